@@ -1,0 +1,1 @@
+"""The architecture as data: registers, encodings, syndromes, GIC maps. Imports nothing above itself."""

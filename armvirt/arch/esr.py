@@ -1,0 +1,291 @@
+"""Exception syndromes: ESR_ELx classes, their ISS fields, builders and text (DDI 0487 D23.2, ESR_ELx)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+from armvirt.arch.encoding import sysreg, unpack
+from armvirt.arch.sysregs import name_of
+
+IL = 1 << 25
+ISS_MASK = (1 << 25) - 1
+
+
+class EC(IntEnum):
+    """Exception class, ESR_ELx[31:26]."""
+
+    UNKNOWN = 0x00
+    WFX = 0x01
+    CP15_32 = 0x03
+    CP15_64 = 0x04
+    CP14_32 = 0x05
+    CP14_LS = 0x06
+    FP_ACCESS = 0x07
+    CP14_64 = 0x0C
+    ILLEGAL_STATE = 0x0E
+    SVC32 = 0x11
+    HVC32 = 0x12
+    SMC32 = 0x13
+    SVC64 = 0x15
+    HVC64 = 0x16
+    SMC64 = 0x17
+    SYSREG = 0x18
+    SVE = 0x19
+    ERET = 0x1A
+    IABT_LOWER = 0x20
+    IABT_CURRENT = 0x21
+    PC_ALIGN = 0x22
+    DABT_LOWER = 0x24
+    DABT_CURRENT = 0x25
+    SP_ALIGN = 0x26
+    FP_EXCEPTION32 = 0x28
+    FP_EXCEPTION64 = 0x2C
+    SERROR = 0x2F
+    BREAKPOINT_LOWER = 0x30
+    BREAKPOINT_CURRENT = 0x31
+    STEP_LOWER = 0x32
+    STEP_CURRENT = 0x33
+    WATCHPOINT_LOWER = 0x34
+    WATCHPOINT_CURRENT = 0x35
+    BKPT32 = 0x38
+    VECTOR_CATCH32 = 0x3A
+    BRK64 = 0x3C
+
+
+class DFSC(IntEnum):
+    """Fault status code, ISS[5:0] of an abort; the low two bits of the first four give the table level."""
+
+    ADDRESS_SIZE = 0x00
+    TRANSLATION = 0x04
+    ACCESS_FLAG = 0x08
+    PERMISSION = 0x0C
+    EXTERNAL = 0x10
+    EXTERNAL_ON_WALK = 0x14
+    PARITY = 0x18
+    PARITY_ON_WALK = 0x1C
+    ALIGNMENT = 0x21
+    TLB_CONFLICT = 0x30
+    ATOMIC_UPDATE = 0x31
+    LOCKDOWN = 0x34
+    EXCLUSIVE = 0x35
+
+
+class WfxKind(IntEnum):
+    """TI of a trapped WFx."""
+
+    WFI = 0
+    WFE = 1
+    WFIT = 2
+    WFET = 3
+
+
+def exception_class(esr: int) -> int:
+    """EC of a syndrome; compare it with `EC`, which holds only the classes that the architecture defines."""
+    return esr >> 26 & 0x3F
+
+
+def iss(esr: int) -> int:
+    return esr & ISS_MASK
+
+
+def build(ec: int, iss: int = 0, il: bool = True) -> int:
+    """A syndrome from its class and ISS. ``il``: the instruction was 32 bits long, always so in AArch64."""
+    return ec << 26 | (IL if il else 0) | iss & ISS_MASK
+
+
+# Aborts ---------------------------------------------------------------------------------------------------------
+
+
+class DataAbort(NamedTuple):
+    """ISS of a data abort. The access fields (``size`` in bytes and on) hold only when ``isv`` is set."""
+
+    isv: bool
+    size: int
+    sign_extend: bool
+    register: int
+    sixty_four: bool
+    acquire_release: bool
+    far_not_valid: bool
+    external: bool
+    cache_maintenance: bool
+    s1ptw: bool
+    is_write: bool
+    dfsc: int
+
+
+def decode_data_abort(esr: int) -> DataAbort:
+    """The fields of a data abort's syndrome (DDI 0487, "ISS encoding for an exception from a Data Abort")."""
+    return DataAbort(
+        isv=bool(esr >> 24 & 1), size=1 << (esr >> 22 & 3), sign_extend=bool(esr >> 21 & 1), register=esr >> 16 & 31,
+        sixty_four=bool(esr >> 15 & 1), acquire_release=bool(esr >> 14 & 1), far_not_valid=bool(esr >> 10 & 1),
+        external=bool(esr >> 9 & 1), cache_maintenance=bool(esr >> 8 & 1), s1ptw=bool(esr >> 7 & 1),
+        is_write=bool(esr >> 6 & 1), dfsc=esr & 0x3F,
+    )
+
+
+def data_abort(
+    dfsc: int, is_write: bool = False, same_el: bool = False, cache_maintenance: bool = False, s1ptw: bool = False
+) -> int:
+    """A data abort without access information (ISV=0), as stage-1 faults and injected external aborts have it."""
+    ec = EC.DABT_CURRENT if same_el else EC.DABT_LOWER
+    return build(ec, dfsc | is_write << 6 | s1ptw << 7 | cache_maintenance << 8)
+
+
+def instruction_abort(ifsc: int, same_el: bool = False, s1ptw: bool = False) -> int:
+    """An instruction abort."""
+    return build(EC.IABT_CURRENT if same_el else EC.IABT_LOWER, ifsc | s1ptw << 7)
+
+
+def fault_type(dfsc: int) -> int:
+    """The kind of fault without its level: one of the leveled members of `DFSC`, or the code itself."""
+    return dfsc & 0x3C if dfsc < DFSC.EXTERNAL or 0x14 <= dfsc < 0x18 or 0x1C <= dfsc < 0x20 else dfsc
+
+
+# Traps ----------------------------------------------------------------------------------------------------------
+
+
+class SysregTrap(NamedTuple):
+    """ISS of EC 0x18. ``encoding`` is packed as in `armvirt.arch.encoding`; ``rt`` 31 is XZR."""
+
+    encoding: int
+    is_read: bool
+    rt: int
+
+
+def decode_sysreg(esr: int) -> SysregTrap:
+    """Which register a trapped MSR, MRS or SYS names."""
+    op0, op2, op1 = esr >> 20 & 3, esr >> 17 & 7, esr >> 14 & 7
+    return SysregTrap(sysreg(op0, op1, esr >> 10 & 15, esr >> 1 & 15, op2), bool(esr & 1), esr >> 5 & 31)
+
+
+def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
+    """The syndrome of a trapped MSR, MRS or SYS."""
+    op0, op1, crn, crm, op2 = unpack(encoding)
+    return build(EC.SYSREG, op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read)
+
+
+class WfxTrap(NamedTuple):
+    """ISS of EC 0x01. ``register`` holds the deadline of WFIT/WFET, -1 without one."""
+
+    kind: WfxKind
+    register: int
+
+
+def decode_wfx(esr: int) -> WfxTrap:
+    """Which wait trapped, and the register of its timeout."""
+    return WfxTrap(WfxKind(esr & 3), esr >> 5 & 31 if esr & 4 else -1)
+
+
+def wfx(kind: WfxKind) -> int:
+    """The syndrome of a trapped WFI or WFE: unconditional, CV=1, COND=0xE."""
+    return build(EC.WFX, 1 << 24 | 0xE << 20 | kind)
+
+
+def immediate(esr: int) -> int:
+    """imm16 of SVC, HVC, SMC and BRK."""
+    return esr & 0xFFFF
+
+
+def undefined() -> int:
+    """The syndrome of an UNDEFINED instruction: EC 0, ISS 0, IL 1."""
+    return build(EC.UNKNOWN)
+
+
+# Text -----------------------------------------------------------------------------------------------------------
+
+_LEVELED = {
+    DFSC.ADDRESS_SIZE: "address size fault",
+    DFSC.TRANSLATION: "translation fault",
+    DFSC.ACCESS_FLAG: "access flag fault",
+    DFSC.PERMISSION: "permission fault",
+    DFSC.EXTERNAL_ON_WALK: "external abort on walk",
+    DFSC.PARITY_ON_WALK: "parity error on walk",
+}
+
+_PLAIN = {
+    DFSC.EXTERNAL: "external abort",
+    DFSC.PARITY: "parity error",
+    DFSC.ALIGNMENT: "alignment fault",
+    DFSC.TLB_CONFLICT: "TLB conflict",
+    DFSC.ATOMIC_UPDATE: "unsupported atomic update",
+    DFSC.LOCKDOWN: "lockdown fault",
+    DFSC.EXCLUSIVE: "unsupported exclusive access",
+}
+
+
+def describe_fault(dfsc: int) -> str:
+    """A fault status code for people: ``translation fault, level 3``."""
+    kind = fault_type(dfsc)
+    if (leveled := _LEVELED.get(DFSC(kind)) if kind in _FAULTS else None) is not None:
+        return f"{leveled}, level {dfsc & 3}"
+    return _PLAIN[DFSC(kind)] if kind in _FAULTS else f"fault {dfsc:#x}"
+
+
+_FAULTS = frozenset(int(code) for code in DFSC)
+
+
+def _describe_data_abort(esr: int) -> str:
+    abort = decode_data_abort(esr)
+    text = f"{'write' if abort.is_write else 'read'}, {describe_fault(abort.dfsc)}"
+    if abort.isv:
+        register = f"{'x' if abort.sixty_four else 'w'}{abort.register}"
+        text += f", {abort.size} bytes {'from' if abort.is_write else 'to'} {register}"
+    return text + (", stage-1 walk" if abort.s1ptw else "") + (", cache maintenance" if abort.cache_maintenance else "")
+
+
+def _describe_sysreg(esr: int) -> str:
+    trap = decode_sysreg(esr)
+    return f"{'read' if trap.is_read else 'write'} {name_of(trap.encoding)}, x{trap.rt}"
+
+
+def _describe_immediate(esr: int) -> str:
+    return f"#{immediate(esr):#x}"
+
+
+_DETAILS: dict[int, Callable[[int], str]] = {
+    EC.WFX: lambda esr: decode_wfx(esr).kind.name,
+    EC.SVC64: _describe_immediate,
+    EC.HVC64: _describe_immediate,
+    EC.SMC64: _describe_immediate,
+    EC.BRK64: _describe_immediate,
+    EC.SYSREG: _describe_sysreg,
+    EC.IABT_LOWER: lambda esr: describe_fault(esr & 0x3F),
+    EC.IABT_CURRENT: lambda esr: describe_fault(esr & 0x3F),
+    EC.DABT_LOWER: _describe_data_abort,
+    EC.DABT_CURRENT: _describe_data_abort,
+}
+
+_TITLES: dict[int, str] = {
+    EC.UNKNOWN: "undefined instruction",
+    EC.WFX: "wait",
+    EC.FP_ACCESS: "FP/SIMD access trap",
+    EC.ILLEGAL_STATE: "illegal execution state",
+    EC.SVC64: "SVC",
+    EC.HVC64: "HVC",
+    EC.SMC64: "SMC",
+    EC.SYSREG: "system register",
+    EC.IABT_LOWER: "instruction abort from a lower EL",
+    EC.IABT_CURRENT: "instruction abort",
+    EC.PC_ALIGN: "PC alignment fault",
+    EC.DABT_LOWER: "data abort from a lower EL",
+    EC.DABT_CURRENT: "data abort",
+    EC.SP_ALIGN: "SP alignment fault",
+    EC.SERROR: "SError",
+    EC.BREAKPOINT_LOWER: "breakpoint from a lower EL",
+    EC.BREAKPOINT_CURRENT: "breakpoint",
+    EC.STEP_LOWER: "software step from a lower EL",
+    EC.STEP_CURRENT: "software step",
+    EC.WATCHPOINT_LOWER: "watchpoint from a lower EL",
+    EC.WATCHPOINT_CURRENT: "watchpoint",
+    EC.BRK64: "BRK",
+}
+
+
+def describe(esr: int) -> str:
+    """A syndrome for traces: ``data abort: write, translation fault, level 3``."""
+    ec = exception_class(esr)
+    title = _TITLES.get(ec, f"EC {ec:#x}")
+    detail = _DETAILS.get(ec)
+    return f"{title}: {detail(esr)}" if detail is not None else title

@@ -1,0 +1,89 @@
+"""PSTATE as SPSR_EL1/SPSR_EL2 hold it, and the exception levels (DDI 0487 C5.2.19, D1.4)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+PSTATE_N, PSTATE_Z, PSTATE_C, PSTATE_V = 1 << 31, 1 << 30, 1 << 29, 1 << 28
+PSTATE_UAO = 1 << 23
+PSTATE_PAN = 1 << 22
+PSTATE_SS = 1 << 21
+PSTATE_IL = 1 << 20
+PSTATE_D, PSTATE_A, PSTATE_I, PSTATE_F = 1 << 9, 1 << 8, 1 << 7, 1 << 6
+PSTATE_DAIF = PSTATE_D | PSTATE_A | PSTATE_I | PSTATE_F
+PSTATE_NRW = 1 << 4  # AArch32
+PSTATE_MODE = 0xF  # M[3:0] of an AArch64 state
+PSTATE_NZCV = PSTATE_N | PSTATE_Z | PSTATE_C | PSTATE_V
+
+
+class Mode(IntEnum):
+    """M[3:0]: the exception level in bits 3:2, SPSel in bit 0."""
+
+    EL0T = 0x0
+    EL1T = 0x4
+    EL1H = 0x5
+    EL2T = 0x8
+    EL2H = 0x9
+    EL3T = 0xC
+    EL3H = 0xD
+
+
+#: Where a CPU starts, and where every exception to EL1 lands: EL1h with D, A, I and F masked (DDI 0487 D1.3, D1.4.1).
+PSTATE_EL1_ENTRY = PSTATE_DAIF | Mode.EL1H
+
+#: Vector offsets of VBAR_ELx (DDI 0487 D1.3.1.1): by origin of the exception, then by kind.
+VECTOR_CURRENT_SP0 = 0x000
+VECTOR_CURRENT_SPX = 0x200
+VECTOR_LOWER_A64 = 0x400
+VECTOR_LOWER_A32 = 0x600
+
+
+class Vector(IntEnum):
+    """Offset of a kind of exception within its group of four vectors."""
+
+    SYNC = 0x000
+    IRQ = 0x080
+    FIQ = 0x100
+    SERROR = 0x180
+
+
+def exception_level(pstate: int) -> int:
+    """The exception level, 0 to 3. AArch32 states exist here at EL0 only."""
+    return 0 if pstate & PSTATE_NRW else pstate >> 2 & 3
+
+
+def uses_sp_elx(pstate: int) -> bool:
+    """Whether the current SP is SP_ELx (the h modes); at EL0 it never is."""
+    return exception_level(pstate) > 0 and bool(pstate & 1)
+
+
+def vector_offset(pstate: int, kind: Vector) -> int:
+    """Offset from VBAR_EL1 of the vector that an exception of ``kind`` to EL1 uses, taken from ``pstate``."""
+    if exception_level(pstate) == 0:
+        group = VECTOR_LOWER_A32 if pstate & PSTATE_NRW else VECTOR_LOWER_A64
+    else:
+        group = VECTOR_CURRENT_SPX if pstate & 1 else VECTOR_CURRENT_SP0
+    return group + kind
+
+
+def entry_pstate(pstate: int, span: bool = True) -> int:
+    """PSTATE after an exception to EL1 (DDI 0487 D1.4.1, AArch64.TakeException).
+
+    NZCV and PAN survive; PAN is set when SCTLR_EL1.SPAN is 0 (``span`` False, FEAT_PAN only); DAIF are masked; SS, IL
+    and UAO are cleared.
+    """
+    kept = pstate & (PSTATE_NZCV | PSTATE_PAN)
+    return kept | PSTATE_EL1_ENTRY | (0 if span else PSTATE_PAN)
+
+
+def describe(pstate: int) -> str:
+    """For people: ``EL1h nzCv DaIF``. Capitals are set bits; IL and SS follow when set."""
+    mode = "AArch32" if pstate & PSTATE_NRW else f"EL{exception_level(pstate)}{'h' if pstate & 1 else 't'}"
+    flags = _letters(pstate, "NZCV", 31)
+    masks = _letters(pstate, "DAIF", 9)
+    extra = "".join(f" {name}" for name, bit in (("IL", PSTATE_IL), ("SS", PSTATE_SS)) if pstate & bit)
+    return f"{mode} {flags} {masks}{extra}"
+
+
+def _letters(pstate: int, names: str, top: int) -> str:
+    return "".join(n if pstate >> top - i & 1 else n.lower() for i, n in enumerate(names))

@@ -1,0 +1,120 @@
+"""The Generic Timer as data: encodings, control bits, interrupt numbers (DDI 0487 D12; BSA for the PPIs)."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import NamedTuple
+
+from armvirt.arch.encoding import sysreg
+
+MASK64 = (1 << 64) - 1
+NS_PER_SECOND = 1_000_000_000
+
+CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
+CNTPCT_EL0 = sysreg(3, 3, 14, 0, 1)
+CNTVCT_EL0 = sysreg(3, 3, 14, 0, 2)
+CNTP_TVAL_EL0 = sysreg(3, 3, 14, 2, 0)
+CNTP_CTL_EL0 = sysreg(3, 3, 14, 2, 1)
+CNTP_CVAL_EL0 = sysreg(3, 3, 14, 2, 2)
+CNTV_TVAL_EL0 = sysreg(3, 3, 14, 3, 0)
+CNTV_CTL_EL0 = sysreg(3, 3, 14, 3, 1)
+CNTV_CVAL_EL0 = sysreg(3, 3, 14, 3, 2)
+CNTKCTL_EL1 = sysreg(3, 0, 14, 1, 0)
+CNTHCTL_EL2 = sysreg(3, 4, 14, 1, 0)
+CNTVOFF_EL2 = sysreg(3, 4, 14, 0, 3)
+
+#: INTIDs of the timers' private interrupts. The cell of a device tree is INTID - 16.
+PPI_HPTIMER = 26
+PPI_VTIMER = 27
+PPI_HVTIMER = 28
+PPI_STIMER = 29
+PPI_PTIMER = 30
+
+DEFAULT_FREQUENCY_HZ = 62_500_000
+MAX_FREQUENCY_HZ = (1 << 32) - 1  # CNTFRQ_EL0 holds 32 bits
+
+
+class Ctl(IntFlag):
+    """CNT*_CTL_EL0 (DDI 0487 D23.9, CNTV_CTL_EL0). ISTATUS is read-only and means nothing while ENABLE is 0."""
+
+    ENABLE = 1 << 0
+    IMASK = 1 << 1
+    ISTATUS = 1 << 2
+
+
+class CntHctl(IntFlag):
+    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. The first two bits say what does *not* trap."""
+
+    EL1PCTEN = 1 << 0
+    EL1PCEN = 1 << 1
+    EVNTEN = 1 << 2
+    EVNTDIR = 1 << 3
+
+
+class CntKctl(IntFlag):
+    """CNTKCTL_EL1: what EL0 may use without a trap to EL1."""
+
+    EL0PCTEN = 1 << 0
+    EL0VCTEN = 1 << 1
+    EVNTEN = 1 << 2
+    EVNTDIR = 1 << 3
+    EL0VTEN = 1 << 8
+    EL0PTEN = 1 << 9
+
+
+EVNTI_SHIFT = 4
+EVNTI_MASK = 0xF << EVNTI_SHIFT
+
+# Plain integers for the paths that run per access: an IntFlag operation costs a microsecond.
+CTL_ENABLE = int(Ctl.ENABLE)
+CTL_IMASK = int(Ctl.IMASK)
+CTL_ISTATUS = int(Ctl.ISTATUS)
+CTL_WRITABLE = CTL_ENABLE | CTL_IMASK
+
+
+class TimerRegister(NamedTuple):
+    """Which comparator an encoding belongs to (vtimer, ptimer) and which of its registers it is (ctl, cval, tval)."""
+
+    timer: str
+    register: str
+
+
+#: The comparators' registers by encoding.
+TIMER_REGISTERS: dict[int, TimerRegister] = {
+    CNTV_CTL_EL0: TimerRegister("vtimer", "ctl"),
+    CNTV_CVAL_EL0: TimerRegister("vtimer", "cval"),
+    CNTV_TVAL_EL0: TimerRegister("vtimer", "tval"),
+    CNTP_CTL_EL0: TimerRegister("ptimer", "ctl"),
+    CNTP_CVAL_EL0: TimerRegister("ptimer", "cval"),
+    CNTP_TVAL_EL0: TimerRegister("ptimer", "tval"),
+}
+
+#: EL0 needs this CNTKCTL_EL1 bit for a register; CNTFRQ_EL0 needs either counter bit (DDI 0487 D23.9).
+EL0_ENABLES: dict[int, CntKctl] = {
+    CNTFRQ_EL0: CntKctl.EL0PCTEN | CntKctl.EL0VCTEN,
+    CNTPCT_EL0: CntKctl.EL0PCTEN,
+    CNTVCT_EL0: CntKctl.EL0VCTEN,
+    **{encoding: CntKctl.EL0VTEN for encoding, which in TIMER_REGISTERS.items() if which.timer == "vtimer"},
+    **{encoding: CntKctl.EL0PTEN for encoding, which in TIMER_REGISTERS.items() if which.timer == "ptimer"},
+}
+
+
+def sign_extend_32(value: int) -> int:
+    """The low 32 bits of ``value`` as a signed number, modulo 2**64."""
+    low = value & 0xFFFF_FFFF
+    return low | 0xFFFF_FFFF_0000_0000 if low >> 31 else low
+
+
+def tval_of(cval: int, now: int) -> int:
+    """TVAL as read: the low 32 bits of CVAL minus the count (DDI 0487 D12.2.4)."""
+    return cval - now & 0xFFFF_FFFF
+
+
+def cval_from_tval(tval: int, now: int) -> int:
+    """The CVAL that a write of TVAL stores: count plus the signed 32-bit value, modulo 2**64 (DDI 0487 D12.2.4)."""
+    return now + sign_extend_32(tval) & MASK64
+
+
+def condition_met(cval: int, now: int) -> bool:
+    """TimerConditionMet: an unsigned compare of 64-bit values, both already modulo 2**64 (DDI 0487 D12.2.4)."""
+    return now >= cval

@@ -1,0 +1,1 @@
+"""The VMM: memory map, device tree, boot protocols, devices. Knows ``hyp`` only as its KVM API."""

@@ -1,0 +1,23 @@
+"""Firmware in the boot ROM at address 0, such as U-Boot's or EDK II's for QEMU's virt board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from armvirt.board.boot.model import Loaded, Segment
+from armvirt.board.boot.source import ImageFile
+from armvirt.board.memmap import RAM_BASE, ROM
+from armvirt.board.sizes import human
+from armvirt.errors import ImageError
+
+
+def load_bios(path: str | Path) -> Loaded:
+    """Firmware for the ROM. It is a flat file, entered at 0; it finds the device tree at RAM base."""
+    with ImageFile(path, "firmware image") as source:
+        if source.size > ROM.size:
+            raise ImageError(path, f"it ({human(source.size)}) is larger than the boot ROM ({human(ROM.size)})",
+                             "give a firmware image for QEMU's virt board")  # fmt: skip
+        if source.head(4) == b"\x7fELF":
+            raise ImageError(path, "it is an ELF file, and a boot ROM is raw", "pass it as the guest, without --bios")
+        data = source.read_at(0, source.size)
+    return Loaded(str(path), "bios", (Segment(ROM.base, data, len(data)),), ROM.base, RAM_BASE)

@@ -1,0 +1,24 @@
+"""Flat binaries: bytes without a header, entered at the first one."""
+
+from __future__ import annotations
+
+from armvirt.board.boot.model import Loaded, Ram, Segment
+from armvirt.board.boot.source import ImageFile
+from armvirt.errors import ImageError
+
+LOAD_OFFSET = 0x80000
+"""Where QEMU puts a raw kernel: RAM base + 512 KiB (hw/arm/boot.c)."""
+
+
+def load(source: ImageFile, ram: Ram, load_addr: int | None = None) -> Loaded:
+    """Load a flat binary at ``load_addr`` (default RAM base + 512 KiB)."""
+    address = ram.base + LOAD_OFFSET if load_addr is None else load_addr
+    if source.size < 4:
+        raise ImageError(source.path, "it is too short to hold an instruction", "give an ELF, an Image or a binary")
+    if address % 4:
+        raise ImageError(source.path, f"load address {address:#x} is not a multiple of 4", "change --load-addr")
+    if not ram.holds(address, address + source.size):
+        raise ImageError(source.path, f"its {source.size} bytes at {address:#x} do not fit into {ram}",
+                         "use a larger --mem or another --load-addr")  # fmt: skip
+    segment = Segment(address, source.read_at(0, source.size), source.size)
+    return Loaded(source.path, "flat", (segment,), address, segment.end)

@@ -1,0 +1,127 @@
+"""The arm64 Image of Linux (Documentation/arch/arm64/booting.rst): plain, in gzip, or in an EFI zboot wrapper."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+from armvirt.board.boot.model import Loaded, Ram, Segment
+from armvirt.board.boot.source import ImageFile
+from armvirt.board.sizes import human
+from armvirt.errors import ImageError
+
+ALIGN = 2 << 20
+_MAGIC, _MAGIC_AT = b"ARM\x64", 56
+_GZIP = b"\x1f\x8b"
+_HEADER_SIZE = 64
+_FIELDS = struct.Struct("<QQQ")
+# Without an image_size the header is of before v3.17 and text_offset cannot be trusted: 0x80000 then.
+_OLD_TEXT_OFFSET = 0x80000
+_UNPACK_STEP = 1 << 20
+
+
+class ImageHeader(NamedTuple):
+    """The load offset in bytes, the size in memory, and the flags of an Image."""
+
+    text_offset: int
+    image_size: int
+    flags: int
+
+
+def recognise(head: bytes) -> bool:
+    """Whether a file that starts so is, or should hold, an Image."""
+    return _is_image(head) or head.startswith(_GZIP) or _is_zboot(head)
+
+
+def _is_image(head: bytes) -> bool:
+    return head[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC and len(head) >= _HEADER_SIZE
+
+
+def _is_zboot(head: bytes) -> bool:
+    return head[:2] == b"MZ" and head[4:8] == b"zimg"
+
+
+def load(source: ImageFile, ram: Ram, load_addr: int | None = None) -> Loaded:
+    """Load an Image at a 2 MiB boundary + text_offset; ImageError says why it cannot run."""
+    data = _unpacked(source, ram)
+    header = _header(source.path, data)
+    size = max(header.image_size, len(data))
+    address = _address(source.path, header, ram) if load_addr is None else load_addr
+    if (address - header.text_offset) % ALIGN:
+        wanted = f"a multiple of 2 MiB, plus {header.text_offset:#x}"
+        raise ImageError(source.path, f"an Image cannot go to {address:#x}", f"--load-addr must be {wanted}")
+    if not ram.holds(address, address + size):
+        raise ImageError(source.path, f"its {size} bytes at {address:#x} do not fit into {ram}", "use a larger --mem")
+    return Loaded(source.path, "image", (Segment(address, data, size),), address, address + size)
+
+
+def _address(path: str, header: ImageHeader, ram: Ram) -> int:
+    """As QEMU: an offset below 4 KiB moves up by 2 MiB, so that the start of RAM stays free."""
+    return ram.base + header.text_offset + (ALIGN if header.text_offset < 4096 else 0)
+
+
+def _header(path: str, data: bytes) -> ImageHeader:
+    text_offset, image_size, flags = _FIELDS.unpack_from(data, 8)
+    if flags & 1:
+        raise ImageError(path, "it is a big-endian kernel", "build it with CONFIG_CPU_LITTLE_ENDIAN")
+    return ImageHeader(text_offset if image_size else _OLD_TEXT_OFFSET, image_size, flags)
+
+
+def _unpacked(source: ImageFile, ram: Ram) -> bytes:
+    """The bytes of the Image itself."""
+    head = source.head()
+    if _is_zboot(head):
+        return _from_zboot(source, head, ram)
+    if head.startswith(_GZIP):
+        return _gunzip(source, 0, source.size, ram)
+    if source.size > ram.size:
+        raise ImageError(source.path, f"it ({human(source.size)}) is larger than RAM ({human(ram.size)})",
+                         "use a larger --mem")  # fmt: skip
+    return source.read_at(0, source.size)
+
+
+def _from_zboot(source: ImageFile, head: bytes, ram: Ram) -> bytes:
+    """The payload of an EFI zboot image (kernel: drivers/firmware/efi/libstub/zboot-header.S)."""
+    if len(head) < _HEADER_SIZE:
+        raise ImageError(source.path, "it is truncated within its EFI zboot header", "copy it again")
+    offset, size = struct.unpack_from("<II", head, 8)
+    method = head[24:56].split(b"\0")[0].decode("ascii", "replace")
+    if method != "gzip":
+        raise ImageError(source.path, f"its kernel is compressed with {method[:8]!r}", "only gzip is supported here")
+    if offset + size > source.size:
+        raise ImageError(source.path, "it is truncated: its compressed kernel lies beyond its end", "copy it again")
+    return _gunzip(source, offset, size, ram)
+
+
+def _gunzip(source: ImageFile, offset: int, size: int, ram: Ram) -> bytes:
+    """Unpack, but never more than fits into RAM: a small file can unpack to anything."""
+    unpacker = zlib.decompressobj(wbits=31)
+    parts: list[bytes] = []
+    total, end = 0, offset + size
+    pending = b""
+    try:
+        while not unpacker.eof:
+            if not pending:
+                step = min(_UNPACK_STEP, end - offset)
+                if not step:
+                    raise ImageError(source.path, "its gzip data is truncated", "copy it again")
+                pending, offset = source.read_at(offset, step), offset + step
+            part = unpacker.decompress(pending, _UNPACK_STEP)
+            pending = unpacker.unconsumed_tail
+            parts.append(part)
+            total += len(part)
+            _check_unpacked(source.path, parts[0], total, ram)
+    except zlib.error as error:
+        raise ImageError(source.path, f"its gzip data is corrupt ({error})", "copy it again") from None
+    data = b"".join(parts)
+    if not _is_image(data):
+        raise ImageError(source.path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
+    return data
+
+
+def _check_unpacked(path: str, first: bytes, total: int, ram: Ram) -> None:
+    if total >= _HEADER_SIZE and len(first) >= _HEADER_SIZE and not _is_image(first):
+        raise ImageError(path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
+    if total > ram.size:
+        raise ImageError(path, f"it unpacks to more than RAM ({human(ram.size)})", "use a larger --mem")

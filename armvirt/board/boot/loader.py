@@ -1,0 +1,59 @@
+"""Recognise a guest image and load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from armvirt.board.boot import elf, flat, image
+from armvirt.board.boot.model import Loaded, Ram
+from armvirt.board.boot.source import ImageFile
+from armvirt.board.sizes import human
+from armvirt.errors import ImageError
+
+# Files that are no guest image but are easily taken for one: offset, magic, what it is, what to do.
+_MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"\xd0\x0d\xfe\xed", "it is a device tree", "pass it with --dtb"),
+    (0, b"070701", "it is a cpio archive", "pass it with --initrd, and a kernel as the guest"),
+    (0, b"\x27\x05\x19\x56", "it is a U-Boot uImage", "give the Image inside, or boot U-Boot with --bios"),
+    (0, b"\xfd7zXZ\0", "it is compressed with xz", "decompress it"),
+    (0, b"\x28\xb5\x2f\xfd", "it is compressed with zstd", "decompress it"),
+    (0, b"BZh", "it is compressed with bzip2", "decompress it"),
+    (0, b"\x04\x22\x4d\x18", "it is compressed with lz4", "decompress it"),
+    (0, b"PK\x03\x04", "it is a zip archive", "unpack it"),
+    (0, b"!<arch>\n", "it is a static library or a Debian package", "give an executable"),
+    (0, b"MZ", "it is a PE program without an arm64 Image header", "give an AArch64 ELF, an Image or a flat binary"),
+    (0, b"#!", "it is a script", "give an AArch64 ELF, an Image or a flat binary"),
+)
+
+
+def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> Loaded:
+    """Load a guest: ELF, arm64 Image (plain, gzip or EFI zboot), else a flat binary.
+
+    ``load_addr`` overrides the load address of what is not tied to one. ImageError for all that cannot run.
+    """
+    ram = Ram(ram_base, ram_size)
+    with ImageFile(path) as source:
+        head = source.head()
+        if head.startswith(elf.MAGIC):
+            return elf.load(source, ram, load_addr)
+        if image.recognise(head):
+            return image.load(source, ram, load_addr)
+        _refuse_mistakes(source.path, head)
+        return flat.load(source, ram, load_addr)
+
+
+def _refuse_mistakes(path: str, head: bytes) -> None:
+    for offset, magic, problem, hint in _MISTAKES:
+        if head[offset:].startswith(magic):
+            raise ImageError(path, problem, hint)
+    if b"\n" in head and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
+        raise ImageError(path, "it is a text file", "give an AArch64 ELF, an Image or a flat binary")
+
+
+def load_initrd(path: str | Path, ram_size: int) -> bytes:
+    """The bytes of an initial RAM disk; ImageError if it cannot fit into ``ram_size``."""
+    with ImageFile(path, "initrd") as source:
+        if source.size > ram_size:
+            raise ImageError(path, f"the initrd ({human(source.size)}) is larger than RAM ({human(ram_size)})",
+                             "give the guest more with --mem")  # fmt: skip
+        return source.read_at(0, source.size)

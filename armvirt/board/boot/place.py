@@ -1,0 +1,84 @@
+"""Where device tree and initrd go: a pure decision.
+
+The wishes are QEMU's (hw/arm/boot.c): the initrd far above the image, at min(half of RAM, 128 MiB), the device
+tree in the 2 MiB block after it; for an ELF guest or firmware the device tree at RAM base, where such guests
+look for it. A wish that collides moves up to the next free place, or down if there is none above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from armvirt.board.boot.model import Loaded, Ram
+from armvirt.board.sizes import human
+from armvirt.errors import UserError
+
+STACK_ROOM = 1 << 20
+"""Bytes kept free after a flat or ELF guest, which may have put its stack and heap there."""
+
+_INITRD_OFFSET = 128 << 20
+_PAGE, _BLOCK = 4096, 2 << 20
+
+Range = tuple[int, int]
+
+
+class Placement(NamedTuple):
+    """Guest physical addresses of the device tree and of the initrd (None: there is none)."""
+
+    dtb: int
+    initrd: int | None
+
+
+def place(loaded: Loaded, dtb_size: int, initrd_size: int, ram_base: int, ram_size: int) -> Placement:
+    """Place ``dtb_size`` and ``initrd_size`` bytes (0: no initrd) around a guest; UserError if RAM is too small."""
+    ram = Ram(ram_base, ram_size)
+    used = _image_ranges(loaded, ram)
+    dtb_first = loaded.kind in ("elf", "bios")
+    above = ram.base + min(ram.size // 2, _INITRD_OFFSET)
+    if dtb_first:
+        dtb = _free(dtb_size, [(ram.base, _PAGE), (above, _BLOCK), (above, _PAGE)], used, ram, "device tree")
+        used = [*used, (dtb, dtb + dtb_size)]
+        initrd = _free(initrd_size, [(above, _PAGE)], used, ram, "initrd") if initrd_size else None
+        return Placement(dtb, initrd)
+    initrd = _free(initrd_size, [(above, _PAGE)], used, ram, "initrd") if initrd_size else None
+    if initrd is not None:
+        used = [*used, (initrd, initrd + initrd_size)]
+        above = initrd + initrd_size
+    return Placement(_free(dtb_size, [(above, _BLOCK), (above, _PAGE)], used, ram, "device tree"), initrd)
+
+
+def _image_ranges(loaded: Loaded, ram: Ram) -> list[Range]:
+    if loaded.kind == "bios":
+        return []
+    # An Image says how much it needs beyond its file; nothing else does.
+    room = 0 if loaded.kind == "image" else STACK_ROOM
+    return [(loaded.start, loaded.end + room)]
+
+
+def _free(size: int, wishes: Sequence[tuple[int, int]], used: Sequence[Range], ram: Ram, what: str) -> int:
+    """The first (address, alignment) that is free as wished, else the first after it, else the lowest in RAM."""
+    for address, align in wishes:
+        wished = _up(address, align)
+        if _collision(wished, size, used) is None and ram.holds(wished, wished + size):
+            return wished
+    for address, align in [*wishes, (ram.base, _PAGE)]:
+        if (found := _next_free(_up(address, align), size, align, used, ram)) is not None:
+            return found
+    raise UserError(f"RAM of {human(ram.size)} has no room for the {what} ({human(size)}) beside the guest; "
+                    f"use a larger --mem")  # fmt: skip
+
+
+def _next_free(address: int, size: int, align: int, used: Sequence[Range], ram: Ram) -> int | None:
+    while (collision := _collision(address, size, used)) is not None:
+        address = _up(collision, align)
+    return address if ram.holds(address, address + size) else None
+
+
+def _collision(address: int, size: int, used: Sequence[Range]) -> int | None:
+    """The end of a used range that [address, address + size) touches, or None."""
+    return next((end for start, end in used if address < end and start < address + size), None)
+
+
+def _up(address: int, align: int) -> int:
+    return address + -address % align

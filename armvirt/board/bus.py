@@ -1,0 +1,54 @@
+"""The bus: which device answers at an address."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from armvirt.board.device import MmioDevice
+
+
+class MmioBus:
+    """Devices by address. An address without a device is the caller's to handle: a real bus answers it with an
+    external abort, which only the one who runs the vCPU can inject.
+    """
+
+    def __init__(self) -> None:
+        self._bases: list[int] = []
+        self._devices: list[MmioDevice] = []
+        self._sizes: list[int] = []
+
+    def add(self, base: int, size: int, device: MmioDevice) -> None:
+        """Put ``device`` at ``size`` bytes from ``base``; ValueError where something is already."""
+        index = bisect_right(self._bases, base)
+        after = self._bases[index] if index < len(self._bases) else base + size
+        before = self._bases[index - 1] + self._sizes[index - 1] if index else 0
+        if size <= 0 or before > base or base + size > after:
+            raise ValueError(f"{device.name} at {base:#x}, {size:#x} bytes, overlaps another device")
+        self._bases.insert(index, base)
+        self._devices.insert(index, device)
+        self._sizes.insert(index, size)
+
+    def lookup(self, address: int, size: int = 1) -> tuple[MmioDevice, int] | None:
+        """The device that holds all ``size`` bytes at ``address`` and the offset in it, or None."""
+        index = bisect_right(self._bases, address) - 1
+        if index < 0:
+            return None
+        offset = address - self._bases[index]
+        return (self._devices[index], offset) if offset + size <= self._sizes[index] else None
+
+    def read(self, address: int, size: int) -> int | None:
+        """What a load of ``size`` bytes gets; None: nobody answers."""
+        found = self.lookup(address, size)
+        return None if found is None else found[0].read(found[1], size)
+
+    def write(self, address: int, size: int, value: int) -> bool:
+        """Store ``size`` bytes; False: nobody answers."""
+        found = self.lookup(address, size)
+        if found is None:
+            return False
+        found[0].write(found[1], size, value)
+        return True
+
+    def devices(self) -> list[tuple[int, int, MmioDevice]]:
+        """All (base, size, device), by address."""
+        return list(zip(self._bases, self._sizes, self._devices, strict=True))

@@ -1,0 +1,226 @@
+"""Flattened device trees: build, write, read (Devicetree Specification 0.4, chapter 5; blob version 17)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from armvirt.errors import ArmvirtError
+
+MAGIC = 0xD00DFEED
+MAX_SIZE = 2 << 20
+"""The arm64 boot protocol maps no more than 2 MiB of device tree."""
+
+_BEGIN_NODE, _END_NODE, _PROP, _NOP, _END = 1, 2, 3, 4, 9
+_HEADER = struct.Struct(">10I")
+_VERSION, _COMPATIBLE = 17, 16
+_MAX_DEPTH = 64
+
+
+class FdtError(ArmvirtError):
+    """A blob that is no well-formed device tree."""
+
+
+@dataclass
+class Node:
+    """A node: its name with unit address, properties as raw big-endian bytes, children, all in order."""
+
+    name: str
+    properties: dict[str, bytes] = field(default_factory=dict)
+    children: list[Node] = field(default_factory=list)
+
+    def cells(self, name: str, *values: int) -> None:
+        """Set a property of 32-bit cells."""
+        self.properties[name] = struct.pack(f">{len(values)}I", *values)
+
+    def u64(self, name: str, *values: int) -> None:
+        """Set a property of 64-bit numbers (two cells each)."""
+        self.properties[name] = struct.pack(f">{len(values)}Q", *values)
+
+    def text(self, name: str, *strings: str) -> None:
+        """Set a string or string-list property."""
+        self.properties[name] = b"".join(string.encode() + b"\0" for string in strings)
+
+    def flag(self, name: str) -> None:
+        """Set an empty property, which means true."""
+        self.properties[name] = b""
+
+    def add(self, child: Node) -> Node:
+        """Append a child and return it."""
+        self.children.append(child)
+        return child
+
+    def child(self, name: str) -> Node | None:
+        """The child of that full name, or None."""
+        return next((child for child in self.children if child.name == name), None)
+
+    def get_cell(self, name: str, default: int) -> int:
+        """A one-cell property, or ``default`` where it is missing or of another length."""
+        raw = self.properties.get(name, b"")
+        return int.from_bytes(raw, "big") if len(raw) == 4 else default
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+@dataclass
+class Tree:
+    """A whole device tree: the root, the memory reservations as (address, size), the boot CPU's ``reg``."""
+
+    root: Node
+    reservations: list[tuple[int, int]] = field(default_factory=list)
+    boot_cpu: int = 0
+
+
+# --- writing ---
+
+
+class _Strings:
+    """The strings block: each property name once."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._offsets: dict[str, int] = {}
+
+    def offset(self, name: str) -> int:
+        if name not in self._offsets:
+            self._offsets[name] = len(self.data)
+            self.data += name.encode() + b"\0"
+        return self._offsets[name]
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _property(name: str, value: bytes, strings: _Strings) -> bytes:
+    return struct.pack(">3I", _PROP, len(value), strings.offset(name)) + _padded(value)
+
+
+def _node(node: Node, strings: _Strings) -> bytes:
+    parts = [struct.pack(">I", _BEGIN_NODE), _padded(node.name.encode() + b"\0")]
+    parts += [_property(name, value, strings) for name, value in node.properties.items()]
+    parts += [_node(child, strings) for child in node.children]
+    return b"".join([*parts, struct.pack(">I", _END_NODE)])
+
+
+def write(tree: Tree) -> bytes:
+    """The blob of a tree: header, reservations, structure, strings."""
+    strings = _Strings()
+    structure = _node(tree.root, strings) + struct.pack(">I", _END)
+    reserved = b"".join(struct.pack(">2Q", *entry) for entry in [*tree.reservations, (0, 0)])
+    at_structure = _HEADER.size + len(reserved)
+    at_strings = at_structure + len(structure)
+    header = _HEADER.pack(MAGIC, at_strings + len(strings.data), at_structure, at_strings, _HEADER.size,
+                          _VERSION, _COMPATIBLE, tree.boot_cpu, len(strings.data), len(structure))  # fmt: skip
+    return header + reserved + structure + bytes(strings.data)
+
+
+# --- reading ---
+
+
+class _Reader:
+    """Reads one blob; every access is checked against its block."""
+
+    def __init__(self, blob: bytes) -> None:
+        if len(blob) < _HEADER.size:
+            raise FdtError("it is too short to be a device tree")
+        magic, total, structure, strings, reserved, version, compatible, boot_cpu, strings_size, structure_size = (
+            _HEADER.unpack_from(blob)
+        )
+        if magic != MAGIC:
+            raise FdtError("it is not a device tree blob (no 0xd00dfeed at its start)")
+        if not _HEADER.size <= total <= len(blob):
+            raise FdtError(f"it is truncated: its header says {total} bytes, there are {len(blob)}")
+        if version < _COMPATIBLE or compatible > _VERSION:
+            raise FdtError(f"its format version {version} is not supported (16 and 17 are)")
+        self.blob = blob[:total]
+        self.boot_cpu, self._reserved = boot_cpu, reserved
+        self._strings = self._block("strings", strings, strings_size)
+        # Version 16 has no size of the structure block: it runs to the strings.
+        size = structure_size if version >= _VERSION else max(strings - structure, 0)
+        self._structure, self._at = self._block("structure", structure, size), 0
+        if structure % 4:
+            raise FdtError("its structure block is not aligned")
+
+    def _block(self, name: str, offset: int, size: int) -> bytes:
+        if offset < _HEADER.size or offset + size > len(self.blob):
+            raise FdtError(f"its {name} block lies outside the blob")
+        return self.blob[offset : offset + size]
+
+    def _u32(self) -> int:
+        raw = self._take(4)
+        return int.from_bytes(raw, "big")
+
+    def _take(self, size: int) -> bytes:
+        start, end = self._at, self._at + size
+        if end > len(self._structure):
+            raise FdtError("its structure block ends early")
+        self._at = end + -end % 4
+        return self._structure[start:end]
+
+    def _name(self) -> str:
+        end = self._structure.find(b"\0", self._at)
+        if end < 0:
+            raise FdtError("a node name does not end")
+        return _ascii(self._take(end + 1 - self._at)[:-1])
+
+    def _string(self, offset: int) -> str:
+        end = self._strings.find(b"\0", offset) if offset < len(self._strings) else -1
+        if end < 0:
+            raise FdtError("a property name lies outside the strings block")
+        return _ascii(self._strings[offset:end])
+
+    def _token(self) -> int:
+        while (token := self._u32()) == _NOP:
+            pass
+        return token
+
+    def reservations(self) -> list[tuple[int, int]]:
+        entries: list[tuple[int, int]] = []
+        at = self._reserved
+        while at % 8 == 0 and _HEADER.size <= at <= len(self.blob) - 16:
+            entry = struct.unpack_from(">2Q", self.blob, at)
+            if entry == (0, 0):
+                return entries
+            entries.append(entry)
+            at += 16
+        raise FdtError("its list of memory reservations is malformed")
+
+    def tree(self) -> Tree:
+        if self._token() != _BEGIN_NODE:
+            raise FdtError("it has no root node")
+        root = self._node(0)
+        if self._token() != _END:
+            raise FdtError("something follows its root node")
+        return Tree(root, self.reservations(), self.boot_cpu)
+
+    def _node(self, depth: int) -> Node:
+        if depth > _MAX_DEPTH:
+            raise FdtError(f"its nodes are nested deeper than {_MAX_DEPTH}")
+        node = Node(self._name())
+        while (token := self._token()) != _END_NODE:
+            if token == _PROP:
+                size, name = self._u32(), self._string(self._u32())
+                node.properties[name] = self._take(size)
+            elif token == _BEGIN_NODE:
+                node.add(self._node(depth + 1))
+            else:
+                raise FdtError(f"its structure block holds an unknown token {token:#x}")
+        return node
+
+
+def _ascii(raw: bytes) -> str:
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError:
+        raise FdtError("a name is not ASCII") from None
+
+
+def parse(blob: bytes) -> Tree:
+    """The tree in a blob. FdtError says what is wrong with it; nothing else is raised."""
+    return _Reader(blob).tree()

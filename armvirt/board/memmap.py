@@ -1,0 +1,56 @@
+"""Where things are on the board: QEMU's ``virt`` machine (hw/arm/virt.c), as data.
+
+Guests find devices through the device tree, but firmware and small test guests hard-code these addresses,
+so they are an interface. Only what armvirt models, or must keep free, is listed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Region(NamedTuple):
+    """A range of guest physical addresses (IPA): ``size`` bytes from ``base``."""
+
+    base: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first address after the region."""
+        return self.base + self.size
+
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+ROM = Region(0x0000_0000, 64 * MIB)
+GICD = Region(0x0800_0000, 64 * KIB)
+GICC = Region(0x0801_0000, 64 * KIB)
+GICV2M = Region(0x0802_0000, 4 * KIB)
+ITS = Region(0x0808_0000, 128 * KIB)
+GICR = Region(0x080A_0000, 0xF6_0000)
+UART = Region(0x0900_0000, 4 * KIB)
+RTC = Region(0x0901_0000, 4 * KIB)
+
+RAM_BASE = 0x4000_0000
+RAM_MAX = 255 * GIB
+RAM_MIN = 1 * MIB
+
+# One redistributor is two 64 KiB frames (RD_base, SGI_base); the region holds 123 of them.
+GICR_STRIDE = 128 * KIB
+MAX_CPUS_V3 = GICR.size // GICR_STRIDE
+MAX_CPUS_V2 = 8
+
+# Interrupt ids (INTID). A device tree counts SPIs from 32 and PPIs from 16: see ``spi`` and ``ppi`` in dtb.py.
+SPI_BASE, PPI_BASE = 32, 16
+UART_INTID = SPI_BASE + 1
+RTC_INTID = SPI_BASE + 2
+NR_IRQS = 288
+
+MAINTENANCE_INTID = 25
+TIMER_HYP_INTID = 26
+TIMER_VIRTUAL_INTID = 27
+TIMER_SECURE_INTID = 29
+TIMER_PHYSICAL_INTID = 30
+
+APB_CLOCK_HZ = 24_000_000

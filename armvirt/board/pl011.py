@@ -1,0 +1,284 @@
+"""The UART: an Arm PrimeCell PL011 (TRM DDI 0183), as QEMU's virt board has it.
+
+Where QEMU and the TRM differ, guests written under QEMU decide: transmission takes no time, the enable bits of
+CR are ignored, and RIS.RX is raised by the first byte unless ``honour_ifls`` asks for the FIFO level of the TRM.
+
+Input is pulled from ``receive`` while the FIFO has room, one character per 10 us of virtual time: never within
+the guest's own access. A handler that reads DR and then clears RX by ICR, as many do, would otherwise clear the
+interrupt of a byte that the read had just made room for. Only a guest that polls (RX and RT masked) gets the
+byte the moment it looks at FR: it has no interrupt to lose, and each look is expensive.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum, IntFlag
+
+from armvirt.board.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
+from armvirt.board.fdt import Node
+
+FIFO_DEPTH = 16
+CHARACTER_NS = 10_000
+"""One character, start and stop bit included, at a nominal 1 Mbit/s."""
+TIMEOUT_NS = 32_000
+"""RT comes 32 bit periods after the last character (TRM 2.8.3)."""
+
+_PERIPHERAL_ID = b"\x11\x10\x14\x00"
+
+
+class Reg(IntEnum):
+    """Register offsets (TRM 3.2)."""
+
+    DR = 0x00
+    RSR = 0x04
+    FR = 0x18
+    ILPR = 0x20
+    IBRD = 0x24
+    FBRD = 0x28
+    LCR_H = 0x2C
+    CR = 0x30
+    IFLS = 0x34
+    IMSC = 0x38
+    RIS = 0x3C
+    MIS = 0x40
+    ICR = 0x44
+    DMACR = 0x48
+
+
+class Irq(IntFlag):
+    """Interrupt sources: bits of IMSC, RIS, MIS and ICR (TRM 3.3.10)."""
+
+    RX = 1 << 4
+    TX = 1 << 5
+    RT = 1 << 6
+    OE = 1 << 10
+
+
+RXFE, TXFF, RXFF, TXFE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
+FEN = 1 << 4
+LBE = 1 << 7
+OVERRUN = 1 << 11
+RECEIVE_IRQS = Irq.RX | Irq.RT
+
+# Plain storage: implemented bits and reset value (TRM table 3-1). IBRD has 16 bits, FBRD 6.
+_STORED: dict[int, tuple[int, int]] = {
+    Reg.ILPR: (0xFF, 0),
+    Reg.IBRD: (0xFFFF, 0),
+    Reg.FBRD: (0x3F, 0),
+    Reg.LCR_H: (0xFF, 0),
+    Reg.CR: (0xFF87, 0x300),
+    Reg.IFLS: (0x3F, 0x12),
+    Reg.IMSC: (0x7FF, 0),
+    Reg.DMACR: (0x7, 0),
+}
+
+# IFLS[5:3] to the fill level of a 16-byte FIFO: 1/8, 1/4, 1/2, 3/4, 7/8; the other encodings are reserved.
+_LEVELS = (2, 4, 8, 12, 14, 8, 8, 8)
+
+
+class Pl011(RegisterDevice):
+    """One UART.
+
+    ``transmit`` gets each byte that the guest sends. ``receive`` is asked for the next byte of input when there
+    is room; None means that there is none now: call ``poll_input`` when that may have changed.
+    """
+
+    def __init__(
+        self,
+        irq: IrqLine,
+        timers: Timers,
+        transmit: Callable[[int], None] = lambda byte: None,
+        receive: Callable[[], int | None] = lambda: None,
+        *,
+        name: str = "pl011",
+        honour_ifls: bool = False,
+    ) -> None:
+        self.name, self.transmit, self.receive = name, transmit, receive
+        self._irq, self._timers, self._honour_ifls = irq, timers, honour_ifls
+        self._events = {"rx": self._character_arrives, "timeout": self._receive_timeout}
+        self._reads: dict[int, Callable[[], int]] = {
+            Reg.DR: self._read_dr,
+            Reg.RSR: lambda: self._rsr,
+            Reg.FR: self._read_fr,
+            Reg.RIS: lambda: self._ris,
+            Reg.MIS: lambda: self._ris & self._regs[Reg.IMSC],
+        }
+        self._writes: dict[int, Callable[[int], None]] = {
+            Reg.DR: self._write_dr,
+            Reg.RSR: self._write_ecr,
+            Reg.LCR_H: self._write_lcr,
+            Reg.ICR: self._write_icr,
+        }
+        self._level = 0
+        self._clear()
+        timers.register(name, lambda kind: self._events[kind]())
+
+    def _clear(self) -> None:
+        self._regs = {offset: reset for offset, (_, reset) in _STORED.items()}
+        self._fifo: deque[int] = deque()
+        self._ris, self._rsr = 0, 0
+        self._arriving = False
+
+    def reset(self) -> None:
+        """Power-on state (TRM table 3-1); the line falls, characters on the wire are lost."""
+        self._timers.cancel(self.name, "rx")
+        self._timers.cancel(self.name, "timeout")
+        self._clear()
+        self.update()
+        self.poll_input()
+
+    # --- registers ---
+
+    def read_word(self, offset: int) -> int:
+        """The register at ``offset``; unknown ones read as zero."""
+        if offset in self._reads:
+            return self._reads[offset]()
+        return self._regs[offset] if offset in self._regs else primecell_id(_PERIPHERAL_ID, offset)
+
+    def write_word(self, offset: int, value: int) -> None:
+        """Write the register at ``offset``; unknown and read-only ones ignore it."""
+        if offset in self._writes:
+            self._writes[offset](value)
+        elif offset in self._regs:
+            self._regs[offset] = value & _STORED[offset][0]
+        self.update()
+
+    def _read_dr(self) -> int:
+        value = self._fifo.popleft() if self._fifo else 0
+        self._rsr = value >> 8
+        self._settle_receive()
+        self.update()
+        self.poll_input()
+        return value
+
+    def _write_dr(self, value: int) -> None:
+        if self._regs[Reg.CR] & LBE:
+            self._push(value & 0xFF)
+        else:
+            self.transmit(value & 0xFF)
+        # The byte leaves at once, so every write takes the FIFO through its trigger level.
+        self._ris |= Irq.TX
+
+    def _write_ecr(self, value: int) -> None:
+        self._rsr = 0
+
+    def _read_fr(self) -> int:
+        if not self._fifo and not self._regs[Reg.IMSC] & RECEIVE_IRQS:
+            self._pull()
+        full = RXFF if len(self._fifo) >= self._depth else 0
+        return TXFE | full | (0 if self._fifo else RXFE)
+
+    def _write_lcr(self, value: int) -> None:
+        changed = (self._regs[Reg.LCR_H] ^ value) & FEN
+        self._regs[Reg.LCR_H] = value & _STORED[Reg.LCR_H][0]
+        if changed:
+            self._fifo.clear()
+            self._settle_receive()
+            self.poll_input()
+
+    def _write_icr(self, value: int) -> None:
+        self._ris &= ~value
+        if value & Irq.RT and self._fifo:
+            self._timers.arm(self._timers.now + TIMEOUT_NS, self.name, "timeout")
+
+    # --- receive ---
+
+    @property
+    def _depth(self) -> int:
+        return FIFO_DEPTH if self._regs[Reg.LCR_H] & FEN else 1
+
+    @property
+    def _trigger(self) -> int:
+        """The fill level that raises RX."""
+        if not self._honour_ifls or not self._regs[Reg.LCR_H] & FEN:
+            return 1
+        return _LEVELS[self._regs[Reg.IFLS] >> 3 & 7]
+
+    def poll_input(self) -> None:
+        """There may be input: let the next character arrive, if there is room and none is on its way."""
+        if not self._arriving and len(self._fifo) < self._depth:
+            self._arriving = True
+            self._timers.arm(self._timers.now + CHARACTER_NS, self.name, "rx")
+
+    def _character_arrives(self) -> None:
+        self._arriving = False
+        if len(self._fifo) < self._depth and self._pull():
+            self.poll_input()
+
+    def _pull(self) -> bool:
+        """Take one byte from the sender; False if it has none."""
+        byte = self.receive()
+        if byte is None:
+            return False
+        self._push(byte & 0xFF)
+        self.update()
+        return True
+
+    def _push(self, byte: int) -> None:
+        if len(self._fifo) >= self._depth:
+            # The newest byte is lost; the one that is read next tells of it (TRM 3.3.1). Only loopback gets here.
+            self._fifo[-1] |= OVERRUN
+            self._ris |= Irq.OE
+            return
+        self._fifo.append(byte)
+        if len(self._fifo) >= self._trigger:
+            self._ris |= Irq.RX
+        self._timers.arm(self._timers.now + TIMEOUT_NS, self.name, "timeout")
+
+    def _settle_receive(self) -> None:
+        """Withdraw the interrupts whose reason has been read away."""
+        if len(self._fifo) < self._trigger:
+            self._ris &= ~Irq.RX
+        if not self._fifo:
+            self._ris &= ~Irq.RT
+            self._timers.cancel(self.name, "timeout")
+
+    def _receive_timeout(self) -> None:
+        if self._fifo:
+            self._ris |= Irq.RT
+            self.update()
+
+    # --- line and state ---
+
+    def update(self) -> None:
+        """Recompute the interrupt line; tell only changes."""
+        level = int(bool(self._ris & self._regs[Reg.IMSC]))
+        if level != self._level:
+            self._level = level
+            self._irq(level)
+
+    def state(self) -> State:
+        """Registers by name, FIFO contents, raw interrupts, line level."""
+        registers = {Reg(offset).name: value for offset, value in self._regs.items()}
+        return {"version": 1, "registers": registers, "fifo": list(self._fifo), "ris": int(self._ris),
+                "rsr": self._rsr, "arriving": self._arriving, "level": self._level}  # fmt: skip
+
+    def load(self, state: State) -> None:
+        """Take over saved state (see ``MmioDevice.load``)."""
+        self._regs = {int(Reg[name]): value for name, value in state["registers"].items()}
+        self._fifo = deque(state["fifo"])
+        self._ris, self._rsr = state["ris"], state["rsr"]
+        self._arriving, self._level = state["arriving"], state["level"]
+
+    def rows(self) -> list[Row]:
+        """The registers and FIFO, for display."""
+        interrupts = {"RIS": int(self._ris), "MIS": int(self._ris & self._regs[Reg.IMSC])}
+        rows = [Row(Reg(offset).name, value) for offset, value in self._regs.items()]
+        rows += [Row(name, value, _names(value)) for name, value in interrupts.items()]
+        return [*rows, Row("RX FIFO", len(self._fifo), f"of {self._depth}"), Row("line", self._level)]
+
+
+def _names(value: int) -> str:
+    return "|".join(str(irq.name) for irq in Irq if value & irq)
+
+
+def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
+    """The device-tree node: ``spi`` counts from 32, ``clock`` is the phandle of apb-pclk."""
+    node = Node(f"pl011@{base:x}")
+    node.text("compatible", "arm,pl011", "arm,primecell")
+    node.u64("reg", base, size)
+    node.cells("interrupts", 0, spi, 4)
+    node.cells("clocks", clock, clock)
+    node.text("clock-names", "uartclk", "apb_pclk")
+    return node

@@ -1,0 +1,148 @@
+"""The real-time clock: an Arm PrimeCell PL031 (TRM DDI 0224).
+
+It counts seconds of virtual time from a fixed date, never the host's: a run must not depend on the day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+
+from armvirt.board.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
+from armvirt.board.fdt import Node
+
+EPOCH = 1_704_067_200
+"""What the clock shows at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""
+
+SECOND = 1_000_000_000
+_PERIPHERAL_ID = b"\x31\x10\x14\x00"
+_MASK = 0xFFFF_FFFF
+
+
+class Reg(IntEnum):
+    """Register offsets (TRM 3.2)."""
+
+    DR = 0x00
+    MR = 0x04
+    LR = 0x08
+    CR = 0x0C
+    IMSC = 0x10
+    RIS = 0x14
+    MIS = 0x18
+    ICR = 0x1C
+
+
+def seconds_until(match: int, count: int) -> int:
+    """Seconds until a 32-bit counter at ``count`` shows ``match``; 0: it does now."""
+    return (match - count) & _MASK
+
+
+class Pl031(RegisterDevice):
+    """One clock. ``epoch`` is the date at virtual time 0, in seconds since 1970."""
+
+    def __init__(self, irq: IrqLine, timers: Timers, *, epoch: int = EPOCH, name: str = "pl031") -> None:
+        self.name = name
+        self._irq, self._timers, self._epoch = irq, timers, epoch
+        self._level = 0
+        self._reads: dict[int, Callable[[], int]] = {
+            Reg.DR: self._count,
+            Reg.MR: lambda: self._match,
+            Reg.LR: lambda: self._loaded,
+            Reg.CR: lambda: 1,
+            Reg.IMSC: lambda: self._imsc,
+            Reg.RIS: lambda: self._ris,
+            Reg.MIS: lambda: self._ris & self._imsc,
+        }
+        self._writes: dict[int, Callable[[int], None]] = {
+            Reg.MR: self._write_mr,
+            Reg.LR: self._write_lr,
+            Reg.IMSC: self._write_imsc,
+            Reg.ICR: self._write_icr,
+        }
+        self._clear()
+        timers.register(name, self._alarm)
+
+    def _clear(self) -> None:
+        self._match = self._loaded = self._imsc = self._ris = 0
+        self._offset = self._epoch
+
+    def reset(self) -> None:
+        """Registers to zero, the date back to that of the epoch plus virtual time."""
+        self._timers.cancel(self.name, "alarm")
+        self._clear()
+        self.update()
+
+    def read_word(self, offset: int) -> int:
+        """The register at ``offset``; unknown ones read as zero."""
+        return self._reads[offset]() if offset in self._reads else primecell_id(_PERIPHERAL_ID, offset)
+
+    def write_word(self, offset: int, value: int) -> None:
+        """Write the register at ``offset``; unknown and read-only ones ignore it (CR cannot stop the clock)."""
+        if offset in self._writes:
+            self._writes[offset](value)
+            self.update()
+
+    def _count(self) -> int:
+        return (self._timers.now // SECOND + self._offset) & _MASK
+
+    def _write_mr(self, value: int) -> None:
+        self._match = value
+        self._set_alarm()
+
+    def _write_lr(self, value: int) -> None:
+        self._loaded = value
+        self._offset = (self._offset + value - self._count()) & _MASK
+        self._set_alarm()
+
+    def _write_imsc(self, value: int) -> None:
+        self._imsc = value & 1
+
+    def _write_icr(self, value: int) -> None:
+        self._ris &= ~(value & 1)
+
+    def _set_alarm(self) -> None:
+        """Arm for the first ns at which the count shows MR; at once if it does now."""
+        seconds = seconds_until(self._match, self._count())
+        if seconds == 0:
+            self._timers.cancel(self.name, "alarm")
+            self._ris = 1
+        else:
+            self._timers.arm((self._timers.now // SECOND + seconds) * SECOND, self.name, "alarm")
+
+    def _alarm(self, kind: str) -> None:
+        self._ris = 1
+        self.update()
+
+    def update(self) -> None:
+        """Recompute the interrupt line; tell only changes."""
+        level = self._ris & self._imsc
+        if level != self._level:
+            self._level = level
+            self._irq(level)
+
+    def state(self) -> State:
+        """Registers, the offset of the date in seconds, line level."""
+        return {"version": 1, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
+                "offset": self._offset, "level": self._level}  # fmt: skip
+
+    def load(self, state: State) -> None:
+        """Take over saved state (see ``MmioDevice.load``)."""
+        self._match, self._loaded = state["match"], state["load"]
+        self._imsc, self._ris = state["imsc"], state["ris"]
+        self._offset, self._level = state["offset"], state["level"]
+
+    def rows(self) -> list[Row]:
+        """The registers, for display."""
+        rows = [Row(Reg(offset).name, read()) for offset, read in self._reads.items()]
+        return [*rows, Row("line", self._level)]
+
+
+def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
+    """The device-tree node: ``spi`` counts from 32, ``clock`` is the phandle of apb-pclk."""
+    node = Node(f"pl031@{base:x}")
+    node.text("compatible", "arm,pl031", "arm,primecell")
+    node.u64("reg", base, size)
+    node.cells("interrupts", 0, spi, 4)
+    node.cells("clocks", clock)
+    node.text("clock-names", "apb_pclk")
+    return node

@@ -1,0 +1,336 @@
+"""Arm semihosting (ARM-software/abi-aa, semihosting.rst): the console, clocks and exit of a guest under test.
+
+A guest executes HLT #0xF000 with the operation in W0 and the address of a block of 64-bit arguments in X1 (or,
+for a few operations, a plain value); the result goes to X0. There is no access to files of the host: the only
+names that open are ``:tt`` (the console) and ``:semihosting-features``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from armvirt.board.device import State
+from armvirt.board.pl031 import EPOCH
+from armvirt.errors import ArmvirtError
+
+HLT_IMMEDIATE = 0xF000
+FAILED = (1 << 64) - 1
+ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38
+
+TICK_HZ = 1_000_000_000
+MAX_TRANSFER = 1 << 20
+"""Bytes that one READ or WRITE moves at most; the guest is told of the rest as not transferred."""
+MAX_STRING = 1 << 16
+MAX_HANDLES = 64
+
+# "SHFB", then bit 0: SYS_EXIT_EXTENDED exists, bit 1: :tt opened for append is stderr.
+_FEATURES = b"SHFB\x03"
+_APPLICATION_EXIT = 0x20026
+_EXIT_ON_TRAP = 1
+
+
+class Op(IntEnum):
+    """Operation numbers."""
+
+    OPEN = 0x01
+    CLOSE = 0x02
+    WRITEC = 0x03
+    WRITE0 = 0x04
+    WRITE = 0x05
+    READ = 0x06
+    READC = 0x07
+    ISERROR = 0x08
+    ISTTY = 0x09
+    SEEK = 0x0A
+    FLEN = 0x0C
+    CLOCK = 0x10
+    TIME = 0x11
+    ERRNO = 0x13
+    GET_CMDLINE = 0x15
+    HEAPINFO = 0x16
+    EXIT = 0x18
+    EXIT_EXTENDED = 0x20
+    ELAPSED = 0x30
+    TICKFREQ = 0x31
+
+
+class BadAddress(ArmvirtError):
+    """The guest named memory that is not there; raised by a ``SemihostingHost``."""
+
+
+class Exit(NamedTuple):
+    """The guest ends with this exit code."""
+
+    code: int
+
+
+class Wait(NamedTuple):
+    """The guest wants input and there is none yet: call again, with the same arguments, when there may be."""
+
+
+Outcome = int | Exit | Wait
+
+
+class Heap(NamedTuple):
+    """What SYS_HEAPINFO answers: guest addresses, 0 where there is no advice."""
+
+    heap_base: int
+    heap_limit: int
+    stack_base: int
+    stack_limit: int
+
+
+class SemihostingHost(Protocol):
+    """What the operations act on. Addresses are the guest's own (virtual)."""
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """Exactly ``size`` bytes; BadAddress where there is no memory."""
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Store; BadAddress where there is no memory."""
+
+    def write_console(self, data: bytes) -> None:
+        """Show what the guest writes."""
+
+    def read_console(self) -> int | None:
+        """The next byte of input; None: none yet, or never again (``input_closed``)."""
+
+    @property
+    def input_closed(self) -> bool:
+        """Whether input has ended."""
+
+    @property
+    def now(self) -> int:
+        """Virtual time in ns."""
+
+    @property
+    def command_line(self) -> str:
+        """What SYS_GET_CMDLINE answers."""
+
+    @property
+    def heap(self) -> Heap:
+        """What SYS_HEAPINFO answers."""
+
+
+class _Refused(Exception):
+    """An operation fails with this errno."""
+
+    def __init__(self, errno: int) -> None:
+        self.errno = errno
+        super().__init__(errno)
+
+
+class _File:
+    """An open handle: the console (which direction does not matter) or the features file, with its position."""
+
+    __slots__ = ("is_console", "position")
+
+    def __init__(self, is_console: bool, position: int = 0) -> None:
+        self.is_console, self.position = is_console, position
+
+
+class Semihosting:
+    """The semihosting of one VM: its open handles and last errno."""
+
+    def __init__(self, host: SemihostingHost) -> None:
+        self._host = host
+        self.reset()
+
+    def reset(self) -> None:
+        """No open handles, errno 0."""
+        self._files: dict[int, _File] = {}
+        self._errno = 0
+
+    def call(self, operation: int, argument: int) -> Outcome:
+        """Carry out operation W0 with X1; what goes to X0, or that the guest exits or has to wait."""
+        handler = _OPERATIONS.get(operation & 0xFFFF_FFFF)
+        try:
+            if handler is None:
+                raise _Refused(ENOSYS)
+            return handler(self, argument)
+        except _Refused as refusal:
+            self._errno = refusal.errno
+        except BadAddress:
+            self._errno = EFAULT
+        return FAILED
+
+    def state(self) -> State:
+        """Handles as [number, is console, position], errno."""
+        files = [[number, file.is_console, file.position] for number, file in sorted(self._files.items())]
+        return {"version": 1, "files": files, "errno": self._errno}
+
+    def load(self, state: State) -> None:
+        """Take over saved state."""
+        self._files = {number: _File(is_console, position) for number, is_console, position in state["files"]}
+        self._errno = state["errno"]
+
+    # --- arguments ---
+
+    def _words(self, address: int, count: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{count}Q", self._host.read_memory(address, 8 * count))
+
+    def _file(self, address: int) -> _File:
+        return self._by_handle(self._words(address, 1)[0])
+
+    def _by_handle(self, handle: int) -> _File:
+        if handle not in self._files:
+            raise _Refused(EBADF)
+        return self._files[handle]
+
+    # --- handles ---
+
+    def _open(self, address: int) -> int:
+        name_at, mode, length = self._words(address, 3)
+        if length > MAX_STRING or mode > 11:
+            raise _Refused(EINVAL)
+        name = self._host.read_memory(name_at, length)
+        if name not in (b":tt", b":semihosting-features"):
+            raise _Refused(ENOENT)
+        if len(self._files) >= MAX_HANDLES:
+            raise _Refused(EMFILE)
+        # Zero is no valid handle.
+        handle = next(number for number in range(1, MAX_HANDLES + 1) if number not in self._files)
+        self._files[handle] = _File(name == b":tt")
+        return handle
+
+    def _close(self, address: int) -> int:
+        handle = self._words(address, 1)[0]
+        self._by_handle(handle)
+        del self._files[handle]
+        return 0
+
+    def _istty(self, address: int) -> int:
+        return int(self._file(address).is_console)
+
+    def _flen(self, address: int) -> int:
+        return 0 if self._file(address).is_console else len(_FEATURES)
+
+    def _seek(self, address: int) -> int:
+        handle, position = self._words(address, 2)
+        file = self._by_handle(handle)
+        if file.is_console or position > len(_FEATURES):
+            raise _Refused(EINVAL)
+        file.position = position
+        return 0
+
+    # --- console ---
+
+    def _writec(self, address: int) -> int:
+        self._host.write_console(self._host.read_memory(address, 1))
+        return 0
+
+    def _write0(self, address: int) -> int:
+        text = bytearray()
+        while len(text) < MAX_STRING:
+            # Never across a 64-byte line: what follows the terminator may be on a page that is not there.
+            chunk = self._host.read_memory(address, 64 - address % 64)
+            end = chunk.find(b"\0")
+            text += chunk if end < 0 else chunk[:end]
+            address += len(chunk)
+            if end >= 0:
+                break
+        self._host.write_console(bytes(text))
+        return 0
+
+    def _write(self, address: int) -> int:
+        """The number of bytes that were not written."""
+        handle, data_at, length = self._words(address, 3)
+        if not self._by_handle(handle).is_console:
+            raise _Refused(EBADF)
+        size = min(length, MAX_TRANSFER)
+        self._host.write_console(self._host.read_memory(data_at, size))
+        return length - size
+
+    def _read(self, address: int) -> Outcome:
+        """The number of bytes that were not read: all of them at the end of input."""
+        handle, data_at, length = self._words(address, 3)
+        file, size = self._by_handle(handle), min(length, MAX_TRANSFER)
+        if file.is_console:
+            data = self._console_bytes(size)
+            if size and not data and not self._host.input_closed:
+                return Wait()
+        else:
+            data = _FEATURES[file.position : file.position + size]
+            file.position += len(data)
+        self._host.write_memory(data_at, data)
+        return length - len(data)
+
+    def _console_bytes(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size and (byte := self._host.read_console()) is not None:
+            data.append(byte)
+        return bytes(data)
+
+    def _readc(self, argument: int) -> Outcome:
+        byte = self._host.read_console()
+        if byte is not None:
+            return byte
+        return FAILED if self._host.input_closed else Wait()
+
+    # --- time ---
+
+    def _clock(self, argument: int) -> int:
+        return self._host.now // 10_000_000
+
+    def _time(self, argument: int) -> int:
+        return EPOCH + self._host.now // 1_000_000_000
+
+    def _elapsed(self, address: int) -> int:
+        self._host.write_memory(address, struct.pack("<Q", self._host.now))
+        return 0
+
+    def _tickfreq(self, argument: int) -> int:
+        return TICK_HZ
+
+    # --- the rest ---
+
+    def _last_errno(self, argument: int) -> int:
+        return self._errno
+
+    def _iserror(self, address: int) -> int:
+        return int(self._words(address, 1)[0] >> 63)
+
+    def _get_cmdline(self, address: int) -> int:
+        buffer, size = self._words(address, 2)
+        line = self._host.command_line.encode()
+        if len(line) >= size:
+            raise _Refused(EINVAL)
+        self._host.write_memory(buffer, line + b"\0")
+        self._host.write_memory(address + 8, struct.pack("<Q", len(line)))
+        return 0
+
+    def _heapinfo(self, address: int) -> int:
+        self._host.write_memory(self._words(address, 1)[0], struct.pack("<4Q", *self._host.heap))
+        return 0
+
+    def _exit(self, address: int) -> Exit:
+        """In AArch64 both forms take a reason and a code; any reason but a regular exit is a failure."""
+        reason, code = self._words(address, 2)
+        return Exit(code & 0xFFFF_FFFF) if reason == _APPLICATION_EXIT else Exit(_EXIT_ON_TRAP)
+
+
+_OPERATIONS: dict[int, Callable[[Semihosting, int], Outcome]] = {
+    Op.OPEN: Semihosting._open,
+    Op.CLOSE: Semihosting._close,
+    Op.WRITEC: Semihosting._writec,
+    Op.WRITE0: Semihosting._write0,
+    Op.WRITE: Semihosting._write,
+    Op.READ: Semihosting._read,
+    Op.READC: Semihosting._readc,
+    Op.ISERROR: Semihosting._iserror,
+    Op.ISTTY: Semihosting._istty,
+    Op.SEEK: Semihosting._seek,
+    Op.FLEN: Semihosting._flen,
+    Op.CLOCK: Semihosting._clock,
+    Op.TIME: Semihosting._time,
+    Op.ERRNO: Semihosting._last_errno,
+    Op.GET_CMDLINE: Semihosting._get_cmdline,
+    Op.HEAPINFO: Semihosting._heapinfo,
+    Op.EXIT: Semihosting._exit,
+    Op.EXIT_EXTENDED: Semihosting._exit,
+    Op.ELAPSED: Semihosting._elapsed,
+    Op.TICKFREQ: Semihosting._tickfreq,
+}

@@ -1,0 +1,165 @@
+"""Typed trace events and the bus that carries them.
+
+Events are plain tuples of ids and numbers, never objects. The bus stamps each with virtual time (ns),
+vCPU and PC, and hands it to its sinks. ``active`` is False without a sink: emitters test it first, so a
+run that nobody watches pays one attribute read per event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, Protocol
+
+
+class Stamp(NamedTuple):
+    """When and where: virtual time in ns, instructions retired by the vCPU, vCPU id (-1: none), PC."""
+
+    ns: int
+    insns: int
+    vcpu: int
+    pc: int
+
+
+class ExceptionEntry(NamedTuple):
+    """EL1 takes an exception. ``what`` is sync, irq or fiq; ``target`` the vector address."""
+
+    what: str
+    esr: int
+    elr: int
+    target: int
+    kind: ClassVar[str] = "exception"
+
+
+class TimerWrite(NamedTuple):
+    """The guest programs a timer register (``timer`` vtimer or ptimer; ``register`` ctl, cval, tval)."""
+
+    timer: str
+    register: str
+    value: int
+    kind: ClassVar[str] = "timer-write"
+
+
+class TimerLine(NamedTuple):
+    """The output of a comparator changes level."""
+
+    timer: str
+    level: int
+    kind: ClassVar[str] = "timer-line"
+
+
+class VgicInject(NamedTuple):
+    """An interrupt line or message reaches the vGIC (``target`` vCPU, -1 for SPIs without one)."""
+
+    intid: int
+    level: int
+    target: int
+    kind: ClassVar[str] = "vgic-inject"
+
+
+class ListRegisterWrite(NamedTuple):
+    """The hypervisor fills list register ``lr`` of ``target`` for ``intid``; ``value`` is ICH_LR<n>_EL2."""
+
+    target: int
+    lr: int
+    intid: int
+    value: int
+    kind: ClassVar[str] = "lr"
+
+
+class Acknowledge(NamedTuple):
+    """The guest reads IAR and gets ``intid`` (1023: spurious)."""
+
+    intid: int
+    kind: ClassVar[str] = "ack"
+
+
+class EndOfInterrupt(NamedTuple):
+    """The guest ends an interrupt (``register`` EOIR0, EOIR1 or DIR)."""
+
+    intid: int
+    register: str
+    kind: ClassVar[str] = "eoi"
+
+
+class GicAccess(NamedTuple):
+    """The guest reads or writes a GICD/GICR register."""
+
+    frame: str
+    offset: int
+    size: int
+    value: int
+    is_write: int
+    kind: ClassVar[str] = "gic-mmio"
+
+
+class Mmio(NamedTuple):
+    """The guest accesses a device (``address`` is the IPA; ``value`` written or returned)."""
+
+    address: int
+    size: int
+    value: int
+    is_write: int
+    kind: ClassVar[str] = "mmio"
+
+
+class Hypercall(NamedTuple):
+    """A PSCI or SMCCC call and its result."""
+
+    function: int
+    args: tuple[int, ...]
+    result: int
+    kind: ClassVar[str] = "hypercall"
+
+
+class Console(NamedTuple):
+    """One byte on the console (``direction`` tx or rx)."""
+
+    direction: str
+    byte: int
+    kind: ClassVar[str] = "console"
+
+
+class Schedule(NamedTuple):
+    """A vCPU is loaded, put, blocked, woken, powered on or off (``what``)."""
+
+    target: int
+    what: str
+    kind: ClassVar[str] = "sched"
+
+
+class Event(Protocol):
+    """What every event has: a kind, and the behaviour of a tuple."""
+
+    kind: ClassVar[str]
+
+    def _asdict(self) -> dict[str, object]: ...
+
+
+Sink = Callable[[Stamp, Event], None]
+
+
+class EventBus:
+    """Carries events from the floors to whoever watches.
+
+    ``stamp`` is set by the host; it gives the present moment.
+    """
+
+    __slots__ = ("_sinks", "active", "stamp")
+
+    def __init__(self) -> None:
+        self._sinks: list[Sink] = []
+        self.active = False
+        self.stamp: Callable[[], Stamp] = lambda: Stamp(0, 0, -1, 0)
+
+    def subscribe(self, sink: Sink) -> None:
+        self._sinks.append(sink)
+        self.active = True
+
+    def emit(self, event: Event) -> None:
+        """Stamp an event with the present moment and deliver it. Call only when ``active``."""
+        self.deliver(self.stamp(), event)
+
+    def deliver(self, stamp: Stamp, event: Event) -> None:
+        """Deliver an event that happened at ``stamp``."""
+        for sink in self._sinks:
+            sink(stamp, event)

@@ -1,0 +1,60 @@
+"""The only place that knows Unicorn's raw API: two interchangeable engines behind one interface."""
+
+from __future__ import annotations
+
+from armvirt.errors import UserError
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.calibrate import Calibration, calibrate
+from armvirt.hw.engine.state import Action, Leave, What
+
+__all__ = ["Action", "Engine", "EngineFactory", "Leave", "What", "describe"]
+
+
+class EngineFactory:
+    """Creates the engines of one host: loads libunicorn once, calibrates it once for a CPU model.
+
+    ``kind`` is auto, native or portable; auto takes native where it is built.
+    """
+
+    def __init__(self, kind: str = "auto", model: str = "cortex-a72") -> None:
+        if model not in abi.CPU_MODELS:
+            raise UserError(f"unknown CPU model {model!r}; choose one of {', '.join(sorted(abi.CPU_MODELS))}")
+        if kind not in ("auto", "native", "portable"):
+            raise UserError(f"unknown engine {kind!r}; choose native or portable")
+        self.model = model
+        self.lib = abi.Library()
+        self.calibration: Calibration = calibrate(self.lib, abi.CPU_MODELS[model])
+        self.native = None if kind == "portable" else _native(required=kind == "native")
+        self.kind = "native" if self.native is not None else "portable"
+
+    def create(self) -> Engine:
+        """A new engine with nothing mapped."""
+        if self.native is not None:
+            from armvirt.hw.engine.native import NativeEngine
+
+            return NativeEngine(self.lib, self.calibration, self.model, self.native)
+        from armvirt.hw.engine.portable import PortableEngine
+
+        return PortableEngine(self.lib, self.calibration, self.model)
+
+
+def _native(*, required: bool):  # type: ignore[no-untyped-def]
+    from armvirt.hw.engine.native import LIBRARY, NativeLibrary
+
+    if not required and not LIBRARY.exists():
+        return None
+    return NativeLibrary()
+
+
+def describe() -> dict[str, str]:
+    """What is in use, for ``armvirt doctor``."""
+    factory = EngineFactory()
+    return {
+        "engine": factory.kind,
+        "unicorn": ".".join(map(str, factory.lib.version)),
+        "library": str(factory.lib.path),
+        "calibration": f"syndrome at {factory.calibration.syndrome}, monitor at {factory.calibration.exclusive}",
+    }
+
+

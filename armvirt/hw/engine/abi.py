@@ -1,0 +1,111 @@
+"""The raw API of the installed libunicorn: found without importing the ``unicorn`` package (60-120 ms).
+
+Identifiers are those of Unicorn 2.1; a test compares them with the package's own constants.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+import importlib.util
+import sys
+from pathlib import Path
+
+from armvirt.arch.encoding import unpack
+from armvirt.errors import EngineError
+
+ARCH_ARM64, MODE_ARM = 2, 0
+HOOK_INTR, HOOK_INSN, HOOK_BLOCK, HOOK_MEM_READ_PROT, HOOK_EDGE = 1, 2, 8, 128, 32768
+INSN_MRS, INSN_MSR, INSN_SYS = 1, 2, 3
+CTL_PAGE_SIZE, CTL_USE_EXITS, CTL_CPU_MODEL, CTL_TB_REMOVE, CTL_TB_FLUSH, CTL_TLB_FLUSH = 1, 4, 7, 9, 10, 11
+PROT_READ, PROT_WRITE, PROT_EXEC, PROT_ALL = 1, 2, 4, 7
+R_X0, R_X29, R_X30, R_SP, R_XZR = 199, 1, 2, 4, 7
+R_Q0, R_PC, R_PSTATE, R_CP, R_FPCR, R_FPSR = 104, 260, 265, 290, 291, 292
+R_ELR_EL1, R_SP_EL0, R_SP_EL1, R_ESR_EL1, R_FAR_EL1, R_VBAR_EL1 = 267, 270, 271, 277, 281, 287
+R_TTBR0_EL1, R_TTBR1_EL1 = 274, 275
+
+CPU_MODELS = {"cortex-a57": 0, "cortex-a53": 1, "cortex-a72": 2}
+"""CPU models that are deterministic in Unicorn; ``max`` is not (RNDR) and is not offered."""
+
+SUPPORTED_VERSION = (2, 1)
+
+FUNCTIONS = (
+    "uc_open", "uc_close", "uc_version", "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write",
+    "uc_reg_read_batch", "uc_reg_write_batch", "uc_ctl", "uc_context_save", "uc_context_restore", "uc_context_alloc",
+    "uc_context_size", "uc_context_free", "uc_mem_map_ptr", "uc_mem_map", "uc_mem_unmap", "uc_mem_read", "uc_mem_write",
+    "uc_hook_add", "uc_vmem_translate", "uc_strerror",
+)  # fmt: skip
+
+
+def x_register(n: int) -> int:
+    """Unicorn's identifier of X<n>; 31 is XZR."""
+    return R_X0 + n if n < 29 else (R_X29, R_X30, R_XZR)[n - 29]
+
+
+class CpReg(C.Structure):
+    """``uc_arm64_cp_reg``: one system register by its encoding."""
+
+    _fields_ = [(name, C.c_uint32) for name in ("crn", "crm", "op0", "op1", "op2")] + [("val", C.c_uint64)]
+
+    @classmethod
+    def of(cls, encoding: int, value: int = 0) -> CpReg:
+        op0, op1, crn, crm, op2 = unpack(encoding)
+        return cls(crn, crm, op0, op1, op2, value)
+
+
+def library_path() -> Path:
+    """The libunicorn of the installed package."""
+    spec = importlib.util.find_spec("unicorn")
+    if spec is None or not spec.submodule_search_locations:
+        raise EngineError("the unicorn package is not installed; run: pip install unicorn==2.1.4")
+    names = ("libunicorn.so.2", "libunicorn.2.dylib", "unicorn.dll")
+    for place in spec.submodule_search_locations:
+        for name in names:
+            path = Path(place) / "lib" / name
+            if path.exists():
+                return path
+    raise EngineError("the unicorn package carries no shared library that armvirt knows")
+
+
+class Library:
+    """The loaded libunicorn, every function typed."""
+
+    def __init__(self) -> None:
+        self.path = library_path()
+        self.lib = C.CDLL(str(self.path))
+        p, u64, u32, i = C.c_void_p, C.c_uint64, C.c_uint32, C.c_int
+        prototypes: dict[str, tuple[object, list[object]]] = {
+            "uc_open": (i, [i, i, C.POINTER(p)]), "uc_close": (i, [p]), "uc_version": (u32, [p, p]),
+            "uc_emu_start": (i, [p, u64, u64, u64, C.c_size_t]), "uc_emu_stop": (i, [p]),
+            "uc_reg_read": (i, [p, i, p]), "uc_reg_write": (i, [p, i, p]),
+            "uc_reg_write_batch": (i, [p, p, p, i]), "uc_reg_read_batch": (i, [p, p, p, i]),
+            "uc_context_save": (i, [p, p]), "uc_context_restore": (i, [p, p]),
+            "uc_context_alloc": (i, [p, C.POINTER(p)]), "uc_context_size": (C.c_size_t, [p]), "uc_context_free": (i, [p]),
+            "uc_mem_map_ptr": (i, [p, u64, u64, u32, p]), "uc_mem_map": (i, [p, u64, u64, u32]), "uc_mem_unmap": (i, [p, u64, u64]),
+            "uc_mem_read": (i, [p, u64, p, u64]), "uc_mem_write": (i, [p, u64, p, u64]),
+            "uc_vmem_translate": (i, [p, u64, u32, p]), "uc_strerror": (C.c_char_p, [i]),
+        }  # fmt: skip
+        for name in FUNCTIONS:
+            function = getattr(self.lib, name, None)
+            if function is None:
+                raise EngineError(f"{self.path.name} has no {name}; armvirt needs unicorn==2.1.4")
+            if name in prototypes:
+                function.restype, function.argtypes = prototypes[name]
+            setattr(self, name, function)
+        packed = self.uc_version(None, None)
+        self.version = (packed >> 24 & 255, packed >> 16 & 255, packed >> 8 & 255)
+        if self.version[:2] != SUPPORTED_VERSION:
+            raise EngineError(f"unicorn {'.'.join(map(str, self.version))} is not the calibrated one; run: pip install unicorn==2.1.4")
+
+    def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions set in __init__
+        raise AttributeError(name)
+
+    def address(self, name: str) -> int:
+        return C.cast(getattr(self, name), C.c_void_p).value or 0
+
+    def check(self, code: int, what: str) -> None:
+        if code:
+            raise EngineError(f"unicorn: {what}: {self.uc_strerror(code).decode()}")
+
+
+if sys.maxsize < 2**32:  # pragma: no cover
+    raise EngineError("armvirt needs a 64-bit Python")

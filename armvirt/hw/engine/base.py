@@ -1,0 +1,365 @@
+"""What both engines share: creation, registers, memory, translations, save and load.
+
+An engine is one vCPU's registers and translations. It executes EL0 and EL1 code under the EL2 registers that
+the PE programs, and calls a `Silicon` for what needs the rest of the SoC. See docs/engine.md.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+import struct
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.sysregs import CONTEXT_REGISTERS
+from armvirt.errors import EngineError
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.calibrate import HCR_EL2, SCR_EL3, SCR_NS_HCE_RW, Calibration
+from armvirt.hw.engine.state import Action, EngineState, EventRecord, Leave
+
+MDCR_EL2, CNTFRQ_EL0, TPIDR_EL2 = sysreg(3, 4, 1, 1, 1), sysreg(3, 3, 14, 0, 0), sysreg(3, 4, 13, 0, 2)
+EL2H_MASKED = 0x3C9
+DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
+"""Virtual addresses under a read-protection hook that never fires: spares each new block a scan of the TLBs. No
+guest RAM may lie there *by physical address*, or its stores become slow."""
+
+NEVER = (1 << 64) - 1
+
+
+class Silicon(Protocol):
+    """What the engine asks of the PE. Each answer is an `Action`; details are in ``engine.state``."""
+
+    def el2_exit(self) -> int:
+        """A synchronous exception to EL2: state.esr, far, hpfar, pc, rt, rt_value."""
+
+    def undefined(self) -> int:
+        """An UNDEFINED MRS, MSR or HLT at state.pc: state.insn, rt, rt_value."""
+
+    def timer_access(self) -> None:
+        """CNTV_* by state.timer_encoding; state.value in or out. Only registers may change; stop by state.stop."""
+
+    def poll(self) -> bool:
+        """About every 20 ms of host time; True stops the run."""
+
+    def entries(self, records: list[EventRecord]) -> None:
+        """Exception entries since the last call, oldest first (only while state.trace is set)."""
+
+    def broadcast(self, encoding: int, value: int) -> None:
+        """Maintenance for all CPUs: TLBI by its encoding, IC IVAU with a physical address, IC IALLUIS."""
+
+
+class Engine(ABC):
+    """One vCPU's engine. ``run`` is the only way in; registers may be touched between runs and in callbacks."""
+
+    kind = ""
+
+    def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
+        self.lib, self.calibration = lib, calibration
+        self.state = EngineState()
+        self.silicon: Silicon | None = None
+        self.error: BaseException | None = None
+        self._keep: list[object] = []
+        self._u64, self._u32 = C.c_uint64(), C.c_uint32()
+        self._open(model)
+        self._bind_state()
+        self._add_hooks()
+
+    # -- creation --
+
+    def _open(self, model: str) -> None:
+        handle = C.c_void_p()
+        self.lib.check(self.lib.uc_open(abi.ARCH_ARM64, abi.MODE_ARM, C.byref(handle)), "open")
+        self.uc = handle
+        self._ctl(abi.CTL_PAGE_SIZE, C.c_int(4096))
+        self._ctl(abi.CTL_CPU_MODEL, C.c_int(abi.CPU_MODELS[model]))
+        self._ctl(abi.CTL_USE_EXITS, C.c_int(1))
+        self.write_system(SCR_EL3, SCR_NS_HCE_RW)
+        self._context = C.create_string_buffer(self.calibration.context_size)
+        self.raw_context = C.c_void_p()
+        self.lib.check(self.lib.uc_context_alloc(self.uc, C.byref(self.raw_context)), "context")
+
+    def _ctl(self, kind: int, *arguments: object) -> None:
+        control = C.c_uint32(kind | len(arguments) << 26 | 1 << 30)
+        self.lib.check(self.lib.uc_ctl(self.uc, control, *arguments), f"control {kind}")
+
+    def _bind_state(self) -> None:
+        state = self.state
+        state.uc, state.context = self.uc.value, self.raw_context.value
+        for name in ("emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl", "context_save",
+                     "vmem_translate", "mem_read"):  # fmt: skip
+            setattr(state, name, self.lib.address("uc_" + name))
+        state.syndrome_offset = self.calibration.syndrome
+        state.deadline = NEVER
+        state.ns_per_insn = 1
+        state.poll_blocks = 1 << 14
+        state.native_maintenance = 1
+
+    def hook(self, kind: int, function: object, begin: int = 1, end: int = 0, instruction: int | None = None) -> None:
+        """Add a hook; the function's first argument is the engine, its last the address of ``state``."""
+        handle = C.c_void_p()
+        extra = () if instruction is None else (C.c_int(instruction),)
+        code = self.lib.uc_hook_add(
+            self.uc, C.byref(handle), C.c_int(kind), function, C.byref(self.state), C.c_uint64(begin), C.c_uint64(end), *extra
+        )
+        self.lib.check(code, "hook")
+        self._keep.append(function)
+
+    @abstractmethod
+    def _add_hooks(self) -> None:
+        """Install the block, INTR, MRS, MSR and SYS hooks."""
+
+    def _add_dormant_hooks(self) -> None:
+        never = C.CFUNCTYPE(C.c_bool, C.c_void_p, C.c_int, C.c_uint64, C.c_int, C.c_int64, C.c_void_p)(lambda *_: False)
+        for begin, end in DORMANT_RANGES:
+            self.hook(abi.HOOK_MEM_READ_PROT, never, begin, end)
+
+    def close(self) -> None:
+        """Free the engine; it must not run again."""
+        if self.uc.value:
+            self.lib.uc_context_free(self.raw_context)
+            self.lib.uc_close(self.uc)
+            self.uc = C.c_void_p()
+            self._keep.clear()
+
+    # -- running --
+
+    def run(self, deadline: int) -> Leave:
+        """Execute until ``state.count == deadline`` (at least; an interrupt entry may be one past) or a stop.
+
+        An exception raised in a callback stops the run and is raised from here.
+        """
+        self.state.deadline = deadline
+        why = self._run()
+        self.flush_events()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        if why == Leave.FAULT:
+            raise EngineError(self._fault_text())
+        return why
+
+    @abstractmethod
+    def _run(self) -> Leave: ...
+
+    def _fault_text(self) -> str:
+        state = self.state
+        reason = {1: "an exit does not lie in its block", 2: self.lib.uc_strerror(state.fault_error).decode(),
+                  3: "left without a reason"}.get(state.fault, "unknown")  # fmt: skip
+        return f"the CPU engine failed at pc {self.pc:#x} after {state.count} instructions: {reason}"
+
+    def dispatch(self, what: int) -> int:
+        """Call the silicon for callback ``what``; an exception is kept for run() and stops the engine."""
+        try:
+            self.flush_events()
+            assert self.silicon is not None
+            return self._table[what](self)
+        except BaseException as error:
+            self.error = self.error or error
+            self.state.stop = 1
+            return int(Action.STOP)
+
+    def flush_events(self) -> None:
+        """Hand the recorded exception entries to the silicon."""
+        count = self.state.events_n
+        if count and self.silicon is not None:
+            records = [EventRecord.from_buffer_copy(self.state.events[i]) for i in range(count)]
+            self.state.events_n = 0
+            self.silicon.entries(records)
+
+    def _timer(self) -> int:
+        assert self.silicon is not None
+        self.silicon.timer_access()
+        return 0
+
+    def _broadcast(self) -> int:
+        assert self.silicon is not None
+        self.silicon.broadcast(self.state.timer_encoding, self.state.value)
+        return 0
+
+    _table = (
+        lambda self: self.silicon.el2_exit(),
+        lambda self: self.silicon.undefined(),
+        _timer,
+        lambda self: int(self.silicon.poll()),
+        lambda self: 0,
+        _broadcast,
+    )
+
+    # -- registers --
+
+    def read(self, register: int) -> int:
+        """A 64-bit register by Unicorn's identifier."""
+        self.lib.uc_reg_read(self.uc, register, C.byref(self._u64))
+        return self._u64.value
+
+    def write(self, register: int, value: int) -> None:
+        self._u64.value = value
+        self.lib.uc_reg_write(self.uc, register, C.byref(self._u64))
+
+    def x(self, n: int) -> int:
+        """X<n>; 31 reads as zero."""
+        return 0 if n == 31 else self.read(abi.x_register(n))
+
+    def set_x(self, n: int, value: int) -> None:
+        if n != 31:
+            self.write(abi.x_register(n), value & NEVER)
+
+    @property
+    def pc(self) -> int:
+        return self.read(abi.R_PC)
+
+    @pc.setter
+    def pc(self, value: int) -> None:
+        # A batch: a plain write in a hook leaves a flag that makes the next exit report a stale PC.
+        identifier, box = C.c_int(abi.R_PC), C.c_uint64(value)
+        pointer = C.c_void_p(C.addressof(box))
+        self.lib.uc_reg_write_batch(self.uc, C.byref(identifier), C.byref(pointer), 1)
+
+    @property
+    def pstate(self) -> int:
+        """PSTATE as an SPSR (32 bits)."""
+        self._u32.value = 0
+        self.lib.uc_reg_read(self.uc, abi.R_PSTATE, C.byref(self._u32))
+        return self._u32.value
+
+    @pstate.setter
+    def pstate(self, value: int) -> None:
+        self._u64.value = value
+        self.lib.uc_reg_write(self.uc, abi.R_PSTATE, C.byref(self._u64))
+
+    def read_system(self, encoding: int) -> int:
+        """A system register that the engine stores (packed encoding)."""
+        box = abi.CpReg.of(encoding)
+        self.lib.check(self.lib.uc_reg_read(self.uc, abi.R_CP, C.byref(box)), f"read of {encoding:#x}")
+        return int(box.val)
+
+    def write_system(self, encoding: int, value: int) -> None:
+        """Any such write also rebuilds the translation flags after a change of PSTATE."""
+        box = abi.CpReg.of(encoding, value)
+        self.lib.check(self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(box)), f"write of {encoding:#x}")
+
+    def rebuild_flags(self) -> None:
+        """Make the engine notice a changed PSTATE."""
+        self.write_system(TPIDR_EL2, 0)
+
+    def set_hcr(self, value: int) -> None:
+        """HCR_EL2 without VI and VF, which follow the virtual CPU interface."""
+        self.state.hcr = value
+        self.write_system(HCR_EL2, value | self.state.lines_in_engine)
+
+    def set_mdcr(self, value: int) -> None:
+        self.state.mdcr = value
+        self.write_system(MDCR_EL2, value)
+
+    # -- memory and translations --
+
+    def map_memory(self, address: int, size: int, host: int) -> None:
+        """Give ``size`` bytes at host address ``host`` to the engine as physical memory."""
+        self.lib.check(self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}")
+
+    def unmap_memory(self, address: int, size: int) -> None:
+        self.lib.check(self.lib.uc_mem_unmap(self.uc, address, size), f"unmap {address:#x}")
+
+    def translate(self, va: int, *, execute: bool = False) -> int | None:
+        """Guest VA to physical address in the current regime, without side effects; None if it faults."""
+        kinds = (abi.PROT_EXEC,) if execute else (abi.PROT_READ, abi.PROT_EXEC)
+        for kind in kinds:
+            if self.lib.uc_vmem_translate(self.uc, va, kind, C.byref(self._u64)) == 0:
+                return self._u64.value
+        return None
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        buffer = C.create_string_buffer(size)
+        self.lib.check(self.lib.uc_mem_read(self.uc, address, buffer, size), f"read {address:#x}")
+        return buffer.raw
+
+    def fetch(self, va: int) -> int:
+        """The instruction word at ``va``; 0 where the fetch would fault."""
+        pa = self.translate(va, execute=True)
+        return 0 if pa is None else int.from_bytes(self.read_physical(pa, 4), "little")
+
+    def invalidate_code(self, address: int, size: int) -> None:
+        """Drop translated code by physical address. Only in INTR callbacks and between runs.
+
+        The engine wants the address as the current regime sees it, so this looks from EL2 (stage 1 off).
+        """
+        before = self.pstate
+        self.pstate = EL2H_MASKED
+        self.rebuild_flags()
+        self._ctl(abi.CTL_TB_REMOVE, C.c_uint64(address), C.c_uint64(address + size))
+        self.pstate = before
+        self.rebuild_flags()
+
+    def invalidate_all_code(self) -> None:
+        self._ctl(abi.CTL_TB_FLUSH)
+
+    def flush_tlb(self) -> None:
+        self._ctl(abi.CTL_TLB_FLUSH)
+
+    # -- named state --
+
+    def save(self) -> dict[str, object]:
+        """The architectural state by name: plain data, nothing of the engine's own layout."""
+        vectors = (C.c_uint64 * 2)()
+        q = []
+        for n in range(32):
+            self.lib.uc_reg_read(self.uc, abi.R_Q0 + n, vectors)
+            q.append(vectors[0] | vectors[1] << 64)
+        return {
+            "version": 1,
+            "x": [self.x(n) for n in range(31)],
+            "sp": self.read(abi.R_SP), "sp_el0": self.read(abi.R_SP_EL0), "sp_el1": self.read(abi.R_SP_EL1),
+            "pc": self.pc, "pstate": self.pstate, "q": q,
+            "fpcr": self.read(abi.R_FPCR) & 0xFFFFFFFF, "fpsr": self.read(abi.R_FPSR) & 0xFFFFFFFF,
+            "system": {row.name: self.read_system(row.encoding) for row in CONTEXT_REGISTERS},
+            "exclusive": list(self.exclusive), "count": self.state.count,
+            "vector_faults": self.state.vector_faults, "last_vector_elr": self.state.last_vector_elr,
+        }  # fmt: skip
+
+    def load(self, saved: dict[str, object]) -> None:
+        """Take over what `save` gave, here or in another engine."""
+        get = saved.__getitem__
+        self.exclusive = tuple(get("exclusive"))  # type: ignore[arg-type,assignment]
+        system = get("system")
+        assert isinstance(system, dict)
+        for row in CONTEXT_REGISTERS:
+            self.write_system(row.encoding, system[row.name])
+        for n, value in enumerate(get("x")):  # type: ignore[arg-type,var-annotated]
+            self.set_x(n, value)
+        for n, value in enumerate(get("q")):  # type: ignore[arg-type,var-annotated]
+            both = (C.c_uint64 * 2)(value & NEVER, value >> 64)
+            self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
+        self.pstate = int(get("pstate"))  # type: ignore[call-overload]
+        for name, register in (("sp_el0", abi.R_SP_EL0), ("sp_el1", abi.R_SP_EL1), ("sp", abi.R_SP),
+                               ("fpcr", abi.R_FPCR), ("fpsr", abi.R_FPSR)):  # fmt: skip
+            self.write(register, int(get(name)))  # type: ignore[call-overload]
+        self.pc = int(get("pc"))  # type: ignore[call-overload]
+        self.state.count = int(get("count"))  # type: ignore[call-overload]
+        self.state.vector_faults = int(get("vector_faults"))  # type: ignore[call-overload]
+        self.state.last_vector_elr = int(get("last_vector_elr"))  # type: ignore[call-overload]
+        self.flush_tlb()
+        self.set_hcr(self.state.hcr)
+
+    @property
+    def exclusive(self) -> tuple[int, int]:
+        """The local exclusive monitor: (address, value); address all ones is open."""
+        self.lib.uc_context_save(self.uc, self.raw_context)
+        blob = C.string_at(self.raw_context, self.calibration.context_size)
+        address, value = struct.unpack_from("<QQ", blob, self.calibration.exclusive)
+        return address, value
+
+    @exclusive.setter
+    def exclusive(self, pair: tuple[int, int]) -> None:
+        """Restoring a context neither restores the interrupt line nor flushes the TLB; do both."""
+        self.lib.uc_context_save(self.uc, self.raw_context)
+        base = self.raw_context.value or 0
+        C.memmove(base + self.calibration.exclusive, struct.pack("<QQ", *pair), 16)
+        self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
+        self.flush_tlb()
+        self.set_hcr(self.state.hcr)
+
+    def clear_exclusive(self) -> None:
+        """CLREX, as at every load of a vCPU."""
+        if self.exclusive[0] != NEVER:
+            self.exclusive = (NEVER, 0)

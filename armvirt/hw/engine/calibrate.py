@@ -1,0 +1,138 @@
+"""Where this libunicorn keeps what its API does not give: the exception record and the exclusive monitor.
+
+A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXR; the places are
+searched in the bytes of ``uc_context_save`` and must be unique. An engine that does not fit is refused.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from armvirt.arch.encoding import sysreg
+from armvirt.errors import EngineError
+from armvirt.hw.engine import abi
+
+SCR_EL3, HCR_EL2 = sysreg(3, 6, 1, 1, 0), sysreg(3, 4, 1, 1, 0)
+VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
+SCR_NS_HCE_RW = 0x501
+_CODE, _TABLE, _DATA, _FAULT = 0x1000, 0x20000, 0x1800, 0x00123456
+_MAGIC = 0x5EED0FC0DE51234D
+_HVC = (0x1A5A, 0x25A5)
+_PROGRAM = (
+    0xD4000002 | _HVC[0] << 5,  # hvc
+    0xD4000002 | _HVC[1] << 5,  # hvc
+    0xC85F7C05,  # ldxr x5, [x0]
+    0xD4000002,  # hvc #0
+    0xF9400062,  # ldr x2, [x3]: no stage-2 mapping
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Byte offsets in the saved context.
+
+    ``syndrome``: record {u32 syndrome; u32 fsr; u64 vaddress; u32 target_el}; ``exclusive``: {u64 address;
+    u64 value}. ``context_size`` in bytes.
+    """
+
+    syndrome: int
+    exclusive: int
+    context_size: int
+
+
+class _Scratch:
+    """A scratch engine: one page of code, an almost empty stage 2, an INTR hook that saves the context."""
+
+    def __init__(self, lib: abi.Library, model: int) -> None:
+        self.lib, self.uc = lib, C.c_void_p()
+        lib.check(lib.uc_open(abi.ARCH_ARM64, abi.MODE_ARM, C.byref(self.uc)), "open")
+        self.contexts: list[bytes] = []
+        lib.uc_ctl(self.uc, C.c_uint32(abi.CTL_PAGE_SIZE | 1 << 26 | 1 << 30), C.c_int(4096))
+        lib.uc_ctl(self.uc, C.c_uint32(abi.CTL_CPU_MODEL | 1 << 26 | 1 << 30), C.c_int(model))
+        lib.check(lib.uc_mem_map(self.uc, 0, 0x40000, abi.PROT_ALL), "map")
+        self.context = C.c_void_p()
+        lib.check(lib.uc_context_alloc(self.uc, C.byref(self.context)), "context")
+        self.size = lib.uc_context_size(self.uc)
+        self._hook = C.CFUNCTYPE(None, C.c_void_p, C.c_uint32, C.c_void_p)(self._on_intr)
+        handle = C.c_void_p()
+        hook_add: Callable[..., int] = lib.uc_hook_add
+        lib.check(hook_add(self.uc, C.byref(handle), abi.HOOK_INTR, self._hook, None, C.c_uint64(1), C.c_uint64(0)), "hook")
+
+    def _on_intr(self, _uc: int, _number: int, _user: int) -> None:
+        self.contexts.append(self.saved())
+        self.lib.uc_emu_stop(self.uc)
+
+    def saved(self) -> bytes:
+        self.lib.uc_context_save(self.uc, self.context)
+        return C.string_at(self.context, self.size)
+
+    def write(self, address: int, data: bytes) -> None:
+        self.lib.check(self.lib.uc_mem_write(self.uc, address, data, len(data)), "write")
+
+    def system(self, encoding: int, value: int) -> None:
+        self.lib.check(self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(abi.CpReg.of(encoding, value))), "system register")
+
+    def x(self, n: int, value: int) -> None:
+        self.lib.uc_reg_write(self.uc, abi.x_register(n), C.byref(C.c_uint64(value)))
+
+    def run(self, pc: int) -> bytes:
+        """Run from ``pc`` to the next exception; the context at that moment."""
+        self.contexts.clear()
+        self.lib.uc_emu_start(self.uc, pc, 0xFFFF_FFFF_F000, 0, 0)
+        if len(self.contexts) != 1:
+            raise EngineError("calibration: the engine did not come back with the expected exception")
+        return self.contexts[0]
+
+    def close(self) -> None:
+        self.lib.uc_context_free(self.context)
+        self.lib.uc_close(self.uc)
+
+
+def _set_up(scratch: _Scratch) -> None:
+    scratch.write(_CODE, struct.pack("<5I", *_PROGRAM))
+    scratch.write(_DATA, struct.pack("<Q", _MAGIC))
+    leaf = 1 << 10 | 3 << 8 | 3 << 6 | 0xF << 2 | 3
+    scratch.write(_TABLE, struct.pack("<Q", _TABLE + 0x10000 | 3))  # level 2 -> level 3
+    scratch.write(_TABLE + 0x10000 + (_CODE >> 12) * 8, struct.pack("<Q", _CODE | leaf))
+    scratch.system(SCR_EL3, SCR_NS_HCE_RW)
+    scratch.system(VTCR_EL2, 1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 30)
+    scratch.system(VTTBR_EL2, _TABLE | 1 << 48)
+    scratch.system(HCR_EL2, 1 << 31 | 1)
+    scratch.x(0, _DATA)
+    scratch.x(3, _FAULT)
+
+
+def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
+    return {at for at in range(0, len(blob) - len(pattern), step) if blob.startswith(pattern, at)}
+
+
+def calibrate(lib: abi.Library, model: int) -> Calibration:
+    """Find both records, or raise EngineError."""
+    scratch = _Scratch(lib, model)
+    try:
+        _set_up(scratch)
+        first = scratch.run(_CODE)
+        second = scratch.run(_CODE + 4)
+        exclusive = scratch.run(_CODE + 8)
+        fault = scratch.run(_CODE + 16)
+        size = scratch.size
+    finally:
+        scratch.close()
+    places = _places(first, struct.pack("<I", 0x5A000000 | _HVC[0]), 4)
+    places &= _places(second, struct.pack("<I", 0x5A000000 | _HVC[1]), 4)
+    places = {p for p in places if _is_fault_record(fault, p)}
+    monitors = _places(exclusive, struct.pack("<QQ", _DATA, _MAGIC), 8)
+    if len(places) != 1 or len(monitors) != 1:
+        raise EngineError(
+            f"this libunicorn does not fit: {len(places)} places for the exception record and {len(monitors)} for the "
+            "exclusive monitor, where one each was expected; install unicorn==2.1.4"
+        )
+    return Calibration(places.pop(), monitors.pop(), size)
+
+
+def _is_fault_record(blob: bytes, at: int) -> bool:
+    syndrome, _fsr, address, target = struct.unpack_from("<IIQI", blob, at)
+    return syndrome >> 26 == 0x24 and address == _FAULT and target == 2

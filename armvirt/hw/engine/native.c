@@ -1,0 +1,605 @@
+/*
+ * The native engine: the hot half of an armvirt engine, in C.
+ *
+ * It needs no Unicorn headers and links to nothing: Python hands it the addresses of the uc_* functions of
+ * the libunicorn that is loaded. portable.py says the same things in Python, rule for rule; tests hold the
+ * two equal to the bit. The comments on why stand there and in docs/engine.md; here only what C adds.
+ */
+#include <stdint.h>
+#include <stddef.h>
+#include <string.h>
+#include <time.h>
+
+#define ABI_VERSION 1u
+
+/* Unicorn 2.1 identifiers (checked against the Python package by a test). */
+enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
+       R_SP_EL0 = 270, R_SP_EL1 = 271, R_ESR_EL1 = 277, R_FAR_EL1 = 281, R_VBAR_EL1 = 287, R_CP = 290,
+       R_TTBR0_EL1 = 274, R_TTBR1_EL1 = 275, R_XZR = 7 };
+enum { CTL_TB_REMOVE = 9, CTL_TB_FLUSH = 10, CTL_TLB_FLUSH = 11 };
+enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
+
+#define CTL_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 1u << 30)
+#define CTL_NONE(type) CTL_WRITE(type, 0)
+#define SYSREG(op0, op1, crn, crm, op2) ((op0) << 14 | (op1) << 11 | (crn) << 7 | (crm) << 3 | (op2))
+#define HCR_EL2 SYSREG(3, 4, 1, 1, 0)
+#define MDCR_EL2 SYSREG(3, 4, 1, 1, 1)
+#define HPFAR_EL2 SYSREG(3, 4, 6, 0, 4)
+#define MDSCR_EL1 SYSREG(2, 0, 0, 2, 2)
+#define SPSR_EL1 SYSREG(3, 0, 4, 0, 0)
+#define CNTKCTL_EL1 SYSREG(3, 0, 14, 1, 0)
+#define CNTHCTL_EL2 SYSREG(3, 4, 14, 1, 0)
+#define TPIDR_EL2 SYSREG(3, 4, 13, 0, 2)
+#define TCR_EL1 SYSREG(3, 0, 2, 0, 2)
+#define CNTPCT_EL0 SYSREG(3, 3, 14, 0, 1)
+#define CNTVCT_EL0 SYSREG(3, 3, 14, 0, 2)
+
+#define PSTATE_SS (1u << 21)
+#define DAIF_ALL (0xfu << 6)
+#define EL1H 5u
+#define EL2H_MASKED 0x3c9u
+#define NEVER UINT64_MAX
+
+enum action { ACT_ADVANCE = 1, ACT_WRITE_RT = 2, ACT_ENTER = 4, ACT_STOP = 8 };
+enum callback { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5 };
+enum leave { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, LEAVE_MISALIGNED = 4, LEAVE_FAULT = 5,
+             LEAVE_VECTOR_LOOP = 6 };
+enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
+#define EVENTS 256
+#define VECTOR_FAULT_LIMIT 16
+
+typedef struct { uint32_t crn, crm, op0, op1, op2; uint64_t val; } cp_reg;
+typedef int (*callback_fn)(int what);
+
+/* Mirrored field by field in state.py; abi() gives the size that both must agree on. */
+typedef struct {
+    uint64_t count, ns, elr, target;
+    uint32_t what, esr;
+} event;
+
+typedef struct {
+    /* addresses of the loaded libunicorn */
+    void *uc, *context;
+    int (*emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
+    int (*emu_stop)(void *);
+    int (*reg_read)(void *, int, void *);
+    int (*reg_write)(void *, int, const void *);
+    int (*reg_write_batch)(void *, const int *, void *const *, int);
+    int (*ctl)(void *, uint32_t, ...);
+    int (*context_save)(void *, void *);
+    int (*vmem_translate)(void *, uint64_t, uint32_t, uint64_t *);
+    int (*mem_read)(void *, uint64_t, void *, uint64_t);
+    callback_fn callback;
+    /* time */
+    uint64_t count, deadline, block_pc, count_base, ns_base, frequency, counter_start, cntvoff;
+    uint64_t ns_per_insn;
+    /* the open block, the tail */
+    uint32_t open, tail, tail_ss, leave;
+    uint64_t tail_mdscr;
+    /* interrupt lines from the virtual CPU interface, and what the engine's HCR_EL2 has */
+    uint32_t virq, vfiq, lines_in_engine, stop;
+    uint64_t hcr, mdcr;
+    /* the exit that Python looks at, and its answer */
+    uint32_t esr, insn, intno, rt;
+    uint64_t far_, hpfar, pc, rt_value;
+    uint32_t timer_encoding, timer_write;
+    uint64_t value;
+    uint32_t enter_esr, enter_has_far;
+    uint64_t enter_far;
+    /* offsets found by calibration in the saved context */
+    uint32_t syndrome_offset, pad0;
+    /* loops that cannot end */
+    uint64_t last_vector_elr;
+    uint32_t vector_faults, spin;
+    /* polling */
+    uint32_t poll_blocks, poll_left;
+    uint64_t poll_ns;
+    /* trace */
+    uint32_t trace, events_n;
+    event events[EVENTS];
+    /* WFE */
+    uint32_t wfe_watch, maybe_wfe, wfe, pad1;
+    uint32_t broadcast, native_maintenance;
+    uint32_t fault, fault_error;
+    uint64_t stats[16];
+    uint8_t wfe_bloom[4096];
+} engine;
+
+enum { ST_BLOCK_TAILS, ST_STEPS, ST_INTR, ST_EL2, ST_UNDEF, ST_EL1_SYNC, ST_IC, ST_DC, ST_TLBI, ST_TLB_FLUSH, ST_TIMER,
+       ST_COUNTER, ST_IRQ_NATIVE, ST_IRQ_MANUAL, ST_RUN, ST_WFE };
+
+static uint64_t sys_read(engine *e, uint32_t enc) {
+    cp_reg r = {enc >> 7 & 15, enc >> 3 & 15, enc >> 14 & 3, enc >> 11 & 7, enc & 7, 0};
+    e->reg_read(e->uc, R_CP, &r);
+    return r.val;
+}
+static void sys_write(engine *e, uint32_t enc, uint64_t v) {
+    cp_reg r = {enc >> 7 & 15, enc >> 3 & 15, enc >> 14 & 3, enc >> 11 & 7, enc & 7, v};
+    e->reg_write(e->uc, R_CP, &r);
+}
+static uint64_t reg(engine *e, int id) {
+    uint64_t v = 0;
+    e->reg_read(e->uc, id, &v);
+    return v;
+}
+static void set_reg(engine *e, int id, uint64_t v) { e->reg_write(e->uc, id, &v); }
+static uint32_t pstate(engine *e) {
+    uint32_t v = 0;
+    e->reg_read(e->uc, R_PSTATE, &v);
+    return v;
+}
+static void set_pstate(engine *e, uint32_t v) {
+    uint64_t wide = v;
+    e->reg_write(e->uc, R_PSTATE, &wide);
+}
+static void set_pc(engine *e, uint64_t v) {   /* a batch: a plain write in a hook leaves a stale-PC flag behind */
+    int id = R_PC;
+    void *p = &v;
+    e->reg_write_batch(e->uc, &id, &p, 1);
+}
+static int x_id(uint32_t n) { return n < 29 ? R_X0 + (int)n : n == 29 ? R_X29 : n == 30 ? R_X30 : R_XZR; }
+/* Any CP_REG write rebuilds the translation flags; TPIDR_EL2 is nobody's. */
+static void rebuild(engine *e) { sys_write(e, TPIDR_EL2, 0); }
+
+static void leave(engine *e, uint32_t why) {
+    e->leave = why;
+    e->emu_stop(e->uc);
+}
+
+/* ---- time ---- */
+
+static uint64_t ns_at(const engine *e, uint64_t count) { return e->ns_base + (count - e->count_base) * e->ns_per_insn; }
+static uint64_t counter_at(const engine *e, uint64_t count) {
+    return e->counter_start + (uint64_t)((unsigned __int128)ns_at(e, count) * e->frequency / 1000000000u);
+}
+
+/* ---- code and translations ---- */
+
+static void in_el2(engine *e, uint64_t pa, uint64_t size) {
+    uint32_t before = pstate(e);
+    set_pstate(e, EL2H_MASKED);
+    rebuild(e);
+    e->ctl(e->uc, CTL_WRITE(CTL_TB_REMOVE, 2), pa, pa + size);
+    set_pstate(e, before);
+    rebuild(e);
+}
+static int translate(engine *e, uint64_t va, uint64_t *pa) {
+    return e->vmem_translate(e->uc, va, PROT_READ_, pa) == 0 || e->vmem_translate(e->uc, va, PROT_EXEC_, pa) == 0;
+}
+static uint32_t fetch(engine *e, uint64_t va) {
+    uint64_t pa;
+    uint32_t word = 0;
+    if (e->vmem_translate(e->uc, va, PROT_EXEC_, &pa) == 0) e->mem_read(e->uc, pa, &word, 4);
+    return word;
+}
+
+static int broadcast(engine *e, uint32_t enc, uint64_t value) {
+    e->timer_encoding = enc;
+    e->value = value;
+    return e->callback(CB_BROADCAST);
+}
+
+/* ---- EL1 exception entry: DDI 0487 D1.10 AArch64.TakeException ---- */
+
+static void record(engine *e, uint32_t what, uint32_t esr, uint64_t elr, uint64_t target) {
+    if (!e->trace) return;
+    if (e->events_n == EVENTS) e->callback(CB_DRAIN);
+    event *v = &e->events[e->events_n++];
+    v->count = e->count; v->ns = ns_at(e, e->count); v->elr = elr; v->target = target; v->what = what; v->esr = esr;
+}
+
+static void enter_el1(engine *e, uint32_t what, uint32_t esr, int has_far, uint64_t far_) {
+    uint32_t ps = pstate(e);
+    uint64_t pc = reg(e, R_PC), vbar = reg(e, R_VBAR_EL1);
+    uint32_t from_el0 = (ps & 0xf) == 0, sp_x = ps & 1;
+    uint64_t target = vbar + (from_el0 ? 0x400 : sp_x ? 0x200 : 0) + what * 0x80;
+    uint64_t spsr = ps, sp;
+    uint64_t esr64 = esr;
+    sys_write(e, SPSR_EL1, spsr);
+    set_reg(e, R_ELR_EL1, pc);
+    if (what == WHAT_SYNC) set_reg(e, R_ESR_EL1, esr64);
+    if (has_far) set_reg(e, R_FAR_EL1, far_);
+    if (!(ps & 1)) {                          /* EL0 or EL1t: the live SP is SP_EL0's */
+        sp = reg(e, R_SP);
+        set_reg(e, R_SP_EL0, sp);
+        sp = reg(e, R_SP_EL1);
+        set_pstate(e, (ps & 0xf0000000u) | DAIF_ALL | EL1H);
+        set_reg(e, R_SP, sp);
+    } else {
+        set_pstate(e, (ps & 0xf0000000u) | DAIF_ALL | EL1H);
+    }
+    set_pc(e, target);
+    rebuild(e);
+    record(e, what, esr, pc, target);
+    e->count += 1;
+    if (what == WHAT_SYNC && !from_el0 && pc >= vbar && pc - vbar < 0x800 && pc == e->last_vector_elr) {
+        if (++e->vector_faults >= VECTOR_FAULT_LIMIT) { e->vector_faults = 0; leave(e, LEAVE_VECTOR_LOOP); }
+    } else {
+        e->vector_faults = 0;
+    }
+    e->last_vector_elr = pc;
+}
+
+/* What the virtual CPU interface signals is entered by us when it is unmasked now, and by the engine when
+ * the guest unmasks it later. */
+static void apply_lines(engine *e) {
+    uint32_t lines = (e->virq ? 1u << 7 : 0) | (e->vfiq ? 1u << 6 : 0);
+    if (lines) {
+        uint32_t ps = pstate(e);
+        if (e->vfiq && !(ps & 1u << 6)) { e->stats[ST_IRQ_MANUAL]++; enter_el1(e, WHAT_FIQ, 0, 0, 0); }
+        else if (e->virq && !(ps & 1u << 7)) { e->stats[ST_IRQ_MANUAL]++; enter_el1(e, WHAT_IRQ, 0, 0, 0); }
+    }
+    if (lines != e->lines_in_engine) {
+        e->lines_in_engine = lines;
+        sys_write(e, HCR_EL2, e->hcr | lines);
+    }
+}
+
+/* ---- the tail: single steps to an exact count ---- */
+
+static void tail_begin(engine *e) {
+    uint32_t ps = pstate(e);
+    e->stats[ST_BLOCK_TAILS]++;
+    e->tail = 1;
+    e->tail_mdscr = sys_read(e, MDSCR_EL1);
+    e->tail_ss = ps & PSTATE_SS;
+    sys_write(e, MDCR_EL2, e->mdcr | 1u << 8);
+    set_pstate(e, ps | PSTATE_SS);
+    sys_write(e, MDSCR_EL1, e->tail_mdscr | 1);
+}
+static void tail_end(engine *e) {
+    uint32_t ps = pstate(e);
+    e->tail = 0;
+    set_pstate(e, (ps & ~PSTATE_SS) | e->tail_ss);
+    sys_write(e, MDCR_EL2, e->mdcr);
+    sys_write(e, MDSCR_EL1, e->tail_mdscr);
+}
+static void tail_stepped(engine *e) {
+    e->stats[ST_STEPS]++;
+    if (e->count >= e->deadline || e->stop) {
+        tail_end(e);
+        leave(e, e->stop ? LEAVE_STOP : LEAVE_BUDGET);
+        return;
+    }
+    set_pstate(e, pstate(e) | PSTATE_SS);
+    sys_write(e, MDSCR_EL1, e->tail_mdscr | 1);
+}
+
+/* ---- hooks ---- */
+
+static int unmasks(uint32_t insn) {
+    return insn == 0xd69f03e0u                       /* ERET */
+        || (insn & 0xfffff0ffu) == 0xd50340ffu       /* MSR DAIFClr */
+        || (insn & 0xffffffe0u) == 0xd51b4220u;      /* MSR DAIF, Xt */
+}
+
+/* The engine has taken a virtual interrupt by itself where the guest unmasked it. */
+static uint32_t native_irq(engine *e, uint64_t pc) {
+    uint32_t what = (uint32_t)(pc >> 7 & 3);
+    if ((what != WHAT_IRQ && what != WHAT_FIQ) || pc & 0x7f) return 0;
+    if (!(e->lines_in_engine & (what == WHAT_IRQ ? 1u << 7 : 1u << 6))) return 0;
+    if (!e->open || (pstate(e) & (DAIF_ALL | 0x1f)) != (DAIF_ALL | EL1H)) return 0;
+    uint64_t offset = pc & 0x7ff;
+    if (offset >= 0x600 || reg(e, R_VBAR_EL1) != pc - offset) return 0;
+    return unmasks(fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1))) ? what : 0;
+}
+
+static int note_native_irq(engine *e, uint64_t pc) {
+    uint32_t what = native_irq(e, pc);
+    if (!what) return 0;
+    e->stats[ST_IRQ_NATIVE]++;
+    e->count += e->open;
+    e->open = 0;
+    e->block_pc = 1;
+    record(e, what, 0, reg(e, R_ELR_EL1), pc);
+    e->count += 1;
+    return 1;
+}
+
+static uint64_t now_host(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void poll_host(engine *e) {
+    uint64_t t = now_host();
+    e->poll_left = e->poll_blocks;
+    if (t - e->poll_ns >= 20000000u) {
+        e->poll_ns = t;
+        if (e->callback(CB_POLL)) e->stop = 1;
+    }
+}
+
+static uint32_t bloom_hash(uint64_t pc) { return (uint32_t)((pc >> 2) * 0x9e3779b1u >> 12) & 32767; }
+
+static void on_edge(void *uc, void *cur, void *prev, void *user) {
+    engine *e = user;
+    struct { uint64_t pc; uint16_t icount, size; } *tb = cur;
+    (void)uc; (void)prev;
+    uint32_t insn = tb->size >= 4 ? fetch(e, tb->pc + tb->size - 4) : 0;
+    if (insn == 0xd503205fu || insn == 0xd503203fu || !insn) {
+        uint32_t h = bloom_hash(tb->pc);
+        e->wfe_bloom[h >> 3] |= (uint8_t)(1u << (h & 7));
+    }
+}
+
+static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
+    engine *e = user;
+    uint32_t n = size >> 2;
+    uint64_t count;
+    (void)uc;
+    if (__builtin_expect(e->lines_in_engine != 0, 0)) note_native_irq(e, pc);
+    count = e->count + e->open;
+    if (__builtin_expect(e->maybe_wfe != 0, 0)) {
+        e->maybe_wfe = 0;
+        if (e->open && fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1)) == 0xd503205fu) {
+            e->stats[ST_WFE]++;
+            e->count = count;
+            e->open = 0;
+            e->block_pc = 1;
+            e->wfe = e->stop = 1;                 /* retired: the PE looks at the event register */
+        }
+    }
+    if (__builtin_expect(count + n > e->deadline || e->stop || pc & 3, 0)) {
+        e->count = count;
+        e->open = 0;
+        e->block_pc = 1;
+        leave(e, e->stop ? LEAVE_STOP : pc & 3 ? LEAVE_MISALIGNED : count >= e->deadline ? LEAVE_BUDGET : LEAVE_TAIL);
+        return;
+    }
+    if (__builtin_expect(pc == e->block_pc && n == 1 && e->open == 1 && !e->tail, 0)) {
+        e->count = e->deadline;                   /* one instruction that branches to itself: nothing can change */
+        e->open = 0;
+        e->spin = 1;
+        leave(e, LEAVE_BUDGET);
+        return;
+    }
+    e->count = count;
+    e->open = n;
+    e->block_pc = pc;
+    if (__builtin_expect(e->wfe_watch, 0)) {
+        uint32_t h = bloom_hash(pc);
+        e->maybe_wfe = e->wfe_bloom[h >> 3] >> (h & 7) & 1;
+    }
+    if (__builtin_expect(--e->poll_left == 0, 0)) poll_host(e);
+}
+
+static int denied(engine *e, uint32_t enc) {
+    if ((pstate(e) & 0xc) == 0) {
+        uint64_t cntkctl = sys_read(e, CNTKCTL_EL1);
+        uint32_t crm = enc >> 3 & 15, bit = crm == 0 ? ((enc & 7) == 1 ? 0 : 1) : crm == 2 ? 9 : 8;
+        if (!(cntkctl >> bit & 1)) return 1;
+    }
+    return enc == CNTPCT_EL0 && !(sys_read(e, CNTHCTL_EL2) & 1);
+}
+
+static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write) {
+    uint32_t enc = SYSREG(r->op0, r->op1, r->crn, r->crm, r->op2);
+    if (r->op1 != 3 || !((r->crm == 0 && (r->op2 == 1 || r->op2 == 2)) || (r->crm == 3 && r->op2 < 3))) return 0;
+    if (denied(e, enc) || (is_write && r->crm == 0)) return 0;
+    uint64_t pc = reg(e, R_PC), count = e->count + (e->open ? (pc - e->block_pc) >> 2 : 0);
+    if (r->crm == 0) {
+        uint64_t v = counter_at(e, count) - (enc == CNTVCT_EL0 ? e->cntvoff : 0);
+        e->stats[ST_COUNTER]++;
+        set_reg(e, rt_id, v);
+        return 1;
+    }
+    e->stats[ST_TIMER]++;
+    uint64_t opened = e->count;
+    uint32_t open = e->open;
+    e->count = count;                             /* the callback sees the count at this instruction */
+    e->open = 0;
+    e->timer_encoding = enc;
+    e->timer_write = (uint32_t)is_write;
+    e->value = r->val;
+    e->pc = pc;
+    e->callback(CB_TIMER);
+    e->count = opened;
+    e->open = open;
+    if (!is_write) set_reg(e, rt_id, e->value);
+    return 1;
+}
+
+static uint32_t on_mrs(void *uc, int rt, const cp_reg *r, void *user) {
+    (void)uc;
+    return r->crn == 14 && r->op0 == 3 ? timer_access(user, rt, r, 0) : 0;
+}
+static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
+    (void)uc;
+    return r->crn == 14 && r->op0 == 3 ? timer_access(user, rt, r, 1) : 0;
+}
+
+/* Does the leaf table of va still stand? Then every cached entry of va is a page's, and the engine's own
+ * flush of one page is enough; else a block may have been cached as many pages. 4 KiB granule only. */
+static int page_mapped(engine *e, uint64_t va, uint64_t asid, int check_asid) {
+    uint64_t tcr = sys_read(e, TCR_EL1), high = va >> 55 & 1;
+    uint64_t ttbr = reg(e, high ? R_TTBR1_EL1 : R_TTBR0_EL1);
+    uint32_t tsz = (uint32_t)(high ? tcr >> 16 : tcr) & 63, granule = (uint32_t)(high ? tcr >> 30 : tcr >> 14) & 3;
+    if (granule != (high ? 2u : 0u) || tsz < 16 || tsz > 39) return 0;
+    if (!high && check_asid) {
+        uint64_t current = (tcr >> 22 & 1 ? reg(e, R_TTBR1_EL1) : ttbr) >> 48;
+        if (current != asid) return 0;
+    }
+    uint32_t bits = 64 - tsz, level = 4 - (bits - 4) / 9;
+    uint64_t table = ttbr & 0x0000fffffffff000u, d = 0;
+    uint64_t index = va & ((1ull << bits) - 1);
+    for (; level < 3; level++) {
+        uint32_t shift = 12 + 9 * (3 - level);
+        if (e->mem_read(e->uc, table + (index >> shift & 511) * 8, &d, 8) || (d & 3) != 3) return 0;
+        table = d & 0x0000fffffffff000u;
+    }
+    return 1;
+}
+
+static uint32_t on_sys(void *uc, int rt, const cp_reg *r, void *user) {
+    engine *e = user;
+    if (r->crn != 8 || r->op0 != 1) return 0;
+    uint64_t v = r->val;
+    (void)rt;
+    e->stats[ST_TLBI]++;
+    if ((r->op2 & 1) && !page_mapped(e, (uint64_t)((int64_t)(v << 20) >> 8), v >> 48, !(r->op2 & 2))) {
+        e->stats[ST_TLB_FLUSH]++;
+        e->ctl(e->uc, CTL_NONE(CTL_TLB_FLUSH));
+    }
+    if (e->broadcast && r->crm == 3) broadcast(e, SYSREG(r->op0, r->op1, r->crn, r->crm, r->op2), v);
+    (void)uc;
+    return 0;
+}
+
+static void act(engine *e, int action, uint64_t pc) {
+    if (action & ACT_WRITE_RT) set_reg(e, x_id(e->rt), e->rt_value);
+    if (action & ACT_ADVANCE) { set_pc(e, pc + 4); e->count += 1; }
+    if (action & ACT_ENTER) enter_el1(e, WHAT_SYNC, e->enter_esr, (int)e->enter_has_far, e->enter_far);
+    apply_lines(e);
+    if (action & ACT_STOP || e->stop) { e->stop = 0; leave(e, LEAVE_STOP); }
+}
+
+/* Cache maintenance that HCR_EL2.TPU brought here: this is the silicon's own work, no exit. */
+static int maintenance(engine *e, uint32_t esr, uint64_t pc) {
+    uint32_t op0 = esr >> 20 & 3, op2 = esr >> 17 & 7, op1 = esr >> 14 & 7, crn = esr >> 10 & 15, crm = esr >> 1 & 15;
+    uint32_t rt = esr >> 5 & 31;
+    if (!e->native_maintenance || op0 != 1 || crn != 7) return 0;
+    if (op1 == 3 && crm == 11 && op2 == 1) {                     /* DC CVAU: nothing to clean */
+        e->stats[ST_DC]++;
+    } else if (op1 == 3 && crm == 5 && op2 == 1) {               /* IC IVAU */
+        uint64_t va = rt == 31 ? 0 : reg(e, x_id(rt)), pa;
+        e->stats[ST_IC]++;
+        if (translate(e, va & ~63ull, &pa)) {
+            in_el2(e, pa & ~63ull, 64);
+            if (e->broadcast) broadcast(e, SYSREG(1, 3, 7, 5, 1), pa & ~63ull);
+        }
+    } else if (op1 == 0 && (crm == 5 || crm == 1) && op2 == 0) { /* IC IALLU, IC IALLUIS */
+        e->stats[ST_IC]++;
+        e->ctl(e->uc, CTL_NONE(CTL_TB_FLUSH));
+        if (e->broadcast && crm == 1) broadcast(e, SYSREG(1, 0, 7, 1, 0), 0);
+    } else return 0;
+    set_pc(e, pc + 4);
+    e->count += 1;
+    return 1;
+}
+
+/* A debug register read in the tail would show our own step bits: answer with the guest's. */
+static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
+    uint32_t enc = SYSREG(esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7);
+    uint32_t rt = esr >> 5 & 31;
+    if ((esr >> 20 & 3) != 2 || e->mdcr & 1u << 9) return 0;
+    if (esr & 1) set_reg(e, x_id(rt), sys_read(e, enc));
+    else sys_write(e, enc, rt == 31 ? 0 : reg(e, x_id(rt)));
+    set_pc(e, pc + 4);
+    e->count += 1;
+    return 1;
+}
+
+static void on_intr(void *uc, uint32_t intno, void *user) {
+    engine *e = user;
+    uint8_t *record_at = (uint8_t *)e->context + e->syndrome_offset;
+    uint64_t pc = reg(e, R_PC);
+    uint32_t esr, target, ec;
+    (void)uc;
+    e->stats[ST_INTR]++;
+    e->context_save(e->uc, e->context);
+    memcpy(&esr, record_at, 4);
+    memcpy(&target, record_at + 16, 4);
+    ec = esr >> 26;
+    if (intno == 3 && e->lines_in_engine) note_native_irq(e, pc);   /* taken, and the vector's fetch faults */
+    if (e->open) {
+        uint64_t done = (pc - e->block_pc) >> 2;
+        if (intno == 3) done = e->open;                          /* a fetch fault: the block before is complete */
+        else if (done > e->open) { e->fault = 1; e->fault_error = intno; leave(e, LEAVE_FAULT); return; }
+        e->count += done;
+        e->open = 0;
+    }
+    e->block_pc = 1;
+    e->maybe_wfe = 0;
+    if (e->tail) {
+        if ((ec & ~1u) == 0x32 && target == 2) { tail_stepped(e); return; }
+        tail_end(e);
+        if (ec == 0x18 && target == 2 && tail_debug_register(e, esr, pc)) { apply_lines(e); return; }
+    }
+    e->esr = esr;
+    e->intno = intno;
+    e->pc = pc;
+    memcpy(&e->far_, record_at + 8, 8);
+    if (target == 2) {
+        e->stats[ST_EL2]++;
+        if (ec == 0x18) {
+            if (maintenance(e, esr, pc)) return;
+            e->rt = esr >> 5 & 31;
+        } else if (ec == 0x24) {
+            e->rt = esr >> 16 & 31;
+        } else e->rt = 31;
+        e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
+        e->hpfar = ec == 0x24 || ec == 0x20 ? sys_read(e, HPFAR_EL2) : 0;
+        act(e, e->callback(CB_EL2), pc);
+        return;
+    }
+    if (ec == 0) {
+        uint32_t insn = fetch(e, pc);
+        /* MRS/MSR of op0 = 3, CRn = 4 or 12 (the GIC CPU interface), or HLT */
+        if (((insn & 0xffd00000u) == 0xd5100000u && ((insn >> 12 & 15) == 12 || (insn >> 12 & 15) == 4)
+             && (insn >> 19 & 1)) || (insn & 0xffe0001fu) == 0xd4400000u) {
+            e->stats[ST_UNDEF]++;
+            e->insn = insn;
+            e->rt = insn & 31;
+            e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
+            act(e, e->callback(CB_UNDEF), pc);
+            return;
+        }
+    }
+    e->stats[ST_EL1_SYNC]++;
+    {
+        int svc = intno == 2;                                    /* the SVC itself was counted by its PC */
+        if (svc) e->count -= 1;
+        enter_el1(e, WHAT_SYNC, esr, ec == 0x20 || ec == 0x21 || ec == 0x24 || ec == 0x25 || ec == 0x22 || ec == 0x34
+                  || ec == 0x35, e->far_);
+    }
+    apply_lines(e);
+}
+
+/* ---- entry points ---- */
+
+uint32_t av_abi(void) { return ABI_VERSION << 16 | (uint32_t)sizeof(engine); }
+
+void *av_hook(int which) {
+    void *table[] = {(void *)on_block, (void *)on_intr, (void *)on_mrs, (void *)on_msr, (void *)on_sys, (void *)on_edge};
+    return table[which];
+}
+
+void av_invalidate(engine *e, uint64_t pa, uint64_t size) { in_el2(e, pa, size); }
+
+void av_apply_lines(engine *e) { apply_lines(e); }
+
+void av_enter(engine *e) { enter_el1(e, WHAT_SYNC, e->enter_esr, (int)e->enter_has_far, e->enter_far); }
+
+/* Runs to the deadline or to a stop. Returns enum leave (BUDGET, STOP, FAULT, VECTOR_LOOP). */
+int av_run(engine *e) {
+    e->spin = 0;
+    e->open = 0;
+    e->block_pc = 1;
+    e->maybe_wfe = 0;
+    e->poll_left = e->poll_blocks;
+    e->leave = LEAVE_NONE;
+    apply_lines(e);
+    if (e->leave) return (int)e->leave;
+    for (;;) {
+        if (e->stop) { e->stop = 0; return LEAVE_STOP; }
+        if (e->count >= e->deadline) return LEAVE_BUDGET;
+        e->leave = LEAVE_NONE;
+        e->stats[ST_RUN]++;
+        int error = e->emu_start(e->uc, reg(e, R_PC), 0, 0, 0);
+        if (e->tail) tail_end(e);
+        if (error) { e->fault = 2; e->fault_error = (uint32_t)error; return LEAVE_FAULT; }
+        switch (e->leave) {
+        case LEAVE_TAIL: tail_begin(e); break;
+        case LEAVE_MISALIGNED:
+            enter_el1(e, WHAT_SYNC, 0x22u << 26 | 1u << 25, 1, reg(e, R_PC));
+            if (e->leave == LEAVE_VECTOR_LOOP) return LEAVE_VECTOR_LOOP;
+            break;
+        case LEAVE_NONE: e->fault = 3; return LEAVE_FAULT;
+        default:
+            if (e->leave == LEAVE_STOP) e->stop = 0;
+            return (int)e->leave;
+        }
+    }
+}

@@ -1,0 +1,60 @@
+"""The engine whose hooks run in C (native.c); exits that need the SoC call back into Python."""
+
+from __future__ import annotations
+
+import ctypes as C
+from pathlib import Path
+
+from armvirt.errors import EngineError
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.calibrate import Calibration
+from armvirt.hw.engine.state import CALLBACK, EngineState, Leave
+
+ABI_VERSION = 1
+LIBRARY = Path(__file__).with_name("_native.so")
+
+
+class NativeLibrary:
+    """The compiled native.c; refused where its idea of the state differs from ours."""
+
+    def __init__(self, path: Path = LIBRARY) -> None:
+        if not path.exists():
+            raise EngineError("the native engine is not built; install with a C compiler, or use --engine portable")
+        self.lib = C.CDLL(str(path))
+        self.lib.av_abi.restype = C.c_uint32
+        expected = ABI_VERSION << 16 | C.sizeof(EngineState) & 0xFFFF
+        if self.lib.av_abi() != expected:
+            raise EngineError(f"{path.name} was built for another version of armvirt; reinstall armvirt")
+        self.lib.av_hook.restype, self.lib.av_hook.argtypes = C.c_void_p, [C.c_int]
+        self.lib.av_run.restype, self.lib.av_run.argtypes = C.c_int, [C.c_void_p]
+
+
+class NativeEngine(Engine):
+    """See `Engine`; the rules are those of portable.py, in C."""
+
+    kind = "native"
+
+    def __init__(self, lib: abi.Library, calibration: Calibration, model: str, native: NativeLibrary) -> None:
+        self._native = native.lib
+        super().__init__(lib, calibration, model)
+        self._callback = CALLBACK(self.dispatch)
+        self.state.callback = self._callback
+        self._address = C.addressof(self.state)
+
+    def _add_hooks(self) -> None:
+        block, intr, mrs, msr, system, _edge = (C.c_void_p(self._native.av_hook(n)) for n in range(6))
+        self.hook(abi.HOOK_BLOCK, block)
+        self.hook(abi.HOOK_INTR, intr)
+        for function, instruction in ((mrs, abi.INSN_MRS), (msr, abi.INSN_MSR), (system, abi.INSN_SYS)):
+            self.hook(abi.HOOK_INSN, function, instruction=instruction)
+        self._add_dormant_hooks()
+
+    def watch_wfe(self) -> None:
+        """Stop after each WFE (several vCPUs, or a WFE that may never wake)."""
+        if not self.state.wfe_watch:
+            self.state.wfe_watch = 1
+            self.hook(abi.HOOK_EDGE, C.c_void_p(self._native.av_hook(5)))
+
+    def _run(self) -> Leave:
+        return Leave(self._native.av_run(self._address))

@@ -1,0 +1,515 @@
+"""The engine whose hooks run in Python through ctypes: slow, needs no compiler, equal to native.c to the bit.
+
+Read this file first: native.c says the same in C. The order of tests in each hook is part of the contract.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+import time
+from collections.abc import Callable
+
+from armvirt.arch.encoding import sysreg
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.base import HCR_EL2, MDCR_EL2, Engine
+from armvirt.hw.engine.calibrate import Calibration
+from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, What
+
+HPFAR_EL2, MDSCR_EL1, SPSR_EL1 = sysreg(3, 4, 6, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(3, 0, 4, 0, 0)
+CNTKCTL_EL1, CNTHCTL_EL2, TCR_EL1 = sysreg(3, 0, 14, 1, 0), sysreg(3, 4, 14, 1, 0), sysreg(3, 0, 2, 0, 2)
+CNTPCT_EL0, CNTVCT_EL0 = sysreg(3, 3, 14, 0, 1), sysreg(3, 3, 14, 0, 2)
+IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
+
+PSTATE_SS, DAIF_ALL, EL1H, NZCV = 1 << 21, 0xF << 6, 5, 0xF0000000
+LINE_IRQ, LINE_FIQ = 1 << 7, 1 << 6
+U64 = (1 << 64) - 1
+NO_BLOCK = 1  # no block starts at an odd address
+VECTOR_FAULT_LIMIT = 16
+EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
+ERET, WFE, YIELD = 0xD69F03E0, 0xD503205F, 0xD503203F
+TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
+
+_BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
+_INTR = C.CFUNCTYPE(None, C.c_void_p, C.c_uint32, C.c_void_p)
+_INSN = C.CFUNCTYPE(C.c_uint32, C.c_void_p, C.c_int, C.POINTER(abi.CpReg), C.c_void_p)
+
+
+class _Tb(C.Structure):
+    _fields_ = [("pc", C.c_uint64), ("icount", C.c_uint16), ("size", C.c_uint16)]
+
+
+_EDGE = C.CFUNCTYPE(None, C.c_void_p, C.POINTER(_Tb), C.POINTER(_Tb), C.c_void_p)
+
+
+def unmasks(insn: int) -> bool:
+    """Can this instruction clear PSTATE.I or F? ERET, MSR DAIFClr, MSR DAIF."""
+    return insn == ERET or insn & 0xFFFFF0FF == 0xD50340FF or insn & 0xFFFFFFE0 == 0xD51B4220
+
+
+class PortableEngine(Engine):
+    """See `Engine`."""
+
+    kind = "portable"
+
+    def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
+        self._poll_host = time.monotonic_ns()
+        self._wfe_blocks: set[int] = set()
+        super().__init__(lib, calibration, model)
+
+    def _add_hooks(self) -> None:
+        self.hook(abi.HOOK_BLOCK, _BLOCK(self._guarded(self._on_block)))
+        self.hook(abi.HOOK_INTR, _INTR(self._guarded(self._on_intr)))
+        for function, instruction in ((self._on_mrs, abi.INSN_MRS), (self._on_msr, abi.INSN_MSR), (self._on_sys, abi.INSN_SYS)):
+            self.hook(abi.HOOK_INSN, _INSN(self._guarded(function, 0)), instruction=instruction)
+        self._add_dormant_hooks()
+
+    def _guarded(self, function: Callable[..., object], default: object = None) -> Callable[..., object]:
+        """ctypes prints and drops an exception: keep it for run() instead, and stop."""
+
+        def call(*arguments: object) -> object:
+            try:
+                return function(*arguments)
+            except BaseException as error:
+                self.error = self.error or error
+                self._leave(Leave.STOP)
+                return default
+
+        return call
+
+    def watch_wfe(self) -> None:
+        """Stop after each WFE (several vCPUs, or a WFE that may never wake)."""
+        if not self.state.wfe_watch:
+            self.state.wfe_watch = 1
+            self.hook(abi.HOOK_EDGE, _EDGE(self._guarded(self._on_edge)))
+
+    def _leave(self, why: Leave) -> None:
+        self.state.leave = why
+        self.lib.uc_emu_stop(self.uc)
+
+    # -- time --
+
+    def _counter_at(self, count: int) -> int:
+        state = self.state
+        ns = state.ns_base + (count - state.count_base) * state.ns_per_insn
+        return state.counter_start + ns * state.frequency // 1_000_000_000
+
+    def _record(self, what: What, esr: int, elr: int, target: int) -> None:
+        state = self.state
+        if not state.trace:
+            return
+        if state.events_n == EVENTS:
+            self.flush_events()
+        event = state.events[state.events_n]
+        event.count, event.elr, event.target, event.what, event.esr = state.count, elr, target, what, esr
+        event.ns = state.ns_base + (state.count - state.count_base) * state.ns_per_insn
+        state.events_n += 1
+
+    # -- exception entry (DDI 0487 D1.10, AArch64.TakeException) --
+
+    def enter_el1(self, what: What, esr: int, far: int | None) -> None:
+        """Take an exception to EL1 at the present PC; one count."""
+        state, ps, pc, vbar = self.state, self.pstate, self.pc, self.read(abi.R_VBAR_EL1)
+        from_el0 = ps & 0xF == 0
+        target = (vbar + (0x400 if from_el0 else 0x200 if ps & 1 else 0) + what * 0x80) & U64
+        self.write_system(SPSR_EL1, ps)
+        self.write(abi.R_ELR_EL1, pc)
+        if what == What.SYNC:
+            self.write(abi.R_ESR_EL1, esr)
+        if far is not None:
+            self.write(abi.R_FAR_EL1, far)
+        if ps & 1:
+            self.pstate = ps & NZCV | DAIF_ALL | EL1H
+        else:  # EL0 or EL1t: the live SP is SP_EL0's
+            self.write(abi.R_SP_EL0, self.read(abi.R_SP))
+            stack = self.read(abi.R_SP_EL1)
+            self.pstate = ps & NZCV | DAIF_ALL | EL1H
+            self.write(abi.R_SP, stack)
+        self.pc = target
+        self.rebuild_flags()
+        self._record(what, esr, pc, target)
+        state.count += 1
+        self._watch_vectors(what == What.SYNC and not from_el0 and 0 <= pc - vbar < 0x800, pc)
+
+    def _watch_vectors(self, in_vectors: bool, pc: int) -> None:
+        """The same fault in the vectors again and again: the guest cannot go on."""
+        state = self.state
+        if in_vectors and pc == state.last_vector_elr:
+            state.vector_faults += 1
+            if state.vector_faults >= VECTOR_FAULT_LIMIT:
+                state.vector_faults = 0
+                self._leave(Leave.VECTOR_LOOP)
+        else:
+            state.vector_faults = 0
+        state.last_vector_elr = pc
+
+    def apply_lines(self) -> None:
+        """Enter what is signalled and unmasked; leave the rest to the engine, for when the guest unmasks it."""
+        state = self.state
+        lines = (LINE_IRQ if state.virq else 0) | (LINE_FIQ if state.vfiq else 0)
+        if lines:
+            ps = self.pstate
+            if state.vfiq and not ps & LINE_FIQ:
+                state.stats[13] += 1
+                self.enter_el1(What.FIQ, 0, None)
+            elif state.virq and not ps & LINE_IRQ:
+                state.stats[13] += 1
+                self.enter_el1(What.IRQ, 0, None)
+        if lines != state.lines_in_engine:
+            state.lines_in_engine = lines
+            self.write_system(HCR_EL2, state.hcr | lines)
+
+    def _native_irq(self, pc: int) -> What | None:
+        """Has the engine just taken a virtual interrupt by itself, where the guest unmasked it?"""
+        state, kind = self.state, pc >> 7 & 3
+        if kind not in (1, 2) or pc & 0x7F or not state.lines_in_engine & (LINE_IRQ if kind == 1 else LINE_FIQ):
+            return None
+        if not state.open or self.pstate & (DAIF_ALL | 0x1F) != DAIF_ALL | EL1H:
+            return None
+        offset = pc & 0x7FF
+        if offset >= 0x600 or self.read(abi.R_VBAR_EL1) != pc - offset:
+            return None
+        return What(kind) if unmasks(self.fetch(state.block_pc + 4 * (state.open - 1))) else None
+
+    def _note_native_irq(self, pc: int) -> None:
+        what = self._native_irq(pc)
+        if what is None:
+            return
+        state = self.state
+        state.stats[12] += 1
+        state.count += state.open
+        state.open, state.block_pc = 0, NO_BLOCK
+        self._record(what, 0, self.read(abi.R_ELR_EL1), pc)
+        state.count += 1
+
+    # -- the tail: single steps to an exact count --
+
+    def _tail_begin(self) -> None:
+        state, ps = self.state, self.pstate
+        state.stats[0] += 1
+        state.tail, state.tail_ss = 1, ps & PSTATE_SS
+        state.tail_mdscr = self.read_system(MDSCR_EL1)
+        self.write_system(MDCR_EL2, state.mdcr | 1 << 8)
+        self.pstate = ps | PSTATE_SS
+        self.write_system(MDSCR_EL1, state.tail_mdscr | 1)
+
+    def _tail_end(self) -> None:
+        state = self.state
+        state.tail = 0
+        self.pstate = self.pstate & ~PSTATE_SS | state.tail_ss
+        self.write_system(MDCR_EL2, state.mdcr)
+        self.write_system(MDSCR_EL1, state.tail_mdscr)
+
+    def _tail_stepped(self) -> None:
+        state = self.state
+        state.stats[1] += 1
+        if state.count >= state.deadline or state.stop:
+            self._tail_end()
+            self._leave(Leave.STOP if state.stop else Leave.BUDGET)
+            return
+        self.pstate = self.pstate | PSTATE_SS
+        self.write_system(MDSCR_EL1, state.tail_mdscr | 1)
+
+    # -- hooks --
+
+    def _on_edge(self, _uc: int, current: object, _previous: object, _user: int) -> None:
+        tb = current.contents  # type: ignore[attr-defined]
+        insn = self.fetch(tb.pc + tb.size - 4) if tb.size >= 4 else 0
+        if insn in (WFE, YIELD, 0):
+            self._wfe_blocks.add(tb.pc)
+
+    def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
+        state, n = self.state, size >> 2
+        if state.lines_in_engine:
+            self._note_native_irq(pc)
+        count = state.count + state.open
+        if state.maybe_wfe:
+            state.maybe_wfe = 0
+            if state.open and self.fetch(state.block_pc + 4 * (state.open - 1)) == WFE:
+                state.stats[15] += 1
+                state.count, state.open, state.block_pc = count, 0, NO_BLOCK
+                state.wfe = state.stop = 1
+        deadline = state.deadline
+        if count + n > deadline or state.stop or pc & 3:
+            state.count, state.open, state.block_pc = count, 0, NO_BLOCK
+            self._leave(
+                Leave.STOP if state.stop else Leave.MISALIGNED if pc & 3
+                else Leave.BUDGET if count >= deadline else Leave.TAIL
+            )  # fmt: skip
+            return
+        if n == 1 and pc == state.block_pc and state.open == 1 and not state.tail:
+            # One instruction that branches to itself: only an interrupt can change anything.
+            state.count, state.open, state.spin = deadline, 0, 1
+            self._leave(Leave.BUDGET)
+            return
+        state.count, state.open, state.block_pc = count, n, pc
+        if state.wfe_watch:
+            state.maybe_wfe = int(pc in self._wfe_blocks)
+        if (state.poll_left - 1) & 0xFFFFFFFF == 0:
+            self._poll()
+        else:
+            state.poll_left -= 1
+
+    def _poll(self) -> None:
+        state = self.state
+        state.poll_left = 256
+        now = time.monotonic_ns()
+        if now - self._poll_host >= 20_000_000:
+            self._poll_host = now
+            if self.dispatch(Callback.POLL):
+                state.stop = 1
+
+    def _denied(self, encoding: int) -> bool:
+        """CNTKCTL_EL1 at EL0, CNTHCTL_EL2.EL1PCTEN: then the engine itself raises the trap."""
+        if self.pstate & 0xC == 0:
+            crm = encoding >> 3 & 15
+            bit = (0 if encoding & 7 == 1 else 1) if crm == 0 else 9 if crm == 2 else 8
+            if not self.read_system(CNTKCTL_EL1) >> bit & 1:
+                return True
+        return encoding == CNTPCT_EL0 and not self.read_system(CNTHCTL_EL2) & 1
+
+    def _timer_access(self, rt: int, r: abi.CpReg, is_write: bool) -> int:
+        if r.op1 != 3 or not ((r.crm == 0 and r.op2 in (1, 2)) or (r.crm == 3 and r.op2 < 3)):
+            return 0
+        encoding = sysreg(r.op0, r.op1, r.crn, r.crm, r.op2)
+        if self._denied(encoding) or (is_write and r.crm == 0):
+            return 0
+        state, pc = self.state, self.pc
+        count = state.count + ((pc - state.block_pc) >> 2 if state.open else 0)
+        if r.crm == 0:
+            state.stats[11] += 1
+            self.write(rt, (self._counter_at(count) - (state.cntvoff if encoding == CNTVCT_EL0 else 0)) & U64)
+            return 1
+        state.stats[10] += 1
+        opened, open_ = state.count, state.open
+        state.count, state.open = count, 0
+        state.timer_encoding, state.timer_write, state.value, state.pc = encoding, int(is_write), r.val, pc
+        self.dispatch(Callback.TIMER)
+        state.count, state.open = opened, open_
+        if not is_write:
+            self.write(rt, state.value)
+        return 1
+
+    def _on_mrs(self, _uc: int, rt: int, register: object, _user: int) -> int:
+        r: abi.CpReg = register.contents  # type: ignore[attr-defined]
+        return self._timer_access(rt, r, False) if r.crn == 14 and r.op0 == 3 else 0
+
+    def _on_msr(self, _uc: int, rt: int, register: object, _user: int) -> int:
+        r: abi.CpReg = register.contents  # type: ignore[attr-defined]
+        return self._timer_access(rt, r, True) if r.crn == 14 and r.op0 == 3 else 0
+
+    def _page_mapped(self, va: int, asid: int | None) -> bool:
+        """Does the leaf table of ``va`` still stand?
+
+        Then every cached entry of ``va`` is a page's, and the engine's own flush of one page is enough. Else a
+        block may have been cached as many pages (break-before-make, DDI 0487 D8.16, promises that its descriptor
+        is invalid or still a block at this moment). 4 KiB granule only; the stage-2 map is the identity.
+        """
+        tcr, high = self.read_system(TCR_EL1), va >> 55 & 1
+        ttbr = self.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)
+        tsz, granule = (tcr >> 16 & 63, tcr >> 30 & 3) if high else (tcr & 63, tcr >> 14 & 3)
+        if granule != (2 if high else 0) or not 16 <= tsz <= 39:
+            return False
+        if not high and asid is not None:
+            current = self.read(abi.R_TTBR1_EL1) if tcr >> 22 & 1 else ttbr
+            if current >> 48 != asid:
+                return False
+        bits, table = 64 - tsz, ttbr & TABLE_ADDRESS
+        index = va & (1 << bits) - 1
+        for level in range(4 - (bits - 4) // 9, 3):
+            shift = 12 + 9 * (3 - level)
+            word = (C.c_uint64 * 1)()
+            if self.lib.uc_mem_read(self.uc, table + (index >> shift & 511) * 8, word, 8) or word[0] & 3 != 3:
+                return False
+            table = word[0] & TABLE_ADDRESS
+        return True
+
+    def _on_sys(self, _uc: int, _rt: int, register: object, _user: int) -> int:
+        r: abi.CpReg = register.contents  # type: ignore[attr-defined]
+        if r.crn != 8 or r.op0 != 1:
+            return 0
+        value, state = r.val, self.state
+        state.stats[8] += 1
+        if r.op2 & 1:
+            va = (value & (1 << 44) - 1) << 12
+            va |= 0xFF << 56 if va >> 55 & 1 else 0
+            if not self._page_mapped(va, None if r.op2 & 2 else value >> 48):
+                state.stats[9] += 1
+                self.flush_tlb()
+        if state.broadcast and r.crm == 3:
+            self._tell_all(sysreg(r.op0, r.op1, r.crn, r.crm, r.op2), value)
+        return 0
+
+    def _tell_all(self, encoding: int, value: int) -> None:
+        self.state.timer_encoding, self.state.value = encoding, value
+        self.dispatch(Callback.BROADCAST)
+
+    def _act(self, action: int, pc: int) -> None:
+        state = self.state
+        if action & Action.WRITE_RT:
+            self.set_x(state.rt, state.rt_value)
+        if action & Action.ADVANCE:
+            self.pc = pc + 4
+            state.count += 1
+        if action & Action.ENTER:
+            self.enter_el1(What.SYNC, state.enter_esr, state.enter_far if state.enter_has_far else None)
+        self.apply_lines()
+        if action & Action.STOP or state.stop:
+            state.stop = 0
+            self._leave(Leave.STOP)
+
+    def _maintenance(self, esr: int, pc: int) -> bool:
+        """Cache maintenance that HCR_EL2.TPU brought here: the silicon's own work, no exit."""
+        state, rt = self.state, esr >> 5 & 31
+        encoding = sysreg(esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7)
+        if not state.native_maintenance or encoding >> 14 != 1 or encoding >> 7 & 15 != 7:
+            return False
+        if encoding == sysreg(1, 3, 7, 11, 1):  # DC CVAU: nothing to clean
+            state.stats[7] += 1
+        elif encoding == IC_IVAU:
+            state.stats[6] += 1
+            pa = self.translate(self.x(rt) & ~63)
+            if pa is not None:
+                self.invalidate_code(pa & ~63, 64)
+                if state.broadcast:
+                    self._tell_all(IC_IVAU, pa & ~63)
+        elif encoding in (sysreg(1, 0, 7, 5, 0), IC_IALLUIS):
+            state.stats[6] += 1
+            self.invalidate_all_code()
+            if state.broadcast and encoding == IC_IALLUIS:
+                self._tell_all(IC_IALLUIS, 0)
+        else:
+            return False
+        self.pc = pc + 4
+        state.count += 1
+        return True
+
+    def _tail_debug_register(self, esr: int, pc: int) -> bool:
+        """A debug register read in the tail would show our own step bits: answer with the guest's."""
+        rt = esr >> 5 & 31
+        encoding = sysreg(esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7)
+        if encoding >> 14 != 2 or self.state.mdcr & 1 << 9:
+            return False
+        if esr & 1:
+            self.set_x(rt, self.read_system(encoding))
+        else:
+            self.write_system(encoding, self.x(rt))
+        self.pc = pc + 4
+        self.state.count += 1
+        return True
+
+    def _syndrome(self) -> tuple[int, int, int]:
+        """(ESR, FAR, target EL) of the exception in flight."""
+        self.lib.uc_context_save(self.uc, self.raw_context)
+        at = (self.raw_context.value or 0) + self.calibration.syndrome
+        word, address = C.c_uint32.from_address, C.c_uint64.from_address(at + 8)
+        return word(at).value, address.value, word(at + 16).value
+
+    def _close_block(self, pc: int, number: int) -> bool:
+        """Count what the open block executed; False where the exit does not lie in it."""
+        state = self.state
+        if state.open:
+            done = state.open if number == 3 else (pc - state.block_pc) >> 2  # a fetch fault: it is complete
+            if not 0 <= done <= state.open:
+                state.fault, state.fault_error = 1, number
+                self._leave(Leave.FAULT)
+                return False
+            state.count += done
+            state.open = 0
+        state.block_pc, state.maybe_wfe = NO_BLOCK, 0
+        return True
+
+    def _on_intr(self, _uc: int, number: int, _user: int) -> None:
+        state, pc = self.state, self.pc
+        esr, far, target = self._syndrome()
+        ec = esr >> 26
+        state.stats[2] += 1
+        if number == 3 and state.lines_in_engine:
+            self._note_native_irq(pc)  # taken, and the vector's fetch faults
+        if not self._close_block(pc, number):
+            return
+        if state.tail:
+            if ec | 1 == 0x33 and target == 2:
+                self._tail_stepped()
+                return
+            self._tail_end()
+            if ec == 0x18 and target == 2 and self._tail_debug_register(esr, pc):
+                self.apply_lines()
+                return
+        state.esr, state.intno, state.pc, state.far = esr, number, pc, far
+        if target == 2:
+            self._exit_el2(ec, esr, pc)
+        elif ec == 0 and self._emulated(pc):
+            state.stats[4] += 1
+            self._act(self.dispatch(Callback.UNDEF), pc)
+        else:
+            state.stats[5] += 1
+            if number == 2:  # the SVC itself was counted by its PC
+                state.count -= 1
+            self.enter_el1(What.SYNC, esr, far if ec in EC_WITH_FAR else None)
+            self.apply_lines()
+
+    def _exit_el2(self, ec: int, esr: int, pc: int) -> None:
+        state = self.state
+        state.stats[3] += 1
+        if ec == 0x18:
+            if self._maintenance(esr, pc):
+                return
+            state.rt = esr >> 5 & 31
+        else:
+            state.rt = esr >> 16 & 31 if ec == 0x24 else 31
+        state.rt_value = self.x(state.rt)
+        state.hpfar = self.read_system(HPFAR_EL2) if ec in (0x20, 0x24) else 0
+        self._act(self.dispatch(Callback.EL2), pc)
+
+    def _emulated(self, pc: int) -> bool:
+        """Is the UNDEFINED instruction one for the PE: MRS/MSR with op0 = 3 and CRn = 4 or 12, or HLT?"""
+        state, insn = self.state, self.fetch(pc)
+        icc = insn & 0xFFD00000 == 0xD5100000 and insn >> 12 & 15 in (4, 12) and insn >> 19 & 1
+        if not icc and insn & 0xFFE0001F != 0xD4400000:
+            return False
+        state.insn, state.rt = insn, insn & 31
+        state.rt_value = self.x(state.rt)
+        return True
+
+    # -- run --
+
+    def _start(self) -> Leave:
+        state = self.state
+        state.spin = state.open = state.maybe_wfe = 0
+        state.block_pc, state.leave = NO_BLOCK, Leave.NONE
+        state.poll_left = 256
+        self.apply_lines()
+        return Leave(state.leave)
+
+    def _run(self) -> Leave:
+        state = self.state
+        if (why := self._start()) != Leave.NONE:
+            return why
+        while True:
+            if state.stop:
+                state.stop = 0
+                return Leave.STOP
+            if state.count >= state.deadline:
+                return Leave.BUDGET
+            state.leave = Leave.NONE
+            state.stats[14] += 1
+            error = self.lib.uc_emu_start(self.uc, self.pc, 0, 0, 0)
+            if state.tail:
+                self._tail_end()
+            if error:
+                state.fault, state.fault_error = 2, error
+                return Leave.FAULT
+            why = Leave(state.leave)
+            if why == Leave.TAIL:
+                self._tail_begin()
+            elif why == Leave.MISALIGNED:  # DDI 0487 D1.10.5: PC alignment fault, EC 0x22
+                self.enter_el1(What.SYNC, 0x22 << 26 | 1 << 25, self.pc)
+                if state.leave == Leave.VECTOR_LOOP:
+                    return Leave.VECTOR_LOOP
+            elif why == Leave.NONE:
+                state.fault = 3
+                return Leave.FAULT
+            else:
+                if why == Leave.STOP:
+                    state.stop = 0
+                return why

@@ -1,0 +1,130 @@
+"""The state that both engines keep, in one C layout: native.c's ``engine`` mirrored field by field.
+
+Times are instruction counts unless a name says ns. ``count`` excludes the open block.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+from enum import IntEnum, IntFlag
+
+EVENTS = 256
+STATS = (
+    "tails", "steps", "intr", "el2", "undef", "el1_sync", "ic", "dc", "tlbi", "tlb_flush", "timer", "counter",
+    "irq_native", "irq_manual", "run", "wfe",
+)  # fmt: skip
+
+
+class Action(IntFlag):
+    """What the engine does after a callback, in this order."""
+
+    RETRY = 0
+    ADVANCE = 1  # PC + 4; the instruction counts as executed
+    WRITE_RT = 2  # state.rt_value into X<state.rt>
+    ENTER = 4  # synchronous exception to EL1: state.enter_*
+    STOP = 8  # leave run()
+
+
+class Callback(IntEnum):
+    EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST = range(6)
+
+
+class Leave(IntEnum):
+    """Why run() came back (TAIL and MISALIGNED never leave the engine)."""
+
+    NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP = range(7)
+
+
+class What(IntEnum):
+    """Kind of exception entry; 0x80 times it is the vector's offset."""
+
+    SYNC, IRQ, FIQ = range(3)
+
+
+class EventRecord(C.Structure):
+    _fields_ = [("count", C.c_uint64), ("ns", C.c_uint64), ("elr", C.c_uint64), ("target", C.c_uint64),
+                ("what", C.c_uint32), ("esr", C.c_uint32)]  # fmt: skip
+
+
+CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
+
+_POINTERS = ("uc", "context", "emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl",
+             "context_save", "vmem_translate", "mem_read")  # fmt: skip
+
+
+class EngineState(C.Structure):
+    """See the module; fields are documented in native.c where they are used."""
+
+    _fields_ = (
+        [(name, C.c_void_p) for name in _POINTERS]
+        + [("callback", CALLBACK)]
+        + [(n, C.c_uint64) for n in ("count", "deadline", "block_pc", "count_base", "ns_base", "frequency",
+                                     "counter_start", "cntvoff", "ns_per_insn")]
+        + [(n, C.c_uint32) for n in ("open", "tail", "tail_ss", "leave")]
+        + [("tail_mdscr", C.c_uint64)]
+        + [(n, C.c_uint32) for n in ("virq", "vfiq", "lines_in_engine", "stop")]
+        + [("hcr", C.c_uint64), ("mdcr", C.c_uint64)]
+        + [(n, C.c_uint32) for n in ("esr", "insn", "intno", "rt")]
+        + [(n, C.c_uint64) for n in ("far", "hpfar", "pc", "rt_value")]
+        + [("timer_encoding", C.c_uint32), ("timer_write", C.c_uint32), ("value", C.c_uint64)]
+        + [("enter_esr", C.c_uint32), ("enter_has_far", C.c_uint32), ("enter_far", C.c_uint64)]
+        + [("syndrome_offset", C.c_uint32), ("pad0", C.c_uint32)]
+        + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("spin", C.c_uint32)]
+        + [("poll_blocks", C.c_uint32), ("poll_left", C.c_uint32), ("poll_ns", C.c_uint64)]
+        + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
+        + [(n, C.c_uint32) for n in ("wfe_watch", "maybe_wfe", "wfe", "pad1", "broadcast", "native_maintenance",
+                                     "fault", "fault_error")]
+        + [("stats", C.c_uint64 * 16), ("wfe_bloom", C.c_uint8 * 4096)]
+    )  # fmt: skip
+
+    # for type checkers: what ctypes makes of the fields
+    count: int
+    deadline: int
+    block_pc: int
+    count_base: int
+    ns_base: int
+    frequency: int
+    counter_start: int
+    cntvoff: int
+    ns_per_insn: int
+    open: int
+    tail: int
+    tail_ss: int
+    leave: int
+    tail_mdscr: int
+    virq: int
+    vfiq: int
+    lines_in_engine: int
+    stop: int
+    hcr: int
+    mdcr: int
+    esr: int
+    insn: int
+    intno: int
+    rt: int
+    far: int
+    hpfar: int
+    pc: int
+    rt_value: int
+    timer_encoding: int
+    timer_write: int
+    value: int
+    enter_esr: int
+    enter_has_far: int
+    enter_far: int
+    syndrome_offset: int
+    last_vector_elr: int
+    vector_faults: int
+    spin: int
+    poll_blocks: int
+    poll_left: int
+    poll_ns: int
+    trace: int
+    events_n: int
+    wfe_watch: int
+    maybe_wfe: int
+    wfe: int
+    broadcast: int
+    native_maintenance: int
+    fault: int
+    fault_error: int

@@ -1,0 +1,289 @@
+"""One PE's Generic Timer: its view of the system counter and the EL1 comparators (DDI 0487 D12).
+
+The counter follows virtual time: ``start + ns * frequency // 10**9``, in whole numbers, so that it is exact at any
+frequency. The comparators' output is a level; `GenericTimer.update` recomputes both lines and reports changes.
+Nothing polls: `GenericTimer.deadline` gives the exact nanosecond at which a low line will rise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from armvirt.arch import timer as arch
+from armvirt.arch.timer import CTL_ENABLE, CTL_ISTATUS, CTL_WRITABLE, MASK64, NS_PER_SECOND, CntHctl
+from armvirt.errors import UserError
+from armvirt.events import EventBus, TimerLine, TimerWrite
+from armvirt.hw.clock import Clock
+
+#: The physical count at virtual time 0, in ticks. It is not zero so that CNTPCT_EL0 differs from CNTVCT_EL0 in every
+#: guest and code that mixes the two is caught; a board whose firmware ran for a while looks the same.
+COUNTER_START = 0x1000_0000
+
+VTIMER, PTIMER = "vtimer", "ptimer"
+
+
+class Comparator:
+    """CTL (writable bits only) and CVAL of one timer, and the line that was last reported.
+
+    TVAL is no state: it is a view of CVAL (DDI 0487 D12.2.4).
+    """
+
+    __slots__ = ("ctl", "cval", "line", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name, self.ctl, self.cval, self.line = name, 0, 0, False
+
+
+class Rise(NamedTuple):
+    """When a line will rise: ``ns`` of virtual time; ``timer`` is vtimer or ptimer."""
+
+    ns: int
+    timer: str
+
+
+def output(ctl: int, cval: int, now: int) -> bool:
+    """The comparator's output: ENABLE and not IMASK and the condition; ``now`` is its count less its offset."""
+    return ctl & CTL_WRITABLE == CTL_ENABLE and now >= cval
+
+
+class SystemCounter:
+    """The system counter that all PEs of a host share (DDI 0487 D12.1.2): a pure function of virtual time.
+
+    Counts are ticks modulo 2**64; times are ns of virtual time.
+    """
+
+    __slots__ = ("clock", "frequency_hz", "start")
+
+    def __init__(self, clock: Clock, frequency_hz: int, start: int = COUNTER_START) -> None:
+        if not 0 < frequency_hz <= arch.MAX_FREQUENCY_HZ:
+            raise UserError(f"counter frequency {frequency_hz} Hz: CNTFRQ_EL0 holds 1 to {arch.MAX_FREQUENCY_HZ} Hz")
+        self.clock, self.frequency_hz, self.start = clock, frequency_hz, start & MASK64
+
+    def count_at(self, ns: int) -> int:
+        """The count at ``ns``."""
+        return self.start + ns * self.frequency_hz // NS_PER_SECOND & MASK64
+
+    def count(self) -> int:
+        """The count now."""
+        return self.start + self.clock.now * self.frequency_hz // NS_PER_SECOND & MASK64
+
+    def ns_of_count(self, ticks: int) -> int:
+        """The first ns at which the count is ``ticks`` or more, before it rolls over; 0 if it starts there."""
+        return self._ns_of_elapsed(max(0, ticks - self.start))
+
+    def ns_after(self, ticks: int) -> int:
+        """The first ns at which the count has moved on by ``ticks`` from what it is now."""
+        now = self.clock.now
+        return self._ns_of_elapsed(now * self.frequency_hz // NS_PER_SECOND + ticks) if ticks else now
+
+    def _ns_of_elapsed(self, ticks: int) -> int:
+        return -(-ticks * NS_PER_SECOND // self.frequency_hz)
+
+
+class GenericTimer:
+    """The timer of one PE.
+
+    ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` finds a line changed: it is the wire to
+    the physical GIC. ``on_change`` is called after anything that may have moved the deadline, so that a running
+    engine can look at it again.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        frequency_hz: int,
+        on_line: Callable[[str, bool], None],
+        bus: EventBus,
+        counter_start: int = COUNTER_START,
+    ) -> None:
+        self.counter = SystemCounter(clock, frequency_hz, counter_start)
+        self.clock, self.on_line, self.bus = clock, on_line, bus
+        self.on_change: Callable[[], None] | None = None
+        self.vtimer, self.ptimer = Comparator(VTIMER), Comparator(PTIMER)
+        self.cntvoff = self.cnthctl = self.cntkctl = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Warm reset: both timers off (CTL.ENABLE resets to 0), lines low without a report, no offset, no traps."""
+        for timer in (self.vtimer, self.ptimer):
+            timer.ctl, timer.cval, timer.line = 0, 0, False
+        self.cntvoff, self.cntkctl = 0, 0
+        self.cnthctl = int(CntHctl.EL1PCTEN | CntHctl.EL1PCEN)
+
+    # The counter ----------------------------------------------------------------------------------------------
+
+    @property
+    def frequency_hz(self) -> int:
+        """CNTFRQ_EL0."""
+        return self.counter.frequency_hz
+
+    def count_at(self, ns: int) -> int:
+        """The physical count at ``ns`` of virtual time."""
+        return self.counter.count_at(ns)
+
+    def count(self) -> int:
+        """CNTPCT_EL0 now."""
+        return self.counter.count()
+
+    def virtual_count(self) -> int:
+        """CNTVCT_EL0 now: the physical count less CNTVOFF_EL2, modulo 2**64."""
+        return self.counter.count() - self.cntvoff & MASK64
+
+    def ns_of_count(self, ticks: int) -> int:
+        """The first ns at which the physical count is ``ticks`` or more, before it rolls over."""
+        return self.counter.ns_of_count(ticks)
+
+    # Registers ------------------------------------------------------------------------------------------------
+
+    def comparator(self, name: str) -> Comparator:
+        return self.vtimer if name == VTIMER else self.ptimer
+
+    def timer_count(self, name: str) -> int:
+        """The count that a comparator sees: CNTVOFF_EL2 applies to the virtual one at every EL (DDI 0487 D12.2)."""
+        return self.virtual_count() if name == VTIMER else self.count()
+
+    def read(self, encoding: int) -> int:
+        """A timer register by packed encoding, as EL1 reads it. KeyError for a register that is not the timer's."""
+        which = arch.TIMER_REGISTERS.get(encoding)
+        if which is None:
+            return _READERS[encoding](self)
+        timer, now = self.comparator(which.timer), self.timer_count(which.timer)
+        if which.register == "cval":
+            return timer.cval
+        if which.register == "tval":
+            return arch.tval_of(timer.cval, now)
+        return timer.ctl | (CTL_ISTATUS if timer.ctl & CTL_ENABLE and now >= timer.cval else 0)
+
+    def write(self, encoding: int, value: int) -> None:
+        """A guest's write of a timer register, by packed encoding; one of a comparator is a trace event.
+
+        KeyError for a register that is not the timer's or cannot be written.
+        """
+        which = arch.TIMER_REGISTERS.get(encoding)
+        if which is not None and self.bus.active:
+            self.bus.emit(TimerWrite(which.timer, which.register, value))
+        self.set(encoding, value)
+
+    def set(self, encoding: int, value: int) -> None:
+        """A hypervisor's write of a timer register: as `write`, without the event."""
+        which = arch.TIMER_REGISTERS.get(encoding)
+        if which is None:
+            setattr(self, _STORAGE[encoding], value & MASK64)
+        else:
+            self._set_comparator(which, value & MASK64)
+        self.update()
+
+    def _set_comparator(self, which: arch.TimerRegister, value: int) -> None:
+        timer = self.comparator(which.timer)
+        if which.register == "ctl":
+            timer.ctl = value & CTL_WRITABLE
+        elif which.register == "cval":
+            timer.cval = value
+        else:
+            timer.cval = arch.cval_from_tval(value, self.timer_count(which.timer))
+
+    # Lines ----------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> int | None:
+        """The first ns at which a line that is low now will be high, if nothing is written; None: never.
+
+        A high line can fall without a write only where its count rolls over 2**64. That is no deadline: nobody waits
+        for it, and `update` finds it.
+        """
+        rise = self.next_rise()
+        return rise.ns if rise is not None else None
+
+    def next_rise(self) -> Rise | None:
+        """The line that rises first, the virtual one before the physical one at the same ns."""
+        ns = self.clock.now
+        rises = [Rise(when, t.name) for t in (self.vtimer, self.ptimer) if (when := self._rise(t, ns)) is not None]
+        return min(rises, key=lambda rise: rise.ns) if rises else None
+
+    def _rise(self, timer: Comparator, ns: int) -> int | None:
+        if timer.ctl & CTL_WRITABLE != CTL_ENABLE:
+            return None
+        # Before it rolls over, a count that has not reached CVAL reaches it: no special case for the wrap.
+        ticks = timer.cval - self.timer_count(timer.name)
+        if ticks > 0:
+            return self.counter.ns_after(ticks)
+        return None if timer.line else ns  # met but not yet recomputed: it rises at once
+
+    def update(self) -> None:
+        """Recompute both lines at the clock's now and report those that changed. Every mutation ends here."""
+        for timer in (self.vtimer, self.ptimer):
+            level = output(timer.ctl, timer.cval, self.timer_count(timer.name))
+            if level != timer.line:
+                timer.line = level
+                if self.bus.active:
+                    self.bus.emit(TimerLine(timer.name, int(level)))
+                self.on_line(timer.name, level)
+        if self.on_change is not None:
+            self.on_change()
+
+    # Traps ----------------------------------------------------------------------------------------------------
+
+    def el0_allowed(self, encoding: int) -> bool:
+        """Whether CNTKCTL_EL1 lets EL0 use this register; a refusal is EC 0x18 to EL1 (DDI 0487 D12.2)."""
+        return bool(self.cntkctl & arch.EL0_ENABLES[encoding])
+
+    def traps_to_el2(self, encoding: int) -> bool:
+        """Whether CNTHCTL_EL2 (E2H=0) sends an EL1/EL0 access of this register to EL2."""
+        if encoding == arch.CNTPCT_EL0:
+            return not self.cnthctl & CntHctl.EL1PCTEN
+        which = arch.TIMER_REGISTERS.get(encoding)
+        return which is not None and which.timer == PTIMER and not self.cnthctl & CntHctl.EL1PCEN
+
+    # State ----------------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, object]]:
+        """Both timers as plain data for a table: name, ctl, cval, now (ticks), output, rises (ns or None)."""
+        ns = self.clock.now
+        return [
+            {
+                "timer": t.name, "ctl": t.ctl, "cval": t.cval, "now": self.timer_count(t.name),
+                "line": t.line, "rises_ns": self._rise(t, ns),
+            }
+            for t in (self.vtimer, self.ptimer)
+        ]
+
+    def state(self) -> dict[str, object]:
+        """Architectural state; the clock saves the time itself."""
+        timers = {t.name: {"ctl": t.ctl, "cval": t.cval, "line": t.line} for t in (self.vtimer, self.ptimer)}
+        return {
+            "version": 1, "frequency_hz": self.frequency_hz, "counter_start": self.counter.start,
+            "cntvoff": self.cntvoff, "cnthctl": self.cnthctl, "cntkctl": self.cntkctl, **timers,
+        }
+
+    def load(self, state: dict[str, object]) -> None:
+        """Restore `state`. Lines come back as saved, without a report: the GIC restores its own inputs."""
+        self.counter = SystemCounter(self.clock, _int(state, "frequency_hz"), _int(state, "counter_start"))
+        self.cntvoff, self.cnthctl = _int(state, "cntvoff"), _int(state, "cnthctl")
+        self.cntkctl = _int(state, "cntkctl")
+        for timer in (self.vtimer, self.ptimer):
+            saved = state[timer.name]
+            assert isinstance(saved, dict)
+            timer.ctl, timer.cval, timer.line = saved["ctl"], saved["cval"], saved["line"]
+
+
+def _int(state: dict[str, object], key: str) -> int:
+    value = state[key]
+    assert isinstance(value, int)
+    return value
+
+
+_READERS: dict[int, Callable[[GenericTimer], int]] = {
+    arch.CNTFRQ_EL0: lambda timer: timer.frequency_hz,
+    arch.CNTPCT_EL0: lambda timer: timer.count(),
+    arch.CNTVCT_EL0: lambda timer: timer.virtual_count(),
+    arch.CNTKCTL_EL1: lambda timer: timer.cntkctl,
+    arch.CNTHCTL_EL2: lambda timer: timer.cnthctl,
+    arch.CNTVOFF_EL2: lambda timer: timer.cntvoff,
+}
+
+#: Registers that are storage beside the comparators, and the attribute that holds each.
+_STORAGE: dict[int, str] = {
+    arch.CNTKCTL_EL1: "cntkctl",
+    arch.CNTHCTL_EL2: "cnthctl",
+    arch.CNTVOFF_EL2: "cntvoff",
+}

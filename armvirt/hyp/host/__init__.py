@@ -1,0 +1,1 @@
+"""What the host kernel gives KVM: CPUs, a scheduler, timers."""

@@ -1,0 +1,1 @@
+"""The virtual GIC: interrupt state, list-register flush and fold, register frames."""

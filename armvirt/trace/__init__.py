@@ -1,0 +1,1 @@
+"""Sinks for trace events: hash, JSON lines, terminal timeline."""
