@@ -130,7 +130,8 @@ class Schedule(NamedTuple):
 class Event(Protocol):
     """What every event has: a kind, and the behaviour of a tuple."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str: ...
 
     def _asdict(self) -> dict[str, object]: ...
 

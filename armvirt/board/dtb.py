@@ -60,7 +60,7 @@ def build(board: BoardTree) -> bytes:
         pl011.fdt_node(*memmap.UART, memmap.UART_INTID - memmap.SPI_BASE, clock),
         pl031.fdt_node(*memmap.RTC, memmap.RTC_INTID - memmap.SPI_BASE, clock),
     ]
-    return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & _AFFINITY))
+    return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & _AFFINITY & 0xFFFF_FFFF))
 
 
 def seed_bytes(seed: int, purpose: str, size: int) -> bytes:

@@ -57,7 +57,7 @@ class Op(IntEnum):
     TICKFREQ = 0x31
 
 
-class BadAddress(ArmvirtError):
+class BadAddressError(ArmvirtError):
     """The guest named memory that is not there; raised by a ``SemihostingHost``."""
 
 
@@ -87,10 +87,10 @@ class SemihostingHost(Protocol):
     """What the operations act on. Addresses are the guest's own (virtual)."""
 
     def read_memory(self, address: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; BadAddress where there is no memory."""
+        """Exactly ``size`` bytes; BadAddressError where there is no memory."""
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Store; BadAddress where there is no memory."""
+        """Store; BadAddressError where there is no memory."""
 
     def write_console(self, data: bytes) -> None:
         """Show what the guest writes."""
@@ -115,7 +115,7 @@ class SemihostingHost(Protocol):
         """What SYS_HEAPINFO answers."""
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """An operation fails with this errno."""
 
     def __init__(self, errno: int) -> None:
@@ -149,11 +149,11 @@ class Semihosting:
         handler = _OPERATIONS.get(operation & 0xFFFF_FFFF)
         try:
             if handler is None:
-                raise _Refused(ENOSYS)
+                raise _RefusedError(ENOSYS)
             return handler(self, argument)
-        except _Refused as refusal:
+        except _RefusedError as refusal:
             self._errno = refusal.errno
-        except BadAddress:
+        except BadAddressError:
             self._errno = EFAULT
         return FAILED
 
@@ -177,7 +177,7 @@ class Semihosting:
 
     def _by_handle(self, handle: int) -> _File:
         if handle not in self._files:
-            raise _Refused(EBADF)
+            raise _RefusedError(EBADF)
         return self._files[handle]
 
     # --- handles ---
@@ -185,12 +185,12 @@ class Semihosting:
     def _open(self, address: int) -> int:
         name_at, mode, length = self._words(address, 3)
         if length > MAX_STRING or mode > 11:
-            raise _Refused(EINVAL)
+            raise _RefusedError(EINVAL)
         name = self._host.read_memory(name_at, length)
         if name not in (b":tt", b":semihosting-features"):
-            raise _Refused(ENOENT)
+            raise _RefusedError(ENOENT)
         if len(self._files) >= MAX_HANDLES:
-            raise _Refused(EMFILE)
+            raise _RefusedError(EMFILE)
         # Zero is no valid handle.
         handle = next(number for number in range(1, MAX_HANDLES + 1) if number not in self._files)
         self._files[handle] = _File(name == b":tt")
@@ -212,7 +212,7 @@ class Semihosting:
         handle, position = self._words(address, 2)
         file = self._by_handle(handle)
         if file.is_console or position > len(_FEATURES):
-            raise _Refused(EINVAL)
+            raise _RefusedError(EINVAL)
         file.position = position
         return 0
 
@@ -239,7 +239,7 @@ class Semihosting:
         """The number of bytes that were not written."""
         handle, data_at, length = self._words(address, 3)
         if not self._by_handle(handle).is_console:
-            raise _Refused(EBADF)
+            raise _RefusedError(EBADF)
         size = min(length, MAX_TRANSFER)
         self._host.write_console(self._host.read_memory(data_at, size))
         return length - size
@@ -297,7 +297,7 @@ class Semihosting:
         buffer, size = self._words(address, 2)
         line = self._host.command_line.encode()
         if len(line) >= size:
-            raise _Refused(EINVAL)
+            raise _RefusedError(EINVAL)
         self._host.write_memory(buffer, line + b"\0")
         self._host.write_memory(address + 8, struct.pack("<Q", len(line)))
         return 0

@@ -300,7 +300,7 @@ class ArchTimer:
     # Lines and host timers ------------------------------------------------------------------------------------
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
-        """Tell the vGIC a context's level. Said again even if it did not change: the vGIC lowers mapped lines itself."""
+        """Tell the vGIC a context's level, also if it did not change: the vGIC lowers mapped lines by itself."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
             self.bus.emit(TimerLine(context.name, int(level)))  # a direct timer's line is the hardware's event
@@ -516,23 +516,29 @@ class ArchTimer:
         return arch.tval_of(cval, now) if register is TimerRegister.TVAL else ctl_with_status(ctl, cval, now)
 
     def _write(self, context: ArchTimerContext, register: TimerRegister, value: int) -> None:
-        """Change a context where it is: saved, changed and restored if direct, followed by emulation if emulated."""
+        """Change a context where it is: a direct one is saved, changed and restored."""
         was_loaded = context.loaded
-        self._save()
+        if was_loaded:
+            self._save()
         if register is TimerRegister.CTL:
             context.ctl = value & CTL_WRITABLE
         elif register is TimerRegister.CVAL:
             context.cval = value
         else:
             context.cval = arch.cval_from_tval(value, self.now(context))
-        self._after_write(context, was_loaded)
-
-    def _after_write(self, context: ArchTimerContext, was_loaded: bool) -> None:
-        if self.hw is not None:
+        if was_loaded:
             self._restore()
-            if not was_loaded:
-                self.timer_emulate(context)
-        elif self._bg.active:
+        else:
+            self._software_changed(context)
+
+    def _software_changed(self, context: ArchTimerContext) -> None:
+        """A context that no hardware has was changed: its level and the host timer that stands for it follow."""
+        if self.hw is not None:
+            self.timer_emulate(context)
+            return
+        if (level := self.should_fire(context)) != context.irq_level:
+            self.update_irq(context, level)
+        if self._bg.active:
             self.blocking()
 
     # State ----------------------------------------------------------------------------------------------------

@@ -51,10 +51,12 @@
 #define PSTATE_F    (1ul << 6)
 #define PSTATE_I    (1ul << 7)
 #define PSTATE_DAIF 0x3c0ul
+#define PSTATE_IL   (1ul << 20)
 
 /* ESR_EL1.EC values used here. */
 #define EC_UNKNOWN   0x00u
 #define EC_WFX       0x01u
+#define EC_ILLEGAL   0x0eu
 #define EC_SVC64     0x15u
 #define EC_SYSREG    0x18u
 #define EC_IABT_LOW  0x20u
@@ -91,6 +93,8 @@ static inline void isb(void) { __asm__ volatile("isb" : : : "memory"); }
 static inline void dsb(void) { __asm__ volatile("dsb sy" : : : "memory"); }
 static inline void wfi(void) { __asm__ volatile("wfi" : : : "memory"); }
 static inline void wfe(void) { __asm__ volatile("wfe" : : : "memory"); }
+/* In every loop that waits for another CPU: where CPUs share one host thread, it lets the other run. */
+static inline void yield(void) { __asm__ volatile("yield" : : : "memory"); }
 static inline void sev(void) { __asm__ volatile("dsb sy\n\tsev" : : : "memory"); }
 
 static inline void irq_enable(void) { __asm__ volatile("msr daifclr, #2\n\tisb" : : : "memory"); }

@@ -58,6 +58,13 @@ static u64 step_over(const struct context *ctx)
     }
 }
 
+/* The illegal state must be left behind, or the next instruction takes the same exception. */
+static void clear_illegal_state(struct context *ctx)
+{
+    if (ESR_EC(ctx->esr) == EC_ILLEGAL)
+        ctx->spsr &= ~PSTATE_IL;
+}
+
 static void record(struct fault *fault, struct context *ctx)
 {
     *fault = (struct fault){
@@ -65,6 +72,7 @@ static void record(struct fault *fault, struct context *ctx)
         .elr = ctx->elr, .spsr = ctx->spsr, .sp = ctx->sp_el1,
     };
     ctx->elr = step_over(ctx);
+    clear_illegal_state(ctx);
 }
 
 static void sync_from_el0(struct cpu_traps *mine, const struct context *ctx)

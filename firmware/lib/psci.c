@@ -44,9 +44,11 @@ bool cpu_wait_off(u32 cpu, u32 us)
 {
     u64 end = virtual_count() + ticks_of_us(us);
 
-    while (virtual_count() < end)
+    while (virtual_count() < end) {
         if (psci_call(PSCI_AFFINITY_INFO, cpu, 0, 0) == AFFINITY_OFF)
             return true;
+        yield();
+    }
     return false;
 }
 

@@ -21,16 +21,18 @@ void delay_us(u64 us)
     u64 start = virtual_count(), ticks = ticks_of_us(us);
 
     while (virtual_count() - start < ticks)
-        ;
+        yield();
 }
 
 bool wait_value(const volatile u32 *value, u32 want, u64 us)
 {
     u64 start = virtual_count(), ticks = ticks_of_us(us);
 
-    while (*value < want)
+    while (*value < want) {
         if (virtual_count() - start > ticks)
             return false;
+        yield();
+    }
     return true;
 }
 

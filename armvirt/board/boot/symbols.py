@@ -31,7 +31,8 @@ class SymbolTable:
     """The symbols of one ELF file.
 
     ``bias`` is added to the file's addresses. ``ranges`` are the loaded (physical, virtual, size), so that a PC
-    has its name before the guest turns its MMU on as well as after. A file without symbols, or whose symbol
+    has its name before the guest turns its MMU on as well as after; none are needed for the symbols of a kernel
+    whose Image was booted. A file without symbols, or whose symbol
     table is damaged, has no names: that is no reason to refuse the guest.
     """
 
@@ -69,8 +70,9 @@ class SymbolTable:
     def _open_end(self, index: int) -> int:
         """A label of unknown size reaches to the next symbol, but not beyond what was loaded."""
         start = self.symbols[index].address
-        limit = next((v + size for _, v, size in self._ranges if v <= start < v + size), start + 1)
-        return min(limit, self.symbols[index + 1].address) if index + 1 < len(self.symbols) else limit
+        bounds = [virtual + size for _, virtual, size in self._ranges if virtual <= start < virtual + size]
+        bounds += [symbol.address for symbol in self.symbols[index + 1 : index + 2]]
+        return min(bounds, default=start + 1)
 
     @cached_property
     def symbols(self) -> list[Symbol]:

@@ -228,6 +228,25 @@ class Engine(ABC):
         self._u64.value = value
         self.lib.uc_reg_write(self.uc, abi.R_PSTATE, C.byref(self._u64))
 
+    @property
+    def sp(self) -> int:
+        """The stack pointer in use."""
+        return self.read(abi.R_SP)
+
+    @sp.setter
+    def sp(self, value: int) -> None:
+        self.write(abi.R_SP, value)
+
+    def q(self, n: int) -> int:
+        """V<n> as 128 bits."""
+        both = (C.c_uint64 * 2)()
+        self.lib.uc_reg_read(self.uc, abi.R_Q0 + n, both)
+        return both[0] | both[1] << 64
+
+    def set_q(self, n: int, value: int) -> None:
+        both = (C.c_uint64 * 2)(value & NEVER, value >> 64)
+        self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
+
     def read_system(self, encoding: int) -> int:
         """A system register that the engine stores (packed encoding)."""
         box = abi.CpReg.of(encoding)
@@ -301,16 +320,11 @@ class Engine(ABC):
 
     def save(self) -> dict[str, object]:
         """The architectural state by name: plain data, nothing of the engine's own layout."""
-        vectors = (C.c_uint64 * 2)()
-        q = []
-        for n in range(32):
-            self.lib.uc_reg_read(self.uc, abi.R_Q0 + n, vectors)
-            q.append(vectors[0] | vectors[1] << 64)
         return {
             "version": 1,
             "x": [self.x(n) for n in range(31)],
             "sp": self.read(abi.R_SP), "sp_el0": self.read(abi.R_SP_EL0), "sp_el1": self.read(abi.R_SP_EL1),
-            "pc": self.pc, "pstate": self.pstate, "q": q,
+            "pc": self.pc, "pstate": self.pstate, "q": [self.q(n) for n in range(32)],
             "fpcr": self.read(abi.R_FPCR) & 0xFFFFFFFF, "fpsr": self.read(abi.R_FPSR) & 0xFFFFFFFF,
             "system": {row.name: self.read_system(row.encoding) for row in CONTEXT_REGISTERS},
             "exclusive": list(self.exclusive), "count": self.state.count,
@@ -328,8 +342,7 @@ class Engine(ABC):
         for n, value in enumerate(get("x")):  # type: ignore[arg-type,var-annotated]
             self.set_x(n, value)
         for n, value in enumerate(get("q")):  # type: ignore[arg-type,var-annotated]
-            both = (C.c_uint64 * 2)(value & NEVER, value >> 64)
-            self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
+            self.set_q(n, value)
         self.pstate = int(get("pstate"))  # type: ignore[call-overload]
         for name, register in (("sp_el0", abi.R_SP_EL0), ("sp_el1", abi.R_SP_EL1), ("sp", abi.R_SP),
                                ("fpcr", abi.R_FPCR), ("fpsr", abi.R_FPSR)):  # fmt: skip

@@ -349,7 +349,7 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
         return;
     }
     if (__builtin_expect(pc == e->block_pc && n == 1 && e->open == 1 && !e->tail, 0)) {
-        e->count = e->deadline;                   /* one instruction that branches to itself: nothing can change */
+        e->count = count;                         /* one instruction that branches to itself: nothing can change */
         e->open = 0;
         e->spin = 1;
         leave(e, LEAVE_BUDGET);

@@ -238,7 +238,7 @@ class PortableEngine(Engine):
             return
         if n == 1 and pc == state.block_pc and state.open == 1 and not state.tail:
             # One instruction that branches to itself: only an interrupt can change anything.
-            state.count, state.open, state.spin = deadline, 0, 1
+            state.count, state.open, state.spin = count, 0, 1
             self._leave(Leave.BUDGET)
             return
         state.count, state.open, state.block_pc = count, n, pc

@@ -1,0 +1,55 @@
+# armvirt: `make demo` shows it at work, `make test` runs its tests. Nothing here needs root.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+GUESTS := .cache/guests
+
+.PHONY: demo test lint guests bench campaign firmware differential install clean
+
+demo: $(STAMP)
+	$(BIN)/armvirt trace vtimer-tick
+
+install: $(STAMP)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "armvirt needs Python 3.10 or newer; set PYTHON=..., for example make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+# The native engine is rebuilt when its source changes; an editable install sees all other changes by itself.
+$(STAMP): $(VENV)/bin/python pyproject.toml setup.py armvirt/hw/engine/native.c
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+guests:
+	$(PYTHON) tools/fetch_guests.py --cache $(GUESTS)
+
+differential: $(STAMP)
+	$(BIN)/python tools/differential.py
+
+bench: $(STAMP)
+	$(BIN)/python tools/bench.py
+
+campaign: $(STAMP)
+	$(BIN)/python tools/campaign.py
+
+firmware: $(STAMP)
+	$(BIN)/python tools/build_firmware.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f armvirt/hw/engine/_native.so
+	find armvirt tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

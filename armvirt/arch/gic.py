@@ -1,0 +1,339 @@
+"""The GIC as data (Arm IHI 0069): INTIDs, register rows, encodings and the fields that more than one floor reads.
+
+Behaviour is bound to the rows by name: `armvirt.hyp.vgic` binds GICD and GICR, `armvirt.hw.ich` ICC and ICH.
+Fields that are used per interrupt are plain integers, because an IntFlag operation costs a microsecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.sysregs import SysReg
+
+# INTIDs (IHI 0069 2.2) -----------------------------------------------------------------------------------------
+
+NR_SGIS = 16
+FIRST_PPI = 16
+NR_PRIVATE = 32
+FIRST_SPI = 32
+MAX_SPI = 1019
+FIRST_SPECIAL, LAST_SPECIAL = 1020, 1023
+SPURIOUS = 1023
+FIRST_LPI = 8192
+
+#: Level interrupt by which the virtual CPU interface calls the hypervisor (BSA).
+PPI_MAINTENANCE = 25
+
+
+def is_sgi(intid: int) -> bool:
+    return 0 <= intid < NR_SGIS
+
+
+def is_ppi(intid: int) -> bool:
+    return FIRST_PPI <= intid < NR_PRIVATE
+
+
+def is_private(intid: int) -> bool:
+    return 0 <= intid < NR_PRIVATE
+
+
+def is_spi(intid: int) -> bool:
+    return FIRST_SPI <= intid <= MAX_SPI
+
+
+def is_special(intid: int) -> bool:
+    return FIRST_SPECIAL <= intid <= LAST_SPECIAL
+
+
+# Memory-mapped registers (IHI 0069 chapter 12) -----------------------------------------------------------------
+
+
+class MmioRow(NamedTuple):
+    """One register, or one array of registers, of a frame.
+
+    ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise the array holds a field
+    of that many bits for INTID 0, 1, 2 and so on. ``widths`` are the access sizes in bytes that it takes.
+    """
+
+    name: str
+    offset: int
+    length: int = 4
+    bits_per_irq: int = 0
+    widths: tuple[int, ...] = (4,)
+    access: str = "rw"
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+def _per_irq(
+    name: str, offset: int, bits: int, irqs: int, widths: tuple[int, ...] = (4,), access: str = "rw"
+) -> MmioRow:
+    return MmioRow(name, offset, irqs * bits // 8, bits, widths, access)
+
+
+def _irq_arrays(prefix: str, suffix: str, irqs: int) -> tuple[MmioRow, ...]:
+    """The arrays that the distributor and the redistributor's SGI frame have in common (same offsets)."""
+
+    def row(name: str, offset: int, bits: int, widths: tuple[int, ...] = (4,)) -> MmioRow:
+        return _per_irq(f"{prefix}_{name}{suffix}", offset, bits, irqs, widths)
+
+    return (
+        row("IGROUPR", 0x0080, 1),
+        row("ISENABLER", 0x0100, 1),
+        row("ICENABLER", 0x0180, 1),
+        row("ISPENDR", 0x0200, 1),
+        row("ICPENDR", 0x0280, 1),
+        row("ISACTIVER", 0x0300, 1),
+        row("ICACTIVER", 0x0380, 1),
+        row("IPRIORITYR", 0x0400, 8, (1, 4)),
+        row("ICFGR", 0x0C00, 2),
+        row("IGRPMODR", 0x0D00, 1),
+        row("NSACR", 0x0E00, 2),
+    )
+
+
+_ID_WIDTHS = (4,)
+_WIDE = (4, 8)
+
+#: GICv3 distributor, 64 KiB (IHI 0069 12.9).
+GICD_SIZE = 0x1_0000
+GICD_ROWS: tuple[MmioRow, ...] = (
+    MmioRow("GICD_CTLR", 0x0000),
+    MmioRow("GICD_TYPER", 0x0004, access="ro"),
+    MmioRow("GICD_IIDR", 0x0008, access="ro"),
+    MmioRow("GICD_TYPER2", 0x000C, access="ro"),
+    MmioRow("GICD_STATUSR", 0x0010),
+    MmioRow("GICD_SETSPI_NSR", 0x0040, access="wo"),
+    MmioRow("GICD_CLRSPI_NSR", 0x0048, access="wo"),
+    MmioRow("GICD_SETSPI_SR", 0x0050, access="wo"),
+    MmioRow("GICD_CLRSPI_SR", 0x0058, access="wo"),
+    *_irq_arrays("GICD", "", 1024),
+    _per_irq("GICD_ITARGETSR", 0x0800, 8, 1024, (1, 4)),
+    MmioRow("GICD_SGIR", 0x0F00, access="wo"),
+    MmioRow("GICD_CPENDSGIR", 0x0F10, 16, widths=(1, 4)),
+    MmioRow("GICD_SPENDSGIR", 0x0F20, 16, widths=(1, 4)),
+    _per_irq("GICD_IROUTER", 0x6000, 64, 1024, _WIDE),
+    MmioRow("GICD_ID", 0xFFD0, 0x18, widths=_ID_WIDTHS, access="ro"),
+    MmioRow("GICD_PIDR2", 0xFFE8, access="ro"),
+    MmioRow("GICD_CIDR", 0xFFEC, 0x14, widths=_ID_WIDTHS, access="ro"),
+)
+
+#: GICv3 redistributor: RD_base, 64 KiB, then SGI_base, 64 KiB (IHI 0069 12.11).
+GICR_FRAME_SIZE = 0x1_0000
+GICR_SIZE = 2 * GICR_FRAME_SIZE
+GICR_RD_ROWS: tuple[MmioRow, ...] = (
+    MmioRow("GICR_CTLR", 0x0000),
+    MmioRow("GICR_IIDR", 0x0004, access="ro"),
+    MmioRow("GICR_TYPER", 0x0008, 8, widths=_WIDE, access="ro"),
+    MmioRow("GICR_STATUSR", 0x0010),
+    MmioRow("GICR_WAKER", 0x0014),
+    MmioRow("GICR_SETLPIR", 0x0040, 8, widths=_WIDE, access="wo"),
+    MmioRow("GICR_CLRLPIR", 0x0048, 8, widths=_WIDE, access="wo"),
+    MmioRow("GICR_PROPBASER", 0x0070, 8, widths=_WIDE),
+    MmioRow("GICR_PENDBASER", 0x0078, 8, widths=_WIDE),
+    MmioRow("GICR_INVLPIR", 0x00A0, 8, widths=_WIDE, access="wo"),
+    MmioRow("GICR_INVALLR", 0x00B0, 8, widths=_WIDE, access="wo"),
+    MmioRow("GICR_SYNCR", 0x00C0, access="ro"),
+    MmioRow("GICR_ID", 0xFFD0, 0x18, widths=_ID_WIDTHS, access="ro"),
+    MmioRow("GICR_PIDR2", 0xFFE8, access="ro"),
+    MmioRow("GICR_CIDR", 0xFFEC, 0x14, widths=_ID_WIDTHS, access="ro"),
+)
+GICR_SGI_ROWS: tuple[MmioRow, ...] = _irq_arrays("GICR", "0", NR_PRIVATE)
+
+# GICD_CTLR with a single Security state (IHI 0069 12.9.4).
+GICD_CTLR_ENABLE_GRP0 = 1 << 0
+GICD_CTLR_ENABLE_GRP1 = 1 << 1
+GICD_CTLR_ARE = 1 << 4
+GICD_CTLR_DS = 1 << 6
+GICD_TYPER_IDBITS_SHIFT = 19
+GICR_CTLR_CES, GICR_CTLR_IR = 1 << 1, 1 << 2
+GICR_TYPER_LAST = 1 << 4
+GICR_TYPER_NUMBER_SHIFT = 8
+GICR_TYPER_AFFINITY_SHIFT = 32
+PIDR2_GICV3 = 0x3B  # architecture revision 3, JEDEC-assigned
+IMPLEMENTER_ARM = 0x43B
+
+# Affinity: MPIDR_EL1 has Aff3 at [39:32], the GIC's registers want it beside the rest.
+MPIDR_AFFINITY = 0xFF_00FF_FFFF
+
+
+def packed_affinity(mpidr: int) -> int:
+    """Aff3.Aff2.Aff1.Aff0 as 32 bits, the form of GICR_TYPER[63:32] and of the device attributes."""
+    return mpidr >> 8 & 0xFF00_0000 | mpidr & 0x00FF_FFFF
+
+
+def unpacked_affinity(packed: int) -> int:
+    """The affinity fields of MPIDR_EL1 from their 32-bit form."""
+    return (packed & 0xFF00_0000) << 8 | packed & 0x00FF_FFFF
+
+
+# System registers (IHI 0069 12.2, 12.4) -------------------------------------------------------------------------
+
+
+def _row(name: str, op: tuple[int, int, int, int, int], access: str = "rw", layout: str = "") -> SysReg:
+    return SysReg(name, sysreg(*op), 64, access, 0, layout)
+
+
+_INTID = "INTID:23:0"
+_PRIORITY = "Priority:7:0"
+_BINARY_POINT = "BinaryPoint:2:0"
+_SGI = "TargetList:15:0 Aff1:23:16 INTID:27:24 Aff2:39:32 IRM:40 RS:47:44 Aff3:55:48"
+
+
+def _icc_rows() -> Iterator[SysReg]:
+    yield _row("ICC_PMR_EL1", (3, 0, 4, 6, 0), layout=_PRIORITY)
+    for group, crm in ((0, 8), (1, 12)):
+        yield _row(f"ICC_IAR{group}_EL1", (3, 0, 12, crm, 0), "ro", _INTID)
+        yield _row(f"ICC_EOIR{group}_EL1", (3, 0, 12, crm, 1), "wo", _INTID)
+        yield _row(f"ICC_HPPIR{group}_EL1", (3, 0, 12, crm, 2), "ro", _INTID)
+        yield _row(f"ICC_BPR{group}_EL1", (3, 0, 12, crm, 3), layout=_BINARY_POINT)
+    for n in range(4):
+        yield _row(f"ICC_AP0R{n}_EL1", (3, 0, 12, 8, 4 + n))
+        yield _row(f"ICC_AP1R{n}_EL1", (3, 0, 12, 9, n))
+    yield _row("ICC_DIR_EL1", (3, 0, 12, 11, 1), "wo", _INTID)
+    yield _row("ICC_RPR_EL1", (3, 0, 12, 11, 3), "ro", _PRIORITY)
+    yield _row("ICC_SGI1R_EL1", (3, 0, 12, 11, 5), "wo", _SGI)
+    yield _row("ICC_ASGI1R_EL1", (3, 0, 12, 11, 6), "wo", _SGI)
+    yield _row("ICC_SGI0R_EL1", (3, 0, 12, 11, 7), "wo", _SGI)
+    yield _row("ICC_CTLR_EL1", (3, 0, 12, 12, 4), layout=(
+        "CBPR:0 EOImode:1 PMHE:6 PRIbits:10:8 IDbits:13:11 SEIS:14 A3V:15 RSS:18 ExtRange:19"))
+    yield _row("ICC_SRE_EL1", (3, 0, 12, 12, 5), layout="SRE:0 DFB:1 DIB:2")
+    yield _row("ICC_IGRPEN0_EL1", (3, 0, 12, 12, 6), layout="Enable:0")
+    yield _row("ICC_IGRPEN1_EL1", (3, 0, 12, 12, 7), layout="Enable:0")
+    yield _row("ICC_SRE_EL2", (3, 4, 12, 9, 5), layout="SRE:0 DFB:1 DIB:2 Enable:3")
+
+
+_LR = "vINTID:31:0 pINTID:44:32 Priority:55:48 NMI:59 Group:60 HW:61 State:63:62"
+MAX_LIST_REGISTERS = 16
+
+
+def _ich_rows() -> Iterator[SysReg]:
+    for n in range(4):
+        yield _row(f"ICH_AP0R{n}_EL2", (3, 4, 12, 8, n))
+        yield _row(f"ICH_AP1R{n}_EL2", (3, 4, 12, 9, n))
+    yield _row("ICH_HCR_EL2", (3, 4, 12, 11, 0), layout=(
+        "En:0 UIE:1 LRENPIE:2 NPIE:3 VGrp0EIE:4 VGrp0DIE:5 VGrp1EIE:6 VGrp1DIE:7 vSGIEOICount:8 TC:10 TALL0:11"
+        " TALL1:12 TSEI:13 TDIR:14 DVIM:15 EOIcount:31:27"))
+    yield _row("ICH_VTR_EL2", (3, 4, 12, 11, 1), "ro", (
+        "ListRegs:4:0 TDS:19 nV4:20 A3V:21 SEIS:22 IDbits:25:23 PREbits:28:26 PRIbits:31:29"))
+    yield _row("ICH_MISR_EL2", (3, 4, 12, 11, 2), "ro", "EOI:0 U:1 LRENP:2 NP:3 VGrp0E:4 VGrp0D:5 VGrp1E:6 VGrp1D:7")
+    yield _row("ICH_EISR_EL2", (3, 4, 12, 11, 3), "ro", "Status:15:0")
+    yield _row("ICH_ELRSR_EL2", (3, 4, 12, 11, 5), "ro", "Status:15:0")
+    yield _row("ICH_VMCR_EL2", (3, 4, 12, 11, 7), layout=(
+        "VENG0:0 VENG1:1 VAckCtl:2 VFIQEn:3 VCBPR:4 VEOIM:9 VBPR1:20:18 VBPR0:23:21 VPMR:31:24"))
+    for n in range(MAX_LIST_REGISTERS):
+        yield _row(f"ICH_LR{n}_EL2", (3, 4, 12, 12 + n // 8, n % 8), layout=_LR)
+
+
+ICC_ROWS: tuple[SysReg, ...] = tuple(_icc_rows())
+ICH_ROWS: tuple[SysReg, ...] = tuple(_ich_rows())
+
+#: Name to packed encoding.
+ICC_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICC_ROWS}
+ICH_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICH_ROWS}
+
+ICC_SGI1R_EL1 = ICC_REGISTERS["ICC_SGI1R_EL1"]
+ICC_ASGI1R_EL1 = ICC_REGISTERS["ICC_ASGI1R_EL1"]
+ICC_SGI0R_EL1 = ICC_REGISTERS["ICC_SGI0R_EL1"]
+ICC_DIR_EL1 = ICC_REGISTERS["ICC_DIR_EL1"]
+ICC_SRE_EL1 = ICC_REGISTERS["ICC_SRE_EL1"]
+
+# ICH_LR<n>_EL2 (IHI 0069 12.4.6).
+LR_VINTID = 0xFFFF_FFFF
+LR_PINTID_SHIFT, LR_PINTID_MASK = 32, 0x1FFF
+LR_EOI = 1 << 41  # only with HW = 0, where pINTID means nothing else
+LR_PRIORITY_SHIFT = 48
+LR_GROUP1 = 1 << 60
+LR_HW = 1 << 61
+LR_PENDING = 1 << 62
+LR_ACTIVE = 1 << 63
+LR_STATE = LR_PENDING | LR_ACTIVE
+LR_STATE_SHIFT = 62
+STATE_NAMES = ("inactive", "pending", "active", "pending+active")
+
+
+class ListRegister(NamedTuple):
+    """The fields of ICH_LR<n>_EL2. ``pintid`` is None with HW = 0, ``eoi`` False with HW = 1."""
+
+    vintid: int
+    priority: int
+    group: int
+    pending: bool
+    active: bool
+    pintid: int | None = None
+    eoi: bool = False
+
+    @classmethod
+    def decode(cls, value: int) -> ListRegister:
+        hw = bool(value & LR_HW)
+        return cls(
+            value & LR_VINTID, value >> LR_PRIORITY_SHIFT & 0xFF, int(bool(value & LR_GROUP1)),
+            bool(value & LR_PENDING), bool(value & LR_ACTIVE),
+            value >> LR_PINTID_SHIFT & LR_PINTID_MASK if hw else None, not hw and bool(value & LR_EOI),
+        )
+
+    def encode(self) -> int:
+        value = self.vintid | self.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if self.group else 0)
+        value |= (LR_PENDING if self.pending else 0) | (LR_ACTIVE if self.active else 0)
+        if self.pintid is not None:
+            return value | LR_HW | self.pintid << LR_PINTID_SHIFT
+        return value | (LR_EOI if self.eoi else 0)
+
+    @property
+    def state_name(self) -> str:
+        return STATE_NAMES[self.pending | self.active << 1]
+
+    def __str__(self) -> str:
+        source = f" HW pINTID {self.pintid}" if self.pintid is not None else " EOI" if self.eoi else ""
+        return f"INTID {self.vintid} {self.state_name} priority {self.priority:#04x} group {self.group}{source}"
+
+
+# ICH_HCR_EL2 (12.4.4).
+HCR_EN = 1 << 0
+HCR_UIE, HCR_LRENPIE, HCR_NPIE = 1 << 1, 1 << 2, 1 << 3
+HCR_VGRP0EIE, HCR_VGRP0DIE, HCR_VGRP1EIE, HCR_VGRP1DIE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
+HCR_MAINTENANCE_ENABLES = 0xFE
+HCR_TC, HCR_TALL0, HCR_TALL1, HCR_TDIR = 1 << 10, 1 << 11, 1 << 12, 1 << 14
+HCR_EOICOUNT_SHIFT, HCR_EOICOUNT_MASK = 27, 0x1F
+HCR_WRITABLE = 0xF800_0000 | HCR_TC | HCR_TALL0 | HCR_TALL1 | HCR_TDIR | HCR_MAINTENANCE_ENABLES | HCR_EN
+
+# ICH_MISR_EL2 (12.4.7).
+MISR_EOI, MISR_U, MISR_LRENP, MISR_NP = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+MISR_VGRP0E, MISR_VGRP0D, MISR_VGRP1E, MISR_VGRP1D = 1 << 4, 1 << 5, 1 << 6, 1 << 7
+
+# ICH_VMCR_EL2 (12.4.8).
+VMCR_VENG0, VMCR_VENG1 = 1 << 0, 1 << 1
+VMCR_VACKCTL, VMCR_VFIQEN, VMCR_VCBPR, VMCR_VEOIM = 1 << 2, 1 << 3, 1 << 4, 1 << 9
+VMCR_VBPR1_SHIFT, VMCR_VBPR0_SHIFT, VMCR_BPR_MASK = 18, 21, 7
+VMCR_VPMR_SHIFT = 24
+VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
+
+# ICC_CTLR_EL1 (12.2.6) and ICH_VTR_EL2 (12.4.9).
+CTLR_CBPR, CTLR_EOIMODE = 1 << 0, 1 << 1
+CTLR_PRIBITS_SHIFT, CTLR_IDBITS_SHIFT, CTLR_SEIS, CTLR_A3V = 8, 11, 1 << 14, 1 << 15
+VTR_A3V, VTR_PREBITS_SHIFT, VTR_PRIBITS_SHIFT = 1 << 21, 26, 29
+SRE_ALL = 7  # SRE, DFB and DIB: system registers only, no bypass
+
+IDLE_PRIORITY = 0xFF
+
+
+class SgiRequest(NamedTuple):
+    """What a write of ICC_SGI0R/SGI1R/ASGI1R_EL1 asks for (12.2.24). ``affinity`` is Aff3.Aff2.Aff1.0 as in MPIDR_EL1.
+
+    ``targets`` has a bit per Aff0 from ``first_aff0`` on; ``all_others`` (IRM) makes both meaningless.
+    """
+
+    intid: int
+    affinity: int
+    targets: int
+    first_aff0: int
+    all_others: bool
+
+    @classmethod
+    def decode(cls, value: int) -> SgiRequest:
+        affinity = (value >> 48 & 0xFF) << 32 | (value >> 32 & 0xFF) << 16 | (value >> 16 & 0xFF) << 8
+        return cls(value >> 24 & 15, affinity, value & 0xFFFF, 16 * (value >> 44 & 15), bool(value >> 40 & 1))

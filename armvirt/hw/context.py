@@ -1,0 +1,139 @@
+"""A vCPU's context: one engine, and the maintenance that other CPUs have broadcast to it."""
+
+from __future__ import annotations
+
+from armvirt.arch.encoding import sysreg
+from armvirt.hw.engine import Action, Engine, EngineFactory
+
+IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
+MANY_LINES = 4096
+
+
+class Context:
+    """Registers and translations of one vCPU.
+
+    Maintenance of others is queued here and honoured before the next instruction, which nobody can tell from doing
+    it at once: only one context runs at a time.
+    """
+
+    def __init__(self, engine: Engine, domain: ShareableDomain) -> None:
+        self.engine, self.domain = engine, domain
+        self._lines: list[tuple[int, int]] = []
+        self._all_code = self._tlb = False
+        self.event_register = False
+        domain.contexts.append(self)
+
+    # -- registers, as hyp needs them --
+
+    def x(self, n: int) -> int:
+        """X<n>; 31 reads as zero."""
+        return self.engine.x(n)
+
+    def set_x(self, n: int, value: int) -> None:
+        self.engine.set_x(n, value)
+
+    @property
+    def pc(self) -> int:
+        return self.engine.pc
+
+    @property
+    def pstate(self) -> int:
+        return self.engine.pstate
+
+    def system(self, encoding: int) -> int:
+        """An EL1 system register as the core stores it."""
+        return self.engine.read_system(encoding)
+
+    def set_system(self, encoding: int, value: int) -> None:
+        self.engine.write_system(encoding, value)
+
+    def answer(self, value: int) -> Action:
+        """Finish the trapped instruction, whose destination the syndrome named, with ``value``."""
+        self.engine.state.rt_value = value
+        return Action.WRITE_RT | Action.ADVANCE
+
+    def inject(self, esr: int, far: int | None = None) -> Action:
+        """Take a synchronous exception to EL1 at the present PC instead of finishing the instruction."""
+        state = self.engine.state
+        state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
+        return Action.ENTER
+
+    @property
+    def insns(self) -> int:
+        """Instructions retired."""
+        return self.engine.state.count
+
+    # -- maintenance --
+
+    def queue_code(self, address: int, size: int) -> None:
+        """Translated code of [address, address + size) is stale (physical addresses)."""
+        if len(self._lines) < MANY_LINES:
+            self._lines.append((address, size))
+        else:
+            self._all_code = True
+
+    def queue_all_code(self) -> None:
+        self._all_code = True
+
+    def queue_tlb(self) -> None:
+        self._tlb = True
+
+    def honour(self) -> None:
+        """Do what was queued. Only between runs or at an exit."""
+        if self._all_code:
+            self.engine.invalidate_all_code()
+        else:
+            for address, size in self._lines:
+                self.engine.invalidate_code(address, size)
+        if self._tlb:
+            self.engine.flush_tlb()
+        self._lines.clear()
+        self._all_code = self._tlb = False
+
+    def state(self) -> dict[str, object]:
+        """Architectural state only: a fresh engine has no stale code or translations to remember."""
+        return {"version": 1, "engine": self.engine.save(), "event_register": self.event_register}
+
+    def load(self, state: dict[str, object]) -> None:
+        saved = state["engine"]
+        assert isinstance(saved, dict)
+        self.engine.load(saved)
+        self.engine.invalidate_all_code()
+        self.event_register = bool(state["event_register"])
+
+
+class ShareableDomain:
+    """The inner shareable domain: where broadcast maintenance and SEV go."""
+
+    def __init__(self, factory: EngineFactory) -> None:
+        self.factory = factory
+        self.contexts: list[Context] = []
+
+    def create(self) -> Context:
+        context = Context(self.factory.create(), self)
+        many = len(self.contexts) > 1
+        for each in self.contexts:
+            each.engine.state.broadcast = int(many)
+        return context
+
+    def broadcast(self, source: Context, encoding: int, value: int) -> None:
+        """TLBI ...IS by encoding, IC IVAU by physical address, IC IALLUIS: to all but the source."""
+        for context in self.contexts:
+            if context is source:
+                continue
+            if encoding == IC_IVAU:
+                context.queue_code(value, 64)
+            elif encoding == IC_IALLUIS:
+                context.queue_all_code()
+            else:
+                context.queue_tlb()
+
+    def code_written(self, address: int, size: int) -> None:
+        """Memory was written other than by a guest's stores (device, hypervisor, debugger)."""
+        for context in self.contexts:
+            context.queue_code(address, size)
+
+    def send_event(self) -> None:
+        """SEV, and what the architecture counts as one: every event register is set."""
+        for context in self.contexts:
+            context.event_register = True

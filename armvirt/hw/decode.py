@@ -1,0 +1,121 @@
+"""Loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback, SIMD&FP, exclusives, atomics.
+
+KVM gives up on these; the instruction says all that is needed. Encodings: DDI 0487 C4.1.94 "Loads and Stores".
+Only the encodings that can reach a stage-2 abort with ISV = 0 are described.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Element(NamedTuple):
+    """One register's part of an access: ``size`` bytes at ``offset`` from the address."""
+
+    register: int
+    offset: int
+    size: int
+    simd: bool
+    signed: bool = False
+    wide: bool = True  # the destination is 64 bits (matters with ``signed``)
+
+
+class Form(Enum):
+    """What the architecture does with the access when the memory is a device."""
+
+    PLAIN = "plain"
+    EXCLUSIVE = "exclusive"  # LDXR/STXR, LSE atomics: unsupported exclusive access, DFSC 0x35
+    ZVA = "zva"  # DC ZVA: alignment fault, DFSC 0x21
+    UNKNOWN = "unknown"
+
+
+class Access(NamedTuple):
+    """A decoded access. ``writeback`` is (register, signed byte offset to add), 31 being SP."""
+
+    form: Form
+    is_write: bool = False
+    elements: tuple[Element, ...] = ()
+    writeback: tuple[int, int] | None = None
+
+
+UNKNOWN = Access(Form.UNKNOWN)
+
+
+def _sext(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> (bits - 1) & 1 else value
+
+
+def _pair(insn: int) -> Access:
+    """LDP, STP, LDPSW, LDNP, STNP, general and SIMD&FP."""
+    opc, simd, index, load = insn >> 30, bool(insn >> 26 & 1), insn >> 23 & 3, bool(insn >> 22 & 1)
+    if opc == 3 or (opc == 1 and not simd and not load):
+        return UNKNOWN
+    size = 4 << opc if simd else 8 if opc == 2 else 4
+    signed = opc == 1 and not simd
+    rt, rn, rt2 = insn & 31, insn >> 5 & 31, insn >> 10 & 31
+    offset = _sext(insn >> 15 & 127, 7) * size
+    elements = (Element(rt, 0, size, simd, signed), Element(rt2, size, size, simd, signed))
+    return Access(Form.PLAIN, not load, elements, (rn, offset) if index in (1, 3) else None)
+
+
+def _single(insn: int) -> Access:
+    """LDR, STR and kin: unsigned offset, unscaled, register offset, pre- and post-index."""
+    size_field, simd, opc = insn >> 30, bool(insn >> 26 & 1), insn >> 22 & 3
+    if simd:
+        scale = size_field | (opc & 2) << 1
+        if scale > 4:
+            return UNKNOWN
+        element, load = Element(insn & 31, 0, 1 << scale, True), bool(opc & 1)
+    else:
+        if size_field == 3 and opc >= 2:
+            return UNKNOWN  # PRFM: never aborts
+        element = Element(insn & 31, 0, 1 << size_field, False, opc >= 2, opc != 3)
+        load = opc != 0
+    unsigned_offset, register_offset = bool(insn >> 24 & 1), insn >> 21 & 1
+    index = insn >> 10 & 3
+    writeback = None
+    if not unsigned_offset and not register_offset and index in (1, 3):
+        writeback = (insn >> 5 & 31, _sext(insn >> 12 & 511, 9))
+    return Access(Form.PLAIN, not load, (element,), writeback)
+
+
+def _exclusive(insn: int) -> Access:
+    """LDXR, STXR, pairs, CAS; LDAR and STLR alone are ordinary accesses."""
+    if insn >> 23 & 1 and not insn >> 21 & 1:
+        load = bool(insn >> 22 & 1)
+        return Access(Form.PLAIN, not load, (Element(insn & 31, 0, 1 << (insn >> 30), False),))
+    return Access(Form.EXCLUSIVE, not insn >> 22 & 1)
+
+
+def _multiple(insn: int) -> Access:
+    """LD1/ST1 of one to four whole registers, with or without post-index; the interleaving forms are not told apart."""
+    counts = {0b0111: 1, 0b1010: 2, 0b0110: 3, 0b0010: 4}
+    count, size = counts.get(insn >> 12 & 15, 0), 16 if insn >> 30 & 1 else 8
+    if not count:
+        return UNKNOWN
+    rt, rn, rm = insn & 31, insn >> 5 & 31, insn >> 16 & 31
+    elements = tuple(Element((rt + i) & 31, i * size, size, True) for i in range(count))
+    post = bool(insn >> 23 & 1)
+    if post and rm != 31:
+        return UNKNOWN
+    return Access(Form.PLAIN, not insn >> 22 & 1, elements, (rn, count * size) if post else None)
+
+
+_TABLE = (
+    # mask, value, decoder
+    (0x3A000000, 0x28000000, _pair),
+    (0x3F000000, 0x08000000, _exclusive),
+    (0x3B200C00, 0x38200000, lambda insn: Access(Form.EXCLUSIVE, True)),  # LDADD, SWP, CAS kin
+    (0x3A000000, 0x38000000, _single),
+    (0xBF000000, 0x0C000000, _multiple),
+    (0xFFFFFFE0, 0xD50B7420, lambda insn: Access(Form.ZVA, True)),
+)  # fmt: skip
+
+
+def decode_access(insn: int) -> Access:
+    """What the load or store ``insn`` does; form UNKNOWN where it is not one that we describe."""
+    for mask, value, decoder in _TABLE:
+        if insn & mask == value:
+            return decoder(insn)
+    return UNKNOWN

@@ -1,0 +1,55 @@
+"""What comes back from the silicon to EL2."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from armvirt.hw.engine.state import Action
+
+__all__ = ["Action", "ExitKind", "SyncExit"]
+
+
+class ExitKind(Enum):
+    """SYNC: synchronous exception to EL2. IRQ: a physical interrupt for EL2. BUDGET: the deadline was reached.
+
+    WFE: the guest executed WFE with the event register clear. STOPPED: the handler asked to leave. SPIN: the guest
+    is in an instruction that branches to itself. VECTOR_LOOP: the guest faults in its vectors for ever.
+    """
+
+    SYNC = "sync"
+    IRQ = "irq"
+    BUDGET = "budget"
+    WFE = "wfe"
+    STOPPED = "stopped"
+    SPIN = "spin"
+    VECTOR_LOOP = "vector-loop"
+
+
+class SyncExit(NamedTuple):
+    """A synchronous exception to EL2, as its registers show it (DDI 0487 D17.2.37 ESR_ELx).
+
+    ``pc`` is ELR_EL2; ``rt`` the register that the syndrome names (31: none or XZR) and ``rt_value`` its 64-bit
+    value; ``insn`` is the instruction word where hardware gives it (0: fetch it if needed).
+    """
+
+    esr: int
+    far: int
+    hpfar: int
+    pc: int
+    rt: int
+    rt_value: int
+    insn: int = 0
+
+    @property
+    def ec(self) -> int:
+        return self.esr >> 26
+
+    @property
+    def iss(self) -> int:
+        return self.esr & 0x1FFFFFF
+
+    @property
+    def ipa(self) -> int:
+        """The faulting IPA: HPFAR_EL2.FIPA and the page offset of FAR_EL2."""
+        return (self.hpfar & ~0xF) << 8 | self.far & 0xFFF

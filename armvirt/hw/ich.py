@@ -1,0 +1,538 @@
+"""The virtual CPU interface of one PE: list registers, ICH_*_EL2, and what EL1 sees as ICC_*_EL1 (IHI 0069 chapter 6).
+
+EL2 fills list registers; this decides which interrupt is signalled to EL1 and follows it through acknowledge,
+priority drop and deactivation. Names of the steps are those of the specification's pseudocode. `update` recomputes
+the three outputs after every mutation: virq (group 1), vfiq (group 0) and the maintenance interrupt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from armvirt.arch import gic as arch
+from armvirt.arch.gic import (
+    FIRST_LPI,
+    FIRST_SPECIAL,
+    HCR_EN,
+    HCR_EOICOUNT_MASK,
+    HCR_EOICOUNT_SHIFT,
+    HCR_MAINTENANCE_ENABLES,
+    ICC_REGISTERS,
+    ICH_REGISTERS,
+    IDLE_PRIORITY,
+    LAST_SPECIAL,
+    LR_ACTIVE,
+    LR_EOI,
+    LR_GROUP1,
+    LR_HW,
+    LR_PENDING,
+    LR_PINTID_MASK,
+    LR_PINTID_SHIFT,
+    LR_PRIORITY_SHIFT,
+    LR_STATE,
+    SPURIOUS,
+    VMCR_BPR_MASK,
+    VMCR_FLAGS,
+    VMCR_VBPR0_SHIFT,
+    VMCR_VBPR1_SHIFT,
+    VMCR_VCBPR,
+    VMCR_VENG0,
+    VMCR_VENG1,
+    VMCR_VEOIM,
+    VMCR_VFIQEN,
+    VMCR_VPMR_SHIFT,
+)
+from armvirt.events import Acknowledge, EndOfInterrupt, EventBus
+from armvirt.hw.gic import PhysicalGic
+
+_INTID_MASK = 0xFF_FFFF
+_VINTID_MASK = 0xFFFF  # ICH_VTR_EL2.IDbits = 0: 16 bits
+_WORD = 0xFFFF_FFFF
+
+
+class IccAction(Enum):
+    """How an access ends: completed, undefined at EL1, or trapped to EL2 with EC 0x18."""
+
+    DONE = "done"
+    UNDEF = "undef"
+    TRAP = "trap"
+
+
+class IccOutcome(NamedTuple):
+    """``value`` is what a completed read returns."""
+
+    action: IccAction
+    value: int = 0
+
+
+_DONE = IccOutcome(IccAction.DONE)
+_UNDEF = IccOutcome(IccAction.UNDEF)
+_TRAP = IccOutcome(IccAction.TRAP)
+
+
+class VirtualCpuInterface:
+    """ICH_* state and ICV_* behaviour of PE number ``cpu``.
+
+    ``list_registers`` is 1 to 16; ``prebits`` (preemption bits, also the priority bits) 5 to 7. HW list registers
+    deactivate in ``gic``. ``on_change()``, if set, is called when `update` finds that an output changed.
+    """
+
+    __slots__ = (
+        "_bus", "_candidate", "_deactivate", "_level_shift", "_lr_writable", "_mask0", "_mask1", "_min_bpr0",
+        "_priority_mask", "_signalled", "ap0r", "ap1r", "cpu", "hcr", "lr", "maintenance", "on_change", "prebits",
+        "vfiq", "virq", "vmcr",
+    )  # fmt: skip
+
+    def __init__(
+        self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5
+    ) -> None:
+        if not 1 <= list_registers <= arch.MAX_LIST_REGISTERS or not 5 <= prebits <= 7:
+            raise ValueError("a virtual CPU interface has 1 to 16 list registers and 5 to 7 preemption bits")
+        self.cpu, self.prebits = cpu, prebits
+        self._bus, self._deactivate = bus, gic.deactivate
+        self._level_shift = 8 - prebits
+        self._min_bpr0 = 7 - prebits
+        self._priority_mask = 0xFF << self._level_shift & 0xFF
+        self._lr_writable = (
+            _VINTID_MASK | LR_PINTID_MASK << LR_PINTID_SHIFT | self._priority_mask << LR_PRIORITY_SHIFT
+            | LR_GROUP1 | LR_HW | LR_STATE
+        )
+        self.lr = [0] * list_registers
+        self.on_change: Callable[[], None] | None = None
+        self.virq = self.vfiq = self.maintenance = False
+        self.hcr = self.vmcr = 0
+        self._set_vmcr(0)
+        self.ap0r = [0] * (1 << prebits - 5)
+        self.ap1r = [0] * (1 << prebits - 5)
+        self._candidate, self._signalled = -1, False
+
+    def reset(self) -> None:
+        """Warm reset: interface disabled, no list register in use, nothing active."""
+        self.hcr = 0
+        self._set_vmcr(0)
+        self.lr[:] = [0] * len(self.lr)
+        self.ap0r[:] = [0] * len(self.ap0r)
+        self.ap1r[:] = [0] * len(self.ap1r)
+        self.update()
+
+    # EL2's side -----------------------------------------------------------------------------------------------
+
+    def program(self, hcr: int, list_registers: Sequence[int]) -> None:
+        """EL2 writes ICH_HCR_EL2 and ICH_LR0_EL2 onwards in one go; the rest of the list registers becomes 0."""
+        self.hcr = hcr & arch.HCR_WRITABLE
+        mask = self._lr_writable
+        lrs = [value & mask for value in list_registers]
+        self.lr[:] = lrs + [0] * (len(self.lr) - len(lrs))
+        self.update()
+
+    def restore(self, vmcr: int, ap0r: Sequence[int], ap1r: Sequence[int]) -> None:
+        """EL2 writes ICH_VMCR_EL2 and the active-priority registers of a vCPU that it loads."""
+        self._set_vmcr(vmcr)
+        self.ap0r[:] = ap0r[: len(self.ap0r)]
+        self.ap1r[:] = ap1r[: len(self.ap1r)]
+        self.update()
+
+    def read_ich(self, encoding: int) -> int:
+        """MRS of an ICH_*_EL2 register by packed encoding. KeyError if it does not exist here."""
+        kind, index = _ICH[encoding]
+        if kind in ("lr", "ap0r", "ap1r"):
+            registers: list[int] = getattr(self, kind)
+            if index >= len(registers):
+                raise KeyError(encoding)
+            return registers[index]
+        value = getattr(self, kind)
+        assert isinstance(value, int)
+        return value
+
+    def write_ich(self, encoding: int, value: int) -> None:
+        """MSR of an ICH_*_EL2 register by packed encoding. KeyError if it does not exist here or is read-only."""
+        kind, index = _ICH[encoding]
+        if kind == "hcr":
+            self.hcr = value & arch.HCR_WRITABLE
+        elif kind == "vmcr":
+            self._set_vmcr(value)
+        elif kind in ("lr", "ap0r", "ap1r"):
+            registers: list[int] = getattr(self, kind)
+            if index >= len(registers):
+                raise KeyError(encoding)
+            registers[index] = value & (self._lr_writable if kind == "lr" else _WORD)
+        else:
+            raise KeyError(encoding)
+        self.update()
+
+    @property
+    def vtr(self) -> int:
+        """ICH_VTR_EL2: list registers, 16-bit INTIDs, preemption and priority bits."""
+        bits = self.prebits - 1
+        return len(self.lr) - 1 | arch.VTR_A3V | bits << arch.VTR_PREBITS_SHIFT | bits << arch.VTR_PRIBITS_SHIFT
+
+    @property
+    def eisr(self) -> int:
+        """ICH_EISR_EL2: list registers that ask for EOI maintenance."""
+        return sum(1 << n for n, lr in enumerate(self.lr) if lr & (LR_STATE | LR_HW | LR_EOI) == LR_EOI)
+
+    @property
+    def elrsr(self) -> int:
+        """ICH_ELRSR_EL2: list registers that are free. One that waits for EOI maintenance is not."""
+        return sum(1 << n for n, lr in enumerate(self.lr) if not lr & LR_STATE and (lr & LR_HW or not lr & LR_EOI))
+
+    @property
+    def misr(self) -> int:
+        """ICH_MISR_EL2: why the maintenance interrupt would be asserted."""
+        hcr, vmcr = self.hcr, self.vmcr
+        in_use = sum(1 for lr in self.lr if lr & LR_STATE)
+        pending = any(lr & LR_STATE == LR_PENDING for lr in self.lr)
+        causes = (
+            (self.eisr != 0, arch.MISR_EOI),
+            (hcr & arch.HCR_UIE and in_use <= 1, arch.MISR_U),
+            (hcr & arch.HCR_LRENPIE and hcr >> HCR_EOICOUNT_SHIFT, arch.MISR_LRENP),
+            (hcr & arch.HCR_NPIE and not pending, arch.MISR_NP),
+            (hcr & arch.HCR_VGRP0EIE and vmcr & VMCR_VENG0, arch.MISR_VGRP0E),
+            (hcr & arch.HCR_VGRP0DIE and not vmcr & VMCR_VENG0, arch.MISR_VGRP0D),
+            (hcr & arch.HCR_VGRP1EIE and vmcr & VMCR_VENG1, arch.MISR_VGRP1E),
+            (hcr & arch.HCR_VGRP1DIE and not vmcr & VMCR_VENG1, arch.MISR_VGRP1D),
+        )
+        return sum(bit for cause, bit in causes if cause)
+
+    @property
+    def priority_mask(self) -> int:
+        """VPMR: only interrupts of a strictly lower priority value are signalled."""
+        return self.vmcr >> VMCR_VPMR_SHIFT
+
+    # Outputs --------------------------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Recompute the highest-priority pending interrupt and the three outputs. Every mutation ends here."""
+        vmcr, hcr = self.vmcr, self.hcr
+        best, best_priority, eoi = -1, IDLE_PRIORITY, False
+        for index, lr in enumerate(self.lr):
+            if not lr:
+                continue
+            state = lr >> 62
+            if state == 1:
+                priority = lr >> LR_PRIORITY_SHIFT & 0xFF
+                if priority < best_priority and vmcr & (VMCR_VENG1 if lr & LR_GROUP1 else VMCR_VENG0):
+                    best, best_priority = index, priority
+            elif not state and lr & LR_EOI and not lr & LR_HW:
+                eoi = True
+        self._candidate = best
+        self._signalled = signalled = best >= 0 and bool(hcr & HCR_EN) and self._can_signal(best)
+        group1 = signalled and bool(self.lr[best] & LR_GROUP1)
+        maintenance = bool(hcr & HCR_EN) and (eoi or bool(hcr & HCR_MAINTENANCE_ENABLES) and self.misr != 0)
+        self._drive(group1, signalled and not group1, maintenance)
+
+    def _drive(self, virq: bool, vfiq: bool, maintenance: bool) -> None:
+        if virq != self.virq or vfiq != self.vfiq or maintenance != self.maintenance:
+            self.virq, self.vfiq, self.maintenance = virq, vfiq, maintenance
+            if self.on_change is not None:
+                self.on_change()
+
+    def _can_signal(self, index: int) -> bool:
+        """CanSignalVirtualInterrupt: more urgent than the mask and than whatever is running (IHI 0069 4.8.2)."""
+        lr = self.lr[index]
+        priority = lr >> LR_PRIORITY_SHIFT & 0xFF
+        if priority >= self.vmcr >> VMCR_VPMR_SHIFT:
+            return False
+        return priority & (self._mask1 if lr & LR_GROUP1 else self._mask0) < self.running_priority()
+
+    def running_priority(self) -> int:
+        """The lowest active priority value over both groups; 0xFF if nothing is active."""
+        for word, (group0, group1) in enumerate(zip(self.ap0r, self.ap1r, strict=True)):
+            bits = group0 | group1
+            if bits:
+                return 32 * word + (bits & -bits).bit_length() - 1 << self._level_shift
+        return IDLE_PRIORITY
+
+    # EL1's side -----------------------------------------------------------------------------------------------
+
+    def icc_access(self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool) -> IccOutcome:
+        """MRS or MSR of a GIC CPU interface register from EL0 or EL1, under HCR_EL2.IMO and .FMO.
+
+        Unknown registers, the wrong direction, registers of EL2 and EL3 and everything at EL0 are UNDEFINED.
+        Without IMO and FMO the access would go to the physical interface of EL1. No hypervisor here lets a guest have
+        that, so it is not modelled and is UNDEFINED too.
+        """
+        row = _ICC.get(encoding)
+        if row is None or el == 0:
+            return _UNDEF
+        handler: Callable[..., int | None] | None = row.write if is_write else row.read
+        if handler is None or row.number >= len(self.ap0r) or not row.routed & (imo << 1 | fmo):
+            return _UNDEF
+        if row.always_traps or self.hcr & row.traps:
+            return _TRAP
+        if is_write:
+            handler(self, value)
+            return _DONE
+        return IccOutcome(IccAction.DONE, handler(self) or 0)
+
+    def _read_iar(self, group: int) -> int:
+        """VirtualReadIAR: pending becomes active, its priority becomes the running one."""
+        intid = self._acknowledge(group)
+        if self._bus.active:
+            self._bus.emit(Acknowledge(intid))
+        return intid
+
+    def _acknowledge(self, group: int) -> int:
+        index = self._candidate
+        if not self._signalled or self.lr[index] >> 60 & 1 != group:
+            return SPURIOUS
+        lr = self.lr[index]
+        intid = lr & _VINTID_MASK
+        if FIRST_SPECIAL <= intid <= LAST_SPECIAL:  # nothing can be active under such a number
+            self.lr[index] = lr & ~LR_PENDING
+            self.update()
+            return SPURIOUS
+        # LPIs have no active state (IHI 0069 4.1.2), only an active priority.
+        self.lr[index] = lr & ~LR_PENDING | (LR_ACTIVE if intid < FIRST_LPI else 0)
+        mask, registers = (self._mask1, self.ap1r) if group else (self._mask0, self.ap0r)
+        level = (lr >> LR_PRIORITY_SHIFT & mask) >> self._level_shift
+        registers[level >> 5] |= 1 << (level & 31)
+        self.update()
+        return intid
+
+    def _read_hppir(self, group: int) -> int:
+        """The highest-priority pending interrupt of an enabled group, whatever the mask and the running priority."""
+        index = self._candidate
+        if index < 0 or self.lr[index] >> 60 & 1 != group:
+            return SPURIOUS
+        return self.lr[index] & _VINTID_MASK
+
+    def _write_eoir(self, group: int, value: int) -> None:
+        """VirtualWriteEOIR: the priority drop comes first and happens whatever INTID is written (IHI 0069 12.2.10)."""
+        intid = value & _INTID_MASK
+        if FIRST_SPECIAL <= intid <= LAST_SPECIAL:
+            return
+        if self._bus.active:
+            self._bus.emit(EndOfInterrupt(intid, "EOIR1" if group else "EOIR0"))
+        dropped = self._drop_priority()
+        if not self.vmcr & VMCR_VEOIM and intid < FIRST_LPI:
+            self._end(intid, group, dropped)
+        self.update()
+
+    def _end(self, intid: int, group: int, dropped: int) -> None:
+        """Deactivate after EOIR with EOImode 0, if it ends what it says it ends."""
+        index = self._find_active(intid)
+        if index < 0:
+            self._count_eoi()
+            return
+        lr = self.lr[index]
+        mask = self._mask1 if group else self._mask0
+        if lr >> 60 & 1 == group and lr >> LR_PRIORITY_SHIFT & mask == dropped:
+            self._deactivate_lr(index)
+
+    def _write_dir(self, value: int) -> None:
+        """VirtualWriteDIR: deactivation alone, with EOImode 1 (IHI 0069 12.2.7)."""
+        intid = value & _INTID_MASK
+        if not self.vmcr & VMCR_VEOIM or intid >= FIRST_SPECIAL:
+            return
+        if self._bus.active:
+            self._bus.emit(EndOfInterrupt(intid, "DIR"))
+        index = self._find_active(intid)
+        if index < 0:
+            self._count_eoi()
+        else:
+            self._deactivate_lr(index)
+        self.update()
+
+    def _find_active(self, intid: int) -> int:
+        for index, lr in enumerate(self.lr):
+            if lr & LR_ACTIVE and lr & _VINTID_MASK == intid:
+                return index
+        return -1
+
+    def _deactivate_lr(self, index: int) -> None:
+        lr = self.lr[index]
+        self.lr[index] = lr & ~LR_ACTIVE
+        if lr & LR_HW:
+            self._deactivate(self.cpu, lr >> LR_PINTID_SHIFT & LR_PINTID_MASK)
+
+    def _count_eoi(self) -> None:
+        """EOIcount: the guest ended an interrupt that is in no list register; EL2 has to find it."""
+        count = (self.hcr >> HCR_EOICOUNT_SHIFT) + 1 & HCR_EOICOUNT_MASK
+        self.hcr = self.hcr & ~(HCR_EOICOUNT_MASK << HCR_EOICOUNT_SHIFT) | count << HCR_EOICOUNT_SHIFT
+
+    def _drop_priority(self) -> int:
+        """PriorityDrop: clear the highest active priority and return it, 0xFF if there is none.
+
+        Both groups active at one level is a guest's mistake; group 0 goes first.
+        """
+        priority = self.running_priority()
+        if priority != IDLE_PRIORITY:
+            level = priority >> self._level_shift
+            word, bit = level >> 5, 1 << (level & 31)
+            registers = self.ap0r if self.ap0r[word] & bit else self.ap1r
+            registers[word] &= ~bit
+        return priority
+
+    # Control registers, which are views of ICH_VMCR_EL2 ---------------------------------------------------------
+
+    def _set_vmcr(self, value: int) -> None:
+        """Store ICH_VMCR_EL2: binary points are raised to their minimum; VFIQEn is RES1, VAckCtl RES0 (SRE = 1)."""
+        bpr0 = max(value >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, self._min_bpr0)
+        bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr0 + 1)
+        pmr = value >> VMCR_VPMR_SHIFT & self._priority_mask
+        self.vmcr = (
+            value & VMCR_FLAGS | VMCR_VFIQEN
+            | bpr0 << VMCR_VBPR0_SHIFT | bpr1 << VMCR_VBPR1_SHIFT | pmr << VMCR_VPMR_SHIFT
+        )
+        # Group priority: group 0 drops BPR0 + 1 low bits, group 1 drops BPR1, which is biased by one (IHI 0069 4.8.5).
+        self._mask0 = 0xFF << bpr0 + 1 & 0xFF
+        self._mask1 = self._mask0 if value & VMCR_VCBPR else 0xFF << bpr1 & 0xFF
+
+    def _put_field(self, shift: int, mask: int, value: int) -> None:
+        self._set_vmcr(self.vmcr & ~(mask << shift) | (value & mask) << shift)
+        self.update()
+
+    def _read_pmr(self) -> int:
+        return self.vmcr >> VMCR_VPMR_SHIFT
+
+    def _write_pmr(self, value: int) -> None:
+        self._put_field(VMCR_VPMR_SHIFT, 0xFF, value)
+
+    def _read_bpr(self, group: int) -> int:
+        bpr0 = self.vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK
+        if not group:
+            return bpr0
+        return min(bpr0 + 1, 7) if self.vmcr & VMCR_VCBPR else self.vmcr >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK
+
+    def _write_bpr(self, group: int, value: int) -> None:
+        if not group:
+            self._put_field(VMCR_VBPR0_SHIFT, VMCR_BPR_MASK, value)
+        elif not self.vmcr & VMCR_VCBPR:
+            self._put_field(VMCR_VBPR1_SHIFT, VMCR_BPR_MASK, value)
+
+    def _read_igrpen(self, group: int) -> int:
+        return self.vmcr >> group & 1
+
+    def _write_igrpen(self, group: int, value: int) -> None:
+        self._put_field(group, 1, value)
+
+    def _read_ctlr(self) -> int:
+        value = arch.CTLR_A3V | self.prebits - 1 << arch.CTLR_PRIBITS_SHIFT
+        value |= arch.CTLR_CBPR if self.vmcr & VMCR_VCBPR else 0
+        return value | (arch.CTLR_EOIMODE if self.vmcr & VMCR_VEOIM else 0)
+
+    def _write_ctlr(self, value: int) -> None:
+        vmcr = self.vmcr & ~(VMCR_VCBPR | VMCR_VEOIM)
+        vmcr |= (VMCR_VCBPR if value & arch.CTLR_CBPR else 0) | (VMCR_VEOIM if value & arch.CTLR_EOIMODE else 0)
+        self._set_vmcr(vmcr)
+        self.update()
+
+    def _read_apr(self, group: int, index: int) -> int:
+        return (self.ap1r if group else self.ap0r)[index]
+
+    def _write_apr(self, group: int, index: int, value: int) -> None:
+        (self.ap1r if group else self.ap0r)[index] = value & _WORD
+        self.update()
+
+    # State ----------------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, object]]:
+        """The list registers in use, as plain data for a table."""
+        return [
+            {"cpu": self.cpu, "lr": n, "value": lr, **arch.ListRegister.decode(lr)._asdict()}
+            for n, lr in enumerate(self.lr)
+            if lr
+        ]
+
+    def state(self) -> dict[str, object]:
+        return {
+            "version": 1, "hcr": self.hcr, "vmcr": self.vmcr, "lr": list(self.lr),
+            "ap0r": list(self.ap0r), "ap1r": list(self.ap1r),
+        }
+
+    def load(self, state: dict[str, object]) -> None:
+        """Restore `state` of an interface of the same shape; outputs that differ are reported."""
+        hcr, vmcr = state["hcr"], state["vmcr"]
+        lr, ap0r, ap1r = state["lr"], state["ap0r"], state["ap1r"]
+        assert isinstance(hcr, int) and isinstance(vmcr, int)
+        assert isinstance(lr, list) and isinstance(ap0r, list) and isinstance(ap1r, list)
+        if len(lr) != len(self.lr) or len(ap0r) != len(self.ap0r):
+            raise ValueError("saved state is of a virtual CPU interface of another shape")
+        self.hcr, self.lr[:], self.ap0r[:], self.ap1r[:] = hcr, lr, ap0r, ap1r
+        self._set_vmcr(vmcr)
+        self.update()
+
+
+# Bindings ---------------------------------------------------------------------------------------------------------
+
+_FMO, _IMO = 1, 2
+_EITHER = _FMO | _IMO
+
+
+class _IccRow(NamedTuple):
+    """``routed`` says which of FMO and IMO makes it virtual, ``traps`` which ICH_HCR_EL2 bits trap it to EL2."""
+
+    name: str
+    routed: int
+    traps: int
+    read: Callable[[VirtualCpuInterface], int] | None = None
+    write: Callable[[VirtualCpuInterface, int], None] | None = None
+    always_traps: bool = False
+    number: int = 0  # of an active-priority register: those beyond the implemented ones are UNDEFINED
+
+
+def _nothing(vif: VirtualCpuInterface, value: int) -> None:
+    """A register whose writable bits are all RAO/WI, or that traps before it gets here."""
+
+
+def _common_rows() -> list[_IccRow]:
+    """Registers of both groups; IHI 0069 6.1.2 says which routing bit makes each of them virtual."""
+    v = VirtualCpuInterface
+    return [
+        _IccRow("ICC_PMR_EL1", _EITHER, arch.HCR_TC, v._read_pmr, v._write_pmr),
+        _IccRow("ICC_RPR_EL1", _EITHER, arch.HCR_TC, v.running_priority),
+        _IccRow("ICC_CTLR_EL1", _EITHER, arch.HCR_TC, v._read_ctlr, v._write_ctlr),
+        _IccRow("ICC_DIR_EL1", _EITHER, arch.HCR_TC | arch.HCR_TDIR, None, v._write_dir),
+        _IccRow("ICC_SGI1R_EL1", _EITHER, 0, None, _nothing, always_traps=True),
+        _IccRow("ICC_ASGI1R_EL1", _EITHER, 0, None, _nothing, always_traps=True),
+        _IccRow("ICC_SGI0R_EL1", _EITHER, 0, None, _nothing, always_traps=True),
+        _IccRow("ICC_SRE_EL1", _EITHER, 0, lambda _: arch.SRE_ALL, _nothing),
+    ]
+
+
+def _group_rows(group: int) -> list[_IccRow]:
+    v = VirtualCpuInterface
+    routed, traps = (_IMO, arch.HCR_TALL1) if group else (_FMO, arch.HCR_TALL0)
+
+    def row(
+        name: str,
+        read: Callable[[VirtualCpuInterface], int] | None,
+        write: Callable[[VirtualCpuInterface, int], None] | None,
+    ) -> _IccRow:
+        return _IccRow(f"ICC_{name}_EL1", routed, traps, read, write)
+
+    rows = [
+        row(f"IAR{group}", lambda s: v._read_iar(s, group), None),
+        row(f"EOIR{group}", None, lambda s, value: v._write_eoir(s, group, value)),
+        row(f"HPPIR{group}", lambda s: v._read_hppir(s, group), None),
+        row(f"BPR{group}", lambda s: v._read_bpr(s, group), lambda s, value: v._write_bpr(s, group, value)),
+        row(f"IGRPEN{group}", lambda s: v._read_igrpen(s, group), lambda s, value: v._write_igrpen(s, group, value)),
+    ]
+    return rows + [_apr_row(group, n, routed, traps) for n in range(4)]
+
+
+def _apr_row(group: int, n: int, routed: int, traps: int) -> _IccRow:
+    v = VirtualCpuInterface
+    return _IccRow(
+        f"ICC_AP{group}R{n}_EL1", routed, traps,
+        lambda s: v._read_apr(s, group, n), lambda s, value: v._write_apr(s, group, n, value), number=n,
+    )
+
+
+ICC_BINDINGS: tuple[_IccRow, ...] = (*_common_rows(), *_group_rows(0), *_group_rows(1))
+_ICC: dict[int, _IccRow] = {ICC_REGISTERS[row.name]: row for row in ICC_BINDINGS}
+
+
+def _ich_key(name: str) -> tuple[str, int]:
+    """ICH_LR3_EL2 is ("lr", 3): the attribute that holds it and the index in it."""
+    stem = name[len("ICH_"):-len("_EL2")].lower()
+    for family in ("ap0r", "ap1r", "lr"):
+        if stem.startswith(family) and stem[len(family):].isdigit():
+            return family, int(stem[len(family):])
+    return stem, 0
+
+
+_ICH: dict[int, tuple[str, int]] = {encoding: _ich_key(name) for name, encoding in ICH_REGISTERS.items()}

@@ -1,0 +1,273 @@
+"""A physical CPU: EL2 registers, comparators, virtual CPU interface; it runs the context that is bound to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.timer import CNTHCTL_EL2, CNTVOFF_EL2
+from armvirt.events import EventBus, ExceptionEntry, Stamp
+from armvirt.hw.clock import Clock
+from armvirt.hw.context import Context
+from armvirt.hw.engine import Action, Leave
+from armvirt.hw.engine.state import EventRecord
+from armvirt.hw.exit import ExitKind, SyncExit
+from armvirt.hw.gic import PhysicalGic
+from armvirt.hw.ich import IccAction, VirtualCpuInterface
+from armvirt.hw.timer import GenericTimer
+
+HCR_EL2, MDCR_EL2 = sysreg(3, 4, 1, 1, 0), sysreg(3, 4, 1, 1, 1)
+VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
+HCR_IMO, HCR_FMO, HCR_TPU = 1 << 4, 1 << 3, 1 << 24
+PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER = 25, 27, 30
+NEVER = (1 << 64) - 1
+HLT_SEMIHOSTING = 0xD45E0000
+EC_UNKNOWN_IL, EC_SYSREG_IL = 1 << 25, 0x18 << 26 | 1 << 25
+WHAT_NAMES = ("sync", "irq", "fiq")
+
+OnExit = Callable[[SyncExit], int]
+
+
+class Pe:
+    """One physical CPU.
+
+    ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the handler of
+    synchronous exits answers STOP. Times are ns of virtual time.
+    """
+
+    def __init__(
+        self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1
+    ) -> None:
+        self.index, self.clock, self.gic, self.bus, self.ns_per_insn = index, clock, gic, bus, ns_per_insn
+        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus)
+        self.vif = VirtualCpuInterface(index, gic, bus)
+        self.vif.on_change = self._lines_changed
+        self.timer.on_change = self._timer_changed
+        self.context: Context | None = None
+        self.vcpu_id = -1
+        self.on_poll: Callable[[], bool] = lambda: False
+        self._el2: dict[int, int] = {}
+        self._cnthctl = -1
+        self._until = NEVER
+        self._on_exit: OnExit = lambda _: int(Action.STOP)
+        self._running = False
+
+    # -- the bound context --
+
+    def bind(self, context: Context, vcpu_id: int) -> None:
+        """Put a vCPU's context on this CPU: its engine takes over the EL2 registers."""
+        self.context, self.vcpu_id = context, vcpu_id
+        context.engine.silicon = self
+        state = context.engine.state
+        state.frequency, state.counter_start = self.timer.frequency_hz, self.timer.counter.start
+        state.ns_per_insn = self.ns_per_insn
+        state.trace = int(self.bus.active)
+        context.engine.write_system(sysreg(3, 3, 14, 0, 0), self.timer.frequency_hz)
+        for encoding, value in self._el2.items():
+            self._to_engine(encoding, value)
+        self._cnthctl = -1
+        self._timer_changed()
+        self._lines_changed()
+
+    def unbind(self) -> None:
+        self.context, self.vcpu_id = None, -1
+
+    def write_el2(self, encoding: int, value: int) -> None:
+        """Program an EL2 register (packed encoding) of this CPU."""
+        if encoding not in (CNTVOFF_EL2, CNTHCTL_EL2):
+            self._el2[encoding] = value
+        if encoding in (CNTVOFF_EL2, CNTHCTL_EL2):
+            self.timer.set(encoding, value)
+        elif self.context is not None:
+            self._to_engine(encoding, value)
+
+    def read_el2(self, encoding: int) -> int:
+        return self._el2.get(encoding, 0)
+
+    def _to_engine(self, encoding: int, value: int) -> None:
+        assert self.context is not None
+        engine = self.context.engine
+        if encoding == HCR_EL2:
+            # Cache maintenance is trapped for the silicon itself: a core keeps its instruction cache coherent, the
+            # engine has to be told. Without EL2's own TPU such a trap is no exit.
+            engine.state.native_maintenance = int(not value & HCR_TPU)
+            engine.set_hcr(value | HCR_TPU)
+        elif encoding == MDCR_EL2:
+            engine.set_mdcr(value)
+        else:
+            engine.write_system(encoding, value)
+
+    # -- running --
+
+    def run(self, until: int, on_exit: OnExit) -> ExitKind:
+        """Execute to ``until`` ns at most; SYNC exits go to ``on_exit`` and never come back from here."""
+        context = self.context
+        assert context is not None
+        state, clock = context.engine.state, self.clock
+        context.honour()
+        self.timer.update()
+        if self.gic.deliverable(self.index):
+            return ExitKind.IRQ
+        self._until, self._on_exit = until, on_exit
+        state.ns_base, state.count_base, state.wfe = clock.base, state.count, 0
+        base, ns_per_insn = state.count, self.ns_per_insn
+        clock.progress = lambda: (state.count - base) * ns_per_insn
+        clock.on_earlier = self.refresh
+        self._running = True
+        try:
+            why = context.engine.run(self._deadline())
+        finally:
+            self._running = False
+            clock.on_earlier = clock.progress = None
+            clock.base += (state.count - base) * ns_per_insn
+        self.timer.update()
+        return self._kind(why)
+
+    def _kind(self, why: Leave) -> ExitKind:
+        assert self.context is not None
+        state = self.context.engine.state
+        if why == Leave.VECTOR_LOOP:
+            return ExitKind.VECTOR_LOOP
+        if self.gic.deliverable(self.index):
+            return ExitKind.IRQ
+        if state.wfe:
+            state.wfe = 0
+            return ExitKind.WFE
+        if why == Leave.BUDGET:
+            return ExitKind.SPIN if state.spin else ExitKind.BUDGET
+        return ExitKind.STOPPED
+
+    def next_event(self, until: int) -> int:
+        """The ns of the next thing that happens by itself (clock entry, comparator), at most ``until``."""
+        for when in (self.clock.deadline(), self.timer.deadline()):
+            if when is not None and when < until:
+                until = when
+        return until
+
+    def skip_to(self, when: int) -> None:
+        """Let the bound context spin on its instruction until ``when`` ns, without executing it so often."""
+        assert self.context is not None and not self._running
+        count = -(-(when - self.clock.base) // self.ns_per_insn)
+        if count > 0:
+            self.context.engine.state.count += count
+            self.clock.base += count * self.ns_per_insn
+        self.timer.update()
+
+    def _deadline(self) -> int:
+        """The instruction count at which something must be looked at."""
+        assert self.context is not None
+        state = self.context.engine.state
+        until = self.next_event(self._until)
+        if until >= NEVER:
+            return NEVER
+        return state.count_base + max(0, -(-(until - state.ns_base) // self.ns_per_insn))
+
+    def refresh(self) -> None:
+        """A deadline may have moved while the engine runs."""
+        if self._running and self.context is not None:
+            self.context.engine.state.deadline = self._deadline()
+
+    def request_stop(self) -> None:
+        """Leave the engine at the next instruction that may be one (from a callback)."""
+        if self._running and self.context is not None:
+            self.context.engine.state.stop = 1
+
+    # -- wires --
+
+    def _timer_changed(self) -> None:
+        """The engine reads the counters by itself: it has to know their offset and traps."""
+        if self.context is not None:
+            engine = self.context.engine
+            engine.state.cntvoff = self.timer.cntvoff
+            if self.timer.cnthctl != self._cnthctl:
+                self._cnthctl = self.timer.cnthctl
+                engine.write_system(CNTHCTL_EL2, self._cnthctl)
+        self.refresh()
+
+    def _timer_line(self, name: str, level: bool) -> None:
+        self.set_ppi(PPI_VTIMER if name == "vtimer" else PPI_PTIMER, level)
+
+    def set_ppi(self, intid: int, level: bool) -> None:
+        self.gic.set_line(self.index, intid, level)
+        if self.gic.deliverable(self.index):
+            self.request_stop()
+
+    def _lines_changed(self) -> None:
+        if self.context is not None:
+            state = self.context.engine.state
+            state.virq, state.vfiq = int(self.vif.virq), int(self.vif.vfiq)
+        if self.gic.is_pending(self.index, PPI_MAINTENANCE) != self.vif.maintenance:
+            self.set_ppi(PPI_MAINTENANCE, self.vif.maintenance)
+
+    # -- what the engine asks (hw.engine.base.Silicon) --
+
+    def el2_exit(self) -> int:
+        assert self.context is not None
+        s = self.context.engine.state
+        return self._on_exit(SyncExit(s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value))
+
+    def undefined(self) -> int:
+        """MRS/MSR of the GIC CPU interface, which the engine lacks, or HLT."""
+        assert self.context is not None
+        engine = self.context.engine
+        state, insn = engine.state, engine.state.insn
+        if insn & 0xFFE0001F == 0xD4400000:
+            if insn == HLT_SEMIHOSTING:
+                return self._on_exit(SyncExit(EC_UNKNOWN_IL, 0, 0, state.pc, 31, 0, insn))
+            return self._undef()
+        encoding, is_read = insn >> 5 & 0xFFFF, bool(insn & 1 << 21)
+        hcr = self._el2.get(HCR_EL2, 0)
+        el = engine.pstate >> 2 & 3
+        outcome = self.vif.icc_access(
+            encoding, not is_read, state.rt_value, el, bool(hcr & HCR_IMO), bool(hcr & HCR_FMO)
+        )
+        if outcome.action is IccAction.UNDEF:
+            return self._undef()
+        if outcome.action is IccAction.TRAP:
+            return self._on_exit(SyncExit(sysreg_syndrome(encoding, state.rt, is_read), 0, 0, state.pc, state.rt, state.rt_value))
+        if self.gic.deliverable(self.index):
+            state.stop = 1
+        if not is_read:
+            return Action.ADVANCE
+        state.rt_value = outcome.value
+        return Action.WRITE_RT | Action.ADVANCE
+
+    def _undef(self) -> int:
+        assert self.context is not None
+        state = self.context.engine.state
+        state.enter_esr, state.enter_has_far = EC_UNKNOWN_IL, 0
+        return Action.ENTER
+
+    def timer_access(self) -> None:
+        """CNTV_*: not trappable without ECV, so it is the silicon's."""
+        assert self.context is not None
+        state = self.context.engine.state
+        if state.timer_write:
+            self.timer.write(state.timer_encoding, state.value)
+        else:
+            state.value = self.timer.read(state.timer_encoding)
+
+    def poll(self) -> bool:
+        return self.on_poll()
+
+    def entries(self, records: list[EventRecord]) -> None:
+        for r in records:
+            stamp = Stamp(r.ns, r.count, self.vcpu_id, r.elr)
+            self.bus.deliver(stamp, ExceptionEntry(WHAT_NAMES[r.what], r.esr, r.elr, r.target))
+
+    def broadcast(self, encoding: int, value: int) -> None:
+        assert self.context is not None
+        self.context.domain.broadcast(self.context, encoding, value)
+
+    def stamp(self) -> Stamp:
+        """The present moment, for events."""
+        if self.context is None:
+            return Stamp(self.clock.now, 0, -1, 0)
+        engine = self.context.engine
+        return Stamp(self.clock.now, engine.state.count, self.vcpu_id, engine.state.pc if self._running else engine.pc)
+
+
+def sysreg_syndrome(encoding: int, rt: int, is_read: bool) -> int:
+    """ESR_EL2 of a trapped MRS/MSR (EC 0x18; DDI 0487, ISS encoding for trapped MSR, MRS)."""
+    op0, op1, crn, crm, op2 = encoding >> 14 & 3, encoding >> 11 & 7, encoding >> 7 & 15, encoding >> 3 & 15, encoding & 7
+    return EC_SYSREG_IL | op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | int(is_read)

@@ -1,0 +1,148 @@
+"""Stage-2 aborts: memory to map, or MMIO to emulate (arch/arm64/kvm/mmu.c, mmio.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from armvirt.arch import esr as syndrome
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import DFSC
+from armvirt.hw.decode import Access, Element, Form, decode_access
+from armvirt.hw.exit import Action, SyncExit
+from armvirt.hyp.exitinfo import MmioExit
+from armvirt.hyp.mmu import FaultOutcome
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu import Vcpu
+
+ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
+SCTLR_EL1 = sysreg(3, 0, 1, 0, 0)
+SCTLR_E0E, SCTLR_EE = 1 << 24, 1 << 25
+MASK64 = (1 << 64) - 1
+
+
+def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> Action:
+    same_el = vcpu.context.pstate >> 2 & 3 == 1
+    return vcpu.context.inject(syndrome.data_abort(dfsc, bool(exit.esr & WNR), same_el), exit.far)
+
+
+def instruction(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """A fetch: map the page, or an external abort where there is none."""
+    outcome = vcpu.vm.mmu.abort(exit, True)
+    if outcome is FaultOutcome.MAPPED:
+        return Action.RETRY
+    same_el = vcpu.context.pstate >> 2 & 3 == 1
+    return vcpu.context.inject(syndrome.instruction_abort(DFSC.EXTERNAL, same_el), exit.far)
+
+
+def data(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """A load, a store, or a stage-1 walk."""
+    outcome = vcpu.vm.mmu.abort(exit, False)
+    if outcome is FaultOutcome.MAPPED:
+        return Action.RETRY
+    if outcome is FaultOutcome.MMIO:
+        return by_syndrome(vcpu, exit) if exit.esr & ISV else by_instruction(vcpu, exit)
+    if outcome is FaultOutcome.SKIP:
+        return Action.ADVANCE
+    return inject_data_abort(vcpu, exit, DFSC.EXTERNAL_ON_WALK)
+
+
+def big_endian(vcpu: Vcpu) -> bool:
+    """The guest's data endianness at its present exception level."""
+    bit = SCTLR_EE if vcpu.context.pstate >> 2 & 3 else SCTLR_E0E
+    return bool(vcpu.context.system(SCTLR_EL1) & bit)
+
+
+def swap(vcpu: Vcpu, value: int, size: int) -> int:
+    """Between register and bus: the bytes in memory order, read as little-endian."""
+    if size > 1 and big_endian(vcpu):
+        return int.from_bytes(value.to_bytes(size, "big"), "little")
+    return value
+
+
+def by_syndrome(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """The syndrome describes the access (ISV = 1): one general register, no writeback."""
+    esr = exit.esr
+    size = 1 << (esr >> 22 & 3)
+    if esr & WNR:
+        value = swap(vcpu, exit.rt_value & (1 << size * 8) - 1, size)
+        mmio = vcpu.mmio(MmioExit(exit.ipa, size, True, value))
+        return vcpu.mmio_done(exit, mmio, Action.ADVANCE)
+    mmio = vcpu.mmio(MmioExit(exit.ipa, size, False))
+    value = extend(swap(vcpu, mmio.data & (1 << size * 8) - 1, size), size, bool(esr & SSE), bool(esr & SF))
+    if exit.rt == 31:
+        return vcpu.mmio_done(exit, mmio, Action.ADVANCE)
+    return vcpu.mmio_done(exit, mmio, vcpu.context.answer(value))
+
+
+def extend(value: int, size: int, signed: bool, wide: bool) -> int:
+    """Sign-extend first, then cut to 32 bits for a W register (kvm_handle_mmio_return)."""
+    if signed and size < 8 and value >> (size * 8 - 1) & 1:
+        value |= MASK64 << size * 8 & MASK64
+    return value if wide else value & 0xFFFFFFFF
+
+
+def by_instruction(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """ISV = 0: the instruction says what it does. KVM exits with KVM_EXIT_ARM_NISV or fails here.
+
+    Exclusives and atomics to a device: unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA: alignment fault. An
+    instruction that we do not know: external abort, as from a bus that refuses it.
+    """
+    access = decode_access(vcpu.context.engine.fetch(exit.pc))
+    if access.form is not Form.PLAIN:
+        code = {Form.EXCLUSIVE: DFSC.EXCLUSIVE, Form.ZVA: DFSC.ALIGNMENT}.get(access.form, DFSC.EXTERNAL)
+        return inject_data_abort(vcpu, exit, code)
+    if (exit.ipa & 0xFFF) + sum(e.size for e in access.elements) > 0x1000:
+        return inject_data_abort(vcpu, exit, DFSC.ALIGNMENT)  # device memory, across a page: never aligned
+    done = MmioExit(exit.ipa, 0, access.is_write)
+    loaded = []
+    for element in access.elements:
+        for part in _parts(element):
+            done = _transfer(vcpu, exit, access, part, loaded)
+            if done.abort:
+                return vcpu.mmio_done(exit, done, Action.ADVANCE)
+    _write_registers(vcpu, access, loaded)
+    return Action.ADVANCE | vcpu.take_stop()
+
+
+def _parts(element: Element) -> tuple[Element, ...]:
+    """A bus transfer is at most 8 bytes: a Q register takes two."""
+    if element.size <= 8:
+        return (element,)
+    low = element._replace(size=8)
+    return (low, low._replace(offset=element.offset + 8, register=element.register | 1 << 8))
+
+
+def _transfer(vcpu: Vcpu, exit: SyncExit, access: Access, part: Element, loaded: list[tuple[Element, int]]) -> MmioExit:
+    mmio = MmioExit(exit.ipa + part.offset, part.size, access.is_write)
+    if access.is_write:
+        mmio.data = swap(vcpu, _register(vcpu, part) & (1 << part.size * 8) - 1, part.size)
+    mmio = vcpu.mmio(mmio)
+    if not access.is_write:
+        loaded.append((part, swap(vcpu, mmio.data & (1 << part.size * 8) - 1, part.size)))
+    return mmio
+
+
+def _register(vcpu: Vcpu, part: Element) -> int:
+    if not part.simd:
+        return vcpu.context.x(part.register)
+    value = vcpu.context.engine.q(part.register & 31)
+    return value >> 64 if part.register >> 8 else value
+
+
+def _write_registers(vcpu: Vcpu, access: Access, loaded: list[tuple[Element, int]]) -> None:
+    """Destinations and writeback, only once every transfer has succeeded."""
+    engine = vcpu.context.engine
+    for part, value in loaded:
+        if not part.simd:
+            engine.set_x(part.register, extend(value, part.size, part.signed, part.wide))
+        elif part.register >> 8:
+            engine.set_q(part.register & 31, engine.q(part.register & 31) & MASK64 | value << 64)
+        else:
+            engine.set_q(part.register & 31, value)
+    if access.writeback is not None:
+        register, offset = access.writeback
+        if register == 31:
+            engine.sp = engine.sp + offset & MASK64
+        else:
+            engine.set_x(register, engine.x(register) + offset & MASK64)

@@ -1,0 +1,47 @@
+"""Exits that EL2 does not finish: what ``struct kvm_run`` carries, as typed objects (uapi/linux/kvm.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class MmioExit:
+    """KVM_EXIT_MMIO. ``data`` is the value as the device sees it, ``size`` bytes; the VMM sets it for a read.
+
+    ``abort`` set by the VMM gives the guest a synchronous external abort instead: nobody answers at this address.
+    """
+
+    phys_addr: int
+    size: int
+    is_write: bool
+    data: int = 0
+    abort: bool = False
+
+
+@dataclass
+class SystemEventExit:
+    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset; flags as in uapi."""
+
+    kind: str
+    flags: int = 0
+
+
+@dataclass
+class SemihostingExit:
+    """HLT #0xF000 where the VM has semihosting: operation in x0, parameter block in x1; the VMM sets ``result``."""
+
+    operation: int
+    parameter: int
+    result: int = 0
+
+
+@dataclass
+class StuckExit:
+    """The guest cannot go on: ``cause`` is one sentence; ``pc`` the instruction."""
+
+    cause: str
+    pc: int
+
+
+Exit = MmioExit | SystemEventExit | SemihostingExit | StuckExit

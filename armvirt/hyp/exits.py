@@ -1,0 +1,66 @@
+"""One table from ESR_EL2.EC to handler (arch/arm64/kvm/handle_exit.c), with a default entry.
+
+A handler gets the vCPU and the exit, and answers what the silicon does next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
+from armvirt.hw.exit import Action, SyncExit
+from armvirt.hyp import abort, sysregs
+from armvirt.hyp.exitinfo import SemihostingExit
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu import Vcpu
+
+Handler = Callable[["Vcpu", SyncExit], Action]
+
+
+def unknown(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """Nothing we know: UNDEFINED, as handle_exit's kvm_handle_unknown_ec."""
+    return vcpu.context.inject(undefined())
+
+
+def halt(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """EC 0: HLT #0xF000 is a semihosting call where the VM has it; everything else is UNDEFINED."""
+    if not (exit.insn and vcpu.vm.semihosting):
+        return unknown(vcpu, exit)
+    context = vcpu.context
+    call = SemihostingExit(context.x(0) & 0xFFFFFFFF, context.x(1))
+    stop = vcpu.to_vmm(call)
+    context.set_x(0, call.result)
+    return Action.ADVANCE | stop
+
+
+def wfx(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """WFI blocks until an interrupt can be delivered, then retires; WFE does not trap in the engine."""
+    if decode_wfx(exit.esr).kind is WfxKind.WFI and not vcpu.runnable_interrupt():
+        vcpu.wait()
+        return Action.ADVANCE | Action.STOP
+    return Action.ADVANCE
+
+
+def hypercall(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """HVC #0 is SMCCC; PC is past it already. Another immediate: UNDEFINED, as no hypervisor defines it."""
+    if immediate(exit.esr):
+        return vcpu.context.inject(undefined())
+    return vcpu.smccc_call()
+
+
+HANDLERS: dict[int, Handler] = {
+    EC.UNKNOWN: halt,
+    EC.WFX: wfx,
+    EC.HVC64: hypercall,
+    EC.SMC64: unknown,  # the conduit is HVC: SMC is UNDEFINED without EL3
+    EC.SYSREG: sysregs.handle,
+    EC.IABT_LOWER: abort.instruction,
+    EC.DABT_LOWER: abort.data,
+}
+
+
+def handle(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """Dispatch one synchronous exit."""
+    return HANDLERS.get(exit.esr >> 26, unknown)(vcpu, exit)

@@ -1,0 +1,164 @@
+"""The host: one clock, physical CPUs, and the loop that gives them to vCPUs.
+
+Thin: one physical CPU. The loop runs in one thread and is deterministic: a stop at any time only splits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+from armvirt.events import EventBus, Stamp
+from armvirt.hw.clock import Clock
+from armvirt.hw.context import ShareableDomain
+from armvirt.hw.engine import EngineFactory
+from armvirt.hw.exit import ExitKind
+from armvirt.hw.gic import PhysicalGic
+from armvirt.hw.pe import NEVER, Pe
+from armvirt.hyp.host.sched import QUANTUM_NS, pick_next
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu import Vcpu
+
+DAIF_IF = 0xC0
+HOST_PPIS = (25, 27, 30)
+
+
+class Stop(Enum):
+    """Why `Host.run` came back."""
+
+    UNTIL = "until"  # the given time was reached
+    HANDLER = "handler"  # an exit handler asked for it
+    IDLE = "idle"  # no vCPU can run and nothing is due, ever
+
+
+class Host:
+    """What the host kernel is to KVM. ``frequency_hz`` is CNTFRQ_EL0."""
+
+    def __init__(
+        self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
+        bus: EventBus | None = None,
+    ) -> None:  # fmt: skip
+        self.bus = bus if bus is not None else EventBus()
+        self.clock = Clock()
+        self.domain = ShareableDomain(EngineFactory(engine, cpu))
+        self.gic = PhysicalGic(1)
+        self.pe = Pe(0, self.clock, self.gic, self.bus, frequency_hz)
+        self.bus.stamp = self._stamp
+        for intid in HOST_PPIS:
+            self.gic.enable(0, intid, True)
+        self.vcpus: list[Vcpu] = []
+        self.current: Vcpu | None = None
+        self.quantum_end = 0
+        self._last = -1
+        self._stop = False
+
+    def _stamp(self) -> Stamp:
+        return self.pe.stamp()
+
+    def on_poll(self, function: Callable[[], bool]) -> None:
+        """Called about every 20 ms of host time; a true answer stops the run where it is."""
+
+        def poll() -> bool:
+            self._stop = function() or self._stop
+            return self._stop
+
+        self.pe.on_poll = poll
+
+    def stop(self) -> None:
+        """Make `run` come back after the present exit."""
+        self._stop = True
+        self.pe.request_stop()
+
+    # -- the loop --
+
+    def run(self, until: int = NEVER) -> Stop:
+        """Drive all vCPUs to ``until`` ns of virtual time, a stop, or a state that nothing can change."""
+        self._stop = False
+        clock = self.clock
+        while True:
+            clock.run_due()
+            if self._stop:
+                return Stop.HANDLER
+            if clock.now >= until:
+                return Stop.UNTIL
+            vcpu = self._schedule()
+            if vcpu is None:
+                due = clock.deadline()
+                if due is None:
+                    return Stop.IDLE
+                clock.advance_to(min(due, until))
+            else:
+                self._round(vcpu, until)
+
+    def _schedule(self) -> Vcpu | None:
+        """Keep the current vCPU until its quantum ends, then the next one's turn; switch if it is another."""
+        runnable = [v for v in self.vcpus if v.runnable]
+        current = self.current
+        if current is not None and current in runnable and (len(runnable) == 1 or self.clock.now < self.quantum_end):
+            if current.pe is None:
+                self._switch(current)
+            return current
+        index = pick_next([self.vcpus.index(v) for v in runnable], self._last)
+        if index is None:
+            return None
+        self._last = index
+        self.quantum_end = self.clock.now + QUANTUM_NS
+        if self.vcpus[index] is not current or self.vcpus[index].pe is None:
+            self._switch(self.vcpus[index])
+        return self.vcpus[index]
+
+    def _switch(self, vcpu: Vcpu) -> None:
+        if self.current is not None and self.current.pe is not None:
+            self.current.put()
+        vcpu.load(self.pe)
+        self.current = vcpu
+
+    def _round(self, vcpu: Vcpu, until: int) -> None:
+        """Enter a vCPU once and act on how it came back."""
+        others = any(v is not vcpu and v.runnable for v in self.vcpus)
+        kind = vcpu.enter(min(until, self.quantum_end) if others else until)
+        if vcpu.take_wait() and not self._stop:
+            if not vcpu.runnable_interrupt():
+                vcpu.block()
+            return
+        if not vcpu.runnable:
+            if vcpu.pe is not None:
+                vcpu.put()
+        elif kind is ExitKind.WFE:
+            self._wait_for_event(vcpu, others)
+        elif kind is ExitKind.SPIN:
+            self._spin(vcpu, others, until)
+        elif kind is ExitKind.VECTOR_LOOP:
+            self._stop = True
+            vcpu.stuck("faults in its exception vectors again and again")
+
+    def _wait_for_event(self, vcpu: Vcpu, others: bool) -> None:
+        """WFE: it may always complete; give way to others, and sleep where only an event of the SoC can wake."""
+        if others:
+            self.quantum_end = self.clock.now
+        elif not vcpu.event_stream:
+            due = self.pe.next_event(NEVER)
+            if due == NEVER:
+                self._stop = True
+                vcpu.stuck("waits for an event (WFE) that nothing will send")
+            elif due > self.clock.now:
+                vcpu.block_for_event(due)
+
+    def _spin(self, vcpu: Vcpu, others: bool, until: int) -> None:
+        """A branch to itself: skip to what can interrupt it, or say that nothing can."""
+        if others:
+            self.pe.skip_to(min(until, self.quantum_end))
+            return
+        due = self.pe.next_event(NEVER)
+        masked = vcpu.context.pstate & DAIF_IF == DAIF_IF
+        if due == NEVER or (masked and not self._others_can_wake(vcpu)):
+            self._stop = True
+            vcpu.stuck("branches to itself " + ("with interrupts masked" if masked else "and no interrupt will come"))
+        else:
+            self.pe.skip_to(min(until, due))
+
+    def _others_can_wake(self, vcpu: Vcpu) -> bool:
+        return any(v is not vcpu and v.power.value == "blocked" for v in self.vcpus)

@@ -1,0 +1,205 @@
+"""The KVM API in Pythonic form: Kvm, Vm, Vcpu, Device. The only door between a VMM and the hypervisor.
+
+Names and semantics follow the ioctls (Documentation/virt/kvm/api.rst); errors are `KvmError` with the errno's name.
+The classes are public: a VMM, or a KVM selftest, can be written against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+from armvirt.errors import KvmError
+from armvirt.events import EventBus, GicAccess, VgicInject
+from armvirt.hw.clock import Clock
+from armvirt.hyp.arch_timer import ONE_REGS, ArchTimerVmData
+from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
+from armvirt.hyp.host.host import Host, Stop
+from armvirt.hyp.mmu import MEM_READONLY, HostMemory, MemorySlot, Mmu
+from armvirt.hyp.psci import SmcccHost
+from armvirt.hyp.reset import Start
+from armvirt.hyp.smccc import Smccc
+from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
+from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.device import VgicDevice
+
+__all__ = [
+    "MEM_READONLY", "Clock", "Exit", "ExitHandler", "HostMemory", "Kvm", "KvmError", "MmioExit", "SemihostingExit",
+    "Start", "Stop", "StuckExit", "SystemEventExit", "Vcpu", "VgicDevice", "Vm",
+]  # fmt: skip
+
+ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
+ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
+DEVICE_TYPES = ("arm-vgic-v3",)
+
+
+class Kvm:
+    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable."""
+
+    def __init__(
+        self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
+        bus: EventBus | None = None,
+    ) -> None:  # fmt: skip
+        self.host = Host(engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus)
+        self._vms = 0
+
+    def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
+        """KVM_CREATE_VM. CNTVOFF is set so that the guest's virtual count starts at ``virtual_start`` ticks."""
+        self._vms += 1
+        return Vm(self.host, self._vms - 1, virtual_start, trng_seed)
+
+
+class Vm(SmcccHost):
+    """A virtual machine."""
+
+    def __init__(self, host: Host, vm_id: int, virtual_start: int, trng_seed: int) -> None:
+        self.host, self.id = host, vm_id
+        self.mmu = Mmu(host.domain)
+        self.timer_data = ArchTimerVmData(host.pe.timer.counter, virtual_start)
+        self.vgic: Vgic | None = None
+        self.smccc = Smccc(self, trng_seed, host.bus)
+        self.semihosting = False
+        self._vcpus: dict[int, Vcpu] = {}
+        self._frames: list[tuple[int, int, str, object]] = []
+
+    # -- memory --
+
+    def set_user_memory_region(self, slot: int, guest_phys_addr: int, memory: HostMemory | None, flags: int = 0) -> None:
+        """KVM_SET_USER_MEMORY_REGION; None deletes the slot. Errors as `Mmu.set_slot`."""
+        region = None if memory is None else MemorySlot(slot, flags, guest_phys_addr, memory)
+        self.mmu.set_slot(region, slot)
+
+    def read_memory(self, ipa: int, size: int) -> bytes:
+        return self.mmu.read(ipa, size)
+
+    def write_memory(self, ipa: int, data: bytes) -> None:
+        self.mmu.write(ipa, data)
+
+    # -- vCPUs --
+
+    def create_vcpu(self, vcpu_id: int) -> Vcpu:
+        """KVM_CREATE_VCPU; EEXIST for an id that is taken. The vCPU is off until `Vcpu.init`."""
+        if vcpu_id in self._vcpus:
+            raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
+        vcpu = Vcpu(self, vcpu_id)
+        self._vcpus[vcpu_id] = vcpu
+        self.host.vcpus.append(vcpu)
+        if self.vgic is not None:
+            self.vgic.add_vcpu(vcpu_id, vcpu.mpidr)
+        return vcpu
+
+    @property
+    def vcpus(self) -> Iterable[Vcpu]:
+        return self._vcpus.values()
+
+    def vcpu(self, vcpu_id: int) -> Vcpu:
+        return self._vcpus[vcpu_id]
+
+    # -- interrupts --
+
+    def create_device(self, kind: str) -> VgicDevice:
+        """KVM_CREATE_DEVICE: ``arm-vgic-v3``. ENODEV for another kind, EEXIST for a second one."""
+        if kind not in DEVICE_TYPES:
+            raise KvmError("ENODEV", f"no device {kind!r}; there is {', '.join(DEVICE_TYPES)}")
+        if self.vgic is not None:
+            raise KvmError("EEXIST", "this VM has an interrupt controller")
+        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active)
+        self.vgic.before_access = self._fold_loaded
+        for vcpu in self._vcpus.values():
+            self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
+        return VgicDevice(self.vgic)
+
+    def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
+        """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a GIC."""
+        if self.vgic is None:
+            raise KvmError("ENXIO", "this VM has no interrupt controller")
+        self.vgic.inject(vcpu_id, intid, level)
+
+    def enable_timers(self) -> None:
+        """Map the timers' PPIs, as KVM does at the first run; the GIC must be initialised (EBUSY)."""
+        for vcpu in self._vcpus.values():
+            vcpu.timer.enable()
+
+    def vgic_of(self) -> Vgic:
+        assert self.vgic is not None
+        return self.vgic
+
+    def _kick(self, vcpu_id: int) -> None:
+        self._vcpus[vcpu_id].wake()
+
+    def _set_phys_active(self, vcpu_id: int, intid: int, active: bool) -> None:
+        pe = self._vcpus[vcpu_id].pe
+        if pe is not None:
+            pe.gic.set_active(pe.index, intid, active)
+
+    def _fold_loaded(self) -> None:
+        """List registers hold the truth about interrupts of a loaded vCPU: fold them before it is looked at."""
+        for vcpu in self._vcpus.values():
+            if vcpu.pe is not None:
+                self.vgic_of().sync(vcpu.id, vcpu.pe.vif)
+
+    # TimerVgic: the timers exist before the GIC does
+    def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
+        if self.vgic is not None and self.vgic.initialized:
+            self.vgic.inject(vcpu_id, intid, level, owner)
+
+    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level) -> None:  # type: ignore[no-untyped-def]
+        self.vgic_of().map_phys_irq(vcpu_id, intid, host_intid, get_input_level)
+
+    def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
+        self.vgic_of().set_owner(vcpu_id, intid, owner)
+
+    def is_active(self, vcpu_id: int, intid: int) -> bool:
+        return self.vgic is not None and self.vgic.is_active(vcpu_id, intid)
+
+    def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
+        self.vgic_of().reset_mapped_irq(vcpu_id, intid)
+
+    def gic_access(self, vcpu: Vcpu, mmio: MmioExit) -> bool:
+        """The in-kernel GIC frames; False where the address is none of theirs."""
+        vgic = self.vgic_of()
+        if not self._frames:
+            self._frames = [(base, base + size, frame.name, frame) for base, size, frame in vgic.mmio_frames()]
+        address = mmio.phys_addr
+        for base, end, name, frame in self._frames:
+            if base <= address < end:
+                offset = address - base
+                if mmio.is_write:
+                    frame.write(vcpu.id, offset, mmio.size, mmio.data)  # type: ignore[attr-defined]
+                else:
+                    mmio.data = frame.read(vcpu.id, offset, mmio.size)  # type: ignore[attr-defined]
+                if self.host.bus.active:
+                    self.host.bus.emit(GicAccess(name, offset, mmio.size, mmio.data, int(mmio.is_write)))
+                return True
+        return False
+
+    # -- SmcccHost --
+
+    def vcpu_ids(self) -> Iterable[int]:
+        return self._vcpus.keys()
+
+    def mpidr(self, vcpu_id: int) -> int:
+        return self._vcpus[vcpu_id].mpidr
+
+    def is_on(self, vcpu_id: int) -> bool:
+        return self._vcpus[vcpu_id].power is not Power.OFF
+
+    def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
+        self._vcpus[vcpu_id].start(Start(entry, context_id))
+
+    def cpu_off(self, vcpu_id: int) -> None:
+        self._vcpus[vcpu_id].power_off()
+
+    def cpu_suspend(self, vcpu_id: int) -> None:
+        vcpu = self._vcpus[vcpu_id]
+        if not vcpu.runnable_interrupt():
+            vcpu.wait()
+            vcpu.request_stop()
+
+    def system_event(self, kind: str, flags: int) -> None:
+        caller = self.host.current
+        for vcpu in self._vcpus.values():
+            vcpu.power_off()
+        assert caller is not None
+        caller.to_vmm(SystemEventExit(kind, flags))
+        self.host.stop()

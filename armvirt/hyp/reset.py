@@ -1,0 +1,35 @@
+"""The state of a vCPU after reset (arch/arm64/kvm/reset.c; DDI 0487 D1.8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.sysregs import CONTEXT_REGISTERS
+from armvirt.hw.context import Context
+
+PSTATE_RESET = 0x3C5  # EL1h, DAIF masked
+SCTLR_EL1, SCTLR_RESET = sysreg(3, 0, 1, 0, 0), 0x00C50078  # KVM: RES1 bits (kvm_arm reset_val of SCTLR_EL1)
+SCTLR_EE = 1 << 25
+
+
+class Start(NamedTuple):
+    """Where a vCPU starts: PC, x0, and whether in big-endian (the caller's, for CPU_ON)."""
+
+    entry: int
+    context_id: int
+    big_endian: bool = False
+
+
+def reset(context: Context, start: Start) -> None:
+    """EL1h, interrupts masked, MMU and caches off, every register zero but those of ``start``."""
+    engine = context.engine
+    saved = engine.save()
+    system = {row.name: row.reset for row in CONTEXT_REGISTERS}
+    system["SCTLR_EL1"] = SCTLR_RESET | (SCTLR_EE if start.big_endian else 0)
+    saved.update(
+        x=[start.context_id] + [0] * 30, q=[0] * 32, sp=0, sp_el0=0, sp_el1=0, pc=start.entry, pstate=PSTATE_RESET,
+        fpcr=0, fpsr=0, system=system, exclusive=[(1 << 64) - 1, 0], vector_faults=0, last_vector_elr=0,
+    )  # fmt: skip
+    engine.load(saved)
+    context.event_register = False

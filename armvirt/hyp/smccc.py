@@ -1,0 +1,129 @@
+"""SMCCC 1.1 calls by HVC (Arm DEN 0028; KVM's arch/arm64/kvm/hypercalls.c): one table from function id to handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from armvirt.arch import psci as arch
+from armvirt.arch.psci import MASK64, SmcccFunction, SmcccResult
+from armvirt.events import EventBus, Hypercall
+from armvirt.hyp.psci import CALLS as PSCI_CALLS
+from armvirt.hyp.psci import Args, Psci, SmcccHost
+from armvirt.hyp.trng import Trng
+
+__all__ = ["Result", "Smccc", "SmcccHost"]
+
+#: x0 to x3 after the call, modulo 2**64; None: the caller does not get control back.
+Result = tuple[int, int, int, int] | None
+Handler = Callable[[int, Args], Result]
+
+MIN_ARGS = 3  # a handler may count on x1 to x3
+WORKAROUND_UNAFFECTED = 1  # ARCH_FEATURES of WORKAROUND_1 and _3: this CPU does not need the call
+
+#: The UID of KVM's vendor-specific hypervisor service, x0 to x3.
+VENDOR_UID_WORDS = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
+VENDOR_FEATURE_BITMAP = 1 << 0  # bit 0: the FEATURES call itself; no PTP, which would be the host's wall clock
+
+#: ARCH_FEATURES. An emulator does not speculate, so that the guest needs none of the workarounds.
+_ARCH_FEATURES: dict[int, int] = {
+    SmcccFunction.VERSION: SmcccResult.SUCCESS,
+    SmcccFunction.ARCH_FEATURES: SmcccResult.SUCCESS,
+    SmcccFunction.WORKAROUND_1: WORKAROUND_UNAFFECTED,
+    SmcccFunction.WORKAROUND_2: SmcccResult.NOT_REQUIRED,
+    SmcccFunction.WORKAROUND_3: WORKAROUND_UNAFFECTED,
+}
+
+
+def _x0(value: int) -> Result:
+    return value, 0, 0, 0
+
+
+class Smccc:
+    """The calls that one VM answers.
+
+    ``trng_seed`` fixes the random numbers that the guest gets. Other parts of the hypervisor (stolen time) add their
+    functions with `add`.
+    """
+
+    def __init__(self, vm: SmcccHost, trng_seed: int, bus: EventBus | None = None) -> None:
+        self.psci, self.trng = Psci(vm), Trng(trng_seed)
+        self.bus = bus if bus is not None else EventBus()
+        self._handlers: dict[int, Handler] = {}
+        for function in PSCI_CALLS:
+            self.add(function, self._psci(function))
+        for function, handler in self._services().items():
+            self.add(function, handler)
+
+    def _psci(self, function: int) -> Handler:
+        def handler(vcpu_id: int, args: Args) -> Result:
+            result = self.psci.call(vcpu_id, function, args)
+            return None if result is None else _x0(result)
+
+        return handler
+
+    def _services(self) -> dict[int, Handler]:
+        trng = self.trng
+        return {
+            SmcccFunction.VERSION: lambda vcpu, args: _x0(arch.SMCCC_1_1),
+            SmcccFunction.ARCH_FEATURES: lambda vcpu, args: _x0(self.arch_features(args[0])),
+            # The workarounds are answered although nobody needs them: an unaffected CPU must allow the call.
+            SmcccFunction.WORKAROUND_1: lambda vcpu, args: _x0(SmcccResult.SUCCESS),
+            SmcccFunction.WORKAROUND_3: lambda vcpu, args: _x0(SmcccResult.SUCCESS),
+            SmcccFunction.TRNG_VERSION: lambda vcpu, args: trng.version(),
+            SmcccFunction.TRNG_FEATURES: lambda vcpu, args: trng.features(args[0]),
+            SmcccFunction.TRNG_GET_UUID: lambda vcpu, args: trng.uuid(),
+            SmcccFunction.TRNG_RND32: lambda vcpu, args: trng.random(args[0], 32),
+            SmcccFunction.TRNG_RND64: lambda vcpu, args: trng.random(args[0], 64),
+            SmcccFunction.VENDOR_UID: lambda vcpu, args: VENDOR_UID_WORDS,
+            SmcccFunction.VENDOR_FEATURES: lambda vcpu, args: _x0(VENDOR_FEATURE_BITMAP),
+        }
+
+    def add(self, function: int, handler: Handler) -> None:
+        """Answer ``function`` with ``handler(vcpu_id, args)``; ValueError if somebody does already."""
+        if function in self._handlers:
+            raise ValueError(f"SMCCC function {function:#x} has a handler already")
+        self._handlers[function] = handler
+
+    def arch_features(self, function: int) -> int:
+        """SMCCC_ARCH_FEATURES, also true for functions that `add` brought (stolen time is discovered by it)."""
+        known = _ARCH_FEATURES.get(function)
+        if known is not None:
+            return known
+        added = function in self._handlers and arch.owner(function) == _STANDARD_HYPERVISOR
+        return SmcccResult.SUCCESS if added else SmcccResult.NOT_SUPPORTED
+
+    def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
+        """One HVC: ``function_id`` is w0, ``args`` x1 and on (missing ones are 0). Unknown ids are NOT_SUPPORTED.
+
+        Returns x0 to x3, or None after CPU_OFF and system events: then the caller's registers are left alone.
+        """
+        function = function_id & 0xFFFF_FFFF
+        mask = MASK64 if arch.is_64bit(function) else 0xFFFF_FFFF
+        cut = tuple(value & mask for value in args) + (0,) * (MIN_ARGS - len(args))
+        handler = self._handlers.get(function)
+        result = handler(vcpu_id, cut) if handler is not None else _x0(SmcccResult.NOT_SUPPORTED)
+        masked = None if result is None else _masked(result)
+        if self.bus.active:
+            self.bus.emit(Hypercall(function, cut[:MIN_ARGS], 0 if masked is None else masked[0]))
+        return masked
+
+    def reset(self) -> None:
+        """A reboot keeps the version and goes on with the random stream."""
+        self.psci.reset()
+
+    def state(self) -> dict[str, object]:
+        return {"version": 1, "psci": self.psci.state(), "trng": self.trng.state()}
+
+    def load(self, state: dict[str, object]) -> None:
+        psci, trng = state["psci"], state["trng"]
+        assert isinstance(psci, dict) and isinstance(trng, dict)
+        self.psci.load(psci)
+        self.trng.load(trng)
+
+
+_STANDARD_HYPERVISOR = 5
+
+
+def _masked(words: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    x0, x1, x2, x3 = words
+    return x0 & MASK64, x1 & MASK64, x2 & MASK64, x3 & MASK64

@@ -1,0 +1,73 @@
+"""One table of trapped system registers (arch/arm64/kvm/sys_regs.c): EC 0x18 to handler by encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.arch import timer as t
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import decode_sysreg, undefined
+from armvirt.arch.sysregs import is_id_space
+from armvirt.hw.exit import Action, SyncExit
+from armvirt.hyp import idregs
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu import Vcpu
+
+ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1 = (sysreg(3, 0, 12, 11, n) for n in (5, 6, 7))
+
+
+class Trap(NamedTuple):
+    """``encoding``, direction and value of the trapped access."""
+
+    encoding: int
+    is_write: bool
+    value: int
+
+
+Handler = Callable[["Vcpu", Trap], int | None]
+"""Gives the value that a read returns (0 for a write), or None for UNDEFINED."""
+
+
+def _timer(vcpu: Vcpu, trap: Trap) -> int | None:
+    try:
+        return vcpu.timer.trap(trap.encoding, trap.is_write, trap.value)
+    except KeyError:
+        return None
+
+
+def _sgi(vcpu: Vcpu, trap: Trap) -> int | None:
+    if not trap.is_write:
+        return None
+    vcpu.vm.vgic_of().sgi(vcpu.id, trap.encoding, trap.value)
+    return 0
+
+
+def _ignore(vcpu: Vcpu, trap: Trap) -> int | None:
+    """RAZ/WI."""
+    return 0
+
+
+TABLE: dict[int, Handler] = {
+    **{e: _timer for e in (t.CNTPCT_EL0, t.CNTP_CTL_EL0, t.CNTP_CVAL_EL0, t.CNTP_TVAL_EL0)},
+    **{e: _sgi for e in (ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1)},
+}
+
+
+def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
+    if trap.is_write:
+        return None
+    native = vcpu.context.system(trap.encoding) if trap.encoding in idregs.KNOWN else 0
+    return idregs.visible(trap.encoding, native, vcpu.vm.vgic is not None)
+
+
+def handle(vcpu: Vcpu, exit: SyncExit) -> Action:
+    """kvm_handle_sys_reg: a register without a row is UNDEFINED (PMU, what ID registers say is absent)."""
+    fields = decode_sysreg(exit.esr)
+    trap = Trap(fields.encoding, not fields.is_read, exit.rt_value)
+    handler = TABLE.get(trap.encoding) or (_id_register if is_id_space(trap.encoding) else None)
+    value = handler(vcpu, trap) if handler is not None else None
+    if value is None:
+        return vcpu.context.inject(undefined())
+    return Action.ADVANCE if trap.is_write else vcpu.context.answer(value)

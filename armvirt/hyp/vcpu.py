@@ -1,0 +1,273 @@
+"""A vCPU and its run loop: load, flush, enter, exit, sync, put (arch/arm64/kvm/arm.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from armvirt.arch.encoding import sysreg
+from armvirt.errors import KvmError
+from armvirt.events import Mmio, Schedule
+from armvirt.hw.exit import Action, ExitKind, SyncExit
+from armvirt.hw.pe import HCR_EL2, MDCR_EL2, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
+from armvirt.hyp import exits, idregs, reset
+from armvirt.hyp.abort import inject_data_abort
+from armvirt.arch import stage2
+from armvirt.arch.esr import DFSC
+from armvirt.hyp.arch_timer import ArchTimer
+from armvirt.hyp.exitinfo import Exit, MmioExit, StuckExit
+from armvirt.hyp.reset import Start
+
+if TYPE_CHECKING:
+    from armvirt.hyp.kvm import Vm
+
+VPIDR_EL2, VMPIDR_EL2, MIDR_EL1 = sysreg(3, 4, 0, 0, 0), sysreg(3, 4, 0, 0, 5), sysreg(3, 0, 0, 0, 0)
+CNTKCTL_EL1, CNTKCTL_EVNTEN = sysreg(3, 0, 14, 1, 0), 1 << 2
+
+HCR_VM, HCR_SWIO, HCR_FMO, HCR_IMO, HCR_AMO = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5
+HCR_TWI, HCR_TID3, HCR_TSC, HCR_RW = 1 << 13, 1 << 18, 1 << 19, 1 << 31
+HCR_GUEST_FLAGS = HCR_VM | HCR_SWIO | HCR_FMO | HCR_IMO | HCR_AMO | HCR_TWI | HCR_TID3 | HCR_TSC | HCR_RW
+MDCR_TPM, MDCR_TPMCR = 1 << 6, 1 << 5
+
+ExitHandler = Callable[["Vcpu", Exit], bool | None]
+"""Gets what EL2 does not finish, completes it in place; a true answer stops the host's run."""
+
+
+class Power(Enum):
+    """KVM_MP_STATE: RUNNABLE, STOPPED; and blocked in WFI or WFE."""
+
+    OFF = "off"
+    RUNNABLE = "runnable"
+    BLOCKED = "blocked"
+
+
+class Vcpu:
+    """One virtual CPU. Created by `Vm.create_vcpu`."""
+
+    def __init__(self, vm: Vm, vcpu_id: int) -> None:
+        self.vm, self.id, self.host = vm, vcpu_id, vm.host
+        self.mpidr = idregs.mpidr_of(vcpu_id)
+        self.context = vm.host.domain.create()
+        vm.mmu.attach(self.context)
+        self.context.engine.watch_wfe()
+        self.context.set_system(VMPIDR_EL2, self.mpidr)
+        self.context.set_system(VPIDR_EL2, self.context.system(MIDR_EL1))
+        self.power = Power.OFF
+        self.pe: Pe | None = None
+        self.exit_handler: ExitHandler | None = None
+        self.timer = ArchTimer(
+            vm.timer_data, vcpu_id, vm.host.clock, vm, self._set_phys_active, self.wake, vm.host.bus, f"vm{vm.id}-vcpu{vcpu_id}"
+        )
+        vm.host.clock.register(self._owner, lambda kind: self.wake())
+        self._waiting = False
+        self._stop = False
+
+    @property
+    def _owner(self) -> str:
+        return f"vm{self.vm.id}-vcpu{self.id}-wfe"
+
+    # -- power --
+
+    def init(self, *, power_off: bool = False) -> None:
+        """KVM_ARM_VCPU_INIT: reset to EL1h at 0; ``power_off`` leaves it to PSCI CPU_ON."""
+        self.start(Start(0, 0), run=not power_off)
+
+    def start(self, start: Start, *, run: bool = True) -> None:
+        """Reset to ``start``; the reset is done before the power state changes (kvm_psci_vcpu_on)."""
+        reset.reset(self.context, start)
+        self.timer.vcpu_reset()
+        self._set_power(Power.RUNNABLE if run else Power.OFF)
+
+    def _set_power(self, power: Power) -> None:
+        if power is not self.power and self.host.bus.active:
+            what = {Power.OFF: "off", Power.RUNNABLE: "runnable", Power.BLOCKED: "blocked"}[power]
+            self.host.bus.emit(Schedule(self.id, what))
+        self.power = power
+
+    @property
+    def runnable(self) -> bool:
+        return self.power is Power.RUNNABLE
+
+    def power_off(self) -> None:
+        """CPU_OFF, or a system event: it never runs again until started."""
+        self._set_power(Power.OFF)
+        self.timer.unblocking()
+        self._waiting = False
+        self.request_stop()
+
+    def wake(self) -> None:
+        """kvm_vcpu_wake_up: a blocked vCPU looks again; a running one is kicked out to look at its interrupts."""
+        if self.power is Power.BLOCKED:
+            self._set_power(Power.RUNNABLE)
+
+    # -- load and put --
+
+    def load(self, pe: Pe) -> None:
+        """Bind to a physical CPU (vcpu_load): exclusive monitor, timers, vGIC."""
+        self.pe = pe
+        self.context.clear_exclusive()
+        pe.bind(self.context, self.id)
+        vm = self.vm
+        pe.write_el2(VTCR_EL2, stage2.vtcr(vm.mmu.stage2.shape))
+        pe.write_el2(VTTBR_EL2, vm.mmu.stage2.vttbr)
+        pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR)
+        pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS)
+        if vm.vgic is not None:
+            vm.vgic.load(self.id, pe.vif)
+        self.timer.vcpu_load(pe.timer)
+        if self.host.bus.active:
+            self.host.bus.emit(Schedule(self.id, "load"))
+
+    def put(self) -> None:
+        """vcpu_put."""
+        assert self.pe is not None
+        if self.host.bus.active:
+            self.host.bus.emit(Schedule(self.id, "put"))
+        self.timer.vcpu_put()
+        if self.vm.vgic is not None:
+            self.vm.vgic.put(self.id, self.pe.vif)
+        self.pe.unbind()
+        self.pe = None
+
+    # -- the run loop --
+
+    def enter(self, until: int) -> ExitKind:
+        """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync."""
+        pe = self.pe
+        assert pe is not None
+        self._flush()
+        kind = pe.run(until, self._on_exit)
+        if kind is ExitKind.IRQ:
+            self._host_interrupts()
+        return kind
+
+    def _flush(self) -> None:
+        vgic = self.vm.vgic
+        if vgic is not None and vgic.dirty(self.id):
+            assert self.pe is not None
+            vgic.sync(self.id, self.pe.vif)
+            vgic.flush(self.id, self.pe.vif)
+
+    def _host_interrupts(self) -> None:
+        """The host's interrupt handlers: timer PPIs stay active for the guest, the rest is done here."""
+        pe = self.pe
+        assert pe is not None
+        while pe.gic.deliverable(pe.index):
+            intid = pe.gic.acknowledge(pe.index)
+            if intid == PPI_MAINTENANCE:
+                vgic = self.vm.vgic
+                assert vgic is not None
+                vgic.sync(self.id, pe.vif)
+                vgic.flush(self.id, pe.vif)
+                pe.gic.deactivate(pe.index, intid)
+            else:
+                self.timer.host_irq(intid)
+
+    def _on_exit(self, exit: SyncExit) -> int:
+        action = exits.handle(self, exit)
+        self._flush()
+        return int(action | self.take_stop())
+
+    def request_stop(self) -> None:
+        """Leave the engine after the present exit."""
+        self._stop = True
+        if self.pe is not None:
+            self.pe.request_stop()
+
+    def take_stop(self) -> Action:
+        """STOP if somebody asked for it meanwhile."""
+        stop, self._stop = self._stop, False
+        return Action.STOP if stop else Action.RETRY
+
+    # -- waiting --
+
+    def wait(self) -> None:
+        """WFI: block after this exit."""
+        self._waiting = True
+
+    def runnable_interrupt(self) -> bool:
+        """kvm_arch_vcpu_runnable: is there an interrupt that could be delivered?"""
+        vgic = self.vm.vgic
+        if vgic is None:
+            return self.timer.is_pending()
+        if self.pe is not None:
+            vgic.sync(self.id, self.pe.vif)
+            vgic.flush(self.id, self.pe.vif)
+        return vgic.pending(self.id)
+
+    def take_wait(self) -> bool:
+        waiting, self._waiting = self._waiting, False
+        return waiting
+
+    def block(self) -> None:
+        """kvm_vcpu_block: put, and the background timer takes over."""
+        self.put()
+        self._set_power(Power.BLOCKED)
+        self.timer.blocking()
+
+    def block_for_event(self, when: int) -> None:
+        """WFE with nothing to run beside it: sleep until ``when`` ns, or an earlier wake-up."""
+        self._set_power(Power.BLOCKED)
+        self.host.clock.arm(when, self._owner)
+
+    @property
+    def event_stream(self) -> bool:
+        """Whether the guest has asked the timer to wake WFE."""
+        return bool(self.context.system(CNTKCTL_EL1) & CNTKCTL_EVNTEN)
+
+    # -- exits to the VMM --
+
+    def to_vmm(self, exit: Exit) -> Action:
+        """Hand an exit to the VMM's handler."""
+        if self.exit_handler is None:
+            raise KvmError("ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}")
+        return Action.STOP if self.exit_handler(self, exit) else Action.RETRY
+
+    def mmio(self, mmio: MmioExit) -> MmioExit:
+        """Emulate one device access: in-kernel frames first, then the VMM."""
+        vgic = self.vm.vgic
+        if vgic is not None and self.vm.gic_access(self, mmio):
+            return mmio
+        if self.to_vmm(mmio):
+            self._stop = True
+        if self.host.bus.active and not mmio.abort:
+            self.host.bus.emit(Mmio(mmio.phys_addr, mmio.size, mmio.data, int(mmio.is_write)))
+        return mmio
+
+    def mmio_done(self, exit: SyncExit, mmio: MmioExit, action: Action) -> Action:
+        """Finish with ``action``, or with an external abort where nobody answered."""
+        return inject_data_abort(self, exit, DFSC.EXTERNAL) if mmio.abort else action
+
+    def smccc_call(self) -> Action:
+        """SMCCC over HVC: x0 function, x1-x6 arguments, x0-x3 results; PC is past the HVC already."""
+        context = self.context
+        result = self.vm.smccc.call(self.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
+        if result is not None:
+            for n, value in enumerate(result):
+                context.set_x(n, value)
+        return self.take_stop()
+
+    def stuck(self, cause: str) -> None:
+        """Tell the VMM that this guest cannot go on."""
+        self.to_vmm(StuckExit(cause, self.context.pc))
+
+    def _set_phys_active(self, intid: int, active: bool) -> None:
+        if self.pe is not None:
+            self.pe.gic.set_active(self.pe.index, intid, active)
+
+    # -- state --
+
+    def state(self) -> dict[str, object]:
+        return {
+            "version": 1, "context": self.context.state(), "timer": self.timer.state(),
+            "power": self.power.value, "waiting": self._waiting,
+        }  # fmt: skip
+
+    def load_state(self, state: dict[str, object]) -> None:
+        context, timer = state["context"], state["timer"]
+        assert isinstance(context, dict) and isinstance(timer, dict)
+        self.context.load(context)
+        self.timer.load(timer)
+        self.power = Power(state["power"])
+        self._waiting = bool(state["waiting"])

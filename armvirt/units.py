@@ -1,0 +1,65 @@
+"""Numbers as people write them: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``. Everything is exact, nothing is a float."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from armvirt.errors import UserError
+
+_NUMBER = re.compile(r"(?P<sign>-?)(?P<digits>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)", re.ASCII)
+_LONGEST = 40
+_SI = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "": 10**9, "m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+U64 = (1 << 64) - 1
+LONGEST_TIME = 1 << 62  # ns; far beyond any run, small enough to add to the clock
+
+
+def parse_count(text: str, low: int = 0, high: int = U64, *, what: str = "number") -> int:
+    """A whole number: ``1500``, ``0x5dc``, ``1.5k``, ``10M`` (k, M, G, T count thousands), within ``low..high``."""
+    return _bounded(text, _parse(text, _SI, what, "for example 1000, 0x3e8 or 1k"), low, high, what)
+
+
+def parse_frequency(text: str) -> int:
+    """A frequency in Hz: ``62500000``, ``62.5MHz``, ``24M``, ``1GHz``; CNTFRQ_EL0 holds 32 bits."""
+    bare = text.strip()
+    bare = bare[:-2] if bare[-2:].lower() == "hz" else bare
+    value = _parse(bare, _SI, "frequency", "for example 62.5MHz")
+    return _bounded(text, value, 1, (1 << 32) - 1, "frequency", " Hz")
+
+
+def parse_time(text: str) -> int:
+    """A span of time in ns: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``; without a unit: seconds."""
+    value = _parse(text, _TIME, "time", "for example 10ms or 2s")
+    return _bounded(text, value, 1, LONGEST_TIME, "time", " ns")
+
+
+def parse_address(text: str) -> int:
+    """A physical address below 2^48."""
+    return parse_count(text, 0, (1 << 48) - 1, what="address")
+
+
+def _parse(text: str, units: dict[str, int], what: str, example: str) -> Fraction:
+    compact = text.strip().replace("_", "")
+    match = _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
+    if match is None or match["unit"] not in units:
+        raise UserError(f"{text[:_LONGEST]!r} is not a {what}; write {example}")
+    digits = match["digits"]
+    number = Fraction(int(digits, 16)) if digits[:2] in ("0x", "0X") else Fraction(digits)
+    return number * units[match["unit"]] * (-1 if match["sign"] else 1)
+
+
+def _bounded(text: str, value: Fraction, low: int, high: int, what: str, unit: str = "") -> int:
+    if value.denominator != 1:
+        raise UserError(f"{what} {text.strip()} is not a whole number{' of' + unit if unit else ''}")
+    if not low <= value <= high:
+        raise UserError(f"{what} {text.strip()} is outside {low}..{high}{unit}")
+    return int(value)
+
+
+def human_time(ns: int) -> str:
+    """``ns`` for people, four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
+    for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
+        if abs(ns) >= scale:
+            return f"{ns / scale:.4g} {unit}"
+    return f"{ns} ns"

@@ -1,0 +1,84 @@
+"""Encodings and decoders against GNU as, an oracle that shares nothing with the tables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from armvirt.arch import insn
+from armvirt.arch.insn import Insn, Op
+from armvirt.arch.sysregs import SYSREGS
+
+AS, OBJCOPY = "aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy"
+
+#: Registers that are younger than the assembler of Debian 12.
+YOUNG = {
+    "ID_PFR2_EL1", "ID_AA64PFR2_EL1", "ID_AA64ZFR0_EL1", "ID_AA64SMFR0_EL1", "ID_AA64FPFR0_EL1", "ID_AA64DFR2_EL1",
+    "ID_AA64ISAR3_EL1", "ID_AA64MMFR3_EL1", "ID_AA64MMFR4_EL1",
+}
+
+INSTRUCTIONS: dict[str, Insn] = {
+    "nop": Insn(Op.NOP, 0),
+    "yield": Insn(Op.YIELD, 0),
+    "wfe": Insn(Op.WFE, 0),
+    "wfi": Insn(Op.WFI, 0),
+    "sev": Insn(Op.SEV, 0),
+    "sevl": Insn(Op.SEVL, 0),
+    "clrex": Insn(Op.CLREX, 15),
+    "dsb ish": Insn(Op.DSB, 11),
+    "dmb ishld": Insn(Op.DMB, 9),
+    "isb": Insn(Op.ISB, 15),
+    "svc #5": Insn(Op.SVC, 5),
+    "hvc #0x1234": Insn(Op.HVC, 0x1234),
+    "smc #0xffff": Insn(Op.SMC, 0xFFFF),
+    "brk #0x800": Insn(Op.BRK, 0x800),
+    "hlt #0xf000": Insn(Op.HLT, 0xF000),
+    "eret": Insn(Op.ERET, 0),
+    "msr daifset, #2": Insn(Op.MSR_DAIFSET, 2),
+    "msr daifclr, #15": Insn(Op.MSR_DAIFCLR, 15),
+    "msr spsel, #1": Insn(Op.MSR_SPSEL, 1),
+}
+
+
+def assemble(lines: list[str], folder: Path) -> list[int]:
+    """The instruction words of ``lines``, one each."""
+    if shutil.which(AS) is None:
+        (pytest.fail if os.environ.get("ARMVIRT_CI") else pytest.skip)(f"{AS} is not installed")
+    source, elf, binary = folder / "a.s", folder / "a.o", folder / "a.bin"
+    source.write_text("\n".join([".arch armv8.2-a+profile", *lines, ""]))
+    subprocess.run([AS, "-o", elf, source], check=True)
+    subprocess.run([OBJCOPY, "-O", "binary", "-j", ".text", elf, binary], check=True)
+    data = binary.read_bytes()
+    words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
+    assert len(words) == len(lines)
+    return words
+
+
+def test_decoder(tmp_path: Path) -> None:
+    words = assemble(list(INSTRUCTIONS), tmp_path)
+    assert {text: insn.decode(word) for text, word in zip(INSTRUCTIONS, words, strict=True)} == INSTRUCTIONS
+
+
+def test_every_system_register(tmp_path: Path) -> None:
+    rows = [row for row in SYSREGS if row.name not in YOUNG and not row.name.startswith("s3_")]
+    lines = [f"msr {row.name}, x7" if row.access == "wo" else f"mrs x7, {row.name}" for row in rows]
+    for row, word in zip(rows, assemble(lines, tmp_path), strict=True):
+        access = insn.is_msr_mrs(word)
+        assert access == (row.encoding, row.access != "wo", 7), row.name
+        assert (insn.mrs if row.access != "wo" else insn.msr)(row.encoding, 7) == word, row.name
+
+
+def _without_register(row: insn.SysOp) -> bool:
+    return row.kind in ("TLBI", "IC") and row.scope is insn.Scope.ALL
+
+
+def test_every_system_operation(tmp_path: Path) -> None:
+    rows = insn.SYS_OPERATIONS
+    lines = [row.name.lower() if _without_register(row) else f"{row.name.lower()}, x3" for row in rows]
+    for row, word in zip(rows, assemble(lines, tmp_path), strict=True):
+        assert insn.is_sys(word) == (row.encoding, False, 31 if _without_register(row) else 3), row.name
+        assert insn.is_msr_mrs(word) is None

@@ -1,0 +1,36 @@
+"""Shared fixtures. In CI (ARMVIRT_CI=1) a test may not skip because a tool or a fetched guest is missing: it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FETCHED = ROOT / ".cache" / "guests"
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip on a developer's machine, fail in CI."""
+    if os.environ.get("ARMVIRT_CI") == "1":
+        pytest.fail(f"in CI this must be there: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def require_tool(name: str) -> str:
+    """The path of a program that the test needs (for example ``dtc``)."""
+    path = shutil.which(name)
+    if path is None:
+        skip_or_fail(f"{name} is not installed")
+    return path
+
+
+def require_guest(name: str) -> Path:
+    """A real guest that `make guests` fetches: ``Image``, ``initramfs.cpio`` or ``u-boot.bin``."""
+    path = FETCHED / name
+    if not path.exists():
+        skip_or_fail(f"{name} is not fetched; run make guests")
+    return path
