@@ -34,7 +34,8 @@ def parse_toml(text: str) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
-    return tomllib.loads(text)
+    document: dict[str, Any] = tomllib.loads(text)
+    return document
 
 
 def guests(folder: Path = FOLDER) -> dict[str, Guest]:
@@ -59,7 +60,12 @@ def _guest(folder: Path, row: dict[str, Any]) -> Guest:
     )
 
 
-def resolve(text: str) -> Guest:
+def resolve(image: str | Path) -> Path:
+    """The file that ``image`` means, see `find`. A `Path` object is always a path."""
+    return image if isinstance(image, Path) else find(image).path
+
+
+def find(text: str) -> Guest:
     """The guest that ``text`` means: a path if there is such a file or it looks like one, else a bundled name."""
     path = Path(text)
     looks_like_path = "/" in text or bool(path.suffix)
@@ -69,7 +75,9 @@ def resolve(text: str) -> Guest:
     known = guests()
     if text in known:
         return known[text]
-    raise UserError(f"{text}: there is no such file and no bundled guest of that name; {_suggestion(text, list(known))}")
+    raise UserError(
+        f"{text}: there is no such file and no bundled guest of that name; {_suggestion(text, list(known))}"
+    )
 
 
 def _suggestion(text: str, names: list[str]) -> str:

@@ -7,7 +7,7 @@ run that nobody watches pays one attribute read per event.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple, Protocol
 
 
@@ -132,6 +132,8 @@ class Event(Protocol):
 
     @property
     def kind(self) -> str: ...
+
+    def __iter__(self) -> Iterator[object]: ...
 
     def _asdict(self) -> dict[str, object]: ...
 

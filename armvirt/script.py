@@ -90,7 +90,7 @@ def parse(text: str, name: str = "script") -> Script:
     return Script(steps)
 
 
-_STEPS: dict[str, Callable[[bytes, "int | None"], Step]] = {
+_STEPS: dict[str, Callable[[bytes, int | None], Step]] = {
     "expect": Expect,
     "send": lambda text, _timeout: Send(text),
 }
@@ -121,5 +121,5 @@ def _unescape(match: re.Match[str]) -> str:
     if code[0] == "x" and len(code) == 3:
         return chr(_RAW + int(code[1:], 16))
     if code not in _SIMPLE:
-        raise UserError(f"unknown escape \\{code}; known are \\n \\r \\t \\e \\\\ \\\" and \\xHH")
+        raise UserError(f'unknown escape \\{code}; known are \\n \\r \\t \\e \\\\ \\" and \\xHH')
     return _SIMPLE[code]

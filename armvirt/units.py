@@ -10,14 +10,29 @@ from armvirt.errors import UserError
 _NUMBER = re.compile(r"(?P<sign>-?)(?P<digits>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)", re.ASCII)
 _LONGEST = 40
 _SI = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "": 10**9, "m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+_TIME = {
+    "ns": 1,
+    "us": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "": 10**9,
+    "m": 60 * 10**9,
+    "min": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 U64 = (1 << 64) - 1
+MAX_CPUS = 64
 LONGEST_TIME = 1 << 62  # ns; far beyond any run, small enough to add to the clock
 
 
 def parse_count(text: str, low: int = 0, high: int = U64, *, what: str = "number") -> int:
     """A whole number: ``1500``, ``0x5dc``, ``1.5k``, ``10M`` (k, M, G, T count thousands), within ``low..high``."""
     return _bounded(text, _parse(text, _SI, what, "for example 1000, 0x3e8 or 1k"), low, high, what)
+
+
+def parse_offset(text: str) -> int:
+    """Ticks of CNTVOFF_EL2; a negative number is what the 64-bit register holds for it."""
+    return parse_count(text, -(1 << 63), U64, what="offset") & U64
 
 
 def parse_frequency(text: str) -> int:

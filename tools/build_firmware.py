@@ -50,7 +50,7 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Compiler:
-    """A cross compiler: the command words that start it and its name with version."""
+    """A cross compiler: the command words that start it, and the versions of it and its linker in words."""
 
     command: tuple[str, ...]
     version: str
@@ -69,21 +69,21 @@ def find_compiler() -> Compiler | None:
     """The compiler to use, or None where there is none."""
     gcc = os.environ.get("CROSS_COMPILE", "aarch64-linux-gnu-") + "gcc"
     if shutil.which(gcc):
-        version = _output([gcc, "-dumpfullversion"])
-        return Compiler((gcc,), f"{Path(gcc).name} {version}")
+        return Compiler((gcc,), f"{_first_line(gcc, '--version')}, {_first_line(gcc, '-Wl,--version')}")
     if shutil.which("clang"):
-        version = _output(["clang", "-dumpversion"])
-        return Compiler(("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld"), f"clang {version}")
+        return Compiler(("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld"), _first_line("clang", "--version"))
     return None
 
 
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+def _first_line(*command: str) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.partition("\n")[0].strip()
 
 
 def read_manifest(path: Path = MANIFEST) -> dict[str, Any]:
     """The manifest as plain data."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return manifest
 
 
 def recorded_compiler() -> str:

@@ -53,8 +53,8 @@ def is_special(intid: int) -> bool:
 class MmioRow(NamedTuple):
     """One register, or one array of registers, of a frame.
 
-    ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise the array holds a field
-    of that many bits for INTID 0, 1, 2 and so on. ``widths`` are the access sizes in bytes that it takes.
+    ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise the array holds a
+    field of that many bits for INTID 0, 1, 2 and so on. ``widths`` are the access sizes in bytes that it takes.
     """
 
     name: str

@@ -5,7 +5,7 @@ guest at EL1/EL0 can name, the EL2 registers that the hypervisor programs, and t
 traces, save order, the debugger's target description and the documentation read these rows; behaviour is
 bound elsewhere, by name.
 
-The GIC CPU interface (ICC_*, ICH_*) has a table of its own in `armvirt.arch.gic`.
+The GIC CPU interface (ICC_*, ICH_*) has a table of its own in `armvirt.arch.gic`; `name_of` knows both.
 """
 
 from __future__ import annotations
@@ -344,9 +344,16 @@ def encoding_of(name: str) -> int:
 
 
 def name_of(encoding: int) -> str:
-    """The register's name, or the assembler's generic spelling where the table has none."""
+    """The register's name, or the assembler's generic spelling where no table has it."""
     row = BY_ENCODING.get(encoding)
-    return row.name if row is not None else generic_name(encoding)
+    return row.name if row is not None else _gic_name(encoding) or generic_name(encoding)
+
+
+def _gic_name(encoding: int) -> str | None:
+    from armvirt.arch import gic  # its rows are made of SysReg, so it imports this module
+
+    tables = (gic.ICC_REGISTERS, gic.ICH_REGISTERS)
+    return next((name for table in tables for name, known in table.items() if known == encoding), None)
 
 
 def is_id_space(encoding: int) -> bool:

@@ -6,6 +6,7 @@ from armvirt.arch.encoding import sysreg
 from armvirt.hw.engine import Action, Engine, EngineFactory
 
 IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
+PAR_EL1, AT_S1E1R = sysreg(3, 0, 7, 4, 0), sysreg(1, 0, 7, 8, 0)
 MANY_LINES = 4096
 
 
@@ -52,11 +53,30 @@ class Context:
         self.engine.state.rt_value = value
         return Action.WRITE_RT | Action.ADVANCE
 
+    def translate(self, va: int) -> int | None:
+        """The IPA of ``va`` in the present regime, None if stage 1 does not map it.
+
+        Stage 2 is filled on demand, so where the two stages together say no, stage 1 is asked alone (AT S1E1R), with
+        the guest's PAR_EL1 kept.
+        """
+        pa = self.engine.translate(va)
+        if pa is not None:
+            return pa
+        before = self.system(PAR_EL1)
+        self.set_system(AT_S1E1R, va)
+        par = self.system(PAR_EL1)
+        self.set_system(PAR_EL1, before)
+        return None if par & 1 else par & 0x0000_FFFF_FFFF_F000 | va & 0xFFF
+
     def inject(self, esr: int, far: int | None = None) -> Action:
         """Take a synchronous exception to EL1 at the present PC instead of finishing the instruction."""
         state = self.engine.state
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
         return Action.ENTER
+
+    def clear_exclusive(self) -> None:
+        """CLREX, as at every load of a vCPU."""
+        self.engine.clear_exclusive()
 
     @property
     def insns(self) -> int:

@@ -1,8 +1,8 @@
 """The physical GIC as EL2 sees it: the private interrupts of each CPU.
 
 The host has no devices, so its GIC has PPIs (timers, maintenance) and the SGIs with which the hypervisor kicks
-another CPU. Lines are levels: an interrupt that is acknowledged stays active until somebody deactivates it, be it EL2 or
-a guest through a list register with HW = 1 (IHI 0069 4.1, 6.3).
+another CPU. Lines are levels: an interrupt that is acknowledged stays active until somebody deactivates it, be it EL2
+or a guest through a list register with HW = 1 (IHI 0069 4.1, 6.3).
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ class VirtualCpuInterface:
         self._candidate = best
         self._signalled = signalled = best >= 0 and bool(hcr & HCR_EN) and self._can_signal(best)
         group1 = signalled and bool(self.lr[best] & LR_GROUP1)
-        maintenance = bool(hcr & HCR_EN) and (eoi or bool(hcr & HCR_MAINTENANCE_ENABLES) and self.misr != 0)
+        maintenance = bool(hcr & HCR_EN) and (eoi or (hcr & HCR_MAINTENANCE_ENABLES != 0 and self.misr != 0))
         self._drive(group1, signalled and not group1, maintenance)
 
     def _drive(self, virq: bool, vfiq: bool, maintenance: bool) -> None:

@@ -97,6 +97,22 @@ class Pe:
         else:
             engine.write_system(encoding, value)
 
+    # -- state --
+
+    def state(self) -> dict[str, object]:
+        return {
+            "version": 1, "timer": self.timer.state(), "vif": self.vif.state(),
+            "el2": {str(k): v for k, v in self._el2.items()},
+        }  # fmt: skip
+
+    def load(self, state: dict[str, object]) -> None:
+        """Take over `state`; a context is bound afterwards."""
+        el2 = state["el2"]
+        assert isinstance(el2, dict)
+        self.timer.load(state["timer"])  # type: ignore[arg-type]
+        self.vif.load(state["vif"])  # type: ignore[arg-type]
+        self._el2 = {int(k): v for k, v in el2.items()}
+
     # -- running --
 
     def run(self, until: int, on_exit: OnExit) -> ExitKind:

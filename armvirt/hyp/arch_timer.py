@@ -334,9 +334,14 @@ class ArchTimer:
             self.wake()
 
     def _earliest_delta(self) -> int | None:
-        """The ns until the first timer that can fire fires; None if none can."""
-        deltas = [self.compute_delta(c) for c in self.cpu.contexts if timer_can_fire(self._ctl_cval(c)[0])]
-        return min(deltas, default=None)
+        """The ns until the first timer that can fire fires; None if none can.
+
+        A timer whose firing the vGIC knows already is none: its interrupt is disabled or masked by priority, and
+        waking for it would wake for ever. KVM does wake (kvm_cpu_has_pending_timer) and lets WFI spin there.
+        """
+        waiting = (c for c in self.cpu.contexts if timer_can_fire(self._ctl_cval(c)[0]))
+        deltas = [(self.compute_delta(c), c.irq_level) for c in waiting]
+        return min((delta for delta, told in deltas if delta or not told), default=None)
 
     def host_irq(self, intid: int) -> bool:
         """The host's handler of a timer PPI, already acknowledged. Returns whether it was the guest's timer.
@@ -406,6 +411,16 @@ class ArchTimer:
         self._cancel_hrtimers()
         hw.set(arch.CNTHCTL_EL2, int(CntHctl.EL1PCTEN | CntHctl.EL1PCEN))
         self.hw = None
+
+    def attach(self, hw: GenericTimer) -> None:
+        """Be loaded on a PE whose registers hold this vCPU's timer already (restored state)."""
+        self.hw = hw
+        self.map.direct_vtimer.loaded = True
+
+    def detach(self) -> None:
+        """Be loaded nowhere, without saving: the state is about to be replaced."""
+        self.hw = None
+        self.map.direct_vtimer.loaded = False
 
     def blocking(self) -> None:
         """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the first timer that can fire, if any."""

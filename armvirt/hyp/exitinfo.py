@@ -29,11 +29,15 @@ class SystemEventExit:
 
 @dataclass
 class SemihostingExit:
-    """HLT #0xF000 where the VM has semihosting: operation in x0, parameter block in x1; the VMM sets ``result``."""
+    """HLT #0xF000 where the VM has semihosting: operation in x0, parameter block in x1; the VMM sets ``result``.
+
+    ``retry_at`` set by the VMM (ns) makes the vCPU sleep until then and execute the HLT again: no input yet.
+    """
 
     operation: int
     parameter: int
     result: int = 0
+    retry_at: int | None = None
 
 
 @dataclass

@@ -31,6 +31,9 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> Action:
     context = vcpu.context
     call = SemihostingExit(context.x(0) & 0xFFFFFFFF, context.x(1))
     stop = vcpu.to_vmm(call)
+    if call.retry_at is not None:
+        vcpu.sleep_at = call.retry_at
+        return Action.STOP
     context.set_x(0, call.result)
     return Action.ADVANCE | stop
 

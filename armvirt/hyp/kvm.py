@@ -6,13 +6,14 @@ The classes are public: a VMM, or a KVM selftest, can be written against them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
-from armvirt.events import EventBus, GicAccess, VgicInject
+from armvirt.events import Console as ConsoleEvent
+from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
-from armvirt.hyp.arch_timer import ONE_REGS, ArchTimerVmData
+from armvirt.hyp.arch_timer import ArchTimerVmData
 from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.mmu import MEM_READONLY, HostMemory, MemorySlot, Mmu
@@ -22,9 +23,10 @@ from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vgic.core import Vgic
 from armvirt.hyp.vgic.device import VgicDevice
+from armvirt.hyp.vgic.frames import Frame
 
 __all__ = [
-    "MEM_READONLY", "Clock", "Exit", "ExitHandler", "HostMemory", "Kvm", "KvmError", "MmioExit", "SemihostingExit",
+    "MEM_READONLY", "Clock", "ConsoleEvent", "EventBus", "Exit", "ExitHandler", "HostMemory", "Kvm", "KvmError", "MmioExit", "SemihostingExit",
     "Start", "Stop", "StuckExit", "SystemEventExit", "Vcpu", "VgicDevice", "Vm",
 ]  # fmt: skip
 
@@ -60,7 +62,7 @@ class Vm(SmcccHost):
         self.smccc = Smccc(self, trng_seed, host.bus)
         self.semihosting = False
         self._vcpus: dict[int, Vcpu] = {}
-        self._frames: list[tuple[int, int, str, object]] = []
+        self._frames: list[tuple[int, int, Frame]] = []
 
     # -- memory --
 
@@ -74,6 +76,48 @@ class Vm(SmcccHost):
 
     def write_memory(self, ipa: int, data: bytes) -> None:
         self.mmu.write(ipa, data)
+
+    def has_memory(self, ipa: int, size: int) -> bool:
+        """Whether [ipa, ipa + size) lies in one slot."""
+        slot = self.mmu.find(ipa)
+        return slot is not None and ipa + size <= slot.end
+
+    @property
+    def timers(self) -> Clock:
+        """Virtual time and its queue, for the VMM's devices."""
+        return self.host.clock
+
+    def reset(self) -> None:
+        """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are started by it."""
+        if self.vgic is not None:
+            self.vgic.reset()
+        self.smccc.reset()
+
+    def state(self) -> dict[str, object]:
+        """Everything of this VM and its host but memory."""
+        host = self.host
+        return {
+            "version": 1, "host": host.state(), "timers": self.timer_data.state(), "smccc": self.smccc.state(),
+            "vcpus": {str(v.id): v.state() for v in self._vcpus.values()},
+            "vgic": None if self.vgic is None else self.vgic.state(),
+        }  # fmt: skip
+
+    def load(self, state: dict[str, object]) -> None:
+        """Take over what `state` gave, in a VM that was created the same way and has the same memory contents."""
+        vcpus, vgic = state["vcpus"], state["vgic"]
+        assert isinstance(vcpus, dict)
+        self.host.unload()
+        self.timer_data.load(state["timers"])  # type: ignore[arg-type]
+        self.smccc.load(state["smccc"])  # type: ignore[arg-type]
+        if self.vgic is not None:
+            self.vgic.load_state(vgic)  # type: ignore[arg-type]
+        for key, saved in vcpus.items():
+            self._vcpus[int(key)].load_state(saved)
+        self.host.load(state["host"])  # type: ignore[arg-type]
+
+    def populated_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Guest RAM that has contents, page by page."""
+        return self.mmu.populated_pages()
 
     # -- vCPUs --
 
@@ -104,7 +148,6 @@ class Vm(SmcccHost):
         if self.vgic is not None:
             raise KvmError("EEXIST", "this VM has an interrupt controller")
         self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active)
-        self.vgic.before_access = self._fold_loaded
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
         return VgicDevice(self.vgic)
@@ -132,12 +175,6 @@ class Vm(SmcccHost):
         if pe is not None:
             pe.gic.set_active(pe.index, intid, active)
 
-    def _fold_loaded(self) -> None:
-        """List registers hold the truth about interrupts of a loaded vCPU: fold them before it is looked at."""
-        for vcpu in self._vcpus.values():
-            if vcpu.pe is not None:
-                self.vgic_of().sync(vcpu.id, vcpu.pe.vif)
-
     # TimerVgic: the timers exist before the GIC does
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         if self.vgic is not None and self.vgic.initialized:
@@ -159,17 +196,15 @@ class Vm(SmcccHost):
         """The in-kernel GIC frames; False where the address is none of theirs."""
         vgic = self.vgic_of()
         if not self._frames:
-            self._frames = [(base, base + size, frame.name, frame) for base, size, frame in vgic.mmio_frames()]
+            self._frames = [(base, base + size, frame) for base, size, frame in vgic.mmio_frames()]
         address = mmio.phys_addr
-        for base, end, name, frame in self._frames:
+        for base, end, frame in self._frames:
             if base <= address < end:
                 offset = address - base
                 if mmio.is_write:
-                    frame.write(vcpu.id, offset, mmio.size, mmio.data)  # type: ignore[attr-defined]
+                    frame.write(vcpu.id, offset, mmio.size, mmio.data)
                 else:
-                    mmio.data = frame.read(vcpu.id, offset, mmio.size)  # type: ignore[attr-defined]
-                if self.host.bus.active:
-                    self.host.bus.emit(GicAccess(name, offset, mmio.size, mmio.data, int(mmio.is_write)))
+                    mmio.data = frame.read(vcpu.id, offset, mmio.size)
                 return True
         return False
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes as C
 import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,6 +24,7 @@ TABLE_BASE = 1 << 40
 TABLE_SPACE = 1 << 30  # reserved, not committed
 MEM_READONLY = 1 << 1
 MAP_NORESERVE = 0x4000
+_ZERO_PAGE = bytes(s2.PAGE_SIZE)
 L3_SPAN = s2.PAGE_SIZE * s2.ENTRIES
 
 
@@ -43,11 +45,12 @@ class HostMemory:
         """Give every page back to the host; they read as zero again."""
         self.map.madvise(mmap.MADV_DONTNEED)
 
-    def populated(self) -> list[tuple[int, bytes]]:
-        """The 4 KiB pages that are not all zero: (offset, bytes)."""
-        zero = bytes(s2.PAGE_SIZE)
-        pages = ((at, self.map[at : at + s2.PAGE_SIZE]) for at in range(0, self.size, s2.PAGE_SIZE))
-        return [(at, page) for at, page in pages if page != zero]
+    def populated(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """The 4 KiB pages of [start, end) that are not all zero: (offset, bytes)."""
+        for at in range(start, end, s2.PAGE_SIZE):
+            page = self.map[at : at + s2.PAGE_SIZE]
+            if page != _ZERO_PAGE:
+                yield at, page
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,10 @@ class Stage2:
             if not words[at]:
                 words[at] = page | attributes
 
+    def has_leaf(self, ipa: int) -> bool:
+        """Whether anything was mapped in the 2 MiB of ``ipa``."""
+        return ipa // L3_SPAN in self._leaves
+
     def entry(self, ipa: int) -> int:
         """The leaf descriptor of ``ipa``, 0 if there is none."""
         at = self._leaves.get(ipa // L3_SPAN)
@@ -157,6 +164,7 @@ class Mmu:
         self._stage2: Stage2 | None = None
         self._attached: list[Context] = []
         self._executable: set[int] = set()
+        self._written: set[int] = set()
 
     @property
     def stage2(self) -> Stage2:
@@ -244,6 +252,17 @@ class Mmu:
         self.stage2.set_entry(page, self.stage2.entry(page) & ~s2.XN)
         self._executable.add(page)
 
+    def populated_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Every page with contents, by IPA: only 2 MiB that the guest touched or the VMM wrote are looked at."""
+        for slot in self._order:
+            if slot.readonly:
+                continue
+            for span in range(slot.ipa // L3_SPAN * L3_SPAN, slot.end, L3_SPAN):
+                if span // L3_SPAN in self._written or self.stage2.has_leaf(span):
+                    first, last = max(span, slot.ipa) - slot.ipa, min(span + L3_SPAN, slot.end) - slot.ipa
+                    for at, page in slot.memory.populated(first, last):
+                        yield slot.ipa + at, page
+
     # -- access by hypervisor and devices --
 
     def read(self, ipa: int, size: int) -> bytes:
@@ -259,6 +278,7 @@ class Mmu:
         for slot, at, count in self._pieces(ipa, len(data)):
             slot.memory.map[at : at + count] = data[done : done + count]
             done += count
+        self._written.update(range(ipa // L3_SPAN, (ipa + len(data)) // L3_SPAN + 1))
         first = ipa & ~(s2.PAGE_SIZE - 1)
         if self._executable and any(p in self._executable for p in range(first, ipa + len(data), s2.PAGE_SIZE)):
             self.domain.code_written(ipa, len(data))

@@ -60,6 +60,7 @@ class Vcpu:
             vm.timer_data, vcpu_id, vm.host.clock, vm, self._set_phys_active, self.wake, vm.host.bus, f"vm{vm.id}-vcpu{vcpu_id}"
         )
         vm.host.clock.register(self._owner, lambda kind: self.wake())
+        self.sleep_at: int | None = None
         self._waiting = False
         self._stop = False
 
@@ -118,6 +119,23 @@ class Vcpu:
         self.timer.vcpu_load(pe.timer)
         if self.host.bus.active:
             self.host.bus.emit(Schedule(self.id, "load"))
+
+    def attach(self, pe: Pe) -> None:
+        """Be on ``pe`` as saved state says: as `load`, but everything on the CPU is in place already."""
+        self.pe = pe
+        pe.bind(self.context, self.id)
+        if self.vm.vgic is not None:
+            self.vm.vgic.attach(self.id, pe.vif)
+        self.timer.attach(pe.timer)
+
+    def detach(self) -> None:
+        """Leave the CPU without saving anything from it."""
+        if self.pe is not None:
+            self.timer.detach()
+            if self.vm.vgic is not None:
+                self.vm.vgic.detach(self.id)
+            self.pe.unbind()
+            self.pe = None
 
     def put(self) -> None:
         """vcpu_put."""
@@ -248,6 +266,10 @@ class Vcpu:
                 context.set_x(n, value)
         return self.take_stop()
 
+    def translate(self, va: int) -> int | None:
+        """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if it is not mapped."""
+        return self.context.translate(va)
+
     def stuck(self, cause: str) -> None:
         """Tell the VMM that this guest cannot go on."""
         self.to_vmm(StuckExit(cause, self.context.pc))
@@ -265,6 +287,7 @@ class Vcpu:
         }  # fmt: skip
 
     def load_state(self, state: dict[str, object]) -> None:
+        """Take over `state`; the vCPU is on no CPU afterwards (see `attach`)."""
         context, timer = state["context"], state["timer"]
         assert isinstance(context, dict) and isinstance(timer, dict)
         self.context.load(context)

@@ -94,7 +94,7 @@ static void check_el0_data(void)
     check_equal(user.x[1], 0x1234, "EL0 sees what EL1 stored there");
 }
 
-/* PAN does not exist on this CPU: EL1 reads EL0's pages, but never executes what EL0 can write. */
+/* With PSTATE.PAN clear or absent EL1 reads EL0's pages, but it never executes what EL0 can write. */
 static void check_el1_on_user_pages(void)
 {
     struct fault fault;

@@ -28,7 +28,7 @@ def test_a_word_is_at_most_one_thing(word: int) -> None:
 
 def test_ordinary_instructions_are_none_of_these() -> None:
     for word in (0x9100_0400, 0xF940_0000, 0x1400_0000, 0xD65F_03C0, 0):  # add, ldr, b, ret, udf
-        assert insn.decode(word) is insn.is_msr_mrs(word) is insn.is_sys(word) is None
+        assert [insn.decode(word), insn.is_msr_mrs(word), insn.is_sys(word)] == [None] * 3
 
 
 def test_unallocated_hints_are_not_waits() -> None:

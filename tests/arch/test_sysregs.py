@@ -6,6 +6,7 @@ import pytest
 
 from armvirt.arch import sysregs
 from armvirt.arch.encoding import sysreg, unpack
+from armvirt.arch.gic import ICC_REGISTERS, ICH_REGISTERS
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, SYSREGS, Field, SysReg
 
 
@@ -30,6 +31,11 @@ def test_row_values_are_in_range(row: SysReg) -> None:
     assert unpack(row.encoding)[0] in (2, 3)
 
 
+def test_the_gics_table_is_another() -> None:
+    gic = {**ICC_REGISTERS, **ICH_REGISTERS}
+    assert not set(gic) & set(sysregs.BY_NAME) and not set(gic.values()) & set(sysregs.BY_ENCODING)
+
+
 def test_lookup_by_name_encoding_and_case() -> None:
     sctlr = sysregs.lookup("SCTLR_EL1")
     assert sctlr is not None and sctlr.encoding == sysreg(3, 0, 1, 0, 0)
@@ -41,6 +47,7 @@ def test_lookup_by_name_encoding_and_case() -> None:
 
 def test_name_of_falls_back_to_the_assemblers_spelling() -> None:
     assert sysregs.name_of(sysreg(3, 3, 14, 3, 1)) == "CNTV_CTL_EL0"
+    assert sysregs.name_of(sysreg(3, 0, 12, 12, 0)) == "ICC_IAR1_EL1"
     assert sysregs.name_of(sysreg(3, 1, 15, 2, 7)) == "s3_1_c15_c2_7"
 
 

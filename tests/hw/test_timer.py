@@ -348,7 +348,7 @@ def test_cnthctl_bits_say_what_does_not_trap() -> None:
 
 
 def test_guest_writes_are_events_and_hypervisor_writes_are_not(bench: Bench) -> None:
-    events: list[Event] = []
+    events: list[object] = []
 
     def sink(_stamp: Stamp, event: Event) -> None:
         events.append(event)

@@ -52,6 +52,7 @@ class Host:
         self.vcpus: list[Vcpu] = []
         self.current: Vcpu | None = None
         self.quantum_end = 0
+        self.on_idle: Callable[[int, int | None], int | None] | None = None
         self._last = -1
         self._stop = False
 
@@ -72,6 +73,36 @@ class Host:
         self._stop = True
         self.pe.request_stop()
 
+    # -- state --
+
+    def unload(self) -> None:
+        """Forget which vCPU is loaded: what is on the CPU is about to be replaced."""
+        if self.current is not None and self.current.pe is not None:
+            self.current.detach()
+        self.current = None
+
+    def state(self) -> dict[str, object]:
+        """The clock, the physical CPU and the scheduler; who is loaded stays loaded."""
+        current = self.current
+        return {
+            "version": 1, "clock": self.clock.state(), "gic": self.gic.state(), "pe": self.pe.state(),
+            "quantum_end": self.quantum_end, "last": self._last,
+            "current": None if current is None else self.vcpus.index(current),
+            "loaded": current is not None and current.pe is not None,
+        }  # fmt: skip
+
+    def load(self, state: dict[str, object]) -> None:
+        """Take over `state`; the vCPUs' own state is there already."""
+        self.clock.load(state["clock"])  # type: ignore[arg-type]
+        self.gic.load(state["gic"])  # type: ignore[arg-type]
+        self.pe.load(state["pe"])  # type: ignore[arg-type]
+        self.quantum_end, self._last = int(state["quantum_end"]), int(state["last"])  # type: ignore[call-overload]
+        current = state["current"]
+        if isinstance(current, int):
+            self.current = self.vcpus[current]
+            if state["loaded"]:
+                self.current.attach(self.pe)
+
     # -- the loop --
 
     def run(self, until: int = NEVER) -> Stop:
@@ -87,6 +118,8 @@ class Host:
             vcpu = self._schedule()
             if vcpu is None:
                 due = clock.deadline()
+                if self.on_idle is not None:
+                    due = self.on_idle(clock.now, due if due is None else min(due, until))
                 if due is None:
                     return Stop.IDLE
                 clock.advance_to(min(due, until))
@@ -124,7 +157,10 @@ class Host:
             if not vcpu.runnable_interrupt():
                 vcpu.block()
             return
-        if not vcpu.runnable:
+        if vcpu.sleep_at is not None:
+            when, vcpu.sleep_at = vcpu.sleep_at, None
+            vcpu.block_for_event(when)
+        elif not vcpu.runnable:
             if vcpu.pe is not None:
                 vcpu.put()
         elif kind is ExitKind.WFE:

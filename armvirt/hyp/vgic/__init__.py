@@ -1,1 +1,5 @@
-"""The virtual GIC: interrupt state, list-register flush and fold, register frames."""
+"""The virtual GIC: interrupt state, list-register flush and fold, register frames (kvm/vgic)."""
+
+from armvirt.hyp.vgic.core import Vgic
+
+__all__ = ["Vgic"]

@@ -1,0 +1,8 @@
+"""``python -m armvirt``: the same as the command ``armvirt``."""
+
+import sys
+
+from armvirt.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

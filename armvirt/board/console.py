@@ -1,0 +1,110 @@
+"""The console: what the guest sends, what it is sent, and scripted conversation.
+
+Scripted input acts at the instruction at which the expected text was completed, so it belongs to the run and not to
+the host. Terminal input arrives through `feed`, from whatever thread, and is pulled when the guest has room.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from armvirt.hyp.kvm import ConsoleEvent, EventBus
+
+
+class Console:
+    """Both directions of one serial line. ``output`` holds every byte so far."""
+
+    def __init__(self, bus: EventBus) -> None:
+        self.bus = bus
+        self.output = bytearray()
+        self.on_output: Callable[[bytes], None] | None = None
+        self.on_input: Callable[[], None] = lambda: None
+        self.interactive = False  # a person may type at any time
+        self.arrived = threading.Event()
+        self._input: deque[int] = deque()
+        self._fed: deque[int] = deque()  # appended to by another thread, popped by ours
+        self._steps: deque[tuple[str, bytes]] = deque()
+        self._seen = 0
+
+    # -- scripts --
+
+    def expect(self, text: str | bytes) -> Console:
+        """Wait, from where the last expected text ended, until ``text`` appears; then go on with the next step."""
+        self._steps.append(("expect", text.encode() if isinstance(text, str) else bytes(text)))
+        self._advance()
+        return self
+
+    def send(self, text: str | bytes) -> Console:
+        """Type ``text`` when the steps before are done."""
+        self._steps.append(("send", text.encode() if isinstance(text, str) else bytes(text)))
+        self._advance()
+        return self
+
+    @property
+    def waiting_for(self) -> bytes | None:
+        """The text that the script is waiting for; None when it is finished."""
+        return self._steps[0][1] if self._steps else None
+
+    def _advance(self) -> None:
+        while self._steps:
+            kind, text = self._steps[0]
+            if kind == "expect":
+                at = self.output.find(text, self._seen)
+                if at < 0:
+                    return
+                self._seen = at + len(text)
+            else:
+                self._input.extend(text)
+                self.on_input()
+            self._steps.popleft()
+
+    # -- the device's side --
+
+    def transmit(self, byte: int) -> None:
+        """The guest sends a byte."""
+        self.output.append(byte)
+        if self.bus.active:
+            self.bus.emit(ConsoleEvent("tx", byte))
+        if self.on_output is not None:
+            self.on_output(bytes((byte,)))
+        if self._steps and self._steps[0][1][-1:] == bytes((byte,)):
+            self._advance()
+
+    def receive(self) -> int | None:
+        """The next byte for the guest, None if there is none now."""
+        queue = self._input or self._fed
+        if not queue:
+            return None
+        byte = queue.popleft()
+        if self.bus.active:
+            self.bus.emit(ConsoleEvent("rx", byte))
+        return byte
+
+    def feed(self, data: bytes) -> None:
+        """Terminal input; may be called from another thread. The running machine looks at it soon."""
+        self._fed.extend(data)
+        self.arrived.set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no input will come any more."""
+        return not (self.interactive or self._input or self._fed or self._steps)
+
+    @property
+    def fed(self) -> bool:
+        """Whether terminal input waits."""
+        return bool(self._fed)
+
+    def state(self) -> dict[str, object]:
+        return {
+            "version": 1, "output": bytes(self.output).hex(), "input": list(self._input), "seen": self._seen,
+            "steps": [[kind, text.hex()] for kind, text in self._steps],
+        }  # fmt: skip
+
+    def load(self, state: dict[str, object]) -> None:
+        self.output[:] = bytes.fromhex(str(state["output"]))
+        self._input = deque(state["input"])  # type: ignore[call-overload]
+        self._steps = deque((kind, bytes.fromhex(text)) for kind, text in state["steps"])  # type: ignore[attr-defined]
+        self._seen = int(state["seen"])  # type: ignore[call-overload]

@@ -1,0 +1,327 @@
+"""The board: QEMU's ``virt`` machine, built on the KVM API.
+
+It creates the VM, memory slots, vCPUs, the GIC and the devices, loads the guest by its boot protocol, and takes the
+exits that EL2 does not finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from armvirt.board import boot, dtb, memmap
+from armvirt.board.boot import Loaded
+from armvirt.board.bus import MmioBus
+from armvirt.board.console import Console
+from armvirt.board.pl011 import Pl011
+from armvirt.board.pl031 import Pl031
+from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, Wait
+from armvirt.errors import UserError
+from armvirt.hyp.kvm import (
+    MEM_READONLY,
+    EventBus,
+    HostMemory,
+    Kvm,
+    MmioExit,
+    SemihostingExit,
+    Start,
+    Stop,
+    StuckExit,
+    SystemEventExit,
+    Vcpu,
+    VgicDevice,
+)
+from armvirt.hyp.kvm import Exit as KvmExit
+
+SLOT_RAM, SLOT_ROM = 0, 1
+SEMIHOSTING_INPUT_NS = 10_000
+
+
+@dataclass(frozen=True)
+class BoardConfig:
+    """What the board is built from. ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: count from 0)."""
+
+    image: str | Path | None
+    bios: str | Path | None = None
+    cpus: int = 1
+    memory: int = 512 << 20
+    cpu: str = "cortex-a72"
+    cntfrq: int = 62_500_000
+    cntvoff: int | None = None
+    append: str = ""
+    initrd: str | Path | None = None
+    dtb: str | Path | None = None
+    load_addr: int | None = None
+    semihosting: bool = False
+    engine: str = "auto"
+    seed: int = 0
+
+
+class _VcpuMemory:
+    """What semihosting needs, seen from the calling vCPU."""
+
+    def __init__(self, board: VirtBoard, vcpu: Vcpu) -> None:
+        self.board, self.vcpu = board, vcpu
+
+    def _pieces(self, address: int, size: int) -> list[tuple[int, int]]:
+        pieces = []
+        while size:
+            count = min(size, 0x1000 - (address & 0xFFF))
+            ipa = self.vcpu.translate(address)
+            if ipa is None or not self.board.in_memory(ipa, count):
+                raise BadAddressError(f"no memory at {address:#x}")
+            pieces.append((ipa, count))
+            address, size = address + count, size - count
+        return pieces
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        return b"".join(self.board.vm.read_memory(ipa, count) for ipa, count in self._pieces(address, size))
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        done = 0
+        for ipa, count in self._pieces(address, len(data)):
+            self.board.vm.write_memory(ipa, data[done : done + count])
+            done += count
+
+    def write_console(self, data: bytes) -> None:
+        for byte in data:
+            self.board.console.transmit(byte)
+
+    def read_console(self) -> int | None:
+        return self.board.console.receive()
+
+    @property
+    def input_closed(self) -> bool:
+        return self.board.console.closed
+
+    @property
+    def now(self) -> int:
+        return self.board.vm.timers.now
+
+    @property
+    def command_line(self) -> str:
+        return self.board.command_line
+
+    @property
+    def heap(self) -> Heap:
+        ram_end = memmap.RAM_BASE + self.board.config.memory
+        return Heap(self.board.heap_start, ram_end - (1 << 20), ram_end, ram_end - (1 << 20))
+
+
+class VirtBoard:
+    """The machine. ``run`` drives it; what ended it is in ``event``."""
+
+    def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
+        self.config, self.bus, self.console = config, bus, console
+        self._check()
+        self.loaded = self._load_guest()
+        self._initrd = boot.load_initrd(config.initrd, config.memory) if config.initrd is not None else b""
+        self._user_tree = dtb.load_user_tree(config.dtb) if config.dtb is not None else None
+        self.kvm = Kvm(engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus)
+        start = self.kvm.host.pe.timer.counter.start
+        virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
+        self.vm = self.kvm.create_vm(virtual_start=virtual, trng_seed=config.seed)
+        self.vm.semihosting = config.semihosting
+        self.event: SystemEventExit | StuckExit | Exit | None = None
+        self._create_memory()
+        self.vcpus = [self.vm.create_vcpu(n) for n in range(config.cpus)]
+        self.gic = self._create_gic()
+        self.mmio = MmioBus()
+        self.uart = Pl011(self._line(memmap.UART_INTID), self.vm.timers, console.transmit, console.receive)
+        self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers)
+        self.mmio.add(*memmap.UART, self.uart)
+        self.mmio.add(*memmap.RTC, self.rtc)
+        console.on_input = self.uart.poll_input
+        self._semihosting = {v.id: Semihosting(_VcpuMemory(self, v)) for v in self.vcpus}
+        for vcpu in self.vcpus:
+            vcpu.exit_handler = self._exit
+        self.tree = self._place()
+        self._boot()
+
+    # -- creation --
+
+    def _check(self) -> None:
+        config = self.config
+        if config.image is None and config.bios is None:
+            raise UserError("no guest: give an image, or a ROM with --bios")
+        if not 1 <= config.cpus <= memmap.MAX_CPUS_V3:
+            raise UserError(f"--cpus {config.cpus}: the board has 1 to {memmap.MAX_CPUS_V3} CPUs")
+        if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
+            raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")
+
+    def _load_guest(self) -> list[Loaded]:
+        """The ROM and the image; which of them is entered comes last."""
+        config = self.config
+        loaded = []
+        if config.image is not None:
+            loaded.append(boot.load(config.image, memmap.RAM_BASE, config.memory, config.load_addr))
+        if config.bios is not None:
+            loaded.append(boot.load_bios(config.bios))
+        return loaded
+
+    @property
+    def entered(self) -> Loaded:
+        """What the first CPU starts in: the ROM if there is one."""
+        return self.loaded[-1]
+
+    def _create_memory(self) -> None:
+        self.ram = HostMemory(self.config.memory)
+        self.vm.set_user_memory_region(SLOT_RAM, memmap.RAM_BASE, self.ram)
+        if self.config.bios is not None:
+            self.rom = HostMemory(memmap.ROM.size)
+            self.vm.set_user_memory_region(SLOT_ROM, memmap.ROM.base, self.rom, MEM_READONLY)
+
+    def _create_gic(self) -> VgicDevice:
+        gic = self.vm.create_device("arm-vgic-v3")
+        gic.place(memmap.GICD.base, memmap.GICR.base, memmap.NR_IRQS)
+        self.vm.enable_timers()
+        return gic
+
+    def _line(self, intid: int) -> Callable[[int], None]:
+        return lambda level: self.vm.irq_line(intid, bool(level))
+
+    def _place(self) -> tuple[int, bytes, int | None]:
+        """(address of the device tree, the tree, address of the initrd)."""
+        blob = self._tree(None if not self._initrd else (0, len(self._initrd)))
+        where = boot.place(self.loaded[0], len(blob), len(self._initrd), memmap.RAM_BASE, self.config.memory)
+        if where.initrd is not None:
+            blob = self._tree((where.initrd, where.initrd + len(self._initrd)))
+        return where.dtb, blob, where.initrd
+
+    def _tree(self, initrd: tuple[int, int] | None) -> bytes:
+        config = self.config
+        if self._user_tree is not None:
+            return dtb.patch(self._user_tree, config.append, initrd, config.memory)
+        return dtb.build(
+            dtb.BoardTree(
+                [v.mpidr for v in self.vcpus], config.memory, 3, config.cpu, config.append, initrd, seed=config.seed
+            )
+        )
+
+    def _boot(self) -> None:
+        """Put images, tree and initrd into memory and the first CPU at the entry; the others wait for CPU_ON."""
+        at, blob, initrd = self.tree
+        for loaded in self.loaded:
+            for segment in loaded.segments:
+                self.vm.write_memory(segment.address, segment.data)
+                if segment.size > len(segment.data) and self._booted:
+                    self.vm.write_memory(segment.address + len(segment.data), bytes(segment.size - len(segment.data)))
+        self.vm.write_memory(at, blob)
+        if initrd is not None:
+            self.vm.write_memory(initrd, self._initrd)
+        for vcpu in self.vcpus:
+            if vcpu.id == 0:
+                vcpu.start(Start(self.entered.entry, at))
+            else:
+                vcpu.init(power_off=True)
+        self._booted = True
+
+    _booted = False
+
+    def reset(self) -> None:
+        """SYSTEM_RESET: images are reloaded, devices and GIC reset; time goes on, RAM keeps its contents."""
+        for vcpu in self.vcpus:
+            vcpu.power_off()
+        for _, _, device in self.mmio.devices():
+            device.reset()
+        for semihosting in self._semihosting.values():
+            semihosting.reset()
+        self.vm.reset()
+        self._boot()
+
+    # -- what others ask --
+
+    @property
+    def command_line(self) -> str:
+        return " ".join(filter(None, (str(self.config.image or self.config.bios), self.config.append)))
+
+    @property
+    def heap_start(self) -> int:
+        return self.loaded[0].end + 0xFFFF & ~0xFFFF
+
+    def in_memory(self, ipa: int, size: int) -> bool:
+        return self.vm.has_memory(ipa, size)
+
+    def dump_dtb(self) -> bytes:
+        """The device tree that the guest gets."""
+        return self.tree[1]
+
+    @property
+    def insns(self) -> int:
+        """Instructions that all vCPUs have retired."""
+        return sum(v.context.insns for v in self.vcpus)
+
+    def final_state(self) -> bytes:
+        """The registers of every CPU by name and the contents of RAM, for a digest. Zero pages count as absent."""
+        import hashlib
+        import json
+
+        registers = [v.context.engine.save() for v in self.vcpus]
+        for saved in registers:
+            del saved["count"], saved["last_vector_elr"], saved["vector_faults"]
+        digest = hashlib.sha256(json.dumps(registers, sort_keys=True).encode())
+        for at, page in self.vm.populated_pages():
+            digest.update(at.to_bytes(8, "little"))
+            digest.update(page)
+        return digest.digest()
+
+    # -- running --
+
+    def run(self, until: int) -> Stop:
+        """Drive the machine to ``until`` ns, or to an ``event``, or to idleness."""
+        self.event = None
+        self.uart.poll_input()
+        return self.kvm.host.run(until)
+
+    def _exit(self, vcpu: Vcpu, exit: KvmExit) -> bool:
+        return _EXITS[type(exit)](self, vcpu, exit)
+
+    def _mmio(self, _vcpu: Vcpu, exit: MmioExit) -> bool:
+        if exit.is_write:
+            exit.abort = not self.mmio.write(exit.phys_addr, exit.size, exit.data)
+            return False
+        value = self.mmio.read(exit.phys_addr, exit.size)
+        exit.abort, exit.data = value is None, value or 0
+        return False
+
+    def _end(self, _vcpu: Vcpu, exit: SystemEventExit | StuckExit) -> bool:
+        self.event = exit
+        return True
+
+    def _semihosting_call(self, vcpu: Vcpu, exit: SemihostingExit) -> bool:
+        outcome = self._semihosting[vcpu.id].call(exit.operation, exit.parameter)
+        if isinstance(outcome, Exit):
+            self.event = outcome
+            return True
+        if isinstance(outcome, Wait):
+            exit.retry_at = self.vm.timers.now + SEMIHOSTING_INPUT_NS
+            return False
+        exit.result = outcome
+        return False
+
+    # -- state --
+
+    def state(self) -> dict[str, object]:
+        """Everything but memory: the host's clock, the VM, the devices."""
+        return {
+            "version": 1, "vm": self.vm.state(), "uart": self.uart.state(), "rtc": self.rtc.state(),
+            "console": self.console.state(),
+            "semihosting": [s.state() for s in self._semihosting.values()],
+        }  # fmt: skip
+
+    def load(self, state: dict[str, object]) -> None:
+        self.vm.load(state["vm"])  # type: ignore[arg-type]
+        self.uart.load(state["uart"])
+        self.rtc.load(state["rtc"])
+        self.console.load(state["console"])  # type: ignore[arg-type]
+        for semihosting, saved in zip(self._semihosting.values(), state["semihosting"]):  # type: ignore[call-overload]
+            semihosting.load(saved)
+
+
+_EXITS: dict[type, Callable[[VirtBoard, Vcpu, KvmExit], bool]] = {
+    MmioExit: VirtBoard._mmio,  # type: ignore[dict-item]
+    SystemEventExit: VirtBoard._end,  # type: ignore[dict-item]
+    StuckExit: VirtBoard._end,  # type: ignore[dict-item]
+    SemihostingExit: VirtBoard._semihosting_call,  # type: ignore[dict-item]
+}

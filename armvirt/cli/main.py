@@ -1,0 +1,81 @@
+"""Entry point: ``armvirt COMMAND ...``. Turns every outcome into an exit status and at most one line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from armvirt import __version__
+from armvirt.cli.options import build_parser
+from armvirt.errors import ArmvirtError, UserError
+
+INTERNAL = 70
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 passed, 1 failed, 2 user error, 3 stuck, 4 limit, 70 internal)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        return _say(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        return _broken_pipe()
+    except Exception as error:
+        return _internal(error, "--debug" in words)
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = build_parser(__version__)
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.print_help()
+        return UserError.exit_status
+    return _execute(arguments)
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    module = importlib.import_module(f"armvirt.cli.{arguments.command}_command")
+    status: int = module.execute(arguments)
+    return status
+
+
+def _say(message: str, status: int) -> int:
+    # Control characters in a file name or symbol must not reach the terminal.
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    try:
+        print(f"armvirt: {line}", file=sys.stderr)
+    except OSError:
+        pass  # standard error is closed: the status is all that is left to say it
+    return status
+
+
+def _internal(error: Exception, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+        return INTERNAL
+    kind = "" if isinstance(error, ArmvirtError) else f"{type(error).__name__}: "
+    return _say(f"internal error: {kind}{error}; use --debug to see where", getattr(error, "exit_status", INTERNAL))
+
+
+def _broken_pipe() -> int:
+    """Who read our output has gone: end quietly, and keep Python from complaining about it at exit."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+    return BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

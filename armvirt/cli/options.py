@@ -1,0 +1,179 @@
+"""Every command-line option, as a table. Nothing heavy is imported here: a run should start fast."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from armvirt import units
+from armvirt.errors import UserError
+
+Parse = Callable[[str], Any]
+
+
+class Option(NamedTuple):
+    """One option: its flag, how its value is read (None: a switch), and what it means.
+
+    ``setting`` is the name of the `Machine` argument that it becomes ("" for none).
+    """
+
+    flag: str
+    meta: str
+    parse: Parse | None
+    help: str
+    default: Any = None
+    setting: str = ""
+
+
+def _memory(text: str) -> str:
+    from armvirt.board.sizes import parse_size
+
+    parse_size(text)
+    return text
+
+
+def _gic(text: str) -> int:
+    if text == "2":
+        raise UserError("GICv2 is not there yet; use --gic 3")
+    return int(_choice("2", "3")(text))
+
+
+def _choice(*allowed: str) -> Parse:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise UserError(f"{text!r} is not one of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def count(low: int, high: int = units.U64, what: str = "number") -> Parse:
+    """A parser of whole numbers within ``low..high``."""
+    return lambda text: units.parse_count(text, low, high, what=what)
+
+
+BOARD = (
+    Option("--gic", "2|3", _gic, "GIC version (default 3)", 3, "gic"),
+    Option("--cpus", "N", count(1, units.MAX_CPUS, "CPU count"), "CPUs (default 1, or what the bundled guest needs)"),
+    Option("--mem", "SIZE", _memory, "guest RAM, for example 512M or 2G (default 512M)", "512M", "memory"),
+    Option("--cpu", "MODEL", str, "CPU model (default cortex-a72)", "cortex-a72", "cpu"),
+    Option("--cntfrq", "HZ", units.parse_frequency, "counter frequency (default 62.5MHz)", 62_500_000, "cntfrq"),
+    Option(
+        "--cntvoff",
+        "TICKS",
+        units.parse_offset,
+        "CNTVOFF_EL2 (default: the virtual count starts at 0)",
+        None,
+        "cntvoff",
+    ),
+    Option("--append", "STR", str, "kernel command line", "", "append"),
+    Option("--initrd", "FILE", str, "initial RAM disk", None, "initrd"),
+    Option("--dtb", "FILE", str, "device tree to use instead of the generated one", None, "dtb"),
+    Option("--bios", "FILE", str, "firmware, put into a ROM at address 0 (for example U-Boot)", None, "bios"),
+    Option("--load-addr", "ADDR", units.parse_address, "where a flat binary is loaded", None, "load_addr"),
+    Option("--semihosting", "", None, "serve Arm semihosting calls (HLT #0xF000)", False, "semihosting"),
+    Option("--script", "FILE", str, "console script of expect and send lines"),
+    Option("--no-reboot", "", None, "end when the guest asks for a reset", False),
+    Option("--engine", "native|portable", _choice("auto", "native", "portable"), "what runs it", "auto", "engine"),
+)
+
+LIMITS = (
+    Option("--max-insns", "N", count(1, (1 << 63) - 1, "instruction count"), "end after N instructions"),
+    Option("--max-time", "TIME", units.parse_time, "end after this much guest time, for example 10ms or 2s"),
+    Option("--timeout", "TIME", units.parse_time, "end after this much host time, for example 30s"),
+)
+
+RUN = (
+    Option("--dump-dtb", "FILE", str, "write the device tree that the guest would get, and end"),
+    Option("--trace", "FILE", str, "write every event to FILE as JSON lines"),
+    Option("--trace-hash", "", None, "print the SHA-256 of the architectural events as the last line", False),
+    Option("--pace", "", None, "let idle guest time pass as on the wall clock (default for a terminal)"),
+    Option("--no-pace", "", None, "let idle guest time pass at once"),
+    Option("--exit-raw", "", None, "end with the guest's own exit code", False),
+)
+
+TRACE = (
+    Option("--plain", "", None, "plain text, also on a terminal", False),
+    Option("--no-console", "", None, "leave out what the guest prints", False),
+    Option("--rows", "N", count(0, 1 << 32, "row count"), "show at most N rows (the summary counts all)"),
+    Option("--trace", "FILE", str, "write every event to FILE as JSON lines, too"),
+)
+
+TEST = (
+    Option("-j", "N", count(1, 256, "job count"), "guests at once (default: one per CPU of this machine)"),
+    Option("--junit", "FILE", str, "write a JUnit XML report"),
+    Option("--plain", "", None, "plain lines, also on a terminal", False),
+)
+
+LIST = (Option("--json", "", None, "as JSON", False),)
+
+
+class Command(NamedTuple):
+    """A subcommand: the module in armvirt.cli that has its ``execute(arguments) -> int``."""
+
+    name: str
+    help: str
+    options: tuple[Option, ...] = ()
+    positional: tuple[str, str, str] | None = None  # name, nargs, help
+
+
+GUEST = ("guest", "?", "a file (ELF, arm64 Image, gzipped Image, flat binary) or the name of a bundled guest")
+PATHS = ("paths", "+", "a folder, a guest, or an armvirt.toml")
+COMMANDS = (
+    Command("run", "boot a guest", BOARD + LIMITS + RUN, GUEST),
+    Command("trace", "boot a guest and show its interrupts on a timeline", BOARD + LIMITS + TRACE, GUEST),
+    Command("test", "run guests and compare with what is expected", TEST, PATHS),
+    Command("list", "show the bundled guests", LIST),
+    Command("doctor", "check this installation"),
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help shows the options)")
+
+
+def _typed(parse: Parse) -> Parse:
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+    text = option.help.replace("%", "%%")
+    if option.parse is None:
+        parser.add_argument(option.flag, action="store_true", default=option.default, help=text)
+    else:
+        kind = _typed(option.parse)
+        parser.add_argument(option.flag, metavar=option.meta, type=kind, default=option.default, help=text)
+
+
+DEBUG = Option("--debug", "", None, "show the Python traceback of an internal error", False)
+
+
+def build_parser(version: str) -> Parser:
+    """The parser of the whole command line."""
+    parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"armvirt {version}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for command in COMMANDS:
+        sub = subparsers.add_parser(command.name, help=command.help, description=command.help, allow_abbrev=False)
+        if command.positional:
+            name, nargs, text = command.positional
+            sub.add_argument(name, nargs=nargs, metavar=name.upper() if nargs == "?" else "PATH", help=text)
+        for option in (*command.options, DEBUG):
+            _add(sub, option)
+    return parser
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The `Machine` arguments that the board's options stand for."""
+    named = {option: option.flag.lstrip("-").replace("-", "_") for option in BOARD if option.setting}
+    return {option.setting: getattr(arguments, name) for option, name in named.items()}

@@ -1,0 +1,96 @@
+"""``armvirt run``: boot a guest, its console on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from armvirt import __version__
+from armvirt.cli import session
+from armvirt.cli.outputs import open_text, write_bytes
+from armvirt.cli.terminal import Reader, piped_input, raw_mode
+from armvirt.errors import UserError
+from armvirt.trace.jsonl import JsonLines
+
+if TYPE_CHECKING:
+    from armvirt.machine import Machine, Result
+
+LEFT = 130  # the person at the terminal ended the run
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the guest; returns the exit status."""
+    if arguments.pace and arguments.no_pace:
+        raise UserError("--pace and --no-pace exclude each other; give one")
+    trace = JsonLines() if arguments.trace else None
+    machine = session.build_machine(
+        arguments,
+        sinks=[trace] if trace else [],
+        pace=_pace(arguments),
+        trace_hash=arguments.trace_hash,
+    )
+    if arguments.dump_dtb:
+        write_bytes(arguments.dump_dtb, machine.dump_dtb())
+        return 0
+    result = _run(machine, arguments, trace)
+    if result is None:
+        print("\narmvirt: left by Ctrl-A x", file=sys.stderr)
+        return LEFT
+    session.say_ending(result, result.console[-1:])
+    if arguments.trace_hash:
+        print(result.trace_hash)
+    return _status(arguments, result)
+
+
+def _interactive(arguments: argparse.Namespace) -> bool:
+    """Is a person typing to the guest? With a script, nobody is."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not arguments.script
+
+
+def _pace(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.pace or (_interactive(arguments) and not arguments.no_pace))
+
+
+def _status(arguments: argparse.Namespace, result: Result) -> int:
+    if arguments.exit_raw and result.guest_code is not None:
+        return result.guest_code & 0xFF
+    return result.exit_status
+
+
+def _write_console(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | None) -> Result | None:
+    """The run itself, with everything attached that must be detached afterwards; None if the person left."""
+    machine.console.on_output = _write_console
+    with ExitStack() as stack:
+        if trace is not None:
+            file = stack.enter_context(open_text(arguments.trace))
+            trace.attach(file, armvirt=__version__, guest=arguments.guest or "")
+        if not _interactive(arguments):
+            if not arguments.script and (data := piped_input()):
+                machine.console.feed(data)
+            return machine.run(**session.limits(arguments))
+        return _run_interactive(machine, arguments, stack)
+
+
+def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: ExitStack) -> Result | None:
+    fd = sys.stdin.fileno()
+    reader = Reader(fd, machine.console.feed, lambda: os.kill(os.getpid(), signal.SIGINT))
+    print("armvirt: Ctrl-A x leaves, Ctrl-A h helps", file=sys.stderr)
+    machine.console.closed = False
+    stack.enter_context(raw_mode(fd))
+    reader.start()
+    stack.callback(reader.stop)
+    try:
+        return machine.run(**session.limits(arguments))
+    except KeyboardInterrupt:
+        if reader.leaving:
+            return None
+        raise

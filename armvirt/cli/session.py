@@ -1,0 +1,79 @@
+"""What ``run`` and ``trace`` share: from arguments to a Machine, and from its Result to the last words."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from armvirt import script as scripts
+from armvirt.bundled import Guest, find
+from armvirt.cli.options import settings
+from armvirt.cli.outputs import check_writable
+from armvirt.errors import UserError
+from armvirt.units import human_time
+
+if TYPE_CHECKING:
+    from armvirt.events import Sink
+    from armvirt.machine import Machine, Result
+
+ENDINGS = {
+    "pass": "the guest passed",
+    "fail": "the guest says fail",
+    "off": "the guest powered off",
+    "stuck": "the guest cannot go on",
+    "limit": "a limit was reached",
+    "reset": "the guest asked for a reset",
+}
+
+
+def guest_of(arguments: argparse.Namespace) -> Guest | None:
+    """The guest that the arguments name; None for firmware alone (``--bios``) or a bare device tree."""
+    if arguments.guest is not None:
+        return find(arguments.guest)
+    if arguments.bios or getattr(arguments, "dump_dtb", None):
+        return None
+    raise UserError("no GUEST given; name a file or a bundled guest (armvirt list shows them)")
+
+
+def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **more: Any) -> Machine:
+    """Check every input and make the machine; nothing is written before this has succeeded."""
+    for path in (getattr(arguments, "trace", None), getattr(arguments, "dump_dtb", None)):
+        if path:
+            check_writable(path)
+    guest = guest_of(arguments)
+    script = scripts.load(arguments.script) if arguments.script else guest.script if guest else None
+    cpus = arguments.cpus or (guest.cpus if guest else 1)
+    from armvirt.machine import Machine
+
+    return Machine(
+        guest.path if guest else None,
+        cpus=cpus,
+        script=script,
+        reboot=not arguments.no_reboot,
+        sinks=sinks,
+        **settings(arguments),
+        **more,
+    )
+
+
+def limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `Machine.run` that the limit options stand for."""
+    timeout = arguments.timeout / 1e9 if arguments.timeout else None
+    return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time, "timeout_s": timeout}
+
+
+def ending(result: Result) -> str:
+    """How a run ended, in one line."""
+    words = ENDINGS.get(result.verdict, result.verdict)
+    reason = f": {result.diagnosis}" if result.diagnosis else ""
+    return f"{words}{reason} ({human_time(result.ns)} of guest time, {result.insns:,} instructions)"
+
+
+def say_ending(result: Result, console_tail: str) -> None:
+    """Say on standard error how the run ended, on a line of its own."""
+    sys.stdout.flush()
+    # Only where both go to one place can the guest's unfinished line be in the way.
+    lead = "\n" if console_tail and not console_tail.endswith("\n") and sys.stderr.isatty() else ""
+    print(f"{lead}armvirt: {ending(result)}", file=sys.stderr)

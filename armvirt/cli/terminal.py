@@ -1,0 +1,130 @@
+"""The person's side of the guest console: raw mode, Ctrl-A commands, and input that does not come from a person."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from armvirt.errors import UserError
+
+CTRL_A = 0x01
+HELP = b"\r\nCtrl-A x  leave armvirt\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n"
+MAX_PIPED = 1 << 20  # bytes of piped input
+PIPE_PATIENCE = 0.2  # seconds until a pipe without data is taken for one that nobody writes to
+
+
+class Keys(NamedTuple):
+    """What typed bytes mean: ``data`` for the guest, and whether to leave or to show the help."""
+
+    data: bytes
+    leave: bool = False
+    help: bool = False
+
+
+class Escape:
+    """The Ctrl-A state machine. Pure: bytes in, meaning out."""
+
+    def __init__(self) -> None:
+        self._armed = False
+
+    def feed(self, typed: bytes) -> Keys:
+        data, help_wanted = bytearray(), False
+        for byte in typed:
+            if not self._armed:
+                self._armed = byte == CTRL_A
+                data += b"" if self._armed else bytes([byte])
+                continue
+            self._armed = False
+            if byte in b"xX":
+                return Keys(bytes(data), leave=True, help=help_wanted)
+            help_wanted |= byte in b"hH?"
+            data += b"\x01" if byte == CTRL_A else b""
+        return Keys(bytes(data), help=help_wanted)
+
+
+class Reader:
+    """A thread that reads the terminal. It only fills the guest's input queue (``feed``) and notes the wish to leave.
+
+    To leave, ``interrupt`` is called once: it makes the main thread raise KeyboardInterrupt.
+    """
+
+    def __init__(self, fd: int, feed: Callable[[bytes], None], interrupt: Callable[[], None]) -> None:
+        self.leaving = False
+        self._fd, self._feed, self._interrupt = fd, feed, interrupt
+        self._escape = Escape()
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._loop, name="armvirt-stdin", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        os.write(self._wake_write, b"!")
+        self._thread.join(timeout=1)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _loop(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._fd, self._wake_read], [], [])
+            if self._wake_read in ready:
+                return
+            typed = os.read(self._fd, 4096)
+            if not typed or self._handle(self._escape.feed(typed)):
+                return
+
+    def _handle(self, keys: Keys) -> bool:
+        """Act on what was typed; True to end the thread."""
+        if keys.data:
+            self._feed(keys.data)
+        if keys.help:
+            os.write(sys.stderr.fileno(), HELP)
+        if keys.leave:
+            self.leaving = True
+            self._interrupt()
+        return keys.leave
+
+
+@contextmanager
+def raw_mode(fd: int) -> Iterator[None]:
+    """The terminal passes every key to us, and is as it was afterwards, whatever happens.
+
+    Output processing stays on: the guest's bare line feeds would otherwise make a staircase.
+    """
+    import termios
+
+    before = termios.tcgetattr(fd)
+    raw = termios.tcgetattr(fd)
+    raw[0] &= ~(termios.IXON | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP | termios.BRKINT)
+    raw[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
+    try:
+        termios.tcsetattr(fd, termios.TCSADRAIN, raw)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def piped_input(fd: int = 0) -> bytes:
+    """Input from a file or pipe, read to its end before the guest starts, so that runs can be repeated.
+
+    A pipe on which nothing comes at once belongs to whoever started us, not to the guest: it is left alone.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return b""  # no standard input at all
+    if stat.S_ISCHR(mode) or not (stat.S_ISREG(mode) or select.select([fd], [], [], PIPE_PATIENCE)[0]):
+        return b""
+    parts: list[bytes] = []
+    while chunk := os.read(fd, 65536):
+        parts.append(chunk)
+        if sum(map(len, parts)) > MAX_PIPED:
+            raise UserError(f"standard input is longer than {MAX_PIPED >> 20} MiB; use --script for the guest's input")
+    return b"".join(parts)

@@ -1,0 +1,115 @@
+"""``armvirt test``: run guests in parallel and compare how they end with what is expected."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from armvirt import suite
+from armvirt.cli.junit import report
+from armvirt.cli.outcome import Outcome
+from armvirt.cli.outputs import check_writable, write_bytes
+from armvirt.cli.pool import run_all
+from armvirt.suite import Case
+from armvirt.units import human_time
+
+
+def describe(outcome: Outcome, width: int) -> str:
+    """One line about a guest."""
+    word = "ok   " if outcome.ok else "ERROR" if outcome.error else "FAIL "
+    detail = f"{outcome.verdict}, {human_time(outcome.ns)}" if outcome.ok else outcome.headline
+    return f"{word} {outcome.name:<{width}}  {outcome.seconds:6.2f} s  {detail}"
+
+
+def failure(outcome: Outcome) -> str:
+    """What is known about a guest that is not as expected."""
+    lines = [f"--- {outcome.name}: {outcome.headline}"]
+    for title, tail in (("console", outcome.console), ("events", outcome.events)):
+        if tail:
+            lines += [f"  last of the {title}:", *(f"    {line}" for line in tail)]
+    return "\n".join(lines)
+
+
+def closing(outcomes: Sequence[Outcome], seconds: float) -> str:
+    """``5 passed, 1 failed, 0 errors in 2.10 s``."""
+    errors = sum(bool(outcome.error) for outcome in outcomes)
+    passed = sum(outcome.ok for outcome in outcomes)
+    return f"{passed} passed, {len(outcomes) - passed - errors} failed, {errors} errors in {seconds:.2f} s"
+
+
+class PlainProgress:
+    """A line for each guest that has ended."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self._width = max(len(case.name) for case in cases)
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        pass
+
+    def started(self, case: Case) -> None:
+        pass
+
+    def finished(self, outcome: Outcome) -> None:
+        print(describe(outcome, self._width), flush=True)
+
+
+class RichProgress(PlainProgress):
+    """The same lines in colour, above a bar that says what is running."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        super().__init__(cases)
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._bar: Any = Progress(*columns, transient=True)
+        self._task = self._bar.add_task("", total=len(cases))
+        self._running: list[str] = []
+
+    def __enter__(self) -> RichProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def started(self, case: Case) -> None:
+        self._running.append(case.name)
+        self._show()
+
+    def finished(self, outcome: Outcome) -> None:
+        from rich.text import Text
+
+        self._running.remove(outcome.name)
+        self._bar.console.print(Text(describe(outcome, self._width), style="green" if outcome.ok else "bold red"))
+        self._bar.advance(self._task)
+        self._show()
+
+    def _show(self) -> None:
+        self._bar.update(self._task, description=", ".join(self._running))
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """0: all as expected; 1: something is not."""
+    cases = suite.collect(arguments.paths)
+    if arguments.junit:
+        check_writable(arguments.junit)
+    jobs = min(arguments.j or os.cpu_count() or 1, len(cases))
+    started = time.monotonic()
+    kind = PlainProgress if arguments.plain or not sys.stdout.isatty() else RichProgress
+    with kind(cases) as progress:
+        outcomes = run_all(cases, jobs, progress.started, progress.finished)
+    for outcome in outcomes:
+        if not outcome.ok:
+            print("\n" + failure(outcome))
+    print("\n" + closing(outcomes, time.monotonic() - started))
+    if arguments.junit:
+        write_bytes(arguments.junit, report(outcomes))
+    return 0 if all(outcome.ok for outcome in outcomes) else 1

@@ -1,0 +1,104 @@
+"""``armvirt trace``: boot a guest and show the life of its interrupts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from armvirt import __version__
+from armvirt.cli import session
+from armvirt.cli.outputs import open_text
+from armvirt.cli.terminal import piped_input
+from armvirt.trace import render
+from armvirt.trace.jsonl import JsonLines
+from armvirt.trace.lifecycle import Summary
+from armvirt.trace.timeline import Row, Timeline
+
+MIN_WIDTH = 100  # columns: a timeline is of little use when it is cut shorter
+
+
+class Plain:
+    """Writes rows and tables as text."""
+
+    def __init__(self) -> None:
+        self.lookup: render.Lookup | None = None
+
+    def start(self) -> None:
+        print(render.HEADER)
+
+    def row(self, row: Row) -> None:
+        print(render.plain(row, self.lookup))
+
+    def end(self, summaries: list[Summary], left_out: int) -> None:
+        if left_out:
+            print(f"... {left_out:,} more rows (--rows)")
+        print("\n" + render.plain_summary(summaries))
+
+
+class Coloured(Plain):
+    """Writes them with rich."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+
+        self._console = Console(highlight=False, soft_wrap=False)
+
+    def start(self) -> None:
+        self._console.print(render.HEADER, style="bold underline")
+
+    def row(self, row: Row) -> None:
+        self._console.print(render.coloured(row, self.lookup))
+
+    def end(self, summaries: list[Summary], left_out: int) -> None:
+        if left_out:
+            self._console.print(f"... {left_out:,} more rows (--rows)", style="dim")
+        if not summaries:
+            self._console.print(render.NOTHING)
+        for summary in summaries:
+            self._console.print()
+            self._console.print(render.summary_table(summary))
+
+
+class Shower:
+    """Passes rows on to a writer: at most ``most`` of them, console lines only if wanted."""
+
+    def __init__(self, write: Callable[[Row], None], most: int | None, console: bool) -> None:
+        self._write, self._most, self._console = write, most, console
+        self._shown = self.left_out = 0
+
+    def __call__(self, row: Row) -> None:
+        if row.stage == "console" and not self._console:
+            return
+        if self._most is not None and self._shown >= self._most:
+            self.left_out += 1
+            return
+        self._shown += 1
+        self._write(row)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the guest; returns the exit status of the run."""
+    writer = Plain() if arguments.plain or not sys.stdout.isatty() else Coloured()
+    shower = Shower(writer.row, arguments.rows, not arguments.no_console)
+    # With a CNTVOFF of the user's, what the virtual count is at time 0 is not known here.
+    timeline = Timeline(shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None)
+    trace = JsonLines() if arguments.trace else None
+    machine = session.build_machine(arguments, sinks=[timeline, *([trace] if trace else [])], trace_hash=False)
+    writer.lookup = machine.symbols.lookup if machine.symbols else None
+    with ExitStack() as stack:
+        if trace is not None:
+            trace.attach(stack.enter_context(open_text(arguments.trace)), armvirt=__version__, guest=arguments.guest)
+        if not arguments.script and (data := piped_input()):
+            machine.console.feed(data)
+        writer.start()
+        try:
+            result = machine.run(**session.limits(arguments))
+        finally:
+            # Also after Ctrl-C: what was seen so far is what the person asked for.
+            timeline.flush()
+            writer.end(timeline.summaries(), shower.left_out)
+    session.say_ending(result, "")
+    return result.exit_status

@@ -1,0 +1,53 @@
+"""A worker of ``armvirt test``: runs one case, given as JSON on standard input, and prints its outcome as JSON.
+
+One process per guest: a crash, even of the engine's C code, is that guest's error and no other's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from armvirt.cli.outcome import Outcome, outcome_of
+from armvirt.errors import ArmvirtError, UserError
+from armvirt.events import Event, Stamp
+from armvirt.suite import Case
+
+
+def run_case(case: Case) -> Outcome:
+    """Run one guest; whatever goes wrong is its outcome."""
+    started = time.monotonic()
+    try:
+        machine = case.machine(sinks=[_record_events])
+        return outcome_of(case, machine, case.run(machine), time.monotonic() - started)
+    except UserError as error:
+        problem = str(error)
+    except ArmvirtError as error:
+        problem = f"internal error: {error}"
+    except Exception as error:
+        problem = f"internal error: {type(error).__name__}: {error}"
+    return Outcome(case.name, case.expect, error=problem, seconds=time.monotonic() - started)
+
+
+def _record_events(_stamp: Stamp, _event: Event) -> None:
+    """Events are recorded for the report of a failure once anyone listens."""
+
+
+def encode(case: Case) -> str:
+    """A case as JSON."""
+    return json.dumps(asdict(case))
+
+
+def main() -> int:
+    """Standard input: a case. Last line of standard output: its outcome."""
+    data: dict[str, Any] = json.loads(sys.stdin.read())
+    outcome = run_case(Case(**data))
+    print(json.dumps(outcome.data()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,401 @@
+"""The vGIC of one VM: who has which interrupt, and how one gets in (kvm/vgic/vgic.c, vgic-init.c).
+
+An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU; before that vCPU runs, the
+list is put into list registers (`armvirt.hyp.vgic.entry`). The protocol with the run loop:
+
+* ``load(vcpu, vif)`` when a vCPU gets a PE, ``put`` when it leaves it;
+* before an entry, if ``dirty(vcpu)``: ``sync`` then ``flush``. Otherwise the list registers still say the truth, and
+  what the guest did to them since (acknowledge, end of interrupt) is theirs to know;
+* anything that reads or writes pending or active state folds all loaded vCPUs first, through ``before_access``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+from armvirt.arch.gic import (
+    FIRST_SPI,
+    MAX_SPI,
+    MPIDR_AFFINITY,
+    NR_PRIVATE,
+    VMCR_VEOIM,
+    is_ppi,
+    is_spi,
+)
+from armvirt.errors import KvmError
+from armvirt.events import EndOfInterrupt, EventBus, VgicInject
+from armvirt.hw.ich import VirtualCpuInterface
+from armvirt.hyp.vgic import entry, sgi
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.frames import PlacedFrame, placed_frames
+from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
+from armvirt.hyp.vgic.v3_dist import distributor_map
+from armvirt.hyp.vgic.v3_redist import RedistRegion, RedistributorMap, assign
+
+DEFAULT_NR_IRQS = 256
+MAX_VCPUS = 512
+LATEST_REVISION = 3
+
+
+def _no_host(vcpu_id: int, host_intid: int, active: bool) -> None:
+    """For a vGIC without mapped interrupts."""
+
+
+class Vgic:
+    """A GICv3 without ITS.
+
+    ``kick(vcpu_id)`` is called when a vCPU has something new to take: it must leave the guest, or wake, and look at
+    ``dirty``. ``set_phys_active(vcpu_id, host_intid, active)`` writes the active state of the host interrupt behind a
+    mapped one, on the PE of that vCPU. ``before_access`` is called before pending and active state is looked at; by
+    default it folds the list registers of all loaded vCPUs.
+    """
+
+    def __init__(
+        self,
+        bus: EventBus,
+        kick: Callable[[int], None],
+        set_phys_active: Callable[[int, int, bool], None] = _no_host,
+    ) -> None:
+        self.bus, self.kick, self.set_phys_active = bus, kick, set_phys_active
+        self.before_access: Callable[[], None] = self.sync_all
+        self.initialized = False
+        self.ready = False
+        self.enabled = False
+        self.revision = LATEST_REVISION
+        self.nr_spis = 0
+        self.dist_base: int | None = None
+        self.regions: list[RedistRegion] = []
+        self.dist_map, self.redist_map = distributor_map(), RedistributorMap()
+        self._cpus: dict[int, VgicCpu] = {}
+        self._spis: list[VgicIrq] = []
+
+    # Creation -------------------------------------------------------------------------------------------------
+
+    @property
+    def nr_irqs(self) -> int:
+        """How many INTIDs there are, private ones included; 32 while nobody has said it."""
+        return self.nr_spis + NR_PRIVATE
+
+    def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
+        """A vCPU is created, with this MPIDR_EL1. KvmError EEXIST, or EBUSY after `init`."""
+        if vcpu_id in self._cpus:
+            raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
+        if self.initialized or len(self._cpus) >= MAX_VCPUS:
+            raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised, or beyond 512")
+        cpu = self._cpus[vcpu_id] = VgicCpu(vcpu_id, mpidr)
+        assign(self.regions, cpu)
+
+    def init(self) -> None:
+        """KVM_DEV_ARM_VGIC_CTRL_INIT: fix the number of interrupts and create the SPIs. A second call does nothing.
+
+        KvmError EBUSY without vCPUs: the SPIs need somebody to be routed to.
+        """
+        if self.initialized:
+            return
+        if not self._cpus:
+            raise KvmError("EBUSY", "the vGIC cannot be initialised before a vCPU exists")
+        self.nr_spis = self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE
+        boot = next(iter(self._cpus))
+        last = min(self.nr_irqs - 1, MAX_SPI)
+        self._spis = [VgicIrq(intid, boot) for intid in range(FIRST_SPI, last + 1)]
+        self.initialized = True
+
+    def map_resources(self) -> None:
+        """First run (kvm_vgic_map_resources). KvmError ENXIO for a missing frame, EINVAL for overlaps, EBUSY before
+        init.
+        """
+        if self.ready:
+            return
+        if self.dist_base is None or any(cpu.redist_base is None for cpu in self.cpus()):
+            raise KvmError("ENXIO", "the distributor, or a vCPU's redistributor, has no address")
+        frames = sorted((frame.base, frame.size) for frame in self.mmio_frames())
+        if any(low + size > high for (low, size), (high, _) in pairwise(frames)):
+            raise KvmError("EINVAL", "the vGIC's frames overlap")
+        if not self.initialized:
+            raise KvmError("EBUSY", "the vGIC is not initialised")
+        self.ready = True
+
+    def mmio_frames(self) -> list[PlacedFrame]:
+        """(base, size, frame) of everything that has an address; frame.read and .write take vcpu_id, offset, size."""
+        return placed_frames(self)
+
+    def reset(self) -> None:
+        """Interrupts, distributor and interfaces as after `init`. Not while a vCPU is loaded. Addresses and wiring
+        stay.
+        """
+        self.enabled = False
+        boot = next(iter(self._cpus), None)
+        for irq in self._spis:
+            irq.reset(boot)
+        for cpu in self.cpus():
+            cpu.reset()
+
+    # Look-up --------------------------------------------------------------------------------------------------
+
+    def cpus(self) -> Iterable[VgicCpu]:
+        return self._cpus.values()
+
+    def cpu(self, vcpu_id: int) -> VgicCpu:
+        return self._cpus[vcpu_id]
+
+    def has_vcpu(self, vcpu_id: int) -> bool:
+        return vcpu_id in self._cpus
+
+    def vcpu_with_affinity(self, affinity: int) -> int | None:
+        """The vCPU with these affinity fields of MPIDR_EL1, None if there is none."""
+        for cpu in self.cpus():
+            if cpu.mpidr & MPIDR_AFFINITY == affinity & MPIDR_AFFINITY:
+                return cpu.vcpu_id
+        return None
+
+    def spi(self, intid: int) -> VgicIrq | None:
+        """An SPI by INTID; None for a private INTID or one that is not implemented."""
+        index = intid - FIRST_SPI
+        return self._spis[index] if 0 <= index < len(self._spis) else None
+
+    def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
+        """An interrupt by INTID. KvmError EINVAL: there is none, or it is private and no vCPU is named."""
+        if 0 <= intid < NR_PRIVATE:
+            if vcpu_id is None or vcpu_id not in self._cpus:
+                raise KvmError("EINVAL", f"INTID {intid} is private: it needs an existing vCPU")
+            return self._cpus[vcpu_id].private[intid]
+        found = self.spi(intid)
+        if found is None:
+            raise KvmError("EINVAL", f"INTID {intid} does not exist; there are {self.nr_irqs}")
+        return found
+
+    # Interrupts in --------------------------------------------------------------------------------------------
+
+    def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
+        """An input changes (kvm_vgic_inject_irq): a line's level, or a pulse (``level`` True) for edge interrupts.
+
+        What changes nothing, and what comes from a stranger to an owned interrupt, is dropped silently. KvmError EINVAL
+        for an INTID that does not exist, EBUSY before `init`.
+        """
+        if not self.initialized:
+            raise KvmError("EBUSY", "the vGIC is not initialised")
+        irq = self.irq(vcpu_id, intid)
+        if not accepts(irq, level, owner):
+            # A mapped line is lowered while it is in flight, so "low again" must still retract it.
+            if irq.lr >= 0 and irq.mapped_level and irq.owner is owner and irq.vcpu is not None:
+                self._cpus[irq.vcpu].dirty = True
+            return
+        if irq.level:
+            irq.line_level = level
+        else:
+            irq.pending_latch = True
+        if self.bus.active:
+            target = vcpu_id if intid < NR_PRIVATE else irq.target
+            self.bus.emit(VgicInject(intid, int(level), -1 if target is None else target))
+        self.queue(irq)
+
+    def sgi(self, vcpu_id: int, encoding: int, value: int) -> None:
+        """A trapped write of ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed encoding) by a vCPU."""
+        sgi.dispatch(self, self._cpus[vcpu_id], encoding, value)
+
+    def queue(self, irq: VgicIrq) -> None:
+        """Put an interrupt where the oracle wants it, after any change to it (kvm vgic_queue_irq_unlock).
+
+        One that is in a list register is left for the next sync of its vCPU, which is marked dirty. One that is not
+        can change lists at once.
+        """
+        target = target_oracle(irq, self.enabled)
+        holder = irq.vcpu
+        if holder is not None:
+            cpu = self._cpus[holder]
+            cpu.dirty = True
+            if target == holder or irq.lr >= 0:
+                if target is not None:
+                    self.kick(holder)
+                return
+            cpu.ap_list.remove(irq)
+            irq.vcpu = None
+        if target is not None:
+            self._append(self._cpus[target], irq)
+
+    def _append(self, cpu: VgicCpu, irq: VgicIrq) -> None:
+        cpu.ap_list.append(irq)
+        irq.vcpu = cpu.vcpu_id
+        cpu.dirty = True
+        if irq.intid >= FIRST_SPI and len(self._cpus) > 1:
+            self._watch_deactivation(cpu)
+        self.kick(cpu.vcpu_id)
+
+    def _watch_deactivation(self, holder: VgicCpu) -> None:
+        """With EOImode 1 another vCPU may deactivate this SPI: its ICC_DIR_EL1 has to trap from its next entry on."""
+        for cpu in self.cpus():
+            if cpu is not holder and cpu.vmcr & VMCR_VEOIM:
+                cpu.dirty = True
+
+    def set_enabled(self, enabled: bool) -> None:
+        """GICD_CTLR.EnableGrp1. Switching it on looks at every interrupt again and kicks every vCPU."""
+        if enabled == self.enabled:
+            return
+        self.enabled = enabled
+        for irq in [*self._spis, *(irq for cpu in self.cpus() for irq in cpu.private)]:
+            if irq.vcpu is not None or irq.pending:
+                self.queue(irq)
+        for cpu in self.cpus():
+            cpu.dirty = True
+            self.kick(cpu.vcpu_id)
+
+    def change_active(self, irq: VgicIrq, active: bool) -> None:
+        """A guest writes ISACTIVER or ICACTIVER, or deactivates from outside the list registers."""
+        irq.active = active
+        if irq.hw:
+            self.set_phys_active_of(irq, active)
+        self.queue(irq)
+
+    def dir(self, vcpu_id: int, value: int) -> None:
+        """A trapped write of ICC_DIR_EL1: deactivate wherever the interrupt is. Ignored with EOImode 0."""
+        cpu, intid = self._cpus[vcpu_id], value & 0xFF_FFFF
+        if not cpu.vmcr & VMCR_VEOIM or not self.initialized or intid > min(MAX_SPI, self.nr_irqs - 1):
+            return
+        if self.bus.active:
+            self.bus.emit(EndOfInterrupt(intid, "DIR"))
+        self.before_access()
+        irq = self.irq(vcpu_id, intid)
+        if irq.active:
+            self.change_active(irq, False)
+
+    # Mapped interrupts ----------------------------------------------------------------------------------------
+
+    def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
+        """Claim a PPI or SPI: from now on only ``owner`` can inject it. EINVAL for an SGI, EEXIST if it is taken."""
+        if not is_ppi(intid) and not is_spi(intid):
+            raise KvmError("EINVAL", f"INTID {intid} cannot be wired to a device")
+        irq = self.irq(vcpu_id, intid)
+        if irq.owner is not None and irq.owner is not owner:
+            raise KvmError("EEXIST", f"INTID {intid} has an owner")
+        irq.owner = owner
+
+    def map_phys_irq(
+        self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool] | None = None
+    ) -> None:
+        """Tie an interrupt to a host one: the guest's deactivation deactivates that (kvm_vgic_map_phys_irq)."""
+        irq = self.irq(vcpu_id, intid)
+        irq.hw, irq.hwintid, irq.get_input_level = True, host_intid, get_input_level
+
+    def unmap(self, vcpu_id: int, intid: int) -> None:
+        """Undo `map_phys_irq`."""
+        self.sync_all()
+        irq = self.irq(vcpu_id, intid)
+        irq.hw, irq.hwintid, irq.get_input_level = False, 0, None
+        self.queue(irq)
+
+    def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
+        """A vCPU is reset: forget what its mapped interrupt was doing (kvm_vgic_reset_mapped_irq)."""
+        irq = self.irq(vcpu_id, intid)
+        if not irq.hw:
+            return
+        self.sync_all()
+        irq.active = irq.pending_latch = irq.line_level = False
+        self.queue(irq)
+
+    def is_active(self, vcpu_id: int, intid: int) -> bool:
+        """Whether a mapped interrupt is active, in a list register or not (kvm_vgic_map_is_active)."""
+        irq = self.irq(vcpu_id, intid)
+        if not irq.hw:
+            return False
+        vif = self._cpus[irq.vcpu].vif if irq.vcpu is not None else None
+        return bool(vif.lr[irq.lr] >> 63) if vif is not None and irq.lr >= 0 else irq.active
+
+    def set_phys_active_of(self, irq: VgicIrq, active: bool) -> None:
+        """The active state of the host interrupt behind ``irq``, on the PE of the vCPU that has or gets it."""
+        vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target
+        if vcpu_id is not None:
+            self.set_phys_active(vcpu_id, irq.hwintid, active)
+
+    # Around the guest -----------------------------------------------------------------------------------------
+
+    def load(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
+        """A vCPU gets a PE's virtual CPU interface."""
+        entry.load(self, self._cpus[vcpu_id], vif)
+
+    def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
+        """Be loaded on an interface that holds this vCPU's registers already (restored state)."""
+        self._cpus[vcpu_id].vif = vif
+
+    def detach(self, vcpu_id: int) -> None:
+        """Be loaded nowhere, without saving: the state is about to be replaced."""
+        self._cpus[vcpu_id].vif = None
+
+    def put(self, vcpu_id: int, vif: VirtualCpuInterface | None = None) -> None:
+        """A vCPU leaves its PE: everything is folded and saved, the interface is left disabled."""
+        entry.put(self, self._cpus[vcpu_id])
+
+    def flush(self, vcpu_id: int, vif: VirtualCpuInterface | None = None) -> None:
+        """Fill the list registers of a loaded vCPU. Emits ListRegisterWrite for those that change."""
+        entry.flush(self, self._cpus[vcpu_id])
+
+    def sync(self, vcpu_id: int, vif: VirtualCpuInterface | None = None) -> None:
+        """Fold the list registers of a vCPU and prune its list; `flush` has to come before the next entry."""
+        entry.sync(self, self._cpus[vcpu_id])
+
+    def sync_all(self) -> None:
+        """`sync` for every loaded vCPU."""
+        for cpu in self.cpus():
+            if cpu.resident:
+                entry.sync(self, cpu)
+
+    def dirty(self, vcpu_id: int) -> bool:
+        """Whether `sync` and `flush` have to run before the next entry: something changed for this vCPU, the
+        maintenance interrupt asks for it, or the line of a mapped interrupt fell before the guest took it."""
+        cpu = self._cpus[vcpu_id]
+        if cpu.dirty or (cpu.vif is not None and cpu.vif.maintenance):
+            return True
+        return bool(cpu.mapped) and entry.retracted(cpu)
+
+    def pending(self, vcpu_id: int) -> bool:
+        """Whether WFI ends (kvm_vgic_vcpu_pending_irq): something enabled and pending is more urgent than the mask.
+
+        Group enables and the running priority are not considered.
+        """
+        cpu = self._cpus[vcpu_id]
+        entry.sync(self, cpu)
+        mask = cpu.priority_mask
+        return self.enabled and any(i.enabled and i.pending and not i.active and i.priority < mask for i in cpu.ap_list)
+
+    # State ----------------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every interrupt that is enabled, pending, active or on a list, as plain data for a table."""
+        irqs = [irq for cpu in self.cpus() for irq in cpu.private] + self._spis
+        return [{**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr} for irq in irqs if _interesting(irq)]
+
+    def state(self) -> dict[str, object]:
+        """Everything the guest can tell, with what is in list registers as INTIDs (their values belong to the PE)."""
+        return {
+            "version": 1, "enabled": self.enabled, "revision": self.revision, "nr_irqs": self.nr_irqs,
+            "cpus": [cpu.state() for cpu in self.cpus()], "spis": [irq.state() for irq in self._spis],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same vCPUs loaded."""
+        if state["nr_irqs"] != self.nr_irqs or [c["vcpu_id"] for c in state["cpus"]] != list(self._cpus):
+            raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
+        self.enabled, self.revision = state["enabled"], state["revision"]
+        for irq, saved in zip(self._spis, state["spis"], strict=True):
+            irq.load(saved)
+        for cpu, saved in zip(self.cpus(), state["cpus"], strict=True):
+            self._load_cpu(cpu, saved)
+
+    def _load_cpu(self, cpu: VgicCpu, saved: dict[str, Any]) -> None:
+        for irq, private in zip(cpu.private, saved["private"], strict=True):
+            irq.load(private)
+        cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
+        cpu.vmcr = saved["vmcr"]
+        for name in ("ap_list", "resident", "outside"):
+            setattr(cpu, name, [self.irq(cpu.vcpu_id, intid) for intid in saved[name]])
+        for irq in cpu.ap_list:
+            irq.vcpu = cpu.vcpu_id
+        for index, irq in enumerate(cpu.resident):
+            irq.lr = index
+        cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
+        cpu.dirty, cpu.used = saved["dirty"], saved["used"]
+
+
+def _interesting(irq: VgicIrq) -> bool:
+    return irq.enabled or irq.pending or irq.active or irq.vcpu is not None

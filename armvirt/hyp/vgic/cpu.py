@@ -1,0 +1,89 @@
+"""The vGIC's side of one vCPU (struct vgic_cpu in include/kvm/arm_vgic.h)."""
+
+from __future__ import annotations
+
+from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT
+from armvirt.hw.ich import VirtualCpuInterface
+from armvirt.hyp.vgic.irq import VgicIrq
+
+APRS = 4  # as many as the architecture has; the interface takes those that it implements
+
+
+class VgicCpu:
+    """Private interrupts, the ap_list, and the CPU interface while it is not loaded.
+
+    ``resident`` are the interrupts in list registers 0, 1 and so on of ``vif``, ``outside`` those that found none at
+    the last flush. ``dirty``: the list registers no longer say what the lists say, so flush has to run. ``used`` is
+    False while the list registers of ``vif`` are known to be empty.
+    """
+
+    __slots__ = (
+        "_vmcr", "ap0r", "ap1r", "ap_list", "dirty", "mapped", "mpidr", "outside", "private", "redist_base",
+        "redist_index", "redist_region", "resident", "used", "vcpu_id", "vif",
+    )  # fmt: skip
+
+    def __init__(self, vcpu_id: int, mpidr: int) -> None:
+        self.vcpu_id, self.mpidr = vcpu_id, mpidr
+        self.private = [VgicIrq(intid, vcpu_id) for intid in range(NR_PRIVATE)]
+        self.redist_base: int | None = None
+        self.redist_region, self.redist_index = -1, 0
+        self.vif: VirtualCpuInterface | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Interrupts and interface as after initialisation. Not while it is loaded."""
+        for irq in self.private:
+            irq.reset(self.vcpu_id)
+        self.clear_lists()
+        self._vmcr = 0
+        self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
+
+    def clear_lists(self) -> None:
+        self.ap_list: list[VgicIrq] = []
+        self.resident: list[VgicIrq] = []
+        self.outside: list[VgicIrq] = []
+        self.mapped: list[VgicIrq] = []
+        self.dirty, self.used = True, True
+
+    @property
+    def vmcr(self) -> int:
+        """ICH_VMCR_EL2 of this vCPU, wherever it is."""
+        return self.vif.vmcr if self.vif is not None else self._vmcr
+
+    @vmcr.setter
+    def vmcr(self, value: int) -> None:
+        self._vmcr = value
+        if self.vif is not None:
+            self.vif.restore(value, self.vif.ap0r, self.vif.ap1r)
+
+    @property
+    def priority_mask(self) -> int:
+        return self.vmcr >> VMCR_VPMR_SHIFT & 0xFF
+
+    def active_priorities(self, group: int) -> list[int]:
+        """ICH_AP0R<n>_EL2 or ICH_AP1R<n>_EL2, wherever they are."""
+        if self.vif is not None:
+            return self.vif.ap1r if group else self.vif.ap0r
+        return self.ap1r if group else self.ap0r
+
+    def set_active_priorities(self, group: int, index: int, value: int) -> None:
+        self.active_priorities(group)[index] = value
+        if self.vif is not None:
+            self.vif.update()
+
+    def take_interface(self, vif: VirtualCpuInterface) -> None:
+        """Copy the interface's registers into this vCPU's saved context (kvm vgic_v3_put)."""
+        self._vmcr = vif.vmcr
+        self.ap0r[: len(vif.ap0r)] = vif.ap0r
+        self.ap1r[: len(vif.ap1r)] = vif.ap1r
+
+    def state(self) -> dict[str, object]:
+        """Lists are saved as INTIDs, in order."""
+        vif = self.vif
+        return {
+            "vcpu_id": self.vcpu_id, "vmcr": self.vmcr,
+            "ap0r": list(vif.ap0r if vif else self.ap0r), "ap1r": list(vif.ap1r if vif else self.ap1r),
+            "private": [irq.state() for irq in self.private],
+            "ap_list": [irq.intid for irq in self.ap_list], "resident": [irq.intid for irq in self.resident],
+            "outside": [irq.intid for irq in self.outside], "dirty": self.dirty, "used": self.used,
+        }

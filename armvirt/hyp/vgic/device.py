@@ -1,0 +1,352 @@
+"""The vGIC as a KVM device: its attributes (Documentation/virt/kvm/devices/arm-vgic-v3.rst,
+kvm/vgic/vgic-kvm-device.c).
+
+Values are the integers that the ioctl passes through the attribute's address; None stands for an address that cannot be
+read. Errors are KvmError with the errno that the ioctl gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+from armvirt.arch import gic as arch
+from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
+from armvirt.errors import KvmError
+from armvirt.hyp.vgic import v3_sysregs
+from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.mmio import RegisterMap
+from armvirt.hyp.vgic.v3_redist import assign, insert_region
+
+FRAME_ALIGNMENT = 0x1_0000
+
+
+class Group(IntEnum):
+    """KVM_DEV_ARM_VGIC_GRP_* (uapi/asm/kvm.h)."""
+
+    ADDR = 0
+    DIST_REGS = 1
+    CPU_REGS = 2
+    NR_IRQS = 3
+    CTRL = 4
+    REDIST_REGS = 5
+    CPU_SYSREGS = 6
+    LEVEL_INFO = 7
+    ITS_REGS = 8
+
+
+class AddrType(IntEnum):
+    """KVM_VGIC_*_ADDR_TYPE_*."""
+
+    V2_DIST = 0
+    V2_CPU = 1
+    V3_DIST = 2
+    V3_REDIST = 3
+    ITS = 4
+    V3_REDIST_REGION = 5
+
+
+class Ctrl(IntEnum):
+    """KVM_DEV_ARM_VGIC_CTRL_* and KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES."""
+
+    INIT = 0
+    ITS_SAVE_TABLES = 1
+    ITS_RESTORE_TABLES = 2
+    SAVE_PENDING_TABLES = 3
+    ITS_CTRL_RESET = 4
+
+
+class RegionAttribute(NamedTuple):
+    """The value of ADDR / V3_REDIST_REGION: count [63:52], base [51:16], flags [15:12], index [11:0]."""
+
+    count: int
+    base: int
+    flags: int
+    index: int
+
+    @classmethod
+    def decode(cls, value: int) -> RegionAttribute:
+        return cls(value >> 52 & 0xFFF, value & 0xF_FFFF_FFFF_0000, value >> 12 & 15, value & 0xFFF)
+
+    def encode(self) -> int:
+        return self.count << 52 | self.base | self.flags << 12 | self.index
+
+
+class _Attributes(NamedTuple):
+    """One group: three handlers that take the attribute; ``has`` raises ENXIO for one that is not there."""
+
+    has: Callable[[VgicDevice, int], None]
+    get: Callable[[VgicDevice, int, int], int]
+    set: Callable[[VgicDevice, int, int], None]
+
+
+class VgicDevice:
+    """KVM_DEV_TYPE_ARM_VGIC_V3. ``ipa_bits`` is the size of the VM's physical address space."""
+
+    def __init__(self, vgic: Vgic, ipa_bits: int = 40) -> None:
+        self.vgic, self.ipa_bits = vgic, ipa_bits
+
+    def has_attr(self, group: int, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR: KvmError ENXIO if there is no such attribute."""
+        self._group(group).has(self, attr)
+
+    def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
+        """KVM_GET_DEVICE_ATTR. ``value`` is what the caller's buffer holds: a region's index goes in that way."""
+        if value is None:
+            raise KvmError("EFAULT", "no address for the attribute's value")
+        return self._group(group).get(self, attr, value)
+
+    def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
+        """KVM_SET_DEVICE_ATTR."""
+        handlers = self._group(group)
+        if value is None:
+            if group == Group.CTRL:
+                value = 0  # takes no value
+            else:
+                raise KvmError("EFAULT", "no address for the attribute's value")
+        handlers.set(self, attr, value)
+
+    @staticmethod
+    def _group(group: int) -> _Attributes:
+        handlers = _GROUPS.get(group)
+        if handlers is None:
+            raise KvmError("ENXIO", f"a GICv3 has no attribute group {group}")
+        return handlers
+
+
+def _no_attribute(what: str, attr: int) -> KvmError:
+    return KvmError("ENXIO", f"no {what} attribute {attr:#x}")
+
+
+# ADDR ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_range(device: VgicDevice, base: int, size: int) -> None:
+    """kvm vgic_check_iorange: 64 KiB alignment, and the end inside the IPA space."""
+    if base % FRAME_ALIGNMENT:
+        raise KvmError("EINVAL", f"{base:#x} is not aligned to 64 KiB")
+    if base + size > 1 << device.ipa_bits:
+        raise KvmError("E2BIG", f"{base:#x} is beyond the {device.ipa_bits}-bit IPA space")
+
+
+def _has_addr(_: VgicDevice, attr: int) -> None:
+    if attr not in (AddrType.V3_DIST, AddrType.V3_REDIST, AddrType.V3_REDIST_REGION):
+        raise _no_attribute("address", attr)
+
+
+def _wrong_model(attr: int) -> KvmError:
+    """GICv2's frames are known types, but not this device's (ENODEV)."""
+    if attr in (AddrType.V2_DIST, AddrType.V2_CPU):
+        return KvmError("ENODEV", "a GICv3 has no GICv2 frames")
+    return _no_attribute("address", attr)
+
+
+def _get_addr(device: VgicDevice, attr: int, value: int) -> int:
+    vgic = device.vgic
+    undefined = (1 << 64) - 1
+    if attr == AddrType.V3_DIST:
+        return undefined if vgic.dist_base is None else vgic.dist_base
+    if attr == AddrType.V3_REDIST:
+        return vgic.regions[0].base if vgic.regions else undefined
+    if attr == AddrType.V3_REDIST_REGION:
+        index = RegionAttribute.decode(value).index
+        if index >= len(vgic.regions):
+            raise KvmError("ENOENT", f"no redistributor region {index}")
+        region = vgic.regions[index]
+        return RegionAttribute(region.count, region.base, 0, index).encode()
+    raise _wrong_model(attr)
+
+
+def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
+    vgic = device.vgic
+    if attr == AddrType.V3_DIST:
+        if vgic.dist_base is not None:
+            raise KvmError("EEXIST", "the distributor's address is set already")
+        _check_range(device, value, GICD_SIZE)
+        vgic.dist_base = value
+    elif attr == AddrType.V3_REDIST:
+        _add_region(device, 0, value, 0)
+    elif attr == AddrType.V3_REDIST_REGION:
+        region = RegionAttribute.decode(value)
+        if not region.count or region.flags:
+            raise KvmError("EINVAL", "a redistributor region needs a count and no flags")
+        _add_region(device, region.index, region.base, region.count)
+    else:
+        raise _wrong_model(attr)
+
+
+def _add_region(device: VgicDevice, index: int, base: int, count: int) -> None:
+    vgic = device.vgic
+    candidate = list(vgic.regions)
+    region = insert_region(candidate, index, base, count)
+    size = (count or max(1, len(list(vgic.cpus())))) * GICR_SIZE
+    _check_range(device, base, size)
+    if not count and vgic.dist_base is not None and base < vgic.dist_base + GICD_SIZE and vgic.dist_base < base + size:
+        raise KvmError("EINVAL", f"redistributors at {base:#x} overlap the distributor")
+    vgic.regions.append(region)
+    for cpu in vgic.cpus():
+        if cpu.redist_base is None:
+            assign([region], cpu)
+
+
+# DIST_REGS and REDIST_REGS --------------------------------------------------------------------------------------------
+
+
+def _cpu_of(device: VgicDevice, attr: int) -> VgicCpu:
+    """The vCPU whose MPIDR affinity is in [63:32]; EINVAL if there is none, EBUSY before initialisation."""
+    vcpu_id = device.vgic.vcpu_with_affinity(arch.unpacked_affinity(attr >> 32))
+    if vcpu_id is None:
+        raise KvmError("EINVAL", f"no vCPU has affinity {attr >> 32:#x}")
+    if not device.vgic.initialized:
+        raise KvmError("EBUSY", "the vGIC is not initialised")
+    return device.vgic.cpu(vcpu_id)
+
+
+def _offset(attr: int) -> int:
+    offset = attr & 0xFFFF_FFFF
+    if offset % 4:
+        raise KvmError("EINVAL", f"register offset {offset:#x} is not a multiple of 4")
+    return offset
+
+
+def _redist_frame(device: VgicDevice, offset: int) -> RegisterMap:
+    if offset >= GICR_SIZE:
+        raise _no_attribute("redistributor register", offset)
+    return device.vgic.redist_map.frame(offset)
+
+
+def _has_dist_reg(device: VgicDevice, attr: int) -> None:
+    if device.vgic.dist_map.lookup(attr & 0xFFFF_FFFF, 4) is None:
+        raise _no_attribute("distributor register", attr)
+
+
+def _has_redist_reg(device: VgicDevice, attr: int) -> None:
+    offset = attr & 0xFFFF_FFFF
+    if _redist_frame(device, offset).lookup(offset % arch.GICR_FRAME_SIZE, 4) is None:
+        raise _no_attribute("redistributor register", attr)
+
+
+def _get_dist_reg(device: VgicDevice, attr: int, _: int) -> int:
+    return device.vgic.dist_map.read(device.vgic, _cpu_of(device, attr), _offset(attr), 4, user=True)
+
+
+def _set_dist_reg(device: VgicDevice, attr: int, value: int) -> None:
+    device.vgic.dist_map.write(device.vgic, _cpu_of(device, attr), _offset(attr), 4, value & 0xFFFF_FFFF, user=True)
+
+
+def _get_redist_reg(device: VgicDevice, attr: int, _: int) -> int:
+    offset = _offset(attr)
+    frame = _redist_frame(device, offset)
+    return frame.read(device.vgic, _cpu_of(device, attr), offset % arch.GICR_FRAME_SIZE, 4, user=True)
+
+
+def _set_redist_reg(device: VgicDevice, attr: int, value: int) -> None:
+    cpu, offset = _cpu_of(device, attr), _offset(attr)
+    frame = _redist_frame(device, offset)
+    frame.write(device.vgic, cpu, offset % arch.GICR_FRAME_SIZE, 4, value & 0xFFFF_FFFF, user=True)
+
+
+# CPU_SYSREGS ----------------------------------------------------------------------------------------------------------
+
+
+def _has_sysreg(device: VgicDevice, attr: int) -> None:
+    if attr & 0xFFFF not in v3_sysregs.BY_ENCODING:
+        raise _no_attribute("CPU interface register", attr)
+
+
+def _get_sysreg(device: VgicDevice, attr: int, _: int) -> int:
+    _has_sysreg(device, attr)
+    device.vgic.sync_all()
+    return v3_sysregs.read(_cpu_of(device, attr), attr & 0xFFFF)
+
+
+def _set_sysreg(device: VgicDevice, attr: int, value: int) -> None:
+    _has_sysreg(device, attr)
+    device.vgic.sync_all()
+    v3_sysregs.write(_cpu_of(device, attr), attr & 0xFFFF, value)
+
+
+# LEVEL_INFO -----------------------------------------------------------------------------------------------------------
+
+
+def _has_level_info(_: VgicDevice, attr: int) -> None:
+    if attr >> 10 & 0x3F_FFFF:
+        raise _no_attribute("level info", attr)
+
+
+def _levels(device: VgicDevice, attr: int) -> list[VgicIrq | None]:
+    """The 32 interrupts from vINTID [9:0] on; EINVAL unless it is a multiple of 32 and the info kind is line levels."""
+    cpu, intid = _cpu_of(device, attr), attr & 0x3FF
+    if attr >> 10 & 0x3F_FFFF or intid % 32:
+        raise KvmError("EINVAL", f"level info {attr & 0xFFFF_FFFF:#x} names no word of line levels")
+    if not intid:
+        return list(cpu.private)
+    return [device.vgic.spi(intid + n) for n in range(32)]
+
+
+def _get_level_info(device: VgicDevice, attr: int, _: int) -> int:
+    irqs = _levels(device, attr)
+    return sum(1 << n for n, irq in enumerate(irqs) if irq is not None and irq.level and irq.line_level)
+
+
+def _set_level_info(device: VgicDevice, attr: int, value: int) -> None:
+    irqs = _levels(device, attr)
+    device.vgic.sync_all()
+    for n, irq in enumerate(irqs):
+        if irq is not None:
+            irq.line_level = bool(value >> n & 1)
+            device.vgic.queue(irq)
+
+
+# NR_IRQS and CTRL -----------------------------------------------------------------------------------------------------
+
+
+def _only_zero(what: str) -> Callable[[VgicDevice, int], None]:
+    def has(_: VgicDevice, attr: int) -> None:
+        if attr:
+            raise _no_attribute(what, attr)
+
+    return has
+
+
+def _has_ctrl(_: VgicDevice, attr: int) -> None:
+    if attr not in (Ctrl.INIT, Ctrl.SAVE_PENDING_TABLES):
+        raise _no_attribute("control", attr)
+
+
+def _get_nr_irqs(device: VgicDevice, _attr: int, _value: int) -> int:
+    return device.vgic.nr_irqs
+
+
+def _set_nr_irqs(device: VgicDevice, _: int, value: int) -> None:
+    if not 64 <= value <= 1024 or value % 32:
+        raise KvmError("EINVAL", f"{value} interrupts: 64 to 1024 in steps of 32")
+    if device.vgic.initialized or device.vgic.nr_spis:
+        raise KvmError("EBUSY", "the number of interrupts is fixed already")
+    device.vgic.nr_spis = value - arch.NR_PRIVATE
+
+
+def _get_ctrl(_: VgicDevice, attr: int, _value: int) -> int:
+    raise _no_attribute("readable control", attr)
+
+
+def _set_ctrl(device: VgicDevice, attr: int, _: int) -> None:
+    _has_ctrl(device, attr)
+    if attr == Ctrl.INIT:
+        device.vgic.init()
+    elif not device.vgic.initialized:  # saving LPI pending tables: without LPIs there is nothing to save
+        raise KvmError("EBUSY", "the vGIC is not initialised")
+
+
+_GROUPS: dict[int, _Attributes] = {
+    Group.ADDR: _Attributes(_has_addr, _get_addr, _set_addr),
+    Group.DIST_REGS: _Attributes(_has_dist_reg, _get_dist_reg, _set_dist_reg),
+    Group.NR_IRQS: _Attributes(_only_zero("NR_IRQS"), _get_nr_irqs, _set_nr_irqs),
+    Group.CTRL: _Attributes(_has_ctrl, _get_ctrl, _set_ctrl),
+    Group.REDIST_REGS: _Attributes(_has_redist_reg, _get_redist_reg, _set_redist_reg),
+    Group.CPU_SYSREGS: _Attributes(_has_sysreg, _get_sysreg, _set_sysreg),
+    Group.LEVEL_INFO: _Attributes(_has_level_info, _get_level_info, _set_level_info),
+}

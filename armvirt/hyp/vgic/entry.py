@@ -1,0 +1,148 @@
+"""Around a guest entry: ap_lists into list registers and back (kvm/vgic/vgic.c: flush, fold, prune).
+
+The walk costs microseconds per interrupt, and most exits change nothing. So list registers stay in place between
+entries: whoever changes an interrupt marks the vCPU that holds it dirty, and only a dirty vCPU needs `sync`, `flush`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from armvirt.arch.gic import (
+    FIRST_SPI,
+    HCR_EN,
+    HCR_EOICOUNT_SHIFT,
+    LR_PENDING,
+    LR_STATE,
+    VMCR_VEOIM,
+)
+from armvirt.events import ListRegisterWrite
+from armvirt.hw.ich import VirtualCpuInterface
+from armvirt.hyp.vgic import v3
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+
+
+def load(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
+    """Give a vCPU the virtual CPU interface of a PE; its list registers are filled by the flush that must follow."""
+    cpu.vif = vif
+    vif.restore(cpu._vmcr, cpu.ap0r, cpu.ap1r)
+    cpu.dirty = cpu.used = True
+
+
+def put(vgic: Vgic, cpu: VgicCpu) -> None:
+    """Take everything out of the virtual CPU interface and leave it disabled."""
+    vif = cpu.vif
+    if vif is None:
+        return
+    sync(vgic, cpu)
+    cpu.take_interface(vif)
+    cpu.vif = None
+    vif.restore(0, [0] * len(vif.ap0r), [0] * len(vif.ap1r))
+    vif.program(0, ())
+
+
+def flush(vgic: Vgic, cpu: VgicCpu) -> None:
+    """Fill the list registers from the ap_list (kvm vgic_flush_lr_state)."""
+    vif = cpu.vif
+    assert vif is not None
+    if cpu.resident:
+        sync(vgic, cpu)
+    cpu.dirty = False
+    enabled, vcpu_id = vgic.enabled, cpu.vcpu_id
+    irqs = [irq for irq in cpu.ap_list if target_oracle(irq, enabled) == vcpu_id]
+    foreign = vif.vmcr & VMCR_VEOIM and _foreign_spis(vgic, cpu)
+    if not irqs and not cpu.used and not foreign:
+        return
+    limit = len(vif.lr)
+    if len(irqs) > limit:
+        irqs = v3.by_urgency(irqs, vif.vmcr)
+    cpu.resident, cpu.outside = irqs[:limit], irqs[limit:]
+    hcr = HCR_EN
+    if cpu.outside or foreign:
+        hcr = v3.configure_hcr(v3.overflow(cpu.outside, vif.vmcr), vif.vmcr, limit, bool(foreign))
+    _fill(vgic, cpu, vif, hcr)
+
+
+def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
+    values = []
+    for index, irq in enumerate(cpu.resident):
+        irq.lr = index
+        values.append(v3.populate(irq, irq.enabled and vgic.enabled))
+    cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
+    cpu.used = bool(values) or hcr != HCR_EN
+    before = list(vif.lr)
+    vif.program(hcr, values)
+    if vgic.bus.active:
+        for index, irq in enumerate(cpu.resident):
+            if values[index] != before[index]:
+                vgic.bus.emit(ListRegisterWrite(cpu.vcpu_id, index, irq.intid, values[index]))
+
+
+def _foreign_spis(vgic: Vgic, cpu: VgicCpu) -> bool:
+    """Whether an SPI is in flight on another vCPU."""
+    others = (other for other in vgic.cpus() if other is not cpu)
+    return any(irq.intid >= FIRST_SPI for other in others for irq in other.ap_list)
+
+
+def sync(vgic: Vgic, cpu: VgicCpu) -> None:
+    """Fold the list registers into the interrupts and prune the ap_list (kvm vgic_sync_hwstate).
+
+    Afterwards the list registers are stale: a flush has to come before the next entry. Calling it again is harmless.
+    """
+    vif = cpu.vif
+    if vif is not None and cpu.resident:
+        _fold(vgic, cpu, vif)
+    if cpu.ap_list:
+        prune(vgic, cpu)
+
+
+def _fold(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
+    cpu.dirty = True
+    for irq, value in zip(cpu.resident, vif.lr, strict=False):
+        irq.lr = -1
+        if v3.fold(irq, value):
+            vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
+    count = vif.hcr >> HCR_EOICOUNT_SHIFT
+    if count and not vif.vmcr & VMCR_VEOIM:
+        _replay(vgic, cpu, count)
+    cpu.resident, cpu.outside, cpu.mapped = [], [], []
+
+
+def _replay(vgic: Vgic, cpu: VgicCpu, count: int) -> None:
+    """The guest ended ``count`` interrupts that were in no list register: they were the most urgent active ones."""
+    for irq in [irq for irq in cpu.outside if irq.active][:count]:
+        irq.active = False
+        if irq.hw:
+            vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
+
+
+def prune(vgic: Vgic, cpu: VgicCpu) -> None:
+    """Drop from the ap_list what no longer belongs there, and hand over what belongs to another vCPU."""
+    enabled, vcpu_id = vgic.enabled, cpu.vcpu_id
+    leaving = [irq for irq in cpu.ap_list if target_oracle(irq, enabled) != vcpu_id]
+    if not leaving:
+        return
+    cpu.ap_list = [irq for irq in cpu.ap_list if irq not in leaving]
+    for irq in leaving:
+        irq.vcpu = None
+    for irq in leaving:
+        vgic.queue(irq)
+
+
+def retracted(cpu: VgicCpu) -> bool:
+    """Whether the line of a mapped interrupt fell while it is still pending in a list register.
+
+    Nobody reports that: the timer's registers are the guest's own. KVM finds it because it folds at every exit.
+    """
+    vif = cpu.vif
+    return vif is not None and any(_fell(irq, vif.lr[irq.lr]) for irq in cpu.mapped)
+
+
+def _fell(irq: VgicIrq, value: int) -> bool:
+    if value & LR_STATE != LR_PENDING or irq.pending_latch or irq.get_input_level is None:
+        return False
+    return not irq.get_input_level()

@@ -1,0 +1,87 @@
+"""The vGIC's frames as the MMIO bus sees them: an address, a size, and accesses by a vCPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
+from armvirt.events import GicAccess
+from armvirt.hyp.vgic.v3_redist import RedistRegion
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+
+
+class Frame(Protocol):
+    """Offsets and sizes in bytes; ``vcpu_id`` is who accesses. Nothing here ever aborts."""
+
+    name: str
+
+    def read(self, vcpu_id: int, offset: int, size: int) -> int: ...
+
+    def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None: ...
+
+
+class PlacedFrame(NamedTuple):
+    base: int
+    size: int
+    frame: Frame
+
+
+class DistributorFrame:
+    """GICD."""
+
+    name = "GICD"
+
+    def __init__(self, vgic: Vgic) -> None:
+        self._vgic = vgic
+
+    def read(self, vcpu_id: int, offset: int, size: int) -> int:
+        vgic = self._vgic
+        value = vgic.dist_map.read(vgic, vgic.cpu(vcpu_id), offset, size)
+        if vgic.bus.active:
+            vgic.bus.emit(GicAccess(self.name, offset, size, value, 0))
+        return value
+
+    def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
+        vgic = self._vgic
+        if vgic.bus.active:
+            vgic.bus.emit(GicAccess(self.name, offset, size, value, 1))
+        vgic.dist_map.write(vgic, vgic.cpu(vcpu_id), offset, size, value)
+
+
+class RedistributorFrame:
+    """GICR: one region, the redistributors of several vCPUs. Any vCPU may access any of them."""
+
+    name = "GICR"
+
+    def __init__(self, vgic: Vgic, region: RedistRegion) -> None:
+        self._vgic, self._region = vgic, region
+
+    def read(self, vcpu_id: int, offset: int, size: int) -> int:
+        vgic = self._vgic
+        index, within = divmod(offset, GICR_SIZE)
+        value = 0
+        if index < len(self._region.members):
+            value = vgic.redist_map.read(vgic, vgic.cpu(self._region.members[index]), within, size)
+        if vgic.bus.active:
+            vgic.bus.emit(GicAccess(self.name, offset, size, value, 0))
+        return value
+
+    def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
+        vgic = self._vgic
+        if vgic.bus.active:
+            vgic.bus.emit(GicAccess(self.name, offset, size, value, 1))
+        index, within = divmod(offset, GICR_SIZE)
+        if index < len(self._region.members):
+            vgic.redist_map.write(vgic, vgic.cpu(self._region.members[index]), within, size, value)
+
+
+def placed_frames(vgic: Vgic) -> list[PlacedFrame]:
+    """Every frame that has an address."""
+    frames = []
+    if vgic.dist_base is not None:
+        frames.append(PlacedFrame(vgic.dist_base, GICD_SIZE, DistributorFrame(vgic)))
+    for region in vgic.regions:
+        frames.append(PlacedFrame(region.base, region.size, RedistributorFrame(vgic, region)))
+    return frames

@@ -1,0 +1,39 @@
+"""SGIs that a guest sends through ICC_SGI1R_EL1 and its siblings (kvm vgic_v3_dispatch_sgi)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from armvirt.arch.gic import ICC_SGI1R_EL1, MPIDR_AFFINITY, SgiRequest
+from armvirt.events import VgicInject
+from armvirt.hyp.vgic.cpu import VgicCpu
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+
+
+def is_target(request: SgiRequest, sender: VgicCpu, cpu: VgicCpu) -> bool:
+    """Whether an SGI goes to a vCPU.
+
+    KVM ignores the range selector (RS): its vCPUs' Aff0 stays below 16, so no guest needs it.
+    """
+    if request.all_others:
+        return cpu is not sender
+    affinity = cpu.mpidr & MPIDR_AFFINITY
+    aff0 = affinity & 0xFF
+    return affinity & ~0xFF == request.affinity and aff0 < 16 and bool(request.targets >> aff0 & 1)
+
+
+def dispatch(vgic: Vgic, sender: VgicCpu, encoding: int, value: int) -> None:
+    """Make an SGI pending on its targets.
+
+    A group 1 SGI comes from ICC_SGI1R_EL1 alone; a group 0 one from any of the three registers.
+    """
+    request = SgiRequest.decode(value)
+    for cpu in vgic.cpus():
+        irq = cpu.private[request.intid]
+        if is_target(request, sender, cpu) and (irq.group == 0 or encoding == ICC_SGI1R_EL1):
+            irq.pending_latch = True
+            if vgic.bus.active:
+                vgic.bus.emit(VgicInject(request.intid, 1, cpu.vcpu_id))
+            vgic.queue(irq)

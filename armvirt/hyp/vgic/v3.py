@@ -1,0 +1,116 @@
+"""List registers of GICv3: what goes into them before an entry, what comes back (kvm/vgic/vgic-v3.c).
+
+These functions know one interrupt or one list at a time; `armvirt.hyp.vgic.entry` walks the lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from armvirt.arch import gic as arch
+from armvirt.arch.gic import (
+    LR_ACTIVE,
+    LR_EOI,
+    LR_GROUP1,
+    LR_HW,
+    LR_PENDING,
+    LR_PINTID_SHIFT,
+    LR_PRIORITY_SHIFT,
+    LR_STATE,
+    VMCR_VENG0,
+    VMCR_VENG1,
+)
+from armvirt.hyp.vgic.irq import VgicIrq
+
+
+def populate(irq: VgicIrq, may_pend: bool) -> int:
+    """Move an interrupt into a list register: its ICH_LR<n>_EL2 value (kvm vgic_v3_populate_lr).
+
+    Level interrupts are never pending and active at once: hardware forbids it with HW = 1, and without it the EOI bit
+    brings the guest back here when it deactivates, to look at the line again. ``may_pend`` is False while the interrupt
+    or the distributor is disabled: one that is active then stays so, and nothing more. (KVM lets it pend again.)
+    """
+    value = irq.intid | irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
+    if irq.active:
+        value |= LR_ACTIVE
+        may_pend = may_pend and not (irq.hw or irq.level)
+    if irq.hw:
+        value |= LR_HW | irq.hwintid << LR_PINTID_SHIFT
+    elif irq.level:
+        value |= LR_EOI
+    if may_pend and (irq.pending_latch or (irq.level and irq.line_level)):
+        value |= LR_PENDING
+        if not irq.level:
+            irq.pending_latch = False
+        elif irq.hw:
+            irq.line_level = False  # sampled again when the list register is folded
+    return value
+
+
+def fold(irq: VgicIrq, value: int) -> bool:
+    """Take an interrupt back from a list register; True if the host interrupt behind it has to be deactivated.
+
+    After kvm vgic_v3_fold_lr_state. A latch set on a level interrupt dies with its list register. The line of a mapped
+    one is sampled if the guest has not seen the interrupt, or is done with it while the line was reported high again;
+    a line that is low leaves nothing that the guest would deactivate.
+    """
+    was_active = irq.active
+    irq.active = active = bool(value & LR_ACTIVE)
+    pending = bool(value & LR_PENDING)
+    if not irq.level:
+        irq.pending_latch = irq.pending_latch or pending
+        return False
+    if not value & LR_STATE:
+        irq.pending_latch = False
+    if irq.hw and (pending or (was_active and not active and irq.line_level)):
+        return not irq.sample_line()
+    return False
+
+
+def group_enabled(irq: VgicIrq, vmcr: int) -> bool:
+    return bool(vmcr & (VMCR_VENG1 if irq.group else VMCR_VENG0))
+
+
+def by_urgency(irqs: Sequence[VgicIrq], vmcr: int) -> list[VgicIrq]:
+    """Who gets a list register when there are too few: what the guest can take, by priority; then what is active.
+
+    Interrupts of a disabled group come last, mapped ones before others of their priority; otherwise in order of
+    arrival.
+    """
+    return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority, not i.hw))
+
+
+class Overflow(NamedTuple):
+    """What is left without a list register."""
+
+    pending: bool
+    active: bool
+    any: bool
+
+
+def overflow(outside: Sequence[VgicIrq], vmcr: int) -> Overflow:
+    return Overflow(
+        any(not irq.active and group_enabled(irq, vmcr) for irq in outside),
+        any(irq.active for irq in outside),
+        bool(outside),
+    )
+
+
+def configure_hcr(left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool) -> int:
+    """ICH_HCR_EL2 for an entry: the maintenance interrupts that are needed (kvm vgic_v3_configure_hcr).
+
+    Something pending outside: come back when no list register is pending. Something active outside: come back when the
+    guest ends what is in no list register, and trap ICC_DIR_EL1, whose INTID is not counted but needed. Anything
+    outside: come back when the list registers run empty, or when a group is switched on or off. With a single list
+    register, "nearly empty" would be always. ``foreign_spis``: an SPI is in flight on another vCPU and this one uses
+    EOImode 1, so that it may deactivate there.
+    """
+    hcr = arch.HCR_EN
+    if left.any:
+        hcr |= arch.HCR_UIE if list_registers > 1 else 0
+        hcr |= arch.HCR_VGRP0DIE if vmcr & VMCR_VENG0 else arch.HCR_VGRP0EIE
+        hcr |= arch.HCR_VGRP1DIE if vmcr & VMCR_VENG1 else arch.HCR_VGRP1EIE
+    hcr |= arch.HCR_NPIE if left.pending else 0
+    hcr |= arch.HCR_LRENPIE if left.active else 0
+    return hcr | (arch.HCR_TDIR if left.active or foreign_spis else 0)

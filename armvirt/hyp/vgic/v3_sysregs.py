@@ -1,0 +1,115 @@
+"""Save and restore of a vCPU's CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
+
+They are views of ICH_VMCR_EL2 and the active-priority registers, as EL1 sees them through ICC_*_EL1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from armvirt.arch import gic as arch
+from armvirt.arch.gic import (
+    ICC_REGISTERS,
+    VMCR_BPR_MASK,
+    VMCR_VBPR0_SHIFT,
+    VMCR_VBPR1_SHIFT,
+    VMCR_VCBPR,
+    VMCR_VEOIM,
+    VMCR_VPMR_SHIFT,
+)
+from armvirt.errors import KvmError
+from armvirt.hyp.vgic.cpu import VgicCpu
+
+PRIORITY_BITS = 5  # preemption bits too: one active-priority register per group
+
+
+class SysRegAccess(NamedTuple):
+    name: str
+    read: Callable[[VgicCpu], int]
+    write: Callable[[VgicCpu, int], None]
+
+
+def _field(name: str, shift: int, mask: int) -> SysRegAccess:
+    def write(cpu: VgicCpu, value: int) -> None:
+        cpu.vmcr = cpu.vmcr & ~(mask << shift) | (value & mask) << shift
+
+    return SysRegAccess(name, lambda cpu: cpu.vmcr >> shift & mask, write)
+
+
+def _read_bpr1(cpu: VgicCpu) -> int:
+    if cpu.vmcr & VMCR_VCBPR:
+        return min((cpu.vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK) + 1, 7)
+    return cpu.vmcr >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK
+
+
+def _write_bpr1(cpu: VgicCpu, value: int) -> None:
+    if not cpu.vmcr & VMCR_VCBPR:
+        cpu.vmcr = cpu.vmcr & ~(VMCR_BPR_MASK << VMCR_VBPR1_SHIFT) | (value & VMCR_BPR_MASK) << VMCR_VBPR1_SHIFT
+
+
+def _read_ctlr(cpu: VgicCpu) -> int:
+    value = arch.CTLR_A3V | PRIORITY_BITS - 1 << arch.CTLR_PRIBITS_SHIFT
+    value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
+    return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
+
+
+def _write_ctlr(cpu: VgicCpu, value: int) -> None:
+    """EINVAL if the saved interface had more priority or INTID bits than this one, or other SEIS and A3V."""
+    own = _read_ctlr(cpu)
+    if any(value >> shift & 7 > own >> shift & 7 for shift in (arch.CTLR_PRIBITS_SHIFT, arch.CTLR_IDBITS_SHIFT)):
+        raise KvmError("EINVAL", f"ICC_CTLR_EL1 {value:#x} has more priority or INTID bits than this interface")
+    if (value ^ own) & (arch.CTLR_SEIS | arch.CTLR_A3V):
+        raise KvmError("EINVAL", f"ICC_CTLR_EL1 {value:#x} differs in SEIS or A3V")
+    vmcr = cpu.vmcr & ~(VMCR_VCBPR | VMCR_VEOIM)
+    vmcr |= VMCR_VCBPR if value & arch.CTLR_CBPR else 0
+    cpu.vmcr = vmcr | (VMCR_VEOIM if value & arch.CTLR_EOIMODE else 0)
+
+
+def _write_sre(_: VgicCpu, value: int) -> None:
+    if not value & 1:
+        raise KvmError("EINVAL", "ICC_SRE_EL1.SRE is 1 in a GICv3 guest")
+
+
+def _apr(group: int, index: int) -> SysRegAccess:
+    """EINVAL beyond the registers that the preemption bits need."""
+    name = f"ICC_AP{group}R{index}_EL1"
+
+    def check() -> None:
+        if index >= 1 << PRIORITY_BITS - 5:
+            raise KvmError("EINVAL", f"{name} does not exist with {PRIORITY_BITS} preemption bits")
+
+    def read(cpu: VgicCpu) -> int:
+        check()
+        return cpu.active_priorities(group)[index]
+
+    def write(cpu: VgicCpu, value: int) -> None:
+        check()
+        cpu.set_active_priorities(group, index, value & 0xFFFF_FFFF)
+
+    return SysRegAccess(name, read, write)
+
+
+#: Every register that user space can save, in the order of KVM's table.
+ACCESSES: tuple[SysRegAccess, ...] = (
+    _field("ICC_PMR_EL1", VMCR_VPMR_SHIFT, 0xFF),
+    _field("ICC_BPR0_EL1", VMCR_VBPR0_SHIFT, VMCR_BPR_MASK),
+    *(_apr(0, n) for n in range(4)),
+    *(_apr(1, n) for n in range(4)),
+    SysRegAccess("ICC_BPR1_EL1", _read_bpr1, _write_bpr1),
+    SysRegAccess("ICC_CTLR_EL1", _read_ctlr, _write_ctlr),
+    SysRegAccess("ICC_SRE_EL1", lambda _: arch.SRE_ALL, _write_sre),
+    _field("ICC_IGRPEN0_EL1", 0, 1),
+    _field("ICC_IGRPEN1_EL1", 1, 1),
+)
+BY_ENCODING: dict[int, SysRegAccess] = {ICC_REGISTERS[access.name]: access for access in ACCESSES}
+
+
+def read(cpu: VgicCpu, encoding: int) -> int:
+    """The register's value. KeyError for one that is not in the table."""
+    return BY_ENCODING[encoding].read(cpu)
+
+
+def write(cpu: VgicCpu, encoding: int, value: int) -> None:
+    """Restore a register. KeyError for one that is not in the table, KvmError EINVAL for a value that does not fit."""
+    BY_ENCODING[encoding].write(cpu, value)

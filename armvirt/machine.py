@@ -1,0 +1,287 @@
+"""The Python API: a machine with a guest in it, run to a verdict.
+
+    result = Machine("hello").run()
+    assert result.verdict == "pass"
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from armvirt.board.console import Console
+from armvirt.board.semihosting import Exit as SemihostingEnd
+from armvirt.board.sizes import parse_size
+from armvirt.board.virt import BoardConfig, VirtBoard
+from armvirt.bundled import find
+from armvirt.errors import UserError
+from armvirt.events import Event, EventBus, Sink, Stamp
+from armvirt.hyp.kvm import Stop, StuckExit, SystemEventExit
+from armvirt.pacing import Pacer
+
+if TYPE_CHECKING:
+    from armvirt.board.boot import SymbolSource
+    from armvirt.script import Script
+
+NEVER = (1 << 64) - 1
+RECENT_EVENTS = 64
+VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
+EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
+
+
+@dataclass
+class Result:
+    """How a run ended.
+
+    ``verdict``: pass or fail (the guest said so), off (powered off without a verdict), reset (with ``reboot``
+    off), stuck (``diagnosis`` says why), limit. ``ns`` is virtual time, ``insns`` what all CPUs have retired,
+    ``guest_code`` the code of a semihosting exit, ``recent`` the last events where events were recorded.
+    """
+
+    verdict: str
+    ns: int
+    insns: int
+    console: str
+    trace_hash: str | None = None
+    diagnosis: str = ""
+    guest_code: int | None = None
+    recent: list[tuple[Stamp, Event]] = field(default_factory=list)
+    pc: int = 0
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of the command line."""
+        return EXIT_STATUS[self.verdict]
+
+
+def _named(image: str | Path | None) -> tuple[Path | None, int]:
+    """(path, CPUs that the guest wants) of a path, or of a bundled guest's name."""
+    if image is None or isinstance(image, Path):
+        return image, 1
+    guest = find(image)
+    return guest.path, guest.cpus
+
+
+class Machine:
+    """A board with a guest.
+
+    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``memory`` is a size such as
+    "512M", ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's virtual count starts at 0). ``sinks`` get every
+    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
+    """
+
+    def __init__(
+        self,
+        image: str | Path | None = None,
+        *,
+        gic: int = 3,
+        cpus: int | None = None,
+        memory: str | int = "512M",
+        cpu: str = "cortex-a72",
+        cntfrq: int = 62_500_000,
+        cntvoff: int | None = None,
+        append: str = "",
+        initrd: str | Path | None = None,
+        dtb: str | Path | None = None,
+        bios: str | Path | None = None,
+        load_addr: int | None = None,
+        semihosting: bool = False,
+        engine: str = "auto",
+        reboot: bool = True,
+        sinks: Iterable[Sink] = (),
+        trace_hash: bool = True,
+        pace: bool = False,
+        script: Script | None = None,
+        seed: int = 0,
+    ) -> None:
+        if gic != 3:
+            raise UserError(f"--gic {gic}: only GICv3 is there; use --gic 3")
+        self.bus = EventBus()
+        self.console = Console(self.bus)
+        self.reboot, self.pace = reboot, pace
+        self.recent: deque[tuple[Stamp, Event]] = deque(maxlen=RECENT_EVENTS)
+        self._hash = None
+        if trace_hash:
+            from armvirt.trace.hash import HashSink
+
+            self._hash = HashSink()
+            self.bus.subscribe(self._hash)
+        sinks = list(sinks)
+        for sink in sinks:
+            self.bus.subscribe(sink)
+        if trace_hash or sinks:
+            self.bus.subscribe(lambda stamp, event: self.recent.append((stamp, event)))
+        size = memory if isinstance(memory, int) else parse_size(memory)
+        path, wants = _named(image)
+        self.config = BoardConfig(
+            image=path, bios=bios, cpus=wants if cpus is None else cpus, memory=size, cpu=cpu, cntfrq=cntfrq,
+            cntvoff=cntvoff, append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting,
+            engine=engine, seed=seed,
+        )  # fmt: skip
+        self.board = VirtBoard(self.config, self.bus, self.console)
+        self._pacer = Pacer(self)
+        self._deadline: float | None = None
+        self._result: Result | None = None
+        if script is not None:
+            for step in script:
+                self._add_step(step)
+
+    def _add_step(self, step: object) -> None:
+        kind = type(step).__name__
+        text = step.text  # type: ignore[attr-defined]
+        if kind == "Expect":
+            self.console.expect(text)
+        else:
+            self.console.send(text)
+
+    @property
+    def host(self):  # type: ignore[no-untyped-def]
+        """The host under the hypervisor (`armvirt.hyp.host.host.Host`)."""
+        return self.board.kvm.host
+
+    @property
+    def symbols(self) -> SymbolSource | None:
+        """The guest's symbols: ``lookup(address)`` gives "name+0x10" or None."""
+        return self.board.loaded[0].symbols
+
+    @property
+    def ns(self) -> int:
+        """Virtual time now."""
+        return self.board.vm.timers.now
+
+    @property
+    def insns(self) -> int:
+        return self.board.insns
+
+    def dump_dtb(self) -> bytes:
+        """The device tree that the guest gets."""
+        return self.board.dump_dtb()
+
+    # -- running --
+
+    def run(
+        self, max_insns: int | None = None, max_time_ns: int | None = None, timeout_s: float | None = None
+    ) -> Result:
+        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, seconds of the host's."""
+        return self._drive(max_insns, max_time_ns, timeout_s, None) or self._limit("")
+
+    def run_until(
+        self, *, insns: int | None = None, ns: int | None = None, console: str | bytes | None = None,
+        timeout_s: float | None = None,
+    ) -> Result | None:  # fmt: skip
+        """Run until a point is reached: instructions, guest time (ns), a text on the console. None: reached.
+
+        A Result: the guest ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
+        """
+        text = console.encode() if isinstance(console, str) else console
+        result = self._drive(insns, ns, timeout_s, text)
+        return None if result is not None and result.verdict == "limit" and not result.diagnosis.startswith("host") else result
+
+    def _drive(
+        self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None
+    ) -> Result | None:
+        if self._result is not None:
+            return self._result
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        reached = self._watch(text)
+        self.host.on_poll(lambda: self._expired() or self.console.fed)
+        self.host.on_idle = self._pacer.idle if self.console.interactive or self.pace else None
+        while True:
+            if reached():
+                return self._limit(f"{text!r} appeared")
+            if max_insns is not None and self.insns >= max_insns:
+                return self._limit(f"after {max_insns} instructions")
+            if max_ns is not None and self.ns >= max_ns:
+                return self._limit(f"after {max_ns} ns of guest time")
+            if self._expired():
+                return self._limit(f"host time of {timeout_s} s is over")
+            ended = self._step(self._until(max_insns, max_ns))
+            if ended is not None:
+                return ended
+
+    def _watch(self, text: bytes | None):  # type: ignore[no-untyped-def]
+        """Stops the machine when ``text`` has appeared from here on."""
+        if text is None:
+            return lambda: False
+        start = len(self.console.output)
+        before = self.console.on_output
+
+        def seen() -> bool:
+            return self.console.output.find(text, start) >= 0
+
+        def on_output(data: bytes) -> None:
+            if before is not None:
+                before(data)
+            if text.endswith(data) and seen():
+                self.host.stop()
+                self.console.on_output = before
+
+        self.console.on_output = on_output
+        return seen
+
+    def _until(self, max_insns: int | None, max_ns: int | None) -> int:
+        """No instruction takes less than 1 ns: so long, no instruction limit can be overrun."""
+        until = NEVER if max_ns is None else max_ns
+        if max_insns is not None:
+            until = min(until, self.ns + max_insns - self.insns)
+        return until
+
+    def _expired(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _step(self, until: int) -> Result | None:
+        """Drive the board once and look at why it came back."""
+        stop = self.board.run(until)
+        event = self.board.event
+        if isinstance(event, SystemEventExit) and event.kind == "reset" and self.reboot:
+            self.board.reset()
+            return None
+        if event is not None:
+            return self._end(event)
+        if stop is Stop.IDLE and not self._expired():
+            return self._end(StuckExit(self._idle_cause(), self.board.vcpus[0].context.pc))
+        return None
+
+    def _idle_cause(self) -> str:
+        return "every CPU waits for an interrupt (WFI) and nothing will send one"
+
+    # -- results --
+
+    def _limit(self, why: str) -> Result:
+        return self._make("limit", why)
+
+    def _make(self, verdict: str, diagnosis: str = "", **more: object) -> Result:
+        return Result(
+            verdict, self.ns, self.insns, bytes(self.console.output).decode("utf-8", "replace"),
+            self._digest(), diagnosis, recent=list(self.recent), **more,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _end(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
+        if isinstance(event, StuckExit):
+            self._result = self._make("stuck", self.describe(event.pc, event.cause), pc=event.pc)
+        elif isinstance(event, SemihostingEnd):
+            self._result = self._make(self._said() or ("fail" if event.code else "pass"), guest_code=event.code)
+        else:
+            self._result = self._make("reset" if event.kind == "reset" else self._said() or "off")
+        if self.console.waiting_for is not None and self._result.verdict in ("pass", "off"):
+            waiting = self.console.waiting_for.decode("utf-8", "replace")
+            self._result.verdict, self._result.diagnosis = "fail", f"the script still waited for {waiting!r}"
+        return self._result
+
+    def describe(self, pc: int, cause: str) -> str:
+        """One line for a guest that cannot go on: PC, symbol, cause."""
+        symbol = self.symbols.lookup(pc) if self.symbols is not None else None
+        return f"the guest {cause}: pc {pc:#x}" + (f" ({symbol})" if symbol else "")
+
+    def _said(self) -> str | None:
+        """The last verdict that the guest printed."""
+        found = VERDICT.findall(bytes(self.console.output))
+        return found[-1].decode().lower() if found else None
+
+    def _digest(self) -> str | None:
+        return None if self._hash is None else self._hash.finish(self.board.final_state())

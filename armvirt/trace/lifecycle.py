@@ -1,0 +1,115 @@
+"""The life of an interrupt, from the line that rises to the end of interrupt. Pure data, no display.
+
+Stages, in the order in which KVM, the virtual CPU interface and the guest bring them about:
+
+    fire      the timer's output rises, or a line or message reaches the vGIC
+    list      the hypervisor puts the interrupt into a list register
+    deliver   EL1 takes the IRQ or FIQ exception
+    ack       the guest reads IAR and gets this INTID
+    eoi       the guest writes EOIR
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+from armvirt.events import Stamp
+
+STAGES = ("fire", "list", "deliver", "ack", "eoi")
+STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"))
+
+
+@dataclass(slots=True)
+class Life:
+    """One interrupt on one vCPU; a stage that did not happen (yet), or not for it alone, is None."""
+
+    intid: int
+    vcpu: int
+    fire: Stamp | None = None
+    list: Stamp | None = None
+    deliver: Stamp | None = None
+    ack: Stamp | None = None
+    eoi: Stamp | None = None
+
+    def latency(self, start: str, end: str) -> Latency | None:
+        """The way from one stage to another, or None where one of them is missing."""
+        first: Stamp | None = getattr(self, start)
+        last: Stamp | None = getattr(self, end)
+        if first is None or last is None:
+            return None
+        # Instruction counts are per vCPU: they compare only where the same vCPU saw both stages.
+        return Latency(last.ns - first.ns, last.insns - first.insns if first.vcpu == last.vcpu else None)
+
+
+class Latency(NamedTuple):
+    """Virtual time in ns, and instructions of the vCPU (None: the stages were seen by different CPUs)."""
+
+    ns: int
+    insns: int | None
+
+
+class Statistics(NamedTuple):
+    """Least, middle and greatest of ``total`` values."""
+
+    total: int
+    least: int
+    middle: int
+    greatest: int
+
+
+def statistics(values: Sequence[int]) -> Statistics | None:
+    """Of no value there are no statistics."""
+    return Statistics(len(values), min(values), int(median(values)), max(values)) if values else None
+
+
+class Summary(NamedTuple):
+    """All interrupts of one INTID: ``steps`` maps (from, to) to ns and instruction statistics."""
+
+    intid: int
+    fired: int
+    acknowledged: int
+    ended: int
+    period_ns: Statistics | None
+    steps: dict[tuple[str, str], tuple[Statistics | None, Statistics | None]]
+
+
+def summarize(lives: Iterable[Life]) -> list[Summary]:
+    """One summary per INTID, by INTID."""
+    groups: dict[int, list[Life]] = {}
+    for life in lives:
+        groups.setdefault(life.intid, []).append(life)
+    return [_summary(intid, groups[intid]) for intid in sorted(groups)]
+
+
+def _summary(intid: int, lives: list[Life]) -> Summary:
+    return Summary(
+        intid,
+        fired=_count(lives, lambda life: life.fire),
+        acknowledged=_count(lives, lambda life: life.ack),
+        ended=_count(lives, lambda life: life.eoi),
+        period_ns=statistics(_periods(lives)),
+        steps={step: _step(lives, *step) for step in STEPS},
+    )
+
+
+def _count(lives: list[Life], stage: Callable[[Life], Stamp | None]) -> int:
+    return sum(stage(life) is not None for life in lives)
+
+
+def _periods(lives: list[Life]) -> list[int]:
+    """Times between one firing and the next on the same vCPU."""
+    fired: dict[int, list[int]] = {}
+    for life in lives:
+        if life.fire is not None:
+            fired.setdefault(life.vcpu, []).append(life.fire.ns)
+    return [after - before for times in fired.values() for before, after in pairwise(times)]
+
+
+def _step(lives: list[Life], start: str, end: str) -> tuple[Statistics | None, Statistics | None]:
+    latencies = [latency for life in lives if (latency := life.latency(start, end))]
+    insns = [latency.insns for latency in latencies if latency.insns is not None]
+    return statistics([latency.ns for latency in latencies]), statistics(insns)

@@ -1,0 +1,129 @@
+"""Shows a timeline: in colour with rich on a terminal, as plain text elsewhere. It returns strings or rich objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from armvirt.trace.lifecycle import STEPS, Life, Statistics, Summary
+from armvirt.trace.timeline import Row, intid_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+Lookup = Callable[[int], "str | None"]
+HEADER = f"{'time [ns]':>15} {'delta':>12}  cpu  {'event':<8}"
+STYLES = {
+    "program": "cyan",
+    "fire": "bold yellow",
+    "lower": "dim yellow",
+    "list": "magenta",
+    "deliver": "bold green",
+    "ack": "green",
+    "eoi": "bold blue",
+    "console": "dim",
+}
+STAGES_WITH_PC = ("program", "deliver")
+
+
+def location(row: Row, lookup: Lookup | None) -> str:
+    """Where the guest was: a symbol if there is one, else the address; empty where it says nothing."""
+    if row.stage not in STAGES_WITH_PC or row.vcpu < 0:
+        return ""
+    return (lookup(row.pc) if lookup else None) or f"{row.pc:#x}"
+
+
+def latencies(life: Life) -> str:
+    """``fire 12 deliver 328 ack 680 eoi = 1,020 ns, 1,005 instructions``; empty where nothing is known."""
+    steps = [(end, latency) for start, end in STEPS[:3] if (latency := life.latency(start, end))]
+    total = life.latency("fire", "eoi") or life.latency("ack", "eoi")
+    if total is None:
+        return ""
+    parts = " ".join(f"{latency.ns:,} {end}" for end, latency in steps)
+    start = "fire" if life.fire else "ack"
+    insns = "" if total.insns is None else f", {total.insns:,} instructions"
+    return f"{start} {parts} = {total.ns:,} ns{insns}" if len(steps) == 3 else f"{total.ns:,} ns since {start}{insns}"
+
+
+def plain(row: Row, lookup: Lookup | None = None) -> str:
+    """One row as text."""
+    cpu = str(row.vcpu) if row.vcpu >= 0 else "-"
+    tail = location(row, lookup)
+    if row.life is not None and (text := latencies(row.life)):
+        tail = f"[{text}]"
+    stage = "|" if row.stage == "console" else row.stage
+    head = f"{row.ns:>15,} {f'+{row.delta:,}':>12}  {cpu:>3}  {stage:<8}"
+    return f"{head} {row.text} {tail}".rstrip()
+
+
+def coloured(row: Row, lookup: Lookup | None = None) -> Text:
+    """One row for a terminal."""
+    from rich.text import Text
+
+    style = STYLES.get(row.stage, "")
+    cpu = str(row.vcpu) if row.vcpu >= 0 else "-"
+    stage = "│" if row.stage == "console" else row.stage
+    parts: list[tuple[str, str]] = [
+        (f"{row.ns:>15,} ", "" if row.delta else "dim"),
+        (f"{f'+{row.delta:,}':>12}  ", "dim"),
+        (f"{cpu:>3}  ", "dim"),
+        (f"{stage:<8} ", style),
+        (row.text, style if row.stage in ("fire", "console") else ""),
+    ]
+    if row.life is not None and (text := latencies(row.life)):
+        parts.append((f"  {text}", "blue"))
+    elif where := location(row, lookup):
+        parts.append((f" {where}", "italic dim"))
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+
+
+COLUMNS = ("", "count", "min [ns]", "median", "max", "min [insns]", "median", "max")
+
+
+def summary_rows(summary: Summary) -> list[tuple[str, ...]]:
+    """The cells of one INTID's table, under `COLUMNS`."""
+    rows = [_cells(f"{start} → {end}", *summary.steps[start, end]) for start, end in STEPS]
+    return [*rows, _cells("fire → next fire", summary.period_ns, None)]
+
+
+def _cells(name: str, ns: Statistics | None, insns: Statistics | None) -> tuple[str, ...]:
+    def three(values: Statistics | None) -> tuple[str, ...]:
+        return tuple(f"{value:,}" for value in values[1:]) if values else ("-", "-", "-")
+
+    return (name, str(ns.total if ns else 0), *three(ns), *three(insns))
+
+
+def title(summary: Summary) -> str:
+    return (
+        f"{intid_text(summary.intid)}: fired {summary.fired:,}, "
+        f"acknowledged {summary.acknowledged:,}, ended {summary.ended:,}"
+    )
+
+
+def plain_summary(summaries: Iterable[Summary]) -> str:
+    """The tables as text."""
+    blocks = []
+    for summary in summaries:
+        rows = [COLUMNS, *summary_rows(summary)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        blocks.append("\n".join([title(summary), *("  " + line for line in lines)]))
+    return "\n\n".join(blocks).replace("→", "->") or NOTHING
+
+
+NOTHING = "no interrupt was raised"
+
+
+def summary_table(summary: Summary) -> Table:
+    """One INTID's table for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title(summary), title_justify="left", title_style="bold", box=box.ROUNDED)
+    for index, name in enumerate(COLUMNS):
+        style = "bold" if index == 0 else "cyan" if 2 <= index <= 4 else "blue" if index > 4 else ""
+        table.add_column(name, justify="left" if index == 0 else "right", style=style, no_wrap=True)
+    for cells in summary_rows(summary):
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,190 @@
+"""Turns events into the rows of a timeline, and correlates them into interrupt lives. Pure: it displays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from armvirt.events import Event, Stamp
+from armvirt.trace.lifecycle import Life, Summary, summarize
+
+TIMER_INTIDS = {"vtimer": 27, "ptimer": 30}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
+INTID_NAMES = {27: "virtual timer", 30: "physical timer"}
+SPURIOUS = 1020  # INTIDs from here to 1023 are no interrupts (IHI 0069 2.2.1)
+REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
+LR_STATES = ("inactive", "pending", "active", "pending and active")
+EOI_REGISTERS = ("EOIR0", "EOIR1")
+
+
+class Row(NamedTuple):
+    """One line: when (ns, ns since the row before), on which vCPU, which stage, what, where, and whose life ended."""
+
+    ns: int
+    delta: int
+    vcpu: int
+    stage: str
+    text: str
+    pc: int
+    life: Life | None = None
+
+
+def intid_text(intid: int) -> str:
+    """``INTID 27, virtual timer``."""
+    kind = INTID_NAMES.get(intid) or ("SGI" if intid < 16 else "PPI" if intid < 32 else "SPI")
+    return f"INTID {intid}, {kind}"
+
+
+class Timeline:
+    """A sink. ``show`` gets each row as it happens; ``lives`` holds every interrupt seen.
+
+    ``frequency`` (Hz) is that of the counter. ``virtual_start`` is the virtual count at time 0 if it is known: it
+    makes the distance to a compare value known, too.
+    """
+
+    def __init__(self, show: Callable[[Row], None], frequency: int, virtual_start: int | None = 0) -> None:
+        self._show, self._frequency, self._virtual_start = show, frequency, virtual_start
+        self._last_ns = 0
+        self._waiting: dict[tuple[int, int], Life] = {}  # (vcpu, intid): not acknowledged yet
+        self._running: dict[tuple[int, int], list[Life]] = {}  # (vcpu, intid): acknowledged, not ended
+        self._entered: dict[int, Stamp] = {}  # vcpu: interrupt exception that no acknowledge has claimed yet
+        self._line = bytearray()
+        self.lives: list[Life] = []
+        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
+            "timer-write": self._timer_write,
+            "timer-line": self._timer_line,
+            "vgic-inject": self._inject,
+            "lr": self._list_register,
+            "exception": self._exception,
+            "ack": self._acknowledge,
+            "eoi": self._end,
+            "console": self._console,
+        }
+
+    def __call__(self, stamp: Stamp, event: Event) -> None:
+        handler = self._handlers.get(event.kind)
+        if handler is not None:
+            handler(stamp, event)
+
+    def summaries(self) -> list[Summary]:
+        return summarize(self.lives)
+
+    def flush(self) -> None:
+        """Show an unfinished console line."""
+        if self._line:
+            self._console_row(Stamp(self._last_ns, 0, -1, 0))
+
+    def _row(self, stamp: Stamp, stage: str, text: str, life: Life | None = None, vcpu: int | None = None) -> None:
+        who = stamp.vcpu if vcpu is None else vcpu
+        self._show(Row(stamp.ns, stamp.ns - self._last_ns, who, stage, text, stamp.pc, life))
+        self._last_ns = stamp.ns
+
+    # Programming and firing
+
+    def _timer_write(self, stamp: Stamp, event: Any) -> None:
+        name = f"{REGISTERS.get(event.timer, event.timer)}_{event.register.upper()}_EL0"
+        self._row(stamp, "program", f"{name} = {self._value(stamp, event)}")
+
+    def _value(self, stamp: Stamp, event: Any) -> str:
+        if event.register == "ctl":
+            names = [name for bit, name in enumerate(("ENABLE", "IMASK")) if event.value >> bit & 1]
+            return "|".join(names) or "0"
+        if event.register == "tval":
+            ticks = (event.value + (1 << 31) & 0xFFFF_FFFF) - (1 << 31)  # a signed 32-bit view (DDI 0487 D11.2.4)
+            return f"{ticks} ({self._distance(ticks)})"
+        count = self._virtual_count(stamp.ns) if event.timer == "vtimer" else None
+        where = f" ({self._distance(event.value - count)})" if count is not None else ""
+        return f"{event.value:#x}{where}"
+
+    def _virtual_count(self, ns: int) -> int | None:
+        return None if self._virtual_start is None else self._virtual_start + ns * self._frequency // 10**9
+
+    def _distance(self, ticks: int) -> str:
+        seconds = abs(ticks) / self._frequency
+        if seconds > 3600 * 24:
+            return "never" if ticks > 0 else "long past"
+        units = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
+        unit, scale = next((pair for pair in units if seconds >= pair[1]), ("ns", 1e-9))
+        amount = f"{seconds / scale:.3f}".rstrip("0").rstrip(".") + f" {unit}"
+        return f"in {amount}" if ticks >= 0 else f"{amount} ago"
+
+    def _timer_line(self, stamp: Stamp, event: Any) -> None:
+        intid = TIMER_INTIDS.get(event.timer)
+        if intid is None or stamp.vcpu < 0:
+            return
+        if event.level:
+            self._fire(stamp, stamp.vcpu, intid, f"{event.timer} line rises ({intid_text(intid)})")
+            return
+        life = self._waiting.pop((stamp.vcpu, intid), None)
+        self._row(stamp, "lower", f"{event.timer} line falls" + (", never acknowledged" if life else ""))
+
+    def _fire(self, stamp: Stamp, vcpu: int, intid: int, text: str) -> None:
+        life = Life(intid, vcpu, fire=stamp)
+        self._waiting[vcpu, intid] = life
+        self.lives.append(life)
+        self._row(stamp, "fire", text, vcpu=vcpu)
+
+    def _inject(self, stamp: Stamp, event: Any) -> None:
+        """An interrupt of another source than a timer; a timer's own firing was seen at its line already."""
+        if event.intid in INTID_NAMES or not event.level:
+            return
+        vcpu = event.target if event.target >= 0 else 0
+        if (vcpu, event.intid) not in self._waiting:
+            self._fire(stamp, vcpu, event.intid, f"raised ({intid_text(event.intid)})")
+
+    # Delivery and the guest's handler
+
+    def _list_register(self, stamp: Stamp, event: Any) -> None:
+        life = self._waiting.get((event.target, event.intid))
+        if life is None or life.list is not None:
+            return  # the hypervisor rewrites list registers at every entry; the first time tells the story
+        life.list = stamp
+        state = LR_STATES[event.value >> 62 & 3]
+        self._row(stamp, "list", f"ICH_LR{event.lr}_EL2: {state} ({intid_text(event.intid)})", vcpu=event.target)
+
+    def _exception(self, stamp: Stamp, event: Any) -> None:
+        if event.what not in ("irq", "fiq"):
+            return
+        self._entered[stamp.vcpu] = stamp
+        self._row(stamp, "deliver", f"{event.what.upper()} taken, vector {event.target:#x}, from")
+
+    def _acknowledge(self, stamp: Stamp, event: Any) -> None:
+        if event.intid >= SPURIOUS:
+            self._entered.pop(stamp.vcpu, None)
+            self._row(stamp, "ack", f"{event.intid}, spurious")
+            return
+        key = (stamp.vcpu, event.intid)
+        life = self._waiting.pop(key, None)
+        if life is None:
+            life = Life(event.intid, stamp.vcpu)
+            self.lives.append(life)
+        life.ack, entered = stamp, self._entered.pop(stamp.vcpu, None)
+        # An exception taken before the interrupt fired was taken for another one.
+        if entered is not None and (life.fire is None or entered.ns >= life.fire.ns):
+            life.deliver = entered
+        self._running.setdefault(key, []).append(life)
+        self._row(stamp, "ack", intid_text(event.intid))
+
+    def _end(self, stamp: Stamp, event: Any) -> None:
+        stack = self._running.get((stamp.vcpu, event.intid))
+        if event.register not in EOI_REGISTERS or not stack:
+            self._row(stamp, "eoi", f"{event.register} ({intid_text(event.intid)})")
+            return
+        life = stack.pop()
+        life.eoi = stamp
+        self._row(stamp, "eoi", intid_text(event.intid), life)
+
+    # The guest's console
+
+    def _console(self, stamp: Stamp, event: Any) -> None:
+        if event.direction != "tx":
+            return
+        if event.byte == 0x0A:
+            self._console_row(stamp)
+        elif event.byte != 0x0D:
+            self._line.append(event.byte)
+
+    def _console_row(self, stamp: Stamp) -> None:
+        text = self._line.decode("utf-8", "replace")
+        self._line.clear()
+        # Control characters of the guest must not reach the person's terminal here.
+        self._row(stamp, "console", "".join(c if c.isprintable() else "?" for c in text))

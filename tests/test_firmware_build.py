@@ -1,0 +1,131 @@
+"""The bundled guests: the manifest is complete, the ELFs are what the sources give, QEMU agrees with the verdicts."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, require_tool, skip_or_fail
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import build_firmware
+import differential
+
+from armvirt.bundled import Guest, guests
+from armvirt.script import Expect, Send
+
+GUESTS = guests()
+RUN_BY_QEMU = [guest for guest in GUESTS.values() if guest.qemu]
+LINK_BASE = 0x4020_0000
+PT_LOAD = 1
+
+
+def program_headers(image: bytes) -> list[tuple[int, int, int, int, int]]:
+    """(type, offset, physical address, file size, memory size) of each segment of an ELF64."""
+    (offset,) = struct.unpack_from("<Q", image, 32)
+    size, count = struct.unpack_from("<HH", image, 54)
+    rows = [struct.unpack_from("<IIQQQQQQ", image, offset + n * size) for n in range(count)]
+    return [(row[0], row[2], row[4], row[5], row[6]) for row in rows]
+
+
+def test_manifest_names_every_file_and_no_other() -> None:
+    files = {path.name for path in build_firmware.BUNDLED.glob("*.elf")}
+    assert files == {guest.path.name for guest in GUESTS.values()}
+
+
+def test_bundled_manifest_is_the_sources() -> None:
+    assert (build_firmware.BUNDLED / "guests.toml").read_bytes() == build_firmware.MANIFEST.read_bytes()
+
+
+@pytest.mark.parametrize("guest", GUESTS.values(), ids=list(GUESTS))
+def test_manifest_row_is_sensible(guest: Guest) -> None:
+    assert guest.expect in {"pass", "fail", "stuck", "limit"}
+    assert 1 <= guest.cpus <= 8
+    assert guest.summary and len(guest.summary) <= 110
+    assert not guest.qemu or guest.expect in {"pass", "fail"}
+
+
+@pytest.mark.parametrize("guest", GUESTS.values(), ids=list(GUESTS))
+def test_elf_leaves_room_for_the_device_tree(guest: Guest) -> None:
+    image = guest.path.read_bytes()
+    kind, machine, _, entry = struct.unpack_from("<HHIQ", image, 16)
+    loads = [row for row in program_headers(image) if row[0] == PT_LOAD]
+    assert (image[:6], kind, machine) == (b"\x7fELF\x02\x01", 2, 183)
+    assert entry == LINK_BASE == min(address for _, _, address, _, _ in loads)
+    assert max(address + memsz for _, _, address, _, memsz in loads) < 0x4200_0000  # guests use the RAM from there
+
+
+@pytest.mark.parametrize("guest", GUESTS.values(), ids=list(GUESTS))
+def test_elf_has_symbols_and_no_paths_of_the_builder(guest: Guest) -> None:
+    image = guest.path.read_bytes()
+    assert b"exception_entry\0" in image
+    assert b"/home/" not in image and b"/tmp/" not in image and str(ROOT).encode() not in image
+
+
+def test_rebuild_gives_the_same_bytes(tmp_path: Path) -> None:
+    require_tool("aarch64-linux-gnu-gcc")
+    compiler = build_firmware.find_compiler()
+    assert compiler is not None
+    if compiler.version != build_firmware.recorded_compiler():
+        pytest.skip(f"built by {build_firmware.recorded_compiler()}, this is {compiler.version}")
+    built = build_firmware.build(compiler, tmp_path)
+    assert build_firmware.differences(built, build_firmware.BUNDLED) == []
+
+
+def test_differences_names_what_is_missing_changed_and_stray(tmp_path: Path) -> None:
+    built, bundled = tmp_path / "built", tmp_path / "bundled"
+    built.mkdir()
+    bundled.mkdir()
+    for folder, name, data in (
+        (built, "a.elf", b"1"),
+        (built, "b.elf", b"2"),
+        (bundled, "b.elf", b"3"),
+        (bundled, "c.elf", b"4"),
+    ):
+        (folder / name).write_bytes(data)
+    lines = build_firmware.differences([built / "a.elf", built / "b.elf"], bundled)
+    assert lines == ["a.elf: missing in bundled/", "b.elf: differs", "c.elf: not in the manifest"]
+
+
+def test_a_guest_without_source_is_an_error() -> None:
+    with pytest.raises(build_firmware.BuildError, match="guest 'nothing' has no source file"):
+        build_firmware._sources("nothing", {})
+
+
+@pytest.mark.parametrize("guest", RUN_BY_QEMU, ids=[guest.name for guest in RUN_BY_QEMU])
+def test_qemu_gives_the_expected_verdict(guest: Guest) -> None:
+    require_tool(differential.QEMU)
+    run = differential.run_qemu(guest, timeout=60)
+    if run.verdict == "no verdict" and not run.output:
+        skip_or_fail("this QEMU does not start the virt board")
+    assert differential.as_expected(guest, run), run.output
+
+
+def run_with(output: str) -> differential.Run:
+    return differential.Run(output, 0.0, False)
+
+
+def test_only_the_judgement_is_compared() -> None:
+    qemu = run_with("ok - a\n  worst latency 64 ns\nVERDICT: PASS (1 checks)\n")
+    ours = run_with("note\nok - a\n  worst latency 80 ns\nVERDICT: PASS (1 checks)\n")
+    assert differential.differences(qemu, ours) == []
+
+
+def test_a_difference_is_shown_with_the_last_lines_of_a_run_without_verdict() -> None:
+    lines = differential.differences(run_with("ok - a\nVERDICT: PASS (1 checks)\n"), run_with("FAIL - a\nstuck here\n"))
+    assert "-ok - a" in lines and "+FAIL - a" in lines
+    assert lines[-1] == "  armvirt's last lines: stuck here"
+
+
+def test_two_silent_machines_are_not_the_same() -> None:
+    assert differential.differences(run_with(""), run_with("")) == ["neither machine printed a judgement"]
+
+
+def test_a_script_file_reads_back() -> None:
+    from armvirt import script
+
+    steps = script.Script((Expect(b'say "x"\\'), Send(b"a\n\xff")))
+    assert script.parse(differential.script_text(steps)) == steps

@@ -1,0 +1,223 @@
+"""Run the bundled guests under QEMU and under armvirt and compare what they say.
+
+    python tools/differential.py                  every guest of the manifest with ``qemu = true``
+    python tools/differential.py wfi oneshot      these only
+    python tools/differential.py --qemu-only      QEMU's half: the verdict of each guest there
+
+Only the lines of the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; figures are not part of them. Exit status:
+0 same, 1 different (or, with --qemu-only, not the expected verdict), 2 the comparison could not be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from armvirt.bundled import Guest, guests
+from armvirt.script import Expect, Script, Send
+
+QEMU = "qemu-system-aarch64"
+QEMU_ARGUMENTS = "-M virt,gic-version=3 -cpu cortex-a72 -icount shift=0,sleep=off -nographic".split()
+JUDGEMENT = re.compile(r"(ok - |FAIL - |VERDICT: )")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One guest on one machine: its console, the host's seconds, and whether it was cut off by the time limit."""
+
+    output: str
+    seconds: float
+    timed_out: bool
+
+    @property
+    def judgement(self) -> list[str]:
+        """The lines that are compared."""
+        return [line for line in self.output.splitlines() if JUDGEMENT.match(line)]
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in short: ``PASS (7 checks)``, or why there is none."""
+        last = self.judgement[-1] if self.judgement else ""
+        if last.startswith("VERDICT: "):
+            return last.removeprefix("VERDICT: ")
+        return "timed out" if self.timed_out else "no verdict"
+
+
+class Conversation:
+    """A process with its console on pipes. Text that the script waits for is answered; the rest is collected."""
+
+    def __init__(self, command: Sequence[str], script: Script | None, timeout: float) -> None:
+        self._steps = list(script or ())
+        self._started = time.monotonic()
+        self._deadline = self._started + timeout
+        self._output = b""
+        self._seen = 0
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+        )
+
+    def run(self) -> Run:
+        """Talk until the process closes its output or the time is over."""
+        try:
+            while self._receive():
+                self._answer()
+            timed_out = time.monotonic() >= self._deadline
+        finally:
+            self._process.kill()
+            self._process.communicate()
+        text = self._output.decode(errors="replace").replace("\r", "")
+        return Run(text, time.monotonic() - self._started, timed_out)
+
+    def _receive(self) -> bool:
+        assert self._process.stdout is not None
+        left = self._deadline - time.monotonic()
+        if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+            return False
+        chunk = os.read(self._process.stdout.fileno(), 65536)
+        self._output += chunk
+        return bool(chunk)
+
+    def _answer(self) -> None:
+        while self._steps and self._step(self._steps[0]):
+            self._steps.pop(0)
+
+    def _step(self, step: Expect | Send) -> bool:
+        """Do one step of the script; False if it has to wait."""
+        if isinstance(step, Send):
+            assert self._process.stdin is not None
+            self._process.stdin.write(step.text)
+            self._process.stdin.flush()
+            return True
+        at = self._output.find(step.text, self._seen)
+        if at < 0:
+            return False
+        self._seen = at + len(step.text)
+        return True
+
+
+def run_qemu(guest: Guest, timeout: float) -> Run:
+    """``guest`` under QEMU with instruction-count time."""
+    command = [QEMU, *QEMU_ARGUMENTS, "-smp", str(guest.cpus), "-kernel", str(guest.path)]
+    return Conversation(command, guest.script, timeout).run()
+
+
+def run_armvirt(guest: Guest, timeout: float, extra: Sequence[str] = ()) -> Run:
+    """``guest`` under armvirt, as a user would start it; ``extra`` are further options of ``armvirt run``."""
+    command = [sys.executable, "-m", "armvirt", "run", guest.name, "--cpus", str(guest.cpus), "--no-pace", *extra]
+    if guest.script is None:
+        return Conversation(command, None, timeout).run()
+    with tempfile.NamedTemporaryFile("w", suffix=".script", encoding="utf-8") as file:
+        file.write(script_text(guest.script))
+        file.flush()
+        return Conversation([*command, "--script", file.name], None, timeout).run()
+
+
+def script_text(script: Script) -> str:
+    """``script`` as a file for --script."""
+    verbs = {Expect: "expect", Send: "send"}
+    return "".join(f'{verbs[type(step)]} "{_escaped(step.text)}"\n' for step in script)
+
+
+def _escaped(text: bytes) -> str:
+    return "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\x{b:02x}" for b in text)
+
+
+def differences(qemu: Run, ours: Run) -> list[str]:
+    """A unified diff of the two judgements; empty when they agree and there is a verdict."""
+    if qemu.judgement == ours.judgement:
+        return [] if qemu.judgement else ["neither machine printed a judgement"]
+    diff = difflib.unified_diff(qemu.judgement, ours.judgement, "qemu", "armvirt", lineterm="", n=1)
+    tail = ours.output.splitlines()[-5:] if "VERDICT" not in ours.output else []
+    return [*diff, *(f"  armvirt's last lines: {line}" for line in tail)]
+
+
+def as_expected(guest: Guest, run: Run) -> bool:
+    """Whether the guest's own verdict is the one the manifest expects."""
+    return run.verdict.startswith(guest.expect.upper())
+
+
+def _row(name: str, *cells: str) -> None:
+    print(f"{name:14}" + "".join(f"{cell:32}" for cell in cells), flush=True)
+
+
+def _cell(run: Run) -> str:
+    return f"{run.verdict}  {run.seconds:.2f}s"
+
+
+def compare(selected: Sequence[Guest], timeout: float, extra: Sequence[str]) -> int:
+    """Both machines, one guest after the other; returns how many differ."""
+    bad = 0
+    _row("guest", "qemu", "armvirt", "")
+    for guest in selected:
+        with ThreadPoolExecutor(2) as pool:
+            theirs = pool.submit(run_qemu, guest, timeout)
+            ours = pool.submit(run_armvirt, guest, timeout, extra)
+        lines = differences(theirs.result(), ours.result())
+        _row(guest.name, _cell(theirs.result()), _cell(ours.result()), "DIFFERENT" if lines else "same")
+        for line in lines:
+            print(f"    {line}")
+        bad += bool(lines)
+    return bad
+
+
+def qemu_only(selected: Sequence[Guest], timeout: float) -> int:
+    """QEMU's half; returns how many guests do not end as the manifest expects."""
+    bad = 0
+    _row("guest", "qemu", "")
+    for guest in selected:
+        run = run_qemu(guest, timeout)
+        good = as_expected(guest, run)
+        _row(guest.name, _cell(run), "as expected" if good else f"expected {guest.expect}")
+        for line in run.judgement:
+            if line.startswith("FAIL") and guest.expect == "pass":
+                print(f"    {line}")
+        bad += not good
+    return bad
+
+
+def _select(names: Sequence[str]) -> list[Guest]:
+    known = guests()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"differential: no bundled guest {', '.join(unknown)}")
+    return [guest for guest in known.values() if (guest.name in names if names else guest.qemu)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Compare the bundled guests under QEMU and armvirt.")
+    parser.add_argument("names", nargs="*", metavar="GUEST", help="bundled guests (default: all that apply)")
+    parser.add_argument("--qemu-only", action="store_true", help="run QEMU's half only")
+    parser.add_argument("--timeout", type=float, default=120.0, help="host seconds for each run (default 120)")
+    parser.add_argument("--engine", choices=("native", "portable"), help="armvirt's engine")
+    options = parser.parse_args(argv)
+    selected = _select(options.names)
+    if shutil.which(QEMU) is None:
+        print(f"{QEMU} is not installed; on Debian: apt-get install qemu-system-arm", file=sys.stderr)
+        return 2
+    if options.qemu_only:
+        bad = qemu_only(selected, options.timeout)
+    else:
+        extra = ["--engine", options.engine] if options.engine else []
+        bad = compare(selected, options.timeout, extra)
+    print(f"{len(selected)} guests, {bad} {'unexpected' if options.qemu_only else 'different'}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
