@@ -30,7 +30,10 @@ from armvirt.hyp.kvm import (
     StuckExit,
     SystemEventExit,
     Vcpu,
+    VgicAddress,
+    VgicCtrl,
     VgicDevice,
+    VgicGroup,
 )
 from armvirt.hyp.kvm import Exit as KvmExit
 
@@ -174,7 +177,10 @@ class VirtBoard:
 
     def _create_gic(self) -> VgicDevice:
         gic = self.vm.create_device("arm-vgic-v3")
-        gic.place(memmap.GICD.base, memmap.GICR.base, memmap.NR_IRQS)
+        gic.set_attr(VgicGroup.NR_IRQS, 0, memmap.NR_IRQS)
+        gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_DIST, memmap.GICD.base)
+        gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_REDIST, memmap.GICR.base)
+        gic.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
         self.vm.enable_timers()
         return gic
 

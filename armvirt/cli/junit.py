@@ -38,4 +38,5 @@ def _case(suite: xml.Element, outcome: Outcome) -> None:
     if outcome.ok:
         return
     problem = xml.SubElement(case, "error" if outcome.error else "failure", {"message": _clean(outcome.headline)})
-    problem.text = _clean("\n".join(["console:", *outcome.console, "events:", *outcome.events]))
+    lines = [line for title, rows in outcome.details() for line in (f"{title}:", *rows)]
+    problem.text = _clean("\n".join(lines))

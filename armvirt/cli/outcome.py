@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from armvirt.trace.jsonl import record
 
 if TYPE_CHECKING:
+    from armvirt.events import Event, Stamp
     from armvirt.machine import Machine, Result
     from armvirt.suite import Case
 
 CONSOLE_LINES = 12
 EVENTS = 12
+CODE_BEFORE, CODE_AFTER = 4, 4  # instructions around the PC
+
+Details = list[tuple[str, list[str]]]
 
 
 @dataclass
@@ -30,6 +35,7 @@ class Outcome:
     seconds: float = 0.0
     console: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    code: list[str] = field(default_factory=list)
 
     def data(self) -> dict[str, Any]:
         return asdict(self)
@@ -42,33 +48,88 @@ class Outcome:
         reason = f": {self.diagnosis}" if self.diagnosis else ""
         return f"expected {self.expect}, got {self.verdict}{reason}"
 
+    def details(self) -> Details:
+        """Titles and lines of what is known about the end of the run."""
+        return _titled(self.console, self.events, self.code)
+
 
 def outcome_of(case: Case, machine: Machine, result: Result, seconds: float) -> Outcome:
     """The outcome of a run that came to a verdict."""
     ok = case.accepts(result.verdict)
-    outcome = Outcome(
-        case.name, case.expect, result.verdict, ok, result.diagnosis, "", result.ns, result.insns, seconds
-    )
+    outcome = Outcome(case.name, case.expect, result.verdict, ok, result.diagnosis)
+    outcome.ns, outcome.insns, outcome.seconds = result.ns, result.insns, seconds
     if not ok:
-        outcome.console = console_tail(result)
-        outcome.events = event_tail(machine, result)
+        outcome.console = console_tail(result.console)
+        outcome.events = event_tail(machine, result.recent)
+        outcome.code = code_around(machine, result.pc or _pc(machine))
     return outcome
 
 
-def console_tail(result: Result) -> list[str]:
+def machine_details(machine: Machine) -> Details:
+    """The same about a machine wherever it is now."""
+    console = bytes(machine.console.output).decode("utf-8", "replace")
+    return _titled(console_tail(console), event_tail(machine, list(machine.recent)), code_around(machine, _pc(machine)))
+
+
+def _titled(console: list[str], events: list[str], code: list[str]) -> Details:
+    titles = ("last of the console", "last events", "code at the PC")
+    return [(title, rows) for title, rows in zip(titles, (console, events, code), strict=True) if rows]
+
+
+def console_tail(console: str) -> list[str]:
     """The last lines of the guest's console, fit for a terminal."""
-    lines = result.console.replace("\r", "").splitlines()[-CONSOLE_LINES:]
+    lines = console.replace("\r", "").splitlines()[-CONSOLE_LINES:]
     return ["".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines]
 
 
-def event_tail(machine: Machine, result: Result) -> list[str]:
+def event_tail(machine: Machine, recent: Sequence[tuple[Stamp, Event]]) -> list[str]:
     """The last events that are not console output, one line each."""
-    lookup = machine.symbols.lookup if machine.symbols else None
-    shown = [pair for pair in result.recent if pair[1].kind != "console"][-EVENTS:]
-    lines = []
-    for stamp, event in shown:
-        data = record(stamp, event)
-        fields = " ".join(f"{name}={value}" for name, value in list(data.items())[5:])
-        where = (lookup(stamp.pc) if lookup else None) or data["pc"]
-        lines.append(f"{stamp.ns:>14,} ns  cpu {stamp.vcpu}  {event.kind:<11} {fields}  {where}")
-    return lines
+    shown = [pair for pair in recent if pair[1].kind != "console"][-EVENTS:]
+    return [_event_line(machine, stamp, event) for stamp, event in shown]
+
+
+def _event_line(machine: Machine, stamp: Stamp, event: Event) -> str:
+    data = record(stamp, event)
+    fields = " ".join(f"{name}={value}" for name, value in list(data.items())[5:])
+    return f"{stamp.ns:>14,} ns  cpu {stamp.vcpu}  {event.kind:<11} {fields}  {_name(machine, stamp.pc) or data['pc']}"
+
+
+def _name(machine: Machine, address: int) -> str | None:
+    return machine.symbols.lookup(address) if machine.symbols is not None else None
+
+
+def _pc(machine: Machine) -> int:
+    return machine.board.vcpus[0].context.pc
+
+
+def code_around(machine: Machine, pc: int) -> list[str]:
+    """Disassembly around ``pc`` as the first CPU sees it; empty where there is no memory."""
+    from armvirt.errors import ArmvirtError
+
+    ipa = machine.board.vcpus[0].translate(pc)
+    before = min(CODE_BEFORE * 4, pc % 4096)  # one page, so that one translation does
+    size = min(before + (CODE_AFTER + 1) * 4, 4096 - (pc - before) % 4096)
+    if ipa is None or pc % 4 or not machine.board.in_memory(ipa - before, size):
+        return []
+    try:
+        code = machine.board.vm.read_memory(ipa - before, size)
+    except ArmvirtError:
+        return []
+    return [_marked(machine, line, pc) for line in disassemble(code, pc - before)]
+
+
+def _marked(machine: Machine, line: tuple[int, str], pc: int) -> str:
+    address, text = line
+    return f"{'->' if address == pc else '  '} {address:#x}  {text:<40} {_name(machine, address) or ''}".rstrip()
+
+
+def disassemble(code: bytes, address: int) -> Iterable[tuple[int, str]]:
+    """(address, text) of each A64 instruction; words that are none show as ``.word``."""
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    for offset in range(0, len(code), 4):
+        word = code[offset : offset + 4]
+        found = next(engine.disasm_lite(word, address + offset), None)
+        text = f"{found[2]} {found[3]}".strip() if found else f".word {int.from_bytes(word, 'little'):#010x}"
+        yield address + offset, text

@@ -84,7 +84,7 @@ def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: Exi
     fd = sys.stdin.fileno()
     reader = Reader(fd, machine.console.feed, lambda: os.kill(os.getpid(), signal.SIGINT))
     print("armvirt: Ctrl-A x leaves, Ctrl-A h helps", file=sys.stderr)
-    machine.console.closed = False
+    machine.console.interactive = True
     stack.enter_context(raw_mode(fd))
     reader.start()
     stack.callback(reader.stop)

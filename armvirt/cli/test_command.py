@@ -29,9 +29,8 @@ def describe(outcome: Outcome, width: int) -> str:
 def failure(outcome: Outcome) -> str:
     """What is known about a guest that is not as expected."""
     lines = [f"--- {outcome.name}: {outcome.headline}"]
-    for title, tail in (("console", outcome.console), ("events", outcome.events)):
-        if tail:
-            lines += [f"  last of the {title}:", *(f"    {line}" for line in tail)]
+    for title, rows in outcome.details():
+        lines += [f"  {title}:", *(f"    {row}" for row in rows)]
     return "\n".join(lines)
 
 

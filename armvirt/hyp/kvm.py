@@ -22,12 +22,16 @@ from armvirt.hyp.reset import Start
 from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.device import AddrType as VgicAddress
+from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
+from armvirt.hyp.vgic.device import Group as VgicGroup
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
 
 __all__ = [
     "MEM_READONLY", "Clock", "ConsoleEvent", "EventBus", "Exit", "ExitHandler", "HostMemory", "Kvm", "KvmError", "MmioExit", "SemihostingExit",
-    "Start", "Stop", "StuckExit", "SystemEventExit", "Vcpu", "VgicDevice", "Vm",
+    "Start", "Stop", "StuckExit", "SystemEventExit", "Vcpu", "VgicAddress", "VgicCtrl", "VgicDevice",
+    "VgicGroup", "Vm",
 ]  # fmt: skip
 
 ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
@@ -159,7 +163,11 @@ class Vm(SmcccHost):
         self.vgic.inject(vcpu_id, intid, level)
 
     def enable_timers(self) -> None:
-        """Map the timers' PPIs, as KVM does at the first run; the GIC must be initialised (EBUSY)."""
+        """What KVM does at the first run: check the GIC's frames, map the timers' PPIs.
+
+        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised.
+        """
+        self.vgic_of().map_resources()
         for vcpu in self._vcpus.values():
             vcpu.timer.enable()
 

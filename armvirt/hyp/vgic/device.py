@@ -62,17 +62,17 @@ class Ctrl(IntEnum):
 class RegionAttribute(NamedTuple):
     """The value of ADDR / V3_REDIST_REGION: count [63:52], base [51:16], flags [15:12], index [11:0]."""
 
-    count: int
+    redistributors: int
     base: int
     flags: int
-    index: int
+    number: int
 
     @classmethod
     def decode(cls, value: int) -> RegionAttribute:
         return cls(value >> 52 & 0xFFF, value & 0xF_FFFF_FFFF_0000, value >> 12 & 15, value & 0xFFF)
 
     def encode(self) -> int:
-        return self.count << 52 | self.base | self.flags << 12 | self.index
+        return self.redistributors << 52 | self.base | self.flags << 12 | self.number
 
 
 class _Attributes(NamedTuple):
@@ -152,7 +152,7 @@ def _get_addr(device: VgicDevice, attr: int, value: int) -> int:
     if attr == AddrType.V3_REDIST:
         return vgic.regions[0].base if vgic.regions else undefined
     if attr == AddrType.V3_REDIST_REGION:
-        index = RegionAttribute.decode(value).index
+        index = RegionAttribute.decode(value).number
         if index >= len(vgic.regions):
             raise KvmError("ENOENT", f"no redistributor region {index}")
         region = vgic.regions[index]
@@ -171,9 +171,9 @@ def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
         _add_region(device, 0, value, 0)
     elif attr == AddrType.V3_REDIST_REGION:
         region = RegionAttribute.decode(value)
-        if not region.count or region.flags:
+        if not region.redistributors or region.flags:
             raise KvmError("EINVAL", "a redistributor region needs a count and no flags")
-        _add_region(device, region.index, region.base, region.count)
+        _add_region(device, region.number, region.base, region.redistributors)
     else:
         raise _wrong_model(attr)
 

@@ -83,8 +83,7 @@ def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
     bound = [Bound(row, table.pop(row.name)) for row in rows if row.name in table]
     unbound = {row.name for row in rows} - {b.row.name for b in bound}
     if unbound or table:
-        raise ValueError(f"registers without a binding: {sorted(unbound)}; bindings without a register:
-        {sorted(table)}")
+        raise ValueError(f"without a binding: {sorted(unbound)}; without a register: {sorted(table)}")
     return sorted(bound, key=lambda b: b.row.offset)
 
 

@@ -1,0 +1,147 @@
+"""The pytest plugin: a ``machine`` fixture, and guests collected as tests.
+
+* ``machine("hello", cpus=2)`` makes a `Machine` (same arguments) whose failures are shown with its console.
+* Files named ``test_*.elf`` are tests: the guest has to pass.
+* Folders listed in the ini option ``armvirt_guests`` are suites: their ``armvirt.toml`` says what is expected, or
+  every guest in them has to pass (`armvirt.suite`).
+
+Nothing of armvirt but this file is imported until a guest is there: other projects' test runs stay fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from armvirt.cli.outcome import Outcome
+    from armvirt.machine import Machine
+    from armvirt.suite import Case
+
+INI = "armvirt_guests"
+MACHINES = pytest.StashKey[list["Machine"]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(INI, "folders whose guests armvirt runs as tests", type="paths", default=[])
+
+
+# Guests as tests
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """A guest by its name, an armvirt.toml or a guest in a folder that the ini option lists."""
+    in_suite = file_path.parent.resolve() in {Path(path).resolve() for path in parent.config.getini(INI)}
+    if in_suite:
+        described = (file_path.parent / "armvirt.toml").exists()
+        wanted = file_path.name == "armvirt.toml" if described else _is_guest(file_path)
+    else:
+        wanted = file_path.name.startswith("test_") and file_path.suffix == ".elf"
+    return GuestFile.from_parent(parent, path=file_path) if wanted else None
+
+
+def _is_guest(path: Path) -> bool:
+    from armvirt.suite import GUEST_NAMES, GUEST_SUFFIXES
+
+    return path.suffix in GUEST_SUFFIXES or path.name in GUEST_NAMES
+
+
+class GuestFile(pytest.File):
+    """A guest, or an armvirt.toml with several."""
+
+    def collect(self) -> Iterator[GuestItem]:
+        from armvirt.errors import UserError
+        from armvirt.suite import Case, toml_cases
+
+        try:
+            described = self.path.suffix == ".toml"
+            cases = toml_cases(self.path) if described else [Case(self.path.stem, str(self.path))]
+        except UserError as error:
+            raise self.CollectError(str(error)) from None
+        for case in cases:
+            yield GuestItem.from_parent(self, name=case.name, case=case)
+
+
+class GuestItem(pytest.Item):
+    """One guest as one test."""
+
+    def __init__(self, *, case: Case, **more: Any) -> None:
+        super().__init__(**more)
+        self.case = case
+
+    def runtest(self) -> None:
+        from armvirt.cli.outcome import outcome_of
+
+        started = time.monotonic()
+        machine = self.case.machine(sinks=[lambda stamp, event: None])  # with a listener, events are recorded
+        result = self.case.run(machine)
+        outcome = outcome_of(self.case, machine, result, time.monotonic() - started)
+        if not outcome.ok:
+            raise GuestFailure(outcome)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        from armvirt.errors import UserError
+
+        if isinstance(excinfo.value, (GuestFailure, UserError)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"guest: {self.name}"
+
+
+class GuestFailure(Exception):
+    """A guest did not end as expected."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        super().__init__(outcome)
+
+    def __str__(self) -> str:
+        outcome = self.outcome
+        lines = [f"{outcome.name}: {outcome.headline}"]
+        for title, rows in outcome.details():
+            lines += [f"{title}:", *(f"    {row}" for row in rows)]
+        return "\n".join(lines)
+
+
+# The fixture
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
+    """A factory of machines: ``machine(image, **settings)``, as `armvirt.machine.Machine`, events recorded."""
+    made: list[Machine] = []
+    request.node.stash[MACHINES] = made
+
+    def make(image: str | Path | None = None, *, sinks: Iterable[Any] = (), **settings: Any) -> Machine:
+        from armvirt.machine import Machine
+
+        made.append(Machine(image, sinks=[*sinks, lambda stamp, event: None], **settings))
+        return made[-1]
+
+    return make
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test that made machines shows what their guests said last, and where they are."""
+    result: Any = yield
+    report = result.get_result()
+    if report.when != "call" or not report.failed:
+        return
+    for number, machine in enumerate(item.stash.get(MACHINES, []), start=1):
+        report.sections.append((f"armvirt machine {number}", _machine_text(machine)))
+
+
+def _machine_text(machine: Machine) -> str:
+    from armvirt.cli.outcome import machine_details
+
+    lines = []
+    for title, rows in machine_details(machine):
+        lines += [f"{title}:", *(f"    {row}" for row in rows)]
+    return "\n".join(lines)
