@@ -134,7 +134,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = result.get_result()
     if report.when != "call" or not report.failed:
         return
-    for number, machine in enumerate(item.stash.get(MACHINES, []), start=1):
+    made: list[Machine] = item.stash.get(MACHINES, [])
+    for number, machine in enumerate(made, start=1):
         report.sections.append((f"armvirt machine {number}", _machine_text(machine)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def test_elf_leaves_room_for_the_device_tree(guest: Guest) -> None:
 def test_elf_has_symbols_and_no_paths_of_the_builder(guest: Guest) -> None:
     image = guest.path.read_bytes()
     assert b"exception_entry\0" in image
-    assert b"/home/" not in image and b"/tmp/" not in image and str(ROOT).encode() not in image
+    for path in (tempfile.gettempdir(), str(ROOT), str(Path.home())):
+        assert path.encode() not in image
 
 
 def test_rebuild_gives_the_same_bytes(tmp_path: Path) -> None:

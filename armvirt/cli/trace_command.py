@@ -16,8 +16,6 @@ from armvirt.trace.jsonl import JsonLines
 from armvirt.trace.lifecycle import Summary
 from armvirt.trace.timeline import Row, Timeline
 
-MIN_WIDTH = 100  # columns: a timeline is of little use when it is cut shorter
-
 
 class Plain:
     """Writes rows and tables as text."""

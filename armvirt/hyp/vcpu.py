@@ -85,6 +85,8 @@ class Vcpu:
             what = {Power.OFF: "off", Power.RUNNABLE: "runnable", Power.BLOCKED: "blocked"}[power]
             self.host.bus.emit(Schedule(self.id, what))
         self.power = power
+        if power is Power.RUNNABLE and self.host.current is not self:
+            self.host.reschedule()
 
     @property
     def runnable(self) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Lookup = Callable[[int], "str | None"]
-HEADER = f"{'time [ns]':>15} {'delta':>12}  cpu  {'event':<8}"
+HEADER = f"{'time ns':>13} {'delta':>12} cpu event    (at eoi: ns to deliver + ack + eoi)"
 STYLES = {
     "program": "cyan",
     "fire": "bold yellow",
@@ -35,15 +35,15 @@ def location(row: Row, lookup: Lookup | None) -> str:
 
 
 def latencies(life: Life) -> str:
-    """``fire 12 deliver 328 ack 680 eoi = 1,020 ns, 1,005 instructions``; empty where nothing is known."""
-    steps = [(end, latency) for start, end in STEPS[:3] if (latency := life.latency(start, end))]
+    """``12 + 328 + 680 = 1,020 ns, 1,005 insns`` (to deliver, ack, eoi); empty where nothing is known."""
+    steps = [latency for start, end in STEPS[:3] if (latency := life.latency(start, end))]
     total = life.latency("fire", "eoi") or life.latency("ack", "eoi")
     if total is None:
         return ""
-    parts = " ".join(f"{latency.ns:,} {end}" for end, latency in steps)
-    start = "fire" if life.fire else "ack"
-    insns = "" if total.insns is None else f", {total.insns:,} instructions"
-    return f"{start} {parts} = {total.ns:,} ns{insns}" if len(steps) == 3 else f"{total.ns:,} ns since {start}{insns}"
+    insns = "" if total.insns is None else f", {total.insns:,} insns"
+    if len(steps) < 3:
+        return f"{total.ns:,} ns since {'fire' if life.fire else 'ack'}{insns}"
+    return f"{' + '.join(f'{latency.ns:,}' for latency in steps)} = {total.ns:,} ns{insns}"
 
 
 def plain(row: Row, lookup: Lookup | None = None) -> str:
@@ -53,7 +53,7 @@ def plain(row: Row, lookup: Lookup | None = None) -> str:
     if row.life is not None and (text := latencies(row.life)):
         tail = f"[{text}]"
     stage = "|" if row.stage == "console" else row.stage
-    head = f"{row.ns:>15,} {f'+{row.delta:,}':>12}  {cpu:>3}  {stage:<8}"
+    head = f"{row.ns:>13,} {f'+{row.delta:,}':>12} {cpu:>3} {stage:<8}"
     return f"{head} {row.text} {tail}".rstrip()
 
 
@@ -65,9 +65,9 @@ def coloured(row: Row, lookup: Lookup | None = None) -> Text:
     cpu = str(row.vcpu) if row.vcpu >= 0 else "-"
     stage = "│" if row.stage == "console" else row.stage
     parts: list[tuple[str, str]] = [
-        (f"{row.ns:>15,} ", "" if row.delta else "dim"),
-        (f"{f'+{row.delta:,}':>12}  ", "dim"),
-        (f"{cpu:>3}  ", "dim"),
+        (f"{row.ns:>13,} ", "" if row.delta else "dim"),
+        (f"{f'+{row.delta:,}':>12} ", "dim"),
+        (f"{cpu:>3} ", "dim"),
         (f"{stage:<8} ", style),
         (row.text, style if row.stage in ("fire", "console") else ""),
     ]
@@ -78,7 +78,7 @@ def coloured(row: Row, lookup: Lookup | None = None) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
-COLUMNS = ("", "count", "min [ns]", "median", "max", "min [insns]", "median", "max")
+COLUMNS = ("", "count", "min ns", "median ns", "max ns", "min insns", "median", "max")
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, ...]]:

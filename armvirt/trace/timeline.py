@@ -112,7 +112,7 @@ class Timeline:
         if intid is None or stamp.vcpu < 0:
             return
         if event.level:
-            self._fire(stamp, stamp.vcpu, intid, f"{event.timer} line rises ({intid_text(intid)})")
+            self._fire(stamp, stamp.vcpu, intid, f"{event.timer} line rises, INTID {intid}")
             return
         life = self._waiting.pop((stamp.vcpu, intid), None)
         self._row(stamp, "lower", f"{event.timer} line falls" + (", never acknowledged" if life else ""))
@@ -129,7 +129,7 @@ class Timeline:
             return
         vcpu = event.target if event.target >= 0 else 0
         if (vcpu, event.intid) not in self._waiting:
-            self._fire(stamp, vcpu, event.intid, f"raised ({intid_text(event.intid)})")
+            self._fire(stamp, vcpu, event.intid, f"raised, {intid_text(event.intid)}")
 
     # Delivery and the guest's handler
 
@@ -139,13 +139,13 @@ class Timeline:
             return  # the hypervisor rewrites list registers at every entry; the first time tells the story
         life.list = stamp
         state = LR_STATES[event.value >> 62 & 3]
-        self._row(stamp, "list", f"ICH_LR{event.lr}_EL2: {state} ({intid_text(event.intid)})", vcpu=event.target)
+        self._row(stamp, "list", f"LR{event.lr} {state}, INTID {event.intid}", vcpu=event.target)
 
     def _exception(self, stamp: Stamp, event: Any) -> None:
         if event.what not in ("irq", "fiq"):
             return
         self._entered[stamp.vcpu] = stamp
-        self._row(stamp, "deliver", f"{event.what.upper()} taken, vector {event.target:#x}, from")
+        self._row(stamp, "deliver", f"{event.what.upper()} to {event.target:#x} from")
 
     def _acknowledge(self, stamp: Stamp, event: Any) -> None:
         if event.intid >= SPURIOUS:
@@ -162,16 +162,16 @@ class Timeline:
         if entered is not None and (life.fire is None or entered.ns >= life.fire.ns):
             life.deliver = entered
         self._running.setdefault(key, []).append(life)
-        self._row(stamp, "ack", intid_text(event.intid))
+        self._row(stamp, "ack", f"INTID {event.intid}")
 
     def _end(self, stamp: Stamp, event: Any) -> None:
         stack = self._running.get((stamp.vcpu, event.intid))
         if event.register not in EOI_REGISTERS or not stack:
-            self._row(stamp, "eoi", f"{event.register} ({intid_text(event.intid)})")
+            self._row(stamp, "eoi", f"INTID {event.intid} by {event.register}")
             return
         life = stack.pop()
         life.eoi = stamp
-        self._row(stamp, "eoi", intid_text(event.intid), life)
+        self._row(stamp, "eoi", f"INTID {event.intid}", life)
 
     # The guest's console
 

@@ -358,19 +358,17 @@ class Engine(ABC):
     def exclusive(self) -> tuple[int, int]:
         """The local exclusive monitor: (address, value); address all ones is open."""
         self.lib.uc_context_save(self.uc, self.raw_context)
-        blob = C.string_at(self.raw_context, self.calibration.context_size)
-        address, value = struct.unpack_from("<QQ", blob, self.calibration.exclusive)
+        blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 16)
+        address, value = struct.unpack("<QQ", blob)
         return address, value
 
     @exclusive.setter
     def exclusive(self, pair: tuple[int, int]) -> None:
-        """Restoring a context neither restores the interrupt line nor flushes the TLB; do both."""
+        """The context is the present one but for the monitor, so the interrupt line and the TLB stay right."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         base = self.raw_context.value or 0
         C.memmove(base + self.calibration.exclusive, struct.pack("<QQ", *pair), 16)
         self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
-        self.flush_tlb()
-        self.set_hcr(self.state.hcr)
 
     def clear_exclusive(self) -> None:
         """CLREX, as at every load of a vCPU."""

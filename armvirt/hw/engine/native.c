@@ -150,6 +150,8 @@ static void leave(engine *e, uint32_t why) {
 
 static uint64_t ns_at(const engine *e, uint64_t count) { return e->ns_base + (count - e->count_base) * e->ns_per_insn; }
 static uint64_t counter_at(const engine *e, uint64_t count) {
+    uint64_t ns = ns_at(e, count), product;
+    if (!__builtin_mul_overflow(ns, e->frequency, &product)) return e->counter_start + product / 1000000000u;
     return e->counter_start + (uint64_t)((unsigned __int128)ns_at(e, count) * e->frequency / 1000000000u);
 }
 

@@ -68,6 +68,10 @@ class Host:
 
         self.pe.on_poll = poll
 
+    def reschedule(self) -> None:
+        """A vCPU became runnable: the one that runs must leave the guest, for its turn has an end now."""
+        self.pe.request_stop()
+
     def stop(self) -> None:
         """Make `run` come back after the present exit."""
         self._stop = True

@@ -30,9 +30,12 @@ def _enabled(irq: VgicIrq) -> int:
 
 
 def _enable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    """A mapped level interrupt may have fired unseen while it was disabled: look at its line first."""
+    """The line of a mapped level interrupt may have changed unseen while it was disabled: look at it first. If it fell,
+    the host interrupt has to be ready to fire again."""
     if irq.mapped_level:
-        irq.sample_line()
+        was_high = irq.line_level
+        if not irq.sample_line() and was_high and not irq.active:
+            vgic.set_phys_active_of(irq, False)
     irq.enabled = True
     vgic.queue(irq)
 
