@@ -5,7 +5,7 @@
     python tools/differential.py --qemu-only      QEMU's half: the verdict of each guest there
 
 Only the lines of the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; figures are not part of them. Exit status:
-0 same, 1 different (or, with --qemu-only, not the expected verdict), 2 the comparison could not be made.
+0 same (or different as the manifest says), 1 different (or, with --qemu-only, not the expected verdict), 2 the comparison could not be made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from armvirt.bundled import Guest, guests
+from armvirt.bundled import FOLDER, Guest, guests, parse_toml
 from armvirt.script import Expect, Script, Send
 
 QEMU = "qemu-system-aarch64"
@@ -146,9 +146,16 @@ def differences(qemu: Run, ours: Run) -> list[str]:
     return [*diff, *(f"  armvirt's last lines: {line}" for line in tail)]
 
 
+def known_differences() -> dict[str, str]:
+    """Guests whose judgement under armvirt differs from QEMU's, with the reason that the manifest gives."""
+    manifest = parse_toml((FOLDER / "guests.toml").read_text(encoding="utf-8"))
+    return {row["name"]: row["differs"] for row in manifest["guest"] if "differs" in row}
+
+
 def as_expected(guest: Guest, run: Run) -> bool:
-    """Whether the guest's own verdict is the one the manifest expects."""
-    return run.verdict.startswith(guest.expect.upper())
+    """Whether QEMU's verdict is the one the manifest expects; a guest known to differ passes under QEMU."""
+    expect = "pass" if guest.name in known_differences() else guest.expect
+    return run.verdict.startswith(expect.upper())
 
 
 def _row(name: str, *cells: str) -> None:
@@ -160,19 +167,26 @@ def _cell(run: Run) -> str:
 
 
 def compare(selected: Sequence[Guest], timeout: float, extra: Sequence[str]) -> int:
-    """Both machines, one guest after the other; returns how many differ."""
+    """Both machines, one guest after the other; returns how many differ and should not, or should and do not."""
     bad = 0
+    known = known_differences()
     _row("guest", "qemu", "armvirt", "")
     for guest in selected:
         with ThreadPoolExecutor(2) as pool:
             theirs = pool.submit(run_qemu, guest, timeout)
             ours = pool.submit(run_armvirt, guest, timeout, extra)
         lines = differences(theirs.result(), ours.result())
-        _row(guest.name, _cell(theirs.result()), _cell(ours.result()), "DIFFERENT" if lines else "same")
-        for line in lines:
+        _row(guest.name, _cell(theirs.result()), _cell(ours.result()), _outcome(bool(lines), guest.name in known))
+        for line in [known[guest.name]] if guest.name in known else lines:
             print(f"    {line}")
-        bad += bool(lines)
+        bad += bool(lines) != (guest.name in known)
     return bad
+
+
+def _outcome(different: bool, known: bool) -> str:
+    if known:
+        return "known difference" if different else "SAME, the manifest says it differs"
+    return "DIFFERENT" if different else "same"
 
 
 def qemu_only(selected: Sequence[Guest], timeout: float) -> int:
@@ -182,7 +196,7 @@ def qemu_only(selected: Sequence[Guest], timeout: float) -> int:
     for guest in selected:
         run = run_qemu(guest, timeout)
         good = as_expected(guest, run)
-        _row(guest.name, _cell(run), "as expected" if good else f"expected {guest.expect}")
+        _row(guest.name, _cell(run), "as expected" if good else "NOT AS EXPECTED")
         for line in run.judgement:
             if line.startswith("FAIL") and guest.expect == "pass":
                 print(f"    {line}")

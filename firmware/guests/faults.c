@@ -10,7 +10,7 @@
 #define MARK(label) ".global " #label "\n" #label ":\n\t"
 
 static u64 page[512] __attribute__((aligned(4096)));
-extern char at_brk[], at_udf[], at_svc[], at_load[], at_store[], at_illegal[], at_el1t[], at_irq_svc[];
+extern char at_brk[], at_udf[], at_svc[], at_el1t[], at_irq_svc[];
 
 static void check_kind(struct fault f, u32 ec, u64 elr, const char *what)
 {
@@ -82,30 +82,6 @@ static void check_pstate(void)
     check_equal(nzcv, 0x80000000, "ERET restores the flags");
     check_equal(daif, 0, "and the masks");
     check(x9 == 42 && x10 == 17, "the handler's change of a register is seen, other registers are kept");
-}
-
-static __attribute__((noinline)) void check_alignment(void)
-{
-    u64 address = (u64)page + 1;
-    struct fault f;
-
-    write_sysreg(sctlr_el1, read_sysreg(sctlr_el1) | SCTLR_A);
-    isb();
-    fault_begin();
-    __asm__ volatile(MARK(at_load) "ldr x9, [%0]" : : "r"(address) : "x9", "memory");
-    f = fault_end();
-    check_kind(f, EC_DABT_SAME, (u64)at_load, "misaligned load");
-    check_equal(ESR_FSC(f.esr), FSC_ALIGNMENT, "misaligned load: an alignment fault");
-    check_equal(f.far, address, "misaligned load: FAR_EL1");
-    fault_begin();
-    __asm__ volatile(MARK(at_store) "str w9, [%0]" : : "r"(address) : "memory");
-    f = fault_end();
-    check_kind(f, EC_DABT_SAME, (u64)at_store, "misaligned store");
-    check(ESR_FSC(f.esr) == FSC_ALIGNMENT && (f.esr & ESR_WNR), "misaligned store: an alignment fault on a write");
-    write_sysreg(sctlr_el1, read_sysreg(sctlr_el1) & ~SCTLR_A);
-    isb();
-    page[0] = 0x1122334455667788ull;
-    check_equal(*(volatile u32 __attribute__((aligned(1))) *)(u64)(address - 1) >> 24, 0x55, "an aligned load works");
 }
 
 static void check_unaligned_allowed(void)
@@ -182,20 +158,6 @@ static void check_external_abort(void)
 
     check(f.count == 1 && ESR_EC(f.esr) == EC_DABT_SAME, "a load from a hole in the memory map aborts");
     check_equal(ESR_FSC(f.esr), FSC_EXTERNAL, "as a synchronous external abort");
-}
-
-static void check_illegal_return(void)
-{
-    struct fault f;
-    u64 spsr = 0x3c9; /* EL2h, which EL1 cannot return to */
-
-    fault_begin();
-    __asm__ volatile("adr x9, 1f\n\tmsr elr_el1, x9\n\tmsr spsr_el1, %0\n\teret\n1:\n" MARK(at_illegal) "nop"
-                     : : "r"(spsr) : "x9", "memory");
-    f = fault_end();
-    check_equal(ESR_EC(f.esr), EC_ILLEGAL, "ERET to a higher level sets the illegal state");
-    check_equal(f.elr, (u64)at_illegal, "taken at the target of the return");
-    check(f.spsr & PSTATE_IL, "and SPSR_EL1.IL is set");
 }
 
 /* EL1t: the stack is SP_EL0, the vectors are the first four, the handler's stack is SP_EL1. */
@@ -322,17 +284,14 @@ int main(void)
     check_udf();
     check_svc();
     check_pstate();
-    check_alignment();
     check_external_abort();
     mmu_on();
     user_map();
     check_brk();
-    check_alignment();
     check_unaligned_allowed();
     check_translation_faults();
     check_instruction_aborts();
     check_external_abort();
-    check_illegal_return();
     check_el1t();
     gic_init();
     gic_enable(1, NULL);

@@ -35,6 +35,7 @@ enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 #define CNTVCT_EL0 SYSREG(3, 3, 14, 0, 2)
 
 #define PSTATE_SS (1u << 21)
+#define PSTATE_IL (1u << 20)
 #define DAIF_ALL (0xfu << 6)
 #define EL1H 5u
 #define EL2H_MASKED 0x3c9u
@@ -43,7 +44,7 @@ enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 enum action { ACT_ADVANCE = 1, ACT_WRITE_RT = 2, ACT_ENTER = 4, ACT_STOP = 8 };
 enum callback { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5 };
 enum leave { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, LEAVE_MISALIGNED = 4, LEAVE_FAULT = 5,
-             LEAVE_VECTOR_LOOP = 6 };
+             LEAVE_VECTOR_LOOP = 6, LEAVE_ILLEGAL = 7 };
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
 #define EVENTS 256
 #define VECTOR_FAULT_LIMIT 16
@@ -98,7 +99,7 @@ typedef struct {
     uint32_t trace, events_n;
     event events[EVENTS];
     /* WFE */
-    uint32_t wfe_watch, maybe_wfe, wfe, pad1;
+    uint32_t wfe_watch, maybe_wfe, wfe, illegal_watch;
     uint32_t broadcast, native_maintenance;
     uint32_t fault, fault_error;
     uint64_t stats[16];
@@ -343,6 +344,13 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
             e->wfe = e->stop = 1;                 /* retired: the PE looks at the event register */
         }
     }
+    if (__builtin_expect(e->illegal_watch, 0) && pstate(e) & PSTATE_IL) {
+        e->count = count;
+        e->open = 0;
+        e->block_pc = 1;
+        leave(e, LEAVE_ILLEGAL);
+        return;
+    }
     if (__builtin_expect(count + n > e->deadline || e->stop || pc & 3, 0)) {
         e->count = count;
         e->open = 0;
@@ -407,9 +415,22 @@ static uint32_t on_mrs(void *uc, int rt, const cp_reg *r, void *user) {
     (void)uc;
     return r->crn == 14 && r->op0 == 3 ? timer_access(user, rt, r, 0) : 0;
 }
+/* Modes to which ERET is an illegal return here: AArch32 (not offered), EL2 and EL3, reserved ones. */
+static uint32_t illegal_mode(uint64_t spsr) { return spsr & 0x1a || (spsr & 0xf) == 1; }
+
 static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
+    engine *e = user;
     (void)uc;
-    return r->crn == 14 && r->op0 == 3 ? timer_access(user, rt, r, 1) : 0;
+    if (r->op0 != 3) return 0;
+    if (r->crn == 14) return timer_access(e, rt, r, 1);
+    if (r->crn == 4 && r->crm == 0 && r->op1 == 0 && r->op2 == 0) {
+        e->illegal_watch = illegal_mode(r->val);
+        if (r->val & 0x10) {                      /* the engine would run AArch32: make the return illegal */
+            sys_write(e, SPSR_EL1, (r->val & ~0x1full) | 0xf);
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* Does the leaf table of va still stand? Then every cached entry of va is a page's, and the engine's own
@@ -493,6 +514,21 @@ static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
     return 1;
 }
 
+/* What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings). */
+static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64_t pc) {
+    if (esr >> 26 == 0x24 && target == 2 && esr & 1u << 24) {
+        /* ISV is 0 for loads and stores with writeback, the core says 1 */
+        if ((fetch(e, pc) & 0x3b200400u) == 0x38000400u) esr &= ~0x01ffc000u;
+    } else if (esr == 0 && target == 1) {
+        /* MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18 */
+        uint32_t insn = fetch(e, pc);
+        esr = 1u << 25;
+        if ((insn & 0xfff8f01fu) == 0xd500401fu)
+            esr |= 0x18u << 26 | (insn >> 5 & 7) << 17 | (insn >> 16 & 7) << 14 | 4u << 10 | 31u << 5 | (insn >> 8 & 15) << 1;
+    }
+    return esr;
+}
+
 static void on_intr(void *uc, uint32_t intno, void *user) {
     engine *e = user;
     uint8_t *record_at = (uint8_t *)e->context + e->syndrome_offset;
@@ -503,6 +539,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     e->context_save(e->uc, e->context);
     memcpy(&esr, record_at, 4);
     memcpy(&target, record_at + 16, 4);
+    esr = repair_syndrome(e, esr, target, pc);
     ec = esr >> 26;
     if (intno == 3 && e->lines_in_engine) note_native_irq(e, pc);   /* taken, and the vector's fetch faults */
     if (e->open) {
@@ -582,6 +619,7 @@ int av_run(engine *e) {
     e->maybe_wfe = 0;
     e->poll_left = e->poll_blocks;
     e->leave = LEAVE_NONE;
+    e->illegal_watch = illegal_mode(sys_read(e, SPSR_EL1));
     apply_lines(e);
     if (e->leave) return (int)e->leave;
     for (;;) {
@@ -598,6 +636,7 @@ int av_run(engine *e) {
             enter_el1(e, WHAT_SYNC, 0x22u << 26 | 1u << 25, 1, reg(e, R_PC));
             if (e->leave == LEAVE_VECTOR_LOOP) return LEAVE_VECTOR_LOOP;
             break;
+        case LEAVE_ILLEGAL: enter_el1(e, WHAT_SYNC, 0x0eu << 26 | 1u << 25, 0, 0); break;
         case LEAVE_NONE: e->fault = 3; return LEAVE_FAULT;
         default:
             if (e->leave == LEAVE_STOP) e->stop = 0;

@@ -20,6 +20,7 @@ CNTKCTL_EL1, CNTHCTL_EL2, TCR_EL1 = sysreg(3, 0, 14, 1, 0), sysreg(3, 4, 14, 1, 
 CNTPCT_EL0, CNTVCT_EL0 = sysreg(3, 3, 14, 0, 1), sysreg(3, 3, 14, 0, 2)
 IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
 
+PSTATE_IL = 1 << 20
 PSTATE_SS, DAIF_ALL, EL1H, NZCV = 1 << 21, 0xF << 6, 5, 0xF0000000
 LINE_IRQ, LINE_FIQ = 1 << 7, 1 << 6
 U64 = (1 << 64) - 1
@@ -44,6 +45,11 @@ _EDGE = C.CFUNCTYPE(None, C.c_void_p, C.POINTER(_Tb), C.POINTER(_Tb), C.c_void_p
 def unmasks(insn: int) -> bool:
     """Can this instruction clear PSTATE.I or F? ERET, MSR DAIFClr, MSR DAIF."""
     return insn == ERET or insn & 0xFFFFF0FF == 0xD50340FF or insn & 0xFFFFFFE0 == 0xD51B4220
+
+
+def illegal_mode(spsr: int) -> bool:
+    """Is ERET with this SPSR_EL1 an illegal return here? AArch32 (not offered), EL2, EL3, reserved modes."""
+    return bool(spsr & 0x1A) or spsr & 0xF == 1
 
 
 class PortableEngine(Engine):
@@ -228,6 +234,10 @@ class PortableEngine(Engine):
                 state.stats[15] += 1
                 state.count, state.open, state.block_pc = count, 0, NO_BLOCK
                 state.wfe = state.stop = 1
+        if state.illegal_watch and self.pstate & PSTATE_IL:
+            state.count, state.open, state.block_pc = count, 0, NO_BLOCK
+            self._leave(Leave.ILLEGAL)
+            return
         deadline = state.deadline
         if count + n > deadline or state.stop or pc & 3:
             state.count, state.open, state.block_pc = count, 0, NO_BLOCK
@@ -295,7 +305,16 @@ class PortableEngine(Engine):
 
     def _on_msr(self, _uc: int, rt: int, register: object, _user: int) -> int:
         r: abi.CpReg = register.contents  # type: ignore[attr-defined]
-        return self._timer_access(rt, r, True) if r.crn == 14 and r.op0 == 3 else 0
+        if r.op0 != 3:
+            return 0
+        if r.crn == 14:
+            return self._timer_access(rt, r, True)
+        if r.crn == 4 and r.crm == r.op1 == r.op2 == 0:
+            self.state.illegal_watch = int(illegal_mode(r.val))
+            if r.val & 0x10:  # the engine would run AArch32: make the return illegal
+                self.write_system(SPSR_EL1, r.val & ~0x1F | 0xF)
+                return 1
+        return 0
 
     def _page_mapped(self, va: int, asid: int | None) -> bool:
         """Does the leaf table of ``va`` still stand?
@@ -404,6 +423,20 @@ class PortableEngine(Engine):
         word, address = C.c_uint32.from_address, C.c_uint64.from_address(at + 8)
         return word(at).value, address.value, word(at + 16).value
 
+    def _repaired(self, esr: int, target: int, pc: int) -> int:
+        """What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings)."""
+        if esr >> 26 == 0x24 and target == 2 and esr & 1 << 24:
+            # ISV is 0 for loads and stores with writeback, the core says 1.
+            return esr & ~0x01FFC000 if self.fetch(pc) & 0x3B200400 == 0x38000400 else esr
+        if esr == 0 and target == 1:
+            # MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18; anything else is UNDEFINED with IL.
+            insn = self.fetch(pc)
+            if insn & 0xFFF8F01F == 0xD500401F:
+                op1, crm, op2 = insn >> 16 & 7, insn >> 8 & 15, insn >> 5 & 7
+                return 0x18 << 26 | 1 << 25 | op2 << 17 | op1 << 14 | 4 << 10 | 31 << 5 | crm << 1
+            return 1 << 25
+        return esr
+
     def _close_block(self, pc: int, number: int) -> bool:
         """Count what the open block executed; False where the exit does not lie in it."""
         state = self.state
@@ -421,6 +454,7 @@ class PortableEngine(Engine):
     def _on_intr(self, _uc: int, number: int, _user: int) -> None:
         state, pc = self.state, self.pc
         esr, far, target = self._syndrome()
+        esr = self._repaired(esr, target, pc)
         ec = esr >> 26
         state.stats[2] += 1
         if number == 3 and state.lines_in_engine:
@@ -478,6 +512,7 @@ class PortableEngine(Engine):
         state.spin = state.open = state.maybe_wfe = 0
         state.block_pc, state.leave = NO_BLOCK, Leave.NONE
         state.poll_left = 256
+        state.illegal_watch = int(illegal_mode(self.read_system(SPSR_EL1)))
         self.apply_lines()
         return Leave(state.leave)
 
@@ -506,6 +541,8 @@ class PortableEngine(Engine):
                 self.enter_el1(What.SYNC, 0x22 << 26 | 1 << 25, self.pc)
                 if state.leave == Leave.VECTOR_LOOP:
                     return Leave.VECTOR_LOOP
+            elif why == Leave.ILLEGAL:  # DDI 0487 D1.10.6: illegal execution state, EC 0x0E
+                self.enter_el1(What.SYNC, 0x0E << 26 | 1 << 25, None)
             elif why == Leave.NONE:
                 state.fault = 3
                 return Leave.FAULT

@@ -30,9 +30,9 @@ class Callback(IntEnum):
 
 
 class Leave(IntEnum):
-    """Why run() came back (TAIL and MISALIGNED never leave the engine)."""
+    """Why run() came back (TAIL, MISALIGNED, ILLEGAL never leave the engine)."""
 
-    NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP = range(7)
+    NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP, ILLEGAL = range(8)
 
 
 class What(IntEnum):
@@ -72,7 +72,7 @@ class EngineState(C.Structure):
         + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("spin", C.c_uint32)]
         + [("poll_blocks", C.c_uint32), ("poll_left", C.c_uint32), ("poll_ns", C.c_uint64)]
         + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
-        + [(n, C.c_uint32) for n in ("wfe_watch", "maybe_wfe", "wfe", "pad1", "broadcast", "native_maintenance",
+        + [(n, C.c_uint32) for n in ("wfe_watch", "maybe_wfe", "wfe", "illegal_watch", "broadcast", "native_maintenance",
                                      "fault", "fault_error")]
         + [("stats", C.c_uint64 * 16), ("wfe_bloom", C.c_uint8 * 4096)]
     )  # fmt: skip
@@ -124,6 +124,7 @@ class EngineState(C.Structure):
     wfe_watch: int
     maybe_wfe: int
     wfe: int
+    illegal_watch: int
     broadcast: int
     native_maintenance: int
     fault: int

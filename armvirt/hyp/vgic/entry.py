@@ -71,7 +71,7 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
     values = []
     for index, irq in enumerate(cpu.resident):
         irq.lr = index
-        values.append(v3.populate(irq, irq.enabled and vgic.enabled))
+        values.append(v3.populate(irq, irq.enabled and vgic.enabled and irq.target == cpu.vcpu_id))
     cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
     cpu.used = bool(values) or hcr != HCR_EN
     before = list(vif.lr)

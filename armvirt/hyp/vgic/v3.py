@@ -28,8 +28,9 @@ def populate(irq: VgicIrq, may_pend: bool) -> int:
     """Move an interrupt into a list register: its ICH_LR<n>_EL2 value (kvm vgic_v3_populate_lr).
 
     Level interrupts are never pending and active at once: hardware forbids it with HW = 1, and without it the EOI bit
-    brings the guest back here when it deactivates, to look at the line again. ``may_pend`` is False while the interrupt
-    or the distributor is disabled: one that is active then stays so, and nothing more. (KVM lets it pend again.)
+    brings the guest back here when it deactivates, to look at the line again. ``may_pend`` is False while the
+    interrupt or the distributor is disabled, or it has been routed elsewhere: one that is active then stays so and
+    nothing more, and the EOI bit serves to hand on what pends meanwhile. (KVM lets it pend again here.)
     """
     value = irq.intid | irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
     if irq.active:
@@ -37,7 +38,7 @@ def populate(irq: VgicIrq, may_pend: bool) -> int:
         may_pend = may_pend and not (irq.hw or irq.level)
     if irq.hw:
         value |= LR_HW | irq.hwintid << LR_PINTID_SHIFT
-    elif irq.level:
+    elif irq.level or not may_pend:
         value |= LR_EOI
     if may_pend and (irq.pending_latch or (irq.level and irq.line_level)):
         value |= LR_PENDING
