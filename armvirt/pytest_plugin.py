@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from armvirt.cli.outcome import Outcome
+    from armvirt.cli.outcome import Outcome, Tail
     from armvirt.machine import Machine
     from armvirt.suite import Case
 
 INI = "armvirt_guests"
-MACHINES = pytest.StashKey[list["Machine"]]()
+MACHINES = pytest.StashKey[list[tuple["Machine", "Tail"]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,12 +74,13 @@ class GuestItem(pytest.Item):
         self.case = case
 
     def runtest(self) -> None:
-        from armvirt.cli.outcome import outcome_of
+        from armvirt.cli.outcome import Tail, outcome_of
 
         started = time.monotonic()
-        machine = self.case.machine(sinks=[lambda stamp, event: None])  # with a listener, events are recorded
+        tail = Tail()
+        machine = self.case.machine(sinks=[tail])
         result = self.case.run(machine)
-        outcome = outcome_of(self.case, machine, result, time.monotonic() - started)
+        outcome = outcome_of(self.case, machine, result, tail, time.monotonic() - started)
         if not outcome.ok:
             raise GuestFailure(outcome)
 
@@ -115,14 +116,16 @@ class GuestFailure(Exception):
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
     """A factory of machines: ``machine(image, **settings)``, as `armvirt.machine.Machine`, events recorded."""
-    made: list[Machine] = []
+    made: list[tuple[Machine, Tail]] = []
     request.node.stash[MACHINES] = made
 
     def make(image: str | Path | None = None, *, sinks: Iterable[Any] = (), **settings: Any) -> Machine:
+        from armvirt.cli.outcome import Tail
         from armvirt.machine import Machine
 
-        made.append(Machine(image, sinks=[*sinks, lambda stamp, event: None], **settings))
-        return made[-1]
+        tail = Tail()
+        made.append((Machine(image, sinks=[*sinks, tail], **settings), tail))
+        return made[-1][0]
 
     return make
 
@@ -134,15 +137,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = result.get_result()
     if report.when != "call" or not report.failed:
         return
-    made: list[Machine] = item.stash.get(MACHINES, [])
-    for number, machine in enumerate(made, start=1):
-        report.sections.append((f"armvirt machine {number}", _machine_text(machine)))
+    made: list[tuple[Machine, Tail]] = item.stash.get(MACHINES, [])
+    for number, (machine, tail) in enumerate(made, start=1):
+        report.sections.append((f"armvirt machine {number}", _machine_text(machine, tail)))
 
 
-def _machine_text(machine: Machine) -> str:
+def _machine_text(machine: Machine, tail: Tail) -> str:
     from armvirt.cli.outcome import machine_details
 
     lines = []
-    for title, rows in machine_details(machine):
+    for title, rows in machine_details(machine, tail):
         lines += [f"{title}:", *(f"    {row}" for row in rows)]
     return "\n".join(lines)

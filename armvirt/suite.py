@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FILE = "armvirt.toml"
 VERDICTS = ("pass", "fail", "off", "reset", "stuck", "limit")
 DEFAULT_TIMEOUT_S = 120.0
+DEFAULT_LIMIT_NS = 100_000_000
 GUEST_SUFFIXES = (".elf", ".img", ".bin")
 GUEST_NAMES = ("Image", "Image.gz")
 
@@ -61,7 +62,11 @@ class Case:
         return Machine(guest.path if guest else None, script=script, sinks=sinks, **settings)
 
     def run(self, machine: Machine) -> Result:
-        return machine.run(**{"timeout_s": DEFAULT_TIMEOUT_S, **self.limits})
+        """Run to the end or a limit. A guest that should reach one, but has none, gets a short one."""
+        limits = {"timeout_s": DEFAULT_TIMEOUT_S, **self.limits}
+        if self.expect == "limit" and not self.limits:
+            limits["max_time_ns"] = DEFAULT_LIMIT_NS
+        return machine.run(**limits)
 
     def accepts(self, verdict: str) -> bool:
         """Whether a run that ended so is as expected: a guest that just powers off passes, as for ``armvirt run``."""

@@ -122,6 +122,23 @@ def test_a_difference_is_shown_with_the_last_lines_of_a_run_without_verdict() ->
     assert lines[-1] == "  armvirt's last lines: stuck here"
 
 
+def test_a_known_difference_names_a_guest_and_a_reason() -> None:
+    assert all(name in GUESTS and reason for name, reason in differential.known_differences().items())
+
+
+@pytest.mark.parametrize(
+    ("different", "known", "word"),
+    [
+        (False, False, "same"),
+        (True, False, "DIFFERENT"),
+        (True, True, "known difference"),
+        (False, True, "SAME, the manifest says it differs"),
+    ],
+)
+def test_outcome(different: bool, known: bool, word: str) -> None:
+    assert differential._outcome(different, known) == word
+
+
 def test_two_silent_machines_are_not_the_same() -> None:
     assert differential.differences(run_with(""), run_with("")) == ["neither machine printed a judgement"]
 

@@ -4,8 +4,8 @@
     python tools/differential.py wfi oneshot      these only
     python tools/differential.py --qemu-only      QEMU's half: the verdict of each guest there
 
-Only the lines of the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; figures are not part of them. Exit status:
-0 same (or different as the manifest says), 1 different (or, with --qemu-only, not the expected verdict), 2 the comparison could not be made.
+Only the lines of the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; figures are not part of them. A guest
+whose row in the manifest has ``differs`` must differ. Exit status: 0 as it should be, 1 not, 2 no comparison made.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from armvirt.board.memmap import UART as UART_WINDOW
 from armvirt.trace.jsonl import record
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 CONSOLE_LINES = 12
 EVENTS = 12
 CODE_BEFORE, CODE_AFTER = 4, 4  # instructions around the PC
+
+UART = range(UART_WINDOW.base, UART_WINDOW.base + UART_WINDOW.size)
 
 Details = list[tuple[str, list[str]]]
 
@@ -53,22 +57,33 @@ class Outcome:
         return _titled(self.console, self.events, self.code)
 
 
-def outcome_of(case: Case, machine: Machine, result: Result, seconds: float) -> Outcome:
-    """The outcome of a run that came to a verdict."""
+class Tail:
+    """A sink that keeps the last events that tell something: the guest's printing, byte by byte, is left out."""
+
+    def __init__(self, length: int = EVENTS) -> None:
+        self.events: deque[tuple[Stamp, Event]] = deque(maxlen=length)
+
+    def __call__(self, stamp: Stamp, event: Event) -> None:
+        if event.kind != "console" and not (event.kind == "mmio" and next(iter(event)) in UART):
+            self.events.append((stamp, event))
+
+
+def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds: float) -> Outcome:
+    """The outcome of a run that came to a verdict; ``tail`` listened to the machine."""
     ok = case.accepts(result.verdict)
     outcome = Outcome(case.name, case.expect, result.verdict, ok, result.diagnosis)
     outcome.ns, outcome.insns, outcome.seconds = result.ns, result.insns, seconds
     if not ok:
         outcome.console = console_tail(result.console)
-        outcome.events = event_tail(machine, result.recent)
+        outcome.events = event_tail(machine, tail)
         outcome.code = code_around(machine, result.pc or _pc(machine))
     return outcome
 
 
-def machine_details(machine: Machine) -> Details:
+def machine_details(machine: Machine, tail: Tail) -> Details:
     """The same about a machine wherever it is now."""
     console = bytes(machine.console.output).decode("utf-8", "replace")
-    return _titled(console_tail(console), event_tail(machine, list(machine.recent)), code_around(machine, _pc(machine)))
+    return _titled(console_tail(console), event_tail(machine, tail), code_around(machine, _pc(machine)))
 
 
 def _titled(console: list[str], events: list[str], code: list[str]) -> Details:
@@ -82,10 +97,9 @@ def console_tail(console: str) -> list[str]:
     return ["".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines]
 
 
-def event_tail(machine: Machine, recent: Sequence[tuple[Stamp, Event]]) -> list[str]:
-    """The last events that are not console output, one line each."""
-    shown = [pair for pair in recent if pair[1].kind != "console"][-EVENTS:]
-    return [_event_line(machine, stamp, event) for stamp, event in shown]
+def event_tail(machine: Machine, tail: Tail) -> list[str]:
+    """The last events, one line each."""
+    return [_event_line(machine, stamp, event) for stamp, event in tail.events]
 
 
 def _event_line(machine: Machine, stamp: Stamp, event: Event) -> str:

@@ -11,9 +11,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from armvirt.cli.outcome import Outcome, outcome_of
+from armvirt.cli.outcome import Outcome, Tail, outcome_of
 from armvirt.errors import ArmvirtError, UserError
-from armvirt.events import Event, Stamp
 from armvirt.suite import Case
 
 
@@ -21,8 +20,9 @@ def run_case(case: Case) -> Outcome:
     """Run one guest; whatever goes wrong is its outcome."""
     started = time.monotonic()
     try:
-        machine = case.machine(sinks=[_record_events])
-        return outcome_of(case, machine, case.run(machine), time.monotonic() - started)
+        tail = Tail()
+        machine = case.machine(sinks=[tail])
+        return outcome_of(case, machine, case.run(machine), tail, time.monotonic() - started)
     except UserError as error:
         problem = str(error)
     except ArmvirtError as error:
@@ -30,10 +30,6 @@ def run_case(case: Case) -> Outcome:
     except Exception as error:
         problem = f"internal error: {type(error).__name__}: {error}"
     return Outcome(case.name, case.expect, error=problem, seconds=time.monotonic() - started)
-
-
-def _record_events(_stamp: Stamp, _event: Event) -> None:
-    """Events are recorded for the report of a failure once anyone listens."""
 
 
 def encode(case: Case) -> str:

@@ -48,7 +48,7 @@ class Context:
     def set_system(self, encoding: int, value: int) -> None:
         self.engine.write_system(encoding, value)
 
-    def answer(self, value: int) -> Action:
+    def answer(self, value: int) -> int:
         """Finish the trapped instruction, whose destination the syndrome named, with ``value``."""
         self.engine.state.rt_value = value
         return Action.WRITE_RT | Action.ADVANCE
@@ -68,7 +68,7 @@ class Context:
         self.set_system(PAR_EL1, before)
         return None if par & 1 else par & 0x0000_FFFF_FFFF_F000 | va & 0xFFF
 
-    def inject(self, esr: int, far: int | None = None) -> Action:
+    def inject(self, esr: int, far: int | None = None) -> int:
         """Take a synchronous exception to EL1 at the present PC instead of finishing the instruction."""
         state = self.engine.state
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0

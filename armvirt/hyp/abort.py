@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch import esr as syndrome
-from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import DFSC
 from armvirt.hw.decode import Access, Element, Form, decode_access
 from armvirt.hw.exit import Action, SyncExit
@@ -16,17 +15,15 @@ if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
 
 ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
-SCTLR_EL1 = sysreg(3, 0, 1, 0, 0)
-SCTLR_E0E, SCTLR_EE = 1 << 24, 1 << 25
 MASK64 = (1 << 64) - 1
 
 
-def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> Action:
+def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> int:
     same_el = vcpu.context.pstate >> 2 & 3 == 1
     return vcpu.context.inject(syndrome.data_abort(dfsc, bool(exit.esr & WNR), same_el), exit.far)
 
 
-def instruction(vcpu: Vcpu, exit: SyncExit) -> Action:
+def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     """A fetch: map the page, or an external abort where there is none."""
     outcome = vcpu.vm.mmu.abort(exit, True)
     if outcome is FaultOutcome.MAPPED:
@@ -35,7 +32,7 @@ def instruction(vcpu: Vcpu, exit: SyncExit) -> Action:
     return vcpu.context.inject(syndrome.instruction_abort(DFSC.EXTERNAL, same_el), exit.far)
 
 
-def data(vcpu: Vcpu, exit: SyncExit) -> Action:
+def data(vcpu: Vcpu, exit: SyncExit) -> int:
     """A load, a store, or a stage-1 walk."""
     outcome = vcpu.vm.mmu.abort(exit, False)
     if outcome is FaultOutcome.MAPPED:
@@ -47,20 +44,14 @@ def data(vcpu: Vcpu, exit: SyncExit) -> Action:
     return inject_data_abort(vcpu, exit, DFSC.EXTERNAL_ON_WALK)
 
 
-def big_endian(vcpu: Vcpu) -> bool:
-    """The guest's data endianness at its present exception level."""
-    bit = SCTLR_EE if vcpu.context.pstate >> 2 & 3 else SCTLR_E0E
-    return bool(vcpu.context.system(SCTLR_EL1) & bit)
-
-
 def swap(vcpu: Vcpu, value: int, size: int) -> int:
     """Between register and bus: the bytes in memory order, read as little-endian."""
-    if size > 1 and big_endian(vcpu):
+    if vcpu.context.engine.state.big_endian:
         return int.from_bytes(value.to_bytes(size, "big"), "little")
     return value
 
 
-def by_syndrome(vcpu: Vcpu, exit: SyncExit) -> Action:
+def by_syndrome(vcpu: Vcpu, exit: SyncExit) -> int:
     """The syndrome describes the access (ISV = 1): one general register, no writeback."""
     esr = exit.esr
     size = 1 << (esr >> 22 & 3)
@@ -82,7 +73,7 @@ def extend(value: int, size: int, signed: bool, wide: bool) -> int:
     return value if wide else value & 0xFFFFFFFF
 
 
-def by_instruction(vcpu: Vcpu, exit: SyncExit) -> Action:
+def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     """ISV = 0: the instruction says what it does. KVM exits with KVM_EXIT_ARM_NISV or fails here.
 
     Exclusives and atomics to a device: unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA: alignment fault. An

@@ -16,15 +16,15 @@ from armvirt.hyp.exitinfo import SemihostingExit
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
 
-Handler = Callable[["Vcpu", SyncExit], Action]
+Handler = Callable[["Vcpu", SyncExit], int]
 
 
-def unknown(vcpu: Vcpu, exit: SyncExit) -> Action:
+def unknown(vcpu: Vcpu, exit: SyncExit) -> int:
     """Nothing we know: UNDEFINED, as handle_exit's kvm_handle_unknown_ec."""
     return vcpu.context.inject(undefined())
 
 
-def halt(vcpu: Vcpu, exit: SyncExit) -> Action:
+def halt(vcpu: Vcpu, exit: SyncExit) -> int:
     """EC 0: HLT #0xF000 is a semihosting call where the VM has it; everything else is UNDEFINED."""
     if not (exit.insn and vcpu.vm.semihosting):
         return unknown(vcpu, exit)
@@ -38,7 +38,7 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> Action:
     return Action.ADVANCE | stop
 
 
-def wfx(vcpu: Vcpu, exit: SyncExit) -> Action:
+def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
     """WFI blocks until an interrupt can be delivered, then retires; WFE does not trap in the engine."""
     if decode_wfx(exit.esr).kind is WfxKind.WFI and not vcpu.runnable_interrupt():
         vcpu.wait()
@@ -46,7 +46,7 @@ def wfx(vcpu: Vcpu, exit: SyncExit) -> Action:
     return Action.ADVANCE
 
 
-def hypercall(vcpu: Vcpu, exit: SyncExit) -> Action:
+def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
     """HVC #0 is SMCCC; PC is past it already. Another immediate: UNDEFINED, as no hypervisor defines it."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
@@ -64,6 +64,6 @@ HANDLERS: dict[int, Handler] = {
 }
 
 
-def handle(vcpu: Vcpu, exit: SyncExit) -> Action:
+def handle(vcpu: Vcpu, exit: SyncExit) -> int:
     """Dispatch one synchronous exit."""
     return HANDLERS.get(exit.esr >> 26, unknown)(vcpu, exit)

@@ -231,6 +231,8 @@ class Mmu:
         """Handle a stage-2 abort (order of tests: facts of kvm_handle_guest_abort)."""
         ipa, iss = exit.ipa, exit.esr
         slot = self.find(ipa)
+        if slot is None and not is_fetch and not iss & 0x180:
+            return FaultOutcome.MMIO  # the usual case: neither S1PTW nor CM
         s1ptw, is_write = bool(iss & 1 << 7), bool(iss & 1 << 6) and not is_fetch
         if slot is None or (slot.readonly and is_write and not s1ptw):
             if is_fetch:

@@ -62,7 +62,7 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
     return idregs.visible(trap.encoding, native, vcpu.vm.vgic is not None)
 
 
-def handle(vcpu: Vcpu, exit: SyncExit) -> Action:
+def handle(vcpu: Vcpu, exit: SyncExit) -> int:
     """kvm_handle_sys_reg: a register without a row is UNDEFINED (PMU, what ID registers say is absent)."""
     fields = decode_sysreg(exit.esr)
     trap = Trap(fields.encoding, not fields.is_read, exit.rt_value)

@@ -187,7 +187,7 @@ class Vcpu:
     def _on_exit(self, exit: SyncExit) -> int:
         action = exits.handle(self, exit)
         self._flush()
-        return int(action | self.take_stop())
+        return action | self.take_stop()
 
     def request_stop(self) -> None:
         """Leave the engine after the present exit."""
@@ -195,7 +195,7 @@ class Vcpu:
         if self.pe is not None:
             self.pe.request_stop()
 
-    def take_stop(self) -> Action:
+    def take_stop(self) -> int:
         """STOP if somebody asked for it meanwhile."""
         stop, self._stop = self._stop, False
         return Action.STOP if stop else Action.RETRY
@@ -238,7 +238,7 @@ class Vcpu:
 
     # -- exits to the VMM --
 
-    def to_vmm(self, exit: Exit) -> Action:
+    def to_vmm(self, exit: Exit) -> int:
         """Hand an exit to the VMM's handler."""
         if self.exit_handler is None:
             raise KvmError("ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}")
@@ -255,11 +255,11 @@ class Vcpu:
             self.host.bus.emit(Mmio(mmio.phys_addr, mmio.size, mmio.data, int(mmio.is_write)))
         return mmio
 
-    def mmio_done(self, exit: SyncExit, mmio: MmioExit, action: Action) -> Action:
+    def mmio_done(self, exit: SyncExit, mmio: MmioExit, action: int) -> int:
         """Finish with ``action``, or with an external abort where nobody answered."""
         return inject_data_abort(self, exit, DFSC.EXTERNAL) if mmio.abort else action
 
-    def smccc_call(self) -> Action:
+    def smccc_call(self) -> int:
         """SMCCC over HVC: x0 function, x1-x6 arguments, x0-x3 results; PC is past the HVC already."""
         context = self.context
         result = self.vm.smccc.call(self.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))

@@ -13,8 +13,8 @@ static u64 pass(u64 va, u64 words)
 {
     u64 sum = 0, value;
 
-    __asm__ volatile("1:\tldr %1, [%2]\n\tadd %1, %1, #3\n\tadd %0, %0, %1\n\teor %0, %0, %1, lsr #5\n\tstr %1, [%2], #8\n\t"
-                     "subs %3, %3, #1\n\tb.ne 1b"
+    __asm__ volatile("1:\tldr %1, [%2]\n\tadd %1, %1, #3\n\tadd %0, %0, %1\n\teor %0, %0, %1, lsr #5\n\t"
+                     "str %1, [%2], #8\n\tsubs %3, %3, #1\n\tb.ne 1b"
                      : "+r"(sum), "=&r"(value), "+r"(va), "+r"(words) : : "cc", "memory");
     return sum;
 }

@@ -23,7 +23,8 @@ static u64 add_pairs(u64 argument)
         u64 a, b;
         u32 failed;
 
-        __asm__ volatile("1:\tldaxp %0, %1, [%3]\n\tadd %0, %0, %4\n\tsub %1, %1, %4\n\tstlxp %w2, %0, %1, [%3]\n\tcbnz %w2, 1b"
+        __asm__ volatile("1:\tldaxp %0, %1, [%3]\n\tadd %0, %0, %4\n\tsub %1, %1, %4\n\t"
+                         "stlxp %w2, %0, %1, [%3]\n\tcbnz %w2, 1b"
                          : "=&r"(a), "=&r"(b), "=&r"(failed) : "r"(pair), "r"(argument) : "memory");
     }
     return 0;
@@ -34,7 +35,8 @@ static u64 add_pairs(u64 argument)
     u32 status_; \
     u64 old_; \
     word = 0; \
-    __asm__ volatile(load "\n\t" between "\n\t" store : "=&r"(status_), "=&r"(old_) : "r"(&word), "r"(1ul) : "memory"); \
+    __asm__ volatile(load "\n\t" between "\n\t" store \
+                     : "=&r"(status_), "=&r"(old_) : "r"(&word), "r"(1ul) : "memory"); \
     status_; })
 
 #define LOADX "ldxr %1, [%2]"

@@ -66,6 +66,7 @@ int main(void)
     u32 lines = 0;
 
     gic_init();
+    gic_set_edge(INTID_UART, false);
     gic_enable(INTID_UART, on_uart);
     write32(UART_IMSC, INT_RX | INT_RT);
     irq_enable();

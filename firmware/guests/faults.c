@@ -122,7 +122,8 @@ static void check_translation_faults(void)
 
     check_data_abort(load_fault(WINDOW + 0x123450), FSC_TRANSLATION | 1, WINDOW + 0x123450, false, "no level 1 entry");
     mmu_map(WINDOW, (u64)page, PAGE_SIZE, MAP_RO);
-    check_data_abort(store_fault(WINDOW + BLOCK_SIZE), FSC_TRANSLATION | 2, WINDOW + BLOCK_SIZE, true, "no level 2 entry");
+    check_data_abort(store_fault(WINDOW + BLOCK_SIZE), FSC_TRANSLATION | 2, WINDOW + BLOCK_SIZE, true,
+                     "no level 2 entry");
     check_data_abort(load_fault(near + 8), FSC_TRANSLATION | 3, near + 8, false, "no level 3 entry");
     check_data_abort(store_fault(WINDOW + 16), FSC_PERMISSION | 3, WINDOW + 16, true, "read-only page");
     mmu_map(near, (u64)page, PAGE_SIZE, MAP_RW & ~PTE_AF);
@@ -137,7 +138,8 @@ static void check_instruction_aborts(void)
 {
     u64 targets[3] = {WINDOW, WINDOW + BLOCK_SIZE, WINDOW + 0x40000000};
     u32 status[3] = {FSC_PERMISSION | 3, FSC_TRANSLATION | 2, FSC_TRANSLATION | 1};
-    static const char *const names[3] = {"call of an execute-never page", "call of an unmapped block", "call of nowhere"};
+    static const char *const names[3] = {"call of an execute-never page", "call of an unmapped block",
+                                         "call of nowhere"};
 
     for (u32 n = 0; n < 3; n++) {
         struct fault f;
@@ -197,7 +199,8 @@ static void check_irq_el1t(void)
     gic_sgi(1, 1);
     gic_wait_pending(1, 100);
     irqs = 0;
-    __asm__ volatile("msr spsel, #0\n\tmsr daifclr, #2\n\tisb\n\tnop\n\tmsr daifset, #2\n\tmsr spsel, #1" : : : "memory");
+    __asm__ volatile("msr spsel, #0\n\tmsr daifclr, #2\n\tisb\n\tnop\n\tmsr daifset, #2\n\tmsr spsel, #1"
+                     : : : "memory");
     check(irqs == 1 && irq_vector == VECTOR_EL1T_IRQ, "an IRQ with SP_EL0 enters the EL1t vector");
     check_equal(irq_mode, PSTATE_EL1T, "and returns to EL1t");
     gic_sgi(1, 1);

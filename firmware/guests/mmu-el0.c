@@ -130,7 +130,8 @@ static void check_interrupted(void)
     check_equal(ticks, 1, "an interrupt is taken from EL0");
     check(ESR_EC(user.esr) == EC_SVC64 && user.x[0] > 10, "and EL0 goes on where it was");
     user = user_run(user_daif, 0, 0);
-    check(ESR_EC(user.esr) == EC_SYSREG && user.elr == user_address(user_daif), "EL0 cannot mask interrupts (SCTLR_EL1.UMA = 0)");
+    check(ESR_EC(user.esr) == EC_SYSREG && user.elr == user_address(user_daif),
+          "EL0 cannot mask interrupts (SCTLR_EL1.UMA = 0)");
 }
 
 static void check_remap(void)

@@ -40,7 +40,8 @@ static void check_version(void)
     long version = psci_call(PSCI_VERSION, 0, 0, 0);
 
     check(version >> 16 == 1 || version == 2, "VERSION is 0.2 or 1.x");
-    check_equal((u64)psci_call(PSCI_MIGRATE_INFO_TYPE, 0, 0, 0), 2, "MIGRATE_INFO_TYPE says that nothing needs migration");
+    check_equal((u64)psci_call(PSCI_MIGRATE_INFO_TYPE, 0, 0, 0), 2,
+                "MIGRATE_INFO_TYPE says that nothing needs migration");
 }
 
 static void check_features(void)
@@ -52,8 +53,10 @@ static void check_features(void)
     for (u32 n = 0; n < ARRAY_SIZE(mandatory); n++)
         good += psci_call(PSCI_FEATURES, mandatory[n], 0, 0) == PSCI_SUCCESS;
     check_equal(good, ARRAY_SIZE(mandatory), "FEATURES knows every mandatory function");
-    check_equal((u64)psci_call(PSCI_FEATURES, 0x840000ff, 0, 0), (u64)PSCI_NOT_SUPPORTED, "FEATURES denies an unknown one");
-    check_equal((u64)psci_call(0x840000ff, 0, 0, 0), (u64)PSCI_NOT_SUPPORTED, "a call of an unknown function is NOT_SUPPORTED");
+    check_equal((u64)psci_call(PSCI_FEATURES, 0x840000ff, 0, 0), (u64)PSCI_NOT_SUPPORTED,
+                "FEATURES denies an unknown one");
+    check_equal((u64)psci_call(0x840000ff, 0, 0, 0), (u64)PSCI_NOT_SUPPORTED,
+                "a call of an unknown function is NOT_SUPPORTED");
 }
 
 static void count_cpus(void)
@@ -83,7 +86,8 @@ static void check_start(u32 cpu, u64 argument)
     check(wait_value(&seen[cpu].runs, before + 1, 1000000), "CPU %u runs", cpu);
     check_equal(seen[cpu].argument, argument, "CPU %u got its context id", cpu);
     check_equal(seen[cpu].cpu, cpu, "CPU %u has its own affinity", cpu);
-    check(seen[cpu].el == 1 && !(seen[cpu].sctlr & (SCTLR_M | SCTLR_C)), "CPU %u started at EL1, MMU and cache off", cpu);
+    check(seen[cpu].el == 1 && !(seen[cpu].sctlr & (SCTLR_M | SCTLR_C)),
+          "CPU %u started at EL1, MMU and cache off", cpu);
     check_equal(seen[cpu].daif, PSTATE_DAIF, "CPU %u started with interrupts masked", cpu);
     check_equal((u64)psci_call(PSCI_AFFINITY_INFO, cpu, 0, 0), AFFINITY_ON, "AFFINITY_INFO: CPU %u is on", cpu);
     check_equal((u64)cpu_start(cpu, look_around, 0), (u64)PSCI_ALREADY_ON, "CPU_ON of CPU %u again is ALREADY_ON", cpu);

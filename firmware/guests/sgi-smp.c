@@ -53,7 +53,8 @@ static void check_targeted(void)
     check_equal(good, 15, "an SGI to CPU 1 arrives there and only there");
     clear();
     gic_sgi(3, 3);
-    check(wait_value(&received[1][3], 1, 10000) && wait_value(&received[0][3], 1, 10000), "an SGI to both arrives at both");
+    check(wait_value(&received[1][3], 1, 10000) && wait_value(&received[0][3], 1, 10000),
+          "an SGI to both arrives at both");
     clear();
     gic_sgi_others(4);
     check(wait_value(&received[1][4], 1, 10000), "an SGI to all others arrives at CPU 1");

@@ -142,7 +142,8 @@ static void check_plain(const char *mode)
 {
     u64 page = (u64)code[0];
 
-    check_equal(patch_rounds(page, 300), 300, "%s: a function rewritten 300 times returns the new value each time", mode);
+    check_equal(patch_rounds(page, 300), 300,
+                "%s: a function rewritten 300 times returns the new value each time", mode);
     check_equal(patch_one_word(page + 64, 300), 300, "%s: so does one with a single word changed", mode);
     check_equal(patch_neighbours(page), 42, "%s: changing a function leaves its neighbours alone", mode);
     check_equal(patch_across_pages((u64)code[1]), 50, "%s: code over a page boundary changes in the second page", mode);
@@ -237,7 +238,8 @@ static void check_execute_never(u64 va, u64 pa)
     fault_begin();
     ((void (*)(void))va)();
     fault = fault_end();
-    check(fault.count == 1 && ESR_EC(fault.esr) == EC_IABT_SAME, "a page made execute-never does not run what ran before");
+    check(fault.count == 1 && ESR_EC(fault.esr) == EC_IABT_SAME,
+          "a page made execute-never does not run what ran before");
 }
 
 int main(void)

@@ -195,7 +195,8 @@ static void check_ctl_bits(void)
     check_equal(t->get_ctl(), CTL_ENABLE | CTL_IMASK, "%s: CTL keeps ENABLE and IMASK only", t->name);
     check(!condition_met(), "%s: ISTATUS cannot be written", t->name);
     t->set_cval(0);
-    check_equal(t->get_ctl(), CTL_ENABLE | CTL_IMASK | CTL_ISTATUS, "%s: moving CVAL to the past sets ISTATUS", t->name);
+    check_equal(t->get_ctl(), CTL_ENABLE | CTL_IMASK | CTL_ISTATUS,
+                "%s: moving CVAL to the past sets ISTATUS", t->name);
     t->set_cval(~0ul);
     check_equal(t->get_ctl(), CTL_ENABLE | CTL_IMASK, "%s: moving CVAL ahead clears ISTATUS", t->name);
 }

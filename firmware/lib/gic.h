@@ -32,7 +32,8 @@ u64 gic_frame(u32 intid);
 void gic_bit_write(u32 intid, u32 offset);
 bool gic_bit_read(u32 intid, u32 offset);
 
-/* Group 1, default priority, handler attached, enabled. SPIs are routed to this CPU. */
+/* Group 1, default priority, handler attached, enabled. SPIs are routed to this CPU; whether one is
+ * edge-triggered is unknown after reset and is the caller's to set before. */
 void gic_enable(u32 intid, irq_function handler);
 void gic_disable(u32 intid);
 void gic_set_priority(u32 intid, u8 priority);

@@ -78,7 +78,8 @@ static void convert(char kind, bool wide, u32 width, char pad, va_list *args)
         break;
     case 'u':
     case 'x':
-        put_number(wide ? va_arg(*args, unsigned long) : va_arg(*args, unsigned int), kind == 'x' ? 16 : 10, width, pad);
+        put_number(wide ? va_arg(*args, unsigned long) : va_arg(*args, unsigned int), kind == 'x' ? 16 : 10, width,
+                   pad);
         break;
     default:
         put(kind);

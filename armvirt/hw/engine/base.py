@@ -92,7 +92,6 @@ class Engine(ABC):
         state.syndrome_offset = self.calibration.syndrome
         state.deadline = NEVER
         state.ns_per_insn = 1
-        state.poll_blocks = 1 << 14
         state.native_maintenance = 1
 
     def hook(self, kind: int, function: object, begin: int = 1, end: int = 0, instruction: int | None = None) -> None:
@@ -157,7 +156,7 @@ class Engine(ABC):
         except BaseException as error:
             self.error = self.error or error
             self.state.stop = 1
-            return int(Action.STOP)
+            return Action.STOP
 
     def flush_events(self) -> None:
         """Hand the recorded exception entries to the silicon."""

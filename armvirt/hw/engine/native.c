@@ -29,6 +29,7 @@ enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 #define SPSR_EL1 SYSREG(3, 0, 4, 0, 0)
 #define CNTKCTL_EL1 SYSREG(3, 0, 14, 1, 0)
 #define CNTHCTL_EL2 SYSREG(3, 4, 14, 1, 0)
+#define SCTLR_EL1 SYSREG(3, 0, 1, 0, 0)
 #define TPIDR_EL2 SYSREG(3, 4, 13, 0, 2)
 #define TCR_EL1 SYSREG(3, 0, 2, 0, 2)
 #define CNTPCT_EL0 SYSREG(3, 3, 14, 0, 1)
@@ -48,6 +49,7 @@ enum leave { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, L
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
 #define EVENTS 256
 #define VECTOR_FAULT_LIMIT 16
+#define POLL_INSNS (1u << 20)   /* a few ms of host time; then the clock is looked at */
 
 typedef struct { uint32_t crn, crm, op0, op1, op2; uint64_t val; } cp_reg;
 typedef int (*callback_fn)(int what);
@@ -88,12 +90,12 @@ typedef struct {
     uint32_t enter_esr, enter_has_far;
     uint64_t enter_far;
     /* offsets found by calibration in the saved context */
-    uint32_t syndrome_offset, pad0;
+    uint32_t syndrome_offset, big_endian;
     /* loops that cannot end */
     uint64_t last_vector_elr;
     uint32_t vector_faults, spin;
     /* polling */
-    uint32_t poll_blocks, poll_left;
+    uint64_t poll_at;
     uint64_t poll_ns;
     /* trace */
     uint32_t trace, events_n;
@@ -307,7 +309,7 @@ static uint64_t now_host(void) {
 
 static void poll_host(engine *e) {
     uint64_t t = now_host();
-    e->poll_left = e->poll_blocks;
+    e->poll_at = e->count + POLL_INSNS;
     if (t - e->poll_ns >= 20000000u) {
         e->poll_ns = t;
         if (e->callback(CB_POLL)) e->stop = 1;
@@ -327,38 +329,45 @@ static void on_edge(void *uc, void *cur, void *prev, void *user) {
     }
 }
 
-static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
-    engine *e = user;
-    uint32_t n = size >> 2;
+/* What a block needs only now and then: interrupts, WFE, an illegal state, the deadline, the host. Returns 1 if the
+ * engine leaves before the block. */
+static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t n) {
     uint64_t count;
-    (void)uc;
-    if (__builtin_expect(e->lines_in_engine != 0, 0)) note_native_irq(e, pc);
+    if (e->lines_in_engine) note_native_irq(e, pc);
     count = e->count + e->open;
-    if (__builtin_expect(e->maybe_wfe != 0, 0)) {
+    if (e->maybe_wfe) {
         e->maybe_wfe = 0;
         if (e->open && fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1)) == 0xd503205fu) {
             e->stats[ST_WFE]++;
-            e->count = count;
-            e->open = 0;
-            e->block_pc = 1;
             e->wfe = e->stop = 1;                 /* retired: the PE looks at the event register */
         }
     }
-    if (__builtin_expect(e->illegal_watch, 0) && pstate(e) & PSTATE_IL) {
+    uint32_t why = LEAVE_NONE;
+    if (e->illegal_watch && pstate(e) & PSTATE_IL) why = LEAVE_ILLEGAL;
+    else if (e->stop) why = LEAVE_STOP;
+    else if (pc & 3) why = LEAVE_MISALIGNED;
+    else if (count + n > e->deadline) why = count >= e->deadline ? LEAVE_BUDGET : LEAVE_TAIL;
+    if (why) {
         e->count = count;
         e->open = 0;
         e->block_pc = 1;
-        leave(e, LEAVE_ILLEGAL);
-        return;
+        leave(e, why);
+        return 1;
     }
-    if (__builtin_expect(count + n > e->deadline || e->stop || pc & 3, 0)) {
-        e->count = count;
-        e->open = 0;
-        e->block_pc = 1;
-        leave(e, e->stop ? LEAVE_STOP : pc & 3 ? LEAVE_MISALIGNED : count >= e->deadline ? LEAVE_BUDGET : LEAVE_TAIL);
-        return;
+    if (count >= e->poll_at) poll_host(e);
+    return 0;
+}
+
+static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
+    engine *e = user;
+    uint32_t n = size >> 2;
+    uint64_t count = e->count + e->open, limit = e->deadline < e->poll_at ? e->deadline : e->poll_at;
+    (void)uc;
+    if (__builtin_expect(count + n > limit || (e->lines_in_engine | e->maybe_wfe | e->stop | e->illegal_watch) || pc & 3, 0)) {
+        if (block_slow(e, pc, n)) return;
+        count = e->count + e->open;
     }
-    if (__builtin_expect(pc == e->block_pc && n == 1 && e->open == 1 && !e->tail, 0)) {
+    if (__builtin_expect(pc == e->block_pc, 0) && n == 1 && e->open == 1 && !e->tail) {
         e->count = count;                         /* one instruction that branches to itself: nothing can change */
         e->open = 0;
         e->spin = 1;
@@ -368,11 +377,10 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     e->count = count;
     e->open = n;
     e->block_pc = pc;
-    if (__builtin_expect(e->wfe_watch, 0)) {
+    if (e->wfe_watch) {
         uint32_t h = bloom_hash(pc);
         e->maybe_wfe = e->wfe_bloom[h >> 3] >> (h & 7) & 1;
     }
-    if (__builtin_expect(--e->poll_left == 0, 0)) poll_host(e);
 }
 
 static int denied(engine *e, uint32_t enc) {
@@ -569,6 +577,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
             e->rt = esr >> 16 & 31;
         } else e->rt = 31;
         e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
+        if (ec == 0x24) e->big_endian = sys_read(e, SCTLR_EL1) >> (pstate(e) & 0xc ? 25 : 24) & 1;
         e->hpfar = ec == 0x24 || ec == 0x20 ? sys_read(e, HPFAR_EL2) : 0;
         act(e, e->callback(CB_EL2), pc);
         return;
@@ -617,7 +626,7 @@ int av_run(engine *e) {
     e->open = 0;
     e->block_pc = 1;
     e->maybe_wfe = 0;
-    e->poll_left = e->poll_blocks;
+    e->poll_at = e->count + POLL_INSNS;
     e->leave = LEAVE_NONE;
     e->illegal_watch = illegal_mode(sys_read(e, SPSR_EL1));
     apply_lines(e);

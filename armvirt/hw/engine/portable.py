@@ -16,6 +16,7 @@ from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, What
 
 HPFAR_EL2, MDSCR_EL1, SPSR_EL1 = sysreg(3, 4, 6, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(3, 0, 4, 0, 0)
+SCTLR_EL1 = sysreg(3, 0, 1, 0, 0)
 CNTKCTL_EL1, CNTHCTL_EL2, TCR_EL1 = sysreg(3, 0, 14, 1, 0), sysreg(3, 4, 14, 1, 0), sysreg(3, 0, 2, 0, 2)
 CNTPCT_EL0, CNTVCT_EL0 = sysreg(3, 3, 14, 0, 1), sysreg(3, 3, 14, 0, 2)
 IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
@@ -26,6 +27,7 @@ LINE_IRQ, LINE_FIQ = 1 << 7, 1 << 6
 U64 = (1 << 64) - 1
 NO_BLOCK = 1  # no block starts at an odd address
 VECTOR_FAULT_LIMIT = 16
+POLL_INSNS = 1 << 14
 EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
 ERET, WFE, YIELD = 0xD69F03E0, 0xD503205F, 0xD503203F
 TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
@@ -254,14 +256,12 @@ class PortableEngine(Engine):
         state.count, state.open, state.block_pc = count, n, pc
         if state.wfe_watch:
             state.maybe_wfe = int(pc in self._wfe_blocks)
-        if (state.poll_left - 1) & 0xFFFFFFFF == 0:
+        if count >= state.poll_at:
             self._poll()
-        else:
-            state.poll_left -= 1
 
     def _poll(self) -> None:
         state = self.state
-        state.poll_left = 256
+        state.poll_at = state.count + POLL_INSNS
         now = time.monotonic_ns()
         if now - self._poll_host >= 20_000_000:
             self._poll_host = now
@@ -493,6 +493,8 @@ class PortableEngine(Engine):
             state.rt = esr >> 16 & 31 if ec == 0x24 else 31
         state.rt_value = self.x(state.rt)
         state.hpfar = self.read_system(HPFAR_EL2) if ec in (0x20, 0x24) else 0
+        if ec == 0x24:
+            state.big_endian = self.read_system(SCTLR_EL1) >> (25 if self.pstate & 0xC else 24) & 1
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
@@ -511,7 +513,7 @@ class PortableEngine(Engine):
         state = self.state
         state.spin = state.open = state.maybe_wfe = 0
         state.block_pc, state.leave = NO_BLOCK, Leave.NONE
-        state.poll_left = 256
+        state.poll_at = state.count + POLL_INSNS
         state.illegal_watch = int(illegal_mode(self.read_system(SPSR_EL1)))
         self.apply_lines()
         return Leave(state.leave)

@@ -6,7 +6,8 @@ Times are instruction counts unless a name says ns. ``count`` excludes the open 
 from __future__ import annotations
 
 import ctypes as C
-from enum import IntEnum, IntFlag
+from enum import IntEnum
+from typing import Final
 
 EVENTS = 256
 STATS = (
@@ -15,14 +16,14 @@ STATS = (
 )  # fmt: skip
 
 
-class Action(IntFlag):
-    """What the engine does after a callback, in this order."""
+class Action:
+    """What the engine does after a callback: bits, acted on in this order. Plain integers, for they are in the hot path."""
 
-    RETRY = 0
-    ADVANCE = 1  # PC + 4; the instruction counts as executed
-    WRITE_RT = 2  # state.rt_value into X<state.rt>
-    ENTER = 4  # synchronous exception to EL1: state.enter_*
-    STOP = 8  # leave run()
+    RETRY: Final = 0
+    WRITE_RT: Final = 2  # state.rt_value into X<state.rt>
+    ADVANCE: Final = 1  # PC + 4; the instruction counts as executed
+    ENTER: Final = 4  # synchronous exception to EL1: state.enter_*
+    STOP: Final = 8  # leave run()
 
 
 class Callback(IntEnum):
@@ -68,9 +69,9 @@ class EngineState(C.Structure):
         + [(n, C.c_uint64) for n in ("far", "hpfar", "pc", "rt_value")]
         + [("timer_encoding", C.c_uint32), ("timer_write", C.c_uint32), ("value", C.c_uint64)]
         + [("enter_esr", C.c_uint32), ("enter_has_far", C.c_uint32), ("enter_far", C.c_uint64)]
-        + [("syndrome_offset", C.c_uint32), ("pad0", C.c_uint32)]
+        + [("syndrome_offset", C.c_uint32), ("big_endian", C.c_uint32)]
         + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("spin", C.c_uint32)]
-        + [("poll_blocks", C.c_uint32), ("poll_left", C.c_uint32), ("poll_ns", C.c_uint64)]
+        + [("poll_at", C.c_uint64), ("poll_ns", C.c_uint64)]
         + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
         + [(n, C.c_uint32) for n in ("wfe_watch", "maybe_wfe", "wfe", "illegal_watch", "broadcast", "native_maintenance",
                                      "fault", "fault_error")]
@@ -113,11 +114,11 @@ class EngineState(C.Structure):
     enter_has_far: int
     enter_far: int
     syndrome_offset: int
+    big_endian: int
     last_vector_elr: int
     vector_faults: int
     spin: int
-    poll_blocks: int
-    poll_left: int
+    poll_at: int
     poll_ns: int
     trace: int
     events_n: int
