@@ -61,6 +61,9 @@ typedef struct {
 } event;
 
 typedef struct {
+    /* what every block looks at, together in two cache lines */
+    uint64_t count, deadline, poll_at, block_pc;
+    uint32_t open, tail, lines_in_engine, stop, maybe_wfe, illegal_watch, wfe_watch, spin;
     /* addresses of the loaded libunicorn */
     void *uc, *context;
     int (*emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
@@ -74,13 +77,12 @@ typedef struct {
     int (*mem_read)(void *, uint64_t, void *, uint64_t);
     callback_fn callback;
     /* time */
-    uint64_t count, deadline, block_pc, count_base, ns_base, frequency, counter_start, cntvoff;
-    uint64_t ns_per_insn;
-    /* the open block, the tail */
-    uint32_t open, tail, tail_ss, leave;
+    uint64_t count_base, ns_base, frequency, counter_start, cntvoff, ns_per_insn;
+    /* the tail */
+    uint32_t tail_ss, leave;
     uint64_t tail_mdscr;
-    /* interrupt lines from the virtual CPU interface, and what the engine's HCR_EL2 has */
-    uint32_t virq, vfiq, lines_in_engine, stop;
+    /* interrupt lines from the virtual CPU interface; lines_in_engine is what the engine's HCR_EL2 has */
+    uint32_t virq, vfiq;
     uint64_t hcr, mdcr;
     /* the exit that Python looks at, and its answer */
     uint32_t esr, insn, intno, rt;
@@ -93,19 +95,19 @@ typedef struct {
     uint32_t syndrome_offset, big_endian;
     /* loops that cannot end */
     uint64_t last_vector_elr;
-    uint32_t vector_faults, spin;
+    uint32_t vector_faults, wfe;
     /* polling */
-    uint64_t poll_at;
     uint64_t poll_ns;
     /* trace */
     uint32_t trace, events_n;
     event events[EVENTS];
-    /* WFE */
-    uint32_t wfe_watch, maybe_wfe, wfe, illegal_watch;
     uint32_t broadcast, native_maintenance;
     uint32_t fault, fault_error;
     uint64_t stats[16];
-    uint8_t wfe_bloom[4096];
+    /* WFE: blocks that end in one, by a filter and exactly */
+    uint32_t wfe_blocks_n, wfe_overflow;
+    uint64_t wfe_blocks[256];
+    uint8_t wfe_filter[4096];
 } engine;
 
 enum { ST_BLOCK_TAILS, ST_STEPS, ST_INTR, ST_EL2, ST_UNDEF, ST_EL1_SYNC, ST_IC, ST_DC, ST_TLBI, ST_TLB_FLUSH, ST_TIMER,
@@ -316,16 +318,25 @@ static void poll_host(engine *e) {
     }
 }
 
-static uint32_t bloom_hash(uint64_t pc) { return (uint32_t)((pc >> 2) * 0x9e3779b1u >> 12) & 32767; }
+static uint32_t filter_hash(uint64_t pc) { return (uint32_t)((uint32_t)(pc >> 2) * 0x9e3779b1u >> 20); }
+
+static int ends_in_wfe(const engine *e, uint64_t pc) {
+    if (e->wfe_overflow) return 1;
+    for (uint32_t i = 0; i < e->wfe_blocks_n; i++)
+        if (e->wfe_blocks[i] == pc) return 1;
+    return 0;
+}
 
 static void on_edge(void *uc, void *cur, void *prev, void *user) {
     engine *e = user;
     struct { uint64_t pc; uint16_t icount, size; } *tb = cur;
     (void)uc; (void)prev;
     uint32_t insn = tb->size >= 4 ? fetch(e, tb->pc + tb->size - 4) : 0;
-    if (insn == 0xd503205fu || insn == 0xd503203fu || !insn) {
-        uint32_t h = bloom_hash(tb->pc);
-        e->wfe_bloom[h >> 3] |= (uint8_t)(1u << (h & 7));
+    if (insn == 0xd503205fu || !insn) {
+        if (ends_in_wfe(e, tb->pc)) return;
+        e->wfe_filter[filter_hash(tb->pc)] = 1;
+        if (e->wfe_blocks_n < 256) e->wfe_blocks[e->wfe_blocks_n++] = tb->pc;
+        else e->wfe_overflow = 1;
     }
 }
 
@@ -377,10 +388,7 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     e->count = count;
     e->open = n;
     e->block_pc = pc;
-    if (e->wfe_watch) {
-        uint32_t h = bloom_hash(pc);
-        e->maybe_wfe = e->wfe_bloom[h >> 3] >> (h & 7) & 1;
-    }
+    if (__builtin_expect(e->wfe_filter[filter_hash(pc)], 0)) e->maybe_wfe = (uint32_t)ends_in_wfe(e, pc);
 }
 
 static int denied(engine *e, uint32_t enc) {

@@ -29,7 +29,7 @@ NO_BLOCK = 1  # no block starts at an odd address
 VECTOR_FAULT_LIMIT = 16
 POLL_INSNS = 1 << 14
 EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
-ERET, WFE, YIELD = 0xD69F03E0, 0xD503205F, 0xD503203F
+ERET, WFE = 0xD69F03E0, 0xD503205F
 TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
@@ -222,7 +222,7 @@ class PortableEngine(Engine):
     def _on_edge(self, _uc: int, current: object, _previous: object, _user: int) -> None:
         tb = current.contents  # type: ignore[attr-defined]
         insn = self.fetch(tb.pc + tb.size - 4) if tb.size >= 4 else 0
-        if insn in (WFE, YIELD, 0):
+        if insn in (WFE, 0):
             self._wfe_blocks.add(tb.pc)
 
     def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
@@ -254,8 +254,7 @@ class PortableEngine(Engine):
             self._leave(Leave.BUDGET)
             return
         state.count, state.open, state.block_pc = count, n, pc
-        if state.wfe_watch:
-            state.maybe_wfe = int(pc in self._wfe_blocks)
+        state.maybe_wfe = int(pc in self._wfe_blocks)
         if count >= state.poll_at:
             self._poll()
 

@@ -57,25 +57,26 @@ class EngineState(C.Structure):
     """See the module; fields are documented in native.c where they are used."""
 
     _fields_ = (
-        [(name, C.c_void_p) for name in _POINTERS]
+        [(n, C.c_uint64) for n in ("count", "deadline", "poll_at", "block_pc")]
+        + [(n, C.c_uint32) for n in ("open", "tail", "lines_in_engine", "stop", "maybe_wfe", "illegal_watch",
+                                     "wfe_watch", "spin")]
+        + [(name, C.c_void_p) for name in _POINTERS]
         + [("callback", CALLBACK)]
-        + [(n, C.c_uint64) for n in ("count", "deadline", "block_pc", "count_base", "ns_base", "frequency",
-                                     "counter_start", "cntvoff", "ns_per_insn")]
-        + [(n, C.c_uint32) for n in ("open", "tail", "tail_ss", "leave")]
-        + [("tail_mdscr", C.c_uint64)]
-        + [(n, C.c_uint32) for n in ("virq", "vfiq", "lines_in_engine", "stop")]
-        + [("hcr", C.c_uint64), ("mdcr", C.c_uint64)]
+        + [(n, C.c_uint64) for n in ("count_base", "ns_base", "frequency", "counter_start", "cntvoff", "ns_per_insn")]
+        + [("tail_ss", C.c_uint32), ("leave", C.c_uint32), ("tail_mdscr", C.c_uint64)]
+        + [("virq", C.c_uint32), ("vfiq", C.c_uint32), ("hcr", C.c_uint64), ("mdcr", C.c_uint64)]
         + [(n, C.c_uint32) for n in ("esr", "insn", "intno", "rt")]
         + [(n, C.c_uint64) for n in ("far", "hpfar", "pc", "rt_value")]
         + [("timer_encoding", C.c_uint32), ("timer_write", C.c_uint32), ("value", C.c_uint64)]
         + [("enter_esr", C.c_uint32), ("enter_has_far", C.c_uint32), ("enter_far", C.c_uint64)]
         + [("syndrome_offset", C.c_uint32), ("big_endian", C.c_uint32)]
-        + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("spin", C.c_uint32)]
-        + [("poll_at", C.c_uint64), ("poll_ns", C.c_uint64)]
+        + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("wfe", C.c_uint32)]
+        + [("poll_ns", C.c_uint64)]
         + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
-        + [(n, C.c_uint32) for n in ("wfe_watch", "maybe_wfe", "wfe", "illegal_watch", "broadcast", "native_maintenance",
-                                     "fault", "fault_error")]
-        + [("stats", C.c_uint64 * 16), ("wfe_bloom", C.c_uint8 * 4096)]
+        + [(n, C.c_uint32) for n in ("broadcast", "native_maintenance", "fault", "fault_error")]
+        + [("stats", C.c_uint64 * 16)]
+        + [("wfe_blocks_n", C.c_uint32), ("wfe_overflow", C.c_uint32), ("wfe_blocks", C.c_uint64 * 256)]
+        + [("wfe_filter", C.c_uint8 * 4096)]
     )  # fmt: skip
 
     # for type checkers: what ctypes makes of the fields
