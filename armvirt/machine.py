@@ -168,7 +168,8 @@ class Machine:
         self, max_insns: int | None = None, max_time_ns: int | None = None, timeout_s: float | None = None
     ) -> Result:
         """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, seconds of the host's."""
-        return self._drive(max_insns, max_time_ns, timeout_s, None) or self._limit("")
+        ended = self._drive(max_insns, max_time_ns, timeout_s, None)
+        return ended if isinstance(ended, Result) else self._make("limit", ended)
 
     def run_until(
         self, *, insns: int | None = None, ns: int | None = None, console: str | bytes | None = None,
@@ -179,12 +180,15 @@ class Machine:
         A Result: the guest ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
         """
         text = console.encode() if isinstance(console, str) else console
-        result = self._drive(insns, ns, timeout_s, text)
-        return None if result is not None and result.verdict == "limit" and not result.diagnosis.startswith("host") else result
+        ended = self._drive(insns, ns, timeout_s, text)
+        if isinstance(ended, str) and self._expired():
+            return self._make("limit", ended)
+        return ended if isinstance(ended, Result) else None
 
     def _drive(
         self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None
-    ) -> Result | None:
+    ) -> Result | str:
+        """Run to the guest's end, or to the first of these; then the limit in words."""
         if self._result is not None:
             return self._result
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -193,14 +197,14 @@ class Machine:
         self.host.on_idle = self._pacer.idle if self.console.interactive or self.pace else None
         while True:
             if reached():
-                return self._limit(f"{text!r} appeared")
+                return f"{text!r} appeared"
             if max_insns is not None and self.insns >= max_insns:
-                return self._limit(f"after {max_insns} instructions")
+                return f"after {max_insns} instructions"
             if max_ns is not None and self.ns >= max_ns:
-                return self._limit(f"after {max_ns} ns of guest time")
+                return f"after {max_ns} ns of guest time"
             if self._expired():
-                return self._limit(f"host time of {timeout_s} s is over")
-            ended = self._step(self._until(max_insns, max_ns))
+                return f"host time of {timeout_s} s is over"
+            ended = self._step(NEVER if max_ns is None else max_ns, NEVER if max_insns is None else max_insns)
             if ended is not None:
                 return ended
 
@@ -224,19 +228,12 @@ class Machine:
         self.console.on_output = on_output
         return seen
 
-    def _until(self, max_insns: int | None, max_ns: int | None) -> int:
-        """No instruction takes less than 1 ns: so long, no instruction limit can be overrun."""
-        until = NEVER if max_ns is None else max_ns
-        if max_insns is not None:
-            until = min(until, self.ns + max_insns - self.insns)
-        return until
-
     def _expired(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _step(self, until: int) -> Result | None:
+    def _step(self, until: int, insns: int) -> Result | None:
         """Drive the board once and look at why it came back."""
-        stop = self.board.run(until)
+        stop = self.board.run(until, insns)
         event = self.board.event
         if isinstance(event, SystemEventExit) and event.kind == "reset" and self.reboot:
             self.board.reset()
@@ -250,10 +247,17 @@ class Machine:
     def _idle_cause(self) -> str:
         return "every CPU waits for an interrupt (WFI) and nothing will send one"
 
-    # -- results --
+    # -- state --
 
-    def _limit(self, why: str) -> Result:
-        return self._make("limit", why)
+    def state(self) -> dict[str, object]:
+        """Everything but memory, by name: architectural, plain data. `load` takes it back."""
+        return self.board.state()
+
+    def load(self, state: dict[str, object]) -> None:
+        """Take over what `state` gave, in a machine of the same arguments whose memory has the same contents."""
+        self.board.load(state)
+
+    # -- results --
 
     def _make(self, verdict: str, diagnosis: str = "", **more: object) -> Result:
         return Result(

@@ -78,8 +78,13 @@ class Case:
 
 
 def collect(paths: Iterable[str]) -> list[Case]:
-    """The cases of all ``paths``, in order. UserError if one is no suite or has no guest in it."""
-    return [case for path in paths for case in _collect_one(path)]
+    """The cases of all ``paths``, in order. UserError if one is no suite, or names a file that does not exist."""
+    cases = [case for path in paths for case in _collect_one(path)]
+    for case in cases:
+        for path in filter(None, (case.image and find(case.image).path, case.script)):
+            if not Path(path).exists():
+                raise UserError(f"{case.name}: {path}: there is no such file; check the path")
+    return cases
 
 
 def _collect_one(text: str) -> list[Case]:

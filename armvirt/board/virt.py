@@ -221,6 +221,7 @@ class VirtBoard:
                 vcpu.start(Start(self.entered.entry, at))
             else:
                 vcpu.init(power_off=True)
+        self.uart.poll_input()
         self._booted = True
 
     _booted = False
@@ -256,7 +257,7 @@ class VirtBoard:
     @property
     def insns(self) -> int:
         """Instructions that all vCPUs have retired."""
-        return sum(v.context.insns for v in self.vcpus)
+        return self.kvm.host.insns
 
     def final_state(self) -> bytes:
         """The registers of every CPU by name and the contents of RAM, for a digest. Zero pages count as absent."""
@@ -274,11 +275,12 @@ class VirtBoard:
 
     # -- running --
 
-    def run(self, until: int) -> Stop:
-        """Drive the machine to ``until`` ns, or to an ``event``, or to idleness."""
+    def run(self, until: int, insns: int) -> Stop:
+        """Drive the machine to ``until`` ns, to ``insns`` retired in all, to an ``event``, or to idleness."""
         self.event = None
-        self.uart.poll_input()
-        return self.kvm.host.run(until)
+        if self.console.fed:
+            self.uart.poll_input()
+        return self.kvm.host.run(until, insns)
 
     def _exit(self, vcpu: Vcpu, exit: KvmExit) -> bool:
         return _EXITS[type(exit)](self, vcpu, exit)

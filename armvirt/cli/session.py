@@ -22,8 +22,8 @@ ENDINGS = {
     "pass": "the guest passed",
     "fail": "the guest says fail",
     "off": "the guest powered off",
-    "stuck": "the guest cannot go on",
-    "limit": "a limit was reached",
+    "stuck": "stuck",
+    "limit": "limit reached",
     "reset": "the guest asked for a reset",
 }
 

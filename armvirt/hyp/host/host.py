@@ -109,15 +109,20 @@ class Host:
 
     # -- the loop --
 
-    def run(self, until: int = NEVER) -> Stop:
-        """Drive all vCPUs to ``until`` ns of virtual time, a stop, or a state that nothing can change."""
+    @property
+    def insns(self) -> int:
+        """Instructions that all vCPUs have retired."""
+        return sum(v.context.insns for v in self.vcpus)
+
+    def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
+        """Drive all vCPUs to ``until`` ns of virtual time, to ``insns`` retired in all, a stop, or a dead end."""
         self._stop = False
         clock = self.clock
         while True:
             clock.run_due()
             if self._stop:
                 return Stop.HANDLER
-            if clock.now >= until:
+            if clock.now >= until or (insns != NEVER and self.insns >= insns):
                 return Stop.UNTIL
             vcpu = self._schedule()
             if vcpu is None:
@@ -128,7 +133,11 @@ class Host:
                     return Stop.IDLE
                 clock.advance_to(min(due, until))
             else:
-                self._round(vcpu, until)
+                self._round(vcpu, until if insns == NEVER else min(until, self._time_of(insns)))
+
+    def _time_of(self, insns: int) -> int:
+        """The ns at which so many instructions will have retired, if only the present vCPU runs."""
+        return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Vcpu | None:
         """Keep the current vCPU until its quantum ends, then the next one's turn; switch if it is another."""

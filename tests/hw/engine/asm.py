@@ -1,6 +1,6 @@
 """Just enough of an A64 assembler for the engine's tests: one method an instruction form, and labels.
 
-`engine/test_engine_asm.py` holds every form against GNU as. Encodings: DDI 0487 C6.2.
+`test_engine_asm.py` holds every form against GNU as. Encodings: DDI 0487 C6.2.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The engines on a bench: a package, so that its modules cannot be mistaken for others of the same name."""
