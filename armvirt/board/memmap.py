@@ -23,7 +23,8 @@ class Region(NamedTuple):
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
-ROM = Region(0x0000_0000, 64 * MIB)
+FLASH = Region(0x0000_0000, 128 * MIB)  # two banks
+ROM = Region(0x0000_0000, 64 * MIB)  # the first one, where firmware starts
 GICD = Region(0x0800_0000, 64 * KIB)
 GICC = Region(0x0801_0000, 64 * KIB)
 GICV2M = Region(0x0802_0000, 4 * KIB)

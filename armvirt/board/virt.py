@@ -16,6 +16,7 @@ from armvirt.board.bus import MmioBus
 from armvirt.board.console import Console
 from armvirt.board.pl011 import Pl011
 from armvirt.board.pl031 import Pl031
+from armvirt.board.rom import Rom
 from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, Wait
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import (
@@ -135,6 +136,8 @@ class VirtBoard:
         self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers)
         self.mmio.add(*memmap.UART, self.uart)
         self.mmio.add(*memmap.RTC, self.rtc)
+        if config.bios is not None:
+            self.mmio.add(*memmap.FLASH, Rom())
         console.on_input = self.uart.poll_input
         self._semihosting = {v.id: Semihosting(_VcpuMemory(self, v)) for v in self.vcpus}
         for vcpu in self.vcpus:
@@ -172,8 +175,8 @@ class VirtBoard:
         self.ram = HostMemory(self.config.memory)
         self.vm.set_user_memory_region(SLOT_RAM, memmap.RAM_BASE, self.ram)
         if self.config.bios is not None:
-            self.rom = HostMemory(memmap.ROM.size)
-            self.vm.set_user_memory_region(SLOT_ROM, memmap.ROM.base, self.rom, MEM_READONLY)
+            self.rom = HostMemory(memmap.FLASH.size)
+            self.vm.set_user_memory_region(SLOT_ROM, memmap.FLASH.base, self.rom, MEM_READONLY)
 
     def _create_gic(self) -> VgicDevice:
         gic = self.vm.create_device("arm-vgic-v3")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from armvirt.arch.encoding import sysreg
 @pytest.mark.parametrize("rows", [gic.GICD_ROWS, gic.GICR_RD_ROWS, gic.GICR_SGI_ROWS])
 def test_rows_of_a_frame_do_not_overlap(rows: tuple[gic.MmioRow, ...]) -> None:
     ordered = sorted(rows, key=lambda row: row.offset)
-    assert all(low.end <= high.offset for low, high in zip(ordered, ordered[1:], strict=False))
+    assert all(low.end <= high.offset for low, high in pairwise(ordered))
     assert ordered[-1].end <= gic.GICD_SIZE
     assert len({row.name for row in rows}) == len(rows)
 

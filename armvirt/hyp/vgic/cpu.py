@@ -82,8 +82,13 @@ class VgicCpu:
         vif = self.vif
         return {
             "vcpu_id": self.vcpu_id, "vmcr": self.vmcr,
-            "ap0r": list(vif.ap0r if vif else self.ap0r), "ap1r": list(vif.ap1r if vif else self.ap1r),
+            "ap0r": _padded(vif.ap0r if vif else self.ap0r), "ap1r": _padded(vif.ap1r if vif else self.ap1r),
             "private": [irq.state() for irq in self.private],
             "ap_list": [irq.intid for irq in self.ap_list], "resident": [irq.intid for irq in self.resident],
             "outside": [irq.intid for irq in self.outside], "dirty": self.dirty, "used": self.used,
         }
+
+
+def _padded(registers: list[int]) -> list[int]:
+    """All active-priority registers of the architecture, whatever the interface implements."""
+    return registers + [0] * (APRS - len(registers))

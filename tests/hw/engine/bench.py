@@ -198,18 +198,53 @@ def vector_that_stopped(bench: Bench) -> int:
     return (esr & 0xFFFF - STOP_VECTOR) * 128
 
 
-# -- stage 1 -----------------------------------------------------------------------------------------------------
+# -- translation tables --------------------------------------------------------------------------------------------
 
 USER, READ_ONLY, UXN, PXN, NOT_GLOBAL = 1 << 6, 1 << 7, 1 << 54, 1 << 53, 1 << 11
 XN = UXN | PXN
 SCTLR_MMU = 1 << 26 | 1 << 12 | 1 << 2 | 1  # UCI, I, C, M
+STAGE2_ALL = 3 << 6 | 0xF << 2  # S2AP, MemAttr
+VTCR = 1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 25
 
 
-class Stage1:
-    """Tables of 4 KiB pages in the bench's RAM, 39 bits of VA from 0 (TTBR0) and from the top (TTBR1)."""
+class Tables:
+    """Tables of 4 KiB pages in the bench's RAM: 39 bits of address, level 1 at ``root``."""
+
+    def __init__(self, bench: Bench, root: int, attributes: int = 0) -> None:
+        self.bench, self.root, self._next, self._attributes = bench, root, root + 0x2000, attributes
+
+    def identity(self, flags: int = 0) -> None:
+        """All of RAM at its own address."""
+        for page in range(RAM, RAM + RAM_SIZE, 4096):
+            self.map(page, page, flags)
+
+    def map(self, va: int, pa: int, flags: int = 0) -> None:
+        self.set_entry(va, pa | flags | self._attributes | 1 << 10 | 3 << 8 | 3)
+
+    def unmap(self, va: int) -> None:
+        self.set_entry(va, 0)
+
+    def set_entry(self, va: int, descriptor: int) -> None:
+        self.bench.write64(self.entry_at(va), descriptor)
+
+    def entry_at(self, va: int) -> int:
+        """The address of the leaf descriptor of ``va``."""
+        table = self.root + (0x1000 if va >> 55 & 1 else 0)
+        for shift in (30, 21):
+            at = table + (va >> shift & 511) * 8
+            if not self.bench.read64(at):
+                self.bench.write64(at, self._next | 3)
+                self._next += 0x1000
+                assert self._next <= self.root + 0x1_0000
+            table = self.bench.read64(at) & ~0xFFF
+        return table + (va >> 12 & 511) * 8
+
+
+class Stage1(Tables):
+    """Both halves: 39 bits of VA from 0 (TTBR0) and from the top (TTBR1)."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self._next = bench, TABLES + 0x2000
+        super().__init__(bench, TABLES)
         bench.set_system("MAIR_EL1", 0xFF)
         bench.set_system("TCR_EL1", 25 | 25 << 16 | 2 << 30 | 3 << 12 | 3 << 28 | 2 << 32)
         bench.set_system("TTBR0_EL1", TABLES)
@@ -220,27 +255,17 @@ class Stage1:
         bench.set_system("SCTLR_EL1", bench.system("SCTLR_EL1") | SCTLR_MMU)
         bench.engine.flush_tlb()
 
-    def identity(self, flags: int = 0) -> None:
-        """All of RAM at its own address."""
-        for page in range(RAM, RAM + RAM_SIZE, 4096):
-            self.map(page, page, flags)
 
-    def map(self, va: int, pa: int, flags: int = 0) -> None:
-        self._entry(va, pa | flags | 1 << 10 | 3 << 8 | 3)
+class Stage2(Tables):
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench, TABLES + 0x2_0000, STAGE2_ALL)
 
-    def unmap(self, va: int) -> None:
-        self._entry(va, 0)
-
-    def _entry(self, va: int, descriptor: int) -> None:
-        table = TABLES + 0x1000 if va >> 55 & 1 else TABLES
-        for shift in (30, 21):
-            at = table + (va >> shift & 511) * 8
-            if not self.bench.read64(at):
-                self.bench.write64(at, self._next | 3)
-                self._next += 0x1000
-                assert self._next <= RAM + RAM_SIZE
-            table = self.bench.read64(at) & ~0xFFF
-        self.bench.write64(table + (va >> 12 & 511) * 8, descriptor)
+    def enable(self) -> None:
+        engine = self.bench.engine
+        engine.write_system(encoding_of("VTCR_EL2"), VTCR)
+        engine.write_system(encoding_of("VTTBR_EL2"), self.root | 1 << 48)
+        engine.set_hcr(HCR | 1)
+        engine.flush_tlb()
 
 
 def same(results: Sequence[Result]) -> None:

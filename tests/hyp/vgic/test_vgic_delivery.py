@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from vgic_rig import SPURIOUS, VTIMER, Rig
 
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import ICC_REGISTERS, ListRegister
 from armvirt.errors import KvmError
 from armvirt.events import ListRegisterWrite, VgicInject
-from vgic_rig import SPURIOUS, VTIMER, Rig
 
 EDGE, LEVEL = 40, 50
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from vgic_rig import Rig
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, RegionAttribute, VgicDevice
-from vgic_rig import Rig
 
 UNDEFINED = (1 << 64) - 1
 

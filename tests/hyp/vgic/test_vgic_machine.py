@@ -1,8 +1,8 @@
 """The vGIC with its list registers against a model of a GIC that has none.
 
 The model knows nothing of ap_lists, folding or maintenance: per interrupt a latch, a line, where it is active; per CPU
-the running priorities. After every step both must signal the same, and an acknowledge must give what the model allows. So
-every edge is delivered exactly once and in priority order, a level is delivered while its line is high, and nothing
+the running priorities. After every step both must signal the same, and an acknowledge must give what the model allows.
+So every edge is delivered exactly once and in priority order, a level is delivered while its line is high, and nothing
 active is lost: with one to four list registers, both EOI modes, migration, re-routing and snapshots in between.
 """
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from vgic_rig import SGI_BASE, Rig
 
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.events import GicAccess
 from armvirt.hyp.vgic import v3_dist, v3_redist
 from armvirt.hyp.vgic.mmio import Register, bind
-from vgic_rig import SGI_BASE, Rig
 
 EDGE = 40
 

@@ -86,14 +86,15 @@ class Rig:
         """A rig of the same shape with this one's state, through JSON."""
         other = Rig(*self.shape, enable=False)
         for vcpu in list(other.pe_of):
-            other.put(vcpu)
-        for vcpu, pe in self.pe_of.items():
-            other.load(vcpu, pe)
+            other.vgic.detach(vcpu)
+        other.pe_of = dict(self.pe_of)
         saved = json.loads(json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]]))
         other.vgic.load_state(saved[0])
         other.gic.load(saved[1])
         for vif, state in zip(other.vifs, saved[2], strict=True):
             vif.load(state)
+        for vcpu, pe in other.pe_of.items():
+            other.vgic.attach(vcpu, other.vifs[pe])
         return other
 
     # The guests
