@@ -197,6 +197,7 @@ class Pe:
             engine.state.cntvoff = self.timer.cntvoff
             if self.timer.cnthctl != self._cnthctl:
                 self._cnthctl = self.timer.cnthctl
+                engine.state.cnthctl = self._cnthctl
                 engine.write_system(CNTHCTL_EL2, self._cnthctl)
         self.refresh()
 

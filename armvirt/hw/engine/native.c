@@ -28,7 +28,6 @@ enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 #define MDSCR_EL1 SYSREG(2, 0, 0, 2, 2)
 #define SPSR_EL1 SYSREG(3, 0, 4, 0, 0)
 #define CNTKCTL_EL1 SYSREG(3, 0, 14, 1, 0)
-#define CNTHCTL_EL2 SYSREG(3, 4, 14, 1, 0)
 #define SCTLR_EL1 SYSREG(3, 0, 1, 0, 0)
 #define TPIDR_EL2 SYSREG(3, 4, 13, 0, 2)
 #define TCR_EL1 SYSREG(3, 0, 2, 0, 2)
@@ -77,7 +76,7 @@ typedef struct {
     int (*mem_read)(void *, uint64_t, void *, uint64_t);
     callback_fn callback;
     /* time */
-    uint64_t count_base, ns_base, frequency, counter_start, cntvoff, ns_per_insn;
+    uint64_t count_base, ns_base, frequency, counter_start, cntvoff, ns_per_insn, cnthctl;
     /* the tail */
     uint32_t tail_ss, leave;
     uint64_t tail_mdscr;
@@ -397,7 +396,7 @@ static int denied(engine *e, uint32_t enc) {
         uint32_t crm = enc >> 3 & 15, bit = crm == 0 ? ((enc & 7) == 1 ? 0 : 1) : crm == 2 ? 9 : 8;
         if (!(cntkctl >> bit & 1)) return 1;
     }
-    return enc == CNTPCT_EL0 && !(sys_read(e, CNTHCTL_EL2) & 1);
+    return enc == CNTPCT_EL0 && !(e->cnthctl & 1);
 }
 
 static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write) {

@@ -17,7 +17,7 @@ from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, What
 
 HPFAR_EL2, MDSCR_EL1, SPSR_EL1 = sysreg(3, 4, 6, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(3, 0, 4, 0, 0)
 SCTLR_EL1 = sysreg(3, 0, 1, 0, 0)
-CNTKCTL_EL1, CNTHCTL_EL2, TCR_EL1 = sysreg(3, 0, 14, 1, 0), sysreg(3, 4, 14, 1, 0), sysreg(3, 0, 2, 0, 2)
+CNTKCTL_EL1, TCR_EL1 = sysreg(3, 0, 14, 1, 0), sysreg(3, 0, 2, 0, 2)
 CNTPCT_EL0, CNTVCT_EL0 = sysreg(3, 3, 14, 0, 1), sysreg(3, 3, 14, 0, 2)
 IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
 
@@ -274,7 +274,7 @@ class PortableEngine(Engine):
             bit = (0 if encoding & 7 == 1 else 1) if crm == 0 else 9 if crm == 2 else 8
             if not self.read_system(CNTKCTL_EL1) >> bit & 1:
                 return True
-        return encoding == CNTPCT_EL0 and not self.read_system(CNTHCTL_EL2) & 1
+        return encoding == CNTPCT_EL0 and not self.state.cnthctl & 1
 
     def _timer_access(self, rt: int, r: abi.CpReg, is_write: bool) -> int:
         if r.op1 != 3 or not ((r.crm == 0 and r.op2 in (1, 2)) or (r.crm == 3 and r.op2 < 3)):

@@ -62,7 +62,8 @@ class EngineState(C.Structure):
                                      "wfe_watch", "spin")]
         + [(name, C.c_void_p) for name in _POINTERS]
         + [("callback", CALLBACK)]
-        + [(n, C.c_uint64) for n in ("count_base", "ns_base", "frequency", "counter_start", "cntvoff", "ns_per_insn")]
+        + [(n, C.c_uint64) for n in ("count_base", "ns_base", "frequency", "counter_start", "cntvoff", "ns_per_insn",
+                                     "cnthctl")]
         + [("tail_ss", C.c_uint32), ("leave", C.c_uint32), ("tail_mdscr", C.c_uint64)]
         + [("virq", C.c_uint32), ("vfiq", C.c_uint32), ("hcr", C.c_uint64), ("mdcr", C.c_uint64)]
         + [(n, C.c_uint32) for n in ("esr", "insn", "intno", "rt")]
@@ -89,6 +90,7 @@ class EngineState(C.Structure):
     counter_start: int
     cntvoff: int
     ns_per_insn: int
+    cnthctl: int
     open: int
     tail: int
     tail_ss: int

@@ -3,7 +3,7 @@
 An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU; before that vCPU runs, the
 list is put into list registers (`armvirt.hyp.vgic.entry`). The protocol with the run loop:
 
-* ``load(vcpu, vif)`` when a vCPU gets a PE, ``put`` when it leaves it;
+* ``load(vcpu, vif)`` when a vCPU gets a PE, ``put`` when it leaves it (``attach`` and ``detach`` around `load_state`);
 * before an entry, if ``dirty(vcpu)``: ``sync`` then ``flush``. Otherwise the list registers still say the truth, and
   what the guest did to them since (acknowledge, end of interrupt) is theirs to know;
 * anything that reads or writes pending or active state folds all loaded vCPUs first, through ``before_access``.

@@ -253,7 +253,8 @@ class Asm:
         for offset in range(0, 2048, 128):
             handler(self, offset)
             assert self.here <= start + offset + 128, "a vector has room for 32 instructions"
-            self.align(128)
+            while self.here < start + offset + 128:
+                self.udf()
 
     def set_vectors(self, name: str = "vectors") -> None:
         self.adr(9, name)
