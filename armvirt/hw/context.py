@@ -7,6 +7,7 @@ from armvirt.hw.engine import Action, Engine, EngineFactory
 
 IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
 PAR_EL1, AT_S1E1R = sysreg(3, 0, 7, 4, 0), sysreg(1, 0, 7, 8, 0)
+HCR_EL2, MDCR_EL2 = sysreg(3, 4, 1, 1, 0), sysreg(3, 4, 1, 1, 1)
 MANY_LINES = 4096
 
 
@@ -22,6 +23,7 @@ class Context:
         self._lines: list[tuple[int, int]] = []
         self._all_code = self._tlb = False
         self.event_register = False
+        self._programmed: dict[int, int] = {}
         domain.contexts.append(self)
 
     # -- registers, as hyp needs them --
@@ -78,10 +80,26 @@ class Context:
         """CLREX, as at every load of a vCPU."""
         self.engine.clear_exclusive()
 
+    def fingerprint(self) -> tuple[int, ...]:
+        """The registers by which two visits of the same place can be told apart: PC, SP, X0 to X30."""
+        return (self.engine.pc, self.engine.sp, *(self.engine.x(n) for n in range(31)))
+
     @property
     def insns(self) -> int:
         """Instructions retired."""
         return self.engine.state.count
+
+    def program(self, encoding: int, value: int) -> None:
+        """Write a register that only EL2 and EL3 can reach; nothing happens where it has the value already."""
+        if self._programmed.get(encoding) == value:
+            return
+        self._programmed[encoding] = value
+        if encoding == HCR_EL2:
+            self.engine.set_hcr(value)
+        elif encoding == MDCR_EL2:
+            self.engine.set_mdcr(value)
+        else:
+            self.engine.write_system(encoding, value)
 
     # -- maintenance --
 

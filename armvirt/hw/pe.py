@@ -8,7 +8,7 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.timer import CNTHCTL_EL2, CNTVOFF_EL2
 from armvirt.events import EventBus, ExceptionEntry, Stamp
 from armvirt.hw.clock import Clock
-from armvirt.hw.context import Context
+from armvirt.hw.context import HCR_EL2, MDCR_EL2, Context
 from armvirt.hw.engine import Action, Leave
 from armvirt.hw.engine.state import EventRecord
 from armvirt.hw.exit import ExitKind, SyncExit
@@ -16,9 +16,9 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.timer import GenericTimer
 
-HCR_EL2, MDCR_EL2 = sysreg(3, 4, 1, 1, 0), sysreg(3, 4, 1, 1, 1)
 VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
 HCR_IMO, HCR_FMO, HCR_TPU = 1 << 4, 1 << 3, 1 << 24
+CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
 PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER = 25, 27, 30
 NEVER = (1 << 64) - 1
 HLT_SEMIHOSTING = 0xD45E0000
@@ -47,7 +47,6 @@ class Pe:
         self.vcpu_id = -1
         self.on_poll: Callable[[], bool] = lambda: False
         self._el2: dict[int, int] = {}
-        self._cnthctl = -1
         self._until = NEVER
         self._on_exit: OnExit = lambda _: int(Action.STOP)
         self._running = False
@@ -62,10 +61,9 @@ class Pe:
         state.frequency, state.counter_start = self.timer.frequency_hz, self.timer.counter.start
         state.ns_per_insn = self.ns_per_insn
         state.trace = int(self.bus.active)
-        context.engine.write_system(sysreg(3, 3, 14, 0, 0), self.timer.frequency_hz)
+        context.program(CNTFRQ_EL0, self.timer.frequency_hz)
         for encoding, value in self._el2.items():
             self._to_engine(encoding, value)
-        self._cnthctl = -1
         self._timer_changed()
         self._lines_changed()
 
@@ -86,16 +84,12 @@ class Pe:
 
     def _to_engine(self, encoding: int, value: int) -> None:
         assert self.context is not None
-        engine = self.context.engine
         if encoding == HCR_EL2:
             # Cache maintenance is trapped for the silicon itself: a core keeps its instruction cache coherent, the
             # engine has to be told. Without EL2's own TPU such a trap is no exit.
-            engine.state.native_maintenance = int(not value & HCR_TPU)
-            engine.set_hcr(value | HCR_TPU)
-        elif encoding == MDCR_EL2:
-            engine.set_mdcr(value)
-        else:
-            engine.write_system(encoding, value)
+            self.context.engine.state.native_maintenance = int(not value & HCR_TPU)
+            value |= HCR_TPU
+        self.context.program(encoding, value)
 
     # -- state --
 
@@ -195,10 +189,8 @@ class Pe:
         if self.context is not None:
             engine = self.context.engine
             engine.state.cntvoff = self.timer.cntvoff
-            if self.timer.cnthctl != self._cnthctl:
-                self._cnthctl = self.timer.cnthctl
-                engine.state.cnthctl = self._cnthctl
-                engine.write_system(CNTHCTL_EL2, self._cnthctl)
+            engine.state.cnthctl = self.timer.cnthctl
+            self.context.program(CNTHCTL_EL2, self.timer.cnthctl)
         self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:

@@ -174,6 +174,12 @@ class GenericTimer:
             self._set_comparator(which, value & MASK64)
         self.update()
 
+    def program_virtual(self, cntvoff: int, ctl: int, cval: int) -> None:
+        """A hypervisor's writes of CNTVOFF_EL2, CNTV_CVAL_EL0 and, last, CNTV_CTL_EL0, seen as one."""
+        self.cntvoff = cntvoff & MASK64
+        self.vtimer.ctl, self.vtimer.cval = ctl & CTL_WRITABLE, cval & MASK64
+        self.update()
+
     def _set_comparator(self, which: arch.TimerRegister, value: int) -> None:
         timer = self.comparator(which.timer)
         if which.register == "ctl":

@@ -330,7 +330,7 @@ class ArchTimer:
         delta = self._earliest_delta()
         if delta:
             self._bg.start(self.clock.now + delta)
-        else:
+        elif delta is not None:
             self.wake()
 
     def _earliest_delta(self) -> int | None:
@@ -452,8 +452,7 @@ class ArchTimer:
         if hw is None or not context.loaded:
             return
         context.ctl, context.cval = hw.vtimer.ctl, hw.vtimer.cval
-        hw.set(arch.CNTV_CTL_EL0, 0)
-        hw.set(arch.CNTVOFF_EL2, 0)
+        hw.program_virtual(0, 0, context.cval)
         context.loaded = False
 
     def _restore(self) -> None:
@@ -461,9 +460,7 @@ class ArchTimer:
         context, hw = self.map.direct_vtimer, self.hw
         if hw is None or context.loaded:
             return
-        hw.set(arch.CNTVOFF_EL2, context.offset.value)
-        hw.set(arch.CNTV_CVAL_EL0, context.cval)
-        hw.set(arch.CNTV_CTL_EL0, context.ctl)
+        hw.program_virtual(context.offset.value, context.ctl, context.cval)
         context.loaded = True
 
     def _set_traps(self, hw: GenericTimer) -> None:

@@ -15,6 +15,7 @@ from armvirt.hyp import idregs
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
 
+ICC_DIR_EL1 = sysreg(3, 0, 12, 11, 1)
 ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1 = (sysreg(3, 0, 12, 11, n) for n in (5, 6, 7))
 
 
@@ -44,13 +45,17 @@ def _sgi(vcpu: Vcpu, trap: Trap) -> int | None:
     return 0
 
 
-def _ignore(vcpu: Vcpu, trap: Trap) -> int | None:
-    """RAZ/WI."""
+def _deactivate(vcpu: Vcpu, trap: Trap) -> int | None:
+    """ICC_DIR_EL1 under ICH_HCR_EL2.TDIR: the interrupt is in no list register of this vCPU."""
+    if not trap.is_write:
+        return None
+    vcpu.vm.vgic_of().dir(vcpu.id, trap.value)
     return 0
 
 
 TABLE: dict[int, Handler] = {
     **{e: _timer for e in (t.CNTPCT_EL0, t.CNTP_CTL_EL0, t.CNTP_CVAL_EL0, t.CNTP_TVAL_EL0)},
+    ICC_DIR_EL1: _deactivate,
     **{e: _sgi for e in (ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1)},
 }
 

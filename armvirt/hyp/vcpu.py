@@ -211,9 +211,6 @@ class Vcpu:
         vgic = self.vm.vgic
         if vgic is None:
             return self.timer.is_pending()
-        if self.pe is not None:
-            vgic.sync(self.id, self.pe.vif)
-            vgic.flush(self.id, self.pe.vif)
         return vgic.pending(self.id)
 
     def take_wait(self) -> bool:

@@ -53,6 +53,7 @@ class Host:
         self.current: Vcpu | None = None
         self.quantum_end = 0
         self.on_idle: Callable[[int, int | None], int | None] | None = None
+        self._waiter: tuple[int, tuple[int, ...]] | None = None
         self._last = -1
         self._stop = False
 
@@ -91,6 +92,7 @@ class Host:
         return {
             "version": 1, "clock": self.clock.state(), "gic": self.gic.state(), "pe": self.pe.state(),
             "quantum_end": self.quantum_end, "last": self._last,
+            "waiter": None if self._waiter is None else [self._waiter[0], list(self._waiter[1])],
             "current": None if current is None else self.vcpus.index(current),
             "loaded": current is not None and current.pe is not None,
         }  # fmt: skip
@@ -101,6 +103,8 @@ class Host:
         self.gic.load(state["gic"])  # type: ignore[arg-type]
         self.pe.load(state["pe"])  # type: ignore[arg-type]
         self.quantum_end, self._last = int(state["quantum_end"]), int(state["last"])  # type: ignore[call-overload]
+        waiter = state["waiter"]
+        self._waiter = None if waiter is None else (waiter[0], tuple(waiter[1]))  # type: ignore[index]
         current = state["current"]
         if isinstance(current, int):
             self.current = self.vcpus[current]
@@ -185,16 +189,27 @@ class Host:
             vcpu.stuck("faults in its exception vectors again and again")
 
     def _wait_for_event(self, vcpu: Vcpu, others: bool) -> None:
-        """WFE: it may always complete; give way to others, and sleep where only an event of the SoC can wake."""
+        """WFE. It may always complete, so the first one does: an event may have been sent before.
+
+        With others to run it gives them the CPU. Alone, when the guest comes back to the same WFE with the same
+        registers, nothing has changed and nothing will before the SoC's next event: sleep until then, or say that
+        there is none.
+        """
         if others:
             self.quantum_end = self.clock.now
-        elif not vcpu.event_stream:
-            due = self.pe.next_event(NEVER)
-            if due == NEVER:
-                self._stop = True
-                vcpu.stuck("waits for an event (WFE) that nothing will send")
-            elif due > self.clock.now:
-                vcpu.block_for_event(due)
+            self._waiter = None
+            return
+        waiter = (vcpu.id, vcpu.context.fingerprint())
+        again, self._waiter = waiter == self._waiter, waiter
+        if not again or vcpu.event_stream:
+            return
+        due = self.pe.next_event(NEVER)
+        if due == NEVER:
+            self._stop = True
+            vcpu.stuck("waits for an event (WFE) that nothing will send")
+        elif due > self.clock.now:
+            self._waiter = None
+            vcpu.block_for_event(due)
 
     def _spin(self, vcpu: Vcpu, others: bool, until: int) -> None:
         """A branch to itself: skip to what can interrupt it, or say that nothing can."""
