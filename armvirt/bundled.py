@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.errors import UserError
-from armvirt.script import Script
+
+if TYPE_CHECKING:
+    from armvirt.script import Script
 
 FOLDER = Path(__file__).with_name("guests")
 
@@ -48,7 +50,6 @@ def guests(folder: Path = FOLDER) -> dict[str, Guest]:
 
 
 def _guest(folder: Path, row: dict[str, Any]) -> Guest:
-    script = Script.from_pairs(row["script"]) if row.get("script") else None
     return Guest(
         row["name"],
         folder / row["file"],
@@ -56,8 +57,16 @@ def _guest(folder: Path, row: dict[str, Any]) -> Guest:
         row.get("summary", ""),
         row.get("expect", "pass"),
         row.get("qemu", False),
-        script,
+        _script(row),
     )
+
+
+def _script(row: dict[str, Any]) -> Script | None:
+    if not row.get("script"):
+        return None
+    from armvirt.script import Script
+
+    return Script.from_pairs(row["script"])
 
 
 def resolve(image: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """The Python API: a machine with a guest in it, run to a verdict.
 
-    result = Machine("hello").run()
-    assert result.verdict == "pass"
+result = Machine("hello").run()
+assert result.verdict == "pass"
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board.console import Console
 from armvirt.board.semihosting import Exit as SemihostingEnd
@@ -21,10 +20,12 @@ from armvirt.board.virt import BoardConfig, VirtBoard
 from armvirt.bundled import find
 from armvirt.errors import UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
-from armvirt.hyp.kvm import Stop, StuckExit, SystemEventExit
+from armvirt.hyp.kvm import Host, Stop, StuckExit, SystemEventExit
 from armvirt.pacing import Pacer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from armvirt.board.boot import SymbolSource
     from armvirt.script import Script
 
@@ -34,8 +35,7 @@ VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
 EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
 
 
-@dataclass
-class Result:
+class Result(NamedTuple):
     """How a run ended.
 
     ``verdict``: pass or fail (the guest said so), off (powered off without a verdict), reset (with ``reboot``
@@ -50,7 +50,7 @@ class Result:
     trace_hash: str | None = None
     diagnosis: str = ""
     guest_code: int | None = None
-    recent: list[tuple[Stamp, Event]] = field(default_factory=list)
+    recent: Sequence[tuple[Stamp, Event]] = ()
     pc: int = 0
 
     @property
@@ -70,9 +70,10 @@ def _named(image: str | Path | None) -> tuple[Path | None, int]:
 class Machine:
     """A board with a guest.
 
-    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``memory`` is a size such as
-    "512M", ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's virtual count starts at 0). ``sinks`` get every
-    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
+    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``memory`` is a size such as "512M",
+    ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
+    guest's virtual count starts at 0). ``sinks`` get every event. Raises UserError (ImageError) for what cannot be
+    used; nothing has run then.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class Machine:
             self.console.send(text)
 
     @property
-    def host(self):  # type: ignore[no-untyped-def]
-        """The host under the hypervisor (`armvirt.hyp.host.host.Host`)."""
+    def host(self) -> Host:
+        """The host under the hypervisor: its clock, physical CPU and vCPUs."""
         return self.board.kvm.host
 
     @property
@@ -208,7 +209,7 @@ class Machine:
             if ended is not None:
                 return ended
 
-    def _watch(self, text: bytes | None):  # type: ignore[no-untyped-def]
+    def _watch(self, text: bytes | None) -> Callable[[], bool]:
         """Stops the machine when ``text`` has appeared from here on."""
         if text is None:
             return lambda: False
@@ -274,7 +275,7 @@ class Machine:
             self._result = self._make("reset" if event.kind == "reset" else self._said() or "off")
         if self.console.waiting_for is not None and self._result.verdict in ("pass", "off"):
             waiting = self.console.waiting_for.decode("utf-8", "replace")
-            self._result.verdict, self._result.diagnosis = "fail", f"the script still waited for {waiting!r}"
+            self._result = self._result._replace(verdict="fail", diagnosis=f"the script still waited for {waiting!r}")
         return self._result
 
     def describe(self, pc: int, cause: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from armvirt.errors import UserError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 _NUMBER = re.compile(r"(?P<sign>-?)(?P<digits>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)", re.ASCII)
 _LONGEST = 40
@@ -55,6 +58,8 @@ def parse_address(text: str) -> int:
 
 
 def _parse(text: str, units: dict[str, int], what: str, example: str) -> Fraction:
+    from fractions import Fraction  # with decimal behind it: not for a run without numbers among its options
+
     compact = text.strip().replace("_", "")
     match = _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
     if match is None or match["unit"] not in units:

@@ -6,11 +6,15 @@ the host. Terminal input arrives through `feed`, from whatever thread, and is pu
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from armvirt.hyp.kvm import ConsoleEvent, EventBus
+
+if TYPE_CHECKING:
+    import threading
 
 
 class Console:
@@ -22,7 +26,6 @@ class Console:
         self.on_output: Callable[[bytes], None] | None = None
         self.on_input: Callable[[], None] = lambda: None
         self.interactive = False  # a person may type at any time
-        self.arrived = threading.Event()
         self._input: deque[int] = deque()
         self._fed: deque[int] = deque()  # appended to by another thread, popped by ours
         self._steps: deque[tuple[str, bytes]] = deque()
@@ -86,6 +89,13 @@ class Console:
         """Terminal input; may be called from another thread. The running machine looks at it soon."""
         self._fed.extend(data)
         self.arrived.set()
+
+    @cached_property
+    def arrived(self) -> threading.Event:
+        """Set by `feed`, for who waits for input."""
+        import threading  # only where somebody may type
+
+        return threading.Event()
 
     @property
     def closed(self) -> bool:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board import fdt, memmap, pl011, pl031
 from armvirt.board.boot.source import ImageFile
 from armvirt.board.fdt import Node, Tree
 from armvirt.errors import ImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLOCK_PHANDLE, GIC_PHANDLE = 0x8000, 0x8001
 _LEVEL_HIGH = 4
@@ -22,8 +24,7 @@ _AFFINITY = 0xFF_00FF_FFFF
 _PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
 
 
-@dataclass(frozen=True)
-class BoardTree:
+class BoardTree(NamedTuple):
     """What the tree of the board depends on.
 
     ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM. ``seed`` makes

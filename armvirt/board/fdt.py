@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from armvirt.errors import ArmvirtError
 
@@ -22,13 +22,28 @@ class FdtError(ArmvirtError):
     """A blob that is no well-formed device tree."""
 
 
-@dataclass
 class Node:
     """A node: its name with unit address, properties as raw big-endian bytes, children, all in order."""
 
-    name: str
-    properties: dict[str, bytes] = field(default_factory=dict)
-    children: list[Node] = field(default_factory=list)
+    __slots__ = ("children", "name", "properties")
+
+    def __init__(
+        self, name: str, properties: dict[str, bytes] | None = None, children: list[Node] | None = None
+    ) -> None:
+        self.name = name
+        self.properties = {} if properties is None else properties
+        self.children = [] if children is None else children
+
+    def _all(self) -> tuple[str, dict[str, bytes], list[Node]]:
+        return self.name, self.properties, self.children
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == other._all() if isinstance(other, Node) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Node({self.name!r}, {self.properties!r}, {self.children!r})"
 
     def cells(self, name: str, *values: int) -> None:
         """Set a property of 32-bit cells."""
@@ -67,12 +82,11 @@ class Node:
             yield from child.walk()
 
 
-@dataclass
-class Tree:
+class Tree(NamedTuple):
     """A whole device tree: the root, the memory reservations as (address, size), the boot CPU's ``reg``."""
 
     root: Node
-    reservations: list[tuple[int, int]] = field(default_factory=list)
+    reservations: Sequence[tuple[int, int]] = ()
     boot_cpu: int = 0
 
 

@@ -6,12 +6,14 @@ Not a CFI flash: firmware that asks for one finds an array that does not answer,
 from __future__ import annotations
 
 from armvirt.board.device import State
+from armvirt.board.memmap import FLASH
 
 
 class Rom:
     """What is left of the ROM when its contents are a read-only memory slot: a place where stores vanish."""
 
     name = "rom"
+    size = FLASH.size
 
     def read(self, offset: int, size: int) -> int:
         """Only accesses that the memory slot refuses come here; it never refuses a load."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from armvirt.board.memmap import RAM_MAX, RAM_MIN
 from armvirt.errors import UserError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 _UNITS = {"B": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _SIZE = re.compile(r"(?P<number>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?) ?(?P<unit>[BKMGT]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
@@ -31,14 +34,20 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     if match is None:
         raise UserError(f"memory size {text[:_LONGEST]!r} is not a size; write for example 512M or 2G")
-    number = match["number"]
-    count = Fraction(int(number, 16)) if number[:2] in ("0x", "0X") else Fraction(number)
-    size = count * (1 << _UNITS[match["unit"].upper() or "M"])
+    size = _number(match["number"]) * (1 << _UNITS[match["unit"].upper() or "M"])
     _check(text.strip(), size, bare=not match["unit"])
     return int(size)
 
 
-def _check(text: str, size: Fraction, bare: bool) -> None:
+def _number(digits: str) -> int | Fraction:
+    if "." not in digits:
+        return int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
+    from fractions import Fraction  # with decimal behind it: not for the usual whole number
+
+    return Fraction(digits)
+
+
+def _check(text: str, size: int | Fraction, bare: bool) -> None:
     if not RAM_MIN <= size <= RAM_MAX:
         note = "; a number without unit counts MiB" if bare else ""
         raise UserError(f"memory size {text} is outside {human(RAM_MIN)}..{human(RAM_MAX)}{note}")

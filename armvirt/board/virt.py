@@ -7,8 +7,7 @@ exits that EL2 does not finish.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board import boot, dtb, memmap
 from armvirt.board.boot import Loaded
@@ -38,13 +37,15 @@ from armvirt.hyp.kvm import (
 )
 from armvirt.hyp.kvm import Exit as KvmExit
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SLOT_RAM, SLOT_ROM = 0, 1
 SEMIHOSTING_INPUT_NS = 10_000
 
 
-@dataclass(frozen=True)
-class BoardConfig:
-    """What the board is built from. ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: count from 0)."""
+class BoardConfig(NamedTuple):
+    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: count from 0)."""
 
     image: str | Path | None
     bios: str | Path | None = None
@@ -323,10 +324,10 @@ class VirtBoard:
 
     def load(self, state: dict[str, object]) -> None:
         self.vm.load(state["vm"])  # type: ignore[arg-type]
-        self.uart.load(state["uart"])
-        self.rtc.load(state["rtc"])
+        self.uart.load(state["uart"])  # type: ignore[arg-type]
+        self.rtc.load(state["rtc"])  # type: ignore[arg-type]
         self.console.load(state["console"])  # type: ignore[arg-type]
-        for semihosting, saved in zip(self._semihosting.values(), state["semihosting"]):  # type: ignore[call-overload]
+        for semihosting, saved in zip(self._semihosting.values(), state["semihosting"], strict=True):  # type: ignore
             semihosting.load(saved)
 
 

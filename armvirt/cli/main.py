@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    parser = build_parser(__version__)
+    parser = build_parser(__version__, words)
     arguments = parser.parse_args(words)
     if arguments.command is None:
         parser.print_help()

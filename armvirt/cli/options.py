@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from armvirt import units
@@ -129,8 +130,25 @@ COMMANDS = (
 )
 
 
+class _Formatter(argparse.HelpFormatter):
+    """argparse makes one for each option, and would load shutil to ask for the terminal's width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help shows the options)")
@@ -158,19 +176,28 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
 DEBUG = Option("--debug", "", None, "show the Python traceback of an internal error", False)
 
 
-def build_parser(version: str) -> Parser:
-    """The parser of the whole command line."""
-    parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.", allow_abbrev=False)
+def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
+    """The parser of the whole command line.
+
+    Given the ``words`` that it is for, it has the options of the commands among them only: making every option
+    takes longer than the whole run of a small guest.
+    """
+    parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.")
     parser.add_argument("--version", action="version", version=f"armvirt {version}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    subparsers = parser.add_subparsers(prog="armvirt", dest="command", metavar="COMMAND", parser_class=Parser)
     for command in COMMANDS:
-        sub = subparsers.add_parser(command.name, help=command.help, description=command.help, allow_abbrev=False)
-        if command.positional:
-            name, nargs, text = command.positional
-            sub.add_argument(name, nargs=nargs, metavar=name.upper() if nargs == "?" else "PATH", help=text)
-        for option in (*command.options, DEBUG):
-            _add(sub, option)
+        sub = subparsers.add_parser(command.name, help=command.help, description=command.help)
+        if words is None or command.name in words:
+            _fill(sub, command)
     return parser
+
+
+def _fill(parser: Parser, command: Command) -> None:
+    if command.positional:
+        name, nargs, text = command.positional
+        parser.add_argument(name, nargs=nargs, metavar=name.upper() if nargs == "?" else "PATH", help=text)
+    for option in (*command.options, DEBUG):
+        _add(parser, option)
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -14,10 +13,10 @@ from armvirt.cli import session
 from armvirt.cli.outputs import open_text, write_bytes
 from armvirt.cli.terminal import Reader, piped_input, raw_mode
 from armvirt.errors import UserError
-from armvirt.trace.jsonl import JsonLines
 
 if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
+    from armvirt.trace.jsonl import JsonLines
 
 LEFT = 130  # the person at the terminal ended the run
 
@@ -26,7 +25,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the guest; returns the exit status."""
     if arguments.pace and arguments.no_pace:
         raise UserError("--pace and --no-pace exclude each other; give one")
-    trace = JsonLines() if arguments.trace else None
+    trace = _tracer() if arguments.trace else None
     machine = session.build_machine(
         arguments,
         sinks=[trace] if trace else [],
@@ -44,6 +43,12 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.trace_hash:
         print(result.trace_hash)
     return _status(arguments, result)
+
+
+def _tracer() -> JsonLines:
+    from armvirt.trace.jsonl import JsonLines
+
+    return JsonLines()
 
 
 def _interactive(arguments: argparse.Namespace) -> bool:
@@ -81,6 +86,8 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | Non
 
 
 def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: ExitStack) -> Result | None:
+    import signal
+
     fd = sys.stdin.fileno()
     reader = Reader(fd, machine.console.feed, lambda: os.kill(os.getpid(), signal.SIGINT))
     print("armvirt: Ctrl-A x leaves, Ctrl-A h helps", file=sys.stderr)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from armvirt import script as scripts
 from armvirt.bundled import Guest, find
 from armvirt.cli.options import settings
 from armvirt.cli.outputs import check_writable
@@ -17,6 +16,7 @@ from armvirt.units import human_time
 if TYPE_CHECKING:
     from armvirt.events import Sink
     from armvirt.machine import Machine, Result
+    from armvirt.script import Script
 
 ENDINGS = {
     "pass": "the guest passed",
@@ -43,7 +43,7 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
         if path:
             check_writable(path)
     guest = guest_of(arguments)
-    script = scripts.load(arguments.script) if arguments.script else guest.script if guest else None
+    script = _script(arguments, guest)
     cpus = arguments.cpus or (guest.cpus if guest else 1)
     from armvirt.machine import Machine
 
@@ -56,6 +56,15 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
         **settings(arguments),
         **more,
     )
+
+
+def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None:
+    """The console script that the user gave, or the one of a bundled guest."""
+    if arguments.script:
+        from armvirt.script import load
+
+        return load(arguments.script)
+    return guest.script if guest else None
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:

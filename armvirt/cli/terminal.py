@@ -6,7 +6,6 @@ import os
 import select
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -59,6 +58,8 @@ class Reader:
         self._fd, self._feed, self._interrupt = fd, feed, interrupt
         self._escape = Escape()
         self._wake_read, self._wake_write = os.pipe()
+        import threading
+
         self._thread = threading.Thread(target=self._loop, name="armvirt-stdin", daemon=True)
 
     def start(self) -> None:

@@ -130,8 +130,11 @@ class PhysicalGic:
         """Every interrupt that is pending, active or an enabled PPI, as plain data for a table."""
         return [
             {
-                "cpu": cpu, "intid": intid, "pending": self.is_pending(cpu, intid),
-                "active": self.is_active(cpu, intid), "enabled": self.is_enabled(cpu, intid),
+                "cpu": cpu,
+                "intid": intid,
+                "pending": self.is_pending(cpu, intid),
+                "active": self.is_active(cpu, intid),
+                "enabled": self.is_enabled(cpu, intid),
             }
             for cpu, state in enumerate(self._cpus)
             for intid in range(NR_PRIVATE)

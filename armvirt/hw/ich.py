@@ -85,9 +85,7 @@ class VirtualCpuInterface:
         "vfiq", "virq", "vmcr",
     )  # fmt: skip
 
-    def __init__(
-        self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5
-    ) -> None:
+    def __init__(self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5) -> None:
         if not 1 <= list_registers <= arch.MAX_LIST_REGISTERS or not 5 <= prebits <= 7:
             raise ValueError("a virtual CPU interface has 1 to 16 list registers and 5 to 7 preemption bits")
         self.cpu, self.prebits = cpu, prebits
@@ -96,8 +94,12 @@ class VirtualCpuInterface:
         self._min_bpr0 = 7 - prebits
         self._priority_mask = 0xFF << self._level_shift & 0xFF
         self._lr_writable = (
-            _VINTID_MASK | LR_PINTID_MASK << LR_PINTID_SHIFT | self._priority_mask << LR_PRIORITY_SHIFT
-            | LR_GROUP1 | LR_HW | LR_STATE
+            _VINTID_MASK
+            | LR_PINTID_MASK << LR_PINTID_SHIFT
+            | self._priority_mask << LR_PRIORITY_SHIFT
+            | LR_GROUP1
+            | LR_HW
+            | LR_STATE
         )
         self.lr = [0] * list_registers
         self.on_change: Callable[[], None] | None = None
@@ -374,8 +376,11 @@ class VirtualCpuInterface:
         bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr0 + 1)
         pmr = value >> VMCR_VPMR_SHIFT & self._priority_mask
         self.vmcr = (
-            value & VMCR_FLAGS | VMCR_VFIQEN
-            | bpr0 << VMCR_VBPR0_SHIFT | bpr1 << VMCR_VBPR1_SHIFT | pmr << VMCR_VPMR_SHIFT
+            value & VMCR_FLAGS
+            | VMCR_VFIQEN
+            | bpr0 << VMCR_VBPR0_SHIFT
+            | bpr1 << VMCR_VBPR1_SHIFT
+            | pmr << VMCR_VPMR_SHIFT
         )
         # Group priority: group 0 drops BPR0 + 1 low bits, group 1 drops BPR1, which is biased by one (IHI 0069 4.8.5).
         self._mask0 = 0xFF << bpr0 + 1 & 0xFF
@@ -439,8 +444,12 @@ class VirtualCpuInterface:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1, "hcr": self.hcr, "vmcr": self.vmcr, "lr": list(self.lr),
-            "ap0r": list(self.ap0r), "ap1r": list(self.ap1r),
+            "version": 1,
+            "hcr": self.hcr,
+            "vmcr": self.vmcr,
+            "lr": list(self.lr),
+            "ap0r": list(self.ap0r),
+            "ap1r": list(self.ap1r),
         }
 
     def load(self, state: dict[str, object]) -> None:
@@ -517,8 +526,12 @@ def _group_rows(group: int) -> list[_IccRow]:
 def _apr_row(group: int, n: int, routed: int, traps: int) -> _IccRow:
     v = VirtualCpuInterface
     return _IccRow(
-        f"ICC_AP{group}R{n}_EL1", routed, traps,
-        lambda s: v._read_apr(s, group, n), lambda s, value: v._write_apr(s, group, n, value), number=n,
+        f"ICC_AP{group}R{n}_EL1",
+        routed,
+        traps,
+        lambda s: v._read_apr(s, group, n),
+        lambda s, value: v._write_apr(s, group, n, value),
+        number=n,
     )
 
 
@@ -528,10 +541,10 @@ _ICC: dict[int, _IccRow] = {ICC_REGISTERS[row.name]: row for row in ICC_BINDINGS
 
 def _ich_key(name: str) -> tuple[str, int]:
     """ICH_LR3_EL2 is ("lr", 3): the attribute that holds it and the index in it."""
-    stem = name[len("ICH_"):-len("_EL2")].lower()
+    stem = name[len("ICH_") : -len("_EL2")].lower()
     for family in ("ap0r", "ap1r", "lr"):
-        if stem.startswith(family) and stem[len(family):].isdigit():
-            return family, int(stem[len(family):])
+        if stem.startswith(family) and stem[len(family) :].isdigit():
+            return family, int(stem[len(family) :])
     return stem, 0
 
 

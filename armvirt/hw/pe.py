@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import sysreg_trap, undefined
 from armvirt.arch.timer import CNTHCTL_EL2, CNTVOFF_EL2
 from armvirt.events import EventBus, ExceptionEntry, Stamp
 from armvirt.hw.clock import Clock
-from armvirt.hw.context import HCR_EL2, MDCR_EL2, Context
+from armvirt.hw.context import HCR_EL2, Context
 from armvirt.hw.engine import Action, Leave
 from armvirt.hw.engine.state import EventRecord
 from armvirt.hw.exit import ExitKind, SyncExit
@@ -22,7 +23,6 @@ CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
 PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER = 25, 27, 30
 NEVER = (1 << 64) - 1
 HLT_SEMIHOSTING = 0xD45E0000
-EC_UNKNOWN_IL, EC_SYSREG_IL = 1 << 25, 0x18 << 26 | 1 << 25
 WHAT_NAMES = ("sync", "irq", "fiq")
 
 OnExit = Callable[[SyncExit], int]
@@ -222,7 +222,7 @@ class Pe:
         state, insn = engine.state, engine.state.insn
         if insn & 0xFFE0001F == 0xD4400000:
             if insn == HLT_SEMIHOSTING:
-                return self._on_exit(SyncExit(EC_UNKNOWN_IL, 0, 0, state.pc, 31, 0, insn))
+                return self._on_exit(SyncExit(undefined(), 0, 0, state.pc, 31, 0, insn))
             return self._undef()
         encoding, is_read = insn >> 5 & 0xFFFF, bool(insn & 1 << 21)
         hcr = self._el2.get(HCR_EL2, 0)
@@ -233,7 +233,8 @@ class Pe:
         if outcome.action is IccAction.UNDEF:
             return self._undef()
         if outcome.action is IccAction.TRAP:
-            return self._on_exit(SyncExit(sysreg_syndrome(encoding, state.rt, is_read), 0, 0, state.pc, state.rt, state.rt_value))
+            esr = sysreg_trap(encoding, is_read, state.rt)
+            return self._on_exit(SyncExit(esr, 0, 0, state.pc, state.rt, state.rt_value))
         if self.gic.deliverable(self.index):
             state.stop = 1
         if not is_read:
@@ -244,7 +245,7 @@ class Pe:
     def _undef(self) -> int:
         assert self.context is not None
         state = self.context.engine.state
-        state.enter_esr, state.enter_has_far = EC_UNKNOWN_IL, 0
+        state.enter_esr, state.enter_has_far = undefined(), 0
         return Action.ENTER
 
     def timer_access(self) -> None:
@@ -274,9 +275,3 @@ class Pe:
             return Stamp(self.clock.now, 0, -1, 0)
         engine = self.context.engine
         return Stamp(self.clock.now, engine.state.count, self.vcpu_id, engine.state.pc if self._running else engine.pc)
-
-
-def sysreg_syndrome(encoding: int, rt: int, is_read: bool) -> int:
-    """ESR_EL2 of a trapped MRS/MSR (EC 0x18; DDI 0487, ISS encoding for trapped MSR, MRS)."""
-    op0, op1, crn, crm, op2 = encoding >> 14 & 3, encoding >> 11 & 7, encoding >> 7 & 15, encoding >> 3 & 15, encoding & 7
-    return EC_SYSREG_IL | op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | int(is_read)

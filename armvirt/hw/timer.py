@@ -247,8 +247,12 @@ class GenericTimer:
         ns = self.clock.now
         return [
             {
-                "timer": t.name, "ctl": t.ctl, "cval": t.cval, "now": self.timer_count(t.name),
-                "line": t.line, "rises_ns": self._rise(t, ns),
+                "timer": t.name,
+                "ctl": t.ctl,
+                "cval": t.cval,
+                "now": self.timer_count(t.name),
+                "line": t.line,
+                "rises_ns": self._rise(t, ns),
             }
             for t in (self.vtimer, self.ptimer)
         ]
@@ -257,8 +261,13 @@ class GenericTimer:
         """Architectural state; the clock saves the time itself."""
         timers = {t.name: {"ctl": t.ctl, "cval": t.cval, "line": t.line} for t in (self.vtimer, self.ptimer)}
         return {
-            "version": 1, "frequency_hz": self.frequency_hz, "counter_start": self.counter.start,
-            "cntvoff": self.cntvoff, "cnthctl": self.cnthctl, "cntkctl": self.cntkctl, **timers,
+            "version": 1,
+            "frequency_hz": self.frequency_hz,
+            "counter_start": self.counter.start,
+            "cntvoff": self.cntvoff,
+            "cnthctl": self.cnthctl,
+            "cntkctl": self.cntkctl,
+            **timers,
         }
 
     def load(self, state: dict[str, object]) -> None:

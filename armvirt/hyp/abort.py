@@ -86,7 +86,7 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     if (exit.ipa & 0xFFF) + sum(e.size for e in access.elements) > 0x1000:
         return inject_data_abort(vcpu, exit, DFSC.ALIGNMENT)  # device memory, across a page: never aligned
     done = MmioExit(exit.ipa, 0, access.is_write)
-    loaded = []
+    loaded: list[tuple[Element, int]] = []
     for element in access.elements:
         for part in _parts(element):
             done = _transfer(vcpu, exit, access, part, loaded)

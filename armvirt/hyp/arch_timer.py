@@ -71,9 +71,7 @@ class TimerVgic(Protocol):
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None: ...
 
-    def map_phys_irq(
-        self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]
-    ) -> None: ...
+    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]) -> None: ...
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None: ...
 
@@ -159,7 +157,9 @@ class ArchTimerVmData:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1, "voffset": self.voffset, "poffset": self.poffset,
+            "version": 1,
+            "voffset": self.voffset,
+            "poffset": self.poffset,
             "ppi": {TIMER_NAMES[t]: intid for t, intid in self.ppi.items()},
             "counter_offset_set": self.counter_offset_set,
         }
@@ -561,11 +561,19 @@ class ArchTimer:
         for context in self.cpu.contexts:
             ctl, cval = self._ctl_cval(context)
             delta = self.compute_delta(context) if timer_can_fire(ctl) else None
-            result.append({
-                "timer": context.name, "ppi": self._ppi(context), "ctl": ctl, "cval": cval, "now": self.now(context),
-                "offset": context.offset.value, "loaded": context.loaded, "irq_level": context.irq_level,
-                "fires_in_ns": delta,
-            })
+            result.append(
+                {
+                    "timer": context.name,
+                    "ppi": self._ppi(context),
+                    "ctl": ctl,
+                    "cval": cval,
+                    "now": self.now(context),
+                    "offset": context.offset.value,
+                    "loaded": context.loaded,
+                    "irq_level": context.irq_level,
+                    "fires_in_ns": delta,
+                }
+            )
         return result
 
     def state(self) -> dict[str, object]:

@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass
 class MmioExit:
     """KVM_EXIT_MMIO. ``data`` is the value as the device sees it, ``size`` bytes; the VMM sets it for a read.
 
     ``abort`` set by the VMM gives the guest a synchronous external abort instead: nobody answers at this address.
     """
 
-    phys_addr: int
-    size: int
-    is_write: bool
-    data: int = 0
-    abort: bool = False
+    __slots__ = ("abort", "data", "is_write", "phys_addr", "size")
+
+    def __init__(self, phys_addr: int, size: int, is_write: bool, data: int = 0) -> None:
+        self.phys_addr, self.size, self.is_write, self.data = phys_addr, size, is_write, data
+        self.abort = False
 
 
-@dataclass
-class SystemEventExit:
+class SystemEventExit(NamedTuple):
     """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset; flags as in uapi."""
 
     kind: str
     flags: int = 0
 
 
-@dataclass
 class SemihostingExit:
     """HLT #0xF000 where the VM has semihosting: operation in x0, parameter block in x1; the VMM sets ``result``.
 
     ``retry_at`` set by the VMM (ns) makes the vCPU sleep until then and execute the HLT again: no input yet.
     """
 
-    operation: int
-    parameter: int
-    result: int = 0
-    retry_at: int | None = None
+    __slots__ = ("operation", "parameter", "result", "retry_at")
+
+    def __init__(self, operation: int, parameter: int) -> None:
+        self.operation, self.parameter, self.result = operation, parameter, 0
+        self.retry_at: int | None = None
 
 
-@dataclass
-class StuckExit:
+class StuckExit(NamedTuple):
     """The guest cannot go on: ``cause`` is one sentence; ``pc`` the instruction."""
 
     cause: str

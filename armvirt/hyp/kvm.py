@@ -29,10 +29,29 @@ from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
 
 __all__ = [
-    "MEM_READONLY", "Clock", "ConsoleEvent", "EventBus", "Exit", "ExitHandler", "HostMemory", "Kvm", "KvmError", "MmioExit", "SemihostingExit",
-    "Start", "Stop", "StuckExit", "SystemEventExit", "Vcpu", "VgicAddress", "VgicCtrl", "VgicDevice",
-    "VgicGroup", "Vm",
-]  # fmt: skip
+    "MEM_READONLY",
+    "Clock",
+    "ConsoleEvent",
+    "EventBus",
+    "Exit",
+    "ExitHandler",
+    "Host",
+    "HostMemory",
+    "Kvm",
+    "KvmError",
+    "MmioExit",
+    "SemihostingExit",
+    "Start",
+    "Stop",
+    "StuckExit",
+    "SystemEventExit",
+    "Vcpu",
+    "VgicAddress",
+    "VgicCtrl",
+    "VgicDevice",
+    "VgicGroup",
+    "Vm",
+]
 
 ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
 ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
@@ -70,7 +89,9 @@ class Vm(SmcccHost):
 
     # -- memory --
 
-    def set_user_memory_region(self, slot: int, guest_phys_addr: int, memory: HostMemory | None, flags: int = 0) -> None:
+    def set_user_memory_region(
+        self, slot: int, guest_phys_addr: int, memory: HostMemory | None, flags: int = 0
+    ) -> None:
         """KVM_SET_USER_MEMORY_REGION; None deletes the slot. Errors as `Mmu.set_slot`."""
         region = None if memory is None else MemorySlot(slot, flags, guest_phys_addr, memory)
         self.mmu.set_slot(region, slot)

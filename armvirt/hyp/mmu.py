@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes as C
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from armvirt.arch import stage2 as s2
 from armvirt.errors import KvmError, UserError
@@ -53,8 +53,7 @@ class HostMemory:
                 yield at, page
 
 
-@dataclass(frozen=True)
-class MemorySlot:
+class MemorySlot(NamedTuple):
     """A KVM memory slot: [ipa, ipa + size) is backed by ``memory``."""
 
     slot: int
@@ -106,7 +105,8 @@ class Stage2:
         if at is None:
             table = 0
             for level in range(self.shape.start_level, 3):
-                word = table // 8 + (s2.index(ipa, level) if level == self.shape.start_level else s2.index(ipa, level) & 511)
+                index = s2.index(ipa, level)  # concatenated tables: the first index is not cut to 9 bits
+                word = table // 8 + (index if level == self.shape.start_level else index & 511)
                 if not self._words[word]:
                     self._words[word] = TABLE_BASE + self._table() | s2.VALID | s2.TABLE
                 table = (self._words[word] & s2.ADDRESS_MASK) - TABLE_BASE

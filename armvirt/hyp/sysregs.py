@@ -54,9 +54,9 @@ def _deactivate(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 TABLE: dict[int, Handler] = {
-    **{e: _timer for e in (t.CNTPCT_EL0, t.CNTP_CTL_EL0, t.CNTP_CVAL_EL0, t.CNTP_TVAL_EL0)},
+    **dict.fromkeys((t.CNTPCT_EL0, t.CNTP_CTL_EL0, t.CNTP_CVAL_EL0, t.CNTP_TVAL_EL0), _timer),
     ICC_DIR_EL1: _deactivate,
-    **{e: _sgi for e in (ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1)},
+    **dict.fromkeys((ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1), _sgi),
 }
 
 

@@ -6,8 +6,6 @@ choose. They are good numbers for a guest under test and no secret: nobody shoul
 
 from __future__ import annotations
 
-import hashlib
-
 from armvirt.arch.psci import TRNG_1_0, SmcccFunction, TrngResult
 
 #: The UUID by which KVM's TRNG names itself: 0d21e000-4384-11eb-8070-5244554e5a4c as four little-endian words.
@@ -15,13 +13,15 @@ UUID_WORDS = (0x00E0_210D, 0xEB11_8443, 0x4452_7080, 0x4C5A_4E55)
 
 WORDS_PER_CALL = 3  # x1 to x3
 
-_IMPLEMENTED = frozenset({
-    SmcccFunction.TRNG_VERSION,
-    SmcccFunction.TRNG_FEATURES,
-    SmcccFunction.TRNG_GET_UUID,
-    SmcccFunction.TRNG_RND32,
-    SmcccFunction.TRNG_RND64,
-})
+_IMPLEMENTED = frozenset(
+    {
+        SmcccFunction.TRNG_VERSION,
+        SmcccFunction.TRNG_FEATURES,
+        SmcccFunction.TRNG_GET_UUID,
+        SmcccFunction.TRNG_RND32,
+        SmcccFunction.TRNG_RND64,
+    }
+)
 
 Words = tuple[int, int, int, int]
 
@@ -57,6 +57,8 @@ class Trng:
 
     def _draw(self) -> int:
         """The next 256 bits of the stream."""
+        import hashlib  # slow to load, and few guests ask for it
+
         block = hashlib.sha256(b"armvirt trng %d %d" % (self.seed, self.counter)).digest()
         self.counter += 1
         return int.from_bytes(block, "little")

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from armvirt.arch import stage2
 from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import DFSC
 from armvirt.errors import KvmError
 from armvirt.events import Mmio, Schedule
+from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
-from armvirt.hw.pe import HCR_EL2, MDCR_EL2, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
+from armvirt.hw.pe import PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
 from armvirt.hyp import exits, idregs, reset
 from armvirt.hyp.abort import inject_data_abort
-from armvirt.arch import stage2
-from armvirt.arch.esr import DFSC
 from armvirt.hyp.arch_timer import ArchTimer
 from armvirt.hyp.exitinfo import Exit, MmioExit, StuckExit
 from armvirt.hyp.reset import Start
@@ -57,7 +58,14 @@ class Vcpu:
         self.pe: Pe | None = None
         self.exit_handler: ExitHandler | None = None
         self.timer = ArchTimer(
-            vm.timer_data, vcpu_id, vm.host.clock, vm, self._set_phys_active, self.wake, vm.host.bus, f"vm{vm.id}-vcpu{vcpu_id}"
+            vm.timer_data,
+            vcpu_id,
+            vm.host.clock,
+            vm,
+            self._set_phys_active,
+            self.wake,
+            vm.host.bus,
+            f"vm{vm.id}-vcpu{vcpu_id}",
         )
         vm.host.clock.register(self._owner, lambda kind: self.wake())
         self.sleep_at: int | None = None

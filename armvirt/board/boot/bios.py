@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from armvirt.board.boot.model import Loaded, Segment
 from armvirt.board.boot.source import ImageFile
 from armvirt.board.memmap import RAM_BASE, ROM
 from armvirt.board.sizes import human
 from armvirt.errors import ImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def load_bios(path: str | Path) -> Loaded:

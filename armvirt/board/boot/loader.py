@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from armvirt.board.boot import elf, flat, image
 from armvirt.board.boot.model import Loaded, Ram
 from armvirt.board.boot.source import ImageFile
 from armvirt.board.sizes import human
 from armvirt.errors import ImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Files that are no guest image but are easily taken for one: offset, magic, what it is, what to do.
 _MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -35,8 +34,7 @@ class Ram(NamedTuple):
         return f"RAM {self.base:#x}..{self.end:#x}"
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """``data`` at guest physical ``address``; the rest of ``size`` bytes is zero."""
 
     address: int
@@ -49,8 +47,7 @@ class Segment:
         return self.address + self.size
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A guest, ready to be put into memory.
 
     ``kind`` is elf, image, flat or bios. ``end`` is the first address after everything that the guest claims,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from types import TracebackType
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from armvirt.errors import ImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
 
 
 @final

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from armvirt.errors import UserError
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration, calibrate
 from armvirt.hw.engine.state import Action, Leave, What
+
+if TYPE_CHECKING:
+    from armvirt.hw.engine.native import NativeLibrary
 
 __all__ = ["Action", "Engine", "EngineFactory", "Leave", "What", "describe"]
 
@@ -39,7 +44,7 @@ class EngineFactory:
         return PortableEngine(self.lib, self.calibration, self.model)
 
 
-def _native(*, required: bool):  # type: ignore[no-untyped-def]
+def _native(*, required: bool) -> NativeLibrary | None:
     from armvirt.hw.engine.native import LIBRARY, NativeLibrary
 
     if not required and not LIBRARY.exists():
@@ -56,5 +61,3 @@ def describe() -> dict[str, str]:
         "library": str(factory.lib.path),
         "calibration": f"syndrome at {factory.calibration.syndrome}, monitor at {factory.calibration.exclusive}",
     }
-
-

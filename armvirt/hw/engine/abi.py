@@ -79,8 +79,9 @@ class Library:
             "uc_reg_read": (i, [p, i, p]), "uc_reg_write": (i, [p, i, p]),
             "uc_reg_write_batch": (i, [p, p, p, i]), "uc_reg_read_batch": (i, [p, p, p, i]),
             "uc_context_save": (i, [p, p]), "uc_context_restore": (i, [p, p]),
-            "uc_context_alloc": (i, [p, C.POINTER(p)]), "uc_context_size": (C.c_size_t, [p]), "uc_context_free": (i, [p]),
-            "uc_mem_map_ptr": (i, [p, u64, u64, u32, p]), "uc_mem_map": (i, [p, u64, u64, u32]), "uc_mem_unmap": (i, [p, u64, u64]),
+            "uc_context_alloc": (i, [p, C.POINTER(p)]), "uc_context_size": (C.c_size_t, [p]),
+            "uc_context_free": (i, [p]), "uc_mem_map_ptr": (i, [p, u64, u64, u32, p]),
+            "uc_mem_map": (i, [p, u64, u64, u32]), "uc_mem_unmap": (i, [p, u64, u64]),
             "uc_mem_read": (i, [p, u64, p, u64]), "uc_mem_write": (i, [p, u64, p, u64]),
             "uc_vmem_translate": (i, [p, u64, u32, p]), "uc_strerror": (C.c_char_p, [i]),
         }  # fmt: skip
@@ -94,7 +95,8 @@ class Library:
         packed = self.uc_version(None, None)
         self.version = (packed >> 24 & 255, packed >> 16 & 255, packed >> 8 & 255)
         if self.version[:2] != SUPPORTED_VERSION:
-            raise EngineError(f"unicorn {'.'.join(map(str, self.version))} is not the calibrated one; run: pip install unicorn==2.1.4")
+            found = ".".join(map(str, self.version))
+            raise EngineError(f"unicorn {found} is not the calibrated one; run: pip install unicorn==2.1.4")
 
     def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions set in __init__
         raise AttributeError(name)

@@ -99,10 +99,21 @@ class Engine(ABC):
         handle = C.c_void_p()
         extra = () if instruction is None else (C.c_int(instruction),)
         code = self.lib.uc_hook_add(
-            self.uc, C.byref(handle), C.c_int(kind), function, C.byref(self.state), C.c_uint64(begin), C.c_uint64(end), *extra
+            self.uc,
+            C.byref(handle),
+            C.c_int(kind),
+            function,
+            C.byref(self.state),
+            C.c_uint64(begin),
+            C.c_uint64(end),
+            *extra,
         )
         self.lib.check(code, "hook")
         self._keep.append(function)
+
+    @abstractmethod
+    def watch_wfe(self) -> None:
+        """Stop after each WFE from now on, with state.wfe set."""
 
     @abstractmethod
     def _add_hooks(self) -> None:
@@ -340,7 +351,7 @@ class Engine(ABC):
             self.write_system(row.encoding, system[row.name])
         for n, value in enumerate(get("x")):  # type: ignore[arg-type,var-annotated]
             self.set_x(n, value)
-        for n, value in enumerate(get("q")):  # type: ignore[arg-type,var-annotated]
+        for n, value in enumerate(get("q")):  # type: ignore[arg-type]
             self.set_q(n, value)
         self.pstate = int(get("pstate"))  # type: ignore[call-overload]
         for name, register in (("sp_el0", abi.R_SP_EL0), ("sp_el1", abi.R_SP_EL1), ("sp", abi.R_SP),

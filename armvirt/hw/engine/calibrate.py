@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes as C
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from armvirt.arch.encoding import sysreg
 from armvirt.errors import EngineError
@@ -30,8 +30,7 @@ _PROGRAM = (
 )
 
 
-@dataclass(frozen=True)
-class Calibration:
+class Calibration(NamedTuple):
     """Byte offsets in the saved context.
 
     ``syndrome``: record {u32 syndrome; u32 fsr; u64 vaddress; u32 target_el}; ``exclusive``: {u64 address;
@@ -59,7 +58,9 @@ class _Scratch:
         self._hook = C.CFUNCTYPE(None, C.c_void_p, C.c_uint32, C.c_void_p)(self._on_intr)
         handle = C.c_void_p()
         hook_add: Callable[..., int] = lib.uc_hook_add
-        lib.check(hook_add(self.uc, C.byref(handle), abi.HOOK_INTR, self._hook, None, C.c_uint64(1), C.c_uint64(0)), "hook")
+        lib.check(
+            hook_add(self.uc, C.byref(handle), abi.HOOK_INTR, self._hook, None, C.c_uint64(1), C.c_uint64(0)), "hook"
+        )
 
     def _on_intr(self, _uc: int, _number: int, _user: int) -> None:
         self.contexts.append(self.saved())
@@ -73,7 +74,9 @@ class _Scratch:
         self.lib.check(self.lib.uc_mem_write(self.uc, address, data, len(data)), "write")
 
     def system(self, encoding: int, value: int) -> None:
-        self.lib.check(self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(abi.CpReg.of(encoding, value))), "system register")
+        self.lib.check(
+            self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(abi.CpReg.of(encoding, value))), "system register"
+        )
 
     def x(self, n: int, value: int) -> None:
         self.lib.uc_reg_write(self.uc, abi.x_register(n), C.byref(C.c_uint64(value)))
@@ -106,7 +109,13 @@ def _set_up(scratch: _Scratch) -> None:
 
 
 def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
-    return {at for at in range(0, len(blob) - len(pattern), step) if blob.startswith(pattern, at)}
+    """The offsets that are multiples of ``step`` at which ``pattern`` lies in ``blob``."""
+    places, at = set(), blob.find(pattern)
+    while at >= 0:
+        if at % step == 0:
+            places.add(at)
+        at = blob.find(pattern, at + 1)
+    return places
 
 
 def calibrate(lib: abi.Library, model: int) -> Calibration:
@@ -135,4 +144,4 @@ def calibrate(lib: abi.Library, model: int) -> Calibration:
 
 def _is_fault_record(blob: bytes, at: int) -> bool:
     syndrome, _fsr, address, target = struct.unpack_from("<IIQI", blob, at)
-    return syndrome >> 26 == 0x24 and address == _FAULT and target == 2
+    return bool(syndrome >> 26 == 0x24 and address == _FAULT and target == 2)

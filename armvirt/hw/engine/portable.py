@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from armvirt.arch.encoding import sysreg
 from armvirt.hw.engine import abi
-from armvirt.hw.engine.base import HCR_EL2, MDCR_EL2, Engine
-from armvirt.hw.engine.calibrate import Calibration
+from armvirt.hw.engine.base import MDCR_EL2, Engine
+from armvirt.hw.engine.calibrate import HCR_EL2, Calibration
 from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, What
 
 HPFAR_EL2, MDSCR_EL1, SPSR_EL1 = sysreg(3, 4, 6, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(3, 0, 4, 0, 0)
@@ -67,7 +67,11 @@ class PortableEngine(Engine):
     def _add_hooks(self) -> None:
         self.hook(abi.HOOK_BLOCK, _BLOCK(self._guarded(self._on_block)))
         self.hook(abi.HOOK_INTR, _INTR(self._guarded(self._on_intr)))
-        for function, instruction in ((self._on_mrs, abi.INSN_MRS), (self._on_msr, abi.INSN_MSR), (self._on_sys, abi.INSN_SYS)):
+        for function, instruction in (
+            (self._on_mrs, abi.INSN_MRS),
+            (self._on_msr, abi.INSN_MSR),
+            (self._on_sys, abi.INSN_SYS),
+        ):
             self.hook(abi.HOOK_INSN, _INSN(self._guarded(function, 0)), instruction=instruction)
         self._add_dormant_hooks()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes as C
 from enum import IntEnum
-from typing import Final
+from typing import Any, ClassVar, Final
 
 EVENTS = 256
 STATS = (
@@ -17,7 +17,7 @@ STATS = (
 
 
 class Action:
-    """What the engine does after a callback: bits, acted on in this order. Plain integers, for they are in the hot path."""
+    """What the engine does after a callback: bits, acted on in this order. Plain integers: this is a hot path."""
 
     RETRY: Final = 0
     WRITE_RT: Final = 2  # state.rt_value into X<state.rt>
@@ -56,7 +56,7 @@ _POINTERS = ("uc", "context", "emu_start", "emu_stop", "reg_read", "reg_write", 
 class EngineState(C.Structure):
     """See the module; fields are documented in native.c where they are used."""
 
-    _fields_ = (
+    _fields_: ClassVar[Any] = (
         [(n, C.c_uint64) for n in ("count", "deadline", "poll_at", "block_pc")]
         + [(n, C.c_uint32) for n in ("open", "tail", "lines_in_engine", "stop", "maybe_wfe", "illegal_watch",
                                      "wfe_watch", "spin")]

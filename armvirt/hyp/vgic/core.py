@@ -368,8 +368,12 @@ class Vgic:
     def state(self) -> dict[str, object]:
         """Everything the guest can tell, with what is in list registers as INTIDs (their values belong to the PE)."""
         return {
-            "version": 1, "enabled": self.enabled, "revision": self.revision, "nr_irqs": self.nr_irqs,
-            "cpus": [cpu.state() for cpu in self.cpus()], "spis": [irq.state() for irq in self._spis],
+            "version": 1,
+            "enabled": self.enabled,
+            "revision": self.revision,
+            "nr_irqs": self.nr_irqs,
+            "cpus": [cpu.state() for cpu in self.cpus()],
+            "spis": [irq.state() for irq in self._spis],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -81,11 +81,16 @@ class VgicCpu:
         """Lists are saved as INTIDs, in order."""
         vif = self.vif
         return {
-            "vcpu_id": self.vcpu_id, "vmcr": self.vmcr,
-            "ap0r": _padded(vif.ap0r if vif else self.ap0r), "ap1r": _padded(vif.ap1r if vif else self.ap1r),
+            "vcpu_id": self.vcpu_id,
+            "vmcr": self.vmcr,
+            "ap0r": _padded(vif.ap0r if vif else self.ap0r),
+            "ap1r": _padded(vif.ap1r if vif else self.ap1r),
             "private": [irq.state() for irq in self.private],
-            "ap_list": [irq.intid for irq in self.ap_list], "resident": [irq.intid for irq in self.resident],
-            "outside": [irq.intid for irq in self.outside], "dirty": self.dirty, "used": self.used,
+            "ap_list": [irq.intid for irq in self.ap_list],
+            "resident": [irq.intid for irq in self.resident],
+            "outside": [irq.intid for irq in self.outside],
+            "dirty": self.dirty,
+            "used": self.used,
         }
 
 

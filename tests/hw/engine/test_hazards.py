@@ -640,7 +640,6 @@ def test_hazard_09_gic_registers_are_undefined_exits_only(bench: MakeBench) -> N
     guest.engine.state.virq = 1
     guest.run()
     lines = guest.silicon.of("undefined")
-    assert [line[3] for line in lines] == [RAM + 4 * (4 + 3 * i + i % 2 * 0) - 4 * (i % 2) for i in range(8)] or True
     assert len(lines) == 8 and guest.x(2) == DATA + 8 * 12
     writes = [line[2] for line in lines if not line[0] & 1 << 21]  # type: ignore[operator]
     words = [guest.read64(DATA + 8 * i) for i in range(12)]
@@ -743,7 +742,7 @@ def test_hazard_10_an_interrupt_in_the_tail(bench: MakeBench, line: str, mode: i
     for deadline in (1000, *range(at, at + 5)):
         guest = bench(program, pstate=mode)
         guest.set_system("VBAR_EL1", program["vectors"])
-        guest.set_system("SCTLR_EL1", guest.system("SCTLR_EL1") & ~(1 << 16))
+        guest.set_system("SCTLR_EL1", guest.system("SCTLR_EL1") | 1 << 16)  # WFI of EL0 goes to EL2
         exits = guest.silicon.el2_exit
 
         def raise_line(guest: Bench = guest, exits: Callable[[], int] = exits) -> int:
@@ -756,11 +755,10 @@ def test_hazard_10_an_interrupt_in_the_tail(bench: MakeBench, line: str, mode: i
         if deadline < 1000:
             assert guest.count - deadline in (0, 1)
             assert guest.system("MDSCR_EL1") == 0
-        guest.run(1000)
+            guest.run(1000)
         results.append(guest.result())
         first = guest.silicon.of("entry")[0]
-        if mode == EL1H:
-            assert first[:2] == (What.IRQ if line == "virq" else What.FIQ, RAM + 4 * at + 4) and first[4] == at + 1
+        assert first[:2] == (What.IRQ if line == "virq" else What.FIQ, RAM + 4 * at + 4) and first[4] == at + 1
     same(results)
 
 

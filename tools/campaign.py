@@ -1,0 +1,250 @@
+"""Long campaigns: does stopping change a guest, and is one run like the next?
+
+    python tools/campaign.py                           every bundled guest: 10 runs, 1,000 stops in each way
+    python tools/campaign.py --guests psci,wfi         these only
+    python tools/campaign.py --linux                   Linux too, with one and with two CPUs (make guests)
+    python tools/campaign.py --portable-linux          Linux on the portable engine against the native one (slow)
+
+A stop is at a random instruction or a random time (``--seed``). The ways are: ``plain`` (stop and go on), ``load`` (save,
+and load into the same machine), ``fresh`` (save, and load into a new machine; memory is copied) and ``engines`` (as fresh,
+native and portable in turn). Trace hash, verdict, time and instructions must be those of the run that nothing
+interrupted. One line a result; exit status 1 if one differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from armvirt.bundled import Guest, guests
+from armvirt.events import Event, Stamp
+from armvirt.machine import Machine, Result
+from armvirt.script import Script
+from armvirt.trace.hash import HashSink
+
+FETCHED = ROOT / ".cache" / "guests"
+BENCHMARKS = "bench-"
+MEMORY = "32M"
+LIMIT_NS, LIMIT_OF_RUNAWAY_NS = 2_000_000_000, 1_000_000
+LINUX_LIMIT_NS = 20_000_000_000
+WAYS = ("plain", "load", "fresh")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is run: an image, arguments of `Machine`, and the guest time after which it is cut off."""
+
+    name: str
+    image: Path
+    limit_ns: int = LIMIT_NS
+    script: Script | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def machine(self, engine: str, recorder: Recorder) -> Machine:
+        recorder.deaf = True  # a machine that takes over another's state has not been switched on
+        machine = Machine(
+            self.image, engine=engine, script=self.script, trace_hash=False, sinks=[recorder], **self.options
+        )
+        recorder.deaf = False
+        return machine
+
+
+class Outcome(NamedTuple):
+    """What must not depend on stops, on the engine or on the day."""
+
+    verdict: str
+    ns: int
+    insns: int
+    trace_hash: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict} {self.ns} ns {self.insns} instructions {self.trace_hash[:16]}"
+
+
+class Recorder:
+    """A trace hash that follows a guest from machine to machine."""
+
+    def __init__(self) -> None:
+        self.hash, self.deaf = HashSink(), False
+
+    def __call__(self, stamp: Stamp, event: Event) -> None:
+        if not self.deaf:
+            self.hash(stamp, event)
+
+    def outcome(self, machine: Machine, result: Result) -> Outcome:
+        return Outcome(result.verdict, result.ns, result.insns, self.hash.finish(machine.board.final_state()))
+
+
+def bundled(guest: Guest) -> Subject:
+    """A bundled guest; one that would run for ever is cut off early."""
+    limit = LIMIT_OF_RUNAWAY_NS if guest.expect == "limit" else LIMIT_NS
+    return Subject(guest.name, guest.path, limit, guest.script, {"cpus": guest.cpus, "memory": MEMORY})
+
+
+def linux(cpus: int) -> Subject:
+    """The fetched Linux, which tests itself and powers off."""
+    options = {"initrd": FETCHED / "initramfs.cpio", "append": "console=ttyAMA0 autorun", "cpus": cpus}
+    return Subject(f"linux-{cpus}", FETCHED / "Image", LINUX_LIMIT_NS, None, options)
+
+
+# -- runs --
+
+
+def whole(subject: Subject, engine: str = "auto") -> Outcome:
+    """A run that nothing interrupts."""
+    recorder = Recorder()
+    machine = subject.machine(engine, recorder)
+    outcome = recorder.outcome(machine, machine.run(max_time_ns=subject.limit_ns))
+    close(machine)
+    return outcome
+
+
+def stopped(subject: Subject, stops: Stops, way: str, engines: Sequence[str] = ("auto",)) -> Outcome:
+    """A run that is stopped again and again; ``engines`` take turns where the way is ``fresh``."""
+    recorder, kinds = Recorder(), cycle(engines)
+    machine = subject.machine(next(kinds), recorder)
+    while (target := stops.next()) is not None:
+        if machine.run_until(**target) is not None:
+            break
+        stops.reached(machine.insns, machine.ns)
+        if way == "load":
+            machine.load(saved(machine))
+        elif way == "fresh":
+            machine = moved(subject, machine, next(kinds), recorder)
+    outcome = recorder.outcome(machine, machine.run(max_time_ns=subject.limit_ns))
+    close(machine)
+    return outcome
+
+
+class Stops:
+    """``count`` random places in a run, half of them instructions, half of them times: a guest may be idle a lot."""
+
+    def __init__(self, count: int, reference: Outcome, seed: int) -> None:
+        source = random.Random(seed)
+        self._insns = sorted(source.randrange(reference.insns) for _ in range(count - count // 2))
+        self._ns = sorted(source.randrange(reference.ns) for _ in range(count // 2))
+
+    def next(self) -> dict[str, int] | None:
+        """Arguments of `Machine.run_until`; None after the last."""
+        targets = {name: values[0] for name, values in (("insns", self._insns), ("ns", self._ns)) if values}
+        return targets or None
+
+    def reached(self, insns: int, ns: int) -> None:
+        """Drop what lies behind."""
+        self._insns = [value for value in self._insns if value > insns]
+        self._ns = [value for value in self._ns if value > ns]
+
+
+def saved(machine: Machine) -> dict[str, object]:
+    """The state as a file would hold it."""
+    state: dict[str, object] = json.loads(json.dumps(machine.state()))
+    return state
+
+
+def moved(subject: Subject, machine: Machine, engine: str, recorder: Recorder) -> Machine:
+    """The guest in a new machine; the old one is closed."""
+    fresh = subject.machine(engine, recorder)
+    fresh.board.ram.discard()
+    for ipa, page in machine.board.vm.populated_pages():
+        fresh.board.vm.write_memory(ipa, page)
+    fresh.load(saved(machine))
+    close(machine)
+    return fresh
+
+
+def close(machine: Machine) -> None:
+    """Give the engines' memory back at once."""
+    for vcpu in machine.board.vcpus:
+        vcpu.context.engine.close()
+
+
+# -- the campaign --
+
+
+class Report:
+    """Prints one line a result; remembers whether one differed."""
+
+    def __init__(self) -> None:
+        self.differs = False
+
+    def line(self, name: str, what: str, got: Outcome, expected: Outcome, started: float) -> None:
+        same = got == expected
+        self.differs |= not same
+        text = "same" if same else f"DIFFERS: {got}, expected {expected}"
+        print(f"{name:14} {what:22} {text}  ({time.monotonic() - started:.1f} s)", flush=True)
+
+
+def examine(subject: Subject, options: argparse.Namespace, report: Report) -> None:
+    """All runs of one guest."""
+    reference = whole(subject)
+    print(f"{subject.name:14} {reference}", flush=True)
+    for number in range(1, options.runs):
+        report.line(subject.name, f"run {number + 1}", whole(subject), reference, time.monotonic())
+    for what, way, engines in ways(options):
+        started = time.monotonic()
+        got = stopped(subject, Stops(options.stops, reference, options.seed), way, engines)
+        report.line(subject.name, f"{options.stops} stops, {what}", got, reference, started)
+
+
+def ways(options: argparse.Namespace) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(name, way, engines) of the stopped runs that were asked for."""
+    for name in options.ways:
+        yield (name, "fresh", ("native", "portable")) if name == "engines" else (name, name, ("auto",))
+
+
+def portable_linux(cpus: int, report: Report) -> None:
+    """Linux on the portable engine."""
+    reference, started = whole(linux(cpus)), time.monotonic()
+    report.line(f"linux-{cpus}", "portable engine", whole(linux(cpus), "portable"), reference, started)
+
+
+def subjects(options: argparse.Namespace) -> Iterable[Subject]:
+    known = {name: guest for name, guest in guests().items() if not name.startswith(BENCHMARKS)}
+    for name in known if options.guests is None else options.guests:
+        if name not in known:
+            raise SystemExit(f"{name}: no such bundled guest; there are {', '.join(known)}")
+        yield bundled(known[name])
+    if options.linux:
+        yield from (linux(1), linux(2))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
+    parser.add_argument("--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)")
+    parser.add_argument("--stops", type=int, default=1000, help="stops in a run (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=10, help="runs whose hashes are compared (default: %(default)s)")
+    parser.add_argument("--ways", type=names, default=list(WAYS), help="of plain,load,fresh,engines (default: the first three)")
+    parser.add_argument("--seed", type=int, default=1, help="of the random stops (default: %(default)s)")
+    parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
+    parser.add_argument("--portable-linux", action="store_true", help="Linux on the portable engine against native")
+    options = parser.parse_args(arguments)
+    if options.guests == ["-"]:
+        options.guests = ()
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options, report = parse(arguments), Report()
+    for subject in subjects(options):
+        examine(subject, options, report)
+    if options.portable_linux:
+        for cpus in (1, 2):
+            portable_linux(cpus, report)
+    print("a result differs" if report.differs else "every result is the same")
+    return int(report.differs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
