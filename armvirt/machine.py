@@ -246,7 +246,8 @@ class Machine:
         return None
 
     def _idle_cause(self) -> str:
-        return "every CPU waits for an interrupt (WFI) and nothing will send one"
+        causes = "; ".join(self.board.vm.why_idle())
+        return "waits for an interrupt (WFI) that nothing will send" + (f" ({causes})" if causes else "")
 
     # -- state --
 

@@ -81,8 +81,9 @@ def collect(paths: Iterable[str]) -> list[Case]:
     """The cases of all ``paths``, in order. UserError if one is no suite, or names a file that does not exist."""
     cases = [case for path in paths for case in _collect_one(path)]
     for case in cases:
-        for path in filter(None, (case.image and find(case.image).path, case.script)):
-            if not Path(path).exists():
+        named = [find(case.image).path] if case.image is not None else []
+        for path in [*named, *([Path(case.script)] if case.script else [])]:
+            if not path.exists():
                 raise UserError(f"{case.name}: {path}: there is no such file; check the path")
     return cases
 

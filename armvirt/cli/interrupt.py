@@ -1,14 +1,13 @@
 """Ctrl-C while a guest runs.
 
 Python runs a signal handler at the first instruction of the callback through which the engine's C code comes back, and
-an exception raised there, before the callback's own ``try``, would be printed and lost. So inside a callback
-the handler only asks for the exception at the next poll, where the engine keeps it and raises it after its stop.
+an exception raised there, before the callback's own ``try``, would be printed and lost. So inside the engine the
+handler only asks for the exception at the next poll, where the engine keeps it and raises it after its stop.
 """
 
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,36 +16,42 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from armvirt.machine import Machine
 
+ENGINE = "armvirt.hw.engine."
+RETRY_S = 0.05
+
 
 @contextmanager
 def interruptible(machine: Machine) -> Iterator[None]:
     """Within this, SIGINT makes ``machine.run`` raise KeyboardInterrupt, wherever the guest is."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only it gets the signal
-        return
 
     def handler(_number: int, frame: FrameType | None) -> None:
-        if not _in_callback(frame):
+        if not _in_engine(frame):
             raise KeyboardInterrupt
         machine.host.on_poll(_interrupt)
+        # The engine may be left without another poll, to wait for an event: try again then.
+        signal.setitimer(signal.ITIMER_REAL, RETRY_S)
 
-    before = signal.signal(signal.SIGINT, handler)
+    try:
+        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGALRM)}
+    except ValueError:  # not the main thread, which alone gets the signal
+        yield
+        return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _interrupt() -> bool:
     raise KeyboardInterrupt
 
 
-def _in_callback(frame: FrameType | None) -> bool:
-    """Whether the engine's C code is below ``frame`` on the stack."""
-    from armvirt.hw.engine import Engine
-
+def _in_engine(frame: FrameType | None) -> bool:
+    """Whether ``frame`` is, or was called from, a function of the engine."""
     while frame is not None:
-        if frame.f_code is Engine.dispatch.__code__:
+        if frame.f_globals.get("__name__", "").startswith(ENGINE):
             return True
         frame = frame.f_back
     return False

@@ -67,8 +67,13 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
 
 
 def _write_console(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | None) -> Result | None:
@@ -81,7 +86,7 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | Non
         if not _interactive(arguments):
             if not arguments.script and (data := piped_input()):
                 machine.console.feed(data)
-            return machine.run(**session.limits(arguments))
+            return session.run(machine, arguments)
         return _run_interactive(machine, arguments, stack)
 
 
@@ -96,7 +101,7 @@ def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: Exi
     reader.start()
     stack.callback(reader.stop)
     try:
-        return machine.run(**session.limits(arguments))
+        return session.run(machine, arguments)
     except KeyboardInterrupt:
         if reader.leaving:
             return None

@@ -73,6 +73,14 @@ def limits(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time, "timeout_s": timeout}
 
 
+def run(machine: Machine, arguments: argparse.Namespace) -> Result:
+    """Run to the end or to a limit of the arguments; Ctrl-C raises KeyboardInterrupt."""
+    from armvirt.cli.interrupt import interruptible
+
+    with interruptible(machine):
+        return machine.run(**limits(arguments))
+
+
 def ending(result: Result) -> str:
     """How a run ended, in one line."""
     words = ENDINGS.get(result.verdict, result.verdict)

@@ -93,7 +93,7 @@ def execute(arguments: argparse.Namespace) -> int:
             machine.console.feed(data)
         writer.start()
         try:
-            result = machine.run(**session.limits(arguments))
+            result = session.run(machine, arguments)
         finally:
             # Also after Ctrl-C: what was seen so far is what the person asked for.
             timeline.flush()

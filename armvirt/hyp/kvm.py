@@ -204,6 +204,12 @@ class Vm(SmcccHost):
         if pe is not None:
             pe.gic.set_active(pe.index, intid, active)
 
+    def why_idle(self) -> list[str]:
+        """What the vCPUs wait for in vain, in sentences (see `armvirt.hyp.idle`)."""
+        from armvirt.hyp import idle
+
+        return idle.causes(self)
+
     # TimerVgic: the timers exist before the GIC does
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         if self.vgic is not None and self.vgic.initialized:

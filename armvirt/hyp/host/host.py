@@ -9,6 +9,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import describe
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import Clock
@@ -22,6 +24,7 @@ from armvirt.hyp.host.sched import QUANTUM_NS, pick_next
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
 
+ESR_EL1 = sysreg(3, 0, 5, 2, 0)
 DAIF_IF = 0xC0
 HOST_PPIS = (25, 27, 30)
 
@@ -186,7 +189,8 @@ class Host:
             self._spin(vcpu, others, until)
         elif kind is ExitKind.VECTOR_LOOP:
             self._stop = True
-            vcpu.stuck("faults in its exception vectors again and again")
+            fault = describe(vcpu.context.system(ESR_EL1))
+            vcpu.stuck(f"faults in its exception vectors again and again ({fault})")
 
     def _wait_for_event(self, vcpu: Vcpu, others: bool) -> None:
         """WFE. It may always complete, so the first one does: an event may have been sent before.
