@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from armvirt.script import Script
 
-FOLDER = Path(__file__).with_name("guests")
+# `armvirt run` on a small guest takes little longer than an import of pathlib or tomllib, so both are left out of it.
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guests")
+MANIFEST = "guests.toml"
 
 
 class Guest(NamedTuple):
     """One guest: a bundled one with what its manifest says, or the user's file with nothing said.
 
-    ``expect`` is how a run should end (pass, fail, stuck, limit); ``script`` what to type on the console.
+    ``file`` is its path, ``expect`` how a run should end (pass, fail, stuck, limit), ``script`` what to type.
     """
 
     name: str
-    path: Path
+    file: str
     cpus: int = 1
     summary: str = ""
     expect: str = "pass"
     qemu: bool = False
     script: Script | None = None
+
+    @property
+    def path(self) -> Path:
+        """``file`` as a Path."""
+        from pathlib import Path
+
+        return Path(self.file)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -40,19 +51,50 @@ def parse_toml(text: str) -> dict[str, Any]:
     return document
 
 
-def guests(folder: Path = FOLDER) -> dict[str, Guest]:
+def guests(folder: str | Path = FOLDER) -> dict[str, Guest]:
     """The bundled guests by name, in the manifest's order."""
-    manifest = folder / "guests.toml"
-    if not manifest.exists():
-        return {}
-    rows = parse_toml(manifest.read_text(encoding="utf-8")).get("guest", [])
+    rows = parse_toml(_manifest(folder)).get("guest", [])
     return {row["name"]: _guest(folder, row) for row in rows}
 
 
-def _guest(folder: Path, row: dict[str, Any]) -> Guest:
+def _manifest(folder: str | Path) -> str:
+    try:
+        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _bundled(name: str) -> Guest | None:
+    """One bundled guest. Its row is read without the TOML parser where it is plain."""
+    row = plain_row(_manifest(FOLDER), name)
+    return guests().get(name) if row is None else _guest(FOLDER, row)
+
+
+def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
+    """The [[guest]] of that name, if each of its lines is a key and a string, number or boolean; else None."""
+    for block in manifest.split("[[guest]]\n")[1:]:
+        pairs = [line.partition(" = ") for line in block.splitlines() if line]
+        row = {key: _plain_value(text) for key, _, text in pairs}
+        if row.get("name") == name:
+            return None if None in row.values() else row
+    return None
+
+
+def _plain_value(text: str) -> str | int | None:
+    """A TOML value of the simplest forms; None for any other."""
+    if text in ("true", "false"):
+        return text == "true"
+    if text.isdecimal():
+        return int(text)
+    quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return text[1:-1] if quoted and '"' not in text[1:-1] and "\\" not in text else None
+
+
+def _guest(folder: str | Path, row: dict[str, Any]) -> Guest:
     return Guest(
         row["name"],
-        folder / row["file"],
+        os.path.join(folder, row["file"]),
         row.get("cpus", 1),
         row.get("summary", ""),
         row.get("expect", "pass"),
@@ -71,21 +113,19 @@ def _script(row: dict[str, Any]) -> Script | None:
 
 def resolve(image: str | Path) -> Path:
     """The file that ``image`` means, see `find`. A `Path` object is always a path."""
-    return image if isinstance(image, Path) else find(image).path
+    return find(image).path if isinstance(image, str) else image
 
 
 def find(text: str) -> Guest:
     """The guest that ``text`` means: a path if there is such a file or it looks like one, else a bundled name."""
-    path = Path(text)
-    looks_like_path = "/" in text or bool(path.suffix)
-    if looks_like_path or path.exists():
+    stem, suffix = os.path.splitext(os.path.basename(text))
+    if "/" in text or suffix or os.path.exists(text):
         # A name with a slash or suffix is a path even when missing: the loader says so in its own words.
-        return Guest(path.stem or text, path)
-    known = guests()
-    if text in known:
-        return known[text]
+        return Guest(stem or text, text)
+    if guest := _bundled(text):
+        return guest
     raise UserError(
-        f"{text}: there is no such file and no bundled guest of that name; {_suggestion(text, list(known))}"
+        f"{text}: there is no such file and no bundled guest of that name; {_suggestion(text, list(guests()))}"
     )
 
 

@@ -10,7 +10,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board.console import Console
@@ -25,6 +24,7 @@ from armvirt.pacing import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from armvirt.board.boot import SymbolSource
     from armvirt.script import Script
@@ -59,12 +59,12 @@ class Result(NamedTuple):
         return EXIT_STATUS[self.verdict]
 
 
-def _named(image: str | Path | None) -> tuple[Path | None, int]:
+def _named(image: str | Path | None) -> tuple[str | Path | None, int]:
     """(path, CPUs that the guest wants) of a path, or of a bundled guest's name."""
-    if image is None or isinstance(image, Path):
+    if not isinstance(image, str):
         return image, 1
     guest = find(image)
-    return guest.path, guest.cpus
+    return guest.file, guest.cpus
 
 
 class Machine:

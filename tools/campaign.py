@@ -35,7 +35,7 @@ from armvirt.trace.hash import HashSink
 
 FETCHED = ROOT / ".cache" / "guests"
 BENCHMARKS = "bench-"
-MEMORY = "32M"
+MEMORY = "64M"
 LIMIT_NS, LIMIT_OF_RUNAWAY_NS = 2_000_000_000, 1_000_000
 LINUX_LIMIT_NS = 20_000_000_000
 WAYS = ("plain", "load", "fresh")

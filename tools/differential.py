@@ -148,7 +148,7 @@ def differences(qemu: Run, ours: Run) -> list[str]:
 
 def known_differences() -> dict[str, str]:
     """Guests whose judgement under armvirt differs from QEMU's, with the reason that the manifest gives."""
-    manifest = parse_toml((FOLDER / "guests.toml").read_text(encoding="utf-8"))
+    manifest = parse_toml(Path(FOLDER, "guests.toml").read_text(encoding="utf-8"))
     return {row["name"]: row["differs"] for row in manifest["guest"] if "differs" in row}
 
 

@@ -185,7 +185,6 @@ class VirtBoard:
         gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_DIST, memmap.GICD.base)
         gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_REDIST, memmap.GICR.base)
         gic.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
-        self.vm.enable_timers()
         return gic
 
     def _line(self, intid: int) -> Callable[[int], None]:

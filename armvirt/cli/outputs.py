@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from armvirt.errors import UserError
@@ -12,11 +12,11 @@ from armvirt.errors import UserError
 
 def check_writable(path: str) -> None:
     """Complain early about a file that cannot be written, without touching it."""
-    target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path}: it is a directory; name a file in it")
-    if not target.parent.is_dir():
-        raise UserError(f"{path}: there is no directory {target.parent}; make it first")
+    parent = os.path.dirname(path) or "."
+    if not os.path.isdir(parent):
+        raise UserError(f"{path}: there is no directory {parent}; make it first")
 
 
 @contextmanager
@@ -36,6 +36,7 @@ def open_text(path: str) -> Iterator[IO[str]]:
 def write_bytes(path: str, data: bytes) -> None:
     """Write a whole binary file."""
     try:
-        Path(path).write_bytes(data)
+        with open(path, "wb") as file:
+            file.write(data)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None

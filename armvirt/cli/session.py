@@ -48,7 +48,7 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
     from armvirt.machine import Machine
 
     return Machine(
-        guest.path if guest else None,
+        guest.file if guest else None,
         cpus=cpus,
         script=script,
         reboot=not arguments.no_reboot,

@@ -327,21 +327,15 @@ class ArchTimer:
             self.update_irq(context, True)
 
     def _bg_timer_expired(self) -> None:
-        delta = self._earliest_delta()
-        if delta:
-            self._bg.start(self.clock.now + delta)
-        elif delta is not None:
+        deltas = [delta for _, delta in self._waits()]
+        if 0 in deltas:
             self.wake()
+        elif deltas:
+            self._bg.start(self.clock.now + min(deltas))
 
-    def _earliest_delta(self) -> int | None:
-        """The ns until the first timer that can fire fires; None if none can.
-
-        A timer whose firing the vGIC knows already is none: its interrupt is disabled or masked by priority, and
-        waking for it would wake for ever. KVM does wake (kvm_cpu_has_pending_timer) and lets WFI spin there.
-        """
-        waiting = (c for c in self.cpu.contexts if timer_can_fire(self._ctl_cval(c)[0]))
-        deltas = [(self.compute_delta(c), c.irq_level) for c in waiting]
-        return min((delta for delta, told in deltas if delta or not told), default=None)
+    def _waits(self) -> list[tuple[ArchTimerContext, int]]:
+        """The contexts that can fire, each with the ns until it does."""
+        return [(c, self.compute_delta(c)) for c in self.cpu.contexts if timer_can_fire(self._ctl_cval(c)[0])]
 
     def host_irq(self, intid: int) -> bool:
         """The host's handler of a timer PPI, already acknowledged. Returns whether it was the guest's timer.
@@ -423,12 +417,17 @@ class ArchTimer:
         self.map.direct_vtimer.loaded = False
 
     def blocking(self) -> None:
-        """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the first timer that can fire, if any."""
-        delta = self._earliest_delta()
-        if delta is None:
-            self._bg.cancel()
+        """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the first timer that can fire, if any.
+
+        A timer that fires already and was told to the vGIC is none: its interrupt is disabled, or masked by priority,
+        and waking for it would wake for ever. (KVM does wake, by kvm_cpu_has_pending_timer, and lets WFI spin.) The
+        level that was told is true at this moment only: a mapped line falls in the vGIC without a word to us.
+        """
+        deltas = [delta for context, delta in self._waits() if delta or not context.irq_level]
+        if deltas:
+            self._bg.start(self.clock.now + min(deltas))
         else:
-            self._bg.start(self.clock.now + delta)
+            self._bg.cancel()
 
     def unblocking(self) -> None:
         """kvm_timer_unblocking."""

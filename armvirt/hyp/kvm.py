@@ -183,12 +183,14 @@ class Vm(SmcccHost):
             raise KvmError("ENXIO", "this VM has no interrupt controller")
         self.vgic.inject(vcpu_id, intid, level)
 
-    def enable_timers(self) -> None:
-        """What KVM does at the first run: check the GIC's frames, map the timers' PPIs.
+    def first_run(self) -> None:
+        """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the timers' PPIs.
 
         ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised.
         """
-        self.vgic_of().map_resources()
+        if self.vgic is None or self.vgic.ready:
+            return
+        self.vgic.map_resources()
         for vcpu in self._vcpus.values():
             vcpu.timer.enable()
 
@@ -271,5 +273,4 @@ class Vm(SmcccHost):
         for vcpu in self._vcpus.values():
             vcpu.power_off()
         assert caller is not None
-        caller.to_vmm(SystemEventExit(kind, flags))
-        self.host.stop()
+        caller.system_event(SystemEventExit(kind, flags))

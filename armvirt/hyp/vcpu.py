@@ -13,11 +13,11 @@ from armvirt.errors import KvmError
 from armvirt.events import Mmio, Schedule
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
-from armvirt.hw.pe import PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
-from armvirt.hyp import exits, idregs, reset
+from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
+from armvirt.hyp import exits, idregs, onereg, reset
 from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.arch_timer import ArchTimer
-from armvirt.hyp.exitinfo import Exit, MmioExit, StuckExit
+from armvirt.hyp.exitinfo import Exit, MmioExit, StuckExit, SystemEventExit
 from armvirt.hyp.reset import Start
 
 if TYPE_CHECKING:
@@ -31,8 +31,14 @@ HCR_TWI, HCR_TID3, HCR_TSC, HCR_RW = 1 << 13, 1 << 18, 1 << 19, 1 << 31
 HCR_GUEST_FLAGS = HCR_VM | HCR_SWIO | HCR_FMO | HCR_IMO | HCR_AMO | HCR_TWI | HCR_TID3 | HCR_TSC | HCR_RW
 MDCR_TPM, MDCR_TPMCR = 1 << 6, 1 << 5
 
+INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
+
 ExitHandler = Callable[["Vcpu", Exit], bool | None]
 """Gets what EL2 does not finish, completes it in place; a true answer stops the host's run."""
+
+
+class _LeftToCallerError(Exception):
+    """The exit goes to the caller of `Vcpu.run`: leave, with nothing of the instruction done."""
 
 
 class Power(Enum):
@@ -71,6 +77,10 @@ class Vcpu:
         self.sleep_at: int | None = None
         self._waiting = False
         self._stop = False
+        self._running = False
+        self._answers: list[Exit] = []
+        self._answered = 0
+        self._system_event: SystemEventExit | None = None
 
     @property
     def _owner(self) -> str:
@@ -116,6 +126,7 @@ class Vcpu:
 
     def load(self, pe: Pe) -> None:
         """Bind to a physical CPU (vcpu_load): exclusive monitor, timers, vGIC."""
+        self.vm.first_run()
         self.pe = pe
         self.context.clear_exclusive()
         pe.bind(self.context, self.id)
@@ -193,7 +204,14 @@ class Vcpu:
                 self.timer.host_irq(intid)
 
     def _on_exit(self, exit: SyncExit) -> int:
-        action = exits.handle(self, exit)
+        self._answered = 0
+        try:
+            action = exits.handle(self, exit)
+        except _LeftToCallerError:
+            self.host.stop()
+            return Action.STOP
+        if self._answers:
+            self._answers.clear()
         self._flush()
         return action | self.take_stop()
 
@@ -244,10 +262,43 @@ class Vcpu:
     # -- exits to the VMM --
 
     def to_vmm(self, exit: Exit) -> int:
-        """Hand an exit to the VMM's handler."""
+        """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the next `run`."""
+        if self._running:
+            return self._to_caller(exit)
         if self.exit_handler is None:
             raise KvmError("ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}")
         return Action.STOP if self.exit_handler(self, exit) else Action.RETRY
+
+    def _to_caller(self, exit: Exit) -> int:
+        """Answered already: go on with the answer. Else leave; the instruction will trap again and find it.
+
+        KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an access that is
+        retried counts nothing), and serves accesses of several transfers too.
+        """
+        if self._answered < len(self._answers):
+            answer = self._answers[self._answered]
+            self._answered += 1
+            for name in answer.__slots__:
+                setattr(exit, name, getattr(answer, name))
+            return Action.RETRY
+        self._answers.append(exit)
+        raise _LeftToCallerError
+
+    def run(self, until: int = NEVER) -> Exit | None:
+        """KVM_RUN: drive the host until this vCPU exits to the VMM, at most to ``until`` ns (then None).
+
+        The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs need an
+        ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
+        """
+        self._running, before = True, len(self._answers)
+        try:
+            stop = self.host.run(until)
+        finally:
+            self._running = False
+        if len(self._answers) > before or self._system_event is not None:
+            event, self._system_event = self._system_event, None
+            return event or self._answers[-1]
+        return StuckExit("waits for ever", self.context.pc) if stop.value == "idle" else None
 
     def mmio(self, mmio: MmioExit) -> MmioExit:
         """Emulate one device access: in-kernel frames first, then the VMM."""
@@ -276,6 +327,27 @@ class Vcpu:
     def translate(self, va: int) -> int | None:
         """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if it is not mapped."""
         return self.context.translate(va)
+
+    def system_event(self, event: SystemEventExit) -> None:
+        """A PSCI call ended the VM's run. x0 has INTERNAL_FAILURE, which a VMM that runs on lets the guest see."""
+        self.context.set_x(0, INTERNAL_FAILURE)
+        if self._running:
+            self._system_event = event
+        else:
+            self.to_vmm(event)
+        self.host.stop()
+
+    def get_one_reg(self, register: int) -> int:
+        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). ENOENT for an id that is not there."""
+        return onereg.get(self, register)
+
+    def set_one_reg(self, register: int, value: int) -> None:
+        """KVM_SET_ONE_REG. ENOENT for an id that is not there, EINVAL for a value that cannot be."""
+        onereg.set(self, register, value)
+
+    def get_reg_list(self) -> list[int]:
+        """KVM_GET_REG_LIST: every id that get and set know."""
+        return onereg.ids()
 
     def stuck(self, cause: str) -> None:
         """Tell the VMM that this guest cannot go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from armvirt.errors import UserError
@@ -47,7 +48,7 @@ class EngineFactory:
 def _native(*, required: bool) -> NativeLibrary | None:
     from armvirt.hw.engine.native import LIBRARY, NativeLibrary
 
-    if not required and not LIBRARY.exists():
+    if not required and not os.path.exists(LIBRARY):
         return None
     return NativeLibrary()
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes as C
 import importlib.util
+import os
 import sys
-from pathlib import Path
 
 from armvirt.arch.encoding import unpack
 from armvirt.errors import EngineError
@@ -52,7 +52,7 @@ class CpReg(C.Structure):
         return cls(crn, crm, op0, op1, op2, value)
 
 
-def library_path() -> Path:
+def library_path() -> str:
     """The libunicorn of the installed package."""
     spec = importlib.util.find_spec("unicorn")
     if spec is None or not spec.submodule_search_locations:
@@ -60,8 +60,8 @@ def library_path() -> Path:
     names = ("libunicorn.so.2", "libunicorn.2.dylib", "unicorn.dll")
     for place in spec.submodule_search_locations:
         for name in names:
-            path = Path(place) / "lib" / name
-            if path.exists():
+            path = os.path.join(place, "lib", name)
+            if os.path.exists(path):
                 return path
     raise EngineError("the unicorn package carries no shared library that armvirt knows")
 
@@ -71,7 +71,7 @@ class Library:
 
     def __init__(self) -> None:
         self.path = library_path()
-        self.lib = C.CDLL(str(self.path))
+        self.lib = C.CDLL(self.path)
         p, u64, u32, i = C.c_void_p, C.c_uint64, C.c_uint32, C.c_int
         prototypes: dict[str, tuple[object, list[object]]] = {
             "uc_open": (i, [i, i, C.POINTER(p)]), "uc_close": (i, [p]), "uc_version": (u32, [p, p]),
@@ -88,7 +88,7 @@ class Library:
         for name in FUNCTIONS:
             function = getattr(self.lib, name, None)
             if function is None:
-                raise EngineError(f"{self.path.name} has no {name}; armvirt needs unicorn==2.1.4")
+                raise EngineError(f"{os.path.basename(self.path)} has no {name}; armvirt needs unicorn==2.1.4")
             if name in prototypes:
                 function.restype, function.argtypes = prototypes[name]
             setattr(self, name, function)

@@ -247,6 +247,40 @@ class Engine(ABC):
     def sp(self, value: int) -> None:
         self.write(abi.R_SP, value)
 
+    @property
+    def sp_el0(self) -> int:
+        """The banked SP_EL0; stale while it is the one in use."""
+        return self.read(abi.R_SP_EL0)
+
+    @sp_el0.setter
+    def sp_el0(self, value: int) -> None:
+        self.write(abi.R_SP_EL0, value)
+
+    @property
+    def sp_el1(self) -> int:
+        """The banked SP_EL1; stale while it is the one in use."""
+        return self.read(abi.R_SP_EL1)
+
+    @sp_el1.setter
+    def sp_el1(self, value: int) -> None:
+        self.write(abi.R_SP_EL1, value)
+
+    @property
+    def fpsr(self) -> int:
+        return self.read(abi.R_FPSR) & 0xFFFFFFFF
+
+    @fpsr.setter
+    def fpsr(self, value: int) -> None:
+        self.write(abi.R_FPSR, value)
+
+    @property
+    def fpcr(self) -> int:
+        return self.read(abi.R_FPCR) & 0xFFFFFFFF
+
+    @fpcr.setter
+    def fpcr(self, value: int) -> None:
+        self.write(abi.R_FPCR, value)
+
     def q(self, n: int) -> int:
         """V<n> as 128 bits."""
         both = (C.c_uint64 * 2)()

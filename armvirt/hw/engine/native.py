@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes as C
-from pathlib import Path
+import os
 
 from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
@@ -12,20 +12,20 @@ from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import CALLBACK, EngineState, Leave
 
 ABI_VERSION = 1
-LIBRARY = Path(__file__).with_name("_native.so")
+LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
 
 
 class NativeLibrary:
     """The compiled native.c; refused where its idea of the state differs from ours."""
 
-    def __init__(self, path: Path = LIBRARY) -> None:
-        if not path.exists():
+    def __init__(self, path: str = LIBRARY) -> None:
+        if not os.path.exists(path):
             raise EngineError("the native engine is not built; install with a C compiler, or use --engine portable")
-        self.lib = C.CDLL(str(path))
+        self.lib = C.CDLL(path)
         self.lib.av_abi.restype = C.c_uint32
         expected = ABI_VERSION << 16 | C.sizeof(EngineState) & 0xFFFF
         if self.lib.av_abi() != expected:
-            raise EngineError(f"{path.name} was built for another version of armvirt; reinstall armvirt")
+            raise EngineError(f"{os.path.basename(path)} was built for another version of armvirt; reinstall armvirt")
         self.lib.av_hook.restype, self.lib.av_hook.argtypes = C.c_void_p, [C.c_int]
         self.lib.av_run.restype, self.lib.av_run.argtypes = C.c_int, [C.c_void_p]
 

@@ -89,6 +89,7 @@ def _loop(a: Asm, n: int) -> None:
 def _el0(a: Asm, n: int) -> None:
     """Down to EL0 for a few instructions, with faults, and back."""
     a.adr(RETURN, f"back{n}")
+    a.daifset(15)  # or an interrupt may come between the writes of ELR and SPSR and the ERET
     a.drop_to(f"user{n}", EL0T)
     a.label(f"user{n}")
     a.add_imm(1, 1, 1)
@@ -101,6 +102,7 @@ def _el0(a: Asm, n: int) -> None:
 
 
 def _eret(a: Asm, n: int, mode: int) -> None:
+    a.daifset(15)
     a.drop_to(f"return{n}", mode)
     a.label(f"return{n}")
 

@@ -1,0 +1,65 @@
+"""The table of options, without a machine."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from armvirt.cli.options import BOARD, COMMANDS, build_parser, settings
+from armvirt.errors import UserError
+
+
+def parse(*words: str) -> dict[str, object]:
+    return vars(build_parser("0").parse_args(words))
+
+
+def test_every_board_option_with_a_setting_is_an_argument_of_the_machine() -> None:
+    from armvirt.machine import Machine
+
+    parameters = inspect.signature(Machine).parameters
+    assert [option.setting for option in BOARD if option.setting and option.setting not in parameters] == []
+
+
+def test_settings_and_their_defaults() -> None:
+    arguments = build_parser("0").parse_args(["run", "g", "--mem", "1G", "--cntfrq", "24MHz", "--cntvoff", "-1"])
+    chosen = settings(arguments)
+    assert (chosen["memory"], chosen["cntfrq"], chosen["cntvoff"]) == ("1G", 24_000_000, (1 << 64) - 1)
+    assert (chosen["gic"], chosen["engine"], chosen["initrd"]) == (3, "auto", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--gic", "2"], "GICv2 is not there yet"),
+        (["--gic", "4"], "'4' is not one of 2, 3"),
+        (["--cpus", "0"], "outside 1..64"),
+        (["--cpus", "two"], "not a CPU count"),
+        (["--mem", "0"], "outside 1M..255G"),
+        (["--mem", "lots"], "not a size"),
+        (["--cntfrq", "0"], "frequency 0 is outside"),
+        (["--max-insns", "0"], "outside 1.."),
+        (["--max-time", "soon"], "not a time"),
+        (["--timeout", "-1"], "outside 1.."),
+        (["--load-addr", "0x1000000000000"], "outside"),
+        (["--engine", "fast"], "not one of auto, native, portable"),
+        (["--cpu"], "expected one argument"),
+        (["--max-in", "1"], "unrecognized arguments: --max-in"),
+        (["two"], "unrecognized arguments: two"),
+    ],
+)
+def test_complaints_are_one_line(words: list[str], problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse("run", "guest", *words)
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_every_command_has_help_and_a_module(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(command, "--help")
+    assert caught.value.code == 0
+    assert "--debug" in capsys.readouterr().out
+    module = __import__(f"armvirt.cli.{command}_command", fromlist=["execute"])
+    assert callable(module.execute)

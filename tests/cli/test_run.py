@@ -1,0 +1,222 @@
+"""``armvirt run`` as a user meets it: a process, its output and its status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from armvirt.bundled import FOLDER
+
+ARMVIRT = [sys.executable, "-m", "armvirt"]
+Done = subprocess.CompletedProcess[str]
+
+
+def armvirt(*words: str, **more: object) -> Done:
+    options: dict[str, object] = {"stdin": subprocess.DEVNULL, "timeout": 60, **more}
+    return subprocess.run([*ARMVIRT, *words], capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def start(*words: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """With SIGINT as at a terminal, whatever this test run has inherited."""
+
+    def interruptible() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    return subprocess.Popen(
+        [*ARMVIRT, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
+    )
+
+
+def test_a_guest_that_passes() -> None:
+    done = armvirt("run", "hello")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith("VERDICT: PASS")
+    assert re.fullmatch(r"armvirt: the guest passed \(.* of guest time, [\d,]+ instructions\)\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["fail"], 1, "the guest says fail"),
+        (["spin"], 3, "branches to itself"),
+        (["wfi-forever"], 3, "WFI"),
+        (["vector-fault"], 3, "vectors"),
+        (["runaway", "--max-insns", "100k"], 4, "100000 instructions"),
+        (["runaway", "--max-time", "1ms"], 4, "limit reached"),
+        (["runaway", "--timeout", "0.3s"], 4, "limit reached"),
+    ],
+)
+def test_how_runs_end(words: list[str], status: int, says: str) -> None:
+    done = armvirt("run", *words)
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "no GUEST given"),
+        (["vtimer-tik"], "did you mean vtimer-tick"),
+        (["./none.elf"], "no such file"),
+        (["/"], "directory"),
+        (["hello", "--initrd", "/none"], "/none: there is no such file"),
+        (["hello", "--dtb", str(FOLDER / "hello.elf")], "not a device tree"),
+        (["hello", "--script", "/none"], "/none: No such file"),
+        (["hello", "--cpu", "z80"], "unknown CPU model"),
+        (["hello", "--trace", "/none/t.jsonl"], "there is no directory /none"),
+        (["hello", "--dump-dtb", "/"], "it is a directory"),
+        (["hello", "--pace", "--no-pace"], "exclude each other"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(words: list[str], says: str) -> None:
+    done = armvirt("run", *words)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert done.stderr.startswith("armvirt: ")
+    assert says in done.stderr
+
+
+def test_nothing_is_written_when_the_input_is_wrong(tmp_path: Path) -> None:
+    trace, tree = tmp_path / "t.jsonl", tmp_path / "t.dtb"
+    assert armvirt("run", "hello", "--initrd", "/none", "--trace", str(trace)).returncode == 2
+    assert armvirt("run", "hello", "--initrd", "/none", "--dump-dtb", str(tree)).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_device_tree_is_written_without_a_run(tmp_path: Path) -> None:
+    done = armvirt("run", "hello", "--dump-dtb", str(tmp_path / "t.dtb"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tmp_path / "t.dtb").read_bytes()[:4] == b"\xd0\x0d\xfe\xed"
+
+
+def test_the_trace_is_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    assert armvirt("run", "hello", "--trace", str(path)).returncode == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (lines[0]["kind"], lines[0]["guest"]) == ("header", "hello")
+    printed = bytes(line["byte"] for line in lines if line["kind"] == "console")
+    assert b"VERDICT: PASS" in printed
+    times = [line["ns"] for line in lines[1:]]
+    assert times == sorted(times)
+
+
+def test_the_hash_is_the_last_line_and_does_not_depend_on_the_engine(tmp_path: Path) -> None:
+    runs = [
+        armvirt("run", "hello", "--trace-hash"),
+        armvirt("run", "hello", "--trace-hash", "--engine", "portable"),
+        armvirt("run", "hello", "--trace-hash", "--trace", str(tmp_path / "t")),
+    ]
+    hashes = {done.stdout.splitlines()[-1] for done in runs}
+    assert len(hashes) == 1
+    assert re.fullmatch(r"[0-9a-f]{64}", hashes.pop())
+    other = armvirt("run", "hello", "--trace-hash", "--cntfrq", "24MHz").stdout.splitlines()[-1]
+    assert other != runs[0].stdout.splitlines()[-1]
+
+
+def test_piped_input_reaches_the_guest() -> None:
+    guest = str(FOLDER / "console-echo.elf")  # by its path: the bundled name brings its own script
+    done = armvirt("run", guest, stdin=None, input="abc\nquit\n")
+    assert done.returncode == 0, done.stderr
+    assert "abc" in done.stdout
+
+
+def test_a_script_types(tmp_path: Path) -> None:
+    script = tmp_path / "talk"
+    script.write_text('expect "echo> "\nsend "over the line\\n"\nexpect "echo> "\nsend "quit\\n"\n')
+    done = armvirt("run", str(FOLDER / "console-echo.elf"), "--script", str(script))
+    assert done.returncode == 0, done.stderr
+    assert "over the line" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    read, write = os.pipe()
+    process = start("run", "hello", stdout=write)
+    os.close(write)
+    os.close(read)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (141, "")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    done = armvirt("run", "hello", "--trace", "/dev/full")
+    assert (done.returncode, done.stderr) == (2, "armvirt: /dev/full: cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("engine", ["native", "portable"])
+def test_ctrl_c_ends_the_run(engine: str) -> None:
+    process = start("run", "runaway", "--engine", engine)
+    assert process.stdout is not None
+    assert process.stdout.readline()  # it runs
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (130, "armvirt: interrupted\n")
+
+
+def test_an_internal_error_is_one_line_and_a_traceback_on_demand() -> None:
+    # A machine that cannot be made for a reason that is not the user's.
+    code = (
+        "import sys, armvirt.machine, armvirt.cli.main as m\n"
+        "def broken(*a, **k): raise RuntimeError('out of order')\n"
+        "armvirt.machine.Machine = broken\n"
+        "sys.exit(m.main(sys.argv[1:]))"
+    )
+    plain = subprocess.run([sys.executable, "-c", code, "run", "hello"], capture_output=True, text=True)
+    assert plain.returncode == 70
+    assert plain.stderr == "armvirt: internal error: RuntimeError: out of order; use --debug to see where\n"
+    debug = subprocess.run([sys.executable, "-c", code, "run", "hello", "--debug"], capture_output=True, text=True)
+    assert debug.returncode == 70
+    assert "Traceback" in debug.stderr
+
+
+def test_a_run_loads_nothing_that_it_does_not_use() -> None:
+    code = "import sys; from armvirt.cli.main import main; main(['run', 'hello']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert loaded & {"rich", "capstone", "elftools", "unicorn", "multiprocessing", "asyncio"} == set()
+
+
+def _read_until(fd: int, text: bytes, seconds: float = 20) -> bytes:
+    """Terminal output up to ``text``."""
+    seen, end = b"", time.monotonic() + seconds
+    while text not in seen:
+        assert time.monotonic() < end, f"{text!r} is not in {seen!r}"
+        if select.select([fd], [], [], 0.1)[0]:
+            seen += os.read(fd, 4096)
+    return seen
+
+
+def test_a_conversation_at_a_terminal() -> None:
+    keyboard, fd = pty.openpty()
+    before = termios.tcgetattr(fd)
+    guest = str(FOLDER / "console-echo.elf")
+    process = subprocess.Popen([*ARMVIRT, "run", guest], stdin=fd, stdout=fd, stderr=fd, start_new_session=True)
+    _read_until(keyboard, b"echo> ")
+    os.write(keyboard, b"hello\r")
+    _read_until(keyboard, b"hello")
+    os.write(keyboard, b"\x01x")
+    _read_until(keyboard, b"left by Ctrl-A x")
+    assert process.wait(20) == 130
+    assert termios.tcgetattr(fd) == before
+    os.close(keyboard)
+    os.close(fd)
+
+
+def test_the_version() -> None:
+    from armvirt import __version__
+
+    assert armvirt("--version").stdout == f"armvirt {__version__}\n"

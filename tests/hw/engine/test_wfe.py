@@ -1,0 +1,167 @@
+"""WFE: the core treats it as a hint, so blocks that end in one are found, and the run stops behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from armvirt.hw.engine import EngineFactory, Leave
+from engine.asm import NE, Asm
+from engine.bench import DAIF, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, same
+
+MakeBench = Callable[..., Bench]
+
+
+def watched(make: MakeBench, program: Asm, **options: object) -> Bench:
+    guest = make(program, **options)
+    guest.engine.watch_wfe()
+    return guest
+
+
+def wfe_stops(guest: Bench) -> list[tuple[int, int]]:
+    """(count, PC) at each stop for a WFE, to the guest's end."""
+    stops = []
+    while guest.run() == Leave.STOP and not guest.silicon.of("el2"):
+        assert guest.engine.state.wfe == 1
+        guest.engine.state.wfe = 0
+        stops.append((guest.count, guest.engine.pc))
+    return stops
+
+
+def test_stops_behind_each_wfe(bench: MakeBench) -> None:
+    """The WFE is retired: count and PC are behind it. YIELD and WFI are not taken for one."""
+    program = Asm()
+    program.wfe()
+    program.nop()
+    program.wfe()
+    program.yield_()
+    program.nop()
+    program.wfi()
+    program.wfe()
+    program.hvc(STOP)
+    guest = watched(bench, program)
+    guest.silicon.el2_exit = lambda: 1 if guest.engine.state.esr >> 26 == 1 else _stop(guest)  # type: ignore[method-assign]
+    assert wfe_stops(guest) == [(1, RAM + 4), (3, RAM + 12), (7, RAM + 28)]
+    assert guest.count == 8 and guest.engine.state.stats[15] == 3
+
+
+def _stop(guest: Bench) -> int:
+    guest.silicon.log.append(("el2",))
+    return 8
+
+
+def test_without_a_watch_it_is_a_hint(bench: MakeBench) -> None:
+    program = Asm()
+    program.wfe()
+    program.wfe()
+    program.hvc(STOP)
+    guest = bench(program)
+    assert guest.run() == Leave.STOP and guest.silicon.of("el2") and not guest.engine.state.wfe
+
+
+def test_a_watch_that_comes_late_sees_old_code(bench: MakeBench) -> None:
+    """Blocks that were translated before the watch must not be missed."""
+    program = Asm()
+    program.label("again")
+    program.wfe()
+    program.hvc(1)
+    program.b("again")
+    guest = bench(program)
+    guest.silicon.on_hvc[1] = lambda: 8
+    guest.run()
+    guest.engine.watch_wfe()
+    guest.engine.watch_wfe()
+    guest.silicon.log.clear()
+    assert guest.run() == Leave.STOP
+    assert guest.engine.state.wfe == 1 and not guest.silicon.of("el2")
+
+
+def test_a_spinlock_loop(bench: MakeBench) -> None:
+    program = Asm()
+    program.label("loop")
+    program.add_imm(1, 1, 1)
+    program.cmp_imm(1, 5)
+    program.wfe()
+    program.b_cond(NE, "loop")
+    program.hvc(STOP)
+    guest = watched(bench, program)
+    assert wfe_stops(guest) == [(3 + 4 * i, RAM + 12) for i in range(5)]
+
+
+@pytest.mark.parametrize("mode", [EL1H, EL0T], ids=["EL1", "EL0"])
+def test_under_translation(bench: MakeBench, mode: int) -> None:
+    program = Asm()
+    program.nop()
+    program.wfe()
+    program.wfe()
+    program.label("end")
+    program.b("end")
+    guest = watched(bench, program, pstate=DAIF | mode)
+    guest.set_system("SCTLR_EL1", guest.system("SCTLR_EL1") | 1 << 18)  # nTWE
+    tables = Stage1(guest)
+    tables.identity(1 << 6 | 1 << 7)
+    tables.enable()
+    for expected in (2, 3):
+        assert guest.run() == Leave.STOP and guest.engine.state.wfe and guest.count == expected
+        guest.engine.state.wfe = 0
+    assert guest.run() == Leave.BUDGET and guest.engine.state.spin
+
+
+def test_code_that_becomes_a_wfe(bench: MakeBench) -> None:
+    program = Asm()
+    program.label("loop")
+    program.hvc(1)
+    program.nop()
+    program.b("loop")
+    guest = watched(bench, program)
+    rounds = 0
+
+    def patch() -> int:
+        nonlocal rounds
+        rounds += 1
+        word = 0xD503205F if rounds == 3 else 0xD503201F
+        guest.write(RAM + 4, word.to_bytes(4, "little"))
+        guest.engine.invalidate_code(RAM + 4, 4)
+        return 0
+
+    guest.silicon.on_hvc[1] = patch
+    assert guest.run(100) == Leave.STOP
+    assert guest.engine.state.wfe == 1 and rounds == 3 and guest.engine.pc == RAM + 8
+    guest.engine.state.wfe = 0
+    assert guest.run(100) == Leave.BUDGET, "and the same place is no WFE any more"
+
+
+def test_more_of_them_than_the_table_holds(bench: MakeBench) -> None:
+    n = 600
+    program = Asm()
+    for _ in range(n):
+        program.nop()
+        program.wfe()
+    program.hvc(STOP)
+    guest = watched(bench, program)
+    assert wfe_stops(guest) == [(2 * i + 2, RAM + 8 * i + 8) for i in range(n)]
+
+
+def test_deadlines_around_a_wfe(factories: list[EngineFactory]) -> None:
+    """A deadline before, at and behind a WFE; the two engines stop alike."""
+    program = Asm()
+    for _ in range(3):
+        program.nop()
+        program.nop()
+        program.wfe()
+    program.hvc(STOP)
+    results = []
+    for factory in factories:
+        for stops in ([], [1], [2], [3], [4], range(1, 10)):
+            guest = Bench(factory, program, hcr=HCR)
+            guest.engine.watch_wfe()
+            wfes = []
+            for stop in (*stops, 1 << 40):
+                while guest.run(stop) == Leave.STOP and guest.engine.state.wfe:
+                    guest.engine.state.wfe = 0
+                    wfes.append(guest.count)
+            assert wfes == [3, 6, 9], stops
+            results.append(guest.result())
+            guest.close()
+    same(results)
