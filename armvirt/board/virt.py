@@ -45,7 +45,7 @@ SEMIHOSTING_INPUT_NS = 10_000
 
 
 class BoardConfig(NamedTuple):
-    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: count from 0)."""
+    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0)."""
 
     image: str | Path | None
     bios: str | Path | None = None

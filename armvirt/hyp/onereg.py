@@ -1,7 +1,7 @@
 """KVM_GET/SET_ONE_REG: registers by their ids (uapi/asm/kvm.h; arch/arm64/kvm/guest.c, sys_regs.c).
 
-An id is architecture (0x60), size (2**n bytes), kind (core, system, firmware) and number. Core numbers count 32-bit words in
-``struct kvm_regs``.
+An id is architecture (0x60), size (2**n bytes), kind (core, system, firmware) and number. Core numbers count 32-bit
+words in ``struct kvm_regs``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _sp(name: str) -> Access:
     in_use = 0 if name == "sp_el0" else 1
 
     def get(engine: Engine) -> int:
-        return engine.sp if _selected(engine) == in_use else getattr(engine, name)  # type: ignore[no-any-return]
+        return engine.sp if _selected(engine) == in_use else getattr(engine, name)
 
     def set_(engine: Engine, value: int) -> None:
         if _selected(engine) == in_use:

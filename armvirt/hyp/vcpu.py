@@ -17,7 +17,7 @@ from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
 from armvirt.hyp import exits, idregs, onereg, reset
 from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.arch_timer import ArchTimer
-from armvirt.hyp.exitinfo import Exit, MmioExit, StuckExit, SystemEventExit
+from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.reset import Start
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class Vcpu:
         self._waiting = False
         self._stop = False
         self._running = False
-        self._answers: list[Exit] = []
+        self._answers: list[MmioExit | SemihostingExit] = []
         self._answered = 0
-        self._system_event: SystemEventExit | None = None
+        self._ended: SystemEventExit | StuckExit | None = None
 
     @property
     def _owner(self) -> str:
@@ -264,12 +264,15 @@ class Vcpu:
     def to_vmm(self, exit: Exit) -> int:
         """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the next `run`."""
         if self._running:
-            return self._to_caller(exit)
+            if isinstance(exit, (MmioExit, SemihostingExit)):
+                return self._to_caller(exit)
+            self._ended = exit
+            return Action.STOP
         if self.exit_handler is None:
             raise KvmError("ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}")
         return Action.STOP if self.exit_handler(self, exit) else Action.RETRY
 
-    def _to_caller(self, exit: Exit) -> int:
+    def _to_caller(self, exit: MmioExit | SemihostingExit) -> int:
         """Answered already: go on with the answer. Else leave; the instruction will trap again and find it.
 
         KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an access that is
@@ -295,9 +298,11 @@ class Vcpu:
             stop = self.host.run(until)
         finally:
             self._running = False
-        if len(self._answers) > before or self._system_event is not None:
-            event, self._system_event = self._system_event, None
-            return event or self._answers[-1]
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            return ended
+        if len(self._answers) > before:
+            return self._answers[-1]
         return StuckExit("waits for ever", self.context.pc) if stop.value == "idle" else None
 
     def mmio(self, mmio: MmioExit) -> MmioExit:
@@ -331,10 +336,7 @@ class Vcpu:
     def system_event(self, event: SystemEventExit) -> None:
         """A PSCI call ended the VM's run. x0 has INTERNAL_FAILURE, which a VMM that runs on lets the guest see."""
         self.context.set_x(0, INTERNAL_FAILURE)
-        if self._running:
-            self._system_event = event
-        else:
-            self.to_vmm(event)
+        self.to_vmm(event)
         self.host.stop()
 
     def get_one_reg(self, register: int) -> int:

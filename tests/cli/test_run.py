@@ -76,7 +76,7 @@ def test_how_runs_end(words: list[str], status: int, says: str) -> None:
         (["./none.elf"], "no such file"),
         (["/"], "directory"),
         (["hello", "--initrd", "/none"], "/none: there is no such file"),
-        (["hello", "--dtb", str(FOLDER / "hello.elf")], "not a device tree"),
+        (["hello", "--dtb", str(Path(FOLDER) / "hello.elf")], "not a device tree"),
         (["hello", "--script", "/none"], "/none: No such file"),
         (["hello", "--cpu", "z80"], "unknown CPU model"),
         (["hello", "--trace", "/none/t.jsonl"], "there is no directory /none"),
@@ -129,7 +129,7 @@ def test_the_hash_is_the_last_line_and_does_not_depend_on_the_engine(tmp_path: P
 
 
 def test_piped_input_reaches_the_guest() -> None:
-    guest = str(FOLDER / "console-echo.elf")  # by its path: the bundled name brings its own script
+    guest = str(Path(FOLDER) / "console-echo.elf")  # by its path: the bundled name brings its own script
     done = armvirt("run", guest, stdin=None, input="abc\nquit\n")
     assert done.returncode == 0, done.stderr
     assert "abc" in done.stdout
@@ -138,7 +138,7 @@ def test_piped_input_reaches_the_guest() -> None:
 def test_a_script_types(tmp_path: Path) -> None:
     script = tmp_path / "talk"
     script.write_text('expect "echo> "\nsend "over the line\\n"\nexpect "echo> "\nsend "quit\\n"\n')
-    done = armvirt("run", str(FOLDER / "console-echo.elf"), "--script", str(script))
+    done = armvirt("run", str(Path(FOLDER) / "console-echo.elf"), "--script", str(script))
     assert done.returncode == 0, done.stderr
     assert "over the line" in done.stdout
 
@@ -203,7 +203,7 @@ def _read_until(fd: int, text: bytes, seconds: float = 20) -> bytes:
 def test_a_conversation_at_a_terminal() -> None:
     keyboard, fd = pty.openpty()
     before = termios.tcgetattr(fd)
-    guest = str(FOLDER / "console-echo.elf")
+    guest = str(Path(FOLDER) / "console-echo.elf")
     process = subprocess.Popen([*ARMVIRT, "run", guest], stdin=fd, stdout=fd, stderr=fd, start_new_session=True)
     _read_until(keyboard, b"echo> ")
     os.write(keyboard, b"hello\r")

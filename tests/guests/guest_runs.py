@@ -1,0 +1,53 @@
+"""Runs of the bundled guests that several tests share; the campaign's way of running and stopping them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from armvirt.bundled import Guest, guests
+from armvirt.hw.engine.native import LIBRARY
+from armvirt.machine import Machine
+from conftest import ROOT, skip_or_fail
+
+sys.path.insert(0, str(ROOT / "tools"))
+import campaign
+
+GUESTS = guests()
+BUNDLED = [name for name in GUESTS if not name.startswith(campaign.BENCHMARKS)]
+BENCHMARKS = [name for name in GUESTS if name.startswith(campaign.BENCHMARKS)]
+DEAR = ("psci", "psci4", "spinlock", "atomics", "sgi-smp", "tlbi-smp")
+"""Guests of several CPUs: a run takes a second or more."""
+
+
+def guest(name: str) -> Guest:
+    return GUESTS[name]
+
+
+def subject(name: str) -> campaign.Subject:
+    return campaign.bundled(GUESTS[name])
+
+
+@cache
+def reference(name: str) -> campaign.Outcome:
+    """The run of a bundled guest on the engine that users get, which all others are held against."""
+    return campaign.whole(subject(name))
+
+
+@contextmanager
+def machine(image: Any, **options: Any) -> Iterator[Machine]:
+    """A machine whose engines are freed after the test."""
+    made = Machine(image, **options)
+    try:
+        yield made
+    finally:
+        campaign.close(made)
+
+
+def require_native() -> None:
+    """Tests that compare the engines need both."""
+    if not LIBRARY.exists():
+        skip_or_fail("the native engine is not built")
