@@ -18,7 +18,7 @@ from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, Sys
 from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.mmu import MEM_READONLY, HostMemory, MemorySlot, Mmu
 from armvirt.hyp.psci import SmcccHost
-from armvirt.hyp.reset import Start
+from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
 from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vgic.core import Vgic
@@ -257,7 +257,9 @@ class Vm(SmcccHost):
         return self._vcpus[vcpu_id].power is not Power.OFF
 
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        self._vcpus[vcpu_id].start(Start(entry, context_id))
+        caller = self.host.current
+        big_endian = caller is not None and bool(caller.context.system(SCTLR_EL1) & SCTLR_EE)
+        self._vcpus[vcpu_id].start(Start(entry, context_id, big_endian))
 
     def cpu_off(self, vcpu_id: int) -> None:
         self._vcpus[vcpu_id].power_off()

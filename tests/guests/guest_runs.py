@@ -19,8 +19,6 @@ import campaign
 GUESTS = guests()
 BUNDLED = [name for name in GUESTS if not name.startswith(campaign.BENCHMARKS)]
 BENCHMARKS = [name for name in GUESTS if name.startswith(campaign.BENCHMARKS)]
-DEAR = ("psci", "psci4", "spinlock", "atomics", "sgi-smp", "tlbi-smp")
-"""Guests of several CPUs: a run takes a second or more."""
 
 
 def guest(name: str) -> Guest:

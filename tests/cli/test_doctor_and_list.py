@@ -1,0 +1,57 @@
+"""``armvirt doctor`` and ``armvirt list``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from armvirt.bundled import guests, resolve
+from armvirt.cli import doctor_command
+from armvirt.cli.main import main
+from armvirt.errors import UserError
+
+
+def test_a_good_installation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "armvirt is fit for use" in out
+    assert "unicorn" in out
+
+
+def test_a_broken_engine_is_a_finding_not_a_crash(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> dict[str, str]:
+        raise OSError("libunicorn.so.2: cannot open shared object file")
+
+    monkeypatch.setattr("armvirt.hw.engine.describe", broken)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "BAD   engine" in out
+    assert "libunicorn.so.2" in out
+
+
+def test_missing_tools_are_only_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_command.shutil, "which", lambda name: None)
+    assert {finding.state for finding in doctor_command.tools()} == {"note"}
+
+
+def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(guests())
+    assert main(["list", "--json"]) == 0
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(guests())
+
+
+def test_every_bundled_guest_is_there() -> None:
+    known = guests()
+    assert {"hello", "vtimer-tick"} <= set(known)
+    assert [guest.name for guest in known.values() if not guest.path.is_file()] == []
+    assert resolve("hello") == known["hello"].file or resolve("hello") == known["hello"].path
+
+
+def test_a_near_miss_is_suggested() -> None:
+    with pytest.raises(UserError, match="did you mean vtimer-tick"):
+        resolve("vtimer_tick")

@@ -1,0 +1,107 @@
+"""The arithmetic of the benchmark's table. No time is asserted anywhere: only `make bench` measures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import bench
+from bench import Guest, Row, Sample, Task
+
+TIMED = Task("t", "a timed thing", Guest(Path("guest.elf")), 2.0)
+WEIGHED = Task("w", "a weighed thing", Guest(Path("guest.elf")), 120.0, "MB")
+
+
+def pairs(ours: list[float], theirs: list[float]) -> list[tuple[Sample, Sample]]:
+    return [(Sample(a, a * 10), Sample(b, b * 10)) for a, b in zip(ours, theirs, strict=True)]
+
+
+def test_a_row_has_the_ratio_of_the_medians() -> None:
+    row = bench.row_of(TIMED, pairs([3.0, 9.0, 2.0], [2.0, 1.0, 7.0]))
+    assert row == Row("t", "a timed thing", "s", 3.0, 2.0, 1.5, "<= 2x", True, 3)
+
+
+@pytest.mark.parametrize(("ours", "holds"), [(3.9, True), (4.0, True), (4.1, False)])
+def test_a_ratio_holds_up_to_its_limit(ours: float, holds: bool) -> None:
+    assert bench.row_of(TIMED, pairs([ours], [2.0])).holds is holds
+
+
+@pytest.mark.parametrize(("tens", "holds"), [(12.0, True), (12.1, False)])
+def test_memory_is_judged_by_our_amount(tens: float, holds: bool) -> None:
+    row = bench.row_of(WEIGHED, pairs([tens], [1.0]))
+    assert (row.armvirt, row.qemu, row.wanted, row.holds) == (tens * 10, 10.0, "<= 120 MB", holds)
+
+
+def test_the_table_is_aligned() -> None:
+    row = bench.row_of(TIMED, pairs([3.0], [2.0]))
+    heavy = bench.row_of(WEIGHED, pairs([13.0], [1.0]))
+    assert [bench.line(bench.HEADER), bench.table_line(row), bench.table_line(heavy)] == [
+        "what                                    armvirt s      qemu s    ratio      wanted  holds",
+        "a timed thing                               3.000       2.000     1.50       <= 2x    yes",
+        "a weighed thing                          130.0 MB     10.0 MB    13.00   <= 120 MB     NO",
+    ]
+
+
+def test_a_row_without_its_guest_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.shutil, "which", lambda name: "/usr/bin/" + name)
+    task = TIMED._replace(guest=Guest(bench.FETCHED / "no such Image"))
+    (row,) = bench.rows([task], 1)
+    line = "a timed thing                          skipped: .cache/guests/no such Image is missing; run make guests"
+    assert (bench.table_line(row), row.holds) == (line, True)
+
+
+def test_without_qemu_every_row_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bench.shutil, "which", lambda _name: None)
+    assert bench.main(["--json", str(tmp_path / "rows.json")]) == 0
+    assert capsys.readouterr().out.count("skipped: qemu-system-aarch64 is not installed") == len(bench.TASKS)
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in rows] == ["linux", "reg", "mem", "hello", "rss"]
+
+
+def test_tasks_of_one_guest_share_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[str, int]] = []
+
+    def measure(guest: Guest, runs: int) -> list[tuple[Sample, Sample]]:
+        measured.append((guest.image.name, runs))
+        return pairs([1.0] * runs, [1.0] * runs)
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench, "missing", lambda _task: None)
+    assert [row.runs for row in bench.rows(bench.TASKS[-2:], 5)] == [5, 5]
+    assert measured == [("hello.elf", 1), ("hello.elf", 5)]
+
+
+def test_a_run_that_fails_is_no_measurement() -> None:
+    fails = [sys.executable, "-c", "import sys; print('VERDICT: PASS'); sys.exit(3)"]
+    silent = [sys.executable, "-c", "print('something else')"]
+    with pytest.raises(RuntimeError, match="ended with 3: VERDICT: PASS"):
+        bench.run(fails, b"VERDICT: PASS")
+    with pytest.raises(RuntimeError, match="ended with 0: something else"):
+        bench.run(silent, b"VERDICT: PASS")
+
+
+def test_a_failed_run_makes_the_bench_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(_guest: Guest, _runs: int) -> list[tuple[Sample, Sample]]:
+        raise RuntimeError("armvirt ended with 3: stuck")
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench, "missing", lambda _task: None)
+    (row,) = bench.rows([TIMED], 1)
+    assert bench.table_line(row) == "a timed thing                          FAILED: armvirt ended with 3: stuck"
+    assert not row.holds
+
+
+def test_both_programs_get_the_same_machine() -> None:
+    ours, theirs = bench.our_command(bench.LINUX), bench.qemu_command(bench.LINUX)
+    assert ours[2:5] == ["armvirt", "run", str(bench.LINUX.image)]
+    assert "console=ttyAMA0 autorun" in ours and "console=ttyAMA0 autorun" in theirs
+    assert ours[ours.index("--mem") + 1] == theirs[theirs.index("-m") + 1]
+    assert "shift=0,sleep=off" in theirs

@@ -1,0 +1,191 @@
+"""From events to rows and to the lives of interrupts."""
+
+from __future__ import annotations
+
+import pytest
+
+from armvirt import events as ev
+from armvirt.events import Event, Stamp
+from armvirt.trace.lifecycle import Life, Statistics, statistics, summarize
+from armvirt.trace.render import COLUMNS, latencies, plain, plain_summary, summary_rows
+from armvirt.trace.timeline import Row, Timeline
+
+HZ = 62_500_000
+LR_PENDING = 1 << 62 | 27
+
+
+class Recorder:
+    """A timeline whose rows are kept."""
+
+    def __init__(self, virtual_start: int | None = 0) -> None:
+        self.rows: list[Row] = []
+        self.timeline = Timeline(self.rows.append, HZ, virtual_start)
+
+    def feed(self, *pairs: tuple[int, Event], vcpu: int = 0) -> Recorder:
+        """Events at times in ns; instructions are counted as ns."""
+        for ns, event in pairs:
+            self.timeline(Stamp(ns, ns, vcpu, 0x1000 + ns), event)
+        return self
+
+    @property
+    def stages(self) -> list[str]:
+        return [row.stage for row in self.rows]
+
+
+def tick(at: int) -> list[tuple[int, Event]]:
+    """A timer interrupt: fires, is delivered 1 ns later, acknowledged after 60, ended after 36."""
+    return [
+        (at, ev.TimerLine("vtimer", 1)),
+        (at, ev.VgicInject(27, 1, 0)),
+        (at, ev.ListRegisterWrite(0, 0, 27, LR_PENDING)),
+        (at + 1, ev.ExceptionEntry("irq", 0, 0x2000, 0xA80)),
+        (at + 61, ev.Acknowledge(27)),
+        (at + 90, ev.TimerLine("vtimer", 0)),
+        (at + 97, ev.EndOfInterrupt(27, "EOIR1")),
+    ]
+
+
+def test_the_life_of_a_timer_interrupt() -> None:
+    recorder = Recorder().feed(*tick(1000))
+    assert recorder.stages == ["fire", "list", "deliver", "ack", "lower", "eoi"]
+    (life,) = recorder.timeline.lives
+    assert [getattr(life, stage).ns for stage in ("fire", "list", "deliver", "ack", "eoi")] == [
+        1000,
+        1000,
+        1001,
+        1061,
+        1097,
+    ]
+    assert recorder.rows[-1].life is life
+    assert latencies(life) == "1 + 60 + 36 = 97 ns, 97 insns"
+    assert [row.delta for row in recorder.rows] == [1000, 0, 1, 60, 29, 7]
+
+
+def test_a_level_that_falls_before_it_is_acknowledged() -> None:
+    recorder = Recorder().feed((10, ev.TimerLine("vtimer", 1)), (20, ev.TimerLine("vtimer", 0)), *tick(100))
+    assert recorder.rows[1].text == "vtimer line falls, never acknowledged"
+    first, second = recorder.timeline.lives
+    assert (first.ack, second.ack and second.ack.ns) == (None, 161)
+
+
+def test_two_interrupts_in_one_exception() -> None:
+    recorder = Recorder().feed(
+        (10, ev.VgicInject(40, 1, 0)),
+        (11, ev.ExceptionEntry("irq", 0, 0, 0)),
+        (20, ev.Acknowledge(40)),
+        (25, ev.VgicInject(41, 1, 0)),
+        (30, ev.EndOfInterrupt(40, "EOIR1")),
+        (31, ev.Acknowledge(41)),
+        (40, ev.EndOfInterrupt(41, "EOIR1")),
+    )
+    one, two = recorder.timeline.lives
+    assert one.deliver is not None
+    assert two.deliver is None  # no exception was taken for it
+    assert latencies(two) == "15 ns since fire, 15 insns"
+
+
+def test_nested_interrupts() -> None:
+    recorder = Recorder().feed(
+        (1, ev.ExceptionEntry("irq", 0, 0, 0)),
+        (2, ev.Acknowledge(5)),
+        (3, ev.ExceptionEntry("irq", 0, 0, 0)),
+        (4, ev.Acknowledge(6)),
+        (5, ev.EndOfInterrupt(6, "EOIR1")),
+        (6, ev.EndOfInterrupt(5, "EOIR1")),
+    )
+    assert [(life.intid, life.ack and life.ack.ns, life.eoi and life.eoi.ns) for life in recorder.timeline.lives] == [
+        (5, 2, 6),
+        (6, 4, 5),
+    ]
+
+
+def test_list_registers_are_told_once_per_interrupt() -> None:
+    again = [(1000, ev.ListRegisterWrite(0, 0, 27, LR_PENDING))]
+    assert Recorder().feed(*tick(900)[:3], *again, *again).stages == ["fire", "list"]
+
+
+def test_interrupts_of_two_cpus_do_not_mix() -> None:
+    recorder = Recorder()
+    recorder.feed((1, ev.TimerLine("vtimer", 1))).feed((2, ev.TimerLine("vtimer", 1)), vcpu=1)
+    recorder.feed((3, ev.Acknowledge(27)), vcpu=1).feed((4, ev.Acknowledge(27)))
+    assert [(life.vcpu, life.fire and life.fire.ns, life.ack and life.ack.ns) for life in recorder.timeline.lives] == [
+        (0, 1, 4),
+        (1, 2, 3),
+    ]
+
+
+def test_latency_across_cpus_has_no_instructions() -> None:
+    life = Life(40, 1, fire=Stamp(10, 500, 0, 0), ack=Stamp(30, 7, 1, 0))
+    assert life.latency("fire", "ack") == (20, None)
+
+
+def test_spurious_and_deactivation() -> None:
+    recorder = Recorder().feed(
+        (1, ev.Acknowledge(1023)),
+        (2, ev.Acknowledge(40)),
+        (3, ev.EndOfInterrupt(40, "EOIR1")),
+        (4, ev.EndOfInterrupt(40, "DIR")),
+    )
+    assert [row.text for row in recorder.rows] == ["1023, spurious", "INTID 40", "INTID 40", "INTID 40 by DIR"]
+    assert len(recorder.timeline.lives) == 1
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "text"),
+    [
+        ("ctl", 1, "CNTV_CTL_EL0 = ENABLE"),
+        ("ctl", 3, "CNTV_CTL_EL0 = ENABLE|IMASK"),
+        ("ctl", 0, "CNTV_CTL_EL0 = 0"),
+        ("tval", 62_500, "CNTV_TVAL_EL0 = 62500 (in 1 ms)"),
+        ("tval", 0xFFFF_FFFF, "CNTV_TVAL_EL0 = -1 (16 ns ago)"),
+        ("cval", 187_500, "CNTV_CVAL_EL0 = 0x2dc6c (in 1 ms)"),
+        ("cval", 0, "CNTV_CVAL_EL0 = 0x0 (2 ms ago)"),
+        ("cval", (1 << 64) - 1, "CNTV_CVAL_EL0 = 0xffffffffffffffff (never)"),
+    ],
+)
+def test_programming(register: str, value: int, text: str) -> None:
+    recorder = Recorder().feed((2_000_000, ev.TimerWrite("vtimer", register, value)))
+    assert recorder.rows[0].text == text
+
+
+def test_without_a_known_count_there_is_no_distance() -> None:
+    recorder = Recorder(virtual_start=None).feed((5, ev.TimerWrite("vtimer", "cval", 64)))
+    recorder.feed((6, ev.TimerWrite("ptimer", "cval", 64)))
+    assert [row.text for row in recorder.rows] == ["CNTV_CVAL_EL0 = 0x40", "CNTP_CVAL_EL0 = 0x40"]
+
+
+def test_console_lines_are_whole_and_harmless() -> None:
+    recorder = Recorder()
+    for byte in b"a\x1b[31m\r\nrest":
+        recorder.feed((1, ev.Console("tx", byte)))
+    recorder.feed((2, ev.Console("rx", 65)))
+    recorder.timeline.flush()
+    assert [(row.stage, row.text) for row in recorder.rows] == [("console", "a?[31m"), ("console", "rest")]
+
+
+def test_plain_rows() -> None:
+    row = Row(1_005_009, 1, 0, "deliver", "IRQ to 0xa80 from", 0x40)
+    assert plain(row) == "    1,005,009           +1   0 deliver  IRQ to 0xa80 from 0x40"
+    assert plain(row, lambda pc: "main+0x4").endswith("from main+0x4")
+
+
+def test_summary_of_two_ticks() -> None:
+    recorder = Recorder().feed(*tick(1000), *tick(2010))
+    (summary,) = recorder.timeline.summaries()
+    assert (summary.intid, summary.fired, summary.acknowledged, summary.ended) == (27, 2, 2, 2)
+    assert summary.period_ns == Statistics(1, 1010, 1010, 1010)
+    assert summary.steps["deliver", "ack"] == (Statistics(2, 60, 60, 60), Statistics(2, 60, 60, 60))
+    rows = summary_rows(summary)
+    assert all(len(row) == len(COLUMNS) for row in rows)
+    text = plain_summary([summary])
+    assert text.startswith("INTID 27, virtual timer: fired 2, acknowledged 2, ended 2\n")
+    assert "→" not in text
+
+
+def test_no_interrupt_at_all() -> None:
+    assert plain_summary(summarize([])) == "no interrupt was raised"
+
+
+def test_statistics() -> None:
+    assert statistics([]) is None
+    assert statistics([5, 1, 3]) == Statistics(3, 1, 3, 5)

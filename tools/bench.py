@@ -1,0 +1,239 @@
+"""How fast armvirt is, as ratios to QEMU measured side by side in the same minutes (never as seconds alone).
+
+    python tools/bench.py                      every row, 5 runs of each program
+    python tools/bench.py --only hello         one row
+    python tools/bench.py --runs 15 --json FILE
+
+Runs of the two programs alternate, so that a busy host slows both. A time is the wall clock's, from before the start of
+the process to its end; a row shows the medians. QEMU runs with ``-icount shift=0,sleep=off``, which gives the guest the
+time that armvirt gives it: 1 ns for each instruction. Both get the same CPU model, GIC and memory. Exit status 1 if a
+row does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+GUESTS = ROOT / "armvirt" / "guests"
+FETCHED = ROOT / ".cache" / "guests"
+QEMU = "qemu-system-aarch64"
+QEMU_ARGUMENTS = "-M virt,gic-version=3 -cpu cortex-a72 -icount shift=0,sleep=off -nographic -m 512M".split()
+OUR_ARGUMENTS = "--gic 3 --cpu cortex-a72 --mem 512M".split()
+RUNS = 5
+PATIENCE_S = 300.0  # until a run counts as hung
+
+
+class Guest(NamedTuple):
+    """What both programs run, and what its console must have said by the end, or the run does not count."""
+
+    image: Path
+    says: bytes = b"VERDICT: PASS"
+    initrd: Path | None = None
+    append: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.image] if self.initrd is None else [self.image, self.initrd]
+
+
+HELLO = Guest(GUESTS / "hello.elf")
+LINUX = Guest(FETCHED / "Image", b"reboot: Power down", FETCHED / "initramfs.cpio", "console=ttyAMA0 autorun")
+
+
+class Task(NamedTuple):
+    """A row to be: ``limit`` is the largest ratio wanted or, for ``unit`` MB, the largest amount of ours."""
+
+    name: str
+    what: str
+    guest: Guest
+    limit: float
+    unit: str = "s"
+
+
+TASKS = (
+    Task("linux", "Linux to user space and power-off", LINUX, 1.8),
+    Task("reg", "300 million instructions in registers", Guest(GUESTS / "bench-reg.elf"), 1.5),
+    Task("mem", "200 million loads and stores", Guest(GUESTS / "bench-mem.elf"), 2.0),
+    Task("hello", "hello, start to finish", HELLO, 3.0),
+    Task("rss", "hello, peak resident memory", HELLO, 120.0, "MB"),
+)
+
+
+class Sample(NamedTuple):
+    """One run: wall-clock seconds, and the peak resident set in MB (10**6 bytes)."""
+
+    seconds: float
+    megabytes: float
+
+
+Pair = tuple[Sample, Sample]  # ours, QEMU's
+
+
+class Row(NamedTuple):
+    """One line of the table: medians in ``unit``, their ratio, what is wanted and whether it holds.
+
+    ``skipped`` says why there are no figures (they are 0 then).
+    """
+
+    name: str
+    what: str
+    unit: str = "s"
+    armvirt: float = 0.0
+    qemu: float = 0.0
+    ratio: float = 0.0
+    wanted: str = ""
+    holds: bool = True
+    runs: int = 0
+    skipped: str = ""
+
+
+def row_of(task: Task, pairs: Sequence[Pair]) -> Row:
+    """The row that the samples of both programs make."""
+    values = [[s.megabytes if task.unit == "MB" else s.seconds for s in side] for side in zip(*pairs, strict=True)]
+    ours, theirs = (statistics.median(side) for side in values)
+    ratio = ours / theirs
+    judged, mark = (ours, " MB") if task.unit == "MB" else (ratio, "x")
+    wanted = f"<= {task.limit:g}{mark}"
+    return Row(task.name, task.what, task.unit, ours, theirs, ratio, wanted, judged <= task.limit, len(pairs))
+
+
+def skipped(task: Task, reason: str) -> Row:
+    return Row(task.name, task.what, task.unit, skipped=reason)
+
+
+def missing(task: Task) -> str | None:
+    """Why this row cannot be measured here; None if it can."""
+    if shutil.which(QEMU) is None:
+        return f"{QEMU} is not installed"
+    absent = [path for path in task.guest.files if not path.exists()]
+    if not absent:
+        return None
+    cure = "; run make guests" if FETCHED in absent[0].parents else ""
+    return f"{absent[0].relative_to(ROOT)} is missing{cure}"
+
+
+# -- running --
+
+
+def our_command(guest: Guest) -> list[str]:
+    more = [] if guest.initrd is None else ["--initrd", str(guest.initrd), "--append", guest.append]
+    return [sys.executable, "-m", "armvirt", "run", str(guest.image), *OUR_ARGUMENTS, *more]
+
+
+def qemu_command(guest: Guest) -> list[str]:
+    more = [] if guest.initrd is None else ["-initrd", str(guest.initrd), "-append", guest.append]
+    return [QEMU, *QEMU_ARGUMENTS, "-kernel", str(guest.image), *more]
+
+
+def environment() -> dict[str, str]:
+    """Ours, with this tree first on the path, and with compiled bytecode as in any installation."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return environment
+
+
+def run(command: Sequence[str], says: bytes) -> Sample:
+    """Run one program to its end. RuntimeError if it fails, hangs, or its guest does not say what it should.
+
+    The peak of resident memory that the kernel reports is at least our own (about 20 MB): the child shares our
+    memory until it executes the program.
+    """
+    with tempfile.TemporaryFile() as output:
+        begin = time.perf_counter()
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment()
+        )
+        watchdog = threading.Timer(PATIENCE_S, child.kill)
+        watchdog.start()
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - begin
+        watchdog.cancel()
+        child.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        said = output.read()
+    if child.returncode or says not in said:
+        last = said.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
+        raise RuntimeError(f"{Path(command[0]).name} ended with {child.returncode}: {last[0]}")
+    return Sample(seconds, usage.ru_maxrss * 1024 / 1e6)
+
+
+def measure(guest: Guest, runs: int) -> list[Pair]:
+    return [(run(our_command(guest), guest.says), run(qemu_command(guest), guest.says)) for _ in range(runs)]
+
+
+def rows(tasks: Iterable[Task], runs: int) -> Iterator[Row]:
+    """Measure what can be measured, row by row; tasks with the same guest share its runs."""
+    measured: dict[Guest, list[Pair]] = {}
+    for task in tasks:
+        if reason := missing(task):
+            yield skipped(task, reason)
+            continue
+        try:
+            if not measured:
+                measure(HELLO, 1)  # compiles the bytecode and fills the page cache; not counted
+            if task.guest not in measured:
+                measured[task.guest] = measure(task.guest, runs)
+        except RuntimeError as error:
+            yield skipped(task, str(error))._replace(holds=False)
+        else:
+            yield row_of(task, measured[task.guest])
+
+
+# -- the table --
+
+HEADER = ("what", "armvirt s", "qemu s", "ratio", "wanted", "holds")
+WIDTHS = (37, 10, 10, 7, 10, 5)
+
+
+def line(cells: Sequence[str]) -> str:
+    """A line of the table: the first column to the left, the others to the right."""
+    first, *others = (f"{cell:{'<' if n == 0 else '>'}{WIDTHS[n]}}" for n, cell in enumerate(cells))
+    return "  ".join([first, *others]).rstrip()
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """What the table shows of a row: seconds with three digits, megabytes with their unit."""
+    ours, theirs = (f"{n:.1f} MB" if row.unit == "MB" else f"{n:.3f}" for n in (row.armvirt, row.qemu))
+    return row.what, ours, theirs, f"{row.ratio:.2f}", row.wanted, "yes" if row.holds else "NO"
+
+
+def table_line(row: Row) -> str:
+    if row.skipped:
+        return f"{row.what:{WIDTHS[0]}}  {'skipped' if row.holds else 'FAILED'}: {row.skipped}"
+    return line(cells(row))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Compare armvirt's speed with QEMU's.")
+    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help=f"runs of each program (default {RUNS})")
+    parser.add_argument("--only", choices=[task.name for task in TASKS], metavar="NAME", action="append",
+                        help=f"measure this row alone: {', '.join(task.name for task in TASKS)}")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="write the rows to FILE, too")
+    options = parser.parse_args(argv)
+    if options.runs < 1:
+        parser.error("--runs must be at least 1")
+    print(line(HEADER), flush=True)
+    done = []
+    for row in rows((task for task in TASKS if not options.only or task.name in options.only), options.runs):
+        print(table_line(row), flush=True)
+        done.append(row)
+    if options.json:
+        Path(options.json).write_text(json.dumps([row._asdict() for row in done], indent=1) + "\n", encoding="utf-8")
+    return 0 if all(row.holds for row in done) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
