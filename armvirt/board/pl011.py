@@ -59,7 +59,9 @@ RXFE, TXFF, RXFF, TXFE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
 FEN = 1 << 4
 LBE = 1 << 7
 OVERRUN = 1 << 11
-RECEIVE_IRQS = Irq.RX | Irq.RT
+# Plain integers for what runs per character: an IntFlag operation costs a microsecond.
+RX, TX, RT, OE = int(Irq.RX), int(Irq.TX), int(Irq.RT), int(Irq.OE)
+RECEIVE_IRQS = RX | RT
 
 # Plain storage: implemented bits and reset value (TRM table 3-1). IBRD has 16 bits, FBRD 6.
 _STORED: dict[int, tuple[int, int]] = {
@@ -158,7 +160,7 @@ class Pl011(RegisterDevice):
         else:
             self.transmit(value & 0xFF)
         # The byte leaves at once, so every write takes the FIFO through its trigger level.
-        self._ris |= Irq.TX
+        self._ris |= TX
 
     def _write_ecr(self, value: int) -> None:
         self._rsr = 0
@@ -179,7 +181,7 @@ class Pl011(RegisterDevice):
 
     def _write_icr(self, value: int) -> None:
         self._ris &= ~value
-        if value & Irq.RT and self._fifo:
+        if value & RT and self._fifo:
             self._timers.arm(self._timers.now + TIMEOUT_NS, self.name, "timeout")
 
     # --- receive ---
@@ -219,24 +221,24 @@ class Pl011(RegisterDevice):
         if len(self._fifo) >= self._depth:
             # The newest byte is lost; the one that is read next tells of it (TRM 3.3.1). Only loopback gets here.
             self._fifo[-1] |= OVERRUN
-            self._ris |= Irq.OE
+            self._ris |= OE
             return
         self._fifo.append(byte)
         if len(self._fifo) >= self._trigger:
-            self._ris |= Irq.RX
+            self._ris |= RX
         self._timers.arm(self._timers.now + TIMEOUT_NS, self.name, "timeout")
 
     def _settle_receive(self) -> None:
         """Withdraw the interrupts whose reason has been read away."""
         if len(self._fifo) < self._trigger:
-            self._ris &= ~Irq.RX
+            self._ris &= ~RX
         if not self._fifo:
-            self._ris &= ~Irq.RT
+            self._ris &= ~RT
             self._timers.cancel(self.name, "timeout")
 
     def _receive_timeout(self) -> None:
         if self._fifo:
-            self._ris |= Irq.RT
+            self._ris |= RT
             self.update()
 
     # --- line and state ---
@@ -251,7 +253,7 @@ class Pl011(RegisterDevice):
     def state(self) -> State:
         """Registers by name, FIFO contents, raw interrupts, line level."""
         registers = {Reg(offset).name: value for offset, value in self._regs.items()}
-        return {"version": 1, "registers": registers, "fifo": list(self._fifo), "ris": int(self._ris),
+        return {"version": 1, "registers": registers, "fifo": list(self._fifo), "ris": self._ris,
                 "rsr": self._rsr, "arriving": self._arriving, "level": self._level}  # fmt: skip
 
     def load(self, state: State) -> None:
@@ -263,7 +265,7 @@ class Pl011(RegisterDevice):
 
     def rows(self) -> list[Row]:
         """The registers and FIFO, for display."""
-        interrupts = {"RIS": int(self._ris), "MIS": int(self._ris & self._regs[Reg.IMSC])}
+        interrupts = {"RIS": self._ris, "MIS": self._ris & self._regs[Reg.IMSC]}
         rows = [Row(Reg(offset).name, value) for offset, value in self._regs.items()]
         rows += [Row(name, value, _names(value)) for name, value in interrupts.items()]
         return [*rows, Row("RX FIFO", len(self._fifo), f"of {self._depth}"), Row("line", self._level)]

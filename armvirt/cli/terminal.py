@@ -15,7 +15,7 @@ from armvirt.errors import UserError
 CTRL_A = 0x01
 HELP = b"\r\nCtrl-A x  leave armvirt\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n"
 MAX_PIPED = 1 << 20  # bytes of piped input
-PIPE_PATIENCE = 0.2  # seconds until a pipe without data is taken for one that nobody writes to
+PIPE_PATIENCE = 0.05  # seconds, after our own start, until a pipe without data is taken for one nobody writes to
 
 
 class Keys(NamedTuple):

@@ -158,6 +158,18 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["native", "portable"])
+def test_sigterm_ends_the_run_and_its_trace_is_whole(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    process = start("run", "runaway", "--engine", engine, "--trace", str(path))
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (143, "")
+    assert path.read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("engine", ["native", "portable"])
 def test_ctrl_c_ends_the_run(engine: str) -> None:
     process = start("run", "runaway", "--engine", engine)
     assert process.stdout is not None
@@ -198,6 +210,21 @@ def _read_until(fd: int, text: bytes, seconds: float = 20) -> bytes:
         if select.select([fd], [], [], 0.1)[0]:
             seen += os.read(fd, 4096)
     return seen
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_leaves_the_terminal_as_it_was(name: str) -> None:
+    keyboard, fd = pty.openpty()
+    before = termios.tcgetattr(fd)
+    command = [*ARMVIRT, "run", str(Path(FOLDER) / "console-echo.elf")]
+    process = subprocess.Popen(command, stdin=fd, stdout=fd, stderr=fd, start_new_session=True)
+    _read_until(keyboard, b"echo> ")
+    assert termios.tcgetattr(fd) != before
+    process.send_signal(getattr(signal, name))
+    assert process.wait(20) == 128 + getattr(signal, name)
+    assert termios.tcgetattr(fd) == before
+    os.close(keyboard)
+    os.close(fd)
 
 
 def test_a_conversation_at_a_terminal() -> None:

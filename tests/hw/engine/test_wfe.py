@@ -8,7 +8,7 @@ import pytest
 
 from armvirt.hw.engine import EngineFactory, Leave
 from engine.asm import NE, Asm
-from engine.bench import DAIF, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, same
+from engine.bench import DAIF, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, Stage2, Tables, same
 
 MakeBench = Callable[..., Bench]
 
@@ -106,6 +106,76 @@ def test_under_translation(bench: MakeBench, mode: int) -> None:
         assert guest.run() == Leave.STOP and guest.engine.state.wfe and guest.count == expected
         guest.engine.state.wfe = 0
     assert guest.run() == Leave.BUDGET and guest.engine.state.spin
+
+
+def test_behind_an_indirect_branch(bench: MakeBench) -> None:
+    """Blocks that are reached by BR, BLR and RET, and those behind an exit, are not chained to one before them."""
+    program = Asm()
+    program.adr(1, "function")
+    program.blr(1)
+    program.wfe()
+    program.hvc(1)
+    program.wfe()
+    program.svc(1)
+    program.wfe()
+    program.hvc(STOP)
+    program.label("function")
+    program.wfe()
+    program.ret()
+    program.vectors(lambda a, offset: a.eret())
+    guest = watched(bench, program)
+    guest.set_system("VBAR_EL1", program["vectors"])
+    guest.silicon.on_hvc[1] = lambda: guest.silicon.log.clear() or 0
+    assert [count for count, _ in wfe_stops(guest)] == [3, 5, 7, 10]
+
+
+def test_a_page_that_is_not_there_behind_it(bench: MakeBench) -> None:
+    """The next fetch faults: the WFE comes first, then, if it goes on, the fault."""
+    program = Asm()
+    program.align(4096)
+    while program.here % 4096 != 4092:
+        program.nop()
+    program.word(0xD503205F)
+    guest = watched(bench, program)
+    tables = Stage2(guest)
+    tables.identity()
+    tables.set_entry(RAM + 0x1000, 0)
+    tables.enable()
+    assert guest.run() == Leave.STOP
+    assert guest.engine.state.wfe == 1 and guest.count == 1024 and not guest.silicon.of("el2")
+    guest.engine.state.wfe = 0
+    guest.silicon.el2_exit = lambda: guest.silicon.log.append(("el2", guest.engine.state.esr >> 26)) or 8  # type: ignore[method-assign,func-returns-value]
+    assert guest.run() == Leave.STOP
+    assert guest.silicon.of("el2") == [(0x20,)] and guest.count == 1024
+
+
+def test_another_address_space(bench: MakeBench) -> None:
+    """The same address in another address space is other code: what was no WFE may be one there."""
+    program = Asm()
+    program.label("loop")
+    program.blr(20)
+    program.msr("TTBR0_EL1", 21)
+    program.isb()
+    program.blr(20)
+    program.hvc(STOP)
+    guest = watched(bench, program, hcr=HCR)
+    va, first, second = 0x5000_0000, RAM + 0x1_0000, RAM + 0x2_0000
+    body = Asm()
+    body.nop()
+    body.isb()  # ends its block, as WFE does
+    body.ret()
+    guest.write(first, body.code())
+    guest.write(second, body.code()[:4] + (0xD503205F).to_bytes(4, "little") + body.code()[8:])
+    tables = Stage1(guest)
+    tables.identity()
+    tables.map(va, first)
+    tables.enable()
+    other = Tables(guest, RAM + 0xE_0000)
+    other.identity()
+    other.map(va, second)
+    guest.engine.set_x(20, va)
+    guest.engine.set_x(21, other.root | 1 << 48)
+    assert [pc for _, pc in wfe_stops(guest)] == [va + 8]
 
 
 def test_code_that_becomes_a_wfe(bench: MakeBench) -> None:
