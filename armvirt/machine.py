@@ -249,6 +249,17 @@ class Machine:
         causes = "; ".join(self.board.vm.why_idle())
         return "waits for an interrupt (WFI) that nothing will send" + (f" ({causes})" if causes else "")
 
+    def close(self) -> None:
+        """Free the engines now. A machine that is forgotten is freed too, when the garbage collector finds it."""
+        for vcpu in self.board.vcpus:
+            vcpu.context.engine.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # -- state --
 
     def state(self) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes as C
 import struct
+import weakref
 from abc import ABC, abstractmethod
 from typing import Protocol
 
@@ -49,6 +50,11 @@ class Silicon(Protocol):
         """Maintenance for all CPUs: TLBI by its encoding, IC IVAU with a physical address, IC IALLUIS."""
 
 
+def _free(lib: abi.Library, uc: C.c_void_p, context: C.c_void_p) -> None:
+    lib.uc_context_free(context)
+    lib.uc_close(uc)
+
+
 class Engine(ABC):
     """One vCPU's engine. ``run`` is the only way in; registers may be touched between runs and in callbacks."""
 
@@ -62,6 +68,7 @@ class Engine(ABC):
         self._keep: list[object] = []
         self._u64, self._u32 = C.c_uint64(), C.c_uint32()
         self._open(model)
+        self._finalizer = weakref.finalize(self, _free, lib, self.uc, self.raw_context)
         self._bind_state()
         self._add_hooks()
 
@@ -125,12 +132,9 @@ class Engine(ABC):
             self.hook(abi.HOOK_MEM_READ_PROT, never, begin, end)
 
     def close(self) -> None:
-        """Free the engine; it must not run again."""
-        if self.uc.value:
-            self.lib.uc_context_free(self.raw_context)
-            self.lib.uc_close(self.uc)
-            self.uc = C.c_void_p()
-            self._keep.clear()
+        """Free the engine; it must not run again. The garbage collector does it, later, for one that is forgotten."""
+        self._finalizer()
+        self._keep.clear()
 
     # -- running --
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes as C
 import time
+import weakref
 from collections.abc import Callable
 
 from armvirt.arch.encoding import sysreg
@@ -78,12 +79,18 @@ class PortableEngine(Engine):
     def _guarded(self, function: Callable[..., object], default: object = None) -> Callable[..., object]:
         """ctypes prints and drops an exception: keep it for run() instead, and stop."""
 
+        method = weakref.WeakMethod(function)  # else the hook would keep the engine alive
+
         def call(*arguments: object) -> object:
+            bound = method()
+            if bound is None:
+                return default
             try:
-                return function(*arguments)
+                return bound(*arguments)
             except BaseException as error:
-                self.error = self.error or error
-                self._leave(Leave.STOP)
+                engine: PortableEngine = bound.__self__  # type: ignore[attr-defined]
+                engine.error = engine.error or error
+                engine._leave(Leave.STOP)
                 return default
 
         return call
