@@ -22,7 +22,7 @@ def watched(make: MakeBench, program: Asm, **options: object) -> Bench:
 def wfe_stops(guest: Bench) -> list[tuple[int, int]]:
     """(count, PC) at each stop for a WFE, to the guest's end."""
     stops = []
-    while guest.run() == Leave.STOP and not guest.silicon.of("el2"):
+    while guest.run(10_000) == Leave.STOP and not guest.silicon.of("el2"):
         assert guest.engine.state.wfe == 1
         guest.engine.state.wfe = 0
         stops.append((guest.count, guest.engine.pc))
@@ -57,7 +57,7 @@ def test_without_a_watch_it_is_a_hint(bench: MakeBench) -> None:
     program.wfe()
     program.hvc(STOP)
     guest = bench(program)
-    assert guest.run() == Leave.STOP and guest.silicon.of("el2") and not guest.engine.state.wfe
+    assert guest.run(10_000) == Leave.STOP and guest.silicon.of("el2") and not guest.engine.state.wfe
 
 
 def test_a_watch_that_comes_late_sees_old_code(bench: MakeBench) -> None:
@@ -73,7 +73,7 @@ def test_a_watch_that_comes_late_sees_old_code(bench: MakeBench) -> None:
     guest.engine.watch_wfe()
     guest.engine.watch_wfe()
     guest.silicon.log.clear()
-    assert guest.run() == Leave.STOP
+    assert guest.run(10_000) == Leave.STOP
     assert guest.engine.state.wfe == 1 and not guest.silicon.of("el2")
 
 
@@ -103,9 +103,9 @@ def test_under_translation(bench: MakeBench, mode: int) -> None:
     tables.identity(1 << 6 | 1 << 7)
     tables.enable()
     for expected in (2, 3):
-        assert guest.run() == Leave.STOP and guest.engine.state.wfe and guest.count == expected
+        assert guest.run(10_000) == Leave.STOP and guest.engine.state.wfe and guest.count == expected
         guest.engine.state.wfe = 0
-    assert guest.run() == Leave.BUDGET and guest.engine.state.spin
+    assert guest.run(10_000) == Leave.BUDGET and guest.engine.state.spin
 
 
 def test_behind_an_indirect_branch(bench: MakeBench) -> None:
@@ -141,11 +141,11 @@ def test_a_page_that_is_not_there_behind_it(bench: MakeBench) -> None:
     tables.identity()
     tables.set_entry(RAM + 0x1000, 0)
     tables.enable()
-    assert guest.run() == Leave.STOP
+    assert guest.run(10_000) == Leave.STOP
     assert guest.engine.state.wfe == 1 and guest.count == 1024 and not guest.silicon.of("el2")
     guest.engine.state.wfe = 0
     guest.silicon.el2_exit = lambda: guest.silicon.log.append(("el2", guest.engine.state.esr >> 26)) or 8  # type: ignore[method-assign,func-returns-value]
-    assert guest.run() == Leave.STOP
+    assert guest.run(10_000) == Leave.STOP
     assert guest.silicon.of("el2") == [(0x20,)] and guest.count == 1024
 
 
