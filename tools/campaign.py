@@ -2,13 +2,14 @@
 
     python tools/campaign.py                           every bundled guest: 10 runs, 1,000 stops in each way
     python tools/campaign.py --guests psci,wfi         these only
-    python tools/campaign.py --linux                   Linux too, with one and with two CPUs (make guests)
+    python tools/campaign.py --linux --uboot           Linux with one and with two CPUs and U-Boot too (make guests)
     python tools/campaign.py --portable-linux          Linux on the portable engine against the native one (slow)
 
-A stop is at a random instruction or a random time (``--seed``). The ways are: ``plain`` (stop and go on), ``load`` (save,
-and load into the same machine), ``fresh`` (save, and load into a new machine; memory is copied) and ``engines`` (as fresh,
-native and portable in turn). ``portable`` is a run without stops on the portable engine. Trace hash, verdict, time and
-instructions must be those of the run that nothing interrupted. One line a result; exit status 1 if one differs.
+A stop is at a random instruction or a random time (``--seed``). The ways are: ``plain`` (stop and go on), ``load``
+(save, and load into the same machine), ``fresh`` (save, and load into a new machine; memory is copied) and ``engines``
+(as fresh, native and portable in turn). ``portable`` is a run without stops on the portable engine. Trace hash,
+verdict, time and instructions must be those of the run that nothing interrupted. One line a result; exit status 1 if
+one differs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -44,21 +45,18 @@ ALL_WAYS = (*WAYS, "engines", "portable")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is run: an image, arguments of `Machine`, and the guest time after which it is cut off."""
+    """What is run: an image (None: a ROM), arguments of `Machine`, the guest time after which it is cut off."""
 
     name: str
-    image: Path
+    image: Path | None
     limit_ns: int = LIMIT_NS
     script: Script | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def machine(self, engine: str, recorder: Recorder) -> Machine:
-        recorder.deaf = True  # a machine that takes over another's state has not been switched on
-        machine = Machine(
+        return Machine(
             self.image, engine=engine, script=self.script, trace_hash=False, sinks=[recorder], **self.options
         )
-        recorder.deaf = False
-        return machine
 
 
 class Outcome(NamedTuple):
@@ -99,6 +97,13 @@ def linux(cpus: int) -> Subject:
     return Subject(f"linux-{cpus}", FETCHED / "Image", LINUX_LIMIT_NS, None, options)
 
 
+def uboot() -> Subject:
+    """The fetched U-Boot, by its console."""
+    pairs = (("autoboot: ", "\n"), ("=> ", "version\n"), ("=> ", "sleep 2\n"), ("=> ", "poweroff\n"))
+    options = {"bios": FETCHED / "u-boot.bin"}
+    return Subject("u-boot", None, LINUX_LIMIT_NS, Script.from_pairs(pairs), options)
+
+
 # -- runs --
 
 
@@ -107,16 +112,16 @@ def whole(subject: Subject, engine: str = "auto") -> Outcome:
     recorder = Recorder()
     machine = subject.machine(engine, recorder)
     outcome = recorder.outcome(machine, machine.run(max_time_ns=subject.limit_ns))
-    close(machine)
+    machine.close()
     return outcome
 
 
-def stopped(subject: Subject, stops: Stops, way: str, engines: Sequence[str] = ("auto",)) -> Outcome:
+def stopped(subject: Subject, stops: Places, way: str, engines: Sequence[str] = ("auto",)) -> Outcome:
     """A run that is stopped again and again; ``engines`` take turns where the way is ``fresh``."""
     recorder, kinds = Recorder(), cycle(engines)
     machine = subject.machine(next(kinds), recorder)
     while (target := stops.next()) is not None:
-        if machine.run_until(**target) is not None:
+        if machine.run_until(insns=target[0], ns=target[1]) is not None:
             break
         stops.reached(machine.insns, machine.ns)
         if way == "load":
@@ -124,8 +129,18 @@ def stopped(subject: Subject, stops: Stops, way: str, engines: Sequence[str] = (
         elif way == "fresh":
             machine = moved(subject, machine, next(kinds), recorder)
     outcome = recorder.outcome(machine, machine.run(max_time_ns=subject.limit_ns))
-    close(machine)
+    machine.close()
     return outcome
+
+
+class Places(Protocol):
+    """Where to stop."""
+
+    def next(self) -> tuple[int | None, int | None] | None:
+        """(instructions, ns) at which to stop, whichever comes first; None after the last."""
+
+    def reached(self, insns: int, ns: int) -> None:
+        """Drop what lies behind."""
 
 
 class Stops:
@@ -136,13 +151,11 @@ class Stops:
         self._insns = sorted(source.randrange(reference.insns) for _ in range(count - count // 2))
         self._ns = sorted(source.randrange(reference.ns) for _ in range(count // 2))
 
-    def next(self) -> dict[str, int] | None:
-        """Arguments of `Machine.run_until`; None after the last."""
-        targets = {name: values[0] for name, values in (("insns", self._insns), ("ns", self._ns)) if values}
-        return targets or None
+    def next(self) -> tuple[int | None, int | None] | None:
+        targets = (self._insns[0] if self._insns else None, self._ns[0] if self._ns else None)
+        return None if targets == (None, None) else targets
 
     def reached(self, insns: int, ns: int) -> None:
-        """Drop what lies behind."""
         self._insns = [value for value in self._insns if value > insns]
         self._ns = [value for value in self._ns if value > ns]
 
@@ -155,19 +168,15 @@ def saved(machine: Machine) -> dict[str, object]:
 
 def moved(subject: Subject, machine: Machine, engine: str, recorder: Recorder) -> Machine:
     """The guest in a new machine; the old one is closed."""
+    recorder.deaf = True  # the new machine is not switched on: it takes over
     fresh = subject.machine(engine, recorder)
+    recorder.deaf = False
     fresh.board.ram.discard()
     for ipa, page in machine.board.vm.populated_pages():
         fresh.board.vm.write_memory(ipa, page)
     fresh.load(saved(machine))
-    close(machine)
+    machine.close()
     return fresh
-
-
-def close(machine: Machine) -> None:
-    """Give the engines' memory back at once."""
-    for vcpu in machine.board.vcpus:
-        vcpu.context.engine.close()
 
 
 # -- the campaign --
@@ -222,6 +231,8 @@ def subjects(options: argparse.Namespace) -> Iterable[Subject]:
         yield bundled(known[name])
     if options.linux:
         yield from (linux(1), linux(2))
+    if options.uboot:
+        yield uboot()
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -230,9 +241,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)")
     parser.add_argument("--stops", type=int, default=1000, help="stops in a run (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=10, help="runs whose hashes are compared (default: %(default)s)")
-    parser.add_argument("--ways", type=names, default=list(WAYS), help=f"of {','.join(ALL_WAYS)} (default: the first three)")
+    ways = f"of {','.join(ALL_WAYS)} (default: the first three)"
+    parser.add_argument("--ways", type=names, default=list(WAYS), help=ways)
     parser.add_argument("--seed", type=int, default=1, help="of the random stops (default: %(default)s)")
     parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
+    parser.add_argument("--uboot", action="store_true", help="U-Boot too")
     parser.add_argument("--portable-linux", action="store_true", help="Linux on the portable engine against native")
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(ALL_WAYS):

@@ -29,7 +29,7 @@ def reset(context: Context, start: Start) -> None:
     system["SCTLR_EL1"] = SCTLR_RESET | (SCTLR_EE if start.big_endian else 0)
     saved.update(
         x=[start.context_id] + [0] * 30, q=[0] * 32, sp=0, sp_el0=0, sp_el1=0, pc=start.entry, pstate=PSTATE_RESET,
-        fpcr=0, fpsr=0, system=system, exclusive=[(1 << 64) - 1, 0], vector_faults=0, last_vector_elr=0,
+        fpcr=0, fpsr=0, system=system, exclusive=[(1 << 64) - 1, 0, 0], vector_faults=0, last_vector_elr=0,
     )  # fmt: skip
     engine.load(saved)
     context.event_register = False

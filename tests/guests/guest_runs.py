@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from typing import Any
+
+from conftest import ROOT, skip_or_fail
 
 from armvirt.bundled import Guest, guests
 from armvirt.hw.engine.native import LIBRARY
-from armvirt.machine import Machine
-from conftest import ROOT, skip_or_fail
 
 sys.path.insert(0, str(ROOT / "tools"))
 import campaign
@@ -33,16 +30,6 @@ def subject(name: str) -> campaign.Subject:
 def reference(name: str) -> campaign.Outcome:
     """The run of a bundled guest on the engine that users get, which all others are held against."""
     return campaign.whole(subject(name))
-
-
-@contextmanager
-def machine(image: Any, **options: Any) -> Iterator[Machine]:
-    """A machine whose engines are freed after the test."""
-    made = Machine(image, **options)
-    try:
-        yield made
-    finally:
-        campaign.close(made)
 
 
 def require_native() -> None:

@@ -11,11 +11,12 @@ from guest_runs import (
     GUESTS,
     campaign,
     guest,
-    machine,
     reference,
     require_native,
     subject,
 )
+
+from armvirt.machine import Machine
 
 RUNS = 10
 TIMER_GUESTS = ("vtimer-tick", "oneshot", "ptimer", "wfi", "cntvoff")
@@ -23,13 +24,13 @@ FREQUENCIES = (24_000_000, 1_000_000_000)
 TIMEOUT_S = 300
 SHORT_INSNS = 100_000
 CUT_ON_PORTABLE = {"sgi-smp": 3_000_000}
-"""ns after which the engines are compared, where the whole run takes more than a minute (`campaign.py --ways portable`)."""
+"""ns after which the engines are compared, where the whole run takes a minute (`campaign.py --ways portable`)."""
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_ends_as_the_manifest_says(name: str) -> None:
     """By name, as a user starts it: CPUs come from the manifest."""
-    with machine(name, script=guest(name).script) as started:
+    with Machine(name, script=guest(name).script) as started:
         assert len(started.board.vcpus) == guest(name).cpus
         limit = campaign.LIMIT_OF_RUNAWAY_NS if guest(name).expect == "limit" else campaign.LIMIT_NS
         result = started.run(max_time_ns=limit, timeout_s=TIMEOUT_S)
@@ -62,7 +63,7 @@ def test_runs_are_one(name: str) -> None:
 @pytest.mark.parametrize("hz", FREQUENCIES)
 @pytest.mark.parametrize("name", TIMER_GUESTS)
 def test_other_counter_frequencies(name: str, hz: int) -> None:
-    with machine(name, cntfrq=hz) as started:
+    with Machine(name, cntfrq=hz) as started:
         result = started.run(max_time_ns=campaign.LIMIT_NS, timeout_s=TIMEOUT_S)
     assert result.verdict == "pass", result.console + result.diagnosis
 
@@ -70,7 +71,7 @@ def test_other_counter_frequencies(name: str, hz: int) -> None:
 @pytest.mark.parametrize("cntvoff", [0, 0x1000_0000, (1 << 64) - 62_500_000])
 def test_other_virtual_offsets(cntvoff: int) -> None:
     """No offset, the usual one, and one that makes the virtual count larger than the physical one."""
-    with machine("cntvoff", cntvoff=cntvoff) as started:
+    with Machine("cntvoff", cntvoff=cntvoff) as started:
         assert started.board.vm.timer_data.voffset == cntvoff
         result = started.run(max_time_ns=campaign.LIMIT_NS, timeout_s=TIMEOUT_S)
     assert result.verdict == "pass", result.console + result.diagnosis
@@ -79,7 +80,7 @@ def test_other_virtual_offsets(cntvoff: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_benchmarks_pass(name: str) -> None:
-    with machine(name, trace_hash=False) as started:
+    with Machine(name, trace_hash=False) as started:
         assert started.run(timeout_s=TIMEOUT_S).verdict == "pass"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from guest_runs import BUNDLED, campaign, machine, reference, require_native, subject
+from guest_runs import BUNDLED, campaign, reference, require_native, subject
+
+from armvirt.machine import Machine
 
 STOPS = 25
 SEED = 20
@@ -20,8 +22,8 @@ class Every:
     def __init__(self, first: int, count: int) -> None:
         self.ahead = list(range(first, first + count))
 
-    def next(self) -> dict[str, int] | None:
-        return {"insns": self.ahead[0]} if self.ahead else None
+    def next(self) -> tuple[int | None, int | None] | None:
+        return (self.ahead[0], None) if self.ahead else None
 
     def reached(self, insns: int, ns: int) -> None:
         self.ahead = [value for value in self.ahead if value > insns]
@@ -47,7 +49,7 @@ def test_changing_the_engine(name: str) -> None:
 def test_stopping_at_each_instruction(name: str, way: str) -> None:
     """The ones in the middle of the run: interrupts, list registers, exclusives."""
     stops = Every(reference(name).insns // 2, 400)
-    assert campaign.stopped(subject(name), stops, way) == reference(name)  # type: ignore[arg-type]
+    assert campaign.stopped(subject(name), stops, way) == reference(name)
 
 
 def test_loading_before_the_start() -> None:
@@ -55,14 +57,14 @@ def test_loading_before_the_start() -> None:
     started = subject("vtimer-tick").machine("auto", recorder)
     started.load(campaign.saved(started))
     outcome = recorder.outcome(started, started.run(max_time_ns=campaign.LIMIT_NS))
-    campaign.close(started)
+    started.close()
     assert outcome == reference("vtimer-tick")
 
 
 def test_going_back() -> None:
     """Time goes back with the state: what was done after it was saved happens again, the same."""
-    with machine("hello", memory="64M") as started:
-        assert started.run_until(console="hello") is None
+    with Machine("hello", memory="64M") as started:
+        assert started.run_until(console="EL1") is None
         state, memory = json.dumps(started.state()), bytes(started.board.ram.map)
         moment = started.ns, started.insns
         first = started.run_until(insns=started.insns + 5000), started.ns, started.console.output[:], started.state()
@@ -74,7 +76,7 @@ def test_going_back() -> None:
 
 
 def test_stopping_at_a_limit_is_no_end() -> None:
-    with machine("vtimer-tick", memory="64M") as started:
+    with Machine("vtimer-tick", memory="64M") as started:
         result = started.run(max_insns=10_000)
         assert (result.verdict, result.insns) == ("limit", 10_000)
         assert started.run(max_time_ns=50_000_000).verdict == "limit"

@@ -403,22 +403,22 @@ class Engine(ABC):
         self.set_hcr(self.state.hcr)
 
     @property
-    def exclusive(self) -> tuple[int, int]:
-        """The local exclusive monitor: (address, value); address all ones is open."""
+    def exclusive(self) -> tuple[int, int, int]:
+        """The local exclusive monitor: (address, value, second word of a pair); open: address all ones."""
         self.lib.uc_context_save(self.uc, self.raw_context)
-        blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 16)
-        address, value = struct.unpack("<QQ", blob)
-        return address, value
+        blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 24)
+        address, value, high = struct.unpack("<QQQ", blob)
+        return address, value, high
 
     @exclusive.setter
-    def exclusive(self, pair: tuple[int, int]) -> None:
+    def exclusive(self, monitor: tuple[int, int, int]) -> None:
         """The context is the present one but for the monitor, so the interrupt line and the TLB stay right."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         base = self.raw_context.value or 0
-        C.memmove(base + self.calibration.exclusive, struct.pack("<QQ", *pair), 16)
+        C.memmove(base + self.calibration.exclusive, struct.pack("<QQQ", *monitor), 24)
         self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
 
     def clear_exclusive(self) -> None:
         """CLREX, as at every load of a vCPU."""
         if self.exclusive[0] != NEVER:
-            self.exclusive = (NEVER, 0)
+            self.exclusive = (NEVER, 0, 0)

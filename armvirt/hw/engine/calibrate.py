@@ -1,6 +1,6 @@
 """Where this libunicorn keeps what its API does not give: the exception record and the exclusive monitor.
 
-A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXR; the places are
+A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP; the places are
 searched in the bytes of ``uc_context_save`` and must be unique. An engine that does not fit is refused.
 """
 
@@ -19,12 +19,12 @@ SCR_EL3, HCR_EL2 = sysreg(3, 6, 1, 1, 0), sysreg(3, 4, 1, 1, 0)
 VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
 SCR_NS_HCE_RW = 0x501
 _CODE, _TABLE, _DATA, _FAULT = 0x1000, 0x20000, 0x1800, 0x00123456
-_MAGIC = 0x5EED0FC0DE51234D
+_MAGIC, _MAGIC_HIGH = 0x5EED0FC0DE51234D, 0x0DDBA11F00DFACE5
 _HVC = (0x1A5A, 0x25A5)
 _PROGRAM = (
     0xD4000002 | _HVC[0] << 5,  # hvc
     0xD4000002 | _HVC[1] << 5,  # hvc
-    0xC85F7C05,  # ldxr x5, [x0]
+    0xC87F1805,  # ldxp x5, x6, [x0]
     0xD4000002,  # hvc #0
     0xF9400062,  # ldr x2, [x3]: no stage-2 mapping
 )
@@ -34,7 +34,7 @@ class Calibration(NamedTuple):
     """Byte offsets in the saved context.
 
     ``syndrome``: record {u32 syndrome; u32 fsr; u64 vaddress; u32 target_el}; ``exclusive``: {u64 address;
-    u64 value}. ``context_size`` in bytes.
+    u64 value; u64 high}, high being the second word of a pair. ``context_size`` in bytes.
     """
 
     syndrome: int
@@ -96,7 +96,7 @@ class _Scratch:
 
 def _set_up(scratch: _Scratch) -> None:
     scratch.write(_CODE, struct.pack("<5I", *_PROGRAM))
-    scratch.write(_DATA, struct.pack("<Q", _MAGIC))
+    scratch.write(_DATA, struct.pack("<QQ", _MAGIC, _MAGIC_HIGH))
     leaf = 1 << 10 | 3 << 8 | 3 << 6 | 0xF << 2 | 3
     scratch.write(_TABLE, struct.pack("<Q", _TABLE + 0x10000 | 3))  # level 2 -> level 3
     scratch.write(_TABLE + 0x10000 + (_CODE >> 12) * 8, struct.pack("<Q", _CODE | leaf))
@@ -133,7 +133,7 @@ def calibrate(lib: abi.Library, model: int) -> Calibration:
     places = _places(first, struct.pack("<I", 0x5A000000 | _HVC[0]), 4)
     places &= _places(second, struct.pack("<I", 0x5A000000 | _HVC[1]), 4)
     places = {p for p in places if _is_fault_record(fault, p)}
-    monitors = _places(exclusive, struct.pack("<QQ", _DATA, _MAGIC), 8)
+    monitors = _places(exclusive, struct.pack("<QQQ", _DATA, _MAGIC, _MAGIC_HIGH), 8)
     if len(places) != 1 or len(monitors) != 1:
         raise EngineError(
             f"this libunicorn does not fit: {len(places)} places for the exception record and {len(monitors)} for the "

@@ -62,7 +62,7 @@ typedef struct {
 typedef struct {
     /* what every block looks at, together in two cache lines */
     uint64_t count, deadline, poll_at, block_pc;
-    uint32_t open, tail, lines_in_engine, stop, maybe_wfe, illegal_watch, wfe_watch, spin;
+    uint32_t open, tail, lines_in_engine, stop, maybe_wfe, illegal_watch, wfe_watch, spin, unheard, pad0;
     /* addresses of the loaded libunicorn */
     void *uc, *context;
     int (*emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
@@ -299,6 +299,7 @@ static int note_native_irq(engine *e, uint64_t pc) {
     e->block_pc = 1;
     record(e, what, 0, reg(e, R_ELR_EL1), pc);
     e->count += 1;
+    e->unheard = e->wfe_watch;
     return 1;
 }
 
@@ -326,17 +327,19 @@ static int ends_in_wfe(const engine *e, uint64_t pc) {
     return 0;
 }
 
+/* Remember a block that ends in WFE, or may, for all we can read of it. */
+static void note_block(engine *e, uint64_t pc, uint32_t size) {
+    uint32_t insn = size >= 4 ? fetch(e, pc + size - 4) : 0;
+    if ((insn != 0xd503205fu && insn) || ends_in_wfe(e, pc)) return;
+    e->wfe_filter[filter_hash(pc)] = 1;
+    if (e->wfe_blocks_n < 256) e->wfe_blocks[e->wfe_blocks_n++] = pc;
+    else e->wfe_overflow = 1;
+}
+
 static void on_edge(void *uc, void *cur, void *prev, void *user) {
-    engine *e = user;
     struct { uint64_t pc; uint16_t icount, size; } *tb = cur;
     (void)uc; (void)prev;
-    uint32_t insn = tb->size >= 4 ? fetch(e, tb->pc + tb->size - 4) : 0;
-    if (insn == 0xd503205fu || !insn) {
-        if (ends_in_wfe(e, tb->pc)) return;
-        e->wfe_filter[filter_hash(tb->pc)] = 1;
-        if (e->wfe_blocks_n < 256) e->wfe_blocks[e->wfe_blocks_n++] = tb->pc;
-        else e->wfe_overflow = 1;
-    }
+    note_block(user, tb->pc, tb->size);
 }
 
 /* What a block needs only now and then: interrupts, WFE, an illegal state, the deadline, the host. Returns 1 if the
@@ -387,7 +390,13 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     e->count = count;
     e->open = n;
     e->block_pc = pc;
-    if (__builtin_expect(e->wfe_filter[filter_hash(pc)], 0)) e->maybe_wfe = (uint32_t)ends_in_wfe(e, pc);
+    if (__builtin_expect(e->unheard | e->wfe_filter[filter_hash(pc)], 0)) {
+        if (e->unheard) {                         /* translated, perhaps, without a word to on_edge */
+            e->unheard = 0;
+            note_block(e, pc, size);
+        }
+        e->maybe_wfe = (uint32_t)ends_in_wfe(e, pc);
+    }
 }
 
 static int denied(engine *e, uint32_t enc) {
@@ -566,6 +575,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     }
     e->block_pc = 1;
     e->maybe_wfe = 0;
+    e->unheard = e->wfe_watch;
     if (e->tail) {
         if ((ec & ~1u) == 0x32 && target == 2) { tail_stepped(e); return; }
         tail_end(e);
@@ -642,6 +652,7 @@ int av_run(engine *e) {
         if (e->stop) { e->stop = 0; return LEAVE_STOP; }
         if (e->count >= e->deadline) return LEAVE_BUDGET;
         e->leave = LEAVE_NONE;
+        e->unheard = e->wfe_watch;
         e->stats[ST_RUN]++;
         int error = e->emu_start(e->uc, reg(e, R_PC), 0, 0, 0);
         if (e->tail) tail_end(e);

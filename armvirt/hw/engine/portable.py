@@ -199,6 +199,7 @@ class PortableEngine(Engine):
         state.open, state.block_pc = 0, NO_BLOCK
         self._record(what, 0, self.read(abi.R_ELR_EL1), pc)
         state.count += 1
+        state.unheard = state.wfe_watch
 
     # -- the tail: single steps to an exact count --
 
@@ -232,9 +233,13 @@ class PortableEngine(Engine):
 
     def _on_edge(self, _uc: int, current: object, _previous: object, _user: int) -> None:
         tb = current.contents  # type: ignore[attr-defined]
-        insn = self.fetch(tb.pc + tb.size - 4) if tb.size >= 4 else 0
+        self._note_block(tb.pc, tb.size)
+
+    def _note_block(self, pc: int, size: int) -> None:
+        """Remember a block that ends in WFE, or may, for all we can read of it."""
+        insn = self.fetch(pc + size - 4) if size >= 4 else 0
         if insn in (WFE, 0):
-            self._wfe_blocks.add(tb.pc)
+            self._wfe_blocks.add(pc)
 
     def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
         state, n = self.state, size >> 2
@@ -265,6 +270,9 @@ class PortableEngine(Engine):
             self._leave(Leave.BUDGET)
             return
         state.count, state.open, state.block_pc = count, n, pc
+        if state.unheard:  # translated, perhaps, without a word to _on_edge
+            state.unheard = 0
+            self._note_block(pc, size)
         state.maybe_wfe = int(pc in self._wfe_blocks)
         if count >= state.poll_at:
             self._poll()
@@ -458,7 +466,7 @@ class PortableEngine(Engine):
                 return False
             state.count += done
             state.open = 0
-        state.block_pc, state.maybe_wfe = NO_BLOCK, 0
+        state.block_pc, state.maybe_wfe, state.unheard = NO_BLOCK, 0, state.wfe_watch
         return True
 
     def _on_intr(self, _uc: int, number: int, _user: int) -> None:
@@ -538,7 +546,7 @@ class PortableEngine(Engine):
                 return Leave.STOP
             if state.count >= state.deadline:
                 return Leave.BUDGET
-            state.leave = Leave.NONE
+            state.leave, state.unheard = Leave.NONE, state.wfe_watch
             state.stats[14] += 1
             error = self.lib.uc_emu_start(self.uc, self.pc, 0, 0, 0)
             if state.tail:

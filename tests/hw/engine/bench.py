@@ -52,6 +52,8 @@ class Recorder:
         state = self.engine.state
         far = state.far if state.esr >> 26 in (0x20, 0x24) else 0  # else FAR_EL2 is UNKNOWN
         self.log.append(("el2", state.esr, far, state.pc, state.rt, state.rt_value, state.count))
+        if state.esr >> 26 == 0x20:
+            return Action.STOP
         if state.esr >> 26 != 0x16:
             return Action.ADVANCE
         imm = state.esr & 0xFFFF

@@ -1,0 +1,148 @@
+"""A small VM on the KVM API: RAM, vCPUs, a program in words, and a VMM that answers from a table and writes a log.
+
+The program starts at `RAM` on vCPU 0 with the MMU off; other vCPUs start where `Rig.start` says. It ends by
+`power_off`: PSCI SYSTEM_OFF.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from armvirt.hyp.kvm import (
+    Exit,
+    HostMemory,
+    Kvm,
+    MmioExit,
+    SemihostingExit,
+    Start,
+    Stop,
+    StuckExit,
+    SystemEventExit,
+    Vcpu,
+    VgicAddress,
+    VgicCtrl,
+    VgicGroup,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "hw"))
+from engine.asm import EQ, NE, XZR, Asm
+from engine.conftest import make_factory
+
+__all__ = ["DATA", "DEVICE", "EQ", "GICD", "KINDS", "NE", "NOWHERE", "RAM", "RAM_SIZE", "STACK", "XZR", "Asm", "Rig",
+           "both_engines", "lui", "power_off", "program", "run"]  # fmt: skip
+
+RAM, RAM_SIZE = 0x4000_0000, 4 << 20
+DATA, STACK = RAM + 0x10_0000, RAM + 0x20_0000
+DEVICE, NOWHERE = 0x0A00_0000, 0x0B00_0000
+GICD, GICR = 0x0800_0000, 0x080A_0000
+SYSTEM_OFF, SYSTEM_RESET, CPU_ON = 0x8400_0008, 0x8400_0009, 0xC400_0003
+KINDS = ("native", "portable")
+LIMIT_NS = 50_000_000
+
+both_engines = pytest.mark.parametrize("kind", KINDS)
+
+
+def power_off(a: Asm) -> None:
+    a.mov(0, SYSTEM_OFF)
+    a.hvc(0)
+
+
+def program(write: Callable[[Asm], None], base: int = RAM) -> Asm:
+    """``write``, then power off."""
+    a = Asm(base)
+    write(a)
+    power_off(a)
+    return a
+
+
+class Rig:
+    """``devices`` maps an address in the page at `DEVICE` to what a read gives; everything else is nobody's."""
+
+    def __init__(
+        self, code: Asm | None = None, *, kind: str = "auto", vcpus: int = 1, gic: bool = False, frequency_hz: int = 62_500_000
+    ) -> None:
+        if kind != "auto":
+            make_factory(kind)  # skips where there is no native engine
+        self.kvm = Kvm(engine=kind, frequency_hz=frequency_hz)
+        self.host = self.kvm.host
+        self.vm = self.kvm.create_vm()
+        self.ram = HostMemory(RAM_SIZE)
+        self.vm.set_user_memory_region(0, RAM, self.ram)
+        self.vcpus = [self.vm.create_vcpu(n) for n in range(vcpus)]
+        if gic:
+            self._create_gic()
+        self.devices: dict[int, int] = {}
+        self.log: list[Exit] = []
+        self.on_mmio: Callable[[Vcpu, MmioExit], bool | None] | None = None
+        for vcpu in self.vcpus:
+            vcpu.exit_handler = self.handle
+        if code is not None:
+            self.start(code)
+
+    def _create_gic(self) -> None:
+        self.gic = self.vm.create_device("arm-vgic-v3")
+        self.gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_DIST, GICD)
+        self.gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_REDIST, GICR)
+        self.gic.set_attr(VgicGroup.NR_IRQS, 0, 96)
+        self.gic.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
+
+    @property
+    def vcpu(self) -> Vcpu:
+        return self.vcpus[0]
+
+    def start(self, code: Asm, vcpu: int = 0) -> None:
+        """Write a program and start a vCPU at its first word."""
+        self.vm.write_memory(code.base, code.code())
+        self.vcpus[vcpu].start(Start(code.base, 0))
+
+    def handle(self, vcpu: Vcpu, exit: Exit) -> bool | None:
+        """The VMM: every exit goes into the log; an end stops the run."""
+        self.log.append(exit)
+        if isinstance(exit, MmioExit):
+            if self.on_mmio is not None:
+                return self.on_mmio(vcpu, exit)
+            exit.abort = not DEVICE <= exit.phys_addr < DEVICE + 0x1000
+            if not exit.is_write:
+                exit.data = self.devices.get(exit.phys_addr, 0)
+            return False
+        return isinstance(exit, (SystemEventExit, StuckExit, SemihostingExit))
+
+    def run(self, until: int = LIMIT_NS) -> Stop:
+        return self.host.run(until)
+
+    def finish(self) -> Rig:
+        """Run to the end of the guest."""
+        assert self.run() is Stop.HANDLER, f"no end; pc {self.vcpu.context.pc:#x}"
+        return self
+
+    def x(self, n: int, vcpu: int = 0) -> int:
+        return self.vcpus[vcpu].context.x(n)
+
+    def word(self, address: int, size: int = 8) -> int:
+        return int.from_bytes(self.vm.read_memory(address, size), "little")
+
+    @property
+    def mmio(self) -> list[tuple[int, int, bool, int]]:
+        """(address, size, is_write, data) of each device access so far."""
+        return [(e.phys_addr, e.size, e.is_write, e.data) for e in self.log if isinstance(e, MmioExit)]
+
+    @property
+    def end(self) -> Exit:
+        return self.log[-1]
+
+    def close(self) -> None:
+        for vcpu in self.vcpus:
+            vcpu.context.engine.close()
+
+
+def run(write: Callable[[Asm], None], kind: str = "auto", **options: object) -> Rig:
+    """A VM of one vCPU that has run a program to its end."""
+    return Rig(program(write), kind=kind, **options).finish()  # type: ignore[arg-type]
+
+
+def lui(a: Asm, vector: Callable[[Asm], None]) -> None:
+    """Vectors at which every exception saves ESR, FAR and ELR in X20, X21 and X22 and powers off."""
