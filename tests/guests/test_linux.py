@@ -21,7 +21,7 @@ CPUS = (1, 2)
 
 def boot(**options: object) -> Machine:
     images = {"initrd": require_guest("initramfs.cpio"), "append": "console=ttyAMA0"}
-    return Machine(require_guest("Image"), **{**images, **options})  # type: ignore[arg-type]
+    return Machine(require_guest("Image"), **{**images, **options})
 
 
 def reach(machine: Machine, text: str) -> int:

@@ -18,7 +18,7 @@ NAP_S = 0.2
 
 
 def boot(**options: object) -> Machine:
-    return Machine(bios=require_guest("u-boot.bin"), **options)  # type: ignore[arg-type]
+    return Machine(bios=require_guest("u-boot.bin"), **options)
 
 
 def finish(machine: Machine) -> Result:

@@ -33,7 +33,7 @@ from engine.asm import EQ, NE, XZR, Asm
 from engine.conftest import make_factory
 
 __all__ = ["DATA", "DEVICE", "EQ", "GICD", "KINDS", "NE", "NOWHERE", "RAM", "RAM_SIZE", "STACK", "XZR", "Asm", "Rig",
-           "both_engines", "lui", "power_off", "program", "run"]  # fmt: skip
+           "both_engines", "faulting", "power_off", "program", "run"]  # fmt: skip
 
 RAM, RAM_SIZE = 0x4000_0000, 4 << 20
 DATA, STACK = RAM + 0x10_0000, RAM + 0x20_0000
@@ -141,8 +141,21 @@ class Rig:
 
 def run(write: Callable[[Asm], None], kind: str = "auto", **options: object) -> Rig:
     """A VM of one vCPU that has run a program to its end."""
-    return Rig(program(write), kind=kind, **options).finish()  # type: ignore[arg-type]
+    return Rig(program(write), kind=kind, **options).finish()
 
 
-def lui(a: Asm, vector: Callable[[Asm], None]) -> None:
-    """Vectors at which every exception saves ESR, FAR and ELR in X20, X21 and X22 and powers off."""
+def faulting(write: Callable[[Asm], None], kind: str = "auto", **options: object) -> Rig:
+    """The same, but an exception to EL1 ends it: then ESR, FAR and ELR are in X20, X21, X22, and X19 is 1."""
+    a = Asm(RAM)
+    a.set_vectors()
+    write(a)
+    power_off(a)
+    a.vectors(_end)
+    return Rig(a, kind=kind, **options).finish()
+
+
+def _end(a: Asm, offset: int) -> None:
+    a.mov(19, 1)
+    for register, name in ((20, "ESR_EL1"), (21, "FAR_EL1"), (22, "ELR_EL1")):
+        a.mrs(register, name)
+    power_off(a)

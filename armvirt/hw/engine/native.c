@@ -371,32 +371,43 @@ static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t
     return 0;
 }
 
-static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
-    engine *e = user;
+/* A block about which something has to be done or thought. */
+static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_t size) {
     uint32_t n = size >> 2;
-    uint64_t count = e->count + e->open, limit = e->deadline < e->poll_at ? e->deadline : e->poll_at;
-    (void)uc;
-    if (__builtin_expect(count + n > limit || (e->lines_in_engine | e->maybe_wfe | e->stop | e->illegal_watch) || pc & 3, 0)) {
-        if (block_slow(e, pc, n)) return;
-        count = e->count + e->open;
-    }
-    if (__builtin_expect(pc == e->block_pc, 0) && n == 1 && e->open == 1 && !e->tail) {
-        e->count = count;                         /* one instruction that branches to itself: nothing can change */
+    if (block_slow(e, pc, n)) return;
+    if (pc == e->block_pc && n == 1 && e->open == 1 && !e->tail) {
+        e->count += 1;                            /* one instruction that branches to itself: nothing can change */
         e->open = 0;
         e->spin = 1;
         leave(e, LEAVE_BUDGET);
         return;
     }
+    e->count += e->open;
+    e->open = n;
+    e->block_pc = pc;
+    if (e->unheard) {                             /* translated, perhaps, without a word to on_edge */
+        e->unheard = 0;
+        note_block(e, pc, size);
+    }
+    e->maybe_wfe = e->wfe_filter[filter_hash(pc)] && ends_in_wfe(e, pc);
+}
+
+/* The hottest code of all: a leaf, no stack, three stores. */
+static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
+    engine *e = user;
+    uint32_t n = size >> 2, open = e->open;
+    uint64_t count = e->count + open, limit = e->deadline < e->poll_at ? e->deadline : e->poll_at;
+    (void)uc;
+    if (__builtin_expect(count + n > limit, 0)
+        || __builtin_expect(e->lines_in_engine | e->maybe_wfe | e->stop | e->illegal_watch | e->unheard
+                            | e->wfe_filter[filter_hash(pc)] | (pc & 3), 0)
+        || __builtin_expect(n == 1 && pc == e->block_pc, 0)) {
+        block_cold(e, pc, size);
+        return;
+    }
     e->count = count;
     e->open = n;
     e->block_pc = pc;
-    if (__builtin_expect(e->unheard | e->wfe_filter[filter_hash(pc)], 0)) {
-        if (e->unheard) {                         /* translated, perhaps, without a word to on_edge */
-            e->unheard = 0;
-            note_block(e, pc, size);
-        }
-        e->maybe_wfe = (uint32_t)ends_in_wfe(e, pc);
-    }
 }
 
 static int denied(engine *e, uint32_t enc) {

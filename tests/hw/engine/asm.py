@@ -144,6 +144,12 @@ class Asm:
     def stxr(self, rs: int, rt: int, rn: int) -> None:
         self.word(0xC800_7C00 | rs << 16 | rn << 5 | rt)
 
+    def ldxp(self, rt: int, rt2: int, rn: int) -> None:
+        self.word(0xC87F_0000 | rt2 << 10 | rn << 5 | rt)
+
+    def stxp(self, rs: int, rt: int, rt2: int, rn: int) -> None:
+        self.word(0xC820_0000 | rs << 16 | rt2 << 10 | rn << 5 | rt)
+
     # -- branches --
 
     def b(self, label: str) -> None:

@@ -42,6 +42,8 @@ FORMS: dict[str, Callable[[Asm], None]] = {
     "ldp x1, x2, [sp], #16": lambda a: a.ldp_post(1, 2, 31, 16),
     "ldxr x1, [x2]": lambda a: a.ldxr(1, 2),
     "stxr w3, x1, [x2]": lambda a: a.stxr(3, 1, 2),
+    "ldxp x1, x2, [x3]": lambda a: a.ldxp(1, 2, 3),
+    "stxp w4, x1, x2, [x3]": lambda a: a.stxp(4, 1, 2, 3),
     "b back": lambda a: a.b("back"),
     "bl ahead": lambda a: a.bl("ahead"),
     "b.eq back": lambda a: a.b_cond(EQ, "back"),
