@@ -8,7 +8,7 @@ run that nobody watches pays one attribute read per event.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 
 class Stamp(NamedTuple):
@@ -27,7 +27,7 @@ class ExceptionEntry(NamedTuple):
     esr: int
     elr: int
     target: int
-    kind: ClassVar[str] = "exception"
+    kind: str = "exception"
 
 
 class TimerWrite(NamedTuple):
@@ -36,7 +36,7 @@ class TimerWrite(NamedTuple):
     timer: str
     register: str
     value: int
-    kind: ClassVar[str] = "timer-write"
+    kind: str = "timer-write"
 
 
 class TimerLine(NamedTuple):
@@ -44,7 +44,7 @@ class TimerLine(NamedTuple):
 
     timer: str
     level: int
-    kind: ClassVar[str] = "timer-line"
+    kind: str = "timer-line"
 
 
 class VgicInject(NamedTuple):
@@ -53,7 +53,7 @@ class VgicInject(NamedTuple):
     intid: int
     level: int
     target: int
-    kind: ClassVar[str] = "vgic-inject"
+    kind: str = "vgic-inject"
 
 
 class ListRegisterWrite(NamedTuple):
@@ -63,14 +63,14 @@ class ListRegisterWrite(NamedTuple):
     lr: int
     intid: int
     value: int
-    kind: ClassVar[str] = "lr"
+    kind: str = "lr"
 
 
 class Acknowledge(NamedTuple):
     """The guest reads IAR and gets ``intid`` (1023: spurious)."""
 
     intid: int
-    kind: ClassVar[str] = "ack"
+    kind: str = "ack"
 
 
 class EndOfInterrupt(NamedTuple):
@@ -78,7 +78,7 @@ class EndOfInterrupt(NamedTuple):
 
     intid: int
     register: str
-    kind: ClassVar[str] = "eoi"
+    kind: str = "eoi"
 
 
 class GicAccess(NamedTuple):
@@ -89,7 +89,7 @@ class GicAccess(NamedTuple):
     size: int
     value: int
     is_write: int
-    kind: ClassVar[str] = "gic-mmio"
+    kind: str = "gic-mmio"
 
 
 class Mmio(NamedTuple):
@@ -99,7 +99,7 @@ class Mmio(NamedTuple):
     size: int
     value: int
     is_write: int
-    kind: ClassVar[str] = "mmio"
+    kind: str = "mmio"
 
 
 class Hypercall(NamedTuple):
@@ -108,7 +108,7 @@ class Hypercall(NamedTuple):
     function: int
     args: tuple[int, ...]
     result: int
-    kind: ClassVar[str] = "hypercall"
+    kind: str = "hypercall"
 
 
 class Console(NamedTuple):
@@ -116,7 +116,7 @@ class Console(NamedTuple):
 
     direction: str
     byte: int
-    kind: ClassVar[str] = "console"
+    kind: str = "console"
 
 
 class Schedule(NamedTuple):
@@ -124,7 +124,7 @@ class Schedule(NamedTuple):
 
     target: int
     what: str
-    kind: ClassVar[str] = "sched"
+    kind: str = "sched"
 
 
 class Event(Protocol):

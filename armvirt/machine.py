@@ -136,7 +136,7 @@ class Machine:
         kind = type(step).__name__
         text = step.text  # type: ignore[attr-defined]
         if kind == "Expect":
-            self.console.expect(text)
+            self.console.expect(text, step.timeout_ns)  # type: ignore[attr-defined]
         else:
             self.console.send(text)
 
@@ -241,6 +241,10 @@ class Machine:
             return None
         if event is not None:
             return self._end(event)
+        if self.console.expired:
+            waiting = (self.console.waiting_for or b"").decode("utf-8", "replace")
+            self._result = self._make("fail", f"the script waited in vain for {waiting!r}")
+            return self._result
         if stop is Stop.IDLE and not self._expired():
             return self._end(StuckExit(self._idle_cause(), self.board.vcpus[0].context.pc))
         return None

@@ -200,7 +200,8 @@ def examine(subject: Subject, options: argparse.Namespace, report: Report) -> No
     reference = whole(subject)
     print(f"{subject.name:14} {reference}", flush=True)
     for number in range(1, options.runs):
-        report.line(subject.name, f"run {number + 1}", whole(subject), reference, time.monotonic())
+        started = time.monotonic()
+        report.line(subject.name, f"run {number + 1}", whole(subject), reference, started)
     for way in options.ways:
         started = time.monotonic()
         what = "portable engine" if way == "portable" else f"{options.stops} stops, {way}"

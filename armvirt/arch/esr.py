@@ -118,10 +118,18 @@ class DataAbort(NamedTuple):
 def decode_data_abort(esr: int) -> DataAbort:
     """The fields of a data abort's syndrome (DDI 0487, "ISS encoding for an exception from a Data Abort")."""
     return DataAbort(
-        isv=bool(esr >> 24 & 1), size=1 << (esr >> 22 & 3), sign_extend=bool(esr >> 21 & 1), register=esr >> 16 & 31,
-        sixty_four=bool(esr >> 15 & 1), acquire_release=bool(esr >> 14 & 1), far_not_valid=bool(esr >> 10 & 1),
-        external=bool(esr >> 9 & 1), cache_maintenance=bool(esr >> 8 & 1), s1ptw=bool(esr >> 7 & 1),
-        is_write=bool(esr >> 6 & 1), dfsc=esr & 0x3F,
+        isv=bool(esr >> 24 & 1),
+        size=1 << (esr >> 22 & 3),
+        sign_extend=bool(esr >> 21 & 1),
+        register=esr >> 16 & 31,
+        sixty_four=bool(esr >> 15 & 1),
+        acquire_release=bool(esr >> 14 & 1),
+        far_not_valid=bool(esr >> 10 & 1),
+        external=bool(esr >> 9 & 1),
+        cache_maintenance=bool(esr >> 8 & 1),
+        s1ptw=bool(esr >> 7 & 1),
+        is_write=bool(esr >> 6 & 1),
+        dfsc=esr & 0x3F,
     )
 
 

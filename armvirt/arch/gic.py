@@ -199,8 +199,11 @@ def _icc_rows() -> Iterator[SysReg]:
     yield _row("ICC_SGI1R_EL1", (3, 0, 12, 11, 5), "wo", _SGI)
     yield _row("ICC_ASGI1R_EL1", (3, 0, 12, 11, 6), "wo", _SGI)
     yield _row("ICC_SGI0R_EL1", (3, 0, 12, 11, 7), "wo", _SGI)
-    yield _row("ICC_CTLR_EL1", (3, 0, 12, 12, 4), layout=(
-        "CBPR:0 EOImode:1 PMHE:6 PRIbits:10:8 IDbits:13:11 SEIS:14 A3V:15 RSS:18 ExtRange:19"))
+    yield _row(
+        "ICC_CTLR_EL1",
+        (3, 0, 12, 12, 4),
+        layout=("CBPR:0 EOImode:1 PMHE:6 PRIbits:10:8 IDbits:13:11 SEIS:14 A3V:15 RSS:18 ExtRange:19"),
+    )
     yield _row("ICC_SRE_EL1", (3, 0, 12, 12, 5), layout="SRE:0 DFB:1 DIB:2")
     yield _row("ICC_IGRPEN0_EL1", (3, 0, 12, 12, 6), layout="Enable:0")
     yield _row("ICC_IGRPEN1_EL1", (3, 0, 12, 12, 7), layout="Enable:0")
@@ -215,16 +218,28 @@ def _ich_rows() -> Iterator[SysReg]:
     for n in range(4):
         yield _row(f"ICH_AP0R{n}_EL2", (3, 4, 12, 8, n))
         yield _row(f"ICH_AP1R{n}_EL2", (3, 4, 12, 9, n))
-    yield _row("ICH_HCR_EL2", (3, 4, 12, 11, 0), layout=(
-        "En:0 UIE:1 LRENPIE:2 NPIE:3 VGrp0EIE:4 VGrp0DIE:5 VGrp1EIE:6 VGrp1DIE:7 vSGIEOICount:8 TC:10 TALL0:11"
-        " TALL1:12 TSEI:13 TDIR:14 DVIM:15 EOIcount:31:27"))
-    yield _row("ICH_VTR_EL2", (3, 4, 12, 11, 1), "ro", (
-        "ListRegs:4:0 TDS:19 nV4:20 A3V:21 SEIS:22 IDbits:25:23 PREbits:28:26 PRIbits:31:29"))
+    yield _row(
+        "ICH_HCR_EL2",
+        (3, 4, 12, 11, 0),
+        layout=(
+            "En:0 UIE:1 LRENPIE:2 NPIE:3 VGrp0EIE:4 VGrp0DIE:5 VGrp1EIE:6 VGrp1DIE:7 vSGIEOICount:8 TC:10 TALL0:11"
+            " TALL1:12 TSEI:13 TDIR:14 DVIM:15 EOIcount:31:27"
+        ),
+    )
+    yield _row(
+        "ICH_VTR_EL2",
+        (3, 4, 12, 11, 1),
+        "ro",
+        ("ListRegs:4:0 TDS:19 nV4:20 A3V:21 SEIS:22 IDbits:25:23 PREbits:28:26 PRIbits:31:29"),
+    )
     yield _row("ICH_MISR_EL2", (3, 4, 12, 11, 2), "ro", "EOI:0 U:1 LRENP:2 NP:3 VGrp0E:4 VGrp0D:5 VGrp1E:6 VGrp1D:7")
     yield _row("ICH_EISR_EL2", (3, 4, 12, 11, 3), "ro", "Status:15:0")
     yield _row("ICH_ELRSR_EL2", (3, 4, 12, 11, 5), "ro", "Status:15:0")
-    yield _row("ICH_VMCR_EL2", (3, 4, 12, 11, 7), layout=(
-        "VENG0:0 VENG1:1 VAckCtl:2 VFIQEn:3 VCBPR:4 VEOIM:9 VBPR1:20:18 VBPR0:23:21 VPMR:31:24"))
+    yield _row(
+        "ICH_VMCR_EL2",
+        (3, 4, 12, 11, 7),
+        layout=("VENG0:0 VENG1:1 VAckCtl:2 VFIQEn:3 VCBPR:4 VEOIM:9 VBPR1:20:18 VBPR0:23:21 VPMR:31:24"),
+    )
     for n in range(MAX_LIST_REGISTERS):
         yield _row(f"ICH_LR{n}_EL2", (3, 4, 12, 12 + n // 8, n % 8), layout=_LR)
 
@@ -271,9 +286,13 @@ class ListRegister(NamedTuple):
     def decode(cls, value: int) -> ListRegister:
         hw = bool(value & LR_HW)
         return cls(
-            value & LR_VINTID, value >> LR_PRIORITY_SHIFT & 0xFF, int(bool(value & LR_GROUP1)),
-            bool(value & LR_PENDING), bool(value & LR_ACTIVE),
-            value >> LR_PINTID_SHIFT & LR_PINTID_MASK if hw else None, not hw and bool(value & LR_EOI),
+            value & LR_VINTID,
+            value >> LR_PRIORITY_SHIFT & 0xFF,
+            int(bool(value & LR_GROUP1)),
+            bool(value & LR_PENDING),
+            bool(value & LR_ACTIVE),
+            value >> LR_PINTID_SHIFT & LR_PINTID_MASK if hw else None,
+            not hw and bool(value & LR_EOI),
         )
 
     def encode(self) -> int:

@@ -91,16 +91,27 @@ _SPSR = "M:3:0 nRW:4 F:6 I:7 A:8 D:9 IL:20 SS:21 PAN:22 UAO:23 V:28 C:29 Z:30 N:
 
 # Control, translation and exception registers of EL1 and EL0 (DDI 0487 D23.2).
 _EL1_ROWS: tuple[SysReg, ...] = (
-    _row("SCTLR_EL1", (3, 0, 1, 0, 0), reset=0x00C50838, layout=(
-        "M:0 A:1 C:2 SA:3 SA0:4 CP15BEN:5 ITD:7 SED:8 UMA:9 I:12 DZE:14 UCT:15 nTWI:16 nTWE:18 WXN:19 E0E:24 EE:25"
-        " UCI:26")),
+    _row(
+        "SCTLR_EL1",
+        (3, 0, 1, 0, 0),
+        reset=0x00C50838,
+        layout=(
+            "M:0 A:1 C:2 SA:3 SA0:4 CP15BEN:5 ITD:7 SED:8 UMA:9 I:12 DZE:14 UCT:15 nTWI:16 nTWE:18 WXN:19 E0E:24 EE:25"
+            " UCI:26"
+        ),
+    ),
     _row("ACTLR_EL1", (3, 0, 1, 0, 1)),
     _row("CPACR_EL1", (3, 0, 1, 0, 2), layout="FPEN:21:20 TTA:28"),
     _row("TTBR0_EL1", (3, 0, 2, 0, 0), layout="CnP:0 BADDR:47:1 ASID:63:48"),
     _row("TTBR1_EL1", (3, 0, 2, 0, 1), layout="CnP:0 BADDR:47:1 ASID:63:48"),
-    _row("TCR_EL1", (3, 0, 2, 0, 2), layout=(
-        "T0SZ:5:0 EPD0:7 IRGN0:9:8 ORGN0:11:10 SH0:13:12 TG0:15:14 T1SZ:21:16 A1:22 EPD1:23 IRGN1:25:24 ORGN1:27:26"
-        " SH1:29:28 TG1:31:30 IPS:34:32 AS:36 TBI0:37 TBI1:38")),
+    _row(
+        "TCR_EL1",
+        (3, 0, 2, 0, 2),
+        layout=(
+            "T0SZ:5:0 EPD0:7 IRGN0:9:8 ORGN0:11:10 SH0:13:12 TG0:15:14 T1SZ:21:16 A1:22 EPD1:23 IRGN1:25:24 ORGN1:27:26"
+            " SH1:29:28 TG1:31:30 IPS:34:32 AS:36 TBI0:37 TBI1:38"
+        ),
+    ),
     _row("SPSR_EL1", (3, 0, 4, 0, 0), layout=_SPSR),
     _row("ELR_EL1", (3, 0, 4, 0, 1)),
     _row("SP_EL0", (3, 0, 4, 1, 0)),
@@ -154,10 +165,15 @@ _EL2_ROWS: tuple[SysReg, ...] = (
     _row("VPIDR_EL2", (3, 4, 0, 0, 0)),
     _row("VMPIDR_EL2", (3, 4, 0, 0, 5)),
     _row("SCTLR_EL2", (3, 4, 1, 0, 0)),
-    _row("HCR_EL2", (3, 4, 1, 1, 0), layout=(
-        "VM:0 SWIO:1 PTW:2 FMO:3 IMO:4 AMO:5 VF:6 VI:7 VSE:8 FB:9 BSU:11:10 DC:12 TWI:13 TWE:14 TID0:15 TID1:16"
-        " TID2:17 TID3:18 TSC:19 TIDCP:20 TACR:21 TSW:22 TPC:23 TPU:24 TTLB:25 TVM:26 TGE:27 TDZ:28 HCD:29 TRVM:30"
-        " RW:31 CD:32 ID:33 E2H:34")),
+    _row(
+        "HCR_EL2",
+        (3, 4, 1, 1, 0),
+        layout=(
+            "VM:0 SWIO:1 PTW:2 FMO:3 IMO:4 AMO:5 VF:6 VI:7 VSE:8 FB:9 BSU:11:10 DC:12 TWI:13 TWE:14 TID0:15 TID1:16"
+            " TID2:17 TID3:18 TSC:19 TIDCP:20 TACR:21 TSW:22 TPC:23 TPU:24 TTLB:25 TVM:26 TGE:27 TDZ:28 HCD:29 TRVM:30"
+            " RW:31 CD:32 ID:33 E2H:34"
+        ),
+    ),
     _row("MDCR_EL2", (3, 4, 1, 1, 1), layout="HPMN:4:0 TPMCR:5 TPM:6 HPME:7 TDE:8 TDA:9 TDOSA:10 TDRA:11"),
     _row("CPTR_EL2", (3, 4, 1, 1, 2), layout="TFP:10 TTA:20 TCPAC:31"),
     _row("HSTR_EL2", (3, 4, 1, 1, 3)),
@@ -184,8 +200,11 @@ def _debug_rows() -> Iterator[SysReg]:
         yield _row(f"DBGWCR{n}_EL1", (2, 0, 0, n, 7), layout=watch)
     yield _row("OSDTRRX_EL1", (2, 0, 0, 0, 2))
     yield _row("MDCCINT_EL1", (2, 0, 0, 2, 0))
-    yield _row("MDSCR_EL1", (2, 0, 0, 2, 2), layout=(
-        "SS:0 ERR:6 TDCC:12 KDE:13 HDE:14 MDE:15 TXU:26 RXO:27 TXfull:29 RXfull:30"))
+    yield _row(
+        "MDSCR_EL1",
+        (2, 0, 0, 2, 2),
+        layout=("SS:0 ERR:6 TDCC:12 KDE:13 HDE:14 MDE:15 TXU:26 RXO:27 TXfull:29 RXfull:30"),
+    )
     yield _row("OSDTRTX_EL1", (2, 0, 0, 3, 2))
     yield _row("OSECCR_EL1", (2, 0, 0, 6, 2))
     yield _row("MDRAR_EL1", (2, 0, 1, 0, 0), "ro")
@@ -226,26 +245,56 @@ _PMU_ROWS: tuple[SysReg, ...] = (
 # The ID space op0=3, op1=0, CRn=0: one line per CRm, names by op2; None is reserved and reads as zero.
 _ID_NAMES: dict[int, tuple[str | None, ...]] = {
     1: (
-        "ID_PFR0_EL1", "ID_PFR1_EL1", "ID_DFR0_EL1", "ID_AFR0_EL1",
-        "ID_MMFR0_EL1", "ID_MMFR1_EL1", "ID_MMFR2_EL1", "ID_MMFR3_EL1",
+        "ID_PFR0_EL1",
+        "ID_PFR1_EL1",
+        "ID_DFR0_EL1",
+        "ID_AFR0_EL1",
+        "ID_MMFR0_EL1",
+        "ID_MMFR1_EL1",
+        "ID_MMFR2_EL1",
+        "ID_MMFR3_EL1",
     ),
     2: (
-        "ID_ISAR0_EL1", "ID_ISAR1_EL1", "ID_ISAR2_EL1", "ID_ISAR3_EL1",
-        "ID_ISAR4_EL1", "ID_ISAR5_EL1", "ID_MMFR4_EL1", "ID_ISAR6_EL1",
+        "ID_ISAR0_EL1",
+        "ID_ISAR1_EL1",
+        "ID_ISAR2_EL1",
+        "ID_ISAR3_EL1",
+        "ID_ISAR4_EL1",
+        "ID_ISAR5_EL1",
+        "ID_MMFR4_EL1",
+        "ID_ISAR6_EL1",
     ),
     3: ("MVFR0_EL1", "MVFR1_EL1", "MVFR2_EL1", None, "ID_PFR2_EL1", "ID_DFR1_EL1", "ID_MMFR5_EL1", None),
     4: (
-        "ID_AA64PFR0_EL1", "ID_AA64PFR1_EL1", "ID_AA64PFR2_EL1", None,
-        "ID_AA64ZFR0_EL1", "ID_AA64SMFR0_EL1", None, "ID_AA64FPFR0_EL1",
+        "ID_AA64PFR0_EL1",
+        "ID_AA64PFR1_EL1",
+        "ID_AA64PFR2_EL1",
+        None,
+        "ID_AA64ZFR0_EL1",
+        "ID_AA64SMFR0_EL1",
+        None,
+        "ID_AA64FPFR0_EL1",
     ),
     5: (
-        "ID_AA64DFR0_EL1", "ID_AA64DFR1_EL1", "ID_AA64DFR2_EL1", None,
-        "ID_AA64AFR0_EL1", "ID_AA64AFR1_EL1", None, None,
+        "ID_AA64DFR0_EL1",
+        "ID_AA64DFR1_EL1",
+        "ID_AA64DFR2_EL1",
+        None,
+        "ID_AA64AFR0_EL1",
+        "ID_AA64AFR1_EL1",
+        None,
+        None,
     ),
     6: ("ID_AA64ISAR0_EL1", "ID_AA64ISAR1_EL1", "ID_AA64ISAR2_EL1", "ID_AA64ISAR3_EL1", None, None, None, None),
     7: (
-        "ID_AA64MMFR0_EL1", "ID_AA64MMFR1_EL1", "ID_AA64MMFR2_EL1", "ID_AA64MMFR3_EL1",
-        "ID_AA64MMFR4_EL1", None, None, None,
+        "ID_AA64MMFR0_EL1",
+        "ID_AA64MMFR1_EL1",
+        "ID_AA64MMFR2_EL1",
+        "ID_AA64MMFR3_EL1",
+        "ID_AA64MMFR4_EL1",
+        None,
+        None,
+        None,
     ),
 }
 
@@ -256,8 +305,7 @@ _ID_LAYOUTS = {
         " MPAM:43:40 AMU:47:44 DIT:51:48 RME:55:52 CSV2:59:56 CSV3:63:60"
     ),
     "ID_AA64PFR1_EL1": (
-        "BT:3:0 SSBS:7:4 MTE:11:8 RAS_frac:15:12 MPAM_frac:19:16 SME:27:24 RNDR_trap:31:28 CSV2_frac:35:32"
-        " NMI:39:36"
+        "BT:3:0 SSBS:7:4 MTE:11:8 RAS_frac:15:12 MPAM_frac:19:16 SME:27:24 RNDR_trap:31:28 CSV2_frac:35:32 NMI:39:36"
     ),
     "ID_AA64DFR0_EL1": (
         "DebugVer:3:0 TraceVer:7:4 PMUVer:11:8 BRPs:15:12 WRPs:23:20 CTX_CMPs:31:28 PMSVer:35:32"
@@ -271,9 +319,7 @@ _ID_LAYOUTS = {
         "DPB:3:0 APA:7:4 API:11:8 JSCVT:15:12 FCMA:19:16 LRCPC:23:20 GPA:27:24 GPI:31:28 FRINTTS:35:32"
         " SB:39:36 SPECRES:43:40 BF16:47:44 DGH:51:48 I8MM:55:52 XS:59:56 LS64:63:60"
     ),
-    "ID_AA64ISAR2_EL1": (
-        "WFxT:3:0 RPRES:7:4 GPA3:11:8 APA3:15:12 MOPS:19:16 BC:23:20 PAC_frac:27:24"
-    ),
+    "ID_AA64ISAR2_EL1": ("WFxT:3:0 RPRES:7:4 GPA3:11:8 APA3:15:12 MOPS:19:16 BC:23:20 PAC_frac:27:24"),
     "ID_AA64MMFR0_EL1": (
         "PARange:3:0 ASIDBits:7:4 BigEnd:11:8 SNSMem:15:12 BigEndEL0:19:16 TGran16:23:20 TGran64:27:24"
         " TGran4:31:28 TGran16_2:35:32 TGran64_2:39:36 TGran4_2:43:40 ExS:47:44 FGT:59:56 ECV:63:60"
@@ -286,16 +332,13 @@ _ID_LAYOUTS = {
         "CnP:3:0 UAO:7:4 LSM:11:8 IESB:15:12 VARange:19:16 CCIDX:23:20 NV:27:24 ST:31:28 AT:35:32 IDS:39:36"
         " FWB:43:40 TTL:51:48 BBM:55:52 EVT:59:56 E0PD:63:60"
     ),
-    "ID_PFR0_EL1": (
-        "State0:3:0 State1:7:4 State2:11:8 State3:15:12 CSV2:19:16 AMU:23:20 DIT:27:24 RAS:31:28"
-    ),
+    "ID_PFR0_EL1": ("State0:3:0 State1:7:4 State2:11:8 State3:15:12 CSV2:19:16 AMU:23:20 DIT:27:24 RAS:31:28"),
     "ID_PFR1_EL1": (
         "ProgMod:3:0 Security:7:4 MProgMod:11:8 Virtualization:15:12 GenTimer:19:16 Sec_frac:23:20"
         " Virt_frac:27:24 GIC:31:28"
     ),
     "ID_DFR0_EL1": (
-        "CopDbg:3:0 CopSDbg:7:4 MMapDbg:11:8 CopTrc:15:12 MMapTrc:19:16 MProfDbg:23:20 PerfMon:27:24"
-        " TraceFilt:31:28"
+        "CopDbg:3:0 CopSDbg:7:4 MMapDbg:11:8 CopTrc:15:12 MMapTrc:19:16 MProfDbg:23:20 PerfMon:27:24 TraceFilt:31:28"
     ),
 }
 
@@ -309,8 +352,12 @@ def _id_rows() -> Iterator[SysReg]:
 
 # Identification outside the trapped block (DDI 0487 D23.2): CPU identity, caches, cache types.
 _IDENTITY_ROWS: tuple[SysReg, ...] = (
-    _row("MIDR_EL1", (3, 0, 0, 0, 0), "ro", (
-        "Revision:3:0 PartNum:15:4 Architecture:19:16 Variant:23:20 Implementer:31:24")),
+    _row(
+        "MIDR_EL1",
+        (3, 0, 0, 0, 0),
+        "ro",
+        ("Revision:3:0 PartNum:15:4 Architecture:19:16 Variant:23:20 Implementer:31:24"),
+    ),
     _row("MPIDR_EL1", (3, 0, 0, 0, 5), "ro", "Aff0:7:0 Aff1:15:8 Aff2:23:16 MT:24 U:30 RES1:31 Aff3:39:32"),
     _row("REVIDR_EL1", (3, 0, 0, 0, 6), "ro"),
     _row("CCSIDR_EL1", (3, 1, 0, 0, 0), "ro", "LineSize:2:0 Associativity:12:3 NumSets:27:13"),

@@ -9,12 +9,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.hyp.kvm import ConsoleEvent, EventBus
 
 if TYPE_CHECKING:
     import threading
+
+    from armvirt.board.device import Timers
+
+OWNER = "console"
+
+
+class Step(NamedTuple):
+    """One step of a script: ``kind`` is expect or send."""
+
+    kind: str
+    text: bytes
+    timeout_ns: int | None = None
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else bytes(text)
 
 
 class Console:
@@ -28,40 +44,69 @@ class Console:
         self.interactive = False  # a person may type at any time
         self._input: deque[int] = deque()
         self._fed: deque[int] = deque()  # appended to by another thread, popped by ours
-        self._steps: deque[tuple[str, bytes]] = deque()
+        self._steps: deque[Step] = deque()
         self._seen = 0
+        self._timers: Timers | None = None
+        self._armed = False
+        self.expired = False  # a script's expectation was not met in time
+        self.on_expired: Callable[[], None] = lambda: None
 
     # -- scripts --
 
-    def expect(self, text: str | bytes) -> Console:
-        """Wait, from where the last expected text ended, until ``text`` appears; then go on with the next step."""
-        self._steps.append(("expect", text.encode() if isinstance(text, str) else bytes(text)))
+    def attach(self, timers: Timers, on_expired: Callable[[], None]) -> None:
+        """Give the console a clock, for expectations with a time limit."""
+        self._timers, self.on_expired = timers, on_expired
+        timers.register(OWNER, self._expire)
+        self._advance()
+
+    def expect(self, text: str | bytes, timeout_ns: int | None = None) -> Console:
+        """Wait, from where the last expected text ended, until ``text`` appears; then go on with the next step.
+
+        With ``timeout_ns``, that much guest time after it becomes the step to wait for, the run ends as failed.
+        """
+        self._steps.append(Step("expect", _bytes(text), timeout_ns))
         self._advance()
         return self
 
     def send(self, text: str | bytes) -> Console:
         """Type ``text`` when the steps before are done."""
-        self._steps.append(("send", text.encode() if isinstance(text, str) else bytes(text)))
+        self._steps.append(Step("send", _bytes(text)))
         self._advance()
         return self
 
     @property
     def waiting_for(self) -> bytes | None:
         """The text that the script is waiting for; None when it is finished."""
-        return self._steps[0][1] if self._steps else None
+        return self._steps[0].text if self._steps else None
 
     def _advance(self) -> None:
         while self._steps:
-            kind, text = self._steps[0]
+            kind, text, timeout_ns = self._steps[0]
             if kind == "expect":
                 at = self.output.find(text, self._seen)
                 if at < 0:
+                    self._arm(timeout_ns)
                     return
+                self._disarm()
                 self._seen = at + len(text)
             else:
                 self._input.extend(text)
                 self.on_input()
             self._steps.popleft()
+
+    def _arm(self, timeout_ns: int | None) -> None:
+        if timeout_ns is not None and self._timers is not None and not self._armed:
+            self._armed = True
+            self._timers.arm(self._timers.now + timeout_ns, OWNER)
+
+    def _disarm(self) -> None:
+        if self._armed and self._timers is not None:
+            self._armed = False
+            self._timers.cancel(OWNER)
+
+    def _expire(self, _kind: str) -> None:
+        self._armed, self.expired = False, True
+        self.on_expired()
 
     # -- the device's side --
 
@@ -72,7 +117,7 @@ class Console:
             self.bus.emit(ConsoleEvent("tx", byte))
         if self.on_output is not None:
             self.on_output(bytes((byte,)))
-        if self._steps and self._steps[0][1][-1:] == bytes((byte,)):
+        if self._steps and self._steps[0].text[-1:] == bytes((byte,)):
             self._advance()
 
     def receive(self) -> int | None:
@@ -110,11 +155,13 @@ class Console:
     def state(self) -> dict[str, object]:
         return {
             "version": 1, "output": bytes(self.output).hex(), "input": list(self._input), "seen": self._seen,
-            "steps": [[kind, text.hex()] for kind, text in self._steps],
+            "steps": [[kind, text.hex(), timeout_ns] for kind, text, timeout_ns in self._steps],
+            "armed": self._armed, "expired": self.expired,
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
         self.output[:] = bytes.fromhex(str(state["output"]))
         self._input = deque(state["input"])  # type: ignore[call-overload]
-        self._steps = deque((kind, bytes.fromhex(text)) for kind, text in state["steps"])  # type: ignore[attr-defined]
+        self._steps = deque(Step(k, bytes.fromhex(text), t) for k, text, t in state["steps"])  # type: ignore[attr-defined]
         self._seen = int(state["seen"])  # type: ignore[call-overload]
+        self._armed, self.expired = bool(state["armed"]), bool(state["expired"])

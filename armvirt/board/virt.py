@@ -140,6 +140,7 @@ class VirtBoard:
         if config.bios is not None:
             self.mmio.add(*memmap.FLASH, Rom())
         console.on_input = self.uart.poll_input
+        console.attach(self.vm.timers, self.kvm.host.stop)
         self._semihosting = {v.id: Semihosting(_VcpuMemory(self, v)) for v in self.vcpus}
         for vcpu in self.vcpus:
             vcpu.exit_handler = self._exit

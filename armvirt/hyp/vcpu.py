@@ -270,7 +270,10 @@ class Vcpu:
             return Action.STOP
         if self.exit_handler is None:
             raise KvmError("ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}")
-        return Action.STOP if self.exit_handler(self, exit) else Action.RETRY
+        if not self.exit_handler(self, exit):
+            return Action.RETRY
+        self.host.stop()
+        return Action.STOP
 
     def _to_caller(self, exit: MmioExit | SemihostingExit) -> int:
         """Answered already: go on with the answer. Else leave; the instruction will trap again and find it.

@@ -240,6 +240,29 @@ def test_hazard_02_a_stop_behind_an_exit_has_the_right_pc(bench: MakeBench, kind
         assert (free.count, free.engine.pc) == (count, expected[count])
 
 
+@pytest.mark.parametrize("kind", ["icc", "trap", "maintenance"])
+def test_hazard_02_a_stop_in_chained_blocks_has_the_right_pc(bench: MakeBench, kind: str) -> None:
+    """Blocks that jump to each other directly do not keep the core's PC up to date: leaving them must."""
+    program = Asm()
+    program.label("loop")
+    {"icc": lambda: program.mrs(1, IAR1), "trap": program.wfi, "maintenance": lambda: program.sys("IC IVAU", 2)}[kind]()
+    for n in range(4):
+        program.add_imm(3, 3, 1)
+        program.b(f"next{n}")
+        program.label(f"next{n}")
+    program.nop()
+    program.b("loop")
+    length = len(program.words)
+    guest = bench(program)
+    guest.engine.set_x(2, RAM)
+    guest.run(50 * length)
+    count = 50 * length
+    for step in itertools.islice(itertools.cycle((1, 3, length + 2, 4 * length + 5, 2, 7)), 100):
+        count += step
+        guest.run(count)
+        assert (guest.count, guest.engine.pc) == (count, RAM + 4 * (count % length))
+
+
 def _padding(program: Asm) -> int:
     """How many NOPs stand before the vectors."""
     at, n = (program["vectors"] - program.base) // 4 - 1, 0
