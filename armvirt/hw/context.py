@@ -105,12 +105,14 @@ class Context:
 
     def queue_code(self, address: int, size: int) -> None:
         """Translated code of [address, address + size) is stale (physical addresses)."""
+        self.engine.state.stop = 1  # if it runs (a device writes code), it leaves, and `honour` comes first
         if len(self._lines) < MANY_LINES:
             self._lines.append((address, size))
         else:
             self._all_code = True
 
     def queue_all_code(self) -> None:
+        self.engine.state.stop = 1
         self._all_code = True
 
     def queue_tlb(self) -> None:

@@ -287,6 +287,7 @@ static uint32_t native_irq(engine *e, uint64_t pc) {
     if (!e->open || (pstate(e) & (DAIF_ALL | 0x1f)) != (DAIF_ALL | EL1H)) return 0;
     uint64_t offset = pc & 0x7ff;
     if (offset >= 0x600 || reg(e, R_VBAR_EL1) != pc - offset) return 0;
+    if (sys_read(e, SPSR_EL1) >> (what == WHAT_IRQ ? 7 : 6) & 1) return 0;   /* it was masked: a jump to the vector */
     return unmasks(fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1))) ? what : 0;
 }
 
@@ -330,8 +331,9 @@ static int ends_in_wfe(const engine *e, uint64_t pc) {
 /* Remember a block that ends in WFE, or may, for all we can read of it. */
 static void note_block(engine *e, uint64_t pc, uint32_t size) {
     uint32_t insn = size >= 4 ? fetch(e, pc + size - 4) : 0;
-    if ((insn != 0xd503205fu && insn) || ends_in_wfe(e, pc)) return;
+    if (insn != 0xd503205fu && insn) return;
     e->wfe_filter[filter_hash(pc)] = 1;
+    if (ends_in_wfe(e, pc)) return;
     if (e->wfe_blocks_n < 256) e->wfe_blocks[e->wfe_blocks_n++] = pc;
     else e->wfe_overflow = 1;
 }
@@ -342,6 +344,14 @@ static void on_edge(void *uc, void *cur, void *prev, void *user) {
     note_block(user, tb->pc, tb->size);
 }
 
+/* Did the block that is complete now end in WFE? Then the PE looks at the event register. */
+static int wfe_retired(engine *e) {
+    if (!e->open || fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1)) != 0xd503205fu) return 0;
+    e->stats[ST_WFE]++;
+    e->wfe = 1;
+    return 1;
+}
+
 /* What a block needs only now and then: interrupts, WFE, an illegal state, the deadline, the host. Returns 1 if the
  * engine leaves before the block. */
 static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t n) {
@@ -350,10 +360,7 @@ static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t
     count = e->count + e->open;
     if (e->maybe_wfe) {
         e->maybe_wfe = 0;
-        if (e->open && fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1)) == 0xd503205fu) {
-            e->stats[ST_WFE]++;
-            e->wfe = e->stop = 1;                 /* retired: the PE looks at the event register */
-        }
+        if (wfe_retired(e)) e->stop = 1;
     }
     uint32_t why = LEAVE_NONE;
     if (e->illegal_watch && pstate(e) & PSTATE_IL) why = LEAVE_ILLEGAL;
@@ -450,8 +457,8 @@ static uint32_t on_mrs(void *uc, int rt, const cp_reg *r, void *user) {
     (void)uc;
     return r->crn == 14 && r->op0 == 3 ? timer_access(user, rt, r, 0) : 0;
 }
-/* Modes to which ERET is an illegal return here: AArch32 (not offered), EL2 and EL3, reserved ones. */
-static uint32_t illegal_mode(uint64_t spsr) { return spsr & 0x1a || (spsr & 0xf) == 1; }
+/* SPSR_EL1 with which ERET sets PSTATE.IL: AArch32 (not offered), EL2, EL3, reserved modes, IL itself. */
+static uint32_t illegal_return(uint64_t spsr) { return spsr & (PSTATE_IL | 0x1a) || (spsr & 0xf) == 1; }
 
 static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
     engine *e = user;
@@ -459,11 +466,15 @@ static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
     if (r->op0 != 3) return 0;
     if (r->crn == 14) return timer_access(e, rt, r, 1);
     if (r->crn == 4 && r->crm == 0 && r->op1 == 0 && r->op2 == 0) {
-        e->illegal_watch = illegal_mode(r->val);
+        e->illegal_watch = illegal_return(r->val);
         if (r->val & 0x10) {                      /* the engine would run AArch32: make the return illegal */
             sys_write(e, SPSR_EL1, (r->val & ~0x1full) | 0xf);
             return 1;
         }
+    }
+    if (r->crn == 12 && r->crm == 0 && r->op1 == 0 && r->op2 == 0 && r->val & 0x7ff) {
+        set_reg(e, R_VBAR_EL1, r->val & ~0x7ffull);   /* RES0 here, kept by the core */
+        return 1;
     }
     return 0;
 }
@@ -549,6 +560,9 @@ static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
     return 1;
 }
 
+/* Did the guest's own step execute its instruction? A step that was pending already comes before it, at the same PC. */
+static int stepped(engine *e, uint64_t pc) { return pc != e->block_pc || fetch(e, pc) == 0x14000000u; }
+
 /* What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings). */
 static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64_t pc) {
     if (esr >> 26 == 0x24 && target == 2 && esr & 1u << 24) {
@@ -577,9 +591,16 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     esr = repair_syndrome(e, esr, target, pc);
     ec = esr >> 26;
     if (intno == 3 && e->lines_in_engine) note_native_irq(e, pc);   /* taken, and the vector's fetch faults */
+    if (intno == 3 && e->maybe_wfe && wfe_retired(e)) {             /* WFE, and the fetch behind it faults: not yet */
+        e->count += e->open;
+        e->open = e->maybe_wfe = 0;
+        e->block_pc = 1;
+        leave(e, LEAVE_STOP);
+        return;
+    }
     if (e->open) {
         uint64_t done = (pc - e->block_pc) >> 2;
-        if (intno == 3) done = e->open;                          /* a fetch fault: the block before is complete */
+        if (intno == 3 || ((ec & ~1u) == 0x32 && stepped(e, pc))) done = e->open;   /* the block is complete */
         else if (done > e->open) { e->fault = 1; e->fault_error = intno; leave(e, LEAVE_FAULT); return; }
         e->count += done;
         e->open = 0;
@@ -656,7 +677,7 @@ int av_run(engine *e) {
     e->maybe_wfe = 0;
     e->poll_at = e->count + POLL_INSNS;
     e->leave = LEAVE_NONE;
-    e->illegal_watch = illegal_mode(sys_read(e, SPSR_EL1));
+    e->illegal_watch = illegal_return(sys_read(e, SPSR_EL1));
     apply_lines(e);
     if (e->leave) return (int)e->leave;
     for (;;) {

@@ -62,6 +62,7 @@ class NativeEngine(Engine):
         """Stop after each WFE (several vCPUs, or a WFE that may never wake)."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
+            self.invalidate_all_code()  # what is translated was not looked at
             self.hook(abi.HOOK_EDGE, C.c_void_p(self._native.av_hook(5)))
 
     def _run(self) -> Leave:

@@ -50,9 +50,9 @@ def unmasks(insn: int) -> bool:
     return insn == ERET or insn & 0xFFFFF0FF == 0xD50340FF or insn & 0xFFFFFFE0 == 0xD51B4220
 
 
-def illegal_mode(spsr: int) -> bool:
-    """Is ERET with this SPSR_EL1 an illegal return here? AArch32 (not offered), EL2, EL3, reserved modes."""
-    return bool(spsr & 0x1A) or spsr & 0xF == 1
+def illegal_return(spsr: int) -> bool:
+    """Does ERET with this SPSR_EL1 set PSTATE.IL? AArch32 (not offered), EL2, EL3, reserved modes, IL itself."""
+    return bool(spsr & (PSTATE_IL | 0x1A)) or spsr & 0xF == 1
 
 
 class PortableEngine(Engine):
@@ -99,6 +99,7 @@ class PortableEngine(Engine):
         """Stop after each WFE (several vCPUs, or a WFE that may never wake)."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
+            self.invalidate_all_code()  # what is translated was not looked at
             self.hook(abi.HOOK_EDGE, _EDGE(self._guarded(self._on_edge)))
 
     def _leave(self, why: Leave) -> None:
@@ -187,6 +188,8 @@ class PortableEngine(Engine):
         offset = pc & 0x7FF
         if offset >= 0x600 or self.read(abi.R_VBAR_EL1) != pc - offset:
             return None
+        if self.read_system(SPSR_EL1) & (LINE_IRQ if kind == 1 else LINE_FIQ):
+            return None  # it was masked: a jump to the vector
         return What(kind) if unmasks(self.fetch(state.block_pc + 4 * (state.open - 1))) else None
 
     def _note_native_irq(self, pc: int) -> None:
@@ -241,6 +244,15 @@ class PortableEngine(Engine):
         if insn in (WFE, 0):
             self._wfe_blocks.add(pc)
 
+    def _wfe_retired(self) -> bool:
+        """Did the block that is complete now end in WFE? Then the PE looks at the event register."""
+        state = self.state
+        if not state.open or self.fetch(state.block_pc + 4 * (state.open - 1)) != WFE:
+            return False
+        state.stats[15] += 1
+        state.wfe = 1
+        return True
+
     def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
         state, n = self.state, size >> 2
         if state.lines_in_engine:
@@ -248,10 +260,8 @@ class PortableEngine(Engine):
         count = state.count + state.open
         if state.maybe_wfe:
             state.maybe_wfe = 0
-            if state.open and self.fetch(state.block_pc + 4 * (state.open - 1)) == WFE:
-                state.stats[15] += 1
-                state.count, state.open, state.block_pc = count, 0, NO_BLOCK
-                state.wfe = state.stop = 1
+            if self._wfe_retired():
+                state.stop = 1
         if state.illegal_watch and self.pstate & PSTATE_IL:
             state.count, state.open, state.block_pc = count, 0, NO_BLOCK
             self._leave(Leave.ILLEGAL)
@@ -328,10 +338,13 @@ class PortableEngine(Engine):
         if r.crn == 14:
             return self._timer_access(rt, r, True)
         if r.crn == 4 and r.crm == r.op1 == r.op2 == 0:
-            self.state.illegal_watch = int(illegal_mode(r.val))
+            self.state.illegal_watch = int(illegal_return(r.val))
             if r.val & 0x10:  # the engine would run AArch32: make the return illegal
                 self.write_system(SPSR_EL1, r.val & ~0x1F | 0xF)
                 return 1
+        if r.crn == 12 and r.crm == r.op1 == r.op2 == 0 and r.val & 0x7FF:
+            self.write(abi.R_VBAR_EL1, r.val & ~0x7FF)  # RES0 here, kept by the core
+            return 1
         return 0
 
     def _page_mapped(self, va: int, asid: int | None) -> bool:
@@ -455,11 +468,16 @@ class PortableEngine(Engine):
             return 1 << 25
         return esr
 
-    def _close_block(self, pc: int, number: int) -> bool:
+    def _stepped(self, pc: int) -> bool:
+        """Did the guest's own step execute its instruction? One that was pending already comes before it."""
+        return pc != self.state.block_pc or self.fetch(pc) == 0x14000000
+
+    def _close_block(self, pc: int, number: int, ec: int) -> bool:
         """Count what the open block executed; False where the exit does not lie in it."""
         state = self.state
         if state.open:
-            done = state.open if number == 3 else (pc - state.block_pc) >> 2  # a fetch fault: it is complete
+            complete = number == 3 or (ec | 1 == 0x33 and self._stepped(pc))  # a fetch fault comes after the block
+            done = state.open if complete else (pc - state.block_pc) >> 2
             if not 0 <= done <= state.open:
                 state.fault, state.fault_error = 1, number
                 self._leave(Leave.FAULT)
@@ -477,7 +495,12 @@ class PortableEngine(Engine):
         state.stats[2] += 1
         if number == 3 and state.lines_in_engine:
             self._note_native_irq(pc)  # taken, and the vector's fetch faults
-        if not self._close_block(pc, number):
+        if number == 3 and state.maybe_wfe and self._wfe_retired():  # WFE, and the fetch behind it faults: not yet
+            state.count += state.open
+            state.open, state.maybe_wfe, state.block_pc = 0, 0, NO_BLOCK
+            self._leave(Leave.STOP)
+            return
+        if not self._close_block(pc, number, ec):
             return
         if state.tail:
             if ec | 1 == 0x33 and target == 2:
@@ -532,7 +555,7 @@ class PortableEngine(Engine):
         state.spin = state.open = state.maybe_wfe = 0
         state.block_pc, state.leave = NO_BLOCK, Leave.NONE
         state.poll_at = state.count + POLL_INSNS
-        state.illegal_watch = int(illegal_mode(self.read_system(SPSR_EL1)))
+        state.illegal_watch = int(illegal_return(self.read_system(SPSR_EL1)))
         self.apply_lines()
         return Leave(state.leave)
 

@@ -89,7 +89,6 @@ def test_any_program_stopped_anywhere(
 
 
 STEPS = 13
-STEPPED_BRANCH = pytest.mark.xfail(reason="the engine does not do this yet: a step over a taken branch", strict=True)
 
 
 def steps_seen(guest_ram: bytes) -> list[int]:
@@ -98,7 +97,6 @@ def steps_seen(guest_ram: bytes) -> list[int]:
     return [word for word in words if word]
 
 
-@STEPPED_BRANCH
 @pytest.mark.parametrize("same_level", [False, True], ids=["EL0", "EL1"])
 def test_a_guest_that_steps_itself(factory: EngineFactory, same_level: bool) -> None:
     """MDSCR_EL1.SS and SPSR.SS are the guest's, although the engine's own exact stops are made of the same thing: one
@@ -115,7 +113,6 @@ def test_a_guest_that_steps_itself(factory: EngineFactory, same_level: bool) -> 
         same([reference, play(factory, program, stops=[stop], move=stop % 3 == 0)])
 
 
-@STEPPED_BRANCH
 def test_stepping_is_equal_in_both(factories: list[EngineFactory]) -> None:
     program = stepping_program(STEPS, False)
     same([play(factory, program, stops=range(0, 300, 3)) for factory in factories])

@@ -33,10 +33,6 @@ from engine.bench import (
 MakeBench = Callable[..., Bench]
 
 
-def later(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(reason=f"the engine does not do this yet: {reason}", strict=True)
-
-
 
 MARK = 0x5EED_0000_1234
 N, C = 1 << 31, 1 << 29
@@ -451,7 +447,7 @@ ILLEGAL = {
 
 @pytest.mark.parametrize(
     "spsr",
-    [pytest.param(v, id=k, marks=later("SPSR_EL1.IL is not watched") if k == "IL" else ()) for k, v in ILLEGAL.items()],
+    [pytest.param(v, id=k) for k, v in ILLEGAL.items()],
 )
 def test_an_illegal_return_stays_in_el1(bench: MakeBench, spsr: int) -> None:
     """PSTATE.IL is set and the next instruction is not executed: EC 0x0E, ELR at the target (DDI 0487 D1.4.4)."""
@@ -642,7 +638,6 @@ def test_a_loop_of_one_that_ends_is_executed(bench: MakeBench) -> None:
 # An interrupt that only looks like one -----------------------------------------------------------------------------
 
 
-@later("a jump to an interrupt's vector is taken for its entry")
 def test_a_return_to_the_vector_is_no_interrupt(bench: MakeBench) -> None:
     """ERET to VBAR + 0x280 with I masked, an interrupt pending: a jump, counted as such, not an entry."""
     program = Asm()
@@ -660,7 +655,6 @@ def test_a_return_to_the_vector_is_no_interrupt(bench: MakeBench) -> None:
     assert not guest.silicon.of("entry") and guest.count == 7
 
 
-@later("the core keeps VBAR_EL1[10:5]")
 def test_low_bits_of_vbar_are_ignored(bench: MakeBench) -> None:
     """VBAR_EL1[10:0] are RES0 (DDI 0487 D17.2.152): an interrupt and an SVC land in the aligned table."""
 

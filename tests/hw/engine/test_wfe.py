@@ -11,7 +11,6 @@ from engine.asm import NE, Asm
 from engine.bench import DAIF, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, Stage2, Tables, same
 
 MakeBench = Callable[..., Bench]
-MISSED = pytest.mark.xfail(reason="the engine does not do this yet: a WFE is missed", strict=False)
 
 
 def watched(make: MakeBench, program: Asm, **options: object) -> Bench:
@@ -61,7 +60,6 @@ def test_without_a_watch_it_is_a_hint(bench: MakeBench) -> None:
     assert guest.run(10_000) == Leave.STOP and guest.silicon.of("el2") and not guest.engine.state.wfe
 
 
-@MISSED
 def test_a_watch_that_comes_late_sees_old_code(bench: MakeBench) -> None:
     """Blocks that were translated before the watch must not be missed."""
     program = Asm()
@@ -79,7 +77,6 @@ def test_a_watch_that_comes_late_sees_old_code(bench: MakeBench) -> None:
     assert guest.engine.state.wfe == 1 and not guest.silicon.of("el2")
 
 
-@MISSED
 def test_a_spinlock_loop(bench: MakeBench) -> None:
     program = Asm()
     program.label("loop")
@@ -132,7 +129,6 @@ def test_behind_an_indirect_branch(bench: MakeBench) -> None:
     assert [count for count, _ in wfe_stops(guest)] == [3, 5, 7, 10]
 
 
-@MISSED
 def test_a_page_that_is_not_there_behind_it(bench: MakeBench) -> None:
     """The next fetch faults: the WFE comes first, then, if it goes on, the fault."""
     program = Asm()
