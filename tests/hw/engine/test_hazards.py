@@ -263,6 +263,38 @@ def test_hazard_02_a_stop_in_chained_blocks_has_the_right_pc(bench: MakeBench, k
         assert (guest.count, guest.engine.pc) == (count, RAM + 4 * (count % length))
 
 
+REG_WRITE = C.CFUNCTYPE(C.c_int, C.c_void_p, C.c_int, C.c_void_p)
+
+
+def test_hazard_02_pc_is_written_by_batch_only(bench: MakeBench) -> None:
+    """The rule itself, for the stale PC comes and goes with what the core has translated."""
+    program = Asm()
+    program.set_vectors()
+    for _ in range(2):
+        program.mrs(1, IAR1)
+        program.wfi()
+        program.sys("IC IVAU", 2)
+        program.svc(1)
+        program.br(3)
+    stop_vectors(program)
+    guest = bench(program)
+    written: list[int] = []
+
+    def reg_write(uc: int, register: int, value: int) -> int:
+        written.append(register)
+        return int(original(uc, register, value))
+
+    lib = guest.engine.lib
+    original = REG_WRITE(lib.address("uc_reg_write"))
+    pointer = REG_WRITE(reg_write)
+    guest.engine.state.reg_write = C.cast(pointer, C.c_void_p).value
+    guest.engine.lib = _Replaced(lib, "uc_reg_write", pointer)  # type: ignore[assignment]
+    guest.engine.set_x(2, RAM)
+    for count in range(1, 12):
+        guest.run(count)
+    assert abi.R_CP in written and abi.R_PC not in written
+
+
 def _padding(program: Asm) -> int:
     """How many NOPs stand before the vectors."""
     at, n = (program["vectors"] - program.base) // 4 - 1, 0
