@@ -80,6 +80,7 @@ class Vcpu:
         self._running = False
         self._answers: list[MmioExit | SemihostingExit] = []
         self._answered = 0
+        self._left: MmioExit | SemihostingExit | None = None
         self._ended: SystemEventExit | StuckExit | None = None
 
     @property
@@ -288,6 +289,7 @@ class Vcpu:
                 setattr(exit, name, getattr(answer, name))
             return Action.RETRY
         self._answers.append(exit)
+        self._left = exit
         raise _LeftToCallerError
 
     def run(self, until: int = NEVER) -> Exit | None:
@@ -296,7 +298,7 @@ class Vcpu:
         The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs need an
         ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
         """
-        self._running, before = True, len(self._answers)
+        self._running, self._left = True, None
         try:
             stop = self.host.run(until)
         finally:
@@ -304,8 +306,8 @@ class Vcpu:
         if self._ended is not None:
             ended, self._ended = self._ended, None
             return ended
-        if len(self._answers) > before:
-            return self._answers[-1]
+        if self._left is not None:
+            return self._left
         return StuckExit("waits for ever", self.context.pc) if stop.value == "idle" else None
 
     def mmio(self, mmio: MmioExit) -> MmioExit:

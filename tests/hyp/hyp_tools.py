@@ -63,7 +63,13 @@ class Rig:
     """``devices`` maps an address in the page at `DEVICE` to what a read gives; everything else is nobody's."""
 
     def __init__(
-        self, code: Asm | None = None, *, kind: str = "auto", vcpus: int = 1, gic: bool = False, frequency_hz: int = 62_500_000
+        self,
+        code: Asm | None = None,
+        *,
+        kind: str = "auto",
+        vcpus: int = 1,
+        gic: bool = False,
+        frequency_hz: int = 62_500_000,
     ) -> None:
         if kind != "auto":
             make_factory(kind)  # skips where there is no native engine

@@ -69,9 +69,7 @@ class Machine:
         self.exits = self.wakes = 0
         self.hw = self.new_pe(frequency)
         self.vm_data = ArchTimerVmData(SystemCounter(self.clock, frequency))
-        self.timer = ArchTimer(
-            self.vm_data, VCPU, self.clock, self.vgic, self.set_phys_active, self.wake, bus=self.bus
-        )
+        self.timer = ArchTimer(self.vm_data, VCPU, self.clock, self.vgic, self.set_phys_active, self.wake, bus=self.bus)
         self.use(which)
         if load:
             self.timer.enable()
@@ -537,8 +535,11 @@ def test_a_trap_of_the_physical_timer_leaves_the_virtual_one_alone() -> None:
     machine.write(arch.CNTP_CTL_EL0, CTL_ENABLE)
     machine.write(arch.CNTP_CTL_EL0, 0)
     assert lines == [
-        TimerWrite("ptimer", "tval", 0), TimerWrite("ptimer", "ctl", 1), TimerLine("ptimer", 1),
-        TimerWrite("ptimer", "ctl", 0), TimerLine("ptimer", 0),
+        TimerWrite("ptimer", "tval", 0),
+        TimerWrite("ptimer", "ctl", 1),
+        TimerLine("ptimer", 1),
+        TimerWrite("ptimer", "ctl", 0),
+        TimerLine("ptimer", 0),
     ]
 
 
@@ -656,7 +657,10 @@ def test_past_deadlines_fire_at_once(m: Machine, program: str) -> None:
 @pytest.mark.parametrize(
     ("old", "register", "value", "new"),
     [
-        (0, "cval", DEF, DEF + 1), (MASK64, "cval", 1, 2), (0, "tval", -1, DEF + 1), (0, "tval", -1, TVAL_MAX),
+        (0, "cval", DEF, DEF + 1),
+        (MASK64, "cval", 1, 2),
+        (0, "tval", -1, DEF + 1),
+        (0, "tval", -1, TVAL_MAX),
         (0, "tval", TVAL_MAX, TVAL_MAX + 1),
     ],
 )
@@ -796,9 +800,7 @@ def test_putting_and_loading_anywhere_changes_nothing(which: str, steps: list[tu
 def test_two_vcpus_share_one_pe() -> None:
     machine = Machine()
     vgic = FakeVgic()
-    other = ArchTimer(
-        machine.vm_data, VCPU, machine.clock, vgic, machine.set_phys_active, machine.wake, name="second"
-    )
+    other = ArchTimer(machine.vm_data, VCPU, machine.clock, vgic, machine.set_phys_active, machine.wake, name="second")
     other.enable()
     machine.write(machine.tval, 0)
     machine.write(machine.ctl, CTL_ENABLE)

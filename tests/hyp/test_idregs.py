@@ -12,8 +12,13 @@ from armvirt.hyp.idregs import mpidr_of, visible
 
 #: The Cortex-A72's values, as the engine gives them.
 A72 = {
-    "ID_AA64PFR0_EL1": 0x2222, "ID_AA64DFR0_EL1": 0x1030_5106, "ID_AA64ISAR0_EL1": 0x1_1120,
-    "ID_AA64MMFR0_EL1": 0x1124, "ID_PFR0_EL1": 0x131, "ID_DFR0_EL1": 0x301_0066, "MVFR0_EL1": 0x1011_0222,
+    "ID_AA64PFR0_EL1": 0x2222,
+    "ID_AA64DFR0_EL1": 0x1030_5106,
+    "ID_AA64ISAR0_EL1": 0x1_1120,
+    "ID_AA64MMFR0_EL1": 0x1124,
+    "ID_PFR0_EL1": 0x131,
+    "ID_DFR0_EL1": 0x301_0066,
+    "MVFR0_EL1": 0x1011_0222,
 }
 U64 = st.integers(0, (1 << 64) - 1)
 
@@ -45,12 +50,23 @@ ALL_ONES = (1 << 64) - 1
 @pytest.mark.parametrize(
     ("name", "field"),
     [
-        ("ID_AA64PFR0_EL1", "SVE"), ("ID_AA64PFR0_EL1", "RAS"), ("ID_AA64PFR0_EL1", "AMU"),
-        ("ID_AA64PFR1_EL1", "MTE"), ("ID_AA64PFR1_EL1", "BT"), ("ID_AA64DFR0_EL1", "PMUVer"),
-        ("ID_AA64DFR0_EL1", "PMSVer"), ("ID_AA64DFR0_EL1", "TraceVer"), ("ID_AA64ISAR0_EL1", "RNDR"),
-        ("ID_AA64ISAR0_EL1", "TME"), ("ID_AA64ISAR1_EL1", "APA"), ("ID_AA64ISAR1_EL1", "API"),
-        ("ID_AA64ISAR1_EL1", "GPA"), ("ID_AA64MMFR0_EL1", "ECV"), ("ID_AA64MMFR0_EL1", "FGT"),
-        ("ID_AA64MMFR1_EL1", "VH"), ("ID_AA64MMFR2_EL1", "NV"),
+        ("ID_AA64PFR0_EL1", "SVE"),
+        ("ID_AA64PFR0_EL1", "RAS"),
+        ("ID_AA64PFR0_EL1", "AMU"),
+        ("ID_AA64PFR1_EL1", "MTE"),
+        ("ID_AA64PFR1_EL1", "BT"),
+        ("ID_AA64DFR0_EL1", "PMUVer"),
+        ("ID_AA64DFR0_EL1", "PMSVer"),
+        ("ID_AA64DFR0_EL1", "TraceVer"),
+        ("ID_AA64ISAR0_EL1", "RNDR"),
+        ("ID_AA64ISAR0_EL1", "TME"),
+        ("ID_AA64ISAR1_EL1", "APA"),
+        ("ID_AA64ISAR1_EL1", "API"),
+        ("ID_AA64ISAR1_EL1", "GPA"),
+        ("ID_AA64MMFR0_EL1", "ECV"),
+        ("ID_AA64MMFR0_EL1", "FGT"),
+        ("ID_AA64MMFR1_EL1", "VH"),
+        ("ID_AA64MMFR2_EL1", "NV"),
     ],
 )
 def test_hidden_whatever_the_cpu_says(name: str, field: str) -> None:

@@ -101,7 +101,7 @@ def test_run_to_each_exit(kind: str) -> None:
     assert seen == [(DEVICE, 8, False, 0), (DEVICE + 8, 8, True, 42), (DEVICE, 8, False, 0), (DEVICE + 8, 8, False, 0)]
     assert (rig.x(3), rig.x(4)) == (5, 6)
     assert exit == SystemEventExit("shutdown", 0)
-    assert vcpu.context.insns == rig.host.clock.now == 10
+    assert vcpu.context.insns == rig.host.clock.now == 9
 
 
 def test_run_with_a_limit() -> None:

@@ -13,8 +13,18 @@ from armvirt.hyp.idregs import mpidr_of
 from armvirt.hyp.psci import CALLS, Psci
 
 NEVER = (
-    F.MIGRATE, F.MIGRATE_64, F.MIGRATE_INFO_UP_CPU, F.CPU_FREEZE, F.CPU_DEFAULT_SUSPEND, F.NODE_HW_STATE,
-    F.SYSTEM_SUSPEND, F.SYSTEM_SUSPEND_64, F.SET_SUSPEND_MODE, F.STAT_RESIDENCY, F.STAT_COUNT, F.MEM_PROTECT,
+    F.MIGRATE,
+    F.MIGRATE_64,
+    F.MIGRATE_INFO_UP_CPU,
+    F.CPU_FREEZE,
+    F.CPU_DEFAULT_SUSPEND,
+    F.NODE_HW_STATE,
+    F.SYSTEM_SUSPEND,
+    F.SYSTEM_SUSPEND_64,
+    F.SET_SUSPEND_MODE,
+    F.STAT_RESIDENCY,
+    F.STAT_COUNT,
+    F.MEM_PROTECT,
     F.MEM_PROTECT_CHECK_RANGE,
 )
 
@@ -102,8 +112,17 @@ def test_cpu_suspend_is_a_wait() -> None:
 @pytest.mark.parametrize(
     ("affinity", "level", "result"),
     [
-        (0, 0, 0), (1, 0, 1), (16, 0, R.INVALID_PARAMETERS), (1, 1, 0), (0xFF, 1, 0), (0x100, 1, 1), (0x100, 2, 0),
-        (0x200, 1, R.INVALID_PARAMETERS), (0, 3, 0), (0, 4, R.INVALID_PARAMETERS), (1 << 31, 0, R.INVALID_PARAMETERS),
+        (0, 0, 0),
+        (1, 0, 1),
+        (16, 0, R.INVALID_PARAMETERS),
+        (1, 1, 0),
+        (0xFF, 1, 0),
+        (0x100, 1, 1),
+        (0x100, 2, 0),
+        (0x200, 1, R.INVALID_PARAMETERS),
+        (0, 3, 0),
+        (0, 4, R.INVALID_PARAMETERS),
+        (1 << 31, 0, R.INVALID_PARAMETERS),
         (1 << 32, 3, R.INVALID_PARAMETERS),
     ],
 )

@@ -55,8 +55,14 @@ def test_version(smccc: Smccc) -> None:
 @pytest.mark.parametrize(
     ("function", "answer"),
     [
-        (S.VERSION, 0), (S.ARCH_FEATURES, 0), (S.WORKAROUND_1, 1), (S.WORKAROUND_3, 1), (S.WORKAROUND_2, -2 & MASK64),
-        (S.SOC_ID, MASK64), (S.PV_TIME_FEATURES, MASK64), (0x8000_1234, MASK64),
+        (S.VERSION, 0),
+        (S.ARCH_FEATURES, 0),
+        (S.WORKAROUND_1, 1),
+        (S.WORKAROUND_3, 1),
+        (S.WORKAROUND_2, -2 & MASK64),
+        (S.SOC_ID, MASK64),
+        (S.PV_TIME_FEATURES, MASK64),
+        (0x8000_1234, MASK64),
     ],
 )
 def test_arch_features(smccc: Smccc, function: int, answer: int) -> None:
@@ -122,7 +128,8 @@ def test_every_call_is_an_event() -> None:
     smccc.call(0, P.MIGRATE, (5,))
     smccc.call(0, P.SYSTEM_OFF, ())
     assert events == [
-        Hypercall(P.VERSION, (0, 0, 0), 0x10001), Hypercall(P.MIGRATE, (5, 0, 0), MASK64),
+        Hypercall(P.VERSION, (0, 0, 0), 0x10001),
+        Hypercall(P.MIGRATE, (5, 0, 0), MASK64),
         Hypercall(P.SYSTEM_OFF, (0, 0, 0), 0),
     ]
 

@@ -149,6 +149,8 @@ class Bench:
         saved, state = self.engine.save(), self.engine.state
         fresh = self._create()
         fresh.load(saved)
+        if state.wfe_watch:
+            fresh.watch_wfe()
         fresh.state.virq, fresh.state.vfiq = state.virq, state.vfiq
         self.engine.close()
         self.engine = self.silicon.engine = fresh

@@ -141,6 +141,15 @@ def _debug(a: Asm, n: int) -> None:
     a.add_imm(1, 1, 1)
 
 
+def _wait(a: Asm, n: int) -> None:
+    """A loop around WFE, as a spinlock has it."""
+    a.movz(1, 3)
+    a.label(f"wait{n}")
+    a.subs_imm(1, 1, 1)
+    a.wfe()
+    a.b_cond(NE, f"wait{n}")
+
+
 def _fp(a: Asm, n: int) -> None:
     a.movz(1, 0x3FF8, 48)
     a.fmov_d(1, 1)
@@ -157,6 +166,8 @@ ATOMS: dict[str, Atom] = {
     "abort": lambda a, n: [a.nop(), a.ldr(1, UNMAPPED_X), a.nop()] and None,
     "icc": lambda a, n: [a.mrs(SCRATCH, IAR1), a.add(HASH, HASH, SCRATCH)] and None,
     "wfi": lambda a, n: a.wfi(),
+    "wfe": lambda a, n: a.wfe(),
+    "wait": _wait,
     "hvc": lambda a, n: a.hvc(n & 127),
     "unmask": lambda a, n: a.daifclr(3),
     "mask": lambda a, n: a.daifset(15),
@@ -265,6 +276,14 @@ def set_up(factory: EngineFactory, program: Asm) -> Bench:
     return guest
 
 
+def run_on(guest: Bench, deadline: int) -> Leave:
+    """To the deadline or the end, over the stops for WFE."""
+    while (why := guest.run(deadline)) == Leave.STOP and guest.engine.state.wfe:
+        guest.engine.state.wfe = 0
+        guest.silicon.log.append(("wfe", guest.engine.pc, guest.count))
+    return why
+
+
 def play(
     factory: EngineFactory,
     program: Asm,
@@ -275,13 +294,14 @@ def play(
     limit: int = 20_000,
 ) -> Result:
     """Run a program to its end: stopped at each of ``stops`` (and moved to a fresh engine there), with the virtual
-    interrupt raised at each count of ``interrupts``."""
+    interrupt raised at each count of ``interrupts``. Stops for a WFE go into the log."""
     guest = set_up(factory, program)
+    guest.engine.watch_wfe()
     where, raised = set(stops), set(interrupts)
     why = Leave.BUDGET
     for target in sorted(where | raised):
         while why == Leave.BUDGET and guest.count < target:
-            why = guest.run(target)
+            why = run_on(guest, target)
         if why != Leave.BUDGET:
             break
         assert guest.count - target in (0, 1), "past the deadline by more than an interrupt"
@@ -290,7 +310,7 @@ def play(
         if move and target in where:
             guest.move()
     if why == Leave.BUDGET:
-        why = guest.run(limit)
+        why = run_on(guest, limit)
     result = guest.result()
     assert why == Leave.STOP, (why, guest.count, hex(guest.engine.pc))
     guest.close()

@@ -16,7 +16,7 @@ from engine.programs import ATOMS, compose, play, set_up, stepping_program
 RICH = (
     "alu", "loop", "svc", "unmask", "counter", "store", "timer", "icc", "el0", "abort", "mask", "misaligned",
     "exclusive", "ic", "wfi", "window", "debug", "fp", "brk", "eret-h", "tlbi", "udf", "spsel", "el0", "eret-t", "hvc",
-    "msr-daif", "alu",
+    "msr-daif", "alu", "wfe", "wait", "wfe",
 )  # fmt: skip
 INTERRUPTS = (3, 40, 41, 90, 150, 155, 230, 300, 333)
 

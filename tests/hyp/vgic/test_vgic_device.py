@@ -50,9 +50,17 @@ def test_groups_that_a_gicv3_does_not_have(group: int) -> None:
 @pytest.mark.parametrize(
     ("group", "attr"),
     [
-        (Group.ADDR, -1), (Group.ADDR, AddrType.V2_DIST), (Group.ADDR, AddrType.ITS), (Group.NR_IRQS, 1),
-        (Group.CTRL, 9), (Group.CTRL, Ctrl.ITS_SAVE_TABLES), (Group.DIST_REGS, 0x3000), (Group.REDIST_REGS, 0x2_0000),
-        (Group.REDIST_REGS, 0x200), (Group.CPU_SYSREGS, 0), (Group.LEVEL_INFO, 1 << 10),
+        (Group.ADDR, -1),
+        (Group.ADDR, AddrType.V2_DIST),
+        (Group.ADDR, AddrType.ITS),
+        (Group.NR_IRQS, 1),
+        (Group.CTRL, 9),
+        (Group.CTRL, Ctrl.ITS_SAVE_TABLES),
+        (Group.DIST_REGS, 0x3000),
+        (Group.REDIST_REGS, 0x2_0000),
+        (Group.REDIST_REGS, 0x200),
+        (Group.CPU_SYSREGS, 0),
+        (Group.LEVEL_INFO, 1 << 10),
     ],
 )
 def test_attributes_that_do_not_exist(group: int, attr: int) -> None:
@@ -62,8 +70,13 @@ def test_attributes_that_do_not_exist(group: int, attr: int) -> None:
 @pytest.mark.parametrize(
     ("group", "attr"),
     [
-        (Group.ADDR, AddrType.V3_REDIST_REGION), (Group.NR_IRQS, 0), (Group.CTRL, Ctrl.INIT), (Group.DIST_REGS, 0x100),
-        (Group.REDIST_REGS, 0x1_0400), (Group.CPU_SYSREGS, ICC_REGISTERS["ICC_PMR_EL1"]), (Group.LEVEL_INFO, 32),
+        (Group.ADDR, AddrType.V3_REDIST_REGION),
+        (Group.NR_IRQS, 0),
+        (Group.CTRL, Ctrl.INIT),
+        (Group.DIST_REGS, 0x100),
+        (Group.REDIST_REGS, 0x1_0400),
+        (Group.CPU_SYSREGS, ICC_REGISTERS["ICC_PMR_EL1"]),
+        (Group.LEVEL_INFO, 32),
     ],
 )
 def test_attributes_that_exist(group: int, attr: int) -> None:
@@ -114,9 +127,12 @@ def test_single_base_and_regions_do_not_mix() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (region(2, 0x100_0000, 1, flags=1), "EINVAL"), (region(0, 0x100_0000, 1), "EINVAL"),
-        (region(2, 0x100_0000, 0), "EINVAL"), (region(2, 0x100_0000, 2), "EINVAL"),
-        (region(2, 0x11_0000, 1), "EINVAL"), (region(1, 0xFF_FFFF_0000, 1), "E2BIG"),
+        (region(2, 0x100_0000, 1, flags=1), "EINVAL"),
+        (region(0, 0x100_0000, 1), "EINVAL"),
+        (region(2, 0x100_0000, 0), "EINVAL"),
+        (region(2, 0x100_0000, 2), "EINVAL"),
+        (region(2, 0x11_0000, 1), "EINVAL"),
+        (region(1, 0xFF_FFFF_0000, 1), "E2BIG"),
     ],
 )
 def test_regions_are_checked(value: int, expected: str) -> None:
@@ -283,8 +299,13 @@ def test_cpu_registers_wherever_they_are(loaded: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("CTLR", 7 << 8 | 1 << 15), ("CTLR", 4 << 8 | 1 << 11 | 1 << 15), ("CTLR", 4 << 8), ("SRE", 0), ("AP1R1", 0),
-        ("CTLR", 4 << 8 | 1 << 14 | 1 << 15), ("AP0R3", 0),
+        ("CTLR", 7 << 8 | 1 << 15),
+        ("CTLR", 4 << 8 | 1 << 11 | 1 << 15),
+        ("CTLR", 4 << 8),
+        ("SRE", 0),
+        ("AP1R1", 0),
+        ("CTLR", 4 << 8 | 1 << 14 | 1 << 15),
+        ("AP0R3", 0),
     ],
 )
 def test_cpu_registers_that_do_not_fit(name: str, value: int) -> None:

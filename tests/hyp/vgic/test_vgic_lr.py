@@ -121,8 +121,12 @@ def test_what_an_injection_changes() -> None:
 def test_who_gets_a_list_register_first() -> None:
     order = v3.by_urgency(
         [
-            irq(1, group=0, pending_latch=True), irq(2, active=True), irq(3, priority=0x80), irq(4, priority=0x40),
-            irq(5, priority=0x80, hw=True), irq(6, priority=0x40),
+            irq(1, group=0, pending_latch=True),
+            irq(2, active=True),
+            irq(3, priority=0x80),
+            irq(4, priority=0x40),
+            irq(5, priority=0x80, hw=True),
+            irq(6, priority=0x40),
         ],
         arch.VMCR_VENG1,
     )

@@ -54,8 +54,18 @@ def test_distributor_reset_values(rig: Rig, offset: int, value: int) -> None:
 @pytest.mark.parametrize(
     ("offset", "value"),
     [
-        (0x0, 6), (0x4, 0x4B00043B), (0x14, 0), (0x10, 0), (0xFFE8, 0x3B), (0x10080, 0xFFFF_FFFF), (0x10100, 0xFFFF),
-        (0x10C00, 0xAAAA_AAAA), (0x10C04, 0), (0x10400, 0), (0x10200, 0), (0x10300, 0),
+        (0x0, 6),
+        (0x4, 0x4B00043B),
+        (0x14, 0),
+        (0x10, 0),
+        (0xFFE8, 0x3B),
+        (0x10080, 0xFFFF_FFFF),
+        (0x10100, 0xFFFF),
+        (0x10C00, 0xAAAA_AAAA),
+        (0x10C04, 0),
+        (0x10400, 0),
+        (0x10200, 0),
+        (0x10300, 0),
     ],
 )
 def test_redistributor_reset_values(rig: Rig, offset: int, value: int) -> None:
@@ -87,8 +97,17 @@ def test_ctlr_keeps_group_1_enable_alone(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("offset", "size"),
     [
-        (0x0, 1), (0x0, 8), (0x2, 4), (0x104, 2), (0x104, 8), (0x401, 4), (0x3000, 4), (0x5F00, 4), (0x6100, 2),
-        (0x8000, 4), (0xFFFC, 8),
+        (0x0, 1),
+        (0x0, 8),
+        (0x2, 4),
+        (0x104, 2),
+        (0x104, 8),
+        (0x401, 4),
+        (0x3000, 4),
+        (0x5F00, 4),
+        (0x6100, 2),
+        (0x8000, 4),
+        (0xFFFC, 8),
     ],
 )
 def test_misuse_reads_as_zero_and_writes_nothing(rig: Rig, offset: int, size: int) -> None:

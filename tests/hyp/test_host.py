@@ -1,0 +1,297 @@
+"""The host's loop: why it comes back, exactly when, idle time, dead ends, and errors on the way."""
+
+from __future__ import annotations
+
+import pytest
+from hyp_tools import DATA, DEVICE, NE, RAM, Asm, Rig, both_engines, power_off, program
+
+from armvirt.arch.encoding import sysreg
+from armvirt.hyp.kvm import Exit, Stop, StuckExit, SystemEventExit, Vcpu
+
+CNTV_TVAL, CNTV_CTL, CNTVCT = sysreg(3, 3, 14, 3, 0), sysreg(3, 3, 14, 3, 1), sysreg(3, 3, 14, 0, 2)
+
+
+def counting(rounds: int) -> Asm:
+    def write(a: Asm) -> None:
+        a.mov(1, rounds)
+        a.label("loop")
+        a.subs_imm(1, 1, 1)
+        a.b_cond(NE, "loop")
+
+    return program(write)
+
+
+def cause(rig: Rig) -> str:
+    """Why the guest cannot go on."""
+    assert rig.run() is Stop.HANDLER
+    assert isinstance(rig.end, StuckExit), rig.end
+    return rig.end.cause
+
+
+# -- why it comes back --
+
+
+@both_engines
+@pytest.mark.parametrize("ns", [0, 1, 2, 3, 1000, 4242])
+def test_until_a_time(kind: str, ns: int) -> None:
+    rig = Rig(counting(5000), kind=kind)
+    assert rig.run(ns) is Stop.UNTIL
+    assert rig.host.clock.now == rig.host.insns == ns
+
+
+@both_engines
+@pytest.mark.parametrize("insns", [0, 1, 7, 4001])
+def test_until_an_instruction(kind: str, insns: int) -> None:
+    rig = Rig(counting(5000), kind=kind)
+    assert rig.host.run(insns=insns) is Stop.UNTIL
+    assert rig.host.insns == insns
+    assert rig.host.run(insns=insns) is Stop.UNTIL and rig.host.insns == insns
+
+
+def test_until_both() -> None:
+    rig = Rig(counting(5000))
+    assert rig.host.run(until=100, insns=50) is Stop.UNTIL and rig.host.insns == 50
+    assert rig.host.run(until=100, insns=500) is Stop.UNTIL and rig.host.clock.now == 100
+
+
+@both_engines
+def test_to_the_end(kind: str) -> None:
+    rig = Rig(counting(5000), kind=kind)
+    assert rig.run() is Stop.HANDLER
+    assert rig.log == [SystemEventExit("shutdown", 0)]
+    assert rig.host.insns == 1 + 2 * 5000 + 3
+    assert rig.run() is Stop.IDLE, "all vCPUs are off"
+
+
+def test_a_poll_that_always_stops() -> None:
+    """Where the host's clock falls makes no difference to the guest."""
+    rig = Rig(counting(2_000_000))
+    rig.host.on_poll(lambda: True)
+    stops = 0
+    while not rig.log:
+        assert rig.run() is Stop.HANDLER
+        stops += 1
+    assert rig.host.insns == 2 + 2 * 2_000_000 + 3 and stops >= 1
+
+
+def test_a_stop_from_a_handler() -> None:
+    """`Host.stop` in an exit handler: the run comes back after that exit."""
+
+    def handle(vcpu: Vcpu, exit: Exit) -> bool:
+        rig.log.append(exit)
+        rig.host.stop()
+        return False
+
+    rig = Rig(program(lambda a: (a.mov(1, DEVICE), a.str_(1, 1), a.str_(1, 1))))
+    rig.vcpu.exit_handler = handle
+    for count in (1, 2, 3):
+        assert rig.run() is Stop.HANDLER and len(rig.log) == count
+
+
+class OwnError(Exception):
+    pass
+
+
+@both_engines
+def test_an_error_in_a_handler(kind: str) -> None:
+    """It comes out of `Host.run` as it was raised, whatever callback of the engine it passed."""
+
+    def handle(vcpu: Vcpu, exit: Exit) -> bool:
+        raise OwnError("from the VMM")
+
+    rig = Rig(program(lambda a: (a.mov(1, DEVICE), a.ldr(1, 1))), kind=kind)
+    rig.vcpu.exit_handler = handle
+    with pytest.raises(OwnError, match="from the VMM"):
+        rig.run()
+
+
+def test_an_error_in_a_sink() -> None:
+    def sink(stamp: object, event: object) -> None:
+        raise OwnError("from a sink")
+
+    rig = Rig(program(lambda a: a.svc(0)))
+    rig.host.bus.subscribe(sink)
+    with pytest.raises(OwnError, match="from a sink"):
+        rig.run()
+
+
+def test_an_error_in_a_timer() -> None:
+    def handler(kind: str) -> None:
+        raise OwnError(kind)
+
+    rig = Rig(counting(5000))
+    rig.vm.timers.register("device", handler)
+    rig.vm.timers.arm(1000, "device", "tick")
+    with pytest.raises(OwnError, match="tick"):
+        rig.run()
+    assert rig.host.clock.now == 1000
+    assert rig.finish().host.insns == 1 + 2 * 5000 + 3, "the guest can go on"
+
+
+@both_engines
+def test_a_device_s_timer_is_exact(kind: str) -> None:
+    seen: list[int] = []
+    rig = Rig(counting(5000), kind=kind)
+    rig.vm.timers.register("device", lambda kind: seen.append(rig.host.insns))
+    for n, ns in enumerate((5, 1, 4444)):
+        rig.vm.timers.arm(ns, "device", str(n))
+    rig.finish()
+    assert seen == [1, 5, 4444]
+
+
+# -- idle time --
+
+
+def test_idle_for_ever() -> None:
+    rig = Rig(program(lambda a: a.wfi()))
+    assert rig.run() is Stop.IDLE
+    assert (rig.host.clock.now, rig.vcpu.context.pc) == (1, RAM + 4)
+    assert rig.run() is Stop.IDLE
+
+
+def test_idle_until_a_time() -> None:
+    """A queue entry that wakes nobody: time passes, the guest sleeps."""
+    rig = Rig(program(lambda a: a.wfi()))
+    rig.vm.timers.register("device", lambda kind: None)
+    rig.vm.timers.arm(1000, "device")
+    assert rig.run(600) is Stop.UNTIL and rig.host.clock.now == 600
+    assert rig.run() is Stop.IDLE and rig.host.clock.now == 1000
+
+
+def test_idle_time_belongs_to_the_caller() -> None:
+    """`on_idle` decides how far it jumps; None gives up."""
+    asked: list[tuple[int, int | None]] = []
+
+    def on_idle(now: int, due: int | None) -> int | None:
+        asked.append((now, due))
+        return None if due is None or now >= 500 else now + 250
+
+    rig = Rig(program(lambda a: a.wfi()))
+    rig.host.on_idle = on_idle
+    rig.vm.timers.register("device", lambda kind: None)
+    rig.vm.timers.arm(1000, "device")
+    assert rig.run() is Stop.IDLE
+    assert asked == [(1, 1000), (251, 1000), (501, 1000)]
+
+
+def wake_by_timer(a: Asm) -> None:
+    """Sleep 10 us (625 ticks) by the virtual timer; X5, X6: the count before and after."""
+    a.mov(2, 0x0800_0000)  # GICD: affinity routing and group 1
+    a.movz(3, 0x12)
+    a.str_w(3, 2)
+    a.mov(2, 0x080B_0000)  # GICR SGI frame: PPI 27 in group 1, enabled
+    a.mov(3, 1 << 27)
+    a.str_w(3, 2, 0x80)
+    a.str_w(3, 2, 0x100)
+    a.mov(2, 0x080A_0000)  # GICR_WAKER
+    a.str_w(31, 2, 0x14)
+    a.msr_const(sysreg(3, 0, 12, 12, 5), 7)
+    a.isb()
+    a.msr_const(sysreg(3, 0, 4, 6, 0), 0xFF)
+    a.msr_const(sysreg(3, 0, 12, 12, 7), 1)
+    a.mrs(5, CNTVCT)
+    a.msr_const(CNTV_TVAL, 625)
+    a.msr_const(CNTV_CTL, 1)
+    a.wfi()
+    a.mrs(6, CNTVCT)
+
+
+@both_engines
+def test_idle_until_the_guest_s_timer(kind: str) -> None:
+    rig = Rig(program(wake_by_timer), kind=kind, gic=True)
+    rig.finish()
+    assert 625 <= rig.x(6) - rig.x(5) <= 626
+    assert rig.host.insns < 70 and rig.host.clock.now > 10_000
+
+
+# -- dead ends --
+
+
+@both_engines
+def test_a_branch_to_itself_with_interrupts_masked(kind: str) -> None:
+    def write(a: Asm) -> None:
+        a.label("here")
+        a.b("here")
+
+    assert cause(Rig(program(write), kind=kind)) == "branches to itself with interrupts masked"
+
+
+def test_a_branch_to_itself_that_nothing_interrupts() -> None:
+    def write(a: Asm) -> None:
+        a.daifclr(3)
+        a.label("here")
+        a.b("here")
+
+    assert cause(Rig(program(write))) == "branches to itself and no interrupt will come"
+
+
+def test_a_branch_to_itself_that_time_passes() -> None:
+    """With another vCPU at work it is no dead end, and costs nothing."""
+    rig = Rig(counting(200_000), vcpus=2)
+    a = Asm(RAM + 0x1000)
+    a.label("here")
+    a.b("here")
+    rig.start(a, 1)
+    rig.finish()
+    assert isinstance(rig.end, SystemEventExit)
+    assert rig.vcpus[1].context.insns > 100_000
+
+
+@both_engines
+def test_faults_in_the_vectors(kind: str) -> None:
+    def write(a: Asm) -> None:
+        a.mov(1, 0x7000_0000)
+        a.msr("VBAR_EL1", 1)
+        a.svc(0)
+
+    assert cause(Rig(program(write), kind=kind)).startswith("faults in its exception vectors again and again")
+
+
+@both_engines
+def test_wfe_that_nothing_wakes(kind: str) -> None:
+    def write(a: Asm) -> None:
+        a.label("here")
+        a.wfe()
+        a.b("here")
+
+    assert cause(Rig(program(write), kind=kind)) == "waits for an event (WFE) that nothing will send"
+
+
+@both_engines
+def test_wfe_between_two_vcpus(kind: str) -> None:
+    """A lock's other side: WFE gives the CPU away until the word changes."""
+
+    def write(a: Asm) -> None:
+        a.mov(1, DATA)
+        a.label("wait")
+        a.wfe()
+        a.ldr(2, 1)
+        a.cbz(2, "wait")
+
+    rig = Rig(program(write), kind=kind, vcpus=2)
+    other = Asm(RAM + 0x1000)
+    other.mov(1, DATA)
+    other.mov(3, 10_000)
+    other.label("loop")
+    other.subs_imm(3, 3, 1)
+    other.b_cond(NE, "loop")
+    other.movz(2, 1)
+    other.str_(2, 1)
+    other.label("end")
+    other.wfi()
+    other.b("end")
+    rig.start(other, 1)
+    rig.finish()
+    assert rig.vcpus[0].context.insns < 1000
+
+
+def test_the_first_stop_counts() -> None:
+    """A guest that powers off is not called stuck."""
+
+    def write(a: Asm) -> None:
+        power_off(a)
+        a.label("here")
+        a.b("here")
+
+    rig = Rig(program(write)).finish()
+    assert rig.log == [SystemEventExit("shutdown", 0)]
