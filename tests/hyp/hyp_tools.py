@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "hw"))
 from engine.asm import EQ, NE, XZR, Asm
 from engine.conftest import make_factory
 
-__all__ = ["DATA", "DEVICE", "EQ", "GICD", "GICR", "KINDS", "NE", "NOWHERE", "RAM", "RAM_SIZE", "STACK", "XZR", "Asm", "Rig",
-           "both_engines", "faulting", "power_off", "program", "run"]  # fmt: skip
+__all__ = ["DATA", "DEVICE", "EQ", "GICD", "GICR", "KINDS", "NE", "NOWHERE", "RAM", "RAM_SIZE", "STACK", "XZR",
+           "Asm", "Rig", "both_engines", "faulting", "power_off", "program", "run"]  # fmt: skip
 
 RAM, RAM_SIZE = 0x4000_0000, 4 << 20
 DATA, STACK = RAM + 0x10_0000, RAM + 0x20_0000
