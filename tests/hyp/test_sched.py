@@ -86,7 +86,7 @@ def test_fair(kind: str, vcpus: int) -> None:
     assert [vcpu for _, vcpu in watch.loads] == list(range(vcpus)) * rounds
     times = [ns for ns, _ in watch.loads]
     turns = [after - before for before, after in itertools.pairwise(times)]
-    assert all(QUANTUM_NS <= turn < QUANTUM_NS + 4 for turn in turns), "a turn ends at an exact count, but for an interrupt's entry"
+    assert all(QUANTUM_NS <= turn < QUANTUM_NS + 4 for turn in turns), "a turn ends at an exact count"
     shares = [vcpu.context.insns for vcpu in rig.vcpus]
     assert max(shares) - min(shares) < 4 * vcpus * rounds
     assert sum(shares) == rig.host.clock.now == rounds * vcpus * QUANTUM_NS

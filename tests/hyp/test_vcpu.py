@@ -233,7 +233,7 @@ def test_an_exclusive_does_not_survive_a_switch(kind: str) -> None:
 def test_each_keeps_its_registers(kind: str) -> None:
     """General, vector and system registers, over many switches."""
 
-    def write(seed: int) -> object:
+    def write(seed: int, rounds: int) -> object:
         def body(a: Asm) -> None:
             a.msr_const("CPACR_EL1", 3 << 20)
             a.isb()
@@ -241,7 +241,7 @@ def test_each_keeps_its_registers(kind: str) -> None:
                 a.mov(n, seed * n)
             a.fmov_d(5, 17)
             a.msr("TPIDR_EL1", 18)
-            a.mov(1, 120_000)
+            a.mov(1, rounds)
             a.label("loop")
             a.subs_imm(1, 1, 1)
             a.b_cond(NE, "loop")
@@ -249,8 +249,8 @@ def test_each_keeps_its_registers(kind: str) -> None:
 
         return body
 
-    rig = Rig(program(write(3)), kind=kind, vcpus=2)  # type: ignore[arg-type]
-    rig.start(second(write(5)), 1)
+    rig = Rig(program(write(3, 200_000)), kind=kind, vcpus=2)  # type: ignore[arg-type]
+    rig.start(second(write(5, 120_000)), 1)
     rig.host.run(until=6 * QUANTUM_NS)
     rig.run()
     for seed, vcpu in ((3, 0), (5, 1)):

@@ -1,0 +1,79 @@
+"""A guest's own hardware breakpoints and watchpoints (DDI 0487 D2.8, D2.10). Its software step is in test_exactness.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from armvirt.hw.engine import Leave
+from engine.asm import Asm
+from engine.bench import DATA, EL1H, STOP, Bench, stop_vectors, vector_that_stopped
+
+MakeBench = Callable[..., Bench]
+
+UNMASKED_D = 0x1C0 | EL1H
+MDE_KDE = 1 << 15 | 1 << 13
+BREAK_EL1_EL0, WATCH_EL1_EL0 = 0xF << 5 | 3 << 1 | 1, 0xFF << 5 | 3 << 3 | 3 << 1 | 1
+
+
+def program(watch: bool) -> Asm:
+    a = Asm()
+    a.mov(2, DATA)
+    a.msr_const("MDSCR_EL1", MDE_KDE)
+    if watch:
+        a.msr("DBGWVR0_EL1", 2)
+        a.msr_const("DBGWCR0_EL1", WATCH_EL1_EL0)
+    else:
+        a.adr(9, "place")
+        a.msr("DBGBVR0_EL1", 9)
+        a.msr_const("DBGBCR0_EL1", BREAK_EL1_EL0)
+    a.isb()
+    a.label("armed")
+    a.add_imm(1, 1, 1)
+    a.nop()
+    a.label("place")
+    a.str_(1, 2)
+    a.nop()
+    a.hvc(STOP)
+    stop_vectors(a)
+    return a
+
+
+def debugged(make: MakeBench, watch: bool) -> tuple[Bench, Asm]:
+    a = program(watch)
+    guest = make(a, pstate=UNMASKED_D)
+    guest.set_system("VBAR_EL1", a["vectors"])
+    return guest, a
+
+
+def check(guest: Bench, a: Asm, ec: int) -> None:
+    """Taken before the instruction, in the middle of its block, at its exact count."""
+    assert vector_that_stopped(guest) == 0x200
+    assert guest.system("ESR_EL1") >> 26 == ec and guest.system("ELR_EL1") == a["place"]
+    assert guest.silicon.of("entry")[0][4] == (a["place"] - a.base) // 4 and not guest.read64(DATA)
+
+
+@pytest.mark.parametrize("stop", [0, 10, 11, 12])
+def test_a_breakpoint(bench: MakeBench, stop: int) -> None:
+    guest, a = debugged(bench, watch=False)
+    if stop:
+        assert guest.run(stop) == Leave.BUDGET and guest.count == stop
+    assert guest.run(1000) == Leave.STOP
+    check(guest, a, 0x31)
+
+
+@pytest.mark.xfail(reason="the core arms breakpoints at an MSR only, not when their registers are loaded", strict=True)
+def test_a_breakpoint_after_a_load(bench: MakeBench) -> None:
+    guest, a = debugged(bench, watch=False)
+    guest.run(a.words.index(0xD5033FDF) + 1)
+    guest.move()
+    guest.run(1000)
+    check(guest, a, 0x31)
+
+
+@pytest.mark.xfail(reason="the core does not look at watchpoints", strict=True)
+def test_a_watchpoint(bench: MakeBench) -> None:
+    guest, a = debugged(bench, watch=True)
+    guest.run(1000)
+    check(guest, a, 0x35)
