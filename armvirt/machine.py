@@ -193,9 +193,18 @@ class Machine:
         if self._result is not None:
             return self._result
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        reached = self._watch(text)
         self.host.on_poll(lambda: self._expired() or self.console.fed)
         self.host.on_idle = self._pacer.idle if self.console.interactive or self.pace else None
+        reached, forget = self._watch(text)
+        try:
+            return self._loop(max_insns, max_ns, timeout_s, text, reached)
+        finally:
+            forget()
+
+    def _loop(
+        self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None,
+        reached: Callable[[], bool],
+    ) -> Result | str:  # fmt: skip
         while True:
             if reached():
                 return f"{text!r} appeared"
@@ -209,10 +218,10 @@ class Machine:
             if ended is not None:
                 return ended
 
-    def _watch(self, text: bytes | None) -> Callable[[], bool]:
-        """Stops the machine when ``text`` has appeared from here on."""
+    def _watch(self, text: bytes | None) -> tuple[Callable[[], bool], Callable[[], None]]:
+        """Stop the machine when ``text`` has appeared from here on: (whether it has, how to look no more)."""
         if text is None:
-            return lambda: False
+            return lambda: False, lambda: None
         start = len(self.console.output)
         before = self.console.on_output
 
@@ -224,10 +233,13 @@ class Machine:
                 before(data)
             if text.endswith(data) and seen():
                 self.host.stop()
+
+        def forget() -> None:
+            if self.console.on_output is on_output:
                 self.console.on_output = before
 
         self.console.on_output = on_output
-        return seen
+        return seen, forget
 
     def _expired(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -273,6 +285,7 @@ class Machine:
     def load(self, state: dict[str, object]) -> None:
         """Take over what `state` gave, in a machine of the same arguments whose memory has the same contents."""
         self.board.load(state)
+        self._result = None
 
     # -- results --
 

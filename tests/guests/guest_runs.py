@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from pathlib import Path
 
 from conftest import ROOT, skip_or_fail
 
@@ -34,5 +35,5 @@ def reference(name: str) -> campaign.Outcome:
 
 def require_native() -> None:
     """Tests that compare the engines need both."""
-    if not LIBRARY.exists():
+    if not Path(LIBRARY).exists():
         skip_or_fail("the native engine is not built")

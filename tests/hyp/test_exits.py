@@ -68,9 +68,7 @@ def test_a_semihosting_call(kind: str) -> None:
             exit.result = 0x55
         return isinstance(exit, SystemEventExit)
 
-    rig = Rig(
-        program(lambda a: (a.mov(0, 0xDEAD_0000_0031), a.mov(1, DATA), a.hlt(0xF000), a.movr(5, 0))), kind=kind
-    )
+    rig = Rig(program(lambda a: (a.mov(0, 0xDEAD_0000_0031), a.mov(1, DATA), a.hlt(0xF000), a.movr(5, 0))), kind=kind)
     rig.vm.semihosting = True
     rig.vcpu.exit_handler = handle
     rig.finish()

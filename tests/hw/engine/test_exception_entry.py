@@ -33,7 +33,6 @@ from engine.bench import (
 MakeBench = Callable[..., Bench]
 
 
-
 MARK = 0x5EED_0000_1234
 N, C = 1 << 31, 1 << 29
 D, A, IRQ, FIQ = 1 << 9, 1 << 8, 1 << 7, 1 << 6

@@ -1,13 +1,14 @@
-"""A guest's own hardware breakpoints and watchpoints (DDI 0487 D2.8, D2.10). Its software step is in test_exactness.py."""
+"""A guest's own breakpoints and watchpoints (DDI 0487 D2.8, D2.10). Its software step is in test_exactness.py."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 
 from armvirt.hw.engine import Leave
-from engine.asm import Asm
+from engine.asm import EQ, XZR, Asm
 from engine.bench import DATA, EL1H, STOP, Bench, stop_vectors, vector_that_stopped
 
 MakeBench = Callable[..., Bench]
@@ -48,13 +49,14 @@ def debugged(make: MakeBench, watch: bool) -> tuple[Bench, Asm]:
 
 
 def check(guest: Bench, a: Asm, ec: int) -> None:
-    """Taken before the instruction, in the middle of its block, at its exact count."""
+    """Taken before the instruction, at its exact count."""
     assert vector_that_stopped(guest) == 0x200
     assert guest.system("ESR_EL1") >> 26 == ec and guest.system("ELR_EL1") == a["place"]
     assert guest.silicon.of("entry")[0][4] == (a["place"] - a.base) // 4 and not guest.read64(DATA)
 
 
-@pytest.mark.parametrize("stop", [0, 10, 11, 12])
+@pytest.mark.xfail(reason="the engine counts the instruction at the breakpoint, which has not run", strict=True)
+@pytest.mark.parametrize("stop", [0, 9, 10])
 def test_a_breakpoint(bench: MakeBench, stop: int) -> None:
     guest, a = debugged(bench, watch=False)
     if stop:
@@ -77,3 +79,41 @@ def test_a_watchpoint(bench: MakeBench) -> None:
     guest, a = debugged(bench, watch=True)
     guest.run(1000)
     check(guest, a, 0x35)
+
+
+SELF_BRANCHES: dict[str, Callable[[Asm], None]] = {
+    "b": lambda a: a.b("self"),
+    "cbz": lambda a: a.cbz(XZR, "self"),
+    "br": lambda a: a.br(5),
+}
+UNCOUNTED = pytest.mark.xfail(reason="the engine takes such a step for one that was pending already", strict=True)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind == "b" else UNCOUNTED) for kind in SELF_BRANCHES])
+def test_a_step_over_a_branch_to_itself_counts(bench: MakeBench, kind: str) -> None:
+    """PC does not move, but the instruction was executed: the syndrome's ISV says so (DDI 0487, ISS of EC 0x32)."""
+    step = 1 << 21
+    a = Asm()
+    a.set_vectors()
+    a.mov(3, 4)
+    a.msr_const("MDSCR_EL1", 1)
+    a.adr(5, "self")
+    a.drop_to("self", step)
+    a.label("self")
+    SELF_BRANCHES[kind](a)
+
+    def handler(a: Asm, offset: int) -> None:
+        if offset == 0x400:
+            a.msr_const("SPSR_EL1", step)
+            a.subs_imm(3, 3, 1)
+            a.b_cond(EQ, "end")
+            a.eret()
+            a.label("end")
+            a.hvc(STOP)
+
+    a.vectors(handler)
+    guest = bench(a)
+    guest.run(300)
+    counts = [line[4] for line in guest.silicon.of("entry")]
+    length_of_handler = 6
+    assert [later - earlier for earlier, later in itertools.pairwise(counts)] == [1 + length_of_handler + 1] * 3  # type: ignore[operator]
