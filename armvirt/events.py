@@ -8,7 +8,7 @@ run that nobody watches pays one attribute read per event.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 class Stamp(NamedTuple):
@@ -27,7 +27,7 @@ class ExceptionEntry(NamedTuple):
     esr: int
     elr: int
     target: int
-    kind: str = "exception"
+    kind: Literal["exception"] = "exception"
 
 
 class TimerWrite(NamedTuple):
@@ -36,7 +36,7 @@ class TimerWrite(NamedTuple):
     timer: str
     register: str
     value: int
-    kind: str = "timer-write"
+    kind: Literal["timer-write"] = "timer-write"
 
 
 class TimerLine(NamedTuple):
@@ -44,7 +44,7 @@ class TimerLine(NamedTuple):
 
     timer: str
     level: int
-    kind: str = "timer-line"
+    kind: Literal["timer-line"] = "timer-line"
 
 
 class VgicInject(NamedTuple):
@@ -53,7 +53,7 @@ class VgicInject(NamedTuple):
     intid: int
     level: int
     target: int
-    kind: str = "vgic-inject"
+    kind: Literal["vgic-inject"] = "vgic-inject"
 
 
 class ListRegisterWrite(NamedTuple):
@@ -63,14 +63,14 @@ class ListRegisterWrite(NamedTuple):
     lr: int
     intid: int
     value: int
-    kind: str = "lr"
+    kind: Literal["lr"] = "lr"
 
 
 class Acknowledge(NamedTuple):
     """The guest reads IAR and gets ``intid`` (1023: spurious)."""
 
     intid: int
-    kind: str = "ack"
+    kind: Literal["ack"] = "ack"
 
 
 class EndOfInterrupt(NamedTuple):
@@ -78,7 +78,7 @@ class EndOfInterrupt(NamedTuple):
 
     intid: int
     register: str
-    kind: str = "eoi"
+    kind: Literal["eoi"] = "eoi"
 
 
 class GicAccess(NamedTuple):
@@ -89,7 +89,7 @@ class GicAccess(NamedTuple):
     size: int
     value: int
     is_write: int
-    kind: str = "gic-mmio"
+    kind: Literal["gic-mmio"] = "gic-mmio"
 
 
 class Mmio(NamedTuple):
@@ -99,7 +99,7 @@ class Mmio(NamedTuple):
     size: int
     value: int
     is_write: int
-    kind: str = "mmio"
+    kind: Literal["mmio"] = "mmio"
 
 
 class Hypercall(NamedTuple):
@@ -108,7 +108,7 @@ class Hypercall(NamedTuple):
     function: int
     args: tuple[int, ...]
     result: int
-    kind: str = "hypercall"
+    kind: Literal["hypercall"] = "hypercall"
 
 
 class Console(NamedTuple):
@@ -116,7 +116,7 @@ class Console(NamedTuple):
 
     direction: str
     byte: int
-    kind: str = "console"
+    kind: Literal["console"] = "console"
 
 
 class Schedule(NamedTuple):
@@ -124,7 +124,7 @@ class Schedule(NamedTuple):
 
     target: int
     what: str
-    kind: str = "sched"
+    kind: Literal["sched"] = "sched"
 
 
 class Event(Protocol):

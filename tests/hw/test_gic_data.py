@@ -38,8 +38,15 @@ def test_fields_of_a_register_do_not_overlap(row: object) -> None:
         seen |= field.mask
 
 
-@given(st.integers(0, 0xFFFF), st.integers(0, 255), st.booleans(), st.booleans(), st.booleans(),
-       st.none() | st.integers(0, 1019), st.booleans())
+@given(
+    st.integers(0, 0xFFFF),
+    st.integers(0, 255),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.none() | st.integers(0, 1019),
+    st.booleans(),
+)
 def test_list_register_fields_survive_encoding(
     vintid: int, priority: int, group: bool, pending: bool, active: bool, pintid: int | None, eoi: bool
 ) -> None:

@@ -320,8 +320,10 @@ def test_lrenp_needs_both_the_enable_and_a_count(guest: Guest) -> None:
 @pytest.mark.parametrize(
     ("bit", "register", "value", "cause"),
     [
-        (arch.HCR_VGRP0EIE, "IGRPEN0", 1, arch.MISR_VGRP0E), (arch.HCR_VGRP0DIE, "IGRPEN0", 0, arch.MISR_VGRP0D),
-        (arch.HCR_VGRP1EIE, "IGRPEN1", 1, arch.MISR_VGRP1E), (arch.HCR_VGRP1DIE, "IGRPEN1", 0, arch.MISR_VGRP1D),
+        (arch.HCR_VGRP0EIE, "IGRPEN0", 1, arch.MISR_VGRP0E),
+        (arch.HCR_VGRP0DIE, "IGRPEN0", 0, arch.MISR_VGRP0D),
+        (arch.HCR_VGRP1EIE, "IGRPEN1", 1, arch.MISR_VGRP1E),
+        (arch.HCR_VGRP1DIE, "IGRPEN1", 0, arch.MISR_VGRP1D),
     ],
 )
 def test_group_maintenance_watches_its_own_group(guest: Guest, bit: int, register: str, value: int, cause: int) -> None:
@@ -353,8 +355,14 @@ def test_everything_is_undefined_at_el0(guest: Guest, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "write"),
     [
-        ("ICC_IAR1_EL1", True), ("ICC_HPPIR0_EL1", True), ("ICC_RPR_EL1", True), ("ICC_EOIR1_EL1", False),
-        ("ICC_DIR_EL1", False), ("ICC_SGI1R_EL1", False), ("ICC_SRE_EL2", False), ("ICC_AP1R1_EL1", False),
+        ("ICC_IAR1_EL1", True),
+        ("ICC_HPPIR0_EL1", True),
+        ("ICC_RPR_EL1", True),
+        ("ICC_EOIR1_EL1", False),
+        ("ICC_DIR_EL1", False),
+        ("ICC_SGI1R_EL1", False),
+        ("ICC_SRE_EL2", False),
+        ("ICC_AP1R1_EL1", False),
     ],
 )
 def test_wrong_directions_and_missing_registers_are_undefined(guest: Guest, name: str, write: bool) -> None:

@@ -322,7 +322,10 @@ def test_a_line_that_was_not_recomputed_is_due_now(bench: Bench) -> None:
 
 def test_cntkctl_guards_el0(bench: Bench) -> None:
     guards = {
-        arch.CNTVCT_EL0: 1 << 1, arch.CNTPCT_EL0: 1 << 0, arch.CNTV_CTL_EL0: 1 << 8, arch.CNTP_CVAL_EL0: 1 << 9,
+        arch.CNTVCT_EL0: 1 << 1,
+        arch.CNTPCT_EL0: 1 << 0,
+        arch.CNTV_CTL_EL0: 1 << 8,
+        arch.CNTP_CVAL_EL0: 1 << 9,
     }
     for encoding, bit in guards.items():
         bench.write(arch.CNTKCTL_EL1, 0)
@@ -358,7 +361,9 @@ def test_guest_writes_are_events_and_hypervisor_writes_are_not(bench: Bench) -> 
     bench.write(bench.tval, 0)
     bench.write(bench.ctl, CTL_ENABLE)
     assert events == [
-        TimerWrite(bench.which, "tval", 0), TimerWrite(bench.which, "ctl", 1), TimerLine(bench.which, 1),
+        TimerWrite(bench.which, "tval", 0),
+        TimerWrite(bench.which, "ctl", 1),
+        TimerLine(bench.which, 1),
     ]
 
 
@@ -374,8 +379,13 @@ def test_state_round_trip() -> None:
     bench = Bench(frequency=24_000_000, start=77)
     bench.advance(1000)
     for encoding, value in (
-        (arch.CNTVOFF_EL2, 12), (arch.CNTKCTL_EL1, 0x302), (arch.CNTHCTL_EL2, 1), (arch.CNTP_TVAL_EL0, 9),
-        (arch.CNTP_CTL_EL0, 1), (arch.CNTV_CVAL_EL0, 3), (arch.CNTV_CTL_EL0, 1),
+        (arch.CNTVOFF_EL2, 12),
+        (arch.CNTKCTL_EL1, 0x302),
+        (arch.CNTHCTL_EL2, 1),
+        (arch.CNTP_TVAL_EL0, 9),
+        (arch.CNTP_CTL_EL0, 1),
+        (arch.CNTV_CVAL_EL0, 3),
+        (arch.CNTV_CTL_EL0, 1),
     ):
         bench.timer.set(encoding, value)
     saved = json.loads(json.dumps(bench.timer.state()))

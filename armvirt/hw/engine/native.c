@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#define ABI_VERSION 1u
+#define ABI_VERSION 2u
 
 /* Unicorn 2.1 identifiers (checked against the Python package by a test). */
 enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
@@ -190,6 +190,7 @@ static int broadcast(engine *e, uint32_t enc, uint64_t value) {
 static void record(engine *e, uint32_t what, uint32_t esr, uint64_t elr, uint64_t target) {
     if (!e->trace) return;
     if (e->events_n == EVENTS) e->callback(CB_DRAIN);
+    if (e->events_n == EVENTS) return;            /* nobody takes them */
     event *v = &e->events[e->events_n++];
     v->count = e->count; v->ns = ns_at(e, e->count); v->elr = elr; v->target = target; v->what = what; v->esr = esr;
 }
@@ -363,10 +364,11 @@ static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t
         if (wfe_retired(e)) e->stop = 1;
     }
     uint32_t why = LEAVE_NONE;
-    if (e->illegal_watch && pstate(e) & PSTATE_IL) why = LEAVE_ILLEGAL;
-    else if (e->stop) why = LEAVE_STOP;
+    if (e->stop) why = LEAVE_STOP;
+    else if (count >= e->deadline) why = LEAVE_BUDGET;
+    else if (e->illegal_watch && pstate(e) & PSTATE_IL) why = LEAVE_ILLEGAL;
     else if (pc & 3) why = LEAVE_MISALIGNED;
-    else if (count + n > e->deadline) why = count >= e->deadline ? LEAVE_BUDGET : LEAVE_TAIL;
+    else if (count + n > e->deadline) why = LEAVE_TAIL;
     if (why) {
         e->count = count;
         e->open = 0;
@@ -560,9 +562,6 @@ static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
     return 1;
 }
 
-/* Did the guest's own step execute its instruction? A step that was pending already comes before it, at the same PC. */
-static int stepped(engine *e, uint64_t pc) { return pc != e->block_pc || fetch(e, pc) == 0x14000000u; }
-
 /* What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings). */
 static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64_t pc) {
     if (esr >> 26 == 0x24 && target == 2 && esr & 1u << 24) {
@@ -590,8 +589,8 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     memcpy(&target, record_at + 16, 4);
     esr = repair_syndrome(e, esr, target, pc);
     ec = esr >> 26;
-    if (intno == 3 && e->lines_in_engine) note_native_irq(e, pc);   /* taken, and the vector's fetch faults */
-    if (intno == 3 && e->maybe_wfe && wfe_retired(e)) {             /* WFE, and the fetch behind it faults: not yet */
+    if ((ec & ~1u) == 0x20 && e->lines_in_engine) note_native_irq(e, pc);   /* taken, and the vector's fetch faults */
+    if ((ec & ~1u) == 0x20 && e->maybe_wfe && wfe_retired(e)) {             /* WFE, and the fetch behind it faults: not yet */
         e->count += e->open;
         e->open = e->maybe_wfe = 0;
         e->block_pc = 1;
@@ -600,7 +599,8 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     }
     if (e->open) {
         uint64_t done = (pc - e->block_pc) >> 2;
-        if (intno == 3 || ((ec & ~1u) == 0x32 && stepped(e, pc))) done = e->open;   /* the block is complete */
+        /* a fetch fault comes after its block; ISV of a guest's step says that its instruction was executed */
+        if ((ec & ~1u) == 0x20 || ((ec & ~1u) == 0x32 && esr >> 24 & 1)) done = e->open;
         else if (done > e->open) { e->fault = 1; e->fault_error = intno; leave(e, LEAVE_FAULT); return; }
         e->count += done;
         e->open = 0;

@@ -13,7 +13,7 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import CALLBACK, Action, EngineState, Leave
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
 
 

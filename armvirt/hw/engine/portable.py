@@ -262,16 +262,13 @@ class PortableEngine(Engine):
             state.maybe_wfe = 0
             if self._wfe_retired():
                 state.stop = 1
-        if state.illegal_watch and self.pstate & PSTATE_IL:
-            state.count, state.open, state.block_pc = count, 0, NO_BLOCK
-            self._leave(Leave.ILLEGAL)
-            return
         deadline = state.deadline
-        if count + n > deadline or state.stop or pc & 3:
+        illegal = state.illegal_watch and self.pstate & PSTATE_IL
+        if count + n > deadline or state.stop or pc & 3 or illegal:
             state.count, state.open, state.block_pc = count, 0, NO_BLOCK
             self._leave(
-                Leave.STOP if state.stop else Leave.MISALIGNED if pc & 3
-                else Leave.BUDGET if count >= deadline else Leave.TAIL
+                Leave.STOP if state.stop else Leave.BUDGET if count >= deadline else Leave.ILLEGAL if illegal
+                else Leave.MISALIGNED if pc & 3 else Leave.TAIL
             )  # fmt: skip
             return
         if n == 1 and pc == state.block_pc and state.open == 1 and not state.tail:
@@ -468,15 +465,12 @@ class PortableEngine(Engine):
             return 1 << 25
         return esr
 
-    def _stepped(self, pc: int) -> bool:
-        """Did the guest's own step execute its instruction? One that was pending already comes before it."""
-        return pc != self.state.block_pc or self.fetch(pc) == 0x14000000
-
-    def _close_block(self, pc: int, number: int, ec: int) -> bool:
+    def _close_block(self, pc: int, number: int, esr: int) -> bool:
         """Count what the open block executed; False where the exit does not lie in it."""
-        state = self.state
+        state, ec = self.state, esr >> 26
         if state.open:
-            complete = number == 3 or (ec | 1 == 0x33 and self._stepped(pc))  # a fetch fault comes after the block
+            # A fetch fault comes after its block; ISV of a guest's step says that its instruction was executed.
+            complete = ec | 1 == 0x21 or (ec | 1 == 0x33 and esr >> 24 & 1)
             done = state.open if complete else (pc - state.block_pc) >> 2
             if not 0 <= done <= state.open:
                 state.fault, state.fault_error = 1, number
@@ -493,14 +487,14 @@ class PortableEngine(Engine):
         esr = self._repaired(esr, target, pc)
         ec = esr >> 26
         state.stats[2] += 1
-        if number == 3 and state.lines_in_engine:
+        if ec | 1 == 0x21 and state.lines_in_engine:
             self._note_native_irq(pc)  # taken, and the vector's fetch faults
-        if number == 3 and state.maybe_wfe and self._wfe_retired():  # WFE, and the fetch behind it faults: not yet
+        if ec | 1 == 0x21 and state.maybe_wfe and self._wfe_retired():  # WFE, and the fetch behind it faults: not yet
             state.count += state.open
             state.open, state.maybe_wfe, state.block_pc = 0, 0, NO_BLOCK
             self._leave(Leave.STOP)
             return
-        if not self._close_block(pc, number, ec):
+        if not self._close_block(pc, number, esr):
             return
         if state.tail:
             if ec | 1 == 0x33 and target == 2:

@@ -55,7 +55,6 @@ def check(guest: Bench, a: Asm, ec: int) -> None:
     assert guest.silicon.of("entry")[0][4] == (a["place"] - a.base) // 4 and not guest.read64(DATA)
 
 
-@pytest.mark.xfail(reason="the engine counts the instruction at the breakpoint, which has not run", strict=True)
 @pytest.mark.parametrize("stop", [0, 9, 10])
 def test_a_breakpoint(bench: MakeBench, stop: int) -> None:
     guest, a = debugged(bench, watch=False)
@@ -86,10 +85,9 @@ SELF_BRANCHES: dict[str, Callable[[Asm], None]] = {
     "cbz": lambda a: a.cbz(XZR, "self"),
     "br": lambda a: a.br(5),
 }
-UNCOUNTED = pytest.mark.xfail(reason="the engine takes such a step for one that was pending already", strict=True)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind == "b" else UNCOUNTED) for kind in SELF_BRANCHES])
+@pytest.mark.parametrize("kind", SELF_BRANCHES)
 def test_a_step_over_a_branch_to_itself_counts(bench: MakeBench, kind: str) -> None:
     """PC does not move, but the instruction was executed: the syndrome's ISV says so (DDI 0487, ISS of EC 0x32)."""
     step = 1 << 21
