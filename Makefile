@@ -44,7 +44,7 @@ bench: $(STAMP)
 	$(BIN)/python tools/bench.py
 
 campaign: $(STAMP)
-	$(BIN)/python tools/campaign.py
+	$(BIN)/python tools/campaign.py $(CAMPAIGN_ARGS)
 
 firmware: $(STAMP)
 	$(BIN)/python tools/build_firmware.py
