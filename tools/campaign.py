@@ -176,6 +176,7 @@ def moved(subject: Subject, machine: Machine, engine: str, recorder: Recorder) -
     for ipa, page in machine.board.vm.populated_pages():
         fresh.board.vm.write_memory(ipa, page)
     fresh.load(saved(machine))
+    machine.board.ram.discard()  # now, not when the garbage collector comes by
     machine.close()
     return fresh
 
