@@ -415,7 +415,7 @@ class VirtualCpuInterface:
         self._put_field(group, 1, value)
 
     def _read_ctlr(self) -> int:
-        value = arch.CTLR_A3V | self.prebits - 1 << arch.CTLR_PRIBITS_SHIFT
+        value = arch.CTLR_RSS | arch.CTLR_A3V | self.prebits - 1 << arch.CTLR_PRIBITS_SHIFT
         value |= arch.CTLR_CBPR if self.vmcr & VMCR_VCBPR else 0
         return value | (arch.CTLR_EOIMODE if self.vmcr & VMCR_VEOIM else 0)
 

@@ -55,7 +55,7 @@ __all__ = [
 
 ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
 ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
-DEVICE_TYPES = ("arm-vgic-v3",)
+DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 
 
 class Kvm:
@@ -167,12 +167,12 @@ class Vm(SmcccHost):
     # -- interrupts --
 
     def create_device(self, kind: str) -> VgicDevice:
-        """KVM_CREATE_DEVICE: ``arm-vgic-v3``. ENODEV for another kind, EEXIST for a second one."""
+        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``. ENODEV for another kind, EEXIST for a second one."""
         if kind not in DEVICE_TYPES:
             raise KvmError("ENODEV", f"no device {kind!r}; there is {', '.join(DEVICE_TYPES)}")
         if self.vgic is not None:
             raise KvmError("EEXIST", "this VM has an interrupt controller")
-        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active)
+        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, DEVICE_TYPES[kind])
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
         return VgicDevice(self.vgic)

@@ -414,7 +414,7 @@ def test_every_icc_register_of_el1_is_bound_once() -> None:
 
 def test_control_registers_read_as_a_five_bit_interface(guest: Guest) -> None:
     assert guest.read("SRE") == 7 and guest.read("PMR") == 0xF8
-    assert guest.read("CTLR") == arch.CTLR_A3V | 4 << arch.CTLR_PRIBITS_SHIFT
+    assert guest.read("CTLR") == arch.CTLR_RSS | arch.CTLR_A3V | 4 << arch.CTLR_PRIBITS_SHIFT
     guest.write("CTLR", 0xFFFF_FFFF)
     assert guest.read("CTLR") & 0xFF == 3
     guest.write("SRE", 0)

@@ -35,7 +35,7 @@ from armvirt.hyp.vgic.v3_dist import distributor_map
 from armvirt.hyp.vgic.v3_redist import RedistRegion, RedistributorMap, assign
 
 DEFAULT_NR_IRQS = 256
-MAX_VCPUS = 512
+MAX_VCPUS = {2: 8, 3: 512}
 LATEST_REVISION = 3
 
 
@@ -44,7 +44,7 @@ def _no_host(vcpu_id: int, host_intid: int, active: bool) -> None:
 
 
 class Vgic:
-    """A GICv3 without ITS.
+    """A GIC of ``model`` 2 or 3 (KVM_DEV_TYPE_ARM_VGIC_V2, _V3). ``enables`` are GICD_CTLR's group enables, a bit each.
 
     ``kick(vcpu_id)`` is called when a vCPU has something new to take: it must leave the guest, or wake, and look at
     ``dirty``. ``set_phys_active(vcpu_id, host_intid, active)`` writes the active state of the host interrupt behind a
@@ -57,12 +57,14 @@ class Vgic:
         bus: EventBus,
         kick: Callable[[int], None],
         set_phys_active: Callable[[int, int, bool], None] = _no_host,
+        model: int = 3,
     ) -> None:
+        self.model = model
         self.bus, self.kick, self.set_phys_active = bus, kick, set_phys_active
         self.before_access: Callable[[], None] = self.sync_all
         self.initialized = False
         self.ready = False
-        self.enabled = False
+        self.enables = 0
         self.revision = LATEST_REVISION
         self.nr_spis = 0
         self.dist_base: int | None = None
@@ -70,6 +72,8 @@ class Vgic:
         self.dist_map, self.redist_map = distributor_map(), RedistributorMap()
         self._cpus: dict[int, VgicCpu] = {}
         self._spis: list[VgicIrq] = []
+        self.any_cpu: set[VgicIrq] = set()  # 1-of-N SPIs
+        self.stray_active: set[VgicIrq] = set()  # active, and routed to nobody: on no ap_list
 
     # Creation -------------------------------------------------------------------------------------------------
 
@@ -82,9 +86,10 @@ class Vgic:
         """A vCPU is created, with this MPIDR_EL1. KvmError EEXIST, or EBUSY after `init`."""
         if vcpu_id in self._cpus:
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
-        if self.initialized or len(self._cpus) >= MAX_VCPUS:
-            raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised, or beyond 512")
-        cpu = self._cpus[vcpu_id] = VgicCpu(vcpu_id, mpidr)
+        most = MAX_VCPUS[self.model]
+        if self.initialized or len(self._cpus) >= most:
+            raise KvmError("EBUSY", f"no vCPU can be added once the vGIC is initialised, or beyond {most}")
+        cpu = self._cpus[vcpu_id] = VgicCpu(vcpu_id, mpidr, self.model)
         assign(self.regions, cpu)
 
     def init(self) -> None:
@@ -99,7 +104,7 @@ class Vgic:
         self.nr_spis = self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE
         boot = next(iter(self._cpus))
         last = min(self.nr_irqs - 1, MAX_SPI)
-        self._spis = [VgicIrq(intid, boot) for intid in range(FIRST_SPI, last + 1)]
+        self._spis = [VgicIrq(intid, boot, self.model) for intid in range(FIRST_SPI, last + 1)]
         self.initialized = True
 
     def map_resources(self) -> None:
@@ -125,7 +130,9 @@ class Vgic:
         """Interrupts, distributor and interfaces as after `init`. Not while a vCPU is loaded. Addresses and wiring
         stay.
         """
-        self.enabled = False
+        self.enables = 0
+        self.any_cpu.clear()
+        self.stray_active.clear()
         boot = next(iter(self._cpus), None)
         for irq in self._spis:
             irq.reset(boot)
@@ -201,7 +208,11 @@ class Vgic:
         One that is in a list register is left for the next sync of its vCPU, which is marked dirty. One that is not
         can change lists at once.
         """
-        target = target_oracle(irq, self.enabled)
+        target = target_oracle(irq, self.enables)
+        if target is None and irq.active:
+            self.stray_active.add(irq)
+        elif self.stray_active:
+            self.stray_active.discard(irq)
         holder = irq.vcpu
         if holder is not None:
             cpu = self._cpus[holder]
@@ -229,11 +240,17 @@ class Vgic:
             if cpu is not holder and cpu.vmcr & VMCR_VEOIM:
                 cpu.dirty = True
 
-    def set_enabled(self, enabled: bool) -> None:
-        """GICD_CTLR.EnableGrp1. Switching it on looks at every interrupt again and kicks every vCPU."""
-        if enabled == self.enabled:
+    @property
+    def enabled(self) -> bool:
+        """Whether the distributor forwards anything."""
+        return self.enables != 0
+
+    def set_enables(self, enables: int) -> None:
+        """GICD_CTLR.EnableGrp0 and EnableGrp1, a bit each. A change looks at every interrupt again and kicks every
+        vCPU. (KVM has one enable for both groups.)"""
+        if enables == self.enables:
             return
-        self.enabled = enabled
+        self.enables = enables
         for irq in [*self._spis, *(irq for cpu in self.cpus() for irq in cpu.private)]:
             if irq.vcpu is not None or irq.pending:
                 self.queue(irq)
@@ -356,7 +373,10 @@ class Vgic:
         cpu = self._cpus[vcpu_id]
         entry.sync(self, cpu)
         mask = cpu.priority_mask
-        return self.enabled and any(i.enabled and i.pending and not i.active and i.priority < mask for i in cpu.ap_list)
+        return any(
+            i.enabled and self.enables >> i.group & 1 and i.pending and not i.active and i.priority < mask
+            for i in cpu.ap_list
+        )
 
     # State ----------------------------------------------------------------------------------------------------
 
@@ -369,7 +389,8 @@ class Vgic:
         """Everything the guest can tell, with what is in list registers as INTIDs (their values belong to the PE)."""
         return {
             "version": 1,
-            "enabled": self.enabled,
+            "model": self.model,
+            "enables": self.enables,
             "revision": self.revision,
             "nr_irqs": self.nr_irqs,
             "cpus": [cpu.state() for cpu in self.cpus()],
@@ -378,13 +399,15 @@ class Vgic:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same vCPUs loaded."""
-        if state["nr_irqs"] != self.nr_irqs or [c["vcpu_id"] for c in state["cpus"]] != list(self._cpus):
+        if (state["model"], state["nr_irqs"]) != (self.model, self.nr_irqs) or [c["vcpu_id"] for c in state["cpus"]] != list(self._cpus):
             raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
-        self.enabled, self.revision = state["enabled"], state["revision"]
+        self.enables, self.revision = state["enables"], state["revision"]
         for irq, saved in zip(self._spis, state["spis"], strict=True):
             irq.load(saved)
+        self.any_cpu = {irq for irq in self._spis if irq.any_cpu}
         for cpu, saved in zip(self.cpus(), state["cpus"], strict=True):
             self._load_cpu(cpu, saved)
+        self.stray_active = {irq for irq in self._spis if irq.active and irq.vcpu is None}
 
     def _load_cpu(self, cpu: VgicCpu, saved: dict[str, Any]) -> None:
         for irq, private in zip(cpu.private, saved["private"], strict=True):
@@ -398,6 +421,7 @@ class Vgic:
         for index, irq in enumerate(cpu.resident):
             irq.lr = index
         cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
+        cpu.groups = saved["groups"]
         cpu.dirty, cpu.used = saved["dirty"], saved["used"]
 
 

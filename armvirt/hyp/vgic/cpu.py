@@ -10,21 +10,22 @@ APRS = 4  # as many as the architecture has; the interface takes those that it i
 
 
 class VgicCpu:
-    """Private interrupts, the ap_list, and the CPU interface while it is not loaded.
+    """Private interrupts, the ap_list, and the CPU interface while it is not loaded. ``model`` is 2 or 3.
 
     ``resident`` are the interrupts in list registers 0, 1 and so on of ``vif``, ``outside`` those that found none at
     the last flush. ``dirty``: the list registers no longer say what the lists say, so flush has to run. ``used`` is
-    False while the list registers of ``vif`` are known to be empty.
+    False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the interface when
+    1-of-N interrupts were last given away.
     """
 
     __slots__ = (
-        "_vmcr", "ap0r", "ap1r", "ap_list", "dirty", "mapped", "mpidr", "outside", "private", "redist_base",
+        "_vmcr", "ap0r", "ap1r", "ap_list", "dirty", "groups", "mapped", "model", "mpidr", "outside", "private", "redist_base",
         "redist_index", "redist_region", "resident", "used", "vcpu_id", "vif",
     )  # fmt: skip
 
-    def __init__(self, vcpu_id: int, mpidr: int) -> None:
-        self.vcpu_id, self.mpidr = vcpu_id, mpidr
-        self.private = [VgicIrq(intid, vcpu_id) for intid in range(NR_PRIVATE)]
+    def __init__(self, vcpu_id: int, mpidr: int, model: int = 3) -> None:
+        self.vcpu_id, self.mpidr, self.model = vcpu_id, mpidr, model
+        self.private = [VgicIrq(intid, vcpu_id, model) for intid in range(NR_PRIVATE)]
         self.redist_base: int | None = None
         self.redist_region, self.redist_index = -1, 0
         self.vif: VirtualCpuInterface | None = None
@@ -35,7 +36,7 @@ class VgicCpu:
         for irq in self.private:
             irq.reset(self.vcpu_id)
         self.clear_lists()
-        self._vmcr = 0
+        self._vmcr = self.groups = 0
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def clear_lists(self) -> None:
@@ -89,6 +90,7 @@ class VgicCpu:
             "ap_list": [irq.intid for irq in self.ap_list],
             "resident": [irq.intid for irq in self.resident],
             "outside": [irq.intid for irq in self.outside],
+            "groups": self.groups,
             "dirty": self.dirty,
             "used": self.used,
         }

@@ -58,8 +58,9 @@ def _enabled(case: _Case) -> Finding:
 
 
 def _distributor(case: _Case) -> Finding:
-    on = case.vgic.enabled
-    return Finding("distributor", on, f"GICD_CTLR.EnableGrp1 is {int(on)}")
+    group = case.irq.group
+    on = bool(case.vgic.enables >> group & 1)
+    return Finding("distributor", on, f"GICD_CTLR.EnableGrp{group} is {int(on)}")
 
 
 def _route(case: _Case) -> Finding:

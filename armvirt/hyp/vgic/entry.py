@@ -18,7 +18,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import ListRegisterWrite
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import v3
+from armvirt.hyp.vgic import lr, routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
@@ -52,18 +52,19 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
     if cpu.resident:
         sync(vgic, cpu)
     cpu.dirty = False
-    enabled, vcpu_id = vgic.enabled, cpu.vcpu_id
-    irqs = [irq for irq in cpu.ap_list if target_oracle(irq, enabled) == vcpu_id]
+    enables, vcpu_id = vgic.enables, cpu.vcpu_id
+    irqs = [irq for irq in cpu.ap_list if target_oracle(irq, enables) == vcpu_id]
     foreign = vif.vmcr & VMCR_VEOIM and _foreign_spis(vgic, cpu)
-    if not irqs and not cpu.used and not foreign:
+    watch = bool(vgic.any_cpu)
+    if not irqs and not cpu.used and not foreign and not watch:
         return
     limit = len(vif.lr)
     if len(irqs) > limit:
-        irqs = v3.by_urgency(irqs, vif.vmcr)
+        irqs = lr.by_urgency(irqs, vif.vmcr)
     cpu.resident, cpu.outside = irqs[:limit], irqs[limit:]
     hcr = HCR_EN
-    if cpu.outside or foreign:
-        hcr = v3.configure_hcr(v3.overflow(cpu.outside, vif.vmcr), vif.vmcr, limit, bool(foreign))
+    if cpu.outside or foreign or watch:
+        hcr = lr.configure_hcr(lr.overflow(cpu.outside, vif.vmcr), vif.vmcr, limit, bool(foreign), watch)
     _fill(vgic, cpu, vif, hcr)
 
 
@@ -71,7 +72,7 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
     values = []
     for index, irq in enumerate(cpu.resident):
         irq.lr = index
-        values.append(v3.populate(irq, irq.enabled and vgic.enabled and irq.target == cpu.vcpu_id))
+        values.append(lr.populate(irq, _may_pend(vgic, cpu, irq)))
     cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
     cpu.used = bool(values) or hcr != HCR_EN
     before = list(vif.lr)
@@ -82,8 +83,15 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
                 vgic.bus.emit(ListRegisterWrite(cpu.vcpu_id, index, irq.intid, values[index]))
 
 
+def _may_pend(vgic: Vgic, cpu: VgicCpu, irq: VgicIrq) -> bool:
+    """Whether an interrupt may be pending here: that it is active brings it on the list too."""
+    return irq.enabled and bool(vgic.enables >> irq.group & 1) and irq.target == cpu.vcpu_id
+
+
 def _foreign_spis(vgic: Vgic, cpu: VgicCpu) -> bool:
-    """Whether an SPI is in flight on another vCPU."""
+    """Whether an SPI is in flight on another vCPU, or active on none."""
+    if vgic.stray_active:
+        return True
     others = (other for other in vgic.cpus() if other is not cpu)
     return any(irq.intid >= FIRST_SPI for other in others for irq in other.ap_list)
 
@@ -96,6 +104,8 @@ def sync(vgic: Vgic, cpu: VgicCpu) -> None:
     vif = cpu.vif
     if vif is not None and cpu.resident:
         _fold(vgic, cpu, vif)
+    if vgic.any_cpu:
+        routing.groups_changed(vgic, cpu)
     if cpu.ap_list:
         prune(vgic, cpu)
 
@@ -104,7 +114,7 @@ def _fold(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
     cpu.dirty = True
     for irq, value in zip(cpu.resident, vif.lr, strict=False):
         irq.lr = -1
-        if v3.fold(irq, value):
+        if lr.fold(irq, value):
             vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
     count = vif.hcr >> HCR_EOICOUNT_SHIFT
     if count and not vif.vmcr & VMCR_VEOIM:
@@ -122,8 +132,8 @@ def _replay(vgic: Vgic, cpu: VgicCpu, count: int) -> None:
 
 def prune(vgic: Vgic, cpu: VgicCpu) -> None:
     """Drop from the ap_list what no longer belongs there, and hand over what belongs to another vCPU."""
-    enabled, vcpu_id = vgic.enabled, cpu.vcpu_id
-    leaving = [irq for irq in cpu.ap_list if target_oracle(irq, enabled) != vcpu_id]
+    enables, vcpu_id = vgic.enables, cpu.vcpu_id
+    leaving = [irq for irq in cpu.ap_list if target_oracle(irq, enables) != vcpu_id]
     if not leaving:
         return
     cpu.ap_list = [irq for irq in cpu.ap_list if irq not in leaving]

@@ -4,48 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armvirt.arch.gic import is_sgi
+from armvirt.arch.gic import is_ppi, is_sgi
 
 #: KVM implements five priority bits (VGIC_PRI_BITS); the rest of a priority byte reads as zero.
 PRIORITY_MASK = 0xF8
 
-_FLAGS = ("pending_latch", "line_level", "active", "enabled", "hw", "level")
-_NUMBERS = ("hwintid", "mpidr", "priority", "group")
+_FLAGS = ("pending_latch", "line_level", "active", "enabled", "hw", "level", "any_cpu", "offered")
+_NUMBERS = ("hwintid", "mpidr", "priority", "group", "targets", "source", "active_source")
 
 
 class VgicIrq:
-    """The state of one INTID: one object per vCPU for private ones, one per VM for SPIs.
+    """The state of one INTID: one object per vCPU for private ones, one per VM for SPIs and LPIs.
 
     ``vcpu`` is the id of the vCPU on whose ap_list it is, ``target`` the one that it is routed to (None: nobody).
     ``level`` is the configuration, ``line_level`` the input. ``lr`` is the list register that holds it, -1 for none;
     while it is in one, ``active`` and the pending state are what they were when it was put there.
+    ``offered``: the list register that holds it offered it as pending; when it no longer does, the guest took it.
     ``owner`` may inject it (None: user space). ``hw`` with ``hwintid`` and ``get_input_level`` make it a mapped
-    interrupt.
+    interrupt. ``any_cpu`` is GICD_IROUTER.Interrupt_Routing_Mode: ``target`` is then this vGIC's choice. GICv2 alone
+    has ``targets`` (GICD_ITARGETSR) and, for SGIs (``carries_cpuid``), ``source``: a bit per vCPU that sent it and was not taken yet, and
+    ``active_source``, the one whose SGI is active.
     """
 
     __slots__ = (
-        "active", "enabled", "get_input_level", "group", "hw", "hwintid", "intid", "level", "line_level", "lr", "mpidr",
-        "owner", "pending_latch", "priority", "target", "vcpu",
+        "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw", "hwintid", "intid", "level",
+        "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority", "reset_group", "source",
+        "target", "targets", "vcpu",
     )  # fmt: skip
 
-    def __init__(self, intid: int, target: int | None) -> None:
+    def __init__(self, intid: int, target: int | None, model: int = 3) -> None:
         self.intid = intid
+        self.carries_cpuid = model == 2 and is_sgi(intid)
+        self.reset_group = int(model != 2)
         self.owner: object = None
         self.get_input_level: Callable[[], bool] | None = None
         self.hw, self.hwintid = False, 0
         self.reset(target)
 
     def reset(self, target: int | None) -> None:
-        """The state after vGIC initialisation: SGIs enabled and edge, PPIs level, SPIs edge, all group 1, priority 0.
+        """The state after vGIC initialisation: SGIs enabled, PPIs level, everything else edge, priority 0.
 
-        Who owns it and what it is mapped to are wiring, which stays.
+        Who owns it and what it is mapped to are wiring, which stays. The group is 0 in a GICv2, else 1. (For SPIs the
+        specification leaves the configuration UNKNOWN; KVM starts them as edge.)
         """
         self.vcpu: int | None = None
-        self.target, self.mpidr = target, 0
-        self.pending_latch = self.line_level = self.active = False
+        self.target, self.mpidr, self.any_cpu = target, 0, False
+        self.targets = 0 if target is None else 1 << target & 0xFF
+        self.pending_latch = self.line_level = self.active = self.offered = False
+        self.source = self.active_source = 0
         self.enabled = is_sgi(self.intid)
-        self.level = 16 <= self.intid < 32
-        self.priority, self.group, self.lr = 0, 1, -1
+        self.level = is_ppi(self.intid)
+        self.priority, self.group, self.lr = 0, self.reset_group, -1
 
     @property
     def pending(self) -> bool:
@@ -77,15 +86,15 @@ class VgicIrq:
         self.target, self.vcpu, self.lr = target, None, -1
 
 
-def target_oracle(irq: VgicIrq, distributor_enabled: bool) -> int | None:
+def target_oracle(irq: VgicIrq, enables: int) -> int | None:
     """The vCPU whose ap_list an interrupt belongs on, None for nobody's (kvm vgic_target_oracle).
 
-    An active interrupt never migrates: it stays where it is active. The distributor's enable gates what is pending,
-    not what is active.
+    An active interrupt never migrates: it stays where it is active. The distributor's group enables (bit n of
+    ``enables`` for group n) gate what is pending, not what is active.
     """
     if irq.active:
         return irq.vcpu if irq.vcpu is not None else irq.target
-    if irq.enabled and distributor_enabled and (irq.pending_latch or (irq.level and irq.line_level)):
+    if irq.enabled and enables >> irq.group & 1 and (irq.pending_latch or (irq.level and irq.line_level)):
         return irq.target
     return None
 

@@ -13,15 +13,12 @@ if TYPE_CHECKING:
 
 
 def is_target(request: SgiRequest, sender: VgicCpu, cpu: VgicCpu) -> bool:
-    """Whether an SGI goes to a vCPU.
-
-    KVM ignores the range selector (RS): its vCPUs' Aff0 stays below 16, so no guest needs it.
-    """
+    """Whether an SGI goes to a vCPU. RS chooses which sixteen values of Aff0 the target list is for; KVM ignores it."""
     if request.all_others:
         return cpu is not sender
     affinity = cpu.mpidr & MPIDR_AFFINITY
-    aff0 = affinity & 0xFF
-    return affinity & ~0xFF == request.affinity and aff0 < 16 and bool(request.targets >> aff0 & 1)
+    bit = (affinity & 0xFF) - request.first_aff0
+    return affinity & ~0xFF == request.affinity and 0 <= bit < 16 and bool(request.targets >> bit & 1)
 
 
 def dispatch(vgic: Vgic, sender: VgicCpu, encoding: int, value: int) -> None:

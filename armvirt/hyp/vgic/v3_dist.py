@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
+from armvirt.hyp.vgic import routing
 from armvirt.hyp.vgic.banks import irq_banks
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
@@ -26,16 +27,16 @@ def iidr(revision: int) -> int:
 
 
 def _read_ctlr(vgic: Vgic, _: VgicCpu) -> int:
-    return arch.GICD_CTLR_ARE | arch.GICD_CTLR_DS | (arch.GICD_CTLR_ENABLE_GRP1 if vgic.enabled else 0)
+    return arch.GICD_CTLR_ARE | arch.GICD_CTLR_DS | vgic.enables
 
 
 def _write_ctlr(vgic: Vgic, _: VgicCpu, value: int) -> None:
-    """EnableGrp1 is the only bit that KVM keeps; it stands for the whole distributor."""
-    vgic.set_enabled(bool(value & arch.GICD_CTLR_ENABLE_GRP1))
+    """The two group enables, as with one Security state (IHI 0069 12.9.4). KVM keeps EnableGrp1 alone, for both."""
+    vgic.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
 def _read_typer(vgic: Vgic, _: VgicCpu) -> int:
-    return (vgic.nr_irqs // 32 - 1) & 31 | ID_BITS - 1 << arch.GICD_TYPER_IDBITS_SHIFT
+    return (vgic.nr_irqs // 32 - 1) & 31 | ID_BITS - 1 << arch.GICD_TYPER_IDBITS_SHIFT | arch.GICD_TYPER_RSS
 
 
 def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:
@@ -64,14 +65,11 @@ def _pidr2(vgic: Vgic, _: VgicCpu) -> int:
 
 
 def _router(irq: VgicIrq) -> int:
-    return irq.mpidr
+    return routing.router(irq)
 
 
 def _set_router(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    """Aff2.Aff1.Aff0 alone: KVM ignores Aff3 and the 1-of-N bit. Nobody there: it stays pending, undelivered."""
-    irq.mpidr = value & 0xFF_FFFF
-    irq.target = vgic.vcpu_with_affinity(irq.mpidr)
-    vgic.queue(irq)
+    routing.route(vgic, irq, value)
 
 
 BINDINGS: tuple[Binding, ...] = (

@@ -49,7 +49,7 @@ def _write_bpr1(cpu: VgicCpu, value: int) -> None:
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
-    value = arch.CTLR_A3V | PRIORITY_BITS - 1 << arch.CTLR_PRIBITS_SHIFT
+    value = arch.CTLR_RSS | arch.CTLR_A3V | PRIORITY_BITS - 1 << arch.CTLR_PRIBITS_SHIFT
     value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
     return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
 

@@ -10,7 +10,7 @@ from vgic_rig import VTIMER, Rig
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import LR_ACTIVE, LR_PENDING, ListRegister
 from armvirt.events import ListRegisterWrite
-from armvirt.hyp.vgic import v3
+from armvirt.hyp.vgic import lr
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
 
 
@@ -23,7 +23,7 @@ def irq(intid: int = 40, **fields: object) -> VgicIrq:
 
 
 def populated(subject: VgicIrq, may_pend: bool = True) -> ListRegister:
-    return ListRegister.decode(v3.populate(subject, may_pend))
+    return ListRegister.decode(lr.populate(subject, may_pend))
 
 
 def test_the_latch_of_an_edge_moves_into_the_list_register() -> None:
@@ -60,17 +60,25 @@ def test_what_may_not_pend_keeps_its_latch_and_comes_back() -> None:
 
 def test_an_edge_that_was_not_taken_gets_its_latch_back() -> None:
     edge = irq()
-    v3.fold(edge, LR_PENDING | LR_ACTIVE | 40)
+    lr.fold(edge, LR_PENDING | LR_ACTIVE | 40)
     assert edge.pending_latch and edge.active
-    v3.fold(edge, 40)
+    lr.fold(edge, 40)
     assert edge.pending_latch and not edge.active, "a latch that was set meanwhile stays"
 
 
-@pytest.mark.parametrize(("state", "latch"), [(0, False), (LR_PENDING, True), (LR_ACTIVE, True)])
-def test_the_latch_of_a_level_dies_with_its_list_register(state: int, latch: bool) -> None:
+@pytest.mark.parametrize(("state", "latch"), [(0, False), (LR_PENDING, True), (LR_ACTIVE, False)])
+def test_the_latch_of_a_level_dies_when_it_is_acknowledged(state: int, latch: bool) -> None:
     level = irq(level=True, pending_latch=True)
-    v3.fold(level, state | 40)
+    assert populated(level).pending
+    lr.fold(level, state | 40)
     assert level.pending_latch is latch
+
+
+def test_a_latch_set_while_a_level_is_active_outlives_the_end_of_interrupt() -> None:
+    level = irq(level=True, pending_latch=True, active=True)
+    assert populated(level).state_name == "active"
+    lr.fold(level, 40)
+    assert level.pending_latch and not level.active
 
 
 @pytest.mark.parametrize(
@@ -88,26 +96,28 @@ def test_when_a_mapped_line_is_sampled(
     value: int, was_active: bool, reported: bool, line: bool, sampled: bool, release: bool
 ) -> None:
     mapped = irq(level=True, hw=True, active=was_active, line_level=reported, get_input_level=lambda: line)
-    assert v3.fold(mapped, value | arch.LR_HW) is release
+    assert lr.fold(mapped, value | arch.LR_HW) is release
     assert mapped.line_level is sampled
 
 
 @pytest.mark.parametrize(
-    ("fields", "enabled", "expected"),
+    ("fields", "enables", "expected"),
     [
-        ({"pending_latch": True}, True, 0),
-        ({"pending_latch": True}, False, None),
-        ({"pending_latch": True, "enabled": False}, True, None),
-        ({"pending_latch": True, "target": None}, True, None),
-        ({"line_level": True}, True, None),  # edge: a line means nothing
-        ({"line_level": True, "level": True}, True, 0),
-        ({"active": True, "vcpu": 3, "enabled": False}, False, 3),
-        ({"active": True, "vcpu": None}, False, 0),
-        ({}, True, None),
+        ({"pending_latch": True}, 2, 0),
+        ({"pending_latch": True}, 1, None),
+        ({"pending_latch": True, "group": 0}, 1, 0),
+        ({"pending_latch": True, "group": 0}, 2, None),
+        ({"pending_latch": True, "enabled": False}, 3, None),
+        ({"pending_latch": True, "target": None}, 3, None),
+        ({"line_level": True}, 3, None),  # edge: a line means nothing
+        ({"line_level": True, "level": True}, 3, 0),
+        ({"active": True, "vcpu": 3, "enabled": False}, 0, 3),
+        ({"active": True, "vcpu": None}, 0, 0),
+        ({}, 3, None),
     ],
 )
-def test_the_oracle(fields: dict[str, object], enabled: bool, expected: int | None) -> None:
-    assert target_oracle(irq(**fields), enabled) == expected
+def test_the_oracle(fields: dict[str, object], enables: int, expected: int | None) -> None:
+    assert target_oracle(irq(**fields), enables) == expected
 
 
 def test_what_an_injection_changes() -> None:
@@ -119,7 +129,7 @@ def test_what_an_injection_changes() -> None:
 
 
 def test_who_gets_a_list_register_first() -> None:
-    order = v3.by_urgency(
+    order = lr.by_urgency(
         [
             irq(1, group=0, pending_latch=True),
             irq(2, active=True),
@@ -136,18 +146,18 @@ def test_who_gets_a_list_register_first() -> None:
 @pytest.mark.parametrize(
     ("left", "list_registers", "foreign", "expected"),
     [
-        (v3.Overflow(False, False, False), 4, False, 0),
-        (v3.Overflow(False, False, False), 4, True, arch.HCR_TDIR),
-        (v3.Overflow(True, False, True), 4, False,
+        (lr.Overflow(False, False, False), 4, False, 0),
+        (lr.Overflow(False, False, False), 4, True, arch.HCR_TDIR),
+        (lr.Overflow(True, False, True), 4, False,
          arch.HCR_NPIE | arch.HCR_UIE | arch.HCR_VGRP1DIE | arch.HCR_VGRP0EIE),
-        (v3.Overflow(False, True, True), 1, False,
+        (lr.Overflow(False, True, True), 1, False,
          arch.HCR_LRENPIE | arch.HCR_TDIR | arch.HCR_VGRP1DIE | arch.HCR_VGRP0EIE),
     ],
 )  # fmt: skip
 def test_maintenance_that_an_entry_asks_for(
-    left: v3.Overflow, list_registers: int, foreign: bool, expected: int
+    left: lr.Overflow, list_registers: int, foreign: bool, expected: int
 ) -> None:
-    assert v3.configure_hcr(left, arch.VMCR_VENG1, list_registers, foreign) == arch.HCR_EN | expected
+    assert lr.configure_hcr(left, arch.VMCR_VENG1, list_registers, foreign) == arch.HCR_EN | expected
 
 
 @pytest.mark.parametrize("provoke", [lambda rig: rig.enable(VTIMER), lambda rig: rig.set_bit(0x280, VTIMER)])

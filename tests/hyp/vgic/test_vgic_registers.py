@@ -45,7 +45,7 @@ def test_every_row_is_bound_once(rows: tuple[arch.MmioRow, ...], bindings: tuple
 
 @pytest.mark.parametrize(
     ("offset", "value"),
-    [(0x0, 0x50), (0x4, 9 << 19 | 8), (0x8, 0x4B00343B), (0xC, 0), (0x68, 0), (0xFFE8, 0x3B), (0xFFF0, 0), (0x80, 0)],
+    [(0x0, 0x50), (0x4, 1 << 26 | 9 << 19 | 8), (0x8, 0x4B00343B), (0xC, 0), (0x68, 0), (0xFFE8, 0x3B), (0xFFF0, 0), (0x80, 0)],
 )
 def test_distributor_reset_values(rig: Rig, offset: int, value: int) -> None:
     assert rig.dist.read(0, offset, 4) == value
@@ -84,11 +84,10 @@ def test_waker_ignores_writes(rig: Rig) -> None:
     assert rig.redist.read(0, 0x14, 4) == 0
 
 
-def test_ctlr_keeps_group_1_enable_alone(rig: Rig) -> None:
-    rig.dist.write(0, 0, 4, 0xFFFF_FFFF)
-    assert rig.dist.read(0, 0, 4) == 0x52
-    rig.dist.write(0, 0, 4, 1)
-    assert rig.dist.read(0, 0, 4) == 0x50
+@pytest.mark.parametrize(("written", "read"), [(0xFFFF_FFFF, 0x53), (1, 0x51), (2, 0x52), (0, 0x50)])
+def test_ctlr_keeps_the_two_group_enables(rig: Rig, written: int, read: int) -> None:
+    rig.dist.write(0, 0, 4, written)
+    assert rig.dist.read(0, 0, 4) == read
 
 
 # Access rules -----------------------------------------------------------------------------------------------------
@@ -153,7 +152,7 @@ def test_configuration_of_spis_alone_can_be_changed(rig: Rig) -> None:
 
 
 def test_routing_keeps_three_affinity_levels(rig: Rig) -> None:
-    rig.dist.write(0, 0x6000 + 8 * EDGE, 8, 0xAB << 32 | 1 << 31 | 0x010203)
+    rig.dist.write(0, 0x6000 + 8 * EDGE, 8, 0xAB << 32 | 0x010203)
     assert rig.dist.read(0, 0x6000 + 8 * EDGE, 8) == 0x010203
     rig.dist.write(0, 0x6000 + 8 * EDGE, 4, 1)
     rig.dist.write(0, 0x6000 + 8 * EDGE + 4, 4, 0xFF)

@@ -42,7 +42,7 @@ class Rig:
         for n in range(vcpus):
             self.load(n, n)
         if enable:
-            self.dist.write(0, 0, 4, 2)
+            self.dist.write(0, 0, 4, 3)
             for n in range(vcpus):
                 self.icc(n, "PMR", 0xF8)
                 self.icc(n, "IGRPEN1", 1)

@@ -1,6 +1,7 @@
-"""List registers of GICv3: what goes into them before an entry, what comes back (kvm/vgic/vgic-v3.c).
+"""List registers: what goes into them before an entry, what comes back (kvm/vgic/vgic-v3.c).
 
-These functions know one interrupt or one list at a time; `armvirt.hyp.vgic.entry` walks the lists.
+A GICv2 guest is served by the same ICH_LR<n>_EL2 as a GICv3 one: with ICC_SRE_EL1.SRE = 0 its CPUID field is in
+vINTID[12:10] (IHI 0069 chapter 12, ICH_LR<n>_EL2). These functions know one interrupt or one list at a time; `armvirt.hyp.vgic.entry` walks the lists.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import NamedTuple
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
     LR_ACTIVE,
+    LR_CPUID_MASK,
+    LR_CPUID_SHIFT,
     LR_EOI,
     LR_GROUP1,
     LR_HW,
     LR_PENDING,
     LR_PINTID_SHIFT,
     LR_PRIORITY_SHIFT,
-    LR_STATE,
     VMCR_VENG0,
     VMCR_VENG1,
 )
@@ -28,41 +30,60 @@ def populate(irq: VgicIrq, may_pend: bool) -> int:
     """Move an interrupt into a list register: its ICH_LR<n>_EL2 value (kvm vgic_v3_populate_lr).
 
     Level interrupts are never pending and active at once: hardware forbids it with HW = 1, and without it the EOI bit
-    brings the guest back here when it deactivates, to look at the line again. ``may_pend`` is False while the
-    interrupt or the distributor is disabled, or it has been routed elsewhere: one that is active then stays so and
-    nothing more, and the EOI bit serves to hand on what pends meanwhile. (KVM lets it pend again here.)
+    brings the guest back here when it deactivates, to look at the line again. The same goes for an SGI of a GICv2
+    that is active or has a second sender. ``may_pend`` is False while the interrupt or the distributor is disabled, or
+    it has been routed elsewhere: one that is active then stays so and nothing more, and the EOI bit serves to hand on
+    what pends meanwhile. (KVM lets it pend again here.)
     """
     value = irq.intid | irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
+    again = irq.level or not may_pend
     if irq.active:
-        value |= LR_ACTIVE
-        may_pend = may_pend and not (irq.hw or irq.level)
-    if irq.hw:
-        value |= LR_HW | irq.hwintid << LR_PINTID_SHIFT
-    elif irq.level or not may_pend:
-        value |= LR_EOI
-    if may_pend and (irq.pending_latch or (irq.level and irq.line_level)):
+        value |= LR_ACTIVE | irq.active_source << LR_CPUID_SHIFT
+        may_pend = may_pend and not (irq.hw or irq.level or irq.source)
+        again = again or bool(irq.source)
+    irq.offered = may_pend and (irq.pending_latch or (irq.level and irq.line_level))
+    if irq.offered:
         value |= LR_PENDING
         if not irq.level:
             irq.pending_latch = False
+            if irq.source:
+                value |= _take_source(irq) << LR_CPUID_SHIFT
+                again = again or irq.pending_latch
         elif irq.hw:
             irq.line_level = False  # sampled again when the list register is folded
-    return value
+    if irq.hw:
+        return value | LR_HW | irq.hwintid << LR_PINTID_SHIFT
+    return value | (LR_EOI if again else 0)
+
+
+def _take_source(irq: VgicIrq) -> int:
+    """The lowest sender of a GICv2 SGI leaves the set of those that wait; the latch stays set for the others."""
+    first = irq.source & -irq.source
+    irq.source &= ~first
+    irq.pending_latch = irq.source != 0
+    return first.bit_length() - 1
 
 
 def fold(irq: VgicIrq, value: int) -> bool:
     """Take an interrupt back from a list register; True if the host interrupt behind it has to be deactivated.
 
-    After kvm vgic_v3_fold_lr_state. A latch set on a level interrupt dies with its list register. The line of a mapped
-    one is sampled if the guest has not seen the interrupt, or is done with it while the line was reported high again;
-    a line that is low leaves nothing that the guest would deactivate.
+    After kvm vgic_v3_fold_lr_state, but for the latch that ISPENDR sets on a level interrupt: it dies when the guest
+    acknowledges (IHI 0048 figure 4-10), where KVM drops it at the end of interrupt, with one that was set meanwhile.
+    The line of a mapped interrupt is sampled if the guest has not seen the interrupt, or is done with it while the
+    line was reported high again; a line that is low leaves nothing that the guest would deactivate.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)
     pending = bool(value & LR_PENDING)
+    taken, irq.offered = irq.offered and not pending, False
     if not irq.level:
         irq.pending_latch = irq.pending_latch or pending
+        if irq.carries_cpuid:
+            sender = value >> LR_CPUID_SHIFT & LR_CPUID_MASK
+            irq.source |= 1 << sender if pending else 0
+            irq.active_source = sender if active else 0
         return False
-    if not value & LR_STATE:
+    if taken:
         irq.pending_latch = False
     if irq.hw and (pending or (was_active and not active and irq.line_level)):
         return not irq.sample_line()
@@ -98,20 +119,24 @@ def overflow(outside: Sequence[VgicIrq], vmcr: int) -> Overflow:
     )
 
 
-def configure_hcr(left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool) -> int:
+def configure_hcr(
+    left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False
+) -> int:
     """ICH_HCR_EL2 for an entry: the maintenance interrupts that are needed (kvm vgic_v3_configure_hcr).
 
     Something pending outside: come back when no list register is pending. Something active outside: come back when the
     guest ends what is in no list register, and trap ICC_DIR_EL1, whose INTID is not counted but needed. Anything
-    outside: come back when the list registers run empty, or when a group is switched on or off. With a single list
-    register, "nearly empty" would be always. ``foreign_spis``: an SPI is in flight on another vCPU and this one uses
-    EOImode 1, so that it may deactivate there.
+    outside: come back when the list registers run empty, or when a group is switched on or off; ``watch_groups`` asks
+    for that too, for it decides who gets 1-of-N interrupts. With a single list register, "nearly empty" would be
+    always. ``foreign_spis``: an SPI is in flight on another vCPU and this one uses EOImode 1, so that it may
+    deactivate there.
     """
     hcr = arch.HCR_EN
-    if left.any:
-        hcr |= arch.HCR_UIE if list_registers > 1 else 0
+    if left.any or watch_groups:
         hcr |= arch.HCR_VGRP0DIE if vmcr & VMCR_VENG0 else arch.HCR_VGRP0EIE
         hcr |= arch.HCR_VGRP1DIE if vmcr & VMCR_VENG1 else arch.HCR_VGRP1EIE
+    if left.any:
+        hcr |= arch.HCR_UIE if list_registers > 1 else 0
     hcr |= arch.HCR_NPIE if left.pending else 0
     hcr |= arch.HCR_LRENPIE if left.active else 0
     return hcr | (arch.HCR_TDIR if left.active or foreign_spis else 0)
