@@ -399,7 +399,8 @@ class Vgic:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same vCPUs loaded."""
-        if (state["model"], state["nr_irqs"]) != (self.model, self.nr_irqs) or [c["vcpu_id"] for c in state["cpus"]] != list(self._cpus):
+        shape = (state["model"], state["nr_irqs"], [cpu["vcpu_id"] for cpu in state["cpus"]])
+        if shape != (self.model, self.nr_irqs, list(self._cpus)):
             raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
         self.enables, self.revision = state["enables"], state["revision"]
         for irq, saved in zip(self._spis, state["spis"], strict=True):

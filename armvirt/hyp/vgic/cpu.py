@@ -19,8 +19,8 @@ class VgicCpu:
     """
 
     __slots__ = (
-        "_vmcr", "ap0r", "ap1r", "ap_list", "dirty", "groups", "mapped", "model", "mpidr", "outside", "private", "redist_base",
-        "redist_index", "redist_region", "resident", "used", "vcpu_id", "vif",
+        "_vmcr", "ap0r", "ap1r", "ap_list", "dirty", "groups", "mapped", "model", "mpidr", "outside", "private",
+        "redist_base", "redist_index", "redist_region", "resident", "used", "vcpu_id", "vif",
     )  # fmt: skip
 
     def __init__(self, vcpu_id: int, mpidr: int, model: int = 3) -> None:

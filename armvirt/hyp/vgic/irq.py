@@ -22,14 +22,14 @@ class VgicIrq:
     ``offered``: the list register that holds it offered it as pending; when it no longer does, the guest took it.
     ``owner`` may inject it (None: user space). ``hw`` with ``hwintid`` and ``get_input_level`` make it a mapped
     interrupt. ``any_cpu`` is GICD_IROUTER.Interrupt_Routing_Mode: ``target`` is then this vGIC's choice. GICv2 alone
-    has ``targets`` (GICD_ITARGETSR) and, for SGIs (``carries_cpuid``), ``source``: a bit per vCPU that sent it and was not taken yet, and
-    ``active_source``, the one whose SGI is active.
+    has ``targets`` (GICD_ITARGETSR) and, for SGIs (``carries_cpuid``), ``source``: a bit per vCPU that sent it and was
+    not taken yet, and ``active_source``, the one whose SGI is active.
     """
 
     __slots__ = (
-        "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw", "hwintid", "intid", "level",
-        "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority", "reset_group", "source",
-        "target", "targets", "vcpu",
+        "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw", "hwintid",
+        "intid", "level", "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority", "reset_group",
+        "source", "target", "targets", "vcpu",
     )  # fmt: skip
 
     def __init__(self, intid: int, target: int | None, model: int = 3) -> None:

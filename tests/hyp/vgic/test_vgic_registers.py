@@ -45,7 +45,16 @@ def test_every_row_is_bound_once(rows: tuple[arch.MmioRow, ...], bindings: tuple
 
 @pytest.mark.parametrize(
     ("offset", "value"),
-    [(0x0, 0x50), (0x4, 1 << 26 | 9 << 19 | 8), (0x8, 0x4B00343B), (0xC, 0), (0x68, 0), (0xFFE8, 0x3B), (0xFFF0, 0), (0x80, 0)],
+    [
+        (0x0, 0x50),
+        (0x4, 1 << 26 | 9 << 19 | 8),
+        (0x8, 0x4B00343B),
+        (0xC, 0),
+        (0x68, 0),
+        (0xFFE8, 0x3B),
+        (0xFFF0, 0),
+        (0x80, 0),
+    ],
 )
 def test_distributor_reset_values(rig: Rig, offset: int, value: int) -> None:
     assert rig.dist.read(0, offset, 4) == value
