@@ -23,6 +23,7 @@ CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
 PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER = 25, 27, 30
 NEVER = (1 << 64) - 1
 HLT_SEMIHOSTING = 0xD45E0000
+_DONE, _TRAP = IccAction.DONE, IccAction.TRAP
 WHAT_NAMES = ("sync", "irq", "fiq")
 
 OnExit = Callable[[SyncExit], int]
@@ -47,6 +48,7 @@ class Pe:
         self.vcpu_id = -1
         self.on_poll: Callable[[], bool] = lambda: False
         self._el2: dict[int, int] = {}
+        self._imo = self._fmo = False  # HCR_EL2.IMO and FMO, at hand for every access to the CPU interface
         self._until = NEVER
         self._on_exit: OnExit = lambda _: int(Action.STOP)
         self._running = False
@@ -74,10 +76,15 @@ class Pe:
         """Program an EL2 register (packed encoding) of this CPU."""
         if encoding not in (CNTVOFF_EL2, CNTHCTL_EL2):
             self._el2[encoding] = value
+            self._route_icc()
         if encoding in (CNTVOFF_EL2, CNTHCTL_EL2):
             self.timer.set(encoding, value)
         elif self.context is not None:
             self._to_engine(encoding, value)
+
+    def _route_icc(self) -> None:
+        hcr = self._el2.get(HCR_EL2, 0)
+        self._imo, self._fmo = bool(hcr & HCR_IMO), bool(hcr & HCR_FMO)
 
     def read_el2(self, encoding: int) -> int:
         return self._el2.get(encoding, 0)
@@ -106,6 +113,7 @@ class Pe:
         self.timer.load(state["timer"])  # type: ignore[arg-type]
         self.vif.load(state["vif"])  # type: ignore[arg-type]
         self._el2 = {int(k): v for k, v in el2.items()}
+        self._route_icc()
 
     # -- running --
 
@@ -218,29 +226,25 @@ class Pe:
     def undefined(self) -> int:
         """MRS/MSR of the GIC CPU interface, which the engine lacks, or HLT."""
         assert self.context is not None
-        engine = self.context.engine
-        state, insn = engine.state, engine.state.insn
+        state = self.context.engine.state
+        insn = state.insn
         if insn & 0xFFE0001F == 0xD4400000:
             if insn == HLT_SEMIHOSTING:
                 return self._on_exit(SyncExit(undefined(), 0, 0, state.pc, 31, 0, insn))
             return self._undef()
-        encoding, is_read = insn >> 5 & 0xFFFF, bool(insn & 1 << 21)
-        hcr = self._el2.get(HCR_EL2, 0)
-        el = engine.pstate >> 2 & 3
-        outcome = self.vif.icc_access(
-            encoding, not is_read, state.rt_value, el, bool(hcr & HCR_IMO), bool(hcr & HCR_FMO)
-        )
-        if outcome.action is IccAction.UNDEF:
-            return self._undef()
-        if outcome.action is IccAction.TRAP:
-            esr = sysreg_trap(encoding, is_read, state.rt)
-            return self._on_exit(SyncExit(esr, 0, 0, state.pc, state.rt, state.rt_value))
-        if self.gic.deliverable(self.index):
-            state.stop = 1
-        if not is_read:
-            return Action.ADVANCE
-        state.rt_value = outcome.value
-        return Action.WRITE_RT | Action.ADVANCE
+        encoding, is_read, value = insn >> 5 & 0xFFFF, insn >> 21 & 1 != 0, state.rt_value
+        action, answer = self.vif.icc_access(encoding, not is_read, value, state.el, self._imo, self._fmo)
+        if action is _DONE:
+            if self.gic.deliverable(self.index):
+                state.stop = 1
+            if not is_read:
+                return Action.ADVANCE
+            state.rt_value = answer
+            return Action.WRITE_RT | Action.ADVANCE
+        if action is _TRAP:
+            rt = insn & 31
+            return self._on_exit(SyncExit(sysreg_trap(encoding, is_read, rt), 0, 0, state.pc, rt, value))
+        return self._undef()
 
     def _undef(self) -> int:
         assert self.context is not None

@@ -10,6 +10,7 @@ import ctypes as C
 import struct
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 from armvirt.arch.encoding import sysreg
@@ -35,7 +36,7 @@ class Silicon(Protocol):
         """A synchronous exception to EL2: state.esr, far, hpfar, pc, rt, rt_value."""
 
     def undefined(self) -> int:
-        """An UNDEFINED MRS, MSR or HLT at state.pc: state.insn, rt, rt_value."""
+        """An UNDEFINED MRS, MSR or HLT at state.pc: state.insn, rt, rt_value, el."""
 
     def timer_access(self) -> None:
         """CNTV_* by state.timer_encoding; state.value in or out. Only registers may change; stop by state.stop."""
@@ -165,8 +166,8 @@ class Engine(ABC):
     def dispatch(self, what: int) -> int:
         """Call the silicon for callback ``what``; an exception is kept for run() and stops the engine."""
         try:
-            self.flush_events()
-            assert self.silicon is not None
+            if self.state.events_n:
+                self.flush_events()
             return self._table[what](self)
         except BaseException as error:
             self.error = self.error or error
@@ -191,11 +192,11 @@ class Engine(ABC):
         self.silicon.broadcast(self.state.timer_encoding, self.state.value)
         return 0
 
-    _table = (
-        lambda self: self.silicon.el2_exit(),
-        lambda self: self.silicon.undefined(),
+    _table: tuple[Callable[[Engine], int], ...] = (
+        lambda self: self.silicon.el2_exit(),  # type: ignore[union-attr]
+        lambda self: self.silicon.undefined(),  # type: ignore[union-attr]
         _timer,
-        lambda self: int(self.silicon.poll()),
+        lambda self: int(self.silicon.poll()),  # type: ignore[union-attr]
         lambda self: 0,
         _broadcast,
     )

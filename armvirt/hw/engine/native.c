@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#define ABI_VERSION 2u
+#define ABI_VERSION 3u
 
 /* Unicorn 2.1 identifiers (checked against the Python package by a test). */
 enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
@@ -62,7 +62,8 @@ typedef struct {
 typedef struct {
     /* what every block looks at, together in two cache lines */
     uint64_t count, deadline, poll_at, block_pc;
-    uint32_t open, tail, lines_in_engine, stop, maybe_wfe, illegal_watch, wfe_watch, spin, unheard, pad0;
+    uint32_t open, tail, lines_in_engine, stop, maybe_wfe, illegal_watch, wfe_watch, spin, unheard;
+    uint32_t el;                                   /* of the UNDEFINED instruction at CB_UNDEF */
     /* addresses of the loaded libunicorn */
     void *uc, *context;
     int (*emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
@@ -640,6 +641,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
             e->insn = insn;
             e->rt = insn & 31;
             e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
+            e->el = pstate(e) >> 2 & 3;
             act(e, e->callback(CB_UNDEF), pc);
             return;
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes as C
 import os
 import weakref
-from typing import Any
 
 from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
@@ -13,7 +12,7 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import CALLBACK, Action, EngineState, Leave
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
 
 
@@ -32,11 +31,6 @@ class NativeLibrary:
         self.lib.av_run.restype, self.lib.av_run.argtypes = C.c_int, [C.c_void_p]
 
 
-def _call(dispatch: weakref.WeakMethod[Any], what: int) -> int:
-    method = dispatch()
-    return Action.STOP if method is None else method(what)
-
-
 class NativeEngine(Engine):
     """See `Engine`; the rules are those of portable.py, in C."""
 
@@ -45,8 +39,13 @@ class NativeEngine(Engine):
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str, native: NativeLibrary) -> None:
         self._native = native.lib
         super().__init__(lib, calibration, model)
-        dispatch = weakref.WeakMethod(self.dispatch)  # else the callback would keep the engine alive
-        self._callback = CALLBACK(lambda what: _call(dispatch, what))
+        this = weakref.ref(self)  # else the callback would keep the engine alive
+
+        def call(what: int) -> int:
+            engine = this()
+            return Action.STOP if engine is None else engine.dispatch(what)
+
+        self._callback = CALLBACK(call)
         self.state.callback = self._callback
         self._address = C.addressof(self.state)
 

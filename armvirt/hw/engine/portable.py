@@ -539,7 +539,7 @@ class PortableEngine(Engine):
         if not icc and insn & 0xFFE0001F != 0xD4400000:
             return False
         state.insn, state.rt = insn, insn & 31
-        state.rt_value = self.x(state.rt)
+        state.rt_value, state.el = self.x(state.rt), self.pstate >> 2 & 3
         return True
 
     # -- run --

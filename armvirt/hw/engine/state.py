@@ -59,7 +59,7 @@ class EngineState(C.Structure):
     _fields_: ClassVar[Any] = (
         [(n, C.c_uint64) for n in ("count", "deadline", "poll_at", "block_pc")]
         + [(n, C.c_uint32) for n in ("open", "tail", "lines_in_engine", "stop", "maybe_wfe", "illegal_watch",
-                                     "wfe_watch", "spin", "unheard", "pad0")]
+                                     "wfe_watch", "spin", "unheard", "el")]
         + [(name, C.c_void_p) for name in _POINTERS]
         + [("callback", CALLBACK)]
         + [(n, C.c_uint64) for n in ("count_base", "ns_base", "frequency", "counter_start", "cntvoff", "ns_per_insn",
@@ -122,6 +122,7 @@ class EngineState(C.Structure):
     vector_faults: int
     spin: int
     unheard: int
+    el: int
     poll_at: int
     poll_ns: int
     trace: int
