@@ -247,6 +247,10 @@ class VirtualCpuInterface:
                 return 32 * word + (bits & -bits).bit_length() - 1 << self._level_shift
         return IDLE_PRIORITY
 
+    def preemption_level(self, priority: int, group: int) -> int:
+        """The bit of the active-priority registers that an interrupt of this priority and group sets when acknowledged."""
+        return (priority & (self._mask1 if group else self._mask0)) >> self._level_shift
+
     # EL1's side -----------------------------------------------------------------------------------------------
 
     def icc_access(self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool) -> IccOutcome:

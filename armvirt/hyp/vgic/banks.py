@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_SPI
+from armvirt.hyp.vgic import routing
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
 from armvirt.hyp.vgic.mmio import IrqBank, UserBank
 
@@ -22,6 +23,8 @@ def _group(irq: VgicIrq) -> int:
 
 def _set_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
     irq.group = value
+    if irq.any_cpu:
+        irq.target = routing.one_of_n(vgic, irq)
     vgic.queue(irq)
 
 
@@ -101,10 +104,11 @@ def _clear_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
 def _restore_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
     irq.active = True
     vgic.queue(irq)
+    irq.acked = irq.vcpu  # what is restored was acknowledged before it was saved
 
 
 def _restore_inactive(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    irq.active = False
+    irq.active, irq.acked = False, None
     vgic.queue(irq)
 
 

@@ -184,6 +184,8 @@ class Vgic:
         if not self.initialized:
             raise KvmError("EBUSY", "the vGIC is not initialised")
         irq = self.irq(vcpu_id, intid)
+        if not irq.level and irq.owner is owner:
+            irq.line_level = level  # if it is configured as level-sensitive later, its wire is what counts
         if not accepts(irq, level, owner):
             # A mapped line is lowered while it is in flight, so "low again" must still retract it.
             if irq.lr >= 0 and irq.mapped_level and irq.owner is owner and irq.vcpu is not None:
@@ -237,7 +239,7 @@ class Vgic:
     def _watch_deactivation(self, holder: VgicCpu) -> None:
         """With EOImode 1 another vCPU may deactivate this SPI: its ICC_DIR_EL1 has to trap from its next entry on."""
         for cpu in self.cpus():
-            if cpu is not holder and cpu.vmcr & VMCR_VEOIM:
+            if cpu is not holder:
                 cpu.dirty = True
 
     @property
@@ -260,10 +262,19 @@ class Vgic:
 
     def change_active(self, irq: VgicIrq, active: bool) -> None:
         """A guest writes ISACTIVER or ICACTIVER, or deactivates from outside the list registers."""
+        if not active and irq.acked is not None:
+            self._clear_by_hand(irq, self._cpus[irq.acked])
         irq.active = active
         if irq.hw:
             self.set_phys_active_of(irq, active)
         self.queue(irq)
+
+    def _clear_by_hand(self, irq: VgicIrq, cpu: VgicCpu) -> None:
+        """With EOImode 0 the end of interrupt is to come still, and must be known for this one's."""
+        if cpu.vmcr & VMCR_VEOIM:
+            irq.acked = None
+        elif irq not in cpu.cleared:
+            cpu.cleared.append(irq)
 
     def dir(self, vcpu_id: int, value: int) -> None:
         """A trapped write of ICC_DIR_EL1: deactivate wherever the interrupt is. Ignored with EOImode 0."""
@@ -309,6 +320,7 @@ class Vgic:
             return
         self.sync_all()
         irq.active = irq.pending_latch = irq.line_level = False
+        irq.acked = None
         self.queue(irq)
 
     def is_active(self, vcpu_id: int, intid: int) -> bool:
@@ -415,14 +427,14 @@ class Vgic:
             irq.load(private)
         cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
         cpu.vmcr = saved["vmcr"]
-        for name in ("ap_list", "resident", "outside"):
+        for name in ("ap_list", "resident", "outside", "cleared"):
             setattr(cpu, name, [self.irq(cpu.vcpu_id, intid) for intid in saved[name]])
         for irq in cpu.ap_list:
             irq.vcpu = cpu.vcpu_id
         for index, irq in enumerate(cpu.resident):
             irq.lr = index
         cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
-        cpu.groups = saved["groups"]
+        cpu.groups, cpu.running_before = saved["groups"], list(saved["running_before"])
         cpu.dirty, cpu.used = saved["dirty"], saved["used"]
 
 

@@ -15,12 +15,14 @@ class VgicCpu:
     ``resident`` are the interrupts in list registers 0, 1 and so on of ``vif``, ``outside`` those that found none at
     the last flush. ``dirty``: the list registers no longer say what the lists say, so flush has to run. ``used`` is
     False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the interface when
-    1-of-N interrupts were last given away.
+    1-of-N interrupts were last given away. ``running_before``: the active-priority registers at the last flush that
+    left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand before they were
+    ended.
     """
 
     __slots__ = (
-        "_vmcr", "ap0r", "ap1r", "ap_list", "dirty", "groups", "mapped", "model", "mpidr", "outside", "private",
-        "redist_base", "redist_index", "redist_region", "resident", "used", "vcpu_id", "vif",
+        "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "mapped", "model", "mpidr", "outside", "private",
+        "redist_base", "redist_index", "redist_region", "resident", "running_before", "used", "vcpu_id", "vif",
     )  # fmt: skip
 
     def __init__(self, vcpu_id: int, mpidr: int, model: int = 3) -> None:
@@ -44,6 +46,8 @@ class VgicCpu:
         self.resident: list[VgicIrq] = []
         self.outside: list[VgicIrq] = []
         self.mapped: list[VgicIrq] = []
+        self.running_before: list[int] = []
+        self.cleared: list[VgicIrq] = []
         self.dirty, self.used = True, True
 
     @property
@@ -91,6 +95,8 @@ class VgicCpu:
             "resident": [irq.intid for irq in self.resident],
             "outside": [irq.intid for irq in self.outside],
             "groups": self.groups,
+            "running_before": list(self.running_before),
+            "cleared": [irq.intid for irq in self.cleared],
             "dirty": self.dirty,
             "used": self.used,
         }

@@ -54,7 +54,7 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
     cpu.dirty = False
     enables, vcpu_id = vgic.enables, cpu.vcpu_id
     irqs = [irq for irq in cpu.ap_list if target_oracle(irq, enables) == vcpu_id]
-    foreign = vif.vmcr & VMCR_VEOIM and _foreign_spis(vgic, cpu)
+    foreign = _foreign_spis(vgic, cpu)
     watch = bool(vgic.any_cpu)
     if not irqs and not cpu.used and not foreign and not watch:
         return
@@ -64,7 +64,8 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
     cpu.resident, cpu.outside = irqs[:limit], irqs[limit:]
     hcr = HCR_EN
     if cpu.outside or foreign or watch:
-        hcr = lr.configure_hcr(lr.overflow(cpu.outside, vif.vmcr), vif.vmcr, limit, bool(foreign), watch)
+        hcr = lr.configure_hcr(lr.overflow(cpu.outside, vif.vmcr), vif.vmcr, limit, foreign, watch)
+        cpu.running_before = [*vif.ap0r, *vif.ap1r]
     _fill(vgic, cpu, vif, hcr)
 
 
@@ -117,17 +118,40 @@ def _fold(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
         if lr.fold(irq, value):
             vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
     count = vif.hcr >> HCR_EOICOUNT_SHIFT
-    if count and not vif.vmcr & VMCR_VEOIM:
-        _replay(vgic, cpu, count)
+    if count and cpu.outside and not vif.vmcr & VMCR_VEOIM:
+        _replay(vgic, cpu, vif, count)
+    if cpu.cleared:
+        _forget_ended(cpu, vif)
     cpu.resident, cpu.outside, cpu.mapped = [], [], []
 
 
-def _replay(vgic: Vgic, cpu: VgicCpu, count: int) -> None:
-    """The guest ended ``count`` interrupts that were in no list register: they were the most urgent active ones."""
-    for irq in [irq for irq in cpu.outside if irq.active][:count]:
-        irq.active = False
+def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> None:
+    """The guest ended ``count`` interrupts that were in no list register: the most urgent ones that it acknowledged.
+
+    Their priorities were dropped since the flush, by which they are told from others whose active state was written by
+    hand. (KVM takes the first ``count`` that are outside.)
+    """
+    dropped = [before & ~now for before, now in zip(cpu.running_before, [*vif.ap0r, *vif.ap1r], strict=True)]
+    ended = [irq for irq in cpu.outside if irq.active and irq.acked == cpu.vcpu_id and _was_dropped(irq, vif, dropped)]
+    for irq in ended[:count]:
+        irq.active, irq.acked = False, None
         if irq.hw:
             vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
+
+
+def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> bool:
+    """Whether the active-priority bit of an interrupt is set in ``dropped``, which is laid out as AP0R then AP1R."""
+    level = vif.preemption_level(irq.priority, irq.group)
+    return bool(dropped[irq.group * len(vif.ap0r) + (level >> 5)] >> (level & 31) & 1)
+
+
+def _forget_ended(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
+    """Of the interrupts that were made inactive by hand, those whose priority was dropped are ended now."""
+    active = [*vif.ap0r, *vif.ap1r]
+    for irq in [irq for irq in cpu.cleared if not _was_dropped(irq, vif, active)]:
+        cpu.cleared.remove(irq)
+        if irq.acked == cpu.vcpu_id:
+            irq.acked = None
 
 
 def prune(vgic: Vgic, cpu: VgicCpu) -> None:

@@ -20,6 +20,7 @@ class VgicIrq:
     ``level`` is the configuration, ``line_level`` the input. ``lr`` is the list register that holds it, -1 for none;
     while it is in one, ``active`` and the pending state are what they were when it was put there.
     ``offered``: the list register that holds it offered it as pending; when it no longer does, the guest took it.
+    ``acked`` is the vCPU that acknowledged it and has not ended it yet, None for none.
     ``owner`` may inject it (None: user space). ``hw`` with ``hwintid`` and ``get_input_level`` make it a mapped
     interrupt. ``any_cpu`` is GICD_IROUTER.Interrupt_Routing_Mode: ``target`` is then this vGIC's choice. GICv2 alone
     has ``targets`` (GICD_ITARGETSR) and, for SGIs (``carries_cpuid``), ``source``: a bit per vCPU that sent it and was
@@ -27,8 +28,8 @@ class VgicIrq:
     """
 
     __slots__ = (
-        "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw", "hwintid",
-        "intid", "level", "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority", "reset_group",
+        "acked", "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw",
+        "hwintid", "intid", "level", "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority", "reset_group",
         "source", "target", "targets", "vcpu",
     )  # fmt: skip
 
@@ -51,6 +52,7 @@ class VgicIrq:
         self.target, self.mpidr, self.any_cpu = target, 0, False
         self.targets = 0 if target is None else 1 << target & 0xFF
         self.pending_latch = self.line_level = self.active = self.offered = False
+        self.acked: int | None = None
         self.source = self.active_source = 0
         self.enabled = is_sgi(self.intid)
         self.level = is_ppi(self.intid)
@@ -75,15 +77,16 @@ class VgicIrq:
     def state(self) -> dict[str, object]:
         """Everything but wiring; ``vcpu`` and ``lr`` follow from the vCPUs' lists."""
         saved: dict[str, object] = {name: getattr(self, name) for name in (*_FLAGS, *_NUMBERS)}
-        return {"intid": self.intid, "target": self.target, **saved}
+        return {"intid": self.intid, "target": self.target, "acked": self.acked, **saved}
 
     def load(self, state: dict[str, object]) -> None:
         """Restore `state`. What it is mapped to has to be mapped by its user; the flag alone is restored."""
         for name in (*_FLAGS, *_NUMBERS):
             setattr(self, name, state[name])
-        target = state["target"]
+        target, acked = state["target"], state["acked"]
         assert target is None or isinstance(target, int)
-        self.target, self.vcpu, self.lr = target, None, -1
+        assert acked is None or isinstance(acked, int)
+        self.target, self.acked, self.vcpu, self.lr = target, acked, None, -1
 
 
 def target_oracle(irq: VgicIrq, enables: int) -> int | None:

@@ -77,6 +77,10 @@ def fold(irq: VgicIrq, value: int) -> bool:
     irq.active = active = bool(value & LR_ACTIVE)
     pending = bool(value & LR_PENDING)
     taken, irq.offered = irq.offered and not pending, False
+    if taken and active:
+        irq.acked = irq.vcpu
+    elif was_active and not active:
+        irq.acked = None
     if not irq.level:
         irq.pending_latch = irq.pending_latch or pending
         if irq.carries_cpuid:
@@ -129,8 +133,8 @@ def configure_hcr(
     guest ends what is in no list register, and trap ICC_DIR_EL1, whose INTID is not counted but needed. Anything
     outside: come back when the list registers run empty, or when a group is switched on or off; ``watch_groups`` asks
     for that too, for it decides who gets 1-of-N interrupts. With a single list register, "nearly empty" would be
-    always. ``foreign_spis``: an SPI is in flight on another vCPU and this one uses EOImode 1, so that it may
-    deactivate there.
+    always. ``foreign_spis``: an SPI is in flight on another vCPU, and this one may deactivate it there if it uses
+    EOImode 1, now or as soon as it says so.
     """
     hcr = arch.HCR_EN
     if left.any or watch_groups:

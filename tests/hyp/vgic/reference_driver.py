@@ -1,0 +1,90 @@
+"""Random actions for the `Twin`, by seed: as fast as they can be made, for long campaigns."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from twin import ACTIONS, Action, Twin
+
+CASE_STEPS = 400
+SHAPES = tuple((cpus, lrs, bits) for cpus in (1, 2, 4) for lrs, bits in ((4, 5), (1, 5), (2, 6), (4, 7), (16, 5)))
+
+
+ACTION_BITS = 48
+_TABLE = [number for number, act in enumerate(ACTIONS) for _ in range(act.weight)]
+
+
+def decoded(bits: int) -> Action:
+    """An action from a number of 48 bits: what it is, by weight, and its three operands."""
+    return _TABLE[(bits >> 40) % len(_TABLE)], bits >> 32 & 0xFF, bits >> 16 & 0xFFFF, bits & 0xFFFF
+
+
+class Case(NamedTuple):
+    """One case: the machine's shape and its actions, which the seed makes."""
+
+    seed: int
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, seed: int) -> Case:
+        return cls(seed, SHAPES[seed % len(SHAPES)])
+
+    def actions(self) -> Iterator[Action]:
+        rng = random.Random(self.seed)
+        return (decoded(rng.getrandbits(ACTION_BITS)) for _ in range(CASE_STEPS))
+
+
+def run_case(case: Case) -> int:
+    """Run it to its end; returns the steps done. AssertionError at a difference, with the case to repeat."""
+    twin = Twin(*case.shape)
+    done: list[Action] = []
+    try:
+        for action in case.actions():
+            done.append(action)
+            if not twin.step(action):
+                break
+    except AssertionError as error:
+        last = ", ".join(f"{ACTIONS[n].name}{rest}" for n, *rest in done[-6:])
+        raise AssertionError(f"seed {case.seed}, shape {case.shape}, step {len(done)}: {error}; last: {last}") from error
+    return twin.steps
+
+
+def campaign(steps: int, first_seed: int = 0) -> tuple[int, int, float]:
+    """At least so many steps; returns (steps, cases, seconds)."""
+    begin, done, seed = time.perf_counter(), 0, first_seed
+    while done < steps:
+        done += run_case(Case.of(seed))
+        seed += 1
+    return done, seed - first_seed, time.perf_counter() - begin
+
+
+def fails(shape: tuple[int, int, int], actions: Iterable[Action]) -> bool:
+    """Whether these actions lead to a difference before the specification leaves them."""
+    twin = Twin(*shape)
+    try:
+        for action in actions:
+            if not twin.step(action, full=True):
+                return False
+    except AssertionError:
+        return True
+    return False
+
+
+def shrink(case: Case) -> list[Action]:
+    """The fewest actions of a failing case that fail still, by leaving out what can be left out."""
+    actions, before = list(case.actions()), -1
+    while len(actions) != before:
+        before, size = len(actions), max(1, len(actions) // 2)
+        while size:
+            at = 0
+            while at < len(actions):
+                rest = actions[:at] + actions[at + size :]
+                if fails(case.shape, rest):
+                    actions = rest
+                else:
+                    at += size
+            size //= 2
+    return actions
