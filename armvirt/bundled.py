@@ -17,10 +17,21 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guests")
 MANIFEST = "guests.toml"
 
 
+class Setup(NamedTuple):
+    """A machine that a guest is tested on: version of the GIC, number of CPUs."""
+
+    gic: int
+    cpus: int
+
+    def __str__(self) -> str:
+        return f"gic{self.gic}-cpus{self.cpus}"
+
+
 class Guest(NamedTuple):
     """One guest: a bundled one with what its manifest says, or the user's file with nothing said.
 
     ``file`` is its path, ``expect`` how a run should end (pass, fail, stuck, limit), ``script`` what to type.
+    ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are what it is tested with, ``its`` whether it needs an ITS.
     """
 
     name: str
@@ -30,6 +41,14 @@ class Guest(NamedTuple):
     expect: str = "pass"
     qemu: bool = False
     script: Script | None = None
+    gics: tuple[int, ...] = (3,)
+    cpu_counts: tuple[int, ...] = ()
+    its: bool = False
+
+    @property
+    def setups(self) -> list[Setup]:
+        """Every machine that it is tested on."""
+        return [Setup(gic, cpus) for gic in self.gics for cpus in self.cpu_counts or (self.cpus,)]
 
     @property
     def path(self) -> Path:
@@ -100,6 +119,9 @@ def _guest(folder: str | Path, row: dict[str, Any]) -> Guest:
         row.get("expect", "pass"),
         row.get("qemu", False),
         _script(row),
+        tuple(int(gic) for gic in row.get("gics", ["3"])),
+        tuple(row.get("cpu_counts", [])),
+        row.get("its", False),
     )
 
 

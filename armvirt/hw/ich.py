@@ -248,7 +248,7 @@ class VirtualCpuInterface:
         return IDLE_PRIORITY
 
     def preemption_level(self, priority: int, group: int) -> int:
-        """The bit of the active-priority registers that an interrupt of this priority and group sets when acknowledged."""
+        """The bit of the active-priority registers that an acknowledge of this priority and group sets."""
         return (priority & (self._mask1 if group else self._mask0)) >> self._level_shift
 
     # EL1's side -----------------------------------------------------------------------------------------------

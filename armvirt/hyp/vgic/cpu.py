@@ -16,13 +16,14 @@ class VgicCpu:
     the last flush. ``dirty``: the list registers no longer say what the lists say, so flush has to run. ``used`` is
     False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the interface when
     1-of-N interrupts were last given away. ``running_before``: the active-priority registers at the last flush that
-    left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand before they were
-    ended.
+    left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand before they
+    were ended.
     """
 
     __slots__ = (
-        "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "mapped", "model", "mpidr", "outside", "private",
-        "redist_base", "redist_index", "redist_region", "resident", "running_before", "used", "vcpu_id", "vif",
+        "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "mapped", "model", "mpidr", "outside",
+        "private", "redist_base", "redist_index", "redist_region", "resident", "running_before", "used", "vcpu_id",
+        "vif",
     )  # fmt: skip
 
     def __init__(self, vcpu_id: int, mpidr: int, model: int = 3) -> None:

@@ -29,8 +29,8 @@ class VgicIrq:
 
     __slots__ = (
         "acked", "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw",
-        "hwintid", "intid", "level", "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority", "reset_group",
-        "source", "target", "targets", "vcpu",
+        "hwintid", "intid", "level", "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority",
+        "reset_group", "source", "target", "targets", "vcpu",
     )  # fmt: skip
 
     def __init__(self, intid: int, target: int | None, model: int = 3) -> None:

@@ -48,7 +48,8 @@ def run_case(case: Case) -> int:
                 break
     except AssertionError as error:
         last = ", ".join(f"{ACTIONS[n].name}{rest}" for n, *rest in done[-6:])
-        raise AssertionError(f"seed {case.seed}, shape {case.shape}, step {len(done)}: {error}; last: {last}") from error
+        where = f"seed {case.seed}, shape {case.shape}, step {len(done)}"
+        raise AssertionError(f"{where}: {error}; last: {last}") from error
     return twin.steps
 
 

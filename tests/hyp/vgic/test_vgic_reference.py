@@ -1,7 +1,8 @@
 """The vGIC against the reference model of a GIC, under hypothesis.
 
-The model (tests/gicmodel) was written from the specification by somebody who had not seen the implementation, and shares
-no code with it. ARMVIRT_REFERENCE_STEPS asks for more steps than a run of the tests makes (`make gic-reference`).
+The model (tests/gicmodel) was written from the specification by somebody who had not seen the implementation, and
+shares no code with it. ARMVIRT_REFERENCE_STEPS asks for more steps than a run of the tests makes
+(`make gic-reference`).
 """
 
 from __future__ import annotations

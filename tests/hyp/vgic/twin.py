@@ -146,8 +146,12 @@ class Twin:
         self.dropped: list[tuple[int, int]] = []  # (INTID, CPU) after a priority drop, still active
         self.wires: dict[tuple[int, int], bool] = {}
         self.steps = 0
-        for word in range(2, NR_IRQS // 16):  # the specification leaves it unknown at reset
-            self.dist_write(0, ICFGR + 4 * word, 4, 0)
+        for word in range(2, NR_IRQS // 16):  # unknown at reset; even INTIDs are edge-triggered to begin with
+            self.dist_write(0, ICFGR + 4 * word, 4, 0x2222_2222)
+        self.dist_write(0, GICD_CTLR, 4, 3)
+        for cpu in range(cpus):
+            for register, value in (("ICC_PMR_EL1", 0xF8), ("ICC_IGRPEN0_EL1", 1), ("ICC_IGRPEN1_EL1", 1)):
+                self.icc_write(cpu, register, value)
 
     # Accesses to both -----------------------------------------------------------------------------------------
 
@@ -299,8 +303,13 @@ class Act(NamedTuple):
     act: Callable[[Twin, int, int, int], None]
 
 
+def _pick(intids: tuple[int, ...], x: int) -> int:
+    """Mostly one of a few, so that things happen to an interrupt to which something has happened already."""
+    return intids[x % (3 if x & 0x8000 else 8 if x & 0x4000 else len(intids)) * 5 % len(intids)]
+
+
 def _intid(x: int) -> int:
-    return INTIDS[x % len(INTIDS)]
+    return _pick(INTIDS, x)
 
 
 def _wire(twin: Twin, cpu: int, intid: int, level: bool) -> None:
@@ -313,11 +322,11 @@ def _wire(twin: Twin, cpu: int, intid: int, level: bool) -> None:
 
 
 def drive(twin: Twin, cpu: int, x: int, y: int) -> None:
-    _wire(twin, cpu, (*PPIS, *SPIS)[x % (len(PPIS) + len(SPIS))], bool(y & 1))
+    _wire(twin, cpu, _pick((*SPIS, *PPIS), x), bool(y & 1))
 
 
 def pulse(twin: Twin, cpu: int, x: int, _: int) -> None:
-    intid = SPIS[x % len(SPIS)]
+    intid = _pick(SPIS, x)
     _wire(twin, cpu, intid, False)
     twin.host.settle()
     _wire(twin, cpu, intid, True)
@@ -371,7 +380,7 @@ def set_priority(twin: Twin, cpu: int, x: int, y: int) -> None:
 
 def configure(twin: Twin, cpu: int, x: int, y: int) -> None:
     """Edge or level, of an SPI that is disabled and not active, as IHI 0069 asks (GICD_ICFGR<n>)."""
-    intid = SPIS[x % len(SPIS)]
+    intid = _pick(SPIS, x)
     irq = twin.irq(0, intid)
     if irq.enabled or twin.model.active(intid):
         return
@@ -383,7 +392,7 @@ def configure(twin: Twin, cpu: int, x: int, y: int) -> None:
 
 def route(twin: Twin, cpu: int, x: int, y: int) -> None:
     """To a CPU, to one that does not exist, or 1 of N."""
-    intid = SPIS[x % len(SPIS)]
+    intid = _pick(SPIS, x)
     value = IRM if y % 8 == 0 else 0x0105 if y % 8 == 1 else (y >> 3) % twin.cpus
     twin.dist_write(cpu, IROUTER + 8 * intid, 8 if y & 0x4000 else 4, value)
 
