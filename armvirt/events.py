@@ -74,7 +74,7 @@ class Acknowledge(NamedTuple):
 
 
 class EndOfInterrupt(NamedTuple):
-    """The guest ends an interrupt (``register`` EOIR0, EOIR1 or DIR)."""
+    """The guest ends an interrupt (``register`` EOIR0, EOIR1 or DIR; EOIR or AEOIR of a GICv2)."""
 
     intid: int
     register: str
@@ -82,7 +82,7 @@ class EndOfInterrupt(NamedTuple):
 
 
 class GicAccess(NamedTuple):
-    """The guest reads or writes a GICD/GICR register."""
+    """The guest reads or writes a register of GICD, GICR or GICC."""
 
     frame: str
     offset: int

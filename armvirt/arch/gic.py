@@ -1,6 +1,8 @@
-"""The GIC as data (Arm IHI 0069): INTIDs, register rows, encodings and the fields that more than one floor reads.
+"""The GIC as data (Arm IHI 0069; for GICv2 IHI 0048): INTIDs, register rows, encodings, and the fields that more than
+one floor reads.
 
-Behaviour is bound to the rows by name: `armvirt.hyp.vgic` binds GICD and GICR, `armvirt.hw.ich` ICC and ICH.
+Behaviour is bound to the rows by name: `armvirt.hyp.vgic` binds GICD and GICR, `armvirt.hw.ich` ICC and ICH,
+`armvirt.hw.gicv` GICC.
 Fields that are used per interrupt are plain integers, because an IntFlag operation costs a microsecond.
 """
 
@@ -144,7 +146,55 @@ GICR_RD_ROWS: tuple[MmioRow, ...] = (
 )
 GICR_SGI_ROWS: tuple[MmioRow, ...] = _irq_arrays("GICR", "0", NR_PRIVATE)
 
-# GICD_CTLR with a single Security state (IHI 0069 12.9.4).
+#: GICv2 distributor, 4 KiB (IHI 0048 4.3). From 0xD00 on a GICv2 has no IGRPMODR, but registers of its implementer.
+GICV2_GICD_SIZE = 0x1000
+GICV2_GICD_ROWS: tuple[MmioRow, ...] = (
+    MmioRow("GICD_CTLR", 0x000),
+    MmioRow("GICD_TYPER", 0x004, access="ro"),
+    MmioRow("GICD_IIDR", 0x008, access="ro"),
+    *(row for row in _irq_arrays("GICD", "", 1024) if row.name != "GICD_IGRPMODR"),
+    _per_irq("GICD_ITARGETSR", 0x800, 8, 1024, (1, 4)),
+    MmioRow("GICD_SGIR", 0xF00, access="wo"),
+    _per_irq("GICD_CPENDSGIR", 0xF10, 8, NR_SGIS, (1, 4)),
+    _per_irq("GICD_SPENDSGIR", 0xF20, 8, NR_SGIS, (1, 4)),
+    MmioRow("GICD_ID", 0xFD0, 0x18, widths=_ID_WIDTHS, access="ro"),
+    MmioRow("GICD_ICPIDR2", 0xFE8, access="ro"),
+    MmioRow("GICD_CIDR", 0xFEC, 0x14, widths=_ID_WIDTHS, access="ro"),
+)
+
+#: GICv2 CPU interface, 8 KiB (IHI 0048 4.4); GICV, which a guest gets in its place, has the same layout (5.5).
+GICC_SIZE = 0x2000
+GICC_ROWS: tuple[MmioRow, ...] = (
+    MmioRow("GICC_CTLR", 0x0000),
+    MmioRow("GICC_PMR", 0x0004),
+    MmioRow("GICC_BPR", 0x0008),
+    MmioRow("GICC_IAR", 0x000C, access="ro"),
+    MmioRow("GICC_EOIR", 0x0010, access="wo"),
+    MmioRow("GICC_RPR", 0x0014, access="ro"),
+    MmioRow("GICC_HPPIR", 0x0018, access="ro"),
+    MmioRow("GICC_ABPR", 0x001C),
+    MmioRow("GICC_AIAR", 0x0020, access="ro"),
+    MmioRow("GICC_AEOIR", 0x0024, access="wo"),
+    MmioRow("GICC_AHPPIR", 0x0028, access="ro"),
+    *(MmioRow(f"GICC_APR{n}", 0x00D0 + 4 * n) for n in range(4)),
+    MmioRow("GICC_IIDR", 0x00FC, access="ro"),
+    MmioRow("GICC_DIR", 0x1000, access="wo"),
+)
+
+# GICC_CTLR, one Security state (IHI 0048 4.4.1). ICH_VMCR_EL2 has the same bits in the same places.
+GICC_CTLR_ENABLE_GRP0, GICC_CTLR_ENABLE_GRP1, GICC_CTLR_ACKCTL = 1 << 0, 1 << 1, 1 << 2
+GICC_CTLR_FIQEN, GICC_CTLR_CBPR, GICC_CTLR_EOIMODE = 1 << 3, 1 << 4, 1 << 9
+GICC_CTLR_BITS = 0x21F
+GICC_DIR_OFFSET = 0x1000
+# What GICC_IAR returns and GICC_EOIR and GICC_DIR take back: INTID and, for an SGI, the CPU that sent it.
+GICC_INTID, GICC_CPUID_SHIFT, GICC_CPUID_MASK = 0x3FF, 10, 7
+GICC_ID_BITS = 0x1FFF
+GROUP1_ONLY = 1022  # what GICC_IAR says of a group 1 interrupt that it may not acknowledge (IHI 0048 3.2.5)
+GICV2_TYPER_CPUS_SHIFT = 5
+PIDR2_GICV2 = 0x2B  # architecture revision 2, JEDEC-assigned
+MAX_CPUS_GICV2 = 8
+
+# GICD_CTLR with a single Security state (IHI 0069 12.9.4; IHI 0048 4.3.1 has the enables alone).
 GICD_CTLR_ENABLE_GRP0 = 1 << 0
 GICD_CTLR_ENABLE_GRP1 = 1 << 1
 GICD_CTLR_ARE = 1 << 4
@@ -157,6 +207,9 @@ GICR_TYPER_NUMBER_SHIFT = 8
 GICR_TYPER_AFFINITY_SHIFT = 32
 PIDR2_GICV3 = 0x3B  # architecture revision 3, JEDEC-assigned
 IMPLEMENTER_ARM = 0x43B
+PRODUCT_ID_KVM = 0x4B
+#: GICC_IIDR as KVM has it for user space: product, architecture version 2, implementer.
+GICC_IIDR = PRODUCT_ID_KVM << 20 | 2 << 16 | IMPLEMENTER_ARM
 
 # Affinity: MPIDR_EL1 has Aff3 at [39:32], the GIC's registers want it beside the rest.
 MPIDR_AFFINITY = 0xFF_00FF_FFFF
@@ -331,6 +384,7 @@ VMCR_VENG0, VMCR_VENG1 = 1 << 0, 1 << 1
 VMCR_VACKCTL, VMCR_VFIQEN, VMCR_VCBPR, VMCR_VEOIM = 1 << 2, 1 << 3, 1 << 4, 1 << 9
 VMCR_VBPR1_SHIFT, VMCR_VBPR0_SHIFT, VMCR_BPR_MASK = 18, 21, 7
 VMCR_VPMR_SHIFT = 24
+VMCR_LEGACY_FLAGS = VMCR_VACKCTL | VMCR_VFIQEN  # writable with ICC_SRE_EL1.SRE = 0 alone
 VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
 
 # ICC_CTLR_EL1 (12.2.6) and ICH_VTR_EL2 (12.4.9).
@@ -359,3 +413,20 @@ class SgiRequest(NamedTuple):
     def decode(cls, value: int) -> SgiRequest:
         affinity = (value >> 48 & 0xFF) << 32 | (value >> 32 & 0xFF) << 16 | (value >> 16 & 0xFF) << 8
         return cls(value >> 24 & 15, affinity, value & 0xFFFF, 16 * (value >> 44 & 15), bool(value >> 40 & 1))
+
+
+class SgirRequest(NamedTuple):
+    """What a write of GICD_SGIR asks for (IHI 0048 4.3.15). ``targets`` has a bit per CPU; which of them are meant
+    ``target_filter`` says: 0 those of the list, 1 all but the sender, 2 the sender, 3 reserved."""
+
+    intid: int
+    targets: int
+    target_filter: int
+
+    @classmethod
+    def decode(cls, value: int) -> SgirRequest:
+        return cls(value & 15, value >> 16 & 0xFF, value >> 24 & 3)
+
+    def receivers(self, sender: int, existing: int) -> int:
+        """A bit for each CPU that gets it, out of those that exist."""
+        return (self.targets, ~(1 << sender), 1 << sender, 0)[self.target_filter] & existing

@@ -2,7 +2,7 @@
 
 EL2 fills list registers; this decides which interrupt is signalled to EL1 and follows it through acknowledge,
 priority drop and deactivation. Names of the steps are those of the specification's pseudocode. `update` recomputes
-the three outputs after every mutation: virq (group 1), vfiq (group 0) and the maintenance interrupt.
+the three outputs after every mutation: virq (group 1), vfiq (group 0, if VFIQEn) and the maintenance interrupt.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from armvirt.arch.gic import (
     SPURIOUS,
     VMCR_BPR_MASK,
     VMCR_FLAGS,
+    VMCR_LEGACY_FLAGS,
     VMCR_VBPR0_SHIFT,
     VMCR_VBPR1_SHIFT,
     VMCR_VCBPR,
@@ -77,19 +78,22 @@ class VirtualCpuInterface:
 
     ``list_registers`` is 1 to 16; ``prebits`` (preemption bits, also the priority bits) 5 to 7. HW list registers
     deactivate in ``gic``. ``on_change()``, if set, is called when `update` finds that an output changed.
+
+    ``sre`` is ICC_SRE_EL1.SRE as EL2 sets it before it writes ICH_VMCR_EL2: False for a GICv2 guest, which has the
+    frame of `armvirt.hw.gicv` in place of the system registers (IHI 0069 chapter 10).
     """
 
     __slots__ = (
-        "_bus", "_candidate", "_deactivate", "_level_shift", "_lr_writable", "_mask0", "_mask1", "_min_bpr0",
-        "_priority_mask", "_signalled", "ap0r", "ap1r", "cpu", "hcr", "lr", "maintenance", "on_change", "prebits",
-        "vfiq", "virq", "vmcr",
+        "_candidate", "_deactivate", "_level_shift", "_lr_writable", "_mask0", "_mask1", "_min_bpr0",
+        "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "cpu", "hcr", "lr", "maintenance", "on_change", "prebits",
+        "sre", "vfiq", "virq", "vmcr",
     )  # fmt: skip
 
     def __init__(self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5) -> None:
         if not 1 <= list_registers <= arch.MAX_LIST_REGISTERS or not 5 <= prebits <= 7:
             raise ValueError("a virtual CPU interface has 1 to 16 list registers and 5 to 7 preemption bits")
         self.cpu, self.prebits = cpu, prebits
-        self._bus, self._deactivate = bus, gic.deactivate
+        self.bus, self._deactivate = bus, gic.deactivate
         self._level_shift = 8 - prebits
         self._min_bpr0 = 7 - prebits
         self._priority_mask = 0xFF << self._level_shift & 0xFF
@@ -105,6 +109,7 @@ class VirtualCpuInterface:
         self.on_change: Callable[[], None] | None = None
         self.virq = self.vfiq = self.maintenance = False
         self.hcr = self.vmcr = 0
+        self.sre = True
         self._set_vmcr(0)
         self.ap0r = [0] * (1 << prebits - 5)
         self.ap1r = [0] * (1 << prebits - 5)
@@ -113,6 +118,7 @@ class VirtualCpuInterface:
     def reset(self) -> None:
         """Warm reset: interface disabled, no list register in use, nothing active."""
         self.hcr = 0
+        self.sre = True
         self._set_vmcr(0)
         self.lr[:] = [0] * len(self.lr)
         self.ap0r[:] = [0] * len(self.ap0r)
@@ -221,9 +227,9 @@ class VirtualCpuInterface:
                 eoi = True
         self._candidate = best
         self._signalled = signalled = best >= 0 and bool(hcr & HCR_EN) and self._can_signal(best)
-        group1 = signalled and bool(self.lr[best] & LR_GROUP1)
+        irq = signalled and (self.lr[best] & LR_GROUP1 != 0 or not vmcr & VMCR_VFIQEN)
         maintenance = bool(hcr & HCR_EN) and (eoi or (hcr & HCR_MAINTENANCE_ENABLES != 0 and self.misr != 0))
-        self._drive(group1, signalled and not group1, maintenance)
+        self._drive(irq, signalled and not irq, maintenance)
 
     def _drive(self, virq: bool, vfiq: bool, maintenance: bool) -> None:
         if virq != self.virq or vfiq != self.vfiq or maintenance != self.maintenance:
@@ -253,15 +259,27 @@ class VirtualCpuInterface:
 
     # EL1's side -----------------------------------------------------------------------------------------------
 
+    @property
+    def candidate(self) -> int:
+        """The list register of the highest-priority pending interrupt of an enabled group, -1 if there is none."""
+        return self._candidate
+
+    @property
+    def signalled(self) -> int:
+        """The list register that is signalled to the PE, -1 if there is none."""
+        return self._candidate if self._signalled else -1
+
     def icc_access(self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool) -> IccOutcome:
         """MRS or MSR of a GIC CPU interface register from EL0 or EL1, under HCR_EL2.IMO and .FMO.
 
-        Unknown registers, the wrong direction, registers of EL2 and EL3 and everything at EL0 are UNDEFINED.
+        Unknown registers, the wrong direction, registers of EL2 and EL3 and everything at EL0 are UNDEFINED. So is
+        everything with SRE = 0; the one register that a core would trap then, ICC_SRE_EL1 under ICC_SRE_EL2.Enable = 0,
+        KVM answers in the same way (access_gic_sre, for a guest without a GICv3).
         Without IMO and FMO the access would go to the physical interface of EL1. No hypervisor here lets a guest have
         that, so it is not modelled and is UNDEFINED too.
         """
         row = _ICC.get(encoding)
-        if row is None or el == 0:
+        if row is None or el == 0 or not self.sre:
             return _UNDEF
         handler: Callable[..., int | None] | None = row.write if is_write else row.read
         if handler is None or row.number >= len(self.ap0r) or not row.routed & (imo << 1 | fmo):
@@ -276,14 +294,21 @@ class VirtualCpuInterface:
     def _read_iar(self, group: int) -> int:
         """VirtualReadIAR: pending becomes active, its priority becomes the running one."""
         intid = self._acknowledge(group)
-        if self._bus.active:
-            self._bus.emit(Acknowledge(intid))
+        if self.bus.active:
+            self.bus.emit(Acknowledge(intid))
         return intid
 
     def _acknowledge(self, group: int) -> int:
         index = self._candidate
         if not self._signalled or self.lr[index] >> 60 & 1 != group:
             return SPURIOUS
+        return self.activate(index)
+
+    def activate(self, index: int) -> int:
+        """The acknowledge of what list register ``index`` signals: its vINTID, with the CPUID of a GICv2's SGI.
+
+        With SRE = 0 the active priorities of both groups are in ICH_AP1R<n>_EL2 (IHI 0069, GICV_APR<n>).
+        """
         lr = self.lr[index]
         intid = lr & _VINTID_MASK
         if FIRST_SPECIAL <= intid <= LAST_SPECIAL:  # nothing can be active under such a number
@@ -292,7 +317,8 @@ class VirtualCpuInterface:
             return SPURIOUS
         # LPIs have no active state (IHI 0069 4.1.2), only an active priority.
         self.lr[index] = lr & ~LR_PENDING | (LR_ACTIVE if intid < FIRST_LPI else 0)
-        mask, registers = (self._mask1, self.ap1r) if group else (self._mask0, self.ap0r)
+        group1 = lr & LR_GROUP1
+        mask, registers = self._mask1 if group1 else self._mask0, self.ap1r if group1 or not self.sre else self.ap0r
         level = (lr >> LR_PRIORITY_SHIFT & mask) >> self._level_shift
         registers[level >> 5] |= 1 << (level & 31)
         self.update()
@@ -310,56 +336,58 @@ class VirtualCpuInterface:
         intid = value & _INTID_MASK
         if FIRST_SPECIAL <= intid <= LAST_SPECIAL:
             return
-        if self._bus.active:
-            self._bus.emit(EndOfInterrupt(intid, "EOIR1" if group else "EOIR0"))
-        dropped = self._drop_priority()
+        if self.bus.active:
+            self.bus.emit(EndOfInterrupt(intid, "EOIR1" if group else "EOIR0"))
+        dropped = self.drop_priority()
         if not self.vmcr & VMCR_VEOIM and intid < FIRST_LPI:
             self._end(intid, group, dropped)
         self.update()
 
     def _end(self, intid: int, group: int, dropped: int) -> None:
         """Deactivate after EOIR with EOImode 0, if it ends what it says it ends."""
-        index = self._find_active(intid)
+        index = self.find_active(intid)
         if index < 0:
-            self._count_eoi()
+            self.count_eoi()
             return
         lr = self.lr[index]
         mask = self._mask1 if group else self._mask0
         if lr >> 60 & 1 == group and lr >> LR_PRIORITY_SHIFT & mask == dropped:
-            self._deactivate_lr(index)
+            self.deactivate_lr(index)
 
     def _write_dir(self, value: int) -> None:
         """VirtualWriteDIR: deactivation alone, with EOImode 1 (IHI 0069 12.2.7)."""
         intid = value & _INTID_MASK
         if not self.vmcr & VMCR_VEOIM or intid >= FIRST_SPECIAL:
             return
-        if self._bus.active:
-            self._bus.emit(EndOfInterrupt(intid, "DIR"))
-        index = self._find_active(intid)
+        if self.bus.active:
+            self.bus.emit(EndOfInterrupt(intid, "DIR"))
+        index = self.find_active(intid)
         if index < 0:
-            self._count_eoi()
+            self.count_eoi()
         else:
-            self._deactivate_lr(index)
+            self.deactivate_lr(index)
         self.update()
 
-    def _find_active(self, intid: int) -> int:
+    def find_active(self, intid: int) -> int:
+        """The list register in which vINTID ``intid`` is active, -1 if there is none."""
         for index, lr in enumerate(self.lr):
             if lr & LR_ACTIVE and lr & _VINTID_MASK == intid:
                 return index
         return -1
 
-    def _deactivate_lr(self, index: int) -> None:
+    def deactivate_lr(self, index: int) -> None:
+        """Deactivation, and that of the physical interrupt behind a list register with HW = 1. No `update`."""
         lr = self.lr[index]
         self.lr[index] = lr & ~LR_ACTIVE
         if lr & LR_HW:
             self._deactivate(self.cpu, lr >> LR_PINTID_SHIFT & LR_PINTID_MASK)
 
-    def _count_eoi(self) -> None:
+    def count_eoi(self) -> None:
         """EOIcount: the guest ended an interrupt that is in no list register; EL2 has to find it."""
         count = (self.hcr >> HCR_EOICOUNT_SHIFT) + 1 & HCR_EOICOUNT_MASK
         self.hcr = self.hcr & ~(HCR_EOICOUNT_MASK << HCR_EOICOUNT_SHIFT) | count << HCR_EOICOUNT_SHIFT
 
-    def _drop_priority(self) -> int:
+    def drop_priority(self) -> int:
         """PriorityDrop: clear the highest active priority and return it, 0xFF if there is none.
 
         Both groups active at one level is a guest's mistake; group 0 goes first.
@@ -375,13 +403,13 @@ class VirtualCpuInterface:
     # Control registers, which are views of ICH_VMCR_EL2 ---------------------------------------------------------
 
     def _set_vmcr(self, value: int) -> None:
-        """Store ICH_VMCR_EL2: binary points are raised to their minimum; VFIQEn is RES1, VAckCtl RES0 (SRE = 1)."""
+        """Store ICH_VMCR_EL2: binary points are raised to their minimum; with SRE = 1 VFIQEn is RES1, VAckCtl RES0."""
         bpr0 = max(value >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, self._min_bpr0)
         bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr0 + 1)
         pmr = value >> VMCR_VPMR_SHIFT & self._priority_mask
         self.vmcr = (
             value & VMCR_FLAGS
-            | VMCR_VFIQEN
+            | (VMCR_VFIQEN if self.sre else value & VMCR_LEGACY_FLAGS)
             | bpr0 << VMCR_VBPR0_SHIFT
             | bpr1 << VMCR_VBPR1_SHIFT
             | pmr << VMCR_VPMR_SHIFT
@@ -390,7 +418,8 @@ class VirtualCpuInterface:
         self._mask0 = 0xFF << bpr0 + 1 & 0xFF
         self._mask1 = self._mask0 if value & VMCR_VCBPR else 0xFF << bpr1 & 0xFF
 
-    def _put_field(self, shift: int, mask: int, value: int) -> None:
+    def put_field(self, shift: int, mask: int, value: int) -> None:
+        """Write the field of ICH_VMCR_EL2 that ``mask``, shifted, covers."""
         self._set_vmcr(self.vmcr & ~(mask << shift) | (value & mask) << shift)
         self.update()
 
@@ -398,7 +427,7 @@ class VirtualCpuInterface:
         return self.vmcr >> VMCR_VPMR_SHIFT
 
     def _write_pmr(self, value: int) -> None:
-        self._put_field(VMCR_VPMR_SHIFT, 0xFF, value)
+        self.put_field(VMCR_VPMR_SHIFT, 0xFF, value)
 
     def _read_bpr(self, group: int) -> int:
         bpr0 = self.vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK
@@ -408,15 +437,15 @@ class VirtualCpuInterface:
 
     def _write_bpr(self, group: int, value: int) -> None:
         if not group:
-            self._put_field(VMCR_VBPR0_SHIFT, VMCR_BPR_MASK, value)
+            self.put_field(VMCR_VBPR0_SHIFT, VMCR_BPR_MASK, value)
         elif not self.vmcr & VMCR_VCBPR:
-            self._put_field(VMCR_VBPR1_SHIFT, VMCR_BPR_MASK, value)
+            self.put_field(VMCR_VBPR1_SHIFT, VMCR_BPR_MASK, value)
 
     def _read_igrpen(self, group: int) -> int:
         return self.vmcr >> group & 1
 
     def _write_igrpen(self, group: int, value: int) -> None:
-        self._put_field(group, 1, value)
+        self.put_field(group, 1, value)
 
     def _read_ctlr(self) -> int:
         value = arch.CTLR_RSS | arch.CTLR_A3V | self.prebits - 1 << arch.CTLR_PRIBITS_SHIFT
@@ -449,6 +478,7 @@ class VirtualCpuInterface:
     def state(self) -> dict[str, object]:
         return {
             "version": 1,
+            "sre": self.sre,
             "hcr": self.hcr,
             "vmcr": self.vmcr,
             "lr": list(self.lr),
@@ -464,6 +494,7 @@ class VirtualCpuInterface:
         assert isinstance(lr, list) and isinstance(ap0r, list) and isinstance(ap1r, list)
         if len(lr) != len(self.lr) or len(ap0r) != len(self.ap0r):
             raise ValueError("saved state is of a virtual CPU interface of another shape")
+        self.sre = bool(state["sre"])
         self.hcr, self.lr[:], self.ap0r[:], self.ap1r[:] = hcr, lr, ap0r, ap1r
         self._set_vmcr(vmcr)
         self.update()

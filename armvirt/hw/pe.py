@@ -221,7 +221,10 @@ class Pe:
     def el2_exit(self) -> int:
         assert self.context is not None
         s = self.context.engine.state
-        return self._on_exit(SyncExit(s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value))
+        action = self._on_exit(SyncExit(s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value))
+        if self.gic.deliverable(self.index):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) can let a line in again
+            s.stop = 1
+        return action
 
     def undefined(self) -> int:
         """MRS/MSR of the GIC CPU interface, which the engine lacks, or HLT."""

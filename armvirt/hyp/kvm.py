@@ -21,7 +21,7 @@ from armvirt.hyp.psci import SmcccHost
 from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
 from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
-from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.core import MAX_VCPUS, Vgic
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup
@@ -147,9 +147,15 @@ class Vm(SmcccHost):
     # -- vCPUs --
 
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
-        """KVM_CREATE_VCPU; EEXIST for an id that is taken. The vCPU is off until `Vcpu.init`."""
+        """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
+
+        KvmError EEXIST for an id that is taken, EINVAL for one beyond what the GIC can address, EBUSY once that is
+        initialised.
+        """
         if vcpu_id in self._vcpus:
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
+        if self.vgic is not None:
+            self.vgic.precreate(vcpu_id)
         vcpu = Vcpu(self, vcpu_id)
         self._vcpus[vcpu_id] = vcpu
         self.host.vcpus.append(vcpu)
@@ -167,12 +173,19 @@ class Vm(SmcccHost):
     # -- interrupts --
 
     def create_device(self, kind: str) -> VgicDevice:
-        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``. ENODEV for another kind, EEXIST for a second one."""
+        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``.
+
+        KvmError ENODEV for another kind, EEXIST for a second one, E2BIG for a GICv2 with too many vCPUs
+        (kvm_vgic_create).
+        """
         if kind not in DEVICE_TYPES:
             raise KvmError("ENODEV", f"no device {kind!r}; there is {', '.join(DEVICE_TYPES)}")
         if self.vgic is not None:
             raise KvmError("EEXIST", "this VM has an interrupt controller")
-        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, DEVICE_TYPES[kind])
+        model = DEVICE_TYPES[kind]
+        if any(vcpu_id >= MAX_VCPUS[model] for vcpu_id in self._vcpus):
+            raise KvmError("E2BIG", f"a GICv{model} has at most {MAX_VCPUS[model]} vCPUs")
+        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, model)
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
         return VgicDevice(self.vgic)
@@ -193,6 +206,11 @@ class Vm(SmcccHost):
         self.vgic.map_resources()
         for vcpu in self._vcpus.values():
             vcpu.timer.enable()
+
+    @property
+    def has_gicv3(self) -> bool:
+        """Whether the guest has ICC_*_EL1 (kvm_has_gicv3)."""
+        return self.vgic is not None and self.vgic.model == 3
 
     def vgic_of(self) -> Vgic:
         assert self.vgic is not None

@@ -68,7 +68,7 @@ def _id(encoding: int) -> Access:
             return vcpu.mpidr
         if is_id_space(encoding) and encoding not in idregs.KNOWN:
             return 0
-        return idregs.visible(encoding, vcpu.context.system(encoding), vcpu.vm.vgic is not None)
+        return idregs.visible(encoding, vcpu.context.system(encoding), vcpu.vm.has_gicv3)
 
     def set_(vcpu: Vcpu, value: int) -> None:
         if value != get(vcpu):

@@ -64,7 +64,7 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
     if trap.is_write:
         return None
     native = vcpu.context.system(trap.encoding) if trap.encoding in idregs.KNOWN else 0
-    return idregs.visible(trap.encoding, native, vcpu.vm.vgic is not None)
+    return idregs.visible(trap.encoding, native, vcpu.vm.has_gicv3)
 
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:

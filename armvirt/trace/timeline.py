@@ -13,7 +13,7 @@ INTID_NAMES = {27: "virtual timer", 30: "physical timer"}
 SPURIOUS = 1020  # INTIDs from here to 1023 are no interrupts (IHI 0069 2.2.1)
 REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 LR_STATES = ("inactive", "pending", "active", "pending and active")
-EOI_REGISTERS = ("EOIR0", "EOIR1")
+EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 
 class Row(NamedTuple):

@@ -17,6 +17,10 @@ from typing import Any
 
 from armvirt.arch.gic import (
     FIRST_SPI,
+    GICC_CPUID_MASK,
+    GICC_CPUID_SHIFT,
+    GICC_INTID,
+    MAX_CPUS_GICV2,
     MAX_SPI,
     MPIDR_AFFINITY,
     NR_PRIVATE,
@@ -27,7 +31,7 @@ from armvirt.arch.gic import (
 from armvirt.errors import KvmError
 from armvirt.events import EndOfInterrupt, EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import entry, sgi
+from armvirt.hyp.vgic import entry, sgi, v2_dist
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.frames import PlacedFrame, placed_frames
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
@@ -35,7 +39,7 @@ from armvirt.hyp.vgic.v3_dist import distributor_map
 from armvirt.hyp.vgic.v3_redist import RedistRegion, RedistributorMap, assign
 
 DEFAULT_NR_IRQS = 256
-MAX_VCPUS = {2: 8, 3: 512}
+MAX_VCPUS = {2: MAX_CPUS_GICV2, 3: 512}
 LATEST_REVISION = 3
 
 
@@ -68,8 +72,11 @@ class Vgic:
         self.revision = LATEST_REVISION
         self.nr_spis = 0
         self.dist_base: int | None = None
+        self.cpu_base: int | None = None  # GICC of a GICv2
+        self.v2_groups_user_writable = False
         self.regions: list[RedistRegion] = []
-        self.dist_map, self.redist_map = distributor_map(), RedistributorMap()
+        self.dist_map = v2_dist.DistributorMap() if model == 2 else distributor_map()
+        self.redist_map = RedistributorMap()
         self._cpus: dict[int, VgicCpu] = {}
         self._spis: list[VgicIrq] = []
         self.any_cpu: set[VgicIrq] = set()  # 1-of-N SPIs
@@ -83,14 +90,27 @@ class Vgic:
         return self.nr_spis + NR_PRIVATE
 
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
-        """A vCPU is created, with this MPIDR_EL1. KvmError EEXIST, or EBUSY after `init`."""
+        """A vCPU is created, with this MPIDR_EL1. KvmError EEXIST, or those of `precreate`."""
         if vcpu_id in self._cpus:
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
-        most = MAX_VCPUS[self.model]
-        if self.initialized or len(self._cpus) >= most:
-            raise KvmError("EBUSY", f"no vCPU can be added once the vGIC is initialised, or beyond {most}")
+        self.precreate(vcpu_id)
         cpu = self._cpus[vcpu_id] = VgicCpu(vcpu_id, mpidr, self.model)
         assign(self.regions, cpu)
+
+    def precreate(self, vcpu_id: int) -> None:
+        """Whether a vCPU of this id can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after `init`, EINVAL for an id
+        beyond what the model can address."""
+        if self.initialized:
+            raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised")
+        if vcpu_id >= MAX_VCPUS[self.model]:
+            raise KvmError("EINVAL", f"vCPU {vcpu_id}: a GICv{self.model} has at most {MAX_VCPUS[self.model]}")
+
+    def lazy_init(self) -> None:
+        """vgic_lazy_init: a GICv2 is initialised by its first use, as it was before there were device attributes for
+        it. KvmError EBUSY for a GICv3 that nobody has initialised."""
+        if not self.initialized and self.model != 2:
+            raise KvmError("EBUSY", "the vGIC is not initialised")
+        self.init()
 
     def init(self) -> None:
         """KVM_DEV_ARM_VGIC_CTRL_INIT: fix the number of interrupts and create the SPIs. A second call does nothing.
@@ -113,14 +133,20 @@ class Vgic:
         """
         if self.ready:
             return
-        if self.dist_base is None or any(cpu.redist_base is None for cpu in self.cpus()):
-            raise KvmError("ENXIO", "the distributor, or a vCPU's redistributor, has no address")
+        self._check_placed()
         frames = sorted((frame.base, frame.size) for frame in self.mmio_frames())
         if any(low + size > high for (low, size), (high, _) in pairwise(frames)):
             raise KvmError("EINVAL", "the vGIC's frames overlap")
-        if not self.initialized:
-            raise KvmError("EBUSY", "the vGIC is not initialised")
+        self.lazy_init()
         self.ready = True
+
+    def _check_placed(self) -> None:
+        if self.dist_base is None:
+            raise KvmError("ENXIO", "the distributor has no address")
+        if self.model == 2 and self.cpu_base is None:
+            raise KvmError("ENXIO", "the CPU interface has no address")
+        if self.model == 3 and any(cpu.redist_base is None for cpu in self.cpus()):
+            raise KvmError("ENXIO", "a vCPU's redistributor has no address")
 
     def mmio_frames(self) -> list[PlacedFrame]:
         """(base, size, frame) of everything that has an address; frame.read and .write take vcpu_id, offset, size."""
@@ -179,10 +205,9 @@ class Vgic:
         """An input changes (kvm_vgic_inject_irq): a line's level, or a pulse (``level`` True) for edge interrupts.
 
         What changes nothing, and what comes from a stranger to an owned interrupt, is dropped silently. KvmError EINVAL
-        for an INTID that does not exist, EBUSY before `init`.
+        for an INTID that does not exist, EBUSY before `init` of a GICv3.
         """
-        if not self.initialized:
-            raise KvmError("EBUSY", "the vGIC is not initialised")
+        self.lazy_init()
         irq = self.irq(vcpu_id, intid)
         if not irq.level and irq.owner is owner:
             irq.line_level = level  # if it is configured as level-sensitive later, its wire is what counts
@@ -277,15 +302,20 @@ class Vgic:
             cpu.cleared.append(irq)
 
     def dir(self, vcpu_id: int, value: int) -> None:
-        """A trapped write of ICC_DIR_EL1: deactivate wherever the interrupt is. Ignored with EOImode 0."""
-        cpu, intid = self._cpus[vcpu_id], value & 0xFF_FFFF
+        """A trapped write of ICC_DIR_EL1 or GICV_DIR: deactivate wherever the interrupt is. Ignored with EOImode 0.
+
+        The CPUID that a GICv2 guest writes has to be that of the active SGI (kvm vgic_v3_deactivate).
+        """
+        cpu, intid, source = self._cpus[vcpu_id], value & 0xFF_FFFF, 0
+        if self.model == 2:
+            intid, source = value & GICC_INTID, value >> GICC_CPUID_SHIFT & GICC_CPUID_MASK
         if not cpu.vmcr & VMCR_VEOIM or not self.initialized or intid > min(MAX_SPI, self.nr_irqs - 1):
             return
         if self.bus.active:
             self.bus.emit(EndOfInterrupt(intid, "DIR"))
         self.before_access()
         irq = self.irq(vcpu_id, intid)
-        if irq.active:
+        if irq.active and irq.active_source == source:
             self.change_active(irq, False)
 
     # Mapped interrupts ----------------------------------------------------------------------------------------
@@ -404,6 +434,7 @@ class Vgic:
             "model": self.model,
             "enables": self.enables,
             "revision": self.revision,
+            "v2_groups_user_writable": self.v2_groups_user_writable,
             "nr_irqs": self.nr_irqs,
             "cpus": [cpu.state() for cpu in self.cpus()],
             "spis": [irq.state() for irq in self._spis],
@@ -415,6 +446,7 @@ class Vgic:
         if shape != (self.model, self.nr_irqs, list(self._cpus)):
             raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
         self.enables, self.revision = state["enables"], state["revision"]
+        self.v2_groups_user_writable = state["v2_groups_user_writable"]
         for irq, saved in zip(self._spis, state["spis"], strict=True):
             irq.load(saved)
         self.any_cpu = {irq for irq in self._spis if irq.any_cpu}

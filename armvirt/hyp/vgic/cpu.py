@@ -6,6 +6,7 @@ from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic.irq import VgicIrq
 
+PRIORITY_BITS = 5
 APRS = 4  # as many as the architecture has; the interface takes those that it implements
 
 
@@ -50,6 +51,11 @@ class VgicCpu:
         self.running_before: list[int] = []
         self.cleared: list[VgicIrq] = []
         self.dirty, self.used = True, True
+
+    @property
+    def nr_aprs(self) -> int:
+        """Active-priority registers per group that the priority bits need (kvm vgic_v3_max_apr_idx)."""
+        return 1 << PRIORITY_BITS - 5
 
     @property
     def vmcr(self) -> int:

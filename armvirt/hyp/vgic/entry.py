@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def load(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
     """Give a vCPU the virtual CPU interface of a PE; its list registers are filled by the flush that must follow."""
     cpu.vif = vif
+    vif.sre = cpu.model != 2  # before ICH_VMCR_EL2, in which it decides about VFIQEn (kvm __vgic_v3_activate_traps)
     vif.restore(cpu._vmcr, cpu.ap0r, cpu.ap1r)
     cpu.dirty = cpu.used = True
 
@@ -41,6 +42,7 @@ def put(vgic: Vgic, cpu: VgicCpu) -> None:
     sync(vgic, cpu)
     cpu.take_interface(vif)
     cpu.vif = None
+    vif.sre = True
     vif.restore(0, [0] * len(vif.ap0r), [0] * len(vif.ap1r))
     vif.program(0, ())
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
+from armvirt.arch.gic import GICC_SIZE, GICD_SIZE, GICR_SIZE, GICV2_GICD_SIZE
 from armvirt.events import GicAccess
+from armvirt.hyp.vgic.v2_cpuif import CpuInterfaceFrame
 from armvirt.hyp.vgic.v3_redist import RedistRegion
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ def placed_frames(vgic: Vgic) -> list[PlacedFrame]:
     """Every frame that has an address."""
     frames = []
     if vgic.dist_base is not None:
-        frames.append(PlacedFrame(vgic.dist_base, GICD_SIZE, DistributorFrame(vgic)))
+        size = GICV2_GICD_SIZE if vgic.model == 2 else GICD_SIZE
+        frames.append(PlacedFrame(vgic.dist_base, size, DistributorFrame(vgic)))
+    if vgic.cpu_base is not None:
+        frames.append(PlacedFrame(vgic.cpu_base, GICC_SIZE, CpuInterfaceFrame(vgic)))
     for region in vgic.regions:
         frames.append(PlacedFrame(region.base, region.size, RedistributorFrame(vgic, region)))
     return frames

@@ -15,7 +15,6 @@ from armvirt.hyp.vgic.mmio import Binding, IrqBank, Register, RegisterMap, bind
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
 
-PRODUCT_ID_KVM = 0x4B
 REVISION_SHIFT = 12
 REVISIONS = (2, 3)
 ID_BITS = 10  # without an ITS there are no INTIDs beyond 1019
@@ -23,7 +22,7 @@ ID_BITS = 10  # without an ITS there are no INTIDs beyond 1019
 
 def iidr(revision: int) -> int:
     """GICD_IIDR: product, revision, implementer."""
-    return PRODUCT_ID_KVM << 24 | revision << REVISION_SHIFT | arch.IMPLEMENTER_ARM
+    return arch.PRODUCT_ID_KVM << 24 | revision << REVISION_SHIFT | arch.IMPLEMENTER_ARM
 
 
 def _read_ctlr(vgic: Vgic, _: VgicCpu) -> int:
