@@ -70,10 +70,10 @@ def _named(image: str | Path | None) -> tuple[str | Path | None, int]:
 class Machine:
     """A board with a guest.
 
-    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``memory`` is a size such as "512M",
-    ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
-    guest's virtual count starts at 0). ``sinks`` get every event. Raises UserError (ImageError) for what cannot be
-    used; nothing has run then.
+    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the version of the
+    interrupt controller, 2 or 3. ``memory`` is a size such as "512M", ``cpus`` defaults to what a bundled guest wants,
+    else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's virtual count starts at 0). ``sinks`` get every
+    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class Machine:
         script: Script | None = None,
         seed: int = 0,
     ) -> None:
-        if gic != 3:
-            raise UserError(f"--gic {gic}: only GICv3 is there; use --gic 3")
+        if gic not in (2, 3):
+            raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
         self.bus = EventBus()
         self.console = Console(self.bus)
         self.reboot, self.pace = reboot, pace
@@ -122,7 +122,7 @@ class Machine:
         self.config = BoardConfig(
             image=path, bios=bios, cpus=wants if cpus is None else cpus, memory=size, cpu=cpu, cntfrq=cntfrq,
             cntvoff=cntvoff, append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting,
-            engine=engine, seed=seed,
+            engine=engine, seed=seed, gic=gic,
         )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)

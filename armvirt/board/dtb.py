@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.board import fdt, memmap, pl011, pl031
+from armvirt.board import fdt, gicv2m, memmap, pl011, pl031
 from armvirt.board.boot.source import ImageFile
 from armvirt.board.fdt import Node, Tree
 from armvirt.errors import ImageError
@@ -18,7 +18,7 @@ from armvirt.errors import ImageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-CLOCK_PHANDLE, GIC_PHANDLE = 0x8000, 0x8001
+CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE = 0x8000, 0x8001, 0x8002
 _LEVEL_HIGH = 4
 _MASK64 = (1 << 64) - 1
 _AFFINITY = 0xFF_00FF_FFFF
@@ -168,9 +168,10 @@ def gic_v3() -> Node:
 
 
 def gic_v2() -> Node:
-    """A GICv2: distributor and CPU interface."""
+    """A GICv2: distributor, CPU interface, and a frame for messages below it."""
     node = _gic("arm,cortex-a15-gic")
     node.u64("reg", *memmap.GICD, *memmap.GICC)
+    node.add(gicv2m.fdt_node(*memmap.GICV2M, MSI_PHANDLE))
     return node
 
 

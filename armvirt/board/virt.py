@@ -13,6 +13,7 @@ from armvirt.board import boot, dtb, memmap
 from armvirt.board.boot import Loaded
 from armvirt.board.bus import MmioBus
 from armvirt.board.console import Console
+from armvirt.board.gicv2m import GicV2m
 from armvirt.board.pl011 import Pl011
 from armvirt.board.pl031 import Pl031
 from armvirt.board.rom import Rom
@@ -42,10 +43,17 @@ if TYPE_CHECKING:
 
 SLOT_RAM, SLOT_ROM = 0, 1
 SEMIHOSTING_INPUT_NS = 10_000
+_GIC_FRAMES = {
+    2: ((VgicAddress.V2_DIST, memmap.GICD), (VgicAddress.V2_CPU, memmap.GICC)),
+    3: ((VgicAddress.V3_DIST, memmap.GICD), (VgicAddress.V3_REDIST, memmap.GICR)),
+}
 
 
 class BoardConfig(NamedTuple):
-    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0)."""
+    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
+
+    ``gic`` is 2 or 3.
+    """
 
     image: str | Path | None
     bios: str | Path | None = None
@@ -61,6 +69,7 @@ class BoardConfig(NamedTuple):
     semihosting: bool = False
     engine: str = "auto"
     seed: int = 0
+    gic: int = 3
 
 
 class _VcpuMemory:
@@ -137,6 +146,8 @@ class VirtBoard:
         self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers)
         self.mmio.add(*memmap.UART, self.uart)
         self.mmio.add(*memmap.RTC, self.rtc)
+        if config.gic == 2:
+            self.mmio.add(*memmap.GICV2M, GicV2m(lambda intid, level: self.vm.irq_line(intid, bool(level))))
         if config.bios is not None:
             self.mmio.add(*memmap.FLASH, Rom())
         console.on_input = self.uart.poll_input
@@ -155,6 +166,8 @@ class VirtBoard:
             raise UserError("no guest: give an image, or a ROM with --bios")
         if not 1 <= config.cpus <= memmap.MAX_CPUS_V3:
             raise UserError(f"--cpus {config.cpus}: the board has 1 to {memmap.MAX_CPUS_V3} CPUs")
+        if config.gic == 2 and config.cpus > memmap.MAX_CPUS_V2:
+            raise UserError(f"--cpus {config.cpus}: a GICv2 has at most {memmap.MAX_CPUS_V2} CPUs; use --gic 3")
         if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
             raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")
 
@@ -181,10 +194,10 @@ class VirtBoard:
             self.vm.set_user_memory_region(SLOT_ROM, memmap.FLASH.base, self.rom, MEM_READONLY)
 
     def _create_gic(self) -> VgicDevice:
-        gic = self.vm.create_device("arm-vgic-v3")
+        gic = self.vm.create_device(f"arm-vgic-v{self.config.gic}")
         gic.set_attr(VgicGroup.NR_IRQS, 0, memmap.NR_IRQS)
-        gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_DIST, memmap.GICD.base)
-        gic.set_attr(VgicGroup.ADDR, VgicAddress.V3_REDIST, memmap.GICR.base)
+        for kind, frame in _GIC_FRAMES[self.config.gic]:
+            gic.set_attr(VgicGroup.ADDR, kind, frame.base)
         gic.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
         return gic
 
@@ -205,7 +218,13 @@ class VirtBoard:
             return dtb.patch(self._user_tree, config.append, initrd, config.memory)
         return dtb.build(
             dtb.BoardTree(
-                [v.mpidr for v in self.vcpus], config.memory, 3, config.cpu, config.append, initrd, seed=config.seed
+                [v.mpidr for v in self.vcpus],
+                config.memory,
+                config.gic,
+                config.cpu,
+                config.append,
+                initrd,
+                seed=config.seed,
             )
         )
 

@@ -17,6 +17,7 @@ from armvirt.arch.gic import (
     GICC_ID_BITS,
     GICC_INTID,
     GROUP1_ONLY,
+    IDLE_PRIORITY,
     LR_GROUP1,
     SPURIOUS,
     VMCR_BPR_MASK,
@@ -105,18 +106,21 @@ def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
         return
     if vif.bus.active:
         vif.bus.emit(EndOfInterrupt(intid & GICC_INTID, "AEOIR" if aliased else "EOIR"))
-    vif.drop_priority()
+    dropped = vif.drop_priority()
     if not vif.vmcr & VMCR_VEOIM:
-        _deactivate(vif, index)
+        _deactivate(vif, index, dropped != IDLE_PRIORITY)
     vif.update()
 
 
-def _deactivate(vif: VirtualCpuInterface, index: int) -> None:
-    """An end of interrupt finds its list register, or is counted for EL2 (IHI 0069, ICH_HCR_EL2.EOIcount)."""
-    if index < 0:
-        vif.count_eoi()
-    else:
+def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> None:
+    """What is ended is in list register ``index``, or in none (-1) and counted for EL2.
+
+    An end of interrupt that clears no active priority is not counted (IHI 0048 5.3.2, GICH_HCR.EOICount).
+    """
+    if index >= 0:
         vif.deactivate_lr(index)
+    elif counts:
+        vif.count_eoi()
 
 
 def _write_dir(vif: VirtualCpuInterface, value: int) -> None:

@@ -85,8 +85,8 @@ class VirtualCpuInterface:
 
     __slots__ = (
         "_candidate", "_deactivate", "_level_shift", "_lr_writable", "_mask0", "_mask1", "_min_bpr0",
-        "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "cpu", "hcr", "lr", "maintenance", "on_change", "prebits",
-        "sre", "vfiq", "virq", "vmcr",
+        "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "cpu", "hcr", "lr", "maintenance", "on_change",
+        "prebits", "sre", "vfiq", "virq", "vmcr",
     )  # fmt: skip
 
     def __init__(self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5) -> None:

@@ -98,8 +98,8 @@ class Vgic:
         assign(self.regions, cpu)
 
     def precreate(self, vcpu_id: int) -> None:
-        """Whether a vCPU of this id can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after `init`, EINVAL for an id
-        beyond what the model can address."""
+        """Whether a vCPU of this id can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after `init`, EINVAL for an
+        id beyond what the model can address."""
         if self.initialized:
             raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised")
         if vcpu_id >= MAX_VCPUS[self.model]:

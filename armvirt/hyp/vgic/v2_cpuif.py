@@ -1,4 +1,4 @@
-"""The GICv2 CPU interface: GICC for the guest, and its registers for user space (kvm/vgic/vgic-mmio-v2.c, vgic-v2.c)."""
+"""The GICv2 CPU interface: GICC for the guest, its registers for user space (kvm/vgic/vgic-mmio-v2.c, vgic-v2.c)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,238 @@
+"""The attributes of a GICv3 (Documentation/virt/kvm/devices/arm-vgic-v3.rst)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.arch import gic as arch
+from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
+from armvirt.errors import KvmError
+from armvirt.hyp.vgic import v3_sysregs
+from armvirt.hyp.vgic.attributes import (
+    NR_IRQS,
+    AddrType,
+    Attributes,
+    Ctrl,
+    Group,
+    check_range,
+    get_nothing,
+    no_attribute,
+    wrong_model,
+)
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.mmio import RegisterMap
+from armvirt.hyp.vgic.v3_redist import assign, insert_region
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.device import VgicDevice
+
+FRAME_ALIGNMENT = 0x1_0000
+
+
+class RegionAttribute(NamedTuple):
+    """The value of ADDR / V3_REDIST_REGION: count [63:52], base [51:16], flags [15:12], index [11:0]."""
+
+    redistributors: int
+    base: int
+    flags: int
+    number: int
+
+    @classmethod
+    def decode(cls, value: int) -> RegionAttribute:
+        return cls(value >> 52 & 0xFFF, value & 0xF_FFFF_FFFF_0000, value >> 12 & 15, value & 0xFFF)
+
+    def encode(self) -> int:
+        return self.redistributors << 52 | self.base | self.flags << 12 | self.number
+
+
+# ADDR --------------------------------------------------------------------------------------------------------------
+
+
+def _has_addr(_: VgicDevice, attr: int) -> None:
+    if attr not in (AddrType.V3_DIST, AddrType.V3_REDIST, AddrType.V3_REDIST_REGION):
+        raise no_attribute("address", attr)
+
+
+def _get_addr(device: VgicDevice, attr: int, value: int) -> int:
+    vgic = device.vgic
+    undefined = (1 << 64) - 1
+    if attr == AddrType.V3_DIST:
+        return undefined if vgic.dist_base is None else vgic.dist_base
+    if attr == AddrType.V3_REDIST:
+        return vgic.regions[0].base if vgic.regions else undefined
+    if attr == AddrType.V3_REDIST_REGION:
+        index = RegionAttribute.decode(value).number
+        if index >= len(vgic.regions):
+            raise KvmError("ENOENT", f"no redistributor region {index}")
+        region = vgic.regions[index]
+        return RegionAttribute(region.count, region.base, 0, index).encode()
+    raise wrong_model(device, attr)
+
+
+def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
+    vgic = device.vgic
+    if attr == AddrType.V3_DIST:
+        if vgic.dist_base is not None:
+            raise KvmError("EEXIST", "the distributor's address is set already")
+        check_range(device, value, GICD_SIZE, FRAME_ALIGNMENT)
+        vgic.dist_base = value
+    elif attr == AddrType.V3_REDIST:
+        _add_region(device, 0, value, 0)
+    elif attr == AddrType.V3_REDIST_REGION:
+        region = RegionAttribute.decode(value)
+        if not region.redistributors or region.flags:
+            raise KvmError("EINVAL", "a redistributor region needs a count and no flags")
+        _add_region(device, region.number, region.base, region.redistributors)
+    else:
+        raise wrong_model(device, attr)
+
+
+def _add_region(device: VgicDevice, index: int, base: int, count: int) -> None:
+    vgic = device.vgic
+    candidate = list(vgic.regions)
+    region = insert_region(candidate, index, base, count)
+    size = (count or max(1, len(list(vgic.cpus())))) * GICR_SIZE
+    check_range(device, base, size, FRAME_ALIGNMENT)
+    if not count and vgic.dist_base is not None and base < vgic.dist_base + GICD_SIZE and vgic.dist_base < base + size:
+        raise KvmError("EINVAL", f"redistributors at {base:#x} overlap the distributor")
+    vgic.regions.append(region)
+    for cpu in vgic.cpus():
+        if cpu.redist_base is None:
+            assign([region], cpu)
+
+
+# DIST_REGS and REDIST_REGS --------------------------------------------------------------------------------------------
+
+
+def _cpu_of(device: VgicDevice, attr: int) -> VgicCpu:
+    """The vCPU whose MPIDR affinity is in [63:32]; EINVAL if there is none, EBUSY before initialisation."""
+    vcpu_id = device.vgic.vcpu_with_affinity(arch.unpacked_affinity(attr >> 32))
+    if vcpu_id is None:
+        raise KvmError("EINVAL", f"no vCPU has affinity {attr >> 32:#x}")
+    if not device.vgic.initialized:
+        raise KvmError("EBUSY", "the vGIC is not initialised")
+    return device.vgic.cpu(vcpu_id)
+
+
+def _offset(attr: int) -> int:
+    offset = attr & 0xFFFF_FFFF
+    if offset % 4:
+        raise KvmError("EINVAL", f"register offset {offset:#x} is not a multiple of 4")
+    return offset
+
+
+def _redist_frame(device: VgicDevice, offset: int) -> RegisterMap:
+    if offset >= GICR_SIZE:
+        raise no_attribute("redistributor register", offset)
+    return device.vgic.redist_map.frame(offset)
+
+
+def _has_dist_reg(device: VgicDevice, attr: int) -> None:
+    if device.vgic.dist_map.lookup(attr & 0xFFFF_FFFF, 4) is None:
+        raise no_attribute("distributor register", attr)
+
+
+def _has_redist_reg(device: VgicDevice, attr: int) -> None:
+    offset = attr & 0xFFFF_FFFF
+    if _redist_frame(device, offset).lookup(offset % arch.GICR_FRAME_SIZE, 4) is None:
+        raise no_attribute("redistributor register", attr)
+
+
+def _get_dist_reg(device: VgicDevice, attr: int, _: int) -> int:
+    return device.vgic.dist_map.read(device.vgic, _cpu_of(device, attr), _offset(attr), 4, user=True)
+
+
+def _set_dist_reg(device: VgicDevice, attr: int, value: int) -> None:
+    device.vgic.dist_map.write(device.vgic, _cpu_of(device, attr), _offset(attr), 4, value & 0xFFFF_FFFF, user=True)
+
+
+def _get_redist_reg(device: VgicDevice, attr: int, _: int) -> int:
+    offset = _offset(attr)
+    frame = _redist_frame(device, offset)
+    return frame.read(device.vgic, _cpu_of(device, attr), offset % arch.GICR_FRAME_SIZE, 4, user=True)
+
+
+def _set_redist_reg(device: VgicDevice, attr: int, value: int) -> None:
+    cpu, offset = _cpu_of(device, attr), _offset(attr)
+    frame = _redist_frame(device, offset)
+    frame.write(device.vgic, cpu, offset % arch.GICR_FRAME_SIZE, 4, value & 0xFFFF_FFFF, user=True)
+
+
+# CPU_SYSREGS ----------------------------------------------------------------------------------------------------------
+
+
+def _has_sysreg(device: VgicDevice, attr: int) -> None:
+    if attr & 0xFFFF not in v3_sysregs.BY_ENCODING:
+        raise no_attribute("CPU interface register", attr)
+
+
+def _get_sysreg(device: VgicDevice, attr: int, _: int) -> int:
+    _has_sysreg(device, attr)
+    device.vgic.sync_all()
+    return v3_sysregs.read(_cpu_of(device, attr), attr & 0xFFFF)
+
+
+def _set_sysreg(device: VgicDevice, attr: int, value: int) -> None:
+    _has_sysreg(device, attr)
+    device.vgic.sync_all()
+    v3_sysregs.write(_cpu_of(device, attr), attr & 0xFFFF, value)
+
+
+# LEVEL_INFO -----------------------------------------------------------------------------------------------------------
+
+
+def _has_level_info(_: VgicDevice, attr: int) -> None:
+    if attr >> 10 & 0x3F_FFFF:
+        raise no_attribute("level info", attr)
+
+
+def _levels(device: VgicDevice, attr: int) -> list[VgicIrq | None]:
+    """The 32 interrupts from vINTID [9:0] on; EINVAL unless it is a multiple of 32 and the info kind is line levels."""
+    cpu, intid = _cpu_of(device, attr), attr & 0x3FF
+    if attr >> 10 & 0x3F_FFFF or intid % 32:
+        raise KvmError("EINVAL", f"level info {attr & 0xFFFF_FFFF:#x} names no word of line levels")
+    if not intid:
+        return list(cpu.private)
+    return [device.vgic.spi(intid + n) for n in range(32)]
+
+
+def _get_level_info(device: VgicDevice, attr: int, _: int) -> int:
+    irqs = _levels(device, attr)
+    return sum(1 << n for n, irq in enumerate(irqs) if irq is not None and irq.level and irq.line_level)
+
+
+def _set_level_info(device: VgicDevice, attr: int, value: int) -> None:
+    irqs = _levels(device, attr)
+    device.vgic.sync_all()
+    for n, irq in enumerate(irqs):
+        if irq is not None:
+            irq.line_level = bool(value >> n & 1)
+            device.vgic.queue(irq)
+
+
+# CTRL -----------------------------------------------------------------------------------------------------------------
+
+
+def _has_ctrl(_: VgicDevice, attr: int) -> None:
+    if attr not in (Ctrl.INIT, Ctrl.SAVE_PENDING_TABLES):
+        raise no_attribute("control", attr)
+
+
+def _set_ctrl(device: VgicDevice, attr: int, _: int) -> None:
+    _has_ctrl(device, attr)
+    if attr == Ctrl.INIT:
+        device.vgic.init()
+    elif not device.vgic.initialized:  # saving LPI pending tables: without LPIs there is nothing to save
+        raise KvmError("EBUSY", "the vGIC is not initialised")
+
+
+GROUPS: dict[int, Attributes] = {
+    Group.ADDR: Attributes(_has_addr, _get_addr, _set_addr),
+    Group.DIST_REGS: Attributes(_has_dist_reg, _get_dist_reg, _set_dist_reg),
+    Group.NR_IRQS: NR_IRQS,
+    Group.CTRL: Attributes(_has_ctrl, get_nothing, _set_ctrl),
+    Group.REDIST_REGS: Attributes(_has_redist_reg, _get_redist_reg, _set_redist_reg),
+    Group.CPU_SYSREGS: Attributes(_has_sysreg, _get_sysreg, _set_sysreg),
+    Group.LEVEL_INFO: Attributes(_has_level_info, _get_level_info, _set_level_info),
+}
