@@ -406,7 +406,8 @@ def test_an_error_of_one_who_listens(machine: Make) -> None:
     ("options", "text"),
     [
         ({"image": None}, "no guest"),
-        ({"image": "hello", "gic": 2}, "only GICv3"),
+        ({"image": "hello", "gic": 4}, "there is GICv2 and GICv3"),
+        ({"image": "hello", "gic": 2, "cpus": 9}, "a GICv2 has at most 8 CPUs; use --gic 3"),
         ({"image": "hello", "cpus": 0}, "--cpus 0"),
         ({"image": "hello", "cpus": 1000}, "--cpus 1000"),
         ({"image": "hello", "memory": "1K"}, "memory size 1K"),

@@ -62,6 +62,8 @@ def test_gic_versions() -> None:
     assert cells(node(two, "/intc@8000000").properties["reg"]) == (0, 0x8000000, 0, 0x10000, 0, 0x8010000, 0, 0x10000)
     assert cells(node(two, "/timer").properties["interrupts"])[2] == 0x304
     assert node(two, "/intc@8000000").properties["compatible"] == b"arm,cortex-a15-gic\0"
+    assert cells(node(two, "/intc@8000000/v2m@8020000").properties["reg"]) == (0, 0x8020000, 0, 0x1000)
+    assert not node(three, "/intc@8000000").children
 
 
 def test_cpus_have_the_affinity_of_mpidr() -> None:

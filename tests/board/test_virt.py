@@ -146,6 +146,22 @@ def test_an_end_stops_the_run() -> None:
     assert b"VERDICT: PASS" in board.console.output
 
 
+def test_a_gicv2() -> None:
+    """Its frames, its CPUs' numbers, and a message that becomes an SPI."""
+    board = build(gic=2, cpus=8)
+    vgic, memory = board.vm.vgic, {name: getattr(memmap, name).base for name in ("GICD", "GICC", "GICV2M")}
+    assert vgic is not None and vgic.model == 2
+    assert [frame.base for frame in vgic.mmio_frames()] == [memory["GICD"], memory["GICC"]]
+    assert mmio(board, memory["GICV2M"] + 8).data == 80 << 16 | 64
+    mmio(board, memory["GICV2M"] + 0x40, write=143)
+    assert vgic.irq(None, 143).pending and not vgic.irq(None, 143).line_level
+    assert b"arm,cortex-a15-gic" in board.dump_dtb() and b"arm,gic-v2m-frame" in board.dump_dtb()
+
+
+def test_a_gicv3_has_no_message_frame() -> None:
+    assert mmio(build(), memmap.GICV2M.base + 8).abort
+
+
 def test_lines_reach_the_gic() -> None:
     board = build()
     board.uart._irq(1)

@@ -84,7 +84,7 @@ class Rig:
 
     def clone(self) -> Rig:
         """A rig of the same shape with this one's state, through JSON."""
-        other = Rig(*self.shape, enable=False)
+        other = type(self)(*self.shape, enable=False)
         for vcpu in list(other.pe_of):
             other.vgic.detach(vcpu)
         other.pe_of = dict(self.pe_of)
