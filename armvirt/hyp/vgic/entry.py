@@ -142,9 +142,13 @@ def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> N
 
 
 def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> bool:
-    """Whether the active-priority bit of an interrupt is set in ``dropped``, which is laid out as AP0R then AP1R."""
+    """Whether the active-priority bit of an interrupt is set in ``dropped``, which is laid out as AP0R then AP1R.
+
+    Those of a GICv2 guest are all in AP1R.
+    """
     level = vif.preemption_level(irq.priority, irq.group)
-    return bool(dropped[irq.group * len(vif.ap0r) + (level >> 5)] >> (level & 31) & 1)
+    first = len(vif.ap0r) if irq.group or not vif.sre else 0
+    return bool(dropped[first + (level >> 5)] >> (level & 31) & 1)
 
 
 def _forget_ended(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:

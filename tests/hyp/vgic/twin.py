@@ -100,7 +100,7 @@ class Host:
 
     def clone(self) -> Host:
         """A host of the same shape with this one's state, through JSON."""
-        other = Host(*self.shape)
+        other = type(self)(*self.shape)
         for n in range(len(other.pe_of)):
             other.vgic.detach(n)
         saved = json.loads(json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]]))
