@@ -20,13 +20,13 @@ STEPS = 400_000
 
 
 class Bug(NamedTuple):
-    """``right`` in ``module`` becomes ``wrong``; it must be there once. ``version`` of the GIC that shows it."""
+    """``right`` in ``module`` becomes ``wrong``; it must be there once. ``kind`` of GIC that shows it."""
 
     name: str
     module: str
     right: str
     wrong: str
-    version: int = 3
+    kind: str = "v3"
 
 
 VGIC, ICH = "armvirt.hyp.vgic", "armvirt.hw.ich"
@@ -108,7 +108,7 @@ def main(name: str) -> int:
     from reference_driver import campaign
 
     try:
-        done, cases, _ = campaign(STEPS)
+        done, cases, _ = campaign(bug.kind, STEPS)
     except (AssertionError, LookupError, ValueError) as error:
         print(f"{name}: {error}")
         return 0

@@ -1,7 +1,7 @@
 """The vGIC and the reference model of a GIC, driven by the same actions and compared after each.
 
-An action is a tuple of small integers, so that a random generator and hypothesis can both make them; `ACTIONS` gives
-each its meaning. Actions whose effect the specification calls UNPREDICTABLE are turned into others or end the case:
+An action is a tuple of small integers, so that a random generator and hypothesis can both make them; the twin's
+`actions` give each its meaning. Actions whose effect the specification calls UNPREDICTABLE are turned into others or end the case:
 `Twin.step` then returns False.
 
 Where the specification leaves a choice (which of several interrupts of one priority comes first), the model is asked
@@ -136,7 +136,12 @@ def peek(vgic: Vgic, irq: VgicIrq) -> Seen:
 
 
 class Twin:
-    """Both, and what the driver remembers of its guests: acknowledged and dropped interrupts, wires."""
+    """Both, and what the driver remembers of its guests: acknowledged and dropped interrupts, wires.
+
+    ``actions`` are what this kind of GIC can be asked to do.
+    """
+
+    actions: tuple[Act, ...] = ()
 
     def __init__(self, cpus: int = 2, list_registers: int = 4, prebits: int = 5) -> None:
         self.cpus = cpus
@@ -216,7 +221,7 @@ class Twin:
     def step(self, action: Action, full: bool = False) -> bool:
         """Do one action and compare. False: the specification does not say what comes now, so the case ends."""
         number, cpu, x, y = action
-        ACTIONS[number % len(ACTIONS)].act(self, cpu % self.cpus, x, y)
+        self.actions[number % len(self.actions)].act(self, cpu % self.cpus, x, y)
         self.steps += 1
         if self.model.unpredictable:
             return False
@@ -300,7 +305,7 @@ class Act(NamedTuple):
 
     name: str
     weight: int
-    act: Callable[[Twin, int, int, int], None]
+    act: Callable[..., None]
 
 
 def _pick(intids: tuple[int, ...], x: int) -> int:
@@ -499,4 +504,4 @@ ACTIONS: tuple[Act, ...] = (
     Act("control", 2, control), Act("enable_group", 3, enable_group), Act("read_running", 3, read_running),
     Act("reload", 2, reload), Act("snapshot", 0, snapshot),
 )  # fmt: skip
-NUMBERED = {act.name: number for number, act in enumerate(ACTIONS)}
+Twin.actions = ACTIONS
