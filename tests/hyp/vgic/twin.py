@@ -1,8 +1,8 @@
 """The vGIC and the reference model of a GIC, driven by the same actions and compared after each.
 
 An action is a tuple of small integers, so that a random generator and hypothesis can both make them; the twin's
-`actions` give each its meaning. Actions whose effect the specification calls UNPREDICTABLE are turned into others or end the case:
-`Twin.step` then returns False.
+`actions` give each its meaning. Actions whose effect the specification calls UNPREDICTABLE are turned into others or
+end the case: `Twin.step` then returns False.
 
 Where the specification leaves a choice (which of several interrupts of one priority comes first), the model is asked
 whether what the vGIC did is among what it may do.
