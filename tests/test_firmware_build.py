@@ -15,11 +15,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 import build_firmware
 import differential
 
-from armvirt.bundled import Guest, guests
+from armvirt.bundled import Guest, Setup, guests
 from armvirt.script import Expect, Send
 
 GUESTS = guests()
-RUN_BY_QEMU = [guest for guest in GUESTS.values() if guest.qemu]
+RUN_BY_QEMU = [(guest, setup) for guest in GUESTS.values() if guest.qemu for setup in guest.setups]
 LINK_BASE = 0x4020_0000
 PT_LOAD = 1
 
@@ -45,6 +45,9 @@ def test_bundled_manifest_is_the_sources() -> None:
 def test_manifest_row_is_sensible(guest: Guest) -> None:
     assert guest.expect in {"pass", "fail", "stuck", "limit"}
     assert 1 <= guest.cpus <= 8
+    assert guest.setups and all(setup.gic in {2, 3} and 1 <= setup.cpus <= 8 for setup in guest.setups)
+    assert guest.cpus in {setup.cpus for setup in guest.setups}
+    assert not guest.its or guest.gics == (3,)
     assert guest.summary and len(guest.summary) <= 110
     assert not guest.qemu or guest.expect in {"pass", "fail"}
 
@@ -92,15 +95,23 @@ def test_differences_names_what_is_missing_changed_and_stray(tmp_path: Path) -> 
     assert lines == ["a.elf: missing in bundled/", "b.elf: differs", "c.elf: not in the manifest"]
 
 
+def test_a_guest_is_run_on_every_machine_of_its_row() -> None:
+    selected = differential._select(["gic-sgi", "hello"], [], [])
+    labels = [differential.label(*run) for run in selected]
+    machines = [f"gic{gic}-cpus{cpus}" for gic in (2, 3) for cpus in (1, 2, 4, 8)]
+    assert labels == ["hello", *(f"gic-sgi[{machine}]" for machine in machines)]
+    assert differential._select(["gic-sgi"], [2], [4]) == [(GUESTS["gic-sgi"], Setup(2, 4))]
+
+
 def test_a_guest_without_source_is_an_error() -> None:
     with pytest.raises(build_firmware.BuildError, match="guest 'nothing' has no source file"):
         build_firmware._sources("nothing", {})
 
 
-@pytest.mark.parametrize("guest", RUN_BY_QEMU, ids=[guest.name for guest in RUN_BY_QEMU])
-def test_qemu_gives_the_expected_verdict(guest: Guest) -> None:
+@pytest.mark.parametrize(("guest", "setup"), RUN_BY_QEMU, ids=[differential.label(*run) for run in RUN_BY_QEMU])
+def test_qemu_gives_the_expected_verdict(guest: Guest, setup: Setup) -> None:
     require_tool(differential.QEMU)
-    run = differential.run_qemu(guest, timeout=60)
+    run = differential.run_qemu(guest, setup, timeout=60)
     if run.verdict == "no verdict" and not run.output:
         skip_or_fail("this QEMU does not start the virt board")
     assert differential.as_expected(guest, run), run.output

@@ -2,10 +2,12 @@
 
     python tools/differential.py                  every guest of the manifest with ``qemu = true``
     python tools/differential.py wfi oneshot      these only
+    python tools/differential.py --gic 3 --cpus 2 these machines only
     python tools/differential.py --qemu-only      QEMU's half: the verdict of each guest there
 
-Only the lines of the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; figures are not part of them. A guest
-whose row in the manifest has ``differs`` must differ. Exit status: 0 as it should be, 1 not, 2 no comparison made.
+A guest runs once on each machine that its row names: with each GIC version and each number of CPUs. Only the lines of
+the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; figures are not part of them. A guest whose row in the
+manifest has ``differs`` must differ. Exit status: 0 as it should be, 1 not, 2 no comparison made.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from armvirt.bundled import FOLDER, Guest, guests, parse_toml
+from armvirt.bundled import FOLDER, Guest, Setup, guests, parse_toml
 from armvirt.script import Expect, Script, Send
 
 QEMU = "qemu-system-aarch64"
-QEMU_ARGUMENTS = "-M virt,gic-version=3 -cpu cortex-a72 -icount shift=0,sleep=off -nographic".split()
+QEMU_ARGUMENTS = "-cpu cortex-a72 -icount shift=0,sleep=off -nographic".split()
 JUDGEMENT = re.compile(r"(ok - |FAIL - |VERDICT: )")
 
 
@@ -110,15 +112,17 @@ class Conversation:
         return True
 
 
-def run_qemu(guest: Guest, timeout: float) -> Run:
+def run_qemu(guest: Guest, setup: Setup, timeout: float) -> Run:
     """``guest`` under QEMU with instruction-count time."""
-    command = [QEMU, *QEMU_ARGUMENTS, "-smp", str(guest.cpus), "-kernel", str(guest.path)]
+    board = f"virt,gic-version={setup.gic}{',its=on' if guest.its else ''}"
+    command = [QEMU, "-M", board, *QEMU_ARGUMENTS, "-smp", str(setup.cpus), "-kernel", str(guest.path)]
     return Conversation(command, guest.script, timeout).run()
 
 
-def run_armvirt(guest: Guest, timeout: float, extra: Sequence[str] = ()) -> Run:
+def run_armvirt(guest: Guest, setup: Setup, timeout: float, extra: Sequence[str] = ()) -> Run:
     """``guest`` under armvirt, as a user would start it; ``extra`` are further options of ``armvirt run``."""
-    command = [sys.executable, "-m", "armvirt", "run", guest.name, "--cpus", str(guest.cpus), "--no-pace", *extra]
+    machine = ["--gic", str(setup.gic), "--cpus", str(setup.cpus)]
+    command = [sys.executable, "-m", "armvirt", "run", guest.name, *machine, "--no-pace", *extra]
     if guest.script is None:
         return Conversation(command, None, timeout).run()
     with tempfile.NamedTemporaryFile("w", suffix=".script", encoding="utf-8") as file:
@@ -158,25 +162,31 @@ def as_expected(guest: Guest, run: Run) -> bool:
     return run.verdict.startswith(expect.upper())
 
 
+def label(guest: Guest, setup: Setup) -> str:
+    """What a run is called: the guest's name, with the machine where there are several."""
+    return guest.name if len(guest.setups) == 1 else f"{guest.name}[{setup}]"
+
+
 def _row(name: str, *cells: str) -> None:
-    print(f"{name:14}" + "".join(f"{cell:32}" for cell in cells), flush=True)
+    print(f"{name:28}" + "".join(f"{cell:32}" for cell in cells), flush=True)
 
 
 def _cell(run: Run) -> str:
     return f"{run.verdict}  {run.seconds:.2f}s"
 
 
-def compare(selected: Sequence[Guest], timeout: float, extra: Sequence[str]) -> int:
-    """Both machines, one guest after the other; returns how many differ and should not, or should and do not."""
+def compare(selected: Sequence[tuple[Guest, Setup]], timeout: float, extra: Sequence[str]) -> int:
+    """Both machines, one run after the other; returns how many differ and should not, or should and do not."""
     bad = 0
     known = known_differences()
     _row("guest", "qemu", "armvirt", "")
-    for guest in selected:
+    for guest, setup in selected:
         with ThreadPoolExecutor(2) as pool:
-            theirs = pool.submit(run_qemu, guest, timeout)
-            ours = pool.submit(run_armvirt, guest, timeout, extra)
+            theirs = pool.submit(run_qemu, guest, setup, timeout)
+            ours = pool.submit(run_armvirt, guest, setup, timeout, extra)
         lines = differences(theirs.result(), ours.result())
-        _row(guest.name, _cell(theirs.result()), _cell(ours.result()), _outcome(bool(lines), guest.name in known))
+        outcome = _outcome(bool(lines), guest.name in known)
+        _row(label(guest, setup), _cell(theirs.result()), _cell(ours.result()), outcome)
         for line in [known[guest.name]] if guest.name in known else lines:
             print(f"    {line}")
         bad += bool(lines) != (guest.name in known)
@@ -189,14 +199,14 @@ def _outcome(different: bool, known: bool) -> str:
     return "DIFFERENT" if different else "same"
 
 
-def qemu_only(selected: Sequence[Guest], timeout: float) -> int:
-    """QEMU's half; returns how many guests do not end as the manifest expects."""
+def qemu_only(selected: Sequence[tuple[Guest, Setup]], timeout: float) -> int:
+    """QEMU's half; returns how many runs do not end as the manifest expects."""
     bad = 0
     _row("guest", "qemu", "")
-    for guest in selected:
-        run = run_qemu(guest, timeout)
+    for guest, setup in selected:
+        run = run_qemu(guest, setup, timeout)
         good = as_expected(guest, run)
-        _row(guest.name, _cell(run), "as expected" if good else "NOT AS EXPECTED")
+        _row(label(guest, setup), _cell(run), "as expected" if good else "NOT AS EXPECTED")
         for line in run.judgement:
             if line.startswith("FAIL") and guest.expect == "pass":
                 print(f"    {line}")
@@ -204,23 +214,31 @@ def qemu_only(selected: Sequence[Guest], timeout: float) -> int:
     return bad
 
 
-def _select(names: Sequence[str]) -> list[Guest]:
+def _select(names: Sequence[str], gics: Sequence[int], cpus: Sequence[int]) -> list[tuple[Guest, Setup]]:
     known = guests()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SystemExit(f"differential: no bundled guest {', '.join(unknown)}")
-    return [guest for guest in known.values() if (guest.name in names if names else guest.qemu)]
+    return [
+        (guest, setup)
+        for guest in known.values()
+        if (guest.name in names if names else guest.qemu)
+        for setup in guest.setups
+        if (not gics or setup.gic in gics) and (not cpus or setup.cpus in cpus)
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Compare the bundled guests under QEMU and armvirt.")
     parser.add_argument("names", nargs="*", metavar="GUEST", help="bundled guests (default: all that apply)")
+    parser.add_argument("--gic", type=int, action="append", default=[], help="this GIC version only; repeatable")
+    parser.add_argument("--cpus", type=int, action="append", default=[], help="this many CPUs only; repeatable")
     parser.add_argument("--qemu-only", action="store_true", help="run QEMU's half only")
     parser.add_argument("--timeout", type=float, default=120.0, help="host seconds for each run (default 120)")
     parser.add_argument("--engine", choices=("native", "portable"), help="armvirt's engine")
     options = parser.parse_args(argv)
-    selected = _select(options.names)
+    selected = _select(options.names, options.gic, options.cpus)
     if shutil.which(QEMU) is None:
         print(f"{QEMU} is not installed; on Debian: apt-get install qemu-system-arm", file=sys.stderr)
         return 2
@@ -229,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         extra = ["--engine", options.engine] if options.engine else []
         bad = compare(selected, options.timeout, extra)
-    print(f"{len(selected)} guests, {bad} {'unexpected' if options.qemu_only else 'different'}")
+    print(f"{len(selected)} runs, {bad} {'unexpected' if options.qemu_only else 'different'}")
     return 1 if bad else 0
 
 

@@ -3,6 +3,9 @@
 #define BOARD_H
 
 #define GICD_BASE  0x08000000ul
+#define GICC_BASE  0x08010000ul
+#define V2M_BASE   0x08020000ul
+#define ITS_BASE   0x08080000ul
 #define GICR_BASE  0x080a0000ul
 #define UART_BASE  0x09000000ul
 #define RTC_BASE   0x09010000ul

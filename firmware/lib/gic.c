@@ -1,68 +1,38 @@
 #include "gic.h"
 
+#include "fdt.h"
+#include "gic_driver.h"
 #include "rt.h"
 #include "timer.h"
 
-#define GICD_CTLR     (GICD_BASE + 0x000)
-#define GICD_TYPER    (GICD_BASE + 0x004)
-#define GICD_CTLR_RWP (1u << 31)
-#define GICD_CTLR_ENABLE (0x13u) /* ARE_NS or ARE, group 1, group 0 */
+#define MAX_INTID 288u
 
-#define GICR_CTLR_RWP (1u << 3)
-#define GICR_TYPER    0x008u
-#define GICR_WAKER    0x014u
-#define GICR_SGI      0x10000u
-#define TYPER_VLPIS   (1ul << 1)
-#define TYPER_LAST    (1ul << 4)
-#define WAKER_SLEEP   (1u << 1)
-#define WAKER_ASLEEP  (1u << 2)
-
-#define MAX_INTID     288u
-
-static u64 redistributors[MAX_CPUS];
-static irq_function handlers[MAX_INTID];
+u32 gic_version;
 volatile u32 gic_spurious;
 
-static void wait_distributor(void)
+static const struct gic_driver *driver;
+static irq_function handlers[MAX_INTID], lpi_handler;
+
+/* Without a tree: ID_AA64PFR0_EL1.GIC tells whether there are system registers. */
+static u32 find_version(void)
 {
-    while (read32(GICD_CTLR) & GICD_CTLR_RWP)
-        ;
+    if (fdt_count("compatible", "arm,gic-v3"))
+        return 3;
+    if (fdt_count("compatible", "arm,cortex-a15-gic") || fdt_count("compatible", "arm,gic-400"))
+        return 2;
+    return read_sysreg(id_aa64pfr0_el1) >> 24 & 15 ? 3 : 2;
 }
 
-static void wait_redistributor(void)
+void gic_init(void)
 {
-    while (read32(redistributors[cpu_id()]) & GICR_CTLR_RWP)
-        ;
+    gic_version = find_version();
+    driver = gic_version == 3 ? &gic_v3 : &gic_v2;
+    gic_forward(true);
+    gic_cpu_init();
 }
 
-/* Walk the redistributors until GICR_TYPER's affinity is ours. */
-static u64 find_redistributor(void)
-{
-    u64 mpidr = read_sysreg(mpidr_el1);
-    u64 affinity = (mpidr & 0xffffff) | (mpidr >> 8 & 0xff000000);
-    u64 base = GICR_BASE, typer;
-
-    do {
-        typer = read64(base + GICR_TYPER);
-        if (typer >> 32 == affinity)
-            return base;
-        base += typer & TYPER_VLPIS ? 0x40000 : 0x20000;
-    } while (!(typer & TYPER_LAST));
-    die("a redistributor carries this CPU's affinity");
-}
-
-u64 gic_frame(u32 intid)
-{
-    return intid < 32 ? redistributors[cpu_id()] + GICR_SGI : GICD_BASE;
-}
-
-static void gic_wait(u32 intid)
-{
-    if (intid < 32)
-        wait_redistributor();
-    else
-        wait_distributor();
-}
+void gic_cpu_init(void) { driver->cpu_init(); }
+u64 gic_frame(u32 intid) { return driver->frame(intid); }
 
 static u64 bit_register(u32 intid, u32 offset)
 {
@@ -72,7 +42,7 @@ static u64 bit_register(u32 intid, u32 offset)
 void gic_bit_write(u32 intid, u32 offset)
 {
     write32(bit_register(intid, offset), 1u << intid % 32);
-    gic_wait(intid);
+    driver->wait(intid);
 }
 
 bool gic_bit_read(u32 intid, u32 offset)
@@ -83,6 +53,11 @@ bool gic_bit_read(u32 intid, u32 offset)
 void gic_set_priority(u32 intid, u8 priority)
 {
     write8(gic_frame(intid) + GIC_IPRIORITYR + intid, priority);
+}
+
+u8 gic_priority(u32 intid)
+{
+    return (u8)(read32(gic_frame(intid) + GIC_IPRIORITYR + (intid & ~3u)) >> intid % 4 * 8);
 }
 
 void gic_set_group(u32 intid, u32 group)
@@ -106,13 +81,18 @@ void gic_attach(u32 intid, irq_function handler)
     handlers[intid] = handler;
 }
 
+void gic_attach_lpis(irq_function handler)
+{
+    lpi_handler = handler;
+}
+
 void gic_enable(u32 intid, irq_function handler)
 {
     gic_attach(intid, handler);
-    gic_set_group(intid, 1);
+    gic_set_group(intid, driver->group);
     gic_set_priority(intid, PRIORITY_DEFAULT);
     if (intid >= 32)
-        write64(GICD_BASE + GICD_IROUTER + 8 * intid, read_sysreg(mpidr_el1) & 0xff00fffffful);
+        gic_route(intid, cpu_id());
     gic_bit_write(intid, GIC_ISENABLER);
 }
 
@@ -121,68 +101,65 @@ void gic_disable(u32 intid)
     gic_bit_write(intid, GIC_ICENABLER);
 }
 
-static void write_sgi1r(u64 value)
+void gic_route(u32 intid, u32 cpu) { driver->route(intid, cpu); }
+void gic_forward(bool enable) { driver->forward(enable); }
+void gic_sgi(u32 intid, u32 cpu_mask) { driver->sgi(intid, cpu_mask); }
+void gic_sgi_others(u32 intid) { driver->sgi_others(intid); }
+void gic_sgi_self(u32 intid) { driver->sgi_self(intid); }
+
+/* The DSB makes the acknowledgement visible to the registers of distributor and redistributor
+ * (IHI 0069, "Observability of the effects of accesses to the GIC registers"). */
+u32 gic_ack(void)
 {
+    u32 ack = driver->ack();
+
     dsb();
-    write_sysreg(ICC_SGI1R_EL1, value);
-    isb();
+    return ack;
 }
 
-void gic_sgi(u32 intid, u32 aff0_mask)
+u32 gic_intid(u32 ack)
 {
-    write_sgi1r((u64)intid << 24 | aff0_mask);
+    return gic_version == 3 ? ack : ack & 0x3ff;
 }
 
-void gic_sgi_others(u32 intid)
-{
-    write_sgi1r((u64)intid << 24 | 1ul << 40);
-}
+void gic_eoi(u32 ack) { driver->eoi(ack); }
+void gic_dir(u32 ack) { driver->dir(ack); }
+u32 gic_highest(void) { return driver->highest(); }
+u32 gic_running(void) { return driver->running(); }
+void gic_set_mask(u8 priority) { driver->set_mask(priority); }
+void gic_set_eoimode(u32 mode) { driver->set_eoimode(mode); }
+void gic_cpu_forward(bool enable) { driver->cpu_forward(enable); }
+void gic_set_subpriority(u32 bits) { driver->set_subpriority(bits); }
 
 bool gic_wait_pending(u32 intid, u64 us)
 {
     u64 start = virtual_count(), ticks = ticks_of_us(us);
 
-    while (read_sysreg(ICC_HPPIR1_EL1) != intid)
+    while (gic_highest() != intid)
         if (virtual_count() - start > ticks)
-            return false;
+            return gic_highest() == intid; /* the time may have passed after the look */
     return true;
 }
 
-void gic_cpu_init(void)
+static irq_function handler_of(u32 intid)
 {
-    u64 base = redistributors[cpu_id()] = find_redistributor();
-
-    write32(base + GICR_WAKER, read32(base + GICR_WAKER) & ~WAKER_SLEEP);
-    while (read32(base + GICR_WAKER) & WAKER_ASLEEP)
-        ;
-    write_sysreg(ICC_SRE_EL1, 7);
-    isb();
-    write_sysreg(ICC_PMR_EL1, 0xff);
-    write_sysreg(ICC_CTLR_EL1, 0);
-    write_sysreg(ICC_BPR1_EL1, 0);
-    write_sysreg(ICC_IGRPEN1_EL1, 1);
-    isb();
-}
-
-void gic_init(void)
-{
-    write32(GICD_CTLR, GICD_CTLR_ENABLE);
-    wait_distributor();
-    gic_cpu_init();
+    if (intid >= INTID_LPI)
+        return lpi_handler;
+    return intid < MAX_INTID ? handlers[intid] : NULL;
 }
 
 void gic_dispatch(struct context *ctx)
 {
-    u32 intid = (u32)read_sysreg(ICC_IAR1_EL1);
+    u32 ack = driver->ack(), intid = gic_intid(ack);
+    irq_function handler = handler_of(intid);
 
     (void)ctx;
-    if (intid >= 1020) {
+    if (intid >= 1020 && intid < INTID_LPI) {
         gic_spurious++;
         return;
     }
-    if (intid >= MAX_INTID || !handlers[intid])
+    if (!handler)
         die("every interrupt has a handler (INTID %u has none)", intid);
-    handlers[intid](intid);
-    write_sysreg(ICC_EOIR1_EL1, intid);
-    isb();
+    handler(intid);
+    driver->eoi(ack);
 }
