@@ -174,21 +174,28 @@ class Machine:
 
     def run_until(
         self, *, insns: int | None = None, ns: int | None = None, console: str | bytes | None = None,
-        timeout_s: float | None = None,
+        pc: int | None = None, timeout_s: float | None = None,
     ) -> Result | None:  # fmt: skip
-        """Run until a point is reached: instructions, guest time (ns), a text on the console. None: reached.
+        """Run until a point is reached: instructions, guest time (ns), a text on the console, or the instruction at
+        virtual address ``pc``, before it executes (at once where a CPU is there already). None: reached.
 
         A Result: the guest ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
         """
         text = console.encode() if isinstance(console, str) else console
-        ended = self._drive(insns, ns, timeout_s, text)
+        remove = None if pc is None else self.host.stop_at(pc)
+        try:
+            ended = self._drive(insns, ns, timeout_s, text, pc)
+        finally:
+            if remove is not None:
+                remove()
         if isinstance(ended, str) and self._expired():
             return self._make("limit", ended)
         return ended if isinstance(ended, Result) else None
 
     def _drive(
-        self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None
-    ) -> Result | str:
+        self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None,
+        pc: int | None = None,
+    ) -> Result | str:  # fmt: skip
         """Run to the guest's end, or to the first of these; then the limit in words."""
         if self._result is not None:
             return self._result
@@ -197,17 +204,19 @@ class Machine:
         self.host.on_idle = self._pacer.idle if self.console.interactive or self.pace else None
         reached, forget = self._watch(text)
         try:
-            return self._loop(max_insns, max_ns, timeout_s, text, reached)
+            return self._loop(max_insns, max_ns, timeout_s, text, reached, pc)
         finally:
             forget()
 
     def _loop(
         self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None,
-        reached: Callable[[], bool],
+        reached: Callable[[], bool], pc: int | None,
     ) -> Result | str:  # fmt: skip
         while True:
             if reached():
                 return f"{text!r} appeared"
+            if pc is not None and self._is_at(pc):
+                return f"pc {pc:#x} was reached"
             if max_insns is not None and self.insns >= max_insns:
                 return f"after {max_insns} instructions"
             if max_ns is not None and self.ns >= max_ns:
@@ -217,6 +226,9 @@ class Machine:
             ended = self._step(NEVER if max_ns is None else max_ns, NEVER if max_insns is None else max_insns)
             if ended is not None:
                 return ended
+
+    def _is_at(self, pc: int) -> bool:
+        return any(vcpu.context.pc == pc for vcpu in self.board.vcpus if vcpu.power.value != "off")
 
     def _watch(self, text: bytes | None) -> tuple[Callable[[], bool], Callable[[], None]]:
         """Stop the machine when ``text`` has appeared from here on: (whether it has, how to look no more)."""

@@ -453,3 +453,30 @@ def test_where_nobody_answers(machine: Make) -> None:
     """A hole of the board's map: an external abort, which a guest without vectors does not survive."""
     result = machine(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), power_off(a))).run(max_time_ns=LIMIT_NS)
     assert result.verdict == "stuck"
+
+
+# -- stops at an address --
+
+
+@pytest.mark.parametrize("engine", ["native", "portable"])
+def test_until_an_address(engine: str) -> None:
+    """The first instruction of the handler, at the first tick and, one instruction on, at the second; the rest of the
+    run is what it would have been."""
+    with Machine("vtimer-tick", engine=engine) as guest, Machine("vtimer-tick", engine=engine) as free:
+        symbols = guest.symbols
+        assert symbols is not None
+        tick = symbols.address_of("tick")
+        assert tick is not None and guest.run_until(pc=tick) is None
+        first = guest.ns
+        assert guest.board.vcpus[0].context.pc == tick and 1_005_000 < first < 1_006_000
+        assert guest.run_until(pc=tick) is None and guest.ns == first, "it is there already"
+        assert guest.run_until(insns=guest.insns + 1) is None
+        assert guest.run_until(pc=tick) is None and guest.ns == first + 1_000_000
+        assert guest.run_until(pc=tick + 8, ns=guest.ns + 1) is None and guest.ns == first + 1_000_001
+        assert guest.run() == free.run()
+
+
+def test_an_address_that_is_never_reached() -> None:
+    with Machine("hello") as guest:
+        result = guest.run_until(pc=0x4000_0000)
+        assert result is not None and result.verdict == "pass"

@@ -32,7 +32,7 @@ FUNCTIONS = (
     "uc_open", "uc_close", "uc_version", "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write",
     "uc_reg_read_batch", "uc_reg_write_batch", "uc_ctl", "uc_context_save", "uc_context_restore", "uc_context_alloc",
     "uc_context_size", "uc_context_free", "uc_mem_map_ptr", "uc_mem_map", "uc_mem_unmap", "uc_mem_read", "uc_mem_write",
-    "uc_hook_add", "uc_vmem_translate", "uc_strerror",
+    "uc_hook_add", "uc_hook_del", "uc_vmem_translate", "uc_strerror",
 )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ class Library:
             "uc_mem_map": (i, [p, u64, u64, u32]), "uc_mem_unmap": (i, [p, u64, u64]),
             "uc_mem_read": (i, [p, u64, p, u64]), "uc_mem_write": (i, [p, u64, p, u64]),
             "uc_vmem_translate": (i, [p, u64, u32, p]), "uc_strerror": (C.c_char_p, [i]),
+            "uc_hook_del": (i, [p, C.c_size_t]),
         }  # fmt: skip
         for name in FUNCTIONS:
             function = getattr(self.lib, name, None)

@@ -104,6 +104,11 @@ class Engine(ABC):
 
     def hook(self, kind: int, function: object, begin: int = 1, end: int = 0, instruction: int | None = None) -> None:
         """Add a hook; the function's first argument is the engine, its last the address of ``state``."""
+        self._keep.append(function)
+        self.add_hook(kind, function, begin, end, instruction)
+
+    def add_hook(self, kind: int, function: object, begin: int, end: int, instruction: int | None = None) -> int:
+        """Add a hook whose function the caller keeps; returns the handle by which `remove_hook` takes it away."""
         handle = C.c_void_p()
         extra = () if instruction is None else (C.c_int(instruction),)
         code = self.lib.uc_hook_add(
@@ -117,7 +122,12 @@ class Engine(ABC):
             *extra,
         )
         self.lib.check(code, "hook")
-        self._keep.append(function)
+        return handle.value or 0
+
+    def remove_hook(self, handle: int) -> None:
+        """Take a hook away, and the code that was translated with it. Only between runs."""
+        self.lib.check(self.lib.uc_hook_del(self.uc, handle), "hook")
+        self.invalidate_all_code()
 
     @abstractmethod
     def watch_wfe(self) -> None:

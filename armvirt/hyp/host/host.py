@@ -81,6 +81,19 @@ class Host:
         self._stop = True
         self.pe.request_stop()
 
+    def stop_at(self, address: int) -> Callable[[], None]:
+        """Make `run` come back before any vCPU executes the instruction at a virtual address; the function that is
+        returned ends that."""
+        from armvirt.hw.engine.pcstop import PcStop
+
+        stops = [PcStop(vcpu.context.engine, address, self.stop) for vcpu in self.vcpus]
+
+        def remove() -> None:
+            for each in stops:
+                each.remove()
+
+        return remove
+
     # -- state --
 
     def unload(self) -> None:

@@ -1,0 +1,51 @@
+"""Stop before the instruction at one address, in either engine.
+
+The engine's own block hook is the hot path and stays as it is. A second block hook, which only the blocks of one page
+call, comes after it and takes back what it did for a block that has the address inside: the engine steps to the
+address (the *tail*, docs/engine.md), where the hook is called again, with the address at the start of a block.
+
+Addresses are virtual, as the guest's PC has them. A breakpoint of the architecture would be the guest's to use and to
+see; this one it cannot see.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+from collections.abc import Callable
+
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.state import Leave
+
+_BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
+NO_BLOCK = 1  # no block starts at an odd address
+PAGE = 4096  # a block ends with its page
+
+
+class PcStop:
+    """While it is in place, `Engine.run` leaves with STOP before the instruction at ``address`` executes, even if it
+    starts there. ``on_stop`` is called then. Make and `remove` it between runs."""
+
+    def __init__(self, engine: Engine, address: int, on_stop: Callable[[], None]) -> None:
+        self._engine, self._address, self._on_stop = engine, address, on_stop
+        self._function = _BLOCK(self._on_block)
+        engine.invalidate_all_code()  # what is translated calls one hook only
+        self._handle = engine.add_hook(abi.HOOK_BLOCK, self._function, address & -PAGE, address)
+
+    def remove(self) -> None:
+        self._engine.remove_hook(self._handle)
+
+    def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
+        state = self._engine.state
+        if not pc <= self._address < pc + size or not state.open or state.block_pc != pc:
+            return  # not here, or the engine leaves before this block anyway
+        if pc != self._address and state.tail:
+            return
+        state.open = state.maybe_wfe = 0
+        state.block_pc = NO_BLOCK
+        if pc == self._address:
+            self._on_stop()
+            state.leave = Leave.STOP
+        else:
+            state.leave = Leave.TAIL
+        self._engine.lib.uc_emu_stop(self._engine.uc)
