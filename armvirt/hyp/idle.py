@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
-from armvirt.hyp.vgic.diagnose import blocker
+from armvirt.hyp import diagnosis
+from armvirt.hyp.vgic.diagnose import first_held
 
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
@@ -30,6 +31,6 @@ def _of(vm: Vm, vcpu: Vcpu) -> Iterator[str]:
         if ctl & CTL_IMASK:
             yield f"{who}the {NAMES[name]} is masked by {REGISTERS[name]}.IMASK"
         elif row["fires_in_ns"] == 0 and vm.vgic is not None:
-            finding = blocker(vm.vgic, vcpu.id, ppi)
+            finding = first_held(diagnosis.trace(vm, vcpu.id, ppi))
             if finding is not None:
                 yield f"{who}the {NAMES[name]} has fired (INTID {ppi}), but {finding.text}"

@@ -7,6 +7,7 @@ The classes are public: a VMM, or a KVM selftest, can be written against them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
@@ -27,6 +28,9 @@ from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
     "MEM_READONLY",
@@ -229,6 +233,18 @@ class Vm(SmcccHost):
         from armvirt.hyp import idle
 
         return idle.causes(self)
+
+    def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
+        """Every station of an interrupt on its way to a vCPU, and what it would need (see `armvirt.hyp.diagnosis`)."""
+        from armvirt.hyp import diagnosis
+
+        return diagnosis.trace(self, vcpu_id, intid)
+
+    def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
+        """Why a vCPU takes one interrupt and not the other."""
+        from armvirt.hyp import diagnosis
+
+        return diagnosis.compare(self, vcpu_id, taken, other)
 
     # TimerVgic: the timers exist before the GIC does
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:

@@ -1,129 +1,87 @@
-"""Why did no interrupt arrive? The stations of an interrupt, from its input to the PE, and the first one that holds it.
+"""Why did no interrupt arrive? The stations of an interrupt, from its source to the PE, and the first one that holds it.
 
 Nothing here changes anything: list registers are looked at where they are, not folded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from armvirt.arch import gic as arch
-from armvirt.arch.gic import LR_ACTIVE, LR_PENDING
-from armvirt.hw.ich import VirtualCpuInterface
+from armvirt.hyp.vgic import delivery, stations
 from armvirt.hyp.vgic.core import Vgic
-from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.finding import CpuView, Finding
+from armvirt.hyp.vgic.stations import Case
 
+__all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
 
-class Finding(NamedTuple):
-    """One station. ``passed``: the interrupt gets past it. ``text`` says what is so, with the register to look at."""
+_RUNNING = CpuView()
 
-    station: str
-    passed: bool
-    text: str
-
-
-class _Case(NamedTuple):
-    vgic: Vgic
-    irq: VgicIrq
-    cpu: VgicCpu
-    lr: int  # ICH_LR<n>_EL2, 0 if it is in none
-
-    @property
-    def vif(self) -> VirtualCpuInterface | None:
-        return self.cpu.vif
-
-    @property
-    def pending(self) -> bool:
-        return bool(self.lr & LR_PENDING) or self.irq.pending
-
-    @property
-    def active(self) -> bool:
-        return bool(self.lr & LR_ACTIVE) if self.irq.lr >= 0 else self.irq.active
-
-
-def _input(case: _Case) -> Finding:
-    kind = "level, line " + ("high" if case.irq.line_level else "low") if case.irq.level else "edge"
-    if case.active and not case.pending:
-        return Finding("input", False, f"it is active and not pending again ({kind}): the guest has not ended it")
-    state = "pending" if case.pending else "not pending: its source never fired, or it was served"
-    return Finding("input", case.pending, f"{state} ({kind})")
-
-
-def _enabled(case: _Case) -> Finding:
-    register = "GICR_ISENABLER0" if arch.is_private(case.irq.intid) else f"GICD_ISENABLER{case.irq.intid // 32}"
-    on = case.irq.enabled
-    return Finding("enable", on, f"{register} bit {case.irq.intid % 32} is {int(on)}")
-
-
-def _distributor(case: _Case) -> Finding:
-    group = case.irq.group
-    on = bool(case.vgic.enables >> group & 1)
-    return Finding("distributor", on, f"GICD_CTLR.EnableGrp{group} is {int(on)}")
-
-
-def _route(case: _Case) -> Finding:
-    target = case.irq.target
-    if target is None:
-        return Finding("route", False, f"GICD_IROUTER{case.irq.intid} names affinity {case.irq.mpidr:#x}: no such vCPU")
-    if target != case.cpu.vcpu_id:
-        return Finding("route", False, f"it is routed to vCPU {target}")
-    return Finding("route", True, f"routed to vCPU {target}")
-
-
-def _not_active(case: _Case) -> Finding:
-    text = "already active: it waits for the guest's end of interrupt" if case.active else "not active"
-    return Finding("active", not case.active, text)
-
-
-def _group(case: _Case) -> Finding:
-    group = case.irq.group
-    on = bool(case.cpu.vmcr >> group & 1)
-    return Finding("group", on, f"ICC_IGRPEN{group}_EL1.Enable is {int(on)}")
-
-
-def _mask(case: _Case) -> Finding:
-    mask, priority = case.cpu.priority_mask, case.irq.priority
-    relation = "is below" if priority < mask else "is not below"
-    return Finding("mask", priority < mask, f"priority {priority:#04x} {relation} ICC_PMR_EL1 {mask:#04x}")
-
-
-def _running(case: _Case) -> Finding:
-    running = case.vif.running_priority() if case.vif is not None else arch.IDLE_PRIORITY
-    ahead = case.irq.priority < running
-    text = "nothing is running" if running == arch.IDLE_PRIORITY else f"running priority {running:#04x} (ICC_RPR_EL1)"
-    return Finding("running", ahead, text)
-
-
-def _list_register(case: _Case) -> Finding:
-    if case.vif is None:
-        return Finding("list register", False, "its vCPU is on no physical CPU")
-    if not case.lr & LR_PENDING:
-        return Finding("list register", False, "pending in no list register yet: it goes in before the next entry")
-    return Finding("list register", True, f"LR{case.irq.lr}: {arch.ListRegister.decode(case.lr)}")
-
-
-def _signal(case: _Case) -> Finding:
-    line = "vFIQ" if case.irq.group == 0 else "vIRQ"
-    high = case.vif is not None and (case.vif.vfiq if case.irq.group == 0 else case.vif.virq)
-    return Finding("signal", high, f"{line} is {'high: see PSTATE.I and .F, and VBAR_EL1' if high else 'low'}")
-
-
-_STATIONS: tuple[Callable[[_Case], Finding], ...] = (
-    _input, _enabled, _distributor, _route, _not_active, _group, _mask, _running, _list_register, _signal,
+#: A station that says None does not exist for this interrupt.
+_STATIONS: tuple[Callable[[Case], Finding | None], ...] = (
+    stations.timer, stations.source, stations.enable, stations.distributor, stations.group, stations.route,
+    stations.power, stations.not_active, stations.interface_enable, stations.mask, stations.preemption,
+    delivery.loaded,
+)  # fmt: skip
+_ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
+    delivery.in_list_register, delivery.highest, delivery.hypervisor_enable, delivery.virtual_line,
+    delivery.exception_mask,
 )  # fmt: skip
 
 
-def trace(vgic: Vgic, vcpu_id: int, intid: int) -> list[Finding]:
-    """Every station of an interrupt on its way to a vCPU. KvmError EINVAL for an INTID that does not exist."""
-    irq, cpu = vgic.irq(vcpu_id, intid), vgic.cpu(vcpu_id)
-    holder = vgic.cpu(irq.vcpu) if irq.vcpu is not None else cpu
-    lr = holder.vif.lr[irq.lr] if irq.lr >= 0 and holder.vif is not None else 0
-    case = _Case(vgic, irq, cpu, lr)
-    return [station(case) for station in _STATIONS]
+def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
+    """Every station of an interrupt on its way to a vCPU; those of a PE only while the vCPU is on one.
+
+    KvmError EINVAL for an INTID that does not exist.
+    """
+    case = Case.of(vgic, vcpu_id, intid, view)
+    found = [finding for station in _STATIONS if (finding := station(case)) is not None]
+    return found if case.cpu.vif is None else found + [station(case) for station in _ON_A_PE]
 
 
-def blocker(vgic: Vgic, vcpu_id: int, intid: int) -> Finding | None:
-    """The first station that holds an interrupt back; None if it is signalled to the PE."""
-    return next((finding for finding in trace(vgic, vcpu_id, intid) if not finding.passed), None)
+def first_held(findings: Sequence[Finding]) -> Finding | None:
+    """The first station that holds the interrupt; None: the PE takes it."""
+    return next((finding for finding in findings if not finding.passed), None)
+
+
+def blocker(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> Finding | None:
+    """The first station that holds an interrupt back; None if the PE takes it."""
+    return first_held(trace(vgic, vcpu_id, intid, view))
+
+
+class Comparison(NamedTuple):
+    """Why one interrupt comes before another. ``rule`` is the station that decides, or one of priority, preemption, list
+    register order, nothing (the other is ahead)."""
+
+    rule: str
+    text: str
+
+
+def compare(vgic: Vgic, vcpu_id: int, taken: int, other: int, view: CpuView = _RUNNING) -> Comparison:
+    """Why a vCPU takes, or took, ``taken`` and not ``other``. KvmError EINVAL for an INTID that does not exist."""
+    first, second = Case.of(vgic, vcpu_id, taken, view), Case.of(vgic, vcpu_id, other, view)
+    held = first_held(trace(vgic, vcpu_id, other, view))
+    if held is not None and held.station not in _RIVALRY:
+        return Comparison(held.station, f"INTID {other} is held: {held.text}")
+    if first.active and held is not None and held.station == "running":
+        return Comparison("preemption", f"INTID {other} does not preempt: {held.text}")
+    return _by_priority(first, second, held)
+
+
+#: Stations at which an interrupt waits only because of others, or until the vCPU runs.
+_RIVALRY = {"running", "loaded", "list register", "highest", "hypervisor", "virtual line", "PSTATE"}
+
+
+def _by_priority(first: Case, second: Case, held: Finding | None) -> Comparison:
+    taken, other = first.irq, second.irq
+    ours, theirs = f"INTID {taken.intid} ({taken.priority:#04x})", f"INTID {other.intid} ({other.priority:#04x})"
+    if not first.active and not first.pending:
+        return Comparison("nothing", f"INTID {taken.intid} is not pending: nothing keeps INTID {other.intid} back for it")
+    if taken.priority < other.priority:
+        return Comparison("priority", f"{ours} is more urgent than {theirs}: the lower value wins")
+    if other.priority < taken.priority:
+        return Comparison("nothing", f"{theirs} is more urgent than {ours}: it comes first")
+    if held is None:
+        return Comparison("nothing", f"{theirs} comes first: the same priority, and the lower list register")
+    text = "the specification leaves the order open; here the lower list register, which is the order of arrival, wins"
+    return Comparison("list register order", f"{ours} and {theirs} have the same priority: {text}")

@@ -1,0 +1,52 @@
+"""Why did no interrupt come to a vCPU? What `armvirt.hyp.vgic.diagnose` says, with what the vCPU and its timers know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from armvirt.arch.encoding import sysreg
+from armvirt.errors import KvmError
+from armvirt.hyp.vgic import diagnose
+from armvirt.hyp.vgic.diagnose import Comparison
+from armvirt.hyp.vgic.finding import CpuView, Finding, TimerView
+
+if TYPE_CHECKING:
+    from armvirt.hyp.kvm import Vm
+    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vgic.core import Vgic
+
+VBAR_EL1 = sysreg(3, 0, 12, 0, 0)
+PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
+
+
+def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
+    """Every station of an interrupt on its way to a vCPU. KvmError ENXIO without a GIC, EINVAL for an INTID that does
+    not exist."""
+    return diagnose.trace(_vgic(vm), vcpu_id, intid, view(vm.vcpu(vcpu_id), intid))
+
+
+def compare(vm: Vm, vcpu_id: int, taken: int, other: int) -> Comparison:
+    """Why a vCPU takes one interrupt and not the other; errors as `trace`."""
+    return diagnose.compare(_vgic(vm), vcpu_id, taken, other, view(vm.vcpu(vcpu_id), other))
+
+
+def view(vcpu: Vcpu, intid: int) -> CpuView:
+    """A vCPU as the diagnosis of one interrupt needs it."""
+    context = vcpu.context
+    return CpuView(vcpu.power.value, context.pstate, context.system(VBAR_EL1), _timer(vcpu, intid))
+
+
+def _vgic(vm: Vm) -> Vgic:
+    if vm.vgic is None:
+        raise KvmError("ENXIO", "this VM has no interrupt controller")
+    return vm.vgic
+
+
+def _timer(vcpu: Vcpu, intid: int) -> TimerView | None:
+    for row in vcpu.timer.rows():
+        if row["ppi"] == intid:
+            ctl, cval, now, fires = row["ctl"], row["cval"], row["now"], row["fires_in_ns"]
+            assert isinstance(ctl, int) and isinstance(cval, int) and isinstance(now, int)
+            assert fires is None or isinstance(fires, int)
+            return TimerView(PREFIXES[str(row["timer"])], ctl, cval, now, fires)
+    return None

@@ -1,0 +1,110 @@
+"""The last stations of an interrupt: the physical CPU, list registers, the virtual line, and PSTATE.
+
+They are EL2's and the silicon's; a guest sees of them only that the interrupt comes or does not.
+"""
+
+from __future__ import annotations
+
+from armvirt.arch.gic import HCR_EN, LR_PENDING, ListRegister
+from armvirt.hyp.vgic import inflight, naming
+from armvirt.hyp.vgic.finding import Finding, Register, Write
+from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.stations import Case
+
+PSTATE_I, PSTATE_F = 1 << 7, 1 << 6
+HCR_VI, HCR_VF = 1 << 7, 1 << 6
+
+
+def loaded(case: Case) -> Finding:
+    """Does its vCPU run on a physical CPU?"""
+    here = case.cpu.vcpu_id
+    if case.cpu.vif is not None:
+        return Finding("loaded", True, f"vCPU {here} is on a physical CPU")
+    if case.view.power == "blocked":
+        text = f"vCPU {here} sleeps in WFI or WFE: this interrupt wakes it"
+    else:
+        text = f"vCPU {here} is on no physical CPU: it waits for its turn"
+    return Finding("loaded", False, text, None, None, "let the host run it: nothing is missing in the guest")
+
+
+def in_list_register(case: Case) -> Finding:
+    """Has the hypervisor put it into a list register, and if not, why not?"""
+    if case.irq.lr >= 0 and case.irq.vcpu != case.cpu.vcpu_id:
+        text = f"still in a list register of vCPU {case.irq.vcpu}, from where it moves at that one's next exit"
+        return Finding("list register", False, text, None, None, "let the vCPUs run: nothing is missing in the guest")
+    if case.lr & LR_PENDING:
+        register = Register(f"ICH_LR{case.irq.lr}_EL2", cpu=case.cpu.vcpu_id)
+        text = f"LR{case.irq.lr}: {ListRegister.decode(case.lr)}"
+        return Finding("list register", True, text, register, case.lr)
+    if case.irq in case.cpu.outside:  # of the last flush, which gave the list registers to the most urgent
+        winners = case.cpu.resident
+        text = f"all {len(winners)} list registers hold more urgent ones: {', '.join(map(_named, winners))}"
+        return Finding("list register", False, text, None, None, *_overtake(case, winners[-1]))
+    text = "pending in no list register yet: it goes in before the next entry"
+    return Finding("list register", False, text, None, None, "let the vCPU run: nothing is missing in the guest")
+
+
+def _named(irq: VgicIrq) -> str:
+    return f"INTID {irq.intid} (priority {irq.priority:#04x})"
+
+
+def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
+    """To get ahead of ``other``: let it be served, or have a lower priority value."""
+    remedy = f"let INTID {other.intid} be taken and ended"
+    if other.priority < 8 or other.active:
+        return remedy, None
+    fix = Write(naming.priority_byte(case.vgic, case.cpu, case.irq.intid), other.priority - 8)
+    return f"{remedy}, or {fix}", fix
+
+
+def highest(case: Case) -> Finding:
+    """Only the highest-priority pending interrupt is signalled (IHI 0069 4.8.2)."""
+    register = case.control(f"highest{case.irq.group}")
+    best = inflight.highest_pending(case.vgic, case.cpu)
+    value = 1023 if best is None or best.group != case.irq.group else best.intid
+    if best is None or best is case.irq:
+        return Finding("highest", True, "it is the highest-priority pending interrupt", register, value)
+    text = f"{_named(best)} comes first: more urgent than priority {case.irq.priority:#04x}"
+    if best.priority == case.irq.priority:
+        text = f"{_named(best)} comes first: the same priority, and list register {best.lr} before {case.irq.lr}"
+    return Finding("highest", False, text, register, value, *_overtake(case, best))
+
+
+def hypervisor_enable(case: Case) -> Finding:
+    """ICH_HCR_EL2.En: EL2 lets the virtual CPU interface signal anything."""
+    assert case.cpu.vif is not None
+    on, register = bool(case.cpu.vif.hcr & HCR_EN), Register("ICH_HCR_EL2", "En", cpu=case.cpu.vcpu_id)
+    remedy = "" if on else "let the vCPU run: the hypervisor sets it before the next entry"
+    return Finding("hypervisor", on, f"ICH_HCR_EL2.En is {int(on)}", register, case.cpu.vif.hcr, remedy)
+
+
+def virtual_line(case: Case) -> Finding:
+    """vIRQ or vFIQ from the virtual CPU interface to the PE: HCR_EL2.VI and VF in effect."""
+    vif, group = case.cpu.vif, case.irq.group
+    assert vif is not None
+    high = vif.virq if group else vif.vfiq
+    name, bit = ("vIRQ", "VI") if group else ("vFIQ", "VF")
+    register = Register("HCR_EL2", bit, cpu=case.cpu.vcpu_id)
+    value = (HCR_VI if vif.virq else 0) | (HCR_VF if vif.vfiq else 0)
+    return Finding("virtual line", high, f"{name} is {'high' if high else 'low'}", register, value)
+
+
+def exception_mask(case: Case) -> Finding:
+    """PSTATE.I or .F; the last thing that can hold an interrupt."""
+    pstate, name = case.view.pstate, "I" if case.irq.group else "F"
+    if pstate is None:
+        return Finding("PSTATE", True, f"see PSTATE.{name}")
+    masked = bool(pstate & (PSTATE_I if case.irq.group else PSTATE_F))
+    register = Register("PSTATE", name, cpu=case.cpu.vcpu_id)
+    if masked:
+        remedy = f"clear PSTATE.{name}: MSR DAIFClr, #{2 if case.irq.group else 1}"
+        return Finding("PSTATE", False, f"PSTATE.{name} is 1: EL1 masks it", register, pstate, remedy)
+    return Finding("PSTATE", True, f"PSTATE.{name} is 0: {_vector(case)}", register, pstate)
+
+
+def _vector(case: Case) -> str:
+    """Where it is taken to (DDI 0487 D1.3.1.5, vector offsets)."""
+    pstate, vbar = case.view.pstate or 0, case.view.vbar
+    offset = (0x400 if not pstate & 0xC else 0x200 if pstate & 1 else 0) + (0x80 if case.irq.group else 0x100)
+    where = "" if vbar is None else f" to {vbar + offset:#x} (VBAR_EL1+{offset:#x})"
+    return f"taken before the next instruction{where}"

@@ -1,0 +1,107 @@
+"""The registers in which an interrupt's fields are, by name and offset, for each model of GIC. Nothing here folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, GICR_SIZE, NR_PRIVATE, is_private
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.finding import Register
+from armvirt.hyp.vgic.irq import VgicIrq
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+
+#: Offsets of the arrays with a field per INTID (IHI 0069 12.9, 12.11).
+IGROUPR, ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = 0x80, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380
+IPRIORITYR, ITARGETSR, IROUTER = 0x400, 0x800, 0x6000
+
+BIT_ARRAYS = {
+    IGROUPR: "IGROUPR", ISENABLER: "ISENABLER", ICENABLER: "ICENABLER", ISPENDR: "ISPENDR", ICPENDR: "ICPENDR",
+    ISACTIVER: "ISACTIVER", ICACTIVER: "ICACTIVER",
+}  # fmt: skip
+
+#: Where the CPU interface's controls are: (GICv3 system register, its field), (GICv2 register, its offset, its field).
+CPU_INTERFACE = {
+    "group0": (("ICC_IGRPEN0_EL1", "Enable"), ("GICC_CTLR", 0x00, "EnableGrp0")),
+    "group1": (("ICC_IGRPEN1_EL1", "Enable"), ("GICC_CTLR", 0x00, "EnableGrp1")),
+    "mask": (("ICC_PMR_EL1", ""), ("GICC_PMR", 0x04, "")),
+    "running": (("ICC_RPR_EL1", ""), ("GICC_RPR", 0x14, "")),
+    "eoi0": (("ICC_EOIR0_EL1", "INTID"), ("GICC_EOIR", 0x10, "INTID")),
+    "eoi1": (("ICC_EOIR1_EL1", "INTID"), ("GICC_EOIR", 0x10, "INTID")),
+    "dir": (("ICC_DIR_EL1", "INTID"), ("GICC_DIR", 0x1000, "INTID")),
+    "highest0": (("ICC_HPPIR0_EL1", "INTID"), ("GICC_HPPIR", 0x18, "INTID")),
+    "highest1": (("ICC_HPPIR1_EL1", "INTID"), ("GICC_HPPIR", 0x18, "INTID")),
+}
+
+
+def interface(vgic: Vgic, cpu: VgicCpu, what: str) -> Register:
+    """A control of the CPU interface, by its key in `CPU_INTERFACE`."""
+    (name, field), (v2_name, offset, v2_field) = CPU_INTERFACE[what]
+    if vgic.model == 2:
+        return Register(v2_name, v2_field, "GICC", offset, cpu=cpu.vcpu_id)
+    return Register(name, field, cpu=cpu.vcpu_id)
+
+
+def distributor_control(vgic: Vgic, group: int) -> Register:
+    return Register("GICD_CTLR", f"EnableGrp{group}", "GICD", 0)
+
+
+def bit_register(vgic: Vgic, cpu: VgicCpu, intid: int, array: int) -> Register:
+    """The bit of an INTID in one of `BIT_ARRAYS`."""
+    if intid >= FIRST_LPI:
+        return property_byte(cpu, intid, "bit 0")
+    name, bit = BIT_ARRAYS[array], intid % 32
+    if is_private(intid) and vgic.model != 2:
+        return Register(f"GICR_{name}0", f"bit {bit}", "GICR", _sgi_base(cpu) + array, bit=bit, cpu=cpu.vcpu_id)
+    bank = cpu.vcpu_id if is_private(intid) else -1
+    return Register(f"GICD_{name}{intid // 32}", f"bit {bit}", "GICD", array + intid // 32 * 4, bit=bit, cpu=bank)
+
+
+def bit_value(vgic: Vgic, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
+    """The word that `bit_register` names, put together from a field of its interrupts."""
+    if is_private(intid):
+        return sum(field(irq) << n for n, irq in enumerate(cpu.private))
+    first = intid & ~31
+    irqs = ((n, vgic.spi(first + n)) for n in range(32))
+    return sum(field(irq) << n for n, irq in irqs if irq is not None)
+
+
+def priority_byte(vgic: Vgic, cpu: VgicCpu, intid: int) -> Register:
+    if intid >= FIRST_LPI:
+        return property_byte(cpu, intid, "bits 7:2")
+    field, private = f"byte {intid % 4}", is_private(intid)
+    if private and vgic.model != 2:
+        offset = _sgi_base(cpu) + IPRIORITYR + intid
+        return Register(f"GICR_IPRIORITYR{intid // 4}", field, "GICR", offset, 1, cpu=cpu.vcpu_id)
+    bank = cpu.vcpu_id if private else -1
+    return Register(f"GICD_IPRIORITYR{intid // 4}", field, "GICD", IPRIORITYR + intid, 1, cpu=bank)
+
+
+def routing_register(vgic: Vgic, intid: int) -> Register:
+    """Of an SPI: GICD_IROUTER<n>, or with a GICv2 its byte of GICD_ITARGETSR<n>."""
+    if vgic.model == 2:
+        return Register(f"GICD_ITARGETSR{intid // 4}", f"byte {intid % 4}", "GICD", ITARGETSR + intid, 1)
+    return Register(f"GICD_IROUTER{intid}", "", "GICD", IROUTER + 8 * intid, 8)
+
+
+def property_byte(cpu: VgicCpu, intid: int, field: str) -> Register:
+    """An LPI's byte in the table at GICR_PROPBASER (IHI 0069 5.1.1); it is memory, no register."""
+    return Register(f"LPI configuration table byte {intid - FIRST_LPI:#x}", field)
+
+
+def redistributor(cpu: VgicCpu, name: str, field: str, offset: int) -> Register:
+    return Register(name, field, "GICR", cpu.redist_index * GICR_SIZE + offset, cpu=cpu.vcpu_id)
+
+
+def _sgi_base(cpu: VgicCpu) -> int:
+    """SGI_base of a vCPU's redistributor, from the start of its region."""
+    return max(cpu.redist_index, 0) * GICR_SIZE + GICR_FRAME_SIZE
+
+
+def kind_of(intid: int) -> str:
+    """SGI, PPI, SPI or LPI."""
+    if intid >= FIRST_LPI:
+        return "LPI"
+    return "SGI" if intid < 16 else "PPI" if intid < NR_PRIVATE else "SPI"

@@ -1,0 +1,289 @@
+"""The stations of an interrupt from its source to the virtual CPU interface, each as one decision: passed, or held.
+
+The order is that of the specification (IHI 0069 4.1 and 4.8: pending, enabled, group enabled, targeted, of sufficient
+priority); what KVM adds in between (ap_list, list registers) is in `armvirt.hyp.vgic.delivery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.arch.gic import FIRST_LPI, IDLE_PRIORITY, VMCR_VEOIM, is_private, is_sgi
+from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
+from armvirt.hyp.vgic import inflight, naming
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.finding import CpuView, Finding, Register, TimerView, Write, span
+from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.routing import router
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+
+PMR_OPEN = 0xFF  # lets every priority through that the interface implements, but for the lowest
+
+
+class Case(NamedTuple):
+    """An interrupt on its way to one vCPU."""
+
+    vgic: Vgic
+    irq: VgicIrq
+    cpu: VgicCpu
+    view: CpuView
+    pending: bool
+    active: bool
+    lr: int  # ICH_LR<n>_EL2, 0 if it is in none
+
+    @classmethod
+    def of(cls, vgic: Vgic, vcpu_id: int, intid: int, view: CpuView) -> Case:
+        """KvmError EINVAL for an INTID that does not exist."""
+        irq = vgic.irq(vcpu_id, intid)
+        pending, active = inflight.pending(vgic, irq), inflight.active(vgic, irq)
+        return cls(vgic, irq, vgic.cpu(vcpu_id), view, pending, active, inflight.list_register(vgic, irq))
+
+    def control(self, what: str) -> Register:
+        return naming.interface(self.vgic, self.cpu, what)
+
+
+# Source -------------------------------------------------------------------------------------------------------------
+
+
+def timer(case: Case) -> Finding | None:
+    """The timer behind a PPI; none for other interrupts. What is pending or active got past it."""
+    view = case.view.timer
+    if view is None:
+        return None
+    control = Register(f"{view.prefix}_CTL_EL0", cpu=case.cpu.vcpu_id)
+    value = view.ctl | (CTL_ISTATUS if view.ctl & CTL_ENABLE and view.cval <= view.now else 0)
+    text = _timer_state(view)
+    if case.pending or case.active or view.fires_in_ns == 0:
+        return Finding("timer", True, text, control, value)
+    if not view.ctl & CTL_ENABLE or view.ctl & CTL_IMASK:
+        fix = Write(control, CTL_ENABLE)
+        return Finding("timer", False, text, control, value, f"{fix} (ENABLE, and not IMASK)", fix)
+    compare = Register(f"{view.prefix}_CVAL_EL0", cpu=case.cpu.vcpu_id)
+    remedy = f"wait {span(view.fires_in_ns or 0)}, or write a lower value to {compare}"
+    return Finding("timer", False, text, compare, view.cval, remedy, Write(compare, view.now))
+
+
+def _timer_state(view: TimerView) -> str:
+    if not view.ctl & CTL_ENABLE:
+        return f"{view.prefix}_CTL_EL0.ENABLE is 0: the timer is off"
+    if view.ctl & CTL_IMASK:
+        met = "its condition is met" if view.cval <= view.now else "its condition is not met either"
+        return f"{view.prefix}_CTL_EL0.IMASK is 1: the timer's output is masked; {met}"
+    if view.cval > view.now:
+        return f"fires in {span(view.fires_in_ns or 0)}: the count is {view.now:#x}, CVAL {view.cval:#x}"
+    return f"its output is high: the count is {view.now:#x}, CVAL {view.cval:#x}"
+
+
+def source(case: Case) -> Finding:
+    """Is it pending: by its line, by the latch of an edge, or by ISPENDR?"""
+    irq = case.irq
+    kind = f"level, line {'high' if inflight.line(irq) else 'low'}" if irq.level else "edge"
+    register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.ISPENDR)
+    value = _bits(case, lambda each: int(inflight.pending(case.vgic, each)))
+    if irq.intid >= FIRST_LPI:
+        register, value = Register("LPI pending state", cpu=case.cpu.vcpu_id), None
+    if case.pending:
+        return Finding("pending", True, f"pending ({kind})", register, value)
+    if case.active:
+        text = f"it is active and not pending again ({kind}): the guest has not ended it"
+        return Finding("pending", False, text, *_active_register(case), *_end(case))
+    text = f"not pending: its source never fired, or it was served ({kind})"
+    fix = None if irq.intid >= FIRST_LPI else Write(register, 1 << irq.intid % 32)
+    return Finding("pending", False, text, register, value, _raise(case), fix)
+
+
+def _raise(case: Case) -> str:
+    intid = case.irq.intid
+    if is_sgi(intid):
+        sender = "GICD_SGIR" if case.vgic.model == 2 else "ICC_SGI1R_EL1"
+        return f"send it by a write of {sender} that names vCPU {case.cpu.vcpu_id} (INTID {intid})"
+    if intid >= FIRST_LPI:
+        return "let its device write the EventID to GITS_TRANSLATER, or queue the ITS command INT"
+    by_hand = Write(naming.bit_register(case.vgic, case.cpu, intid, naming.ISPENDR), 1)
+    return f"let its device raise the line, or {by_hand}"
+
+
+def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int | None:
+    """The word of `naming.bit_register`; None for an LPI, which has none."""
+    if case.irq.intid >= FIRST_LPI:
+        return None
+    return naming.bit_value(case.vgic, case.cpu, case.irq.intid, field)
+
+
+def _active_register(case: Case) -> tuple[Register, int | None]:
+    register = naming.bit_register(case.vgic, case.cpu, case.irq.intid, naming.ISACTIVER)
+    return register, _bits(case, lambda each: int(inflight.active(case.vgic, each)))
+
+
+def _end(case: Case) -> tuple[str, Write]:
+    """How the guest ends an active interrupt: by EOIR, or with EOImode 1 by DIR (IHI 0069 4.8.3)."""
+    split = case.cpu.vmcr & VMCR_VEOIM
+    register = case.control("dir" if split else f"eoi{case.irq.group}")
+    value = case.irq.intid
+    if case.vgic.model == 2 and is_sgi(value):
+        value |= case.irq.active_source << 10  # GICC_EOIR wants the CPUID that GICC_IAR gave
+    fix = Write(register, value)
+    return f"end its handler with a write of {value} to {register._replace(field='')}", fix
+
+
+# Distributor and redistributor --------------------------------------------------------------------------------------
+
+
+def enable(case: Case) -> Finding:
+    register = naming.bit_register(case.vgic, case.cpu, case.irq.intid, naming.ISENABLER)
+    on = case.irq.enabled
+    value = _bits(case, lambda each: int(each.enabled))
+    if case.irq.intid >= FIRST_LPI:
+        remedy = f"set bit 0 of the {register.name}, then queue the ITS command INV"
+        return Finding("enable", on, f"{register} is {int(on)}", register, int(on) | case.irq.priority, _if(on, remedy))
+    fix = Write(register, 1 << case.irq.intid % 32)
+    text = f"{register.name} {register.field} is {int(on)}"
+    return Finding("enable", on, text, register, value, _if(on, str(fix)), None if on else fix)
+
+
+def _if(passed: bool, remedy: str) -> str:
+    return "" if passed else remedy
+
+
+def distributor(case: Case) -> Finding:
+    """GICD_CTLR forwards interrupts of this group."""
+    group = case.irq.group
+    register = naming.distributor_control(case.vgic, group)
+    on = bool(case.vgic.enables >> group & 1)
+    value = case.vgic.dist_map.read(case.vgic, case.cpu, 0, 4)
+    fix = Write(register._replace(field=""), value | 1 << group)
+    remedy = f"set {register.field} (bit {group}) of {register._replace(field='')}"
+    text = f"GICD_CTLR.EnableGrp{group} is {int(on)}"
+    return Finding("distributor", on, text, register, value, _if(on, remedy), None if on else fix)
+
+
+def group(case: Case) -> Finding:
+    """Which group it is in; that decides IRQ or FIQ, and which enables count. It holds nothing by itself."""
+    irq = case.irq
+    signal = "IRQ" if irq.group else "FIQ"
+    if irq.intid >= FIRST_LPI:
+        return Finding("group", True, "group 1: signalled as IRQ (LPIs always are)")
+    register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.IGROUPR)
+    value = _bits(case, lambda each: each.group)
+    return Finding("group", True, f"group {irq.group}: signalled as {signal}", register, value)
+
+
+def route(case: Case) -> Finding:
+    """Is this vCPU the one it goes to? An active interrupt never migrates."""
+    irq, here = case.irq, case.cpu.vcpu_id
+    if case.active and irq.vcpu not in (None, here):
+        text = f"it is active on vCPU {irq.vcpu}, and an active interrupt does not migrate"
+        return Finding("route", False, text, *_active_register(case), f"end it on vCPU {irq.vcpu}")
+    if is_private(irq.intid):
+        return Finding("route", True, f"private to vCPU {here}")
+    if irq.intid >= FIRST_LPI:
+        return _collection(case)
+    register = naming.routing_register(case.vgic, irq.intid)
+    value = irq.targets if case.vgic.model == 2 else router(irq)
+    if irq.target == here:
+        how = ", as one of those that could take it" if irq.any_cpu else ""
+        return Finding("route", True, f"routed to vCPU {here}{how}", register, value)
+    return _routed_elsewhere(case, register, value)
+
+
+def _routed_elsewhere(case: Case, register: Register, value: int) -> Finding:
+    irq, here = case.irq, case.cpu.vcpu_id
+    fix = Write(register, 1 << here if case.vgic.model == 2 else case.cpu.mpidr & 0xFF_FFFF)
+    if irq.target is not None:
+        return Finding("route", False, f"it is routed to vCPU {irq.target}", register, value, str(fix), fix)
+    if irq.any_cpu:
+        fix = Write(case.control(f"group{irq.group}"), 1)
+        text = f"it may go to any vCPU, but none has group {irq.group} enabled"
+        return Finding("route", False, text, register, value, str(fix), fix)
+    text = f"{register.name} names affinity {irq.mpidr:#x}: no such vCPU"
+    return Finding("route", False, text, register, value, str(fix), fix)
+
+
+def _collection(case: Case) -> Finding:
+    target, here = case.irq.target, case.cpu.vcpu_id
+    register = Register("ITS collection (MAPC, MAPTI, MOVI)")
+    if target == here:
+        return Finding("route", True, f"its collection is mapped to vCPU {here}", register)
+    where = "its collection is mapped to no vCPU" if target is None else f"its collection is mapped to vCPU {target}"
+    return Finding("route", False, where, register, None, f"queue MAPC or MOVI so that it goes to vCPU {here}")
+
+
+def power(case: Case) -> Finding:
+    """Is the vCPU on? (PSCI; a KVM vCPU that is off is not run.)"""
+    here, state = case.cpu.vcpu_id, case.view.power
+    if state != "off":
+        return Finding("vCPU", True, "blocked in WFI or WFE" if state == "blocked" else "on")
+    remedy = f"start it with PSCI CPU_ON (MPIDR_EL1 {case.cpu.mpidr & 0xFF_FFFF:#x})"
+    return Finding("vCPU", False, f"vCPU {here} is powered off", None, None, remedy)
+
+
+def not_active(case: Case) -> Finding:
+    """One that is active is not signalled again before it is deactivated, pending or not."""
+    register, value = _active_register(case)
+    if case.irq.intid >= FIRST_LPI:
+        return Finding("active", True, "LPIs have no active state")
+    if not case.active:
+        return Finding("active", True, "not active", register, value)
+    text = "already active: the guest took it and has not ended it"
+    return Finding("active", False, text, register, value, *_end(case))
+
+
+# CPU interface ------------------------------------------------------------------------------------------------------
+
+
+def interface_enable(case: Case) -> Finding:
+    group = case.irq.group
+    register = case.control(f"group{group}")
+    on = bool(case.cpu.vmcr >> group & 1)
+    value = case.cpu.vmcr & 3 if case.vgic.model == 2 else int(on)
+    fix = Write(register, value | 1 << group if case.vgic.model == 2 else 1)
+    name = f"{register.name}.{register.field}"
+    remedy = str(fix) if group else f"{fix}, or put INTID {case.irq.intid} into group 1"
+    return Finding("group enable", on, f"{name} is {int(on)}", register, value, _if(on, remedy), None if on else fix)
+
+
+def mask(case: Case) -> Finding:
+    """Its priority value has to be strictly lower than the mask (IHI 0069 4.8.6)."""
+    register, value, priority = case.control("mask"), case.cpu.priority_mask, case.irq.priority
+    if priority < value:
+        return Finding("mask", True, f"priority {priority:#04x} is below {register.name} {value:#04x}", register, value)
+    text = f"priority {priority:#04x} is not below {register.name} {value:#04x}"
+    fix = Write(register, PMR_OPEN)
+    remedy = f"write more than {priority:#x} to {register}"
+    if priority >= _highest_mask(case.cpu):
+        # 0xF8 with five bits: no mask lets the lowest priority through.
+        fix = Write(naming.priority_byte(case.vgic, case.cpu, case.irq.intid), 0xA0)
+        remedy = f"no mask lets the lowest priority through: {fix}"
+    return Finding("mask", False, text, register, value, remedy, fix)
+
+
+def _highest_mask(cpu: VgicCpu) -> int:
+    return 0xFF << 8 - inflight.preemption_bits(cpu) & 0xFF
+
+
+def preemption(case: Case) -> Finding:
+    """Its group priority has to be strictly lower than the running priority (IHI 0069 4.8.4 to 4.8.6)."""
+    register, value, irq = case.control("running"), inflight.running_priority(case.cpu), case.irq
+    if value == IDLE_PRIORITY:
+        return Finding("running", True, "nothing is running", register, value)
+    own = inflight.group_priority(case.cpu, irq.group, irq.priority)
+    runner = inflight.running(case.vgic, case.cpu)
+    rounded = own != irq.priority or (runner is not None and runner.priority != value)
+    by = f" with binary point {inflight.binary_point(case.cpu, irq.group)}" if rounded else ""
+    if own < value:
+        text = f"priority {irq.priority:#04x} preempts the running priority {value:#04x}{by}"
+        return Finding("running", True, text, register, value)
+    who = "something" if runner is None else f"INTID {runner.intid} (priority {runner.priority:#04x})"
+    text = f"{who} is being handled, running priority {value:#04x}: priority {irq.priority:#04x} does not preempt it{by}"
+    return Finding("running", False, text, register, value, *_drop(case, runner))
+
+
+def _drop(case: Case, runner: VgicIrq | None) -> tuple[str, Write | None]:
+    register = case.control(f"eoi{case.irq.group if runner is None else runner.group}")
+    if runner is None:
+        return f"end what is running with a write of its INTID to {register._replace(field='')}", None
+    fix = Write(register, runner.intid)
+    return f"end INTID {runner.intid} with a write of {runner.intid} to {register._replace(field='')}", fix
