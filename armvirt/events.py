@@ -81,6 +81,17 @@ class EndOfInterrupt(NamedTuple):
     kind: Literal["eoi"] = "eoi"
 
 
+class IccWrite(NamedTuple):
+    """The guest writes a control register of its CPU interface (``register`` such as ICC_PMR_EL1).
+
+    Acknowledge and end of interrupt have events of their own. It is for people: no part of a run's hash.
+    """
+
+    register: str
+    value: int
+    kind: Literal["icc-write"] = "icc-write"
+
+
 class GicAccess(NamedTuple):
     """The guest reads or writes a register of GICD, GICR or GICC."""
 

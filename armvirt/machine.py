@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from armvirt.board.boot import SymbolSource
+    from armvirt.explain import Explanation
+    from armvirt.gic_view import GicView
     from armvirt.script import Script
 
 NEVER = (1 << 64) - 1
@@ -112,10 +114,10 @@ class Machine:
 
             self._hash = HashSink()
             self.bus.subscribe(self._hash)
-        sinks = list(sinks)
-        for sink in sinks:
+        self.sinks = tuple(sinks)
+        for sink in self.sinks:
             self.bus.subscribe(sink)
-        if trace_hash or sinks:
+        if trace_hash or self.sinks:
             self.bus.subscribe(lambda stamp, event: self.recent.append((stamp, event)))
         size = memory if isinstance(memory, int) else parse_size(memory)
         path, wants = _named(image)
@@ -162,6 +164,22 @@ class Machine:
     def dump_dtb(self) -> bytes:
         """The device tree that the guest gets."""
         return self.board.dump_dtb()
+
+    @property
+    def gic(self) -> GicView:
+        """The interrupt controller at this moment, as plain rows that show themselves (``print(machine.gic)``)."""
+        from armvirt.gic_view import GicView
+
+        return GicView(self)
+
+    def explain(self, intid: int, vcpu: int | None = None, versus: int | None = None) -> Explanation:
+        """What keeps an interrupt from a vCPU at this moment (see `armvirt.explain.explain`); it changes nothing.
+
+        With a `LastWriters` among the sinks it says who wrote each register last.
+        """
+        from armvirt.explain import explain
+
+        return explain(self, intid, vcpu, versus)
 
     # -- running --
 

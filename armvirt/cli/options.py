@@ -99,6 +99,22 @@ TRACE = (
     Option("--trace", "FILE", str, "write every event to FILE as JSON lines, too"),
 )
 
+LOOK = (
+    Option("--at", "TIME|SYMBOL", str, "when to look: a time (1.5ms), a function, or an address (default: at the end)"),
+    Option("--vcpu", "N", count(0, units.MAX_CPUS - 1, "CPU number"), "the CPU to look at, counted from 0"),
+    Option("--console", "", None, "show what the guest prints, on standard error", False),
+    Option("--plain", "", None, "plain text, also on a terminal", False),
+    Option("--json", "", None, "as JSON", False),
+)
+
+EXPLAIN = (
+    Option("--intid", "N", count(0, (1 << 32) - 1, "INTID"), "the interrupt that does not come"),
+    Option("--versus", "N", count(0, (1 << 32) - 1, "INTID"), "an interrupt that comes instead: say why"),
+    *LOOK,
+)
+
+GIC = (*LOOK, Option("--all", "", None, "every interrupt, not only those that are in use", False))
+
 TEST = (
     Option("-j", "N", count(1, 256, "job count"), "guests at once (default: one per CPU of this machine)"),
     Option("--junit", "FILE", str, "write a JUnit XML report"),
@@ -122,6 +138,8 @@ PATHS = ("paths", "+", "a folder, a guest, or an armvirt.toml")
 COMMANDS = (
     Command("run", "boot a guest", BOARD + LIMITS + RUN, GUEST),
     Command("trace", "boot a guest and show its interrupts on a timeline", BOARD + LIMITS + TRACE, GUEST),
+    Command("explain", "boot a guest and say why an interrupt does not come", BOARD + LIMITS + EXPLAIN, GUEST),
+    Command("gic", "boot a guest and show its interrupt controller", BOARD + LIMITS + GIC, GUEST),
     Command("test", "run guests and compare with what is expected", TEST, PATHS),
     Command("list", "show the bundled guests", LIST),
     Command("doctor", "check this installation"),

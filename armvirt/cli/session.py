@@ -88,9 +88,17 @@ def ending(result: Result) -> str:
     return f"{words}{reason} ({human_time(result.ns)} of guest time, {result.insns:,} instructions)"
 
 
-def say_ending(result: Result, console_tail: str) -> None:
-    """Say on standard error how the run ended, on a line of its own."""
+def _hint(result: Result, guest: str | None) -> str:
+    """What to type to learn more about a guest that waits in vain for an interrupt that can be named."""
+    if result.verdict != "stuck" or not guest:
+        return ""
+    intid = result.diagnosis.partition("(INTID ")[2].partition(")")[0]
+    return f"; see armvirt explain {guest} --intid {intid}" if intid.isdigit() else ""
+
+
+def say_ending(result: Result, console_tail: str, guest: str | None = None) -> None:
+    """Say on standard error how the run of ``guest`` ended, on a line of its own."""
     sys.stdout.flush()
     # Only where both go to one place can the guest's unfinished line be in the way.
     lead = "\n" if console_tail and not console_tail.endswith("\n") and sys.stderr.isatty() else ""
-    print(f"{lead}armvirt: {ending(result)}", file=sys.stderr)
+    print(f"{lead}armvirt: {ending(result)}{_hint(result, guest)}", file=sys.stderr)

@@ -45,7 +45,7 @@ from armvirt.arch.gic import (
     VMCR_VFIQEN,
     VMCR_VPMR_SHIFT,
 )
-from armvirt.events import Acknowledge, EndOfInterrupt, EventBus
+from armvirt.events import Acknowledge, EndOfInterrupt, EventBus, IccWrite
 from armvirt.hw.gic import PhysicalGic
 
 _INTID_MASK = 0xFF_FFFF
@@ -287,6 +287,8 @@ class VirtualCpuInterface:
         if row.always_traps or self.hcr & row.traps:
             return _TRAP
         if is_write:
+            if self.bus.active and row.read is not None:  # a control register: EOIR and DIR cannot be read
+                self.bus.emit(IccWrite(row.name, value))
             handler(self, value)
             return _DONE
         return IccOutcome(IccAction.DONE, handler(self) or 0)

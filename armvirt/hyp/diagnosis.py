@@ -1,4 +1,4 @@
-"""Why did no interrupt come to a vCPU? What `armvirt.hyp.vgic.diagnose` says, with what the vCPU and its timers know."""
+"""Why did no interrupt come to a vCPU? `armvirt.hyp.vgic.diagnose`, with what the vCPU and its timers know."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ The hashed text, in UTF-8, is this. First the line ``armvirt-trace 1``. Then one
 NS, VCPU in decimal, PC in lower-case hexadecimal without prefix, KIND as in `armvirt.events`, and each field of the
 event in the order of its declaration (its kind, too, is a field, the last one): an integer (booleans count as 0 and
 1) in decimal, a string as a JSON string in ASCII, a tuple as its fields in brackets separated by commas. Events whose
-kind is not in `CANONICAL` are left out, so that new kinds of diagnostic events do not change old hashes. Last the line
+kind is not in `CANONICAL` are left out, so that new kinds of diagnostic events (``icc-write``, whose effects are in the
+other kinds) do not change old hashes. Last the line
 ``state HEX``: the SHA-256 of the final state (general and system registers, RAM) as `Machine` lays it out, of nothing
 if there is none.
 """

@@ -9,7 +9,7 @@ import pytest
 from armvirt.arch import gic as arch
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.gic import ICC_REGISTERS, ICH_REGISTERS, ListRegister
-from armvirt.events import Acknowledge, EndOfInterrupt, EventBus
+from armvirt.events import Acknowledge, EndOfInterrupt, EventBus, IccWrite
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import ICC_BINDINGS, IccAction, VirtualCpuInterface
 
@@ -454,8 +454,8 @@ def test_changes_of_outputs_are_reported_once(guest: Guest) -> None:
 
 def test_events(guest: Guest) -> None:
     events: list[object] = []
-    guest.bus.subscribe(lambda stamp, event: events.append(event))
     guest.write("CTLR", arch.CTLR_EOIMODE)
+    guest.bus.subscribe(lambda stamp, event: events.append(event))
     guest.pend(0, 40)
     guest.read("IAR1")
     guest.read("IAR1")
@@ -477,3 +477,16 @@ def test_state_round_trip(guest: Guest) -> None:
     assert other.vif.state() == VirtualCpuInterface(0, other.gic, other.bus).state() and not other.vif.virq
     with pytest.raises(ValueError, match="another shape"):
         other.vif.load(Guest(list_registers=2).vif.state())
+
+
+def test_control_registers_are_reported_when_written(guest: Guest) -> None:
+    """Once each, as written; acknowledge and end of interrupt have their own events, and a read is none."""
+    events: list[object] = []
+    guest.write("PMR", 0x12)
+    guest.bus.subscribe(lambda stamp, event: events.append(event))
+    guest.write("PMR", 0xF1)
+    guest.write("BPR1", 0)
+    guest.read("PMR")
+    assert events == [IccWrite("ICC_PMR_EL1", 0xF1), IccWrite("ICC_BPR1_EL1", 0)]
+    guest.write("EOIR1", 40)
+    assert events[2:] == [EndOfInterrupt(40, "EOIR1")]

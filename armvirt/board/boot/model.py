@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 
@@ -10,6 +11,9 @@ class SymbolSource(Protocol):
 
     def lookup(self, address: int) -> str | None:
         """``name`` or ``name+0x10``, or None."""
+
+    def names(self) -> Iterable[str]:
+        """Every name that `address_of` knows."""
 
     def address_of(self, name: str) -> int | None:
         """The address of a symbol, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -52,6 +52,10 @@ class SymbolTable:
     def address_of(self, name: str) -> int | None:
         """The (virtual) address of a symbol, or None."""
         return self._names.get(name)
+
+    def names(self) -> Iterable[str]:
+        """Every name that `address_of` knows."""
+        return self._names.keys()
 
     def _virtual(self, address: int) -> int | None:
         for physical, virtual, size in self._ranges:

@@ -21,9 +21,9 @@ def loaded(case: Case) -> Finding:
     if case.cpu.vif is not None:
         return Finding("loaded", True, f"vCPU {here} is on a physical CPU")
     if case.view.power == "blocked":
-        text = f"vCPU {here} sleeps in WFI or WFE: this interrupt wakes it"
+        text = f"blocked: this interrupt would wake vCPU {here}"
     else:
-        text = f"vCPU {here} is on no physical CPU: it waits for its turn"
+        text = f"vCPU {here} waits for its turn on the CPU"
     return Finding("loaded", False, text, None, None, "let the host run it: nothing is missing in the guest")
 
 
@@ -89,8 +89,8 @@ def virtual_line(case: Case) -> Finding:
     return Finding("virtual line", high, f"{name} is {'high' if high else 'low'}", register, value)
 
 
-def exception_mask(case: Case) -> Finding:
-    """PSTATE.I or .F; the last thing that can hold an interrupt."""
+def exception_mask(case: Case, signalled: bool) -> Finding:
+    """PSTATE.I or .F; the last thing that can hold an interrupt that is ``signalled``."""
     pstate, name = case.view.pstate, "I" if case.irq.group else "F"
     if pstate is None:
         return Finding("PSTATE", True, f"see PSTATE.{name}")
@@ -99,7 +99,8 @@ def exception_mask(case: Case) -> Finding:
     if masked:
         remedy = f"clear PSTATE.{name}: MSR DAIFClr, #{2 if case.irq.group else 1}"
         return Finding("PSTATE", False, f"PSTATE.{name} is 1: EL1 masks it", register, pstate, remedy)
-    return Finding("PSTATE", True, f"PSTATE.{name} is 0: {_vector(case)}", register, pstate)
+    taken = f": {_vector(case)}" if signalled else ""
+    return Finding("PSTATE", True, f"PSTATE.{name} is 0{taken}", register, pstate)
 
 
 def _vector(case: Case) -> str:

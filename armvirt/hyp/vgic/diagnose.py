@@ -1,4 +1,4 @@
-"""Why did no interrupt arrive? The stations of an interrupt, from its source to the PE, and the first one that holds it.
+"""Why did no interrupt arrive? The stations of an interrupt from its source to the PE, and the first that holds it.
 
 Nothing here changes anything: list registers are looked at where they are, not folded.
 """
@@ -23,20 +23,23 @@ _STATIONS: tuple[Callable[[Case], Finding | None], ...] = (
     stations.power, stations.not_active, stations.interface_enable, stations.mask, stations.preemption,
     delivery.loaded,
 )  # fmt: skip
+#: What EL2 and the silicon do with an interrupt that has got past all of those.
 _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
     delivery.in_list_register, delivery.highest, delivery.hypervisor_enable, delivery.virtual_line,
-    delivery.exception_mask,
 )  # fmt: skip
 
 
 def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
-    """Every station of an interrupt on its way to a vCPU; those of a PE only while the vCPU is on one.
+    """Every station of an interrupt on its way to a vCPU. Those of list registers are left out while it is held before
+    them, and there would be nothing to say; PSTATE comes last in any case.
 
     KvmError EINVAL for an INTID that does not exist.
     """
     case = Case.of(vgic, vcpu_id, intid, view)
     found = [finding for station in _STATIONS if (finding := station(case)) is not None]
-    return found if case.cpu.vif is None else found + [station(case) for station in _ON_A_PE]
+    if first_held(found) is None:
+        found += [station(case) for station in _ON_A_PE]
+    return [*found, delivery.exception_mask(case, first_held(found) is None)]
 
 
 def first_held(findings: Sequence[Finding]) -> Finding | None:
@@ -50,8 +53,8 @@ def blocker(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> F
 
 
 class Comparison(NamedTuple):
-    """Why one interrupt comes before another. ``rule`` is the station that decides, or one of priority, preemption, list
-    register order, nothing (the other is ahead)."""
+    """Why one interrupt comes before another. ``rule`` is the station that decides, or one of priority, preemption,
+    list register order, nothing (the other is ahead)."""
 
     rule: str
     text: str
@@ -76,7 +79,9 @@ def _by_priority(first: Case, second: Case, held: Finding | None) -> Comparison:
     taken, other = first.irq, second.irq
     ours, theirs = f"INTID {taken.intid} ({taken.priority:#04x})", f"INTID {other.intid} ({other.priority:#04x})"
     if not first.active and not first.pending:
-        return Comparison("nothing", f"INTID {taken.intid} is not pending: nothing keeps INTID {other.intid} back for it")
+        return Comparison(
+            "nothing", f"INTID {taken.intid} is not pending: INTID {other.intid} does not wait for it"
+        )
     if taken.priority < other.priority:
         return Comparison("priority", f"{ours} is more urgent than {theirs}: the lower value wins")
     if other.priority < taken.priority:

@@ -33,9 +33,9 @@ class CpuView(NamedTuple):
 class Register(NamedTuple):
     """Where to look: ``name`` (GICD_ISENABLER1, ICC_PMR_EL1), ``field`` in it (bit 8, EnableGrp1; "" for all of it).
 
-    Memory-mapped registers have a ``frame`` (GICD, GICR, GICC) and an ``offset`` in it, in bytes, of an access of ``size``
-    bytes. ``bit`` is the bit of a register with a bit per INTID, -1 for others. ``cpu`` is the vCPU whose register it
-    is, -1 for one that all share.
+    Memory-mapped registers have a ``frame`` (GICD, GICR, GICC) and an ``offset`` in it, in bytes, of an access of
+    ``size`` bytes. ``bit`` is the bit of a register with a bit per INTID, -1 for others. ``cpu`` is the vCPU that it
+    belongs to, -1 for one that all share.
     """
 
     name: str
@@ -76,8 +76,8 @@ class Write(NamedTuple):
 class Finding(NamedTuple):
     """One station on the way of an interrupt. ``passed``: it gets past it.
 
-    ``text`` says what is so. ``register`` holds it, with ``value`` as the guest would read it (for an array of bytes the
-    byte). ``remedy`` is what would change it, in the imperative; ``fix`` the write behind that, if it is one.
+    ``text`` says what is so. ``register`` holds it, with ``value`` as the guest would read it (for an array of bytes
+    the byte). ``remedy`` is what would change it, in the imperative; ``fix`` the write behind that, if it is one.
     """
 
     station: str

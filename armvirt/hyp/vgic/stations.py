@@ -73,8 +73,8 @@ def _timer_state(view: TimerView) -> str:
         met = "its condition is met" if view.cval <= view.now else "its condition is not met either"
         return f"{view.prefix}_CTL_EL0.IMASK is 1: the timer's output is masked; {met}"
     if view.cval > view.now:
-        return f"fires in {span(view.fires_in_ns or 0)}: the count is {view.now:#x}, CVAL {view.cval:#x}"
-    return f"its output is high: the count is {view.now:#x}, CVAL {view.cval:#x}"
+        return f"the timer fires in {span(view.fires_in_ns or 0)}: count {view.now:#x}, CVAL {view.cval:#x}"
+    return f"the timer has fired: count {view.now:#x}, CVAL {view.cval:#x}"
 
 
 def source(case: Case) -> Finding:
@@ -88,9 +88,9 @@ def source(case: Case) -> Finding:
     if case.pending:
         return Finding("pending", True, f"pending ({kind})", register, value)
     if case.active:
-        text = f"it is active and not pending again ({kind}): the guest has not ended it"
+        text = f"active, and not pending again ({kind}): the guest took it and has not ended it"
         return Finding("pending", False, text, *_active_register(case), *_end(case))
-    text = f"not pending: its source never fired, or it was served ({kind})"
+    text = f"not pending ({kind}): its source never fired, or it was served"
     fix = None if irq.intid >= FIRST_LPI else Write(register, 1 << irq.intid % 32)
     return Finding("pending", False, text, register, value, _raise(case), fix)
 
@@ -103,7 +103,7 @@ def _raise(case: Case) -> str:
     if intid >= FIRST_LPI:
         return "let its device write the EventID to GITS_TRANSLATER, or queue the ITS command INT"
     by_hand = Write(naming.bit_register(case.vgic, case.cpu, intid, naming.ISPENDR), 1)
-    return f"let its device raise the line, or {by_hand}"
+    return f"let its device {'raise the line' if case.irq.level else 'send an edge'}, or {by_hand}"
 
 
 def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int | None:
@@ -227,7 +227,8 @@ def not_active(case: Case) -> Finding:
         return Finding("active", True, "LPIs have no active state")
     if not case.active:
         return Finding("active", True, "not active", register, value)
-    text = "already active: the guest took it and has not ended it"
+    again = " and pending again" if case.pending else ""
+    text = f"active{again}: the guest took it and has not ended it"
     return Finding("active", False, text, register, value, *_end(case))
 
 
@@ -271,13 +272,17 @@ def preemption(case: Case) -> Finding:
         return Finding("running", True, "nothing is running", register, value)
     own = inflight.group_priority(case.cpu, irq.group, irq.priority)
     runner = inflight.running(case.vgic, case.cpu)
+    if runner is irq:
+        return Finding("running", True, f"it runs itself, running priority {value:#04x}", register, value)
     rounded = own != irq.priority or (runner is not None and runner.priority != value)
     by = f" with binary point {inflight.binary_point(case.cpu, irq.group)}" if rounded else ""
     if own < value:
         text = f"priority {irq.priority:#04x} preempts the running priority {value:#04x}{by}"
         return Finding("running", True, text, register, value)
     who = "something" if runner is None else f"INTID {runner.intid} (priority {runner.priority:#04x})"
-    text = f"{who} is being handled, running priority {value:#04x}: priority {irq.priority:#04x} does not preempt it{by}"
+    text = (
+        f"{who} is being handled, running priority {value:#04x}: priority {irq.priority:#04x} does not preempt it{by}"
+    )
     return Finding("running", False, text, register, value, *_drop(case, runner))
 
 

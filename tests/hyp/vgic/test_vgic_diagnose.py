@@ -90,8 +90,10 @@ class Breakage(NamedTuple):
 
 
 BREAKAGES = {
-    "served": Breakage(lambda rig: rig.serve(), "pending", "not pending", "write 1 to bit 8 of GICD_ISPENDR1 (GICD+0x204)"),
-    "handled": Breakage(lambda rig: rig.ack(), "pending", "active and not pending again", "40 to ICC_EOIR1_EL1"),
+    "served": Breakage(
+        lambda rig: rig.serve(), "pending", "not pending", "write 1 to bit 8 of GICD_ISPENDR1 (GICD+0x204)"
+    ),
+    "handled": Breakage(lambda rig: rig.ack(), "pending", "active, and not pending again", "40 to ICC_EOIR1_EL1"),
     "disabled": Breakage(
         lambda rig: rig.disable(EDGE), "enable", "GICD_ISENABLER1 bit 8 is 0",
         "write 1 to bit 8 of GICD_ISENABLER1 (GICD+0x104)",
@@ -106,7 +108,7 @@ BREAKAGES = {
     "off": Breakage(
         lambda rig: None, "vCPU", "powered off", "PSCI CPU_ON (MPIDR_EL1 0x0)", CpuView("off", UNMASKED)
     ),
-    "active": Breakage(active, "active", "already active", "a write of 40 to ICC_EOIR1_EL1"),
+    "active": Breakage(active, "active", "active and pending again", "a write of 40 to ICC_EOIR1_EL1"),
     "group": Breakage(
         lambda rig: rig.icc(0, "IGRPEN1", 0), "group enable", "ICC_IGRPEN1_EL1.Enable is 0",
         "write 1 to ICC_IGRPEN1_EL1",
@@ -117,13 +119,18 @@ BREAKAGES = {
         "write more than 0x80 to ICC_PMR_EL1",
     ),
     "lowest": Breakage(low_priority, "mask", "0xf8 is not below", "write 0xa0 to byte 0 of GICD_IPRIORITYR10"),
-    "behind": Breakage(behind, "running", "INTID 41 (priority 0x40) is being handled, running priority 0x40: priority 0x80", "end INTID 41"),
+    "behind": Breakage(
+        behind, "running", "INTID 41 (priority 0x40) is being handled, running priority 0x40: priority 0x80",
+        "end INTID 41",
+    ),
     "binary point": Breakage(
         same_group_priority, "running", "priority 0x88 does not preempt it with binary point 5", "end INTID 41"
     ),
-    "put": Breakage(lambda rig: rig.put(0), "loaded", "on no physical CPU", "nothing is missing in the guest"),
+    "put": Breakage(lambda rig: rig.put(0), "loaded", "waits for its turn on the CPU",
+        "nothing is missing in the guest"),
     "asleep": Breakage(
-        lambda rig: rig.put(0), "loaded", "this interrupt wakes it", "nothing is missing", CpuView("blocked", UNMASKED)
+        lambda rig: rig.put(0), "loaded", "this interrupt would wake vCPU 0", "nothing is missing",
+        CpuView("blocked", UNMASKED),
     ),
     "overflow": Breakage(
         overflow, "list register", "all 4 list registers hold more urgent ones: INTID 50 (priority 0x40), INTID 51",
@@ -180,7 +187,7 @@ def test_following_the_advice_gets_the_interrupt_further(breakage: Breakage) -> 
         pytest.skip("nothing that a guest could write")
     apply(rig, held.fix)
     after = trace(rig.vgic, 0, EDGE, breakage.view)
-    if held.text.startswith("it is active"):  # ending what is handled leaves it idle, as it should be
+    if held.text.startswith("active, and not"):  # ending what is handled leaves it idle, as it should be
         assert not first_held(after) or "not pending" in first_held(after).text  # type: ignore[union-attr]
     else:
         assert order(after, first_held(after)) > order(before, held)

@@ -1,0 +1,28 @@
+"""``armvirt gic``: boot a guest, and show its interrupt controller as it is at some moment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from armvirt.cli import session, stopping
+from armvirt.cli.show import echo_console, show
+from armvirt.gic_view import GicView
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """0 whenever there is something to show, whatever became of the guest."""
+    machine = session.build_machine(arguments, trace_hash=False)
+    GicView(machine, arguments.vcpu)  # complains before the guest runs
+    echo_console(machine, arguments)
+    result = stopping.run_to(machine, arguments)
+    view = GicView(machine, arguments.vcpu, everything=arguments.all)
+    if arguments.json:
+        print(json.dumps(view.data(), indent=2))
+    else:
+        show(view, plain=arguments.plain)
+    if remark := stopping.remark(result, arguments):
+        sys.stdout.flush()
+        print(f"armvirt: {remark}", file=sys.stderr)
+    return 0

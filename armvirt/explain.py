@@ -1,0 +1,252 @@
+"""Why did no interrupt come? An `Explanation`: each station of an interrupt, its register, and who wrote that last.
+
+machine = Machine("wfi-forever", sinks=[LastWriters()])
+machine.run()
+print(machine.explain(27))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from armvirt.errors import KvmError, UserError
+from armvirt.hyp.vgic.diagnose import first_held
+from armvirt.hyp.vgic.finding import Finding, Register
+from armvirt.hyp.vgic.naming import kind_of
+from armvirt.tables import Showable, Table
+from armvirt.trace.timeline import INTID_NAMES
+from armvirt.trace.writers import ALL, LastWrite, LastWriters
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.irq import VgicIrq
+    from armvirt.machine import Machine
+
+__all__ = ["Explanation", "LastWriters", "Step", "explain"]
+
+NEVER_WRITTEN = "never"
+Lookup = Callable[[int], "str | None"]
+
+
+class Step(NamedTuple):
+    """One station for people. ``written`` says when and where its register was written last (or the interrupt raised,
+    or taken), ``writer`` the same with the address; "" where nobody recorded it or nobody can write it."""
+
+    station: str
+    passed: bool
+    text: str
+    register: str
+    value: str
+    written: str
+    writer: str
+    remedy: str
+
+
+class Explanation(Showable):
+    """What keeps INTID ``intid`` from vCPU ``vcpu`` at this moment (``ns``): ``steps``, of which ``held`` is the first
+    that holds it (None: it is taken). ``state`` is waiting, handled (active) or entered (an interrupt exception was
+    taken and nothing acknowledged). ``versus`` says why another one comes first, if that was asked."""
+
+    def __init__(
+        self, intid: int, vcpu: int, ns: int, where: str, steps: Sequence[Step], state: str = "waiting",
+        versus: str = "",
+    ) -> None:  # fmt: skip
+        self.intid, self.vcpu, self.ns, self.where, self.state, self.versus = intid, vcpu, ns, where, state, versus
+        self.steps = tuple(steps)
+
+    @property
+    def held(self) -> Step | None:
+        return next((step for step in self.steps if not step.passed), None)
+
+    @property
+    def name(self) -> str:
+        """``INTID 27 (PPI, virtual timer)``."""
+        kind = kind_of(self.intid)
+        return f"INTID {self.intid} ({', '.join(filter(None, (kind, INTID_NAMES.get(self.intid))))})"
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one line: the first station that holds the interrupt, and what would change it."""
+        held, who = self.held, f"INTID {self.intid}"
+        if held is None:
+            return f"{who} is taken by vCPU {self.vcpu} before its next instruction."
+        written = f" ({held.writer})" if held.writer else ""
+        if self.state == "handled":
+            return f"{who} is being handled by vCPU {self.vcpu}: {held.text}{written}. Next: {held.remedy}."
+        if self.state == "entered":
+            return f"{who} is being taken by vCPU {self.vcpu}: {held.text}. Next: {held.remedy}."
+        remedy = f" To change it: {held.remedy}." if held.remedy else ""
+        return f"{who} is not taken by vCPU {self.vcpu}: {held.text}{written}.{remedy}"
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every station as plain data."""
+        return [step._asdict() for step in self.steps]
+
+    def data(self) -> dict[str, Any]:
+        """All of it as plain data, for JSON."""
+        held = self.held
+        return {
+            "intid": self.intid, "vcpu": self.vcpu, "ns": self.ns, "pc": self.where, "state": self.state,
+            "taken": held is None, "held": None if held is None else held.station, "verdict": self.verdict,
+            "versus": self.versus or None, "stations": self.rows(),
+        }  # fmt: skip
+
+    def tables(self) -> list[Table | str]:
+        title = f"{self.name} on its way to vCPU {self.vcpu}, at {self.ns:,} ns, pc {self.where}"
+        recorded = any(step.written for step in self.steps)
+        columns = ("station", "", "state", "register", "value", *(("last written",) if recorded else ()))
+        rows = tuple(self._cells(step)[: len(columns)] for step in self.steps)
+        table = Table(title, columns, rows, self._marks())
+        return [table, "\n".join(filter(None, (self.verdict, self.versus)))]
+
+    def _cells(self, step: Step) -> tuple[str, ...]:
+        sign = "ok" if step.passed else "NO" if step is self.held else "no"
+        name = step.register.partition(" (")[0]  # without its address, which the verdict has
+        return step.station, sign, step.text, name, step.value, step.written
+
+    def _marks(self) -> dict[int, str]:
+        """Red for the first station that holds it; what comes after it counts for less."""
+        held = self.held
+        at = len(self.steps) if held is None else self.steps.index(held)
+        return {n: "red" if n == at else "green" if n < at else "dim" for n in range(len(self.steps))}
+
+
+def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int | None = None) -> Explanation:
+    """What keeps an interrupt from a vCPU: by default the one that an SPI or LPI is routed to, and for private ones the
+    first on which anything is the matter. ``versus`` is another INTID, which is taken instead. UserError for what does
+    not exist."""
+    vm = machine.board.vm
+    _check(machine, intid, vcpu)
+    who = _whose(machine, intid) if vcpu is None else vcpu
+    findings = vm.diagnose(who, intid)
+    text = ""
+    if versus is not None:
+        _check(machine, versus, vcpu)
+        text = f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}."
+    scene = _Scene(machine, intid, who, next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None))
+    state, steps = _story(scene, findings)
+    pc = machine.board.vcpus[who].context.pc
+    return Explanation(intid, who, machine.ns, place(pc, scene.names), steps, state, text)
+
+
+class _Scene(NamedTuple):
+    machine: Machine
+    intid: int
+    vcpu: int
+    recorder: LastWriters | None
+
+    @property
+    def names(self) -> Lookup | None:
+        return self.machine.symbols.lookup if self.machine.symbols is not None else None
+
+
+def place(pc: int, names: Lookup | None) -> str:
+    """``0x40080123 (gic_init+0x20)``."""
+    symbol = names(pc) if names is not None else None
+    return f"{pc:#x}" + (f" ({symbol})" if symbol else "")
+
+
+def _check(machine: Machine, intid: int, vcpu: int | None) -> None:
+    cpus = len(machine.board.vcpus)
+    if vcpu is not None and not 0 <= vcpu < cpus:
+        raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")
+    vgic = machine.board.vm.vgic_of()
+    try:
+        vgic.irq(0, intid)
+    except KvmError:
+        last = min(vgic.nr_irqs, 1020) - 1
+        raise UserError(
+            f"INTID {intid} does not exist: this GIC has 0-{last} (SGIs 0-15, PPIs 16-31, SPIs 32-{last})"
+        ) from None
+
+
+def _whose(machine: Machine, intid: int) -> int:
+    """The vCPU to look at if nobody says which."""
+    vgic = machine.board.vm.vgic_of()
+    if intid >= 32:
+        target = vgic.irq(None, intid).target
+        return 0 if target is None else target
+    ids = [vcpu.id for vcpu in machine.board.vcpus]
+    return next((n for n in ids if _matters(machine, vgic.irq(n, intid), n)), ids[0])
+
+
+def _matters(machine: Machine, irq: VgicIrq, vcpu: int) -> bool:
+    timers = machine.board.vcpus[vcpu].timer.rows()
+    armed = any(row["ppi"] == irq.intid and row["fires_in_ns"] is not None for row in timers)
+    return armed or irq.pending or irq.active or irq.lr >= 0 or (irq.enabled and irq.intid >= 16)
+
+
+def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]:
+    """(state, steps). An interrupt that is active is being handled; one that is masked by PSTATE because an interrupt
+    exception was taken, and nothing acknowledged, is about to be: IAR would give it."""
+    steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
+    if held is None:
+        return "waiting", steps
+    if held.fix is not None and held.text.startswith("active"):
+        return "handled", steps
+    entry = scene.recorder.entered(scene.vcpu) if scene.recorder is not None else None
+    if held.station != "PSTATE" or entry is None:
+        return "waiting", steps
+    text = f"{held.text}: an interrupt was taken at {entry.ns:,} ns, and nothing is acknowledged yet"
+    return "entered", [*steps[:-1], steps[-1]._replace(text=text, remedy="its handler reads IAR, which will give it")]
+
+
+def _step(scene: _Scene, finding: Finding) -> Step:
+    register, value = finding.register, "" if finding.value is None else f"{finding.value:#x}"
+    name = "" if register is None else str(register._replace(field=""))
+    short, long = _written(scene, finding)
+    return Step(finding.station, finding.passed, finding.text, name, value, short, long, finding.remedy)
+
+
+def _written(scene: _Scene, finding: Finding) -> tuple[str, str]:
+    """Who wrote a finding's register, or raised or took the interrupt: for the table, and in full for the verdict."""
+    register, recorder = finding.register, scene.recorder
+    if recorder is None or register is None or not _writable(register):
+        return "", ""
+    write = _write_of(recorder, register)
+    if finding.station == "pending":
+        write = _latest(write, recorder.raised(scene.intid, register.cpu))
+        if write is None:
+            return "never raised", "never raised"
+    elif finding.station == "active":
+        write = _latest(write, recorder.acknowledged(scene.intid, scene.vcpu))
+        if write is None:
+            return "", ""
+    if write is None:
+        return "never", "never written"
+    return _describe(write, register, scene.names, full=False), _describe(write, register, scene.names, full=True)
+
+
+def _write_of(recorder: LastWriters, register: Register) -> LastWrite | None:
+    if not register.frame:
+        return recorder.system(register.cpu, register.name)
+    return recorder.memory(register.frame, register.offset, register.size, register.bit, _bank(register))
+
+
+def _latest(*writes: LastWrite | None) -> LastWrite | None:
+    return max((write for write in writes if write is not None), key=lambda write: write.ns, default=None)
+
+
+def _bank(register: Register) -> int:
+    """Registers of one address that each vCPU has of its own: all of GICC, a GICv2's private ones in GICD. GICR's
+    addresses differ."""
+    return register.cpu if register.frame in ("GICC", "GICD") else ALL
+
+
+def _writable(register: Register) -> bool:
+    """Only what a guest writes has a writer: no list register, no PSTATE, no RPR or HPPIR."""
+    guests = bool(register.frame) or register.name.startswith(("ICC_", "CNT"))
+    return guests and not any(name in register.name for name in ("RPR", "HPPIR"))
+
+
+def _describe(write: LastWrite, register: Register, names: Lookup | None, full: bool) -> str:
+    """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked at."""
+    symbol = names(write.pc) if names is not None else None
+    where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
+    if write.what in ("raised", "lowered", "taken"):
+        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if write.what == "taken" else "")
+    other = write.what.startswith(("GICD_", "GICR_", "CNT")) and write.what != register.name
+    value = f"{write.what} = {write.value:#x}" if other else f"{write.value:#x}"
+    if full:
+        return f"last written by {where} at {write.ns:,} ns, value {value}"
+    return f"{write.ns:,} ns, {where}: {value}"

@@ -1,0 +1,63 @@
+"""The guest's interrupt controller at this moment, as an object that shows itself: ``print(machine.gic)``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from armvirt.errors import UserError
+from armvirt.hyp.vgic import snapshot
+from armvirt.tables import Showable, Table, table_of
+
+if TYPE_CHECKING:
+    from armvirt.machine import Machine
+
+UNUSED = "no interrupt is enabled, pending or active (SGIs are always enabled)"
+
+
+class GicView(Showable):
+    """A snapshot: plain rows by subject, taken when it is made. ``vcpu`` leaves out what is private to others,
+    ``everything`` adds the interrupts that are not in use. UserError for a vCPU that does not exist."""
+
+    def __init__(self, machine: Machine, vcpu: int | None = None, *, everything: bool = False) -> None:
+        vgic = machine.board.vm.vgic_of()
+        cpus = [cpu for cpu in vgic.cpus() if vcpu in (None, cpu.vcpu_id)]
+        if not cpus:
+            raise UserError(f"CPU {vcpu} does not exist: this machine has {len(machine.board.vcpus)}, counted from 0")
+        self.ns, self.model = machine.ns, vgic.model
+        self.distributor = snapshot.distributor(vgic)
+        self.redistributors = snapshot.redistributors(vgic, cpus)
+        self.interfaces = snapshot.interfaces(vgic, cpus)
+        self.list_registers = snapshot.list_registers(cpus)
+        self.interrupts = snapshot.interrupts(vgic, cpus, everything=everything)
+
+    def rows(self) -> list[dict[str, object]]:
+        """The interrupts."""
+        return self.interrupts
+
+    def data(self) -> dict[str, Any]:
+        """Everything as plain data, for JSON."""
+        return {
+            "ns": self.ns, "model": self.model, "distributor": self.distributor,
+            "redistributors": self.redistributors, "interfaces": self.interfaces,
+            "list_registers": self.list_registers, "interrupts": self.interrupts,
+        }  # fmt: skip
+
+    def tables(self) -> list[Table | str]:
+        parts: list[Table | str] = [f"GICv{self.model} at {self.ns:,} ns", table_of("distributor", self.distributor)]
+        if self.redistributors:
+            parts.append(table_of("redistributors", self.redistributors))
+        parts.append(table_of("CPU interfaces", self.interfaces))
+        if self.list_registers:
+            parts.append(table_of("list registers", self.list_registers))
+        if not self.interrupts:
+            return [*parts, UNUSED]
+        table = table_of("interrupts", self.interrupts)
+        return [*parts, table._replace(marks=self._marks())]
+
+    def _marks(self) -> dict[int, str]:
+        """Bold for what is pending or active, faint for what is disabled."""
+        return {
+            n: "bold yellow" if row["pending"] else "bold green" if row["active"] else "dim"
+            for n, row in enumerate(self.interrupts)
+            if row["pending"] or row["active"] or not row["enabled"]
+        }

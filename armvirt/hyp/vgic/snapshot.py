@@ -1,0 +1,134 @@
+"""The vGIC as it is at this moment, as rows of plain data for tables. Nothing is folded or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from armvirt.arch.gic import (
+    GICR_RD_ROWS,
+    VMCR_VCBPR,
+    VMCR_VEOIM,
+    ListRegister,
+    is_private,
+)
+from armvirt.hyp.vgic import inflight, naming, routing
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.irq import VgicIrq
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+
+Row = dict[str, object]
+
+DISTRIBUTOR = {"GICD_CTLR": 0x0, "GICD_TYPER": 0x4, "GICD_IIDR": 0x8}
+REDISTRIBUTOR = {row.name: row for row in GICR_RD_ROWS if row.name in ("GICR_CTLR", "GICR_TYPER", "GICR_WAKER")}
+
+
+def distributor(vgic: Vgic) -> list[Row]:
+    """The distributor's own registers: name, offset, value, and what they say."""
+    cpu = next(iter(vgic.cpus()))
+    says = {
+        "GICD_CTLR": ", ".join(f"group {n} {'on' if vgic.enables >> n & 1 else 'off'}" for n in range(2)),
+        "GICD_TYPER": f"{vgic.nr_irqs} INTIDs",
+        "GICD_IIDR": f"revision {vgic.revision}",
+    }
+    return [
+        {"register": name, "offset": f"{offset:#x}", "value": f"{vgic.dist_map.read(vgic, cpu, offset, 4):#x}",
+         "meaning": says[name]}
+        for name, offset in DISTRIBUTOR.items()
+    ]  # fmt: skip
+
+
+def redistributors(vgic: Vgic, cpus: Iterable[VgicCpu]) -> list[Row]:
+    """Of a GICv3, by vCPU: where each is, and its registers."""
+    if vgic.model == 2:
+        return []
+    return [
+        {"vcpu": cpu.vcpu_id, "affinity": f"{cpu.mpidr & 0xFF_FFFF:#x}",
+         "address": "" if cpu.redist_base is None else f"{cpu.redist_base:#x}",
+         **{name: f"{vgic.redist_map.read(vgic, cpu, row.offset, row.widths[-1]):#x}"
+            for name, row in REDISTRIBUTOR.items()}}
+        for cpu in cpus
+    ]  # fmt: skip
+
+
+def interfaces(vgic: Vgic, cpus: Iterable[VgicCpu]) -> list[Row]:
+    """The CPU interfaces, which EL2 keeps in ICH_VMCR_EL2: mask, binary points as they act, modes, group enables."""
+    return [_interface(vgic, cpu) for cpu in cpus]
+
+
+def _interface(vgic: Vgic, cpu: VgicCpu) -> Row:
+    best, vif = inflight.highest_pending(vgic, cpu), cpu.vif
+    lines = [name for name, high in (("vIRQ", vif.virq), ("vFIQ", vif.vfiq)) if high] if vif is not None else []
+    return {
+        "vcpu": cpu.vcpu_id, "loaded": vif is not None, "group 0": bool(cpu.vmcr & 1), "group 1": bool(cpu.vmcr & 2),
+        "PMR": f"{cpu.priority_mask:#04x}", "RPR": f"{inflight.running_priority(cpu):#04x}",
+        "HPPI": None if best is None else best.intid,
+        "BPR0": inflight.binary_point(cpu, 0), "BPR1": inflight.binary_point(cpu, 1),
+        "CBPR": int(bool(cpu.vmcr & VMCR_VCBPR)), "EOImode": int(bool(cpu.vmcr & VMCR_VEOIM)),
+        "AP0R": _words(cpu, 0), "AP1R": _words(cpu, 1), "VMCR": f"{cpu.vmcr:#x}",
+        "HCR": None if vif is None else f"{vif.hcr:#x}", "signals": " ".join(lines),
+    }  # fmt: skip
+
+
+def _words(cpu: VgicCpu, group: int) -> str:
+    """Active-priority registers: the words that this many preemption bits need (IHI 0069 12.2.1)."""
+    words = cpu.active_priorities(group)[: 1 << inflight.preemption_bits(cpu) - 5]
+    return " ".join(f"{word:#x}" for word in words)
+
+
+def list_registers(cpus: Iterable[VgicCpu]) -> list[Row]:
+    """Of the vCPUs that are on a PE: every list register that is not zero."""
+    return [
+        {"vcpu": cpu.vcpu_id, "list register": f"ICH_LR{n}_EL2", "value": f"{value:#018x}", **_decoded(value)}
+        for cpu in cpus if cpu.vif is not None for n, value in enumerate(cpu.vif.lr) if value
+    ]  # fmt: skip
+
+
+def _decoded(value: int) -> Row:
+    lr = ListRegister.decode(value)
+    return {
+        "INTID": lr.vintid, "state": lr.state_name, "priority": f"{lr.priority:#04x}", "group": lr.group,
+        "pINTID": lr.pintid, "EOI": lr.eoi,
+    }  # fmt: skip
+
+
+def interrupts(vgic: Vgic, cpus: Iterable[VgicCpu], *, everything: bool = False) -> list[Row]:
+    """Private interrupts of these vCPUs and all shared ones: those that are enabled (SGIs always are), pending, active
+    or in flight, or every one."""
+    return [_interrupt(vgic, irq, owner) for irq, owner in _all(vgic, cpus) if everything or _in_use(vgic, irq)]
+
+
+def _all(vgic: Vgic, cpus: Iterable[VgicCpu]) -> Iterator[tuple[VgicIrq, VgicCpu | None]]:
+    for cpu in cpus:
+        yield from ((irq, cpu) for irq in cpu.private)
+    for intid in range(32, vgic.nr_irqs):
+        irq = vgic.spi(intid)
+        if irq is not None:
+            yield irq, None
+
+
+def _in_use(vgic: Vgic, irq: VgicIrq) -> bool:
+    enabled = irq.enabled and irq.intid >= 16
+    return enabled or inflight.pending(vgic, irq) or inflight.active(vgic, irq) or irq.vcpu is not None
+
+
+def _interrupt(vgic: Vgic, irq: VgicIrq, owner: VgicCpu | None) -> Row:
+    return {
+        "INTID": irq.intid, "kind": naming.kind_of(irq.intid), "target": _target(irq, owner), "enabled": irq.enabled,
+        "pending": inflight.pending(vgic, irq), "active": inflight.active(vgic, irq),
+        "priority": f"{irq.priority:#04x}", "group": irq.group, "trigger": "level" if irq.level else "edge",
+        "line": ("high" if inflight.line(irq) else "low") if irq.level else "",
+        "in": f"LR{irq.lr} of vCPU {irq.vcpu}" if irq.lr >= 0 else "ap_list" if irq.vcpu is not None else "",
+        "host": irq.hwintid if irq.hw else None,
+    }  # fmt: skip
+
+
+def _target(irq: VgicIrq, owner: VgicCpu | None) -> str:
+    if owner is not None and is_private(irq.intid):
+        return f"vCPU {owner.vcpu_id}"
+    where = "nobody" if irq.target is None else f"vCPU {irq.target}"
+    return (
+        f"any ({where})" if irq.any_cpu else where if irq.target is not None else f"nobody ({routing.router(irq):#x})"
+    )

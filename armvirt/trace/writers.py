@@ -1,0 +1,137 @@
+"""Who wrote a register last? A sink that remembers, for each register word of the GIC and the timers, the last write.
+
+Registers with a bit per INTID remember each bit by itself, for a set and a clear register together: a write of another
+interrupt's bit says nothing about this one's. All others remember each byte, as priorities have one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from armvirt.events import Event, Stamp
+
+GICR_STRIDE, GICR_SGI_FRAME = 0x2_0000, 0x1_0000
+BITS_FROM, BITS_TO = 0x100, 0x400  # ISENABLER to ICACTIVER
+CLEAR = 0x80  # from a set register to its clear register
+BIT_REGISTERS = ("ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER")
+ALL = -1  # any vCPU, for registers that are not banked
+TIMERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
+
+Key = tuple[object, ...]
+
+
+class LastWrite(NamedTuple):
+    """``what`` was written (a register), or raised, lowered, taken (an interrupt); value, when, by whom, where."""
+
+    what: str
+    value: int
+    ns: int
+    vcpu: int
+    pc: int
+
+
+class LastWriters:
+    """A sink. Writes before it listened are unknown to it."""
+
+    def __init__(self) -> None:
+        self._writes: dict[Key, LastWrite] = {}
+        self._entries: dict[int, Stamp] = {}
+        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
+            "gic-mmio": self._gic, "icc-write": self._icc, "timer-write": self._timer, "vgic-inject": self._inject,
+            "exception": self._exception, "ack": self._acknowledge,
+        }  # fmt: skip
+
+    def __call__(self, stamp: Stamp, event: Event) -> None:
+        handler = self._handlers.get(event.kind)
+        if handler is not None:
+            handler(stamp, event)
+
+    # What is asked ---------------------------------------------------------------------------------------------
+
+    def memory(self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL) -> LastWrite | None:
+        """The last write to a register of a frame; with ``bit``, of that bit in a register with a bit per INTID.
+        ``vcpu`` is for registers that each vCPU has of its own at one address."""
+        if bit >= 0 and _has_bits(frame, offset):
+            return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
+        return _latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
+
+    def system(self, vcpu: int, name: str) -> LastWrite | None:
+        """The last write of a system register: CNTV_CVAL_EL0 by CVAL or by TVAL, whose view it is."""
+        view = name.replace("_CVAL_", "_TVAL_")
+        return _latest(self._writes.get((vcpu, each)) for each in {name, view})
+
+    def raised(self, intid: int, vcpu: int = ALL) -> LastWrite | None:
+        """When an interrupt's input changed last; ``vcpu`` is for private ones."""
+        return self._writes.get(("input", intid, vcpu))
+
+    def acknowledged(self, intid: int, vcpu: int) -> LastWrite | None:
+        """When a vCPU acknowledged an interrupt last, and where."""
+        return self._writes.get(("ack", intid, vcpu))
+
+    def entered(self, vcpu: int) -> Stamp | None:
+        """The interrupt exception that a vCPU took and has acknowledged nothing for."""
+        return self._entries.get(vcpu)
+
+    # What is heard ---------------------------------------------------------------------------------------------
+
+    def _gic(self, stamp: Stamp, event: Any) -> None:
+        if not event.is_write:
+            return
+        frame, offset, value = event.frame, event.offset, event.value
+        write = LastWrite(_name(frame, offset), value, stamp.ns, stamp.vcpu, stamp.pc)
+        for vcpu in (ALL, stamp.vcpu):
+            if _has_bits(frame, offset):
+                base, first = offset & ~CLEAR & ~3, 8 * (offset & 3)
+                for bit in _bits(value):
+                    self._writes[frame, base, "bit", first + bit, vcpu] = write
+                continue
+            for n in range(event.size):
+                self._writes[frame, offset + n, vcpu] = write
+
+    def _icc(self, stamp: Stamp, event: Any) -> None:
+        self._system(stamp, event.register, event.value)
+
+    def _timer(self, stamp: Stamp, event: Any) -> None:
+        self._system(stamp, f"{TIMERS.get(event.timer, event.timer)}_{event.register.upper()}_EL0", event.value)
+
+    def _system(self, stamp: Stamp, name: str, value: int) -> None:
+        self._writes[stamp.vcpu, name] = LastWrite(name, value, stamp.ns, stamp.vcpu, stamp.pc)
+
+    def _inject(self, stamp: Stamp, event: Any) -> None:
+        write = LastWrite("raised" if event.level else "lowered", event.level, stamp.ns, stamp.vcpu, stamp.pc)
+        self._writes["input", event.intid, ALL] = write
+        self._writes["input", event.intid, event.target] = write
+
+    def _exception(self, stamp: Stamp, event: Any) -> None:
+        if event.what in ("irq", "fiq"):
+            self._entries[stamp.vcpu] = stamp
+
+    def _acknowledge(self, stamp: Stamp, event: Any) -> None:
+        self._entries.pop(stamp.vcpu, None)
+        taken = LastWrite("taken", event.intid, stamp.ns, stamp.vcpu, stamp.pc)
+        self._writes["ack", event.intid, stamp.vcpu] = taken
+
+
+def _has_bits(frame: str, offset: int) -> bool:
+    if frame == "GICR":
+        offset = offset % GICR_STRIDE - GICR_SGI_FRAME
+    return frame in ("GICD", "GICR") and BITS_FROM <= offset < BITS_TO
+
+
+def _name(frame: str, offset: int) -> str:
+    """The register, where it matters which of a pair was written; else its place."""
+    if not _has_bits(frame, offset):
+        return f"{frame}+{offset:#x}"
+    within = offset % GICR_STRIDE % GICR_SGI_FRAME if frame == "GICR" else offset
+    return f"{frame}_{BIT_REGISTERS[within - BITS_FROM >> 7]}{within % CLEAR // 4}"
+
+
+def _bits(value: int) -> Iterable[int]:
+    while value:
+        yield (value & -value).bit_length() - 1
+        value &= value - 1
+
+
+def _latest(writes: Iterable[LastWrite | None]) -> LastWrite | None:
+    return max((write for write in writes if write is not None), key=lambda write: write.ns, default=None)

@@ -1,0 +1,110 @@
+"""``armvirt explain``: what a person sees, and where the guest is stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from armvirt.cli.main import main
+
+
+def explain(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = main(["explain", *words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_a_guest_that_waits_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = explain(capsys, "wfi-forever", "--intid", "27")
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("INTID 27 (PPI, virtual timer) on its way to vCPU 0, at 104,9")
+    assert [line.split()[1] for line in lines if line.startswith("  enable")] == ["NO"]
+    assert lines[-1].endswith("To change it: write 1 to bit 27 of GICR_ISENABLER0 (GICR+0x10100).")
+    assert "about to wait" not in out + err and err.startswith("armvirt: stuck: ")
+
+
+def test_the_guests_console_on_request(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "wfi-forever", "--intid", "27", "--console"]) == 0
+    out, err = capfd.readouterr()
+    assert "about to wait" in err and "about to wait" not in out
+
+
+@pytest.mark.parametrize("engine", ["native", "portable"])
+@pytest.mark.parametrize(
+    ("at", "title"),
+    [
+        ("tick", "at 1,005,081 ns, pc 0x40201f10 (tick)"),
+        ("tick+0x8", "at 1,005,083 ns, pc 0x40201f18 (tick+0x8)"),
+        ("0x40201f10", "at 1,005,081 ns, pc 0x40201f10 (tick)"),
+        ("1.5ms", "at 1,500,000 ns"),
+    ],
+)
+def test_places(capsys: pytest.CaptureFixture[str], engine: str, at: str, title: str) -> None:
+    status, out, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", at, "--engine", engine)
+    assert (status, err) == (0, "") and title in out.splitlines()[0]
+
+
+def test_a_place_that_is_not_reached(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = explain(capsys, "hello", "--intid", "27", "--at", "5s")
+    assert status == 0 and "not taken" in out
+    assert err.startswith("armvirt: --at 5s was not reached: the guest passed")
+    status, _, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", "tick", "--max-time", "1us")
+    assert status == 0 and "--at tick was not reached: limit reached: after 1000 ns" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["vtimer-tick"], "needs --intid N"),
+        (["vtimer-tick", "--intid", "5000"], "INTID 5000 does not exist: this GIC has 0-287"),
+        (["vtimer-tick", "--intid", "27", "--versus", "1021"], "INTID 1021 does not exist"),
+        (["vtimer-tick", "--intid", "27", "--vcpu", "1"], "CPU 1 does not exist: this machine has 1"),
+        (["vtimer-tick", "--intid", "27", "--at", "tcik"], "no such symbol; did you mean tick"),
+        (["vtimer-tick", "--intid", "27", "--at", "qqqq"], "give a function of the guest, an address or a time"),
+        (["vtimer-tick", "--intid", "27", "--at", "5x"], "'5x' is not a time"),
+        (["vtimer-tick", "--intid", "27", "--at", "tick+x"], "'x' is not a offset"),
+    ],
+)
+def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], text: str) -> None:
+    status, out, err = explain(capsys, *words)
+    assert (status, out) == (2, "") and text in err and err.count("\n") == 1
+
+
+def test_versus(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = explain(capsys, "vtimer-tick", "--intid", "33", "--versus", "27", "--at", "tick")
+    assert out.splitlines()[-1].startswith("Versus INTID 27: INTID 33 is held: ")
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = explain(capsys, "wfi-forever", "--intid", "27", "--json")
+    data = json.loads(out)
+    assert (data["intid"], data["vcpu"], data["held"], data["taken"]) == (27, 0, "enable", False)
+    assert {"station", "passed", "text", "register", "value", "written", "remedy"} <= set(data["stations"][0])
+
+
+def test_colours(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLUMNS", "150")):
+        monkeypatch.setenv(name, value)
+    _, out, _ = explain(capsys, "wfi-forever", "--intid", "27")
+    assert "╭" in out and "\x1b[31m" in out
+    _, out, _ = explain(capsys, "wfi-forever", "--intid", "27", "--plain")
+    assert "\x1b[" not in out
+
+
+def test_run_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "wfi-forever"]) == 3
+    assert capsys.readouterr().err.splitlines()[-1].endswith("armvirt explain wfi-forever --intid 27")
+    assert main(["run", "spin"]) == 3
+    assert "explain" not in capsys.readouterr().err
+
+
+def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    example = readme.split("$ armvirt explain wfi-forever --intid 27\n")[1].split("\n\n(Some of")[0]
+    printed = explain(capsys, "wfi-forever", "--intid", "27")[1]
+    for line in example.splitlines():
+        assert line.strip() in printed

@@ -1,0 +1,176 @@
+"""`Machine.explain` and `Machine.gic`: right, at any moment, without a trace in the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from armvirt.errors import UserError
+from armvirt.explain import Explanation, LastWriters
+from armvirt.gic_view import GicView
+from armvirt.machine import Machine
+
+VTIMER = 27
+
+
+def stopped(name: str, ns: int | None = None, **options: object) -> Machine:
+    machine = Machine(name, sinks=[LastWriters()], **options)  # type: ignore[arg-type]
+    if ns is None:
+        machine.run()
+    else:
+        assert machine.run_until(ns=ns) is None
+    return machine
+
+
+@pytest.fixture
+def broken() -> Iterator[Machine]:
+    with stopped("wfi-forever") as machine:
+        yield machine
+
+
+def test_the_forgotten_enable(broken: Machine) -> None:
+    found = broken.explain(VTIMER)
+    held = found.held
+    assert held is not None and held.station == "enable" and held.written == "never"
+    assert found.verdict == (
+        "INTID 27 is not taken by vCPU 0: GICR_ISENABLER0 bit 27 is 0 (never written). "
+        "To change it: write 1 to bit 27 of GICR_ISENABLER0 (GICR+0x10100)."
+    )
+    assert [step.station for step in found.steps if step.passed][:2] == ["timer", "pending"]
+
+
+def test_following_the_advice(broken: Machine) -> None:
+    """The guest's vCPU wakes from its WFI and takes the interrupt."""
+    fix = next(finding for finding in broken.board.vm.diagnose(0, VTIMER) if not finding.passed).fix
+    assert fix is not None and fix.register.frame == "GICR"
+    _, redistributor = broken.board.vm.vgic_of().mmio_frames()
+    redistributor.frame.write(0, fix.register.offset, fix.register.size, fix.value)
+    broken._result = None
+    broken.run_until(ns=broken.ns + 1)
+    assert broken.explain(VTIMER).state == "entered"
+
+
+def text_at(name: str, ns: int, intid: int = VTIMER) -> Explanation:
+    with stopped(name, ns) as machine:
+        return machine.explain(intid)
+
+
+def test_the_timer_that_is_not_due() -> None:
+    found = text_at("vtimer-tick", 500_000)
+    held = found.held
+    assert held is not None and held.station == "timer" and "fires in 505 us" in held.text
+    assert "virtual_set_cval" in held.written and "last written by 0x" in found.verdict
+    assert "wait 505 us, or write a lower value to CNTV_CVAL_EL0" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("ns", "state", "parts"),
+    [
+        (1_005_010, "entered", ["is being taken by vCPU 0", "taken at 1,005,009 ns", "reads IAR"]),
+        (1_005_080, "handled", ["is being handled by vCPU 0", "taken at 1,005,069 ns", "27 to ICC_EOIR1_EL1"]),
+        (1_005_100, "handled", ["active, and not pending again"]),
+        (1_005_200, "waiting", ["is not taken by vCPU 0: the timer fires in 999.8 us"]),
+    ],
+)
+def test_through_a_handler(ns: int, state: str, parts: list[str]) -> None:
+    found = text_at("vtimer-tick", ns)
+    assert found.state == state
+    for part in parts:
+        assert part in found.verdict
+
+
+def test_what_will_be_taken_next() -> None:
+    """At the instruction before the exception nothing holds it; one ns later it was taken."""
+    with stopped("vtimer-tick", 1_005_008) as machine:
+        seen = []
+        for _ in range(200):
+            seen.append(machine.explain(VTIMER))
+            machine.run_until(ns=machine.ns + 1)
+        states = [found.state for found in seen]
+        assert states == sorted(states, key=["waiting", "entered", "handled", "waiting"].index) or "entered" in states
+        assert states.index("entered") < states.index("handled")
+
+
+def test_explaining_leaves_no_trace() -> None:
+    """At many moments, also within the handler and with several CPUs: state and hash are what they would be."""
+    for name in ("vtimer-tick", "sgi-smp"):
+        with Machine(name) as free, Machine(name, sinks=[LastWriters()]) as watched:
+            for ns in (50_000, 100_000, 1_005_010, 1_005_080, 1_005_090, 1_005_104):
+                if watched.run_until(ns=ns) is not None:
+                    break
+                before = watched.state()
+                for intid in (0, VTIMER, 33):
+                    str(watched.explain(intid, versus=30))
+                str(watched.gic)
+                assert watched.state() == before
+            limit = 3_000_000
+            assert watched.run(max_time_ns=limit).trace_hash == free.run(max_time_ns=limit).trace_hash
+
+
+def test_without_a_recorder_nobody_is_named() -> None:
+    with Machine("wfi-forever") as machine:
+        machine.run()
+        found = machine.explain(VTIMER)
+        assert all(step.written == "" for step in found.steps) and "last written" not in str(found)
+
+
+def test_versus() -> None:
+    with stopped("vtimer-tick", 1_005_080) as machine:
+        found = machine.explain(33, versus=VTIMER)
+        assert (
+            found.versus
+            == "Versus INTID 27: INTID 33 is held: not pending (edge): its source never fired, or it was served."
+        )
+
+
+def test_which_vcpu_is_meant() -> None:
+    with stopped("sgi-smp", 100_000) as machine:
+        assert machine.explain(0).vcpu == 1, "the SGI is pending there"
+        assert machine.explain(33).vcpu == 0 and machine.explain(33, vcpu=1).vcpu == 1
+        held = machine.explain(33, vcpu=1).held
+        assert held is not None
+
+
+@pytest.mark.parametrize(
+    ("intid", "vcpu", "text"),
+    [
+        (5000, None, "INTID 5000 does not exist: this GIC has 0-287 (SGIs 0-15, PPIs 16-31, SPIs 32-287)"),
+        (1020, None, "INTID 1020 does not exist"),
+        (27, 3, "CPU 3 does not exist: this machine has 1, counted from 0"),
+    ],
+)
+def test_what_does_not_exist(intid: int, vcpu: int | None, text: str) -> None:
+    with Machine("hello") as machine, pytest.raises(UserError) as caught:
+        machine.explain(intid, vcpu)
+    assert text in str(caught.value)
+
+
+def test_plain_data(broken: Machine) -> None:
+    data = json.loads(json.dumps(broken.explain(VTIMER).data()))
+    assert data["held"] == "enable" and data["stations"][2]["register"] == "GICR_ISENABLER0 (GICR+0x10100)"
+    assert json.loads(json.dumps(broken.gic.data()))["interrupts"] == broken.gic.rows()
+
+
+# -- the interrupt controller --
+
+
+def test_the_gic_in_a_handler() -> None:
+    with stopped("vtimer-tick", 1_005_080) as machine:
+        view = machine.gic
+        (timer,) = (row for row in view.rows() if row["INTID"] == VTIMER)
+        assert (timer["enabled"], timer["pending"], timer["active"], timer["in"]) == (True, True, True, "LR0 of vCPU 0")
+        (lr,) = view.list_registers
+        assert (lr["INTID"], lr["state"], lr["pINTID"]) == (VTIMER, "active", 27)
+        (interface,) = view.interfaces
+        assert (interface["RPR"], interface["PMR"], interface["AP1R"]) == ("0xa0", "0xf8", "0x100000")
+        assert "group 1 on" in str(view) and "LR0 of vCPU 0" in str(view)
+
+
+def test_all_interrupts_and_one_cpu() -> None:
+    with stopped("sgi-smp", 100_000) as machine:
+        assert len(GicView(machine, everything=True).rows()) == 2 * 32 + 256
+        assert {row["vcpu"] for row in GicView(machine, 1).interfaces} == {1}
+        with pytest.raises(UserError, match="CPU 2 does not exist"):
+            GicView(machine, 2)

@@ -1,0 +1,44 @@
+"""Tables show themselves as text and with rich, and text of a guest's is never taken for markup."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+from rich.console import Console
+
+from armvirt.tables import Showable, Table, table_of
+
+
+class Two(Showable):
+    def tables(self) -> list[Table | str]:
+        return [table_of("first", [{"a": 1, "b": True}, {"a": None, "b": False}]), "[red]words[/red]"]
+
+
+def shown(what: object, width: int = 60) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(what)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_as_text() -> None:
+    assert str(Two()).splitlines()[:3] == ["first", "  a  b", "  1  yes"]
+    assert str(Two()).splitlines()[-1] == "[red]words[/red]"
+
+
+def test_with_rich() -> None:
+    text = shown(Two())
+    assert "╭" in text and "yes" in text and "[red]words[/red]" in text
+
+
+def test_columns_can_be_chosen() -> None:
+    assert table_of("", [{"a": 1, "b": 2}], ["b"]) == Table("", ("b",), (("2",),))
+    assert str(table_of("", [{"a": 1, "b": 2}], ["b"])) == "b\n2"
+    assert table_of("none", []) == Table("none", (), ())
+
+
+def test_rich_is_imported_only_to_show() -> None:
+    code = "import sys, armvirt.tables, armvirt.explain, armvirt.gic_view; sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
