@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from armvirt.arch.gic import FIRST_LPI
 from armvirt.errors import KvmError, UserError
 from armvirt.hyp.vgic.diagnose import first_held
 from armvirt.hyp.vgic.finding import Finding, Register
@@ -116,12 +117,13 @@ def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int |
     first on which anything is the matter. ``versus`` is another INTID, which is taken instead. UserError for what does
     not exist."""
     vm = machine.board.vm
-    _check(machine, intid, vcpu)
+    check(machine, intid, vcpu)
+    _check_mapped(machine, intid)
     who = _whose(machine, intid) if vcpu is None else vcpu
     findings = vm.diagnose(who, intid)
     text = ""
     if versus is not None:
-        _check(machine, versus, vcpu)
+        _check_mapped(machine, versus)
         text = f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}."
     scene = _Scene(machine, intid, who, next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None))
     state, steps = _story(scene, findings)
@@ -146,18 +148,24 @@ def place(pc: int, names: Lookup | None) -> str:
     return f"{pc:#x}" + (f" ({symbol})" if symbol else "")
 
 
-def _check(machine: Machine, intid: int, vcpu: int | None) -> None:
+def check(machine: Machine, intid: int, vcpu: int | None = None) -> None:
+    """UserError for a vCPU or an interrupt that this machine can never have. LPIs come and go: see `explain`."""
     cpus = len(machine.board.vcpus)
     if vcpu is not None and not 0 <= vcpu < cpus:
         raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")
+    if intid < FIRST_LPI:
+        _check_mapped(machine, intid)
+
+
+def _check_mapped(machine: Machine, intid: int) -> None:
     vgic = machine.board.vm.vgic_of()
     try:
         vgic.irq(0, intid)
     except KvmError:
         last = min(vgic.nr_irqs, 1020) - 1
-        raise UserError(
-            f"INTID {intid} does not exist: this GIC has 0-{last} (SGIs 0-15, PPIs 16-31, SPIs 32-{last})"
-        ) from None
+        have = f"this GIC has 0-{last} (SGIs 0-15, PPIs 16-31, SPIs 32-{last})"
+        why = have if intid < FIRST_LPI else f"it is an LPI to which no ITS maps an event; {have}"
+        raise UserError(f"INTID {intid} does not exist: {why}") from None
 
 
 def _whose(machine: Machine, intid: int) -> int:

@@ -9,6 +9,7 @@ import sys
 from armvirt.cli import session, stopping
 from armvirt.cli.show import echo_console, show
 from armvirt.errors import UserError
+from armvirt.explain import check
 from armvirt.trace.writers import LastWriters
 
 
@@ -17,7 +18,9 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.intid is None:
         raise UserError("armvirt explain needs --intid N, the interrupt that does not come")
     machine = session.build_machine(arguments, sinks=[LastWriters()], trace_hash=False)
-    machine.explain(arguments.intid, arguments.vcpu, arguments.versus)  # complains before the guest runs
+    for intid in (arguments.intid, arguments.versus):
+        if intid is not None:
+            check(machine, intid, arguments.vcpu)  # complains before the guest runs
     echo_console(machine, arguments)
     result = stopping.run_to(machine, arguments)
     explanation = machine.explain(arguments.intid, arguments.vcpu, arguments.versus)

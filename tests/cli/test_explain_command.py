@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_a_guest_that_waits_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = explain(capsys, "wfi-forever", "--intid", "27")
     assert status == 0
     lines = out.splitlines()
-    assert lines[0].startswith("INTID 27 (PPI, virtual timer) on its way to vCPU 0, at 104,9")
+    assert lines[0].startswith("INTID 27 (PPI, virtual timer) on its way to vCPU 0, at 10")
     assert [line.split()[1] for line in lines if line.startswith("  enable")] == ["NO"]
     assert lines[-1].endswith("To change it: write 1 to bit 27 of GICR_ISENABLER0 (GICR+0x10100).")
     assert "about to wait" not in out + err and err.startswith("armvirt: stuck: ")
@@ -33,18 +34,18 @@ def test_the_guests_console_on_request(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("engine", ["native", "portable"])
-@pytest.mark.parametrize(
-    ("at", "title"),
-    [
-        ("tick", "at 1,005,081 ns, pc 0x40201f10 (tick)"),
-        ("tick+0x8", "at 1,005,083 ns, pc 0x40201f18 (tick+0x8)"),
-        ("0x40201f10", "at 1,005,081 ns, pc 0x40201f10 (tick)"),
-        ("1.5ms", "at 1,500,000 ns"),
-    ],
-)
-def test_places(capsys: pytest.CaptureFixture[str], engine: str, at: str, title: str) -> None:
-    status, out, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", at, "--engine", engine)
-    assert (status, err) == (0, "") and title in out.splitlines()[0]
+def test_places(capsys: pytest.CaptureFixture[str], engine: str) -> None:
+    def title(at: str) -> str:
+        status, out, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", at, "--engine", engine)
+        assert (status, err) == (0, "")
+        return out.splitlines()[0].split("vCPU 0, at ")[1]
+
+    tick = title("tick")
+    ns, address = int(tick.split()[0].replace(",", "")), tick.split()[3]
+    assert 1_000_000 < ns < 1_020_000 and tick.endswith(" (tick)")
+    assert title(address) == tick
+    assert title("tick+0x8") == f"{ns + 2:,} ns, pc {int(address, 16) + 8:#x} (tick+0x8)"
+    assert title("1.5ms").startswith("1,500,000 ns, pc 0x")
 
 
 def test_a_place_that_is_not_reached(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,8 +104,13 @@ def test_run_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """But for times and addresses, which change whenever the guest is built anew."""
+
+    def shape(text: str) -> str:
+        return " ".join(re.sub(r"0x[0-9a-f]+|[\d,]+", "N", text).split())
+
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     example = readme.split("$ armvirt explain wfi-forever --intid 27\n")[1].split("\n\n(Some of")[0]
-    printed = explain(capsys, "wfi-forever", "--intid", "27")[1]
+    printed = shape(explain(capsys, "wfi-forever", "--intid", "27")[1])
     for line in example.splitlines():
-        assert line.strip() in printed
+        assert shape(line) in printed

@@ -80,10 +80,10 @@ def hypervisor_enable(case: Case) -> Finding:
 
 def virtual_line(case: Case) -> Finding:
     """vIRQ or vFIQ from the virtual CPU interface to the PE: HCR_EL2.VI and VF in effect."""
-    vif, group = case.cpu.vif, case.irq.group
+    vif = case.cpu.vif
     assert vif is not None
-    high = vif.virq if group else vif.vfiq
-    name, bit = ("vIRQ", "VI") if group else ("vFIQ", "VF")
+    high = vif.virq if case.as_irq else vif.vfiq
+    name, bit = ("vIRQ", "VI") if case.as_irq else ("vFIQ", "VF")
     register = Register("HCR_EL2", bit, cpu=case.cpu.vcpu_id)
     value = (HCR_VI if vif.virq else 0) | (HCR_VF if vif.vfiq else 0)
     return Finding("virtual line", high, f"{name} is {'high' if high else 'low'}", register, value)
@@ -91,13 +91,13 @@ def virtual_line(case: Case) -> Finding:
 
 def exception_mask(case: Case, signalled: bool) -> Finding:
     """PSTATE.I or .F; the last thing that can hold an interrupt that is ``signalled``."""
-    pstate, name = case.view.pstate, "I" if case.irq.group else "F"
+    pstate, name = case.view.pstate, "I" if case.as_irq else "F"
     if pstate is None:
         return Finding("PSTATE", True, f"see PSTATE.{name}")
-    masked = bool(pstate & (PSTATE_I if case.irq.group else PSTATE_F))
+    masked = bool(pstate & (PSTATE_I if case.as_irq else PSTATE_F))
     register = Register("PSTATE", name, cpu=case.cpu.vcpu_id)
     if masked:
-        remedy = f"clear PSTATE.{name}: MSR DAIFClr, #{2 if case.irq.group else 1}"
+        remedy = f"clear PSTATE.{name}: MSR DAIFClr, #{2 if case.as_irq else 1}"
         return Finding("PSTATE", False, f"PSTATE.{name} is 1: EL1 masks it", register, pstate, remedy)
     taken = f": {_vector(case)}" if signalled else ""
     return Finding("PSTATE", True, f"PSTATE.{name} is 0{taken}", register, pstate)
@@ -106,6 +106,6 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
 def _vector(case: Case) -> str:
     """Where it is taken to (DDI 0487 D1.3.1.5, vector offsets)."""
     pstate, vbar = case.view.pstate or 0, case.view.vbar
-    offset = (0x400 if not pstate & 0xC else 0x200 if pstate & 1 else 0) + (0x80 if case.irq.group else 0x100)
+    offset = (0x400 if not pstate & 0xC else 0x200 if pstate & 1 else 0) + (0x80 if case.as_irq else 0x100)
     where = "" if vbar is None else f" to {vbar + offset:#x} (VBAR_EL1+{offset:#x})"
     return f"taken before the next instruction{where}"

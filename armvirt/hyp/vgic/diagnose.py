@@ -19,7 +19,8 @@ _RUNNING = CpuView()
 
 #: A station that says None does not exist for this interrupt.
 _STATIONS: tuple[Callable[[Case], Finding | None], ...] = (
-    stations.timer, stations.source, stations.enable, stations.distributor, stations.group, stations.route,
+    stations.timer, stations.source, stations.enable, stations.lpis_enabled,
+    stations.distributor, stations.group, stations.route,
     stations.power, stations.not_active, stations.interface_enable, stations.mask, stations.preemption,
     delivery.loaded,
 )  # fmt: skip

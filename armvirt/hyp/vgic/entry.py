@@ -128,17 +128,22 @@ def _fold(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
 
 
 def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> None:
-    """The guest ended ``count`` interrupts that were in no list register: the most urgent ones that it acknowledged.
+    """The guest ended ``count`` interrupts that were in no list register."""
+    for irq in ended_outside(cpu, vif, count):
+        irq.active, irq.acked = False, None
+        if irq.hw:
+            vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
+
+
+def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
+    """The ``count`` interrupts that were ended outside the list registers: the most urgent ones that were acknowledged.
 
     Their priorities were dropped since the flush, by which they are told from others whose active state was written by
     hand. (KVM takes the first ``count`` that are outside.)
     """
     dropped = [before & ~now for before, now in zip(cpu.running_before, [*vif.ap0r, *vif.ap1r], strict=True)]
     ended = [irq for irq in cpu.outside if irq.active and irq.acked == cpu.vcpu_id and _was_dropped(irq, vif, dropped)]
-    for irq in ended[:count]:
-        irq.active, irq.acked = False, None
-        if irq.hw:
-            vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
+    return ended[:count]
 
 
 def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> bool:

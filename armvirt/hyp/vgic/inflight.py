@@ -19,6 +19,7 @@ from armvirt.arch.gic import (
     VMCR_VCBPR,
     VMCR_VEOIM,
 )
+from armvirt.hyp.vgic import entry
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.v3_sysregs import PRIORITY_BITS
@@ -61,9 +62,9 @@ def active(vgic: Vgic, irq: VgicIrq) -> bool:
 
 def _ended_outside(vgic: Vgic, irq: VgicIrq) -> list[VgicIrq]:
     cpu = None if irq.vcpu is None else vgic.cpu(irq.vcpu)
-    if cpu is None or cpu.vif is None or cpu.vif.vmcr & VMCR_VEOIM:
+    if cpu is None or cpu.vif is None or cpu.vif.vmcr & VMCR_VEOIM or not cpu.outside:
         return []
-    return [each for each in cpu.outside if each.active][: cpu.vif.hcr >> HCR_EOICOUNT_SHIFT]
+    return entry.ended_outside(cpu, cpu.vif, cpu.vif.hcr >> HCR_EOICOUNT_SHIFT)
 
 
 def preemption_bits(cpu: VgicCpu) -> int:
@@ -83,6 +84,8 @@ def binary_point(cpu: VgicCpu, group: int) -> int:
 
 def group_priority(cpu: VgicCpu, group: int, priority: int) -> int:
     """The part of a priority that decides preemption: group 0 drops BPR0 + 1 low bits, group 1 drops BPR1."""
+    if cpu.vif is not None:
+        return cpu.vif.preemption_level(priority, group) << 8 - cpu.vif.prebits
     dropped = binary_point(cpu, group) + (0 if group else 1)
     return priority & 0xFF << dropped & 0xFF
 

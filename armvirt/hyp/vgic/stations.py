@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI, IDLE_PRIORITY, VMCR_VEOIM, is_private, is_sgi
+from armvirt.arch.gic import (
+    FIRST_LPI,
+    GICR_CTLR_ENABLE_LPIS,
+    IDLE_PRIORITY,
+    VMCR_VEOIM,
+    VMCR_VFIQEN,
+    is_private,
+    is_sgi,
+)
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
 from armvirt.hyp.vgic import inflight, naming
 from armvirt.hyp.vgic.cpu import VgicCpu
@@ -40,6 +48,11 @@ class Case(NamedTuple):
         irq = vgic.irq(vcpu_id, intid)
         pending, active = inflight.pending(vgic, irq), inflight.active(vgic, irq)
         return cls(vgic, irq, vgic.cpu(vcpu_id), view, pending, active, inflight.list_register(vgic, irq))
+
+    @property
+    def as_irq(self) -> bool:
+        """Signalled as IRQ, not FIQ: group 1, and with a GICv2 group 0 too while GICC_CTLR.FIQEn is 0."""
+        return bool(self.irq.group) or (self.vgic.model == 2 and not self.cpu.vmcr & VMCR_VFIQEN)
 
     def control(self, what: str) -> Register:
         return naming.interface(self.vgic, self.cpu, what)
@@ -148,6 +161,19 @@ def _if(passed: bool, remedy: str) -> str:
     return "" if passed else remedy
 
 
+def lpis_enabled(case: Case) -> Finding | None:
+    """For an LPI: its redistributor takes LPIs at all."""
+    if case.irq.intid < FIRST_LPI:
+        return None
+    register = naming.redistributor(case.cpu, "GICR_CTLR", "EnableLPIs", 0)
+    value = case.vgic.redist_map.read(case.vgic, case.cpu, 0, 4)
+    on = bool(value & GICR_CTLR_ENABLE_LPIS)
+    fix = Write(register._replace(field=""), value | GICR_CTLR_ENABLE_LPIS)
+    remedy = f"set EnableLPIs (bit 0) of {register._replace(field='')}"
+    text = f"GICR_CTLR.EnableLPIs of vCPU {case.cpu.vcpu_id} is {int(on)}"
+    return Finding("LPIs", on, text, register, value, _if(on, remedy), None if on else fix)
+
+
 def distributor(case: Case) -> Finding:
     """GICD_CTLR forwards interrupts of this group."""
     group = case.irq.group
@@ -163,7 +189,7 @@ def distributor(case: Case) -> Finding:
 def group(case: Case) -> Finding:
     """Which group it is in; that decides IRQ or FIQ, and which enables count. It holds nothing by itself."""
     irq = case.irq
-    signal = "IRQ" if irq.group else "FIQ"
+    signal = "IRQ" if case.as_irq else "FIQ"
     if irq.intid >= FIRST_LPI:
         return Finding("group", True, "group 1: signalled as IRQ (LPIs always are)")
     register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.IGROUPR)

@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vgic_rig import Rig
 
+from armvirt.arch.gic import VMCR_VFIQEN
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.errors import KvmError
+from armvirt.events import EventBus
+from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.diagnose import blocker, compare, first_held, trace
-from armvirt.hyp.vgic.finding import CpuView, Finding, TimerView, Write
+from armvirt.hyp.vgic.finding import CpuView, Finding, Register, TimerView, Write
 
 EDGE, OTHER = 40, 41
 UNMASKED, I_MASKED, EL1H = 0x5, 0x85, 5
@@ -263,6 +266,36 @@ def test_an_active_interrupt_does_not_migrate() -> None:
     rig.route(EDGE, 1)
     finding = blocker(rig.vgic, 1, EDGE)
     assert finding is not None and "active on vCPU 0" in finding.text
+
+
+# -- GICv2: other registers, the same stations --
+
+
+def gicv2() -> Vgic:
+    """Two vCPUs on a GICv2, on no PE."""
+    vgic = Vgic(EventBus(), lambda vcpu: None, model=2)
+    for n in range(2):
+        vgic.add_vcpu(n, 1 << 31 | n)
+    vgic.init()
+    return vgic
+
+
+def test_registers_of_a_gicv2() -> None:
+    vgic = gicv2()
+    private, shared = ({f.station: f for f in trace(vgic, 1, intid)} for intid in (27, EDGE))
+    assert private["enable"].register == Register("GICD_ISENABLER0", "bit 27", "GICD", 0x100, bit=27, cpu=1)
+    assert str(shared["route"].register) == "GICD_ITARGETSR10 (GICD+0x828) byte 0"
+    assert shared["route"].remedy == "write 2 to byte 0 of GICD_ITARGETSR10 (GICD+0x828)"
+    assert str(shared["group enable"].register) == "GICC_CTLR (GICC+0x0) EnableGrp0"
+    assert str(shared["mask"].register) == "GICC_PMR (GICC+0x4)"
+    assert "GICD_SGIR" in {f.station: f for f in trace(vgic, 1, 3)}["pending"].remedy
+
+
+def test_group_0_of_a_gicv2_is_an_irq_unless_fiqen_is_set() -> None:
+    vgic = gicv2()
+    for vmcr, signal in ((1, "IRQ"), (1 | VMCR_VFIQEN, "FIQ")):
+        vgic.cpu(0).vmcr = vmcr
+        assert {f.station: f for f in trace(vgic, 0, EDGE)}["group"].text == f"group 0: signalled as {signal}"
 
 
 # -- timers --
