@@ -19,10 +19,9 @@ _RUNNING = CpuView()
 
 #: A station that says None does not exist for this interrupt.
 _STATIONS: tuple[Callable[[Case], Finding | None], ...] = (
-    stations.timer, stations.source, stations.enable, stations.lpis_enabled,
-    stations.distributor, stations.group, stations.route,
-    stations.power, stations.not_active, stations.interface_enable, stations.mask, stations.preemption,
-    delivery.loaded,
+    stations.timer, stations.lpis_enabled, stations.source, stations.enable, stations.distributor, stations.group,
+    stations.route, stations.power, stations.not_active, stations.interface_enable, stations.mask,
+    stations.preemption, delivery.loaded,
 )  # fmt: skip
 #: What EL2 and the silicon do with an interrupt that has got past all of those.
 _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (

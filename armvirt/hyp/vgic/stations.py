@@ -162,7 +162,8 @@ def _if(passed: bool, remedy: str) -> str:
 
 
 def lpis_enabled(case: Case) -> Finding | None:
-    """For an LPI: its redistributor takes LPIs at all."""
+    """For an LPI: its redistributor takes LPIs at all. While it does not, what is pending is in memory only (IHI 0069
+    5.1.2), so this comes first."""
     if case.irq.intid < FIRST_LPI:
         return None
     register = naming.redistributor(case.cpu, "GICR_CTLR", "EnableLPIs", 0)

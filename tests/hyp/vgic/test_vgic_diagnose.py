@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vgic_rig import Rig
 
-from armvirt.arch.gic import VMCR_VFIQEN
+from armvirt.arch.gic import FIRST_LPI, VMCR_VFIQEN
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.diagnose import blocker, compare, first_held, trace
 from armvirt.hyp.vgic.finding import CpuView, Finding, Register, TimerView, Write
+from armvirt.hyp.vgic.irq import VgicIrq
 
 EDGE, OTHER = 40, 41
 UNMASKED, I_MASKED, EL1H = 0x5, 0x85, 5
@@ -268,6 +269,32 @@ def test_an_active_interrupt_does_not_migrate() -> None:
     assert finding is not None and "active on vCPU 0" in finding.text
 
 
+# -- LPIs --
+
+
+class OneLpi(Vgic):
+    """A GICv3 to which an ITS has mapped LPI 8192."""
+
+    lpi = VgicIrq(FIRST_LPI, 0)
+
+    def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
+        return self.lpi if intid == FIRST_LPI else super().irq(vcpu_id, intid)
+
+
+def test_an_lpi_needs_its_redistributor_to_take_lpis() -> None:
+    vgic = OneLpi(EventBus(), lambda vcpu: None)
+    vgic.add_vcpu(0, 1 << 31)
+    vgic.init()
+    found = {finding.station: finding for finding in trace(vgic, 0, FIRST_LPI)}
+    held = first_held(list(found.values()))
+    assert held is not None and held.text == "GICR_CTLR.EnableLPIs of vCPU 0 is 0"
+    assert held.fix is not None and held.fix.value & 1 and "bit 0" in held.remedy
+    assert "GITS_TRANSLATER" in found["pending"].remedy
+    assert found["enable"].text == "LPI configuration table byte 0x0 bit 0 is 0" and "INV" in found["enable"].remedy
+    assert found["route"].text == "its collection is mapped to vCPU 0"
+    assert found["active"].passed and found["group"].text.endswith("(LPIs always are)")
+
+
 # -- GICv2: other registers, the same stations --
 
 
@@ -296,6 +323,15 @@ def test_group_0_of_a_gicv2_is_an_irq_unless_fiqen_is_set() -> None:
     for vmcr, signal in ((1, "IRQ"), (1 | VMCR_VFIQEN, "FIQ")):
         vgic.cpu(0).vmcr = vmcr
         assert {f.station: f for f in trace(vgic, 0, EDGE)}["group"].text == f"group 0: signalled as {signal}"
+
+
+def test_one_that_moves_to_another_vcpu() -> None:
+    rig = ready()
+    rig.dist.write(0, 0x6000 + 8 * EDGE, 8, 1)
+    finding = blocker(rig.vgic, 1, EDGE)
+    assert finding is not None and "still in a list register of vCPU 0" in finding.text
+    rig.settle()
+    assert blocker(rig.vgic, 1, EDGE) is None
 
 
 # -- timers --
@@ -367,6 +403,14 @@ def test_no_preemption_within_a_group_priority() -> None:
     rig.pulse(OTHER)
     found = compare(rig.vgic, 0, EDGE, OTHER)
     assert found.rule == "preemption" and "binary point 5" in found.text
+
+
+def test_two_that_wait_for_a_third() -> None:
+    rig = both(0x80, 0xA0)
+    prepare(rig, 50, 0x20)
+    rig.pulse(50)
+    assert rig.ack() == 50
+    assert compare(rig.vgic, 0, EDGE, OTHER).rule == "priority"
 
 
 def test_one_that_is_held_by_itself() -> None:
