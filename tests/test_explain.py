@@ -198,3 +198,24 @@ def test_all_interrupts_and_one_cpu() -> None:
         assert {row["vcpu"] for row in GicView(machine, 1).interfaces} == {1}
         with pytest.raises(UserError, match="CPU 2 does not exist"):
             GicView(machine, 2)
+
+
+# -- GICv2 --
+
+
+def test_a_gicv2_has_other_registers() -> None:
+    with stopped("wfi-forever", gic=2) as machine:
+        found = machine.explain(VTIMER)
+        assert found.verdict.endswith("To change it: write 1 to bit 27 of GICD_ISENABLER0 (GICD+0x100).")
+        by_name = {step.station: step for step in found.steps}
+        assert by_name["mask"].register == "GICC_PMR (GICC+0x4)" and by_name["mask"].written.endswith(": 0xff")
+        assert by_name["group"].text == "group 0: signalled as IRQ"
+        assert "GICv2 at" in str(machine.gic) and "redistributors" not in str(machine.gic)
+
+
+def test_the_handler_of_a_gicv2(tick: Tick) -> None:
+    with stopped("vtimer-tick", tick.fire, gic=2) as machine:
+        assert machine.symbols is not None
+        assert machine.run_until(pc=machine.symbols.address_of("tick")) is None
+        found = machine.explain(VTIMER)
+        assert found.state == "handled" and found.verdict.endswith("a write of 27 to GICC_EOIR (GICC+0x10).")
