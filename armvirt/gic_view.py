@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 UNUSED = "no interrupt is enabled, pending or active (SGIs are always enabled)"
 
+#: The columns of an interface, in two tables: one would be wider than a terminal.
+GUEST_SIDE = (
+    "vcpu", "loaded", "group 0", "group 1", "PMR", "RPR", "HPPI", "BPR0", "BPR1", "CBPR", "EOImode", "signals",
+)  # fmt: skip
+EL2_SIDE = ("vcpu", "HCR", "VMCR", "AP0R", "AP1R")
+
 
 class GicView(Showable):
     """A snapshot: plain rows by subject, taken when it is made. ``vcpu`` leaves out what is private to others,
@@ -46,7 +52,8 @@ class GicView(Showable):
         parts: list[Table | str] = [f"GICv{self.model} at {self.ns:,} ns", table_of("distributor", self.distributor)]
         if self.redistributors:
             parts.append(table_of("redistributors", self.redistributors))
-        parts.append(table_of("CPU interfaces", self.interfaces))
+        parts.append(table_of("CPU interfaces", self.interfaces, GUEST_SIDE))
+        parts.append(table_of("hypervisor interface (ICH_*_EL2)", self.interfaces, EL2_SIDE))
         if self.list_registers:
             parts.append(table_of("list registers", self.list_registers))
         if not self.interrupts:
