@@ -5,7 +5,8 @@
     python tools/bench.py --runs 15 --json FILE
 
 Runs of the two programs alternate, so that a busy host slows both. A time is the wall clock's, from before the start of
-the process to its end; a row shows the medians. QEMU runs with ``-icount shift=0,sleep=off``, which gives the guest the
+the process to its end; a row shows the medians. Of a guest that does one thing many times, a row shows what one of them costs, in ns: the time of
+the guest less that of `hello`, by the number of times. QEMU runs with ``-icount shift=0,sleep=off``, which gives the guest the
 time that armvirt gives it: 1 ns for each instruction. Both get the same CPU model, GIC and memory. Exit status 1 if a
 row does not hold.
 """
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GUESTS = ROOT / "armvirt" / "guests"
 FETCHED = ROOT / ".cache" / "guests"
 QEMU = "qemu-system-aarch64"
-QEMU_ARGUMENTS = "-M virt,gic-version=3 -cpu cortex-a72 -icount shift=0,sleep=off -nographic -m 512M".split()
+QEMU_ARGUMENTS = "-M virt,gic-version=3,its=on -cpu cortex-a72 -icount shift=0,sleep=off -nographic -m 512M".split()
 OUR_ARGUMENTS = "--gic 3 --cpu cortex-a72 --mem 512M".split()
 RUNS = 5
 PATIENCE_S = 300.0  # until a run counts as hung
@@ -54,13 +55,17 @@ LINUX = Guest(FETCHED / "Image", b"reboot: Power down", FETCHED / "initramfs.cpi
 
 
 class Task(NamedTuple):
-    """A row to be: ``limit`` is the largest ratio wanted or, for ``unit`` MB, the largest amount of ours."""
+    """A row to be: ``limit`` is the largest ratio wanted or, for ``unit`` MB, the largest amount of ours; None: any.
+
+    ``times`` is how often the guest does what the row is about, for ``unit`` ns.
+    """
 
     name: str
     what: str
     guest: Guest
-    limit: float
+    limit: float | None
     unit: str = "s"
+    times: int = 1
 
 
 TASKS = (
@@ -69,6 +74,10 @@ TASKS = (
     Task("mem", "200 million loads and stores", Guest(GUESTS / "bench-mem.elf"), 2.0),
     Task("hello", "hello, start to finish", HELLO, 3.0),
     Task("rss", "hello, peak resident memory", HELLO, 120.0, "MB"),
+    Task("sgi", "an SGI to itself, sent, taken and ended", Guest(GUESTS / "bench-sgi.elf"), 15.0, "ns", 200_000),
+    Task("eoi", "acknowledge and end; 1/4 distributor store", Guest(GUESTS / "bench-gic-eoi.elf"), None, "ns", 400_000),
+    Task("gicd", "a read of GICD_ISENABLER1", Guest(GUESTS / "bench-gicd.elf"), None, "ns", 500_000),
+    Task("lpi", "an LPI by INT: queue, acknowledge, end", Guest(GUESTS / "bench-lpi.elf"), None, "ns", 30_000),
 )
 
 
@@ -100,12 +109,21 @@ class Row(NamedTuple):
     skipped: str = ""
 
 
-def row_of(task: Task, pairs: Sequence[Pair]) -> Row:
-    """The row that the samples of both programs make."""
-    values = [[s.megabytes if task.unit == "MB" else s.seconds for s in side] for side in zip(*pairs, strict=True)]
-    ours, theirs = (statistics.median(side) for side in values)
+def medians(pairs: Sequence[Pair], megabytes: bool = False) -> tuple[float, float]:
+    """Ours and QEMU's: seconds, or megabytes."""
+    ours, theirs = ([s.megabytes if megabytes else s.seconds for s in side] for side in zip(*pairs, strict=True))
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def row_of(task: Task, pairs: Sequence[Pair], hello: Sequence[Pair] = ()) -> Row:
+    """The row that the samples of both programs make; a row in ns needs those of `hello`, too."""
+    ours, theirs = medians(pairs, task.unit == "MB")
+    if task.unit == "ns":
+        ours, theirs = ((s - start) / task.times * 1e9 for s, start in zip((ours, theirs), medians(hello), strict=True))
     ratio = ours / theirs
     judged, mark = (ours, " MB") if task.unit == "MB" else (ratio, "x")
+    if task.limit is None:
+        return Row(task.name, task.what, task.unit, ours, theirs, ratio, "-", True, len(pairs))
     wanted = f"<= {task.limit:g}{mark}"
     return Row(task.name, task.what, task.unit, ours, theirs, ratio, wanted, judged <= task.limit, len(pairs))
 
@@ -184,18 +202,19 @@ def rows(tasks: Iterable[Task], runs: int) -> Iterator[Row]:
         try:
             if not measured:
                 measure(HELLO, 1)  # compiles the bytecode and fills the page cache; not counted
-            if task.guest not in measured:
-                measured[task.guest] = measure(task.guest, runs)
+            for guest in (task.guest, HELLO) if task.unit == "ns" else (task.guest,):
+                if guest not in measured:
+                    measured[guest] = measure(guest, runs)
         except RuntimeError as error:
             yield skipped(task, str(error))._replace(holds=False)
         else:
-            yield row_of(task, measured[task.guest])
+            yield row_of(task, measured[task.guest], measured.get(HELLO, ()))
 
 
 # -- the table --
 
-HEADER = ("what", "armvirt s", "qemu s", "ratio", "wanted", "holds")
-WIDTHS = (37, 10, 10, 7, 10, 5)
+HEADER = ("what", "armvirt", "qemu", "ratio", "wanted", "holds")
+WIDTHS = (42, 10, 10, 7, 10, 5)
 
 
 def line(cells: Sequence[str]) -> str:
@@ -205,9 +224,11 @@ def line(cells: Sequence[str]) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """What the table shows of a row: seconds with three digits, megabytes with their unit."""
-    ours, theirs = (f"{n:.1f} MB" if row.unit == "MB" else f"{n:.3f}" for n in (row.armvirt, row.qemu))
-    return row.what, ours, theirs, f"{row.ratio:.2f}", row.wanted, "yes" if row.holds else "NO"
+    """What the table shows of a row: seconds with three digits, megabytes with one, nanoseconds with none."""
+    digits = {"s": 3, "MB": 1, "ns": 0}[row.unit]
+    ours, theirs = (f"{n:,.{digits}f} {row.unit}" for n in (row.armvirt, row.qemu))
+    holds = "-" if row.wanted == "-" else "yes" if row.holds else "NO"
+    return row.what, ours, theirs, f"{row.ratio:.2f}", row.wanted, holds
 
 
 def table_line(row: Row) -> str:

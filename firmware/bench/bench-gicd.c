@@ -3,7 +3,7 @@
 #include "rt.h"
 
 #ifndef ROUNDS
-#define ROUNDS 2000000u
+#define ROUNDS 500000u
 #endif
 
 static void unused(u32 intid)
