@@ -5,10 +5,10 @@
     python tools/bench.py --runs 15 --json FILE
 
 Runs of the two programs alternate, so that a busy host slows both. A time is the wall clock's, from before the start of
-the process to its end; a row shows the medians. Of a guest that does one thing many times, a row shows what one of them costs, in ns: the time of
-the guest less that of `hello`, by the number of times. QEMU runs with ``-icount shift=0,sleep=off``, which gives the guest the
-time that armvirt gives it: 1 ns for each instruction. Both get the same CPU model, GIC and memory. Exit status 1 if a
-row does not hold.
+the process to its end; a row shows the medians. Of a guest that does one thing many times, a row shows what one of them
+costs, in ns: the time of the guest less that of `hello`, by the number of times. QEMU runs with
+``-icount shift=0,sleep=off``, which gives the guest the time that armvirt gives it: 1 ns for each instruction. Both get
+the same CPU model, GIC and memory. Exit status 1 if a row does not hold.
 """
 
 from __future__ import annotations
