@@ -93,7 +93,7 @@ class IccWrite(NamedTuple):
 
 
 class GicAccess(NamedTuple):
-    """The guest reads or writes a register of GICD, GICR or GICC."""
+    """The guest reads or writes a register of GICD, GICR, GICC or GITS."""
 
     frame: str
     offset: int
@@ -101,6 +101,20 @@ class GicAccess(NamedTuple):
     value: int
     is_write: int
     kind: Literal["gic-mmio"] = "gic-mmio"
+
+
+class ItsCommand(NamedTuple):
+    """An ITS takes a command from its queue. ``op`` is its name, or its opcode if there is no such command; ids that it
+    does not have are -1. ``error`` is 0 if it was done, else why it was skipped: an error code of IHI 0069 5.3, or a
+    negative errno (-16: the ITS, or LPIs on the target, are disabled).
+    """
+
+    op: str
+    device: int
+    event: int
+    intid: int
+    error: int
+    kind: Literal["its"] = "its"
 
 
 class Mmio(NamedTuple):

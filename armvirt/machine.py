@@ -73,9 +73,10 @@ class Machine:
     """A board with a guest.
 
     ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the version of the
-    interrupt controller, 2 or 3. ``memory`` is a size such as "512M", ``cpus`` defaults to what a bundled guest wants,
-    else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's virtual count starts at 0). ``sinks`` get every
-    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
+    interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M",
+    ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
+    guest's virtual count starts at 0). ``sinks`` get every event. Raises UserError (ImageError) for what cannot
+    be used; nothing has run then.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Machine:
         pace: bool = False,
         script: Script | None = None,
         seed: int = 0,
+        its: bool = True,
     ) -> None:
         if gic not in (2, 3):
             raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
@@ -124,7 +126,7 @@ class Machine:
         self.config = BoardConfig(
             image=path, bios=bios, cpus=wants if cpus is None else cpus, memory=size, cpu=cpu, cntfrq=cntfrq,
             cntvoff=cntvoff, append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting,
-            engine=engine, seed=seed, gic=gic,
+            engine=engine, seed=seed, gic=gic, its=its,
         )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)

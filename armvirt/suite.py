@@ -14,7 +14,7 @@ A suite is a folder of guests (each ELF or Image in it is expected to pass), one
     max-time = "2s"         # of guest time
 
 Keys are the options of ``armvirt run`` without dashes in front: cpus, mem, cpu, gic, cntfrq, cntvoff, append, initrd,
-dtb, bios, load-addr, semihosting, script, engine, no-reboot; max-insns, max-time, timeout; and expect.
+dtb, bios, load-addr, semihosting, script, engine, no-reboot, no-its; max-insns, max-time, timeout; and expect.
 """
 
 from __future__ import annotations
@@ -255,6 +255,7 @@ KEYS: dict[str, tuple[str, str, Read]] = {
     "semihosting": ("settings", "semihosting", _flag),
     "engine": ("settings", "engine", _choice("auto", "native", "portable")),
     "no-reboot": ("settings", "reboot", _not),
+    "no-its": ("settings", "its", _not),
     "max-insns": ("limits", "max_insns", _unit(lambda text: units.parse_count(text, 1, what="instruction count"))),
     "max-time": ("limits", "max_time_ns", _unit(units.parse_time)),
     "timeout": ("limits", "timeout_s", _unit(lambda text: units.parse_time(text) / 1e9)),

@@ -47,7 +47,7 @@ def test_following_the_advice(broken: Machine) -> None:
     """The guest's vCPU wakes from its WFI and takes the interrupt."""
     fix = next(finding for finding in broken.board.vm.diagnose(0, VTIMER) if not finding.passed).fix
     assert fix is not None and fix.register.frame == "GICR"
-    _, redistributor = broken.board.vm.vgic_of().mmio_frames()
+    _, redistributor, *_ = broken.board.vm.vgic_of().mmio_frames()
     redistributor.frame.write(0, fix.register.offset, fix.register.size, fix.value)
     broken._result = None
     broken.run_until(ns=broken.ns + 1)

@@ -146,6 +146,25 @@ GICR_RD_ROWS: tuple[MmioRow, ...] = (
 )
 GICR_SGI_ROWS: tuple[MmioRow, ...] = _irq_arrays("GICR", "0", NR_PRIVATE)
 
+#: ITS: the control frame, 64 KiB, then the page of GITS_TRANSLATER (IHI 0069 12.18, 12.19). What it means is in
+#: `armvirt.arch.its`.
+GITS_FRAME_SIZE = 0x1_0000
+GITS_SIZE = 2 * GITS_FRAME_SIZE
+GITS_TRANSLATER = GITS_FRAME_SIZE + 0x0040
+GITS_ROWS: tuple[MmioRow, ...] = (
+    MmioRow("GITS_CTLR", 0x0000),
+    MmioRow("GITS_IIDR", 0x0004, access="ro"),
+    MmioRow("GITS_TYPER", 0x0008, 8, widths=_WIDE, access="ro"),
+    MmioRow("GITS_CBASER", 0x0080, 8, widths=_WIDE),
+    MmioRow("GITS_CWRITER", 0x0088, 8, widths=_WIDE),
+    MmioRow("GITS_CREADR", 0x0090, 8, widths=_WIDE, access="ro"),
+    *(MmioRow(f"GITS_BASER{n}", 0x0100 + 8 * n, 8, widths=_WIDE) for n in range(8)),
+    MmioRow("GITS_PIDR4", 0xFFD0, access="ro"),
+    *(MmioRow(f"GITS_PIDR{n}", 0xFFD4 + 4 * (n - 5), access="ro") for n in range(5, 8)),
+    *(MmioRow(f"GITS_PIDR{n}", 0xFFE0 + 4 * n, access="ro") for n in range(4)),
+    *(MmioRow(f"GITS_CIDR{n}", 0xFFF0 + 4 * n, access="ro") for n in range(4)),
+)
+
 #: GICv2 distributor, 4 KiB (IHI 0048 4.3). From 0xD00 on a GICv2 has no IGRPMODR, but registers of its implementer.
 GICV2_GICD_SIZE = 0x1000
 GICV2_GICD_ROWS: tuple[MmioRow, ...] = (
@@ -202,7 +221,7 @@ GICD_CTLR_DS = 1 << 6
 GICD_TYPER_LPIS, GICD_TYPER_IDBITS_SHIFT, GICD_TYPER_RSS = 1 << 17, 19, 1 << 26
 IROUTER_IRM = 1 << 31
 GICR_CTLR_ENABLE_LPIS, GICR_CTLR_CES, GICR_CTLR_IR = 1 << 0, 1 << 1, 1 << 2
-GICR_TYPER_LAST = 1 << 4
+GICR_TYPER_PLPIS, GICR_TYPER_LAST = 1 << 0, 1 << 4
 GICR_TYPER_NUMBER_SHIFT = 8
 GICR_TYPER_AFFINITY_SHIFT = 32
 PIDR2_GICV3 = 0x3B  # architecture revision 3, JEDEC-assigned

@@ -40,6 +40,7 @@ class BoardTree(NamedTuple):
     initrd: tuple[int, int] | None = None
     seed: int = 0
     kaslr: bool = False
+    its: bool = False
 
 
 def build(board: BoardTree) -> bytes:
@@ -57,7 +58,7 @@ def build(board: BoardTree) -> bytes:
         cpus(board.cpu, board.mpidrs),
         psci(),
         timer(board.gic, len(board.mpidrs)),
-        gic_v3() if board.gic == 3 else gic_v2(),
+        gic_v3(board.its) if board.gic == 3 else gic_v2(),
         apb_clock(clock),
         pl011.fdt_node(*memmap.UART, memmap.UART_INTID - memmap.SPI_BASE, clock),
         pl031.fdt_node(*memmap.RTC, memmap.RTC_INTID - memmap.SPI_BASE, clock),
@@ -159,11 +160,18 @@ def _gic(compatible: str) -> Node:
     return node
 
 
-def gic_v3() -> Node:
-    """A GICv3 with one redistributor region."""
+def gic_v3(its: bool = False) -> Node:
+    """A GICv3 with one redistributor region, and perhaps an ITS."""
     node = _gic("arm,gic-v3")
     node.cells("#redistributor-regions", 1)
     node.u64("reg", *memmap.GICD, *memmap.GICR)
+    if its:
+        child = node.add(Node(f"its@{memmap.ITS.base:x}"))
+        child.cells("phandle", MSI_PHANDLE)
+        child.text("compatible", "arm,gic-v3-its")
+        child.flag("msi-controller")
+        child.cells("#msi-cells", 1)
+        child.u64("reg", *memmap.ITS)
     return node
 
 

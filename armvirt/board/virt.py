@@ -52,7 +52,7 @@ _GIC_FRAMES = {
 class BoardConfig(NamedTuple):
     """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
 
-    ``gic`` is 2 or 3.
+    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so.
     """
 
     image: str | Path | None
@@ -70,6 +70,7 @@ class BoardConfig(NamedTuple):
     engine: str = "auto"
     seed: int = 0
     gic: int = 3
+    its: bool = True
 
 
 class _VcpuMemory:
@@ -194,11 +195,15 @@ class VirtBoard:
             self.vm.set_user_memory_region(SLOT_ROM, memmap.FLASH.base, self.rom, MEM_READONLY)
 
     def _create_gic(self) -> VgicDevice:
-        gic = self.vm.create_device(f"arm-vgic-v{self.config.gic}")
+        gic = self.vm.create_device("arm-vgic-v2" if self.config.gic == 2 else "arm-vgic-v3")
         gic.set_attr(VgicGroup.NR_IRQS, 0, memmap.NR_IRQS)
         for kind, frame in _GIC_FRAMES[self.config.gic]:
             gic.set_attr(VgicGroup.ADDR, kind, frame.base)
         gic.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
+        if self.config.its and self.config.gic == 3:
+            its = self.vm.create_device("arm-its")
+            its.set_attr(VgicGroup.ADDR, VgicAddress.ITS, memmap.ITS.base)
+            its.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
         return gic
 
     def _line(self, intid: int) -> Callable[[int], None]:
@@ -225,6 +230,7 @@ class VirtBoard:
                 config.append,
                 initrd,
                 seed=config.seed,
+                its=config.its,
             )
         )
 

@@ -54,6 +54,7 @@ def count(low: int, high: int = units.U64, what: str = "number") -> Parse:
 
 BOARD = (
     Option("--gic", "2|3", _gic, "GIC version (default 3; 2 has at most 8 CPUs)", 3, "gic"),
+    Option("--no-its", "", None, "leave out the ITS of a GICv3, and LPIs with it", False),
     Option("--cpus", "N", count(1, units.MAX_CPUS, "CPU count"), "CPUs (default 1, or what the bundled guest needs)"),
     Option("--mem", "SIZE", _memory, "guest RAM, for example 512M or 2G (default 512M)", "512M", "memory"),
     Option("--cpu", "MODEL", str, "CPU model (default cortex-a72)", "cortex-a72", "cpu"),

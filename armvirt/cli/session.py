@@ -52,6 +52,7 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
         cpus=cpus,
         script=script,
         reboot=not arguments.no_reboot,
+        its=not arguments.no_its,
         sinks=sinks,
         **settings(arguments),
         **more,

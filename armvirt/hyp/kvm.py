@@ -7,7 +7,7 @@ The classes are public: a VMM, or a KVM selftest, can be written against them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
@@ -17,7 +17,7 @@ from armvirt.hw.clock import Clock
 from armvirt.hyp.arch_timer import ArchTimerVmData
 from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.host import Host, Stop
-from armvirt.hyp.mmu import MEM_READONLY, HostMemory, MemorySlot, Mmu
+from armvirt.hyp.mmu import MEM_READONLY, BusMaster, HostMemory, MemorySlot, Mmu
 from armvirt.hyp.psci import SmcccHost
 from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
 from armvirt.hyp.smccc import Smccc
@@ -30,6 +30,7 @@ from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
 
 if TYPE_CHECKING:
+    from armvirt.hyp.vgic.device_its import ItsDevice
     from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
 ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
 ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
+ITS_DEVICE = "arm-its"
 
 
 class Kvm:
@@ -90,6 +92,7 @@ class Vm(SmcccHost):
         self.semihosting = False
         self._vcpus: dict[int, Vcpu] = {}
         self._frames: list[tuple[int, int, Frame]] = []
+        self._its_devices: list[ItsDevice] = []
 
     # -- memory --
 
@@ -176,14 +179,25 @@ class Vm(SmcccHost):
 
     # -- interrupts --
 
-    def create_device(self, kind: str) -> VgicDevice:
-        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``.
+    @overload
+    def create_device(self, kind: Literal["arm-its"]) -> ItsDevice: ...
 
-        KvmError ENODEV for another kind, EEXIST for a second one, E2BIG for a GICv2 with too many vCPUs
-        (kvm_vgic_create).
+    @overload
+    def create_device(self, kind: Literal["arm-vgic-v2", "arm-vgic-v3"]) -> VgicDevice: ...
+
+    @overload
+    def create_device(self, kind: str) -> VgicDevice | ItsDevice: ...
+
+    def create_device(self, kind: str) -> VgicDevice | ItsDevice:
+        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``.
+
+        KvmError ENODEV for another kind, EEXIST for a second interrupt controller, E2BIG for a GICv2 with too many
+        vCPUs (kvm_vgic_create).
         """
+        if kind == ITS_DEVICE:
+            return self._create_its()
         if kind not in DEVICE_TYPES:
-            raise KvmError("ENODEV", f"no device {kind!r}; there is {', '.join(DEVICE_TYPES)}")
+            raise KvmError("ENODEV", f"no device {kind!r}; there is {', '.join((*DEVICE_TYPES, ITS_DEVICE))}")
         if self.vgic is not None:
             raise KvmError("EEXIST", "this VM has an interrupt controller")
         model = DEVICE_TYPES[kind]
@@ -192,7 +206,26 @@ class Vm(SmcccHost):
         self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, model)
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
+        self.vgic.memory = BusMaster(self.mmu)
+        for its in self._its_devices:
+            its.connect()
         return VgicDevice(self.vgic)
+
+    def _create_its(self) -> ItsDevice:
+        from armvirt.hyp.vgic.device_its import ItsDevice
+
+        its = ItsDevice(lambda: self.vgic, self._frames.clear)
+        self._its_devices.append(its)
+        return its
+
+    def signal_msi(self, address: int, data: int, devid: int | None = None) -> int:
+        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. 1: delivered, 0: the guest blocks it.
+
+        Errors as `Vgic.signal_msi`; EINVAL without an interrupt controller.
+        """
+        if self.vgic is None:
+            raise KvmError("EINVAL", "this VM has no interrupt controller")
+        return int(self.vgic.signal_msi(address, data, devid))
 
     def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
         """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a GIC."""

@@ -295,3 +295,20 @@ class Mmu:
             pieces.append((slot, ipa - slot.ipa, count))
             ipa, size = ipa + count, size - count
         return pieces
+
+
+class BusMaster:
+    """Memory as something on the SoC's bus reaches it, such as the GIC for its tables."""
+
+    def __init__(self, mmu: Mmu) -> None:
+        self._mmu = mmu
+
+    def read(self, ipa: int, size: int) -> bytes:
+        """As `Mmu.read`."""
+        return self._mmu.read(ipa, size)
+
+    def write(self, ipa: int, data: bytes) -> None:
+        """As `Mmu.write`, but a read-only slot cannot be written: EFAULT."""
+        if any(slot.readonly for slot, _, _ in self._mmu._pieces(ipa, len(data))):
+            raise KvmError("EFAULT", f"the memory at {ipa:#x} is read-only")
+        self._mmu.write(ipa, data)

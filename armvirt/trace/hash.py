@@ -34,6 +34,7 @@ CANONICAL = frozenset(
         "ack",
         "eoi",
         "gic-mmio",
+        "its",
         "mmio",
         "hypercall",
         "console",

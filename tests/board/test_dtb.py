@@ -66,6 +66,20 @@ def test_gic_versions() -> None:
     assert not node(three, "/intc@8000000").children
 
 
+def test_its_is_a_child_of_the_gic() -> None:
+    """Node and properties as QEMU's ``virt,gic-version=3,its=on`` has them, but for the phandle."""
+    its = node(dtb.build(board(its=True)), "/intc@8000000/its@8080000")
+    assert its.properties == {
+        "phandle": dtb.MSI_PHANDLE.to_bytes(4, "big"),
+        "compatible": b"arm,gic-v3-its\0",
+        "msi-controller": b"",
+        "#msi-cells": b"\0\0\0\1",
+        "reg": struct.pack(">4I", 0, 0x808_0000, 0, 0x2_0000),
+    }
+    two = node(dtb.build(board(gic=2, its=True)), "/intc@8000000").children
+    assert [child.name for child in two] == ["v2m@8020000"]
+
+
 def test_cpus_have_the_affinity_of_mpidr() -> None:
     blob = dtb.build(board(cpus=18))
     names = [child.name for child in node(blob, "/cpus").children]
@@ -123,7 +137,7 @@ def test_nodes_are_those_of_qemu(gic: int, tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     theirs = {item.name: item for item in fdt.parse((tmp_path / "q.dtb").read_bytes()).root.walk()}
     allowed = {"phandle", "interrupt-parent", "clocks", "rng-seed", "kaslr-seed"}
-    for ours in fdt.parse(dtb.build(board(gic=gic))).root.walk():
+    for ours in fdt.parse(dtb.build(board(gic=gic, its=True))).root.walk():
         expected = theirs[ours.name].properties
         for name, value in ours.properties.items():
             assert name in expected, f"{ours.name} has no {name} in QEMU"

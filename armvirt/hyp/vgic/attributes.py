@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
@@ -60,7 +60,13 @@ def no_attribute(what: str, attr: int) -> KvmError:
     return KvmError("ENXIO", f"no {what} attribute {attr:#x}")
 
 
-def check_range(device: VgicDevice, base: int, size: int, alignment: int) -> None:
+class AddressSpace(Protocol):
+    """Whoever places frames in a VM's physical address space of ``ipa_bits``."""
+
+    ipa_bits: int
+
+
+def check_range(device: AddressSpace, base: int, size: int, alignment: int) -> None:
     """kvm vgic_check_iorange: the alignment in bytes, and the end inside the IPA space."""
     if base % alignment:
         raise KvmError("EINVAL", f"{base:#x} is not aligned to {alignment >> 10} KiB")

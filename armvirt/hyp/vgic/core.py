@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from armvirt.arch.gic import (
+    FIRST_LPI,
     FIRST_SPI,
     GICC_CPUID_MASK,
     GICC_CPUID_SHIFT,
@@ -35,8 +36,13 @@ from armvirt.hyp.vgic import entry, sgi, v2_dist
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.frames import PlacedFrame, placed_frames
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
+from armvirt.hyp.vgic.memory import GuestMemory, NoMemory
 from armvirt.hyp.vgic.v3_dist import distributor_map
 from armvirt.hyp.vgic.v3_redist import RedistRegion, RedistributorMap, assign
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.its import Its
+    from armvirt.hyp.vgic.lpi import Lpi
 
 DEFAULT_NR_IRQS = 256
 MAX_VCPUS = {2: MAX_CPUS_GICV2, 3: 512}
@@ -53,7 +59,8 @@ class Vgic:
     ``kick(vcpu_id)`` is called when a vCPU has something new to take: it must leave the guest, or wake, and look at
     ``dirty``. ``set_phys_active(vcpu_id, host_intid, active)`` writes the active state of the host interrupt behind a
     mapped one, on the PE of that vCPU. ``before_access`` is called before pending and active state is looked at; by
-    default it folds the list registers of all loaded vCPUs.
+    default it folds the list registers of all loaded vCPUs. ``memory`` is where LPIs and ITSs (``its``) have their
+    tables; ``propbaser`` is GICR_PROPBASER, one for all redistributors.
     """
 
     def __init__(
@@ -81,6 +88,10 @@ class Vgic:
         self._spis: list[VgicIrq] = []
         self.any_cpu: set[VgicIrq] = set()  # 1-of-N SPIs
         self.stray_active: set[VgicIrq] = set()  # active, and routed to nobody: on no ap_list
+        self.memory: GuestMemory = NoMemory()
+        self.its: list[Its] = []
+        self.lpis: dict[int, Lpi] = {}  # those that an ITS maps
+        self.propbaser = 0
 
     # Creation -------------------------------------------------------------------------------------------------
 
@@ -159,6 +170,10 @@ class Vgic:
         self.enables = 0
         self.any_cpu.clear()
         self.stray_active.clear()
+        if self.its:
+            from armvirt.hyp.vgic import its
+
+            its.reset_all(self)
         boot = next(iter(self._cpus), None)
         for irq in self._spis:
             irq.reset(boot)
@@ -194,7 +209,7 @@ class Vgic:
             if vcpu_id is None or vcpu_id not in self._cpus:
                 raise KvmError("EINVAL", f"INTID {intid} is private: it needs an existing vCPU")
             return self._cpus[vcpu_id].private[intid]
-        found = self.spi(intid)
+        found = self.spi(intid) if intid < FIRST_LPI else self.lpis.get(intid)
         if found is None:
             raise KvmError("EINVAL", f"INTID {intid} does not exist; there are {self.nr_irqs}")
         return found
@@ -205,9 +220,11 @@ class Vgic:
         """An input changes (kvm_vgic_inject_irq): a line's level, or a pulse (``level`` True) for edge interrupts.
 
         What changes nothing, and what comes from a stranger to an owned interrupt, is dropped silently. KvmError EINVAL
-        for an INTID that does not exist, EBUSY before `init` of a GICv3.
+        for an INTID that does not exist or is an LPI, EBUSY before `init` of a GICv3.
         """
         self.lazy_init()
+        if intid >= FIRST_LPI:
+            raise KvmError("EINVAL", f"INTID {intid} is no line: an LPI comes as a message")
         irq = self.irq(vcpu_id, intid)
         if not irq.level and irq.owner is owner:
             irq.line_level = level  # if it is configured as level-sensitive later, its wire is what counts
@@ -224,6 +241,20 @@ class Vgic:
             target = vcpu_id if intid < NR_PRIVATE else irq.target
             self.bus.emit(VgicInject(intid, int(level), -1 if target is None else target))
         self.queue(irq)
+
+    def signal_msi(self, address: int, data: int, devid: int | None) -> bool:
+        """KVM_SIGNAL_MSI: a device writes ``data``, an EventID, to the GITS_TRANSLATER at ``address``. Whether an LPI
+        became pending; False if the guest blocks it. KvmError ENODEV without an ITS, EINVAL without ``devid`` or if
+        no ITS is there.
+        """
+        if not self.its:
+            raise KvmError("ENODEV", "this VM has no ITS")
+        if devid is None:
+            raise KvmError("EINVAL", "an ITS needs the DeviceID of a message")
+        its = next((its for its in self.its if its.doorbell == address), None)
+        if its is None:
+            raise KvmError("EINVAL", f"no ITS has its GITS_TRANSLATER at {address:#x}")
+        return its.trigger(devid, data) == 0
 
     def sgi(self, vcpu_id: int, encoding: int, value: int) -> None:
         """A trapped write of ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed encoding) by a vCPU."""
@@ -257,7 +288,7 @@ class Vgic:
         cpu.ap_list.append(irq)
         irq.vcpu = cpu.vcpu_id
         cpu.dirty = True
-        if irq.intid >= FIRST_SPI and len(self._cpus) > 1:
+        if FIRST_SPI <= irq.intid < FIRST_LPI and len(self._cpus) > 1:
             self._watch_deactivation(cpu)
         self.kick(cpu.vcpu_id)
 
@@ -278,7 +309,7 @@ class Vgic:
         if enables == self.enables:
             return
         self.enables = enables
-        for irq in [*self._spis, *(irq for cpu in self.cpus() for irq in cpu.private)]:
+        for irq in [*self._spis, *(irq for cpu in self.cpus() for irq in cpu.private), *self.lpis.values()]:
             if irq.vcpu is not None or irq.pending:
                 self.queue(irq)
         for cpu in self.cpus():
@@ -424,7 +455,7 @@ class Vgic:
 
     def rows(self) -> list[dict[str, object]]:
         """Every interrupt that is enabled, pending, active or on a list, as plain data for a table."""
-        irqs = [irq for cpu in self.cpus() for irq in cpu.private] + self._spis
+        irqs = [*(irq for cpu in self.cpus() for irq in cpu.private), *self._spis, *self.lpis.values()]
         return [{**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr} for irq in irqs if _interesting(irq)]
 
     def state(self) -> dict[str, object]:
@@ -438,6 +469,9 @@ class Vgic:
             "nr_irqs": self.nr_irqs,
             "cpus": [cpu.state() for cpu in self.cpus()],
             "spis": [irq.state() for irq in self._spis],
+            "propbaser": self.propbaser,
+            "lpis": [lpi.state() for lpi in self.lpis.values()],
+            "its": [its.state() for its in self.its],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -445,11 +479,17 @@ class Vgic:
         shape = (state["model"], state["nr_irqs"], [cpu["vcpu_id"] for cpu in state["cpus"]])
         if shape != (self.model, self.nr_irqs, list(self._cpus)):
             raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
+        if len(state["its"]) != len(self.its):
+            raise ValueError("saved state is of a vGIC with another number of ITSs")
         self.enables, self.revision = state["enables"], state["revision"]
         self.v2_groups_user_writable = state["v2_groups_user_writable"]
         for irq, saved in zip(self._spis, state["spis"], strict=True):
             irq.load(saved)
         self.any_cpu = {irq for irq in self._spis if irq.any_cpu}
+        if self.its:
+            from armvirt.hyp.vgic import its
+
+            its.load_all(self, state)
         for cpu, saved in zip(self.cpus(), state["cpus"], strict=True):
             self._load_cpu(cpu, saved)
         self.stray_active = {irq for irq in self._spis if irq.active and irq.vcpu is None}
@@ -467,6 +507,7 @@ class Vgic:
             irq.lr = index
         cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
         cpu.groups, cpu.running_before = saved["groups"], list(saved["running_before"])
+        cpu.lpis_enabled, cpu.pendbaser = saved["lpis_enabled"], saved["pendbaser"]
         cpu.dirty, cpu.used = saved["dirty"], saved["used"]
 
 

@@ -18,13 +18,13 @@ class VgicCpu:
     False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the interface when
     1-of-N interrupts were last given away. ``running_before``: the active-priority registers at the last flush that
     left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand before they
-    were ended.
+    were ended. ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER.
     """
 
     __slots__ = (
-        "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "mapped", "model", "mpidr", "outside",
-        "private", "redist_base", "redist_index", "redist_region", "resident", "running_before", "used", "vcpu_id",
-        "vif",
+        "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "lpis_enabled", "mapped", "model", "mpidr",
+        "outside", "pendbaser", "private", "redist_base", "redist_index", "redist_region", "resident", "running_before",
+        "used", "vcpu_id", "vif",
     )  # fmt: skip
 
     def __init__(self, vcpu_id: int, mpidr: int, model: int = 3) -> None:
@@ -40,7 +40,8 @@ class VgicCpu:
         for irq in self.private:
             irq.reset(self.vcpu_id)
         self.clear_lists()
-        self._vmcr = self.groups = 0
+        self._vmcr = self.groups = self.pendbaser = 0
+        self.lpis_enabled = False
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def clear_lists(self) -> None:
@@ -106,6 +107,8 @@ class VgicCpu:
             "cleared": [irq.intid for irq in self.cleared],
             "dirty": self.dirty,
             "used": self.used,
+            "lpis_enabled": self.lpis_enabled,
+            "pendbaser": self.pendbaser,
         }
 
 

@@ -25,6 +25,7 @@ from armvirt.hyp.vgic.mmio import RegisterMap
 from armvirt.hyp.vgic.v3_redist import assign, insert_region
 
 if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.device import VgicDevice
 
 FRAME_ALIGNMENT = 0x1_0000
@@ -223,8 +224,19 @@ def _set_ctrl(device: VgicDevice, attr: int, _: int) -> None:
     _has_ctrl(device, attr)
     if attr == Ctrl.INIT:
         device.vgic.init()
-    elif not device.vgic.initialized:  # saving LPI pending tables: without LPIs there is nothing to save
+    elif not device.vgic.initialized:
         raise KvmError("EBUSY", "the vGIC is not initialised")
+    else:
+        _save_pending_tables(device.vgic)
+
+
+def _save_pending_tables(vgic: Vgic) -> None:
+    """The pending state of every LPI into its redistributor's table. EFAULT for one that is not in memory."""
+    from armvirt.hyp.vgic import lpi
+
+    vgic.sync_all()
+    if not lpi.store_pending(vgic, vgic.lpis.values()):
+        raise KvmError("EFAULT", "a GICR_PENDBASER points outside memory")
 
 
 GROUPS: dict[int, Attributes] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import (
+    FIRST_LPI,
     FIRST_SPI,
     HCR_EN,
     HCR_EOICOUNT_SHIFT,
@@ -96,7 +97,7 @@ def _foreign_spis(vgic: Vgic, cpu: VgicCpu) -> bool:
     if vgic.stray_active:
         return True
     others = (other for other in vgic.cpus() if other is not cpu)
-    return any(irq.intid >= FIRST_SPI for other in others for irq in other.ap_list)
+    return any(FIRST_SPI <= irq.intid < FIRST_LPI for other in others for irq in other.ap_list)
 
 
 def sync(vgic: Vgic, cpu: VgicCpu) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from armvirt.arch.gic import GICC_SIZE, GICD_SIZE, GICR_SIZE, GICV2_GICD_SIZE
+from armvirt.arch.gic import (
+    GICC_SIZE,
+    GICD_SIZE,
+    GICR_SIZE,
+    GICV2_GICD_SIZE,
+    GITS_SIZE,
+    GITS_TRANSLATER,
+)
 from armvirt.events import GicAccess
 from armvirt.hyp.vgic.v2_cpuif import CpuInterfaceFrame
 from armvirt.hyp.vgic.v3_redist import RedistRegion
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.its import Its
+
+
+CPU_DEVICE_ID = 0  # of a message that a CPU writes itself
 
 
 class Frame(Protocol):
@@ -78,6 +89,39 @@ class RedistributorFrame:
             vgic.redist_map.write(vgic, vgic.cpu(self._region.members[index]), within, size, value)
 
 
+class ItsFrame:
+    """GITS: control registers, then the page of GITS_TRANSLATER, with 16 or 32 bits of EventID.
+
+    A store by a CPU has DeviceID 0, the board's choice: the architecture leaves open which one it has, QEMU's virt board
+    takes 0 too, and KVM ignores such a store.
+    """
+
+    name = "GITS"
+
+    def __init__(self, its: Its) -> None:
+        self._its = its
+
+    def read(self, vcpu_id: int, offset: int, size: int) -> int:
+        from armvirt.hyp.vgic import its_regs
+
+        bus = self._its.vgic.bus
+        value = its_regs.read(self._its, offset, size)
+        if bus.active:
+            bus.emit(GicAccess(self.name, offset, size, value, 0))
+        return value
+
+    def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
+        from armvirt.hyp.vgic import its_regs
+
+        bus = self._its.vgic.bus
+        if bus.active:
+            bus.emit(GicAccess(self.name, offset, size, value, 1))
+        if offset != GITS_TRANSLATER:
+            its_regs.write(self._its, offset, size, value)
+        elif size in (2, 4):
+            self._its.trigger(CPU_DEVICE_ID, value)
+
+
 def placed_frames(vgic: Vgic) -> list[PlacedFrame]:
     """Every frame that has an address."""
     frames = []
@@ -88,4 +132,7 @@ def placed_frames(vgic: Vgic) -> list[PlacedFrame]:
         frames.append(PlacedFrame(vgic.cpu_base, GICC_SIZE, CpuInterfaceFrame(vgic)))
     for region in vgic.regions:
         frames.append(PlacedFrame(region.base, region.size, RedistributorFrame(vgic, region)))
+    for its in vgic.its:
+        if its.base is not None:
+            frames.append(PlacedFrame(its.base, GITS_SIZE, ItsFrame(its)))
     return frames

@@ -32,13 +32,14 @@ def _zero(vgic: Vgic, cpu: VgicCpu) -> int:
 
 class Register(NamedTuple):
     """A plain register. Without ``write`` it ignores writes; user space gets the guest's access unless it has its
-    own.
+    own. ``stored`` is what a write of one half leaves in the other, where that is not what is read.
     """
 
     name: str
     read: ReadRegister = _zero
     write: WriteRegister | None = None
     user_write: WriteRegister | None = None
+    stored: ReadRegister | None = None
 
 
 class IrqBank(NamedTuple):
@@ -143,7 +144,7 @@ class RegisterMap:
         if write is None:
             return
         if size < row.length:
-            value = _merge(register.read(vgic, cpu), offset - row.offset, size, value)
+            value = _merge((register.stored or register.read)(vgic, cpu), offset - row.offset, size, value)
         write(vgic, cpu, value)
 
     def _gather(self, vgic: Vgic, cpu: VgicCpu, row: MmioRow, get: GetField, at: int, size: int) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 REVISION_SHIFT = 12
 REVISIONS = (2, 3)
-ID_BITS = 10  # without an ITS there are no INTIDs beyond 1019
+ID_BITS, LPI_ID_BITS = 10, 16  # without an ITS there are no INTIDs beyond 1019
 
 
 def iidr(revision: int) -> int:
@@ -35,7 +35,9 @@ def _write_ctlr(vgic: Vgic, _: VgicCpu, value: int) -> None:
 
 
 def _read_typer(vgic: Vgic, _: VgicCpu) -> int:
-    return (vgic.nr_irqs // 32 - 1) & 31 | ID_BITS - 1 << arch.GICD_TYPER_IDBITS_SHIFT | arch.GICD_TYPER_RSS
+    """LPIs, and INTIDs of 16 bits, only with an ITS to bring them."""
+    lpis, id_bits = (arch.GICD_TYPER_LPIS, LPI_ID_BITS) if vgic.its else (0, ID_BITS)
+    return (vgic.nr_irqs // 32 - 1) & 31 | lpis | id_bits - 1 << arch.GICD_TYPER_IDBITS_SHIFT | arch.GICD_TYPER_RSS
 
 
 def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:

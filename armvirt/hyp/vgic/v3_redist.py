@@ -15,6 +15,7 @@ from armvirt.hyp.vgic.mmio import Binding, Register, RegisterMap, bind
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
 
+PENDBASER_PTZ = 1 << 62
 IIDR = 0x4B << 24 | arch.IMPLEMENTER_ARM  # without the revision that GICD_IIDR has
 
 
@@ -65,9 +66,16 @@ def is_last(regions: list[RedistRegion], cpu: VgicCpu) -> bool:
     return True
 
 
-def _read_ctlr(vgic: Vgic, _: VgicCpu) -> int:
-    """No LPIs, so nothing is enabled; revision 3 says what its invalidate registers could do."""
-    return arch.GICR_CTLR_CES | arch.GICR_CTLR_IR if vgic.revision >= 3 else 0
+def _read_ctlr(vgic: Vgic, cpu: VgicCpu) -> int:
+    """Revision 3 says that EnableLPIs can be cleared and that there are invalidate registers. RWP is never seen set."""
+    enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_enabled else 0
+    return enabled | (arch.GICR_CTLR_CES | arch.GICR_CTLR_IR if vgic.revision >= 3 else 0)
+
+
+def _write_ctlr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    from armvirt.hyp.vgic import lpi
+
+    lpi.set_enabled(vgic, cpu, bool(value & arch.GICR_CTLR_ENABLE_LPIS))
 
 
 def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:
@@ -77,7 +85,48 @@ def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:
 def _read_typer(vgic: Vgic, cpu: VgicCpu) -> int:
     value = arch.packed_affinity(cpu.mpidr) << arch.GICR_TYPER_AFFINITY_SHIFT
     value |= (cpu.vcpu_id & 0xFFFF) << arch.GICR_TYPER_NUMBER_SHIFT
+    value |= arch.GICR_TYPER_PLPIS if vgic.its else 0
     return value | (arch.GICR_TYPER_LAST if is_last(vgic.regions, cpu) else 0)
+
+
+def _read_propbaser(vgic: Vgic, _: VgicCpu) -> int:
+    return vgic.propbaser
+
+
+def _write_propbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    """Without LPIs (TYPER.PLPIS = 0) their tables and invalidation are RES0."""
+    if vgic.its:
+        from armvirt.hyp.vgic import lpi
+
+        lpi.write_propbaser(vgic, cpu, value)
+
+
+def _read_pendbaser(_: Vgic, cpu: VgicCpu) -> int:
+    """PTZ is write-only."""
+    return cpu.pendbaser & ~PENDBASER_PTZ
+
+
+def _stored_pendbaser(_: Vgic, cpu: VgicCpu) -> int:
+    return cpu.pendbaser
+
+
+def _write_pendbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    if vgic.its:
+        from armvirt.hyp.vgic import lpi
+
+        lpi.write_pendbaser(cpu, value)
+
+
+def _write_invlpir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    from armvirt.hyp.vgic import lpi
+
+    lpi.write_invlpir(vgic, cpu, value)
+
+
+def _write_invallr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    from armvirt.hyp.vgic import lpi
+
+    lpi.write_invallr(vgic, cpu, value)
 
 
 def _pidr2(vgic: Vgic, _: VgicCpu) -> int:
@@ -85,18 +134,18 @@ def _pidr2(vgic: Vgic, _: VgicCpu) -> int:
 
 
 RD_BINDINGS: tuple[Binding, ...] = (
-    Register("GICR_CTLR", _read_ctlr),
+    Register("GICR_CTLR", _read_ctlr, _write_ctlr),
     Register("GICR_IIDR", _read_iidr),
     Register("GICR_TYPER", _read_typer),
     Register("GICR_STATUSR"),
     Register("GICR_WAKER"),  # always awake
-    Register("GICR_SETLPIR"),
+    Register("GICR_SETLPIR"),  # TYPER.DirectLPI = 0: LPIs come through an ITS
     Register("GICR_CLRLPIR"),
-    Register("GICR_PROPBASER"),  # TYPER.PLPIS = 0: no LPIs, so their tables and invalidation are RES0
-    Register("GICR_PENDBASER"),
-    Register("GICR_INVLPIR"),
-    Register("GICR_INVALLR"),
-    Register("GICR_SYNCR"),
+    Register("GICR_PROPBASER", _read_propbaser, _write_propbaser),
+    Register("GICR_PENDBASER", _read_pendbaser, _write_pendbaser, stored=_stored_pendbaser),
+    Register("GICR_INVLPIR", write=_write_invlpir),
+    Register("GICR_INVALLR", write=_write_invallr),
+    Register("GICR_SYNCR"),  # an invalidation is over when the write that asks for it is
     Register("GICR_ID"),
     Register("GICR_PIDR2", _pidr2),
     Register("GICR_CIDR"),

@@ -1,0 +1,249 @@
+"""An Interrupt Translation Service: (DeviceID, EventID) to an LPI and the vCPU that gets it (kvm/vgic/vgic-its.c).
+
+The maps are held here, as KVM does: the tables that the guest provides are an allowance of how many entries there can
+be, and the place where `armvirt.hyp.vgic.its_tables` saves them. Commands are in `its_cmd`, registers in `its_regs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from armvirt.arch import its as arch
+from armvirt.arch.gic import GITS_TRANSLATER
+from armvirt.events import VgicInject
+from armvirt.hyp.vgic import lpi as lpis
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.lpi import Lpi
+
+#: Events that one ITS maps at most, so that a guest that maps one LPI again and again is no danger to the host.
+MAX_EVENTS = 1 << 18
+DEVICE_TABLE, COLLECTION_TABLE = 0, 1
+TYPES = (arch.TYPE_DEVICE, arch.TYPE_COLLECTION)
+
+
+class Collection:
+    """Interrupts with a common target; ``target`` None: MAPTI named it, and no MAPC has."""
+
+    __slots__ = ("icid", "target")
+
+    def __init__(self, icid: int, target: int | None = None) -> None:
+        self.icid, self.target = icid, target
+
+
+class Event:
+    """A translation. ``collection`` None: it was unmapped, and the event is inert for good."""
+
+    __slots__ = ("collection", "lpi")
+
+    def __init__(self, collection: Collection | None, lpi: Lpi) -> None:
+        self.collection, self.lpi = collection, lpi
+
+
+class Device:
+    """A DeviceID with its events, by EventID; the ITT is at ``itt`` and takes EventIDs of ``event_bits`` bits."""
+
+    __slots__ = ("device_id", "event_bits", "events", "itt")
+
+    def __init__(self, device_id: int, itt: int, event_bits: int) -> None:
+        self.device_id, self.itt, self.event_bits = device_id, itt, event_bits
+        self.events: dict[int, Event] = {}
+
+
+class Its:
+    """One ITS of a GICv3. ``base`` is its address, None until it has one. ``creadr`` and ``cwriter`` are byte offsets."""
+
+    __slots__ = ("abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "enabled",
+                 "events", "vgic")  # fmt: skip
+
+    def __init__(self, vgic: Vgic) -> None:
+        self.vgic = vgic
+        self.base: int | None = None
+        self.abi_revision = 0
+        self.devices: dict[int, Device] = {}
+        self.collections: dict[int, Collection] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """KVM_DEV_ARM_ITS_CTRL_RESET: as created, at its address. LPIs that nobody else maps are gone."""
+        self.free_devices()
+        self.free_collections()
+        self.enabled = False
+        self.cbaser = self.creadr = self.cwriter = 0
+        self.events = 0
+        self.baser = [self.sanitised_baser(index, arch.INNER_SHAREABLE << arch.GITS_ATTRIBUTES[1]) for index in (0, 1)]
+
+    @staticmethod
+    def sanitised_baser(index: int, value: int) -> int:
+        """GITS_BASER<n> as it is stored: type, entry and page size are this ITS's; collections have a flat table."""
+        value &= ~(arch.BASER_READ_ONLY | arch.BASER_PAGE_SIZE | (arch.INDIRECT if index == COLLECTION_TABLE else 0))
+        value |= TYPES[index] << arch.BASER_TYPE_SHIFT | arch.ENTRY_SIZE - 1 << arch.BASER_ENTRY_SHIFT | arch.BASER_64K
+        return arch.sanitise(value, arch.GITS_ATTRIBUTES)
+
+    @property
+    def doorbell(self) -> int | None:
+        """The address of GITS_TRANSLATER."""
+        return None if self.base is None else self.base + GITS_TRANSLATER
+
+    @property
+    def quiescent(self) -> bool:
+        return self.creadr == self.cwriter
+
+    # Messages -------------------------------------------------------------------------------------------------
+
+    def find(self, device_id: int, event_id: int) -> Event | None:
+        device = self.devices.get(device_id)
+        return None if device is None else device.events.get(event_id)
+
+    def trigger(self, device_id: int, event_id: int) -> int:
+        """A device writes its EventID, or the guest says so by INT: `arch.E_DONE`, or why nothing became pending.
+
+        After MOVALL the LPI may be elsewhere than its collection: a new message goes where the collection says.
+        """
+        if not self.enabled:
+            return arch.E_BUSY
+        event = self.find(device_id, event_id)
+        if event is None or event.collection is None or event.collection.target is None:
+            return arch.E_INT_UNMAPPED_INTERRUPT
+        vgic, lpi, target = self.vgic, event.lpi, event.collection.target
+        if not vgic.cpu(target).lpis_enabled:
+            return arch.E_BUSY
+        if lpi.home != target and not lpi.pending_latch:
+            lpis.move(vgic, lpi, target)
+        lpi.pending_latch = True
+        if vgic.bus.active:
+            vgic.bus.emit(VgicInject(lpi.intid, 1, target))
+        vgic.queue(lpi)
+        return arch.E_DONE
+
+    # Maps -----------------------------------------------------------------------------------------------------
+
+    def map_device(self, device_id: int, itt: int, event_bits: int) -> Device:
+        device = self.devices[device_id] = Device(device_id, itt, event_bits)
+        return device
+
+    def free_device(self, device_id: int) -> int:
+        """Unmap a device and its events; how many they were. One that is not mapped: nothing."""
+        device = self.devices.pop(device_id, None)
+        if device is None or not device.events:
+            return 0
+        self.vgic.before_access()
+        for event in device.events.values():
+            lpis.release(self.vgic, event.lpi)
+        self.events -= len(device.events)
+        return len(device.events)
+
+    def free_devices(self) -> None:
+        for device_id in list(self.devices):
+            self.free_device(device_id)
+
+    def map_event(self, device: Device, event_id: int, collection: Collection, intid: int) -> None:
+        """Translate an event that is not mapped; the caller has checked the ids."""
+        device.events[event_id] = Event(collection, lpis.acquire(self.vgic, intid, collection.target))
+        self.events += 1
+
+    def free_event(self, device: Device, event_id: int) -> None:
+        event = device.events.pop(event_id)
+        self.events -= 1
+        self.vgic.before_access()
+        lpis.release(self.vgic, event.lpi)
+
+    def map_collection(self, icid: int, target: int | None) -> Collection:
+        """Create a collection, or give it another target, where its interrupts go with their pending state."""
+        collection = self.collections.get(icid)
+        if collection is None:
+            collection = self.collections[icid] = Collection(icid, target)
+        elif collection.target != target:
+            collection.target = target
+            for event in self.events_of(collection):
+                lpis.move(self.vgic, event.lpi, target)
+        return collection
+
+    def free_collection(self, icid: int) -> None:
+        """Unmap a collection: its events stay, without one, and their LPIs go nowhere."""
+        collection = self.collections.pop(icid, None)
+        if collection is None:
+            return
+        for event in self.events_of(collection):
+            event.collection = None
+            lpis.move(self.vgic, event.lpi, None)
+
+    def free_collections(self) -> None:
+        for icid in list(self.collections):
+            self.free_collection(icid)
+
+    def events_of(self, collection: Collection) -> Iterator[Event]:
+        """The events in a collection."""
+        return (e for device in self.devices.values() for e in device.events.values() if e.collection is collection)
+
+    # State ----------------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every translation, as plain data for a table; ``icid`` and ``vcpu`` are None where they are not mapped."""
+        return [
+            {
+                "device": device.device_id,
+                "event": number,
+                "intid": event.lpi.intid,
+                "icid": event.collection.icid if event.collection else None,
+                "vcpu": event.lpi.home,
+            }
+            for device in self.devices.values()
+            for number, event in device.events.items()
+        ]
+
+    def state(self) -> dict[str, object]:
+        """Registers and maps; the LPIs themselves are the vGIC's."""
+        return {
+            "version": 1,
+            "abi_revision": self.abi_revision,
+            "enabled": self.enabled,
+            "cbaser": self.cbaser,
+            "creadr": self.creadr,
+            "cwriter": self.cwriter,
+            "baser": list(self.baser),
+            "collections": [[c.icid, c.target] for c in self.collections.values()],
+            "devices": [[d.device_id, d.itt, d.event_bits, _events(d)] for d in self.devices.values()],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore `state`. The vGIC has the LPIs already, with no references (see `load_all`)."""
+        self.abi_revision, self.enabled, self.cbaser = state["abi_revision"], state["enabled"], state["cbaser"]
+        self.creadr, self.cwriter, self.baser = state["creadr"], state["cwriter"], list(state["baser"])
+        self.collections = {icid: Collection(icid, target) for icid, target in state["collections"]}
+        self.devices, self.events = {}, 0
+        for device_id, itt, bits, events in state["devices"]:
+            device = self.map_device(device_id, itt, bits)
+            for number, icid, intid in events:
+                lpi = self.vgic.lpis[intid]
+                lpi.references += 1
+                device.events[number] = Event(None if icid is None else self.collections[icid], lpi)
+            self.events += len(events)
+
+
+def _events(device: Device) -> list[list[int | None]]:
+    return [
+        [number, event.collection.icid if event.collection else None, event.lpi.intid]
+        for number, event in device.events.items()
+    ]
+
+
+def reset_all(vgic: Vgic) -> None:
+    """Every ITS and LPI, and GICR_PROPBASER, as created."""
+    for its in vgic.its:
+        its.reset()
+    vgic.propbaser = arch.PROPBASER_RESET
+
+
+def load_all(vgic: Vgic, state: dict[str, Any]) -> None:
+    """Restore the LPIs and every ITS of a vGIC's state; redistributors and ap_lists are restored by the vGIC, after."""
+    enabled = {cpu["vcpu_id"]: cpu["lpis_enabled"] for cpu in state["cpus"]}
+    vgic.propbaser, vgic.lpis = state["propbaser"], {}
+    for saved in state["lpis"]:
+        lpi = vgic.lpis[saved["intid"]] = lpis.Lpi(saved["intid"])
+        lpi.load(saved)
+        lpi.target = lpi.home if enabled.get(lpi.home) else None
+    for its, saved in zip(vgic.its, state["its"], strict=True):
+        its.load(saved)

@@ -1,0 +1,209 @@
+"""The registers of an ITS's control frame (IHI 0069 12.19; kvm/vgic/vgic-its.c), bound to their rows by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+from armvirt.arch import its as arch
+from armvirt.arch.gic import GITS_ROWS, IMPLEMENTER_ARM, PIDR2_GICV3, MmioRow
+from armvirt.errors import KvmError
+from armvirt.hyp.vgic import its_cmd
+from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, Its
+
+PRODUCT_ID_KVM = 0x4B
+ABI_REVISIONS = 1
+
+Read = Callable[[Its], int]
+Write = Callable[[Its, int], None]
+
+
+class ItsRegister(NamedTuple):
+    """Without ``write`` writes are ignored. User space gets the guest's access unless it has its own."""
+
+    name: str
+    read: Read
+    write: Write | None = None
+    user_write: Write | None = None
+
+
+class BoundRegister(NamedTuple):
+    row: MmioRow
+    register: ItsRegister
+
+
+def _read_ctlr(its: Its) -> int:
+    return (arch.CTLR_ENABLED if its.enabled else 0) | (arch.CTLR_QUIESCENT if its.quiescent else 0)
+
+
+def _write_ctlr(its: Its, value: int) -> None:
+    """Enabling without a queue and both tables is UNPREDICTABLE: it is ignored, as KVM does."""
+    enable = bool(value & arch.CTLR_ENABLED)
+    if enable and not its.enabled and not (its.cbaser & its.baser[0] & its.baser[1] & arch.VALID):
+        return
+    its.enabled = enable
+    its_cmd.process(its)
+
+
+def _read_iidr(its: Its) -> int:
+    return PRODUCT_ID_KVM << 24 | its.abi_revision << arch.IIDR_REVISION_SHIFT | IMPLEMENTER_ARM
+
+
+def _restore_iidr(its: Its, value: int) -> None:
+    """The revision says which layout the saved tables have."""
+    revision = value >> arch.IIDR_REVISION_SHIFT & 15
+    if revision >= ABI_REVISIONS:
+        raise KvmError("EINVAL", f"there is no ITS table layout {revision}")
+    its.abi_revision = revision
+
+
+def _read_typer(_: Its) -> int:
+    """Physical LPIs, entries of 8 bytes, 16-bit EventIDs and DeviceIDs; PTA = 0: RDbase is a processor number."""
+    bits = arch.ID_BITS - 1
+    sizes = bits << arch.TYPER_IDBITS_SHIFT | bits << arch.TYPER_DEVBITS_SHIFT
+    return arch.TYPER_PHYSICAL | arch.ENTRY_SIZE - 1 << arch.TYPER_ITT_ENTRY_SHIFT | sizes
+
+
+def _write_cbaser(its: Its, value: int) -> None:
+    """Read-only while enabled. CREADR starts at 0 then; so does CWRITER, which would be UNKNOWN."""
+    if not its.enabled:
+        its.cbaser = arch.sanitise(value & arch.CBASER_WRITABLE, arch.GITS_ATTRIBUTES)
+        its.creadr = its.cwriter = 0
+
+
+def _write_cwriter(its: Its, value: int) -> None:
+    """An offset beyond the queue is ignored. There is nothing to retry: Stalled is never set."""
+    offset = value & arch.OFFSET
+    if offset < arch.queue_size(its.cbaser):
+        its.cwriter = offset
+        its_cmd.process(its)
+
+
+def _restore_creadr(its: Its, value: int) -> None:
+    if its.enabled:
+        raise KvmError("EBUSY", "GITS_CREADR cannot be restored while the ITS is enabled")
+    offset = value & arch.OFFSET
+    if offset >= arch.queue_size(its.cbaser):
+        raise KvmError("EINVAL", f"GITS_CREADR {offset:#x} is beyond the queue")
+    its.creadr = offset
+
+
+def _read_baser(index: int, its: Its) -> int:
+    return its.baser[index]
+
+
+def _write_baser(index: int, its: Its, value: int) -> None:
+    """Read-only while enabled. A table that is taken away takes what it maps with it."""
+    if its.enabled:
+        return
+    its.baser[index] = its.sanitised_baser(index, value)
+    if not value & arch.VALID:
+        if index == DEVICE_TABLE:
+            its.free_devices()
+        else:
+            its.free_collections()
+
+
+def _constant(name: str, value: int) -> ItsRegister:
+    return ItsRegister(name, lambda _: value)
+
+
+def _baser(index: int) -> ItsRegister:
+    return ItsRegister(f"GITS_BASER{index}", partial(_read_baser, index), partial(_write_baser, index))
+
+
+BINDINGS: tuple[ItsRegister, ...] = (
+    ItsRegister("GITS_CTLR", _read_ctlr, _write_ctlr),
+    ItsRegister("GITS_IIDR", _read_iidr, user_write=_restore_iidr),
+    ItsRegister("GITS_TYPER", _read_typer),
+    ItsRegister("GITS_CBASER", lambda its: its.cbaser, _write_cbaser),
+    ItsRegister("GITS_CWRITER", lambda its: its.cwriter, _write_cwriter),
+    ItsRegister("GITS_CREADR", lambda its: its.creadr, user_write=_restore_creadr),
+    _baser(DEVICE_TABLE),
+    _baser(COLLECTION_TABLE),
+    *(_constant(f"GITS_BASER{n}", 0) for n in range(2, 8)),
+    _constant("GITS_PIDR0", 0x92),
+    _constant("GITS_PIDR1", 0xB4),
+    _constant("GITS_PIDR2", PIDR2_GICV3),
+    _constant("GITS_PIDR3", 0),
+    _constant("GITS_PIDR4", 0x40),  # a software-visible page of 64 KiB
+    *(_constant(f"GITS_PIDR{n}", 0) for n in (5, 6, 7)),
+    *(_constant(f"GITS_CIDR{n}", value) for n, value in enumerate((0x0D, 0xF0, 0x05, 0xB1))),
+)
+
+
+def bind(rows: Iterable[MmioRow], bindings: Iterable[ItsRegister]) -> dict[int, BoundRegister]:
+    """Registers by the offset of each of their words. ValueError for a row or binding that is left or comes twice."""
+    table: dict[str, ItsRegister] = {}
+    for register in bindings:
+        if register.name in table:
+            raise ValueError(f"{register.name} is bound twice")
+        table[register.name] = register
+    words = {}
+    for row in rows:
+        if row.name not in table:
+            raise ValueError(f"{row.name} has no binding")
+        bound = BoundRegister(row, table.pop(row.name))
+        words.update({offset: bound for offset in range(row.offset, row.end, 4)})
+    if table:
+        raise ValueError(f"without a register: {sorted(table)}")
+    return words
+
+
+REGISTERS: dict[int, BoundRegister] = bind(GITS_ROWS, BINDINGS)
+
+
+def lookup(offset: int, size: int) -> BoundRegister | None:
+    """The register that an access of the guest hits, None if there is none that takes it."""
+    bound = REGISTERS.get(offset)
+    return bound if bound is not None and size in bound.row.widths and offset % size == 0 else None
+
+
+def read(its: Its, offset: int, size: int) -> int:
+    """The guest reads; 0 where there is nothing. A queue that was too long to be done at once goes on first."""
+    bound = lookup(offset, size)
+    if bound is None:
+        return 0
+    if not its.quiescent:
+        its_cmd.process(its)
+    return bound.register.read(its) >> 8 * (offset - bound.row.offset) & (1 << 8 * size) - 1
+
+
+def write(its: Its, offset: int, size: int, value: int) -> None:
+    """The guest writes; ignored where there is nothing. Half a register leaves the other half."""
+    bound = lookup(offset, size)
+    if bound is None or bound.register.write is None:
+        return
+    if size < bound.row.length:
+        shift = 8 * (offset - bound.row.offset)
+        mask = (1 << 8 * size) - 1
+        value = bound.register.read(its) & ~(mask << shift) | (value & mask) << shift
+    bound.register.write(its, value)
+
+
+def user_register(offset: int) -> BoundRegister:
+    """The register that a save or restore means. KvmError EINVAL for an offset within one, ENXIO where there is none.
+
+    KVM asks for 64-bit alignment from GITS_TYPER up to the ID registers, where all registers have 64 bits.
+    """
+    first, last = 0x0008, 0xFFD0
+    if offset % (8 if first <= offset < last else 4):
+        raise KvmError("EINVAL", f"ITS register offset {offset:#x} is not aligned")
+    bound = REGISTERS.get(offset)
+    if bound is None:
+        raise KvmError("ENXIO", f"an ITS has no register at {offset:#x}")
+    return bound
+
+
+def user_read(its: Its, offset: int) -> int:
+    """A whole register, as 64 bits. KvmError as `user_register`."""
+    return user_register(offset).register.read(its)
+
+
+def user_write(its: Its, offset: int, value: int) -> None:
+    """Restore a whole register. KvmError EINVAL or EBUSY for what cannot be restored so, else as `user_register`."""
+    bound = user_register(offset)
+    write = bound.register.user_write or bound.register.write
+    if write is not None:
+        write(its, value & (1 << 8 * bound.row.length) - 1)

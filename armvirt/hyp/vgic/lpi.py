@@ -1,0 +1,232 @@
+"""LPIs: edge-triggered, group 1, without active state; configured and parked in guest memory (IHI 0069 chapter 5.1).
+
+There is an object per LPI that an ITS maps (struct vgic_irq with a reference count in KVM). Its configuration is a copy
+of the byte in the table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0); the copy is
+renewed when the guest invalidates it. Its pending state is in the object while LPIs are enabled on its redistributor,
+and in the table at GICR_PENDBASER while they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from armvirt.arch import its as arch
+from armvirt.arch.gic import FIRST_LPI
+from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
+from armvirt.hyp.vgic.memory import fetch, store
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.cpu import VgicCpu
+
+_SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
+
+
+class Lpi(VgicIrq):
+    """``home`` is the vCPU whose redistributor holds it, None while its collection is mapped to none; ``target`` is the
+    same, but None while LPIs are disabled there. ``references``: how many events are translated to it.
+    """
+
+    __slots__ = ("home", "references")
+
+    def __init__(self, intid: int) -> None:
+        super().__init__(intid, None)
+        self.home: int | None = None
+        self.references = 0
+
+    def state(self) -> dict[str, object]:
+        """What can differ between LPIs; references and targets follow from the ITSs and redistributors."""
+        return {name: getattr(self, name) for name in _SAVED}
+
+    def load(self, state: dict[str, object]) -> None:
+        for name in _SAVED:
+            setattr(self, name, state[name])
+
+
+# Creation and routing -------------------------------------------------------------------------------------------------
+
+
+def acquire(vgic: Vgic, intid: int, home: int | None) -> Lpi:
+    """The LPI that an event is translated to from now on; one that is not known yet is read in (kvm vgic_add_lpi).
+
+    An INTID that another event has stays where it is. KVM refuses the event if the configuration cannot be read; here
+    the LPI is disabled then, for mapping an event does not look at that table in the specification.
+    """
+    lpi = vgic.lpis.get(intid)
+    if lpi is None:
+        lpi = vgic.lpis[intid] = Lpi(intid)
+        _configure(lpi, _property(vgic, intid))
+        move(vgic, lpi, home)
+    lpi.references += 1
+    return lpi
+
+
+def release(vgic: Vgic, lpi: Lpi) -> None:
+    """An event is unmapped. With the last one the LPI goes, and its pending state with it (IHI 0069 5.3, DISCARD).
+
+    The caller has folded the list registers.
+    """
+    lpi.references -= 1
+    if lpi.references:
+        return
+    lpi.pending_latch = False
+    lpi.home = lpi.target = None
+    vgic.queue(lpi)
+    del vgic.lpis[lpi.intid]
+
+
+def move(vgic: Vgic, lpi: Lpi, home: int | None) -> None:
+    """Send an LPI to another redistributor, with its pending state.
+
+    One that was nowhere takes the state that waits for it in the pending table: the redistributor would know it, having
+    read the whole table when LPIs were enabled.
+    """
+    arrives = lpi.home is None and home is not None
+    lpi.home = home
+    if arrives and vgic.cpu(home).lpis_enabled:  # type: ignore[arg-type]
+        _take_pending(vgic, lpi)
+    _retarget(vgic, lpi)
+
+
+def _retarget(vgic: Vgic, lpi: Lpi) -> None:
+    home = lpi.home
+    lpi.target = home if home is not None and vgic.cpu(home).lpis_enabled else None
+    vgic.queue(lpi)
+
+
+def homed(vgic: Vgic, vcpu_id: int) -> list[Lpi]:
+    """The LPIs that a redistributor holds."""
+    return [lpi for lpi in vgic.lpis.values() if lpi.home == vcpu_id]
+
+
+# Configuration --------------------------------------------------------------------------------------------------------
+
+
+def _property(vgic: Vgic, intid: int) -> int:
+    """The byte of the configuration table; 0, disabled, where the table is not in memory or does not reach."""
+    if intid >= arch.lpis_end(vgic.propbaser):
+        return 0
+    data = fetch(vgic.memory, arch.property_address(vgic.propbaser, intid), 1)
+    return data[0] if data else 0
+
+
+def _configure(lpi: Lpi, value: int) -> None:
+    lpi.priority = value & arch.LPI_PRIORITY & PRIORITY_MASK
+    lpi.enabled = bool(value & arch.LPI_ENABLE)
+
+
+def invalidate(vgic: Vgic, lpi: Lpi) -> None:
+    """Read the configuration anew: INV, GICR_INVLPIR."""
+    _configure(lpi, _property(vgic, lpi.intid))
+    vgic.queue(lpi)
+
+
+def invalidate_all(vgic: Vgic, vcpu_id: int) -> int:
+    """The same for all LPIs of a redistributor: INVALL, GICR_INVALLR. Returns how many there are."""
+    lpis = homed(vgic, vcpu_id)
+    _configure_all(vgic, lpis)
+    for lpi in lpis:
+        vgic.queue(lpi)
+    return len(lpis)
+
+
+def _configure_all(vgic: Vgic, lpis: list[Lpi]) -> None:
+    """`_configure` with one read of the table, if it lies in memory as a whole."""
+    table = None
+    if lpis:
+        end = min(max(lpi.intid for lpi in lpis) + 1, arch.lpis_end(vgic.propbaser))
+        table = fetch(vgic.memory, arch.property_address(vgic.propbaser, FIRST_LPI), end - FIRST_LPI)
+    for lpi in lpis:
+        index = lpi.intid - FIRST_LPI
+        _configure(lpi, table[index] if table is not None and index < len(table) else _property(vgic, lpi.intid))
+
+
+# Pending state --------------------------------------------------------------------------------------------------------
+
+
+def _take_pending(vgic: Vgic, lpi: Lpi) -> None:
+    """Move the bit in the pending table of its redistributor into the LPI (kvm vgic_v3_lpi_sync_pending_status)."""
+    if lpi.home is None:
+        return
+    address, bit = arch.pending_address(vgic.cpu(lpi.home).pendbaser, lpi.intid)
+    data = fetch(vgic.memory, address, 1)
+    if data and data[0] & bit:
+        store(vgic.memory, address, bytes((data[0] & ~bit,)))
+        lpi.pending_latch = True
+
+
+def store_pending(vgic: Vgic, lpis: Iterable[Lpi]) -> bool:
+    """Write the pending state of these LPIs into the tables of their redistributors; False if some is not in memory.
+
+    The caller has folded the list registers. KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES is this for all LPIs.
+    """
+    complete = True
+    for lpi in lpis:
+        if lpi.home is None:
+            continue
+        address, bit = arch.pending_address(vgic.cpu(lpi.home).pendbaser, lpi.intid)
+        data = fetch(vgic.memory, address, 1)
+        if data is None:
+            complete = False
+        elif bool(data[0] & bit) != lpi.pending_latch:
+            complete = store(vgic.memory, address, bytes((data[0] ^ bit,))) and complete
+    return complete
+
+
+# The redistributor's registers ----------------------------------------------------------------------------------------
+
+
+def set_enabled(vgic: Vgic, cpu: VgicCpu, enabled: bool) -> None:
+    """GICR_CTLR.EnableLPIs. Without an ITS there is no such bit."""
+    if enabled != cpu.lpis_enabled and vgic.its:
+        (_enable if enabled else _disable)(vgic, cpu)
+
+
+def _enable(vgic: Vgic, cpu: VgicCpu) -> None:
+    """Nothing is cached now: read configuration and pending state of every LPI here. With PTZ the table is all zero."""
+    cpu.lpis_enabled = True
+    lpis = homed(vgic, cpu.vcpu_id)
+    _configure_all(vgic, lpis)
+    for lpi in lpis:
+        if not cpu.pendbaser & arch.PENDBASER_PTZ:
+            _take_pending(vgic, lpi)
+        _retarget(vgic, lpi)
+
+
+def _disable(vgic: Vgic, cpu: VgicCpu) -> None:
+    """LPIs leave the list registers, and what was pending is in the pending table when GICR_CTLR.RWP reads 0, which is
+    at once (IHI 0069 12.11, GICR_CTLR). KVM forgets it (vgic_flush_pending_lpis).
+    """
+    vgic.before_access()
+    lpis = homed(vgic, cpu.vcpu_id)
+    store_pending(vgic, lpis)
+    cpu.lpis_enabled = False
+    for lpi in lpis:
+        lpi.pending_latch = False
+        _retarget(vgic, lpi)
+
+
+def write_propbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    """GICR_PROPBASER, one for all redistributors; read-only while LPIs are enabled on the one that is written."""
+    if not cpu.lpis_enabled:
+        vgic.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
+
+
+def write_pendbaser(cpu: VgicCpu, value: int) -> None:
+    """GICR_PENDBASER; read-only while LPIs are enabled."""
+    if not cpu.lpis_enabled:
+        cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
+
+
+def write_invlpir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    """GICR_INVLPIR: INTID in the low word. Bit 63 (V) would name a virtual LPI, of which there are none."""
+    lpi = vgic.lpis.get(value & 0xFFFF_FFFF)
+    if cpu.lpis_enabled and lpi is not None and not value >> 63:
+        invalidate(vgic, lpi)
+
+
+def write_invallr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    """GICR_INVALLR: everything that this redistributor holds."""
+    if cpu.lpis_enabled and not value >> 63:
+        invalidate_all(vgic, cpu.vcpu_id)
