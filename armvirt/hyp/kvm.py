@@ -214,7 +214,7 @@ class Vm(SmcccHost):
     def _create_its(self) -> ItsDevice:
         from armvirt.hyp.vgic.device_its import ItsDevice
 
-        its = ItsDevice(lambda: self.vgic, self._frames.clear)
+        its = ItsDevice(lambda: self.vgic, lambda: self._frames.clear())
         self._its_devices.append(its)
         return its
 

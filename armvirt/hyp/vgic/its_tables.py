@@ -62,9 +62,7 @@ def _write(its: Its, address: int, entry: int) -> bool:
     return store(its.vgic.memory, address, entry.to_bytes(arch.ENTRY_SIZE, "little"))
 
 
-def _save_entry(its: Its, address: int | None, entry: int) -> None:
-    if address is None:
-        raise KvmError("EINVAL", "a mapped DeviceID has no room in the guest's device table any more")
+def _save_entry(its: Its, address: int, entry: int) -> None:
     if not _write(its, address, entry):
         raise KvmError("EFAULT", f"an ITS table at {address:#x} is not in memory")
 
@@ -89,6 +87,8 @@ def _save_devices(its: Its) -> None:
     for device_id, following in _following(sorted(its.devices), arch.MAX_NEXT_DEVICE):
         device = its.devices[device_id]
         address = entry_address(its, DEVICE_TABLE, device_id)
+        if address is None:
+            raise KvmError("EINVAL", f"device {device_id:#x} has no room in the guest's device table any more")
         _save_events(its, device)
         _save_entry(its, address, arch.device_entry(following, device.itt, device.event_bits))
 
