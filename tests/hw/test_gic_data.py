@@ -12,7 +12,7 @@ from armvirt.arch import gic
 from armvirt.arch.encoding import sysreg
 
 
-@pytest.mark.parametrize("rows", [gic.GICD_ROWS, gic.GICR_RD_ROWS, gic.GICR_SGI_ROWS])
+@pytest.mark.parametrize("rows", [gic.GICD_ROWS, gic.GICR_RD_ROWS, gic.GICR_SGI_ROWS, gic.GITS_ROWS])
 def test_rows_of_a_frame_do_not_overlap(rows: tuple[gic.MmioRow, ...]) -> None:
     ordered = sorted(rows, key=lambda row: row.offset)
     assert all(low.end <= high.offset for low, high in pairwise(ordered))

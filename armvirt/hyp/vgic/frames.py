@@ -92,8 +92,8 @@ class RedistributorFrame:
 class ItsFrame:
     """GITS: control registers, then the page of GITS_TRANSLATER, with 16 or 32 bits of EventID.
 
-    A store by a CPU has DeviceID 0, the board's choice: the architecture leaves open which one it has, QEMU's virt board
-    takes 0 too, and KVM ignores such a store.
+    A store by a CPU has DeviceID 0, the board's choice: the architecture leaves open which one it has, QEMU's virt
+    board takes 0 too, and KVM ignores such a store.
     """
 
     name = "GITS"

@@ -53,7 +53,9 @@ class Device:
 
 
 class Its:
-    """One ITS of a GICv3. ``base`` is its address, None until it has one. ``creadr`` and ``cwriter`` are byte offsets."""
+    """One ITS of a GICv3. ``base`` is its address, None until it has one; ``creadr`` and ``cwriter`` are byte offsets.
+    ``baser`` are the tables of devices and collections; ``events`` is how many are mapped.
+    """
 
     __slots__ = ("abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "enabled",
                  "events", "vgic")  # fmt: skip

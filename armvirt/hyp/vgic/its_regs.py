@@ -145,7 +145,7 @@ def bind(rows: Iterable[MmioRow], bindings: Iterable[ItsRegister]) -> dict[int, 
         if row.name not in table:
             raise ValueError(f"{row.name} has no binding")
         bound = BoundRegister(row, table.pop(row.name))
-        words.update({offset: bound for offset in range(row.offset, row.end, 4)})
+        words.update(dict.fromkeys(range(row.offset, row.end, 4), bound))
     if table:
         raise ValueError(f"without a register: {sorted(table)}")
     return words

@@ -7,11 +7,13 @@ from its_rig import (
     BASER0,
     BASER1,
     CTLR,
+    CWRITER,
     DEVICES,
     DOORBELL,
     ITTS,
     LEVEL2,
     LPI,
+    QUEUE,
     RAM,
     RAM_SIZE,
     ItsRig,
@@ -294,6 +296,23 @@ def test_discard_forgets_what_is_pending(rig: ItsRig) -> None:
     assert rig.taken() == [] and not rig.msi(0) and rig.vgic.lpis == {}
     rig.map(LPI)
     assert rig.taken() == []
+
+
+@pytest.mark.parametrize("how", ["DISCARD", "MAPD"])
+@pytest.mark.parametrize("loaded", [True, False])
+def test_an_unmapped_lpi_is_on_no_list_at_once(rig: ItsRig, how: str, loaded: bool) -> None:
+    """So that the state can be saved now: in a list register, or waiting for its vCPU."""
+    rig.map(LPI)
+    rig.msi(0)
+    if not loaded:
+        rig.put(0)
+    command = arch.encode_command(how, device=0, event=0)
+    at = rig.its.cwriter
+    rig.memory.write(QUEUE + at, command)
+    rig.gits.write(1, CWRITER, 8, at + 32)
+    assert rig.vgic.lpis == {}
+    assert (rig.vgic.cpu(0).ap_list, rig.vgic.cpu(0).resident) == ([], [])
+    rig.clone()
 
 
 def test_discard_while_it_is_being_served(rig: ItsRig) -> None:

@@ -101,7 +101,7 @@ def test_it_cannot_be_enabled_without_its_memory(bare: ItsRig, missing: int) -> 
         bare.set(offset, base | (0 if offset == missing else VALID))
     bare.set(CTLR, 1, 4)
     assert bare.get(CTLR, 4) == 1 << 31
-    bare.set(missing, dict([(CBASER, QUEUE), (BASER0, DEVICES), (BASER1, COLLECTIONS)])[missing] | VALID)
+    bare.set(missing, {CBASER: QUEUE, BASER0: DEVICES, BASER1: COLLECTIONS}[missing] | VALID)
     bare.set(CTLR, 1, 4)
     assert bare.get(CTLR, 4) == 1 << 31 | 1
 

@@ -1,4 +1,4 @@
-"""ITS tables saved into guest memory and restored from it: the ABI, a whole migration, and tables that make no sense."""
+"""ITS tables saved into guest memory and restored from it: the ABI, a migration, tables that make no sense."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from its_rig import (
+    DOORBELL,
     GICR_CTLR,
     GICR_INVALLR,
     GICR_INVLPIR,
@@ -20,6 +21,7 @@ from its_rig import (
 from vgic_rig import SPURIOUS, Rig
 
 from armvirt.arch import its as arch
+from armvirt.arch.gic import HCR_TDIR
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.device import Ctrl, Group
 from armvirt.hyp.vgic.its import Its
@@ -71,6 +73,29 @@ def test_nothing_is_left_to_deactivate_with_eoimode_1(rig: ItsRig) -> None:
     rig.dir(LPI)
     rig.msi(0)
     assert rig.serve() == LPI
+
+
+def test_lpis_do_not_make_others_trap_dir() -> None:
+    """An SPI in flight on another vCPU does: it could be deactivated there."""
+    rig = ItsRig(vcpus=2)
+    rig.icc(1, "CTLR", 2)
+    rig.map(LPI)
+    rig.vgic.flush(1)
+    rig.msi(0)
+    assert not rig.vif(1).hcr & HCR_TDIR
+    rig.vgic.flush(1)
+    assert not rig.vif(1).hcr & HCR_TDIR
+    rig.enable(40)
+    rig.pulse(40)
+    assert rig.vif(1).hcr & HCR_TDIR
+
+
+def test_lpis_mark_no_other_vcpu_dirty() -> None:
+    rig = ItsRig(vcpus=2)
+    rig.icc(1, "CTLR", 2)
+    rig.map(LPI)
+    assert rig.vgic.signal_msi(DOORBELL, 0, 0)
+    assert (rig.vgic.dirty(0), rig.vgic.dirty(1)) == (True, False)
 
 
 def test_more_lpis_than_list_registers_come_by_priority() -> None:
