@@ -238,3 +238,26 @@ def test_the_digest_does_not_know_how_zeros_came_about() -> None:
     before = board.final_state()
     board.vm.write_memory(memmap.RAM_BASE + 20 * MIB, bytes(4096))
     assert board.final_state() == before
+
+
+# -- the ITS --
+
+
+def test_a_gicv3_has_an_its() -> None:
+    board = build()
+    assert [its.base for its in board.vm.vgic_of().its] == [memmap.ITS.base]
+    assert b"its@8080000" in board.dump_dtb()
+    for without in (build(its=False), build(gic=2)):
+        assert without.vm.vgic_of().its == []
+        assert b"its@" not in without.dump_dtb()
+
+
+def test_a_reset_board_has_a_reset_its() -> None:
+    board = build()
+    before = board.vm.vgic_of().state()
+    its = board.vm.vgic_of().its[0]
+    its.map_device(3, 0x4000_0000, 5)
+    its.cbaser, its.enabled = 1 << 63, True
+    board.vm.vgic_of().propbaser = 0x4000_000F
+    board.reset()
+    assert board.vm.vgic_of().state() == before

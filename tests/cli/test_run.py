@@ -200,6 +200,17 @@ def test_a_run_loads_nothing_that_it_does_not_use() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     loaded = set(done.stderr.splitlines()[-1].split())
     assert loaded & {"rich", "capstone", "elftools", "unicorn", "multiprocessing", "asyncio"} == set()
+    assert {name for name in loaded if name.startswith("armvirt.hyp.vgic.its_")} == set()
+
+
+def test_no_its(tmp_path: Path) -> None:
+    trees = []
+    for more in ([], ["--no-its"], ["--gic", "2"]):
+        path = tmp_path / f"{len(trees)}.dtb"
+        assert armvirt("run", "hello", *more, "--dump-dtb", str(path)).returncode == 0
+        trees.append(b"arm,gic-v3-its" in path.read_bytes())
+    assert trees == [True, False, False]
+    assert armvirt("run", "hello", "--no-its").returncode == 0
 
 
 def _read_until(fd: int, text: bytes, seconds: float = 20) -> bytes:

@@ -36,6 +36,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         load-addr = "0x40080000"
         semihosting = true
         no-reboot = true
+        no-its = true
         initrd = "rd.cpio"
         script = "talk"
         expect = "limit"
@@ -59,6 +60,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             "load_addr": 0x40080000,
             "semihosting": True,
             "reboot": False,
+            "its": False,
             "initrd": str(tmp_path / "rd.cpio"),
         },
         str(tmp_path / "talk"),

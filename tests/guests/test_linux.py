@@ -56,6 +56,16 @@ def test_interrupts(self_test: tuple[int, Result, int]) -> None:
     assert len(counts) == cpus and all(count > 10 for count in counts)
 
 
+def test_the_its_comes_up(self_test: tuple[int, Result, int]) -> None:
+    """Linux finds the ITS, gives it tables of both kinds and a queue, and every CPU a pending table."""
+    cpus, result, _ = self_test
+    assert "ITS [mem 0x08080000-0x0809ffff]" in result.console
+    for table in (r"Devices @\w+ \(indirect, esz 8, psz 64K", r"Interrupt Collections @\w+ \(flat, esz 8, psz 64K"):
+        assert re.search(rf"ITS@0x0000000008080000: allocated 8192 {table}", result.console), table
+    assert result.console.count("using allocated LPI pending table") == cpus
+    assert "ITS queue timeout" not in result.console
+
+
 def test_sleeps_in_guest_time(self_test: tuple[int, Result, int]) -> None:
     _, _, ns = self_test
     assert SECOND <= ns < 1.2 * SECOND

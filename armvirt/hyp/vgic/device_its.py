@@ -95,8 +95,8 @@ class ItsDevice:
         if its.base is not None:
             raise KvmError("EEXIST", "the ITS's address is set already")
         check_range(self, base, GITS_SIZE, GITS_FRAME_SIZE)
-        if any(base < other.base + other.size and other.base < base + GITS_SIZE for other in its.vgic.mmio_frames()):
-            raise KvmError("EINVAL", f"an ITS at {base:#x} overlaps another frame")
+        if its.vgic.ready and any(frame.overlaps(base, GITS_SIZE) for frame in its.vgic.mmio_frames()):
+            raise KvmError("EINVAL", f"an ITS at {base:#x} overlaps another frame")  # no first run will find it now
         its.base = base
         self._on_placed()
 

@@ -39,6 +39,9 @@ class PlacedFrame(NamedTuple):
     size: int
     frame: Frame
 
+    def overlaps(self, base: int, size: int) -> bool:
+        return self.base < base + size and base < self.base + self.size
+
 
 class DistributorFrame:
     """GICD."""
