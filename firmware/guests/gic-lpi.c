@@ -362,8 +362,7 @@ static void note_store(void)
         forget();
         open_all();
         its_store_event(1);
-        delay_us(50);
-        good += took_only(cpu, LPI + 1, 1);
+        good += only_on(cpu, LPI + 1, 1);
         close_all();
         unmap();
     }
