@@ -34,11 +34,11 @@ class Collection:
 
 
 class Event:
-    """A translation. ``collection`` None: it was unmapped, and the event is inert for good."""
+    """A translation. While its collection has no target, the event is inert."""
 
     __slots__ = ("collection", "lpi")
 
-    def __init__(self, collection: Collection | None, lpi: Lpi) -> None:
+    def __init__(self, collection: Collection, lpi: Lpi) -> None:
         self.collection, self.lpi = collection, lpi
 
 
@@ -107,7 +107,7 @@ class Its:
         if not self.enabled:
             return arch.E_BUSY
         event = self.find(device_id, event_id)
-        if event is None or event.collection is None or event.collection.target is None:
+        if event is None or event.collection.target is None:
             return arch.E_INT_UNMAPPED_INTERRUPT
         vgic, lpi, target = self.vgic, event.lpi, event.collection.target
         if not vgic.cpu(target).lpis_enabled:
@@ -164,13 +164,15 @@ class Its:
         return collection
 
     def free_collection(self, icid: int) -> None:
-        """Unmap a collection: its events stay, without one, and their LPIs go nowhere."""
-        collection = self.collections.pop(icid, None)
+        """Unmap a collection. Events that name it stay, their LPIs go nowhere until it is mapped again (IHI 0069 5.3,
+        MAPC; in KVM such an event has lost its collection for good)."""
+        collection = self.collections.get(icid)
         if collection is None:
             return
-        for event in self.events_of(collection):
-            event.collection = None
-            lpis.move(self.vgic, event.lpi, None)
+        if any(self.events_of(collection)):
+            self.map_collection(icid, None)
+        else:
+            del self.collections[icid]
 
     def free_collections(self) -> None:
         for icid in list(self.collections):
@@ -183,13 +185,13 @@ class Its:
     # State ----------------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Every translation, as plain data for a table; ``icid`` and ``vcpu`` are None where they are not mapped."""
+        """Every translation, as plain data for a table; ``vcpu`` is None where the collection is not mapped."""
         return [
             {
                 "device": device.device_id,
                 "event": number,
                 "intid": event.lpi.intid,
-                "icid": event.collection.icid if event.collection else None,
+                "icid": event.collection.icid,
                 "vcpu": event.lpi.home,
             }
             for device in self.devices.values()
@@ -221,15 +223,12 @@ class Its:
             for number, icid, intid in events:
                 lpi = self.vgic.lpis[intid]
                 lpi.references += 1
-                device.events[number] = Event(None if icid is None else self.collections[icid], lpi)
+                device.events[number] = Event(self.collections[icid], lpi)
             self.events += len(events)
 
 
-def _events(device: Device) -> list[list[int | None]]:
-    return [
-        [number, event.collection.icid if event.collection else None, event.lpi.intid]
-        for number, event in device.events.items()
-    ]
+def _events(device: Device) -> list[list[int]]:
+    return [[number, event.collection.icid, event.lpi.intid] for number, event in device.events.items()]
 
 
 def reset_all(vgic: Vgic) -> None:

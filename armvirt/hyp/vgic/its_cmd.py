@@ -14,7 +14,7 @@ from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import ItsCommand
 from armvirt.hyp.vgic import its_tables
 from armvirt.hyp.vgic import lpi as lpis
-from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Collection, Its
+from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Its
 from armvirt.hyp.vgic.memory import fetch
 
 #: Commands, and interrupts that they touch, per access of the guest. What is left is done at the next access: no guest
@@ -78,7 +78,7 @@ def _mapi(its: Its, device_id: int, event_id: int, icid: int) -> int:
 
 def _discard(its: Its, device_id: int, event_id: int) -> int:
     event = its.find(device_id, event_id)
-    if event is None or not _mapped(event.collection):
+    if event is None or event.collection.target is None:
         return arch.E_DISCARD_UNMAPPED_INTERRUPT
     device = its.devices[device_id]
     its.free_event(device, event_id)
@@ -91,7 +91,7 @@ def _movi(its: Its, device_id: int, event_id: int, icid: int) -> int:
     if event is None:
         return arch.E_MOVI_UNMAPPED_INTERRUPT
     collection = its.collections.get(icid)
-    if collection is None or not _mapped(event.collection) or not _mapped(collection):
+    if collection is None or event.collection.target is None or collection.target is None:
         return arch.E_MOVI_UNMAPPED_COLLECTION
     event.collection = collection
     lpis.move(its.vgic, event.lpi, collection.target)
@@ -122,10 +122,6 @@ def _inv(its: Its, device_id: int, event_id: int) -> int:
 
 
 # Collections and redistributors ---------------------------------------------------------------------------------------
-
-
-def _mapped(collection: Collection | None) -> bool:
-    return collection is not None and collection.target is not None
 
 
 def _mapc(its: Its, icid: int, rdbase: int, valid: int) -> int:

@@ -94,11 +94,8 @@ def _save_devices(its: Its) -> None:
 
 
 def _save_events(its: Its, device: Device) -> None:
-    """An event that lost its collection is inert; there is no way to say that here, so it is left out."""
-    mapped = {number: event for number, event in device.events.items() if event.collection is not None}
-    for number, following in _following(sorted(mapped), arch.MAX_NEXT_EVENT):
-        event = mapped[number]
-        assert event.collection is not None
+    for number, following in _following(sorted(device.events), arch.MAX_NEXT_EVENT):
+        event = device.events[number]
         entry = arch.event_entry(following, event.lpi.intid, event.collection.icid)
         _save_entry(its, device.itt + number * arch.ENTRY_SIZE, entry)
 

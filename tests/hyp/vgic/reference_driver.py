@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from twin import Action, Twin
+from twin_its import ItsTwin
 from twin_v2 import V2Twin
 
 CASE_STEPS = 400
 ACTION_BITS = 48
 SHAPES = tuple((cpus, lrs, bits) for cpus in (1, 2, 4) for lrs, bits in ((4, 5), (1, 5), (2, 6), (4, 7), (16, 5)))
-KINDS: dict[str, type[Twin]] = {"v3": Twin, "v2": V2Twin}
+KINDS: dict[str, type[Twin]] = {"v3": Twin, "v2": V2Twin, "its": ItsTwin}
 
 Shape = tuple[int, int, int]
 """vCPUs, list registers, priority bits."""

@@ -108,8 +108,7 @@ def test_offsets_are_capped(rig: ItsRig) -> None:
     assert rig.memory.word(ITTS) >> 48 == 0xFFFF
 
 
-def test_an_unmapped_collection_and_a_lost_event(rig: ItsRig) -> None:
-    """The first is saved as such; an event without collection is left out."""
+def test_collections_that_are_not_mapped_yet_or_any_more(rig: ItsRig) -> None:
     rig.map(LPI, icid=9)
     rig.map(LPI + 1, device=1, event=0, icid=8)
     rig.do("MAPC", icid=8, rdbase=1, valid=1)
@@ -117,7 +116,7 @@ def test_an_unmapped_collection_and_a_lost_event(rig: ItsRig) -> None:
     save(rig)
     assert rig.memory.word(COLLECTIONS + 16) == VALID | 0xFFFF_FFFF << 16 | 9
     other = migrate(rig)
-    assert maps(other) == [(0, 0, LPI, 9, None)]
+    assert maps(other) == [(0, 0, LPI, 9, None), (1, 0, LPI + 1, 8, None)]
     assert other.do("MAPC", icid=9, rdbase=1, valid=1) == 0
     assert other.msi(0) and other.taken(1) == [LPI]
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from gicmodel.model import GicModel
 
 from armvirt.arch.gic import (
+    FIRST_LPI,
     FIRST_SPI,
     ICC_REGISTERS,
     IDLE_PRIORITY,
@@ -98,9 +99,13 @@ class Host:
             assert action is IccAction.DONE
         return answer
 
+    def blank(self) -> Host:
+        """A host of the same shape, with the same contents of memory if there is any."""
+        return type(self)(*self.shape)
+
     def clone(self) -> Host:
         """A host of the same shape with this one's state, through JSON."""
-        other = type(self)(*self.shape)
+        other = self.blank()
         for n in range(len(other.pe_of)):
             other.vgic.detach(n)
         saved = json.loads(json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]]))
@@ -145,16 +150,26 @@ class Twin:
 
     def __init__(self, cpus: int = 2, list_registers: int = 4, prebits: int = 5) -> None:
         self.cpus = cpus
-        self.host = Host(cpus, list_registers, prebits)
-        self.model = GicModel(3, cpus, NR_IRQS, prio_bits=prebits)
+        self.host = self.make_host(cpus, list_registers, prebits)
+        self.model = self.make_model(prebits)
         self.acked: list[list[tuple[int, int]]] = [[] for _ in range(cpus)]  # (INTID, group) by running priority
         self.dropped: list[tuple[int, int]] = []  # (INTID, CPU) after a priority drop, still active
         self.wires: dict[tuple[int, int], bool] = {}
         self.steps = 0
+        self.set_up()
+
+    def make_host(self, cpus: int, list_registers: int, prebits: int) -> Host:
+        return Host(cpus, list_registers, prebits)
+
+    def make_model(self, prebits: int) -> GicModel:
+        return GicModel(3, self.cpus, NR_IRQS, prio_bits=prebits)
+
+    def set_up(self) -> None:
+        """What a guest does first."""
         for word in range(2, NR_IRQS // 16):  # unknown at reset; even INTIDs are edge-triggered to begin with
             self.dist_write(0, ICFGR + 4 * word, 4, 0x2222_2222)
         self.dist_write(0, GICD_CTLR, 4, 3)
-        for cpu in range(cpus):
+        for cpu in range(self.cpus):
             for register, value in (("ICC_PMR_EL1", 0xF8), ("ICC_IGRPEN0_EL1", 1), ("ICC_IGRPEN1_EL1", 1)):
                 self.icc_write(cpu, register, value)
 
@@ -435,7 +450,7 @@ def end(twin: Twin, cpu: int, x: int, _: int) -> None:
     if not twin.acked[cpu]:
         return
     intid, group = twin.acked[cpu].pop()
-    if twin.host.vif(cpu).vmcr >> 9 & 1:
+    if twin.host.vif(cpu).vmcr >> 9 & 1 and intid < FIRST_LPI:
         twin.dropped.append((intid, cpu))
     twin.icc_write(cpu, f"ICC_EOIR{group}_EL1", intid)
 

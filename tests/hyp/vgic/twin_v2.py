@@ -29,15 +29,18 @@ class V2Host(Host):
 class V2Twin(Twin):
     """``acked`` holds what GICC_IAR or GICC_AIAR returned, and the interrupt's group."""
 
-    def __init__(self, cpus: int = 2, list_registers: int = 4, prebits: int = 5) -> None:
-        super().__init__(cpus, list_registers, prebits)
-        self.host = V2Host(cpus, list_registers, prebits)
-        self.model = GicModel(2, cpus, NR_IRQS, prio_bits=prebits)
+    def make_host(self, cpus: int, list_registers: int, prebits: int) -> Host:
+        return V2Host(cpus, list_registers, prebits)
+
+    def make_model(self, prebits: int) -> GicModel:
+        return GicModel(2, self.cpus, NR_IRQS, prio_bits=prebits)
+
+    def set_up(self) -> None:
         for word in range(2, NR_IRQS // 16):
             self.dist_write(0, ICFGR + 4 * word, 4, 0x2222_2222)
         for intid in range(32, NR_IRQS):
             self.dist_write(0, ITARGETSR + intid, 1, 1)
-        for cpu in range(cpus):
+        for cpu in range(self.cpus):
             self.gicc_write(cpu, "CTLR", 3)
             self.gicc_write(cpu, "PMR", 0xFF)
         self.dist_write(0, GICD_CTLR, 4, 3)
