@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
-.PHONY: demo test lint guests bench campaign gic-reference firmware differential install clean
+.PHONY: demo test lint guests bench campaign gic-reference gic-campaign firmware differential install clean
 
 demo: $(STAMP)
 	$(BIN)/armvirt trace vtimer-tick
@@ -50,6 +50,9 @@ campaign: $(STAMP)
 STEPS ?= 1000000
 gic-reference: $(STAMP)
 	ARMVIRT_REFERENCE_STEPS=$(STEPS) $(BIN)/python -m pytest -s tests/hyp/vgic/test_vgic_reference.py
+
+gic-campaign: $(STAMP)
+	$(BIN)/python tools/gic_campaign.py $(CAMPAIGN_ARGS)
 
 firmware: $(STAMP)
 	$(BIN)/python tools/build_firmware.py

@@ -75,8 +75,9 @@ class Machine:
     ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the version of the
     interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M",
     ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
-    guest's virtual count starts at 0). ``sinks`` get every event. Raises UserError (ImageError) for what cannot
-    be used; nothing has run then.
+    guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
+    virtual CPU interface. ``sinks`` get every event. Raises UserError (ImageError) for what cannot be used; nothing has
+    run then.
     """
 
     def __init__(
@@ -103,6 +104,8 @@ class Machine:
         script: Script | None = None,
         seed: int = 0,
         its: bool = True,
+        list_registers: int = 4,
+        priority_bits: int = 5,
     ) -> None:
         if gic not in (2, 3):
             raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
@@ -126,7 +129,7 @@ class Machine:
         self.config = BoardConfig(
             image=path, bios=bios, cpus=wants if cpus is None else cpus, memory=size, cpu=cpu, cntfrq=cntfrq,
             cntvoff=cntvoff, append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting,
-            engine=engine, seed=seed, gic=gic, its=its,
+            engine=engine, seed=seed, gic=gic, its=its, list_registers=list_registers, priority_bits=priority_bits,
         )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)

@@ -13,8 +13,9 @@ A suite is a folder of guests (each ELF or Image in it is expected to pass), one
     expect = "pass"         # pass, fail, off, reset, stuck or limit; default pass
     max-time = "2s"         # of guest time
 
-Keys are the options of ``armvirt run`` without dashes in front: cpus, mem, cpu, gic, cntfrq, cntvoff, append, initrd,
-dtb, bios, load-addr, semihosting, script, engine, no-reboot, no-its; max-insns, max-time, timeout; and expect.
+Keys are the options of ``armvirt run`` without dashes in front: cpus, mem, cpu, gic, list-registers,
+priority-bits, cntfrq, cntvoff, append, initrd, dtb, bios, load-addr, semihosting, script, engine, no-reboot, no-its;
+max-insns, max-time, timeout; and expect.
 """
 
 from __future__ import annotations
@@ -247,6 +248,16 @@ KEYS: dict[str, tuple[str, str, Read]] = {
     "cpu": ("settings", "cpu", _text),
     "cntfrq": ("settings", "cntfrq", _unit(units.parse_frequency)),
     "cntvoff": ("settings", "cntvoff", _unit(units.parse_offset)),
+    "list-registers": (
+        "settings",
+        "list_registers",
+        _unit(lambda text: units.parse_count(text, 1, 16, what="list register count")),
+    ),
+    "priority-bits": (
+        "settings",
+        "priority_bits",
+        _unit(lambda text: units.parse_count(text, 5, 7, what="priority bit count")),
+    ),
     "append": ("settings", "append", _text),
     "initrd": ("settings", "initrd", _file),
     "dtb": ("settings", "dtb", _file),

@@ -455,6 +455,19 @@ def test_where_nobody_answers(machine: Make) -> None:
     assert result.verdict == "stuck"
 
 
+@pytest.mark.parametrize("list_registers", [1, 2, 16])
+@pytest.mark.parametrize("priority_bits", [5, 7])
+def test_virtual_cpu_interfaces_of_other_shapes(list_registers: int, priority_bits: int) -> None:
+    with Machine("sgi-spi", list_registers=list_registers, priority_bits=priority_bits) as guest:
+        vif = guest.host.pe.vif
+        assert (len(vif.lr), vif.prebits) == (list_registers, priority_bits)
+        assert guest.run().verdict == "pass"
+
+
+@pytest.mark.parametrize(("name", "value"), [("list_registers", 0), ("list_registers", 17), ("priority_bits", 8)])
+def test_shapes_that_cannot_be(name: str, value: int) -> None:
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} {value}"):
+        Machine("hello", **{name: value})  # type: ignore[arg-type]
 # -- stops at an address --
 
 

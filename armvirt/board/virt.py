@@ -71,6 +71,8 @@ class BoardConfig(NamedTuple):
     seed: int = 0
     gic: int = 3
     its: bool = True
+    list_registers: int = 4
+    priority_bits: int = 5
 
 
 class _VcpuMemory:
@@ -133,7 +135,10 @@ class VirtBoard:
         self.loaded = self._load_guest()
         self._initrd = boot.load_initrd(config.initrd, config.memory) if config.initrd is not None else b""
         self._user_tree = dtb.load_user_tree(config.dtb) if config.dtb is not None else None
-        self.kvm = Kvm(engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus)
+        self.kvm = Kvm(
+            engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus,
+            list_registers=config.list_registers, priority_bits=config.priority_bits,
+        )  # fmt: skip
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
         self.vm = self.kvm.create_vm(virtual_start=virtual, trng_seed=config.seed)
@@ -169,6 +174,10 @@ class VirtBoard:
             raise UserError(f"--cpus {config.cpus}: the board has 1 to {memmap.MAX_CPUS_V3} CPUs")
         if config.gic == 2 and config.cpus > memmap.MAX_CPUS_V2:
             raise UserError(f"--cpus {config.cpus}: a GICv2 has at most {memmap.MAX_CPUS_V2} CPUs; use --gic 3")
+        if not 1 <= config.list_registers <= 16:
+            raise UserError(f"--list-registers {config.list_registers}: there can be 1 to 16")
+        if not 5 <= config.priority_bits <= 7:
+            raise UserError(f"--priority-bits {config.priority_bits}: there can be 5 to 7")
         if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
             raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")
 

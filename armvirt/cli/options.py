@@ -67,6 +67,17 @@ BOARD = (
         None,
         "cntvoff",
     ),
+    Option(
+        "--list-registers", "N", count(1, 16, "list register count"), "list registers (default 4)", 4, "list_registers"
+    ),
+    Option(
+        "--priority-bits",
+        "N",
+        count(5, 7, "priority bit count"),
+        "priority bits of the CPU interface (default 5)",
+        5,
+        "priority_bits",
+    ),
     Option("--append", "STR", str, "kernel command line", "", "append"),
     Option("--initrd", "FILE", str, "initial RAM disk", None, "initrd"),
     Option("--dtb", "FILE", str, "device tree to use instead of the generated one", None, "dtb"),

@@ -84,7 +84,7 @@ class VirtualCpuInterface:
     """
 
     __slots__ = (
-        "_candidate", "_deactivate", "_level_shift", "_lr_writable", "_mask0", "_mask1", "_min_bpr0",
+        "_candidate", "_deactivate", "_level_shift", "_lr_hw", "_lr_software", "_mask0", "_mask1", "_min_bpr0",
         "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "cpu", "hcr", "lr", "maintenance", "on_change",
         "prebits", "sre", "vfiq", "virq", "vmcr",
     )  # fmt: skip
@@ -97,14 +97,9 @@ class VirtualCpuInterface:
         self._level_shift = 8 - prebits
         self._min_bpr0 = 7 - prebits
         self._priority_mask = 0xFF << self._level_shift & 0xFF
-        self._lr_writable = (
-            _VINTID_MASK
-            | LR_PINTID_MASK << LR_PINTID_SHIFT
-            | self._priority_mask << LR_PRIORITY_SHIFT
-            | LR_GROUP1
-            | LR_HW
-            | LR_STATE
-        )
+        # The rest is RES0; pINTID exists with HW = 1 only, without it bit 41 is EOI.
+        common = _VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE
+        self._lr_hw, self._lr_software = common | LR_PINTID_MASK << LR_PINTID_SHIFT, common | LR_EOI
         self.lr = [0] * list_registers
         self.on_change: Callable[[], None] | None = None
         self.virq = self.vfiq = self.maintenance = False
@@ -130,8 +125,8 @@ class VirtualCpuInterface:
     def program(self, hcr: int, list_registers: Sequence[int]) -> None:
         """EL2 writes ICH_HCR_EL2 and ICH_LR0_EL2 onwards in one go; the rest of the list registers becomes 0."""
         self.hcr = hcr & arch.HCR_WRITABLE
-        mask = self._lr_writable
-        lrs = [value & mask for value in list_registers]
+        hw, software = self._lr_hw, self._lr_software
+        lrs = [value & (hw if value & LR_HW else software) for value in list_registers]
         self.lr[:] = lrs + [0] * (len(self.lr) - len(lrs))
         self.update()
 
@@ -165,16 +160,20 @@ class VirtualCpuInterface:
             registers: list[int] = getattr(self, kind)
             if index >= len(registers):
                 raise KeyError(encoding)
-            registers[index] = value & (self._lr_writable if kind == "lr" else _WORD)
+            mask = (self._lr_hw if value & LR_HW else self._lr_software) if kind == "lr" else _WORD
+            registers[index] = value & mask
         else:
             raise KeyError(encoding)
         self.update()
 
     @property
     def vtr(self) -> int:
-        """ICH_VTR_EL2: list registers, 16-bit INTIDs, preemption and priority bits."""
-        bits = self.prebits - 1
-        return len(self.lr) - 1 | arch.VTR_A3V | bits << arch.VTR_PREBITS_SHIFT | bits << arch.VTR_PRIBITS_SHIFT
+        """ICH_VTR_EL2: list registers, 16-bit INTIDs, preemption and priority bits.
+
+        ICH_HCR_EL2.TDIR works (TDS); there is no direct injection, so nV4 is 1 as in every GICv3.
+        """
+        bits, features = self.prebits - 1, arch.VTR_TDS | arch.VTR_NV4 | arch.VTR_A3V
+        return len(self.lr) - 1 | features | bits << arch.VTR_PREBITS_SHIFT | bits << arch.VTR_PRIBITS_SHIFT
 
     @property
     def eisr(self) -> int:
@@ -238,12 +237,18 @@ class VirtualCpuInterface:
                 self.on_change()
 
     def _can_signal(self, index: int) -> bool:
-        """CanSignalVirtualInterrupt: more urgent than the mask and than whatever is running (IHI 0069 4.8.2)."""
+        """CanSignalVirtualInterrupt: more urgent than the mask, and of a higher group priority than what is running.
+
+        Both sides are cut to the group priority of the candidate (as QEMU icv_hppi_can_preempt). KVM's emulation cuts
+        the candidate only, which lets it preempt its equals once the binary point was moved up under them.
+        """
         lr = self.lr[index]
         priority = lr >> LR_PRIORITY_SHIFT & 0xFF
         if priority >= self.vmcr >> VMCR_VPMR_SHIFT:
             return False
-        return priority & (self._mask1 if lr & LR_GROUP1 else self._mask0) < self.running_priority()
+        running = self.running_priority()
+        mask = self._mask1 if lr & LR_GROUP1 else self._mask0
+        return running == IDLE_PRIORITY or priority & mask < running & mask
 
     def running_priority(self) -> int:
         """The lowest active priority value over both groups; 0xFF if nothing is active."""
@@ -313,10 +318,10 @@ class VirtualCpuInterface:
         """
         lr = self.lr[index]
         intid = lr & _VINTID_MASK
-        if FIRST_SPECIAL <= intid <= LAST_SPECIAL:  # nothing can be active under such a number
+        if FIRST_SPECIAL <= intid <= LAST_SPECIAL:  # nothing can be active under such a number, but it is returned
             self.lr[index] = lr & ~LR_PENDING
             self.update()
-            return SPURIOUS
+            return intid
         # LPIs have no active state (IHI 0069 4.1.2), only an active priority.
         self.lr[index] = lr & ~LR_PENDING | (LR_ACTIVE if intid < FIRST_LPI else 0)
         group1 = lr & LR_GROUP1
@@ -334,22 +339,29 @@ class VirtualCpuInterface:
         return self.lr[index] & _VINTID_MASK
 
     def _write_eoir(self, group: int, value: int) -> None:
-        """VirtualWriteEOIR: the priority drop comes first and happens whatever INTID is written (IHI 0069 12.2.10)."""
+        """VirtualWriteEOIR: the priority drop comes first and happens whatever INTID is written (IHI 0069 12.2.10).
+
+        Not for an INTID that the interface cannot have (VirtualIdentifierValid). If no priority was active, nothing
+        else happens: whether EOIcount goes up then is CONSTRAINED UNPREDICTABLE (ICH_HCR_EL2.EOIcount), and a
+        hypervisor that counts would deactivate what the guest did not end.
+        """
         intid = value & _INTID_MASK
-        if FIRST_SPECIAL <= intid <= LAST_SPECIAL:
+        if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > _VINTID_MASK:
             return
         if self.bus.active:
             self.bus.emit(EndOfInterrupt(intid, "EOIR1" if group else "EOIR0"))
         dropped = self.drop_priority()
-        if not self.vmcr & VMCR_VEOIM and intid < FIRST_LPI:
+        if dropped != IDLE_PRIORITY and (not self.vmcr & VMCR_VEOIM or intid >= FIRST_LPI):
             self._end(intid, group, dropped)
         self.update()
 
     def _end(self, intid: int, group: int, dropped: int) -> None:
-        """Deactivate after EOIR with EOImode 0, if it ends what it says it ends."""
+        """Deactivate after EOIR, if it ends what it says it ends: with EOImode 0, or an LPI, for which no deactivation
+        of its own will come. One that is in no list register is counted, but an LPI has nothing to deactivate."""
         index = self.find_active(intid)
         if index < 0:
-            self.count_eoi()
+            if intid < FIRST_LPI:
+                self.count_eoi()
             return
         lr = self.lr[index]
         mask = self._mask1 if group else self._mask0

@@ -33,15 +33,17 @@ class Pe:
     """One physical CPU.
 
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the handler of
-    synchronous exits answers STOP. Times are ns of virtual time.
+    synchronous exits answers STOP. Times are ns of virtual time. The last two arguments are the shape of the
+    virtual CPU interface (ICH_VTR_EL2).
     """
 
     def __init__(
-        self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1
-    ) -> None:
+        self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1,
+        list_registers: int = 4, priority_bits: int = 5,
+    ) -> None:  # fmt: skip
         self.index, self.clock, self.gic, self.bus, self.ns_per_insn = index, clock, gic, bus, ns_per_insn
         self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus)
-        self.vif = VirtualCpuInterface(index, gic, bus)
+        self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed
         self.context: Context | None = None

@@ -6,9 +6,10 @@ The classes are public: a VMM, or a KVM selftest, can be written against them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, overload
 
+from armvirt.arch.gic import NR_PRIVATE, is_ppi
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
 from armvirt.events import Console as ConsoleEvent
@@ -17,6 +18,7 @@ from armvirt.hw.clock import Clock
 from armvirt.hyp.arch_timer import ArchTimerVmData
 from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.host import Host, Stop
+from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.mmu import MEM_READONLY, BusMaster, HostMemory, MemorySlot, Mmu
 from armvirt.hyp.psci import SmcccHost
 from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
@@ -40,6 +42,7 @@ __all__ = [
     "EventBus",
     "Exit",
     "ExitHandler",
+    "GsiRoute",
     "Host",
     "HostMemory",
     "Kvm",
@@ -63,15 +66,26 @@ ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
 
+# The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).
+IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI = 0, 1, 2
+
+
+def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
+    """vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
+    return (vcpu_id >> 8 & 15) << 28 | kind << 24 | (vcpu_id & 0xFF) << 16 | number & 0xFFFF
+
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable."""
+    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable; the rest as `Host`."""
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
-        bus: EventBus | None = None,
+        bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
     ) -> None:  # fmt: skip
-        self.host = Host(engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus)
+        self.host = Host(
+            engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus,
+            list_registers=list_registers, priority_bits=priority_bits,
+        )  # fmt: skip
         self._vms = 0
 
     def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
@@ -93,6 +107,8 @@ class Vm(SmcccHost):
         self._vcpus: dict[int, Vcpu] = {}
         self._frames: list[tuple[int, int, Frame]] = []
         self._its_devices: list[ItsDevice] = []
+        self._irqs = IrqRouter(lambda: self.vgic)
+        self._has_run = False
 
     # -- memory --
 
@@ -188,22 +204,30 @@ class Vm(SmcccHost):
     @overload
     def create_device(self, kind: str) -> VgicDevice | ItsDevice: ...
 
-    def create_device(self, kind: str) -> VgicDevice | ItsDevice:
-        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``.
+    @overload
+    def create_device(self, kind: str, *, test: bool) -> VgicDevice | ItsDevice | None: ...
 
-        KvmError ENODEV for another kind, EEXIST for a second interrupt controller, E2BIG for a GICv2 with too many
-        vCPUs (kvm_vgic_create).
+    def create_device(self, kind: str, *, test: bool = False) -> VgicDevice | ItsDevice | None:
+        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``. ``test``
+        (KVM_CREATE_DEVICE_TEST) asks whether the kind exists and creates nothing.
+
+        KvmError ENODEV for another kind, EEXIST for a second interrupt controller of whatever kind, EBUSY once a vCPU
+        has run, E2BIG for a GICv2 with too many vCPUs (kvm_vgic_create).
         """
         if kind == ITS_DEVICE:
-            return self._create_its()
+            return None if test else self._create_its()
         if kind not in DEVICE_TYPES:
             raise KvmError("ENODEV", f"no device {kind!r}; there is {', '.join((*DEVICE_TYPES, ITS_DEVICE))}")
+        if test:
+            return None
         if self.vgic is not None:
             raise KvmError("EEXIST", "this VM has an interrupt controller")
+        if self._has_run:
+            raise KvmError("EBUSY", "a vCPU has run without an interrupt controller")
         model = DEVICE_TYPES[kind]
         if any(vcpu_id >= MAX_VCPUS[model] for vcpu_id in self._vcpus):
             raise KvmError("E2BIG", f"a GICv{model} has at most {MAX_VCPUS[model]} vCPUs")
-        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, model)
+        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, model, self.host.pe.vif.prebits)
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
         self.vgic.memory = BusMaster(self.mmu)
@@ -233,11 +257,45 @@ class Vm(SmcccHost):
             raise KvmError("ENXIO", "this VM has no interrupt controller")
         self.vgic.inject(vcpu_id, intid, level)
 
+    def irq_line_raw(self, word: int, level: bool) -> None:
+        """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
+
+        KvmError ENXIO without an interrupt controller, and for a CPU's own IRQ and FIQ inputs, which it drives; EINVAL
+        for an unknown type, a vCPU that does not exist, an INTID that is not of the type or not implemented.
+        """
+        kind, number = word >> 24 & 15, word & 0xFFFF
+        if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
+            raise KvmError("EINVAL", f"KVM_IRQ_LINE: no interrupt type {kind}")
+        if self.vgic is None or kind == IRQ_TYPE_CPU:
+            raise KvmError("ENXIO", "interrupt lines belong to the interrupt controller")
+        if kind == IRQ_TYPE_SPI:
+            if number < NR_PRIVATE:
+                raise KvmError("EINVAL", f"INTID {number} is no SPI")
+            self.vgic.inject(None, number, level)
+            return
+        vcpu_id = (word >> 28 & 15) << 8 | word >> 16 & 0xFF
+        if vcpu_id not in self._vcpus or not is_ppi(number):
+            raise KvmError("EINVAL", f"no PPI {number} of vCPU {vcpu_id}")
+        self.vgic.inject(vcpu_id, number, level)
+
+    def set_gsi_routing(self, entries: Iterable[GsiRoute]) -> None:
+        """KVM_SET_GSI_ROUTING, see `IrqRouter.set_routing`. By default GSI n is SPI n, INTID 32 + n."""
+        self._irqs.set_routing(entries)
+
+    def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
+        """KVM_IRQFD: a function that raises a GSI, see `IrqRouter.irqfd`."""
+        return self._irqs.irqfd(gsi, resample)
+
+    def irqfd_deassign(self, gsi: int, resample: Callable[[], None]) -> None:
+        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with a resampler."""
+        self._irqs.deassign(gsi, resample)
+
     def first_run(self) -> None:
         """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the timers' PPIs.
 
         ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised.
         """
+        self._has_run = True
         if self.vgic is None or self.vgic.ready:
             return
         self.vgic.map_resources()

@@ -27,6 +27,7 @@ def test_settings_and_their_defaults() -> None:
     assert (chosen["memory"], chosen["cntfrq"], chosen["cntvoff"]) == ("1G", 24_000_000, (1 << 64) - 1)
     assert (chosen["gic"], chosen["engine"], chosen["initrd"]) == (3, "auto", None)
     assert settings(build_parser("0").parse_args(["run", "g", "--gic", "2"]))["gic"] == 2
+    assert (chosen["list_registers"], chosen["priority_bits"]) == (4, 5)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,10 @@ def test_settings_and_their_defaults() -> None:
         (["--gic", "4"], "'4' is not one of 2, 3"),
         (["--cpus", "0"], "outside 1..64"),
         (["--cpus", "two"], "not a CPU count"),
+        (["--list-registers", "0"], "list register count 0 is outside 1..16"),
+        (["--list-registers", "17"], "list register count 17 is outside 1..16"),
+        (["--priority-bits", "4"], "priority bit count 4 is outside 5..7"),
+        (["--priority-bits", "8"], "priority bit count 8 is outside 5..7"),
         (["--mem", "0"], "outside 1M..255G"),
         (["--mem", "lots"], "not a size"),
         (["--cntfrq", "0"], "frequency 0 is outside"),

@@ -30,6 +30,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         path = "a.elf"
         cpus = 4
         mem = "1G"
+        list-registers = 16
+        priority-bits = 7
         cntfrq = "24MHz"
         cntvoff = -1
         append = "quiet"
@@ -54,6 +56,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         {
             "cpus": 4,
             "memory": "1G",
+            "list_registers": 16,
+            "priority_bits": 7,
             "cntfrq": 24_000_000,
             "cntvoff": (1 << 64) - 1,
             "append": "quiet",

@@ -132,7 +132,10 @@ class CpuInterface:
         IHI 0069 4.8.6 "Priority masking" (strictly higher than PMR) and 4.8.5 "Preemption" (the group priority
         strictly higher than the running priority).
         """
-        return irq.prio < self.pmr and irq.prio & self.masks[irq.group] < self.running
+        if irq.prio >= self.pmr:
+            return False
+        mask = self.masks[irq.group]  # CanSignalInterrupt cuts both sides to the candidate's group priority
+        return self.running == IDLE_PRIORITY or irq.prio & mask < self.running & mask
 
     def asserted(self) -> int:
         """The group of the interrupt that is signalled now, NOWHERE if none."""

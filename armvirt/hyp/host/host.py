@@ -38,17 +38,22 @@ class Stop(Enum):
 
 
 class Host:
-    """What the host kernel is to KVM. ``frequency_hz`` is CNTFRQ_EL0."""
+    """What the host kernel is to KVM. ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and
+    ``priority_bits`` (5 to 7) are what ICH_VTR_EL2 says. ValueError for an interface that cannot be.
+    """
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
-        bus: EventBus | None = None,
+        bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
     ) -> None:  # fmt: skip
         self.bus = bus if bus is not None else EventBus()
         self.clock = Clock()
         self.domain = ShareableDomain(EngineFactory(engine, cpu))
         self.gic = PhysicalGic(1)
-        self.pe = Pe(0, self.clock, self.gic, self.bus, frequency_hz)
+        self.pe = Pe(
+            0, self.clock, self.gic, self.bus, frequency_hz,
+            list_registers=list_registers, priority_bits=priority_bits,
+        )  # fmt: skip
         self.bus.stamp = self._stamp
         for intid in HOST_PPIS:
             self.gic.enable(0, intid, True)

@@ -34,7 +34,7 @@ from armvirt.events import EndOfInterrupt, EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic import entry, sgi, v2_dist
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.frames import PlacedFrame, placed_frames
+from armvirt.hyp.vgic.frames import PlacedFrame, bases_fit, placed_frames
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
 from armvirt.hyp.vgic.memory import GuestMemory, NoMemory
 from armvirt.hyp.vgic.v3_dist import distributor_map
@@ -60,7 +60,8 @@ class Vgic:
     ``dirty``. ``set_phys_active(vcpu_id, host_intid, active)`` writes the active state of the host interrupt behind a
     mapped one, on the PE of that vCPU. ``before_access`` is called before pending and active state is looked at; by
     default it folds the list registers of all loaded vCPUs. ``memory`` is where LPIs and ITSs (``its``) have their
-    tables; ``propbaser`` is GICR_PROPBASER, one for all redistributors.
+    tables; ``propbaser`` is GICR_PROPBASER, one for all redistributors. ``num_pri_bits`` is what the host's ICH_VTR_EL2
+    says.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class Vgic:
         kick: Callable[[int], None],
         set_phys_active: Callable[[int, int, bool], None] = _no_host,
         model: int = 3,
+        num_pri_bits: int = 5,
     ) -> None:
-        self.model = model
+        self.model, self.num_pri_bits = model, num_pri_bits
         self.bus, self.kick, self.set_phys_active = bus, kick, set_phys_active
         self.before_access: Callable[[], None] = self.sync_all
         self.initialized = False
@@ -78,6 +80,7 @@ class Vgic:
         self.enables = 0
         self.revision = LATEST_REVISION
         self.nr_spis = 0
+        self.ipa_bits = 40
         self.dist_base: int | None = None
         self.cpu_base: int | None = None  # GICC of a GICv2
         self.v2_groups_user_writable = False
@@ -92,6 +95,8 @@ class Vgic:
         self.its: list[Its] = []
         self.lpis: dict[int, Lpi] = {}  # those that an ITS maps
         self.propbaser = 0
+        self.watched: frozenset[int] = frozenset()  # level SPIs whose end of interrupt goes to `on_end`
+        self.on_end: Callable[[int], None] = lambda intid: None
 
     # Creation -------------------------------------------------------------------------------------------------
 
@@ -105,16 +110,18 @@ class Vgic:
         if vcpu_id in self._cpus:
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
         self.precreate(vcpu_id)
-        cpu = self._cpus[vcpu_id] = VgicCpu(vcpu_id, mpidr, self.model)
+        cpu = self._cpus[vcpu_id] = VgicCpu(vcpu_id, mpidr, self.model, self.num_pri_bits)
         assign(self.regions, cpu)
 
     def precreate(self, vcpu_id: int) -> None:
         """Whether a vCPU of this id can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after `init`, EINVAL for an
-        id beyond what the model can address."""
+        id beyond what the model can address, or if the redistributors that there are have no room already."""
         if self.initialized:
             raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised")
         if vcpu_id >= MAX_VCPUS[self.model]:
             raise KvmError("EINVAL", f"vCPU {vcpu_id}: a GICv{self.model} has at most {MAX_VCPUS[self.model]}")
+        if not bases_fit(self):
+            raise KvmError("EINVAL", "the redistributors overlap the distributor, or are beyond the IPA space")
 
     def lazy_init(self) -> None:
         """vgic_lazy_init: a GICv2 is initialised by its first use, as it was before there were device attributes for
@@ -139,15 +146,15 @@ class Vgic:
         self.initialized = True
 
     def map_resources(self) -> None:
-        """First run (kvm_vgic_map_resources). KvmError ENXIO for a missing frame, EINVAL for overlaps, EBUSY before
-        init.
+        """First run (kvm_vgic_map_resources). KvmError ENXIO for a missing frame, EINVAL for overlaps and for what is
+        beyond the IPA space, EBUSY before init.
         """
         if self.ready:
             return
         self._check_placed()
         frames = sorted((frame.base, frame.size) for frame in self.mmio_frames())
-        if any(low + size > high for (low, size), (high, _) in pairwise(frames)):
-            raise KvmError("EINVAL", "the vGIC's frames overlap")
+        if any(low + size > high for (low, size), (high, _) in pairwise(frames)) or not bases_fit(self):
+            raise KvmError("EINVAL", "the vGIC's frames overlap, or are beyond the IPA space")
         self.lazy_init()
         self.ready = True
 
@@ -348,6 +355,12 @@ class Vgic:
         irq = self.irq(vcpu_id, intid)
         if irq.active and irq.active_source == source:
             self.change_active(irq, False)
+            self.ended(irq)
+
+    def ended(self, irq: VgicIrq) -> None:
+        """The guest has deactivated an interrupt: whoever drives its line by an irqfd wants to know."""
+        if irq.intid in self.watched and irq.level and not irq.hw:
+            self.on_end(irq.intid)
 
     # Mapped interrupts ----------------------------------------------------------------------------------------
 
@@ -498,6 +511,7 @@ class Vgic:
         for irq, private in zip(cpu.private, saved["private"], strict=True):
             irq.load(private)
         cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
+        cpu.num_pri_bits = saved["num_pri_bits"]
         cpu.vmcr = saved["vmcr"]
         for name in ("ap_list", "resident", "outside", "cleared"):
             setattr(cpu, name, [self.irq(cpu.vcpu_id, intid) for intid in saved[name]])

@@ -6,7 +6,6 @@ from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic.irq import VgicIrq
 
-PRIORITY_BITS = 5
 APRS = 4  # as many as the architecture has; the interface takes those that it implements
 
 
@@ -18,21 +17,24 @@ class VgicCpu:
     False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the interface when
     1-of-N interrupts were last given away. ``running_before``: the active-priority registers at the last flush that
     left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand before they
-    were ended. ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER.
+    were ended. ``num_pri_bits``: the priority bits that user space sees: those of the host's interface, until it
+    restores an ICC_CTLR_EL1 with fewer. ``prebits``: what the host's interface has, then too. ``lpis_enabled`` is
+    GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER.
     """
 
     __slots__ = (
         "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "lpis_enabled", "mapped", "model", "mpidr",
-        "outside", "pendbaser", "private", "redist_base", "redist_index", "redist_region", "resident", "running_before",
-        "used", "vcpu_id", "vif",
+        "num_pri_bits", "outside", "pendbaser", "prebits", "private", "redist_base", "redist_index", "redist_region",
+        "resident", "running_before", "used", "vcpu_id", "vif",
     )  # fmt: skip
 
-    def __init__(self, vcpu_id: int, mpidr: int, model: int = 3) -> None:
+    def __init__(self, vcpu_id: int, mpidr: int, model: int = 3, num_pri_bits: int = 5) -> None:
         self.vcpu_id, self.mpidr, self.model = vcpu_id, mpidr, model
         self.private = [VgicIrq(intid, vcpu_id, model) for intid in range(NR_PRIVATE)]
         self.redist_base: int | None = None
         self.redist_region, self.redist_index = -1, 0
         self.vif: VirtualCpuInterface | None = None
+        self.prebits = self.num_pri_bits = num_pri_bits
         self.reset()
 
     def reset(self) -> None:
@@ -56,7 +58,7 @@ class VgicCpu:
     @property
     def nr_aprs(self) -> int:
         """Active-priority registers per group that the priority bits need (kvm vgic_v3_max_apr_idx)."""
-        return 1 << PRIORITY_BITS - 5
+        return 1 << self.num_pri_bits - 5
 
     @property
     def vmcr(self) -> int:
@@ -96,6 +98,7 @@ class VgicCpu:
         return {
             "vcpu_id": self.vcpu_id,
             "vmcr": self.vmcr,
+            "num_pri_bits": self.num_pri_bits,
             "ap0r": _padded(vif.ap0r if vif else self.ap0r),
             "ap1r": _padded(vif.ap1r if vif else self.ap1r),
             "private": [irq.state() for irq in self.private],

@@ -22,7 +22,8 @@ class VgicDevice:
     """KVM_DEV_TYPE_ARM_VGIC_V2 or _V3, as the ``vgic`` is. ``ipa_bits`` is the size of its physical address space."""
 
     def __init__(self, vgic: Vgic, ipa_bits: int = 40) -> None:
-        self.vgic, self.ipa_bits = vgic, ipa_bits
+        self.vgic = vgic
+        vgic.ipa_bits = ipa_bits
 
     def has_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR: KvmError ENXIO if there is no such attribute."""

@@ -62,16 +62,23 @@ def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
 # DIST_REGS and CPU_REGS -----------------------------------------------------------------------------------------------
 
 
-def _cpu_of(device: VgicDevice, attr: int) -> VgicCpu:
-    """EINVAL for a vCPU that does not exist (kvm vgic_v2_parse_attr)."""
+def _vcpu_of(device: VgicDevice, attr: int) -> int:
+    """The vCPU whose number is in [39:32] (vgic_v2_parse_attr); EINVAL if there is none, for has_attr too."""
     vcpu_id = attr >> 32 & 0xFF
     if not device.vgic.has_vcpu(vcpu_id):
         raise KvmError("EINVAL", f"there is no vCPU {vcpu_id}")
+    return vcpu_id
+
+
+def _cpu_of(device: VgicDevice, attr: int) -> VgicCpu:
+    """EINVAL for a vCPU that does not exist (kvm vgic_v2_parse_attr)."""
+    vcpu_id = _vcpu_of(device, attr)
     device.vgic.init()
     return device.vgic.cpu(vcpu_id)
 
 
 def _has_dist_reg(device: VgicDevice, attr: int) -> None:
+    _vcpu_of(device, attr)
     if device.vgic.dist_map.lookup(attr & 0xFFFF_FFFF, 4) is None:
         raise no_attribute("distributor register", attr)
 
@@ -95,7 +102,8 @@ def _cpu_register(attr: int) -> UserRegister:
     return register
 
 
-def _has_cpu_reg(_: VgicDevice, attr: int) -> None:
+def _has_cpu_reg(device: VgicDevice, attr: int) -> None:
+    _vcpu_of(device, attr)
     _cpu_register(attr)
 
 

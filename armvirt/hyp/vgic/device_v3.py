@@ -20,6 +20,7 @@ from armvirt.hyp.vgic.attributes import (
     wrong_model,
 )
 from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.frames import bases_fit
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.mmio import RegisterMap
 from armvirt.hyp.vgic.v3_redist import assign, insert_region
@@ -98,9 +99,12 @@ def _add_region(device: VgicDevice, index: int, base: int, count: int) -> None:
     if not count and vgic.dist_base is not None and base < vgic.dist_base + GICD_SIZE and vgic.dist_base < base + size:
         raise KvmError("EINVAL", f"redistributors at {base:#x} overlap the distributor")
     vgic.regions.append(region)
-    for cpu in vgic.cpus():
-        if cpu.redist_base is None:
-            assign([region], cpu)
+    homeless = [cpu for cpu in vgic.cpus() if cpu.redist_base is None]
+    if homeless and not bases_fit(vgic):
+        vgic.regions.remove(region)
+        raise KvmError("EINVAL", f"redistributors at {base:#x} overlap the distributor")
+    for cpu in homeless:
+        assign([region], cpu)
 
 
 # DIST_REGS and REDIST_REGS --------------------------------------------------------------------------------------------

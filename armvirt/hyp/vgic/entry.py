@@ -74,9 +74,10 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
 
 def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
     values = []
+    lonely = bool(cpu.outside) and len(vif.lr) == 1
     for index, irq in enumerate(cpu.resident):
         irq.lr = index
-        values.append(lr.populate(irq, _may_pend(vgic, cpu, irq)))
+        values.append(lr.populate(irq, _may_pend(vgic, cpu, irq), lonely))
     cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
     cpu.used = bool(values) or hcr != HCR_EN
     before = list(vif.lr)
@@ -116,24 +117,31 @@ def sync(vgic: Vgic, cpu: VgicCpu) -> None:
 
 def _fold(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
     cpu.dirty = True
+    ended = []
     for irq, value in zip(cpu.resident, vif.lr, strict=False):
         irq.lr = -1
         if lr.fold(irq, value):
             vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
+        if irq.intid in vgic.watched and lr.signals_eoi(value):
+            ended.append(irq)
     count = vif.hcr >> HCR_EOICOUNT_SHIFT
     if count and cpu.outside and not vif.vmcr & VMCR_VEOIM:
-        _replay(vgic, cpu, vif, count)
+        ended += _replay(vgic, cpu, vif, count)
     if cpu.cleared:
         _forget_ended(cpu, vif)
     cpu.resident, cpu.outside, cpu.mapped = [], [], []
+    for irq in ended:
+        vgic.ended(irq)
 
 
-def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> None:
+def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
     """The guest ended ``count`` interrupts that were in no list register."""
-    for irq in ended_outside(cpu, vif, count):
+    ended = ended_outside(cpu, vif, count)
+    for irq in ended:
         irq.active, irq.acked = False, None
         if irq.hw:
             vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
+    return ended
 
 
 def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:

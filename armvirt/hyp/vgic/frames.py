@@ -125,6 +125,17 @@ class ItsFrame:
             self._its.trigger(CPU_DEVICE_ID, value)
 
 
+def bases_fit(vgic: Vgic) -> bool:
+    """Whether the redistributors lie in the IPA space and off the distributor (kvm vgic_v3_check_base).
+
+    An old single region grows with the vCPUs, so what was right when its address was set may be wrong later.
+    """
+    if any(region.base + region.size > 1 << vgic.ipa_bits for region in vgic.regions):
+        return False
+    base = vgic.dist_base
+    return base is None or not any(region.overlaps(base, GICD_SIZE) for region in vgic.regions)
+
+
 def placed_frames(vgic: Vgic) -> list[PlacedFrame]:
     """Every frame that has an address."""
     frames = []

@@ -22,7 +22,6 @@ from armvirt.arch.gic import (
 from armvirt.hyp.vgic import entry
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.v3_sysregs import PRIORITY_BITS
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
@@ -69,7 +68,7 @@ def _ended_outside(vgic: Vgic, irq: VgicIrq) -> list[VgicIrq]:
 
 def preemption_bits(cpu: VgicCpu) -> int:
     """Of the interface that a vCPU is on; one that is on none has what the next has."""
-    return PRIORITY_BITS if cpu.vif is None else cpu.vif.prebits
+    return cpu.prebits if cpu.vif is None else cpu.vif.prebits
 
 
 def binary_point(cpu: VgicCpu, group: int) -> int:
@@ -97,7 +96,7 @@ def running_priority(cpu: VgicCpu) -> int:
     for word, (group0, group1) in enumerate(zip(cpu.ap0r, cpu.ap1r, strict=True)):
         bits = group0 | group1
         if bits:
-            return 32 * word + (bits & -bits).bit_length() - 1 << 8 - PRIORITY_BITS
+            return 32 * word + (bits & -bits).bit_length() - 1 << 8 - cpu.prebits
     return IDLE_PRIORITY
 
 

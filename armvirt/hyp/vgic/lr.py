@@ -21,23 +21,25 @@ from armvirt.arch.gic import (
     LR_PENDING,
     LR_PINTID_SHIFT,
     LR_PRIORITY_SHIFT,
+    LR_STATE,
     VMCR_VENG0,
     VMCR_VENG1,
 )
 from armvirt.hyp.vgic.irq import VgicIrq
 
 
-def populate(irq: VgicIrq, may_pend: bool) -> int:
+def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     """Move an interrupt into a list register: its ICH_LR<n>_EL2 value (kvm vgic_v3_populate_lr).
 
     Level interrupts are never pending and active at once: hardware forbids it with HW = 1, and without it the EOI bit
     brings the guest back here when it deactivates, to look at the line again. The same goes for an SGI of a GICv2
     that is active or has a second sender. ``may_pend`` is False while the interrupt or the distributor is disabled, or
     it has been routed elsewhere: one that is active then stays so and nothing more, and the EOI bit serves to hand on
-    what pends meanwhile. (KVM lets it pend again here.)
+    what pends meanwhile. (KVM lets it pend again here.) ``come_back`` asks for the EOI bit whatever it is: a single
+    list register, with others waiting outside, has no other way to be filled before the next end of interrupt.
     """
     value = irq.intid | irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
-    again = irq.level or not may_pend
+    again = irq.level or not may_pend or come_back
     if irq.active:
         value |= LR_ACTIVE | irq.active_source << LR_CPUID_SHIFT
         may_pend = may_pend and not (irq.hw or irq.level or irq.source)
@@ -93,6 +95,11 @@ def fold(irq: VgicIrq, value: int) -> bool:
     if irq.hw and (pending or (was_active and not active and irq.line_level)):
         return not irq.sample_line()
     return False
+
+
+def signals_eoi(value: int) -> bool:
+    """Whether a list register says that the guest has ended its interrupt (kvm lr_signals_eoi_mi)."""
+    return value & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
 
 
 def group_enabled(irq: VgicIrq, vmcr: int) -> bool:

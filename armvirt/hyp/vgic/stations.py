@@ -293,7 +293,8 @@ def _highest_mask(cpu: VgicCpu) -> int:
 
 
 def preemption(case: Case) -> Finding:
-    """Its group priority has to be strictly lower than the running priority (IHI 0069 4.8.4 to 4.8.6)."""
+    """Its group priority has to be strictly lower than that of the running priority, cut at the same binary point
+    (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
     register, value, irq = case.control("running"), inflight.running_priority(case.cpu), case.irq
     if value == IDLE_PRIORITY:
         return Finding("running", True, "nothing is running", register, value)
@@ -303,7 +304,7 @@ def preemption(case: Case) -> Finding:
         return Finding("running", True, f"it runs itself, running priority {value:#04x}", register, value)
     rounded = own != irq.priority or (runner is not None and runner.priority != value)
     by = f" with binary point {inflight.binary_point(case.cpu, irq.group)}" if rounded else ""
-    if own < value:
+    if own < inflight.group_priority(case.cpu, irq.group, value):
         text = f"priority {irq.priority:#04x} preempts the running priority {value:#04x}{by}"
         return Finding("running", True, text, register, value)
     who = "something" if runner is None else f"INTID {runner.intid} (priority {runner.priority:#04x})"

@@ -1,6 +1,8 @@
 """Save and restore of a vCPU's CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
 
-They are views of ICH_VMCR_EL2 and the active-priority registers, as EL1 sees them through ICC_*_EL1.
+They are views of ICH_VMCR_EL2 and the active-priority registers, as EL1 sees them through ICC_*_EL1. A vCPU that is on
+no PE is shown, and takes, what the interface will hold: priority bits that it lacks are zero, binary points are raised
+to their minimum. (KVM shows the raw field until the vCPU has been loaded.)
 """
 
 from __future__ import annotations
@@ -21,8 +23,6 @@ from armvirt.arch.gic import (
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.cpu import VgicCpu
 
-PRIORITY_BITS = 5  # preemption bits too: one active-priority register per group
-
 
 class SysRegAccess(NamedTuple):
     name: str
@@ -37,25 +37,51 @@ def _field(name: str, shift: int, mask: int) -> SysRegAccess:
     return SysRegAccess(name, lambda cpu: cpu.vmcr >> shift & mask, write)
 
 
+def _read_pmr(cpu: VgicCpu) -> int:
+    return cpu.priority_mask & 0xFF << 8 - cpu.num_pri_bits
+
+
+def _write_pmr(cpu: VgicCpu, value: int) -> None:
+    pmr = value & 0xFF << 8 - cpu.num_pri_bits & 0xFF
+    cpu.vmcr = cpu.vmcr & ~(0xFF << VMCR_VPMR_SHIFT) | pmr << VMCR_VPMR_SHIFT
+
+
+def _bpr(cpu: VgicCpu, group: int) -> int:
+    """ICH_VMCR_EL2.VBPR0 or .VBPR1, at least the minimum that the priority bits allow (IHI 0069 4.8.5)."""
+    field = cpu.vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
+    return max(field, 7 + group - cpu.num_pri_bits)
+
+
+def _write_bpr0(cpu: VgicCpu, value: int) -> None:
+    bpr = max(value & VMCR_BPR_MASK, 7 - cpu.num_pri_bits)
+    cpu.vmcr = cpu.vmcr & ~(VMCR_BPR_MASK << VMCR_VBPR0_SHIFT) | bpr << VMCR_VBPR0_SHIFT
+
+
 def _read_bpr1(cpu: VgicCpu) -> int:
     if cpu.vmcr & VMCR_VCBPR:
-        return min((cpu.vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK) + 1, 7)
-    return cpu.vmcr >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK
+        return min(_bpr(cpu, 0) + 1, 7)
+    return _bpr(cpu, 1)
 
 
 def _write_bpr1(cpu: VgicCpu, value: int) -> None:
     if not cpu.vmcr & VMCR_VCBPR:
-        cpu.vmcr = cpu.vmcr & ~(VMCR_BPR_MASK << VMCR_VBPR1_SHIFT) | (value & VMCR_BPR_MASK) << VMCR_VBPR1_SHIFT
+        bpr = max(value & VMCR_BPR_MASK, 8 - cpu.num_pri_bits)
+        cpu.vmcr = cpu.vmcr & ~(VMCR_BPR_MASK << VMCR_VBPR1_SHIFT) | bpr << VMCR_VBPR1_SHIFT
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
-    value = arch.CTLR_RSS | arch.CTLR_A3V | PRIORITY_BITS - 1 << arch.CTLR_PRIBITS_SHIFT
+    """As KVM shows it: without RSS and ExtRange, which the guest sees in the hardware's register."""
+    value = arch.CTLR_A3V | cpu.num_pri_bits - 1 << arch.CTLR_PRIBITS_SHIFT
     value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
     return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
 
 
 def _write_ctlr(cpu: VgicCpu, value: int) -> None:
-    """EINVAL if the saved interface had more priority or INTID bits than this one, or other SEIS and A3V."""
+    """EINVAL if the saved interface had more priority or INTID bits than this one, or other SEIS and A3V.
+
+    Fewer priority bits are taken over: from now on user space sees as many (kvm set_gic_ctlr). Never fewer than the
+    five that the architecture asks for, where KVM believes whatever it is told.
+    """
     own = _read_ctlr(cpu)
     if any(value >> shift & 7 > own >> shift & 7 for shift in (arch.CTLR_PRIBITS_SHIFT, arch.CTLR_IDBITS_SHIFT)):
         raise KvmError("EINVAL", f"ICC_CTLR_EL1 {value:#x} has more priority or INTID bits than this interface")
@@ -64,6 +90,7 @@ def _write_ctlr(cpu: VgicCpu, value: int) -> None:
     vmcr = cpu.vmcr & ~(VMCR_VCBPR | VMCR_VEOIM)
     vmcr |= VMCR_VCBPR if value & arch.CTLR_CBPR else 0
     cpu.vmcr = vmcr | (VMCR_VEOIM if value & arch.CTLR_EOIMODE else 0)
+    cpu.num_pri_bits = max(5, (value >> arch.CTLR_PRIBITS_SHIFT & 7) + 1)
 
 
 def _write_sre(_: VgicCpu, value: int) -> None:
@@ -72,19 +99,19 @@ def _write_sre(_: VgicCpu, value: int) -> None:
 
 
 def _apr(group: int, index: int) -> SysRegAccess:
-    """EINVAL beyond the registers that the preemption bits need."""
+    """EINVAL beyond the registers that the priority bits need: 1, 2 or 4 (kvm vgic_v3_max_apr_idx)."""
     name = f"ICC_AP{group}R{index}_EL1"
 
-    def check() -> None:
-        if index >= 1 << PRIORITY_BITS - 5:
-            raise KvmError("EINVAL", f"{name} does not exist with {PRIORITY_BITS} preemption bits")
+    def check(cpu: VgicCpu) -> None:
+        if index >= 1 << cpu.num_pri_bits - 5:
+            raise KvmError("EINVAL", f"{name} does not exist with {cpu.num_pri_bits} priority bits")
 
     def read(cpu: VgicCpu) -> int:
-        check()
+        check(cpu)
         return cpu.active_priorities(group)[index]
 
     def write(cpu: VgicCpu, value: int) -> None:
-        check()
+        check(cpu)
         cpu.set_active_priorities(group, index, value & 0xFFFF_FFFF)
 
     return SysRegAccess(name, read, write)
@@ -92,8 +119,8 @@ def _apr(group: int, index: int) -> SysRegAccess:
 
 #: Every register that user space can save, in the order of KVM's table.
 ACCESSES: tuple[SysRegAccess, ...] = (
-    _field("ICC_PMR_EL1", VMCR_VPMR_SHIFT, 0xFF),
-    _field("ICC_BPR0_EL1", VMCR_VBPR0_SHIFT, VMCR_BPR_MASK),
+    SysRegAccess("ICC_PMR_EL1", _read_pmr, _write_pmr),
+    SysRegAccess("ICC_BPR0_EL1", lambda cpu: _bpr(cpu, 0), _write_bpr0),
     *(_apr(0, n) for n in range(4)),
     *(_apr(1, n) for n in range(4)),
     SysRegAccess("ICC_BPR1_EL1", _read_bpr1, _write_bpr1),

@@ -67,13 +67,13 @@ BUGS = (
     Bug("pmr-not-strict", ICH,
         "if priority >= self.vmcr >> VMCR_VPMR_SHIFT",
         "if priority > self.vmcr >> VMCR_VPMR_SHIFT"),
-    Bug("preempts-its-equal", ICH, "self._mask0) < self.running_priority()", "self._mask0) <= self.running_priority()"),
+    Bug("preempts-its-equal", ICH, "priority & mask < running & mask", "priority & mask <= running & mask"),
     Bug("no-preemption-groups", ICH,
         "self._mask1 = self._mask0 if value & VMCR_VCBPR else 0xFF << bpr1 & 0xFF",
         "self._mask1 = self._mask0"),
     Bug("lpi-is-active", ICH, "(LR_ACTIVE if intid < FIRST_LPI else 0)", "0"),
     Bug("eoi-keeps-priority", ICH, "registers[word] &= ~bit", "pass"),
-    Bug("eoimode-ignored", ICH, "if not self.vmcr & VMCR_VEOIM and intid < FIRST_LPI", "if intid < FIRST_LPI"),
+    Bug("eoimode-ignored", ICH, "(not self.vmcr & VMCR_VEOIM or intid >= FIRST_LPI)", "True"),
 )  # fmt: skip
 BY_NAME = {bug.name: bug for bug in BUGS}
 

@@ -21,13 +21,15 @@ VTIMER = 27
 class Rig:
     """As many PEs as vCPUs; vCPU n starts loaded on PE n. ``kicked`` collects the kicks."""
 
-    def __init__(self, vcpus: int = 1, list_registers: int = 4, nr_irqs: int = 96, enable: bool = True) -> None:
-        self.shape = (vcpus, list_registers, nr_irqs)
+    def __init__(
+        self, vcpus: int = 1, list_registers: int = 4, nr_irqs: int = 96, priority_bits: int = 5, enable: bool = True
+    ) -> None:
+        self.shape = (vcpus, list_registers, nr_irqs, priority_bits)
         self.bus, self.gic = EventBus(), PhysicalGic(vcpus)
-        self.vifs = [VirtualCpuInterface(n, self.gic, self.bus, list_registers) for n in range(vcpus)]
+        self.vifs = [VirtualCpuInterface(n, self.gic, self.bus, list_registers, priority_bits) for n in range(vcpus)]
         self.pe_of: dict[int, int] = {}
         self.kicked: list[int] = []
-        self.vgic = Vgic(self.bus, self.kicked.append, self._set_phys_active)
+        self.vgic = Vgic(self.bus, self.kicked.append, self._set_phys_active, num_pri_bits=priority_bits)
         self.device = VgicDevice(self.vgic)
         for n in range(vcpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)

@@ -1,0 +1,65 @@
+"""A hundred thousand random accesses: nothing raises, no law is broken, and a run is a function of its seed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
+from gic_fuzz import SHAPES, Fuzzer, LawError
+
+from armvirt.arch.gic import LR_PRIORITY_SHIFT
+from armvirt.hyp.vgic import lr as list_registers
+from armvirt.hyp.vgic.irq import VgicIrq
+
+MACHINES, STEPS = 24, 4200  # every shape twice
+
+
+@pytest.mark.parametrize("seed", range(MACHINES))
+def test_random_accesses_break_no_law(seed: int) -> None:
+    assert Fuzzer(seed).run(STEPS) == STEPS
+
+
+def test_every_shape_is_used() -> None:
+    used = {(fuzzer.list_registers, fuzzer.priority_bits) for fuzzer in map(Fuzzer, range(MACHINES))}
+    assert used == set(SHAPES)
+
+
+def test_interrupts_are_taken() -> None:
+    """The accesses are not all turned away: within a few machines, hundreds of interrupts get to a guest."""
+    taken = 0
+    for seed in range(4):
+        fuzzer = Fuzzer(seed)
+        for _ in range(40):
+            before = sum(map(len, fuzzer.taken))
+            fuzzer.run(50)
+            taken += max(0, sum(map(len, fuzzer.taken)) - before)
+    assert taken > 20
+
+
+def test_a_run_is_a_function_of_its_seed() -> None:
+    first, second, other = Fuzzer(3), Fuzzer(3), Fuzzer(4)
+    for fuzzer in (first, second, other):
+        fuzzer.run(500)
+    assert list(first.log) == list(second.log) != list(other.log)
+    assert first.vgic.state() == second.vgic.state()
+
+
+def test_a_broken_law_is_told_with_seed_step_and_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vGIC that puts the wrong priority into list registers is found out."""
+    populate = list_registers.populate
+
+    def wrong(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
+        return populate(irq, may_pend, come_back) ^ 0x80 << LR_PRIORITY_SHIFT
+
+    monkeypatch.setattr(list_registers, "populate", wrong)
+    with pytest.raises(LawError, match=r"(?s)seed 1, step \d+: AssertionError: LR.*priority; the last actions:\n  "):
+        Fuzzer(1).run(STEPS)
+
+
+def test_an_exception_is_a_broken_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_registers, "fold", lambda irq, value: 1 // 0)
+    with pytest.raises(LawError, match="ZeroDivisionError"):
+        Fuzzer(1).run(STEPS)

@@ -1,0 +1,34 @@
+"""The campaign of random vGIC accesses: what it prints and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import gic_campaign
+import gic_fuzz
+
+
+def test_a_campaign_tells_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gic_campaign.campaign(1, 600, report=400) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "400 accesses, no law broken" in lines[0] and "600 accesses" in lines[1]
+
+
+def test_a_broken_law_ends_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(seed: int, accesses: int, per_machine: int) -> int:
+        raise gic_fuzz.LawError(f"seed {seed}, step 1: two lists")
+
+    monkeypatch.setattr(gic_fuzz, "run", broken)
+    assert gic_campaign.main(["--seed", "9", "--millions", "0.001"]) == 1
+    assert capsys.readouterr().out == "seed 9, step 1: two lists\n"
+
+
+def test_machines_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(gic_fuzz, "run", lambda seed, accesses, per_machine: seeds.append(seed))
+    assert gic_campaign.campaign(5, 50_000, report=20_000) == 0
+    assert seeds == [5, 7, 9]

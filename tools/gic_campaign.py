@@ -1,0 +1,53 @@
+"""A long campaign of random accesses to the vGIC: nothing may raise, and no law may be broken.
+
+    python tools/gic_campaign.py                       a million accesses
+    python tools/gic_campaign.py --millions 100        more; a line with the rate for each million
+    python tools/gic_campaign.py --seed 7 --millions 2
+
+Each 10,000 accesses are a new machine, whose seed, shape and history `tools/gic_fuzz.py` derives from its number. The
+first failure is printed with its seed and ends the campaign with status 1; ``--seed`` with that number repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import gic_fuzz
+
+MILLION = 1_000_000
+PER_MACHINE = 10_000
+
+
+def campaign(seed: int, accesses: int, report: int = MILLION) -> int:
+    """Run and print; the exit status."""
+    started, done = time.monotonic(), 0
+    while done < accesses:
+        count = min(report, accesses - done)
+        try:
+            gic_fuzz.run(seed, count, PER_MACHINE)
+        except gic_fuzz.LawError as error:
+            print(error, flush=True)
+            return 1
+        seed += -(-count // PER_MACHINE)
+        done += count
+        rate = done / max(1e-9, time.monotonic() - started)
+        print(f"{done:>12,} accesses, no law broken, {rate:,.0f} a second", flush=True)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--millions", type=float, default=1, help="millions of accesses (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first machine (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    return campaign(options.seed, int(options.millions * MILLION))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
