@@ -38,7 +38,8 @@ from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
 from armvirt.hyp.vgic.frames import Frame
 from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
-GICD_BASE, GICR_BASE = 0x0800_0000, 0x1000_0000
+GICD_BASE, GICC_BASE, GICR_BASE = 0x0800_0000, 0x0801_0000, 0x1000_0000
+GICC = {row.name.removeprefix("GICC_"): row.offset for row in arch.GICC_ROWS}
 VTIMER = 27
 LAW_PERIOD = 32
 ROUNDS = 12  # of sync and flush in which a vGIC has to come to rest
@@ -57,7 +58,15 @@ USUAL = {
         **{f"AP{group}R{n}": (0,) for group in (0, 1) for n in range(4)},
     }.items()
 }  # fmt: skip
-ATTRIBUTES = (Group.DIST_REGS, Group.REDIST_REGS, Group.CPU_SYSREGS, Group.LEVEL_INFO, Group.NR_IRQS, Group.CTRL)
+ATTRIBUTES = (
+    Group.DIST_REGS,
+    Group.REDIST_REGS,
+    Group.CPU_REGS,
+    Group.CPU_SYSREGS,
+    Group.LEVEL_INFO,
+    Group.NR_IRQS,
+    Group.CTRL,
+)
 
 
 class LawError(AssertionError):
@@ -74,14 +83,19 @@ def _rows(name: str) -> list[tuple[int, int]]:
 
 
 class Fuzzer:
-    """A vGIC under random use. ``seed`` decides everything, the shape of the machine included."""
+    """A vGIC under random use. ``seed`` decides everything, the shape of the machine included.
+
+    ``acknowledged`` counts the interrupts that guests got.
+    """
 
     def __init__(self, seed: int) -> None:
-        self.seed, self.steps = seed, 0
+        self.seed, self.steps, self.acknowledged = seed, 0, 0
         self.rng = rng = random.Random(seed)
         self.list_registers, self.priority_bits = SHAPES[seed % len(SHAPES)]
         self.vcpus = rng.randrange(1, 5)
         self.nr_irqs = rng.choice((64, 96, 1024))
+        self.model = 2 if seed % 4 == 3 else 3
+        self.intid_mask = 0x3FF if self.model == 2 else 0xFFFF  # of vINTID; above it a GICv2's SGI has its CPUID
         self.log: deque[str] = deque(maxlen=12)
         self._create()
         self._actions = self._weights()
@@ -97,12 +111,13 @@ class Fuzzer:
         self.pe_of: dict[int, int] = {}
         self.timer_line = [False] * self.vcpus
         self.taken: list[list[tuple[int, int]]] = [[] for _ in range(self.vcpus)]  # (INTID, group), innermost last
-        self.vgic = Vgic(self.bus, lambda vcpu: None, self._set_phys_active, num_pri_bits=self.priority_bits)
+        self.vgic = Vgic(self.bus, lambda vcpu: None, self._set_phys_active, self.model, self.priority_bits)
         self.device = VgicDevice(self.vgic)
         for n in range(self.vcpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)
-        self.device.set_attr(Group.ADDR, AddrType.V3_DIST, GICD_BASE)
-        self.device.set_attr(Group.ADDR, AddrType.V3_REDIST, GICR_BASE)
+        v2 = self.model == 2
+        self.device.set_attr(Group.ADDR, AddrType.V2_DIST if v2 else AddrType.V3_DIST, GICD_BASE)
+        self.device.set_attr(Group.ADDR, *((AddrType.V2_CPU, GICC_BASE) if v2 else (AddrType.V3_REDIST, GICR_BASE)))
         self.device.set_attr(Group.NR_IRQS, 0, self.nr_irqs)
         self.device.set_attr(Group.CTRL, Ctrl.INIT)
         self.vgic.map_resources()
@@ -125,6 +140,10 @@ class Fuzzer:
         for at in range(0x400, 0x400 + self.nr_irqs, 4):
             self.frames[0][1].write(0, at, 4, self.rng.getrandbits(32))
         for vcpu in range(self.vcpus):
+            if self.model == 2:
+                self.frames[1][1].write(vcpu, GICC["PMR"], 4, 0xF8)
+                self.frames[1][1].write(vcpu, GICC["CTLR"], 4, 3)
+                continue
             for encoding, value in zip(SETUP, (0xF8, 1, 1), strict=False):
                 self._icc(vcpu, encoding, True, value)
 
@@ -190,8 +209,9 @@ class Fuzzer:
 
     def _weights(self) -> list[Callable[[], None]]:
         """One entry per hundredth of the time."""
+        interrupts = self._interrupts if self.model == 3 else self._interrupts_v2
         return [
-            *[self._mmio] * 40, *[self._icc_random] * 8, *[self._interrupts] * 32, *[self._line] * 12,
+            *[self._mmio] * 40, *[self._icc_random] * 8, *[interrupts] * 32, *[self._line] * 12,
             *[self._attribute] * 3, *[self._timer] * 3, *[self._host] * 2,
         ]  # fmt: skip
 
@@ -225,6 +245,8 @@ class Fuzzer:
         offset = min(self._offset(frame.name, size, rows), size - 1)
         width = 4 if rng.random() < 0.7 else rng.choice((1, 2, 4, 8))
         vcpu = self._vcpu()
+        if frame.name == "GICC" and vcpu not in self.pe_of:
+            return  # it is on no PE, so it accesses nothing; all other frames are everybody's
         if rng.random() < 0.4:
             self.log.append(f"vCPU {vcpu} reads {width} bytes at {frame.name} + {offset:#x}")
             value = frame.read(vcpu, offset, width)
@@ -239,6 +261,7 @@ class Fuzzer:
     def _icc(self, vcpu: int, encoding: int, is_write: bool, value: int) -> int:
         """One access from EL1, trapped ones included; an undefined one does nothing."""
         outcome = self.vifs[self.pe_of[vcpu]].icc_access(encoding, is_write, value, 1, True, True)
+        assert self.model == 3 or outcome.action is IccAction.UNDEF, "a GICv2 guest has system registers"
         if outcome.action is IccAction.TRAP:
             if encoding == arch.ICC_DIR_EL1:
                 self.vgic.dir(vcpu, value)
@@ -258,7 +281,7 @@ class Fuzzer:
         names = tuple(ICC_NAMES) if rng.random() < 0.5 else SETUP
         encoding = rng.getrandbits(16) if rng.random() < 0.25 else names[int(rng.random() * len(names))]
         is_write, value = rng.random() < 0.6, self._usual(encoding)
-        if encoding in (IAR0, IAR1) and not is_write:
+        if encoding in (IAR0, IAR1) and not is_write and self.model == 3:
             self._acknowledge(vcpu, encoding)
             return
         self.log.append(f"vCPU {vcpu} {f'writes {value:#x} to' if is_write else 'reads'} {self._name(encoding)}")
@@ -287,6 +310,25 @@ class Fuzzer:
         else:
             self._end_anything(vcpu)
 
+    def _interrupts_v2(self) -> None:
+        """The same by GICC; what is acknowledged has the CPUID with which it is to be ended."""
+        rng, vcpu = self.rng, self._loaded()
+        if vcpu is None:
+            return
+        gicc, taken = self.frames[1][1], self.taken[vcpu]
+        if rng.random() < 0.5 or not taken:
+            value = gicc.read(vcpu, GICC["IAR"], 4)
+            self.log.append(f"vCPU {vcpu} reads {value:#x} from GICC_IAR")
+            if value & 0x3FF < arch.FIRST_SPECIAL:
+                taken.append((value, 0))
+                self.acknowledged += 1
+            return
+        value, _ = taken.pop() if rng.random() < 0.9 else (int(rng.random() * self.nr_irqs), 0)
+        self.log.append(f"vCPU {vcpu} writes {value:#x} to GICC_EOIR, then to GICC_DIR")
+        gicc.write(vcpu, GICC["EOIR"], 4, value)
+        self.settle()
+        gicc.write(vcpu, GICC["DIR"], 4, value)
+
     def _end(self, vcpu: int, intid: int, group: int) -> None:
         self.log.append(f"vCPU {vcpu} ends INTID {intid} of group {group}")
         vif = self.vifs[self.pe_of[vcpu]]
@@ -314,6 +356,7 @@ class Fuzzer:
         self.log.append(f"vCPU {vcpu} reads {intid} from {self._name(iar)}")
         if intid < arch.FIRST_SPECIAL:
             self.taken[vcpu].append((intid, int(iar == IAR1)))
+            self.acknowledged += 1
         assert intid == (shown if signalled else SPURIOUS), f"IAR {intid}, HPPIR {shown}, signalled {signalled}"
 
     def _line(self) -> None:
@@ -358,7 +401,7 @@ class Fuzzer:
         rng = self.rng
         if group == Group.CPU_SYSREGS:
             return rng.choice(tuple(ICC_NAMES)) if rng.random() < 0.8 else rng.getrandbits(16)
-        if group in (Group.DIST_REGS, Group.REDIST_REGS):
+        if group in (Group.DIST_REGS, Group.REDIST_REGS, Group.CPU_REGS):
             rows = self.frames[group != Group.DIST_REGS][2]
             return rows[int(rng.random() * len(rows))][0] + 4 * int(rng.random() * 4)
         return 32 * int(rng.random() * 4) if group == Group.LEVEL_INFO else int(rng.random() * 2)
@@ -433,7 +476,7 @@ class Fuzzer:
         mask = 0xFF << 8 - self.priority_bits & 0xFF
         for index, (irq, lr) in enumerate(zip(cpu.resident, vif.lr, strict=False)):
             what = f"LR{index} of vCPU {cpu.vcpu_id}, INTID {irq.intid}"
-            assert irq.lr == index and lr & 0xFFFF == irq.intid, f"{what} holds {lr:#x}"
+            assert irq.lr == index and lr & self.intid_mask == irq.intid, f"{what} holds {lr:#x}"
             assert lr >> LR_PRIORITY_SHIFT & 0xFF == irq.priority & mask, f"{what}: priority"
             assert lr >> 60 & 1 == irq.group, f"{what}: group"
             assert bool(lr & LR_HW) == irq.hw, f"{what}: HW"
@@ -467,7 +510,7 @@ class Fuzzer:
         seen: set[int] = set()
         for vcpu, pe in self.pe_of.items():
             for lr in self.vifs[pe].lr:
-                intid = lr & 0xFFFF
+                intid = lr & self.intid_mask
                 if lr & LR_STATE and intid >= 32:
                     assert intid not in seen, f"INTID {intid} is in flight on vCPU {vcpu} and another one"
                     seen.add(intid)
