@@ -70,8 +70,8 @@ def check_range(device: AddressSpace, base: int, size: int, alignment: int) -> N
     """kvm vgic_check_iorange: the alignment in bytes, and the end inside the IPA space."""
     if base % alignment:
         raise KvmError("EINVAL", f"{base:#x} is not aligned to {alignment >> 10} KiB")
-    if base + size > 1 << device.vgic.ipa_bits:
-        raise KvmError("E2BIG", f"{base:#x} is beyond the {device.vgic.ipa_bits}-bit IPA space")
+    if base + size > 1 << device.ipa_bits:
+        raise KvmError("E2BIG", f"{base:#x} is beyond the {device.ipa_bits}-bit IPA space")
 
 
 def wrong_model(device: VgicDevice, attr: int) -> KvmError:

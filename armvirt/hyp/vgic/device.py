@@ -23,7 +23,7 @@ class VgicDevice:
 
     def __init__(self, vgic: Vgic, ipa_bits: int = 40) -> None:
         self.vgic = vgic
-        vgic.ipa_bits = ipa_bits
+        self.ipa_bits = vgic.ipa_bits = ipa_bits
 
     def has_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR: KvmError ENXIO if there is no such attribute."""
