@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from armvirt.arch.encoding import sysreg, unpack
@@ -162,12 +163,14 @@ class SysregTrap(NamedTuple):
     rt: int
 
 
+@lru_cache(maxsize=1024)
 def decode_sysreg(esr: int) -> SysregTrap:
     """Which register a trapped MSR, MRS or SYS names."""
     op0, op2, op1 = esr >> 20 & 3, esr >> 17 & 7, esr >> 14 & 7
     return SysregTrap(sysreg(op0, op1, esr >> 10 & 15, esr >> 1 & 15, op2), bool(esr & 1), esr >> 5 & 31)
 
 
+@lru_cache(maxsize=1024)
 def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
     """The syndrome of a trapped MSR, MRS or SYS."""
     op0, op1, crn, crm, op2 = unpack(encoding)

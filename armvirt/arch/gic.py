@@ -9,6 +9,7 @@ Fields that are used per interrupt are plain integers, because an IntFlag operat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from armvirt.arch.encoding import sysreg
@@ -429,6 +430,7 @@ class SgiRequest(NamedTuple):
     all_others: bool
 
     @classmethod
+    @lru_cache(maxsize=256)
     def decode(cls, value: int) -> SgiRequest:
         affinity = (value >> 48 & 0xFF) << 32 | (value >> 32 & 0xFF) << 16 | (value >> 16 & 0xFF) << 8
         return cls(value >> 24 & 15, affinity, value & 0xFFFF, 16 * (value >> 44 & 15), bool(value >> 40 & 1))

@@ -68,6 +68,7 @@ class IccOutcome(NamedTuple):
     value: int = 0
 
 
+_outcome = tuple.__new__  # what IccOutcome(...) does, less a call on the hottest path
 _DONE = IccOutcome(IccAction.DONE)
 _UNDEF = IccOutcome(IccAction.UNDEF)
 _TRAP = IccOutcome(IccAction.TRAP)
@@ -252,8 +253,8 @@ class VirtualCpuInterface:
 
     def running_priority(self) -> int:
         """The lowest active priority value over both groups; 0xFF if nothing is active."""
-        for word, (group0, group1) in enumerate(zip(self.ap0r, self.ap1r, strict=True)):
-            bits = group0 | group1
+        for word, bits in enumerate(self.ap0r):
+            bits |= self.ap1r[word]
             if bits:
                 return 32 * word + (bits & -bits).bit_length() - 1 << self._level_shift
         return IDLE_PRIORITY
@@ -296,7 +297,7 @@ class VirtualCpuInterface:
                 self.bus.emit(IccWrite(row.name, value))
             handler(self, value)
             return _DONE
-        return IccOutcome(IccAction.DONE, handler(self) or 0)
+        return _outcome(IccOutcome, (IccAction.DONE, handler(self) or 0))
 
     def _read_iar(self, group: int) -> int:
         """VirtualReadIAR: pending becomes active, its priority becomes the running one."""

@@ -184,10 +184,8 @@ class Vcpu:
 
     def _flush(self) -> None:
         vgic = self.vm.vgic
-        if vgic is not None and vgic.dirty(self.id):
-            assert self.pe is not None
-            vgic.sync(self.id, self.pe.vif)
-            vgic.flush(self.id, self.pe.vif)
+        if vgic is not None:
+            vgic.refresh(self.id)
 
     def _host_interrupts(self) -> None:
         """The host's interrupt handlers: timer PPIs stay active for the guest, the rest is done here."""

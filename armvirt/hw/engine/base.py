@@ -180,9 +180,13 @@ class Engine(ABC):
                 self.flush_events()
             return self._table[what](self)
         except BaseException as error:
-            self.error = self.error or error
-            self.state.stop = 1
-            return Action.STOP
+            return self.keep(error)
+
+    def keep(self, error: BaseException) -> int:
+        """An exception of a callback, for run() to raise; the engine stops."""
+        self.error = self.error or error
+        self.state.stop = 1
+        return Action.STOP
 
     def flush_events(self) -> None:
         """Hand the recorded exception entries to the silicon."""

@@ -10,9 +10,10 @@ from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
-from armvirt.hw.engine.state import CALLBACK, Action, EngineState, Leave
+from armvirt.hw.engine.state import CALLBACK, Action, Callback, EngineState, Leave
 
 ABI_VERSION = 3
+_UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
 LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
 
 
@@ -42,8 +43,17 @@ class NativeEngine(Engine):
         this = weakref.ref(self)  # else the callback would keep the engine alive
 
         def call(what: int) -> int:
+            """`dispatch`, with the two callbacks that come by the thousand not looked up in its table."""
             engine = this()
-            return Action.STOP if engine is None else engine.dispatch(what)
+            if engine is None:
+                return Action.STOP
+            silicon = engine.silicon
+            if what > _UNDEF or silicon is None or engine.state.events_n:
+                return engine.dispatch(what)
+            try:
+                return silicon.undefined() if what else silicon.el2_exit()
+            except BaseException as error:
+                return engine.keep(error)
 
         self._callback = CALLBACK(call)
         self.state.callback = self._callback

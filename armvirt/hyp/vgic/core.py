@@ -210,6 +210,11 @@ class Vgic:
         index = intid - FIRST_SPI
         return self._spis[index] if 0 <= index < len(self._spis) else None
 
+    def spis(self, first: int, count: int) -> list[VgicIrq]:
+        """The SPIs that exist from INTID ``first`` on, at most ``count``; none for a private INTID."""
+        index = first - FIRST_SPI
+        return self._spis[index : index + count] if index >= 0 else []
+
     def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
         """An interrupt by INTID. KvmError EINVAL: there is none, or it is private and no vCPU is named."""
         if 0 <= intid < NR_PRIVATE:
@@ -450,6 +455,13 @@ class Vgic:
         if cpu.dirty or (cpu.vif is not None and cpu.vif.maintenance):
             return True
         return bool(cpu.mapped) and entry.retracted(cpu)
+
+    def refresh(self, vcpu_id: int) -> None:
+        """`sync` and `flush` if they have to run before the next entry."""
+        if self.dirty(vcpu_id):
+            cpu = self._cpus[vcpu_id]
+            entry.sync(self, cpu)
+            entry.flush(self, cpu)
 
     def pending(self, vcpu_id: int) -> bool:
         """Whether WFI ends (kvm_vgic_vcpu_pending_irq): something enabled and pending is more urgent than the mask.

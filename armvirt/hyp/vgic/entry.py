@@ -80,12 +80,11 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
         values.append(lr.populate(irq, _may_pend(vgic, cpu, irq), lonely))
     cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
     cpu.used = bool(values) or hcr != HCR_EN
-    before = list(vif.lr)
+    before = list(vif.lr) if vgic.bus.active else ()
     vif.program(hcr, values)
-    if vgic.bus.active:
-        for index, irq in enumerate(cpu.resident):
-            if values[index] != before[index]:
-                vgic.bus.emit(ListRegisterWrite(cpu.vcpu_id, index, irq.intid, values[index]))
+    for index, old in enumerate(before[: len(values)]):
+        if values[index] != old:
+            vgic.bus.emit(ListRegisterWrite(cpu.vcpu_id, index, cpu.resident[index].intid, values[index]))
 
 
 def _may_pend(vgic: Vgic, cpu: VgicCpu, irq: VgicIrq) -> bool:
@@ -97,8 +96,10 @@ def _foreign_spis(vgic: Vgic, cpu: VgicCpu) -> bool:
     """Whether an SPI is in flight on another vCPU, or active on none."""
     if vgic.stray_active:
         return True
-    others = (other for other in vgic.cpus() if other is not cpu)
-    return any(FIRST_SPI <= irq.intid < FIRST_LPI for other in others for irq in other.ap_list)
+    for other in vgic.cpus():
+        if other is not cpu and any(FIRST_SPI <= irq.intid < FIRST_LPI for irq in other.ap_list):
+            return True
+    return False
 
 
 def sync(vgic: Vgic, cpu: VgicCpu) -> None:

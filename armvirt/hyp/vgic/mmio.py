@@ -9,7 +9,7 @@ beyond the implemented INTIDs reads as zero and writes nothing: KVM never answer
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import MmioRow
@@ -23,7 +23,7 @@ ReadRegister = Callable[["Vgic", VgicCpu], int]
 WriteRegister = Callable[["Vgic", VgicCpu, int], None]
 GetField = Callable[[VgicIrq], int]
 PutField = Callable[["Vgic", VgicIrq, int], None]
-FindIrq = Callable[["Vgic", VgicCpu, int], "VgicIrq | None"]
+FindIrqs = Callable[["Vgic", VgicCpu, int, int], "Sequence[VgicIrq]"]
 
 
 def _zero(vgic: Vgic, cpu: VgicCpu) -> int:
@@ -89,9 +89,11 @@ def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
 
 
 class RegisterMap:
-    """One frame's registers. Offsets and sizes are in bytes; ``find`` gives the interrupt of an INTID in this frame."""
+    """One frame's registers. Offsets and sizes are in bytes; ``find`` gives the interrupts of this frame from an INTID
+    on, at most so many: an access never covers private and shared ones.
+    """
 
-    def __init__(self, bound: list[Bound], find: FindIrq) -> None:
+    def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
         self._bound, self._find = bound, find
         self._offsets = [b.row.offset for b in bound]
 
@@ -150,11 +152,10 @@ class RegisterMap:
     def _gather(self, vgic: Vgic, cpu: VgicCpu, row: MmioRow, get: GetField, at: int, size: int) -> int:
         bits = row.bits_per_irq
         first, count = _intids(bits, at, size)
-        value = 0
-        for n in range(count):
-            irq = self._find(vgic, cpu, first + n)
-            if irq is not None:
-                value |= get(irq) << n * bits
+        value = shift = 0
+        for irq in self._find(vgic, cpu, first, count):
+            value |= get(irq) << shift
+            shift += bits
         return value >> 8 * (at % (bits // 8)) if bits > 8 * size else value
 
     def _scatter(
@@ -171,10 +172,9 @@ class RegisterMap:
     ) -> None:
         bits = row.bits_per_irq
         first, count = _intids(bits, at, size)
-        for n in range(count):
+        for n, irq in enumerate(self._find(vgic, cpu, first, count)):
             field = value >> n * bits & (1 << bits) - 1
-            irq = self._find(vgic, cpu, first + n) if field or not ones else None
-            if irq is not None:
+            if field or not ones:
                 if bits > 8 * size:
                     field = _merge(get(irq) if get is not None else 0, at % (bits // 8), size, value)
                 put(vgic, irq, field)

@@ -5,7 +5,7 @@ The fields of INTIDs 0 to 31 are banked: each vCPU finds its own private interru
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from armvirt.arch import gic as arch
@@ -151,8 +151,8 @@ BINDINGS: tuple[Binding, ...] = (
 )
 
 
-def _banked(vgic: Vgic, cpu: VgicCpu, intid: int) -> VgicIrq | None:
-    return cpu.private[intid] if intid < arch.NR_PRIVATE else vgic.spi(intid)
+def _banked(vgic: Vgic, cpu: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
+    return cpu.private[first : first + count] if first < arch.NR_PRIVATE else vgic.spis(first, count)
 
 
 class DistributorMap(RegisterMap):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from armvirt.arch import gic as arch
@@ -95,11 +96,11 @@ BINDINGS: tuple[Binding, ...] = (
 )
 
 
-def _spi(vgic: Vgic, _: VgicCpu, intid: int) -> VgicIrq | None:
+def _spis(vgic: Vgic, _: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
     """Private interrupts live in the redistributors: their fields here are RES0."""
-    return vgic.spi(intid)
+    return vgic.spis(first, count)
 
 
 def distributor_map() -> RegisterMap:
     """The registers of the 64 KiB distributor frame."""
-    return RegisterMap(bind(arch.GICD_ROWS, BINDINGS), _spi)
+    return RegisterMap(bind(arch.GICD_ROWS, BINDINGS), _spis)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from armvirt.arch import gic as arch
@@ -153,8 +153,8 @@ RD_BINDINGS: tuple[Binding, ...] = (
 SGI_BINDINGS: tuple[Binding, ...] = tuple(irq_banks("GICR", "0"))
 
 
-def _private(_: Vgic, cpu: VgicCpu, intid: int) -> VgicIrq | None:
-    return cpu.private[intid]
+def _private(_: Vgic, cpu: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
+    return cpu.private[first : first + count]
 
 
 class RedistributorMap:
