@@ -4,8 +4,9 @@
     python tools/gic_campaign.py --millions 100        more; a line with the rate for each million
     python tools/gic_campaign.py --seed 7 --millions 2
 
-Each 10,000 accesses are a new machine, whose seed, shape and history `tools/gic_fuzz.py` derives from its number. The
-first failure is printed with its seed and ends the campaign with status 1; ``--seed`` with that number repeats it.
+Each 10,000 accesses are a new machine, whose seed, shape and history `tools/gic_fuzz.py` (or `tools/gic_fuzz_its.py`)
+derives from its number. The first failure is printed with its seed and ends the campaign with status 1; ``--seed`` with
+that number repeats it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import gic_fuzz
+from gic_fuzz import Fuzzer, LawError
+from gic_fuzz_its import ItsFuzzer
 
 MILLION = 1_000_000
 PER_MACHINE = 10_000
+
+
+def machine(seed: int) -> Fuzzer:
+    """One machine in three has an ITS; the others are GICv2 and GICv3 as their seeds say."""
+    return ItsFuzzer(seed) if seed % 3 == 0 else Fuzzer(seed)
+
+
+def run(seed: int, accesses: int) -> None:
+    """Machine after machine, with seeds from ``seed`` on."""
+    done = 0
+    while done < accesses:
+        done += machine(seed).run(min(PER_MACHINE, accesses - done))
+        seed += 1
 
 
 def campaign(seed: int, accesses: int, report: int = MILLION) -> int:
@@ -30,8 +45,8 @@ def campaign(seed: int, accesses: int, report: int = MILLION) -> int:
     while done < accesses:
         count = min(report, accesses - done)
         try:
-            gic_fuzz.run(seed, count, PER_MACHINE)
-        except gic_fuzz.LawError as error:
+            run(seed, count)
+        except LawError as error:
             print(error, flush=True)
             return 1
         seed += -(-count // PER_MACHINE)

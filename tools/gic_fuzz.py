@@ -120,6 +120,7 @@ class Fuzzer:
         self.device.set_attr(Group.ADDR, *((AddrType.V2_CPU, GICC_BASE) if v2 else (AddrType.V3_REDIST, GICR_BASE)))
         self.device.set_attr(Group.NR_IRQS, 0, self.nr_irqs)
         self.device.set_attr(Group.CTRL, Ctrl.INIT)
+        self._add_devices()
         self.vgic.map_resources()
         self.frames: list[tuple[int, Frame, list[tuple[int, int]]]] = [
             (size, frame, _rows(frame.name)) for _, size, frame in self.vgic.mmio_frames()
@@ -129,6 +130,12 @@ class Fuzzer:
             self.gic.enable(n, VTIMER, True)
             self._load(n, n)
         self._set_up()
+
+    def _add_devices(self) -> None:
+        """What else the VM has, before its first run."""
+
+    def _frame(self, name: str) -> Frame:
+        return next(frame for _, frame, _ in self.frames if frame.name == name)
 
     def _set_up(self) -> None:
         """Half of the machines start as a guest would set them up, so that interrupts flow from the first step on."""
@@ -514,12 +521,3 @@ class Fuzzer:
                 if lr & LR_STATE and intid >= 32:
                     assert intid not in seen, f"INTID {intid} is in flight on vCPU {vcpu} and another one"
                     seen.add(intid)
-
-
-def run(seed: int, accesses: int, per_machine: int = 10_000) -> int:
-    """Fuzz machine after machine, with seeds from ``seed`` on; the number of accesses made."""
-    done = 0
-    while done < accesses:
-        done += Fuzzer(seed).run(min(per_machine, accesses - done))
-        seed += 1
-    return done

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 from gic_fuzz import SHAPES, Fuzzer, LawError
+from gic_fuzz_its import ItsFuzzer
 
 from armvirt.arch.gic import LR_PRIORITY_SHIFT
 from armvirt.hyp.vgic import lr as list_registers
@@ -20,6 +21,21 @@ MACHINES, STEPS = 24, 4200  # every shape twice
 @pytest.mark.parametrize("seed", range(MACHINES))
 def test_random_accesses_break_no_law(seed: int) -> None:
     assert Fuzzer(seed).run(STEPS) == STEPS
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_use_of_an_its_breaks_no_law(seed: int) -> None:
+    fuzzer = ItsFuzzer(seed)
+    assert fuzzer.run(STEPS) == STEPS
+
+
+def test_events_are_mapped_in_a_fuzzed_its() -> None:
+    lpis = 0
+    for seed in range(8):
+        fuzzer = ItsFuzzer(seed)
+        fuzzer.run(STEPS)
+        lpis += len(fuzzer.vgic.lpis)
+    assert lpis, "no event was ever mapped"
 
 
 def test_every_shape_is_used() -> None:

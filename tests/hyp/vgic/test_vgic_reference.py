@@ -39,7 +39,7 @@ class ReferenceMachine(RuleBasedStateMachine):
     def act(self, batch: bytes) -> None:
         for at in range(0, len(batch), ACTION_BYTES):
             type(self).steps += 1
-            if not self.twin.step(decoded(self.kind, int.from_bytes(batch[at : at + ACTION_BYTES], "big"))):
+            if not self.twin.step(decoded(self.kind, int.from_bytes(batch[at : at + ACTION_BYTES], "big")), full=True):
                 self.twin = KINDS[self.kind](*self.shape)
 
     @rule()

@@ -249,6 +249,7 @@ class Twin:
             if self.host.pe_of[cpu] >= 0:
                 self._compare_signals(cpu)
                 check_cpu(self.host.vgic.cpu(cpu), self.host.vif(cpu), self.host.vgic)
+        check_active(self.host)
         if full:
             self._compare_interrupts()
 
@@ -276,6 +277,16 @@ def allowed_signals(model: GicModel, cpu: int) -> set[tuple[bool, bool]]:
         signalled = interface.signalled(irq)
         allowed.add((signalled and irq.group == 1, signalled and irq.group == 0))
     return allowed or {(False, False)}
+
+
+def check_active(host: Host) -> None:
+    """A shared interrupt is active on one CPU at most: in one list register, or on one list outside them."""
+    seen: set[int] = set()
+    for cpu in host.vgic.cpus():
+        for irq in cpu.ap_list:
+            if irq.intid >= FIRST_SPI and peek(host.vgic, irq).active:
+                assert irq.intid not in seen, f"INTID {irq.intid} is active on two CPUs"
+                seen.add(irq.intid)
 
 
 def check_cpu(cpu: VgicCpu, vif: VirtualCpuInterface, vgic: Vgic) -> None:
