@@ -275,7 +275,8 @@ def allowed_signals(model: GicModel, cpu: int) -> set[tuple[bool, bool]]:
     allowed = set()
     for irq in interface.ties():
         signalled = interface.signalled(irq)
-        allowed.add((signalled and irq.group == 1, signalled and irq.group == 0))
+        fiq = irq.group == 0 and (interface.fiqen or interface.state.version == 3)
+        allowed.add((signalled and not fiq, signalled and fiq))
     return allowed or {(False, False)}
 
 
