@@ -2,6 +2,7 @@
 
     python tools/campaign.py                           every bundled guest: 10 runs, 1,000 stops in each way
     python tools/campaign.py --guests psci,wfi         these only
+    python tools/campaign.py --setups                  on GICv2 and GICv3, with 1 to 8 CPUs, as the manifest says
     python tools/campaign.py --linux --uboot           Linux with one and with two CPUs and U-Boot too (make guests)
     python tools/campaign.py --portable-linux          Linux on the portable engine against the native one (slow)
 
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple, Protocol
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from armvirt.bundled import Guest, guests
+from armvirt.bundled import Guest, Setup, guests
 from armvirt.errors import UserError
 from armvirt.events import Event, Stamp
 from armvirt.machine import Machine, Result
@@ -86,10 +87,15 @@ class Recorder:
         return Outcome(result.verdict, result.ns, result.insns, self.hash.finish(machine.board.final_state()))
 
 
-def bundled(guest: Guest) -> Subject:
-    """A bundled guest; one that would run for ever is cut off early."""
+def bundled(guest: Guest, setup: Setup | None = None) -> Subject:
+    """A bundled guest on one of its machines (by default the newest GIC it is for, and as many CPUs as it wants).
+
+    One that would run for ever is cut off early.
+    """
     limit = LIMIT_OF_RUNAWAY_NS if guest.expect == "limit" else LIMIT_NS
-    return Subject(guest.name, guest.path, limit, guest.script, {"cpus": guest.cpus, "memory": MEMORY})
+    name = guest.name if setup is None else f"{guest.name}[{setup}]"
+    gic, cpus = (max(guest.gics), guest.cpus) if setup is None else setup
+    return Subject(name, guest.path, limit, guest.script, {"gic": gic, "cpus": cpus, "memory": MEMORY})
 
 
 def linux(cpus: int) -> Subject:
@@ -231,7 +237,8 @@ def subjects(options: argparse.Namespace) -> Iterable[Subject]:
     known = guests()
     everything = [name for name in known if not name.startswith(BENCHMARKS)]
     for name in everything if options.guests is None else options.guests:
-        yield bundled(known[name])
+        for setup in known[name].setups if options.setups else (None,):
+            yield bundled(known[name], setup)
     if options.linux:
         yield from (linux(1), linux(2))
     if options.uboot:
@@ -247,6 +254,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     ways = f"of {','.join(ALL_WAYS)} (default: the first three)"
     parser.add_argument("--ways", type=names, default=list(WAYS), help=ways)
     parser.add_argument("--seed", type=int, default=1, help="of the random stops (default: %(default)s)")
+    parser.add_argument("--setups", action="store_true", help="each guest on every machine that it is tested on")
     parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
     parser.add_argument("--uboot", action="store_true", help="U-Boot too")
     parser.add_argument("--portable-linux", action="store_true", help="Linux on the portable engine against native")

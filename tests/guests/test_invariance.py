@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from guest_runs import BUNDLED, campaign, reference, require_native, subject
+from guest_runs import BUNDLED, ELSEWHERE, campaign, reference, require_native, subject
 
 from armvirt.machine import Machine
 
@@ -34,6 +34,12 @@ class Every:
 def test_stopping(name: str, way: str) -> None:
     stops = campaign.Stops(STOPS, reference(name), SEED)
     assert campaign.stopped(subject(name), stops, way) == reference(name)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_stopping_on_another_machine(name: str) -> None:
+    stops = campaign.Stops(STOPS, reference(name), SEED)
+    assert campaign.stopped(subject(name), stops, "load") == reference(name)
 
 
 @pytest.mark.parametrize("name", BOTH_ENGINES)
