@@ -105,8 +105,10 @@ class GicAccess(NamedTuple):
 
 class ItsCommand(NamedTuple):
     """An ITS takes a command from its queue. ``op`` is its name, or its opcode if there is no such command; ids that it
-    does not have are -1. ``error`` is 0 if it was done, else why it was skipped: an error code of IHI 0069 5.3, or a
-    negative errno (-16: the ITS, or LPIs on the target, are disabled).
+    does not have are -1. ``intid`` is what the event is translated to (DISCARD: was). ``icid`` is the collection,
+    ``target`` the processor that MAPC and MOVALL send to, ``valid`` the V bit of MAPD and MAPC. ``error`` is 0 if it
+    was done, else why it was skipped: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS, or LPIs on the
+    target, are disabled).
     """
 
     op: str
@@ -114,6 +116,9 @@ class ItsCommand(NamedTuple):
     event: int
     intid: int
     error: int
+    icid: int = -1
+    target: int = -1
+    valid: int = -1
     kind: Literal["its"] = "its"
 
 

@@ -16,7 +16,7 @@ from armvirt.hyp.vgic.diagnose import first_held
 from armvirt.hyp.vgic.finding import Finding, Register
 from armvirt.hyp.vgic.naming import kind_of
 from armvirt.tables import Showable, Table
-from armvirt.trace.timeline import INTID_NAMES
+from armvirt.trace.sources import INTID_NAMES
 from armvirt.trace.writers import ALL, LastWrite, LastWriters
 
 if TYPE_CHECKING:

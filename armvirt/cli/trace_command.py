@@ -48,16 +48,16 @@ class Coloured(Plain):
         self._console.print(render.HEADER, style="bold underline")
 
     def row(self, row: Row) -> None:
-        self._console.print(render.coloured(row, self.lookup))
+        self._console.print(render.coloured(row, self.lookup), no_wrap=True, overflow="ellipsis", crop=True)
 
     def end(self, summaries: list[Summary], left_out: int) -> None:
         if left_out:
             self._console.print(f"... {left_out:,} more rows (--rows)", style="dim")
         if not summaries:
             self._console.print(render.NOTHING)
-        for summary in summaries:
+        for table in render.summary_tables(summaries):
             self._console.print()
-            self._console.print(render.summary_table(summary))
+            self._console.print(table)
 
 
 class Shower:
@@ -82,7 +82,7 @@ def execute(arguments: argparse.Namespace) -> int:
     writer = Plain() if arguments.plain or not sys.stdout.isatty() else Coloured()
     shower = Shower(writer.row, arguments.rows, not arguments.no_console)
     # With a CNTVOFF of the user's, what the virtual count is at time 0 is not known here.
-    timeline = Timeline(shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None)
+    timeline = Timeline(shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None, arguments.gic)
     trace = JsonLines() if arguments.trace else None
     machine = session.build_machine(arguments, sinks=[timeline, *([trace] if trace else [])], trace_hash=False)
     writer.lookup = machine.symbols.lookup if machine.symbols else None

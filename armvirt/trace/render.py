@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from armvirt.trace.lifecycle import STEPS, Life, Statistics, Summary
-from armvirt.trace.timeline import Row, intid_text
+from armvirt.trace.sources import intid_text
+from armvirt.trace.timeline import Row
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +19,7 @@ STYLES = {
     "program": "cyan",
     "fire": "bold yellow",
     "lower": "dim yellow",
+    "its": "cyan",
     "list": "magenta",
     "deliver": "bold green",
     "ack": "green",
@@ -101,29 +103,54 @@ def title(summary: Summary) -> str:
     )
 
 
-def plain_summary(summaries: Iterable[Summary]) -> str:
+#: So many INTIDs have a table of their own; of more there is one table, with a line for each.
+DETAILED = 4
+OVERVIEW = ("INTID", "fired", "taken", "ended", "→ deliver", "→ ack", "→ eoi", "all", "longest")
+OVERVIEW_TITLE = "median ns from each step to the next, and from fire to eoi"
+
+
+def overview_row(summary: Summary) -> tuple[str, ...]:
+    """The cells of one INTID in the table of many, under `OVERVIEW`."""
+    counts = (f"{count:,}" for count in (summary.fired, summary.acknowledged, summary.ended))
+    steps = [summary.steps[step][0] for step in STEPS]
+    middles = (f"{ns.middle:,}" if ns else "-" for ns in steps)
+    return (str(summary.intid), *counts, *middles, f"{steps[-1].greatest:,}" if steps[-1] else "-")
+
+
+def plain_summary(summaries: Sequence[Summary]) -> str:
     """The tables as text."""
-    blocks = []
-    for summary in summaries:
-        rows = [COLUMNS, *summary_rows(summary)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-        blocks.append("\n".join([title(summary), *("  " + line for line in lines)]))
+    if len(summaries) > DETAILED:
+        blocks = [_plain_table(OVERVIEW_TITLE, [OVERVIEW, *map(overview_row, summaries)])]
+    else:
+        blocks = [_plain_table(title(summary), [COLUMNS, *summary_rows(summary)]) for summary in summaries]
     return "\n\n".join(blocks).replace("→", "->") or NOTHING
+
+
+def _plain_table(heading: str, rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join([heading, *("  " + line for line in lines)])
 
 
 NOTHING = "no interrupt was raised"
 
 
-def summary_table(summary: Summary) -> Table:
-    """One INTID's table for a terminal."""
+def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
+    """The same for a terminal."""
+    if len(summaries) > DETAILED:
+        return [_table(OVERVIEW_TITLE, OVERVIEW, map(overview_row, summaries))]
+    return [_table(title(summary), COLUMNS, summary_rows(summary)) for summary in summaries]
+
+
+def _table(heading: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    """Without lines between the columns, to fit into 80 of a terminal."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title(summary), title_justify="left", title_style="bold", box=box.ROUNDED)
-    for index, name in enumerate(COLUMNS):
+    table = Table(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0)
+    for index, name in enumerate(columns):
         style = "bold" if index == 0 else "cyan" if 2 <= index <= 4 else "blue" if index > 4 else ""
         table.add_column(name, justify="left" if index == 0 else "right", style=style, no_wrap=True)
-    for cells in summary_rows(summary):
+    for cells in rows:
         table.add_row(*cells)
     return table

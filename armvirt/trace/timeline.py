@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Event, Stamp
 from armvirt.trace.lifecycle import Life, Summary, summarize
+from armvirt.trace.sources import ANY, BARRIERS, FORGETS, INTID_NAMES, intid_text, its_text, pends
 
 TIMER_INTIDS = {"vtimer": 27, "ptimer": 30}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
-INTID_NAMES = {27: "virtual timer", 30: "physical timer"}
-SPURIOUS = 1020  # INTIDs from here to 1023 are no interrupts (IHI 0069 2.2.1)
+SPECIAL = range(1020, 1024)  # no interrupts (IHI 0069 2.2.1)
 REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 LR_STATES = ("inactive", "pending", "active", "pending and active")
+LR_PENDING = 1 << 62
 EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 
@@ -28,23 +30,20 @@ class Row(NamedTuple):
     life: Life | None = None
 
 
-def intid_text(intid: int) -> str:
-    """``INTID 27, virtual timer``."""
-    kind = INTID_NAMES.get(intid) or ("SGI" if intid < 16 else "PPI" if intid < 32 else "SPI")
-    return f"INTID {intid}, {kind}"
-
-
 class Timeline:
     """A sink. ``show`` gets each row as it happens; ``lives`` holds every interrupt seen.
 
     ``frequency`` (Hz) is that of the counter. ``virtual_start`` is the virtual count at time 0 if it is known: it
-    makes the distance to a compare value known, too.
+    makes the distance to a compare value known, too. ``model`` is the version of the GIC.
     """
 
-    def __init__(self, show: Callable[[Row], None], frequency: int, virtual_start: int | None = 0) -> None:
-        self._show, self._frequency, self._virtual_start = show, frequency, virtual_start
+    def __init__(
+        self, show: Callable[[Row], None], frequency: int, virtual_start: int | None = 0, model: int = 3
+    ) -> None:
+        self._show, self._frequency, self._virtual_start, self._model = show, frequency, virtual_start, model
         self._last_ns = 0
-        self._waiting: dict[tuple[int, int], Life] = {}  # (vcpu, intid): not acknowledged yet
+        self._waiting: dict[tuple[int, int], Life] = {}  # by `_key`: not acknowledged yet
+        self._withdrawn: set[tuple[int, int]] = set()  # of those: the guest took back what was pending
         self._running: dict[tuple[int, int], list[Life]] = {}  # (vcpu, intid): acknowledged, not ended
         self._entered: dict[int, Stamp] = {}  # vcpu: interrupt exception that no acknowledge has claimed yet
         self._line = bytearray()
@@ -58,6 +57,8 @@ class Timeline:
             "ack": self._acknowledge,
             "eoi": self._end,
             "console": self._console,
+            "gic-mmio": self._gic_access,
+            "its": self._its_command,
         }
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
@@ -118,8 +119,9 @@ class Timeline:
         self._row(stamp, "lower", f"{event.timer} line falls" + (", never acknowledged" if life else ""))
 
     def _fire(self, stamp: Stamp, vcpu: int, intid: int, text: str) -> None:
-        life = Life(intid, vcpu, fire=stamp)
-        self._waiting[vcpu, intid] = life
+        life, key = Life(intid, vcpu, fire=stamp), _key(vcpu, intid)
+        self._waiting[key] = life
+        self._withdrawn.discard(key)
         self.lives.append(life)
         self._row(stamp, "fire", text, vcpu=vcpu)
 
@@ -127,17 +129,38 @@ class Timeline:
         """An interrupt of another source than a timer; a timer's own firing was seen at its line already."""
         if event.intid in INTID_NAMES or not event.level:
             return
-        vcpu = event.target if event.target >= 0 else 0
-        if (vcpu, event.intid) not in self._waiting:
-            self._fire(stamp, vcpu, event.intid, f"raised, {intid_text(event.intid)}")
+        sgi = event.intid < 16 and stamp.vcpu >= 0
+        how = f"sent by CPU {stamp.vcpu}" if sgi else "raised"
+        if not self._is_waiting(event.target, event.intid):
+            self._fire(stamp, event.target, event.intid, f"{how}, {intid_text(event.intid)}")
+        elif sgi or event.intid >= FIRST_LPI:
+            self._row(stamp, "fire", f"{how} again, {intid_text(event.intid)}", vcpu=event.target)
+
+    def _is_waiting(self, vcpu: int, intid: int) -> bool:
+        key = _key(vcpu, intid)
+        return key in self._waiting and key not in self._withdrawn
+
+    def _gic_access(self, stamp: Stamp, event: Any) -> None:
+        """ISPENDR makes an interrupt pending, too; after ICPENDR what comes next is another one."""
+        for intid, vcpu, register, sets in pends(event, stamp.vcpu, self._model):
+            if not sets:
+                self._withdrawn.add(_key(vcpu, intid))
+            elif not self._is_waiting(vcpu, intid):
+                self._fire(stamp, vcpu, intid, f"written to {register}, {intid_text(intid)}")
+
+    def _its_command(self, stamp: Stamp, event: Any) -> None:
+        if event.op in FORGETS and not event.error:
+            self._withdrawn.add(_key(ANY, event.intid))
+        if event.op not in BARRIERS or event.error:
+            self._row(stamp, "its", its_text(event))
 
     # Delivery and the guest's handler
 
     def _list_register(self, stamp: Stamp, event: Any) -> None:
-        life = self._waiting.get((event.target, event.intid))
-        if life is None or life.list is not None:
-            return  # the hypervisor rewrites list registers at every entry; the first time tells the story
-        life.list = stamp
+        life = self._waiting.get(_key(event.target, event.intid))
+        if life is None or not event.value & LR_PENDING or (life.list is not None and life.vcpu == event.target):
+            return  # the hypervisor rewrites list registers at every entry; the first time on a CPU tells the story
+        life.list, life.vcpu = stamp, event.target
         state = LR_STATES[event.value >> 62 & 3]
         self._row(stamp, "list", f"LR{event.lr} {state}, INTID {event.intid}", vcpu=event.target)
 
@@ -148,20 +171,20 @@ class Timeline:
         self._row(stamp, "deliver", f"{event.what.upper()} to {event.target:#x} from")
 
     def _acknowledge(self, stamp: Stamp, event: Any) -> None:
-        if event.intid >= SPURIOUS:
+        if event.intid in SPECIAL:
             self._entered.pop(stamp.vcpu, None)
             self._row(stamp, "ack", f"{event.intid}, spurious")
             return
-        key = (stamp.vcpu, event.intid)
-        life = self._waiting.pop(key, None)
+        life = self._waiting.pop(_key(stamp.vcpu, event.intid), None)
         if life is None:
             life = Life(event.intid, stamp.vcpu)
             self.lives.append(life)
+        life.vcpu = stamp.vcpu
         life.ack, entered = stamp, self._entered.pop(stamp.vcpu, None)
         # An exception taken before the interrupt fired was taken for another one.
         if entered is not None and (life.fire is None or entered.ns >= life.fire.ns):
             life.deliver = entered
-        self._running.setdefault(key, []).append(life)
+        self._running.setdefault((stamp.vcpu, event.intid), []).append(life)
         self._row(stamp, "ack", f"INTID {event.intid}")
 
     def _end(self, stamp: Stamp, event: Any) -> None:
@@ -188,3 +211,8 @@ class Timeline:
         self._line.clear()
         # Control characters of the guest must not reach the person's terminal here.
         self._row(stamp, "console", "".join(c if c.isprintable() else "?" for c in text))
+
+
+def _key(vcpu: int, intid: int) -> tuple[int, int]:
+    """Who waits: an interrupt of one vCPU, or one that all share and that may move from one to another."""
+    return vcpu if intid < 32 else ANY, intid

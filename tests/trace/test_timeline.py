@@ -8,6 +8,7 @@ from armvirt import events as ev
 from armvirt.events import Event, Stamp
 from armvirt.trace.lifecycle import Life, Statistics, statistics, summarize
 from armvirt.trace.render import COLUMNS, latencies, plain, plain_summary, summary_rows
+from armvirt.trace.sources import pends
 from armvirt.trace.timeline import Row, Timeline
 
 HZ = 62_500_000
@@ -130,6 +131,105 @@ def test_spurious_and_deactivation() -> None:
     assert len(recorder.timeline.lives) == 1
 
 
+def test_the_special_intids_are_those_from_1020_to_1023_only() -> None:
+    recorder = Recorder().feed((1, ev.Acknowledge(1022)), (2, ev.VgicInject(8192, 1, 0)), (3, ev.Acknowledge(8192)))
+    assert [row.text for row in recorder.rows] == ["1022, spurious", "raised, INTID 8192, LPI", "INTID 8192"]
+
+
+def test_an_interrupt_that_is_sent_on_is_one_life() -> None:
+    """A shared interrupt is raised for one CPU, routed to another, and taken there."""
+    pending = 1 << 62 | 40
+    recorder = Recorder().feed(
+        (1, ev.VgicInject(40, 1, 0)),
+        (2, ev.ListRegisterWrite(0, 0, 40, pending)),
+        (3, ev.ListRegisterWrite(0, 0, 40, pending)),
+        (4, ev.ListRegisterWrite(1, 2, 40, pending)),
+    )
+    recorder.feed((5, ev.Acknowledge(40)), vcpu=1)
+    (life,) = recorder.timeline.lives
+    assert (life.vcpu, life.fire and life.fire.ns, life.list and life.list.ns) == (1, 1, 4)
+    assert [(row.stage, row.vcpu) for row in recorder.rows] == [("fire", 0), ("list", 0), ("list", 1), ("ack", 1)]
+
+
+def test_a_list_register_that_does_not_offer_it_is_no_step() -> None:
+    """An SGI sent again while it is active: a GICv2's list register stays active until the guest ends it."""
+    recorder = Recorder().feed((1, ev.VgicInject(7, 1, 0)), (2, ev.ListRegisterWrite(0, 0, 7, 2 << 62 | 7)))
+    assert recorder.stages == ["fire"]
+
+
+def gicd(offset: int, value: int) -> ev.GicAccess:
+    return ev.GicAccess("GICD", offset, 4, value, 1)
+
+
+def test_pending_by_register() -> None:
+    recorder = Recorder().feed(
+        (1, gicd(0x204, 1 << 8)),  # GICD_ISPENDR1
+        (2, gicd(0x204, 1 << 8)),
+        (3, gicd(0x284, 1 << 8)),  # GICD_ICPENDR1: the next is another one
+        (4, gicd(0x204, 1 << 8)),
+        (5, ev.Acknowledge(40)),
+    )
+    assert [row.text for row in recorder.rows] == [
+        *["written to GICD_ISPENDR1, INTID 40, SPI"] * 2,
+        "INTID 40",
+    ]
+    assert [life.ack is not None for life in recorder.timeline.lives] == [False, True]
+    assert recorder.timeline.lives[1].fire == Stamp(4, 4, 0, 0x1004)
+
+
+@pytest.mark.parametrize(
+    ("model", "event", "found"),
+    [
+        (3, gicd(0x200, 1 << 3 | 1 << 27), []),  # private ones are in the redistributor
+        (2, gicd(0x200, 1 << 3 | 1 << 27), [(1, 27)]),  # SGIs have SPENDSGIR
+        (2, gicd(0x204, 3), [(-1, 32), (-1, 33)]),
+        (3, ev.GicAccess("GICR", 0x2_0000 + 0x1_0200, 4, 1 << 3, 1), [(1, 3)]),
+        (3, ev.GicAccess("GICR", 0x200, 4, 1 << 3, 1), []),  # RD_base
+        (3, ev.GicAccess("GICD", 0x204, 4, 1, 0), []),  # a read
+        (2, ev.GicAccess("GICC", 0x204, 4, 1, 1), []),
+        (3, ev.GicAccess("GICD", 0x205, 1, 1, 1), [(-1, 40)]),
+        (3, gicd(0x27C, 1), [(-1, 992)]),
+    ],
+)
+def test_which_pending_bits_are_written(model: int, event: ev.GicAccess, found: list[tuple[int, int]]) -> None:
+    assert [(pend.vcpu, pend.intid) for pend in pends(event, 1, model)] == found
+
+
+def test_messages_that_come_again() -> None:
+    """A second SGI or LPI while the first waits makes no second interrupt, but the person wants to see it."""
+    again = ((1, ev.VgicInject(5, 1, 0)), (2, ev.VgicInject(5, 1, 0)), (3, ev.VgicInject(40, 1, 0)))
+    recorder = Recorder().feed(*again, (4, ev.VgicInject(40, 1, 0)), vcpu=1)
+    assert [row.text for row in recorder.rows] == [
+        "sent by CPU 1, INTID 5, SGI", "sent by CPU 1 again, INTID 5, SGI", "raised, INTID 40, SPI",
+    ]  # fmt: skip
+    assert len(recorder.timeline.lives) == 2
+
+
+def test_its_commands() -> None:
+    recorder = Recorder().feed(
+        (1, ev.ItsCommand("MAPC", -1, -1, -1, 0, 2, 1, 1)),
+        (2, ev.ItsCommand("MAPTI", 7, 3, 8195, 0, 2)),
+        (3, ev.ItsCommand("SYNC", -1, -1, -1, 0)),
+        (4, ev.ItsCommand("INT", 7, 4, -1, 0x1_0307)),
+        (5, ev.ItsCommand("MAPD", 7, -1, -1, 0, valid=0)),
+        (6, ev.ItsCommand("0x42", -1, -1, -1, -19)),
+    )
+    assert [(row.stage, row.text) for row in recorder.rows] == [
+        ("its", "MAPC, collection 2, to CPU 1"),
+        ("its", "MAPTI, device 7, event 3, INTID 8195, collection 2"),
+        ("its", "INT, device 7, event 4, skipped: INT_UNMAPPED_INTERRUPT (0x10307)"),
+        ("its", "MAPD, device 7, unmapped"),
+        ("its", "0x42, skipped: UNKNOWN (-19)"),
+    ]
+
+
+def test_after_discard_the_lpi_is_another_one() -> None:
+    recorder = Recorder().feed(
+        (1, ev.VgicInject(8192, 1, 0)), (2, ev.ItsCommand("DISCARD", 0, 0, 8192, 0)), (3, ev.VgicInject(8192, 1, 0))
+    )
+    assert recorder.stages == ["fire", "its", "fire"]
+
+
 @pytest.mark.parametrize(
     ("register", "value", "text"),
     [
@@ -180,6 +280,15 @@ def test_summary_of_two_ticks() -> None:
     text = plain_summary([summary])
     assert text.startswith("INTID 27, virtual timer: fired 2, acknowledged 2, ended 2\n")
     assert "→" not in text
+
+
+def test_many_intids_are_one_table() -> None:
+    recorder = Recorder()
+    for intid in range(40, 45):
+        recorder.feed((10 * intid, ev.VgicInject(intid, 1, 0)), (10 * intid + 7, ev.Acknowledge(intid)))
+    lines = plain_summary(recorder.timeline.summaries()).splitlines()
+    assert len(lines) == 2 + 5
+    assert lines[2].split() == ["40", "1", "1", "0", "-", "-", "-", "-", "-"]
 
 
 def test_no_interrupt_at_all() -> None:

@@ -56,4 +56,22 @@ def test_colours(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     status, lines = trace(capsys, "vtimer-tick", "--rows", "5")
     assert status == 0
     assert "\x1b[" in lines[0]
-    assert any("╭" in line for line in lines)
+    assert any("─" in line for line in lines)
+    assert any("fire → next fire" in line for line in lines)
+    assert not any("…" in line for line in lines)
+
+
+def test_each_lpi_has_its_life(capsys: pytest.CaptureFixture[str]) -> None:
+    status, lines = trace(capsys, "gic-lpi")
+    assert status == 0
+    assert not any("8192, spurious" in line for line in lines)
+    assert any(line.endswith("fire     raised, INTID 8192, LPI") for line in lines)
+    assert any("its      MAPTI, device 0, event 0, INTID 8192, collection 0" in line for line in lines)
+    fired, taken, ended = next(line.split()[1:4] for line in lines if line.startswith("  8193 "))
+    assert int(fired) == int(taken) == int(ended) > 1
+
+
+def test_the_gicv2_by_its_own_registers(capsys: pytest.CaptureFixture[str]) -> None:
+    _, lines = trace(capsys, "gic-retarget", "--gic", "2")
+    assert any("written to GICD_ISPENDR5, INTID 160, SPI" in line for line in lines)
+    assert any("eoi      INTID 160 [" in line for line in lines)

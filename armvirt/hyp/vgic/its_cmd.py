@@ -191,22 +191,32 @@ def execute(its: Its, data: bytes) -> str:
     """One command of 32 bytes; its name, "" for one that does not exist."""
     value = int.from_bytes(data, "little")
     command = COMMANDS.get(value & 0xFF)
+    bus = its.vgic.bus
+    before = _event(its, value, command) if bus.active else None
     if command is None:
         error = arch.E_UNKNOWN
     else:
         operands = [(value >> first & (1 << width) - 1) << scale for first, width, scale in command.layout]
         error = command.handler(its, *operands)
-    if its.vgic.bus.active:
-        _report(its, value, command, error)
+    if before is not None:
+        # DISCARD's event had an LPI before, MAPTI's has one after.
+        event = before if before.intid >= 0 else _event(its, value, command)
+        bus.emit(event._replace(error=error))
     return "" if command is None else command.name
 
 
-def _report(its: Its, value: int, command: Command | None, error: int) -> None:
+def _event(its: Its, value: int, command: Command | None) -> ItsCommand:
+    """A command for the trace; -1 for what it does not have."""
     operands = () if command is None else command.operands
-    fields = [arch.command_field(value, name) if name in operands else -1 for name in ("device", "event", "intid")]
-    device, event, intid = fields
-    found = its.find(device, event)
-    if found is not None:
-        intid = found.lpi.intid
-    op = f"{value & 0xFF:#04x}" if command is None else command.name
-    its.vgic.bus.emit(ItsCommand(op, device, event, intid, error))
+    field = {name: arch.command_field(value, name) if name in operands else -1 for name in arch.FIELDS}
+    found = its.find(field["device"], field["event"])
+    return ItsCommand(
+        op=f"{value & 0xFF:#04x}" if command is None else command.name,
+        device=field["device"],
+        event=field["event"],
+        intid=field["intid"] if found is None else found.lpi.intid,
+        error=arch.E_DONE,
+        icid=field["icid"],
+        target=field["rdbase2"] if "rdbase2" in operands else field["rdbase"] if field["valid"] else -1,
+        valid=field["valid"],
+    )

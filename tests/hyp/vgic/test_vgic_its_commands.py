@@ -361,3 +361,19 @@ def test_a_table_that_is_taken_away_takes_its_maps(rig: ItsRig) -> None:
     assert [c.target for c in rig.its.collections.values()] == [None] and rig.taken() == []
     rig.set(BASER0, 0)
     assert rig.its.devices == {} and rig.vgic.lpis == {}
+
+
+def test_the_trace_names_what_a_command_is_about(rig: ItsRig) -> None:
+    """The collection and its target; the LPI that DISCARD took away, too."""
+    rig.commands.clear()
+    rig.do("MAPC", icid=1, rdbase=1, valid=1)
+    rig.do("MAPC", icid=9, rdbase=1, valid=0)
+    rig.do("MOVALL", rdbase=0, rdbase2=1)
+    assert [(c.op, c.icid, c.target, c.valid) for c in rig.commands] == [
+        ("MAPC", 1, 1, 1), ("MAPC", 9, -1, 0), ("MOVALL", -1, 1, -1),
+    ]  # fmt: skip
+    rig.map(LPI)
+    rig.commands.clear()
+    rig.do("DISCARD", device=0, event=0)
+    rig.do("INT", device=0, event=0)
+    assert [(c.op, c.intid) for c in rig.commands] == [("DISCARD", LPI), ("INT", -1)]

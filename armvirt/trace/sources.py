@@ -1,0 +1,68 @@
+"""What makes an interrupt pending, or takes that back, other than a line: register writes and ITS commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from armvirt.arch import its
+from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
+from armvirt.hyp.vgic.naming import ICPENDR, ISPENDR, kind_of
+
+INTID_NAMES = {27: "virtual timer", 30: "physical timer"}
+ANY = -1  # an interrupt that all vCPUs share, before one takes it
+ARRAY_SIZE = 0x80  # of a register with a bit per INTID (IHI 0069 12.9)
+PENDING_ARRAYS = {ISPENDR: "ISPENDR", ICPENDR: "ICPENDR"}
+#: ITS commands after which their LPI is not pending, or which begin another life of it.
+FORGETS = frozenset({"CLEAR", "DISCARD", "MAPTI", "MAPI"})
+BARRIERS = frozenset({"SYNC"})  # they say nothing here: every command is complete before the next
+ERRORS = {value: name[2:] for name, value in vars(its).items() if name.startswith("E_") and name != "E_DONE"}
+
+
+class Pend(NamedTuple):
+    """A bit of ISPENDR (``sets``) or ICPENDR that was written. ``vcpu`` is `ANY` for a shared interrupt."""
+
+    intid: int
+    vcpu: int
+    register: str
+    sets: bool
+
+
+def intid_text(intid: int) -> str:
+    """``INTID 27, virtual timer``."""
+    return f"INTID {intid}, {INTID_NAMES.get(intid) or kind_of(intid)}"
+
+
+def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:
+    """The interrupts whose pending bits an access of ``vcpu`` to GICD or GICR writes.
+
+    Those of SGIs are read-only in a GICv2, and a GICv3's distributor has no private ones (IHI 0048 4.3.7, 0069 12.9).
+    """
+    offset, who = event.offset, vcpu
+    if event.frame == "GICR":
+        who, offset = divmod(offset, GICR_SIZE)
+        offset -= GICR_FRAME_SIZE
+    array = offset & ~(ARRAY_SIZE - 1)
+    if not event.is_write or event.frame not in ("GICD", "GICR") or array not in PENDING_ARRAYS:
+        return
+    first = 8 * (offset - array)
+    least = 0 if event.frame == "GICR" else 16 if model == 2 else 32
+    register = f"{event.frame}_{PENDING_ARRAYS[array]}{first // 32}"
+    for intid in range(max(first, least), first + 8 * event.size):
+        if event.value >> intid - first & 1:
+            yield Pend(intid, who if intid < 32 else ANY, register, array == ISPENDR)
+
+
+def its_text(event: Any) -> str:
+    """``MAPTI, device 1, event 3, INTID 8195, collection 0``; of a command that was skipped, why."""
+    ids = {
+        "device": event.device, "event": event.event, "INTID": event.intid, "collection": event.icid,
+        "to CPU": event.target,
+    }  # fmt: skip
+    words = [event.op, *(f"{name} {value}" for name, value in ids.items() if value >= 0)]
+    if not event.valid:
+        words.append("unmapped")
+    if event.error:
+        code = f"{event.error:#x}" if event.error > 0 else str(event.error)
+        words.append(f"skipped: {ERRORS.get(event.error, 'error')} ({code})")
+    return ", ".join(words)
