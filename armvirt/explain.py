@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
-from armvirt.errors import KvmError, UserError
-from armvirt.hyp.vgic.diagnose import first_held
+from armvirt.errors import UserError
+from armvirt.hyp.vgic.diagnose import LPIS_END, first_held
 from armvirt.hyp.vgic.finding import Finding, Register
 from armvirt.hyp.vgic.naming import kind_of
 from armvirt.tables import Showable, Table
-from armvirt.trace.sources import INTID_NAMES
-from armvirt.trace.writers import ALL, LastWrite, LastWriters
+from armvirt.trace.sources import INTID_NAMES, its_error
+from armvirt.trace.writers import ALL, ITS_COMMANDS, LastWrite, LastWriters
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.irq import VgicIrq
@@ -118,12 +118,11 @@ def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int |
     not exist."""
     vm = machine.board.vm
     check(machine, intid, vcpu)
-    _check_mapped(machine, intid)
     who = _whose(machine, intid) if vcpu is None else vcpu
     findings = vm.diagnose(who, intid)
     text = ""
     if versus is not None:
-        _check_mapped(machine, versus)
+        check(machine, versus)
         text = f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}."
     scene = _Scene(machine, intid, who, next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None))
     state, steps = _story(scene, findings)
@@ -149,31 +148,28 @@ def place(pc: int, names: Lookup | None) -> str:
 
 
 def check(machine: Machine, intid: int, vcpu: int | None = None) -> None:
-    """UserError for a vCPU or an interrupt that this machine can never have. LPIs come and go: see `explain`."""
+    """UserError for a vCPU or an interrupt that this machine can never have."""
     cpus = len(machine.board.vcpus)
     if vcpu is not None and not 0 <= vcpu < cpus:
         raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")
-    if intid < FIRST_LPI:
-        _check_mapped(machine, intid)
-
-
-def _check_mapped(machine: Machine, intid: int) -> None:
     vgic = machine.board.vm.vgic_of()
-    try:
-        vgic.irq(0, intid)
-    except KvmError:
-        last = min(vgic.nr_irqs, 1020) - 1
-        have = f"this GIC has 0-{last} (SGIs 0-15, PPIs 16-31, SPIs 32-{last})"
-        why = have if intid < FIRST_LPI else f"it is an LPI to which no ITS maps an event; {have}"
-        raise UserError(f"INTID {intid} does not exist: {why}") from None
+    last = min(vgic.nr_irqs, 1020) - 1
+    if 0 <= intid <= last or (vgic.its and FIRST_LPI <= intid < LPIS_END):
+        return
+    have = f"SGIs 0-15, PPIs 16-31, SPIs 32-{last}"
+    if vgic.its:
+        have += f", LPIs {FIRST_LPI}-{LPIS_END - 1}"
+    elif intid >= FIRST_LPI:
+        have += "; no LPIs, for " + ("a GICv2 has none" if vgic.model == 2 else "there is no ITS")
+    raise UserError(f"INTID {intid} does not exist: this GIC has {have}")
 
 
 def _whose(machine: Machine, intid: int) -> int:
     """The vCPU to look at if nobody says which."""
     vgic = machine.board.vm.vgic_of()
     if intid >= 32:
-        target = vgic.irq(None, intid).target
-        return 0 if target is None else target
+        irq = vgic.lpis.get(intid) if intid >= FIRST_LPI else vgic.spi(intid)
+        return 0 if irq is None or irq.target is None else irq.target
     ids = [vcpu.id for vcpu in machine.board.vcpus]
     return next((n for n in ids if _matters(machine, vgic.irq(n, intid), n)), ids[0])
 
@@ -208,21 +204,37 @@ def _step(scene: _Scene, finding: Finding) -> Step:
 
 def _written(scene: _Scene, finding: Finding) -> tuple[str, str]:
     """Who wrote a finding's register, or raised or took the interrupt: for the table, and in full for the verdict."""
-    register, recorder = finding.register, scene.recorder
-    if recorder is None or register is None or not _writable(register):
+    recorder, register = scene.recorder, finding.register
+    if recorder is None or register is None:
         return "", ""
-    write = _write_of(recorder, register)
-    if finding.station == "pending":
-        write = _latest(write, recorder.raised(scene.intid, register.cpu))
-        if write is None:
-            return "never raised", "never raised"
-    elif finding.station == "active":
-        write = _latest(write, recorder.acknowledged(scene.intid, scene.vcpu))
-        if write is None:
-            return "", ""
+    write, otherwise = _last(scene, recorder, finding.station, register)
     if write is None:
-        return "never", "never written"
+        return otherwise, "never written" if otherwise == "never" else otherwise
     return _describe(write, register, scene.names, full=False), _describe(write, register, scene.names, full=True)
+
+
+#: The ITS commands that decide over an LPI at a station, and what is said if there was none.
+_COMMANDS = {
+    "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "never mapped"),
+    "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), ""),
+    "enable": (("INV", "INVALL"), ""),
+}
+
+
+def _last(
+    scene: _Scene, recorder: LastWriters, station: str, register: Register
+) -> tuple[LastWrite | None, str]:  # fmt: skip
+    """What was done last at a station, and what is to be said if nothing was."""
+    intid = scene.intid
+    if intid >= FIRST_LPI and station in _COMMANDS:
+        names, otherwise = _COMMANDS[station]
+        return recorder.commanded(intid, names), otherwise
+    write = _write_of(recorder, register) if _writable(register) else None
+    if station == "pending":
+        return _latest(write, recorder.raised(intid, register.cpu)), "never raised"
+    if station == "active":
+        return _latest(write, recorder.acknowledged(intid, scene.vcpu)), ""
+    return write, "never" if _writable(register) else ""
 
 
 def _write_of(recorder: LastWriters, register: Register) -> LastWrite | None:
@@ -251,6 +263,9 @@ def _describe(write: LastWrite, register: Register, names: Lookup | None, full: 
     """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked at."""
     symbol = names(write.pc) if names is not None else None
     where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
+    if write.what in ITS_COMMANDS:
+        skipped = f", skipped: {its_error(write.value)}" if write.value else ""
+        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if full else f", {where}") + skipped
     if write.what in ("raised", "lowered", "taken"):
         return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if write.what == "taken" else "")
     other = write.what.startswith(("GICD_", "GICR_", "CNT")) and write.what != register.name

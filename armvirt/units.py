@@ -63,7 +63,8 @@ def _parse(text: str, units: dict[str, int], what: str, example: str) -> Fractio
     compact = text.strip().replace("_", "")
     match = _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
     if match is None or match["unit"] not in units:
-        raise UserError(f"{text[:_LONGEST]!r} is not a {what}; write {example}")
+        article = "an" if what[0].lower() in "aeio" else "a"
+        raise UserError(f"{text[:_LONGEST]!r} is not {article} {what}; write {example}")
     digits = match["digits"]
     number = Fraction(int(digits, 16)) if digits[:2] in ("0x", "0X") else Fraction(digits)
     return number * units[match["unit"]] * (-1 if match["sign"] else 1)

@@ -160,7 +160,8 @@ def test_which_vcpu_is_meant() -> None:
 @pytest.mark.parametrize(
     ("intid", "vcpu", "text"),
     [
-        (5000, None, "INTID 5000 does not exist: this GIC has 0-287 (SGIs 0-15, PPIs 16-31, SPIs 32-287)"),
+        (5000, None, "INTID 5000 does not exist: this GIC has SGIs 0-15, PPIs 16-31, SPIs 32-287, LPIs 8192-65535"),
+        (65536, None, "INTID 65536 does not exist"),
         (1020, None, "INTID 1020 does not exist"),
         (27, 3, "CPU 3 does not exist: this machine has 1, counted from 0"),
     ],
@@ -169,6 +170,36 @@ def test_what_does_not_exist(intid: int, vcpu: int | None, text: str) -> None:
     with Machine("hello") as machine, pytest.raises(UserError) as caught:
         machine.explain(intid, vcpu)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(("gic", "why"), [(3, "there is no ITS"), (2, "a GICv2 has none")])
+def test_without_lpis(gic: int, why: str) -> None:
+    with Machine("hello", gic=gic, its=False) as machine, pytest.raises(UserError, match=f"; no LPIs, for {why}"):
+        machine.explain(8192)
+
+
+def test_an_lpi_and_the_commands_behind_it() -> None:
+    """From an LPI that nobody has mapped to one whose interrupt came; then its event is taken away."""
+    with stopped("gic-lpi", 300_000) as machine:
+        before = machine.explain(8193)
+        assert {step.station: step.passed for step in before.steps} == {"LPIs": False, "ITS": False, "event": False}
+        assert before.steps[-1].written == "never mapped"
+        assert machine.run_until(ns=560_000) is None
+        steps = {step.station: step for step in machine.explain(8193).steps}
+        assert steps["event"].text == "translated from device 0, event 1"
+        assert steps["event"].written.startswith("MAPTI at ") and steps["enable"].written.startswith("INV at ")
+        assert not steps["pending"].passed and steps["pending"].written.startswith("raised at 554,")
+        machine.run()
+        held = machine.explain(8193).held
+        assert held is not None and held.station == "event" and held.writer.startswith("DISCARD at ")
+        assert " by 0x" in held.writer
+
+
+def test_a_cpu_that_is_off() -> None:
+    """Whether it has the physical CPU is no question then."""
+    with stopped("sgi-spi") as machine:
+        steps = {step.station: step for step in machine.explain(3).steps}
+        assert steps["vCPU"].text == "vCPU 0 is powered off" and "loaded" not in steps
 
 
 def test_plain_data(broken: Machine) -> None:

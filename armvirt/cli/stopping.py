@@ -26,6 +26,8 @@ def parse(text: str, machine: Machine) -> Place:
     """UserError for what is neither a time, nor an address, nor a symbol of the guest."""
     if text[:2].lower() == "0x":
         return Place(pc=units.parse_count(text, what="address"))
+    if text.strip("0") == "":
+        return Place(ns=0)  # before the first instruction
     if text[:1].isdigit():
         return Place(ns=units.parse_time(text))
     name, _, offset = text.partition("+")

@@ -63,6 +63,10 @@ def its_text(event: Any) -> str:
     if not event.valid:
         words.append("unmapped")
     if event.error:
-        code = f"{event.error:#x}" if event.error > 0 else str(event.error)
-        words.append(f"skipped: {ERRORS.get(event.error, 'error')} ({code})")
+        words.append(f"skipped: {its_error(event.error)}")
     return ", ".join(words)
+
+
+def its_error(error: int) -> str:
+    """``MAPTI_ID_OOR (0x10a05)``."""
+    return f"{ERRORS.get(error, 'error')} ({f'{error:#x}' if error > 0 else error})"

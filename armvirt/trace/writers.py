@@ -16,13 +16,19 @@ BITS_FROM, BITS_TO = 0x100, 0x400  # ISENABLER to ICACTIVER
 CLEAR = 0x80  # from a set register to its clear register
 BIT_REGISTERS = ("ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER")
 ALL = -1  # any vCPU, for registers that are not banked
+NOWHERE = -2
+#: ITS commands that change an LPI by its event, and those that change all of a collection, of a device, or everything.
+BY_EVENT = frozenset({"MAPTI", "MAPI", "MOVI", "DISCARD", "INV"})
+BY_COLLECTION = frozenset({"MAPC", "INVALL"})
+ITS_COMMANDS = BY_EVENT | BY_COLLECTION | {"MAPD", "MOVALL"}
 TIMERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 Key = tuple[object, ...]
 
 
 class LastWrite(NamedTuple):
-    """``what`` was written (a register), or raised, lowered, taken (an interrupt); value, when, by whom, where."""
+    """``what`` was written (a register), or raised, lowered, taken (an interrupt), or the name of an ITS command; value
+    (of a command its error, 0 if it was done), when, by whom, where."""
 
     what: str
     value: int
@@ -37,9 +43,11 @@ class LastWriters:
     def __init__(self) -> None:
         self._writes: dict[Key, LastWrite] = {}
         self._entries: dict[int, Stamp] = {}
+        self._places: dict[int, tuple[int, int]] = {}  # device and collection of an LPI
         self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
             "gic-mmio": self._gic, "icc-write": self._icc, "timer-write": self._timer, "vgic-inject": self._inject,
             "exception": self._exception, "ack": self._acknowledge,
+            "its": self._its,
         }  # fmt: skip
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
@@ -73,6 +81,12 @@ class LastWriters:
         """The interrupt exception that a vCPU took and has acknowledged nothing for."""
         return self._entries.get(vcpu)
 
+    def commanded(self, intid: int, names: Iterable[str]) -> LastWrite | None:
+        """The last of these ITS commands that was about an LPI, or its collection, or all."""
+        device, collection = self._places.get(intid, (NOWHERE, NOWHERE))
+        writes = (self._writes.get(("its", name, _subject(name, intid, device, collection))) for name in names)
+        return _latest(writes)
+
     # What is heard ---------------------------------------------------------------------------------------------
 
     def _gic(self, stamp: Stamp, event: Any) -> None:
@@ -103,6 +117,15 @@ class LastWriters:
         self._writes["input", event.intid, ALL] = write
         self._writes["input", event.intid, event.target] = write
 
+    def _its(self, stamp: Stamp, event: Any) -> None:
+        """One in error counts too, where it names the LPI: it is why nothing changed."""
+        if event.op not in ITS_COMMANDS:
+            return
+        subject = _subject(event.op, event.intid, event.device, event.icid)
+        self._writes["its", event.op, subject] = LastWrite(event.op, event.error, stamp.ns, stamp.vcpu, stamp.pc)
+        if event.op in BY_EVENT and event.icid >= 0 and not event.error:
+            self._places[event.intid] = event.device, event.icid
+
     def _exception(self, stamp: Stamp, event: Any) -> None:
         if event.what in ("irq", "fiq"):
             self._entries[stamp.vcpu] = stamp
@@ -111,6 +134,11 @@ class LastWriters:
         self._entries.pop(stamp.vcpu, None)
         taken = LastWrite("taken", event.intid, stamp.ns, stamp.vcpu, stamp.pc)
         self._writes["ack", event.intid, stamp.vcpu] = taken
+
+
+def _subject(op: str, intid: int, device: int, collection: int) -> int:
+    """What a command is about: an LPI, a collection, a device, or `ALL`."""
+    return intid if op in BY_EVENT else collection if op in BY_COLLECTION else device if op == "MAPD" else ALL
 
 
 def _has_bits(frame: str, offset: int) -> bool:

@@ -60,13 +60,15 @@ def test_a_place_that_is_not_reached(capsys: pytest.CaptureFixture[str]) -> None
     ("words", "text"),
     [
         (["vtimer-tick"], "needs --intid N"),
-        (["vtimer-tick", "--intid", "5000"], "INTID 5000 does not exist: this GIC has 0-287"),
+        (["vtimer-tick", "--intid", "5000"], "INTID 5000 does not exist: this GIC has SGIs 0-15"),
         (["vtimer-tick", "--intid", "27", "--versus", "1021"], "INTID 1021 does not exist"),
         (["vtimer-tick", "--intid", "27", "--vcpu", "1"], "CPU 1 does not exist: this machine has 1"),
         (["vtimer-tick", "--intid", "27", "--at", "tcik"], "no such symbol; did you mean tick"),
         (["vtimer-tick", "--intid", "27", "--at", "qqqq"], "give a function of the guest, an address or a time"),
         (["vtimer-tick", "--intid", "27", "--at", "5x"], "'5x' is not a time"),
-        (["vtimer-tick", "--intid", "27", "--at", "tick+x"], "'x' is not a offset"),
+        (["vtimer-tick", "--intid", "27", "--at", "tick+x"], "'x' is not an offset"),
+        (["vtimer-tick", "--intid", "one"], "'one' is not an INTID"),
+        (["vtimer-tick", "--intid", "8192", "--no-its"], "no LPIs, for there is no ITS"),
     ],
 )
 def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from armvirt.events import Acknowledge, ExceptionEntry, GicAccess, IccWrite, Stamp, TimerWrite, VgicInject
+from armvirt.events import Acknowledge, ExceptionEntry, GicAccess, IccWrite, ItsCommand, Stamp, TimerWrite, VgicInject
 from armvirt.trace.writers import LastWrite, LastWriters
 
 
@@ -103,3 +103,27 @@ def test_what_was_raised_taken_and_entered() -> None:
     assert guest.seen.entered(0) is None and ns(guest.seen.acknowledged(27, 0)) == 3
     guest.does(ExceptionEntry("sync", 0, 0, 0x200))
     assert guest.seen.entered(0) is None
+
+
+def test_commands_of_an_its_by_what_they_are_about() -> None:
+    guest = Guest()
+    guest.does(ItsCommand("MAPC", -1, -1, -1, 0, 2, 1, 1))
+    guest.does(ItsCommand("MAPTI", 7, 0, 8192, 0, 2))
+    guest.does(ItsCommand("MAPTI", 7, 1, 8193, 0, 3))
+    guest.does(ItsCommand("INVALL", -1, -1, -1, 0, 2))
+    guest.does(ItsCommand("MAPD", 7, -1, -1, 0, valid=0))
+    guest.does(ItsCommand("MAPD", 8, -1, -1, 0, valid=0))
+    maps, reads = ("MAPC", "MAPTI"), ("INV", "INVALL")
+    assert ns(guest.seen.commanded(8192, maps)) == 2 and ns(guest.seen.commanded(8193, maps)) == 3
+    assert ns(guest.seen.commanded(8192, reads)) == 4 and guest.seen.commanded(8193, reads) is None
+    assert ns(guest.seen.commanded(8192, ("MAPTI", "MAPD"))) == 5
+    guest.does(ItsCommand("MAPC", -1, -1, -1, 0, 2, 0, 1))
+    assert ns(guest.seen.commanded(8192, maps)) == 7
+    assert guest.seen.commanded(9000, maps) is None
+
+
+def test_a_command_in_error_counts_for_the_lpi_that_it_names() -> None:
+    guest = Guest()
+    guest.does(ItsCommand("MAPTI", 7, 99, 8192, 0x1_0A05, 2))
+    write = guest.seen.commanded(8192, ("MAPTI", "MAPC"))
+    assert write is not None and write.value == 0x1_0A05

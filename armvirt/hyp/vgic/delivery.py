@@ -6,18 +6,20 @@ They are EL2's and the silicon's; a guest sees of them only that the interrupt c
 from __future__ import annotations
 
 from armvirt.arch.gic import HCR_EN, LR_PENDING, ListRegister
-from armvirt.hyp.vgic import inflight, naming
+from armvirt.hyp.vgic import inflight
 from armvirt.hyp.vgic.finding import Finding, Register, Write
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.stations import Case
+from armvirt.hyp.vgic.stations import Case, set_priority
 
 PSTATE_I, PSTATE_F = 1 << 7, 1 << 6
 HCR_VI, HCR_VF = 1 << 7, 1 << 6
 
 
-def loaded(case: Case) -> Finding:
-    """Does its vCPU run on a physical CPU?"""
+def loaded(case: Case) -> Finding | None:
+    """Does its vCPU run on a physical CPU? One that is off would have to be switched on first."""
     here = case.cpu.vcpu_id
+    if case.view.power == "off":
+        return None
     if case.cpu.vif is not None:
         return Finding("loaded", True, f"vCPU {here} is on a physical CPU")
     if case.view.power == "blocked":
@@ -53,8 +55,8 @@ def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
     remedy = f"let INTID {other.intid} be taken and ended"
     if other.priority < 8 or other.active:
         return remedy, None
-    fix = Write(naming.priority_byte(case.vgic, case.cpu, case.irq.intid), other.priority - 8)
-    return f"{remedy}, or {fix}", fix
+    how, fix = set_priority(case, other.priority - 8)
+    return f"{remedy}, or {how}", fix
 
 
 def highest(case: Case) -> Finding:

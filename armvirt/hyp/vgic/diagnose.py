@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from armvirt.hyp.vgic import delivery, stations
+from armvirt.arch.gic import FIRST_LPI
+from armvirt.arch.its import ID_BITS
+from armvirt.hyp.vgic import delivery, lpi_stations, stations
 from armvirt.hyp.vgic.core import Vgic
 from armvirt.hyp.vgic.finding import CpuView, Finding
 from armvirt.hyp.vgic.stations import Case
@@ -16,12 +18,18 @@ from armvirt.hyp.vgic.stations import Case
 __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
 
 _RUNNING = CpuView()
+LPIS_END = 1 << ID_BITS  # GICD_TYPER.IDbits
 
 #: A station that says None does not exist for this interrupt.
-_STATIONS: tuple[Callable[[Case], Finding | None], ...] = (
-    stations.timer, stations.lpis_enabled, stations.source, stations.enable, stations.distributor, stations.group,
-    stations.route, stations.power, stations.not_active, stations.interface_enable, stations.mask,
-    stations.preemption, delivery.loaded,
+_Station = Callable[[Case], "Finding | None"]
+_STATIONS: tuple[_Station, ...] = (
+    stations.timer, stations.source, stations.enable, stations.distributor, stations.group, stations.route,
+    stations.power, stations.not_active, stations.interface_enable, stations.mask, stations.preemption, delivery.loaded,
+)  # fmt: skip
+_LPI_STATIONS: tuple[_Station, ...] = (
+    lpi_stations.lpis_enabled, lpi_stations.its_on, lpi_stations.translated, lpi_stations.source, lpi_stations.enable,
+    stations.distributor, lpi_stations.group, lpi_stations.route, stations.power, lpi_stations.not_active,
+    stations.interface_enable, stations.mask, stations.preemption, delivery.loaded,
 )  # fmt: skip
 #: What EL2 and the silicon do with an interrupt that has got past all of those.
 _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
@@ -33,13 +41,21 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
     """Every station of an interrupt on its way to a vCPU. Those of list registers are left out while it is held before
     them, and there would be nothing to say; PSTATE comes last in any case.
 
-    KvmError EINVAL for an INTID that does not exist.
+    An LPI to which no event is translated has no state: what is said of it ends there. KvmError EINVAL for an INTID
+    that does not exist.
     """
+    if _is_unmapped(vgic, intid):
+        return lpi_stations.unmapped(vgic, vgic.cpu(vcpu_id), intid)
     case = Case.of(vgic, vcpu_id, intid, view)
-    found = [finding for station in _STATIONS if (finding := station(case)) is not None]
+    walk = _LPI_STATIONS if intid >= FIRST_LPI else _STATIONS
+    found = [finding for station in walk if (finding := station(case)) is not None]
     if first_held(found) is None:
         found += [station(case) for station in _ON_A_PE]
     return [*found, delivery.exception_mask(case, first_held(found) is None)]
+
+
+def _is_unmapped(vgic: Vgic, intid: int) -> bool:
+    return bool(vgic.its) and FIRST_LPI <= intid < LPIS_END and intid not in vgic.lpis
 
 
 def first_held(findings: Sequence[Finding]) -> Finding | None:
@@ -62,10 +78,12 @@ class Comparison(NamedTuple):
 
 def compare(vgic: Vgic, vcpu_id: int, taken: int, other: int, view: CpuView = _RUNNING) -> Comparison:
     """Why a vCPU takes, or took, ``taken`` and not ``other``. KvmError EINVAL for an INTID that does not exist."""
-    first, second = Case.of(vgic, vcpu_id, taken, view), Case.of(vgic, vcpu_id, other, view)
     held = first_held(trace(vgic, vcpu_id, other, view))
     if held is not None and held.station not in _RIVALRY:
         return Comparison(held.station, f"INTID {other} is held: {held.text}")
+    if _is_unmapped(vgic, taken):
+        return _not_pending(taken, other)
+    first, second = Case.of(vgic, vcpu_id, taken, view), Case.of(vgic, vcpu_id, other, view)
     if first.active and held is not None and held.station == "running":
         return Comparison("preemption", f"INTID {other} does not preempt: {held.text}")
     return _by_priority(first, second, held)
@@ -79,9 +97,7 @@ def _by_priority(first: Case, second: Case, held: Finding | None) -> Comparison:
     taken, other = first.irq, second.irq
     ours, theirs = f"INTID {taken.intid} ({taken.priority:#04x})", f"INTID {other.intid} ({other.priority:#04x})"
     if not first.active and not first.pending:
-        return Comparison(
-            "nothing", f"INTID {taken.intid} is not pending: INTID {other.intid} does not wait for it"
-        )
+        return _not_pending(taken.intid, other.intid)
     if taken.priority < other.priority:
         return Comparison("priority", f"{ours} is more urgent than {theirs}: the lower value wins")
     if other.priority < taken.priority:
@@ -90,3 +106,7 @@ def _by_priority(first: Case, second: Case, held: Finding | None) -> Comparison:
         return Comparison("nothing", f"{theirs} comes first: the same priority, and the lower list register")
     text = "the specification leaves the order open; here the lower list register, which is the order of arrival, wins"
     return Comparison("list register order", f"{ours} and {theirs} have the same priority: {text}")
+
+
+def _not_pending(taken: int, other: int) -> Comparison:
+    return Comparison("nothing", f"INTID {taken} is not pending: INTID {other} does not wait for it")

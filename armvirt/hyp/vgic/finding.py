@@ -100,6 +100,6 @@ class Finding(NamedTuple):
 def span(ns: int) -> str:
     """A time for people, exact to four digits: ``312.4 us``."""
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if ns >= scale:
+        if ns >= scale * 0.99995:  # not 1000 us, which 999.99 would be
             return f"{ns / scale:.4g} {unit}"
     return f"{ns} ns"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, GICR_SIZE, NR_PRIVATE, is_private
+from armvirt.arch.its import property_address
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.finding import Register
 from armvirt.hyp.vgic.irq import VgicIrq
@@ -50,8 +51,6 @@ def distributor_control(vgic: Vgic, group: int) -> Register:
 
 def bit_register(vgic: Vgic, cpu: VgicCpu, intid: int, array: int) -> Register:
     """The bit of an INTID in one of `BIT_ARRAYS`."""
-    if intid >= FIRST_LPI:
-        return property_byte(cpu, intid, "bit 0")
     name, bit = BIT_ARRAYS[array], intid % 32
     if is_private(intid) and vgic.model != 2:
         return Register(f"GICR_{name}0", f"bit {bit}", "GICR", _sgi_base(cpu) + array, bit=bit, cpu=cpu.vcpu_id)
@@ -70,7 +69,7 @@ def bit_value(vgic: Vgic, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], i
 
 def priority_byte(vgic: Vgic, cpu: VgicCpu, intid: int) -> Register:
     if intid >= FIRST_LPI:
-        return property_byte(cpu, intid, "bits 7:2")
+        return property_byte(vgic, intid, "")
     field, private = f"byte {intid % 4}", is_private(intid)
     if private and vgic.model != 2:
         offset = _sgi_base(cpu) + IPRIORITYR + intid
@@ -86,9 +85,9 @@ def routing_register(vgic: Vgic, intid: int) -> Register:
     return Register(f"GICD_IROUTER{intid}", "", "GICD", IROUTER + 8 * intid, 8)
 
 
-def property_byte(cpu: VgicCpu, intid: int, field: str) -> Register:
+def property_byte(vgic: Vgic, intid: int, field: str) -> Register:
     """An LPI's byte in the table at GICR_PROPBASER (IHI 0069 5.1.1); it is memory, no register."""
-    return Register(f"LPI configuration table byte {intid - FIRST_LPI:#x}", field)
+    return Register(f"LPI configuration at {property_address(vgic.propbaser, intid):#x}", field)
 
 
 def redistributor(cpu: VgicCpu, name: str, field: str, offset: int) -> Register:

@@ -1,7 +1,8 @@
 """The stations of an interrupt from its source to the virtual CPU interface, each as one decision: passed, or held.
 
 The order is that of the specification (IHI 0069 4.1 and 4.8: pending, enabled, group enabled, targeted, of sufficient
-priority); what KVM adds in between (ap_list, list registers) is in `armvirt.hyp.vgic.delivery`.
+priority); what KVM adds in between (ap_list, list registers) is in `armvirt.hyp.vgic.delivery`, what LPIs have instead
+of registers in `armvirt.hyp.vgic.lpi_stations`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import (
     FIRST_LPI,
-    GICR_CTLR_ENABLE_LPIS,
     IDLE_PRIORITY,
     VMCR_VEOIM,
     VMCR_VFIQEN,
     is_private,
     is_sgi,
 )
+from armvirt.arch.its import LPI_ENABLE
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
 from armvirt.hyp.vgic import inflight, naming
 from armvirt.hyp.vgic.cpu import VgicCpu
@@ -96,16 +97,13 @@ def source(case: Case) -> Finding:
     kind = f"level, line {'high' if inflight.line(irq) else 'low'}" if irq.level else "edge"
     register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.ISPENDR)
     value = _bits(case, lambda each: int(inflight.pending(case.vgic, each)))
-    if irq.intid >= FIRST_LPI:
-        register, value = Register("LPI pending state", cpu=case.cpu.vcpu_id), None
     if case.pending:
         return Finding("pending", True, f"pending ({kind})", register, value)
     if case.active:
         text = f"active, and not pending again ({kind}): the guest took it and has not ended it"
         return Finding("pending", False, text, *_active_register(case), *_end(case))
     text = f"not pending ({kind}): its source never fired, or it was served"
-    fix = None if irq.intid >= FIRST_LPI else Write(register, 1 << irq.intid % 32)
-    return Finding("pending", False, text, register, value, _raise(case), fix)
+    return Finding("pending", False, text, register, value, _raise(case), Write(register, 1 << irq.intid % 32))
 
 
 def _raise(case: Case) -> str:
@@ -113,20 +111,16 @@ def _raise(case: Case) -> str:
     if is_sgi(intid):
         sender = "GICD_SGIR" if case.vgic.model == 2 else "ICC_SGI1R_EL1"
         return f"send it by a write of {sender} that names vCPU {case.cpu.vcpu_id} (INTID {intid})"
-    if intid >= FIRST_LPI:
-        return "let its device write the EventID to GITS_TRANSLATER, or queue the ITS command INT"
     by_hand = Write(naming.bit_register(case.vgic, case.cpu, intid, naming.ISPENDR), 1)
     return f"let its device {'raise the line' if case.irq.level else 'send an edge'}, or {by_hand}"
 
 
-def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int | None:
-    """The word of `naming.bit_register`; None for an LPI, which has none."""
-    if case.irq.intid >= FIRST_LPI:
-        return None
+def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
+    """The word of `naming.bit_register`."""
     return naming.bit_value(case.vgic, case.cpu, case.irq.intid, field)
 
 
-def _active_register(case: Case) -> tuple[Register, int | None]:
+def _active_register(case: Case) -> tuple[Register, int]:
     register = naming.bit_register(case.vgic, case.cpu, case.irq.intid, naming.ISACTIVER)
     return register, _bits(case, lambda each: int(inflight.active(case.vgic, each)))
 
@@ -149,9 +143,6 @@ def enable(case: Case) -> Finding:
     register = naming.bit_register(case.vgic, case.cpu, case.irq.intid, naming.ISENABLER)
     on = case.irq.enabled
     value = _bits(case, lambda each: int(each.enabled))
-    if case.irq.intid >= FIRST_LPI:
-        remedy = f"set bit 0 of the {register.name}, then queue the ITS command INV"
-        return Finding("enable", on, f"{register} is {int(on)}", register, int(on) | case.irq.priority, _if(on, remedy))
     fix = Write(register, 1 << case.irq.intid % 32)
     text = f"{register.name} {register.field} is {int(on)}"
     return Finding("enable", on, text, register, value, _if(on, str(fix)), None if on else fix)
@@ -159,20 +150,6 @@ def enable(case: Case) -> Finding:
 
 def _if(passed: bool, remedy: str) -> str:
     return "" if passed else remedy
-
-
-def lpis_enabled(case: Case) -> Finding | None:
-    """For an LPI: its redistributor takes LPIs at all. While it does not, what is pending is in memory only (IHI 0069
-    5.1.2), so this comes first."""
-    if case.irq.intid < FIRST_LPI:
-        return None
-    register = naming.redistributor(case.cpu, "GICR_CTLR", "EnableLPIs", 0)
-    value = case.vgic.redist_map.read(case.vgic, case.cpu, 0, 4)
-    on = bool(value & GICR_CTLR_ENABLE_LPIS)
-    fix = Write(register._replace(field=""), value | GICR_CTLR_ENABLE_LPIS)
-    remedy = f"set EnableLPIs (bit 0) of {register._replace(field='')}"
-    text = f"GICR_CTLR.EnableLPIs of vCPU {case.cpu.vcpu_id} is {int(on)}"
-    return Finding("LPIs", on, text, register, value, _if(on, remedy), None if on else fix)
 
 
 def distributor(case: Case) -> Finding:
@@ -191,8 +168,6 @@ def group(case: Case) -> Finding:
     """Which group it is in; that decides IRQ or FIQ, and which enables count. It holds nothing by itself."""
     irq = case.irq
     signal = "IRQ" if case.as_irq else "FIQ"
-    if irq.intid >= FIRST_LPI:
-        return Finding("group", True, "group 1: signalled as IRQ (LPIs always are)")
     register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.IGROUPR)
     value = _bits(case, lambda each: each.group)
     return Finding("group", True, f"group {irq.group}: signalled as {signal}", register, value)
@@ -206,8 +181,6 @@ def route(case: Case) -> Finding:
         return Finding("route", False, text, *_active_register(case), f"end it on vCPU {irq.vcpu}")
     if is_private(irq.intid):
         return Finding("route", True, f"private to vCPU {here}")
-    if irq.intid >= FIRST_LPI:
-        return _collection(case)
     register = naming.routing_register(case.vgic, irq.intid)
     value = irq.targets if case.vgic.model == 2 else router(irq)
     if irq.target == here:
@@ -229,15 +202,6 @@ def _routed_elsewhere(case: Case, register: Register, value: int) -> Finding:
     return Finding("route", False, text, register, value, str(fix), fix)
 
 
-def _collection(case: Case) -> Finding:
-    target, here = case.irq.target, case.cpu.vcpu_id
-    register = Register("ITS collection (MAPC, MAPTI, MOVI)")
-    if target == here:
-        return Finding("route", True, f"its collection is mapped to vCPU {here}", register)
-    where = "its collection is mapped to no vCPU" if target is None else f"its collection is mapped to vCPU {target}"
-    return Finding("route", False, where, register, None, f"queue MAPC or MOVI so that it goes to vCPU {here}")
-
-
 def power(case: Case) -> Finding:
     """Is the vCPU on? (PSCI; a KVM vCPU that is off is not run.)"""
     here, state = case.cpu.vcpu_id, case.view.power
@@ -250,8 +214,6 @@ def power(case: Case) -> Finding:
 def not_active(case: Case) -> Finding:
     """One that is active is not signalled again before it is deactivated, pending or not."""
     register, value = _active_register(case)
-    if case.irq.intid >= FIRST_LPI:
-        return Finding("active", True, "LPIs have no active state")
     if not case.active:
         return Finding("active", True, "not active", register, value)
     again = " and pending again" if case.pending else ""
@@ -283,9 +245,16 @@ def mask(case: Case) -> Finding:
     remedy = f"write more than {priority:#x} to {register}"
     if priority >= _highest_mask(case.cpu):
         # 0xF8 with five bits: no mask lets the lowest priority through.
-        fix = Write(naming.priority_byte(case.vgic, case.cpu, case.irq.intid), 0xA0)
-        remedy = f"no mask lets the lowest priority through: {fix}"
+        how, fix = set_priority(case, 0xA0)
+        remedy = f"no mask lets the lowest priority through: {how}"
     return Finding("mask", False, text, register, value, remedy, fix)
+
+
+def set_priority(case: Case, priority: int) -> tuple[str, Write]:
+    """Give the interrupt another priority. An LPI has its enable in the same byte, and the byte has to be read anew."""
+    register, lpi = naming.priority_byte(case.vgic, case.cpu, case.irq.intid), case.irq.intid >= FIRST_LPI
+    fix = Write(register, priority | (LPI_ENABLE if lpi else 0))
+    return f"{fix}{', then queue the ITS command INV' if lpi else ''}", fix
 
 
 def _highest_mask(cpu: VgicCpu) -> int:

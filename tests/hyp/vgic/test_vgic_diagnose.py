@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vgic_rig import Rig
 
-from armvirt.arch.gic import FIRST_LPI, VMCR_VFIQEN
+from armvirt.arch.gic import VMCR_VFIQEN
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.diagnose import blocker, compare, first_held, trace
-from armvirt.hyp.vgic.finding import CpuView, Finding, Register, TimerView, Write
-from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.finding import CpuView, Finding, Register, TimerView, Write, span
 
 EDGE, OTHER = 40, 41
 UNMASKED, I_MASKED, EL1H = 0x5, 0x85, 5
@@ -269,32 +268,6 @@ def test_an_active_interrupt_does_not_migrate() -> None:
     assert finding is not None and "active on vCPU 0" in finding.text
 
 
-# -- LPIs --
-
-
-class OneLpi(Vgic):
-    """A GICv3 to which an ITS has mapped LPI 8192."""
-
-    lpi = VgicIrq(FIRST_LPI, 0)
-
-    def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
-        return self.lpi if intid == FIRST_LPI else super().irq(vcpu_id, intid)
-
-
-def test_an_lpi_needs_its_redistributor_to_take_lpis() -> None:
-    vgic = OneLpi(EventBus(), lambda vcpu: None)
-    vgic.add_vcpu(0, 1 << 31)
-    vgic.init()
-    found = {finding.station: finding for finding in trace(vgic, 0, FIRST_LPI)}
-    held = first_held(list(found.values()))
-    assert held is not None and held.text == "GICR_CTLR.EnableLPIs of vCPU 0 is 0"
-    assert held.fix is not None and held.fix.value & 1 and "bit 0" in held.remedy
-    assert "GITS_TRANSLATER" in found["pending"].remedy
-    assert found["enable"].text == "LPI configuration table byte 0x0 bit 0 is 0" and "INV" in found["enable"].remedy
-    assert found["route"].text == "its collection is mapped to vCPU 0"
-    assert found["active"].passed and found["group"].text.endswith("(LPIs always are)")
-
-
 # -- GICv2: other registers, the same stations --
 
 
@@ -352,6 +325,12 @@ def timer(ctl: int, cval: int, now: int, fires: int | None) -> CpuView:
 def test_a_timer_that_has_not_fired(view: CpuView, text: str, remedy: str) -> None:
     finding = blocker(Rig().vgic, 0, 27, view)
     assert finding is not None and finding.station == "timer" and text in finding.text and remedy in finding.remedy
+
+
+def test_times_for_people() -> None:
+    assert [span(ns) for ns in (7, 312_400, 999_940, 999_960, 1_000_000)] == [
+        "7 ns", "312.4 us", "999.9 us", "1 ms", "1 ms",
+    ]  # fmt: skip
 
 
 def test_a_timer_that_has_fired() -> None:
