@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from armvirt.errors import UserError
-from armvirt.hyp.vgic import snapshot
+from armvirt.hyp.vgic import its_snapshot, snapshot
 from armvirt.tables import Showable, Table, table_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ GUEST_SIDE = (
     "vcpu", "loaded", "group 0", "group 1", "PMR", "RPR", "HPPI", "BPR0", "BPR1", "CBPR", "EOImode", "signals",
 )  # fmt: skip
 EL2_SIDE = ("vcpu", "HCR", "VMCR", "AP0R", "AP1R")
+#: Columns that say nothing in most machines, and shorter names, so that 80 characters are enough.
+OPTIONAL = ("line", "host", "pINTID", "EOI")
+HEADINGS = {
+    "enabled": "on", "pending": "pend", "priority": "prio", "list register": "LR",
+    "intid": "INTID", "icid": "collection",
+}  # fmt: skip
 
 
 class GicView(Showable):
@@ -34,6 +40,8 @@ class GicView(Showable):
         self.redistributors = snapshot.redistributors(vgic, cpus)
         self.interfaces = snapshot.interfaces(vgic, cpus)
         self.list_registers = snapshot.list_registers(cpus)
+        self.its = its_snapshot.of(vgic)
+        self._shows_its = everything or its_snapshot.in_use(vgic)
         self.interrupts = snapshot.interrupts(vgic, cpus, everything=everything)
 
     def rows(self) -> list[dict[str, object]]:
@@ -45,20 +53,22 @@ class GicView(Showable):
         return {
             "ns": self.ns, "model": self.model, "distributor": self.distributor,
             "redistributors": self.redistributors, "interfaces": self.interfaces,
-            "list_registers": self.list_registers, "interrupts": self.interrupts,
+            "list_registers": self.list_registers, "its": self.its, "interrupts": self.interrupts,
         }  # fmt: skip
 
     def tables(self) -> list[Table | str]:
         parts: list[Table | str] = [f"GICv{self.model} at {self.ns:,} ns", table_of("distributor", self.distributor)]
         if self.redistributors:
             parts.append(table_of("redistributors", self.redistributors))
+        if self._shows_its:
+            parts += [table_of(name, rows, (), (), HEADINGS) for name, rows in self.its.items() if rows]
         parts.append(table_of("CPU interfaces", self.interfaces, GUEST_SIDE))
         parts.append(table_of("hypervisor interface (ICH_*_EL2)", self.interfaces, EL2_SIDE))
         if self.list_registers:
-            parts.append(table_of("list registers", self.list_registers))
+            parts.append(table_of("list registers", self.list_registers, (), OPTIONAL, HEADINGS))
         if not self.interrupts:
             return [*parts, UNUSED]
-        table = table_of("interrupts", self.interrupts)
+        table = table_of("interrupts", self.interrupts, (), OPTIONAL, HEADINGS)
         return [*parts, table._replace(marks=self._marks())]
 
     def _marks(self) -> dict[int, str]:

@@ -11,10 +11,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderResult
     from rich.table import Table as RichTable
 
 GAP = "  "
+SHORT = 18  # a column of at most so many characters is not folded
 
 
 class Table(NamedTuple):
@@ -31,14 +32,35 @@ class Table(NamedTuple):
         text = [GAP.join(map(str.ljust, line, widths)).rstrip() for line in lines]
         return "\n".join([self.title, *(GAP + line for line in text)]) if self.title else "\n".join(text)
 
-    def __rich__(self) -> RichTable:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """With lines around the cells where the terminal has room for them; else without, and long texts folded."""
+        widths = [max(len(line[n]) for line in (self.columns, *self.rows)) for n in range(len(self.columns))]
+        yield self._framed() if sum(widths) + 3 * len(widths) + 1 <= options.max_width else self._narrow(widths)
+
+    def _framed(self) -> RichTable:
         from rich import box
         from rich.table import Table as RichTable
-        from rich.text import Text
 
         table = RichTable(title=self.title or None, title_justify="left", title_style="bold", box=box.ROUNDED)
         for n, name in enumerate(self.columns):
             table.add_column(name, style="bold" if n == 0 else "", overflow="fold")
+        return self._filled(table)
+
+    def _narrow(self, widths: Sequence[int]) -> RichTable:
+        from rich import box
+        from rich.table import Table as RichTable
+
+        table = RichTable(
+            title=self.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0,
+            pad_edge=False,
+        )  # fmt: skip
+        for n, (name, width) in enumerate(zip(self.columns, widths, strict=True)):
+            table.add_column(name, style="bold" if n == 0 else "", overflow="fold", no_wrap=width <= SHORT)
+        return self._filled(table)
+
+    def _filled(self, table: RichTable) -> RichTable:
+        from rich.text import Text
+
         for n, row in enumerate(self.rows):
             table.add_row(*map(Text, row), style=self.marks.get(n))
         return table
@@ -61,11 +83,18 @@ class Showable:
         return Group(*(Text(part, "bold") if isinstance(part, str) else part for part in self.tables()))
 
 
-def table_of(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str] = ()) -> Table:
-    """A table of what a ``rows()`` gives: the columns named, or all that the first row has."""
+def table_of(
+    title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str] = (), optional: Iterable[str] = (),
+    headings: Mapping[str, str] = MappingProxyType({}),
+) -> Table:  # fmt: skip
+    """A table of what a ``rows()`` gives: the columns named, or all that the first row has. ``optional`` columns are
+    left out if nothing is in them, ``headings`` are shorter names for a screen."""
     rows = list(rows)
     names = tuple(columns) or tuple(rows[0] if rows else ())
-    return Table(title, names, tuple(tuple(cell(row.get(name)) for name in names) for row in rows))
+    empty = {name for name in optional if not any(cell(row.get(name)) for row in rows)}
+    names = tuple(name for name in names if name not in empty)
+    heads = tuple(headings.get(name, name) for name in names)
+    return Table(title, heads, tuple(tuple(cell(row.get(name)) for name in names) for row in rows))
 
 
 def cell(value: object) -> str:

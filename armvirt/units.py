@@ -81,6 +81,6 @@ def _bounded(text: str, value: Fraction, low: int, high: int, what: str, unit: s
 def human_time(ns: int) -> str:
     """``ns`` for people, four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if abs(ns) >= scale:
+        if abs(ns) >= scale * 0.99995:  # not 1000 us, which 999.99 would be
             return f"{ns / scale:.4g} {unit}"
     return f"{ns} ns"

@@ -10,6 +10,8 @@ import pytest
 
 from armvirt.cli.main import main
 
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
 
 def explain(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     status = main(["explain", *words])
@@ -96,6 +98,19 @@ def test_colours(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert "╭" in out and "\x1b[31m" in out
     _, out, _ = explain(capsys, "wfi-forever", "--intid", "27", "--plain")
     assert "\x1b[" not in out
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:  # fmt: skip
+    """What is short stays whole; what is long is folded at its words."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = ESCAPES.sub("", explain(capsys, "wfi-forever", "--intid", "27")[1]).splitlines()
+    assert max(map(len, lines)) <= columns
+    held = next(line.split() for line in lines if " NO " in line)
+    assert held[:2] == ["enable", "NO"] and {"GICR_ISENABLER0", "0xffff", "never"} <= set(held)
 
 
 def test_run_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from armvirt.cli.main import main
+
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def gic(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -20,7 +23,7 @@ def test_in_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, err) == (0, "") and out.startswith("GICv3 at 1,00")
     for title in ("distributor", "redistributors", "CPU interfaces", "list registers", "interrupts"):
         assert f"\n{title}\n" in out
-    assert "ICH_LR0_EL2    0xb0a0001b0000001b  27     active" in out
+    assert "ICH_LR0_EL2  0xb0a0001b0000001b  27     active" in out
 
 
 def test_all_and_one_cpu(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,6 +35,31 @@ def test_all_and_one_cpu(capsys: pytest.CaptureFixture[str]) -> None:
 def test_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = gic(capsys, "hello")
     assert status == 0 and "no interrupt is enabled" in out and "the guest passed" in err
+
+
+def test_the_its_is_shown_when_the_guest_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = gic(capsys, "gic-lpi", "--at", "300us")
+    assert "ITS" not in out
+    _, out, _ = gic(capsys, "gic-lpi", "--at", "525us")
+    for title in ("LPI tables", "ITS", "ITS collections", "ITS devices", "ITS translations"):
+        assert f"\n{title}\n" in out
+    assert "  GITS_CREADR   0x380               all done" in out
+    assert "  8195   LPI   vCPU 0  yes" in out
+    data = json.loads(gic(capsys, "gic-lpi", "--at", "525us", "--json")[1])
+    assert data["its"]["ITS translations"][3] == {"device": 0, "event": 3, "intid": 8195, "icid": 0, "vcpu": 0}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("words", [["vtimer-tick", "--at", "tick"], ["gic-overflow", "--gic", "2", "--at", "300us"],
+                                   ["gic-lpi", "--at", "3ms"]], ids=" ".join)  # fmt: skip
+def test_no_line_is_too_long_for_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], columns: int
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = ESCAPES.sub("", gic(capsys, *words)[1])
+    assert max(map(len, out.splitlines())) <= columns and "…" not in out
+    assert {"INTID", "HPPI", "VMCR"} <= set(out.replace("│", " ").split()), "no heading is cut"
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,8 +95,8 @@ def _decoded(value: int) -> Row:
 
 
 def interrupts(vgic: Vgic, cpus: Iterable[VgicCpu], *, everything: bool = False) -> list[Row]:
-    """Private interrupts of these vCPUs and all shared ones: those that are enabled (SGIs always are), pending, active
-    or in flight, or every one."""
+    """Private interrupts of these vCPUs, all shared ones, and LPIs with an event: those that are enabled (SGIs always
+    are), pending, active or in flight, or every one."""
     return [_interrupt(vgic, irq, owner) for irq, owner in _all(vgic, cpus) if everything or _in_use(vgic, irq)]
 
 
@@ -107,6 +107,7 @@ def _all(vgic: Vgic, cpus: Iterable[VgicCpu]) -> Iterator[tuple[VgicIrq, VgicCpu
         irq = vgic.spi(intid)
         if irq is not None:
             yield irq, None
+    yield from ((vgic.lpis[intid], None) for intid in sorted(vgic.lpis))
 
 
 def _in_use(vgic: Vgic, irq: VgicIrq) -> bool:

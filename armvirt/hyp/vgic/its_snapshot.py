@@ -1,0 +1,73 @@
+"""ITSs and what belongs to LPIs, as they are at this moment, as rows of plain data for tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from armvirt.arch import its as arch
+from armvirt.hyp.vgic import inflight, its_regs, lpi
+from armvirt.hyp.vgic.its import Its
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+
+Row = dict[str, object]
+REGISTERS = ("GITS_CTLR", "GITS_CBASER", "GITS_CWRITER", "GITS_CREADR", "GITS_BASER0", "GITS_BASER1")
+
+
+def of(vgic: Vgic) -> dict[str, list[Row]]:
+    """By subject: "LPI tables" of each redistributor, registers, collections, devices and translations of every ITS.
+    Empty without an ITS."""
+    if not vgic.its:
+        return {}
+    return {
+        "LPI tables": _tables(vgic),
+        "ITS": [row for its in vgic.its for row in _registers(its)],
+        "ITS collections": [row for its in vgic.its for row in _collections(its)],
+        "ITS devices": [row for its in vgic.its for row in _devices(its)],
+        "ITS translations": [row for its in vgic.its for row in its.rows()],
+    }
+
+
+def in_use(vgic: Vgic) -> bool:
+    """Whether the guest has to do with LPIs: they are enabled somewhere, or an ITS is, or one has maps."""
+    return any(cpu.lpis_enabled for cpu in vgic.cpus()) or any(
+        its.enabled or its.devices or its.collections for its in vgic.its
+    )
+
+
+def _tables(vgic: Vgic) -> list[Row]:
+    """GICR_PROPBASER is one for all, GICR_PENDBASER each redistributor's own; how many LPIs each holds."""
+    return [
+        {"vcpu": cpu.vcpu_id, "EnableLPIs": int(cpu.lpis_enabled), "GICR_PROPBASER": f"{vgic.propbaser:#x}",
+         "GICR_PENDBASER": f"{cpu.pendbaser:#x}", "LPIs": len(homed),
+         "pending": sum(inflight.pending(vgic, each) for each in homed)}
+        for cpu in vgic.cpus() for homed in (lpi.homed(vgic, cpu.vcpu_id),)
+    ]  # fmt: skip
+
+
+def _registers(its: Its) -> list[Row]:
+    """Read without the effect that a guest's read has, which lets a long queue go on."""
+    waiting = (its.cwriter - its.creadr) % max(arch.queue_size(its.cbaser), 1) // arch.COMMAND_SIZE
+    says = {
+        "GITS_CTLR": "enabled" if its.enabled else "disabled",
+        "GITS_CBASER": f"{arch.queue_size(its.cbaser) // arch.COMMAND_SIZE} commands" if its.cbaser else "",
+        "GITS_CREADR": f"{waiting} commands wait" if waiting else "all done",
+        "GITS_BASER0": "devices",
+        "GITS_BASER1": "collections",
+    }
+    return [
+        {"register": name, "value": f"{binding.read(its):#x}", "meaning": says.get(name, "")}
+        for binding in its_regs.BINDINGS for name in (binding.name,) if name in REGISTERS
+    ]  # fmt: skip
+
+
+def _collections(its: Its) -> list[Row]:
+    return [{"collection": each.icid, "vcpu": each.target} for each in its.collections.values()]
+
+
+def _devices(its: Its) -> list[Row]:
+    return [
+        {"device": each.device_id, "EventID bits": each.event_bits, "ITT": f"{each.itt:#x}", "events": len(each.events)}
+        for each in its.devices.values()
+    ]
