@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "LastWriters", "Step", "explain"]
 
-NEVER_WRITTEN = "never"
+#: Stations that a waiting interrupt does not pass because of those before.
+CONSEQUENCES = ("pending", "loaded")
 Lookup = Callable[[int], "str | None"]
 
 
@@ -60,6 +61,12 @@ class Explanation(Showable):
         return next((step for step in self.steps if not step.passed), None)
 
     @property
+    def also(self) -> list[str]:
+        """Later stations that would hold it, too. Whether the vCPU has the physical CPU is the host's business."""
+        later = (step.station for step in self.steps if not step.passed and step is not self.held)
+        return [station for station in later if station not in CONSEQUENCES]
+
+    @property
     def name(self) -> str:
         """``INTID 27 (PPI, virtual timer)``."""
         kind = kind_of(self.intid)
@@ -77,7 +84,8 @@ class Explanation(Showable):
         if self.state == "entered":
             return f"{who} is being taken by vCPU {self.vcpu}: {held.text}. Next: {held.remedy}."
         remedy = f" To change it: {held.remedy}." if held.remedy else ""
-        return f"{who} is not taken by vCPU {self.vcpu}: {held.text}{written}.{remedy}"
+        also = f" Also in its way: {', '.join(self.also)}." if self.also else ""
+        return f"{who} is not taken by vCPU {self.vcpu}: {held.text}{written}.{remedy}{also}"
 
     def rows(self) -> list[dict[str, object]]:
         """Every station as plain data."""
@@ -88,8 +96,8 @@ class Explanation(Showable):
         held = self.held
         return {
             "intid": self.intid, "vcpu": self.vcpu, "ns": self.ns, "pc": self.where, "state": self.state,
-            "taken": held is None, "held": None if held is None else held.station, "verdict": self.verdict,
-            "versus": self.versus or None, "stations": self.rows(),
+            "taken": held is None, "held": None if held is None else held.station, "also": self.also,
+            "verdict": self.verdict, "versus": self.versus or None, "stations": self.rows(),
         }  # fmt: skip
 
     def tables(self) -> list[Table | str]:
@@ -230,10 +238,10 @@ def _last(
         names, otherwise = _COMMANDS[station]
         return recorder.commanded(intid, names), otherwise
     write = _write_of(recorder, register) if _writable(register) else None
+    if "ISACTIVER" in register.name:
+        return _latest(write, recorder.acknowledged(intid, scene.vcpu)), ""
     if station == "pending":
         return _latest(write, recorder.raised(intid, register.cpu)), "never raised"
-    if station == "active":
-        return _latest(write, recorder.acknowledged(intid, scene.vcpu)), ""
     return write, "never" if _writable(register) else ""
 
 

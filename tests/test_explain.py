@@ -99,6 +99,7 @@ def test_through_a_handler(tick: Tick) -> None:
         (tick.ack, "entered", "its handler reads IAR, which will give it"),
         (tick.ack + 1, "handled", f"the guest took it and has not ended it (taken at {tick.ack:,} ns by 0x"),
         (tick.lower + 1, "handled", "active, and not pending again (level, line low)"),
+        (tick.lower + 1, "handled", f"has not ended it (taken at {tick.ack:,} ns by 0x"),
         (tick.eoi, "handled", "end its handler with a write of 27 to ICC_EOIR1_EL1"),
         (tick.eoi + 2, "waiting", "is not taken by vCPU 0: the timer fires in 999."),
     ):  # fmt: skip
@@ -193,6 +194,18 @@ def test_an_lpi_and_the_commands_behind_it() -> None:
         held = machine.explain(8193).held
         assert held is not None and held.station == "event" and held.writer.startswith("DISCARD at ")
         assert " by 0x" in held.writer
+
+
+def test_what_else_is_in_its_way() -> None:
+    """The first that holds it is not all that is missing; what follows from it is not said again."""
+    with stopped("psci", 20_000) as machine:
+        found = machine.explain(5, vcpu=1)
+        assert found.held is not None and found.held.station == "pending"
+        assert found.verdict.endswith(" Also in its way: distributor, vCPU, group enable, mask, PSTATE.")
+        assert found.data()["also"] == found.also
+    with stopped("wfi-forever") as machine:
+        assert machine.explain(30).also == ["enable"]
+        assert machine.explain(VTIMER).also == [] and "Also" not in machine.explain(VTIMER).verdict
 
 
 def test_a_cpu_that_is_off() -> None:

@@ -97,8 +97,13 @@ class Finding(NamedTuple):
         }  # fmt: skip
 
 
+DAY, YEAR = 86_400 * 10**9, 365 * 86_400 * 10**9  # ns
+
+
 def span(ns: int) -> str:
-    """A time for people, exact to four digits: ``312.4 us``."""
+    """A time for people, exact to four digits: ``312.4 us``; where nobody will wait for it, in days or years."""
+    if ns >= DAY:
+        return f"{ns // YEAR:,} years" if ns >= 2 * YEAR else f"{ns // DAY:,} days"
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
         if ns >= scale * 0.99995:  # not 1000 us, which 999.99 would be
             return f"{ns / scale:.4g} {unit}"
