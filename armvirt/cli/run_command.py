@@ -39,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if result is None:
         print("\narmvirt: left by Ctrl-A x", file=sys.stderr)
         return LEFT
-    session.say_ending(result, result.console[-1:], arguments.guest)
+    session.say_ending(result, result.console[-1:], arguments)
     if arguments.trace_hash:
         print(result.trace_hash)
     return _status(arguments, result)

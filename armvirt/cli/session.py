@@ -89,17 +89,32 @@ def ending(result: Result) -> str:
     return f"{words}{reason} ({human_time(result.ns)} of guest time, {result.insns:,} instructions)"
 
 
-def _hint(result: Result, guest: str | None) -> str:
-    """What to type to learn more about a guest that waits in vain for an interrupt that can be named."""
-    if result.verdict != "stuck" or not guest:
-        return ""
+def _hint(result: Result, arguments: argparse.Namespace) -> str:
+    """What to type, or to know, about a guest that did not end well."""
+    if arguments.guest and result.verdict == "stuck":
+        return _explain_hint(result, arguments)
+    if arguments.guest and result.verdict == "fail":
+        guest = find(arguments.guest)
+        if guest.summary and arguments.gic not in guest.gics:
+            made_for = " or ".join(f"GICv{gic}" for gic in guest.gics)
+            return f"; {guest.name} is made for a {made_for}, this is a GICv{arguments.gic}"
+    return ""
+
+
+def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
+    """For one that waits in vain for an interrupt that can be named; on the same machine."""
     intid = result.diagnosis.partition("(INTID ")[2].partition(")")[0]
-    return f"; see armvirt explain {guest} --intid {intid}" if intid.isdigit() else ""
+    if not intid.isdigit():
+        return ""
+    board = ("" if arguments.gic == 3 else f" --gic {arguments.gic}") + (
+        f" --cpus {arguments.cpus}" if arguments.cpus else ""
+    )
+    return f"; see armvirt explain {arguments.guest}{board} --intid {intid}"
 
 
-def say_ending(result: Result, console_tail: str, guest: str | None = None) -> None:
-    """Say on standard error how the run of ``guest`` ended, on a line of its own."""
+def say_ending(result: Result, console_tail: str, arguments: argparse.Namespace) -> None:
+    """Say on standard error how a run ended, on a line of its own."""
     sys.stdout.flush()
     # Only where both go to one place can the guest's unfinished line be in the way.
     lead = "\n" if console_tail and not console_tail.endswith("\n") and sys.stderr.isatty() else ""
-    print(f"{lead}armvirt: {ending(result)}{_hint(result, guest)}", file=sys.stderr)
+    print(f"{lead}armvirt: {ending(result)}{_hint(result, arguments)}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
 
 NEAR = 3
+ZERO = re.compile("0+[a-z]*")
 
 
 class Place(NamedTuple):
@@ -26,7 +28,7 @@ def parse(text: str, machine: Machine) -> Place:
     """UserError for what is neither a time, nor an address, nor a symbol of the guest."""
     if text[:2].lower() == "0x":
         return Place(pc=units.parse_count(text, what="address"))
-    if text.strip("0") == "":
+    if ZERO.fullmatch(text):
         return Place(ns=0)  # before the first instruction
     if text[:1].isdigit():
         return Place(ns=units.parse_time(text))

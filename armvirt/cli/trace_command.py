@@ -98,5 +98,5 @@ def execute(arguments: argparse.Namespace) -> int:
             # Also after Ctrl-C: what was seen so far is what the person asked for.
             timeline.flush()
             writer.end(timeline.summaries(), shower.left_out)
-    session.say_ending(result, "", arguments.guest)
+    session.say_ending(result, "", arguments)
     return result.exit_status

@@ -68,6 +68,7 @@ def test_a_place_that_is_not_reached(capsys: pytest.CaptureFixture[str]) -> None
         (["vtimer-tick", "--intid", "27", "--at", "tcik"], "no such symbol; did you mean tick"),
         (["vtimer-tick", "--intid", "27", "--at", "qqqq"], "give a function of the guest, an address or a time"),
         (["vtimer-tick", "--intid", "27", "--at", "5x"], "'5x' is not a time"),
+        (["vtimer-tick", "--intid", "27", "--at", ""], "no such symbol"),
         (["vtimer-tick", "--intid", "27", "--at", "tick+x"], "'x' is not an offset"),
         (["vtimer-tick", "--intid", "one"], "'one' is not an INTID"),
         (["vtimer-tick", "--intid", "8192", "--no-its"], "no LPIs, for there is no ITS"),
@@ -116,8 +117,14 @@ def test_a_narrow_terminal(
 def test_run_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "wfi-forever"]) == 3
     assert capsys.readouterr().err.splitlines()[-1].endswith("armvirt explain wfi-forever --intid 27")
+    assert main(["run", "wfi-forever", "--gic", "2", "--cpus", "2"]) == 3
+    assert capsys.readouterr().err.endswith("armvirt explain wfi-forever --gic 2 --cpus 2 --intid 27\n")
     assert main(["run", "spin"]) == 3
     assert "explain" not in capsys.readouterr().err
+    assert main(["run", "sgi-spi", "--gic", "2"]) == 1
+    assert capsys.readouterr().err.endswith("; sgi-spi is made for a GICv3, this is a GICv2\n")
+    assert main(["run", "fail"]) == 1
+    assert "made for" not in capsys.readouterr().err
 
 
 def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,12 @@ def test_no_line_is_too_long_for_a_terminal(
     assert {"INTID", "HPPI", "VMCR"} <= set(out.replace("│", " ").split()), "no heading is cut"
 
 
+@pytest.mark.parametrize("zero", ["0", "0ns", "00ms"])
+def test_before_the_first_instruction(capsys: pytest.CaptureFixture[str], zero: str) -> None:
+    status, out, err = gic(capsys, "hello", "--at", zero)
+    assert (status, err) == (0, "") and out.startswith("GICv3 at 0 ns\n")
+
+
 def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = gic(capsys, "hello", "--vcpu", "1")
     assert (status, out) == (2, "") and "CPU 1 does not exist" in err
