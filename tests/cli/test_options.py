@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
+from armvirt import events
 from armvirt.cli.options import BOARD, COMMANDS, build_parser, settings
 from armvirt.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(*words: str) -> dict[str, object]:
@@ -68,3 +72,23 @@ def test_every_command_has_help_and_a_module(command: str, capsys: pytest.Captur
     assert "--debug" in capsys.readouterr().out
     module = __import__(f"armvirt.cli.{command}_command", fromlist=["execute"])
     assert callable(module.execute)
+
+
+def test_every_option_is_documented() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    flags = {option.flag for command in COMMANDS for option in command.options}
+    assert [flag for flag in sorted(flags) if f"`{flag}" not in text and f" {flag} " not in text] == []
+    assert [command.name for command in COMMANDS if f"armvirt {command.name}" not in text] == []
+
+
+def test_every_kind_of_event_is_documented_with_its_fields() -> None:
+    rows = {}
+    for line in (ROOT / "docs" / "cli.md").read_text().splitlines():
+        cells = line.strip("| ").split(" | ")
+        if len(cells) == 3:
+            rows[cells[0].strip("`")] = cells[2]
+    kinds = [each for each in vars(events).values() if "kind" in getattr(each, "_fields", ())]
+    assert len(kinds) > 10
+    for kind in kinds:
+        name = kind._field_defaults["kind"]
+        assert [field for field in kind._fields if field != "kind" and f"`{field}`" not in rows[name]] == [], name
