@@ -42,3 +42,20 @@ def test_columns_can_be_chosen() -> None:
 def test_rich_is_imported_only_to_show() -> None:
     code = "import sys, armvirt.tables, armvirt.explain, armvirt.gic_view; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_where_the_terminal_is_narrow() -> None:
+    """No lines between the cells; what is short stays whole, what is long is folded."""
+    row = {"name": "a-word-of-18-chars", "text": "so many words that they fill several lines", "value": "0x12345678"}
+    table = table_of("", [row])
+    assert "╭" in shown(table, 90)
+    text = shown(table, 44)
+    assert "╭" not in text and max(map(len, text.splitlines())) <= 44
+    first = next(line for line in text.splitlines() if "a-word-of-18-chars" in line)
+    assert "0x12345678" in first and "so many" in first and "lines" in text
+
+
+def test_columns_without_anything_can_be_left_out_and_have_other_names() -> None:
+    rows = [{"a": 1, "b": None, "c": False}, {"a": 2, "b": None, "c": True}]
+    table = table_of("", rows, optional=("b", "c"), headings={"a": "A"})
+    assert table == Table("", ("A", "c"), (("1", ""), ("2", "yes")))

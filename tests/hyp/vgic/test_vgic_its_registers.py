@@ -25,7 +25,7 @@ from its_rig import (
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_ROWS, GITS_TRANSLATER
-from armvirt.events import Event, GicAccess, Stamp, VgicInject
+from armvirt.events import Event, GicAccess, ItsCommand, Stamp, VgicInject
 from armvirt.hyp.vgic import its_cmd, its_regs
 
 VALID = 1 << 63
@@ -224,7 +224,7 @@ def test_what_a_guest_does_is_in_the_trace(rig: ItsRig) -> None:
     frames = [e.frame for e in events if isinstance(e, GicAccess)]
     assert frames and set(frames) == {"GITS"}
     assert VgicInject(LPI + 4, 1, 0) in events
-    assert rig.commands[-1] == ("INT", 0, 4, LPI + 4, 0, "its")
+    assert rig.commands[-1] == ItsCommand("INT", device=0, event=4, intid=LPI + 4, error=0)
 
 
 def test_the_frames_address(rig: ItsRig) -> None:
