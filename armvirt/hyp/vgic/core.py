@@ -291,13 +291,13 @@ class Vgic:
                 if target is not None:
                     self.kick(holder)
                 return
-            cpu.ap_list.remove(irq)
+            del cpu.ap_list[irq]
             irq.vcpu = None
         if target is not None:
             self._append(self._cpus[target], irq)
 
     def _append(self, cpu: VgicCpu, irq: VgicIrq) -> None:
-        cpu.ap_list.append(irq)
+        cpu.ap_list[irq] = None
         irq.vcpu = cpu.vcpu_id
         cpu.dirty = True
         if FIRST_SPI <= irq.intid < FIRST_LPI and len(self._cpus) > 1:
@@ -525,7 +525,7 @@ class Vgic:
         cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
         cpu.num_pri_bits = saved["num_pri_bits"]
         cpu.vmcr = saved["vmcr"]
-        for name in ("ap_list", "resident", "outside", "cleared"):
+        for name in ("resident", "outside", "cleared"):
             setattr(cpu, name, [self.irq(cpu.vcpu_id, intid) for intid in saved[name]])
         for irq in cpu.ap_list:
             irq.vcpu = cpu.vcpu_id
@@ -539,3 +539,4 @@ class Vgic:
 
 def _interesting(irq: VgicIrq) -> bool:
     return irq.enabled or irq.pending or irq.active or irq.vcpu is not None
+        cpu.ap_list = dict.fromkeys(self.irq(cpu.vcpu_id, intid) for intid in saved["ap_list"])

@@ -12,14 +12,15 @@ APRS = 4  # as many as the architecture has; the interface takes those that it i
 class VgicCpu:
     """Private interrupts, the ap_list, and the CPU interface while it is not loaded. ``model`` is 2 or 3.
 
-    ``resident`` are the interrupts in list registers 0, 1 and so on of ``vif``, ``outside`` those that found none at
-    the last flush. ``dirty``: the list registers no longer say what the lists say, so flush has to run. ``used`` is
-    False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the interface when
-    1-of-N interrupts were last given away. ``running_before``: the active-priority registers at the last flush that
-    left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand before they
-    were ended. ``num_pri_bits``: the priority bits that user space sees: those of the host's interface, until it
-    restores an ICC_CTLR_EL1 with fewer. ``prebits``: what the host's interface has, then too. ``lpis_enabled`` is
-    GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER.
+    ``ap_list`` has the interrupts as its keys, in order of arrival: each leaves at the same cost, however many LPIs a
+    guest lets pend. ``resident`` are those in list registers 0, 1 and so on of ``vif``, ``outside`` those that found
+    none at the last flush. ``dirty``: the list registers no longer say what the lists say, so flush has to run.
+    ``used`` is False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the
+    interface when 1-of-N interrupts were last given away. ``running_before``: the active-priority registers at the last
+    flush that left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand
+    before they were ended. ``num_pri_bits``: the priority bits that user space sees: those of the host's interface,
+    until it restores an ICC_CTLR_EL1 with fewer. ``prebits``: what the host's interface has, then too.
+    ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER.
     """
 
     __slots__ = (
@@ -47,7 +48,7 @@ class VgicCpu:
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def clear_lists(self) -> None:
-        self.ap_list: list[VgicIrq] = []
+        self.ap_list: dict[VgicIrq, None] = {}
         self.resident: list[VgicIrq] = []
         self.outside: list[VgicIrq] = []
         self.mapped: list[VgicIrq] = []

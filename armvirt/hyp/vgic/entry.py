@@ -181,7 +181,6 @@ def prune(vgic: Vgic, cpu: VgicCpu) -> None:
     leaving = [irq for irq in cpu.ap_list if target_oracle(irq, enables) != vcpu_id]
     if not leaving:
         return
-    cpu.ap_list = [irq for irq in cpu.ap_list if irq not in leaving]
     for irq in leaving:
         irq.vcpu = None
     for irq in leaving:
@@ -190,6 +189,7 @@ def prune(vgic: Vgic, cpu: VgicCpu) -> None:
 
 def retracted(cpu: VgicCpu) -> bool:
     """Whether the line of a mapped interrupt fell while it is still pending in a list register.
+        del cpu.ap_list[irq]
 
     Nobody reports that: the timer's registers are the guest's own. KVM finds it because it folds at every exit.
     """

@@ -134,8 +134,8 @@ def invalidate_all(vgic: Vgic, vcpu_id: int) -> int:
 def _configure_all(vgic: Vgic, lpis: list[Lpi]) -> None:
     """`_configure` with one read of the table, if it lies in memory as a whole."""
     table = None
-    if lpis:
-        end = min(max(lpi.intid for lpi in lpis) + 1, arch.lpis_end(vgic.propbaser))
+    end = min(max((lpi.intid for lpi in lpis), default=0) + 1, arch.lpis_end(vgic.propbaser))
+    if end > FIRST_LPI:
         table = fetch(vgic.memory, arch.property_address(vgic.propbaser, FIRST_LPI), end - FIRST_LPI)
     for lpi in lpis:
         index = lpi.intid - FIRST_LPI

@@ -311,7 +311,7 @@ def test_an_unmapped_lpi_is_on_no_list_at_once(rig: ItsRig, how: str, loaded: bo
     rig.memory.write(QUEUE + at, command)
     rig.gits.write(1, CWRITER, 8, at + 32)
     assert rig.vgic.lpis == {}
-    assert (rig.vgic.cpu(0).ap_list, rig.vgic.cpu(0).resident) == ([], [])
+    assert (rig.vgic.cpu(0).ap_list, rig.vgic.cpu(0).resident) == ({}, [])
     rig.clone()
 
 
@@ -321,7 +321,7 @@ def test_discard_while_it_is_being_served(rig: ItsRig) -> None:
     assert rig.ack() == LPI
     assert rig.do("DISCARD", device=0, event=0) == 0
     rig.eoi(LPI)
-    assert rig.icc(0, "RPR") == 0xFF and rig.vgic.cpu(0).ap_list == []
+    assert rig.icc(0, "RPR") == 0xFF and not rig.vgic.cpu(0).ap_list
 
 
 def test_invall_of_an_unmapped_collection(rig: ItsRig) -> None:

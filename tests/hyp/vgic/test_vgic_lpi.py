@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from its_rig import (
     DOORBELL,
@@ -436,3 +438,26 @@ def test_rows_have_lpis(rig: ItsRig) -> None:
     rig.map(LPI)
     assert any(row["intid"] == LPI for row in rig.vgic.rows())
     assert rig.its.rows() == [{"device": 0, "event": 0, "intid": LPI, "icid": 0, "vcpu": 0}]
+
+
+# How much work one store can be -----------------------------------------------------------------------------------
+
+
+def test_as_many_lpis_as_there_can_be_leave_their_list_at_one_store() -> None:
+    """However they are ordered: a list that is searched for each of them would take seconds for this."""
+    rig = ItsRig()
+    rig.map_device(size=15)
+    device, collection, count = rig.its.devices[0], rig.its.collections[0], 30_000
+    for event in range(count):
+        rig.its.map_event(device, event, collection, LPI + event)
+        rig.vgic.lpis[LPI + event].enabled = True
+    for event in reversed(range(count)):
+        rig.its.trigger(0, event)
+    ap_list = rig.vgic.cpu(0).ap_list
+    assert len(ap_list) == count
+    start = process_time()
+    rig.dist.write(0, 0, 4, 0)
+    rig.dist.write(0, 0, 4, 3)
+    rig.settle()
+    rig.disable_lpis()
+    assert not rig.vgic.cpu(0).ap_list and process_time() - start < 2
