@@ -484,8 +484,11 @@ class Fuzzer:
         for index, (irq, lr) in enumerate(zip(cpu.resident, vif.lr, strict=False)):
             what = f"LR{index} of vCPU {cpu.vcpu_id}, INTID {irq.intid}"
             assert irq.lr == index and lr & self.intid_mask == irq.intid, f"{what} holds {lr:#x}"
-            assert lr >> LR_PRIORITY_SHIFT & 0xFF == irq.priority & mask, f"{what}: priority"
-            assert lr >> 60 & 1 == irq.group, f"{what}: group"
+            priority, group = irq.priority, irq.group
+            if lr & LR_STATE != LR_PENDING:  # those of its acknowledge
+                priority, group = irq.running >> LR_PRIORITY_SHIFT & 0xFF, irq.running >> 60 & 1
+            assert lr >> LR_PRIORITY_SHIFT & 0xFF == priority & mask, f"{what}: priority"
+            assert lr >> 60 & 1 == group, f"{what}: group"
             assert bool(lr & LR_HW) == irq.hw, f"{what}: HW"
             if irq.hw:
                 assert lr >> LR_PINTID_SHIFT & LR_PINTID_MASK == irq.hwintid, f"{what}: pINTID"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_SPI
-from armvirt.hyp.vgic import routing
+from armvirt.hyp.vgic import lr, routing
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
 from armvirt.hyp.vgic.mmio import IrqBank, UserBank
 
@@ -26,6 +26,16 @@ def _set_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
     if irq.any_cpu:
         irq.target = routing.one_of_n(vgic, irq)
     vgic.queue(irq)
+
+
+def _restore_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
+    _set_group(vgic, irq, value)
+    restored(irq)
+
+
+def restored(irq: VgicIrq) -> None:
+    """Priority, group and active state are restored in any order: together they are what was saved."""
+    irq.running = lr.priority_and_group(irq)
 
 
 def _enabled(irq: VgicIrq) -> int:
@@ -103,6 +113,7 @@ def _clear_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
 
 def _restore_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
     irq.active = True
+    restored(irq)
     vgic.queue(irq)
     irq.acked = irq.vcpu  # what is restored was acknowledged before it was saved
 
@@ -121,6 +132,11 @@ def _set_priority(vgic: Vgic, irq: VgicIrq, value: int) -> None:
     vgic.queue(irq)
 
 
+def _restore_priority(vgic: Vgic, irq: VgicIrq, value: int) -> None:
+    _set_priority(vgic, irq, value)
+    restored(irq)
+
+
 def _config(irq: VgicIrq) -> int:
     return 0 if irq.level else 2
 
@@ -137,7 +153,7 @@ def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
     their set and their clear register; of the clear ones, user space may use those that KVM lets it."""
     name = f"{prefix}_{{}}{suffix}".format
     return [
-        IrqBank(name("IGROUPR"), _group, _set_group),
+        IrqBank(name("IGROUPR"), _group, _set_group, user=UserBank(_group, _restore_group)),
         IrqBank(name("ISENABLER"), _enabled, _enable, ones=True, user=UserBank(_enabled, _restore_enable, True)),
         IrqBank(name("ICENABLER"), _enabled, _disable, ones=True),
         IrqBank(
@@ -160,7 +176,7 @@ def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
             folds=True,
             user=UserBank(_active, _restore_inactive, True),
         ),
-        IrqBank(name("IPRIORITYR"), _priority, _set_priority),
+        IrqBank(name("IPRIORITYR"), _priority, _set_priority, user=UserBank(_priority, _restore_priority)),
         IrqBank(name("ICFGR"), _config, _set_config),
         IrqBank(name("IGRPMODR")),  # one Security state: RES0
         IrqBank(name("NSACR")),

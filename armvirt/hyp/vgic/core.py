@@ -32,7 +32,7 @@ from armvirt.arch.gic import (
 from armvirt.errors import KvmError
 from armvirt.events import EndOfInterrupt, EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import entry, sgi, v2_dist
+from armvirt.hyp.vgic import entry, lr, sgi, v2_dist
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.frames import PlacedFrame, bases_fit, placed_frames
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
@@ -349,6 +349,8 @@ class Vgic:
 
         The CPUID that a GICv2 guest writes has to be that of the active SGI (kvm vgic_v3_deactivate).
         """
+        if active and not irq.active:
+            irq.running = lr.priority_and_group(irq)
         cpu, intid, source = self._cpus[vcpu_id], value & 0xFF_FFFF, 0
         if self.model == 2:
             intid, source = value & GICC_INTID, value >> GICC_CPUID_SHIFT & GICC_CPUID_MASK

@@ -13,7 +13,9 @@ from armvirt.arch.gic import (
     FIRST_SPI,
     HCR_EN,
     HCR_EOICOUNT_SHIFT,
+    LR_GROUP1,
     LR_PENDING,
+    LR_PRIORITY_SHIFT,
     LR_STATE,
     VMCR_VEOIM,
 )
@@ -149,10 +151,14 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
     """The ``count`` interrupts that were ended outside the list registers: the most urgent ones that were acknowledged.
 
     Their priorities were dropped since the flush, by which they are told from others whose active state was written by
-    hand. (KVM takes the first ``count`` that are outside.)
+    hand. With a binary point that was changed since the acknowledge, the bit may be another one: those that never had
+    theirs are taken for what is left to account for. (KVM takes the first ``count`` that are outside.)
     """
-    dropped = [before & ~now for before, now in zip(cpu.running_before, [*vif.ap0r, *vif.ap1r], strict=True)]
-    ended = [irq for irq in cpu.outside if irq.active and irq.acked == cpu.vcpu_id and _was_dropped(irq, vif, dropped)]
+    before = cpu.running_before
+    dropped = [old & ~now for old, now in zip(before, [*vif.ap0r, *vif.ap1r], strict=True)]
+    acked = [irq for irq in cpu.outside if irq.active and irq.acked == cpu.vcpu_id]
+    ended = [irq for irq in acked if _was_dropped(irq, vif, dropped)]
+    ended += [irq for irq in acked if not _was_dropped(irq, vif, before)]
     return ended[:count]
 
 
@@ -161,8 +167,9 @@ def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> 
 
     Those of a GICv2 guest are all in AP1R.
     """
-    level = vif.preemption_level(irq.priority, irq.group)
-    first = len(vif.ap0r) if irq.group or not vif.sre else 0
+    group = irq.running & LR_GROUP1
+    level = vif.preemption_level(irq.running >> LR_PRIORITY_SHIFT & 0xFF, group)
+    first = len(vif.ap0r) if group or not vif.sre else 0
     return bool(dropped[first + (level >> 5)] >> (level & 31) & 1)
 
 
@@ -182,6 +189,7 @@ def prune(vgic: Vgic, cpu: VgicCpu) -> None:
     if not leaving:
         return
     for irq in leaving:
+        del cpu.ap_list[irq]
         irq.vcpu = None
     for irq in leaving:
         vgic.queue(irq)
@@ -189,7 +197,6 @@ def prune(vgic: Vgic, cpu: VgicCpu) -> None:
 
 def retracted(cpu: VgicCpu) -> bool:
     """Whether the line of a mapped interrupt fell while it is still pending in a list register.
-        del cpu.ap_list[irq]
 
     Nobody reports that: the timer's registers are the guest's own. KVM finds it because it folds at every exit.
     """

@@ -12,7 +12,9 @@ from armvirt.arch.gic import (
     HCR_EOICOUNT_SHIFT,
     IDLE_PRIORITY,
     LR_ACTIVE,
+    LR_GROUP1,
     LR_PENDING,
+    LR_PRIORITY_SHIFT,
     VMCR_BPR_MASK,
     VMCR_VBPR0_SHIFT,
     VMCR_VBPR1_SHIFT,
@@ -106,8 +108,13 @@ def running(vgic: Vgic, cpu: VgicCpu) -> VgicIrq | None:
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None
-    found = (i for i in cpu.ap_list if active(vgic, i) and group_priority(cpu, i.group, i.priority) == level)
+    found = (i for i in cpu.ap_list if active(vgic, i) and _dropped_by(cpu, i) == level)
     return next(found, None)
+
+
+def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
+    """The group priority that the end of an active interrupt drops."""
+    return group_priority(cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & 0xFF)
 
 
 def highest_pending(vgic: Vgic, cpu: VgicCpu) -> VgicIrq | None:

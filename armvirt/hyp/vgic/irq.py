@@ -10,7 +10,7 @@ from armvirt.arch.gic import is_ppi, is_sgi
 PRIORITY_MASK = 0xF8
 
 _FLAGS = ("pending_latch", "line_level", "active", "enabled", "hw", "level", "any_cpu", "offered")
-_NUMBERS = ("hwintid", "mpidr", "priority", "group", "targets", "source", "active_source")
+_NUMBERS = ("hwintid", "mpidr", "priority", "group", "running", "targets", "source", "active_source")
 
 
 class VgicIrq:
@@ -20,7 +20,8 @@ class VgicIrq:
     ``level`` is the configuration, ``line_level`` the input. ``lr`` is the list register that holds it, -1 for none;
     while it is in one, ``active`` and the pending state are what they were when it was put there.
     ``offered``: the list register that holds it offered it as pending; when it no longer does, the guest took it.
-    ``acked`` is the vCPU that acknowledged it and has not ended it yet, None for none.
+    ``acked`` is the vCPU that acknowledged it and has not ended it yet, None for none. ``running``: the priority and
+    group that it became active with, as a list register has them (`armvirt.hyp.vgic.lr.priority_and_group`).
     ``owner`` may inject it (None: user space). ``hw`` with ``hwintid`` and ``get_input_level`` make it a mapped
     interrupt. ``any_cpu`` is GICD_IROUTER.Interrupt_Routing_Mode: ``target`` is then this vGIC's choice. GICv2 alone
     has ``targets`` (GICD_ITARGETSR) and, for SGIs (``carries_cpuid``), ``source``: a bit per vCPU that sent it and was
@@ -30,7 +31,7 @@ class VgicIrq:
     __slots__ = (
         "acked", "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw",
         "hwintid", "intid", "level", "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority",
-        "reset_group", "source", "target", "targets", "vcpu",
+        "reset_group", "running", "source", "target", "targets", "vcpu",
     )  # fmt: skip
 
     def __init__(self, intid: int, target: int | None, model: int = 3) -> None:
@@ -57,6 +58,7 @@ class VgicIrq:
         self.enabled = is_sgi(self.intid)
         self.level = is_ppi(self.intid)
         self.priority, self.group, self.lr = 0, self.reset_group, -1
+        self.running = 0
 
     @property
     def pending(self) -> bool:

@@ -28,6 +28,11 @@ from armvirt.arch.gic import (
 from armvirt.hyp.vgic.irq import VgicIrq
 
 
+def priority_and_group(irq: VgicIrq) -> int:
+    """The Priority and Group fields of a list register for an interrupt that becomes active, or may."""
+    return irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
+
+
 def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     """Move an interrupt into a list register: its ICH_LR<n>_EL2 value (kvm vgic_v3_populate_lr).
 
@@ -37,13 +42,21 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     it has been routed elsewhere: one that is active then stays so and nothing more, and the EOI bit serves to hand on
     what pends meanwhile. (KVM lets it pend again here.) ``come_back`` asks for the EOI bit whatever it is: a single
     list register, with others waiting outside, has no other way to be filled before the next end of interrupt.
+
+    Priority and group of an active interrupt are those of its acknowledge, whatever was written to IPRIORITYR or
+    IGROUPR since. That is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR<n>); the end of an interrupt whose list
+    register has another priority than the one that is dropped would not deactivate it (in KVM it can get stuck so).
     """
-    value = irq.intid | irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
+    now = priority_and_group(irq)
     again = irq.level or not may_pend or come_back
     if irq.active:
-        value |= LR_ACTIVE | irq.active_source << LR_CPUID_SHIFT
-        may_pend = may_pend and not (irq.hw or irq.level or irq.source)
-        again = again or bool(irq.source)
+        value = irq.intid | irq.running | LR_ACTIVE | irq.active_source << LR_CPUID_SHIFT
+        changed = irq.running != now
+        may_pend = may_pend and not (irq.hw or irq.level or irq.source or changed)
+        again = again or bool(irq.source) or changed
+    else:
+        irq.running = now
+        value = irq.intid | now
     irq.offered = may_pend and (irq.pending_latch or (irq.level and irq.line_level))
     if irq.offered:
         value |= LR_PENDING

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import v2_sgi
-from armvirt.hyp.vgic.banks import irq_banks
+from armvirt.hyp.vgic.banks import irq_banks, restored
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.mmio import Binding, IrqBank, Register, RegisterMap, UserBank, bind
@@ -57,6 +57,7 @@ def _restore_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
     """Ignored until user space has written GICD_IIDR: before, KVM reported groups that were not so."""
     if vgic.v2_groups_user_writable:
         irq.group = value
+        restored(irq)
         vgic.queue(irq)
 
 

@@ -44,7 +44,7 @@ BUGS = (
     Bug("groups-not-watched", f"{VGIC}.lr", "if left.any or watch_groups:", "if left.any:"),
     Bug("pends-while-disabled", f"{VGIC}.entry", "return irq.enabled and bool", "return bool"),
     Bug("pends-where-it-was", f"{VGIC}.entry", " and irq.target == cpu.vcpu_id", ""),
-    Bug("replay-of-any-active", f"{VGIC}.entry", "irq.active and irq.acked == cpu.vcpu_id and", "irq.active and"),
+    Bug("replay-of-any-active", f"{VGIC}.entry", "irq.active and irq.acked == cpu.vcpu_id]", "irq.active]"),
     Bug("no-replay", f"{VGIC}.entry", "ended[:count]", "ended[:0]"),
     Bug("pruned-and-forgotten", f"{VGIC}.entry", "    for irq in leaving:\n        vgic.queue(irq)\n", ""),
     Bug("disabled-is-delivered", f"{VGIC}.irq", "if irq.enabled and enables", "if enables"),

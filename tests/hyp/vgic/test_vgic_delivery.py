@@ -358,6 +358,54 @@ def test_dispatch_is_by_encoding() -> None:
     assert rig.vgic.dirty(0) and rig.vgic.pending(0)
 
 
+# The end of an interrupt whose priority is not what it was -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("list_registers", [1, 4])
+def test_a_priority_that_is_changed_while_it_is_active(list_registers: int) -> None:
+    """Whether the change reaches an active interrupt is IMPLEMENTATION DEFINED; its end deactivates it in any case."""
+    rig = Rig(list_registers=list_registers)
+    for intid, priority in ((EDGE, 0x80), (EDGE + 1, 0x40), (EDGE + 2, 0x20)):
+        rig.enable(intid)
+        rig.set_priority(intid, priority)
+        rig.pulse(intid)
+        assert rig.ack() == intid
+    rig.set_priority(EDGE, 0xA0)
+    rig.set_priority(EDGE + 1, 0x10)
+    for intid in (EDGE + 2, EDGE + 1, EDGE):
+        rig.eoi(intid)
+        assert not rig.active(intid)
+    rig.pulse(EDGE)
+    assert rig.icc(0, "RPR") == 0xFF and rig.ack() == EDGE and rig.icc(0, "RPR") == 0xA0
+
+
+def test_what_pends_again_has_the_new_priority(rig: Rig) -> None:
+    rig.set_priority(EDGE, 0x80)
+    rig.pulse(EDGE)
+    assert rig.ack() == EDGE
+    rig.pulse(EDGE)
+    rig.set_priority(EDGE, 0x40)
+    rig.eoi(EDGE)
+    assert rig.ack() == EDGE and rig.icc(0, "RPR") == 0x40
+
+
+def test_a_binary_point_that_is_changed_while_it_is_active_outside() -> None:
+    """The bit that is dropped is that of the acknowledge, which the present binary point does not lead to."""
+    rig = Rig(list_registers=1)
+    for intid, priority in ((EDGE, 0x98), (EDGE + 1, 0xC0)):
+        rig.enable(intid)
+        rig.set_priority(intid, priority)
+        rig.pulse(intid)
+    assert rig.ack() == EDGE
+    rig.icc(0, "BPR1", 7)
+    rig.put(0)
+    rig.load(0, 0)
+    rig.settle()
+    assert rig.vgic.cpu(0).outside[0].intid == EDGE
+    rig.eoi(EDGE)
+    assert not rig.active(EDGE) and rig.ack() == EDGE + 1
+
+
 # WFI --------------------------------------------------------------------------------------------------------------
 
 

@@ -33,9 +33,20 @@ def test_the_latch_of_an_edge_moves_into_the_list_register() -> None:
 
 
 def test_only_a_software_edge_is_pending_and_active() -> None:
-    assert populated(irq(pending_latch=True, active=True)).state_name == "pending+active"
+    again = irq(pending_latch=True, active=True)
+    again.running = lr.priority_and_group(again)
+    assert populated(again).state_name == "pending+active"
     assert populated(irq(level=True, line_level=True, active=True)).state_name == "active"
     assert populated(irq(pending_latch=True, active=True, hw=True)).state_name == "active"
+
+
+def test_an_active_interrupt_keeps_its_priority_and_group() -> None:
+    edge = irq(pending_latch=True, priority=0x80, group=1)
+    lr.fold(edge, lr.populate(edge, True) ^ (1 << 62 | 1 << 63))
+    edge.priority, edge.group, edge.pending_latch = 0x40, 0, True
+    assert populated(edge) == ListRegister(40, 0x80, 1, False, True, eoi=True), "what pends waits for its turn"
+    lr.fold(edge, 0)
+    assert populated(edge) == ListRegister(40, 0x40, 0, True, False)
 
 
 def test_software_levels_ask_for_maintenance_and_hardware_names_its_interrupt() -> None:
