@@ -388,6 +388,8 @@ class Vm(SmcccHost):
 
     def cpu_off(self, vcpu_id: int) -> None:
         self._vcpus[vcpu_id].power_off()
+        if self.vgic is not None:
+            self.vgic.power_off(vcpu_id)
 
     def cpu_suspend(self, vcpu_id: int) -> None:
         vcpu = self._vcpus[vcpu_id]

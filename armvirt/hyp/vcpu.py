@@ -138,6 +138,8 @@ class Vcpu:
         pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS)
         if vm.vgic is not None:
             vm.vgic.load(self.id, pe.vif)
+        else:
+            pe.vif.sre = False  # a guest without a GIC: ICC_*_EL1 are UNDEFINED
         self.timer.vcpu_load(pe.timer)
         if self.host.bus.active:
             self.host.bus.emit(Schedule(self.id, "load"))

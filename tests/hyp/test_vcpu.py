@@ -16,6 +16,7 @@ from hyp_tools import (
     Asm,
     Rig,
     both_engines,
+    faulting,
     power_off,
     program,
 )
@@ -109,6 +110,46 @@ def test_cpu_on(kind: str) -> None:
     assert (rig.x(19), rig.x(20)) == (SUCCESS, ALREADY_ON)
     assert (rig.word(DATA), rig.word(DATA + 8)) == (0xABCD, 1 << 31 | 1)
     assert all(vcpu.power is Power.OFF for vcpu in rig.vcpus)
+
+
+def test_what_a_cpu_interface_is_after_off_and_on() -> None:
+    """CPU_OFF in an interrupt handler; the same CPU, when it is on again, has no running priority and no mask."""
+
+    def handler(a: Asm) -> None:
+        for name, value in (("PMR", 0xF8), ("IGRPEN1", 1), ("SGI1R", 3 << 24 | 2)):
+            a.msr_const(ICC_REGISTERS[f"ICC_{name}_EL1"], value)
+        a.mrs(7, ICC_REGISTERS["ICC_IAR1_EL1"])
+        a.mrs(8, ICC_REGISTERS["ICC_RPR_EL1"])
+        a.mov(9, DATA + 24)
+        a.str_(8, 9)
+
+    def report(a: Asm) -> None:
+        a.mov(9, DATA)
+        for n, name in enumerate(("RPR", "PMR", "IGRPEN1")):
+            a.mrs(8, ICC_REGISTERS[f"ICC_{name}_EL1"])
+            a.str_(8, 9, 8 * n)
+
+    def first(a: Asm) -> None:
+        a.mov(10, GICD)
+        a.mov(0, 3)
+        a.str_w(0, 10)
+        for entry in (SECOND, SECOND + 0x1000):
+            call(a, CPU_ON, 1, entry, 0)
+            a.label(f"on at {entry:#x}")
+            call(a, AFFINITY_INFO, 1, 0)
+            a.cbz(0, f"on at {entry:#x}")
+
+    rig = Rig(program(first), vcpus=2, gic=True)
+    for code in (second(handler), second(report, SECOND + 0x1000)):
+        rig.vm.write_memory(code.base, code.code())
+    rig.vcpus[1].init(power_off=True)
+    rig.finish()
+    assert [rig.word(DATA + 8 * n) for n in range(4)] == [0xFF, 0, 0, 0]
+
+
+def test_a_guest_without_a_gic_has_no_cpu_interface() -> None:
+    rig = faulting(lambda a: a.mrs(5, ICC_REGISTERS["ICC_PMR_EL1"]))
+    assert rig.x(19) == 1 and rig.x(20) >> 26 == 0
 
 
 def test_system_reset_is_the_vmm_s() -> None:

@@ -310,6 +310,23 @@ class Vgic:
             if cpu is not holder:
                 cpu.dirty = True
 
+    def interface_restored(self, cpu: VgicCpu) -> None:
+        """User space has written registers of a CPU interface, which may let through what waits: a vCPU in WFI has to
+        look again (it leaves KVM_RUN for such an access in any case)."""
+        cpu.dirty = True
+        self.kick(cpu.vcpu_id)
+
+    def power_off(self, vcpu_id: int) -> None:
+        """A PE is powered off: it will find ICC_*_EL1 as after a reset, disabled and with no priority active.
+
+        KVM keeps them. Nobody gets 1-of-N interrupts there meanwhile; what is active stays so in the GIC. A GICv2's CPU
+        interface is no part of the PE, and stays as it is.
+        """
+        if self.model == 3:
+            cpu = self._cpus[vcpu_id]
+            entry.sync(self, cpu)
+            cpu.reset_interface()
+
     @property
     def enabled(self) -> bool:
         """Whether the distributor forwards anything."""

@@ -47,6 +47,18 @@ class VgicCpu:
         self.lpis_enabled = False
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
+    def reset_interface(self) -> None:
+        """ICC_*_EL1 as after a warm reset (IHI 0069 12.2), loaded or not; the list registers have been folded. What was
+        acknowledged here will not be ended any more."""
+        for irq in [*self.ap_list, *self.cleared]:
+            if irq.acked == self.vcpu_id:
+                irq.acked = None
+        self.cleared.clear()
+        self.ap0r, self.ap1r, self._vmcr = [0] * APRS, [0] * APRS, 0
+        if self.vif is not None:
+            self.vif.restore(0, self.ap0r, self.ap1r)
+        self.dirty = True
+
     def clear_lists(self) -> None:
         self.ap_list: dict[VgicIrq, None] = {}
         self.resident: list[VgicIrq] = []

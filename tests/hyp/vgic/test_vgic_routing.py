@@ -68,3 +68,37 @@ def test_the_choice_survives_a_save() -> None:
     clone = rig.clone()
     clone.icc(0, "IGRPEN1", 0)
     assert clone.serve(1) == SPI
+
+
+# A PE that is powered off -----------------------------------------------------------------------------------------
+
+
+def test_it_does_not_go_to_a_pe_that_is_off() -> None:
+    rig = Rig(2)
+    one_of_n(rig)
+    rig.pulse(SPI)
+    rig.vgic.power_off(0)
+    rig.put(0)
+    rig.settle()
+    assert rig.serve(1) == SPI
+
+
+def test_a_pe_comes_back_with_nothing_running() -> None:
+    """ICC_*_EL1 are as after a reset; the interrupt that was in flight is active still, and can be made inactive."""
+    rig = Rig(2)
+    rig.route(SPI, 1)
+    rig.enable(SPI)
+    rig.pulse(SPI)
+    assert rig.ack(1) == SPI
+    rig.vgic.power_off(1)
+    rig.put(1)
+    rig.load(1, 1)
+    rig.settle()
+    assert [rig.icc(1, name) for name in ("RPR", "PMR", "IGRPEN1", "AP1R0")] == [0xFF, 0, 0, 0]
+    assert rig.active(SPI)
+    rig.set_bit(0x380, SPI)
+    assert rig.vgic.irq(None, SPI).acked is None and not rig.vgic.cpu(1).cleared
+    rig.icc(1, "PMR", 0xF8)
+    rig.icc(1, "IGRPEN1", 1)
+    rig.pulse(SPI)
+    assert rig.serve(1) == SPI
