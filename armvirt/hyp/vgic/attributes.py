@@ -10,6 +10,7 @@ from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
 
 if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.device import VgicDevice
 
 
@@ -74,11 +75,13 @@ def check_range(device: AddressSpace, base: int, size: int, alignment: int) -> N
         raise KvmError("E2BIG", f"{base:#x} is beyond the {device.ipa_bits}-bit IPA space")
 
 
-def wrong_model(device: VgicDevice, attr: int) -> KvmError:
-    """The other model's frames are known types, but not this device's (kvm vgic_check_type)."""
-    if 0 <= attr <= AddrType.V3_REDIST_REGION and attr != AddrType.ITS:
-        return KvmError("ENODEV", f"a GICv{device.vgic.model} has no frame of type {AddrType(attr).name}")
-    return no_attribute("address", attr)
+def check_register(vgic: Vgic, offset: int) -> None:
+    """Whether user space finds a distributor register: ENXIO for none, or a field of an INTID that is not implemented
+    (kvm vgic_get_mmio_region, check_region)."""
+    bound = vgic.dist_map.lookup(offset, 4)
+    bits = 0 if bound is None else bound.row.bits_per_irq
+    if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.nr_irqs):
+        raise no_attribute("distributor register", offset)
 
 
 def get_nothing(_: VgicDevice, attr: int, _value: int) -> int:

@@ -17,9 +17,9 @@ from armvirt.hyp.vgic.attributes import (
     Ctrl,
     Group,
     check_range,
+    check_register,
     get_nothing,
     no_attribute,
-    wrong_model,
 )
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.v2_cpuif import USER_BY_OFFSET, UserRegister
@@ -40,19 +40,19 @@ def _has_addr(_: VgicDevice, attr: int) -> None:
         raise no_attribute("address", attr)
 
 
-def _frame(device: VgicDevice, attr: int) -> tuple[str, int]:
+def _frame(attr: int) -> tuple[str, int]:
     if attr not in (AddrType.V2_DIST, AddrType.V2_CPU):
-        raise wrong_model(device, attr)
+        raise no_attribute("address", attr)
     return _FRAMES[AddrType(attr)]
 
 
 def _get_addr(device: VgicDevice, attr: int, _: int) -> int:
-    base = getattr(device.vgic, _frame(device, attr)[0])
+    base = getattr(device.vgic, _frame(attr)[0])
     return (1 << 64) - 1 if base is None else int(base)
 
 
 def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
-    name, size = _frame(device, attr)
+    name, size = _frame(attr)
     if getattr(device.vgic, name) is not None:
         raise KvmError("EEXIST", f"the address of {AddrType(attr).name} is set already")
     check_range(device, value, size, FRAME_ALIGNMENT)
@@ -79,45 +79,41 @@ def _cpu_of(device: VgicDevice, attr: int) -> VgicCpu:
 
 def _has_dist_reg(device: VgicDevice, attr: int) -> None:
     _vcpu_of(device, attr)
-    if device.vgic.dist_map.lookup(attr & 0xFFFF_FFFF, 4) is None:
-        raise no_attribute("distributor register", attr)
+    check_register(device.vgic, attr & 0xFFFF_FFFF)
 
 
 def _get_dist_reg(device: VgicDevice, attr: int, _: int) -> int:
+    """0 where there is no register, as in KVM (vgic_uaccess), whatever its documentation says."""
     cpu = _cpu_of(device, attr)
-    _has_dist_reg(device, attr)
     return device.vgic.dist_map.read(device.vgic, cpu, attr & 0xFFFF_FFFF, 4, user=True)
 
 
 def _set_dist_reg(device: VgicDevice, attr: int, value: int) -> None:
     cpu = _cpu_of(device, attr)
-    _has_dist_reg(device, attr)
     device.vgic.dist_map.write(device.vgic, cpu, attr & 0xFFFF_FFFF, 4, value & 0xFFFF_FFFF, user=True)
 
 
-def _cpu_register(attr: int) -> UserRegister:
-    register = USER_BY_OFFSET.get(attr & 0xFFFF_FFFF)
-    if register is None:
-        raise no_attribute("CPU interface register", attr)
-    return register
+def _cpu_register(attr: int) -> UserRegister | None:
+    return USER_BY_OFFSET.get(attr & 0xFFFF_FFFF)
 
 
 def _has_cpu_reg(device: VgicDevice, attr: int) -> None:
     _vcpu_of(device, attr)
-    _cpu_register(attr)
+    if _cpu_register(attr) is None:
+        raise no_attribute("CPU interface register", attr)
 
 
 def _get_cpu_reg(device: VgicDevice, attr: int, _: int) -> int:
-    cpu = _cpu_of(device, attr)
-    return _cpu_register(attr).read(cpu)
+    cpu, register = _cpu_of(device, attr), _cpu_register(attr)
+    return 0 if register is None else register.read(cpu)
 
 
 def _set_cpu_reg(device: VgicDevice, attr: int, value: int) -> None:
     cpu, register = _cpu_of(device, attr), _cpu_register(attr)
-    if register.write is not None:
+    if register is not None and register.write is not None:
         device.vgic.sync_all()
         register.write(cpu, value & 0xFFFF_FFFF)
-        cpu.dirty = True
+        device.vgic.interface_restored(cpu)
 
 
 # CTRL -----------------------------------------------------------------------------------------------------------------

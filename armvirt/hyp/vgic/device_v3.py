@@ -15,9 +15,9 @@ from armvirt.hyp.vgic.attributes import (
     Ctrl,
     Group,
     check_range,
+    check_register,
     get_nothing,
     no_attribute,
-    wrong_model,
 )
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.frames import bases_fit
@@ -69,7 +69,7 @@ def _get_addr(device: VgicDevice, attr: int, value: int) -> int:
             raise KvmError("ENOENT", f"no redistributor region {index}")
         region = vgic.regions[index]
         return RegionAttribute(region.count, region.base, 0, index).encode()
-    raise wrong_model(device, attr)
+    raise no_attribute("address", attr)
 
 
 def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
@@ -87,7 +87,7 @@ def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
             raise KvmError("EINVAL", "a redistributor region needs a count and no flags")
         _add_region(device, region.number, region.base, region.redistributors)
     else:
-        raise wrong_model(device, attr)
+        raise no_attribute("address", attr)
 
 
 def _add_region(device: VgicDevice, index: int, base: int, count: int) -> None:
@@ -110,14 +110,32 @@ def _add_region(device: VgicDevice, index: int, base: int, count: int) -> None:
 # DIST_REGS and REDIST_REGS --------------------------------------------------------------------------------------------
 
 
-def _cpu_of(device: VgicDevice, attr: int) -> VgicCpu:
-    """The vCPU whose MPIDR affinity is in [63:32]; EINVAL if there is none, EBUSY before initialisation."""
+def _vcpu_of(device: VgicDevice, attr: int) -> VgicCpu:
+    """The vCPU with the MPIDR affinity in [63:32] (kvm vgic_v3_parse_attr); EINVAL for none, in has_attr too."""
     vcpu_id = device.vgic.vcpu_with_affinity(arch.unpacked_affinity(attr >> 32))
     if vcpu_id is None:
         raise KvmError("EINVAL", f"no vCPU has affinity {attr >> 32:#x}")
+    return device.vgic.cpu(vcpu_id)
+
+
+def _check_initialized(device: VgicDevice) -> None:
     if not device.vgic.initialized:
         raise KvmError("EBUSY", "the vGIC is not initialised")
-    return device.vgic.cpu(vcpu_id)
+
+
+def _cpu_of(device: VgicDevice, attr: int) -> VgicCpu:
+    """As `_vcpu_of`, for an access to a register: EBUSY before initialisation."""
+    cpu = _vcpu_of(device, attr)
+    _check_initialized(device)
+    return cpu
+
+
+def _any_cpu(device: VgicDevice) -> VgicCpu:
+    """The distributor is nobody's: what [63:32] says does not matter. EINVAL without a vCPU."""
+    cpu = next(iter(device.vgic.cpus()), None)
+    if cpu is None:
+        raise KvmError("EINVAL", "there is no vCPU")
+    return cpu
 
 
 def _offset(attr: int) -> int:
@@ -134,22 +152,27 @@ def _redist_frame(device: VgicDevice, offset: int) -> RegisterMap:
 
 
 def _has_dist_reg(device: VgicDevice, attr: int) -> None:
-    if device.vgic.dist_map.lookup(attr & 0xFFFF_FFFF, 4) is None:
-        raise no_attribute("distributor register", attr)
+    _any_cpu(device)
+    check_register(device.vgic, attr & 0xFFFF_FFFF)
 
 
 def _has_redist_reg(device: VgicDevice, attr: int) -> None:
+    _vcpu_of(device, attr)
     offset = attr & 0xFFFF_FFFF
     if _redist_frame(device, offset).lookup(offset % arch.GICR_FRAME_SIZE, 4) is None:
         raise no_attribute("redistributor register", attr)
 
 
 def _get_dist_reg(device: VgicDevice, attr: int, _: int) -> int:
-    return device.vgic.dist_map.read(device.vgic, _cpu_of(device, attr), _offset(attr), 4, user=True)
+    cpu = _any_cpu(device)
+    _check_initialized(device)
+    return device.vgic.dist_map.read(device.vgic, cpu, _offset(attr), 4, user=True)
 
 
 def _set_dist_reg(device: VgicDevice, attr: int, value: int) -> None:
-    device.vgic.dist_map.write(device.vgic, _cpu_of(device, attr), _offset(attr), 4, value & 0xFFFF_FFFF, user=True)
+    cpu = _any_cpu(device)
+    _check_initialized(device)
+    device.vgic.dist_map.write(device.vgic, cpu, _offset(attr), 4, value & 0xFFFF_FFFF, user=True)
 
 
 def _get_redist_reg(device: VgicDevice, attr: int, _: int) -> int:
@@ -168,6 +191,7 @@ def _set_redist_reg(device: VgicDevice, attr: int, value: int) -> None:
 
 
 def _has_sysreg(device: VgicDevice, attr: int) -> None:
+    _vcpu_of(device, attr)
     if attr & 0xFFFF not in v3_sysregs.BY_ENCODING:
         raise no_attribute("CPU interface register", attr)
 
@@ -181,7 +205,9 @@ def _get_sysreg(device: VgicDevice, attr: int, _: int) -> int:
 def _set_sysreg(device: VgicDevice, attr: int, value: int) -> None:
     _has_sysreg(device, attr)
     device.vgic.sync_all()
-    v3_sysregs.write(_cpu_of(device, attr), attr & 0xFFFF, value)
+    cpu = _cpu_of(device, attr)
+    v3_sysregs.write(cpu, attr & 0xFFFF, value)
+    device.vgic.interface_restored(cpu)
 
 
 # LEVEL_INFO -----------------------------------------------------------------------------------------------------------

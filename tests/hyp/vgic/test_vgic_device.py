@@ -111,8 +111,9 @@ def test_redistributors_must_end_inside_the_ipa_space() -> None:
 
 @pytest.mark.parametrize("kind", [AddrType.V2_DIST, AddrType.V2_CPU])
 def test_gicv2_frames_are_another_devices(kind: int) -> None:
-    assert errno(lambda: set_addr(device(), kind, 0x1_0000)) == "ENODEV"
-    assert errno(lambda: device().get_attr(Group.ADDR, kind)) == "ENODEV"
+    """kvm_vgic_addr finds ENODEV, of which vgic_set_common_attr and vgic_get_common_attr make ENXIO."""
+    assert errno(lambda: set_addr(device(), kind, 0x1_0000)) == "ENXIO"
+    assert errno(lambda: device().get_attr(Group.ADDR, kind)) == "ENXIO"
 
 
 def test_single_base_and_regions_do_not_mix() -> None:
@@ -228,7 +229,11 @@ def test_init() -> None:
 def test_register_groups_need_an_existing_vcpu_and_init(group: int) -> None:
     dev = device()
     attr = ICC_REGISTERS["ICC_PMR_EL1"] if group == Group.CPU_SYSREGS else 0
-    assert errno(lambda: dev.get_attr(group, 9 << 32 | attr)) == "EINVAL"
+    if group != Group.DIST_REGS:
+        assert errno(lambda: dev.get_attr(group, 9 << 32 | attr)) == "EINVAL"
+    if group in (Group.REDIST_REGS, Group.CPU_SYSREGS):
+        assert errno(lambda: dev.has_attr(group, 9 << 32 | attr)) == "EINVAL"
+    assert errno(lambda: device(vcpus=0).get_attr(group, attr)) == "EINVAL"
     assert errno(lambda: dev.get_attr(group, attr)) == "EBUSY"
     assert errno(lambda: dev.set_attr(group, attr, 0)) == "EBUSY"
 
@@ -311,6 +316,47 @@ def test_cpu_registers_wherever_they_are(loaded: bool) -> None:
 def test_cpu_registers_that_do_not_fit(name: str, value: int) -> None:
     dev = Rig().device
     assert errno(lambda: dev.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS[f"ICC_{name}_EL1"], value)) == "EINVAL"
+
+
+def test_the_distributor_is_nobodys() -> None:
+    """Documentation/virt/kvm/devices/arm-vgic-v3.rst: the mpidr is ignored for distributor registers."""
+    dev = Rig().device
+    assert dev.get_attr(Group.DIST_REGS, 0x123 << 32 | 0x4) == dev.get_attr(Group.DIST_REGS, 0x4)
+    dev.set_attr(Group.DIST_REGS, 0x123 << 32 | 0x420, 0xA0)
+    assert dev.get_attr(Group.DIST_REGS, 0x420) == 0xA0
+    dev.has_attr(Group.DIST_REGS, 0x123 << 32)
+
+
+def test_fields_of_intids_that_are_not_implemented() -> None:
+    dev = Rig(nr_irqs=96).device
+    dev.has_attr(Group.DIST_REGS, 0x108)
+    for offset in (0x10C, 0x400 + 96, 0x6000 + 8 * 96):
+        assert errno(lambda offset=offset: dev.has_attr(Group.DIST_REGS, offset)) == "ENXIO"  # type: ignore[misc]
+        assert dev.get_attr(Group.DIST_REGS, offset) == 0
+
+
+def test_a_restored_mask_wakes() -> None:
+    """A vCPU that is in WFI looks again when user space has changed its CPU interface."""
+    rig = Rig()
+    rig.icc(0, "PMR", 0)
+    rig.enable(40)
+    rig.pulse(40)
+    rig.put(0)
+    assert not rig.vgic.pending(0)
+    rig.kicked.clear()
+    rig.device.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS["ICC_PMR_EL1"], 0xF8)
+    assert rig.kicked == [0] and rig.vgic.pending(0)
+
+
+def test_an_active_interrupt_is_restored_before_its_priority() -> None:
+    """In QEMU's order; its end has to find it."""
+    rig = Rig()
+    for offset, value in ((0x304, 1 << 8), (0x428, 0xA0), (0x104, 1 << 8)):
+        rig.device.set_attr(Group.DIST_REGS, offset, value)
+    rig.device.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS["ICC_AP1R0_EL1"], 1 << (0xA0 >> 3))
+    rig.settle()
+    rig.eoi(40)
+    assert not rig.active(40)
 
 
 def test_cbpr_hides_bpr1() -> None:
