@@ -588,6 +588,8 @@ class ArchTimer:
         self.hw = None
         if state["enabled"]:
             self.enable()
+        else:
+            self.cpu.enabled = False  # of before the first run, which will map the interrupt (again)
         for context in self.cpu.contexts:
             saved = state[context.name]
             assert isinstance(saved, dict)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hyp_tools import DATA, DEVICE, NE, RAM, RAM_SIZE, Asm, Rig, both_engines, program
+from hyp_tools import DATA, DEVICE, GICD, NE, RAM, RAM_SIZE, Asm, Rig, both_engines, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armvirt.hyp.kvm import SemihostingExit, Stop
+from armvirt.hyp.kvm import SemihostingExit, Stop, VgicAddress, VgicGroup
 
 
 def busy_program(a: Asm) -> None:
@@ -141,6 +141,35 @@ def test_two_on_one_cpu() -> None:
         other.vm.load(saved(rig))
         other.run(1_000_000)
         assert other.vm.state() == whole.vm.state()
+
+
+def test_from_before_the_first_run() -> None:
+    """Taken back to its start, the VM maps its timers' interrupts again."""
+    rig = answering()
+    start = saved(rig)
+    for _ in range(2):
+        rig.run()
+        irq = rig.vm.vgic_of().irq(0, 27)
+        assert irq.hw and irq.get_input_level is not None
+        rig.vm.load(start)
+        rig.ram.map[:] = answering().ram.map[:]
+
+
+def test_of_a_gicv2_that_its_first_use_initialises() -> None:
+    def make() -> Rig:
+        rig = Rig()
+        device = rig.vm.create_device("arm-vgic-v2")
+        device.set_attr(VgicGroup.ADDR, VgicAddress.V2_DIST, GICD)
+        device.set_attr(VgicGroup.ADDR, VgicAddress.V2_CPU, GICD + 0x1_0000)
+        rig.start(program(lambda a: a.movz(5, 7)))
+        return rig
+
+    rig, other = make(), make()
+    rig.host.run(insns=1)
+    other.ram.map[:] = rig.ram.map[:]
+    other.vm.load(saved(rig))
+    other.finish()
+    assert other.x(5) == 7 and other.vm.vgic_of().nr_irqs == 256
 
 
 def test_it_holds_no_memory() -> None:

@@ -349,6 +349,8 @@ class Vgic:
         """A guest writes ISACTIVER or ICACTIVER, or deactivates from outside the list registers."""
         if not active and irq.acked is not None:
             self._clear_by_hand(irq, self._cpus[irq.acked])
+        if active and not irq.active:
+            irq.running = lr.priority_and_group(irq)
         irq.active = active
         if irq.hw:
             self.set_phys_active_of(irq, active)
@@ -366,8 +368,6 @@ class Vgic:
 
         The CPUID that a GICv2 guest writes has to be that of the active SGI (kvm vgic_v3_deactivate).
         """
-        if active and not irq.active:
-            irq.running = lr.priority_and_group(irq)
         cpu, intid, source = self._cpus[vcpu_id], value & 0xFF_FFFF, 0
         if self.model == 2:
             intid, source = value & GICC_INTID, value >> GICC_CPUID_SHIFT & GICC_CPUID_MASK
@@ -507,6 +507,8 @@ class Vgic:
         return {
             "version": 1,
             "model": self.model,
+            "initialized": self.initialized,
+            "ready": self.ready,
             "enables": self.enables,
             "revision": self.revision,
             "v2_groups_user_writable": self.v2_groups_user_writable,
@@ -519,13 +521,18 @@ class Vgic:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same vCPUs loaded."""
+        """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same vCPUs loaded.
+
+        ValueError for the state of another one. A GICv2 that its first use initialised is initialised by this.
+        """
+        if state["initialized"] and self.model == 2:
+            self.init()
         shape = (state["model"], state["nr_irqs"], [cpu["vcpu_id"] for cpu in state["cpus"]])
         if shape != (self.model, self.nr_irqs, list(self._cpus)):
             raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
         if len(state["its"]) != len(self.its):
             raise ValueError("saved state is of a vGIC with another number of ITSs")
-        self.enables, self.revision = state["enables"], state["revision"]
+        self.ready, self.enables, self.revision = state["ready"], state["enables"], state["revision"]
         self.v2_groups_user_writable = state["v2_groups_user_writable"]
         for irq, saved in zip(self._spis, state["spis"], strict=True):
             irq.load(saved)
@@ -546,6 +553,7 @@ class Vgic:
         cpu.vmcr = saved["vmcr"]
         for name in ("resident", "outside", "cleared"):
             setattr(cpu, name, [self.irq(cpu.vcpu_id, intid) for intid in saved[name]])
+        cpu.ap_list = dict.fromkeys(self.irq(cpu.vcpu_id, intid) for intid in saved["ap_list"])
         for irq in cpu.ap_list:
             irq.vcpu = cpu.vcpu_id
         for index, irq in enumerate(cpu.resident):
@@ -558,4 +566,3 @@ class Vgic:
 
 def _interesting(irq: VgicIrq) -> bool:
     return irq.enabled or irq.pending or irq.active or irq.vcpu is not None
-        cpu.ap_list = dict.fromkeys(self.irq(cpu.vcpu_id, intid) for intid in saved["ap_list"])
