@@ -177,16 +177,30 @@ class EventBus:
     ``stamp`` is set by the host; it gives the present moment.
     """
 
-    __slots__ = ("_sinks", "active", "stamp")
+    __slots__ = ("_sinks", "_views", "active", "stamp")
 
     def __init__(self) -> None:
         self._sinks: list[Sink] = []
+        self._views: list[EventBus] = []
         self.active = False
         self.stamp: Callable[[], Stamp] = lambda: Stamp(0, 0, -1, 0)
 
     def subscribe(self, sink: Sink) -> None:
         self._sinks.append(sink)
+        self._activate()
+
+    def _activate(self) -> None:
         self.active = True
+        for view in self._views:
+            view._activate()
+
+    def view(self, stamp: Callable[[], Stamp]) -> EventBus:
+        """The same bus with another stamp, for somebody whose events happen where the present moment is not: a timer
+        of one CPU may expire in another's turn."""
+        view = EventBus()
+        view._sinks, view.active, view.stamp = self._sinks, self.active, stamp
+        self._views.append(view)
+        return view
 
     def emit(self, event: Event) -> None:
         """Stamp an event with the present moment and deliver it. Call only when ``active``."""

@@ -76,8 +76,8 @@ class Machine:
     interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M",
     ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
     guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
-    virtual CPU interface. ``sinks`` get every event. Raises UserError (ImageError) for what cannot be used; nothing has
-    run then.
+    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns``. ``sinks`` get every
+    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
     """
 
     def __init__(
@@ -106,6 +106,8 @@ class Machine:
         its: bool = True,
         list_registers: int = 4,
         priority_bits: int = 5,
+        pcpus: int = 1,
+        quantum_ns: int = 100_000,
     ) -> None:
         if gic not in (2, 3):
             raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
@@ -130,6 +132,7 @@ class Machine:
             image=path, bios=bios, cpus=wants if cpus is None else cpus, memory=size, cpu=cpu, cntfrq=cntfrq,
             cntvoff=cntvoff, append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting,
             engine=engine, seed=seed, gic=gic, its=its, list_registers=list_registers, priority_bits=priority_bits,
+            pcpus=pcpus, quantum_ns=quantum_ns,
         )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)

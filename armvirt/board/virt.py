@@ -21,6 +21,8 @@ from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, 
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import (
     MEM_READONLY,
+    MIN_QUANTUM_NS,
+    QUANTUM_NS,
     EventBus,
     HostMemory,
     Kvm,
@@ -52,7 +54,8 @@ _GIC_FRAMES = {
 class BoardConfig(NamedTuple):
     """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
 
-    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so.
+    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs, which take turns of
+    ``quantum_ns``.
     """
 
     image: str | Path | None
@@ -73,6 +76,8 @@ class BoardConfig(NamedTuple):
     its: bool = True
     list_registers: int = 4
     priority_bits: int = 5
+    pcpus: int = 1
+    quantum_ns: int = QUANTUM_NS
 
 
 class _VcpuMemory:
@@ -138,6 +143,7 @@ class VirtBoard:
         self.kvm = Kvm(
             engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus,
             list_registers=config.list_registers, priority_bits=config.priority_bits,
+            pcpus=config.pcpus, quantum_ns=config.quantum_ns,
         )  # fmt: skip
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
@@ -178,6 +184,10 @@ class VirtBoard:
             raise UserError(f"--list-registers {config.list_registers}: there can be 1 to 16")
         if not 5 <= config.priority_bits <= 7:
             raise UserError(f"--priority-bits {config.priority_bits}: there can be 5 to 7")
+        if not 1 <= config.pcpus <= memmap.MAX_CPUS_V3:
+            raise UserError(f"--pcpus {config.pcpus}: the host has 1 to {memmap.MAX_CPUS_V3} physical CPUs")
+        if config.quantum_ns < MIN_QUANTUM_NS:
+            raise UserError(f"--quantum {config.quantum_ns}ns: a turn takes {MIN_QUANTUM_NS} ns at least")
         if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
             raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")
 

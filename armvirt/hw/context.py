@@ -143,7 +143,12 @@ class Context:
 
 
 class ShareableDomain:
-    """The inner shareable domain: where broadcast maintenance and SEV go."""
+    """The inner shareable domain: where broadcast maintenance and SEV go.
+
+    There is one for each VM. TLBI from EL1 is for its VMID only, and the engine's physical memory is the VM's: no other
+    VM has translations of it. A local TLBI is for this context alone; vCPUs that take turns on a PE share no TLB here,
+    so that what KVM has to flush when a PE changes its vCPU, and what HCR_EL2.FB is for, cannot go stale.
+    """
 
     def __init__(self, factory: EngineFactory) -> None:
         self.factory = factory

@@ -41,7 +41,8 @@ class Pe:
         self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1,
         list_registers: int = 4, priority_bits: int = 5,
     ) -> None:  # fmt: skip
-        self.index, self.clock, self.gic, self.bus, self.ns_per_insn = index, clock, gic, bus, ns_per_insn
+        self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
+        self.bus = bus = bus.view(self.stamp)
         self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus)
         self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
         self.vif.on_change = self._lines_changed

@@ -15,9 +15,11 @@ from armvirt.errors import KvmError
 from armvirt.events import Console as ConsoleEvent
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
+from armvirt.hw.context import ShareableDomain
 from armvirt.hyp.arch_timer import ArchTimerVmData
 from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.host import Host, Stop
+from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.mmu import MEM_READONLY, BusMaster, HostMemory, MemorySlot, Mmu
 from armvirt.hyp.psci import SmcccHost
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEM_READONLY",
+    "MIN_QUANTUM_NS",
+    "QUANTUM_NS",
     "Clock",
     "ConsoleEvent",
     "EventBus",
@@ -63,6 +67,9 @@ __all__ = [
 
 ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
 ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
+VM_ID_SHIFT = 16
+"""Trace events name vCPU n of VM m as m << 16 | n."""
+MAX_VMID = 0xFF  # 8 bits, which every CPU has (ID_AA64MMFR1_EL1.VMIDBits = 0)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
 
@@ -81,17 +88,30 @@ class Kvm:
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
+        pcpus: int = 1, quantum_ns: int = QUANTUM_NS,
     ) -> None:  # fmt: skip
         self.host = Host(
             engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus,
-            list_registers=list_registers, priority_bits=priority_bits,
+            list_registers=list_registers, priority_bits=priority_bits, pcpus=pcpus, quantum_ns=quantum_ns,
         )  # fmt: skip
-        self._vms = 0
+        self.vms: list[Vm] = []
 
     def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
         """KVM_CREATE_VM. CNTVOFF is set so that the guest's virtual count starts at ``virtual_start`` ticks."""
-        self._vms += 1
-        return Vm(self.host, self._vms - 1, virtual_start, trng_seed)
+        vm = Vm(self.host, len(self.vms), virtual_start, trng_seed)
+        self.vms.append(vm)
+        return vm
+
+    def state(self) -> dict[str, object]:
+        """The host and all of its VMs, but for memory."""
+        return {"version": 1, "host": self.host.state(), "vms": [vm.own_state() for vm in self.vms]}
+
+    def load(self, state: dict[str, object]) -> None:
+        """Take over what `state` gave, on a host that was built the same way and has the same memory contents."""
+        self.host.unload()
+        for vm, saved in zip(self.vms, state["vms"], strict=True):  # type: ignore[call-overload]
+            vm.load_own(saved)
+        self.host.load(state["host"])  # type: ignore[arg-type]
 
 
 class Vm(SmcccHost):
@@ -99,7 +119,9 @@ class Vm(SmcccHost):
 
     def __init__(self, host: Host, vm_id: int, virtual_start: int, trng_seed: int) -> None:
         self.host, self.id = host, vm_id
-        self.mmu = Mmu(host.domain)
+        self.id_base = vm_id << VM_ID_SHIFT
+        self.domain = ShareableDomain(host.engines)
+        self.mmu = Mmu(self.domain, vm_id % MAX_VMID + 1)
         self.timer_data = ArchTimerVmData(host.pe.timer.counter, virtual_start)
         self.vgic: Vgic | None = None
         self.smccc = Smccc(self, trng_seed, host.bus)
@@ -142,26 +164,33 @@ class Vm(SmcccHost):
         self.smccc.reset()
 
     def state(self) -> dict[str, object]:
-        """Everything of this VM and its host but memory."""
-        host = self.host
+        """Everything of this VM and its host but memory; for a host with several VMs there is `Kvm.state`."""
+        return {**self.own_state(), "host": self.host.state()}
+
+    def own_state(self) -> dict[str, object]:
+        """Everything of this VM alone but memory."""
         return {
-            "version": 1, "host": host.state(), "timers": self.timer_data.state(), "smccc": self.smccc.state(),
+            "version": 1, "timers": self.timer_data.state(), "smccc": self.smccc.state(),
             "vcpus": {str(v.id): v.state() for v in self._vcpus.values()},
             "vgic": None if self.vgic is None else self.vgic.state(),
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
         """Take over what `state` gave, in a VM that was created the same way and has the same memory contents."""
+        self.host.unload()
+        self.load_own(state)
+        self.host.load(state["host"])  # type: ignore[arg-type]
+
+    def load_own(self, state: dict[str, object]) -> None:
+        """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they follow."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         assert isinstance(vcpus, dict)
-        self.host.unload()
         self.timer_data.load(state["timers"])  # type: ignore[arg-type]
         self.smccc.load(state["smccc"])  # type: ignore[arg-type]
         if self.vgic is not None:
             self.vgic.load_state(vgic)  # type: ignore[arg-type]
         for key, saved in vcpus.items():
             self._vcpus[int(key)].load_state(saved)
-        self.host.load(state["host"])  # type: ignore[arg-type]
 
     def populated_pages(self) -> Iterator[tuple[int, bytes]]:
         """Guest RAM that has contents, page by page."""
@@ -181,7 +210,7 @@ class Vm(SmcccHost):
             self.vgic.precreate(vcpu_id)
         vcpu = Vcpu(self, vcpu_id)
         self._vcpus[vcpu_id] = vcpu
-        self.host.vcpus.append(vcpu)
+        self.host.add(vcpu)
         if self.vgic is not None:
             self.vgic.add_vcpu(vcpu_id, vcpu.mpidr)
         return vcpu
@@ -228,6 +257,7 @@ class Vm(SmcccHost):
         if any(vcpu_id >= MAX_VCPUS[model] for vcpu_id in self._vcpus):
             raise KvmError("E2BIG", f"a GICv{model} has at most {MAX_VCPUS[model]} vCPUs")
         self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, model, self.host.pe.vif.prebits)
+        self.vgic.id_base = self.id_base
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
         self.vgic.memory = BusMaster(self.mmu)

@@ -77,8 +77,8 @@ class MemorySlot(NamedTuple):
 class Stage2:
     """One VM's stage-2 tables."""
 
-    def __init__(self, shape: s2.Geometry) -> None:
-        self.shape = shape
+    def __init__(self, shape: s2.Geometry, vmid: int = 1) -> None:
+        self.shape, self.vmid = shape, vmid
         self._memory = HostMemory(TABLE_SPACE)
         self._words = (C.c_uint64 * (TABLE_SPACE // 8)).from_buffer(self._memory.map)
         self._next = shape.tables * s2.PAGE_SIZE
@@ -86,8 +86,8 @@ class Stage2:
 
     @property
     def vttbr(self) -> int:
-        """VTTBR_EL2: the base, VMID 1."""
-        return TABLE_BASE | 1 << 48
+        """VTTBR_EL2: the base and the VMID."""
+        return TABLE_BASE | self.vmid << 48
 
     def attach(self, context: Context) -> None:
         """Let a context's engine walk the tables."""
@@ -157,8 +157,8 @@ class FaultOutcome(Enum):
 class Mmu:
     """A VM's memory: slots, stage 2, and the one way in for writes that are not the guest's."""
 
-    def __init__(self, domain: ShareableDomain) -> None:
-        self.domain = domain
+    def __init__(self, domain: ShareableDomain, vmid: int = 1) -> None:
+        self.domain, self.vmid = domain, vmid
         self.slots: dict[int, MemorySlot] = {}
         self._order: tuple[MemorySlot, ...] = ()
         self._stage2: Stage2 | None = None
@@ -170,7 +170,7 @@ class Mmu:
     def stage2(self) -> Stage2:
         if self._stage2 is None:
             top = max((slot.end for slot in self._order), default=1)
-            self._stage2 = Stage2(s2.geometry(top))
+            self._stage2 = Stage2(s2.geometry(top), self.vmid)
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:

@@ -10,7 +10,7 @@ from armvirt.arch import stage2
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import DFSC
 from armvirt.errors import KvmError
-from armvirt.events import Mmio, Schedule
+from armvirt.events import Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
@@ -18,6 +18,7 @@ from armvirt.hyp import exits, idregs, onereg, reset
 from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.arch_timer import ArchTimer
 from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
+from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.reset import Start
 
 if TYPE_CHECKING:
@@ -50,18 +51,25 @@ class Power(Enum):
 
 
 class Vcpu:
-    """One virtual CPU. Created by `Vm.create_vcpu`."""
+    """One virtual CPU. Created by `Vm.create_vcpu`.
+
+    ``id`` is the VM's, ``uid`` is unique on the host and what trace events say (equal in a host's first VM), ``index``
+    is its place in `Host.vcpus`. ``home`` is the PE at which it queues, None before it first could run.
+    """
 
     def __init__(self, vm: Vm, vcpu_id: int) -> None:
         self.vm, self.id, self.host = vm, vcpu_id, vm.host
+        self.uid, self.index = vm.id_base | vcpu_id, len(vm.host.vcpus)
         self.mpidr = idregs.mpidr_of(vcpu_id)
-        self.context = vm.host.domain.create()
+        self.context = vm.domain.create()
         vm.mmu.attach(self.context)
         self.context.engine.watch_wfe()
         self.context.set_system(VMPIDR_EL2, self.mpidr)
         self.context.set_system(VPIDR_EL2, self.context.system(MIDR_EL1))
         self.power = Power.OFF
         self.pe: Pe | None = None
+        self.home: int | None = None
+        self.delay = RunDelay()
         self.exit_handler: ExitHandler | None = None
         self.timer = ArchTimer(
             vm.timer_data,
@@ -70,7 +78,7 @@ class Vcpu:
             vm,
             self._set_phys_active,
             self.wake,
-            vm.host.bus,
+            vm.host.bus.view(self._stamp),
             f"vm{vm.id}-vcpu{vcpu_id}",
         )
         vm.host.clock.register(self._owner, lambda kind: self.wake())
@@ -82,6 +90,10 @@ class Vcpu:
         self._answered = 0
         self._left: MmioExit | SemihostingExit | None = None
         self._ended: SystemEventExit | StuckExit | None = None
+
+    def _stamp(self) -> Stamp:
+        """Now, on this vCPU if it is loaded; else wherever that happens which concerns it."""
+        return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()
 
     @property
     def _owner(self) -> str:
@@ -102,14 +114,25 @@ class Vcpu:
     def _set_power(self, power: Power) -> None:
         if power is not self.power and self.host.bus.active:
             what = {Power.OFF: "off", Power.RUNNABLE: "runnable", Power.BLOCKED: "blocked"}[power]
-            self.host.bus.emit(Schedule(self.id, what))
+            self.host.bus.emit(Schedule(self.uid, what))
         self.power = power
-        if power is Power.RUNNABLE and self.host.current is not self:
-            self.host.reschedule()
+        if power is Power.RUNNABLE:
+            self.host.woken(self)
+        else:
+            self.delay.leave()
 
     @property
     def runnable(self) -> bool:
         return self.power is Power.RUNNABLE
+
+    @property
+    def is_off(self) -> bool:
+        return self.power is Power.OFF
+
+    @property
+    def run_delay_ns(self) -> int:
+        """How long it has been runnable while another vCPU had its PE, up to the last time it got one (run_delay)."""
+        return self.delay.total
 
     def power_off(self) -> None:
         """CPU_OFF, or a system event: it never runs again until started."""
@@ -130,7 +153,7 @@ class Vcpu:
         self.vm.first_run()
         self.pe = pe
         self.context.clear_exclusive()
-        pe.bind(self.context, self.id)
+        pe.bind(self.context, self.uid)
         vm = self.vm
         pe.write_el2(VTCR_EL2, stage2.vtcr(vm.mmu.stage2.shape))
         pe.write_el2(VTTBR_EL2, vm.mmu.stage2.vttbr)
@@ -142,12 +165,12 @@ class Vcpu:
             pe.vif.sre = False  # a guest without a GIC: ICC_*_EL1 are UNDEFINED
         self.timer.vcpu_load(pe.timer)
         if self.host.bus.active:
-            self.host.bus.emit(Schedule(self.id, "load"))
+            self.host.bus.emit(Schedule(self.uid, "load"))
 
     def attach(self, pe: Pe) -> None:
         """Be on ``pe`` as saved state says: as `load`, but everything on the CPU is in place already."""
         self.pe = pe
-        pe.bind(self.context, self.id)
+        pe.bind(self.context, self.uid)
         if self.vm.vgic is not None:
             self.vm.vgic.attach(self.id, pe.vif)
         self.timer.attach(pe.timer)
@@ -165,7 +188,7 @@ class Vcpu:
         """vcpu_put."""
         assert self.pe is not None
         if self.host.bus.active:
-            self.host.bus.emit(Schedule(self.id, "put"))
+            self.host.bus.emit(Schedule(self.uid, "put"))
         self.timer.vcpu_put()
         if self.vm.vgic is not None:
             self.vm.vgic.put(self.id, self.pe.vif)
@@ -369,7 +392,7 @@ class Vcpu:
     def state(self) -> dict[str, object]:
         return {
             "version": 1, "context": self.context.state(), "timer": self.timer.state(),
-            "power": self.power.value, "waiting": self._waiting,
+            "power": self.power.value, "waiting": self._waiting, "home": self.home, "delay": self.delay.state(),
         }  # fmt: skip
 
     def load_state(self, state: dict[str, object]) -> None:
@@ -379,4 +402,6 @@ class Vcpu:
         self.context.load(context)
         self.timer.load(timer)
         self.power = Power(state["power"])
+        self.home = state["home"]  # type: ignore[assignment]
+        self.delay.load(state["delay"])  # type: ignore[arg-type]
         self._waiting = bool(state["waiting"])

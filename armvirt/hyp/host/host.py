@@ -1,25 +1,28 @@
 """The host: one clock, physical CPUs, and the loop that gives them to vCPUs.
 
-Thin: one physical CPU. The loop runs in one thread and is deterministic: a stop at any time only splits it.
+One thread, and deterministic: the PEs take turns of a quantum of virtual time, in order, as long as they have a vCPU
+that can run. Turns stand for CPUs that run at the same time: a vCPU stays loaded while other PEs have theirs. A stop
+at any time only splits the loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import describe
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import Clock
-from armvirt.hw.context import ShareableDomain
 from armvirt.hw.engine import EngineFactory
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import NEVER, Pe
-from armvirt.hyp.host.sched import QUANTUM_NS, pick_next
+from armvirt.hyp.host.pcpu import Pcpu
+from armvirt.hyp.host.quiet import Quiet
+from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, donor, pick_next, place
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
@@ -38,35 +41,53 @@ class Stop(Enum):
 
 
 class Host:
-    """What the host kernel is to KVM. ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and
-    ``priority_bits`` (5 to 7) are what ICH_VTR_EL2 says. ValueError for an interface that cannot be.
+    """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``.
+
+    ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are what ICH_VTR_EL2
+    says. ValueError for a host that cannot be.
     """
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
+        pcpus: int = 1, quantum_ns: int = QUANTUM_NS,
     ) -> None:  # fmt: skip
+        if pcpus < 1 or quantum_ns < MIN_QUANTUM_NS:
+            raise ValueError(f"a host needs a CPU, and a quantum of {MIN_QUANTUM_NS} ns or more")
         self.bus = bus if bus is not None else EventBus()
         self.clock = Clock()
-        self.domain = ShareableDomain(EngineFactory(engine, cpu))
-        self.gic = PhysicalGic(1)
-        self.pe = Pe(
-            0, self.clock, self.gic, self.bus, frequency_hz,
-            list_registers=list_registers, priority_bits=priority_bits,
-        )  # fmt: skip
+        self.engines = EngineFactory(engine, cpu)
+        self.gic = PhysicalGic(pcpus)
+        self.quantum_ns = quantum_ns
+        self.pcpus = [
+            Pcpu(Pe(n, self.clock, self.gic, self.bus, frequency_hz,
+                    list_registers=list_registers, priority_bits=priority_bits))
+            for n in range(pcpus)
+        ]  # fmt: skip
         self.bus.stamp = self._stamp
-        for intid in HOST_PPIS:
-            self.gic.enable(0, intid, True)
+        for n in range(pcpus):
+            for intid in HOST_PPIS:
+                self.gic.enable(n, intid, True)
         self.vcpus: list[Vcpu] = []
-        self.current: Vcpu | None = None
-        self.quantum_end = 0
+        self.turn = self.pcpus[0]
+        self.turn_end = 0
         self.on_idle: Callable[[int, int | None], int | None] | None = None
         self._waiter: tuple[int, tuple[int, ...]] | None = None
-        self._last = -1
+        self._quiet = Quiet()
         self._stop = False
 
+    @property
+    def pe(self) -> Pe:
+        """PE 0: the shape that all PEs have, and the counter that they share."""
+        return self.pcpus[0].pe
+
+    @property
+    def current(self) -> Vcpu | None:
+        """The vCPU that runs, or did last: the one on the PE that has its turn."""
+        return self.turn.vcpu
+
     def _stamp(self) -> Stamp:
-        return self.pe.stamp()
+        return self.turn.pe.stamp()
 
     def on_poll(self, function: Callable[[], bool]) -> None:
         """Called about every 20 ms of host time; a true answer stops the run where it is."""
@@ -75,16 +96,42 @@ class Host:
             self._stop = function() or self._stop
             return self._stop
 
-        self.pe.on_poll = poll
+        for pcpu in self.pcpus:
+            pcpu.pe.on_poll = poll
 
-    def reschedule(self) -> None:
-        """A vCPU became runnable: the one that runs must leave the guest, for its turn has an end now."""
-        self.pe.request_stop()
+    def add(self, vcpu: Vcpu) -> None:
+        """A vCPU is created; its place in `vcpus` is its index."""
+        self.vcpus.append(vcpu)
+
+    def woken(self, vcpu: Vcpu) -> None:
+        """A vCPU became runnable: give it a PE to queue at. The one that runs must leave the guest, for its turn has
+        an end now."""
+        if vcpu.pe is None:
+            loads = self._loads(vcpu)
+            self._migrate(vcpu, place(vcpu.home, loads))
+            if loads[vcpu.home or 0]:
+                vcpu.delay.queue(self.clock.now)
+        if self.current is not vcpu:
+            self.turn.pe.request_stop()
+
+    def _loads(self, without: Vcpu | None = None) -> list[int]:
+        """How many vCPUs can run on each PE."""
+        loads = [0] * len(self.pcpus)
+        for vcpu in self.vcpus:
+            if vcpu.runnable and vcpu is not without:
+                loads[vcpu.home or 0] += 1
+        return loads
+
+    def _migrate(self, vcpu: Vcpu, pe: int) -> None:
+        if vcpu.home != pe:
+            if vcpu.home is not None:
+                self.pcpus[vcpu.home].leave(vcpu)
+            vcpu.home = pe
 
     def stop(self) -> None:
         """Make `run` come back after the present exit."""
         self._stop = True
-        self.pe.request_stop()
+        self.turn.pe.request_stop()
 
     def stop_at(self, address: int) -> Callable[[], None]:
         """Make `run` come back before any vCPU executes the instruction at a virtual address; the function that is
@@ -102,35 +149,29 @@ class Host:
     # -- state --
 
     def unload(self) -> None:
-        """Forget which vCPU is loaded: what is on the CPU is about to be replaced."""
-        if self.current is not None and self.current.pe is not None:
-            self.current.detach()
-        self.current = None
+        """Forget which vCPUs are loaded: what is on the CPUs is about to be replaced."""
+        for pcpu in self.pcpus:
+            pcpu.unload()
 
     def state(self) -> dict[str, object]:
-        """The clock, the physical CPU and the scheduler; who is loaded stays loaded."""
-        current = self.current
+        """The clock, the physical CPUs and the scheduler; who is loaded stays loaded."""
         return {
-            "version": 1, "clock": self.clock.state(), "gic": self.gic.state(), "pe": self.pe.state(),
-            "quantum_end": self.quantum_end, "last": self._last,
+            "version": 2, "clock": self.clock.state(), "gic": self.gic.state(),
+            "pcpus": [pcpu.state() for pcpu in self.pcpus], "turn": self.turn.index, "turn_end": self.turn_end,
             "waiter": None if self._waiter is None else [self._waiter[0], list(self._waiter[1])],
-            "current": None if current is None else self.vcpus.index(current),
-            "loaded": current is not None and current.pe is not None,
+            "quiet": self._quiet.state(),
         }  # fmt: skip
 
-    def load(self, state: dict[str, object]) -> None:
-        """Take over `state`; the vCPUs' own state is there already."""
-        self.clock.load(state["clock"])  # type: ignore[arg-type]
-        self.gic.load(state["gic"])  # type: ignore[arg-type]
-        self.pe.load(state["pe"])  # type: ignore[arg-type]
-        self.quantum_end, self._last = int(state["quantum_end"]), int(state["last"])  # type: ignore[call-overload]
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over `state` of a host with as many PEs (else ValueError); the vCPUs' own state is there already."""
+        self.clock.load(state["clock"])
+        self.gic.load(state["gic"])
+        for pcpu, saved in zip(self.pcpus, state["pcpus"], strict=True):
+            pcpu.load(saved, self.vcpus)
+        self.turn, self.turn_end = self.pcpus[state["turn"]], state["turn_end"]
         waiter = state["waiter"]
-        self._waiter = None if waiter is None else (waiter[0], tuple(waiter[1]))  # type: ignore[index]
-        current = state["current"]
-        if isinstance(current, int):
-            self.current = self.vcpus[current]
-            if state["loaded"]:
-                self.current.attach(self.pe)
+        self._waiter = None if waiter is None else (waiter[0], tuple(waiter[1]))
+        self._quiet.load(state["quiet"])
 
     # -- the loop --
 
@@ -165,32 +206,59 @@ class Host:
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Vcpu | None:
-        """Keep the current vCPU until its quantum ends, then the next one's turn; switch if it is another."""
+        """Keep the current vCPU until its turn ends, then the next PE's turn; there the next vCPU's, if there are
+        several."""
         runnable = [v for v in self.vcpus if v.runnable]
         current = self.current
-        if current is not None and current in runnable and (len(runnable) == 1 or self.clock.now < self.quantum_end):
+        if current is not None and current.runnable and (len(runnable) == 1 or self.clock.now < self.turn_end):
             if current.pe is None:
-                self._switch(current)
+                self.turn.switch(current, self.clock.now)
             return current
-        index = pick_next([self.vcpus.index(v) for v in runnable], self._last)
-        if index is None:
-            return None
-        self._last = index
-        self.quantum_end = self.clock.now + QUANTUM_NS
-        if self.vcpus[index] is not current or self.vcpus[index].pe is None:
-            self._switch(self.vcpus[index])
-        return self.vcpus[index]
+        return self._next_turn(runnable) if runnable else None
 
-    def _switch(self, vcpu: Vcpu) -> None:
-        if self.current is not None and self.current.pe is not None:
-            self.current.put()
-        vcpu.load(self.pe)
-        self.current = vcpu
+    def _next_turn(self, runnable: list[Vcpu]) -> Vcpu:
+        """Give the turn to the next PE that has something to run, or can take it from another."""
+        before = self.current
+        pcpu = self._next_pcpu(self._loads())
+        mine = [v.index for v in runnable if v.home == pcpu.index]
+        index = pick_next(mine, pcpu.last)
+        assert index is not None
+        pcpu.last, self.turn, self.turn_end = index, pcpu, self.clock.now + self.quantum_ns
+        chosen, now = self.vcpus[index], self.clock.now
+        for each in mine:
+            if each != index:
+                self.vcpus[each].delay.queue(now)
+        if pcpu.vcpu is not chosen or chosen.pe is None:
+            pcpu.switch(chosen, now)
+        if before is not None and before is not chosen and before.pe is not None:
+            # The engine's monitor compares values and would miss that others store A, B, A. It may be cleared at any
+            # time (DDI 0487 B2.12); a turn is long enough for every loop to get through once (MIN_QUANTUM_NS).
+            before.context.clear_exclusive()
+        return chosen
+
+    def _next_pcpu(self, loads: list[int]) -> Pcpu:
+        """The first PE after the one that had its turn that has a vCPU to run, or takes one from a busier PE."""
+        count = len(self.pcpus)
+        for step in range(1, count + 1):
+            pe = (self.turn.index + step) % count
+            if (source := donor(pe, loads)) is not None and self._pull(pe, source):
+                return self.pcpus[pe]
+            if loads[pe]:
+                return self.pcpus[pe]
+        raise AssertionError("somebody can run")
+
+    def _pull(self, pe: int, source: int) -> bool:
+        """Take over the vCPU that would be next at PE ``source``, but for the one that is loaded there."""
+        waiting = [v.index for v in self.vcpus if v.runnable and v.home == source and v.pe is None]
+        index = pick_next(waiting, self.pcpus[source].last)
+        if index is not None:
+            self._migrate(self.vcpus[index], pe)
+        return index is not None
 
     def _round(self, vcpu: Vcpu, until: int) -> None:
         """Enter a vCPU once and act on how it came back."""
         others = any(v is not vcpu and v.runnable for v in self.vcpus)
-        kind = vcpu.enter(min(until, self.quantum_end) if others else until)
+        kind = vcpu.enter(min(until, self.turn_end) if others else until)
         if vcpu.take_wait() and not self._stop:
             if not vcpu.runnable_interrupt():
                 vcpu.block()
@@ -199,8 +267,7 @@ class Host:
             when, vcpu.sleep_at = vcpu.sleep_at, None
             vcpu.block_for_event(when)
         elif not vcpu.runnable:
-            if vcpu.pe is not None:
-                vcpu.put()
+            self._put_stopped(vcpu)
         elif kind is ExitKind.WFE:
             self._wait_for_event(vcpu, others)
         elif kind is ExitKind.SPIN:
@@ -210,6 +277,13 @@ class Host:
             fault = describe(vcpu.context.system(ESR_EL1))
             vcpu.stuck(f"faults in its exception vectors again and again ({fault})")
 
+    def _put_stopped(self, vcpu: Vcpu) -> None:
+        """CPU_OFF, or a system event, which switches off every vCPU of the VM: none of them keeps its PE."""
+        for pcpu in self.pcpus:
+            there = pcpu.vcpu
+            if there is not None and pcpu.loaded and not there.runnable and (there is vcpu or there.is_off):
+                there.put()
+
     def _wait_for_event(self, vcpu: Vcpu, others: bool) -> None:
         """WFE. It may always complete, so the first one does: an event may have been sent before.
 
@@ -218,14 +292,16 @@ class Host:
         there is none.
         """
         if others:
-            self.quantum_end = self.clock.now
+            if not vcpu.event_stream:
+                self._dead_end(vcpu, "waits for an event (WFE) that nothing will send")
+            self.turn_end = self.clock.now
             self._waiter = None
             return
-        waiter = (vcpu.id, vcpu.context.fingerprint())
+        waiter = (vcpu.index, vcpu.context.fingerprint())
         again, self._waiter = waiter == self._waiter, waiter
         if not again or vcpu.event_stream:
             return
-        due = self.pe.next_event(NEVER)
+        due = self.turn.pe.next_event(NEVER)
         if due == NEVER:
             self._stop = True
             vcpu.stuck("waits for an event (WFE) that nothing will send")
@@ -235,16 +311,30 @@ class Host:
 
     def _spin(self, vcpu: Vcpu, others: bool, until: int) -> None:
         """A branch to itself: skip to what can interrupt it, or say that nothing can."""
+        due = self.turn.pe.next_event(NEVER)
         if others:
-            self.pe.skip_to(min(until, self.quantum_end))
+            if not self._dead_end(vcpu, "branches to itself and no interrupt will come"):
+                self.turn.pe.skip_to(min(until, self.turn_end, due))
             return
-        due = self.pe.next_event(NEVER)
         masked = vcpu.context.pstate & DAIF_IF == DAIF_IF
         if due == NEVER or (masked and not self._others_can_wake(vcpu)):
             self._stop = True
             vcpu.stuck("branches to itself " + ("with interrupts masked" if masked else "and no interrupt will come"))
         else:
-            self.pe.skip_to(min(until, due))
+            self.turn.pe.skip_to(min(until, due))
+
+    def _dead_end(self, vcpu: Vcpu, cause: str) -> bool:
+        """One of several waits. If nothing is due on its PE and each of the others has waited for long without
+        anything changing either, nobody is left who could send an event or an interrupt."""
+        if self.turn.pe.next_event(NEVER) != NEVER:
+            self._quiet.moved(vcpu.index)
+            return False
+        self._quiet.visit(vcpu.index, vcpu.context.fingerprint(), self.turn_end)
+        if not all(self._quiet.is_quiet(v.index) for v in self.vcpus if v.runnable):
+            return False
+        self._stop = True
+        vcpu.stuck(cause)
+        return True
 
     def _others_can_wake(self, vcpu: Vcpu) -> bool:
         return any(v is not vcpu and v.power.value == "blocked" for v in self.vcpus)

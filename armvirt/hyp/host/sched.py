@@ -1,4 +1,9 @@
-"""Which vCPU runs next: a pure decision, apart from the switch."""
+"""Who runs next, and where: pure decisions, apart from the switch.
+
+Every vCPU has a home, the physical CPU (PE) on which it was last. One that becomes runnable queues at its home if
+that is idle, else at an idle PE, else at its home again (kernel select_task_rq); a PE with two fewer than another
+pulls one that waits there (load balancing). Within a PE, and among PEs, it is round robin.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,10 @@ from collections.abc import Sequence
 QUANTUM_NS = 100_000
 """A vCPU's turn, when others wait."""
 
+MIN_QUANTUM_NS = 1_000
+"""Exclusive monitors are cleared when a turn ends, so a turn must have room for LDXR to STXR with an exception or two
+between them: anything shorter could keep a lock from ever being taken."""
+
 
 def pick_next(runnable: Sequence[int], last: int) -> int | None:
     """Round robin: the first runnable id after ``last``, else the lowest; None if nobody can run."""
@@ -14,3 +23,21 @@ def pick_next(runnable: Sequence[int], last: int) -> int | None:
         return None
     after = [v for v in runnable if v > last]
     return min(after) if after else min(runnable)
+
+
+def place(home: int | None, loads: Sequence[int]) -> int:
+    """The PE at which a vCPU queues that becomes runnable.
+
+    ``loads`` are the runnable vCPUs of each PE, without this one; ``home`` is None for one that has never run.
+    """
+    if home is not None and not loads[home]:
+        return home
+    if 0 in loads:
+        return loads.index(0)
+    return home if home is not None else loads.index(min(loads))
+
+
+def donor(pe: int, loads: Sequence[int]) -> int | None:
+    """The PE from which ``pe`` takes a waiting vCPU: the busiest one, if that leaves it no less loaded than ``pe``."""
+    busiest = max(loads)
+    return loads.index(busiest) if busiest - loads[pe] >= 2 else None

@@ -61,7 +61,7 @@ class Vgic:
     mapped one, on the PE of that vCPU. ``before_access`` is called before pending and active state is looked at; by
     default it folds the list registers of all loaded vCPUs. ``memory`` is where LPIs and ITSs (``its``) have their
     tables; ``propbaser`` is GICR_PROPBASER, one for all redistributors. ``num_pri_bits`` is what the host's ICH_VTR_EL2
-    says.
+    says. ``id_base`` makes the vCPU ids in events unique on the host.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Vgic:
         self.model, self.num_pri_bits = model, num_pri_bits
         self.bus, self.kick, self.set_phys_active = bus, kick, set_phys_active
         self.before_access: Callable[[], None] = self.sync_all
+        self.id_base = 0
         self.initialized = False
         self.ready = False
         self.enables = 0
@@ -251,7 +252,7 @@ class Vgic:
             irq.pending_latch = True
         if self.bus.active:
             target = vcpu_id if intid < NR_PRIVATE else irq.target
-            self.bus.emit(VgicInject(intid, int(level), -1 if target is None else target))
+            self.bus.emit(VgicInject(intid, int(level), -1 if target is None else self.id_base | target))
         self.queue(irq)
 
     def signal_msi(self, address: int, data: int, devid: int | None) -> bool:

@@ -86,7 +86,8 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
     vif.program(hcr, values)
     for index, old in enumerate(before[: len(values)]):
         if values[index] != old:
-            vgic.bus.emit(ListRegisterWrite(cpu.vcpu_id, index, cpu.resident[index].intid, values[index]))
+            target, intid = vgic.id_base | cpu.vcpu_id, cpu.resident[index].intid
+            vgic.bus.emit(ListRegisterWrite(target, index, intid, values[index]))
 
 
 def _may_pend(vgic: Vgic, cpu: VgicCpu, irq: VgicIrq) -> bool:

@@ -116,7 +116,7 @@ class Its:
             lpis.move(vgic, lpi, target)
         lpi.pending_latch = True
         if vgic.bus.active:
-            vgic.bus.emit(VgicInject(lpi.intid, 1, target))
+            vgic.bus.emit(VgicInject(lpi.intid, 1, vgic.id_base | target))
         vgic.queue(lpi)
         return arch.E_DONE
 

@@ -32,5 +32,5 @@ def dispatch(vgic: Vgic, sender: VgicCpu, encoding: int, value: int) -> None:
         if is_target(request, sender, cpu) and (irq.group == 0 or encoding == ICC_SGI1R_EL1):
             irq.pending_latch = True
             if vgic.bus.active:
-                vgic.bus.emit(VgicInject(request.intid, 1, cpu.vcpu_id))
+                vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))
             vgic.queue(irq)

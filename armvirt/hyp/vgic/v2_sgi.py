@@ -28,7 +28,7 @@ def send(vgic: Vgic, sender: VgicCpu, value: int) -> None:
     for cpu in vgic.cpus():
         if receivers >> cpu.vcpu_id & 1:
             if vgic.bus.active:
-                vgic.bus.emit(VgicInject(request.intid, 1, cpu.vcpu_id))
+                vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))
             set_sources(vgic, cpu.private[request.intid], 1 << sender.vcpu_id)
 
 
