@@ -38,7 +38,7 @@ def test_settings_and_their_defaults() -> None:
     ("words", "problem"),
     [
         (["--gic", "4"], "'4' is not one of 2, 3"),
-        (["--cpus", "0"], "outside 1..64"),
+        (["--cpus", "0"], "outside 1..123"),
         (["--cpus", "two"], "not a CPU count"),
         (["--list-registers", "0"], "list register count 0 is outside 1..16"),
         (["--list-registers", "17"], "list register count 17 is outside 1..16"),

@@ -70,10 +70,12 @@ class Rig:
         vcpus: int = 1,
         gic: bool = False,
         frequency_hz: int = 62_500_000,
+        pcpus: int = 1,
+        quantum_ns: int = 100_000,
     ) -> None:
         if kind != "auto":
             make_factory(kind)  # skips where there is no native engine
-        self.kvm = Kvm(engine=kind, frequency_hz=frequency_hz)
+        self.kvm = Kvm(engine=kind, frequency_hz=frequency_hz, pcpus=pcpus, quantum_ns=quantum_ns)
         self.host = self.kvm.host
         self.vm = self.kvm.create_vm()
         self.ram = HostMemory(RAM_SIZE)

@@ -6,7 +6,8 @@ import pytest
 from hyp_tools import DATA, DEVICE, NE, RAM, Asm, Rig, both_engines, power_off, program
 
 from armvirt.arch.encoding import sysreg
-from armvirt.hyp.kvm import Exit, Stop, StuckExit, SystemEventExit, Vcpu
+from armvirt.events import Event, Schedule, Stamp
+from armvirt.hyp.kvm import Exit, HostMemory, Start, Stop, StuckExit, SystemEventExit, Vcpu, Vm
 
 CNTV_TVAL, CNTV_CTL, CNTVCT = sysreg(3, 3, 14, 3, 0), sysreg(3, 3, 14, 3, 1), sysreg(3, 3, 14, 0, 2)
 
@@ -295,3 +296,148 @@ def test_the_first_stop_counts() -> None:
 
     rig = Rig(program(write)).finish()
     assert rig.log == [SystemEventExit("shutdown", 0)]
+
+
+# -- several physical CPUs --
+
+
+def waits_for_word(a: Asm) -> None:
+    a.mov(1, DATA)
+    a.label("wait")
+    a.wfe()
+    a.ldr(2, 1)
+    a.cbz(2, "wait")
+
+
+@both_engines
+@pytest.mark.parametrize("pcpus", [1, 2, 3])
+def test_two_in_wfe_that_nothing_wakes(kind: str, pcpus: int) -> None:
+    """Each waits for the other: a dead end as for one alone."""
+    rig = Rig(program(waits_for_word), kind=kind, vcpus=2, pcpus=pcpus)
+    rig.start(program(waits_for_word, RAM + 0x1000), 1)
+    assert cause(rig) == "waits for an event (WFE) that nothing will send"
+
+
+def test_the_dead_end_of_two_is_where_it_is_however_often_one_looks() -> None:
+    ends = set()
+    for step in (None, 7, 100):
+        rig = Rig(program(waits_for_word), vcpus=2, pcpus=2)
+        rig.start(program(waits_for_word, RAM + 0x1000), 1)
+        while step is not None and rig.run(rig.host.clock.now + step) is Stop.UNTIL:
+            rig.vm.load(rig.vm.state())
+        if step is None:
+            rig.run()
+        assert isinstance(rig.end, StuckExit)
+        ends.add((rig.host.clock.now, rig.end.pc))
+    assert len(ends) == 1
+
+
+def test_a_device_s_timer_while_one_spins_beside_another() -> None:
+    """A branch to itself is skipped up to the next event, not to the end of the turn."""
+    seen: list[int] = []
+    rig = Rig(counting(200_000), vcpus=2)
+    a = Asm(RAM + 0x1000)
+    a.label("here")
+    a.b("here")
+    rig.start(a, 1)
+    rig.vm.timers.register("device", lambda kind: seen.append(rig.host.clock.now))
+    rig.vm.timers.arm(150_000, "device")
+    rig.finish()
+    assert seen == [150_000]
+
+
+def load_exclusive_over_a_turn(a: Asm) -> None:
+    """LDXR, wait for longer than a turn, STXR; X5 is its status."""
+    a.mov(1, DATA)
+    a.word(0xC85F7C22)  # LDXR X2, [X1]
+    a.mov(3, 100_000)
+    a.label("loop")
+    a.subs_imm(3, 3, 1)
+    a.b_cond(NE, "loop")
+    a.word(0xC8057C22)  # STXR W5, X2, [X1]
+
+
+@both_engines
+@pytest.mark.parametrize("pcpus", [1, 2])
+def test_the_end_of_a_turn_clears_the_monitor(kind: str, pcpus: int) -> None:
+    """The other one stores A, B, A between LDXR and STXR, which a monitor by value would miss."""
+    rig = Rig(program(load_exclusive_over_a_turn), kind=kind, vcpus=2, pcpus=pcpus)
+    other = Asm(RAM + 0x1000)
+    other.mov(1, DATA)
+    other.movz(2, 1)
+    other.str_(2, 1)
+    other.str_(31, 1)
+    other.wfi()
+    rig.start(other, 1)
+    rig.finish()
+    assert rig.x(5) == 1
+    assert Rig(program(load_exclusive_over_a_turn), kind=kind).finish().x(5) == 0, "alone nothing ends the turn"
+
+
+# -- several VMs --
+
+
+class Loads:
+    """The vCPU of each load, as the trace names it, and who was stamped."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.loads: set[int] = set()
+        rig.host.bus.subscribe(self)
+
+    def __call__(self, stamp: Stamp, event: Event) -> None:
+        if isinstance(event, Schedule) and event.what == "load":
+            assert stamp.vcpu == event.target
+            self.loads.add(event.target)
+
+
+def second_vm(rig: Rig, vcpus: int, rounds: int) -> Vm:
+    """Another VM on the host, whose vCPUs count to ``rounds`` in memory of their own at the same IPA."""
+    vm = rig.kvm.create_vm()
+    vm.set_user_memory_region(0, RAM, HostMemory(1 << 20))
+    code = counting(rounds)
+    vm.write_memory(RAM, code.code())
+    for n in range(vcpus):
+        vcpu = vm.create_vcpu(n)
+        vcpu.exit_handler = rig.handle
+        vcpu.start(Start(RAM, 0))
+    return vm
+
+
+@both_engines
+@pytest.mark.parametrize("pcpus", [1, 2])
+def test_two_vms(kind: str, pcpus: int) -> None:
+    """Same IPAs, other memory, VMIDs of their own; power-off ends one of them only."""
+    rig = Rig(counting(500_000), kind=kind, pcpus=pcpus)
+    watch, vm = Loads(rig), second_vm(rig, 2, 100_000)
+    assert rig.run() is Stop.HANDLER and [v.power.value for v in vm.vcpus] == ["off", "off"]
+    assert rig.vcpu.runnable and rig.vcpu.context.insns < 1_000_000
+    assert vm.mmu.stage2.vttbr >> 48 != rig.vm.mmu.stage2.vttbr >> 48
+    assert rig.run() is Stop.HANDLER and rig.host.insns > 1_000_000
+    assert watch.loads == {0, 1 << 16, 1 << 16 | 1}
+
+
+def test_two_vms_saved_and_restored() -> None:
+    def build() -> Rig:
+        rig = Rig(counting(500_000), pcpus=2)
+        second_vm(rig, 2, 500_000)
+        return rig
+
+    whole, split = build(), build()
+    whole.run(1_000_000)
+    for ns in range(90_000, 1_000_000, 90_000):
+        split.run(ns)
+        split.kvm.load(split.kvm.state())
+    split.run(1_000_000)
+    assert [v.context.state() for v in whole.host.vcpus] == [v.context.state() for v in split.host.vcpus]
+
+
+def test_maintenance_stays_in_its_vm() -> None:
+    rig = Rig(counting(10), vcpus=2)
+    vm = second_vm(rig, 1, 10)
+    contexts = [vcpu.context for vcpu in rig.vcpus]
+    assert rig.vm.domain.contexts == contexts and vm.vcpu(0).context not in contexts
+
+
+def test_a_saved_host_needs_as_many_pes() -> None:
+    with pytest.raises(ValueError, match=r"zip|fit"):
+        Rig(pcpus=2).vm.load(Rig().vm.state())

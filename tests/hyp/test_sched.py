@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armvirt.events import Event, Schedule, Stamp
-from armvirt.hyp.host.sched import QUANTUM_NS, pick_next
+from armvirt.hyp.host.sched import QUANTUM_NS, donor, pick_next, place
 from armvirt.hyp.kvm import Stop
 
 runnables = st.lists(st.integers(0, 40), unique=True, max_size=12)
@@ -49,6 +49,37 @@ def test_the_order_of_the_question_does_not_matter(runnable: list[int], last: in
     assert pick_next(shuffled, last) == pick_next(runnable, last)
 
 
+loads = st.lists(st.integers(0, 4), min_size=1, max_size=6)
+
+
+@given(loads, st.data())
+def test_where_it_queues(loads: list[int], data: st.DataObject) -> None:
+    """At home if that is idle, else where it is idle, else at home; one that never ran at the least loaded PE."""
+    home = data.draw(st.none() | st.integers(0, len(loads) - 1))
+    pe = place(home, loads)
+    if home is not None and not loads[home]:
+        assert pe == home
+    elif 0 in loads:
+        assert not loads[pe]
+    else:
+        assert pe == home if home is not None else loads[pe] == min(loads)
+
+
+@given(loads, st.data())
+def test_load_balancing_ends(loads: list[int], data: st.DataObject) -> None:
+    """Whoever pulls, from wherever the law says: the loads meet, and nothing is pulled back and forth."""
+    for _ in range(len(loads) * 4 * len(loads)):
+        pe = data.draw(st.sampled_from(range(len(loads))))
+        if (source := donor(pe, loads)) is not None:
+            assert source != pe
+            before = max(loads) - min(loads), sum(n * n for n in loads)
+            loads[source] -= 1
+            loads[pe] += 1
+            assert (max(loads) - min(loads), sum(n * n for n in loads)) < before
+    if all(donor(pe, loads) is None for pe in range(len(loads))):
+        assert max(loads) - min(loads) <= 1
+
+
 class Watch:
     """Who was loaded when."""
 
@@ -61,9 +92,9 @@ class Watch:
             self.loads.append((stamp.ns, event.target))
 
 
-def busy(vcpus: int, kind: str = "auto") -> tuple[Rig, Watch]:
+def busy(vcpus: int, kind: str = "auto", **options: int) -> tuple[Rig, Watch]:
     """As many vCPUs that count for ever."""
-    rig = Rig(vcpus=vcpus, kind=kind)
+    rig = Rig(vcpus=vcpus, kind=kind, **options)
     watch = Watch(rig)
     for n in range(vcpus):
         a = Asm(RAM + 0x1000 * n)
@@ -122,3 +153,85 @@ def test_stops_do_not_change_the_turns() -> None:
     split.run(10 * QUANTUM_NS)
     assert first.loads == second.loads
     assert [v.context.state() for v in whole.vcpus] == [v.context.state() for v in split.vcpus]
+
+
+# -- several physical CPUs --
+
+
+@both_engines
+@pytest.mark.parametrize(("vcpus", "pcpus"), [(2, 2), (3, 4), (4, 2), (8, 2), (8, 4)])
+def test_fair_on_several_pes(kind: str, vcpus: int, pcpus: int) -> None:
+    rounds = 4
+    rig, watch = busy(vcpus, kind, pcpus=pcpus)
+    rig.run(rounds * vcpus * QUANTUM_NS)
+    shares = [vcpu.context.insns for vcpu in rig.vcpus]
+    assert max(shares) - min(shares) < 4 * vcpus * rounds
+    assert sum(shares) == rig.host.clock.now
+    assert sorted(vcpu.home or 0 for vcpu in rig.vcpus) == sorted(n % pcpus for n in range(vcpus))
+    if vcpus <= pcpus:
+        assert len(watch.loads) == vcpus, "who has a PE of its own keeps it"
+
+
+def test_everybody_who_has_a_pe_stays_loaded() -> None:
+    rig, _ = busy(4, pcpus=2)
+    rig.run(7 * QUANTUM_NS)
+    loaded = [vcpu for vcpu in rig.vcpus if vcpu.pe is not None]
+    assert len(loaded) == 2 and {vcpu.pe for vcpu in loaded} == {pcpu.pe for pcpu in rig.host.pcpus}
+
+
+def test_an_idle_pe_takes_one_that_waits() -> None:
+    """Three busy ones on two PEs; the one that is alone on its PE ends, and another comes over."""
+    rig, _ = busy(3, pcpus=2)
+    a = Asm(RAM + 0x1000)
+    a.wfi()
+    a.label("end")
+    a.b("end")
+    rig.start(a, 1)
+    rig.run(20 * QUANTUM_NS)
+    assert {rig.vcpus[0].home, rig.vcpus[2].home} == {0, 1}
+
+
+def test_the_quantum_is_what_was_asked_for() -> None:
+    rig, watch = busy(2, quantum_ns=12_345)
+    rig.run(10 * 12_345)
+    times = [ns for ns, _ in watch.loads]
+    assert all(12_345 <= b - a < 12_345 + 4 for a, b in itertools.pairwise(times))
+
+
+def test_a_host_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="a host needs a CPU"):
+        Rig(pcpus=0)
+    with pytest.raises(ValueError, match="quantum of 1000 ns or more"):
+        Rig(quantum_ns=999)
+
+
+# -- run delay --
+
+
+@pytest.mark.parametrize(("vcpus", "pcpus"), [(1, 1), (2, 2), (4, 4), (1, 4)])
+def test_nobody_who_has_a_pe_is_delayed(vcpus: int, pcpus: int) -> None:
+    """Turns stand for PEs that run at the same time."""
+    rig, _ = busy(vcpus, pcpus=pcpus)
+    rig.run(10 * QUANTUM_NS)
+    assert [vcpu.run_delay_ns for vcpu in rig.vcpus] == [0] * vcpus
+
+
+@pytest.mark.parametrize("vcpus", [2, 3, 8])
+def test_the_delay_is_the_others_time(vcpus: int) -> None:
+    """On one PE: whoever just got it has waited for all that it did not run itself."""
+    rig, watch = busy(vcpus)
+    rig.run(5 * vcpus * QUANTUM_NS + 1)
+    now = rig.host.current
+    assert now is rig.vcpus[0] and watch.loads[-1][1] == 0
+    assert now.run_delay_ns == watch.loads[-1][0] - (now.context.insns - 1)
+
+
+def test_the_delay_survives_a_save() -> None:
+    whole, _ = busy(3)
+    whole.run(20 * QUANTUM_NS)
+    split, _ = busy(3)
+    for ns in range(70_000, 20 * QUANTUM_NS, 70_000):
+        split.run(ns)
+        split.vm.load(split.vm.state())
+    split.run(20 * QUANTUM_NS)
+    assert [v.run_delay_ns for v in whole.vcpus] == [v.run_delay_ns for v in split.vcpus] != [0, 0, 0]

@@ -69,7 +69,7 @@ class Host:
             for intid in HOST_PPIS:
                 self.gic.enable(n, intid, True)
         self.vcpus: list[Vcpu] = []
-        self.turn = self.pcpus[0]
+        self.turn = self.pcpus[-1]  # so that PE 0 has the first turn
         self.turn_end = 0
         self.on_idle: Callable[[int, int | None], int | None] | None = None
         self._waiter: tuple[int, tuple[int, ...]] | None = None
