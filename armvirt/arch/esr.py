@@ -189,9 +189,10 @@ def decode_wfx(esr: int) -> WfxTrap:
     return WfxTrap(WfxKind(esr & 3), esr >> 5 & 31 if esr & 4 else -1)
 
 
-def wfx(kind: WfxKind) -> int:
-    """The syndrome of a trapped WFI or WFE: unconditional, CV=1, COND=0xE."""
-    return build(EC.WFX, 1 << 24 | 0xE << 20 | kind)
+def wfx(kind: WfxKind, register: int = -1) -> int:
+    """The syndrome of a trapped WFI or WFE: unconditional, CV=1, COND=0xE; of WFIT or WFET, with its register."""
+    timeout = register << 5 | 1 << 2 if register >= 0 else 0
+    return build(EC.WFX, 1 << 24 | 0xE << 20 | timeout | kind)
 
 
 def immediate(esr: int) -> int:

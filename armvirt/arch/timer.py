@@ -13,6 +13,8 @@ NS_PER_SECOND = 1_000_000_000
 CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
 CNTPCT_EL0 = sysreg(3, 3, 14, 0, 1)
 CNTVCT_EL0 = sysreg(3, 3, 14, 0, 2)
+CNTPCTSS_EL0 = sysreg(3, 3, 14, 0, 5)
+CNTVCTSS_EL0 = sysreg(3, 3, 14, 0, 6)
 CNTP_TVAL_EL0 = sysreg(3, 3, 14, 2, 0)
 CNTP_CTL_EL0 = sysreg(3, 3, 14, 2, 1)
 CNTP_CVAL_EL0 = sysreg(3, 3, 14, 2, 2)
@@ -22,6 +24,7 @@ CNTV_CVAL_EL0 = sysreg(3, 3, 14, 3, 2)
 CNTKCTL_EL1 = sysreg(3, 0, 14, 1, 0)
 CNTHCTL_EL2 = sysreg(3, 4, 14, 1, 0)
 CNTVOFF_EL2 = sysreg(3, 4, 14, 0, 3)
+CNTPOFF_EL2 = sysreg(3, 4, 14, 0, 6)
 
 #: INTIDs of the timers' private interrupts. The cell of a device tree is INTID - 16.
 PPI_HPTIMER = 26
@@ -43,16 +46,26 @@ class Ctl(IntFlag):
 
 
 class CntHctl(IntFlag):
-    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. The first two bits say what does *not* trap."""
+    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. EL1PCTEN and EL1PCEN say what does *not* trap, EL1TVT and EL1TVCT what does.
+
+    With E2H = 1 the first two stand ten bits higher (`EL1_ENABLES_E2H_SHIFT`). From ECV on they need FEAT_ECV.
+    """
 
     EL1PCTEN = 1 << 0
     EL1PCEN = 1 << 1
     EVNTEN = 1 << 2
     EVNTDIR = 1 << 3
+    ECV = 1 << 12
+    EL1TVT = 1 << 13
+    EL1TVCT = 1 << 14
+    EVNTIS = 1 << 17
+
+
+EL1_ENABLES_E2H_SHIFT = 10
 
 
 class CntKctl(IntFlag):
-    """CNTKCTL_EL1: what EL0 may use without a trap to EL1."""
+    """CNTKCTL_EL1: what EL0 may use without a trap to EL1, and the event stream (EVNTIS with FEAT_ECV)."""
 
     EL0PCTEN = 1 << 0
     EL0VCTEN = 1 << 1
@@ -60,16 +73,25 @@ class CntKctl(IntFlag):
     EVNTDIR = 1 << 3
     EL0VTEN = 1 << 8
     EL0PTEN = 1 << 9
+    EVNTIS = 1 << 17
 
 
 EVNTI_SHIFT = 4
 EVNTI_MASK = 0xF << EVNTI_SHIFT
+EVNTIS_SHIFT = 8  # EVNTIS = 1 selects among bits 8 to 23 instead of 0 to 15
+KCTL_BITS = 0x3FF  # what is not RES0 without FEAT_ECV
+KCTL_BITS_ECV = KCTL_BITS | int(CntKctl.EVNTIS)
 
 # Plain integers for the paths that run per access: an IntFlag operation costs a microsecond.
 CTL_ENABLE = int(Ctl.ENABLE)
 CTL_IMASK = int(Ctl.IMASK)
 CTL_ISTATUS = int(Ctl.ISTATUS)
 CTL_WRITABLE = CTL_ENABLE | CTL_IMASK
+
+
+#: The counters; the self-synchronised ones read the same, in program order (FEAT_ECV).
+PHYSICAL_COUNTERS = frozenset((CNTPCT_EL0, CNTPCTSS_EL0))
+VIRTUAL_COUNTERS = frozenset((CNTVCT_EL0, CNTVCTSS_EL0))
 
 
 class TimerRegister(NamedTuple):
@@ -93,10 +115,26 @@ TIMER_REGISTERS: dict[int, TimerRegister] = {
 EL0_ENABLES: dict[int, CntKctl] = {
     CNTFRQ_EL0: CntKctl.EL0PCTEN | CntKctl.EL0VCTEN,
     CNTPCT_EL0: CntKctl.EL0PCTEN,
+    CNTPCTSS_EL0: CntKctl.EL0PCTEN,
     CNTVCT_EL0: CntKctl.EL0VCTEN,
+    CNTVCTSS_EL0: CntKctl.EL0VCTEN,
     **{encoding: CntKctl.EL0VTEN for encoding, which in TIMER_REGISTERS.items() if which.timer == "vtimer"},
     **{encoding: CntKctl.EL0PTEN for encoding, which in TIMER_REGISTERS.items() if which.timer == "ptimer"},
 }
+
+
+def ticks_to_edge(control: int, count: int) -> int | None:
+    """The ticks from ``count`` to the next event of an event stream, 1 at least; None while it is off.
+
+    ``control`` is CNTKCTL_EL1 or CNTHCTL_EL2, whose fields agree: EVNTI (and EVNTIS) name a bit of the count, and
+    its transition from 0 to 1, with EVNTDIR = 1 that from 1 to 0, is the event (DDI 0487 D12.2.3).
+    """
+    if not control & CntKctl.EVNTEN:
+        return None
+    bit = ((control & EVNTI_MASK) >> EVNTI_SHIFT) + (EVNTIS_SHIFT if control & CntKctl.EVNTIS else 0)
+    edge = 0 if control & CntKctl.EVNTDIR else 1 << bit
+    period = 2 << bit
+    return (edge - count) % period or period
 
 
 def sign_extend_32(value: int) -> int:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.arch.encoding import sysreg
-from armvirt.arch.esr import sysreg_trap, undefined
-from armvirt.arch.timer import CNTHCTL_EL2, CNTVOFF_EL2
+from armvirt.arch.esr import WfxKind, sysreg_trap, undefined, wfx
+from armvirt.arch.timer import (
+    CNTHCTL_EL2,
+    CNTKCTL_EL1,
+    CNTPCTSS_EL0,
+    CNTPOFF_EL2,
+    CNTVCTSS_EL0,
+    CNTVOFF_EL2,
+    EL0_ENABLES,
+    KCTL_BITS,
+    KCTL_BITS_ECV,
+)
 from armvirt.events import EventBus, ExceptionEntry, Stamp
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import HCR_EL2, Context
@@ -19,6 +29,10 @@ from armvirt.hw.timer import GenericTimer
 
 VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
 HCR_IMO, HCR_FMO, HCR_TPU = 1 << 4, 1 << 3, 1 << 24
+HCR_TWI, HCR_TWE, HCR_E2H = 1 << 13, 1 << 14, 1 << 34
+SCTLR_EL1, SCTLR_NTWI, SCTLR_NTWE = sysreg(3, 0, 1, 0, 0), 1 << 16, 1 << 18
+TIMER_EL2 = (CNTVOFF_EL2, CNTHCTL_EL2, CNTPOFF_EL2)
+COUNTERS_SS = (CNTPCTSS_EL0, CNTVCTSS_EL0)
 CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
 PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER = 25, 27, 30
 NEVER = (1 << 64) - 1
@@ -34,16 +48,18 @@ class Pe:
 
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the handler of
     synchronous exits answers STOP. Times are ns of virtual time. The last two arguments are the shape of the
-    virtual CPU interface (ICH_VTR_EL2).
+    virtual CPU interface (ICH_VTR_EL2). ``ecv`` (FEAT_ECV) and ``wfxt`` (FEAT_WFxT) are what the core has beyond
+    its model.
     """
 
     def __init__(
         self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1,
-        list_registers: int = 4, priority_bits: int = 5,
+        list_registers: int = 4, priority_bits: int = 5, ecv: bool = False, wfxt: bool = False,
     ) -> None:  # fmt: skip
+        self.ecv, self.wfxt = ecv, wfxt
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
-        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus)
+        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, ecv=ecv)
         self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed
@@ -65,6 +81,7 @@ class Pe:
         state = context.engine.state
         state.frequency, state.counter_start = self.timer.frequency_hz, self.timer.counter.start
         state.ns_per_insn = self.ns_per_insn
+        state.cntkctl_bits = KCTL_BITS_ECV if self.ecv else KCTL_BITS
         state.trace = int(self.bus.active)
         context.program(CNTFRQ_EL0, self.timer.frequency_hz)
         for encoding, value in self._el2.items():
@@ -77,17 +94,19 @@ class Pe:
 
     def write_el2(self, encoding: int, value: int) -> None:
         """Program an EL2 register (packed encoding) of this CPU."""
-        if encoding not in (CNTVOFF_EL2, CNTHCTL_EL2):
-            self._el2[encoding] = value
-            self._route_icc()
-        if encoding in (CNTVOFF_EL2, CNTHCTL_EL2):
+        if encoding in TIMER_EL2:
             self.timer.set(encoding, value)
-        elif self.context is not None:
+            return
+        self._el2[encoding] = value
+        self._route()
+        if self.context is not None:
             self._to_engine(encoding, value)
 
-    def _route_icc(self) -> None:
+    def _route(self) -> None:
+        """What HCR_EL2 decides outside the engine."""
         hcr = self._el2.get(HCR_EL2, 0)
         self._imo, self._fmo = bool(hcr & HCR_IMO), bool(hcr & HCR_FMO)
+        self.timer.set_e2h(bool(hcr & HCR_E2H))
 
     def read_el2(self, encoding: int) -> int:
         return self._el2.get(encoding, 0)
@@ -98,7 +117,7 @@ class Pe:
             # Cache maintenance is trapped for the silicon itself: a core keeps its instruction cache coherent, the
             # engine has to be told. Without EL2's own TPU such a trap is no exit.
             self.context.engine.state.native_maintenance = int(not value & HCR_TPU)
-            value |= HCR_TPU
+            value = value & ~HCR_E2H | HCR_TPU  # this core has no FEAT_VHE: EL1 and EL0 under it are the same
         self.context.program(encoding, value)
 
     # -- state --
@@ -116,7 +135,7 @@ class Pe:
         self.timer.load(state["timer"])  # type: ignore[arg-type]
         self.vif.load(state["vif"])  # type: ignore[arg-type]
         self._el2 = {int(k): v for k, v in el2.items()}
-        self._route_icc()
+        self._route()
 
     # -- running --
 
@@ -196,12 +215,12 @@ class Pe:
     # -- wires --
 
     def _timer_changed(self) -> None:
-        """The engine reads the counters by itself: it has to know their offset and traps."""
+        """The engine reads the counters by itself: it has to know their offsets and traps."""
         if self.context is not None:
-            engine = self.context.engine
-            engine.state.cntvoff = self.timer.cntvoff
-            engine.state.cnthctl = self.timer.cnthctl
-            self.context.program(CNTHCTL_EL2, self.timer.cnthctl)
+            state, timer = self.context.engine.state, self.timer
+            state.cntvoff, state.cntpoff = timer.cntvoff, timer.physical_offset
+            state.cnthctl = controls = timer.controls
+            self.context.program(CNTHCTL_EL2, controls & 3)
         self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
@@ -230,15 +249,19 @@ class Pe:
         return action
 
     def undefined(self) -> int:
-        """MRS/MSR of the GIC CPU interface, which the engine lacks, or HLT."""
+        """MRS/MSR of the GIC CPU interface, which the engine lacks, HLT, or of FEAT_ECV and FEAT_WFxT."""
         assert self.context is not None
         state = self.context.engine.state
         insn = state.insn
+        if insn & 0xFFFFFFC0 == 0xD5031000:
+            return self._wait_with_timeout(WfxKind.WFIT if insn & 0x20 else WfxKind.WFET)
         if insn & 0xFFE0001F == 0xD4400000:
             if insn == HLT_SEMIHOSTING:
                 return self._on_exit(SyncExit(undefined(), 0, 0, state.pc, 31, 0, insn))
             return self._undef()
         encoding, is_read, value = insn >> 5 & 0xFFFF, insn >> 21 & 1 != 0, state.rt_value
+        if encoding in COUNTERS_SS:
+            return self._counter(encoding)
         action, answer = self.vif.icc_access(encoding, not is_read, value, state.el, self._imo, self._fmo)
         if action is _DONE:
             if self.gic.deliverable(self.index):
@@ -258,8 +281,41 @@ class Pe:
         state.enter_esr, state.enter_has_far = undefined(), 0
         return Action.ENTER
 
+    def _counter(self, encoding: int) -> int:
+        """MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0: as the counter that they are, in program order anyway."""
+        assert self.context is not None
+        state = self.context.engine.state
+        syndrome = sysreg_trap(encoding, True, state.insn & 31)
+        if not self.ecv:
+            return self._undef()
+        if state.el == 0 and not self.context.system(CNTKCTL_EL1) & EL0_ENABLES[encoding]:
+            return self.context.inject(syndrome)
+        if self.timer.traps_to_el2(encoding):
+            return self._on_exit(SyncExit(syndrome, 0, 0, state.pc, state.rt, state.rt_value))
+        return self.context.answer(self.timer.read(encoding))
+
+    def _wait_with_timeout(self, kind: WfxKind) -> int:
+        """WFET, WFIT (DDI 0487 C6.2): trapped as WFE and WFI are. What nobody traps may retire at once."""
+        assert self.context is not None
+        state, wfi = self.context.engine.state, kind is WfxKind.WFIT
+        if not self.wfxt:
+            return self._undef()
+        syndrome = wfx(kind, state.insn & 31)
+        sctlr = self.context.system(SCTLR_EL1)
+        if state.el == 0 and not sctlr & (SCTLR_NTWI if wfi else SCTLR_NTWE):
+            return self.context.inject(syndrome)
+        if self._el2.get(HCR_EL2, 0) & (HCR_TWI if wfi else HCR_TWE):
+            return self._on_exit(SyncExit(syndrome, 0, 0, state.pc, state.rt, state.rt_value))
+        return Action.ADVANCE
+
+    def wait_for_event(self) -> int:
+        """EL2's answer to a trapped WFET: let it retire, and leave as from WFE."""
+        assert self.context is not None
+        self.context.engine.state.wfe = 1
+        return Action.ADVANCE | Action.STOP
+
     def timer_access(self) -> None:
-        """CNTV_*: not trappable without ECV, so it is the silicon's."""
+        """CNTV_* and CNTP_* that EL2 does not trap: the silicon's own."""
         assert self.context is not None
         state = self.context.engine.state
         if state.timer_write:

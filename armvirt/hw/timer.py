@@ -11,7 +11,17 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from armvirt.arch import timer as arch
-from armvirt.arch.timer import CTL_ENABLE, CTL_ISTATUS, CTL_WRITABLE, MASK64, NS_PER_SECOND, CntHctl
+from armvirt.arch.timer import (
+    EL1_ENABLES_E2H_SHIFT,
+    CTL_ENABLE,
+    CTL_ISTATUS,
+    CTL_WRITABLE,
+    MASK64,
+    NS_PER_SECOND,
+    PHYSICAL_COUNTERS,
+    VIRTUAL_COUNTERS,
+    CntHctl,
+)
 from armvirt.errors import UserError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
@@ -21,6 +31,10 @@ from armvirt.hw.clock import Clock
 COUNTER_START = 0x1000_0000
 
 VTIMER, PTIMER = "vtimer", "ptimer"
+
+# CNTHCTL_EL2 as plain integers: it is looked at on every access.
+_PCTEN, _PCEN = int(CntHctl.EL1PCTEN), int(CntHctl.EL1PCEN)
+_ECV, _TVT, _TVCT = int(CntHctl.ECV), int(CntHctl.EL1TVT), int(CntHctl.EL1TVCT)
 
 
 class Comparator:
@@ -86,7 +100,7 @@ class GenericTimer:
 
     ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` finds a line changed: it is the wire to
     the physical GIC. ``on_change`` is called after anything that may have moved the deadline, so that a running
-    engine can look at it again.
+    engine can look at it again. ``ecv`` is FEAT_ECV with its offset of the physical counter (FEAT_ECV_POFF).
     """
 
     def __init__(
@@ -96,20 +110,24 @@ class GenericTimer:
         on_line: Callable[[str, bool], None],
         bus: EventBus,
         counter_start: int = COUNTER_START,
+        ecv: bool = False,
     ) -> None:
+        self.ecv = ecv
         self.counter = SystemCounter(clock, frequency_hz, counter_start)
         self.clock, self.on_line, self.bus = clock, on_line, bus
         self.on_change: Callable[[], None] | None = None
         self.vtimer, self.ptimer = Comparator(VTIMER), Comparator(PTIMER)
-        self.cntvoff = self.cnthctl = self.cntkctl = 0
+        self.cntvoff = self.cntpoff = self.cnthctl = self.cntkctl = 0
+        self.e2h = False
         self.reset()
 
     def reset(self) -> None:
         """Warm reset: both timers off (CTL.ENABLE resets to 0), lines low without a report, no offset, no traps."""
         for timer in (self.vtimer, self.ptimer):
             timer.ctl, timer.cval, timer.line = 0, 0, False
-        self.cntvoff, self.cntkctl = 0, 0
-        self.cnthctl = int(CntHctl.EL1PCTEN | CntHctl.EL1PCEN)
+        self.cntvoff = self.cntpoff = self.cntkctl = 0
+        self.cnthctl = _PCTEN | _PCEN
+        self.e2h = False
 
     # The counter ----------------------------------------------------------------------------------------------
 
@@ -123,12 +141,17 @@ class GenericTimer:
         return self.counter.count_at(ns)
 
     def count(self) -> int:
-        """CNTPCT_EL0 now."""
+        """The physical count now, with no offset."""
         return self.counter.count()
 
     def virtual_count(self) -> int:
         """CNTVCT_EL0 now: the physical count less CNTVOFF_EL2, modulo 2**64."""
         return self.counter.count() - self.cntvoff & MASK64
+
+    @property
+    def physical_offset(self) -> int:
+        """What EL1 finds subtracted from the physical count: CNTPOFF_EL2 under CNTHCTL_EL2.ECV, else 0."""
+        return self.cntpoff if self.cnthctl & _ECV else 0
 
     def ns_of_count(self, ticks: int) -> int:
         """The first ns at which the physical count is ``ticks`` or more, before it rolls over."""
@@ -140,8 +163,9 @@ class GenericTimer:
         return self.vtimer if name == VTIMER else self.ptimer
 
     def timer_count(self, name: str) -> int:
-        """The count that a comparator sees: CNTVOFF_EL2 applies to the virtual one at every EL (DDI 0487 D12.2)."""
-        return self.virtual_count() if name == VTIMER else self.count()
+        """The count that a comparator sees: its offset applies at every EL (DDI 0487 D12.2)."""
+        offset = self.cntvoff if name == VTIMER else self.physical_offset
+        return self.counter.count() - offset & MASK64
 
     def read(self, encoding: int) -> int:
         """A timer register by packed encoding, as EL1 reads it. KeyError for a register that is not the timer's."""
@@ -169,7 +193,7 @@ class GenericTimer:
         """A hypervisor's write of a timer register: as `write`, without the event."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
-            setattr(self, _STORAGE[encoding], value & MASK64)
+            setattr(self, _STORAGE[encoding], value & (MASK64 if self.ecv else _WITHOUT_ECV.get(encoding, MASK64)))
         else:
             self._set_comparator(which, value & MASK64)
         self.update()
@@ -179,6 +203,19 @@ class GenericTimer:
         self.cntvoff = cntvoff & MASK64
         self.vtimer.ctl, self.vtimer.cval = ctl & CTL_WRITABLE, cval & MASK64
         self.update()
+
+    def program_physical(self, cntpoff: int, ctl: int, cval: int) -> None:
+        """The same for CNTPOFF_EL2 (0 without FEAT_ECV_POFF), CNTP_CVAL_EL0 and CNTP_CTL_EL0."""
+        assert self.ecv or not cntpoff
+        self.cntpoff = cntpoff & MASK64
+        self.ptimer.ctl, self.ptimer.cval = ctl & CTL_WRITABLE, cval & MASK64
+        self.update()
+
+    def set_e2h(self, e2h: bool) -> None:
+        """HCR_EL2.E2H changed: CNTHCTL_EL2 has another layout from here on."""
+        if e2h != self.e2h:
+            self.e2h = e2h
+            self.update()
 
     def _set_comparator(self, which: arch.TimerRegister, value: int) -> None:
         timer = self.comparator(which.timer)
@@ -229,16 +266,35 @@ class GenericTimer:
 
     # Traps ----------------------------------------------------------------------------------------------------
 
+    @property
+    def controls(self) -> int:
+        """What CNTHCTL_EL2 says of EL1's accesses, in the layout of E2H = 0 whichever is in force."""
+        enables = self.cnthctl >> EL1_ENABLES_E2H_SHIFT if self.e2h else self.cnthctl
+        return enables & (_PCTEN | _PCEN) | self.cnthctl & (_TVT | _TVCT)
+
     def el0_allowed(self, encoding: int) -> bool:
         """Whether CNTKCTL_EL1 lets EL0 use this register; a refusal is EC 0x18 to EL1 (DDI 0487 D12.2)."""
         return bool(self.cntkctl & arch.EL0_ENABLES[encoding])
 
     def traps_to_el2(self, encoding: int) -> bool:
-        """Whether CNTHCTL_EL2 (E2H=0) sends an EL1/EL0 access of this register to EL2."""
-        if encoding == arch.CNTPCT_EL0:
-            return not self.cnthctl & CntHctl.EL1PCTEN
+        """Whether CNTHCTL_EL2 sends an EL1 access, or one that EL0 is allowed, of this register to EL2."""
+        if encoding in PHYSICAL_COUNTERS:
+            return not self.controls & _PCTEN
+        if encoding in VIRTUAL_COUNTERS:
+            return bool(self.controls & _TVCT)
         which = arch.TIMER_REGISTERS.get(encoding)
-        return which is not None and which.timer == PTIMER and not self.cnthctl & CntHctl.EL1PCEN
+        if which is None:
+            return False
+        return bool(self.controls & _TVT) if which.timer == VTIMER else not self.controls & _PCEN
+
+    # The event stream -----------------------------------------------------------------------------------------
+
+    def next_event(self, cntkctl: int) -> int | None:
+        """The ns of the next event that wakes WFE, after now: of CNTKCTL_EL1's stream, which follows the virtual
+        count, and of CNTHCTL_EL2's, which follows the physical one. None while both are off."""
+        streams = ((cntkctl, self.virtual_count()), (self.cnthctl, self.count()))
+        ticks = [edge for control, count in streams if (edge := arch.ticks_to_edge(control, count)) is not None]
+        return self.counter.ns_after(min(ticks)) if ticks else None
 
     # State ----------------------------------------------------------------------------------------------------
 
@@ -265,6 +321,7 @@ class GenericTimer:
             "frequency_hz": self.frequency_hz,
             "counter_start": self.counter.start,
             "cntvoff": self.cntvoff,
+            "cntpoff": self.cntpoff,
             "cnthctl": self.cnthctl,
             "cntkctl": self.cntkctl,
             **timers,
@@ -274,7 +331,7 @@ class GenericTimer:
         """Restore `state`. Lines come back as saved, without a report: the GIC restores its own inputs."""
         self.counter = SystemCounter(self.clock, _int(state, "frequency_hz"), _int(state, "counter_start"))
         self.cntvoff, self.cnthctl = _int(state, "cntvoff"), _int(state, "cnthctl")
-        self.cntkctl = _int(state, "cntkctl")
+        self.cntkctl, self.cntpoff = _int(state, "cntkctl"), _int(state, "cntpoff")
         for timer in (self.vtimer, self.ptimer):
             saved = state[timer.name]
             assert isinstance(saved, dict)
@@ -289,11 +346,14 @@ def _int(state: dict[str, object], key: str) -> int:
 
 _READERS: dict[int, Callable[[GenericTimer], int]] = {
     arch.CNTFRQ_EL0: lambda timer: timer.frequency_hz,
-    arch.CNTPCT_EL0: lambda timer: timer.count(),
+    arch.CNTPCT_EL0: lambda timer: timer.timer_count(PTIMER),
+    arch.CNTPCTSS_EL0: lambda timer: timer.timer_count(PTIMER),
     arch.CNTVCT_EL0: lambda timer: timer.virtual_count(),
+    arch.CNTVCTSS_EL0: lambda timer: timer.virtual_count(),
     arch.CNTKCTL_EL1: lambda timer: timer.cntkctl,
     arch.CNTHCTL_EL2: lambda timer: timer.cnthctl,
     arch.CNTVOFF_EL2: lambda timer: timer.cntvoff,
+    arch.CNTPOFF_EL2: lambda timer: timer.cntpoff,
 }
 
 #: Registers that are storage beside the comparators, and the attribute that holds each.
@@ -301,4 +361,12 @@ _STORAGE: dict[int, str] = {
     arch.CNTKCTL_EL1: "cntkctl",
     arch.CNTHCTL_EL2: "cnthctl",
     arch.CNTVOFF_EL2: "cntvoff",
+    arch.CNTPOFF_EL2: "cntpoff",
+}
+
+#: The bits that there are without FEAT_ECV; the others are RES0.
+_WITHOUT_ECV = {
+    arch.CNTKCTL_EL1: arch.KCTL_BITS,
+    arch.CNTHCTL_EL2: 0xFFF,
+    arch.CNTPOFF_EL2: 0,
 }

@@ -18,7 +18,7 @@ AS, OBJCOPY = "aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy"
 #: Registers that are younger than the assembler of Debian 12.
 YOUNG = {
     "ID_PFR2_EL1", "ID_AA64PFR2_EL1", "ID_AA64ZFR0_EL1", "ID_AA64SMFR0_EL1", "ID_AA64FPFR0_EL1", "ID_AA64DFR2_EL1",
-    "ID_AA64ISAR3_EL1", "ID_AA64MMFR3_EL1", "ID_AA64MMFR4_EL1",
+    "ID_AA64ISAR3_EL1", "ID_AA64MMFR3_EL1", "ID_AA64MMFR4_EL1", "CNTPCTSS_EL0", "CNTVCTSS_EL0", "CNTPOFF_EL2",
 }
 
 INSTRUCTIONS: dict[str, Insn] = {

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
+from armvirt.arch.timer import KCTL_BITS
 from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.calibrate import HCR_EL2, SCR_EL3, SCR_NS_HCE_RW, Calibration
@@ -39,7 +40,7 @@ class Silicon(Protocol):
         """An UNDEFINED MRS, MSR or HLT at state.pc: state.insn, rt, rt_value, el."""
 
     def timer_access(self) -> None:
-        """CNTV_* by state.timer_encoding; state.value in or out. Only registers may change; stop by state.stop."""
+        """CNTV_*, CNTP_* by state.timer_encoding; state.value in or out. Only registers may change; stop by state.stop."""
 
     def poll(self) -> bool:
         """About every 20 ms of host time; True stops the run."""
@@ -101,6 +102,7 @@ class Engine(ABC):
         state.deadline = NEVER
         state.ns_per_insn = 1
         state.native_maintenance = 1
+        state.cnthctl, state.cntkctl_bits = 3, KCTL_BITS
 
     def hook(self, kind: int, function: object, begin: int = 1, end: int = 0, instruction: int | None = None) -> None:
         """Add a hook; the function's first argument is the engine, its last the address of ``state``."""

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#define ABI_VERSION 3u
+#define ABI_VERSION 4u
 
 /* Unicorn 2.1 identifiers (checked against the Python package by a test). */
 enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
@@ -78,8 +78,10 @@ typedef struct {
     callback_fn callback;
     /* time */
     uint64_t count_base, ns_base, frequency, counter_start, cntvoff, ns_per_insn, cnthctl;
+    uint64_t cntpoff, denied_cntkctl, cntkctl_bits;
     /* the tail */
     uint32_t tail_ss, leave;
+    uint32_t denied, denied_pstate;
     uint64_t tail_mdscr;
     /* interrupt lines from the virtual CPU interface; lines_in_engine is what the engine's HCR_EL2 has */
     uint32_t virq, vfiq;
@@ -420,22 +422,40 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     e->block_pc = pc;
 }
 
-static int denied(engine *e, uint32_t enc) {
-    if ((pstate(e) & 0xc) == 0) {
-        uint64_t cntkctl = sys_read(e, CNTKCTL_EL1);
-        uint32_t crm = enc >> 3 & 15, bit = crm == 0 ? ((enc & 7) == 1 ? 0 : 1) : crm == 2 ? 9 : 8;
-        if (!(cntkctl >> bit & 1)) return 1;
+/* CNTKCTL_EL1's bit for EL0's access of a counter or timer. */
+static uint32_t el0_enable(uint32_t enc) {
+    uint32_t crm = enc >> 3 & 15;
+    return crm == 0 ? ((enc & 7) == 1 ? 0 : 1) : crm == 2 ? 9 : 8;
+}
+
+/* CNTHCTL_EL2's answer to an access that EL1 makes or allows, in the layout of E2H = 0. */
+static int trapped_to_el2(const engine *e, uint32_t enc) {
+    switch (enc >> 3 & 15) {
+    case 0: return enc == CNTPCT_EL0 ? !(e->cnthctl & 1) : e->cnthctl >> 14 & 1;
+    case 2: return !(e->cnthctl & 2);
+    default: return e->cnthctl >> 13 & 1;
     }
-    return enc == CNTPCT_EL0 && !(e->cnthctl & 1);
+}
+
+/* Make the core refuse the access itself: it does as at EL0 under a CNTKCTL_EL1 of zero. on_intr puts both back. */
+static uint32_t refuse(engine *e) {
+    e->denied = 1;
+    e->denied_pstate = pstate(e);
+    e->denied_cntkctl = sys_read(e, CNTKCTL_EL1);
+    sys_write(e, CNTKCTL_EL1, 0);
+    set_pstate(e, e->denied_pstate & ~0xfu);
+    return 0;
 }
 
 static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write) {
     uint32_t enc = SYSREG(r->op0, r->op1, r->crn, r->crm, r->op2);
-    if (r->op1 != 3 || !((r->crm == 0 && (r->op2 == 1 || r->op2 == 2)) || (r->crm == 3 && r->op2 < 3))) return 0;
-    if (denied(e, enc) || (is_write && r->crm == 0)) return 0;
+    if (r->op1 != 3 || !(r->crm == 0 ? r->op2 == 1 || r->op2 == 2 : (r->crm == 2 || r->crm == 3) && r->op2 < 3)) return 0;
+    if (is_write && r->crm == 0) return 0;
+    if ((pstate(e) & 0xc) == 0 && !(sys_read(e, CNTKCTL_EL1) >> el0_enable(enc) & 1)) return 0;
+    if (trapped_to_el2(e, enc)) return refuse(e);
     uint64_t pc = reg(e, R_PC), count = e->count + (e->open ? (pc - e->block_pc) >> 2 : 0);
     if (r->crm == 0) {
-        uint64_t v = counter_at(e, count) - (enc == CNTVCT_EL0 ? e->cntvoff : 0);
+        uint64_t v = counter_at(e, count) - (enc == CNTVCT_EL0 ? e->cntvoff : e->cntpoff);
         e->stats[ST_COUNTER]++;
         set_reg(e, rt_id, v);
         return 1;
@@ -467,6 +487,10 @@ static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
     engine *e = user;
     (void)uc;
     if (r->op0 != 3) return 0;
+    if (r->crn == 14 && r->op1 == 0 && r->crm == 1 && r->op2 == 0 && r->val & ~e->cntkctl_bits) {
+        sys_write(e, CNTKCTL_EL1, r->val & e->cntkctl_bits);   /* RES0 here, kept by the core */
+        return 1;
+    }
     if (r->crn == 14) return timer_access(e, rt, r, 1);
     if (r->crn == 4 && r->crm == 0 && r->op1 == 0 && r->op2 == 0) {
         e->illegal_watch = illegal_return(r->val);
@@ -588,6 +612,12 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     e->context_save(e->uc, e->context);
     memcpy(&esr, record_at, 4);
     memcpy(&target, record_at + 16, 4);
+    if (e->denied) {
+        e->denied = 0;
+        target = 2;
+        set_pstate(e, e->denied_pstate);
+        sys_write(e, CNTKCTL_EL1, e->denied_cntkctl);
+    }
     esr = repair_syndrome(e, esr, target, pc);
     ec = esr >> 26;
     if ((ec & ~1u) == 0x20 && e->lines_in_engine) note_native_irq(e, pc);   /* taken, and the vector's fetch faults */
@@ -634,9 +664,10 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     }
     if (ec == 0) {
         uint32_t insn = fetch(e, pc);
-        /* MRS/MSR of op0 = 3, CRn = 4 or 12 (the GIC CPU interface), or HLT */
+        /* MRS/MSR of op0 = 3, CRn = 4 or 12 (the GIC CPU interface), MRS CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT, HLT */
         if (((insn & 0xffd00000u) == 0xd5100000u && ((insn >> 12 & 15) == 12 || (insn >> 12 & 15) == 4)
-             && (insn >> 19 & 1)) || (insn & 0xffe0001fu) == 0xd4400000u) {
+             && (insn >> 19 & 1)) || (insn & 0xffe0001fu) == 0xd4400000u || (insn & 0xffffffc0u) == 0xd5031000u
+            || (insn & 0xffffffe0u) == 0xd53be0a0u || (insn & 0xffffffe0u) == 0xd53be0c0u) {
             e->stats[ST_UNDEF]++;
             e->insn = insn;
             e->rt = insn & 31;

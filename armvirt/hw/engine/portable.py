@@ -31,6 +31,7 @@ VECTOR_FAULT_LIMIT = 16
 POLL_INSNS = 1 << 14
 EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
 ERET, WFE = 0xD69F03E0, 0xD503205F
+MRS_CNTPCTSS, MRS_CNTVCTSS = 0xD53BE0A0, 0xD53BE0C0
 TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
@@ -293,26 +294,47 @@ class PortableEngine(Engine):
             if self.dispatch(Callback.POLL):
                 state.stop = 1
 
-    def _denied(self, encoding: int) -> bool:
-        """CNTKCTL_EL1 at EL0, CNTHCTL_EL2.EL1PCTEN: then the engine itself raises the trap."""
-        if self.pstate & 0xC == 0:
-            crm = encoding >> 3 & 15
-            bit = (0 if encoding & 7 == 1 else 1) if crm == 0 else 9 if crm == 2 else 8
-            if not self.read_system(CNTKCTL_EL1) >> bit & 1:
-                return True
-        return encoding == CNTPCT_EL0 and not self.state.cnthctl & 1
+    def _el0_denied(self, encoding: int) -> bool:
+        """CNTKCTL_EL1 at EL0: then the engine itself raises the trap to EL1."""
+        if self.pstate & 0xC:
+            return False
+        crm = encoding >> 3 & 15
+        bit = (0 if encoding & 7 == 1 else 1) if crm == 0 else 9 if crm == 2 else 8
+        return not self.read_system(CNTKCTL_EL1) >> bit & 1
+
+    def _trapped_to_el2(self, encoding: int) -> bool:
+        """CNTHCTL_EL2's answer to an access that EL1 makes or allows, in the layout of E2H = 0."""
+        cnthctl, crm = self.state.cnthctl, encoding >> 3 & 15
+        if crm == 0:
+            return not cnthctl & 1 if encoding == CNTPCT_EL0 else bool(cnthctl >> 14 & 1)
+        return not cnthctl & 2 if crm == 2 else bool(cnthctl >> 13 & 1)
+
+    def _refuse(self) -> int:
+        """Make the core refuse the access itself, with a syndrome: it does as at EL0 under a CNTKCTL_EL1 of zero.
+
+        A hook cannot raise an exception, and this core knows no trap of the virtual timer (FEAT_ECV). `_on_intr`
+        puts both registers back, and sends the exception to EL2.
+        """
+        state = self.state
+        state.denied, state.denied_pstate = 1, self.pstate
+        state.denied_cntkctl = self.read_system(CNTKCTL_EL1)
+        self.write_system(CNTKCTL_EL1, 0)
+        self.pstate = state.denied_pstate & ~0xF
+        return 0
 
     def _timer_access(self, rt: int, r: abi.CpReg, is_write: bool) -> int:
-        if r.op1 != 3 or not ((r.crm == 0 and r.op2 in (1, 2)) or (r.crm == 3 and r.op2 < 3)):
+        if r.op1 != 3 or not (r.op2 in (1, 2) if r.crm == 0 else r.crm in (2, 3) and r.op2 < 3):
             return 0
         encoding = sysreg(r.op0, r.op1, r.crn, r.crm, r.op2)
-        if self._denied(encoding) or (is_write and r.crm == 0):
+        if (is_write and r.crm == 0) or self._el0_denied(encoding):
             return 0
+        if self._trapped_to_el2(encoding):
+            return self._refuse()
         state, pc = self.state, self.pc
         count = state.count + ((pc - state.block_pc) >> 2 if state.open else 0)
         if r.crm == 0:
             state.stats[11] += 1
-            self.write(rt, (self._counter_at(count) - (state.cntvoff if encoding == CNTVCT_EL0 else 0)) & U64)
+            self.write(rt, (self._counter_at(count) - (state.cntvoff if encoding == CNTVCT_EL0 else state.cntpoff)) & U64)
             return 1
         state.stats[10] += 1
         opened, open_ = state.count, state.open
@@ -333,6 +355,10 @@ class PortableEngine(Engine):
         if r.op0 != 3:
             return 0
         if r.crn == 14:
+            beyond = r.val & ~self.state.cntkctl_bits
+            if r.crm == 1 and r.op1 == r.op2 == 0 and beyond:
+                self.write_system(CNTKCTL_EL1, r.val ^ beyond)  # RES0 here, kept by the core
+                return 1
             return self._timer_access(rt, r, True)
         if r.crn == 4 and r.crm == r.op1 == r.op2 == 0:
             self.state.illegal_watch = int(illegal_return(r.val))
@@ -484,6 +510,10 @@ class PortableEngine(Engine):
     def _on_intr(self, _uc: int, number: int, _user: int) -> None:
         state, pc = self.state, self.pc
         esr, far, target = self._syndrome()
+        if state.denied:
+            state.denied, target = 0, 2
+            self.pstate = state.denied_pstate
+            self.write_system(CNTKCTL_EL1, state.denied_cntkctl)
         esr = self._repaired(esr, target, pc)
         ec = esr >> 26
         state.stats[2] += 1
@@ -533,10 +563,12 @@ class PortableEngine(Engine):
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
-        """Is the UNDEFINED instruction one for the PE: MRS/MSR with op0 = 3 and CRn = 4 or 12, or HLT?"""
+        """Is the UNDEFINED instruction one for the PE: MRS/MSR with op0 = 3 and CRn = 4 or 12, HLT, or of FEAT_ECV
+        and FEAT_WFxT: MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT?"""
         state, insn = self.state, self.fetch(pc)
         icc = insn & 0xFFD00000 == 0xD5100000 and insn >> 12 & 15 in (4, 12) and insn >> 19 & 1
-        if not icc and insn & 0xFFE0001F != 0xD4400000:
+        if not icc and insn & 0xFFE0001F != 0xD4400000 and insn & 0xFFFFFFC0 != 0xD5031000 \
+                and insn & 0xFFFFFFE0 not in (MRS_CNTPCTSS, MRS_CNTVCTSS):  # fmt: skip
             return False
         state.insn, state.rt = insn, insn & 31
         state.rt_value, state.el = self.x(state.rt), self.pstate >> 2 & 3

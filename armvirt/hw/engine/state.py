@@ -63,8 +63,9 @@ class EngineState(C.Structure):
         + [(name, C.c_void_p) for name in _POINTERS]
         + [("callback", CALLBACK)]
         + [(n, C.c_uint64) for n in ("count_base", "ns_base", "frequency", "counter_start", "cntvoff", "ns_per_insn",
-                                     "cnthctl")]
-        + [("tail_ss", C.c_uint32), ("leave", C.c_uint32), ("tail_mdscr", C.c_uint64)]
+                                     "cnthctl", "cntpoff", "denied_cntkctl", "cntkctl_bits")]
+        + [(n, C.c_uint32) for n in ("tail_ss", "leave", "denied", "denied_pstate")]
+        + [("tail_mdscr", C.c_uint64)]
         + [("virq", C.c_uint32), ("vfiq", C.c_uint32), ("hcr", C.c_uint64), ("mdcr", C.c_uint64)]
         + [(n, C.c_uint32) for n in ("esr", "insn", "intno", "rt")]
         + [(n, C.c_uint64) for n in ("far", "hpfar", "pc", "rt_value")]
@@ -91,6 +92,11 @@ class EngineState(C.Structure):
     cntvoff: int
     ns_per_insn: int
     cnthctl: int
+    cntpoff: int
+    cntkctl_bits: int
+    denied: int
+    denied_pstate: int
+    denied_cntkctl: int
     open: int
     tail: int
     tail_ss: int
