@@ -19,7 +19,7 @@ from armvirt.board.virt import BoardConfig, VirtBoard
 from armvirt.bundled import find
 from armvirt.errors import UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
-from armvirt.hyp.kvm import Host, Stop, StuckExit, SystemEventExit
+from armvirt.hyp.kvm import CPU_FEATURES, Host, Stop, StuckExit, SystemEventExit
 from armvirt.pacing import Pacer
 
 if TYPE_CHECKING:
@@ -69,6 +69,15 @@ def _named(image: str | Path | None) -> tuple[str | Path | None, int]:
     return guest.file, guest.cpus
 
 
+def parse_features(text: str) -> tuple[str, ...]:
+    """The names of a list such as "ecv,wfxt". UserError for one that is not there."""
+    names = tuple(name for name in text.split(",") if name)
+    for name in names:
+        if name not in CPU_FEATURES:
+            raise UserError(f"--cpu-features: there is no {name!r}; there is {', '.join(CPU_FEATURES)}")
+    return names
+
+
 class Machine:
     """A board with a guest.
 
@@ -76,8 +85,10 @@ class Machine:
     interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M",
     ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
     guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
-    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns``. ``sinks`` get every
-    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
+    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns``. ``vhe`` runs the
+    hypervisor at EL2 (both timers are the guest's then, nothing that it could tell); ``cpu_features`` adds to the CPU
+    what its model lacks: "ecv", "wfxt", by commas. ``sinks`` get every event. Raises UserError (ImageError) for what
+    cannot be used; nothing has run then.
     """
 
     def __init__(
@@ -108,6 +119,8 @@ class Machine:
         priority_bits: int = 5,
         pcpus: int = 1,
         quantum_ns: int = 100_000,
+        vhe: bool = False,
+        cpu_features: str = "",
     ) -> None:
         if gic not in (2, 3):
             raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
@@ -133,6 +146,7 @@ class Machine:
             cntvoff=cntvoff, append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting,
             engine=engine, seed=seed, gic=gic, its=its, list_registers=list_registers, priority_bits=priority_bits,
             pcpus=pcpus, quantum_ns=quantum_ns,
+            vhe=vhe, cpu_features=parse_features(cpu_features),
         )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)

@@ -145,7 +145,7 @@ _TIMER_ROWS: tuple[SysReg, ...] = (
     _row(
         "CNTKCTL_EL1", (3, 0, 14, 1, 0),
         layout=f"EL0PCTEN:0 EL0VCTEN:1 {_EVENT_STREAM} EL0VTEN:8 EL0PTEN:9 EVNTIS:17",
-    ),  # fmt: skip
+    ),
     _row("CNTFRQ_EL0", (3, 3, 14, 0, 0), layout="FREQ:31:0"),
     _row("CNTPCT_EL0", (3, 3, 14, 0, 1), "ro"),
     _row("CNTVCT_EL0", (3, 3, 14, 0, 2), "ro"),
@@ -163,7 +163,7 @@ _TIMER_ROWS: tuple[SysReg, ...] = (
     _row(
         "CNTHCTL_EL2", (3, 4, 14, 1, 0), reset=3,
         layout=f"EL1PCTEN:0 EL1PCEN:1 {_EVENT_STREAM} ECV:12 EL1TVT:13 EL1TVCT:14 EVNTIS:17",
-    ),  # fmt: skip
+    ),
     _row("CNTHP_TVAL_EL2", (3, 4, 14, 2, 0), layout="TimerValue:31:0"),
     _row("CNTHP_CTL_EL2", (3, 4, 14, 2, 1), layout=_TIMER_CTL),
     _row("CNTHP_CVAL_EL2", (3, 4, 14, 2, 2)),

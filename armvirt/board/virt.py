@@ -78,6 +78,8 @@ class BoardConfig(NamedTuple):
     priority_bits: int = 5
     pcpus: int = 1
     quantum_ns: int = QUANTUM_NS
+    vhe: bool = False
+    cpu_features: tuple[str, ...] = ()
 
 
 class _VcpuMemory:
@@ -144,6 +146,7 @@ class VirtBoard:
             engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus,
             list_registers=config.list_registers, priority_bits=config.priority_bits,
             pcpus=config.pcpus, quantum_ns=config.quantum_ns,
+            vhe=config.vhe, cpu_features=config.cpu_features,
         )  # fmt: skip
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)

@@ -94,6 +94,8 @@ BOARD = (
         100_000,
         "quantum_ns",
     ),
+    Option("--vhe", "", None, "run the hypervisor at EL2 (VHE): both timers are the guest's", False, "vhe"),
+    Option("--cpu-features", "LIST", str, "features beyond the model's: ecv, wfxt (by commas)", "", "cpu_features"),
     Option("--append", "STR", str, "kernel command line", "", "append"),
     Option("--initrd", "FILE", str, "initial RAM disk", None, "initrd"),
     Option("--dtb", "FILE", str, "device tree to use instead of the generated one", None, "dtb"),

@@ -49,17 +49,18 @@ class Pe:
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the handler of
     synchronous exits answers STOP. Times are ns of virtual time. The last two arguments are the shape of the
     virtual CPU interface (ICH_VTR_EL2). ``ecv`` (FEAT_ECV) and ``wfxt`` (FEAT_WFxT) are what the core has beyond
-    its model.
+    its model, for the guest; ``cntpoff`` (FEAT_ECV_POFF) for EL2 alone.
     """
 
     def __init__(
         self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1,
         list_registers: int = 4, priority_bits: int = 5, ecv: bool = False, wfxt: bool = False,
+        cntpoff: bool = False,
     ) -> None:  # fmt: skip
         self.ecv, self.wfxt = ecv, wfxt
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
-        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, ecv=ecv)
+        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, ecv=ecv or cntpoff)
         self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed
@@ -192,6 +193,11 @@ class Pe:
             self.context.engine.state.count += count
             self.clock.base += count * self.ns_per_insn
         self.timer.update()
+
+    @property
+    def running(self) -> bool:
+        """Whether the engine is being executed: true in callbacks."""
+        return self._running
 
     def _deadline(self) -> int:
         """The instruction count at which something must be looked at."""

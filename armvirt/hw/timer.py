@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from armvirt.arch import timer as arch
 from armvirt.arch.timer import (
-    EL1_ENABLES_E2H_SHIFT,
     CTL_ENABLE,
     CTL_ISTATUS,
     CTL_WRITABLE,
+    EL1_ENABLES_E2H_SHIFT,
     MASK64,
     NS_PER_SECOND,
     PHYSICAL_COUNTERS,

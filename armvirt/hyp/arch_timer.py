@@ -1,245 +1,74 @@
-"""The virtualized Generic Timer, shaped like KVM's (arch/arm64/kvm/arch_timer.c, nVHE host).
+"""The virtualized Generic Timer, shaped like KVM's (arch/arm64/kvm/arch_timer.c).
 
-The virtual timer is *direct*: while a vCPU is loaded, the PE's own comparator runs with the guest's CTL and CVAL
-behind CNTVOFF_EL2, its interrupt reaches the host, and the host injects it as an interrupt that is mapped to the
-physical one. The physical timer is *emulated*: CNTP_* traps, and a host timer stands for the comparator.
+A *direct* timer runs on hardware: while a vCPU is loaded, the PE's own comparator has the guest's CTL and CVAL behind
+an offset, its interrupt reaches the host, and the host injects it as an interrupt that is mapped to the physical one.
+An *emulated* timer traps, and a host timer stands for the comparator. On an nVHE host the virtual timer is direct and
+the physical one emulated; a VHE host has a timer of its own, so both are direct.
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import IntEnum
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
 
 from armvirt.arch import timer as arch
-from armvirt.arch.timer import CTL_ENABLE, CTL_ISTATUS, CTL_WRITABLE, MASK64, CntHctl
+from armvirt.arch.timer import CTL_WRITABLE, EL1_ENABLES_E2H_SHIFT, MASK64, CntHctl
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
-from armvirt.hw.timer import PTIMER, VTIMER, GenericTimer, SystemCounter
+from armvirt.hw.timer import GenericTimer
 from armvirt.hyp.host.hrtimer import HrTimer
-
-
-class TimerId(IntEnum):
-    """KVM's timer ids. The two of EL2 (hvtimer, hptimer) need nested virtualization."""
-
-    PTIMER = 0
-    VTIMER = 1
-
-
-class TimerRegister(IntEnum):
-    """KVM's register selectors of one timer."""
-
-    CNT = 0
-    CVAL = 1
-    TVAL = 2
-    CTL = 3
-
-
-#: Names as trace events and the hardware use them.
-TIMER_NAMES = {TimerId.VTIMER: VTIMER, TimerId.PTIMER: PTIMER}
-DEFAULT_PPI = {TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER}
-
-#: Guest accesses that can trap (kvm/sys_regs.c): which timer and which of its registers an encoding names.
-TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
-    arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
-    arch.CNTP_TVAL_EL0: (TimerId.PTIMER, TimerRegister.TVAL),
-    arch.CNTP_CTL_EL0: (TimerId.PTIMER, TimerRegister.CTL),
-    arch.CNTP_CVAL_EL0: (TimerId.PTIMER, TimerRegister.CVAL),
-    arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CNT),
-    arch.CNTV_TVAL_EL0: (TimerId.VTIMER, TimerRegister.TVAL),
-    arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
-    arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
-}
-
-#: ONE_REG registers by the encoding in their id. KVM's ids of the virtual timer's CVAL and CNT are swapped against the
-#: architecture and frozen as ABI (Documentation/virt/kvm/api.rst); those of the physical timer are not.
-ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
-    arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
-    arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
-    arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CNT),
-    arch.CNTP_CTL_EL0: (TimerId.PTIMER, TimerRegister.CTL),
-    arch.CNTP_CVAL_EL0: (TimerId.PTIMER, TimerRegister.CVAL),
-    arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
-}
-
-
-class TimerVgic(Protocol):
-    """What the timer needs of the vGIC (include/kvm/arm_vgic.h)."""
-
-    def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None: ...
-
-    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]) -> None: ...
-
-    def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None: ...
-
-    def is_active(self, vcpu_id: int, intid: int) -> bool: ...
-
-    def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None: ...
-
-
-# Pure decisions -----------------------------------------------------------------------------------------------------
-
-
-def timer_can_fire(ctl: int) -> bool:
-    """Whether the timer is enabled and not masked."""
-    return ctl & CTL_WRITABLE == CTL_ENABLE
-
-
-def timer_should_fire(ctl: int, cval: int, now: int) -> bool:
-    """Whether the timer's output is high; ``now`` is the count less the timer's offset."""
-    return timer_can_fire(ctl) and cval <= now
-
-
-def ctl_with_status(ctl: int, cval: int, now: int) -> int:
-    """CTL as KVM computes it for a reader: ISTATUS follows the condition even while ENABLE is 0 (then UNKNOWN)."""
-    return ctl | (CTL_ISTATUS if cval <= now else 0)
-
-
-# Structures ---------------------------------------------------------------------------------------------------------
-
-
-class ArchTimerVmData:
-    """What all vCPUs of a VM share: the offsets (ticks subtracted from the physical count) and the PPIs.
-
-    The virtual count is ``virtual_start`` at creation: KVM's choice of CNTVOFF, for 0.
-    """
-
-    def __init__(self, counter: SystemCounter, virtual_start: int = 0) -> None:
-        self.counter = counter
-        self.voffset = counter.count() - virtual_start & MASK64
-        self.poffset = 0
-        self.ppi = dict(DEFAULT_PPI)
-        self.counter_offset_set = False
-        self.ppis_immutable = False
-        self._timers: list[ArchTimer] = []
-
-    def attach(self, timer: ArchTimer) -> None:
-        """Add a vCPU's timer: it follows when an offset moves."""
-        self._timers.append(timer)
-
-    def set_counter_offset(self, offset: int) -> None:
-        """KVM_ARM_SET_COUNTER_OFFSET: subtract ``offset`` from both counters; later writes of CNT are ignored."""
-        self.counter_offset_set = True
-        self.voffset = self.poffset = offset & MASK64
-        self._update()
-
-    def set_count(self, timer_id: TimerId, count: int) -> None:
-        """Make a counter read ``count`` now, on every vCPU (ONE_REG CNT); no effect after SET_COUNTER_OFFSET."""
-        if self.counter_offset_set:
-            return
-        offset = self.counter.count() - count & MASK64
-        if timer_id is TimerId.VTIMER:
-            self.voffset = offset
-        else:
-            self.poffset = offset
-        self._update()
-
-    def set_ppi(self, timer_id: TimerId, intid: int) -> None:
-        """KVM_ARM_VCPU_TIMER_CTRL: choose a timer's PPI. EINVAL if it is none, EBUSY after the first run."""
-        if not 16 <= intid <= 31:
-            raise KvmError("EINVAL", f"timer interrupt {intid} is not a PPI (16 to 31)")
-        if self.ppis_immutable:
-            raise KvmError("EBUSY", "timer interrupts are fixed once a vCPU has run")
-        self.ppi[timer_id] = intid
-
-    def offset(self, timer_id: TimerId) -> int:
-        return self.voffset if timer_id is TimerId.VTIMER else self.poffset
-
-    def _update(self) -> None:
-        for timer in self._timers:
-            timer.offset_changed()
-
-    def reset(self) -> None:
-        """Nothing of this resets with a vCPU: offsets and PPIs last as long as the VM."""
-
-    def state(self) -> dict[str, object]:
-        return {
-            "version": 1,
-            "voffset": self.voffset,
-            "poffset": self.poffset,
-            "ppi": {TIMER_NAMES[t]: intid for t, intid in self.ppi.items()},
-            "counter_offset_set": self.counter_offset_set,
-        }
-
-    def load(self, state: dict[str, object]) -> None:
-        """Restore `state`. Load it before the vCPUs' timers, which read the offsets."""
-        voffset, poffset, ppi = state["voffset"], state["poffset"], state["ppi"]
-        assert isinstance(voffset, int) and isinstance(poffset, int) and isinstance(ppi, dict)
-        self.voffset, self.poffset = voffset, poffset
-        self.ppi = {timer_id: ppi[name] for timer_id, name in TIMER_NAMES.items()}
-        self.counter_offset_set = bool(state["counter_offset_set"])
-
-
-class ArchTimerOffset:
-    """Where a context's offset lives: KVM's pointer into the VM's data."""
-
-    __slots__ = ("_timer_id", "_vm_data")
-
-    def __init__(self, vm_data: ArchTimerVmData, timer_id: TimerId) -> None:
-        self._vm_data, self._timer_id = vm_data, timer_id
-
-    @property
-    def value(self) -> int:
-        return self._vm_data.offset(self._timer_id)
-
-
-class ArchTimerContext:
-    """One timer of one vCPU.
-
-    ``ctl`` and ``cval`` are the guest's while the context is not ``loaded``; afterwards the hardware has them.
-    ``irq_level`` is the level that was last told to the vGIC.
-    """
-
-    __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "offset", "timer_id")
-
-    def __init__(self, timer_id: TimerId, offset: ArchTimerOffset) -> None:
-        self.timer_id, self.offset = timer_id, offset
-        self.ctl = self.cval = 0
-        self.loaded = self.irq_level = False
-        self.hrtimer: HrTimer | None = None
-
-    @property
-    def name(self) -> str:
-        return TIMER_NAMES[self.timer_id]
-
-
-class ArchTimerCpu:
-    """The timers of one vCPU, and the background timer that wakes it while it is blocked."""
-
-    __slots__ = ("bg_timer", "enabled", "ptimer", "vtimer")
-
-    def __init__(self, vm_data: ArchTimerVmData) -> None:
-        self.vtimer = ArchTimerContext(TimerId.VTIMER, ArchTimerOffset(vm_data, TimerId.VTIMER))
-        self.ptimer = ArchTimerContext(TimerId.PTIMER, ArchTimerOffset(vm_data, TimerId.PTIMER))
-        self.bg_timer: HrTimer | None = None
-        self.enabled = False
-
-    @property
-    def contexts(self) -> tuple[ArchTimerContext, ...]:
-        return self.vtimer, self.ptimer
-
-
-class TimerMap(NamedTuple):
-    """Which timers run on hardware and which in software."""
-
-    direct_vtimer: ArchTimerContext
-    direct_ptimer: ArchTimerContext | None
-    emul_vtimer: ArchTimerContext | None
-    emul_ptimer: ArchTimerContext | None
-
-
-def get_timer_map(cpu: ArchTimerCpu) -> TimerMap:
-    """The map of an nVHE host: the virtual timer is direct, the physical timer is emulated."""
-    return TimerMap(direct_vtimer=cpu.vtimer, direct_ptimer=None, emul_vtimer=None, emul_ptimer=cpu.ptimer)
-
-
-# The timer of a vCPU ------------------------------------------------------------------------------------------------
-
-
-class ArchTimer:
+from armvirt.hyp.timer_context import (
+    DEFAULT_PPI,
+    DEVICE_IRQ_BITS,
+    HOST_PPI,
+    ONE_REGS,
+    TIMER_ATTRIBUTES,
+    TIMER_CTRL,
+    TIMER_NAMES,
+    TRAPPED,
+    ArchTimerContext,
+    ArchTimerCpu,
+    ArchTimerOffset,
+    ArchTimerVmData,
+    TimerId,
+    TimerMap,
+    TimerRegister,
+    TimerVgic,
+    ctl_with_status,
+    get_timer_map,
+    timer_can_fire,
+    timer_should_fire,
+)
+from armvirt.tables import Showable, Table, table_of
+
+__all__ = [
+    "DEFAULT_PPI",
+    "ONE_REGS",
+    "TIMER_CTRL",
+    "TIMER_NAMES",
+    "TRAPPED",
+    "ArchTimer",
+    "ArchTimerContext",
+    "ArchTimerCpu",
+    "ArchTimerOffset",
+    "ArchTimerVmData",
+    "TimerId",
+    "TimerMap",
+    "TimerRegister",
+    "TimerVgic",
+    "ctl_with_status",
+    "get_timer_map",
+    "timer_can_fire",
+    "timer_should_fire",
+]
+
+_PCTEN, _PCEN = int(CntHctl.EL1PCTEN), int(CntHctl.EL1PCEN)
+
+
+
+class ArchTimer(Showable):
     """One vCPU's timers.
 
     ``set_phys_active(host_intid, active)`` writes the active state of a PPI in the GIC of the PE on which the vCPU
@@ -265,9 +94,11 @@ class ArchTimer:
         self.cpu = ArchTimerCpu(vm_data)
         owner = name or f"vcpu{vcpu_id}"
         self.cpu.bg_timer = self._bg = HrTimer(clock, owner, "bg_timer", self._bg_timer_expired)
-        ptimer = self.cpu.ptimer
-        ptimer.hrtimer = HrTimer(clock, owner, ptimer.name, lambda: self._hrtimer_expired(ptimer))
-        self.map = get_timer_map(self.cpu)
+        self.map = get_timer_map(self.cpu, vm_data.vhe)
+        self._direct, self._emulated = self.map.direct, self.map.emulated
+        for context in self._emulated:
+            context.hrtimer = HrTimer(clock, owner, context.name, lambda c=context: self._hrtimer_expired(c))  # type: ignore[misc]
+        self.wfit: int | None = None
         vm_data.attach(self)
 
     def _ppi(self, context: ArchTimerContext) -> int:
@@ -280,8 +111,16 @@ class ArchTimer:
     def _ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
         """CTL (writable bits) and CVAL, wherever they are."""
         if context.loaded and self.hw is not None:
-            return self.hw.vtimer.ctl, self.hw.vtimer.cval
+            comparator = self.hw.comparator(context.name)
+            return comparator.ctl, context.cval if self._shifted(context) else comparator.cval
         return context.ctl, context.cval
+
+    def _shifted(self, context: ArchTimerContext) -> bool:
+        """Whether the hardware compares with another CVAL than the guest's: a physical offset, and no CNTPOFF_EL2.
+
+        Then CNTP_* traps, so that what the guest wrote is in the context.
+        """
+        return context is self.map.direct_ptimer and not self.vm_data.cntpoff and context.offset.value != 0
 
     def should_fire(self, context: ArchTimerContext) -> bool:
         """timer_should_fire of a context, loaded or not."""
@@ -290,7 +129,10 @@ class ArchTimer:
 
     def compute_delta(self, context: ArchTimerContext) -> int:
         """The ns until the context's condition holds, 0 if it holds: exact, rounded up to the first such ns."""
-        ticks = self._ctl_cval(context)[1] - self.now(context)
+        return self._delta_to(context, self._ctl_cval(context)[1])
+
+    def _delta_to(self, context: ArchTimerContext, count: int) -> int:
+        ticks = count - self.now(context)
         return self.vm_data.counter.ns_after(ticks) - self.clock.now if ticks > 0 else 0
 
     def is_pending(self) -> bool:
@@ -327,7 +169,7 @@ class ArchTimer:
             self.update_irq(context, True)
 
     def _bg_timer_expired(self) -> None:
-        deltas = [delta for _, delta in self._waits()]
+        deltas = [delta for _, delta in self._waits()] + self._wfit_delay()
         if 0 in deltas:
             self.wake()
         elif deltas:
@@ -343,14 +185,76 @@ class ArchTimer:
         The physical interrupt stays active until the guest deactivates it through its list register. One that is
         spurious (the line fell meanwhile) has nobody who would, so it is deactivated here.
         """
-        context = self.map.direct_vtimer
-        if intid != arch.PPI_VTIMER or not context.loaded:
+        context = next((c for c in self._direct if HOST_PPI[c.timer_id] == intid), None)
+        if context is None or not context.loaded:
             return False
         if not self.should_fire(context):
             self.set_phys_active(intid, False)
             return False
         self.update_irq(context, True)
         return True
+
+    def _wfit_delay(self) -> list[int]:
+        """The ns until a WFIT that blocks the vCPU times out, as a list of none or one (wfit_delay_ns)."""
+        return [] if self.wfit is None else [self._delta_to(self.cpu.vtimer, self.wfit)]
+
+    def virtual_count(self) -> int:
+        """CNTVCT_EL0 of this vCPU now, loaded or not."""
+        return self.now(self.cpu.vtimer)
+
+    def ns_of_virtual_count(self, count: int) -> int:
+        """The first ns at which the virtual count is ``count`` or more: now if it is."""
+        return self.clock.now + self._delta_to(self.cpu.vtimer, count)
+
+    def next_event(self, cntkctl: int) -> int | None:
+        """The ns of the next event of the guest's event stream and of the PE's, after now; None: no stream."""
+        if self.hw is not None:
+            return self.hw.next_event(cntkctl)
+        ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
+        return None if ticks is None else self.vm_data.counter.ns_after(ticks)
+
+    # A VMM with an interrupt controller of its own --------------------------------------------------------------
+
+    @property
+    def device_irq_level(self) -> int:
+        """The levels for ``kvm_run.s.regs.device_irq_level``: bit 0 the virtual timer, bit 1 the physical one."""
+        return sum(DEVICE_IRQ_BITS[c.timer_id] for c in self.cpu.contexts if c.irq_level)
+
+    def sync_user(self) -> None:
+        """kvm_timer_sync_user, without a vGIC: a line that fell lets the host's interrupt in again."""
+        for context in self._direct:
+            if context.loaded and context.irq_level and not self.should_fire(context):
+                self.update_irq(context, False)
+                self.set_phys_active(HOST_PPI[context.timer_id], False)
+
+    # Attributes -------------------------------------------------------------------------------------------------
+
+    def set_attr(self, attr: int, value: int | None, in_kernel: bool) -> None:
+        """KVM_ARM_VCPU_TIMER_CTRL: the PPI of a timer, of all vCPUs. ``in_kernel``: the VM has a vGIC.
+
+        EINVAL without a vGIC and for what is no PPI, EFAULT for None (no memory behind the pointer), EBUSY after the
+        first run, ENXIO for another attribute: checked in this order (kvm_arm_timer_set_attr).
+        """
+        if not in_kernel:
+            raise KvmError("EINVAL", "the VM has no interrupt controller")
+        if value is None:
+            raise KvmError("EFAULT", "no value")
+        self.vm_data.check_ppi(value)
+        self.vm_data.set_ppi(self._attribute(attr), value)
+
+    def get_attr(self, attr: int) -> int:
+        """The PPI of a timer. ENXIO for another attribute."""
+        return self.vm_data.ppi[self._attribute(attr)]
+
+    def has_attr(self, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR: ENXIO where there is no such attribute."""
+        self._attribute(attr)
+
+    @staticmethod
+    def _attribute(attr: int) -> TimerId:
+        if attr not in TIMER_ATTRIBUTES:
+            raise KvmError("ENXIO", f"no timer attribute {attr}")
+        return TIMER_ATTRIBUTES[attr]
 
     # Lifecycle ------------------------------------------------------------------------------------------------
 
@@ -361,14 +265,19 @@ class ArchTimer:
         """
         if self.cpu.enabled:
             return
-        if len(set(self.vm_data.ppi.values())) != len(self.vm_data.ppi):
+        if len({self._ppi(context) for context in self.cpu.contexts}) != len(self.cpu.contexts):
             raise KvmError("EINVAL", "two timers share a PPI")
         for context in self.cpu.contexts:
             self.vgic.set_owner(self.vcpu_id, self._ppi(context), context)
-        direct = self.map.direct_vtimer
-        self.vgic.map_phys_irq(self.vcpu_id, self._ppi(direct), arch.PPI_VTIMER, lambda: self.should_fire(direct))
+        for context in self._direct:
+            self._map(context)
         self.vm_data.ppis_immutable = True
         self.cpu.enabled = True
+
+    def _map(self, context: ArchTimerContext) -> None:
+        """kvm_vgic_map_phys_irq, with the line's level as get_input_level gives it."""
+        host_intid = HOST_PPI[context.timer_id]
+        self.vgic.map_phys_irq(self.vcpu_id, self._ppi(context), host_intid, lambda: self.should_fire(context))
 
     def vcpu_reset(self) -> None:
         """kvm_timer_vcpu_reset: timers off, CVAL untouched, lines low, and the mapped interrupt back to inactive."""
@@ -378,9 +287,10 @@ class ArchTimer:
             context.ctl = 0
             self.update_irq(context, False)
         self._cancel_hrtimers()
-        self._bg.cancel()
+        self.unblocking()
         if self.cpu.enabled:
-            self.vgic.reset_mapped_irq(self.vcpu_id, self._ppi(self.map.direct_vtimer))
+            for context in self._direct:
+                self.vgic.reset_mapped_irq(self.vcpu_id, self._ppi(context))
         if hw is not None:
             self.vcpu_load(hw)
 
@@ -389,11 +299,12 @@ class ArchTimer:
     def vcpu_load(self, hw: GenericTimer) -> None:
         """kvm_timer_vcpu_load: put the guest's timers onto a PE, before the guest runs there."""
         self.hw = hw
-        self._load_gic(self.map.direct_vtimer)
+        for context in self._direct:
+            self._load_gic(context)
         self.unblocking()
         self._restore()
-        if self.map.emul_ptimer is not None:
-            self.timer_emulate(self.map.emul_ptimer)
+        for context in self._emulated:
+            self.timer_emulate(context)
         self._set_traps(hw)
 
     def vcpu_put(self) -> None:
@@ -403,18 +314,20 @@ class ArchTimer:
             return
         self._save()
         self._cancel_hrtimers()
-        hw.set(arch.CNTHCTL_EL2, int(CntHctl.EL1PCTEN | CntHctl.EL1PCEN))
+        self._allow(hw, _PCTEN | _PCEN)
         self.hw = None
 
     def attach(self, hw: GenericTimer) -> None:
         """Be loaded on a PE whose registers hold this vCPU's timer already (restored state)."""
         self.hw = hw
-        self.map.direct_vtimer.loaded = True
+        for context in self._direct:
+            context.loaded = True
 
     def detach(self) -> None:
         """Be loaded nowhere, without saving: the state is about to be replaced."""
         self.hw = None
-        self.map.direct_vtimer.loaded = False
+        for context in self._direct:
+            context.loaded = False
 
     def blocking(self) -> None:
         """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the first timer that can fire, if any.
@@ -423,15 +336,16 @@ class ArchTimer:
         and waking for it would wake for ever. (KVM does wake, by kvm_cpu_has_pending_timer, and lets WFI spin.) The
         level that was told is true at this moment only: a mapped line falls in the vGIC without a word to us.
         """
-        deltas = [delta for context, delta in self._waits() if delta or not context.irq_level]
+        deltas = [delta for context, delta in self._waits() if delta or not context.irq_level] + self._wfit_delay()
         if deltas:
             self._bg.start(self.clock.now + min(deltas))
         else:
             self._bg.cancel()
 
     def unblocking(self) -> None:
-        """kvm_timer_unblocking."""
+        """kvm_timer_unblocking; a WFIT is over with it."""
         self._bg.cancel()
+        self.wfit = None
 
     def _load_gic(self, context: ArchTimerContext) -> None:
         """kvm_timer_vcpu_load_gic: resample the line, and set the host's active state before the timer runs.
@@ -443,39 +357,77 @@ class ArchTimer:
         active = context.irq_level
         if self.cpu.enabled:
             active = active or self.vgic.is_active(self.vcpu_id, self._ppi(context))
-        self.set_phys_active(arch.PPI_VTIMER, active)
+        self.set_phys_active(HOST_PPI[context.timer_id], active)
 
     def _save(self) -> None:
-        """timer_save_state of the direct timer: the PE's comparator is off afterwards, at no offset."""
-        context, hw = self.map.direct_vtimer, self.hw
-        if hw is None or not context.loaded:
-            return
-        context.ctl, context.cval = hw.vtimer.ctl, hw.vtimer.cval
-        hw.program_virtual(0, 0, context.cval)
-        context.loaded = False
+        """timer_save_state of the direct timers: the PE's comparators are off afterwards, at no offset."""
+        hw = self.hw
+        for context in self._direct:
+            if hw is not None and context.loaded:
+                context.ctl, context.cval = self._ctl_cval(context)
+                self._program(hw, context, 0, 0, hw.comparator(context.name).cval)
+                context.loaded = False
 
     def _restore(self) -> None:
-        """timer_restore_state of the direct timer: CTL last, so that the timer never runs with half of its state."""
-        context, hw = self.map.direct_vtimer, self.hw
-        if hw is None or context.loaded:
-            return
-        hw.program_virtual(context.offset.value, context.ctl, context.cval)
-        context.loaded = True
+        """timer_restore_state of the direct timers: CTL last, so that none ever runs with half of its state."""
+        hw = self.hw
+        for context in self._direct:
+            if hw is not None and not context.loaded:
+                if self._shifted(context):
+                    self._program(hw, context, 0, context.ctl, self._shift(context))
+                else:
+                    self._program(hw, context, context.offset.value, context.ctl, context.cval)
+                context.loaded = True
+
+    @staticmethod
+    def _program(hw: GenericTimer, context: ArchTimerContext, offset: int, ctl: int, cval: int) -> None:
+        program = hw.program_virtual if context.timer_id is TimerId.VTIMER else hw.program_physical
+        program(offset, ctl, cval)
+
+    def _shift(self, context: ArchTimerContext) -> int:
+        """The CVAL by which hardware that knows no physical offset does what the guest's says.
+
+        KVM adds the offset modulo 2**64, and a far CVAL fires at once; this saturates, which is exact until one of
+        the counts rolls over.
+        """
+        offset = context.offset.value
+        rolled = 0 if self.vm_data.counter.count() >= offset else 1 << 64
+        return min(max(context.cval + offset - rolled, 0), MASK64)
 
     def _set_traps(self, hw: GenericTimer) -> None:
-        """CNTP_* traps always; CNTPCT_EL0 only while the guest's physical count differs from the machine's."""
-        hw.set(arch.CNTHCTL_EL2, 0 if self.vm_data.poffset else int(CntHctl.EL1PCTEN))
+        """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 are the guest's, unless they need an offset that there is no
+        CNTPOFF_EL2 for. __timer_enable_traps (nVHE): CNTP_* traps always, and CNTPCT_EL0 while it has an offset."""
+        moved = self.cpu.ptimer.offset.value != 0
+        if self.vm_data.vhe:
+            self._allow(hw, 0 if moved and not self.vm_data.cntpoff else _PCTEN | _PCEN)
+        else:
+            self._allow(hw, 0 if moved else _PCTEN)
+
+    def _allow(self, hw: GenericTimer, enables: int) -> None:
+        """Write CNTHCTL_EL2 in the layout that the host runs with."""
+        if self.vm_data.vhe:
+            enables = enables << EL1_ENABLES_E2H_SHIFT | (int(CntHctl.ECV) if self.vm_data.cntpoff else 0)
+        hw.set(arch.CNTHCTL_EL2, enables)
 
     def _cancel_hrtimers(self) -> None:
         for context in self.cpu.contexts:
             if context.hrtimer is not None:
                 context.hrtimer.cancel()
 
+    def set_vcpu_offset(self, timer_id: TimerId, offset: int | None) -> None:
+        """Give a timer an offset of this vCPU's own, in ticks, on top of the VM's; None: none."""
+        self.offset_moves()
+        self._context(timer_id).offset.vcpu_offset = None if offset is None else offset & MASK64
+        self.offset_changed()
+
+    def offset_moves(self) -> None:
+        """An offset is about to move: the hardware gives back what it has, by the present one."""
+        self._save()
+
     def offset_changed(self) -> None:
-        """An offset of the VM moved under this vCPU: lines, host timers and traps follow, up and down."""
+        """An offset moved under this vCPU (`offset_moves` came before): lines, host timers and traps follow."""
         hw = self.hw
         if hw is not None:
-            self._save()
             self.vcpu_load(hw)
             return
         for context in self.cpu.contexts:
@@ -552,7 +504,7 @@ class ArchTimer:
         if self._bg.active:
             self.blocking()
 
-    # State ----------------------------------------------------------------------------------------------------
+    # Showing and saving ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
         """Both timers as plain data for a table; ``fires_in_ns`` is None for a timer that cannot fire."""
@@ -571,17 +523,43 @@ class ArchTimer:
                     "loaded": context.loaded,
                     "irq_level": context.irq_level,
                     "fires_in_ns": delta,
+                    "map": "direct" if context in self._direct else "emulated",
+                    "owner": self._owner(context),
+                    "vm_offset": context.offset.vm_offset,
+                    "vcpu_offset": context.offset.vcpu_offset,
                 }
             )
         return result
+
+    def _owner(self, context: ArchTimerContext) -> str:
+        """Who makes the timer fire at this moment: a comparator, or which host timer; nobody."""
+        if context.loaded:
+            return "comparator"
+        if context.hrtimer is not None and context.hrtimer.active:
+            return "hrtimer"
+        waits = self._bg.active and timer_can_fire(context.ctl)
+        return "bg_timer" if waits else "nobody"
+
+    def tables(self) -> Sequence[Table | str]:
+        """The contexts and the map for people; counts in hexadecimal."""
+        hexed = ("cval", "now", "offset", "vm_offset", "vcpu_offset")
+        rows = [
+            {k: f"{v:#x}" if k in hexed and isinstance(v, int) else v for k, v in row.items()} for row in self.rows()
+        ]
+        where = "on no CPU" if self.hw is None else "on a CPU"
+        form = "VHE" if self.vm_data.vhe else "nVHE"
+        contexts = table_of(f"vCPU {self.vcpu_id}: timers, {where}, {form} host", rows)
+        return [contexts, *([f"background timer: {self._bg.expires} ns"] if self._bg.active else [])]
 
     def state(self) -> dict[str, object]:
         """The guest's view of both timers, wherever they are loaded. The clock saves the armed host timers."""
         timers = {}
         for context in self.cpu.contexts:
             ctl, cval = self._ctl_cval(context)
-            timers[context.name] = {"ctl": ctl, "cval": cval, "irq_level": context.irq_level}
-        return {"version": 1, "enabled": self.cpu.enabled, **timers}
+            timers[context.name] = {
+                "ctl": ctl, "cval": cval, "irq_level": context.irq_level, "vcpu_offset": context.offset.vcpu_offset,
+            }  # fmt: skip
+        return {"version": 1, "enabled": self.cpu.enabled, "wfit": self.wfit, **timers}
 
     def load(self, state: dict[str, object]) -> None:
         """Restore `state`. The vCPU comes back loaded on no PE: `vcpu_load` follows if it was on one."""
@@ -590,8 +568,10 @@ class ArchTimer:
             self.enable()
         else:
             self.cpu.enabled = False  # of before the first run, which will map the interrupt (again)
+        self.wfit = state["wfit"]  # type: ignore[assignment]
         for context in self.cpu.contexts:
             saved = state[context.name]
             assert isinstance(saved, dict)
             context.ctl, context.cval, context.irq_level = saved["ctl"], saved["cval"], saved["irq_level"]
+            context.offset.vcpu_offset = saved["vcpu_offset"]
             context.loaded = False

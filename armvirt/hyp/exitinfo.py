@@ -45,4 +45,8 @@ class StuckExit(NamedTuple):
     pc: int
 
 
-Exit = MmioExit | SystemEventExit | SemihostingExit | StuckExit
+class IntrExit(NamedTuple):
+    """KVM_EXIT_INTR: without a vGIC, the level of a timer's output changed (`Vcpu.device_irq_level`)."""
+
+
+Exit = IntrExit | MmioExit | SystemEventExit | SemihostingExit | StuckExit

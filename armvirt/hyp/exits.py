@@ -39,11 +39,18 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
-    """WFI blocks until an interrupt can be delivered, then retires; WFE does not trap in the engine."""
-    if decode_wfx(exit.esr).kind is WfxKind.WFI and not vcpu.runnable_interrupt():
-        vcpu.wait()
+    """WFI blocks until an interrupt can be delivered, then retires; WFE does not trap in the engine.
+
+    WFIT and WFET end by themselves when the virtual count reaches their operand (kvm_handle_wfx).
+    """
+    trap = decode_wfx(exit.esr)
+    until = vcpu.context.x(trap.register) if trap.register >= 0 else None
+    if until is not None and vcpu.timer.virtual_count() >= until:
+        return Action.ADVANCE
+    if trap.kind in (WfxKind.WFI, WfxKind.WFIT) and not vcpu.runnable_interrupt():
+        vcpu.wait(until)
         return Action.ADVANCE | Action.STOP
-    return Action.ADVANCE
+    return vcpu.wait_for_event(until) if trap.kind is WfxKind.WFET else Action.ADVANCE
 
 
 def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:

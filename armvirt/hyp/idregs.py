@@ -7,6 +7,7 @@ as zero, which in these registers means "not implemented" (FP and AdvSIMD, signe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from armvirt.arch.encoding import sysreg
@@ -61,16 +62,28 @@ def _compile(name: str, rule: IdRule) -> _Masks:
     return _Masks(sum(fields[field].mask for field in rule.keep), fixed)
 
 
+_NOTHING = _Masks(0, 0)
 _MASKS: dict[int, _Masks] = {BY_NAME[name].encoding: _compile(name, rule) for name, rule in _RULES.items()}
 
 #: The registers with a rule; of all others in the trapped space the guest sees zero.
 KNOWN: frozenset[int] = frozenset(_MASKS)
 
 ID_AA64PFR0_EL1 = sysreg(3, 0, 0, 4, 0)
+#: What `armvirt.hyp.host` was asked to add to the CPU's features: register, field, value.
+FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", "WFxT", 2)}
 _GICV3 = 1 << 24  # ID_AA64PFR0_EL1.GIC = 1: the system-register interface of GICv3 and v4.0
 
 
-def visible(encoding: int, native_value: int, gicv3: bool) -> int:
+def added(encoding: int, features: Iterable[str]) -> int:
+    """The fields of a register that say that these features (`FEATURES`) are there."""
+    value = 0
+    for register, name, number in (FEATURES[feature] for feature in features):
+        if BY_NAME[register].encoding == encoding:
+            value = next(f for f in BY_NAME[register].fields if f.name == name).put(value, number)
+    return value
+
+
+def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[str] = ()) -> int:
     """What the guest reads where the CPU says ``native_value``.
 
     In the trapped space (op0=3, op1=0, CRn=0, CRm=1..7) a register without a rule reads as zero: reserved ones, and
@@ -78,10 +91,8 @@ def visible(encoding: int, native_value: int, gicv3: bool) -> int:
     """
     if not is_id_space(encoding):
         return native_value
-    masks = _MASKS.get(encoding)
-    if masks is None:
-        return 0
-    value = native_value & masks.keep | masks.fixed
+    masks = _MASKS.get(encoding, _NOTHING)
+    value = native_value & masks.keep | masks.fixed | (added(encoding, features) if features else 0)
     return value | _GICV3 if gicv3 and encoding == ID_AA64PFR0_EL1 else value
 
 

@@ -16,8 +16,9 @@ from armvirt.events import Console as ConsoleEvent
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
+from armvirt.hyp import idregs
 from armvirt.hyp.arch_timer import ArchTimerVmData
-from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
+from armvirt.hyp.exitinfo import Exit, IntrExit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
+    "CPU_FEATURES",
     "MEM_READONLY",
     "MIN_QUANTUM_NS",
     "QUANTUM_NS",
@@ -49,6 +51,7 @@ __all__ = [
     "GsiRoute",
     "Host",
     "HostMemory",
+    "IntrExit",
     "Kvm",
     "KvmError",
     "MmioExit",
@@ -70,6 +73,7 @@ ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
 VM_ID_SHIFT = 16
 """Trace events name vCPU n of VM m as m << 16 | n."""
 MAX_VMID = 0xFF  # 8 bits, which every CPU has (ID_AA64MMFR1_EL1.VMIDBits = 0)
+CPU_FEATURES = tuple(idregs.FEATURES)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
 
@@ -89,10 +93,12 @@ class Kvm:
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
         pcpus: int = 1, quantum_ns: int = QUANTUM_NS,
+        vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
     ) -> None:  # fmt: skip
         self.host = Host(
             engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus,
             list_registers=list_registers, priority_bits=priority_bits, pcpus=pcpus, quantum_ns=quantum_ns,
+            vhe=vhe, cntpoff=cntpoff, cpu_features=cpu_features,
         )  # fmt: skip
         self.vms: list[Vm] = []
 
@@ -122,7 +128,9 @@ class Vm(SmcccHost):
         self.id_base = vm_id << VM_ID_SHIFT
         self.domain = ShareableDomain(host.engines)
         self.mmu = Mmu(self.domain, vm_id % MAX_VMID + 1)
-        self.timer_data = ArchTimerVmData(host.pe.timer.counter, virtual_start)
+        self.timer_data = ArchTimerVmData(
+            host.pe.timer.counter, virtual_start, vhe=host.vhe, cntpoff=host.cntpoff
+        )
         self.vgic: Vgic | None = None
         self.smccc = Smccc(self, trng_seed, host.bus)
         self.semihosting = False
@@ -151,6 +159,19 @@ class Vm(SmcccHost):
         """Whether [ipa, ipa + size) lies in one slot."""
         slot = self.mmu.find(ipa)
         return slot is not None and ipa + size <= slot.end
+
+    def set_counter_offset(self, offset: int, reserved: int = 0) -> None:
+        """KVM_ARM_SET_COUNTER_OFFSET: ``offset`` (modulo 2**64) is subtracted from both counters of all vCPUs.
+
+        Afterwards setting a counter by its register has no effect. EINVAL for ``reserved`` other than 0, EBUSY where a
+        vCPU beside the one whose exit this is runs at this moment (not every vCPU's lock can be had).
+        """
+        if reserved:
+            raise KvmError("EINVAL", "reserved must be 0")
+        caller = self.host.current if self.host.pe.running else None
+        if caller is not None and any(v is not caller and v.power is not Power.OFF for v in self._vcpus.values()):
+            raise KvmError("EBUSY", "another vCPU is running")
+        self.timer_data.set_counter_offset(offset)
 
     @property
     def timers(self) -> Clock:

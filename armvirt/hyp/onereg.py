@@ -66,9 +66,8 @@ def _id(encoding: int) -> Access:
     def get(vcpu: Vcpu) -> int:
         if encoding == MPIDR_EL1:
             return vcpu.mpidr
-        if is_id_space(encoding) and encoding not in idregs.KNOWN:
-            return 0
-        return idregs.visible(encoding, vcpu.context.system(encoding), vcpu.vm.has_gicv3)
+        native = 0 if is_id_space(encoding) and encoding not in idregs.KNOWN else vcpu.context.system(encoding)
+        return idregs.visible(encoding, native, vcpu.vm.has_gicv3, vcpu.host.cpu_features)
 
     def set_(vcpu: Vcpu, value: int) -> None:
         if value != get(vcpu):

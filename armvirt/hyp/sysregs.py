@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch import timer as t
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import decode_sysreg, undefined
 from armvirt.arch.sysregs import is_id_space
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp import idregs
+from armvirt.hyp.timer_context import TRAPPED
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
@@ -54,7 +54,7 @@ def _deactivate(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 TABLE: dict[int, Handler] = {
-    **dict.fromkeys((t.CNTPCT_EL0, t.CNTP_CTL_EL0, t.CNTP_CVAL_EL0, t.CNTP_TVAL_EL0), _timer),
+    **dict.fromkeys(TRAPPED, _timer),
     ICC_DIR_EL1: _deactivate,
     **dict.fromkeys((ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1), _sgi),
 }
@@ -64,7 +64,7 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
     if trap.is_write:
         return None
     native = vcpu.context.system(trap.encoding) if trap.encoding in idregs.KNOWN else 0
-    return idregs.visible(trap.encoding, native, vcpu.vm.has_gicv3)
+    return idregs.visible(trap.encoding, native, vcpu.vm.has_gicv3, vcpu.host.cpu_features)
 
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:

@@ -16,8 +16,8 @@ from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
 from armvirt.hyp import exits, idregs, onereg, reset
 from armvirt.hyp.abort import inject_data_abort
-from armvirt.hyp.arch_timer import ArchTimer
-from armvirt.hyp.exitinfo import Exit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
+from armvirt.hyp.arch_timer import TIMER_CTRL, ArchTimer
+from armvirt.hyp.exitinfo import Exit, IntrExit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.reset import Start
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
 
 VPIDR_EL2, VMPIDR_EL2, MIDR_EL1 = sysreg(3, 4, 0, 0, 0), sysreg(3, 4, 0, 0, 5), sysreg(3, 0, 0, 0, 0)
-CNTKCTL_EL1, CNTKCTL_EVNTEN = sysreg(3, 0, 14, 1, 0), 1 << 2
+CNTKCTL_EL1 = sysreg(3, 0, 14, 1, 0)
 
 HCR_VM, HCR_SWIO, HCR_FMO, HCR_IMO, HCR_AMO = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5
+HCR_TWE, HCR_E2H = 1 << 14, 1 << 34
 HCR_TWI, HCR_TID3, HCR_TSC, HCR_RW = 1 << 13, 1 << 18, 1 << 19, 1 << 31
-HCR_GUEST_FLAGS = HCR_VM | HCR_SWIO | HCR_FMO | HCR_IMO | HCR_AMO | HCR_TWI | HCR_TID3 | HCR_TSC | HCR_RW
+HCR_GUEST_FLAGS = HCR_VM | HCR_SWIO | HCR_FMO | HCR_IMO | HCR_AMO | HCR_TWI | HCR_TWE | HCR_TID3 | HCR_TSC | HCR_RW
 MDCR_TPM, MDCR_TPMCR = 1 << 6, 1 << 5
 
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
@@ -84,12 +85,14 @@ class Vcpu:
         vm.host.clock.register(self._owner, lambda kind: self.wake())
         self.sleep_at: int | None = None
         self._waiting = False
+        self.event_timeout: int | None = None
+        self.device_irq_level = 0
         self._stop = False
         self._running = False
         self._answers: list[MmioExit | SemihostingExit] = []
         self._answered = 0
         self._left: MmioExit | SemihostingExit | None = None
-        self._ended: SystemEventExit | StuckExit | None = None
+        self._ended: IntrExit | SystemEventExit | StuckExit | None = None
 
     def _stamp(self) -> Stamp:
         """Now, on this vCPU if it is loaded; else wherever that happens which concerns it."""
@@ -158,7 +161,7 @@ class Vcpu:
         pe.write_el2(VTCR_EL2, stage2.vtcr(vm.mmu.stage2.shape))
         pe.write_el2(VTTBR_EL2, vm.mmu.stage2.vttbr)
         pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR)
-        pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS)
+        pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | (HCR_E2H if vm.timer_data.vhe else 0))
         if vm.vgic is not None:
             vm.vgic.load(self.id, pe.vif)
         else:
@@ -202,6 +205,9 @@ class Vcpu:
         pe = self.pe
         assert pe is not None
         self._flush()
+        if self._notify_user():
+            return ExitKind.STOPPED
+        self.event_timeout = None
         kind = pe.run(until, self._on_exit)
         if kind is ExitKind.IRQ:
             self._host_interrupts()
@@ -211,6 +217,24 @@ class Vcpu:
         vgic = self.vm.vgic
         if vgic is not None:
             vgic.refresh(self.id)
+
+    def _level_changed(self) -> bool:
+        """kvm_timer_should_notify_user: the VMM has the interrupt controller, and does not know a timer's level yet."""
+        if self.vm.vgic is not None:
+            return False
+        self.timer.sync_user()
+        return self.timer.device_irq_level != self.device_irq_level
+
+    def _notify_user(self) -> bool:
+        """Tell the VMM of a level that changed. Whether the guest must not be entered now."""
+        if not self._level_changed():
+            return False
+        self.device_irq_level = self.timer.device_irq_level
+        if self._running:
+            self._ended = IntrExit()
+            self.host.stop()
+            return True
+        return self.exit_handler is not None and self.to_vmm(IntrExit()) == Action.STOP
 
     def _host_interrupts(self) -> None:
         """The host's interrupt handlers: timer PPIs stay active for the guest, the rest is done here."""
@@ -237,6 +261,8 @@ class Vcpu:
         if self._answers:
             self._answers.clear()
         self._flush()
+        if self._level_changed():
+            self._stop = True
         return action | self.take_stop()
 
     def request_stop(self) -> None:
@@ -252,9 +278,16 @@ class Vcpu:
 
     # -- waiting --
 
-    def wait(self) -> None:
-        """WFI: block after this exit."""
+    def wait(self, until: int | None = None) -> None:
+        """WFI: block after this exit; WFIT: at most to the virtual count ``until``."""
         self._waiting = True
+        self.timer.wfit = until
+
+    def wait_for_event(self, until: int | None) -> int:
+        """WFET: as WFE, but an event comes by itself when the virtual count is ``until``."""
+        assert self.pe is not None
+        self.event_timeout = None if until is None else self.timer.ns_of_virtual_count(until)
+        return self.pe.wait_for_event()
 
     def runnable_interrupt(self) -> bool:
         """kvm_arch_vcpu_runnable: is there an interrupt that could be delivered?"""
@@ -279,9 +312,11 @@ class Vcpu:
         self.host.clock.arm(when, self._owner)
 
     @property
-    def event_stream(self) -> bool:
-        """Whether the guest has asked the timer to wake WFE."""
-        return bool(self.context.system(CNTKCTL_EL1) & CNTKCTL_EVNTEN)
+    def event_stream(self) -> int | None:
+        """When time itself wakes WFE: the ns of the next event of an event stream, or of WFET's end; None: never."""
+        stream = self.timer.next_event(self.context.system(CNTKCTL_EL1))
+        times = [ns for ns in (stream, self.event_timeout) if ns is not None]
+        return min(times) if times else None
 
     # -- exits to the VMM --
 
@@ -379,6 +414,26 @@ class Vcpu:
         """KVM_GET_REG_LIST: every id that get and set know."""
         return onereg.ids()
 
+    def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
+        """KVM_SET_DEVICE_ATTR of a vCPU: KVM_ARM_VCPU_TIMER_CTRL, see `ArchTimer.set_attr`; ENXIO for another group."""
+        self._attribute_group(group)
+        self.timer.set_attr(attr, value, self.vm.vgic is not None)
+
+    def get_device_attr(self, group: int, attr: int) -> int:
+        """KVM_GET_DEVICE_ATTR of a vCPU. ENXIO for a group or an attribute that is not there."""
+        self._attribute_group(group)
+        return self.timer.get_attr(attr)
+
+    def has_device_attr(self, group: int, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR of a vCPU: ENXIO where there is no such attribute."""
+        self._attribute_group(group)
+        self.timer.has_attr(attr)
+
+    @staticmethod
+    def _attribute_group(group: int) -> None:
+        if group != TIMER_CTRL:
+            raise KvmError("ENXIO", f"a vCPU has no attributes of group {group}")
+
     def stuck(self, cause: str) -> None:
         """Tell the VMM that this guest cannot go on."""
         self.to_vmm(StuckExit(cause, self.context.pc))
@@ -393,6 +448,7 @@ class Vcpu:
         return {
             "version": 1, "context": self.context.state(), "timer": self.timer.state(),
             "power": self.power.value, "waiting": self._waiting, "home": self.home, "delay": self.delay.state(),
+            "device_irq_level": self.device_irq_level, "event_timeout": self.event_timeout,
         }  # fmt: skip
 
     def load_state(self, state: dict[str, object]) -> None:
@@ -405,3 +461,4 @@ class Vcpu:
         self.home = state["home"]  # type: ignore[assignment]
         self.delay.load(state["delay"])  # type: ignore[arg-type]
         self._waiting = bool(state["waiting"])
+        self.device_irq_level, self.event_timeout = state["device_irq_level"], state["event_timeout"]  # type: ignore[assignment]

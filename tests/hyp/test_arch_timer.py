@@ -164,6 +164,7 @@ class Machine:
             self.clock.advance_to(min(dues, default=until))
             self.hw.update()
             self.clock.run_due()
+            self.fold()  # a count that rolls over lets a line fall
             self.host()
             if not dues:
                 return

@@ -40,7 +40,10 @@ class Silicon(Protocol):
         """An UNDEFINED MRS, MSR or HLT at state.pc: state.insn, rt, rt_value, el."""
 
     def timer_access(self) -> None:
-        """CNTV_*, CNTP_* by state.timer_encoding; state.value in or out. Only registers may change; stop by state.stop."""
+        """CNTV_*, CNTP_* by state.timer_encoding; state.value in or out.
+
+        Only registers may change; stop by state.stop.
+        """
 
     def poll(self) -> bool:
         """About every 20 ms of host time; True stops the run."""

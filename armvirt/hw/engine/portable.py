@@ -334,7 +334,8 @@ class PortableEngine(Engine):
         count = state.count + ((pc - state.block_pc) >> 2 if state.open else 0)
         if r.crm == 0:
             state.stats[11] += 1
-            self.write(rt, (self._counter_at(count) - (state.cntvoff if encoding == CNTVCT_EL0 else state.cntpoff)) & U64)
+            offset = state.cntvoff if encoding == CNTVCT_EL0 else state.cntpoff
+            self.write(rt, (self._counter_at(count) - offset) & U64)
             return 1
         state.stats[10] += 1
         opened, open_ = state.count, state.open

@@ -7,7 +7,7 @@ at any time only splits the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +44,17 @@ class Host:
     """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``.
 
     ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are what ICH_VTR_EL2
-    says. ValueError for a host that cannot be.
+    says. ``vhe``: the host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: it has FEAT_ECV_POFF; ``cpu_features``
+    (`armvirt.hyp.idregs.FEATURES`) are given to the guests. ValueError for a host that cannot be.
     """
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
         pcpus: int = 1, quantum_ns: int = QUANTUM_NS,
+        vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
     ) -> None:  # fmt: skip
+        self.vhe, self.cntpoff, self.cpu_features = vhe, cntpoff, frozenset(cpu_features)
         if pcpus < 1 or quantum_ns < MIN_QUANTUM_NS:
             raise ValueError(f"a host needs a CPU, and a quantum of {MIN_QUANTUM_NS} ns or more")
         self.bus = bus if bus is not None else EventBus()
@@ -61,7 +64,8 @@ class Host:
         self.quantum_ns = quantum_ns
         self.pcpus = [
             Pcpu(Pe(n, self.clock, self.gic, self.bus, frequency_hz,
-                    list_registers=list_registers, priority_bits=priority_bits))
+                    list_registers=list_registers, priority_bits=priority_bits,
+                    ecv="ecv" in self.cpu_features, wfxt="wfxt" in self.cpu_features, cntpoff=cntpoff))
             for n in range(pcpus)
         ]  # fmt: skip
         self.bus.stamp = self._stamp
@@ -299,9 +303,10 @@ class Host:
             return
         waiter = (vcpu.index, vcpu.context.fingerprint())
         again, self._waiter = waiter == self._waiter, waiter
-        if not again or vcpu.event_stream:
+        stream = vcpu.event_stream
+        if not again:
             return
-        due = self.turn.pe.next_event(NEVER)
+        due = self.turn.pe.next_event(NEVER if stream is None else stream)
         if due == NEVER:
             self._stop = True
             vcpu.stuck("waits for an event (WFE) that nothing will send")

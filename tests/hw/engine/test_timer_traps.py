@@ -53,7 +53,8 @@ def trapped(bench: Bench, write: Callable[[Asm], None], cnthctl: int, el: int = 
 
 def exits(bench: Bench) -> list[tuple[object, ...]]:
     """(esr, rt value) of the trapped system registers."""
-    return [(line[0], line[4]) for line in bench.silicon.of("el2") if isinstance(line[0], int) and line[0] >> 26 == 0x18]
+    lines = bench.silicon.of("el2")
+    return [(line[0], line[4]) for line in lines if isinstance(line[0], int) and line[0] >> 26 == 0x18]
 
 
 @every_register

@@ -1,0 +1,283 @@
+"""The data of the virtualized timers: ids, contexts, offsets and the map, and the decisions that are pure
+(include/kvm/arm_arch_timer.h, arch/arm64/kvm/arch_timer.c).
+
+Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from armvirt.arch import timer as arch
+from armvirt.arch.timer import CTL_ENABLE, CTL_ISTATUS, CTL_WRITABLE, MASK64
+from armvirt.errors import KvmError
+from armvirt.hw.timer import PTIMER, VTIMER, SystemCounter
+from armvirt.hyp.host.hrtimer import HrTimer
+
+if TYPE_CHECKING:
+    from armvirt.hyp.arch_timer import ArchTimer
+
+
+class TimerId(IntEnum):
+    """KVM's timer ids. The two of EL2 need nested virtualization: here they have a PPI number and nothing else."""
+
+    PTIMER = 0
+    VTIMER = 1
+    HVTIMER = 2
+    HPTIMER = 3
+
+
+class TimerRegister(IntEnum):
+    """KVM's register selectors of one timer."""
+
+    CNT = 0
+    CVAL = 1
+    TVAL = 2
+    CTL = 3
+
+
+#: Names as trace events and the hardware use them.
+TIMER_NAMES = {
+    TimerId.VTIMER: VTIMER, TimerId.PTIMER: PTIMER, TimerId.HVTIMER: "hvtimer", TimerId.HPTIMER: "hptimer",
+}  # fmt: skip
+DEFAULT_PPI = {
+    TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER,
+    TimerId.HVTIMER: arch.PPI_HVTIMER, TimerId.HPTIMER: arch.PPI_HPTIMER,
+}  # fmt: skip
+#: The PE's own interrupt of a timer that runs on hardware.
+HOST_PPI = {TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER}
+
+#: KVM_ARM_VCPU_TIMER_CTRL, the group of vCPU attributes, and which PPI each of its attributes is (uapi/asm/kvm.h).
+TIMER_CTRL = 1
+TIMER_ATTRIBUTES = {0: TimerId.VTIMER, 1: TimerId.PTIMER, 2: TimerId.HVTIMER, 3: TimerId.HPTIMER}
+
+#: The bits of ``struct kvm_sync_regs.device_irq_level`` (uapi/asm/kvm.h).
+DEVICE_IRQ_BITS = {TimerId.VTIMER: 1 << 0, TimerId.PTIMER: 1 << 1}
+
+#: Guest accesses that can trap (kvm/sys_regs.c): which timer and which of its registers an encoding names.
+TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
+    arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
+    arch.CNTPCTSS_EL0: (TimerId.PTIMER, TimerRegister.CNT),
+    arch.CNTVCTSS_EL0: (TimerId.VTIMER, TimerRegister.CNT),
+    arch.CNTP_TVAL_EL0: (TimerId.PTIMER, TimerRegister.TVAL),
+    arch.CNTP_CTL_EL0: (TimerId.PTIMER, TimerRegister.CTL),
+    arch.CNTP_CVAL_EL0: (TimerId.PTIMER, TimerRegister.CVAL),
+    arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CNT),
+    arch.CNTV_TVAL_EL0: (TimerId.VTIMER, TimerRegister.TVAL),
+    arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
+    arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
+}
+
+#: ONE_REG registers by the encoding in their id. KVM's ids of the virtual timer's CVAL and CNT are swapped against the
+#: architecture and frozen as ABI (Documentation/virt/kvm/api.rst); those of the physical timer are not.
+ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
+    arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
+    arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
+    arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CNT),
+    arch.CNTP_CTL_EL0: (TimerId.PTIMER, TimerRegister.CTL),
+    arch.CNTP_CVAL_EL0: (TimerId.PTIMER, TimerRegister.CVAL),
+    arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
+}
+
+
+class TimerVgic(Protocol):
+    """What the timer needs of the vGIC (include/kvm/arm_vgic.h)."""
+
+    def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None: ...
+
+    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]) -> None: ...
+
+    def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None: ...
+
+    def is_active(self, vcpu_id: int, intid: int) -> bool: ...
+
+    def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None: ...
+
+
+# Pure decisions -----------------------------------------------------------------------------------------------------
+
+
+def timer_can_fire(ctl: int) -> bool:
+    """Whether the timer is enabled and not masked."""
+    return ctl & CTL_WRITABLE == CTL_ENABLE
+
+
+def timer_should_fire(ctl: int, cval: int, now: int) -> bool:
+    """Whether the timer's output is high; ``now`` is the count less the timer's offset."""
+    return timer_can_fire(ctl) and cval <= now
+
+
+def ctl_with_status(ctl: int, cval: int, now: int) -> int:
+    """CTL as KVM computes it for a reader: ISTATUS follows the condition even while ENABLE is 0 (then UNKNOWN)."""
+    return ctl | (CTL_ISTATUS if cval <= now else 0)
+
+
+# Structures ---------------------------------------------------------------------------------------------------------
+
+
+class ArchTimerVmData:
+    """What all vCPUs of a VM share: the offsets (ticks subtracted from the physical count) and the PPIs.
+
+    The virtual count is ``virtual_start`` at creation: KVM's choice of CNTVOFF, for 0. ``vhe`` is how the host runs:
+    at EL2, with both timers for the guest, or with EL2 beside it; ``cntpoff`` says that a VHE host has FEAT_ECV_POFF.
+    """
+
+    def __init__(
+        self, counter: SystemCounter, virtual_start: int = 0, *, vhe: bool = False, cntpoff: bool = False
+    ) -> None:
+        self.counter, self.vhe = counter, vhe
+        self.cntpoff = cntpoff and vhe  # has_cntpoff(): KVM uses it on VHE hosts only
+        self.voffset = counter.count() - virtual_start & MASK64
+        self.poffset = 0
+        self.ppi = dict(DEFAULT_PPI)
+        self.counter_offset_set = False
+        self.ppis_immutable = False
+        self._timers: list[ArchTimer] = []
+
+    def attach(self, timer: ArchTimer) -> None:
+        """Add a vCPU's timer: it follows when an offset moves."""
+        self._timers.append(timer)
+
+    def set_counter_offset(self, offset: int) -> None:
+        """KVM_ARM_SET_COUNTER_OFFSET: subtract ``offset`` from both counters; later writes of CNT are ignored."""
+        self.counter_offset_set = True
+        self._move(offset & MASK64, offset & MASK64)
+
+    def set_count(self, timer_id: TimerId, count: int) -> None:
+        """Make a counter read ``count`` now, on every vCPU (ONE_REG CNT); no effect after SET_COUNTER_OFFSET."""
+        if self.counter_offset_set:
+            return
+        offset = self.counter.count() - count & MASK64
+        if timer_id is TimerId.VTIMER:
+            self._move(offset, self.poffset)
+        else:
+            self._move(self.voffset, offset)
+
+    def set_ppi(self, timer_id: TimerId, intid: int) -> None:
+        """KVM_ARM_VCPU_TIMER_CTRL: choose a timer's PPI. EINVAL if it is none, EBUSY after the first run."""
+        self.check_ppi(intid)
+        if self.ppis_immutable:
+            raise KvmError("EBUSY", "timer interrupts are fixed once a vCPU has run")
+        self.ppi[timer_id] = intid
+
+    @staticmethod
+    def check_ppi(intid: int) -> None:
+        """EINVAL for an INTID that is no PPI."""
+        if not 16 <= intid <= 31:
+            raise KvmError("EINVAL", f"timer interrupt {intid} is not a PPI (16 to 31)")
+
+    def offset(self, timer_id: TimerId) -> int:
+        return self.voffset if timer_id is TimerId.VTIMER else self.poffset
+
+    def _move(self, voffset: int, poffset: int) -> None:
+        """Every change of an offset: the timers are taken off the hardware first, by the offsets that they are at."""
+        for timer in self._timers:
+            timer.offset_moves()
+        self.voffset, self.poffset = voffset, poffset
+        for timer in self._timers:
+            timer.offset_changed()
+
+    def reset(self) -> None:
+        """Nothing of this resets with a vCPU: offsets and PPIs last as long as the VM."""
+
+    def state(self) -> dict[str, object]:
+        return {
+            "version": 1,
+            "voffset": self.voffset,
+            "poffset": self.poffset,
+            "ppi": {TIMER_NAMES[t]: intid for t, intid in self.ppi.items()},
+            "counter_offset_set": self.counter_offset_set,
+        }
+
+    def load(self, state: dict[str, object]) -> None:
+        """Restore `state`. Load it before the vCPUs' timers, which read the offsets."""
+        voffset, poffset, ppi = state["voffset"], state["poffset"], state["ppi"]
+        assert isinstance(voffset, int) and isinstance(poffset, int) and isinstance(ppi, dict)
+        self.voffset, self.poffset = voffset, poffset
+        self.ppi = {timer_id: ppi.get(name, DEFAULT_PPI[timer_id]) for timer_id, name in TIMER_NAMES.items()}
+        self.counter_offset_set = bool(state["counter_offset_set"])
+
+
+class ArchTimerOffset:
+    """A context's offset: the VM's, plus one of the vCPU's own where it has one.
+
+    The second is what a guest hypervisor would have in CNTVOFF_EL2 or CNTPOFF_EL2 for its guest; None: not used.
+    Change it by `ArchTimer.set_vcpu_offset`.
+    """
+
+    __slots__ = ("_timer_id", "_vm_data", "vcpu_offset")
+
+    def __init__(self, vm_data: ArchTimerVmData, timer_id: TimerId) -> None:
+        self._vm_data, self._timer_id = vm_data, timer_id
+        self.vcpu_offset: int | None = None
+
+    @property
+    def vm_offset(self) -> int:
+        return self._vm_data.offset(self._timer_id)
+
+    @property
+    def value(self) -> int:
+        """timer_get_offset: the sum of both, modulo 2**64."""
+        return self.vm_offset + (self.vcpu_offset or 0) & MASK64
+
+
+class ArchTimerContext:
+    """One timer of one vCPU.
+
+    ``ctl`` and ``cval`` are the guest's while the context is not ``loaded``; afterwards the hardware has them.
+    ``irq_level`` is the level that was last told to the vGIC.
+    """
+
+    __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "offset", "timer_id")
+
+    def __init__(self, timer_id: TimerId, offset: ArchTimerOffset) -> None:
+        self.timer_id, self.offset = timer_id, offset
+        self.ctl = self.cval = 0
+        self.loaded = self.irq_level = False
+        self.hrtimer: HrTimer | None = None
+
+    @property
+    def name(self) -> str:
+        return TIMER_NAMES[self.timer_id]
+
+
+class ArchTimerCpu:
+    """The timers of one vCPU, and the background timer that wakes it while it is blocked."""
+
+    __slots__ = ("bg_timer", "enabled", "ptimer", "vtimer")
+
+    def __init__(self, vm_data: ArchTimerVmData) -> None:
+        self.vtimer = ArchTimerContext(TimerId.VTIMER, ArchTimerOffset(vm_data, TimerId.VTIMER))
+        self.ptimer = ArchTimerContext(TimerId.PTIMER, ArchTimerOffset(vm_data, TimerId.PTIMER))
+        self.bg_timer: HrTimer | None = None
+        self.enabled = False
+
+    @property
+    def contexts(self) -> tuple[ArchTimerContext, ...]:
+        return self.vtimer, self.ptimer
+
+
+class TimerMap(NamedTuple):
+    """Which timers run on hardware and which in software."""
+
+    direct_vtimer: ArchTimerContext
+    direct_ptimer: ArchTimerContext | None
+    emul_vtimer: ArchTimerContext | None
+    emul_ptimer: ArchTimerContext | None
+
+    @property
+    def direct(self) -> tuple[ArchTimerContext, ...]:
+        return tuple(c for c in (self.direct_vtimer, self.direct_ptimer) if c is not None)
+
+    @property
+    def emulated(self) -> tuple[ArchTimerContext, ...]:
+        return tuple(c for c in (self.emul_vtimer, self.emul_ptimer) if c is not None)
+
+
+def get_timer_map(cpu: ArchTimerCpu, vhe: bool = False) -> TimerMap:
+    """The map of a VHE host, which gives both timers to its guest, or of an nVHE host, which keeps the physical one."""
+    if vhe:
+        return TimerMap(direct_vtimer=cpu.vtimer, direct_ptimer=cpu.ptimer, emul_vtimer=None, emul_ptimer=None)
+    return TimerMap(direct_vtimer=cpu.vtimer, direct_ptimer=None, emul_vtimer=None, emul_ptimer=cpu.ptimer)
