@@ -240,6 +240,7 @@ class ArchTimer(Showable):
         if value is None:
             raise KvmError("EFAULT", "no value")
         self.vm_data.check_ppi(value)
+        self.vm_data.check_changeable()
         self.vm_data.set_ppi(self._attribute(attr), value)
 
     def get_attr(self, attr: int) -> int:

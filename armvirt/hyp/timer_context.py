@@ -158,8 +158,7 @@ class ArchTimerVmData:
     def set_ppi(self, timer_id: TimerId, intid: int) -> None:
         """KVM_ARM_VCPU_TIMER_CTRL: choose a timer's PPI. EINVAL if it is none, EBUSY after the first run."""
         self.check_ppi(intid)
-        if self.ppis_immutable:
-            raise KvmError("EBUSY", "timer interrupts are fixed once a vCPU has run")
+        self.check_changeable()
         self.ppi[timer_id] = intid
 
     @staticmethod
@@ -167,6 +166,11 @@ class ArchTimerVmData:
         """EINVAL for an INTID that is no PPI."""
         if not 16 <= intid <= 31:
             raise KvmError("EINVAL", f"timer interrupt {intid} is not a PPI (16 to 31)")
+
+    def check_changeable(self) -> None:
+        """EBUSY once a vCPU has run."""
+        if self.ppis_immutable:
+            raise KvmError("EBUSY", "timer interrupts are fixed once a vCPU has run")
 
     def offset(self, timer_id: TimerId) -> int:
         return self.voffset if timer_id is TimerId.VTIMER else self.poffset
