@@ -160,6 +160,13 @@ class ArchTimer(Showable):
         else:
             context.hrtimer.start(self.clock.now + self.compute_delta(context))
 
+    def sync(self) -> None:
+        """At an exit: a high line of an emulated timer falls where its count has rolled over 2**64 (no host timer is
+        armed for that: it would keep a guest that waits for nothing alive for centuries)."""
+        for context in self._emulated:
+            if context.irq_level and not self.should_fire(context):
+                self.timer_emulate(context)
+
     def _hrtimer_expired(self, context: ArchTimerContext) -> None:
         assert context.hrtimer is not None
         delta = self.compute_delta(context)

@@ -260,6 +260,7 @@ class Vcpu:
             return Action.STOP
         if self._answers:
             self._answers.clear()
+        self.timer.sync()
         self._flush()
         if self._level_changed():
             self._stop = True
