@@ -6,7 +6,8 @@
 
 Runs of the two programs alternate, so that a busy host slows both. A time is the wall clock's, from before the start of
 the process to its end; a row shows the medians. Of a guest that does one thing many times, a row shows what one of them
-costs, in ns: the time of the guest less that of `hello`, by the number of times. QEMU runs with
+costs, in ns: the time of the guest less that of `hello`, by the number of times. The row `smp8` compares armvirt with
+itself: the same work shared out to eight CPUs, and on one. QEMU runs with
 ``-icount shift=0,sleep=off``, which gives the guest the time that armvirt gives it: 1 ns for each instruction. Both get
 the same CPU model, GIC and memory. Exit status 1 if a row does not hold.
 """
@@ -38,12 +39,17 @@ PATIENCE_S = 300.0  # until a run counts as hung
 
 
 class Guest(NamedTuple):
-    """What both programs run, and what its console must have said by the end, or the run does not count."""
+    """What both programs run, and what its console must have said by the end, or the run does not count.
+
+    Where there is a guest ``beside``, armvirt runs it, and no QEMU: that is the other side of the comparison.
+    """
 
     image: Path
     says: bytes = b"VERDICT: PASS"
     initrd: Path | None = None
     append: str = ""
+    cpus: int = 1
+    beside: Guest | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -52,6 +58,8 @@ class Guest(NamedTuple):
 
 HELLO = Guest(GUESTS / "hello.elf")
 LINUX = Guest(FETCHED / "Image", b"reboot: Power down", FETCHED / "initramfs.cpio", "console=ttyAMA0 autorun")
+
+SMP = Guest(GUESTS / "bench-smp8.elf")
 
 
 class Task(NamedTuple):
@@ -78,6 +86,8 @@ TASKS = (
     Task("eoi", "acknowledge and end; 1/4 distributor store", Guest(GUESTS / "bench-gic-eoi.elf"), None, "ns", 400_000),
     Task("gicd", "a read of GICD_ISENABLER1", Guest(GUESTS / "bench-gicd.elf"), None, "ns", 500_000),
     Task("lpi", "an LPI by INT: queue, acknowledge, end", Guest(GUESTS / "bench-lpi.elf"), None, "ns", 30_000),
+    Task("tick", "six minutes of 1 kHz ticks, asleep", Guest(GUESTS / "bench-tick.elf"), 0.25),
+    Task("smp8", "3.2e9 instructions: 8 CPUs, and 1 CPU", SMP._replace(cpus=8, beside=SMP), 1.3),
 )
 
 
@@ -88,7 +98,7 @@ class Sample(NamedTuple):
     megabytes: float
 
 
-Pair = tuple[Sample, Sample]  # ours, QEMU's
+Pair = tuple[Sample, Sample]  # ours, QEMU's (or ours, of the guest beside)
 
 
 class Row(NamedTuple):
@@ -148,12 +158,18 @@ def missing(task: Task) -> str | None:
 
 def our_command(guest: Guest) -> list[str]:
     more = [] if guest.initrd is None else ["--initrd", str(guest.initrd), "--append", guest.append]
-    return [sys.executable, "-m", "armvirt", "run", str(guest.image), *OUR_ARGUMENTS, *more]
+    cpus = ["--cpus", str(guest.cpus)]
+    return [sys.executable, "-m", "armvirt", "run", str(guest.image), *OUR_ARGUMENTS, *cpus, *more]
 
 
 def qemu_command(guest: Guest) -> list[str]:
     more = [] if guest.initrd is None else ["-initrd", str(guest.initrd), "-append", guest.append]
-    return [QEMU, *QEMU_ARGUMENTS, "-kernel", str(guest.image), *more]
+    return [QEMU, *QEMU_ARGUMENTS, "-smp", str(guest.cpus), "-kernel", str(guest.image), *more]
+
+
+def other_command(guest: Guest) -> list[str]:
+    """What ``guest`` is measured against."""
+    return qemu_command(guest) if guest.beside is None else our_command(guest.beside)
 
 
 def environment() -> dict[str, str]:
@@ -189,7 +205,7 @@ def run(command: Sequence[str], says: bytes) -> Sample:
 
 
 def measure(guest: Guest, runs: int) -> list[Pair]:
-    return [(run(our_command(guest), guest.says), run(qemu_command(guest), guest.says)) for _ in range(runs)]
+    return [(run(our_command(guest), guest.says), run(other_command(guest), guest.says)) for _ in range(runs)]
 
 
 def rows(tasks: Iterable[Task], runs: int) -> Iterator[Row]:

@@ -112,3 +112,20 @@ def test_both_programs_get_the_same_machine() -> None:
     assert "console=ttyAMA0 autorun" in ours and "console=ttyAMA0 autorun" in theirs
     assert ours[ours.index("--mem") + 1] == theirs[theirs.index("-m") + 1]
     assert "shift=0,sleep=off" in theirs
+    assert ours[ours.index("--cpus") + 1] == theirs[theirs.index("-smp") + 1] == "1"
+
+
+def test_a_guest_beside_runs_under_armvirt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same image with other CPUs; QEMU has no part in it."""
+    (task,) = (task for task in bench.TASKS if task.guest.beside is not None)
+    assert task.guest.beside is not None and task.guest.beside.image == task.guest.image
+    started: list[list[str]] = []
+
+    def run(command: list[str], _says: bytes) -> Sample:
+        started.append(command)
+        return Sample(float(len(started)), 1.0)
+
+    monkeypatch.setattr(bench, "run", run)
+    assert bench.measure(task.guest, 2) == pairs([1.0, 3.0], [2.0, 4.0])
+    assert [command[command.index("--cpus") + 1] for command in started] == ["8", "1"] * 2
+    assert all("armvirt" in command for command in started)

@@ -1,0 +1,195 @@
+/* Both timers of every CPU at rates of their own, all at once: each CPU takes exactly its own ticks, in WFI and in WFE;
+ * and the event stream of CNTKCTL_EL1, which ends a WFE without any interrupt. */
+#include "gictest.h"
+#include "mmu.h"
+#include "rt.h"
+#include "smp.h"
+#include "timer.h"
+
+#define WFI_RUN_US 6000u
+#define WFE_RUN_US 700u /* shorter: CPUs that wait in WFE may well stay awake all the time */
+
+#define CNTKCTL_EVNTEN    (1ul << 2)
+#define CNTKCTL_EVNTDIR   (1ul << 3)
+#define CNTKCTL_EVNTI(bit) ((u64)(bit) << 4)
+#define EVENTS   4u
+#define EVENT_US 20u /* between two, at most */
+
+/* One timer of one CPU: it stops itself after ``wanted`` ticks. */
+static volatile struct beat {
+    u64 first, period, worst; /* in ticks of its counter */
+    u32 wanted, count, early, foreign;
+} beats[MAX_CPUS][2];
+
+static const struct timer *const timers[2] = {&virtual_timer, &physical_timer};
+
+static void on_tick(u32 intid)
+{
+    u32 which = intid == INTID_PTIMER;
+    const struct timer *t = timers[which];
+    volatile struct beat *mine = &beats[cpu_id()][which];
+    u64 deadline = t->get_cval(), now = t->count();
+
+    mine->early += now < deadline;
+    mine->foreign += deadline != mine->first + mine->count * mine->period;
+    mine->worst = now - deadline > mine->worst ? now - deadline : mine->worst;
+    t->set_cval(deadline + mine->period);
+    if (++mine->count == mine->wanted)
+        t->set_ctl(0);
+}
+
+static u64 enable_timers(u64 argument)
+{
+    gic_enable(INTID_VTIMER, on_tick);
+    gic_enable(INTID_PTIMER, on_tick);
+    return argument;
+}
+
+/* No two rates of one machine are the same: 150, 180, 210 us and so on. */
+static void start_beat(u32 which, u32 run_us)
+{
+    u64 period_us = 150 + 30 * (2 * cpu_id() + which);
+    volatile struct beat *mine = &beats[cpu_id()][which];
+
+    *mine = (struct beat){.period = ticks_of_us(period_us), .wanted = run_us / (u32)period_us};
+    mine->first = timers[which]->count() + mine->period;
+    timers[which]->set_cval(mine->first);
+    timers[which]->set_ctl(CTL_ENABLE);
+}
+
+static bool beating(void)
+{
+    volatile struct beat *mine = beats[cpu_id()];
+
+    return mine[0].count < mine[0].wanted || mine[1].count < mine[1].wanted;
+}
+
+/* Masked between the test and the WFI, so that the last tick cannot come in between. */
+static u64 beat_in_wfi(u64 argument)
+{
+    irq_disable();
+    start_beat(0, WFI_RUN_US);
+    start_beat(1, WFI_RUN_US);
+    while (beating()) {
+        wfi();
+        irq_enable();
+        irq_disable();
+    }
+    return argument;
+}
+
+/* An exception return sets the event register (DDI 0487 D1.6.1), so a tick that comes before the WFE ends it, too. */
+static u64 beat_in_wfe(u64 argument)
+{
+    start_beat(0, WFE_RUN_US);
+    start_beat(1, WFE_RUN_US);
+    irq_enable();
+    while (beating())
+        wfe();
+    irq_disable();
+    return argument;
+}
+
+static bool all_of(bool (*holds)(const volatile struct beat *beat))
+{
+    bool good = true;
+
+    for (u32 cpu = 0; cpu < cpus; cpu++)
+        good = good && holds(&beats[cpu][0]) && holds(&beats[cpu][1]);
+    return good;
+}
+
+static bool complete(const volatile struct beat *beat) { return beat->count == beat->wanted; }
+static bool punctual(const volatile struct beat *beat) { return beat->early == 0; }
+static bool own(const volatile struct beat *beat) { return beat->foreign == 0; }
+static bool prompt(const volatile struct beat *beat) { return beat->worst < beat->period; }
+
+static u64 cval_is_the_next(u64 argument)
+{
+    bool good = true;
+
+    for (u32 which = 0; which < 2; which++) {
+        volatile struct beat *mine = &beats[cpu_id()][which];
+
+        good = good && timers[which]->get_cval() == mine->first + mine->wanted * mine->period;
+        good = good && timers[which]->get_ctl() == 0;
+    }
+    return argument + good;
+}
+
+static void note_worst(const char *where)
+{
+    u64 worst = 0;
+
+    for (u32 cpu = 0; cpu < cpus; cpu++)
+        for (u32 which = 0; which < 2; which++)
+            worst = beats[cpu][which].worst > worst ? beats[cpu][which].worst : worst;
+    note("%s: the latest tick came %lu ns after its deadline", where, ns_of_ticks(worst));
+}
+
+static void everywhere(u64 (*work)(u64 argument))
+{
+    for (u32 cpu = 1; cpu < cpus; cpu++)
+        smp_send(cpu, work, 0);
+    work(0);
+    for (u32 cpu = 1; cpu < cpus; cpu++)
+        smp_wait(cpu);
+}
+
+static void check_beats(const char *where, u64 (*work)(u64 argument))
+{
+    everywhere(work);
+    check(all_of(complete), "%s: both timers of every CPU tick as often as they should", where);
+    check(all_of(punctual), "%s: no tick comes before its deadline", where);
+    check(all_of(own), "%s: each finds the deadline that this CPU wrote", where);
+    check(all_of(prompt), "%s: none comes a period late, so nothing drifts", where);
+    check_equal(count_cpus(cval_is_the_next, 0), cpus, "%s: CVAL moved by whole periods, and the timers are off", where);
+    note_worst(where);
+}
+
+/* The bit whose rising edges are EVENT_US apart or a little less. */
+static u32 event_bit(void)
+{
+    u32 bit = 0;
+
+    while (bit < 15 && 4ul << bit <= ticks_of_us(EVENT_US))
+        bit++;
+    return bit;
+}
+
+/* WFEs with the event register clear, IRQs masked and the timers off. A WFE may end early, but must end by the next
+ * event; the sum is kept within one more event for each CPU's turn. Returns whether it was. */
+static u64 wait_for_events(u64 direction)
+{
+    u64 apart = 2ul << event_bit(), start, ticks;
+
+    write_sysreg(cntkctl_el1, CNTKCTL_EVNTI(event_bit()) | direction | CNTKCTL_EVNTEN);
+    isb();
+    __asm__ volatile("sevl\n\twfe" : : : "memory");
+    start = virtual_count();
+    for (u32 n = 0; n < EVENTS; n++)
+        wfe();
+    ticks = virtual_count() - start;
+    write_sysreg(cntkctl_el1, 0);
+    isb();
+    return ticks <= EVENTS * apart + ticks_of_us(EVENT_US) * cpus;
+}
+
+static void check_event_stream(void)
+{
+    each("the event stream ends each of 4 WFEs by the next rising edge", wait_for_events, 0);
+    each("the falling edges do", wait_for_events, CNTKCTL_EVNTDIR);
+}
+
+int main(void)
+{
+    gictest_start();
+    for (u32 cpu = 0; cpu < cpus; cpu++)
+        on_cpu(cpu, enable_timers, 0);
+    check_beats("in WFI", beat_in_wfi);
+    check_beats("in WFE", beat_in_wfe);
+    check_event_stream();
+    gictest_stop();
+    check_equal(gic_spurious, 0, "no spurious interrupt");
+    return 0;
+}
