@@ -6,8 +6,11 @@
 #include "smp.h"
 #include "timer.h"
 
-#define WFI_RUN_US 6000u
-#define WFE_RUN_US 700u /* shorter: CPUs that wait in WFE may well stay awake all the time */
+/* Rates go by a unit of time, which is shorter in WFE: CPUs that wait there may well stay awake all the time. */
+#define WFI_UNIT_US 30u
+#define WFI_UNITS   200u
+#define WFE_UNIT_US 6u
+#define WFE_UNITS   25u
 
 #define CNTKCTL_EVNTEN    (1ul << 2)
 #define CNTKCTL_EVNTDIR   (1ul << 3)
@@ -45,13 +48,13 @@ static u64 enable_timers(u64 argument)
     return argument;
 }
 
-/* No two rates of one machine are the same: 150, 180, 210 us and so on. */
-static void start_beat(u32 which, u32 run_us)
+/* No two rates of one machine are the same: 5 units, 6 units, and so on. The timer ticks for as long as ``units``. */
+static void start_beat(u32 which, u64 unit_us, u32 units)
 {
-    u64 period_us = 150 + 30 * (2 * cpu_id() + which);
+    u32 each_units = 5 + 2 * cpu_id() + which;
     volatile struct beat *mine = &beats[cpu_id()][which];
 
-    *mine = (struct beat){.period = ticks_of_us(period_us), .wanted = run_us / (u32)period_us};
+    *mine = (struct beat){.period = ticks_of_us(each_units * unit_us), .wanted = units / each_units};
     mine->first = timers[which]->count() + mine->period;
     timers[which]->set_cval(mine->first);
     timers[which]->set_ctl(CTL_ENABLE);
@@ -68,8 +71,8 @@ static bool beating(void)
 static u64 beat_in_wfi(u64 argument)
 {
     irq_disable();
-    start_beat(0, WFI_RUN_US);
-    start_beat(1, WFI_RUN_US);
+    start_beat(0, WFI_UNIT_US, WFI_UNITS);
+    start_beat(1, WFI_UNIT_US, WFI_UNITS);
     while (beating()) {
         wfi();
         irq_enable();
@@ -81,8 +84,8 @@ static u64 beat_in_wfi(u64 argument)
 /* An exception return sets the event register (DDI 0487 D1.6.1), so a tick that comes before the WFE ends it, too. */
 static u64 beat_in_wfe(u64 argument)
 {
-    start_beat(0, WFE_RUN_US);
-    start_beat(1, WFE_RUN_US);
+    start_beat(0, WFE_UNIT_US, WFE_UNITS);
+    start_beat(1, WFE_UNIT_US, WFE_UNITS);
     irq_enable();
     while (beating())
         wfe();

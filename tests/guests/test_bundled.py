@@ -21,11 +21,11 @@ from armvirt.bundled import Setup
 from armvirt.machine import Machine
 
 RUNS = 10
-TIMER_GUESTS = ("vtimer-tick", "oneshot", "ptimer", "wfi", "cntvoff")
+TIMER_GUESTS = ("vtimer-tick", "oneshot", "ptimer", "wfi", "cntvoff", "smp-timers", "timer-steal", "timer-el0")
 FREQUENCIES = (24_000_000, 1_000_000_000)
 TIMEOUT_S = 300
 SHORT_INSNS = 100_000
-CUT_ON_PORTABLE = {"sgi-smp": 3_000_000}
+CUT_ON_PORTABLE = {"sgi-smp": 3_000_000, "smp-ipi": 1_500_000}
 """ns after which the engines are compared, where the whole run takes a minute (`campaign.py --ways portable`)."""
 
 

@@ -123,7 +123,7 @@ def test_a_guest_beside_runs_under_armvirt(monkeypatch: pytest.MonkeyPatch) -> N
 
     def run(command: list[str], _says: bytes) -> Sample:
         started.append(command)
-        return Sample(float(len(started)), 1.0)
+        return Sample(float(len(started)), 10.0 * len(started))
 
     monkeypatch.setattr(bench, "run", run)
     assert bench.measure(task.guest, 2) == pairs([1.0, 3.0], [2.0, 4.0])
