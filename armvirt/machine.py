@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board.console import Console
+from armvirt.board.pl031 import EPOCH
 from armvirt.board.semihosting import Exit as SemihostingEnd
 from armvirt.board.sizes import parse_size
 from armvirt.board.virt import BoardConfig, VirtBoard
@@ -87,8 +88,9 @@ class Machine:
     guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
     virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns``. ``vhe`` runs the
     hypervisor at EL2 (both timers are the guest's then, nothing that it could tell); ``cpu_features`` adds to the CPU
-    what its model lacks: "ecv", "wfxt", by commas. ``sinks`` get every event. Raises UserError (ImageError) for what
-    cannot be used; nothing has run then.
+    what its model lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the date at virtual time 0 in seconds since 1970
+    (None: 2024-01-01, midnight UTC): what the clock chip, the PTP hypercall and semihosting show. ``sinks`` get every
+    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Machine:
         quantum_ns: int = 100_000,
         vhe: bool = False,
         cpu_features: str = "",
+        rtc_base: int | None = None,
     ) -> None:
         if gic not in (2, 3):
             raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
@@ -147,6 +150,7 @@ class Machine:
             engine=engine, seed=seed, gic=gic, its=its, list_registers=list_registers, priority_bits=priority_bits,
             pcpus=pcpus, quantum_ns=quantum_ns,
             vhe=vhe, cpu_features=parse_features(cpu_features),
+            rtc_base=EPOCH if rtc_base is None else rtc_base,
         )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)

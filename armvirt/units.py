@@ -57,6 +57,23 @@ def parse_address(text: str) -> int:
     return parse_count(text, 0, (1 << 48) - 1, what="address")
 
 
+def parse_date(text: str) -> int:
+    """A date in seconds since 1970: ``2024-02-29``, ``2024-02-29T12:30:00`` (UTC), or the seconds themselves; what 32
+    bits hold, as a PL031 does."""
+    from datetime import datetime, timezone
+
+    bare = text.strip()
+    if bare.isascii() and bare.isdecimal():
+        return parse_count(bare, 0, (1 << 32) - 1, what="date")
+    try:
+        date = datetime.fromisoformat(bare.removesuffix("Z"))
+    except ValueError:
+        raise UserError(f"{text[:_LONGEST]!r} is not a date; write for example 2024-02-29T12:30:00") from None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=timezone.utc)
+    return parse_count(str(int(date.timestamp())), 0, (1 << 32) - 1, what="date")
+
+
 def _parse(text: str, units: dict[str, int], what: str, example: str) -> Fraction:
     from fractions import Fraction  # with decimal behind it: not for a run without numbers among its options
 

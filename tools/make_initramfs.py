@@ -7,7 +7,7 @@ hexadecimal fields, names and data padded to four bytes, a trailer entry).
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,8 +55,30 @@ def newc(entries: Iterable[Entry]) -> bytes:
     return b"".join(members) + _member(0, Entry(TRAILER, 0))
 
 
+def members(archive: bytes) -> dict[str, bytes]:
+    """The data of each member of a newc archive by name; ValueError for what is none."""
+    found: dict[str, bytes] = {}
+    at = 0
+    while archive[at : at + 6] == b"070701":
+        size, name_size = (int(archive[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in (6, 11))
+        name = archive[at + 110 : at + 109 + name_size].decode()
+        if name == TRAILER:
+            return found
+        data = at + 110 + name_size + 3 & ~3
+        found[name] = archive[data : data + size]
+        at = data + size + 3 & ~3
+    raise ValueError("no cpio archive in the newc format, or one without its end")
+
+
+def renew(archive: bytes) -> bytes:
+    """An archive of `initramfs` with the busybox and modules that it has, and the scripts of today."""
+    found = members(archive)
+    modules = {name.removeprefix("modules/"): data for name, data in found.items() if name.startswith("modules/")}
+    return initramfs(found["bin/busybox"], modules)
+
+
 def initramfs(busybox: bytes, modules: dict[str, bytes]) -> bytes:
-    """The test initramfs: a static ``busybox``, /init, the self-test and kernel ``modules`` (file name to bytes)."""
+    """The test initramfs: a static ``busybox``, /init, the self-tests and kernel ``modules`` (file name to bytes)."""
     scripts = HERE / "initramfs"
     entries = [
         directory("bin"),
@@ -65,7 +87,23 @@ def initramfs(busybox: bytes, modules: dict[str, bytes]) -> bytes:
         character_device("dev/console", 5, 1),  # the kernel opens it for /init before devtmpfs is mounted
         regular("bin/busybox", busybox),
         regular("init", (scripts / "init").read_bytes()),
-        regular("autorun.sh", (scripts / "autorun.sh").read_bytes(), 0o644),
     ]
+    entries += [regular(path.name, path.read_bytes(), 0o644) for path in sorted(scripts.glob("*.sh"))]
     entries += [regular(f"modules/{name}", data, 0o644) for name, data in modules.items()]
     return newc(entries)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write an archive with today's scripts, from one that `make guests` built before."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description="Put the scripts of tools/initramfs into an initramfs of make guests.")
+    parser.add_argument("archive", type=Path, help="for example .cache/guests/initramfs.cpio")
+    parser.add_argument("output", type=Path, help="where the new archive goes")
+    options = parser.parse_args(argv)
+    options.output.write_bytes(renew(options.archive.read_bytes()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

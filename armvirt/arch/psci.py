@@ -13,6 +13,8 @@ SMCCC_OWNER_SHIFT = 24
 PSCI_0_2 = 0x0000_0002
 PSCI_1_0 = 0x0001_0000
 PSCI_1_1 = 0x0001_0001
+PSCI_1_2 = 0x0001_0002
+PSCI_1_3 = 0x0001_0003
 SMCCC_1_1 = 0x0001_0001
 TRNG_1_0 = 0x0001_0000
 
@@ -41,6 +43,7 @@ class PsciFunction(IntEnum):
     SYSTEM_RESET2 = 0x8400_0012
     MEM_PROTECT = 0x8400_0013
     MEM_PROTECT_CHECK_RANGE = 0x8400_0014
+    SYSTEM_OFF2 = 0x8400_0015
     CPU_SUSPEND_64 = 0xC400_0001
     CPU_ON_64 = 0xC400_0003
     AFFINITY_INFO_64 = 0xC400_0004
@@ -53,6 +56,7 @@ class PsciFunction(IntEnum):
     STAT_COUNT_64 = 0xC400_0011
     SYSTEM_RESET2_64 = 0xC400_0012
     MEM_PROTECT_CHECK_RANGE_64 = 0xC400_0014
+    SYSTEM_OFF2_64 = 0xC400_0015
 
 
 class PsciResult(IntEnum):
@@ -81,11 +85,13 @@ class AffinityState(IntEnum):
 MIGRATE_INFO_NOT_REQUIRED = 2  # no trusted OS that would need migration (DEN 0022, 5.9)
 RESET2_WARM = 0  # architectural SYSTEM_WARM_RESET
 RESET2_VENDOR = 1 << 31
+OFF2_HIBERNATE = 1 << 0  # SYSTEM_OFF2's only type; 0 stands for it (DEN 0022, 5.11)
 SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2 = 1 << 0  # uapi/linux/kvm.h
+SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2 = 1 << 0
 
 
 class SmcccFunction(IntEnum):
-    """SMCCC calls outside PSCI (DEN 0028 chapter 7; TRNG: DEN 0098; the last rows are KVM's)."""
+    """SMCCC calls outside PSCI (DEN 0028 chapter 7; TRNG: DEN 0098; PV time: DEN 0057; VENDOR_ rows are KVM's)."""
 
     VERSION = 0x8000_0000
     ARCH_FEATURES = 0x8000_0001

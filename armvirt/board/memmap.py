@@ -32,6 +32,7 @@ ITS = Region(0x0808_0000, 128 * KIB)
 GICR = Region(0x080A_0000, 0xF6_0000)
 UART = Region(0x0900_0000, 4 * KIB)
 RTC = Region(0x0901_0000, 4 * KIB)
+PVTIME = Region(0x090A_0000, 64 * KIB)  # stolen time, 64 bytes for each CPU; guests find it by hypercall
 
 RAM_BASE = 0x4000_0000
 RAM_MAX = 255 * GIB
@@ -47,6 +48,8 @@ SPI_BASE, PPI_BASE = 32, 16
 UART_INTID = SPI_BASE + 1
 RTC_INTID = SPI_BASE + 2
 NR_IRQS = 288
+
+PVTIME_STRIDE = 64
 
 MAINTENANCE_INTID = 25
 TIMER_HYP_INTID = 26

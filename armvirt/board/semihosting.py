@@ -13,7 +13,6 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from armvirt.board.device import State
-from armvirt.board.pl031 import EPOCH
 from armvirt.errors import ArmvirtError
 
 HLT_IMMEDIATE = 0xF000
@@ -105,6 +104,10 @@ class SemihostingHost(Protocol):
     @property
     def now(self) -> int:
         """Virtual time in ns."""
+
+    @property
+    def date(self) -> int:
+        """The date in seconds since 1970."""
 
     @property
     def command_line(self) -> str:
@@ -276,7 +279,7 @@ class Semihosting:
         return self._host.now // 10_000_000
 
     def _time(self, argument: int) -> int:
-        return EPOCH + self._host.now // 1_000_000_000
+        return self._host.date
 
     def _elapsed(self, address: int) -> int:
         self._host.write_memory(address, struct.pack("<Q", self._host.now))

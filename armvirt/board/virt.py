@@ -15,13 +15,14 @@ from armvirt.board.bus import MmioBus
 from armvirt.board.console import Console
 from armvirt.board.gicv2m import GicV2m
 from armvirt.board.pl011 import Pl011
-from armvirt.board.pl031 import Pl031
+from armvirt.board.pl031 import EPOCH, SECOND, Pl031
 from armvirt.board.rom import Rom
 from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, Wait
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import (
     MEM_READONLY,
     MIN_QUANTUM_NS,
+    PVTIME_IPA,
     QUANTUM_NS,
     EventBus,
     HostMemory,
@@ -33,6 +34,7 @@ from armvirt.hyp.kvm import (
     StuckExit,
     SystemEventExit,
     Vcpu,
+    VcpuGroup,
     VgicAddress,
     VgicCtrl,
     VgicDevice,
@@ -43,7 +45,7 @@ from armvirt.hyp.kvm import Exit as KvmExit
 if TYPE_CHECKING:
     from pathlib import Path
 
-SLOT_RAM, SLOT_ROM = 0, 1
+SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
 SEMIHOSTING_INPUT_NS = 10_000
 _GIC_FRAMES = {
     2: ((VgicAddress.V2_DIST, memmap.GICD), (VgicAddress.V2_CPU, memmap.GICC)),
@@ -55,7 +57,7 @@ class BoardConfig(NamedTuple):
     """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
 
     ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs, which take turns of
-    ``quantum_ns``.
+    ``quantum_ns``. ``rtc_base`` is the date at virtual time 0, in seconds since 1970.
     """
 
     image: str | Path | None
@@ -80,6 +82,7 @@ class BoardConfig(NamedTuple):
     quantum_ns: int = QUANTUM_NS
     vhe: bool = False
     cpu_features: tuple[str, ...] = ()
+    rtc_base: int = EPOCH
 
 
 class _VcpuMemory:
@@ -124,6 +127,10 @@ class _VcpuMemory:
         return self.board.vm.timers.now
 
     @property
+    def date(self) -> int:
+        return self.board.config.rtc_base + self.now // SECOND
+
+    @property
     def command_line(self) -> str:
         return self.board.command_line
 
@@ -147,6 +154,7 @@ class VirtBoard:
             list_registers=config.list_registers, priority_bits=config.priority_bits,
             pcpus=config.pcpus, quantum_ns=config.quantum_ns,
             vhe=config.vhe, cpu_features=config.cpu_features,
+            wall_clock_start=config.rtc_base * SECOND,
         )  # fmt: skip
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
@@ -155,10 +163,11 @@ class VirtBoard:
         self.event: SystemEventExit | StuckExit | Exit | None = None
         self._create_memory()
         self.vcpus = [self.vm.create_vcpu(n) for n in range(config.cpus)]
+        self._place_stolen_time()
         self.gic = self._create_gic()
         self.mmio = MmioBus()
         self.uart = Pl011(self._line(memmap.UART_INTID), self.vm.timers, console.transmit, console.receive)
-        self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers)
+        self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers, epoch=config.rtc_base)
         self.mmio.add(*memmap.UART, self.uart)
         self.mmio.add(*memmap.RTC, self.rtc)
         if config.gic == 2:
@@ -215,6 +224,14 @@ class VirtBoard:
         if self.config.bios is not None:
             self.rom = HostMemory(memmap.FLASH.size)
             self.vm.set_user_memory_region(SLOT_ROM, memmap.FLASH.base, self.rom, MEM_READONLY)
+        self.pvtime = HostMemory(memmap.PVTIME.size)
+        self.vm.set_user_memory_region(SLOT_PVTIME, memmap.PVTIME.base, self.pvtime)
+
+    def _place_stolen_time(self) -> None:
+        """A memory slot of its own, where QEMU has it: it is no RAM that a guest would put other things into."""
+        for vcpu in self.vcpus:
+            at = memmap.PVTIME.base + memmap.PVTIME_STRIDE * vcpu.id
+            vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, at)
 
     def _create_gic(self) -> VgicDevice:
         gic = self.vm.create_device("arm-vgic-v2" if self.config.gic == 2 else "arm-vgic-v3")

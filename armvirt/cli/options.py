@@ -96,6 +96,7 @@ BOARD = (
     ),
     Option("--vhe", "", None, "run the hypervisor at EL2 (VHE): both timers are the guest's", False, "vhe"),
     Option("--cpu-features", "LIST", str, "features beyond the model's: ecv, wfxt (by commas)", "", "cpu_features"),
+    Option("--rtc-base", "DATE", units.parse_date, "the date when the run starts (default 2024)", None, "rtc_base"),
     Option("--append", "STR", str, "kernel command line", "", "append"),
     Option("--initrd", "FILE", str, "initial RAM disk", None, "initrd"),
     Option("--dtb", "FILE", str, "device tree to use instead of the generated one", None, "dtb"),

@@ -19,10 +19,15 @@ class MmioExit:
 
 
 class SystemEventExit(NamedTuple):
-    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset; flags as in uapi."""
+    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset or suspend; flags as in uapi.
+
+    ``entry`` and ``context_id`` are where the guest wants to go on after a suspend: x1 and x2 of its call.
+    """
 
     kind: str
     flags: int = 0
+    entry: int = 0
+    context_id: int = 0
 
 
 class SemihostingExit:

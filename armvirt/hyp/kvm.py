@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, overload
 
 from armvirt.arch.gic import NR_PRIVATE, is_ppi
+from armvirt.arch.psci import SmcccFunction
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
 from armvirt.events import Console as ConsoleEvent
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
-from armvirt.hyp import idregs
+from armvirt.hyp import idregs, ptp, pvtime
 from armvirt.hyp.arch_timer import ArchTimerVmData
 from armvirt.hyp.exitinfo import Exit, IntrExit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.host import Host, Stop
@@ -24,9 +25,11 @@ from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.mmu import MEM_READONLY, BusMaster, HostMemory, MemorySlot, Mmu
 from armvirt.hyp.psci import SmcccHost
+from armvirt.hyp.ptp import WALL_CLOCK_START, PtpCounter
 from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
 from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
+from armvirt.hyp.vcpu_attr import VcpuGroup
 from armvirt.hyp.vgic.core import MAX_VCPUS, Vgic
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
@@ -39,9 +42,11 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
+    "CAP_ARM_SYSTEM_SUSPEND",
     "CPU_FEATURES",
     "MEM_READONLY",
     "MIN_QUANTUM_NS",
+    "PVTIME_IPA",
     "QUANTUM_NS",
     "Clock",
     "ConsoleEvent",
@@ -61,6 +66,7 @@ __all__ = [
     "StuckExit",
     "SystemEventExit",
     "Vcpu",
+    "VcpuGroup",
     "VgicAddress",
     "VgicCtrl",
     "VgicDevice",
@@ -76,6 +82,8 @@ MAX_VMID = 0xFF  # 8 bits, which every CPU has (ID_AA64MMFR1_EL1.VMIDBits = 0)
 CPU_FEATURES = tuple(idregs.FEATURES)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
+CAP_ARM_SYSTEM_SUSPEND = 214  # uapi/linux/kvm.h
+PVTIME_IPA = pvtime.ATTR_IPA
 
 # The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).
 IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI = 0, 1, 2
@@ -87,14 +95,17 @@ def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
 
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable; the rest as `Host`."""
+    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable; ``wall_clock_start`` is the date at
+    virtual time 0 in ns since 1970, which guests get by the PTP call; the rest as `Host`."""
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
         pcpus: int = 1, quantum_ns: int = QUANTUM_NS,
         vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
+        wall_clock_start: int = WALL_CLOCK_START,
     ) -> None:  # fmt: skip
+        self.wall_clock_start = wall_clock_start
         self.host = Host(
             engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus,
             list_registers=list_registers, priority_bits=priority_bits, pcpus=pcpus, quantum_ns=quantum_ns,
@@ -105,6 +116,7 @@ class Kvm:
     def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
         """KVM_CREATE_VM. CNTVOFF is set so that the guest's virtual count starts at ``virtual_start`` ticks."""
         vm = Vm(self.host, len(self.vms), virtual_start, trng_seed)
+        vm.wall_clock_start = self.wall_clock_start
         self.vms.append(vm)
         return vm
 
@@ -133,6 +145,8 @@ class Vm(SmcccHost):
         )
         self.vgic: Vgic | None = None
         self.smccc = Smccc(self, trng_seed, host.bus)
+        self.wall_clock_start = WALL_CLOCK_START
+        self._add_services()
         self.semihosting = False
         self._vcpus: dict[int, Vcpu] = {}
         self._frames: list[tuple[int, int, Frame]] = []
@@ -177,6 +191,25 @@ class Vm(SmcccHost):
     def timers(self) -> Clock:
         """Virtual time and its queue, for the VMM's devices."""
         return self.host.clock
+
+    def enable_cap(self, cap: int) -> None:
+        """KVM_ENABLE_CAP: `CAP_ARM_SYSTEM_SUSPEND` gives the guest PSCI SYSTEM_SUSPEND. EINVAL for another."""
+        if cap != CAP_ARM_SYSTEM_SUSPEND:
+            raise KvmError("EINVAL", f"capability {cap} cannot be enabled")
+        self.smccc.psci.suspend_enabled = True
+
+    def _add_services(self) -> None:
+        """Hypercalls that need more of the VM than `SmcccHost`."""
+        for function, handler in pvtime.calls(lambda vcpu_id: self._vcpus[vcpu_id].stolen_time):
+            self.smccc.add(function, handler)
+        self.smccc.add(SmcccFunction.VENDOR_PTP, lambda vcpu_id, args: self._ptp(self._vcpus[vcpu_id], args[0]))
+
+    def _ptp(self, vcpu: Vcpu, which: int) -> tuple[int, int, int, int]:
+        timers = vcpu.timer.cpu
+        contexts = {PtpCounter.VIRTUAL: timers.vtimer, PtpCounter.PHYSICAL: timers.ptimer}
+        return ptp.answer(
+            which, self.wall_clock_start + self.host.clock.now, lambda counter: vcpu.timer.now(contexts[counter])
+        )
 
     def reset(self) -> None:
         """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are started by it."""
@@ -435,6 +468,8 @@ class Vm(SmcccHost):
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
         caller = self.host.current
         big_endian = caller is not None and bool(caller.context.system(SCTLR_EL1) & SCTLR_EE)
+        if self.vgic is not None:
+            self.vgic.reset_interface(vcpu_id)
         self._vcpus[vcpu_id].start(Start(entry, context_id, big_endian))
 
     def cpu_off(self, vcpu_id: int) -> None:
@@ -447,6 +482,9 @@ class Vm(SmcccHost):
         if not vcpu.runnable_interrupt():
             vcpu.wait()
             vcpu.request_stop()
+
+    def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
+        self._vcpus[vcpu_id].system_suspend(entry, context_id)
 
     def system_event(self, kind: str, flags: int) -> None:
         caller = self.host.current

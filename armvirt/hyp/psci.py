@@ -1,4 +1,4 @@
-"""PSCI 0.2 to 1.1 as KVM implements it (Arm DEN 0022; arch/arm64/kvm/psci.c), one row per function id."""
+"""PSCI 0.2 to 1.3 as KVM implements it (Arm DEN 0022; arch/arm64/kvm/psci.c), one row per function id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from armvirt.errors import KvmError
 
 #: MPIDR_EL1's affinity fields: Aff3 in bits 39:32, Aff2 to Aff0 in 23:0.
 MPIDR_AFFINITY = 0xFF_00FF_FFFF
-VERSIONS = (arch.PSCI_0_2, arch.PSCI_1_0, arch.PSCI_1_1)
+VERSIONS = (arch.PSCI_0_2, arch.PSCI_1_0, arch.PSCI_1_1, arch.PSCI_1_2, arch.PSCI_1_3)
+LATEST = VERSIONS[-1]  # what a new VM has (KVM_ARM_PSCI_LATEST)
 
 Args = tuple[int, ...]
 
@@ -50,6 +51,11 @@ class SmcccHost(Protocol):
         """
         ...
 
+    def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
+        """KVM_EXIT_SYSTEM_EVENT suspend. The VMM decides: it starts the vCPU at ``entry`` when it wakes, or denies by
+        writing x0, which it finds as the caller left it."""
+        ...
+
 
 class PsciCall(NamedTuple):
     """A function: its handler (None: no return to the caller), and the first PSCI version that has it."""
@@ -61,11 +67,13 @@ class PsciCall(NamedTuple):
 class Psci:
     """The PSCI of one VM.
 
-    `call` returns x0 as a signed number, or None when the caller does not get control back.
+    `call` returns x0 as a signed number, or None when the caller does not get control back. ``suspend_enabled`` is
+    KVM_CAP_ARM_SYSTEM_SUSPEND: without it there is no SYSTEM_SUSPEND.
     """
 
-    def __init__(self, host: SmcccHost, version: int = arch.PSCI_1_1) -> None:
-        self.host, self.version = host, arch.PSCI_1_1
+    def __init__(self, host: SmcccHost, version: int = LATEST) -> None:
+        self.host, self.version = host, LATEST
+        self.suspend_enabled = False
         self.set_version(version)
 
     def set_version(self, version: int) -> None:
@@ -75,8 +83,10 @@ class Psci:
         self.version = version
 
     def implements(self, function: int) -> bool:
-        """Whether the VM's PSCI version has this function."""
+        """Whether the VM's PSCI version has this function, and the VMM allows it."""
         row = CALLS.get(function)
+        if function in _SUSPEND and not self.suspend_enabled:
+            return False
         return row is not None and row.since <= self.version
 
     def call(self, vcpu_id: int, function: int, args: Args) -> int | None:
@@ -89,9 +99,11 @@ class Psci:
         return self.version
 
     def features(self, vcpu_id: int, args: Args) -> int:
-        """PSCI_FEATURES: 0 for what is there, SMCCC_VERSION included; no function here has feature flags."""
-        known = args[0] == SmcccFunction.VERSION or self.implements(args[0] & 0xFFFF_FFFF)
-        return PsciResult.SUCCESS if known else PsciResult.NOT_SUPPORTED
+        """PSCI_FEATURES: the feature flags of what is there, SMCCC_VERSION included; 0 for all but SYSTEM_OFF2."""
+        function = args[0] & 0xFFFF_FFFF
+        if not (function == SmcccFunction.VERSION or self.implements(function)):
+            return PsciResult.NOT_SUPPORTED
+        return arch.OFF2_HIBERNATE if function in _OFF2 else PsciResult.SUCCESS
 
     def cpu_suspend(self, vcpu_id: int, args: Args) -> int:
         """CPU_SUSPEND: every power state is a standby state, so this is WFI and the entry point is not used."""
@@ -144,19 +156,34 @@ class Psci:
         self.host.system_event("reset", arch.SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2)
         return None
 
+    def system_off2(self, vcpu_id: int, args: Args) -> int | None:
+        """SYSTEM_OFF2: HIBERNATE_OFF, by its number or by 0; the cookie must be 0."""
+        if args[0] not in (0, arch.OFF2_HIBERNATE) or args[1]:
+            return PsciResult.INVALID_PARAMETERS
+        self.host.system_event("shutdown", arch.SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2)
+        return None
+
+    def system_suspend(self, vcpu_id: int, args: Args) -> None:
+        """SYSTEM_SUSPEND: KVM checks nothing; that the other CPUs are off, and the address, are the VMM's to check."""
+        self.host.system_suspend(vcpu_id, args[0], args[1])
+
     def reset(self) -> None:
-        """The version stays with the VM."""
+        """The version and what the VMM has enabled stay with the VM."""
 
     def state(self) -> dict[str, object]:
-        return {"version": 1, "psci_version": self.version}
+        return {"version": 1, "psci_version": self.version, "suspend_enabled": self.suspend_enabled}
 
     def load(self, state: dict[str, object]) -> None:
         version = state["psci_version"]
         assert isinstance(version, int)
         self.set_version(version)
+        self.suspend_enabled = bool(state["suspend_enabled"])
 
 
-#: Every function that is implemented. Ids without a row are NOT_SUPPORTED: MIGRATE, SYSTEM_SUSPEND, STAT_* and so on.
+_SUSPEND = (PsciFunction.SYSTEM_SUSPEND, PsciFunction.SYSTEM_SUSPEND_64)
+_OFF2 = (PsciFunction.SYSTEM_OFF2, PsciFunction.SYSTEM_OFF2_64)
+
+#: Every function that is implemented. Ids without a row are NOT_SUPPORTED: MIGRATE, STAT_* and so on.
 CALLS: dict[int, PsciCall] = {
     PsciFunction.VERSION: PsciCall(Psci.get_version),
     PsciFunction.CPU_SUSPEND: PsciCall(Psci.cpu_suspend),
@@ -172,4 +199,8 @@ CALLS: dict[int, PsciCall] = {
     PsciFunction.FEATURES: PsciCall(Psci.features, arch.PSCI_1_0),
     PsciFunction.SYSTEM_RESET2: PsciCall(Psci.system_reset2, arch.PSCI_1_1),
     PsciFunction.SYSTEM_RESET2_64: PsciCall(Psci.system_reset2, arch.PSCI_1_1),
+    PsciFunction.SYSTEM_SUSPEND: PsciCall(Psci.system_suspend, arch.PSCI_1_0),
+    PsciFunction.SYSTEM_SUSPEND_64: PsciCall(Psci.system_suspend, arch.PSCI_1_0),
+    PsciFunction.SYSTEM_OFF2: PsciCall(Psci.system_off2, arch.PSCI_1_3),
+    PsciFunction.SYSTEM_OFF2_64: PsciCall(Psci.system_off2, arch.PSCI_1_3),
 }

@@ -9,6 +9,7 @@ from armvirt.arch.psci import MASK64, SmcccFunction, SmcccResult
 from armvirt.events import EventBus, Hypercall
 from armvirt.hyp.psci import CALLS as PSCI_CALLS
 from armvirt.hyp.psci import Args, Psci, SmcccHost
+from armvirt.hyp.services import Bitmap, ServiceMask
 from armvirt.hyp.trng import Trng
 
 __all__ = ["Result", "Smccc", "SmcccHost"]
@@ -22,7 +23,6 @@ WORKAROUND_UNAFFECTED = 1  # ARCH_FEATURES of WORKAROUND_1 and _3: this CPU does
 
 #: The UID of KVM's vendor-specific hypervisor service, x0 to x3.
 VENDOR_UID_WORDS = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
-VENDOR_FEATURE_BITMAP = 1 << 0  # bit 0: the FEATURES call itself; no PTP, which would be the host's wall clock
 
 #: ARCH_FEATURES. An emulator does not speculate, so that the guest needs none of the workarounds.
 _ARCH_FEATURES: dict[int, int] = {
@@ -41,12 +41,12 @@ def _x0(value: int) -> Result:
 class Smccc:
     """The calls that one VM answers.
 
-    ``trng_seed`` fixes the random numbers that the guest gets. Other parts of the hypervisor (stolen time) add their
-    functions with `add`.
+    ``trng_seed`` fixes the random numbers that the guest gets. Other parts of the hypervisor (stolen time, PTP) add
+    their functions with `add`. ``services`` are those that the VMM leaves to the guest: the others are NOT_SUPPORTED.
     """
 
     def __init__(self, vm: SmcccHost, trng_seed: int, bus: EventBus | None = None) -> None:
-        self.psci, self.trng = Psci(vm), Trng(trng_seed)
+        self.psci, self.trng, self.services = Psci(vm), Trng(trng_seed), ServiceMask()
         self.bus = bus if bus is not None else EventBus()
         self._handlers: dict[int, Handler] = {}
         for function in PSCI_CALLS:
@@ -75,7 +75,7 @@ class Smccc:
             SmcccFunction.TRNG_RND32: lambda vcpu, args: trng.random(args[0], 32),
             SmcccFunction.TRNG_RND64: lambda vcpu, args: trng.random(args[0], 64),
             SmcccFunction.VENDOR_UID: lambda vcpu, args: VENDOR_UID_WORDS,
-            SmcccFunction.VENDOR_FEATURES: lambda vcpu, args: _x0(VENDOR_FEATURE_BITMAP),
+            SmcccFunction.VENDOR_FEATURES: lambda vcpu, args: self.vendor_features(),
         }
 
     def add(self, function: int, handler: Handler) -> None:
@@ -85,12 +85,20 @@ class Smccc:
         self._handlers[function] = handler
 
     def arch_features(self, function: int) -> int:
-        """SMCCC_ARCH_FEATURES, also true for functions that `add` brought (stolen time is discovered by it)."""
+        """SMCCC_ARCH_FEATURES; stolen time is discovered by it, too (DEN 0057, 3.1)."""
         known = _ARCH_FEATURES.get(function)
         if known is not None:
             return known
-        added = function in self._handlers and arch.owner(function) == _STANDARD_HYPERVISOR
-        return SmcccResult.SUCCESS if added else SmcccResult.NOT_SUPPORTED
+        pv_time = function == SmcccFunction.PV_TIME_FEATURES and self._handler(function) is not None
+        return SmcccResult.SUCCESS if pv_time else SmcccResult.NOT_SUPPORTED
+
+    def vendor_features(self) -> Result:
+        """KVM's own services as the VMM has set them: the first 32 in x0, the next 32 in x2."""
+        first, second = Bitmap.VENDOR_HYP, Bitmap.VENDOR_HYP_2
+        return self.services.get(first), 0, self.services.get(second), 0
+
+    def _handler(self, function: int) -> Handler | None:
+        return self._handlers.get(function) if self.services.allows(function) else None
 
     def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
         """One HVC: ``function_id`` is w0, ``args`` x1 and on (missing ones are 0). Unknown ids are NOT_SUPPORTED.
@@ -100,7 +108,7 @@ class Smccc:
         function = function_id & 0xFFFF_FFFF
         mask = MASK64 if arch.is_64bit(function) else 0xFFFF_FFFF
         cut = tuple(value & mask for value in args) + (0,) * (MIN_ARGS - len(args))
-        handler = self._handlers.get(function)
+        handler = self._handler(function)
         result = handler(vcpu_id, cut) if handler is not None else _x0(SmcccResult.NOT_SUPPORTED)
         masked = None if result is None else _masked(result)
         if self.bus.active:
@@ -108,20 +116,20 @@ class Smccc:
         return masked
 
     def reset(self) -> None:
-        """A reboot keeps the version and goes on with the random stream."""
+        """A reboot keeps version and services, and goes on with the random stream."""
         self.psci.reset()
 
     def state(self) -> dict[str, object]:
-        return {"version": 1, "psci": self.psci.state(), "trng": self.trng.state()}
+        return {
+            "version": 1, "psci": self.psci.state(), "trng": self.trng.state(), "services": self.services.state(),
+        }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
-        psci, trng = state["psci"], state["trng"]
-        assert isinstance(psci, dict) and isinstance(trng, dict)
+        psci, trng, services = state["psci"], state["trng"], state["services"]
+        assert isinstance(psci, dict) and isinstance(trng, dict) and isinstance(services, dict)
         self.psci.load(psci)
         self.trng.load(trng)
-
-
-_STANDARD_HYPERVISOR = 5
+        self.services.load(services)
 
 
 def _masked(words: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

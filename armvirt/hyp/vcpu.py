@@ -14,11 +14,12 @@ from armvirt.events import Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
-from armvirt.hyp import exits, idregs, onereg, reset
+from armvirt.hyp import exits, idregs, onereg, reset, vcpu_attr
 from armvirt.hyp.abort import inject_data_abort
-from armvirt.hyp.arch_timer import TIMER_CTRL, ArchTimer
+from armvirt.hyp.arch_timer import ArchTimer
 from armvirt.hyp.exitinfo import Exit, IntrExit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
 from armvirt.hyp.host.pcpu import RunDelay
+from armvirt.hyp.pvtime import StolenTime
 from armvirt.hyp.reset import Start
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Vcpu:
             f"vm{vm.id}-vcpu{vcpu_id}",
         )
         vm.host.clock.register(self._owner, lambda kind: self.wake())
+        self.stolen_time: StolenTime = StolenTime(vm.mmu, lambda: self.run_delay_ns)
         self.sleep_at: int | None = None
         self._waiting = False
         self.event_timeout: int | None = None
@@ -141,6 +143,7 @@ class Vcpu:
         """CPU_OFF, or a system event: it never runs again until started."""
         self._set_power(Power.OFF)
         self.timer.unblocking()
+        self.host.clock.cancel(self._owner)
         self._waiting = False
         self.request_stop()
 
@@ -162,6 +165,7 @@ class Vcpu:
         pe.write_el2(VTTBR_EL2, vm.mmu.stage2.vttbr)
         pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR)
         pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | (HCR_E2H if vm.timer_data.vhe else 0))
+        self.stolen_time.update()
         if vm.vgic is not None:
             vm.vgic.load(self.id, pe.vif)
         else:
@@ -397,6 +401,11 @@ class Vcpu:
         """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if it is not mapped."""
         return self.context.translate(va)
 
+    def system_suspend(self, entry: int, context_id: int) -> None:
+        """SYSTEM_SUSPEND: the VMM's to do, or to deny in x0."""
+        self.to_vmm(SystemEventExit("suspend", 0, entry, context_id))
+        self.host.stop()
+
     def system_event(self, event: SystemEventExit) -> None:
         """A PSCI call ended the VM's run. x0 has INTERNAL_FAILURE, which a VMM that runs on lets the guest see."""
         self.context.set_x(0, INTERNAL_FAILURE)
@@ -416,24 +425,16 @@ class Vcpu:
         return onereg.ids()
 
     def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU: KVM_ARM_VCPU_TIMER_CTRL, see `ArchTimer.set_attr`; ENXIO for another group."""
-        self._attribute_group(group)
-        self.timer.set_attr(attr, value, self.vm.vgic is not None)
+        """KVM_SET_DEVICE_ATTR of a vCPU (see `vcpu_attr`). ENXIO for a group or an attribute that is not there."""
+        vcpu_attr.group_of(self, group).set_attr(attr, value)
 
     def get_device_attr(self, group: int, attr: int) -> int:
-        """KVM_GET_DEVICE_ATTR of a vCPU. ENXIO for a group or an attribute that is not there."""
-        self._attribute_group(group)
-        return self.timer.get_attr(attr)
+        """KVM_GET_DEVICE_ATTR: errors as `set_device_attr`."""
+        return vcpu_attr.group_of(self, group).get_attr(attr)
 
     def has_device_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR of a vCPU: ENXIO where there is no such attribute."""
-        self._attribute_group(group)
-        self.timer.has_attr(attr)
-
-    @staticmethod
-    def _attribute_group(group: int) -> None:
-        if group != TIMER_CTRL:
-            raise KvmError("ENXIO", f"a vCPU has no attributes of group {group}")
+        """KVM_HAS_DEVICE_ATTR: ENXIO if it is not there."""
+        vcpu_attr.group_of(self, group).has_attr(attr)
 
     def stuck(self, cause: str) -> None:
         """Tell the VMM that this guest cannot go on."""
@@ -450,6 +451,7 @@ class Vcpu:
             "version": 1, "context": self.context.state(), "timer": self.timer.state(),
             "power": self.power.value, "waiting": self._waiting, "home": self.home, "delay": self.delay.state(),
             "device_irq_level": self.device_irq_level, "event_timeout": self.event_timeout,
+            "stolen_time": self.stolen_time.state(),
         }  # fmt: skip
 
     def load_state(self, state: dict[str, object]) -> None:
@@ -463,3 +465,4 @@ class Vcpu:
         self.delay.load(state["delay"])  # type: ignore[arg-type]
         self._waiting = bool(state["waiting"])
         self.device_irq_level, self.event_timeout = state["device_irq_level"], state["event_timeout"]  # type: ignore[assignment]
+        self.stolen_time.load(state["stolen_time"])  # type: ignore[arg-type]

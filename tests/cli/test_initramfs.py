@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -46,5 +48,22 @@ def test_the_same_files_give_the_same_bytes() -> None:
 
 
 def test_the_scripts_are_shell() -> None:
-    for name in ("init", "autorun.sh"):
-        subprocess.run(["sh", "-n", str(ROOT / "tools" / "initramfs" / name)], check=True)
+    scripts = ROOT / "tools" / "initramfs"
+    for name in ("init", *(path.name for path in scripts.glob("*.sh"))):
+        subprocess.run(["sh", "-n", str(scripts / name)], check=True)
+
+
+def test_renewing_keeps_everything_but_the_scripts(tmp_path: Path) -> None:
+    archive = make_initramfs.initramfs(b"busybox!!", {"a.ko": b"abc", "b.ko": b""})
+    assert make_initramfs.renew(archive) == archive
+    script = (ROOT / "tools" / "initramfs" / "autorun.sh").read_bytes()
+    old = archive.replace(script, b"#" * len(script))
+    assert old != archive and make_initramfs.renew(old) == archive
+    (tmp_path / "old").write_bytes(old)
+    assert make_initramfs.main([str(tmp_path / "old"), str(tmp_path / "new")]) == 0
+    assert (tmp_path / "new").read_bytes() == archive
+
+
+def test_renewing_what_is_no_archive() -> None:
+    with pytest.raises(ValueError, match="no cpio archive"):
+        make_initramfs.renew(b"07070100")

@@ -1,4 +1,4 @@
-"""PSCI 1.1 as KVM answers it, function by function."""
+"""PSCI as KVM answers it, function by function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from armvirt.arch.psci import PsciResult as R
 from armvirt.arch.psci import SmcccFunction
 from armvirt.errors import KvmError
 from armvirt.hyp.idregs import mpidr_of
-from armvirt.hyp.psci import CALLS, Psci
+from armvirt.hyp.psci import CALLS, VERSIONS, Psci
 
 NEVER = (
     F.MIGRATE,
@@ -59,13 +59,17 @@ class FakeVm:
     def system_event(self, kind: str, flags: int) -> None:
         self.log.append((kind, flags))
 
+    def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
+        self.log.append(("system_suspend", vcpu_id, entry, context_id))
+
 
 def call(vm: FakeVm, function: int, *args: int, version: int = arch.PSCI_1_1, vcpu: int = 0) -> int | None:
     return Psci(vm, version).call(vcpu, function, args + (0,) * (3 - len(args)))
 
 
 def test_version() -> None:
-    assert call(FakeVm(), F.VERSION) == 0x10001
+    assert [call(FakeVm(), F.VERSION, version=v) for v in VERSIONS] == [2, 0x10000, 0x10001, 0x10002, 0x10003]
+    assert Psci(FakeVm()).version == arch.PSCI_1_3
     assert call(FakeVm(), F.VERSION, version=arch.PSCI_0_2) == 2
 
 
@@ -160,9 +164,39 @@ def test_what_is_not_there(function: int) -> None:
     assert not vm.log
 
 
+SUSPEND, OFF2 = (F.SYSTEM_SUSPEND, F.SYSTEM_SUSPEND_64), (F.SYSTEM_OFF2, F.SYSTEM_OFF2_64)
+
+
 @pytest.mark.parametrize("function", [*CALLS, SmcccFunction.VERSION])
 def test_features_of_what_is_there(function: int) -> None:
-    assert call(FakeVm(), F.FEATURES, function) == R.SUCCESS
+    """Only SYSTEM_OFF2 has feature flags: the types of hibernation."""
+    psci = Psci(FakeVm(), arch.PSCI_1_3)
+    psci.suspend_enabled = True
+    assert psci.call(0, F.FEATURES, (function, 0, 0)) == (1 if function in OFF2 else R.SUCCESS)
+
+
+@pytest.mark.parametrize("function", SUSPEND)
+def test_system_suspend_only_where_the_vmm_allows_it(function: int) -> None:
+    vm = FakeVm()
+    psci = Psci(vm)
+    assert psci.call(0, function, (0x1000, 7, 0)) == R.NOT_SUPPORTED
+    psci.suspend_enabled = True
+    assert psci.call(0, function, (0x1000, 7, 0)) is None
+    assert vm.log == [("system_suspend", 0, 0x1000, 7)]
+    psci.set_version(arch.PSCI_0_2)
+    assert psci.call(0, function, (0x1000, 7, 0)) == R.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("function", OFF2)
+def test_system_off2(function: int) -> None:
+    for kind in (0, 1):
+        vm = FakeVm()
+        assert call(vm, function, kind, 0, version=arch.PSCI_1_3) is None and vm.log == [("shutdown", 1)]
+    vm = FakeVm()
+    assert call(vm, function, 1, 5, version=arch.PSCI_1_3) == R.INVALID_PARAMETERS
+    assert call(vm, function, 2, 0, version=arch.PSCI_1_3) == R.INVALID_PARAMETERS
+    assert call(vm, function, 1, 0, version=arch.PSCI_1_2) == R.NOT_SUPPORTED
+    assert not vm.log
 
 
 def test_older_versions_lack_the_younger_functions() -> None:
@@ -176,6 +210,7 @@ def test_older_versions_lack_the_younger_functions() -> None:
 
 def test_state_round_trip() -> None:
     psci = Psci(FakeVm(), arch.PSCI_1_0)
+    psci.suspend_enabled = True
     other = Psci(FakeVm())
     other.load(psci.state())
-    assert other.version == arch.PSCI_1_0 and other.state() == psci.state()
+    assert other.version == arch.PSCI_1_0 and other.suspend_enabled and other.state() == psci.state()

@@ -10,6 +10,7 @@ from armvirt.arch.psci import MASK64
 from armvirt.arch.psci import PsciFunction as P
 from armvirt.arch.psci import SmcccFunction as S
 from armvirt.events import Event, EventBus, Hypercall, Stamp
+from armvirt.hyp.services import VENDOR_PTP, Bitmap
 from armvirt.hyp.smccc import Smccc
 
 NOT_SUPPORTED = (MASK64, 0, 0, 0)
@@ -40,6 +41,9 @@ class FakeVm:
         pass
 
     def system_event(self, kind: str, flags: int) -> None:
+        pass
+
+    def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
         pass
 
 
@@ -95,7 +99,7 @@ def test_calls_that_do_not_return(smccc: Smccc) -> None:
 
 def test_vendor_service_is_kvms(smccc: Smccc) -> None:
     assert smccc.call(0, S.VENDOR_UID, ()) == (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
-    assert smccc.call(0, S.VENDOR_FEATURES, ()) == (1, 0, 0, 0)
+    assert smccc.call(0, S.VENDOR_FEATURES, ()) == (3, 0, 0, 0)
     assert smccc.call(0, S.VENDOR_PTP, ()) == NOT_SUPPORTED
 
 
@@ -115,6 +119,24 @@ def test_other_services_can_be_added(smccc: Smccc) -> None:
         smccc.add(S.PV_TIME_FEATURES, lambda vcpu, args: None)
 
 
+def test_services_that_the_vmm_takes_away(smccc: Smccc) -> None:
+    smccc.services.set(Bitmap.STD, 0, has_run=False)
+    smccc.services.set(Bitmap.VENDOR_HYP, VENDOR_PTP, has_run=False)
+    for function in (S.TRNG_VERSION, S.TRNG_RND64, S.VENDOR_UID, S.VENDOR_FEATURES):
+        assert smccc.call(0, function, (8,)) == NOT_SUPPORTED
+    assert smccc.call(0, P.VERSION, ()) == (0x10003, 0, 0, 0), "no bit stands for PSCI"
+
+
+def test_stolen_time_is_discovered_only_if_the_vmm_leaves_it(smccc: Smccc) -> None:
+    smccc.add(S.PV_TIME_FEATURES, lambda vcpu, args: (0, 0, 0, 0))
+    smccc.add(S.PV_TIME_ST, lambda vcpu, args: (0, 0, 0, 0))
+    assert smccc.arch_features(S.PV_TIME_FEATURES) == 0
+    assert smccc.arch_features(S.PV_TIME_ST) == -1, "ARCH_FEATURES knows the discovery call alone"
+    smccc.services.set(Bitmap.STD_HYP, 0, has_run=False)
+    assert smccc.arch_features(S.PV_TIME_FEATURES) == -1
+    assert smccc.call(0, S.PV_TIME_ST, ()) == NOT_SUPPORTED
+
+
 def test_every_call_is_an_event() -> None:
     events: list[Event] = []
     bus = EventBus()
@@ -128,7 +150,7 @@ def test_every_call_is_an_event() -> None:
     smccc.call(0, P.MIGRATE, (5,))
     smccc.call(0, P.SYSTEM_OFF, ())
     assert events == [
-        Hypercall(P.VERSION, (0, 0, 0), 0x10001),
+        Hypercall(P.VERSION, (0, 0, 0), 0x10003),
         Hypercall(P.MIGRATE, (5, 0, 0), MASK64),
         Hypercall(P.SYSTEM_OFF, (0, 0, 0), 0),
     ]

@@ -1,10 +1,5 @@
 # The self-test of a booted Linux: one `ok - ...` or `FAIL - ...` line per check, then a verdict line.
-failed=0
-count=0
-check() { # check STATUS SENTENCE
-    count=$((count + 1))
-    if [ "$1" -eq 0 ]; then echo "ok - $2"; else echo "FAIL - $2"; failed=$((failed + 1)); fi
-}
+. /checks.sh
 
 echo "AUTORUN: begin"
 cat /proc/interrupts
@@ -45,4 +40,4 @@ echo "AUTORUN: $cpus cpu(s)"
 [ -c /dev/null ] && [ -d /sys/devices/system/cpu/cpu0 ]
 check $? "devtmpfs and sysfs are mounted"
 
-if [ $failed -eq 0 ]; then echo "VERDICT: PASS ($count checks)"; else echo "VERDICT: FAIL ($failed of $count checks)"; fi
+verdict

@@ -1,0 +1,124 @@
+"""Paravirtualized time: the stolen time of a vCPU (Arm DEN 0057; arch/arm64/kvm/pvtime.c).
+
+The VMM says where a vCPU's structure lies, by the device attribute. The guest finds it by two hypercalls, and reads
+from it for how long the vCPU could have run but had no physical CPU.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from armvirt.arch.psci import SmcccFunction, SmcccResult
+from armvirt.errors import KvmError
+from armvirt.hyp.psci import Args
+
+MASK64 = (1 << 64) - 1
+ATTR_IPA = 0  # KVM_ARM_VCPU_PVTIME_IPA
+STRUCTURE = struct.Struct("<IIQ48x")  # revision, attributes, stolen time in ns (DEN 0057, 3.2.2)
+STOLEN, STOLEN_SIZE = 8, 8  # where the last field is
+ALIGNMENT = 64
+
+
+class Memory(Protocol):
+    """Guest memory by IPA; KvmError EFAULT where no slot is."""
+
+    def read(self, ipa: int, size: int) -> bytes: ...
+
+    def write(self, ipa: int, data: bytes) -> None: ...
+
+
+class StolenTime:
+    """The structure of one vCPU. ``run_delay()`` gives the ns that it has waited for a physical CPU, ever."""
+
+    def __init__(self, memory: Memory, run_delay: Callable[[], int]) -> None:
+        self._memory, self._run_delay = memory, run_delay
+        self.base: int | None = None
+        self._last = 0
+
+    # KVM_ARM_VCPU_PVTIME_CTRL
+
+    def set_attr(self, attr: int, value: int | None) -> None:
+        """Where the structure is. ENXIO for another attribute, EINVAL for an address that is not aligned to 64 bytes
+        or in no memory slot, EEXIST if it has a place."""
+        self.has_attr(attr)
+        if value is None:
+            raise KvmError("EFAULT", "no value")
+        if value % ALIGNMENT:
+            raise KvmError("EINVAL", f"the stolen time structure must be aligned to {ALIGNMENT} bytes")
+        if self.base is not None:
+            raise KvmError("EEXIST", f"the stolen time structure is at {self.base:#x} already")
+        try:
+            self._memory.read(value, 1)
+        except KvmError as error:
+            raise KvmError("EINVAL", f"no memory slot at {value:#x}") from error
+        self.base, self._last = value, self._run_delay()
+
+    def get_attr(self, attr: int) -> int:
+        """Where it is; all ones (INVALID_GPA) if nowhere."""
+        self.has_attr(attr)
+        return MASK64 if self.base is None else self.base
+
+    def has_attr(self, attr: int) -> None:
+        if attr != ATTR_IPA:
+            raise KvmError("ENXIO", f"no attribute {attr} of PV time")
+
+    # Hypercalls
+
+    def features(self, function: int) -> int:
+        """PV_TIME_FEATURES: 0 for the two functions where the vCPU has a structure."""
+        known = function in (SmcccFunction.PV_TIME_FEATURES, SmcccFunction.PV_TIME_ST)
+        return SmcccResult.SUCCESS if known and self.base is not None else SmcccResult.NOT_SUPPORTED
+
+    def start(self) -> int:
+        """PV_TIME_ST: begin to count from zero; the structure's address, or NOT_SUPPORTED."""
+        if self.base is None:
+            return SmcccResult.NOT_SUPPORTED
+        self._last = self._run_delay()
+        self._write(self.base, STRUCTURE.pack(0, 0, 0))
+        return self.base
+
+    # Accounting
+
+    def update(self) -> None:
+        """kvm_update_stolen_time, before the guest is entered on a physical CPU: add what it has waited since.
+
+        It goes on from what is in memory, so that it goes on in a VM that was moved here.
+        """
+        base, delay = self.base, self._run_delay()
+        if base is None or delay == self._last:
+            return
+        try:
+            stolen = int.from_bytes(self._memory.read(base + STOLEN, STOLEN_SIZE), "little")
+        except KvmError:
+            return  # its memory slot is gone
+        grown = stolen + delay - self._last & MASK64
+        self._last = delay
+        self._write(base + STOLEN, grown.to_bytes(STOLEN_SIZE, "little"))
+
+    def _write(self, ipa: int, data: bytes) -> None:
+        try:
+            self._memory.write(ipa, data)
+        except KvmError:
+            pass  # as KVM: the structure is the guest's loss if the VMM takes its memory away
+
+    def reset(self) -> None:
+        """A reset of the vCPU changes nothing: the place is the VMM's, the time the host's."""
+
+    def state(self) -> dict[str, object]:
+        return {"version": 1, "base": self.base, "last": self._last}
+
+    def load(self, state: dict[str, object]) -> None:
+        base, last = state["base"], state["last"]
+        assert (base is None or isinstance(base, int)) and isinstance(last, int)
+        self.base, self._last = base, last
+
+
+Words = tuple[int, int, int, int]
+
+
+def calls(of: Callable[[int], StolenTime]) -> Iterable[tuple[int, Callable[[int, Args], Words]]]:
+    """The hypercalls of a VM, for `Smccc.add`; ``of(vcpu_id)`` finds a vCPU's structure."""
+    yield SmcccFunction.PV_TIME_FEATURES, lambda vcpu_id, args: (of(vcpu_id).features(args[0] & 0xFFFF_FFFF), 0, 0, 0)
+    yield SmcccFunction.PV_TIME_ST, lambda vcpu_id, args: (of(vcpu_id).start(), 0, 0, 0)

@@ -1,0 +1,88 @@
+"""Which hypercall services a VM offers: KVM's firmware bitmap registers (arch/arm64/kvm/hypercalls.c).
+
+A bit stands for a service. PSCI, and the calls by which SMCCC itself is discovered, are always there. The VMM takes
+services away before the first run, so that a guest finds the same ones wherever it is moved to.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from armvirt.arch.psci import SmcccFunction
+from armvirt.errors import KvmError
+
+
+class Bitmap(IntEnum):
+    """The registers, by their number in the ONE_REG id (KVM_REG_ARM_FW_FEAT_BMAP)."""
+
+    STD = 0
+    STD_HYP = 1
+    VENDOR_HYP = 2
+    VENDOR_HYP_2 = 3
+
+
+STD_TRNG = 1 << 0
+STD_HYP_PV_TIME = 1 << 0
+VENDOR_FEATURES, VENDOR_PTP = 1 << 0, 1 << 1
+VENDOR_2_DISCOVER_IMPL_VER, VENDOR_2_DISCOVER_IMPL_CPUS = 1 << 0, 1 << 1
+
+#: Every bit that can be set.
+SUPPORTED = {
+    Bitmap.STD: STD_TRNG,
+    Bitmap.STD_HYP: STD_HYP_PV_TIME,
+    Bitmap.VENDOR_HYP: VENDOR_FEATURES | VENDOR_PTP,
+    Bitmap.VENDOR_HYP_2: VENDOR_2_DISCOVER_IMPL_VER | VENDOR_2_DISCOVER_IMPL_CPUS,
+}
+
+#: What a new VM has: everything that the hypervisor answers itself. The calls of the last register are for the VMM.
+DEFAULT = {**SUPPORTED, Bitmap.VENDOR_HYP_2: 0}
+
+#: Functions that a bit stands for (kvm_smccc_test_fw_bmap).
+GATES: dict[int, tuple[Bitmap, int]] = {
+    SmcccFunction.TRNG_VERSION: (Bitmap.STD, STD_TRNG),
+    SmcccFunction.TRNG_FEATURES: (Bitmap.STD, STD_TRNG),
+    SmcccFunction.TRNG_GET_UUID: (Bitmap.STD, STD_TRNG),
+    SmcccFunction.TRNG_RND32: (Bitmap.STD, STD_TRNG),
+    SmcccFunction.TRNG_RND64: (Bitmap.STD, STD_TRNG),
+    SmcccFunction.PV_TIME_FEATURES: (Bitmap.STD_HYP, STD_HYP_PV_TIME),
+    SmcccFunction.PV_TIME_ST: (Bitmap.STD_HYP, STD_HYP_PV_TIME),
+    SmcccFunction.VENDOR_UID: (Bitmap.VENDOR_HYP, VENDOR_FEATURES),
+    SmcccFunction.VENDOR_FEATURES: (Bitmap.VENDOR_HYP, VENDOR_FEATURES),
+    SmcccFunction.VENDOR_PTP: (Bitmap.VENDOR_HYP, VENDOR_PTP),
+}
+
+
+class ServiceMask:
+    """The bitmaps of one VM."""
+
+    def __init__(self) -> None:
+        self._bitmaps = dict(DEFAULT)
+
+    def get(self, bitmap: Bitmap) -> int:
+        """The register's value (KVM_GET_ONE_REG)."""
+        return self._bitmaps[bitmap]
+
+    def set(self, bitmap: Bitmap, value: int, has_run: bool) -> None:
+        """KVM_SET_ONE_REG: EINVAL for bits that do not exist, EBUSY for a change once a vCPU has run."""
+        if value & ~SUPPORTED[bitmap]:
+            raise KvmError("EINVAL", f"{bitmap.name} has no services {value & ~SUPPORTED[bitmap]:#x}")
+        if has_run and value != self._bitmaps[bitmap]:
+            raise KvmError("EBUSY", "the services of a VM are fixed once a vCPU has run")
+        self._bitmaps[bitmap] = value
+
+    def allows(self, function: int) -> bool:
+        """Whether the guest may call an SMCCC function; True for those that no bit stands for."""
+        gate = GATES.get(function)
+        return gate is None or bool(self._bitmaps[gate[0]] & gate[1])
+
+    def reset(self) -> None:
+        """A reboot changes nothing."""
+
+    def state(self) -> dict[str, object]:
+        return {"version": 1, **{bitmap.name.lower(): value for bitmap, value in self._bitmaps.items()}}
+
+    def load(self, state: dict[str, object]) -> None:
+        for bitmap in Bitmap:
+            value = state[bitmap.name.lower()]
+            assert isinstance(value, int)
+            self._bitmaps[bitmap] = value
