@@ -66,4 +66,4 @@ def test_renewing_keeps_everything_but_the_scripts(tmp_path: Path) -> None:
 
 def test_renewing_what_is_no_archive() -> None:
     with pytest.raises(ValueError, match="no cpio archive"):
-        make_initramfs.renew(b"07070100")
+        make_initramfs.renew(b"no archive")

@@ -1,4 +1,4 @@
-"""Debian's Linux on four CPUs that share one physical CPU: its own test of them, hotplug, stolen time, the clock chip."""
+"""Debian's Linux on four CPUs that share a physical one: its test of them, hotplug, stolen time, the clock chip."""
 
 from __future__ import annotations
 
