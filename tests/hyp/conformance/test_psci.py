@@ -1,4 +1,4 @@
-"""What KVM's selftest psci_test asks of PSCI, and CPU_OFF with interrupts and timers in flight (KVM API, guest code)."""
+"""What KVM's selftest psci_test asks of PSCI, and CPU_OFF with work in flight (KVM API, guest code)."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def store(a: Asm, address: int, value: int) -> None:
 
 
 def test_a_cpu_that_went_off_with_an_active_timer_interrupt_starts_afresh() -> None:
-    """vCPU 1 acknowledges its timer interrupt and goes off without ending it. Turned on again it finds its timer off, its
+    """vCPU 1 acknowledges its timer interrupt and goes off without ending it. On again, it finds its timer off, its
     CPU interface reset, and gets the next timer interrupt."""
     vm = make_vm((0, 1))
     make_gic(vm)
