@@ -468,8 +468,6 @@ class Vm(SmcccHost):
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
         caller = self.host.current
         big_endian = caller is not None and bool(caller.context.system(SCTLR_EL1) & SCTLR_EE)
-        if self.vgic is not None:
-            self.vgic.reset_interface(vcpu_id)
         self._vcpus[vcpu_id].start(Start(entry, context_id, big_endian))
 
     def cpu_off(self, vcpu_id: int) -> None:

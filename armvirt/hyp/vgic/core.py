@@ -422,18 +422,6 @@ class Vgic:
         irq.acked = None
         self.queue(irq)
 
-    def reset_interface(self, vcpu_id: int) -> None:
-        """A CPU is turned on: its CPU interface is reset (IHI 0069, 8.2: ICC_PMR_EL1, ICC_IGRPEN<n>_EL1 and so on).
-        What is pending or active is the distributor's and stays. KVM leaves the interface as CPU_OFF found it."""
-        cpu = self._cpus[vcpu_id]
-        self.sync_all()
-        cpu.vmcr = 0
-        for group in (0, 1):
-            for index in range(len(cpu.active_priorities(group))):
-                cpu.set_active_priorities(group, index, 0)
-        cpu.running_before = [0] * len(cpu.running_before)
-        cpu.dirty = True
-
     def is_active(self, vcpu_id: int, intid: int) -> bool:
         """Whether a mapped interrupt is active, in a list register or not (kvm_vgic_map_is_active)."""
         irq = self.irq(vcpu_id, intid)
