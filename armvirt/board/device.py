@@ -32,6 +32,9 @@ class Timers(Protocol):
     def cancel(self, owner: str, kind: str = "") -> None:
         """Disarm."""
 
+    def armed(self, owner: str, kind: str = "") -> int | None:
+        """The ns for which it is armed, or None."""
+
 
 class MmioDevice(Protocol):
     """A device on the bus. Offsets are bytes from its base; ``size`` of an access is 1, 2, 4 or 8 bytes."""

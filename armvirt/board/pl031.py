@@ -64,7 +64,7 @@ class Pl031(RegisterDevice):
 
     def _clear(self) -> None:
         self._match = self._loaded = self._imsc = self._ris = 0
-        self._offset = self._epoch
+        self._base = self._epoch * SECOND  # ns that the chip is ahead of virtual time
 
     def reset(self) -> None:
         """Registers to zero, the date back to that of the epoch plus virtual time."""
@@ -83,7 +83,11 @@ class Pl031(RegisterDevice):
             self.update()
 
     def _count(self) -> int:
-        return (self._timers.now // SECOND + self._offset) & _MASK
+        return self._time // SECOND & _MASK
+
+    @property
+    def _time(self) -> int:
+        return self._timers.now + self._base
 
     def _write_mr(self, value: int) -> None:
         self._match = value
@@ -91,7 +95,7 @@ class Pl031(RegisterDevice):
 
     def _write_lr(self, value: int) -> None:
         self._loaded = value
-        self._offset = (self._offset + value - self._count()) & _MASK
+        self._base += (value - self._count()) * SECOND
         self._set_alarm()
 
     def _write_imsc(self, value: int) -> None:
@@ -107,7 +111,7 @@ class Pl031(RegisterDevice):
             self._timers.cancel(self.name, "alarm")
             self._ris = 1
         else:
-            self._timers.arm((self._timers.now // SECOND + seconds) * SECOND, self.name, "alarm")
+            self._timers.arm(self._timers.now + seconds * SECOND - self._time % SECOND, self.name, "alarm")
 
     def _alarm(self, kind: str) -> None:
         self._ris = 1
@@ -121,15 +125,23 @@ class Pl031(RegisterDevice):
             self._irq(level)
 
     def state(self) -> State:
-        """Registers, the offset of the date in seconds, line level."""
-        return {"version": 1, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
-                "offset": self._offset, "level": self._level}  # fmt: skip
+        """Registers and line level; the date, and that of the alarm (None: not set), in ns: they hold on another host,
+        whose virtual time is another."""
+        armed = self._timers.armed(self.name, "alarm")
+        alarm = None if armed is None else armed + self._base
+        return {"version": 2, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
+                "time": self._time, "alarm": alarm, "level": self._level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Take over saved state (see ``MmioDevice.load``)."""
+        """Take over saved state (see ``MmioDevice.load``). The alarm is set unless the clock's queue has it already."""
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]
-        self._offset, self._level = state["offset"], state["level"]
+        self._base, self._level = state["time"] - self._timers.now, state["level"]
+        when = None if state["alarm"] is None else state["alarm"] - self._base
+        if when is None:
+            self._timers.cancel(self.name, "alarm")
+        elif when != self._timers.armed(self.name, "alarm"):
+            self._timers.arm(when, self.name, "alarm")
 
     def rows(self) -> list[Row]:
         """The registers, for display."""

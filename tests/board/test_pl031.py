@@ -121,3 +121,28 @@ def test_state_survives_json() -> None:
     other.rtc.reset()
     assert (other.levels, other.read(Reg.MR), other.read(Reg.DR)) == ([1, 0], 0, EPOCH + 10)
     assert ("MR", 0, "") in other.rtc.rows()
+
+
+def test_state_on_another_host() -> None:
+    """The date goes on, phase of the second included, and the alarm rings at its second, whatever the time is there."""
+    bench, other = Bench(), Bench()
+    bench.advance(SECOND // 3)
+    other.advance(7 * SECOND + 1)
+    bench.write(Reg.IMSC, 1)
+    bench.write(Reg.LR, 50)
+    bench.write(Reg.MR, 52)
+    other.rtc.load(json.loads(json.dumps(bench.rtc.state())))
+    assert other.rtc.state() == bench.rtc.state()
+    other.advance(2 * SECOND - SECOND // 3 - 1)
+    assert (other.read(Reg.DR), other.levels) == (51, [])
+    other.advance(1)
+    assert (other.read(Reg.DR), other.levels) == (52, [1])
+
+
+def test_a_state_without_an_alarm_takes_away_the_alarm() -> None:
+    bench, other = Bench(), Bench()
+    other.write(Reg.IMSC, 1)
+    other.write(Reg.MR, EPOCH + 1)
+    other.rtc.load(bench.rtc.state())
+    other.advance(3 * SECOND)
+    assert other.levels == []
