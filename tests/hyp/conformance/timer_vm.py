@@ -131,7 +131,6 @@ class TimerGuest(Puppet):
         """Off the CPU and on again, as by a scheduler that moves it."""
         if self.vcpu.pe is not None:
             self.vcpu.put()
-            self.vm.host.reschedule()
 
     def get(self, name: str) -> int:
         return self.do(f"read {name}")
