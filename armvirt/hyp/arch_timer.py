@@ -196,6 +196,9 @@ class ArchTimer(Showable):
         if context is None or not context.loaded:
             return False
         if not self.should_fire(context):
+            if self._shifted(context):  # the guest's count has rolled over, the hardware's has not: shift anew
+                self._save()
+                self._restore()
             self.set_phys_active(intid, False)
             return False
         self.update_irq(context, True)
