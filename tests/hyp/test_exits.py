@@ -52,7 +52,7 @@ def test_hypercalls() -> None:
         a.movr(21, 0)
 
     rig = run(write)
-    assert (rig.x(19), rig.x(20), rig.x(21)) == (1 << 16 | 1, 0, NOT_SUPPORTED)
+    assert (rig.x(19), rig.x(20), rig.x(21)) == (1 << 16 | 3, 0, NOT_SUPPORTED)
 
 
 # -- semihosting --
