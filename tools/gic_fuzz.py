@@ -172,7 +172,7 @@ class Fuzzer:
 
     def _put(self, vcpu: int) -> None:
         pe = self.pe_of[vcpu]
-        self.vgic.put(vcpu, self.vifs[pe])
+        self.vgic.put(vcpu)
         del self.pe_of[vcpu]
         self.gic.set_line(pe, VTIMER, False)
         self.gic.set_active(pe, VTIMER, False)

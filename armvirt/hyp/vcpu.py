@@ -198,7 +198,7 @@ class Vcpu:
             self.host.bus.emit(Schedule(self.uid, "put"))
         self.timer.vcpu_put()
         if self.vm.vgic is not None:
-            self.vm.vgic.put(self.id, self.pe.vif)
+            self.vm.vgic.put(self.id)
         self.pe.unbind()
         self.pe = None
 
@@ -249,8 +249,8 @@ class Vcpu:
             if intid == PPI_MAINTENANCE:
                 vgic = self.vm.vgic
                 assert vgic is not None
-                vgic.sync(self.id, pe.vif)
-                vgic.flush(self.id, pe.vif)
+                vgic.sync(self.id)
+                vgic.flush(self.id)
                 pe.gic.deactivate(pe.index, intid)
             else:
                 self.timer.host_irq(intid)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_SPI
-from armvirt.hyp.vgic import lr, routing
+from armvirt.hyp.vgic import deactivation, lr, mapped, routing
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
 from armvirt.hyp.vgic.mmio import IrqBank, UserBank
 
@@ -48,7 +48,7 @@ def _enable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
     if irq.mapped_level:
         was_high = irq.line_level
         if not irq.sample_line() and was_high and not irq.active:
-            vgic.set_phys_active_of(irq, False)
+            mapped.set_phys_active(vgic, irq, False)
     irq.enabled = True
     vgic.queue(irq)
 
@@ -79,7 +79,7 @@ def _set_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
     active host interrupt, as if it had come from there."""
     irq.pending_latch = True
     if irq.hw:
-        vgic.set_phys_active_of(irq, True)
+        mapped.set_phys_active(vgic, irq, True)
     vgic.queue(irq)
 
 
@@ -89,7 +89,7 @@ def _clear_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
     if irq.mapped_level:
         irq.sample_line()
     if irq.hw and not irq.active and not irq.pending:
-        vgic.set_phys_active_of(irq, False)
+        mapped.set_phys_active(vgic, irq, False)
     vgic.queue(irq)
 
 
@@ -104,11 +104,11 @@ def _active(irq: VgicIrq) -> int:
 
 
 def _set_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    vgic.change_active(irq, True)
+    deactivation.change_active(vgic, irq, True)
 
 
 def _clear_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    vgic.change_active(irq, False)
+    deactivation.change_active(vgic, irq, False)
 
 
 def _restore_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:

@@ -18,21 +18,15 @@ from typing import TYPE_CHECKING, Any
 from armvirt.arch.gic import (
     FIRST_LPI,
     FIRST_SPI,
-    GICC_CPUID_MASK,
-    GICC_CPUID_SHIFT,
-    GICC_INTID,
     MAX_CPUS_GICV2,
     MAX_SPI,
     MPIDR_AFFINITY,
     NR_PRIVATE,
-    VMCR_VEOIM,
-    is_ppi,
-    is_spi,
 )
 from armvirt.errors import KvmError
-from armvirt.events import EndOfInterrupt, EventBus, VgicInject
+from armvirt.events import EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import entry, lr, sgi, v2_dist
+from armvirt.hyp.vgic import deactivation, entry, mapped, saved, sgi, v2_dist
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.frames import PlacedFrame, bases_fit, placed_frames
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
@@ -346,57 +340,15 @@ class Vgic:
             cpu.dirty = True
             self.kick(cpu.vcpu_id)
 
-    def change_active(self, irq: VgicIrq, active: bool) -> None:
-        """A guest writes ISACTIVER or ICACTIVER, or deactivates from outside the list registers."""
-        if not active and irq.acked is not None:
-            self._clear_by_hand(irq, self._cpus[irq.acked])
-        if active and not irq.active:
-            irq.running = lr.priority_and_group(irq)
-        irq.active = active
-        if irq.hw:
-            self.set_phys_active_of(irq, active)
-        self.queue(irq)
-
-    def _clear_by_hand(self, irq: VgicIrq, cpu: VgicCpu) -> None:
-        """With EOImode 0 the end of interrupt is to come still, and must be known for this one's."""
-        if cpu.vmcr & VMCR_VEOIM:
-            irq.acked = None
-        elif irq not in cpu.cleared:
-            cpu.cleared.append(irq)
-
     def dir(self, vcpu_id: int, value: int) -> None:
-        """A trapped write of ICC_DIR_EL1 or GICV_DIR: deactivate wherever the interrupt is. Ignored with EOImode 0.
-
-        The CPUID that a GICv2 guest writes has to be that of the active SGI (kvm vgic_v3_deactivate).
-        """
-        cpu, intid, source = self._cpus[vcpu_id], value & 0xFF_FFFF, 0
-        if self.model == 2:
-            intid, source = value & GICC_INTID, value >> GICC_CPUID_SHIFT & GICC_CPUID_MASK
-        if not cpu.vmcr & VMCR_VEOIM or not self.initialized or intid > min(MAX_SPI, self.nr_irqs - 1):
-            return
-        if self.bus.active:
-            self.bus.emit(EndOfInterrupt(intid, "DIR"))
-        self.before_access()
-        irq = self.irq(vcpu_id, intid)
-        if irq.active and irq.active_source == source:
-            self.change_active(irq, False)
-            self.ended(irq)
-
-    def ended(self, irq: VgicIrq) -> None:
-        """The guest has deactivated an interrupt: whoever drives its line by an irqfd wants to know."""
-        if irq.intid in self.watched and irq.level and not irq.hw:
-            self.on_end(irq.intid)
+        """A trapped write of ICC_DIR_EL1 or GICV_DIR by a vCPU."""
+        deactivation.dir(self, self._cpus[vcpu_id], value)
 
     # Mapped interrupts ----------------------------------------------------------------------------------------
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
         """Claim a PPI or SPI: from now on only ``owner`` can inject it. EINVAL for an SGI, EEXIST if it is taken."""
-        if not is_ppi(intid) and not is_spi(intid):
-            raise KvmError("EINVAL", f"INTID {intid} cannot be wired to a device")
-        irq = self.irq(vcpu_id, intid)
-        if irq.owner is not None and irq.owner is not owner:
-            raise KvmError("EEXIST", f"INTID {intid} has an owner")
-        irq.owner = owner
+        mapped.set_owner(self, vcpu_id, intid, owner)
 
     def map_phys_irq(
         self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool] | None = None
@@ -407,40 +359,21 @@ class Vgic:
 
     def unmap(self, vcpu_id: int, intid: int) -> None:
         """Undo `map_phys_irq`."""
-        self.sync_all()
-        irq = self.irq(vcpu_id, intid)
-        irq.hw, irq.hwintid, irq.get_input_level = False, 0, None
-        self.queue(irq)
+        mapped.unmap(self, vcpu_id, intid)
 
     def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
         """A vCPU is reset: forget what its mapped interrupt was doing (kvm_vgic_reset_mapped_irq)."""
-        irq = self.irq(vcpu_id, intid)
-        if not irq.hw:
-            return
-        self.sync_all()
-        irq.active = irq.pending_latch = irq.line_level = False
-        irq.acked = None
-        self.queue(irq)
+        mapped.reset(self, vcpu_id, intid)
 
     def is_active(self, vcpu_id: int, intid: int) -> bool:
         """Whether a mapped interrupt is active, in a list register or not (kvm_vgic_map_is_active)."""
-        irq = self.irq(vcpu_id, intid)
-        if not irq.hw:
-            return False
-        vif = self._cpus[irq.vcpu].vif if irq.vcpu is not None else None
-        return bool(vif.lr[irq.lr] >> 63) if vif is not None and irq.lr >= 0 else irq.active
-
-    def set_phys_active_of(self, irq: VgicIrq, active: bool) -> None:
-        """The active state of the host interrupt behind ``irq``, on the PE of the vCPU that has or gets it."""
-        vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target
-        if vcpu_id is not None:
-            self.set_phys_active(vcpu_id, irq.hwintid, active)
+        return mapped.is_active(self, vcpu_id, intid)
 
     # Around the guest -----------------------------------------------------------------------------------------
 
     def load(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
         """A vCPU gets a PE's virtual CPU interface."""
-        entry.load(self, self._cpus[vcpu_id], vif)
+        entry.load(self._cpus[vcpu_id], vif)
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
         """Be loaded on an interface that holds this vCPU's registers already (restored state)."""
@@ -450,15 +383,15 @@ class Vgic:
         """Be loaded nowhere, without saving: the state is about to be replaced."""
         self._cpus[vcpu_id].vif = None
 
-    def put(self, vcpu_id: int, vif: VirtualCpuInterface | None = None) -> None:
+    def put(self, vcpu_id: int) -> None:
         """A vCPU leaves its PE: everything is folded and saved, the interface is left disabled."""
         entry.put(self, self._cpus[vcpu_id])
 
-    def flush(self, vcpu_id: int, vif: VirtualCpuInterface | None = None) -> None:
+    def flush(self, vcpu_id: int) -> None:
         """Fill the list registers of a loaded vCPU. Emits ListRegisterWrite for those that change."""
         entry.flush(self, self._cpus[vcpu_id])
 
-    def sync(self, vcpu_id: int, vif: VirtualCpuInterface | None = None) -> None:
+    def sync(self, vcpu_id: int) -> None:
         """Fold the list registers of a vCPU and prune its list; `flush` has to come before the next entry."""
         entry.sync(self, self._cpus[vcpu_id])
 
@@ -504,65 +437,15 @@ class Vgic:
         return [{**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr} for irq in irqs if _interesting(irq)]
 
     def state(self) -> dict[str, object]:
-        """Everything the guest can tell, with what is in list registers as INTIDs (their values belong to the PE)."""
-        return {
-            "version": 1,
-            "model": self.model,
-            "initialized": self.initialized,
-            "ready": self.ready,
-            "enables": self.enables,
-            "revision": self.revision,
-            "v2_groups_user_writable": self.v2_groups_user_writable,
-            "nr_irqs": self.nr_irqs,
-            "cpus": [cpu.state() for cpu in self.cpus()],
-            "spis": [irq.state() for irq in self._spis],
-            "propbaser": self.propbaser,
-            "lpis": [lpi.state() for lpi in self.lpis.values()],
-            "its": [its.state() for its in self.its],
-        }
+        """Everything the guest can tell; see `armvirt.hyp.vgic.saved`."""
+        return saved.state(self)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same vCPUs loaded.
 
         ValueError for the state of another one. A GICv2 that its first use initialised is initialised by this.
         """
-        if state["initialized"] and self.model == 2:
-            self.init()
-        shape = (state["model"], state["nr_irqs"], [cpu["vcpu_id"] for cpu in state["cpus"]])
-        if shape != (self.model, self.nr_irqs, list(self._cpus)):
-            raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
-        if len(state["its"]) != len(self.its):
-            raise ValueError("saved state is of a vGIC with another number of ITSs")
-        self.ready, self.enables, self.revision = state["ready"], state["enables"], state["revision"]
-        self.v2_groups_user_writable = state["v2_groups_user_writable"]
-        for irq, saved in zip(self._spis, state["spis"], strict=True):
-            irq.load(saved)
-        self.any_cpu = {irq for irq in self._spis if irq.any_cpu}
-        if self.its:
-            from armvirt.hyp.vgic import its
-
-            its.load_all(self, state)
-        for cpu, saved in zip(self.cpus(), state["cpus"], strict=True):
-            self._load_cpu(cpu, saved)
-        self.stray_active = {irq for irq in self._spis if irq.active and irq.vcpu is None}
-
-    def _load_cpu(self, cpu: VgicCpu, saved: dict[str, Any]) -> None:
-        for irq, private in zip(cpu.private, saved["private"], strict=True):
-            irq.load(private)
-        cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
-        cpu.num_pri_bits = saved["num_pri_bits"]
-        cpu.vmcr = saved["vmcr"]
-        for name in ("resident", "outside", "cleared"):
-            setattr(cpu, name, [self.irq(cpu.vcpu_id, intid) for intid in saved[name]])
-        cpu.ap_list = dict.fromkeys(self.irq(cpu.vcpu_id, intid) for intid in saved["ap_list"])
-        for irq in cpu.ap_list:
-            irq.vcpu = cpu.vcpu_id
-        for index, irq in enumerate(cpu.resident):
-            irq.lr = index
-        cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
-        cpu.groups, cpu.running_before = saved["groups"], list(saved["running_before"])
-        cpu.lpis_enabled, cpu.pendbaser = saved["lpis_enabled"], saved["pendbaser"]
-        cpu.dirty, cpu.used = saved["dirty"], saved["used"]
+        saved.load(self, state)
 
 
 def _interesting(irq: VgicIrq) -> bool:

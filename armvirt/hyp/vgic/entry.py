@@ -21,7 +21,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import ListRegisterWrite
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import lr, routing
+from armvirt.hyp.vgic import deactivation, lr, routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
 
 
-def load(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
+def load(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
     """Give a vCPU the virtual CPU interface of a PE; its list registers are filled by the flush that must follow."""
     cpu.vif = vif
     vif.sre = cpu.model != 2  # before ICH_VMCR_EL2, in which it decides about VFIQEn (kvm __vgic_v3_activate_traps)
@@ -135,7 +135,7 @@ def _fold(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
         _forget_ended(cpu, vif)
     cpu.resident, cpu.outside, cpu.mapped = [], [], []
     for irq in ended:
-        vgic.ended(irq)
+        deactivation.ended(vgic, irq)
 
 
 def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from vgic_rig import Rig
 
 from armvirt.arch import its as arch
@@ -171,19 +169,4 @@ class ItsRig(Rig):
         other = ItsRig(self.shape[0], self.shape[1], ready=False)
         if with_memory:
             other.memory.bytes[:] = self.memory.bytes
-        return other
-
-    def clone(self) -> ItsRig:
-        """A rig of the same shape with this one's state, through JSON."""
-        other = self.another()
-        for vcpu in list(other.pe_of):
-            other.vgic.detach(vcpu)
-        other.pe_of = dict(self.pe_of)
-        saved = json.loads(json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]]))
-        other.vgic.load_state(saved[0])
-        other.gic.load(saved[1])
-        for vif, state in zip(other.vifs, saved[2], strict=True):
-            vif.load(state)
-        for vcpu, pe in other.pe_of.items():
-            other.vgic.attach(vcpu, other.vifs[pe])
         return other

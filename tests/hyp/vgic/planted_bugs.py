@@ -55,7 +55,7 @@ BUGS = (
     Bug("icpendr-does-nothing", f"{VGIC}.banks",
         "irq.pending_latch = False\n    if irq.mapped_level",
         "if irq.mapped_level"),
-    Bug("icactiver-does-nothing", f"{VGIC}.banks", "vgic.change_active(irq, False)", "pass"),
+    Bug("icactiver-does-nothing", f"{VGIC}.banks", "deactivation.change_active(vgic, irq, False)", "pass"),
     Bug("priority-not-requeued", f"{VGIC}.banks",
         "irq.priority = value & PRIORITY_MASK\n    vgic.queue(irq)",
         "irq.priority = value & PRIORITY_MASK"),

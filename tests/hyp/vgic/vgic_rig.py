@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TypeVar
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.events import EventBus
@@ -15,6 +16,7 @@ from armvirt.hyp.vgic.frames import Frame
 GICD, GICR = 0x0800_0000, 0x080A_0000
 SGI_BASE = 0x1_0000
 SPURIOUS = 1023
+AnyRig = TypeVar("AnyRig", bound="Rig")
 VTIMER = 27
 
 
@@ -60,7 +62,7 @@ class Rig:
         self.vgic.load(vcpu, self.vifs[pe])
 
     def put(self, vcpu: int) -> None:
-        self.vgic.put(vcpu, self.vif(vcpu))
+        self.vgic.put(vcpu)
         del self.pe_of[vcpu]
 
     def vif(self, vcpu: int) -> VirtualCpuInterface:
@@ -71,8 +73,8 @@ class Rig:
         for _ in range(20):
             busy = [vcpu for vcpu in self.pe_of if self.vgic.dirty(vcpu)]
             for vcpu in busy:
-                self.vgic.sync(vcpu, self.vif(vcpu))
-                self.vgic.flush(vcpu, self.vif(vcpu))
+                self.vgic.sync(vcpu)
+                self.vgic.flush(vcpu)
             if not busy:
                 return
         raise AssertionError("the vGIC never comes to rest")
@@ -84,9 +86,13 @@ class Rig:
     def pulse(self, intid: int) -> None:
         self.inject(intid)
 
-    def clone(self) -> Rig:
+    def another(self: AnyRig) -> AnyRig:
+        """A new rig of the same shape."""
+        return type(self)(*self.shape, enable=False)
+
+    def clone(self: AnyRig) -> AnyRig:
         """A rig of the same shape with this one's state, through JSON."""
-        other = type(self)(*self.shape, enable=False)
+        other = self.another()
         for vcpu in list(other.pe_of):
             other.vgic.detach(vcpu)
         other.pe_of = dict(self.pe_of)
