@@ -82,7 +82,7 @@ MAX_VMID = 0xFF  # 8 bits, which every CPU has (ID_AA64MMFR1_EL1.VMIDBits = 0)
 CPU_FEATURES = tuple(idregs.FEATURES)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
-CAP_ARM_SYSTEM_SUSPEND = 214  # uapi/linux/kvm.h
+CAP_ARM_SYSTEM_SUSPEND = 216  # uapi/linux/kvm.h
 PVTIME_IPA = pvtime.ATTR_IPA
 
 # The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).

@@ -263,6 +263,8 @@ class Host:
         """Enter a vCPU once and act on how it came back."""
         others = any(v is not vcpu and v.runnable for v in self.vcpus)
         kind = vcpu.enter(min(until, self.turn_end) if others else until)
+        if kind is ExitKind.IRQ or (kind is ExitKind.BUDGET and self.clock.now >= self.turn_end):
+            self._quiet.moved(vcpu.index)  # it did something for its whole turn; a stop within it says nothing
         if vcpu.take_wait() and not self._stop:
             if not vcpu.runnable_interrupt():
                 vcpu.block()
@@ -296,8 +298,10 @@ class Host:
         there is none.
         """
         if others:
-            if not vcpu.event_stream:
+            if vcpu.event_stream is None:
                 self._dead_end(vcpu, "waits for an event (WFE) that nothing will send")
+            else:
+                self._quiet.moved(vcpu.index)
             self.turn_end = self.clock.now
             self._waiter = None
             return
