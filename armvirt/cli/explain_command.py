@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
 from armvirt.cli import session, stopping
 from armvirt.cli.show import echo_console, show
@@ -24,11 +22,5 @@ def execute(arguments: argparse.Namespace) -> int:
     echo_console(machine, arguments)
     result = stopping.run_to(machine, arguments)
     explanation = machine.explain(arguments.intid, arguments.vcpu, arguments.versus)
-    if arguments.json:
-        print(json.dumps(explanation.data(), indent=2))
-    else:
-        show(explanation, plain=arguments.plain)
-    if remark := stopping.remark(result, arguments):
-        sys.stdout.flush()
-        print(f"armvirt: {remark}", file=sys.stderr)
+    show(explanation, arguments, result)
     return 0

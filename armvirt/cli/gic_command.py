@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
 from armvirt.cli import session, stopping
 from armvirt.cli.show import echo_console, show
@@ -18,11 +16,5 @@ def execute(arguments: argparse.Namespace) -> int:
     echo_console(machine, arguments)
     result = stopping.run_to(machine, arguments)
     view = GicView(machine, arguments.vcpu, everything=arguments.all)
-    if arguments.json:
-        print(json.dumps(view.data(), indent=2))
-    else:
-        show(view, plain=arguments.plain)
-    if remark := stopping.remark(result, arguments):
-        sys.stdout.flush()
-        print(f"armvirt: {remark}", file=sys.stderr)
+    show(view, arguments, result)
     return 0

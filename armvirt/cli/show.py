@@ -1,20 +1,34 @@
-"""Showing an object that has tables: with rich on a terminal, as plain text elsewhere; and the guest's console."""
+"""What the commands that look at a stopped guest have in common: the view they print, and the guest's console."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import TYPE_CHECKING
 
+from armvirt.cli import stopping
 from armvirt.cli.terminal import piped_input
 
 if TYPE_CHECKING:
-    from armvirt.machine import Machine
-    from armvirt.tables import Showable
+    from armvirt.explain import Explanation
+    from armvirt.gic_view import GicView
+    from armvirt.machine import Machine, Result
 
 
-def show(what: Showable, *, plain: bool = False) -> None:
-    """On standard output."""
+def show(what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None) -> None:
+    """``what`` on standard output, and on standard error what is to be said of a run that ended short of ``--at``."""
+    if arguments.json:
+        print(json.dumps(what.data(), indent=2))
+    else:
+        _print_tables(what, plain=arguments.plain)
+    if remark := stopping.remark(result, arguments):
+        sys.stdout.flush()
+        print(f"armvirt: {remark}", file=sys.stderr)
+
+
+def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
+    """With rich on a terminal, as plain text elsewhere."""
     if plain or not sys.stdout.isatty():
         print(what)
         return
