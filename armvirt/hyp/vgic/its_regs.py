@@ -11,6 +11,7 @@ from armvirt.arch.gic import GITS_ROWS, IMPLEMENTER_ARM, PIDR2_GICV3, MmioRow
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import its_cmd
 from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, Its
+from armvirt.hyp.vgic.mmio import match
 
 PRODUCT_ID_KVM = 0x4B
 ABI_REVISIONS = 1
@@ -134,21 +135,9 @@ BINDINGS: tuple[ItsRegister, ...] = (
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[ItsRegister]) -> dict[int, BoundRegister]:
-    """Registers by the offset of each of their words. ValueError for a row or binding that is left or comes twice."""
-    table: dict[str, ItsRegister] = {}
-    for register in bindings:
-        if register.name in table:
-            raise ValueError(f"{register.name} is bound twice")
-        table[register.name] = register
-    words = {}
-    for row in rows:
-        if row.name not in table:
-            raise ValueError(f"{row.name} has no binding")
-        bound = BoundRegister(row, table.pop(row.name))
-        words.update(dict.fromkeys(range(row.offset, row.end, 4), bound))
-    if table:
-        raise ValueError(f"without a register: {sorted(table)}")
-    return words
+    """What `match` gives, by the offset of each word."""
+    bound = (BoundRegister(*pair) for pair in match(rows, bindings))
+    return {offset: each for each in bound for offset in range(each.row.offset, each.row.end, 4)}
 
 
 REGISTERS: dict[int, BoundRegister] = bind(GITS_ROWS, BINDINGS)

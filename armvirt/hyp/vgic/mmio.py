@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from armvirt.arch.gic import MmioRow
 from armvirt.hyp.vgic.cpu import VgicCpu
@@ -72,20 +72,36 @@ class Bound(NamedTuple):
     binding: Binding
 
 
-def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
-    """Match rows and bindings by name, ordered by offset. ValueError for a row or binding that is left or comes
-    twice.
-    """
-    table: dict[str, Binding] = {}
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+NamedBinding = TypeVar("NamedBinding", bound=Named)
+
+
+def match(rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]) -> list[tuple[MmioRow, NamedBinding]]:
+    """Each row with the binding of its name. ValueError for a row or binding that is left or comes twice."""
+    table: dict[str, NamedBinding] = {}
     for binding in bindings:
         if binding.name in table:
             raise ValueError(f"{binding.name} is bound twice")
         table[binding.name] = binding
-    bound = [Bound(row, table.pop(row.name)) for row in rows if row.name in table]
-    unbound = {row.name for row in rows} - {b.row.name for b in bound}
+    pairs: list[tuple[MmioRow, NamedBinding]] = []
+    unbound: list[str] = []
+    for row in rows:
+        if row.name in table:
+            pairs.append((row, table.pop(row.name)))
+        else:
+            unbound.append(row.name)
     if unbound or table:
-        raise ValueError(f"without a binding: {sorted(unbound)}; without a register: {sorted(table)}")
-    return sorted(bound, key=lambda b: b.row.offset)
+        raise ValueError(f"without a binding: {unbound}; without a register: {sorted(table)}")
+    return pairs
+
+
+def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
+    """What `match` gives, ordered by offset."""
+    return sorted((Bound(*pair) for pair in match(rows, bindings)), key=lambda bound: bound.row.offset)
 
 
 class RegisterMap:
