@@ -25,10 +25,10 @@ from armvirt.hw.engine.state import EventRecord
 from armvirt.hw.exit import ExitKind, SyncExit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
-from armvirt.hw.timer import GenericTimer
+from armvirt.hw.timer import COUNTER_START, GenericTimer
 
 VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
-HCR_IMO, HCR_FMO, HCR_TPU = 1 << 4, 1 << 3, 1 << 24
+HCR_IMO, HCR_FMO, HCR_VF, HCR_VI, HCR_TPU = 1 << 4, 1 << 3, 1 << 6, 1 << 7, 1 << 24
 HCR_TWI, HCR_TWE, HCR_E2H = 1 << 13, 1 << 14, 1 << 34
 SCTLR_EL1, SCTLR_NTWI, SCTLR_NTWE = sysreg(3, 0, 1, 0, 0), 1 << 16, 1 << 18
 TIMER_EL2 = (CNTVOFF_EL2, CNTHCTL_EL2, CNTPOFF_EL2)
@@ -47,20 +47,21 @@ class Pe:
     """One physical CPU.
 
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the handler of
-    synchronous exits answers STOP. Times are ns of virtual time. The last two arguments are the shape of the
-    virtual CPU interface (ICH_VTR_EL2). ``ecv`` (FEAT_ECV) and ``wfxt`` (FEAT_WFxT) are what the core has beyond
+    synchronous exits answers STOP. Times are ns of virtual time. ``list_registers`` and
+    ``priority_bits`` are the shape of the virtual CPU interface (ICH_VTR_EL2), ``counter_start`` the count at time 0.
+    ``ecv`` (FEAT_ECV) and ``wfxt`` (FEAT_WFxT) are what the core has beyond
     its model, for the guest; ``cntpoff`` (FEAT_ECV_POFF) for EL2 alone.
     """
 
     def __init__(
         self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1,
         list_registers: int = 4, priority_bits: int = 5, ecv: bool = False, wfxt: bool = False,
-        cntpoff: bool = False,
+        cntpoff: bool = False, counter_start: int = COUNTER_START,
     ) -> None:  # fmt: skip
         self.ecv, self.wfxt = ecv, wfxt
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
-        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, ecv=ecv or cntpoff)
+        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, counter_start, ecv=ecv or cntpoff)
         self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed
@@ -68,6 +69,7 @@ class Pe:
         self.vcpu_id = -1
         self.on_poll: Callable[[], bool] = lambda: False
         self._el2: dict[int, int] = {}
+        self._vi = self._vf = False  # HCR_EL2.VI and VF: interrupts of EL2's own, beside those of the interface
         self._imo = self._fmo = False  # HCR_EL2.IMO and FMO, at hand for every access to the CPU interface
         self._until = NEVER
         self._on_exit: OnExit = lambda _: int(Action.STOP)
@@ -108,6 +110,7 @@ class Pe:
         hcr = self._el2.get(HCR_EL2, 0)
         self._imo, self._fmo = bool(hcr & HCR_IMO), bool(hcr & HCR_FMO)
         self.timer.set_e2h(bool(hcr & HCR_E2H))
+        self._vi, self._vf = bool(hcr & HCR_VI), bool(hcr & HCR_VF)
 
     def read_el2(self, encoding: int) -> int:
         return self._el2.get(encoding, 0)
@@ -118,7 +121,9 @@ class Pe:
             # Cache maintenance is trapped for the silicon itself: a core keeps its instruction cache coherent, the
             # engine has to be told. Without EL2's own TPU such a trap is no exit.
             self.context.engine.state.native_maintenance = int(not value & HCR_TPU)
-            value = value & ~HCR_E2H | HCR_TPU  # this core has no FEAT_VHE: EL1 and EL0 under it are the same
+            # This core has no FEAT_VHE: EL1 and EL0 under it are the same.
+            value = value & ~(HCR_E2H | HCR_VI | HCR_VF) | HCR_TPU
+            self._lines_changed()
         self.context.program(encoding, value)
 
     # -- state --
@@ -240,7 +245,7 @@ class Pe:
     def _lines_changed(self) -> None:
         if self.context is not None:
             state = self.context.engine.state
-            state.virq, state.vfiq = int(self.vif.virq), int(self.vif.vfiq)
+            state.virq, state.vfiq = int(self.vif.virq or self._vi), int(self.vif.vfiq or self._vf)
         if self.gic.is_pending(self.index, PPI_MAINTENANCE) != self.vif.maintenance:
             self.set_ppi(PPI_MAINTENANCE, self.vif.maintenance)
 

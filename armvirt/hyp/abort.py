@@ -8,7 +8,8 @@ from armvirt.arch import esr as syndrome
 from armvirt.arch.esr import DFSC
 from armvirt.hw.decode import Access, Element, Form, decode_access
 from armvirt.hw.exit import Action, SyncExit
-from armvirt.hyp.exitinfo import MmioExit
+from armvirt.hyp.capabilities import Cap
+from armvirt.hyp.exitinfo import MmioExit, NisvExit
 from armvirt.hyp.mmu import FaultOutcome
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
     if outcome is FaultOutcome.MAPPED:
         return Action.RETRY
     if outcome is FaultOutcome.MMIO:
-        return by_syndrome(vcpu, exit) if exit.esr & ISV else by_instruction(vcpu, exit)
+        if exit.esr & ISV:
+            return by_syndrome(vcpu, exit)
+        if Cap.ARM_NISV_TO_USER in vcpu.vm.caps:
+            return vcpu.leave_with(NisvExit(exit.iss, exit.ipa))
+        return by_instruction(vcpu, exit)
     if outcome is FaultOutcome.SKIP:
         return Action.ADVANCE
     return inject_data_abort(vcpu, exit, DFSC.EXTERNAL_ON_WALK)
@@ -74,7 +79,7 @@ def extend(value: int, size: int, signed: bool, wide: bool) -> int:
 
 
 def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """ISV = 0: the instruction says what it does. KVM exits with KVM_EXIT_ARM_NISV or fails here.
+    """ISV = 0: the instruction says what it does. KVM fails here, unless the VMM has asked for KVM_EXIT_ARM_NISV.
 
     Exclusives and atomics to a device: unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA: alignment fault. An
     instruction that we do not know: external abort, as from a bus that refuses it.

@@ -19,7 +19,7 @@ class MmioExit:
 
 
 class SystemEventExit(NamedTuple):
-    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset or suspend; flags as in uapi.
+    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup; flags as in uapi.
 
     ``entry`` and ``context_id`` are where the guest wants to go on after a suspend: x1 and x2 of its call.
     """
@@ -54,4 +54,36 @@ class IntrExit(NamedTuple):
     """KVM_EXIT_INTR: without a vGIC, the level of a timer's output changed (`Vcpu.device_irq_level`)."""
 
 
-Exit = IntrExit | MmioExit | SystemEventExit | SemihostingExit | StuckExit
+class HypercallExit(NamedTuple):
+    """KVM_EXIT_HYPERCALL: a call that the SMCCC filter forwards. Arguments are in x1 and on, results are the VMM's to
+    write (x0 to x3) before the vCPU runs again. ``flags``: `HYPERCALL_SMC`; an SMC's PC is past it, too.
+    """
+
+    function: int
+    flags: int = 0
+
+
+class NisvExit(NamedTuple):
+    """KVM_EXIT_ARM_NISV: an access to no memory that the syndrome does not describe. ``esr_iss`` is ESR_EL2.ISS.
+
+    The PC is still at the instruction: the VMM emulates it and moves the PC, or injects an abort
+    (`Vcpu.set_vcpu_events`).
+    """
+
+    esr_iss: int
+    fault_ipa: int
+
+
+class DebugExit(NamedTuple):
+    """KVM_EXIT_DEBUG: a breakpoint instruction, or a step. ``hsr`` is the syndrome, ``far`` the address of a
+    watchpoint; the PC is at the breakpoint, or where the step went."""
+
+    hsr: int
+    far: int = 0
+
+
+HYPERCALL_SMC = 1 << 0  # KVM_HYPERCALL_EXIT_SMC
+
+Exit = (
+    IntrExit | MmioExit | SystemEventExit | SemihostingExit | StuckExit | HypercallExit | NisvExit | DebugExit
+)  # fmt: skip

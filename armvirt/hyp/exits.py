@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp import abort, sysregs
-from armvirt.hyp.exitinfo import SemihostingExit
+from armvirt.hyp.exitinfo import HYPERCALL_SMC, DebugExit, HypercallExit, SemihostingExit
+from armvirt.hyp.smccc_filter import FilterAction
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
@@ -57,17 +58,39 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
     """HVC #0 is SMCCC; PC is past it already. Another immediate: UNDEFINED, as no hypervisor defines it."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
+    if _forwarded(vcpu):
+        return vcpu.leave_with(HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF))
     return vcpu.smccc_call()
+
+
+def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
+    """SMC: UNDEFINED without EL3, for the conduit is HVC; only what the filter forwards is the VMM's.
+
+    A trapped SMC has the PC at itself, so it is stepped over.
+    """
+    if immediate(exit.esr) or not _forwarded(vcpu):
+        return unknown(vcpu, exit)
+    return Action.ADVANCE | vcpu.leave_with(HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF, HYPERCALL_SMC))
+
+
+def _forwarded(vcpu: Vcpu) -> bool:
+    return vcpu.vm.smccc.filter.action(vcpu.context.x(0) & 0xFFFF_FFFF) is FilterAction.FWD_TO_USER
+
+
+def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
+    """BRK comes here only while the VMM debugs the guest (kvm_handle_guest_debug); the PC stays at it."""
+    return vcpu.leave_with(DebugExit(exit.esr))
 
 
 HANDLERS: dict[int, Handler] = {
     EC.UNKNOWN: halt,
     EC.WFX: wfx,
     EC.HVC64: hypercall,
-    EC.SMC64: unknown,  # the conduit is HVC: SMC is UNDEFINED without EL3
+    EC.SMC64: secure_call,
     EC.SYSREG: sysregs.handle,
     EC.IABT_LOWER: abort.instruction,
     EC.DABT_LOWER: abort.data,
+    EC.BRK64: breakpoint_instruction,
 }
 
 

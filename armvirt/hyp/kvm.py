@@ -6,10 +6,9 @@ The classes are public: a VMM, or a KVM selftest, can be written against them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, overload
 
-from armvirt.arch.gic import NR_PRIVATE, is_ppi
 from armvirt.arch.psci import SmcccFunction
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
@@ -17,61 +16,100 @@ from armvirt.events import Console as ConsoleEvent
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
+from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp import idregs, ptp, pvtime
 from armvirt.hyp.arch_timer import ArchTimerVmData
-from armvirt.hyp.exitinfo import Exit, IntrExit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
+from armvirt.hyp.capabilities import EXTENSIONS, Cap, Capabilities
+from armvirt.hyp.debug import GuestDebug
+from armvirt.hyp.dirty_log import ManualProtect
+from armvirt.hyp.exitinfo import (
+    DebugExit,
+    Exit,
+    HypercallExit,
+    IntrExit,
+    MmioExit,
+    NisvExit,
+    SemihostingExit,
+    StuckExit,
+    SystemEventExit,
+)
 from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS
+from armvirt.hyp.ioeventfd import IoEventFds
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
-from armvirt.hyp.mmu import MEM_READONLY, BusMaster, HostMemory, MemorySlot, Mmu
+from armvirt.hyp.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
+from armvirt.hyp.mmu import BusMaster, Mmu
 from armvirt.hyp.psci import SmcccHost
 from armvirt.hyp.ptp import WALL_CLOCK_START, PtpCounter
 from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
 from armvirt.hyp.smccc import Smccc
+from armvirt.hyp.smccc_filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vcpu_attr import VcpuGroup
+from armvirt.hyp.vcpu_events import VcpuEvents
+from armvirt.hyp.vcpu_init import Feature, MpState, VcpuInit, preferred_target
 from armvirt.hyp.vgic.core import MAX_VCPUS, Vgic
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
+from armvirt.hyp.vm_irq import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, VmIrq, irq_line_word
+from armvirt.hyp.vm_memory import VmMemory
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device_its import ItsDevice
     from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
-    "CAP_ARM_SYSTEM_SUSPEND",
     "CPU_FEATURES",
+    "IRQ_TYPE_CPU",
+    "IRQ_TYPE_PPI",
+    "IRQ_TYPE_SPI",
+    "MEM_LOG_DIRTY_PAGES",
     "MEM_READONLY",
     "MIN_QUANTUM_NS",
     "PVTIME_IPA",
     "QUANTUM_NS",
+    "SMCCC_FILTER",
+    "VM_SMCCC_CTRL",
+    "Cap",
     "Clock",
     "ConsoleEvent",
+    "DebugExit",
     "EventBus",
     "Exit",
     "ExitHandler",
+    "Feature",
+    "FilterAction",
+    "FilterRange",
     "GsiRoute",
+    "GuestDebug",
     "Host",
     "HostMemory",
+    "HypercallExit",
     "IntrExit",
     "Kvm",
     "KvmError",
+    "ManualProtect",
     "MmioExit",
+    "MpState",
+    "NisvExit",
     "SemihostingExit",
     "Start",
     "Stop",
     "StuckExit",
     "SystemEventExit",
     "Vcpu",
+    "VcpuEvents",
     "VcpuGroup",
+    "VcpuInit",
     "VgicAddress",
     "VgicCtrl",
     "VgicDevice",
     "VgicGroup",
     "Vm",
+    "irq_line_word",
 ]
 
 ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
@@ -82,16 +120,7 @@ MAX_VMID = 0xFF  # 8 bits, which every CPU has (ID_AA64MMFR1_EL1.VMIDBits = 0)
 CPU_FEATURES = tuple(idregs.FEATURES)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
-CAP_ARM_SYSTEM_SUSPEND = 216  # uapi/linux/kvm.h
 PVTIME_IPA = pvtime.ATTR_IPA
-
-# The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).
-IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI = 0, 1, 2
-
-
-def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
-    """vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
-    return (vcpu_id >> 8 & 15) << 28 | kind << 24 | (vcpu_id & 0xFF) << 16 | number & 0xFFFF
 
 
 class Kvm:
@@ -101,7 +130,7 @@ class Kvm:
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
-        pcpus: int = 1, quantum_ns: int = QUANTUM_NS,
+        pcpus: int = 1, quantum_ns: int = QUANTUM_NS, counter_start: int = COUNTER_START,
         vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
         wall_clock_start: int = WALL_CLOCK_START,
     ) -> None:  # fmt: skip
@@ -110,6 +139,7 @@ class Kvm:
             engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus,
             list_registers=list_registers, priority_bits=priority_bits, pcpus=pcpus, quantum_ns=quantum_ns,
             vhe=vhe, cntpoff=cntpoff, cpu_features=cpu_features,
+            counter_start=counter_start,
         )  # fmt: skip
         self.vms: list[Vm] = []
 
@@ -131,9 +161,13 @@ class Kvm:
             vm.load_own(saved)
         self.host.load(state["host"])  # type: ignore[arg-type]
 
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION: 0 for what is not there, else 1 or what the capability counts (see `Cap`)."""
+        return EXTENSIONS.get(cap, 0)
 
-class Vm(SmcccHost):
-    """A virtual machine."""
+
+class Vm(VmMemory, VmIrq, SmcccHost):
+    """A virtual machine. Its memory is in `VmMemory`, how interrupts are raised in `VmIrq`."""
 
     def __init__(self, host: Host, vm_id: int, virtual_start: int, trng_seed: int) -> None:
         self.host, self.id = host, vm_id
@@ -143,6 +177,9 @@ class Vm(SmcccHost):
         self.timer_data = ArchTimerVmData(
             host.pe.timer.counter, virtual_start, vhe=host.vhe, cntpoff=host.cntpoff
         )
+        self.caps = Capabilities(self.mmu)
+        self.vcpu_features: Feature | None = None
+        self.ioeventfds = IoEventFds()
         self.vgic: Vgic | None = None
         self.smccc = Smccc(self, trng_seed, host.bus)
         self.wall_clock_start = WALL_CLOCK_START
@@ -154,25 +191,36 @@ class Vm(SmcccHost):
         self._irqs = IrqRouter(lambda: self.vgic)
         self._has_run = False
 
-    # -- memory --
+    # -- capabilities and attributes --
 
-    def set_user_memory_region(
-        self, slot: int, guest_phys_addr: int, memory: HostMemory | None, flags: int = 0
-    ) -> None:
-        """KVM_SET_USER_MEMORY_REGION; None deletes the slot. Errors as `Mmu.set_slot`."""
-        region = None if memory is None else MemorySlot(slot, flags, guest_phys_addr, memory)
-        self.mmu.set_slot(region, slot)
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`."""
+        return EXTENSIONS.get(cap, 0)
 
-    def read_memory(self, ipa: int, size: int) -> bytes:
-        return self.mmu.read(ipa, size)
+    def enable_cap(self, cap: int, argument: int = 0, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP. Errors as `Capabilities.enable`."""
+        self.caps.enable(cap, argument, flags)
+        if cap == Cap.ARM_SYSTEM_SUSPEND:
+            self.smccc.psci.suspend_enabled = True
 
-    def write_memory(self, ipa: int, data: bytes) -> None:
-        self.mmu.write(ipa, data)
+    def has_device_attr(self, group: int, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR on a VM: KvmError ENXIO if there is no such attribute."""
+        if (group, attr) != (VM_SMCCC_CTRL, SMCCC_FILTER):
+            raise KvmError("ENXIO", f"a VM has no attribute {attr:#x} in group {group}")
 
-    def has_memory(self, ipa: int, size: int) -> bool:
-        """Whether [ipa, ipa + size) lies in one slot."""
-        slot = self.mmu.find(ipa)
-        return slot is not None and ipa + size <= slot.end
+    def set_device_attr(self, group: int, attr: int, value: FilterRange) -> None:
+        """KVM_SET_DEVICE_ATTR on a VM: a range of the SMCCC filter. Errors as `has_device_attr`, `SmcccFilter.add`."""
+        self.has_device_attr(group, attr)
+        self.smccc.filter.add(value, self._has_run)
+
+    def preferred_target(self) -> VcpuInit:
+        """KVM_ARM_PREFERRED_TARGET."""
+        return preferred_target()
+
+    @property
+    def has_run(self) -> bool:
+        """kvm_vm_has_ran_once: whether a vCPU of it has."""
+        return self._has_run
 
     def set_counter_offset(self, offset: int, reserved: int = 0) -> None:
         """KVM_ARM_SET_COUNTER_OFFSET: ``offset`` (modulo 2**64) is subtracted from both counters of all vCPUs.
@@ -191,12 +239,6 @@ class Vm(SmcccHost):
     def timers(self) -> Clock:
         """Virtual time and its queue, for the VMM's devices."""
         return self.host.clock
-
-    def enable_cap(self, cap: int) -> None:
-        """KVM_ENABLE_CAP: `CAP_ARM_SYSTEM_SUSPEND` gives the guest PSCI SYSTEM_SUSPEND. EINVAL for another."""
-        if cap != CAP_ARM_SYSTEM_SUSPEND:
-            raise KvmError("EINVAL", f"capability {cap} cannot be enabled")
-        self.smccc.psci.suspend_enabled = True
 
     def _add_services(self) -> None:
         """Hypercalls that need more of the VM than `SmcccHost`."""
@@ -245,10 +287,6 @@ class Vm(SmcccHost):
             self.vgic.load_state(vgic)  # type: ignore[arg-type]
         for key, saved in vcpus.items():
             self._vcpus[int(key)].load_state(saved)
-
-    def populated_pages(self) -> Iterator[tuple[int, bytes]]:
-        """Guest RAM that has contents, page by page."""
-        return self.mmu.populated_pages()
 
     # -- vCPUs --
 
@@ -325,54 +363,6 @@ class Vm(SmcccHost):
         its = ItsDevice(lambda: self.vgic, lambda: self._frames.clear())
         self._its_devices.append(its)
         return its
-
-    def signal_msi(self, address: int, data: int, devid: int | None = None) -> int:
-        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. 1: delivered, 0: the guest blocks it.
-
-        Errors as `Vgic.signal_msi`; EINVAL without an interrupt controller.
-        """
-        if self.vgic is None:
-            raise KvmError("EINVAL", "this VM has no interrupt controller")
-        return int(self.vgic.signal_msi(address, data, devid))
-
-    def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
-        """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a GIC."""
-        if self.vgic is None:
-            raise KvmError("ENXIO", "this VM has no interrupt controller")
-        self.vgic.inject(vcpu_id, intid, level)
-
-    def irq_line_raw(self, word: int, level: bool) -> None:
-        """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
-
-        KvmError ENXIO without an interrupt controller, and for a CPU's own IRQ and FIQ inputs, which it drives; EINVAL
-        for an unknown type, a vCPU that does not exist, an INTID that is not of the type or not implemented.
-        """
-        kind, number = word >> 24 & 15, word & 0xFFFF
-        if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
-            raise KvmError("EINVAL", f"KVM_IRQ_LINE: no interrupt type {kind}")
-        if self.vgic is None or kind == IRQ_TYPE_CPU:
-            raise KvmError("ENXIO", "interrupt lines belong to the interrupt controller")
-        if kind == IRQ_TYPE_SPI:
-            if number < NR_PRIVATE:
-                raise KvmError("EINVAL", f"INTID {number} is no SPI")
-            self.vgic.inject(None, number, level)
-            return
-        vcpu_id = (word >> 28 & 15) << 8 | word >> 16 & 0xFF
-        if vcpu_id not in self._vcpus or not is_ppi(number):
-            raise KvmError("EINVAL", f"no PPI {number} of vCPU {vcpu_id}")
-        self.vgic.inject(vcpu_id, number, level)
-
-    def set_gsi_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """KVM_SET_GSI_ROUTING, see `IrqRouter.set_routing`. By default GSI n is SPI n, INTID 32 + n."""
-        self._irqs.set_routing(entries)
-
-    def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
-        """KVM_IRQFD: a function that raises a GSI, see `IrqRouter.irqfd`."""
-        return self._irqs.irqfd(gsi, resample)
-
-    def irqfd_deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with a resampler."""
-        self._irqs.deassign(gsi, resample)
 
     def first_run(self) -> None:
         """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the timers' PPIs.

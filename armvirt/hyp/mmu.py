@@ -9,69 +9,32 @@ for executable pages is six times slower); code coherence does not rest on it.
 from __future__ import annotations
 
 import ctypes as C
-import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
-from typing import NamedTuple
 
 from armvirt.arch import stage2 as s2
-from armvirt.errors import KvmError, UserError
+from armvirt.errors import KvmError
 from armvirt.hw.context import Context, ShareableDomain
 from armvirt.hw.exit import SyncExit
+from armvirt.hyp.dirty_log import WORD_PAGES, DirtyBitmap, ManualProtect
+from armvirt.hyp.memslot import (
+    MEM_LOG_DIRTY_PAGES,
+    MEM_READONLY,
+    Change,
+    HostMemory,
+    MemorySlot,
+    check_number,
+    plan,
+)
+
+__all__ = [
+    "MEM_LOG_DIRTY_PAGES", "MEM_READONLY", "BusMaster", "FaultOutcome", "HostMemory", "MemorySlot", "Mmu", "Stage2",
+]  # fmt: skip
 
 TABLE_BASE = 1 << 40
 """Where the tables lie in the engine's physical memory: no stage-2 output reaches it."""
 TABLE_SPACE = 1 << 30  # reserved, not committed
-MEM_READONLY = 1 << 1
-MAP_NORESERVE = 0x4000
-_ZERO_PAGE = bytes(s2.PAGE_SIZE)
 L3_SPAN = s2.PAGE_SIZE * s2.ENTRIES
-
-
-class HostMemory:
-    """A lazily populated anonymous mapping of ``size`` bytes."""
-
-    def __init__(self, size: int) -> None:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        try:
-            self.map = mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        except (OSError, OverflowError, ValueError, MemoryError) as error:
-            raise UserError(f"the host does not give {size} bytes of memory: {error}; use a smaller --mem") from error
-        self.size = size
-        self._anchor = C.c_char.from_buffer(self.map)
-        self.address = C.addressof(self._anchor)
-
-    def discard(self) -> None:
-        """Give every page back to the host; they read as zero again."""
-        self.map.madvise(mmap.MADV_DONTNEED)
-
-    def populated(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages of [start, end) that are not all zero: (offset, bytes)."""
-        for at in range(start, end, s2.PAGE_SIZE):
-            page = self.map[at : at + s2.PAGE_SIZE]
-            if page != _ZERO_PAGE:
-                yield at, page
-
-
-class MemorySlot(NamedTuple):
-    """A KVM memory slot: [ipa, ipa + size) is backed by ``memory``."""
-
-    slot: int
-    flags: int
-    ipa: int
-    memory: HostMemory
-
-    @property
-    def size(self) -> int:
-        return self.memory.size
-
-    @property
-    def end(self) -> int:
-        return self.ipa + self.memory.size
-
-    @property
-    def readonly(self) -> bool:
-        return bool(self.flags & MEM_READONLY)
 
 
 class Stage2:
@@ -114,10 +77,13 @@ class Stage2:
         return at
 
     def map_around(self, ipa: int, slot: MemorySlot) -> None:
-        """Map the slot's part of the 2 MiB around ``ipa``, execute-never; pages that are mapped stay as they are."""
+        """Map the slot's part of the 2 MiB around ``ipa``, execute-never; pages that are mapped stay as they are.
+
+        Nothing of a slot that is logged is mapped writable: the first store will tell.
+        """
         start = max(ipa // L3_SPAN * L3_SPAN, slot.ipa)
         end = min(ipa // L3_SPAN * L3_SPAN + L3_SPAN, slot.end)
-        attributes = s2.NORMAL_PAGE | s2.XN | (0 if slot.readonly else s2.S2AP_WRITE)
+        attributes = s2.NORMAL_PAGE | s2.XN | (0 if slot.readonly or slot.dirty is not None else s2.S2AP_WRITE)
         word = self._leaf_table(ipa) // 8
         words = self._words
         for page in range(start, end, s2.PAGE_SIZE):
@@ -136,6 +102,12 @@ class Stage2:
 
     def set_entry(self, ipa: int, descriptor: int) -> None:
         self._words[self._leaf_table(ipa) // 8 + (ipa >> s2.PAGE_SHIFT & 511)] = descriptor
+
+    def protect(self, ipa: int) -> None:
+        """Take write permission from a page; the caller flushes TLBs."""
+        descriptor = self.entry(ipa)
+        if descriptor & s2.S2AP_WRITE:
+            self.set_entry(ipa, descriptor & ~s2.S2AP_WRITE)
 
     def clear(self) -> None:
         """Unmap everything; the caller flushes TLBs."""
@@ -165,6 +137,7 @@ class Mmu:
         self._attached: list[Context] = []
         self._executable: set[int] = set()
         self._written: set[int] = set()
+        self.manual_protect = ManualProtect.NONE
 
     @property
     def stage2(self) -> Stage2:
@@ -174,31 +147,100 @@ class Mmu:
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:
-        """Create or delete a slot. EINVAL: not page-aligned or beyond 40 bits; EEXIST: overlaps another.
+        """Create, move, change the flags of, or (None) delete a slot. Errors as `armvirt.hyp.memslot.plan`.
 
-        As for KVM, a slot must not be resized; here it must be deleted before it is created anew.
+        Creation above 16 GiB is EINVAL once a vCPU exists: the tables have their shape by then.
         """
+        check_number(number)
         if slot is None:
-            old = self.slots.pop(number, None)
-            if old is None:
-                raise KvmError("EINVAL", f"memory slot {number} does not exist")
-            self._changed()
-            for context in self._attached:
-                context.engine.unmap_memory(old.ipa, old.size)
-            self.flush()
+            self._delete(number)
             return
-        if slot.ipa % s2.PAGE_SIZE or slot.size % s2.PAGE_SIZE or not slot.size:
-            raise KvmError("EINVAL", "a memory slot must be page-aligned")
-        if slot.end > 1 << s2.LARGE.ipa_bits:
-            raise KvmError("EINVAL", "a memory slot must lie in 40 bits of IPA")
-        if number in self.slots or any(slot.ipa < o.end and o.ipa < slot.end for o in self._order):
-            raise KvmError("EEXIST", f"memory slot {number} overlaps another")
+        change = plan(slot, self.slots)
         if self._stage2 is not None and slot.end > 1 << self._stage2.shape.ipa_bits:
             raise KvmError("EINVAL", "a slot above 16 GiB must be set before the first vCPU is created")
+        if change is Change.NOTHING:
+            return
+        old = self.slots.get(number)
+        slot = slot._replace(dirty=self._bitmap(slot, old))
+        if change is Change.MOVE:
+            self._delete(number)
         self.slots[number] = slot
         self._changed()
+        if change is Change.FLAGS_ONLY:
+            self._logging_changed(slot)
+            return
         for context in self._attached:
-            context.engine.map_memory(slot.ipa, slot.size, slot.memory.address)
+            context.engine.map_memory(slot.ipa, slot.size, slot.address)
+
+    def _delete(self, number: int) -> None:
+        old = self.slots.pop(number, None)
+        if old is None:
+            raise KvmError("EINVAL", f"memory slot {number} does not exist")
+        self._changed()
+        for context in self._attached:
+            context.engine.unmap_memory(old.ipa, old.size)
+        self.flush()
+
+    # -- dirty log --
+
+    def _bitmap(self, slot: MemorySlot, old: MemorySlot | None) -> DirtyBitmap | None:
+        """The bitmap that a slot has from now on: that of before while it stays logged."""
+        if not slot.flags & MEM_LOG_DIRTY_PAGES:
+            return None
+        if old is not None and old.dirty is not None:
+            return old.dirty
+        return DirtyBitmap(slot.pages, full=ManualProtect.INITIALLY_SET in self.manual_protect)
+
+    def _logging_changed(self, slot: MemorySlot) -> None:
+        """On: write-protect what is mapped, but with INITIALLY_SET that waits for the first CLEAR. Off: map anew."""
+        if slot.dirty is None:
+            self.flush()
+        elif ManualProtect.INITIALLY_SET not in self.manual_protect:
+            self._protect(slot, range(slot.pages))
+
+    def _protect(self, slot: MemorySlot, pages: Iterable[int]) -> None:
+        """kvm_arch_mmu_enable_log_dirty_pt_masked: from here on a store to one of these pages is noticed."""
+        if self._stage2 is None:
+            return
+        for page in pages:
+            self.stage2.protect(slot.ipa + page * s2.PAGE_SIZE)
+        self._flush_tlbs()
+
+    def _flush_tlbs(self) -> None:
+        for context in self.domain.contexts:
+            context.queue_tlb()
+            context.engine.state.stop = 1  # who runs leaves after this exit, and the flush comes first
+
+    def _logged(self, number: int) -> tuple[MemorySlot, DirtyBitmap]:
+        slot = self.slots.get(number)
+        if slot is None or slot.dirty is None:
+            raise KvmError("ENOENT", f"memory slot {number} has no dirty log")
+        return slot, slot.dirty
+
+    def get_dirty_log(self, number: int) -> bytes:
+        """KVM_GET_DIRTY_LOG: the bitmap of a slot; without manual protection its bits are cleared and the pages
+        protected again. KvmError EINVAL for an id out of range, ENOENT for a slot that is not logged."""
+        check_number(number)
+        slot, dirty = self._logged(number)
+        bits = dirty.bits()
+        if ManualProtect.ENABLE not in self.manual_protect:
+            self._protect(slot, dirty.clear(list(dirty.dirty())))
+        return bits
+
+    def clear_dirty_log(self, number: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
+        """KVM_CLEAR_DIRTY_LOG: pages of ``bitmap`` are clean and protected again. KvmError EINVAL for an id out of
+        range, a ``first_page`` that is no multiple of 64 or a range as `DirtyBitmap.chosen`; ENOENT without a log."""
+        check_number(number)
+        if first_page < 0 or num_pages < 0 or first_page % WORD_PAGES:
+            raise KvmError("EINVAL", f"page {first_page} is no multiple of {WORD_PAGES}")
+        slot, dirty = self._logged(number)
+        self._protect(slot, dirty.clear(dirty.chosen(first_page, num_pages, bitmap)))
+
+    def _stored_to(self, ipa: int, slot: MemorySlot) -> None:
+        """A store met a page that it may write: make it writable, and dirty."""
+        self.stage2.set_entry(ipa, self.stage2.entry(ipa) | s2.S2AP_WRITE)
+        if slot.dirty is not None:
+            slot.dirty.mark_bytes(ipa - slot.ipa, 1)
 
     def _changed(self) -> None:
         self._order = tuple(sorted(self.slots.values(), key=lambda s: s.ipa))
@@ -207,7 +249,7 @@ class Mmu:
         """Give all slots and the tables to a new context."""
         self.stage2.attach(context)
         for slot in self._order:
-            context.engine.map_memory(slot.ipa, slot.size, slot.memory.address)
+            context.engine.map_memory(slot.ipa, slot.size, slot.address)
         self._attached.append(context)
 
     def find(self, ipa: int) -> MemorySlot | None:
@@ -246,6 +288,8 @@ class Mmu:
             self.stage2.map_around(ipa, slot)
         if is_fetch and not s1ptw:
             self._open(ipa)
+        elif slot.dirty is not None and is_write and not iss & 0x180:
+            self._stored_to(ipa, slot)
         return FaultOutcome.MAPPED
 
     def _open(self, ipa: int) -> None:
@@ -262,8 +306,8 @@ class Mmu:
             for span in range(slot.ipa // L3_SPAN * L3_SPAN, slot.end, L3_SPAN):
                 if span // L3_SPAN in self._written or self.stage2.has_leaf(span):
                     first, last = max(span, slot.ipa) - slot.ipa, min(span + L3_SPAN, slot.end) - slot.ipa
-                    for at, page in slot.memory.populated(first, last):
-                        yield slot.ipa + at, page
+                    for at, page in slot.memory.populated(first + slot.offset, last + slot.offset):
+                        yield slot.ipa + at - slot.offset, page
 
     # -- access by hypervisor and devices --
 
@@ -271,6 +315,7 @@ class Mmu:
         """``size`` bytes at ``ipa``; EFAULT outside the slots."""
         out = bytearray()
         for slot, at, count in self._pieces(ipa, size):
+            at += slot.offset
             out += slot.memory.map[at : at + count]
         return bytes(out)
 
@@ -278,7 +323,10 @@ class Mmu:
         """Write guest memory (read-only slots too); translated code of the range is dropped everywhere."""
         done = 0
         for slot, at, count in self._pieces(ipa, len(data)):
-            slot.memory.map[at : at + count] = data[done : done + count]
+            start = at + slot.offset
+            slot.memory.map[start : start + count] = data[done : done + count]
+            if slot.dirty is not None:
+                slot.dirty.mark_bytes(at, count)
             done += count
         self._written.update(range(ipa // L3_SPAN, (ipa + len(data)) // L3_SPAN + 1))
         first = ipa & ~(s2.PAGE_SIZE - 1)

@@ -15,6 +15,7 @@ from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
 from armvirt.hyp import idregs
 from armvirt.hyp.arch_timer import ONE_REGS
+from armvirt.hyp.services import Bitmap
 
 if TYPE_CHECKING:
     from armvirt.hw.engine import Engine
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
 CORE, SYSTEM, FIRMWARE = 0x0010_0000, 0x0013_0000, 0x0014_0000
+FIRMWARE_BITMAP, DEMUX_CCSIDR = 0x0016_0000, 0x0011_0000
+CLIDR_EL1, CCSIDR_EL1, CSSELR_EL1 = sysreg(3, 1, 0, 0, 1), sysreg(3, 1, 0, 0, 0), sysreg(3, 2, 0, 0, 0)
+#: KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: an emulator does not speculate, so each says NOT_REQUIRED.
+WORKAROUNDS = {1: 2, 2: 3, 3: 2}
 PSCI_VERSION = U64 | FIRMWARE
 MPIDR_EL1, SPSR_EL1 = sysreg(3, 0, 0, 0, 5), sysreg(3, 0, 4, 0, 0)
 WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = 0x3E, 0x40, 0x42, 0x44, 0x46, 0x48
@@ -102,6 +107,15 @@ def _selected(engine: Engine) -> int:
     return 1 if mode & 1 else 0
 
 
+def _spsr32(n: int) -> Access:
+    """SPSR_abt, und, irq, fiq: without AArch32 only the VMM can reach them."""
+
+    def set_(vcpu: Vcpu, value: int) -> None:
+        vcpu.spsr32[n] = value
+
+    return Access(lambda vcpu: vcpu.spsr32[n], set_)
+
+
 def _core() -> dict[int, Access]:
     table = {U64 | CORE | 2 * n: _x(n) for n in range(31)}
     table[U64 | CORE | WORD_SP] = _sp("sp_el0")
@@ -110,6 +124,7 @@ def _core() -> dict[int, Access]:
     table[U64 | CORE | WORD_SP_EL1] = _sp("sp_el1")
     table[U64 | CORE | WORD_ELR_EL1] = _system(ELR_EL1)
     table[U64 | CORE | WORD_SPSR] = _system(SPSR_EL1)
+    table.update({U64 | CORE | WORD_SPSR + 2 * n: _spsr32(n - 1) for n in range(1, 5)})
     table.update({U128 | CORE | WORD_VREGS + 4 * n: _q(n) for n in range(32)})
     table[U32 | CORE | WORD_FPSR] = _engine(lambda e: e.fpsr, lambda e, v: setattr(e, "fpsr", v))
     table[U32 | CORE | WORD_FPCR] = _engine(lambda e: e.fpcr, lambda e, v: setattr(e, "fpcr", v))
@@ -123,11 +138,59 @@ def _set_psci_version(vcpu: Vcpu, value: int) -> None:
         raise KvmError("EINVAL", str(error)) from error
 
 
+def _workaround(number: int) -> Access:
+    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a guest that was told less may come here, one that was told more not."""
+    level = WORKAROUNDS[number]
+
+    def set_(vcpu: Vcpu, value: int) -> None:
+        if value > level:
+            raise KvmError("EINVAL", f"WORKAROUND_{number}: {value:#x} is more than this CPU's {level}")
+
+    return Access(lambda vcpu: level, set_)
+
+
+def _bitmap(bitmap: Bitmap) -> Access:
+    return Access(
+        lambda vcpu: vcpu.vm.smccc.services.get(bitmap),
+        lambda vcpu, value: vcpu.vm.smccc.services.set(bitmap, value, vcpu.vm.has_run),
+    )
+
+
+def _cache(level: int) -> Access:
+    """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 as CSSELR_EL1 = ``level`` selects it; it cannot be changed."""
+
+    def get(vcpu: Vcpu) -> int:
+        context = vcpu.context
+        before = context.system(CSSELR_EL1)
+        context.set_system(CSSELR_EL1, level)
+        value = context.system(CCSIDR_EL1) & 0xFFFF_FFFF
+        context.set_system(CSSELR_EL1, before)
+        return value
+
+    def set_(vcpu: Vcpu, value: int) -> None:
+        if value != get(vcpu):
+            raise KvmError("EINVAL", "the geometry of a cache cannot be changed")
+
+    return Access(get, set_)
+
+
+def caches(clidr: int) -> list[int]:
+    """The values of CSSELR_EL1 that select a cache which CLIDR_EL1 says is there."""
+    found = []
+    for level in range(7):
+        kind = clidr >> 3 * level & 7  # 1 instruction, 2 data, 3 both, 4 unified
+        found += [level << 1] if kind in (2, 3, 4) else []
+        found += [level << 1 | 1] if kind in (1, 3) else []
+    return found
+
+
 @lru_cache(maxsize=1)
 def table() -> dict[int, Access]:
     """Every id, in KVM_GET_REG_LIST's order: core, firmware, system registers."""
     rows = _core()
     rows[PSCI_VERSION] = Access(lambda vcpu: vcpu.vm.smccc.psci.version, _set_psci_version)
+    rows.update({U64 | FIRMWARE | n: _workaround(n) for n in WORKAROUNDS})
+    rows.update({U64 | FIRMWARE_BITMAP | bitmap: _bitmap(bitmap) for bitmap in Bitmap})
     elsewhere = {ELR_EL1, SPSR_EL1}
     rows.update({U64 | SYSTEM | row.encoding: _id(row.encoding) for row in ID_REGISTERS})
     contexts = (row.encoding for row in CONTEXT_REGISTERS if row.encoding not in elsewhere)
@@ -136,12 +199,17 @@ def table() -> dict[int, Access]:
     return rows
 
 
-def ids() -> list[int]:
-    return list(table())
+def _demux(vcpu: Vcpu) -> dict[int, Access]:
+    return {U32 | DEMUX_CCSIDR | level: _cache(level) for level in caches(vcpu.context.system(CLIDR_EL1))}
 
 
-def _find(register: int) -> Access:
-    access = table().get(register)
+def ids(vcpu: Vcpu) -> list[int]:
+    """Every id of this vCPU; those of its caches come last, as in KVM."""
+    return [*table(), *_demux(vcpu)]
+
+
+def _find(vcpu: Vcpu, register: int) -> Access:
+    access = table().get(register) or _demux(vcpu).get(register)
     if access is None:
         raise KvmError("ENOENT", f"there is no register {register:#x}")
     return access
@@ -149,12 +217,12 @@ def _find(register: int) -> Access:
 
 def get(vcpu: Vcpu, register: int) -> int:
     """The value of a register by id."""
-    return _find(register).get(vcpu)
+    return _find(vcpu, register).get(vcpu)
 
 
 def set(vcpu: Vcpu, register: int, value: int) -> None:
     """Write a register by id; ``value`` must fit its size."""
-    access = _find(register)
+    access = _find(vcpu, register)
     bits = 8 << (register >> 52 & 15)
     if not 0 <= value < 1 << bits:
         raise KvmError("EINVAL", f"register {register:#x} has {bits} bits")

@@ -10,6 +10,7 @@ from armvirt.events import EventBus, Hypercall
 from armvirt.hyp.psci import CALLS as PSCI_CALLS
 from armvirt.hyp.psci import Args, Psci, SmcccHost
 from armvirt.hyp.services import Bitmap, ServiceMask
+from armvirt.hyp.smccc_filter import FilterAction, SmcccFilter
 from armvirt.hyp.trng import Trng
 
 __all__ = ["Result", "Smccc", "SmcccHost"]
@@ -48,6 +49,7 @@ class Smccc:
     def __init__(self, vm: SmcccHost, trng_seed: int, bus: EventBus | None = None) -> None:
         self.psci, self.trng, self.services = Psci(vm), Trng(trng_seed), ServiceMask()
         self.bus = bus if bus is not None else EventBus()
+        self.filter = SmcccFilter()
         self._handlers: dict[int, Handler] = {}
         for function in PSCI_CALLS:
             self.add(function, self._psci(function))
@@ -101,14 +103,16 @@ class Smccc:
         return self._handlers.get(function) if self.services.allows(function) else None
 
     def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
-        """One HVC: ``function_id`` is w0, ``args`` x1 and on (missing ones are 0). Unknown ids are NOT_SUPPORTED.
+        """One HVC: ``function_id`` is w0, ``args`` x1 and on (missing ones are 0). Ids that are unknown, that the VMM's
+        filter denies or whose service the firmware does not offer are NOT_SUPPORTED.
 
         Returns x0 to x3, or None after CPU_OFF and system events: then the caller's registers are left alone.
         """
         function = function_id & 0xFFFF_FFFF
         mask = MASK64 if arch.is_64bit(function) else 0xFFFF_FFFF
         cut = tuple(value & mask for value in args) + (0,) * (MIN_ARGS - len(args))
-        handler = self._handler(function)
+        denied = self.filter.action(function) is FilterAction.DENY
+        handler = None if denied else self._handler(function)
         result = handler(vcpu_id, cut) if handler is not None else _x0(SmcccResult.NOT_SUPPORTED)
         masked = None if result is None else _masked(result)
         if self.bus.active:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from armvirt.arch import stage2
@@ -14,13 +13,26 @@ from armvirt.events import Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
-from armvirt.hyp import exits, idregs, onereg, reset, vcpu_attr
+from armvirt.hyp import exits, idregs, reset, vcpu_events
 from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.arch_timer import ArchTimer
-from armvirt.hyp.exitinfo import Exit, IntrExit, MmioExit, SemihostingExit, StuckExit, SystemEventExit
+from armvirt.hyp.debug import STEP_HSR, GuestDebug
+from armvirt.hyp.exitinfo import (
+    DebugExit,
+    Exit,
+    IntrExit,
+    MmioExit,
+    NisvExit,
+    SemihostingExit,
+    StuckExit,
+    SystemEventExit,
+)
 from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.pvtime import StolenTime
 from armvirt.hyp.reset import Start
+from armvirt.hyp.vcpu_api import Power, VcpuApi
+
+__all__ = ["ExitHandler", "Power", "Vcpu"]
 
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
@@ -32,7 +44,7 @@ HCR_VM, HCR_SWIO, HCR_FMO, HCR_IMO, HCR_AMO = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 
 HCR_TWE, HCR_E2H = 1 << 14, 1 << 34
 HCR_TWI, HCR_TID3, HCR_TSC, HCR_RW = 1 << 13, 1 << 18, 1 << 19, 1 << 31
 HCR_GUEST_FLAGS = HCR_VM | HCR_SWIO | HCR_FMO | HCR_IMO | HCR_AMO | HCR_TWI | HCR_TWE | HCR_TID3 | HCR_TSC | HCR_RW
-MDCR_TPM, MDCR_TPMCR = 1 << 6, 1 << 5
+MDCR_TPM, MDCR_TPMCR, MDCR_TDE = 1 << 6, 1 << 5, 1 << 8
 
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 
@@ -44,22 +56,15 @@ class _LeftToCallerError(Exception):
     """The exit goes to the caller of `Vcpu.run`: leave, with nothing of the instruction done."""
 
 
-class Power(Enum):
-    """KVM_MP_STATE: RUNNABLE, STOPPED; and blocked in WFI or WFE."""
-
-    OFF = "off"
-    RUNNABLE = "runnable"
-    BLOCKED = "blocked"
-
-
-class Vcpu:
-    """One virtual CPU. Created by `Vm.create_vcpu`.
+class Vcpu(VcpuApi):
+    """One virtual CPU. Created by `Vm.create_vcpu`; most of what a VMM calls is in `VcpuApi`.
 
     ``id`` is the VM's, ``uid`` is unique on the host and what trace events say (equal in a host's first VM), ``index``
     is its place in `Host.vcpus`. ``home`` is the PE at which it queues, None before it first could run.
     """
 
     def __init__(self, vm: Vm, vcpu_id: int) -> None:
+        super().__init__()
         self.vm, self.id, self.host = vm, vcpu_id, vm.host
         self.uid, self.index = vm.id_base | vcpu_id, len(vm.host.vcpus)
         self.mpidr = idregs.mpidr_of(vcpu_id)
@@ -94,7 +99,8 @@ class Vcpu:
         self._answers: list[MmioExit | SemihostingExit] = []
         self._answered = 0
         self._left: MmioExit | SemihostingExit | None = None
-        self._ended: IntrExit | SystemEventExit | StuckExit | None = None
+        self._ended: Exit | None = None
+        self._leaving: Exit | None = None
 
     def _stamp(self) -> Stamp:
         """Now, on this vCPU if it is loaded; else wherever that happens which concerns it."""
@@ -112,6 +118,7 @@ class Vcpu:
 
     def start(self, start: Start, *, run: bool = True) -> None:
         """Reset to ``start``; the reset is done before the power state changes (kvm_psci_vcpu_on)."""
+        self.initialized, self.suspended, self.serror_pending = True, False, False
         reset.reset(self.context, start)
         self.timer.vcpu_reset()
         self._set_power(Power.RUNNABLE if run else Power.OFF)
@@ -144,8 +151,25 @@ class Vcpu:
         self._set_power(Power.OFF)
         self.timer.unblocking()
         self.host.clock.cancel(self._owner)
-        self._waiting = False
+        self._waiting = self.suspended = False
         self.request_stop()
+
+    def make_runnable(self) -> None:
+        """From off or suspended, where it stands."""
+        self.suspended = False
+        self.timer.unblocking()
+        self._set_power(Power.RUNNABLE)
+
+    def suspend(self) -> None:
+        """KVM_MP_STATE_SUSPENDED: as in WFI, but what wakes it is the VMM's to know (kvm_vcpu_suspend)."""
+        self.suspended, self._waiting = True, False
+        if self.pe is not None:
+            self.put()
+        self._set_power(Power.BLOCKED)
+        if self.runnable_interrupt():
+            self.wake()
+        else:
+            self.timer.blocking()
 
     def wake(self) -> None:
         """kvm_vcpu_wake_up: a blocked vCPU looks again; a running one is kicked out to look at its interrupts."""
@@ -173,6 +197,14 @@ class Vcpu:
         self.timer.vcpu_load(pe.timer)
         if self.host.bus.active:
             self.host.bus.emit(Schedule(self.uid, "load"))
+
+    def program_traps(self) -> None:
+        """MDCR_EL2 and HCR_EL2 of the CPU that it is on: what debugging and the CPU's own interrupt inputs ask for."""
+        if self.pe is not None:
+            breakpoints = MDCR_TDE if GuestDebug.USE_SW_BP in self.debug else 0
+            self.pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR | breakpoints)
+            vhe = HCR_E2H if self.vm.timer_data.vhe else 0
+            self.pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | vhe | self.lines)
 
     def attach(self, pe: Pe) -> None:
         """Be on ``pe`` as saved state says: as `load`, but everything on the CPU is in place already."""
@@ -208,14 +240,47 @@ class Vcpu:
         """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync."""
         pe = self.pe
         assert pe is not None
+        if self.suspended:  # woken: KVM_SYSTEM_EVENT_WAKEUP, and again until the VMM says RUNNABLE
+            self._leaving = SystemEventExit("wakeup")
+            self._tell_vmm()
+            return ExitKind.STOPPED
         self._flush()
         if self._notify_user():
             return ExitKind.STOPPED
         self.event_timeout = None
-        kind = pe.run(until, self._on_exit)
+        before = self.context.insns
+        one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
+        kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit)
         if kind is ExitKind.IRQ:
             self._host_interrupts()
+        if GuestDebug.SINGLESTEP in self.debug and self._leaving is None and self.context.insns != before:
+            self._leaving = DebugExit(STEP_HSR)
+        if self._leaving is not None:
+            self._tell_vmm()
         return kind
+
+    def _one_instruction(self, until: int) -> int:
+        """Take an SError that can be taken; else go on by single instructions, so that none too many goes before it."""
+        if self.serror_pending and vcpu_events.can_take_serror(self.context):
+            self.serror_pending = False
+            vcpu_events.take_serror(self.context)
+            if GuestDebug.SINGLESTEP not in self.debug:
+                return until
+        assert self.pe is not None
+        return min(until, self.host.clock.now + self.pe.ns_per_insn)
+
+    def leave_with(self, exit: Exit) -> int:
+        """Leave the engine, and then hand ``exit`` to the VMM, who may change any register."""
+        self._leaving = exit
+        return Action.STOP
+
+    def _tell_vmm(self) -> None:
+        exit, self._leaving = self._leaving, None
+        assert exit is not None
+        self.abortable = exit if isinstance(exit, NisvExit) else None
+        self.to_vmm(exit)
+        if self._running:
+            self.host.stop()
 
     def _flush(self) -> None:
         vgic = self.vm.vgic
@@ -296,9 +361,11 @@ class Vcpu:
 
     def runnable_interrupt(self) -> bool:
         """kvm_arch_vcpu_runnable: is there an interrupt that could be delivered?"""
+        if self.serror_pending:
+            return True
         vgic = self.vm.vgic
         if vgic is None:
-            return self.timer.is_pending()
+            return bool(self.lines) or self.timer.is_pending()
         return vgic.pending(self.id)
 
     def take_wait(self) -> bool:
@@ -360,8 +427,19 @@ class Vcpu:
 
         The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs need an
         ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
+
+        KvmError ENOEXEC before `init`; EINTR while ``immediate_exit`` is set: then only the access that was answered
+        is completed.
         """
-        self._running, self._left = True, None
+        self.check_initialized()
+        if self.immediate_exit:
+            if self._answers:
+                self._drive(self.host.clock.now + 1)
+            raise KvmError("EINTR", "immediate_exit is set")
+        return self._drive(until)
+
+    def _drive(self, until: int) -> Exit | None:
+        self._running, self._left, self.abortable = True, None, None
         try:
             stop = self.host.run(until)
         finally:
@@ -370,6 +448,7 @@ class Vcpu:
             ended, self._ended = self._ended, None
             return ended
         if self._left is not None:
+            self.abortable = self._left if isinstance(self._left, MmioExit) else None
             return self._left
         return StuckExit("waits for ever", self.context.pc) if stop.value == "idle" else None
 
@@ -378,8 +457,11 @@ class Vcpu:
         vgic = self.vm.vgic
         if vgic is not None and self.vm.gic_access(self, mmio):
             return mmio
-        if self.to_vmm(mmio):
-            self._stop = True
+        if not (mmio.is_write and self.vm.ioeventfds.store(mmio.phys_addr, mmio.size, mmio.data)):
+            self.abortable = mmio
+            if self.to_vmm(mmio):
+                self._stop = True
+            self.abortable = None
         if self.host.bus.active and not mmio.abort:
             self.host.bus.emit(Mmio(mmio.phys_addr, mmio.size, mmio.data, int(mmio.is_write)))
         return mmio
@@ -412,30 +494,6 @@ class Vcpu:
         self.to_vmm(event)
         self.host.stop()
 
-    def get_one_reg(self, register: int) -> int:
-        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). ENOENT for an id that is not there."""
-        return onereg.get(self, register)
-
-    def set_one_reg(self, register: int, value: int) -> None:
-        """KVM_SET_ONE_REG. ENOENT for an id that is not there, EINVAL for a value that cannot be."""
-        onereg.set(self, register, value)
-
-    def get_reg_list(self) -> list[int]:
-        """KVM_GET_REG_LIST: every id that get and set know."""
-        return onereg.ids()
-
-    def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU (see `vcpu_attr`). ENXIO for a group or an attribute that is not there."""
-        vcpu_attr.group_of(self, group).set_attr(attr, value)
-
-    def get_device_attr(self, group: int, attr: int) -> int:
-        """KVM_GET_DEVICE_ATTR: errors as `set_device_attr`."""
-        return vcpu_attr.group_of(self, group).get_attr(attr)
-
-    def has_device_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: ENXIO if it is not there."""
-        vcpu_attr.group_of(self, group).has_attr(attr)
-
     def stuck(self, cause: str) -> None:
         """Tell the VMM that this guest cannot go on."""
         self.to_vmm(StuckExit(cause, self.context.pc))
@@ -452,6 +510,9 @@ class Vcpu:
             "power": self.power.value, "waiting": self._waiting, "home": self.home, "delay": self.delay.state(),
             "device_irq_level": self.device_irq_level, "event_timeout": self.event_timeout,
             "stolen_time": self.stolen_time.state(),
+            "initialized": self.initialized,
+            "suspended": self.suspended, "serror_pending": self.serror_pending, "lines": self.lines,
+            "spsr32": list(self.spsr32),
         }  # fmt: skip
 
     def load_state(self, state: dict[str, object]) -> None:
@@ -466,3 +527,6 @@ class Vcpu:
         self._waiting = bool(state["waiting"])
         self.device_irq_level, self.event_timeout = state["device_irq_level"], state["event_timeout"]  # type: ignore[assignment]
         self.stolen_time.load(state["stolen_time"])  # type: ignore[arg-type]
+        self.initialized, self.suspended = bool(state["initialized"]), bool(state["suspended"])
+        self.serror_pending, self.lines = bool(state["serror_pending"]), int(state["lines"])  # type: ignore[call-overload]
+        self.spsr32 = list(state["spsr32"])  # type: ignore[call-overload]

@@ -83,7 +83,8 @@ def test_a_slot_is_whole_pages(vm: Vm) -> None:
 
 
 def test_an_ipa_has_40_bits(vm: Vm) -> None:
-    assert refused(vm, 0, (1 << 40) - PAGE, HostMemory(2 * PAGE)) == "EINVAL"
+    """kvm_arch_prepare_memory_region."""
+    assert refused(vm, 0, (1 << 40) - PAGE, HostMemory(2 * PAGE)) == "EFAULT"
     vm.set_user_memory_region(0, (1 << 40) - PAGE, HostMemory(PAGE))
 
 
@@ -97,7 +98,7 @@ def test_slots_do_not_overlap(vm: Vm, ipa: int) -> None:
 
 def test_a_number_is_taken_once(vm: Vm) -> None:
     vm.set_user_memory_region(3, RAM, HostMemory(PAGE))
-    assert refused(vm, 3, RAM + GIB, HostMemory(PAGE)) == "EEXIST"
+    assert refused(vm, 3, RAM + GIB, HostMemory(PAGE)) == "EINVAL"
     vm.set_user_memory_region(3, 0, None)
     vm.set_user_memory_region(3, RAM + GIB, HostMemory(PAGE))
     assert vm.has_memory(RAM + GIB, PAGE) and not vm.has_memory(RAM, 1)

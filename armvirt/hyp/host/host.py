@@ -20,6 +20,7 @@ from armvirt.hw.engine import EngineFactory
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import NEVER, Pe
+from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.quiet import Quiet
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, donor, pick_next, place
@@ -44,14 +45,15 @@ class Host:
     """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``.
 
     ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are what ICH_VTR_EL2
-    says. ``vhe``: the host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: it has FEAT_ECV_POFF; ``cpu_features``
+    says; ``counter_start`` is the physical count at time 0, in ticks.
+    ``vhe``: the host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: it has FEAT_ECV_POFF; ``cpu_features``
     (`armvirt.hyp.idregs.FEATURES`) are given to the guests. ValueError for a host that cannot be.
     """
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
-        pcpus: int = 1, quantum_ns: int = QUANTUM_NS,
+        pcpus: int = 1, quantum_ns: int = QUANTUM_NS, counter_start: int = COUNTER_START,
         vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
     ) -> None:  # fmt: skip
         self.vhe, self.cntpoff, self.cpu_features = vhe, cntpoff, frozenset(cpu_features)
@@ -64,7 +66,7 @@ class Host:
         self.quantum_ns = quantum_ns
         self.pcpus = [
             Pcpu(Pe(n, self.clock, self.gic, self.bus, frequency_hz,
-                    list_registers=list_registers, priority_bits=priority_bits,
+                    list_registers=list_registers, priority_bits=priority_bits, counter_start=counter_start,
                     ecv="ecv" in self.cpu_features, wfxt="wfxt" in self.cpu_features, cntpoff=cntpoff))
             for n in range(pcpus)
         ]  # fmt: skip

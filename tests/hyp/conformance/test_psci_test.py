@@ -8,7 +8,7 @@ from gic_vm import RAM, Asm, errno_of, make_gic, make_vm
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.psci import PsciFunction as F
 from armvirt.errors import KvmError
-from armvirt.hyp.kvm import CAP_ARM_SYSTEM_SUSPEND, Start, SystemEventExit, Vcpu, Vm
+from armvirt.hyp.kvm import Cap, Start, SystemEventExit, Vcpu, Vm
 
 ENTRY, CONTEXT = RAM + 0x8000, 0xDEAD_C0DE
 RESULTS = RAM + 0x10_0000
@@ -93,7 +93,7 @@ def test_another_capability_is_refused() -> None:
 
 def test_system_suspend_is_the_vmms_to_deny() -> None:
     vm = make_vm()
-    vm.enable_cap(CAP_ARM_SYSTEM_SUSPEND)
+    vm.enable_cap(Cap.ARM_SYSTEM_SUSPEND)
     vcpu = source(vm, suspend_program())
     assert vcpu.run() == SystemEventExit("suspend", 0, ENTRY, CONTEXT)
     assert (signed(vm, 0), signed(vm, 1)) == (0, 0)
@@ -105,7 +105,7 @@ def test_system_suspend_is_the_vmms_to_deny() -> None:
 
 def test_system_suspend_resumes_where_the_guest_asked() -> None:
     vm = make_vm()
-    vm.enable_cap(CAP_ARM_SYSTEM_SUSPEND)
+    vm.enable_cap(Cap.ARM_SYSTEM_SUSPEND)
     resumed = Asm(ENTRY)
     record(resumed, 3)
     call(resumed, F.SYSTEM_OFF)

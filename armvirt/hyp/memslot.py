@@ -1,0 +1,131 @@
+"""Memory slots: what KVM_SET_USER_MEMORY_REGION accepts (virt/kvm/kvm_main.c: __kvm_set_memory_region).
+
+Pure decisions: `plan` says what a call would do, or refuses it; `armvirt.hyp.mmu` does it.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+import mmap
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from armvirt.arch import stage2 as s2
+from armvirt.errors import KvmError, UserError
+from armvirt.hyp.dirty_log import DirtyBitmap
+
+MEM_LOG_DIRTY_PAGES = 1 << 0
+MEM_READONLY = 1 << 1
+NR_MEMSLOTS = 32767  # KVM_MEM_SLOTS_NUM: SHRT_MAX
+MAP_NORESERVE = 0x4000
+_ZERO_PAGE = bytes(s2.PAGE_SIZE)
+
+
+class HostMemory:
+    """A lazily populated anonymous mapping of ``size`` bytes."""
+
+    def __init__(self, size: int) -> None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        try:
+            self.map = mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        except (OSError, OverflowError, ValueError, MemoryError) as error:
+            raise UserError(f"the host does not give {size} bytes of memory: {error}; use a smaller --mem") from error
+        self.size = size
+        self._anchor = C.c_char.from_buffer(self.map)
+        self.address = C.addressof(self._anchor)
+
+    def discard(self) -> None:
+        """Give every page back to the host; they read as zero again."""
+        self.map.madvise(mmap.MADV_DONTNEED)
+
+    def populated(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """The 4 KiB pages of [start, end) that are not all zero: (offset, bytes)."""
+        for at in range(start, end, s2.PAGE_SIZE):
+            page = self.map[at : at + s2.PAGE_SIZE]
+            if page != _ZERO_PAGE:
+                yield at, page
+
+
+class MemorySlot(NamedTuple):
+    """A KVM memory slot: [ipa, ipa + size) is ``memory`` from ``offset`` bytes on (its userspace_addr)."""
+
+    slot: int
+    flags: int
+    ipa: int
+    memory: HostMemory
+    offset: int = 0
+    length: int | None = None
+    dirty: DirtyBitmap | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes; all of ``memory`` where no length was given."""
+        return self.memory.size - self.offset if self.length is None else self.length
+
+    @property
+    def end(self) -> int:
+        return self.ipa + self.size
+
+    @property
+    def pages(self) -> int:
+        return self.size >> s2.PAGE_SHIFT
+
+    @property
+    def readonly(self) -> bool:
+        return bool(self.flags & MEM_READONLY)
+
+    @property
+    def address(self) -> int:
+        """The host's address of its first byte."""
+        return self.memory.address + self.offset
+
+
+class Change(Enum):
+    """enum kvm_mr_change."""
+
+    CREATE = "create"
+    MOVE = "move"
+    FLAGS_ONLY = "flags"
+    NOTHING = "nothing"
+
+
+def check_number(number: int) -> None:
+    """EINVAL for a slot id out of range, or of another address space than 0 (bits 31:16)."""
+    if not 0 <= number < NR_MEMSLOTS:
+        raise KvmError("EINVAL", f"memory slot {number:#x}: there are {NR_MEMSLOTS} in one address space")
+
+
+def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
+    """What setting ``slot`` among ``slots`` means.
+
+    KvmError EINVAL for unknown flags, what is not page-aligned, memory beyond its object, and for a change of size,
+    memory or READONLY; EFAULT beyond the IPA space (kvm_arch_prepare_memory_region); EEXIST for an overlap.
+    """
+    _check_shape(slot)
+    old = slots.get(slot.slot)
+    if old is None:
+        change = Change.CREATE
+    elif (slot.memory is not old.memory or slot.offset != old.offset or slot.size != old.size
+          or (slot.flags ^ old.flags) & MEM_READONLY):  # fmt: skip
+        raise KvmError("EINVAL", f"size, memory and READONLY of memory slot {slot.slot} cannot change; delete it first")
+    elif slot.ipa != old.ipa:
+        change = Change.MOVE
+    else:
+        return Change.FLAGS_ONLY if slot.flags != old.flags else Change.NOTHING
+    others = (other for number, other in slots.items() if number != slot.slot)
+    if any(slot.ipa < other.end and other.ipa < slot.end for other in others):
+        raise KvmError("EEXIST", f"memory slot {slot.slot} overlaps another")
+    if slot.end > 1 << s2.LARGE.ipa_bits:
+        raise KvmError("EFAULT", f"a memory slot must lie in {s2.LARGE.ipa_bits} bits of IPA")
+    return change
+
+
+def _check_shape(slot: MemorySlot) -> None:
+    check_number(slot.slot)
+    if slot.flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
+        raise KvmError("EINVAL", f"memory slot flags {slot.flags:#x}: there are LOG_DIRTY_PAGES and READONLY")
+    if (slot.ipa | slot.size | slot.offset) % s2.PAGE_SIZE:
+        raise KvmError("EINVAL", "a memory slot must be page-aligned")
+    if slot.ipa < 0 or slot.size <= 0 or slot.offset < 0 or slot.offset + slot.size > slot.memory.size:
+        raise KvmError("EINVAL", "a memory slot must lie in its memory")

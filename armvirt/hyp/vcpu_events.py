@@ -1,0 +1,66 @@
+"""KVM_{GET,SET}_VCPU_EVENTS: SErrors and external aborts that a VMM gives its guest (arch/arm64/kvm/guest.c,
+inject_fault.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.arch import esr as syndrome
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import DFSC, EC
+
+if TYPE_CHECKING:
+    from armvirt.hw.context import Context
+
+SPSR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, VBAR_EL1 = (
+    sysreg(3, 0, crn, crm, op2) for crn, crm, op2 in ((4, 0, 0), (4, 0, 1), (5, 2, 0), (6, 0, 0), (12, 0, 0))
+)
+PSTATE_A, PSTATE_DAIF, PSTATE_EL, PSTATE_SP, PSTATE_NZCV = 1 << 8, 0xF << 6, 3 << 2, 1 << 0, 0xF << 28
+EL1H = 5
+FROM_EL0, FROM_EL1_SPX, VECTOR_SYNC, VECTOR_SERROR = 0x400, 0x200, 0x000, 0x180
+#: An SError of unknown cause: without the RAS extension the syndrome cannot be chosen (ISS is IMPLEMENTATION DEFINED).
+SERROR_ESR = syndrome.build(EC.SERROR)
+
+
+class VcpuEvents(NamedTuple):
+    """struct kvm_vcpu_events. ``serror_has_esr`` needs the RAS extension, which this CPU lacks; ``ext_dabt_pending``
+    reads as False."""
+
+    serror_pending: bool = False
+    serror_has_esr: bool = False
+    ext_dabt_pending: bool = False
+    serror_esr: int = 0
+
+
+def can_take_serror(context: Context) -> bool:
+    """Whether a virtual SError is taken now: it is masked by PSTATE.A alone (DDI 0487 D1.3.5)."""
+    return not context.pstate & PSTATE_A
+
+
+def take_serror(context: Context) -> None:
+    """The guest takes a virtual SError."""
+    _enter(context, VECTOR_SERROR, SERROR_ESR)
+
+
+def take_data_abort(context: Context, address: int) -> None:
+    """The guest takes a synchronous external abort at ``address`` (kvm_inject_sea); as KVM's, it says read."""
+    same_el = context.pstate & PSTATE_EL != 0
+    context.set_system(FAR_EL1, address)
+    _enter(context, VECTOR_SYNC, syndrome.data_abort(DFSC.EXTERNAL, False, same_el))
+
+
+def _enter(context: Context, vector: int, esr: int) -> None:
+    """enter_exception64 for a CPU of ARMv8.0: the context is not running."""
+    engine, pstate = context.engine, context.pstate
+    base = FROM_EL0 if not pstate & PSTATE_EL else FROM_EL1_SPX if pstate & PSTATE_SP else 0
+    context.set_system(SPSR_EL1, pstate)
+    context.set_system(ELR_EL1, engine.pc)
+    context.set_system(ESR_EL1, esr)
+    if not pstate & PSTATE_SP:  # the stack pointer in use is SP_EL0
+        engine.sp_el0, stack = engine.sp, engine.sp_el1
+        engine.pstate = pstate & PSTATE_NZCV | PSTATE_DAIF | EL1H
+        engine.sp = stack
+    else:
+        engine.pstate = pstate & PSTATE_NZCV | PSTATE_DAIF | EL1H
+    engine.pc = context.system(VBAR_EL1) + base + vector & (1 << 64) - 1
+    engine.rebuild_flags()

@@ -1,0 +1,63 @@
+"""KVM_ARM_VCPU_INIT and KVM_{GET,SET}_MP_STATE: what a vCPU is, and whether it runs (arch/arm64/kvm/arm.c)."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from armvirt.errors import KvmError
+
+TARGET_GENERIC_V8 = 5  # KVM_ARM_TARGET_GENERIC_V8
+
+
+class Feature(IntFlag):
+    """KVM_ARM_VCPU_*, as bits of ``features``."""
+
+    NONE = 0
+    POWER_OFF = 1 << 0
+    EL1_32BIT = 1 << 1
+    PSCI_0_2 = 1 << 2
+    PMU_V3 = 1 << 3
+    SVE = 1 << 4
+    PTRAUTH_ADDRESS = 1 << 5
+    PTRAUTH_GENERIC = 1 << 6
+    HAS_EL2 = 1 << 7
+    HAS_EL2_E2H0 = 1 << 8
+
+
+KNOWN = (1 << 9) - 1
+SUPPORTED = Feature.POWER_OFF | Feature.PSCI_0_2
+STICKY = ~Feature.POWER_OFF  # POWER_OFF is an argument of the call; the others belong to the VM
+
+
+class MpState(IntEnum):
+    """KVM_MP_STATE_* (uapi/linux/kvm.h). A vCPU that is blocked in WFI is RUNNABLE."""
+
+    RUNNABLE = 0
+    STOPPED = 5
+    SUSPENDED = 10
+
+
+class VcpuInit(NamedTuple):
+    """struct kvm_vcpu_init. PSCI 0.2 and later is answered to every guest, asked for or not."""
+
+    target: int
+    features: int = 0
+
+    def check(self) -> Feature:
+        """KvmError EINVAL for another target or a feature that this CPU lacks, ENOENT for one that KVM does not know.
+
+        The order is that of kvm_vcpu_init_check_features.
+        """
+        if self.target != TARGET_GENERIC_V8:
+            raise KvmError("EINVAL", f"there is no target {self.target}; the preferred one is {TARGET_GENERIC_V8}")
+        if self.features & ~KNOWN:
+            raise KvmError("ENOENT", f"there are no vCPU features {self.features & ~KNOWN:#x}")
+        if self.features & ~SUPPORTED:
+            raise KvmError("EINVAL", f"this CPU does not have {Feature(self.features) & ~SUPPORTED!r}")
+        return Feature(self.features)
+
+
+def preferred_target() -> VcpuInit:
+    """KVM_ARM_PREFERRED_TARGET."""
+    return VcpuInit(TARGET_GENERIC_V8)
