@@ -20,7 +20,7 @@ from armvirt.board.virt import BoardConfig, VirtBoard
 from armvirt.bundled import find
 from armvirt.errors import UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
-from armvirt.hyp.kvm import CPU_FEATURES, Host, Stop, StuckExit, SystemEventExit
+from armvirt.hyp.kvm import COUNTER_START, CPU_FEATURES, Host, Stop, StuckExit, SystemEventExit
 from armvirt.pacing import Pacer
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ class Machine:
     virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns``. ``vhe`` runs the
     hypervisor at EL2 (both timers are the guest's then, nothing that it could tell); ``cpu_features`` adds to the CPU
     what its model lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the date at virtual time 0 in seconds since 1970
-    (None: 2024-01-01, midnight UTC): what the clock chip, the PTP hypercall and semihosting show. ``sinks`` get every
-    event. Raises UserError (ImageError) for what cannot be used; nothing has run then.
+    (None: 2024-01-01, midnight UTC): what the clock chip, the PTP hypercall and semihosting show; ``counter_start`` the
+    physical count then, in ticks. ``sinks`` get every event. Raises UserError (ImageError) for what cannot be used;
+    nothing has run then.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Machine:
         vhe: bool = False,
         cpu_features: str = "",
         rtc_base: int | None = None,
+        counter_start: int = COUNTER_START,
     ) -> None:
         if gic not in (2, 3):
             raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
@@ -151,6 +153,7 @@ class Machine:
             pcpus=pcpus, quantum_ns=quantum_ns,
             vhe=vhe, cpu_features=parse_features(cpu_features),
             rtc_base=EPOCH if rtc_base is None else rtc_base,
+            counter_start=counter_start,
         )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)

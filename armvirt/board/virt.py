@@ -20,6 +20,7 @@ from armvirt.board.rom import Rom
 from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, Wait
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import (
+    COUNTER_START,
     MEM_READONLY,
     MIN_QUANTUM_NS,
     PVTIME_IPA,
@@ -28,6 +29,7 @@ from armvirt.hyp.kvm import (
     HostMemory,
     Kvm,
     MmioExit,
+    MpState,
     SemihostingExit,
     Start,
     Stop,
@@ -57,7 +59,8 @@ class BoardConfig(NamedTuple):
     """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
 
     ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs, which take turns of
-    ``quantum_ns``. ``rtc_base`` is the date at virtual time 0, in seconds since 1970.
+    ``quantum_ns``. ``rtc_base`` is the date at virtual time 0, in seconds since 1970; ``counter_start`` the host's
+    physical count then, in ticks.
     """
 
     image: str | Path | None
@@ -83,6 +86,7 @@ class BoardConfig(NamedTuple):
     vhe: bool = False
     cpu_features: tuple[str, ...] = ()
     rtc_base: int = EPOCH
+    counter_start: int = COUNTER_START
 
 
 class _VcpuMemory:
@@ -155,6 +159,7 @@ class VirtBoard:
             pcpus=config.pcpus, quantum_ns=config.quantum_ns,
             vhe=config.vhe, cpu_features=config.cpu_features,
             wall_clock_start=config.rtc_base * SECOND,
+            counter_start=config.counter_start,
         )  # fmt: skip
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
@@ -239,8 +244,9 @@ class VirtBoard:
         for kind, frame in _GIC_FRAMES[self.config.gic]:
             gic.set_attr(VgicGroup.ADDR, kind, frame.base)
         gic.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
+        self.its = None
         if self.config.its and self.config.gic == 3:
-            its = self.vm.create_device("arm-its")
+            its = self.its = self.vm.create_device("arm-its")
             its.set_attr(VgicGroup.ADDR, VgicAddress.ITS, memmap.ITS.base)
             its.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
         return gic
@@ -308,6 +314,11 @@ class VirtBoard:
     # -- what others ask --
 
     @property
+    def semihosting(self) -> list[Semihosting]:
+        """The semihosting of each CPU."""
+        return list(self._semihosting.values())
+
+    @property
     def command_line(self) -> str:
         return " ".join(filter(None, (str(self.config.image or self.config.bios), self.config.append)))
 
@@ -361,7 +372,10 @@ class VirtBoard:
         exit.abort, exit.data = value is None, value or 0
         return False
 
-    def _end(self, _vcpu: Vcpu, exit: SystemEventExit | StuckExit) -> bool:
+    def _end(self, vcpu: Vcpu, exit: SystemEventExit | StuckExit) -> bool:
+        if isinstance(exit, SystemEventExit) and exit.kind == "wakeup":
+            vcpu.set_mp_state(MpState.RUNNABLE)  # it was brought here asleep
+            return False
         self.event = exit
         return True
 

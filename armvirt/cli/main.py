@@ -56,7 +56,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    module = importlib.import_module(f"armvirt.cli.{arguments.command}_command")
+    module = importlib.import_module(f"armvirt.cli.{arguments.command.replace('-', '_')}_command")
     status: int = module.execute(arguments)
     return status
 

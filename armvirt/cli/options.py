@@ -146,6 +146,13 @@ EXPLAIN = (
 
 GIC = (*LOOK, Option("--all", "", None, "every interrupt, not only those that are in use", False))
 
+MIGRATE = (
+    Option("--at", "TIME", units.parse_time, "when it moves, in guest time, for example 1.5ms"),
+    Option("--counter-start", "N", count(0), "what the other host's physical counter is at time 0", None),
+    Option("--tolerance", "TIME", units.parse_time, "how far the end may be off (default 0; 500us for several CPUs)"),
+    Option("--max-insns", "N", count(1, (1 << 63) - 1, "instruction count"), "end each run after N instructions"),
+)
+
 TEST = (
     Option("-j", "N", count(1, 256, "job count"), "guests at once (default: one per CPU of this machine)"),
     Option("--junit", "FILE", str, "write a JUnit XML report"),
@@ -171,6 +178,7 @@ COMMANDS = (
     Command("trace", "boot a guest and show its interrupts on a timeline", BOARD + LIMITS + TRACE, GUEST),
     Command("explain", "boot a guest and say why an interrupt does not come", BOARD + LIMITS + EXPLAIN, GUEST),
     Command("gic", "boot a guest and show its interrupt controller", BOARD + LIMITS + GIC, GUEST),
+    Command("migrate-test", "move a guest to another host in mid-run, and compare", BOARD + MIGRATE, GUEST),
     Command("test", "run guests and compare with what is expected", TEST, PATHS),
     Command("list", "show the bundled guests", LIST),
     Command("doctor", "check this installation"),

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
+    "COUNTER_START",
     "CPU_FEATURES",
     "IRQ_TYPE_CPU",
     "IRQ_TYPE_PPI",

@@ -82,8 +82,13 @@ def _id(encoding: int) -> Access:
 
 
 def _set_pstate(engine: Engine, value: int) -> None:
+    """Both stack pointers keep their values, whichever is in use before and after."""
+    stacks = [engine.sp_el0, engine.sp_el1]
+    stacks[_selected(engine)] = engine.sp
     engine.pstate = value
     engine.rebuild_flags()
+    engine.sp_el0, engine.sp_el1 = stacks
+    engine.sp = stacks[_selected(engine)]
 
 
 def _sp(name: str) -> Access:

@@ -146,6 +146,11 @@ class Vcpu(VcpuApi):
         """How long it has been runnable while another vCPU had its PE, up to the last time it got one (run_delay)."""
         return self.delay.total
 
+    @property
+    def in_wfi(self) -> bool:
+        """Whether it is blocked until an interrupt can be delivered: in WFI or CPU_SUSPEND, or suspended."""
+        return self.power is Power.BLOCKED and self.timer.hw is None
+
     def power_off(self) -> None:
         """CPU_OFF, or a system event: it never runs again until started."""
         self._set_power(Power.OFF)
@@ -187,8 +192,7 @@ class Vcpu(VcpuApi):
         vm = self.vm
         pe.write_el2(VTCR_EL2, stage2.vtcr(vm.mmu.stage2.shape))
         pe.write_el2(VTTBR_EL2, vm.mmu.stage2.vttbr)
-        pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR)
-        pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | (HCR_E2H if vm.timer_data.vhe else 0))
+        self.program_traps()
         self.stolen_time.update()
         if vm.vgic is not None:
             vm.vgic.load(self.id, pe.vif)
@@ -253,11 +257,15 @@ class Vcpu(VcpuApi):
         kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit)
         if kind is ExitKind.IRQ:
             self._host_interrupts()
-        if GuestDebug.SINGLESTEP in self.debug and self._leaving is None and self.context.insns != before:
+        if GuestDebug.SINGLESTEP in self.debug and self.context.insns != before and self._nothing_to_tell:
             self._leaving = DebugExit(STEP_HSR)
         if self._leaving is not None:
             self._tell_vmm()
         return kind
+
+    @property
+    def _nothing_to_tell(self) -> bool:
+        return self._leaving is None and self._ended is None and self.power is not Power.OFF
 
     def _one_instruction(self, until: int) -> int:
         """Take an SError that can be taken; else go on by single instructions, so that none too many goes before it."""

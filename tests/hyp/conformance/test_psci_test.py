@@ -89,6 +89,8 @@ def test_system_suspend_needs_the_capability() -> None:
 def test_another_capability_is_refused() -> None:
     vm = make_vm()
     assert errno_of(lambda: vm.enable_cap(9999)) == "EINVAL"
+    assert errno_of(lambda: vm.enable_cap(Cap.ARM_SYSTEM_SUSPEND, 0, 1)) == "EINVAL"
+    assert not vm.smccc.psci.suspend_enabled and vm.check_extension(Cap.ARM_SYSTEM_SUSPEND) == 1
 
 
 def test_system_suspend_is_the_vmms_to_deny() -> None:
@@ -152,6 +154,7 @@ def test_system_off2_needs_version_1_3(version: int) -> None:
 
 def test_versions_that_do_not_exist() -> None:
     vcpu = make_vm().vcpu(0)
+    vcpu.init()
     before = vcpu.get_one_reg(PSCI_VERSION)
     with pytest.raises(KvmError, match="EINVAL"):
         vcpu.set_one_reg(PSCI_VERSION, 0x1_0004)

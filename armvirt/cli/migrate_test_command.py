@@ -1,0 +1,34 @@
+"""``armvirt migrate-test``: move a guest to another host in the middle of its run, and compare."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from armvirt.cli import session
+from armvirt.errors import UserError
+from armvirt.units import human_time
+
+if TYPE_CHECKING:
+    from armvirt.machine import Machine
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """0 if the guest went on as if it had not been moved, else 1."""
+    if arguments.at is None:
+        raise UserError("armvirt migrate-test needs --at TIME, when the guest moves")
+    from armvirt import migrate
+
+    def make(**more: Any) -> Machine:
+        return session.build_machine(arguments, trace_hash=False, **more)
+
+    start = migrate.COUNTER_START if arguments.counter_start is None else arguments.counter_start
+    report = migrate.compare(
+        make, arguments.at, counter_start=start, tolerance_ns=arguments.tolerance, max_insns=arguments.max_insns
+    )
+    print(f"moved at {human_time(report.at_ns)}: {session.ending(report.moved)}")
+    print(f"not moved: {session.ending(report.straight)}")
+    for difference in report.differences:
+        print(f"armvirt: {difference}", file=sys.stderr)
+    return 0 if report.same else 1

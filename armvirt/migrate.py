@@ -1,0 +1,217 @@
+"""A machine moves to another host in the middle of its guest, through the KVM API alone.
+
+What a VMM can ask for is saved: one-regs (among them what belongs to the whole VM, the PSCI version and the service
+bitmaps), MP state, events and the place of the stolen time of each vCPU, the attributes of the interrupt controller,
+memory, and the board's devices, which are the VMM's own. The host that takes it over has a physical counter
+that started elsewhere; the guest's counters go on by CNTVOFF and CNTPOFF.
+
+Not architectural and lost, as on real machines: exclusive monitors and event registers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from armvirt import vgic_save
+from armvirt.arch import timer
+from armvirt.board import memmap
+from armvirt.errors import UserError
+from armvirt.hyp.kvm import PVTIME_IPA, MpState, Vcpu, VcpuEvents, VcpuGroup
+from armvirt.machine import Machine, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from armvirt.hyp.vgic.device_its import ItsDevice
+
+ONE_REG_U64_SYSTEM = 0x6030_0000_0013_0000
+PSTATE = 0x6030_0000_0010_0042
+#: Counters first, controls last: else a timer would fire in between. (The ids are KVM's, with CNT and CVAL of the
+#: virtual timer swapped.)
+TIMER_ORDER = tuple(
+    ONE_REG_U64_SYSTEM | encoding
+    for encoding in (
+        timer.CNTV_CVAL_EL0, timer.CNTPCT_EL0, timer.CNTVCT_EL0, timer.CNTP_CVAL_EL0, timer.CNTV_CTL_EL0,
+        timer.CNTP_CTL_EL0,
+    )
+)  # fmt: skip
+VIRTUAL_COUNT = ONE_REG_U64_SYSTEM | timer.CNTV_CVAL_EL0
+COUNTER_START = 0x7654_3210_0000
+SMP_TOLERANCE_NS = 500_000
+PAGE = 4096
+
+
+class VcpuState(NamedTuple):
+    """One vCPU: registers by id in the order of restoring, MP state, events, and where its stolen time is."""
+
+    registers: list[tuple[int, int]]
+    mp_state: MpState
+    events: VcpuEvents
+    stolen_time: int
+
+
+class Snapshot(NamedTuple):
+    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name."""
+
+    ns: int
+    vcpus: list[VcpuState]
+    gic: list[vgic_save.Saved]
+    its: list[vgic_save.Saved]
+    memory: dict[int, bytes]
+    devices: dict[str, Any]
+
+
+class Report(NamedTuple):
+    """What became of a guest that was moved, beside the same guest left alone. ``differences`` are sentences."""
+
+    at_ns: int
+    straight: Result
+    moved: Result
+    differences: list[str]
+
+    @property
+    def same(self) -> bool:
+        return not self.differences
+
+
+def _order(register: int) -> tuple[int, int]:
+    """PSTATE first, for it says which stack pointer is in use; timers last."""
+    if register in TIMER_ORDER:
+        return 2, TIMER_ORDER.index(register)
+    return (0 if register == PSTATE else 1), 0
+
+
+def _save_vcpu(vcpu: Vcpu) -> VcpuState:
+    """A vCPU in WFI is RUNNABLE for KVM, which lets WFI complete on the other side; SUSPENDED keeps it asleep."""
+    ids = sorted(vcpu.get_reg_list(), key=_order)
+    state = MpState.SUSPENDED if vcpu.in_wfi else vcpu.get_mp_state()
+    registers = [(each, vcpu.get_one_reg(each)) for each in ids]
+    place = vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA)
+    return VcpuState(registers, state, vcpu.get_vcpu_events(), place)
+
+
+def save(machine: Machine) -> Snapshot:
+    """Everything of a machine that stands still. An ITS writes its tables into guest memory, as on KVM."""
+    board = machine.board
+    cpus = list(board.vcpus)
+    if board.config.gic == 3:
+        gic = vgic_save.save_v3(board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus])
+    else:
+        gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus])
+    its = vgic_save.save_its(board.gic, board.its) if board.its is not None else []
+    devices = {name: device.state() for name, device in _devices(machine).items()}
+    return Snapshot(
+        machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices
+    )
+
+
+def _devices(machine: Machine) -> dict[str, Any]:
+    board = machine.board
+    found = {"uart": board.uart, "rtc": board.rtc, "console": board.console}
+    return {**found, **{f"semihosting{n}": each for n, each in enumerate(board.semihosting)}}
+
+
+def restore(machine: Machine, snapshot: Snapshot) -> None:
+    """Go on with a snapshot in a machine of the same arguments that has not run yet, on a host of its own.
+
+    The host's own time is moved to that of the snapshot, for the board's devices count by it; its physical counter is
+    what it is.
+    """
+    board = machine.board
+    machine.host.clock.advance_to(snapshot.ns)
+    _restore_memory(machine, snapshot.memory)
+    for vcpu, saved in zip(board.vcpus, snapshot.vcpus, strict=True):
+        for register, value in saved.registers:
+            vcpu.set_one_reg(register, value)
+        _place_stolen_time(vcpu, saved.stolen_time)
+    vgic_save.restore(board.gic, snapshot.gic)
+    its: ItsDevice | None = board.its
+    if its is not None:
+        vgic_save.restore_its(its, snapshot.its)
+    for name, device in _devices(machine).items():
+        device.load(snapshot.devices[name])
+    if board.config.gic == 2:
+        _drive_lines(machine, snapshot)
+    for vcpu, saved in zip(board.vcpus, snapshot.vcpus, strict=True):
+        vcpu.set_vcpu_events(saved.events)
+        vcpu.set_mp_state(saved.mp_state)
+
+
+def _place_stolen_time(vcpu: Vcpu, place: int) -> None:
+    """A place can be set once: a board that has chosen the same one already is left alone."""
+    if place != vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA):
+        vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, place)
+
+
+def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
+    vm = machine.board.vm
+    for at in [at for at, _ in vm.populated_pages() if at not in memory]:
+        vm.write_memory(at, bytes(PAGE))
+    for at, page in memory.items():
+        vm.write_memory(at, page)
+
+
+def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
+    """The attributes of a GICv2 have no line levels: the devices say them again."""
+    for name, intid in (("uart", memmap.UART_INTID), ("rtc", memmap.RTC_INTID)):
+        machine.board.vm.irq_line(intid, bool(snapshot.devices[name]["level"]))
+
+
+def migrate_test(
+    image: Any, at_ns: int, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
+    max_insns: int | None = None, **arguments: Any,
+) -> Report:  # fmt: skip
+    """Run a guest to ``at_ns`` of guest time, move it to another host, run on, and compare with a run without a move.
+
+    ``arguments`` are those of `Machine`; the rest, and the errors, as `compare`.
+    """
+
+    def make(**more: Any) -> Machine:
+        return Machine(image, trace_hash=False, **arguments, **more)
+
+    return compare(make, at_ns, counter_start=counter_start, tolerance_ns=tolerance_ns, max_insns=max_insns)
+
+
+def compare(
+    make: Callable[..., Machine], at_ns: int, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
+    max_insns: int | None = None,
+) -> Report:  # fmt: skip
+    """As `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` give.
+
+    ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one CPU,
+    `SMP_TOLERANCE_NS` for others, whose turns on the physical CPU begin anew with the move. (A guest that was moved
+    between LDXR and STXR, or just before a WFE, goes another way for a few instructions.) UserError where the guest
+    ends before ``at_ns``.
+    """
+    with make() as machine:
+        if machine.run_until(ns=at_ns, insns=max_insns) is not None or machine.ns < at_ns:
+            raise UserError(f"--at: the guest ends after {machine.ns} ns, before {at_ns} ns; choose an earlier time")
+        snapshot, before = save(machine), machine.insns
+        frequency, cpus = machine.board.config.cntfrq, len(machine.board.vcpus)
+    with make() as machine:
+        straight, straight_count = _finish(machine, max_insns)
+    with make(counter_start=counter_start) as machine:
+        restore(machine, snapshot)
+        moved, moved_count = _finish(machine, None if max_insns is None else max_insns - before)
+    moved = moved._replace(insns=moved.insns + before)
+    if tolerance_ns is None:
+        tolerance_ns = SMP_TOLERANCE_NS if cpus > 1 else 0
+    ticks = abs(moved_count - straight_count)
+    return Report(at_ns, straight, moved, _differences(straight, moved, ticks, tolerance_ns * frequency // 10**9))
+
+
+def _finish(machine: Machine, max_insns: int | None) -> tuple[Result, int]:
+    """The rest of a run, and the guest's own count at its end."""
+    result = machine.run(max_insns=max_insns)
+    return result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT)
+
+
+def _differences(straight: Result, moved: Result, ticks: int, tolerance: int) -> list[str]:
+    found = []
+    if moved.console != straight.console:
+        found.append("the console differs")
+    if moved.verdict != straight.verdict:
+        found.append(f"the verdict is {moved.verdict}, not {straight.verdict}")
+    if ticks > tolerance:
+        found.append(f"the guest's virtual counter differs by {ticks} ticks at the end")
+    return found

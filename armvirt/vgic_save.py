@@ -1,0 +1,136 @@
+"""Save and restore of an interrupt controller through its device attributes alone, as QEMU's kvm_arm_gic*_{get,put}.
+
+Which registers, and in which order, is a table per model; the order of restoring is the table's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.arch.gic import ICC_REGISTERS
+from armvirt.errors import KvmError
+from armvirt.hyp.kvm import VgicCtrl, VgicDevice, VgicGroup
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.device_its import ItsDevice
+
+ALL_ONES = 0xFFFF_FFFF
+CTLR, IIDR, TARGETS, ROUTERS, SGI_PENDING, SGI_FRAME = 0x000, 0x008, 0x800, 0x6000, 0xF20, 0x1_0000
+PROPBASER, PENDBASER = (0x70, 0x74), (0x78, 0x7C)
+PRIVATE, SGIS = 32, 16
+#: Of the CPU interfaces: ICC_* in the order of KVM's table; GICC_* by offset.
+ICC_SAVED = (
+    "ICC_SRE_EL1", "ICC_CTLR_EL1", "ICC_PMR_EL1", "ICC_BPR0_EL1", "ICC_BPR1_EL1",
+    *(f"ICC_AP{group}R{n}_EL1" for group in (0, 1) for n in range(4)), "ICC_IGRPEN0_EL1", "ICC_IGRPEN1_EL1",
+)  # fmt: skip
+GICC_SAVED = (0x00, 0x04, 0x08, 0x1C, 0xD0, 0xD4, 0xD8, 0xDC)
+ITS_CTLR, ITS_SAVED = 0x00, (0x80, 0x90, 0x88, *(0x100 + 8 * n for n in range(8)))  # CBASER, CREADR, CWRITER, BASERn
+
+
+class Array(NamedTuple):
+    """Registers with ``bits`` per interrupt. ``clear`` is where ones take away what the array at ``offset`` sets."""
+
+    offset: int
+    bits: int
+    clear: int | None = None
+
+
+#: Group, trigger, priority, and then what they decide about: pending, active, enabled.
+ARRAYS = (Array(0x080, 1), Array(0xC00, 2), Array(0x400, 8), Array(0x200, 1, 0x280), Array(0x300, 1, 0x380),
+          Array(0x100, 1, 0x180))  # fmt: skip
+
+
+class Saved(NamedTuple):
+    """One attribute and its value."""
+
+    group: int
+    attr: int
+    value: int
+
+
+def _words(array: Array, first: int, last: int) -> Iterable[int]:
+    return range(first * array.bits // 32, -(-last * array.bits // 32))
+
+
+def _array(device: VgicDevice, group: int, where: int, array: Array, first: int, last: int) -> Iterator[Saved]:
+    """The words of interrupts [first, last); ``where`` is the CPU's part of the attribute and the frame's offset."""
+    for word in _words(array, first, last):
+        value = device.get_attr(group, where + array.offset + 4 * word)
+        if array.clear is not None:
+            yield Saved(group, where + array.clear + 4 * word, ALL_ONES)
+        yield Saved(group, where + array.offset + 4 * word, value)
+
+
+def _arrays(device: VgicDevice, group: int, where: int, first: int, last: int) -> Iterator[Saved]:
+    for array in ARRAYS:
+        yield from _array(device, group, where, array, first, last)
+
+
+def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Saved]:
+    """Those of these that are there: active priorities depend on the interface's shape."""
+    for attr in attrs:
+        try:
+            yield Saved(group, attr, device.get_attr(group, attr))
+        except KvmError as error:
+            if error.errno not in ("EINVAL", "ENXIO"):
+                raise
+
+
+def save_v3(device: VgicDevice, affinities: Iterable[int]) -> list[Saved]:
+    """A GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these affinities (MPIDR[23:0])."""
+    cpus = [affinity << 32 for affinity in affinities]
+    count = device.get_attr(VgicGroup.NR_IRQS, 0)
+    first = cpus[0]
+    rows: list[Saved] = []
+    rows += _read(device, VgicGroup.DIST_REGS, [first + IIDR])
+    rows += _read(device, VgicGroup.LEVEL_INFO, [first + n for n in range(PRIVATE, count, 32)])
+    rows += _read(device, VgicGroup.DIST_REGS, [first + ROUTERS + 4 * n for n in range(2 * PRIVATE, 2 * count)])
+    rows += _arrays(device, VgicGroup.DIST_REGS, first, PRIVATE, count)
+    for cpu in cpus:
+        rows += _read(device, VgicGroup.LEVEL_INFO, [cpu])
+        rows += _arrays(device, VgicGroup.REDIST_REGS, cpu + SGI_FRAME, 0, PRIVATE)
+        rows += _read(device, VgicGroup.REDIST_REGS, [cpu + at for at in (*PROPBASER, *PENDBASER, CTLR)])
+        rows += _read(device, VgicGroup.CPU_SYSREGS, [cpu | ICC_REGISTERS[name] for name in ICC_SAVED])
+    rows += _read(device, VgicGroup.DIST_REGS, [first + CTLR])
+    return rows
+
+
+def save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
+    """A GICv2. It has no line levels: whoever drives a line says it again."""
+    cpus = [vcpu << 32 for vcpu in vcpu_ids]
+    count = device.get_attr(VgicGroup.NR_IRQS, 0)
+    first = cpus[0]
+    rows: list[Saved] = []
+    rows += _read(device, VgicGroup.DIST_REGS, [first + IIDR])
+    rows += _array(device, VgicGroup.DIST_REGS, first, Array(TARGETS, 8), PRIVATE, count)
+    rows += _arrays(device, VgicGroup.DIST_REGS, first, PRIVATE, count)
+    for cpu in cpus:
+        rows += _arrays(device, VgicGroup.DIST_REGS, cpu, 0, PRIVATE)
+        rows += _array(device, VgicGroup.DIST_REGS, cpu, Array(SGI_PENDING, 8), 0, SGIS)
+        rows += _read(device, VgicGroup.CPU_REGS, [cpu + at for at in GICC_SAVED])
+    rows += _read(device, VgicGroup.DIST_REGS, [first + CTLR])
+    return rows
+
+
+def restore(device: VgicDevice, rows: Iterable[Saved]) -> None:
+    """Write what `save_v2` or `save_v3` gave into a controller of the same shape. Memory is in place before."""
+    for group, attr, value in rows:
+        device.set_attr(group, attr, value)
+
+
+def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
+    """An ITS: its tables and the pending tables into guest memory, which is to be saved after this; its registers."""
+    its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_SAVE_TABLES)
+    device.set_attr(VgicGroup.CTRL, VgicCtrl.SAVE_PENDING_TABLES)
+    attrs = (*ITS_SAVED, ITS_CTLR)
+    return [Saved(VgicGroup.ITS_REGS, attr, its.get_attr(VgicGroup.ITS_REGS, attr)) for attr in attrs]
+
+
+def restore_its(its: ItsDevice, rows: Iterable[Saved]) -> None:
+    """The registers, the tables from guest memory, and last GITS_CTLR. The redistributors are restored before."""
+    *registers, control = rows
+    for row in registers:
+        its.set_attr(*row)
+    its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_RESTORE_TABLES)
+    its.set_attr(*control)

@@ -1,0 +1,27 @@
+"""docs/kvm-api.md: its example runs, and every method that it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from armvirt.hyp.kvm import Kvm, Vcpu, Vm
+
+TEXT = (Path(__file__).parents[2] / "docs" / "kvm-api.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    exec(compile(example, "docs/kvm-api.md", "exec"), {"__name__": "example"})
+    assert capsys.readouterr().out == "Hi shutdown\n" and "It prints `Hi shutdown`." in TEXT
+
+
+@pytest.mark.parametrize(("section", "owner"), [("Kvm", Kvm), ("Vm", Vm), ("Vcpu", Vcpu)])
+def test_every_method_exists(section: str, owner: type) -> None:
+    table = TEXT.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    names = [name for row in rows for name in re.findall(r"`(\w+)", row)]
+    assert len(names) >= 3
+    assert all(name == owner.__name__ or hasattr(owner, name) for name in names), names
