@@ -16,7 +16,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 NAME = "armvirt.hw.engine._native"
-SOURCE = "armvirt/hw/engine/native.c"
+SOURCE, HEADER = "armvirt/hw/engine/native.c", "armvirt/hw/engine/silicon.h"
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared")
 FALLBACK = "armvirt: the native engine was not built ({}); the portable engine will be used: same results, slower"
 
@@ -77,4 +77,4 @@ class BuildNative(build_ext):
         return [name for name in super().get_outputs() if Path(name).exists()]
 
 
-setup(ext_modules=[Extension(NAME, [SOURCE], optional=True)], cmdclass={"build_ext": BuildNative})
+setup(ext_modules=[Extension(NAME, [SOURCE], depends=[HEADER], optional=True)], cmdclass={"build_ext": BuildNative})

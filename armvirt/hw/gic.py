@@ -30,7 +30,8 @@ class _CpuState:
 class PhysicalGic:
     """The interrupt state of ``cpus`` physical CPUs; INTIDs are 0 to 31.
 
-    ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes.
+    ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. ``changed[cpu]`` is set by each mutation,
+    and reset by whoever keeps a copy (`armvirt.hw.lending`).
     """
 
     def __init__(self, cpus: int) -> None:
@@ -38,6 +39,7 @@ class PhysicalGic:
             raise ValueError("a GIC needs at least one CPU")
         self._cpus = [_CpuState() for _ in range(cpus)]
         self._deliverable = [False] * cpus
+        self.changed = [True] * cpus
         self.on_change: Callable[[int], None] | None = None
 
     @property
@@ -95,6 +97,17 @@ class PhysicalGic:
         if 0 <= intid < NR_PRIVATE:
             self.set_active(cpu, intid, False)
 
+    def words(self, cpu: int) -> tuple[int, int, int, int]:
+        """Lines, latches, active and enabled interrupts of a CPU: bit n is INTID n."""
+        state = self._cpus[cpu]
+        return state.line, state.latch, state.active, state.enabled
+
+    def take(self, cpu: int, line: int, active: int) -> None:
+        """The lines and active interrupts of a CPU, after changes that were made elsewhere (`armvirt.hw.lending`)."""
+        state = self._cpus[cpu]
+        state.line, state.active = line, active
+        self.update(cpu)
+
     # Questions ------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -118,6 +131,7 @@ class PhysicalGic:
 
     def update(self, cpu: int) -> None:
         """Recompute the interrupt request to EL2 on one CPU. Every mutation ends here."""
+        self.changed[cpu] = True
         deliverable = self._ready(self._cpus[cpu]) != 0
         if deliverable != self._deliverable[cpu]:
             self._deliverable[cpu] = deliverable

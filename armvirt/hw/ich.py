@@ -81,13 +81,14 @@ class VirtualCpuInterface:
     deactivate in ``gic``. ``on_change()``, if set, is called when `update` finds that an output changed.
 
     ``sre`` is ICC_SRE_EL1.SRE as EL2 sets it before it writes ICH_VMCR_EL2: False for a GICv2 guest, which has the
-    frame of `armvirt.hw.gicv` in place of the system registers (IHI 0069 chapter 10).
+    frame of `armvirt.hw.gicv` in place of the system registers (IHI 0069 chapter 10). ``changed`` is set by every
+    mutation, and reset by whoever keeps a copy (`armvirt.hw.lending`).
     """
 
     __slots__ = (
         "_candidate", "_deactivate", "_level_shift", "_lr_hw", "_lr_software", "_mask0", "_mask1", "_min_bpr0",
-        "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "cpu", "hcr", "lr", "maintenance", "on_change",
-        "prebits", "sre", "vfiq", "virq", "vmcr",
+        "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "changed", "cpu", "hcr", "lr", "maintenance",
+        "on_change", "prebits", "sre", "vfiq", "virq", "vmcr",
     )  # fmt: skip
 
     def __init__(self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5) -> None:
@@ -105,7 +106,7 @@ class VirtualCpuInterface:
         self.on_change: Callable[[], None] | None = None
         self.virq = self.vfiq = self.maintenance = False
         self.hcr = self.vmcr = 0
-        self.sre = True
+        self.sre = self.changed = True
         self._set_vmcr(0)
         self.ap0r = [0] * (1 << prebits - 5)
         self.ap1r = [0] * (1 << prebits - 5)
@@ -137,6 +138,22 @@ class VirtualCpuInterface:
         self.ap0r[:] = ap0r[: len(self.ap0r)]
         self.ap1r[:] = ap1r[: len(self.ap1r)]
         self.update()
+
+    def take(self, hcr: int, vmcr: int, lr: Sequence[int], ap0r: Sequence[int], ap1r: Sequence[int]) -> None:
+        """The same registers, after accesses of EL1 that were made elsewhere (`armvirt.hw.lending`)."""
+        self.hcr, self.vmcr = hcr, vmcr  # of ICH_VMCR_EL2 only VPMR: the binary points are as they were
+        self.lr[:], self.ap0r[:], self.ap1r[:] = lr, ap0r, ap1r
+        self.update()
+
+    def end(self, index: int) -> None:
+        """Show a list register as when the guest has ended what was in it."""
+        self.lr[index] &= ~LR_STATE
+        self.update()
+
+    @property
+    def group_masks(self) -> tuple[int, int]:
+        """The bits of a priority that are its group priority, for group 0 and group 1."""
+        return self._mask0, self._mask1
 
     def read_ich(self, encoding: int) -> int:
         """MRS of an ICH_*_EL2 register by packed encoding. KeyError if it does not exist here."""
@@ -213,6 +230,7 @@ class VirtualCpuInterface:
 
     def update(self) -> None:
         """Recompute the highest-priority pending interrupt and the three outputs. Every mutation ends here."""
+        self.changed = True
         vmcr, hcr = self.vmcr, self.hcr
         best, best_priority, eoi = -1, IDLE_PRIORITY, False
         for index, lr in enumerate(self.lr):

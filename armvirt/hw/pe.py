@@ -25,6 +25,7 @@ from armvirt.hw.engine.state import EventRecord
 from armvirt.hw.exit import ExitKind, SyncExit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
+from armvirt.hw.lending import LEND_ICC, LEND_TIMERS, Loan, OnNaps
 from armvirt.hw.timer import COUNTER_START, GenericTimer
 
 VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
@@ -63,6 +64,7 @@ class Pe:
         self.bus = bus = bus.view(self.stamp)
         self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, counter_start, ecv=ecv or cntpoff)
         self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
+        self.loan = Loan(index, clock, self.vif, self.timer, gic)
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed
         self.context: Context | None = None
@@ -86,6 +88,8 @@ class Pe:
         state.ns_per_insn = self.ns_per_insn
         state.cntkctl_bits = KCTL_BITS_ECV if self.ecv else KCTL_BITS
         state.trace = int(self.bus.active)
+        if context.engine.borrows:
+            self.loan.open(state)
         context.program(CNTFRQ_EL0, self.timer.frequency_hz)
         for encoding, value in self._el2.items():
             self._to_engine(encoding, value)
@@ -93,6 +97,7 @@ class Pe:
         self._lines_changed()
 
     def unbind(self) -> None:
+        self.loan.close()
         self.context, self.vcpu_id = None, -1
 
     def write_el2(self, encoding: int, value: int) -> None:
@@ -157,17 +162,30 @@ class Pe:
         self._until, self._on_exit = until, on_exit
         state.ns_base, state.count_base, state.wfe = clock.base, state.count, 0
         base, ns_per_insn = state.count, self.ns_per_insn
+        self.loan.begin(self._lent(), self._vi, self._vf)
         clock.progress = lambda: (state.count - base) * ns_per_insn
         clock.on_earlier = self.refresh
         self._running = True
         try:
             why = context.engine.run(self._deadline())
         finally:
+            self.loan.settle()
             self._running = False
             clock.on_earlier = clock.progress = None
             clock.base += (state.count - base) * ns_per_insn
         self.timer.update()
         return self._kind(why)
+
+    def post(self, on_naps: OnNaps) -> None:
+        """EL2 has posted an interrupt, see `Loan.post`: where the core can borrow, and nobody watches."""
+        if not self.bus.active:
+            self.loan.post(on_naps)
+
+    def _lent(self) -> int:
+        """Which accesses may be the core's own."""
+        if self.bus.active:
+            return 0
+        return LEND_TIMERS | (LEND_ICC if self.vif.sre and self._imo and self._fmo else 0)
 
     def _kind(self, why: Leave) -> ExitKind:
         assert self.context is not None
@@ -209,6 +227,7 @@ class Pe:
         assert self.context is not None
         state = self.context.engine.state
         until = self.next_event(self._until)
+        self.loan.until(self._until)
         if until >= NEVER:
             return NEVER
         return state.count_base + max(0, -(-(until - state.ns_base) // self.ns_per_insn))
@@ -253,14 +272,22 @@ class Pe:
 
     def el2_exit(self) -> int:
         assert self.context is not None
+        self.loan.settle()
         s = self.context.engine.state
         action = self._on_exit(SyncExit(s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value))
         if self.gic.deliverable(self.index):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) can let a line in again
             s.stop = 1
+        self.loan.resume()
         return action
 
     def undefined(self) -> int:
         """MRS/MSR of the GIC CPU interface, which the engine lacks, HLT, or of FEAT_ECV and FEAT_WFxT."""
+        self.loan.settle()
+        action = self._undefined()
+        self.loan.resume()
+        return action
+
+    def _undefined(self) -> int:
         assert self.context is not None
         state = self.context.engine.state
         insn = state.insn
@@ -328,14 +355,19 @@ class Pe:
     def timer_access(self) -> None:
         """CNTV_* and CNTP_* that EL2 does not trap: the silicon's own."""
         assert self.context is not None
+        self.loan.settle()
         state = self.context.engine.state
         if state.timer_write:
             self.timer.write(state.timer_encoding, state.value)
         else:
             state.value = self.timer.read(state.timer_encoding)
+        self.loan.resume()
 
     def poll(self) -> bool:
-        return self.on_poll()
+        self.loan.settle()
+        stop = self.on_poll()
+        self.loan.resume()
+        return stop
 
     def entries(self, records: list[EventRecord]) -> None:
         for r in records:

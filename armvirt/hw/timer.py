@@ -100,7 +100,8 @@ class GenericTimer:
 
     ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` finds a line changed: it is the wire to
     the physical GIC. ``on_change`` is called after anything that may have moved the deadline, so that a running
-    engine can look at it again. ``ecv`` is FEAT_ECV with its offset of the physical counter (FEAT_ECV_POFF).
+    engine can look at it again; ``changed`` is set by each mutation, and reset by whoever keeps a copy
+    (`armvirt.hw.lending`). ``ecv`` is FEAT_ECV with its offset of the physical counter (FEAT_ECV_POFF).
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class GenericTimer:
         self.vtimer, self.ptimer = Comparator(VTIMER), Comparator(PTIMER)
         self.cntvoff = self.cntpoff = self.cnthctl = self.cntkctl = 0
         self.e2h = False
+        self.changed = True
         self.reset()
 
     def reset(self) -> None:
@@ -254,6 +256,7 @@ class GenericTimer:
 
     def update(self) -> None:
         """Recompute both lines at the clock's now and report those that changed. Every mutation ends here."""
+        self.changed = True
         for timer in (self.vtimer, self.ptimer):
             level = output(timer.ctl, timer.cval, self.timer_count(timer.name))
             if level != timer.line:

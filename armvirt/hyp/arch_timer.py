@@ -353,6 +353,20 @@ class ArchTimer(Showable):
         else:
             self._bg.cancel()
 
+    @property
+    def wakes_for(self) -> int | None:
+        """The INTID of the virtual timer, if it is on hardware and no other timer could wake the vCPU; else None."""
+        vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
+        if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
+            return None
+        return None if timer_can_fire(self._ctl_cval(ptimer)[0]) else self._ppi(vtimer)
+
+    def slept(self, times: int) -> None:
+        """What so many rounds of `blocking`, the background timer's end and `vcpu_load` for the virtual timer leave."""
+        self.clock.skip(times)
+        self.update_irq(self.cpu.vtimer, True)
+        self.set_phys_active(HOST_PPI[TimerId.VTIMER], True)
+
     def unblocking(self) -> None:
         """kvm_timer_unblocking; a WFIT is over with it."""
         self._bg.cancel()

@@ -240,8 +240,9 @@ class Vcpu(VcpuApi):
 
     # -- the run loop --
 
-    def enter(self, until: int) -> ExitKind:
-        """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync."""
+    def enter(self, until: int, alone: bool = False) -> ExitKind:
+        """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync. ``alone``: no other vCPU can
+        run, and nobody wants to know when this one sleeps."""
         pe = self.pe
         assert pe is not None
         if self.suspended:  # woken: KVM_SYSTEM_EVENT_WAKEUP, and again until the VMM says RUNNABLE
@@ -253,6 +254,8 @@ class Vcpu(VcpuApi):
             return ExitKind.STOPPED
         self.event_timeout = None
         before = self.context.insns
+        if alone:
+            self._post(pe)
         one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
         kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit)
         if kind is ExitKind.IRQ:
@@ -276,6 +279,21 @@ class Vcpu(VcpuApi):
                 return until
         assert self.pe is not None
         return min(until, self.host.clock.now + self.pe.ns_per_insn)
+
+    def _post(self, pe: Pe) -> None:
+        """A guest that gets nothing but ticks of the virtual timer, and sleeps between them, need not come here for
+        each: WFI, the background timer and the same entry would follow. The silicon may do that by itself."""
+        vgic, intid = self.vm.vgic, self.timer.wakes_for
+        if vgic is not None and intid is not None and vgic.offers_only(self.id, intid):
+            pe.post(self._slept)
+
+    def _slept(self, times: int) -> None:
+        """The silicon did it: leave the vGIC and the timer as after the last of these wake-ups."""
+        vgic = self.vm.vgic
+        assert vgic is not None
+        vgic.sync(self.id)
+        self.timer.slept(times)
+        vgic.flush(self.id)
 
     def leave_with(self, exit: Exit) -> int:
         """Leave the engine, and then hand ``exit`` to the VMM, who may change any register."""

@@ -72,10 +72,11 @@ class Rig:
         frequency_hz: int = 62_500_000,
         pcpus: int = 1,
         quantum_ns: int = 100_000,
+        vhe: bool = False,
     ) -> None:
         if kind != "auto":
             make_factory(kind)  # skips where there is no native engine
-        self.kvm = Kvm(engine=kind, frequency_hz=frequency_hz, pcpus=pcpus, quantum_ns=quantum_ns)
+        self.kvm = Kvm(engine=kind, frequency_hz=frequency_hz, pcpus=pcpus, quantum_ns=quantum_ns, vhe=vhe)
         self.host = self.kvm.host
         self.vm = self.kvm.create_vm()
         self.ram = HostMemory(RAM_SIZE)

@@ -11,7 +11,7 @@ import struct
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
@@ -64,6 +64,8 @@ class Engine(ABC):
     """One vCPU's engine. ``run`` is the only way in; registers may be touched between runs and in callbacks."""
 
     kind = ""
+    borrows: ClassVar[bool] = False
+    """Whether it uses what `armvirt.hw.lending` puts into state.silicon."""
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
         self.lib, self.calibration = lib, calibration
@@ -102,6 +104,7 @@ class Engine(ABC):
                      "vmem_translate", "mem_read"):  # fmt: skip
             setattr(state, name, self.lib.address("uc_" + name))
         state.syndrome_offset = self.calibration.syndrome
+        state.exclusive_offset = self.calibration.exclusive
         state.deadline = NEVER
         state.ns_per_insn = 1
         state.native_maintenance = 1

@@ -9,8 +9,9 @@
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
+#include "silicon.h"
 
-#define ABI_VERSION 4u
+#define ABI_VERSION 5u
 
 /* Unicorn 2.1 identifiers (checked against the Python package by a test). */
 enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
@@ -21,7 +22,6 @@ enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 
 #define CTL_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 1u << 30)
 #define CTL_NONE(type) CTL_WRITE(type, 0)
-#define SYSREG(op0, op1, crn, crm, op2) ((op0) << 14 | (op1) << 11 | (crn) << 7 | (crm) << 3 | (op2))
 #define HCR_EL2 SYSREG(3, 4, 1, 1, 0)
 #define MDCR_EL2 SYSREG(3, 4, 1, 1, 1)
 #define HPFAR_EL2 SYSREG(3, 4, 6, 0, 4)
@@ -39,7 +39,6 @@ enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 #define DAIF_ALL (0xfu << 6)
 #define EL1H 5u
 #define EL2H_MASKED 0x3c9u
-#define NEVER UINT64_MAX
 
 enum action { ACT_ADVANCE = 1, ACT_WRITE_RT = 2, ACT_ENTER = 4, ACT_STOP = 8 };
 enum callback { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5 };
@@ -95,6 +94,10 @@ typedef struct {
     uint64_t enter_far;
     /* offsets found by calibration in the saved context */
     uint32_t syndrome_offset, big_endian;
+    /* what of the PE's registers is the core's for the time of a run, and whether it changed them */
+    uint32_t exclusive_offset, dirty;
+    uint64_t slept;                                /* ns that passed in naps */
+    silicon silicon;
     /* loops that cannot end */
     uint64_t last_vector_elr;
     uint32_t vector_faults, wfe;
@@ -105,7 +108,7 @@ typedef struct {
     event events[EVENTS];
     uint32_t broadcast, native_maintenance;
     uint32_t fault, fault_error;
-    uint64_t stats[16];
+    uint64_t stats[18];
     /* WFE: blocks that end in one, by a filter and exactly */
     uint32_t wfe_blocks_n, wfe_overflow;
     uint64_t wfe_blocks[256];
@@ -113,7 +116,7 @@ typedef struct {
 } engine;
 
 enum { ST_BLOCK_TAILS, ST_STEPS, ST_INTR, ST_EL2, ST_UNDEF, ST_EL1_SYNC, ST_IC, ST_DC, ST_TLBI, ST_TLB_FLUSH, ST_TIMER,
-       ST_COUNTER, ST_IRQ_NATIVE, ST_IRQ_MANUAL, ST_RUN, ST_WFE };
+       ST_COUNTER, ST_IRQ_NATIVE, ST_IRQ_MANUAL, ST_RUN, ST_WFE, ST_ICC, ST_NAP };
 
 static uint64_t sys_read(engine *e, uint32_t enc) {
     cp_reg r = {enc >> 7 & 15, enc >> 3 & 15, enc >> 14 & 3, enc >> 11 & 7, enc & 7, 0};
@@ -160,6 +163,82 @@ static uint64_t counter_at(const engine *e, uint64_t count) {
     uint64_t ns = ns_at(e, count), product;
     if (!__builtin_mul_overflow(ns, e->frequency, &product)) return e->counter_start + product / 1000000000u;
     return e->counter_start + (uint64_t)((unsigned __int128)ns_at(e, count) * e->frequency / 1000000000u);
+}
+
+/* ---- registers that are lent: hw/lending.py ---- */
+
+static moment moment_at(const engine *e, uint64_t count) {
+    moment now = {.ns = ns_at(e, count), .frequency = e->frequency};
+    uint64_t ticks = counter_at(e, count);
+    now.elapsed = ticks - e->counter_start;
+    now.count[0] = ticks - e->cntvoff;
+    now.count[1] = ticks - e->cntpoff;
+    return now;
+}
+
+static void set_deadline(engine *e, const moment *now) {
+    uint64_t until = e->silicon.soft_ns;
+    for (int t = 0; t < 2; t++) {
+        uint64_t rise = timer_rise(&e->silicon, t, now);
+        if (rise < until) until = rise;
+    }
+    if (until == NEVER) e->deadline = NEVER;
+    else if (until <= e->ns_base) e->deadline = e->count_base;
+    else e->deadline = e->count_base + (until - e->ns_base + e->ns_per_insn - 1) / e->ns_per_insn;
+}
+
+/* The core changed lent registers. */
+static void changed(engine *e) {
+    e->dirty = 1;
+    if (ppi_deliverable(&e->silicon)) e->stop = 1;
+}
+static void interface_changed(engine *e) {
+    vif_update(&e->silicon);
+    e->virq = e->silicon.virq;
+    e->vfiq = e->silicon.vfiq;
+    changed(e);
+}
+
+static int icc(engine *e) {
+    int done = e->el ? icc_access(&e->silicon, e->insn >> 5 & 0xffff, e->insn >> 21 & 1, &e->rt_value) : ICC_PYTHON;
+    if (done == ICC_PYTHON) return -1;
+    e->stats[ST_ICC]++;
+    if (done == ICC_MUTATED) interface_changed(e);
+    return ACT_ADVANCE | (e->insn >> 21 & 1 ? ACT_WRITE_RT : 0);
+}
+
+/* WFI, with the interrupt of the virtual timer posted by EL2: if that is what comes next, and nothing else was left to
+ * EL2 since, sleep until then and take it. What EL2 would have done is made up for when it looks: hyp/posted.py. */
+static int nap(engine *e, uint32_t esr) {
+    silicon *s = &e->silicon;
+    uint64_t monitor;
+    if (!s->nap || e->stop || esr & 3 || s->hcr != s->nap_hcr || s->maintenance || s->own_virq || s->own_vfiq) return 0;
+    for (uint32_t n = 0; n < s->lrs; n++)
+        if (s->lr[n] >> 62) return 0;
+    if (!CTL_FIRES(s->ctl[0]) || s->line[0] || CTL_FIRES(s->ctl[1]) || s->line[1]) return 0;
+    if (s->ppi_active >> PPI_VTIMER & 1) return 0;
+    memcpy(&monitor, (uint8_t *)e->context + e->exclusive_offset, 8);
+    if (monitor != NEVER) return 0;                /* EL2 would clear it */
+    moment now = moment_at(e, e->count + 1);
+    uint64_t rise = timer_rise(s, 0, &now), before = s->lr[0];
+    if (rise <= now.ns || rise >= s->soft_ns) return 0;
+    s->lr[0] = s->nap_lr;
+    vif_update(s);
+    if (!s->signalled) {
+        s->lr[0] = before;
+        vif_update(s);
+        return 0;
+    }
+    s->ppi_active |= 1u << PPI_VTIMER;
+    e->ns_base += rise - now.ns;
+    e->slept += rise - now.ns;
+    now = moment_at(e, e->count + 1);
+    timers_update(s, &now);
+    s->naps++;
+    e->stats[ST_NAP]++;
+    set_deadline(e, &now);
+    interface_changed(e);
+    return 1;
 }
 
 /* ---- code and translations ---- */
@@ -461,6 +540,16 @@ static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write
         return 1;
     }
     e->stats[ST_TIMER]++;
+    if (e->silicon.lent & LEND_TIMERS) {
+        moment now = moment_at(e, count);
+        int t = r->crm == 3 ? 0 : 1;
+        if (is_write) {
+            timer_write(&e->silicon, t, r->op2, r->val, &now);
+            set_deadline(e, &now);
+            changed(e);
+        } else set_reg(e, rt_id, timer_read(&e->silicon, t, r->op2, &now));
+        return 1;
+    }
     uint64_t opened = e->count;
     uint32_t open = e->open;
     e->count = count;                             /* the callback sees the count at this instruction */
@@ -659,7 +748,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
         e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
         if (ec == 0x24) e->big_endian = sys_read(e, SCTLR_EL1) >> (pstate(e) & 0xc ? 25 : 24) & 1;
         e->hpfar = ec == 0x24 || ec == 0x20 ? sys_read(e, HPFAR_EL2) : 0;
-        act(e, e->callback(CB_EL2), pc);
+        act(e, ec == 1 && nap(e, esr) ? ACT_ADVANCE : e->callback(CB_EL2), pc);
         return;
     }
     if (ec == 0) {
@@ -673,7 +762,8 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
             e->rt = insn & 31;
             e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
             e->el = pstate(e) >> 2 & 3;
-            act(e, e->callback(CB_UNDEF), pc);
+            int action = (insn & 0xffd80000u) == 0xd5180000u ? icc(e) : -1;
+            act(e, action >= 0 ? action : e->callback(CB_UNDEF), pc);
             return;
         }
     }

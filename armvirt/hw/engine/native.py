@@ -12,7 +12,7 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import CALLBACK, Action, Callback, EngineState, Leave
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 _UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
 LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
 
@@ -36,6 +36,7 @@ class NativeEngine(Engine):
     """See `Engine`; the rules are those of portable.py, in C."""
 
     kind = "native"
+    borrows = True
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str, native: NativeLibrary) -> None:
         self._native = native.lib

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 EVENTS = 256
 STATS = (
     "tails", "steps", "intr", "el2", "undef", "el1_sync", "ic", "dc", "tlbi", "tlb_flush", "timer", "counter",
-    "irq_native", "irq_manual", "run", "wfe",
+    "irq_native", "irq_manual", "run", "wfe", "icc", "nap",
 )  # fmt: skip
 
 
@@ -49,6 +49,52 @@ class EventRecord(C.Structure):
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
 
+
+class Silicon(C.Structure):
+    """silicon.h's ``silicon``, field by field: registers of the PE, for the time of a run. See `armvirt.hw.lending`."""
+
+    _fields_: ClassVar[Any] = (
+        [("lr", C.c_uint64 * 16), ("cval", C.c_uint64 * 2), ("ap0r", C.c_uint32 * 4), ("ap1r", C.c_uint32 * 4)]
+        + [(n, C.c_uint32) for n in ("hcr", "vmcr", "lrs", "prebits", "mask0", "mask1")]
+        + [("candidate", C.c_int32)]
+        + [(n, C.c_uint32) for n in ("signalled", "maintenance", "virq", "vfiq", "own_virq", "own_vfiq")]
+        + [("ctl", C.c_uint32 * 2), ("line", C.c_uint32 * 2)]
+        + [(n, C.c_uint32) for n in ("ppi_line", "ppi_latch", "ppi_active", "ppi_enabled", "lent", "nap")]
+        + [(n, C.c_uint64) for n in ("nap_lr", "soft_ns")]
+        + [("naps", C.c_uint32), ("nap_hcr", C.c_uint32)]
+    )
+
+    # for type checkers: what ctypes makes of the fields
+    lr: Any
+    cval: Any
+    ap0r: Any
+    ap1r: Any
+    hcr: int
+    vmcr: int
+    lrs: int
+    prebits: int
+    mask0: int
+    mask1: int
+    candidate: int
+    signalled: int
+    maintenance: int
+    virq: int
+    vfiq: int
+    own_virq: int
+    own_vfiq: int
+    ctl: Any
+    line: Any
+    ppi_line: int
+    ppi_latch: int
+    ppi_active: int
+    ppi_enabled: int
+    lent: int
+    nap: int
+    nap_lr: int
+    soft_ns: int
+    naps: int
+    nap_hcr: int
+
 _POINTERS = ("uc", "context", "emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl",
              "context_save", "vmem_translate", "mem_read")  # fmt: skip
 
@@ -72,11 +118,12 @@ class EngineState(C.Structure):
         + [("timer_encoding", C.c_uint32), ("timer_write", C.c_uint32), ("value", C.c_uint64)]
         + [("enter_esr", C.c_uint32), ("enter_has_far", C.c_uint32), ("enter_far", C.c_uint64)]
         + [("syndrome_offset", C.c_uint32), ("big_endian", C.c_uint32)]
+        + [("exclusive_offset", C.c_uint32), ("dirty", C.c_uint32), ("slept", C.c_uint64), ("silicon", Silicon)]
         + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("wfe", C.c_uint32)]
         + [("poll_ns", C.c_uint64)]
         + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
         + [(n, C.c_uint32) for n in ("broadcast", "native_maintenance", "fault", "fault_error")]
-        + [("stats", C.c_uint64 * 16)]
+        + [("stats", C.c_uint64 * len(STATS))]
         + [("wfe_blocks_n", C.c_uint32), ("wfe_overflow", C.c_uint32), ("wfe_blocks", C.c_uint64 * 256)]
         + [("wfe_filter", C.c_uint8 * 4096)]
     )  # fmt: skip
@@ -123,6 +170,10 @@ class EngineState(C.Structure):
     enter_has_far: int
     enter_far: int
     syndrome_offset: int
+    exclusive_offset: int
+    dirty: int
+    slept: int
+    silicon: Silicon
     big_endian: int
     last_vector_elr: int
     vector_faults: int

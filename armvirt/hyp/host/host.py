@@ -205,7 +205,8 @@ class Host:
                     return Stop.IDLE
                 clock.advance_to(min(due, until))
             else:
-                self._round(vcpu, until if insns == NEVER else min(until, self._time_of(insns)))
+                watched = insns != NEVER or self.on_idle is not None
+                self._round(vcpu, min(until, self._time_of(insns)) if insns != NEVER else until, watched)
 
     def _time_of(self, insns: int) -> int:
         """The ns at which so many instructions will have retired, if only the present vCPU runs."""
@@ -261,10 +262,10 @@ class Host:
             self._migrate(self.vcpus[index], pe)
         return index is not None
 
-    def _round(self, vcpu: Vcpu, until: int) -> None:
-        """Enter a vCPU once and act on how it came back."""
+    def _round(self, vcpu: Vcpu, until: int, watched: bool) -> None:
+        """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to somebody."""
         others = any(v is not vcpu and v.runnable for v in self.vcpus)
-        kind = vcpu.enter(min(until, self.turn_end) if others else until)
+        kind = vcpu.enter(min(until, self.turn_end) if others else until, not (others or watched))
         if kind is ExitKind.IRQ or (kind is ExitKind.BUDGET and self.clock.now >= self.turn_end):
             self._quiet.moved(vcpu.index)  # it did something for its whole turn; a stop within it says nothing
         if vcpu.take_wait() and not self._stop:

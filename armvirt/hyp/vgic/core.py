@@ -416,6 +416,10 @@ class Vgic:
             entry.sync(self, cpu)
             entry.flush(self, cpu)
 
+    def offers_only(self, vcpu_id: int, intid: int) -> bool:
+        """Whether one interrupt is offered to a loaded vCPU, and nothing else asks for an entry of its own."""
+        return entry.offers_only(self._cpus[vcpu_id], intid)
+
     def pending(self, vcpu_id: int) -> bool:
         """Whether WFI ends (kvm_vgic_vcpu_pending_irq): something enabled and pending is more urgent than the mask.
 

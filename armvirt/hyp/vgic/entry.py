@@ -196,6 +196,14 @@ def prune(vgic: Vgic, cpu: VgicCpu) -> None:
         vgic.queue(irq)
 
 
+def offers_only(cpu: VgicCpu, intid: int) -> bool:
+    """Whether all that is in flight on a vCPU is one pending interrupt, whose end needs no word from the hypervisor."""
+    vif = cpu.vif
+    if vif is None or len(cpu.ap_list) != 1 or len(cpu.resident) != 1 or cpu.cleared or vif.hcr != HCR_EN:
+        return False
+    return cpu.resident[0].intid == intid and cpu.resident[0].hw and vif.lr[0] & LR_STATE == LR_PENDING
+
+
 def retracted(cpu: VgicCpu) -> bool:
     """Whether the line of a mapped interrupt fell while it is still pending in a list register.
 
