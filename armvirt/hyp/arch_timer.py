@@ -99,6 +99,7 @@ class ArchTimer(Showable):
         for context in self._emulated:
             context.hrtimer = HrTimer(clock, owner, context.name, lambda c=context: self._hrtimer_expired(c))  # type: ignore[misc]
         self.wfit: int | None = None
+        self.blocked = False
         vm_data.attach(self)
 
     def _ppi(self, context: ArchTimerContext) -> int:
@@ -347,6 +348,7 @@ class ArchTimer(Showable):
         and waking for it would wake for ever. (KVM does wake, by kvm_cpu_has_pending_timer, and lets WFI spin.) The
         level that was told is true at this moment only: a mapped line falls in the vGIC without a word to us.
         """
+        self.blocked = True
         deltas = [delta for context, delta in self._waits() if delta or not context.irq_level] + self._wfit_delay()
         if deltas:
             self._bg.start(self.clock.now + min(deltas))
@@ -355,6 +357,7 @@ class ArchTimer(Showable):
 
     def unblocking(self) -> None:
         """kvm_timer_unblocking; a WFIT is over with it."""
+        self.blocked = False
         self._bg.cancel()
         self.wfit = None
 
@@ -443,7 +446,7 @@ class ArchTimer(Showable):
             return
         for context in self.cpu.contexts:
             self.update_irq(context, self.should_fire(context))
-        if self._bg.active:
+        if self.blocked:
             self.blocking()
 
     # Register access ------------------------------------------------------------------------------------------
@@ -510,9 +513,8 @@ class ArchTimer(Showable):
         if self.hw is not None:
             self.timer_emulate(context)
             return
-        if (level := self.should_fire(context)) != context.irq_level:
-            self.update_irq(context, level)
-        if self._bg.active:
+        self.update_irq(context, self.should_fire(context))
+        if self.blocked:
             self.blocking()
 
     # Showing and saving ---------------------------------------------------------------------------------------
@@ -570,7 +572,9 @@ class ArchTimer(Showable):
             timers[context.name] = {
                 "ctl": ctl, "cval": cval, "irq_level": context.irq_level, "vcpu_offset": context.offset.vcpu_offset,
             }  # fmt: skip
-        return {"version": 1, "enabled": self.cpu.enabled, "wfit": self.wfit, **timers}
+        return {
+            "version": 1, "enabled": self.cpu.enabled, "wfit": self.wfit, "blocked": self.blocked, **timers,
+        }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
         """Restore `state`. The vCPU comes back loaded on no PE: `vcpu_load` follows if it was on one."""
@@ -580,6 +584,7 @@ class ArchTimer(Showable):
         else:
             self.cpu.enabled = False  # of before the first run, which will map the interrupt (again)
         self.wfit = state["wfit"]  # type: ignore[assignment]
+        self.blocked = bool(state["blocked"])
         for context in self.cpu.contexts:
             saved = state[context.name]
             assert isinstance(saved, dict)
