@@ -565,6 +565,19 @@ def test_isactiver_of_a_mapped_interrupt_activates_the_host_one(timer: Timer) ->
     assert not rig.gic.is_active(0, VTIMER) and not rig.vgic.is_active(0, VTIMER)
 
 
+def test_icactiver_of_a_mapped_interrupt_wakes_for_a_line_that_is_high(timer: Timer) -> None:
+    rig = timer.rig
+    timer.set(True)
+    assert rig.ack() == VTIMER
+    rig.put(0)
+    rig.kicked.clear()
+    rig.redist.write(0, 0x1_0380, 4, 1 << VTIMER)
+    assert rig.vgic.pending(0) and rig.kicked == [0]
+    rig.load(0, 0)
+    rig.settle()
+    assert rig.vif(0).lr[0] >> 62 == 1 and rig.gic.is_active(0, VTIMER)
+
+
 def test_reset_forgets_what_a_mapped_interrupt_was_doing(timer: Timer) -> None:
     rig = timer.rig
     timer.set(True)
