@@ -113,13 +113,14 @@ class ArchTimer(Showable):
         """CTL (writable bits) and CVAL, wherever they are."""
         if context.loaded and self.hw is not None:
             comparator = self.hw.comparator(context.name)
-            return comparator.ctl, context.cval if self._shifted(context) else comparator.cval
+            if not self._shifted(context):
+                return comparator.ctl, comparator.cval
         return context.ctl, context.cval
 
     def _shifted(self, context: ArchTimerContext) -> bool:
         """Whether the hardware compares with another CVAL than the guest's: a physical offset, and no CNTPOFF_EL2.
 
-        Then CNTP_* traps, so that what the guest wrote is in the context.
+        Then CNTP_* traps, so that the context has what the guest wrote.
         """
         return context is self.map.direct_ptimer and not self.vm_data.cntpoff and context.offset.value != 0
 
@@ -388,7 +389,8 @@ class ArchTimer(Showable):
         for context in self._direct:
             if hw is not None and not context.loaded:
                 if self._shifted(context):
-                    self._program(hw, context, 0, context.ctl, self._shift(context))
+                    cval = self._shift(context)
+                    self._program(hw, context, 0, context.ctl if cval <= MASK64 else 0, min(cval, MASK64))
                 else:
                     self._program(hw, context, context.offset.value, context.ctl, context.cval)
                 context.loaded = True
@@ -399,14 +401,15 @@ class ArchTimer(Showable):
         program(offset, ctl, cval)
 
     def _shift(self, context: ArchTimerContext) -> int:
-        """The CVAL by which hardware that knows no physical offset does what the guest's says.
+        """The CVAL by which hardware that knows no physical offset does what the guest's says; beyond 64 bits if its
+        count rolls over first.
 
-        KVM adds the offset modulo 2**64, and a far CVAL fires at once; this saturates, which is exact until one of
-        the counts rolls over.
+        KVM adds the offset modulo 2**64, and a far CVAL fires at once. This is exact until one of the counts rolls
+        over.
         """
         offset = context.offset.value
         rolled = 0 if self.vm_data.counter.count() >= offset else 1 << 64
-        return min(max(context.cval + offset - rolled, 0), MASK64)
+        return max(context.cval + offset - rolled, 0)
 
     def _set_traps(self, hw: GenericTimer) -> None:
         """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 are the guest's, unless they need an offset that there is no
