@@ -235,7 +235,7 @@ def change_bit(twin: Twin, n: int, x: int, _: int) -> None:
     """Enable, disable, set or clear pending, set or clear active: a bit of the redistributor, by whichever vCPU."""
     if (by := twin.executor(n if x & 0x100 else x >> 9)) is None:
         return
-    which, kind = _timer(x), (0, 0, 0, 1, 2, 3, 4, 5)[x >> 1 & 7]
+    which, kind = _timer(x), (0, 0, 1, 2, 3, 4, 5, 5)[x >> 1 & 7]
     ppi = twin.model.ppi(n, which)
     if kind < 2:
         ppi.enabled = kind == 0

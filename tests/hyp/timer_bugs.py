@@ -130,12 +130,14 @@ BUGS = (
     Bug("wfi-ignores-the-mask", Vgic.pending, "and i.priority < mask", ""),
     # Mapped interrupts
     Bug("fallen-line-stays-in-its-list-register", entry._fell, "return not irq.get_input_level()", "return False"),
-    Bug("fallen-line-outside-is-offered", entry._resample, "if not irq.sample_line()", "if False"),
-    Bug("latch-waits-after-the-end", entry._fell, "return not value & LR_STATE and not irq.offered", "return False"),
+    Bug("fallen-line-outside-is-offered", entry._resample, "if not irq.sample_line()", "if False", 90),
+    Bug("latch-waits-after-the-end", entry._fell, "return not value & LR_STATE and not irq.offered", "return False",
+        90),
     Bug("line-not-sampled-at-fold", lr.fold, "return not irq.sample_line()", "return False"),
-    Bug("line-kept-at-populate", lr.populate, "irq.line_level = False  # sampled", "pass  # sampled"),
+    Bug("line-kept-at-populate", lr.populate, "irq.line_level = False  # sampled", "pass  # sampled",
+        20),
     Bug("ispendr-reads-the-old-line", banks._pending, "irq.mapped_level and", "False and"),
     Bug("icactiver-does-not-look-at-the-line", deactivation.change_active, "irq.sample_line()", "pass",
-        2090),
+        200),
 )  # fmt: skip
 BY_NAME = {bug.name: bug for bug in BUGS}

@@ -13,7 +13,7 @@ from timer_twin import NVHE, VHE, VHE_CNTPOFF, Act, Twin
 CASE_STEPS = 300
 ACTION_BITS = 64
 FORMS = (NVHE, VHE, VHE_CNTPOFF)
-#: The last three do not divide 10**9 ns, and one is prime.
+#: Beside any other. The last three have no whole number of ns in a tick, and one is prime.
 FREQUENCIES = (1_000_000, 1_000_000_000, 62_500_000, 100_000_000, 19_200_000, 24_000_000, 998_244_353)
 STARTS = (0, 0x1000_0000, (1 << 32) - 50, (1 << 63) - 2000, (1 << 64) - 1, (1 << 64) - 3000)
 ROLLING_OVER = 4  # from here on
@@ -46,7 +46,7 @@ def random_shape(rng: random.Random, form: Form) -> Shape:
     """Where the physical timer is direct and has its offset in CVAL, the physical count must not roll over: KVM's
     addition has no answer to that, and no machine lives so long. (The guests' counts do, everywhere.)"""
     return Shape(
-        form, rng.choice((1, 2)), rng.choice((1, 2, 3)), rng.choice(FREQUENCIES),
+        form, rng.choice((1, 2)), rng.choice((1, 2, 3)), rng.choice((*FREQUENCIES, rng.randint(10**6, 10**9))),
         rng.choice(STARTS[:ROLLING_OVER] if form == VHE else STARTS), rng.choice(VIRTUAL_STARTS),
         rng.choice((4, 1, 2)), rng.random() < 0.5,
     )  # fmt: skip
