@@ -99,6 +99,7 @@ class ArchTimer(Showable):
         for context in self._emulated:
             context.hrtimer = HrTimer(clock, owner, context.name, lambda c=context: self._hrtimer_expired(c))  # type: ignore[misc]
         self.wfit: int | None = None
+        self.blocked = False
         vm_data.attach(self)
 
     def _ppi(self, context: ArchTimerContext) -> int:
@@ -112,13 +113,14 @@ class ArchTimer(Showable):
         """CTL (writable bits) and CVAL, wherever they are."""
         if context.loaded and self.hw is not None:
             comparator = self.hw.comparator(context.name)
-            return comparator.ctl, context.cval if self._shifted(context) else comparator.cval
+            if not self._shifted(context):
+                return comparator.ctl, comparator.cval
         return context.ctl, context.cval
 
     def _shifted(self, context: ArchTimerContext) -> bool:
         """Whether the hardware compares with another CVAL than the guest's: a physical offset, and no CNTPOFF_EL2.
 
-        Then CNTP_* traps, so that what the guest wrote is in the context.
+        Then CNTP_* traps, so that the context has what the guest wrote.
         """
         return context is self.map.direct_ptimer and not self.vm_data.cntpoff and context.offset.value != 0
 
@@ -347,6 +349,7 @@ class ArchTimer(Showable):
         and waking for it would wake for ever. (KVM does wake, by kvm_cpu_has_pending_timer, and lets WFI spin.) The
         level that was told is true at this moment only: a mapped line falls in the vGIC without a word to us.
         """
+        self.blocked = True
         deltas = [delta for context, delta in self._waits() if delta or not context.irq_level] + self._wfit_delay()
         if deltas:
             self._bg.start(self.clock.now + min(deltas))
@@ -369,6 +372,7 @@ class ArchTimer(Showable):
 
     def unblocking(self) -> None:
         """kvm_timer_unblocking; a WFIT is over with it."""
+        self.blocked = False
         self._bg.cancel()
         self.wfit = None
 
@@ -399,7 +403,8 @@ class ArchTimer(Showable):
         for context in self._direct:
             if hw is not None and not context.loaded:
                 if self._shifted(context):
-                    self._program(hw, context, 0, context.ctl, self._shift(context))
+                    cval = self._shift(context)
+                    self._program(hw, context, 0, context.ctl if cval <= MASK64 else 0, min(cval, MASK64))
                 else:
                     self._program(hw, context, context.offset.value, context.ctl, context.cval)
                 context.loaded = True
@@ -410,14 +415,15 @@ class ArchTimer(Showable):
         program(offset, ctl, cval)
 
     def _shift(self, context: ArchTimerContext) -> int:
-        """The CVAL by which hardware that knows no physical offset does what the guest's says.
+        """The CVAL by which hardware that knows no physical offset does what the guest's says; beyond 64 bits if its
+        count rolls over first.
 
-        KVM adds the offset modulo 2**64, and a far CVAL fires at once; this saturates, which is exact until one of
-        the counts rolls over.
+        KVM adds the offset modulo 2**64, and a far CVAL fires at once. This is exact until one of the counts rolls
+        over.
         """
         offset = context.offset.value
         rolled = 0 if self.vm_data.counter.count() >= offset else 1 << 64
-        return min(max(context.cval + offset - rolled, 0), MASK64)
+        return max(context.cval + offset - rolled, 0)
 
     def _set_traps(self, hw: GenericTimer) -> None:
         """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 are the guest's, unless they need an offset that there is no
@@ -457,7 +463,7 @@ class ArchTimer(Showable):
             return
         for context in self.cpu.contexts:
             self.update_irq(context, self.should_fire(context))
-        if self._bg.active:
+        if self.blocked:
             self.blocking()
 
     # Register access ------------------------------------------------------------------------------------------
@@ -524,9 +530,8 @@ class ArchTimer(Showable):
         if self.hw is not None:
             self.timer_emulate(context)
             return
-        if (level := self.should_fire(context)) != context.irq_level:
-            self.update_irq(context, level)
-        if self._bg.active:
+        self.update_irq(context, self.should_fire(context))
+        if self.blocked:
             self.blocking()
 
     # Showing and saving ---------------------------------------------------------------------------------------
@@ -584,7 +589,9 @@ class ArchTimer(Showable):
             timers[context.name] = {
                 "ctl": ctl, "cval": cval, "irq_level": context.irq_level, "vcpu_offset": context.offset.vcpu_offset,
             }  # fmt: skip
-        return {"version": 1, "enabled": self.cpu.enabled, "wfit": self.wfit, **timers}
+        return {
+            "version": 1, "enabled": self.cpu.enabled, "wfit": self.wfit, "blocked": self.blocked, **timers,
+        }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
         """Restore `state`. The vCPU comes back loaded on no PE: `vcpu_load` follows if it was on one."""
@@ -594,6 +601,7 @@ class ArchTimer(Showable):
         else:
             self.cpu.enabled = False  # of before the first run, which will map the interrupt (again)
         self.wfit = state["wfit"]  # type: ignore[assignment]
+        self.blocked = bool(state["blocked"])
         for context in self.cpu.contexts:
             saved = state[context.name]
             assert isinstance(saved, dict)

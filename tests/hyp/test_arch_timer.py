@@ -479,6 +479,48 @@ def test_moving_the_counter_moves_the_background_timer(m: Machine) -> None:
     assert m.clock.deadline() is None and m.timer.is_pending() and m.context.irq_level
 
 
+def cval_one_reg(m: Machine) -> int:
+    return arch.CNTVCT_EL0 if m.which == "vtimer" else arch.CNTP_CVAL_EL0
+
+
+def test_a_timer_that_the_vmm_starts_wakes_a_vcpu_that_waited_for_none(m: Machine) -> None:
+    block(m)
+    assert m.clock.deadline() is None
+    m.timer.set_one_reg(cval_one_reg(m), m.timer.get_one_reg(m.cnt_one_reg) + DEF)
+    m.timer.set_one_reg(m.ctl, CTL_ENABLE)
+    assert m.clock.deadline() == DEF
+
+
+def test_a_counter_that_is_moved_back_starts_the_background_timer(m: Machine) -> None:
+    m.timer.set_one_reg(m.cnt_one_reg, DEF)
+    m.write(m.cval, DEF - 7)
+    m.write(m.ctl, CTL_ENABLE)
+    block(m)
+    m.timer.set_one_reg(m.cnt_one_reg, 0)
+    assert m.clock.deadline() == DEF - 7 and not m.context.irq_level
+    m.timer.unblocking()
+    m.timer.set_one_reg(m.cnt_one_reg, 1)
+    assert m.clock.deadline() is None, "who does not sleep has no background timer"
+
+
+def test_a_level_that_fell_without_a_word_is_told_again_to_a_sleeping_vcpu(m: Machine) -> None:
+    m.write(m.cval, 0)
+    m.write(m.ctl, CTL_ENABLE)
+    m.write(m.ctl, CTL_ENABLE | CTL_IMASK)
+    assert not m.pending()
+    block(m)
+    m.timer.set_one_reg(m.ctl, CTL_ENABLE)
+    assert m.pending()
+
+
+def test_that_a_vcpu_sleeps_is_saved(m: Machine) -> None:
+    block(m)
+    m.timer.load(json.loads(json.dumps(m.timer.state())))
+    m.timer.set_one_reg(m.ctl, CTL_ENABLE)
+    m.timer.set_one_reg(cval_one_reg(m), m.timer.get_one_reg(m.cnt_one_reg) + DEF)
+    assert m.clock.deadline() == DEF
+
+
 # Traps --------------------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,29 @@ def test_cntpctss_has_the_physical_offset(poffset: int) -> None:
     assert vcpu.context.x(3) == vcpu.context.x(1) + 2
 
 
+def test_a_cval_beyond_the_hardwares_count_never_fires() -> None:
+    """A VHE host without CNTPOFF adds the offset to CVAL. What is beyond 64 bits must not end up at the last count,
+    where the comparator would interrupt the host again and again for a timer that is not to fire."""
+
+    def write(a: Asm) -> None:
+        a.mov(1, 1 << 63)
+        a.msr("CNTP_CVAL_EL0", 1)
+        a.mov(1, 1)
+        a.msr("CNTP_CTL_EL0", 1)
+        a.mov(1, 20_000)
+        a.label("again")
+        a.subs_imm(1, 1, 1)
+        a.b_cond(1, "again")
+        a.mrs(2, "CNTP_CTL_EL0")
+
+    vcpu = boot(write, vhe=True, frequency_hz=1_000_000, counter_start=(1 << 64) - 20)
+    vcpu.vm.set_counter_offset((1 << 64) - 100)
+    assert vcpu.run(1000) is None
+    assert vcpu.timer.hw is not None and vcpu.timer.hw.deadline() is None
+    assert isinstance(vcpu.run(10_000_000), SystemEventExit)
+    assert vcpu.context.x(2) == t.CTL_ENABLE and vcpu.device_irq_level == 0
+
+
 @pytest.mark.parametrize("word", [MRS_CNTVCTSS, MRS_CNTPCTSS, WFET, WFIT])
 def test_without_the_feature_they_are_undefined(word: int) -> None:
     vcpu = boot(lambda a: a.word(word))

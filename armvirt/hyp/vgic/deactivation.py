@@ -17,14 +17,21 @@ _INTID = 0xFF_FFFF
 
 
 def change_active(vgic: Vgic, irq: VgicIrq, active: bool) -> None:
-    """A guest writes ISACTIVER or ICACTIVER, or deactivates from outside the list registers."""
+    """A guest writes ISACTIVER or ICACTIVER, or deactivates from outside the list registers.
+
+    The line of a mapped interrupt was lowered when the guest took it. One that is high is pending again now, and may
+    wake a vCPU in WFI, which is on no PE whose comparator could say so. (KVM's does not sleep while a timer's output
+    is high.)
+    """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, vgic.cpu(irq.acked))
     if active and not irq.active:
         irq.running = lr.priority_and_group(irq)
     irq.active = active
+    if not active and irq.mapped_level:
+        irq.sample_line()
     if irq.hw:
-        mapped.set_phys_active(vgic, irq, active)
+        mapped.set_phys_active(vgic, irq, active or irq.pending)
     vgic.queue(irq)
 
 

@@ -492,6 +492,34 @@ def test_a_mapped_line_that_falls_before_the_acknowledge_is_retracted(timer: Tim
     assert rig.serve() == VTIMER
 
 
+def test_a_mapped_line_that_falls_outside_the_list_registers_is_not_offered() -> None:
+    rig = Rig(list_registers=1)
+    timer = Timer(rig)
+    rig.set_priority(VTIMER, 0x80)
+    rig.set_priority(40, 0x40)
+    rig.configure(40, level=False)
+    rig.enable(40)
+    rig.pulse(40)
+    timer.set(True)
+    timer.line = False
+    rig.gic.set_line(0, VTIMER, False)
+    rig.dist.write(0, 0x280 + 4, 4, 1 << 40 % 32)
+    rig.vgic.refresh(0)
+    assert not rig.vif(0).virq and not rig.gic.is_active(0, VTIMER)
+    timer.set(True)
+    assert rig.serve() == VTIMER
+
+
+def test_ispendr_of_an_active_mapped_interrupt_is_delivered_after_its_end(timer: Timer) -> None:
+    rig = timer.rig
+    timer.set(True)
+    assert rig.ack() == VTIMER
+    timer.set(False)
+    rig.set_bit(0x200, VTIMER)
+    rig.eoi(VTIMER)
+    assert rig.serve() == VTIMER and rig.serve() == SPURIOUS and not rig.gic.is_active(0, VTIMER)
+
+
 def test_an_injected_low_level_retracts_too(timer: Timer) -> None:
     timer.set(True)
     timer.line = False
@@ -535,6 +563,19 @@ def test_isactiver_of_a_mapped_interrupt_activates_the_host_one(timer: Timer) ->
     assert rig.gic.is_active(0, VTIMER) and rig.vgic.is_active(0, VTIMER)
     rig.set_bit(0x380, VTIMER)
     assert not rig.gic.is_active(0, VTIMER) and not rig.vgic.is_active(0, VTIMER)
+
+
+def test_icactiver_of_a_mapped_interrupt_wakes_for_a_line_that_is_high(timer: Timer) -> None:
+    rig = timer.rig
+    timer.set(True)
+    assert rig.ack() == VTIMER
+    rig.put(0)
+    rig.kicked.clear()
+    rig.redist.write(0, 0x1_0380, 4, 1 << VTIMER)
+    assert rig.vgic.pending(0) and rig.kicked == [0]
+    rig.load(0, 0)
+    rig.settle()
+    assert rig.vif(0).lr[0] >> 62 == 1 and rig.gic.is_active(0, VTIMER)
 
 
 def test_reset_forgets_what_a_mapped_interrupt_was_doing(timer: Timer) -> None:

@@ -1,0 +1,21 @@
+"""The comparison of the timers with the oracle finds bugs: each planted one."""
+
+from __future__ import annotations
+
+import pytest
+from timer_bugs import BUGS, BY_NAME
+from timer_driver import campaign
+
+STEPS = 30_000
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = BY_NAME[name]
+    monkeypatch.setattr(bug.target, "__code__", bug.code())
+    with pytest.raises(AssertionError):
+        campaign(STEPS, bug.seed)
+
+
+def test_names_are_unique() -> None:
+    assert len(BY_NAME) == len(BUGS)

@@ -1,0 +1,77 @@
+"""The timers against the oracle of the architecture, under hypothesis.
+
+The oracle (tests/timermodel) was derived from the architecture by somebody who had not seen the implementation, and
+shares no code with it. ARMVIRT_REFERENCE_STEPS asks for more steps than a run of the tests makes
+(`make timer-reference`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from timer_driver import ACTION_BITS, FORMS, SNAPSHOT, Action, decoded, random_shape
+from timer_rig import Shape
+from timer_twin import Form, Twin
+
+STEPS = int(os.environ.get("ARMVIRT_REFERENCE_STEPS", "45000"))  # of all forms of host together
+STEPS_PER_EXAMPLE = 520  # as hypothesis makes them
+BATCH, RULES = 40, 40  # actions a rule, rules an example
+ACTION_BYTES = ACTION_BITS // 8
+NAMES = ("nVHE", "VHE", "VHE with CNTPOFF")
+
+_BATCH = st.binary(min_size=BATCH * ACTION_BYTES, max_size=BATCH * ACTION_BYTES)
+
+
+class ReferenceMachine(RuleBasedStateMachine):
+    """Where a case has come to the end of virtual time, a new one takes over."""
+
+    form = Form(False, False)
+    steps = 0
+
+    @initialize(seed=st.integers(0, (1 << 32) - 1))
+    def start(self, seed: int) -> None:
+        self.shape: Shape = random_shape(random.Random(seed), self.form)
+        self.twin = Twin(self.shape)
+
+    @rule(batch=_BATCH)
+    def act(self, batch: bytes) -> None:
+        for at in range(0, len(batch), ACTION_BYTES):
+            self._step(decoded(int.from_bytes(batch[at : at + ACTION_BYTES], "big")))
+
+    @rule()
+    def snapshot(self) -> None:
+        self._step(SNAPSHOT)
+
+    def _step(self, action: Action) -> None:
+        type(self).steps += 1
+        if not self.twin.step(*action):
+            self.twin.close()
+            self.twin = Twin(self.shape)
+
+    def teardown(self) -> None:
+        if hasattr(self, "twin"):
+            self.twin.close()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=NAMES)
+def test_the_timers_do_what_the_architecture_says(form: Form) -> None:
+    class Machine(ReferenceMachine):
+        pass
+
+    Machine.form = form
+    steps = STEPS // len(FORMS)
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine,
+        settings=settings(
+            max_examples=-(-steps // STEPS_PER_EXAMPLE), stateful_step_count=RULES, deadline=None, derandomize=True,
+            database=None,
+        ),
+    )  # fmt: skip
+    print(f"{NAMES[FORMS.index(form)]}: {Machine.steps:,} steps, no difference", file=sys.stderr)
+    assert Machine.steps >= steps * 4 // 5, "the campaign was shorter than it should be"
