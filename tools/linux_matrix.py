@@ -3,6 +3,7 @@
     python tools/linux_matrix.py                               1, 2, 4 and 8 on 1, 2 and 4
     python tools/linux_matrix.py --cpus 4 --pcpus 2 --runs 10  one machine, ten runs: they must be one
     python tools/linux_matrix.py --load 20                     more rounds of load
+    python tools/linux_matrix.py --gic 2                       on a GICv2
 
 The guest (`make guests`; tools/initramfs/autorun-smp.sh) brings all CPUs online, counts each one's timer interrupts,
 works under load, takes each CPU but the first off and on again, and powers off. A row has the guest's verdict, its
@@ -59,9 +60,10 @@ def initramfs(folder: Path) -> Path:
     return path
 
 
-def options(cpus: int, pcpus: int, initrd: Path, load: int = LOAD) -> dict[str, Any]:
+def options(cpus: int, pcpus: int, initrd: Path, load: int = LOAD, gic: int = 3) -> dict[str, Any]:
     """The arguments of `Machine` beside the image."""
-    return {"initrd": initrd, "append": f"console=ttyAMA0 autorun smp load={load}", "cpus": cpus, "pcpus": pcpus}
+    append = f"console=ttyAMA0 autorun smp load={load}"
+    return {"initrd": initrd, "append": append, "cpus": cpus, "pcpus": pcpus, "gic": gic}
 
 
 def boot(machine: dict[str, Any]) -> Result:
@@ -96,10 +98,11 @@ def wrong_with(result: Result, cpus: int) -> list[str]:
     return wrong
 
 
-def measure(cpus: int, pcpus: int, initrd: Path, load: int, runs: int) -> Row:
+def measure(machine: dict[str, Any], runs: int) -> Row:
     """One machine, ``runs`` times."""
+    cpus, pcpus = machine["cpus"], machine["pcpus"]
     started = time.monotonic()
-    result, *others = (boot(options(cpus, pcpus, initrd, load)) for _ in range(runs))
+    result, *others = (boot(machine) for _ in range(runs))
     seconds = (time.monotonic() - started) / runs
     wrong = wrong_with(result, cpus)
     if any(other[:5] != result[:5] for other in others):
@@ -113,6 +116,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
     parser.add_argument("--cpus", type=numbers, default=list(CPUS), help="of the guest (default: 1,2,4,8)")
     parser.add_argument("--pcpus", type=numbers, default=list(PCPUS), help="of the host (default: 1,2,4)")
+    parser.add_argument("--gic", type=int, choices=(2, 3), default=3, help="the GIC's version (default: %(default)s)")
     parser.add_argument("--load", type=int, default=LOAD, help="rounds of work of each job (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=1, help="of each machine (default: %(default)s)")
     parsed = parser.parse_args(arguments)
@@ -129,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(HEADER, flush=True)
             for cpus in parsed.cpus:
                 for pcpus in parsed.pcpus:
-                    row = measure(cpus, pcpus, initrd, parsed.load, parsed.runs)
+                    row = measure(options(cpus, pcpus, initrd, parsed.load, parsed.gic), parsed.runs)
                     failed |= bool(row.wrong)
                     print(row, flush=True)
     except (UserError, OSError) as error:

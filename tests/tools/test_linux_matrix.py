@@ -46,17 +46,17 @@ def test_the_table(boots: list[dict[str, Any]], capsys: pytest.CaptureFixture[st
 
 
 def test_the_matrix_is_four_by_three(boots: list[dict[str, Any]]) -> None:
-    assert linux_matrix.main(["--load", "7", "--runs", "2"]) == 0
+    assert linux_matrix.main(["--load", "7", "--runs", "2", "--gic", "2"]) == 0
     machines = [(machine["cpus"], machine["pcpus"]) for machine in boots]
     assert machines == [(cpus, pcpus) for cpus in (1, 2, 4, 8) for pcpus in (1, 2, 4) for _ in range(2)]
-    assert {machine["append"] for machine in boots} == {"console=ttyAMA0 autorun smp load=7"}
+    assert {(machine["append"], machine["gic"]) for machine in boots} == {("console=ttyAMA0 autorun smp load=7", 2)}
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *results: Result) -> str:
     """The row of a machine whose runs end like that; the exit status is that of a failure."""
     left = list(results)
     monkeypatch.setattr(linux_matrix, "boot", lambda _machine: left.pop(0))
-    row = linux_matrix.measure(2, 1, Path("initramfs.cpio"), 1, len(results))
+    row = linux_matrix.measure(linux_matrix.options(2, 1, Path("initramfs.cpio")), len(results))
     monkeypatch.setattr(linux_matrix, "measure", lambda *_arguments: row)
     assert linux_matrix.main(["--cpus", "2", "--pcpus", "1"]) == 1
     return str(row)
