@@ -113,6 +113,9 @@ while [ $cpu -lt "$cpus" ]; do
     cpu=$((cpu + 1))
 done
 
+# Before CPUs come back: each starts its count anew then, and Linux takes off what it had.
+echo "AUTORUN: stolen $(awk '/^cpu / { print $9 }' /proc/stat) ticks"
+
 echo "AUTORUN: hotplug"
 start_jobs "$cpus"
 cpu=1
@@ -141,7 +144,6 @@ while [ $cpu -lt "$cpus" ]; do echo 1 >$cpu_dir/cpu$cpu/online; cpu=$((cpu + 1))
 [ "$(online)" -eq "$cpus" ] && forks
 check $? "all CPUs are back"
 
-echo "AUTORUN: stolen $(awk '/^cpu / { print $9 }' /proc/stat) ticks"
 if [ -e /sys/class/rtc/rtc0/wakealarm ]; then
     alarms() { awk '/rtc-pl031/ { for (n = 2; n <= NF && $n ~ /^[0-9]+$/; n++) sum += $n; print sum }' /proc/interrupts; }
     before=$(alarms)
