@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
-.PHONY: demo test lint guests bench campaign gic-reference timer-reference gic-campaign firmware differential install clean
+.PHONY: demo test lint guests bench campaign linux-matrix gic-reference timer-reference gic-campaign firmware \
+	differential install clean
 
 demo: $(STAMP)
 	$(BIN)/armvirt trace vtimer-tick
@@ -45,6 +46,9 @@ bench: $(STAMP)
 
 campaign: $(STAMP)
 	$(BIN)/python tools/campaign.py $(CAMPAIGN_ARGS)
+
+linux-matrix: $(STAMP)
+	$(BIN)/python tools/linux_matrix.py $(MATRIX_ARGS)
 
 # The vGIC beside the reference model: STEPS actions under hypothesis. Ten million take about half an hour.
 STEPS ?= 1000000

@@ -52,18 +52,3 @@ def test_short_turns() -> None:
 
 def test_as_many_cpus_as_a_gicv3_board_has() -> None:
     assert run("psci4", cpus=123, pcpus=4)[0] == "pass"
-
-
-def test_linux_on_fewer_cpus_than_it_has() -> None:
-    """4 CPUs on 2, twice the same run; the guest's CPUs wait for each other."""
-    image, initrd = (campaign.FETCHED / name for name in ("Image", "initramfs.cpio"))
-    if not image.exists() or not initrd.exists():
-        pytest.skip("Linux is not fetched: make guests")
-    runs = []
-    for _ in range(2):
-        with Machine(image, initrd=initrd, append="console=ttyAMA0 autorun", cpus=4, pcpus=2) as machine:
-            result = machine.run(max_time_ns=20_000_000_000)
-            assert "Brought up 1 node, 4 CPUs" in result.console and result.verdict == "pass"
-            assert all(vcpu.run_delay_ns for vcpu in machine.board.vcpus)
-        runs.append((result.ns, result.trace_hash))
-    assert runs[0] == runs[1]
