@@ -520,7 +520,7 @@ class Vcpu(VcpuApi):
             "stolen_time": self.stolen_time.state(),
             "initialized": self.initialized,
             "suspended": self.suspended, "serror_pending": self.serror_pending, "lines": self.lines,
-            "spsr32": list(self.spsr32),
+            "spsr32": list(self.spsr32), "affinity": None if self.affinity is None else sorted(self.affinity),
         }  # fmt: skip
 
     def load_state(self, state: dict[str, object]) -> None:
@@ -538,3 +538,5 @@ class Vcpu(VcpuApi):
         self.initialized, self.suspended = bool(state["initialized"]), bool(state["suspended"])
         self.serror_pending, self.lines = bool(state["serror_pending"]), int(state["lines"])  # type: ignore[call-overload]
         self.spsr32 = list(state["spsr32"])  # type: ignore[call-overload]
+        affinity = state["affinity"]
+        self.affinity = None if affinity is None else frozenset(affinity)  # type: ignore[call-overload]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from armvirt.hyp.vcpu_init import STICKY, Feature, MpState, VcpuInit
 if TYPE_CHECKING:
     from armvirt.hw.context import Context
     from armvirt.hw.pe import Pe
+    from armvirt.hyp.host.host import Host
     from armvirt.hyp.kvm import Vm
 
 
@@ -31,7 +33,9 @@ class VcpuApi:
     """The part of `armvirt.hyp.vcpu.Vcpu` that its VMM calls between runs, or in an exit handler."""
 
     id: int
+    index: int
     vm: Vm
+    host: Host
     context: Context
     pe: Pe | None
     power: Power
@@ -46,6 +50,7 @@ class VcpuApi:
         self.suspended = False
         self.lines = 0  # HCR_EL2.VI and VF: the CPU's inputs, without an interrupt controller
         self.abortable: MmioExit | NisvExit | None = None  # the exit that an external abort can answer
+        self.affinity: frozenset[int] | None = None  # the PEs that it may be on, see `set_affinity`
 
     # -- implemented by the run loop --
 
@@ -84,6 +89,26 @@ class VcpuApi:
         """KvmError ENOEXEC before `init`, `vcpu_init` or `start`."""
         if not self.initialized:
             raise KvmError("ENOEXEC", f"vCPU {self.id} is not initialised")
+
+    # -- where it runs --
+
+    def set_affinity(self, pes: Iterable[int] | None) -> None:
+        """Which physical CPUs of the host it may be on, by number; None: all. As sched_setaffinity of its thread: one
+        that is elsewhere moves, at once or when it leaves the guest. KvmError EINVAL for none, and for a CPU that the
+        host does not have."""
+        allowed = None if pes is None else frozenset(pes)
+        if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
+            raise KvmError("EINVAL", f"PEs {sorted(allowed)}: the host has {len(self.host.pcpus)}, from 0")
+        self.affinity = allowed
+        self.host.affinity_changed(self.index)
+
+    def pin(self, pe: int) -> None:
+        """`set_affinity` to one physical CPU."""
+        self.set_affinity((pe,))
+
+    def may_be_on(self, pe: int) -> bool:
+        """Whether its affinity lets it run on a physical CPU."""
+        return self.affinity is None or pe in self.affinity
 
     # -- registers --
 
