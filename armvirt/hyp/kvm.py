@@ -231,7 +231,7 @@ class Vm(VmMemory, VmIrq, SmcccHost):
         """
         if reserved:
             raise KvmError("EINVAL", "reserved must be 0")
-        caller = self.host.current if self.host.pe.running else None
+        caller = self.host.current if self.host.driving else None
         if caller is not None and any(v is not caller and v.power is not Power.OFF for v in self._vcpus.values()):
             raise KvmError("EBUSY", "another vCPU is running")
         self.timer_data.set_counter_offset(offset)
@@ -267,7 +267,8 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def own_state(self) -> dict[str, object]:
         """Everything of this VM alone but memory."""
         return {
-            "version": 1, "timers": self.timer_data.state(), "smccc": self.smccc.state(),
+            "version": 1, "has_run": self._has_run,
+            "timers": self.timer_data.state(), "smccc": self.smccc.state(),
             "vcpus": {str(v.id): v.state() for v in self._vcpus.values()},
             "vgic": None if self.vgic is None else self.vgic.state(),
         }  # fmt: skip
@@ -282,6 +283,7 @@ class Vm(VmMemory, VmIrq, SmcccHost):
         """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they follow."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         assert isinstance(vcpus, dict)
+        self._has_run = bool(state["has_run"])
         self.timer_data.load(state["timers"])  # type: ignore[arg-type]
         self.smccc.load(state["smccc"])  # type: ignore[arg-type]
         if self.vgic is not None:
@@ -294,13 +296,15 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
         """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
 
-        KvmError EEXIST for an id that is taken, EINVAL for one beyond what the GIC can address, EBUSY once that is
-        initialised.
+        KvmError EINVAL for an id out of range or beyond what the GIC can address, EBUSY once that is initialised,
+        EEXIST for an id that is taken: looked for in this order (kvm_vm_ioctl_create_vcpu).
         """
-        if vcpu_id in self._vcpus:
-            raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
+        if not 0 <= vcpu_id < MAX_VCPUS[3]:
+            raise KvmError("EINVAL", f"vCPU {vcpu_id}: there are {MAX_VCPUS[3]} at most, from 0")
         if self.vgic is not None:
             self.vgic.precreate(vcpu_id)
+        if vcpu_id in self._vcpus:
+            raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
         vcpu = Vcpu(self, vcpu_id)
         self._vcpus[vcpu_id] = vcpu
         self.host.add(vcpu)
@@ -368,14 +372,19 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def first_run(self) -> None:
         """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the timers' PPIs.
 
-        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised.
+        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised; EINVAL for timers
+        that share a PPI. It has not run then, and the next time is as the first.
         """
-        self._has_run = True
-        if self.vgic is None or self.vgic.ready:
+        if self._has_run:
             return
-        self.vgic.map_resources()
-        for vcpu in self._vcpus.values():
-            vcpu.timer.enable()
+        if self.vgic is not None:
+            self.vgic.check_resources()
+            for vcpu in self._vcpus.values():
+                vcpu.timer.check_ppis()
+            self.vgic.map_resources()
+            for vcpu in self._vcpus.values():
+                vcpu.timer.enable()
+        self._has_run = True
 
     @property
     def has_gicv3(self) -> bool:

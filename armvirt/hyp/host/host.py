@@ -213,13 +213,17 @@ class Host:
 
         KvmError EBUSY while it runs.
         """
-        if self.driving:
-            raise KvmError("EBUSY", "the host runs already: this is an exit handler, or a timer of the VMM's")
+        self.check_standing()
         self._stop, self.driving = False, True
         try:
             return self._loop(until, insns)
         finally:
             self.driving = False
+
+    def check_standing(self) -> None:
+        """KvmError EBUSY while `run` is under way."""
+        if self.driving:
+            raise KvmError("EBUSY", "the host runs already: this is an exit handler, or a timer of the VMM's")
 
     def _loop(self, until: int, insns: int) -> Stop:
         clock = self.clock

@@ -146,12 +146,18 @@ class Vgic:
         """
         if self.ready:
             return
+        self.check_resources()
+        self.lazy_init()
+        self.ready = True
+
+    def check_resources(self) -> None:
+        """Whether `map_resources` can be done: its errors, and nothing is changed."""
         self._check_placed()
         frames = sorted((frame.base, frame.size) for frame in self.mmio_frames())
         if any(low + size > high for (low, size), (high, _) in pairwise(frames)) or not bases_fit(self):
             raise KvmError("EINVAL", "the vGIC's frames overlap, or are beyond the IPA space")
-        self.lazy_init()
-        self.ready = True
+        if not self.initialized and self.model != 2:
+            raise KvmError("EBUSY", "the vGIC is not initialised")
 
     def _check_placed(self) -> None:
         if self.dist_base is None:
