@@ -19,7 +19,7 @@ from armvirt.hw.context import ShareableDomain
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp import idregs, ptp, pvtime
 from armvirt.hyp.arch_timer import ArchTimerVmData
-from armvirt.hyp.capabilities import EXTENSIONS, Cap, Capabilities
+from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.debug import GuestDebug
 from armvirt.hyp.dirty_log import ManualProtect
 from armvirt.hyp.exitinfo import (
@@ -164,7 +164,7 @@ class Kvm:
 
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION: 0 for what is not there, else 1 or what the capability counts (see `Cap`)."""
-        return EXTENSIONS.get(cap, 0)
+        return check_extension(cap, len(self.host.pcpus))
 
 
 class Vm(VmMemory, VmIrq, SmcccHost):
@@ -195,8 +195,8 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     # -- capabilities and attributes --
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`."""
-        return EXTENSIONS.get(cap, 0)
+        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`, but MAX_VCPUS depends on its interrupt controller."""
+        return check_extension(cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model)
 
     def enable_cap(self, cap: int, argument: int = 0, flags: int = 0) -> None:
         """KVM_ENABLE_CAP. Errors as `Capabilities.enable`."""
@@ -296,11 +296,13 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
         """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
 
-        KvmError EINVAL for an id out of range or beyond what the GIC can address, EBUSY once that is initialised,
-        EEXIST for an id that is taken: looked for in this order (kvm_vm_ioctl_create_vcpu).
+        KvmError EINVAL for an id out of range, and where there are as many as there can be; EBUSY once the GIC is
+        initialised, EINVAL for an id beyond what it can address; EEXIST for an id that is taken. They are looked for in
+        this order (kvm_vm_ioctl_create_vcpu).
         """
-        if not 0 <= vcpu_id < MAX_VCPUS[3]:
-            raise KvmError("EINVAL", f"vCPU {vcpu_id}: there are {MAX_VCPUS[3]} at most, from 0")
+        most = self.check_extension(Cap.MAX_VCPUS)
+        if not 0 <= vcpu_id < self.check_extension(Cap.MAX_VCPU_ID) or len(self._vcpus) >= most:
+            raise KvmError("EINVAL", f"vCPU {vcpu_id}: there are {most} at most, from 0")
         if self.vgic is not None:
             self.vgic.precreate(vcpu_id)
         if vcpu_id in self._vcpus:

@@ -81,8 +81,15 @@ def _id(encoding: int) -> Access:
     return Access(get, set_)
 
 
+#: PSTATE.M of a guest: EL0t, EL1t, EL1h. EL2 is not the guest's, and AArch32 (M[4]) is not there.
+GUEST_MODES = frozenset({0, 4, 5})
+
+
 def _set_pstate(engine: Engine, value: int) -> None:
-    """Both stack pointers keep their values, whichever is in use before and after."""
+    """Both stack pointers keep their values, whichever is in use before and after. EINVAL for a mode that the guest
+    cannot be in (set_core_reg)."""
+    if value & 0x1F not in GUEST_MODES:
+        raise KvmError("EINVAL", f"PSTATE {value:#x}: the modes of a guest are EL0t, EL1t and EL1h")
     stacks = [engine.sp_el0, engine.sp_el1]
     stacks[_selected(engine)] = engine.sp
     engine.pstate = value

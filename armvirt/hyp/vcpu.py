@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from armvirt.arch import stage2
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import DFSC
 from armvirt.errors import KvmError
-from armvirt.events import Mmio, Schedule, Stamp
+from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
@@ -309,13 +309,22 @@ class Vcpu(VcpuApi):
 
     def _one_instruction(self, until: int) -> int:
         """Take an SError that can be taken; else go on by single instructions, so that none too many goes before it."""
+        assert self.pe is not None
         if self.serror_pending and vcpu_events.can_take_serror(self.context):
             self.serror_pending = False
-            vcpu_events.take_serror(self.context)
+            self._take_serror(self.pe)
             if GuestDebug.SINGLESTEP not in self.debug:
                 return until
-        assert self.pe is not None
         return min(until, self.host.clock.now + self.pe.ns_per_insn)
+
+    def _take_serror(self, pe: Pe) -> None:
+        """An exception entry like any other: it counts as one instruction, and is an event."""
+        elr = self.context.pc
+        vcpu_events.take_serror(self.context)
+        if self.host.bus.active:
+            entry = ExceptionEntry("serror", vcpu_events.SERROR_ESR, elr, self.context.pc)
+            self.host.bus.deliver(pe.stamp()._replace(pc=elr), entry)
+        pe.skip_to(self.host.clock.now + pe.ns_per_insn)
 
     def leave_with(self, exit: Exit) -> int:
         """Leave the engine, and then hand ``exit`` to the VMM, who may change any register."""
@@ -440,9 +449,12 @@ class Vcpu(VcpuApi):
 
     def to_vmm(self, exit: Exit) -> int:
         """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the next `run`."""
+        if isinstance(exit, (MmioExit, SemihostingExit)):
+            if self._answered < len(self._answers):
+                return self._take_answer(exit)  # whoever drives the host now
+            if self._running:
+                self._leave_to_caller(exit)
         if self._running:
-            if isinstance(exit, (MmioExit, SemihostingExit)):
-                return self._to_caller(exit)
             self._ended = exit
             return Action.STOP
         if self.exit_handler is None:
@@ -452,18 +464,20 @@ class Vcpu(VcpuApi):
         self.host.stop()
         return Action.STOP
 
-    def _to_caller(self, exit: MmioExit | SemihostingExit) -> int:
-        """Answered already: go on with the answer. Else leave; the instruction will trap again and find it.
+    def _take_answer(self, exit: Exit) -> int:
+        """The instruction has trapped again: go on with what its VMM has answered."""
+        answer = self._answers[self._answered]
+        self._answered += 1
+        for name in answer.__slots__:
+            setattr(exit, name, getattr(answer, name))
+        return Action.RETRY
+
+    def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
+        """Leave; the instruction will trap again, and find the answer.
 
         KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an access that is
         retried counts nothing), and serves accesses of several transfers too.
         """
-        if self._answered < len(self._answers):
-            answer = self._answers[self._answered]
-            self._answered += 1
-            for name in answer.__slots__:
-                setattr(exit, name, getattr(answer, name))
-            return Action.RETRY
         self._answers_pc = self.context.engine.state.pc
         self._answers.append(exit)
         self._left = exit

@@ -50,6 +50,7 @@ class VcpuApi:
         self.suspended = False
         self.lines = 0  # HCR_EL2.VI and VF: the CPU's inputs, without an interrupt controller
         self.abortable: MmioExit | NisvExit | None = None  # the exit that an external abort can answer
+        self.fault_address = 0  # FAR_EL2 of that exit
         self.affinity: frozenset[int] | None = None  # the PEs that it may be on, see `set_affinity`
 
     # -- implemented by the run loop --
@@ -165,20 +166,24 @@ class VcpuApi:
     # -- events --
 
     def get_vcpu_events(self) -> VcpuEvents:
-        """KVM_GET_VCPU_EVENTS."""
+        """KVM_GET_VCPU_EVENTS. ENOEXEC before `init`."""
+        self.check_initialized()
         return VcpuEvents(serror_pending=self.serror_pending)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
         """KVM_SET_VCPU_EVENTS: a virtual SError, pending until PSTATE.A lets it in, and an external abort for the
-        access of the last exit. KvmError EINVAL for a syndrome (no RAS extension), and for an abort when the last exit
+        access of the last exit. An SError that is pending cannot be taken back (as KVM's).
+
+        KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort when the last exit
         was no `MmioExit` or `NisvExit`."""
+        self.check_initialized()
         if events.serror_pending and events.serror_has_esr:
             raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
         exit = self.abortable
         if events.ext_dabt_pending and exit is None:
             raise KvmError("EINVAL", "an external abort answers an MMIO or NISV exit")
-        self.serror_pending = events.serror_pending
         if events.serror_pending:
+            self.serror_pending = True
             self.wake()
         if not events.ext_dabt_pending:
             return
@@ -186,7 +191,7 @@ class VcpuApi:
         if isinstance(exit, MmioExit):
             exit.abort = True
         elif exit is not None:
-            vcpu_events.take_data_abort(self.context, exit.fault_ipa)
+            vcpu_events.take_data_abort(self.context, self.fault_address)
 
     def set_line(self, number: int, level: bool) -> None:
         """KVM_IRQ_LINE of a CPU's own input, 0 for IRQ and 1 for FIQ (vcpu_interrupt_line)."""
