@@ -61,6 +61,14 @@ class Snapshot(NamedTuple):
     devices: dict[str, Any]
 
 
+class Ending(NamedTuple):
+    """How a guest ended, and its virtual count then, in ticks of ``frequency`` Hz."""
+
+    result: Result
+    ticks: int
+    frequency: int
+
+
 class Report(NamedTuple):
     """What became of a guest that was moved, beside the same guest left alone. ``differences`` are sentences."""
 
@@ -187,31 +195,44 @@ def compare(
         if machine.run_until(ns=at_ns, insns=max_insns) is not None or machine.ns < at_ns:
             raise UserError(f"--at: the guest ends after {machine.ns} ns, before {at_ns} ns; choose an earlier time")
         snapshot, before = save(machine), machine.insns
-        frequency, cpus = machine.board.config.cntfrq, len(machine.board.vcpus)
     with make() as machine:
-        straight, straight_count = _finish(machine, max_insns)
+        straight = finish(machine, max_insns)
+        if tolerance_ns is None:
+            tolerance_ns = tolerance_of(machine)
+    moved = go_on(make, snapshot, counter_start, None if max_insns is None else max_insns - before)
+    moved = moved._replace(result=moved.result._replace(insns=moved.result.insns + before))
+    return Report(at_ns, straight.result, moved.result, differences(straight, moved, tolerance_ns))
+
+
+def tolerance_of(machine: Machine) -> int:
+    """How many ns a moved guest may end earlier or later, see `compare`."""
+    return SMP_TOLERANCE_NS if len(machine.board.vcpus) > 1 else 0
+
+
+def go_on(
+    make: Callable[..., Machine], snapshot: Snapshot, counter_start: int = COUNTER_START,
+    max_insns: int | None = None, max_time_ns: int | None = None,
+) -> Ending:  # fmt: skip
+    """The rest of a run, on another host."""
     with make(counter_start=counter_start) as machine:
         restore(machine, snapshot)
-        moved, moved_count = _finish(machine, None if max_insns is None else max_insns - before)
-    moved = moved._replace(insns=moved.insns + before)
-    if tolerance_ns is None:
-        tolerance_ns = SMP_TOLERANCE_NS if cpus > 1 else 0
-    ticks = abs(moved_count - straight_count)
-    return Report(at_ns, straight, moved, _differences(straight, moved, ticks, tolerance_ns * frequency // 10**9))
+        return finish(machine, max_insns, max_time_ns)
 
 
-def _finish(machine: Machine, max_insns: int | None) -> tuple[Result, int]:
+def finish(machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None) -> Ending:
     """The rest of a run, and the guest's own count at its end."""
-    result = machine.run(max_insns=max_insns)
-    return result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT)
+    result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
+    return Ending(result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT), machine.board.config.cntfrq)
 
 
-def _differences(straight: Result, moved: Result, ticks: int, tolerance: int) -> list[str]:
+def differences(straight: Ending, moved: Ending, tolerance_ns: int = 0) -> list[str]:
+    """What differs between two ends of the same guest, as sentences."""
     found = []
-    if moved.console != straight.console:
+    if moved.result.console != straight.result.console:
         found.append("the console differs")
-    if moved.verdict != straight.verdict:
-        found.append(f"the verdict is {moved.verdict}, not {straight.verdict}")
-    if ticks > tolerance:
+    if moved.result.verdict != straight.result.verdict:
+        found.append(f"the verdict is {moved.result.verdict}, not {straight.result.verdict}")
+    ticks = abs(moved.ticks - straight.ticks)
+    if ticks > tolerance_ns * straight.frequency // 10**9:
         found.append(f"the guest's virtual counter differs by {ticks} ticks at the end")
     return found

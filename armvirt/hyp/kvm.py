@@ -156,7 +156,17 @@ class Kvm:
         return {"version": 1, "host": self.host.state(), "vms": [vm.own_state() for vm in self.vms]}
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, on a host that was built the same way and has the same memory contents."""
+        """Take over what `state` gave, on a host that was built the same way and has the same memory contents.
+
+        ValueError, and nothing is changed, for the state of a host or VM of another shape.
+        """
+        saved_vms = state["vms"]
+        assert isinstance(saved_vms, list)
+        self.host.check_shape(state["host"])  # type: ignore[arg-type]
+        if len(saved_vms) != len(self.vms):
+            raise ValueError("saved state is of another shape: the number of VMs")
+        for vm, saved in zip(self.vms, saved_vms, strict=True):
+            vm.check_shape(saved)
         self.host.unload()
         for vm, saved in zip(self.vms, state["vms"], strict=True):  # type: ignore[call-overload]
             vm.load_own(saved)
@@ -274,10 +284,26 @@ class Vm(VmMemory, VmIrq, SmcccHost):
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, in a VM that was created the same way and has the same memory contents."""
+        """Take over what `state` gave, in a VM that was created the same way and has the same memory contents.
+
+        ValueError as `Kvm.load`.
+        """
+        self.check_shape(state)
+        self.host.check_shape(state["host"])  # type: ignore[arg-type]
         self.host.unload()
         self.load_own(state)
         self.host.load(state["host"])  # type: ignore[arg-type]
+
+    def check_shape(self, state: dict[str, object]) -> None:
+        """ValueError unless `own_state` is of a VM with the same vCPUs and the same interrupt controller."""
+        vcpus, vgic = state["vcpus"], state["vgic"]
+        assert isinstance(vcpus, dict)
+        if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
+            raise ValueError("saved state is of another shape: the vCPUs")
+        if (vgic is None) != (self.vgic is None):
+            raise ValueError("saved state is of another shape: the interrupt controller")
+        if self.vgic is not None:
+            self.vgic.check_shape(vgic)  # type: ignore[arg-type]
 
     def load_own(self, state: dict[str, object]) -> None:
         """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they follow."""
@@ -319,6 +345,9 @@ class Vm(VmMemory, VmIrq, SmcccHost):
         return self._vcpus.values()
 
     def vcpu(self, vcpu_id: int) -> Vcpu:
+        """A vCPU by its id; KvmError ENOENT for one that was not created."""
+        if vcpu_id not in self._vcpus:
+            raise KvmError("ENOENT", f"there is no vCPU {vcpu_id}")
         return self._vcpus[vcpu_id]
 
     # -- interrupts --

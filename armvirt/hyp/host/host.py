@@ -190,8 +190,14 @@ class Host:
             "quiet": self._quiet.state(),
         }  # fmt: skip
 
+    def check_shape(self, state: dict[str, Any]) -> None:
+        """ValueError unless `state` is of a host with as many PEs."""
+        if len(state["pcpus"]) != len(self.pcpus):
+            raise ValueError("saved state is of another shape: the number of physical CPUs")
+
     def load(self, state: dict[str, Any]) -> None:
         """Take over `state` of a host with as many PEs (else ValueError); the vCPUs' own state is there already."""
+        self.check_shape(state)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])
         for pcpu, saved in zip(self.pcpus, state["pcpus"], strict=True):
