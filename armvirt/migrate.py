@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from armvirt import vgic_save
 from armvirt.arch import timer
 from armvirt.board import memmap
+from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import PVTIME_IPA, MpState, Vcpu, VcpuEvents, VcpuGroup
 from armvirt.machine import Machine, Result
@@ -38,6 +39,7 @@ TIMER_ORDER = tuple(
 VIRTUAL_COUNT = ONE_REG_U64_SYSTEM | timer.CNTV_CVAL_EL0
 COUNTER_START = 0x7654_3210_0000
 SMP_TOLERANCE_NS = 500_000
+WIRED = (("uart", memmap.UART_INTID), ("rtc", memmap.RTC_INTID))
 PAGE = 4096
 
 
@@ -51,7 +53,8 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name."""
+    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name; ``timers`` what they have set, as
+    (ns, owner, kind)."""
 
     ns: int
     vcpus: list[VcpuState]
@@ -59,6 +62,7 @@ class Snapshot(NamedTuple):
     its: list[vgic_save.Saved]
     memory: dict[int, bytes]
     devices: dict[str, Any]
+    timers: list[tuple[int, str, str]]
 
 
 class Ending(NamedTuple):
@@ -90,9 +94,11 @@ def _order(register: int) -> tuple[int, int]:
 
 
 def _save_vcpu(vcpu: Vcpu) -> VcpuState:
-    """A vCPU in WFI is RUNNABLE for KVM, which lets WFI complete on the other side; SUSPENDED keeps it asleep."""
+    """A vCPU in WFI is RUNNABLE for KVM, which lets WFI complete on the other side; SUSPENDED keeps it asleep. Not in
+    WFIT: when that ends is nothing that could be saved."""
     ids = sorted(vcpu.get_reg_list(), key=_order)
-    state = MpState.SUSPENDED if vcpu.in_wfi else vcpu.get_mp_state()
+    sleeps = vcpu.in_wfi and vcpu.timer.wfit is None
+    state = MpState.SUSPENDED if sleeps else vcpu.get_mp_state()
     registers = [(each, vcpu.get_one_reg(each)) for each in ids]
     place = vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA)
     return VcpuState(registers, state, vcpu.get_vcpu_events(), place)
@@ -105,12 +111,39 @@ def save(machine: Machine) -> Snapshot:
     if board.config.gic == 3:
         gic = vgic_save.save_v3(board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus])
     else:
-        gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus])
+        gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus], _high_lines(machine))
     its = vgic_save.save_its(board.gic, board.its) if board.its is not None else []
     devices = {name: device.state() for name, device in _devices(machine).items()}
     return Snapshot(
-        machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices
-    )
+        machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices,
+        _timers(machine),
+    )  # fmt: skip
+
+
+def _timers(machine: Machine) -> list[tuple[int, str, str]]:
+    """What the board's devices have set in the queue of their time, in order: a device's state does not have it."""
+    owners = {machine.board.uart.name, machine.board.rtc.name, CONSOLE_TIMER}
+    entries: Any = machine.board.vm.timers.state()["entries"]
+    return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
+
+
+def _set_timers(machine: Machine, timers: list[tuple[int, str, str]]) -> None:
+    clock = machine.board.vm.timers
+    for _, owner, kind in _timers(machine):  # set at power-on
+        clock.cancel(owner, kind)
+    for when, owner, kind in timers:
+        clock.arm(when, owner, kind)
+
+
+def _high_lines(machine: Machine) -> set[vgic_save.Line]:
+    """The inputs of the interrupt controller that are high: what the devices drive, and the timers of each vCPU."""
+    board = machine.board
+    high: set[vgic_save.Line] = {(None, intid) for name, intid in WIRED if _devices(machine)[name].state()["level"]}
+    for vcpu in board.vcpus:
+        for attr, register in enumerate((timer.CNTV_CTL_EL0, timer.CNTP_CTL_EL0)):
+            if vcpu.get_one_reg(ONE_REG_U64_SYSTEM | register) & 7 == timer.CTL_ENABLE | timer.CTL_ISTATUS:
+                high.add((vcpu.id, vcpu.get_device_attr(VcpuGroup.TIMER_CTRL, attr)))
+    return high
 
 
 def _devices(machine: Machine) -> dict[str, Any]:
@@ -138,6 +171,7 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
         vgic_save.restore_its(its, snapshot.its)
     for name, device in _devices(machine).items():
         device.load(snapshot.devices[name])
+    _set_timers(machine, snapshot.timers)
     if board.config.gic == 2:
         _drive_lines(machine, snapshot)
     for vcpu, saved in zip(board.vcpus, snapshot.vcpus, strict=True):
@@ -161,7 +195,7 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
     """The attributes of a GICv2 have no line levels: the devices say them again."""
-    for name, intid in (("uart", memmap.UART_INTID), ("rtc", memmap.RTC_INTID)):
+    for name, intid in WIRED:
         machine.board.vm.irq_line(intid, bool(snapshot.devices[name]["level"]))
 
 
