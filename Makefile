@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
-.PHONY: demo test lint guests bench campaign gic-reference gic-campaign firmware differential install clean
+.PHONY: demo test lint guests bench campaign migrate-campaign gic-reference gic-campaign firmware differential install clean
 
 demo: $(STAMP)
 	$(BIN)/armvirt trace vtimer-tick
@@ -45,6 +45,9 @@ bench: $(STAMP)
 
 campaign: $(STAMP)
 	$(BIN)/python tools/campaign.py $(CAMPAIGN_ARGS)
+
+migrate-campaign: $(STAMP)
+	$(BIN)/python tools/migrate_campaign.py $(CAMPAIGN_ARGS)
 
 # The vGIC beside the reference model: STEPS actions under hypothesis. Ten million take about half an hour.
 STEPS ?= 1000000

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, overload
 
-from armvirt.arch.psci import SmcccFunction
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
 from armvirt.events import Console as ConsoleEvent
@@ -17,7 +16,7 @@ from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp import idregs, ptp, pvtime
+from armvirt.hyp import idregs, pvtime
 from armvirt.hyp.arch_timer import ArchTimerVmData
 from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.debug import GuestDebug
@@ -39,9 +38,8 @@ from armvirt.hyp.ioeventfd import IoEventFds
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
 from armvirt.hyp.mmu import BusMaster, Mmu
-from armvirt.hyp.psci import SmcccHost
-from armvirt.hyp.ptp import WALL_CLOCK_START, PtpCounter
-from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
+from armvirt.hyp.ptp import WALL_CLOCK_START
+from armvirt.hyp.reset import Start
 from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.smccc_filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
@@ -56,10 +54,10 @@ from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
 from armvirt.hyp.vm_irq import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, VmIrq, irq_line_word
 from armvirt.hyp.vm_memory import VmMemory
+from armvirt.hyp.vm_services import VmServices
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device_its import ItsDevice
-    from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
     "COUNTER_START",
@@ -177,8 +175,9 @@ class Kvm:
         return check_extension(cap, len(self.host.pcpus))
 
 
-class Vm(VmMemory, VmIrq, SmcccHost):
-    """A virtual machine. Its memory is in `VmMemory`, how interrupts are raised in `VmIrq`."""
+class Vm(VmMemory, VmIrq, VmServices):
+    """A virtual machine. Its memory is in `VmMemory`, how interrupts are raised in `VmIrq`, and what the rest of the
+    hypervisor asks of it in `VmServices`."""
 
     def __init__(self, host: Host, vm_id: int, virtual_start: int, trng_seed: int) -> None:
         self.host, self.id = host, vm_id
@@ -250,19 +249,6 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def timers(self) -> Clock:
         """Virtual time and its queue, for the VMM's devices."""
         return self.host.clock
-
-    def _add_services(self) -> None:
-        """Hypercalls that need more of the VM than `SmcccHost`."""
-        for function, handler in pvtime.calls(lambda vcpu_id: self._vcpus[vcpu_id].stolen_time):
-            self.smccc.add(function, handler)
-        self.smccc.add(SmcccFunction.VENDOR_PTP, lambda vcpu_id, args: self._ptp(self._vcpus[vcpu_id], args[0]))
-
-    def _ptp(self, vcpu: Vcpu, which: int) -> tuple[int, int, int, int]:
-        timers = vcpu.timer.cpu
-        contexts = {PtpCounter.VIRTUAL: timers.vtimer, PtpCounter.PHYSICAL: timers.ptimer}
-        return ptp.answer(
-            which, self.wall_clock_start + self.host.clock.now, lambda counter: vcpu.timer.now(contexts[counter])
-        )
 
     def reset(self) -> None:
         """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are started by it."""
@@ -422,53 +408,6 @@ class Vm(VmMemory, VmIrq, SmcccHost):
         """Whether the guest has ICC_*_EL1 (kvm_has_gicv3)."""
         return self.vgic is not None and self.vgic.model == 3
 
-    def vgic_of(self) -> Vgic:
-        assert self.vgic is not None
-        return self.vgic
-
-    def _kick(self, vcpu_id: int) -> None:
-        self._vcpus[vcpu_id].wake()
-
-    def _set_phys_active(self, vcpu_id: int, intid: int, active: bool) -> None:
-        pe = self._vcpus[vcpu_id].pe
-        if pe is not None:
-            pe.gic.set_active(pe.index, intid, active)
-
-    def why_idle(self) -> list[str]:
-        """What the vCPUs wait for in vain, in sentences (see `armvirt.hyp.idle`)."""
-        from armvirt.hyp import idle
-
-        return idle.causes(self)
-
-    def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Every station of an interrupt on its way to a vCPU, and what it would need (see `armvirt.hyp.diagnosis`)."""
-        from armvirt.hyp import diagnosis
-
-        return diagnosis.trace(self, vcpu_id, intid)
-
-    def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
-        """Why a vCPU takes one interrupt and not the other."""
-        from armvirt.hyp import diagnosis
-
-        return diagnosis.compare(self, vcpu_id, taken, other)
-
-    # TimerVgic: the timers exist before the GIC does
-    def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        if self.vgic is not None and self.vgic.initialized:
-            self.vgic.inject(vcpu_id, intid, level, owner)
-
-    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level) -> None:  # type: ignore[no-untyped-def]
-        self.vgic_of().map_phys_irq(vcpu_id, intid, host_intid, get_input_level)
-
-    def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
-        self.vgic_of().set_owner(vcpu_id, intid, owner)
-
-    def is_active(self, vcpu_id: int, intid: int) -> bool:
-        return self.vgic is not None and self.vgic.is_active(vcpu_id, intid)
-
-    def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
-        self.vgic_of().reset_mapped_irq(vcpu_id, intid)
-
     def gic_access(self, vcpu: Vcpu, mmio: MmioExit) -> bool:
         """The in-kernel GIC frames; False where the address is none of theirs."""
         vgic = self.vgic_of()
@@ -484,40 +423,3 @@ class Vm(VmMemory, VmIrq, SmcccHost):
                     mmio.data = frame.read(vcpu.id, offset, mmio.size)
                 return True
         return False
-
-    # -- SmcccHost --
-
-    def vcpu_ids(self) -> Iterable[int]:
-        return self._vcpus.keys()
-
-    def mpidr(self, vcpu_id: int) -> int:
-        return self._vcpus[vcpu_id].mpidr
-
-    def is_on(self, vcpu_id: int) -> bool:
-        return self._vcpus[vcpu_id].power is not Power.OFF
-
-    def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        caller = self.host.current
-        big_endian = caller is not None and bool(caller.context.system(SCTLR_EL1) & SCTLR_EE)
-        self._vcpus[vcpu_id].start(Start(entry, context_id, big_endian))
-
-    def cpu_off(self, vcpu_id: int) -> None:
-        self._vcpus[vcpu_id].power_off()
-        if self.vgic is not None:
-            self.vgic.power_off(vcpu_id)
-
-    def cpu_suspend(self, vcpu_id: int) -> None:
-        vcpu = self._vcpus[vcpu_id]
-        if not vcpu.runnable_interrupt():
-            vcpu.wait()
-            vcpu.request_stop()
-
-    def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        self._vcpus[vcpu_id].system_suspend(entry, context_id)
-
-    def system_event(self, kind: str, flags: int) -> None:
-        caller = self.host.current
-        for vcpu in self._vcpus.values():
-            vcpu.power_off()
-        assert caller is not None
-        caller.system_event(SystemEventExit(kind, flags))

@@ -1,4 +1,4 @@
-"""Who dirties a logged page: each kind of a guest's stores, the hypervisor's own structures, devices; and who does not."""
+"""Who dirties a logged page: each kind of a guest's stores, EL2's own structures, devices; and who does not."""
 
 from __future__ import annotations
 
