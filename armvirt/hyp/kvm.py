@@ -401,6 +401,7 @@ class Vm(VmMemory, VmIrq, VmServices):
             self.vgic.map_resources()
             for vcpu in self._vcpus.values():
                 vcpu.timer.enable()
+                vcpu.timer.repeat_levels()
         self._has_run = True
 
     @property

@@ -496,3 +496,40 @@ def test_state_of_another_shape_is_refused(change: str) -> None:
         with pytest.raises(ValueError, match="another shape"):
             vms[0].load({**world.vm.own_state(), "host": world.kvm.host.state()})
     assert other.state() == before
+
+
+def test_a_gicv2_for_too_many_vcpus() -> None:
+    world = World(9)
+    before = world.snapshot()
+    for _ in range(2):
+        with pytest.raises(KvmError, match="E2BIG"):
+            world.vm.create_device("arm-vgic-v2")
+    assert world.snapshot() == before
+
+
+def test_a_run_that_is_refused_in_an_exit_handler() -> None:
+    """EBUSY, and what goes on goes on: the handler's own answer is what the guest gets."""
+    world = World()
+    a = Asm(RAM)
+    a.mov(1, DEVICE)
+    a.ldr(2, 1)
+    power_off(a)
+    world.vm.write_memory(RAM, a.code())
+    errnos = []
+
+    def handler(vcpu: Vcpu, exit: object) -> bool:
+        if isinstance(exit, MmioExit):
+            before = world.snapshot()
+            for call in (vcpu.run, world.kvm.host.run):
+                with pytest.raises(KvmError) as caught:
+                    call()
+                errnos.append(caught.value.errno)
+            assert world.snapshot() == before
+            exit.data = 9
+            return False
+        return True
+
+    world.vcpu.exit_handler = handler
+    world.vcpu.start(Start(RAM, 0))
+    world.kvm.host.run()
+    assert errnos == ["EBUSY", "EBUSY"] and world.vcpu.context.x(2) == 9
