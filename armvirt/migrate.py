@@ -221,9 +221,9 @@ def compare(
     """As `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` give.
 
     ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one CPU,
-    `SMP_TOLERANCE_NS` for others, whose turns on the physical CPU begin anew with the move. (A guest that was moved
-    between LDXR and STXR, or just before a WFE, goes another way for a few instructions.) UserError where the guest
-    ends before ``at_ns``.
+    `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew with the move. (A guest that
+    was moved between LDXR and STXR, or just before a WFE, goes another way for a few instructions.) UserError where the
+    guest ends before ``at_ns``.
     """
     with make() as machine:
         if machine.run_until(ns=at_ns, insns=max_insns) is not None or machine.ns < at_ns:
@@ -239,8 +239,9 @@ def compare(
 
 
 def tolerance_of(machine: Machine) -> int:
-    """How many ns a moved guest may end earlier or later, see `compare`."""
-    return SMP_TOLERANCE_NS if len(machine.board.vcpus) > 1 else 0
+    """How many ns a moved guest may end earlier or later, see `compare`: with many CPUs two rounds of turns."""
+    cpus = len(machine.board.vcpus)
+    return max(SMP_TOLERANCE_NS, 2 * cpus * machine.board.config.quantum_ns) if cpus > 1 else 0
 
 
 def go_on(
