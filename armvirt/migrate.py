@@ -54,7 +54,8 @@ class VcpuState(NamedTuple):
 
 class Snapshot(NamedTuple):
     """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name; ``timers`` what they have set, as
-    (ns, owner, kind)."""
+    (ns, owner, kind). ``entropy`` is no state of the guest's: the random numbers of TRNG come from the host, and go on
+    in order so that two runs can be compared."""
 
     ns: int
     vcpus: list[VcpuState]
@@ -63,6 +64,7 @@ class Snapshot(NamedTuple):
     memory: dict[int, bytes]
     devices: dict[str, Any]
     timers: list[tuple[int, str, str]]
+    entropy: dict[str, Any]
 
 
 class Ending(NamedTuple):
@@ -116,7 +118,7 @@ def save(machine: Machine) -> Snapshot:
     devices = {name: device.state() for name, device in _devices(machine).items()}
     return Snapshot(
         machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices,
-        _timers(machine),
+        _timers(machine), dict(board.vm.smccc.trng.state()),
     )  # fmt: skip
 
 
@@ -172,6 +174,7 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
     for name, device in _devices(machine).items():
         device.load(snapshot.devices[name])
     _set_timers(machine, snapshot.timers)
+    board.vm.smccc.trng.load(snapshot.entropy)
     if board.config.gic == 2:
         _drive_lines(machine, snapshot)
     for vcpu, saved in zip(board.vcpus, snapshot.vcpus, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from armvirt.board import memmap
@@ -131,6 +133,26 @@ def test_a_guest_in_wfit_does_not_sleep_for_ever() -> None:
         assert save(old).vcpus[0].mp_state is MpState.SUSPENDED
         old.board.vcpus[0].timer.wfit = 1 << 60
         assert save(old).vcpus[0].mp_state is MpState.RUNNABLE
+
+
+def test_random_numbers_go_on() -> None:
+    """They are the host's; only to be compared do both runs draw the same ones."""
+    with Machine("hello") as old, Machine("hello", counter_start=COUNTER_START) as new:
+        trng = old.board.vm.smccc.trng
+        trng.random(64, 64)
+        restore(new, save(old))
+        assert new.board.vm.smccc.trng.random(192, 64) == trng.random(192, 64)
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("at", [300 * MS, 1200 * MS])
+def test_linux_does_not_notice(at: int) -> None:
+    """To the tick: the console has the kernel's own times."""
+    folder = Path(__file__).resolve().parents[1] / ".cache" / "guests"
+    if not (folder / "Image").exists():
+        pytest.skip("make guests")
+    report = migrate_test(folder / "Image", at, initrd=folder / "initramfs.cpio", append="console=ttyAMA0 autorun")
+    assert report.straight.verdict == "pass" and report.same, report.differences
 
 
 def test_a_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
