@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
-.PHONY: demo test lint guests bench campaign linux-matrix gic-reference timer-reference gic-campaign firmware \
-	differential install clean
+.PHONY: demo test lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign \
+	firmware differential install clean
 
 demo: $(STAMP)
 	$(BIN)/armvirt trace vtimer-tick
@@ -49,6 +49,9 @@ campaign: $(STAMP)
 
 linux-matrix: $(STAMP)
 	$(BIN)/python tools/linux_matrix.py $(MATRIX_ARGS)
+
+migrate-campaign: $(STAMP)
+	$(BIN)/python tools/migrate_campaign.py $(CAMPAIGN_ARGS)
 
 # The vGIC beside the reference model: STEPS actions under hypothesis. Ten million take about half an hour.
 STEPS ?= 1000000

@@ -21,7 +21,7 @@ class Stamp(NamedTuple):
 
 
 class ExceptionEntry(NamedTuple):
-    """EL1 takes an exception. ``what`` is sync, irq or fiq; ``target`` the vector address."""
+    """EL1 takes an exception. ``what`` is sync, irq, fiq or serror; ``target`` the vector address."""
 
     what: str
     esr: int

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from armvirt import vgic_save
 from armvirt.arch import timer
 from armvirt.board import memmap
+from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import PVTIME_IPA, MpState, Vcpu, VcpuEvents, VcpuGroup
 from armvirt.machine import Machine, Result
@@ -38,6 +39,7 @@ TIMER_ORDER = tuple(
 VIRTUAL_COUNT = ONE_REG_U64_SYSTEM | timer.CNTV_CVAL_EL0
 COUNTER_START = 0x7654_3210_0000
 SMP_TOLERANCE_NS = 500_000
+WIRED = (("uart", memmap.UART_INTID), ("rtc", memmap.RTC_INTID))
 PAGE = 4096
 
 
@@ -51,7 +53,9 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name."""
+    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name; ``timers`` what they have set, as
+    (ns, owner, kind). ``entropy`` is no state of the guest's: the random numbers of TRNG come from the host, and go on
+    in order so that two runs can be compared."""
 
     ns: int
     vcpus: list[VcpuState]
@@ -59,6 +63,16 @@ class Snapshot(NamedTuple):
     its: list[vgic_save.Saved]
     memory: dict[int, bytes]
     devices: dict[str, Any]
+    timers: list[tuple[int, str, str]]
+    entropy: dict[str, Any]
+
+
+class Ending(NamedTuple):
+    """How a guest ended, and its virtual count then, in ticks of ``frequency`` Hz."""
+
+    result: Result
+    ticks: int
+    frequency: int
 
 
 class Report(NamedTuple):
@@ -82,9 +96,11 @@ def _order(register: int) -> tuple[int, int]:
 
 
 def _save_vcpu(vcpu: Vcpu) -> VcpuState:
-    """A vCPU in WFI is RUNNABLE for KVM, which lets WFI complete on the other side; SUSPENDED keeps it asleep."""
+    """A vCPU in WFI is RUNNABLE for KVM, which lets WFI complete on the other side; SUSPENDED keeps it asleep. Not in
+    WFIT: when that ends is nothing that could be saved."""
     ids = sorted(vcpu.get_reg_list(), key=_order)
-    state = MpState.SUSPENDED if vcpu.in_wfi else vcpu.get_mp_state()
+    sleeps = vcpu.in_wfi and vcpu.timer.wfit is None
+    state = MpState.SUSPENDED if sleeps else vcpu.get_mp_state()
     registers = [(each, vcpu.get_one_reg(each)) for each in ids]
     place = vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA)
     return VcpuState(registers, state, vcpu.get_vcpu_events(), place)
@@ -97,12 +113,39 @@ def save(machine: Machine) -> Snapshot:
     if board.config.gic == 3:
         gic = vgic_save.save_v3(board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus])
     else:
-        gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus])
+        gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus], _high_lines(machine))
     its = vgic_save.save_its(board.gic, board.its) if board.its is not None else []
     devices = {name: device.state() for name, device in _devices(machine).items()}
     return Snapshot(
-        machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices
-    )
+        machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices,
+        _timers(machine), dict(board.vm.smccc.trng.state()),
+    )  # fmt: skip
+
+
+def _timers(machine: Machine) -> list[tuple[int, str, str]]:
+    """What the board's devices have set in the queue of their time, in order: a device's state does not have it."""
+    owners = {machine.board.uart.name, machine.board.rtc.name, CONSOLE_TIMER}
+    entries: Any = machine.board.vm.timers.state()["entries"]
+    return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
+
+
+def _set_timers(machine: Machine, timers: list[tuple[int, str, str]]) -> None:
+    clock = machine.board.vm.timers
+    for _, owner, kind in _timers(machine):  # set at power-on
+        clock.cancel(owner, kind)
+    for when, owner, kind in timers:
+        clock.arm(when, owner, kind)
+
+
+def _high_lines(machine: Machine) -> set[vgic_save.Line]:
+    """The inputs of the interrupt controller that are high: what the devices drive, and the timers of each vCPU."""
+    board = machine.board
+    high: set[vgic_save.Line] = {(None, intid) for name, intid in WIRED if _devices(machine)[name].state()["level"]}
+    for vcpu in board.vcpus:
+        for attr, register in enumerate((timer.CNTV_CTL_EL0, timer.CNTP_CTL_EL0)):
+            if vcpu.get_one_reg(ONE_REG_U64_SYSTEM | register) & 7 == timer.CTL_ENABLE | timer.CTL_ISTATUS:
+                high.add((vcpu.id, vcpu.get_device_attr(VcpuGroup.TIMER_CTRL, attr)))
+    return high
 
 
 def _devices(machine: Machine) -> dict[str, Any]:
@@ -130,6 +173,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
         vgic_save.restore_its(its, snapshot.its)
     for name, device in _devices(machine).items():
         device.load(snapshot.devices[name])
+    _set_timers(machine, snapshot.timers)
+    board.vm.smccc.trng.load(snapshot.entropy)
     if board.config.gic == 2:
         _drive_lines(machine, snapshot)
     for vcpu, saved in zip(board.vcpus, snapshot.vcpus, strict=True):
@@ -153,7 +198,7 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
     """The attributes of a GICv2 have no line levels: the devices say them again."""
-    for name, intid in (("uart", memmap.UART_INTID), ("rtc", memmap.RTC_INTID)):
+    for name, intid in WIRED:
         machine.board.vm.irq_line(intid, bool(snapshot.devices[name]["level"]))
 
 
@@ -179,39 +224,53 @@ def compare(
     """As `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` give.
 
     ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one CPU,
-    `SMP_TOLERANCE_NS` for others, whose turns on the physical CPU begin anew with the move. (A guest that was moved
-    between LDXR and STXR, or just before a WFE, goes another way for a few instructions.) UserError where the guest
-    ends before ``at_ns``.
+    `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew with the move. (A guest that
+    was moved between LDXR and STXR, or just before a WFE, goes another way for a few instructions.) UserError where the
+    guest ends before ``at_ns``.
     """
     with make() as machine:
         if machine.run_until(ns=at_ns, insns=max_insns) is not None or machine.ns < at_ns:
             raise UserError(f"--at: the guest ends after {machine.ns} ns, before {at_ns} ns; choose an earlier time")
         snapshot, before = save(machine), machine.insns
-        frequency, cpus = machine.board.config.cntfrq, len(machine.board.vcpus)
     with make() as machine:
-        straight, straight_count = _finish(machine, max_insns)
+        straight = finish(machine, max_insns)
+        if tolerance_ns is None:
+            tolerance_ns = tolerance_of(machine)
+    moved = go_on(make, snapshot, counter_start, None if max_insns is None else max_insns - before)
+    moved = moved._replace(result=moved.result._replace(insns=moved.result.insns + before))
+    return Report(at_ns, straight.result, moved.result, differences(straight, moved, tolerance_ns))
+
+
+def tolerance_of(machine: Machine) -> int:
+    """How many ns a moved guest may end earlier or later, see `compare`: with many CPUs two rounds of turns."""
+    cpus = len(machine.board.vcpus)
+    return max(SMP_TOLERANCE_NS, 2 * cpus * machine.board.config.quantum_ns) if cpus > 1 else 0
+
+
+def go_on(
+    make: Callable[..., Machine], snapshot: Snapshot, counter_start: int = COUNTER_START,
+    max_insns: int | None = None, max_time_ns: int | None = None,
+) -> Ending:  # fmt: skip
+    """The rest of a run, on another host."""
     with make(counter_start=counter_start) as machine:
         restore(machine, snapshot)
-        moved, moved_count = _finish(machine, None if max_insns is None else max_insns - before)
-    moved = moved._replace(insns=moved.insns + before)
-    if tolerance_ns is None:
-        tolerance_ns = SMP_TOLERANCE_NS if cpus > 1 else 0
-    ticks = abs(moved_count - straight_count)
-    return Report(at_ns, straight, moved, _differences(straight, moved, ticks, tolerance_ns * frequency // 10**9))
+        return finish(machine, max_insns, max_time_ns)
 
 
-def _finish(machine: Machine, max_insns: int | None) -> tuple[Result, int]:
+def finish(machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None) -> Ending:
     """The rest of a run, and the guest's own count at its end."""
-    result = machine.run(max_insns=max_insns)
-    return result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT)
+    result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
+    return Ending(result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT), machine.board.config.cntfrq)
 
 
-def _differences(straight: Result, moved: Result, ticks: int, tolerance: int) -> list[str]:
+def differences(straight: Ending, moved: Ending, tolerance_ns: int = 0) -> list[str]:
+    """What differs between two ends of the same guest, as sentences."""
     found = []
-    if moved.console != straight.console:
+    if moved.result.console != straight.result.console:
         found.append("the console differs")
-    if moved.verdict != straight.verdict:
-        found.append(f"the verdict is {moved.verdict}, not {straight.verdict}")
-    if ticks > tolerance:
+    if moved.result.verdict != straight.result.verdict:
+        found.append(f"the verdict is {moved.result.verdict}, not {straight.result.verdict}")
+    ticks = abs(moved.ticks - straight.ticks)
+    if ticks > tolerance_ns * straight.frequency // 10**9:
         found.append(f"the guest's virtual counter differs by {ticks} ticks at the end")
     return found

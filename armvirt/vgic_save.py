@@ -5,7 +5,7 @@ Which registers, and in which order, is a table per model; the order of restorin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import ICC_REGISTERS
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.device_its import ItsDevice
 
 ALL_ONES = 0xFFFF_FFFF
-CTLR, IIDR, TARGETS, ROUTERS, SGI_PENDING, SGI_FRAME = 0x000, 0x008, 0x800, 0x6000, 0xF20, 0x1_0000
+CTLR, IIDR, TARGETS, ROUTERS, SGI_FRAME = 0x000, 0x008, 0x800, 0x6000, 0x1_0000
+ISPENDR, ICFGR = 0x200, 0xC00
 PROPBASER, PENDBASER = (0x70, 0x74), (0x78, 0x7C)
 PRIVATE, SGIS = 32, 16
 #: Of the CPU interfaces: ICC_* in the order of KVM's table; GICC_* by offset.
@@ -39,6 +40,9 @@ class Array(NamedTuple):
 #: Group, trigger, priority, and then what they decide about: pending, active, enabled.
 ARRAYS = (Array(0x080, 1), Array(0xC00, 2), Array(0x400, 8), Array(0x200, 1, 0x280), Array(0x300, 1, 0x380),
           Array(0x100, 1, 0x180))  # fmt: skip
+
+#: Who sent a GICv2's pending SGIs, in place of the sender that ISPENDR makes up (the vCPU itself).
+SGI_SENDERS = Array(0xF20, 8, 0xF10)
 
 
 class Saved(NamedTuple):
@@ -96,8 +100,36 @@ def save_v3(device: VgicDevice, affinities: Iterable[int]) -> list[Saved]:
     return rows
 
 
-def save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
-    """A GICv2. It has no line levels: whoever drives a line says it again."""
+Line = tuple["int | None", int]
+"""An input of the controller: the vCPU of a private interrupt, None for an SPI, and the INTID."""
+
+
+def save_v2(device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] = ()) -> list[Saved]:
+    """A GICv2. It has no line levels: whoever drives a line says it again, after the restore.
+
+    ``high`` are the lines that are high now. GICD_ISPENDR has them too, if they are level-sensitive, and restored from
+    there they would stay pending when the line falls. (What the guest has made pending beside a high line is lost.)
+    """
+    return [_without_lines(device, row, high) for row in _save_v2(device, vcpu_ids)]
+
+
+def _without_lines(device: VgicDevice, row: Saved, high: Collection[Line]) -> Saved:
+    word = (row.attr & 0xFFFF_FFFF) - ISPENDR >> 2
+    if row.group != VgicGroup.DIST_REGS or not 0 <= word < 32:
+        return row
+    vcpu, value = row.attr >> 32, row.value
+    for owner, intid in high:
+        if intid >> 5 == word and owner in (None, vcpu) and not _is_edge(device, vcpu, intid):
+            value &= ~(1 << (intid & 31))
+    return row._replace(value=value)
+
+
+def _is_edge(device: VgicDevice, vcpu: int, intid: int) -> bool:
+    config = device.get_attr(VgicGroup.DIST_REGS, vcpu << 32 | ICFGR + 4 * (intid >> 4))
+    return bool(config >> 2 * (intid & 15) & 2)
+
+
+def _save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
     cpus = [vcpu << 32 for vcpu in vcpu_ids]
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
     first = cpus[0]
@@ -107,7 +139,7 @@ def save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
     rows += _arrays(device, VgicGroup.DIST_REGS, first, PRIVATE, count)
     for cpu in cpus:
         rows += _arrays(device, VgicGroup.DIST_REGS, cpu, 0, PRIVATE)
-        rows += _array(device, VgicGroup.DIST_REGS, cpu, Array(SGI_PENDING, 8), 0, SGIS)
+        rows += _array(device, VgicGroup.DIST_REGS, cpu, SGI_SENDERS, 0, SGIS)
         rows += _read(device, VgicGroup.CPU_REGS, [cpu + at for at in GICC_SAVED])
     rows += _read(device, VgicGroup.DIST_REGS, [first + CTLR])
     return rows

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from armvirt.board import memmap
+from armvirt.bundled import find
 from armvirt.cli.main import main
 from armvirt.errors import KvmError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, MpState, VcpuGroup, VgicGroup
@@ -111,6 +114,45 @@ def test_saved_and_restored_is_the_same() -> None:
             again = save(new)
             assert again.vcpus == snapshot.vcpus and _set(again.gic) == _set(snapshot.gic)
             assert again.memory == snapshot.memory and again.devices == snapshot.devices
+
+
+@pytest.mark.parametrize(
+    ("guest", "at"), [("gic-sgi", 167_752), ("gic-sgi", 320_856), ("gic-spi", 253_718), ("console-echo", 50_114)]
+)
+def test_moments_at_which_state_was_lost(guest: str, at: int) -> None:
+    """GICv2: an active SGI whose sender no register says, one that pends from another CPU, a level SPI that is active
+    with its line high; and a character on its way to the UART."""
+    assert migrate_test(guest, at, gic=3 if guest == "console-echo" else 2, cpus=1, script=find(guest).script).same
+
+
+def test_a_guest_in_wfit_does_not_sleep_for_ever() -> None:
+    """Its deadline is no state that a VMM can save: WFIT ends early on the other side, as it may."""
+    with Machine("wfi", cpu_features="wfxt") as old:
+        while not old.board.vcpus[0].in_wfi:
+            old.run_until(ns=old.ns + 500)
+        assert save(old).vcpus[0].mp_state is MpState.SUSPENDED
+        old.board.vcpus[0].timer.wfit = 1 << 60
+        assert save(old).vcpus[0].mp_state is MpState.RUNNABLE
+
+
+def test_random_numbers_go_on() -> None:
+    """They are the host's; only to be compared do both runs draw the same ones."""
+    with Machine("hello") as old, Machine("hello", counter_start=COUNTER_START) as new:
+        trng = old.board.vm.smccc.trng
+        trng.random(64, 64)
+        restore(new, save(old))
+        assert new.board.vm.smccc.trng.random(192, 64) == trng.random(192, 64)
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("at", [300 * MS, 1200 * MS])
+def test_linux_does_not_notice(at: int) -> None:
+    """To the tick: the console has the kernel's own times."""
+    folder = Path(__file__).resolve().parents[1] / ".cache" / "guests"
+    if not (folder / "Image").exists():
+        pytest.skip("make guests")
+    report = migrate_test(folder / "Image", at, initrd=folder / "initramfs.cpio", append="console=ttyAMA0 autorun")
+    assert report.straight.verdict == "pass" and report.same, report.differences
 
 
 def test_a_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ class Pe:
         self.on_poll: Callable[[], bool] = lambda: False
         self._el2: dict[int, int] = {}
         self._vi = self._vf = False  # HCR_EL2.VI and VF: interrupts of EL2's own, beside those of the interface
+        self._hold = 0  # 1: no virtual interrupt is taken, see `hold_interrupts`
         self._imo = self._fmo = False  # HCR_EL2.IMO and FMO, at hand for every access to the CPU interface
         self._until = NEVER
         self._on_exit: OnExit = lambda _: int(Action.STOP)
@@ -237,6 +238,11 @@ class Pe:
         if self._running and self.context is not None:
             self.context.engine.state.deadline = self._deadline()
 
+    def hold_interrupts(self, hold: bool) -> None:
+        """Let no virtual interrupt in while EL2 finishes an instruction that it has emulated already."""
+        self._hold = int(hold)
+        self._lines_changed()
+
     def request_stop(self) -> None:
         """Leave the engine at the next instruction that may be one (from a callback)."""
         if self._running and self.context is not None:
@@ -264,7 +270,8 @@ class Pe:
     def _lines_changed(self) -> None:
         if self.context is not None:
             state = self.context.engine.state
-            state.virq, state.vfiq = int(self.vif.virq or self._vi), int(self.vif.vfiq or self._vf)
+            state.virq = int(self.vif.virq or self._vi) & ~self._hold
+            state.vfiq = int(self.vif.vfiq or self._vf) & ~self._hold
         if self.gic.is_pending(self.index, PPI_MAINTENANCE) != self.vif.maintenance:
             self.set_ppi(PPI_MAINTENANCE, self.vif.maintenance)
 

@@ -42,6 +42,7 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
         if exit.esr & ISV:
             return by_syndrome(vcpu, exit)
         if Cap.ARM_NISV_TO_USER in vcpu.vm.caps:
+            vcpu.fault_address = exit.far
             return vcpu.leave_with(NisvExit(exit.iss, exit.ipa))
         return by_instruction(vcpu, exit)
     if outcome is FaultOutcome.SKIP:

@@ -278,14 +278,25 @@ class ArchTimer(Showable):
         """
         if self.cpu.enabled:
             return
-        if len({self._ppi(context) for context in self.cpu.contexts}) != len(self.cpu.contexts):
-            raise KvmError("EINVAL", "two timers share a PPI")
+        self.check_ppis()
         for context in self.cpu.contexts:
             self.vgic.set_owner(self.vcpu_id, self._ppi(context), context)
         for context in self._direct:
             self._map(context)
         self.vm_data.ppis_immutable = True
         self.cpu.enabled = True
+
+    def check_ppis(self) -> None:
+        """KvmError EINVAL if two timers share a PPI."""
+        if len({self._ppi(context) for context in self.cpu.contexts}) != len(self.cpu.contexts):
+            raise KvmError("EINVAL", "two timers share a PPI")
+
+    def repeat_levels(self) -> None:
+        """After `enable`: lines that rose before the vGIC knew whose they are were told in vain, and a vCPU that sleeps
+        is not loaded to tell them again."""
+        for context in self.cpu.contexts:
+            if context.irq_level:
+                self.update_irq(context, True)
 
     def _map(self, context: ArchTimerContext) -> None:
         """kvm_vgic_map_phys_irq, with the line's level as get_input_level gives it."""

@@ -50,13 +50,17 @@ class Cap(IntEnum):
     ARM_VM_IPA_SIZE = 165
     MANUAL_DIRTY_LOG_PROTECT2 = 168
     ARM_SVE = 170
+    ARM_USER_IRQ = 144
     ARM_IRQ_LINE_LAYOUT_2 = 174
     ARM_NISV_TO_USER = 177
     ARM_INJECT_EXT_DABT = 178
+    STEAL_TIME = 187
     DIRTY_LOG_RING = 192
     SET_GUEST_DEBUG2 = 195
+    PTP_KVM = 198
     SYSTEM_EVENT_DATA = 215
     ARM_SYSTEM_SUSPEND = 216
+    COUNTER_OFFSET = 227
 
 
 _HAVE_ONE = (
@@ -65,13 +69,12 @@ _HAVE_ONE = (
     Cap.DEVICE_CTRL, Cap.ENABLE_CAP_VM, Cap.IOEVENTFD_NO_LENGTH, Cap.VM_ATTRIBUTES, Cap.ARM_PSCI_0_2,
     Cap.CHECK_EXTENSION_VM, Cap.IOEVENTFD_ANY_LENGTH, Cap.VCPU_ATTRIBUTES, Cap.MSI_DEVID, Cap.IMMEDIATE_EXIT,
     Cap.ARM_IRQ_LINE_LAYOUT_2, Cap.ARM_NISV_TO_USER, Cap.ARM_INJECT_EXT_DABT, Cap.ARM_SYSTEM_SUSPEND,
-    Cap.SYSTEM_EVENT_DATA,
+    Cap.SYSTEM_EVENT_DATA, Cap.ARM_USER_IRQ, Cap.STEAL_TIME, Cap.PTP_KVM, Cap.COUNTER_OFFSET,
 )  # fmt: skip
 
 #: What KVM_CHECK_EXTENSION answers; 0 for everything that is not here, such as hardware breakpoints, SVE, the PMU.
 EXTENSIONS: dict[int, int] = {
     **dict.fromkeys(_HAVE_ONE, 1),
-    Cap.NR_VCPUS: MAX_VCPUS[3],
     Cap.MAX_VCPUS: MAX_VCPUS[3],
     Cap.MAX_VCPU_ID: MAX_VCPUS[3],
     Cap.NR_MEMSLOTS: NR_MEMSLOTS,
@@ -103,3 +106,13 @@ class Capabilities:
             self._mmu.manual_protect = ManualProtect.checked(argument)
         else:
             self._enabled.add(cap)
+
+
+def check_extension(cap: int, pcpus: int, gic: int | None = None) -> int:
+    """KVM_CHECK_EXTENSION on a host of so many CPUs, and on a VM with a GIC of this version: that decides how many
+    vCPUs it can have (kvm_vgic_create sets max_vcpus), and the host how many are recommended."""
+    if cap == Cap.NR_VCPUS:
+        return min(pcpus, MAX_VCPUS[3])
+    if cap == Cap.MAX_VCPUS and gic is not None:
+        return MAX_VCPUS[gic]
+    return EXTENSIONS.get(cap, 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, overload
 
-from armvirt.arch.psci import SmcccFunction
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
 from armvirt.events import Console as ConsoleEvent
@@ -17,9 +16,9 @@ from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp import idregs, ptp, pvtime
+from armvirt.hyp import idregs, pvtime
 from armvirt.hyp.arch_timer import ArchTimerVmData
-from armvirt.hyp.capabilities import EXTENSIONS, Cap, Capabilities
+from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.debug import GuestDebug
 from armvirt.hyp.dirty_log import ManualProtect
 from armvirt.hyp.exitinfo import (
@@ -39,9 +38,8 @@ from armvirt.hyp.ioeventfd import IoEventFds
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
 from armvirt.hyp.mmu import BusMaster, Mmu
-from armvirt.hyp.psci import SmcccHost
-from armvirt.hyp.ptp import WALL_CLOCK_START, PtpCounter
-from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
+from armvirt.hyp.ptp import WALL_CLOCK_START
+from armvirt.hyp.reset import Start
 from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.smccc_filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
@@ -56,10 +54,10 @@ from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
 from armvirt.hyp.vm_irq import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, VmIrq, irq_line_word
 from armvirt.hyp.vm_memory import VmMemory
+from armvirt.hyp.vm_services import VmServices
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device_its import ItsDevice
-    from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 __all__ = [
     "COUNTER_START",
@@ -156,7 +154,17 @@ class Kvm:
         return {"version": 1, "host": self.host.state(), "vms": [vm.own_state() for vm in self.vms]}
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, on a host that was built the same way and has the same memory contents."""
+        """Take over what `state` gave, on a host that was built the same way and has the same memory contents.
+
+        ValueError, and nothing is changed, for the state of a host or VM of another shape.
+        """
+        saved_vms = state["vms"]
+        assert isinstance(saved_vms, list)
+        self.host.check_shape(state["host"])  # type: ignore[arg-type]
+        if len(saved_vms) != len(self.vms):
+            raise ValueError("saved state is of another shape: the number of VMs")
+        for vm, saved in zip(self.vms, saved_vms, strict=True):
+            vm.check_shape(saved)
         self.host.unload()
         for vm, saved in zip(self.vms, state["vms"], strict=True):  # type: ignore[call-overload]
             vm.load_own(saved)
@@ -164,11 +172,12 @@ class Kvm:
 
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION: 0 for what is not there, else 1 or what the capability counts (see `Cap`)."""
-        return EXTENSIONS.get(cap, 0)
+        return check_extension(cap, len(self.host.pcpus))
 
 
-class Vm(VmMemory, VmIrq, SmcccHost):
-    """A virtual machine. Its memory is in `VmMemory`, how interrupts are raised in `VmIrq`."""
+class Vm(VmMemory, VmIrq, VmServices):
+    """A virtual machine. Its memory is in `VmMemory`, how interrupts are raised in `VmIrq`, and what the rest of the
+    hypervisor asks of it in `VmServices`."""
 
     def __init__(self, host: Host, vm_id: int, virtual_start: int, trng_seed: int) -> None:
         self.host, self.id = host, vm_id
@@ -195,8 +204,8 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     # -- capabilities and attributes --
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`."""
-        return EXTENSIONS.get(cap, 0)
+        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`, but MAX_VCPUS depends on its interrupt controller."""
+        return check_extension(cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model)
 
     def enable_cap(self, cap: int, argument: int = 0, flags: int = 0) -> None:
         """KVM_ENABLE_CAP. Errors as `Capabilities.enable`."""
@@ -231,7 +240,7 @@ class Vm(VmMemory, VmIrq, SmcccHost):
         """
         if reserved:
             raise KvmError("EINVAL", "reserved must be 0")
-        caller = self.host.current if self.host.pe.running else None
+        caller = self.host.current if self.host.driving else None
         if caller is not None and any(v is not caller and v.power is not Power.OFF for v in self._vcpus.values()):
             raise KvmError("EBUSY", "another vCPU is running")
         self.timer_data.set_counter_offset(offset)
@@ -240,19 +249,6 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def timers(self) -> Clock:
         """Virtual time and its queue, for the VMM's devices."""
         return self.host.clock
-
-    def _add_services(self) -> None:
-        """Hypercalls that need more of the VM than `SmcccHost`."""
-        for function, handler in pvtime.calls(lambda vcpu_id: self._vcpus[vcpu_id].stolen_time):
-            self.smccc.add(function, handler)
-        self.smccc.add(SmcccFunction.VENDOR_PTP, lambda vcpu_id, args: self._ptp(self._vcpus[vcpu_id], args[0]))
-
-    def _ptp(self, vcpu: Vcpu, which: int) -> tuple[int, int, int, int]:
-        timers = vcpu.timer.cpu
-        contexts = {PtpCounter.VIRTUAL: timers.vtimer, PtpCounter.PHYSICAL: timers.ptimer}
-        return ptp.answer(
-            which, self.wall_clock_start + self.host.clock.now, lambda counter: vcpu.timer.now(contexts[counter])
-        )
 
     def reset(self) -> None:
         """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are started by it."""
@@ -267,21 +263,39 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def own_state(self) -> dict[str, object]:
         """Everything of this VM alone but memory."""
         return {
-            "version": 1, "timers": self.timer_data.state(), "smccc": self.smccc.state(),
+            "version": 1, "has_run": self._has_run,
+            "timers": self.timer_data.state(), "smccc": self.smccc.state(),
             "vcpus": {str(v.id): v.state() for v in self._vcpus.values()},
             "vgic": None if self.vgic is None else self.vgic.state(),
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, in a VM that was created the same way and has the same memory contents."""
+        """Take over what `state` gave, in a VM that was created the same way and has the same memory contents.
+
+        ValueError as `Kvm.load`.
+        """
+        self.check_shape(state)
+        self.host.check_shape(state["host"])  # type: ignore[arg-type]
         self.host.unload()
         self.load_own(state)
         self.host.load(state["host"])  # type: ignore[arg-type]
+
+    def check_shape(self, state: dict[str, object]) -> None:
+        """ValueError unless `own_state` is of a VM with the same vCPUs and the same interrupt controller."""
+        vcpus, vgic = state["vcpus"], state["vgic"]
+        assert isinstance(vcpus, dict)
+        if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
+            raise ValueError("saved state is of another shape: the vCPUs")
+        if (vgic is None) != (self.vgic is None):
+            raise ValueError("saved state is of another shape: the interrupt controller")
+        if self.vgic is not None:
+            self.vgic.check_shape(vgic)  # type: ignore[arg-type]
 
     def load_own(self, state: dict[str, object]) -> None:
         """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they follow."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         assert isinstance(vcpus, dict)
+        self._has_run = bool(state["has_run"])
         self.timer_data.load(state["timers"])  # type: ignore[arg-type]
         self.smccc.load(state["smccc"])  # type: ignore[arg-type]
         if self.vgic is not None:
@@ -294,13 +308,17 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
         """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
 
-        KvmError EEXIST for an id that is taken, EINVAL for one beyond what the GIC can address, EBUSY once that is
-        initialised.
+        KvmError EINVAL for an id out of range, and where there are as many as there can be; EBUSY once the GIC is
+        initialised, EINVAL for an id beyond what it can address; EEXIST for an id that is taken. They are looked for in
+        this order (kvm_vm_ioctl_create_vcpu).
         """
-        if vcpu_id in self._vcpus:
-            raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
+        most = self.check_extension(Cap.MAX_VCPUS)
+        if not 0 <= vcpu_id < self.check_extension(Cap.MAX_VCPU_ID) or len(self._vcpus) >= most:
+            raise KvmError("EINVAL", f"vCPU {vcpu_id}: there are {most} at most, from 0")
         if self.vgic is not None:
             self.vgic.precreate(vcpu_id)
+        if vcpu_id in self._vcpus:
+            raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
         vcpu = Vcpu(self, vcpu_id)
         self._vcpus[vcpu_id] = vcpu
         self.host.add(vcpu)
@@ -313,6 +331,9 @@ class Vm(VmMemory, VmIrq, SmcccHost):
         return self._vcpus.values()
 
     def vcpu(self, vcpu_id: int) -> Vcpu:
+        """A vCPU by its id; KvmError ENOENT for one that was not created."""
+        if vcpu_id not in self._vcpus:
+            raise KvmError("ENOENT", f"there is no vCPU {vcpu_id}")
         return self._vcpus[vcpu_id]
 
     # -- interrupts --
@@ -368,66 +389,25 @@ class Vm(VmMemory, VmIrq, SmcccHost):
     def first_run(self) -> None:
         """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the timers' PPIs.
 
-        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised.
+        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised; EINVAL for timers
+        that share a PPI. It has not run then, and the next time is as the first.
         """
-        self._has_run = True
-        if self.vgic is None or self.vgic.ready:
+        if self._has_run:
             return
-        self.vgic.map_resources()
-        for vcpu in self._vcpus.values():
-            vcpu.timer.enable()
+        if self.vgic is not None:
+            self.vgic.check_resources()
+            for vcpu in self._vcpus.values():
+                vcpu.timer.check_ppis()
+            self.vgic.map_resources()
+            for vcpu in self._vcpus.values():
+                vcpu.timer.enable()
+                vcpu.timer.repeat_levels()
+        self._has_run = True
 
     @property
     def has_gicv3(self) -> bool:
         """Whether the guest has ICC_*_EL1 (kvm_has_gicv3)."""
         return self.vgic is not None and self.vgic.model == 3
-
-    def vgic_of(self) -> Vgic:
-        assert self.vgic is not None
-        return self.vgic
-
-    def _kick(self, vcpu_id: int) -> None:
-        self._vcpus[vcpu_id].wake()
-
-    def _set_phys_active(self, vcpu_id: int, intid: int, active: bool) -> None:
-        pe = self._vcpus[vcpu_id].pe
-        if pe is not None:
-            pe.gic.set_active(pe.index, intid, active)
-
-    def why_idle(self) -> list[str]:
-        """What the vCPUs wait for in vain, in sentences (see `armvirt.hyp.idle`)."""
-        from armvirt.hyp import idle
-
-        return idle.causes(self)
-
-    def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Every station of an interrupt on its way to a vCPU, and what it would need (see `armvirt.hyp.diagnosis`)."""
-        from armvirt.hyp import diagnosis
-
-        return diagnosis.trace(self, vcpu_id, intid)
-
-    def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
-        """Why a vCPU takes one interrupt and not the other."""
-        from armvirt.hyp import diagnosis
-
-        return diagnosis.compare(self, vcpu_id, taken, other)
-
-    # TimerVgic: the timers exist before the GIC does
-    def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        if self.vgic is not None and self.vgic.initialized:
-            self.vgic.inject(vcpu_id, intid, level, owner)
-
-    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level) -> None:  # type: ignore[no-untyped-def]
-        self.vgic_of().map_phys_irq(vcpu_id, intid, host_intid, get_input_level)
-
-    def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
-        self.vgic_of().set_owner(vcpu_id, intid, owner)
-
-    def is_active(self, vcpu_id: int, intid: int) -> bool:
-        return self.vgic is not None and self.vgic.is_active(vcpu_id, intid)
-
-    def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
-        self.vgic_of().reset_mapped_irq(vcpu_id, intid)
 
     def gic_access(self, vcpu: Vcpu, mmio: MmioExit) -> bool:
         """The in-kernel GIC frames; False where the address is none of theirs."""
@@ -444,40 +424,3 @@ class Vm(VmMemory, VmIrq, SmcccHost):
                     mmio.data = frame.read(vcpu.id, offset, mmio.size)
                 return True
         return False
-
-    # -- SmcccHost --
-
-    def vcpu_ids(self) -> Iterable[int]:
-        return self._vcpus.keys()
-
-    def mpidr(self, vcpu_id: int) -> int:
-        return self._vcpus[vcpu_id].mpidr
-
-    def is_on(self, vcpu_id: int) -> bool:
-        return self._vcpus[vcpu_id].power is not Power.OFF
-
-    def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        caller = self.host.current
-        big_endian = caller is not None and bool(caller.context.system(SCTLR_EL1) & SCTLR_EE)
-        self._vcpus[vcpu_id].start(Start(entry, context_id, big_endian))
-
-    def cpu_off(self, vcpu_id: int) -> None:
-        self._vcpus[vcpu_id].power_off()
-        if self.vgic is not None:
-            self.vgic.power_off(vcpu_id)
-
-    def cpu_suspend(self, vcpu_id: int) -> None:
-        vcpu = self._vcpus[vcpu_id]
-        if not vcpu.runnable_interrupt():
-            vcpu.wait()
-            vcpu.request_stop()
-
-    def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        self._vcpus[vcpu_id].system_suspend(entry, context_id)
-
-    def system_event(self, kind: str, flags: int) -> None:
-        caller = self.host.current
-        for vcpu in self._vcpus.values():
-            vcpu.power_off()
-        assert caller is not None
-        caller.system_event(SystemEventExit(kind, flags))

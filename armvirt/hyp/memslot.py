@@ -19,6 +19,8 @@ MEM_LOG_DIRTY_PAGES = 1 << 0
 MEM_READONLY = 1 << 1
 NR_MEMSLOTS = 32767  # KVM_MEM_SLOTS_NUM: SHRT_MAX
 MAP_NORESERVE = 0x4000
+CHUNK = 2 << 20
+"""What `HostMemory` remembers of who may have written where: looking for pages with contents skips the rest."""
 _ZERO_PAGE = bytes(s2.PAGE_SIZE)
 
 
@@ -34,17 +36,25 @@ class HostMemory:
         self.size = size
         self._anchor = C.c_char.from_buffer(self.map)
         self.address = C.addressof(self._anchor)
+        self._touched: set[int] = set()
 
     def discard(self) -> None:
         """Give every page back to the host; they read as zero again."""
         self.map.madvise(mmap.MADV_DONTNEED)
 
+    def touch(self, start: int, end: int) -> None:
+        """The bytes [start, end) may be written from now on: by a guest that has them mapped, or they were just now."""
+        self._touched.update(range(start // CHUNK, -(-end // CHUNK)))
+
     def populated(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages of [start, end) that are not all zero: (offset, bytes)."""
-        for at in range(start, end, s2.PAGE_SIZE):
-            page = self.map[at : at + s2.PAGE_SIZE]
-            if page != _ZERO_PAGE:
-                yield at, page
+        """The 4 KiB pages of [start, end) that were `touch`-ed and are not all zero: (offset, bytes)."""
+        for chunk in range(start // CHUNK, -(-end // CHUNK)):
+            if chunk not in self._touched:
+                continue
+            for at in range(max(start, chunk * CHUNK), min(end, (chunk + 1) * CHUNK), s2.PAGE_SIZE):
+                page = self.map[at : at + s2.PAGE_SIZE]
+                if page != _ZERO_PAGE:
+                    yield at, page
 
 
 class MemorySlot(NamedTuple):
@@ -96,6 +106,16 @@ def check_number(number: int) -> None:
         raise KvmError("EINVAL", f"memory slot {number:#x}: there are {NR_MEMSLOTS} in one address space")
 
 
+def check_call(number: int, flags: int, ipa: int) -> None:
+    """What is looked at first, even of a call that deletes a slot: EINVAL for unknown flags, an address that is not
+    page-aligned, and as `check_number`."""
+    if flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
+        raise KvmError("EINVAL", f"memory slot flags {flags:#x}: there are LOG_DIRTY_PAGES and READONLY")
+    if ipa % s2.PAGE_SIZE:
+        raise KvmError("EINVAL", "a memory slot must be page-aligned")
+    check_number(number)
+
+
 def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
     """What setting ``slot`` among ``slots`` means.
 
@@ -122,10 +142,10 @@ def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
 
 
 def _check_shape(slot: MemorySlot) -> None:
-    check_number(slot.slot)
-    if slot.flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
-        raise KvmError("EINVAL", f"memory slot flags {slot.flags:#x}: there are LOG_DIRTY_PAGES and READONLY")
-    if (slot.ipa | slot.size | slot.offset) % s2.PAGE_SIZE:
+    check_call(slot.slot, slot.flags, slot.ipa)
+    if (slot.size | slot.offset) % s2.PAGE_SIZE:
         raise KvmError("EINVAL", "a memory slot must be page-aligned")
+    if slot.end > 1 << 64:
+        raise KvmError("EINVAL", "a memory slot must not wrap around")
     if slot.ipa < 0 or slot.size <= 0 or slot.offset < 0 or slot.offset + slot.size > slot.memory.size:
         raise KvmError("EINVAL", "a memory slot must lie in its memory")

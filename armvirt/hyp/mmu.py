@@ -83,6 +83,7 @@ class Stage2:
         """
         start = max(ipa // L3_SPAN * L3_SPAN, slot.ipa)
         end = min(ipa // L3_SPAN * L3_SPAN + L3_SPAN, slot.end)
+        slot.memory.touch(start - slot.ipa + slot.offset, end - slot.ipa + slot.offset)
         attributes = s2.NORMAL_PAGE | s2.XN | (0 if slot.readonly or slot.dirty is not None else s2.S2AP_WRITE)
         word = self._leaf_table(ipa) // 8
         words = self._words
@@ -90,10 +91,6 @@ class Stage2:
             at = word + (page >> s2.PAGE_SHIFT & 511)
             if not words[at]:
                 words[at] = page | attributes
-
-    def has_leaf(self, ipa: int) -> bool:
-        """Whether anything was mapped in the 2 MiB of ``ipa``."""
-        return ipa // L3_SPAN in self._leaves
 
     def entry(self, ipa: int) -> int:
         """The leaf descriptor of ``ipa``, 0 if there is none."""
@@ -136,7 +133,6 @@ class Mmu:
         self._stage2: Stage2 | None = None
         self._attached: list[Context] = []
         self._executable: set[int] = set()
-        self._written: set[int] = set()
         self.manual_protect = ManualProtect.NONE
 
     @property
@@ -299,15 +295,11 @@ class Mmu:
         self._executable.add(page)
 
     def populated_pages(self) -> Iterator[tuple[int, bytes]]:
-        """Every page with contents, by IPA: only 2 MiB that the guest touched or the VMM wrote are looked at."""
+        """Every page with contents, by IPA: of what a guest has ever had mapped, or was written through here."""
         for slot in self._order:
-            if slot.readonly:
-                continue
-            for span in range(slot.ipa // L3_SPAN * L3_SPAN, slot.end, L3_SPAN):
-                if span // L3_SPAN in self._written or self.stage2.has_leaf(span):
-                    first, last = max(span, slot.ipa) - slot.ipa, min(span + L3_SPAN, slot.end) - slot.ipa
-                    for at, page in slot.memory.populated(first + slot.offset, last + slot.offset):
-                        yield slot.ipa + at - slot.offset, page
+            if not slot.readonly:
+                for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size):
+                    yield slot.ipa + at - slot.offset, page
 
     # -- access by hypervisor and devices --
 
@@ -325,10 +317,10 @@ class Mmu:
         for slot, at, count in self._pieces(ipa, len(data)):
             start = at + slot.offset
             slot.memory.map[start : start + count] = data[done : done + count]
+            slot.memory.touch(start, start + count)
             if slot.dirty is not None:
                 slot.dirty.mark_bytes(at, count)
             done += count
-        self._written.update(range(ipa // L3_SPAN, (ipa + len(data)) // L3_SPAN + 1))
         first = ipa & ~(s2.PAGE_SIZE - 1)
         if self._executable and any(p in self._executable for p in range(first, ipa + len(data), s2.PAGE_SIZE)):
             self.domain.code_written(ipa, len(data))

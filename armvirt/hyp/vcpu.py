@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from armvirt.arch import stage2
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import DFSC
 from armvirt.errors import KvmError
-from armvirt.events import Mmio, Schedule, Stamp
+from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
@@ -97,7 +97,7 @@ class Vcpu(VcpuApi):
         self._stop = False
         self._running = False
         self._answers: list[MmioExit | SemihostingExit] = []
-        self._answered = 0
+        self._answered = self._answers_pc = 0
         self._left: MmioExit | SemihostingExit | None = None
         self._ended: Exit | None = None
         self._leaving: Exit | None = None
@@ -119,9 +119,16 @@ class Vcpu(VcpuApi):
     def start(self, start: Start, *, run: bool = True) -> None:
         """Reset to ``start``; the reset is done before the power state changes (kvm_psci_vcpu_on)."""
         self.initialized, self.suspended, self.serror_pending = True, False, False
+        self.spsr32 = [0] * len(self.spsr32)
+        self._forget_exit()
         reset.reset(self.context, start)
         self.timer.vcpu_reset()
         self._set_power(Power.RUNNABLE if run else Power.OFF)
+
+    def _forget_exit(self) -> None:
+        """What the VMM has answered, or may, is of a state that is no more."""
+        self._answers.clear()
+        self.abortable = self._left = None
 
     def _set_power(self, power: Power) -> None:
         if power is not self.power and self.host.bus.active:
@@ -168,6 +175,9 @@ class Vcpu(VcpuApi):
     def suspend(self) -> None:
         """KVM_MP_STATE_SUSPENDED: as in WFI, but what wakes it is the VMM's to know (kvm_vcpu_suspend)."""
         self.suspended, self._waiting = True, False
+        if self.host.driving and self.power is Power.RUNNABLE:
+            self.request_stop()  # it may be in the guest: KVM_REQ_SUSPEND, at the next entry
+            return
         if self.pe is not None:
             self.put()
         self._set_power(Power.BLOCKED)
@@ -245,19 +255,21 @@ class Vcpu(VcpuApi):
         run, and nobody wants to know when this one sleeps."""
         pe = self.pe
         assert pe is not None
-        if self.suspended:  # woken: KVM_SYSTEM_EVENT_WAKEUP, and again until the VMM says RUNNABLE
-            self._leaving = SystemEventExit("wakeup")
-            self._tell_vmm()
-            return ExitKind.STOPPED
+        if self.suspended:
+            return self._suspended()
         self._flush()
         if self._notify_user():
             return ExitKind.STOPPED
         self.event_timeout = None
         before = self.context.insns
-        if alone:
-            self._post(pe)
-        one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
-        kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit)
+        if self._answers:
+            kind = self._complete(pe)
+        else:
+            self.abortable = None
+            if alone:
+                self._post(pe)
+            one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
+            kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit)
         if kind is ExitKind.IRQ:
             self._host_interrupts()
         if GuestDebug.SINGLESTEP in self.debug and self.context.insns != before and self._nothing_to_tell:
@@ -266,18 +278,46 @@ class Vcpu(VcpuApi):
             self._tell_vmm()
         return kind
 
+    def _complete(self, pe: Pe) -> ExitKind:
+        """The access that the VMM has answered, before anything else (kvm_handle_mmio_return comes before the guest is
+        entered): interrupts wait for it. A VMM that has moved the PC meanwhile wants something else."""
+        if self.context.pc != self._answers_pc:
+            self._answers.clear()
+            return ExitKind.STOPPED
+        before, self._answered = self.context.insns, 0
+        pe.hold_interrupts(True)
+        try:
+            kind = pe.run(self.host.clock.now + pe.ns_per_insn, self._on_exit)
+        finally:
+            pe.hold_interrupts(False)
+        if self.context.insns != before or (self._answered and self._left is None):
+            self._answers.clear()
+            if self.immediate_exit:
+                self.host.stop()
+        return kind
+
+    def _suspended(self) -> ExitKind:
+        """kvm_vcpu_suspend: KVM_SYSTEM_EVENT_WAKEUP where an interrupt can be delivered, each time until the VMM says
+        RUNNABLE; else it sleeps (again)."""
+        if not self.runnable_interrupt():
+            self.block()
+            return ExitKind.STOPPED
+        self._leaving = SystemEventExit("wakeup")
+        self._tell_vmm()
+        return ExitKind.STOPPED
+
     @property
     def _nothing_to_tell(self) -> bool:
         return self._leaving is None and self._ended is None and self.power is not Power.OFF
 
     def _one_instruction(self, until: int) -> int:
         """Take an SError that can be taken; else go on by single instructions, so that none too many goes before it."""
+        assert self.pe is not None
         if self.serror_pending and vcpu_events.can_take_serror(self.context):
             self.serror_pending = False
-            vcpu_events.take_serror(self.context)
+            self._take_serror(self.pe)
             if GuestDebug.SINGLESTEP not in self.debug:
                 return until
-        assert self.pe is not None
         return min(until, self.host.clock.now + self.pe.ns_per_insn)
 
     def _post(self, pe: Pe) -> None:
@@ -294,6 +334,15 @@ class Vcpu(VcpuApi):
         vgic.sync(self.id)
         self.timer.slept(times)
         vgic.flush(self.id)
+
+    def _take_serror(self, pe: Pe) -> None:
+        """An exception entry like any other: it counts as one instruction, and is an event."""
+        elr = self.context.pc
+        vcpu_events.take_serror(self.context)
+        if self.host.bus.active:
+            entry = ExceptionEntry("serror", vcpu_events.SERROR_ESR, elr, self.context.pc)
+            self.host.bus.deliver(pe.stamp()._replace(pc=elr), entry)
+        pe.skip_to(self.host.clock.now + pe.ns_per_insn)
 
     def leave_with(self, exit: Exit) -> int:
         """Leave the engine, and then hand ``exit`` to the VMM, who may change any register."""
@@ -353,8 +402,6 @@ class Vcpu(VcpuApi):
         except _LeftToCallerError:
             self.host.stop()
             return Action.STOP
-        if self._answers:
-            self._answers.clear()
         self.timer.sync()
         self._flush()
         if self._level_changed():
@@ -420,9 +467,12 @@ class Vcpu(VcpuApi):
 
     def to_vmm(self, exit: Exit) -> int:
         """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the next `run`."""
+        if isinstance(exit, (MmioExit, SemihostingExit)):
+            if self._answered < len(self._answers):
+                return self._take_answer(exit)  # whoever drives the host now
+            if self._running:
+                self._leave_to_caller(exit)
         if self._running:
-            if isinstance(exit, (MmioExit, SemihostingExit)):
-                return self._to_caller(exit)
             self._ended = exit
             return Action.STOP
         if self.exit_handler is None:
@@ -432,18 +482,21 @@ class Vcpu(VcpuApi):
         self.host.stop()
         return Action.STOP
 
-    def _to_caller(self, exit: MmioExit | SemihostingExit) -> int:
-        """Answered already: go on with the answer. Else leave; the instruction will trap again and find it.
+    def _take_answer(self, exit: Exit) -> int:
+        """The instruction has trapped again: go on with what its VMM has answered."""
+        answer = self._answers[self._answered]
+        self._answered += 1
+        for name in answer.__slots__:
+            setattr(exit, name, getattr(answer, name))
+        return Action.RETRY
+
+    def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
+        """Leave; the instruction will trap again, and find the answer.
 
         KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an access that is
         retried counts nothing), and serves accesses of several transfers too.
         """
-        if self._answered < len(self._answers):
-            answer = self._answers[self._answered]
-            self._answered += 1
-            for name in answer.__slots__:
-                setattr(exit, name, getattr(answer, name))
-            return Action.RETRY
+        self._answers_pc = self.context.engine.state.pc
         self._answers.append(exit)
         self._left = exit
         raise _LeftToCallerError
@@ -454,18 +507,22 @@ class Vcpu(VcpuApi):
         The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs need an
         ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
 
-        KvmError ENOEXEC before `init`; EINTR while ``immediate_exit`` is set: then only the access that was answered
-        is completed.
+        KvmError ENOEXEC before `init`; at the VM's first run ENXIO, EINVAL, EBUSY as `Vm.first_run`; EBUSY while the
+        host runs (in an exit handler); EINTR while ``immediate_exit`` is set: then only the access that was answered
+        is completed, unless that leads to an exit of its own.
         """
         self.check_initialized()
+        self.host.check_standing()
+        self.vm.first_run()
         if self.immediate_exit:
-            if self._answers:
-                self._drive(self.host.clock.now + 1)
-            raise KvmError("EINTR", "immediate_exit is set")
+            exit = self._drive(NEVER) if self._answers and self.runnable else None
+            if exit is None:
+                raise KvmError("EINTR", "immediate_exit is set")
+            return exit
         return self._drive(until)
 
     def _drive(self, until: int) -> Exit | None:
-        self._running, self._left, self.abortable = True, None, None
+        self._running, self._left = True, None
         try:
             stop = self.host.run(until)
         finally:
@@ -538,13 +595,14 @@ class Vcpu(VcpuApi):
             "stolen_time": self.stolen_time.state(),
             "initialized": self.initialized,
             "suspended": self.suspended, "serror_pending": self.serror_pending, "lines": self.lines,
-            "spsr32": list(self.spsr32),
+            "spsr32": list(self.spsr32), "affinity": None if self.affinity is None else sorted(self.affinity),
         }  # fmt: skip
 
     def load_state(self, state: dict[str, object]) -> None:
         """Take over `state`; the vCPU is on no CPU afterwards (see `attach`)."""
         context, timer = state["context"], state["timer"]
         assert isinstance(context, dict) and isinstance(timer, dict)
+        self._forget_exit()
         self.context.load(context)
         self.timer.load(timer)
         self.power = Power(state["power"])
@@ -556,3 +614,5 @@ class Vcpu(VcpuApi):
         self.initialized, self.suspended = bool(state["initialized"]), bool(state["suspended"])
         self.serror_pending, self.lines = bool(state["serror_pending"]), int(state["lines"])  # type: ignore[call-overload]
         self.spsr32 = list(state["spsr32"])  # type: ignore[call-overload]
+        affinity = state["affinity"]
+        self.affinity = None if affinity is None else frozenset(affinity)  # type: ignore[call-overload]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from armvirt.hyp.vcpu_init import STICKY, Feature, MpState, VcpuInit
 if TYPE_CHECKING:
     from armvirt.hw.context import Context
     from armvirt.hw.pe import Pe
+    from armvirt.hyp.host.host import Host
     from armvirt.hyp.kvm import Vm
 
 
@@ -31,7 +33,9 @@ class VcpuApi:
     """The part of `armvirt.hyp.vcpu.Vcpu` that its VMM calls between runs, or in an exit handler."""
 
     id: int
+    index: int
     vm: Vm
+    host: Host
     context: Context
     pe: Pe | None
     power: Power
@@ -46,6 +50,8 @@ class VcpuApi:
         self.suspended = False
         self.lines = 0  # HCR_EL2.VI and VF: the CPU's inputs, without an interrupt controller
         self.abortable: MmioExit | NisvExit | None = None  # the exit that an external abort can answer
+        self.fault_address = 0  # FAR_EL2 of that exit
+        self.affinity: frozenset[int] | None = None  # the PEs that it may be on, see `set_affinity`
 
     # -- implemented by the run loop --
 
@@ -84,6 +90,26 @@ class VcpuApi:
         """KvmError ENOEXEC before `init`, `vcpu_init` or `start`."""
         if not self.initialized:
             raise KvmError("ENOEXEC", f"vCPU {self.id} is not initialised")
+
+    # -- where it runs --
+
+    def set_affinity(self, pes: Iterable[int] | None) -> None:
+        """Which physical CPUs of the host it may be on, by number; None: all. As sched_setaffinity of its thread: one
+        that is elsewhere moves, at once or when it leaves the guest. KvmError EINVAL for none, and for a CPU that the
+        host does not have."""
+        allowed = None if pes is None else frozenset(pes)
+        if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
+            raise KvmError("EINVAL", f"PEs {sorted(allowed)}: the host has {len(self.host.pcpus)}, from 0")
+        self.affinity = allowed
+        self.host.affinity_changed(self.index)
+
+    def pin(self, pe: int) -> None:
+        """`set_affinity` to one physical CPU."""
+        self.set_affinity((pe,))
+
+    def may_be_on(self, pe: int) -> bool:
+        """Whether its affinity lets it run on a physical CPU."""
+        return self.affinity is None or pe in self.affinity
 
     # -- registers --
 
@@ -140,20 +166,24 @@ class VcpuApi:
     # -- events --
 
     def get_vcpu_events(self) -> VcpuEvents:
-        """KVM_GET_VCPU_EVENTS."""
+        """KVM_GET_VCPU_EVENTS. ENOEXEC before `init`."""
+        self.check_initialized()
         return VcpuEvents(serror_pending=self.serror_pending)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
         """KVM_SET_VCPU_EVENTS: a virtual SError, pending until PSTATE.A lets it in, and an external abort for the
-        access of the last exit. KvmError EINVAL for a syndrome (no RAS extension), and for an abort when the last exit
+        access of the last exit. An SError that is pending cannot be taken back (as KVM's).
+
+        KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort when the last exit
         was no `MmioExit` or `NisvExit`."""
+        self.check_initialized()
         if events.serror_pending and events.serror_has_esr:
             raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
         exit = self.abortable
         if events.ext_dabt_pending and exit is None:
             raise KvmError("EINVAL", "an external abort answers an MMIO or NISV exit")
-        self.serror_pending = events.serror_pending
         if events.serror_pending:
+            self.serror_pending = True
             self.wake()
         if not events.ext_dabt_pending:
             return
@@ -161,7 +191,7 @@ class VcpuApi:
         if isinstance(exit, MmioExit):
             exit.abort = True
         elif exit is not None:
-            vcpu_events.take_data_abort(self.context, exit.fault_ipa)
+            vcpu_events.take_data_abort(self.context, self.fault_address)
 
     def set_line(self, number: int, level: bool) -> None:
         """KVM_IRQ_LINE of a CPU's own input, 0 for IRQ and 1 for FIQ (vcpu_interrupt_line)."""

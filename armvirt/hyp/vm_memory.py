@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from armvirt.hyp.memslot import HostMemory, MemorySlot
+from armvirt.hyp.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.mmu import Mmu
 
 
@@ -23,6 +23,7 @@ class VmMemory:
         A slot that exists can be moved, and LOG_DIRTY_PAGES be changed. None for the memory, or size 0, deletes it.
         Errors as `Mmu.set_slot`.
         """
+        check_call(slot, flags, guest_phys_addr)
         gone = memory is None or memory_size == 0
         new = None if gone or memory is None else MemorySlot(slot, flags, guest_phys_addr, memory, offset, memory_size)
         self.mmu.set_slot(new, slot)

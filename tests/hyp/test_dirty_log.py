@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hyp_tools import DATA, DEVICE, NE, RAM, RAM_SIZE, Asm, Rig, both_engines, power_off
+from hyp_tools import DATA, DEVICE, NE, RAM, RAM_SIZE, Asm, Rig, both_engines, power_off, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +21,7 @@ from armvirt.hyp.kvm import (
     ManualProtect,
     MmioExit,
     Start,
+    Vcpu,
     Vm,
 )
 
@@ -126,6 +127,93 @@ def test_a_guest_sees_its_memory_move(kind: str) -> None:
     rig.vm.set_user_memory_region(SLOT, BASE + 16 * PAGE, memory)
     rig.run()
     assert [data for address, _, is_write, data in rig.mmio if is_write] == [7, 9]
+
+
+@pytest.mark.parametrize(
+    ("call", "errno"),
+    [
+        (lambda vm: vm.set_user_memory_region(SLOT, BASE, None, 1 << 2), "EINVAL"),
+        (lambda vm: vm.set_user_memory_region(SLOT, BASE + 1, None), "EINVAL"),
+        (lambda vm: vm.set_user_memory_region(SLOT, BASE, memory_of(vm), 1 << 5, memory_size=0), "EINVAL"),
+        (lambda vm: vm.set_user_memory_region(1 << 16 | SLOT, BASE, None), "EINVAL"),
+        (lambda vm: vm.set_user_memory_region(2, (1 << 64) - PAGE, HostMemory(2 * PAGE)), "EINVAL"),
+        (lambda vm: vm.set_user_memory_region(2, -PAGE, HostMemory(PAGE)), "EINVAL"),
+    ],
+)
+def test_a_deletion_is_checked_like_any_other_call(vm: Vm, call: Callable[[Vm], None], errno: str) -> None:
+    """Flags and alignment come before what the call would do; so does an end beyond 64 bits."""
+    before = slots_of(vm)
+    assert errno_of(lambda: call(vm)) == errno
+    assert slots_of(vm) == before
+
+
+@pytest.mark.parametrize("change", ["log off", "another slot deleted", "moved"])
+def test_what_the_guest_wrote_is_found_although_its_mappings_are_gone(change: str) -> None:
+    """`populated_pages` is how a VMM saves memory: stage 2 is emptied, the contents are not."""
+    rig = Rig()
+    memory = HostMemory(4 << 20)
+    rig.vm.set_user_memory_region(SLOT, BASE, memory)
+    rig.vm.set_user_memory_region(2, BASE + (8 << 20), HostMemory(PAGE))
+    far = 3 << 20
+    rig.start(program(lambda a: (a.mov(1, BASE + far), a.str_(1, 1))))
+    rig.finish()
+    base = BASE
+    if change == "log off":
+        for flags in (MEM_LOG_DIRTY_PAGES, 0):
+            rig.vm.set_user_memory_region(SLOT, BASE, memory, flags)
+    elif change == "moved":
+        base += 16 << 20
+        rig.vm.set_user_memory_region(SLOT, base, memory)
+    else:
+        rig.vm.set_user_memory_region(2, 0, None)
+    assert dict(rig.vm.populated_pages())[base + far][:8] == (BASE + far).to_bytes(8, "little")
+
+
+@both_engines
+@pytest.mark.parametrize("change", ["delete", "move", "read-only", "log"])
+def test_a_slot_that_changes_under_a_running_guest(kind: str, change: str) -> None:
+    """From its own exit handler: the very next access follows, of this vCPU and of the other, who has it in its TLB."""
+    rig = Rig(kind=kind, vcpus=2)
+    memory = HostMemory(PAGE)
+    rig.vm.set_user_memory_region(SLOT, BASE, memory)
+    a = Asm(RAM)
+    a.mov(1, BASE)
+    a.mov(2, DEVICE)
+    a.label("loop")
+    a.ldr(3, 1)
+    a.add_imm(3, 3, 1)
+    a.str_(3, 1)
+    a.str_(3, 2)
+    a.wfe()
+    a.b("loop")
+    seen: list[tuple[int, int, bool]] = []
+    changed = []
+
+    def answer(vcpu: Vcpu, exit: MmioExit) -> bool:
+        if changed:
+            seen.append((vcpu.id, exit.phys_addr, exit.is_write))
+        elif len(rig.mmio) == 10:
+            changed.append(vcpu.id)
+            if change == "move":
+                rig.vm.set_user_memory_region(SLOT, BASE + PAGE, memory)
+            elif change == "log":
+                rig.vm.set_user_memory_region(SLOT, BASE, memory, MEM_LOG_DIRTY_PAGES)
+            else:
+                rig.vm.set_user_memory_region(SLOT, 0, None)
+                if change == "read-only":
+                    rig.vm.set_user_memory_region(SLOT, BASE, memory, MEM_READONLY)
+        return len(seen) >= 12
+
+    rig.on_mmio = answer
+    rig.start(a)
+    rig.vcpus[1].start(Start(RAM, 0))
+    rig.run()
+    reads = [(vcpu, is_write) for vcpu, address, is_write in seen if address == BASE]
+    expected = {"delete": {False, True}, "move": {False, True}, "read-only": {True}, "log": set()}[change]
+    for vcpu in (0, 1):
+        assert {is_write for who, is_write in reads if who == vcpu} == expected
+    if change == "log":
+        assert dirty(rig.vm) == {0}
 
 
 # -- the log: what is refused --

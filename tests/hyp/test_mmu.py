@@ -177,7 +177,7 @@ def test_every_mapped_page_is_itself(shape: s2.Geometry, data: st.DataObject) ->
     slot = MemorySlot(0, MEM_READONLY if readonly else 0, first * PAGE, HostMemory(pages * PAGE))
     fault = data.draw(st.integers(slot.ipa, slot.end - 1))
     stage2.map_around(fault, slot)
-    assert stage2.has_leaf(fault)
+    assert stage2.entry(fault)
     near = data.draw(st.lists(st.integers(max(0, fault - 4 * MIB), min(fault + 4 * MIB, (1 << 40) - 1)), max_size=20))
     for ipa in [fault, slot.ipa, slot.end - 1, max(0, slot.ipa - 1), slot.end, *near]:
         leaf = walk_stage2(stage2, ipa)

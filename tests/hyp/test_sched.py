@@ -66,6 +66,19 @@ def test_where_it_queues(loads: list[int], data: st.DataObject) -> None:
 
 
 @given(loads, st.data())
+def test_where_it_queues_by_its_affinity(loads: list[int], data: st.DataObject) -> None:
+    """The same law among the PEs that it may be on; a home that is none of them counts for nothing."""
+    pes = range(len(loads))
+    home = data.draw(st.none() | st.sampled_from(pes))
+    allowed = data.draw(st.frozensets(st.sampled_from(pes), min_size=1))
+    pe = place(home, loads, allowed)
+    assert pe in allowed
+    inside = sorted(allowed)
+    assert pe == inside[place(inside.index(home) if home in allowed else None, [loads[n] for n in inside])]
+    assert place(home, loads, frozenset(pes)) == place(home, loads)
+
+
+@given(loads, st.data())
 def test_load_balancing_ends(loads: list[int], data: st.DataObject) -> None:
     """Whoever pulls, from wherever the law says: the loads meet, and nothing is pulled back and forth."""
     for _ in range(len(loads) * 4 * len(loads)):

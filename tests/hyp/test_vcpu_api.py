@@ -30,6 +30,8 @@ from armvirt.hyp.kvm import (
     SystemEventExit,
     VcpuEvents,
     VcpuInit,
+    VgicCtrl,
+    VgicGroup,
     Vm,
     irq_line_word,
 )
@@ -405,3 +407,41 @@ def test_capabilities(vm: Vm) -> None:
     for cap, flags in ((Cap.ONE_REG, 0), (9999, 0), (Cap.ARM_NISV_TO_USER, 1)):
         assert errno_of(lambda c=cap, f=flags: vm.enable_cap(c, 0, f)) == "EINVAL"
     assert Cap.ARM_NISV_TO_USER not in vm.caps and DATA > RAM
+
+
+def test_capabilities_that_depend_on_the_host_and_the_vm(vm: Vm) -> None:
+    assert Kvm(pcpus=3).check_extension(Cap.NR_VCPUS) == 3, "what is recommended: the host's CPUs"
+    assert vm.check_extension(Cap.MAX_VCPUS) == 512
+    vm.create_device("arm-vgic-v2")
+    assert vm.check_extension(Cap.MAX_VCPUS) == 8 and Kvm().check_extension(Cap.MAX_VCPUS) == 512
+    for cap in (Cap.COUNTER_OFFSET, Cap.STEAL_TIME, Cap.PTP_KVM, Cap.ARM_USER_IRQ):
+        assert vm.check_extension(cap) == 1
+
+
+@pytest.mark.parametrize("pstate", [0x3C9, 0x3C8, 0x3CD, 0x3C1, 0x10, 0x13, 0x1F])
+def test_a_guest_cannot_be_put_into_another_mode(vm: Vm, pstate: int) -> None:
+    """EL2, EL3, what is reserved, AArch32."""
+    vcpu = vm.create_vcpu(0)
+    vcpu.init()
+    before = vcpu.state()
+    assert errno_of(lambda: vcpu.set_one_reg(CORE | 0x42, pstate)) == "EINVAL"
+    assert vcpu.state() == before
+
+
+def test_events_need_an_initialised_vcpu(vm: Vm) -> None:
+    vcpu = vm.create_vcpu(0)
+    assert errno_of(vcpu.get_vcpu_events) == errno_of(lambda: vcpu.set_vcpu_events(VcpuEvents(True))) == "ENOEXEC"
+
+
+@pytest.mark.parametrize("vcpu_id", [-1, 512, 1 << 20])
+def test_vcpus_that_there_cannot_be(vm: Vm, vcpu_id: int) -> None:
+    assert errno_of(lambda: vm.create_vcpu(vcpu_id)) == "EINVAL" and not list(vm.vcpus)
+
+
+def test_the_order_of_errors_of_create_vcpu(vm: Vm) -> None:
+    """A GIC that is initialised refuses every id, one that is taken too."""
+    vm.create_vcpu(0)
+    assert errno_of(lambda: vm.create_vcpu(0)) == "EEXIST"
+    vm.create_device("arm-vgic-v2").set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
+    assert errno_of(lambda: vm.create_vcpu(0)) == errno_of(lambda: vm.create_vcpu(1)) == "EBUSY"
+    assert errno_of(lambda: vm.create_vcpu(-1)) == "EINVAL"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import describe
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import Clock
 from armvirt.hw.engine import EngineFactory
@@ -81,6 +82,8 @@ class Host:
         self._waiter: tuple[int, tuple[int, ...]] | None = None
         self._quiet = Quiet()
         self._stop = False
+        self.driving = False  # `run` is under way: in exit handlers and in what the clock calls
+        self._displaced: list[Vcpu] = []  # on a PE that their affinity has left out since
 
     @property
     def pe(self) -> Pe:
@@ -114,7 +117,7 @@ class Host:
         an end now."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
-            self._migrate(vcpu, place(vcpu.home, loads))
+            self._migrate(vcpu, place(vcpu.home, loads, vcpu.affinity))
             if loads[vcpu.home or 0]:
                 vcpu.delay.queue(self.clock.now)
         if self.current is not vcpu:
@@ -133,6 +136,25 @@ class Host:
             if vcpu.home is not None:
                 self.pcpus[vcpu.home].leave(vcpu)
             vcpu.home = pe
+
+    def affinity_changed(self, index: int) -> None:
+        """A vCPU may not be where it is any more: it moves now, or as soon as it is out of the guest."""
+        vcpu = self.vcpus[index]
+        if not self.driving:
+            self._move(vcpu)
+        elif vcpu not in self._displaced:
+            self._displaced.append(vcpu)
+            self.turn.pe.request_stop()
+
+    def _move(self, vcpu: Vcpu) -> None:
+        """Off a PE that its affinity leaves out (migrate_task): it queues at another one, where it can run."""
+        if vcpu.home is None or vcpu.may_be_on(vcpu.home):
+            return
+        if vcpu.pe is not None:
+            vcpu.put()
+            vcpu.wake()  # asleep in WFE, which may end at any time (DDI 0487 D1.6.1)
+        if vcpu.runnable:
+            self.woken(vcpu)
 
     def stop(self) -> None:
         """Make `run` come back after the present exit."""
@@ -168,8 +190,14 @@ class Host:
             "quiet": self._quiet.state(),
         }  # fmt: skip
 
+    def check_shape(self, state: dict[str, Any]) -> None:
+        """ValueError unless `state` is of a host with as many PEs."""
+        if len(state["pcpus"]) != len(self.pcpus):
+            raise ValueError("saved state is of another shape: the number of physical CPUs")
+
     def load(self, state: dict[str, Any]) -> None:
         """Take over `state` of a host with as many PEs (else ValueError); the vCPUs' own state is there already."""
+        self.check_shape(state)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])
         for pcpu, saved in zip(self.pcpus, state["pcpus"], strict=True):
@@ -187,10 +215,27 @@ class Host:
         return sum(v.context.insns for v in self.vcpus)
 
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
-        """Drive all vCPUs to ``until`` ns of virtual time, to ``insns`` retired in all, a stop, or a dead end."""
-        self._stop = False
+        """Drive all vCPUs to ``until`` ns of virtual time, to ``insns`` retired in all, a stop, or a dead end.
+
+        KvmError EBUSY while it runs.
+        """
+        self.check_standing()
+        self._stop, self.driving = False, True
+        try:
+            return self._loop(until, insns)
+        finally:
+            self.driving = False
+
+    def check_standing(self) -> None:
+        """KvmError EBUSY while `run` is under way."""
+        if self.driving:
+            raise KvmError("EBUSY", "the host runs already: this is an exit handler, or a timer of the VMM's")
+
+    def _loop(self, until: int, insns: int) -> Stop:
         clock = self.clock
         while True:
+            while self._displaced:
+                self._move(self._displaced.pop())
             clock.run_due()
             if self._stop:
                 return Stop.HANDLER
@@ -256,7 +301,7 @@ class Host:
 
     def _pull(self, pe: int, source: int) -> bool:
         """Take over the vCPU that would be next at PE ``source``, but for the one that is loaded there."""
-        waiting = [v.index for v in self.vcpus if v.runnable and v.home == source and v.pe is None]
+        waiting = [v.index for v in self.vcpus if v.runnable and v.home == source and v.pe is None and v.may_be_on(pe)]
         index = pick_next(waiting, self.pcpus[source].last)
         if index is not None:
             self._migrate(self.vcpus[index], pe)

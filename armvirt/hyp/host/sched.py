@@ -2,12 +2,13 @@
 
 Every vCPU has a home, the physical CPU (PE) on which it was last. One that becomes runnable queues at its home if
 that is idle, else at an idle PE, else at its home again (kernel select_task_rq); a PE with two fewer than another
-pulls one that waits there (load balancing). Within a PE, and among PEs, it is round robin.
+pulls one that waits there (load balancing). A vCPU's affinity comes before all that. Within a PE, and among PEs, it
+is round robin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 QUANTUM_NS = 100_000
 """A vCPU's turn, when others wait."""
@@ -25,16 +26,19 @@ def pick_next(runnable: Sequence[int], last: int) -> int | None:
     return min(after) if after else min(runnable)
 
 
-def place(home: int | None, loads: Sequence[int]) -> int:
+def place(home: int | None, loads: Sequence[int], allowed: Collection[int] | None = None) -> int:
     """The PE at which a vCPU queues that becomes runnable.
 
-    ``loads`` are the runnable vCPUs of each PE, without this one; ``home`` is None for one that has never run.
+    ``loads`` are the runnable vCPUs of each PE, without this one; ``home`` is None for one that has never run;
+    ``allowed`` are the PEs that it may be on, None for all.
     """
+    choice = range(len(loads)) if allowed is None else sorted(allowed)
+    if home not in choice:
+        home = None
     if home is not None and not loads[home]:
         return home
-    if 0 in loads:
-        return loads.index(0)
-    return home if home is not None else loads.index(min(loads))
+    best = min(choice, key=loads.__getitem__)
+    return home if home is not None and loads[best] else best
 
 
 def donor(pe: int, loads: Sequence[int]) -> int | None:

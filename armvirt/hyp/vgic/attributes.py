@@ -61,6 +61,12 @@ def no_attribute(what: str, attr: int) -> KvmError:
     return KvmError("ENXIO", f"no {what} attribute {attr:#x}")
 
 
+def check_value(value: int) -> None:
+    """What an attribute's value can be: the payload is a u64. EINVAL for others."""
+    if not 0 <= value < 1 << 64:
+        raise KvmError("EINVAL", f"{value:#x} is no value of 64 bits")
+
+
 class AddressSpace(Protocol):
     """Whoever places frames in a VM's physical address space of ``ipa_bits``."""
 

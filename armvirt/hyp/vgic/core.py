@@ -100,6 +100,11 @@ class Vgic:
         """How many INTIDs there are, private ones included; 32 while nobody has said it."""
         return self.nr_spis + NR_PRIVATE
 
+    @property
+    def nr_irqs_after_init(self) -> int:
+        """`nr_irqs` once it is initialised, as things are."""
+        return (self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE) + NR_PRIVATE
+
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
         """A vCPU is created, with this MPIDR_EL1. KvmError EEXIST, or those of `precreate`."""
         if vcpu_id in self._cpus:
@@ -146,12 +151,18 @@ class Vgic:
         """
         if self.ready:
             return
+        self.check_resources()
+        self.lazy_init()
+        self.ready = True
+
+    def check_resources(self) -> None:
+        """Whether `map_resources` can be done: its errors, and nothing is changed."""
         self._check_placed()
         frames = sorted((frame.base, frame.size) for frame in self.mmio_frames())
         if any(low + size > high for (low, size), (high, _) in pairwise(frames)) or not bases_fit(self):
             raise KvmError("EINVAL", "the vGIC's frames overlap, or are beyond the IPA space")
-        self.lazy_init()
-        self.ready = True
+        if not self.initialized and self.model != 2:
+            raise KvmError("EBUSY", "the vGIC is not initialised")
 
     def _check_placed(self) -> None:
         if self.dist_base is None:
@@ -229,7 +240,9 @@ class Vgic:
         What changes nothing, and what comes from a stranger to an owned interrupt, is dropped silently. KvmError EINVAL
         for an INTID that does not exist or is an LPI, EBUSY before `init` of a GICv3.
         """
-        self.lazy_init()
+        if not self.initialized:
+            self._check_line(vcpu_id, intid)
+            self.lazy_init()
         if intid >= FIRST_LPI:
             raise KvmError("EINVAL", f"INTID {intid} is no line: an LPI comes as a message")
         irq = self.irq(vcpu_id, intid)
@@ -248,6 +261,13 @@ class Vgic:
             target = vcpu_id if intid < NR_PRIVATE else irq.target
             self.bus.emit(VgicInject(intid, int(level), -1 if target is None else self.id_base | target))
         self.queue(irq)
+
+    def _check_line(self, vcpu_id: int | None, intid: int) -> None:
+        """Before a GICv2 is initialised by its first line: EINVAL for one that it will not have."""
+        count = self.nr_irqs_after_init
+        private = 0 <= intid < NR_PRIVATE
+        if self.model == 2 and (not 0 <= intid < min(count, MAX_SPI + 1) or (private and vcpu_id not in self._cpus)):
+            raise KvmError("EINVAL", f"INTID {intid} does not exist; there will be {count}, private ones on a vCPU")
 
     def signal_msi(self, address: int, data: int, devid: int | None) -> bool:
         """KVM_SIGNAL_MSI: a device writes ``data``, an EventID, to the GITS_TRANSLATER at ``address``. Whether an LPI
@@ -443,6 +463,10 @@ class Vgic:
     def state(self) -> dict[str, object]:
         """Everything the guest can tell; see `armvirt.hyp.vgic.saved`."""
         return saved.state(self)
+
+    def check_shape(self, state: dict[str, Any]) -> None:
+        """The ValueError of `load_state`, and nothing is changed."""
+        saved.check_shape(self, state)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same vCPUs loaded.

@@ -57,7 +57,7 @@ def dir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
         vgic.bus.emit(EndOfInterrupt(intid, "DIR"))
     vgic.before_access()
     irq = vgic.irq(cpu.vcpu_id, intid)
-    if irq.active and irq.active_source == source:
+    if irq.active and (irq.active_source == source or irq.sender_is_unknown):
         change_active(vgic, irq, False)
         ended(vgic, irq)
 

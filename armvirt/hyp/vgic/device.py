@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import device_v2, device_v3
-from armvirt.hyp.vgic.attributes import AddrType, Attributes, Ctrl, Group
+from armvirt.hyp.vgic.attributes import AddrType, Attributes, Ctrl, Group, check_value
 from armvirt.hyp.vgic.core import Vgic
 from armvirt.hyp.vgic.device_v3 import RegionAttribute
 
@@ -36,13 +36,14 @@ class VgicDevice:
         return self._group(group).get(self, attr, value)
 
     def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
-        """KVM_SET_DEVICE_ATTR."""
+        """KVM_SET_DEVICE_ATTR. EINVAL for a value of more than 64 bits."""
         handlers = self._group(group)
         if value is None:
             if group == Group.CTRL:
                 value = 0  # takes no value
             else:
                 raise KvmError("EFAULT", "no address for the attribute's value")
+        check_value(value)
         handlers.set(self, attr, value)
 
     def _group(self, group: int) -> Attributes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import GITS_FRAME_SIZE, GITS_SIZE
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.attributes import AddrType, Ctrl, Group, check_range
+from armvirt.hyp.vgic.attributes import AddrType, Ctrl, Group, check_range, check_value
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
@@ -82,6 +82,7 @@ class ItsDevice:
             raise _no_attribute(group, attr)
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
+        check_value(value)
         if group == Group.ADDR:
             self._set_address(attr, value)
         else:

@@ -54,7 +54,7 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
     """Fill the list registers from the ap_list (kvm vgic_flush_lr_state)."""
     vif = cpu.vif
     assert vif is not None
-    if cpu.resident:
+    if cpu.resident or cpu.outside:
         sync(vgic, cpu)
     cpu.dirty = False
     enables, vcpu_id = vgic.enables, cpu.vcpu_id
@@ -65,12 +65,18 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
     if not irqs and not cpu.used and not foreign and not watch:
         return
     limit = len(vif.lr)
+    unknown = [irq for irq in irqs if irq.sender_is_unknown]
+    if unknown:  # no list register could be told from its end: it is found as one that had no room
+        irqs = [irq for irq in irqs if irq not in unknown]
     if len(irqs) > limit:
         irqs = lr.by_urgency(irqs, vif.vmcr)
-    cpu.resident, cpu.outside = irqs[:limit], irqs[limit:]
+    cpu.resident, cpu.outside = irqs[:limit], irqs[limit:] + unknown
     hcr = HCR_EN
     if cpu.outside or foreign or watch:
-        hcr = lr.configure_hcr(lr.overflow(cpu.outside, vif.vmcr), vif.vmcr, limit, foreign, watch)
+        left = lr.overflow(irqs[limit:], vif.vmcr)
+        if unknown:
+            left = left._replace(active=True)
+        hcr = lr.configure_hcr(left, vif.vmcr, limit, foreign, watch)
         cpu.running_before = [*vif.ap0r, *vif.ap1r]
     _fill(vgic, cpu, vif, hcr)
 
@@ -124,7 +130,7 @@ def sync(vgic: Vgic, cpu: VgicCpu) -> None:
     Afterwards the list registers are stale: a flush has to come before the next entry. Calling it again is harmless.
     """
     vif = cpu.vif
-    if vif is not None and cpu.resident:
+    if vif is not None and (cpu.resident or cpu.outside):
         _fold(vgic, cpu, vif)
     if vgic.any_cpu:
         routing.groups_changed(vgic, cpu)

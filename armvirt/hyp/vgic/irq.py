@@ -8,6 +8,8 @@ from armvirt.arch.gic import is_ppi, is_sgi
 
 #: KVM implements five priority bits (VGIC_PRI_BITS); the rest of a priority byte reads as zero.
 PRIORITY_MASK = 0xF8
+UNKNOWN_SENDER = 0xFF
+"""`VgicIrq.active_source` of an SGI that user space has made active: no register says whose it was."""
 
 _FLAGS = ("pending_latch", "line_level", "active", "enabled", "hw", "level", "any_cpu", "offered")
 _NUMBERS = ("hwintid", "mpidr", "priority", "group", "running", "targets", "source", "active_source")
@@ -69,6 +71,11 @@ class VgicIrq:
     def mapped_level(self) -> bool:
         """A level interrupt with a host interrupt behind it: its line is sampled, not reported."""
         return self.hw and self.level
+
+    @property
+    def sender_is_unknown(self) -> bool:
+        """Whether it is active, and the guest will end it with a CPUID that nobody here knows."""
+        return self.active and self.active_source == UNKNOWN_SENDER
 
     def sample_line(self) -> bool:
         """Read the input of a mapped level interrupt into ``line_level``."""

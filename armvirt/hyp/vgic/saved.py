@@ -32,9 +32,9 @@ def state(vgic: Vgic) -> dict[str, object]:
 
 def load(vgic: Vgic, saved: dict[str, Any]) -> None:
     """Restore `state`; see `Vgic.load_state`. LPIs come before the lists that they are on."""
+    check_shape(vgic, saved)
     if saved["initialized"] and vgic.model == 2:
         vgic.init()
-    _check_shape(vgic, saved)
     vgic.ready, vgic.enables, vgic.revision = saved["ready"], saved["enables"], saved["revision"]
     vgic.v2_groups_user_writable = saved["v2_groups_user_writable"]
     spis = vgic.spis(FIRST_SPI, vgic.nr_spis)
@@ -50,12 +50,17 @@ def load(vgic: Vgic, saved: dict[str, Any]) -> None:
     vgic.stray_active = {irq for irq in spis if irq.active and irq.vcpu is None}
 
 
-def _check_shape(vgic: Vgic, saved: dict[str, Any]) -> None:
+def check_shape(vgic: Vgic, saved: dict[str, Any]) -> None:
+    """ValueError for the state of a vGIC of another shape: model, vCPUs, interrupts, ITSs."""
+    becomes_ready = vgic.model == 2 and saved["initialized"] and not vgic.initialized
+    if saved["initialized"] != vgic.initialized and not becomes_ready:
+        raise ValueError("saved state is of another shape: one vGIC is initialised and one is not")
+    count = vgic.nr_irqs_after_init if becomes_ready else vgic.nr_irqs
     shape = (saved["model"], saved["nr_irqs"], [cpu["vcpu_id"] for cpu in saved["cpus"]])
-    if shape != (vgic.model, vgic.nr_irqs, [cpu.vcpu_id for cpu in vgic.cpus()]):
-        raise ValueError("saved state is of a vGIC with other vCPUs or interrupts")
+    if shape != (vgic.model, count, [cpu.vcpu_id for cpu in vgic.cpus()]):
+        raise ValueError("saved state is of another shape: a vGIC with other vCPUs or interrupts")
     if len(saved["its"]) != len(vgic.its):
-        raise ValueError("saved state is of a vGIC with another number of ITSs")
+        raise ValueError("saved state is of another shape: a vGIC with another number of ITSs")
 
 
 def _load_cpu(vgic: Vgic, cpu: VgicCpu, saved: dict[str, Any]) -> None:

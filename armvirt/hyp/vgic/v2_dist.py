@@ -13,7 +13,7 @@ from armvirt.errors import KvmError
 from armvirt.hyp.vgic import v2_sgi
 from armvirt.hyp.vgic.banks import irq_banks, restored
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.irq import UNKNOWN_SENDER, VgicIrq
 from armvirt.hyp.vgic.mmio import Binding, IrqBank, Register, RegisterMap, UserBank, bind
 from armvirt.hyp.vgic.v3_dist import REVISION_SHIFT, REVISIONS, iidr
 
@@ -76,7 +76,11 @@ def _restore_not_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
 
 
 def _active_source(irq: VgicIrq, source: int) -> None:
-    """An SGI is made active, which it was not: nothing says whose it is (kvm vgic_mmio_change_active)."""
+    """An SGI is made active, which it was not: nothing says whose it is (kvm vgic_mmio_change_active).
+
+    A guest's write makes it its own, as in KVM. After a restore the guest ends it with the CPUID that it read before;
+    KVM takes 0 then, and the SGI can stay active for ever ("Oh well", says vgic_mmio_change_active).
+    """
     if irq.carries_cpuid and not irq.active:
         irq.active_source = source
 
@@ -119,7 +123,7 @@ def _active_bank(bank: IrqBank) -> IrqBank:
         put(vgic, irq, value)
 
     def restore(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-        _active_source(irq, 0)
+        _active_source(irq, UNKNOWN_SENDER)
         restore_active(vgic, irq, value)
 
     return bank._replace(put=activate, user=user._replace(put=restore))

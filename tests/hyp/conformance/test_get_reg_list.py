@@ -64,6 +64,43 @@ def test_the_list_has_every_register_once(vcpu: Vcpu) -> None:
     assert not expected - set(ids)
 
 
+#: All system registers that KVM lists for a vCPU with no optional feature.
+ID_SPACE = {(3, 0, 0, crm, op2) for crm in range(1, 8) for op2 in range(8)}
+DEBUG = {(2, 0, 0, n, op2) for n in range(16) for op2 in (4, 5, 6, 7)}
+KVM_SYSTEM = {
+    *SYSTEM_IDS.values(), *ID_SPACE, *DEBUG, (3, 0, 1, 0, 1), (2, 0, 0, 2, 0), (2, 0, 1, 1, 4), (2, 4, 0, 7, 0),
+    (3, 0, 12, 1, 1), (3, 4, 3, 0, 0), (3, 4, 5, 0, 1), (3, 4, 5, 3, 0),
+}  # fmt: skip
+#: Of these, what this CPU has not, and why.
+ABSENT = {
+    "breakpoints of 16 beyond its 6, watchpoints beyond its 4":
+        {(2, 0, 0, n, op2) for n in range(16) for op2 in (4, 5) if n >= 6}
+        | {(2, 0, 0, n, op2) for n in range(16) for op2 in (6, 7) if n >= 4},
+    "AArch32 state: DACR32_EL2, IFSR32_EL2, FPEXC32_EL2, DBGVCR32_EL2":
+        {(3, 4, 3, 0, 0), (3, 4, 5, 0, 1), (3, 4, 5, 3, 0), (2, 4, 0, 7, 0)},
+    "DISR_EL1: the RAS extension": {(3, 0, 12, 1, 1)},
+    "MDCCINT_EL1: the debug communications channel": {(2, 0, 0, 2, 0)},
+}  # fmt: skip
+
+
+def test_the_system_registers_are_kvms_and_no_others(vcpu: Vcpu) -> None:
+    """No unexpected one, and none missing but what this CPU lacks."""
+    absent = set().union(*ABSENT.values())
+    timers = {TIMER_CTL, TIMER_CNT, TIMER_CVAL, PTIMER_CTL, PTIMER_CVAL, PTIMER_CNT}
+    expected = {U64 | SYSTEM | sysreg(*each) for each in KVM_SYSTEM - absent} | timers
+    assert absent <= KVM_SYSTEM
+    assert {i for i in vcpu.get_reg_list() if i & 0xFFF_0000 == SYSTEM} == expected
+    for each in absent:
+        assert errno_of(lambda e=each: vcpu.get_one_reg(U64 | SYSTEM | sysreg(*e))) == "ENOENT"
+
+
+def test_no_register_rejects_what_it_says(vcpu: Vcpu) -> None:
+    """The selftest's rejects_set is for SVE's vector lengths alone, which are not there: nothing is EPERM."""
+    for register in vcpu.get_reg_list():
+        vcpu.set_one_reg(register, vcpu.get_one_reg(register))
+    assert errno_of(lambda: vcpu.get_one_reg(0x6060_0000_0015_FFFF)) == "ENOENT", "KVM_REG_ARM64_SVE_VLS"
+
+
 def test_nothing_else_of_the_fixed_kinds(vcpu: Vcpu) -> None:
     """Core and firmware registers are a closed set; the rest are system registers and caches."""
     kinds = {kind: [i for i in vcpu.get_reg_list() if i & 0xFFF_0000 == kind] for kind in (CORE, FIRMWARE, BITMAP)}

@@ -8,7 +8,7 @@ from gic_vm import RAM, Asm, errno_of, make_gic, make_vm
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.psci import PsciFunction as F
 from armvirt.errors import KvmError
-from armvirt.hyp.kvm import Cap, Start, SystemEventExit, Vcpu, Vm
+from armvirt.hyp.kvm import Cap, MpState, Start, SystemEventExit, Vcpu, Vm
 
 ENTRY, CONTEXT = RAM + 0x8000, 0xDEAD_C0DE
 RESULTS = RAM + 0x10_0000
@@ -46,9 +46,10 @@ def source(vm: Vm, a: Asm) -> Vcpu:
 # -- CPU_ON --
 
 
-def test_cpu_on() -> None:
+@pytest.mark.parametrize("pcpus", [1, 2])
+def test_cpu_on(pcpus: int) -> None:
     """Userspace sees the target's pc and x0 before the target runs; AFFINITY_INFO says ON from then."""
-    vm = make_vm((0, 1))
+    vm = make_vm((0, 1), pcpus=pcpus)
     a = Asm(RAM)
     call(a, F.AFFINITY_INFO_64, 1, 0)
     record(a, 0)
@@ -65,6 +66,34 @@ def test_cpu_on() -> None:
     assert (target.get_one_reg(PC), target.get_one_reg(X0)) == (ENTRY, CONTEXT)
     assert vcpu.run() == SystemEventExit("shutdown", 0)
     assert [signed(vm, n) for n in range(4)] == [1, 0, 0, -4]
+
+
+def test_affinity_info_while_a_cpu_starts() -> None:
+    """From CPU_ON until the target is there, whichever CPU has its turn: never anything but ON or OFF, ON at last."""
+    for pcpus in (1, 2):
+        vm = make_vm((0, 1), pcpus=pcpus, quantum_ns=1_000)
+        target = Asm(ENTRY)
+        target.mov(20, RESULTS)
+        target.str_(0, 20, 8)  # its context id: it has run
+        target.label("end")
+        target.b("end")
+        vm.write_memory(ENTRY, target.code())
+        a = Asm(RAM)
+        call(a, F.CPU_ON_64, 1, ENTRY, CONTEXT)
+        a.mov(20, RESULTS)
+        a.str_(0, 20)
+        a.mov(21, 0)  # every answer, ORed: ON is 0, OFF 1
+        a.label("ask")
+        call(a, F.AFFINITY_INFO_64, 1, 0)
+        a.mov(20, RESULTS)
+        a.orr(21, 21, 0)
+        a.str_(21, 20, 16)
+        a.str_(0, 20, 24)
+        a.ldr(4, 20, 8)
+        a.cbz(4, "ask")
+        assert source(vm, a).run() == SystemEventExit("shutdown", 0)
+        assert (signed(vm, 0), signed(vm, 1)) == (0, CONTEXT)
+        assert signed(vm, 2) in (0, 1) and signed(vm, 3) == 0
 
 
 # -- SYSTEM_SUSPEND --
@@ -132,10 +161,14 @@ def test_system_off2(kind: int) -> None:
     call(a, F.SYSTEM_OFF2_64, kind, 1)
     record(a, 1)
     call(a, F.SYSTEM_OFF2_64, kind, 0)
+    record(a, 2)
     vcpu = source(vm, a)
     assert vcpu.run() == SystemEventExit("shutdown", 1)
     assert (signed(vm, 0), signed(vm, 1)) == (1, INVALID_PARAMETERS)
     assert not vcpu.runnable and vcpu.get_one_reg(X0) == INTERNAL_FAILURE % (1 << 64)
+    vcpu.set_mp_state(MpState.RUNNABLE)  # a VMM that runs on: the call returns, and says that it has failed
+    assert vcpu.run() == SystemEventExit("shutdown", 0)
+    assert signed(vm, 2) == INTERNAL_FAILURE
 
 
 @pytest.mark.parametrize("version", [0x2, 0x1_0000, 0x1_0001, 0x1_0002])

@@ -19,6 +19,9 @@ WAITS = ("wfi", "poll", "yield", "migrate")
 HOSTS = {
     "nvhe": {}, "vhe": {"vhe": True}, "vhe-cntpoff": {"vhe": True, "cntpoff": True},
 }  # fmt: skip
+NO_WAITS = ("poll", "yield", "migrate")
+"""The methods by which a guest finds that no interrupt comes; WFI would never end."""
+PES = 2
 YIELD = DEVICE + 8
 IRQS = DATA + 0x100  # how often, then what each handler saw: count, CVAL, CTL, INTID
 FREQUENCY = 62_500_000
@@ -38,8 +41,9 @@ class TimerGuest(Puppet):
         self.CNT, self.CTL, self.CVAL, self.TVAL = (
             f"CNT{letter}{name}_EL0" for name in ("CT", "_CTL", "_CVAL", "_TVAL")
         )
-        vm = make_vm(**HOSTS[host], **more)  # type: ignore[arg-type]
+        vm = make_vm(**{"pcpus": PES, **HOSTS[host], **more})  # type: ignore[arg-type]
         make_gic(vm)
+        self.visited: set[int] = set()
         super().__init__(vm)
         self.start_gic(True, 0, (self.intid,))
         self.set_bit(ISENABLER, self.intid)
@@ -53,6 +57,7 @@ class TimerGuest(Puppet):
             if f"write {name}" not in a.labels:
                 self._snippet(f"write {name}", lambda name=name: a.msr(name, 3))
         self._snippet("poll n", lambda: self._poll(a, "n", lambda: a.subs_imm(3, 3, 1)))
+        self._snippet("yield n", lambda: self._poll(a, "y", lambda: (a.ldr(3, 20, 8), a.cmp_imm(3, 0))))
         for name, body in (
             ("wfi", lambda: a.wfi()),
             ("poll", lambda: a.nop()),
@@ -121,16 +126,24 @@ class TimerGuest(Puppet):
             if exit.phys_addr != YIELD:
                 self._exit = exit
                 return
-            exit.data = 0
+            exit.data = self._turns_left
+            self._turns_left = max(0, self._turns_left - 1)
             if self.migrating:
                 self.migrate()
+            if self.yield_ns:
+                self.vm.host.clock.advance_to(self.vm.timers.now + self.yield_ns)
 
     migrating = False
+    yield_ns = 20_000  # how long the VMM's thread takes before it calls KVM_RUN again
+    _turns_left = 0
 
     def migrate(self) -> None:
-        """Off the CPU and on again, as by a scheduler that moves it."""
-        if self.vcpu.pe is not None:
-            self.vcpu.put()
+        """To another physical CPU of the host, as a test that calls sched_setaffinity between two KVM_RUNs."""
+        here = self.vcpu.home
+        assert here is not None
+        self.visited |= {here, (here + 1) % PES}
+        self.vcpu.pin((here + 1) % PES)
+        assert self.vcpu.pe is None and self.vcpu.home != here
 
     def get(self, name: str) -> int:
         return self.do(f"read {name}")
@@ -163,16 +176,28 @@ class TimerGuest(Puppet):
         assert ctl & (CTL_ENABLE | CTL_ISTATUS) == CTL_ENABLE | CTL_ISTATUS
         assert count >= cval
 
-    def poll(self, iterations: int = 200) -> int:
-        """Run with interrupts open for a while: how many there were."""
+    def poll(self, iterations: int = 200, method: str = "poll") -> int:
+        """Run with interrupts open for a while, by one of `NO_WAITS`: how many there were."""
         before = self.irqs
-        self.do("poll n", value=iterations)
+        self.migrating = method == "migrate"
+        if method == "poll":
+            self.do("poll n", value=iterations)
+        else:
+            self._turns_left = iterations // 10
+            self.do("yield n", value=1)
+        self.migrating = False
         return self.irqs - before
 
     def set_count(self, count: int) -> None:
         """KVM_SET_ONE_REG of the timer's CNT, by its own id."""
         encoding = t.CNTV_CVAL_EL0 if self.which == "vtimer" else t.CNTPCT_EL0
         self.vcpu.set_one_reg(ONE_REG | encoding, count & (1 << 64) - 1)
+
+    def let_a_tick_pass(self) -> None:
+        """As on a real CPU, on which a write takes some time to follow another."""
+        start = self.get(self.CNT)
+        while self.get(self.CNT) == start:
+            pass
 
     def arm(self, name: str, value: int, ctl: int = CTL_ENABLE) -> None:
         """Program CVAL or TVAL ("cval", "tval"), then CTL."""
