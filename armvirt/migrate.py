@@ -244,7 +244,7 @@ def compare(
 def tolerance_of(machine: Machine) -> int:
     """How many ns a moved guest may end earlier or later, see `compare`: with many CPUs two rounds of turns."""
     cpus = len(machine.board.vcpus)
-    return max(SMP_TOLERANCE_NS, 2 * cpus * machine.board.config.quantum_ns) if cpus > 1 else 0
+    return max(SMP_TOLERANCE_NS, 2 * cpus * machine.host.quantum_ns) if cpus > 1 else 0
 
 
 def go_on(

@@ -24,7 +24,6 @@ from armvirt.hyp.kvm import (
     MEM_READONLY,
     MIN_QUANTUM_NS,
     PVTIME_IPA,
-    QUANTUM_NS,
     EventBus,
     HostMemory,
     Kvm,
@@ -82,7 +81,7 @@ class BoardConfig(NamedTuple):
     list_registers: int = 4
     priority_bits: int = 5
     pcpus: int = 1
-    quantum_ns: int = QUANTUM_NS
+    quantum_ns: int | None = None
     vhe: bool = False
     cpu_features: tuple[str, ...] = ()
     rtc_base: int = EPOCH
@@ -203,7 +202,7 @@ class VirtBoard:
             raise UserError(f"--priority-bits {config.priority_bits}: there can be 5 to 7")
         if not 1 <= config.pcpus <= memmap.MAX_CPUS_V3:
             raise UserError(f"--pcpus {config.pcpus}: the host has 1 to {memmap.MAX_CPUS_V3} physical CPUs")
-        if config.quantum_ns < MIN_QUANTUM_NS:
+        if config.quantum_ns is not None and config.quantum_ns < MIN_QUANTUM_NS:
             raise UserError(f"--quantum {config.quantum_ns}ns: a turn takes {MIN_QUANTUM_NS} ns at least")
         if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
             raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")

@@ -225,6 +225,11 @@ class ArchTimer(Showable):
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
         return None if ticks is None else self.vm_data.counter.ns_after(ticks)
 
+    def next_rise(self) -> int | None:
+        """The ns at which the first line rises that is low now, wherever the timers are; None: none will."""
+        deltas = [delta for _, delta in self._waits() if delta]
+        return self.clock.now + min(deltas) if deltas else None
+
     # A VMM with an interrupt controller of its own --------------------------------------------------------------
 
     @property

@@ -33,7 +33,7 @@ from armvirt.hyp.exitinfo import (
     SystemEventExit,
 )
 from armvirt.hyp.host.host import Host, Stop
-from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS
+from armvirt.hyp.host.sched import MIN_QUANTUM_NS
 from armvirt.hyp.ioeventfd import IoEventFds
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
@@ -69,7 +69,6 @@ __all__ = [
     "MEM_READONLY",
     "MIN_QUANTUM_NS",
     "PVTIME_IPA",
-    "QUANTUM_NS",
     "SMCCC_FILTER",
     "VM_SMCCC_CTRL",
     "Cap",
@@ -129,7 +128,7 @@ class Kvm:
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
-        pcpus: int = 1, quantum_ns: int = QUANTUM_NS, counter_start: int = COUNTER_START,
+        pcpus: int = 1, quantum_ns: int | None = None, counter_start: int = COUNTER_START,
         vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
         wall_clock_start: int = WALL_CLOCK_START,
     ) -> None:  # fmt: skip

@@ -44,6 +44,10 @@ class SmcccHost(Protocol):
         """Block a vCPU as WFI does; its registers are kept."""
         ...
 
+    def polls_for_cpu(self, vcpu_id: int) -> None:
+        """A vCPU was told that another is on, and will ask again until that is off, or up."""
+        ...
+
     def system_event(self, kind: str, flags: int) -> None:
         """All vCPUs off, then KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset.
 
@@ -138,7 +142,10 @@ class Psci:
         members = [v for v in self.host.vcpu_ids() if (self.host.mpidr(v) ^ affinity) & mask == 0]
         if not members:
             return PsciResult.INVALID_PARAMETERS
-        return AffinityState.ON if any(map(self.host.is_on, members)) else AffinityState.OFF
+        if not any(map(self.host.is_on, members)):
+            return AffinityState.OFF
+        self.host.polls_for_cpu(vcpu_id)
+        return AffinityState.ON
 
     def migrate_info_type(self, vcpu_id: int, args: Args) -> int:
         return arch.MIGRATE_INFO_NOT_REQUIRED

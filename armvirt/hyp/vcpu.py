@@ -156,7 +156,8 @@ class Vcpu(VcpuApi):
     @property
     def in_wfi(self) -> bool:
         """Whether it is blocked until an interrupt can be delivered: in WFI or CPU_SUSPEND, or suspended."""
-        return self.power is Power.BLOCKED and self.timer.hw is None
+        asleep = self.power is Power.BLOCKED and self.timer.hw is None
+        return asleep and self.host.clock.armed(self._owner) is None  # else it is WFE
 
     def power_off(self) -> None:
         """CPU_OFF, or a system event: it never runs again until started."""

@@ -125,6 +125,9 @@ class VmServices(SmcccHost):
             vcpu.wait()
             vcpu.request_stop()
 
+    def polls_for_cpu(self, vcpu_id: int) -> None:
+        self.host.give_way(self._vcpus[vcpu_id])
+
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
         self._vcpus[vcpu_id].system_suspend(entry, context_id)
 

@@ -56,6 +56,9 @@ class FakeVm:
     def cpu_suspend(self, vcpu_id: int) -> None:
         self.log.append(("suspend", vcpu_id))
 
+    def polls_for_cpu(self, vcpu_id: int) -> None:
+        self.log.append(("polls", vcpu_id))
+
     def system_event(self, kind: str, flags: int) -> None:
         self.log.append((kind, flags))
 

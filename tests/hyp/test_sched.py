@@ -6,11 +6,12 @@ import itertools
 from collections import Counter
 
 import pytest
-from hyp_tools import RAM, Asm, Rig, both_engines
+from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, power_off
 from hypothesis import given
 from hypothesis import strategies as st
 
 from armvirt.events import Event, Schedule, Stamp
+from armvirt.hyp.host.calm import Calm
 from armvirt.hyp.host.sched import QUANTUM_NS, donor, pick_next, place
 from armvirt.hyp.kvm import Stop
 
@@ -248,3 +249,61 @@ def test_the_delay_survives_a_save() -> None:
         split.vm.load(split.vm.state())
     split.run(20 * QUANTUM_NS)
     assert [v.run_delay_ns for v in whole.vcpus] == [v.run_delay_ns for v in split.vcpus] != [0, 0, 0]
+
+
+def test_who_asks_whether_a_cpu_is_off_gives_way_to_it() -> None:
+    """CPU 0 polls AFFINITY_INFO; CPU 1 works for a while, then goes off. The poll takes no turns of CPU 1's time."""
+    a, work = Asm(RAM), Asm(RAM + 0x1000)
+    a.label("poll")
+    a.add_imm(20, 20, 1)
+    a.mov(0, 0xC400_0004)
+    a.mov(1, 1)
+    a.mov(2, 0)
+    a.hvc(0)
+    a.cbz(0, "poll")
+    power_off(a)
+    work.mov(20, 300_000)
+    work.label("work")
+    work.subs_imm(20, 20, 1)
+    work.b_cond(NE, "work")
+    work.mov(0, 0x8400_0002)
+    work.hvc(0)
+    rig = Rig(a, vcpus=2)
+    rig.start(work, 1)
+    rig.finish()
+    assert rig.x(20) < 20 and rig.host.clock.now < 700_000
+
+
+def test_cpus_that_all_wait_for_an_event_sleep_to_the_next_one() -> None:
+    """Both wait in WFE for what a device's timer will write; the first time, each goes round to see."""
+    a, other = Asm(RAM), Asm(RAM + 0x1000)
+    for program in (a, other):
+        program.mov(1, DATA)
+        program.label("wait")
+        program.wfe()
+        program.add_imm(20, 20, 0)
+        program.ldr(2, 1)
+        program.cbz(2, "wait")
+        power_off(program)
+    rig = Rig(a, vcpus=2)
+    rig.start(other, 1)
+    rig.vm.timers.register("device", lambda kind: rig.vm.write_memory(DATA, b"\\1"))
+    rig.vm.timers.arm(1_000_000, "device")
+    rig.finish()
+    assert 1_000_000 <= rig.host.clock.now < 1_001_000 and rig.host.insns < 100
+
+
+def test_a_round_that_does_something_is_none_of_waiting() -> None:
+    """CPU 0 waits; CPU 1 comes to WFE with the same registers each time, and counts in memory in an exception."""
+    calm = Calm()
+    for insns in (10, 20, 30):
+        calm.visit(0, (1, 2), insns)
+    calm.visit(1, (3,), 5)
+    assert not calm.holds([0, 1])
+    for insns in (10, 15, 22, 29):
+        calm.visit(1, (3,), insns)
+    assert calm.holds([1]) and not calm.holds([0, 1]), "CPU 0 has to look again"
+    calm.visit(0, (1, 2), 40)
+    assert calm.holds([0, 1])
+    calm.disturbed()
+    assert not calm.holds([1])

@@ -22,9 +22,10 @@ from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import NEVER, Pe
 from armvirt.hw.timer import COUNTER_START
+from armvirt.hyp.host.calm import Calm
 from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.quiet import Quiet
-from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, donor, pick_next, place
+from armvirt.hyp.host.sched import MIN_QUANTUM_NS, default_quantum, donor, pick_next, place
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
@@ -43,7 +44,8 @@ class Stop(Enum):
 
 
 class Host:
-    """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``.
+    """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``
+    (None: 1 ms on one PE, 100 us on several).
 
     ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are what ICH_VTR_EL2
     says; ``counter_start`` is the physical count at time 0, in ticks.
@@ -54,10 +56,12 @@ class Host:
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
         bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
-        pcpus: int = 1, quantum_ns: int = QUANTUM_NS, counter_start: int = COUNTER_START,
+        pcpus: int = 1, quantum_ns: int | None = None, counter_start: int = COUNTER_START,
         vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
     ) -> None:  # fmt: skip
         self.vhe, self.cntpoff, self.cpu_features = vhe, cntpoff, frozenset(cpu_features)
+        if quantum_ns is None:
+            quantum_ns = default_quantum(pcpus)
         if pcpus < 1 or quantum_ns < MIN_QUANTUM_NS:
             raise ValueError(f"a host needs a CPU, and a quantum of {MIN_QUANTUM_NS} ns or more")
         self.bus = bus if bus is not None else EventBus()
@@ -80,7 +84,7 @@ class Host:
         self.turn_end = 0
         self.on_idle: Callable[[int, int | None], int | None] | None = None
         self._waiter: tuple[int, tuple[int, ...]] | None = None
-        self._quiet = Quiet()
+        self._quiet, self._calm = Quiet(), Calm()
         self._stop = False
         self.driving = False  # `run` is under way: in exit handlers and in what the clock calls
         self._displaced: list[Vcpu] = []  # on a PE that their affinity has left out since
@@ -156,6 +160,16 @@ class Host:
         if vcpu.runnable:
             self.woken(vcpu)
 
+    def give_way(self, vcpu: Vcpu) -> None:
+        """The vCPU that runs waits for another: its turn ends here, if others could use it.
+
+        A call takes an instruction here, and microseconds on a machine: a guest that polls would fill its turn with
+        tens of thousands of them.
+        """
+        if vcpu is self.current and any(v is not vcpu and v.runnable for v in self.vcpus):
+            self.turn_end = self.clock.now
+            self.turn.pe.request_stop()
+
     def stop(self) -> None:
         """Make `run` come back after the present exit."""
         self._stop = True
@@ -187,7 +201,7 @@ class Host:
             "version": 2, "clock": self.clock.state(), "gic": self.gic.state(),
             "pcpus": [pcpu.state() for pcpu in self.pcpus], "turn": self.turn.index, "turn_end": self.turn_end,
             "waiter": None if self._waiter is None else [self._waiter[0], list(self._waiter[1])],
-            "quiet": self._quiet.state(),
+            "quiet": self._quiet.state(), "calm": self._calm.state(),
         }  # fmt: skip
 
     def check_shape(self, state: dict[str, Any]) -> None:
@@ -206,6 +220,7 @@ class Host:
         waiter = state["waiter"]
         self._waiter = None if waiter is None else (waiter[0], tuple(waiter[1]))
         self._quiet.load(state["quiet"])
+        self._calm.load(state["calm"])
 
     # -- the loop --
 
@@ -236,7 +251,8 @@ class Host:
         while True:
             while self._displaced:
                 self._move(self._displaced.pop())
-            clock.run_due()
+            if clock.run_due():
+                self._calm.disturbed()
             if self._stop:
                 return Stop.HANDLER
             if clock.now >= until or (insns != NEVER and self.insns >= insns):
@@ -313,6 +329,7 @@ class Host:
         kind = vcpu.enter(min(until, self.turn_end) if others else until, not (others or watched))
         if kind is ExitKind.IRQ or (kind is ExitKind.BUDGET and self.clock.now >= self.turn_end):
             self._quiet.moved(vcpu.index)  # it did something for its whole turn; a stop within it says nothing
+            self._calm.disturbed()
         if vcpu.take_wait() and not self._stop:
             if not vcpu.runnable_interrupt():
                 vcpu.block()
@@ -341,11 +358,14 @@ class Host:
     def _wait_for_event(self, vcpu: Vcpu, others: bool) -> None:
         """WFE. It may always complete, so the first one does: an event may have been sent before.
 
-        With others to run it gives them the CPU. Alone, when the guest comes back to the same WFE with the same
-        registers, nothing has changed and nothing will before the SoC's next event: sleep until then, or say that
-        there is none.
+        With others to run it gives them the CPU, until all of them wait so and find nothing new. Alone, when the guest
+        comes back to the same WFE with the same registers, nothing has changed and nothing will before the SoC's next
+        event: sleep until then, or say that there is none.
         """
         if others:
+            self._calm.visit(vcpu.index, vcpu.context.fingerprint(), vcpu.context.insns)
+            if self._all_sleep():
+                return
             if vcpu.event_stream is None:
                 self._dead_end(vcpu, "waits for an event (WFE) that nothing will send")
             else:
@@ -365,6 +385,21 @@ class Host:
         elif due > self.clock.now:
             self._waiter = None
             vcpu.block_for_event(due)
+
+    def _all_sleep(self) -> bool:
+        """If every vCPU that can run waits in WFE and has found nothing new: sleep until the first event of any, all of
+        them, for what one does then may be what another waits for. False if there will be none."""
+        waiting = [v for v in self.vcpus if v.runnable]
+        if not self._calm.holds(v.index for v in waiting):
+            return False
+        times = [ns for v in waiting for ns in (v.event_stream, v.timer.next_rise()) if ns is not None]
+        times += [due for due in (self.clock.deadline(),) if due is not None]
+        if not times or min(times) <= self.clock.now:
+            return False
+        for each in waiting:
+            each.block_for_event(min(times))
+        self._calm.disturbed()
+        return True
 
     def _spin(self, vcpu: Vcpu, others: bool, until: int) -> None:
         """A branch to itself: skip to what can interrupt it, or say that nothing can."""

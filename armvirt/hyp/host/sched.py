@@ -11,11 +11,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 QUANTUM_NS = 100_000
-"""A vCPU's turn, when others wait."""
+"""The turn of a PE where several take turns: it stands for what they do at the same time, so it is short."""
+
+SLICE_NS = 1_000_000
+"""The turn of a vCPU on a host's only PE: what a kernel gives a task while others wait (its base_slice is of this
+size). Each end of one costs about as much as a hundred thousand instructions, most of it caches that are cold."""
 
 MIN_QUANTUM_NS = 1_000
 """Exclusive monitors are cleared when a turn ends, so a turn must have room for LDXR to STXR with an exception or two
 between them: anything shorter could keep a lock from ever being taken."""
+
+
+def default_quantum(pcpus: int) -> int:
+    """The turn, in ns, where nobody asks for another."""
+    return SLICE_NS if pcpus == 1 else QUANTUM_NS
 
 
 def pick_next(runnable: Sequence[int], last: int) -> int | None:
