@@ -14,7 +14,7 @@ def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     bug = BY_NAME[name]
     monkeypatch.setattr(bug.target, "__code__", bug.code())
     with pytest.raises(AssertionError):
-        campaign(STEPS, bug.seed)
+        campaign(STEPS, bug.seed, watched=True)
 
 
 def test_names_are_unique() -> None:

@@ -84,11 +84,12 @@ def run_case(case: Case, actions: Iterable[Action] | None = None) -> int:
     return twin.steps
 
 
-def campaign(steps: int, first_seed: int = 0) -> int:
+def campaign(steps: int, first_seed: int = 0, watched: bool = False) -> int:
     """At least so many steps; returns how many."""
     done, seed = 0, first_seed
     while done < steps:
-        done += run_case(Case.of(seed))
+        case = Case.of(seed)
+        done += run_case(case._replace(shape=case.shape._replace(watched=watched)))
         seed += 1
     return done
 

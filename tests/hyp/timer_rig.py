@@ -56,7 +56,8 @@ class Form(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """The machine: everything that is decided when it is built."""
+    """The machine: everything that is decided when it is built. ``watched``: by a trace, so that every access of a timer
+    is the Python of this side (docs/engine.md, "Registers that are lent")."""
 
     form: Form = Form(False, False)
     vcpus: int = 1
@@ -66,6 +67,7 @@ class Shape(NamedTuple):
     virtual_start: int = 0
     list_registers: int = 4
     ecv: bool = False
+    watched: bool = False
 
 
 def _take(a: Asm, _: int) -> None:
@@ -125,6 +127,8 @@ class Rig:
             cpu_features=("ecv",) if shape.ecv else (), quantum_ns=QUANTUM_NS,
         )  # fmt: skip
         self.host, self.clock = self.kvm.host, self.kvm.host.clock
+        if shape.watched:
+            self.host.bus.subscribe(lambda stamp, event: None)
         self.vm = self.kvm.create_vm(virtual_start=shape.virtual_start)
         self.vm.set_user_memory_region(0, RAM, HostMemory(RAM_SIZE))
         self.vcpus = [self.vm.create_vcpu(n) for n in range(shape.vcpus)]
