@@ -86,7 +86,7 @@ class Machine:
     interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M",
     ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
     guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
-    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns`` (None: 2 ms on one, 100
+    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns`` (None: 1 ms on one, 100
     us on several). ``vhe`` runs the hypervisor at EL2 (both timers are the guest's then, nothing that it could tell);
     ``cpu_features`` adds to the CPU what its model lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the date at virtual
     time 0 in seconds since 1970 (None: 2024-01-01, midnight UTC): what the clock chip, the PTP hypercall and

@@ -90,7 +90,7 @@ BOARD = (
         "--quantum",
         "TIME",
         units.parse_time,
-        "the turn of a CPU when others wait (default 2ms on one physical CPU, 100us on several)",
+        "the turn of a CPU when others wait (default 1ms on one physical CPU, 100us on several)",
         None,
         "quantum_ns",
     ),

@@ -26,7 +26,7 @@ from armvirt.hw.exit import ExitKind, SyncExit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.lending import LEND_ICC, LEND_TIMERS, Loan, OnNaps
-from armvirt.hw.timer import COUNTER_START, GenericTimer
+from armvirt.hw.timer import COUNTER_START, GenericTimer, Offsets
 
 VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
 HCR_IMO, HCR_FMO, HCR_VF, HCR_VI, HCR_TPU = 1 << 4, 1 << 3, 1 << 6, 1 << 7, 1 << 24
@@ -75,6 +75,7 @@ class Pe:
         self._hold = 0  # 1: no virtual interrupt is taken, see `hold_interrupts`
         self._imo = self._fmo = False  # HCR_EL2.IMO and FMO, at hand for every access to the CPU interface
         self._until = NEVER
+        self._offsets: Offsets | None = None  # what the bound context's engine knows of the timer
         self._on_exit: OnExit = lambda _: int(Action.STOP)
         self._running = False
 
@@ -94,6 +95,7 @@ class Pe:
         context.program(CNTFRQ_EL0, self.timer.frequency_hz)
         for encoding, value in self._el2.items():
             self._to_engine(encoding, value)
+        self._offsets = None
         self._timer_changed()
         self._lines_changed()
 
@@ -252,12 +254,15 @@ class Pe:
 
     def _timer_changed(self) -> None:
         """The engine reads the counters by itself: it has to know their offsets and traps."""
-        if self.context is not None:
+        offsets = self.timer.offsets
+        if self.context is not None and offsets != self._offsets:
+            self._offsets = offsets
             state, timer = self.context.engine.state, self.timer
             state.cntvoff, state.cntpoff = timer.cntvoff, timer.physical_offset
             state.cnthctl = controls = timer.controls
             self.context.program(CNTHCTL_EL2, controls & 3)
-        self.refresh()
+        if self._running:
+            self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
         self.set_ppi(PPI_VTIMER if name == "vtimer" else PPI_PTIMER, level)

@@ -56,6 +56,15 @@ class Rise(NamedTuple):
     timer: str
 
 
+class Offsets(NamedTuple):
+    """What decides how EL1 sees the counters: CNTVOFF_EL2, CNTPOFF_EL2, CNTHCTL_EL2 and in which layout it is."""
+
+    cntvoff: int
+    cntpoff: int
+    cnthctl: int
+    e2h: bool
+
+
 def output(ctl: int, cval: int, now: int) -> bool:
     """The comparator's output: ENABLE and not IMASK and the condition; ``now`` is its count less its offset."""
     return ctl & CTL_WRITABLE == CTL_ENABLE and now >= cval
@@ -266,6 +275,10 @@ class GenericTimer:
                 self.on_line(timer.name, level)
         if self.on_change is not None:
             self.on_change()
+
+    @property
+    def offsets(self) -> Offsets:
+        return Offsets(self.cntvoff, self.cntpoff, self.cnthctl, self.e2h)
 
     # Traps ----------------------------------------------------------------------------------------------------
 

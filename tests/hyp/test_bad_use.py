@@ -424,7 +424,8 @@ NO_ERRORS = {
 INTERNAL = {
     "Kvm": set(),
     "Vm": {"first_run", "vgic_of", "inject", "map_phys_irq", "set_owner", "is_active", "reset_mapped_irq", "gic_access",
-           "vcpu_ids", "mpidr", "is_on", "cpu_on", "cpu_off", "cpu_suspend", "system_suspend", "system_event"},
+           "vcpu_ids", "mpidr", "is_on", "cpu_on", "cpu_off", "cpu_suspend", "system_suspend",
+           "system_event", "polls_for_cpu"},
     "Vcpu": {"power_off", "make_runnable", "suspend", "program_traps", "wake", "check_initialized", "set_line", "load",
              "attach", "detach", "put", "enter", "leave_with", "request_stop", "take_stop", "wait", "wait_for_event",
              "runnable_interrupt", "take_wait", "block", "block_for_event", "to_vmm", "mmio", "mmio_done",

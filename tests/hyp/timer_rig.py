@@ -56,8 +56,8 @@ class Form(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """The machine: everything that is decided when it is built. ``watched``: by a trace, so that every access of a timer
-    is the Python of this side (docs/engine.md, "Registers that are lent")."""
+    """The machine: everything that is decided when it is built. ``watched``: by a trace, so that every access of a
+    timer is the Python of this side (docs/engine.md, "Registers that are lent")."""
 
     form: Form = Form(False, False)
     vcpus: int = 1

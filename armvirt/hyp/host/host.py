@@ -45,7 +45,7 @@ class Stop(Enum):
 
 class Host:
     """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``
-    (None: 2 ms on one PE, 100 us on several).
+    (None: 1 ms on one PE, 100 us on several).
 
     ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are what ICH_VTR_EL2
     says; ``counter_start`` is the physical count at time 0, in ticks.

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 QUANTUM_NS = 100_000
 """The turn of a PE where several take turns: it stands for what they do at the same time, so it is short."""
 
-SLICE_NS = 2_000_000
+SLICE_NS = 1_000_000
 """The turn of a vCPU on a host's only PE: what a kernel gives a task while others wait (its base_slice is of this
 size). Each end of one costs about as much as a hundred thousand instructions, most of it caches that are cold."""
 

@@ -60,6 +60,10 @@ def test_cpu_on(pcpus: int) -> None:
     call(a, F.CPU_ON_64, 1, ENTRY, 0)
     record(a, 3)
     vcpu, target = source(vm, a), vm.vcpu(1)
+    here = Asm(ENTRY)
+    here.label("here")
+    here.b("here")
+    vm.write_memory(ENTRY, here.code())
     while not target.runnable:
         assert vcpu.run(until=vm.host.clock.now + 1) is None
     assert target.context.insns == 0
