@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from armvirt.arch import stage2
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import DFSC
-from armvirt.errors import KvmError
 from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
-from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
+from armvirt.hw.pe import PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
 from armvirt.hyp import exits, idregs, reset, vcpu_events
 from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.arch_timer import ArchTimer
 from armvirt.hyp.debug import STEP_HSR, GuestDebug
 from armvirt.hyp.exitinfo import (
     DebugExit,
-    Exit,
     IntrExit,
     MmioExit,
-    NisvExit,
-    SemihostingExit,
     StuckExit,
     SystemEventExit,
 )
 from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.pvtime import StolenTime
 from armvirt.hyp.reset import Start
-from armvirt.hyp.vcpu_api import Power, VcpuApi
+from armvirt.hyp.vcpu_api import Power
+from armvirt.hyp.vcpu_exits import ExitHandler, LeftToCallerError, VcpuExits
 
 __all__ = ["ExitHandler", "Power", "Vcpu"]
 
@@ -48,16 +44,9 @@ MDCR_TPM, MDCR_TPMCR, MDCR_TDE = 1 << 6, 1 << 5, 1 << 8
 
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 
-ExitHandler = Callable[["Vcpu", Exit], bool | None]
-"""Gets what EL2 does not finish, completes it in place; a true answer stops the host's run."""
-
-
-class _LeftToCallerError(Exception):
-    """The exit goes to the caller of `Vcpu.run`: leave, with nothing of the instruction done."""
-
-
-class Vcpu(VcpuApi):
-    """One virtual CPU. Created by `Vm.create_vcpu`; most of what a VMM calls is in `VcpuApi`.
+class Vcpu(VcpuExits):
+    """One virtual CPU. Created by `Vm.create_vcpu`; most of what a VMM calls is in `VcpuApi`
+    and `VcpuExits`.
 
     ``id`` is the VM's, ``uid`` is unique on the host and what trace events say (equal in a host's first VM), ``index``
     is its place in `Host.vcpus`. ``home`` is the PE at which it queues, None before it first could run.
@@ -77,7 +66,6 @@ class Vcpu(VcpuApi):
         self.pe: Pe | None = None
         self.home: int | None = None
         self.delay = RunDelay()
-        self.exit_handler: ExitHandler | None = None
         self.timer = ArchTimer(
             vm.timer_data,
             vcpu_id,
@@ -94,13 +82,6 @@ class Vcpu(VcpuApi):
         self._waiting = False
         self.event_timeout: int | None = None
         self.device_irq_level = 0
-        self._stop = False
-        self._running = False
-        self._answers: list[MmioExit | SemihostingExit] = []
-        self._answered = self._answers_pc = 0
-        self._left: MmioExit | SemihostingExit | None = None
-        self._ended: Exit | None = None
-        self._leaving: Exit | None = None
 
     def _stamp(self) -> Stamp:
         """Now, on this vCPU if it is loaded; else wherever that happens which concerns it."""
@@ -139,10 +120,6 @@ class Vcpu(VcpuApi):
             self.host.woken(self)
         else:
             self.delay.leave()
-
-    @property
-    def runnable(self) -> bool:
-        return self.power is Power.RUNNABLE
 
     @property
     def is_off(self) -> bool:
@@ -307,10 +284,6 @@ class Vcpu(VcpuApi):
         self._tell_vmm()
         return ExitKind.STOPPED
 
-    @property
-    def _nothing_to_tell(self) -> bool:
-        return self._leaving is None and self._ended is None and self.power is not Power.OFF
-
     def _one_instruction(self, until: int) -> int:
         """Take an SError that can be taken; else go on by single instructions, so that none too many goes before it."""
         assert self.pe is not None
@@ -344,19 +317,6 @@ class Vcpu(VcpuApi):
             entry = ExceptionEntry("serror", vcpu_events.SERROR_ESR, elr, self.context.pc)
             self.host.bus.deliver(pe.stamp()._replace(pc=elr), entry)
         pe.skip_to(self.host.clock.now + pe.ns_per_insn)
-
-    def leave_with(self, exit: Exit) -> int:
-        """Leave the engine, and then hand ``exit`` to the VMM, who may change any register."""
-        self._leaving = exit
-        return Action.STOP
-
-    def _tell_vmm(self) -> None:
-        exit, self._leaving = self._leaving, None
-        assert exit is not None
-        self.abortable = exit if isinstance(exit, NisvExit) else None
-        self.to_vmm(exit)
-        if self._running:
-            self.host.stop()
 
     def _flush(self) -> None:
         vgic = self.vm.vgic
@@ -400,7 +360,7 @@ class Vcpu(VcpuApi):
         self._answered = 0
         try:
             action = exits.handle(self, exit)
-        except _LeftToCallerError:
+        except LeftToCallerError:
             self.host.stop()
             return Action.STOP
         self.timer.sync()
@@ -464,77 +424,7 @@ class Vcpu(VcpuApi):
         times = [ns for ns in (stream, self.event_timeout) if ns is not None]
         return min(times) if times else None
 
-    # -- exits to the VMM --
-
-    def to_vmm(self, exit: Exit) -> int:
-        """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the next `run`."""
-        if isinstance(exit, (MmioExit, SemihostingExit)):
-            if self._answered < len(self._answers):
-                return self._take_answer(exit)  # whoever drives the host now
-            if self._running:
-                self._leave_to_caller(exit)
-        if self._running:
-            self._ended = exit
-            return Action.STOP
-        if self.exit_handler is None:
-            raise KvmError("ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}")
-        if not self.exit_handler(self, exit):
-            return Action.RETRY
-        self.host.stop()
-        return Action.STOP
-
-    def _take_answer(self, exit: Exit) -> int:
-        """The instruction has trapped again: go on with what its VMM has answered."""
-        answer = self._answers[self._answered]
-        self._answered += 1
-        for name in answer.__slots__:
-            setattr(exit, name, getattr(answer, name))
-        return Action.RETRY
-
-    def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
-        """Leave; the instruction will trap again, and find the answer.
-
-        KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an access that is
-        retried counts nothing), and serves accesses of several transfers too.
-        """
-        self._answers_pc = self.context.engine.state.pc
-        self._answers.append(exit)
-        self._left = exit
-        raise _LeftToCallerError
-
-    def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN: drive the host until this vCPU exits to the VMM, at most to ``until`` ns (then None).
-
-        The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs need an
-        ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
-
-        KvmError ENOEXEC before `init`; at the VM's first run ENXIO, EINVAL, EBUSY as `Vm.first_run`; EBUSY while the
-        host runs (in an exit handler); EINTR while ``immediate_exit`` is set: then only the access that was answered
-        is completed, unless that leads to an exit of its own.
-        """
-        self.check_initialized()
-        self.host.check_standing()
-        self.vm.first_run()
-        if self.immediate_exit:
-            exit = self._drive(NEVER) if self._answers and self.runnable else None
-            if exit is None:
-                raise KvmError("EINTR", "immediate_exit is set")
-            return exit
-        return self._drive(until)
-
-    def _drive(self, until: int) -> Exit | None:
-        self._running, self._left = True, None
-        try:
-            stop = self.host.run(until)
-        finally:
-            self._running = False
-        if self._ended is not None:
-            ended, self._ended = self._ended, None
-            return ended
-        if self._left is not None:
-            self.abortable = self._left if isinstance(self._left, MmioExit) else None
-            return self._left
-        return StuckExit("waits for ever", self.context.pc) if stop.value == "idle" else None
+    # -- what it emulates --
 
     def mmio(self, mmio: MmioExit) -> MmioExit:
         """Emulate one device access: in-kernel frames first, then the VMM."""
