@@ -74,4 +74,4 @@ def test_the_timers_do_what_the_architecture_says(form: Form) -> None:
         ),
     )  # fmt: skip
     print(f"{NAMES[FORMS.index(form)]}: {Machine.steps:,} steps, no difference", file=sys.stderr)
-    assert Machine.steps >= steps * 4 // 5, "the campaign was shorter than it should be"
+    assert Machine.steps >= steps * 2 // 3, "the campaign was shorter than it should be"
