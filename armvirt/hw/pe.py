@@ -21,7 +21,7 @@ from armvirt.events import EventBus, ExceptionEntry, Stamp
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import HCR_EL2, Context
 from armvirt.hw.engine import Action, Leave
-from armvirt.hw.engine.state import EventRecord
+from armvirt.hw.engine.state import EventRecord, Waits
 from armvirt.hw.exit import ExitKind, SyncExit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
@@ -153,8 +153,11 @@ class Pe:
 
     # -- running --
 
-    def run(self, until: int, on_exit: OnExit) -> ExitKind:
-        """Execute to ``until`` ns at most; SYNC exits go to ``on_exit`` and never come back from here."""
+    def run(self, until: int, on_exit: OnExit, yield_at: int = NEVER) -> ExitKind:
+        """Execute to ``until`` ns at most, or to a YIELD at ``yield_at`` ns or later.
+
+        SYNC exits go to ``on_exit`` and never come back from here.
+        """
         context = self.context
         assert context is not None
         state, clock = context.engine.state, self.clock
@@ -165,6 +168,7 @@ class Pe:
         self._until, self._on_exit = until, on_exit
         state.ns_base, state.count_base, state.wfe = clock.base, state.count, 0
         base, ns_per_insn = state.count, self.ns_per_insn
+        state.yield_at = NEVER if yield_at == NEVER else base + max(0, -(-(yield_at - clock.base) // ns_per_insn))
         self.loan.begin(self._lent(), self._vi, self._vf)
         clock.progress = lambda: (state.count - base) * ns_per_insn
         clock.on_earlier = self.refresh
@@ -198,8 +202,8 @@ class Pe:
         if self.gic.deliverable(self.index):
             return ExitKind.IRQ
         if state.wfe:
-            state.wfe = 0
-            return ExitKind.WFE
+            waits, state.wfe = state.wfe, 0
+            return ExitKind.WFE if waits == Waits.WFE else ExitKind.YIELD
         if why == Leave.BUDGET:
             return ExitKind.SPIN if state.spin else ExitKind.BUDGET
         return ExitKind.STOPPED
@@ -361,7 +365,7 @@ class Pe:
     def wait_for_event(self) -> int:
         """EL2's answer to a trapped WFET: let it retire, and leave as from WFE."""
         assert self.context is not None
-        self.context.engine.state.wfe = 1
+        self.context.engine.state.wfe = Waits.WFE
         return Action.ADVANCE | Action.STOP
 
     def timer_access(self) -> None:

@@ -10,7 +10,7 @@ from armvirt.arch.esr import DFSC
 from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
-from armvirt.hw.pe import PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
+from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
 from armvirt.hyp import exits, idregs, reset, vcpu_events
 from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.arch_timer import ArchTimer
@@ -228,9 +228,9 @@ class Vcpu(VcpuExits):
 
     # -- the run loop --
 
-    def enter(self, until: int, alone: bool = False) -> ExitKind:
+    def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> ExitKind:
         """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync. ``alone``: no other vCPU can
-        run, and nobody wants to know when this one sleeps."""
+        run, and nobody wants to know when this one sleeps. From ``yield_at`` ns on, YIELD is such an exit."""
         pe = self.pe
         assert pe is not None
         if self.suspended:
@@ -247,7 +247,7 @@ class Vcpu(VcpuExits):
             if alone:
                 self._post(pe)
             one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
-            kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit)
+            kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit, yield_at)
         if kind is ExitKind.IRQ:
             self._host_interrupts()
         if GuestDebug.SINGLESTEP in self.debug and self.context.insns != before and self._nothing_to_tell:

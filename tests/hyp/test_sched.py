@@ -307,3 +307,46 @@ def test_a_round_that_does_something_is_none_of_waiting() -> None:
     assert calm.holds([0, 1])
     calm.disturbed()
     assert not calm.holds([1])
+
+
+@both_engines
+def test_who_yields_has_had_a_hundred_microseconds(kind: str) -> None:
+    """CPU 0 spins with YIELD for what CPU 1 will write after 1.5 ms of work, on one PE with slices of 1 ms."""
+    a, work = Asm(RAM), Asm(RAM + 0x1000)
+    for each in (a, work):
+        each.mov(1, DATA)
+    a.label("spin")
+    a.yield_()
+    a.ldr(2, 1)
+    a.cbz(2, "spin")
+    power_off(a)
+    work.mov(20, 750_000)
+    work.label("work")
+    work.subs_imm(20, 20, 1)
+    work.b_cond(NE, "work")
+    work.mov(20, 1)
+    work.str_(20, 1)
+    work.label("end")
+    work.b("end")
+    rig = Rig(a, kind=kind, vcpus=2, quantum_ns=1_000_000)
+    rig.start(work, 1)
+    rig.finish()
+    spun = rig.vcpus[0].context.insns
+    assert 200_000 <= spun < 200_100 and rig.host.clock.now < 2_300_000, "twice 100 us, beside two slices of 1 ms"
+
+
+@both_engines
+def test_a_yield_without_anybody_else_is_a_hint(kind: str) -> None:
+    def write(a: Asm) -> None:
+        a.mov(20, 1000)
+        a.label("spin")
+        a.yield_()
+        a.subs_imm(20, 20, 1)
+        a.b_cond(NE, "spin")
+
+    a = Asm(RAM)
+    write(a)
+    power_off(a)
+    rig = Rig(a, kind=kind)
+    rig.finish()
+    assert rig.vcpu.context.engine.state.stats[14] < 5, "the engine was not left"

@@ -105,7 +105,7 @@ class Engine(ABC):
             setattr(state, name, self.lib.address("uc_" + name))
         state.syndrome_offset = self.calibration.syndrome
         state.exclusive_offset = self.calibration.exclusive
-        state.deadline = NEVER
+        state.deadline = state.yield_at = NEVER
         state.ns_per_insn = 1
         state.native_maintenance = 1
         state.cnthctl, state.cntkctl_bits = 3, KCTL_BITS

@@ -11,7 +11,7 @@
 #include <time.h>
 #include "silicon.h"
 
-#define ABI_VERSION 5u
+#define ABI_VERSION 6u
 
 /* Unicorn 2.1 identifiers (checked against the Python package by a test). */
 enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
@@ -96,6 +96,7 @@ typedef struct {
     uint32_t syndrome_offset, big_endian;
     /* what of the PE's registers is the core's for the time of a run, and whether it changed them */
     uint32_t exclusive_offset, dirty;
+    uint64_t yield_at;                             /* the count from which on a YIELD ends the run, as WFE does */
     uint64_t slept;                                /* ns that passed in naps */
     silicon silicon;
     /* loops that cannot end */
@@ -402,6 +403,11 @@ static void poll_host(engine *e) {
     }
 }
 
+#define INSN_WFE 0xd503205fu
+#define INSN_YIELD 0xd503203fu
+enum { ENDS_IN_WFE = 1, ENDS_IN_YIELD = 2 };         /* in wfe_filter */
+enum { WAITS_WFE = 1, WAITS_YIELD = 2 };             /* state.wfe */
+
 static uint32_t filter_hash(uint64_t pc) { return (uint32_t)((uint32_t)(pc >> 2) * 0x9e3779b1u >> 20); }
 
 static int ends_in_wfe(const engine *e, uint64_t pc) {
@@ -411,11 +417,11 @@ static int ends_in_wfe(const engine *e, uint64_t pc) {
     return 0;
 }
 
-/* Remember a block that ends in WFE, or may, for all we can read of it. */
+/* Remember a block that ends in WFE or YIELD, or may, for all we can read of it. */
 static void note_block(engine *e, uint64_t pc, uint32_t size) {
     uint32_t insn = size >= 4 ? fetch(e, pc + size - 4) : 0;
-    if (insn != 0xd503205fu && insn) return;
-    e->wfe_filter[filter_hash(pc)] = 1;
+    if (insn != INSN_WFE && insn != INSN_YIELD && insn) return;
+    e->wfe_filter[filter_hash(pc)] |= insn == INSN_WFE ? ENDS_IN_WFE : insn ? ENDS_IN_YIELD : ENDS_IN_WFE | ENDS_IN_YIELD;
     if (ends_in_wfe(e, pc)) return;
     if (e->wfe_blocks_n < 256) e->wfe_blocks[e->wfe_blocks_n++] = pc;
     else e->wfe_overflow = 1;
@@ -427,11 +433,17 @@ static void on_edge(void *uc, void *cur, void *prev, void *user) {
     note_block(user, tb->pc, tb->size);
 }
 
-/* Did the block that is complete now end in WFE? Then the PE looks at the event register. */
+/* Did the block that is complete now end in WFE? Then the PE looks at the event register. In YIELD? Then the turn may be
+ * another's. */
 static int wfe_retired(engine *e) {
-    if (!e->open || fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1)) != 0xd503205fu) return 0;
+    uint32_t insn = e->open ? fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1)) : 0;
+    if (insn == INSN_YIELD && e->count + e->open >= e->yield_at) {
+        e->wfe = WAITS_YIELD;
+        return 1;
+    }
+    if (insn != INSN_WFE) return 0;
     e->stats[ST_WFE]++;
-    e->wfe = 1;
+    e->wfe = WAITS_WFE;
     return 1;
 }
 
@@ -480,7 +492,10 @@ static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_
         e->unheard = 0;
         note_block(e, pc, size);
     }
-    e->maybe_wfe = e->wfe_filter[filter_hash(pc)] && ends_in_wfe(e, pc);
+    uint32_t ends = e->wfe_filter[filter_hash(pc)];
+    if (ends & ENDS_IN_YIELD) e->unheard = e->wfe_watch;   /* the core starts anew behind it: no edge leads there */
+    if (ends == ENDS_IN_YIELD && e->count + n < e->yield_at) ends = 0;
+    e->maybe_wfe = ends && ends_in_wfe(e, pc);
 }
 
 /* The hottest code of all: a leaf, no stack, three stores. */

@@ -12,7 +12,7 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import CALLBACK, Action, Callback, EngineState, Leave
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 _UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
 LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
 

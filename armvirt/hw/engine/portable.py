@@ -14,7 +14,7 @@ from armvirt.arch.encoding import sysreg
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import MDCR_EL2, Engine
 from armvirt.hw.engine.calibrate import HCR_EL2, Calibration
-from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, What
+from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, Waits, What
 
 HPFAR_EL2, MDSCR_EL1, SPSR_EL1 = sysreg(3, 4, 6, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(3, 0, 4, 0, 0)
 SCTLR_EL1 = sysreg(3, 0, 1, 0, 0)
@@ -30,7 +30,7 @@ NO_BLOCK = 1  # no block starts at an odd address
 VECTOR_FAULT_LIMIT = 16
 POLL_INSNS = 1 << 14
 EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
-ERET, WFE = 0xD69F03E0, 0xD503205F
+ERET, WFE, YIELD = 0xD69F03E0, 0xD503205F, 0xD503203F
 MRS_CNTPCTSS, MRS_CNTVCTSS = 0xD53BE0A0, 0xD53BE0C0
 TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
 
@@ -64,6 +64,7 @@ class PortableEngine(Engine):
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
         self._poll_host = time.monotonic_ns()
         self._wfe_blocks: set[int] = set()
+        self._yield_blocks: set[int] = set()
         super().__init__(lib, calibration, model)
 
     def _add_hooks(self) -> None:
@@ -240,18 +241,25 @@ class PortableEngine(Engine):
         self._note_block(tb.pc, tb.size)
 
     def _note_block(self, pc: int, size: int) -> None:
-        """Remember a block that ends in WFE, or may, for all we can read of it."""
+        """Remember a block that ends in WFE or YIELD, or may, for all we can read of it."""
         insn = self.fetch(pc + size - 4) if size >= 4 else 0
-        if insn in (WFE, 0):
+        if insn in (WFE, YIELD, 0):
             self._wfe_blocks.add(pc)
+        if insn in (YIELD, 0):
+            self._yield_blocks.add(pc)
 
     def _wfe_retired(self) -> bool:
-        """Did the block that is complete now end in WFE? Then the PE looks at the event register."""
+        """Did the block that is complete now end in WFE? Then the PE looks at the event register. In YIELD? Then the
+        turn may be another's."""
         state = self.state
-        if not state.open or self.fetch(state.block_pc + 4 * (state.open - 1)) != WFE:
+        insn = self.fetch(state.block_pc + 4 * (state.open - 1)) if state.open else 0
+        if insn == YIELD and state.count + state.open >= state.yield_at:
+            state.wfe = Waits.YIELD
+            return True
+        if insn != WFE:
             return False
         state.stats[15] += 1
-        state.wfe = 1
+        state.wfe = Waits.WFE
         return True
 
     def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
@@ -282,6 +290,8 @@ class PortableEngine(Engine):
             state.unheard = 0
             self._note_block(pc, size)
         state.maybe_wfe = int(pc in self._wfe_blocks)
+        if pc in self._yield_blocks:  # the core starts anew behind it: no edge leads there
+            state.unheard = state.wfe_watch
         if count >= state.poll_at:
             self._poll()
 

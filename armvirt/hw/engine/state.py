@@ -36,6 +36,13 @@ class Leave(IntEnum):
     NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP, ILLEGAL = range(8)
 
 
+class Waits:
+    """state.wfe: the run ended behind a WFE, or behind a YIELD after state.yield_at. Plain integers, as `Action`."""
+
+    WFE: Final = 1
+    YIELD: Final = 2
+
+
 class What(IntEnum):
     """Kind of exception entry; 0x80 times it is the vector's offset."""
 
@@ -118,7 +125,8 @@ class EngineState(C.Structure):
         + [("timer_encoding", C.c_uint32), ("timer_write", C.c_uint32), ("value", C.c_uint64)]
         + [("enter_esr", C.c_uint32), ("enter_has_far", C.c_uint32), ("enter_far", C.c_uint64)]
         + [("syndrome_offset", C.c_uint32), ("big_endian", C.c_uint32)]
-        + [("exclusive_offset", C.c_uint32), ("dirty", C.c_uint32), ("slept", C.c_uint64), ("silicon", Silicon)]
+        + [("exclusive_offset", C.c_uint32), ("dirty", C.c_uint32)]
+        + [("yield_at", C.c_uint64), ("slept", C.c_uint64), ("silicon", Silicon)]
         + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("wfe", C.c_uint32)]
         + [("poll_ns", C.c_uint64)]
         + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
@@ -172,6 +180,7 @@ class EngineState(C.Structure):
     syndrome_offset: int
     exclusive_offset: int
     dirty: int
+    yield_at: int
     slept: int
     silicon: Silicon
     big_endian: int

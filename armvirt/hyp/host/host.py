@@ -25,7 +25,7 @@ from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.host.calm import Calm
 from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.quiet import Quiet
-from armvirt.hyp.host.sched import MIN_QUANTUM_NS, default_quantum, donor, pick_next, place
+from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, default_quantum, donor, pick_next, place
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu
@@ -326,7 +326,10 @@ class Host:
     def _round(self, vcpu: Vcpu, until: int, watched: bool) -> None:
         """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to somebody."""
         others = any(v is not vcpu and v.runnable for v in self.vcpus)
-        kind = vcpu.enter(min(until, self.turn_end) if others else until, not (others or watched))
+        if others:
+            kind = vcpu.enter(min(until, self.turn_end), yield_at=self.turn_end - self.quantum_ns + QUANTUM_NS)
+        else:
+            kind = vcpu.enter(until, not watched)
         if kind is ExitKind.IRQ or (kind is ExitKind.BUDGET and self.clock.now >= self.turn_end):
             self._quiet.moved(vcpu.index)  # it did something for its whole turn; a stop within it says nothing
             self._calm.disturbed()
@@ -339,6 +342,8 @@ class Host:
             vcpu.block_for_event(when)
         elif not vcpu.runnable:
             self._put_stopped(vcpu)
+        elif kind is ExitKind.YIELD:
+            self.give_way(vcpu)
         elif kind is ExitKind.WFE:
             self._wait_for_event(vcpu, others)
         elif kind is ExitKind.SPIN:

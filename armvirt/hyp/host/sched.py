@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 QUANTUM_NS = 100_000
-"""The turn of a PE where several take turns: it stands for what they do at the same time, so it is short."""
+"""The turn of a PE where several take turns: it stands for what they do at the same time, so it is short. And what a
+vCPU has at least before a YIELD ends its turn: it waits for somebody, maybe for one that has no turn meanwhile."""
 
 SLICE_NS = 1_000_000
 """The turn of a vCPU on a host's only PE: what a kernel gives a task while others wait (its base_slice is of this

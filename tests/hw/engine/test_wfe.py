@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from armvirt.hw.engine import EngineFactory, Leave
+from armvirt.hw.engine.state import Waits
 from engine.asm import NE, Asm
 from engine.bench import DAIF, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, Stage2, Tables, same
 
@@ -235,3 +236,20 @@ def test_deadlines_around_a_wfe(factories: list[EngineFactory]) -> None:
             results.append(guest.result())
             guest.close()
     same(results)
+
+
+def test_a_yield_stops_once_its_time_is_over(bench: MakeBench) -> None:
+    """From the count that EL2 has set: the first one before it is a hint, the others end the run behind them."""
+    program = Asm()
+    for _ in range(4):
+        program.nop()
+        program.yield_()
+    program.hvc(STOP)
+    guest = watched(bench, program)
+    guest.engine.state.yield_at = 4
+    stops = []
+    while guest.run(10_000) == Leave.STOP and not guest.silicon.of("el2"):
+        assert guest.engine.state.wfe == Waits.YIELD
+        guest.engine.state.wfe = 0
+        stops.append((guest.count, guest.engine.pc))
+    assert stops == [(4, RAM + 16), (6, RAM + 24), (8, RAM + 32)]
