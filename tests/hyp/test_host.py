@@ -416,6 +416,52 @@ def test_two_vms(kind: str, pcpus: int) -> None:
     assert watch.loads == {0, 1 << 16, 1 << 16 | 1}
 
 
+def counter_reader(rounds: int) -> Asm:
+    """X20: how far CNTVCT_EL0 is behind CNTPCT_EL0; X21: in how many of the rounds that was not so. Reads are an
+    instruction apart, so that a tick may lie between them: V, P, V finds one pair without."""
+    a = Asm(RAM)
+    a.mov(22, rounds)
+    a.mrs(1, "CNTPCT_EL0")
+    a.mrs(2, CNTVCT)
+    a.label("round")
+    a.mrs(3, CNTVCT)
+    a.mrs(4, "CNTPCT_EL0")
+    a.mrs(5, CNTVCT)
+    a.subs(6, 5, 3)
+    a.cbnz(6, "round")
+    a.subs(7, 4, 3)
+    a.cbnz(20, "known")
+    a.movr(20, 7)
+    a.label("known")
+    a.subs(8, 7, 20)
+    a.cbz(8, "same")
+    a.add_imm(21, 21, 1)
+    a.label("same")
+    a.subs_imm(22, 22, 1)
+    a.b_cond(NE, "round")
+    power_off(a)
+    return a
+
+
+@both_engines
+@pytest.mark.parametrize("pcpus", [1, 2])
+def test_two_vms_whose_counters_keep_their_difference(kind: str, pcpus: int) -> None:
+    """Each has a CNTVOFF of its own, loaded with its vCPU: whoever had the PE meanwhile, on whichever it is."""
+    rig = Rig(counter_reader(30_000), kind=kind, pcpus=pcpus, quantum_ns=5_000)
+    rig.run(100_000)  # the second VM is created later, and so its virtual count starts later
+    other = second_vm(rig, 2, 1)
+    code = counter_reader(30_000)
+    other.write_memory(RAM, code.code())
+    for vcpu in other.vcpus:
+        vcpu.start(Start(RAM, 0))
+    while any(v.runnable for v in rig.host.vcpus):
+        assert rig.run(rig.host.clock.now + 50_000_000) is Stop.HANDLER
+    offsets = [rig.x(20), *(v.context.x(20) for v in other.vcpus)]
+    assert offsets == [rig.vm.timer_data.voffset, *[other.timer_data.voffset] * 2]
+    assert offsets[1] - offsets[0] == 100_000 // 16
+    assert [v.context.x(21) for v in rig.host.vcpus] == [0, 0, 0]
+
+
 def test_two_vms_saved_and_restored() -> None:
     def build() -> Rig:
         rig = Rig(counting(500_000), pcpus=2)
