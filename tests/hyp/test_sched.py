@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from armvirt.events import Event, Schedule, Stamp
 from armvirt.hyp.host.calm import Calm
 from armvirt.hyp.host.sched import QUANTUM_NS, donor, pick_next, place
-from armvirt.hyp.kvm import Stop
+from armvirt.hyp.kvm import Stop, SystemEventExit
 
 runnables = st.lists(st.integers(0, 40), unique=True, max_size=12)
 
@@ -350,3 +350,37 @@ def test_a_yield_without_anybody_else_is_a_hint(kind: str) -> None:
     rig = Rig(a, kind=kind)
     rig.finish()
     assert rig.vcpu.context.engine.state.stats[14] < 5, "the engine was not left"
+
+
+def test_who_waits_for_one_that_yields_is_at_no_dead_end() -> None:
+    """CPU 0 and 1 wait in WFE for what CPU 2 writes, after it was in WFE for long itself and then spun with YIELD."""
+    waiting, working = Asm(RAM), Asm(RAM + 0x1000)
+    for each in (waiting, working):
+        each.mov(1, DATA)
+    waiting.label("wait")
+    waiting.wfe()
+    waiting.ldr(2, 1)
+    waiting.cbz(2, "wait")
+    power_off(waiting)
+    working.mov(20, 100)
+    working.label("wfe")
+    working.wfe()
+    working.subs_imm(20, 20, 0)
+    working.ldr(3, 1, 8)
+    working.cbz(3, "wfe")
+    working.mov(20, 2_000_000)
+    working.label("spin")
+    working.yield_()
+    working.subs_imm(20, 20, 1)
+    working.b_cond(NE, "spin")
+    working.mov(20, 1)
+    working.str_(20, 1)
+    working.label("end")
+    working.b("end")
+    rig = Rig(waiting, vcpus=3, quantum_ns=1_000_000)
+    rig.start(waiting, 1)
+    rig.start(working, 2)
+    rig.vm.timers.register("device", lambda kind: rig.vm.write_memory(DATA + 8, b"\1"))
+    rig.vm.timers.arm(1_000_000, "device")
+    rig.finish()
+    assert isinstance(rig.end, SystemEventExit)

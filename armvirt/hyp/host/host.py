@@ -167,6 +167,8 @@ class Host:
         tens of thousands of them.
         """
         if vcpu is self.current and any(v is not vcpu and v.runnable for v in self.vcpus):
+            self._quiet.moved(vcpu.index)  # it waits, but not in WFE: it will look by itself
+            self._calm.disturbed()
             self.turn_end = self.clock.now
             self.turn.pe.request_stop()
 
