@@ -20,7 +20,7 @@ from timer_rig import Shape
 from timer_twin import Form, Twin
 
 STEPS = int(os.environ.get("ARMVIRT_REFERENCE_STEPS", "45000"))  # of all forms of host together
-STEPS_PER_EXAMPLE = 520  # as hypothesis makes them
+STEPS_PER_EXAMPLE = 400  # at least, as hypothesis makes them: 400 to 640
 BATCH, RULES = 40, 40  # actions a rule, rules an example
 ACTION_BYTES = ACTION_BITS // 8
 NAMES = ("nVHE", "VHE", "VHE with CNTPOFF")
@@ -74,4 +74,4 @@ def test_the_timers_do_what_the_architecture_says(form: Form) -> None:
         ),
     )  # fmt: skip
     print(f"{NAMES[FORMS.index(form)]}: {Machine.steps:,} steps, no difference", file=sys.stderr)
-    assert Machine.steps >= steps * 2 // 3, "the campaign was shorter than it should be"
+    assert Machine.steps >= steps * 4 // 5, "the campaign was shorter than it should be"

@@ -209,7 +209,7 @@ static int icc(engine *e) {
 }
 
 /* WFI, with the interrupt of the virtual timer posted by EL2: if that is what comes next, and nothing else was left to
- * EL2 since, sleep until then and take it. What EL2 would have done is made up for when it looks: hyp/posted.py. */
+ * EL2 since, sleep until then and take it. What EL2 would have done is made up for when it looks: Vcpu._slept. */
 static int nap(engine *e, uint32_t esr) {
     silicon *s = &e->silicon;
     uint64_t monitor;

@@ -24,7 +24,6 @@ enum { LEND_ICC = 1, LEND_TIMERS = 2 };
 #define HCR_TC (1u << 10)
 #define HCR_TALL (3u << 11)
 #define HCR_TDIR (1u << 14)
-#define HCR_EOICOUNT (31u << 27)
 #define VMCR_VFIQEN (1u << 3)
 #define VMCR_VEOIM (1u << 9)
 #define CTL_FIRES(ctl) (((ctl) & 3) == 1)

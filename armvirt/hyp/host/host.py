@@ -22,7 +22,7 @@ from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import NEVER, Pe
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp.host.calm import Calm
+from armvirt.hyp.host.calm import Calm, Place
 from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.quiet import Quiet
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, default_quantum, donor, pick_next, place
@@ -370,11 +370,12 @@ class Host:
         event: sleep until then, or say that there is none.
         """
         if others:
-            self._calm.visit(vcpu.index, vcpu.context.fingerprint(), vcpu.context.insns)
+            place = vcpu.context.fingerprint()
+            self._calm.visit(vcpu.index, place, vcpu.context.insns)
             if self._all_sleep():
                 return
             if vcpu.event_stream is None:
-                self._dead_end(vcpu, "waits for an event (WFE) that nothing will send")
+                self._dead_end(vcpu, place, "waits for an event (WFE) that nothing will send")
             else:
                 self._quiet.moved(vcpu.index)
             self.turn_end = self.clock.now
@@ -412,7 +413,7 @@ class Host:
         """A branch to itself: skip to what can interrupt it, or say that nothing can."""
         due = self.turn.pe.next_event(NEVER)
         if others:
-            if not self._dead_end(vcpu, "branches to itself and no interrupt will come"):
+            if not self._dead_end(vcpu, vcpu.context.fingerprint(), "branches to itself and no interrupt will come"):
                 self.turn.pe.skip_to(min(until, self.turn_end, due))
             return
         masked = vcpu.context.pstate & DAIF_IF == DAIF_IF
@@ -422,13 +423,13 @@ class Host:
         else:
             self.turn.pe.skip_to(min(until, due))
 
-    def _dead_end(self, vcpu: Vcpu, cause: str) -> bool:
+    def _dead_end(self, vcpu: Vcpu, place: Place, cause: str) -> bool:
         """One of several waits. If nothing is due on its PE and each of the others has waited for long without
         anything changing either, nobody is left who could send an event or an interrupt."""
         if self.turn.pe.next_event(NEVER) != NEVER:
             self._quiet.moved(vcpu.index)
             return False
-        self._quiet.visit(vcpu.index, vcpu.context.fingerprint(), self.turn_end)
+        self._quiet.visit(vcpu.index, place, self.turn_end)
         if not all(self._quiet.is_quiet(v.index) for v in self.vcpus if v.runnable):
             return False
         self._stop = True
