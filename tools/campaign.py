@@ -245,26 +245,40 @@ def subjects(options: argparse.Namespace) -> Iterable[Subject]:
         yield uboot()
 
 
+def names(text: str) -> list[str]:
+    """Names by commas."""
+    return [name for name in text.split(",") if name]
+
+
+def add_guests(parser: argparse.ArgumentParser) -> None:
+    """The options that say which guests a campaign runs."""
+    parser.add_argument("--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)")
+    parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
+    parser.add_argument("--uboot", action="store_true", help="U-Boot too")
+
+
+def check_guests(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """The guests by name: those of ``add_guests`` that are none end the program."""
+    if options.guests == ["-"]:
+        options.guests = []
+    if unknown := set(options.guests or ()) - set(guests()):
+        parser.error(f"no such bundled guest: {', '.join(sorted(unknown))}; there are {', '.join(guests())}")
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
-    parser.add_argument("--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)")
+    add_guests(parser)
     parser.add_argument("--stops", type=int, default=1000, help="stops in a run (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=10, help="runs whose hashes are compared (default: %(default)s)")
     ways = f"of {','.join(ALL_WAYS)} (default: the first three)"
     parser.add_argument("--ways", type=names, default=list(WAYS), help=ways)
     parser.add_argument("--seed", type=int, default=1, help="of the random stops (default: %(default)s)")
     parser.add_argument("--setups", action="store_true", help="each guest on every machine that it is tested on")
-    parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
-    parser.add_argument("--uboot", action="store_true", help="U-Boot too")
     parser.add_argument("--portable-linux", action="store_true", help="Linux on the portable engine against native")
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(ALL_WAYS):
         parser.error(f"no such way: {', '.join(unknown)}")
-    if options.guests == ["-"]:
-        options.guests = []
-    if unknown := set(options.guests or ()) - set(guests()):
-        parser.error(f"no such bundled guest: {', '.join(sorted(unknown))}; there are {', '.join(guests())}")
+    check_guests(parser, options)
     return options
 
 

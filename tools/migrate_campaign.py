@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
 
-from campaign import BENCHMARKS, Subject, bundled, linux, uboot
+from campaign import BENCHMARKS, Subject, add_guests, bundled, check_guests, linux, names, uboot
 
 from armvirt import migrate
 from armvirt.bundled import guests
@@ -172,21 +172,15 @@ def examine(traveller: Traveller, options: argparse.Namespace) -> tuple[int, int
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
-    parser.add_argument("--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)")
+    add_guests(parser)
     parser.add_argument("--moments", type=int, default=5, help="of each kind (default: %(default)s)")
     parser.add_argument("--kinds", type=names, default=list(KINDS), help=f"of {','.join(KINDS)} (default: all)")
     parser.add_argument("--pcpus", type=names, default=["1", "2"], help="physical CPUs (default: 1,2)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of moments (default: %(default)s)")
-    parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
-    parser.add_argument("--uboot", action="store_true", help="U-Boot too")
     options = parser.parse_args(arguments)
     if unknown := set(options.kinds) - set(KINDS):
         parser.error(f"no such kind: {', '.join(unknown)}")
-    if options.guests == ["-"]:
-        options.guests = []
-    if unknown := set(options.guests or ()) - set(guests()):
-        parser.error(f"no such bundled guest: {', '.join(sorted(unknown))}; there are {', '.join(guests())}")
+    check_guests(parser, options)
     return options
 
 

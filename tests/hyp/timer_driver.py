@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from shrinking import shortest
 from timer_actions import ACTIONS, snapshot
 from timer_rig import Form, Shape
 from timer_twin import NVHE, VHE, VHE_CNTPOFF, Act, Twin
@@ -103,17 +104,5 @@ def fails(case: Case, actions: Iterable[Action]) -> bool:
 
 
 def shrink(case: Case) -> list[Action]:
-    """The fewest actions of a failing case that fail still, by leaving out what can be left out."""
-    actions, before = list(case.actions()), -1
-    while len(actions) != before:
-        before, size = len(actions), max(1, len(actions) // 2)
-        while size:
-            at = 0
-            while at < len(actions):
-                rest = actions[:at] + actions[at + size :]
-                if fails(case, rest):
-                    actions = rest
-                else:
-                    at += size
-            size //= 2
-    return actions
+    """The fewest actions of a failing case that fail still."""
+    return shortest(case.actions(), lambda actions: fails(case, actions))
