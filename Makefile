@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
-.PHONY: demo test lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign \
+.PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign \
 	firmware differential install clean
 
 demo: $(STAMP)
@@ -27,8 +27,14 @@ $(STAMP): $(VENV)/bin/python pyproject.toml setup.py armvirt/hw/engine/native.c 
 	$(BIN)/python -m compileall -q armvirt
 	@touch $@
 
+# Tests run in JOBS processes. `make test` leaves out the tests marked long, `make test-long` runs them.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) -m 'not long' $(PYTEST_ARGS)
+
+test-long: $(STAMP)
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -94,7 +94,7 @@ def test_other_virtual_offsets(cntvoff: int) -> None:
     assert result.verdict == "pass", result.console + result.diagnosis
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_benchmarks_pass(name: str) -> None:
     with Machine(name, trace_hash=False) as started:

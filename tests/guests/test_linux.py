@@ -11,7 +11,7 @@ from guest_runs import campaign
 
 from armvirt.machine import Machine, Result
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.linux, pytest.mark.long]
 
 SECOND = 1_000_000_000
 TIMEOUT_S = 600

@@ -10,7 +10,7 @@ from guest_runs import campaign
 
 from armvirt.machine import Machine
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.linux, pytest.mark.long]
 
 TIMEOUT_S = 600
 

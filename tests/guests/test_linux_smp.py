@@ -19,7 +19,7 @@ from armvirt.machine import Result
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import linux_matrix
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.linux, pytest.mark.long]
 
 CPUS, PCPUS, RUNS = 4, 2, 10
 LOAD = 1

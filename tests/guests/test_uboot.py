@@ -8,7 +8,7 @@ from conftest import require_guest
 from armvirt.machine import Machine, Result
 from armvirt.script import Script
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.linux, pytest.mark.long]
 
 SECOND = 1_000_000_000
 TIMEOUT_S, LIMIT_NS = 600, 60 * SECOND
