@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class ArmvirtError(Exception):
     """Root of everything that armvirt raises on purpose.
@@ -24,6 +26,25 @@ class ImageError(UserError):
     def __init__(self, path: object, problem: str, hint: str = "") -> None:
         self.path, self.problem, self.hint = str(path), problem, hint
         super().__init__(f"{path}: {problem}" + (f"; {hint}" if hint else ""))
+
+
+_LACKS = {
+    errno.EMFILE: "the process has too few file descriptors; raise ulimit -n",
+    errno.ENFILE: "the system has too few file descriptors; end other programs",
+    errno.ENOMEM: "the process gets too little memory; raise ulimit -v, or give the guest less with --mem",
+    errno.EAGAIN: "the process gets no more threads or processes; raise ulimit -u",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file is larger than the limit; raise ulimit -f",
+}
+
+
+def lack_of(error: BaseException) -> str | None:
+    """What the host does not give, in one line, if that is the reason of ``error``: no mistake of armvirt's."""
+    if isinstance(error, MemoryError):
+        return _LACKS[errno.ENOMEM]
+    number = error.errno if isinstance(error, OSError) else None
+    return None if number is None else _LACKS.get(number)
 
 
 class EngineError(ArmvirtError):

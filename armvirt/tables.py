@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.printable import escaped
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderResult
     from rich.table import Table as RichTable
@@ -27,10 +29,14 @@ class Table(NamedTuple):
     marks: Mapping[int, str] = MappingProxyType({})
 
     def __str__(self) -> str:
-        lines = [self.columns, *self.rows]
-        widths = [max(len(line[n]) for line in lines) for n in range(len(self.columns))]
-        text = [GAP.join(map(str.ljust, line, widths)).rstrip() for line in lines]
-        return "\n".join([self.title, *(GAP + line for line in text)]) if self.title else "\n".join(text)
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The table as lines of text; no cell begins another line."""
+        rows = [tuple(map(escaped, row)) for row in (self.columns, *self.rows)]
+        widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
+        text = [GAP.join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return [escaped(self.title), *(GAP + line for line in text)] if self.title else text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """With lines around the cells where the terminal has room for them; else without, and long texts folded."""
@@ -62,7 +68,7 @@ class Table(NamedTuple):
         from rich.text import Text
 
         for n, row in enumerate(self.rows):
-            table.add_row(*map(Text, row), style=self.marks.get(n))
+            table.add_row(*(Text(escaped(cell)) for cell in row), style=self.marks.get(n))
         return table
 
 
@@ -74,7 +80,12 @@ class Showable:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        return "\n\n".join(str(table) for table in self.tables())
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The tables as lines of text, with an empty one between them."""
+        blocks = [part.split("\n") if isinstance(part, str) else part.lines() for part in self.tables()]
+        return [line for block in blocks for line in ("", *block)][1:]
 
     def __rich__(self) -> Group:
         from rich.console import Group

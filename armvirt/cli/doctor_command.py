@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from armvirt import __version__
 from armvirt.bundled import guests
+from armvirt.cli import printing
 
 GOOD, NOTE, BAD = "ok", "note", "BAD"
 TOOLS = (
@@ -81,7 +82,7 @@ def execute(_arguments: argparse.Namespace) -> int:
     findings = [Finding(GOOD, "armvirt", __version__), *(finding for check in CHECKS for finding in check())]
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        print(f"{finding.state:<4}  {finding.subject:<{width}}  {finding.text}")
+        printing.line(f"{finding.state:<4}  {finding.subject:<{width}}  {finding.text}")
     broken = any(finding.state == BAD for finding in findings)
-    print("something is broken" if broken else "armvirt is fit for use")
+    printing.line("something is broken" if broken else "armvirt is fit for use")
     return 1 if broken else 0

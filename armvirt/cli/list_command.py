@@ -7,6 +7,7 @@ import json
 import sys
 
 from armvirt.bundled import Guest, guests
+from armvirt.cli import printing
 
 
 def _row(guest: Guest) -> dict[str, object]:
@@ -19,23 +20,24 @@ def execute(arguments: argparse.Namespace) -> int:
     known = list(guests().values())
     if arguments.json:
         rows = [_row(guest) for guest in known]
-        print(json.dumps(rows, indent=1))
+        printing.lines(json.dumps(rows, indent=1).split("\n"))
         return 0
     width = max((len(guest.name) for guest in known), default=0)
     for guest in known:
         cpus = f"{guest.cpus} CPU{'s' if guest.cpus > 1 else ' '}"
         gics = f"GICv{','.join(map(str, guest.gics))}"
         head = f"{guest.name:{width}}  {cpus}  {gics:7}  {guest.expect:5}  "
-        print(head + _wrapped(guest.summary, len(head)))
+        printing.lines(_wrapped(head, guest.summary))
     return 0
 
 
-def _wrapped(text: str, indent: int) -> str:
+def _wrapped(head: str, text: str) -> list[str]:
     """On a terminal, at its width, each line under the first; else as it is, for grep."""
     if not sys.stdout.isatty():
-        return text
+        return [head + text]
     import shutil
     import textwrap
 
-    width = max(shutil.get_terminal_size().columns - indent, 20)
-    return ("\n" + " " * indent).join(textwrap.wrap(text, width))
+    width = max(shutil.get_terminal_size().columns - len(head), 20)
+    first, *more = textwrap.wrap(text, width) or [""]
+    return [head + first, *(" " * len(head) + each for each in more)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from armvirt import __version__
+from armvirt.cli import printing
 from armvirt.cli.options import build_parser
-from armvirt.errors import ArmvirtError, UserError
+from armvirt.cli.printing import OutputError
+from armvirt.errors import ArmvirtError, UserError, lack_of
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # We are the process. What is made up to the guest's start stays to the end, and a collector that looked through
     # it again and again, and once more at the end, would take a fifth of the run of a small guest.
     gc.set_threshold(GC_THRESHOLD)
+    printing.prepare()
     status = _main(sys.argv[1:])
     gc.freeze()
     return status
@@ -33,15 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     try:
-        status = _dispatch(words)
-        sys.stdout.flush()
-        return status
+        try:
+            return _dispatch(words)
+        finally:
+            printing.flush()  # of --help, too, which argparse prints and leaves with SystemExit
+    except OutputError as error:
+        printing.give_up()
+        return _say(str(error), error.exit_status)
     except UserError as error:
         return _say(str(error), error.exit_status)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        return _broken_pipe()
+        printing.give_up()  # who read our output has gone: end quietly
+        return BROKEN_PIPE
+    except (OSError, MemoryError) as error:
+        lack = lack_of(error)
+        return _say(lack, UserError.exit_status) if lack else _internal(error, "--debug" in words)
     except Exception as error:
         return _internal(error, "--debug" in words)
 
@@ -62,12 +72,7 @@ def _execute(arguments: argparse.Namespace) -> int:
 
 
 def _say(message: str, status: int) -> int:
-    # Control characters in a file name or symbol must not reach the terminal.
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    try:
-        print(f"armvirt: {line}", file=sys.stderr)
-    except OSError:
-        pass  # standard error is closed: the status is all that is left to say it
+    printing.complain(message)
     return status
 
 
@@ -79,14 +84,6 @@ def _internal(error: Exception, debug: bool) -> int:
         return INTERNAL
     kind = "" if isinstance(error, ArmvirtError) else f"{type(error).__name__}: "
     return _say(f"internal error: {kind}{error}; use --debug to see where", getattr(error, "exit_status", INTERNAL))
-
-
-def _broken_pipe() -> int:
-    """Who read our output has gone: end quietly, and keep Python from complaining about it at exit."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
-    return BROKEN_PIPE
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
-from armvirt.cli import session
+from armvirt.cli import printing, session
 from armvirt.errors import UserError
 from armvirt.units import human_time
 
@@ -27,8 +26,8 @@ def execute(arguments: argparse.Namespace) -> int:
     report = migrate.compare(
         make, arguments.at, counter_start=start, tolerance_ns=arguments.tolerance, max_insns=arguments.max_insns
     )
-    print(f"moved at {human_time(report.at_ns)}: {session.ending(report.moved)}")
-    print(f"not moved: {session.ending(report.straight)}")
+    printing.line(f"moved at {human_time(report.at_ns)}: {session.ending(report.moved)}")
+    printing.line(f"not moved: {session.ending(report.straight)}")
     for difference in report.differences:
-        print(f"armvirt: {difference}", file=sys.stderr)
+        printing.remark(difference)
     return 0 if report.same else 1

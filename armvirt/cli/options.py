@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from armvirt import units
+from armvirt.cli import printing
 from armvirt.errors import UserError
 
 Parse = Callable[[str], Any]
@@ -204,6 +205,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Formatter, allow_abbrev=False, **settings)
+        self.color = False  # of Python 3.14: `printing` would show its escapes
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """``--help`` and ``--version``; newer versions of argparse ignore that the stream cannot be written."""
+        printing.lines(message.rstrip("\n").split("\n"))
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help shows the options)")

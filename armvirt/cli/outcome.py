@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from armvirt.board.memmap import UART as UART_WINDOW
+from armvirt.printable import printable_lines
 from armvirt.trace.jsonl import record
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def _titled(console: list[str], events: list[str], code: list[str]) -> Details:
 
 def console_tail(console: str) -> list[str]:
     """The last lines of the guest's console, fit for a terminal."""
-    lines = console.replace("\r", "").splitlines()[-CONSOLE_LINES:]
-    return ["".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines]
+    return printable_lines(console.rstrip("\n"))[-CONSOLE_LINES:] if console else []
 
 
 def event_tail(machine: Machine, tail: Tail) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from armvirt import __version__
-from armvirt.cli import session
+from armvirt.cli import printing, session
 from armvirt.cli.outputs import open_text, write_bytes
 from armvirt.cli.terminal import Reader, piped_input, raw_mode
 from armvirt.errors import UserError
@@ -37,11 +37,11 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     result = _run(machine, arguments, trace)
     if result is None:
-        print("\narmvirt: left by Ctrl-A x", file=sys.stderr)
+        printing.remark("left by Ctrl-A x", "\n")
         return LEFT
     session.say_ending(result, result.console[-1:], arguments)
     if arguments.trace_hash:
-        print(result.trace_hash)
+        printing.line(str(result.trace_hash))
     return _status(arguments, result)
 
 
@@ -66,19 +66,9 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
     return result.exit_status
 
 
-def _write_console(data: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(f"standard output cannot be written: {error.strerror}") from None
-
-
 def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | None) -> Result | None:
     """The run itself, with everything attached that must be detached afterwards; None if the person left."""
-    machine.console.on_output = _write_console
+    machine.console.on_output = printing.raw
     with ExitStack() as stack:
         if trace is not None:
             file = stack.enter_context(open_text(arguments.trace))
@@ -95,7 +85,7 @@ def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: Exi
 
     fd = sys.stdin.fileno()
     reader = Reader(fd, machine.console.feed, lambda: os.kill(os.getpid(), signal.SIGINT))
-    print("armvirt: Ctrl-A x leaves, Ctrl-A h helps", file=sys.stderr)
+    printing.remark("Ctrl-A x leaves, Ctrl-A h helps")
     machine.console.interactive = True
     stack.enter_context(raw_mode(fd))
     reader.start()

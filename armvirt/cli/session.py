@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from armvirt.bundled import Guest, find
+from armvirt.cli import printing
 from armvirt.cli.options import settings
 from armvirt.cli.outputs import check_writable
 from armvirt.errors import UserError
@@ -114,7 +115,7 @@ def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
 
 def say_ending(result: Result, console_tail: str, arguments: argparse.Namespace) -> None:
     """Say on standard error how a run ended, on a line of its own."""
-    sys.stdout.flush()
     # Only where both go to one place can the guest's unfinished line be in the way.
-    lead = "\n" if console_tail and not console_tail.endswith("\n") and sys.stderr.isatty() else ""
-    print(f"{lead}armvirt: {ending(result)}{_hint(result, arguments)}", file=sys.stderr)
+    unfinished = console_tail and not console_tail.endswith("\n")
+    lead = "\n" if unfinished and sys.stderr is not None and sys.stderr.isatty() else ""
+    printing.remark(f"{ending(result)}{_hint(result, arguments)}", lead)

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from armvirt.cli import stopping
+from armvirt.cli import printing, stopping
 from armvirt.cli.terminal import piped_input
 
 if TYPE_CHECKING:
@@ -19,32 +19,26 @@ if TYPE_CHECKING:
 def show(what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None) -> None:
     """``what`` on standard output, and on standard error what is to be said of a run that ended short of ``--at``."""
     if arguments.json:
-        print(json.dumps(what.data(), indent=2))
+        printing.lines(json.dumps(what.data(), indent=2).split("\n"))
     else:
         _print_tables(what, plain=arguments.plain)
     if remark := stopping.remark(result, arguments):
-        sys.stdout.flush()
-        print(f"armvirt: {remark}", file=sys.stderr)
+        printing.remark(remark)
 
 
 def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
     """With rich on a terminal, as plain text elsewhere."""
     if plain or not sys.stdout.isatty():
-        print(what)
+        printing.lines(what.lines())
         return
     from rich.console import Console
 
-    Console(highlight=False).print(what)
+    printing.rich(Console(highlight=False), what)
 
 
 def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
     """What the guest prints goes nowhere, or with ``--console`` to standard error; what is piped in goes to it."""
     if arguments.console:
-        machine.console.on_output = _to_stderr
+        machine.console.on_output = printing.raw_error
     if not arguments.script and (data := piped_input()):
         machine.console.feed(data)
-
-
-def _to_stderr(data: bytes) -> None:
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()

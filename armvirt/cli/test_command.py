@@ -11,10 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from armvirt import suite
+from armvirt.cli import printing
 from armvirt.cli.junit import report
 from armvirt.cli.outcome import Outcome
 from armvirt.cli.outputs import check_writable, write_bytes
 from armvirt.cli.pool import run_all
+from armvirt.printable import printable
 from armvirt.suite import Case
 from armvirt.units import human_time
 
@@ -23,15 +25,15 @@ def describe(outcome: Outcome, width: int) -> str:
     """One line about a guest."""
     word = "ok   " if outcome.ok else "ERROR" if outcome.error else "FAIL "
     detail = f"{outcome.verdict}, {human_time(outcome.ns)}" if outcome.ok else outcome.headline
-    return f"{word} {outcome.name:<{width}}  {outcome.seconds:6.2f} s  {detail}"
+    return f"{word} {printable(outcome.name):<{width}}  {outcome.seconds:6.2f} s  {detail}"
 
 
-def failure(outcome: Outcome) -> str:
+def failure(outcome: Outcome) -> list[str]:
     """What is known about a guest that is not as expected."""
-    lines = [f"--- {outcome.name}: {outcome.headline}"]
+    lines = [f"--- {printable(outcome.name)}: {outcome.headline}"]
     for title, rows in outcome.details():
         lines += [f"  {title}:", *(f"    {row}" for row in rows)]
-    return "\n".join(lines)
+    return lines
 
 
 def closing(outcomes: Sequence[Outcome], seconds: float) -> str:
@@ -45,7 +47,7 @@ class PlainProgress:
     """A line for each guest that has ended."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        self._width = max(len(case.name) for case in cases)
+        self._width = max(len(printable(case.name)) for case in cases)
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -57,7 +59,8 @@ class PlainProgress:
         pass
 
     def finished(self, outcome: Outcome) -> None:
-        print(describe(outcome, self._width), flush=True)
+        printing.line(describe(outcome, self._width))
+        printing.flush()
 
 
 class RichProgress(PlainProgress):
@@ -67,7 +70,8 @@ class RichProgress(PlainProgress):
         super().__init__(cases)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        names = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), names)
         self._bar: Any = Progress(*columns, transient=True)
         self._task = self._bar.add_task("", total=len(cases))
         self._running: list[str] = []
@@ -87,12 +91,13 @@ class RichProgress(PlainProgress):
         from rich.text import Text
 
         self._running.remove(outcome.name)
-        self._bar.console.print(Text(describe(outcome, self._width), style="green" if outcome.ok else "bold red"))
+        text = Text(describe(outcome, self._width), style="green" if outcome.ok else "bold red")
+        printing.rich(self._bar.console, text)
         self._bar.advance(self._task)
         self._show()
 
     def _show(self) -> None:
-        self._bar.update(self._task, description=", ".join(self._running))
+        self._bar.update(self._task, description=", ".join(map(printable, self._running)))
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -107,8 +112,8 @@ def execute(arguments: argparse.Namespace) -> int:
         outcomes = run_all(cases, jobs, progress.started, progress.finished)
     for outcome in outcomes:
         if not outcome.ok:
-            print("\n" + failure(outcome))
-    print("\n" + closing(outcomes, time.monotonic() - started))
+            printing.lines(["", *failure(outcome)])
+    printing.lines(["", closing(outcomes, time.monotonic() - started)])
     if arguments.junit:
         write_bytes(arguments.junit, report(outcomes))
     return 0 if all(outcome.ok for outcome in outcomes) else 1

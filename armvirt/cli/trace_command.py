@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from armvirt import __version__
-from armvirt.cli import session
+from armvirt.cli import printing, session
 from armvirt.cli.outputs import open_text
 from armvirt.cli.terminal import piped_input
 from armvirt.trace import render
@@ -24,15 +24,15 @@ class Plain:
         self.lookup: render.Lookup | None = None
 
     def start(self) -> None:
-        print(render.HEADER)
+        printing.line(render.HEADER)
 
     def row(self, row: Row) -> None:
-        print(render.plain(row, self.lookup))
+        printing.line(render.plain(row, self.lookup))
 
     def end(self, summaries: list[Summary], left_out: int) -> None:
         if left_out:
-            print(f"... {left_out:,} more rows (--rows)")
-        print("\n" + render.plain_summary(summaries))
+            printing.line(f"... {left_out:,} more rows (--rows)")
+        printing.lines(["", *render.plain_summary(summaries).split("\n")])
 
 
 class Coloured(Plain):
@@ -45,19 +45,19 @@ class Coloured(Plain):
         self._console = Console(highlight=False, soft_wrap=False)
 
     def start(self) -> None:
-        self._console.print(render.HEADER, style="bold underline")
+        printing.rich(self._console, render.HEADER, style="bold underline")
 
     def row(self, row: Row) -> None:
-        self._console.print(render.coloured(row, self.lookup), no_wrap=True, overflow="ellipsis", crop=True)
+        printing.rich(self._console, render.coloured(row, self.lookup), no_wrap=True, overflow="ellipsis", crop=True)
 
     def end(self, summaries: list[Summary], left_out: int) -> None:
         if left_out:
-            self._console.print(f"... {left_out:,} more rows (--rows)", style="dim")
+            printing.rich(self._console, f"... {left_out:,} more rows (--rows)", style="dim")
         if not summaries:
-            self._console.print(render.NOTHING)
+            printing.rich(self._console, render.NOTHING)
         for table in render.summary_tables(summaries):
-            self._console.print()
-            self._console.print(table)
+            printing.rich(self._console)
+            printing.rich(self._console, table)
 
 
 class Shower:

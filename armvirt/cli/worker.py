@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from armvirt.cli import printing
 from armvirt.cli.outcome import Outcome, Tail, outcome_of
 from armvirt.errors import ArmvirtError, UserError
 from armvirt.suite import Case
@@ -41,7 +42,8 @@ def main() -> int:
     """Standard input: a case. Last line of standard output: its outcome."""
     data: dict[str, Any] = json.loads(sys.stdin.read())
     outcome = run_case(Case(**data))
-    print(json.dumps(outcome.data()))
+    printing.line(json.dumps(outcome.data()))
+    printing.flush()
     return 0
 
 

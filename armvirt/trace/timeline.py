@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Event, Stamp
+from armvirt.printable import printable
 from armvirt.trace.lifecycle import Life, Summary, summarize
 from armvirt.trace.sources import ANY, BARRIERS, FORGETS, INTID_NAMES, intid_text, its_text, pends
 
@@ -15,6 +16,7 @@ SPECIAL = range(1020, 1024)  # no interrupts (IHI 0069 2.2.1)
 REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 LR_STATES = ("inactive", "pending", "active", "pending and active")
 LR_PENDING = 1 << 62
+LONGEST_LINE = 1000  # characters of a line of the console that are shown
 EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 
@@ -209,8 +211,7 @@ class Timeline:
     def _console_row(self, stamp: Stamp) -> None:
         text = self._line.decode("utf-8", "replace")
         self._line.clear()
-        # Control characters of the guest must not reach the person's terminal here.
-        self._row(stamp, "console", "".join(c if c.isprintable() else "?" for c in text))
+        self._row(stamp, "console", printable(text, LONGEST_LINE))
 
 
 def _key(vcpu: int, intid: int) -> tuple[int, int]:

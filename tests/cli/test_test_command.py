@@ -98,7 +98,7 @@ def test_a_report_can_hold_what_guests_print() -> None:
 
 def test_texts() -> None:
     bad = Outcome("g", "pass", "stuck", diagnosis="waits", console=["last words"])
-    assert failure(bad) == "--- g: expected pass, got stuck: waits\n  last of the console:\n    last words"
+    assert failure(bad) == ["--- g: expected pass, got stuck: waits", "  last of the console:", "    last words"]
     assert closing([bad, Outcome("h", "pass", error="x")], 1.5) == "0 passed, 1 failed, 1 errors in 1.50 s"
 
 

@@ -260,7 +260,7 @@ def test_console_lines_are_whole_and_harmless() -> None:
         recorder.feed((1, ev.Console("tx", byte)))
     recorder.feed((2, ev.Console("rx", 65)))
     recorder.timeline.flush()
-    assert [(row.stage, row.text) for row in recorder.rows] == [("console", "a?[31m"), ("console", "rest")]
+    assert [(row.stage, row.text) for row in recorder.rows] == [("console", "a\\x1b[31m"), ("console", "rest")]
 
 
 def test_plain_rows() -> None:
