@@ -6,22 +6,23 @@ assert result.verdict == "pass"
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.board.config import BoardConfig
 from armvirt.board.console import Console
-from armvirt.board.pl031 import EPOCH
 from armvirt.board.semihosting import Exit as SemihostingEnd
-from armvirt.board.sizes import parse_size
-from armvirt.board.virt import BoardConfig, VirtBoard
+from armvirt.board.virt import VirtBoard
 from armvirt.bundled import find
 from armvirt.errors import UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
-from armvirt.hyp.kvm import COUNTER_START, CPU_FEATURES, Host, Stop, StuckExit, SystemEventExit
+from armvirt.hyp.kvm import Host, Stop, StuckExit, SystemEventExit
 from armvirt.pacing import Pacer
+from armvirt.settings import DEFAULTS, native, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,75 +65,125 @@ class Result(NamedTuple):
 
 def _named(image: str | Path | None) -> tuple[str | Path | None, int]:
     """(path, CPUs that the guest wants) of a path, or of a bundled guest's name."""
-    if not isinstance(image, str):
+    if image is None or isinstance(image, os.PathLike):
         return image, 1
+    if not isinstance(image, str):
+        raise UserError(f"image={shown(image)}: write a path, or the name of a bundled guest")
     guest = find(image)
     return guest.file, guest.cpus
 
 
-def parse_features(text: str) -> tuple[str, ...]:
-    """The names of a list such as "ecv,wfxt". UserError for one that is not there."""
-    names = tuple(name for name in text.split(",") if name)
-    for name in names:
-        if name not in CPU_FEATURES:
-            raise UserError(f"--cpu-features: there is no {name!r}; there is {', '.join(CPU_FEATURES)}")
-    return names
+def _steps(script: Script | str | Path | None) -> list[tuple[bool, bytes, int | None]]:
+    """(whether it expects, text, limit in ns) of each step of a console script, or of the file of one."""
+    if script is None:
+        return []
+    from armvirt.script import Expect, Script, load
+
+    steps = script if isinstance(script, Script) else load(native("script", script))
+    return [
+        (True, step.text, step.timeout_ns) if isinstance(step, Expect) else (False, step.text, None) for step in steps
+    ]
+
+
+def _limit(argument: str, value: int | str | None, name: str = "") -> int | None:
+    """A limit of a run; a number is taken as it is, for 0 is a moment, too. ``name`` is what an error calls it."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    limit: int | None = native(argument, value, name)
+    return limit
+
+
+def _timeout(value: float | str | None) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return value
+    timeout: float | None = native("timeout_s", value)
+    return timeout
+
+
+def _number(argument: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{argument}={shown(value)}: write a whole number")
+    return value
+
+
+def _callable(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
+    listed = tuple(sinks)
+    for sink in listed:
+        if not callable(sink):
+            raise UserError(f"sinks: {shown(sink)} cannot be called; a sink takes (stamp, event)")
+    return listed
 
 
 class Machine:
     """A board with a guest.
 
     ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the version of the
-    interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M",
-    ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the
-    guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
-    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns`` (None: 1 ms on one, 100
-    us on several). ``vhe`` runs the hypervisor at EL2 (both timers are the guest's then, nothing that it could tell);
-    ``cpu_features`` adds to the CPU what its model lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the date at virtual
-    time 0 in seconds since 1970 (None: 2024-01-01, midnight UTC): what the clock chip, the PTP hypercall and
-    semihosting show; ``counter_start`` the
-    physical count then, in ticks. ``sinks`` get every event. Raises UserError (ImageError) for what cannot be used;
-    nothing has run then.
+    interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M" or a
+    number of bytes, ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks
+    (None: the guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the
+    shape of the virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns`` (None: 1 ms
+    on one, 100 us on several). ``vhe`` runs the hypervisor at EL2 (both timers are the guest's then, nothing that it
+    could tell); ``cpu_features`` adds to the CPU what its model lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the
+    date at virtual time 0 in seconds since 1970 (None: 2024-01-01, midnight UTC): what the clock chip, the PTP
+    hypercall and semihosting show; ``counter_start`` the physical count then, in ticks. ``sinks`` get every event.
+
+    Wherever the command line has the option, the text that the option takes is taken, too: ``cntfrq="24MHz"``,
+    ``quantum_ns="100us"``, ``load_addr="0x40080000"``, ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for
+    what cannot be used; nothing has run then.
     """
 
     def __init__(
         self,
         image: str | Path | None = None,
         *,
-        gic: int = 3,
-        cpus: int | None = None,
-        memory: str | int = "512M",
-        cpu: str = "cortex-a72",
-        cntfrq: int = 62_500_000,
-        cntvoff: int | None = None,
-        append: str = "",
+        gic: int | str = DEFAULTS["gic"],
+        cpus: int | str | None = None,
+        memory: str | int = DEFAULTS["memory"],
+        cpu: str | None = DEFAULTS["cpu"],
+        cntfrq: int | str = DEFAULTS["cntfrq"],
+        cntvoff: int | str | None = None,
+        append: str | None = "",
         initrd: str | Path | None = None,
         dtb: str | Path | None = None,
         bios: str | Path | None = None,
-        load_addr: int | None = None,
+        load_addr: int | str | None = None,
         semihosting: bool = False,
-        engine: str = "auto",
+        engine: str | None = DEFAULTS["engine"],
         reboot: bool = True,
         sinks: Iterable[Sink] = (),
         trace_hash: bool = True,
         pace: bool = False,
-        script: Script | None = None,
+        script: Script | str | Path | None = None,
         seed: int = 0,
         its: bool = True,
-        list_registers: int = 4,
-        priority_bits: int = 5,
-        pcpus: int = 1,
-        quantum_ns: int | None = None,
+        list_registers: int | str = DEFAULTS["list_registers"],
+        priority_bits: int | str = DEFAULTS["priority_bits"],
+        pcpus: int | str = DEFAULTS["pcpus"],
+        quantum_ns: int | str | None = None,
         vhe: bool = False,
-        cpu_features: str = "",
-        rtc_base: int | None = None,
-        counter_start: int = COUNTER_START,
+        cpu_features: str | Sequence[str] = (),
+        rtc_base: int | str | None = None,
+        counter_start: int | None = None,
     ) -> None:
-        if gic not in (2, 3):
-            raise UserError(f"--gic {gic}: there is GICv2 and GICv3")
+        path, wants = _named(image)
+        # What is passed by a name of the table of settings may be a text, as on the command line.
+        self.config = BoardConfig(
+            image=path, bios=native("bios", bios), cpus=wants if cpus is None else native("cpus", cpus),
+            memory=native("memory", memory), cpu=native("cpu", cpu), cntfrq=native("cntfrq", cntfrq),
+            cntvoff=native("cntvoff", cntvoff), append=native("append", append), initrd=native("initrd", initrd),
+            dtb=native("dtb", dtb), load_addr=native("load_addr", load_addr),
+            semihosting=native("semihosting", semihosting), engine=native("engine", engine),
+            seed=_number("seed", seed), gic=native("gic", gic), its=native("its", its),
+            list_registers=native("list_registers", list_registers),
+            priority_bits=native("priority_bits", priority_bits), pcpus=native("pcpus", pcpus),
+            quantum_ns=native("quantum_ns", quantum_ns), vhe=native("vhe", vhe),
+            cpu_features=native("cpu_features", cpu_features), rtc_base=native("rtc_base", rtc_base),
+            counter_start=None if counter_start is None else _number("counter_start", counter_start),
+        )  # fmt: skip
+        self.reboot, self.pace = native("reboot", reboot), native("pace", pace)
+        steps = _steps(script)
         self.bus = EventBus()
         self.console = Console(self.bus)
-        self.reboot, self.pace = reboot, pace
         self.recent: deque[tuple[Stamp, Event]] = deque(maxlen=RECENT_EVENTS)
         self._hash = None
         if trace_hash:
@@ -140,37 +191,20 @@ class Machine:
 
             self._hash = HashSink()
             self.bus.subscribe(self._hash)
-        self.sinks = tuple(sinks)
+        self.sinks = _callable(sinks)
         for sink in self.sinks:
             self.bus.subscribe(sink)
         if trace_hash or self.sinks:
             self.bus.subscribe(lambda stamp, event: self.recent.append((stamp, event)))
-        size = memory if isinstance(memory, int) else parse_size(memory)
-        path, wants = _named(image)
-        self.config = BoardConfig(
-            image=path, bios=bios, cpus=wants if cpus is None else cpus, memory=size, cpu=cpu, cntfrq=cntfrq,
-            cntvoff=cntvoff, append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting,
-            engine=engine, seed=seed, gic=gic, its=its, list_registers=list_registers, priority_bits=priority_bits,
-            pcpus=pcpus, quantum_ns=quantum_ns,
-            vhe=vhe, cpu_features=parse_features(cpu_features),
-            rtc_base=EPOCH if rtc_base is None else rtc_base,
-            counter_start=counter_start,
-        )  # fmt: skip
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._pacer = Pacer(self)
         self._deadline: float | None = None
         self._result: Result | None = None
-        if script is not None:
-            for step in script:
-                self._add_step(step)
-
-    def _add_step(self, step: object) -> None:
-        kind = type(step).__name__
-        text = step.text  # type: ignore[attr-defined]
-        if kind == "Expect":
-            self.console.expect(text, step.timeout_ns)  # type: ignore[attr-defined]
-        else:
-            self.console.send(text)
+        for expect, text, timeout_ns in steps:
+            if expect:
+                self.console.expect(text, timeout_ns)
+            else:
+                self.console.send(text)
 
     @property
     def host(self) -> Host:
@@ -214,31 +248,53 @@ class Machine:
     # -- running --
 
     def run(
-        self, max_insns: int | None = None, max_time_ns: int | None = None, timeout_s: float | None = None
+        self,
+        max_insns: int | str | None = None,
+        max_time_ns: int | str | None = None,
+        timeout_s: float | str | None = None,
     ) -> Result:
-        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, seconds of the host's."""
-        ended = self._drive(max_insns, max_time_ns, timeout_s, None)
+        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, seconds of the host's.
+
+        Each limit may be a text, as its option takes it: "1M" instructions, "10ms", "2s".
+        """
+        timeout = _timeout(timeout_s)
+        ended = self._drive(_limit("max_insns", max_insns), _limit("max_time_ns", max_time_ns), timeout, None)
         return ended if isinstance(ended, Result) else self._make("limit", ended)
 
     def run_until(
-        self, *, insns: int | None = None, ns: int | None = None, console: str | bytes | None = None,
-        pc: int | None = None, timeout_s: float | None = None,
+        self, *, insns: int | str | None = None, ns: int | str | None = None, console: str | bytes | None = None,
+        pc: int | str | None = None, timeout_s: float | str | None = None,
     ) -> Result | None:  # fmt: skip
         """Run until a point is reached: instructions, guest time (ns), a text on the console, or the instruction at
         virtual address ``pc``, before it executes (at once where a CPU is there already). None: reached.
 
-        A Result: the guest ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
+        ``pc`` may be the text of a place, as ``--at`` takes it: "main", "main+0x10", "0x40080000". A Result: the guest
+        ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
         """
+        if console is not None and not isinstance(console, (str, bytes)):
+            raise UserError(f"console={shown(console)}: write the text to wait for")
         text = console.encode() if isinstance(console, str) else console
-        remove = None if pc is None else self.host.stop_at(pc)
+        most_insns, most_ns = _limit("max_insns", insns, "insns"), _limit("max_time_ns", ns, "ns")
+        timeout = _timeout(timeout_s)
+        address = self._address(pc)
+        remove = None if address is None else self.host.stop_at(address)
         try:
-            ended = self._drive(insns, ns, timeout_s, text, pc)
+            ended = self._drive(most_insns, most_ns, timeout, text, address)
         finally:
             if remove is not None:
                 remove()
         if isinstance(ended, str) and self._expired():
             return self._make("limit", ended)
         return ended if isinstance(ended, Result) else None
+
+    def _address(self, pc: int | str | None) -> int | None:
+        if pc is None or (isinstance(pc, int) and not isinstance(pc, bool)):
+            return pc
+        if not isinstance(pc, str):
+            raise UserError(f"pc={shown(pc)}: write an address or the name of a function")
+        from armvirt.places import address_of
+
+        return address_of(pc, self)
 
     def _drive(
         self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None,

@@ -13,38 +13,49 @@ A suite is a folder of guests (each ELF or Image in it is expected to pass), one
     expect = "pass"         # pass, fail, off, reset, stuck or limit; default pass
     max-time = "2s"         # of guest time
 
-Keys are the options of ``armvirt run`` without dashes in front: cpus, mem, cpu, gic, list-registers,
-priority-bits, cntfrq, cntvoff, append, initrd, dtb, bios, load-addr, semihosting, script, engine, no-reboot, no-its;
-max-insns, max-time, timeout; and expect.
+Keys are the options of ``armvirt run`` without dashes in front, all of them (`armvirt.settings`), and ``expect``. A
+switch is true or false. Files are relative to armvirt.toml. Three mean more than on the command line: ``trace-hash``
+may be the hash that the run must have, ``exit-raw`` is the exit code with which the guest must end (semihosting), and
+``dump-dtb`` writes the device tree and runs the guest all the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from armvirt import script as scripts
-from armvirt import units
+from armvirt import settings
 from armvirt.bundled import find, guests, parse_toml
 from armvirt.errors import UserError
+from armvirt.settings import Setting
 
 if TYPE_CHECKING:
     from armvirt.events import Sink
     from armvirt.machine import Machine, Result
+    from armvirt.trace.jsonl import JsonLines
 
 FILE = "armvirt.toml"
 VERDICTS = ("pass", "fail", "off", "reset", "stuck", "limit")
 DEFAULT_TIMEOUT_S = 120.0
 DEFAULT_LIMIT_NS = 100_000_000
 GUEST_SUFFIXES = (".elf", ".img", ".bin")
+HASH = re.compile("[0-9a-f]{64}")
 GUEST_NAMES = ("Image", "Image.gz")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One guest, ready to run. ``settings`` are arguments of `Machine`, ``limits`` of `Machine.run`."""
+    """One guest, ready to run. ``settings`` are arguments of `Machine`, ``limits`` of `Machine.run`.
+
+    ``trace`` and ``dump_dtb`` are files to write. ``trace_hash`` is the hash that the run must have, or whether the
+    report shows it; ``exit_raw`` the exit code that the guest must end with, whatever the verdict (None: ``expect``
+    decides).
+    """
 
     name: str
     image: str | None
@@ -52,6 +63,11 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     script: str | None = None
     limits: dict[str, Any] = field(default_factory=dict)
+    trace: str | None = None
+    dump_dtb: str | None = None
+    trace_hash: bool | str = False
+    exit_raw: int | None = None
+    debug: bool = False
 
     def machine(self, sinks: Iterable[Sink] = ()) -> Machine:
         """The machine; UserError for what cannot be used."""
@@ -59,19 +75,54 @@ class Case:
 
         guest = find(self.image) if self.image is not None else None
         script = scripts.load(self.script) if self.script else guest.script if guest else None
-        settings = {"cpus": guest.cpus if guest else 1, "trace_hash": False, **self.settings}
-        return Machine(guest.path if guest else None, script=script, sinks=sinks, **settings)
+        arguments = {"trace_hash": bool(self.trace_hash), **self.settings}
+        if guest is not None:
+            arguments = {"cpus": guest.cpus, **arguments}
+        return Machine(guest.path if guest else None, script=script, sinks=(*sinks, *self._tracer()), **arguments)
+
+    def _tracer(self) -> list[JsonLines]:
+        from armvirt.trace.jsonl import JsonLines
+
+        return [JsonLines()] if self.trace else []
 
     def run(self, machine: Machine) -> Result:
         """Run to the end or a limit. A guest that should reach one, but has none, gets a short one."""
         limits = {"timeout_s": DEFAULT_TIMEOUT_S, **self.limits}
         if self.expect == "limit" and not self.limits:
             limits["max_time_ns"] = DEFAULT_LIMIT_NS
-        return machine.run(**limits)
+        try:
+            if self.dump_dtb:
+                Path(self.dump_dtb).write_bytes(machine.dump_dtb())
+            with ExitStack() as stack:
+                if self.trace:
+                    self._attach(machine, stack.enter_context(open(self.trace, "w", encoding="utf-8")))
+                return machine.run(**limits)
+        except OSError as error:
+            if error.filename is None or error.filename not in (self.trace, self.dump_dtb):
+                raise
+            raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
+
+    def _attach(self, machine: Machine, file: IO[str]) -> None:
+        from armvirt.trace.jsonl import JsonLines
+
+        for sink in machine.sinks:
+            if isinstance(sink, JsonLines):
+                sink.attach(file, guest=self.name)
 
     def accepts(self, verdict: str) -> bool:
         """Whether a run that ended so is as expected: a guest that just powers off passes, as for ``armvirt run``."""
         return verdict == self.expect or (self.expect == "pass" and verdict == "off")
+
+    def difference(self, result: Result) -> str:
+        """What is not as expected of a run: "expected pass, got stuck: ..."; "" if all is."""
+        if self.exit_raw is not None and result.guest_code != self.exit_raw:
+            ended = f"exit code {result.guest_code}" if result.guest_code is not None else result.verdict
+            return f"expected exit code {self.exit_raw}, got {ended}"
+        if self.exit_raw is None and not self.accepts(result.verdict):
+            return f"expected {self.expect}, got {result.verdict}"
+        if isinstance(self.trace_hash, str) and result.trace_hash != self.trace_hash:
+            return f"expected trace hash {self.trace_hash}, got {result.trace_hash}"
+        return ""
 
     @property
     def timeout_s(self) -> float:
@@ -159,14 +210,23 @@ def _case(folder: Path, row: dict[str, Any], number: int) -> Case:
     _known_keys(row, {"name", "path", *KEYS}, where)
     try:
         name, image = _identity(folder, row)
-        values: dict[str, dict[str, Any]] = {"settings": {}, "limits": {}, "case": {}}
-        for key, value in row.items():
-            if key in KEYS:
-                kind, target, read = KEYS[key]
-                values[kind][target] = read(folder, key, value)
+        if "pace" in row and "no-pace" in row:
+            raise UserError("pace and no-pace exclude each other; give one")
+        values: dict[str, dict[str, Any]] = {"settings": {}, "limits": {}, "": {}}
+        for name_of_key, value in row.items():
+            if key := KEYS.get(name_of_key):
+                values[key.goes][key.target] = _value(folder, name_of_key, key, value)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    return Case(name, image, settings=values["settings"], limits=values["limits"], **values["case"])
+    return Case(name, image, settings=values["settings"], limits=values["limits"], **values[""])
+
+
+def _value(folder: Path, name: str, key: Key, value: Any) -> Any:
+    try:
+        read = key.read(folder, value)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    return not read if key.negates else read
 
 
 def _identity(folder: Path, row: dict[str, Any]) -> tuple[str, str | None]:
@@ -186,88 +246,76 @@ def _identity(folder: Path, row: dict[str, Any]) -> tuple[str, str | None]:
     return name, name
 
 
-Read = Callable[[Path, str, Any], Any]
+Read = Callable[[Path, Any], Any]
 
 
-def _text(_folder: Path, key: str, value: Any) -> str:
+def _text(_folder: Path, value: Any) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{key} must be a text")
+        raise UserError("it must be a text")
     return value
 
 
-def _file(folder: Path, key: str, value: Any) -> str:
-    return str(folder / _text(folder, key, value))
+def _file(folder: Path, value: Any) -> str:
+    return str(folder / _text(folder, value))
 
 
-def _flag(_folder: Path, key: str, value: Any) -> bool:
+def _flag(_folder: Path, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise UserError(f"{key} must be true or false")
+        raise UserError("it must be true or false")
     return value
-
-
-def _not(folder: Path, key: str, value: Any) -> bool:
-    return not _flag(folder, key, value)
 
 
 def _unit(parse: Callable[[str], Any]) -> Read:
     """A number, or a text that ``parse`` understands."""
 
-    def read(_folder: Path, key: str, value: Any) -> Any:
+    def read(_folder: Path, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise UserError(f"{key} must be a number or a text")
-        try:
-            return parse(str(value))
-        except UserError as error:
-            raise UserError(f"{key}: {error}") from None
+            raise UserError("it must be a number or a text")
+        return parse(value if isinstance(value, str) else settings.number_text(value))
 
     return read
 
 
-def _choice(*allowed: str) -> Read:
-    def read(folder: Path, key: str, value: Any) -> str:
-        if _text(folder, key, value) not in allowed:
-            raise UserError(f"{key} is {value!r}, not one of {', '.join(allowed)}")
-        return str(value)
-
-    return read
+def _hash(folder: Path, value: Any) -> bool | str:
+    if isinstance(value, str) and not HASH.fullmatch(value):
+        raise UserError("it must be true, or the 64 hexadecimal digits that armvirt run --trace-hash prints")
+    return value if isinstance(value, str) else _flag(folder, value)
 
 
-def _memory(text: str) -> str:
-    from armvirt.board.sizes import parse_size
+def _reader(setting: Setting) -> Read:
+    if setting.parse is None:
+        return _flag
+    if setting.parse is settings.file:
+        return _file
+    return _text if setting.parse is settings.text else _unit(setting.parse)
 
-    parse_size(text)
-    return text
+
+class Key(NamedTuple):
+    """A key of [[guest]]: how its value is read, and where it goes in a `Case`."""
+
+    read: Read
+    goes: str  # settings, limits, or "" for a field of the case itself
+    target: str
+    negates: bool = False
 
 
-KEYS: dict[str, tuple[str, str, Read]] = {
-    "expect": ("case", "expect", _choice(*VERDICTS)),
-    "script": ("case", "script", _file),
-    "gic": ("settings", "gic", _unit(lambda text: units.parse_count(text, 2, 3, what="GIC version"))),
-    "cpus": ("settings", "cpus", _unit(lambda text: units.parse_count(text, 1, units.MAX_CPUS, what="CPU count"))),
-    "mem": ("settings", "memory", _unit(_memory)),
-    "cpu": ("settings", "cpu", _text),
-    "cntfrq": ("settings", "cntfrq", _unit(units.parse_frequency)),
-    "cntvoff": ("settings", "cntvoff", _unit(units.parse_offset)),
-    "list-registers": (
-        "settings",
-        "list_registers",
-        _unit(lambda text: units.parse_count(text, 1, 16, what="list register count")),
-    ),
-    "priority-bits": (
-        "settings",
-        "priority_bits",
-        _unit(lambda text: units.parse_count(text, 5, 7, what="priority bit count")),
-    ),
-    "append": ("settings", "append", _text),
-    "initrd": ("settings", "initrd", _file),
-    "dtb": ("settings", "dtb", _file),
-    "bios": ("settings", "bios", _file),
-    "load-addr": ("settings", "load_addr", _unit(units.parse_address)),
-    "semihosting": ("settings", "semihosting", _flag),
-    "engine": ("settings", "engine", _choice("auto", "native", "portable")),
-    "no-reboot": ("settings", "reboot", _not),
-    "no-its": ("settings", "its", _not),
-    "max-insns": ("limits", "max_insns", _unit(lambda text: units.parse_count(text, 1, what="instruction count"))),
-    "max-time": ("limits", "max_time_ns", _unit(units.parse_time)),
-    "timeout": ("limits", "timeout_s", _unit(lambda text: units.parse_time(text) / 1e9)),
-}
+def _keys() -> dict[str, Key]:
+    """Every setting of a run is a key; the table below says where those go that `Machine` does not take."""
+    goes = {settings.BOARD: "settings", settings.LIMIT: "limits", settings.RUN: "settings"}
+    keys = {
+        setting.name: Key(_reader(setting), goes[setting.group], setting.argument, setting.negates)
+        for setting in settings.SETTINGS
+    }
+    own = {
+        "expect": Key(lambda _folder, value: settings.choice(*VERDICTS)(_text(_folder, value)), "", "expect"),
+        "script": Key(_file, "", "script"),
+        "trace": Key(_file, "", "trace"),
+        "dump-dtb": Key(_file, "", "dump_dtb"),
+        "trace-hash": Key(_hash, "", "trace_hash"),
+        "exit-raw": Key(_unit(settings.count(0, (1 << 64) - 1, "exit code")), "", "exit_raw"),
+        "debug": Key(_flag, "", "debug"),
+    }
+    return {**keys, **own}
+
+
+KEYS = _keys()

@@ -406,10 +406,10 @@ def test_an_error_of_one_who_listens(machine: Make) -> None:
     ("options", "text"),
     [
         ({"image": None}, "no guest"),
-        ({"image": "hello", "gic": 4}, "there is GICv2 and GICv3"),
+        ({"image": "hello", "gic": 4}, "gic=4: '4' is not one of 2, 3"),
         ({"image": "hello", "gic": 2, "cpus": 9}, "a GICv2 has at most 8 CPUs; use --gic 3"),
-        ({"image": "hello", "cpus": 0}, "--cpus 0"),
-        ({"image": "hello", "cpus": 1000}, "--cpus 1000"),
+        ({"image": "hello", "cpus": 0}, "cpus=0"),
+        ({"image": "hello", "cpus": 1000}, "cpus=1000"),
         ({"image": "hello", "memory": "1K"}, "memory size 1K"),
         ({"image": "hello", "memory": "much"}, "much"),
         ({"image": "hello", "cntfrq": 0}, "frequency"),
@@ -466,7 +466,7 @@ def test_virtual_cpu_interfaces_of_other_shapes(list_registers: int, priority_bi
 
 @pytest.mark.parametrize(("name", "value"), [("list_registers", 0), ("list_registers", 17), ("priority_bits", 8)])
 def test_shapes_that_cannot_be(name: str, value: int) -> None:
-    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} {value}"):
+    with pytest.raises(UserError, match=f"{name}={value}: .*outside"):
         Machine("hello", **{name: value})  # type: ignore[arg-type]
 # -- stops at an address --
 
@@ -493,3 +493,94 @@ def test_an_address_that_is_never_reached() -> None:
     with Machine("hello") as guest:
         result = guest.run_until(pc=0x4000_0000)
         assert result is not None and result.verdict == "pass"
+
+
+# -- arguments --
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value"),
+    [
+        ({"cntfrq": "24MHz"}, "cntfrq", 24_000_000),
+        ({"cntfrq": 62.5e6}, "cntfrq", 62_500_000),
+        ({"memory": "1.5G"}, "memory", 3 << 29),
+        ({"memory": 1 << 24}, "memory", 1 << 24),
+        ({"gic": "2"}, "gic", 2),
+        ({"cpus": "2"}, "cpus", 2),
+        ({"quantum_ns": "1ms", "pcpus": "2", "cpus": 2}, "quantum_ns", 1_000_000),
+        ({"quantum_ns": 100_000, "pcpus": 2, "cpus": 2}, "quantum_ns", 100_000),
+        ({"rtc_base": "2024-02-29"}, "rtc_base", 1_709_164_800),
+        ({"cntvoff": -1}, "cntvoff", (1 << 64) - 1),
+        ({"cpu_features": ("ecv", "wfxt")}, "cpu_features", ("ecv", "wfxt")),
+        ({"cpu_features": "ecv"}, "cpu_features", ("ecv",)),
+    ],
+)
+def test_an_argument_may_be_the_text_of_its_option(arguments: dict[str, object], field: str, value: object) -> None:
+    with Machine("hello", **arguments) as guest:  # type: ignore[arg-type]
+        assert getattr(guest.config, field) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"memory": 512}, 'memory=512: a number counts bytes here; write "512M" for 512 MiB'),
+        ({"memory": "lots"}, "memory='lots': memory size 'lots' is not a size; write for example 512M or 2G"),
+        ({"memory": 1.5}, "memory=1.5"),
+        ({"memory": [1]}, "memory=[1]: write a number or a text"),
+        ({"cntfrq": "fast"}, "write for example 62.5MHz"),
+        ({"cntfrq": True}, "cntfrq=True: write a number or a text"),
+        ({"cntfrq": 10**5000}, "cntfrq="),
+        ({"cpus": 0}, "cpus=0: CPU count 0 is outside 1..123"),
+        ({"gic": 4}, "gic=4: '4' is not one of 2, 3"),
+        ({"vhe": "yes"}, "vhe='yes': write True or False"),
+        ({"its": 1}, "its=1: write True or False"),
+        ({"append": b"quiet"}, "append=b'quiet': write a text"),
+        ({"initrd": 3}, "initrd=3: write the path of a file"),
+        ({"cpu": "cortex-a510"}, "not one of cortex-a57"),
+        ({"cpu_features": "sve"}, "there is no CPU feature 'sve'; there is ecv"),
+        ({"seed": "x"}, "seed='x': write a whole number"),
+        ({"counter_start": 1.5}, "counter_start=1.5: write a whole number"),
+        ({"sinks": [3]}, "sinks: 3 cannot be called"),
+        ({"script": 3}, "script=3: write the path of a file"),
+        ({"image": 3}, "image=3: write a path, or the name of a bundled guest"),
+        ({"quantum_ns": 1}, "quantum_ns=1: a turn of 1 ns is too short"),
+        ({"engine": "fast"}, "engine='fast': 'fast' is not one of auto, native, portable"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_says_what_to_write(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Machine(**{"image": "hello", **arguments})  # type: ignore[arg-type]
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_limits_and_marks_may_be_texts() -> None:
+    with Machine("vtimer-tick") as guest:
+        assert guest.run_until(ns="1us") is None and guest.ns == 1_000
+        assert guest.run_until(insns="2k") is None and guest.insns == 2_000
+        assert guest.run_until(pc="main") is None
+        assert guest.symbols is not None
+        main = guest.board.vcpus[0].context.pc
+        assert guest.symbols.lookup(main) == "main"
+        assert guest.run_until(pc="main+0x8") is None and guest.board.vcpus[0].context.pc == main + 8
+        assert guest.run_until(pc=f"{main + 12:#x}") is None
+        assert guest.run(max_time_ns="1ms").verdict == "limit" and guest.ns == 1_000_000
+        assert guest.run(timeout_s="1m").verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pc": "mian"}, "mian: the guest has no such symbol; did you mean main?"),
+        ({"pc": 1.5}, "pc=1.5: write an address or the name of a function"),
+        ({"ns": "soon"}, "ns='soon'"),
+        ({"ns": -1}, "ns=-1"),
+        ({"insns": "x"}, "insns='x'"),
+        ({"console": 3}, "console=3: write the text to wait for"),
+        ({"timeout_s": "never"}, "timeout_s='never'"),
+        ({"timeout_s": -1}, "timeout_s=-1"),
+    ],
+)
+def test_a_mark_that_cannot_be_used_says_what_to_write(arguments: dict[str, object], message: str) -> None:
+    with Machine("hello") as guest, pytest.raises(UserError) as caught:
+        guest.run_until(**arguments)  # type: ignore[arg-type]
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -7,22 +7,20 @@ exits that EL2 does not finish.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board import boot, dtb, memmap
 from armvirt.board.boot import Loaded
 from armvirt.board.bus import MmioBus
+from armvirt.board.config import BoardConfig, check
 from armvirt.board.console import Console
 from armvirt.board.gicv2m import GicV2m
 from armvirt.board.pl011 import Pl011
 from armvirt.board.pl031 import EPOCH, SECOND, Pl031
 from armvirt.board.rom import Rom
 from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, Wait
-from armvirt.errors import UserError
 from armvirt.hyp.kvm import (
     COUNTER_START,
     MEM_READONLY,
-    MIN_QUANTUM_NS,
     PVTIME_IPA,
     EventBus,
     HostMemory,
@@ -43,49 +41,12 @@ from armvirt.hyp.kvm import (
 )
 from armvirt.hyp.kvm import Exit as KvmExit
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
 SEMIHOSTING_INPUT_NS = 10_000
 _GIC_FRAMES = {
     2: ((VgicAddress.V2_DIST, memmap.GICD), (VgicAddress.V2_CPU, memmap.GICC)),
     3: ((VgicAddress.V3_DIST, memmap.GICD), (VgicAddress.V3_REDIST, memmap.GICR)),
 }
-
-
-class BoardConfig(NamedTuple):
-    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
-
-    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs, which take turns of
-    ``quantum_ns``. ``rtc_base`` is the date at virtual time 0, in seconds since 1970; ``counter_start`` the host's
-    physical count then, in ticks.
-    """
-
-    image: str | Path | None
-    bios: str | Path | None = None
-    cpus: int = 1
-    memory: int = 512 << 20
-    cpu: str = "cortex-a72"
-    cntfrq: int = 62_500_000
-    cntvoff: int | None = None
-    append: str = ""
-    initrd: str | Path | None = None
-    dtb: str | Path | None = None
-    load_addr: int | None = None
-    semihosting: bool = False
-    engine: str = "auto"
-    seed: int = 0
-    gic: int = 3
-    its: bool = True
-    list_registers: int = 4
-    priority_bits: int = 5
-    pcpus: int = 1
-    quantum_ns: int | None = None
-    vhe: bool = False
-    cpu_features: tuple[str, ...] = ()
-    rtc_base: int = EPOCH
-    counter_start: int = COUNTER_START
 
 
 class _VcpuMemory:
@@ -131,7 +92,7 @@ class _VcpuMemory:
 
     @property
     def date(self) -> int:
-        return self.board.config.rtc_base + self.now // SECOND
+        return self.board.date_at_start + self.now // SECOND
 
     @property
     def command_line(self) -> str:
@@ -148,7 +109,8 @@ class VirtBoard:
 
     def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
         self.config, self.bus, self.console = config, bus, console
-        self._check()
+        check(config)
+        self.date_at_start = EPOCH if config.rtc_base is None else config.rtc_base
         self.loaded = self._load_guest()
         self._initrd = boot.load_initrd(config.initrd, config.memory) if config.initrd is not None else b""
         self._user_tree = dtb.load_user_tree(config.dtb) if config.dtb is not None else None
@@ -157,8 +119,8 @@ class VirtBoard:
             list_registers=config.list_registers, priority_bits=config.priority_bits,
             pcpus=config.pcpus, quantum_ns=config.quantum_ns,
             vhe=config.vhe, cpu_features=config.cpu_features,
-            wall_clock_start=config.rtc_base * SECOND,
-            counter_start=config.counter_start,
+            wall_clock_start=self.date_at_start * SECOND,
+            counter_start=COUNTER_START if config.counter_start is None else config.counter_start,
         )  # fmt: skip
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
@@ -171,7 +133,7 @@ class VirtBoard:
         self.gic = self._create_gic()
         self.mmio = MmioBus()
         self.uart = Pl011(self._line(memmap.UART_INTID), self.vm.timers, console.transmit, console.receive)
-        self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers, epoch=config.rtc_base)
+        self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers, epoch=self.date_at_start)
         self.mmio.add(*memmap.UART, self.uart)
         self.mmio.add(*memmap.RTC, self.rtc)
         if config.gic == 2:
@@ -187,25 +149,6 @@ class VirtBoard:
         self._boot()
 
     # -- creation --
-
-    def _check(self) -> None:
-        config = self.config
-        if config.image is None and config.bios is None:
-            raise UserError("no guest: give an image, or a ROM with --bios")
-        if not 1 <= config.cpus <= memmap.MAX_CPUS_V3:
-            raise UserError(f"--cpus {config.cpus}: the board has 1 to {memmap.MAX_CPUS_V3} CPUs")
-        if config.gic == 2 and config.cpus > memmap.MAX_CPUS_V2:
-            raise UserError(f"--cpus {config.cpus}: a GICv2 has at most {memmap.MAX_CPUS_V2} CPUs; use --gic 3")
-        if not 1 <= config.list_registers <= 16:
-            raise UserError(f"--list-registers {config.list_registers}: there can be 1 to 16")
-        if not 5 <= config.priority_bits <= 7:
-            raise UserError(f"--priority-bits {config.priority_bits}: there can be 5 to 7")
-        if not 1 <= config.pcpus <= memmap.MAX_CPUS_V3:
-            raise UserError(f"--pcpus {config.pcpus}: the host has 1 to {memmap.MAX_CPUS_V3} physical CPUs")
-        if config.quantum_ns is not None and config.quantum_ns < MIN_QUANTUM_NS:
-            raise UserError(f"--quantum {config.quantum_ns}ns: a turn takes {MIN_QUANTUM_NS} ns at least")
-        if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
-            raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")
 
     def _load_guest(self) -> list[Loaded]:
         """The ROM and the image; which of them is entered comes last."""

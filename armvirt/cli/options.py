@@ -4,131 +4,44 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from armvirt import settings as settings_table
 from armvirt import units
 from armvirt.cli import printing
 from armvirt.errors import UserError
-
-Parse = Callable[[str], Any]
+from armvirt.settings import SETTINGS, Parse, Setting, count, file
 
 
 class Option(NamedTuple):
-    """One option: its flag, how its value is read (None: a switch), and what it means.
-
-    ``setting`` is the name of the `Machine` argument that it becomes ("" for none).
-    """
+    """One option: its flag, how its value is read (None: a switch), and what it means."""
 
     flag: str
     meta: str
     parse: Parse | None
     help: str
     default: Any = None
-    setting: str = ""
 
 
-def _memory(text: str) -> str:
-    from armvirt.board.sizes import parse_size
-
-    parse_size(text)
-    return text
-
-
-def _gic(text: str) -> int:
-    return int(_choice("2", "3")(text))
+def _option(setting: Setting) -> Option:
+    # argparse would parse a default that is a text, in every run: `Machine` knows it, None stands for it here.
+    default = None if isinstance(setting.default, str) else setting.default
+    return Option(setting.flag, setting.meta, setting.parse, setting.help, default)
 
 
-def _choice(*allowed: str) -> Parse:
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise UserError(f"{text!r} is not one of {', '.join(allowed)}")
-        return text
-
-    return parse
+def _group(name: str) -> tuple[Option, ...]:
+    return tuple(_option(setting) for setting in SETTINGS if setting.group == name and setting.name != "debug")
 
 
-def count(low: int, high: int = units.U64, what: str = "number") -> Parse:
-    """A parser of whole numbers within ``low..high``."""
-    return lambda text: units.parse_count(text, low, high, what=what)
-
-
-BOARD = (
-    Option("--gic", "2|3", _gic, "GIC version (default 3; 2 has at most 8 CPUs)", 3, "gic"),
-    Option("--no-its", "", None, "leave out the ITS of a GICv3, and LPIs with it", False),
-    Option("--cpus", "N", count(1, units.MAX_CPUS, "CPU count"), "CPUs (default 1, or what the bundled guest needs)"),
-    Option("--mem", "SIZE", _memory, "guest RAM, for example 512M or 2G (default 512M)", "512M", "memory"),
-    Option("--cpu", "MODEL", str, "CPU model (default cortex-a72)", "cortex-a72", "cpu"),
-    Option("--cntfrq", "HZ", units.parse_frequency, "counter frequency (default 62.5MHz)", 62_500_000, "cntfrq"),
-    Option(
-        "--cntvoff",
-        "TICKS",
-        units.parse_offset,
-        "CNTVOFF_EL2 (default: the virtual count starts at 0)",
-        None,
-        "cntvoff",
-    ),
-    Option(
-        "--list-registers", "N", count(1, 16, "list register count"), "list registers (default 4)", 4, "list_registers"
-    ),
-    Option(
-        "--priority-bits",
-        "N",
-        count(5, 7, "priority bit count"),
-        "priority bits of the CPU interface (default 5)",
-        5,
-        "priority_bits",
-    ),
-    Option(
-        "--pcpus",
-        "N",
-        count(1, units.MAX_CPUS, "CPU count"),
-        "physical CPUs that the CPUs share (default 1)",
-        1,
-        "pcpus",
-    ),
-    Option(
-        "--quantum",
-        "TIME",
-        units.parse_time,
-        "the turn of a CPU when others wait (default 1ms on one physical CPU, 100us on several)",
-        None,
-        "quantum_ns",
-    ),
-    Option("--vhe", "", None, "run the hypervisor at EL2 (VHE): both timers are the guest's", False, "vhe"),
-    Option("--cpu-features", "LIST", str, "features beyond the model's: ecv, wfxt (by commas)", "", "cpu_features"),
-    Option("--rtc-base", "DATE", units.parse_date, "the date when the run starts (default 2024)", None, "rtc_base"),
-    Option("--append", "STR", str, "kernel command line", "", "append"),
-    Option("--initrd", "FILE", str, "initial RAM disk", None, "initrd"),
-    Option("--dtb", "FILE", str, "device tree to use instead of the generated one", None, "dtb"),
-    Option("--bios", "FILE", str, "firmware, put into a ROM at address 0 (for example U-Boot)", None, "bios"),
-    Option("--load-addr", "ADDR", units.parse_address, "where a flat binary is loaded", None, "load_addr"),
-    Option("--semihosting", "", None, "serve Arm semihosting calls (HLT #0xF000)", False, "semihosting"),
-    Option("--script", "FILE", str, "console script of expect and send lines"),
-    Option("--no-reboot", "", None, "end when the guest asks for a reset", False),
-    Option("--engine", "native|portable", _choice("auto", "native", "portable"), "what runs it", "auto", "engine"),
-)
-
-LIMITS = (
-    Option("--max-insns", "N", count(1, (1 << 63) - 1, "instruction count"), "end after N instructions"),
-    Option("--max-time", "TIME", units.parse_time, "end after this much guest time, for example 10ms or 2s"),
-    Option("--timeout", "TIME", units.parse_time, "end after this much host time, for example 30s"),
-)
-
-RUN = (
-    Option("--dump-dtb", "FILE", str, "write the device tree that the guest would get, and end"),
-    Option("--trace", "FILE", str, "write every event to FILE as JSON lines"),
-    Option("--trace-hash", "", None, "print the SHA-256 of the architectural events as the last line", False),
-    Option("--pace", "", None, "let idle guest time pass as on the wall clock (default for a terminal)"),
-    Option("--no-pace", "", None, "let idle guest time pass at once"),
-    Option("--exit-raw", "", None, "end with the guest's own exit code", False),
-)
+BOARD, LIMITS, RUN = _group(settings_table.BOARD), _group(settings_table.LIMIT), _group(settings_table.RUN)
+DEBUG = _option(settings_table.BY_NAME["debug"])
 
 TRACE = (
     Option("--plain", "", None, "plain text, also on a terminal", False),
     Option("--no-console", "", None, "leave out what the guest prints", False),
     Option("--rows", "N", count(0, 1 << 32, "row count"), "show at most N rows (the summary counts all)"),
-    Option("--trace", "FILE", str, "write every event to FILE as JSON lines, too"),
+    Option("--trace", "FILE", file, "write every event to FILE as JSON lines, too"),
 )
 
 LOOK = (
@@ -156,7 +69,7 @@ MIGRATE = (
 
 TEST = (
     Option("-j", "N", count(1, 256, "job count"), "guests at once (default: one per CPU of this machine)"),
-    Option("--junit", "FILE", str, "write a JUnit XML report"),
+    Option("--junit", "FILE", file, "write a JUnit XML report"),
     Option("--plain", "", None, "plain lines, also on a terminal", False),
 )
 
@@ -234,9 +147,6 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
         parser.add_argument(option.flag, metavar=option.meta, type=kind, default=option.default, help=text)
 
 
-DEBUG = Option("--debug", "", None, "show the Python traceback of an internal error", False)
-
-
 def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
     """The parser of the whole command line.
 
@@ -263,5 +173,9 @@ def _fill(parser: Parser, command: Command) -> None:
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The `Machine` arguments that the board's options stand for."""
-    named = {option: option.flag.lstrip("-").replace("-", "_") for option in BOARD if option.setting}
-    return {option.setting: getattr(arguments, name) for option, name in named.items()}
+    chosen = {}
+    for setting in SETTINGS:
+        if setting.group == settings_table.BOARD:
+            value = getattr(arguments, setting.name.replace("-", "_"))
+            chosen[setting.argument] = not value if setting.negates else value
+    return chosen

@@ -34,6 +34,8 @@ class Outcome:
     verdict: str = "error"
     ok: bool = False
     diagnosis: str = ""
+    difference: str = ""
+    trace_hash: str = ""
     error: str = ""
     ns: int = 0
     insns: int = 0
@@ -51,7 +53,7 @@ class Outcome:
         if self.error:
             return self.error
         reason = f": {self.diagnosis}" if self.diagnosis else ""
-        return f"expected {self.expect}, got {self.verdict}{reason}"
+        return (self.difference or f"expected {self.expect}, got {self.verdict}") + reason
 
     def details(self) -> Details:
         """Titles and lines of what is known about the end of the run."""
@@ -71,8 +73,10 @@ class Tail:
 
 def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds: float) -> Outcome:
     """The outcome of a run that came to a verdict; ``tail`` listened to the machine."""
-    ok = case.accepts(result.verdict)
-    outcome = Outcome(case.name, case.expect, result.verdict, ok, result.diagnosis)
+    difference = case.difference(result)
+    ok = not difference
+    outcome = Outcome(case.name, case.expect, result.verdict, ok, result.diagnosis, difference)
+    outcome.trace_hash = result.trace_hash or ""
     outcome.ns, outcome.insns, outcome.seconds = result.ns, result.insns, seconds
     if not ok:
         outcome.console = console_tail(result.console)

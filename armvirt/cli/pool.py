@@ -51,7 +51,8 @@ def run_one(case: Case) -> Outcome:
         return Outcome(case.name, case.expect, error=f"its process hung; ended after {case.timeout_s + GRACE_S:g} s")
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        return Outcome(case.name, case.expect, error=_death(done))
+        trace = done.stderr.strip() if case.debug else ""
+        return Outcome(case.name, case.expect, error=trace or _death(done))
     return Outcome(**json.loads(lines[-1]))
 
 

@@ -45,19 +45,12 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
             check_writable(path)
     guest = guest_of(arguments)
     script = _script(arguments, guest)
-    cpus = arguments.cpus or (guest.cpus if guest else 1)
     from armvirt.machine import Machine
 
-    return Machine(
-        guest.file if guest else None,
-        cpus=cpus,
-        script=script,
-        reboot=not arguments.no_reboot,
-        its=not arguments.no_its,
-        sinks=sinks,
-        **settings(arguments),
-        **more,
-    )
+    chosen = settings(arguments)
+    if guest is not None:
+        chosen["cpus"] = arguments.cpus or guest.cpus
+    return Machine(guest.file if guest else None, sinks=sinks, **{**chosen, "script": script}, **more)
 
 
 def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None:
@@ -71,8 +64,11 @@ def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `Machine.run` that the limit options stand for."""
-    timeout = arguments.timeout / 1e9 if arguments.timeout else None
-    return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time, "timeout_s": timeout}
+    return {
+        "max_insns": arguments.max_insns,
+        "max_time_ns": arguments.max_time,
+        "timeout_s": arguments.timeout,
+    }
 
 
 def run(machine: Machine, arguments: argparse.Namespace) -> Result:

@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import re
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from armvirt import units
+from armvirt import places
 from armvirt.errors import UserError
+from armvirt.places import Place
 
 if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
 
-NEAR = 3
-ZERO = re.compile("0+[a-z]*")
-
-
-class Place(NamedTuple):
-    """A time (ns of guest time) or a virtual address; None for the one it is not."""
-
-    ns: int | None = None
-    pc: int | None = None
-
 
 def parse(text: str, machine: Machine) -> Place:
-    """UserError for what is neither a time, nor an address, nor a symbol of the guest."""
-    if text[:2].lower() == "0x":
-        return Place(pc=units.parse_count(text, what="address"))
-    if ZERO.fullmatch(text):
-        return Place(ns=0)  # before the first instruction
-    if text[:1].isdigit():
-        return Place(ns=units.parse_time(text))
-    name, _, offset = text.partition("+")
-    address = _address(name, machine)
-    return Place(pc=address + (units.parse_count(offset, what="offset") if offset else 0))
-
-
-def _address(name: str, machine: Machine) -> int:
-    symbols = machine.symbols
-    names = [] if symbols is None else list(symbols.names())
-    if symbols is None or not names:
-        raise UserError(f"--at {name}: the guest has no symbols; give a time or an address")
-    address = symbols.address_of(name)
-    if address is not None:
-        return address
-    near = get_close_matches(name, names, NEAR)
-    hint = f"did you mean {', '.join(near)}?" if near else "give a function of the guest, an address or a time"
-    raise UserError(f"--at {name}: the guest has no such symbol; {hint}")
+    """The place that ``--at`` names; UserError says what there is."""
+    try:
+        return places.parse(text, machine)
+    except UserError as error:
+        raise UserError(f"--at {error}") from None
 
 
 def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:

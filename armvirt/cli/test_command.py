@@ -25,6 +25,7 @@ def describe(outcome: Outcome, width: int) -> str:
     """One line about a guest."""
     word = "ok   " if outcome.ok else "ERROR" if outcome.error else "FAIL "
     detail = f"{outcome.verdict}, {human_time(outcome.ns)}" if outcome.ok else outcome.headline
+    detail += f", trace hash {outcome.trace_hash}" if outcome.ok and outcome.trace_hash else ""
     return f"{word} {printable(outcome.name):<{width}}  {outcome.seconds:6.2f} s  {detail}"
 
 

@@ -27,8 +27,12 @@ def run_case(case: Case) -> Outcome:
     except UserError as error:
         problem = str(error)
     except ArmvirtError as error:
+        if case.debug:
+            raise
         problem = f"internal error: {error}"
     except Exception as error:
+        if case.debug:
+            raise
         problem = f"internal error: {type(error).__name__}: {error}"
     return Outcome(case.name, case.expect, error=problem, seconds=time.monotonic() - started)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 from armvirt import events
-from armvirt.cli.options import BOARD, COMMANDS, build_parser, settings
+from armvirt.cli.options import COMMANDS, build_parser, settings
 from armvirt.errors import UserError
+from armvirt.settings import DEFAULTS, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,18 +20,33 @@ def parse(*words: str) -> dict[str, object]:
     return vars(build_parser("0").parse_args(words))
 
 
-def test_every_board_option_with_a_setting_is_an_argument_of_the_machine() -> None:
+def test_every_setting_is_an_argument_of_the_machine_or_of_a_run() -> None:
     from armvirt.machine import Machine
 
-    parameters = inspect.signature(Machine).parameters
-    assert [option.setting for option in BOARD if option.setting and option.setting not in parameters] == []
+    made, run = inspect.signature(Machine).parameters, inspect.signature(Machine.run).parameters
+    for setting in SETTINGS:
+        where = run if setting.group == "limit" else made
+        assert not setting.argument or setting.argument in where, setting.name
+        if setting.argument in DEFAULTS and DEFAULTS[setting.argument] is not None and not setting.by_guest:
+            assert where[setting.argument].default == DEFAULTS[setting.argument], setting.name
+
+
+def test_a_default_in_a_help_text_is_the_default() -> None:
+    named = 0
+    for setting in SETTINGS:
+        told = re.search(r"\(default ([\w.]+)[);]", setting.help)
+        if told and setting.parse is not None and setting.default is not None:
+            assert setting.parse(told[1]) == setting.default, setting.name
+            named += 1
+    assert named >= 6
 
 
 def test_settings_and_their_defaults() -> None:
     arguments = build_parser("0").parse_args(["run", "g", "--mem", "1G", "--cntfrq", "24MHz", "--cntvoff", "-1"])
     chosen = settings(arguments)
-    assert (chosen["memory"], chosen["cntfrq"], chosen["cntvoff"]) == ("1G", 24_000_000, (1 << 64) - 1)
-    assert (chosen["gic"], chosen["engine"], chosen["initrd"]) == (3, "auto", None)
+    assert (chosen["memory"], chosen["cntfrq"], chosen["cntvoff"]) == (1 << 30, 24_000_000, (1 << 64) - 1)
+    assert (chosen["gic"], chosen["engine"], chosen["initrd"]) == (3, None, None)
+    assert chosen["cpus"] is None, "a bundled guest brings its own"
     assert settings(build_parser("0").parse_args(["run", "g", "--gic", "2"]))["gic"] == 2
     assert (chosen["list_registers"], chosen["priority_bits"]) == (4, 5)
 

@@ -78,7 +78,7 @@ def test_how_runs_end(words: list[str], status: int, says: str) -> None:
         (["hello", "--initrd", "/none"], "/none: there is no such file"),
         (["hello", "--dtb", str(Path(FOLDER) / "hello.elf")], "not a device tree"),
         (["hello", "--script", "/none"], "/none: No such file"),
-        (["hello", "--cpu", "z80"], "unknown CPU model"),
+        (["hello", "--cpu", "z80"], "'z80' is not one of cortex-a57"),
         (["hello", "--trace", "/none/t.jsonl"], "there is no directory /none"),
         (["hello", "--dump-dtb", "/"], "it is a directory"),
         (["hello", "--pace", "--no-pace"], "exclude each other"),

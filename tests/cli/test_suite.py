@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from armvirt import suite
 from armvirt.bundled import guests
+from armvirt.cli.options import COMMANDS, DEBUG
 from armvirt.errors import UserError
 from armvirt.suite import Case, collect, toml_cases
 
@@ -55,7 +57,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "limit",
         {
             "cpus": 4,
-            "memory": "1G",
+            "memory": 1 << 30,
             "list_registers": 16,
             "priority_bits": 7,
             "cntfrq": 24_000_000,
@@ -73,9 +75,101 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (second.name, second.expect, second.settings) == ("b", "pass", {"cpus": 2})
 
 
-def test_every_documented_key_is_known() -> None:
-    text = " ".join((suite.__doc__ or "").split())
-    assert [key for key in suite.KEYS if key not in text] == []
+def test_every_option_of_a_run_is_a_key() -> None:
+    """An option that the command line has and a suite does not know would be an "unknown key" to who writes it."""
+    run = next(command for command in COMMANDS if command.name == "run")
+    options = {option.flag.removeprefix("--") for option in (*run.options, DEBUG)}
+    assert set(suite.KEYS) == options | {"expect"}
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
+    section = text[text.index("# armvirt.toml") : text.index("## pytest")]
+    assert [key for key in suite.KEYS if f"`{key}`" not in section] == []
+
+
+#: A value of each key that stands for itself when it is read; {folder} is that of the suite.
+SAMPLES: dict[str, tuple[object, str, object]] = {
+    "gic": (2, "gic", 2),
+    "no-its": (True, "its", False),
+    "cpus": ("0x4", "cpus", 4),
+    "mem": (512, "memory", 512 << 20),
+    "cpu": ("cortex-a53", "cpu", "cortex-a53"),
+    "cntfrq": (24e6, "cntfrq", 24_000_000),
+    "cntvoff": (-1, "cntvoff", (1 << 64) - 1),
+    "list-registers": (16, "list_registers", 16),
+    "priority-bits": ("7", "priority_bits", 7),
+    "pcpus": (2, "pcpus", 2),
+    "quantum": ("100us", "quantum_ns", 100_000),
+    "vhe": (True, "vhe", True),
+    "cpu-features": ("ecv,wfxt", "cpu_features", ("ecv", "wfxt")),
+    "rtc-base": ("2024-02-29", "rtc_base", 1_709_164_800),
+    "append": ("quiet", "append", "quiet"),
+    "initrd": ("a", "initrd", "{folder}/a"),
+    "dtb": ("a", "dtb", "{folder}/a"),
+    "bios": ("a", "bios", "{folder}/a"),
+    "load-addr": (0x40080000, "load_addr", 0x40080000),
+    "semihosting": (True, "semihosting", True),
+    "script": ("a", "script", "{folder}/a"),
+    "no-reboot": (True, "reboot", False),
+    "engine": ("portable", "engine", "portable"),
+    "max-insns": ("1M", "max_insns", 1_000_000),
+    "max-time": (2, "max_time_ns", 2 * 10**9),
+    "timeout": (0.5, "timeout_s", 0.5),
+    "dump-dtb": ("a", "dump_dtb", "{folder}/a"),
+    "trace": ("a", "trace", "{folder}/a"),
+    "trace-hash": ("0" * 64, "trace_hash", "0" * 64),
+    "pace": (True, "pace", True),
+    "no-pace": (True, "pace", False),
+    "exit-raw": (42, "exit_raw", 42),
+    "debug": (True, "debug", True),
+    "expect": ("fail", "expect", "fail"),
+}
+
+
+@pytest.mark.parametrize("key", suite.KEYS)
+def test_a_key_sets_what_its_option_sets(tmp_path: Path, key: str) -> None:
+    value, target, expected = SAMPLES[key]
+    (case,) = toml_cases(write(tmp_path, f'[[guest]]\npath = "g.elf"\n{key} = {json.dumps(value)}\n'))
+    if isinstance(expected, str):
+        expected = expected.replace("{folder}", str(tmp_path))
+    assert {**vars(case), **case.settings, **case.limits}[target] == expected
+
+
+@pytest.mark.parametrize("key", suite.KEYS)
+@pytest.mark.parametrize("value", ["[]", "{ a = 1 }", "1979-05-27", '"\\u0000"', "1e400", "nan", '""', "-0.0"])
+def test_a_value_of_the_wrong_kind_is_the_users_mistake(tmp_path: Path, key: str, value: str) -> None:
+    """It is read, or refused with the key's name; nothing else is raised."""
+    path = write(tmp_path, f'[[guest]]\npath = "g.elf"\n{key} = {value}\n')
+    try:
+        toml_cases(path)
+    except UserError as error:
+        assert f"g.elf: {key}: " in str(error)
+
+
+def test_a_run_with_every_output(tmp_path: Path) -> None:
+    """trace and dump-dtb write, trace-hash and exit-raw decide."""
+    path = write(
+        tmp_path,
+        '[[guest]]\nname = "hello"\ntrace = "t.jsonl"\ndump-dtb = "h.dtb"\ntrace-hash = true\n'
+        f'[[guest]]\nname = "other"\npath = "{guests()["hello"].file}"\ntrace-hash = "{"0" * 64}"\n'
+        f'[[guest]]\nname = "code"\npath = "{guests()["hello"].file}"\nexit-raw = 3\n',
+    )
+    first, second, third = toml_cases(path)
+    machine = first.machine()
+    result = first.run(machine)
+    assert first.difference(result) == ""
+    assert (tmp_path / "h.dtb").read_bytes() == machine.dump_dtb()
+    lines = (tmp_path / "t.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["kind"] == "header" and len(lines) > 10
+    assert second.difference(second.run(second.machine())) == f"expected trace hash {'0' * 64}, got {result.trace_hash}"
+    assert third.difference(third.run(third.machine())) == "expected exit code 3, got pass"
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (case,) = toml_cases(write(tmp_path, '[[guest]]\nname = "hello"\ntrace = "no/such/folder"\n'))
+    with pytest.raises(UserError, match="no/such/folder: cannot be written"):
+        case.run(case.machine())
 
 
 def test_a_name_alone_is_a_bundled_guest(tmp_path: Path) -> None:
@@ -92,11 +186,11 @@ def test_a_name_alone_is_a_bundled_guest(tmp_path: Path) -> None:
         ("tests = []", "unknown key 'tests' in the file"),
         ('[[guest]]\npath = "a"\nexpct = "pass"', "unknown key 'expct' in .*did you mean 'expect'"),
         ('[defaults]\npath = "a"\n[[guest]]\npath = "a"', r"unknown key 'path' in \[defaults\]"),
-        ('[[guest]]\npath = "a"\nexpect = "win"', r"\[\[guest\]\] a: expect is 'win', not one of pass"),
+        ('[[guest]]\npath = "a"\nexpect = "win"', r"\[\[guest\]\] a: expect: 'win' is not one of pass"),
         ('[[guest]]\npath = "a"\ncpus = 0', r"cpus: CPU count 0 is outside"),
-        ('[[guest]]\npath = "a"\ncpus = true', r"cpus must be a number"),
-        ('[[guest]]\npath = "a"\nsemihosting = 1', r"semihosting must be true or false"),
-        ('[[guest]]\npath = "a"\nappend = 1', r"append must be a text"),
+        ('[[guest]]\npath = "a"\ncpus = true', r"cpus: it must be a number"),
+        ('[[guest]]\npath = "a"\nsemihosting = 1', r"semihosting: it must be true or false"),
+        ('[[guest]]\npath = "a"\nappend = 1', r"append: it must be a text"),
         ("[[guest]]\npath = 7", r"path must be a text"),
         ("[[guest]]\ncpus = 1", r"neither path nor name"),
         ('[[guest]]\nname = "unknown"', r"no bundled guest"),

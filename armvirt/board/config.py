@@ -1,0 +1,83 @@
+"""What a board is built from: every setting with its default, and the ranges that the board takes.
+
+This file is the only home of the defaults. The command line, suite files and `Machine` read them here, so nothing heavy
+is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.board import memmap
+from armvirt.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class BoardConfig(NamedTuple):
+    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
+
+    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs, which take turns of
+    ``quantum_ns`` (None: 1 ms on one, 100 us on several). ``rtc_base`` is the date at virtual time 0, in seconds since
+    1970 (None: 2024-01-01); ``counter_start`` the host's physical count then, in ticks (None: the host's own choice).
+    """
+
+    image: str | Path | None
+    bios: str | Path | None = None
+    cpus: int = 1
+    memory: int = 512 * memmap.MIB
+    cpu: str = "cortex-a72"
+    cntfrq: int = 62_500_000
+    cntvoff: int | None = None
+    append: str = ""
+    initrd: str | Path | None = None
+    dtb: str | Path | None = None
+    load_addr: int | None = None
+    semihosting: bool = False
+    engine: str = "auto"
+    seed: int = 0
+    gic: int = 3
+    its: bool = True
+    list_registers: int = 4
+    priority_bits: int = 5
+    pcpus: int = 1
+    quantum_ns: int | None = None
+    vhe: bool = False
+    cpu_features: tuple[str, ...] = ()
+    rtc_base: int | None = None
+    counter_start: int | None = None
+
+
+def check(config: BoardConfig) -> None:
+    """UserError for what no board can be."""
+    if config.image is None and config.bios is None:
+        raise UserError("no guest: give an image, or a ROM with --bios")
+    if config.gic not in (2, 3):
+        raise UserError(f"--gic {config.gic}: there is GICv2 and GICv3")
+    _check_host(config)
+    if config.gic == 2 and config.cpus > memmap.MAX_CPUS_V2:
+        raise UserError(f"--cpus {config.cpus}: a GICv2 has at most {memmap.MAX_CPUS_V2} CPUs; use --gic 3")
+    if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
+        raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")
+
+
+#: (field of `BoardConfig`, least, most, what has so many).
+_RANGES = (
+    ("cpus", 1, memmap.MAX_CPUS_V3, "the board has 1 to {most} CPUs"),
+    ("list_registers", 1, 16, "there can be 1 to {most}"),
+    ("priority_bits", 5, 7, "there can be 5 to {most}"),
+    ("pcpus", 1, memmap.MAX_CPUS_V3, "the host has 1 to {most} physical CPUs"),
+)
+
+
+def _check_host(config: BoardConfig) -> None:
+    for name, least, most, text in _RANGES:
+        value = getattr(config, name)
+        if not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: {text.format(most=most)}")
+    if config.quantum_ns is not None:
+        from armvirt.hyp.kvm import MIN_QUANTUM_NS
+
+        if config.quantum_ns < MIN_QUANTUM_NS:
+            raise UserError(f"--quantum {config.quantum_ns}ns: a turn takes {MIN_QUANTUM_NS} ns at least")

@@ -1,0 +1,250 @@
+"""Every setting of a run, in one table: the command line, suite files and `Machine` read it.
+
+A `Setting` is the option ``--quantum`` of the command line, the key ``quantum`` of armvirt.toml, and the argument
+``quantum_ns`` of Python. Each of them takes the same text. The default is that of `armvirt.board.config.BoardConfig`.
+Nothing heavy is imported here, because every command reads the table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from armvirt import units
+from armvirt.board.config import BoardConfig
+from armvirt.errors import UserError
+
+Parse = Callable[[str], Any]
+
+BOARD, LIMIT, RUN = "board", "limit", "run"
+DEFAULTS: dict[str, Any] = BoardConfig._field_defaults
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def file(value: str) -> str:
+    """The path of a file; in a suite it is relative to the suite's own file."""
+    return value
+
+
+def choice(*allowed: str) -> Parse:
+    """A parser of one of these words."""
+
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise UserError(f"{value[:40]!r} is not one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def count(low: int, high: int = units.U64, what: str = "number") -> Parse:
+    """A parser of whole numbers within ``low..high``."""
+    return lambda value: units.parse_count(value, low, high, what=what)
+
+
+def memory(value: str) -> int:
+    """Bytes of RAM, see `armvirt.board.sizes.parse_size`."""
+    from armvirt.board.sizes import parse_size
+
+    return parse_size(value)
+
+
+def gic_version(value: str) -> int:
+    """2 or 3."""
+    return int(choice("2", "3")(value))
+
+
+def cpu_model(value: str) -> str:
+    """A CPU model that the engine has."""
+    from armvirt.hw.engine.abi import CPU_MODELS
+
+    return str(choice(*CPU_MODELS)(value))
+
+
+def cpu_features(value: str) -> tuple[str, ...]:
+    """The names of a list such as "ecv,wfxt". UserError for one that is not there."""
+    from armvirt.hyp.kvm import CPU_FEATURES
+
+    names = tuple(name for name in value.split(",") if name)
+    for name in names:
+        if name not in CPU_FEATURES:
+            raise UserError(f"there is no CPU feature {name[:40]!r}; there is {', '.join(CPU_FEATURES)}")
+    return names
+
+
+def quantum(value: str) -> int:
+    """The turn of a CPU in ns."""
+    from armvirt.hyp.kvm import MIN_QUANTUM_NS
+
+    ns = units.parse_time(value)
+    if ns < MIN_QUANTUM_NS:
+        raise UserError(f"a turn of {ns} ns is too short; it takes {MIN_QUANTUM_NS} ns at least")
+    return ns
+
+
+def seconds(value: str) -> float:
+    """A span of time in seconds of the host."""
+    return units.parse_time(value) / 1e9
+
+
+class Setting(NamedTuple):
+    """One setting: ``parse`` reads its text (None: a switch, true or false), ``meta`` names the value in ``--help``.
+
+    ``argument`` is the keyword of `Machine` (of `Machine.run` for a `LIMIT`) that it becomes; a switch that ``negates``
+    makes that argument False. ``unit`` is what a number counts that Python code gives instead of a text. ``by_guest``:
+    a bundled guest brings its own default.
+    """
+
+    name: str
+    meta: str
+    parse: Parse | None
+    help: str
+    argument: str = ""
+    group: str = BOARD
+    unit: str = ""
+    negates: bool = False
+    by_guest: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return f"--{self.name}"
+
+    @property
+    def default(self) -> Any:
+        """The value if nothing is said: of the switch, or of the argument (None: somebody else decides)."""
+        if self.negates or (self.parse is None and self.argument not in DEFAULTS):
+            return False
+        return None if self.by_guest else DEFAULTS.get(self.argument)
+
+
+_COUNT_OF_CPUS = count(1, units.MAX_CPUS, "CPU count")
+
+SETTINGS = (
+    Setting("gic", "2|3", gic_version, "GIC version (default 3; 2 has at most 8 CPUs)", "gic"),
+    Setting("no-its", "", None, "leave out the ITS of a GICv3, and LPIs with it", "its", negates=True),
+    Setting("cpus", "N", _COUNT_OF_CPUS, "CPUs (default 1, or what the bundled guest needs)", "cpus", by_guest=True),
+    Setting("mem", "SIZE", memory, "guest RAM, for example 512M or 2G (default 512M)", "memory", unit="B"),
+    Setting("cpu", "MODEL", cpu_model, "CPU model (default cortex-a72)", "cpu"),
+    Setting("cntfrq", "HZ", units.parse_frequency, "counter frequency (default 62.5MHz)", "cntfrq"),
+    Setting("cntvoff", "TICKS", units.parse_offset, "CNTVOFF_EL2 (default: the virtual count starts at 0)", "cntvoff"),
+    Setting("list-registers", "N", count(1, 16, "list register count"), "list registers (default 4)", "list_registers"),
+    Setting(
+        "priority-bits",
+        "N",
+        count(5, 7, "priority bit count"),
+        "priority bits of the CPU interface (default 5)",
+        "priority_bits",
+    ),
+    Setting("pcpus", "N", _COUNT_OF_CPUS, "physical CPUs that the CPUs share (default 1)", "pcpus"),
+    Setting(
+        "quantum",
+        "TIME",
+        quantum,
+        "the turn of a CPU when others wait (default 1ms on one physical CPU, 100us on several)",
+        "quantum_ns",
+        unit="ns",
+    ),
+    Setting("vhe", "", None, "run the hypervisor at EL2 (VHE): both timers are the guest's", "vhe"),
+    Setting("cpu-features", "LIST", cpu_features, "features beyond the model's: ecv, wfxt (by commas)", "cpu_features"),
+    Setting("rtc-base", "DATE", units.parse_date, "the date when the run starts (default 2024)", "rtc_base"),
+    Setting("append", "STR", text, "kernel command line", "append"),
+    Setting("initrd", "FILE", file, "initial RAM disk", "initrd"),
+    Setting("dtb", "FILE", file, "device tree to use instead of the generated one", "dtb"),
+    Setting("bios", "FILE", file, "firmware, put into a ROM at address 0 (for example U-Boot)", "bios"),
+    Setting("load-addr", "ADDR", units.parse_address, "where a flat binary is loaded", "load_addr"),
+    Setting("semihosting", "", None, "serve Arm semihosting calls (HLT #0xF000)", "semihosting"),
+    Setting("script", "FILE", file, "console script of expect and send lines", "script"),
+    Setting("no-reboot", "", None, "end when the guest asks for a reset", "reboot", negates=True),
+    Setting("engine", "native|portable", choice("auto", "native", "portable"), "what runs it", "engine"),
+    Setting(
+        "max-insns", "N", count(1, (1 << 63) - 1, "instruction count"), "end after N instructions", "max_insns", LIMIT
+    ),
+    Setting(
+        "max-time",
+        "TIME",
+        units.parse_time,
+        "end after this much guest time, for example 10ms or 2s",
+        "max_time_ns",
+        LIMIT,
+        unit="ns",
+    ),
+    Setting(
+        "timeout", "TIME", seconds, "end after this much host time, for example 30s", "timeout_s", LIMIT, unit="s"
+    ),
+    Setting("dump-dtb", "FILE", file, "write the device tree that the guest would get, and end", "", RUN),
+    Setting("trace", "FILE", file, "write every event to FILE as JSON lines", "", RUN),
+    Setting("trace-hash", "", None, "print the SHA-256 of the architectural events as the last line", "", RUN),
+    Setting("pace", "", None, "let idle guest time pass as on the wall clock (default for a terminal)", "pace", RUN),
+    Setting("no-pace", "", None, "let idle guest time pass at once", "pace", RUN, negates=True),
+    Setting("exit-raw", "", None, "end with the guest's own exit code", "", RUN),
+    Setting("debug", "", None, "show the Python traceback of an internal error", "", RUN),
+)
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+_BY_ARGUMENT = {setting.argument: setting for setting in SETTINGS if setting.argument and setting.name != "no-pace"}
+
+
+def native(argument: str, value: Any, name: str = "") -> Any:
+    """The value of a Python argument, from what Python code gave: the value itself, or a text as on the command line.
+
+    UserError, which says what to write, for everything else; ``name`` is what it calls the argument.
+    """
+    setting = _BY_ARGUMENT[argument]
+    default = DEFAULTS.get(argument)
+    if value is None or (type(value) is type(default) and value == default):
+        return default if value is None else value
+    try:
+        return _native(setting, value)
+    except UserError as error:
+        raise UserError(f"{name or argument}={shown(value)}: {error}") from None
+
+
+def shown(value: object) -> str:
+    """What Python code gave, cut to a length that fits into a line."""
+    try:
+        shown = repr(value)
+    except ValueError:  # an integer of more digits than Python turns into text
+        return "..."
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _native(setting: Setting, value: Any) -> Any:
+    if setting.parse is None:
+        if not isinstance(value, bool):
+            raise UserError("write True or False")
+        return value
+    if setting.parse is file:
+        if not isinstance(value, (str, os.PathLike)):
+            raise UserError("write the path of a file")
+        return value
+    if setting.parse is text:
+        if not isinstance(value, str):
+            raise UserError("write a text")
+        return value
+    return setting.parse(_as_text(setting, value))
+
+
+def _as_text(setting: Setting, value: Any) -> str:
+    """What ``parse`` of a setting reads, for a text, a number or a sequence of names."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (tuple, list)) and all(isinstance(name, str) for name in value):
+        return ",".join(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError("write a number or a text, as the option takes it on the command line")
+    if setting.unit == "B" and 0 < value < 1 << 20:
+        raise UserError(f'a number counts bytes here; write "{value}M" for {value} MiB')
+    return number_text(value) + setting.unit
+
+
+def number_text(value: int | float) -> str:
+    """A number as `parse` of a setting reads it."""
+    try:
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    except ValueError:  # more digits than Python turns into text
+        raise UserError("the number is too large") from None
