@@ -45,6 +45,10 @@ def lack_of(error: BaseException) -> str | None:
         return _LACKS[errno.ENOMEM]
     number = error.errno if isinstance(error, OSError) else None
     return None if number is None else _LACKS.get(number)
+class LimitError(ArmvirtError):
+    """A limit of host time ended work that has no other result to give."""
+
+    exit_status = 4
 
 
 class EngineError(ArmvirtError):

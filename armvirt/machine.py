@@ -18,11 +18,12 @@ from armvirt.board.console import Console
 from armvirt.board.semihosting import Exit as SemihostingEnd
 from armvirt.board.virt import VirtBoard
 from armvirt.bundled import find
-from armvirt.errors import UserError
+from armvirt.errors import LimitError, UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
 from armvirt.hyp.kvm import Host, Stop, StuckExit, SystemEventExit
 from armvirt.pacing import Pacer
 from armvirt.settings import DEFAULTS, native, shown
+from armvirt.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from armvirt.script import Script
 
 NEVER = (1 << 64) - 1
+REPORT_S = 0.25  # after a limit of host time: for the digest of a run that it ended
 RECENT_EVENTS = 64
 VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
 EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
@@ -44,6 +46,7 @@ class Result(NamedTuple):
 
     ``verdict``: pass or fail (the guest said so), off (powered off without a verdict), reset (with ``reboot``
     off), stuck (``diagnosis`` says why), limit. ``ns`` is virtual time, ``insns`` what all CPUs have retired,
+    ``trace_hash`` is None without one, and where a limit of host time left no time for the digest of the RAM;
     ``guest_code`` the code of a semihosting exit, ``recent`` the last events where events were recorded.
     """
 
@@ -129,7 +132,7 @@ class Machine:
 
     Wherever the command line has the option, the text that the option takes is taken, too: ``cntfrq="24MHz"``,
     ``quantum_ns="100us"``, ``load_addr="0x40080000"``, ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for
-    what cannot be used; nothing has run then.
+    what cannot be used; nothing has run then. ``watch`` can end a run from outside (`armvirt.watch`).
     """
 
     def __init__(
@@ -164,6 +167,7 @@ class Machine:
         cpu_features: str | Sequence[str] = (),
         rtc_base: int | str | None = None,
         counter_start: int | None = None,
+        watch: Watch | None = None,
     ) -> None:
         path, wants = _named(image)
         # What is passed by a name of the table of settings may be a text, as on the command line.
@@ -197,6 +201,7 @@ class Machine:
         if trace_hash or self.sinks:
             self.bus.subscribe(lambda stamp, event: self.recent.append((stamp, event)))
         self.board = VirtBoard(self.config, self.bus, self.console)
+        self.watch = watch if watch is not None else Watch()
         self._pacer = Pacer(self)
         self._deadline: float | None = None
         self._result: Result | None = None
@@ -255,7 +260,8 @@ class Machine:
     ) -> Result:
         """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, seconds of the host's.
 
-        Each limit may be a text, as its option takes it: "1M" instructions, "10ms", "2s".
+        Each limit may be a text, as its option takes it: "1M" instructions, "10ms", "2s". Ctrl-C raises
+        KeyboardInterrupt from here, with the machine where it stands: it can run on.
         """
         timeout = _timeout(timeout_s)
         ended = self._drive(_limit("max_insns", max_insns), _limit("max_time_ns", max_time_ns), timeout, None)
@@ -283,7 +289,7 @@ class Machine:
         finally:
             if remove is not None:
                 remove()
-        if isinstance(ended, str) and self._expired():
+        if isinstance(ended, str) and self.expired:
             return self._make("limit", ended)
         return ended if isinstance(ended, Result) else None
 
@@ -303,18 +309,20 @@ class Machine:
         """Run to the guest's end, or to the first of these; then the limit in words."""
         if self._result is not None:
             return self._result
-        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self.host.on_poll(lambda: self._expired() or self.console.fed)
+        limits = [self.watch.deadline, None if timeout_s is None else time.monotonic() + timeout_s]
+        self._deadline = min((limit for limit in limits if limit is not None), default=None)
+        self.host.on_poll(lambda: self.over or self.console.fed)
         self.host.on_idle = self._pacer.idle if self.console.interactive or self.pace else None
         reached, forget = self._watch(text)
         try:
-            return self._loop(max_insns, max_ns, timeout_s, text, reached, pc)
+            with self.watch:
+                return self._loop(max_insns, max_ns, text, reached, pc, timeout_s)
         finally:
             forget()
 
     def _loop(
-        self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None,
-        reached: Callable[[], bool], pc: int | None,
+        self, max_insns: int | None, max_ns: int | None, text: bytes | None, reached: Callable[[], bool],
+        pc: int | None, timeout_s: float | None,
     ) -> Result | str:  # fmt: skip
         while True:
             if reached():
@@ -325,8 +333,9 @@ class Machine:
                 return f"after {max_insns} instructions"
             if max_ns is not None and self.ns >= max_ns:
                 return f"after {max_ns} ns of guest time"
-            if self._expired():
-                return f"host time of {timeout_s} s is over"
+            if self.over:
+                seconds = self.watch.seconds if timeout_s is None else timeout_s
+                return f"host time of {seconds} s is over"
             ended = self._step(NEVER if max_ns is None else max_ns, NEVER if max_insns is None else max_insns)
             if ended is not None:
                 return ended
@@ -357,7 +366,14 @@ class Machine:
         self.console.on_output = on_output
         return seen, forget
 
-    def _expired(self) -> bool:
+    @property
+    def over(self) -> bool:
+        """Whether a run under way has to end: by its limit of host time, or by a request."""
+        return self.watch.requested or self.expired
+
+    @property
+    def expired(self) -> bool:
+        """Whether the limit of host time of the last run has passed."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _step(self, until: int, insns: int) -> Result | None:
@@ -373,7 +389,7 @@ class Machine:
             waiting = (self.console.waiting_for or b"").decode("utf-8", "replace")
             self._result = self._make("fail", f"the script waited in vain for {waiting!r}")
             return self._result
-        if stop is Stop.IDLE and not self._expired():
+        if stop is Stop.IDLE and not self.over:
             return self._end(StuckExit(self._idle_cause(), self.board.vcpus[0].context.pc))
         return None
 
@@ -434,4 +450,15 @@ class Machine:
         return found[-1].decode().lower() if found else None
 
     def _digest(self) -> str | None:
-        return None if self._hash is None else self._hash.finish(self.board.final_state())
+        """The trace hash; None without one, and where host time is over before the digest of much RAM is done."""
+        if self._hash is None:
+            return None
+        try:
+            return self._hash.finish(self.board.final_state(self._keep_to_time))
+        except LimitError:
+            return None
+
+    def _keep_to_time(self) -> None:
+        late = self._deadline is not None and time.monotonic() >= self._deadline + REPORT_S
+        if self.watch.requested or late:
+            raise LimitError("host time is over")

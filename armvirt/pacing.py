@@ -33,7 +33,7 @@ class Pacer:
             passed = int((time.monotonic() - begin) * 1e9)
             if due is not None and now + passed >= due:
                 return due
-            if (due is None and not console.interactive) or machine._expired():
+            if (due is None and not console.interactive) or machine.over:
                 return None
             left = SLICE_S if due is None else min(SLICE_S, (due - now - passed) / 1e9)
             console.arrived.wait(left)

@@ -280,8 +280,11 @@ class VirtBoard:
         """Instructions that all vCPUs have retired."""
         return self.kvm.host.insns
 
-    def final_state(self) -> bytes:
-        """The registers of every CPU by name and the contents of RAM, for a digest. Zero pages count as absent."""
+    def final_state(self, tick: Callable[[], None] = lambda: None) -> bytes:
+        """The registers of every CPU by name and the contents of RAM, for a digest. Zero pages count as absent.
+
+        ``tick`` is called before every 2 MiB, which take about a millisecond; it may raise to give up.
+        """
         import hashlib
         import json
 
@@ -289,7 +292,7 @@ class VirtBoard:
         for saved in registers:
             del saved["count"], saved["last_vector_elr"], saved["vector_faults"]
         digest = hashlib.sha256(json.dumps(registers, sort_keys=True).encode())
-        for at, page in self.vm.populated_pages():
+        for at, page in self.vm.populated_pages(tick):
             digest.update(at.to_bytes(8, "little"))
             digest.update(page)
         return digest.digest()

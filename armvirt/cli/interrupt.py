@@ -1,64 +1,104 @@
-"""Ctrl-C, and other signals that end us, while a guest runs.
+"""Signals that end a command: Ctrl-C, SIGTERM, SIGHUP, and the alarm of ``--timeout``.
 
-Python runs a signal handler at the first instruction of the callback through which the engine's C code comes back, and
-an exception raised there, before the callback's own ``try``, would be printed and lost. So inside the engine the
-handler only asks for the exception at the next poll, where the engine keeps it and raises it after its stop.
+All of them go to the command's `Watch`: while a guest runs they end the run where nothing of it changes; elsewhere, in
+loading, digests and reports, they raise at once. What is around (a terminal in raw mode, a trace file) is put in order
+on the way out. An alarm sees to it that nothing lasts: a run that does not end within `RUN_S` (its output is a pipe
+that nobody reads) is left where it is, and so is a report that is not complete after `REPORT_S`.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
 
-if TYPE_CHECKING:
-    from armvirt.machine import Machine
+from armvirt.errors import LimitError
+from armvirt.units import human_time
+from armvirt.watch import Watch
 
-ENGINE = "armvirt.hw.engine."
-RETRY_S = 0.05
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+RUN_S, REPORT_S = 0.2, 0.35  # seconds after the signal or the limit
+NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+
+class Signals:
+    """The handlers of one command. ``error`` is what ends it, once something does. ``forced`` is set when something was
+    left where it was: files may hold what cannot be written, so the process should end without another try."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.forced = False
+        self.error: BaseException | None = None
+        self._since = 0.0
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGALRM:
+            self._alarm()
+            return
+        error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+        if self.error is not None:  # asked for again
+            self.forced = True
+            raise error
+        self._begin_to_end(error)
+        self.watch.request(error)
+
+    def _begin_to_end(self, error: BaseException) -> None:
+        self.error, self._since = error, monotonic()
+        signal.setitimer(signal.ITIMER_REAL, RUN_S)
+
+    def _alarm(self) -> None:
+        if self.error is None:
+            self._limit()
+        elif self.watch.held or monotonic() - self._since >= REPORT_S:
+            self.forced = True
+            signal.setitimer(signal.ITIMER_REAL, REPORT_S)  # if this exception is lost, or leads to where it hangs
+            raise self.error
+        else:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, self._since + REPORT_S - monotonic()))
+
+    def _limit(self) -> None:
+        """The limit of host time has passed: a run under way looks at the clock by itself, and has a result to give."""
+        self._begin_to_end(time_is_over(self.watch.seconds or 0.0))
+        if not self.watch.held:
+            raise self.error  # type: ignore[misc]
+
+
+def time_is_over(seconds: float) -> LimitError:
+    """What ends a command whose limit of host time passes while no guest runs."""
+    return LimitError(f"limit reached: host time of {human_time(round(seconds * 1e9))} is over")
 
 
 @contextmanager
-def interruptible(machine: Machine) -> Iterator[None]:
-    """Within this, SIGINT makes ``machine.run`` raise KeyboardInterrupt, and SIGTERM and SIGHUP SystemExit.
-
-    So what is around it (a terminal in raw mode, a trace file) is put in order whatever ends the run.
-    """
-    received: list[int] = []
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGALRM:
-            received.append(number)
-        if not _in_engine(frame):
-            _end(received[0])
-        machine.host.on_poll(lambda: _end(received[0]))
-        # The engine may be left without another poll, to wait for an event: try again then.
-        signal.setitimer(signal.ITIMER_REAL, RETRY_S)
-
+def signals(watch: Watch) -> Iterator[Signals]:
+    """Within this, SIGINT ends the work by KeyboardInterrupt, SIGTERM and SIGHUP by SystemExit, the limit of ``watch``
+    by LimitError. What a parent has set to be ignored (nohup, a shell's background job) stays ignored, but for SIGINT
+    at a terminal, by which Ctrl-A x leaves."""
+    taken = Signals(watch)
+    before = {}
     try:
-        before = {number: signal.signal(number, handler) for number in SIGNALS}
+        for number in NAMES:
+            if signal.getsignal(number) is not signal.SIG_IGN or (number == signal.SIGINT and _at_terminal()):
+                before[number] = signal.signal(number, taken.handle)
     except ValueError:  # not the main thread, which alone gets signals
-        yield
+        yield taken
         return
+    if watch.left is not None:
+        signal.setitimer(signal.ITIMER_REAL, max(watch.left, 1e-6))
     try:
-        yield
+        yield taken
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, old in before.items():
             signal.signal(number, old)
 
 
-def _end(number: int) -> NoReturn:
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+def _at_terminal() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
-def _in_engine(frame: FrameType | None) -> bool:
-    """Whether ``frame`` is, or was called from, a function of the engine."""
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(ENGINE):
-            return True
-        frame = frame.f_back
-    return False
+def report_begins(watch: Watch) -> None:
+    """The run is over and its result is there: what is left to be said has a moment more, even if the limit is near."""
+    if watch.left is not None:
+        signal.setitimer(signal.ITIMER_REAL, max(watch.left, 0.0) + REPORT_S)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from armvirt import __version__
 from armvirt.cli import printing
 from armvirt.cli.options import build_parser
 from armvirt.cli.printing import OutputError
-from armvirt.errors import ArmvirtError, UserError, lack_of
+from armvirt.errors import ArmvirtError, LimitError, UserError, lack_of
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -23,26 +26,27 @@ BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 passed, 1 failed, 2 user error, 3 stuck, 4 limit, 70 internal)."""
     if argv is not None:
-        return _main(list(argv))
+        return _main(list(argv), own=False)
     # We are the process. What is made up to the guest's start stays to the end, and a collector that looked through
     # it again and again, and once more at the end, would take a fifth of the run of a small guest.
     gc.set_threshold(GC_THRESHOLD)
     printing.prepare()
-    status = _main(sys.argv[1:])
+    status = _main(sys.argv[1:], own=True)
     gc.freeze()
     return status
 
 
-def _main(words: list[str]) -> int:
+def _main(words: list[str], own: bool) -> int:
+    """``own``: the process ends with this command."""
     try:
         try:
-            return _dispatch(words)
+            return _dispatch(words, own)
         finally:
             printing.flush()  # of --help, too, which argparse prints and leaves with SystemExit
     except OutputError as error:
         printing.give_up()
         return _say(str(error), error.exit_status)
-    except UserError as error:
+    except (UserError, LimitError) as error:
         return _say(str(error), error.exit_status)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
@@ -56,19 +60,50 @@ def _main(words: list[str]) -> int:
         return _internal(error, "--debug" in words)
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], own: bool) -> int:
     parser = build_parser(__version__, words)
     arguments = parser.parse_args(words)
     if arguments.command is None:
         parser.print_help()
         return UserError.exit_status
-    return _execute(arguments)
+    return _execute(arguments, own)
 
 
-def _execute(arguments: argparse.Namespace) -> int:
-    module = importlib.import_module(f"armvirt.cli.{arguments.command.replace('-', '_')}_command")
-    status: int = module.execute(arguments)
+def _execute(arguments: argparse.Namespace, own: bool) -> int:
+    """The limit of host time counts from here: loading is part of it."""
+    from armvirt.cli.interrupt import signals
+    from armvirt.watch import Watch
+
+    arguments.watch = Watch(getattr(arguments, "timeout", None))
+    with signals(arguments.watch) as taken:
+        try:
+            module = importlib.import_module(f"armvirt.cli.{arguments.command.replace('-', '_')}_command")
+            status: int = module.execute(arguments)
+            printing.flush()
+        except BaseException:
+            if own and taken.error is not None:
+                _end_now(taken.error, taken.forced)
+            raise
     return status
+
+
+def _end_now(error: BaseException, forced: bool) -> NoReturn:
+    """A signal or the limit of host time ends the process: an output that nobody reads must not keep it, neither here,
+    where the alarm is still on, nor when Python flushes its files at its end."""
+    try:
+        if not forced:
+            printing.flush()
+    except (Exception, type(error)):
+        pass  # nobody reads it, or the alarm has come
+    if not isinstance(error, SystemExit) and select.select([], [2], [], 0)[1]:
+        os.write(2, f"armvirt: {str(error) or 'interrupted'}\n".encode())
+    os._exit(_status_of(error))
+
+
+def _status_of(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return int(getattr(error, "exit_status", getattr(error, "code", INTERNAL)))
 
 
 def _say(message: str, status: int) -> int:

@@ -12,7 +12,7 @@ from armvirt import __version__
 from armvirt.cli import printing, session
 from armvirt.cli.outputs import open_text, write_bytes
 from armvirt.cli.terminal import Reader, piped_input, raw_mode
-from armvirt.errors import UserError
+from armvirt.errors import LimitError, UserError
 
 if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
@@ -41,7 +41,9 @@ def execute(arguments: argparse.Namespace) -> int:
         return LEFT
     session.say_ending(result, result.console[-1:], arguments)
     if arguments.trace_hash:
-        printing.line(str(result.trace_hash))
+        if result.trace_hash is None:
+            raise LimitError("no trace hash: host time was over before the digest of the guest's RAM was done")
+        printing.line(result.trace_hash)
     return _status(arguments, result)
 
 

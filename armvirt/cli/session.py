@@ -47,7 +47,7 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
     script = _script(arguments, guest)
     from armvirt.machine import Machine
 
-    chosen = settings(arguments)
+    chosen = {**settings(arguments), "watch": arguments.watch}
     if guest is not None:
         chosen["cpus"] = arguments.cpus or guest.cpus
     return Machine(guest.file if guest else None, sinks=sinks, **{**chosen, "script": script}, **more)
@@ -63,20 +63,17 @@ def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `Machine.run` that the limit options stand for."""
-    return {
-        "max_insns": arguments.max_insns,
-        "max_time_ns": arguments.max_time,
-        "timeout_s": arguments.timeout,
-    }
+    """The arguments of `Machine.run` that the limit options stand for; that of host time is in the command's watch."""
+    return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time}
 
 
 def run(machine: Machine, arguments: argparse.Namespace) -> Result:
     """Run to the end or to a limit of the arguments; Ctrl-C raises KeyboardInterrupt."""
-    from armvirt.cli.interrupt import interruptible
+    from armvirt.cli.interrupt import report_begins
 
-    with interruptible(machine):
-        return machine.run(**limits(arguments))
+    result = machine.run(**limits(arguments))
+    report_begins(arguments.watch)
+    return result
 
 
 def ending(result: Result) -> str:

@@ -24,20 +24,18 @@ def parse(text: str, machine: Machine) -> Place:
 def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
     """Run to ``--at``, or to the guest's end, or to a limit; None if ``--at`` was reached."""
     from armvirt.cli import session
-    from armvirt.cli.interrupt import interruptible
+    from armvirt.cli.interrupt import report_begins
 
     if arguments.at is None:
         return session.run(machine, arguments)
     place = parse(arguments.at, machine)
     limits = session.limits(arguments)
     ns = [limit for limit in (place.ns, limits["max_time_ns"]) if limit is not None]
-    with interruptible(machine):
-        ended = machine.run_until(
-            ns=min(ns, default=None), pc=place.pc, insns=limits["max_insns"], timeout_s=limits["timeout_s"]
-        )
-    if ended is not None or _reached(machine, place):
-        return ended
-    return machine.run(**limits)  # a limit came first: it says so
+    ended = machine.run_until(ns=min(ns, default=None), pc=place.pc, insns=limits["max_insns"])
+    if ended is None and not _reached(machine, place):
+        ended = machine.run(**limits)  # a limit came first: it says so
+    report_begins(arguments.watch)
+    return ended
 
 
 def _reached(machine: Machine, place: Place) -> bool:

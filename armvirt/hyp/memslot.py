@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes as C
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -46,11 +46,13 @@ class HostMemory:
         """The bytes [start, end) may be written from now on: by a guest that has them mapped, or they were just now."""
         self._touched.update(range(start // CHUNK, -(-end // CHUNK)))
 
-    def populated(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages of [start, end) that were `touch`-ed and are not all zero: (offset, bytes)."""
+    def populated(self, start: int, end: int, tick: Callable[[], None]) -> Iterator[tuple[int, bytes]]:
+        """The 4 KiB pages of [start, end) that were `touch`-ed and are not all zero: (offset, bytes). ``tick`` is
+        called before each 2 MiB are looked through, for there may be no page to give in many of them."""
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             if chunk not in self._touched:
                 continue
+            tick()
             for at in range(max(start, chunk * CHUNK), min(end, (chunk + 1) * CHUNK), s2.PAGE_SIZE):
                 page = self.map[at : at + s2.PAGE_SIZE]
                 if page != _ZERO_PAGE:

@@ -9,7 +9,7 @@ for executable pages is six times slower); code coherence does not rest on it.
 from __future__ import annotations
 
 import ctypes as C
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
 from armvirt.arch import stage2 as s2
@@ -294,11 +294,12 @@ class Mmu:
         self.stage2.set_entry(page, self.stage2.entry(page) & ~s2.XN)
         self._executable.add(page)
 
-    def populated_pages(self) -> Iterator[tuple[int, bytes]]:
-        """Every page with contents, by IPA: of what a guest has ever had mapped, or was written through here."""
+    def populated_pages(self, tick: Callable[[], None] = lambda: None) -> Iterator[tuple[int, bytes]]:
+        """Every page with contents, by IPA: of what a guest has ever had mapped, or was written through here. ``tick``
+        as `HostMemory.populated`."""
         for slot in self._order:
             if not slot.readonly:
-                for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size):
+                for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size, tick):
                     yield slot.ipa + at - slot.offset, page
 
     # -- access by hypervisor and devices --

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from armvirt.hyp.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.mmu import Mmu
@@ -49,6 +49,6 @@ class VmMemory:
         slot = self.mmu.find(ipa)
         return slot is not None and ipa + size <= slot.end
 
-    def populated_pages(self) -> Iterator[tuple[int, bytes]]:
-        """Guest RAM that has contents, page by page."""
-        return self.mmu.populated_pages()
+    def populated_pages(self, tick: Callable[[], None] = lambda: None) -> Iterator[tuple[int, bytes]]:
+        """Guest RAM that has contents, page by page; ``tick`` is called now and then on the way."""
+        return self.mmu.populated_pages(tick)

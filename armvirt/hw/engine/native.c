@@ -47,7 +47,8 @@ enum leave { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, L
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
 #define EVENTS 256
 #define VECTOR_FAULT_LIMIT 16
-#define POLL_INSNS (1u << 20)   /* a few ms of host time; then the clock is looked at */
+#define POLL_INSNS (1u << 12)   /* microseconds of host time, or milliseconds where each costs a translation */
+#define POLL_NS 20000000u
 
 typedef struct { uint32_t crn, crm, op0, op1, op2; uint64_t val; } cp_reg;
 typedef int (*callback_fn)(int what);
@@ -394,10 +395,15 @@ static uint64_t now_host(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* What takes long without executing much: is it time to poll? Then the next block does. */
+static void look(engine *e) {
+    if (now_host() - e->poll_ns >= POLL_NS) e->poll_at = e->count;
+}
+
 static void poll_host(engine *e) {
     uint64_t t = now_host();
     e->poll_at = e->count + POLL_INSNS;
-    if (t - e->poll_ns >= 20000000u) {
+    if (t - e->poll_ns >= POLL_NS) {
         e->poll_ns = t;
         if (e->callback(CB_POLL)) e->stop = 1;
     }
@@ -457,6 +463,7 @@ static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t
         e->maybe_wfe = 0;
         if (wfe_retired(e)) e->stop = 1;
     }
+    if (count >= e->poll_at) poll_host(e);
     uint32_t why = LEAVE_NONE;
     if (e->stop) why = LEAVE_STOP;
     else if (count >= e->deadline) why = LEAVE_BUDGET;
@@ -470,7 +477,6 @@ static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t
         leave(e, why);
         return 1;
     }
-    if (count >= e->poll_at) poll_host(e);
     return 0;
 }
 
@@ -574,6 +580,7 @@ static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write
     e->value = r->val;
     e->pc = pc;
     e->callback(CB_TIMER);
+    look(e);
     e->count = opened;
     e->open = open;
     if (!is_write) set_reg(e, rt_id, e->value);
@@ -637,7 +644,7 @@ static uint32_t on_sys(void *uc, int rt, const cp_reg *r, void *user) {
     if (r->crn != 8 || r->op0 != 1) return 0;
     uint64_t v = r->val;
     (void)rt;
-    e->stats[ST_TLBI]++;
+    if (!(++e->stats[ST_TLBI] & 3)) look(e);
     if ((r->op2 & 1) && !page_mapped(e, (uint64_t)((int64_t)(v << 20) >> 8), v >> 48, !(r->op2 & 2))) {
         e->stats[ST_TLB_FLUSH]++;
         e->ctl(e->uc, CTL_NONE(CTL_TLB_FLUSH));
@@ -706,13 +713,20 @@ static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64
     return esr;
 }
 
+/* An exit for Python: it may take as long as a million instructions. */
+static int ask(engine *e, int what) {
+    int action = e->callback(what);
+    look(e);
+    return action;
+}
+
 static void on_intr(void *uc, uint32_t intno, void *user) {
     engine *e = user;
     uint8_t *record_at = (uint8_t *)e->context + e->syndrome_offset;
     uint64_t pc = reg(e, R_PC);
     uint32_t esr, target, ec;
     (void)uc;
-    e->stats[ST_INTR]++;
+    if (!(++e->stats[ST_INTR] & 15)) look(e);
     e->context_save(e->uc, e->context);
     memcpy(&esr, record_at, 4);
     memcpy(&target, record_at + 16, 4);
@@ -755,7 +769,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     if (target == 2) {
         e->stats[ST_EL2]++;
         if (ec == 0x18) {
-            if (maintenance(e, esr, pc)) return;
+            if (maintenance(e, esr, pc)) { look(e); return; }
             e->rt = esr >> 5 & 31;
         } else if (ec == 0x24) {
             e->rt = esr >> 16 & 31;
@@ -763,7 +777,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
         e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
         if (ec == 0x24) e->big_endian = sys_read(e, SCTLR_EL1) >> (pstate(e) & 0xc ? 25 : 24) & 1;
         e->hpfar = ec == 0x24 || ec == 0x20 ? sys_read(e, HPFAR_EL2) : 0;
-        act(e, ec == 1 && nap(e, esr) ? ACT_ADVANCE : e->callback(CB_EL2), pc);
+        act(e, ec == 1 && nap(e, esr) ? ACT_ADVANCE : ask(e, CB_EL2), pc);
         return;
     }
     if (ec == 0) {
@@ -778,7 +792,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
             e->rt_value = e->rt == 31 ? 0 : reg(e, x_id(e->rt));
             e->el = pstate(e) >> 2 & 3;
             int action = (insn & 0xffd80000u) == 0xd5180000u ? icc(e) : -1;
-            act(e, action >= 0 ? action : e->callback(CB_UNDEF), pc);
+            act(e, action >= 0 ? action : ask(e, CB_UNDEF), pc);
             return;
         }
     }

@@ -28,7 +28,7 @@ LINE_IRQ, LINE_FIQ = 1 << 7, 1 << 6
 U64 = (1 << 64) - 1
 NO_BLOCK = 1  # no block starts at an odd address
 VECTOR_FAULT_LIMIT = 16
-POLL_INSNS = 1 << 14
+POLL_INSNS, POLL_NS = 1 << 12, 20_000_000
 EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
 ERET, WFE, YIELD = 0xD69F03E0, 0xD503205F, 0xD503203F
 MRS_CNTPCTSS, MRS_CNTVCTSS = 0xD53BE0A0, 0xD53BE0C0
@@ -62,7 +62,6 @@ class PortableEngine(Engine):
     kind = "portable"
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
-        self._poll_host = time.monotonic_ns()
         self._wfe_blocks: set[int] = set()
         self._yield_blocks: set[int] = set()
         super().__init__(lib, calibration, model)
@@ -271,6 +270,8 @@ class PortableEngine(Engine):
             state.maybe_wfe = 0
             if self._wfe_retired():
                 state.stop = 1
+        if count >= state.poll_at:
+            self._poll()
         deadline = state.deadline
         illegal = state.illegal_watch and self.pstate & PSTATE_IL
         if count + n > deadline or state.stop or pc & 3 or illegal:
@@ -292,15 +293,18 @@ class PortableEngine(Engine):
         state.maybe_wfe = int(pc in self._wfe_blocks)
         if pc in self._yield_blocks:  # the core starts anew behind it: no edge leads there
             state.unheard = state.wfe_watch
-        if count >= state.poll_at:
-            self._poll()
+
+    def _look(self) -> None:
+        """After what takes long without executing much: if it is time to poll, the next block does."""
+        if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
+            self.state.poll_at = self.state.count
 
     def _poll(self) -> None:
         state = self.state
         state.poll_at = state.count + POLL_INSNS
         now = time.monotonic_ns()
-        if now - self._poll_host >= 20_000_000:
-            self._poll_host = now
+        if now - state.poll_ns >= POLL_NS:
+            state.poll_ns = now
             if self.dispatch(Callback.POLL):
                 state.stop = 1
 
@@ -413,6 +417,7 @@ class PortableEngine(Engine):
             return 0
         value, state = r.val, self.state
         state.stats[8] += 1
+        self._look()
         if r.op2 & 1:
             va = (value & (1 << 44) - 1) << 12
             va |= 0xFF << 56 if va >> 55 & 1 else 0
@@ -528,6 +533,7 @@ class PortableEngine(Engine):
         esr = self._repaired(esr, target, pc)
         ec = esr >> 26
         state.stats[2] += 1
+        self._look()
         if ec | 1 == 0x21 and state.lines_in_engine:
             self._note_native_irq(pc)  # taken, and the vector's fetch faults
         if ec | 1 == 0x21 and state.maybe_wfe and self._wfe_retired():  # WFE, and the fetch behind it faults: not yet

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from armvirt.arch.encoding import sysreg
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 ESR_EL1 = sysreg(3, 0, 5, 2, 0)
 DAIF_IF = 0xC0
 HOST_PPIS = (25, 27, 30)
+LOOK_S = 0.02
 
 
 class Stop(Enum):
@@ -86,6 +88,8 @@ class Host:
         self._waiter: tuple[int, tuple[int, ...]] | None = None
         self._quiet, self._calm = Quiet(), Calm()
         self._stop = False
+        self._poll: Callable[[], bool] = lambda: False
+        self._look_at = 0.0  # the host's clock when `_look` is due
         self.driving = False  # `run` is under way: in exit handlers and in what the clock calls
         self._displaced: list[Vcpu] = []  # on a PE that their affinity has left out since
 
@@ -103,14 +107,25 @@ class Host:
         return self.turn.pe.stamp()
 
     def on_poll(self, function: Callable[[], bool]) -> None:
-        """Called about every 20 ms of host time; a true answer stops the run where it is."""
+        """Called about every 20 ms of host time; a true answer stops the run where it is.
+
+        The host's clock is looked at wherever a run can stay: the engines look every few thousand instructions and
+        after each exit, for an instruction may take as long as a million others; `_loop` looks at every round, for a
+        guest may leave the engine, or only sleep, faster than the engine would look.
+        """
 
         def poll() -> bool:
             self._stop = function() or self._stop
             return self._stop
 
+        self._poll = poll
         for pcpu in self.pcpus:
             pcpu.pe.on_poll = poll
+
+    def _look(self) -> None:
+        """The round's own look, between two entries."""
+        self._look_at = monotonic() + LOOK_S
+        self._poll()
 
     def add(self, vcpu: Vcpu) -> None:
         """A vCPU is created; its place in `vcpus` is its index."""
@@ -255,6 +270,8 @@ class Host:
                 self._move(self._displaced.pop())
             if clock.run_due():
                 self._calm.disturbed()
+            if monotonic() >= self._look_at:
+                self._look()
             if self._stop:
                 return Stop.HANDLER
             if clock.now >= until or (insns != NEVER and self.insns >= insns):

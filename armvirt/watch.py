@@ -1,0 +1,87 @@
+"""What ends work from outside: a limit of host time, and a signal. One object, asked wherever the work can stay.
+
+A guest's run is stopped where nothing of it changes: while one is under way, a signal only leaves a request, and the
+host's loop and the engines ask every 20 ms of host time (`Host.on_poll`). Everything else (loading, digests, reports)
+is Python code that an exception can leave anywhere, so there a signal raises at once.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import FrameType
+
+
+class Watch:
+    """Whether work has to end. ``seconds`` of the host's time from now on are the limit; None: there is none.
+
+    `request` is for signal handlers. ``with watch:`` is around what must not be left by an exception: a request that
+    comes meanwhile is kept, `requested` says so, and its exception is raised at the end of the block.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
+        self.deadline = None if seconds is None else monotonic() + seconds
+        self._held = 0
+        self._request: BaseException | None = None
+        self._restore: object = None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the limit; None without one."""
+        return None if self.deadline is None else self.deadline - monotonic()
+
+    @property
+    def held(self) -> bool:
+        """Whether a ``with`` block is under way."""
+        return self._held > 0
+
+    @property
+    def requested(self) -> bool:
+        """Whether a request waits for the end of the ``with`` block."""
+        return self._request is not None
+
+    def request(self, error: BaseException) -> None:
+        """End the work with ``error``: now, or at the end of the ``with`` block that is under way.
+
+        A second request is obeyed at once: whoever asks again does not want to wait.
+        """
+        if not self._held or self._request is not None:
+            raise error
+        self._request = error
+
+    def __enter__(self) -> Watch:
+        if not self._held:
+            self._take_ctrl_c()
+        self._held += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held -= 1
+        if self._held:
+            return
+        self._give_ctrl_c_back()
+        if self._request is not None:
+            error, self._request = self._request, None
+            raise error
+
+    # Python's own handler of SIGINT raises KeyboardInterrupt wherever the program is: at the first instruction of a
+    # callback of the engine it would be printed and lost. A program with a handler of its own keeps it.
+
+    def _take_ctrl_c(self) -> None:
+        import signal
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            try:
+                self._restore = signal.signal(signal.SIGINT, self._ctrl_c)
+            except ValueError:  # not the main thread, which alone gets signals
+                self._restore = None
+
+    def _give_ctrl_c_back(self) -> None:
+        if self._restore is not None:
+            import signal
+
+            signal.signal(signal.SIGINT, self._restore)  # type: ignore[arg-type]
+            self._restore = None
+
+    def _ctrl_c(self, _number: int, _frame: FrameType | None) -> None:
+        self.request(KeyboardInterrupt())
