@@ -10,6 +10,7 @@ from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
 from armvirt.hyp.vgic.naming import ICPENDR, ISPENDR, kind_of
 
 INTID_NAMES = {27: "virtual timer", 30: "physical timer"}
+TIMER_INTIDS = {"vtimer": 27, "ptimer": 30}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
 ANY = -1  # an interrupt that all vCPUs share, before one takes it
 ARRAY_SIZE = 0x80  # of a register with a bit per INTID (IHI 0069 12.9)
 PENDING_ARRAYS = {ISPENDR: "ISPENDR", ICPENDR: "ICPENDR"}
@@ -26,6 +27,11 @@ class Pend(NamedTuple):
     vcpu: int
     register: str
     sets: bool
+
+
+def key_of(vcpu: int, intid: int) -> tuple[int, int]:
+    """Whose an interrupt is: of one vCPU, or of all, and then it may move from one to another."""
+    return vcpu if intid < 32 else ANY, intid
 
 
 def intid_text(intid: int) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
-from armvirt.events import Event, Stamp
+from armvirt.events import Event, Stamp, TimerLine
 from armvirt.printable import printable
 from armvirt.trace.lifecycle import Life, Summary, summarize
-from armvirt.trace.sources import ANY, BARRIERS, FORGETS, INTID_NAMES, intid_text, its_text, pends
+from armvirt.trace.parking import Parking
+from armvirt.trace.sources import ANY, BARRIERS, FORGETS, TIMER_INTIDS, intid_text, its_text, key_of, pends
 
-TIMER_INTIDS = {"vtimer": 27, "ptimer": 30}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
 SPECIAL = range(1020, 1024)  # no interrupts (IHI 0069 2.2.1)
 REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 LR_STATES = ("inactive", "pending", "active", "pending and active")
@@ -44,11 +44,12 @@ class Timeline:
     ) -> None:
         self._show, self._frequency, self._virtual_start, self._model = show, frequency, virtual_start, model
         self._last_ns = 0
-        self._waiting: dict[tuple[int, int], Life] = {}  # by `_key`: not acknowledged yet
+        self._waiting: dict[tuple[int, int], Life] = {}  # by `key_of`: not acknowledged yet
         self._withdrawn: set[tuple[int, int]] = set()  # of those: the guest took back what was pending
         self._running: dict[tuple[int, int], list[Life]] = {}  # (vcpu, intid): acknowledged, not ended
         self._entered: dict[int, Stamp] = {}  # vcpu: interrupt exception that no acknowledge has claimed yet
         self._line = bytearray()
+        self._parking = Parking()
         self.lives: list[Life] = []
         self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
             "timer-write": self._timer_write,
@@ -61,6 +62,7 @@ class Timeline:
             "console": self._console,
             "gic-mmio": self._gic_access,
             "its": self._its_command,
+            "sched": self._schedule,
         }
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
@@ -112,7 +114,7 @@ class Timeline:
 
     def _timer_line(self, stamp: Stamp, event: Any) -> None:
         intid = TIMER_INTIDS.get(event.timer)
-        if intid is None or stamp.vcpu < 0:
+        if intid is None or stamp.vcpu < 0 or self._parking.hides(stamp, event):
             return
         if event.level:
             self._fire(stamp, stamp.vcpu, intid, f"{event.timer} line rises, INTID {intid}")
@@ -120,8 +122,12 @@ class Timeline:
         life = self._waiting.pop((stamp.vcpu, intid), None)
         self._row(stamp, "lower", f"{event.timer} line falls" + (", never acknowledged" if life else ""))
 
+    def _schedule(self, stamp: Stamp, event: Any) -> None:
+        for timer in self._parking.schedule(stamp, event):
+            self._timer_line(stamp._replace(vcpu=event.target), TimerLine(timer, 0))
+
     def _fire(self, stamp: Stamp, vcpu: int, intid: int, text: str) -> None:
-        life, key = Life(intid, vcpu, fire=stamp), _key(vcpu, intid)
+        life, key = Life(intid, vcpu, fire=stamp), key_of(vcpu, intid)
         self._waiting[key] = life
         self._withdrawn.discard(key)
         self.lives.append(life)
@@ -129,7 +135,10 @@ class Timeline:
 
     def _inject(self, stamp: Stamp, event: Any) -> None:
         """An interrupt of another source than a timer; a timer's own firing was seen at its line already."""
-        if event.intid in INTID_NAMES or not event.level:
+        if event.intid in TIMER_INTIDS.values() or not event.level:
+            return
+        if event.intid < 16 and event.target < 0:
+            self._row(stamp, "fire", f"sent by CPU {stamp.vcpu} to nobody, {intid_text(event.intid)}")
             return
         sgi = event.intid < 16 and stamp.vcpu >= 0
         how = f"sent by CPU {stamp.vcpu}" if sgi else "raised"
@@ -139,27 +148,27 @@ class Timeline:
             self._row(stamp, "fire", f"{how} again, {intid_text(event.intid)}", vcpu=event.target)
 
     def _is_waiting(self, vcpu: int, intid: int) -> bool:
-        key = _key(vcpu, intid)
+        key = key_of(vcpu, intid)
         return key in self._waiting and key not in self._withdrawn
 
     def _gic_access(self, stamp: Stamp, event: Any) -> None:
         """ISPENDR makes an interrupt pending, too; after ICPENDR what comes next is another one."""
         for intid, vcpu, register, sets in pends(event, stamp.vcpu, self._model):
             if not sets:
-                self._withdrawn.add(_key(vcpu, intid))
+                self._withdrawn.add(key_of(vcpu, intid))
             elif not self._is_waiting(vcpu, intid):
                 self._fire(stamp, vcpu, intid, f"written to {register}, {intid_text(intid)}")
 
     def _its_command(self, stamp: Stamp, event: Any) -> None:
         if event.op in FORGETS and not event.error:
-            self._withdrawn.add(_key(ANY, event.intid))
+            self._withdrawn.add(key_of(ANY, event.intid))
         if event.op not in BARRIERS or event.error:
             self._row(stamp, "its", its_text(event))
 
     # Delivery and the guest's handler
 
     def _list_register(self, stamp: Stamp, event: Any) -> None:
-        life = self._waiting.get(_key(event.target, event.intid))
+        life = self._waiting.get(key_of(event.target, event.intid))
         if life is None or not event.value & LR_PENDING or (life.list is not None and life.vcpu == event.target):
             return  # the hypervisor rewrites list registers at every entry; the first time on a CPU tells the story
         life.list, life.vcpu = stamp, event.target
@@ -177,7 +186,7 @@ class Timeline:
             self._entered.pop(stamp.vcpu, None)
             self._row(stamp, "ack", f"{event.intid}, spurious")
             return
-        life = self._waiting.pop(_key(stamp.vcpu, event.intid), None)
+        life = self._waiting.pop(key_of(stamp.vcpu, event.intid), None)
         if life is None:
             life = Life(event.intid, stamp.vcpu)
             self.lives.append(life)
@@ -212,8 +221,3 @@ class Timeline:
         text = self._line.decode("utf-8", "replace")
         self._line.clear()
         self._row(stamp, "console", printable(text, LONGEST_LINE))
-
-
-def _key(vcpu: int, intid: int) -> tuple[int, int]:
-    """Who waits: an interrupt of one vCPU, or one that all share and that may move from one to another."""
-    return vcpu if intid < 32 else ANY, intid

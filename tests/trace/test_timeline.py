@@ -6,6 +6,7 @@ import pytest
 
 from armvirt import events as ev
 from armvirt.events import Event, Stamp
+from armvirt.machine import Machine
 from armvirt.trace.lifecycle import Life, Statistics, statistics, summarize
 from armvirt.trace.render import COLUMNS, latencies, plain, plain_summary, summary_rows
 from armvirt.trace.sources import pends
@@ -298,3 +299,59 @@ def test_no_interrupt_at_all() -> None:
 def test_statistics() -> None:
     assert statistics([]) is None
     assert statistics([5, 1, 3]) == Statistics(3, 1, 3, 5)
+
+
+# What EL2 does to a line is not the guest's doing
+
+
+def put(at: int) -> list[tuple[int, Event]]:
+    """vcpu_put while the timer's line is high: the comparator is switched off."""
+    return [(at, ev.Schedule(0, "put")), (at, ev.TimerLine("vtimer", 0))]
+
+
+def load(at: int, level: int = 1) -> list[tuple[int, Event]]:
+    """vcpu_load; with ``level`` the guest's timer is due as before."""
+    return [*([(at, ev.TimerLine("vtimer", 1))] if level else []), (at, ev.Schedule(0, "load"))]
+
+
+def test_a_line_that_vcpu_put_takes_down_has_not_fallen() -> None:
+    first, *later = tick(1000)
+    away = [*put(1000), *load(1500), *put(1600), *load(1700)]
+    recorder = Recorder().feed(first, *away, *((ns + 900, event) for ns, event in later))
+    assert recorder.stages == ["fire", "list", "deliver", "ack", "lower", "eoi"]
+    (life,) = recorder.timeline.lives
+    assert life.fire is not None and life.ack is not None and life.fire.ns == 1000
+    assert "never" not in " ".join(row.text for row in recorder.rows)
+
+
+def test_a_line_that_fell_while_the_vcpu_was_on_no_cpu() -> None:
+    recorder = Recorder().feed(tick(1000)[0], *put(1100), *load(1500, level=0))
+    assert [(row.stage, row.ns) for row in recorder.rows] == [("fire", 1000), ("lower", 1500)]
+    assert recorder.rows[-1].text.endswith("never acknowledged")
+
+
+def test_a_line_that_the_guest_takes_down() -> None:
+    recorder = Recorder().feed(tick(1000)[0], *put(1100), *load(1200), (1300, ev.TimerLine("vtimer", 0)))
+    assert recorder.rows[-1].text == "vtimer line falls, never acknowledged"
+
+
+@pytest.mark.parametrize(("cpus", "quantum_ns", "pcpus"), [(2, 7_000, 1), (4, 3_000, 2)])
+def test_no_firing_is_counted_twice(cpus: int, quantum_ns: int, pcpus: int) -> None:
+    """gic-ppi leaves its timers pending while its CPUs take turns: vcpu_put takes down the lines of 18 and of 82."""
+    rows: list[Row] = []
+    timeline = Timeline(rows.append, HZ)
+    with Machine(
+        "gic-ppi", cpus=cpus, quantum_ns=quantum_ns, pcpus=pcpus, sinks=[timeline], trace_hash=False
+    ) as machine:
+        assert machine.run(max_time_ns=10**9).verdict == "pass"
+    fired = [life for life in timeline.lives if life.fire is not None and life.intid in (27, 30)]
+    assert fired and not [row for row in rows if "never acknowledged" in row.text]
+
+
+# SGIs that nobody gets
+
+
+def test_an_sgi_to_nobody_has_a_row_and_no_life() -> None:
+    recorder = Recorder().feed((5, ev.VgicInject(3, 1, -1)))
+    assert [(row.stage, row.text) for row in recorder.rows] == [("fire", "sent by CPU 0 to nobody, INTID 3, SGI")]
+    assert not recorder.timeline.lives

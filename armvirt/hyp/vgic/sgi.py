@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from armvirt.arch.gic import ICC_SGI1R_EL1, MPIDR_AFFINITY, SgiRequest
-from armvirt.events import VgicInject
+from armvirt.arch.gic import ICC_ASGI1R_EL1, ICC_SGI0R_EL1, ICC_SGI1R_EL1, MPIDR_AFFINITY, SgiRequest
+from armvirt.events import IccWrite, VgicInject
 from armvirt.hyp.vgic.cpu import VgicCpu
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
+
+REGISTERS = {
+    ICC_SGI0R_EL1: "ICC_SGI0R_EL1", ICC_SGI1R_EL1: "ICC_SGI1R_EL1", ICC_ASGI1R_EL1: "ICC_ASGI1R_EL1",
+}  # fmt: skip
+NOBODY = -1  # the target of an SGI event that no vCPU gets
 
 
 def is_target(request: SgiRequest, sender: VgicCpu, cpu: VgicCpu) -> bool:
@@ -24,13 +29,24 @@ def is_target(request: SgiRequest, sender: VgicCpu, cpu: VgicCpu) -> bool:
 def dispatch(vgic: Vgic, sender: VgicCpu, encoding: int, value: int) -> None:
     """Make an SGI pending on its targets.
 
-    A group 1 SGI comes from ICC_SGI1R_EL1 alone; a group 0 one from any of the three registers.
+    A group 1 SGI comes from ICC_SGI1R_EL1 alone; a group 0 one from any of the three registers. One that nobody gets is
+    an event too, with target -1.
     """
     request = SgiRequest.decode(value)
-    for cpu in vgic.cpus():
+    if vgic.bus.active:
+        vgic.bus.emit(IccWrite(REGISTERS[encoding], value))
+    named = [cpu for cpu in vgic.cpus() if is_target(request, sender, cpu)]
+    targets = [cpu for cpu in named if _may_send(cpu, request.intid, encoding)]
+    for cpu in targets:
         irq = cpu.private[request.intid]
-        if is_target(request, sender, cpu) and (irq.group == 0 or encoding == ICC_SGI1R_EL1):
-            irq.pending_latch = True
-            if vgic.bus.active:
-                vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))
-            vgic.queue(irq)
+        irq.pending_latch = True
+        if vgic.bus.active:
+            vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))
+        vgic.queue(irq)
+    if not targets and vgic.bus.active:
+        vgic.bus.emit(VgicInject(request.intid, 1, NOBODY))
+
+
+def _may_send(cpu: VgicCpu, intid: int, encoding: int) -> bool:
+    """Whether a register generates this SGI for a vCPU, by the group that it has there (IHI 0069 12.2.24)."""
+    return cpu.private[intid].group == 0 or encoding == ICC_SGI1R_EL1

@@ -11,6 +11,7 @@ from armvirt.arch.gic import SgirRequest
 from armvirt.events import VgicInject
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.sgi import NOBODY
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
@@ -30,6 +31,8 @@ def send(vgic: Vgic, sender: VgicCpu, value: int) -> None:
             if vgic.bus.active:
                 vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))
             set_sources(vgic, cpu.private[request.intid], 1 << sender.vcpu_id)
+    if not receivers and vgic.bus.active:
+        vgic.bus.emit(VgicInject(request.intid, 1, NOBODY))
 
 
 def sources(irq: VgicIrq) -> int:

@@ -8,7 +8,7 @@ from vgic_rig import SPURIOUS, VTIMER, Rig
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import ICC_REGISTERS, ListRegister
 from armvirt.errors import KvmError
-from armvirt.events import ListRegisterWrite, VgicInject
+from armvirt.events import IccWrite, ListRegisterWrite, VgicInject
 
 EDGE, LEVEL = 40, 50
 
@@ -350,6 +350,18 @@ def test_the_group_of_the_target_filters_sgis(name: str, group: int, taken: bool
     rig.redist.write(0, 0x1_0080, 4, 0xFFFF_FFFF * group)
     rig.icc(0, name, sgi(1))
     assert rig.pending(5) == taken
+
+
+@pytest.mark.parametrize(("name", "value", "targets"), [
+    ("SGI1R", sgi(0b11), [0, 1]), ("SGI1R", sgi(0), [-1]), ("SGI1R", sgi(1, aff1=1), [-1]), ("SGI0R", sgi(1), [-1]),
+])  # fmt: skip
+def test_an_sgi_is_an_event_for_each_target_or_for_nobody(name: str, value: int, targets: list[int]) -> None:
+    rig, seen = Rig(vcpus=2), []
+    rig.bus.subscribe(lambda _, event: seen.append(event))
+    rig.icc(0, name, value)
+    assert [event for event in seen if event.kind != "lr"] == [
+        IccWrite(f"ICC_{name}_EL1", value), *(VgicInject(5, 1, target) for target in targets)
+    ]  # fmt: skip
 
 
 def test_dispatch_is_by_encoding() -> None:

@@ -54,6 +54,9 @@ def test_an_injected_sgi_is_an_event() -> None:
     rig.bus.subscribe(record)
     rig.sgi(0, 3, 0b11)
     assert seen == [VgicInject(3, 1, 0), VgicInject(3, 1, 1)]
+    seen.clear()
+    rig.sgi(0, 3, 0b1100)
+    assert seen == [VgicInject(3, 1, -1)], "nobody got it"
 
 
 @pytest.mark.parametrize("list_registers", [1, 4])

@@ -1,0 +1,308 @@
+"""What has happened so far, counted: a sink that answers how often an interrupt was raised, taken and ended.
+
+`armvirt.trace.timeline` shows each event to a person; this keeps what an explanation needs of a run of any length:
+counts, the first and the last time, and of the rest only what is open. Stamps are those of the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from armvirt.arch.gic import FIRST_LPI, SgiRequest, SgirRequest
+from armvirt.events import Event, ExceptionEntry, Stamp
+from armvirt.trace.parking import Parking
+from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
+
+SPECIAL = range(1020, 1024)  # no interrupts (IHI 0069 2.2.1)
+SGI_REGISTERS = frozenset({"ICC_SGI0R_EL1", "ICC_SGI1R_EL1", "ICC_ASGI1R_EL1"})
+GICD_SGIR, GICC_IAR = 0xF00, 0x0C
+VECTORS_SIZE = 0x800
+EC_SHIFT, EC_SVC64 = 26, 0x15
+
+
+@dataclass(slots=True)
+class Times:
+    """How often something happened, and when first and last."""
+
+    count: int = 0
+    first: Stamp | None = None
+    last: Stamp | None = None
+
+    def add(self, stamp: Stamp) -> None:
+        self.count += 1
+        self.first, self.last = self.first or stamp, stamp
+
+
+class Loss(NamedTuple):
+    """What was pending is pending no more, and the guest did not take it. ``how`` is fell (its line), the name of an
+    ICPENDR register or of an ITS command; ``raised`` is when it had become pending."""
+
+    how: str
+    raised: Stamp
+    stamp: Stamp
+
+
+@dataclass(slots=True)
+class Past:
+    """An interrupt, of one vCPU or shared by all.
+
+    ``raised`` counts what made it pending, ``again`` how often that was so already: a latch holds one. ``waiting`` is
+    since when it is pending and not acknowledged. ``rose`` is when its line rose that is high now (None: it is low, or
+    it has none); ``taken_high`` and ``ended_high`` count from there. ``lost`` is the last time it was lost.
+    """
+
+    raised: Times = field(default_factory=Times)
+    taken: Times = field(default_factory=Times)
+    ended: Times = field(default_factory=Times)
+    deactivated: Times = field(default_factory=Times)
+    again: int = 0
+    waiting: Stamp | None = None
+    rose: Stamp | None = None
+    taken_high: int = 0
+    ended_high: int = 0
+    lost: Loss | None = None
+
+
+class Send(NamedTuple):
+    """An SGI that a CPU has sent: the register and value that were written, and the vCPUs that got it."""
+
+    stamp: Stamp
+    register: str
+    value: int
+    targets: tuple[int, ...]
+
+
+class Stray(NamedTuple):
+    """A write of EOIR with INTID ``written`` that ended no interrupt of that number."""
+
+    written: int
+    stamp: Stamp
+
+
+class Poll(NamedTuple):
+    """One register of the GIC that a CPU reads again and again, always with the same value."""
+
+    frame: str
+    offset: int
+    value: int
+    times: int
+    since: Stamp
+    last: Stamp
+
+
+class Faults(NamedTuple):
+    """Synchronous exceptions in a row, from one place or from within the vectors; the last of them."""
+
+    times: int
+    stamp: Stamp
+    event: ExceptionEntry
+
+
+class Entry(NamedTuple):
+    """An IRQ or FIQ exception that a CPU took."""
+
+    stamp: Stamp
+    event: ExceptionEntry
+
+
+@dataclass(slots=True)
+class CpuPast:
+    """One vCPU. ``running`` are the interrupts that it acknowledged and whose priority no EOIR has dropped since, the
+    last on top. ``entries`` are the interrupt exceptions since its last acknowledge, ``entry`` the last of all.
+    ``dropped`` has, by INTID, the EOIR that dropped its priority in another's name, ``idle_ends`` the EOIR that came
+    when nothing ran."""
+
+    running: list[tuple[int, Stamp]] = field(default_factory=list)
+    entries: int = 0
+    entry: Entry | None = None
+    spurious: Times = field(default_factory=Times)
+    faults: Faults | None = None
+    poll: Poll | None = None
+    dropped: dict[int, Stray] = field(default_factory=dict)
+    idle_ends: dict[int, Stray] = field(default_factory=dict)
+
+
+class History:
+    """The sink."""
+
+    def __init__(self) -> None:
+        self._past: dict[tuple[int, int], Past] = {}
+        self._cpus: dict[int, CpuPast] = {}
+        self._sends: dict[int, Send] = {}
+        self.sent: dict[int, Times] = {}
+        self.to_nobody: dict[int, Times] = {}
+        self._parking = Parking()
+        self._model = 3  # until a GICC frame is used
+        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
+            "exception": self._exception, "timer-line": self._timer_line, "vgic-inject": self._inject,
+            "ack": self._acknowledge, "eoi": self._end, "icc-write": self._icc, "gic-mmio": self._gic,
+            "its": self._its, "sched": self._schedule,
+        }  # fmt: skip
+
+    def __call__(self, stamp: Stamp, event: Event) -> None:
+        handler = self._handlers.get(event.kind)
+        if handler is not None:
+            handler(stamp, event)
+
+    # What is asked ---------------------------------------------------------------------------------------------
+
+    def of(self, intid: int, vcpu: int) -> Past:
+        """The past of an interrupt; for a private one, of that vCPU's."""
+        return self._past.get(key_of(vcpu, intid)) or Past()
+
+    def cpu(self, vcpu: int) -> CpuPast:
+        return self._cpus.get(vcpu) or CpuPast()
+
+    def last_send(self, intid: int) -> Send | None:
+        """The last SGI of that number that any CPU has sent, whoever got it."""
+        return self._sends.get(intid)
+
+    # What is heard ---------------------------------------------------------------------------------------------
+
+    def _of(self, vcpu: int, intid: int) -> Past:
+        return self._past.setdefault(key_of(vcpu, intid), Past())
+
+    def _cpu(self, vcpu: int) -> CpuPast:
+        return self._cpus.setdefault(vcpu, CpuPast())
+
+    def _timer_line(self, stamp: Stamp, event: Any) -> None:
+        intid = TIMER_INTIDS.get(event.timer)
+        if intid is None or stamp.vcpu < 0 or self._parking.hides(stamp, event):
+            return
+        past = self._of(stamp.vcpu, intid)
+        if event.level:
+            self._rises(past, stamp)
+        else:
+            _falls(past, stamp)
+
+    def _schedule(self, stamp: Stamp, event: Any) -> None:
+        for timer in self._parking.schedule(stamp, event):
+            _falls(self._of(event.target, TIMER_INTIDS[timer]), stamp)
+
+    def _inject(self, stamp: Stamp, event: Any) -> None:
+        """A line, a message or an SGI; what a timer does was seen at its line already."""
+        intid, target = event.intid, event.target
+        if intid in TIMER_INTIDS.values():
+            return
+        if intid < 16:
+            self._sent(stamp, intid, target)
+        if intid < 32 and target < 0:
+            return
+        past = self._of(target, intid)
+        if event.level and 16 <= intid < FIRST_LPI:
+            self._rises(past, stamp)
+        elif event.level:
+            _raises(past, stamp)
+        else:
+            _falls(past, stamp)
+
+    def _rises(self, past: Past, stamp: Stamp) -> None:
+        _raises(past, stamp)
+        past.rose, past.taken_high, past.ended_high = stamp, 0, 0
+
+    def _acknowledge(self, stamp: Stamp, event: Any) -> None:
+        cpu = self._cpu(stamp.vcpu)
+        if event.intid in SPECIAL:
+            cpu.spurious.add(stamp)
+            return
+        cpu.entries = 0
+        cpu.running.append((event.intid, stamp))
+        cpu.dropped.pop(event.intid, None)
+        cpu.idle_ends.pop(event.intid, None)
+        past = self._of(stamp.vcpu, event.intid)
+        past.taken.add(stamp)
+        past.taken_high += 1
+        past.waiting = None
+
+    def _end(self, stamp: Stamp, event: Any) -> None:
+        """EOIR drops the highest active priority, whatever INTID is written; with that INTID it ends the interrupt
+        (IHI 0069 12.2.10)."""
+        intid, cpu = event.intid, self._cpu(stamp.vcpu)
+        if event.register == "DIR":
+            self._of(stamp.vcpu, intid).deactivated.add(stamp)
+        elif not cpu.running:
+            cpu.idle_ends[intid] = Stray(intid, stamp)
+        elif (top := cpu.running.pop()[0]) != intid:
+            cpu.dropped[top] = Stray(intid, stamp)
+        else:
+            past = self._of(stamp.vcpu, intid)
+            past.ended.add(stamp)
+            past.ended_high += 1
+
+    def _exception(self, stamp: Stamp, event: Any) -> None:
+        cpu = self._cpu(stamp.vcpu)
+        if event.what in ("irq", "fiq"):
+            cpu.entries += 1
+            cpu.entry, cpu.faults = Entry(stamp, event), None
+        elif event.what == "sync" and event.esr >> EC_SHIFT & 0x3F != EC_SVC64:
+            last, vectors = cpu.faults, event.target & ~(VECTORS_SIZE - 1)
+            same = last is not None and (last.event.elr == event.elr or 0 <= event.elr - vectors < VECTORS_SIZE)
+            cpu.faults = Faults(last.times + 1 if last is not None and same else 1, stamp, event)
+
+    # Registers
+
+    def _icc(self, stamp: Stamp, event: Any) -> None:
+        if event.register in SGI_REGISTERS:
+            self._sends[SgiRequest.decode(event.value).intid] = Send(stamp, event.register, event.value, ())
+
+    def _gic(self, stamp: Stamp, event: Any) -> None:
+        if event.frame == "GICC":
+            self._model = 2
+        if not event.is_write:
+            self._read(stamp, event)
+            return
+        self._cpu(stamp.vcpu).poll = None
+        if event.frame == "GICD" and event.offset == GICD_SGIR and event.size == 4:
+            intid = SgirRequest.decode(event.value).intid
+            self._sends[intid] = Send(stamp, "GICD_SGIR", event.value, ())
+        for intid, vcpu, register, sets in pends(event, stamp.vcpu, self._model):
+            past = self._of(vcpu, intid)
+            if sets:
+                _raises(past, stamp)
+            else:
+                _loses(past, stamp, register)
+
+    def _read(self, stamp: Stamp, event: Any) -> None:
+        cpu, here = self._cpu(stamp.vcpu), (event.frame, event.offset, event.value)
+        last = cpu.poll
+        if event.frame == "GICC" and event.offset == GICC_IAR:
+            cpu.poll = None
+        elif last is not None and last[:3] == here:
+            cpu.poll = last._replace(times=last.times + 1, last=stamp)
+        else:
+            cpu.poll = Poll(*here, 1, stamp, stamp)
+
+    def _sent(self, stamp: Stamp, intid: int, target: int) -> None:
+        send = self._sends.get(intid)
+        if send is None or (send.stamp.ns, send.stamp.vcpu) != (stamp.ns, stamp.vcpu):
+            return  # a VMM's
+        if target >= 0:
+            self._sends[intid] = send._replace(targets=(*send.targets, target))
+        if not send.targets:
+            self.sent.setdefault(intid, Times()).add(stamp)
+        if target < 0:
+            self.to_nobody.setdefault(intid, Times()).add(stamp)
+
+    def _its(self, stamp: Stamp, event: Any) -> None:
+        if event.op in FORGETS and not event.error and event.intid >= FIRST_LPI:
+            _loses(self._of(-1, event.intid), stamp, event.op)
+
+
+def _raises(past: Past, stamp: Stamp) -> None:
+    past.raised.add(stamp)
+    if past.waiting is None:
+        past.waiting = stamp
+    else:
+        past.again += 1
+
+
+def _falls(past: Past, stamp: Stamp) -> None:
+    _loses(past, stamp, "fell")
+    past.rose = None
+
+
+def _loses(past: Past, stamp: Stamp, how: str) -> None:
+    if past.waiting is not None:
+        past.lost, past.waiting = Loss(how, past.waiting, stamp), None
