@@ -63,6 +63,24 @@ u32 fdt_count(const char *property, const char *value)
     return found;
 }
 
+const char *fdt_string(const char *property)
+{
+    u64 base = tree(), at = base + (base ? word(base + FDT_OFF_STRUCT) : 0);
+    u32 token;
+
+    for (; base && (token = word(at)) != FDT_END; at += 4) {
+        const char *name = (const char *)(base + word(base + FDT_OFF_STRINGS) + word(at + 8));
+
+        if (token == FDT_BEGIN_NODE)
+            at += (strlen((const char *)at + 4) + 4) & ~3ul;
+        else if (token == FDT_PROP && same(name, property))
+            return (const char *)(at + 12);
+        else if (token == FDT_PROP)
+            at += 8 + ((word(at + 4) + 3) & ~3u);
+    }
+    return "";
+}
+
 u32 fdt_cpus(void)
 {
     u32 cpus = fdt_count("device_type", "cpu");
