@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from armvirt.events import Sink
     from armvirt.machine import Machine, Result
     from armvirt.trace.jsonl import JsonLines
+    from armvirt.watch import Watch
 
 FILE = "armvirt.toml"
 VERDICTS = ("pass", "fail", "off", "reset", "stuck", "limit")
@@ -69,7 +70,7 @@ class Case:
     exit_raw: int | None = None
     debug: bool = False
 
-    def machine(self, sinks: Iterable[Sink] = ()) -> Machine:
+    def machine(self, sinks: Iterable[Sink] = (), watch: Watch | None = None) -> Machine:
         """The machine; UserError for what cannot be used."""
         from armvirt.machine import Machine
 
@@ -78,7 +79,8 @@ class Case:
         arguments = {"trace_hash": bool(self.trace_hash), **self.settings}
         if guest is not None:
             arguments = {"cpus": guest.cpus, **arguments}
-        return Machine(guest.path if guest else None, script=script, sinks=(*sinks, *self._tracer()), **arguments)
+        arguments |= {"script": script, "sinks": (*sinks, *self._tracer()), "watch": watch}
+        return Machine(guest.path if guest else None, **arguments)
 
     def _tracer(self) -> list[JsonLines]:
         from armvirt.trace.jsonl import JsonLines

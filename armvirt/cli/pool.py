@@ -1,68 +1,156 @@
-"""Runs the cases of a suite in worker processes, a few at a time."""
+"""Runs the cases of a suite in worker processes, a few at a time.
+
+No worker outlives the command: whatever leaves `run_all` kills them, and the kernel kills those of a command that was
+killed itself (`armvirt.cli.worker`).
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import selectors
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from time import monotonic
+from typing import IO
 
 from armvirt.cli.outcome import Outcome
 from armvirt.cli.worker import encode
 from armvirt.suite import Case
 
-GRACE_S = 20.0  # on top of a guest's own timeout, before its process is ended from outside
+GRACE_S = 5.0  # on top of a guest's own timeout, before its process is ended from outside
+READ = 1 << 16
 
 Report = Callable[[Outcome], None]
 
 
+def command() -> list[str]:
+    """What a worker is."""
+    return [sys.executable, "-m", "armvirt.cli.worker", str(os.getpid())]
+
+
+class Worker:
+    """One case in a process of its own. ``index`` is the case's place in the suite."""
+
+    def __init__(self, index: int, case: Case) -> None:
+        self.index, self.case = index, case
+        self.patience_s = case.timeout_s + GRACE_S
+        self.deadline = monotonic() + self.patience_s
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command(), stdin=pipe, stdout=pipe, stderr=pipe)
+        self._said: dict[IO[bytes], bytearray] = {stream: bytearray() for stream in self.streams}
+
+    @property
+    def streams(self) -> tuple[IO[bytes], IO[bytes]]:
+        """Standard output and standard error."""
+        process = self.process
+        assert process.stdout is not None and process.stderr is not None
+        return process.stdout, process.stderr
+
+    def begin(self) -> None:
+        """Tell it its case."""
+        stdin = self.process.stdin
+        assert stdin is not None
+        try:
+            with stdin:
+                stdin.write(encode(self.case).encode())
+        except BrokenPipeError:
+            pass  # it is dead already; how, its outcome says
+
+    def read(self, stream: IO[bytes]) -> bool:
+        """Take what it says on a stream that is ready; False at the end of the stream."""
+        data = os.read(stream.fileno(), READ)
+        self._said[stream] += data
+        return bool(data)
+
+    def kill(self) -> None:
+        """End it now, if it has not ended, and wait for it."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, *self.streams):
+            if stream is not None:
+                stream.close()
+
+    def outcome(self) -> Outcome:
+        """What came of the case, once both streams have ended or the patience has."""
+        case, hung = self.case, monotonic() >= self.deadline
+        if hung:
+            self.kill()
+            return Outcome(case.name, case.expect, error=f"its process hung; ended after {self.patience_s:g} s")
+        status = self.process.wait()
+        self.kill()
+        out, err = (bytes(self._said[stream]).decode("utf-8", "replace") for stream in self.streams)
+        lines = out.splitlines()
+        if status or not lines:
+            trace = err.strip() if case.debug else ""
+            return Outcome(case.name, case.expect, error=trace or _death(status, err))
+        return Outcome(**json.loads(lines[-1]))
+
+
 def run_all(cases: Sequence[Case], jobs: int, started: Callable[[Case], None], finished: Report) -> list[Outcome]:
-    """Run every case; ``started`` and ``finished`` are called in this thread. Outcomes in the order of the cases."""
+    """Run every case, ``jobs`` at a time; ``started`` and ``finished`` are told. Outcomes in the order of the cases."""
     outcomes: dict[int, Outcome] = {}
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = list(enumerate(cases))[::-1]
-        running: dict[Future[Outcome], int] = {}
+    waiting = list(enumerate(cases))[::-1]
+    running: list[Worker] = []
+    with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    index, case = waiting.pop()
-                    started(case)
-                    running[pool.submit(run_one, case)] = index
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    outcomes[running.pop(future)] = outcome = future.result()
+                    running.append(_start(selector, *waiting.pop()))
+                    started(running[-1].case)
+                for worker in _ended(selector, running):
+                    running.remove(worker)
+                    outcomes[worker.index] = outcome = worker.outcome()
                     finished(outcome)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            for worker in running:
+                worker.kill()
     return [outcomes[index] for index in range(len(cases))]
 
 
 def run_one(case: Case) -> Outcome:
     """Run one case in a process of its own."""
-    command = [sys.executable, "-m", "armvirt.cli.worker"]
+    return run_all([case], 1, lambda _: None, lambda _: None)[0]
+
+
+def _start(selector: selectors.BaseSelector, index: int, case: Case) -> Worker:
+    worker = Worker(index, case)
     try:
-        done = subprocess.run(
-            command, input=encode(case), capture_output=True, text=True, timeout=case.timeout_s + GRACE_S
-        )
-    except subprocess.TimeoutExpired:
-        return Outcome(case.name, case.expect, error=f"its process hung; ended after {case.timeout_s + GRACE_S:g} s")
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        trace = done.stderr.strip() if case.debug else ""
-        return Outcome(case.name, case.expect, error=trace or _death(done))
-    return Outcome(**json.loads(lines[-1]))
+        for stream in worker.streams:
+            selector.register(stream, selectors.EVENT_READ, worker)
+        worker.begin()
+    except BaseException:
+        worker.kill()
+        raise
+    return worker
 
 
-def _death(done: subprocess.CompletedProcess[str]) -> str:
+def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[Worker]:
+    """Wait until workers say something or their time is over; those that have nothing more to say."""
+    patience = min(worker.deadline for worker in running) - monotonic()
+    for key, _ in selector.select(max(0.0, patience)):
+        stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
+        if not key.data.read(stream):
+            selector.unregister(stream)
+    open_streams = {id(key.data) for key in selector.get_map().values()}
+    now = monotonic()
+    ended = [worker for worker in running if id(worker) not in open_streams or now >= worker.deadline]
+    for worker in ended:
+        for stream in worker.streams:
+            if stream in selector.get_map():
+                selector.unregister(stream)
+    return ended
+
+
+def _death(status: int, err: str) -> str:
     """How a worker died that gave no outcome."""
-    if done.returncode < 0:
+    if status < 0:
         try:
-            name = signal.Signals(-done.returncode).name
+            name = signal.Signals(-status).name
         except ValueError:
-            name = f"signal {-done.returncode}"
+            name = f"signal {-status}"
         return f"its process crashed ({name})"
-    last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-    return f"its process ended with status {done.returncode}: {last[0]}"
+    last = err.strip().splitlines()[-1:] or ["no message"]
+    return f"its process ended with status {status}: {last[0]}"

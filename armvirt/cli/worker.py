@@ -1,29 +1,48 @@
 """A worker of ``armvirt test``: runs one case, given as JSON on standard input, and prints its outcome as JSON.
 
-One process per guest: a crash, even of the engine's C code, is that guest's error and no other's.
+One process per guest: a crash, even of the engine's C code, is that guest's error and no other's. It ends with its
+parent, whatever ends that.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from dataclasses import asdict
 from typing import Any
 
 from armvirt.cli import printing
+from armvirt.cli.interrupt import signals
 from armvirt.cli.outcome import Outcome, Tail, outcome_of
-from armvirt.errors import ArmvirtError, UserError
+from armvirt.errors import ArmvirtError, LimitError, UserError
 from armvirt.suite import Case
+from armvirt.watch import Watch
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def run_case(case: Case) -> Outcome:
-    """Run one guest; whatever goes wrong is its outcome."""
+    """Run one guest; whatever goes wrong is its outcome. Its timeout counts from here: loading is part of it."""
     started = time.monotonic()
+    watch = Watch(case.timeout_s)
+    with signals(watch):
+        try:
+            return _run(case, watch, started)
+        except LimitError as error:
+            seconds = time.monotonic() - started
+            return Outcome(case.name, case.expect, "limit", case.accepts("limit"), str(error), seconds=seconds)
+
+
+def _run(case: Case, watch: Watch, started: float) -> Outcome:
     try:
         tail = Tail()
-        machine = case.machine(sinks=[tail])
+        machine = case.machine(sinks=[tail], watch=watch)
         return outcome_of(case, machine, case.run(machine), tail, time.monotonic() - started)
+    except LimitError:
+        raise
     except UserError as error:
         problem = str(error)
     except ArmvirtError as error:
@@ -42,8 +61,24 @@ def encode(case: Case) -> str:
     return json.dumps(asdict(case))
 
 
+def end_with_parent(parent: int) -> None:
+    """Be killed when the process ``parent``, which has started this one, ends in whatever way.
+
+    Ctrl-C goes to every process of the terminal: the parent says what becomes of the workers.
+    """
+    import ctypes
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before that
+        os._exit(1)
+
+
 def main() -> int:
-    """Standard input: a case. Last line of standard output: its outcome."""
+    """Standard input: a case. Last line of standard output: its outcome. The only argument: the parent's process id."""
+    end_with_parent(int(sys.argv[1]))
     data: dict[str, Any] = json.loads(sys.stdin.read())
     outcome = run_case(Case(**data))
     printing.line(json.dumps(outcome.data()))

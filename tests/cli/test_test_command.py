@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
 import pytest
 
 from armvirt.bundled import FOLDER
-from armvirt.cli import pool
+from armvirt.cli import pool, worker
 from armvirt.cli.junit import report
 from armvirt.cli.main import main
 from armvirt.cli.outcome import Outcome, disassemble
@@ -62,12 +65,7 @@ def test_an_image_that_is_none_is_that_guests_error(tmp_path: Path, capsys: pyte
 
 def run_worker(monkeypatch: pytest.MonkeyPatch, code: str, limit_s: float = 30) -> Outcome:
     """A case whose worker is ``code`` instead."""
-    real = subprocess.run
-
-    def instead(command: list[str], **options: object) -> object:
-        return real([sys.executable, "-c", code], **options)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(pool.subprocess, "run", instead)
+    monkeypatch.setattr(pool, "command", lambda: [sys.executable, "-c", code])
     monkeypatch.setattr(pool, "GRACE_S", 0.0)
     return pool.run_one(Case("guest", "hello", limits={"timeout_s": limit_s}))
 
@@ -85,6 +83,70 @@ def test_a_worker_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = run_worker(monkeypatch, "import time; time.sleep(60)", limit_s=0.5)
     assert outcome.error == "its process hung; ended after 0.5 s"
+
+
+def test_a_worker_that_says_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a pipe holds, on both streams."""
+    code = "import sys; sys.stderr.write('x' * 3_000_000); print('y' * 3_000_000); raise SystemExit(3)"
+    assert run_worker(monkeypatch, code).error.startswith("its process ended with status 3: xxx")
+
+
+def children(parent: int) -> set[int]:
+    """The processes that ``parent`` has started."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return {int(pid) for pid in listed}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 20.0) -> float:
+    """How long it took, in seconds."""
+    started = time.monotonic()
+    while not what():
+        assert time.monotonic() - started < seconds, "in vain"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.8], ids=["while-they-start", "while-they-run"])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_no_worker_outlives_the_command(tmp_path: Path, number: int, status: int, after_s: float) -> None:
+    suite = tmp_path / "armvirt.toml"
+    one = '[[guest]]\nname = "endless{n}"\npath = "{folder}/bench-smp8.elf"\ncpus = 1\nengine = "portable"\n'
+    suite.write_text("".join(one.format(n=n, folder=FOLDER) for n in range(4)))
+    words = [sys.executable, "-m", "armvirt", "test", str(suite), "-j", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, preexec_fn=as_at_a_terminal)
+    try:
+        wait_for(lambda: len(children(process.pid)) == 2)
+        workers = children(process.pid)
+        time.sleep(after_s)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == status
+        assert wait_for(lambda: not any(map(alive, workers))) < 2.0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def as_at_a_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_limit_while_a_guest_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("guest", "hello", limits={"timeout_s": 0.2})
+    monkeypatch.setattr(Case, "machine", lambda *_, **__: time.sleep(30))
+    outcome = worker.run_case(case)
+    assert (outcome.verdict, outcome.ok, outcome.diagnosis) == (
+        "limit", False, "limit reached: host time of 200 ms is over",
+    )  # fmt: skip
 
 
 def test_a_report_can_hold_what_guests_print() -> None:
