@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from armvirt import __version__
 from armvirt.cli import printing
-from armvirt.cli.options import build_parser
+from armvirt.cli.options import COMMANDS, build_parser
 from armvirt.cli.printing import OutputError
 from armvirt.errors import ArmvirtError, LimitError, UserError, lack_of
 
@@ -62,11 +62,22 @@ def _main(words: list[str], own: bool) -> int:
 
 def _dispatch(words: list[str], own: bool) -> int:
     parser = build_parser(__version__, words)
-    arguments = parser.parse_args(words)
+    arguments = _parsed(parser, words)
     if arguments.command is None:
         parser.print_help()
         return UserError.exit_status
     return _execute(arguments, own)
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    try:
+        return parser.parse_args(words)
+    except UserError:
+        from armvirt.cli import qemu
+
+        if (said := qemu.answer(words, [command.name for command in COMMANDS])) is not None:
+            raise UserError(said) from None
+        raise
 
 
 def _execute(arguments: argparse.Namespace, own: bool) -> int:
