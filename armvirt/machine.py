@@ -41,6 +41,14 @@ VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
 EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
 
 
+#: Of what a guest executed and this machine has not (`armvirt.hw.pe.Pe.lacking`): the option that serves it.
+LACKING = {
+    "semihosting": "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting",
+    "wfxt": "WFIT or WFET is UNDEFINED without --cpu-features wfxt",
+    "ecv": "CNTPCTSS_EL0 or CNTVCTSS_EL0 is UNDEFINED without --cpu-features ecv",
+}
+
+
 class Result(NamedTuple):
     """How a run ended.
 
@@ -422,10 +430,21 @@ class Machine:
     # -- results --
 
     def _make(self, verdict: str, diagnosis: str = "", **more: object) -> Result:
+        if verdict in ("fail", "stuck", "limit") and (lacking := self._lacking()):
+            diagnosis = f"{diagnosis}; {lacking}" if diagnosis else lacking
         return Result(
             verdict, self.ns, self.insns, bytes(self.console.output).decode("utf-8", "replace"),
             self._digest(), diagnosis, recent=list(self.recent), **more,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def _lacking(self) -> str:
+        """What the guest executed that is UNDEFINED on this machine, and which option would serve it."""
+        found = {name: pc for pcpu in self.host.pcpus for name, pc in pcpu.pe.lacking.items()}
+        return "; ".join(f"{LACKING[name]}, executed at {self._place(pc)}" for name, pc in found.items())
+
+    def _place(self, pc: int) -> str:
+        symbol = self.symbols.lookup(pc) if self.symbols is not None else None
+        return f"pc {pc:#x}" + (f" ({symbol})" if symbol else "")
 
     def _end(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
         if isinstance(event, StuckExit):
@@ -441,8 +460,7 @@ class Machine:
 
     def describe(self, pc: int, cause: str) -> str:
         """One line for a guest that cannot go on: PC, symbol, cause."""
-        symbol = self.symbols.lookup(pc) if self.symbols is not None else None
-        return f"the guest {cause}: pc {pc:#x}" + (f" ({symbol})" if symbol else "")
+        return f"the guest {cause}: {self._place(pc)}"
 
     def _said(self) -> str | None:
         """The last verdict that the guest printed."""

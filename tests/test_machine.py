@@ -295,6 +295,34 @@ def test_semihosting_is_off_by_default(machine: Make) -> None:
     """HLT is UNDEFINED; this guest has no vectors."""
     result = machine(semihosting_exit(ADP_STOPPED_APPLICATION_EXIT, 0)).run(max_time_ns=LIMIT_NS)
     assert result.verdict == "stuck" and result.guest_code is None
+    assert "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting, executed at pc" in result.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("word", "feature"), [(0xD5031001, "wfxt"), (0xD5031021, "wfxt"), (0xD53BE0A0, "ecv"), (0xD53BE0C0, "ecv")]
+)
+@pytest.mark.parametrize("engine", ["native", "portable"])
+def test_an_instruction_of_a_feature_that_is_off_names_its_option(
+    machine: Make, word: int, feature: str, engine: str
+) -> None:
+    """WFET x1, WFIT x1, MRS x0 of CNTPCTSS_EL0 and of CNTVCTSS_EL0."""
+
+    def write(a: Asm) -> None:
+        a.nop()
+        a.word(word)
+
+    result = machine(write, engine=engine).run(max_time_ns=LIMIT_NS)
+    assert result.verdict == "stuck"
+    assert f"UNDEFINED without --cpu-features {feature}, executed at pc {ENTRY + 4:#x}" in result.diagnosis
+
+
+def test_an_instruction_that_a_guest_survives_is_no_diagnosis(machine: Make) -> None:
+    def write(a: Asm) -> None:
+        a.hlt(0xF000)
+        power_off(a)
+
+    with machine(write, semihosting=True) as guest:
+        assert guest.run().diagnosis == ""
 
 
 def test_semihosting_console(machine: Make) -> None:

@@ -60,6 +60,8 @@ class Pe:
         cntpoff: bool = False, counter_start: int = COUNTER_START,
     ) -> None:  # fmt: skip
         self.ecv, self.wfxt = ecv, wfxt
+        #: {feature: PC}: what guests executed that is UNDEFINED here. For people: it is no part of the state.
+        self.lacking: dict[str, int] = {}
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
         self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, counter_start, ecv=ecv or cntpoff)
@@ -335,13 +337,19 @@ class Pe:
         state.enter_esr, state.enter_has_far = undefined(), 0
         return Action.ENTER
 
+    def _lacking(self, feature: str) -> int:
+        """UNDEFINED for want of a feature that this CPU could have; the first instruction of each is remembered."""
+        assert self.context is not None
+        self.lacking.setdefault(feature, self.context.engine.state.pc)
+        return self._undef()
+
     def _counter(self, encoding: int) -> int:
         """MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0: as the counter that they are, in program order anyway."""
         assert self.context is not None
         state = self.context.engine.state
         syndrome = sysreg_trap(encoding, True, state.insn & 31)
         if not self.ecv:
-            return self._undef()
+            return self._lacking("ecv")
         if state.el == 0 and not self.context.system(CNTKCTL_EL1) & EL0_ENABLES[encoding]:
             return self.context.inject(syndrome)
         if self.timer.traps_to_el2(encoding):
@@ -353,7 +361,7 @@ class Pe:
         assert self.context is not None
         state, wfi = self.context.engine.state, kind is WfxKind.WFIT
         if not self.wfxt:
-            return self._undef()
+            return self._lacking("wfxt")
         syndrome = wfx(kind, state.insn & 31)
         sctlr = self.context.system(SCTLR_EL1)
         if state.el == 0 and not sctlr & (SCTLR_NTWI if wfi else SCTLR_NTWE):

@@ -28,6 +28,8 @@ def unknown(vcpu: Vcpu, exit: SyncExit) -> int:
 def halt(vcpu: Vcpu, exit: SyncExit) -> int:
     """EC 0: HLT #0xF000 is a semihosting call where the VM has it; everything else is UNDEFINED."""
     if not (exit.insn and vcpu.vm.semihosting):
+        if exit.insn and vcpu.pe is not None:
+            vcpu.pe.lacking.setdefault("semihosting", exit.pc)
         return unknown(vcpu, exit)
     context = vcpu.context
     call = SemihostingExit(context.x(0) & 0xFFFFFFFF, context.x(1))
