@@ -48,6 +48,14 @@ def lines(texts: Iterable[str]) -> None:
         sys.stdout.write("".join(f"{escaped(text)}\n" for text in texts))
 
 
+class Lines:
+    """Standard output as the file of a sink that writes whole lines of ASCII (`armvirt.trace.jsonl`)."""
+
+    def write(self, text: str) -> int:
+        with _checked():
+            return sys.stdout.write(text)
+
+
 def flush() -> None:
     """What was printed reaches its reader now."""
     with _checked():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from armvirt import __version__
 from armvirt.cli import printing, session
-from armvirt.cli.outputs import open_text, write_bytes
+from armvirt.cli.outputs import STANDARD_OUTPUT, open_text, write_bytes
 from armvirt.cli.terminal import Reader, piped_input, raw_mode
 from armvirt.errors import LimitError, UserError
 
@@ -54,7 +54,9 @@ def _tracer() -> JsonLines:
 
 
 def _interactive(arguments: argparse.Namespace) -> bool:
-    """Is a person typing to the guest? With a script, nobody is."""
+    """Is a person typing to the guest? With a script, or a trace on standard output, nobody is."""
+    if arguments.trace == STANDARD_OUTPUT:
+        return False
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not arguments.script
 
 
@@ -70,7 +72,8 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
 
 def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | None) -> Result | None:
     """The run itself, with everything attached that must be detached afterwards; None if the person left."""
-    machine.console.on_output = printing.raw
+    # Standard output is the trace's alone if it goes there.
+    machine.console.on_output = printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
     with ExitStack() as stack:
         if trace is not None:
             file = stack.enter_context(open_text(arguments.trace))

@@ -14,8 +14,9 @@ from armvirt import suite
 from armvirt.cli import printing
 from armvirt.cli.junit import report
 from armvirt.cli.outcome import Outcome
-from armvirt.cli.outputs import check_writable, write_bytes
+from armvirt.cli.outputs import STANDARD_OUTPUT, check_writable, write_bytes
 from armvirt.cli.pool import run_all
+from armvirt.errors import UserError
 from armvirt.printable import printable
 from armvirt.suite import Case
 from armvirt.units import human_time
@@ -104,6 +105,8 @@ class RichProgress(PlainProgress):
 def execute(arguments: argparse.Namespace) -> int:
     """0: all as expected; 1: something is not."""
     cases = suite.collect(arguments.paths)
+    if arguments.junit == STANDARD_OUTPUT:
+        raise UserError("--junit -: the report for people is on standard output; name a file")
     if arguments.junit:
         check_writable(arguments.junit)
     jobs = min(arguments.j or os.cpu_count() or 1, len(cases))

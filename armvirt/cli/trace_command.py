@@ -9,8 +9,9 @@ from contextlib import ExitStack
 
 from armvirt import __version__
 from armvirt.cli import printing, session
-from armvirt.cli.outputs import open_text
+from armvirt.cli.outputs import STANDARD_OUTPUT, open_text
 from armvirt.cli.terminal import piped_input
+from armvirt.errors import UserError
 from armvirt.trace import render
 from armvirt.trace.jsonl import JsonLines
 from armvirt.trace.lifecycle import Summary
@@ -79,6 +80,8 @@ class Shower:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run the guest; returns the exit status of the run."""
+    if arguments.trace == STANDARD_OUTPUT:
+        raise UserError("--trace -: the timeline is on standard output; name a file, or use armvirt run --trace -")
     writer = Plain() if arguments.plain or not sys.stdout.isatty() else Coloured()
     shower = Shower(writer.row, arguments.rows, not arguments.no_console)
     # With a CNTVOFF of the user's, what the virtual count is at time 0 is not known here.

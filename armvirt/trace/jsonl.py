@@ -8,7 +8,7 @@ hexadecimal: JSON readers that use floating point would lose their low bits. The
 from __future__ import annotations
 
 import json
-from typing import IO, Any
+from typing import Any, Protocol
 
 from armvirt.events import Event, Stamp
 
@@ -34,16 +34,23 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, int) else value
 
 
+class SupportsWrite(Protocol):
+    """Where lines go: a text file, or anything with its ``write``."""
+
+    def write(self, text: str, /) -> object:
+        """Take the text, which is one line or several."""
+
+
 class JsonLines:
     """A sink that writes to ``file``. Until one is attached, events are dropped: files open after input is checked."""
 
-    def __init__(self, file: IO[str] | None = None) -> None:
-        self._file: IO[str] | None = None
+    def __init__(self, file: SupportsWrite | None = None) -> None:
+        self._file: SupportsWrite | None = None
         self.count = 0
         if file is not None:
             self.attach(file)
 
-    def attach(self, file: IO[str], **about: object) -> None:
+    def attach(self, file: SupportsWrite, **about: object) -> None:
         """Start writing; ``about`` goes into the first line."""
         self._file = file
         self._write({"kind": "header", "format": FORMAT, **about})

@@ -68,6 +68,46 @@ def test_how_runs_end(words: list[str], status: int, says: str) -> None:
     assert says in done.stderr
 
 
+def test_a_trace_on_standard_output(tmp_path: Path) -> None:
+    """It is the same as in a file, and alone there: the guest's console goes to standard error."""
+    file = tmp_path / "t"
+    plain = armvirt("run", "hello", "--trace", str(file))
+    done = armvirt("run", "hello", "--trace", "-")
+    assert (done.returncode, done.stdout) == (0, file.read_text())
+    assert done.stderr == plain.stdout + plain.stderr
+    assert [json.loads(line)["kind"] for line in done.stdout.splitlines()][:1] == ["header"]
+    hashed = armvirt("run", "hello", "--trace", "-", "--trace-hash").stdout
+    assert re.fullmatch("[0-9a-f]{64}\n", hashed.removeprefix(done.stdout)), "the last line, as without a trace"
+
+
+def test_a_trace_on_a_standard_output_that_nobody_reads() -> None:
+    with subprocess.Popen([*ARMVIRT, "run", "vtimer-tick", "--trace", "-"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 141
+
+
+def test_a_device_tree_on_standard_output(tmp_path: Path) -> None:
+    file = tmp_path / "t.dtb"
+    armvirt("run", "hello", "--dump-dtb", str(file))
+    done = subprocess.run([*ARMVIRT, "run", "hello", "--dump-dtb", "-"], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, file.read_bytes(), b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trace", "hello", "--trace", "-"], "name a file, or use armvirt run --trace -"),
+        (["test", "hello", "--junit", "-"], "name a file"),
+    ],
+)
+def test_two_outputs_on_standard_output_are_refused(words: list[str], says: str) -> None:
+    done = armvirt(*words)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert says in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -82,6 +122,7 @@ def test_how_runs_end(words: list[str], status: int, says: str) -> None:
         (["hello", "--trace", "/none/t.jsonl"], "there is no directory /none"),
         (["hello", "--dump-dtb", "/"], "it is a directory"),
         (["hello", "--pace", "--no-pace"], "exclude each other"),
+        (["-kernel", "Image", "-smp", "2", "-nographic"], "write armvirt run Image --cpus 2 ("),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(words: list[str], says: str) -> None:
