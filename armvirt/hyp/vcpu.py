@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
 
 VPIDR_EL2, VMPIDR_EL2, MIDR_EL1 = sysreg(3, 4, 0, 0, 0), sysreg(3, 4, 0, 0, 5), sysreg(3, 0, 0, 0, 0)
-CNTKCTL_EL1 = sysreg(3, 0, 14, 1, 0)
+CNTKCTL_EL1, PMUSERENR_EL0 = sysreg(3, 0, 14, 1, 0), sysreg(3, 3, 9, 14, 0)
+PMUSERENR_EN = 1
 
 HCR_VM, HCR_SWIO, HCR_FMO, HCR_IMO, HCR_AMO = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5
 HCR_TWE, HCR_E2H = 1 << 14, 1 << 34
@@ -195,6 +196,9 @@ class Vcpu(VcpuExits):
         if self.pe is not None:
             breakpoints = MDCR_TDE if GuestDebug.USE_SW_BP in self.debug else 0
             self.pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR | breakpoints)
+            # EL1's trap of EL0 comes before MDCR_EL2.TPM: it is opened, so that EL2 answers at EL0 too
+            # (__activate_traps_common). The guest cannot reach this register.
+            self.pe.write_el2(PMUSERENR_EL0, PMUSERENR_EN)
             vhe = HCR_E2H if self.vm.timer_data.vhe else 0
             self.pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | vhe | self.lines)
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from hyp_tools import Asm, Rig, both_engines, faulting, program, run
+from hyp_tools import DATA, EQ, RAM, Asm, Rig, both_engines, faulting, power_off, program, run
 
 from armvirt.arch import timer as t
 from armvirt.arch.encoding import sysreg
-from armvirt.arch.sysregs import encoding_of, is_id_space
+from armvirt.arch.sysregs import encoding_of, is_id_space, name_of
 from armvirt.hyp import sysregs
+
+SYSTEM_REGISTERS = [sysreg(3, op1, crn, crm, op2)
+                    for op1 in range(8) for crn in range(16) for crm in range(16) for op2 in range(8)]  # fmt: skip
+DEBUG_REGISTERS = [sysreg(2, op1, crn, crm, op2) for op1 in (0, 3, 4) for crn in range(16) for crm in range(16)
+                   for op2 in range(8)]  # fmt: skip
+CHUNK = 8192
+SVC_END = 0x5600_0077
+#: What EL1 can keep from EL0 with a syndrome: SCTLR_EL1.UCT and UMA, CNTKCTL_EL1 (DDI 0487, ESR_ELx, EC 0x18).
+TRAPPED_BY_EL1 = {
+    "CTR_EL0", "DAIF", "CNTFRQ_EL0", "CNTPCT_EL0", "CNTVCT_EL0", "CNTP_TVAL_EL0", "CNTP_CTL_EL0", "CNTP_CVAL_EL0",
+    "CNTV_TVAL_EL0", "CNTV_CTL_EL0", "CNTV_CVAL_EL0",
+}  # fmt: skip
 
 UNDEFINED = 1 << 25
 ID_SPACE = [sysreg(3, 0, 0, crm, op2) for crm in range(1, 8) for op2 in range(8)]
@@ -142,3 +154,69 @@ def test_it_counts_once() -> None:
     plain = run(lambda a: [a.nop() for _ in range(10)])
     trapped = Rig(program(lambda a: [a.mrs(2, "ID_AA64ISAR0_EL1") for _ in range(10)])).finish()
     assert plain.host.insns == trapped.host.insns
+
+
+# Every encoding that there is -----------------------------------------------------------------------------------------
+
+
+def _survey(el: int, kind: str, encodings: list[int]) -> dict[int, tuple[int, int]]:
+    """The ESR_EL1 that MRS and then MSR (of what was read) give at ``el``, 0 where the access is completed."""
+    found = {}
+    for first in range(0, len(encodings), CHUNK):
+        chunk = encodings[first : first + CHUNK]
+        a = Asm(RAM)
+        a.set_vectors()
+        a.mov(1, DATA + 0x10_0000)
+        if el == 0:
+            a.drop_to("start", 0)
+        a.label("start")
+        for encoding in chunk:
+            for access in (a.mrs, a.msr):
+                a.movz(4, 0)
+                access(*((3, encoding) if access == a.mrs else (encoding, 3)))
+                a.str_post(4, 1, 8)
+        a.svc(0x77)
+        a.vectors(lambda a, offset: a.b("handler"))
+        _skip_faults(a)
+        rig = Rig(a, kind=kind, gic=True).finish()
+        words = rig.vm.read_memory(DATA + 0x10_0000, 16 * len(chunk))
+        esr = [int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8)]
+        found.update({encoding: (esr[2 * n], esr[2 * n + 1]) for n, encoding in enumerate(chunk)})
+        rig.close()
+    return found
+
+
+def _skip_faults(a: Asm) -> None:
+    """X4 is the syndrome; go on behind the instruction that faulted, or end after SVC #0x77."""
+    a.label("handler")
+    a.mrs(4, "ESR_EL1")
+    a.mrs(6, "ELR_EL1")
+    a.mov(7, SVC_END)
+    a.subs(8, 4, 7)
+    a.b_cond(EQ, "end")
+    a.add_imm(6, 6, 4)
+    a.msr("ELR_EL1", 6)
+    a.eret()
+    a.label("end")
+    power_off(a)
+
+
+@both_engines
+def test_what_el1_cannot_name_is_undefined(kind: str) -> None:
+    """The registers of EL2, EL3 and the Secure state have op1 4 to 7: UNDEFINED at EL1, whoever answers. And EL1 traps
+    nothing to itself with EC 0x18 (DDI 0487 D1.3, ESR_EL1)."""
+    found = _survey(1, kind, SYSTEM_REGISTERS + DEBUG_REGISTERS)
+    above = {each for each in found if each >> 11 & 7 >= 4}
+    assert {each: found[each] for each in above if found[each] != (UNDEFINED, UNDEFINED)} == {}
+    assert {each: esr for each, esr in found.items() if not {*esr} <= {0, UNDEFINED}} == {}
+    assert len([each for each in found if 0 in found[each]]) > 100
+
+
+@both_engines
+def test_what_el0_is_told(kind: str) -> None:
+    """Only what EL1 can trap has a syndrome. There is no PMU (ID_AA64DFR0_EL1), so PMCCNTR_EL0 and its kin are
+    UNDEFINED at EL0 as they are at EL1."""
+    found = _survey(0, kind, [each for each in SYSTEM_REGISTERS if each >> 11 & 7 >= 3])
+    told = {each for each, esr in found.items() if not {*esr} <= {0, UNDEFINED}}
+    assert {name_of(each) for each in told} == TRAPPED_BY_EL1
+    assert {esr >> 26 for each in told for esr in found[each]} <= {0, 0x18}

@@ -709,6 +709,9 @@ static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64
         esr = 1u << 25;
         if ((insn & 0xfff8f01fu) == 0xd500401fu)
             esr |= 0x18u << 26 | (insn >> 5 & 7) << 17 | (insn >> 16 & 7) << 14 | 4u << 10 | 31u << 5 | (insn >> 8 & 15) << 1;
+    } else if (esr >> 26 == 0x18 && target == 1 && pstate(e) & 0xc) {
+        /* EL1 traps no register of its own to itself (CNTPS_*_EL1 of the Secure state): UNDEFINED */
+        esr = 1u << 25;
     }
     return esr;
 }

@@ -505,6 +505,10 @@ class PortableEngine(Engine):
                 op1, crm, op2 = insn >> 16 & 7, insn >> 8 & 15, insn >> 5 & 7
                 return 0x18 << 26 | 1 << 25 | op2 << 17 | op1 << 14 | 4 << 10 | 31 << 5 | crm << 1
             return 1 << 25
+        if esr >> 26 == 0x18 and target == 1 and self.pstate & 0xC:
+            # EL1 traps no register of its own to itself. The core says so of CNTPS_*_EL1, which are UNDEFINED at
+            # Non-secure EL1 (DDI 0487, CNTPS_CTL_EL1).
+            return 1 << 25
         return esr
 
     def _close_block(self, pc: int, number: int, esr: int) -> bool:
