@@ -111,7 +111,7 @@ def save(machine: Machine) -> Snapshot:
     board = machine.board
     cpus = list(board.vcpus)
     if board.config.gic == 3:
-        gic = vgic_save.save_v3(board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus])
+        gic = vgic_save.save_v3(board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus], _high_lines(machine))
     else:
         gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus], _high_lines(machine))
     its = vgic_save.save_its(board.gic, board.its) if board.its is not None else []
@@ -167,6 +167,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
         for register, value in saved.registers:
             vcpu.set_one_reg(register, value)
         _place_stolen_time(vcpu, saved.stolen_time)
+    if board.config.gic == 2:
+        _drive_lines(machine, snapshot)
     vgic_save.restore(board.gic, snapshot.gic)
     its: ItsDevice | None = board.its
     if its is not None:
@@ -175,8 +177,6 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
         device.load(snapshot.devices[name])
     _set_timers(machine, snapshot.timers)
     board.vm.smccc.trng.load(snapshot.entropy)
-    if board.config.gic == 2:
-        _drive_lines(machine, snapshot)
     for vcpu, saved in zip(board.vcpus, snapshot.vcpus, strict=True):
         vcpu.set_vcpu_events(saved.events)
         vcpu.set_mp_state(saved.mp_state)
@@ -197,7 +197,8 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 
 
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
-    """The attributes of a GICv2 have no line levels: the devices say them again."""
+    """The attributes of a GICv2 have no line levels: the devices say them again, and what is restored after that has
+    the last word on what pends."""
     for name, intid in WIRED:
         machine.board.vm.irq_line(intid, bool(snapshot.devices[name]["level"]))
 

@@ -26,7 +26,8 @@ ICC_SAVED = (
     *(f"ICC_AP{group}R{n}_EL1" for group in (0, 1) for n in range(4)), "ICC_IGRPEN0_EL1", "ICC_IGRPEN1_EL1",
 )  # fmt: skip
 GICC_SAVED = (0x00, 0x04, 0x08, 0x1C, 0xD0, 0xD4, 0xD8, 0xDC)
-ITS_CTLR, ITS_SAVED = 0x00, (0x80, 0x90, 0x88, *(0x100 + 8 * n for n in range(8)))  # CBASER, CREADR, CWRITER, BASERn
+#: IIDR (the layout of saved tables), CBASER, CREADR, CWRITER, BASERn.
+ITS_CTLR, ITS_SAVED = 0x00, (0x04, 0x80, 0x90, 0x88, *(0x100 + 8 * n for n in range(8)))
 
 
 class Array(NamedTuple):
@@ -43,6 +44,10 @@ ARRAYS = (Array(0x080, 1), Array(0xC00, 2), Array(0x400, 8), Array(0x200, 1, 0x2
 
 #: Who sent a GICv2's pending SGIs, in place of the sender that ISPENDR makes up (the vCPU itself).
 SGI_SENDERS = Array(0xF20, 8, 0xF10)
+
+
+Line = tuple["int | None", int]
+"""An input of the controller: the vCPU of a private interrupt, None for an SPI, and the INTID."""
 
 
 class Saved(NamedTuple):
@@ -81,14 +86,18 @@ def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Save
                 raise
 
 
-def save_v3(device: VgicDevice, affinities: Iterable[int]) -> list[Saved]:
-    """A GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these affinities (MPIDR[23:0])."""
+def save_v3(device: VgicDevice, affinities: Iterable[int], high: Collection[Line] = ()) -> list[Saved]:
+    """A GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these affinities (MPIDR[23:0]).
+
+    ``high`` are the SPIs whose line is high now. LEVEL_INFO tells only of those that are level-sensitive, but is
+    restored whatever the trigger is (kvm vgic_write_irq_line_level_info): the guest may change the trigger later.
+    """
     cpus = [affinity << 32 for affinity in affinities]
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
     first = cpus[0]
     rows: list[Saved] = []
     rows += _read(device, VgicGroup.DIST_REGS, [first + IIDR])
-    rows += _read(device, VgicGroup.LEVEL_INFO, [first + n for n in range(PRIVATE, count, 32)])
+    rows += _levels(device, first, range(PRIVATE, count, 32), high)
     rows += _read(device, VgicGroup.DIST_REGS, [first + ROUTERS + 4 * n for n in range(2 * PRIVATE, 2 * count)])
     rows += _arrays(device, VgicGroup.DIST_REGS, first, PRIVATE, count)
     for cpu in cpus:
@@ -100,12 +109,18 @@ def save_v3(device: VgicDevice, affinities: Iterable[int]) -> list[Saved]:
     return rows
 
 
-Line = tuple["int | None", int]
-"""An input of the controller: the vCPU of a private interrupt, None for an SPI, and the INTID."""
+def _levels(device: VgicDevice, first: int, words: Iterable[int], high: Collection[Line]) -> Iterator[Saved]:
+    for word in words:
+        value = device.get_attr(VgicGroup.LEVEL_INFO, first + word)
+        for owner, intid in high:
+            if owner is None and intid & ~31 == word:
+                value |= 1 << (intid & 31)
+        yield Saved(VgicGroup.LEVEL_INFO, first + word, value)
 
 
 def save_v2(device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] = ()) -> list[Saved]:
-    """A GICv2. It has no line levels: whoever drives a line says it again, after the restore.
+    """A GICv2. It has no line levels: whoever drives a line says it again, before the restore. (After it, an
+    edge-triggered interrupt would become pending once more.)
 
     ``high`` are the lines that are high now. GICD_ISPENDR has them too, if they are level-sensitive, and restored from
     there they would stay pending when the line falls. (What the guest has made pending beside a high line is lost.)

@@ -58,7 +58,7 @@ class ItsFuzzer(Fuzzer):
         self.vgic.memory = self.memory
         device = ItsDevice(lambda: self.vgic)
         device.set_attr(Group.ADDR, AddrType.ITS, GITS_BASE)
-        self.its = device.its
+        self.its_device, self.its = device, device.its
 
     def _set_up(self) -> None:
         super()._set_up()

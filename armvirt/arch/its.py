@@ -60,8 +60,10 @@ def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
     return value
 
 
-#: GICR_PROPBASER at reset: normal memory, no table.
-PROPBASER_RESET = sanitise(INNER_SHAREABLE << GICR_ATTRIBUTES[1], GICR_ATTRIBUTES)
+#: GICR_PROPBASER and GICR_PENDBASER at reset: normal memory, no table.
+PROPBASER_RESET = PENDBASER_RESET = sanitise(INNER_SHAREABLE << GICR_ATTRIBUTES[1], GICR_ATTRIBUTES)
+#: GITS_CBASER at reset: not valid, and otherwise UNKNOWN (IHI 0069 12.19). KVM's 0 is a value that no write leaves.
+CBASER_RESET = sanitise(0, GITS_ATTRIBUTES)
 
 # GITS registers (12.19) ---------------------------------------------------------------------------------------------
 

@@ -73,7 +73,8 @@ class Its:
         self.free_devices()
         self.free_collections()
         self.enabled = False
-        self.cbaser = self.creadr = self.cwriter = 0
+        self.cbaser = arch.CBASER_RESET
+        self.creadr = self.cwriter = 0
         self.events = 0
         self.baser = [self.sanitised_baser(index, arch.INNER_SHAREABLE << arch.GITS_ATTRIBUTES[1]) for index in (0, 1)]
 

@@ -51,7 +51,7 @@ def _registers(its: Its) -> list[Row]:
     waiting = (its.cwriter - its.creadr) % max(arch.queue_size(its.cbaser), 1) // arch.COMMAND_SIZE
     says = {
         "GITS_CTLR": "enabled" if its.enabled else "disabled",
-        "GITS_CBASER": f"{arch.queue_size(its.cbaser) // arch.COMMAND_SIZE} commands" if its.cbaser else "",
+        "GITS_CBASER": f"{arch.queue_size(its.cbaser) // arch.COMMAND_SIZE} commands" if its.cbaser & arch.VALID else "",
         "GITS_CREADR": f"{waiting} commands wait" if waiting else "all done",
         "GITS_BASER0": "devices",
         "GITS_BASER1": "collections",

@@ -101,13 +101,19 @@ def _write_propbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
         lpi.write_propbaser(vgic, cpu, value)
 
 
-def _read_pendbaser(_: Vgic, cpu: VgicCpu) -> int:
+def _read_pendbaser(vgic: Vgic, cpu: VgicCpu) -> int:
     """PTZ is write-only."""
-    return cpu.pendbaser & ~PENDBASER_PTZ
+    return _stored_pendbaser(vgic, cpu) & ~PENDBASER_PTZ
 
 
-def _stored_pendbaser(_: Vgic, cpu: VgicCpu) -> int:
-    return cpu.pendbaser
+def _stored_pendbaser(vgic: Vgic, cpu: VgicCpu) -> int:
+    """At reset the attributes are those that a write leaves (kvm INITIAL_PENDBASER_VALUE), so that what is read can be
+    restored. A value that was written is never 0."""
+    if cpu.pendbaser or not vgic.its:
+        return cpu.pendbaser
+    from armvirt.arch.its import PENDBASER_RESET
+
+    return PENDBASER_RESET
 
 
 def _write_pendbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:

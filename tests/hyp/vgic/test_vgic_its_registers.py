@@ -48,7 +48,7 @@ def bare() -> ItsRig:
         (CTLR, 4, 1 << 31),
         (IIDR, 4, 0x4B00043B),
         (TYPER, 8, 1 | 7 << 4 | 15 << 8 | 15 << 13),
-        (CBASER, 8, 0),
+        (CBASER, 8, 5 << 59),  # as a write of 0 leaves it
         (CWRITER, 8, 0),
         (CREADR, 8, 0),
         (BASER0, 8, 1 << 56 | BASER_RESET),
