@@ -15,8 +15,9 @@ from armvirt.errors import UserError
 from armvirt.hyp.vgic.diagnose import LPIS_END, first_held
 from armvirt.hyp.vgic.finding import Finding, Register
 from armvirt.hyp.vgic.naming import kind_of
+from armvirt.intids import NAMES, named
 from armvirt.tables import Showable, Table
-from armvirt.trace.sources import INTID_NAMES, its_error
+from armvirt.trace.sources import its_error
 from armvirt.trace.writers import ALL, ITS_COMMANDS, LastWrite, LastWriters
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ class Explanation(Showable):
 
     @property
     def name(self) -> str:
-        """``INTID 27 (PPI, virtual timer)``."""
+        """``INTID 27 (PPI, vtimer)``."""
         kind = kind_of(self.intid)
-        return f"INTID {self.intid} ({', '.join(filter(None, (kind, INTID_NAMES.get(self.intid))))})"
+        return f"INTID {self.intid} ({', '.join(filter(None, (kind, NAMES.get(self.intid))))})"
 
     @property
     def verdict(self) -> str:
@@ -95,7 +96,8 @@ class Explanation(Showable):
         """All of it as plain data, for JSON."""
         held = self.held
         return {
-            "intid": self.intid, "vcpu": self.vcpu, "ns": self.ns, "pc": self.where, "state": self.state,
+            "intid": self.intid, "name": NAMES.get(self.intid), "vcpu": self.vcpu, "ns": self.ns, "pc": self.where,
+            "state": self.state,
             "taken": held is None, "held": None if held is None else held.station, "also": self.also,
             "verdict": self.verdict, "versus": self.versus or None, "stations": self.rows(),
         }  # fmt: skip
@@ -131,7 +133,7 @@ def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int |
     text = ""
     if versus is not None:
         check(machine, versus)
-        text = f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}."
+        text = f"Versus {named(versus)}: {vm.compare(who, versus, intid).text}."
     scene = _Scene(machine, intid, who, next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None))
     state, steps = _story(scene, findings)
     pc = machine.board.vcpus[who].context.pc

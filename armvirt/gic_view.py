@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from armvirt.errors import UserError
 from armvirt.hyp.vgic import its_snapshot, snapshot
+from armvirt.intids import short
 from armvirt.tables import Showable, Table, table_of
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ class GicView(Showable):
         parts.append(table_of("CPU interfaces", self.interfaces, GUEST_SIDE))
         parts.append(table_of("hypervisor interface (ICH_*_EL2)", self.interfaces, EL2_SIDE))
         if self.list_registers:
-            parts.append(table_of("list registers", self.list_registers, (), OPTIONAL, HEADINGS))
+            parts.append(table_of("list registers", _named(self.list_registers, "INTID"), (), OPTIONAL, HEADINGS))
         if not self.interrupts:
             return [*parts, UNUSED]
-        table = table_of("interrupts", self.interrupts, (), OPTIONAL, HEADINGS)
+        table = table_of("interrupts", _named(self.interrupts, "INTID"), (), OPTIONAL, HEADINGS)
         return [*parts, table._replace(marks=self._marks())]
 
     def _marks(self) -> dict[int, str]:
@@ -78,3 +79,8 @@ class GicView(Showable):
             for n, row in enumerate(self.interrupts)
             if row["pending"] or row["active"] or not row["enabled"]
         }
+
+
+def _named(rows: list[dict[str, object]], column: str) -> list[dict[str, object]]:
+    """The rows for people: a column of INTIDs with their names."""
+    return [{**row, column: short(row[column])} for row in rows]

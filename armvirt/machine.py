@@ -111,6 +111,14 @@ def _timeout(value: float | str | None) -> float | None:
     return timeout
 
 
+def _intid(argument: str, value: int | str) -> int:
+    if isinstance(value, str):
+        from armvirt.intids import parse_intid
+
+        return parse_intid(value)
+    return _number(argument, value)
+
+
 def _number(argument: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{argument}={shown(value)}: write a whole number")
@@ -249,14 +257,15 @@ class Machine:
 
         return GicView(self)
 
-    def explain(self, intid: int, vcpu: int | None = None, versus: int | None = None) -> Explanation:
+    def explain(self, intid: int | str, vcpu: int | None = None, versus: int | str | None = None) -> Explanation:
         """What keeps an interrupt from a vCPU at this moment (see `armvirt.explain.explain`); it changes nothing.
 
-        With a `LastWriters` among the sinks it says who wrote each register last.
+        An interrupt is a number or a name ("vtimer", "uart", "spi1"). With a `LastWriters` among the sinks it says who
+        wrote each register last.
         """
         from armvirt.explain import explain
 
-        return explain(self, intid, vcpu, versus)
+        return explain(self, _intid("intid", intid), vcpu, None if versus is None else _intid("versus", versus))
 
     # -- running --
 

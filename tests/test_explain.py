@@ -146,7 +146,8 @@ def test_versus(tick: Tick) -> None:
         found = machine.explain(33, versus=VTIMER)
         assert (
             found.versus
-            == "Versus INTID 27: INTID 33 is held: not pending (edge): its source never fired, or it was served."
+            == "Versus INTID 27, vtimer: "
+            "INTID 33 is held: not pending (edge): its source never fired, or it was served."
         )
 
 

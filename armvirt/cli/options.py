@@ -44,6 +44,15 @@ TRACE = (
     Option("--trace", "FILE", file, "write every event to FILE as JSON lines, too"),
 )
 
+
+
+def intid(text: str) -> int:
+    """The INTID of a number or a name."""
+    from armvirt.intids import parse_intid
+
+    return parse_intid(text)
+
+
 LOOK = (
     Option("--at", "TIME|SYMBOL", str, "when to look: a time (1.5ms), a function, or an address (default: at the end)"),
     Option("--vcpu", "N", count(0, units.MAX_CPUS - 1, "CPU number"), "the CPU to look at, counted from 0"),
@@ -53,8 +62,8 @@ LOOK = (
 )
 
 EXPLAIN = (
-    Option("--intid", "N", count(0, (1 << 32) - 1, "INTID"), "the interrupt that does not come"),
-    Option("--versus", "N", count(0, (1 << 32) - 1, "INTID"), "an interrupt that comes instead: say why"),
+    Option("--intid", "N|NAME", intid, "the interrupt that does not come: 27, vtimer, ptimer, uart, rtc, sgi0, spi1"),
+    Option("--versus", "N|NAME", intid, "an interrupt that comes instead: say why"),
     *LOOK,
 )
 

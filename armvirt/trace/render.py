@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from armvirt.intids import short
 from armvirt.trace.lifecycle import STEPS, Life, Statistics, Summary
 from armvirt.trace.sources import intid_text
 from armvirt.trace.timeline import Row
@@ -114,7 +115,7 @@ def overview_row(summary: Summary) -> tuple[str, ...]:
     counts = (f"{count:,}" for count in (summary.fired, summary.acknowledged, summary.ended))
     steps = [summary.steps[step][0] for step in STEPS]
     middles = (f"{ns.middle:,}" if ns else "-" for ns in steps)
-    return (str(summary.intid), *counts, *middles, f"{steps[-1].greatest:,}" if steps[-1] else "-")
+    return (short(summary.intid), *counts, *middles, f"{steps[-1].greatest:,}" if steps[-1] else "-")
 
 
 def plain_summary(summaries: Sequence[Summary]) -> str:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from armvirt.arch import its
 from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
 from armvirt.hyp.vgic.naming import ICPENDR, ISPENDR, kind_of
+from armvirt.intids import NAMES, named
 
-INTID_NAMES = {27: "virtual timer", 30: "physical timer"}
 TIMER_INTIDS = {"vtimer": 27, "ptimer": 30}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
 ANY = -1  # an interrupt that all vCPUs share, before one takes it
 ARRAY_SIZE = 0x80  # of a register with a bit per INTID (IHI 0069 12.9)
@@ -35,8 +35,8 @@ def key_of(vcpu: int, intid: int) -> tuple[int, int]:
 
 
 def intid_text(intid: int) -> str:
-    """``INTID 27, virtual timer``."""
-    return f"INTID {intid}, {INTID_NAMES.get(intid) or kind_of(intid)}"
+    """``INTID 27, vtimer``; of one without a name, its class."""
+    return named(intid) if intid in NAMES else f"INTID {intid}, {kind_of(intid)}"
 
 
 def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:

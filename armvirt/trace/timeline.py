@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Event, Stamp, TimerLine
+from armvirt.intids import named
 from armvirt.printable import printable
 from armvirt.trace.lifecycle import Life, Summary, summarize
 from armvirt.trace.parking import Parking
@@ -173,7 +174,7 @@ class Timeline:
             return  # the hypervisor rewrites list registers at every entry; the first time on a CPU tells the story
         life.list, life.vcpu = stamp, event.target
         state = LR_STATES[event.value >> 62 & 3]
-        self._row(stamp, "list", f"LR{event.lr} {state}, INTID {event.intid}", vcpu=event.target)
+        self._row(stamp, "list", f"LR{event.lr} {state}, {named(event.intid)}", vcpu=event.target)
 
     def _exception(self, stamp: Stamp, event: Any) -> None:
         if event.what not in ("irq", "fiq"):
@@ -196,16 +197,16 @@ class Timeline:
         if entered is not None and (life.fire is None or entered.ns >= life.fire.ns):
             life.deliver = entered
         self._running.setdefault((stamp.vcpu, event.intid), []).append(life)
-        self._row(stamp, "ack", f"INTID {event.intid}")
+        self._row(stamp, "ack", named(event.intid))
 
     def _end(self, stamp: Stamp, event: Any) -> None:
         stack = self._running.get((stamp.vcpu, event.intid))
         if event.register not in EOI_REGISTERS or not stack:
-            self._row(stamp, "eoi", f"INTID {event.intid} by {event.register}")
+            self._row(stamp, "eoi", f"{named(event.intid)} by {event.register}")
             return
         life = stack.pop()
         life.eoi = stamp
-        self._row(stamp, "eoi", f"INTID {event.intid}", life)
+        self._row(stamp, "eoi", named(event.intid), life)
 
     # The guest's console
 

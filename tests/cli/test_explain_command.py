@@ -23,7 +23,7 @@ def test_a_guest_that_waits_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = explain(capsys, "wfi-forever", "--intid", "27")
     assert status == 0
     lines = out.splitlines()
-    assert lines[0].startswith("INTID 27 (PPI, virtual timer) on its way to vCPU 0, at 10")
+    assert lines[0].startswith("INTID 27 (PPI, vtimer) on its way to vCPU 0, at 10")
     assert [line.split()[1] for line in lines if line.startswith("  enable")] == ["NO"]
     assert lines[-1].endswith("To change it: write 1 to bit 27 of GICR_ISENABLER0 (GICR+0x10100).")
     assert "about to wait" not in out + err and err.startswith("armvirt: stuck: ")
@@ -81,7 +81,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], text: st
 
 def test_versus(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = explain(capsys, "vtimer-tick", "--intid", "33", "--versus", "27", "--at", "tick")
-    assert out.splitlines()[-1].startswith("Versus INTID 27: INTID 33 is held: ")
+    assert out.splitlines()[-1].startswith("Versus INTID 27, vtimer: INTID 33 is held: ")
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

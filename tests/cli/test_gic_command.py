@@ -23,7 +23,7 @@ def test_in_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, err) == (0, "") and out.startswith("GICv3 at 1,00")
     for title in ("distributor", "redistributors", "CPU interfaces", "list registers", "interrupts"):
         assert f"\n{title}\n" in out
-    assert "ICH_LR0_EL2  0xb0a0001b0000001b  27     active" in out
+    assert "ICH_LR0_EL2  0xb0a0001b0000001b  27 vtimer  active" in out
 
 
 def test_all_and_one_cpu(capsys: pytest.CaptureFixture[str]) -> None:

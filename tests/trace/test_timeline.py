@@ -279,7 +279,7 @@ def test_summary_of_two_ticks() -> None:
     rows = summary_rows(summary)
     assert all(len(row) == len(COLUMNS) for row in rows)
     text = plain_summary([summary])
-    assert text.startswith("INTID 27, virtual timer: fired 2, acknowledged 2, ended 2\n")
+    assert text.startswith("INTID 27, vtimer: fired 2, acknowledged 2, ended 2\n")
     assert "→" not in text
 
 

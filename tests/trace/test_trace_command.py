@@ -20,7 +20,7 @@ def test_the_virtual_timer(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     stages = [line.split()[3] for line in lines[1:] if re.match(r"\s*[\d,]+\s+\+", line)]
     assert stages.count("fire") == stages.count("deliver") == stages.count("ack") == stages.count("eoi") == 100
-    assert "INTID 27, virtual timer: fired 100, acknowledged 100, ended 100" in lines
+    assert "INTID 27, vtimer: fired 100, acknowledged 100, ended 100" in lines
     period = next(line for line in lines if "fire -> next fire" in line)
     assert "1,000,000" in period
 

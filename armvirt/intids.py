@@ -1,0 +1,56 @@
+"""The names of INTIDs: what people write instead of a number, and read beside one.
+
+``vtimer`` and ``ptimer`` are the PPIs of the EL1 timers (BSA, level 1), ``uart`` and ``rtc`` the SPIs of the board
+(`armvirt.board.memmap`). Each class of interrupts has numbers of its own as well, as in a device tree (Linux,
+Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml): ``sgi0``, ``ppi11``, ``spi1``, ``lpi0``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from armvirt import units
+from armvirt.arch.gic import FIRST_LPI
+from armvirt.board import memmap
+from armvirt.errors import UserError
+
+NAMES = {
+    memmap.TIMER_VIRTUAL_INTID: "vtimer",
+    memmap.TIMER_PHYSICAL_INTID: "ptimer",
+    memmap.UART_INTID: "uart",
+    memmap.RTC_INTID: "rtc",
+}
+_BY_NAME = {name: intid for intid, name in NAMES.items()}
+#: The first INTID of each class, and how many it has at most (IHI 0069 2.2).
+_CLASSES = {"sgi": (0, 16), "ppi": (16, 16), "spi": (32, 988), "lpi": (FIRST_LPI, 1 << 24)}
+_NUMBERED = re.compile(r"(sgi|ppi|spi|lpi)(\d{1,8})", re.ASCII)
+_INTID = (1 << 32) - 1
+
+
+def parse_intid(text: str) -> int:
+    """An INTID by number or by name; UserError says what the names are."""
+    word = text.strip().lower()
+    if word in _BY_NAME:
+        return _BY_NAME[word]
+    if match := _NUMBERED.fullmatch(word):
+        first, most = _CLASSES[match[1]]
+        number = int(match[2])
+        if number >= most:
+            raise UserError(f"{word} does not exist: there is {match[1]}0 to {match[1]}{most - 1}")
+        return first + number
+    if not word[:1].isdigit():
+        names = ", ".join(_BY_NAME)
+        raise UserError(f"{text[:40]!r} is not an INTID; write a number, {names}, or for example sgi0, ppi11, spi1")
+    return units.parse_count(text, 0, _INTID, what="INTID")
+
+
+def named(intid: int) -> str:
+    """``INTID 27, vtimer``, or the number alone of one without a name."""
+    name = NAMES.get(intid)
+    return f"INTID {intid}, {name}" if name else f"INTID {intid}"
+
+
+def short(intid: object) -> str:
+    """``27 vtimer``, for a column of INTIDs."""
+    name = NAMES.get(intid) if isinstance(intid, int) else None
+    return f"{intid} {name}" if name else str(intid)
