@@ -185,6 +185,9 @@ class EventBus:
         self.active = False
         self.stamp: Callable[[], Stamp] = lambda: Stamp(0, 0, -1, 0)
 
+    def __repr__(self) -> str:
+        return f"<EventBus with {len(self._sinks)} sinks and {len(self._views)} views>"
+
     def subscribe(self, sink: Sink) -> None:
         self._sinks.append(sink)
         self._activate()

@@ -57,6 +57,9 @@ class Explanation(Showable):
         self.intid, self.vcpu, self.ns, self.where, self.state, self.versus = intid, vcpu, ns, where, state, versus
         self.steps = tuple(steps)
 
+    def __repr__(self) -> str:
+        return f"<Explanation: {self.verdict}>"
+
     @property
     def held(self) -> Step | None:
         return next((step for step in self.steps if not step.passed), None)

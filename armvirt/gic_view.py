@@ -45,6 +45,9 @@ class GicView(Showable):
         self._shows_its = everything or its_snapshot.in_use(vgic)
         self.interrupts = snapshot.interrupts(vgic, cpus, everything=everything)
 
+    def __repr__(self) -> str:
+        return f"<GicView: GICv{self.model} at {self.ns:,} ns, {len(self.interrupts)} interrupts>"
+
     def rows(self) -> list[dict[str, object]]:
         """The interrupts."""
         return self.interrupts

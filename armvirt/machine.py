@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.board.config import BoardConfig
 from armvirt.board.console import Console
 from armvirt.board.semihosting import Exit as SemihostingEnd
+from armvirt.board.sizes import human
 from armvirt.board.virt import VirtBoard
 from armvirt.bundled import find
 from armvirt.errors import LimitError, UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
 from armvirt.hyp.kvm import Host, Stop, StuckExit, SystemEventExit
 from armvirt.pacing import Pacer
+from armvirt.printable import printable
 from armvirt.settings import DEFAULTS, native, shown
 from armvirt.watch import Watch
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 NEVER = (1 << 64) - 1
 REPORT_S = 0.25  # after a limit of host time: for the digest of a run that it ended
 RECENT_EVENTS = 64
+CONSOLE_SHOWN = 60
+"""Characters of the console that the ``repr`` of a result shows."""
 VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
 EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
 
@@ -67,6 +71,17 @@ class Result(NamedTuple):
     guest_code: int | None = None
     recent: Sequence[tuple[Stamp, Event]] = ()
     pc: int = 0
+
+    def __repr__(self) -> str:
+        """As a NamedTuple, without what is long: the whole of ``console`` and ``recent`` is in these fields."""
+        last = self.console[-CONSOLE_SHOWN:]
+        console = repr(last) if last == self.console else f"...{last!r}"
+        rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []
+        rest += [f"guest_code={self.guest_code}"] if self.guest_code is not None else []
+        rest += [f"pc={self.pc:#x}"] if self.pc else []
+        rest += [f"trace_hash={self.trace_hash!r}"] if self.trace_hash is not None else []
+        shown = ", ".join([f"verdict={self.verdict!r}, ns={self.ns}, insns={self.insns}", *rest, f"console={console}"])
+        return f"Result({shown}, recent=<{len(self.recent)} events>)"
 
     @property
     def exit_status(self) -> int:
@@ -226,6 +241,13 @@ class Machine:
                 self.console.expect(text, timeout_ns)
             else:
                 self.console.send(text)
+
+    def __repr__(self) -> str:
+        config = self.config
+        guest = printable(os.path.basename(str(config.image or config.bios)))
+        cpus = f"{config.cpus} CPU" + ("s" if config.cpus > 1 else "")
+        ended = f", ended: {self._result.verdict}" if self._result is not None else ""
+        return f"<Machine {guest}: GICv{config.gic}, {cpus}, {human(config.memory)} of RAM, at {self.ns:,} ns{ended}>"
 
     @property
     def host(self) -> Host:

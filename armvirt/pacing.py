@@ -20,6 +20,9 @@ class Pacer:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
+    def __repr__(self) -> str:
+        return f"<Pacer of {self.machine!r}>"
+
     def idle(self, now: int, due: int | None) -> int | None:
         """Every CPU waits. ``due`` ns is the next event (None: never). Returns the ns to go on at, None to give up.
 

@@ -43,6 +43,9 @@ class Script(tuple[Step, ...]):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        return f"<Script of {len(self)} steps>"
+
     @classmethod
     def from_pairs(cls, pairs: Iterable[Sequence[str]]) -> Script:
         """From (text to wait for, text to send) pairs; an empty text is no step."""

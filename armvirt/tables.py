@@ -28,6 +28,9 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     marks: Mapping[int, str] = MappingProxyType({})
 
+    def __repr__(self) -> str:
+        return f"<Table {self.title!r}: {len(self.rows)} rows of {len(self.columns)} columns>"
+
     def __str__(self) -> str:
         return "\n".join(self.lines())
 

@@ -25,6 +25,9 @@ class Watch:
         self._request: BaseException | None = None
         self._restore: object = None
 
+    def __repr__(self) -> str:
+        return f"<Watch: {'no limit' if self.seconds is None else f'{self.seconds:g} s of the host'}>"
+
     @property
     def left(self) -> float | None:
         """Seconds until the limit; None without one."""

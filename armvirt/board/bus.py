@@ -17,6 +17,9 @@ class MmioBus:
         self._devices: list[MmioDevice] = []
         self._sizes: list[int] = []
 
+    def __repr__(self) -> str:
+        return f"<MmioBus with {len(self._devices)} devices>"
+
     def add(self, base: int, size: int, device: MmioDevice) -> None:
         """Put ``device`` at ``size`` bytes from ``base``; ValueError where something is already."""
         index = bisect_right(self._bases, base)

@@ -51,6 +51,9 @@ class Console:
         self.expired = False  # a script's expectation was not met in time
         self.on_expired: Callable[[], None] = lambda: None
 
+    def __repr__(self) -> str:
+        return f"<Console: {len(self.output)} bytes printed, {len(self._input) + len(self._fed)} to be read>"
+
     # -- scripts --
 
     def attach(self, timers: Timers, on_expired: Callable[[], None]) -> None:

@@ -24,6 +24,9 @@ class GicV2m(RegisterDevice):
     def __init__(self, line: Callable[[int, int], None]) -> None:
         self._line = line
 
+    def __repr__(self) -> str:
+        return "<GicV2m>"
+
     def read_word(self, offset: int) -> int:
         """MSI_TYPER says which SPIs it has; the identification registers are optional, and read as zero."""
         return {MSI_TYPER: BASE_INTID << 16 | COUNT, MSI_IIDR: IIDR}.get(offset, 0)

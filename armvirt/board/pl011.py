@@ -116,6 +116,9 @@ class Pl011(RegisterDevice):
         self._clear()
         timers.register(name, lambda kind: self._events[kind]())
 
+    def __repr__(self) -> str:
+        return f"<Pl011 {self.name}: line {'high' if self._level else 'low'}>"
+
     def _clear(self) -> None:
         self._regs = {offset: reset for offset, (_, reset) in _STORED.items()}
         self._fifo: deque[int] = deque()

@@ -62,6 +62,9 @@ class Pl031(RegisterDevice):
         self._clear()
         timers.register(name, self._alarm)
 
+    def __repr__(self) -> str:
+        return f"<Pl031 {self.name}: line {'high' if self._level else 'low'}>"
+
     def _clear(self) -> None:
         self._match = self._loaded = self._imsc = self._ris = 0
         self._base = self._epoch * SECOND  # ns that the chip is ahead of virtual time

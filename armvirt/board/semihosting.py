@@ -142,6 +142,9 @@ class Semihosting:
         self._host = host
         self.reset()
 
+    def __repr__(self) -> str:
+        return f"<Semihosting with {len(self._files)} open handles>"
+
     def reset(self) -> None:
         """No open handles, errno 0."""
         self._files: dict[int, _File] = {}

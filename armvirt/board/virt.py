@@ -18,6 +18,7 @@ from armvirt.board.pl011 import Pl011
 from armvirt.board.pl031 import EPOCH, SECOND, Pl031
 from armvirt.board.rom import Rom
 from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, Wait
+from armvirt.board.sizes import human
 from armvirt.hyp.kvm import (
     COUNTER_START,
     MEM_READONLY,
@@ -147,6 +148,10 @@ class VirtBoard:
             vcpu.exit_handler = self._exit
         self.tree = self._place()
         self._boot()
+
+    def __repr__(self) -> str:
+        config = self.config
+        return f"<VirtBoard: GICv{config.gic}, {config.cpus} CPUs, {human(config.memory)} of RAM>"
 
     # -- creation --
 

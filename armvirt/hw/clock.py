@@ -33,6 +33,9 @@ class Clock:
         self._handlers: dict[str, Handler] = {}
         self.on_earlier: Callable[[], None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<Clock at {self.now:,} ns>"
+
     @property
     def now(self) -> int:
         """Virtual time in ns since the host was created."""

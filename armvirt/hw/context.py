@@ -26,6 +26,9 @@ class Context:
         self._programmed: dict[int, int] = {}
         domain.contexts.append(self)
 
+    def __repr__(self) -> str:
+        return f"<Context on {self.engine!r}>"
+
     # -- registers, as hyp needs them --
 
     def x(self, n: int) -> int:
@@ -153,6 +156,9 @@ class ShareableDomain:
     def __init__(self, factory: EngineFactory) -> None:
         self.factory = factory
         self.contexts: list[Context] = []
+
+    def __repr__(self) -> str:
+        return f"<ShareableDomain of {len(self.contexts)} contexts>"
 
     def create(self) -> Context:
         context = Context(self.factory.create(), self)

@@ -42,6 +42,9 @@ class PhysicalGic:
         self.changed = [True] * cpus
         self.on_change: Callable[[int], None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<PhysicalGic of {len(self._cpus)} CPUs>"
+
     @property
     def cpus(self) -> int:
         return len(self._cpus)

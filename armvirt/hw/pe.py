@@ -81,6 +81,10 @@ class Pe:
         self._on_exit: OnExit = lambda _: int(Action.STOP)
         self._running = False
 
+    def __repr__(self) -> str:
+        bound = f"runs vCPU {self.vcpu_id}" if self.context is not None else "idle"
+        return f"<Pe {self.index}: {bound}>"
+
     # -- the bound context --
 
     def bind(self, context: Context, vcpu_id: int) -> None:

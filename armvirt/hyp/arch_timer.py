@@ -102,6 +102,9 @@ class ArchTimer(Showable):
         self.blocked = False
         vm_data.attach(self)
 
+    def __repr__(self) -> str:
+        return f"<ArchTimer of vCPU {self.vcpu_id}>"
+
     def _ppi(self, context: ArchTimerContext) -> int:
         return self.vm_data.ppi[context.timer_id]
 

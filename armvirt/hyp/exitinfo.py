@@ -17,6 +17,10 @@ class MmioExit:
         self.phys_addr, self.size, self.is_write, self.data = phys_addr, size, is_write, data
         self.abort = False
 
+    def __repr__(self) -> str:
+        kind = f"write of {self.data:#x}" if self.is_write else "read"
+        return f"<MmioExit: {kind}, {self.size} bytes at {self.phys_addr:#x}>"
+
 
 class SystemEventExit(NamedTuple):
     """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup; flags as in uapi.
@@ -41,6 +45,9 @@ class SemihostingExit:
     def __init__(self, operation: int, parameter: int) -> None:
         self.operation, self.parameter, self.result = operation, parameter, 0
         self.retry_at: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<SemihostingExit: operation {self.operation:#x}, parameter {self.parameter:#x}>"
 
 
 class StuckExit(NamedTuple):

@@ -141,6 +141,9 @@ class Kvm:
         )  # fmt: skip
         self.vms: list[Vm] = []
 
+    def __repr__(self) -> str:
+        return f"<Kvm with {len(self.vms)} VMs on {self.host!r}>"
+
     def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
         """KVM_CREATE_VM. CNTVOFF is set so that the guest's virtual count starts at ``virtual_start`` ticks."""
         vm = Vm(self.host, len(self.vms), virtual_start, trng_seed)
@@ -199,6 +202,9 @@ class Vm(VmMemory, VmIrq, VmServices):
         self._its_devices: list[ItsDevice] = []
         self._irqs = IrqRouter(lambda: self.vgic)
         self._has_run = False
+
+    def __repr__(self) -> str:
+        return f"<Vm {self.id} with {len(self._vcpus)} vCPUs, {self.vgic!r}>"
 
     # -- capabilities and attributes --
 

@@ -38,6 +38,9 @@ class HostMemory:
         self.address = C.addressof(self._anchor)
         self._touched: set[int] = set()
 
+    def __repr__(self) -> str:
+        return f"<HostMemory of {self.size:#x} bytes>"
+
     def discard(self) -> None:
         """Give every page back to the host; they read as zero again."""
         self.map.madvise(mmap.MADV_DONTNEED)

@@ -84,6 +84,9 @@ class Vcpu(VcpuExits):
         self.event_timeout: int | None = None
         self.device_irq_level = 0
 
+    def __repr__(self) -> str:
+        return f"<Vcpu {self.id}: {self.power.value}>"
+
     def _stamp(self) -> Stamp:
         """Now, on this vCPU if it is loaded; else wherever that happens which concerns it."""
         return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()

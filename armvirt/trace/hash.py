@@ -69,6 +69,9 @@ class HashSink:
         self._lines = [f"armvirt-trace {VERSION}\n"]
         self.count = 0
 
+    def __repr__(self) -> str:
+        return f"<HashSink of {self.count:,} events>"
+
     def __call__(self, stamp: Stamp, event: Event) -> None:
         if event.kind not in CANONICAL:
             return

@@ -141,6 +141,9 @@ class History:
             "its": self._its, "sched": self._schedule,
         }  # fmt: skip
 
+    def __repr__(self) -> str:
+        return f"<History of {len(self._past):,} interrupts>"
+
     def __call__(self, stamp: Stamp, event: Event) -> None:
         handler = self._handlers.get(event.kind)
         if handler is not None:

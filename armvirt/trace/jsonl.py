@@ -50,6 +50,9 @@ class JsonLines:
         if file is not None:
             self.attach(file)
 
+    def __repr__(self) -> str:
+        return f"<JsonLines of {self.count:,} events>"
+
     def attach(self, file: SupportsWrite, **about: object) -> None:
         """Start writing; ``about`` goes into the first line."""
         self._file = file

@@ -66,6 +66,9 @@ class Timeline:
             "sched": self._schedule,
         }
 
+    def __repr__(self) -> str:
+        return f"<Timeline of {len(self.lives):,} interrupts, at {self._last_ns:,} ns>"
+
     def __call__(self, stamp: Stamp, event: Event) -> None:
         handler = self._handlers.get(event.kind)
         if handler is not None:

@@ -50,6 +50,9 @@ class LastWriters:
             "its": self._its,
         }  # fmt: skip
 
+    def __repr__(self) -> str:
+        return f"<LastWriters of {len(self._writes):,} registers>"
+
     def __call__(self, stamp: Stamp, event: Event) -> None:
         handler = self._handlers.get(event.kind)
         if handler is not None:

@@ -45,6 +45,9 @@ class Segment(NamedTuple):
     data: bytes
     size: int
 
+    def __repr__(self) -> str:
+        return f"Segment(address={self.address:#x}, size={self.size:#x}, {len(self.data)} bytes of data)"
+
     @property
     def end(self) -> int:
         """The first address after the segment."""
@@ -64,6 +67,9 @@ class Loaded(NamedTuple):
     entry: int
     end: int
     symbols: SymbolSource | None = None
+
+    def __repr__(self) -> str:
+        return f"<Loaded {self.kind} {self.path}: {len(self.segments)} segments, entry {self.entry:#x}>"
 
     @property
     def start(self) -> int:

@@ -39,6 +39,9 @@ class SymbolTable:
     def __init__(self, path: str, bias: int, ranges: Sequence[tuple[int, int, int]]) -> None:
         self._path, self._bias, self._ranges = path, bias, tuple(ranges)
 
+    def __repr__(self) -> str:
+        return f"<SymbolTable of {self._path}>"
+
     def lookup(self, address: int) -> str | None:
         """``name`` or ``name+0x10`` of a virtual or physical address, or None."""
         symbol = self._find(address)

@@ -34,6 +34,9 @@ class EngineFactory:
         self.native = None if kind == "portable" else _native(required=kind == "native")
         self.kind = "native" if self.native is not None else "portable"
 
+    def __repr__(self) -> str:
+        return f"<EngineFactory: {self.kind}, {self.model}>"
+
     def create(self) -> Engine:
         """A new engine with nothing mapped."""
         if self.native is not None:

@@ -79,6 +79,9 @@ class Engine(ABC):
         self._bind_state()
         self._add_hooks()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.state.count:,} instructions>"
+
     # -- creation --
 
     def _open(self, model: str) -> None:

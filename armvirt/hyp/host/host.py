@@ -93,6 +93,9 @@ class Host:
         self.driving = False  # `run` is under way: in exit handlers and in what the clock calls
         self._displaced: list[Vcpu] = []  # on a PE that their affinity has left out since
 
+    def __repr__(self) -> str:
+        return f"<Host with {len(self.pcpus)} physical CPUs and {len(self.vcpus)} vCPUs, at {self.clock.now:,} ns>"
+
     @property
     def pe(self) -> Pe:
         """PE 0: the shape that all PEs have, and the counter that they share."""

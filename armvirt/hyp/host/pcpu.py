@@ -24,6 +24,10 @@ class Pcpu:
         self.vcpu: Vcpu | None = None
         self.last = -1
 
+    def __repr__(self) -> str:
+        loaded = "idle" if self.vcpu is None else f"loaded with {self.vcpu!r}"
+        return f"<Pcpu {self.pe.index}: {loaded}>"
+
     @property
     def index(self) -> int:
         return self.pe.index

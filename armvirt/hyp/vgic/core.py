@@ -93,6 +93,9 @@ class Vgic:
         self.watched: frozenset[int] = frozenset()  # level SPIs whose end of interrupt goes to `on_end`
         self.on_end: Callable[[int], None] = lambda intid: None
 
+    def __repr__(self) -> str:
+        return f"<Vgic: GICv{self.model}, {len(self._cpus)} CPUs, {self.nr_irqs} INTIDs, {len(self.lpis)} LPIs>"
+
     # Creation -------------------------------------------------------------------------------------------------
 
     @property

@@ -25,6 +25,9 @@ class VgicDevice:
         self.vgic = vgic
         self.ipa_bits = vgic.ipa_bits = ipa_bits
 
+    def __repr__(self) -> str:
+        return f"<VgicDevice of {self.vgic!r}>"
+
     def has_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR: KvmError ENXIO if there is no such attribute."""
         self._group(group).has(self, attr)

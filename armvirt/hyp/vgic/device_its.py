@@ -33,6 +33,9 @@ class ItsDevice:
         self._its: Its | None = None
         self.connect()
 
+    def __repr__(self) -> str:
+        return f"<ItsDevice: {'initialized' if self._its is not None else 'not initialized'}>"
+
     def connect(self) -> None:
         """Join the VM's GICv3, if there is one by now."""
         vgic = self._find_vgic()
