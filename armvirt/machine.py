@@ -159,7 +159,9 @@ class Machine:
     on one, 100 us on several). ``vhe`` runs the hypervisor at EL2 (both timers are the guest's then, nothing that it
     could tell); ``cpu_features`` adds to the CPU what its model lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the
     date at virtual time 0 in seconds since 1970 (None: 2024-01-01, midnight UTC): what the clock chip, the PTP
-    hypercall and semihosting show; ``counter_start`` the physical count then, in ticks. ``sinks`` get every event.
+    hypercall and semihosting show; ``counter_start`` the physical count then, in ticks. All random numbers that the
+    guest is given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless ``kaslr_seed`` is False,
+    /chosen/kaslr-seed. ``sinks`` get every event.
 
     Wherever the command line has the option, the text that the option takes is taken, too: ``cntfrq="24MHz"``,
     ``quantum_ns="100us"``, ``load_addr="0x40080000"``, ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for
@@ -188,7 +190,8 @@ class Machine:
         trace_hash: bool = True,
         pace: bool = False,
         script: Script | str | Path | None = None,
-        seed: int = 0,
+        seed: int | str = DEFAULTS["seed"],
+        kaslr_seed: bool = True,
         its: bool = True,
         list_registers: int | str = DEFAULTS["list_registers"],
         priority_bits: int | str = DEFAULTS["priority_bits"],
@@ -208,7 +211,8 @@ class Machine:
             cntvoff=native("cntvoff", cntvoff), append=native("append", append), initrd=native("initrd", initrd),
             dtb=native("dtb", dtb), load_addr=native("load_addr", load_addr),
             semihosting=native("semihosting", semihosting), engine=native("engine", engine),
-            seed=_number("seed", seed), gic=native("gic", gic), its=native("its", its),
+            seed=native("seed", seed), kaslr_seed=native("kaslr_seed", kaslr_seed),
+            gic=native("gic", gic), its=native("its", its),
             list_registers=native("list_registers", list_registers),
             priority_bits=native("priority_bits", priority_bits), pcpus=native("pcpus", pcpus),
             quantum_ns=native("quantum_ns", quantum_ns), vhe=native("vhe", vhe),

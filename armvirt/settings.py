@@ -153,6 +153,8 @@ SETTINGS = (
     Setting("vhe", "", None, "run the hypervisor at EL2 (VHE): both timers are the guest's", "vhe"),
     Setting("cpu-features", "LIST", cpu_features, "features beyond the model's: ecv, wfxt (by commas)", "cpu_features"),
     Setting("rtc-base", "DATE", units.parse_date, "the date when the run starts (default 2024)", "rtc_base"),
+    Setting("seed", "N", count(0, what="seed"), "what the guest's random numbers come from (default 0)", "seed"),
+    Setting("no-kaslr-seed", "", None, "give no kaslr-seed: Linux runs where it is linked", "kaslr_seed", negates=True),
     Setting("append", "STR", text, "kernel command line", "append"),
     Setting("initrd", "FILE", file, "initial RAM disk", "initrd"),
     Setting("dtb", "FILE", file, "device tree to use instead of the generated one", "dtb"),

@@ -21,6 +21,8 @@ class BoardConfig(NamedTuple):
     ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs, which take turns of
     ``quantum_ns`` (None: 1 ms on one, 100 us on several). ``rtc_base`` is the date at virtual time 0, in seconds since
     1970 (None: 2024-01-01); ``counter_start`` the host's physical count then, in ticks (None: the host's own choice).
+    All random numbers that a guest is given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless
+    ``kaslr_seed`` is False, /chosen/kaslr-seed.
     """
 
     image: str | Path | None
@@ -37,6 +39,7 @@ class BoardConfig(NamedTuple):
     semihosting: bool = False
     engine: str = "auto"
     seed: int = 0
+    kaslr_seed: bool = True
     gic: int = 3
     its: bool = True
     list_registers: int = 4

@@ -28,8 +28,8 @@ _PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
 class BoardTree(NamedTuple):
     """What the tree of the board depends on.
 
-    ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM. ``seed`` makes
-    /chosen/rng-seed. There is no kaslr-seed unless asked for, so that addresses in a kernel's log can be read.
+    ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM. /chosen/rng-seed and, unless
+    ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of ``seed``; QEMU's property dtb-randomness gives both.
     """
 
     mpidrs: Sequence[int]
@@ -39,7 +39,7 @@ class BoardTree(NamedTuple):
     bootargs: str = ""
     initrd: tuple[int, int] | None = None
     seed: int = 0
-    kaslr: bool = False
+    kaslr_seed: bool = True
     its: bool = False
 
 
@@ -89,7 +89,7 @@ def chosen(board: BoardTree) -> Node:
     if board.initrd:
         _set_initrd(node, board.initrd)
     node.properties["rng-seed"] = seed_bytes(board.seed, "rng-seed", 32)
-    if board.kaslr:
+    if board.kaslr_seed:
         node.properties["kaslr-seed"] = seed_bytes(board.seed, "kaslr-seed", 8)
     return node
 

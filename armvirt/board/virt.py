@@ -222,6 +222,7 @@ class VirtBoard:
                 config.append,
                 initrd,
                 seed=config.seed,
+                kaslr_seed=config.kaslr_seed,
                 its=config.its,
             )
         )

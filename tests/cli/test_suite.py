@@ -104,6 +104,8 @@ SAMPLES: dict[str, tuple[object, str, object]] = {
     "vhe": (True, "vhe", True),
     "cpu-features": ("ecv,wfxt", "cpu_features", ("ecv", "wfxt")),
     "rtc-base": ("2024-02-29", "rtc_base", 1_709_164_800),
+    "seed": ("0x10", "seed", 16),
+    "no-kaslr-seed": (True, "kaslr_seed", False),
     "append": ("quiet", "append", "quiet"),
     "initrd": ("a", "initrd", "{folder}/a"),
     "dtb": ("a", "dtb", "{folder}/a"),

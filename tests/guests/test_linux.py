@@ -86,6 +86,25 @@ def test_moves_to_another_machine(self_test: tuple[int, Result, int]) -> None:
     assert campaign.stopped(campaign.linux(cpus), campaign.Stops(3, expected, seed=0), "fresh") == expected
 
 
+def kaslr(**options: object) -> tuple[str, str]:
+    """What the kernel says of KASLR, and where it has put the begin of its code."""
+    with boot(append="console=ttyAMA0 quiet", **options) as machine:
+        reach(machine, PROMPT)
+        said = re.search(r"KASLR .*", command(machine, "dmesg | grep KASLR"))
+        assert said is not None
+        return said[0], command(machine, "grep -w _stext /proc/kallsyms")
+
+
+def test_the_kernel_is_where_the_seed_puts_it() -> None:
+    """Debian's kernel takes /chosen/kaslr-seed; without one it runs where it is linked."""
+    said, linked = kaslr(kaslr_seed=False)
+    assert (said, linked) == ("KASLR disabled due to lack of seed", "ffff800008010000 T _stext\n")
+    one, again, other = (kaslr(seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert {one[0], other[0]} == {"KASLR enabled"}
+    assert len({linked, one[1], other[1]}) == 3
+
+
 @pytest.fixture(scope="module")
 def shell() -> Iterator[Machine]:
     with boot() as machine:
