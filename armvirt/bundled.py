@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.errors import UserError
+from armvirt.inputs import STDIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +142,7 @@ def resolve(image: str | Path) -> Path:
 def find(text: str) -> Guest:
     """The guest that ``text`` means: a path if there is such a file or it looks like one, else a bundled name."""
     stem, suffix = os.path.splitext(os.path.basename(text))
-    if "/" in text or suffix or os.path.exists(text):
+    if text == STDIN or "/" in text or suffix or os.path.exists(text):
         # A name with a slash or suffix is a path even when missing: the loader says so in its own words.
         return Guest(stem or text, text)
     if guest := _bundled(text):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from armvirt.errors import UserError
+from armvirt.inputs import read_text
 from armvirt.units import parse_time
 
 MAX_FILE = 1 << 20
@@ -56,38 +57,30 @@ class Script(tuple[Step, ...]):
         return cls(steps)
 
 
-_LINE = re.compile(r'\s*(?P<verb>[a-z]+)\s*(?P<rest>"(?:[^"\\]|\\.)*"|[^\s"#]*)\s*(?:#.*)?$')
-_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)")
-_SIMPLE = {"n": "\n", "r": "\r", "t": "\t", "e": "\x1b", "\\": "\\", '"': '"'}
+_VERB, _PLAIN, _REST = re.compile("[a-z]*"), re.compile(r'[^"\\]*'), re.compile(r"[ \t]*(?:#.*)?$", re.DOTALL)
+_SIMPLE = {"n": b"\n", "r": b"\r", "t": b"\t", "e": b"\x1b", "\\": b"\\", '"': b'"'}
+_HEX = re.compile("x([0-9a-fA-F]{2})")
 
 
 def load(path: str | Path) -> Script:
     """The script in a file. UserError for a file that cannot be read or a line that is no step."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_FILE + 1)
-        if len(text) > MAX_FILE:
-            raise UserError(f"{path}: a script of more than {MAX_FILE >> 20} MiB; is it the right file?")
-        return parse(text.decode(), str(path))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; give a file of expect and send lines") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; is it the right file?") from None
+    return parse(read_text(path, "console script", MAX_FILE), str(path))
 
 
 def parse(text: str, name: str = "script") -> Script:
     """The script in ``text``; ``name`` is what messages call it."""
     steps: list[Step] = []
     timeout: int | None = None
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
             continue
         try:
             verb, rest = _split(line)
             if verb == "timeout":
-                timeout = parse_time(rest)
+                timeout = parse_time(rest.partition("#")[0])
             else:
-                steps.append(_STEPS[verb](_string(rest), timeout))
+                steps.append(_STEPS[verb](_text(rest), timeout))
         except UserError as error:
             raise UserError(f"{name}:{number}: {error}") from None
     return Script(steps)
@@ -100,29 +93,47 @@ _STEPS: dict[str, Callable[[bytes, int | None], Step]] = {
 
 
 def _split(line: str) -> tuple[str, str]:
-    match = _LINE.match(line)
-    if match is None or match["verb"] not in (*_STEPS, "timeout"):
-        raise UserError('not a step; write expect "text", send "text\\n" or timeout 5s')
-    return match["verb"], match["rest"]
+    """The verb of a line, and what follows it."""
+    match = _VERB.match(line)
+    verb = match[0] if match is not None else ""
+    if verb not in (*_STEPS, "timeout"):
+        raise UserError(_NO_STEP)
+    return verb, line[len(verb) :].lstrip()
 
 
-def _string(quoted: str) -> bytes:
-    if not quoted.startswith('"'):
+_NO_STEP = 'not a step; write expect "text", send "text\\n" or timeout 5s'
+
+
+def _text(rest: str) -> bytes:
+    """The bytes of a text in double quotes, after which only a comment may follow.
+
+    Each character is looked at once: a line may be as long as the file.
+    """
+    if not rest.startswith('"'):
         raise UserError('the text must be in double quotes, for example expect "login: "')
-    value = _ESCAPE.sub(_unescape, quoted[1:-1])
-    if not value:
+    out, at = bytearray(), 1
+    while True:
+        plain = _PLAIN.match(rest, at)
+        assert plain is not None  # it may be empty
+        out += plain[0].encode()
+        at = plain.end()
+        if rest[at : at + 1] != "\\":
+            break
+        data, at = _escape(rest, at + 1)
+        out += data
+    if at == len(rest) or not _REST.match(rest, at + 1):
+        raise UserError(_NO_STEP)
+    if not out:
         raise UserError("the text is empty")
-    # Bytes above 0x7f written as \\xHH are meant as that byte; typed characters as their UTF-8 encoding.
-    return b"".join(bytes([ord(c) - _RAW]) if ord(c) >= _RAW else c.encode() for c in value)
+    return bytes(out)
 
 
-_RAW = 0x110000 - 0x1000  # a private-use range (plane 16) that stands for raw bytes between the two steps
-
-
-def _unescape(match: re.Match[str]) -> str:
-    code = match[1]
-    if code[0] == "x" and len(code) == 3:
-        return chr(_RAW + int(code[1:], 16))
-    if code not in _SIMPLE:
-        raise UserError(f'unknown escape \\{code}; known are \\n \\r \\t \\e \\\\ \\" and \\xHH')
-    return _SIMPLE[code]
+def _escape(rest: str, at: int) -> tuple[bytes, int]:
+    """The bytes of the escape whose letter is at ``at``, and where it ends."""
+    match = _HEX.match(rest, at)
+    if match is not None:
+        return bytes([int(match[1], 16)]), match.end()
+    letter = rest[at : at + 1]
+    if letter not in _SIMPLE:
+        raise UserError(f'unknown escape \\{letter}; known are \\n \\r \\t \\e \\\\ \\" and \\xHH')
+    return _SIMPLE[letter], at + 1

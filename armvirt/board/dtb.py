@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board import fdt, gicv2m, memmap, pl011, pl031
-from armvirt.board.boot.source import ImageFile
 from armvirt.board.fdt import Node, Tree
 from armvirt.errors import ImageError
+from armvirt.inputs import Input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +199,7 @@ def apb_clock(phandle: int) -> Node:
 
 def load_user_tree(path: str | Path) -> Tree:
     """The tree in a .dtb file; ImageError if it is none."""
-    with ImageFile(path) as source:
+    with Input(path, "device tree", fdt.MAX_SIZE) as source:
         if source.size > fdt.MAX_SIZE:
             raise ImageError(path, "it is larger than the 2 MiB that the boot protocol allows a device tree")
         blob = source.read_at(0, source.size)

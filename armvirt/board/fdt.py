@@ -16,6 +16,9 @@ _BEGIN_NODE, _END_NODE, _PROP, _NOP, _END = 1, 2, 3, 4, 9
 _HEADER = struct.Struct(">10I")
 _VERSION, _COMPATIBLE = 17, 16
 _MAX_DEPTH = 64
+_MAX_NAME = 255  # bytes; the specification has 31, some bindings exceed it
+_MAX_NODES = 1 << 15
+_MAX_PROPERTIES = 1 << 17
 
 
 class FdtError(ArmvirtError):
@@ -158,6 +161,7 @@ class _Reader:
         # Version 16 has no size of the structure block: it runs to the strings.
         size = structure_size if version >= _VERSION else max(strings - structure, 0)
         self._structure, self._at = self._block("structure", structure, size), 0
+        self._nodes = self._properties = 0
         if structure % 4:
             raise FdtError("its structure block is not aligned")
 
@@ -178,15 +182,16 @@ class _Reader:
         return self._structure[start:end]
 
     def _name(self) -> str:
-        end = self._structure.find(b"\0", self._at)
+        end = self._structure.find(b"\0", self._at, self._at + _MAX_NAME + 1)
         if end < 0:
-            raise FdtError("a node name does not end")
+            raise FdtError(f"a node name does not end within {_MAX_NAME} characters")
         return _ascii(self._take(end + 1 - self._at)[:-1])
 
     def _string(self, offset: int) -> str:
-        end = self._strings.find(b"\0", offset) if offset < len(self._strings) else -1
+        # Names may overlap: without a bound, n properties could have the n tails of one string of any length.
+        end = self._strings.find(b"\0", offset, offset + _MAX_NAME + 1)
         if end < 0:
-            raise FdtError("a property name lies outside the strings block")
+            raise FdtError(f"a property name lies outside the strings block, or has more than {_MAX_NAME} characters")
         return _ascii(self._strings[offset:end])
 
     def _token(self) -> int:
@@ -216,10 +221,16 @@ class _Reader:
     def _node(self, depth: int) -> Node:
         if depth > _MAX_DEPTH:
             raise FdtError(f"its nodes are nested deeper than {_MAX_DEPTH}")
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise FdtError(f"it has more than {_MAX_NODES} nodes")
         node = Node(self._name())
         while (token := self._token()) != _END_NODE:
             if token == _PROP:
                 size, name = self._u32(), self._string(self._u32())
+                self._properties += 1
+                if self._properties > _MAX_PROPERTIES:
+                    raise FdtError(f"it has more than {_MAX_PROPERTIES} properties")
                 node.properties[name] = self._take(size)
             elif token == _BEGIN_NODE:
                 node.add(self._node(depth + 1))

@@ -119,14 +119,11 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ImageError, match="it is a directory"):
         load(tmp_path, RAM, MIB)
     with pytest.raises(ImageError, match="not a regular file"):
-        load("/dev/null", RAM, MIB)
+        load("/dev/zero", RAM, MIB)
     with pytest.raises(ImageError, match="cannot be opened"):
         load(tmp_path / ("x" * 300), RAM, MIB)
     with pytest.raises(ImageError, match="cannot be opened"):
         load("with\0nul", RAM, MIB)
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ImageError, match="not a regular file"):
-        load(tmp_path / "fifo", RAM, MIB)
     monkeypatch.setattr(os, "open", _denied)
     with pytest.raises(ImageError, match="may not be read; check its permissions"):
         load(tmp_path / "x", RAM, MIB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_pairs() -> None:
 
 
 def test_files_that_are_no_script(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="no such file"):
         script.load(tmp_path / "none")
     with pytest.raises(UserError, match="directory"):
         script.load(tmp_path)
@@ -67,5 +68,29 @@ def test_files_that_are_no_script(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not UTF-8"):
         script.load(tmp_path / "binary")
     (tmp_path / "huge").write_bytes(b"#" * (script.MAX_FILE + 1))
-    with pytest.raises(UserError, match="more than 1 MiB"):
+    with pytest.raises(UserError, match="more than 1 MiB; is it the console script"):
         script.load(tmp_path / "huge")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a" * script.MAX_FILE,
+        "send" + " " * (script.MAX_FILE - 10) + "!",
+        "send " + "b" * (script.MAX_FILE - 10),
+        'send "' + "c" * (script.MAX_FILE - 10),
+        'send "' + "\\n" * (script.MAX_FILE // 2 - 10),
+        'send "x"' + " " * (script.MAX_FILE - 20) + "x",
+    ],
+    ids=lambda line: line[:8],
+)
+def test_a_line_as_long_as_the_file_is_parsed_in_linear_time(line: str) -> None:
+    began = time.process_time()
+    with pytest.raises(UserError):
+        script.parse(line)
+    assert time.process_time() - began < 10  # quadratic, it would be an hour
+
+
+def test_any_character_can_be_sent() -> None:
+    text = "".join(map(chr, (1, 0x85, 0x2028, 0xE000, 0x10F0FF, 0x10FFFF)))
+    assert script.parse(f'send "{text}"') == (Send(text.encode()),)

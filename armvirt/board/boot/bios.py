@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.board.boot.model import Loaded, Segment
-from armvirt.board.boot.source import ImageFile
 from armvirt.board.memmap import RAM_BASE, ROM
 from armvirt.board.sizes import human
 from armvirt.errors import ImageError
+from armvirt.inputs import Input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def load_bios(path: str | Path) -> Loaded:
     """Firmware for the ROM. It is a flat file, entered at 0; it finds the device tree at RAM base."""
-    with ImageFile(path, "firmware image") as source:
+    with Input(path, "firmware image", ROM.size) as source:
         if source.size > ROM.size:
             raise ImageError(path, f"it ({human(source.size)}) is larger than the boot ROM ({human(ROM.size)})",
                              "give a firmware image for QEMU's virt board")  # fmt: skip

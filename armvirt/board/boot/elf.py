@@ -12,9 +12,9 @@ import struct
 from typing import NamedTuple
 
 from armvirt.board.boot.model import Loaded, Ram, Segment
-from armvirt.board.boot.source import ImageFile
 from armvirt.board.boot.symbols import SymbolTable
 from armvirt.errors import ImageError
+from armvirt.inputs import Input
 
 MAGIC = b"\x7fELF"
 PIE_OFFSET = 2 << 20
@@ -29,6 +29,7 @@ _PT_LOAD, _PT_DYNAMIC, _DT_NEEDED = 1, 2, 1
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _MAX_DYNAMIC = 1 << 16
+_MAX_SHARED = 1 << 20  # bytes that segments may have from the same place of the file
 
 
 class Header(NamedTuple):
@@ -53,7 +54,7 @@ class ProgramHeader(NamedTuple):
     align: int
 
 
-def load(source: ImageFile, ram: Ram, load_addr: int | None = None) -> Loaded:
+def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
     """Load an ELF file; ImageError says why it cannot run."""
     header = read_header(source)
     programs = _program_headers(source, header)
@@ -64,13 +65,14 @@ def load(source: ImageFile, ram: Ram, load_addr: int | None = None) -> Loaded:
     bias = _bias(source.path, header, loadable, ram, load_addr)
     placed = [_placed(program, header.type, bias) for program in loadable]
     _check_segments(source, placed, ram)
+    _refuse_sharing(source, placed)
     segments = tuple(Segment(p.paddr, source.read_at(p.offset, p.filesz), p.memsz) for p in placed)
     entry = _entry(source.path, header.entry + bias, placed)
-    symbols = SymbolTable(source.path, bias, [(p.paddr, p.vaddr, p.memsz) for p in placed])
+    symbols = SymbolTable(source.path, bias, [(p.paddr, p.vaddr, p.memsz) for p in placed], source)
     return Loaded(source.path, "elf", segments, entry, max(s.end for s in segments), symbols)
 
 
-def read_header(source: ImageFile) -> Header:
+def read_header(source: Input) -> Header:
     """The ELF header, if it is one that armvirt runs."""
     raw = source.head(_EHDR.size)
     if len(raw) < 20:
@@ -100,20 +102,30 @@ def _check_ident(path: str, raw: bytes) -> None:
         raise ImageError(path, "its ELF identification is corrupt", "build or copy it again")
 
 
-def _program_headers(source: ImageFile, header: Header) -> list[ProgramHeader]:
+def _program_headers(source: Input, header: Header) -> list[ProgramHeader]:
     size = header.phnum * _PHDR.size
     if header.phoff + size > source.size:
         raise ImageError(source.path, "it is truncated: its program headers lie beyond its end", "copy it again")
     return [ProgramHeader(*fields) for fields in _PHDR.iter_unpack(source.read_at(header.phoff, size))]
 
 
-def _refuse_dynamic(source: ImageFile, programs: list[ProgramHeader]) -> None:
+def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
     """A program that needs shared libraries is for an operating system, not for a board."""
-    for program in programs:
-        if program.type == _PT_DYNAMIC and program.filesz <= _MAX_DYNAMIC and not program.filesz % 16:
+    dynamic = [program for program in programs if program.type == _PT_DYNAMIC]
+    if len(dynamic) > 1:  # the gABI has one _DYNAMIC; to look through thousands takes long
+        raise ImageError(source.path, f"it has {len(dynamic)} dynamic segments", "build it again")
+    for program in dynamic:
+        if program.filesz <= _MAX_DYNAMIC and not program.filesz % 16:
             entries = struct.iter_unpack("<qQ", source.read_at(program.offset, program.filesz))
             if any(tag == _DT_NEEDED for tag, _ in entries):
                 raise ImageError(source.path, "it needs shared libraries", "give a static, bare-metal executable")
+
+
+def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
+    """Segments may share bytes of the file, but a small file must not fill a large RAM by doing so."""
+    total = sum(program.filesz for program in programs)
+    if total > source.size + _MAX_SHARED:
+        raise ImageError(source.path, f"its segments take {total} bytes from a file of {source.size}", "build it again")
 
 
 def _bias(path: str, header: Header, loadable: list[ProgramHeader], ram: Ram, load_addr: int | None) -> int:
@@ -138,7 +150,7 @@ def _placed(program: ProgramHeader, kind: int, bias: int) -> ProgramHeader:
     return program._replace(vaddr=program.vaddr + bias, paddr=program.vaddr + bias)
 
 
-def _check_segments(source: ImageFile, programs: list[ProgramHeader], ram: Ram) -> None:
+def _check_segments(source: Input, programs: list[ProgramHeader], ram: Ram) -> None:
     previous_end = 0
     for program in sorted(programs, key=lambda program: program.paddr):
         where = f"segment {program.paddr:#x}..{program.paddr + program.memsz:#x}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from armvirt.board.boot.model import Loaded, Ram, Segment
-from armvirt.board.boot.source import ImageFile
 from armvirt.errors import ImageError
+from armvirt.inputs import Input
 
 LOAD_OFFSET = 0x80000
 """Where QEMU puts a raw kernel: RAM base + 512 KiB (hw/arm/boot.c)."""
 
 
-def load(source: ImageFile, ram: Ram, load_addr: int | None = None) -> Loaded:
+def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
     """Load a flat binary at ``load_addr`` (default RAM base + 512 KiB)."""
     address = ram.base + LOAD_OFFSET if load_addr is None else load_addr
     if source.size < 4:

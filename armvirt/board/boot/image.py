@@ -7,9 +7,9 @@ import zlib
 from typing import NamedTuple
 
 from armvirt.board.boot.model import Loaded, Ram, Segment
-from armvirt.board.boot.source import ImageFile
 from armvirt.board.sizes import human
 from armvirt.errors import ImageError
+from armvirt.inputs import Input
 
 ALIGN = 2 << 20
 _MAGIC, _MAGIC_AT = b"ARM\x64", 56
@@ -42,7 +42,7 @@ def _is_zboot(head: bytes) -> bool:
     return head[:2] == b"MZ" and head[4:8] == b"zimg"
 
 
-def load(source: ImageFile, ram: Ram, load_addr: int | None = None) -> Loaded:
+def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
     """Load an Image at a 2 MiB boundary + text_offset; ImageError says why it cannot run."""
     data = _unpacked(source, ram)
     header = _header(source.path, data)
@@ -68,7 +68,7 @@ def _header(path: str, data: bytes) -> ImageHeader:
     return ImageHeader(text_offset if image_size else _OLD_TEXT_OFFSET, image_size, flags)
 
 
-def _unpacked(source: ImageFile, ram: Ram) -> bytes:
+def _unpacked(source: Input, ram: Ram) -> bytes:
     """The bytes of the Image itself."""
     head = source.head()
     if _is_zboot(head):
@@ -81,7 +81,7 @@ def _unpacked(source: ImageFile, ram: Ram) -> bytes:
     return source.read_at(0, source.size)
 
 
-def _from_zboot(source: ImageFile, head: bytes, ram: Ram) -> bytes:
+def _from_zboot(source: Input, head: bytes, ram: Ram) -> bytes:
     """The payload of an EFI zboot image (kernel: drivers/firmware/efi/libstub/zboot-header.S)."""
     if len(head) < _HEADER_SIZE:
         raise ImageError(source.path, "it is truncated within its EFI zboot header", "copy it again")
@@ -94,7 +94,7 @@ def _from_zboot(source: ImageFile, head: bytes, ram: Ram) -> bytes:
     return _gunzip(source, offset, size, ram)
 
 
-def _gunzip(source: ImageFile, offset: int, size: int, ram: Ram) -> bytes:
+def _gunzip(source: Input, offset: int, size: int, ram: Ram) -> bytes:
     """Unpack, but never more than fits into RAM: a small file can unpack to anything."""
     unpacker = zlib.decompressobj(wbits=31)
     parts: list[bytes] = []

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from armvirt.board.boot import elf, flat, image
 from armvirt.board.boot.model import Loaded, Ram
-from armvirt.board.boot.source import ImageFile
 from armvirt.board.sizes import human
 from armvirt.errors import ImageError
+from armvirt.inputs import Input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None =
     ``load_addr`` overrides the load address of what is not tied to one. ImageError for all that cannot run.
     """
     ram = Ram(ram_base, ram_size)
-    with ImageFile(path) as source:
+    with Input(path, most=ram_size) as source:
         head = source.head()
         if head.startswith(elf.MAGIC):
             return elf.load(source, ram, load_addr)
@@ -55,7 +55,7 @@ def _refuse_mistakes(path: str, head: bytes) -> None:
 
 def load_initrd(path: str | Path, ram_size: int) -> bytes:
     """The bytes of an initial RAM disk; ImageError if it cannot fit into ``ram_size``."""
-    with ImageFile(path, "initrd") as source:
+    with Input(path, "initrd", ram_size) as source:
         if source.size > ram_size:
             raise ImageError(path, f"the initrd ({human(source.size)}) is larger than RAM ({human(ram_size)})",
                              "give the guest more with --mem")  # fmt: skip

@@ -1,30 +1,30 @@
-"""Names for addresses, from the symbol table of an ELF file, read when first asked for."""
+"""Names for addresses, from the symbol table of an ELF file, read when first asked for.
+
+A table is a few arrays beside the file's own string table: what it takes of memory is bounded by the file's size,
+whatever the strings are. (Strings may overlap: n symbols can name the n tails of one string.) A name becomes text when
+it is shown, printable and of bounded length.
+"""
 
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
-from armvirt.board.boot.source import ImageFile
 from armvirt.errors import ImageError
+from armvirt.inputs import Input
+from armvirt.printable import MOST, printable
 
 _SHDR = struct.Struct("<IIQQQQIIQQ")
-_SYM = struct.Struct("<IBBHQQ")
+_SYM_SIZE = 24
 _SHT_SYMTAB = 2
-_NOTYPE, _OBJECT, _FUNC = 0, 1, 2
+_FUNC = 2
 _SHN_UNDEF, _SHN_RESERVED = 0, 0xFF00
-_MAX_TABLE = 1 << 28
-
-
-class Symbol(NamedTuple):
-    """A named range of link-time addresses; ``size`` 0 is unknown."""
-
-    address: int
-    size: int
-    name: str
+_MAX_SYMBOLS = 1 << 20  # several times what a kernel with everything in it has
+_MAX_NAMES = 1 << 28
+_MASK64 = (1 << 64) - 1
 
 
 class SymbolTable:
@@ -32,91 +32,136 @@ class SymbolTable:
 
     ``bias`` is added to the file's addresses. ``ranges`` are the loaded (physical, virtual, size), so that a PC
     has its name before the guest turns its MMU on as well as after; none are needed for the symbols of a kernel
-    whose Image was booted. A file without symbols, or whose symbol
-    table is damaged, has no names: that is no reason to refuse the guest.
+    whose Image was booted. ``file`` is what was loaded: a file that has been changed since has no names to give. A file
+    without symbols, or whose symbol table is damaged, has no names either: that is no reason to refuse the guest.
     """
 
-    def __init__(self, path: str, bias: int, ranges: Sequence[tuple[int, int, int]]) -> None:
-        self._path, self._bias, self._ranges = path, bias, tuple(ranges)
+    def __init__(self, path: str, bias: int, ranges: Sequence[tuple[int, int, int]], file: Input | None = None) -> None:
+        self._path, self._bias = path, bias
+        self._data = None if file is None else file.data
+        self._identity = None if file is None else file.identity
+        self._by_physical = sorted(ranges)
+        self._by_virtual = sorted((virtual, physical, size) for physical, virtual, size in ranges)
 
     def __repr__(self) -> str:
         return f"<SymbolTable of {self._path}>"
 
     def lookup(self, address: int) -> str | None:
-        """``name`` or ``name+0x10`` of a virtual or physical address, or None."""
-        symbol = self._find(address)
-        if symbol is None and (virtual := self._virtual(address)) is not None:
-            address, symbol = virtual, self._find(virtual)
-        if symbol is None:
+        """``name`` or ``name+0x10`` of a virtual or physical address, printable; None where nothing has a name."""
+        index = self._find(address)
+        if index is None and (virtual := _moved(self._by_physical, address)) is not None:
+            address, index = virtual, self._find(virtual)
+        if index is None:
             return None
-        offset = address - symbol.address
-        return f"{symbol.name}+{offset:#x}" if offset else symbol.name
+        offset, name = address - self._table.addresses[index], self._table.name(index)
+        return f"{name}+{offset:#x}" if offset else name
 
     def address_of(self, name: str) -> int | None:
-        """The (virtual) address of a symbol, or None."""
-        return self._names.get(name)
+        """The (virtual) address of a symbol, or None. The name is as the file has it, not as it is shown."""
+        return self._table.address_of(name)
 
-    def names(self) -> Iterable[str]:
-        """Every name that `address_of` knows."""
-        return self._names.keys()
+    def names(self) -> Iterator[str]:
+        """Every name that `address_of` knows, in the order of the addresses, one at a time."""
+        return map(self._table.name, range(len(self._table.addresses)))
 
-    def _virtual(self, address: int) -> int | None:
-        for physical, virtual, size in self._ranges:
-            if physical <= address < physical + size:
-                return address - physical + virtual
-        return None
-
-    def _find(self, address: int) -> Symbol | None:
-        index = bisect_right(self._addresses, address) - 1
+    def _find(self, address: int) -> int | None:
+        """The symbol that an address belongs to. One of unknown size reaches to the next, but not beyond what was
+        loaded."""
+        table = self._table
+        index = bisect_right(table.addresses, address) - 1
         if index < 0:
             return None
-        symbol = self.symbols[index]
-        end = symbol.address + symbol.size if symbol.size else self._open_end(index)
-        return symbol if address < end else None
+        start = table.addresses[index]
+        size = table.sizes[index] or self._open_size(index)
+        return index if address - start < size else None
 
-    def _open_end(self, index: int) -> int:
-        """A label of unknown size reaches to the next symbol, but not beyond what was loaded."""
-        start = self.symbols[index].address
-        bounds = [virtual + size for _, virtual, size in self._ranges if virtual <= start < virtual + size]
-        bounds += [symbol.address for symbol in self.symbols[index + 1 : index + 2]]
-        return min(bounds, default=start + 1)
+    def _open_size(self, index: int) -> int:
+        addresses = self._table.addresses
+        start = addresses[index]
+        ends = [addresses[index + 1]] if index + 1 < len(addresses) else []
+        at = bisect_right(self._by_virtual, (start, _MASK64, 0)) - 1
+        if at >= 0:
+            virtual, _, size = self._by_virtual[at]
+            ends += [virtual + size] if start < virtual + size else []
+        return min(ends, default=start + 1) - start
 
     @cached_property
-    def symbols(self) -> list[Symbol]:
-        """All symbols by address; of several at one address, the best."""
+    def _table(self) -> _Table:
         try:
-            with ImageFile(self._path) as source:
-                found = _read(source)
+            if self._data is not None:
+                return _read(_Piped(self._data), self._bias)
+            with Input(self._path) as source:
+                if self._identity is None or source.identity == self._identity:
+                    return _read(source, self._bias)
         except ImageError:
-            return []
-        best: dict[int, tuple[int, Symbol]] = {}
-        for rank, symbol in found:
-            moved = symbol._replace(address=symbol.address + self._bias)
-            if moved.address not in best or rank > best[moved.address][0]:
-                best[moved.address] = rank, moved
-        return [best[address][1] for address in sorted(best)]
-
-    @cached_property
-    def _addresses(self) -> list[int]:
-        return [symbol.address for symbol in self.symbols]
-
-    @cached_property
-    def _names(self) -> dict[str, int]:
-        return {symbol.name: symbol.address for symbol in self.symbols}
+            pass
+        return _Table([], b"", b"", 0)
 
 
-def _read(source: ImageFile) -> list[tuple[int, Symbol]]:
-    """(rank, symbol) of every symbol that names code or data; a function outranks a bare label."""
-    sections = _sections(source)
-    for kind, offset, size, link in sections:
-        if kind == _SHT_SYMTAB and link < len(sections) and size <= _MAX_TABLE and not size % _SYM.size:
+def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
+    """``address`` as the other one of the two by which a loaded range is known."""
+    at = bisect_right(ranges, (address, _MASK64, 0)) - 1
+    if at < 0:
+        return None
+    start, other, size = ranges[at]
+    return address - start + other if address < start + size else None
+
+
+class _Piped:
+    """What a pipe gave, to be read as a file."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        if offset + size > len(self.data):
+            raise ImageError("pipe", "it is truncated")
+        return self.data[offset : offset + size]
+
+
+class _Table:
+    """The symbols by address, of several at one address the best: a function before an object before a label, global
+    before local, the first of equals. ``keys`` are as `_ranked` gives them."""
+
+    def __init__(self, keys: list[int], raw: bytes, names: bytes, bias: int) -> None:
+        keys.sort()
+        words = memoryview(raw).cast("Q")
+        # The first of several with one address is the best.
+        firsts = (key for key, before in zip(keys, [-1, *keys], strict=False) if key >> 40 != before >> 40)
+        at = [3 * (key & 0xFFFF_FFFF) for key in firsts]
+        self.addresses = array("Q", [words[n + 1] + bias & _MASK64 for n in at])
+        self.sizes = array("Q", [words[n + 2] for n in at])
+        self._offsets = array("I", [words[n] & 0xFFFF_FFFF for n in at])
+        self._names = names
+
+    def name(self, index: int) -> str:
+        """The name of a symbol as it is shown."""
+        start = self._offsets[index]
+        # A character takes up to four bytes; of a longer name its end is not looked for.
+        end = self._names.find(b"\0", start, start + 4 * MOST)
+        raw = self._names[start : end if end >= 0 else start + 4 * MOST]
+        return printable(raw.decode("utf-8", "replace"))
+
+    def address_of(self, name: str) -> int | None:
+        """By looking at one after the other: it is asked once or twice in a run."""
+        wanted = name.encode("utf-8", "surrogateescape") + b"\0"
+        starts = self._names.startswith
+        found = (n for n, offset in enumerate(self._offsets) if starts(wanted, offset))
+        index = next(found, None)
+        return None if index is None else self.addresses[index]
+
+
+def _read(source: Input | _Piped, bias: int) -> _Table:
+    for kind, offset, size, link in (sections := _sections(source)):
+        if kind == _SHT_SYMTAB and link < len(sections) and size <= _MAX_SYMBOLS * _SYM_SIZE and not size % _SYM_SIZE:
             _, names_offset, names_size, _ = sections[link]
-            names = source.read_at(names_offset, min(names_size, _MAX_TABLE))
-            return _symbols(source.read_at(offset, size), names)
-    return []
+            names = source.read_at(names_offset, min(names_size, _MAX_NAMES))
+            raw = source.read_at(offset, size)
+            return _Table(_ranked(raw, names, bias), raw, names, bias)
+    return _Table([], b"", b"", 0)
 
 
-def _sections(source: ImageFile) -> list[tuple[int, int, int, int]]:
+def _sections(source: Input | _Piped) -> list[tuple[int, int, int, int]]:
     """(type, offset, size, link) of each section."""
     header = source.read_at(0, 64)
     (shoff,) = struct.unpack_from("<Q", header, 40)
@@ -127,14 +172,21 @@ def _sections(source: ImageFile) -> list[tuple[int, int, int, int]]:
     return [(fields[1], fields[4], fields[5], fields[6]) for fields in _SHDR.iter_unpack(table)]
 
 
-def _symbols(table: bytes, names: bytes) -> list[tuple[int, Symbol]]:
-    found = []
-    for name, info, _, section, address, size in _SYM.iter_unpack(table):
-        kind = info & 15
-        if kind > _FUNC or section == _SHN_UNDEF or section >= _SHN_RESERVED:
-            continue
-        text = names[name : max(names.find(b"\0", name), name)].decode("utf-8", "replace")
-        # $x and $d are the mapping symbols of the AArch64 ELF ABI, not names.
-        if text and not text.startswith("$"):
-            found.append((kind * 2 + (info >> 4 & 1), Symbol(address, size, text)))
-    return found
+def _ranked(raw: bytes, names: bytes, bias: int) -> list[int]:
+    """One number for each symbol that names code or data: address, rank (0 the best) and index, from the top down, in
+    64, 8 and 32 bits."""
+    words = memoryview(raw).cast("Q")  # st_name, st_info, st_other and st_shndx in one, st_value, st_size
+    last = len(names) - 1
+    return [
+        (address + bias & _MASK64) << 40 | _RANKS[first >> 32 & 0xFF] << 32 | index
+        for index, (first, address) in enumerate(zip(words[0::3], words[1::3], strict=True))
+        if first >> 32 & 0xFF in _RANKS
+        and _SHN_UNDEF < first >> 48 < _SHN_RESERVED
+        and (at := first & 0xFFFF_FFFF) < last
+        and names[at] not in _NO_NAMES
+    ]
+
+
+#: By st_info: a function before an object before a label, global before local.
+_RANKS = {bind << 4 | kind: 7 - 2 * kind - (bind & 1) for bind in range(16) for kind in range(_FUNC + 1)}
+_NO_NAMES = b"\0$"  # $x and $d are the mapping symbols of the AArch64 ELF ABI

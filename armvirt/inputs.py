@@ -1,0 +1,164 @@
+"""The one way to open a file that the user named: opened once, read in parts, every failure one line.
+
+A regular file is read where it is wanted, within the size that it had when it was opened: a file that grows is read as
+it was, one that shrinks is an error. A pipe (a FIFO, ``<(...)`` of a shell, ``-`` for standard input) is read to its
+end first, and no further than its reader can use; signals end the wait for whoever writes it. Nothing else is a file:
+a directory, a socket, and a device such as /dev/zero, which never ends, are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple, final
+
+from armvirt.errors import ImageError, lack_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+STDIN = "-"
+_STEP = 1 << 20
+_MOST_PIPED = 1 << 30
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class Identity(NamedTuple):
+    """Which file it is, and which version of it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@final
+class Input:
+    """A non-empty file. Use it as a context manager.
+
+    ``what`` is the file's role in messages, ``most`` the bytes beyond which a pipe is not read (a regular file's reader
+    looks at ``size``). ``size`` is in bytes; ``path`` is what messages call it; ``data`` is what a pipe gave, None for
+    a regular file. ImageError for what cannot be opened or read.
+    """
+
+    def __init__(self, path: str | Path, what: str = "guest image", most: int = _MOST_PIPED) -> None:
+        self.path = str(path)
+        self.data: bytes | None = None
+        self._fd = _open(self.path, path, what)
+        try:
+            status = os.fstat(self._fd)
+            self._check_kind(status.st_mode, what)
+            if stat.S_ISFIFO(status.st_mode):
+                self.data = self._drain(most)
+                self.size = len(self.data)
+            else:
+                self.size = status.st_size
+            if self.size == 0:
+                raise ImageError(self.path, "it is empty", f"give a {what}")
+            self.identity = Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _check_kind(self, mode: int, what: str) -> None:
+        kind = _KINDS.get(stat.S_IFMT(mode))
+        if kind == "a directory":
+            raise ImageError(self.path, "it is a directory", f"name a {what} in it")
+        if kind is not None:
+            tty = ", a terminal" if os.isatty(self._fd) else ""
+            raise ImageError(self.path, f"it is {kind}{tty}, not a regular file or a pipe", f"give a {what}")
+
+    def _drain(self, most: int) -> bytes:
+        """All that a pipe gives until its last writer has closed it."""
+        parts, total = bytearray(), 0
+        while part := self._next_part():
+            parts += part
+            total += len(part)
+            if total > most:
+                raise ImageError(self.path, f"the pipe gives more than the {most} bytes that there is room for")
+        return bytes(parts)
+
+    def _next_part(self) -> bytes:
+        import select
+
+        try:
+            # Without a writer yet, read() would say "end"; poll() waits for the first one.
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            poll.poll()
+            return os.read(self._fd, _STEP)
+        except BlockingIOError:
+            return self._next_part()  # another reader was faster
+        except OSError as error:
+            raise ImageError(self.path, f"it cannot be read: {error.strerror}") from None
+
+    def __enter__(self) -> Input:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes from ``offset``; ImageError if the file ends before."""
+        if offset + size > self.size:
+            raise ImageError(self.path, f"it is truncated: {size} bytes at {offset:#x} lie beyond its end")
+        if self.data is not None:
+            return self.data[offset : offset + size]
+        parts = []
+        while size:
+            part = self._pread(offset, size)
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        try:
+            part = os.pread(self._fd, min(size, 1 << 30), offset)
+        except OSError as error:
+            raise ImageError(self.path, f"it cannot be read: {error.strerror}") from None
+        if not part:
+            raise ImageError(self.path, "it was shortened while it was read", "try again")
+        return part
+
+    def head(self, size: int = 512) -> bytes:
+        """The first bytes, fewer if the file is shorter."""
+        return self.read_at(0, min(size, self.size))
+
+
+def read_text(path: str | Path, what: str, most: int) -> str:
+    """A UTF-8 text of at most ``most`` bytes; ImageError for what is none."""
+    with Input(path, what, most) as source:
+        if source.size > most:
+            raise ImageError(path, f"it has more than {most >> 20} MiB", f"is it the {what}?")
+        raw = source.read_at(0, source.size)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise ImageError(path, "it is not UTF-8 text", f"is it the {what}?") from None
+
+
+def _open(name: str, path: str | Path, what: str) -> int:
+    """Non-blocking, so that a FIFO which nobody writes does not hold the opening, where no signal would end it."""
+    try:
+        if name == STDIN:
+            return os.dup(0)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        raise ImageError(name, *_open_problem(error, what)) from None
+
+
+def _open_problem(error: OSError | ValueError, what: str) -> tuple[str, str]:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file", f"check the path of the {what}"
+    if isinstance(error, PermissionError):
+        return "it may not be read", "check its permissions"
+    reason = lack_of(error) or getattr(error, "strerror", None) or str(error)
+    return f"it cannot be opened: {reason}", ""
