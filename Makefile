@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
-.PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign \
+.PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign limits \
 	firmware differential install clean
 
 demo: $(STAMP)
@@ -67,6 +67,10 @@ gic-reference: $(STAMP)
 # The timers beside the oracle of the architecture: a million steps take about a quarter of an hour.
 timer-reference: $(STAMP)
 	ARMVIRT_REFERENCE_STEPS=$(STEPS) $(BIN)/python -m pytest -s tests/hyp/test_timer_reference.py
+
+# Sixty and more storms under --timeout, SIGINT and SIGTERM, on both engines: about ten minutes.
+limits: $(STAMP)
+	$(BIN)/python tests/storms/limits.py $(LIMITS_ARGS)
 
 gic-campaign: $(STAMP)
 	$(BIN)/python tools/gic_campaign.py $(CAMPAIGN_ARGS)

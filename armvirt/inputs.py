@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 _STEP = 1 << 20
+_PART = 1 << 26  # bytes that are read in one call: between two calls Python sees to signals
 _MOST_PIPED = 1 << 30
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -121,7 +122,7 @@ class Input:
 
     def _pread(self, offset: int, size: int) -> bytes:
         try:
-            part = os.pread(self._fd, min(size, 1 << 30), offset)
+            part = os.pread(self._fd, min(size, _PART), offset)
         except OSError as error:
             raise ImageError(self.path, f"it cannot be read: {error.strerror}") from None
         if not part:

@@ -16,7 +16,7 @@ from armvirt import vgic_save
 from armvirt.arch import timer
 from armvirt.board import memmap
 from armvirt.board.console import OWNER as CONSOLE_TIMER
-from armvirt.errors import UserError
+from armvirt.errors import LimitError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, MpState, Vcpu, VcpuEvents, VcpuGroup
 from armvirt.machine import Machine, Result
 
@@ -227,10 +227,12 @@ def compare(
     ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one CPU,
     `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew with the move. (A guest that
     was moved between LDXR and STXR, or just before a WFE, goes another way for a few instructions.) UserError where the
-    guest ends before ``at_ns``.
+    guest ends before ``at_ns``, LimitError where host time ends one of the runs, for then there is nothing to compare.
     """
     with make() as machine:
-        if machine.run_until(ns=at_ns, insns=max_insns) is not None or machine.ns < at_ns:
+        ended = machine.run_until(ns=at_ns, insns=max_insns)
+        _check_time(machine, ended)
+        if ended is not None or machine.ns < at_ns:
             raise UserError(f"--at: the guest ends after {machine.ns} ns, before {at_ns} ns; choose an earlier time")
         snapshot, before = save(machine), machine.insns
     with make() as machine:
@@ -259,9 +261,15 @@ def go_on(
 
 
 def finish(machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None) -> Ending:
-    """The rest of a run, and the guest's own count at its end."""
+    """The rest of a run, and the guest's own count at its end. LimitError where host time ends it."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
+    _check_time(machine, result)
     return Ending(result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT), machine.board.config.cntfrq)
+
+
+def _check_time(machine: Machine, result: Result | None) -> None:
+    if result is not None and result.verdict == "limit" and machine.expired:
+        raise LimitError(f"limit reached: {result.diagnosis}, at {result.ns} ns of guest time")
 
 
 def differences(straight: Ending, moved: Ending, tolerance_ns: int = 0) -> list[str]:

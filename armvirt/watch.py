@@ -12,15 +12,16 @@ from types import FrameType
 
 
 class Watch:
-    """Whether work has to end. ``seconds`` of the host's time from now on are the limit; None: there is none.
+    """Whether work has to end. ``seconds`` of the host's time are the limit (None: there is none), of which ``spent``
+    are over already.
 
     `request` is for signal handlers. ``with watch:`` is around what must not be left by an exception: a request that
     comes meanwhile is kept, `requested` says so, and its exception is raised at the end of the block.
     """
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
         self.seconds = seconds
-        self.deadline = None if seconds is None else monotonic() + seconds
+        self.deadline = None if seconds is None else monotonic() + seconds - spent
         self._held = 0
         self._request: BaseException | None = None
         self._restore: object = None

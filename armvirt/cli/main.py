@@ -8,6 +8,7 @@ import importlib
 import os
 import select
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -81,11 +82,12 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
 
 
 def _execute(arguments: argparse.Namespace, own: bool) -> int:
-    """The limit of host time counts from here: loading is part of it."""
+    """The limit of host time counts from the start of the process: loading is part of it."""
     from armvirt.cli.interrupt import signals
     from armvirt.watch import Watch
 
-    arguments.watch = Watch(getattr(arguments, "timeout", None))
+    timeout = getattr(arguments, "timeout", None)
+    arguments.watch = Watch(timeout, spent=_age() if own and timeout is not None else 0.0)
     with signals(arguments.watch) as taken:
         try:
             module = importlib.import_module(f"armvirt.cli.{arguments.command.replace('-', '_')}_command")
@@ -96,6 +98,16 @@ def _execute(arguments: argparse.Namespace, own: bool) -> int:
                 _end_now(taken.error, taken.forced)
             raise
     return status
+
+
+def _age() -> float:
+    """Seconds since the process started; 0 where the system does not say."""
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            started = int(stat.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
 
 
 def _end_now(error: BaseException, forced: bool) -> NoReturn:

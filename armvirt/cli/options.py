@@ -74,6 +74,7 @@ MIGRATE = (
     Option("--counter-start", "N", count(0), "what the other host's physical counter is at time 0", None),
     Option("--tolerance", "TIME", units.parse_time, "how far the end may be off (default 0; 500us for several CPUs)"),
     Option("--max-insns", "N", count(1, (1 << 63) - 1, "instruction count"), "end each run after N instructions"),
+    _option(settings_table.BY_NAME["timeout"]),
 )
 
 TEST = (

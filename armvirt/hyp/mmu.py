@@ -35,6 +35,7 @@ TABLE_BASE = 1 << 40
 """Where the tables lie in the engine's physical memory: no stage-2 output reaches it."""
 TABLE_SPACE = 1 << 30  # reserved, not committed
 L3_SPAN = s2.PAGE_SIZE * s2.ENTRIES
+COPY = 1 << 26  # bytes that are copied in one step of Python
 
 
 class Stage2:
@@ -314,10 +315,12 @@ class Mmu:
 
     def write(self, ipa: int, data: bytes) -> None:
         """Write guest memory (read-only slots too); translated code of the range is dropped everywhere."""
-        done = 0
+        done, view = 0, memoryview(data)
         for slot, at, count in self._pieces(ipa, len(data)):
             start = at + slot.offset
-            slot.memory.map[start : start + count] = data[done : done + count]
+            for part in range(0, count, COPY):  # between two parts Python sees to signals
+                size = min(COPY, count - part)
+                slot.memory.map[start + part : start + part + size] = view[done + part : done + part + size]
             slot.memory.touch(start, start + count)
             if slot.dirty is not None:
                 slot.dirty.mark_bytes(at, count)
