@@ -21,15 +21,16 @@ may be the hash that the run must have, ``exit-raw`` is the exit code with which
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from armvirt import outputs, settings
 from armvirt import script as scripts
-from armvirt import settings
 from armvirt.bundled import find, guests, parse_toml
 from armvirt.errors import UserError
 from armvirt.settings import Setting
@@ -92,24 +93,21 @@ class Case:
         limits = {"timeout_s": DEFAULT_TIMEOUT_S, **self.limits}
         if self.expect == "limit" and not self.limits:
             limits["max_time_ns"] = DEFAULT_LIMIT_NS
-        try:
-            if self.dump_dtb:
-                Path(self.dump_dtb).write_bytes(machine.dump_dtb())
-            with ExitStack() as stack:
-                if self.trace:
-                    self._attach(machine, stack.enter_context(open(self.trace, "w", encoding="utf-8")))
-                return machine.run(**limits)
-        except OSError as error:
-            if error.filename is None or error.filename not in (self.trace, self.dump_dtb):
-                raise
-            raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        if self.dump_dtb:
+            outputs.write_bytes(self.dump_dtb, machine.dump_dtb())
+        with ExitStack() as stack:
+            if self.trace:
+                self._trace(machine, stack)
+            return machine.run(**limits)
 
-    def _attach(self, machine: Machine, file: IO[str]) -> None:
+    def _trace(self, machine: Machine, stack: ExitStack) -> None:
+        """The trace goes to its file until the end of ``stack``."""
         from armvirt.trace.jsonl import JsonLines
 
+        file = stack.enter_context(outputs.open_text(str(self.trace)))
         for sink in machine.sinks:
             if isinstance(sink, JsonLines):
-                sink.attach(file, guest=self.name)
+                stack.enter_context(sink.writing(file, guest=self.name))
 
     def accepts(self, verdict: str) -> bool:
         """Whether a run that ended so is as expected: a guest that just powers off passes, as for ``armvirt run``."""
@@ -140,6 +138,17 @@ def collect(paths: Iterable[str]) -> list[Case]:
             if not path.exists():
                 raise UserError(f"{case.name}: {path}: there is no such file; check the path")
     return cases
+
+
+def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
+    """Every file that the suites of ``paths`` and their ``cases`` read."""
+    for text in paths:
+        yield os.path.join(text, FILE) if os.path.isdir(text) else text
+    for case in cases:
+        if case.image is not None:
+            yield find(case.image).file
+        named = (case.script, *(case.settings.get(name) for name in ("initrd", "dtb", "bios")))
+        yield from (path for path in named if path)
 
 
 def _collect_one(text: str) -> list[Case]:

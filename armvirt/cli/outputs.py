@@ -1,60 +1,65 @@
-"""Files that a command writes. They are opened only after all input has been checked."""
+"""What a command writes: files (`armvirt.outputs`), or standard output for ``-``.
+
+Nothing is opened before all input has been checked.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from armvirt import outputs
 from armvirt.cli import printing
 from armvirt.errors import UserError
+from armvirt.inputs import STDIN
+from armvirt.outputs import STANDARD_OUTPUT
 
 if TYPE_CHECKING:
     from armvirt.trace.jsonl import SupportsWrite
 
-STANDARD_OUTPUT = "-"
+__all__ = ["STANDARD_OUTPUT", "check", "open_text", "write_bytes"]
+
+OPTIONS = ("trace", "dump_dtb", "junit")
+INPUTS = ("initrd", "dtb", "bios", "script")
 
 
-def check_writable(path: str) -> None:
-    """Complain early about a file that cannot be written, without touching it."""
-    if path == STANDARD_OUTPUT:
-        return
-    if os.path.isdir(path):
-        raise UserError(f"{path}: it is a directory; name a file in it")
-    parent = os.path.dirname(path) or "."
-    if not os.path.isdir(parent):
-        raise UserError(f"{path}: there is no directory {parent}; make it first")
+def check(arguments: argparse.Namespace, more: Iterable[str | None] = ()) -> None:
+    """UserError for an output among the arguments that cannot be written, or would overwrite an input (an option's, or
+    one of ``more``), another output, or the file that standard output goes to."""
+    named = {f"--{name.replace('_', '-')}": getattr(arguments, name, None) for name in OPTIONS}
+    given = [getattr(arguments, name, None) for name in INPUTS]
+    outputs.check(named, [*given, *more, STDIN])  # a file that standard input comes from is the guest's input
+    for option, path in named.items():
+        if path and path != STANDARD_OUTPUT and _is_standard_output(path):
+            raise UserError(f"{option} {path}: standard output goes there; name another file, or - for standard output")
+
+
+def _is_standard_output(path: str) -> bool:
+    try:
+        ours, other = os.fstat(1), os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(ours.st_mode) and (ours.st_dev, ours.st_ino) == (other.st_dev, other.st_ino)
 
 
 @contextmanager
 def open_text(path: str) -> Iterator[SupportsWrite]:
-    """A text file to write, or standard output for ``-``.
-
-    A failure to open it, or to write it, is the user's error (a full disk, permissions).
-    """
+    """As `armvirt.outputs.open_text`, or standard output for ``-``."""
     if path == STANDARD_OUTPUT:
         yield printing.Lines()
         printing.flush()
         return
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            yield file
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if error.filename not in (None, path):
-            raise
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    with outputs.open_text(path) as file:
+        yield file
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write a whole binary file, or to standard output for ``-``."""
+    """As `armvirt.outputs.write_bytes`, or standard output for ``-``."""
     if path == STANDARD_OUTPUT:
         printing.raw(data)
-        return
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    else:
+        outputs.write_bytes(path, data)

@@ -77,7 +77,7 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | Non
     with ExitStack() as stack:
         if trace is not None:
             file = stack.enter_context(open_text(arguments.trace))
-            trace.attach(file, armvirt=__version__, guest=arguments.guest or "")
+            stack.enter_context(trace.writing(file, armvirt=__version__, guest=arguments.guest or ""))
         if not _interactive(arguments):
             if not arguments.script and (data := piped_input()):
                 machine.console.feed(data)

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from armvirt.bundled import Guest, find
-from armvirt.cli import printing
+from armvirt.cli import outputs, printing
 from armvirt.cli.options import settings
-from armvirt.cli.outputs import check_writable
 from armvirt.errors import UserError
 from armvirt.units import human_time
 
@@ -40,10 +39,8 @@ def guest_of(arguments: argparse.Namespace) -> Guest | None:
 
 def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **more: Any) -> Machine:
     """Check every input and make the machine; nothing is written before this has succeeded."""
-    for path in (getattr(arguments, "trace", None), getattr(arguments, "dump_dtb", None)):
-        if path:
-            check_writable(path)
     guest = guest_of(arguments)
+    outputs.check(arguments, [guest.file if guest else None])
     script = _script(arguments, guest)
     from armvirt.machine import Machine
 

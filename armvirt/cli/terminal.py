@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from armvirt.cli import printing
 from armvirt.errors import UserError
 
 CTRL_A = 0x01
 HELP = b"\r\nCtrl-A x  leave armvirt\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n"
 MAX_PIPED = 1 << 20  # bytes of piped input
 PIPE_PATIENCE = 0.05  # seconds, after our own start, until a pipe without data is taken for one nobody writes to
+PIPE_QUIET = 1.0  # seconds without more data until a pipe that has given some is taken for one that gives no more
 
 
 class Keys(NamedTuple):
@@ -115,17 +117,32 @@ def raw_mode(fd: int) -> Iterator[None]:
 def piped_input(fd: int = 0) -> bytes:
     """Input from a file or pipe, read to its end before the guest starts, so that runs can be repeated.
 
-    A pipe on which nothing comes at once belongs to whoever started us, not to the guest: it is left alone.
+    A pipe on which nothing comes at once belongs to whoever started us, not to the guest: it is left alone. One that
+    gives something, and then nothing for a while without coming to its end, has given all that the guest gets.
     """
     try:
         mode = os.fstat(fd).st_mode
     except OSError:
         return b""  # no standard input at all
-    if stat.S_ISCHR(mode) or not (stat.S_ISREG(mode) or select.select([fd], [], [], PIPE_PATIENCE)[0]):
+    if stat.S_ISCHR(mode) or not (stat.S_ISREG(mode) or _ready(fd, PIPE_PATIENCE)):
         return b""
-    parts: list[bytes] = []
-    while chunk := os.read(fd, 65536):
-        parts.append(chunk)
-        if sum(map(len, parts)) > MAX_PIPED:
+    data = bytearray()
+    while chunk := _chunk(fd):
+        data += chunk
+        if len(data) > MAX_PIPED:
             raise UserError(f"standard input is longer than {MAX_PIPED >> 20} MiB; use --script for the guest's input")
-    return b"".join(parts)
+        if not stat.S_ISREG(mode) and not _ready(fd, PIPE_QUIET):
+            printing.complain(f"standard input stays open: the guest gets the {len(data)} bytes that have come so far")
+            break
+    return bytes(data)
+
+
+def _ready(fd: int, seconds: float) -> bool:
+    return bool(select.select([fd], [], [], seconds)[0])
+
+
+def _chunk(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65536)
+    except OSError as error:
+        raise UserError(f"standard input cannot be read: {error.strerror}; give a file, a pipe or /dev/null") from None

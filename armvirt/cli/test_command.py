@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any
 
 from armvirt import suite
-from armvirt.cli import printing
+from armvirt.cli import outputs, printing
 from armvirt.cli.junit import report
 from armvirt.cli.outcome import Outcome
-from armvirt.cli.outputs import STANDARD_OUTPUT, check_writable, write_bytes
+from armvirt.cli.outputs import STANDARD_OUTPUT, write_bytes
 from armvirt.cli.pool import run_all
 from armvirt.errors import UserError
 from armvirt.printable import printable
@@ -107,8 +107,7 @@ def execute(arguments: argparse.Namespace) -> int:
     cases = suite.collect(arguments.paths)
     if arguments.junit == STANDARD_OUTPUT:
         raise UserError("--junit -: the report for people is on standard output; name a file")
-    if arguments.junit:
-        check_writable(arguments.junit)
+    outputs.check(arguments, suite.inputs(arguments.paths, cases))
     jobs = min(arguments.j or os.cpu_count() or 1, len(cases))
     started = time.monotonic()
     kind = PlainProgress if arguments.plain or not sys.stdout.isatty() else RichProgress

@@ -91,7 +91,8 @@ def execute(arguments: argparse.Namespace) -> int:
     writer.lookup = machine.symbols.lookup if machine.symbols else None
     with ExitStack() as stack:
         if trace is not None:
-            trace.attach(stack.enter_context(open_text(arguments.trace)), armvirt=__version__, guest=arguments.guest)
+            file = stack.enter_context(open_text(arguments.trace))
+            stack.enter_context(trace.writing(file, armvirt=__version__, guest=arguments.guest))
         if not arguments.script and (data := piped_input()):
             machine.console.feed(data)
         writer.start()

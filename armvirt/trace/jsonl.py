@@ -2,12 +2,15 @@
 
 Every line has ``ns`` (virtual time), ``insns`` (instructions retired by the vCPU), ``vcpu``, ``pc`` and ``kind``,
 followed by the event's own fields (`armvirt.events`). Addresses, register values and encodings are strings in
-hexadecimal: JSON readers that use floating point would lose their low bits. The first line describes the file.
+hexadecimal: JSON readers that use floating point would lose their low bits. The first line, of kind ``header``,
+describes the file; the last one, of kind ``end``, says that it is complete.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from armvirt.events import Event, Stamp
@@ -46,7 +49,7 @@ class JsonLines:
 
     def __init__(self, file: SupportsWrite | None = None) -> None:
         self._file: SupportsWrite | None = None
-        self.count = 0
+        self.count = self._last_ns = 0
         if file is not None:
             self.attach(file)
 
@@ -58,11 +61,30 @@ class JsonLines:
         self._file = file
         self._write({"kind": "header", "format": FORMAT, **about})
 
+    @contextmanager
+    def writing(self, file: SupportsWrite, **about: object) -> Iterator[None]:
+        """Within this events go to ``file``; at its end, whatever ends it, comes the last line."""
+        self.attach(file, **about)
+        try:
+            yield
+        finally:
+            self.end()
+
     def __call__(self, stamp: Stamp, event: Event) -> None:
         if self._file is not None:
             self._write(record(stamp, event))
+            self._last_ns = stamp.ns
             self.count += 1
 
+    def end(self, **about: object) -> None:
+        """The last line, which says that nothing is missing; ``about`` goes into it. What comes later is dropped, and
+        so is this after an error in writing, for something is missing then."""
+        if self._file is not None:
+            self._write({"ns": self._last_ns, "kind": "end", "events": self.count, **about})
+            self._file = None
+
     def _write(self, data: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(data, separators=(",", ":")) + "\n")
+        file, self._file = self._file, None
+        assert file is not None
+        file.write(json.dumps(data, separators=(",", ":")) + "\n")
+        self._file = file

@@ -117,7 +117,7 @@ def test_two_outputs_on_standard_output_are_refused(words: list[str], says: str)
         (["/"], "directory"),
         (["hello", "--initrd", "/none"], "/none: there is no such file"),
         (["hello", "--dtb", str(Path(FOLDER) / "hello.elf")], "not a device tree"),
-        (["hello", "--script", "/none"], "/none: No such file"),
+        (["hello", "--script", "/none"], "/none: there is no such file"),
         (["hello", "--cpu", "z80"], "'z80' is not one of cortex-a57"),
         (["hello", "--trace", "/none/t.jsonl"], "there is no directory /none"),
         (["hello", "--dump-dtb", "/"], "it is a directory"),

@@ -100,6 +100,25 @@ def test_a_pipe_that_stays_silent_is_left_alone(monkeypatch: pytest.MonkeyPatch)
     os.close(write)
 
 
+def test_a_pipe_that_stays_open_gives_what_has_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "PIPE_QUIET", 0.01)
+    read, write = os.pipe()
+    os.write(write, b"so far")
+    assert piped_input(read) == b"so far"
+    assert "stays open: the guest gets the 6 bytes" in capsys.readouterr().err
+    os.close(read)
+    os.close(write)
+
+
+def test_standard_input_that_cannot_be_read(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(UserError, match="standard input cannot be read: Is a directory"):
+        piped_input(fd)
+    os.close(fd)
+
+
 def test_absurd_input_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "input"
     path.write_bytes(bytes(terminal.MAX_PIPED + 1))
