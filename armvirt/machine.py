@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.arch.encoding import sysreg
 from armvirt.board.config import BoardConfig
 from armvirt.board.console import Console
 from armvirt.board.semihosting import Exit as SemihostingEnd
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from armvirt.board.boot import SymbolSource
     from armvirt.explain import Explanation
     from armvirt.gic_view import GicView
+    from armvirt.places import Marks
     from armvirt.script import Script
 
 NEVER = (1 << 64) - 1
+MOVED = "the guest executes at other addresses now"
+VBAR_EL1 = sysreg(3, 0, 12, 0, 0)
 REPORT_S = 0.25  # after a limit of host time: for the digest of a run that it ended
 RECENT_EVENTS = 64
 CONSOLE_SHOWN = 60
@@ -163,6 +167,9 @@ class Machine:
     guest is given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless ``kaslr_seed`` is False,
     /chosen/kaslr-seed. ``sinks`` get every event.
 
+    ``symbols`` is a file with names for the guest's addresses, where the guest has none or others: the ELF that it was
+    made from, or a System.map.
+
     Wherever the command line has the option, the text that the option takes is taken, too: ``cntfrq="24MHz"``,
     ``quantum_ns="100us"``, ``load_addr="0x40080000"``, ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for
     what cannot be used; nothing has run then. ``watch`` can end a run from outside (`armvirt.watch`).
@@ -183,6 +190,7 @@ class Machine:
         dtb: str | Path | None = None,
         bios: str | Path | None = None,
         load_addr: int | str | None = None,
+        symbols: str | Path | None = None,
         semihosting: bool = False,
         engine: str | None = DEFAULTS["engine"],
         reboot: bool = True,
@@ -236,6 +244,7 @@ class Machine:
         if trace_hash or self.sinks:
             self.bus.subscribe(lambda stamp, event: self.recent.append((stamp, event)))
         self.board = VirtBoard(self.config, self.bus, self.console)
+        self._symbols = self._symbols_of(native("symbols", symbols))
         self.watch = watch if watch is not None else Watch()
         self._pacer = Pacer(self)
         self._deadline: float | None = None
@@ -261,7 +270,18 @@ class Machine:
     @property
     def symbols(self) -> SymbolSource | None:
         """The guest's symbols: ``lookup(address)`` gives "name+0x10" or None."""
-        return self.board.loaded[0].symbols
+        return self._symbols if self._symbols is not None else self.board.loaded[0].symbols
+
+    def _symbols_of(self, path: str | Path | None) -> SymbolSource | None:
+        """The names in a file beside the guest; without one, the guest's own are used."""
+        if path is None:
+            return None
+        from armvirt.debug.symbol_file import ImageSymbols, read
+
+        def vectors() -> list[int]:
+            return [vcpu.context.system(VBAR_EL1) for vcpu in self.board.vcpus]
+
+        return ImageSymbols(read(path), self.board.loaded[0], vectors)
 
     @property
     def ns(self) -> int:
@@ -317,37 +337,49 @@ class Machine:
         """Run until a point is reached: instructions, guest time (ns), a text on the console, or the instruction at
         virtual address ``pc``, before it executes (at once where a CPU is there already). None: reached.
 
-        ``pc`` may be the text of a place, as ``--at`` takes it: "main", "main+0x10", "0x40080000". A Result: the guest
-        ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
+        ``pc`` may be the text of a place, as ``--at`` takes it: "main", "main+0x10", "timer.c:42", "0x40080000"; of
+        several addresses that a text can mean (copies of an inlined function), the first that is reached counts. A
+        Result: the guest ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
         """
         if console is not None and not isinstance(console, (str, bytes)):
             raise UserError(f"console={shown(console)}: write the text to wait for")
         text = console.encode() if isinstance(console, str) else console
         most_insns, most_ns = _limit("max_insns", insns, "insns"), _limit("max_time_ns", ns, "ns")
         timeout = _timeout(timeout_s)
-        address = self._address(pc)
-        remove = None if address is None else self.host.stop_at(address)
-        try:
-            ended = self._drive(most_insns, most_ns, timeout, text, address)
-        finally:
-            if remove is not None:
-                remove()
+        while True:
+            marks = self._marks(pc)
+            ended = self._to_marks(marks, most_insns, most_ns, timeout, text)
+            if ended != MOVED:
+                break
+            marks.learn(self)  # where the guest executes is known now: the marks are others
         if isinstance(ended, str) and self.expired:
             return self._make("limit", ended)
         return ended if isinstance(ended, Result) else None
 
-    def _address(self, pc: int | str | None) -> int | None:
+    def _marks(self, pc: int | str | None) -> Marks:
+        from armvirt.places import Marks, marks
+
         if pc is None or (isinstance(pc, int) and not isinstance(pc, bool)):
-            return pc
+            return Marks(() if pc is None else (pc,))
         if not isinstance(pc, str):
             raise UserError(f"pc={shown(pc)}: write an address or the name of a function")
-        from armvirt.places import address_of
+        return marks(pc, self)
 
-        return address_of(pc, self)
+    def _to_marks(
+        self, marks: Marks, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None
+    ) -> Result | str:
+        removes = [self.host.stop_at(address) for address in marks.addresses]
+        if marks.moves_to is not None:
+            removes.append(self.host.stop_in(marks.moves_to))
+        try:
+            return self._drive(max_insns, max_ns, timeout_s, text, marks.reached)
+        finally:
+            for remove in removes:
+                remove()
 
     def _drive(
         self, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None,
-        pc: int | None = None,
+        at: Callable[[Machine], str] = lambda _machine: "",
     ) -> Result | str:  # fmt: skip
         """Run to the guest's end, or to the first of these; then the limit in words."""
         if self._result is not None:
@@ -359,19 +391,19 @@ class Machine:
         reached, forget = self._watch(text)
         try:
             with self.watch:
-                return self._loop(max_insns, max_ns, text, reached, pc, timeout_s)
+                return self._loop(max_insns, max_ns, text, reached, at, timeout_s)
         finally:
             forget()
 
     def _loop(
         self, max_insns: int | None, max_ns: int | None, text: bytes | None, reached: Callable[[], bool],
-        pc: int | None, timeout_s: float | None,
+        at: Callable[[Machine], str], timeout_s: float | None,
     ) -> Result | str:  # fmt: skip
         while True:
             if reached():
                 return f"{text!r} appeared"
-            if pc is not None and self._is_at(pc):
-                return f"pc {pc:#x} was reached"
+            if place := at(self):
+                return place
             if max_insns is not None and self.insns >= max_insns:
                 return f"after {max_insns} instructions"
             if max_ns is not None and self.ns >= max_ns:
@@ -382,9 +414,6 @@ class Machine:
             ended = self._step(NEVER if max_ns is None else max_ns, NEVER if max_insns is None else max_insns)
             if ended is not None:
                 return ended
-
-    def _is_at(self, pc: int) -> bool:
-        return any(vcpu.context.pc == pc for vcpu in self.board.vcpus if vcpu.power.value != "off")
 
     def _watch(self, text: bytes | None) -> tuple[Callable[[], bool], Callable[[], None]]:
         """Stop the machine when ``text`` has appeared from here on: (whether it has, how to look no more)."""

@@ -1,53 +1,218 @@
-"""Where a guest is stopped to be looked at: a time, a symbol with an offset, or an address, from the text of each."""
+"""Where a guest is stopped to be looked at, from the text of a time, a function, a source line or an address.
+
+A text can mean several addresses: the copies of a function that the compiler has inlined, the instructions at which
+code of a line begins, a kernel's virtual and physical addresses. The guest stops at the first of them that it reaches.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt import units
 from armvirt.errors import UserError
+from armvirt.printable import printable
 
 if TYPE_CHECKING:
+    from armvirt.board.boot import SymbolSource
+    from armvirt.debug.dwarf import DebugInfo, Site
     from armvirt.machine import Machine
 
 NEAR = 3
+MOST_NEAR = 20_000  # names that are compared with one that is not there
+MOST_MARKS = 256
+MOST_SHOWN = 8
 ZERO = re.compile("0+[a-z]*")
+_LINE = re.compile(r"(?P<file>[^:]*[^:\d][^:]*):(?P<line>\d+)", re.ASCII)
+_FILE_FUNCTION = re.compile(r"(?P<file>[^:]+\.[a-zA-Z]+):(?P<name>[^:]+)")
+#: Clones of a function that begin where it begins: gcc's and clang's suffixes. ``.part`` and ``.cold`` do not.
+_CLONE = re.compile(r"\.(constprop|isra|lto_priv|llvm)\.\d+")
 
 
 class Place(NamedTuple):
-    """A time (ns of guest time) or a virtual address; None for the one it is not."""
+    """A time (ns of guest time), or the text of addresses; None for the one it is not."""
 
     ns: int | None = None
-    pc: int | None = None
+    pc: str | None = None
+
+
+class Marks(NamedTuple):
+    """Addresses at which the guest stops. ``moves_to`` are those in which it will execute from some moment on, where it
+    is not known yet what it adds to the addresses of its link; `learn` then knows it."""
+
+    addresses: tuple[int, ...]
+    moves_to: range | None = None
+
+    def reached(self, machine: Machine) -> str:
+        """What has been reached, in words; "" if nothing has."""
+        if not self.addresses:
+            return ""
+        from armvirt.machine import MOVED
+
+        at = [vcpu.context.pc for vcpu in machine.board.vcpus if vcpu.power.value != "off"]
+        for pc in at:
+            if pc in self.addresses:
+                return f"pc {pc:#x} was reached"
+        return MOVED if self.moves_to is not None and any(pc in self.moves_to for pc in at) else ""
+
+    def learn(self, machine: Machine) -> None:
+        """Tell the machine's symbols where the guest executes."""
+        from armvirt.debug.symbol_file import ImageSymbols
+
+        symbols = machine.symbols
+        assert isinstance(symbols, ImageSymbols) and self.moves_to is not None
+        for vcpu in machine.board.vcpus:
+            pc = vcpu.context.pc
+            physical = vcpu.translate(pc) if pc in self.moves_to else None
+            if physical is not None and symbols.settle(pc, physical):
+                return
+        symbols.bias = 0  # it executes something that is not in the image: what the link says has to do
 
 
 def parse(text: str, machine: Machine) -> Place:
-    """UserError for what is neither a time, nor an address, nor a symbol of the guest."""
+    """UserError for what is neither a time, nor an address, a symbol or a line of the guest."""
     if ZERO.fullmatch(text):
         return Place(ns=0)  # before the first instruction
-    if text[:1].isdigit() and text[:2].lower() != "0x":
+    if text[:1].isdigit() and text[:2].lower() != "0x" and ":" not in text:
         return Place(ns=units.parse_time(text))
-    return Place(pc=address_of(text, machine))
+    marks(text, machine)
+    return Place(pc=text)
 
 
-def address_of(text: str, machine: Machine) -> int:
-    """The virtual address of ``0x40080000``, ``main`` or ``main+0x10``; UserError says what there is."""
+def marks(text: str, machine: Machine) -> Marks:
+    """The addresses of ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or ``timer.c:init``; UserError says what
+    there is."""
     if text[:2].lower() == "0x":
-        return units.parse_count(text, what="address")
-    name, _, offset = text.partition("+")
-    return _symbol(name, machine) + (units.parse_count(offset, what="offset") if offset else 0)
+        return Marks((units.parse_count(text, what="address"),))
+    name, offset = _split(text)
+    found = sorted(set(_Finder(machine).addresses(name, offset)))
+    if len(found) > MOST_MARKS:
+        raise UserError(f"{printable(name)} is at {len(found)} addresses, too many to stop at; give one of them")
+    from armvirt.debug.symbol_file import UPPER, ImageSymbols
+
+    moves = isinstance(machine.symbols, ImageSymbols) and machine.symbols.moves
+    return Marks(tuple(found), range(UPPER, 1 << 64) if moves else None)
 
 
-def _symbol(name: str, machine: Machine) -> int:
-    symbols = machine.symbols
-    names = [] if symbols is None else list(symbols.names())
-    if symbols is None or not names:
-        raise UserError(f"{name}: the guest has no symbols; give a time or an address")
-    address = symbols.address_of(name)
-    if address is not None:
-        return address
-    near = get_close_matches(name, names, NEAR)
-    hint = f"did you mean {', '.join(near)}?" if near else "give a function of the guest, an address or a time"
-    raise UserError(f"{name}: the guest has no such symbol; {hint}")
+def _split(text: str) -> tuple[str, int]:
+    name, plus, offset = text.rpartition("+")
+    return (name, units.parse_count(offset, what="offset")) if plus else (text, 0)
+
+
+class _Finder:
+    """Looks for a name in the guest's symbols, and then in its debug information. ``linked`` are the symbols at the
+    addresses of the link, which ``_moved`` makes those at which the guest executes."""
+
+    def __init__(self, machine: Machine) -> None:
+        from armvirt.board.boot.symbols import SymbolTable
+        from armvirt.debug.symbol_file import ImageSymbols
+
+        symbols = machine.symbols
+        self._moved: Callable[[int], list[int]] = lambda address: [address]
+        if isinstance(symbols, ImageSymbols):
+            self._moved, symbols = symbols.moved, symbols.linked
+        self.linked: SymbolSource | None = symbols
+        self._file = symbols.origin if isinstance(symbols, SymbolTable) else None
+
+    @cached_property
+    def _debug(self) -> DebugInfo | None:
+        """The debug information of the file that the symbols are from."""
+        if self._file is None:
+            return None
+        from armvirt.debug.dwarf import DebugInfo
+
+        debug = DebugInfo(*self._file)
+        return debug if debug.present else None
+
+    def addresses(self, name: str, offset: int) -> list[int]:
+        """Where the guest executes what ``name`` names, and ``offset`` bytes on; UserError for a name of nothing."""
+        if match := _LINE.fullmatch(name):
+            found = self._lines(match["file"], int(match["line"]))
+        elif match := _FILE_FUNCTION.fullmatch(name):
+            found = self._of_file(match["file"], match["name"])
+        else:
+            found = self._named(name) or self._inlined(name, offset) or self._unknown(name)
+        return [at for address in found for at in self._moved(address + offset)]
+
+    def _named(self, name: str) -> list[int]:
+        """By the symbol table."""
+        if self.linked is None:
+            return []
+        whole = self.linked.addresses_of(name)
+        found = sorted({*whole, *self._clones(name)})
+        if len(found) < 2:
+            return found
+        sites = [] if self._debug is None else self._debug.functions(name)
+        files = {site.address: site.file for site in sites}
+        # One function and its clones are one thing, functions of several files are not.
+        if len(whole) > 1 or len({files[address] for address in found if address in files}) > 1:
+            shown = [f"{address:#x}" + (f" ({files[address]})" if address in files else "") for address in found]
+            candidates = ", ".join(shown[:MOST_SHOWN]) + (", ..." if len(shown) > MOST_SHOWN else "")
+            way = "give the address, or FILE:FUNCTION" if files else "give the address"
+            raise UserError(f"{printable(name)} is ambiguous: {candidates}; {way}")
+        return found
+
+    def _clones(self, name: str) -> list[int]:
+        """``name.constprop.0`` and its kin, of which the compiler made several from one."""
+        assert self.linked is not None
+        size = len(name)
+        clones = {full for full in self.linked.names() if full.startswith(name) and _CLONE.fullmatch(full, size)}
+        return [address for full in clones for address in self.linked.addresses_of(full)]
+
+    def _inlined(self, name: str, offset: int) -> list[int]:
+        sites = [] if self._debug is None else self._debug.inlined(name)
+        if offset and sites:
+            raise UserError(f"{printable(name)} is inlined ({self._where(sites)}): an offset has no meaning there")
+        return [site.address for site in sites]
+
+    def _where(self, sites: Sequence[Site]) -> str:
+        assert self.linked is not None
+        places = [self.linked.lookup(site.address) or f"{site.address:#x}" for site in sites[:MOST_SHOWN]]
+        return ", ".join(places) + (", ..." if len(sites) > MOST_SHOWN else "")
+
+    def _lines(self, file: str, line: int) -> list[int]:
+        return self._with_debug(f"{file}:{line}").line(file, line)
+
+    def _of_file(self, file: str, name: str) -> list[int]:
+        debug = self._with_debug(f"{file}:{name}")
+        sites = {*debug.functions(name), *debug.inlined(name)}
+        found = [site.address for site in sites if site.file == file or site.file.endswith(f"/{file}")]
+        if not found:
+            files = ", ".join(sorted({site.file for site in sites})[:MOST_SHOWN])
+            hint = f"it is in {files}" if files else "no function has that name"
+            raise UserError(f"{printable(file)}:{printable(name)}: no such function; {hint}")
+        return found
+
+    def _with_debug(self, what: str) -> DebugInfo:
+        if self._debug is None:
+            raise UserError(f"{printable(what)}: the guest has no debug information; build it with -g")
+        return self._debug
+
+    def _unknown(self, name: str) -> list[int]:
+        names = [] if self.linked is None else list(self.linked.names())
+        if not names:
+            raise UserError(f"{printable(name)}: the guest has no symbols; {_NO_SYMBOLS}")
+        if self._debug is not None:
+            names += self._debug.names()
+        near = _near(name, names)
+        hint = f"did you mean {', '.join(near)}?" if near else "give a function of the guest, an address or a time"
+        if self._debug is None:
+            hint += " (inlined functions and lines are known only with debug information: build it with -g)"
+        raise UserError(f"{printable(name)}: the guest has no such symbol; {hint}")
+
+
+_NO_SYMBOLS = "give a time or an address, or --symbols with its ELF (vmlinux) or System.map"
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """Names like ``name``: those that contain it, then those with a letter or two changed."""
+    distinct = list(dict.fromkeys(names))
+    within = sorted((each for each in distinct if name.lower() in each.lower()), key=len) if len(name) > 2 else []
+    some = distinct
+    if len(distinct) > MOST_NEAR:
+        some = [each for each in distinct if each[:1] == name[:1] and abs(len(each) - len(name)) <= 3][:MOST_NEAR]
+    close = get_close_matches(name, some, NEAR)
+    return list(dict.fromkeys([*close, *within]))[:NEAR]

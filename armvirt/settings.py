@@ -159,6 +159,9 @@ SETTINGS = (
     Setting("initrd", "FILE", file, "initial RAM disk", "initrd"),
     Setting("dtb", "FILE", file, "device tree to use instead of the generated one", "dtb"),
     Setting("bios", "FILE", file, "firmware, put into a ROM at address 0 (for example U-Boot)", "bios"),
+    Setting(
+        "symbols", "FILE", file, "names of the guest's addresses: its ELF (vmlinux), or System.map", "symbols"
+    ),
     Setting("load-addr", "ADDR", units.parse_address, "where a flat binary is loaded", "load_addr"),
     Setting("semihosting", "", None, "serve Arm semihosting calls (HLT #0xF000)", "semihosting"),
     Setting("script", "FILE", file, "console script of expect and send lines", "script"),

@@ -41,7 +41,7 @@ def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
 def _reached(machine: Machine, place: Place) -> bool:
     if place.ns is not None:
         return machine.ns >= place.ns
-    return any(vcpu.context.pc == place.pc for vcpu in machine.board.vcpus)
+    return place.pc is not None and bool(places.marks(place.pc, machine).reached(machine))
 
 
 def remark(result: Result | None, arguments: argparse.Namespace) -> str:

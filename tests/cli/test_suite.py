@@ -110,6 +110,7 @@ SAMPLES: dict[str, tuple[object, str, object]] = {
     "initrd": ("a", "initrd", "{folder}/a"),
     "dtb": ("a", "dtb", "{folder}/a"),
     "bios": ("a", "bios", "{folder}/a"),
+    "symbols": ("a", "symbols", "{folder}/a"),
     "load-addr": (0x40080000, "load_addr", 0x40080000),
     "semihosting": (True, "semihosting", True),
     "script": ("a", "script", "{folder}/a"),

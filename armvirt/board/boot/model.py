@@ -18,6 +18,9 @@ class SymbolSource(Protocol):
     def address_of(self, name: str) -> int | None:
         """The address of a symbol, or None."""
 
+    def addresses_of(self, name: str) -> list[int]:
+        """The addresses of all symbols of a name: static functions of several files can share one."""
+
 
 class Ram(NamedTuple):
     """The guest's RAM: ``size`` bytes from ``base``."""

@@ -60,6 +60,15 @@ class SymbolTable:
         """The (virtual) address of a symbol, or None. The name is as the file has it, not as it is shown."""
         return self._table.address_of(name)
 
+    def addresses_of(self, name: str) -> list[int]:
+        """The (virtual) addresses of all symbols of a name."""
+        return self._table.addresses_of(name)
+
+    @property
+    def origin(self) -> tuple[str, int] | None:
+        """The path of the file, and what is added to its addresses; None if it cannot be opened again."""
+        return None if self._data is not None else (self._path, self._bias)
+
     def names(self) -> Iterator[str]:
         """Every name that `address_of` knows, in the order of the addresses, one at a time."""
         return map(self._table.name, range(len(self._table.addresses)))
@@ -144,11 +153,17 @@ class _Table:
 
     def address_of(self, name: str) -> int | None:
         """By looking at one after the other: it is asked once or twice in a run."""
+        index = next(self._named(name), None)
+        return None if index is None else self.addresses[index]
+
+    def addresses_of(self, name: str) -> list[int]:
+        """As `address_of`, of all that have the name."""
+        return [self.addresses[index] for index in self._named(name)]
+
+    def _named(self, name: str) -> Iterator[int]:
         wanted = name.encode("utf-8", "surrogateescape") + b"\0"
         starts = self._names.startswith
-        found = (n for n, offset in enumerate(self._offsets) if starts(wanted, offset))
-        index = next(found, None)
-        return None if index is None else self.addresses[index]
+        return (n for n, offset in enumerate(self._offsets) if starts(wanted, offset))
 
 
 def _read(source: Input | _Piped, bias: int) -> _Table:

@@ -27,10 +27,14 @@ class PcStop:
     starts there. ``on_stop`` is called then. Make and `remove` it between runs."""
 
     def __init__(self, engine: Engine, address: int, on_stop: Callable[[], None]) -> None:
-        self._engine, self._address, self._on_stop = engine, address, on_stop
+        self._address = address
+        self._place(engine, address & -PAGE, address, on_stop)
+
+    def _place(self, engine: Engine, first: int, last: int, on_stop: Callable[[], None]) -> None:
+        self._engine, self._on_stop = engine, on_stop
         self._function = _BLOCK(self._on_block)
         engine.invalidate_all_code()  # what is translated calls one hook only
-        self._handle = engine.add_hook(abi.HOOK_BLOCK, self._function, address & -PAGE, address)
+        self._handle = engine.add_hook(abi.HOOK_BLOCK, self._function, first, last)
 
     def remove(self) -> None:
         self._engine.remove_hook(self._handle)
@@ -41,11 +45,27 @@ class PcStop:
             return  # not here, or the engine leaves before this block anyway
         if pc != self._address and state.tail:
             return
+        self._leave(here=pc == self._address)
+
+    def _leave(self, here: bool) -> None:
+        """Take back the block, to stop here or to step to the address."""
+        state = self._engine.state
         state.open = state.maybe_wfe = 0
         state.block_pc = NO_BLOCK
-        if pc == self._address:
+        if here:
             self._on_stop()
-            state.leave = Leave.STOP
-        else:
-            state.leave = Leave.TAIL
+        state.leave = Leave.STOP if here else Leave.TAIL
         self._engine.lib.uc_emu_stop(self._engine.uc)
+
+
+class RangeStop(PcStop):
+    """While it is in place, `Engine.run` leaves with STOP before the first instruction that executes in a range of
+    whole pages, unless it starts there: a block does not cross into another page."""
+
+    def __init__(self, engine: Engine, addresses: range, on_stop: Callable[[], None]) -> None:
+        self._place(engine, addresses.start, addresses.stop - 1, on_stop)
+
+    def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
+        state = self._engine.state
+        if state.open and state.block_pc == pc:
+            self._leave(here=True)

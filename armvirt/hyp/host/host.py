@@ -29,6 +29,8 @@ from armvirt.hyp.host.quiet import Quiet
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, default_quantum, donor, pick_next, place
 
 if TYPE_CHECKING:
+    from armvirt.hw.engine.base import Engine
+    from armvirt.hw.engine.pcstop import PcStop
     from armvirt.hyp.vcpu import Vcpu
 
 ESR_EL1 = sysreg(3, 0, 5, 2, 0)
@@ -200,7 +202,17 @@ class Host:
         returned ends that."""
         from armvirt.hw.engine.pcstop import PcStop
 
-        stops = [PcStop(vcpu.context.engine, address, self.stop) for vcpu in self.vcpus]
+        return self._stops(lambda engine: PcStop(engine, address, self.stop))
+
+    def stop_in(self, addresses: range) -> Callable[[], None]:
+        """Make `run` come back before any vCPU executes an instruction in a range of virtual addresses, of whole pages,
+        that it enters from outside; the function that is returned ends that."""
+        from armvirt.hw.engine.pcstop import RangeStop
+
+        return self._stops(lambda engine: RangeStop(engine, addresses, self.stop))
+
+    def _stops(self, make: Callable[[Engine], PcStop]) -> Callable[[], None]:
+        stops = [make(vcpu.context.engine) for vcpu in self.vcpus]
 
         def remove() -> None:
             for each in stops:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from armvirt.hw.engine import EngineFactory, Leave
-from armvirt.hw.engine.pcstop import PcStop
+from armvirt.hw.engine.pcstop import PcStop, RangeStop
 from engine.bench import Bench, same
 from engine.programs import compose, run_on, set_up
 from engine.test_exactness import RICH
@@ -74,3 +74,35 @@ def test_a_deadline_before_the_address(factory: EngineFactory, first_visits: dic
         assert run_on(guest, deadline) == Leave.BUDGET and guest.count == deadline
     assert guest.run(END) == Leave.STOP and (guest.engine.pc, guest.count) == (pc, count)
     guest.close()
+
+
+def test_two_stops_in_one_block(factory: EngineFactory, first_visits: dict[int, int]) -> None:
+    """Whichever was made first, each is met at its own count."""
+    pairs = [(a, a + 4) for a in first_visits if first_visits.get(a + 4) == first_visits[a] + 1][:40]
+    assert len(pairs) > 20
+    for first, second in pairs:
+        for order in ((first, second), (second, first)):
+            guest = ready(factory)
+            stops = [PcStop(guest.engine, address, lambda: None) for address in order]
+            assert run_on(guest, END) == Leave.STOP
+            assert (guest.engine.pc, guest.count) == (first, first_visits[first]), (hex(first), order)
+            for stop in stops:
+                stop.remove()
+            guest.close()
+
+
+def test_the_first_instruction_in_a_range(factory: EngineFactory, first_visits: dict[int, int]) -> None:
+    """For each page of the program that it enters from another one."""
+    pages = {pc & -4096 for pc in first_visits}
+    assert len(pages) > 1
+    for page in pages:
+        entry = min((count, pc) for pc, count in first_visits.items() if pc & -4096 == page)
+        guest = ready(factory)
+        if guest.engine.pc & -4096 == page:
+            guest.close()
+            continue
+        stop = RangeStop(guest.engine, range(page, page + 4096), lambda: None)
+        assert run_on(guest, END) == Leave.STOP
+        assert (guest.count, guest.engine.pc) == entry
+        stop.remove()
+        guest.close()
