@@ -7,18 +7,19 @@ print(machine.explain(27))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
+from armvirt.causes import Cause, Evidence, cause_of
+from armvirt.causes.written import Lookup, of_finding, of_pending, place
 from armvirt.errors import UserError
 from armvirt.hyp.vgic.diagnose import LPIS_END, first_held
-from armvirt.hyp.vgic.finding import Finding, Register
+from armvirt.hyp.vgic.finding import Finding
 from armvirt.hyp.vgic.naming import kind_of
 from armvirt.intids import NAMES, named
 from armvirt.tables import Showable, Table
-from armvirt.trace.sources import its_error
-from armvirt.trace.writers import ALL, ITS_COMMANDS, LastWrite, LastWriters
+from armvirt.trace.writers import LastWriters
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.irq import VgicIrq
@@ -28,7 +29,10 @@ __all__ = ["Explanation", "LastWriters", "Step", "explain"]
 
 #: Stations that a waiting interrupt does not pass because of those before.
 CONSEQUENCES = ("pending", "loaded")
-Lookup = Callable[[int], "str | None"]
+UNRECORDED = (
+    "Nothing was recorded: who wrote what, and how often the interrupt was taken and ended, is unknown "
+    "(Machine(..., sinks=[LastWriters()]) records it)."
+)
 
 
 class Step(NamedTuple):
@@ -48,12 +52,15 @@ class Step(NamedTuple):
 class Explanation(Showable):
     """What keeps INTID ``intid`` from vCPU ``vcpu`` at this moment (``ns``): ``steps``, of which ``held`` is the first
     that holds it (None: it is taken). ``state`` is waiting, handled (active) or entered (an interrupt exception was
-    taken and nothing acknowledged). ``versus`` says why another one comes first, if that was asked."""
+    taken and nothing acknowledged). ``cause`` is the mistake that the history of the run shows, where one does
+    (`armvirt.causes`); ``recorded`` says whether there is a history. ``versus`` says why another one comes first, if
+    that was asked."""
 
     def __init__(
         self, intid: int, vcpu: int, ns: int, where: str, steps: Sequence[Step], state: str = "waiting",
-        versus: str = "",
+        versus: str = "", cause: Cause | None = None, recorded: bool = True,
     ) -> None:  # fmt: skip
+        self.cause, self.recorded = cause, recorded
         self.intid, self.vcpu, self.ns, self.where, self.state, self.versus = intid, vcpu, ns, where, state, versus
         self.steps = tuple(steps)
 
@@ -78,8 +85,12 @@ class Explanation(Showable):
 
     @property
     def verdict(self) -> str:
-        """The answer in one line: the first station that holds the interrupt, and what would change it."""
+        """The answer in one line: the mistake if one is known, else the first station that holds the interrupt; and
+        what would change it."""
         held, who = self.held, f"INTID {self.intid}"
+        if self.cause is not None:
+            remedy = f" To change it: {self.cause.remedy}." if self.cause.remedy else ""
+            return f"{who} {self.cause.text}.{remedy}{self._also if self.cause.on_its_way else ''}"
         if held is None:
             return f"{who} is taken by vCPU {self.vcpu} before its next instruction."
         written = f" ({held.writer})" if held.writer else ""
@@ -88,8 +99,11 @@ class Explanation(Showable):
         if self.state == "entered":
             return f"{who} is being taken by vCPU {self.vcpu}: {held.text}. Next: {held.remedy}."
         remedy = f" To change it: {held.remedy}." if held.remedy else ""
-        also = f" Also in its way: {', '.join(self.also)}." if self.also else ""
-        return f"{who} is not taken by vCPU {self.vcpu}: {held.text}{written}.{remedy}{also}"
+        return f"{who} is not taken by vCPU {self.vcpu}: {held.text}{written}.{remedy}{self._also}"
+
+    @property
+    def _also(self) -> str:
+        return f" Also in its way: {', '.join(self.also)}." if self.also else ""
 
     def rows(self) -> list[dict[str, object]]:
         """Every station as plain data."""
@@ -102,6 +116,7 @@ class Explanation(Showable):
             "intid": self.intid, "name": NAMES.get(self.intid), "vcpu": self.vcpu, "ns": self.ns, "pc": self.where,
             "state": self.state,
             "taken": held is None, "held": None if held is None else held.station, "also": self.also,
+            "cause": None if self.cause is None else self.cause.name, "recorded": self.recorded,
             "verdict": self.verdict, "versus": self.versus or None, "stations": self.rows(),
         }  # fmt: skip
 
@@ -111,7 +126,8 @@ class Explanation(Showable):
         columns = ("station", "", "state", "register", "value", *(("last written",) if recorded else ()))
         rows = tuple(self._cells(step)[: len(columns)] for step in self.steps)
         table = Table(title, columns, rows, self._marks())
-        return [table, "\n".join(filter(None, (self.verdict, self.versus)))]
+        unknown = "" if self.recorded else UNRECORDED
+        return ["\n".join(filter(None, (self.verdict, self.versus))), table, *([unknown] if unknown else [])]
 
     def _cells(self, step: Step) -> tuple[str, ...]:
         sign = "ok" if step.passed else "NO" if step is self.held else "no"
@@ -139,8 +155,10 @@ def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int |
         text = f"Versus {named(versus)}: {vm.compare(who, versus, intid).text}."
     scene = _Scene(machine, intid, who, next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None))
     state, steps = _story(scene, findings)
-    pc = machine.board.vcpus[who].context.pc
-    return Explanation(intid, who, machine.ns, place(pc, scene.names), steps, state, text)
+    pc, recorder = machine.board.vcpus[who].context.pc, scene.recorder
+    cause = None if recorder is None else cause_of(Evidence(machine, intid, who, findings, recorder))
+    where = place(pc, scene.names)
+    return Explanation(intid, who, machine.ns, where, steps, state, text, cause, recorder is not None)
 
 
 class _Scene(NamedTuple):
@@ -152,12 +170,6 @@ class _Scene(NamedTuple):
     @property
     def names(self) -> Lookup | None:
         return self.machine.symbols.lookup if self.machine.symbols is not None else None
-
-
-def place(pc: int, names: Lookup | None) -> str:
-    """``0x40080123 (gic_init+0x20)``."""
-    symbol = names(pc) if names is not None else None
-    return f"{pc:#x}" + (f" ({symbol})" if symbol else "")
 
 
 def check(machine: Machine, intid: int, vcpu: int | None = None) -> None:
@@ -211,78 +223,9 @@ def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]
 def _step(scene: _Scene, finding: Finding) -> Step:
     register, value = finding.register, "" if finding.value is None else f"{finding.value:#x}"
     name = "" if register is None else str(register._replace(field=""))
-    short, long = _written(scene, finding)
-    return Step(finding.station, finding.passed, finding.text, name, value, short, long, finding.remedy)
-
-
-def _written(scene: _Scene, finding: Finding) -> tuple[str, str]:
-    """Who wrote a finding's register, or raised or took the interrupt: for the table, and in full for the verdict."""
-    recorder, register = scene.recorder, finding.register
-    if recorder is None or register is None:
-        return "", ""
-    write, otherwise = _last(scene, recorder, finding.station, register)
-    if write is None:
-        return otherwise, "never written" if otherwise == "never" else otherwise
-    return _describe(write, register, scene.names, full=False), _describe(write, register, scene.names, full=True)
-
-
-#: The ITS commands that decide over an LPI at a station, and what is said if there was none.
-_COMMANDS = {
-    "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "never mapped"),
-    "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), ""),
-    "enable": (("INV", "INVALL"), ""),
-}
-
-
-def _last(
-    scene: _Scene, recorder: LastWriters, station: str, register: Register
-) -> tuple[LastWrite | None, str]:  # fmt: skip
-    """What was done last at a station, and what is to be said if nothing was."""
-    intid = scene.intid
-    if intid >= FIRST_LPI and station in _COMMANDS:
-        names, otherwise = _COMMANDS[station]
-        return recorder.commanded(intid, names), otherwise
-    write = _write_of(recorder, register) if _writable(register) else None
-    if "ISACTIVER" in register.name:
-        return _latest(write, recorder.acknowledged(intid, scene.vcpu)), ""
-    if station == "pending":
-        return _latest(write, recorder.raised(intid, register.cpu)), "never raised"
-    return write, "never" if _writable(register) else ""
-
-
-def _write_of(recorder: LastWriters, register: Register) -> LastWrite | None:
-    if not register.frame:
-        return recorder.system(register.cpu, register.name)
-    return recorder.memory(register.frame, register.offset, register.size, register.bit, _bank(register))
-
-
-def _latest(*writes: LastWrite | None) -> LastWrite | None:
-    return max((write for write in writes if write is not None), key=lambda write: write.ns, default=None)
-
-
-def _bank(register: Register) -> int:
-    """Registers of one address that each vCPU has of its own: all of GICC, a GICv2's private ones in GICD. GICR's
-    addresses differ."""
-    return register.cpu if register.frame in ("GICC", "GICD") else ALL
-
-
-def _writable(register: Register) -> bool:
-    """Only what a guest writes has a writer: no list register, no PSTATE, no RPR or HPPIR."""
-    guests = bool(register.frame) or register.name.startswith(("ICC_", "CNT"))
-    return guests and not any(name in register.name for name in ("RPR", "HPPIR"))
-
-
-def _describe(write: LastWrite, register: Register, names: Lookup | None, full: bool) -> str:
-    """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked at."""
-    symbol = names(write.pc) if names is not None else None
-    where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
-    if write.what in ITS_COMMANDS:
-        skipped = f", skipped: {its_error(write.value)}" if write.value else ""
-        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if full else f", {where}") + skipped
-    if write.what in ("raised", "lowered", "taken"):
-        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if write.what == "taken" else "")
-    other = write.what.startswith(("GICD_", "GICR_", "CNT")) and write.what != register.name
-    value = f"{write.what} = {write.value:#x}" if other else f"{write.value:#x}"
-    if full:
-        return f"last written by {where} at {write.ns:,} ns, value {value}"
-    return f"{write.ns:,} ns, {where}: {value}"
+    written = of_finding(finding, scene.intid, scene.vcpu, scene.recorder, scene.names)
+    if finding.station == "pending" and finding.passed and scene.recorder is not None:
+        written = of_pending(scene.recorder.history.of(scene.intid, scene.vcpu), written)
+    return Step(
+        finding.station, finding.passed, finding.text, name, value, written.short, written.full, finding.remedy
+    )  # fmt: skip

@@ -313,6 +313,11 @@ class Machine:
 
         return explain(self, _intid("intid", intid), vcpu, None if versus is None else _intid("versus", versus))
 
+    @property
+    def result(self) -> Result | None:
+        """How the guest ended; None while it has not."""
+        return self._result
+
     # -- running --
 
     def run(

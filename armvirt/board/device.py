@@ -67,6 +67,13 @@ class Row(NamedTuple):
     meaning: str = ""
 
 
+class Shown(Protocol):
+    """A device that shows its registers."""
+
+    def rows(self) -> list[Row]:
+        """The registers, for display."""
+
+
 class RegisterDevice(ABC):
     """A device whose registers are 32-bit words (an APB peripheral).
 
@@ -100,6 +107,16 @@ class RegisterDevice(ABC):
             self.write(offset + 4, 4, value >> 32)
         elif not offset & 3:
             self.write_word(offset, value & (1 << 8 * size) - 1)
+
+
+class Wire(NamedTuple):
+    """A device whose line is an interrupt of the board. ``name`` is also the prefix of its registers' names in its
+    manual (UARTIMSC); ``part`` is what it is."""
+
+    name: str
+    part: str
+    device: Shown
+    intid: int
 
 
 def primecell_id(part_and_revision: bytes, offset: int) -> int:

@@ -13,6 +13,7 @@ from armvirt.board.boot import Loaded
 from armvirt.board.bus import MmioBus
 from armvirt.board.config import BoardConfig, check
 from armvirt.board.console import Console
+from armvirt.board.device import Wire
 from armvirt.board.gicv2m import GicV2m
 from armvirt.board.pl011 import Pl011
 from armvirt.board.pl031 import EPOCH, SECOND, Pl031
@@ -197,6 +198,10 @@ class VirtBoard:
             its.set_attr(VgicGroup.ADDR, VgicAddress.ITS, memmap.ITS.base)
             its.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
         return gic
+
+    def wires(self) -> list[Wire]:
+        """The devices that drive an SPI each, for people who ask why it does not come, or does not stop."""
+        return [Wire("UART", "PL011", self.uart, memmap.UART_INTID), Wire("RTC", "PL031", self.rtc, memmap.RTC_INTID)]
 
     def _line(self, intid: int) -> Callable[[int], None]:
         return lambda level: self.vm.irq_line(intid, bool(level))

@@ -33,7 +33,17 @@ def compare(vm: Vm, vcpu_id: int, taken: int, other: int) -> Comparison:
 def view(vcpu: Vcpu, intid: int) -> CpuView:
     """A vCPU as the diagnosis of one interrupt needs it."""
     context = vcpu.context
-    return CpuView(vcpu.power.value, context.pstate, context.system(VBAR_EL1), _timer(vcpu, intid))
+    return CpuView(_power(vcpu), context.pstate, context.system(VBAR_EL1), _timer(vcpu, intid))
+
+
+def _power(vcpu: Vcpu) -> str:
+    """As `CpuView.power` has it. A vCPU that can run and is on no PE, with nobody else who wants that PE, has been
+    woken at this very moment."""
+    if vcpu.pe is None and vcpu.runnable:
+        rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)
+        if not any(other.home == vcpu.home for other in rivals):
+            return "waking"
+    return str(vcpu.power.value)
 
 
 def _vgic(vm: Vm) -> Vgic:

@@ -110,7 +110,8 @@ class Entry(NamedTuple):
 @dataclass(slots=True)
 class CpuPast:
     """One vCPU. ``running`` are the interrupts that it acknowledged and whose priority no EOIR has dropped since, the
-    last on top. ``entries`` are the interrupt exceptions since its last acknowledge, ``entry`` the last of all.
+    last on top. ``entries`` are the interrupt exceptions since its last acknowledge, ``entry`` the last of all;
+    ``spurious`` counts from there, too. ``faults`` is None once it has used the GIC or a timer again.
     ``dropped`` has, by INTID, the EOIR that dropped its priority in another's name, ``idle_ends`` the EOIR that came
     when nothing ran."""
 
@@ -138,7 +139,7 @@ class History:
         self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
             "exception": self._exception, "timer-line": self._timer_line, "vgic-inject": self._inject,
             "ack": self._acknowledge, "eoi": self._end, "icc-write": self._icc, "gic-mmio": self._gic,
-            "its": self._its, "sched": self._schedule,
+            "its": self._its, "sched": self._schedule, "timer-write": self._timer_write,
         }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -180,6 +181,9 @@ class History:
         else:
             _falls(past, stamp)
 
+    def _timer_write(self, stamp: Stamp, event: Any) -> None:
+        self._cpu(stamp.vcpu).faults = None
+
     def _schedule(self, stamp: Stamp, event: Any) -> None:
         for timer in self._parking.schedule(stamp, event):
             _falls(self._of(event.target, TIMER_INTIDS[timer]), stamp)
@@ -210,7 +214,7 @@ class History:
         if event.intid in SPECIAL:
             cpu.spurious.add(stamp)
             return
-        cpu.entries = 0
+        cpu.entries, cpu.spurious, cpu.faults = 0, Times(), None
         cpu.running.append((event.intid, stamp))
         cpu.dropped.pop(event.intid, None)
         cpu.idle_ends.pop(event.intid, None)
@@ -247,6 +251,7 @@ class History:
     # Registers
 
     def _icc(self, stamp: Stamp, event: Any) -> None:
+        self._cpu(stamp.vcpu).faults = None
         if event.register in SGI_REGISTERS:
             self._sends[SgiRequest.decode(event.value).intid] = Send(stamp, event.register, event.value, ())
 
@@ -256,7 +261,7 @@ class History:
         if not event.is_write:
             self._read(stamp, event)
             return
-        self._cpu(stamp.vcpu).poll = None
+        self._cpu(stamp.vcpu).poll = self._cpu(stamp.vcpu).faults = None
         if event.frame == "GICD" and event.offset == GICD_SGIR and event.size == 4:
             intid = SgirRequest.decode(event.value).intid
             self._sends[intid] = Send(stamp, "GICD_SGIR", event.value, ())

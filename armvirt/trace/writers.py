@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from armvirt.arch.gic import GICC_ROWS, GICD_ROWS, GICR_RD_ROWS, GICR_SGI_ROWS, GITS_ROWS, MmioRow
 from armvirt.events import Event, Stamp
+from armvirt.trace.history import History
 
 GICR_STRIDE, GICR_SGI_FRAME = 0x2_0000, 0x1_0000
 BITS_FROM, BITS_TO = 0x100, 0x400  # ISENABLER to ICACTIVER
@@ -38,9 +40,11 @@ class LastWrite(NamedTuple):
 
 
 class LastWriters:
-    """A sink. Writes before it listened are unknown to it."""
+    """A sink: who wrote each register last, and in ``history`` what happened to each interrupt. What was before it
+    listened is unknown to it."""
 
     def __init__(self) -> None:
+        self.history = History()
         self._writes: dict[Key, LastWrite] = {}
         self._entries: dict[int, Stamp] = {}
         self._places: dict[int, tuple[int, int]] = {}  # device and collection of an LPI
@@ -54,6 +58,7 @@ class LastWriters:
         return f"<LastWriters of {len(self._writes):,} registers>"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
+        self.history(stamp, event)
         handler = self._handlers.get(event.kind)
         if handler is not None:
             handler(stamp, event)
@@ -65,12 +70,12 @@ class LastWriters:
         ``vcpu`` is for registers that each vCPU has of its own at one address."""
         if bit >= 0 and _has_bits(frame, offset):
             return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
-        return _latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
+        return latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
 
     def system(self, vcpu: int, name: str) -> LastWrite | None:
         """The last write of a system register: CNTV_CVAL_EL0 by CVAL or by TVAL, whose view it is."""
         view = name.replace("_CVAL_", "_TVAL_")
-        return _latest(self._writes.get((vcpu, each)) for each in {name, view})
+        return latest(self._writes.get((vcpu, each)) for each in {name, view})
 
     def raised(self, intid: int, vcpu: int = ALL) -> LastWrite | None:
         """When an interrupt's input changed last; ``vcpu`` is for private ones."""
@@ -88,7 +93,7 @@ class LastWriters:
         """The last of these ITS commands that was about an LPI, or its collection, or all."""
         device, collection = self._places.get(intid, (NOWHERE, NOWHERE))
         writes = (self._writes.get(("its", name, _subject(name, intid, device, collection))) for name in names)
-        return _latest(writes)
+        return latest(writes)
 
     # What is heard ---------------------------------------------------------------------------------------------
 
@@ -158,11 +163,31 @@ def _name(frame: str, offset: int) -> str:
     return f"{frame}_{BIT_REGISTERS[within - BITS_FROM >> 7]}{within % CLEAR // 4}"
 
 
+_ROWS: dict[str, tuple[MmioRow, ...]] = {
+    "GICD": GICD_ROWS, "GICR": GICR_RD_ROWS, "GICC": GICC_ROWS, "GITS": GITS_ROWS,
+}  # fmt: skip
+
+
+def register_name(frame: str, offset: int) -> str:
+    """``GICR_WAKER``; an array of registers by its word, ``GICD_ISPENDR1``; ``GICR+0x40`` where none is."""
+    within, rows = offset, _ROWS.get(frame, ())
+    if frame == "GICR":
+        within = offset % GICR_STRIDE
+        if within >= GICR_SGI_FRAME:
+            within, rows = within - GICR_SGI_FRAME, GICR_SGI_ROWS
+    row = next((row for row in rows if row.offset <= within < row.end), None)
+    if row is None:
+        return f"{frame}+{offset:#x}"
+    if not row.bits_per_irq:
+        return row.name
+    return f"{row.name.removesuffix('0')}{(within - row.offset) // row.widths[-1]}"
+
+
 def _bits(value: int) -> Iterable[int]:
     while value:
         yield (value & -value).bit_length() - 1
         value &= value - 1
 
 
-def _latest(writes: Iterable[LastWrite | None]) -> LastWrite | None:
+def latest(writes: Iterable[LastWrite | None]) -> LastWrite | None:
     return max((write for write in writes if write is not None), key=lambda write: write.ns, default=None)

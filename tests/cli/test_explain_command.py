@@ -23,9 +23,9 @@ def test_a_guest_that_waits_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = explain(capsys, "wfi-forever", "--intid", "27")
     assert status == 0
     lines = out.splitlines()
-    assert lines[0].startswith("INTID 27 (PPI, vtimer) on its way to vCPU 0, at 10")
+    assert lines[0].endswith("To change it: write 1 to bit 27 of GICR_ISENABLER0 (GICR+0x10100).")
+    assert lines[1] == "" and lines[2].startswith("INTID 27 (PPI, vtimer) on its way to vCPU 0, at 10")
     assert [line.split()[1] for line in lines if line.startswith("  enable")] == ["NO"]
-    assert lines[-1].endswith("To change it: write 1 to bit 27 of GICR_ISENABLER0 (GICR+0x10100).")
     assert "about to wait" not in out + err and err.startswith("armvirt: stuck: ")
 
 
@@ -40,7 +40,7 @@ def test_places(capsys: pytest.CaptureFixture[str], engine: str) -> None:
     def title(at: str) -> str:
         status, out, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", at, "--engine", engine)
         assert (status, err) == (0, "")
-        return out.splitlines()[0].split("vCPU 0, at ")[1]
+        return out.splitlines()[2].split("vCPU 0, at ")[1]
 
     tick = title("tick")
     ns, address = int(tick.split()[0].replace(",", "")), tick.split()[3]
@@ -52,7 +52,7 @@ def test_places(capsys: pytest.CaptureFixture[str], engine: str) -> None:
 
 def test_a_place_that_is_not_reached(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = explain(capsys, "hello", "--intid", "27", "--at", "5s")
-    assert status == 0 and "not taken" in out
+    assert status == 0 and "the timer is off" in out.splitlines()[0]
     assert err.startswith("armvirt: --at 5s was not reached: the guest passed")
     status, _, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", "tick", "--max-time", "1us")
     assert status == 0 and "--at tick was not reached: limit reached: after 1000 ns" in err
@@ -81,7 +81,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], text: st
 
 def test_versus(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = explain(capsys, "vtimer-tick", "--intid", "33", "--versus", "27", "--at", "tick")
-    assert out.splitlines()[-1].startswith("Versus INTID 27, vtimer: INTID 33 is held: ")
+    assert out.splitlines()[1].startswith("Versus INTID 27, vtimer: INTID 33 is held: ")
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

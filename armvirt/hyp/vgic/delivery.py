@@ -22,6 +22,8 @@ def loaded(case: Case) -> Finding | None:
         return None
     if case.cpu.vif is not None:
         return Finding("loaded", True, f"vCPU {here} is on a physical CPU")
+    if case.view.power == "waking":
+        return Finding("loaded", True, f"vCPU {here} has been woken, and goes on to a physical CPU now")
     if case.view.power == "blocked":
         text = f"blocked: this interrupt would wake vCPU {here}"
     else:
@@ -34,6 +36,8 @@ def in_list_register(case: Case) -> Finding:
     if case.irq.lr >= 0 and case.irq.vcpu != case.cpu.vcpu_id:
         text = f"still in a list register of vCPU {case.irq.vcpu}, from where it moves at that one's next exit"
         return Finding("list register", False, text, None, None, "let the vCPUs run: nothing is missing in the guest")
+    if case.cpu.dirty:
+        return _before_the_entry(case)
     if case.lr & LR_PENDING:
         register = Register(f"ICH_LR{case.irq.lr}_EL2", cpu=case.cpu.vcpu_id)
         text = f"LR{case.irq.lr}: {ListRegister.decode(case.lr)}"
@@ -42,8 +46,24 @@ def in_list_register(case: Case) -> Finding:
         winners = case.cpu.resident
         text = f"all {len(winners)} list registers hold more urgent ones: {', '.join(map(_named, winners))}"
         return Finding("list register", False, text, None, None, *_overtake(case, winners[-1]))
-    text = "pending in no list register yet: it goes in before the next entry"
-    return Finding("list register", False, text, None, None, "let the vCPU run: nothing is missing in the guest")
+    return _before_the_entry(case)
+
+
+def _before_the_entry(case: Case) -> Finding:
+    """It became pending at this moment: list registers are filled before the next instruction."""
+    coming = [irq for irq in case.cpu.ap_list if _may_come(case, irq)]
+    best = min(coming, key=lambda irq: irq.priority, default=case.irq)
+    if best is case.irq:
+        return Finding("list register", True, "it goes into a list register before the next instruction")
+    text = f"{_named(best)} comes first: more urgent than priority {case.irq.priority:#04x}"
+    if best.priority == case.irq.priority:
+        text = f"{_named(best)} comes first: the same priority, and it was pending before"
+    return Finding("list register", False, text, None, None, *_overtake(case, best))
+
+
+def _may_come(case: Case, irq: VgicIrq) -> bool:
+    pending = inflight.pending(case.vgic, irq) and not inflight.active(case.vgic, irq)
+    return pending and irq.enabled and bool(case.cpu.vmcr >> irq.group & 1)
 
 
 def _named(irq: VgicIrq) -> str:

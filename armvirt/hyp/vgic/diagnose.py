@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI
+from armvirt.arch.gic import FIRST_LPI, LR_PENDING
 from armvirt.arch.its import ID_BITS
 from armvirt.hyp.vgic import delivery, lpi_stations, stations
 from armvirt.hyp.vgic.core import Vgic
@@ -31,9 +31,9 @@ _LPI_STATIONS: tuple[_Station, ...] = (
     stations.distributor, lpi_stations.group, lpi_stations.route, stations.power, lpi_stations.not_active,
     stations.interface_enable, stations.mask, stations.preemption, delivery.loaded,
 )  # fmt: skip
-#: What EL2 and the silicon do with an interrupt that has got past all of those.
+#: What EL2 and the silicon do with an interrupt that has got past all of those, and into a list register.
 _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
-    delivery.in_list_register, delivery.highest, delivery.hypervisor_enable, delivery.virtual_line,
+    delivery.highest, delivery.hypervisor_enable, delivery.virtual_line,
 )  # fmt: skip
 
 
@@ -49,9 +49,16 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
     case = Case.of(vgic, vcpu_id, intid, view)
     walk = _LPI_STATIONS if intid >= FIRST_LPI else _STATIONS
     found = [finding for station in walk if (finding := station(case)) is not None]
-    if first_held(found) is None:
-        found += [station(case) for station in _ON_A_PE]
+    if first_held(found) is None and case.cpu.vif is not None:
+        found += _on_a_pe(case)
     return [*found, delivery.exception_mask(case, first_held(found) is None)]
+
+
+def _on_a_pe(case: Case) -> list[Finding]:
+    """While list registers are stale, or it is in none, there is nothing to say of what follows them."""
+    first = delivery.in_list_register(case)
+    stale = case.cpu.dirty or not case.lr & LR_PENDING
+    return [first] if stale else [first, *(station(case) for station in _ON_A_PE)]
 
 
 def _is_unmapped(vgic: Vgic, intid: int) -> bool:

@@ -19,7 +19,8 @@ class TimerView(NamedTuple):
 
 
 class CpuView(NamedTuple):
-    """What the vGIC does not know of a vCPU: ``power`` is off, blocked (in WFI or WFE) or runnable.
+    """What the vGIC does not know of a vCPU: ``power`` is off, blocked (in WFI or WFE), waking (on no PE yet, but it
+    gets one before anything else happens) or runnable.
 
     ``pstate`` (an SPSR) and ``vbar`` are None if unknown. ``timer`` is the one behind the interrupt in question.
     """

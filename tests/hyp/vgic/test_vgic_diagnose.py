@@ -218,8 +218,23 @@ def test_what_waits_for_an_entry() -> None:
     rig = ready()
     rig.serve()
     rig.vgic.inject(None, EDGE, True)
-    finding = blocker(rig.vgic, 0, EDGE)
-    assert finding is not None and "before the next entry" in finding.text
+    view = CpuView(pstate=UNMASKED)
+    assert blocker(rig.vgic, 0, EDGE, view) is None
+    assert "before the next instruction" in trace(rig.vgic, 0, EDGE, view)[-2].text
+    prepare(rig, OTHER, 0x40)
+    rig.vgic.inject(None, OTHER, True)
+    finding = blocker(rig.vgic, 0, EDGE, view)
+    assert finding is not None and finding.text.startswith("INTID 41 (priority 0x40) comes first")
+    assert blocker(rig.vgic, 0, OTHER, view) is None
+
+
+def test_a_vcpu_that_wakes_up_takes_it() -> None:
+    """It is on no physical CPU yet, and nobody else wants that."""
+    rig = ready()
+    rig.put(0)
+    assert blocker(rig.vgic, 0, EDGE, CpuView("waking", UNMASKED)) is None
+    finding = blocker(rig.vgic, 0, EDGE, CpuView("waking", I_MASKED))
+    assert finding is not None and finding.station == "PSTATE"
 
 
 def test_a_signalled_interrupt_has_no_blocker() -> None:
@@ -408,13 +423,13 @@ def test_one_that_is_held_by_itself() -> None:
 @given(
     enabled=st.booleans(), pending=st.booleans(), priority=st.sampled_from([0, 0x80, 0xF8]),
     grp1=st.booleans(), igrpen=st.integers(0, 3), ctlr=st.integers(0, 3), pmr=st.sampled_from([0, 0x80, 0xF8]),
-    other=st.sampled_from([None, 0x40, 0xC0]), acked=st.booleans(),
+    other=st.sampled_from([None, 0x40, 0x80, 0xC0]), acked=st.booleans(), settled=st.booleans(),
 )  # fmt: skip
 def test_no_blocker_if_and_only_if_the_guest_gets_it(
     enabled: bool, pending: bool, priority: int, grp1: bool, igrpen: int, ctlr: int, pmr: int, other: int | None,
-    acked: bool,
+    acked: bool, settled: bool,
 ) -> None:  # fmt: skip
-    """What the diagnosis says is what an acknowledge finds."""
+    """What the diagnosis says is what an acknowledge finds, whether list registers are up to date or not."""
     rig = Rig()
     if other is not None:
         prepare(rig, OTHER, other)
@@ -432,6 +447,8 @@ def test_no_blocker_if_and_only_if_the_guest_gets_it(
         rig.icc(0, f"IGRPEN{n}", igrpen >> n & 1)
     rig.icc(0, "PMR", pmr)
     rig.dist.write(0, 0, 4, ctlr)
-    rig.settle()
+    if settled:
+        rig.settle()
     taken = blocker(rig.vgic, 0, EDGE, CpuView(pstate=UNMASKED)) is None
+    rig.settle()
     assert (rig.icc(0, f"IAR{int(grp1)}") == EDGE) == taken

@@ -1,0 +1,122 @@
+"""Settings that were made, but of another interrupt, another CPU, another frame or another group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, NR_PRIVATE, is_private
+from armvirt.causes.evidence import Cause, Evidence
+from armvirt.hyp.vgic import naming
+from armvirt.hyp.vgic.finding import Register
+from armvirt.trace.sources import TIMER_INTIDS, intid_text
+from armvirt.trace.writers import LastWrite
+
+
+def enabled_elsewhere(evidence: Evidence) -> Cause | None:
+    """It is not enabled. Was the bit of ISENABLER written in a place where it does not count?"""
+    held = evidence.holds("enable")
+    if held is None or evidence.intid >= FIRST_LPI or not evidence.written(held).never:
+        return None
+    found = next(_misplaced(evidence), None)
+    if found is None:
+        return None
+    why, write = found
+    where = f"{evidence.place(write.pc)} at {write.ns:,} ns"
+    text = f"is not taken by vCPU {evidence.vcpu}: {held.text} (never written); {why} ({where})"
+    return Cause("enabled-elsewhere", text, held.remedy)
+
+
+def _misplaced(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
+    """(what was written instead, the write), the likeliest mistake first."""
+    yield from _other_frames(evidence)
+    yield from _other_cpus(evidence)
+    yield from _other_intids(evidence)
+
+
+def _other_frames(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
+    intid, recorder = evidence.intid, evidence.recorder
+    if not is_private(intid) or evidence.vgic.model == 2:
+        return
+    if write := recorder.memory("GICD", naming.ISENABLER, bit=intid):
+        yield f"GICD_ISENABLER0 bit {intid} was written, which is RES0 with affinity routing (GICR has it)", write
+    base = evidence.vgic.cpu(evidence.vcpu).redist_index * GICR_SIZE
+    write = recorder.memory("GICR", base + naming.ISENABLER)
+    if write is not None and write.value >> intid & 1:
+        yield f"GICR+{base + naming.ISENABLER:#x} was written, which is in RD_base, not in SGI_base, 64 KiB up", write
+
+
+def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
+    if not is_private(evidence.intid):
+        return
+    for cpu in evidence.vgic.cpus():
+        if cpu.vcpu_id == evidence.vcpu or not cpu.private[evidence.intid].enabled:
+            continue
+        register = naming.bit_register(evidence.vgic, cpu, evidence.intid, naming.ISENABLER)
+        if write := evidence.write_of(register):
+            yield f"it was enabled on vCPU {cpu.vcpu_id} instead, by {register.name} ({register.address})", write
+
+
+def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
+    """The number of an SPI or PPI as device trees have it; the other timer's; any other private one."""
+    intid = evidence.intid
+    offset = NR_PRIVATE if intid >= NR_PRIVATE else 16
+    for other, why in (
+        (intid - offset, f"INTID {intid - offset} was enabled instead: device trees count this kind from {offset}"),
+        *((each, f"{intid_text(each)}, was enabled instead") for each in TIMER_INTIDS.values() if evidence.timer),
+        *((each, f"INTID {each} was enabled instead") for each in range(16, NR_PRIVATE) if is_private(intid)),
+    ):
+        if other != intid and other >= 0 and (write := evidence.write_of(evidence.bit(naming.ISENABLER, other))):
+            yield why, write
+
+
+def other_group(evidence: Evidence) -> Cause | None:
+    """The group that it is in is not enabled or is masked, the other one is: it is in the wrong group."""
+    held, irq = evidence.holds("distributor", "group enable", "PSTATE"), evidence.irq
+    if held is None or irq is None or irq.intid >= FIRST_LPI:
+        return None
+    other = 1 - irq.group
+    cpu = evidence.vgic.cpu(evidence.vcpu)
+    open_for_other = bool(evidence.vgic.enables >> other & 1) and bool(cpu.vmcr >> other & 1)
+    if not open_for_other or (held.station == "PSTATE" and not _fiq_alone(evidence)):
+        return None
+    group = evidence.bit(naming.IGROUPR)
+    text = (
+        f"is not taken by vCPU {evidence.vcpu}: it is in group {irq.group} by {group.name} {group.field} "
+        f"({evidence.wrote(group)}), and {held.text}, while group {other} is open"
+    )
+    value = "1" if other else "0"
+    return Cause("group", text, f"write {value} to {group.field} of {group.name} ({group.address})")
+
+
+def _fiq_alone(evidence: Evidence) -> bool:
+    """PSTATE.F masks it, and PSTATE.I is open: the guest expects IRQs."""
+    pstate = evidence.machine.board.vcpus[evidence.vcpu].context.pstate
+    at = evidence.at("PSTATE")
+    return at is not None and "PSTATE.F is 1" in at.text and not pstate >> 7 & 1
+
+
+def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
+    """An SPI that is routed to a vCPU on which it cannot be taken: off, or without a CPU interface."""
+    held, irq = evidence.holds("vCPU", "group enable", "mask", "route"), evidence.irq
+    if held is None or irq is None or not NR_PRIVATE <= irq.intid < FIRST_LPI or irq.any_cpu:
+        return None
+    if held.station == "route" and irq.target is not None:
+        return None
+    register: Register = naming.routing_register(evidence.vgic, irq.intid)
+    if (held.station != "route" and evidence.vcpu == 0) or evidence.write_of(register) is None:
+        return None
+    able = next((cpu for cpu in evidence.vgic.cpus() if _can_take(evidence, cpu.vcpu_id)), None)
+    if able is None:
+        return None
+    to = "nobody" if irq.target is None else f"vCPU {irq.target}"
+    text = f"is routed to {to} by {register.name} ({evidence.wrote(register)}): {held.text}"
+    value = 1 << able.vcpu_id if evidence.vgic.model == 2 else able.mpidr & 0xFF_FFFF
+    field = f"{register.field} of " if register.field else ""
+    return Cause("route", text, f"write {value:#x} to {field}{register._replace(field='')}, for vCPU {able.vcpu_id}")
+
+
+def _can_take(evidence: Evidence, vcpu: int) -> bool:
+    cpu = evidence.vgic.cpu(vcpu)
+    irq = evidence.irq
+    on = evidence.machine.board.vcpus[vcpu].power.value != "off"
+    return irq is not None and on and bool(cpu.vmcr >> irq.group & 1) and irq.priority < cpu.priority_mask

@@ -1,0 +1,183 @@
+"""Interrupts that stay active: their end was not written, or written in another's name."""
+
+from __future__ import annotations
+
+from armvirt.arch.gic import GICC_CPUID_MASK, GICC_CPUID_SHIFT, GICC_INTID, VMCR_VEOIM
+from armvirt.causes.evidence import Cause, Evidence, taken
+from armvirt.hyp.vgic import inflight, naming
+from armvirt.hyp.vgic.finding import Register
+from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.trace.history import Stray
+
+PSTATE_I = 1 << 7
+GICC_EOIR = 0x10
+
+
+def not_ended(evidence: Evidence) -> Cause | None:
+    """It is active. What of its end is missing? None while its handler may still run."""
+    irq = evidence.irq
+    if irq is None or not evidence.active or irq.vcpu not in (None, evidence.vcpu):
+        return None
+    return _why_active(evidence, irq)
+
+
+def behind(evidence: Evidence) -> Cause | None:
+    """Another interrupt runs, and this one does not preempt it. Is that one's end missing?"""
+    irq = evidence.irq
+    if not evidence.holds("running") or irq is None:
+        return None
+    runner = inflight.running(evidence.vgic, evidence.vgic.cpu(evidence.vcpu))
+    if runner is None:
+        return _dropped_by_nobody(evidence, irq)
+    if irq.priority < runner.priority:
+        return _same_group_priority(evidence, irq, runner)
+    stuck = _why_active(evidence._replace(intid=runner.intid), runner)
+    if stuck is None:
+        return None
+    return stuck._replace(text=f"waits behind INTID {runner.intid}, which {stuck.text}")
+
+
+def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
+    """An LPI has no active state, and what DIR has deactivated may have been ended by no EOIR: a priority is left."""
+    running = evidence.cpu.running
+    if not running or not _handler_has_returned(evidence):
+        return None
+    intid, stamp = running[-1]
+    end = eoir(evidence, irq.group)
+    text = f"waits behind INTID {intid}, which was taken at {evidence.when(stamp)} and whose priority no {end} dropped"
+    return Cause("no-end", text, f"end INTID {intid} with a write of {intid} to {end}", on_its_way=False)
+
+
+def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> Cause:
+    """More urgent than what runs, but not by the bits that count (IHI 0069 4.8.5)."""
+    old = evidence.vgic.model == 2
+    register = Register(
+        "GICC_BPR" if old else f"ICC_BPR{irq.group}_EL1", "", "GICC" if old else "", 8 if old else 0, cpu=evidence.vcpu
+    )
+    point = inflight.binary_point(evidence.vgic.cpu(evidence.vcpu), irq.group)
+    text = (
+        f"does not preempt INTID {runner.intid} on vCPU {evidence.vcpu}: with binary point {point} in {register.name} "
+        f"({evidence.wrote(register)}) priority {irq.priority:#04x} and {runner.priority:#04x} are one group priority"
+    )
+    return Cause("binary-point", text, f"write less to {register}, or change a priority", on_its_way=False)
+
+
+def _why_active(evidence: Evidence, irq: VgicIrq) -> Cause | None:
+    cpu, past = evidence.cpu, evidence.past
+    last, by_hand = past.taken.last, evidence.write_of(evidence.bit(naming.ISACTIVER))
+    if by_hand is not None and "ISACTIVER" in by_hand.what and (last is None or by_hand.ns > last.ns):
+        return _active_by_hand(evidence)
+    if last is None:
+        return None
+    if (stray := cpu.dropped.get(irq.intid)) is not None:
+        return _ended_as_another(evidence, irq, stray)
+    if (idle := cpu.idle_ends.get(irq.intid)) is not None:
+        return _ended_in_vain(evidence, irq, idle)
+    if (wrong := _wrong_cpuid(evidence, irq)) is not None:
+        return wrong
+    if past.ended.last is not None and past.ended.last.ns > last.ns:
+        return _not_deactivated(evidence, irq)
+    return _no_end(evidence, irq)
+
+
+def _active_by_hand(evidence: Evidence) -> Cause:
+    register, clear = evidence.bit(naming.ISACTIVER), evidence.bit(naming.ICACTIVER)
+    text = f"is active by a write of {register.name}, not by an acknowledge: {evidence.wrote(register)}"
+    remedy = f"write 1 to {clear.field} of {clear.name} ({clear.address})"
+    return Cause("active-by-hand", text, remedy, on_its_way=False)
+
+
+def _active(evidence: Evidence) -> str:
+    return f"is still active on vCPU {evidence.vcpu}: {taken(evidence.past.taken, evidence)}"
+
+
+def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
+    if not _handler_has_returned(evidence):
+        return None
+    end = eoir(evidence, irq.group)
+    again = "; it is pending again" if evidence.pending else ""
+    text = f"{_active(evidence)}, and never ended: no write of {end} since{again}"
+    return Cause("no-end", text, f"end its handler with a write of {irq.intid} to {end}", on_its_way=False)
+
+
+def _handler_has_returned(evidence: Evidence) -> bool:
+    """Whether its handler is known to run no more: the vCPU sleeps, or is back in the function that was interrupted,
+    with IRQs let in."""
+    vcpu, entry = evidence.machine.board.vcpus[evidence.vcpu], evidence.cpu.entry
+    if vcpu.power.value != "runnable":
+        return True
+    if vcpu.context.pstate & PSTATE_I or entry is None:
+        return False
+    here = _function(evidence, vcpu.context.pc)
+    return here is not None and here == _function(evidence, entry.event.elr)
+
+
+def _function(evidence: Evidence, pc: int) -> str | None:
+    symbol = evidence.names(pc) if evidence.names is not None else None
+    return symbol.partition("+")[0] if symbol else None
+
+
+def _ended_as_another(evidence: Evidence, irq: VgicIrq, stray: Stray) -> Cause:
+    """EOIR drops the highest active priority, whatever INTID is written (IHI 0069 12.2.10)."""
+    end, other, when = eoir(evidence, irq.group), stray.written, evidence.when(stray.stamp)
+    theirs = evidence.history.of(other, evidence.vcpu)
+    if theirs.ended.count == theirs.taken.count > 0:
+        text = (
+            f"{_active(evidence)}; INTID {other} was ended twice, and the second write of {end}, at {when}, "
+            f"dropped the priority of INTID {irq.intid} in its place"
+        )
+        return Cause("end-twice", text, f"write {end} once for each acknowledge", on_its_way=False)
+    name, how = ("end-order", "in the wrong order") if theirs.taken.count else ("end-wrong-intid", "by a wrong INTID")
+    text = f"{_active(evidence)}, and ended {how}: {end} was written with {other}, not {irq.intid}, at {when}"
+    remedy = f"write to {end} what IAR gave; what was taken last ends first"
+    return Cause(name, text, remedy, on_its_way=False)
+
+
+def _ended_in_vain(evidence: Evidence, irq: VgicIrq, idle: Stray) -> Cause:
+    end = eoir(evidence, irq.group)
+    text = (
+        f"{_active(evidence)}; its end at {evidence.when(idle.stamp)} found no priority running, for another write of "
+        f"{end} had dropped it"
+    )
+    return Cause("end-twice", text, f"write {end} once for each acknowledge", on_its_way=False)
+
+
+def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
+    """With EOImode 1 EOIR drops the priority, and DIR deactivates (IHI 0069 4.8.3)."""
+    if not evidence.vgic.cpu(evidence.vcpu).vmcr & VMCR_VEOIM:
+        return None
+    past, register = evidence.past, evidence.control("dir")
+    control = "GICC_CTLR.EOImode" if evidence.vgic.model == 2 else "ICC_CTLR_EL1.EOImode"
+    last = past.deactivated.last
+    written = "was never written for it" if last is None else f"was written for it at {evidence.when(last)} only"
+    text = (
+        f"{_active(evidence)}; {control} is 1, so EOIR at {evidence.when(past.ended.last)} dropped its priority only, "
+        f"and {register.name} {written}"
+    )
+    remedy = f"write {irq.intid} to {register.name} after EOIR, or set EOImode to 0"
+    return Cause("no-deactivation", text, remedy, on_its_way=False)
+
+
+def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
+    """GICC_EOIR of an SGI has to carry the CPUID that GICC_IAR gave (IHI 0048 4.4.5)."""
+    write, last = evidence.recorder.memory("GICC", GICC_EOIR, 4, vcpu=evidence.vcpu), evidence.past.taken.last
+    if not irq.carries_cpuid or write is None or last is None or write.ns < last.ns:
+        return None
+    value = irq.intid | _sender(evidence, irq) << GICC_CPUID_SHIFT
+    if write.value & GICC_INTID != irq.intid or write.value == value:
+        return None
+    text = (
+        f"{_active(evidence)}; GICC_IAR gave {value:#x}, with the number of the CPU that sent it, and GICC_EOIR was "
+        f"written with {write.value:#x} at {write.ns:,} ns by {evidence.place(write.pc)}"
+    )
+    return Cause("end-wrong-cpuid", text, "write to GICC_EOIR the whole value that GICC_IAR gave", on_its_way=False)
+
+
+def _sender(evidence: Evidence, irq: VgicIrq) -> int:
+    lr = inflight.list_register(evidence.vgic, irq)
+    return lr >> GICC_CPUID_SHIFT & GICC_CPUID_MASK if lr else irq.active_source
+
+
+def eoir(evidence: Evidence, group: int) -> str:
+    """The register that ends an interrupt of a group."""
+    return "GICC_EOIR" if evidence.vgic.model == 2 else f"ICC_EOIR{group}_EL1"

@@ -1,0 +1,149 @@
+"""What the rules look at: the stations of an interrupt now, and what was recorded of the run until now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.causes import written
+from armvirt.causes.written import Lookup, Written
+from armvirt.events import Stamp
+from armvirt.hyp.vgic import inflight, naming
+from armvirt.hyp.vgic.diagnose import first_held
+from armvirt.hyp.vgic.finding import Finding, Register
+from armvirt.trace.history import CpuPast, History, Past, Times
+from armvirt.trace.sources import TIMER_INTIDS
+from armvirt.trace.writers import LastWrite, LastWriters
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.irq import VgicIrq
+    from armvirt.machine import Machine
+
+PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
+
+
+class Cause(NamedTuple):
+    """Why an interrupt does not come, or does not stop. ``name`` is for programs; ``text`` goes on after "INTID n";
+    ``remedy`` is in the imperative. ``on_its_way``: later stations hold it too, which a person should know."""
+
+    name: str
+    text: str
+    remedy: str = ""
+    on_its_way: bool = True
+
+
+class Evidence(NamedTuple):
+    """An interrupt on its way to a vCPU. ``recorder`` has heard the run."""
+
+    machine: Machine
+    intid: int
+    vcpu: int
+    findings: Sequence[Finding]
+    recorder: LastWriters
+
+    # The present -----------------------------------------------------------------------------------------------
+
+    @property
+    def vgic(self) -> Vgic:
+        return self.machine.board.vm.vgic_of()
+
+    @property
+    def irq(self) -> VgicIrq | None:
+        """None for an LPI to which no event is translated."""
+        return self.vgic.lpis.get(self.intid) if self.intid >= 8192 else self.vgic.irq(self.vcpu, self.intid)
+
+    @property
+    def held(self) -> Finding | None:
+        return first_held(self.findings)
+
+    def holds(self, *stations: str) -> Finding | None:
+        """The first station that holds it, if it is one of these."""
+        held = self.held
+        return held if held is not None and held.station in stations else None
+
+    def at(self, station: str) -> Finding | None:
+        return next((finding for finding in self.findings if finding.station == station), None)
+
+    @property
+    def active(self) -> bool:
+        return self.irq is not None and inflight.active(self.vgic, self.irq)
+
+    @property
+    def pending(self) -> bool:
+        return self.irq is not None and inflight.pending(self.vgic, self.irq)
+
+    @property
+    def timer(self) -> str:
+        """``vtimer`` or ``ptimer``, whose interrupt it is; else ""."""
+        return next((name for name, intid in TIMER_INTIDS.items() if intid == self.intid), "")
+
+    def timer_row(self, name: str = "") -> dict[str, int]:
+        """CTL, CVAL, count, offset of a timer of this vCPU, by default of the one behind the interrupt."""
+        rows = self.machine.board.vcpus[self.vcpu].timer.rows()
+        row = next(row for row in rows if row["timer"] == (name or self.timer))
+        return {key: value for key, value in row.items() if isinstance(value, int)}
+
+    def control(self, what: str) -> Register:
+        """A control of the CPU interface, by its key in `naming.CPU_INTERFACE`."""
+        return naming.interface(self.vgic, self.vgic.cpu(self.vcpu), what)
+
+    def bit(self, array: int, intid: int | None = None) -> Register:
+        """The bit of an interrupt, by default of this one, in an array such as `naming.ISENABLER`."""
+        return naming.bit_register(self.vgic, self.vgic.cpu(self.vcpu), self.intid if intid is None else intid, array)
+
+    def code(self, pc: int) -> int | None:
+        """The instruction at a virtual address; None where it cannot be read."""
+        ipa = self.machine.board.vcpus[self.vcpu].translate(pc)
+        if ipa is None or pc % 4 or not self.machine.board.in_memory(ipa, 4):
+            return None
+        return int.from_bytes(self.machine.board.vm.read_memory(ipa, 4), "little")
+
+    # The past --------------------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> History:
+        return self.recorder.history
+
+    @property
+    def past(self) -> Past:
+        return self.history.of(self.intid, self.vcpu)
+
+    @property
+    def cpu(self) -> CpuPast:
+        return self.history.cpu(self.vcpu)
+
+    def wrote(self, register: Register) -> str:
+        """``never written``, or by whom, when and with which value."""
+        write = written.of_register(self.recorder, register)
+        return "never written" if write is None else written.describe(write, register, self.names, full=True)
+
+    def write_of(self, register: Register) -> LastWrite | None:
+        return written.of_register(self.recorder, register)
+
+    def written(self, finding: Finding) -> Written:
+        return written.of_finding(finding, self.intid, self.vcpu, self.recorder, self.names)
+
+    # Words -----------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> Lookup | None:
+        return self.machine.symbols.lookup if self.machine.symbols is not None else None
+
+    def when(self, stamp: Stamp | None) -> str:
+        """``1,234 ns by gic_init+0x20``."""
+        return "an unknown time" if stamp is None else written.moment(stamp, self.names)
+
+    def place(self, pc: int) -> str:
+        return written.place(pc, self.names)
+
+
+def taken(how_often: Times, evidence: Evidence) -> str:
+    """``taken once, at 1,234 ns by dispatch+0x54``."""
+    last = "last " if how_often.count > 1 else ""
+    return f"taken {times(how_often.count)}, {last}at {evidence.when(how_often.last)}"
+
+
+def times(count: int) -> str:
+    """``once``, ``twice``, ``949,637 times``."""
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count:,} times")

@@ -1,0 +1,56 @@
+"""LPIs: translations, tables and collections that are missing behind what the stations show."""
+
+from __future__ import annotations
+
+from armvirt.arch.gic import FIRST_LPI
+from armvirt.arch.its import lpis_end
+from armvirt.causes.evidence import Cause, Evidence
+from armvirt.causes.written import place
+from armvirt.hyp.vgic import lpi_stations, naming
+from armvirt.trace.sources import its_error
+
+PROPBASER = 0x70
+
+
+def no_property_table(evidence: Evidence) -> Cause | None:
+    """GICR_PROPBASER gives the configuration table and, by IDbits, how many LPIs there are (IHI 0069 12.11)."""
+    held, propbaser = evidence.holds("event", "enable"), evidence.vgic.propbaser
+    if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
+        return None
+    register = naming.redistributor(evidence.vgic.cpu(evidence.vcpu), "GICR_PROPBASER", "", PROPBASER)
+    text = (
+        f"is not taken by vCPU {evidence.vcpu}: GICR_PROPBASER.IDbits is {propbaser & 0x1F}, for LPIs below "
+        f"{max(lpis_end(propbaser), FIRST_LPI)} only ({evidence.wrote(register._replace(size=8))}): {held.text}"
+    )
+    return Cause("propbaser", text, f"write the table's address and enough IDbits to {register} before EnableLPIs")
+
+
+def skipped_mapping(evidence: Evidence) -> Cause | None:
+    """The command that should have mapped it was in error."""
+    held = evidence.holds("event")
+    write = evidence.recorder.commanded(evidence.intid, ("MAPTI", "MAPI"))
+    if held is None or evidence.intid < FIRST_LPI or write is None or not write.value:
+        return None
+    why = {"UNMAPPED_DEVICE": "no MAPD has mapped its device", "ID_OOR": "a number is out of range"}
+    error = its_error(write.value)
+    means = next((text for name, text in why.items() if name in error), "")
+    where = f"{write.ns:,} ns by {place(write.pc, evidence.names)}"
+    text = (
+        f"is not taken by vCPU {evidence.vcpu}: {write.what} at {where} was skipped, "
+        f"{error}{': ' + means if means else ''}; no ITS translates an event to it"
+    )
+    return Cause("mapping-skipped", text, "queue MAPD for the device first, then " + write.what)
+
+
+def unmapped_collection(evidence: Evidence) -> Cause | None:
+    """A message to a collection that is mapped to no CPU is lost (IHI 0069 5.3)."""
+    held, route = evidence.holds("pending"), evidence.at("route")
+    if evidence.intid < FIRST_LPI or held is None or route is None or route.passed:
+        return None
+    found = lpi_stations.source_of(evidence.vgic, evidence.intid)
+    if found is None or found.event.collection.target is not None:
+        return None
+    icid = found.event.collection.icid
+    lost = f"its collection {icid} is mapped to no CPU, for no MAPC did so: messages are lost"
+    text = f"is not taken by vCPU {evidence.vcpu}: {lost}"
+    return Cause("collection", text, f"queue MAPC for collection {icid}, then send again", on_its_way=False)

@@ -1,0 +1,75 @@
+"""Timers that do not fire: never started, another one started, or a CVAL far away by a mistake."""
+
+from __future__ import annotations
+
+from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, NS_PER_SECOND
+from armvirt.causes.evidence import PREFIXES, Cause, Evidence
+from armvirt.causes.storms import SIGN_BIT
+from armvirt.hyp.vgic.finding import Register, span
+from armvirt.trace.sources import TIMER_INTIDS
+from armvirt.trace.writers import LastWrite
+
+NEAR = 8  # a CVAL that is by so much nearer to the other count was computed from that
+FAR_NS = 10**9
+
+
+def never_started(evidence: Evidence) -> Cause | None:
+    """CTL.ENABLE was never 1. Another timer may have been started in its place."""
+    held = evidence.holds("timer")
+    if held is None or not evidence.timer:
+        return None
+    row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
+    control, compare = (Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CTL", "CVAL"))
+    if row["ctl"] & CTL_ENABLE:
+        return None
+    other = "ptimer" if evidence.timer == "vtimer" else "vtimer"
+    if evidence.write_of(control) is not None or not _runs(evidence, other):
+        return None if evidence.write_of(control) is not None else _not_enabled(evidence, control, compare)
+    theirs = Register(f"{PREFIXES[other]}_CTL_EL0", cpu=evidence.vcpu)
+    intid = TIMER_INTIDS[other]
+    text = (
+        f"never fires on vCPU {evidence.vcpu}: {control}.ENABLE is 0 (never written); the guest started the other "
+        f"timer, {theirs}, whose interrupt is INTID {intid} ({evidence.wrote(theirs)})"
+    )
+    return Cause("other-timer", text, f"enable INTID {intid}, or use {prefix}_* in place of {PREFIXES[other]}_*")
+
+
+def _not_enabled(evidence: Evidence, control: Register, compare: Register) -> Cause:
+    programmed = evidence.write_of(compare)
+    though = "" if programmed is None else f", though {programmed.what} was written ({evidence.wrote(compare)})"
+    text = f"never fires on vCPU {evidence.vcpu}: the timer is off, {control}.ENABLE is 0 (never written){though}"
+    return Cause("timer-off", text, f"write 1 to {control} (ENABLE, and not IMASK)")
+
+
+def _runs(evidence: Evidence, name: str) -> bool:
+    return evidence.timer_row(name)["ctl"] & (CTL_ENABLE | CTL_IMASK) == CTL_ENABLE
+
+
+def far_away(evidence: Evidence) -> Cause | None:
+    """CVAL is seconds or years ahead, for it was computed from another count, or by a TVAL of the wrong width."""
+    if not evidence.holds("timer") or not evidence.timer:
+        return None
+    row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
+    distance = row.get("fires_in_ns", 0)
+    compare = Register(f"{prefix}_CVAL_EL0", cpu=evidence.vcpu)
+    write = evidence.write_of(compare)
+    if row["ctl"] & (CTL_ENABLE | CTL_IMASK) != CTL_ENABLE or distance < FAR_NS or write is None:
+        return None
+    if (why := _mistake(evidence, row, write)) is None:
+        return None
+    now = f"count {row['now']:#x}, CVAL {row['cval']:#x}"
+    text = f"fires in {span(distance)} only: {why}; {now} ({evidence.wrote(compare)})"
+    return Cause("cval-far", text, f"write a lower value to {compare}")
+
+
+def _mistake(evidence: Evidence, row: dict[str, int], write: LastWrite) -> str | None:
+    if "TVAL" in write.what:
+        negative = f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
+        return f"{negative}, and CVAL lies below zero" if write.value & SIGN_BIT else None
+    if evidence.timer != "vtimer" or not row["offset"]:
+        return None
+    hz = evidence.machine.config.cntfrq
+    physical = row["now"] + row["offset"] - (evidence.machine.ns - write.ns) * hz // NS_PER_SECOND
+    if not 0 <= row["cval"] - physical < row["offset"] // NEAR:
+        return None
+    return "CNTV_CVAL_EL0 was computed from CNTPCT_EL0, but the timer compares with CNTVCT_EL0, CNTVOFF_EL2 less"

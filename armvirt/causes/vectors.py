@@ -1,0 +1,111 @@
+"""CPUs that never get to a handler: vectors that are not there, faults for ever, a register that is polled in vain."""
+
+from __future__ import annotations
+
+from armvirt.arch import esr as syndrome
+from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import EC
+from armvirt.arch.sysregs import name_of
+from armvirt.causes.evidence import Cause, Evidence, times
+from armvirt.hyp.diagnosis import VBAR_EL1
+from armvirt.trace.history import Faults, Poll
+from armvirt.trace.writers import register_name
+
+FAR_EL1 = sysreg(3, 0, 6, 0, 0)
+VECTORS = 0x800  # bytes of a vector table, and its alignment (VBAR_EL1)
+FAULTS = 3
+POLLS = 1000
+MSR_MRS = 0xD510_0000, 0xFFD0_0000  # MSR (register) and MRS, and their mask (DDI 0487 C6.2)
+GICC = range(0x0801_0000, 0x0802_0000)
+
+
+def lost_in_vectors(evidence: Evidence) -> Cause | None:
+    """An IRQ or FIQ exception was taken, and synchronous ones followed before anything was acknowledged."""
+    cpu = evidence.cpu
+    entry, faults = cpu.entry, cpu.faults
+    if entry is None or faults is None or not cpu.entries or faults.times < FAULTS:
+        return None
+    vbar = evidence.machine.board.vcpus[evidence.vcpu].context.system(VBAR_EL1)
+    offset = entry.event.target - vbar
+    where = f"{entry.event.target:#x} (VBAR_EL1 {vbar:#x} + {offset:#x})" if 0 <= offset < VECTORS else "there"
+    text = (
+        f"is lost in the vectors of vCPU {evidence.vcpu}: {_vbar(evidence, vbar)}, the {entry.event.what.upper()} of "
+        f"{entry.stamp.ns:,} ns was taken to {where}, and synchronous exceptions followed from there "
+        f"({syndrome.describe(faults.event.esr)} at {faults.event.elr:#x})"
+    )
+    return Cause("vectors", text, "write to VBAR_EL1 the address of a vector table that is aligned to 2048 bytes")
+
+
+def _vbar(evidence: Evidence, vbar: int) -> str:
+    if not vbar:
+        return "VBAR_EL1 is 0, it was not set"
+    symbols = evidence.machine.symbols
+    if symbols is not None and "+" in (symbols.lookup(vbar) or "+"):
+        found = [(address, name) for name in symbols.names() if (address := symbols.address_of(name)) is not None]
+        inside = min((each for each in found if vbar < each[0] < vbar + VECTORS), default=None)
+        if inside is not None:
+            table = f"{inside[1]} at {inside[0]:#x} is not aligned to 2048 bytes"
+            return f"VBAR_EL1 {vbar:#x} is no table's start: bits 10 to 0 are RES0, and {table}"
+    return f"VBAR_EL1 is {evidence.place(vbar)}"
+
+
+def faults_for_ever(evidence: Evidence) -> Cause | None:
+    """The vCPU faults within its vectors, or gave up after a fault, and has done nothing with the GIC since."""
+    faults, ended = evidence.cpu.faults, evidence.machine.result
+    if faults is None or evidence.held is None:
+        return None
+    in_vectors = 0 <= faults.event.elr - (faults.event.target & -VECTORS) < VECTORS
+    if not (in_vectors and faults.times >= FAULTS) and (ended is None or ended.verdict != "fail"):
+        return None  # a handler may go on: of page faults and system calls there are many
+    often = f"{times(faults.times)}, last " if faults.times > 1 else ""
+    where = f"{faults.stamp.ns:,} ns from {evidence.place(faults.event.elr)}"
+    text = (
+        f"is not taken by vCPU {evidence.vcpu}, which took a synchronous exception {often}at {where} and has not used "
+        f"the GIC since: {_fault(evidence, faults)}"
+    )
+    return Cause("faults", text, "mend what faults first")
+
+
+def _fault(evidence: Evidence, faults: Faults) -> str:
+    esr, model = faults.event.esr, evidence.vgic.model
+    described = syndrome.describe(esr)
+    if syndrome.exception_class(esr) == EC.UNKNOWN and (register := _system_register(evidence, faults.event.elr)):
+        old = model == 2 and "ICC_" in register
+        return f"{described}, {register}" + (": a GICv2 has its CPU interface in the frame GICC" if old else "")
+    if syndrome.exception_class(esr) in (EC.DABT_CURRENT, EC.DABT_LOWER):
+        far = evidence.machine.board.vcpus[evidence.vcpu].context.system(FAR_EL1)
+        new = model != 2 and far in GICC
+        return f"{described}, address {far:#x}" + (": a GICv3 has no frame GICC, but ICC_*_EL1" if new else "")
+    return described
+
+
+def _system_register(evidence: Evidence, pc: int) -> str | None:
+    """The system register that the instruction at ``pc`` moves, if it is such a one."""
+    word = evidence.code(pc)
+    if word is None or word & MSR_MRS[1] != MSR_MRS[0]:
+        return None
+    fields = (word >> 19 & 1) + 2, word >> 16 & 7, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7
+    return f"{'MRS' if word >> 21 & 1 else 'MSR'} {name_of(sysreg(*fields))}"
+
+
+def polls(evidence: Evidence) -> Cause | None:
+    """A driver that waits for a bit which will not change never gets to what the held station misses."""
+    held = evidence.held
+    if held is None or held.station == "ITS" or not (evidence.written(held).never or held.station == "vCPU"):
+        return None
+    others = [cpu.vcpu_id for cpu in evidence.vgic.cpus() if cpu.vcpu_id != evidence.vcpu]
+    for vcpu in (evidence.vcpu, *others):
+        poll = evidence.history.cpu(vcpu).poll
+        if poll is not None and poll.times >= POLLS:
+            return _polls(evidence, vcpu, poll)
+    return None
+
+
+def _polls(evidence: Evidence, vcpu: int, poll: Poll) -> Cause:
+    name = register_name(poll.frame, poll.offset)
+    text = (
+        f"is not taken by vCPU {evidence.vcpu}: vCPU {vcpu} polls {name}, read {times(poll.times)} since "
+        f"{evidence.when(poll.since)}, always {poll.value:#x}"
+    )
+    note = " (ProcessorSleep and ChildrenAsleep are 0 here, as in KVM)" if name == "GICR_WAKER" else ""
+    return Cause("polls", text + note, f"wait for what {name} can become, and bound the wait")

@@ -1,0 +1,118 @@
+"""Who wrote a register last, or raised or took an interrupt, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from armvirt.arch.gic import FIRST_LPI
+from armvirt.events import Stamp
+from armvirt.hyp.vgic.finding import Finding, Register
+from armvirt.trace.history import Past
+from armvirt.trace.sources import its_error
+from armvirt.trace.writers import ALL, ITS_COMMANDS, LastWrite, LastWriters, latest
+
+Lookup = Callable[[int], "str | None"]
+
+#: The ITS commands that decide over an LPI at a station, and what is said if there was none.
+_COMMANDS = {
+    "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "never mapped"),
+    "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), ""),
+    "enable": (("INV", "INVALL"), ""),
+}
+
+
+class Written(NamedTuple):
+    """The last write of a register for a table (``short``) and with the address (``full``); "" where nobody recorded it
+    or nobody can write it. ``never``: it has its reset value."""
+
+    short: str = ""
+    full: str = ""
+    never: bool = False
+
+
+def place(pc: int, names: Lookup | None) -> str:
+    """``0x40080123 (gic_init+0x20)``."""
+    symbol = names(pc) if names is not None else None
+    return f"{pc:#x}" + (f" ({symbol})" if symbol else "")
+
+
+def moment(stamp: Stamp, names: Lookup | None) -> str:
+    """``1,234 ns by gic_init+0x20``, or the address where there is no symbol."""
+    symbol = names(stamp.pc) if names is not None else None
+    return f"{stamp.ns:,} ns by {symbol or f'{stamp.pc:#x}'}"
+
+
+def of_finding(finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None) -> Written:
+    """Who wrote the register of a finding about an interrupt on its way to a vCPU."""
+    register = finding.register
+    if recorder is None or register is None:
+        return Written()
+    write, otherwise = _last(recorder, finding.station, register, intid, vcpu)
+    if write is None:
+        return Written(otherwise, "never written" if otherwise == "never" else otherwise, otherwise.startswith("never"))
+    return Written(describe(write, register, names, full=False), describe(write, register, names, full=True))
+
+
+def of_pending(past: Past, otherwise: Written) -> Written:
+    """Since when an interrupt is pending. One of which that was not heard becomes so at this moment: its timer has
+    fired, and the hypervisor is told before the next instruction."""
+    if past.waiting is not None:
+        text = f"raised at {past.waiting.ns:,} ns"
+    elif past.rose is not None:
+        text = f"line high since {past.rose.ns:,} ns"
+    elif otherwise.never or not past.raised.count or not otherwise.short.startswith("raised"):
+        return Written("raised at this moment", "raised at this moment") if otherwise.never else otherwise
+    else:
+        text = "raised at this moment"
+    return Written(text, text)
+
+
+def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
+    """The last write of a register; of one with a bit per interrupt, of that bit."""
+    if not register.frame:
+        return recorder.system(register.cpu, register.name)
+    return recorder.memory(register.frame, register.offset, register.size, register.bit, _bank(register))
+
+
+def describe(write: LastWrite, register: Register, names: Lookup | None, *, full: bool) -> str:
+    """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked at."""
+    symbol = names(write.pc) if names is not None else None
+    where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
+    if write.what in ITS_COMMANDS:
+        skipped = f", skipped: {its_error(write.value)}" if write.value else ""
+        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if full else f", {where}") + skipped
+    if write.what in ("raised", "lowered", "taken"):
+        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if write.what == "taken" else "")
+    other = write.what.startswith(("GICD_", "GICR_", "CNT")) and write.what != register.name
+    value = f"{write.what} = {write.value:#x}" if other else f"{write.value:#x}"
+    if full:
+        return f"last written by {where} at {write.ns:,} ns, value {value}"
+    return f"{write.ns:,} ns, {where}: {value}"
+
+
+def _last(
+    recorder: LastWriters, station: str, register: Register, intid: int, vcpu: int
+) -> tuple[LastWrite | None, str]:  # fmt: skip
+    """What was done last at a station, and what is to be said if nothing was."""
+    if intid >= FIRST_LPI and station in _COMMANDS:
+        names, otherwise = _COMMANDS[station]
+        return recorder.commanded(intid, names), otherwise
+    write = of_register(recorder, register) if _writable(register) else None
+    if "ISACTIVER" in register.name:
+        return latest([write, recorder.acknowledged(intid, vcpu)]), ""
+    if station == "pending":
+        return latest([write, recorder.raised(intid, register.cpu)]), "never raised"
+    return write, "never" if _writable(register) else ""
+
+
+def _bank(register: Register) -> int:
+    """Registers of one address that each vCPU has of its own: all of GICC, a GICv2's private ones in GICD. GICR's
+    addresses differ."""
+    return register.cpu if register.frame in ("GICC", "GICD") else ALL
+
+
+def _writable(register: Register) -> bool:
+    """Only what a guest writes has a writer: no list register, no PSTATE, no RPR or HPPIR."""
+    guests = bool(register.frame) or register.name.startswith(("ICC_", "CNT"))
+    return guests and not any(name in register.name for name in ("RPR", "HPPIR"))
