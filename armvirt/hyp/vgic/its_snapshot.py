@@ -48,10 +48,11 @@ def _tables(vgic: Vgic) -> list[Row]:
 
 def _registers(its: Its) -> list[Row]:
     """Read without the effect that a guest's read has, which lets a long queue go on."""
-    waiting = (its.cwriter - its.creadr) % max(arch.queue_size(its.cbaser), 1) // arch.COMMAND_SIZE
+    size = arch.queue_size(its.cbaser)
+    waiting = (its.cwriter - its.creadr) % max(size, 1) // arch.COMMAND_SIZE
     says = {
         "GITS_CTLR": "enabled" if its.enabled else "disabled",
-        "GITS_CBASER": f"{arch.queue_size(its.cbaser) // arch.COMMAND_SIZE} commands" if its.cbaser & arch.VALID else "",
+        "GITS_CBASER": f"{size // arch.COMMAND_SIZE} commands" if its.cbaser & arch.VALID else "",
         "GITS_CREADR": f"{waiting} commands wait" if waiting else "all done",
         "GITS_BASER0": "devices",
         "GITS_BASER1": "collections",

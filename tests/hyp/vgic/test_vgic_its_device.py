@@ -133,7 +133,8 @@ def test_registers(vm: Vm) -> None:
     with pytest.raises(KvmError, match="EFAULT"):
         its.set_attr(VgicGroup.ITS_REGS, 0, None)
     its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_CTRL_RESET)
-    assert (get(0), get(0x80) & (VALID | (1 << 52) - 1), get(0x88), get(0x90), get(0x100) >> 63) == (1 << 31, 0, 0, 0, 0)
+    assert (get(0), get(0x88), get(0x90), get(0x100) >> 63) == (1 << 31, 0, 0, 0)
+    assert get(0x80) & (VALID | (1 << 52) - 1) == 0
 
 
 @pytest.mark.parametrize("controller", [None, "arm-vgic-v2"])
