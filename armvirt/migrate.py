@@ -1,11 +1,13 @@
-"""A machine moves to another host in the middle of its guest, through the KVM API alone.
+"""A machine moves to another host in the middle of its guest, through the KVM API.
 
 What a VMM can ask for is saved: one-regs (among them what belongs to the whole VM, the PSCI version and the service
 bitmaps), MP state, events and the place of the stolen time of each vCPU, the attributes of the interrupt controller,
 memory, and the board's devices, which are the VMM's own. The host that takes it over has a physical counter
 that started elsewhere; the guest's counters go on by CNTVOFF and CNTPOFF.
 
-Not architectural and lost, as on real machines: exclusive monitors and event registers.
+Beside it goes what KVM has no call for and loses (`InFlight`), so that a guest that is right ends at the same
+instruction as one that was not moved. The time of the host goes along, too: the phase of the counters below a tick is
+in it, which a VMM on KVM loses, for it sets a counter in whole ticks.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from armvirt.arch import timer
 from armvirt.board import memmap
 from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import LimitError, UserError
-from armvirt.hyp.kvm import PVTIME_IPA, MpState, Vcpu, VcpuEvents, VcpuGroup
+from armvirt.hyp.kvm import PVTIME_IPA, InFlight, MpState, Vcpu, VcpuEvents, VcpuGroup
 from armvirt.machine import Machine, Result
 
 if TYPE_CHECKING:
@@ -44,12 +46,14 @@ PAGE = 4096
 
 
 class VcpuState(NamedTuple):
-    """One vCPU: registers by id in the order of restoring, MP state, events, and where its stolen time is."""
+    """One vCPU: registers by id in the order of restoring, MP state, events, where its stolen time is, and what
+    KVM has no call for."""
 
     registers: list[tuple[int, int]]
     mp_state: MpState
     events: VcpuEvents
     stolen_time: int
+    in_flight: InFlight
 
 
 class Snapshot(NamedTuple):
@@ -96,14 +100,10 @@ def _order(register: int) -> tuple[int, int]:
 
 
 def _save_vcpu(vcpu: Vcpu) -> VcpuState:
-    """A vCPU in WFI is RUNNABLE for KVM, which lets WFI complete on the other side; SUSPENDED keeps it asleep. Not in
-    WFIT: when that ends is nothing that could be saved."""
     ids = sorted(vcpu.get_reg_list(), key=_order)
-    sleeps = vcpu.in_wfi and vcpu.timer.wfit is None
-    state = MpState.SUSPENDED if sleeps else vcpu.get_mp_state()
     registers = [(each, vcpu.get_one_reg(each)) for each in ids]
     place = vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA)
-    return VcpuState(registers, state, vcpu.get_vcpu_events(), place)
+    return VcpuState(registers, vcpu.get_mp_state(), vcpu.get_vcpu_events(), place, vcpu.in_flight())
 
 
 def save(machine: Machine) -> Snapshot:
@@ -180,6 +180,7 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
     for vcpu, saved in zip(board.vcpus, snapshot.vcpus, strict=True):
         vcpu.set_vcpu_events(saved.events)
         vcpu.set_mp_state(saved.mp_state)
+        vcpu.resume(saved.in_flight)
 
 
 def _place_stolen_time(vcpu: Vcpu, place: int) -> None:
@@ -225,9 +226,9 @@ def compare(
     """As `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` give.
 
     ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one CPU,
-    `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew with the move. (A guest that
-    was moved between LDXR and STXR, or just before a WFE, goes another way for a few instructions.) UserError where the
-    guest ends before ``at_ns``, LimitError where host time ends one of the runs, for then there is nothing to compare.
+    `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew with the move. UserError
+    where the guest ends before ``at_ns``, LimitError where host time ends one of the runs, for then there is nothing to
+    compare.
     """
     with make() as machine:
         ended = machine.run_until(ns=at_ns, insns=max_insns)

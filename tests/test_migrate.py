@@ -14,6 +14,7 @@ from armvirt.hyp.kvm import PVTIME_IPA, MpState, VcpuGroup, VgicGroup
 from armvirt.machine import Machine
 from armvirt.migrate import COUNTER_START, migrate_test, restore, save
 
+VTIMER_CTL = 0x6030_0000_0013_DF19
 PSCI_VERSION, STD_BITMAP = 0x6030_0000_0014_0000, 0x6030_0000_0016_0000
 NOWHERE = (1 << 64) - 1
 US, MS = 1000, 1_000_000
@@ -68,7 +69,7 @@ def test_the_other_host_is_another() -> None:
         restore(new, snapshot)
         assert new.host.pe.timer.count() - old.host.pe.timer.count() > 1 << 40
         assert save(new).vcpus == snapshot.vcpus
-        assert snapshot.vcpus[0].mp_state is MpState.SUSPENDED
+        assert snapshot.vcpus[0].mp_state is MpState.RUNNABLE and snapshot.vcpus[0].in_flight.asleep
 
 
 def test_services_and_stolen_time_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,14 +142,35 @@ def test_moments_at_which_state_was_lost(guest: str, at: int) -> None:
     assert migrate_test(guest, at, gic=3 if guest == "console-echo" else 2, cpus=1, script=find(guest).script).same
 
 
-def test_a_guest_in_wfit_does_not_sleep_for_ever() -> None:
-    """Its deadline is no state that a VMM can save: WFIT ends early on the other side, as it may."""
-    with Machine("wfi", cpu_features="wfxt") as old:
+def test_a_guest_in_wfit_sleeps_until_then() -> None:
+    """Its deadline goes along; a guest that only waits for that goes on at the same ns."""
+    until = 100_000
+    with Machine("wfi", cpu_features="wfxt") as old, Machine("wfi", cpu_features="wfxt", counter_start=7) as new:
         while not old.board.vcpus[0].in_wfi:
             old.run_until(ns=old.ns + 500)
-        assert save(old).vcpus[0].mp_state is MpState.SUSPENDED
-        old.board.vcpus[0].timer.wfit = 1 << 60
-        assert save(old).vcpus[0].mp_state is MpState.RUNNABLE
+        cpu = old.board.vcpus[0]
+        cpu.set_one_reg(VTIMER_CTL, 0)
+        cpu.timer.wfit = until
+        cpu.timer.blocking()
+        restore(new, save(old))
+        assert save(new).vcpus[0].in_flight == save(old).vcpus[0].in_flight
+        ends = [first_awake(machine) for machine in (old, new)]
+        assert ends[0] == ends[1] == until * 16  # 62.5 MHz
+
+
+def first_awake(machine: Machine) -> int:
+    """The ns at which vCPU 0 wakes, or an instruction later."""
+    while machine.board.vcpus[0].in_wfi:
+        assert machine.run_until(ns=machine.ns + 1) is None
+    return machine.ns
+
+
+@pytest.mark.parametrize("at", [37_534, 84_987, 109_000])
+def test_wfi_ends_with_a_timer_whose_interrupt_is_masked(at: int) -> None:
+    """As on the host that it left: there its guest goes on to a second WFI, and is stuck in that."""
+    report = migrate_test("wfi-forever", at)
+    assert report.same and report.straight.verdict == "stuck"
+    assert (report.moved.ns, report.moved.insns) == (report.straight.ns, report.straight.insns)
 
 
 def test_random_numbers_go_on() -> None:

@@ -3,6 +3,7 @@
     python tools/migrate_campaign.py                    every bundled guest on its machines, on 1 and 2 physical CPUs
     python tools/migrate_campaign.py --guests psci,wfi --moments 20
     python tools/migrate_campaign.py --linux --uboot    the fetched ones too (make guests)
+    python tools/migrate_campaign.py --random 201       random guests of timers and interrupts, and nothing else
 
 The moments are found in a run that nothing interrupts: just before, at and just after a timer's line rises
 (``deadline``), between acknowledge and end of an interrupt (``active``), while a vCPU sleeps in WFI (``wfi``), and
@@ -17,6 +18,7 @@ import argparse
 import random
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
 
-from campaign import BENCHMARKS, Subject, add_guests, bundled, check_guests, linux, names, uboot
+import random_guests
+from campaign import BENCHMARKS, MEMORY, Subject, add_guests, bundled, check_guests, linux, names, uboot
 
 from armvirt import migrate
 from armvirt.bundled import guests
@@ -38,6 +41,7 @@ from armvirt.machine import Machine
 KINDS = ("deadline", "active", "wfi", "random")
 AROUND = (-1, 0, 1)
 NUMBER = re.compile(r"\d+")
+RANDOM_LIMIT_NS = 20_000_000
 MAX_LISTED = 3  # differing moments that a line names
 
 
@@ -142,7 +146,18 @@ def its_is_on(machine: Machine) -> bool:
     return its is not None and bool(its.get_attr(VgicGroup.ITS_REGS, 0) & 1)
 
 
-def subjects(options: argparse.Namespace) -> Iterable[Subject]:
+def random_subject(seed: int, folder: Path) -> Subject:
+    """A random guest, see `random_guests`."""
+    machine = random_guests.options(seed)
+    image = random_guests.write(seed, machine["gic"], folder)
+    options = {**machine, "memory": MEMORY, "load_addr": random_guests.BASE}
+    return Subject(f"random-{seed}", image, RANDOM_LIMIT_NS, None, options)
+
+
+def subjects(options: argparse.Namespace, folder: Path) -> Iterable[Subject]:
+    if options.random:
+        yield from (random_subject(options.seed + n, folder) for n in range(options.random))
+        return
     known = guests()
     names = [name for name in known if not name.startswith(BENCHMARKS)] if options.guests is None else options.guests
     for name in names:
@@ -177,6 +192,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kinds", type=names, default=list(KINDS), help=f"of {','.join(KINDS)} (default: all)")
     parser.add_argument("--pcpus", type=names, default=["1", "2"], help="physical CPUs (default: 1,2)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of moments (default: %(default)s)")
+    parser.add_argument("--random", type=int, default=0, help="random guests instead, from --seed on")
     options = parser.parse_args(arguments)
     if unknown := set(options.kinds) - set(KINDS):
         parser.error(f"no such kind: {', '.join(unknown)}")
@@ -188,10 +204,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     moves = differing = 0
     try:
-        for subject in subjects(options):
-            for pcpus in options.pcpus:
-                done = examine(Traveller(subject, int(pcpus), options.seed), options)
-                moves, differing = moves + done[0], differing + done[1]
+        with tempfile.TemporaryDirectory() as folder:
+            for subject in subjects(options, Path(folder)):
+                for pcpus in options.pcpus:
+                    done = examine(Traveller(subject, int(pcpus), options.seed), options)
+                    moves, differing = moves + done[0], differing + done[1]
     except UserError as error:
         print(f"{error} (is it fetched? make guests)", file=sys.stderr)
         return 2

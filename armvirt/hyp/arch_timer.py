@@ -495,7 +495,11 @@ class ArchTimer(Showable):
         timer_id, register = TRAPPED[encoding]
         context = self._context(timer_id)
         if not is_write:
-            return self._read(context, register)
+            found = self._read(context, register)
+            disabled = register is TimerRegister.CTL and not found & arch.CTL_ENABLE
+            # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0): the guest reads what the hardware answers
+            # where nothing traps, and cannot tell the hosts apart. (KVM gives the condition; `get_one_reg` does.)
+            return found & ~arch.CTL_ISTATUS if disabled else found
         if register is TimerRegister.CNT:
             raise KeyError(encoding)
         if self.bus.active:

@@ -44,7 +44,7 @@ from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.smccc_filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vcpu_attr import VcpuGroup
-from armvirt.hyp.vcpu_events import VcpuEvents
+from armvirt.hyp.vcpu_events import InFlight, VcpuEvents
 from armvirt.hyp.vcpu_init import Feature, MpState, VcpuInit, preferred_target
 from armvirt.hyp.vgic.core import MAX_VCPUS, Vgic
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
@@ -86,6 +86,7 @@ __all__ = [
     "Host",
     "HostMemory",
     "HypercallExit",
+    "InFlight",
     "IntrExit",
     "Kvm",
     "KvmError",

@@ -26,6 +26,7 @@ from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.pvtime import StolenTime
 from armvirt.hyp.reset import Start
 from armvirt.hyp.vcpu_api import Power
+from armvirt.hyp.vcpu_events import InFlight
 from armvirt.hyp.vcpu_exits import ExitHandler, LeftToCallerError, VcpuExits
 
 __all__ = ["ExitHandler", "Power", "Vcpu"]
@@ -81,6 +82,7 @@ class Vcpu(VcpuExits):
         self.stolen_time: StolenTime = StolenTime(vm.mmu, lambda: self.run_delay_ns)
         self.sleep_at: int | None = None
         self._waiting = False
+        self._monitor: tuple[int, int, int] | None = None  # of `resume`: it outlives the first load
         self.event_timeout: int | None = None
         self.device_irq_level = 0
 
@@ -113,7 +115,7 @@ class Vcpu(VcpuExits):
     def _forget_exit(self) -> None:
         """What the VMM has answered, or may, is of a state that is no more."""
         self._answers.clear()
-        self.abortable = self._left = None
+        self.abortable = self._left = self._monitor = None
 
     def _set_power(self, power: Power) -> None:
         if power is not self.power and self.host.bus.active:
@@ -168,6 +170,30 @@ class Vcpu(VcpuExits):
         else:
             self.timer.blocking()
 
+    def in_flight(self) -> InFlight:
+        """What no call of KVM saves of a vCPU that moves, see `InFlight`. KvmError ENOEXEC before `init`."""
+        self.check_initialized()
+        asleep = self.in_wfi and not self.suspended
+        return InFlight(asleep, self.timer.wfit if asleep else None, self._monitor or self.context.engine.exclusive)
+
+    def resume(self, state: InFlight) -> None:
+        """Take over `in_flight` of a vCPU elsewhere; registers, interrupts, timers and counters are in place before.
+        KvmError ENOEXEC before `init`, EBUSY while the host runs."""
+        self.check_initialized()
+        self.host.check_standing()
+        self._monitor = state.monitor
+        if not state.asleep:
+            return
+        self._waiting = False
+        if self.pe is not None:
+            self.put()
+        self.timer.wfit = state.wfit
+        if self.runnable_interrupt():
+            self.make_runnable()
+            return
+        self._set_power(Power.BLOCKED)
+        self.timer.blocking()
+
     def wake(self) -> None:
         """kvm_vcpu_wake_up: a blocked vCPU looks again; a running one is kicked out to look at its interrupts."""
         if self.power is Power.BLOCKED:
@@ -180,6 +206,8 @@ class Vcpu(VcpuExits):
         self.vm.first_run()
         self.pe = pe
         self.context.clear_exclusive()
+        if self._monitor is not None:
+            self.context.engine.exclusive, self._monitor = self._monitor, None
         pe.bind(self.context, self.uid)
         vm = self.vm
         pe.write_el2(VTCR_EL2, stage2.vtcr(vm.mmu.stage2.shape))

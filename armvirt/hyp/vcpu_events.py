@@ -22,6 +22,20 @@ FROM_EL0, FROM_EL1_SPX, VECTOR_SYNC, VECTOR_SERROR = 0x400, 0x200, 0x000, 0x180
 SERROR_ESR = syndrome.build(EC.SERROR)
 
 
+class InFlight(NamedTuple):
+    """What a vCPU that moves has beyond all that KVM has calls for. A VMM on KVM loses it, as the architecture allows:
+    WFI completes on the other host, and a store-exclusive fails.
+
+    ``asleep``: it is in WFI, or in WFIT until the virtual count ``wfit``. It wakes on the other host when it would
+    have woken here. (MP state SUSPENDED would wait for an interrupt that can be delivered, while WFI ends with a timer
+    that fires, whatever masks its interrupt.) ``monitor`` is the local exclusive monitor as `Engine.exclusive` has it.
+    """
+
+    asleep: bool
+    wfit: int | None
+    monitor: tuple[int, int, int]
+
+
 class VcpuEvents(NamedTuple):
     """struct kvm_vcpu_events. ``serror_has_esr`` needs the RAS extension, which this CPU lacks; ``ext_dabt_pending``
     reads as False."""

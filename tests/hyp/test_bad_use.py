@@ -29,6 +29,7 @@ from armvirt.hyp.kvm import (
     FilterRange,
     GsiRoute,
     HostMemory,
+    InFlight,
     Kvm,
     MmioExit,
     Start,
@@ -308,6 +309,8 @@ ROWS = [
     Row("Vcpu.set_vcpu_events", "no GIC", lambda w: w.vcpu.set_vcpu_events(VcpuEvents(True, True)), "EINVAL"),
     Row("Vcpu.set_vcpu_events", "no GIC", lambda w: w.vcpu.set_vcpu_events(VcpuEvents(True, ext_dabt_pending=True)),
         "EINVAL"),
+    Row("Vcpu.in_flight", "fresh vCPUs", lambda w: w.vcpu.in_flight(), "ENOEXEC"),
+    Row("Vcpu.resume", "fresh vCPUs", lambda w: w.vcpu.resume(InFlight(True, None, (0, 0, 0))), "ENOEXEC"),
     Row("Vcpu.set_guest_debug", "no GIC", lambda w: w.vcpu.set_guest_debug(1 << 17 | 1), "EINVAL"),
     Row("Vcpu.set_guest_debug", "no GIC", lambda w: w.vcpu.set_guest_debug(4), "EINVAL"),
     *(Row(f"Vcpu.{method}", "GICv3", lambda w, m=method, g=group, a=attr, r=rest: getattr(w.vcpu, m)(g, a, *r), "ENXIO")

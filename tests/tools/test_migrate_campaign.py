@@ -49,7 +49,7 @@ def test_guests_move(guests: str, capsys: pytest.CaptureFixture[str], monkeypatc
     setups = {name: [s for s in known[name].setups if s.cpus <= 2] for name in names}
     monkeypatch.setattr(
         migrate_campaign, "subjects",
-        lambda options: [migrate_campaign.bundled(known[n], s) for n in names for s in setups[n]],
+        lambda options, folder: [migrate_campaign.bundled(known[n], s) for n in names for s in setups[n]],
     )  # fmt: skip
     assert main(["--moments", "1", "--pcpus", "2"]) == 0, capsys.readouterr().out
     assert capsys.readouterr().out.endswith("moves, 0 differ\n")
