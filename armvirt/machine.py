@@ -459,6 +459,7 @@ class Machine:
         event = self.board.event
         if isinstance(event, SystemEventExit) and event.kind == "reset" and self.reboot:
             self.board.reset()
+            self._begin_anew(loaded=False)
             return None
         if event is not None:
             return self._end(event)
@@ -495,6 +496,14 @@ class Machine:
         """Take over what `state` gave, in a machine of the same arguments whose memory has the same contents."""
         self.board.load(state)
         self._result = None
+        self._begin_anew(loaded=True)
+
+    def _begin_anew(self, *, loaded: bool) -> None:
+        """Tell the sinks that keep a record of registers: what they heard is no more true (`LastWriters.restart`)."""
+        for sink in self.sinks:
+            restart = getattr(sink, "restart", None)
+            if restart is not None:
+                restart(self.ns, loaded=loaded)
 
     # -- results --
 

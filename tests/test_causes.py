@@ -117,3 +117,27 @@ def test_a_handler_that_runs_is_not_accused() -> None:
             assert found.cause is None or found.cause.name != "no-end", machine.ns
             ends.append(found.state)
     assert "handled" in ends
+
+
+# What was before
+
+
+def test_a_reset_begins_a_new_record() -> None:
+    """What was written before SYSTEM_RESET says nothing of the registers after it."""
+    recorder = LastWriters()
+    with Machine("driver-bugs", append="pmr-low", sinks=[recorder], trace_hash=False) as machine:
+        machine.run(max_insns=70_000)
+        assert "last written" in machine.explain(VTIMER).verdict
+        machine.board.reset()
+        machine._begin_anew(loaded=False)
+        assert recorder.since == machine.ns and "last written" not in str(machine.explain(VTIMER).rows())
+        assert f"not written since {machine.ns:,} ns" in machine.explain(VTIMER).verdict
+
+
+def test_a_loaded_state_has_a_past_that_nobody_knows() -> None:
+    with Machine("driver-bugs", append="uart-imsc", trace_hash=False) as first:
+        first.run(max_insns=70_000)
+        with Machine("driver-bugs", append="uart-imsc", sinks=[LastWriters()], trace_hash=False) as second:
+            second.load(first.state())
+            found = second.explain(UART)
+            assert found.cause is None and f"not raised since {first.ns:,} ns" in found.verdict

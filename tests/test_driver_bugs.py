@@ -48,6 +48,7 @@ BUGS = {
     # the interrupt's configuration
     "igroupr": Bug(VTIMER, r"in group [01] by GIC[RD]_IGROUPR0 bit 27 \(last written by .*enable_interrupt", "group"),
     "isenabler": Bug(VTIMER, r"GIC[RD]_ISENABLER0 bit 27 is 0 \(never written\)\. "),
+    "masked-again": Bug(VTIMER, r"ISENABLER0 bit 27 is 0 \(last written by .*tick\+.*GIC[RD]_ICENABLER0 = 0x8000000"),
     "gicd-ctlr": Bug(VTIMER, r"GICD_CTLR.EnableGrp[01] is 0 \(last written by .*distributor_init"),
     "gicd-for-ppi": Bug(VTIMER, r"GICD_ISENABLER0 bit 27 was written, which is RES0", "enabled-elsewhere", V3),
     "rd-base": Bug(VTIMER, r"GICR\+0x100 was written, which is in RD_base, not in SGI_base", "enabled-elsewhere", V3),
@@ -74,14 +75,17 @@ BUGS = {
     "tval-wide": Bug(VTIMER, r"CNTV_TVAL_EL0 = 0x80000271 is negative", "cval-far", ns=1_000_000),
     # acknowledge and end
     "iar-missing": Bug(VTIMER, r"took \S+ IRQ exceptions .* did not read (ICC_IAR1_EL1|GICC_IAR)", "no-acknowledge"),
-    "iar-group": Bug(VTIMER, r"in group 0 by GICR_IGROUPR0 .* an IAR that does not give group 0", "wrong-iar", V3),
+    "iar-group": Bug(VTIMER, r"in group [01] by GIC[RD]_IGROUPR0 .* an IAR that does not give group", "wrong-iar"),
     "eoi-missing": Bug(VTIMER, r"taken once.*, and never ended: no write of (ICC_EOIR1_EL1|GICC_EOIR)", "no-end"),
     "eoi-wrong-intid": Bug(
         VTIMER, r"by a wrong INTID: (ICC_EOIR1_EL1|GICC_EOIR) was written with 30, not 27, at", "end-wrong-intid"
     ),
     "eoi-twice": Bug(LOW_SPI, r"INTID 27 was ended twice, and the second write of ICC_EOIR1_EL1", "end-twice", V3),
     "eoi-order": Bug(LOW_SPI, r"ended in the wrong order: ICC_EOIR1_EL1 was written with 27, not 50", "end-order", V3),
-    "dir-missing": Bug(VTIMER, r"EOImode is 1, so EOIR .* ICC_DIR_EL1 was never written", "no-deactivation", V3),
+    "dir-missing": Bug(VTIMER, r"EOImode is 1, so EOIR .* (ICC_DIR_EL1|GICC_DIR) was never written", "no-deactivation"),
+    "eoi-other-cpu": Bug(
+        UART, r"ended on vCPU 1, by (ICC_EOIR1_EL1|GICC_EOIR) at .*write_eoir", "end-other-cpu", vcpu=0
+    ),
     "sgi-eoi-cpu": Bug(REPLY, r"GICC_IAR gave 0x402, .* GICC_EOIR was written with 0x2", "end-wrong-cpuid", V2, 0),
     # a device
     "uart-imsc": Bug(UART, r"was never raised: the UART .*UARTIMSC 0x0", "never-raised"),

@@ -22,7 +22,7 @@ def enabled_elsewhere(evidence: Evidence) -> Cause | None:
         return None
     why, write = found
     where = f"{evidence.place(write.pc)} at {write.ns:,} ns"
-    text = f"is not taken by vCPU {evidence.vcpu}: {held.text} (never written); {why} ({where})"
+    text = f"is not taken by vCPU {evidence.vcpu}: {held.text} ({evidence.written(held).full}); {why} ({where})"
     return Cause("enabled-elsewhere", text, held.remedy)
 
 

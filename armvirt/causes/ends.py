@@ -77,7 +77,7 @@ def _why_active(evidence: Evidence, irq: VgicIrq) -> Cause | None:
         return wrong
     if past.ended.last is not None and past.ended.last.ns > last.ns:
         return _not_deactivated(evidence, irq)
-    return _no_end(evidence, irq)
+    return _ended_on_another_cpu(evidence, irq) or _no_end(evidence, irq)
 
 
 def _active_by_hand(evidence: Evidence) -> Cause:
@@ -98,6 +98,24 @@ def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     again = "; it is pending again" if evidence.pending else ""
     text = f"{_active(evidence)}, and never ended: no write of {end} since{again}"
     return Cause("no-end", text, f"end its handler with a write of {irq.intid} to {end}", on_its_way=False)
+
+
+def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
+    """EOIR is for the interface of the CPU that writes it (IHI 0069 4.8.3)."""
+    last = evidence.past.taken.last
+    for cpu in evidence.vgic.cpus():
+        theirs = evidence.history.cpu(cpu.vcpu_id)
+        strays = (theirs.idle_ends.get(irq.intid), *theirs.dropped.values())
+        for stray in strays:
+            if stray is None or last is None or stray.written != irq.intid or stray.stamp.ns < last.ns:
+                continue
+            if cpu.vcpu_id == evidence.vcpu:
+                continue
+            end = eoir(evidence, irq.group)
+            text = f"{_active(evidence)}, and ended on vCPU {cpu.vcpu_id}, by {end} at {evidence.when(stray.stamp)}"
+            remedy = f"write {end} on the CPU that read IAR; with EOImode 1 any CPU may write DIR"
+            return Cause("end-other-cpu", text, remedy, on_its_way=False)
+    return None
 
 
 def _handler_has_returned(evidence: Evidence) -> bool:

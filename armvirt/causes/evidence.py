@@ -116,7 +116,9 @@ class Evidence(NamedTuple):
     def wrote(self, register: Register) -> str:
         """``never written``, or by whom, when and with which value."""
         write = written.of_register(self.recorder, register)
-        return "never written" if write is None else written.describe(write, register, self.names, full=True)
+        if write is None:
+            return self.recorder.never("written")
+        return written.describe(write, register, self.names, full=True)
 
     def write_of(self, register: Register) -> LastWrite | None:
         return written.of_register(self.recorder, register)

@@ -14,7 +14,7 @@ def not_sent(evidence: Evidence) -> Cause | None:
         return None
     send = evidence.history.last_send(evidence.intid)
     if send is None:
-        if evidence.past.raised.count:
+        if evidence.past.raised.count or evidence.recorder.blind:
             return None
         by = "GICD_SGIR" if evidence.vgic.model == 2 else "ICC_SGI1R_EL1"
         text = f"was never sent: no CPU wrote {by} with this INTID"

@@ -78,7 +78,7 @@ def never_raised(evidence: Evidence) -> Cause | None:
     """Its device has the line low, and always had. The devices of the board say why."""
     if not NR_PRIVATE <= evidence.intid < FIRST_LPI or not evidence.holds("pending") or evidence.active:
         return None
-    if evidence.past.raised.count:
+    if evidence.past.raised.count or evidence.recorder.blind:
         return None
     wire = wire_of(evidence)
     if wire is None:

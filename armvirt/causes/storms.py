@@ -101,4 +101,6 @@ def _wrong_register(evidence: Evidence, irq: VgicIrq, last: Entry) -> Cause:
 
 def iar(evidence: Evidence, group: int) -> str:
     """The register that acknowledges an interrupt of a group."""
-    return "GICC_IAR" if evidence.vgic.model == 2 else f"ICC_IAR{group}_EL1"
+    if evidence.vgic.model == 2:
+        return "GICC_AIAR" if group else "GICC_IAR"
+    return f"ICC_IAR{group}_EL1"

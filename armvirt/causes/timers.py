@@ -20,16 +20,18 @@ def never_started(evidence: Evidence) -> Cause | None:
         return None
     row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
     control, compare = (Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CTL", "CVAL"))
-    if row["ctl"] & CTL_ENABLE:
+    if row["ctl"] & CTL_ENABLE or evidence.recorder.blind:
         return None
     other = "ptimer" if evidence.timer == "vtimer" else "vtimer"
-    if evidence.write_of(control) is not None or not _runs(evidence, other):
-        return None if evidence.write_of(control) is not None else _not_enabled(evidence, control, compare)
+    if evidence.write_of(control) is not None:
+        return None
+    if not _runs(evidence, other):
+        return _not_enabled(evidence, control, compare)
     theirs = Register(f"{PREFIXES[other]}_CTL_EL0", cpu=evidence.vcpu)
     intid = TIMER_INTIDS[other]
     text = (
-        f"never fires on vCPU {evidence.vcpu}: {control}.ENABLE is 0 (never written); the guest started the other "
-        f"timer, {theirs}, whose interrupt is INTID {intid} ({evidence.wrote(theirs)})"
+        f"never fires on vCPU {evidence.vcpu}: {control}.ENABLE is 0 ({evidence.wrote(control)}); the guest started "
+        f"the other timer, {theirs}, whose interrupt is INTID {intid} ({evidence.wrote(theirs)})"
     )
     return Cause("other-timer", text, f"enable INTID {intid}, or use {prefix}_* in place of {PREFIXES[other]}_*")
 
@@ -37,7 +39,8 @@ def never_started(evidence: Evidence) -> Cause | None:
 def _not_enabled(evidence: Evidence, control: Register, compare: Register) -> Cause:
     programmed = evidence.write_of(compare)
     though = "" if programmed is None else f", though {programmed.what} was written ({evidence.wrote(compare)})"
-    text = f"never fires on vCPU {evidence.vcpu}: the timer is off, {control}.ENABLE is 0 (never written){though}"
+    off = f"the timer is off, {control}.ENABLE is 0 ({evidence.wrote(control)})"
+    text = f"never fires on vCPU {evidence.vcpu}: {off}{though}"
     return Cause("timer-off", text, f"write 1 to {control} (ENABLE, and not IMASK)")
 
 

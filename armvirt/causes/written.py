@@ -10,7 +10,7 @@ from armvirt.events import Stamp
 from armvirt.hyp.vgic.finding import Finding, Register
 from armvirt.trace.history import Past
 from armvirt.trace.sources import its_error
-from armvirt.trace.writers import ALL, ITS_COMMANDS, LastWrite, LastWriters, latest
+from armvirt.trace.writers import ALL, ITS_COMMANDS, OFF, LastWrite, LastWriters, latest
 
 Lookup = Callable[[int], "str | None"]
 
@@ -50,8 +50,17 @@ def of_finding(finding: Finding, intid: int, vcpu: int, recorder: LastWriters | 
         return Written()
     write, otherwise = _last(recorder, finding.station, register, intid, vcpu)
     if write is None:
-        return Written(otherwise, "never written" if otherwise == "never" else otherwise, otherwise.startswith("never"))
+        return _never(recorder, otherwise)
     return Written(describe(write, register, names, full=False), describe(write, register, names, full=True))
+
+
+def _never(recorder: LastWriters, otherwise: str) -> Written:
+    """Of a register that was not written, an interrupt that was not raised, an event that was not mapped."""
+    if not otherwise.startswith("never"):
+        return Written(otherwise, otherwise)
+    long = recorder.never(otherwise.removeprefix("never").strip() or "written")
+    short = otherwise if recorder.since is None else f"not since {recorder.since:,} ns"
+    return Written(short, long, not recorder.blind)
 
 
 def of_pending(past: Past, otherwise: Written) -> Written:
@@ -79,6 +88,8 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
     """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked at."""
     symbol = names(write.pc) if names is not None else None
     where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
+    if write.what == OFF:
+        return f"reset at {write.ns:,} ns" + (f", when vCPU {write.vcpu} was switched off" if full else "")
     if write.what in ITS_COMMANDS:
         skipped = f", skipped: {its_error(write.value)}" if write.value else ""
         return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if full else f", {where}") + skipped

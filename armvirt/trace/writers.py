@@ -23,13 +23,14 @@ NOWHERE = -2
 BY_EVENT = frozenset({"MAPTI", "MAPI", "MOVI", "DISCARD", "INV"})
 BY_COLLECTION = frozenset({"MAPC", "INVALL"})
 ITS_COMMANDS = BY_EVENT | BY_COLLECTION | {"MAPD", "MOVALL"}
+OFF = "off"  # no write: the vCPU was switched off, and the register reset
 TIMERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 Key = tuple[object, ...]
 
 
 class LastWrite(NamedTuple):
-    """``what`` was written (a register), or raised, lowered, taken (an interrupt), or the name of an ITS command; value
+    """``what`` was written (a register), or raised, lowered, taken (an interrupt), `OFF`, or an ITS command; value
     (of a command its error, 0 if it was done), when, by whom, where."""
 
     what: str
@@ -44,18 +45,31 @@ class LastWriters:
     listened is unknown to it."""
 
     def __init__(self) -> None:
+        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
+            "gic-mmio": self._gic, "icc-write": self._icc, "timer-write": self._timer, "vgic-inject": self._inject,
+            "exception": self._exception, "ack": self._acknowledge,
+            "its": self._its, "sched": self._schedule,
+        }  # fmt: skip
+        self.since: int | None = None
+        self.blind = False
+        self._forget()
+
+    def _forget(self) -> None:
         self.history = History()
         self._writes: dict[Key, LastWrite] = {}
         self._entries: dict[int, Stamp] = {}
         self._places: dict[int, tuple[int, int]] = {}  # device and collection of an LPI
-        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
-            "gic-mmio": self._gic, "icc-write": self._icc, "timer-write": self._timer, "vgic-inject": self._inject,
-            "exception": self._exception, "ack": self._acknowledge,
-            "its": self._its,
-        }  # fmt: skip
 
-    def __repr__(self) -> str:
-        return f"<LastWriters of {len(self._writes):,} registers>"
+    def restart(self, ns: int, *, loaded: bool = False) -> None:
+        """The machine was reset at ``ns``, or (``loaded``) a saved state of that time was loaded into it: nothing that
+        was heard is true any more. ``since`` is that time; ``blind`` says that there was a past of which nothing is
+        known."""
+        self._forget()
+        self.since, self.blind = ns, loaded
+
+    def never(self, what: str) -> str:
+        """``never written``; after a restart, since when."""
+        return f"never {what}" if self.since is None else f"not {what} since {self.since:,} ns"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
         self.history(stamp, event)
@@ -113,6 +127,13 @@ class LastWriters:
 
     def _icc(self, stamp: Stamp, event: Any) -> None:
         self._system(stamp, event.register, event.value)
+
+    def _schedule(self, stamp: Stamp, event: Any) -> None:
+        """CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2): whoever wrote its registers is forgotten."""
+        if event.what == "off":
+            for key in self._writes:
+                if key[0] == event.target and str(key[1]).startswith("ICC_"):
+                    self._writes[key] = LastWrite(OFF, 0, stamp.ns, event.target, stamp.pc)
 
     def _timer(self, stamp: Stamp, event: Any) -> None:
         self._system(stamp, f"{TIMERS.get(event.timer, event.timer)}_{event.register.upper()}_EL0", event.value)

@@ -45,9 +45,10 @@ static const struct row {
     {"tval-wide", timer_ticks, 0},
     {"eoi-missing", timer_ticks, 0},
     {"eoi-wrong-intid", timer_ticks, 0},
-    {"dir-missing", timer_ticks, 3},
+    {"dir-missing", timer_ticks, 0},
     {"iar-missing", timer_ticks, 0},
-    {"iar-group", timer_ticks, 3},
+    {"iar-group", timer_ticks, 0},
+    {"masked-again", timer_ticks, 0},
     {"isactiver", timer_ticks, 0},
     {"sre", timer_ticks, 2},
     {"gicc", timer_ticks, 3},
@@ -63,6 +64,7 @@ static const struct row {
     {"uart-not-cleared", device, 0},
     {"uart-edge", device, 0},
     {"pend-cleared", device, 0},
+    {"eoi-other-cpu", device, 0},
     {"sgi-nobody", ipi, 0},
     {"sgi-self", ipi, 0},
     {"sgi-affinity", ipi, 3},
@@ -192,7 +194,7 @@ static void memory_mapped(void)
     if (!bug("pmr-closed"))
         write32(GICC_PMR, mask());
     if (!bug("igrpen"))
-        write32(GICC_CTLR, 1);
+        write32(GICC_CTLR, bug("iar-group") ? 3 : bug("dir-missing") ? 0x201 : 1); /* EnableGrp1; EOImode */
     dsb();
 }
 
@@ -214,7 +216,9 @@ u32 acknowledge(void)
     return ack;
 }
 
-static void write_eoir(u32 ack)
+volatile u32 ended_by_cpu1;
+
+void write_eoir(u32 ack)
 {
     if (version == 3)
         write_sysreg(ICC_EOIR1_EL1, ack);
@@ -229,6 +233,10 @@ void end(u32 ack)
         return;
     if (bug("sgi-eoi-cpu"))
         ack &= 0x3ff;
+    if (bug("eoi-other-cpu")) {
+        ended_by_cpu1 = ack;
+        return;
+    }
     write_eoir(bug("eoi-wrong-intid") ? INTID_PTIMER : ack);
     if (bug("eoi-twice") && ack == INTID_VTIMER)
         write_eoir(ack);

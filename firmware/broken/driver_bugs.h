@@ -17,6 +17,7 @@
 
 #define IGROUPR    0x080u
 #define ISENABLER  0x100u
+#define ICENABLER  0x180u
 #define ISPENDR    0x200u
 #define ICPENDR    0x280u
 #define ISACTIVER  0x300u
@@ -50,9 +51,13 @@ void enable_bit(u32 intid);
 void set_handler(u32 intid, void (*handler)(u32 intid));
 void take_interrupts(void);
 
-/* IAR; EOIR, with EOImode 1 followed by DIR. */
+/* IAR; EOIR as the planted bug has it, and as it is. */
 u32 acknowledge(void);
 void end(u32 ack);
+void write_eoir(u32 ack);
+
+/* What CPU 0 acknowledged and leaves to CPU 1 to end. */
+extern volatile u32 ended_by_cpu1;
 
 /* Sleep until `*count` is `want`; for ever if that does not come. */
 void wait_for(const volatile u32 *count, u32 want);

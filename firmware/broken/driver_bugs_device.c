@@ -35,10 +35,25 @@ static void transmitted(u32 intid)
         uart_mask_tx();
 }
 
+/* CPU 1 ends what CPU 0 has acknowledged: EOIR is for the CPU interface that it is written on. */
+static void ends_for_another(u64 argument)
+{
+    (void)argument;
+    interface_init();
+    for (;;) {
+        while (!ended_by_cpu1)
+            yield();
+        write_eoir(ended_by_cpu1);
+        ended_by_cpu1 = 0;
+    }
+}
+
 void device(void)
 {
     distributor_init();
     interface_init();
+    if (bug("eoi-other-cpu"))
+        cpu_start(1, ends_for_another, 0);
     set_handler(INTID_UART, transmitted);
     configure_level();
     enable_interrupt(bug("spi-number") ? INTID_UART - 32 : INTID_UART, PRIORITY);

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from armvirt.events import Acknowledge, ExceptionEntry, GicAccess, IccWrite, ItsCommand, Stamp, TimerWrite, VgicInject
-from armvirt.trace.writers import LastWrite, LastWriters
+from armvirt.events import (
+    Acknowledge,
+    ExceptionEntry,
+    GicAccess,
+    IccWrite,
+    ItsCommand,
+    Schedule,
+    Stamp,
+    TimerWrite,
+    VgicInject,
+)  # fmt: skip
+from armvirt.trace.writers import OFF, LastWrite, LastWriters, register_name
 
 
 class Guest:
@@ -127,3 +137,32 @@ def test_a_command_in_error_counts_for_the_lpi_that_it_names() -> None:
     guest.does(ItsCommand("MAPTI", 7, 99, 8192, 0x1_0A05, 2))
     write = guest.seen.commanded(8192, ("MAPTI", "MAPC"))
     assert write is not None and write.value == 0x1_0A05
+
+
+def test_cpu_off_resets_the_cpu_interface() -> None:
+    guest = Guest()
+    guest.does(IccWrite("ICC_PMR_EL1", 0xF0), vcpu=1)
+    guest.does(IccWrite("ICC_PMR_EL1", 0xF0), vcpu=0)
+    guest.does(TimerWrite("vtimer", "ctl", 1), vcpu=1)
+    guest.does(Schedule(1, "off"), vcpu=1)
+    off = guest.seen.system(1, "ICC_PMR_EL1")
+    assert off is not None and (off.what, off.ns, off.vcpu) == (OFF, 4, 1)
+    assert ns(guest.seen.system(0, "ICC_PMR_EL1")) == 2 and ns(guest.seen.system(1, "CNTV_CTL_EL0")) == 3
+
+
+def test_a_restart_forgets_everything() -> None:
+    guest = Guest()
+    guest.writes(0x104, 1 << 8)
+    guest.does(Acknowledge(40))
+    assert guest.seen.never("written") == "never written"
+    guest.seen.restart(500)
+    assert guest.seen.memory("GICD", 0x104, bit=8) is None and not guest.seen.history.of(40, 0).taken.count
+    assert guest.seen.never("written") == "not written since 500 ns" and not guest.seen.blind
+    guest.seen.restart(600, loaded=True)
+    assert guest.seen.blind
+
+
+def test_names_of_registers() -> None:
+    named = {("GICR", 0x14): "GICR_WAKER", ("GICR", 0x3_0100): "GICR_ISENABLER0", ("GICD", 0x204): "GICD_ISPENDR1",
+             ("GITS", 0x90): "GITS_CREADR", ("GICC", 0x18): "GICC_HPPIR", ("GICR", 0x100): "GICR+0x100"}  # fmt: skip
+    assert {place: register_name(*place) for place in named} == named
