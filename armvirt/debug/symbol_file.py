@@ -34,6 +34,8 @@ _NO_CODE_OR_DATA = b"AaUuN"
 _WHAT = "give the vmlinux or the System.map of the guest"
 _STARTS = ("_text", "_head", "_start")
 """Symbols at the first byte of an Image (arch/arm64/kernel/vmlinux.lds.S, head.S)."""
+_B = 0b000101
+"""The unconditional branch, in bits 31 to 26 (DDI 0487 C6.2.26)."""
 _KASLR_ALIGN = 1 << 16
 """An offset of KASLR is a multiple of this: 2 MiB less what the image lies off (arch/arm64/kernel/pi/map_kernel.c)."""
 
@@ -111,6 +113,21 @@ def _map_text(source: Input) -> bytes:
     return text
 
 
+def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
+    """The address of the link of an Image's first byte. Where no symbol has it (/proc/kallsyms leaves it out), it is as
+    far before ``primary_entry`` as the header's branch to that goes."""
+    for name in _STARTS:
+        if (address := linked.address_of(name)) is not None:
+            return address
+    entry = linked.address_of("primary_entry")
+    header = image.segments[0].data[:8]
+    for offset in (0, 4) if entry is not None and len(header) == 8 else ():
+        word = int.from_bytes(header[offset : offset + 4], "little")
+        if word >> 26 == _B:
+            return (entry or 0) - offset - 4 * (word & 0x3FF_FFFF)
+    return None
+
+
 class ImageSymbols:
     """Names for a guest that was loaded without symbols, from those of the file ``linked``.
 
@@ -123,8 +140,7 @@ class ImageSymbols:
     def __init__(self, linked: SymbolSource, image: Loaded, vectors: Callable[[], list[int]]) -> None:
         self.linked, self._vectors = linked, vectors
         self.physical, self.size = image.start, max(segment.end for segment in image.segments) - image.start
-        found = (linked.address_of(name) for name in _STARTS) if image.kind == "image" else iter(())
-        self.start = next((address for address in found if address is not None), None)
+        self.start = _link_start(linked, image) if image.kind == "image" else None
         self._vectors_link = linked.address_of("vectors")
         self.bias: int | None = None
 

@@ -98,3 +98,17 @@ def test_other_guests_have_names_from_a_file_too(tmp_path: Path) -> None:
         assert machine.run_until(pc="main") is None
     with pytest.raises(UserError, match="there is no such file"):
         Machine("hello", symbols=tmp_path / "none")
+
+
+@needs_gcc
+def test_the_image_is_found_by_its_entry_too(built: tuple[Path, Path, Path, int], tmp_path: Path) -> None:
+    """/proc/kallsyms has no symbol at the first byte of the Image; the header branches to `primary_entry`."""
+    image, _, system_map, offset = built
+    some = tmp_path / "kallsyms"
+    lines = [line for line in system_map.read_text().splitlines() if not line.endswith(" _text")]
+    some.write_text("\n".join(lines) + "\n")
+    with Machine(image, symbols=some) as machine:
+        assert isinstance(machine.symbols, ImageSymbols) and machine.symbols.start == LINK
+        assert machine.run_until(pc="primary_entry") is None
+        assert machine.run_until(pc="last") is None
+        assert machine.symbols.bias == offset
