@@ -49,3 +49,18 @@ def _escape(character: str) -> str:
 def printable_lines(text: str, most: int = MOST) -> list[str]:
     """The lines of a text such as a guest's console, each `printable`; carriage returns are dropped, tabs expanded."""
     return [printable(line.expandtabs(), most) for line in text.replace("\r", "").split("\n")]
+
+
+def folded(text: str, width: int, indent: int = 4) -> list[str]:
+    """A line as lines of at most ``width`` characters, broken only where a blank is; those after the first are indented
+    by ``indent``, or less where a word would not fit. A word that is longer than ``width`` stays whole."""
+    if len(text) <= width:
+        return [text]
+    import textwrap
+
+    longest = max(map(len, text.split()), default=0)
+    hanging = " " * max(min(indent, width - longest), 0)
+    wrapped = textwrap.wrap(
+        text, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False, expand_tabs=False
+    )
+    return wrapped or [text]

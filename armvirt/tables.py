@@ -6,27 +6,30 @@ something.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.printable import escaped
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, Group, RenderResult
+    from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
     from rich.table import Table as RichTable
 
 GAP = "  "
-SHORT = 18  # a column of at most so many characters is not folded
+EDGES = 2  # characters that rich puts around a table without lines
 
 
 class Table(NamedTuple):
-    """``rows`` are cells as text, as many as ``columns``. ``marks`` gives a row a style of rich's, by its number."""
+    """``rows`` are cells as text, as many as ``columns``. ``marks`` gives a row a style of rich's, by its number,
+    ``styles`` a column; ``numbers`` moves all columns but the first to the right."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     marks: Mapping[int, str] = MappingProxyType({})
+    styles: tuple[str, ...] = ()
+    numbers: bool = False
 
     def __repr__(self) -> str:
         return f"<Table {self.title!r}: {len(self.rows)} rows of {len(self.columns)} columns>"
@@ -38,22 +41,67 @@ class Table(NamedTuple):
         """The table as lines of text; no cell begins another line."""
         rows = [tuple(map(escaped, row)) for row in (self.columns, *self.rows)]
         widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
-        text = [GAP.join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        text = [GAP.join(self._aligned(n, cell, widths[n]) for n, cell in enumerate(row)).rstrip() for row in rows]
         return [escaped(self.title), *(GAP + line for line in text)] if self.title else text
 
+    def _aligned(self, column: int, cell: str, width: int) -> str:
+        return cell.rjust(width) if self.numbers and column else cell.ljust(width)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """With lines around the cells where the terminal has room for them; else without, and long texts folded."""
-        widths = [max(len(line[n]) for line in (self.columns, *self.rows)) for n in range(len(self.columns))]
-        yield self._framed() if sum(widths) + 3 * len(widths) + 1 <= options.max_width else self._narrow(widths)
+        """With lines around the cells where the terminal has room for them; else without, long texts folded between
+        words, and as several tables where that is not enough."""
+        room = options.max_width
+        widths = self._widths(len)
+        if sum(widths) + 3 * len(widths) + 1 <= room and not self.numbers:
+            yield self._framed()
+            return
+        for part in self.parts(room - EDGES):
+            yield part._narrow(part._fitted(room - EDGES))
+
+    def parts(self, room: int) -> list[Table]:
+        """Tables of at most ``room`` characters, each with the first column; no word of a cell is broken.
+
+        A row that has nothing in the columns of a later part is left out of it.
+        """
+        least = self._widths(_longest_word)
+        groups = [[0]]
+        for n in range(1, len(self.columns)):
+            if sum(least[m] + 1 for m in groups[-1]) + least[n] > room and len(groups[-1]) > 1:
+                groups.append([0])
+            groups[-1].append(n)
+        return [self._part(group, number) for number, group in enumerate(groups)] if self.columns else []
+
+    def _part(self, group: Sequence[int], number: int) -> Table:
+        kept = [n for n, row in enumerate(self.rows) if not number or any(row[m] for m in group[1:])]
+        marks = {at: self.marks[n] for at, n in enumerate(kept) if n in self.marks}
+        return Table(
+            "" if number else self.title,
+            tuple(self.columns[n] for n in group),
+            tuple(tuple(self.rows[n][m] for m in group) for n in kept),
+            marks,
+            tuple(self.styles[n] for n in group) if self.styles else (),
+            self.numbers,
+        )
+
+    def _widths(self, measure: Callable[[str], int]) -> list[int]:
+        return [max(measure(line[n]) for line in (self.columns, *self.rows)) for n in range(len(self.columns))]
+
+    def _fitted(self, room: int) -> list[int]:
+        """The widths of the columns: the widest are narrowed first, none below its longest word."""
+        widths, least = self._widths(len), self._widths(_longest_word)
+        while sum(widths) + len(widths) - 1 > room:
+            wide = [n for n in range(len(widths)) if widths[n] > least[n]]
+            if not wide:
+                break
+            widths[max(wide, key=widths.__getitem__)] -= 1
+        return widths
 
     def _framed(self) -> RichTable:
         from rich import box
         from rich.table import Table as RichTable
 
         table = RichTable(title=self.title or None, title_justify="left", title_style="bold", box=box.ROUNDED)
-        for n, name in enumerate(self.columns):
-            table.add_column(name, style="bold" if n == 0 else "", overflow="fold")
-        return self._filled(table)
+        return self._filled(table, [None] * len(self.columns))
 
     def _narrow(self, widths: Sequence[int]) -> RichTable:
         from rich import box
@@ -63,16 +111,22 @@ class Table(NamedTuple):
             title=self.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0,
             pad_edge=False,
         )  # fmt: skip
-        for n, (name, width) in enumerate(zip(self.columns, widths, strict=True)):
-            table.add_column(name, style="bold" if n == 0 else "", overflow="fold", no_wrap=width <= SHORT)
-        return self._filled(table)
+        return self._filled(table, widths)
 
-    def _filled(self, table: RichTable) -> RichTable:
+    def _filled(self, table: RichTable, widths: Sequence[int | None]) -> RichTable:
         from rich.text import Text
 
+        for n, (name, width) in enumerate(zip(self.columns, widths, strict=True)):
+            style = self.styles[n] if self.styles else "bold" if n == 0 else ""
+            side: JustifyMethod = "right" if self.numbers and n else "left"
+            table.add_column(name, style=style, overflow="fold", width=width, justify=side)
         for n, row in enumerate(self.rows):
             table.add_row(*(Text(escaped(cell)) for cell in row), style=self.marks.get(n))
         return table
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
 
 
 class Showable:

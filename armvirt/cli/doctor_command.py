@@ -82,7 +82,7 @@ def execute(_arguments: argparse.Namespace) -> int:
     findings = [Finding(GOOD, "armvirt", __version__), *(finding for check in CHECKS for finding in check())]
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        printing.line(f"{finding.state:<4}  {finding.subject:<{width}}  {finding.text}")
+        printing.line(f"{finding.state:<4}  {finding.subject:<{width}}  {finding.text}", indent=width + 8)
     broken = any(finding.state == BAD for finding in findings)
     printing.line("something is broken" if broken else "armvirt is fit for use")
     return 1 if broken else 0

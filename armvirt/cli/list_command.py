@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from armvirt.bundled import Guest, guests
 from armvirt.cli import printing
@@ -20,24 +19,12 @@ def execute(arguments: argparse.Namespace) -> int:
     known = list(guests().values())
     if arguments.json:
         rows = [_row(guest) for guest in known]
-        printing.lines(json.dumps(rows, indent=1).split("\n"))
+        printing.lines(json.dumps(rows, indent=1).split("\n"), fold=False)
         return 0
     width = max((len(guest.name) for guest in known), default=0)
     for guest in known:
         cpus = f"{guest.cpus} CPU{'s' if guest.cpus > 1 else ' '}"
         gics = f"GICv{','.join(map(str, guest.gics))}"
         head = f"{guest.name:{width}}  {cpus}  {gics:7}  {guest.expect:5}  "
-        printing.lines(_wrapped(head, guest.summary))
+        printing.line(head + guest.summary, indent=len(head))
     return 0
-
-
-def _wrapped(head: str, text: str) -> list[str]:
-    """On a terminal, at its width, each line under the first; else as it is, for grep."""
-    if not sys.stdout.isatty():
-        return [head + text]
-    import shutil
-    import textwrap
-
-    width = max(shutil.get_terminal_size().columns - len(head), 20)
-    first, *more = textwrap.wrap(text, width) or [""]
-    return [head + first, *(" " * len(head) + each for each in more)]

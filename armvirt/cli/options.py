@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -11,6 +11,7 @@ from armvirt import settings as settings_table
 from armvirt import units
 from armvirt.cli import printing
 from armvirt.errors import UserError
+from armvirt.printable import folded
 from armvirt.settings import SETTINGS, Parse, Setting, count, file
 
 
@@ -113,14 +114,14 @@ class _Formatter(argparse.HelpFormatter):
     """argparse makes one for each option, and would load shutil to ask for the terminal's width."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
+        super().__init__(prog, width=printing.columns(sys.stdout) - 2)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """argparse's own breaks words at hyphens."""
+        return folded(" ".join(text.split()), width, 0)
 
-def _columns() -> int:
-    try:
-        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns or 80
-    except (OSError, ValueError):
-        return 80
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in self._split_lines(text, width - len(indent)))
 
 
 class Parser(argparse.ArgumentParser):
@@ -132,7 +133,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """``--help`` and ``--version``; newer versions of argparse ignore that the stream cannot be written."""
-        printing.lines(message.rstrip("\n").split("\n"))
+        printing.lines(message.rstrip("\n").split("\n"), fold=False)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help shows the options)")

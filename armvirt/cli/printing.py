@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from armvirt.errors import UserError
-from armvirt.printable import escaped, printable
+from armvirt.printable import escaped, folded, printable
 
+INDENT = 2
 LONGEST = 4000
 """Characters of a remark on standard error."""
 
@@ -37,15 +38,32 @@ def _checked() -> Iterator[None]:
         raise OutputError(error) from None
 
 
-def line(text: str = "") -> None:
-    """One line on standard output."""
-    lines([text])
+def line(text: str = "", *, fold: bool = True, indent: int | None = None) -> None:
+    """One line on standard output, as `lines`."""
+    lines([text], fold=fold, indent=indent)
 
 
-def lines(texts: Iterable[str]) -> None:
-    """Lines on standard output."""
+def lines(texts: Iterable[str], *, fold: bool = True, indent: int | None = None) -> None:
+    """Lines on standard output. A terminal would break those that are too long for it within a word: there they are
+    folded between words, and indented by ``indent`` (None: a little more than they are themselves)."""
+    shown = [escaped(text) for text in texts]
+    if fold and sys.stdout is not None and sys.stdout.isatty():
+        width = columns(sys.stdout)
+        shown = [part for text in shown for part in folded(text, width, _indent(text) if indent is None else indent)]
     with _checked():
-        sys.stdout.write("".join(f"{escaped(text)}\n" for text in texts))
+        sys.stdout.write("".join(f"{text}\n" for text in shown))
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip(" ")) + INDENT
+
+
+def columns(stream: IO[str]) -> int:
+    """The width of the terminal that a stream is: what COLUMNS says, else what the terminal says, else 80."""
+    try:
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 class Lines:
@@ -83,7 +101,10 @@ def remark(text: str, lead: str = "") -> None:
 
 def complain(text: str, lead: str = "") -> None:
     """As `remark`, when standard output may be what there is to complain about."""
-    _error(f"{lead}armvirt: {printable(text, LONGEST)}\n")
+    said = f"armvirt: {printable(text, LONGEST)}"
+    if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty():
+        said = "\n".join(folded(said, columns(sys.stderr), INDENT))
+    _error(f"{lead}{said}\n")
 
 
 def raw_error(data: bytes) -> None:

@@ -49,7 +49,8 @@ class Coloured(Plain):
         printing.rich(self._console, render.HEADER, style="bold underline")
 
     def row(self, row: Row) -> None:
-        printing.rich(self._console, render.coloured(row, self.lookup), no_wrap=True, overflow="ellipsis", crop=True)
+        text = render.coloured(row, self.lookup, self._console.width)
+        printing.rich(self._console, text, soft_wrap=True)
 
     def end(self, summaries: list[Summary], left_out: int) -> None:
         if left_out:

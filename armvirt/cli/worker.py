@@ -81,7 +81,7 @@ def main() -> int:
     end_with_parent(int(sys.argv[1]))
     data: dict[str, Any] = json.loads(sys.stdin.read())
     outcome = run_case(Case(**data))
-    printing.line(json.dumps(outcome.data()))
+    printing.line(json.dumps(outcome.data()), fold=False)
     printing.flush()
     return 0
 

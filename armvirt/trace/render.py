@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from armvirt.intids import short
+from armvirt.tables import Table
 from armvirt.trace.lifecycle import STEPS, Life, Statistics, Summary
 from armvirt.trace.sources import intid_text
 from armvirt.trace.timeline import Row
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
 Lookup = Callable[[int], "str | None"]
@@ -27,6 +27,8 @@ STYLES = {
     "eoi": "bold blue",
     "console": "dim",
 }
+INDENT = 4
+"""Of what goes on in the next line and has no room under its beginning."""
 STAGES_WITH_PC = ("program", "deliver")
 
 
@@ -60,25 +62,44 @@ def plain(row: Row, lookup: Lookup | None = None) -> str:
     return f"{head} {row.text} {tail}".rstrip()
 
 
-def coloured(row: Row, lookup: Lookup | None = None) -> Text:
-    """One row for a terminal."""
+def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
+    """One row for a terminal. What does not fit goes on in the next line under its beginning; no word is broken but one
+    that is longer than the terminal is wide."""
     from rich.text import Text
 
     style = STYLES.get(row.stage, "")
     cpu = str(row.vcpu) if row.vcpu >= 0 else "-"
     stage = "│" if row.stage == "console" else row.stage
-    parts: list[tuple[str, str]] = [
+    head = Text.assemble(
         (f"{row.ns:>13,} ", "" if row.delta else "dim"),
         (f"{f'+{row.delta:,}':>12} ", "dim"),
         (f"{cpu:>3} ", "dim"),
         (f"{stage:<8} ", style),
-        (row.text, style if row.stage in ("fire", "console") else ""),
-    ]
+    )
+    body = Text(row.text, style if row.stage in ("fire", "console") else "")
     if row.life is not None and (text := latencies(row.life)):
-        parts.append((f"  {text}", "blue"))
+        body.append(f"  {text}", "blue")
     elif where := location(row, lookup):
-        parts.append((f" {where}", "italic dim"))
-    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+        body.append(f" {where}", "italic dim")
+    return _under(head, body, width)
+
+
+def _under(head: Text, body: Text, width: int) -> Text:
+    """``body`` behind ``head``, with its further lines under its first one, or further to the left if it has a word
+    that needs the room."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if len(head) + len(body) <= width:
+        return head.append_text(body)
+    longest = max(map(len, body.plain.split()), default=0)
+    indent = len(head) if len(head) + longest <= width else max(min(INDENT, width - longest), 0)
+    lines = body.wrap(Console(width=width), width - indent, overflow="fold")
+    below = Text("\n" + " " * indent)
+    first = head if indent == len(head) else head.append_text(below)
+    for line in lines:
+        line.rstrip()
+    return first.append_text(below.join(lines))
 
 
 COLUMNS = ("", "count", "min ns", "median ns", "max ns", "min insns", "median", "max")
@@ -144,14 +165,5 @@ def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
 
 
 def _table(heading: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
-    """Without lines between the columns, to fit into 80 of a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0)
-    for index, name in enumerate(columns):
-        style = "bold" if index == 0 else "cyan" if 2 <= index <= 4 else "blue" if index > 4 else ""
-        table.add_column(name, justify="left" if index == 0 else "right", style=style, no_wrap=True)
-    for cells in rows:
-        table.add_row(*cells)
-    return table
+    styles = ("bold" if n == 0 else "cyan" if 2 <= n <= 4 else "blue" if n > 4 else "" for n in range(len(columns)))
+    return Table(heading, tuple(columns), tuple(rows), styles=tuple(styles), numbers=True)

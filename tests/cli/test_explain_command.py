@@ -111,7 +111,9 @@ def test_a_narrow_terminal(
     lines = ESCAPES.sub("", explain(capsys, "wfi-forever", "--intid", "27")[1]).splitlines()
     assert max(map(len, lines)) <= columns
     held = next(line.split() for line in lines if " NO " in line)
-    assert held[:2] == ["enable", "NO"] and {"GICR_ISENABLER0", "0xffff", "never"} <= set(held)
+    assert held[:2] == ["enable", "NO"] and {"GICR_ISENABLER0", "0xffff"} <= set(held)
+    # Where the words of all columns have no room beside each other, the last column is a table of its own.
+    assert "never" in held or ["enable", "never"] in [line.split() for line in lines]
 
 
 def test_run_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
