@@ -46,6 +46,7 @@ from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vcpu_attr import VcpuGroup
 from armvirt.hyp.vcpu_events import InFlight, VcpuEvents
 from armvirt.hyp.vcpu_init import Feature, MpState, VcpuInit, preferred_target
+from armvirt.hyp.vgic.backlog import SLICE_NS
 from armvirt.hyp.vgic.core import MAX_VCPUS, Vgic
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
@@ -381,9 +382,21 @@ class Vm(VmMemory, VmIrq, VmServices):
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
         self.vgic.memory = BusMaster(self.mmu)
+        self._let_work_go_on(self.vgic)
         for its in self._its_devices:
             its.connect()
         return VgicDevice(self.vgic)
+
+    def _let_work_go_on(self, vgic: Vgic) -> None:
+        """What is left of the GIC's work on LPIs is done a slice at a time, as guest time goes on."""
+        clock, owner = self.host.clock, f"vm{self.id}-vgic"
+        clock.register(owner, lambda _: vgic.go_on())
+
+        def later() -> None:
+            if clock.armed(owner) is None:
+                clock.arm(clock.now + SLICE_NS, owner)
+
+        vgic.backlog.later = later
 
     def _create_its(self) -> ItsDevice:
         from armvirt.hyp.vgic.device_its import ItsDevice

@@ -27,6 +27,7 @@ from armvirt.errors import KvmError
 from armvirt.events import EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic import deactivation, entry, mapped, saved, sgi, v2_dist
+from armvirt.hyp.vgic.backlog import Backlog
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.frames import PlacedFrame, bases_fit, placed_frames
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
@@ -90,6 +91,7 @@ class Vgic:
         self.its: list[Its] = []
         self.lpis: dict[int, Lpi] = {}  # those that an ITS maps
         self.propbaser = 0
+        self.backlog = Backlog(self)
         self.watched: frozenset[int] = frozenset()  # level SPIs whose end of interrupt goes to `on_end`
         self.on_end: Callable[[int], None] = lambda intid: None
 
@@ -289,6 +291,20 @@ class Vgic:
     def sgi(self, vcpu_id: int, encoding: int, value: int) -> None:
         """A trapped write of ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed encoding) by a vCPU."""
         sgi.dispatch(self, self._cpus[vcpu_id], encoding, value)
+
+    def go_on(self) -> None:
+        """A slice of the work that was too long for one access of the guest (`armvirt.hyp.vgic.backlog`)."""
+        self.backlog.begin()
+        if self.its:
+            from armvirt.hyp.vgic import its_cmd
+
+            for its in self.its:
+                its_cmd.process(its)
+
+    def finish(self) -> None:
+        """User space saves what the guest has in memory: no job may be under way."""
+        while self.backlog.jobs:
+            self.go_on()
 
     def queue(self, irq: VgicIrq) -> None:
         """Put an interrupt where the oracle wants it, after any change to it (kvm vgic_queue_irq_unlock).

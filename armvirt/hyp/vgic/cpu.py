@@ -20,11 +20,13 @@ class VgicCpu:
     flush that left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand
     before they were ended. ``num_pri_bits``: the priority bits that user space sees: those of the host's interface,
     until it restores an ICC_CTLR_EL1 with fewer. ``prebits``: what the host's interface has, then too.
-    ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER.
+    ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER. ``lpis_wanted`` is what the guest has
+    written to EnableLPIs, ``invalidate_wanted`` says that it has written GICR_INVALLR, while other work was under way.
     """
 
     __slots__ = (
-        "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "lpis_enabled", "mapped", "model", "mpidr",
+        "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "invalidate_wanted", "lpis_enabled",
+        "lpis_wanted", "mapped", "model", "mpidr",
         "num_pri_bits", "outside", "pendbaser", "prebits", "private", "redist_base", "redist_index", "redist_region",
         "resident", "running_before", "used", "vcpu_id", "vif",
     )  # fmt: skip
@@ -44,7 +46,7 @@ class VgicCpu:
             irq.reset(self.vcpu_id)
         self.clear_lists()
         self._vmcr = self.groups = self.pendbaser = 0
-        self.lpis_enabled = False
+        self.lpis_enabled = self.lpis_wanted = self.invalidate_wanted = False
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def reset_interface(self) -> None:
@@ -124,6 +126,8 @@ class VgicCpu:
             "dirty": self.dirty,
             "used": self.used,
             "lpis_enabled": self.lpis_enabled,
+            "lpis_wanted": self.lpis_wanted,
+            "invalidate_wanted": self.invalidate_wanted,
             "pendbaser": self.pendbaser,
         }
 

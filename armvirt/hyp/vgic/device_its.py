@@ -122,6 +122,14 @@ class ItsDevice:
         its = self.its
         if attr not in CONTROLS:
             raise _no_attribute(Group.CTRL, attr)
+        its.vgic.finish()
+        try:
+            self._work_on_tables(its, attr)
+        finally:
+            its.vgic.finish()
+
+    @staticmethod
+    def _work_on_tables(its: Its, attr: int) -> None:
         if attr == Ctrl.ITS_CTRL_RESET:
             its.reset()
         elif attr != Ctrl.INIT:

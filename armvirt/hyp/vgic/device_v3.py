@@ -264,6 +264,7 @@ def _save_pending_tables(vgic: Vgic) -> None:
     """The pending state of every LPI into its redistributor's table. EFAULT for one that is not in memory."""
     from armvirt.hyp.vgic import lpi
 
+    vgic.finish()
     vgic.sync_all()
     if not lpi.store_pending(vgic, vgic.lpis.values()):
         raise KvmError("EFAULT", "a GICR_PENDBASER points outside memory")

@@ -6,13 +6,14 @@ be, and the place where `armvirt.hyp.vgic.its_tables` saves them. Commands are i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.events import VgicInject
 from armvirt.hyp.vgic import lpi as lpis
+from armvirt.hyp.vgic.backlog import RELEASE
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.core import Vgic
@@ -54,11 +55,12 @@ class Device:
 
 class Its:
     """One ITS of a GICv3. ``base`` is its address, None until it has one; ``creadr`` and ``cwriter`` are byte offsets.
-    ``baser`` are the tables of devices and collections; ``events`` is how many are mapped.
+    ``baser`` are the tables of devices and collections; ``events`` is how many are mapped. ``executed``: the command at
+    GITS_CREADR was, and its job may be under way.
     """
 
     __slots__ = ("abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "enabled",
-                 "events", "vgic")  # fmt: skip
+                 "events", "executed", "vgic")  # fmt: skip
 
     def __init__(self, vgic: Vgic) -> None:
         self.vgic = vgic
@@ -66,13 +68,18 @@ class Its:
         self.abi_revision = 0
         self.devices: dict[int, Device] = {}
         self.collections: dict[int, Collection] = {}
-        self.reset()
+        self.forget()
 
     def reset(self) -> None:
         """KVM_DEV_ARM_ITS_CTRL_RESET: as created, at its address. LPIs that nobody else maps are gone."""
         self.free_devices()
-        self.free_collections()
-        self.enabled = False
+        self.forget()
+
+    def forget(self) -> None:
+        """As created, with no map; the LPIs are for the caller to forget."""
+        self.devices.clear()
+        self.collections.clear()
+        self.enabled = self.executed = False
         self.cbaser = arch.CBASER_RESET
         self.creadr = self.cwriter = 0
         self.events = 0
@@ -127,20 +134,22 @@ class Its:
         device = self.devices[device_id] = Device(device_id, itt, event_bits)
         return device
 
-    def free_device(self, device_id: int) -> int:
-        """Unmap a device and its events; how many they were. One that is not mapped: nothing."""
+    def free_device(self, device_id: int) -> None:
+        """Unmap a device and its events. One that is not mapped: nothing."""
         device = self.devices.pop(device_id, None)
-        if device is None or not device.events:
-            return 0
-        self.vgic.before_access()
-        for event in device.events.values():
-            lpis.release(self.vgic, event.lpi)
-        self.events -= len(device.events)
-        return len(device.events)
+        if device is not None:
+            self._release([device])
 
     def free_devices(self) -> None:
-        for device_id in list(self.devices):
-            self.free_device(device_id)
+        gone, self.devices = self.devices, {}
+        self.vgic.backlog.spend(len(gone))
+        self._release(gone.values())
+
+    def _release(self, devices: Iterable[Device]) -> None:
+        """Their LPIs go one by one, but no message finds one of these events any more."""
+        intids = [event.lpi.intid for device in devices for event in device.events.values()]
+        self.events -= len(intids)
+        self.vgic.backlog.add(RELEASE, None, intids)
 
     def map_event(self, device: Device, event_id: int, collection: Collection, intid: int) -> None:
         """Translate an event that is not mapped; the caller has checked the ids."""
@@ -160,8 +169,7 @@ class Its:
             collection = self.collections[icid] = Collection(icid, target)
         elif collection.target != target:
             collection.target = target
-            for event in self.events_of(collection):
-                lpis.move(self.vgic, event.lpi, target)
+            self.vgic.backlog.add("move to", target, dict.fromkeys(e.lpi.intid for e in self.events_of(collection)))
         return collection
 
     def free_collection(self, icid: int) -> None:
@@ -176,11 +184,19 @@ class Its:
             del self.collections[icid]
 
     def free_collections(self) -> None:
-        for icid in list(self.collections):
-            self.free_collection(icid)
+        """`free_collection` of all, in one walk over the events."""
+        self.vgic.backlog.spend(self.events + len(self.devices) + len(self.collections))
+        events = [event for device in self.devices.values() for event in device.events.values()]
+        moving = dict.fromkeys(event.lpi.intid for event in events if event.collection.target is not None)
+        used = {event.collection for event in events}
+        self.collections = {icid: each for icid, each in self.collections.items() if each in used}
+        for collection in self.collections.values():
+            collection.target = None
+        self.vgic.backlog.add("move to", None, moving)
 
     def events_of(self, collection: Collection) -> Iterator[Event]:
-        """The events in a collection."""
+        """The events in a collection: a walk over all."""
+        self.vgic.backlog.spend(self.events + len(self.devices))
         return (e for device in self.devices.values() for e in device.events.values() if e.collection is collection)
 
     # State ----------------------------------------------------------------------------------------------------
@@ -207,6 +223,7 @@ class Its:
             "enabled": self.enabled,
             "cbaser": self.cbaser,
             "creadr": self.creadr,
+            "executed": self.executed,
             "cwriter": self.cwriter,
             "baser": list(self.baser),
             "collections": [[c.icid, c.target] for c in self.collections.values()],
@@ -217,6 +234,7 @@ class Its:
         """Restore `state`. The vGIC has the LPIs already, with no references (see `load_all`)."""
         self.abi_revision, self.enabled, self.cbaser = state["abi_revision"], state["enabled"], state["cbaser"]
         self.creadr, self.cwriter, self.baser = state["creadr"], state["cwriter"], list(state["baser"])
+        self.executed = state["executed"]
         self.collections = {icid: Collection(icid, target) for icid, target in state["collections"]}
         self.devices, self.events = {}, 0
         for device_id, itt, bits, events in state["devices"]:
@@ -233,9 +251,11 @@ def _events(device: Device) -> list[list[int]]:
 
 
 def reset_all(vgic: Vgic) -> None:
-    """Every ITS and LPI, and GICR_PROPBASER, as created."""
+    """Every ITS and LPI, and GICR_PROPBASER, as created. The lists that LPIs are on are cleared by the caller."""
     for its in vgic.its:
-        its.reset()
+        its.forget()
+    vgic.lpis.clear()
+    vgic.backlog.jobs.clear()
     vgic.propbaser = arch.PROPBASER_RESET
 
 

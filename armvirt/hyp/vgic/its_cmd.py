@@ -17,10 +17,6 @@ from armvirt.hyp.vgic import lpi as lpis
 from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Its
 from armvirt.hyp.vgic.memory import fetch
 
-#: Commands, and interrupts that they touch, per access of the guest. What is left is done at the next access: no guest
-#: can keep the host busy for long with one store, and one that waits for GITS_CREADR sees no difference.
-WORK_LIMIT = 1 << 19
-
 Handler = Callable[..., int]
 
 
@@ -151,8 +147,7 @@ def _movall(its: Its, source: int, target: int) -> int:
     if not vgic.has_vcpu(source) or not vgic.has_vcpu(target):
         return arch.E_MOVALL_PROCNUM_OOR
     if source != target:
-        for lpi in lpis.homed(vgic, source):
-            lpis.move(vgic, lpi, target)
+        lpis.move_all(vgic, source, target)
     return arch.E_DONE
 
 
@@ -169,26 +164,36 @@ COMMANDS: dict[int, Command] = {
     opcode: Command(name, operands, HANDLERS[name], tuple(arch.FIELDS[operand] for operand in operands))
     for opcode, (name, operands) in arch.COMMANDS.items()
 }
-#: Commands whose work grows with the number of events.
-WIDE = frozenset({"MAPD", "MAPC", "INVALL", "MOVALL"})
 
 
 # The queue ------------------------------------------------------------------------------------------------------------
 
 
 def process(its: Its) -> None:
-    """Execute what is between GITS_CREADR and GITS_CWRITER, while the ITS is enabled."""
+    """Execute what is between GITS_CREADR and GITS_CWRITER, while the ITS is enabled and the access has steps left.
+
+    A command is a step, besides the LPIs that it touches, and the next one waits until its job is done. What is left
+    goes on at the guest's next access, and later by itself (`armvirt.hyp.vgic.backlog`): no guest can keep the host
+    busy with one store, and one that waits for GITS_CREADR sees no difference.
+    """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
-    work = 0
-    while its.enabled and its.creadr != its.cwriter and work < WORK_LIMIT:
-        data = fetch(its.vgic.memory, base + its.creadr, arch.COMMAND_SIZE)
-        name = "" if data is None else execute(its, data)
-        its.creadr = (its.creadr + arch.COMMAND_SIZE) % size
-        work += 1 + (max(its.events, len(its.vgic.lpis)) if name in WIDE else 0)
+    backlog = its.vgic.backlog
+    while its.enabled and its.creadr != its.cwriter:
+        if backlog.jobs or (backlog.steps <= 0 and not its.executed):
+            backlog.later()
+            return
+        if not its.executed:
+            backlog.steps -= 1
+            data = fetch(its.vgic.memory, base + its.creadr, arch.COMMAND_SIZE)
+            if data is not None:
+                execute(its, data)
+        its.executed = bool(backlog.jobs)
+        if not its.executed:
+            its.creadr = (its.creadr + arch.COMMAND_SIZE) % size
 
 
-def execute(its: Its, data: bytes) -> str:
-    """One command of 32 bytes; its name, "" for one that does not exist."""
+def execute(its: Its, data: bytes) -> None:
+    """One command of 32 bytes."""
     value = int.from_bytes(data, "little")
     command = COMMANDS.get(value & 0xFF)
     bus = its.vgic.bus
@@ -202,7 +207,6 @@ def execute(its: Its, data: bytes) -> str:
         # DISCARD's event had an LPI before, MAPTI's has one after.
         event = before if before.intid >= 0 else _event(its, value, command)
         bus.emit(event._replace(error=error))
-    return "" if command is None else command.name
 
 
 def _event(its: Its, value: int, command: Command | None) -> ItsCommand:

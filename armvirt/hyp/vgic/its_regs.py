@@ -69,6 +69,7 @@ def _read_typer(_: Its) -> int:
 def _write_cbaser(its: Its, value: int) -> None:
     """Read-only while enabled. CREADR starts at 0 then; so does CWRITER, which would be UNKNOWN."""
     if not its.enabled:
+        its.executed = False
         its.cbaser = arch.sanitise(value & arch.CBASER_WRITABLE, arch.GITS_ATTRIBUTES)
         its.creadr = its.cwriter = 0
 
@@ -87,7 +88,7 @@ def _restore_creadr(its: Its, value: int) -> None:
     offset = value & arch.OFFSET
     if offset >= arch.queue_size(its.cbaser):
         raise KvmError("EINVAL", f"GITS_CREADR {offset:#x} is beyond the queue")
-    its.creadr = offset
+    its.creadr, its.executed = offset, False
 
 
 def _read_baser(index: int, its: Its) -> int:
@@ -154,6 +155,7 @@ def read(its: Its, offset: int, size: int) -> int:
     bound = lookup(offset, size)
     if bound is None:
         return 0
+    its.vgic.backlog.begin()
     if not its.quiescent:
         its_cmd.process(its)
     return bound.register.read(its) >> 8 * (offset - bound.row.offset) & (1 << 8 * size) - 1
@@ -168,6 +170,7 @@ def write(its: Its, offset: int, size: int, value: int) -> None:
         shift = 8 * (offset - bound.row.offset)
         mask = (1 << 8 * size) - 1
         value = bound.register.read(its) & ~(mask << shift) | (value & mask) << shift
+    its.vgic.backlog.begin()
     bound.register.write(its, value)
 
 
@@ -195,4 +198,5 @@ def user_write(its: Its, offset: int, value: int) -> None:
     bound = user_register(offset)
     write = bound.register.user_write or bound.register.write
     if write is not None:
+        its.vgic.backlog.begin()
         write(its, value & (1 << 8 * bound.row.length) - 1)

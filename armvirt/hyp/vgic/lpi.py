@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import FIRST_LPI
+from armvirt.hyp.vgic.backlog import RELEASE, Action
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
 from armvirt.hyp.vgic.memory import fetch, store
 
@@ -100,6 +101,35 @@ def homed(vgic: Vgic, vcpu_id: int) -> list[Lpi]:
     return [lpi for lpi in vgic.lpis.values() if lpi.home == vcpu_id]
 
 
+def _homed_intids(vgic: Vgic, vcpu_id: int) -> list[int]:
+    vgic.backlog.spend(len(vgic.lpis))
+    return [lpi.intid for lpi in vgic.lpis.values() if lpi.home == vcpu_id]
+
+
+def move_all(vgic: Vgic, source: int, target: int) -> None:
+    """MOVALL: every LPI of one redistributor goes to another."""
+    vgic.backlog.add("move from", [source, target], _homed_intids(vgic, source))
+
+
+def _move_from(vgic: Vgic, about: list[int], lpis: list[Lpi]) -> None:
+    source, target = about
+    for lpi in lpis:
+        if lpi.home == source:
+            move(vgic, lpi, target)
+
+
+def _move_to(vgic: Vgic, target: int | None, lpis: list[Lpi]) -> None:
+    for lpi in lpis:
+        move(vgic, lpi, target)
+
+
+def _release_all(vgic: Vgic, _: None, lpis: list[Lpi]) -> None:
+    """One entry for each event that was unmapped: an LPI may be there more than once."""
+    vgic.before_access()
+    for lpi in lpis:
+        release(vgic, lpi)
+
+
 # Configuration --------------------------------------------------------------------------------------------------------
 
 
@@ -122,13 +152,16 @@ def invalidate(vgic: Vgic, lpi: Lpi) -> None:
     vgic.queue(lpi)
 
 
-def invalidate_all(vgic: Vgic, vcpu_id: int) -> int:
-    """The same for all LPIs of a redistributor: INVALL, GICR_INVALLR. Returns how many there are."""
-    lpis = homed(vgic, vcpu_id)
-    _configure_all(vgic, lpis)
-    for lpi in lpis:
+def invalidate_all(vgic: Vgic, vcpu_id: int) -> None:
+    """The same for all LPIs of a redistributor: INVALL, GICR_INVALLR."""
+    vgic.backlog.add("configure", vcpu_id, _homed_intids(vgic, vcpu_id))
+
+
+def _invalidate_some(vgic: Vgic, vcpu_id: int, lpis: list[Lpi]) -> None:
+    here = [lpi for lpi in lpis if lpi.home == vcpu_id]
+    _configure_all(vgic, here)
+    for lpi in here:
         vgic.queue(lpi)
-    return len(lpis)
 
 
 def _configure_all(vgic: Vgic, lpis: list[Lpi]) -> None:
@@ -178,44 +211,69 @@ def store_pending(vgic: Vgic, lpis: Iterable[Lpi]) -> bool:
 
 
 def set_enabled(vgic: Vgic, cpu: VgicCpu, enabled: bool) -> None:
-    """GICR_CTLR.EnableLPIs. Without an ITS there is no such bit."""
-    if enabled != cpu.lpis_enabled and vgic.its:
-        (_enable if enabled else _disable)(vgic, cpu)
+    """GICR_CTLR.EnableLPIs. Without an ITS there is no such bit. While jobs are under way it takes effect after them.
+    """
+    if vgic.its:
+        cpu.lpis_wanted = enabled
+        if not vgic.backlog.jobs:
+            take_up(vgic)
 
 
-def _enable(vgic: Vgic, cpu: VgicCpu) -> None:
+def take_up(vgic: Vgic) -> None:
+    """No job is under way: what the redistributors have been asked for meanwhile is the next one."""
+    for cpu in vgic.cpus():
+        if cpu.lpis_wanted != cpu.lpis_enabled:
+            _switch(vgic, cpu)
+        elif cpu.invalidate_wanted:
+            cpu.invalidate_wanted = False
+            invalidate_all(vgic, cpu.vcpu_id)
+        if vgic.backlog.jobs:
+            return
+
+
+def _switch(vgic: Vgic, cpu: VgicCpu) -> None:
+    cpu.lpis_enabled = cpu.lpis_wanted
+    vgic.backlog.add("enable" if cpu.lpis_enabled else "disable", cpu.vcpu_id, _homed_intids(vgic, cpu.vcpu_id))
+
+
+def _enable(vgic: Vgic, vcpu_id: int, lpis: list[Lpi]) -> None:
     """Nothing is cached now: read configuration and pending state of every LPI here. With PTZ the table is all zero."""
-    cpu.lpis_enabled = True
-    lpis = homed(vgic, cpu.vcpu_id)
-    _configure_all(vgic, lpis)
-    for lpi in lpis:
+    cpu = vgic.cpu(vcpu_id)
+    here = [lpi for lpi in lpis if lpi.home == vcpu_id]
+    _configure_all(vgic, here)
+    for lpi in here:
         if not cpu.pendbaser & arch.PENDBASER_PTZ:
             _take_pending(vgic, lpi)
         _retarget(vgic, lpi)
 
 
-def _disable(vgic: Vgic, cpu: VgicCpu) -> None:
-    """LPIs leave the list registers, and what was pending is in the pending table when GICR_CTLR.RWP reads 0, which is
-    at once (IHI 0069 12.11, GICR_CTLR). KVM forgets it (vgic_flush_pending_lpis).
+def _disable(vgic: Vgic, vcpu_id: int, lpis: list[Lpi]) -> None:
+    """LPIs leave the list registers, and what was pending is in the pending table when GICR_CTLR.RWP reads 0 (IHI 0069
+    12.11, GICR_CTLR). KVM forgets it (vgic_flush_pending_lpis).
     """
     vgic.before_access()
-    lpis = homed(vgic, cpu.vcpu_id)
-    store_pending(vgic, lpis)
-    cpu.lpis_enabled = False
-    for lpi in lpis:
+    here = [lpi for lpi in lpis if lpi.home == vcpu_id]
+    store_pending(vgic, here)
+    for lpi in here:
         lpi.pending_latch = False
         _retarget(vgic, lpi)
 
 
+def settled(vgic: Vgic, cpu: VgicCpu) -> bool:
+    """Whether what this redistributor was asked for is done: GICR_CTLR.RWP and GICR_SYNCR.Busy are 0."""
+    return not vgic.backlog.jobs and cpu.lpis_wanted == cpu.lpis_enabled and not cpu.invalidate_wanted
+
+
 def write_propbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    """GICR_PROPBASER, one for all redistributors; read-only while LPIs are enabled on the one that is written."""
-    if not cpu.lpis_enabled:
+    """GICR_PROPBASER, one for all redistributors; read-only while LPIs are enabled on the one that is written, or are
+    just being disabled."""
+    if not cpu.lpis_enabled and settled(vgic, cpu):
         vgic.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
-def write_pendbaser(cpu: VgicCpu, value: int) -> None:
-    """GICR_PENDBASER; read-only while LPIs are enabled."""
-    if not cpu.lpis_enabled:
+def write_pendbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
+    """GICR_PENDBASER; read-only while LPIs are enabled, or are just being disabled."""
+    if not cpu.lpis_enabled and settled(vgic, cpu):
         cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
@@ -227,6 +285,15 @@ def write_invlpir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
 
 
 def write_invallr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    """GICR_INVALLR: everything that this redistributor holds."""
+    """GICR_INVALLR: everything that this redistributor holds. While jobs are under way it takes effect after them."""
     if cpu.lpis_enabled and not value >> 63:
-        invalidate_all(vgic, cpu.vcpu_id)
+        cpu.invalidate_wanted = True
+        if not vgic.backlog.jobs:
+            take_up(vgic)
+
+
+#: What jobs do to a batch of LPIs, see `armvirt.hyp.vgic.backlog`.
+ACTIONS: dict[str, Action] = {
+    "configure": _invalidate_some, "enable": _enable, "disable": _disable, "move from": _move_from,
+    "move to": _move_to, RELEASE: _release_all,
+}  # fmt: skip

@@ -27,6 +27,7 @@ def state(vgic: Vgic) -> dict[str, object]:
         "propbaser": vgic.propbaser,
         "lpis": [lpi.state() for lpi in vgic.lpis.values()],
         "its": [its.state() for its in vgic.its],
+        "backlog": vgic.backlog.state(),
     }
 
 
@@ -48,6 +49,7 @@ def load(vgic: Vgic, saved: dict[str, Any]) -> None:
     for cpu, one in zip(vgic.cpus(), saved["cpus"], strict=True):
         _load_cpu(vgic, cpu, one)
     vgic.stray_active = {irq for irq in spis if irq.active and irq.vcpu is None}
+    vgic.backlog.load(saved["backlog"])
 
 
 def check_shape(vgic: Vgic, saved: dict[str, Any]) -> None:
@@ -78,4 +80,5 @@ def _load_cpu(vgic: Vgic, cpu: VgicCpu, saved: dict[str, Any]) -> None:
     cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
     cpu.groups, cpu.running_before = saved["groups"], list(saved["running_before"])
     cpu.lpis_enabled, cpu.pendbaser = saved["lpis_enabled"], saved["pendbaser"]
+    cpu.lpis_wanted, cpu.invalidate_wanted = saved["lpis_wanted"], saved["invalidate_wanted"]
     cpu.dirty, cpu.used = saved["dirty"], saved["used"]

@@ -67,9 +67,25 @@ def is_last(regions: list[RedistRegion], cpu: VgicCpu) -> bool:
 
 
 def _read_ctlr(vgic: Vgic, cpu: VgicCpu) -> int:
-    """Revision 3 says that EnableLPIs can be cleared and that there are invalidate registers. RWP is never seen set."""
-    enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_enabled else 0
+    """Revision 3 says that EnableLPIs can be cleared and that there are invalidate registers. RWP: LPIs are just being
+    disabled."""
+    enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_wanted else 0
+    if not cpu.lpis_wanted and not _settled(vgic, cpu):
+        enabled |= arch.GICR_CTLR_RWP
     return enabled | (arch.GICR_CTLR_CES | arch.GICR_CTLR_IR if vgic.revision >= 3 else 0)
+
+
+def _settled(vgic: Vgic, cpu: VgicCpu) -> bool:
+    if not vgic.its:
+        return True
+    from armvirt.hyp.vgic import lpi
+
+    return lpi.settled(vgic, cpu)
+
+
+def _read_syncr(vgic: Vgic, cpu: VgicCpu) -> int:
+    """Busy: an invalidation may be under way."""
+    return 0 if _settled(vgic, cpu) else arch.GICR_SYNCR_BUSY
 
 
 def _write_ctlr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
@@ -120,7 +136,7 @@ def _write_pendbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
     if vgic.its:
         from armvirt.hyp.vgic import lpi
 
-        lpi.write_pendbaser(cpu, value)
+        lpi.write_pendbaser(vgic, cpu, value)
 
 
 def _write_invlpir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
@@ -151,7 +167,7 @@ RD_BINDINGS: tuple[Binding, ...] = (
     Register("GICR_PENDBASER", _read_pendbaser, _write_pendbaser, stored=_stored_pendbaser),
     Register("GICR_INVLPIR", write=_write_invlpir),
     Register("GICR_INVALLR", write=_write_invallr),
-    Register("GICR_SYNCR"),  # an invalidation is over when the write that asks for it is
+    Register("GICR_SYNCR", _read_syncr),
     Register("GICR_ID"),
     Register("GICR_PIDR2", _pidr2),
     Register("GICR_CIDR"),
@@ -175,9 +191,13 @@ class RedistributorMap:
         return self._sgi if offset >= arch.GICR_FRAME_SIZE else self._rd
 
     def read(self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, user: bool = False) -> int:
+        if offset < arch.GICR_FRAME_SIZE and not user:
+            vgic.backlog.begin()
         return self.frame(offset).read(vgic, cpu, offset % arch.GICR_FRAME_SIZE, size, user)
 
     def write(self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False) -> None:
+        if offset < arch.GICR_FRAME_SIZE:
+            vgic.backlog.begin()
         self.frame(offset).write(vgic, cpu, offset % arch.GICR_FRAME_SIZE, size, value, user)
 
 
