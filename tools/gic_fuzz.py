@@ -489,8 +489,9 @@ class Fuzzer:
                 priority, group = irq.running >> LR_PRIORITY_SHIFT & 0xFF, irq.running >> 60 & 1
             assert lr >> LR_PRIORITY_SHIFT & 0xFF == priority & mask, f"{what}: priority"
             assert lr >> 60 & 1 == group, f"{what}: group"
-            assert bool(lr & LR_HW) == irq.hw, f"{what}: HW"
-            if irq.hw:
+            latched = irq.active and irq.pending_latch  # then its end has to come here
+            assert bool(lr & LR_HW) == (irq.hw and not latched), f"{what}: HW"
+            if lr & LR_HW:
                 assert lr >> LR_PINTID_SHIFT & LR_PINTID_MASK == irq.hwintid, f"{what}: pINTID"
             if irq.hw or irq.level:
                 assert lr & LR_STATE != LR_STATE, f"{what} is pending and active"

@@ -150,6 +150,12 @@ class VirtualCpuInterface:
         self.lr[index] &= ~LR_STATE
         self.update()
 
+    def offers(self, pintid: int) -> bool:
+        """Whether a list register holds an interrupt as pending whose physical one is ``pintid``."""
+        wanted = LR_HW | LR_PENDING | pintid << LR_PINTID_SHIFT
+        mask = LR_HW | LR_STATE | LR_PINTID_MASK << LR_PINTID_SHIFT
+        return any(lr & mask == wanted for lr in self.lr)
+
     @property
     def group_masks(self) -> tuple[int, int]:
         """The bits of a priority that are its group priority, for group 0 and group 1."""

@@ -275,7 +275,16 @@ class Pe:
             self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
-        self.set_ppi(PPI_VTIMER if name == "vtimer" else PPI_PTIMER, level)
+        """A comparator's output changes. A level that is low is not pending (IHI 0069 4.1.2), at that instruction.
+
+        List registers do not follow the line of the physical interrupt behind them. A machine shows the guest an
+        interrupt that is no more until something else makes it leave; here the falling edge itself is an event for EL2
+        while a list register holds the interrupt as pending.
+        """
+        intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
+        self.set_ppi(intid, level)
+        if not level and self.vif.offers(intid):
+            self.request_stop()
 
     def set_ppi(self, intid: int, level: bool) -> None:
         self.gic.set_line(self.index, intid, level)

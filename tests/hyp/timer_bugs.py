@@ -179,14 +179,9 @@ BUGS = (
     ),
     # Mapped interrupts
     Bug("fallen-line-stays-in-its-list-register", f"{VGIC}.entry:_fell", "not irq.get_input_level()", "False"),
-    Bug("fallen-line-outside-is-offered", f"{VGIC}.entry:_resample", "not irq.sample_line()", "False", seed=90),
-    Bug(
-        "latch-waits-after-the-end", f"{VGIC}.entry:_fell",
-        "not value & LR_STATE and not irq.offered",
-        "False", seed=90,
-    ),
+    Bug("fallen-line-outside-is-offered", f"{VGIC}.mapped:resample", "not irq.sample_line()", "False", seed=90),
+    Bug("latch-waits-after-the-end", f"{VGIC}.lr:populate", "irq.hw and not latched", "irq.hw", seed=90),
     Bug("line-not-sampled-at-fold", f"{VGIC}.lr:fold", "not irq.sample_line()", "False"),
-    Bug("line-kept-at-populate", f"{VGIC}.lr:populate", "irq.line_level = False", "pass", seed=20),
     Bug("ispendr-reads-the-old-line", f"{VGIC}.banks:_pending", "irq.mapped_level", "False"),
     Bug(
         "icactiver-does-not-look-at-the-line", f"{VGIC}.deactivation:change_active",

@@ -565,7 +565,7 @@ static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write
         moment now = moment_at(e, count);
         int t = r->crm == 3 ? 0 : 1;
         if (is_write) {
-            timer_write(&e->silicon, t, r->op2, r->val, &now);
+            if (timer_write(&e->silicon, t, r->op2, r->val, &now)) e->stop = 1;
             set_deadline(e, &now);
             changed(e);
         } else set_reg(e, rt_id, timer_read(&e->silicon, t, r->op2, &now));

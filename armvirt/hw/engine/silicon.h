@@ -181,11 +181,22 @@ static int icc_access(silicon *s, uint32_t enc, int is_read, uint64_t *value) {
 /* The moment: ns of virtual time, the ticks since its beginning, and the count less each timer's offset. */
 typedef struct { uint64_t ns, elapsed, count[2], frequency; } moment;
 
-static void timers_update(silicon *s, const moment *now) {
+static int vif_offers(const silicon *s, uint32_t pintid) {
+    for (uint32_t n = 0; n < s->lrs; n++)
+        if (s->lr[n] >> 61 == 3 && (s->lr[n] >> 32 & 0x1fff) == pintid) return 1;   /* pending, HW = 1 */
+    return 0;
+}
+
+/* Returns whether a line has fallen whose interrupt waits in a list register: EL2 has to take it back. */
+static int timers_update(silicon *s, const moment *now) {
+    int retract = 0;
     for (int t = 0; t < 2; t++) {
-        s->line[t] = CTL_FIRES(s->ctl[t]) && now->count[t] >= s->cval[t];
-        ppi_set_line(s, t ? PPI_PTIMER : PPI_VTIMER, s->line[t]);
+        uint32_t level = CTL_FIRES(s->ctl[t]) && now->count[t] >= s->cval[t], ppi = t ? PPI_PTIMER : PPI_VTIMER;
+        if (s->line[t] && !level && vif_offers(s, ppi)) retract = 1;
+        s->line[t] = level;
+        ppi_set_line(s, ppi, level);
     }
+    return retract;
 }
 
 /* When a line that is low will rise, in ns; NEVER if it will not, or not before that. */
@@ -203,9 +214,10 @@ static uint64_t timer_read(const silicon *s, int t, uint32_t op2, const moment *
     return s->ctl[t] | (s->ctl[t] & 1 && now->count[t] >= s->cval[t] ? 4u : 0);
 }
 
-static void timer_write(silicon *s, int t, uint32_t op2, uint64_t value, const moment *now) {
+/* Returns what timers_update does. */
+static int timer_write(silicon *s, int t, uint32_t op2, uint64_t value, const moment *now) {
     if (op2 == 2) s->cval[t] = value;
     else if (op2 == 0) s->cval[t] = now->count[t] + (uint64_t)(int64_t)(int32_t)(uint32_t)value;
     else s->ctl[t] = value & 3;
-    timers_update(s, now);
+    return timers_update(s, now);
 }

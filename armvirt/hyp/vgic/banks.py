@@ -46,6 +46,7 @@ def _enable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
     """The line of a mapped level interrupt may have changed unseen while it was disabled: look at it first. If it fell,
     the host interrupt has to be ready to fire again."""
     if irq.mapped_level:
+        vgic.settle(irq)
         was_high = irq.line_level
         if not irq.sample_line() and was_high and not irq.active:
             mapped.set_phys_active(vgic, irq, False)
@@ -144,6 +145,7 @@ def _config(irq: VgicIrq) -> int:
 def _set_config(vgic: Vgic, irq: VgicIrq, value: int) -> None:
     """Only SPIs can be configured; SGIs are edge and PPIs as they are wired."""
     if irq.intid >= FIRST_SPI:
+        vgic.settle(irq)  # what is in a list register was put there by the old configuration
         irq.level = not value & 2
         vgic.queue(irq)
 

@@ -253,10 +253,9 @@ class Vgic:
         irq = self.irq(vcpu_id, intid)
         if not irq.level and irq.owner is owner:
             irq.line_level = level  # if it is configured as level-sensitive later, its wire is what counts
+        if irq.owner is owner and (irq.mapped_level or accepts(irq, level, owner)):
+            self.settle(irq)  # a mapped line is lowered while it is in flight: this raises or retracts it
         if not accepts(irq, level, owner):
-            # A mapped line is lowered while it is in flight, so "low again" must still retract it.
-            if irq.lr >= 0 and irq.mapped_level and irq.owner is owner and irq.vcpu is not None:
-                self._cpus[irq.vcpu].dirty = True
             return
         if irq.level:
             irq.line_level = level
@@ -306,12 +305,22 @@ class Vgic:
         while self.backlog.jobs:
             self.go_on()
 
+    def settle(self, irq: VgicIrq) -> None:
+        """What the guest did to the list register that holds an interrupt comes before what happens to it now.
+
+        An interrupt that the guest has ended, and that comes again, arrives behind what waits, whether or not the
+        hypervisor was entered in between.
+        """
+        if irq.lr >= 0 and irq.vcpu is not None:
+            entry.sync(self, self._cpus[irq.vcpu])
+
     def queue(self, irq: VgicIrq) -> None:
         """Put an interrupt where the oracle wants it, after any change to it (kvm vgic_queue_irq_unlock).
 
         One that is in a list register is left for the next sync of its vCPU, which is marked dirty. One that is not
         can change lists at once.
         """
+        mapped.resample(self, irq)
         target = target_oracle(irq, self.enables)
         if target is None and irq.active:
             self.stray_active.add(irq)

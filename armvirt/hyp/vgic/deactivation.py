@@ -25,8 +25,12 @@ def change_active(vgic: Vgic, irq: VgicIrq, active: bool) -> None:
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, vgic.cpu(irq.acked))
-    if active and not irq.active:
-        irq.running = lr.priority_and_group(irq)
+    if active:
+        for cpu in vgic.cpus():
+            if irq in cpu.cleared:
+                cpu.cleared.remove(irq)  # its end of interrupt is that of an active one again
+        if not irq.active:
+            irq.running = lr.priority_and_group(irq)
     irq.active = active
     if not active and irq.mapped_level:
         irq.sample_line()

@@ -21,7 +21,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import ListRegisterWrite
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import deactivation, lr, routing
+from armvirt.hyp.vgic import deactivation, lr, mapped, routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
@@ -58,11 +58,10 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
         sync(vgic, cpu)
     cpu.dirty = False
     enables, vcpu_id = vgic.enables, cpu.vcpu_id
-    _resample(vgic, cpu)
     irqs = [irq for irq in cpu.ap_list if target_oracle(irq, enables) == vcpu_id]
     foreign = _foreign_spis(vgic, cpu)
-    watch = bool(vgic.any_cpu)
-    if not irqs and not cpu.used and not foreign and not watch:
+    watch, ends = bool(vgic.any_cpu), bool(cpu.cleared)
+    if not irqs and not cpu.used and not foreign and not watch and not ends:
         return
     limit = len(vif.lr)
     unknown = [irq for irq in irqs if irq.sender_is_unknown]
@@ -72,25 +71,13 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
         irqs = lr.by_urgency(irqs, vif.vmcr)
     cpu.resident, cpu.outside = irqs[:limit], irqs[limit:] + unknown
     hcr = HCR_EN
-    if cpu.outside or foreign or watch:
+    if cpu.outside or foreign or watch or ends:
         left = lr.overflow(irqs[limit:], vif.vmcr)
         if unknown:
             left = left._replace(active=True)
-        hcr = lr.configure_hcr(left, vif.vmcr, limit, foreign, watch)
+        hcr = lr.configure_hcr(left, vif.vmcr, limit, foreign, watch, ends)
         cpu.running_before = [*vif.ap0r, *vif.ap1r]
     _fill(vgic, cpu, vif, hcr)
-
-
-def _resample(vgic: Vgic, cpu: VgicCpu) -> None:
-    """Mapped interrupts that waited outside the list registers: nobody reports that their line fell meanwhile. (KVM
-    offers such a one, and finds at the next exit that it should not have.)"""
-    waiting = [irq for irq in cpu.ap_list if irq.hw and irq.level and irq.line_level and not irq.active]
-    fallen = [irq for irq in waiting if not irq.sample_line()]
-    for irq in fallen:
-        if not irq.pending_latch:
-            vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
-    if fallen:
-        prune(vgic, cpu)
 
 
 def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
@@ -130,11 +117,13 @@ def sync(vgic: Vgic, cpu: VgicCpu) -> None:
     Afterwards the list registers are stale: a flush has to come before the next entry. Calling it again is harmless.
     """
     vif = cpu.vif
-    if vif is not None and (cpu.resident or cpu.outside):
+    if vif is not None and (cpu.resident or cpu.outside or cpu.cleared):
         _fold(vgic, cpu, vif)
     if vgic.any_cpu:
         routing.groups_changed(vgic, cpu)
     if cpu.ap_list:
+        for irq in cpu.ap_list:
+            mapped.resample(vgic, irq)
         prune(vgic, cpu)
 
 
@@ -225,17 +214,13 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
 
 def retracted(cpu: VgicCpu) -> bool:
     """Whether the list register of a mapped interrupt no longer says the truth: its line fell while it is still
-    pending there, or the guest has ended it and a latch of ISPENDR is left (HW = 1 has no maintenance interrupt).
-
-    Nobody reports that: the timer's registers are the guest's own. KVM finds it because it folds at every exit.
+    pending there. The PE has left the guest for it (`armvirt.hw.pe.Pe`); KVM finds it because it folds at every exit.
     """
     vif = cpu.vif
     return vif is not None and any(_fell(irq, vif.lr[irq.lr]) for irq in cpu.mapped)
 
 
 def _fell(irq: VgicIrq, value: int) -> bool:
-    if irq.pending_latch:
-        return not value & LR_STATE and not irq.offered
-    if value & LR_STATE != LR_PENDING or irq.get_input_level is None:
+    if value & LR_STATE != LR_PENDING or irq.pending_latch or irq.get_input_level is None:
         return False
     return not irq.get_input_level()

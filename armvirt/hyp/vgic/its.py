@@ -120,6 +120,7 @@ class Its:
         vgic, lpi, target = self.vgic, event.lpi, event.collection.target
         if not vgic.cpu(target).lpis_enabled:
             return arch.E_BUSY
+        vgic.settle(lpi)
         if lpi.home != target and not lpi.pending_latch:
             lpis.move(vgic, lpi, target)
         lpi.pending_latch = True

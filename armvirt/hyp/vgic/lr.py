@@ -43,12 +43,17 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     what pends meanwhile. (KVM lets it pend again here.) ``come_back`` asks for the EOI bit whatever it is: a single
     list register, with others waiting outside, has no other way to be filled before the next end of interrupt.
 
+    A mapped interrupt that is active and latched (ISPENDR) gets HW = 0 and the EOI bit: it is pending as soon as it is
+    inactive (IHI 0069 4.1.2), and a list register with HW = 1 has no maintenance interrupt that would say so. (KVM
+    keeps HW = 1, and the latch waits for the next exit.)
+
     Priority and group of an active interrupt are those of its acknowledge, whatever was written to IPRIORITYR or
     IGROUPR since. That is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR<n>); the end of an interrupt whose list
     register has another priority than the one that is dropped would not deactivate it (in KVM it can get stuck so).
     """
     now = priority_and_group(irq)
-    again = irq.level or not may_pend or come_back
+    latched = irq.hw and irq.active and irq.pending_latch
+    again = irq.level or not may_pend or come_back or latched
     if irq.active:
         value = irq.intid | irq.running | LR_ACTIVE | irq.active_source << LR_CPUID_SHIFT
         changed = irq.running != now
@@ -67,7 +72,7 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
                 again = again or irq.pending_latch
         elif irq.hw:
             irq.line_level = False  # sampled again when the list register is folded
-    if irq.hw:
+    if irq.hw and not latched:
         return value | LR_HW | irq.hwintid << LR_PINTID_SHIFT
     return value | (LR_EOI if again else 0)
 
@@ -85,8 +90,11 @@ def fold(irq: VgicIrq, value: int) -> bool:
 
     After kvm vgic_v3_fold_lr_state, but for the latch that ISPENDR sets on a level interrupt: it dies when the guest
     acknowledges (IHI 0048 figure 4-10), where KVM drops it at the end of interrupt, with one that was set meanwhile.
-    The line of a mapped interrupt is sampled if the guest has not seen the interrupt, or is done with it while the
-    line was reported high again; a line that is low leaves nothing that the guest would deactivate.
+    The line of a mapped interrupt is sampled if the guest has not seen the interrupt; a line that is low leaves nothing
+    that the guest would deactivate. A guest that has ended the interrupt has deactivated the host interrupt, which
+    fires again by itself if the line is high, and that is a new arrival. (KVM samples the line here too, if it was
+    reported high again, so that the order of two exits decides whether the interrupt is a new one.) An end of interrupt
+    under HW = 0 has left the host interrupt active.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)
@@ -102,11 +110,14 @@ def fold(irq: VgicIrq, value: int) -> bool:
             sender = value >> LR_CPUID_SHIFT & LR_CPUID_MASK
             irq.source |= 1 << sender if pending else 0
             irq.active_source = sender if active else 0
-        return False
+        return irq.hw and was_active and not active and not value & LR_HW
     if taken:
         irq.pending_latch = False
-    if irq.hw and (pending or (was_active and not active and irq.line_level)):
+    if irq.hw and pending:
         return not irq.sample_line()
+    if irq.hw and not active:
+        irq.line_level = False
+        return not value & LR_HW
     return False
 
 
@@ -122,10 +133,10 @@ def group_enabled(irq: VgicIrq, vmcr: int) -> bool:
 def by_urgency(irqs: Sequence[VgicIrq], vmcr: int) -> list[VgicIrq]:
     """Who gets a list register when there are too few: what the guest can take, by priority; then what is active.
 
-    Interrupts of a disabled group come last, mapped ones before others of their priority; otherwise in order of
-    arrival.
+    Interrupts of a disabled group come last; otherwise in order of arrival, as where all have room: which of two equals
+    is taken first must not depend on how many there were at the last exit.
     """
-    return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority, not i.hw))
+    return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority))
 
 
 class Overflow(NamedTuple):
@@ -145,16 +156,18 @@ def overflow(outside: Sequence[VgicIrq], vmcr: int) -> Overflow:
 
 
 def configure_hcr(
-    left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False
-) -> int:
+    left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False,
+    watch_ends: bool = False,
+) -> int:  # fmt: skip
     """ICH_HCR_EL2 for an entry: the maintenance interrupts that are needed (kvm vgic_v3_configure_hcr).
 
     Something pending outside: come back when no list register is pending. Something active outside: come back when the
     guest ends what is in no list register, and trap ICC_DIR_EL1, whose INTID is not counted but needed. Anything
     outside: come back when the list registers run empty, or when a group is switched on or off; ``watch_groups`` asks
     for that too, for it decides who gets 1-of-N interrupts. With a single list register, "nearly empty" would be
-    always. ``foreign_spis``: an SPI is in flight on another vCPU, and this one may deactivate it there if it uses
-    EOImode 1, now or as soon as it says so.
+    always. ``watch_ends``: come back at such an end of interrupt though nothing active is outside, for interrupts that
+    were made inactive by hand before they were ended. ``foreign_spis``: an SPI is in flight on another vCPU, and this
+    one may deactivate it there if it uses EOImode 1, now or as soon as it says so.
     """
     hcr = arch.HCR_EN
     if left.any or watch_groups:
@@ -163,5 +176,5 @@ def configure_hcr(
     if left.any:
         hcr |= arch.HCR_UIE if list_registers > 1 else 0
     hcr |= arch.HCR_NPIE if left.pending else 0
-    hcr |= arch.HCR_LRENPIE if left.active else 0
+    hcr |= arch.HCR_LRENPIE if left.active or watch_ends else 0
     return hcr | (arch.HCR_TDIR if left.active or foreign_spis else 0)

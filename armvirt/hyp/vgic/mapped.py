@@ -50,6 +50,19 @@ def is_active(vgic: Vgic, vcpu_id: int, intid: int) -> bool:
     return bool(vif.lr[irq.lr] & LR_ACTIVE) if vif is not None and irq.lr >= 0 else irq.active
 
 
+def resample(vgic: Vgic, irq: VgicIrq) -> None:
+    """Look at the line of a mapped interrupt that is in no list register and not active: nobody reports that it fell.
+    (KVM offers such an interrupt, and finds at the next exit that it should not have.)
+
+    The host interrupt of a line that fell has to be ready to fire again, unless a latch keeps it for the guest.
+    """
+    if not (irq.hw and irq.level) or irq.active or irq.lr >= 0:
+        return
+    was_high = irq.line_level
+    if was_high and not irq.sample_line() and not irq.pending_latch:
+        set_phys_active(vgic, irq, False)
+
+
 def set_phys_active(vgic: Vgic, irq: VgicIrq, active: bool) -> None:
     """The active state of the host interrupt behind ``irq``, on the PE of the vCPU that has or gets it."""
     vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target

@@ -39,6 +39,7 @@ def dispatch(vgic: Vgic, sender: VgicCpu, encoding: int, value: int) -> None:
     targets = [cpu for cpu in named if _may_send(cpu, request.intid, encoding)]
     for cpu in targets:
         irq = cpu.private[request.intid]
+        vgic.settle(irq)
         irq.pending_latch = True
         if vgic.bus.active:
             vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))

@@ -42,6 +42,7 @@ def sources(irq: VgicIrq) -> int:
 
 def set_sources(vgic: Vgic, irq: VgicIrq, senders: int) -> None:
     """GICD_SPENDSGIR: as if these CPUs had sent the SGI. Bits of CPUs that do not exist are ignored."""
+    vgic.settle(irq)
     irq.source |= senders & existing(vgic)
     irq.pending_latch = irq.source != 0
     vgic.queue(irq)

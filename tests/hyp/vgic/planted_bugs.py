@@ -18,16 +18,16 @@ BUGS = (
     Bug("group-bit-lost", f"{VGIC}.lr:priority_and_group", "LR_GROUP1 if irq.group else 0", "LR_GROUP1", "v3"),
     Bug(
         "active-first-when-full", f"{VGIC}.lr:by_urgency",
-        "(not group_enabled(i, vmcr), i.active, i.priority, not i.hw)",
-        "(not group_enabled(i, vmcr), not i.active, i.priority, not i.hw)", "v3",
+        "(not group_enabled(i, vmcr), i.active, i.priority)",
+        "(not group_enabled(i, vmcr), not i.active, i.priority)", "v3",
     ),
     Bug(
         "arrival-order-when-full", f"{VGIC}.lr:by_urgency",
-        "(not group_enabled(i, vmcr), i.active, i.priority, not i.hw)",
-        "(not group_enabled(i, vmcr), i.active, not i.hw)", "v3",
+        "(not group_enabled(i, vmcr), i.active, i.priority)",
+        "(not group_enabled(i, vmcr), i.active)", "v3",
     ),
     Bug("no-npie", f"{VGIC}.lr:configure_hcr", "hcr |= arch.HCR_NPIE if left.pending else 0", "pass", "v3"),
-    Bug("no-lrenpie", f"{VGIC}.lr:configure_hcr", "hcr |= arch.HCR_LRENPIE if left.active else 0", "pass", "v3"),
+    Bug("no-lrenpie", f"{VGIC}.lr:configure_hcr", "left.active or watch_ends", "False", "v3"),
     Bug(
         "no-trap-of-dir", f"{VGIC}.lr:configure_hcr",
         "arch.HCR_TDIR if left.active or foreign_spis else 0",

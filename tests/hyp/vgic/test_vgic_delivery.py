@@ -204,7 +204,7 @@ def test_more_nested_interrupts_than_list_registers(eoimode: int, level: bool) -
     assert all(rig.active(intid) for intid in intids)
     for intid in reversed(intids):
         if level:
-            rig.vgic.inject(None, intid, False)
+            rig.inject(intid, False)
         rig.eoi(intid)
         if eoimode:
             rig.dir(intid)
@@ -682,3 +682,70 @@ def test_state_round_trip_in_the_middle(rig: Rig) -> None:
     assert sorted([other.serve(), other.ack()]) == [EDGE, LEVEL]
     with pytest.raises(ValueError, match="other vCPUs"):
         Rig(vcpus=2).vgic.load_state(rig.vgic.state())
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_an_interrupt_that_comes_again_is_behind_what_waits(rig: Rig, looks: bool) -> None:
+    """Of two with one priority the one that arrived first comes first, whether or not EL2 has seen the end of its first
+    time."""
+    rig.enable(EDGE)
+    rig.enable(EDGE + 1)
+    rig.pulse(EDGE)
+    rig.pulse(EDGE + 1)
+    assert rig.serve() == EDGE
+    if looks:
+        rig.vgic.sync(0)
+        rig.vgic.flush(0)
+    rig.pulse(EDGE)
+    assert [rig.serve(), rig.serve(), rig.serve()] == [EDGE + 1, EDGE, SPURIOUS]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_mapped_level_that_rises_again_is_behind_what_waits(rig: Rig, looks: bool) -> None:
+    line = True
+    rig.vgic.map_phys_irq(0, VTIMER, VTIMER, lambda: line)
+    rig.enable(VTIMER)
+    rig.enable(EDGE)
+    rig.inject(VTIMER, vcpu=0)
+    assert rig.ack() == VTIMER
+    rig.pulse(EDGE)
+    line = False
+    rig.eoi(VTIMER)
+    if looks:
+        rig.vgic.sync(0)
+        rig.vgic.flush(0)
+    line = True
+    rig.inject(VTIMER, vcpu=0)
+    assert [rig.serve(), rig.serve()] == [EDGE, VTIMER]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_equals_come_in_their_order_whoever_has_overflowed(looks: bool) -> None:
+    """A mapped interrupt goes into a list register before others of its priority in no order but that of arrival."""
+    rig, line = Rig(list_registers=4), False
+    rig.vgic.map_phys_irq(0, VTIMER, VTIMER, lambda: line)
+    for intid in (VTIMER, 40, 41, 42, 43):
+        rig.enable(intid)
+        rig.set_priority(intid, 0x80 if intid != 40 else 0)
+    for intid in (41, 42, 43, 40):
+        rig.pulse(intid)
+    line = True
+    rig.inject(VTIMER, vcpu=0)
+    assert rig.serve() == 40
+    if looks:
+        rig.vgic.sync(0)
+        rig.vgic.flush(0)
+    assert [rig.serve() for _ in range(4)] == [41, 42, 43, VTIMER]
+
+
+def test_the_end_of_what_was_made_inactive_by_hand_is_seen_at_once() -> None:
+    """Else another one that runs at its priority by the next exit would be taken for it."""
+    rig = Rig()
+    rig.enable(EDGE)
+    rig.pulse(EDGE)
+    assert rig.ack() == EDGE
+    rig.set_bit(0x380, EDGE)
+    assert rig.vgic.cpu(0).cleared and rig.vif(0).hcr & arch.HCR_LRENPIE
+    rig.eoi(EDGE)
+    assert not rig.vgic.cpu(0).cleared and rig.vif(0).hcr == arch.HCR_EN
+    assert rig.vgic.spi(EDGE).acked is None  # type: ignore[union-attr]
