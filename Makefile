@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
 .PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign limits \
-	firmware differential install clean
+	exit-campaign firmware differential install clean
 
 demo: $(STAMP)
 	$(BIN)/armvirt trace vtimer-tick
@@ -58,6 +58,9 @@ linux-matrix: $(STAMP)
 
 migrate-campaign: $(STAMP)
 	$(BIN)/python tools/migrate_campaign.py $(CAMPAIGN_ARGS)
+
+exit-campaign: $(STAMP)
+	$(BIN)/python tools/exit_campaign.py $(CAMPAIGN_ARGS)
 
 # The vGIC beside the reference model: STEPS actions under hypothesis. Ten million take about half an hour.
 STEPS ?= 1000000
