@@ -51,6 +51,17 @@ class Guest(NamedTuple):
         """Every machine that it is tested on."""
         return [Setup(gic, cpus) for gic in self.gics for cpus in self.cpu_counts or (self.cpus,)]
 
+    def cpus_or(self, asked: int | None) -> int:
+        """The CPUs that it runs with: as many as ``asked``, or as it wants; UserError if it was not made for so many.
+
+        The greatest of its ``cpu_counts`` is what its arrays are sized for. A guest without them leaves the CPUs that
+        it does not know switched off.
+        """
+        most = max(self.cpu_counts, default=None)
+        if asked is not None and most is not None and asked > most:
+            raise UserError(f"{self.name} was made for 1 to {most} CPUs, not for {asked}; give it fewer")
+        return self.cpus if asked is None else asked
+
     @property
     def path(self) -> Path:
         """``file`` as a Path."""

@@ -93,14 +93,14 @@ class Result(NamedTuple):
         return EXIT_STATUS[self.verdict]
 
 
-def _named(image: str | Path | None) -> tuple[str | Path | None, int]:
-    """(path, CPUs that the guest wants) of a path, or of a bundled guest's name."""
+def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | None, int]:
+    """(path, CPUs) of a path, or of a bundled guest's name; ``cpus`` is None for as many as the guest wants."""
     if image is None or isinstance(image, os.PathLike):
-        return image, 1
+        return image, 1 if cpus is None else cpus
     if not isinstance(image, str):
         raise UserError(f"image={shown(image)}: write a path, or the name of a bundled guest")
     guest = find(image)
-    return guest.file, guest.cpus
+    return guest.file, guest.cpus_or(cpus)
 
 
 def _steps(script: Script | str | Path | None) -> list[tuple[bool, bytes, int | None]]:
@@ -211,10 +211,10 @@ class Machine:
         counter_start: int | None = None,
         watch: Watch | None = None,
     ) -> None:
-        path, wants = _named(image)
+        path, count = _named(image, None if cpus is None else native("cpus", cpus))
         # What is passed by a name of the table of settings may be a text, as on the command line.
         self.config = BoardConfig(
-            image=path, bios=native("bios", bios), cpus=wants if cpus is None else native("cpus", cpus),
+            image=path, bios=native("bios", bios), cpus=count,
             memory=native("memory", memory), cpu=native("cpu", cpu), cntfrq=native("cntfrq", cntfrq),
             cntvoff=native("cntvoff", cntvoff), append=native("append", append), initrd=native("initrd", initrd),
             dtb=native("dtb", dtb), load_addr=native("load_addr", load_addr),

@@ -79,7 +79,7 @@ class Case:
         script = scripts.load(self.script) if self.script else guest.script if guest else None
         arguments = {"trace_hash": bool(self.trace_hash), **self.settings}
         if guest is not None:
-            arguments = {"cpus": guest.cpus, **arguments}
+            arguments["cpus"] = guest.cpus_or(arguments.get("cpus"))
         arguments |= {"script": script, "sinks": (*sinks, *self._tracer()), "watch": watch}
         return Machine(guest.path if guest else None, **arguments)
 
@@ -133,11 +133,18 @@ def collect(paths: Iterable[str]) -> list[Case]:
     """The cases of all ``paths``, in order. UserError if one is no suite, or names a file that does not exist."""
     cases = [case for path in paths for case in _collect_one(path)]
     for case in cases:
-        named = [find(case.image).path] if case.image is not None else []
-        for path in [*named, *([Path(case.script)] if case.script else [])]:
-            if not path.exists():
-                raise UserError(f"{case.name}: {path}: there is no such file; check the path")
+        _check(case)
     return cases
+
+
+def _check(case: Case) -> None:
+    """UserError for a file that does not exist, and for more CPUs than a bundled guest was made for."""
+    guest = find(case.image) if case.image is not None else None
+    for path in [*([guest.path] if guest else []), *([Path(case.script)] if case.script else [])]:
+        if not path.exists():
+            raise UserError(f"{case.name}: {path}: there is no such file; check the path")
+    if guest is not None:
+        guest.cpus_or(case.settings.get("cpus"))
 
 
 def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:

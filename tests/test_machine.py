@@ -436,6 +436,7 @@ def test_an_error_of_one_who_listens(machine: Make) -> None:
         ({"image": None}, "no guest"),
         ({"image": "hello", "gic": 4}, "gic=4: '4' is not one of 2, 3"),
         ({"image": "hello", "gic": 2, "cpus": 9}, "a GICv2 has at most 8 CPUs; use --gic 3"),
+        ({"image": "smp-boot", "cpus": 9}, "smp-boot was made for 1 to 8 CPUs, not for 9"),
         ({"image": "hello", "cpus": 0}, "cpus=0"),
         ({"image": "hello", "cpus": 1000}, "cpus=1000"),
         ({"image": "hello", "memory": "1K"}, "memory size 1K"),

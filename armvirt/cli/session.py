@@ -46,7 +46,7 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
 
     chosen = {**settings(arguments), "watch": arguments.watch}
     if guest is not None:
-        chosen["cpus"] = arguments.cpus or guest.cpus
+        chosen["cpus"] = guest.cpus_or(arguments.cpus)
     return Machine(guest.file if guest else None, sinks=sinks, **{**chosen, "script": script}, **more)
 
 

@@ -118,6 +118,7 @@ def test_two_outputs_on_standard_output_are_refused(words: list[str], says: str)
         (["hello", "--initrd", "/none"], "/none: there is no such file"),
         (["hello", "--dtb", str(Path(FOLDER) / "hello.elf")], "not a device tree"),
         (["hello", "--script", "/none"], "/none: there is no such file"),
+        (["smp-boot", "--cpus", "16"], "smp-boot was made for 1 to 8 CPUs, not for 16"),
         (["hello", "--cpu", "z80"], "'z80' is not one of cortex-a57"),
         (["hello", "--trace", "/none/t.jsonl"], "there is no directory /none"),
         (["hello", "--dump-dtb", "/"], "it is a directory"),

@@ -224,6 +224,12 @@ def test_a_missing_guest_is_found_before_anything_runs(tmp_path: Path) -> None:
         collect([str(path)])
 
 
+def test_more_cpus_than_a_bundled_guest_was_made_for_are_found_before_anything_runs(tmp_path: Path) -> None:
+    path = write(tmp_path, '[[guest]]\nname = "hello"\n[[guest]]\nname = "smp-ipi"\ncpus = 16')
+    with pytest.raises(UserError, match="smp-ipi was made for 1 to 8 CPUs, not for 16"):
+        collect([str(path)])
+
+
 def test_a_bundled_guest_brings_its_expectation() -> None:
     (case,) = collect(["spin"])
     assert (case.expect, case.name) == (guests()["spin"].expect, "spin")
