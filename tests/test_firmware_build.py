@@ -19,7 +19,19 @@ from armvirt.bundled import Guest, Setup, guests
 from armvirt.script import Expect, Send
 
 GUESTS = guests()
-RUN_BY_QEMU = [(guest, setup) for guest in GUESTS.values() if guest.qemu for setup in guest.setups]
+#: Each guest on its own machine in make test; the others, and what takes QEMU seconds, in a long run.
+LONG_IN_QEMU = ("bench-tick", "bench-smp8")
+RUN_BY_QEMU = [
+    pytest.param(
+        guest,
+        setup,
+        id=differential.label(guest, setup),
+        marks=[pytest.mark.long] if setup != (max(guest.gics), guest.cpus) or guest.name in LONG_IN_QEMU else [],
+    )
+    for guest in GUESTS.values()
+    if guest.qemu
+    for setup in guest.setups
+]
 LINK_BASE = 0x4020_0000
 PT_LOAD = 1
 
@@ -108,7 +120,7 @@ def test_a_guest_without_source_is_an_error() -> None:
         build_firmware._sources("nothing", {})
 
 
-@pytest.mark.parametrize(("guest", "setup"), RUN_BY_QEMU, ids=[differential.label(*run) for run in RUN_BY_QEMU])
+@pytest.mark.parametrize(("guest", "setup"), RUN_BY_QEMU)
 def test_qemu_gives_the_expected_verdict(guest: Guest, setup: Setup) -> None:
     require_tool(differential.QEMU)
     run = differential.run_qemu(guest, setup, timeout=60)

@@ -183,6 +183,7 @@ def test_random_numbers_go_on() -> None:
 
 
 @pytest.mark.linux
+@pytest.mark.long
 @pytest.mark.parametrize("at", [300 * MS, 1200 * MS])
 def test_linux_does_not_notice(at: int) -> None:
     """To the tick: the console has the kernel's own times."""

@@ -19,6 +19,10 @@ BUNDLED = [name for name in GUESTS if not name.startswith(campaign.BENCHMARKS)]
 BENCHMARKS = [name for name in GUESTS if name.startswith(campaign.BENCHMARKS)]
 
 
+#: Guests whose run takes a second or two of the host: they take turns by the instruction.
+HEAVY = ("spinlock", "smp-lock", "sgi-smp")
+
+
 def guest(name: str) -> Guest:
     return GUESTS[name]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from guest_runs import BUNDLED, ELSEWHERE, campaign, reference, require_native, subject
+from guest_runs import BUNDLED, ELSEWHERE, HEAVY, campaign, reference, require_native, subject
 
 from armvirt.machine import Machine
 
@@ -29,8 +29,15 @@ class Every:
         self.ahead = [value for value in self.ahead if value > insns]
 
 
-@pytest.mark.parametrize("way", campaign.WAYS)
-@pytest.mark.parametrize("name", BUNDLED)
+#: Of a heavy guest one way, and the others in a long run.
+STOPPED = [
+    pytest.param(name, way, marks=[pytest.mark.long] if name in HEAVY and way != "load" else [])
+    for name in BUNDLED
+    for way in campaign.WAYS
+]
+
+
+@pytest.mark.parametrize(("name", "way"), STOPPED)
 def test_stopping(name: str, way: str) -> None:
     stops = campaign.Stops(STOPS, reference(name), SEED)
     assert campaign.stopped(subject(name), stops, way) == reference(name)
