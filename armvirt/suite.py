@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +134,7 @@ def collect(paths: Iterable[str]) -> list[Case]:
     cases = [case for path in paths for case in _collect_one(path)]
     for case in cases:
         _check(case)
+    _check_outputs(cases)
     return cases
 
 
@@ -147,6 +148,15 @@ def _check(case: Case) -> None:
         guest.cpus_or(case.settings.get("cpus"))
 
 
+def _check_outputs(cases: Sequence[Case]) -> None:
+    """Each file can be written, and by one guest only, for guests run at once."""
+    named: dict[str, str | None] = {}
+    for case in cases:
+        named |= {f"{case.name}: trace": case.trace, f"{case.name}: dump-dtb": case.dump_dtb}
+    if any(named.values()):
+        outputs.check(named, inputs((), cases))
+
+
 def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
     """Every file that the suites of ``paths`` and their ``cases`` read."""
     for text in paths:
@@ -154,7 +164,7 @@ def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
     for case in cases:
         if case.image is not None:
             yield find(case.image).file
-        named = (case.script, *(case.settings.get(name) for name in ("initrd", "dtb", "bios")))
+        named = (case.script, *(case.settings.get(name) for name in ("initrd", "dtb", "bios", "symbols")))
         yield from (path for path in named if path)
 
 
@@ -274,7 +284,9 @@ def _text(_folder: Path, value: Any) -> str:
 
 
 def _file(folder: Path, value: Any) -> str:
-    return str(folder / _text(folder, value))
+    if _text(folder, value) == "-":
+        raise UserError("a guest of a suite has no standard input or output; name a file")
+    return str(folder / value)
 
 
 def _flag(_folder: Path, value: Any) -> bool:

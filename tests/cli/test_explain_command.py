@@ -81,7 +81,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], text: st
 
 def test_versus(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = explain(capsys, "vtimer-tick", "--intid", "33", "--versus", "27", "--at", "tick")
-    assert out.splitlines()[1].startswith("Versus INTID 27, vtimer: INTID 33 is held: ")
+    assert out.splitlines()[1].startswith("Versus INTID 27 (vtimer): INTID 33 (uart) is held: ")
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
