@@ -41,14 +41,16 @@ class Identity(NamedTuple):
 
 @final
 class Input:
-    """A non-empty file. Use it as a context manager.
+    """A file, which is not empty unless ``may_be_empty``. Use it as a context manager.
 
     ``what`` is the file's role in messages, ``most`` the bytes beyond which a pipe is not read (a regular file's reader
     looks at ``size``). ``size`` is in bytes; ``path`` is what messages call it; ``data`` is what a pipe gave, None for
     a regular file. ImageError for what cannot be opened or read.
     """
 
-    def __init__(self, path: str | Path, what: str = "guest image", most: int = _MOST_PIPED) -> None:
+    def __init__(
+        self, path: str | Path, what: str = "guest image", most: int = _MOST_PIPED, may_be_empty: bool = False
+    ) -> None:
         self.path = str(path)
         self.data: bytes | None = None
         self._fd = _open(self.path, path, what)
@@ -60,7 +62,7 @@ class Input:
                 self.size = len(self.data)
             else:
                 self.size = status.st_size
-            if self.size == 0:
+            if self.size == 0 and not may_be_empty:
                 raise ImageError(self.path, "it is empty", f"give a {what}")
             self.identity = Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         except BaseException:
@@ -136,7 +138,7 @@ class Input:
 
 def read_text(path: str | Path, what: str, most: int) -> str:
     """A UTF-8 text of at most ``most`` bytes; ImageError for what is none."""
-    with Input(path, what, most) as source:
+    with Input(path, what, most, may_be_empty=True) as source:
         if source.size > most:
             raise ImageError(path, f"it has more than {most >> 20} MiB", f"is it the {what}?")
         raw = source.read_at(0, source.size)

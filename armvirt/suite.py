@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +31,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt import outputs, settings
 from armvirt import script as scripts
-from armvirt.bundled import find, guests, parse_toml
+from armvirt.bundled import Guest, find, guests, parse_toml
 from armvirt.errors import UserError
+from armvirt.inputs import read_text
+from armvirt.printable import printable
 from armvirt.settings import Setting
 
 if TYPE_CHECKING:
+    from armvirt.board.config import BoardConfig
     from armvirt.events import Sink
     from armvirt.machine import Machine, Result
     from armvirt.trace.jsonl import JsonLines
@@ -48,6 +51,9 @@ DEFAULT_LIMIT_NS = 100_000_000
 GUEST_SUFFIXES = (".elf", ".img", ".bin")
 HASH = re.compile("[0-9a-f]{64}")
 GUEST_NAMES = ("Image", "Image.gz")
+MAX_FILE = 8 << 20
+MOST_PARTS = 64  # of a dotted key; a suite's keys have two
+_TOKEN = re.compile(r"""(?P<part>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\w \t-]+)|(?P<dot>\.)|(?P<end>.|\n)""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -124,37 +130,48 @@ class Case:
             return f"expected trace hash {self.trace_hash}, got {result.trace_hash}"
         return ""
 
+    def config(self) -> BoardConfig:
+        """The board of `machine`, without the machine."""
+        from armvirt.board.config import BoardConfig
+
+        guest = find(self.image) if self.image is not None else None
+        board = {name: value for name, value in self.settings.items() if name in BoardConfig._fields}
+        if guest is not None:
+            board["cpus"] = guest.cpus_or(board.get("cpus"))
+        return BoardConfig(guest.file if guest is not None else None, **board)
+
+    def outputs(self) -> dict[str, str | None]:
+        """The files that the run writes, by the key that names them."""
+        return {"trace": self.trace, "dump-dtb": self.dump_dtb}
+
     @property
     def timeout_s(self) -> float:
         return float(self.limits.get("timeout_s", DEFAULT_TIMEOUT_S))
 
 
 def collect(paths: Iterable[str]) -> list[Case]:
-    """The cases of all ``paths``, in order. UserError if one is no suite, or names a file that does not exist."""
-    cases = [case for path in paths for case in _collect_one(path)]
-    for case in cases:
-        _check(case)
-    _check_outputs(cases)
+    """The cases of all ``paths``, in order. UserError if one is no suite, or for anything that can be said against a
+    case before it runs: a file that is not there or cannot be used, a board that cannot be, an output over an input."""
+    paths = list(paths)
+    known = guests()
+    cases = [case for path in paths for case in _collect_one(path, known)]
+    _check_all(cases)
+    written = {f"{case.name}: {kind}": path for case in cases for kind, path in case.outputs().items()}
+    outputs.check(written, inputs(paths, cases))
     return cases
 
 
-def _check(case: Case) -> None:
-    """UserError for a file that does not exist, and for more CPUs than a bundled guest was made for."""
-    guest = find(case.image) if case.image is not None else None
-    for path in [*([guest.path] if guest else []), *([Path(case.script)] if case.script else [])]:
-        if not path.exists():
-            raise UserError(f"{case.name}: {path}: there is no such file; check the path")
-    if guest is not None:
-        guest.cpus_or(case.settings.get("cpus"))
+def _check_all(cases: Iterable[Case]) -> None:
+    from armvirt.board.precheck import Precheck
 
-
-def _check_outputs(cases: Sequence[Case]) -> None:
-    """Each file can be written, and by one guest only, for guests run at once."""
-    named: dict[str, str | None] = {}
+    precheck = Precheck()
     for case in cases:
-        named |= {f"{case.name}: trace": case.trace, f"{case.name}: dump-dtb": case.dump_dtb}
-    if any(named.values()):
-        outputs.check(named, inputs((), cases))
+        try:
+            precheck(case.config())
+            if case.script:
+                precheck.file(case.script, scripts.load)
+        except UserError as error:
+            raise UserError(f"{case.name}: {error}") from None
 
 
 def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
@@ -164,28 +181,31 @@ def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
     for case in cases:
         if case.image is not None:
             yield find(case.image).file
-        named = (case.script, *(case.settings.get(name) for name in ("initrd", "dtb", "bios", "symbols")))
+        named = (case.script, *(case.settings.get(name) for name in ("initrd", "dtb", "bios")))
         yield from (path for path in named if path)
 
 
-def _collect_one(text: str) -> list[Case]:
-    path = Path(text)
-    if path.is_dir():
-        return folder_cases(path)
-    if path.suffix == ".toml":
-        return toml_cases(path)
-    known = guests().get(text)
-    return [Case(find(text).name, text, known.expect if known else "pass")]
+def _collect_one(text: str, known: dict[str, Guest]) -> list[Case]:
+    if os.path.isdir(text):
+        return folder_cases(Path(text))
+    if text.endswith(".toml"):
+        return toml_cases(Path(text))
+    guest = find(text)
+    return [Case(guest.name, text, known[text].expect if guest.summary else "pass")]
 
 
 def folder_cases(folder: Path) -> list[Case]:
     """The suite of a folder: what its armvirt.toml says, else every guest in it."""
-    if (folder / FILE).exists():
+    if os.path.exists(folder / FILE):
         return toml_cases(folder / FILE)
-    found = sorted(path for path in folder.iterdir() if path.suffix in GUEST_SUFFIXES or path.name in GUEST_NAMES)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; check its permissions") from None
+    found = [name for name in names if name.endswith(GUEST_SUFFIXES) or name in GUEST_NAMES]
     if not found:
         raise UserError(f"{folder}: there is no guest and no {FILE} in it; guests end in {', '.join(GUEST_SUFFIXES)}")
-    return [Case(path.stem, str(path)) for path in found]
+    return [Case(os.path.splitext(name)[0], str(folder / name)) for name in found]
 
 
 # armvirt.toml
@@ -195,12 +215,15 @@ def toml_cases(path: Path) -> list[Case]:
     """The suite that a file describes; UserError, with the file's name, for anything that is not as documented."""
     document = _document(path)
     try:
-        _known_keys(document, {"defaults", "guest"}, "the file")
+        _known_keys(document, frozenset({"defaults", "guest"}), "the file")
         defaults, rows = document.get("defaults", {}), document.get("guest", [])
-        if not isinstance(defaults, dict) or not isinstance(rows, list) or not rows:
+        if not isinstance(defaults, dict):
+            raise UserError("defaults is not a table; write [defaults]")
+        if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             raise UserError("there is no [[guest]] table in it; add one")
-        _known_keys(defaults, set(KEYS), "[defaults]")
-        cases = [_case(path.parent, {**defaults, **row}, number) for number, row in enumerate(rows, start=1)]
+        _known_keys(defaults, frozenset(KEYS), "[defaults]")
+        bundled = guests()
+        cases = [_case(path.parent, {**defaults, **row}, number, bundled) for number, row in enumerate(rows, start=1)]
         _distinct([case.name for case in cases])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -208,36 +231,53 @@ def toml_cases(path: Path) -> list[Case]:
 
 
 def _document(path: Path) -> dict[str, Any]:
+    text = read_text(path, "suite", MAX_FILE)
+    if any(line.count(".") > MOST_PARTS for line in text.split("\n")) and _longest_key(text) > MOST_PARTS:
+        raise UserError(f"{path}: not TOML that describes a suite: a key has more than {MOST_PARTS} parts")
     try:
-        return parse_toml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+        return parse_toml(text)
+    except RecursionError:
+        raise UserError(f"{path}: not TOML that describes a suite: it is nested too deeply") from None
     except ValueError as error:
         raise UserError(f"{path}: not TOML: {error}") from None
 
 
-def _known_keys(table: dict[str, Any], known: set[str], where: str) -> None:
+def _longest_key(text: str) -> int:
+    """The parts of the longest dotted key, or of what looks like one. (The TOML parser takes time by their square.)"""
+    longest = parts = 0
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup == "dot":
+            parts += 1
+            longest = max(longest, parts)
+        elif match.lastgroup == "end":
+            parts = 0
+    return longest
+
+
+def _known_keys(table: dict[str, Any], known: Set[str], where: str) -> None:
     for key in table:
         if key not in known:
             from difflib import get_close_matches
 
-            near = get_close_matches(key, known, n=1)
+            near = get_close_matches(key[:40], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-            raise UserError(f"unknown key {key!r} in {where}; {hint}")
+            raise UserError(f"unknown key {printable(key)!r} in {where}; {hint}")
 
 
 def _distinct(names: list[str]) -> None:
+    seen: set[str] = set()
     for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"two guests are called {name!r}; give each its own name")
+        if name in seen:
+            raise UserError(f"two guests are called {printable(name)!r}; give each its own name")
+        seen.add(name)
 
 
-def _case(folder: Path, row: dict[str, Any], number: int) -> Case:
+def _case(folder: Path, row: dict[str, Any], number: int, bundled: dict[str, Guest]) -> Case:
     label = row.get("name", row.get("path"))
-    where = f"[[guest]] {label if isinstance(label, str) else number}"
-    _known_keys(row, {"name", "path", *KEYS}, where)
+    where = f"[[guest]] {printable(label) if isinstance(label, str) else number}"
+    _known_keys(row, GUEST_KEYS, where)
     try:
-        name, image = _identity(folder, row)
+        name, image = _identity(folder, row, bundled)
         if "pace" in row and "no-pace" in row:
             raise UserError("pace and no-pace exclude each other; give one")
         values: dict[str, dict[str, Any]] = {"settings": {}, "limits": {}, "": {}}
@@ -257,20 +297,20 @@ def _value(folder: Path, name: str, key: Key, value: Any) -> Any:
     return not read if key.negates else read
 
 
-def _identity(folder: Path, row: dict[str, Any]) -> tuple[str, str | None]:
+def _identity(folder: Path, row: dict[str, Any], bundled: dict[str, Guest]) -> tuple[str, str | None]:
     """(name, image) of a guest."""
     name, path = row.get("name"), row.get("path")
     for key, value in (("name", name), ("path", path)):
         if value is not None and not isinstance(value, str):
             raise UserError(f"{key} must be a text")
     if path is not None:
-        return name or Path(path).stem, str(folder / path)
+        return name or os.path.splitext(os.path.basename(path))[0] or path, os.path.join(folder, path)
     if name is None:
         raise UserError("it has neither path nor name; give the path of a guest")
     if "bios" in row:
         return name, None
-    if name not in guests():
-        raise UserError(f"no path, and {name!r} is no bundled guest; add path = ...")
+    if name not in bundled:
+        raise UserError(f"no path, and {printable(name)!r} is no bundled guest; add path = ...")
     return name, name
 
 
@@ -280,13 +320,11 @@ Read = Callable[[Path, Any], Any]
 def _text(_folder: Path, value: Any) -> str:
     if not isinstance(value, str):
         raise UserError("it must be a text")
-    return value
+    return settings.text(value)
 
 
 def _file(folder: Path, value: Any) -> str:
-    if _text(folder, value) == "-":
-        raise UserError("a guest of a suite has no standard input or output; name a file")
-    return str(folder / value)
+    return os.path.join(folder, _text(folder, value))
 
 
 def _flag(_folder: Path, value: Any) -> bool:
@@ -349,3 +387,4 @@ def _keys() -> dict[str, Key]:
 
 
 KEYS = _keys()
+GUEST_KEYS = frozenset({"name", "path", *KEYS})

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as xml
 import pytest
 
 from armvirt.bundled import FOLDER
-from armvirt.cli import pool, worker
+from armvirt.cli import pool, test_command, worker
 from armvirt.cli.junit import report
 from armvirt.cli.main import main
 from armvirt.cli.outcome import Outcome, disassemble
@@ -55,12 +55,23 @@ def test_mistakes_in_a_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert not junit.exists()
 
 
-def test_an_image_that_is_none_is_that_guests_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_is_none_is_found_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "broken.elf").write_bytes(b"\x7fELF")
-    status, out, _ = armvirt_test(capsys, str(tmp_path / "broken.elf"), "hello")
-    assert status == 1
-    assert "1 passed, 0 failed, 1 errors" in out
-    assert "broken.elf" in out
+    status, out, err = armvirt_test(capsys, "hello", str(tmp_path / "broken.elf"))
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "broken.elf: it is truncated" in err
+
+
+def test_an_image_that_goes_away_is_that_guests_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case("gone", str(tmp_path / "gone.elf"))
+    monkeypatch.setattr(test_command.suite, "collect", lambda paths: [case, Case("hello", "hello")])
+    status, out, _ = armvirt_test(capsys, "hello")
+    assert (status, "1 passed, 0 failed, 1 errors" in out) == (1, True)
+    assert "gone.elf: there is no such file" in out
 
 
 def run_worker(monkeypatch: pytest.MonkeyPatch, code: str, limit_s: float = 30) -> Outcome:

@@ -1,8 +1,20 @@
 """Boot protocols: what kind of file a guest is, where it goes, where device tree and initrd go."""
 
-from armvirt.board.boot.bios import load_bios
-from armvirt.board.boot.loader import load, load_initrd
+from armvirt.board.boot.bios import check_bios, load_bios
+from armvirt.board.boot.loader import check, check_initrd, load, load_initrd
 from armvirt.board.boot.model import Loaded, Segment, SymbolSource
 from armvirt.board.boot.place import Placement, place
 
-__all__ = ["Loaded", "Placement", "Segment", "SymbolSource", "load", "load_bios", "load_initrd", "place"]
+__all__ = [
+    "Loaded",
+    "Placement",
+    "Segment",
+    "SymbolSource",
+    "check",
+    "check_bios",
+    "check_initrd",
+    "load",
+    "load_bios",
+    "load_initrd",
+    "place",
+]

@@ -54,8 +54,16 @@ class ProgramHeader(NamedTuple):
     align: int
 
 
-def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
-    """Load an ELF file; ImageError says why it cannot run."""
+class Plan(NamedTuple):
+    """Where an ELF file goes: its loadable segments at their guest addresses, the entry point, what was added."""
+
+    placed: list[ProgramHeader]
+    entry: int
+    bias: int
+
+
+def plan(source: Input, ram: Ram, load_addr: int | None = None) -> Plan:
+    """What the headers say, without a look at the contents; ImageError says why it cannot run."""
     header = read_header(source)
     programs = _program_headers(source, header)
     _refuse_dynamic(source, programs)
@@ -66,8 +74,13 @@ def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
     placed = [_placed(program, header.type, bias) for program in loadable]
     _check_segments(source, placed, ram)
     _refuse_sharing(source, placed)
+    return Plan(placed, _entry(source.path, header.entry + bias, placed), bias)
+
+
+def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
+    """Load an ELF file; ImageError says why it cannot run."""
+    placed, entry, bias = plan(source, ram, load_addr)
     segments = tuple(Segment(p.paddr, source.read_at(p.offset, p.filesz), p.memsz) for p in placed)
-    entry = _entry(source.path, header.entry + bias, placed)
     symbols = SymbolTable(source.path, bias, [(p.paddr, p.vaddr, p.memsz) for p in placed], source)
     return Loaded(source.path, "elf", segments, entry, max(s.end for s in segments), symbols)
 

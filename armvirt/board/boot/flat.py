@@ -10,8 +10,8 @@ LOAD_OFFSET = 0x80000
 """Where QEMU puts a raw kernel: RAM base + 512 KiB (hw/arm/boot.c)."""
 
 
-def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
-    """Load a flat binary at ``load_addr`` (default RAM base + 512 KiB)."""
+def place(source: Input, ram: Ram, load_addr: int | None = None) -> int:
+    """Where a flat binary goes: ``load_addr`` (default RAM base + 512 KiB). ImageError where it cannot."""
     address = ram.base + LOAD_OFFSET if load_addr is None else load_addr
     if source.size < 4:
         raise ImageError(source.path, "it is too short to hold an instruction", "give an ELF, an Image or a binary")
@@ -20,5 +20,11 @@ def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
     if not ram.holds(address, address + source.size):
         raise ImageError(source.path, f"its {source.size} bytes at {address:#x} do not fit into {ram}",
                          "use a larger --mem or another --load-addr")  # fmt: skip
+    return address
+
+
+def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
+    """Load a flat binary."""
+    address = place(source, ram, load_addr)
     segment = Segment(address, source.read_at(0, source.size), source.size)
     return Loaded(source.path, "flat", (segment,), address, segment.end)

@@ -10,6 +10,7 @@ from armvirt.board.boot.model import Loaded, Ram, Segment
 from armvirt.board.sizes import human
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
+from armvirt.printable import printable
 
 ALIGN = 2 << 20
 _MAGIC, _MAGIC_AT = b"ARM\x64", 56
@@ -34,7 +35,7 @@ def recognise(head: bytes) -> bool:
     return _is_image(head) or head.startswith(_GZIP) or _is_zboot(head)
 
 
-def _is_image(head: bytes) -> bool:
+def _is_image(head: bytes | bytearray) -> bool:
     return head[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC and len(head) >= _HEADER_SIZE
 
 
@@ -45,15 +46,38 @@ def _is_zboot(head: bytes) -> bool:
 def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
     """Load an Image at a 2 MiB boundary + text_offset; ImageError says why it cannot run."""
     data = _unpacked(source, ram)
-    header = _header(source.path, data)
-    size = max(header.image_size, len(data))
-    address = _address(source.path, header, ram) if load_addr is None else load_addr
+    address, size = _place(source.path, data, len(data), ram, load_addr)
+    return Loaded(source.path, "image", (Segment(address, data, size),), address, address + size)
+
+
+def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
+    """As `load`, as far as the header tells: what is compressed is not unpacked to its end."""
+    head = source.head()
+    if _is_zboot(head):
+        _payload(source, head)
+    elif head.startswith(_GZIP):
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(source.head(_UNPACK_STEP), _HEADER_SIZE)
+        except zlib.error as error:
+            raise ImageError(source.path, f"its gzip data is corrupt ({error})", "copy it again") from None
+        if not _is_image(start):
+            raise ImageError(source.path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
+        _place(source.path, start, 0, ram, load_addr)
+    else:
+        _place(source.path, head, source.size, ram, load_addr)
+
+
+def _place(path: str, data: bytes, size: int, ram: Ram, load_addr: int | None) -> tuple[int, int]:
+    """(address, size in memory) of an Image that begins with ``data`` and has ``size`` bytes in its file."""
+    header = _header(path, data)
+    size = max(header.image_size, size)
+    address = _address(path, header, ram) if load_addr is None else load_addr
     if (address - header.text_offset) % ALIGN:
         wanted = f"a multiple of 2 MiB, plus {header.text_offset:#x}"
-        raise ImageError(source.path, f"an Image cannot go to {address:#x}", f"--load-addr must be {wanted}")
+        raise ImageError(path, f"an Image cannot go to {address:#x}", f"--load-addr must be {wanted}")
     if not ram.holds(address, address + size):
-        raise ImageError(source.path, f"its {size} bytes at {address:#x} do not fit into {ram}", "use a larger --mem")
-    return Loaded(source.path, "image", (Segment(address, data, size),), address, address + size)
+        raise ImageError(path, f"its {size} bytes at {address:#x} do not fit into {ram}", "use a larger --mem")
+    return address, size
 
 
 def _address(path: str, header: ImageHeader, ram: Ram) -> int:
@@ -82,23 +106,28 @@ def _unpacked(source: Input, ram: Ram) -> bytes:
 
 
 def _from_zboot(source: Input, head: bytes, ram: Ram) -> bytes:
-    """The payload of an EFI zboot image (kernel: drivers/firmware/efi/libstub/zboot-header.S)."""
+    """What is in an EFI zboot image."""
+    return _gunzip(source, *_payload(source, head), ram)
+
+
+def _payload(source: Input, head: bytes) -> tuple[int, int]:
+    """(offset, size) of the payload of an EFI zboot image (kernel: drivers/firmware/efi/libstub/zboot-header.S)."""
     if len(head) < _HEADER_SIZE:
         raise ImageError(source.path, "it is truncated within its EFI zboot header", "copy it again")
     offset, size = struct.unpack_from("<II", head, 8)
     method = head[24:56].split(b"\0")[0].decode("ascii", "replace")
     if method != "gzip":
-        raise ImageError(source.path, f"its kernel is compressed with {method[:8]!r}", "only gzip is supported here")
+        problem = f"its kernel is compressed with {printable(method)!r}"
+        raise ImageError(source.path, problem, "only gzip is supported here")
     if offset + size > source.size:
         raise ImageError(source.path, "it is truncated: its compressed kernel lies beyond its end", "copy it again")
-    return _gunzip(source, offset, size, ram)
+    return offset, size
 
 
 def _gunzip(source: Input, offset: int, size: int, ram: Ram) -> bytes:
     """Unpack, but never more than fits into RAM: a small file can unpack to anything."""
     unpacker = zlib.decompressobj(wbits=31)
-    parts: list[bytes] = []
-    total, end = 0, offset + size
+    data, end = bytearray(), offset + size
     pending = b""
     try:
         while not unpacker.eof:
@@ -109,18 +138,16 @@ def _gunzip(source: Input, offset: int, size: int, ram: Ram) -> bytes:
                 pending, offset = source.read_at(offset, step), offset + step
             part = unpacker.decompress(pending, _UNPACK_STEP)
             pending = unpacker.unconsumed_tail
-            parts.append(part)
-            total += len(part)
-            _check_unpacked(source.path, parts[0], total, ram)
+            data += part
+            _check_unpacked(source.path, data[:_HEADER_SIZE], len(data), ram)
     except zlib.error as error:
         raise ImageError(source.path, f"its gzip data is corrupt ({error})", "copy it again") from None
-    data = b"".join(parts)
     if not _is_image(data):
         raise ImageError(source.path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
-    return data
+    return bytes(data)
 
 
-def _check_unpacked(path: str, first: bytes, total: int, ram: Ram) -> None:
+def _check_unpacked(path: str, first: bytes | bytearray, total: int, ram: Ram) -> None:
     if total >= _HEADER_SIZE and len(first) >= _HEADER_SIZE and not _is_image(first):
         raise ImageError(path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
     if total > ram.size:

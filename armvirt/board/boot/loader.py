@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board.boot import elf, flat, image
 from armvirt.board.boot.model import Loaded, Ram
@@ -36,13 +37,34 @@ def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None =
     """
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
-        head = source.head()
-        if head.startswith(elf.MAGIC):
-            return elf.load(source, ram, load_addr)
-        if image.recognise(head):
-            return image.load(source, ram, load_addr)
-        _refuse_mistakes(source.path, head)
-        return flat.load(source, ram, load_addr)
+        return _format(source).load(source, ram, load_addr)
+
+
+def check(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> None:
+    """As `load`, but only the headers are read: what can be said against a guest without loading it."""
+    ram = Ram(ram_base, ram_size)
+    with Input(path, most=ram_size) as source:
+        _format(source).check(source, ram, load_addr)
+
+
+class _Format(NamedTuple):
+    """A format of guest images: how it is loaded, and how it is checked without that."""
+
+    load: Callable[[Input, Ram, int | None], Loaded]
+    check: Callable[[Input, Ram, int | None], object]
+
+
+_ELF, _IMAGE, _FLAT = _Format(elf.load, elf.plan), _Format(image.load, image.check), _Format(flat.load, flat.place)
+
+
+def _format(source: Input) -> _Format:
+    head = source.head()
+    if head.startswith(elf.MAGIC):
+        return _ELF
+    if image.recognise(head):
+        return _IMAGE
+    _refuse_mistakes(source.path, head)
+    return _FLAT
 
 
 def _refuse_mistakes(path: str, head: bytes) -> None:
@@ -56,7 +78,17 @@ def _refuse_mistakes(path: str, head: bytes) -> None:
 def load_initrd(path: str | Path, ram_size: int) -> bytes:
     """The bytes of an initial RAM disk; ImageError if it cannot fit into ``ram_size``."""
     with Input(path, "initrd", ram_size) as source:
-        if source.size > ram_size:
-            raise ImageError(path, f"the initrd ({human(source.size)}) is larger than RAM ({human(ram_size)})",
-                             "give the guest more with --mem")  # fmt: skip
+        _check_initrd(source, ram_size)
         return source.read_at(0, source.size)
+
+
+def check_initrd(path: str | Path, ram_size: int) -> None:
+    """As `load_initrd`, without reading it."""
+    with Input(path, "initrd", ram_size) as source:
+        _check_initrd(source, ram_size)
+
+
+def _check_initrd(source: Input, ram_size: int) -> None:
+    if source.size > ram_size:
+        raise ImageError(source.path, f"the initrd ({human(source.size)}) is larger than RAM ({human(ram_size)})",
+                         "give the guest more with --mem")  # fmt: skip

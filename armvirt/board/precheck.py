@@ -1,0 +1,54 @@
+"""What can be said against the inputs of a board without building it, or reading more of them than their headers."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from armvirt.board import boot, dtb
+from armvirt.board.config import BoardConfig, check
+from armvirt.board.memmap import RAM_BASE
+from armvirt.errors import ImageError
+from armvirt.inputs import STDIN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Precheck:
+    """Checks many configurations, and looks once at what several of them have in common."""
+
+    def __init__(self) -> None:
+        self._good: set[tuple[object, ...]] = set()
+
+    def __call__(self, config: BoardConfig) -> None:
+        """UserError for what no board can be, and (ImageError) for a file that cannot be used."""
+        check(config)
+        if config.image is not None:
+            self.file(config.image, boot.check, RAM_BASE, config.memory, config.load_addr)
+        if config.bios is not None:
+            self.file(config.bios, boot.check_bios)
+        if config.initrd is not None:
+            self.file(config.initrd, boot.check_initrd, config.memory)
+        if config.dtb is not None:
+            self.file(config.dtb, dtb.load_user_tree)
+
+    def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
+        """``look(path, *more)``, unless it was done before; it raises ImageError for a file that cannot be used."""
+        key = (look, path, *more)
+        if key not in self._good:
+            _refuse_pipe(path)
+            look(path, *more)
+            self._good.add(key)
+
+
+def _refuse_pipe(path: str | Path) -> None:
+    """A pipe can be read once: what is read here would not be there for the run."""
+    try:
+        pipe = str(path) == STDIN or stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return  # what is wrong with it is found when it is opened
+    if pipe:
+        raise ImageError(path, "it is a pipe, and the files of a suite are read more than once", "copy it to a file")
