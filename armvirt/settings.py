@@ -22,7 +22,9 @@ DEFAULTS: dict[str, Any] = BoardConfig._field_defaults
 
 
 def text(value: str) -> str:
-    """Any text."""
+    """Any text that a device tree's string can hold."""
+    if "\0" in value:
+        raise UserError("a NUL character would end the text; leave it out")
     return value
 
 

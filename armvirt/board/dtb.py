@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board import fdt, gicv2m, memmap, pl011, pl031
 from armvirt.board.fdt import Node, Tree
-from armvirt.errors import ImageError
+from armvirt.errors import ImageError, UserError
 from armvirt.inputs import Input
 
 if TYPE_CHECKING:
@@ -192,6 +192,13 @@ def apb_clock(phandle: int) -> Node:
     node.cells("clock-frequency", memmap.APB_CLOCK_HZ)
     node.text("clock-output-names", "clk24mhz")
     return node
+
+
+def checked(blob: bytes) -> bytes:
+    """A blob that the boot protocol allows; UserError for one that a long ``--append`` has made too large."""
+    if len(blob) > fdt.MAX_SIZE:
+        raise UserError(f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append")
+    return blob
 
 
 # --- a tree that the user brings ---

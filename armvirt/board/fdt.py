@@ -57,8 +57,8 @@ class Node:
         self.properties[name] = struct.pack(f">{len(values)}Q", *values)
 
     def text(self, name: str, *strings: str) -> None:
-        """Set a string or string-list property."""
-        self.properties[name] = b"".join(string.encode() + b"\0" for string in strings)
+        """Set a string or string-list property. Bytes that are no UTF-8 (os.fsdecode) stay what they are."""
+        self.properties[name] = b"".join(string.encode("utf-8", "surrogateescape") + b"\0" for string in strings)
 
     def flag(self, name: str) -> None:
         """Set an empty property, which means true."""

@@ -301,7 +301,7 @@ class Semihosting:
 
     def _get_cmdline(self, address: int) -> int:
         buffer, size = self._words(address, 2)
-        line = self._host.command_line.encode()
+        line = self._host.command_line.encode("utf-8", "surrogateescape")
         if len(line) >= size:
             raise _RefusedError(EINVAL)
         self._host.write_memory(buffer, line + b"\0")

@@ -6,6 +6,7 @@ exits that EL2 does not finish.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
 from armvirt.board import boot, dtb, memmap
@@ -44,6 +45,7 @@ from armvirt.hyp.kvm import (
 from armvirt.hyp.kvm import Exit as KvmExit
 
 SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
+PAGE = 4096
 SEMIHOSTING_INPUT_NS = 10_000
 _GIC_FRAMES = {
     2: ((VgicAddress.V2_DIST, memmap.GICD), (VgicAddress.V2_CPU, memmap.GICC)),
@@ -217,8 +219,8 @@ class VirtBoard:
     def _tree(self, initrd: tuple[int, int] | None) -> bytes:
         config = self.config
         if self._user_tree is not None:
-            return dtb.patch(self._user_tree, config.append, initrd, config.memory)
-        return dtb.build(
+            return dtb.checked(dtb.patch(self._user_tree, config.append, initrd, config.memory))
+        tree = dtb.build(
             dtb.BoardTree(
                 [v.mpidr for v in self.vcpus],
                 config.memory,
@@ -231,6 +233,7 @@ class VirtBoard:
                 its=config.its,
             )
         )
+        return dtb.checked(tree)
 
     def _boot(self) -> None:
         """Put images, tree and initrd into memory and the first CPU at the entry; the others wait for CPU_ON."""
@@ -238,8 +241,8 @@ class VirtBoard:
         for loaded in self.loaded:
             for segment in loaded.segments:
                 self.vm.write_memory(segment.address, segment.data)
-                if segment.size > len(segment.data) and self._booted:
-                    self.vm.write_memory(segment.address + len(segment.data), bytes(segment.size - len(segment.data)))
+        if self._booted:
+            self._clear_bss()
         self.vm.write_memory(at, blob)
         if initrd is not None:
             self.vm.write_memory(initrd, self._initrd)
@@ -252,6 +255,16 @@ class VirtBoard:
         self._booted = True
 
     _booted = False
+
+    def _clear_bss(self) -> None:
+        """Zero what segments have beyond their data, where anything is there: a bss may be as large as RAM."""
+        bss = sorted((s.address + len(s.data), s.end) for loaded in self.loaded for s in loaded.segments)
+        starts = [start for start, _ in bss]
+        for at in [at for at, _ in self.vm.populated_pages()]:
+            for start, end in bss[max(bisect_right(starts, at) - 1, 0) : bisect_left(starts, at + PAGE)]:
+                first, last = max(at, start), min(at + PAGE, end)
+                if first < last:
+                    self.vm.write_memory(first, bytes(last - first))
 
     def reset(self) -> None:
         """SYSTEM_RESET: images are reloaded, devices and GIC reset; time goes on, RAM keeps its contents."""

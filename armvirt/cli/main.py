@@ -72,9 +72,7 @@ def _dispatch(words: list[str], own: bool) -> int:
 
 def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     try:
-        arguments = parser.parse_args(words)
-        arguments.words = words
-        return arguments
+        return parser.parse_args(words)
     except UserError:
         from armvirt.cli import qemu
 

@@ -135,6 +135,13 @@ class Parser(argparse.ArgumentParser):
         """``--help`` and ``--version``; newer versions of argparse ignore that the stream cannot be written."""
         printing.lines(message.rstrip("\n").split("\n"), fold=False)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """``--append=--`` gives the value ``--``. argparse takes it for the end of the options, and gives an empty list
+        to actions that have one value."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help shows the options)")
 
@@ -180,18 +187,6 @@ def _fill(parser: Parser, command: Command) -> None:
         parser.add_argument(name, nargs=nargs, metavar=name.upper() if nargs == "?" else "PATH", help=text)
     for option in (*command.options, DEBUG):
         _add(parser, option)
-
-
-def board_words(words: Sequence[str]) -> list[str]:
-    """Of a command line, the options that make the machine, as they were written."""
-    takes_value = {option.flag: option.parse is not None for option in BOARD}
-    kept: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        flag, equals, _ = word.partition("=")
-        if flag in takes_value:
-            kept += [word, next(rest, "")] if takes_value[flag] and not equals else [word]
-    return kept
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:

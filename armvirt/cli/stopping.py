@@ -44,13 +44,11 @@ def _reached(machine: Machine, place: Place) -> bool:
     return place.pc is not None and bool(places.marks(place.pc, machine).reached(machine))
 
 
-def remark(result: Result | None, arguments: argparse.Namespace, machine: Machine) -> str:
+def remark(result: Result | None, arguments: argparse.Namespace) -> str:
     """What is to be said of a run that did not come to where it was asked to go; "" if it did."""
     from armvirt.cli import session
 
     if result is None:
         return ""
-    if arguments.at is None:
-        return session.ending(result)
-    also = places.elsewhere(arguments.at, machine)
-    return f"--at {arguments.at} was not reached{f' ({also})' if also else ''}: {session.ending(result)}"
+    before = f"--at {arguments.at} was not reached: " if arguments.at is not None else ""
+    return before + session.ending(result)

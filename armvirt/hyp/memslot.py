@@ -32,7 +32,8 @@ class HostMemory:
         try:
             self.map = mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         except (OSError, OverflowError, ValueError, MemoryError) as error:
-            raise UserError(f"the host does not give {size} bytes of memory: {error}; use a smaller --mem") from error
+            what = f"the host does not give {size} bytes of memory: {error}"
+            raise UserError(f"{what}; raise ulimit -v, or use a smaller --mem") from error
         self.size = size
         self._anchor = C.c_char.from_buffer(self.map)
         self.address = C.addressof(self._anchor)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from elf_builder import TEXT, Load, elf
 
 from armvirt.board import memmap
 from armvirt.board.console import Console
@@ -199,6 +201,25 @@ def test_the_zeros_of_an_image_come_back() -> None:
     board.vm.write_memory(at, b"dirty")
     board.reset()
     assert board.vm.read_memory(at, 5) == bytes(5)
+
+
+def test_zeros_as_large_as_ram_take_no_memory(tmp_path: Path) -> None:
+    """Only what is there is cleared, to the byte; what lies between two segments stays."""
+    path, size = tmp_path / "guest.elf", 300 << 20
+    first, second = Load(TEXT, WORDS, memsz=0x1800), Load(TEXT + 0x1900, WORDS, memsz=size)
+    path.write_bytes(elf([first, second]))
+    board = build(path, memory=512 * MIB)
+    dirty = [TEXT + len(WORDS), TEXT + 0x17FC, TEXT + 0x1880, TEXT + 0x1900 + len(WORDS), TEXT + 0x1900 + size - 4]
+    for at in (*dirty, TEXT + 0x1900 + size):
+        board.vm.write_memory(at, b"full")
+    tracemalloc.start()
+    board.reset()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    kept = [board.vm.read_memory(at, 4) == b"full" for at in (*dirty, TEXT + 0x1900 + size)]
+    assert kept == [False, False, True, False, False, True]
+    assert board.vm.read_memory(TEXT + 0x1900, len(WORDS)) == WORDS
+    assert peak < 16 << 20
 
 
 def test_a_guest_runs_the_same_after_a_reset() -> None:

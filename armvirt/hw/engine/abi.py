@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ctypes as C
 import importlib.util
+import mmap
 import os
 import sys
 
 from armvirt.arch.encoding import unpack
-from armvirt.errors import EngineError
+from armvirt.errors import EngineError, UserError
 
 ARCH_ARM64, MODE_ARM = 2, 0
 HOOK_INTR, HOOK_INSN, HOOK_BLOCK, HOOK_MEM_READ_PROT, HOOK_EDGE = 1, 2, 8, 128, 32768
@@ -27,6 +28,9 @@ CPU_MODELS = {"cortex-a57": 0, "cortex-a53": 1, "cortex-a72": 2}
 """CPU models that are deterministic in Unicorn; ``max`` is not (RNDR) and is not offered."""
 
 SUPPORTED_VERSION = (2, 1)
+CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
+"""Bytes of address space that each engine's translated code takes (qemu/accel/tcg/translate-all.c of Unicorn 2.1)."""
+CODE_BUFFER_MARGIN = 64 << 20  # for what else it allocates before it runs
 
 FUNCTIONS = (
     "uc_open", "uc_close", "uc_version", "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write",
@@ -71,7 +75,10 @@ class Library:
 
     def __init__(self) -> None:
         self.path = library_path()
-        self.lib = C.CDLL(self.path)
+        try:
+            self.lib = C.CDLL(self.path)
+        except OSError as error:  # it says which file, and "failed to map segment" where address space is short
+            raise UserError(f"{error}; raise ulimit -v, or install unicorn==2.1.4 again") from None
         p, u64, u32, i = C.c_void_p, C.c_uint64, C.c_uint32, C.c_int
         prototypes: dict[str, tuple[object, list[object]]] = {
             "uc_open": (i, [i, i, C.POINTER(p)]), "uc_close": (i, [p]), "uc_version": (u32, [p, p]),
@@ -101,6 +108,20 @@ class Library:
 
     def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions set in __init__
         raise AttributeError(name)
+
+    def open(self) -> C.c_void_p:
+        """A new engine. Its buffer for translated code is allocated later, and where that fails Unicorn ends the
+        process by exit(1), which would read as "the guest says fail": UserError here if there is no room."""
+        try:
+            mmap.mmap(-1, CODE_BUFFER + CODE_BUFFER_MARGIN, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
+        except (OSError, MemoryError):
+            raise UserError(
+                f"the process gets too little address space: each CPU takes {CODE_BUFFER >> 20} MiB for translated "
+                "code; raise ulimit -v, or use fewer --cpus"
+            ) from None
+        handle = C.c_void_p()
+        self.check(self.uc_open(ARCH_ARM64, MODE_ARM, C.byref(handle)), "open")
+        return handle
 
     def address(self, name: str) -> int:
         return C.cast(getattr(self, name), C.c_void_p).value or 0

@@ -85,9 +85,7 @@ class Engine(ABC):
     # -- creation --
 
     def _open(self, model: str) -> None:
-        handle = C.c_void_p()
-        self.lib.check(self.lib.uc_open(abi.ARCH_ARM64, abi.MODE_ARM, C.byref(handle)), "open")
-        self.uc = handle
+        self.uc = self.lib.open()
         self._ctl(abi.CTL_PAGE_SIZE, C.c_int(4096))
         self._ctl(abi.CTL_CPU_MODEL, C.c_int(abi.CPU_MODELS[model]))
         self._ctl(abi.CTL_USE_EXITS, C.c_int(1))

@@ -46,8 +46,7 @@ class _Scratch:
     """A scratch engine: one page of code, an almost empty stage 2, an INTR hook that saves the context."""
 
     def __init__(self, lib: abi.Library, model: int) -> None:
-        self.lib, self.uc = lib, C.c_void_p()
-        lib.check(lib.uc_open(abi.ARCH_ARM64, abi.MODE_ARM, C.byref(self.uc)), "open")
+        self.lib, self.uc = lib, lib.open()
         self.contexts: list[bytes] = []
         lib.uc_ctl(self.uc, C.c_uint32(abi.CTL_PAGE_SIZE | 1 << 26 | 1 << 30), C.c_int(4096))
         lib.uc_ctl(self.uc, C.c_uint32(abi.CTL_CPU_MODEL | 1 << 26 | 1 << 30), C.c_int(model))
