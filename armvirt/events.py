@@ -171,17 +171,46 @@ class Event(Protocol):
 Sink = Callable[[Stamp, Event], None]
 
 
+class Late:
+    """An exception of a sink, or of what else watches, while a host runs. It is kept until the run has come to a stop:
+    raised where it happens it would cut the work on an exit in two, and the run could not go on.
+
+    ``stop`` asks the host that runs to come to a stop; None: nothing runs.
+    """
+
+    __slots__ = ("error", "stop")
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.stop: Callable[[], None] | None = None
+
+    def keep(self, error: BaseException) -> None:
+        """To be called in an ``except`` clause: raises ``error`` where nothing runs. The first one is kept."""
+        if self.stop is None:
+            raise error
+        self.error = self.error or error
+        self.stop()
+
+    def over(self) -> None:
+        """The run has come to a stop: raise what was kept."""
+        self.stop, error, self.error = None, self.error, None
+        if error is not None:
+            raise error
+
+
 class EventBus:
     """Carries events from the floors to whoever watches.
 
-    ``stamp`` is set by the host; it gives the present moment.
+    ``stamp`` is set by the host; it gives the present moment. An exception of a sink is raised by the run in which it
+    happened, once that has come to a stop (``late``).
     """
 
-    __slots__ = ("_sinks", "_views", "active", "stamp")
+    __slots__ = ("_sinks", "_views", "active", "late", "stamp")
 
     def __init__(self) -> None:
         self._sinks: list[Sink] = []
         self._views: list[EventBus] = []
+        self.late = Late()
         self.active = False
         self.stamp: Callable[[], Stamp] = lambda: Stamp(0, 0, -1, 0)
 
@@ -201,7 +230,7 @@ class EventBus:
         """The same bus with another stamp, for somebody whose events happen where the present moment is not: a timer
         of one CPU may expire in another's turn."""
         view = EventBus()
-        view._sinks, view.active, view.stamp = self._sinks, self.active, stamp
+        view._sinks, view.active, view.stamp, view.late = self._sinks, self.active, stamp, self.late
         self._views.append(view)
         return view
 
@@ -212,4 +241,7 @@ class EventBus:
     def deliver(self, stamp: Stamp, event: Event) -> None:
         """Deliver an event that happened at ``stamp``."""
         for sink in self._sinks:
-            sink(stamp, event)
+            try:
+                sink(stamp, event)
+            except BaseException as error:
+                self.late.keep(error)

@@ -389,6 +389,7 @@ class Machine:
         """Run to the guest's end, or to the first of these; then the limit in words."""
         if self._result is not None:
             return self._result
+        self.host.check_standing()
         limits = [self.watch.deadline, None if timeout_s is None else time.monotonic() + timeout_s]
         self._deadline = min((limit for limit in limits if limit is not None), default=None)
         self.host.on_poll(lambda: self.over or self.console.fed)
@@ -456,7 +457,7 @@ class Machine:
     def _step(self, until: int, insns: int) -> Result | None:
         """Drive the board once and look at why it came back."""
         stop = self.board.run(until, insns)
-        event = self.board.event
+        event = self.board.take_event()
         if isinstance(event, SystemEventExit) and event.kind == "reset" and self.reboot:
             self.board.reset()
             self._begin_anew(loaded=False)
@@ -476,9 +477,10 @@ class Machine:
         return "waits for an interrupt (WFI) that nothing will send" + (f" ({causes})" if causes else "")
 
     def close(self) -> None:
-        """Free the engines now. A machine that is forgotten is freed too, when the garbage collector finds it."""
-        for vcpu in self.board.vcpus:
-            vcpu.context.engine.close()
+        """Free the engines now: what needs them (running on, registers, `state`) is refused from now on, with KvmError
+        EBADF; results, console and symbols stay. A machine that is forgotten is freed too, when the garbage collector
+        finds it. KvmError EBUSY while it runs: in a sink, or from another thread."""
+        self.host.close()
 
     def __enter__(self) -> Machine:
         return self
@@ -493,7 +495,9 @@ class Machine:
         return self.board.state()
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, in a machine of the same arguments whose memory has the same contents."""
+        """Take over what `state` gave, in a machine of the same arguments whose memory has the same contents. KvmError
+        EBUSY while it runs, EBADF after `close`."""
+        self.host.check_standing()
         self.board.load(state)
         self._result = None
         self._begin_anew(loaded=True)

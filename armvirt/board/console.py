@@ -119,7 +119,10 @@ class Console:
         if self.bus.active:
             self.bus.emit(ConsoleEvent("tx", byte))
         if self.on_output is not None:
-            self.on_output(bytes((byte,)))
+            try:
+                self.on_output(bytes((byte,)))
+            except BaseException as error:
+                self.bus.late.keep(error)
         if self._steps and self._steps[0].text[-1:] == bytes((byte,)):
             self._advance()
 

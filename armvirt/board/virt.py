@@ -109,7 +109,8 @@ class _VcpuMemory:
 
 
 class VirtBoard:
-    """The machine. ``run`` drives it; what ended it is in ``event``."""
+    """The machine. ``run`` drives it; what ended it is in ``event`` until
+    `take_event` takes it."""
 
     def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
         self.config, self.bus, self.console = config, bus, console
@@ -267,7 +268,11 @@ class VirtBoard:
                     self.vm.write_memory(first, bytes(last - first))
 
     def reset(self) -> None:
-        """SYSTEM_RESET: images are reloaded, devices and GIC reset; time goes on, RAM keeps its contents."""
+        """SYSTEM_RESET: images are reloaded, devices and GIC reset; time goes on, RAM keeps its contents.
+
+        KvmError EBUSY while it runs, EBADF once it is closed."""
+        self.kvm.host.check_standing()
+        self.event = None
         for vcpu in self.vcpus:
             vcpu.power_off()
         for _, _, device in self.mmio.devices():
@@ -325,10 +330,16 @@ class VirtBoard:
 
     def run(self, until: int, insns: int) -> Stop:
         """Drive the machine to ``until`` ns, to ``insns`` retired in all, to an ``event``, or to idleness."""
-        self.event = None
+        if self.event is not None:
+            return Stop.HANDLER  # of a run that a sink's exception ended before anybody took it
         if self.console.fed:
             self.uart.poll_input()
         return self.kvm.host.run(until, insns)
+
+    def take_event(self) -> SystemEventExit | StuckExit | Exit | None:
+        """What ended the last `run`, if anything did; once."""
+        event, self.event = self.event, None
+        return event
 
     def _exit(self, vcpu: Vcpu, exit: KvmExit) -> bool:
         return _EXITS[type(exit)](self, vcpu, exit)
@@ -370,6 +381,7 @@ class VirtBoard:
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
+        self.event = None
         self.vm.load(state["vm"])  # type: ignore[arg-type]
         self.uart.load(state["uart"])  # type: ignore[arg-type]
         self.rtc.load(state["rtc"])  # type: ignore[arg-type]

@@ -162,6 +162,7 @@ class Kvm:
 
         ValueError, and nothing is changed, for the state of a host or VM of another shape.
         """
+        self.host.check_standing()
         saved_vms = state["vms"]
         assert isinstance(saved_vms, list)
         self.host.check_shape(state["host"])  # type: ignore[arg-type]
@@ -247,6 +248,7 @@ class Vm(VmMemory, VmIrq, VmServices):
         """
         if reserved:
             raise KvmError("EINVAL", "reserved must be 0")
+        self.host.check_thread()
         caller = self.host.current if self.host.driving else None
         if caller is not None and any(v is not caller and v.power is not Power.OFF for v in self._vcpus.values()):
             raise KvmError("EBUSY", "another vCPU is running")
@@ -281,6 +283,7 @@ class Vm(VmMemory, VmIrq, VmServices):
 
         ValueError as `Kvm.load`.
         """
+        self.host.check_standing()
         self.check_shape(state)
         self.host.check_shape(state["host"])  # type: ignore[arg-type]
         self.host.unload()

@@ -100,6 +100,7 @@ class VcpuApi:
         allowed = None if pes is None else frozenset(pes)
         if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
             raise KvmError("EINVAL", f"PEs {sorted(allowed)}: the host has {len(self.host.pcpus)}, from 0")
+        self.host.check_thread()
         self.affinity = allowed
         self.host.affinity_changed(self.index)
 
@@ -156,6 +157,7 @@ class VcpuApi:
         event wakeup; it goes on once it is RUNNABLE. KvmError EINVAL for another state."""
         if state not in tuple(MpState):
             raise KvmError("EINVAL", f"there is no MP state {state}")
+        self.host.check_thread()
         if state == MpState.STOPPED:
             self.power_off()
         elif state == MpState.SUSPENDED:
@@ -177,6 +179,7 @@ class VcpuApi:
         KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort when the last exit
         was no `MmioExit` or `NisvExit`."""
         self.check_initialized()
+        self.host.check_thread()
         if events.serror_pending and events.serror_has_esr:
             raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
         exit = self.abortable
@@ -195,6 +198,7 @@ class VcpuApi:
 
     def set_line(self, number: int, level: bool) -> None:
         """KVM_IRQ_LINE of a CPU's own input, 0 for IRQ and 1 for FIQ (vcpu_interrupt_line)."""
+        self.host.check_thread()
         bit = 1 << (6 if number else 7)  # HCR_EL2.VF, VI
         self.lines = self.lines | bit if level else self.lines & ~bit
         self.program_traps()
@@ -206,5 +210,6 @@ class VcpuApi:
     def set_guest_debug(self, control: int) -> None:
         """KVM_SET_GUEST_DEBUG: with SINGLESTEP each instruction exits with a `DebugExit`, with USE_SW_BP each BRK.
         KvmError EINVAL as `GuestDebug.checked`."""
+        self.host.check_thread()
         self.debug = GuestDebug.checked(control)
         self.program_traps()

@@ -16,6 +16,7 @@ from armvirt.hyp.exitinfo import Exit, MmioExit, NisvExit, SemihostingExit, Stuc
 from armvirt.hyp.vcpu_api import Power, VcpuApi
 
 if TYPE_CHECKING:
+    from armvirt.hyp.host.host import Stop
     from armvirt.hyp.vcpu import Vcpu
 
 ExitHandler = Callable[["Vcpu", Exit], bool | None]
@@ -39,6 +40,7 @@ class VcpuExits(VcpuApi):
         self._left: MmioExit | SemihostingExit | None = None
         self._ended: Exit | None = None
         self._leaving: Exit | None = None
+        self._owed = False  # an exit that `run` could not return, for it had to raise
 
     def leave_with(self, exit: Exit) -> int:
         """Leave the engine, and then hand ``exit`` to the VMM, who may change any register."""
@@ -114,18 +116,26 @@ class VcpuExits(VcpuApi):
         return self._drive(until)
 
     def _drive(self, until: int) -> Exit | None:
-        self._running, self._left = True, None
-        try:
-            stop = self.host.run(until)
-        finally:
-            self._running = False
+        stop = None if self._owed else self._run_host(until)
+        self._owed = False
         if self._ended is not None:
             ended, self._ended = self._ended, None
             return ended
         if self._left is not None:
             self.abortable = self._left if isinstance(self._left, MmioExit) else None
             return self._left
-        return StuckExit("waits for ever", self.context.pc) if stop.value == "idle" else None
+        return StuckExit("waits for ever", self.context.pc) if stop is not None and stop.value == "idle" else None
+
+    def _run_host(self, until: int) -> Stop:
+        """An exception of a sink comes after the exit in which it happened: the next `run` gives that exit."""
+        self._running, self._left = True, None
+        try:
+            return self.host.run(until)
+        except BaseException:
+            self._owed = self._ended is not None or self._left is not None
+            raise
+        finally:
+            self._running = False
 
     @property
     def runnable(self) -> bool:

@@ -11,6 +11,7 @@ from armvirt.hyp.ioeventfd import IoEventFds
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 
 if TYPE_CHECKING:
+    from armvirt.hyp.host.host import Host
     from armvirt.hyp.vcpu import Vcpu
     from armvirt.hyp.vgic.core import Vgic
 
@@ -27,6 +28,7 @@ def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
 class VmIrq:
     """The part of `armvirt.hyp.kvm.Vm` that is about interrupts."""
 
+    host: Host
     vgic: Vgic | None
     _vcpus: dict[int, Vcpu]
     ioeventfds: IoEventFds
@@ -39,12 +41,14 @@ class VmIrq:
         """
         if self.vgic is None:
             raise KvmError("EINVAL", "this VM has no interrupt controller")
+        self.host.check_thread()
         return int(self.vgic.signal_msi(address, data, devid))
 
     def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
         """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a GIC."""
         if self.vgic is None:
             raise KvmError("ENXIO", "this VM has no interrupt controller")
+        self.host.check_thread()
         self.vgic.inject(vcpu_id, intid, level)
 
     def irq_line_raw(self, word: int, level: bool) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from armvirt.hyp.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.mmu import Mmu
+
+if TYPE_CHECKING:
+    from armvirt.hyp.host.host import Host
 
 
 class VmMemory:
     """The part of `armvirt.hyp.kvm.Vm` that is about memory."""
 
+    host: Host
     mmu: Mmu
 
     def set_user_memory_region(
@@ -24,6 +29,7 @@ class VmMemory:
         Errors as `Mmu.set_slot`.
         """
         check_call(slot, flags, guest_phys_addr)
+        self.host.check_open()
         gone = memory is None or memory_size == 0
         new = None if gone or memory is None else MemorySlot(slot, flags, guest_phys_addr, memory, offset, memory_size)
         self.mmu.set_slot(new, slot)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from armvirt.errors import UserError
 from armvirt.hw.engine import abi
-from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.base import CLOSED, OTHER_THREAD, Engine
 from armvirt.hw.engine.calibrate import Calibration, calibrate
 from armvirt.hw.engine.state import Action, Leave, What
 
 if TYPE_CHECKING:
     from armvirt.hw.engine.native import NativeLibrary
 
-__all__ = ["Action", "Engine", "EngineFactory", "Leave", "What", "describe"]
+__all__ = ["CLOSED", "OTHER_THREAD", "Action", "Engine", "EngineFactory", "Leave", "What", "describe"]
 
 
 class EngineFactory:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import ctypes as C
 import struct
 import weakref
+from _thread import _local, get_ident  # as threading has them, which takes its time to import
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.arch.timer import KCTL_BITS
-from armvirt.errors import EngineError
+from armvirt.errors import EngineError, KvmError
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.calibrate import HCR_EL2, SCR_EL3, SCR_NS_HCE_RW, Calibration
 from armvirt.hw.engine.state import Action, EngineState, EventRecord, Leave
@@ -60,6 +61,29 @@ def _free(lib: abi.Library, uc: C.c_void_p, context: C.c_void_p) -> None:
     lib.uc_close(uc)
 
 
+CLOSED = "the machine is closed"
+OTHER_THREAD = "the machine runs in another thread: wait until that has come to a stop"
+
+
+class _Closed:
+    """In place of the library of an engine that was closed."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KvmError("EBADF", CLOSED)
+
+
+class _OneThread(_local):
+    """In place of the library while the engine runs: its functions, in the thread that runs it. In another one Unicorn
+    would be in use twice, which ends the process."""
+
+    def __init__(self, library: abi.Library, thread: int) -> None:
+        if get_ident() == thread:
+            vars(self).update(vars(library), check=library.check, address=library.address)
+
+    def __getattr__(self, name: str) -> object:
+        raise KvmError("EBUSY", OTHER_THREAD)
+
+
 class Engine(ABC):
     """One vCPU's engine. ``run`` is the only way in; registers may be touched between runs and in callbacks."""
 
@@ -76,6 +100,9 @@ class Engine(ABC):
         self._u64, self._u32 = C.c_uint64(), C.c_uint32()
         self._open(model)
         self._finalizer = weakref.finalize(self, _free, lib, self.uc, self.raw_context)
+        self._finalizer.atexit = False  # a thread of the user's may run it still when the interpreter ends
+        self._running = False
+        self._guard: tuple[int, abi.Library] | None = None
         self._bind_state()
         self._add_hooks()
 
@@ -152,7 +179,11 @@ class Engine(ABC):
             self.hook(abi.HOOK_MEM_READ_PROT, never, begin, end)
 
     def close(self) -> None:
-        """Free the engine; it must not run again. The garbage collector does it, later, for one that is forgotten."""
+        """Free the engine: every use of it is KvmError EBADF from now on. The garbage collector frees one that is
+        forgotten. KvmError EBUSY while it runs."""
+        if self._running:
+            raise KvmError("EBUSY", "the engine runs: it can be freed when it has come to a stop")
+        self.lib = cast("abi.Library", _Closed())
         self._finalizer()
         self._keep.clear()
 
@@ -164,14 +195,25 @@ class Engine(ABC):
         An exception raised in a callback stops the run and is raised from here.
         """
         self.state.deadline = deadline
-        why = self._run()
-        self.flush_events()
+        library = self.lib
+        self.lib, self._running = self._guarded_library(library), True
+        try:
+            why = self._run()
+            self.flush_events()
+        finally:
+            self.lib, self._running = library, False
         if self.error is not None:
             error, self.error = self.error, None
             raise error
         if why == Leave.FAULT:
             raise EngineError(self._fault_text())
         return why
+
+    def _guarded_library(self, library: abi.Library) -> abi.Library:
+        """The same functions for the present thread, and a refusal for every other."""
+        if self._guard is None or self._guard[0] != get_ident():
+            self._guard = (get_ident(), cast("abi.Library", _OneThread(library, get_ident())))
+        return self._guard[1]
 
     @abstractmethod
     def _run(self) -> Leave: ...

@@ -76,4 +76,5 @@ class NativeEngine(Engine):
             self.hook(abi.HOOK_EDGE, C.c_void_p(self._native.av_hook(5)))
 
     def _run(self) -> Leave:
+        _ = self.lib.uc_emu_start  # refused where the engine was closed
         return Leave(self._native.av_run(self._address))

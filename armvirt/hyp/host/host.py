@@ -7,6 +7,7 @@ at any time only splits the loop.
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable, Iterable
 from enum import Enum
 from time import monotonic
@@ -18,7 +19,7 @@ from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import Clock
-from armvirt.hw.engine import EngineFactory
+from armvirt.hw.engine import CLOSED, OTHER_THREAD, EngineFactory
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import NEVER, Pe
@@ -92,6 +93,8 @@ class Host:
         self._stop = False
         self._poll: Callable[[], bool] = lambda: False
         self._look_at = 0.0  # the host's clock when `_look` is due
+        self.closed = False
+        self._thread = 0  # of `run`
         self.driving = False  # `run` is under way: in exit handlers and in what the clock calls
         self._displaced: list[Vcpu] = []  # on a PE that their affinity has left out since
 
@@ -264,19 +267,44 @@ class Host:
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
         """Drive all vCPUs to ``until`` ns of virtual time, to ``insns`` retired in all, a stop, or a dead end.
 
-        KvmError EBUSY while it runs.
+        KvmError as `check_standing`. An exception of a sink is raised from here, after the exit in which it happened.
         """
         self.check_standing()
-        self._stop, self.driving = False, True
+        self._stop, self.driving, self.bus.late.stop = False, True, self.stop
+        self._thread = get_ident()
         try:
-            return self._loop(until, insns)
+            stop = self._loop(until, insns)
         finally:
-            self.driving = False
+            self.driving, self.bus.late.stop = False, None
+        self.bus.late.over()
+        return stop
 
     def check_standing(self) -> None:
-        """KvmError EBUSY while `run` is under way."""
+        """KvmError EBUSY while `run` is under way, EBADF after `close`."""
         if self.driving:
-            raise KvmError("EBUSY", "the host runs already: this is an exit handler, or a timer of the VMM's")
+            raise KvmError("EBUSY", "it runs already: this is a sink, an exit handler, a timer or another thread")
+        if self.closed:
+            raise KvmError("EBADF", CLOSED)
+
+    def check_thread(self) -> None:
+        """KvmError EBUSY in another thread than that in which `run` is under way: nothing here takes a lock."""
+        if self.driving and self._thread != get_ident():
+            raise KvmError("EBUSY", OTHER_THREAD)
+
+    def check_open(self) -> None:
+        """KvmError as `check_thread`, EBADF after `close`."""
+        self.check_thread()
+        if self.closed:
+            raise KvmError("EBADF", CLOSED)
+
+    def close(self) -> None:
+        """Free the engines of all vCPUs: what needs one is refused from now on (EBADF). Closing once more does nothing.
+        KvmError EBUSY while `run` is under way."""
+        if not self.closed:
+            self.check_standing()
+        self.closed = True
+        for vcpu in self.vcpus:
+            vcpu.context.engine.close()
 
     def _loop(self, until: int, insns: int) -> Stop:
         clock = self.clock
