@@ -530,7 +530,7 @@ class Machine:
 
     def _end(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
         if isinstance(event, StuckExit):
-            self._result = self._make("stuck", self.describe(event.pc, event.cause), pc=event.pc)
+            self._result = self._make("stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc)
         elif isinstance(event, SemihostingEnd):
             self._result = self._make(self._said() or ("fail" if event.code else "pass"), guest_code=event.code)
         else:
@@ -540,9 +540,10 @@ class Machine:
             self._result = self._result._replace(verdict="fail", diagnosis=f"the script still waited for {waiting!r}")
         return self._result
 
-    def describe(self, pc: int, cause: str) -> str:
-        """One line for a guest that cannot go on: PC, symbol, cause."""
-        return f"the guest {cause}: {self._place(pc)}"
+    def describe(self, pc: int, cause: str, cpu: int | None = None) -> str:
+        """One line for a guest that cannot go on: which CPU if there are several, cause, PC, symbol."""
+        who = "the guest" if cpu is None else f"CPU {cpu} of the guest"
+        return f"{who} {cause}: {self._place(pc)}"
 
     def _said(self) -> str | None:
         """The last verdict that the guest printed."""

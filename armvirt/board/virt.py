@@ -319,7 +319,8 @@ class VirtBoard:
 
         registers = [v.context.engine.save() for v in self.vcpus]
         for saved in registers:
-            del saved["count"], saved["last_vector_elr"], saved["vector_faults"]
+            for name in ("count", "last_vector_elr", "vector_faults", "event_cleared"):
+                del saved[name]
         digest = hashlib.sha256(json.dumps(registers, sort_keys=True).encode())
         for at, page in self.vm.populated_pages(tick):
             digest.update(at.to_bytes(8, "little"))

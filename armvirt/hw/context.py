@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from armvirt.arch.encoding import sysreg
 from armvirt.hw.engine import Action, Engine, EngineFactory
 
@@ -9,6 +12,9 @@ IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
 PAR_EL1, AT_S1E1R = sysreg(3, 0, 7, 4, 0), sysreg(1, 0, 7, 8, 0)
 HCR_EL2, MDCR_EL2 = sysreg(3, 4, 1, 1, 0), sysreg(3, 4, 1, 1, 1)
 MANY_LINES = 4096
+NO_MONITOR = (1 << 64) - 1
+GRANULE = 64
+"""The exclusives reservation granule in bytes, CTR_EL0.ERG of the cores that there are."""
 
 
 class Context:
@@ -22,7 +28,8 @@ class Context:
         self.engine, self.domain = engine, domain
         self._lines: list[tuple[int, int]] = []
         self._all_code = self._tlb = False
-        self.event_register = False
+        self._line: tuple[int, bytes] | None = None
+        self.on_event: Callable[[int | None], None] = lambda ns: None
         self._programmed: dict[int, int] = {}
         domain.contexts.append(self)
 
@@ -79,9 +86,58 @@ class Context:
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
         return Action.ENTER
 
+    # -- the event register and the exclusive monitor --
+
+    @property
+    def event_register(self) -> bool:
+        return bool(self.engine.state.event_register)
+
+    def set_event(self, ns: int | None = None) -> None:
+        """An event for this PE, at ``ns`` of virtual time (None: now): the register is set, and ``on_event`` called."""
+        self.engine.state.event_register = 1
+        self.on_event(ns)
+
+    def take_event(self, ns: int) -> None:
+        """A WFE completes: it clears the event register."""
+        self.engine.state.event_register, self.engine.state.event_cleared = 0, ns
+
+    @property
+    def event_cleared(self) -> int:
+        """The ns at which a WFE cleared the event register last."""
+        return self.engine.state.event_cleared
+
     def clear_exclusive(self) -> None:
-        """CLREX, as at every load of a vCPU."""
-        self.engine.clear_exclusive()
+        """Open the exclusive monitor, as at every load of a vCPU. A PE that loses its monitor gets an event
+        (DDI 0487 B2.17.2, D1.6.1)."""
+        if self.engine.clear_exclusive():
+            self.engine.state.event_register = 1
+
+    def watch_line(self) -> bool:
+        """Remember what the monitored granule holds; whether the monitor is in the exclusive state.
+
+        The core's monitor compares values, and knows of no store of another CPU.
+        """
+        address = self.engine.exclusive[0]
+        pa = None if address == NO_MONITOR else self.engine.translate(address)
+        line = None if pa is None else pa & -GRANULE
+        self._line = None if line is None else (line, self.engine.read_physical(line, GRANULE))
+        return self._line is not None
+
+    def forget_line(self) -> None:
+        self._line = None
+
+    @property
+    def watches(self) -> bool:
+        """Whether the PE waits for a store to the granule that its monitor marks."""
+        return self._line is not None
+
+    def line_changed(self) -> bool:
+        """Whether the granule that is watched holds anything else by now."""
+        return self._line is not None and self.engine.read_physical(self._line[0], GRANULE) != self._line[1]
+
+    def line_written(self, address: int, size: int) -> bool:
+        """Whether a write of [address, address + size) is one of the granule that is watched."""
+        return self._line is not None and address < self._line[0] + GRANULE and self._line[0] < address + size
 
     def fingerprint(self) -> tuple[int, ...]:
         """The registers by which two visits of the same place can be told apart: PC, SP, X0 to X30."""
@@ -135,14 +191,16 @@ class Context:
 
     def state(self) -> dict[str, object]:
         """Architectural state only: a fresh engine has no stale code or translations to remember."""
-        return {"version": 1, "engine": self.engine.save(), "event_register": self.event_register}
+        line = None if self._line is None else [self._line[0], self._line[1].hex()]
+        return {"version": 2, "engine": self.engine.save(), "line": line}
 
     def load(self, state: dict[str, object]) -> None:
         saved = state["engine"]
         assert isinstance(saved, dict)
         self.engine.load(saved)
         self.engine.invalidate_all_code()
-        self.event_register = bool(state["event_register"])
+        line: Any = state["line"]
+        self._line = None if line is None else (line[0], bytes.fromhex(line[1]))
 
 
 class ShareableDomain:
@@ -184,7 +242,14 @@ class ShareableDomain:
         for context in self.contexts:
             context.queue_code(address, size)
 
-    def send_event(self) -> None:
-        """SEV, and what the architecture counts as one: every event register is set."""
+    def memory_written(self, address: int, size: int) -> None:
+        """The same, for those who wait for a store to what their monitors mark."""
         for context in self.contexts:
-            context.event_register = True
+            if context.line_written(address, size):
+                context.set_event()
+
+    def send_event(self, source: Context, ns: int) -> None:
+        """SEV at ``ns``: an event for all but the source, which has set its own register."""
+        for context in self.contexts:
+            if context is not source:
+                context.set_event(ns)

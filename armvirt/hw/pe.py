@@ -35,6 +35,7 @@ SCTLR_EL1, SCTLR_NTWI, SCTLR_NTWE = sysreg(3, 0, 1, 0, 0), 1 << 16, 1 << 18
 TIMER_EL2 = (CNTVOFF_EL2, CNTHCTL_EL2, CNTPOFF_EL2)
 COUNTERS_SS = (CNTPCTSS_EL0, CNTVCTSS_EL0)
 CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
+PSTATE_I, PSTATE_F = 1 << 7, 1 << 6
 PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER = 25, 27, 30
 NEVER = (1 << 64) - 1
 HLT_SEMIHOSTING = 0xD45E0000
@@ -205,11 +206,13 @@ class Pe:
         state = self.context.engine.state
         if why == Leave.VECTOR_LOOP:
             return ExitKind.VECTOR_LOOP
+        waits, state.wfe = state.wfe, 0
+        if waits == Waits.WFE:
+            return ExitKind.WFE  # EL2 looks for interrupts before it lets the vCPU sleep
         if self.gic.deliverable(self.index):
             return ExitKind.IRQ
-        if state.wfe:
-            waits, state.wfe = state.wfe, 0
-            return ExitKind.WFE if waits == Waits.WFE else ExitKind.YIELD
+        if waits:
+            return ExitKind.YIELD
         if why == Leave.BUDGET:
             return ExitKind.SPIN if state.spin else ExitKind.BUDGET
         return ExitKind.STOPPED
@@ -384,10 +387,21 @@ class Pe:
         return Action.ADVANCE
 
     def wait_for_event(self) -> int:
-        """EL2's answer to a trapped WFET: let it retire, and leave as from WFE."""
+        """EL2's answer to a trapped WFET: as WFE, it completes and clears the event register if that is set, else it
+        retires and leaves."""
         assert self.context is not None
+        if self.context.event_register:
+            self.context.take_event(self.clock.now + self.ns_per_insn)
+            return Action.ADVANCE
         self.context.engine.state.wfe = Waits.WFE
         return Action.ADVANCE | Action.STOP
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether a virtual interrupt is signalled that PSTATE does not mask: the next instruction would take it."""
+        assert self.context is not None
+        state, pstate = self.context.engine.state, self.context.pstate
+        return bool((state.virq and not pstate & PSTATE_I) or (state.vfiq and not pstate & PSTATE_F))
 
     def timer_access(self) -> None:
         """CNTV_* and CNTP_* that EL2 does not trap: the silicon's own."""
@@ -414,6 +428,13 @@ class Pe:
     def broadcast(self, encoding: int, value: int) -> None:
         assert self.context is not None
         self.context.domain.broadcast(self.context, encoding, value)
+
+    def send_event(self, count: int) -> None:
+        assert self.context is not None
+        self.loan.settle()
+        state = self.context.engine.state
+        self.context.domain.send_event(self.context, state.ns_base + (count - state.count_base) * self.ns_per_insn)
+        self.loan.resume()
 
     def stamp(self) -> Stamp:
         """The present moment, for events."""

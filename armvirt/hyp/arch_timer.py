@@ -228,6 +228,16 @@ class ArchTimer(Showable):
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
         return None if ticks is None else self.vm_data.counter.ns_after(ticks)
 
+    def event_since(self, cntkctl: int, ns: int) -> bool:
+        """Whether the event streams had an event after ``ns`` and up to now, under the present settings."""
+        counter = self.vm_data.counter
+        elapsed = counter.count() - counter.count_at(ns) & MASK64
+        streams = [(cntkctl, self.virtual_count())]
+        if self.hw is not None:
+            streams.append((self.hw.cnthctl, counter.count()))
+        edges = (arch.ticks_to_edge(control, count - elapsed & MASK64) for control, count in streams)
+        return any(edge is not None and edge <= elapsed for edge in edges)
+
     def next_rise(self) -> int | None:
         """The ns at which the first line rises that is low now, wherever the timers are; None: none will."""
         deltas = [delta for _, delta in self._waits() if delta]

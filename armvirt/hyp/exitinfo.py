@@ -51,10 +51,12 @@ class SemihostingExit:
 
 
 class StuckExit(NamedTuple):
-    """The guest cannot go on: ``cause`` is one sentence; ``pc`` the instruction."""
+    """The guest cannot go on: ``cause`` is what its vCPU ``cpu`` does (None: it has but one, or all of them do);
+    ``pc`` the instruction."""
 
     cause: str
     pc: int
+    cpu: int | None = None
 
 
 class IntrExit(NamedTuple):

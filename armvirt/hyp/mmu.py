@@ -325,6 +325,7 @@ class Mmu:
             if slot.dirty is not None:
                 slot.dirty.mark_bytes(at, count)
             done += count
+        self.domain.memory_written(ipa, len(data))
         first = ipa & ~(s2.PAGE_SIZE - 1)
         if self._executable and any(p in self._executable for p in range(first, ipa + len(data), s2.PAGE_SIZE)):
             self.domain.code_written(ipa, len(data))

@@ -32,4 +32,3 @@ def reset(context: Context, start: Start) -> None:
         fpcr=0, fpsr=0, system=system, exclusive=[(1 << 64) - 1, 0, 0], vector_faults=0, last_vector_elr=0,
     )  # fmt: skip
     engine.load(saved)
-    context.event_register = False

@@ -15,6 +15,7 @@ from armvirt.hyp import exits, idregs, reset, vcpu_events
 from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.arch_timer import ArchTimer
 from armvirt.hyp.debug import STEP_HSR, GuestDebug
+from armvirt.hyp.event_wait import EventWait
 from armvirt.hyp.exitinfo import (
     DebugExit,
     IntrExit,
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
 
 VPIDR_EL2, VMPIDR_EL2, MIDR_EL1 = sysreg(3, 4, 0, 0, 0), sysreg(3, 4, 0, 0, 5), sysreg(3, 0, 0, 0, 0)
-CNTKCTL_EL1, PMUSERENR_EL0 = sysreg(3, 0, 14, 1, 0), sysreg(3, 3, 9, 14, 0)
+PMUSERENR_EL0 = sysreg(3, 3, 9, 14, 0)
 PMUSERENR_EN = 1
+DAIF_IF = 0xC0
 
 HCR_VM, HCR_SWIO, HCR_FMO, HCR_IMO, HCR_AMO = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5
 HCR_TWE, HCR_E2H = 1 << 14, 1 << 34
@@ -83,7 +85,9 @@ class Vcpu(VcpuExits):
         self.sleep_at: int | None = None
         self._waiting = False
         self._monitor: tuple[int, int, int] | None = None  # of `resume`: it outlives the first load
-        self.event_timeout: int | None = None
+        self.event_wait = EventWait(self)
+        self.context.on_event = self.event_wait.event
+        self.faults_until = 0
         self.device_irq_level = 0
 
     def __repr__(self) -> str:
@@ -107,6 +111,8 @@ class Vcpu(VcpuExits):
         """Reset to ``start``; the reset is done before the power state changes (kvm_psci_vcpu_on)."""
         self.initialized, self.suspended, self.serror_pending = True, False, False
         self.spsr32 = [0] * len(self.spsr32)
+        self.faults_until = 0
+        self.event_wait.entered()
         self._forget_exit()
         reset.reset(self.context, start)
         self.timer.vcpu_reset()
@@ -123,6 +129,7 @@ class Vcpu(VcpuExits):
             self.host.bus.emit(Schedule(self.uid, what))
         self.power = power
         if power is Power.RUNNABLE:
+            self.host.clock.cancel(self._owner)
             self.host.woken(self)
         else:
             self.delay.leave()
@@ -139,26 +146,29 @@ class Vcpu(VcpuExits):
     @property
     def in_wfi(self) -> bool:
         """Whether it is blocked until an interrupt can be delivered: in WFI or CPU_SUSPEND, or suspended."""
-        asleep = self.power is Power.BLOCKED and self.timer.hw is None
-        return asleep and self.host.clock.armed(self._owner) is None  # else it is WFE
+        asleep = self.power is Power.BLOCKED and self.timer.hw is None and not self.event_wait.active
+        return asleep and self.host.clock.armed(self._owner) is None  # else it waits for input
 
     def power_off(self) -> None:
         """CPU_OFF, or a system event: it never runs again until started."""
         self._set_power(Power.OFF)
         self.timer.unblocking()
         self.host.clock.cancel(self._owner)
+        self.event_wait.forget()
         self._waiting = self.suspended = False
         self.request_stop()
 
     def make_runnable(self) -> None:
         """From off or suspended, where it stands."""
         self.suspended = False
+        self.event_wait.forget()
         self.timer.unblocking()
         self._set_power(Power.RUNNABLE)
 
     def suspend(self) -> None:
         """KVM_MP_STATE_SUSPENDED: as in WFI, but what wakes it is the VMM's to know (kvm_vcpu_suspend)."""
         self.suspended, self._waiting = True, False
+        self.event_wait.forget()
         if self.host.driving and self.power is Power.RUNNABLE:
             self.request_stop()  # it may be in the guest: KVM_REQ_SUSPEND, at the next entry
             return
@@ -174,7 +184,10 @@ class Vcpu(VcpuExits):
         """What no call of KVM saves of a vCPU that moves, see `InFlight`. KvmError ENOEXEC before `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
-        return InFlight(asleep, self.timer.wfit if asleep else None, self._monitor or self.context.engine.exclusive)
+        monitor = self._monitor or self.context.engine.exclusive
+        wait, age = self.event_wait, self.host.clock.now - self.context.event_cleared
+        return InFlight(asleep, self.timer.wfit if asleep else None, monitor, self.context.event_register, age,
+                        wait.active, wait.until)  # fmt: skip
 
     def resume(self, state: InFlight) -> None:
         """Take over `in_flight` of a vCPU elsewhere; registers, interrupts, timers and counters are in place before.
@@ -182,6 +195,7 @@ class Vcpu(VcpuExits):
         self.check_initialized()
         self.host.check_standing()
         self._monitor = state.monitor
+        self.event_wait.resume(state)
         if not state.asleep:
             return
         self._waiting = False
@@ -205,7 +219,8 @@ class Vcpu(VcpuExits):
         """Bind to a physical CPU (vcpu_load): exclusive monitor, timers, vGIC."""
         self.vm.first_run()
         self.pe = pe
-        self.context.clear_exclusive()
+        if not self.event_wait.active:
+            self.context.clear_exclusive()
         if self._monitor is not None:
             self.context.engine.exclusive, self._monitor = self._monitor, None
         pe.bind(self.context, self.uid)
@@ -270,10 +285,12 @@ class Vcpu(VcpuExits):
         assert pe is not None
         if self.suspended:
             return self._suspended()
-        self._flush()
+        self.flush()
         if self._notify_user():
             return ExitKind.STOPPED
-        self.event_timeout = None
+        if self.event_wait.active and not self.event_wait.ends(pe):
+            self.sleep(self.event_wait.next_event)
+            return ExitKind.STOPPED
         before = self.context.insns
         if self._answers:
             kind = self._complete(pe)
@@ -284,7 +301,7 @@ class Vcpu(VcpuExits):
             one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
             kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit, yield_at)
         if kind is ExitKind.IRQ:
-            self._host_interrupts()
+            self.host_interrupts()
         if GuestDebug.SINGLESTEP in self.debug and self.context.insns != before and self._nothing_to_tell:
             self._leaving = DebugExit(STEP_HSR)
         if self._leaving is not None:
@@ -353,7 +370,8 @@ class Vcpu(VcpuExits):
             self.host.bus.deliver(pe.stamp()._replace(pc=elr), entry)
         pe.skip_to(self.host.clock.now + pe.ns_per_insn)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Fill the list registers, if anything has changed (kvm_vgic_flush_hwstate)."""
         vgic = self.vm.vgic
         if vgic is not None:
             vgic.refresh(self.id)
@@ -376,7 +394,7 @@ class Vcpu(VcpuExits):
             return True
         return self.exit_handler is not None and self.to_vmm(IntrExit()) == Action.STOP
 
-    def _host_interrupts(self) -> None:
+    def host_interrupts(self) -> None:
         """The host's interrupt handlers: timer PPIs stay active for the guest, the rest is done here."""
         pe = self.pe
         assert pe is not None
@@ -399,7 +417,7 @@ class Vcpu(VcpuExits):
             self.host.stop()
             return Action.STOP
         self.timer.sync()
-        self._flush()
+        self.flush()
         if self._level_changed():
             self._stop = True
         return action | self.take_stop()
@@ -425,7 +443,7 @@ class Vcpu(VcpuExits):
     def wait_for_event(self, until: int | None) -> int:
         """WFET: as WFE, but an event comes by itself when the virtual count is ``until``."""
         assert self.pe is not None
-        self.event_timeout = None if until is None else self.timer.ns_of_virtual_count(until)
+        self.event_wait.until = until
         return self.pe.wait_for_event()
 
     def runnable_interrupt(self) -> bool:
@@ -447,17 +465,22 @@ class Vcpu(VcpuExits):
         self._set_power(Power.BLOCKED)
         self.timer.blocking()
 
-    def block_for_event(self, when: int) -> None:
-        """WFE with nothing to run beside it: sleep until ``when`` ns, or an earlier wake-up."""
+    def sleep(self, until: int | None) -> None:
+        """Sleep on the PE, as it is loaded, until ``until`` ns (None: for ever), or an earlier wake-up."""
         self._set_power(Power.BLOCKED)
-        self.host.clock.arm(when, self._owner)
+        if until is not None:
+            self.wake_at(until)
+
+    def wake_at(self, when: int) -> None:
+        """Be woken at ``when`` ns at the latest."""
+        armed = self.host.clock.armed(self._owner)
+        if armed is None or when < armed:
+            self.host.clock.arm(when, self._owner)
 
     @property
-    def event_stream(self) -> int | None:
-        """When time itself wakes WFE: the ns of the next event of an event stream, or of WFET's end; None: never."""
-        stream = self.timer.next_event(self.context.system(CNTKCTL_EL1))
-        times = [ns for ns in (stream, self.event_timeout) if ns is not None]
-        return min(times) if times else None
+    def hears(self) -> bool:
+        """Whether PSTATE lets a virtual interrupt in."""
+        return self.context.pstate & DAIF_IF != DAIF_IF
 
     # -- what it emulates --
 
@@ -505,7 +528,7 @@ class Vcpu(VcpuExits):
 
     def stuck(self, cause: str) -> None:
         """Tell the VMM that this guest cannot go on."""
-        self.to_vmm(StuckExit(cause, self.context.pc))
+        self.to_vmm(StuckExit(cause, self.context.pc, self.id if len(list(self.vm.vcpus)) > 1 else None))
 
     def _set_phys_active(self, intid: int, active: bool) -> None:
         if self.pe is not None:
@@ -515,9 +538,10 @@ class Vcpu(VcpuExits):
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1, "context": self.context.state(), "timer": self.timer.state(),
+            "version": 2, "context": self.context.state(), "timer": self.timer.state(),
             "power": self.power.value, "waiting": self._waiting, "home": self.home, "delay": self.delay.state(),
-            "device_irq_level": self.device_irq_level, "event_timeout": self.event_timeout,
+            "device_irq_level": self.device_irq_level, "event_wait": self.event_wait.state(),
+            "faults_until": self.faults_until,
             "stolen_time": self.stolen_time.state(),
             "initialized": self.initialized,
             "suspended": self.suspended, "serror_pending": self.serror_pending, "lines": self.lines,
@@ -535,7 +559,8 @@ class Vcpu(VcpuExits):
         self.home = state["home"]  # type: ignore[assignment]
         self.delay.load(state["delay"])  # type: ignore[arg-type]
         self._waiting = bool(state["waiting"])
-        self.device_irq_level, self.event_timeout = state["device_irq_level"], state["event_timeout"]  # type: ignore[assignment]
+        self.device_irq_level, self.faults_until = state["device_irq_level"], state["faults_until"]  # type: ignore[assignment]
+        self.event_wait.load(state["event_wait"])  # type: ignore[arg-type]
         self.stolen_time.load(state["stolen_time"])  # type: ignore[arg-type]
         self.initialized, self.suspended = bool(state["initialized"]), bool(state["suspended"])
         self.serror_pending, self.lines = bool(state["serror_pending"]), int(state["lines"])  # type: ignore[call-overload]

@@ -29,11 +29,18 @@ class InFlight(NamedTuple):
     ``asleep``: it is in WFI, or in WFIT until the virtual count ``wfit``. It wakes on the other host when it would
     have woken here. (MP state SUSPENDED would wait for an interrupt that can be delivered, while WFI ends with a timer
     that fires, whatever masks its interrupt.) ``monitor`` is the local exclusive monitor as `Engine.exclusive` has it.
+
+    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits``: it is in WFE, or in WFET until
+    the virtual count ``wfet``.
     """
 
     asleep: bool
     wfit: int | None
     monitor: tuple[int, int, int]
+    event: bool = True
+    event_age: int = 0
+    waits: bool = False
+    wfet: int | None = None
 
 
 class VcpuEvents(NamedTuple):

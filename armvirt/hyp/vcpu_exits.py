@@ -56,6 +56,11 @@ class VcpuExits(VcpuApi):
             self.host.stop()
 
     @property
+    def has_vmm(self) -> bool:
+        """Whether there is anybody to take its exits."""
+        return self._running or self.exit_handler is not None
+
+    @property
     def _nothing_to_tell(self) -> bool:
         return self._leaving is None and self._ended is None and self.power is not Power.OFF
 

@@ -431,7 +431,8 @@ INTERNAL = {
            "system_event", "polls_for_cpu"},
     "Vcpu": {"power_off", "make_runnable", "suspend", "program_traps", "wake", "check_initialized", "set_line", "load",
              "attach", "detach", "put", "enter", "leave_with", "request_stop", "take_stop", "wait", "wait_for_event",
-             "runnable_interrupt", "take_wait", "block", "block_for_event", "to_vmm", "mmio", "mmio_done",
+             "runnable_interrupt", "take_wait", "block", "sleep", "wake_at", "host_interrupts", "flush", "to_vmm",
+             "mmio", "mmio_done",
              "smccc_call", "system_suspend", "system_event", "stuck", "state", "load_state"},
     "VgicDevice": set(), "ItsDevice": {"connect"},
 }  # fmt: skip

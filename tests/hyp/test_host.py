@@ -260,13 +260,13 @@ def test_wfe_that_nothing_wakes(kind: str) -> None:
 
 @both_engines
 def test_wfe_between_two_vcpus(kind: str) -> None:
-    """A lock's other side: WFE gives the CPU away until the word changes."""
+    """A lock's other side: WFE gives the CPU away until the word that the monitor marks changes."""
 
     def write(a: Asm) -> None:
         a.mov(1, DATA)
         a.label("wait")
         a.wfe()
-        a.ldr(2, 1)
+        a.ldxr(2, 1)
         a.cbz(2, "wait")
 
     rig = Rig(program(write), kind=kind, vcpus=2)

@@ -168,7 +168,7 @@ class Twin:
             assert ours & known == theirs & known, (
                 f"{register} of timer {which} of vCPU {n}: {ours:#x}, the oracle has {theirs:#x}"
             )
-        ours, theirs = vcpu.event_stream, self.model.event_stream_next(n)
+        ours, theirs = vcpu.timer.next_event(vcpu.context.system(arch.CNTKCTL_EL1)), self.model.event_stream_next(n)
         assert ours == theirs, f"the event stream of vCPU {n}: {ours} ns, the oracle has {theirs}"
 
     def _context(self, vcpu: Vcpu, which: Which) -> ArchTimerContext:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
 from armvirt.arch.encoding import sysreg
-from armvirt.arch.sysregs import CONTEXT_REGISTERS
+from armvirt.arch.sysregs import CONTEXT_REGISTERS, encoding_of
 from armvirt.arch.timer import KCTL_BITS
 from armvirt.errors import EngineError, KvmError
 from armvirt.hw.engine import abi
@@ -24,6 +24,7 @@ from armvirt.hw.engine.state import Action, EngineState, EventRecord, Leave
 
 MDCR_EL2, CNTFRQ_EL0, TPIDR_EL2 = sysreg(3, 4, 1, 1, 1), sysreg(3, 3, 14, 0, 0), sysreg(3, 4, 13, 0, 2)
 EL2H_MASKED = 0x3C9
+TRANSLATION = frozenset(encoding_of(name) for name in ("SCTLR_EL1", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1"))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
 """Virtual addresses under a read-protection hook that never fires: spares each new block a scan of the TLBs. No
 guest RAM may lie there *by physical address*, or its stores become slow."""
@@ -54,6 +55,10 @@ class Silicon(Protocol):
 
     def broadcast(self, encoding: int, value: int) -> None:
         """Maintenance for all CPUs: TLBI by its encoding, IC IVAU with a physical address, IC IALLUIS."""
+
+    def send_event(self, count: int) -> None:
+        """SEV, to the other CPUs (only while state.broadcast is set): it retired as instruction ``count``, which the
+        engine has gone past by a block at most."""
 
 
 def _free(lib: abi.Library, uc: C.c_void_p, context: C.c_void_p) -> None:
@@ -167,7 +172,7 @@ class Engine(ABC):
 
     @abstractmethod
     def watch_wfe(self) -> None:
-        """Stop after each WFE from now on, with state.wfe set."""
+        """Keep the event register from now on, and stop behind each WFE that finds it clear, with state.wfe set."""
 
     @abstractmethod
     def _add_hooks(self) -> None:
@@ -257,6 +262,11 @@ class Engine(ABC):
         self.silicon.broadcast(self.state.timer_encoding, self.state.value)
         return 0
 
+    def _send_event(self) -> int:
+        assert self.silicon is not None
+        self.silicon.send_event(self.state.value)
+        return 0
+
     _table: tuple[Callable[[Engine], int], ...] = (
         lambda self: self.silicon.el2_exit(),  # type: ignore[union-attr]
         lambda self: self.silicon.undefined(),  # type: ignore[union-attr]
@@ -264,6 +274,7 @@ class Engine(ABC):
         lambda self: int(self.silicon.poll()),  # type: ignore[union-attr]
         lambda self: 0,
         _broadcast,
+        _send_event,
     )
 
     # -- registers --
@@ -370,6 +381,8 @@ class Engine(ABC):
     def write_system(self, encoding: int, value: int) -> None:
         """Any such write also rebuilds the translation flags after a change of PSTATE."""
         box = abi.CpReg.of(encoding, value)
+        if encoding in TRANSLATION:
+            self.state.epoch += 1
         self.lib.check(self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(box)), f"write of {encoding:#x}")
 
     def rebuild_flags(self) -> None:
@@ -418,6 +431,7 @@ class Engine(ABC):
         The engine wants the address as the current regime sees it, so this looks from EL2 (stage 1 off).
         """
         before = self.pstate
+        self.state.epoch += 1
         self.pstate = EL2H_MASKED
         self.rebuild_flags()
         self._ctl(abi.CTL_TB_REMOVE, C.c_uint64(address), C.c_uint64(address + size))
@@ -425,9 +439,11 @@ class Engine(ABC):
         self.rebuild_flags()
 
     def invalidate_all_code(self) -> None:
+        self.state.epoch += 1
         self._ctl(abi.CTL_TB_FLUSH)
 
     def flush_tlb(self) -> None:
+        self.state.epoch += 1
         self._ctl(abi.CTL_TLB_FLUSH)
 
     # -- named state --
@@ -442,6 +458,7 @@ class Engine(ABC):
             "fpcr": self.read(abi.R_FPCR) & 0xFFFFFFFF, "fpsr": self.read(abi.R_FPSR) & 0xFFFFFFFF,
             "system": {row.name: self.read_system(row.encoding) for row in CONTEXT_REGISTERS},
             "exclusive": list(self.exclusive), "count": self.state.count,
+            "event_register": self.state.event_register, "event_cleared": self.state.event_cleared,
             "vector_faults": self.state.vector_faults, "last_vector_elr": self.state.last_vector_elr,
         }  # fmt: skip
 
@@ -463,6 +480,8 @@ class Engine(ABC):
             self.write(register, int(get(name)))  # type: ignore[call-overload]
         self.pc = int(get("pc"))  # type: ignore[call-overload]
         self.state.count = int(get("count"))  # type: ignore[call-overload]
+        self.state.event_register = int(get("event_register"))  # type: ignore[call-overload]
+        self.state.event_cleared = int(get("event_cleared"))  # type: ignore[call-overload]
         self.state.vector_faults = int(get("vector_faults"))  # type: ignore[call-overload]
         self.state.last_vector_elr = int(get("last_vector_elr"))  # type: ignore[call-overload]
         self.flush_tlb()
@@ -484,7 +503,9 @@ class Engine(ABC):
         C.memmove(base + self.calibration.exclusive, struct.pack("<QQQ", *monitor), 24)
         self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
 
-    def clear_exclusive(self) -> None:
-        """CLREX, as at every load of a vCPU."""
-        if self.exclusive[0] != NEVER:
+    def clear_exclusive(self) -> bool:
+        """Open the exclusive monitor; whether it was in the exclusive state."""
+        armed = self.exclusive[0] != NEVER
+        if armed:
             self.exclusive = (NEVER, 0, 0)
+        return armed

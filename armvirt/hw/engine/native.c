@@ -11,7 +11,7 @@
 #include <time.h>
 #include "silicon.h"
 
-#define ABI_VERSION 6u
+#define ABI_VERSION 7u
 
 /* Unicorn 2.1 identifiers (checked against the Python package by a test). */
 enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
@@ -41,7 +41,7 @@ enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 #define EL2H_MASKED 0x3c9u
 
 enum action { ACT_ADVANCE = 1, ACT_WRITE_RT = 2, ACT_ENTER = 4, ACT_STOP = 8 };
-enum callback { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5 };
+enum callback { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5, CB_SEV = 6 };
 enum leave { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, LEAVE_MISALIGNED = 4, LEAVE_FAULT = 5,
              LEAVE_VECTOR_LOOP = 6, LEAVE_ILLEGAL = 7 };
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
@@ -59,10 +59,20 @@ typedef struct {
     uint32_t what, esr;
 } event;
 
+/* A block that ends in an instruction the run has to know of, or has SEV or SEVL in it: `marks`, and the index of the
+ * first SEV and the first SEVL. True of the code at `pc` as long as the engine's epoch is `epoch`. */
+typedef struct {
+    uint64_t pc;
+    uint32_t size, epoch;
+    uint16_t marks, sev, sevl, unused;
+} marked;
+#define MARKED 1024u                               /* a power of 2 */
+#define HEARD 256u
+
 typedef struct {
     /* what every block looks at, together in two cache lines */
     uint64_t count, deadline, poll_at, block_pc;
-    uint32_t open, tail, lines_in_engine, stop, maybe_wfe, illegal_watch, wfe_watch, spin, unheard;
+    uint32_t open, tail, lines_in_engine, stop, marks, illegal_watch, wfe_watch, spin, unheard;
     uint32_t el;                                   /* of the UNDEFINED instruction at CB_UNDEF */
     /* addresses of the loaded libunicorn */
     void *uc, *context;
@@ -111,10 +121,16 @@ typedef struct {
     uint32_t broadcast, native_maintenance;
     uint32_t fault, fault_error;
     uint64_t stats[18];
-    /* WFE: blocks that end in one, by a filter and exactly */
-    uint32_t wfe_blocks_n, wfe_overflow;
-    uint64_t wfe_blocks[256];
-    uint8_t wfe_filter[4096];
+    /* the event register; the ns at which a WFE cleared it last */
+    uint32_t event_register;
+    uint32_t epoch;                                /* how often addresses may have come to mean other code */
+    uint64_t event_cleared;
+    uint32_t block_sev, block_sevl;                /* of the open block, if it is marked */
+    /* blocks with marks, by a filter and exactly; blocks that were looked at without a word from the core */
+    uint32_t marked_n, marked_overflow;
+    marked marked[MARKED];
+    marked heard[HEARD];
+    uint8_t filter[4096];
 } engine;
 
 enum { ST_BLOCK_TAILS, ST_STEPS, ST_INTR, ST_EL2, ST_UNDEF, ST_EL1_SYNC, ST_IC, ST_DC, ST_TLBI, ST_TLB_FLUSH, ST_TIMER,
@@ -247,6 +263,7 @@ static int nap(engine *e, uint32_t esr) {
 
 static void in_el2(engine *e, uint64_t pa, uint64_t size) {
     uint32_t before = pstate(e);
+    e->epoch++;
     set_pstate(e, EL2H_MASKED);
     rebuild(e);
     e->ctl(e->uc, CTL_WRITE(CTL_TB_REMOVE, 2), pa, pa + size);
@@ -358,6 +375,116 @@ static void tail_stepped(engine *e) {
 
 /* ---- hooks ---- */
 
+#define INSN_WFE 0xd503205fu
+#define INSN_YIELD 0xd503203fu
+#define INSN_SEV 0xd503209fu
+#define INSN_SEVL 0xd50320bfu
+#define INSN_ERET 0xd69f03e0u
+/* UNREAD: the code could not be read when the block was looked at; it is read again once the block has run. */
+enum { ENDS_IN_WFE = 1, ENDS_IN_YIELD = 2, ENDS_IN_ERET = 4, HAS_SEV = 8, HAS_SEVL = 16, UNREAD = 32 };
+enum { WAITS_WFE = 1, WAITS_YIELD = 2 };             /* state.wfe */
+
+static uint32_t filter_hash(uint64_t pc) { return (uint32_t)((uint32_t)(pc >> 2) * 0x9e3779b1u >> 20); }
+
+/* The marks of the code at pc, by its words. A block does not leave its page. */
+static marked look_at(engine *e, uint64_t pc, uint32_t size) {
+    marked m = {.pc = pc, .size = size, .epoch = e->epoch, .sev = 0xffff, .sevl = 0xffff};
+    uint32_t words[64], n = size >> 2, last = 0;
+    uint64_t pa;
+    if (e->vmem_translate(e->uc, pc, PROT_EXEC_, &pa)) { m.marks = UNREAD; return m; }
+    for (uint32_t at = 0; at < n; at += 64) {
+        uint32_t k = n - at < 64 ? n - at : 64;
+        if (e->mem_read(e->uc, pa + 4 * (uint64_t)at, words, 4 * (uint64_t)k)) { m.marks = UNREAD; return m; }
+        for (uint32_t i = 0; i < k; i++) {
+            if (words[i] == INSN_SEV && m.sev == 0xffff) { m.marks |= HAS_SEV; m.sev = (uint16_t)(at + i); }
+            if (words[i] == INSN_SEVL && m.sevl == 0xffff) { m.marks |= HAS_SEVL; m.sevl = (uint16_t)(at + i); }
+        }
+        last = words[k - 1];
+    }
+    m.marks |= last == INSN_WFE ? ENDS_IN_WFE : last == INSN_YIELD ? ENDS_IN_YIELD : last == INSN_ERET ? ENDS_IN_ERET : 0;
+    return m;
+}
+
+/* The entry of a block, or the free one where it belongs: a quarter of the table stays free. */
+static marked *entry_of(engine *e, uint64_t pc, uint32_t size) {
+    for (uint32_t i = filter_hash(pc);; i++) {
+        marked *m = &e->marked[i & (MARKED - 1)];
+        if (!m->size || (m->pc == pc && m->size == size)) return m;
+    }
+}
+
+/* Remember the marks of a block that was translated just now. */
+static void note_block(engine *e, uint64_t pc, uint32_t size) {
+    if (size < 4) return;
+    marked now = look_at(e, pc, size), *m = entry_of(e, pc, size);
+    if (!m->size) {
+        if (!now.marks) return;
+        e->filter[filter_hash(pc)] = 1;
+        if (e->marked_n >= MARKED / 4 * 3) { e->marked_overflow = 1; return; }
+        e->marked_n++;
+    }
+    *m = now;
+}
+
+static void on_edge(void *uc, void *cur, void *prev, void *user) {
+    struct { uint64_t pc; uint16_t icount, size; } *tb = cur;
+    (void)uc; (void)prev;
+    note_block(user, tb->pc, tb->size);
+}
+
+/* A block that was translated, perhaps, without a word to on_edge. */
+static void note_unheard(engine *e, uint64_t pc, uint32_t size) {
+    marked *m = &e->heard[pc >> 2 & (HEARD - 1)];
+    if (m->pc == pc && m->size == size && m->epoch == e->epoch) return;
+    m->pc = pc; m->size = size; m->epoch = e->epoch;
+    note_block(e, pc, size);
+}
+
+/* The marks of the block that begins, which the filter has let through. */
+static void open_marked(engine *e, uint64_t pc, uint32_t size) {
+    marked *m = entry_of(e, pc, size), now;
+    if (!m->size) {
+        if (!e->marked_overflow || size < 4) return;
+        now = look_at(e, pc, size);
+        m = &now;
+    } else if (m->epoch != e->epoch || m->marks & UNREAD) *m = look_at(e, pc, size);
+    e->marks = m->marks;
+    e->block_sev = m->sev;
+    e->block_sevl = m->sevl;
+    if (m->marks & (ENDS_IN_WFE | ENDS_IN_YIELD)) e->unheard = e->wfe_watch;   /* the core starts anew behind it: no edge */
+    if (m->marks == ENDS_IN_YIELD && e->count + (size >> 2) < e->yield_at) e->marks = 0;
+}
+
+/* `done` instructions of the open block have retired: what its marks say of them. A WFE at its end completes if the event
+ * register is set, or if it cannot wait. */
+static void retire(engine *e, uint32_t done, int can_wait) {
+    uint32_t marks = e->marks;
+    uint64_t end = e->count + done;
+    e->marks = 0;
+    if (marks & UNREAD) {
+        marked m = look_at(e, e->block_pc, 4 * e->open);
+        marks = m.marks;
+        e->block_sev = m.sev;
+        e->block_sevl = m.sevl;
+    }
+    if (marks & HAS_SEVL && e->block_sevl < done) e->event_register = 1;
+    if (marks & HAS_SEV && e->block_sev < done) {
+        e->event_register = 1;
+        e->value = e->count + e->block_sev + 1;
+        if (e->broadcast) e->callback(CB_SEV);
+    }
+    if (!done || done < e->open) return;
+    if (marks & ENDS_IN_ERET) e->event_register = 1;
+    if (marks & ENDS_IN_WFE) {
+        e->stats[ST_WFE]++;
+        if (e->event_register || !can_wait) {
+            e->event_register = 0;
+            e->event_cleared = ns_at(e, end);
+        } else { e->wfe = WAITS_WFE; e->stop = 1; }
+    }
+    if (marks & ENDS_IN_YIELD && end >= e->yield_at) { e->wfe = WAITS_YIELD; e->stop = 1; }
+}
+
 static int unmasks(uint32_t insn) {
     return insn == 0xd69f03e0u                       /* ERET */
         || (insn & 0xfffff0ffu) == 0xd50340ffu       /* MSR DAIFClr */
@@ -380,6 +507,7 @@ static int note_native_irq(engine *e, uint64_t pc) {
     uint32_t what = native_irq(e, pc);
     if (!what) return 0;
     e->stats[ST_IRQ_NATIVE]++;
+    if (e->marks) retire(e, e->open, 1);
     e->count += e->open;
     e->open = 0;
     e->block_pc = 1;
@@ -409,60 +537,13 @@ static void poll_host(engine *e) {
     }
 }
 
-#define INSN_WFE 0xd503205fu
-#define INSN_YIELD 0xd503203fu
-enum { ENDS_IN_WFE = 1, ENDS_IN_YIELD = 2 };         /* in wfe_filter */
-enum { WAITS_WFE = 1, WAITS_YIELD = 2 };             /* state.wfe */
-
-static uint32_t filter_hash(uint64_t pc) { return (uint32_t)((uint32_t)(pc >> 2) * 0x9e3779b1u >> 20); }
-
-static int ends_in_wfe(const engine *e, uint64_t pc) {
-    if (e->wfe_overflow) return 1;
-    for (uint32_t i = 0; i < e->wfe_blocks_n; i++)
-        if (e->wfe_blocks[i] == pc) return 1;
-    return 0;
-}
-
-/* Remember a block that ends in WFE or YIELD, or may, for all we can read of it. */
-static void note_block(engine *e, uint64_t pc, uint32_t size) {
-    uint32_t insn = size >= 4 ? fetch(e, pc + size - 4) : 0;
-    if (insn != INSN_WFE && insn != INSN_YIELD && insn) return;
-    e->wfe_filter[filter_hash(pc)] |= insn == INSN_WFE ? ENDS_IN_WFE : insn ? ENDS_IN_YIELD : ENDS_IN_WFE | ENDS_IN_YIELD;
-    if (ends_in_wfe(e, pc)) return;
-    if (e->wfe_blocks_n < 256) e->wfe_blocks[e->wfe_blocks_n++] = pc;
-    else e->wfe_overflow = 1;
-}
-
-static void on_edge(void *uc, void *cur, void *prev, void *user) {
-    struct { uint64_t pc; uint16_t icount, size; } *tb = cur;
-    (void)uc; (void)prev;
-    note_block(user, tb->pc, tb->size);
-}
-
-/* Did the block that is complete now end in WFE? Then the PE looks at the event register. In YIELD? Then the turn may be
- * another's. */
-static int wfe_retired(engine *e) {
-    uint32_t insn = e->open ? fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1)) : 0;
-    if (insn == INSN_YIELD && e->count + e->open >= e->yield_at) {
-        e->wfe = WAITS_YIELD;
-        return 1;
-    }
-    if (insn != INSN_WFE) return 0;
-    e->stats[ST_WFE]++;
-    e->wfe = WAITS_WFE;
-    return 1;
-}
-
 /* What a block needs only now and then: interrupts, WFE, an illegal state, the deadline, the host. Returns 1 if the
  * engine leaves before the block. */
 static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t n) {
     uint64_t count;
     if (e->lines_in_engine) note_native_irq(e, pc);
+    if (e->marks) retire(e, e->open, 1);
     count = e->count + e->open;
-    if (e->maybe_wfe) {
-        e->maybe_wfe = 0;
-        if (wfe_retired(e)) e->stop = 1;
-    }
     if (count >= e->poll_at) poll_host(e);
     uint32_t why = LEAVE_NONE;
     if (e->stop) why = LEAVE_STOP;
@@ -494,14 +575,11 @@ static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_
     e->count += e->open;
     e->open = n;
     e->block_pc = pc;
-    if (e->unheard) {                             /* translated, perhaps, without a word to on_edge */
+    if (e->unheard) {
         e->unheard = 0;
-        note_block(e, pc, size);
+        note_unheard(e, pc, size);
     }
-    uint32_t ends = e->wfe_filter[filter_hash(pc)];
-    if (ends & ENDS_IN_YIELD) e->unheard = e->wfe_watch;   /* the core starts anew behind it: no edge leads there */
-    if (ends == ENDS_IN_YIELD && e->count + n < e->yield_at) ends = 0;
-    e->maybe_wfe = ends && ends_in_wfe(e, pc);
+    if (e->filter[filter_hash(pc)]) open_marked(e, pc, size);
 }
 
 /* The hottest code of all: a leaf, no stack, three stores. */
@@ -511,8 +589,8 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     uint64_t count = e->count + open, limit = e->deadline < e->poll_at ? e->deadline : e->poll_at;
     (void)uc;
     if (__builtin_expect(count + n > limit, 0)
-        || __builtin_expect(e->lines_in_engine | e->maybe_wfe | e->stop | e->illegal_watch | e->unheard
-                            | e->wfe_filter[filter_hash(pc)] | (pc & 3), 0)
+        || __builtin_expect(e->lines_in_engine | e->marks | e->stop | e->illegal_watch | e->unheard
+                            | e->filter[filter_hash(pc)] | (pc & 3), 0)
         || __builtin_expect(n == 1 && pc == e->block_pc, 0)) {
         block_cold(e, pc, size);
         return;
@@ -598,6 +676,7 @@ static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
     engine *e = user;
     (void)uc;
     if (r->op0 != 3) return 0;
+    if (r->crn - 1u < 2) e->epoch++;              /* SCTLR, TTBR0, TTBR1, TCR: other code at the same address */
     if (r->crn == 14 && r->op1 == 0 && r->crm == 1 && r->op2 == 0 && r->val & ~e->cntkctl_bits) {
         sys_write(e, CNTKCTL_EL1, r->val & e->cntkctl_bits);   /* RES0 here, kept by the core */
         return 1;
@@ -644,6 +723,7 @@ static uint32_t on_sys(void *uc, int rt, const cp_reg *r, void *user) {
     if (r->crn != 8 || r->op0 != 1) return 0;
     uint64_t v = r->val;
     (void)rt;
+    e->epoch++;
     if (!(++e->stats[ST_TLBI] & 3)) look(e);
     if ((r->op2 & 1) && !page_mapped(e, (uint64_t)((int64_t)(v << 20) >> 8), v >> 48, !(r->op2 & 2))) {
         e->stats[ST_TLB_FLUSH]++;
@@ -678,6 +758,7 @@ static int maintenance(engine *e, uint32_t esr, uint64_t pc) {
         }
     } else if (op1 == 0 && (crm == 5 || crm == 1) && op2 == 0) { /* IC IALLU, IC IALLUIS */
         e->stats[ST_IC]++;
+        e->epoch++;
         e->ctl(e->uc, CTL_NONE(CTL_TB_FLUSH));
         if (e->broadcast && crm == 1) broadcast(e, SYSREG(1, 0, 7, 1, 0), 0);
     } else return 0;
@@ -742,23 +823,21 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     esr = repair_syndrome(e, esr, target, pc);
     ec = esr >> 26;
     if ((ec & ~1u) == 0x20 && e->lines_in_engine) note_native_irq(e, pc);   /* taken, and the vector's fetch faults */
-    if ((ec & ~1u) == 0x20 && e->maybe_wfe && wfe_retired(e)) {             /* WFE, and the fetch behind it faults: not yet */
-        e->count += e->open;
-        e->open = e->maybe_wfe = 0;
-        e->block_pc = 1;
-        leave(e, LEAVE_STOP);
-        return;
-    }
     if (e->open) {
         uint64_t done = (pc - e->block_pc) >> 2;
         /* a fetch fault comes after its block; ISV of a guest's step says that its instruction was executed */
         if ((ec & ~1u) == 0x20 || ((ec & ~1u) == 0x32 && esr >> 24 & 1)) done = e->open;
         else if (done > e->open) { e->fault = 1; e->fault_error = intno; leave(e, LEAVE_FAULT); return; }
+        if (e->marks) retire(e, (uint32_t)done, (ec & ~1u) != 0x32 || target == 2);   /* the guest's step ends a WFE */
         e->count += done;
         e->open = 0;
     }
     e->block_pc = 1;
-    e->maybe_wfe = 0;
+    e->marks = 0;
+    if ((ec & ~1u) == 0x20 && e->wfe) {           /* WFE, and the fetch behind it faults: not yet */
+        leave(e, LEAVE_STOP);
+        return;
+    }
     e->unheard = e->wfe_watch;
     if (e->tail) {
         if ((ec & ~1u) == 0x32 && target == 2) { tail_stepped(e); return; }
@@ -829,7 +908,7 @@ int av_run(engine *e) {
     e->spin = 0;
     e->open = 0;
     e->block_pc = 1;
-    e->maybe_wfe = 0;
+    e->marks = 0;
     e->poll_at = e->count + POLL_INSNS;
     e->leave = LEAVE_NONE;
     e->illegal_watch = illegal_return(sys_read(e, SPSR_EL1));

@@ -12,7 +12,7 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import CALLBACK, Action, Callback, EngineState, Leave
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 _UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
 LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
 
@@ -69,7 +69,7 @@ class NativeEngine(Engine):
         self._add_dormant_hooks()
 
     def watch_wfe(self) -> None:
-        """Stop after each WFE (several vCPUs, or a WFE that may never wake)."""
+        """See `Engine.watch_wfe`."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
             self.invalidate_all_code()  # what is translated was not looked at

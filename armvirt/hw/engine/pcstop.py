@@ -50,7 +50,7 @@ class PcStop:
     def _leave(self, here: bool) -> None:
         """Take back the block, to stop here or to step to the address."""
         state = self._engine.state
-        state.open = state.maybe_wfe = 0
+        state.open = state.marks = 0
         state.block_pc = NO_BLOCK
         if here:
             self._on_stop()

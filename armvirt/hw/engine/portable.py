@@ -14,7 +14,7 @@ from armvirt.arch.encoding import sysreg
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import MDCR_EL2, Engine
 from armvirt.hw.engine.calibrate import HCR_EL2, Calibration
-from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, Waits, What
+from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, Marks, Waits, What
 
 HPFAR_EL2, MDSCR_EL1, SPSR_EL1 = sysreg(3, 4, 6, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(3, 0, 4, 0, 0)
 SCTLR_EL1 = sysreg(3, 0, 1, 0, 0)
@@ -30,7 +30,8 @@ NO_BLOCK = 1  # no block starts at an odd address
 VECTOR_FAULT_LIMIT = 16
 POLL_INSNS, POLL_NS = 1 << 12, 20_000_000
 EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
-ERET, WFE, YIELD = 0xD69F03E0, 0xD503205F, 0xD503203F
+ERET, WFE, YIELD, SEV, SEVL = 0xD69F03E0, 0xD503205F, 0xD503203F, 0xD503209F, 0xD50320BF
+LAST_WORDS = {WFE: Marks.WFE, YIELD: Marks.YIELD, ERET: Marks.ERET}
 MRS_CNTPCTSS, MRS_CNTVCTSS = 0xD53BE0A0, 0xD53BE0C0
 TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
 
@@ -62,8 +63,7 @@ class PortableEngine(Engine):
     kind = "portable"
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
-        self._wfe_blocks: set[int] = set()
-        self._yield_blocks: set[int] = set()
+        self._marked: set[int] = set()  # addresses at which there was a block with marks
         super().__init__(lib, calibration, model)
 
     def _add_hooks(self) -> None:
@@ -97,7 +97,7 @@ class PortableEngine(Engine):
         return call
 
     def watch_wfe(self) -> None:
-        """Stop after each WFE (several vCPUs, or a WFE that may never wake)."""
+        """See `Engine.watch_wfe`."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
             self.invalidate_all_code()  # what is translated was not looked at
@@ -199,6 +199,8 @@ class PortableEngine(Engine):
             return
         state = self.state
         state.stats[12] += 1
+        if state.marks:
+            self._retire(state.open)
         state.count += state.open
         state.open, state.block_pc = 0, NO_BLOCK
         self._record(what, 0, self.read(abi.R_ELR_EL1), pc)
@@ -240,36 +242,68 @@ class PortableEngine(Engine):
         self._note_block(tb.pc, tb.size)
 
     def _note_block(self, pc: int, size: int) -> None:
-        """Remember a block that ends in WFE or YIELD, or may, for all we can read of it."""
-        insn = self.fetch(pc + size - 4) if size >= 4 else 0
-        if insn in (WFE, YIELD, 0):
-            self._wfe_blocks.add(pc)
-        if insn in (YIELD, 0):
-            self._yield_blocks.add(pc)
+        """Remember where there was a block with marks."""
+        if size >= 4 and self._look_at(pc, size)[0]:
+            self._marked.add(pc)
 
-    def _wfe_retired(self) -> bool:
-        """Did the block that is complete now end in WFE? Then the PE looks at the event register. In YIELD? Then the
-        turn may be another's."""
+    def _look_at(self, pc: int, size: int) -> tuple[int, int, int]:
+        """(marks, index of the first SEV, of the first SEVL) of the code at ``pc``. A block does not leave its page."""
+        pa = self.translate(pc, execute=True)
+        if pa is None:
+            return Marks.UNREAD, 0, 0
+        words = memoryview(self.read_physical(pa, size)).cast("I").tolist()
+        marks, sev, sevl = LAST_WORDS.get(words[-1], 0), size, size
+        if SEV in words:
+            marks, sev = marks | Marks.SEV, words.index(SEV)
+        if SEVL in words:
+            marks, sevl = marks | Marks.SEVL, words.index(SEVL)
+        return marks, sev, sevl
+
+    def _open_marked(self, pc: int, size: int) -> None:
+        """Look again when it begins: the same address may have another block in another address space."""
         state = self.state
-        insn = self.fetch(state.block_pc + 4 * (state.open - 1)) if state.open else 0
-        if insn == YIELD and state.count + state.open >= state.yield_at:
-            state.wfe = Waits.YIELD
-            return True
-        if insn != WFE:
-            return False
-        state.stats[15] += 1
-        state.wfe = Waits.WFE
-        return True
+        state.marks, state.block_sev, state.block_sevl = self._look_at(pc, size)
+        if state.marks & (Marks.WFE | Marks.YIELD):  # the core starts anew behind it: no edge leads there
+            state.unheard = state.wfe_watch
+
+    def _retire(self, done: int, can_wait: bool = True) -> None:
+        """``done`` instructions of the open block have retired: what its marks say of them (DDI 0487 D1.6.1).
+
+        SEVL sets the event register, SEV that of the other CPUs too, and so does an exception return. A WFE at the
+        block's end clears the register and completes if it is set, or if it cannot wait; else the run ends behind it.
+        """
+        state, end = self.state, self.state.count + done
+        marks, state.marks = state.marks, 0
+        if marks & Marks.UNREAD:
+            marks, state.block_sev, state.block_sevl = self._look_at(state.block_pc, 4 * state.open)
+        if marks & Marks.SEVL and state.block_sevl < done:
+            state.event_register = 1
+        if marks & Marks.SEV and state.block_sev < done:
+            state.event_register = 1
+            state.value = state.count + state.block_sev + 1
+            if state.broadcast:
+                self.dispatch(Callback.SEV)
+        if not done or done < state.open:
+            return
+        if marks & Marks.ERET:
+            state.event_register = 1
+        if marks & Marks.WFE:
+            state.stats[15] += 1
+            if state.event_register or not can_wait:
+                state.event_register = 0
+                state.event_cleared = state.ns_base + (end - state.count_base) * state.ns_per_insn
+            else:
+                state.wfe, state.stop = Waits.WFE, 1
+        if marks & Marks.YIELD and end >= state.yield_at:
+            state.wfe, state.stop = Waits.YIELD, 1
 
     def _on_block(self, _uc: int, pc: int, size: int, _user: int) -> None:
         state, n = self.state, size >> 2
         if state.lines_in_engine:
             self._note_native_irq(pc)
+        if state.marks:
+            self._retire(state.open)
         count = state.count + state.open
-        if state.maybe_wfe:
-            state.maybe_wfe = 0
-            if self._wfe_retired():
-                state.stop = 1
         if count >= state.poll_at:
             self._poll()
         deadline = state.deadline
@@ -290,9 +324,8 @@ class PortableEngine(Engine):
         if state.unheard:  # translated, perhaps, without a word to _on_edge
             state.unheard = 0
             self._note_block(pc, size)
-        state.maybe_wfe = int(pc in self._wfe_blocks)
-        if pc in self._yield_blocks:  # the core starts anew behind it: no edge leads there
-            state.unheard = state.wfe_watch
+        if pc in self._marked:
+            self._open_marked(pc, size)
 
     def _look(self) -> None:
         """After what takes long without executing much: if it is time to poll, the next block does."""
@@ -511,7 +544,7 @@ class PortableEngine(Engine):
             return 1 << 25
         return esr
 
-    def _close_block(self, pc: int, number: int, esr: int) -> bool:
+    def _close_block(self, pc: int, number: int, esr: int, target: int) -> bool:
         """Count what the open block executed; False where the exit does not lie in it."""
         state, ec = self.state, esr >> 26
         if state.open:
@@ -522,9 +555,11 @@ class PortableEngine(Engine):
                 state.fault, state.fault_error = 1, number
                 self._leave(Leave.FAULT)
                 return False
+            if state.marks:
+                self._retire(done, ec | 1 != 0x33 or target == 2)  # the guest's step ends a WFE
             state.count += done
             state.open = 0
-        state.block_pc, state.maybe_wfe, state.unheard = NO_BLOCK, 0, state.wfe_watch
+        state.block_pc, state.marks, state.unheard = NO_BLOCK, 0, state.wfe_watch
         return True
 
     def _on_intr(self, _uc: int, number: int, _user: int) -> None:
@@ -540,12 +575,10 @@ class PortableEngine(Engine):
         self._look()
         if ec | 1 == 0x21 and state.lines_in_engine:
             self._note_native_irq(pc)  # taken, and the vector's fetch faults
-        if ec | 1 == 0x21 and state.maybe_wfe and self._wfe_retired():  # WFE, and the fetch behind it faults: not yet
-            state.count += state.open
-            state.open, state.maybe_wfe, state.block_pc = 0, 0, NO_BLOCK
-            self._leave(Leave.STOP)
+        if not self._close_block(pc, number, esr, target):
             return
-        if not self._close_block(pc, number, esr):
+        if ec | 1 == 0x21 and state.wfe:  # WFE, and the fetch behind it faults: not yet
+            self._leave(Leave.STOP)
             return
         if state.tail:
             if ec | 1 == 0x33 and target == 2:
@@ -599,7 +632,7 @@ class PortableEngine(Engine):
 
     def _start(self) -> Leave:
         state = self.state
-        state.spin = state.open = state.maybe_wfe = 0
+        state.spin = state.open = state.marks = 0
         state.block_pc, state.leave = NO_BLOCK, Leave.NONE
         state.poll_at = state.count + POLL_INSNS
         state.illegal_watch = int(illegal_return(self.read_system(SPSR_EL1)))

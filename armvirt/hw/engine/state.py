@@ -27,7 +27,7 @@ class Action:
 
 
 class Callback(IntEnum):
-    EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST = range(6)
+    EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
 
 
 class Leave(IntEnum):
@@ -43,6 +43,17 @@ class Waits:
     YIELD: Final = 2
 
 
+class Marks:
+    """state.marks: what there is to know of the open block. Plain integers, as `Action`."""
+
+    WFE: Final = 1  # its last instruction
+    YIELD: Final = 2
+    ERET: Final = 4
+    SEV: Final = 8  # anywhere in it; state.block_sev is the index of the first one
+    SEVL: Final = 16
+    UNREAD: Final = 32  # its code could not be read before it ran
+
+
 class What(IntEnum):
     """Kind of exception entry; 0x80 times it is the vector's offset."""
 
@@ -52,6 +63,13 @@ class What(IntEnum):
 class EventRecord(C.Structure):
     _fields_ = [("count", C.c_uint64), ("ns", C.c_uint64), ("elr", C.c_uint64), ("target", C.c_uint64),
                 ("what", C.c_uint32), ("esr", C.c_uint32)]  # fmt: skip
+
+
+class Marked(C.Structure):
+    """A block with something to know in it, as native.c remembers it."""
+
+    _fields_ = [("pc", C.c_uint64), ("size", C.c_uint32), ("epoch", C.c_uint32), ("marks", C.c_uint16),
+                ("sev", C.c_uint16), ("sevl", C.c_uint16), ("unused", C.c_uint16)]  # fmt: skip
 
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
@@ -111,7 +129,7 @@ class EngineState(C.Structure):
 
     _fields_: ClassVar[Any] = (
         [(n, C.c_uint64) for n in ("count", "deadline", "poll_at", "block_pc")]
-        + [(n, C.c_uint32) for n in ("open", "tail", "lines_in_engine", "stop", "maybe_wfe", "illegal_watch",
+        + [(n, C.c_uint32) for n in ("open", "tail", "lines_in_engine", "stop", "marks", "illegal_watch",
                                      "wfe_watch", "spin", "unheard", "el")]
         + [(name, C.c_void_p) for name in _POINTERS]
         + [("callback", CALLBACK)]
@@ -132,8 +150,9 @@ class EngineState(C.Structure):
         + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
         + [(n, C.c_uint32) for n in ("broadcast", "native_maintenance", "fault", "fault_error")]
         + [("stats", C.c_uint64 * len(STATS))]
-        + [("wfe_blocks_n", C.c_uint32), ("wfe_overflow", C.c_uint32), ("wfe_blocks", C.c_uint64 * 256)]
-        + [("wfe_filter", C.c_uint8 * 4096)]
+        + [("event_register", C.c_uint32), ("epoch", C.c_uint32), ("event_cleared", C.c_uint64)]
+        + [(n, C.c_uint32) for n in ("block_sev", "block_sevl", "marked_n", "marked_overflow")]
+        + [("marked", Marked * 1024), ("heard", Marked * 256), ("filter", C.c_uint8 * 4096)]
     )  # fmt: skip
 
     # for type checkers: what ctypes makes of the fields
@@ -194,8 +213,13 @@ class EngineState(C.Structure):
     trace: int
     events_n: int
     wfe_watch: int
-    maybe_wfe: int
+    marks: int
     wfe: int
+    event_register: int
+    event_cleared: int
+    epoch: int
+    block_sev: int
+    block_sevl: int
     illegal_watch: int
     broadcast: int
     native_maintenance: int

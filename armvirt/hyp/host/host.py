@@ -13,8 +13,6 @@ from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from armvirt.arch.encoding import sysreg
-from armvirt.arch.esr import describe
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
@@ -24,18 +22,15 @@ from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import NEVER, Pe
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp.host.calm import Calm, Place
 from armvirt.hyp.host.pcpu import Pcpu
-from armvirt.hyp.host.quiet import Quiet
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, default_quantum, donor, pick_next, place
+from armvirt.hyp.host.standstill import Standstill
 
 if TYPE_CHECKING:
     from armvirt.hw.engine.base import Engine
     from armvirt.hw.engine.pcstop import PcStop
     from armvirt.hyp.vcpu import Vcpu
 
-ESR_EL1 = sysreg(3, 0, 5, 2, 0)
-DAIF_IF = 0xC0
 HOST_PPIS = (25, 27, 30)
 LOOK_S = 0.02
 
@@ -88,8 +83,7 @@ class Host:
         self.turn = self.pcpus[-1]  # so that PE 0 has the first turn
         self.turn_end = 0
         self.on_idle: Callable[[int, int | None], int | None] | None = None
-        self._waiter: tuple[int, tuple[int, ...]] | None = None
-        self._quiet, self._calm = Quiet(), Calm()
+        self._standstill = Standstill(self)
         self._stop = False
         self._poll: Callable[[], bool] = lambda: False
         self._look_at = 0.0  # the host's clock when `_look` is due
@@ -189,9 +183,9 @@ class Host:
         A call takes an instruction here, and microseconds on a machine: a guest that polls would fill its turn with
         tens of thousands of them.
         """
-        if vcpu is self.current and any(v is not vcpu and v.runnable for v in self.vcpus):
-            self._quiet.moved(vcpu.index)  # it waits, but not in WFE: it will look by itself
-            self._calm.disturbed()
+        if vcpu is self.current and any(
+            v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus
+        ):  # fmt: skip
             self.turn_end = self.clock.now
             self.turn.pe.request_stop()
 
@@ -233,10 +227,9 @@ class Host:
     def state(self) -> dict[str, object]:
         """The clock, the physical CPUs and the scheduler; who is loaded stays loaded."""
         return {
-            "version": 2, "clock": self.clock.state(), "gic": self.gic.state(),
+            "version": 3, "clock": self.clock.state(), "gic": self.gic.state(),
             "pcpus": [pcpu.state() for pcpu in self.pcpus], "turn": self.turn.index, "turn_end": self.turn_end,
-            "waiter": None if self._waiter is None else [self._waiter[0], list(self._waiter[1])],
-            "quiet": self._quiet.state(), "calm": self._calm.state(),
+            "standstill": self._standstill.state(),
         }  # fmt: skip
 
     def check_shape(self, state: dict[str, Any]) -> None:
@@ -252,10 +245,7 @@ class Host:
         for pcpu, saved in zip(self.pcpus, state["pcpus"], strict=True):
             pcpu.load(saved, self.vcpus)
         self.turn, self.turn_end = self.pcpus[state["turn"]], state["turn_end"]
-        waiter = state["waiter"]
-        self._waiter = None if waiter is None else (waiter[0], tuple(waiter[1]))
-        self._quiet.load(state["quiet"])
-        self._calm.load(state["calm"])
+        self._standstill.load(state["standstill"])
 
     # -- the loop --
 
@@ -312,7 +302,7 @@ class Host:
             while self._displaced:
                 self._move(self._displaced.pop())
             if clock.run_due():
-                self._calm.disturbed()
+                self._standstill.happened()
             if monotonic() >= self._look_at:
                 self._look()
             if self._stop:
@@ -321,11 +311,13 @@ class Host:
                 return Stop.UNTIL
             vcpu = self._schedule()
             if vcpu is None:
-                due = clock.deadline()
+                due = self._standstill.due()
+                if due is None and self._standstill.rescue():
+                    continue
                 if self.on_idle is not None:
                     due = self.on_idle(clock.now, due if due is None else min(due, until))
                 if due is None:
-                    return Stop.IDLE
+                    return Stop.HANDLER if self._standstill.stuck_in_wfe() else Stop.IDLE
                 clock.advance_to(min(due, until))
             else:
                 watched = insns != NEVER or self.on_idle is not None
@@ -338,13 +330,31 @@ class Host:
     def _schedule(self) -> Vcpu | None:
         """Keep the current vCPU until its turn ends, then the next PE's turn; there the next vCPU's, if there are
         several."""
-        runnable = [v for v in self.vcpus if v.runnable]
         current = self.current
-        if current is not None and current.runnable and (len(runnable) == 1 or self.clock.now < self.turn_end):
-            if current.pe is None:
-                self.turn.switch(current, self.clock.now)
-            return current
+        if current is not None and current.runnable and self.clock.now < self.turn_end:
+            return self._keep(current)
+        watched = self._look_at_lines()
+        runnable = [v for v in self.vcpus if v.runnable]
+        if current is not None and runnable == [current] and not watched:
+            return self._keep(current)
+        if current is not None and current.runnable:
+            self._standstill.busy()
+        if current is not None and runnable == [current]:
+            self.turn_end = self.clock.now + self.quantum_ns  # another turn, so that its stores are seen
+            return self._keep(current)
         return self._next_turn(runnable) if runnable else None
+
+    def _keep(self, current: Vcpu) -> Vcpu:
+        if current.pe is None:
+            self.turn.switch(current, self.clock.now)
+        return current
+
+    def _look_at_lines(self) -> bool:
+        """A turn is over: has it stored to what others in WFE wait for? Whether any of them still waits so."""
+        waiting = [v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current]
+        for each in waiting:
+            each.turn_over()
+        return any(each.watches for each in waiting)
 
     def _next_turn(self, runnable: list[Vcpu]) -> Vcpu:
         """Give the turn to the next PE that has something to run, or can take it from another."""
@@ -360,7 +370,7 @@ class Host:
                 self.vcpus[each].delay.queue(now)
         if pcpu.vcpu is not chosen or chosen.pe is None:
             pcpu.switch(chosen, now)
-        if before is not None and before is not chosen and before.pe is not None:
+        if before is not None and before is not chosen and before.pe is not None and not before.event_wait.active:
             # The engine's monitor compares values and would miss that others store A, B, A. It may be cleared at any
             # time (DDI 0487 B2.12); a turn is long enough for every loop to get through once (MIN_QUANTUM_NS).
             before.context.clear_exclusive()
@@ -387,33 +397,34 @@ class Host:
 
     def _round(self, vcpu: Vcpu, until: int, watched: bool) -> None:
         """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to somebody."""
-        others = any(v is not vcpu and v.runnable for v in self.vcpus)
+        others = any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
+        if vcpu.faults_until > self.clock.now and not vcpu.suspended:
+            self._standstill.go_on_faulting(vcpu, others, until)
+            return
+        before = vcpu.context.insns
         if others:
             kind = vcpu.enter(min(until, self.turn_end), yield_at=self.turn_end - self.quantum_ns + QUANTUM_NS)
         else:
             kind = vcpu.enter(until, not watched)
-        if kind is ExitKind.IRQ or (kind is ExitKind.BUDGET and self.clock.now >= self.turn_end):
-            self._quiet.moved(vcpu.index)  # it did something for its whole turn; a stop within it says nothing
-            self._calm.disturbed()
+        if vcpu.context.insns != before:
+            self._standstill.ran(vcpu, kind, vcpu.context.insns - before)
         if vcpu.take_wait() and not self._stop:
             if not vcpu.runnable_interrupt():
                 vcpu.block()
             return
         if vcpu.sleep_at is not None:
             when, vcpu.sleep_at = vcpu.sleep_at, None
-            vcpu.block_for_event(when)
+            vcpu.sleep(when)
         elif not vcpu.runnable:
             self._put_stopped(vcpu)
         elif kind is ExitKind.YIELD:
             self.give_way(vcpu)
         elif kind is ExitKind.WFE:
-            self._wait_for_event(vcpu, others)
+            vcpu.event_wait.begin()
         elif kind is ExitKind.SPIN:
-            self._spin(vcpu, others, until)
+            self._standstill.spin(vcpu, others, until)
         elif kind is ExitKind.VECTOR_LOOP:
-            self._stop = True
-            fault = describe(vcpu.context.system(ESR_EL1))
-            vcpu.stuck(f"faults in its exception vectors again and again ({fault})")
+            self._standstill.vector_loop(vcpu, others, until)
 
     def _put_stopped(self, vcpu: Vcpu) -> None:
         """CPU_OFF, or a system event, which switches off every vCPU of the VM: none of them keeps its PE."""
@@ -421,80 +432,3 @@ class Host:
             there = pcpu.vcpu
             if there is not None and pcpu.loaded and not there.runnable and (there is vcpu or there.is_off):
                 there.put()
-
-    def _wait_for_event(self, vcpu: Vcpu, others: bool) -> None:
-        """WFE. It may always complete, so the first one does: an event may have been sent before.
-
-        With others to run it gives them the CPU, until all of them wait so and find nothing new. Alone, when the guest
-        comes back to the same WFE with the same registers, nothing has changed and nothing will before the SoC's next
-        event: sleep until then, or say that there is none.
-        """
-        if others:
-            place = vcpu.context.fingerprint()
-            self._calm.visit(vcpu.index, place, vcpu.context.insns)
-            if self._all_sleep():
-                return
-            if vcpu.event_stream is None:
-                self._dead_end(vcpu, place, "waits for an event (WFE) that nothing will send")
-            else:
-                self._quiet.moved(vcpu.index)
-            self.turn_end = self.clock.now
-            self._waiter = None
-            return
-        waiter = (vcpu.index, vcpu.context.fingerprint())
-        again, self._waiter = waiter == self._waiter, waiter
-        stream = vcpu.event_stream
-        if not again:
-            return
-        due = self.turn.pe.next_event(NEVER if stream is None else stream)
-        if due == NEVER:
-            self._stop = True
-            vcpu.stuck("waits for an event (WFE) that nothing will send")
-        elif due > self.clock.now:
-            self._waiter = None
-            vcpu.block_for_event(due)
-
-    def _all_sleep(self) -> bool:
-        """If every vCPU that can run waits in WFE and has found nothing new: sleep until the first event of any, all of
-        them, for what one does then may be what another waits for. False if there will be none."""
-        waiting = [v for v in self.vcpus if v.runnable]
-        if not self._calm.holds(v.index for v in waiting):
-            return False
-        times = [ns for v in waiting for ns in (v.event_stream, v.timer.next_rise()) if ns is not None]
-        times += [due for due in (self.clock.deadline(),) if due is not None]
-        if not times or min(times) <= self.clock.now:
-            return False
-        for each in waiting:
-            each.block_for_event(min(times))
-        self._calm.disturbed()
-        return True
-
-    def _spin(self, vcpu: Vcpu, others: bool, until: int) -> None:
-        """A branch to itself: skip to what can interrupt it, or say that nothing can."""
-        due = self.turn.pe.next_event(NEVER)
-        if others:
-            if not self._dead_end(vcpu, vcpu.context.fingerprint(), "branches to itself and no interrupt will come"):
-                self.turn.pe.skip_to(min(until, self.turn_end, due))
-            return
-        masked = vcpu.context.pstate & DAIF_IF == DAIF_IF
-        if due == NEVER or (masked and not self._others_can_wake(vcpu)):
-            self._stop = True
-            vcpu.stuck("branches to itself " + ("with interrupts masked" if masked else "and no interrupt will come"))
-        else:
-            self.turn.pe.skip_to(min(until, due))
-
-    def _dead_end(self, vcpu: Vcpu, place: Place, cause: str) -> bool:
-        """One of several waits. If nothing is due on its PE and each of the others has waited for long without
-        anything changing either, nobody is left who could send an event or an interrupt."""
-        if self.turn.pe.next_event(NEVER) != NEVER:
-            self._quiet.moved(vcpu.index)
-            return False
-        self._quiet.visit(vcpu.index, place, self.turn_end)
-        if not all(self._quiet.is_quiet(v.index) for v in self.vcpus if v.runnable):
-            return False
-        self._stop = True
-        vcpu.stuck(cause)
-        return True
-
-    def _others_can_wake(self, vcpu: Vcpu) -> bool:
-        return any(v is not vcpu and v.power.value == "blocked" for v in self.vcpus)

@@ -211,6 +211,12 @@ class Asm:
     def wfe(self) -> None:
         self.word(0xD503_205F)
 
+    def sev(self) -> None:
+        self.word(0xD503_209F)
+
+    def sevl(self) -> None:
+        self.word(0xD503_20BF)
+
     def wfi(self) -> None:
         self.word(0xD503_207F)
 

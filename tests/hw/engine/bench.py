@@ -92,6 +92,9 @@ class Recorder:
     def broadcast(self, encoding: int, value: int) -> None:
         self.log.append(("broadcast", encoding, value))
 
+    def send_event(self, count: int) -> None:
+        self.log.append(("sev", count))
+
     def of(self, kind: str) -> list[tuple[object, ...]]:
         """The log's lines of one kind, without the kind."""
         return [line[1:] for line in self.log if line[0] == kind]

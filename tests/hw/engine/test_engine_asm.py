@@ -66,6 +66,8 @@ FORMS: dict[str, Callable[[Asm], None]] = {
     "nop": lambda a: a.nop(),
     "yield": lambda a: a.yield_(),
     "wfe": lambda a: a.wfe(),
+    "sev": lambda a: a.sev(),
+    "sevl": lambda a: a.sevl(),
     "wfi": lambda a: a.wfi(),
     "isb": lambda a: a.isb(),
     "dsb sy": lambda a: a.dsb(),
