@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
 .PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign limits \
-	exit-campaign firmware differential install clean
+	exit-campaign firmware differential package install clean
 
 demo: $(STAMP)
 	$(BIN)/armvirt trace vtimer-tick
@@ -46,6 +46,10 @@ guests:
 
 differential: $(STAMP)
 	$(BIN)/python tools/differential.py
+
+# The source package and both wheels, in dist/; they are installed into every Python that is here, and tried.
+package: $(STAMP)
+	$(BIN)/python tools/package.py $(PACKAGE_ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python tools/bench.py

@@ -6,13 +6,16 @@ import argparse
 import os
 import platform
 import shutil
+import site
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import armvirt
 from armvirt import __version__
 from armvirt.bundled import guests
 from armvirt.cli import printing
+from armvirt.printable import printable
 
 GOOD, NOTE, BAD = "ok", "note", "BAD"
 TOOLS = (
@@ -22,6 +25,8 @@ TOOLS = (
     ("gdb-multiarch", "to debug guests"),
 )
 PYTHON = (3, 10)
+DOCUMENTS = os.path.join("share", "doc", "armvirt")
+LOG_LINES = 12  # of what a compiler said
 
 
 class Finding(NamedTuple):
@@ -49,9 +54,32 @@ def engine() -> Iterator[Finding]:
     kind = facts.pop("engine", "?")
     yield Finding(GOOD, "engine", "native" if kind == "native" else f"{kind} (same results as native, slower)")
     if kind != "native":
-        yield Finding(NOTE, "engine", "for the native one: install a C compiler, then install armvirt again")
+        yield from why_not_native()
     for name, value in facts.items():
         yield Finding(GOOD, name, value)
+
+
+def why_not_native() -> Iterator[Finding]:
+    """What the installation keeps of its build, at most `LOG_LINES` of it, and what to do."""
+    from armvirt.hw.engine.native import BUILD_LOG, build_log
+
+    log = build_log()
+    if log:
+        yield Finding(NOTE, "native", f"not built: {printable(log[0])}")
+    for line in log[1 : LOG_LINES + 1]:
+        yield Finding(NOTE, "native", f"| {printable(line)}")
+    if len(log) > LOG_LINES + 1:
+        yield Finding(NOTE, "native", f"| ... ({len(log)} lines in {printable(BUILD_LOG)})")
+    yield Finding(NOTE, "native", "to have it: see that a C compiler works, then install armvirt again from its source")
+
+
+def documentation() -> Iterator[Finding]:
+    """Where the installation has README, changelog and docs; a source tree has them at its root."""
+    source = os.path.dirname(os.path.dirname(os.path.abspath(armvirt.__file__)))
+    roots = [os.path.join(base, DOCUMENTS) for base in (sys.prefix, site.getuserbase())] + [source]
+    found = next((root for root in roots if os.path.isfile(os.path.join(root, "CHANGELOG.md"))), None)
+    if found is not None:
+        yield Finding(GOOD, "documents", printable(found))
 
 
 def compiler() -> Iterator[Finding]:
@@ -74,7 +102,7 @@ def bundled() -> Iterator[Finding]:
         yield Finding(GOOD, "guests", f"{len(known)} bundled (armvirt list)")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, engine, compiler, tools, bundled)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, engine, compiler, tools, bundled, documentation)
 
 
 def execute(_arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from armvirt.bundled import guests, resolve
 from armvirt.cli import doctor_command
 from armvirt.cli.main import main
 from armvirt.errors import UserError
+from armvirt.hw.engine import native
 
 
 def test_a_good_installation(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +32,31 @@ def test_a_broken_engine_is_a_finding_not_a_crash(
     out = capsys.readouterr().out
     assert "BAD   engine" in out
     assert "libunicorn.so.2" in out
+
+
+def test_a_portable_engine_says_why_it_is_no_native_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "native-build.log"
+    log.write_text("cc failed: native.c:1: \x1b[31merror\n$ cc native.c\n" + "a line\n" * 40)
+    monkeypatch.setattr("armvirt.hw.engine.describe", lambda: {"engine": "portable"})
+    lines = native.build_log(str(log))
+    monkeypatch.setattr("armvirt.hw.engine.native.build_log", lambda: lines)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "not built: cc failed: native.c:1: \\x1b[31merror" in out
+    assert "| $ cc native.c" in out
+    assert out.count("| a line") == doctor_command.LOG_LINES - 1 and "(42 lines in " in out
+
+
+def test_an_installation_without_a_build_log() -> None:
+    assert native.build_log("/none") == []
+
+
+def test_doctor_names_the_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "documents" in line]
+    assert (Path(line.split(maxsplit=2)[2]) / "CHANGELOG.md").is_file()
 
 
 def test_missing_tools_are_only_noted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,18 @@ from armvirt.hw.engine.state import CALLBACK, Action, Callback, EngineState, Lea
 
 ABI_VERSION = 7
 _UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
-LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native.so")
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+LIBRARY = os.path.join(_FOLDER, "_native.so")
+BUILD_LOG = os.path.join(_FOLDER, "native-build.log")
+
+
+def build_log(path: str = BUILD_LOG) -> list[str]:
+    """Why the installation has no library, as setup.py left it: the first line in short, then the compiler's words."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
 
 
 class NativeLibrary:
