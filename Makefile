@@ -9,7 +9,7 @@ GUESTS := .cache/guests
 	exit-campaign firmware differential package install clean
 
 demo: $(STAMP)
-	$(BIN)/armvirt trace vtimer-tick
+	@$(BIN)/python tools/demo.py
 
 install: $(STAMP)
 
