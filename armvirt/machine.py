@@ -246,7 +246,7 @@ class Machine:
         self.board = VirtBoard(self.config, self.bus, self.console)
         self._symbols = self._symbols_of(native("symbols", symbols))
         self.watch = watch if watch is not None else Watch()
-        self._pacer = Pacer(self)
+        self.pacer = Pacer(self)
         self._deadline: float | None = None
         self._result: Result | None = None
         for expect, text, timeout_ns in steps:
@@ -393,7 +393,7 @@ class Machine:
         limits = [self.watch.deadline, None if timeout_s is None else time.monotonic() + timeout_s]
         self._deadline = min((limit for limit in limits if limit is not None), default=None)
         self.host.on_poll(lambda: self.over or self.console.fed)
-        self.host.on_idle = self._pacer.idle if self.console.interactive or self.pace else None
+        self.host.on_idle = self.pacer.idle if self.console.interactive or self.pace else None
         reached, forget = self._watch(text)
         try:
             with self.watch:
@@ -472,9 +472,22 @@ class Machine:
             return self._end(StuckExit(self._idle_cause(), self.board.vcpus[0].context.pc))
         return None
 
-    def _idle_cause(self) -> str:
+    def _idle_cause(self, what: str = "waits for an interrupt (WFI)", but: str = "") -> str:
         causes = "; ".join(self.board.vm.why_idle())
-        return "waits for an interrupt (WFI) that nothing will send" + (f" ({causes})" if causes else "")
+        return f"{what} that nothing{but} will send" + (f" ({causes})" if causes else "")
+
+    @property
+    def waiting(self) -> str:
+        """What the guest waits for, in a sentence, while nothing but the keyboard could wake it; else empty."""
+        if not self.pacer.waits:
+            return ""
+        vcpus = [vcpu for vcpu in self.board.vcpus if vcpu.power.value != "off"]
+        what = "waits for an interrupt (WFI)"
+        if any(vcpu.runnable for vcpu in vcpus):
+            what = "branches to itself until an interrupt"
+        elif not any(vcpu.in_wfi for vcpu in vcpus):
+            what = "waits for an event (WFE)"
+        return self.describe(vcpus[0].context.pc, self._idle_cause(what, " but the keyboard"))
 
     def close(self) -> None:
         """Free the engines now: what needs them (running on, registers, `state`) is refused from now on, with KvmError

@@ -244,6 +244,11 @@ class Pl011(RegisterDevice):
             self._ris |= RT
             self.update()
 
+    @property
+    def listens(self) -> bool:
+        """Whether a byte that arrives would raise the interrupt line."""
+        return bool(self._regs[Reg.IMSC] & (RX | RT))
+
     # --- line and state ---
 
     def update(self) -> None:

@@ -37,9 +37,11 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     result = _run(machine, arguments, trace)
     if result is None:
-        printing.remark("left by Ctrl-A x", "\n")
+        printing.remark("left by Ctrl-A x" + (f": {machine.waiting}" if machine.waiting else ""), "\n")
         return LEFT
     session.say_ending(result, result.console[-1:], arguments)
+    if machine.waiting:
+        printing.remark(machine.waiting)
     if arguments.trace_hash:
         if result.trace_hash is None:
             raise LimitError("no trace hash: host time was over before the digest of the guest's RAM was done")
@@ -85,6 +87,12 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | Non
         return _run_interactive(machine, arguments, stack)
 
 
+def _say_waiting(machine: Machine) -> None:
+    """Once a run: a person should know that the guest sleeps until a key is pressed."""
+    unfinished = not machine.console.output.endswith(b"\n")
+    printing.remark(f"{machine.waiting}; Ctrl-A x leaves", "\n" if unfinished and machine.console.output else "")
+
+
 def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: ExitStack) -> Result | None:
     import signal
 
@@ -92,6 +100,7 @@ def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: Exi
     reader = Reader(fd, machine.console.feed, lambda: os.kill(os.getpid(), signal.SIGINT))
     printing.remark("Ctrl-A x leaves, Ctrl-A h helps")
     machine.console.interactive = True
+    machine.pacer.on_wait = lambda: _say_waiting(machine)
     stack.enter_context(raw_mode(fd))
     reader.start()
     stack.callback(reader.stop)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import pty
+import select
+import subprocess
+import sys
 import termios
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hw"))
+from engine.asm import Asm
+
+from armvirt.arch.gic import ICC_REGISTERS
+from armvirt.bundled import guests
 from armvirt.cli import terminal
 from armvirt.cli.terminal import Escape, Keys, Reader, piped_input, raw_mode
 from armvirt.errors import UserError
@@ -124,3 +133,80 @@ def test_absurd_input_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(terminal.MAX_PIPED + 1))
     with open(path, "rb") as file, pytest.raises(UserError, match="longer than 1 MiB"):
         piped_input(file.fileno())
+
+
+# A guest that sleeps at a terminal ------------------------------------------------------------------------------------
+
+ECHO = str(guests()["console-echo"].path)  # by its path: without its script
+WAITS = "the guest waits for an interrupt (WFI) that nothing but the keyboard will send"
+
+
+def at_terminal(arguments: list[str], steps: list[tuple[str, bytes]]) -> tuple[int, str]:
+    """`armvirt run` at a terminal, at which each answer is typed when its text has appeared: (exit status, what
+    the terminal shows, as one line)."""
+    keyboard, screen = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "1000"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "armvirt", "run", *arguments], stdin=screen, stdout=screen, stderr=screen,
+        start_new_session=True, env=environment,
+    )  # fmt: skip
+    os.close(screen)
+    shown, waiting, until = b"", list(steps), time.monotonic() + 120
+    while time.monotonic() < until:
+        if select.select([keyboard], [], [], 0.1)[0]:
+            try:
+                shown += os.read(keyboard, 4096)
+            except OSError:  # nobody has the terminal open any more
+                break
+        if waiting and waiting[0][0].encode() in shown:
+            time.sleep(1)  # the guest goes to sleep after what it has printed
+            os.write(keyboard, waiting.pop(0)[1])
+    process.kill()
+    status = process.wait()
+    os.close(keyboard)
+    return status, " ".join(shown.decode().split())
+
+
+def test_a_guest_that_waits_for_a_key_says_so_once_and_at_the_end() -> None:
+    status, shown = at_terminal([ECHO], [(WAITS, b"hello\r"), ("hello", b"\x01x")])
+    assert status == 130 and shown.count(WAITS) == 2
+    first, _, last = shown.partition("hello")
+    assert WAITS in first and f"left by Ctrl-A x: {WAITS}" in last
+
+
+def test_it_goes_on_with_the_key() -> None:
+    status, shown = at_terminal([ECHO], [(WAITS, b"quit\r")])
+    assert status == 0 and shown.count(WAITS) == 1 and shown.endswith("instructions)")
+
+
+def test_it_is_said_when_the_time_is_over() -> None:
+    status, shown = at_terminal([ECHO, "--timeout", "1s"], [])
+    assert status == 4 and shown.count(WAITS) == 2
+
+
+def test_a_guest_that_no_key_would_wake_is_stuck() -> None:
+    """As where nobody types: the run ends, and says why."""
+    status, shown = at_terminal(["wfi-forever"], [])
+    assert status == 3 and "stuck: the guest waits for an interrupt (WFI) that nothing will send (the virtual" in shown
+
+
+def test_a_guest_that_spins_until_a_key_is_pressed(tmp_path: Path) -> None:
+    """A branch to itself with interrupts open is no dead end while the UART listens."""
+    a = Asm(0x4008_0000)
+    for address, value in ((0x0800_0000, 0x13), (0x0800_0084, 1 << 1), (0x0800_0104, 1 << 1), (0x0900_0038, 0x50)):
+        a.mov(1, address)
+        a.mov(2, value)
+        a.str_w(2, 1)
+    for name, value in (("ICC_PMR_EL1", 0xF8), ("ICC_IGRPEN1_EL1", 1)):
+        a.mov(2, value)
+        a.msr(ICC_REGISTERS[name], 2)
+    a.set_vectors()
+    a.daifclr(2)
+    a.label("here")
+    a.b("here")
+    a.vectors(lambda a, offset: (a.mov(0, 0x8400_0008), a.hvc(0)))
+    guest = tmp_path / "spin.bin"
+    guest.write_bytes(a.code())
+    waits = "the guest branches to itself until an interrupt that nothing but the keyboard will send"
+    status, shown = at_terminal([str(guest)], [(waits, b"x")])
+    assert status == 0 and shown.count(waits) == 1

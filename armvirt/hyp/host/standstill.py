@@ -118,10 +118,10 @@ class Standstill:
             return True
         if any((rise := v.timer.next_rise()) is not None and self._in_time(rise) for v in listening):
             return True
-        return sleeping and (self.rescue() or self._typed())
+        return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 
     def _typed(self) -> bool:
-        """Whether somebody has typed, who could wake a vCPU that sleeps."""
+        """Whether somebody has typed, who could wake a vCPU that sleeps, or interrupt one that stands still."""
         host = self._host
         if host.on_idle is None or (later := host.on_idle(host.clock.now, None)) is None:
             return False
