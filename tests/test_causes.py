@@ -16,7 +16,7 @@ VTIMER, UART = 27, 33
 #: Of these the text says what is so; a right guest may be there on its way. All others call something a mistake.
 FACTS = {
     None, "served", "never-raised", "timer-off", "other-timer", "sgi-never-sent", "sgi-to-another", "line-fell",
-    "latch-lost", "mask", "priority", "active-by-hand", "no-deactivation",
+    "latch-lost", "mask", "priority", "active-by-hand", "no-deactivation", "not-ended",
 }  # fmt: skip
 RIGHT = [
     ("vtimer-tick", 3, 1), ("oneshot", 3, 1), ("wfi", 3, 1), ("timer-el0", 3, 1), ("mmu-el0", 3, 1), ("sgi-smp", 3, 2),

@@ -76,9 +76,15 @@ BUGS = {
     # acknowledge and end
     "iar-missing": Bug(VTIMER, r"took \S+ IRQ exceptions .* did not read (ICC_IAR1_EL1|GICC_IAR)", "no-acknowledge"),
     "iar-group": Bug(VTIMER, r"in group [01] by GIC[RD]_IGROUPR0 .* an IAR that does not give group", "wrong-iar"),
-    "eoi-missing": Bug(VTIMER, r"taken once.*, and never ended: no write of (ICC_EOIR1_EL1|GICC_EOIR)", "no-end"),
+    "eoi-missing": Bug(VTIMER, r"taken once.*, and not ended since: no write of (ICC_EOIR1_EL1|GICC_EOIR)", "no-end"),
     "eoi-wrong-intid": Bug(
         VTIMER, r"by a wrong INTID: (ICC_EOIR1_EL1|GICC_EOIR) was written with 30, not 27, at", "end-wrong-intid"
+    ),
+    "eoi-behind": Bug(
+        VTIMER, r"waits behind INTID 50, which is .*taken once, .*not ended since: no write of", "not-ended"
+    ),
+    "lpi-eoi-missing": Bug(
+        LPI, r"waits behind its own last time, taken at .* not ended since: no write of ICC_EOIR1", "not-ended", V3
     ),
     "eoi-twice": Bug(LOW_SPI, r"INTID 27 was ended twice, and the second write of ICC_EOIR1_EL1", "end-twice", V3),
     "eoi-order": Bug(LOW_SPI, r"ended in the wrong order: ICC_EOIR1_EL1 was written with 27, not 50", "end-order", V3),
@@ -107,6 +113,7 @@ BUGS = {
     "mapd-missing": Bug(LPI, r"MAPTI at .* was skipped, .*no MAPD has mapped its device", "mapping-skipped", V3),
     "mapti-missing": Bug(LPI, r"no ITS translates an event to it: messages are lost \(never mapped\)", gics=V3),
     "mapc-missing": Bug(LPI, r"its collection 0 is mapped to no CPU", "collection", V3),
+    "int-event": Bug(LPI, r"translated from device 2, event 1, and INT at .* device 2, event 2,", "message-lost", V3),
     "its-off": Bug(LPI, r"GITS_CTLR.Enabled is 0: messages are ignored, and 6 commands wait", gics=V3),
 }
 ON_TWO_CPUS = {name for name, bug in BUGS.items() if bug.vcpu is not None}

@@ -26,6 +26,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     lpis.no_property_table,
     lpis.skipped_mapping,
     lpis.unmapped_collection,
+    lpis.message_lost,
     elsewhere.enabled_elsewhere,
     elsewhere.other_group,
     masks.masked,

@@ -11,6 +11,7 @@ from armvirt.trace.history import Stray
 
 PSTATE_I = 1 << 7
 GICC_EOIR = 0x10
+UNSURE = " (PSTATE.I is 0: its handler has returned, or lets others in)"
 
 
 def not_ended(evidence: Evidence) -> Cause | None:
@@ -39,13 +40,18 @@ def behind(evidence: Evidence) -> Cause | None:
 
 def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     """An LPI has no active state, and what DIR has deactivated may have been ended by no EOIR: a priority is left."""
-    running = evidence.cpu.running
-    if not running or not _handler_has_returned(evidence):
+    running, returned = evidence.cpu.running, _handler_has_returned(evidence)
+    if not running or returned is False:
         return None
     intid, stamp = running[-1]
     end = eoir(evidence, irq.group)
-    text = f"waits behind INTID {intid}, which was taken at {evidence.when(stamp)} and whose priority no {end} dropped"
-    return Cause("no-end", text, f"end INTID {intid} with a write of {intid} to {end}", on_its_way=False)
+    which = "its own last time" if intid == evidence.intid else f"INTID {intid}"
+    text = (
+        f"waits behind {which}, taken at {evidence.when(stamp)} and not ended since: no write of {end} has dropped its "
+        f"priority{'' if returned else UNSURE}"
+    )
+    name = "no-end" if returned else "not-ended"
+    return Cause(name, text, f"end INTID {intid} with a write of {intid} to {end}", on_its_way=False)
 
 
 def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> Cause:
@@ -92,12 +98,14 @@ def _active(evidence: Evidence) -> str:
 
 
 def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    if not _handler_has_returned(evidence):
+    returned = _handler_has_returned(evidence)
+    if returned is False:
         return None
     end = eoir(evidence, irq.group)
     again = "; it is pending again" if evidence.pending else ""
-    text = f"{_active(evidence)}, and never ended: no write of {end} since{again}"
-    return Cause("no-end", text, f"end its handler with a write of {irq.intid} to {end}", on_its_way=False)
+    text = f"{_active(evidence)}, and not ended since: no write of {end}{'' if returned else UNSURE}{again}"
+    name = "no-end" if returned else "not-ended"
+    return Cause(name, text, f"end its handler with a write of {irq.intid} to {end}", on_its_way=False)
 
 
 def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
@@ -118,16 +126,16 @@ def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     return None
 
 
-def _handler_has_returned(evidence: Evidence) -> bool:
-    """Whether its handler is known to run no more: the vCPU sleeps, or is back in the function that was interrupted,
-    with IRQs let in."""
+def _handler_has_returned(evidence: Evidence) -> bool | None:
+    """Whether its handler runs no more. That is sure where the vCPU sleeps, or is back in the function that was
+    interrupted, with IRQs let in; no event tells of an ERET, so None: it may have returned, or let others in."""
     vcpu, entry = evidence.machine.board.vcpus[evidence.vcpu], evidence.cpu.entry
     if vcpu.power.value != "runnable":
         return True
     if vcpu.context.pstate & PSTATE_I or entry is None:
         return False
     here = _function(evidence, vcpu.context.pc)
-    return here is not None and here == _function(evidence, entry.event.elr)
+    return True if here is not None and here == _function(evidence, entry.event.elr) else None
 
 
 def _function(evidence: Evidence, pc: int) -> str | None:

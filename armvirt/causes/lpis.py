@@ -42,6 +42,20 @@ def skipped_mapping(evidence: Evidence) -> Cause | None:
     return Cause("mapping-skipped", text, "queue MAPD for the device first, then " + write.what)
 
 
+def message_lost(evidence: Evidence) -> Cause | None:
+    """It was never raised; a message with other numbers was."""
+    lost, found = evidence.history.lost_message, lpi_stations.source_of(evidence.vgic, evidence.intid)
+    if lost is None or found is None or not evidence.holds("pending") or evidence.past.raised.count:
+        return None
+    how = "a store to GITS_TRANSLATER" if lost.error < 0 else "INT"
+    error = "" if lost.error < 0 else f", {its_error(lost.error)}"
+    text = (
+        f"was never raised: it is translated from {found}, and {how} at {evidence.when(lost.stamp)} was for "
+        f"device {lost.device}, event {lost.event}, which raised nothing{error}"
+    )
+    return Cause("message-lost", text, f"send the message of {found}")
+
+
 def unmapped_collection(evidence: Evidence) -> Cause | None:
     """A message to a collection that is mapped to no CPU is lost (IHI 0069 5.3)."""
     held, route = evidence.holds("pending"), evidence.at("route")

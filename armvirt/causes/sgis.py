@@ -13,6 +13,8 @@ def not_sent(evidence: Evidence) -> Cause | None:
     if not is_sgi(evidence.intid) or evidence.pending or evidence.active:
         return None
     send = evidence.history.last_send(evidence.intid)
+    if evidence.past.taken.count:
+        return None  # it has come before
     if send is None:
         if evidence.past.raised.count or evidence.recorder.blind:
             return None
@@ -27,7 +29,7 @@ def not_sent(evidence: Evidence) -> Cause | None:
 
 def _missed(evidence: Evidence, send: Send) -> Cause:
     sent = evidence.history.sent.get(evidence.intid, Times()).count
-    who = "nobody" if not send.targets else " and ".join(f"vCPU {target}" for target in send.targets)
+    who = receivers(send)
     wrote = f"{send.register} = {send.value:#x}"
     why, remedy = _why(evidence, send)
     name = "sgi-to-nobody" if not send.targets else "sgi-to-another"
@@ -37,6 +39,11 @@ def _missed(evidence: Evidence, send: Send) -> Cause:
         f"({wrote}{again}): {why}"
     )
     return Cause(name, text, remedy)
+
+
+def receivers(send: Send) -> str:
+    """``vCPU 1 and vCPU 2``, or ``nobody``."""
+    return " and ".join(f"vCPU {target}" for target in send.targets) or "nobody"
 
 
 def _why(evidence: Evidence, send: Send) -> tuple[str, str]:

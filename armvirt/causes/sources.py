@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_LPI, NR_PRIVATE
 from armvirt.causes.evidence import PREFIXES, Cause, Evidence, taken, times
+from armvirt.causes.sgis import receivers
 from armvirt.causes.storms import device_state, wire_of
 from armvirt.hyp.vgic.finding import Register
 from armvirt.trace.history import Loss
@@ -94,5 +95,8 @@ def served(evidence: Evidence) -> Cause | None:
         return None
     merged = f", {times(past.again)} of them while it was pending, which counts once" if past.again else ""
     raised = f"raised {times(past.raised.count)}{merged}, last at {past.raised.last.ns:,} ns"
+    send = evidence.history.last_send(evidence.intid)
     text = f"is not pending: it was {raised}, and {taken(past.taken, evidence)}"
+    if send is not None and evidence.intid < 16 and evidence.vcpu not in send.targets:
+        text += f"; the last one, at {send.stamp.ns:,} ns, was sent to {receivers(send)}"
     return Cause("served", text, "let its source raise it again")

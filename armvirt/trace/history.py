@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI, SgiRequest, SgirRequest
+from armvirt.arch.gic import FIRST_LPI, GITS_TRANSLATER, SgiRequest, SgirRequest
 from armvirt.events import Event, ExceptionEntry, Stamp
 from armvirt.trace.parking import Parking
 from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
@@ -81,6 +81,16 @@ class Stray(NamedTuple):
     stamp: Stamp
 
 
+class Message(NamedTuple):
+    """An event that made no LPI pending: by the ITS command INT, with its ``error``, or (-1) by a CPU's store to
+    GITS_TRANSLATER."""
+
+    stamp: Stamp
+    device: int
+    event: int
+    error: int
+
+
 class Poll(NamedTuple):
     """One register of the GIC that a CPU reads again and again, always with the same value."""
 
@@ -134,6 +144,7 @@ class History:
         self._sends: dict[int, Send] = {}
         self.sent: dict[int, Times] = {}
         self.to_nobody: dict[int, Times] = {}
+        self.lost_message: Message | None = None
         self._parking = Parking()
         self._model = 3  # until a GICC frame is used
         self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
@@ -197,6 +208,9 @@ class History:
             self._sent(stamp, intid, target)
         if intid < 32 and target < 0:
             return
+        lost = self.lost_message
+        if intid >= FIRST_LPI and lost is not None and lost.stamp == stamp:
+            self.lost_message = None
         past = self._of(target, intid)
         if event.level and 16 <= intid < FIRST_LPI:
             self._rises(past, stamp)
@@ -262,6 +276,8 @@ class History:
             self._read(stamp, event)
             return
         self._cpu(stamp.vcpu).poll = self._cpu(stamp.vcpu).faults = None
+        if event.frame == "GITS" and event.offset == GITS_TRANSLATER:
+            self.lost_message = Message(stamp, 0, event.value, -1)  # until an LPI follows
         if event.frame == "GICD" and event.offset == GICD_SGIR and event.size == 4:
             intid = SgirRequest.decode(event.value).intid
             self._sends[intid] = Send(stamp, "GICD_SGIR", event.value, ())
@@ -294,6 +310,8 @@ class History:
             self.to_nobody.setdefault(intid, Times()).add(stamp)
 
     def _its(self, stamp: Stamp, event: Any) -> None:
+        if event.op == "INT" and event.error:
+            self.lost_message = Message(stamp, event.device, event.event, event.error)
         if event.op in FORGETS and not event.error and event.intid >= FIRST_LPI:
             _loses(self._of(-1, event.intid), stamp, event.op)
 

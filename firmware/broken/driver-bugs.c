@@ -53,6 +53,7 @@ static const struct row {
     {"sre", timer_ticks, 2},
     {"gicc", timer_ticks, 3},
     {"timer-stopped", timer_stopped, 0},
+    {"eoi-behind", behind, 0},
     {"eoi-twice", nested, 3},
     {"eoi-order", nested, 3},
     {"bpr", nested, 0},
@@ -81,6 +82,8 @@ static const struct row {
     {"mapti-missing", lpi, 3},
     {"mapc-missing", lpi, 3},
     {"its-off", lpi, 3},
+    {"int-event", lpi, 3},
+    {"lpi-eoi-missing", lpi, 3},
 };
 
 static bool equal(const char *a, const char *b)
@@ -229,7 +232,7 @@ void write_eoir(u32 ack)
 
 void end(u32 ack)
 {
-    if (bug("eoi-missing"))
+    if (bug("eoi-missing") || (bug("eoi-behind") && ack == LOW_SPI) || (bug("lpi-eoi-missing") && ack >= 8192))
         return;
     if (bug("sgi-eoi-cpu"))
         ack &= 0x3ff;

@@ -27,6 +27,7 @@
 #define IROUTER    0x6000u
 
 #define PRIORITY 0xa0u
+#define LOW_SPI  50u /* no device has it: ISPENDR makes it pending */
 
 /* Whether this bug is the one that the command line plants. */
 bool bug(const char *name);
@@ -66,6 +67,7 @@ void wait_for(const volatile u32 *count, u32 want);
 void timer_ticks(void);
 void timer_stopped(void);
 void nested(void);
+void behind(void);
 void device(void);
 void ipi(void);
 void lpi(void);

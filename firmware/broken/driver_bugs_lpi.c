@@ -107,7 +107,7 @@ void lpi(void)
     map();
     take_interrupts();
     for (u32 n = 1; n <= 2; n++) {
-        command(INT | (u64)DEVICE << 32, EVENT, 0);
+        command(INT | (u64)DEVICE << 32, bug("int-event") ? EVENT + 1 : EVENT, 0);
         wait_for(&messages, n);
     }
 }
