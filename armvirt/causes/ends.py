@@ -35,7 +35,9 @@ def behind(evidence: Evidence) -> Cause | None:
     stuck = _why_active(evidence._replace(intid=runner.intid), runner)
     if stuck is None:
         return None
-    return stuck._replace(text=f"waits behind INTID {runner.intid}, which {stuck.text}")
+    priorities = f"its priority {irq.priority:#04x} does not preempt {runner.priority:#04x}"
+    ahead = f"INTID {runner.intid}"
+    return stuck._replace(text=f"waits behind {ahead}: {priorities}, and {ahead} {stuck.text}")
 
 
 def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
