@@ -17,7 +17,7 @@ from armvirt.errors import UserError
 from armvirt.hyp.vgic.diagnose import LPIS_END, first_held
 from armvirt.hyp.vgic.finding import Finding
 from armvirt.hyp.vgic.naming import kind_of
-from armvirt.intids import NAMES, named
+from armvirt.intids import NAMES, with_names
 from armvirt.tables import Showable, Table
 from armvirt.trace.writers import LastWriters
 
@@ -87,6 +87,10 @@ class Explanation(Showable):
     def verdict(self) -> str:
         """The answer in one line: the mistake if one is known, else the first station that holds the interrupt; and
         what would change it."""
+        return with_names(self._verdict)
+
+    @property
+    def _verdict(self) -> str:
         held, who = self.held, f"INTID {self.intid}"
         if self.cause is not None:
             remedy = f" To change it: {self.cause.remedy}." if self.cause.remedy else ""
@@ -132,7 +136,7 @@ class Explanation(Showable):
     def _cells(self, step: Step) -> tuple[str, ...]:
         sign = "ok" if step.passed else "NO" if step is self.held else "no"
         name = step.register.partition(" (")[0]  # without its address, which the verdict has
-        return step.station, sign, step.text, name, step.value, step.written
+        return step.station, sign, with_names(step.text), name, step.value, step.written
 
     def _marks(self) -> dict[int, str]:
         """Red for the first station that holds it; what comes after it counts for less."""
@@ -152,7 +156,7 @@ def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int |
     text = ""
     if versus is not None:
         check(machine, versus)
-        text = f"Versus {named(versus)}: {vm.compare(who, versus, intid).text}."
+        text = with_names(f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}.")
     scene = _Scene(machine, intid, who, next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None))
     state, steps = _story(scene, findings)
     pc, recorder = machine.board.vcpus[who].context.pc, scene.recorder

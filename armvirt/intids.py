@@ -50,6 +50,18 @@ def named(intid: int) -> str:
     return f"INTID {intid}, {name}" if name else f"INTID {intid}"
 
 
+_UNNAMED = re.compile(rf"\bINTID (\d+)\b(?! \((?:[A-Z]+, )?(?:{'|'.join(_BY_NAME)})\)|, (?:{'|'.join(_BY_NAME)}))")
+
+
+def with_names(text: str) -> str:
+    """A sentence with a name behind each INTID that has one: ``INTID 27 (vtimer) is held``."""
+    return _UNNAMED.sub(lambda match: match[0] + _named_so(int(match[1])), text)
+
+
+def _named_so(intid: int) -> str:
+    return f" ({NAMES[intid]})" if intid in NAMES else ""
+
+
 def short(intid: object) -> str:
     """``27 vtimer``, for a column of INTIDs."""
     name = NAMES.get(intid) if isinstance(intid, int) else None

@@ -102,6 +102,13 @@ def _split(text: str) -> tuple[str, int]:
     return (name, units.parse_count(offset, what="offset")) if plus else (text, 0)
 
 
+def elsewhere(text: str, machine: Machine) -> str:
+    """Where else a function is whose symbol was not reached: the compiler may have inlined every call of it; "" if
+    it has not, or nobody knows."""
+    name, _ = _split(text)
+    return _Finder(machine).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
+
+
 class _Finder:
     """Looks for a name in the guest's symbols, and then in its debug information. ``linked`` are the symbols at the
     addresses of the link, which ``_moved`` makes those at which the guest executes."""
@@ -161,6 +168,13 @@ class _Finder:
         size = len(name)
         clones = {full for full in self.linked.names() if full.startswith(name) and _CLONE.fullmatch(full, size)}
         return [address for full in clones for address in self.linked.addresses_of(full)]
+
+    def inlined_too(self, name: str) -> str:
+        """Of a function that has a symbol: "it is inlined in a+0x10, b+0x20"; "" if it is not."""
+        if self.linked is None or self.linked.address_of(name) is None or self._debug is None:
+            return ""
+        sites = self._debug.inlined(name)
+        return f"it is inlined, too ({self._where(sites)})" if sites else ""
 
     def _inlined(self, name: str, offset: int) -> list[int]:
         sites = [] if self._debug is None else self._debug.inlined(name)

@@ -324,7 +324,9 @@ def _text(_folder: Path, value: Any) -> str:
 
 
 def _file(folder: Path, value: Any) -> str:
-    return os.path.join(folder, _text(folder, value))
+    if _text(folder, value) == "-":
+        raise UserError("a guest of a suite has no standard input or output; name a file")
+    return os.path.join(folder, value)
 
 
 def _flag(_folder: Path, value: Any) -> bool:

@@ -77,7 +77,7 @@ def test_the_instant_of_firing(engine: str, gic: int) -> None:
             assert machine.run_until(ns=fire) is None
             found = machine.explain(VTIMER)
             steps = {step.station: step for step in found.steps}
-            assert found.verdict == "INTID 27 is taken by vCPU 0 before its next instruction.", fire
+            assert found.verdict == "INTID 27 (vtimer) is taken by vCPU 0 before its next instruction.", fire
             assert steps["pending"].written == "raised at this moment" and "turn" not in steps["loaded"].text
 
 

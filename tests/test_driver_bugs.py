@@ -87,7 +87,7 @@ BUGS = {
     "lpi-eoi-missing": Bug(
         LPI, r"waits behind its own last time, taken at .* not ended since: no write of ICC_EOIR1", "not-ended", V3
     ),
-    "eoi-twice": Bug(LOW_SPI, r"INTID 27 was ended twice, and the second write of ICC_EOIR1_EL1", "end-twice", V3),
+    "eoi-twice": Bug(LOW_SPI, r"INTID 27 .*was ended twice, and the second write of ICC_EOIR1_EL1", "end-twice", V3),
     "eoi-order": Bug(LOW_SPI, r"ended in the wrong order: ICC_EOIR1_EL1 was written with 27, not 50", "end-order", V3),
     "dir-missing": Bug(VTIMER, r"EOImode is 1, so EOIR .* (ICC_DIR_EL1|GICC_DIR) was never written", "no-deactivation"),
     "eoi-other-cpu": Bug(

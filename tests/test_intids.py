@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from armvirt.board import memmap
 from armvirt.errors import UserError
 from armvirt.hyp.vgic.naming import kind_of
-from armvirt.intids import NAMES, named, parse_intid, short
+from armvirt.intids import NAMES, named, parse_intid, short, with_names
 from armvirt.machine import Machine
 
 
@@ -60,6 +60,11 @@ def test_what_is_shown_can_be_typed() -> None:
     for intid, name in NAMES.items():
         assert parse_intid(name) == intid
         assert (named(intid), short(intid)) == (f"INTID {intid}, {name}", f"{intid} {name}")
+    assert with_names("INTID 33 is behind INTID 27, and INTID 40 too") == (
+        "INTID 33 (uart) is behind INTID 27 (vtimer), and INTID 40 too"
+    )
+    once = "INTID 27 (PPI, vtimer), INTID 30, ptimer, INTID 270, INTID 27 (vtimer)"
+    assert with_names(once) == once
     assert (named(40), short(40), short(None)) == ("INTID 40", "40", "None")
 
 

@@ -22,5 +22,5 @@ def execute(arguments: argparse.Namespace) -> int:
     echo_console(machine, arguments)
     result = stopping.run_to(machine, arguments)
     explanation = machine.explain(arguments.intid, arguments.vcpu, arguments.versus)
-    show(explanation, arguments, result)
+    show(explanation, arguments, result, machine)
     return 0

@@ -16,5 +16,5 @@ def execute(arguments: argparse.Namespace) -> int:
     echo_console(machine, arguments)
     result = stopping.run_to(machine, arguments)
     view = GicView(machine, arguments.vcpu, everything=arguments.all)
-    show(view, arguments, result)
+    show(view, arguments, result, machine)
     return 0

@@ -72,7 +72,9 @@ def _dispatch(words: list[str], own: bool) -> int:
 
 def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     try:
-        return parser.parse_args(words)
+        arguments = parser.parse_args(words)
+        arguments.words = words
+        return arguments
     except UserError:
         from armvirt.cli import qemu
 

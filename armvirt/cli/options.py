@@ -189,6 +189,18 @@ def _fill(parser: Parser, command: Command) -> None:
         _add(parser, option)
 
 
+def board_words(words: Sequence[str]) -> list[str]:
+    """Of a command line, the options that make the machine, as they were written."""
+    takes_value = {option.flag: option.parse is not None for option in BOARD}
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, _ = word.partition("=")
+        if flag in takes_value:
+            kept += [word, next(rest, "")] if takes_value[flag] and not equals else [word]
+    return kept
+
+
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The `Machine` arguments that the board's options stand for."""
     chosen = {}

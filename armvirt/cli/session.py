@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from armvirt.bundled import Guest, find
 from armvirt.cli import outputs, printing
-from armvirt.cli.options import settings
+from armvirt.cli.options import board_words, settings
 from armvirt.errors import UserError
 from armvirt.units import human_time
 
@@ -97,10 +97,10 @@ def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
     intid = result.diagnosis.partition("(INTID ")[2].partition(")")[0]
     if not intid.isdigit():
         return ""
-    board = ("" if arguments.gic == 3 else f" --gic {arguments.gic}") + (
-        f" --cpus {arguments.cpus}" if arguments.cpus else ""
-    )
-    return f"; see armvirt explain {arguments.guest}{board} --intid {intid}"
+    import shlex
+
+    words = ["armvirt", "explain", arguments.guest, *board_words(arguments.words), "--intid", intid]
+    return f"; see {shlex.join(words)}"
 
 
 def say_ending(result: Result, console_tail: str, arguments: argparse.Namespace) -> None:

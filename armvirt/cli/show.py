@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
 
 
-def show(what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None) -> None:
+def show(
+    what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None, machine: Machine
+) -> None:  # fmt: skip
     """``what`` on standard output, and on standard error what is to be said of a run that ended short of ``--at``."""
     if arguments.json:
         printing.lines(json.dumps(what.data(), indent=2).split("\n"), fold=False)
     else:
         _print_tables(what, plain=arguments.plain)
-    if remark := stopping.remark(result, arguments):
+    if remark := stopping.remark(result, arguments, machine):
         printing.remark(remark)
 
 

@@ -44,11 +44,13 @@ def _reached(machine: Machine, place: Place) -> bool:
     return place.pc is not None and bool(places.marks(place.pc, machine).reached(machine))
 
 
-def remark(result: Result | None, arguments: argparse.Namespace) -> str:
+def remark(result: Result | None, arguments: argparse.Namespace, machine: Machine) -> str:
     """What is to be said of a run that did not come to where it was asked to go; "" if it did."""
     from armvirt.cli import session
 
     if result is None:
         return ""
-    before = f"--at {arguments.at} was not reached: " if arguments.at is not None else ""
-    return before + session.ending(result)
+    if arguments.at is None:
+        return session.ending(result)
+    also = places.elsewhere(arguments.at, machine)
+    return f"--at {arguments.at} was not reached{f' ({also})' if also else ''}: {session.ending(result)}"

@@ -81,7 +81,7 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], text: st
 
 def test_versus(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = explain(capsys, "vtimer-tick", "--intid", "33", "--versus", "27", "--at", "tick")
-    assert out.splitlines()[1].startswith("Versus INTID 27, vtimer: INTID 33 is held: ")
+    assert out.splitlines()[1].startswith("Versus INTID 27 (vtimer): INTID 33 (uart) is held: ")
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +121,10 @@ def test_run_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines()[-1].endswith("armvirt explain wfi-forever --intid 27")
     assert main(["run", "wfi-forever", "--gic", "2", "--cpus", "2"]) == 3
     assert capsys.readouterr().err.endswith("armvirt explain wfi-forever --gic 2 --cpus 2 --intid 27\n")
+    words = ["--gic=2", "--append", "a b", "--max-time", "1s", "--vhe"]
+    assert main(["run", "wfi-forever", *words]) == 3
+    said = capsys.readouterr().err
+    assert said.endswith("armvirt explain wfi-forever --gic=2 --append 'a b' --vhe --intid 27\n"), "the same machine"
     assert main(["run", "spin"]) == 3
     assert "explain" not in capsys.readouterr().err
     assert main(["run", "sgi-spi", "--gic", "2"]) == 1

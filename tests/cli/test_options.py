@@ -91,6 +91,20 @@ def test_every_command_has_help_and_a_module(command: str, capsys: pytest.Captur
     assert callable(module.execute)
 
 
+def test_defaults_in_the_documentation_are_those_of_the_table() -> None:
+    rows = [line for line in (ROOT / "docs" / "cli.md").read_text().splitlines() if line.startswith("| `--")]
+    told = 0
+    for setting in SETTINGS:
+        row = next((row for row in rows if f"`{setting.flag}" in row), "")
+        default = re.search(r"\(default ([\w.-]+)", row)
+        if default and setting.parse is not None:
+            # What is no value here (a date, another setting's) is of another kind than the table's.
+            if setting.default is not None:
+                assert setting.parse(default[1]) == setting.default, row
+                told += 1
+    assert told >= 4
+
+
 def test_every_option_is_documented() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     flags = {option.flag for command in COMMANDS for option in command.options}

@@ -169,6 +169,22 @@ def test_a_run_with_every_output(tmp_path: Path) -> None:
     assert third.difference(third.run(third.machine())) == "expected exit code 3, got pass"
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[defaults]\ntrace = "t"\n[[guest]]\nname = "hello"\n[[guest]]\nname = "fail"', "by hello: trace, too"),
+        ('[[guest]]\nname = "hello"\ntrace = "t"\ndump-dtb = "./t"', "it is written by hello: trace, too"),
+        ('[[guest]]\nname = "hello"\nsymbols = "armvirt.toml"\ntrace = "armvirt.toml"', "is read by this run"),
+        ('[[guest]]\nname = "hello"\ntrace = "no/such/folder"', "there is no directory"),
+        ('[[guest]]\nname = "hello"\ntrace = "-"', "has no standard input or output; name a file"),
+        ('[[guest]]\nname = "hello"\ninitrd = "-"', "has no standard input or output; name a file"),
+    ],
+)
+def test_files_of_a_suite_are_checked_before_anything_runs(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        collect([str(write(tmp_path, text))])
+
+
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     (case,) = toml_cases(write(tmp_path, '[[guest]]\nname = "hello"\ntrace = "no/such/folder"\n'))
     with pytest.raises(UserError, match="no/such/folder: cannot be written"):

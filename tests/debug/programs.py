@@ -43,9 +43,17 @@ static __attribute__((noinline)) int init(int x)
 {
     return x * 5;
 }
+__attribute__((used, noinline)) int never(int x)
+{
+    return x - 1;
+}
+int kept(int x)
+{
+    return x ^ 0x55;
+}
 int other(int x)
 {
-    return init(x) + helper(x);
+    return init(x) + kept(helper(x));
 }
 """,
     "h.h": """\

@@ -137,8 +137,13 @@ def test_times_are_no_places(guest: Path) -> None:
 
 def test_the_command_line(guest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", str(guest), "--intid", "vtimer", "--at", "helper"]) == 0
-    assert "(init.constprop.0" in capsys.readouterr().out.splitlines()[0]
+    assert " (init.constprop.0" in capsys.readouterr().out
     assert main(["explain", str(guest), "--intid", "vtimer", "--at", "hlper"]) == 2
     assert capsys.readouterr().err.startswith("armvirt: --at hlper: the guest has no such symbol; did you mean helper")
+    assert main(["gic", str(guest), "--at", "kept"]) == 0
+    said = capsys.readouterr().err
+    assert "--at kept was not reached (it is inlined, too (other+0x" in said, "its symbol is of a copy nobody calls"
+    assert main(["gic", str(guest), "--at", "never"]) == 0
+    assert "--at never was not reached: " in capsys.readouterr().err
     assert main(["gic", str(guest), "--at", "0x50000000"]) == 0
     assert "--at 0x50000000 was not reached" in capsys.readouterr().err
