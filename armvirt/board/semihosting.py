@@ -21,7 +21,13 @@ ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38
 
 TICK_HZ = 1_000_000_000
 MAX_TRANSFER = 1 << 20
-"""Bytes that one READ or WRITE moves at most; the guest is told of the rest as not transferred."""
+"""Bytes that one WRITE moves at most; the guest is told of the rest as not transferred."""
+MAX_READ = 1 << 14
+"""The same for READ, which may fill a part of its buffer at any time."""
+MAX_AT_ONCE = 1 << 11
+"""Bytes that are shown before the HLT is executed anew for the rest: each may be an event of the trace, and output that
+somebody waits for. No call keeps the host busy for long."""
+MAX_UNFINISHED = 8
 MAX_STRING = 1 << 16
 MAX_HANDLES = 64
 
@@ -70,7 +76,11 @@ class Wait(NamedTuple):
     """The guest wants input and there is none yet: call again, with the same arguments, when there may be."""
 
 
-Outcome = int | Exit | Wait
+class Again(NamedTuple):
+    """A part of the output is done: call again, with the same arguments, at once."""
+
+
+Outcome = int | Exit | Wait | Again
 
 
 class Heap(NamedTuple):
@@ -149,6 +159,8 @@ class Semihosting:
         """No open handles, errno 0."""
         self._files: dict[int, _File] = {}
         self._errno = 0
+        # Bytes that are shown already, by the call: an interrupt handler may make another one between two parts.
+        self._shown: dict[tuple[int, ...], int] = {}
 
     def call(self, operation: int, argument: int) -> Outcome:
         """Carry out operation W0 with X1; what goes to X0, or that the guest exits or has to wait."""
@@ -164,14 +176,16 @@ class Semihosting:
         return FAILED
 
     def state(self) -> State:
-        """Handles as [number, is console, position], errno."""
+        """Handles as [number, is console, position], errno, unfinished output as [call, bytes that are shown]."""
         files = [[number, file.is_console, file.position] for number, file in sorted(self._files.items())]
-        return {"version": 1, "files": files, "errno": self._errno}
+        shown = [[list(call), count] for call, count in self._shown.items()]
+        return {"version": 1, "files": files, "errno": self._errno, "shown": shown}
 
     def load(self, state: State) -> None:
         """Take over saved state."""
         self._files = {number: _File(is_console, position) for number, is_console, position in state["files"]}
         self._errno = state["errno"]
+        self._shown = {tuple(call): count for call, count in state["shown"]}
 
     # --- arguments ---
 
@@ -228,32 +242,54 @@ class Semihosting:
         self._host.write_console(self._host.read_memory(address, 1))
         return 0
 
-    def _write0(self, address: int) -> int:
+    def _write0(self, address: int) -> Outcome:
+        call = (Op.WRITE0, address)
+        shown = self._shown.get(call, 0)
+        text, complete = self._string(address + shown, min(MAX_AT_ONCE, MAX_STRING - shown))
+        self._host.write_console(text)
+        shown += len(text)
+        return Again() if self._goes_on(call, shown, complete or shown >= MAX_STRING) else 0
+
+    def _string(self, address: int, most: int) -> tuple[bytes, bool]:
+        """(text at an address, about as much as wanted; whether it is terminated there)."""
         text = bytearray()
-        while len(text) < MAX_STRING:
+        while len(text) < most:
             # Never across a 64-byte line: what follows the terminator may be on a page that is not there.
             chunk = self._host.read_memory(address, 64 - address % 64)
             end = chunk.find(b"\0")
-            text += chunk if end < 0 else chunk[:end]
-            address += len(chunk)
             if end >= 0:
-                break
-        self._host.write_console(bytes(text))
-        return 0
+                return bytes(text + chunk[:end]), True
+            text += chunk
+            address += len(chunk)
+        return bytes(text), False
 
-    def _write(self, address: int) -> int:
+    def _write(self, address: int) -> Outcome:
         """The number of bytes that were not written."""
         handle, data_at, length = self._words(address, 3)
         if not self._by_handle(handle).is_console:
             raise _RefusedError(EBADF)
-        size = min(length, MAX_TRANSFER)
-        self._host.write_console(self._host.read_memory(data_at, size))
-        return length - size
+        call, size = (Op.WRITE, address, data_at, length), min(length, MAX_TRANSFER)
+        shown = self._shown.get(call, 0)
+        if not shown:
+            self._host.read_memory(data_at, size)  # EFAULT before anything is shown
+        count = min(MAX_AT_ONCE, size - shown)
+        self._host.write_console(self._host.read_memory(data_at + shown, count))
+        return Again() if self._goes_on(call, shown + count, shown + count == size) else length - size
+
+    def _goes_on(self, call: tuple[int, ...], shown: int, complete: bool) -> bool:
+        """Whether an output call is not complete: remember how far it is."""
+        self._shown.pop(call, None)
+        if complete:
+            return False
+        while len(self._shown) >= MAX_UNFINISHED:  # calls that were left for good
+            self._shown.pop(next(iter(self._shown)))
+        self._shown[call] = shown
+        return True
 
     def _read(self, address: int) -> Outcome:
         """The number of bytes that were not read: all of them at the end of input."""
         handle, data_at, length = self._words(address, 3)
-        file, size = self._by_handle(handle), min(length, MAX_TRANSFER)
+        file, size = self._by_handle(handle), min(length, MAX_READ)
         if file.is_console:
             data = self._console_bytes(size)
             if size and not data and not self._host.input_closed:

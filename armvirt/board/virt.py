@@ -19,7 +19,7 @@ from armvirt.board.gicv2m import GicV2m
 from armvirt.board.pl011 import Pl011
 from armvirt.board.pl031 import EPOCH, SECOND, Pl031
 from armvirt.board.rom import Rom
-from armvirt.board.semihosting import BadAddressError, Exit, Heap, Semihosting, Wait
+from armvirt.board.semihosting import Again, BadAddressError, Exit, Heap, Semihosting, Wait
 from armvirt.board.sizes import human
 from armvirt.hyp.kvm import (
     COUNTER_START,
@@ -367,6 +367,9 @@ class VirtBoard:
             return True
         if isinstance(outcome, Wait):
             exit.retry_at = self.vm.timers.now + SEMIHOSTING_INPUT_NS
+            return False
+        if isinstance(outcome, Again):
+            exit.retry_at = self.vm.timers.now
             return False
         exit.result = outcome
         return False

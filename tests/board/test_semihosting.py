@@ -16,8 +16,10 @@ from armvirt.board.semihosting import (
     ENOENT,
     ENOSYS,
     FAILED,
+    MAX_AT_ONCE,
     MAX_HANDLES,
     MAX_TRANSFER,
+    Again,
     BadAddressError,
     Exit,
     Heap,
@@ -82,6 +84,39 @@ def test_console_output() -> None:
     host.write_memory(TEXT, b"line\n")
     assert host.call(Op.WRITE, handle, TEXT, 5) == 0
     assert host.console == b"Helloeline\n"
+
+
+LONG = bytes(1 + n % 251 for n in range(3 * MAX_AT_ONCE + 100))
+
+
+@pytest.mark.parametrize("operation", [Op.WRITE, Op.WRITE0])
+def test_long_output_is_shown_in_parts(operation: int) -> None:
+    """No call is more than a part, and between two of them the state can be saved, or another call be made."""
+    host, other = Host(), Host()
+    handle = host.open()
+    host.write_memory(TEXT, LONG + b"\0")
+    host.write_memory(BASE + 0x8000, b"tick\0")
+    host.write_memory(BLOCK, struct.pack("<3Q", handle, TEXT, len(LONG)))
+    shown, answer = b"", None
+    for part in range(4):
+        answer = host.semihosting.call(operation, BLOCK if operation == Op.WRITE else TEXT)
+        assert len(host.console) <= MAX_AT_ONCE + 64 and (answer == Again()) == (part < 3)
+        shown += bytes(host.console)
+        host.console.clear()
+        assert host.semihosting.call(Op.WRITE0, BASE + 0x8000) == 0  # an interrupt handler says something
+        host.console.clear()
+        other.semihosting.load(json.loads(json.dumps(host.semihosting.state())))
+        other.memory[:] = host.memory
+        host, other = other, host
+    assert answer == 0 and shown == LONG
+
+
+def test_write_shows_nothing_of_what_is_not_all_there() -> None:
+    host = Host()
+    handle = host.open()
+    at = BASE + SIZE - 2 * MAX_AT_ONCE
+    assert (host.call(Op.WRITE, handle, at, 2 * MAX_AT_ONCE + 1), host.errno()) == (FAILED, EFAULT)
+    assert host.console == b""
 
 
 def test_write0_stops_before_memory_that_is_not_there() -> None:
@@ -199,7 +234,7 @@ def test_state_survives_json() -> None:
     assert other.errno() == ENOSYS
     assert other.call(Op.READ, features, TEXT, 3) == 0
     other.semihosting.reset()
-    assert other.semihosting.state() == {"version": 1, "files": [], "errno": 0}
+    assert other.semihosting.state() == {"version": 1, "files": [], "errno": 0, "shown": []}
 
 
 @given(st.integers(0, 0x40), st.lists(st.one_of(st.integers(0, 5), st.sampled_from([TEXT, BLOCK, 0x20026, FAILED]),

@@ -35,8 +35,6 @@ def shares() -> Iterator[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("name", "engine", "ending"), list(shares()), ids=lambda value: str(value))
 def test_a_storm_ends_in_time(folder: Path, name: str, engine: str, ending: str) -> None:
-    if name == "wfe-ping-pong":
-        pytest.skip("SEV sets no event register yet: this is called a dead end")
     limits.write_guests(folder, [name])
     run = limits.run(folder, name, engine, ending, LIMIT_S)
     assert run.status == (4 if ending == "timeout" else limits.SIGNALS[ending][1]), run.says
