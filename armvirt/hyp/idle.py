@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.hyp import diagnosis
+from armvirt.hyp.host.standstill import FOREVER_NS
 from armvirt.hyp.vgic.diagnose import first_held
 
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
     from armvirt.hyp.vcpu import Vcpu
+
+YEAR_NS = 365 * 24 * 3600 * 10**9
 
 REGISTERS = {"vtimer": "CNTV_CTL_EL0", "ptimer": "CNTP_CTL_EL0"}
 NAMES = {"vtimer": "virtual timer", "ptimer": "physical timer"}
@@ -25,12 +28,14 @@ def causes(vm: Vm) -> list[str]:
 def _of(vm: Vm, vcpu: Vcpu) -> Iterator[str]:
     who = "" if len(list(vm.vcpus)) == 1 else f"CPU {vcpu.id}: "
     for row in vcpu.timer.rows():
-        name, ppi, ctl = str(row["timer"]), int(str(row["ppi"])), int(str(row["ctl"]))
+        name, ppi, ctl, fires = str(row["timer"]), int(str(row["ppi"])), int(str(row["ctl"])), row["fires_in_ns"]
         if not ctl & CTL_ENABLE:
             continue
         if ctl & CTL_IMASK:
             yield f"{who}the {NAMES[name]} is masked by {REGISTERS[name]}.IMASK"
-        elif row["fires_in_ns"] == 0 and vm.vgic is not None:
+        elif isinstance(fires, int) and fires >= FOREVER_NS:
+            yield f"{who}the {NAMES[name]} fires in {fires // YEAR_NS:,} years, nothing else will"
+        elif fires == 0 and vm.vgic is not None:
             finding = first_held(diagnosis.trace(vm, vcpu.id, ppi))
             if finding is not None:
                 yield f"{who}the {NAMES[name]} has fired (INTID {ppi}), but {finding.text}"
