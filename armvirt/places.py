@@ -152,8 +152,7 @@ class _Finder:
         found = sorted({*whole, *self._clones(name)})
         if len(found) < 2:
             return found
-        sites = [] if self._debug is None else self._debug.functions(name)
-        files = {site.address: site.file for site in sites}
+        files = self._files_of(name)
         # One function and its clones are one thing, functions of several files are not.
         if len(whole) > 1 or len({files[address] for address in found if address in files}) > 1:
             shown = [f"{address:#x}" + (f" ({files[address]})" if address in files else "") for address in found]
@@ -161,6 +160,16 @@ class _Finder:
             way = "give the address, or FILE:FUNCTION" if files else "give the address"
             raise UserError(f"{printable(name)} is ambiguous: {candidates}; {way}")
         return found
+
+    def _files_of(self, name: str) -> dict[int, str]:
+        """The source files of functions by their addresses, as far as the debug information says it cheaply."""
+        from armvirt.debug.dwarf import TooManyError
+
+        try:
+            sites = [] if self._debug is None else self._debug.functions(name)
+        except TooManyError:
+            return {}
+        return {site.address: site.file for site in sites}
 
     def _clones(self, name: str) -> list[int]:
         """``name.constprop.0`` and its kin, of which the compiler made several from one."""
@@ -173,7 +182,12 @@ class _Finder:
         """Of a function that has a symbol: "it is inlined in a+0x10, b+0x20"; "" if it is not."""
         if self.linked is None or self.linked.address_of(name) is None or self._debug is None:
             return ""
-        sites = self._debug.inlined(name)
+        from armvirt.debug.dwarf import TooManyError
+
+        try:
+            sites = self._debug.inlined(name)
+        except TooManyError:
+            return ""
         return f"it is inlined, too ({self._where(sites)})" if sites else ""
 
     def _inlined(self, name: str, offset: int) -> list[int]:
@@ -192,13 +206,12 @@ class _Finder:
 
     def _of_file(self, file: str, name: str) -> list[int]:
         debug = self._with_debug(f"{file}:{name}")
-        sites = {*debug.functions(name), *debug.inlined(name)}
-        found = [site.address for site in sites if site.file == file or site.file.endswith(f"/{file}")]
+        found = {site.address for site in (*debug.functions(name, file), *debug.inlined(name, file))}
         if not found:
-            files = ", ".join(sorted({site.file for site in sites})[:MOST_SHOWN])
+            files = ", ".join(sorted(set(self._files_of(name).values()))[:MOST_SHOWN])
             hint = f"it is in {files}" if files else "no function has that name"
             raise UserError(f"{printable(file)}:{printable(name)}: no such function; {hint}")
-        return found
+        return sorted(found)
 
     def _with_debug(self, what: str) -> DebugInfo:
         if self._debug is None:

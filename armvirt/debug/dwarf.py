@@ -17,7 +17,9 @@ from armvirt.errors import UserError
 from armvirt.printable import printable
 
 MAX_SECTION = 1 << 30
-MAX_READ = 1 << 24
+SMALL = 1 << 18
+"""Bytes of .debug_info up to which all of it is read entry by entry, which takes about a second."""
+MAX_READ = 1 << 21
 """Bytes of .debug_info that are read entry by entry for one question."""
 MAX_UNITS = 1 << 16
 MAX_NAMES = 100_000
@@ -35,6 +37,10 @@ class Site(NamedTuple):
 
 class LineError(UserError):
     """There is no code of such a line."""
+
+
+class TooManyError(UserError):
+    """More of the debug information mentions a name than is read for one question."""
 
 
 class DebugInfo:
@@ -67,32 +73,51 @@ class DebugInfo:
 
     # -- functions --
 
-    def inlined(self, name: str) -> list[Site]:
-        """Where the compiler has put copies of a function into others, by address."""
-        return self._found(name, self._inlined_in)
+    def inlined(self, name: str, file: str = "") -> list[Site]:
+        """Where the compiler has put copies of a function into others, by address; of a source ``file`` alone, if one
+        is named. TooManyError if too many files mention the name."""
+        return self._found(name, file, self._inlined_in)
 
-    def functions(self, name: str) -> list[Site]:
-        """Where functions of this name begin, by address."""
-        return self._found(name, self._functions_in)
+    def functions(self, name: str, file: str = "") -> list[Site]:
+        """Where functions of this name begin, as `inlined`."""
+        return self._found(name, file, self._functions_in)
 
     def names(self) -> list[str]:
         """Names of functions, the inlined ones among them; not those of a large file."""
         found: dict[str, None] = {}
-        if len(self._raw("debug_info_sec")) <= MAX_READ:
+        if len(self._raw("debug_info_sec")) <= SMALL:
             for unit in self._units:
                 for entry in _entries(unit):
                     if entry.tag == "DW_TAG_subprogram" and (name := _name(entry)):
                         found[name] = None
         return list(found)[:MAX_NAMES]
 
-    def _found(self, name: str, search: Any) -> list[Site]:
+    def _found(self, name: str, file: str, search: Any) -> list[Site]:
         sites: set[Site] = set()
-        for unit in self._units_with(name.encode()):
+        for unit in self._read_for(name, file):
             try:
                 sites.update(search(unit, name))
             except Exception:  # of a damaged unit what was found before
                 continue
-        return sorted(sites)
+            finally:
+                _forget(unit)
+        if not file:
+            return sorted(sites)
+        return sorted(site for site in sites if site.file == file or site.file.endswith(f"/{file}"))
+
+    def _read_for(self, name: str, file: str) -> list[Any]:
+        """The units that can name a function, in a source file."""
+        chosen = self._units_with(name.encode())
+        if file and chosen:
+            of_file = set(self._units_with(file.rpartition("/")[2].encode(), suffix=True))
+            chosen &= of_file
+        units = [self._units[index] for index in sorted(chosen)]
+        if len(units) > 1 and sum(unit["unit_length"] for unit in units) > max(MAX_READ, SMALL):
+            raise TooManyError(
+                f"{printable(name)}: {len(units)} files of the debug information mention it, more than are read; "
+                "write FILE:FUNCTION, FILE:LINE or an address"
+            )
+        return units
 
     def _inlined_in(self, unit: Any, name: str) -> Iterator[Site]:
         wanted: dict[int, str] = {}
@@ -184,7 +209,8 @@ class DebugInfo:
     def _line_tables(self, file: str) -> Iterator[tuple[Any, dict[int, str]]]:
         """The line table of each unit that names a file of this path's end, with the indices of that file in it."""
         wanted = [part for part in file.split("/") if part not in ("", ".")]
-        for unit in self._units_with(wanted[-1].encode() if wanted else b"", suffix=True):
+        for index in sorted(self._units_with(wanted[-1].encode() if wanted else b"", suffix=True)):
+            unit = self._units[index]
             try:
                 table = self._dwarf.line_program_for_CU(unit)
                 indices = {} if table is None else _files(table, unit, wanted)
@@ -212,25 +238,18 @@ class DebugInfo:
         found = getattr(self._dwarf, section, None)
         return b"" if found is None else found.stream.getvalue()
 
-    def _units_with(self, text: bytes, *, suffix: bool = False) -> list[Any]:
-        """The units that can name ``text`` (or, as a ``suffix``, a path that ends so), as many as may be read: all of a
-        small file, of a large one those with the string or its offset in them."""
+    def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
+        """The indices of the units that can name ``text`` (or, as a ``suffix``, a path that ends so): all of a small
+        file, of a large one those with the string or its offset in them."""
         units = self._units
         info = self._raw("debug_info_sec")
-        if len(info) <= MAX_READ or not text:
-            return units if text else []
+        if len(info) <= SMALL or not text:
+            return set(range(len(units))) if text else set()
         starts = [(unit.cu_offset, index) for index, unit in enumerate(units)]
         found = _owners(starts, self._mentions(info, text, suffix))
         if suffix:  # headers are named in the line tables alone
             found |= _owners(self._line_starts, self._mentions(self._raw("debug_line_sec"), text, suffix))
-        total, chosen = 0, []
-        for index in sorted(found):
-            total += units[index]["unit_length"]
-            if total > MAX_READ:
-                break
-            chosen.append(units[index])
-        return chosen
-
+        return found
 
     def _mentions(self, section: bytes, text: bytes, suffix: bool) -> Iterator[int]:
         """Where a section has a string, or what may be its offset in a section of strings."""
@@ -271,6 +290,13 @@ def _entries(unit: Any) -> Iterator[Any]:
         yield from unit.iter_DIEs()
     except Exception:
         return
+
+
+def _forget(unit: Any) -> None:
+    """pyelftools keeps every entry that it has read: about 80 bytes of memory for each byte of the file."""
+    for cache in ("_dielist", "_diemap"):
+        if isinstance(kept := getattr(unit, cache, None), list):
+            kept.clear()
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,7 @@ import pytest
 from debug.programs import build, needs_gcc
 
 from armvirt.debug import dwarf
-from armvirt.debug.dwarf import DebugInfo, LineError
+from armvirt.debug.dwarf import DebugInfo, LineError, TooManyError
 
 ASKED = ("init", "put", "helper", "nothing")
 
@@ -47,12 +47,17 @@ def test_a_large_file_is_searched_by_its_strings(tmp_path: Path, monkeypatch: py
     path = build(tmp_path, "-gdwarf-5")
     small = ask_everything(path)
     info = DebugInfo(str(path))
-    monkeypatch.setattr(dwarf, "MAX_READ", len(info._raw("debug_info_sec")) - 1)
+    monkeypatch.setattr(dwarf, "SMALL", len(info._raw("debug_info_sec")) - 1)
     assert len(info._units_with(b"put")) < len(info._units)
     large = ask_everything(path)
     assert large[:9] == small[:9] and large[11:14] == small[11:14]
+    monkeypatch.setattr(dwarf, "SMALL", 10)
     monkeypatch.setattr(dwarf, "MAX_READ", 10)
-    assert DebugInfo(str(path)).inlined("put") == [], "more than may be read is not read"
+    info = DebugInfo(str(path))
+    with pytest.raises(TooManyError, match="init: 2 files of the debug information mention it"):
+        info.functions("init")
+    assert [site.file for site in info.functions("init", "b.c")] == ["sub/b.c"]
+    assert info.inlined("put"), "one unit is always read"
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\2\1\1" + bytes(57), b"text\n" * 100])
