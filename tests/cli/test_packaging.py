@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -126,6 +128,15 @@ def test_documents_and_changelog_are_in_the_package() -> None:
     from armvirt import __version__
 
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_readme_calls_stable_is_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("## What is stable") : readme.index("## Development")]
+    modules = re.findall(r"`(armvirt(?:\.\w+)*)`", section.replace("`armvirt.toml`", ""))
+    assert len(modules) > 5
+    for name in modules:
+        assert importlib.import_module(name).__doc__, name
 
 
 def test_no_extra_is_dead() -> None:

@@ -28,9 +28,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("storms")
 
 
-def shares() -> Iterator[tuple[str, str, str]]:
+def shares() -> Iterator[object]:
+    """Every storm in a long run, each third of them in a short one: a second or two each, whatever the machine."""
     for n, name in enumerate(STORMS):
-        yield name, limits.ENGINES[n % 2], ("timeout", "timeout", "timeout", "SIGINT", "SIGTERM")[n % 5]
+        ending = ("timeout", "timeout", "timeout", "SIGINT", "SIGTERM")[n % 5]
+        yield pytest.param(name, limits.ENGINES[n % 2], ending, marks=[pytest.mark.long] if n % 3 else [])
 
 
 @pytest.mark.parametrize(("name", "engine", "ending"), list(shares()), ids=lambda value: str(value))
