@@ -20,14 +20,20 @@ class Watch:
     """
 
     def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
-        self.seconds = seconds
-        self.deadline = None if seconds is None else monotonic() + seconds - spent
+        self.seconds: float | None = None
+        self.deadline: float | None = None
+        if seconds is not None:
+            self.limit(seconds, spent)
         self._held = 0
         self._request: BaseException | None = None
         self._restore: object = None
 
     def __repr__(self) -> str:
         return f"<Watch: {'no limit' if self.seconds is None else f'{self.seconds:g} s of the host'}>"
+
+    def limit(self, seconds: float, spent: float = 0.0) -> None:
+        """The limit, from now on."""
+        self.seconds, self.deadline = seconds, monotonic() + seconds - spent
 
     @property
     def left(self) -> float | None:

@@ -33,6 +33,17 @@ class Signals:
         self.error: BaseException | None = None
         self._since = 0.0
 
+    def limit(self, seconds: float, spent: float) -> None:
+        """The limit is known now: ``seconds`` of host time, of which ``spent`` are over."""
+        self.watch.limit(seconds, spent)
+        self.wind_up()
+
+    def wind_up(self) -> None:
+        """Set the alarm to the limit, where there is one and this is the main thread, which alone gets signals."""
+        left = self.watch.left
+        if left is not None and signal.getsignal(signal.SIGALRM) == self.handle:
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
+
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGALRM:
             self._alarm()
@@ -71,11 +82,11 @@ def time_is_over(seconds: float) -> LimitError:
 
 
 @contextmanager
-def signals(watch: Watch) -> Iterator[Signals]:
+def signals(watch: Watch | None = None) -> Iterator[Signals]:
     """Within this, SIGINT ends the work by KeyboardInterrupt, SIGTERM and SIGHUP by SystemExit, the limit of ``watch``
     by LimitError. What a parent has set to be ignored (nohup, a shell's background job) stays ignored, but for SIGINT
     at a terminal, by which Ctrl-A x leaves."""
-    taken = Signals(watch)
+    taken = Signals(watch if watch is not None else Watch())
     before = {}
     try:
         for number in NAMES:
@@ -84,8 +95,7 @@ def signals(watch: Watch) -> Iterator[Signals]:
     except ValueError:  # not the main thread, which alone gets signals
         yield taken
         return
-    if watch.left is not None:
-        signal.setitimer(signal.ITIMER_REAL, max(watch.left, 1e-6))
+    taken.wind_up()
     try:
         yield taken
     finally:

@@ -10,13 +10,16 @@ import select
 import sys
 import time
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from armvirt import __version__
 from armvirt.cli import printing
 from armvirt.cli.options import COMMANDS, build_parser
 from armvirt.cli.printing import OutputError
 from armvirt.errors import ArmvirtError, LimitError, UserError, lack_of
+
+if TYPE_CHECKING:
+    from armvirt.cli.interrupt import Signals
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -62,12 +65,33 @@ def _main(words: list[str], own: bool) -> int:
 
 
 def _dispatch(words: list[str], own: bool) -> int:
+    from armvirt.cli.interrupt import signals
+
+    with signals() as taken:
+        try:
+            status = _execute(words, own, taken)
+            printing.flush()
+        except BaseException:
+            if own and taken.error is not None:
+                _end_now(taken.error, taken.forced)
+            raise
+    return status
+
+
+def _execute(words: list[str], own: bool, taken: Signals) -> int:
+    """The limit of host time counts from the start of the process: loading is part of it."""
     parser = build_parser(__version__, words)
     arguments = _parsed(parser, words)
     if arguments.command is None:
         parser.print_help()
         return UserError.exit_status
-    return _execute(arguments, own)
+    timeout = getattr(arguments, "timeout", None)
+    if timeout is not None:
+        taken.limit(timeout, _age() if own else 0.0)
+    arguments.watch = taken.watch
+    module = importlib.import_module(f"armvirt.cli.{arguments.command.replace('-', '_')}_command")
+    status: int = module.execute(arguments)
+    return status
 
 
 def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -81,25 +105,6 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
         if (said := qemu.answer(words, [command.name for command in COMMANDS])) is not None:
             raise UserError(said) from None
         raise
-
-
-def _execute(arguments: argparse.Namespace, own: bool) -> int:
-    """The limit of host time counts from the start of the process: loading is part of it."""
-    from armvirt.cli.interrupt import signals
-    from armvirt.watch import Watch
-
-    timeout = getattr(arguments, "timeout", None)
-    arguments.watch = Watch(timeout, spent=_age() if own and timeout is not None else 0.0)
-    with signals(arguments.watch) as taken:
-        try:
-            module = importlib.import_module(f"armvirt.cli.{arguments.command.replace('-', '_')}_command")
-            status: int = module.execute(arguments)
-            printing.flush()
-        except BaseException:
-            if own and taken.error is not None:
-                _end_now(taken.error, taken.forced)
-            raise
-    return status
 
 
 def _age() -> float:

@@ -39,7 +39,7 @@ def shares() -> Iterator[object]:
 def test_a_storm_ends_in_time(folder: Path, name: str, engine: str, ending: str) -> None:
     limits.write_guests(folder, [name])
     run = limits.run(folder, name, engine, ending, LIMIT_S)
-    assert run.status == (4 if ending == "timeout" else limits.SIGNALS[ending][1]), run.says
+    assert run.ended_right, run.says
     assert run.late < LATE_S
 
 
