@@ -76,6 +76,7 @@ BUGS = {
     "timer-stopped": Bug(VTIMER, r"line rose at \S+ ns and fell at \S+ ns by CNTV_CTL_EL0 = 0x0", "line-fell"),
     # acknowledge and end
     "iar-missing": Bug(VTIMER, r"took \S+ IRQ exceptions .* did not read (ICC_IAR1_EL1|GICC_IAR)", "no-acknowledge"),
+    "handler-spins": Bug(VTIMER, r"took the IRQ exception at .*and read no IAR; it is at .*dispatch", "handler-stuck"),
     "iar-group": Bug(VTIMER, r"in group [01] by GIC[RD]_IGROUPR0 .* an IAR that does not give group", "wrong-iar"),
     "eoi-missing": Bug(VTIMER, r"taken once.*, and not ended since: no write of (ICC_EOIR1_EL1|GICC_EOIR)", "no-end"),
     "eoi-wrong-intid": Bug(

@@ -19,6 +19,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     vectors.lost_in_vectors,
     storms.storm,
     storms.unacknowledged,
+    vectors.not_acknowledged,
     ends.not_ended,
     ends.behind,
     elsewhere.routed_to_the_wrong,

@@ -14,6 +14,7 @@ from armvirt.trace.writers import register_name
 FAR_EL1 = sysreg(3, 0, 6, 0, 0)
 VECTORS = 0x800  # bytes of a vector table, and its alignment (VBAR_EL1)
 FAULTS = 3
+LONG = 10_000  # instructions from an exception to a read of IAR
 POLLS = 1000
 MSR_MRS = 0xD510_0000, 0xFFD0_0000  # MSR (register) and MRS, and their mask (DDI 0487 C6.2)
 GICC = range(0x0801_0000, 0x0802_0000)
@@ -34,6 +35,24 @@ def lost_in_vectors(evidence: Evidence) -> Cause | None:
         f"({syndrome.describe(faults.event.esr)} at {faults.event.elr:#x})"
     )
     return Cause("vectors", text, "write to VBAR_EL1 the address of a vector table that is aligned to 2048 bytes")
+
+
+def not_acknowledged(evidence: Evidence) -> Cause | None:
+    """The exception was taken long ago, or the guest is stuck since, and its handler has not come to IAR."""
+    entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
+    ended = evidence.machine.result
+    stuck = ended is not None and ended.verdict == "stuck"
+    if entry is None or not evidence.cpu.entries or not evidence.holds("PSTATE"):
+        return None
+    insns = vcpu.context.insns - entry.stamp.insns
+    if insns < LONG and not stuck:
+        return None
+    text = (
+        f"is not acknowledged: vCPU {evidence.vcpu} took the {entry.event.what.upper()} exception at "
+        f"{entry.stamp.ns:,} ns, to {entry.event.target:#x}, has executed {insns:,} instructions since and read no "
+        f"IAR; it is at {evidence.place(vcpu.context.pc)}"
+    )
+    return Cause("handler-stuck", text, "let the handler read IAR first", on_its_way=False)
 
 
 def _vbar(evidence: Evidence, vbar: int) -> str:

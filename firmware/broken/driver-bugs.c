@@ -48,6 +48,7 @@ static const struct row {
     {"dir-missing", timer_ticks, 0},
     {"iar-missing", timer_ticks, 0},
     {"iar-group", timer_ticks, 0},
+    {"handler-spins", timer_ticks, 0},
     {"masked-again", timer_ticks, 0},
     {"isactiver", timer_ticks, 0},
     {"sre", timer_ticks, 2},
@@ -263,6 +264,9 @@ static void dispatch(struct context *context)
     (void)context;
     if (bug("iar-missing"))
         return;
+    if (bug("handler-spins")) /* as a vector that branches to itself */
+        for (;;)
+            ;
     ack = acknowledge();
     intid = version == 3 ? ack : ack & 0x3ff;
     if (intid >= 1020 && intid < 1024)
