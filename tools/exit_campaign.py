@@ -195,11 +195,12 @@ class Tally(NamedTuple):
         return Tally(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def machines(name: str, source: random.Random) -> Iterator[tuple[Subject, Host]]:
+def machines(name: str, max_cpus: int, source: random.Random) -> Iterator[tuple[Subject, Host]]:
     """The machines of a guest, without end: each setup in turn, on one host after the other."""
     guest, turn = guests()[name], 0
+    setups = [setup for setup in guest.setups if setup.cpus <= max_cpus] or guest.setups[:1]
     while True:
-        for setup in guest.setups:
+        for setup in setups:
             pcpus = source.choice(sorted({1, setup.cpus, max(1, setup.cpus // 2)}))
             yield bundled(guest, setup), Host(bool(turn & 1), LIST_REGISTERS[turn % len(LIST_REGISTERS)], pcpus)
             turn += 1
@@ -236,7 +237,7 @@ def compare(
 def guest_runs(name: str, options: argparse.Namespace) -> Tally:
     """All runs of one guest."""
     source, tally = random.Random(f"{options.seed} {name}"), Tally()
-    for subject, host in machines(name, source):
+    for subject, host in machines(name, options.max_cpus, source):
         tally = tally.plus(examine(subject, host, source, options))
         if tally.exits >= options.exits if options.exits else tally.runs >= options.runs:
             return tally
@@ -257,6 +258,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--exits", type=int, default=0, help="of each guest, at least, however many runs that takes")
     parser.add_argument("--places", type=int, default=100, help="exits in a run (default: %(default)s)")
     parser.add_argument("--runs-of-a-machine", type=int, default=10, help="on one machine (default: %(default)s)")
+    parser.add_argument("--max-cpus", type=int, default=8, help="of the guests' machines (default: %(default)s)")
     parser.add_argument("--ways", type=names, default=list(WAYS), help=f"of {','.join(WAYS)} (default: all)")
     parser.add_argument("--engine", choices=("auto", "native", "portable"), default="auto", help="(default: auto)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")

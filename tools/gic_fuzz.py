@@ -257,6 +257,7 @@ class Fuzzer:
         if rng.random() < 0.4:
             self.log.append(f"vCPU {vcpu} reads {width} bytes at {frame.name} + {offset:#x}")
             value = frame.read(vcpu, offset, width)
+            self.log[-1] += f": {value:#x}"
             assert 0 <= value < 1 << 8 * width, f"{width} bytes at {frame.name} + {offset:#x} read as {value:#x}"
         else:
             value = self._value() & (1 << 8 * width) - 1
@@ -293,6 +294,7 @@ class Fuzzer:
             return
         self.log.append(f"vCPU {vcpu} {f'writes {value:#x} to' if is_write else 'reads'} {self._name(encoding)}")
         result = self._icc(vcpu, encoding, is_write, value)
+        self.log[-1] += f": {result:#x}"
         assert 0 <= result < 1 << 64
 
     def _usual(self, encoding: int) -> int:
@@ -400,7 +402,7 @@ class Fuzzer:
             if is_set:
                 self.device.set_attr(group, attr, value)
             else:
-                self.device.get_attr(group, attr)
+                self.log[-1] += f": {self.device.get_attr(group, attr)}"
         except KvmError:
             pass
 

@@ -17,7 +17,7 @@ _INTID = 0xFF_FFFF
 
 
 def change_active(vgic: Vgic, irq: VgicIrq, active: bool) -> None:
-    """A guest writes ISACTIVER or ICACTIVER, or deactivates from outside the list registers.
+    """A guest writes ISACTIVER or ICACTIVER.
 
     The line of a mapped interrupt was lowered when the guest took it. One that is high is pending again now, and may
     wake a vCPU in WFI, which is on no PE whose comparator could say so. (KVM's does not sleep while a timer's output
@@ -62,8 +62,18 @@ def dir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
     vgic.before_access()
     irq = vgic.irq(cpu.vcpu_id, intid)
     if irq.active and (irq.active_source == source or irq.sender_is_unknown):
-        change_active(vgic, irq, False)
+        _deactivate(vgic, irq)
         ended(vgic, irq)
+
+
+def _deactivate(vgic: Vgic, irq: VgicIrq) -> None:
+    """What the end of an interrupt in a list register does: the host interrupt is inactive, and one whose line is high
+    fires again by itself, behind what waits."""
+    irq.active, irq.acked = False, None
+    if irq.hw:
+        irq.line_level = False
+        mapped.set_phys_active(vgic, irq, False)
+    vgic.queue(irq)
 
 
 def ended(vgic: Vgic, irq: VgicIrq) -> None:

@@ -67,12 +67,15 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
     unknown = [irq for irq in irqs if irq.sender_is_unknown]
     if unknown:  # no list register could be told from its end: it is found as one that had no room
         irqs = [irq for irq in irqs if irq not in unknown]
+    resident, left_out = irqs, []
     if len(irqs) > limit:
         irqs = lr.by_urgency(irqs, vif.vmcr)
-    cpu.resident, cpu.outside = irqs[:limit], irqs[limit:] + unknown
+        left_out = irqs[limit:]
+        resident = [irq for irq in cpu.ap_list if irq in irqs[:limit]]  # of equals, the lowest list register wins
+    cpu.resident, cpu.outside = resident, left_out + unknown
     hcr = HCR_EN
     if cpu.outside or foreign or watch or ends:
-        left = lr.overflow(irqs[limit:], vif.vmcr)
+        left = lr.overflow(left_out, vif.vmcr)
         if unknown:
             left = left._replace(active=True)
         hcr = lr.configure_hcr(left, vif.vmcr, limit, foreign, watch, ends)
@@ -152,6 +155,7 @@ def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> l
     for irq in ended:
         irq.active, irq.acked = False, None
         if irq.hw:
+            irq.line_level = False  # one that is high fires again by itself, as after an end in a list register
             vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
     return ended
 
