@@ -4,6 +4,7 @@
     python tools/exit_campaign.py --guests gic-ppi,oneshot --runs 1000
     python tools/exit_campaign.py --exits 1000000             as many runs as it takes for so many exits, for each guest
     python tools/exit_campaign.py --engine portable --ways exit
+    python tools/exit_campaign.py --guests - --vgic 10000     random use of vGICs (`tools/gic_fuzz_exits.py`), no guests
 
 A stop of the host's loop leaves list registers and comparators where they are (`tools/campaign.py`). Here each stop is
 followed by what a hypervisor does around an exit. The ways are: ``exit`` (the list registers of the vCPU that runs are
@@ -36,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
 
 from campaign import BENCHMARKS, Subject, bundled, names
+from gic_fuzz_exits import compare as compare_vgics
 
 from armvirt.bundled import guests
 from armvirt.events import Event, Stamp
@@ -54,6 +56,7 @@ NEAR_NS = 40
 BURST = 40
 LIST_REGISTERS = (4, 1, 2, 16, 3)
 MAX_LISTED = 3
+VGIC_STEPS = 1000
 
 
 class Outcome(NamedTuple):
@@ -258,6 +261,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--exits", type=int, default=0, help="of each guest, at least, however many runs that takes")
     parser.add_argument("--places", type=int, default=100, help="exits in a run (default: %(default)s)")
     parser.add_argument("--runs-of-a-machine", type=int, default=10, help="on one machine (default: %(default)s)")
+    parser.add_argument("--vgic", type=int, default=0, help="random vGICs first (default: %(default)s)")
     parser.add_argument("--max-cpus", type=int, default=8, help="of the guests' machines (default: %(default)s)")
     parser.add_argument("--ways", type=names, default=list(WAYS), help=f"of {','.join(WAYS)} (default: all)")
     parser.add_argument("--engine", choices=("auto", "native", "portable"), default="auto", help="(default: auto)")
@@ -265,6 +269,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(WAYS):
         parser.error(f"no such way: {', '.join(unknown)}")
+    if options.guests == ["-"]:
+        options.guests = []
     if unknown := set(options.guests or ()) - set(guests()):
         parser.error(f"no such bundled guest: {', '.join(sorted(unknown))}; there are {', '.join(guests())}")
     return options
@@ -275,6 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.guests
     if chosen is None:
         chosen = [name for name in guests() if not name.startswith(BENCHMARKS) and takes_interrupts(name)]
+    for seed in range(options.vgic):
+        compare_vgics(options.seed + seed, VGIC_STEPS)
+    if options.vgic:
+        print(f"{options.vgic} random vGICs of {VGIC_STEPS} steps: same", flush=True)
     for name in chosen:
         tally = tally.plus(guest_runs(name, options))
     print(f"{tally.runs} runs, {tally.exits} exits, {tally.differ} runs differ")

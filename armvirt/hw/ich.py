@@ -88,7 +88,7 @@ class VirtualCpuInterface:
     __slots__ = (
         "_candidate", "_deactivate", "_level_shift", "_lr_hw", "_lr_software", "_mask0", "_mask1", "_min_bpr0",
         "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "changed", "cpu", "hcr", "lr", "maintenance",
-        "on_change", "prebits", "sre", "vfiq", "virq", "vmcr",
+        "on_change", "prebits", "sre", "vfiq", "virq", "vmcr", "waiting",
     )  # fmt: skip
 
     def __init__(self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5) -> None:
@@ -106,6 +106,7 @@ class VirtualCpuInterface:
         self.on_change: Callable[[], None] | None = None
         self.virq = self.vfiq = self.maintenance = False
         self.hcr = self.vmcr = 0
+        self.waiting = 0
         self.sre = self.changed = True
         self._set_vmcr(0)
         self.ap0r = [0] * (1 << prebits - 5)
@@ -114,7 +115,7 @@ class VirtualCpuInterface:
 
     def reset(self) -> None:
         """Warm reset: interface disabled, no list register in use, nothing active."""
-        self.hcr = 0
+        self.hcr = self.waiting = 0
         self.sre = True
         self._set_vmcr(0)
         self.lr[:] = [0] * len(self.lr)
@@ -124,9 +125,13 @@ class VirtualCpuInterface:
 
     # EL2's side -----------------------------------------------------------------------------------------------
 
-    def program(self, hcr: int, list_registers: Sequence[int]) -> None:
-        """EL2 writes ICH_HCR_EL2 and ICH_LR0_EL2 onwards in one go; the rest of the list registers becomes 0."""
-        self.hcr = hcr & arch.HCR_WRITABLE
+    def program(self, hcr: int, list_registers: Sequence[int], waiting: int = 0) -> None:
+        """EL2 writes ICH_HCR_EL2 and ICH_LR0_EL2 onwards in one go; the rest of the list registers becomes 0.
+
+        ``waiting`` is no register of an Arm CPU: the physical interrupts (bit n: INTID n) that EL2 has for the guest
+        and found no list register for, see `waits`.
+        """
+        self.hcr, self.waiting = hcr & arch.HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
         lrs = [value & (hw if value & LR_HW else software) for value in list_registers]
         self.lr[:] = lrs + [0] * (len(self.lr) - len(lrs))
@@ -150,8 +155,11 @@ class VirtualCpuInterface:
         self.lr[index] &= ~LR_STATE
         self.update()
 
-    def offers(self, pintid: int) -> bool:
-        """Whether a list register holds an interrupt as pending whose physical one is ``pintid``."""
+    def waits(self, pintid: int) -> bool:
+        """Whether the interrupt of physical interrupt ``pintid`` waits for the guest: it is pending in a list register,
+        or EL2 has it outside."""
+        if self.waiting >> pintid & 1:
+            return True
         wanted = LR_HW | LR_PENDING | pintid << LR_PINTID_SHIFT
         mask = LR_HW | LR_STATE | LR_PINTID_MASK << LR_PINTID_SHIFT
         return any(lr & mask == wanted for lr in self.lr)
@@ -523,6 +531,7 @@ class VirtualCpuInterface:
             "lr": list(self.lr),
             "ap0r": list(self.ap0r),
             "ap1r": list(self.ap1r),
+            "waiting": self.waiting,
         }
 
     def load(self, state: dict[str, object]) -> None:
@@ -533,7 +542,7 @@ class VirtualCpuInterface:
         assert isinstance(lr, list) and isinstance(ap0r, list) and isinstance(ap1r, list)
         if len(lr) != len(self.lr) or len(ap0r) != len(self.ap0r):
             raise ValueError("saved state is of a virtual CPU interface of another shape")
-        self.sre = bool(state["sre"])
+        self.sre, self.waiting = bool(state["sre"]), int(state["waiting"])  # type: ignore[call-overload]
         self.hcr, self.lr[:], self.ap0r[:], self.ap1r[:] = hcr, lr, ap0r, ap1r
         self._set_vmcr(vmcr)
         self.update()

@@ -106,7 +106,7 @@ class Loan:
         silicon.lr[: len(vif.lr)] = vif.lr
         silicon.ap0r[: len(vif.ap0r)] = vif.ap0r
         silicon.ap1r[: len(vif.ap1r)] = vif.ap1r
-        silicon.hcr, silicon.vmcr = vif.hcr, vif.vmcr
+        silicon.hcr, silicon.vmcr, silicon.waiting = vif.hcr, vif.vmcr, vif.waiting
         silicon.mask0, silicon.mask1 = vif.group_masks
         silicon.candidate, silicon.signalled, silicon.maintenance = vif.candidate, vif.signalled >= 0, vif.maintenance
 

@@ -282,11 +282,11 @@ class Pe:
 
         List registers do not follow the line of the physical interrupt behind them. A machine shows the guest an
         interrupt that is no more until something else makes it leave; here the falling edge itself is an event for EL2
-        while a list register holds the interrupt as pending.
+        while the interrupt waits for the guest, in a list register or for want of one.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
         self.set_ppi(intid, level)
-        if not level and self.vif.offers(intid):
+        if not level and self.vif.waits(intid):
             self.request_stop()
 
     def set_ppi(self, intid: int, level: bool) -> None:

@@ -178,7 +178,7 @@ BUGS = (
         "i.enabled and self.enables >> i.group & 1 and i.pending and not i.active",
     ),
     # Mapped interrupts
-    Bug("fallen-line-stays-in-its-list-register", f"{VGIC}.entry:_fell", "not irq.get_input_level()", "False"),
+    Bug("fallen-line-stays-in-its-list-register", f"{VGIC}.entry:_fell", "not _level(irq)", "False"),
     Bug("fallen-line-outside-is-offered", f"{VGIC}.mapped:resample", "not irq.sample_line()", "False", seed=90),
     Bug("latch-waits-after-the-end", f"{VGIC}.lr:populate", "irq.hw and not latched", "irq.hw", seed=90),
     Bug("line-not-sampled-at-fold", f"{VGIC}.lr:fold", "not irq.sample_line()", "False"),

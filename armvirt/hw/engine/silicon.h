@@ -40,6 +40,7 @@ typedef struct {
     uint32_t lent, nap;                      /* which accesses are the core's; whether a posted interrupt is */
     uint64_t nap_lr, soft_ns;                /* its list register; when the next event but a timer's is due */
     uint32_t naps, nap_hcr;
+    uint32_t waiting;                        /* physical interrupts that EL2 has for the guest, and no room */
 } silicon;
 
 /* ---- private interrupts ---- */
@@ -187,12 +188,12 @@ static int vif_offers(const silicon *s, uint32_t pintid) {
     return 0;
 }
 
-/* Returns whether a line has fallen whose interrupt waits in a list register: EL2 has to take it back. */
+/* Returns whether a line has fallen whose interrupt waits for the guest: EL2 has to take it back. */
 static int timers_update(silicon *s, const moment *now) {
     int retract = 0;
     for (int t = 0; t < 2; t++) {
         uint32_t level = CTL_FIRES(s->ctl[t]) && now->count[t] >= s->cval[t], ppi = t ? PPI_PTIMER : PPI_VTIMER;
-        if (s->line[t] && !level && vif_offers(s, ppi)) retract = 1;
+        if (s->line[t] && !level && (s->waiting >> ppi & 1 || vif_offers(s, ppi))) retract = 1;
         s->line[t] = level;
         ppi_set_line(s, ppi, level);
     }

@@ -86,7 +86,7 @@ class Silicon(C.Structure):
         + [("ctl", C.c_uint32 * 2), ("line", C.c_uint32 * 2)]
         + [(n, C.c_uint32) for n in ("ppi_line", "ppi_latch", "ppi_active", "ppi_enabled", "lent", "nap")]
         + [(n, C.c_uint64) for n in ("nap_lr", "soft_ns")]
-        + [("naps", C.c_uint32), ("nap_hcr", C.c_uint32)]
+        + [("naps", C.c_uint32), ("nap_hcr", C.c_uint32), ("waiting", C.c_uint32)]
     )
 
     # for type checkers: what ctypes makes of the fields
@@ -119,6 +119,7 @@ class Silicon(C.Structure):
     soft_ns: int
     naps: int
     nap_hcr: int
+    waiting: int
 
 _POINTERS = ("uc", "context", "emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl",
              "context_save", "vmem_translate", "mem_read")  # fmt: skip

@@ -455,7 +455,7 @@ class Vgic:
         cpu = self._cpus[vcpu_id]
         if cpu.dirty or (cpu.vif is not None and cpu.vif.maintenance):
             return True
-        return bool(cpu.mapped) and entry.retracted(cpu)
+        return cpu.vif is not None and bool(cpu.mapped or cpu.vif.waiting) and entry.retracted(cpu)
 
     def refresh(self, vcpu_id: int) -> None:
         """`sync` and `flush` if they have to run before the next entry."""

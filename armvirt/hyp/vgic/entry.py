@@ -92,11 +92,20 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
     cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
     cpu.used = bool(values) or hcr != HCR_EN
     before = list(vif.lr) if vgic.bus.active else ()
-    vif.program(hcr, values)
+    vif.program(hcr, values, _waiting(cpu))
     for index, old in enumerate(before[: len(values)]):
         if values[index] != old:
             target, intid = vgic.id_base | cpu.vcpu_id, cpu.resident[index].intid
             vgic.bus.emit(ListRegisterWrite(target, index, intid, values[index]))
+
+
+def _waiting(cpu: VgicCpu) -> int:
+    """The host interrupts, a bit each, of mapped interrupts that are pending and found no list register."""
+    return sum(1 << irq.hwintid for irq in cpu.outside if _waits(irq))
+
+
+def _waits(irq: VgicIrq) -> bool:
+    return irq.mapped_level and irq.line_level and not irq.active
 
 
 def _may_pend(vgic: Vgic, cpu: VgicCpu, irq: VgicIrq) -> bool:
@@ -217,14 +226,19 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
 
 
 def retracted(cpu: VgicCpu) -> bool:
-    """Whether the list register of a mapped interrupt no longer says the truth: its line fell while it is still
-    pending there. The PE has left the guest for it (`armvirt.hw.pe.Pe`); KVM finds it because it folds at every exit.
+    """Whether the line of a mapped interrupt fell while the interrupt is still pending in its list register, or waits
+    for one. The PE has left the guest for it (`armvirt.hw.pe.Pe`); KVM finds it because it folds at every exit.
     """
     vif = cpu.vif
-    return vif is not None and any(_fell(irq, vif.lr[irq.lr]) for irq in cpu.mapped)
+    if vif is None:
+        return False
+    waiting = [irq for irq in cpu.outside if _waits(irq)] if vif.waiting else []
+    return any(_fell(irq, vif.lr[irq.lr]) for irq in cpu.mapped) or not all(map(_level, waiting))
 
 
 def _fell(irq: VgicIrq, value: int) -> bool:
-    if value & LR_STATE != LR_PENDING or irq.pending_latch or irq.get_input_level is None:
-        return False
-    return not irq.get_input_level()
+    return value & LR_STATE == LR_PENDING and not irq.pending_latch and not _level(irq)
+
+
+def _level(irq: VgicIrq) -> bool:
+    return irq.get_input_level is None or irq.get_input_level()
