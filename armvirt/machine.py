@@ -425,17 +425,18 @@ class Machine:
         """Stop the machine when ``text`` has appeared from here on: (whether it has, how to look no more)."""
         if text is None:
             return lambda: False, lambda: None
-        start = len(self.console.output)
-        before = self.console.on_output
+        console, before, appeared = self.console, self.console.on_output, [not text]
+        first_end = console.printed + len(text)
 
         def seen() -> bool:
-            return self.console.output.find(text, start) >= 0
+            return appeared[0]
 
         def on_output(data: bytes) -> None:
+            if console.printed >= first_end and console.output.endswith(text) and not appeared[0]:
+                appeared[0] = True
+                self.host.stop()
             if before is not None:
                 before(data)
-            if text.endswith(data) and seen():
-                self.host.stop()
 
         def forget() -> None:
             if self.console.on_output is on_output:
@@ -528,7 +529,7 @@ class Machine:
         if verdict in ("fail", "stuck", "limit") and (lacking := self._lacking()):
             diagnosis = f"{diagnosis}; {lacking}" if diagnosis else lacking
         return Result(
-            verdict, self.ns, self.insns, bytes(self.console.output).decode("utf-8", "replace"),
+            verdict, self.ns, self.insns, self.console.text,
             self._digest(), diagnosis, recent=list(self.recent), **more,  # type: ignore[arg-type]
         )  # fmt: skip
 

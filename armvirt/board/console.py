@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from armvirt.board.device import Timers
 
 OWNER = "console"
+KEPT = 8 << 20
+"""Bytes of what the guest has printed that are kept at least; from twice as many on the oldest are dropped."""
 
 
 class Step(NamedTuple):
@@ -34,11 +36,13 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 class Console:
-    """Both directions of one serial line. ``output`` holds every byte so far."""
+    """Both directions of one serial line. ``output`` holds what the guest has printed, but for the first ``dropped``
+    bytes (`KEPT`)."""
 
     def __init__(self, bus: EventBus) -> None:
         self.bus = bus
         self.output = bytearray()
+        self.dropped = 0
         self.on_output: Callable[[bytes], None] | None = None
         self.on_input: Callable[[], None] = lambda: None
         self.interactive = False  # a person may type at any time
@@ -52,7 +56,7 @@ class Console:
         self.on_expired: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
-        return f"<Console: {len(self.output)} bytes printed, {len(self._input) + len(self._fed)} to be read>"
+        return f"<Console: {self.printed} bytes printed, {len(self._input) + len(self._fed)} to be read>"
 
     # -- scripts --
 
@@ -116,6 +120,8 @@ class Console:
     def transmit(self, byte: int) -> None:
         """The guest sends a byte."""
         self.output.append(byte)
+        if len(self.output) >= 2 * KEPT:
+            self._drop()
         if self.bus.active:
             self.bus.emit(ConsoleEvent("tx", byte))
         if self.on_output is not None:
@@ -123,8 +129,25 @@ class Console:
                 self.on_output(bytes((byte,)))
             except BaseException as error:
                 self.bus.late.keep(error)
-        if self._steps and self._steps[0].text[-1:] == bytes((byte,)):
+        if self._steps and self.output.endswith(self._steps[0].text):
             self._advance()
+
+    def _drop(self) -> None:
+        count = len(self.output) - KEPT
+        del self.output[:count]
+        self.dropped += count
+        self._seen = max(0, self._seen - count)
+
+    @property
+    def printed(self) -> int:
+        """How many bytes the guest has printed so far."""
+        return self.dropped + len(self.output)
+
+    @property
+    def text(self) -> str:
+        """What the guest has printed, as text; where its begin is not kept, a line says so."""
+        kept = bytes(self.output).decode("utf-8", "replace")
+        return f"[armvirt: the first {self.dropped} bytes are not kept]\n{kept}" if self.dropped else kept
 
     def receive(self) -> int | None:
         """The next byte for the guest, None if there is none now."""
@@ -160,13 +183,15 @@ class Console:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1, "output": bytes(self.output).hex(), "input": list(self._input), "seen": self._seen,
+            "version": 1, "output": bytes(self.output).hex(),
+            "dropped": self.dropped, "input": list(self._input), "seen": self._seen,
             "steps": [[kind, text.hex(), timeout_ns] for kind, text, timeout_ns in self._steps],
             "armed": self._armed, "expired": self.expired,
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
         self.output[:] = bytes.fromhex(str(state["output"]))
+        self.dropped = int(state["dropped"])  # type: ignore[call-overload]
         self._input = deque(state["input"])  # type: ignore[call-overload]
         self._steps = deque(Step(k, bytes.fromhex(text), t) for k, text, t in state["steps"])  # type: ignore[attr-defined]
         self._seen = int(state["seen"])  # type: ignore[call-overload]

@@ -87,7 +87,7 @@ def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds
 
 def machine_details(machine: Machine, tail: Tail) -> Details:
     """The same about a machine wherever it is now."""
-    console = bytes(machine.console.output).decode("utf-8", "replace")
+    console = machine.console.text
     return _titled(console_tail(console), event_tail(machine, tail), code_around(machine, _pc(machine)))
 
 

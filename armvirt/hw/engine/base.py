@@ -30,6 +30,9 @@ DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
 guest RAM may lie there *by physical address*, or its stores become slow."""
 
 NEVER = (1 << 64) - 1
+CODE_BUFFER = 64 << 20
+"""Bytes for the translated code of one engine; Unicorn's own choice is 1 GiB. When they are full, all of it is dropped
+and translated anew. Linux, from its start to its end, does not fill them."""
 
 
 class Silicon(Protocol):
@@ -121,6 +124,7 @@ class Engine(ABC):
         self._ctl(abi.CTL_PAGE_SIZE, C.c_int(4096))
         self._ctl(abi.CTL_CPU_MODEL, C.c_int(abi.CPU_MODELS[model]))
         self._ctl(abi.CTL_USE_EXITS, C.c_int(1))
+        self._ctl(abi.CTL_TCG_BUFFER_SIZE, C.c_uint32(CODE_BUFFER))
         self.write_system(SCR_EL3, SCR_NS_HCE_RW)
         self._context = C.create_string_buffer(self.calibration.context_size)
         self.raw_context = C.c_void_p()

@@ -34,6 +34,7 @@ ERET, WFE, YIELD, SEV, SEVL = 0xD69F03E0, 0xD503205F, 0xD503203F, 0xD503209F, 0x
 LAST_WORDS = {WFE: Marks.WFE, YIELD: Marks.YIELD, ERET: Marks.ERET}
 MRS_CNTPCTSS, MRS_CNTVCTSS = 0xD53BE0A0, 0xD53BE0C0
 TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
+MARKED = 1 << 16  # addresses of blocks with marks that are remembered
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
 _INTR = C.CFUNCTYPE(None, C.c_void_p, C.c_uint32, C.c_void_p)
@@ -55,6 +56,16 @@ def unmasks(insn: int) -> bool:
 def illegal_return(spsr: int) -> bool:
     """Does ERET with this SPSR_EL1 set PSTATE.IL? AArch32 (not offered), EL2, EL3, reserved modes, IL itself."""
     return bool(spsr & (PSTATE_IL | 0x1A)) or spsr & 0xF == 1
+
+
+class _Everywhere(set[int]):
+    """In place of the addresses of blocks with marks, where there are too many: every block is looked at."""
+
+    def __contains__(self, pc: object) -> bool:
+        return True
+
+    def add(self, pc: int) -> None:
+        pass
 
 
 class PortableEngine(Engine):
@@ -245,6 +256,8 @@ class PortableEngine(Engine):
         """Remember where there was a block with marks."""
         if size >= 4 and self._look_at(pc, size)[0]:
             self._marked.add(pc)
+            if len(self._marked) > MARKED:
+                self._marked = _Everywhere()
 
     def _look_at(self, pc: int, size: int) -> tuple[int, int, int]:
         """(marks, index of the first SEV, of the first SEVL) of the code at ``pc``. A block does not leave its page."""
