@@ -35,19 +35,15 @@ def dispatch(vgic: Vgic, sender: VgicCpu, encoding: int, value: int) -> None:
     request = SgiRequest.decode(value)
     if vgic.bus.active:
         vgic.bus.emit(IccWrite(REGISTERS[encoding], value))
-    named = [cpu for cpu in vgic.cpus() if is_target(request, sender, cpu)]
-    targets = [cpu for cpu in named if _may_send(cpu, request.intid, encoding)]
-    for cpu in targets:
+    reached = False
+    for cpu in vgic.cpus():
         irq = cpu.private[request.intid]
-        vgic.settle(irq)
-        irq.pending_latch = True
-        if vgic.bus.active:
-            vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))
-        vgic.queue(irq)
-    if not targets and vgic.bus.active:
+        # Whether a register generates the SGI for a vCPU depends on the group that it has there (IHI 0069 12.2.24).
+        if is_target(request, sender, cpu) and (irq.group == 0 or encoding == ICC_SGI1R_EL1):
+            vgic.settle(irq)
+            reached = irq.pending_latch = True
+            if vgic.bus.active:
+                vgic.bus.emit(VgicInject(request.intid, 1, vgic.id_base | cpu.vcpu_id))
+            vgic.queue(irq)
+    if not reached and vgic.bus.active:
         vgic.bus.emit(VgicInject(request.intid, 1, NOBODY))
-
-
-def _may_send(cpu: VgicCpu, intid: int, encoding: int) -> bool:
-    """Whether a register generates this SGI for a vCPU, by the group that it has there (IHI 0069 12.2.24)."""
-    return cpu.private[intid].group == 0 or encoding == ICC_SGI1R_EL1
