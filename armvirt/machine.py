@@ -144,7 +144,15 @@ def _number(argument: str, value: int) -> int:
     return value
 
 
+def _ticks(argument: str, value: int) -> int:
+    if not 0 <= _number(argument, value) < 1 << 64:
+        raise UserError(f"{argument}={value}: a counter has 64 bits")
+    return value
+
+
 def _callable(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
+    if not isinstance(sinks, Iterable):
+        raise UserError(f"sinks={shown(sinks)}: write a list of sinks, [sink]")
     listed = tuple(sinks)
     for sink in listed:
         if not callable(sink):
@@ -225,7 +233,7 @@ class Machine:
             priority_bits=native("priority_bits", priority_bits), pcpus=native("pcpus", pcpus),
             quantum_ns=native("quantum_ns", quantum_ns), vhe=native("vhe", vhe),
             cpu_features=native("cpu_features", cpu_features), rtc_base=native("rtc_base", rtc_base),
-            counter_start=None if counter_start is None else _number("counter_start", counter_start),
+            counter_start=None if counter_start is None else _ticks("counter_start", counter_start),
         )  # fmt: skip
         self.reboot, self.pace = native("reboot", reboot), native("pace", pace)
         steps = _steps(script)
@@ -311,6 +319,7 @@ class Machine:
         """
         from armvirt.explain import explain
 
+        vcpu = None if vcpu is None else _number("vcpu", vcpu)
         return explain(self, _intid("intid", intid), vcpu, None if versus is None else _intid("versus", versus))
 
     @property
@@ -365,6 +374,8 @@ class Machine:
         from armvirt.places import Marks, marks
 
         if pc is None or (isinstance(pc, int) and not isinstance(pc, bool)):
+            if pc is not None and not 0 <= pc < 1 << 64:
+                raise UserError(f"pc={shown(pc)}: an address has 64 bits")
             return Marks(() if pc is None else (pc,))
         if not isinstance(pc, str):
             raise UserError(f"pc={shown(pc)}: write an address or the name of a function")

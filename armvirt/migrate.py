@@ -21,6 +21,7 @@ from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import LimitError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, InFlight, MpState, Vcpu, VcpuEvents, VcpuGroup
 from armvirt.machine import Machine, Result
+from armvirt.settings import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,7 +206,7 @@ def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
 
 
 def migrate_test(
-    image: Any, at_ns: int, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
+    image: Any, at_ns: int | str, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None, **arguments: Any,
 ) -> Report:  # fmt: skip
     """Run a guest to ``at_ns`` of guest time, move it to another host, run on, and compare with a run without a move.
@@ -216,7 +217,10 @@ def migrate_test(
     def make(**more: Any) -> Machine:
         return Machine(image, trace_hash=False, **arguments, **more)
 
-    return compare(make, at_ns, counter_start=counter_start, tolerance_ns=tolerance_ns, max_insns=max_insns)
+    at = native("max_time_ns", at_ns, "at_ns")
+    if at is None:
+        raise UserError("at_ns=None: write when the guest moves, for example 1_500_000 or '1.5ms'")
+    return compare(make, at, counter_start=counter_start, tolerance_ns=tolerance_ns, max_insns=max_insns)
 
 
 def compare(

@@ -49,9 +49,12 @@ class Script(tuple[Step, ...]):
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Sequence[str]]) -> Script:
-        """From (text to wait for, text to send) pairs; an empty text is no step."""
+        """From (text to wait for, text to send) pairs; an empty text is no step. UserError for what is no such pair."""
         steps: list[Step] = []
-        for expect, send in pairs:
+        for pair in pairs:
+            if isinstance(pair, (str, bytes)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise UserError(f"{pair!r:.60} is not a pair; write (text to wait for, text to send)")
+            expect, send = pair
             steps += [Expect(expect.encode())] if expect else []
             steps += [Send(send.encode())] if send else []
         return cls(steps)

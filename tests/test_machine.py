@@ -13,6 +13,7 @@ from armvirt.board.semihosting import Op
 from armvirt.errors import ImageError, UserError
 from armvirt.events import Event, Stamp
 from armvirt.machine import EXIT_STATUS, Machine, Result
+from armvirt.migrate import migrate_test
 from armvirt.script import Script
 
 ENTRY = 0x4008_0000  # of a flat binary
@@ -613,3 +614,35 @@ def test_a_mark_that_cannot_be_used_says_what_to_write(arguments: dict[str, obje
     with Machine("hello") as guest, pytest.raises(UserError) as caught:
         guest.run_until(**arguments)  # type: ignore[arg-type]
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda machine: machine.explain(27, vcpu="0"), "vcpu='0': write a whole number"),
+        (lambda machine: machine.console.expect(5), "5 is no text; write a str or bytes"),
+        (lambda machine: machine.console.expect("x", "5s"), "timeout_ns='5s': write a number of ns"),
+        (lambda machine: machine.console.send(5), "5 is no text; write a str or bytes"),
+        (lambda machine: machine.console.feed(5), "5 is no text; write a str or bytes"),
+        (lambda machine: Script.from_pairs(["ab"]), "'ab' is not a pair; write (text to wait for, text to send)"),
+        (lambda machine: Script.from_pairs([(b"a", b"b")]), "is not a pair"),
+        (lambda machine: Script.from_pairs([("a",)]), "('a',) is not a pair"),
+        (lambda machine: machine.run_until(pc=-4), "pc=-4: an address has 64 bits"),
+        (lambda machine: machine.run_until(pc=1 << 70), "an address has 64 bits"),
+        (lambda machine: Machine("hello", sinks=None), "sinks=None: write a list of sinks, [sink]"),  # type: ignore[arg-type]
+        (lambda machine: Machine("hello", counter_start=-1), "counter_start=-1: a counter has 64 bits"),
+        (lambda machine: migrate_test("hello", None), "at_ns=None: write when the guest moves"),  # type: ignore[arg-type]
+        (lambda machine: migrate_test("hello", "soon"), "at_ns='soon': 'soon' is not a time"),
+    ],
+)
+def test_other_calls_say_what_to_write(call: Callable[[Machine], object], message: str) -> None:
+    with Machine("console-echo") as guest:
+        with pytest.raises(UserError) as caught:
+            call(guest)
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_input_may_be_text() -> None:
+    with Machine("console-echo") as guest:
+        guest.console.feed("hello\nquit\n")
+        assert guest.run().verdict == "pass"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.errors import UserError
 from armvirt.hyp.kvm import ConsoleEvent, EventBus
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Step(NamedTuple):
 
 
 def _bytes(text: str | bytes) -> bytes:
+    if not isinstance(text, (str, bytes, bytearray)):
+        raise UserError(f"{text!r:.60} is no text; write a str or bytes")
     return text.encode() if isinstance(text, str) else bytes(text)
 
 
@@ -71,6 +74,8 @@ class Console:
 
         With ``timeout_ns``, that much guest time after it becomes the step to wait for, the run ends as failed.
         """
+        if timeout_ns is not None and (isinstance(timeout_ns, bool) or not isinstance(timeout_ns, int)):
+            raise UserError(f"timeout_ns={timeout_ns!r:.60}: write a number of ns")
         self._steps.append(Step("expect", _bytes(text), timeout_ns))
         self._advance()
         return self
@@ -159,9 +164,9 @@ class Console:
             self.bus.emit(ConsoleEvent("rx", byte))
         return byte
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: str | bytes) -> None:
         """Terminal input; may be called from another thread. The running machine looks at it soon."""
-        self._fed.extend(data)
+        self._fed.extend(_bytes(data))
         self.arrived.set()
 
     @cached_property
