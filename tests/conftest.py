@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes depends on what else the machine does, which is no property of the code under test.
+settings.register_profile("armvirt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("armvirt")
 
 ROOT = Path(__file__).resolve().parent.parent
 FETCHED = ROOT / ".cache" / "guests"

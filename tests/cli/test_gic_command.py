@@ -40,12 +40,12 @@ def test_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_its_is_shown_when_the_guest_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = gic(capsys, "gic-lpi", "--at", "300us")
     assert "ITS" not in out
-    _, out, _ = gic(capsys, "gic-lpi", "--at", "525us")
+    _, out, _ = gic(capsys, "gic-lpi", "--at", "540us")
     for title in ("LPI tables", "ITS", "ITS collections", "ITS devices", "ITS translations"):
         assert f"\n{title}\n" in out
     assert "  GITS_CREADR   0x380               all done" in out
     assert "  8195   LPI   vCPU 0  yes" in out
-    data = json.loads(gic(capsys, "gic-lpi", "--at", "525us", "--json")[1])
+    data = json.loads(gic(capsys, "gic-lpi", "--at", "540us", "--json")[1])
     assert data["its"]["ITS translations"][3] == {"device": 0, "event": 3, "intid": 8195, "icid": 0, "vcpu": 0}
 
 
