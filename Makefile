@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
-.PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign limits \
+.PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign fuzz limits \
 	exit-campaign firmware differential package install clean
 
 demo: $(STAMP)
@@ -78,6 +78,9 @@ timer-reference: $(STAMP)
 # Sixty and more storms under --timeout, SIGINT and SIGTERM, on both engines: about ten minutes.
 limits: $(STAMP)
 	$(BIN)/python tests/storms/limits.py $(LIMITS_ARGS)
+
+fuzz: $(STAMP)
+	$(BIN)/python tools/fuzz.py $(CAMPAIGN_ARGS)
 
 gic-campaign: $(STAMP)
 	$(BIN)/python tools/gic_campaign.py $(CAMPAIGN_ARGS)

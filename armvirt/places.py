@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt import units
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from armvirt.machine import Machine
 
 NEAR = 3
+MOST_NAMES = 200_000  # that are looked through for one like it
 MOST_NEAR = 20_000  # names that are compared with one that is not there
 MOST_MARKS = 256
 MOST_SHOWN = 8
@@ -219,7 +221,7 @@ class _Finder:
         return self._debug
 
     def _unknown(self, name: str) -> list[int]:
-        names = [] if self.linked is None else list(self.linked.names())
+        names = [] if self.linked is None else list(islice(self.linked.names(), MOST_NAMES))
         if not names:
             raise UserError(f"{printable(name)}: the guest has no symbols; {_NO_SYMBOLS}")
         if self._debug is not None:

@@ -60,8 +60,8 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
         return "VBAR_EL1 is 0, it was not set"
     symbols = evidence.machine.symbols
     if symbols is not None and "+" in (symbols.lookup(vbar) or "+"):
-        found = [(address, name) for name in symbols.names() if (address := symbols.address_of(name)) is not None]
-        inside = min((each for each in found if vbar < each[0] < vbar + VECTORS), default=None)
+        found = ((address, symbols.lookup(address)) for address in range(vbar + 4, vbar + VECTORS, 4))
+        inside = next(((address, name) for address, name in found if name and "+" not in name), None)
         if inside is not None:
             table = f"{inside[1]} at {inside[0]:#x} is not aligned to 2048 bytes"
             return f"VBAR_EL1 {vbar:#x} is no table's start: bits 10 to 0 are RES0, and {table}"

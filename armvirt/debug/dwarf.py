@@ -6,6 +6,7 @@ the answer are read: those in which the 32-bit offset of the wanted string occur
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -61,6 +62,8 @@ class DebugInfo:
     def _dwarf(self) -> Any:
         from elftools.elf.elffile import ELFFile
 
+        if not os.path.isfile(self._path):
+            return None  # a pipe was read for the guest, and to open it again would wait for a writer
         try:
             with open(self._path, "rb") as file:
                 elf = ELFFile(file)

@@ -1,0 +1,73 @@
+"""Runs commands of armvirt for `fuzz.py`, each in a child forked from this process.
+
+This process holds what a run of a guest loads and nothing else, so that the memory of a child is that of the command.
+A line of JSON comes in (the words of a command, the folder to run it in), and one goes out: status (negative: a
+signal), CPU seconds, and the greatest RSS in bytes. Standard error goes to the folder's file ``stderr``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+HANG_S = 60  # CPU seconds after which a child is killed
+
+
+def warm() -> None:
+    """Load what a run uses."""
+    import armvirt.cli.main
+    import armvirt.cli.run_command
+    import armvirt.machine  # noqa: F401
+    from armvirt.hw.engine import describe
+
+    describe()
+
+
+def run(words: list[str], folder: str) -> tuple[int, float, int]:
+    """One command in a child: (status, CPU seconds, RSS)."""
+    child = os.fork()
+    if child == 0:
+        _child(words, folder)
+    _, status, usage = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
+
+
+def _child(words: list[str], folder: str) -> None:
+    """Never returns."""
+    status: int | str | None = 70
+    try:
+        os.chdir(folder)
+        quiet = os.open(os.devnull, os.O_RDWR)
+        os.dup2(quiet, 0)
+        os.dup2(quiet, 1)
+        os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (HANG_S, HANG_S))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        from armvirt.cli.main import main
+
+        status = main(words)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+
+
+def main() -> None:
+    warm()
+    for line in sys.stdin:
+        words, folder = json.loads(line)
+        print(json.dumps(run(words, folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
