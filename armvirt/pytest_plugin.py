@@ -103,8 +103,10 @@ class GuestFailure(Exception):
         super().__init__(outcome)
 
     def __str__(self) -> str:
+        from armvirt.printable import escaped
+
         outcome = self.outcome
-        lines = [f"{outcome.name}: {outcome.headline}"]
+        lines = [escaped(f"{outcome.name}: {outcome.headline}")]
         for title, rows in outcome.details():
             lines += [f"{title}:", *(f"    {row}" for row in rows)]
         return "\n".join(lines)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as xml
 
 from armvirt.cli.outcome import Outcome
-
-# What XML 1.0 cannot hold, not even escaped.
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("?", text)
+from armvirt.cli.printing import LONGEST
+from armvirt.printable import escaped, printable
 
 
 def report(outcomes: Sequence[Outcome]) -> bytes:
@@ -33,10 +27,12 @@ def report(outcomes: Sequence[Outcome]) -> bytes:
 
 
 def _case(suite: xml.Element, outcome: Outcome) -> None:
-    name = {"classname": "armvirt", "name": _clean(outcome.name), "time": f"{outcome.seconds:.3f}"}
+    """What is printable is what XML 1.0 can hold."""
+    name = {"classname": "armvirt", "name": printable(outcome.name), "time": f"{outcome.seconds:.3f}"}
     case = xml.SubElement(suite, "testcase", name)
     if outcome.ok:
         return
-    problem = xml.SubElement(case, "error" if outcome.error else "failure", {"message": _clean(outcome.headline)})
+    message = printable(outcome.headline, LONGEST)
+    problem = xml.SubElement(case, "error" if outcome.error else "failure", {"message": message})
     lines = [line for title, rows in outcome.details() for line in (f"{title}:", *rows)]
-    problem.text = _clean("\n".join(lines))
+    problem.text = "\n".join(map(escaped, lines))

@@ -22,6 +22,7 @@ from armvirt.suite import Case
 
 GRACE_S = 5.0  # on top of a guest's own timeout, before its process is ended from outside
 READ = 1 << 16
+LONGEST_WAIT_S = 3600.0  # at once; epoll_wait(2) takes no more than 24 days
 
 Report = Callable[[Outcome], None]
 
@@ -130,7 +131,7 @@ def _start(selector: selectors.BaseSelector, index: int, case: Case) -> Worker:
 def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[Worker]:
     """Wait until workers say something or their time is over; those that have nothing more to say."""
     patience = min(worker.deadline for worker in running) - monotonic()
-    for key, _ in selector.select(max(0.0, patience)):
+    for key, _ in selector.select(min(max(0.0, patience), LONGEST_WAIT_S)):
         stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
         if not key.data.read(stream):
             selector.unregister(stream)

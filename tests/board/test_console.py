@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -262,3 +263,29 @@ def test_going_back(line: Line) -> None:
     assert line.console.output == b"" and line.console.waiting_for == b"a" and line.typed() == ""
     line.say("a")
     assert line.typed() == "1"
+
+
+def test_a_text_that_never_comes_costs_no_more_with_a_longer_output() -> None:
+    """Only the end of the output can complete a text; looking through all of it at each byte would take minutes."""
+    console = Console(EventBus())
+    console.expect(b"ba").send("x")
+    began = time.process_time()
+    for _ in range(300_000):
+        console.transmit(ord("a"))
+    assert time.process_time() - began < 20
+    assert console.waiting_for == b"ba"
+    for byte in b"ba":
+        console.transmit(byte)
+    assert console.waiting_for is None
+
+
+@pytest.mark.parametrize("texts", [(b"aa", b"aa"), (b"aaa",), (b"a", b"a", b"a")])
+def test_no_byte_is_used_for_two_texts(texts: tuple[bytes, ...]) -> None:
+    console = Console(EventBus())
+    for text in texts:
+        console.expect(text)
+    total = sum(map(len, texts))
+    for n in range(total):
+        assert console.waiting_for is not None, n
+        console.transmit(ord("a"))
+    assert console.waiting_for is None
