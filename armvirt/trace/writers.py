@@ -54,6 +54,9 @@ class LastWriters:
         self.blind = False
         self._forget()
 
+    def __repr__(self) -> str:
+        return f"<LastWriters of {len(self._writes):,} registers>"
+
     def _forget(self) -> None:
         self.history = History()
         self._writes: dict[Key, LastWrite] = {}
