@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armvirt.causes import elsewhere, ends, lpis, masks, sgis, sources, storms, timers, vectors
+from armvirt.causes import elsewhere, ends, lpis, sgis, sources, storms, timers, vectors
 from armvirt.causes.evidence import Cause, Evidence
 
 __all__ = ["RULES", "Cause", "Evidence", "cause_of"]
@@ -30,7 +30,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     lpis.message_lost,
     elsewhere.enabled_elsewhere,
     elsewhere.other_group,
-    masks.masked,
+    elsewhere.masked,
     vectors.faults_for_ever,
     vectors.polls,
     timers.never_started,

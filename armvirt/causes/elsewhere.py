@@ -1,4 +1,4 @@
-"""Settings that were made, but of another interrupt, another CPU, another frame or another group."""
+"""Settings that were made, but of another interrupt, CPU, frame or group; and priorities that the mask holds back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from armvirt.hyp.vgic import naming
 from armvirt.hyp.vgic.finding import Register
 from armvirt.trace.sources import TIMER_INTIDS, intid_text
 from armvirt.trace.writers import LastWrite
+
+OPEN = 0xF0  # a mask of at least this is meant to be open
 
 
 def enabled_elsewhere(evidence: Evidence) -> Cause | None:
@@ -120,3 +122,21 @@ def _can_take(evidence: Evidence, vcpu: int) -> bool:
     irq = evidence.irq
     on = evidence.machine.board.vcpus[vcpu].power.value != "off"
     return irq is not None and on and bool(cpu.vmcr >> irq.group & 1) and irq.priority < cpu.priority_mask
+
+
+def masked(evidence: Evidence) -> Cause | None:
+    """Names both writers. (A mask that was never written is the plain case, and the station says all of it.)"""
+    held, irq = evidence.holds("mask"), evidence.irq
+    if held is None or irq is None or held.register is None or evidence.written(held).never:
+        return None
+    mask = held.value or 0
+    byte = naming.priority_byte(evidence.vgic, evidence.vgic.cpu(evidence.vcpu), irq.intid)
+    name = "its configuration byte" if irq.intid >= FIRST_LPI else f"{byte.name} {byte.field}"
+    by = "" if irq.intid >= FIRST_LPI else f" ({evidence.wrote(byte)})"
+    ours = f"priority {irq.priority:#04x} in {name}{by}"
+    theirs = f"{held.register.name} {mask:#04x} ({evidence.wrote(held.register)})"
+    where = f"is not taken by vCPU {evidence.vcpu}"
+    if mask >= OPEN:
+        return Cause("priority", f"{where}: {ours} is too low, it is not below {theirs}", held.remedy)
+    return Cause("mask", f"{where}: {theirs} masks {ours}", held.remedy)
+
