@@ -99,6 +99,17 @@ def test_a_run_that_does_not_look_is_left() -> None:
     assert taken.forced
 
 
+def test_an_exception_that_was_lost_ends_the_run_that_follows() -> None:
+    """In a callback of Python's own (weak references, ctypes) an exception is printed and lost. The run is asked to end
+    then, for what is raised at the first instruction of an engine's callback would be lost again."""
+    with pytest.raises(KeyboardInterrupt), signals(Watch()) as taken:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        Machine("bench-smp8", watch=taken.watch).run(timeout_s=60)
+        pytest.fail("it should not come here")
+    assert not taken.forced
+
+
 def test_what_is_ignored_stays_ignored() -> None:
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

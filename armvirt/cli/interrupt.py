@@ -62,6 +62,10 @@ class Signals:
     def _alarm(self) -> None:
         if self.error is None:
             self._limit()
+        elif self.watch.held and not self.watch.requested and not isinstance(self.error, LimitError):
+            # What was raised is lost, as in a callback of the import system, and a run has begun: ask it to end.
+            signal.setitimer(signal.ITIMER_REAL, RUN_S)
+            self.watch.request(self.error)
         elif self.watch.held or monotonic() - self._since >= REPORT_S:
             self.forced = True
             signal.setitimer(signal.ITIMER_REAL, REPORT_S)  # if this exception is lost, or leads to where it hangs
