@@ -123,7 +123,8 @@ def save_v2(device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] 
     edge-triggered interrupt would become pending once more.)
 
     ``high`` are the lines that are high now. GICD_ISPENDR has them too, if they are level-sensitive, and restored from
-    there they would stay pending when the line falls. (What the guest has made pending beside a high line is lost.)
+    there they would stay pending when the line falls. (What the guest has made pending
+    beside a high line is lost, unless the line is left out of ``high``.)
     """
     return [_without_lines(device, row, high) for row in _save_v2(device, vcpu_ids)]
 

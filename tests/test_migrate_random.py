@@ -18,7 +18,7 @@ from engine.asm import Asm
 from armvirt import migrate
 from armvirt.machine import Machine
 
-SEEDS, MOVES = range(24), 4
+SEEDS, MOVES = (*range(30), 62), 4
 LIMIT_NS = 20_000_000
 
 

@@ -230,7 +230,12 @@ def _levels(device: VgicDevice, attr: int) -> list[VgicIrq | None]:
 
 def _get_level_info(device: VgicDevice, attr: int, _: int) -> int:
     irqs = _levels(device, attr)
-    return sum(1 << n for n, irq in enumerate(irqs) if irq is not None and irq.level and irq.line_level)
+    return sum(1 << n for n, irq in enumerate(irqs) if irq is not None and irq.level and _line(irq))
+
+
+def _line(irq: VgicIrq) -> bool:
+    """The wire itself where it can be asked: what is known of a mapped one is of when EL2 looked last."""
+    return irq.get_input_level() if irq.mapped_level and irq.get_input_level is not None else irq.line_level
 
 
 def _set_level_info(device: VgicDevice, attr: int, value: int) -> None:
