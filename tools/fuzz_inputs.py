@@ -219,7 +219,9 @@ def options_mutant(random: Random) -> Mutant:
         random.shuffle(words)
     # Nothing here is meant to run long: what comes last counts.
     runs = words[0] in ("run", "trace", "gic", "explain")
-    return Mutant([*words, *(["--max-insns", "1000"] if runs else [])], None, 0)
+    # Each CPU has an engine of its own, of 3 to 4 MiB: as if it were 1 MiB of a file.
+    cpus = 123 if "123" in words or any(word.endswith("=123") for word in words) else 0
+    return Mutant([*words, *(["--max-insns", "1000"] if runs else [])], None, cpus << 20)
 
 
 # --- damage ---
