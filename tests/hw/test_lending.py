@@ -39,6 +39,9 @@ INTIDS = [5, 27, 30, 32, 33, 1020, 1023, 8192, 8193, 0x1_0021]
 SPREAD = [0, 0, 1, 1, 2, 3, 5, 9]  # ticks around a deadline
 
 
+FALLEN = -1  # for an ESR or an INTID: the PE left because a line fell whose interrupt waits for the guest
+
+
 class Shape(NamedTuple):
     """A PE."""
 
@@ -59,6 +62,7 @@ class Setting(NamedTuple):
     aprs: tuple[int, int] = (0, 0)
     active: int = 0
     timers: tuple[tuple[int, int, int], tuple[int, int, int]] = ((0, 0, 0), (0, 0, 0))
+    waiting: int = 0
 
 
 class Access(NamedTuple):
@@ -99,7 +103,7 @@ class Machine:
             self.gic.set_active(0, intid, bool(setting.active >> intid & 1))
         registers = len(pe.vif.ap0r)
         pe.vif.restore(setting.vmcr, [setting.aprs[0]] * registers, [setting.aprs[1]] * registers)
-        pe.vif.program(setting.hcr, setting.lrs)
+        pe.vif.program(setting.hcr, setting.lrs, setting.waiting)
         now = pe.timer.count()
         programs = (pe.timer.program_virtual, pe.timer.program_physical)
         for program_timer, (offset, ctl, ahead) in zip(programs, setting.timers, strict=True):
@@ -116,7 +120,10 @@ class Machine:
             return Action.STOP if ended else Action.ADVANCE
 
         while not ended:
-            if self.pe.run(self.clock.now + slice_ns, on_exit) is ExitKind.IRQ:
+            kind = self.pe.run(self.clock.now + slice_ns, on_exit)
+            if kind is ExitKind.STOPPED and not ended:
+                self.exits.append((FALLEN, self.clock.now))
+            if kind is ExitKind.IRQ:
                 intid = self.gic.acknowledge(0)
                 self.exits.append((intid, self.clock.now))
                 self.gic.enable(0, intid, False)
@@ -214,6 +221,7 @@ class Chance:
             [self.list_register() for _ in range(self.shape.list_registers)],
             arch.HCR_EN | pick([0] * 8 + [arch.HCR_UIE, arch.HCR_TDIR, arch.HCR_NPIE, arch.HCR_TALL0]), vmcr,
             aprs, pick([0, 0, 1 << 27, 1 << 30, 1 << 25]), (timer(), timer()),  # type: ignore[arg-type]
+            pick([0, 0, 0, 1 << 27, 1 << 30]),
         )  # fmt: skip
 
     def access(self) -> Access:
@@ -288,3 +296,20 @@ def test_a_deadline_that_the_guest_moves_is_kept() -> None:
         setting = Setting([0], timers=((0, 0, 1 << 40), (0, 0, 0)))
         assert [intid for intid, _ in machines.run(setting, accesses)[:-1]] == [27]
         assert machines.lent.context.engine.state.stats[STATS.index("timer")] == 2
+
+
+@pytest.mark.parametrize(("name", "intid"), [("V", 27), ("P", 30)])
+def test_a_line_that_falls_leaves_the_engine_while_its_interrupt_waits(name: str, intid: int) -> None:
+    """At the first of the two writes: the line is low at the second."""
+    high = (0, 1, 0)
+    off = [Access(f"CNT{name}_CTL_EL0", 0), Access(f"CNT{name}_CTL_EL0", 2), Access("RPR")]
+    pending = ListRegister(intid, 0x80, 1, True, False, pintid=intid).encode()
+    active = ListRegister(intid, 0x80, 1, False, True, pintid=intid).encode()
+    other = ListRegister(57 - intid, 0x80, 1, True, False, pintid=57 - intid).encode()
+    with pair() as machines:
+        for lrs, waiting, falls in (
+            ([0, pending], 0, 1), ([active, 0], 0, 0), ([other, 0], 0, 0), ([0, 0], 0, 0), ([0, 0], 1 << intid, 1),
+        ):  # fmt: skip
+            setting = Setting(lrs, active=1 << 27 | 1 << 30, timers=(high, high), waiting=waiting)
+            left = [what for what, _ in machines.run(setting, off) if what == FALLEN]
+            assert len(left) == falls, (lrs, waiting)
