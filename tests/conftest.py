@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,3 +40,10 @@ def require_guest(name: str) -> Path:
     if not path.exists():
         skip_or_fail(f"{name} is not fetched; run make guests")
     return path
+
+
+def sampled(values: Iterable[object], share: int = 3) -> list[object]:
+    """Parameters of a test: of ``share`` neighbours one runs in make test, the others only in make test-long."""
+    return [
+        pytest.param(value, marks=[pytest.mark.long] if number % share else []) for number, value in enumerate(values)
+    ]
