@@ -25,8 +25,8 @@ MODULES = ["armvirt", "armvirt.machine", "armvirt.explain", "armvirt.gic_view", 
            "armvirt.settings", "armvirt.board.virt", "armvirt.board.config",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip
 #: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts of their own.
-PARTS = {"Event", "Late", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities", "BusMaster",
-         "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "Smccc", "Parking", "Rom"}  # fmt: skip
+PARTS = {"Event", "Late", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities",
+         "BusMaster", "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "Smccc", "Parking", "Rom"}  # fmt: skip
 
 
 def short(thing: object) -> str:

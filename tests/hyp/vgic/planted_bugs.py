@@ -12,8 +12,8 @@ BUGS = (
     Bug("level-latch-outlives-ack", f"{VGIC}.lr:fold", "if taken:\n    irq.pending_latch = False", "pass", "v3"),
     Bug(
         "no-eoi-bit-for-levels", f"{VGIC}.lr:populate",
-        "irq.level or not may_pend or come_back",
-        "not may_pend or come_back", "v3",
+        "irq.level or not may_pend or come_back or latched",
+        "not may_pend or come_back or latched", "v3",
     ),
     Bug("group-bit-lost", f"{VGIC}.lr:priority_and_group", "LR_GROUP1 if irq.group else 0", "LR_GROUP1", "v3"),
     Bug(
@@ -125,7 +125,7 @@ BUGS = (
     Bug("clear-does-nothing", f"{VGIC}.its_cmd:_clear", "event.lpi.pending_latch = False", "pass", "its"),
     Bug(
         "mapc-moves-nothing", f"{VGIC}.its:Its.map_collection",
-        "lpis.move(self.vgic, event.lpi, target)",
+        'self.vgic.backlog.add("move to", target, dict.fromkeys(e.lpi.intid for e in self.events_of(collection)))',
         "pass", "its",
     ),
     Bug(
