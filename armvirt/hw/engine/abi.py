@@ -30,7 +30,7 @@ CPU_MODELS = {"cortex-a57": 0, "cortex-a53": 1, "cortex-a72": 2}
 
 SUPPORTED_VERSION = (2, 1)
 CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
-"""Bytes of address space that each engine's translated code takes (qemu/accel/tcg/translate-all.c of Unicorn 2.1)."""
+"""Bytes of address space for an engine's translated code if nothing else is asked for (translate-all.c of Unicorn)."""
 CODE_BUFFER_MARGIN = 64 << 20  # for what else it allocates before it runs
 
 FUNCTIONS = (
@@ -110,14 +110,15 @@ class Library:
     def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions set in __init__
         raise AttributeError(name)
 
-    def open(self) -> C.c_void_p:
+    def open(self, buffer: int = CODE_BUFFER) -> C.c_void_p:
         """A new engine. Its buffer for translated code is allocated later, and where that fails Unicorn ends the
-        process by exit(1), which would read as "the guest says fail": UserError here if there is no room."""
+        process by exit(1), which would read as "the guest says fail": UserError here if there is no room for ``buffer``
+        bytes."""
         try:
-            mmap.mmap(-1, CODE_BUFFER + CODE_BUFFER_MARGIN, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
+            mmap.mmap(-1, buffer + CODE_BUFFER_MARGIN, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
         except (OSError, MemoryError):
             raise UserError(
-                f"the process gets too little address space: each CPU takes {CODE_BUFFER >> 20} MiB for translated "
+                f"the process gets too little address space: an engine takes {buffer >> 20} MiB for translated "
                 "code; raise ulimit -v, or use fewer --cpus"
             ) from None
         handle = C.c_void_p()

@@ -120,7 +120,7 @@ class Engine(ABC):
     # -- creation --
 
     def _open(self, model: str) -> None:
-        self.uc = self.lib.open()
+        self.uc = self.lib.open(CODE_BUFFER)
         self._ctl(abi.CTL_PAGE_SIZE, C.c_int(4096))
         self._ctl(abi.CTL_CPU_MODEL, C.c_int(abi.CPU_MODELS[model]))
         self._ctl(abi.CTL_USE_EXITS, C.c_int(1))
