@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ LDFLAGS = (
     "-nostdlib -static -no-pie -Wl,--build-id=none -Wl,--gc-sections -Wl,-z,max-page-size=4096 "
     "-Wl,-z,noexecstack -Wl,--no-warn-rwx-segments"
 ).split()
+BARE_LDFLAGS = "-nostdlib -static -no-pie -Wl,--build-id=none -Wl,-N -Wl,-Ttext=0x40200000".split()
 
 
 class BuildError(Exception):
@@ -109,15 +111,30 @@ def _sources(name: str, extra: dict[str, list[str]]) -> tuple[str, ...]:
 
 def build(compiler: Compiler, out: Path) -> list[Path]:
     """Compile every guest into ``out`` and copy the manifest there. Returns the files written."""
-    guests = guests_to_build()
+    files = build_guests(compiler, guests_to_build(), out)
+    shutil.copyfile(MANIFEST, out / MANIFEST.name)
+    return [*files, out / MANIFEST.name]
+
+
+def build_guests(compiler: Compiler, guests: Sequence[Guest], out: Path) -> list[Path]:
+    """Compile ``guests`` with the runtime into ``out``. Returns the ELFs written."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
         names = {s for guest in guests for s in guest.sources} | set(_library())
         objects = dict(pool.map(lambda name: _compile(compiler, name, Path(scratch)), sorted(names)))
         library = [objects[name] for name in _library()]
-        files = list(pool.map(lambda g: _link(compiler, g, objects, library, out), guests))
-    shutil.copyfile(MANIFEST, out / MANIFEST.name)
-    return [*files, out / MANIFEST.name]
+        return list(pool.map(lambda g: _link(compiler, g, objects, library, out), guests))
+
+
+def build_bare(compiler: Compiler, guest: Guest, defines: Sequence[str], out: Path) -> Path:
+    """Assemble a guest that does without the runtime: its entry is ``_start``, at the start of its text."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = [_compile(compiler, name, Path(scratch), defines)[1] for name in guest.sources]
+        target = out / guest.file
+        _run([*compiler.command, *BARE_LDFLAGS, *map(str, objects), "-o", str(target)])
+    target.chmod(0o644)
+    return target
 
 
 def _library() -> list[str]:
@@ -126,9 +143,10 @@ def _library() -> list[str]:
     return sorted(names, key=lambda name: name != "lib/start.S")
 
 
-def _compile(compiler: Compiler, name: str, scratch: Path) -> tuple[str, Path]:
+def _compile(compiler: Compiler, name: str, scratch: Path, defines: Sequence[str] = ()) -> tuple[str, Path]:
     target = scratch / (name.replace("/", "_") + ".o")
-    _run([*compiler.command, *CFLAGS, f"-ffile-prefix-map={FIRMWARE}=firmware", "-Ilib", "-c", name, "-o", str(target)])
+    flags = [*CFLAGS, f"-ffile-prefix-map={FIRMWARE}=firmware", "-Ilib", *(f"-D{word}" for word in defines)]
+    _run([*compiler.command, *flags, "-c", name, "-o", str(target)])
     return name, target
 
 
