@@ -309,8 +309,16 @@ class Vgic:
         """What the guest did to the list register that holds an interrupt comes before what happens to it now.
 
         An interrupt that the guest has ended, and that comes again, arrives behind what waits, whether or not the
-        hypervisor was entered in between.
+        hypervisor was entered in between. An edge-triggered interrupt that is alone on the ap_list has nothing to
+        arrive behind: the next sync folds it in any case.
         """
+        if irq.lr >= 0 and irq.vcpu is not None:
+            cpu = self._cpus[irq.vcpu]
+            if irq.level or len(cpu.ap_list) > 1:
+                entry.sync(self, cpu)
+
+    def fold(self, irq: VgicIrq) -> None:
+        """Take an interrupt out of the list register that holds it, before the register's configuration changes."""
         if irq.lr >= 0 and irq.vcpu is not None:
             entry.sync(self, self._cpus[irq.vcpu])
 
@@ -320,7 +328,8 @@ class Vgic:
         One that is in a list register is left for the next sync of its vCPU, which is marked dirty. One that is not
         can change lists at once.
         """
-        mapped.resample(self, irq)
+        if irq.hw:
+            mapped.resample(self, irq)
         target = target_oracle(irq, self.enables)
         if target is None and irq.active:
             self.stray_active.add(irq)

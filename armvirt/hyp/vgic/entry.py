@@ -92,7 +92,7 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
     cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
     cpu.used = bool(values) or hcr != HCR_EN
     before = list(vif.lr) if vgic.bus.active else ()
-    vif.program(hcr, values, _waiting(cpu))
+    vif.program(hcr, values, _waiting(cpu) if cpu.outside else 0)
     for index, old in enumerate(before[: len(values)]):
         if values[index] != old:
             target, intid = vgic.id_base | cpu.vcpu_id, cpu.resident[index].intid
@@ -135,7 +135,8 @@ def sync(vgic: Vgic, cpu: VgicCpu) -> None:
         routing.groups_changed(vgic, cpu)
     if cpu.ap_list:
         for irq in cpu.ap_list:
-            mapped.resample(vgic, irq)
+            if irq.hw:
+                mapped.resample(vgic, irq)
         prune(vgic, cpu)
 
 

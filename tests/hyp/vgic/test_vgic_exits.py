@@ -17,7 +17,7 @@ VGIC = "armvirt.hyp.vgic"
 
 #: ``seed``: the machine that shows it.
 BUGS = by_name((
-    Bug("keeps-its-old-place", f"{VGIC}.core:Vgic.settle", "entry.sync(self, self._cpus[irq.vcpu])", "pass", seed=4),
+    Bug("keeps-its-old-place", f"{VGIC}.core:Vgic.settle", "entry.sync(self, cpu)", "pass", seed=4),
     Bug("sgi-keeps-its-old-place", f"{VGIC}.sgi:dispatch", "vgic.settle(irq)", "pass", seed=6),
     Bug(
         "mapped-ones-first-when-full", f"{VGIC}.lr:by_urgency",
