@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.arch.encoding import sysreg
 from armvirt.board.config import BoardConfig
 from armvirt.board.console import Console
-from armvirt.board.semihosting import Exit as SemihostingEnd
 from armvirt.board.sizes import human
 from armvirt.board.virt import VirtBoard
 from armvirt.bundled import find
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from armvirt.board.boot import SymbolSource
+    from armvirt.board.semihosting import Exit as SemihostingEnd
     from armvirt.explain import Explanation
     from armvirt.gic_view import GicView
     from armvirt.places import Marks
@@ -556,10 +556,10 @@ class Machine:
     def _end(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
         if isinstance(event, StuckExit):
             self._result = self._make("stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc)
-        elif isinstance(event, SemihostingEnd):
-            self._result = self._make(self._said() or ("fail" if event.code else "pass"), guest_code=event.code)
-        else:
+        elif isinstance(event, SystemEventExit):
             self._result = self._make("reset" if event.kind == "reset" else self._said() or "off")
+        else:
+            self._result = self._make(self._said() or ("fail" if event.code else "pass"), guest_code=event.code)
         if self.console.waiting_for is not None and self._result.verdict in ("pass", "off"):
             waiting = self.console.waiting_for.decode("utf-8", "replace")
             self._result = self._result._replace(verdict="fail", diagnosis=f"the script still waited for {waiting!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from armvirt.board import boot, dtb, memmap
 from armvirt.board.boot import Loaded
@@ -19,7 +20,6 @@ from armvirt.board.gicv2m import GicV2m
 from armvirt.board.pl011 import Pl011
 from armvirt.board.pl031 import EPOCH, SECOND, Pl031
 from armvirt.board.rom import Rom
-from armvirt.board.semihosting import Again, BadAddressError, Exit, Heap, Semihosting, Wait
 from armvirt.board.sizes import human
 from armvirt.hyp.kvm import (
     COUNTER_START,
@@ -44,6 +44,9 @@ from armvirt.hyp.kvm import (
 )
 from armvirt.hyp.kvm import Exit as KvmExit
 
+if TYPE_CHECKING:
+    from armvirt.board.semihosting import Exit, Heap, Semihosting
+
 SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
 PAGE = 4096
 SEMIHOSTING_INPUT_NS = 10_000
@@ -65,6 +68,8 @@ class _VcpuMemory:
             count = min(size, 0x1000 - (address & 0xFFF))
             ipa = self.vcpu.translate(address)
             if ipa is None or not self.board.in_memory(ipa, count):
+                from armvirt.board.semihosting import BadAddressError
+
                 raise BadAddressError(f"no memory at {address:#x}")
             pieces.append((ipa, count))
             address, size = address + count, size - count
@@ -104,6 +109,8 @@ class _VcpuMemory:
 
     @property
     def heap(self) -> Heap:
+        from armvirt.board.semihosting import Heap
+
         ram_end = memmap.RAM_BASE + self.board.config.memory
         return Heap(self.board.heap_start, ram_end - (1 << 20), ram_end, ram_end - (1 << 20))
 
@@ -147,7 +154,7 @@ class VirtBoard:
             self.mmio.add(*memmap.FLASH, Rom())
         console.on_input = self.uart.poll_input
         console.attach(self.vm.timers, self.kvm.host.stop)
-        self._semihosting = {v.id: Semihosting(_VcpuMemory(self, v)) for v in self.vcpus}
+        self._semihosting = self._create_semihosting() if config.semihosting else {}
         for vcpu in self.vcpus:
             vcpu.exit_handler = self._exit
         self.tree = self._place()
@@ -158,6 +165,11 @@ class VirtBoard:
         return f"<VirtBoard: GICv{config.gic}, {config.cpus} CPUs, {human(config.memory)} of RAM>"
 
     # -- creation --
+
+    def _create_semihosting(self) -> dict[int, Semihosting]:
+        from armvirt.board.semihosting import Semihosting  # few guests ask for it: start-up time
+
+        return {v.id: Semihosting(_VcpuMemory(self, v)) for v in self.vcpus}
 
     def _load_guest(self) -> list[Loaded]:
         """The ROM and the image; which of them is entered comes last."""
@@ -286,7 +298,7 @@ class VirtBoard:
 
     @property
     def semihosting(self) -> list[Semihosting]:
-        """The semihosting of each CPU."""
+        """The semihosting of each CPU; none where the guest has none."""
         return list(self._semihosting.values())
 
     @property
@@ -361,6 +373,8 @@ class VirtBoard:
         return True
 
     def _semihosting_call(self, vcpu: Vcpu, exit: SemihostingExit) -> bool:
+        from armvirt.board.semihosting import Again, Exit, Wait
+
         outcome = self._semihosting[vcpu.id].call(exit.operation, exit.parameter)
         if isinstance(outcome, Exit):
             self.event = outcome
