@@ -55,6 +55,14 @@ def test_what_one_of_many_costs_is_without_the_start_of_the_program() -> None:
     assert bench.table_line(row).split()[3:] == ["2,000", "ns", "500", "ns", "4.00", "-", "-"]
 
 
+def test_a_guest_beside_starts_as_armvirt_does() -> None:
+    """Not as QEMU, whose `hello` is no part of the comparison."""
+    task = TIMED._replace(unit="ns", times=1_000_000, guest=bench.LOCK)
+    row = bench.row_of(task, pairs([3.0], [2.0]), pairs([1.0], [0.1]))
+    assert (row.armvirt, row.qemu) == (pytest.approx(2000), pytest.approx(1000))
+    assert "--append plain" in " ".join(bench.other_command(bench.LOCK))
+
+
 def test_a_row_without_its_guest_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.shutil, "which", lambda name: "/usr/bin/" + name)
     task = TIMED._replace(guest=Guest(bench.FETCHED / "no such Image"))
@@ -117,7 +125,7 @@ def test_both_programs_get_the_same_machine() -> None:
 
 def test_a_guest_beside_runs_under_armvirt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same image with other CPUs; QEMU has no part in it."""
-    (task,) = (task for task in bench.TASKS if task.guest.beside is not None)
+    task, _lock = (task for task in bench.TASKS if task.guest.beside is not None)
     assert task.guest.beside is not None and task.guest.beside.image == task.guest.image
     started: list[list[str]] = []
 
