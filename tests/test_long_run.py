@@ -23,8 +23,9 @@ KINDS = ("native", "portable")
 PRINTS = 3 * MIB
 
 
-def ever_new_code(folder: Path, kind: str, mib: float, last: int = 0x1400_0001) -> Machine:
-    """A guest that executes so much code once, in blocks of 31 additions and ``last`` (B to the next block)."""
+def ever_new_code(folder: Path, kind: str, mib: float, *last: int) -> Machine:
+    """A guest that executes so much code once, in blocks of 32 words: additions and ``last`` (by default B to the next
+    block)."""
     a = Asm(0x4020_0000)
     a.set_vectors()
     a.mov(1, CODE)
@@ -33,7 +34,8 @@ def ever_new_code(folder: Path, kind: str, mib: float, last: int = 0x1400_0001) 
     guest = folder / "new.bin"
     guest.write_bytes(a.code())
     machine = Machine(guest, load_addr=a.base, memory="128M", engine=kind, trace_hash=False)
-    block = struct.pack(f"<{BLOCK_WORDS}I", *[0x9100_0400] * (BLOCK_WORDS - 1), last)
+    last = last or (0x1400_0001,)
+    block = struct.pack(f"<{BLOCK_WORDS}I", *[0x9100_0400] * (BLOCK_WORDS - len(last)), *last)
     end = Asm(CODE + int(mib * MIB))
     end.mov(0, POWER_OFF)
     end.hvc(0)
@@ -54,6 +56,19 @@ def test_a_full_code_buffer_changes_nothing(kind: str, tmp_path: Path, monkeypat
     assert ends[0][0].insns > MIB // 8
 
 
+def test_a_full_code_buffer_while_a_wfe_is_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The native engine translates an ISB in its place. The guest reads each WFE as data, right behind it, and adds them;
+    its sum and its memory are those of the portable engine, which translates the WFE itself."""
+    sevl, wfe, adr_of_wfe, load, add = 0xD503_20BF, 0xD503_205F, 0x10FF_FFE2, 0xB940_0043, 0x8B03_00A5
+    ends: list[tuple[Result, bytes]] = []
+    for kind, size in (("portable", base.CODE_BUFFER), ("native", base.CODE_BUFFER), ("native", MIB)):
+        monkeypatch.setattr(base, "CODE_BUFFER", size)
+        with ever_new_code(tmp_path, kind, 0.25, sevl, wfe, adr_of_wfe, load, add, 0x1400_0001) as machine:
+            result = machine.run()
+            ends.append((result, machine.board.final_state()))
+    assert ends[0] == ends[1] == ends[2] and ends[0][0].verdict == "off"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_guest_is_the_same_in_a_small_code_buffer(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
@@ -69,7 +84,7 @@ def test_marks_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ends = []
     for limit in (portable.MARKED, 16):
         monkeypatch.setattr(portable, "MARKED", limit)
-        with ever_new_code(tmp_path, "portable", 0.01, last=0xD503_203F) as machine:
+        with ever_new_code(tmp_path, "portable", 0.01, 0xD503_203F) as machine:
             ends.append((machine.run(), machine.board.final_state()))
             marked = machine.board.vcpus[0].context.engine._marked  # type: ignore[attr-defined]
             assert (type(marked) is set) == (limit > 16) and len(marked) < 100

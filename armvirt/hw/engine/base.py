@@ -138,7 +138,7 @@ class Engine(ABC):
         state = self.state
         state.uc, state.context = self.uc.value, self.raw_context.value
         for name in ("emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl", "context_save",
-                     "vmem_translate", "mem_read"):  # fmt: skip
+                     "vmem_translate", "mem_read", "mem_write"):  # fmt: skip
             setattr(state, name, self.lib.address("uc_" + name))
         state.syndrome_offset = self.calibration.syndrome
         state.exclusive_offset = self.calibration.exclusive

@@ -11,17 +11,18 @@
 #include <time.h>
 #include "silicon.h"
 
-#define ABI_VERSION 7u
+#define ABI_VERSION 8u
 
 /* Unicorn 2.1 identifiers (checked against the Python package by a test). */
 enum { R_X0 = 199, R_X29 = 1, R_X30 = 2, R_SP = 4, R_PC = 260, R_PSTATE = 265, R_ELR_EL1 = 267,
        R_SP_EL0 = 270, R_SP_EL1 = 271, R_ESR_EL1 = 277, R_FAR_EL1 = 281, R_VBAR_EL1 = 287, R_CP = 290,
        R_TTBR0_EL1 = 274, R_TTBR1_EL1 = 275, R_XZR = 7 };
-enum { CTL_TB_REMOVE = 9, CTL_TB_FLUSH = 10, CTL_TLB_FLUSH = 11 };
+enum { CTL_TB_REQUEST = 8, CTL_TB_REMOVE = 9, CTL_TB_FLUSH = 10, CTL_TLB_FLUSH = 11 };
 enum { PROT_READ_ = 1, PROT_EXEC_ = 4 };
 
 #define CTL_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 1u << 30)
 #define CTL_NONE(type) CTL_WRITE(type, 0)
+#define CTL_READ_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 3u << 30)
 #define HCR_EL2 SYSREG(3, 4, 1, 1, 0)
 #define MDCR_EL2 SYSREG(3, 4, 1, 1, 1)
 #define HPFAR_EL2 SYSREG(3, 4, 6, 0, 4)
@@ -60,11 +61,12 @@ typedef struct {
 } event;
 
 /* A block that ends in an instruction the run has to know of, or has SEV or SEVL in it: `marks`, and the index of the
- * first SEV and the first SEVL. True of the code at `pc` as long as the engine's epoch is `epoch`. */
+ * first SEV and the first SEVL. True of the code at `pc` as long as the engine's epoch is `epoch`. `edges`: how often
+ * on_edge was told of it. */
 typedef struct {
     uint64_t pc;
     uint32_t size, epoch;
-    uint16_t marks, sev, sevl, unused;
+    uint16_t marks, sev, sevl, edges;
 } marked;
 #define MARKED 1024u                               /* a power of 2 */
 #define HEARD 256u
@@ -85,6 +87,7 @@ typedef struct {
     int (*context_save)(void *, void *);
     int (*vmem_translate)(void *, uint64_t, uint32_t, uint64_t *);
     int (*mem_read)(void *, uint64_t, void *, uint64_t);
+    int (*mem_write)(void *, uint64_t, const void *, uint64_t);
     callback_fn callback;
     /* time */
     uint64_t count_base, ns_base, frequency, counter_start, cntvoff, ns_per_insn, cnthctl;
@@ -120,7 +123,7 @@ typedef struct {
     event events[EVENTS];
     uint32_t broadcast, native_maintenance;
     uint32_t fault, fault_error;
-    uint64_t stats[18];
+    uint64_t stats[19];
     /* the event register; the ns at which a WFE cleared it last */
     uint32_t event_register;
     uint32_t epoch;                                /* how often addresses may have come to mean other code */
@@ -131,10 +134,13 @@ typedef struct {
     marked marked[MARKED];
     marked heard[HEARD];
     uint8_t filter[4096];
+    /* the physical address of a WFE that is an ISB in memory now */
+    uint64_t exchanged_pa;
+    uint32_t exchanged, padding;
 } engine;
 
 enum { ST_BLOCK_TAILS, ST_STEPS, ST_INTR, ST_EL2, ST_UNDEF, ST_EL1_SYNC, ST_IC, ST_DC, ST_TLBI, ST_TLB_FLUSH, ST_TIMER,
-       ST_COUNTER, ST_IRQ_NATIVE, ST_IRQ_MANUAL, ST_RUN, ST_WFE, ST_ICC, ST_NAP };
+       ST_COUNTER, ST_IRQ_NATIVE, ST_IRQ_MANUAL, ST_RUN, ST_WFE, ST_ICC, ST_NAP, ST_EXCHANGE };
 
 static uint64_t sys_read(engine *e, uint32_t enc) {
     cp_reg r = {enc >> 7 & 15, enc >> 3 & 15, enc >> 14 & 3, enc >> 11 & 7, enc & 7, 0};
@@ -377,6 +383,7 @@ static void tail_stepped(engine *e) {
 
 #define INSN_WFE 0xd503205fu
 #define INSN_YIELD 0xd503203fu
+#define INSN_ISB 0xd5033fdfu
 #define INSN_SEV 0xd503209fu
 #define INSN_SEVL 0xd50320bfu
 #define INSN_ERET 0xd69f03e0u
@@ -413,23 +420,69 @@ static marked *entry_of(engine *e, uint64_t pc, uint32_t size) {
     }
 }
 
-/* Remember the marks of a block that was translated just now. */
-static void note_block(engine *e, uint64_t pc, uint32_t size) {
-    if (size < 4) return;
-    marked now = look_at(e, pc, size), *m = entry_of(e, pc, size);
-    if (!m->size) {
-        if (!now.marks) return;
-        e->filter[filter_hash(pc)] = 1;
-        if (e->marked_n >= MARKED / 4 * 3) { e->marked_overflow = 1; return; }
-        e->marked_n++;
-    }
+/* The entry of a block gets the marks that its code has now. */
+static void renew(marked *m, marked now) {
+    now.edges = m->edges;
     *m = now;
 }
 
+/* Remember the marks of a block that was translated just now. Its entry; NULL if it has none. */
+static marked *note_block(engine *e, uint64_t pc, uint32_t size) {
+    if (size < 4) return NULL;
+    marked now = look_at(e, pc, size), *m = entry_of(e, pc, size);
+    if (!m->size) {
+        if (!now.marks) return NULL;
+        e->filter[filter_hash(pc)] = 1;
+        if (e->marked_n >= MARKED / 4 * 3) { e->marked_overflow = 1; return NULL; }
+        e->marked_n++;
+    }
+    renew(m, now);
+    return m;
+}
+
+typedef struct { uint64_t pc; uint16_t icount, size; } uc_tb;
+
+static void put_back(engine *e) {
+    uint32_t wfe = INSN_WFE;
+    if (__builtin_expect(!e->exchanged, 1)) return;
+    e->exchanged = 0;
+    e->mem_write(e->uc, e->exchanged_pa, &wfe, 4);
+}
+
+/* A WFE costs the core a longjmp out of its translated code, an ISB ends the block as well and costs next to nothing. All
+ * that WFE does here is done by the block hooks (retire), so the blocks that end in this WFE are translated anew with an ISB
+ * in its place. The ISB is in memory while the core translates, and the guest executes nothing meanwhile. Where the buffer for
+ * translated code is full, the core does not return from the request: then the next hook puts the WFE back. Only on_edge
+ * may call this: a block whose hook has run already must not begin again. */
+static void exchange(engine *e, uint64_t end) {
+    uint32_t isb = INSN_ISB, unheard = e->unheard;
+    uint64_t pa;
+    uc_tb tb;
+    if (e->vmem_translate(e->uc, end - 4, PROT_EXEC_, &pa)) return;
+    e->stats[ST_EXCHANGE]++;
+    e->ctl(e->uc, CTL_WRITE(CTL_TB_REMOVE, 2), end - 4, end);
+    e->unheard = 1;                               /* the next block comes to block_cold */
+    e->exchanged_pa = pa;
+    e->exchanged = 1;
+    e->mem_write(e->uc, pa, &isb, 4);
+    for (const marked *m = e->marked; m < e->marked + MARKED; m++)
+        if (m->size && m->pc + m->size == end && m->epoch == e->epoch && m->marks & ENDS_IN_WFE)
+            e->ctl(e->uc, CTL_READ_WRITE(CTL_TB_REQUEST, 2), m->pc, &tb);
+    put_back(e);
+    e->unheard = unheard;
+}
+
+/* A block that is translated again and again, because the guest changes its code or because other blocks share its WFE, gets its
+ * ISB ever more rarely: 16 times at most. */
 static void on_edge(void *uc, void *cur, void *prev, void *user) {
-    struct { uint64_t pc; uint16_t icount, size; } *tb = cur;
+    engine *e = user;
+    uc_tb *tb = cur;
     (void)uc; (void)prev;
-    note_block(user, tb->pc, tb->size);
+    put_back(e);
+    marked *m = note_block(e, tb->pc, tb->size);
+    if (!m || !(m->marks & ENDS_IN_WFE) || e->tail || m->edges == 0xffff) return;
+    m->edges++;
+    if (!(m->edges & (m->edges - 1))) exchange(e, m->pc + m->size);
 }
 
 /* A block that was translated, perhaps, without a word to on_edge. */
@@ -447,7 +500,7 @@ static void open_marked(engine *e, uint64_t pc, uint32_t size) {
         if (!e->marked_overflow || size < 4) return;
         now = look_at(e, pc, size);
         m = &now;
-    } else if (m->epoch != e->epoch || m->marks & UNREAD) *m = look_at(e, pc, size);
+    } else if (m->epoch != e->epoch || m->marks & UNREAD) renew(m, look_at(e, pc, size));
     e->marks = m->marks;
     e->block_sev = m->sev;
     e->block_sevl = m->sevl;
@@ -564,6 +617,7 @@ static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t
 /* A block about which something has to be done or thought. */
 static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_t size) {
     uint32_t n = size >> 2;
+    put_back(e);
     if (block_slow(e, pc, n)) return;
     if (pc == e->block_pc && n == 1 && e->open == 1 && !e->tail) {
         e->count += 1;                            /* one instruction that branches to itself: nothing can change */
@@ -810,6 +864,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     uint64_t pc = reg(e, R_PC);
     uint32_t esr, target, ec;
     (void)uc;
+    put_back(e);
     if (!(++e->stats[ST_INTR] & 15)) look(e);
     e->context_save(e->uc, e->context);
     memcpy(&esr, record_at, 4);
@@ -921,6 +976,7 @@ int av_run(engine *e) {
         e->unheard = e->wfe_watch;
         e->stats[ST_RUN]++;
         int error = e->emu_start(e->uc, reg(e, R_PC), 0, 0, 0);
+        put_back(e);
         if (e->tail) tail_end(e);
         if (error) { e->fault = 2; e->fault_error = (uint32_t)error; return LEAVE_FAULT; }
         switch (e->leave) {

@@ -12,7 +12,7 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import CALLBACK, Action, Callback, EngineState, Leave
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 _UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 LIBRARY = os.path.join(_FOLDER, "_native.so")

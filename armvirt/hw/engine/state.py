@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 EVENTS = 256
 STATS = (
     "tails", "steps", "intr", "el2", "undef", "el1_sync", "ic", "dc", "tlbi", "tlb_flush", "timer", "counter",
-    "irq_native", "irq_manual", "run", "wfe", "icc", "nap",
+    "irq_native", "irq_manual", "run", "wfe", "icc", "nap", "exchange",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ class Marked(C.Structure):
     """A block with something to know in it, as native.c remembers it."""
 
     _fields_ = [("pc", C.c_uint64), ("size", C.c_uint32), ("epoch", C.c_uint32), ("marks", C.c_uint16),
-                ("sev", C.c_uint16), ("sevl", C.c_uint16), ("unused", C.c_uint16)]  # fmt: skip
+                ("sev", C.c_uint16), ("sevl", C.c_uint16), ("edges", C.c_uint16)]  # fmt: skip
 
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
@@ -122,7 +122,7 @@ class Silicon(C.Structure):
     waiting: int
 
 _POINTERS = ("uc", "context", "emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl",
-             "context_save", "vmem_translate", "mem_read")  # fmt: skip
+             "context_save", "vmem_translate", "mem_read", "mem_write")  # fmt: skip
 
 
 class EngineState(C.Structure):
@@ -154,6 +154,7 @@ class EngineState(C.Structure):
         + [("event_register", C.c_uint32), ("epoch", C.c_uint32), ("event_cleared", C.c_uint64)]
         + [(n, C.c_uint32) for n in ("block_sev", "block_sevl", "marked_n", "marked_overflow")]
         + [("marked", Marked * 1024), ("heard", Marked * 256), ("filter", C.c_uint8 * 4096)]
+        + [("exchanged_pa", C.c_uint64), ("exchanged", C.c_uint32), ("padding", C.c_uint32)]
     )  # fmt: skip
 
     # for type checkers: what ctypes makes of the fields

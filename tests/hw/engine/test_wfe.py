@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from armvirt.hw.engine import EngineFactory, Leave
-from armvirt.hw.engine.state import Waits
+from armvirt.hw.engine.state import STATS, Waits
 from engine.asm import NE, Asm
 from engine.bench import DAIF, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, Stage2, Tables, same
 
@@ -255,3 +255,36 @@ def test_a_yield_stops_once_its_time_is_over(bench: MakeBench) -> None:
         guest.engine.state.wfe = 0
         stops.append((guest.count, guest.engine.pc))
     assert stops == [(4, RAM + 16), (6, RAM + 24), (8, RAM + 32)]
+
+
+def sleepless(rounds: int, *, change: bool) -> Asm:
+    """SEVL and WFE again and again; ``change``: the WFE's block is dropped each time."""
+    program = Asm()
+    program.mov(20, rounds)
+    program.adr(2, "wfe")
+    program.label("again")
+    if change:
+        program.sys("IC IVAU", 2)
+    program.b("wfe")
+    program.label("wfe")
+    program.sevl()
+    program.wfe()
+    program.ldr_w(3, 2, 4)
+    program.add(4, 4, 3)
+    program.subs_imm(20, 20, 1)
+    program.b_cond(NE, "again")
+    program.hvc(STOP)
+    return program
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_wfe_is_translated_as_an_isb_and_is_none(bench: MakeBench, change: bool) -> None:
+    """Memory has the WFE whenever the guest reads it. What is done for it is bounded, however often it is translated."""
+    rounds = 500
+    guest = watched(bench, sleepless(rounds, change=change))
+    assert guest.run(100_000) == Leave.STOP and not guest.engine.state.wfe
+    stats = guest.engine.state.stats
+    assert guest.engine.x(4) == rounds * 0xD503_205F and stats[15] == rounds
+    if guest.engine.kind == "native":
+        exchanged = stats[STATS.index("exchange")]
+        assert 0 < exchanged <= 16
