@@ -31,7 +31,7 @@ def parts(machine: Machine) -> Iterator[Part]:
     for vcpu in board.vcpus:
         objects[f"context {vcpu.id}"] = vcpu.context
         objects[f"timer {vcpu.id}"] = vcpu.timer
-        objects[f"semihosting {vcpu.id}"] = board._semihosting[vcpu.id]
+    objects |= {f"semihosting {n}": each for n, each in enumerate(board.semihosting)}
     for name, thing in objects.items():
         yield Part(name, thing.state, thing.load)
     assert vm.vgic is not None

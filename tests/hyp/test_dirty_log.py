@@ -184,7 +184,9 @@ def test_a_slot_that_changes_under_a_running_guest(kind: str, change: str) -> No
     a.add_imm(3, 3, 1)
     a.str_(3, 1)
     a.str_(3, 2)
+    a.sev()
     a.wfe()
+    a.wfe()  # the second one waits for the other vCPU's SEV: its turn
     a.b("loop")
     seen: list[tuple[int, int, bool]] = []
     changed = []
@@ -475,7 +477,9 @@ def test_every_cpu_is_protected(kind: str) -> None:
     a.label("loop")
     a.str_(1, 1)
     a.str_(1, 2)
-    a.wfe()  # the other one's turn
+    a.sev()
+    a.wfe()
+    a.wfe()  # the second one waits for the other vCPU's SEV: its turn
     a.b("loop")
     seen: list[tuple[int, set[int]]] = []
     rig.on_mmio = lambda vcpu, exit: seen.append((vcpu.id, dirty(rig.vm))) or len(seen) >= 20

@@ -182,7 +182,7 @@ def test_without_a_vgic_the_vmm_hears_of_the_levels(host: dict[str, object], let
 
 
 def test_unknown_features_are_one_line() -> None:
-    with pytest.raises(UserError, match="there is no 'sve'; there is ecv, wfxt"):
+    with pytest.raises(UserError, match="there is no CPU feature 'sve'; there is ecv, wfxt"):
         Machine("hello", cpu_features="ecv,sve")
 
 

@@ -707,11 +707,8 @@ class _Replaced:
     """A library with one function replaced."""
 
     def __init__(self, lib: abi.Library, name: str, function: object) -> None:
-        self._lib = lib
+        vars(self).update(vars(lib), check=lib.check, address=lib.address)
         setattr(self, name, function)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._lib, name)
 
 
 # 9 ------------------------------------------------------------------------------------------------------------------
