@@ -57,8 +57,8 @@ def test_a_full_code_buffer_changes_nothing(kind: str, tmp_path: Path, monkeypat
 
 
 def test_a_full_code_buffer_while_a_wfe_is_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The native engine translates an ISB in its place. The guest reads each WFE as data, right behind it, and adds them;
-    its sum and its memory are those of the portable engine, which translates the WFE itself."""
+    """The native engine translates an ISB in its place. The guest reads each WFE as data, behind it, and adds them; its
+    sum and its memory are those of the portable engine, which translates the WFE itself."""
     sevl, wfe, adr_of_wfe, load, add = 0xD503_20BF, 0xD503_205F, 0x10FF_FFE2, 0xB940_0043, 0x8B03_00A5
     ends: list[tuple[Result, bytes]] = []
     for kind, size in (("portable", base.CODE_BUFFER), ("native", base.CODE_BUFFER), ("native", MIB)):

@@ -279,7 +279,7 @@ def sleepless(rounds: int, *, change: bool) -> Asm:
 
 @pytest.mark.parametrize("change", [False, True])
 def test_a_wfe_is_translated_as_an_isb_and_is_none(bench: MakeBench, change: bool) -> None:
-    """Memory has the WFE whenever the guest reads it. What is done for it is bounded, however often it is translated."""
+    """Memory has the WFE whenever the guest reads it. The work for it is bounded, however often it is translated."""
     rounds = 500
     guest = watched(bench, sleepless(rounds, change=change))
     assert guest.run(100_000) == Leave.STOP and not guest.engine.state.wfe
