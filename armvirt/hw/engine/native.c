@@ -556,7 +556,7 @@ static uint32_t native_irq(engine *e, uint64_t pc) {
     return unmasks(fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1))) ? what : 0;
 }
 
-static int note_native_irq(engine *e, uint64_t pc) {
+static __attribute__((noinline)) int note_native_irq(engine *e, uint64_t pc) {
     uint32_t what = native_irq(e, pc);
     if (!what) return 0;
     e->stats[ST_IRQ_NATIVE]++;
@@ -581,7 +581,7 @@ static void look(engine *e) {
     if (now_host() - e->poll_ns >= POLL_NS) e->poll_at = e->count;
 }
 
-static void poll_host(engine *e) {
+static __attribute__((noinline)) void poll_host(engine *e) {
     uint64_t t = now_host();
     e->poll_at = e->count + POLL_INSNS;
     if (t - e->poll_ns >= POLL_NS) {
@@ -592,7 +592,7 @@ static void poll_host(engine *e) {
 
 /* What a block needs only now and then: interrupts, WFE, an illegal state, the deadline, the host. Returns 1 if the
  * engine leaves before the block. */
-static __attribute__((noinline)) int block_slow(engine *e, uint64_t pc, uint32_t n) {
+static inline __attribute__((always_inline)) int block_slow(engine *e, uint64_t pc, uint32_t n) {
     uint64_t count;
     if (e->lines_in_engine) note_native_irq(e, pc);
     if (e->marks) retire(e, e->open, 1);
