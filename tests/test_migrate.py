@@ -154,12 +154,13 @@ def test_a_guest_in_wfit_sleeps_until_then() -> None:
         cpu.timer.blocking()
         restore(new, save(old))
         assert save(new).vcpus[0].in_flight == save(old).vcpus[0].in_flight
-        ends = [first_awake(machine) for machine in (old, new)]
+        ends = [first_awake(machine, until * 16 - 100) for machine in (old, new)]
         assert ends[0] == ends[1] == until * 16  # 62.5 MHz
 
 
-def first_awake(machine: Machine) -> int:
-    """The ns at which vCPU 0 wakes, or an instruction later."""
+def first_awake(machine: Machine, later_than: int) -> int:
+    """The ns at which vCPU 0 wakes, which is ``later_than`` some ns, or an instruction later."""
+    assert machine.run_until(ns=later_than) is None and machine.board.vcpus[0].in_wfi
     while machine.board.vcpus[0].in_wfi:
         assert machine.run_until(ns=machine.ns + 1) is None
     return machine.ns

@@ -148,7 +148,7 @@ STORMS = [
 TAKEN = re.compile(r"taken ([\d,]+) times and ended ([\d,]+) times, and its line is high still, since [\d.]+ ns")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", sampled(ENGINES, 2))
 @pytest.mark.parametrize(("name", "intid", "options"), STORMS)
 def test_a_storm_ends_at_its_limit_and_is_explained(
     name: str, intid: int, options: tuple[str, ...], engine: str

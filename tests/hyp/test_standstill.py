@@ -53,7 +53,7 @@ def end_of(make: Callable[[], Rig]) -> tuple[int, object]:
     return end
 
 
-@both_engines
+@pytest.mark.parametrize("kind", ["auto", pytest.param("portable", marks=pytest.mark.long)])
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_one_that_faults_for_ever_is_nobody_elses_matter(kind: str, pcpus: int) -> None:
     """The other works for 3 ms, and ends the VM in order."""
