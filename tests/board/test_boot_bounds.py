@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import sampled
 from elf_builder import RAM, TEXT, Load, elf
 
 from armvirt.board import fdt
@@ -65,7 +66,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", sampled(HOSTILE))
 def test_memory_and_time(tmp_path: Path, name: str) -> None:
     path = tmp_path / "guest.elf"
     path.write_bytes(HOSTILE[name]())

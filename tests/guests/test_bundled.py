@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from conftest import sampled
 from guest_runs import (
     BENCHMARKS,
     BUNDLED,
@@ -92,7 +93,7 @@ def test_any_number_of_cpus_is_no_matter_for_the_others(name: str) -> None:
     assert result.verdict == guest(name).expect, result.console + result.diagnosis
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", sampled(BUNDLED))
 def test_engines_agree(name: str) -> None:
     """To the end of a short guest; the begin of the others."""
     engines_agree(name, campaign.LIMIT_NS if is_compared_whole(name) else COMPARED_NS)

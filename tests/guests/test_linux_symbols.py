@@ -15,6 +15,7 @@ from armvirt.script import Expect, Script, Send
 pytestmark = pytest.mark.linux
 
 
+@pytest.mark.long
 def test_a_kernel_with_kaslr_is_stopped_by_its_symbols(tmp_path: Path) -> None:
     """A run without KASLR says where three functions are linked; with it, they are met where they have gone."""
     image, initrd = require_guest("Image"), require_guest("initramfs.cpio")

@@ -33,7 +33,7 @@ from engine.asm import EQ, NE, XZR, Asm
 from engine.conftest import make_factory
 
 __all__ = ["DATA", "DEVICE", "EQ", "GICD", "GICR", "KINDS", "NE", "NOWHERE", "RAM", "RAM_SIZE", "STACK", "XZR",
-           "Asm", "Rig", "both_engines", "faulting", "power_off", "program", "run"]  # fmt: skip
+           "Asm", "Rig", "both_engines", "faulting", "native_first", "power_off", "program", "run"]  # fmt: skip
 
 RAM, RAM_SIZE = 0x4000_0000, 4 << 20
 DATA, STACK = RAM + 0x10_0000, RAM + 0x20_0000
@@ -44,6 +44,8 @@ KINDS = ("native", "portable")
 LIMIT_NS = 50_000_000
 
 both_engines = pytest.mark.parametrize("kind", KINDS)
+native_first = pytest.mark.parametrize("kind", ["native", pytest.param("portable", marks=pytest.mark.long)])
+"""As `both_engines`, for guests that keep the portable engine busy for seconds."""
 
 
 def power_off(a: Asm) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, power_off
+from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, native_first, power_off
 
 from armvirt.arch.encoding import sysreg
 from armvirt.hyp.event_wait import EVENT_NS, UNSEEN_TURNS
@@ -172,7 +172,7 @@ def test_a_store_to_the_marked_granule(kind: str, pcpus: int, then: Write) -> No
     assert rig.vcpu.context.insns < 40 and rig.host.clock.now < 200_000
 
 
-@both_engines
+@native_first
 @pytest.mark.parametrize(("offset", "turns"), [(56, 1), (64, UNSEEN_TURNS)])
 def test_any_store_to_the_granule_is_an_event(kind: str, offset: int, turns: int) -> None:
     """Another word of it, which the guest does not look at, counts at the turn's end. The next granule does not: the
@@ -190,7 +190,7 @@ def test_any_store_to_the_granule_is_an_event(kind: str, offset: int, turns: int
     assert turns * 100_000 <= rig.host.clock.now < turns * 100_000 + 100
 
 
-@both_engines
+@native_first
 @pytest.mark.parametrize("then", [stop, spin], ids=["stops", "spins"])
 def test_a_store_of_the_same_value(kind: str, then: Write) -> None:
     """The monitor is lost, and nothing else shows it. It takes longer, but it is not waited for ever."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, power_off
+from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, native_first, power_off
 from test_event_wait import code, stop, two
 
 from armvirt.hyp.kvm import Stop, StuckExit, SystemEventExit, Vcpu
@@ -53,7 +53,7 @@ def end_of(make: Callable[[], Rig]) -> tuple[int, object]:
     return end
 
 
-@pytest.mark.parametrize("kind", ["auto", pytest.param("portable", marks=pytest.mark.long)])
+@native_first
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_one_that_faults_for_ever_is_nobody_elses_matter(kind: str, pcpus: int) -> None:
     """The other works for 3 ms, and ends the VM in order."""

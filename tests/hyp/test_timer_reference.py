@@ -11,6 +11,7 @@ import random
 import sys
 
 import pytest
+from conftest import sampled
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -61,7 +62,7 @@ class ReferenceMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("total", STEPS)
-@pytest.mark.parametrize("form", FORMS, ids=NAMES)
+@pytest.mark.parametrize("form", sampled(FORMS), ids=NAMES)
 def test_the_timers_do_what_the_architecture_says(form: Form, total: int) -> None:
     class Machine(ReferenceMachine):
         pass

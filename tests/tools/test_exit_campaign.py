@@ -50,7 +50,7 @@ def test_a_guest_does_not_notice(name: str, setup: Setup, vhe: bool) -> None:
     assert outcomes(name, setup, host) == [[], []]
 
 
-@pytest.mark.parametrize("name", ["gic-fall", "gic-latch"])
+@pytest.mark.parametrize("name", ["gic-latch", pytest.param("gic-fall", marks=pytest.mark.long)])
 def test_nor_on_the_portable_engine(name: str) -> None:
     assert outcomes(name, SMALL, Host(False, 4, 1), "portable", places=20) == [[], []]
 

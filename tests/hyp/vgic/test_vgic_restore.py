@@ -141,6 +141,7 @@ def test_a_restore_is_the_identity(seed: int) -> None:
         assert _check(machine)
 
 
+@pytest.mark.long
 def test_so_it_is_with_an_its() -> None:
     restored = 0
     for seed in SEEDS:
