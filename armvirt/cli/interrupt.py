@@ -75,9 +75,10 @@ class Signals:
 
     def _limit(self) -> None:
         """The limit of host time has passed: a run under way looks at the clock by itself, and has a result to give."""
-        self._begin_to_end(time_is_over(self.watch.seconds or 0.0))
+        error = time_is_over(self.watch.seconds or 0.0)
+        self._begin_to_end(error)
         if not self.watch.held:
-            raise self.error  # type: ignore[misc]
+            raise error
 
 
 def time_is_over(seconds: float) -> LimitError:
