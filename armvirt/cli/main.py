@@ -108,13 +108,22 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
 
 
 def _age() -> float:
-    """Seconds since the process started; 0 where the system does not say."""
+    """Seconds for which the process has run at least; 0 where the system does not say."""
     try:
         with open("/proc/self/stat", "rb") as stat:
-            started = int(stat.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # proc(5), field 22
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+            started = int(stat.read().rpartition(b")")[2].split()[19])  # proc(5), field 22
+        return least_age(started, os.sysconf("SC_CLK_TCK"), time.clock_gettime(time.CLOCK_BOOTTIME))
     except (OSError, ValueError, IndexError, AttributeError):
         return 0.0
+
+
+def least_age(started: int, per_second: int, now: float) -> float:
+    """The least age in seconds, at ``now``, of a process that started at ``started`` clock ticks of the system.
+
+    The kernel rounds the start down to a tick: a limit that took the rounded start for the start would end up to a
+    tick early.
+    """
+    return max(0.0, now - (started + 1) / per_second)
 
 
 def _end_now(error: BaseException, forced: bool) -> NoReturn:

@@ -23,7 +23,7 @@ from armvirt.machine import Machine
 
 STOPS, SEED = 8, 9
 ENGINES = ("native", "portable")
-LIMIT_S, LATE_S = 1, 2.0
+LIMIT_S, LATE_S = 1, 5.0  # that it ends is the subject; `make limits` measures how late
 GICS = ("v3", "v2", "vhe", "v2-vhe")
 TIMERS = ("", "ptimer")
 

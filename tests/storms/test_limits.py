@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import limits
 from storm_guests import STORMS
 
-LATE_S = 2.0
+LATE_S = 5.0
 LIMIT_S = 0.6
 
 
@@ -68,8 +68,8 @@ def command(folder: Path, *words: str) -> tuple[int, float]:
 )
 def test_every_command_that_runs_a_guest(folder: Path, words: list[str], status: int) -> None:
     limits.write_guests(folder, ["timer-level"])
-    got, took = command(folder, *(word.replace("GUEST", "timer-level.elf") for word in words), "--timeout", "3s")
-    assert got == status and took < 3 + LATE_S
+    got, took = command(folder, *(word.replace("GUEST", "timer-level.elf") for word in words), "--timeout", "2s")
+    assert got == status and took < 2 + LATE_S
 
 
 @pytest.mark.parametrize("ending", ["timeout", "SIGINT", "SIGTERM"])
@@ -87,7 +87,6 @@ def test_an_output_that_nobody_reads(folder: Path, words: list[str], ending: str
         time.sleep(1.5)
         due = started + LIMIT_S if not extra else time.monotonic()
         if not extra:
-            due = time.monotonic()
             process.send_signal(limits.SIGNALS[ending][0])
         status = process.wait(20)
         assert status == (4 if extra else limits.SIGNALS[ending][1])
