@@ -17,7 +17,6 @@ from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp import idregs, pvtime
-from armvirt.hyp.arch_timer import ArchTimerVmData
 from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.debug import GuestDebug
 from armvirt.hyp.dirty_log import ManualProtect
@@ -42,6 +41,7 @@ from armvirt.hyp.ptp import WALL_CLOCK_START
 from armvirt.hyp.reset import Start
 from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.smccc_filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
+from armvirt.hyp.timer.arch_timer import ArchTimerVmData
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vcpu_attr import VcpuGroup
 from armvirt.hyp.vcpu_events import InFlight, VcpuEvents

@@ -14,8 +14,8 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
 from armvirt.hyp import idregs
-from armvirt.hyp.arch_timer import ONE_REGS
 from armvirt.hyp.services import Bitmap
+from armvirt.hyp.timer.arch_timer import ONE_REGS
 
 if TYPE_CHECKING:
     from armvirt.hw.engine import Engine

@@ -10,7 +10,7 @@ from armvirt.arch.esr import decode_sysreg, undefined
 from armvirt.arch.sysregs import is_id_space
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp import idregs
-from armvirt.hyp.timer_context import TRAPPED
+from armvirt.hyp.timer.context import TRAPPED
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu

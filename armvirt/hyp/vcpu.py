@@ -13,7 +13,6 @@ from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
 from armvirt.hyp import exits, idregs, reset, vcpu_events
 from armvirt.hyp.abort import inject_data_abort
-from armvirt.hyp.arch_timer import ArchTimer
 from armvirt.hyp.debug import STEP_HSR, GuestDebug
 from armvirt.hyp.event_wait import EventWait
 from armvirt.hyp.exitinfo import (
@@ -26,6 +25,7 @@ from armvirt.hyp.exitinfo import (
 from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.pvtime import StolenTime
 from armvirt.hyp.reset import Start
+from armvirt.hyp.timer.arch_timer import ArchTimer
 from armvirt.hyp.vcpu_api import Power
 from armvirt.hyp.vcpu_events import InFlight
 from armvirt.hyp.vcpu_exits import ExitHandler, LeftToCallerError, VcpuExits

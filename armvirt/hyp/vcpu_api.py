@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from armvirt.errors import KvmError
 from armvirt.hyp import onereg, vcpu_attr, vcpu_events
-from armvirt.hyp.arch_timer import ArchTimer
 from armvirt.hyp.debug import GuestDebug
 from armvirt.hyp.exitinfo import MmioExit, NisvExit
+from armvirt.hyp.timer.arch_timer import ArchTimer
 from armvirt.hyp.vcpu_events import VcpuEvents
 from armvirt.hyp.vcpu_init import STICKY, Feature, MpState, VcpuInit
 

@@ -17,8 +17,8 @@ from armvirt.errors import KvmError
 from armvirt.events import Event, EventBus, Stamp, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
 from armvirt.hw.timer import COUNTER_START, GenericTimer, SystemCounter
-from armvirt.hyp import arch_timer
-from armvirt.hyp.arch_timer import ArchTimer, ArchTimerVmData, TimerId
+from armvirt.hyp.timer import arch_timer
+from armvirt.hyp.timer.arch_timer import ArchTimer, ArchTimerVmData, TimerId
 
 VCPU = 0
 HOST_VTIMER = 27

@@ -18,7 +18,7 @@ from timermodel import Register, TimerModel, Which
 from armvirt.arch import timer as arch
 from armvirt.arch.gic import LR_ACTIVE, LR_PENDING
 from armvirt.hyp.kvm import Vcpu
-from armvirt.hyp.timer_context import ArchTimerContext, TimerId
+from armvirt.hyp.timer.context import ArchTimerContext, TimerId
 from armvirt.hyp.vgic.irq import VgicIrq
 
 TIMERS: tuple[Which, Which] = ("v", "p")

@@ -8,8 +8,8 @@ from hyp_tools import DEVICE, RAM, Asm
 from timer_vm import HOSTS, TIMERS, WAITS, TimerGuest, ticks_of_us
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
-from armvirt.hyp.arch_timer import TIMER_CTRL
 from armvirt.hyp.kvm import Start, Vm
+from armvirt.hyp.timer.arch_timer import TIMER_CTRL
 
 PERIOD = ticks_of_us(10)
 both = pytest.mark.parametrize("which", TIMERS)

@@ -14,8 +14,8 @@ from timer_vm import HOSTS, ticks_of_us
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
-from armvirt.hyp.arch_timer import TIMER_CTRL
 from armvirt.hyp.kvm import Exit, MmioExit, Start, Vcpu, Vm
+from armvirt.hyp.timer.arch_timer import TIMER_CTRL
 
 ITERATIONS = 5
 PERIOD = ticks_of_us(10)

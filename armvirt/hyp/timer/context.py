@@ -17,7 +17,7 @@ from armvirt.hw.timer import PTIMER, VTIMER, SystemCounter
 from armvirt.hyp.host.hrtimer import HrTimer
 
 if TYPE_CHECKING:
-    from armvirt.hyp.arch_timer import ArchTimer
+    from armvirt.hyp.timer.arch_timer import ArchTimer
 
 
 class TimerId(IntEnum):

@@ -19,7 +19,7 @@ from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
 from armvirt.hw.timer import GenericTimer
 from armvirt.hyp.host.hrtimer import HrTimer
-from armvirt.hyp.timer_context import (
+from armvirt.hyp.timer.context import (
     DEFAULT_PPI,
     DEVICE_IRQ_BITS,
     HOST_PPI,

@@ -1,0 +1,1 @@
+"""The virtual and physical timers of a vCPU: KVM's arch_timer.c."""
