@@ -10,7 +10,7 @@ from armvirt.hw.decode import Access, Element, Form, decode_access
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.capabilities import Cap
 from armvirt.hyp.exitinfo import MmioExit, NisvExit
-from armvirt.hyp.mmu import FaultOutcome
+from armvirt.hyp.memory.mmu import FaultOutcome
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 
 from armvirt.errors import KvmError
-from armvirt.hyp.dirty_log import ManualProtect
-from armvirt.hyp.memslot import NR_MEMSLOTS
-from armvirt.hyp.mmu import Mmu
+from armvirt.hyp.memory.dirty_log import ManualProtect
+from armvirt.hyp.memory.memslot import NR_MEMSLOTS
+from armvirt.hyp.memory.mmu import Mmu
 from armvirt.hyp.vgic.core import MAX_VCPUS
 
 

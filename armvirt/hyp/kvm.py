@@ -19,7 +19,6 @@ from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp import idregs, pvtime
 from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.debug import GuestDebug
-from armvirt.hyp.dirty_log import ManualProtect
 from armvirt.hyp.exitinfo import (
     DebugExit,
     Exit,
@@ -35,8 +34,9 @@ from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS
 from armvirt.hyp.ioeventfd import IoEventFds
 from armvirt.hyp.irqfd import GsiRoute, IrqRouter
-from armvirt.hyp.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
-from armvirt.hyp.mmu import BusMaster, Mmu
+from armvirt.hyp.memory.dirty_log import ManualProtect
+from armvirt.hyp.memory.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
+from armvirt.hyp.memory.mmu import BusMaster, Mmu
 from armvirt.hyp.ptp import WALL_CLOCK_START
 from armvirt.hyp.reset import Start
 from armvirt.hyp.smccc import Smccc

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from armvirt.hyp.memslot import HostMemory, MemorySlot, check_call
-from armvirt.hyp.mmu import Mmu
+from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
+from armvirt.hyp.memory.mmu import Mmu
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host

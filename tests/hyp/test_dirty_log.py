@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from armvirt.arch.stage2 import S2AP_WRITE
 from armvirt.errors import KvmError
-from armvirt.hyp.dirty_log import DirtyBitmap, bitmap_size, pages_of
 from armvirt.hyp.kvm import (
     MEM_LOG_DIRTY_PAGES,
     MEM_READONLY,
@@ -24,6 +23,7 @@ from armvirt.hyp.kvm import (
     Vcpu,
     Vm,
 )
+from armvirt.hyp.memory.dirty_log import DirtyBitmap, bitmap_size, pages_of
 
 PAGE, PAGES = 4096, 130
 SLOT, BASE = 1, 0x5000_0000

@@ -9,8 +9,8 @@ from hyp_tools import DATA, RAM, Asm, Rig, both_engines, power_off, program
 
 from armvirt import vgic_save
 from armvirt.board import memmap
-from armvirt.hyp.dirty_log import pages_of
 from armvirt.hyp.kvm import MEM_LOG_DIRTY_PAGES, PVTIME_IPA, HostMemory, Start, VcpuGroup, VgicGroup, Vm
+from armvirt.hyp.memory.dirty_log import pages_of
 from armvirt.machine import Machine
 
 PAGE, PAGES, SLOT, BASE = 4096, 8, 1, 0x5000_0000

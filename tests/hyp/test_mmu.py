@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from armvirt.arch import stage2 as s2
 from armvirt.errors import KvmError, UserError
 from armvirt.hyp.kvm import MEM_READONLY, HostMemory, Kvm, MmioExit, Start, Vm
-from armvirt.hyp.mmu import TABLE_BASE, MemorySlot, Stage2
+from armvirt.hyp.memory.mmu import TABLE_BASE, MemorySlot, Stage2
 
 PAGE, MIB, GIB = 4096, 1 << 20, 1 << 30
 

@@ -1,7 +1,7 @@
 """Dirty logging of one memory slot (virt/kvm/kvm_main.c: kvm_get_dirty_log_protect, kvm_clear_dirty_log_protect).
 
 A bitmap with one bit per page; bit 0 of byte 0 is the slot's first page, and its size is a multiple of 64 pages. What
-write-protects the pages is `armvirt.hyp.mmu`; here is only which of them are dirty.
+write-protects the pages is `armvirt.hyp.memory.mmu`; here is only which of them are dirty.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Memory slots: what KVM_SET_USER_MEMORY_REGION accepts (virt/kvm/kvm_main.c: __kvm_set_memory_region).
 
-Pure decisions: `plan` says what a call would do, or refuses it; `armvirt.hyp.mmu` does it.
+Pure decisions: `plan` says what a call would do, or refuses it; `armvirt.hyp.memory.mmu` does it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from armvirt.arch import stage2 as s2
 from armvirt.errors import KvmError, UserError
-from armvirt.hyp.dirty_log import DirtyBitmap
+from armvirt.hyp.memory.dirty_log import DirtyBitmap
 
 MEM_LOG_DIRTY_PAGES = 1 << 0
 MEM_READONLY = 1 << 1

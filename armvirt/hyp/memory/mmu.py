@@ -16,8 +16,8 @@ from armvirt.arch import stage2 as s2
 from armvirt.errors import KvmError
 from armvirt.hw.context import Context, ShareableDomain
 from armvirt.hw.exit import SyncExit
-from armvirt.hyp.dirty_log import WORD_PAGES, DirtyBitmap, ManualProtect
-from armvirt.hyp.memslot import (
+from armvirt.hyp.memory.dirty_log import WORD_PAGES, DirtyBitmap, ManualProtect
+from armvirt.hyp.memory.memslot import (
     MEM_LOG_DIRTY_PAGES,
     MEM_READONLY,
     Change,
@@ -144,7 +144,7 @@ class Mmu:
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:
-        """Create, move, change the flags of, or (None) delete a slot. Errors as `armvirt.hyp.memslot.plan`.
+        """Create, move, change the flags of, or (None) delete a slot. Errors as `armvirt.hyp.memory.memslot.plan`.
 
         Creation above 16 GiB is EINVAL once a vCPU exists: the tables have their shape by then.
         """

@@ -1,0 +1,1 @@
+"""Stage 2: memory slots, the MMU's faults, the dirty log."""
