@@ -12,7 +12,7 @@ from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp import abort, sysregs
 from armvirt.hyp.exitinfo import HYPERCALL_SMC, DebugExit, HypercallExit, SemihostingExit
-from armvirt.hyp.smccc_filter import FilterAction
+from armvirt.hyp.firmware.filter import FilterAction
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu import Vcpu

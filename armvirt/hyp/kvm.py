@@ -16,7 +16,7 @@ from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp import idregs, pvtime
+from armvirt.hyp import idregs
 from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.debug import GuestDebug
 from armvirt.hyp.exitinfo import (
@@ -30,6 +30,10 @@ from armvirt.hyp.exitinfo import (
     StuckExit,
     SystemEventExit,
 )
+from armvirt.hyp.firmware import pvtime
+from armvirt.hyp.firmware.filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
+from armvirt.hyp.firmware.ptp import WALL_CLOCK_START
+from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS
 from armvirt.hyp.ioeventfd import IoEventFds
@@ -37,10 +41,7 @@ from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.memory.dirty_log import ManualProtect
 from armvirt.hyp.memory.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
-from armvirt.hyp.ptp import WALL_CLOCK_START
 from armvirt.hyp.reset import Start
-from armvirt.hyp.smccc import Smccc
-from armvirt.hyp.smccc_filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
 from armvirt.hyp.timer.arch_timer import ArchTimerVmData
 from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vcpu_attr import VcpuGroup

@@ -14,7 +14,7 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
 from armvirt.hyp import idregs
-from armvirt.hyp.services import Bitmap
+from armvirt.hyp.firmware.service_bitmaps import Bitmap
 from armvirt.hyp.timer.arch_timer import ONE_REGS
 
 if TYPE_CHECKING:

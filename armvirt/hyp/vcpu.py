@@ -22,8 +22,8 @@ from armvirt.hyp.exitinfo import (
     StuckExit,
     SystemEventExit,
 )
+from armvirt.hyp.firmware.pvtime import StolenTime
 from armvirt.hyp.host.pcpu import RunDelay
-from armvirt.hyp.pvtime import StolenTime
 from armvirt.hyp.reset import Start
 from armvirt.hyp.timer.arch_timer import ArchTimer
 from armvirt.hyp.vcpu_api import Power

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from armvirt.arch.psci import SmcccFunction
-from armvirt.hyp import ptp, pvtime
 from armvirt.hyp.exitinfo import SystemEventExit
-from armvirt.hyp.psci import SmcccHost
-from armvirt.hyp.ptp import PtpCounter
+from armvirt.hyp.firmware import ptp, pvtime
+from armvirt.hyp.firmware.psci import SmcccHost
+from armvirt.hyp.firmware.ptp import PtpCounter
+from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
-from armvirt.hyp.smccc import Smccc
 from armvirt.hyp.vcpu_api import Power
 from armvirt.hyp.vgic.core import Vgic
 

@@ -9,8 +9,8 @@ from armvirt.arch.psci import PsciFunction as F
 from armvirt.arch.psci import PsciResult as R
 from armvirt.arch.psci import SmcccFunction
 from armvirt.errors import KvmError
+from armvirt.hyp.firmware.psci import CALLS, VERSIONS, Psci
 from armvirt.hyp.idregs import mpidr_of
-from armvirt.hyp.psci import CALLS, VERSIONS, Psci
 
 NEVER = (
     F.MIGRATE,

@@ -7,8 +7,8 @@ from hyp_tools import DATA, RAM, Asm, Rig, both_engines, power_off
 
 from armvirt.arch.psci import SmcccFunction
 from armvirt.errors import KvmError
+from armvirt.hyp.firmware.ptp import WALL_CLOCK_START
 from armvirt.hyp.kvm import PVTIME_IPA, Kvm, Start, VcpuGroup
-from armvirt.hyp.ptp import WALL_CLOCK_START
 
 GROUP = VcpuGroup.PVTIME_CTRL
 PLACE = DATA + 0x1000

@@ -10,8 +10,8 @@ from armvirt.arch.psci import MASK64
 from armvirt.arch.psci import PsciFunction as P
 from armvirt.arch.psci import SmcccFunction as S
 from armvirt.events import Event, EventBus, Hypercall, Stamp
-from armvirt.hyp.services import VENDOR_PTP, Bitmap
-from armvirt.hyp.smccc import Smccc
+from armvirt.hyp.firmware.service_bitmaps import VENDOR_PTP, Bitmap
+from armvirt.hyp.firmware.smccc import Smccc
 
 NOT_SUPPORTED = (MASK64, 0, 0, 0)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armvirt.arch.psci import SmcccFunction, TrngResult
-from armvirt.hyp.trng import Trng
+from armvirt.hyp.firmware.trng import Trng
 
 
 def number(words: tuple[int, int, int, int], word_bits: int) -> int:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from armvirt.arch import psci as arch
 from armvirt.arch.psci import MASK64, SmcccFunction, SmcccResult
 from armvirt.events import EventBus, Hypercall
-from armvirt.hyp.psci import CALLS as PSCI_CALLS
-from armvirt.hyp.psci import Args, Psci, SmcccHost
-from armvirt.hyp.services import Bitmap, ServiceMask
-from armvirt.hyp.smccc_filter import FilterAction, SmcccFilter
-from armvirt.hyp.trng import Trng
+from armvirt.hyp.firmware.filter import FilterAction, SmcccFilter
+from armvirt.hyp.firmware.psci import CALLS as PSCI_CALLS
+from armvirt.hyp.firmware.psci import Args, Psci, SmcccHost
+from armvirt.hyp.firmware.service_bitmaps import Bitmap, ServiceMask
+from armvirt.hyp.firmware.trng import Trng
 
 __all__ = ["Result", "Smccc", "SmcccHost"]
 

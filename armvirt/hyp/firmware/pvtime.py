@@ -12,7 +12,7 @@ from typing import Protocol
 
 from armvirt.arch.psci import SmcccFunction, SmcccResult
 from armvirt.errors import KvmError
-from armvirt.hyp.psci import Args
+from armvirt.hyp.firmware.psci import Args
 
 MASK64 = (1 << 64) - 1
 ATTR_IPA = 0  # KVM_ARM_VCPU_PVTIME_IPA

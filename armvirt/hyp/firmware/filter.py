@@ -1,5 +1,5 @@
 """Which SMCCC calls a guest may make: the VMM's filter, the VM attribute KVM_ARM_VM_SMCCC_FILTER
-(arch/arm64/kvm/hypercalls.c). It comes before the firmware bitmaps, `armvirt.hyp.services`.
+(arch/arm64/kvm/hypercalls.c). It comes before the firmware bitmaps, `armvirt.hyp.firmware.service_bitmaps`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What a guest calls by HVC or SMC: PSCI and the services of the SMC calling convention."""
