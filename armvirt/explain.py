@@ -14,9 +14,9 @@ from armvirt.arch.gic import FIRST_LPI
 from armvirt.causes import Cause, Evidence, cause_of
 from armvirt.causes.written import Lookup, of_finding, of_pending, place
 from armvirt.errors import UserError
-from armvirt.hyp.vgic.diagnose import LPIS_END, first_held
-from armvirt.hyp.vgic.finding import Finding
-from armvirt.hyp.vgic.naming import kind_of
+from armvirt.hyp.diagnosis.finding import Finding
+from armvirt.hyp.diagnosis.register_names import kind_of
+from armvirt.hyp.diagnosis.trace import LPIS_END, first_held
 from armvirt.intids import NAMES, with_names
 from armvirt.tables import Showable, Table
 from armvirt.trace.writers import LastWriters

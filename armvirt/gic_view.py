@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from armvirt.errors import UserError
-from armvirt.hyp.vgic import its_snapshot, snapshot
+from armvirt.hyp.diagnosis import gic_view as snapshot
+from armvirt.hyp.diagnosis import its_view as its_snapshot
 from armvirt.intids import short
 from armvirt.tables import Showable, Table, table_of
 

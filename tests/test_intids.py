@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from armvirt.board import memmap
 from armvirt.errors import UserError
-from armvirt.hyp.vgic.naming import kind_of
+from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.intids import NAMES, named, parse_intid, short, with_names
 from armvirt.machine import Machine
 

@@ -1,6 +1,6 @@
 """Why does an interrupt not come, or not stop? Rules that put together the stations of an interrupt and its past.
 
-The stations (`armvirt.hyp.vgic.diagnose`) say what holds an interrupt at this moment. A person asks for the mistake
+The stations (`armvirt.hyp.diagnosis.trace`) say what holds an interrupt at this moment. A person asks for the mistake
 behind that: each rule knows one kind, and says nothing where it does not apply. A rule changes nothing.
 """
 

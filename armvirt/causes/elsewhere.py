@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, NR_PRIVATE, is_private
 from armvirt.causes.evidence import Cause, Evidence
-from armvirt.hyp.vgic import naming
-from armvirt.hyp.vgic.finding import Register
+from armvirt.hyp.diagnosis import register_names as naming
+from armvirt.hyp.diagnosis.finding import Register
 from armvirt.trace.sources import TIMER_INTIDS, intid_text
 from armvirt.trace.writers import LastWrite
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.causes import written
 from armvirt.causes.written import Lookup, Written
 from armvirt.events import Stamp
-from armvirt.hyp.vgic import inflight, naming
-from armvirt.hyp.vgic.diagnose import first_held
-from armvirt.hyp.vgic.finding import Finding, Register
+from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import register_names as naming
+from armvirt.hyp.diagnosis.finding import Finding, Register
+from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.trace.history import CpuPast, History, Past, Times
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite, LastWriters

@@ -6,7 +6,8 @@ from armvirt.arch.gic import FIRST_LPI
 from armvirt.arch.its import lpis_end
 from armvirt.causes.evidence import Cause, Evidence
 from armvirt.causes.written import place
-from armvirt.hyp.vgic import lpi_stations, naming
+from armvirt.hyp.diagnosis import lpi_stations
+from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.trace.sources import its_error
 
 PROPBASER = 0x70

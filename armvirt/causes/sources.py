@@ -6,7 +6,7 @@ from armvirt.arch.gic import FIRST_LPI, NR_PRIVATE
 from armvirt.causes.evidence import PREFIXES, Cause, Evidence, taken, times
 from armvirt.causes.sgis import receivers
 from armvirt.causes.storms import device_state, wire_of
-from armvirt.hyp.vgic.finding import Register
+from armvirt.hyp.diagnosis.finding import Register
 from armvirt.trace.history import Loss
 
 ICFGR = 0xC00

@@ -5,7 +5,7 @@ from __future__ import annotations
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, NS_PER_SECOND
 from armvirt.causes.evidence import PREFIXES, Cause, Evidence
 from armvirt.causes.storms import SIGN_BIT
-from armvirt.hyp.vgic.finding import Register, span
+from armvirt.hyp.diagnosis.finding import Register, span
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
 

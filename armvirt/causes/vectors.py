@@ -7,7 +7,7 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import EC
 from armvirt.arch.sysregs import name_of
 from armvirt.causes.evidence import Cause, Evidence, times
-from armvirt.hyp.diagnosis import VBAR_EL1
+from armvirt.hyp.diagnosis.of_vcpu import VBAR_EL1
 from armvirt.trace.history import Faults, Poll
 from armvirt.trace.writers import register_name
 

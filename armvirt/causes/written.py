@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Stamp
-from armvirt.hyp.vgic.finding import Finding, Register
+from armvirt.hyp.diagnosis.finding import Finding, Register
 from armvirt.trace.history import Past
 from armvirt.trace.sources import its_error
 from armvirt.trace.writers import ALL, ITS_COMMANDS, OFF, LastWrite, LastWriters, latest

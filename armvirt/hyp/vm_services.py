@@ -16,10 +16,10 @@ from armvirt.hyp.vcpu_api import Power
 from armvirt.hyp.vgic.core import Vgic
 
 if TYPE_CHECKING:
+    from armvirt.hyp.diagnosis.trace import Comparison, Finding
     from armvirt.hyp.host.host import Host
     from armvirt.hyp.kvm import Vm
     from armvirt.hyp.vcpu import Vcpu
-    from armvirt.hyp.vgic.diagnose import Comparison, Finding
 
 
 class VmServices(SmcccHost):
@@ -38,20 +38,20 @@ class VmServices(SmcccHost):
         return self  # type: ignore[return-value]
 
     def why_idle(self) -> list[str]:
-        """What the vCPUs wait for in vain, in sentences (see `armvirt.hyp.idle`)."""
-        from armvirt.hyp import idle
+        """What the vCPUs wait for in vain, in sentences (see `armvirt.hyp.diagnosis.idle`)."""
+        from armvirt.hyp.diagnosis import idle
 
         return idle.causes(self._vm)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Every station of an interrupt on its way to a vCPU, and what it would need (see `armvirt.hyp.diagnosis`)."""
-        from armvirt.hyp import diagnosis
+        """Every station of an interrupt on its way to a vCPU, and what it would need (`hyp.diagnosis.of_vcpu`)."""
+        from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 
         return diagnosis.trace(self._vm, vcpu_id, intid)
 
     def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
         """Why a vCPU takes one interrupt and not the other."""
-        from armvirt.hyp import diagnosis
+        from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 
         return diagnosis.compare(self._vm, vcpu_id, taken, other)
 

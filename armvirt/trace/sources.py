@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from armvirt.arch import its
 from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
-from armvirt.hyp.vgic.naming import ICPENDR, ISPENDR, kind_of
+from armvirt.hyp.diagnosis.register_names import ICPENDR, ISPENDR, kind_of
 from armvirt.intids import NAMES, named
 
 TIMER_INTIDS = {"vtimer": 27, "ptimer": 30}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)

@@ -96,7 +96,9 @@ BUGS = (
         "not self.vmcr & VMCR_VEOIM or intid >= FIRST_LPI",
         "True", "v3",
     ),
-    Bug("highest-target", f"{VGIC}.v2_dist:_set_targets", "irq.targets & -irq.targets", "irq.targets", "v2"),
+    Bug("highest-target", f"{VGIC}.v2_dist:_set_targets",
+        "irq.targets & -irq.targets", "irq.targets", "v2",
+    ),
     Bug(
         "one-sender-only", f"{VGIC}.v2_sgi:set_sources",
         "irq.source |= senders & existing(vgic)",

@@ -15,9 +15,9 @@ from armvirt.arch.gic import VMCR_VFIQEN
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
+from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
+from armvirt.hyp.diagnosis.trace import blocker, compare, first_held, trace
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.diagnose import blocker, compare, first_held, trace
-from armvirt.hyp.vgic.finding import CpuView, Finding, Register, TimerView, Write, span
 
 EDGE, OTHER = 40, 41
 UNMASKED, I_MASKED, EL1H = 0x5, 0x85, 5

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vgic_rig import SPURIOUS, VTIMER, Rig
 
 from armvirt.arch import gic as arch
-from armvirt.hyp.vgic import inflight
+from armvirt.hyp.diagnosis import present_state as inflight
 
 INTIDS = (VTIMER, 40, 41, 42, 43)
 ISPENDR, ISACTIVER, ICACTIVER = 0x200, 0x300, 0x380

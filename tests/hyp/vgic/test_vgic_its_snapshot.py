@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from its_rig import CTLR, LPI, ItsRig
 
-from armvirt.hyp.vgic import its_snapshot, snapshot
+from armvirt.hyp.diagnosis import gic_view as snapshot
+from armvirt.hyp.diagnosis import its_view as its_snapshot
 
 
 def test_without_an_its_there_is_nothing() -> None:

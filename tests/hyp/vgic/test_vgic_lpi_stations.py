@@ -10,8 +10,8 @@ from its_rig import BASER0, BASER1, CBASER, COLLECTIONS, CTLR, DEVICES, DOORBELL
 
 from armvirt.arch import its as arch
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.diagnose import blocker, compare, first_held, trace
-from armvirt.hyp.vgic.finding import CpuView
+from armvirt.hyp.diagnosis.finding import CpuView
+from armvirt.hyp.diagnosis.trace import blocker, compare, first_held, trace
 
 UNMASKED = CpuView(pstate=5)
 

@@ -1,8 +1,8 @@
 """The stations of an interrupt from its source to the virtual CPU interface, each as one decision: passed, or held.
 
 The order is that of the specification (IHI 0069 4.1 and 4.8: pending, enabled, group enabled, targeted, of sufficient
-priority); what KVM adds in between (ap_list, list registers) is in `armvirt.hyp.vgic.delivery`, what LPIs have instead
-of registers in `armvirt.hyp.vgic.lpi_stations`.
+priority). The stations that KVM adds (ap_list, list registers) are in `delivery_stations`, those of LPIs, which have
+tables instead of registers, in `lpi_stations`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from armvirt.arch.gic import (
 )
 from armvirt.arch.its import LPI_ENABLE
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
-from armvirt.hyp.vgic import inflight, naming
+from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import register_names as naming
+from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.finding import CpuView, Finding, Register, TimerView, Write, span
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.routing import router
 

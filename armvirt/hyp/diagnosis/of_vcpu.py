@@ -1,4 +1,4 @@
-"""Why did no interrupt come to a vCPU? `armvirt.hyp.vgic.diagnose`, with what the vCPU and its timers know."""
+"""Why did no interrupt come to a vCPU? `armvirt.hyp.diagnosis.trace`, with what the vCPU and its timers know."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.encoding import sysreg
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic import diagnose
-from armvirt.hyp.vgic.diagnose import Comparison
-from armvirt.hyp.vgic.finding import CpuView, Finding, TimerView
+from armvirt.hyp.diagnosis import trace as diagnose
+from armvirt.hyp.diagnosis.finding import CpuView, Finding, TimerView
+from armvirt.hyp.diagnosis.trace import Comparison
 
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, LR_PENDING
 from armvirt.arch.its import ID_BITS
-from armvirt.hyp.vgic import delivery, lpi_stations, stations
+from armvirt.hyp.diagnosis import delivery_stations as delivery
+from armvirt.hyp.diagnosis import lpi_stations, stations
+from armvirt.hyp.diagnosis.finding import CpuView, Finding
+from armvirt.hyp.diagnosis.stations import Case
 from armvirt.hyp.vgic.core import Vgic
-from armvirt.hyp.vgic.finding import CpuView, Finding
-from armvirt.hyp.vgic.stations import Case
 
 __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
 

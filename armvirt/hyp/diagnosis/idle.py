@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
-from armvirt.hyp import diagnosis
+from armvirt.hyp.diagnosis import of_vcpu as diagnosis
+from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.hyp.host.standstill import FOREVER_NS
-from armvirt.hyp.vgic.diagnose import first_held
 
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch import its as arch
-from armvirt.hyp.vgic import inflight, its_regs, lpi
+from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.vgic import its_regs, lpi
 from armvirt.hyp.vgic.its import Its
 
 if TYPE_CHECKING:

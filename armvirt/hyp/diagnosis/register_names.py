@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, GICR_SIZE, NR_PRIVATE, is_private
 from armvirt.arch.its import property_address
+from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.finding import Register
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ from armvirt.arch.gic import (
     ListRegister,
     is_private,
 )
-from armvirt.hyp.vgic import inflight, naming, routing
+from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import register_names as naming
+from armvirt.hyp.vgic import routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 

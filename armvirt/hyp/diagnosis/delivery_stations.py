@@ -6,10 +6,10 @@ They are EL2's and the silicon's; a guest sees of them only that the interrupt c
 from __future__ import annotations
 
 from armvirt.arch.gic import HCR_EN, LR_PENDING, ListRegister
-from armvirt.hyp.vgic import inflight
-from armvirt.hyp.vgic.finding import Finding, Register, Write
+from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis.finding import Finding, Register, Write
+from armvirt.hyp.diagnosis.stations import Case, set_priority
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.stations import Case, set_priority
 
 PSTATE_I, PSTATE_F = 1 << 7, 1 << 6
 HCR_VI, HCR_VF = 1 << 7, 1 << 6

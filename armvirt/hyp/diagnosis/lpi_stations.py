@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS
-from armvirt.hyp.vgic import naming
-from armvirt.hyp.vgic.finding import Finding, Register, Write
+from armvirt.hyp.diagnosis import register_names as naming
+from armvirt.hyp.diagnosis.finding import Finding, Register, Write
 from armvirt.hyp.vgic.memory import fetch
 
 if TYPE_CHECKING:
+    from armvirt.hyp.diagnosis.stations import Case
     from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.cpu import VgicCpu
     from armvirt.hyp.vgic.its import Event, Its
     from armvirt.hyp.vgic.lpi import Lpi
-    from armvirt.hyp.vgic.stations import Case
 
 TRANSLATION = Register("ITS translation")
 COLLECTION = Register("ITS collection")
