@@ -9,11 +9,11 @@ from armvirt.arch.esr import DFSC
 from armvirt.hw.decode import Access, Element, Form, decode_access
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.capabilities import Cap
-from armvirt.hyp.exitinfo import MmioExit, NisvExit
 from armvirt.hyp.memory.mmu import FaultOutcome
+from armvirt.hyp.vcpu.exit_types import MmioExit, NisvExit
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
 MASK64 = (1 << 64) - 1

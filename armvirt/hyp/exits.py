@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp import abort, sysregs
-from armvirt.hyp.exitinfo import HYPERCALL_SMC, DebugExit, HypercallExit, SemihostingExit
 from armvirt.hyp.firmware.filter import FilterAction
+from armvirt.hyp.vcpu.exit_types import HYPERCALL_SMC, DebugExit, HypercallExit, SemihostingExit
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 Handler = Callable[["Vcpu", SyncExit], int]
 

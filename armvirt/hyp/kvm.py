@@ -16,20 +16,7 @@ from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp import idregs
 from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
-from armvirt.hyp.debug import GuestDebug
-from armvirt.hyp.exitinfo import (
-    DebugExit,
-    Exit,
-    HypercallExit,
-    IntrExit,
-    MmioExit,
-    NisvExit,
-    SemihostingExit,
-    StuckExit,
-    SystemEventExit,
-)
 from armvirt.hyp.firmware import pvtime
 from armvirt.hyp.firmware.filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
 from armvirt.hyp.firmware.ptp import WALL_CLOCK_START
@@ -41,12 +28,25 @@ from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.memory.dirty_log import ManualProtect
 from armvirt.hyp.memory.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
-from armvirt.hyp.reset import Start
 from armvirt.hyp.timer.arch_timer import ArchTimerVmData
-from armvirt.hyp.vcpu import ExitHandler, Power, Vcpu
-from armvirt.hyp.vcpu_attr import VcpuGroup
-from armvirt.hyp.vcpu_events import InFlight, VcpuEvents
-from armvirt.hyp.vcpu_init import Feature, MpState, VcpuInit, preferred_target
+from armvirt.hyp.vcpu import idregs
+from armvirt.hyp.vcpu.attributes import VcpuGroup
+from armvirt.hyp.vcpu.debug import GuestDebug
+from armvirt.hyp.vcpu.events import InFlight, VcpuEvents
+from armvirt.hyp.vcpu.exit_types import (
+    DebugExit,
+    Exit,
+    HypercallExit,
+    IntrExit,
+    MmioExit,
+    NisvExit,
+    SemihostingExit,
+    StuckExit,
+    SystemEventExit,
+)
+from armvirt.hyp.vcpu.features import Feature, MpState, VcpuInit, preferred_target
+from armvirt.hyp.vcpu.reset import Start
+from armvirt.hyp.vcpu.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vgic.backlog import SLICE_NS
 from armvirt.hyp.vgic.core import MAX_VCPUS, Vgic
 from armvirt.hyp.vgic.device import AddrType as VgicAddress

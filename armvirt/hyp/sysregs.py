@@ -9,11 +9,11 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import decode_sysreg, undefined
 from armvirt.arch.sysregs import is_id_space
 from armvirt.hw.exit import Action, SyncExit
-from armvirt.hyp import idregs
 from armvirt.hyp.timer.context import TRAPPED
+from armvirt.hyp.vcpu import idregs
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 ICC_DIR_EL1 = sysreg(3, 0, 12, 11, 1)
 ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1 = (sysreg(3, 0, 12, 11, n) for n in (5, 6, 7))

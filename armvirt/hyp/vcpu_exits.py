@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from armvirt.errors import KvmError
 from armvirt.hw.exit import Action
 from armvirt.hw.pe import NEVER
-from armvirt.hyp.exitinfo import Exit, MmioExit, NisvExit, SemihostingExit, StuckExit
-from armvirt.hyp.vcpu_api import Power, VcpuApi
+from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, SemihostingExit, StuckExit
+from armvirt.hyp.vcpu.ioctls import Power, VcpuApi
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Stop
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 ExitHandler = Callable[["Vcpu", Exit], bool | None]
 """Gets what EL2 does not finish, completes it in place; a true answer stops the host's run."""
@@ -28,7 +28,7 @@ class LeftToCallerError(Exception):
 
 
 class VcpuExits(VcpuApi):
-    """The part of `armvirt.hyp.vcpu.Vcpu` between its run loop and its VMM."""
+    """The part of `armvirt.hyp.vcpu.vcpu.Vcpu` between its run loop and its VMM."""
 
     def __init__(self) -> None:
         super().__init__()

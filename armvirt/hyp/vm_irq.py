@@ -12,7 +12,7 @@ from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.core import Vgic
 
 # The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).

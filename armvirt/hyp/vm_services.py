@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from armvirt.arch.psci import SmcccFunction
-from armvirt.hyp.exitinfo import SystemEventExit
 from armvirt.hyp.firmware import ptp, pvtime
 from armvirt.hyp.firmware.psci import SmcccHost
 from armvirt.hyp.firmware.ptp import PtpCounter
 from armvirt.hyp.firmware.smccc import Smccc
-from armvirt.hyp.reset import SCTLR_EE, SCTLR_EL1, Start
-from armvirt.hyp.vcpu_api import Power
+from armvirt.hyp.vcpu.exit_types import SystemEventExit
+from armvirt.hyp.vcpu.ioctls import Power
+from armvirt.hyp.vcpu.reset import SCTLR_EE, SCTLR_EL1, Start
 from armvirt.hyp.vgic.core import Vgic
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.trace import Comparison, Finding
     from armvirt.hyp.host.host import Host
     from armvirt.hyp.kvm import Vm
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class VmServices(SmcccHost):

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from armvirt.hw.context import Context, ShareableDomain
-from armvirt.hyp import event_wait
-from armvirt.hyp.event_wait import EventWait
 from armvirt.hyp.kvm import Stop, StuckExit
+from armvirt.hyp.vcpu import event_wait
+from armvirt.hyp.vcpu.event_wait import EventWait
 
 CPU_OFF = 0x8400_0002
 GRANULES, VALUES = 2, 3

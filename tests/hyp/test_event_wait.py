@@ -8,8 +8,8 @@ import pytest
 from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, native_first, power_off
 
 from armvirt.arch.encoding import sysreg
-from armvirt.hyp.event_wait import EVENT_NS, UNSEEN_TURNS
 from armvirt.hyp.kvm import MpState, Stop, StuckExit, SystemEventExit
+from armvirt.hyp.vcpu.event_wait import EVENT_NS, UNSEEN_TURNS
 
 CNTV_CVAL, CNTV_CTL = sysreg(3, 3, 14, 3, 2), sysreg(3, 3, 14, 3, 1)
 IAR1, EOIR1 = sysreg(3, 0, 12, 12, 0), sysreg(3, 0, 12, 12, 1)

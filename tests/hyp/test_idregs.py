@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armvirt.arch.sysregs import BY_NAME, ID_REGISTERS, SysReg, is_id_space
-from armvirt.hyp import idregs
-from armvirt.hyp.idregs import mpidr_of, visible
+from armvirt.hyp.vcpu import idregs
+from armvirt.hyp.vcpu.idregs import mpidr_of, visible
 
 #: The Cortex-A72's values, as the engine gives them.
 A72 = {

@@ -10,7 +10,7 @@ from armvirt.arch.psci import PsciResult as R
 from armvirt.arch.psci import SmcccFunction
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.psci import CALLS, VERSIONS, Psci
-from armvirt.hyp.idregs import mpidr_of
+from armvirt.hyp.vcpu.idregs import mpidr_of
 
 NEVER = (
     F.MIGRATE,

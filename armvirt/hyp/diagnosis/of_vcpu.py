@@ -12,7 +12,7 @@ from armvirt.hyp.diagnosis.trace import Comparison
 
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.core import Vgic
 
 VBAR_EL1 = sysreg(3, 0, 12, 0, 0)

@@ -29,7 +29,7 @@ from armvirt.hyp.host.standstill import Standstill
 if TYPE_CHECKING:
     from armvirt.hw.engine.base import Engine
     from armvirt.hw.engine.pcstop import PcStop
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 HOST_PPIS = (25, 27, 30)
 LOOK_S = 0.02
@@ -50,7 +50,7 @@ class Host:
     ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are what ICH_VTR_EL2
     says; ``counter_start`` is the physical count at time 0, in ticks.
     ``vhe``: the host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: it has FEAT_ECV_POFF; ``cpu_features``
-    (`armvirt.hyp.idregs.FEATURES`) are given to the guests. ValueError for a host that cannot be.
+    (`armvirt.hyp.vcpu.idregs.FEATURES`) are given to the guests. ValueError for a host that cannot be.
     """
 
     def __init__(

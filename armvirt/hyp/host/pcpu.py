@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from armvirt.hw.pe import Pe
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class Pcpu:

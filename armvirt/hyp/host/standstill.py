@@ -17,7 +17,7 @@ from armvirt.hw.pe import NEVER
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 ESR_EL1 = sysreg(3, 0, 5, 2, 0)
 FOREVER_NS = 1 << 62
@@ -28,7 +28,7 @@ FAULTS = 128
 """How many instructions the engine retires, at most, to find that vectors fault again and again."""
 
 RESCUES = 64
-"""How often in a row monitors are taken for lost (`armvirt.hyp.event_wait`) where nothing else can go on."""
+"""How often in a row monitors are taken for lost (`armvirt.hyp.vcpu.event_wait`) where nothing else can go on."""
 
 
 class Still(NamedTuple):

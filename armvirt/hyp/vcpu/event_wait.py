@@ -15,12 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from armvirt.arch.timer import CNTKCTL_EL1
-from armvirt.hyp import vcpu_events
+from armvirt.hyp.vcpu import events as vcpu_events
 
 if TYPE_CHECKING:
     from armvirt.hw.pe import Pe
-    from armvirt.hyp.vcpu import Vcpu
-    from armvirt.hyp.vcpu_events import InFlight
+    from armvirt.hyp.vcpu.events import InFlight
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 EVENT_NS = 1000
 """How long an event takes to a vCPU that waits for it. The engine reports a SEV at the end of its block, which has 512

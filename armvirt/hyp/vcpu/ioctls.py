@@ -7,12 +7,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from armvirt.errors import KvmError
-from armvirt.hyp import onereg, vcpu_attr, vcpu_events
-from armvirt.hyp.debug import GuestDebug
-from armvirt.hyp.exitinfo import MmioExit, NisvExit
 from armvirt.hyp.timer.arch_timer import ArchTimer
-from armvirt.hyp.vcpu_events import VcpuEvents
-from armvirt.hyp.vcpu_init import STICKY, Feature, MpState, VcpuInit
+from armvirt.hyp.vcpu import attributes as vcpu_attr
+from armvirt.hyp.vcpu import events as vcpu_events
+from armvirt.hyp.vcpu import onereg
+from armvirt.hyp.vcpu.debug import GuestDebug
+from armvirt.hyp.vcpu.events import VcpuEvents
+from armvirt.hyp.vcpu.exit_types import MmioExit, NisvExit
+from armvirt.hyp.vcpu.features import STICKY, Feature, MpState, VcpuInit
 
 if TYPE_CHECKING:
     from armvirt.hw.context import Context
@@ -30,7 +32,7 @@ class Power(Enum):
 
 
 class VcpuApi:
-    """The part of `armvirt.hyp.vcpu.Vcpu` that its VMM calls between runs, or in an exit handler."""
+    """The part of `armvirt.hyp.vcpu.vcpu.Vcpu` that its VMM calls between runs, or in an exit handler."""
 
     id: int
     index: int

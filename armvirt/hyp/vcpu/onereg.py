@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
-from armvirt.hyp import idregs
 from armvirt.hyp.firmware.service_bitmaps import Bitmap
 from armvirt.hyp.timer.arch_timer import ONE_REGS
+from armvirt.hyp.vcpu import idregs
 
 if TYPE_CHECKING:
     from armvirt.hw.engine import Engine
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
 CORE, SYSTEM, FIRMWARE = 0x0010_0000, 0x0013_0000, 0x0014_0000

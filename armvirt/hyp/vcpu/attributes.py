@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from armvirt.errors import KvmError
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu import Vcpu
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class VcpuGroup(IntEnum):

@@ -11,23 +11,25 @@ from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
-from armvirt.hyp import exits, idregs, reset, vcpu_events
+from armvirt.hyp import exits
 from armvirt.hyp.abort import inject_data_abort
-from armvirt.hyp.debug import STEP_HSR, GuestDebug
-from armvirt.hyp.event_wait import EventWait
-from armvirt.hyp.exitinfo import (
+from armvirt.hyp.firmware.pvtime import StolenTime
+from armvirt.hyp.host.pcpu import RunDelay
+from armvirt.hyp.timer.arch_timer import ArchTimer
+from armvirt.hyp.vcpu import events as vcpu_events
+from armvirt.hyp.vcpu import idregs, reset
+from armvirt.hyp.vcpu.debug import STEP_HSR, GuestDebug
+from armvirt.hyp.vcpu.event_wait import EventWait
+from armvirt.hyp.vcpu.events import InFlight
+from armvirt.hyp.vcpu.exit_types import (
     DebugExit,
     IntrExit,
     MmioExit,
     StuckExit,
     SystemEventExit,
 )
-from armvirt.hyp.firmware.pvtime import StolenTime
-from armvirt.hyp.host.pcpu import RunDelay
-from armvirt.hyp.reset import Start
-from armvirt.hyp.timer.arch_timer import ArchTimer
-from armvirt.hyp.vcpu_api import Power
-from armvirt.hyp.vcpu_events import InFlight
+from armvirt.hyp.vcpu.ioctls import Power
+from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vcpu_exits import ExitHandler, LeftToCallerError, VcpuExits
 
 __all__ = ["ExitHandler", "Power", "Vcpu"]

@@ -1,0 +1,1 @@
+"""A vCPU: its state, its ioctls, its registers, its events."""
