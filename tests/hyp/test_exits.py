@@ -6,8 +6,8 @@ import pytest
 from hyp_tools import DATA, RAM, Asm, Rig, both_engines, faulting, program, run
 
 from armvirt.arch.esr import EC
-from armvirt.hyp.exits import HANDLERS, unknown
 from armvirt.hyp.kvm import Exit, SemihostingExit, Stop, SystemEventExit, Vcpu
+from armvirt.hyp.run.exits import HANDLERS, unknown
 
 UNDEFINED = 1 << 25  # EC 0, IL
 NOT_SUPPORTED = (1 << 64) - 1

@@ -8,7 +8,7 @@ from hyp_tools import DATA, EQ, RAM, Asm, Rig, both_engines, faulting, power_off
 from armvirt.arch import timer as t
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import encoding_of, is_id_space, name_of
-from armvirt.hyp import sysregs
+from armvirt.hyp.run import trapped_sysregs as sysregs
 
 SYSTEM_REGISTERS = [sysreg(3, op1, crn, crm, op2)
                     for op1 in range(8) for crn in range(16) for crm in range(16) for op2 in range(8)]  # fmt: skip

@@ -11,10 +11,11 @@ from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
 from armvirt.hw.context import HCR_EL2, MDCR_EL2
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
-from armvirt.hyp import exits
-from armvirt.hyp.abort import inject_data_abort
 from armvirt.hyp.firmware.pvtime import StolenTime
 from armvirt.hyp.host.pcpu import RunDelay
+from armvirt.hyp.run import exits
+from armvirt.hyp.run.abort import inject_data_abort
+from armvirt.hyp.run.vmm_link import ExitHandler, LeftToCallerError, VcpuExits
 from armvirt.hyp.timer.arch_timer import ArchTimer
 from armvirt.hyp.vcpu import events as vcpu_events
 from armvirt.hyp.vcpu import idregs, reset
@@ -30,7 +31,6 @@ from armvirt.hyp.vcpu.exit_types import (
 )
 from armvirt.hyp.vcpu.ioctls import Power
 from armvirt.hyp.vcpu.reset import Start
-from armvirt.hyp.vcpu_exits import ExitHandler, LeftToCallerError, VcpuExits
 
 __all__ = ["ExitHandler", "Power", "Vcpu"]
 

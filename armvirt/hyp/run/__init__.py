@@ -1,0 +1,1 @@
+"""From a VM exit to the next entry: the exits, their handlers, the exits to the VMM."""
