@@ -16,15 +16,12 @@ from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.firmware import pvtime
 from armvirt.hyp.firmware.filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
 from armvirt.hyp.firmware.ptp import WALL_CLOCK_START
 from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS
-from armvirt.hyp.ioeventfd import IoEventFds
-from armvirt.hyp.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.memory.dirty_log import ManualProtect
 from armvirt.hyp.memory.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
@@ -54,9 +51,12 @@ from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
-from armvirt.hyp.vm_irq import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, VmIrq, irq_line_word
-from armvirt.hyp.vm_memory import VmMemory
-from armvirt.hyp.vm_services import VmServices
+from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
+from armvirt.hyp.vm.ioeventfd import IoEventFds
+from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter
+from armvirt.hyp.vm.irqs import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, VmIrq, irq_line_word
+from armvirt.hyp.vm.memory import VmMemory
+from armvirt.hyp.vm.services import VmServices
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device_its import ItsDevice

@@ -8,9 +8,9 @@ from armvirt.arch import esr as syndrome
 from armvirt.arch.esr import DFSC
 from armvirt.hw.decode import Access, Element, Form, decode_access
 from armvirt.hw.exit import Action, SyncExit
-from armvirt.hyp.capabilities import Cap
 from armvirt.hyp.memory.mmu import FaultOutcome
 from armvirt.hyp.vcpu.exit_types import MmioExit, NisvExit
+from armvirt.hyp.vm.capabilities import Cap
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import NR_PRIVATE, is_ppi
 from armvirt.errors import KvmError
-from armvirt.hyp.ioeventfd import IoEventFds
-from armvirt.hyp.irqfd import GsiRoute, IrqRouter
+from armvirt.hyp.vm.ioeventfd import IoEventFds
+from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host

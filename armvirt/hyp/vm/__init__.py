@@ -1,0 +1,1 @@
+"""A virtual machine beside its vCPUs: capabilities, interrupt lines, irqfd, ioeventfd, memory."""
