@@ -17,8 +17,8 @@ from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite, LastWriters
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.irq import VgicIrq
+    from armvirt.hyp.vgic.vgic import Vgic
     from armvirt.machine import Machine
 
 PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}

@@ -45,12 +45,12 @@ from armvirt.hyp.vcpu.features import Feature, MpState, VcpuInit, preferred_targ
 from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vcpu.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vgic.backlog import SLICE_NS
-from armvirt.hyp.vgic.core import MAX_VCPUS, Vgic
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.frames import Frame
+from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic
 from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.vm.ioeventfd import IoEventFds
 from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter

@@ -58,8 +58,10 @@ def test_nor_on_the_portable_engine(name: str) -> None:
 #: Each with the guest that shows it.
 BUGS = by_name((
     Bug("a-fall-is-no-event", "armvirt.hw.pe:Pe._timer_line", "self.vif.waits(intid)", "False", "gic-fall"),
-    Bug("not-taken-back", "armvirt.hyp.vgic.entry:_fell", "not _level(irq)", "False", "gic-fall"),
-    Bug("latched-under-hw", "armvirt.hyp.vgic.lr:populate", "irq.hw and not latched", "irq.hw", "gic-latch"),
+    Bug("not-taken-back", "armvirt.hyp.vgic.flush:_fell", "not _level(irq)", "False", "gic-fall"),
+    Bug(
+        "latched-under-hw", "armvirt.hyp.vgic.list_registers:populate", "irq.hw and not latched", "irq.hw", "gic-latch",
+    ),
 ))  # fmt: skip
 
 

@@ -14,12 +14,12 @@ from armvirt.arch.gic import (
 )
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
-from armvirt.hyp.vgic import routing
+from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 Row = dict[str, object]
 

@@ -10,7 +10,7 @@ from armvirt.hyp.vgic import its_regs, lpi
 from armvirt.hyp.vgic.its import Its
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 Row = dict[str, object]
 REGISTERS = ("GITS_CTLR", "GITS_CBASER", "GITS_CWRITER", "GITS_CREADR", "GITS_BASER0", "GITS_BASER1")

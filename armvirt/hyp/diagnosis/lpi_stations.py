@@ -12,10 +12,10 @@ from armvirt.hyp.vgic.memory import fetch
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.stations import Case
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.cpu import VgicCpu
     from armvirt.hyp.vgic.its import Event, Its
     from armvirt.hyp.vgic.lpi import Lpi
+    from armvirt.hyp.vgic.vgic import Vgic
 
 TRANSLATION = Register("ITS translation")
 COLLECTION = Register("ITS collection")

@@ -13,7 +13,7 @@ from armvirt.hyp.diagnosis.trace import Comparison
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
     from armvirt.hyp.vcpu.vcpu import Vcpu
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 VBAR_EL1 = sysreg(3, 0, 12, 0, 0)
 PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}

@@ -21,12 +21,12 @@ from armvirt.arch.gic import (
     VMCR_VCBPR,
     VMCR_VEOIM,
 )
-from armvirt.hyp.vgic import entry
+from armvirt.hyp.vgic import flush as entry
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 def list_register(vgic: Vgic, irq: VgicIrq) -> int:

@@ -25,10 +25,10 @@ from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.routing import router
+from armvirt.hyp.vgic.spi_routing import router
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 PMR_OPEN = 0xFF  # lets every priority through that the interface implements, but for the lowest
 

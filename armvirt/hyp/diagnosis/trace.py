@@ -14,7 +14,7 @@ from armvirt.hyp.diagnosis import delivery_stations as delivery
 from armvirt.hyp.diagnosis import lpi_stations, stations
 from armvirt.hyp.diagnosis.finding import CpuView, Finding
 from armvirt.hyp.diagnosis.stations import Case
-from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.vgic import Vgic
 
 __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
 

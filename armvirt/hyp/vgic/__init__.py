@@ -1,5 +1,5 @@
 """The virtual GIC: interrupt state, list-register flush and fold, register frames (kvm/vgic)."""
 
-from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.vgic import Vgic
 
 __all__ = ["Vgic"]

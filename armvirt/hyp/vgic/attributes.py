@@ -10,8 +10,8 @@ from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.device import VgicDevice
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 class Group(IntEnum):

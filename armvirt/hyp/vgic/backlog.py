@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.lpi import Lpi
+    from armvirt.hyp.vgic.vgic import Vgic
 
 STEPS = 512
 RELEASE = "release"

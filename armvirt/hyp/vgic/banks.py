@@ -10,12 +10,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_SPI
-from armvirt.hyp.vgic import deactivation, lr, mapped, routing
+from armvirt.hyp.vgic import deactivation
+from armvirt.hyp.vgic import hw_irq as mapped
+from armvirt.hyp.vgic import list_registers as lr
+from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
 from armvirt.hyp.vgic.mmio import GetField, IrqBank, UserBank
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 def _group(irq: VgicIrq) -> int:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import GICC_CPUID_MASK, GICC_CPUID_SHIFT, GICC_INTID, MAX_SPI, VMCR_VEOIM
 from armvirt.events import EndOfInterrupt
-from armvirt.hyp.vgic import lr, mapped
+from armvirt.hyp.vgic import hw_irq as mapped
+from armvirt.hyp.vgic import list_registers as lr
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 _INTID = 0xFF_FFFF
 

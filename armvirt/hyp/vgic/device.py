@@ -10,8 +10,8 @@ from __future__ import annotations
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import device_v2, device_v3
 from armvirt.hyp.vgic.attributes import AddrType, Attributes, Ctrl, Group, check_value
-from armvirt.hyp.vgic.core import Vgic
 from armvirt.hyp.vgic.device_v3 import RegionAttribute
+from armvirt.hyp.vgic.vgic import Vgic
 
 __all__ = ["AddrType", "Ctrl", "Group", "RegionAttribute", "VgicDevice"]
 

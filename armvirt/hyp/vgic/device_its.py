@@ -14,8 +14,8 @@ from armvirt.errors import KvmError
 from armvirt.hyp.vgic.attributes import AddrType, Ctrl, Group, check_range, check_value
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.its import Its
+    from armvirt.hyp.vgic.vgic import Vgic
 
 UNDEFINED_ADDRESS = (1 << 64) - 1
 CONTROLS = (Ctrl.INIT, Ctrl.ITS_SAVE_TABLES, Ctrl.ITS_RESTORE_TABLES, Ctrl.ITS_CTRL_RESET)

@@ -26,8 +26,8 @@ from armvirt.hyp.vgic.mmio import RegisterMap
 from armvirt.hyp.vgic.v3_redist import assign, insert_region
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.device import VgicDevice
+    from armvirt.hyp.vgic.vgic import Vgic
 
 FRAME_ALIGNMENT = 0x1_0000
 

@@ -17,8 +17,8 @@ from armvirt.hyp.vgic.v2_cpuif import CpuInterfaceFrame
 from armvirt.hyp.vgic.v3_redist import RedistRegion
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.its import Its
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 CPU_DEVICE_ID = 0  # of a message that a CPU writes itself

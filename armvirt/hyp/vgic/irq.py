@@ -23,8 +23,8 @@ class VgicIrq:
     while it is in one, ``active`` and the pending state are what they were when it was put there.
     ``offered``: the list register that holds it offered it as pending; when it no longer does, the guest took it.
     ``acked`` is the vCPU that acknowledged it and has not ended it yet, None for none. ``running``: the priority and
-    group that it became active with, as a list register has them (`armvirt.hyp.vgic.lr.priority_and_group`).
-    ``owner`` may inject it (None: user space). ``hw`` with ``hwintid`` and ``get_input_level`` make it a mapped
+    group that it became active with, as a list register has them (`list_registers.priority_and_group`). ``owner``
+    may inject it (None: user space). ``hw`` with ``hwintid`` and ``get_input_level`` make it a mapped
     interrupt. ``any_cpu`` is GICD_IROUTER.Interrupt_Routing_Mode: ``target`` is then this vGIC's choice. GICv2 alone
     has ``targets`` (GICD_ITARGETSR) and, for SGIs (``carries_cpuid``), ``source``: a bit per vCPU that sent it and was
     not taken yet, and ``active_source``, the one whose SGI is active.

@@ -16,8 +16,8 @@ from armvirt.hyp.vgic import lpi as lpis
 from armvirt.hyp.vgic.backlog import RELEASE
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.lpi import Lpi
+    from armvirt.hyp.vgic.vgic import Vgic
 
 #: Events that one ITS maps at most, so that a guest that maps one LPI again and again is no danger to the host.
 MAX_EVENTS = 1 << 18

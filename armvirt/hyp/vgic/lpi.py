@@ -18,8 +18,8 @@ from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
 from armvirt.hyp.vgic.memory import fetch, store
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
     from armvirt.hyp.vgic.cpu import VgicCpu
+    from armvirt.hyp.vgic.vgic import Vgic
 
 _SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
 

@@ -17,7 +17,7 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 ReadRegister = Callable[["Vgic", VgicCpu], int]
 WriteRegister = Callable[["Vgic", VgicCpu, int], None]

@@ -9,7 +9,7 @@ from armvirt.events import IccWrite, VgicInject
 from armvirt.hyp.vgic.cpu import VgicCpu
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 REGISTERS = {
     ICC_SGI0R_EL1: "ICC_SGI0R_EL1", ICC_SGI1R_EL1: "ICC_SGI1R_EL1", ICC_ASGI1R_EL1: "ICC_ASGI1R_EL1",

@@ -19,7 +19,7 @@ from armvirt.hw import gicv
 from armvirt.hyp.vgic.cpu import VgicCpu
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 class CpuInterfaceFrame:

@@ -18,7 +18,7 @@ from armvirt.hyp.vgic.mmio import Binding, IrqBank, Register, RegisterMap, UserB
 from armvirt.hyp.vgic.v3_dist import REVISION_SHIFT, REVISIONS, iidr
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 # Plain registers ----------------------------------------------------------------------------------------------------
 

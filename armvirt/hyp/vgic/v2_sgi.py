@@ -14,7 +14,7 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.sgi import NOBODY
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 def existing(vgic: Vgic) -> int:

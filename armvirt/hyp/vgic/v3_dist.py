@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic import routing
+from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.banks import irq_banks
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.mmio import Binding, IrqBank, Register, RegisterMap, bind
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 REVISION_SHIFT = 12
 REVISIONS = (2, 3)

@@ -13,7 +13,7 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.mmio import Binding, Register, RegisterMap, bind
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 PENDBASER_PTZ = 1 << 62
 IIDR = 0x4B << 24 | arch.IMPLEMENTER_ARM  # without the revision that GICD_IIDR has

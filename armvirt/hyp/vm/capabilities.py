@@ -8,7 +8,7 @@ from armvirt.errors import KvmError
 from armvirt.hyp.memory.dirty_log import ManualProtect
 from armvirt.hyp.memory.memslot import NR_MEMSLOTS
 from armvirt.hyp.memory.mmu import Mmu
-from armvirt.hyp.vgic.core import MAX_VCPUS
+from armvirt.hyp.vgic.vgic import MAX_VCPUS
 
 
 class Cap(IntEnum):

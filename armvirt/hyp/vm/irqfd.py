@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from armvirt.arch.gic import FIRST_SPI, MAX_SPI
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.vgic import Vgic
 
 PINS = MAX_SPI + 1 - FIRST_SPI  # KVM_IRQCHIP_NUM_PINS
 MAX_ROUTES = 4096  # KVM_MAX_IRQ_ROUTES

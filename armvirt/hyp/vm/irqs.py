@@ -13,7 +13,7 @@ from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
     from armvirt.hyp.vcpu.vcpu import Vcpu
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 # The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).
 IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI = 0, 1, 2

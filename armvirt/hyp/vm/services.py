@@ -13,7 +13,7 @@ from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.vcpu.exit_types import SystemEventExit
 from armvirt.hyp.vcpu.ioctls import Power
 from armvirt.hyp.vcpu.reset import SCTLR_EE, SCTLR_EL1, Start
-from armvirt.hyp.vgic.core import Vgic
+from armvirt.hyp.vgic.vgic import Vgic
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.trace import Comparison, Finding

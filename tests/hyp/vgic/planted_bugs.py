@@ -5,52 +5,53 @@ from __future__ import annotations
 from planting import Bug, by_name
 
 VGIC, ICH, GICV = "armvirt.hyp.vgic", "armvirt.hw.ich", "armvirt.hw.gicv"
+LRS = f"{VGIC}.list_registers"
 
 BUGS = (
-    Bug("edge-keeps-latch", f"{VGIC}.lr:populate", "irq.pending_latch = False", "pass", "v3"),
-    Bug("edge-latch-lost-at-fold", f"{VGIC}.lr:fold", "irq.pending_latch or pending", "irq.pending_latch", "v3"),
-    Bug("level-latch-outlives-ack", f"{VGIC}.lr:fold", "if taken:\n    irq.pending_latch = False", "pass", "v3"),
+    Bug("edge-keeps-latch", f"{LRS}:populate", "irq.pending_latch = False", "pass", "v3"),
+    Bug("edge-latch-lost-at-fold", f"{LRS}:fold", "irq.pending_latch or pending", "irq.pending_latch", "v3"),
+    Bug("level-latch-outlives-ack", f"{LRS}:fold", "if taken:\n    irq.pending_latch = False", "pass", "v3"),
     Bug(
-        "no-eoi-bit-for-levels", f"{VGIC}.lr:populate",
+        "no-eoi-bit-for-levels", f"{LRS}:populate",
         "irq.level or not may_pend or come_back or latched",
         "not may_pend or come_back or latched", "v3",
     ),
-    Bug("group-bit-lost", f"{VGIC}.lr:priority_and_group", "LR_GROUP1 if irq.group else 0", "LR_GROUP1", "v3"),
+    Bug("group-bit-lost", f"{LRS}:priority_and_group", "LR_GROUP1 if irq.group else 0", "LR_GROUP1", "v3"),
     Bug(
-        "active-first-when-full", f"{VGIC}.lr:by_urgency",
+        "active-first-when-full", f"{LRS}:by_urgency",
         "(not group_enabled(i, vmcr), i.active, i.priority)",
         "(not group_enabled(i, vmcr), not i.active, i.priority)", "v3",
     ),
     Bug(
-        "arrival-order-when-full", f"{VGIC}.lr:by_urgency",
+        "arrival-order-when-full", f"{LRS}:by_urgency",
         "(not group_enabled(i, vmcr), i.active, i.priority)",
         "(not group_enabled(i, vmcr), i.active)", "v3",
     ),
-    Bug("no-npie", f"{VGIC}.lr:configure_hcr", "hcr |= arch.HCR_NPIE if left.pending else 0", "pass", "v3"),
-    Bug("no-lrenpie", f"{VGIC}.lr:configure_hcr", "left.active or watch_ends", "False", "v3"),
+    Bug("no-npie", f"{LRS}:configure_hcr", "hcr |= arch.HCR_NPIE if left.pending else 0", "pass", "v3"),
+    Bug("no-lrenpie", f"{LRS}:configure_hcr", "left.active or watch_ends", "False", "v3"),
     Bug(
-        "no-trap-of-dir", f"{VGIC}.lr:configure_hcr",
+        "no-trap-of-dir", f"{LRS}:configure_hcr",
         "arch.HCR_TDIR if left.active or foreign_spis else 0",
         "0", "v3",
     ),
-    Bug("groups-not-watched", f"{VGIC}.lr:configure_hcr", "left.any or watch_groups", "left.any", "v3"),
+    Bug("groups-not-watched", f"{LRS}:configure_hcr", "left.any or watch_groups", "left.any", "v3"),
     Bug(
-        "pends-while-disabled", f"{VGIC}.entry:_may_pend",
+        "pends-while-disabled", f"{VGIC}.flush:_may_pend",
         "irq.enabled and bool(vgic.enables >> irq.group & 1) and irq.target == cpu.vcpu_id",
         "bool(vgic.enables >> irq.group & 1) and irq.target == cpu.vcpu_id", "v3",
     ),
     Bug(
-        "pends-where-it-was", f"{VGIC}.entry:_may_pend",
+        "pends-where-it-was", f"{VGIC}.flush:_may_pend",
         "irq.enabled and bool(vgic.enables >> irq.group & 1) and irq.target == cpu.vcpu_id",
         "irq.enabled and bool(vgic.enables >> irq.group & 1)", "v3",
     ),
     Bug(
-        "replay-of-any-active", f"{VGIC}.entry:ended_outside",
+        "replay-of-any-active", f"{VGIC}.flush:ended_outside",
         "irq.active and irq.acked == cpu.vcpu_id",
         "irq.active", "v3",
     ),
-    Bug("no-replay", f"{VGIC}.entry:ended_outside", "ended[:count]", "ended[:0]", "v3"),
-    Bug("pruned-and-forgotten", f"{VGIC}.entry:prune", "vgic.queue(irq)", "pass", "v3"),
+    Bug("no-replay", f"{VGIC}.flush:ended_outside", "ended[:count]", "ended[:0]", "v3"),
+    Bug("pruned-and-forgotten", f"{VGIC}.flush:prune", "vgic.queue(irq)", "pass", "v3"),
     Bug(
         "disabled-is-delivered", f"{VGIC}.irq:target_oracle",
         "irq.enabled and enables >> irq.group & 1 and (irq.pending_latch or (irq.level and irq.line_level))",
@@ -73,7 +74,7 @@ BUGS = (
     Bug("sgi0r-for-group-1", f"{VGIC}.sgi:dispatch", "irq.group == 0 or encoding == ICC_SGI1R_EL1", "True", "v3"),
     Bug("irm-includes-sender", f"{VGIC}.sgi:is_target", "cpu is not sender", "True", "v3"),
     Bug("rs-ignored", f"{VGIC}.sgi:is_target", "(affinity & 255) - request.first_aff0", "affinity & 255", "v3"),
-    Bug("one-of-n-never-moves", f"{VGIC}.routing:reroute", "target != irq.target", "False", "v3"),
+    Bug("one-of-n-never-moves", f"{VGIC}.spi_routing:reroute", "target != irq.target", "False", "v3"),
     Bug(
         "pmr-not-strict", f"{ICH}:VirtualCpuInterface._can_signal",
         "priority >= self.vmcr >> VMCR_VPMR_SHIFT",
@@ -104,10 +105,10 @@ BUGS = (
         "irq.source |= senders & existing(vgic)",
         "irq.source = senders & existing(vgic)", "v2",
     ),
-    Bug("senders-never-leave", f"{VGIC}.lr:_take_source", "irq.source &= ~first", "pass", "v2"),
-    Bug("first-sender-lost", f"{VGIC}.lr:_take_source", "first.bit_length() - 1", "0", "v2"),
+    Bug("senders-never-leave", f"{LRS}:_take_source", "irq.source &= ~first", "pass", "v2"),
+    Bug("first-sender-lost", f"{LRS}:_take_source", "first.bit_length() - 1", "0", "v2"),
     Bug(
-        "sgi-pending-and-active", f"{VGIC}.lr:populate",
+        "sgi-pending-and-active", f"{LRS}:populate",
         "again or bool(irq.source) or changed",
         "again or changed", "v2",
     ),

@@ -17,20 +17,20 @@ VGIC = "armvirt.hyp.vgic"
 
 #: ``seed``: the machine that shows it.
 BUGS = by_name((
-    Bug("keeps-its-old-place", f"{VGIC}.core:Vgic.settle", "entry.sync(self, cpu)", "pass", seed=4),
+    Bug("keeps-its-old-place", f"{VGIC}.vgic:Vgic.settle", "entry.sync(self, cpu)", "pass", seed=4),
     Bug("sgi-keeps-its-old-place", f"{VGIC}.sgi:dispatch", "vgic.settle(irq)", "pass", seed=6),
     Bug(
-        "mapped-ones-first-when-full", f"{VGIC}.lr:by_urgency",
+        "mapped-ones-first-when-full", f"{VGIC}.list_registers:by_urgency",
         "(not group_enabled(i, vmcr), i.active, i.priority)",
         "(not group_enabled(i, vmcr), i.active, i.priority, not i.hw)", seed=3,
     ),
     Bug(
-        "list-registers-by-urgency", f"{VGIC}.entry:flush",
+        "list-registers-by-urgency", f"{VGIC}.flush:flush",
         "[irq for irq in cpu.ap_list if irq in irqs[:limit]]",
         "irqs[:limit]", seed=148,
     ),
-    Bug("not-taken-back", f"{VGIC}.entry:_fell", "not _level(irq)", "False", seed=0),
-    Bug("a-line-that-waits-is-not-watched", f"{VGIC}.entry:_waiting", "_waits(irq)", "False", seed=229),
+    Bug("not-taken-back", f"{VGIC}.flush:_fell", "not _level(irq)", "False", seed=0),
+    Bug("a-line-that-waits-is-not-watched", f"{VGIC}.flush:_waiting", "_waits(irq)", "False", seed=229),
     Bug("deactivated-and-sampled", f"{VGIC}.deactivation:_deactivate", "irq.line_level = False", "irq.sample_line()",
         seed=76),
 ))  # fmt: skip

@@ -12,7 +12,7 @@ from gic_fuzz import SHAPES, Fuzzer, LawError
 from gic_fuzz_its import ItsFuzzer
 
 from armvirt.arch.gic import LR_PRIORITY_SHIFT
-from armvirt.hyp.vgic import lr as list_registers
+from armvirt.hyp.vgic import list_registers
 from armvirt.hyp.vgic.irq import VgicIrq
 
 MACHINES, STEPS = 24, 4200  # every shape twice

@@ -10,7 +10,7 @@ from vgic_rig import VTIMER, Rig
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import LR_ACTIVE, LR_PENDING, ListRegister
 from armvirt.events import ListRegisterWrite
-from armvirt.hyp.vgic import lr
+from armvirt.hyp.vgic import list_registers as lr
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
 
 

@@ -2,7 +2,7 @@
 
 A GICv2 guest is served by the same ICH_LR<n>_EL2 as a GICv3 one: with ICC_SRE_EL1.SRE = 0 its CPUID field is in
 vINTID[12:10] (IHI 0069 chapter 12, ICH_LR<n>_EL2). These functions know one interrupt or one list at a time;
-`armvirt.hyp.vgic.entry` walks the lists.
+`armvirt.hyp.vgic.flush` walks the lists.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 AFFINITY = 0xFF_FFFF  # Aff2.Aff1.Aff0; there is no Aff3 (GICD_TYPER.A3V = 0)
 GROUPS = 3  # VENG0 and VENG1 of ICH_VMCR_EL2

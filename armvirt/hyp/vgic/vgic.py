@@ -1,7 +1,7 @@
 """The vGIC of one VM: who has which interrupt, and how one gets in (kvm/vgic/vgic.c, vgic-init.c).
 
 An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU; before that vCPU runs, the
-list is put into list registers (`armvirt.hyp.vgic.entry`). The protocol with the run loop:
+list is put into list registers (`armvirt.hyp.vgic.flush`). The protocol with the run loop:
 
 * ``load(vcpu, vif)`` when a vCPU gets a PE, ``put`` when it leaves it (``attach`` and ``detach`` around `load_state`);
 * before an entry, if ``dirty(vcpu)``: ``sync`` then ``flush``. Otherwise the list registers still say the truth, and
@@ -26,7 +26,10 @@ from armvirt.arch.gic import (
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import deactivation, entry, mapped, saved, sgi, v2_dist
+from armvirt.hyp.vgic import deactivation, sgi, v2_dist
+from armvirt.hyp.vgic import flush as entry
+from armvirt.hyp.vgic import hw_irq as mapped
+from armvirt.hyp.vgic import state as saved
 from armvirt.hyp.vgic.backlog import Backlog
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.frames import PlacedFrame, bases_fit, placed_frames
@@ -498,7 +501,7 @@ class Vgic:
         return [{**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr} for irq in irqs if _interesting(irq)]
 
     def state(self) -> dict[str, object]:
-        """Everything the guest can tell; see `armvirt.hyp.vgic.saved`."""
+        """Everything the guest can tell; see `armvirt.hyp.vgic.state`."""
         return saved.state(self)
 
     def check_shape(self, state: dict[str, Any]) -> None:

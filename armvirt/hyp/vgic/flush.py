@@ -21,12 +21,15 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import ListRegisterWrite
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import deactivation, lr, mapped, routing
+from armvirt.hyp.vgic import deactivation
+from armvirt.hyp.vgic import hw_irq as mapped
+from armvirt.hyp.vgic import list_registers as lr
+from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 def load(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:

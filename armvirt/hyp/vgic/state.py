@@ -8,7 +8,7 @@ from armvirt.arch.gic import FIRST_SPI
 from armvirt.hyp.vgic.cpu import VgicCpu
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 def state(vgic: Vgic) -> dict[str, object]:

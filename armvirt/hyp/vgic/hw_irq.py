@@ -9,7 +9,7 @@ from armvirt.errors import KvmError
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.core import Vgic
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 def set_owner(vgic: Vgic, vcpu_id: int, intid: int, owner: object) -> None:
