@@ -35,8 +35,8 @@ from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
-from armvirt.hyp.vgic.frames import Frame
 from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
+from armvirt.hyp.vgic.registers.frames import Frame
 
 GICD_BASE, GICC_BASE, GICR_BASE = 0x0800_0000, 0x0801_0000, 0x1000_0000
 GICC = {row.name.removeprefix("GICC_"): row.offset for row in arch.GICC_ROWS}

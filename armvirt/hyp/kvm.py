@@ -49,7 +49,7 @@ from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup
 from armvirt.hyp.vgic.device import VgicDevice
-from armvirt.hyp.vgic.frames import Frame
+from armvirt.hyp.vgic.registers.frames import Frame
 from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic
 from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.vm.ioeventfd import IoEventFds

@@ -182,7 +182,7 @@ BUGS = (
     Bug("fallen-line-outside-is-offered", f"{VGIC}.hw_irq:resample", "not irq.sample_line()", "False", seed=90),
     Bug("latch-waits-after-the-end", f"{VGIC}.list_registers:populate", "irq.hw and not latched", "irq.hw", seed=90),
     Bug("line-not-sampled-at-fold", f"{VGIC}.list_registers:fold", "not irq.sample_line()", "False"),
-    Bug("ispendr-reads-the-old-line", f"{VGIC}.banks:_pending", "irq.mapped_level", "False"),
+    Bug("ispendr-reads-the-old-line", f"{VGIC}.registers.irq_registers:_pending", "irq.mapped_level", "False"),
     Bug(
         "icactiver-does-not-look-at-the-line", f"{VGIC}.deactivation:change_active",
         "irq.sample_line()",

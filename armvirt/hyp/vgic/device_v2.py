@@ -22,7 +22,7 @@ from armvirt.hyp.vgic.attributes import (
     no_attribute,
 )
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.v2_cpuif import USER_BY_OFFSET, UserRegister
+from armvirt.hyp.vgic.registers.v2_cpu_interface import USER_BY_OFFSET, UserRegister
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device import VgicDevice

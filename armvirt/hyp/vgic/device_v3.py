@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic import v3_sysregs
 from armvirt.hyp.vgic.attributes import (
     NR_IRQS,
     AddrType,
@@ -20,10 +19,11 @@ from armvirt.hyp.vgic.attributes import (
     no_attribute,
 )
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.frames import bases_fit
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.mmio import RegisterMap
-from armvirt.hyp.vgic.v3_redist import assign, insert_region
+from armvirt.hyp.vgic.registers import v3_cpu_interface as v3_sysregs
+from armvirt.hyp.vgic.registers.frames import bases_fit
+from armvirt.hyp.vgic.registers.register_map import RegisterMap
+from armvirt.hyp.vgic.registers.v3_redistributor import assign, insert_region
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device import VgicDevice

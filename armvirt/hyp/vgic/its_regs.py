@@ -11,7 +11,7 @@ from armvirt.arch.gic import GITS_ROWS, IMPLEMENTER_ARM, PIDR2_GICV3, MmioRow
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import its_cmd
 from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, Its
-from armvirt.hyp.vgic.mmio import match
+from armvirt.hyp.vgic.registers.register_map import match
 
 PRODUCT_ID_KVM = 0x4B
 ABI_REVISIONS = 1

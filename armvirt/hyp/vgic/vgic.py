@@ -26,17 +26,18 @@ from armvirt.arch.gic import (
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import deactivation, sgi, v2_dist
+from armvirt.hyp.vgic import deactivation, sgi
 from armvirt.hyp.vgic import flush as entry
 from armvirt.hyp.vgic import hw_irq as mapped
 from armvirt.hyp.vgic import state as saved
 from armvirt.hyp.vgic.backlog import Backlog
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.frames import PlacedFrame, bases_fit, placed_frames
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
 from armvirt.hyp.vgic.memory import GuestMemory, NoMemory
-from armvirt.hyp.vgic.v3_dist import distributor_map
-from armvirt.hyp.vgic.v3_redist import RedistRegion, RedistributorMap, assign
+from armvirt.hyp.vgic.registers import v2_distributor as v2_dist
+from armvirt.hyp.vgic.registers.frames import PlacedFrame, bases_fit, placed_frames
+from armvirt.hyp.vgic.registers.v3_distributor import distributor_map
+from armvirt.hyp.vgic.registers.v3_redistributor import RedistRegion, RedistributorMap, assign
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its import Its

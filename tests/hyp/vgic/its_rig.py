@@ -10,8 +10,8 @@ from armvirt.errors import KvmError
 from armvirt.events import Event, ItsCommand, Stamp
 from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device_its import ItsDevice
-from armvirt.hyp.vgic.frames import Frame, ItsFrame
 from armvirt.hyp.vgic.its import Its
+from armvirt.hyp.vgic.registers.frames import Frame, ItsFrame
 
 GITS = 0x0808_0000
 DOORBELL = GITS + GITS_TRANSLATER

@@ -6,6 +6,7 @@ from planting import Bug, by_name
 
 VGIC, ICH, GICV = "armvirt.hyp.vgic", "armvirt.hw.ich", "armvirt.hw.gicv"
 LRS = f"{VGIC}.list_registers"
+REGISTERS = f"{VGIC}.registers"
 
 BUGS = (
     Bug("edge-keeps-latch", f"{LRS}:populate", "irq.pending_latch = False", "pass", "v3"),
@@ -63,14 +64,14 @@ BUGS = (
         "irq.vcpu if irq.vcpu is not None else irq.target",
         "irq.target", "v3",
     ),
-    Bug("icpendr-does-nothing", f"{VGIC}.banks:_clear_pending", "irq.pending_latch = False", "pass", "v3"),
+    Bug("icpendr-does-nothing", f"{REGISTERS}.irq_registers:_clear_pending", "irq.pending_latch = False", "pass", "v3"),
     Bug(
-        "icactiver-does-nothing", f"{VGIC}.banks:_clear_active",
+        "icactiver-does-nothing", f"{REGISTERS}.irq_registers:_clear_active",
         "deactivation.change_active(vgic, irq, False)",
         "pass", "v3",
     ),
-    Bug("priority-not-requeued", f"{VGIC}.banks:_set_priority", "vgic.queue(irq)", "pass", "v3"),
-    Bug("disable-not-requeued", f"{VGIC}.banks:_disable", "vgic.queue(irq)", "pass", "v3"),
+    Bug("priority-not-requeued", f"{REGISTERS}.irq_registers:_set_priority", "vgic.queue(irq)", "pass", "v3"),
+    Bug("disable-not-requeued", f"{REGISTERS}.irq_registers:_disable", "vgic.queue(irq)", "pass", "v3"),
     Bug("sgi0r-for-group-1", f"{VGIC}.sgi:dispatch", "irq.group == 0 or encoding == ICC_SGI1R_EL1", "True", "v3"),
     Bug("irm-includes-sender", f"{VGIC}.sgi:is_target", "cpu is not sender", "True", "v3"),
     Bug("rs-ignored", f"{VGIC}.sgi:is_target", "(affinity & 255) - request.first_aff0", "affinity & 255", "v3"),
@@ -97,7 +98,8 @@ BUGS = (
         "not self.vmcr & VMCR_VEOIM or intid >= FIRST_LPI",
         "True", "v3",
     ),
-    Bug("highest-target", f"{VGIC}.v2_dist:_set_targets",
+    Bug(
+        "highest-target", f"{REGISTERS}.v2_distributor:_set_targets",
         "irq.targets & -irq.targets", "irq.targets", "v2",
     ),
     Bug(

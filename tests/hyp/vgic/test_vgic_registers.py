@@ -8,8 +8,9 @@ from vgic_rig import SGI_BASE, Rig
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.events import GicAccess
-from armvirt.hyp.vgic import v3_dist, v3_redist
-from armvirt.hyp.vgic.mmio import Register, bind
+from armvirt.hyp.vgic.registers import v3_distributor as v3_dist
+from armvirt.hyp.vgic.registers import v3_redistributor as v3_redist
+from armvirt.hyp.vgic.registers.register_map import Register, bind
 
 EDGE = 40
 

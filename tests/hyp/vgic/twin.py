@@ -31,8 +31,8 @@ from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
-from armvirt.hyp.vgic.frames import Frame
 from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.registers.frames import Frame
 
 NR_IRQS = 96
 SGIS, PPIS, SPIS = (0, 1, 2, 15), (16, 27, 31), (32, 33, 34, 35, 36, 37, 38, 40, 45, 50, 63, 64, 65, 66, 94, 95)

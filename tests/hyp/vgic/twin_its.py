@@ -37,7 +37,7 @@ from twin import NR_IRQS, PRIORITIES, Act, Host, Twin, peek
 from armvirt.arch import its as arch
 from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device_its import ItsDevice
-from armvirt.hyp.vgic.frames import ItsFrame
+from armvirt.hyp.vgic.registers.frames import ItsFrame
 
 DEVICE_COUNT, EVENT_BITS = 3, 2
 LPIS = tuple(range(LPI, LPI + (DEVICE_COUNT << EVENT_BITS)))

@@ -11,7 +11,7 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
-from armvirt.hyp.vgic.frames import Frame
+from armvirt.hyp.vgic.registers.frames import Frame
 
 GICD, GICR = 0x0800_0000, 0x080A_0000
 SGI_BASE = 0x1_0000

@@ -10,7 +10,7 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.device import AddrType, Group, VgicDevice
-from armvirt.hyp.vgic.frames import Frame
+from armvirt.hyp.vgic.registers.frames import Frame
 
 GICD, GICC = 0x0800_0000, 0x0801_0000
 OFFSETS = {row.name.removeprefix("GICC_"): row.offset for row in GICC_ROWS}

@@ -15,7 +15,7 @@ from armvirt.hyp.vgic import hw_irq as mapped
 from armvirt.hyp.vgic import list_registers as lr
 from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
-from armvirt.hyp.vgic.mmio import GetField, IrqBank, UserBank
+from armvirt.hyp.vgic.registers.register_map import GetField, IrqBank, UserBank
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.vgic import Vgic

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import spi_routing as routing
-from armvirt.hyp.vgic.banks import irq_banks
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.mmio import Binding, IrqBank, Register, RegisterMap, bind
+from armvirt.hyp.vgic.registers.irq_registers import irq_banks
+from armvirt.hyp.vgic.registers.register_map import Binding, IrqBank, Register, RegisterMap, bind
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.vgic import Vgic

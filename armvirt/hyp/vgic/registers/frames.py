@@ -13,8 +13,8 @@ from armvirt.arch.gic import (
     GITS_TRANSLATER,
 )
 from armvirt.events import GicAccess
-from armvirt.hyp.vgic.v2_cpuif import CpuInterfaceFrame
-from armvirt.hyp.vgic.v3_redist import RedistRegion
+from armvirt.hyp.vgic.registers.v2_cpu_interface import CpuInterfaceFrame
+from armvirt.hyp.vgic.registers.v3_redistributor import RedistRegion
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its import Its

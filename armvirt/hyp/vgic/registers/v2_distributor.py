@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import v2_sgi
-from armvirt.hyp.vgic.banks import irq_banks, restored
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import UNKNOWN_SENDER, VgicIrq
-from armvirt.hyp.vgic.mmio import Binding, IrqBank, Register, RegisterMap, UserBank, bind
-from armvirt.hyp.vgic.v3_dist import REVISION_SHIFT, REVISIONS, iidr
+from armvirt.hyp.vgic.registers.irq_registers import irq_banks, restored
+from armvirt.hyp.vgic.registers.register_map import Binding, IrqBank, Register, RegisterMap, UserBank, bind
+from armvirt.hyp.vgic.registers.v3_distributor import REVISION_SHIFT, REVISIONS, iidr
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.vgic import Vgic
