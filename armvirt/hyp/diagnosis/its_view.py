@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch import its as arch
 from armvirt.hyp.diagnosis import present_state as inflight
-from armvirt.hyp.vgic import its_regs, lpi
-from armvirt.hyp.vgic.its import Its
+from armvirt.hyp.vgic.its import lpi
+from armvirt.hyp.vgic.its import registers as its_regs
+from armvirt.hyp.vgic.its.its import Its
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.vgic import Vgic

@@ -8,13 +8,13 @@ from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Finding, Register, Write
-from armvirt.hyp.vgic.memory import fetch
+from armvirt.hyp.vgic.its.guest_memory import fetch
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.stations import Case
     from armvirt.hyp.vgic.cpu import VgicCpu
-    from armvirt.hyp.vgic.its import Event, Its
-    from armvirt.hyp.vgic.lpi import Lpi
+    from armvirt.hyp.vgic.its.its import Event, Its
+    from armvirt.hyp.vgic.its.lpi import Lpi
     from armvirt.hyp.vgic.vgic import Vgic
 
 TRANSLATION = Register("ITS translation")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.lpi import Lpi
+    from armvirt.hyp.vgic.its.lpi import Lpi
     from armvirt.hyp.vgic.vgic import Vgic
 
 STEPS = 512
@@ -28,8 +28,8 @@ Action = Callable[["Vgic", Any, "list[Lpi]"], None]
 
 
 class Job:
-    """``action`` is a name in `armvirt.hyp.vgic.lpi.ACTIONS`, ``about`` its argument (plain data), ``left`` the INTIDs
-    to be done, in order; one that is no LPI any more is passed over."""
+    """``action`` is a name in `its.lpi.ACTIONS`, ``about`` its argument (plain data), ``left`` the INTIDs to be done,
+    in order; one that is no LPI any more is passed over."""
 
     __slots__ = ("about", "action", "left")
 
@@ -69,7 +69,7 @@ class Backlog:
 
     def work(self) -> None:
         """Do what the steps allow."""
-        from armvirt.hyp.vgic import lpi
+        from armvirt.hyp.vgic.its import lpi
 
         vgic = self._vgic
         while self.jobs and self.steps > 0:

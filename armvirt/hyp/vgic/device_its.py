@@ -14,7 +14,7 @@ from armvirt.errors import KvmError
 from armvirt.hyp.vgic.attributes import AddrType, Ctrl, Group, check_range, check_value
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.its import Its
+    from armvirt.hyp.vgic.its.its import Its
     from armvirt.hyp.vgic.vgic import Vgic
 
 UNDEFINED_ADDRESS = (1 << 64) - 1
@@ -41,7 +41,7 @@ class ItsDevice:
         vgic = self._find_vgic()
         if self._its is None and vgic is not None and vgic.model == 3:
             from armvirt.arch.its import PROPBASER_RESET
-            from armvirt.hyp.vgic.its import Its
+            from armvirt.hyp.vgic.its.its import Its
 
             self._its = Its(vgic)
             vgic.its.append(self._its)
@@ -57,7 +57,7 @@ class ItsDevice:
     def has_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR: KvmError ENXIO if there is no such attribute."""
         if group == Group.ITS_REGS:
-            from armvirt.hyp.vgic import its_regs
+            from armvirt.hyp.vgic.its import registers as its_regs
 
             its_regs.user_register(attr)
         elif (group, attr) != (Group.ADDR, AddrType.ITS) and (group != Group.CTRL or attr not in CONTROLS):
@@ -71,7 +71,7 @@ class ItsDevice:
             _check_type(attr)
             return UNDEFINED_ADDRESS if self.its.base is None else self.its.base
         if group == Group.ITS_REGS:
-            from armvirt.hyp.vgic import its_regs
+            from armvirt.hyp.vgic.its import registers as its_regs
 
             return its_regs.user_read(self._placed(attr), attr)
         raise _no_attribute(group, attr)
@@ -89,7 +89,7 @@ class ItsDevice:
         if group == Group.ADDR:
             self._set_address(attr, value)
         else:
-            from armvirt.hyp.vgic import its_regs
+            from armvirt.hyp.vgic.its import registers as its_regs
 
             its_regs.user_write(self._placed(attr), attr, value)
 
@@ -106,7 +106,7 @@ class ItsDevice:
 
     def _placed(self, attr: int) -> Its:
         """Registers can be reached when the ITS has an address (ENXIO); a bad offset is found first."""
-        from armvirt.hyp.vgic import its_regs
+        from armvirt.hyp.vgic.its import registers as its_regs
 
         try:
             its_regs.user_register(attr)
@@ -133,7 +133,7 @@ class ItsDevice:
         if attr == Ctrl.ITS_CTRL_RESET:
             its.reset()
         elif attr != Ctrl.INIT:
-            from armvirt.hyp.vgic import its_tables
+            from armvirt.hyp.vgic.its import tables as its_tables
 
             (its_tables.save if attr == Ctrl.ITS_SAVE_TABLES else its_tables.restore)(its)
 

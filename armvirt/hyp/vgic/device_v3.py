@@ -267,7 +267,7 @@ def _set_ctrl(device: VgicDevice, attr: int, _: int) -> None:
 
 def _save_pending_tables(vgic: Vgic) -> None:
     """The pending state of every LPI into its redistributor's table. EFAULT for one that is not in memory."""
-    from armvirt.hyp.vgic import lpi
+    from armvirt.hyp.vgic.its import lpi
 
     vgic.finish()
     vgic.sync_all()

@@ -43,7 +43,7 @@ def load(vgic: Vgic, saved: dict[str, Any]) -> None:
         irq.load(one)
     vgic.any_cpu = {irq for irq in spis if irq.any_cpu}
     if vgic.its:
-        from armvirt.hyp.vgic import its
+        from armvirt.hyp.vgic.its import its
 
         its.load_all(vgic, saved)
     for cpu, one in zip(vgic.cpus(), saved["cpus"], strict=True):

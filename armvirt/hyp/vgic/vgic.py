@@ -33,15 +33,15 @@ from armvirt.hyp.vgic import state as saved
 from armvirt.hyp.vgic.backlog import Backlog
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
-from armvirt.hyp.vgic.memory import GuestMemory, NoMemory
+from armvirt.hyp.vgic.its.guest_memory import GuestMemory, NoMemory
 from armvirt.hyp.vgic.registers import v2_distributor as v2_dist
 from armvirt.hyp.vgic.registers.frames import PlacedFrame, bases_fit, placed_frames
 from armvirt.hyp.vgic.registers.v3_distributor import distributor_map
 from armvirt.hyp.vgic.registers.v3_redistributor import RedistRegion, RedistributorMap, assign
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.its import Its
-    from armvirt.hyp.vgic.lpi import Lpi
+    from armvirt.hyp.vgic.its.its import Its
+    from armvirt.hyp.vgic.its.lpi import Lpi
 
 DEFAULT_NR_IRQS = 256
 MAX_VCPUS = {2: MAX_CPUS_GICV2, 3: 512}
@@ -193,7 +193,7 @@ class Vgic:
         self.any_cpu.clear()
         self.stray_active.clear()
         if self.its:
-            from armvirt.hyp.vgic import its
+            from armvirt.hyp.vgic.its import its
 
             its.reset_all(self)
         boot = next(iter(self._cpus), None)
@@ -299,7 +299,7 @@ class Vgic:
         """A slice of the work that was too long for one access of the guest (`armvirt.hyp.vgic.backlog`)."""
         self.backlog.begin()
         if self.its:
-            from armvirt.hyp.vgic import its_cmd
+            from armvirt.hyp.vgic.its import commands as its_cmd
 
             for its in self.its:
                 its_cmd.process(its)

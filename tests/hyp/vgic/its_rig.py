@@ -10,7 +10,7 @@ from armvirt.errors import KvmError
 from armvirt.events import Event, ItsCommand, Stamp
 from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device_its import ItsDevice
-from armvirt.hyp.vgic.its import Its
+from armvirt.hyp.vgic.its.its import Its
 from armvirt.hyp.vgic.registers.frames import Frame, ItsFrame
 
 GITS = 0x0808_0000

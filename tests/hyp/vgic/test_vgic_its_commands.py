@@ -21,8 +21,8 @@ from its_rig import (
 from vgic_rig import SPURIOUS
 
 from armvirt.arch import its as arch
-from armvirt.hyp.vgic import its as its_module
-from armvirt.hyp.vgic import its_cmd
+from armvirt.hyp.vgic.its import commands as its_cmd
+from armvirt.hyp.vgic.its import its as its_module
 
 VALID = 1 << 63
 

@@ -26,7 +26,7 @@ from its_rig import (
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_ROWS, GITS_TRANSLATER
 from armvirt.events import Event, GicAccess, ItsCommand, Stamp, VgicInject
-from armvirt.hyp.vgic import its_regs
+from armvirt.hyp.vgic.its import registers as its_regs
 
 VALID = 1 << 63
 BASER_RESET = 7 << 48 | 5 << 59 | 1 << 10 | 2 << 8

@@ -17,7 +17,7 @@ from armvirt.hyp.vgic.registers.v2_cpu_interface import CpuInterfaceFrame
 from armvirt.hyp.vgic.registers.v3_redistributor import RedistRegion
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.its import Its
+    from armvirt.hyp.vgic.its.its import Its
     from armvirt.hyp.vgic.vgic import Vgic
 
 
@@ -105,7 +105,7 @@ class ItsFrame:
         self._its = its
 
     def read(self, vcpu_id: int, offset: int, size: int) -> int:
-        from armvirt.hyp.vgic import its_regs
+        from armvirt.hyp.vgic.its import registers as its_regs
 
         bus = self._its.vgic.bus
         value = its_regs.read(self._its, offset, size)
@@ -114,7 +114,7 @@ class ItsFrame:
         return value
 
     def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
-        from armvirt.hyp.vgic import its_regs
+        from armvirt.hyp.vgic.its import registers as its_regs
 
         bus = self._its.vgic.bus
         if bus.active:

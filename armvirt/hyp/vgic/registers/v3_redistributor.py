@@ -78,7 +78,7 @@ def _read_ctlr(vgic: Vgic, cpu: VgicCpu) -> int:
 def _settled(vgic: Vgic, cpu: VgicCpu) -> bool:
     if not vgic.its:
         return True
-    from armvirt.hyp.vgic import lpi
+    from armvirt.hyp.vgic.its import lpi
 
     return lpi.settled(vgic, cpu)
 
@@ -89,7 +89,7 @@ def _read_syncr(vgic: Vgic, cpu: VgicCpu) -> int:
 
 
 def _write_ctlr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    from armvirt.hyp.vgic import lpi
+    from armvirt.hyp.vgic.its import lpi
 
     lpi.set_enabled(vgic, cpu, bool(value & arch.GICR_CTLR_ENABLE_LPIS))
 
@@ -112,7 +112,7 @@ def _read_propbaser(vgic: Vgic, _: VgicCpu) -> int:
 def _write_propbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
     """Without LPIs (TYPER.PLPIS = 0) their tables and invalidation are RES0."""
     if vgic.its:
-        from armvirt.hyp.vgic import lpi
+        from armvirt.hyp.vgic.its import lpi
 
         lpi.write_propbaser(vgic, cpu, value)
 
@@ -134,19 +134,19 @@ def _stored_pendbaser(vgic: Vgic, cpu: VgicCpu) -> int:
 
 def _write_pendbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
     if vgic.its:
-        from armvirt.hyp.vgic import lpi
+        from armvirt.hyp.vgic.its import lpi
 
         lpi.write_pendbaser(vgic, cpu, value)
 
 
 def _write_invlpir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    from armvirt.hyp.vgic import lpi
+    from armvirt.hyp.vgic.its import lpi
 
     lpi.write_invlpir(vgic, cpu, value)
 
 
 def _write_invallr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    from armvirt.hyp.vgic import lpi
+    from armvirt.hyp.vgic.its import lpi
 
     lpi.write_invallr(vgic, cpu, value)
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from armvirt.arch import its as arch
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import ItsCommand
-from armvirt.hyp.vgic import its_tables
-from armvirt.hyp.vgic import lpi as lpis
-from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Its
-from armvirt.hyp.vgic.memory import fetch
+from armvirt.hyp.vgic.its import lpi as lpis
+from armvirt.hyp.vgic.its import tables as its_tables
+from armvirt.hyp.vgic.its.guest_memory import fetch
+from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Its
 
 Handler = Callable[..., int]
 

@@ -15,7 +15,7 @@ from armvirt.arch import its as arch
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.hyp.vgic.backlog import RELEASE, Action
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
-from armvirt.hyp.vgic.memory import fetch, store
+from armvirt.hyp.vgic.its.guest_memory import fetch, store
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.cpu import VgicCpu

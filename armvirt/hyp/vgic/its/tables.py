@@ -12,8 +12,8 @@ from itertools import pairwise
 from armvirt.arch import its as arch
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Device, Its
-from armvirt.hyp.vgic.memory import fetch_entry, store
+from armvirt.hyp.vgic.its.guest_memory import fetch_entry, store
+from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Device, Its
 
 _IDS = 1 << arch.ID_BITS
 Restore = Callable[[int, int], int]

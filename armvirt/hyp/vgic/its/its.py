@@ -1,7 +1,7 @@
 """An Interrupt Translation Service: (DeviceID, EventID) to an LPI and the vCPU that gets it (kvm/vgic/vgic-its.c).
 
 The maps are held here, as KVM does: the tables that the guest provides are an allowance of how many entries there can
-be, and the place where `armvirt.hyp.vgic.its_tables` saves them. Commands are in `its_cmd`, registers in `its_regs`.
+be, and the place where `armvirt.hyp.vgic.its.tables` saves them. Commands are in `its_cmd`, registers in `its_regs`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.events import VgicInject
-from armvirt.hyp.vgic import lpi as lpis
 from armvirt.hyp.vgic.backlog import RELEASE
+from armvirt.hyp.vgic.its import lpi as lpis
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.lpi import Lpi
+    from armvirt.hyp.vgic.its.lpi import Lpi
     from armvirt.hyp.vgic.vgic import Vgic
 
 #: Events that one ITS maps at most, so that a guest that maps one LPI again and again is no danger to the host.

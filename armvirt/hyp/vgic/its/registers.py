@@ -9,8 +9,8 @@ from typing import NamedTuple
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_ROWS, IMPLEMENTER_ARM, PIDR2_GICV3, MmioRow
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic import its_cmd
-from armvirt.hyp.vgic.its import COLLECTION_TABLE, DEVICE_TABLE, Its
+from armvirt.hyp.vgic.its import commands as its_cmd
+from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, Its
 from armvirt.hyp.vgic.registers.register_map import match
 
 PRODUCT_ID_KVM = 0x4B

@@ -1,0 +1,1 @@
+"""The virtual Interrupt Translation Service and its LPIs."""
