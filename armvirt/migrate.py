@@ -26,7 +26,7 @@ from armvirt.settings import native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from armvirt.hyp.vgic.device_its import ItsDevice
+    from armvirt.hyp.vgic.device.its import ItsDevice
 
 ONE_REG_U64_SYSTEM = 0x6030_0000_0013_0000
 PSTATE = 0x6030_0000_0010_0042

@@ -13,7 +13,7 @@ from armvirt.errors import KvmError
 from armvirt.hyp.kvm import VgicCtrl, VgicDevice, VgicGroup
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.device_its import ItsDevice
+    from armvirt.hyp.vgic.device.its import ItsDevice
 
 ALL_ONES = 0xFFFF_FFFF
 CTLR, IIDR, TARGETS, ROUTERS, SGI_FRAME = 0x000, 0x008, 0x800, 0x6000, 0x1_0000

@@ -12,8 +12,8 @@ from gic_fuzz import Fuzzer
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device import AddrType, Group
-from armvirt.hyp.vgic.device_its import ItsDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Group
+from armvirt.hyp.vgic.device.its import ItsDevice
 from armvirt.hyp.vgic.irq import VgicIrq
 
 GITS_BASE = 0x0F00_0000

@@ -45,10 +45,10 @@ from armvirt.hyp.vcpu.features import Feature, MpState, VcpuInit, preferred_targ
 from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vcpu.vcpu import ExitHandler, Power, Vcpu
 from armvirt.hyp.vgic.backlog import SLICE_NS
-from armvirt.hyp.vgic.device import AddrType as VgicAddress
-from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
-from armvirt.hyp.vgic.device import Group as VgicGroup
-from armvirt.hyp.vgic.device import VgicDevice
+from armvirt.hyp.vgic.device.gic import AddrType as VgicAddress
+from armvirt.hyp.vgic.device.gic import Ctrl as VgicCtrl
+from armvirt.hyp.vgic.device.gic import Group as VgicGroup
+from armvirt.hyp.vgic.device.gic import VgicDevice
 from armvirt.hyp.vgic.registers.frames import Frame
 from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic
 from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
@@ -59,7 +59,7 @@ from armvirt.hyp.vm.memory import VmMemory
 from armvirt.hyp.vm.services import VmServices
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.device_its import ItsDevice
+    from armvirt.hyp.vgic.device.its import ItsDevice
 
 __all__ = [
     "COUNTER_START",
@@ -403,7 +403,7 @@ class Vm(VmMemory, VmIrq, VmServices):
         vgic.backlog.later = later
 
     def _create_its(self) -> ItsDevice:
-        from armvirt.hyp.vgic.device_its import ItsDevice
+        from armvirt.hyp.vgic.device.its import ItsDevice
 
         its = ItsDevice(lambda: self.vgic, lambda: self._frames.clear())
         self._its_devices.append(its)

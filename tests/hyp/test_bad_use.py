@@ -44,7 +44,7 @@ from armvirt.hyp.kvm import (
     Vm,
     irq_line_word,
 )
-from armvirt.hyp.vgic.device_its import ItsDevice
+from armvirt.hyp.vgic.device.its import ItsDevice
 
 PAGE = 4096
 CORE, SYSTEM = 0x6030_0000_0010_0000, 0x6030_0000_0013_0000

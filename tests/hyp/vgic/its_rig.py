@@ -8,8 +8,8 @@ from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.errors import KvmError
 from armvirt.events import Event, ItsCommand, Stamp
-from armvirt.hyp.vgic.device import AddrType, Group
-from armvirt.hyp.vgic.device_its import ItsDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Group
+from armvirt.hyp.vgic.device.its import ItsDevice
 from armvirt.hyp.vgic.its.its import Its
 from armvirt.hyp.vgic.registers.frames import Frame, ItsFrame
 

@@ -33,7 +33,7 @@ from its_rig import (
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_RWP
 from armvirt.hyp.vgic import backlog
-from armvirt.hyp.vgic.device import Ctrl, Group
+from armvirt.hyp.vgic.device.gic import Ctrl, Group
 from armvirt.hyp.vgic.its import commands as its_cmd
 from armvirt.hyp.vgic.its import lpi
 from armvirt.machine import Machine

@@ -11,7 +11,7 @@ from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, RegionAttribute, VgicDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, RegionAttribute, VgicDevice
 
 UNDEFINED = (1 << 64) - 1
 

@@ -27,7 +27,7 @@ from its_rig import (
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device import Ctrl, Group
+from armvirt.hyp.vgic.device.gic import Ctrl, Group
 
 VCPUS = 2
 SMALL = st.integers(0, 9)

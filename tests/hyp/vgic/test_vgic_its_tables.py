@@ -28,7 +28,7 @@ from its_rig import (
 
 from armvirt.arch import its as arch
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device import Ctrl, Group
+from armvirt.hyp.vgic.device.gic import Ctrl, Group
 
 VALID = 1 << 63
 INDIRECT = 1 << 62

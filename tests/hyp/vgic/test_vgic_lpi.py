@@ -25,7 +25,7 @@ from vgic_rig import SPURIOUS, Rig
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_RWP, HCR_TDIR
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device import Ctrl, Group
+from armvirt.hyp.vgic.device.gic import Ctrl, Group
 from armvirt.hyp.vgic.its.its import Its
 
 BEYOND = RAM + RAM_SIZE

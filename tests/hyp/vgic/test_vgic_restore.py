@@ -17,7 +17,7 @@ from gic_fuzz_its import PENDING, PROPERTIES, RAM, ItsFuzzer
 from armvirt import vgic_save
 from armvirt.arch.gic import FIRST_SPI
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device import Group
+from armvirt.hyp.vgic.device.gic import Group
 from armvirt.hyp.vgic.its import registers as its_regs
 from armvirt.vgic_save import Line, Saved
 

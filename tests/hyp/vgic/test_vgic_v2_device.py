@@ -11,7 +11,7 @@ from vgic_v2_rig import GICC, GICD, V2Rig
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, VgicDevice
 
 UNDEFINED = (1 << 64) - 1
 CTLR, PMR, BPR, IAR, ABPR, APR0, IIDR = 0x00, 0x04, 0x08, 0x0C, 0x1C, 0xD0, 0xFC

@@ -30,7 +30,7 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, VgicDevice
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.frames import Frame
 

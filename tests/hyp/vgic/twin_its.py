@@ -35,8 +35,8 @@ from its_rig import (
 from twin import NR_IRQS, PRIORITIES, Act, Host, Twin, peek
 
 from armvirt.arch import its as arch
-from armvirt.hyp.vgic.device import AddrType, Group
-from armvirt.hyp.vgic.device_its import ItsDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Group
+from armvirt.hyp.vgic.device.its import ItsDevice
 from armvirt.hyp.vgic.registers.frames import ItsFrame
 
 DEVICE_COUNT, EVENT_BITS = 3, 2

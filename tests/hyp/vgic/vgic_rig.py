@@ -10,7 +10,7 @@ from armvirt.events import EventBus
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, VgicDevice
 from armvirt.hyp.vgic.registers.frames import Frame
 
 GICD, GICR = 0x0800_0000, 0x080A_0000

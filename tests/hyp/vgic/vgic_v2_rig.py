@@ -9,7 +9,7 @@ from armvirt.events import EventBus
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device import AddrType, Group, VgicDevice
+from armvirt.hyp.vgic.device.gic import AddrType, Group, VgicDevice
 from armvirt.hyp.vgic.registers.frames import Frame
 
 GICD, GICC = 0x0800_0000, 0x0801_0000

@@ -8,9 +8,10 @@ read. Errors are KvmError with the errno that the ioctl gives.
 from __future__ import annotations
 
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic import device_v2, device_v3
-from armvirt.hyp.vgic.attributes import AddrType, Attributes, Ctrl, Group, check_value
-from armvirt.hyp.vgic.device_v3 import RegionAttribute
+from armvirt.hyp.vgic.device import gic_v2 as device_v2
+from armvirt.hyp.vgic.device import gic_v3 as device_v3
+from armvirt.hyp.vgic.device.attributes import AddrType, Attributes, Ctrl, Group, check_value
+from armvirt.hyp.vgic.device.gic_v3 import RegionAttribute
 from armvirt.hyp.vgic.vgic import Vgic
 
 __all__ = ["AddrType", "Ctrl", "Group", "RegionAttribute", "VgicDevice"]

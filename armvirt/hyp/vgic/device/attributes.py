@@ -10,7 +10,7 @@ from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.device import VgicDevice
+    from armvirt.hyp.vgic.device.gic import VgicDevice
     from armvirt.hyp.vgic.vgic import Vgic
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import GITS_FRAME_SIZE, GITS_SIZE
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.attributes import AddrType, Ctrl, Group, check_range, check_value
+from armvirt.hyp.vgic.device.attributes import AddrType, Ctrl, Group, check_range, check_value
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its

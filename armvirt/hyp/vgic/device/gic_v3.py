@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.attributes import (
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.device.attributes import (
     NR_IRQS,
     AddrType,
     Attributes,
@@ -18,7 +19,6 @@ from armvirt.hyp.vgic.attributes import (
     get_nothing,
     no_attribute,
 )
-from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers import v3_cpu_interface as v3_sysregs
 from armvirt.hyp.vgic.registers.frames import bases_fit
@@ -26,7 +26,7 @@ from armvirt.hyp.vgic.registers.register_map import RegisterMap
 from armvirt.hyp.vgic.registers.v3_redistributor import assign, insert_region
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.device import VgicDevice
+    from armvirt.hyp.vgic.device.gic import VgicDevice
     from armvirt.hyp.vgic.vgic import Vgic
 
 FRAME_ALIGNMENT = 0x1_0000

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import GICC_SIZE, GICV2_GICD_SIZE
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.attributes import (
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.device.attributes import (
     NR_IRQS,
     AddrType,
     Attributes,
@@ -21,11 +22,10 @@ from armvirt.hyp.vgic.attributes import (
     get_nothing,
     no_attribute,
 )
-from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.registers.v2_cpu_interface import USER_BY_OFFSET, UserRegister
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.device import VgicDevice
+    from armvirt.hyp.vgic.device.gic import VgicDevice
 
 FRAME_ALIGNMENT = 0x1000
 

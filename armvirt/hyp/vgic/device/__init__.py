@@ -1,0 +1,1 @@
+"""The GIC and ITS devices of the KVM API: attributes that user space reads and writes."""
