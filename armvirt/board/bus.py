@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from armvirt.board.device import MmioDevice
+from armvirt.board.devices.device import MmioDevice
 
 
 class MmioBus:

@@ -17,7 +17,7 @@ from armvirt.hyp.kvm import ConsoleEvent, EventBus
 if TYPE_CHECKING:
     import threading
 
-    from armvirt.board.device import Timers
+    from armvirt.board.devices.device import Timers
 
 OWNER = "console"
 KEPT = 8 << 20

@@ -7,9 +7,10 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from armvirt.board import boot, dtb
+from armvirt.board import boot
 from armvirt.board.config import BoardConfig, check
 from armvirt.board.memmap import RAM_BASE
+from armvirt.board.tree import dtb
 from armvirt.errors import ImageError
 from armvirt.inputs import STDIN
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from armvirt.board.device import State
+from armvirt.board.devices.device import State
 from armvirt.errors import ArmvirtError
 
 HLT_IMMEDIATE = 0xF000

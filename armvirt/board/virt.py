@@ -10,17 +10,18 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from armvirt.board import boot, dtb, memmap
+from armvirt.board import boot, memmap
 from armvirt.board.boot import Loaded
 from armvirt.board.bus import MmioBus
 from armvirt.board.config import BoardConfig, check
 from armvirt.board.console import Console
-from armvirt.board.device import Wire
-from armvirt.board.gicv2m import GicV2m
-from armvirt.board.pl011 import Pl011
-from armvirt.board.pl031 import EPOCH, SECOND, Pl031
-from armvirt.board.rom import Rom
+from armvirt.board.devices.device import Wire
+from armvirt.board.devices.gicv2m import GicV2m
+from armvirt.board.devices.pl011 import Pl011
+from armvirt.board.devices.pl031 import EPOCH, SECOND, Pl031
+from armvirt.board.devices.rom import Rom
 from armvirt.board.sizes import human
+from armvirt.board.tree import dtb
 from armvirt.hyp.kvm import (
     COUNTER_START,
     MEM_READONLY,

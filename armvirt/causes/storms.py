@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from armvirt.board.device import Wire
+from armvirt.board.devices.device import Wire
 from armvirt.causes.evidence import PREFIXES, Cause, Evidence, times
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming

@@ -12,8 +12,8 @@ import pytest
 from conftest import sampled
 from elf_builder import RAM, TEXT, Load, elf
 
-from armvirt.board import fdt
 from armvirt.board.boot import load
+from armvirt.board.tree import fdt
 from armvirt.errors import ImageError
 from armvirt.printable import MOST
 

@@ -6,7 +6,7 @@ import pytest
 
 from armvirt.board import memmap
 from armvirt.board.bus import MmioBus
-from armvirt.board.device import RegisterDevice, State
+from armvirt.board.devices.device import RegisterDevice, State
 
 
 class Scratch(RegisterDevice):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from board_tools import require_tool
 
-from armvirt.board import dtb, fdt
-from armvirt.board.dtb import BoardTree
-from armvirt.board.fdt import Node, Tree
+from armvirt.board.tree import dtb, fdt
+from armvirt.board.tree.dtb import BoardTree
+from armvirt.board.tree.fdt import Node, Tree
 from armvirt.errors import ImageError
 
 MIB = 1 << 20

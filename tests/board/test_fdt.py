@@ -8,8 +8,8 @@ from board_tools import require_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armvirt.board import fdt
-from armvirt.board.fdt import FdtError, Node, Tree
+from armvirt.board.tree import fdt
+from armvirt.board.tree.fdt import FdtError, Node, Tree
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789,._+-", min_size=1, max_size=20)
 PROPERTIES = st.dictionaries(NAMES, st.binary(max_size=40), max_size=5)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from armvirt.board import gicv2m
-from armvirt.board.gicv2m import BASE_INTID, COUNT, MSI_IIDR, MSI_SETSPI_NS, MSI_TYPER, GicV2m
+from armvirt.board.devices import gicv2m
+from armvirt.board.devices.gicv2m import BASE_INTID, COUNT, MSI_IIDR, MSI_SETSPI_NS, MSI_TYPER, GicV2m
 
 
 def frame() -> tuple[GicV2m, list[tuple[int, int]]]:

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from armvirt.board.pl011 import (
+from armvirt.board.devices.pl011 import (
     CHARACTER_NS,
     FEN,
     FIFO_DEPTH,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armvirt.board.pl031 import EPOCH, SECOND, Pl031, Reg, seconds_until
+from armvirt.board.devices.pl031 import EPOCH, SECOND, Pl031, Reg, seconds_until
 from armvirt.hw.clock import Clock
 
 

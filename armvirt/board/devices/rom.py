@@ -5,7 +5,7 @@ Not a CFI flash: firmware that asks for one finds an array that does not answer,
 
 from __future__ import annotations
 
-from armvirt.board.device import State
+from armvirt.board.devices.device import State
 from armvirt.board.memmap import FLASH
 
 

@@ -10,8 +10,10 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.board import fdt, gicv2m, memmap, pl011, pl031
-from armvirt.board.fdt import Node, Tree
+from armvirt.board import memmap
+from armvirt.board.devices import gicv2m, pl011, pl031
+from armvirt.board.tree import fdt
+from armvirt.board.tree.fdt import Node, Tree
 from armvirt.errors import ImageError, UserError
 from armvirt.inputs import Input
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armvirt.board.device import RegisterDevice, State
-from armvirt.board.fdt import Node
+from armvirt.board.devices.device import RegisterDevice, State
+from armvirt.board.tree.fdt import Node
 
 MSI_TYPER, MSI_SETSPI_NS, MSI_IIDR = 0x008, 0x040, 0xFCC
 BASE_INTID, COUNT = 80, 64  # QEMU's SPIs 48 to 111

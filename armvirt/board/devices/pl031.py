@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 
-from armvirt.board.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
-from armvirt.board.fdt import Node
+from armvirt.board.devices.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
+from armvirt.board.tree.fdt import Node
 
 EPOCH = 1_704_067_200
 """What the clock shows at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""

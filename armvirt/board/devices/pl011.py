@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
 
-from armvirt.board.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
-from armvirt.board.fdt import Node
+from armvirt.board.devices.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
+from armvirt.board.tree.fdt import Node
 
 FIFO_DEPTH = 16
 CHARACTER_NS = 10_000
