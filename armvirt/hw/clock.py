@@ -59,7 +59,7 @@ class Clock:
             self.on_earlier()
 
     def skip(self, count: int) -> None:
-        """So many entries were armed and ran, as far as anybody can tell (`armvirt.hw.lending`)."""
+        """So many entries were armed and ran, as far as anybody can tell (`armvirt.hw.shadow`)."""
         self._sequence += count
 
     def cancel(self, owner: str, kind: str = "") -> None:

@@ -31,7 +31,7 @@ class PhysicalGic:
     """The interrupt state of ``cpus`` physical CPUs; INTIDs are 0 to 31.
 
     ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. ``changed[cpu]`` is set by each mutation,
-    and reset by whoever keeps a copy (`armvirt.hw.lending`).
+    and reset by whoever keeps a copy (`armvirt.hw.shadow`).
     """
 
     def __init__(self, cpus: int) -> None:
@@ -106,7 +106,7 @@ class PhysicalGic:
         return state.line, state.latch, state.active, state.enabled
 
     def take(self, cpu: int, line: int, active: int) -> None:
-        """The lines and active interrupts of a CPU, after changes that were made elsewhere (`armvirt.hw.lending`)."""
+        """The lines and active interrupts of a CPU, after changes that were made elsewhere (`armvirt.hw.shadow`)."""
         state = self._cpus[cpu]
         state.line, state.active = line, active
         self.update(cpu)

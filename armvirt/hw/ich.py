@@ -82,7 +82,7 @@ class VirtualCpuInterface:
 
     ``sre`` is ICC_SRE_EL1.SRE as EL2 sets it before it writes ICH_VMCR_EL2: False for a GICv2 guest, which has the
     frame of `armvirt.hw.gicv` in place of the system registers (IHI 0069 chapter 10). ``changed`` is set by every
-    mutation, and reset by whoever keeps a copy (`armvirt.hw.lending`).
+    mutation, and reset by whoever keeps a copy (`armvirt.hw.shadow`).
     """
 
     __slots__ = (
@@ -145,7 +145,7 @@ class VirtualCpuInterface:
         self.update()
 
     def take(self, hcr: int, vmcr: int, lr: Sequence[int], ap0r: Sequence[int], ap1r: Sequence[int]) -> None:
-        """The same registers, after accesses of EL1 that were made elsewhere (`armvirt.hw.lending`)."""
+        """The same registers, after accesses of EL1 that were made elsewhere (`armvirt.hw.shadow`)."""
         self.hcr, self.vmcr = hcr, vmcr  # of ICH_VMCR_EL2 only VPMR: the binary points are as they were
         self.lr[:], self.ap0r[:], self.ap1r[:] = lr, ap0r, ap1r
         self.update()

@@ -25,7 +25,7 @@ from armvirt.hw.engine.state import EventRecord, Waits
 from armvirt.hw.exit import ExitKind, SyncExit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
-from armvirt.hw.lending import LEND_ICC, LEND_TIMERS, Loan, OnNaps
+from armvirt.hw.shadow import LEND_ICC, LEND_TIMERS, Loan, OnNaps
 from armvirt.hw.timer import COUNTER_START, GenericTimer, Offsets
 
 VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)

@@ -110,7 +110,7 @@ class GenericTimer:
     ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` finds a line changed: it is the wire to
     the physical GIC. ``on_change`` is called after anything that may have moved the deadline, so that a running
     engine can look at it again; ``changed`` is set by each mutation, and reset by whoever keeps a copy
-    (`armvirt.hw.lending`). ``ecv`` is FEAT_ECV with its offset of the physical counter (FEAT_ECV_POFF).
+    (`armvirt.hw.shadow`). ``ecv`` is FEAT_ECV with its offset of the physical counter (FEAT_ECV_POFF).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A guest that sleeps between ticks of its timer is left to the silicon; nobody can tell.
 
 Each program runs on the native engine unwatched, and beside it watched: a trace sink keeps every wake-up here. They are
-stopped at the same moments, and their whole state must be the same. `Vcpu._post`, `armvirt.hw.lending`.
+stopped at the same moments, and their whole state must be the same. `Vcpu._post`, `armvirt.hw.shadow`.
 """
 
 from __future__ import annotations

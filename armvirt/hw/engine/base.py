@@ -97,7 +97,7 @@ class Engine(ABC):
 
     kind = ""
     borrows: ClassVar[bool] = False
-    """Whether it uses what `armvirt.hw.lending` puts into state.silicon."""
+    """Whether it uses what `armvirt.hw.shadow` puts into state.silicon."""
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
         self.lib, self.calibration = lib, calibration

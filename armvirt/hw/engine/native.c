@@ -189,7 +189,7 @@ static uint64_t counter_at(const engine *e, uint64_t count) {
     return e->counter_start + (uint64_t)((unsigned __int128)ns_at(e, count) * e->frequency / 1000000000u);
 }
 
-/* ---- registers that are lent: hw/lending.py ---- */
+/* ---- registers that are lent: hw/shadow.py ---- */
 
 static moment moment_at(const engine *e, uint64_t count) {
     moment now = {.ns = ns_at(e, count), .frequency = e->frequency};

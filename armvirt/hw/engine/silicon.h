@@ -1,5 +1,5 @@
 /*
- * The registers of a PE that hw/lending.py lends to the core while it runs, and what accesses of them do: the virtual
+ * The registers of a PE that hw/shadow.py lends to the core while it runs, and what accesses of them do: the virtual
  * CPU interface, the comparators of the Generic Timer, the PE's private interrupts. hw/ich.py, hw/timer.py and hw/gic.py
  * are the text to read, with the clauses; this says the same, and tests hold the two equal.
  */

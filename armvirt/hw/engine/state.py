@@ -76,7 +76,7 @@ CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
 
 
 class Silicon(C.Structure):
-    """silicon.h's ``silicon``, field by field: registers of the PE, for the time of a run. See `armvirt.hw.lending`."""
+    """silicon.h's ``silicon``, field by field: registers of the PE, for the time of a run. See `armvirt.hw.shadow`."""
 
     _fields_: ClassVar[Any] = (
         [("lr", C.c_uint64 * 16), ("cval", C.c_uint64 * 2), ("ap0r", C.c_uint32 * 4), ("ap1r", C.c_uint32 * 4)]

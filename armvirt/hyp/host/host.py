@@ -28,7 +28,7 @@ from armvirt.hyp.host.standstill import Standstill
 
 if TYPE_CHECKING:
     from armvirt.hw.engine.base import Engine
-    from armvirt.hw.engine.pcstop import PcStop
+    from armvirt.hw.engine.breakpoint import PcStop
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 HOST_PPIS = (25, 27, 30)
@@ -197,14 +197,14 @@ class Host:
     def stop_at(self, address: int) -> Callable[[], None]:
         """Make `run` come back before any vCPU executes the instruction at a virtual address; the function that is
         returned ends that."""
-        from armvirt.hw.engine.pcstop import PcStop
+        from armvirt.hw.engine.breakpoint import PcStop
 
         return self._stops(lambda engine: PcStop(engine, address, self.stop))
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
         """Make `run` come back before any vCPU executes an instruction in a range of virtual addresses, of whole pages,
         that it enters from outside; the function that is returned ends that."""
-        from armvirt.hw.engine.pcstop import RangeStop
+        from armvirt.hw.engine.breakpoint import RangeStop
 
         return self._stops(lambda engine: RangeStop(engine, addresses, self.stop))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from armvirt.hw.engine import EngineFactory, Leave
-from armvirt.hw.engine.pcstop import PcStop, RangeStop
+from armvirt.hw.engine.breakpoint import PcStop, RangeStop
 from engine.bench import Bench, same
 from engine.programs import compose, run_on, set_up
 from engine.test_exactness import RICH
