@@ -20,8 +20,8 @@ HANG_S = 60  # CPU seconds after which a child is killed
 
 def warm() -> None:
     """Load what a run uses."""
+    import armvirt.cli.commands.run
     import armvirt.cli.main
-    import armvirt.cli.run_command
     import armvirt.machine  # noqa: F401
     from armvirt.hw.engine import describe
 

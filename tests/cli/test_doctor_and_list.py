@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from armvirt.bundled import guests, resolve
-from armvirt.cli import doctor_command
+from armvirt.cli.commands import doctor as doctor_command
 from armvirt.cli.main import main
 from armvirt.errors import UserError
 from armvirt.hw.engine import native

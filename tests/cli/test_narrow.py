@@ -62,7 +62,7 @@ def said(
     """The lines of a command on a terminal, and its words, without what the guest prints."""
     for stream in ("stdout", "stderr"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("armvirt.cli.run_command._interactive", lambda arguments: False)
+    monkeypatch.setattr("armvirt.cli.commands.run._interactive", lambda arguments: False)
     monkeypatch.setattr("armvirt.cli.printing.raw", lambda data: None)
     monkeypatch.setenv("COLUMNS", str(columns))
     try:

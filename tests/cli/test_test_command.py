@@ -13,11 +13,12 @@ from xml.etree import ElementTree as xml
 import pytest
 
 from armvirt.bundled import FOLDER
-from armvirt.cli import pool, test_command, worker
+from armvirt.cli import pool, worker
+from armvirt.cli.commands import test as test_command
+from armvirt.cli.commands.test import closing, failure
 from armvirt.cli.junit import report
 from armvirt.cli.main import main
 from armvirt.cli.outcome import Outcome, disassemble
-from armvirt.cli.test_command import closing, failure
 from armvirt.suite import Case
 
 
