@@ -1,11 +1,12 @@
 """Builds the native engine, a plain shared library loaded by ctypes, where a C compiler works.
 
-Everything else is in pyproject.toml. Without a compiler, or with one that fails, the installation goes on with
-the portable engine, which gives the same results more slowly. What the compiler said is then kept beside the engines,
-in `LOG`, where ``armvirt doctor`` finds it.
+Everything else is in pyproject.toml. Without a compiler, or with one that fails, the installation
+goes on with the portable engine, which gives the same results more slowly. What the compiler said
+is then kept beside the engines, in `LOG`, where ``armvirt doctor`` finds it.
 
-ARMVIRT_NATIVE=0 leaves the native engine out: the wheel is py3-none-any, for every machine. ARMVIRT_NATIVE=1 makes a
-compiler that fails an error. A wheel with the library is py3-none-PLATFORM, since the library has no CPython ABI.
+ARMVIRT_NATIVE=0 leaves the native engine out: the wheel is py3-none-any, for every machine.
+ARMVIRT_NATIVE=1 makes a compiler that fails an error. A wheel with the library is
+py3-none-PLATFORM, since the library has no CPython ABI.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def compiler() -> list[str]:
 
 
 def compile_library(output: Path) -> str:
-    """Compile native.c into ``output``; returns what went wrong: in the first line in short, then all of it."""
+    """Compile native.c into ``output``; returns what went wrong: in the first line in short, then
+    all of it."""
     if os.environ.get("ARMVIRT_NATIVE") == "0":
         return LEFT_OUT
     command = compiler()
@@ -59,7 +61,8 @@ def compile_library(output: Path) -> str:
 
 
 class BuildNative(build_ext):
-    """build_ext for one library that is no Python extension module, and that the installation can do without."""
+    """build_ext for one library that is no Python extension module, and that the installation can
+    do without."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return str(Path(*fullname.split("."))) + ".so"  # not tied to a Python version
@@ -68,7 +71,8 @@ class BuildNative(build_ext):
         return list(ext.export_symbols)  # no PyInit function
 
     def run(self) -> None:
-        """As build_ext, without setting up a compiler for Python extensions (which may not exist)."""
+        """As build_ext, without setting up a compiler for Python extensions (which may not
+        exist)."""
         self.build_extensions()
         if self.inplace:
             self.copy_extensions_to_source()
@@ -79,7 +83,8 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         output = self._place(self.get_ext_filename(ext.name))
-        # A library of an earlier build must not be taken for this one, nor the reason why there was none.
+        # A library of an earlier build must not be taken for this one, nor the reason why there was
+        # none.
         for stale in (output, Path(self.get_ext_filename(ext.name)), self._place(LOG), Path(LOG)):
             stale.unlink(missing_ok=True)
         problem = compile_library(output)
@@ -94,7 +99,8 @@ class BuildNative(build_ext):
         return Path(self.build_lib) / name
 
     def _keep(self, problem: str) -> None:
-        """The installation says later why it has no native engine; an editable one is the source tree itself."""
+        """The installation says later why it has no native engine; an editable one is the source
+        tree itself."""
         for log in {self._place(LOG), *([Path(LOG)] if self.inplace else [])}:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(problem + "\n", encoding="utf-8")
@@ -102,17 +108,22 @@ class BuildNative(build_ext):
 
     def get_outputs(self) -> list[str]:
         """The library, or the reason why there is none."""
-        return [name for name in (*super().get_outputs(), str(self._place(LOG))) if Path(name).exists()]
+        return [
+            name for name in (*super().get_outputs(), str(self._place(LOG))) if Path(name).exists()
+        ]
 
 
 class Wheel(bdist_wheel):
-    """The tag is that of what was built: for every machine without the library, else for this platform."""
+    """The tag is that of what was built: for every machine without the library, else for this
+    platform."""
 
     def run(self) -> None:
         if not self.skip_build:
             self.run_command("build")
             self.skip_build = True
-        if not any(name.endswith(".so") for name in self.get_finalized_command("build_ext").get_outputs()):
+        if not any(
+            name.endswith(".so") for name in self.get_finalized_command("build_ext").get_outputs()
+        ):
             self.distribution.ext_modules = []
             self.root_is_pure = True
         super().run()

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from armvirt.script import Script
 
-# `armvirt run` on a small guest takes little longer than an import of pathlib or tomllib, so both are left out of it.
+# `armvirt run` on a small guest takes little longer than an import of pathlib or tomllib, so both
+# are left out of it.
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guests")
 MANIFEST = "guests.toml"
 
@@ -31,8 +32,9 @@ class Setup(NamedTuple):
 class Guest(NamedTuple):
     """One guest: a bundled one with what its manifest says, or the user's file with nothing said.
 
-    ``file`` is its path, ``expect`` how a run should end (pass, fail, stuck, limit), ``script`` what to type.
-    ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are what it is tested with, ``its`` whether it needs an ITS.
+    ``file`` is its path, ``expect`` how a run should end (pass, fail, stuck, limit), ``script``
+    what to type. ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are what it is tested with,
+    ``its`` whether it needs an ITS.
     """
 
     name: str
@@ -52,14 +54,17 @@ class Guest(NamedTuple):
         return [Setup(gic, cpus) for gic in self.gics for cpus in self.cpu_counts or (self.cpus,)]
 
     def cpus_or(self, asked: int | None) -> int:
-        """The CPUs that it runs with: as many as ``asked``, or as it wants; UserError if it was not made for so many.
+        """The CPUs that it runs with: as many as ``asked``, or as it wants; UserError if it was not
+        made for so many.
 
-        The greatest of its ``cpu_counts`` is what its arrays are sized for. A guest without them leaves the CPUs that
-        it does not know switched off.
+        The greatest of its ``cpu_counts`` is what its arrays are sized for. A guest without them
+        leaves the CPUs that it does not know switched off.
         """
         most = max(self.cpu_counts, default=None)
         if asked is not None and most is not None and asked > most:
-            raise UserError(f"{self.name} was made for 1 to {most} CPUs, not for {asked}; give it fewer")
+            raise UserError(
+                f"{self.name} was made for 1 to {most} CPUs, not for {asked}; give it fewer"
+            )
         return self.cpus if asked is None else asked
 
     @property
@@ -103,7 +108,8 @@ def _bundled(name: str) -> Guest | None:
 
 
 def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
-    """The [[guest]] of that name, if each of its lines is a key and a string, number or boolean; else None."""
+    """The [[guest]] of that name, if each of its lines is a key and a string, number or boolean;
+    else None."""
     for block in manifest.split("[[guest]]\n")[1:]:
         pairs = [line.partition(" = ") for line in block.splitlines() if line]
         row = {key: _plain_value(text) for key, _, text in pairs}
@@ -151,10 +157,12 @@ def resolve(image: str | Path) -> Path:
 
 
 def find(text: str) -> Guest:
-    """The guest that ``text`` means: a path if there is such a file or it looks like one, else a bundled name."""
+    """The guest that ``text`` means: a path if there is such a file or it looks like one, else a
+    bundled name."""
     stem, suffix = os.path.splitext(os.path.basename(text))
     if text == STDIN or "/" in text or suffix or os.path.exists(text):
-        # A name with a slash or suffix is a path even when missing: the loader says so in its own words.
+        # A name with a slash or suffix is a path even when missing: the loader says so in its own
+        # words.
         return Guest(stem or text, text)
     if guest := _bundled(text):
         return guest

@@ -40,11 +40,14 @@ _LACKS = {
 
 
 def lack_of(error: BaseException) -> str | None:
-    """What the host does not give, in one line, if that is the reason of ``error``: no mistake of armvirt's."""
+    """What the host does not give, in one line, if that is the reason of ``error``: no mistake of
+    armvirt's."""
     if isinstance(error, MemoryError):
         return _LACKS[errno.ENOMEM]
     number = error.errno if isinstance(error, OSError) else None
     return None if number is None else _LACKS.get(number)
+
+
 class LimitError(ArmvirtError):
     """A limit of host time ended work that has no other result to give."""
 

@@ -1,8 +1,8 @@
 """Typed trace events and the bus that carries them.
 
-Events are plain tuples of ids and numbers, never objects. The bus stamps each with virtual time (ns),
-vCPU and PC, and hands it to its sinks. ``active`` is False without a sink: emitters test it first, so a
-run that nobody watches pays one attribute read per event.
+Events are plain tuples of ids and numbers, never objects. The bus stamps each with virtual time
+(ns), vCPU and PC, and hands it to its sinks. ``active`` is False without a sink: emitters test it
+first, so a run that nobody watches pays one attribute read per event.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 
 
 class Stamp(NamedTuple):
-    """When and where: virtual time in ns, instructions retired by the vCPU, vCPU id (-1: none), PC."""
+    """When and where: virtual time in ns, instructions retired by the vCPU, vCPU id (-1: none),
+    PC."""
 
     ns: int
     insns: int
@@ -21,7 +22,8 @@ class Stamp(NamedTuple):
 
 
 class ExceptionEntry(NamedTuple):
-    """EL1 takes an exception. ``what`` is sync, irq, fiq or serror; ``target`` the vector address."""
+    """EL1 takes an exception. ``what`` is sync, irq, fiq or serror; ``target`` the vector
+    address."""
 
     what: str
     esr: int
@@ -31,7 +33,8 @@ class ExceptionEntry(NamedTuple):
 
 
 class TimerWrite(NamedTuple):
-    """The guest programs a timer register (``timer`` vtimer or ptimer; ``register`` ctl, cval, tval)."""
+    """The guest programs a timer register (``timer`` vtimer or ptimer; ``register`` ctl, cval,
+    tval)."""
 
     timer: str
     register: str
@@ -57,7 +60,8 @@ class VgicInject(NamedTuple):
 
 
 class ListRegisterWrite(NamedTuple):
-    """The hypervisor fills list register ``lr`` of ``target`` for ``intid``; ``value`` is ICH_LR<n>_EL2."""
+    """The hypervisor fills list register ``lr`` of ``target`` for ``intid``; ``value`` is
+    ICH_LR<n>_EL2."""
 
     target: int
     lr: int
@@ -84,7 +88,8 @@ class EndOfInterrupt(NamedTuple):
 class IccWrite(NamedTuple):
     """The guest writes a control register of its CPU interface (``register`` such as ICC_PMR_EL1).
 
-    Acknowledge and end of interrupt have events of their own. It is for people: no part of a run's hash.
+    Acknowledge and end of interrupt have events of their own. It is for people: no part of a run's
+    hash.
     """
 
     register: str
@@ -104,10 +109,11 @@ class GicAccess(NamedTuple):
 
 
 class ItsCommand(NamedTuple):
-    """An ITS takes a command from its queue. ``op`` is its name, or its opcode if there is no such command; ids that it
-    does not have are -1. ``intid`` is what the event is translated to (DISCARD: was). ``icid`` is the collection,
-    ``target`` the processor that MAPC and MOVALL send to, ``valid`` the V bit of MAPD and MAPC. ``error`` is 0 if it
-    was done, else why it was skipped: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS, or LPIs on the
+    """An ITS takes a command from its queue. ``op`` is its name, or its opcode if there is no such
+    command; ids that it does not have are -1. ``intid`` is what the event is translated to
+    (DISCARD: was). ``icid`` is the collection, ``target`` the processor that MAPC and MOVALL send
+    to, ``valid`` the V bit of MAPD and MAPC. ``error`` is 0 if it was done, else why it was
+    skipped: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS, or LPIs on the
     target, are disabled).
     """
 
@@ -172,8 +178,9 @@ Sink = Callable[[Stamp, Event], None]
 
 
 class Late:
-    """An exception of a sink, or of what else watches, while a host runs. It is kept until the run has come to a stop:
-    raised where it happens it would cut the work on an exit in two, and the run could not go on.
+    """An exception of a sink, or of what else watches, while a host runs. It is kept until the run
+    has come to a stop: raised where it happens it would cut the work on an exit in two, and the run
+    could not go on.
 
     ``stop`` asks the host that runs to come to a stop; None: nothing runs.
     """
@@ -185,7 +192,8 @@ class Late:
         self.stop: Callable[[], None] | None = None
 
     def keep(self, error: BaseException) -> None:
-        """To be called in an ``except`` clause: raises ``error`` where nothing runs. The first one is kept."""
+        """To be called in an ``except`` clause: raises ``error`` where nothing runs. The first one
+        is kept."""
         if self.stop is None:
             raise error
         self.error = self.error or error
@@ -201,8 +209,8 @@ class Late:
 class EventBus:
     """Carries events from the floors to whoever watches.
 
-    ``stamp`` is set by the host; it gives the present moment. An exception of a sink is raised by the run in which it
-    happened, once that has come to a stop (``late``).
+    ``stamp`` is set by the host; it gives the present moment. An exception of a sink is raised by
+    the run in which it happened, once that has come to a stop (``late``).
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")
@@ -227,8 +235,8 @@ class EventBus:
             view._activate()
 
     def view(self, stamp: Callable[[], Stamp]) -> EventBus:
-        """The same bus with another stamp, for somebody whose events happen where the present moment is not: a timer
-        of one CPU may expire in another's turn."""
+        """The same bus with another stamp, for somebody whose events happen where the present
+        moment is not: a timer of one CPU may expire in another's turn."""
         view = EventBus()
         view._sinks, view.active, view.stamp, view.late = self._sinks, self.active, stamp, self.late
         self._views.append(view)

@@ -1,4 +1,5 @@
-"""Why did no interrupt come? An `Explanation`: each station of an interrupt, its register, and who wrote that last.
+"""Why did no interrupt come? An `Explanation`: each station of an interrupt, its register, and who
+wrote that last.
 
 machine = Machine("wfi-forever", sinks=[LastWriters()])
 machine.run()
@@ -36,8 +37,9 @@ UNRECORDED = (
 
 
 class Step(NamedTuple):
-    """One station for people. ``written`` says when and where its register was written last (or the interrupt raised,
-    or taken), ``writer`` the same with the address; "" where nobody recorded it or nobody can write it."""
+    """One station for people. ``written`` says when and where its register was written last (or the
+    interrupt raised, or taken), ``writer`` the same with the address; "" where nobody recorded it
+    or nobody can write it."""
 
     station: str
     passed: bool
@@ -50,18 +52,25 @@ class Step(NamedTuple):
 
 
 class Explanation(Showable):
-    """What keeps INTID ``intid`` from vCPU ``vcpu`` at this moment (``ns``): ``steps``, of which ``held`` is the first
-    that holds it (None: it is taken). ``state`` is waiting, handled (active) or entered (an interrupt exception was
-    taken and nothing acknowledged). ``cause`` is the mistake that the history of the run shows, where one does
-    (`armvirt.causes`); ``recorded`` says whether there is a history. ``versus`` says why another one comes first, if
-    that was asked."""
+    """What keeps INTID ``intid`` from vCPU ``vcpu`` at this moment (``ns``): ``steps``, of which
+    ``held`` is the first that holds it (None: it is taken). ``state`` is waiting, handled (active)
+    or entered (an interrupt exception was taken and nothing acknowledged). ``cause`` is the mistake
+    that the history of the run shows, where one does (`armvirt.causes`); ``recorded`` says whether
+    there is a history. ``versus`` says why another one comes first, if that was asked."""
 
     def __init__(
         self, intid: int, vcpu: int, ns: int, where: str, steps: Sequence[Step], state: str = "waiting",
         versus: str = "", cause: Cause | None = None, recorded: bool = True,
     ) -> None:  # fmt: skip
         self.cause, self.recorded = cause, recorded
-        self.intid, self.vcpu, self.ns, self.where, self.state, self.versus = intid, vcpu, ns, where, state, versus
+        self.intid, self.vcpu, self.ns, self.where, self.state, self.versus = (
+            intid,
+            vcpu,
+            ns,
+            where,
+            state,
+            versus,
+        )
         self.steps = tuple(steps)
 
     def __repr__(self) -> str:
@@ -73,7 +82,8 @@ class Explanation(Showable):
 
     @property
     def also(self) -> list[str]:
-        """Later stations that would hold it, too. Whether the vCPU has the physical CPU is the host's business."""
+        """Later stations that would hold it, too. Whether the vCPU has the physical CPU is the
+        host's business."""
         later = (step.station for step in self.steps if not step.passed and step is not self.held)
         return [station for station in later if station not in CONSEQUENCES]
 
@@ -85,8 +95,8 @@ class Explanation(Showable):
 
     @property
     def verdict(self) -> str:
-        """The answer in one line: the mistake if one is known, else the first station that holds the interrupt; and
-        what would change it."""
+        """The answer in one line: the mistake if one is known, else the first station that holds
+        the interrupt; and what would change it."""
         return with_names(self._verdict)
 
     @property
@@ -127,11 +137,22 @@ class Explanation(Showable):
     def tables(self) -> list[Table | str]:
         title = f"{self.name} on its way to vCPU {self.vcpu}, at {self.ns:,} ns, pc {self.where}"
         recorded = any(step.written for step in self.steps)
-        columns = ("station", "", "state", "register", "value", *(("last written",) if recorded else ()))
+        columns = (
+            "station",
+            "",
+            "state",
+            "register",
+            "value",
+            *(("last written",) if recorded else ()),
+        )
         rows = tuple(self._cells(step)[: len(columns)] for step in self.steps)
         table = Table(title, columns, rows, self._marks())
         unknown = "" if self.recorded else UNRECORDED
-        return ["\n".join(filter(None, (self.verdict, self.versus))), table, *([unknown] if unknown else [])]
+        return [
+            "\n".join(filter(None, (self.verdict, self.versus))),
+            table,
+            *([unknown] if unknown else []),
+        ]
 
     def _cells(self, step: Step) -> tuple[str, ...]:
         sign = "ok" if step.passed else "NO" if step is self.held else "no"
@@ -142,13 +163,17 @@ class Explanation(Showable):
         """Red for the first station that holds it; what comes after it counts for less."""
         held = self.held
         at = len(self.steps) if held is None else self.steps.index(held)
-        return {n: "red" if n == at else "green" if n < at else "dim" for n in range(len(self.steps))}
+        return {
+            n: "red" if n == at else "green" if n < at else "dim" for n in range(len(self.steps))
+        }
 
 
-def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int | None = None) -> Explanation:
-    """What keeps an interrupt from a vCPU: by default the one that an SPI or LPI is routed to, and for private ones the
-    first on which anything is the matter. ``versus`` is another INTID, which is taken instead. UserError for what does
-    not exist."""
+def explain(
+    machine: Machine, intid: int, vcpu: int | None = None, versus: int | None = None
+) -> Explanation:
+    """What keeps an interrupt from a vCPU: by default the one that an SPI or LPI is routed to, and
+    for private ones the first on which anything is the matter. ``versus`` is another INTID, which
+    is taken instead. UserError for what does not exist."""
     vm = machine.board.vm
     check(machine, intid, vcpu)
     who = _whose(machine, intid) if vcpu is None else vcpu
@@ -157,12 +182,21 @@ def explain(machine: Machine, intid: int, vcpu: int | None = None, versus: int |
     if versus is not None:
         check(machine, versus)
         text = with_names(f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}.")
-    scene = _Scene(machine, intid, who, next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None))
+    scene = _Scene(
+        machine,
+        intid,
+        who,
+        next((sink for sink in machine.sinks if isinstance(sink, LastWriters)), None),
+    )
     state, steps = _story(scene, findings)
     pc, recorder = machine.board.vcpus[who].context.pc, scene.recorder
-    cause = None if recorder is None else cause_of(Evidence(machine, intid, who, findings, recorder))
+    cause = (
+        None if recorder is None else cause_of(Evidence(machine, intid, who, findings, recorder))
+    )
     where = place(pc, scene.names)
-    return Explanation(intid, who, machine.ns, where, steps, state, text, cause, recorder is not None)
+    return Explanation(
+        intid, who, machine.ns, where, steps, state, text, cause, recorder is not None
+    )
 
 
 class _Scene(NamedTuple):
@@ -210,8 +244,9 @@ def _matters(machine: Machine, irq: VgicIrq, vcpu: int) -> bool:
 
 
 def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]:
-    """(state, steps). An interrupt that is active is being handled; one that is masked by PSTATE because an interrupt
-    exception was taken, and nothing acknowledged, is about to be: IAR would give it."""
+    """(state, steps). An interrupt that is active is being handled; one that is masked by PSTATE
+    because an interrupt exception was taken, and nothing acknowledged, is about to be: IAR would
+    give it."""
     steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
     if held is None:
         return "waiting", steps
@@ -220,8 +255,13 @@ def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]
     entry = scene.recorder.entered(scene.vcpu) if scene.recorder is not None else None
     if held.station != "PSTATE" or entry is None:
         return "waiting", steps
-    text = f"{held.text}: an interrupt was taken at {entry.ns:,} ns, and nothing is acknowledged yet"
-    return "entered", [*steps[:-1], steps[-1]._replace(text=text, remedy="its handler reads IAR, which will give it")]
+    text = (
+        f"{held.text}: an interrupt was taken at {entry.ns:,} ns, and nothing is acknowledged yet"
+    )
+    return "entered", [
+        *steps[:-1],
+        steps[-1]._replace(text=text, remedy="its handler reads IAR, which will give it"),
+    ]
 
 
 def _step(scene: _Scene, finding: Finding) -> Step:

@@ -1,4 +1,5 @@
-"""The guest's interrupt controller at this moment, as an object that shows itself: ``print(machine.gic)``."""
+"""The guest's interrupt controller at this moment, as an object that shows itself:
+``print(machine.gic)``."""
 
 from __future__ import annotations
 
@@ -29,14 +30,19 @@ HEADINGS = {
 
 
 class GicView(Showable):
-    """A snapshot: plain rows by subject, taken when it is made. ``vcpu`` leaves out what is private to others,
-    ``everything`` adds the interrupts that are not in use. UserError for a vCPU that does not exist."""
+    """A snapshot: plain rows by subject, taken when it is made. ``vcpu`` leaves out what is private
+    to others, ``everything`` adds the interrupts that are not in use. UserError for a vCPU that
+    does not exist."""
 
-    def __init__(self, machine: Machine, vcpu: int | None = None, *, everything: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, vcpu: int | None = None, *, everything: bool = False
+    ) -> None:
         vgic = machine.board.vm.vgic_of()
         cpus = [cpu for cpu in vgic.cpus() if vcpu in (None, cpu.vcpu_id)]
         if not cpus:
-            raise UserError(f"CPU {vcpu} does not exist: this machine has {len(machine.board.vcpus)}, counted from 0")
+            raise UserError(
+                f"CPU {vcpu} does not exist: this machine has {len(machine.board.vcpus)}, counted from 0"
+            )
         self.ns, self.model = machine.ns, vgic.model
         self.distributor = snapshot.distributor(vgic)
         self.redistributors = snapshot.redistributors(vgic, cpus)
@@ -62,15 +68,24 @@ class GicView(Showable):
         }  # fmt: skip
 
     def tables(self) -> list[Table | str]:
-        parts: list[Table | str] = [f"GICv{self.model} at {self.ns:,} ns", table_of("distributor", self.distributor)]
+        parts: list[Table | str] = [
+            f"GICv{self.model} at {self.ns:,} ns",
+            table_of("distributor", self.distributor),
+        ]
         if self.redistributors:
             parts.append(table_of("redistributors", self.redistributors))
         if self._shows_its:
-            parts += [table_of(name, rows, (), (), HEADINGS) for name, rows in self.its.items() if rows]
+            parts += [
+                table_of(name, rows, (), (), HEADINGS) for name, rows in self.its.items() if rows
+            ]
         parts.append(table_of("CPU interfaces", self.interfaces, GUEST_SIDE))
         parts.append(table_of("hypervisor interface (ICH_*_EL2)", self.interfaces, EL2_SIDE))
         if self.list_registers:
-            parts.append(table_of("list registers", _named(self.list_registers, "INTID"), (), OPTIONAL, HEADINGS))
+            parts.append(
+                table_of(
+                    "list registers", _named(self.list_registers, "INTID"), (), OPTIONAL, HEADINGS
+                )
+            )
         if not self.interrupts:
             return [*parts, UNUSED]
         table = table_of("interrupts", _named(self.interrupts, "INTID"), (), OPTIONAL, HEADINGS)

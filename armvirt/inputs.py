@@ -1,9 +1,11 @@
-"""The one way to open a file that the user named: opened once, read in parts, every failure one line.
+"""The one way to open a file that the user named: opened once, read in parts, every failure one
+line.
 
-A regular file is read where it is wanted, within the size that it had when it was opened: a file that grows is read as
-it was, one that shrinks is an error. A pipe (a FIFO, ``<(...)`` of a shell, ``-`` for standard input) is read to its
-end first, and no further than its reader can use; signals end the wait for whoever writes it. Nothing else is a file:
-a directory, a socket, and a device such as /dev/zero, which never ends, are refused.
+A regular file is read where it is wanted, within the size that it had when it was opened: a file
+that grows is read as it was, one that shrinks is an error. A pipe (a FIFO, ``<(...)`` of a shell,
+``-`` for standard input) is read to its end first, and no further than its reader can use; signals
+end the wait for whoever writes it. Nothing else is a file: a directory, a socket, and a device such
+as /dev/zero, which never ends, are refused.
 """
 
 from __future__ import annotations
@@ -43,13 +45,18 @@ class Identity(NamedTuple):
 class Input:
     """A file, which is not empty unless ``may_be_empty``. Use it as a context manager.
 
-    ``what`` is the file's role in messages, ``most`` the bytes beyond which a pipe is not read (a regular file's reader
-    looks at ``size``). ``size`` is in bytes; ``path`` is what messages call it; ``data`` is what a pipe gave, None for
-    a regular file. ImageError for what cannot be opened or read.
+    ``what`` is the file's role in messages, ``most`` the bytes beyond which a pipe is not read (a
+    regular file's reader looks at ``size``). ``size`` is in bytes; ``path`` is what messages call
+    it; ``data`` is what a pipe gave, None for a regular file. ImageError for what cannot be opened
+    or read.
     """
 
     def __init__(
-        self, path: str | Path, what: str = "guest image", most: int = _MOST_PIPED, may_be_empty: bool = False
+        self,
+        path: str | Path,
+        what: str = "guest image",
+        most: int = _MOST_PIPED,
+        may_be_empty: bool = False,
     ) -> None:
         self.path = str(path)
         self.data: bytes | None = None
@@ -64,7 +71,9 @@ class Input:
                 self.size = status.st_size
             if self.size == 0 and not may_be_empty:
                 raise ImageError(self.path, "it is empty", f"give a {what}")
-            self.identity = Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            self.identity = Identity(
+                status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+            )
         except BaseException:
             os.close(self._fd)
             raise
@@ -75,7 +84,9 @@ class Input:
             raise ImageError(self.path, "it is a directory", f"name a {what} in it")
         if kind is not None:
             tty = ", a terminal" if os.isatty(self._fd) else ""
-            raise ImageError(self.path, f"it is {kind}{tty}, not a regular file or a pipe", f"give a {what}")
+            raise ImageError(
+                self.path, f"it is {kind}{tty}, not a regular file or a pipe", f"give a {what}"
+            )
 
     def _drain(self, most: int) -> bytes:
         """All that a pipe gives until its last writer has closed it."""
@@ -84,7 +95,9 @@ class Input:
             parts += part
             total += len(part)
             if total > most:
-                raise ImageError(self.path, f"the pipe gives more than the {most} bytes that there is room for")
+                raise ImageError(
+                    self.path, f"the pipe gives more than the {most} bytes that there is room for"
+                )
         return bytes(parts)
 
     def _next_part(self) -> bytes:
@@ -105,14 +118,19 @@ class Input:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         os.close(self._fd)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``offset``; ImageError if the file ends before."""
         if offset + size > self.size:
-            raise ImageError(self.path, f"it is truncated: {size} bytes at {offset:#x} lie beyond its end")
+            raise ImageError(
+                self.path, f"it is truncated: {size} bytes at {offset:#x} lie beyond its end"
+            )
         if self.data is not None:
             return self.data[offset : offset + size]
         parts = []
@@ -149,7 +167,8 @@ def read_text(path: str | Path, what: str, most: int) -> str:
 
 
 def _open(name: str, path: str | Path, what: str) -> int:
-    """Non-blocking, so that a FIFO which nobody writes does not hold the opening, where no signal would end it."""
+    """Non-blocking, so that a FIFO which nobody writes does not hold the opening, where no signal
+    would end it."""
     try:
         if name == STDIN:
             return os.dup(0)

@@ -1,8 +1,9 @@
 """The names of INTIDs: what people write instead of a number, and read beside one.
 
-``vtimer`` and ``ptimer`` are the PPIs of the EL1 timers (BSA, level 1), ``uart`` and ``rtc`` the SPIs of the board
-(`armvirt.board.memmap`). Each class of interrupts has numbers of its own as well, as in a device tree (Linux,
-Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml): ``sgi0``, ``ppi11``, ``spi1``, ``lpi0``.
+``vtimer`` and ``ptimer`` are the PPIs of the EL1 timers (BSA, level 1), ``uart`` and ``rtc`` the
+SPIs of the board (`armvirt.board.memmap`). Each class of interrupts has numbers of its own as well,
+as in a device tree (Linux, Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml):
+``sgi0``, ``ppi11``, ``spi1``, ``lpi0``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def parse_intid(text: str) -> int:
         return first + number
     if not word[:1].isdigit():
         names = ", ".join(_BY_NAME)
-        raise UserError(f"{text[:40]!r} is not an INTID; write a number, {names}, or for example sgi0, ppi11, spi1")
+        raise UserError(
+            f"{text[:40]!r} is not an INTID; write a number, {names}, or for example sgi0, ppi11, spi1"
+        )
     return units.parse_count(text, 0, _INTID, what="INTID")
 
 
@@ -50,7 +53,9 @@ def named(intid: int) -> str:
     return f"INTID {intid}, {name}" if name else f"INTID {intid}"
 
 
-_UNNAMED = re.compile(rf"\bINTID (\d+)\b(?! \((?:[A-Z]+, )?(?:{'|'.join(_BY_NAME)})\)|, (?:{'|'.join(_BY_NAME)}))")
+_UNNAMED = re.compile(
+    rf"\bINTID (\d+)\b(?! \((?:[A-Z]+, )?(?:{'|'.join(_BY_NAME)})\)|, (?:{'|'.join(_BY_NAME)}))"
+)
 
 
 def with_names(text: str) -> str:

@@ -49,7 +49,8 @@ VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
 EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
 
 
-#: Of what a guest executed and this machine has not (`armvirt.hw.pe.Pe.lacking`): the option that serves it.
+#: Of what a guest executed and this machine has not (`armvirt.hw.pe.Pe.lacking`): the option that
+#: serves it.
 LACKING = {
     "semihosting": "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting",
     "wfxt": "WFIT or WFET is UNDEFINED without --cpu-features wfxt",
@@ -60,10 +61,11 @@ LACKING = {
 class Result(NamedTuple):
     """How a run ended.
 
-    ``verdict``: pass or fail (the guest said so), off (powered off without a verdict), reset (with ``reboot``
-    off), stuck (``diagnosis`` says why), limit. ``ns`` is virtual time, ``insns`` what all CPUs have retired,
-    ``trace_hash`` is None without one, and where a limit of host time left no time for the digest of the RAM;
-    ``guest_code`` the code of a semihosting exit, ``recent`` the last events where events were recorded.
+    ``verdict``: pass or fail (the guest said so), off (powered off without a verdict), reset (with
+    ``reboot`` off), stuck (``diagnosis`` says why), limit. ``ns`` is virtual time, ``insns`` what
+    all CPUs have retired, ``trace_hash`` is None without one, and where a limit of host time left
+    no time for the digest of the RAM; ``guest_code`` the code of a semihosting exit, ``recent`` the
+    last events where events were recorded.
     """
 
     verdict: str
@@ -77,14 +79,21 @@ class Result(NamedTuple):
     pc: int = 0
 
     def __repr__(self) -> str:
-        """As a NamedTuple, without what is long: the whole of ``console`` and ``recent`` is in these fields."""
+        """As a NamedTuple, without what is long: the whole of ``console`` and ``recent`` is in
+        these fields."""
         last = self.console[-CONSOLE_SHOWN:]
         console = repr(last) if last == self.console else f"...{last!r}"
         rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []
         rest += [f"guest_code={self.guest_code}"] if self.guest_code is not None else []
         rest += [f"pc={self.pc:#x}"] if self.pc else []
         rest += [f"trace_hash={self.trace_hash!r}"] if self.trace_hash is not None else []
-        shown = ", ".join([f"verdict={self.verdict!r}, ns={self.ns}, insns={self.insns}", *rest, f"console={console}"])
+        shown = ", ".join(
+            [
+                f"verdict={self.verdict!r}, ns={self.ns}, insns={self.insns}",
+                *rest,
+                f"console={console}",
+            ]
+        )
         return f"Result({shown}, recent=<{len(self.recent)} events>)"
 
     @property
@@ -94,7 +103,8 @@ class Result(NamedTuple):
 
 
 def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | None, int]:
-    """(path, CPUs) of a path, or of a bundled guest's name; ``cpus`` is None for as many as the guest wants."""
+    """(path, CPUs) of a path, or of a bundled guest's name; ``cpus`` is None for as many as the
+    guest wants."""
     if image is None or isinstance(image, os.PathLike):
         return image, 1 if cpus is None else cpus
     if not isinstance(image, str):
@@ -104,19 +114,22 @@ def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | Non
 
 
 def _steps(script: Script | str | Path | None) -> list[tuple[bool, bytes, int | None]]:
-    """(whether it expects, text, limit in ns) of each step of a console script, or of the file of one."""
+    """(whether it expects, text, limit in ns) of each step of a console script, or of the file of
+    one."""
     if script is None:
         return []
     from armvirt.script import Expect, Script, load
 
     steps = script if isinstance(script, Script) else load(native("script", script))
     return [
-        (True, step.text, step.timeout_ns) if isinstance(step, Expect) else (False, step.text, None) for step in steps
+        (True, step.text, step.timeout_ns) if isinstance(step, Expect) else (False, step.text, None)
+        for step in steps
     ]
 
 
 def _limit(argument: str, value: int | str | None, name: str = "") -> int | None:
-    """A limit of a run; a number is taken as it is, for 0 is a moment, too. ``name`` is what an error calls it."""
+    """A limit of a run; a number is taken as it is, for 0 is a moment, too. ``name`` is what an
+    error calls it."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     limit: int | None = native(argument, value, name)
@@ -163,24 +176,27 @@ def _callable(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
 class Machine:
     """A board with a guest.
 
-    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the version of the
-    interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M" or a
-    number of bytes, ``cpus`` defaults to what a bundled guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks
-    (None: the guest's virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the
-    shape of the virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns`` (None: 1 ms
-    on one, 100 us on several). ``vhe`` runs the hypervisor at EL2 (both timers are the guest's then, nothing that it
-    could tell); ``cpu_features`` adds to the CPU what its model lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the
-    date at virtual time 0 in seconds since 1970 (None: 2024-01-01, midnight UTC): what the clock chip, the PTP
-    hypercall and semihosting show; ``counter_start`` the physical count then, in ticks. All random numbers that the
-    guest is given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless ``kaslr_seed`` is False,
-    /chosen/kaslr-seed. ``sinks`` get every event.
+    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the
+    version of the interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False.
+    ``memory`` is a size such as "512M" or a number of bytes, ``cpus`` defaults to what a bundled
+    guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's virtual count
+    starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
+    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns``
+    (None: 1 ms on one, 100 us on several). ``vhe`` runs the hypervisor at EL2 (both timers are the
+    guest's then, nothing that it could tell); ``cpu_features`` adds to the CPU what its model
+    lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the date at virtual time 0 in seconds since
+    1970 (None: 2024-01-01, midnight UTC): what the clock chip, the PTP hypercall and semihosting
+    show; ``counter_start`` the physical count then, in ticks. All random numbers that the guest is
+    given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless ``kaslr_seed`` is
+    False, /chosen/kaslr-seed. ``sinks`` get every event.
 
-    ``symbols`` is a file with names for the guest's addresses, where the guest has none or others: the ELF that it was
-    made from, or a System.map.
+    ``symbols`` is a file with names for the guest's addresses, where the guest has none or others:
+    the ELF that it was made from, or a System.map.
 
-    Wherever the command line has the option, the text that the option takes is taken, too: ``cntfrq="24MHz"``,
-    ``quantum_ns="100us"``, ``load_addr="0x40080000"``, ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for
-    what cannot be used; nothing has run then. ``watch`` can end a run from outside (`armvirt.watch`).
+    Wherever the command line has the option, the text that the option takes is taken, too:
+    ``cntfrq="24MHz"``, ``quantum_ns="100us"``, ``load_addr="0x40080000"``,
+    ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for what cannot be used; nothing has
+    run then. ``watch`` can end a run from outside (`armvirt.watch`).
     """
 
     def __init__(
@@ -306,21 +322,27 @@ class Machine:
 
     @property
     def gic(self) -> GicView:
-        """The interrupt controller at this moment, as plain rows that show themselves (``print(machine.gic)``)."""
+        """The interrupt controller at this moment, as plain rows that show themselves
+        (``print(machine.gic)``)."""
         from armvirt.gic_view import GicView
 
         return GicView(self)
 
-    def explain(self, intid: int | str, vcpu: int | None = None, versus: int | str | None = None) -> Explanation:
-        """What keeps an interrupt from a vCPU at this moment (see `armvirt.explain.explain`); it changes nothing.
+    def explain(
+        self, intid: int | str, vcpu: int | None = None, versus: int | str | None = None
+    ) -> Explanation:
+        """What keeps an interrupt from a vCPU at this moment (see `armvirt.explain.explain`); it
+        changes nothing.
 
-        An interrupt is a number or a name ("vtimer", "uart", "spi1"). With a `LastWriters` among the sinks it says who
-        wrote each register last.
+        An interrupt is a number or a name ("vtimer", "uart", "spi1"). With a `LastWriters` among
+        the sinks it says who wrote each register last.
         """
         from armvirt.explain import explain
 
         vcpu = None if vcpu is None else _number("vcpu", vcpu)
-        return explain(self, _intid("intid", intid), vcpu, None if versus is None else _intid("versus", versus))
+        return explain(
+            self, _intid("intid", intid), vcpu, None if versus is None else _intid("versus", versus)
+        )
 
     @property
     def result(self) -> Result | None:
@@ -335,25 +357,30 @@ class Machine:
         max_time_ns: int | str | None = None,
         timeout_s: float | str | None = None,
     ) -> Result:
-        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, seconds of the host's.
+        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time,
+        seconds of the host's.
 
-        Each limit may be a text, as its option takes it: "1M" instructions, "10ms", "2s". Ctrl-C raises
-        KeyboardInterrupt from here, with the machine where it stands: it can run on.
+        Each limit may be a text, as its option takes it: "1M" instructions, "10ms", "2s". Ctrl-C
+        raises KeyboardInterrupt from here, with the machine where it stands: it can run on.
         """
         timeout = _timeout(timeout_s)
-        ended = self._drive(_limit("max_insns", max_insns), _limit("max_time_ns", max_time_ns), timeout, None)
+        ended = self._drive(
+            _limit("max_insns", max_insns), _limit("max_time_ns", max_time_ns), timeout, None
+        )
         return ended if isinstance(ended, Result) else self._make("limit", ended)
 
     def run_until(
         self, *, insns: int | str | None = None, ns: int | str | None = None, console: str | bytes | None = None,
         pc: int | str | None = None, timeout_s: float | str | None = None,
     ) -> Result | None:  # fmt: skip
-        """Run until a point is reached: instructions, guest time (ns), a text on the console, or the instruction at
-        virtual address ``pc``, before it executes (at once where a CPU is there already). None: reached.
+        """Run until a point is reached: instructions, guest time (ns), a text on the console, or
+        the instruction at virtual address ``pc``, before it executes (at once where a CPU is there
+        already). None: reached.
 
-        ``pc`` may be the text of a place, as ``--at`` takes it: "main", "main+0x10", "timer.c:42", "0x40080000"; of
-        several addresses that a text can mean (copies of an inlined function), the first that is reached counts. A
-        Result: the guest ended before (or the host's ``timeout_s`` did). Running on from here changes nothing.
+        ``pc`` may be the text of a place, as ``--at`` takes it: "main", "main+0x10", "timer.c:42",
+        "0x40080000"; of several addresses that a text can mean (copies of an inlined function), the
+        first that is reached counts. A Result: the guest ended before (or the host's ``timeout_s``
+        did). Running on from here changes nothing.
         """
         if console is not None and not isinstance(console, (str, bytes)):
             raise UserError(f"console={shown(console)}: write the text to wait for")
@@ -382,7 +409,12 @@ class Machine:
         return marks(pc, self)
 
     def _to_marks(
-        self, marks: Marks, max_insns: int | None, max_ns: int | None, timeout_s: float | None, text: bytes | None
+        self,
+        marks: Marks,
+        max_insns: int | None,
+        max_ns: int | None,
+        timeout_s: float | None,
+        text: bytes | None,
     ) -> Result | str:
         removes = [self.host.stop_at(address) for address in marks.addresses]
         if marks.moves_to is not None:
@@ -428,12 +460,15 @@ class Machine:
             if self.over:
                 seconds = self.watch.seconds if timeout_s is None else timeout_s
                 return f"host time of {seconds} s is over"
-            ended = self._step(NEVER if max_ns is None else max_ns, NEVER if max_insns is None else max_insns)
+            ended = self._step(
+                NEVER if max_ns is None else max_ns, NEVER if max_insns is None else max_insns
+            )
             if ended is not None:
                 return ended
 
     def _watch(self, text: bytes | None) -> tuple[Callable[[], bool], Callable[[], None]]:
-        """Stop the machine when ``text`` has appeared from here on: (whether it has, how to look no more)."""
+        """Stop the machine when ``text`` has appeared from here on: (whether it has, how to look no
+        more)."""
         if text is None:
             return lambda: False, lambda: None
         console, before, appeared = self.console, self.console.on_output, [not text]
@@ -490,7 +525,8 @@ class Machine:
 
     @property
     def waiting(self) -> str:
-        """What the guest waits for, in a sentence, while nothing but the keyboard could wake it; else empty."""
+        """What the guest waits for, in a sentence, while nothing but the keyboard could wake it;
+        else empty."""
         if not self.pacer.waits:
             return ""
         vcpus = [vcpu for vcpu in self.board.vcpus if vcpu.power.value != "off"]
@@ -502,9 +538,10 @@ class Machine:
         return self.describe(vcpus[0].context.pc, self._idle_cause(what, " but the keyboard"))
 
     def close(self) -> None:
-        """Free the engines now: what needs them (running on, registers, `state`) is refused from now on, with KvmError
-        EBADF; results, console and symbols stay. A machine that is forgotten is freed too, when the garbage collector
-        finds it. KvmError EBUSY while it runs: in a sink, or from another thread."""
+        """Free the engines now: what needs them (running on, registers, `state`) is refused from
+        now on, with KvmError EBADF; results, console and symbols stay. A machine that is forgotten
+        is freed too, when the garbage collector finds it. KvmError EBUSY while it runs: in a sink,
+        or from another thread."""
         self.host.close()
 
     def __enter__(self) -> Machine:
@@ -520,15 +557,16 @@ class Machine:
         return self.board.state()
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, in a machine of the same arguments whose memory has the same contents. KvmError
-        EBUSY while it runs, EBADF after `close`."""
+        """Take over what `state` gave, in a machine of the same arguments whose memory has the same
+        contents. KvmError EBUSY while it runs, EBADF after `close`."""
         self.host.check_standing()
         self.board.load(state)
         self._result = None
         self._begin_anew(loaded=True)
 
     def _begin_anew(self, *, loaded: bool) -> None:
-        """Tell the sinks that keep a record of registers: what they heard is no more true (`LastWriters.restart`)."""
+        """Tell the sinks that keep a record of registers: what they heard is no more true
+        (`LastWriters.restart`)."""
         for sink in self.sinks:
             restart = getattr(sink, "restart", None)
             if restart is not None:
@@ -545,9 +583,12 @@ class Machine:
         )  # fmt: skip
 
     def _lacking(self) -> str:
-        """What the guest executed that is UNDEFINED on this machine, and which option would serve it."""
+        """What the guest executed that is UNDEFINED on this machine, and which option would serve
+        it."""
         found = {name: pc for pcpu in self.host.pcpus for name, pc in pcpu.pe.lacking.items()}
-        return "; ".join(f"{LACKING[name]}, executed at {self._place(pc)}" for name, pc in found.items())
+        return "; ".join(
+            f"{LACKING[name]}, executed at {self._place(pc)}" for name, pc in found.items()
+        )
 
     def _place(self, pc: int) -> str:
         symbol = self.symbols.lookup(pc) if self.symbols is not None else None
@@ -555,18 +596,25 @@ class Machine:
 
     def _end(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
         if isinstance(event, StuckExit):
-            self._result = self._make("stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc)
+            self._result = self._make(
+                "stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc
+            )
         elif isinstance(event, SystemEventExit):
             self._result = self._make("reset" if event.kind == "reset" else self._said() or "off")
         else:
-            self._result = self._make(self._said() or ("fail" if event.code else "pass"), guest_code=event.code)
+            self._result = self._make(
+                self._said() or ("fail" if event.code else "pass"), guest_code=event.code
+            )
         if self.console.waiting_for is not None and self._result.verdict in ("pass", "off"):
             waiting = self.console.waiting_for.decode("utf-8", "replace")
-            self._result = self._result._replace(verdict="fail", diagnosis=f"the script still waited for {waiting!r}")
+            self._result = self._result._replace(
+                verdict="fail", diagnosis=f"the script still waited for {waiting!r}"
+            )
         return self._result
 
     def describe(self, pc: int, cause: str, cpu: int | None = None) -> str:
-        """One line for a guest that cannot go on: which CPU if there are several, cause, PC, symbol."""
+        """One line for a guest that cannot go on: which CPU if there are several, cause, PC,
+        symbol."""
         who = "the guest" if cpu is None else f"CPU {cpu} of the guest"
         return f"{who} {cause}: {self._place(pc)}"
 
@@ -576,7 +624,8 @@ class Machine:
         return found[-1].decode().lower() if found else None
 
     def _digest(self) -> str | None:
-        """The trace hash; None without one, and where host time is over before the digest of much RAM is done."""
+        """The trace hash; None without one, and where host time is over before the digest of much
+        RAM is done."""
         if self._hash is None:
             return None
         try:

@@ -1,13 +1,15 @@
 """A machine moves to another host in the middle of its guest, through the KVM API.
 
-What a VMM can ask for is saved: one-regs (among them what belongs to the whole VM, the PSCI version and the service
-bitmaps), MP state, events and the place of the stolen time of each vCPU, the attributes of the interrupt controller,
-memory, and the board's devices, which are the VMM's own. The host that takes it over has a physical counter
-that started elsewhere; the guest's counters go on by CNTVOFF and CNTPOFF.
+What a VMM can ask for is saved: one-regs (among them what belongs to the whole VM, the PSCI version
+and the service bitmaps), MP state, events and the place of the stolen time of each vCPU, the
+attributes of the interrupt controller, memory, and the board's devices, which are the VMM's own.
+The host that takes it over has a physical counter that started elsewhere; the guest's counters go
+on by CNTVOFF and CNTPOFF.
 
-Beside it goes what KVM has no call for and loses (`InFlight`), so that a guest that is right ends at the same
-instruction as one that was not moved. The time of the host goes along, too: the phase of the counters below a tick is
-in it, which a VMM on KVM loses, for it sets a counter in whole ticks.
+Beside it goes what KVM has no call for and loses (`InFlight`), so that a guest that is right ends
+at the same instruction as one that was not moved. The time of the host goes along, too: the phase
+of the counters below a tick is in it, which a VMM on KVM loses, for it sets a counter in whole
+ticks.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
 ONE_REG_U64_SYSTEM = 0x6030_0000_0013_0000
 PSTATE = 0x6030_0000_0010_0042
-#: Counters first, controls last: else a timer would fire in between. (The ids are KVM's, with CNT and CVAL of the
-#: virtual timer swapped.)
+#: Counters first, controls last: else a timer would fire in between. (The ids are KVM's, with CNT
+#: and CVAL of the virtual timer swapped.)
 TIMER_ORDER = tuple(
     ONE_REG_U64_SYSTEM | encoding
     for encoding in (
@@ -47,8 +49,8 @@ PAGE = 4096
 
 
 class VcpuState(NamedTuple):
-    """One vCPU: registers by id in the order of restoring, MP state, events, where its stolen time is, and what
-    KVM has no call for."""
+    """One vCPU: registers by id in the order of restoring, MP state, events, where its stolen time
+    is, and what KVM has no call for."""
 
     registers: list[tuple[int, int]]
     mp_state: MpState
@@ -58,9 +60,9 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name; ``timers`` what they have set, as
-    (ns, owner, kind). ``entropy`` is no state of the guest's: the random numbers of TRNG come from the host, and go on
-    in order so that two runs can be compared."""
+    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name; ``timers`` what
+    they have set, as (ns, owner, kind). ``entropy`` is no state of the guest's: the random numbers
+    of TRNG come from the host, and go on in order so that two runs can be compared."""
 
     ns: int
     vcpus: list[VcpuState]
@@ -81,7 +83,8 @@ class Ending(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What became of a guest that was moved, beside the same guest left alone. ``differences`` are sentences."""
+    """What became of a guest that was moved, beside the same guest left alone. ``differences`` are
+    sentences."""
 
     at_ns: int
     straight: Result
@@ -104,15 +107,20 @@ def _save_vcpu(vcpu: Vcpu) -> VcpuState:
     ids = sorted(vcpu.get_reg_list(), key=_order)
     registers = [(each, vcpu.get_one_reg(each)) for each in ids]
     place = vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA)
-    return VcpuState(registers, vcpu.get_mp_state(), vcpu.get_vcpu_events(), place, vcpu.in_flight())
+    return VcpuState(
+        registers, vcpu.get_mp_state(), vcpu.get_vcpu_events(), place, vcpu.in_flight()
+    )
 
 
 def save(machine: Machine) -> Snapshot:
-    """Everything of a machine that stands still. An ITS writes its tables into guest memory, as on KVM."""
+    """Everything of a machine that stands still. An ITS writes its tables into guest memory, as on
+    KVM."""
     board = machine.board
     cpus = list(board.vcpus)
     if board.config.gic == 3:
-        gic = vgic_save.save_v3(board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus], _high_lines(machine))
+        gic = vgic_save.save_v3(
+            board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus], _high_lines(machine)
+        )
     else:
         gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus], _only_lines(machine))
     its = vgic_save.save_its(board.gic, board.its) if board.its is not None else []
@@ -124,7 +132,8 @@ def save(machine: Machine) -> Snapshot:
 
 
 def _timers(machine: Machine) -> list[tuple[int, str, str]]:
-    """What the board's devices have set in the queue of their time, in order: a device's state does not have it."""
+    """What the board's devices have set in the queue of their time, in order: a device's state does
+    not have it."""
     owners = {machine.board.uart.name, machine.board.rtc.name, CONSOLE_TIMER}
     entries: Any = machine.board.vm.timers.state()["entries"]
     return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
@@ -139,23 +148,34 @@ def _set_timers(machine: Machine, timers: list[tuple[int, str, str]]) -> None:
 
 
 def _high_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The inputs of the interrupt controller that are high: what the devices drive, and the timers of each vCPU."""
+    """The inputs of the interrupt controller that are high: what the devices drive, and the timers
+    of each vCPU."""
     board = machine.board
-    high: set[vgic_save.Line] = {(None, intid) for name, intid in WIRED if _devices(machine)[name].state()["level"]}
+    high: set[vgic_save.Line] = {
+        (None, intid) for name, intid in WIRED if _devices(machine)[name].state()["level"]
+    }
     for vcpu in board.vcpus:
         for attr, register in enumerate((timer.CNTV_CTL_EL0, timer.CNTP_CTL_EL0)):
-            if vcpu.get_one_reg(ONE_REG_U64_SYSTEM | register) & 7 == timer.CTL_ENABLE | timer.CTL_ISTATUS:
+            if (
+                vcpu.get_one_reg(ONE_REG_U64_SYSTEM | register) & 7
+                == timer.CTL_ENABLE | timer.CTL_ISTATUS
+            ):
                 high.add((vcpu.id, vcpu.get_device_attr(VcpuGroup.TIMER_CTRL, attr)))
     return high
 
 
 def _only_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The lines of a GICv2 that are high, but for those whose interrupt the guest has made pending beside (ISPENDR): it
-    stays pending when the line falls. No attribute tells the two apart; KVM loses the latch."""
+    """The lines of a GICv2 that are high, but for those whose interrupt the guest has made pending
+    beside (ISPENDR): it stays pending when the line falls. No attribute tells the two apart; KVM
+    loses the latch."""
     vgic = machine.board.vm.vgic
     assert vgic is not None
     vgic.sync_all()
-    return {(vcpu, intid) for vcpu, intid in _high_lines(machine) if not vgic.irq(vcpu, intid).pending_latch}
+    return {
+        (vcpu, intid)
+        for vcpu, intid in _high_lines(machine)
+        if not vgic.irq(vcpu, intid).pending_latch
+    }
 
 
 def _devices(machine: Machine) -> dict[str, Any]:
@@ -165,10 +185,11 @@ def _devices(machine: Machine) -> dict[str, Any]:
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
-    """Go on with a snapshot in a machine of the same arguments that has not run yet, on a host of its own.
+    """Go on with a snapshot in a machine of the same arguments that has not run yet, on a host of
+    its own.
 
-    The host's own time is moved to that of the snapshot, for the board's devices count by it; its physical counter is
-    what it is.
+    The host's own time is moved to that of the snapshot, for the board's devices count by it; its
+    physical counter is what it is.
     """
     board = machine.board
     machine.host.clock.advance_to(snapshot.ns)
@@ -208,8 +229,8 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 
 
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
-    """The attributes of a GICv2 have no line levels: the devices say them again, and what is restored after that has
-    the last word on what pends."""
+    """The attributes of a GICv2 have no line levels: the devices say them again, and what is
+    restored after that has the last word on what pends."""
     for name, intid in WIRED:
         machine.board.vm.irq_line(intid, bool(snapshot.devices[name]["level"]))
 
@@ -218,7 +239,8 @@ def migrate_test(
     image: Any, at_ns: int | str, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None, **arguments: Any,
 ) -> Report:  # fmt: skip
-    """Run a guest to ``at_ns`` of guest time, move it to another host, run on, and compare with a run without a move.
+    """Run a guest to ``at_ns`` of guest time, move it to another host, run on, and compare with a
+    run without a move.
 
     ``arguments`` are those of `Machine`; the rest, and the errors, as `compare`.
     """
@@ -229,7 +251,9 @@ def migrate_test(
     at = native("max_time_ns", at_ns, "at_ns")
     if at is None:
         raise UserError("at_ns=None: write when the guest moves, for example 1_500_000 or '1.5ms'")
-    return compare(make, at, counter_start=counter_start, tolerance_ns=tolerance_ns, max_insns=max_insns)
+    return compare(
+        make, at, counter_start=counter_start, tolerance_ns=tolerance_ns, max_insns=max_insns
+    )
 
 
 def compare(
@@ -238,16 +262,18 @@ def compare(
 ) -> Report:  # fmt: skip
     """As `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` give.
 
-    ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one CPU,
-    `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew with the move. UserError
-    where the guest ends before ``at_ns``, LimitError where host time ends one of the runs, for then there is nothing to
-    compare.
+    ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one
+    CPU, `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew
+    with the move. UserError where the guest ends before ``at_ns``, LimitError where host time ends
+    one of the runs, for then there is nothing to compare.
     """
     with make() as machine:
         ended = machine.run_until(ns=at_ns, insns=max_insns)
         _check_time(machine, ended)
         if ended is not None or machine.ns < at_ns:
-            raise UserError(f"--at: the guest ends after {machine.ns} ns, before {at_ns} ns; choose an earlier time")
+            raise UserError(
+                f"--at: the guest ends after {machine.ns} ns, before {at_ns} ns; choose an earlier time"
+            )
         snapshot, before = save(machine), machine.insns
     with make() as machine:
         straight = finish(machine, max_insns)
@@ -259,7 +285,8 @@ def compare(
 
 
 def tolerance_of(machine: Machine) -> int:
-    """How many ns a moved guest may end earlier or later, see `compare`: with many CPUs two rounds of turns."""
+    """How many ns a moved guest may end earlier or later, see `compare`: with many CPUs two rounds
+    of turns."""
     cpus = len(machine.board.vcpus)
     return max(SMP_TOLERANCE_NS, 2 * cpus * machine.host.quantum_ns) if cpus > 1 else 0
 
@@ -274,11 +301,16 @@ def go_on(
         return finish(machine, max_insns, max_time_ns)
 
 
-def finish(machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None) -> Ending:
-    """The rest of a run, and the guest's own count at its end. LimitError where host time ends it."""
+def finish(
+    machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None
+) -> Ending:
+    """The rest of a run, and the guest's own count at its end. LimitError where host time ends
+    it."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
     _check_time(machine, result)
-    return Ending(result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT), machine.board.config.cntfrq)
+    return Ending(
+        result, machine.board.vcpus[0].get_one_reg(VIRTUAL_COUNT), machine.board.config.cntfrq
+    )
 
 
 def _check_time(machine: Machine, result: Result | None) -> None:

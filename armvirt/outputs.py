@@ -1,10 +1,10 @@
 """The one way to write a file that the user named.
 
-A file is written beside its place, as ``NAME.PID.partial``, and takes the place when it is complete: a full disk, a
-limit of the file's size (``ulimit -f``) or a kill leave what was there before, or nothing. A stream of records such as
-a trace is complete when its last record says so; it takes its place whatever ended the run, Ctrl-C included, but not if
-it could not be written. Pipes and devices (``/dev/null``, ``/dev/fd/3``) have no place beside them and are written
-where they are.
+A file is written beside its place, as ``NAME.PID.partial``, and takes the place when it is
+complete: a full disk, a limit of the file's size (``ulimit -f``) or a kill leave what was there
+before, or nothing. A stream of records such as a trace is complete when its last record says so; it
+takes its place whatever ended the run, Ctrl-C included, but not if it could not be written. Pipes
+and devices (``/dev/null``, ``/dev/fd/3``) have no place beside them and are written where they are.
 
 No output may be an input of the same run, under whatever name: `check` compares inodes.
 """
@@ -30,9 +30,11 @@ _NAME_BYTES = 200  # of the file's name in that of the partial one; a name has a
 
 
 def check(outputs: Mapping[str, str | None], inputs: Iterable[str | Path | None] = ()) -> None:
-    """Complain about an output that cannot be written, or that would overwrite an input or another output.
+    """Complain about an output that cannot be written, or that would overwrite an input or another
+    output.
 
-    ``outputs`` are paths by the option that named them; ``-`` and None are none. Nothing is touched. UserError.
+    ``outputs`` are paths by the option that named them; ``-`` and None are none. Nothing is
+    touched. UserError.
     """
     taken: dict[object, str] = {}
     for path in inputs:
@@ -56,7 +58,9 @@ def _check_place(option: str, path: str) -> None:
     if not os.path.isdir(parent):
         raise UserError(f"{option} {path}: there is no directory {parent}; make it first")
     if os.path.exists(path) and not os.access(path, os.W_OK):
-        raise UserError(f"{option} {path}: it may not be written; change its permissions, or name another file")
+        raise UserError(
+            f"{option} {path}: it may not be written; change its permissions, or name another file"
+        )
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:
@@ -83,8 +87,8 @@ def open_text(path: str | Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[Any]]:
-    """The file to write into. ``keep``: it takes its place even if an exception ends the writing, but for one of its
-    own (an OSError that names no other file)."""
+    """The file to write into. ``keep``: it takes its place even if an exception ends the writing,
+    but for one of its own (an OSError that names no other file)."""
     place, partial = (str(path), None) if _in_place(path) else _beside(os.path.realpath(path))
     try:
         file = open(partial or place, f"{'x' if partial else 'w'}{mode}", **how)
@@ -132,7 +136,8 @@ def _drop(partial: str | None) -> None:
 
 
 def _in_place(path: str | Path) -> bool:
-    """Whether there is nothing beside it: a pipe, a device, a descriptor of ours by its name in /dev or /proc."""
+    """Whether there is nothing beside it: a pipe, a device, a descriptor of ours by its name in
+    /dev or /proc."""
     if os.path.abspath(path).startswith(_IN_PLACE):
         return True
     try:

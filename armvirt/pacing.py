@@ -1,7 +1,7 @@
 """Idle time at a terminal: as long as on the wall clock, and over as soon as somebody types.
 
-A guest that nothing but the keyboard could wake is waited for, and it is said so once; one that a key would not wake
-either is at a dead end.
+A guest that nothing but the keyboard could wake is waited for, and it is said so once; one that a
+key would not wake either is at a dead end.
 
 Nothing that the guest can see depends on it but the moment at which typed input arrives.
 """
@@ -32,10 +32,11 @@ class Pacer:
         return f"<Pacer of {self.machine!r}>"
 
     def idle(self, now: int, due: int | None) -> int | None:
-        """Every CPU waits. ``due`` ns is the next event (None: never). Returns the ns to go on at, None to give up:
-        where the run has to end, and where nothing could wake the guest.
+        """Every CPU waits. ``due`` ns is the next event (None: never). Returns the ns to go on at,
+        None to give up: where the run has to end, and where nothing could wake the guest.
 
-        Without pacing, time jumps to ``due``; where nothing is due, a person's typing is waited for.
+        Without pacing, time jumps to ``due``; where nothing is due, a person's typing is waited
+        for.
         """
         machine, console = self.machine, self.machine.console
         if due is not None and not machine.pace:

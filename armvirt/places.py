@@ -1,7 +1,9 @@
-"""Where a guest is stopped to be looked at, from the text of a time, a function, a source line or an address.
+"""Where a guest is stopped to be looked at, from the text of a time, a function, a source line or
+an address.
 
-A text can mean several addresses: the copies of a function that the compiler has inlined, the instructions at which
-code of a line begins, a kernel's virtual and physical addresses. The guest stops at the first of them that it reaches.
+A text can mean several addresses: the copies of a function that the compiler has inlined, the
+instructions at which code of a line begins, a kernel's virtual and physical addresses. The guest
+stops at the first of them that it reaches.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ MOST_SHOWN = 8
 ZERO = re.compile("0+[a-z]*")
 _LINE = re.compile(r"(?P<file>[^:]*[^:\d][^:]*):(?P<line>\d+)", re.ASCII)
 _FILE_FUNCTION = re.compile(r"(?P<file>[^:]+\.[a-zA-Z]+):(?P<name>[^:]+)")
-#: Clones of a function that begin where it begins: gcc's and clang's suffixes. ``.part`` and ``.cold`` do not.
+#: Clones of a function that begin where it begins: gcc's and clang's suffixes. ``.part`` and
+#: ``.cold`` do not.
 _CLONE = re.compile(r"\.(constprop|isra|lto_priv|llvm)\.\d+")
 
 
@@ -42,8 +45,9 @@ class Place(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """Addresses at which the guest stops. ``moves_to`` are those in which it will execute from some moment on, where it
-    is not known yet what it adds to the addresses of its link; `learn` then knows it."""
+    """Addresses at which the guest stops. ``moves_to`` are those in which it will execute from some
+    moment on, where it is not known yet what it adds to the addresses of its link; `learn` then
+    knows it."""
 
     addresses: tuple[int, ...]
     moves_to: range | None = None
@@ -71,7 +75,9 @@ class Marks(NamedTuple):
             physical = vcpu.translate(pc) if pc in self.moves_to else None
             if physical is not None and symbols.settle(pc, physical):
                 return
-        symbols.bias = 0  # it executes something that is not in the image: what the link says has to do
+        symbols.bias = (
+            0  # it executes something that is not in the image: what the link says has to do
+        )
 
 
 def parse(text: str, machine: Machine) -> Place:
@@ -85,14 +91,16 @@ def parse(text: str, machine: Machine) -> Place:
 
 
 def marks(text: str, machine: Machine) -> Marks:
-    """The addresses of ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or ``timer.c:init``; UserError says what
-    there is."""
+    """The addresses of ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or ``timer.c:init``;
+    UserError says what there is."""
     if text[:2].lower() == "0x":
         return Marks((units.parse_count(text, what="address"),))
     name, offset = _split(text)
     found = sorted(set(_Finder(machine).addresses(name, offset)))
     if len(found) > MOST_MARKS:
-        raise UserError(f"{printable(name)} is at {len(found)} addresses, too many to stop at; give one of them")
+        raise UserError(
+            f"{printable(name)} is at {len(found)} addresses, too many to stop at; give one of them"
+        )
     from armvirt.debug.symbol_file import UPPER, ImageSymbols
 
     moves = isinstance(machine.symbols, ImageSymbols) and machine.symbols.moves
@@ -105,15 +113,18 @@ def _split(text: str) -> tuple[str, int]:
 
 
 def elsewhere(text: str, machine: Machine) -> str:
-    """Where else a function is whose symbol was not reached: the compiler may have inlined every call of it; "" if
-    it has not, or nobody knows."""
+    """Where else a function is whose symbol was not reached: the compiler may have inlined every
+    call of it; "" if it has not, or nobody knows."""
     name, _ = _split(text)
-    return _Finder(machine).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
+    return (
+        _Finder(machine).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
+    )
 
 
 class _Finder:
-    """Looks for a name in the guest's symbols, and then in its debug information. ``linked`` are the symbols at the
-    addresses of the link, which ``_moved`` makes those at which the guest executes."""
+    """Looks for a name in the guest's symbols, and then in its debug information. ``linked`` are
+    the symbols at the addresses of the link, which ``_moved`` makes those at which the guest
+    executes."""
 
     def __init__(self, machine: Machine) -> None:
         from armvirt.board.boot.symbols import SymbolTable
@@ -137,7 +148,8 @@ class _Finder:
         return debug if debug.present else None
 
     def addresses(self, name: str, offset: int) -> list[int]:
-        """Where the guest executes what ``name`` names, and ``offset`` bytes on; UserError for a name of nothing."""
+        """Where the guest executes what ``name`` names, and ``offset`` bytes on; UserError for a
+        name of nothing."""
         if match := _LINE.fullmatch(name):
             found = self._lines(match["file"], int(match["line"]))
         elif match := _FILE_FUNCTION.fullmatch(name):
@@ -157,14 +169,20 @@ class _Finder:
         files = self._files_of(name)
         # One function and its clones are one thing, functions of several files are not.
         if len(whole) > 1 or len({files[address] for address in found if address in files}) > 1:
-            shown = [f"{address:#x}" + (f" ({files[address]})" if address in files else "") for address in found]
-            candidates = ", ".join(shown[:MOST_SHOWN]) + (", ..." if len(shown) > MOST_SHOWN else "")
+            shown = [
+                f"{address:#x}" + (f" ({files[address]})" if address in files else "")
+                for address in found
+            ]
+            candidates = ", ".join(shown[:MOST_SHOWN]) + (
+                ", ..." if len(shown) > MOST_SHOWN else ""
+            )
             way = "give the address, or FILE:FUNCTION" if files else "give the address"
             raise UserError(f"{printable(name)} is ambiguous: {candidates}; {way}")
         return found
 
     def _files_of(self, name: str) -> dict[int, str]:
-        """The source files of functions by their addresses, as far as the debug information says it cheaply."""
+        """The source files of functions by their addresses, as far as the debug information says it
+        cheaply."""
         from armvirt.debug.dwarf import TooManyError
 
         try:
@@ -177,7 +195,11 @@ class _Finder:
         """``name.constprop.0`` and its kin, of which the compiler made several from one."""
         assert self.linked is not None
         size = len(name)
-        clones = {full for full in self.linked.names() if full.startswith(name) and _CLONE.fullmatch(full, size)}
+        clones = {
+            full
+            for full in self.linked.names()
+            if full.startswith(name) and _CLONE.fullmatch(full, size)
+        }
         return [address for full in clones for address in self.linked.addresses_of(full)]
 
     def inlined_too(self, name: str) -> str:
@@ -195,12 +217,16 @@ class _Finder:
     def _inlined(self, name: str, offset: int) -> list[int]:
         sites = [] if self._debug is None else self._debug.inlined(name)
         if offset and sites:
-            raise UserError(f"{printable(name)} is inlined ({self._where(sites)}): an offset has no meaning there")
+            raise UserError(
+                f"{printable(name)} is inlined ({self._where(sites)}): an offset has no meaning there"
+            )
         return [site.address for site in sites]
 
     def _where(self, sites: Sequence[Site]) -> str:
         assert self.linked is not None
-        places = [self.linked.lookup(site.address) or f"{site.address:#x}" for site in sites[:MOST_SHOWN]]
+        places = [
+            self.linked.lookup(site.address) or f"{site.address:#x}" for site in sites[:MOST_SHOWN]
+        ]
         return ", ".join(places) + (", ..." if len(sites) > MOST_SHOWN else "")
 
     def _lines(self, file: str, line: int) -> list[int]:
@@ -208,7 +234,9 @@ class _Finder:
 
     def _of_file(self, file: str, name: str) -> list[int]:
         debug = self._with_debug(f"{file}:{name}")
-        found = {site.address for site in (*debug.functions(name, file), *debug.inlined(name, file))}
+        found = {
+            site.address for site in (*debug.functions(name, file), *debug.inlined(name, file))
+        }
         if not found:
             files = ", ".join(sorted(set(self._files_of(name).values()))[:MOST_SHOWN])
             hint = f"it is in {files}" if files else "no function has that name"
@@ -217,7 +245,9 @@ class _Finder:
 
     def _with_debug(self, what: str) -> DebugInfo:
         if self._debug is None:
-            raise UserError(f"{printable(what)}: the guest has no debug information; build it with -g")
+            raise UserError(
+                f"{printable(what)}: the guest has no debug information; build it with -g"
+            )
         return self._debug
 
     def _unknown(self, name: str) -> list[int]:
@@ -227,7 +257,11 @@ class _Finder:
         if self._debug is not None:
             names += self._debug.names()
         near = _near(name, names)
-        hint = f"did you mean {', '.join(near)}?" if near else "give a function of the guest, an address or a time"
+        hint = (
+            f"did you mean {', '.join(near)}?"
+            if near
+            else "give a function of the guest, an address or a time"
+        )
         if self._debug is None:
             hint += " (inlined functions and lines are known only with debug information: build it with -g)"
         raise UserError(f"{printable(name)}: the guest has no such symbol; {hint}")
@@ -239,9 +273,15 @@ _NO_SYMBOLS = "give a time or an address, or --symbols with its ELF (vmlinux) or
 def _near(name: str, names: Iterable[str]) -> list[str]:
     """Names like ``name``: those that contain it, then those with a letter or two changed."""
     distinct = list(dict.fromkeys(names))
-    within = sorted((each for each in distinct if name.lower() in each.lower()), key=len) if len(name) > 2 else []
+    within = (
+        sorted((each for each in distinct if name.lower() in each.lower()), key=len)
+        if len(name) > 2
+        else []
+    )
     some = distinct
     if len(distinct) > MOST_NEAR:
-        some = [each for each in distinct if each[:1] == name[:1] and abs(len(each) - len(name)) <= 3][:MOST_NEAR]
+        some = [
+            each for each in distinct if each[:1] == name[:1] and abs(len(each) - len(name)) <= 3
+        ][:MOST_NEAR]
     close = get_close_matches(name, some, NEAR)
     return list(dict.fromkeys([*close, *within]))[:NEAR]

@@ -1,11 +1,13 @@
 """The pytest plugin: a ``machine`` fixture, and guests collected as tests.
 
-* ``machine("hello", cpus=2)`` makes a `Machine` (same arguments) whose failures are shown with its console.
+* ``machine("hello", cpus=2)`` makes a `Machine` (same arguments) whose failures are shown with its
+  console.
 * Files named ``test_*.elf`` are tests: the guest has to pass.
-* Folders listed in the ini option ``armvirt_guests`` are suites: their ``armvirt.toml`` says what is expected, or
-  every guest in them has to pass (`armvirt.suite`).
+* Folders listed in the ini option ``armvirt_guests`` are suites: their ``armvirt.toml`` says what
+  is expected, or every guest in them has to pass (`armvirt.suite`).
 
-Nothing of armvirt but this file is imported until a guest is there: other projects' test runs stay fast.
+Nothing of armvirt but this file is imported until a guest is there: other projects' test runs stay
+fast.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """A guest by its name, an armvirt.toml or a guest in a folder that the ini option lists."""
-    in_suite = file_path.parent.resolve() in {Path(path).resolve() for path in parent.config.getini(INI)}
+    in_suite = file_path.parent.resolve() in {
+        Path(path).resolve() for path in parent.config.getini(INI)
+    }
     if in_suite:
         described = (file_path.parent / "armvirt.toml").exists()
         wanted = file_path.name == "armvirt.toml" if described else _is_guest(file_path)
@@ -117,11 +121,14 @@ class GuestFailure(Exception):
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
-    """A factory of machines: ``machine(image, **settings)``, as `armvirt.machine.Machine`, events recorded."""
+    """A factory of machines: ``machine(image, **settings)``, as `armvirt.machine.Machine`, events
+    recorded."""
     made: list[tuple[Machine, Tail]] = []
     request.node.stash[MACHINES] = made
 
-    def make(image: str | Path | None = None, *, sinks: Iterable[Any] = (), **settings: Any) -> Machine:
+    def make(
+        image: str | Path | None = None, *, sinks: Iterable[Any] = (), **settings: Any
+    ) -> Machine:
         from armvirt.cli.outcome import Tail
         from armvirt.machine import Machine
 

@@ -24,7 +24,8 @@ MAX_FILE = 1 << 20
 
 
 class Expect(NamedTuple):
-    """Wait until ``text`` has appeared on the console, at most ``timeout_ns`` of guest time (None: no limit)."""
+    """Wait until ``text`` has appeared on the console, at most ``timeout_ns`` of guest time (None:
+    no limit)."""
 
     text: bytes
     timeout_ns: int | None = None
@@ -40,7 +41,8 @@ Step: TypeAlias = "Expect | Send"
 
 
 class Script(tuple[Step, ...]):
-    """The steps of a console script, in order. Text sent acts at the instruction where the expected text ended."""
+    """The steps of a console script, in order. Text sent acts at the instruction where the expected
+    text ended."""
 
     __slots__ = ()
 
@@ -49,18 +51,29 @@ class Script(tuple[Step, ...]):
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Sequence[str]]) -> Script:
-        """From (text to wait for, text to send) pairs; an empty text is no step. UserError for what is no such pair."""
+        """From (text to wait for, text to send) pairs; an empty text is no step. UserError for what
+        is no such pair."""
         steps: list[Step] = []
         for pair in pairs:
-            if isinstance(pair, (str, bytes)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-                raise UserError(f"{pair!r:.60} is not a pair; write (text to wait for, text to send)")
+            if (
+                isinstance(pair, (str, bytes))
+                or len(pair) != 2
+                or not all(isinstance(text, str) for text in pair)
+            ):
+                raise UserError(
+                    f"{pair!r:.60} is not a pair; write (text to wait for, text to send)"
+                )
             expect, send = pair
             steps += [Expect(expect.encode())] if expect else []
             steps += [Send(send.encode())] if send else []
         return cls(steps)
 
 
-_VERB, _PLAIN, _REST = re.compile("[a-z]*"), re.compile(r'[^"\\]*'), re.compile(r"[ \t]*(?:#.*)?$", re.DOTALL)
+_VERB, _PLAIN, _REST = (
+    re.compile("[a-z]*"),
+    re.compile(r'[^"\\]*'),
+    re.compile(r"[ \t]*(?:#.*)?$", re.DOTALL),
+)
 _SIMPLE = {"n": b"\n", "r": b"\r", "t": b"\t", "e": b"\x1b", "\\": b"\\", '"': b'"'}
 _HEX = re.compile("x([0-9a-fA-F]{2})")
 

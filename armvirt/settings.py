@@ -1,8 +1,9 @@
 """Every setting of a run, in one table: the command line, suite files and `Machine` read it.
 
-A `Setting` is the option ``--quantum`` of the command line, the key ``quantum`` of armvirt.toml, and the argument
-``quantum_ns`` of Python. Each of them takes the same text. The default is that of `armvirt.board.config.BoardConfig`.
-Nothing heavy is imported here, because every command reads the table.
+A `Setting` is the option ``--quantum`` of the command line, the key ``quantum`` of armvirt.toml,
+and the argument ``quantum_ns`` of Python. Each of them takes the same text. The default is that of
+`armvirt.board.config.BoardConfig`. Nothing heavy is imported here, because every command reads the
+table.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def cpu_features(value: str) -> tuple[str, ...]:
     names = tuple(name for name in value.split(",") if name)
     for name in names:
         if name not in CPU_FEATURES:
-            raise UserError(f"there is no CPU feature {name[:40]!r}; there is {', '.join(CPU_FEATURES)}")
+            raise UserError(
+                f"there is no CPU feature {name[:40]!r}; there is {', '.join(CPU_FEATURES)}"
+            )
     return names
 
 
@@ -95,11 +98,12 @@ def seconds(value: str) -> float:
 
 
 class Setting(NamedTuple):
-    """One setting: ``parse`` reads its text (None: a switch, true or false), ``meta`` names the value in ``--help``.
+    """One setting: ``parse`` reads its text (None: a switch, true or false), ``meta`` names the
+    value in ``--help``.
 
-    ``argument`` is the keyword of `Machine` (of `Machine.run` for a `LIMIT`) that it becomes; a switch that ``negates``
-    makes that argument False. ``unit`` is what a number counts that Python code gives instead of a text. ``by_guest``:
-    a bundled guest brings its own default.
+    ``argument`` is the keyword of `Machine` (of `Machine.run` for a `LIMIT`) that it becomes; a
+    switch that ``negates`` makes that argument False. ``unit`` is what a number counts that Python
+    code gives instead of a text. ``by_guest``: a bundled guest brings its own default.
     """
 
     name: str
@@ -119,7 +123,8 @@ class Setting(NamedTuple):
 
     @property
     def default(self) -> Any:
-        """The value if nothing is said: of the switch, or of the argument (None: somebody else decides)."""
+        """The value if nothing is said: of the switch, or of the argument (None: somebody else
+        decides)."""
         if self.negates or (self.parse is None and self.argument not in DEFAULTS):
             return False
         return None if self.by_guest else DEFAULTS.get(self.argument)
@@ -129,13 +134,41 @@ _COUNT_OF_CPUS = count(1, units.MAX_CPUS, "CPU count")
 
 SETTINGS = (
     Setting("gic", "2|3", gic_version, "GIC version (default 3; 2 has at most 8 CPUs)", "gic"),
-    Setting("no-its", "", None, "leave out the ITS of a GICv3, and LPIs with it", "its", negates=True),
-    Setting("cpus", "N", _COUNT_OF_CPUS, "CPUs (default 1, or what the bundled guest needs)", "cpus", by_guest=True),
-    Setting("mem", "SIZE", memory, "guest RAM, for example 512M or 2G (default 512M)", "memory", unit="B"),
+    Setting(
+        "no-its", "", None, "leave out the ITS of a GICv3, and LPIs with it", "its", negates=True
+    ),
+    Setting(
+        "cpus",
+        "N",
+        _COUNT_OF_CPUS,
+        "CPUs (default 1, or what the bundled guest needs)",
+        "cpus",
+        by_guest=True,
+    ),
+    Setting(
+        "mem",
+        "SIZE",
+        memory,
+        "guest RAM, for example 512M or 2G (default 512M)",
+        "memory",
+        unit="B",
+    ),
     Setting("cpu", "MODEL", cpu_model, "CPU model (default cortex-a72)", "cpu"),
     Setting("cntfrq", "HZ", units.parse_frequency, "counter frequency (default 62.5MHz)", "cntfrq"),
-    Setting("cntvoff", "TICKS", units.parse_offset, "CNTVOFF_EL2 (default: the virtual count starts at 0)", "cntvoff"),
-    Setting("list-registers", "N", count(1, 16, "list register count"), "list registers (default 4)", "list_registers"),
+    Setting(
+        "cntvoff",
+        "TICKS",
+        units.parse_offset,
+        "CNTVOFF_EL2 (default: the virtual count starts at 0)",
+        "cntvoff",
+    ),
+    Setting(
+        "list-registers",
+        "N",
+        count(1, 16, "list register count"),
+        "list registers (default 4)",
+        "list_registers",
+    ),
     Setting(
         "priority-bits",
         "N",
@@ -153,24 +186,62 @@ SETTINGS = (
         unit="ns",
     ),
     Setting("vhe", "", None, "run the hypervisor at EL2 (VHE): both timers are the guest's", "vhe"),
-    Setting("cpu-features", "LIST", cpu_features, "features beyond the model's: ecv, wfxt (by commas)", "cpu_features"),
-    Setting("rtc-base", "DATE", units.parse_date, "the date when the run starts (default 2024)", "rtc_base"),
-    Setting("seed", "N", count(0, what="seed"), "what the guest's random numbers come from (default 0)", "seed"),
-    Setting("no-kaslr-seed", "", None, "give no kaslr-seed: Linux runs where it is linked", "kaslr_seed", negates=True),
+    Setting(
+        "cpu-features",
+        "LIST",
+        cpu_features,
+        "features beyond the model's: ecv, wfxt (by commas)",
+        "cpu_features",
+    ),
+    Setting(
+        "rtc-base",
+        "DATE",
+        units.parse_date,
+        "the date when the run starts (default 2024)",
+        "rtc_base",
+    ),
+    Setting(
+        "seed",
+        "N",
+        count(0, what="seed"),
+        "what the guest's random numbers come from (default 0)",
+        "seed",
+    ),
+    Setting(
+        "no-kaslr-seed",
+        "",
+        None,
+        "give no kaslr-seed: Linux runs where it is linked",
+        "kaslr_seed",
+        negates=True,
+    ),
     Setting("append", "STR", text, "kernel command line", "append"),
     Setting("initrd", "FILE", file, "initial RAM disk", "initrd"),
     Setting("dtb", "FILE", file, "device tree to use instead of the generated one", "dtb"),
-    Setting("bios", "FILE", file, "firmware, put into a ROM at address 0 (for example U-Boot)", "bios"),
     Setting(
-        "symbols", "FILE", file, "names of the guest's addresses: its ELF (vmlinux), or System.map", "symbols"
+        "bios", "FILE", file, "firmware, put into a ROM at address 0 (for example U-Boot)", "bios"
+    ),
+    Setting(
+        "symbols",
+        "FILE",
+        file,
+        "names of the guest's addresses: its ELF (vmlinux), or System.map",
+        "symbols",
     ),
     Setting("load-addr", "ADDR", units.parse_address, "where a flat binary is loaded", "load_addr"),
     Setting("semihosting", "", None, "serve Arm semihosting calls (HLT #0xF000)", "semihosting"),
     Setting("script", "FILE", file, "console script of expect and send lines", "script"),
     Setting("no-reboot", "", None, "end when the guest asks for a reset", "reboot", negates=True),
-    Setting("engine", "native|portable", choice("auto", "native", "portable"), "what runs it", "engine"),
     Setting(
-        "max-insns", "N", count(1, (1 << 63) - 1, "instruction count"), "end after N instructions", "max_insns", LIMIT
+        "engine", "native|portable", choice("auto", "native", "portable"), "what runs it", "engine"
+    ),
+    Setting(
+        "max-insns",
+        "N",
+        count(1, (1 << 63) - 1, "instruction count"),
+        "end after N instructions",
+        "max_insns",
+        LIMIT,
     ),
     Setting(
         "max-time",
@@ -182,24 +253,52 @@ SETTINGS = (
         unit="ns",
     ),
     Setting(
-        "timeout", "TIME", seconds, "end after this much host time, for example 30s", "timeout_s", LIMIT, unit="s"
+        "timeout",
+        "TIME",
+        seconds,
+        "end after this much host time, for example 30s",
+        "timeout_s",
+        LIMIT,
+        unit="s",
     ),
-    Setting("dump-dtb", "FILE", file, "write the device tree that the guest would get, and end", "", RUN),
+    Setting(
+        "dump-dtb", "FILE", file, "write the device tree that the guest would get, and end", "", RUN
+    ),
     Setting("trace", "FILE", file, "write every event to FILE as JSON lines", "", RUN),
-    Setting("trace-hash", "", None, "print the SHA-256 of the architectural events as the last line", "", RUN),
-    Setting("pace", "", None, "let idle guest time pass as on the wall clock (default for a terminal)", "pace", RUN),
+    Setting(
+        "trace-hash",
+        "",
+        None,
+        "print the SHA-256 of the architectural events as the last line",
+        "",
+        RUN,
+    ),
+    Setting(
+        "pace",
+        "",
+        None,
+        "let idle guest time pass as on the wall clock (default for a terminal)",
+        "pace",
+        RUN,
+    ),
     Setting("no-pace", "", None, "let idle guest time pass at once", "pace", RUN, negates=True),
     Setting("exit-raw", "", None, "end with the guest's own exit code", "", RUN),
     Setting("debug", "", None, "show the Python traceback of an internal error", "", RUN),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-_BY_ARGUMENT = {setting.argument: setting for setting in SETTINGS if setting.argument and setting.name != "no-pace"}
+_BY_ARGUMENT = {
+    setting.argument: setting
+    for setting in SETTINGS
+    if setting.argument and setting.name != "no-pace"
+}
 
 
 def native(argument: str, value: Any, name: str = "") -> Any:
-    """The value of a Python argument, from what Python code gave: the value itself, or a text as on the command line.
+    """The value of a Python argument, from what Python code gave: the value itself, or a text as on
+    the command line.
 
-    UserError, which says what to write, for everything else; ``name`` is what it calls the argument.
+    UserError, which says what to write, for everything else; ``name`` is what it calls the
+    argument.
     """
     setting = _BY_ARGUMENT[argument]
     default = DEFAULTS.get(argument)

@@ -53,7 +53,9 @@ HASH = re.compile("[0-9a-f]{64}")
 GUEST_NAMES = ("Image", "Image.gz")
 MAX_FILE = 8 << 20
 MOST_PARTS = 64  # of a dotted key; a suite's keys have two
-_TOKEN = re.compile(r"""(?P<part>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\w \t-]+)|(?P<dot>\.)|(?P<end>.|\n)""", re.DOTALL)
+_TOKEN = re.compile(
+    r"""(?P<part>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\w \t-]+)|(?P<dot>\.)|(?P<end>.|\n)""", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,11 @@ class Case:
     def difference(self, result: Result) -> str:
         """What is not as expected of a run: "expected pass, got stuck: ..."; "" if all is."""
         if self.exit_raw is not None and result.guest_code != self.exit_raw:
-            ended = f"exit code {result.guest_code}" if result.guest_code is not None else result.verdict
+            ended = (
+                f"exit code {result.guest_code}"
+                if result.guest_code is not None
+                else result.verdict
+            )
             return f"expected exit code {self.exit_raw}, got {ended}"
         if self.exit_raw is None and not self.accepts(result.verdict):
             return f"expected {self.expect}, got {result.verdict}"
@@ -135,7 +141,9 @@ class Case:
         from armvirt.board.config import BoardConfig
 
         guest = find(self.image) if self.image is not None else None
-        board = {name: value for name, value in self.settings.items() if name in BoardConfig._fields}
+        board = {
+            name: value for name, value in self.settings.items() if name in BoardConfig._fields
+        }
         if guest is not None:
             board["cpus"] = guest.cpus_or(board.get("cpus"))
         return BoardConfig(guest.file if guest is not None else None, **board)
@@ -156,7 +164,9 @@ def collect(paths: Iterable[str]) -> list[Case]:
     known = guests()
     cases = [case for path in paths for case in _collect_one(path, known)]
     _check_all(cases)
-    written = {f"{case.name}: {kind}": path for case in cases for kind, path in case.outputs().items()}
+    written = {
+        f"{case.name}: {kind}": path for case in cases for kind, path in case.outputs().items()
+    }
     outputs.check(written, inputs(paths, cases))
     return cases
 
@@ -204,7 +214,9 @@ def folder_cases(folder: Path) -> list[Case]:
         raise UserError(f"{folder}: {error.strerror}; check its permissions") from None
     found = [name for name in names if name.endswith(GUEST_SUFFIXES) or name in GUEST_NAMES]
     if not found:
-        raise UserError(f"{folder}: there is no guest and no {FILE} in it; guests end in {', '.join(GUEST_SUFFIXES)}")
+        raise UserError(
+            f"{folder}: there is no guest and no {FILE} in it; guests end in {', '.join(GUEST_SUFFIXES)}"
+        )
     return [Case(os.path.splitext(name)[0], str(folder / name)) for name in found]
 
 
@@ -223,7 +235,10 @@ def toml_cases(path: Path) -> list[Case]:
             raise UserError("there is no [[guest]] table in it; add one")
         _known_keys(defaults, frozenset(KEYS), "[defaults]")
         bundled = guests()
-        cases = [_case(path.parent, {**defaults, **row}, number, bundled) for number, row in enumerate(rows, start=1)]
+        cases = [
+            _case(path.parent, {**defaults, **row}, number, bundled)
+            for number, row in enumerate(rows, start=1)
+        ]
         _distinct([case.name for case in cases])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -232,12 +247,19 @@ def toml_cases(path: Path) -> list[Case]:
 
 def _document(path: Path) -> dict[str, Any]:
     text = read_text(path, "suite", MAX_FILE)
-    if any(line.count(".") > MOST_PARTS for line in text.split("\n")) and _longest_key(text) > MOST_PARTS:
-        raise UserError(f"{path}: not TOML that describes a suite: a key has more than {MOST_PARTS} parts")
+    if (
+        any(line.count(".") > MOST_PARTS for line in text.split("\n"))
+        and _longest_key(text) > MOST_PARTS
+    ):
+        raise UserError(
+            f"{path}: not TOML that describes a suite: a key has more than {MOST_PARTS} parts"
+        )
     try:
         return parse_toml(text)
     except RecursionError:
-        raise UserError(f"{path}: not TOML that describes a suite: it is nested too deeply") from None
+        raise UserError(
+            f"{path}: not TOML that describes a suite: it is nested too deeply"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path}: not TOML: {error}") from None
 
@@ -297,14 +319,18 @@ def _value(folder: Path, name: str, key: Key, value: Any) -> Any:
     return not read if key.negates else read
 
 
-def _identity(folder: Path, row: dict[str, Any], bundled: dict[str, Guest]) -> tuple[str, str | None]:
+def _identity(
+    folder: Path, row: dict[str, Any], bundled: dict[str, Guest]
+) -> tuple[str, str | None]:
     """(name, image) of a guest."""
     name, path = row.get("name"), row.get("path")
     for key, value in (("name", name), ("path", path)):
         if value is not None and not isinstance(value, str):
             raise UserError(f"{key} must be a text")
     if path is not None:
-        return name or os.path.splitext(os.path.basename(path))[0] or path, os.path.join(folder, path)
+        return name or os.path.splitext(os.path.basename(path))[0] or path, os.path.join(
+            folder, path
+        )
     if name is None:
         raise UserError("it has neither path nor name; give the path of a guest")
     if "bios" in row:
@@ -348,7 +374,9 @@ def _unit(parse: Callable[[str], Any]) -> Read:
 
 def _hash(folder: Path, value: Any) -> bool | str:
     if isinstance(value, str) and not HASH.fullmatch(value):
-        raise UserError("it must be true, or the 64 hexadecimal digits that armvirt run --trace-hash prints")
+        raise UserError(
+            "it must be true, or the 64 hexadecimal digits that armvirt run --trace-hash prints"
+        )
     return value if isinstance(value, str) else _flag(folder, value)
 
 
@@ -377,7 +405,9 @@ def _keys() -> dict[str, Key]:
         for setting in settings.SETTINGS
     }
     own = {
-        "expect": Key(lambda _folder, value: settings.choice(*VERDICTS)(_text(_folder, value)), "", "expect"),
+        "expect": Key(
+            lambda _folder, value: settings.choice(*VERDICTS)(_text(_folder, value)), "", "expect"
+        ),
         "script": Key(_file, "", "script"),
         "trace": Key(_file, "", "trace"),
         "dump-dtb": Key(_file, "", "dump_dtb"),

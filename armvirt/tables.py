@@ -1,7 +1,7 @@
 """Plain tables that show themselves: as text anywhere, with rich on a console that knows it.
 
-The floors below offer ``rows()``, plain data; here these become cells. rich is imported only when it is asked to show
-something.
+The floors below offer ``rows()``, plain data; here these become cells. rich is imported only when
+it is asked to show something.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ EDGES = 2  # characters that rich puts around a table without lines
 
 
 class Table(NamedTuple):
-    """``rows`` are cells as text, as many as ``columns``. ``marks`` gives a row a style of rich's, by its number,
-    ``styles`` a column; ``numbers`` moves all columns but the first to the right."""
+    """``rows`` are cells as text, as many as ``columns``. ``marks`` gives a row a style of rich's,
+    by its number, ``styles`` a column; ``numbers`` moves all columns but the first to the right."""
 
     title: str
     columns: tuple[str, ...]
@@ -41,15 +41,18 @@ class Table(NamedTuple):
         """The table as lines of text; no cell begins another line."""
         rows = [tuple(map(escaped, row)) for row in (self.columns, *self.rows)]
         widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
-        text = [GAP.join(self._aligned(n, cell, widths[n]) for n, cell in enumerate(row)).rstrip() for row in rows]
+        text = [
+            GAP.join(self._aligned(n, cell, widths[n]) for n, cell in enumerate(row)).rstrip()
+            for row in rows
+        ]
         return [escaped(self.title), *(GAP + line for line in text)] if self.title else text
 
     def _aligned(self, column: int, cell: str, width: int) -> str:
         return cell.rjust(width) if self.numbers and column else cell.ljust(width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """With lines around the cells where the terminal has room for them; else without, long texts folded between
-        words, and as several tables where that is not enough."""
+        """With lines around the cells where the terminal has room for them; else without, long
+        texts folded between words, and as several tables where that is not enough."""
         room = options.max_width
         widths = self._widths(len)
         if sum(widths) + 3 * len(widths) + 1 <= room and not self.numbers:
@@ -59,7 +62,8 @@ class Table(NamedTuple):
             yield part._narrow(part._fitted(room - EDGES))
 
     def parts(self, room: int) -> list[Table]:
-        """Tables of at most ``room`` characters, each with the first column; no word of a cell is broken.
+        """Tables of at most ``room`` characters, each with the first column; no word of a cell is
+        broken.
 
         A row that has nothing in the columns of a later part is left out of it.
         """
@@ -69,10 +73,16 @@ class Table(NamedTuple):
             if sum(least[m] + 1 for m in groups[-1]) + least[n] > room and len(groups[-1]) > 1:
                 groups.append([0])
             groups[-1].append(n)
-        return [self._part(group, number) for number, group in enumerate(groups)] if self.columns else []
+        return (
+            [self._part(group, number) for number, group in enumerate(groups)]
+            if self.columns
+            else []
+        )
 
     def _part(self, group: Sequence[int], number: int) -> Table:
-        kept = [n for n, row in enumerate(self.rows) if not number or any(row[m] for m in group[1:])]
+        kept = [
+            n for n, row in enumerate(self.rows) if not number or any(row[m] for m in group[1:])
+        ]
         marks = {at: self.marks[n] for at, n in enumerate(kept) if n in self.marks}
         return Table(
             "" if number else self.title,
@@ -84,7 +94,10 @@ class Table(NamedTuple):
         )
 
     def _widths(self, measure: Callable[[str], int]) -> list[int]:
-        return [max(measure(line[n]) for line in (self.columns, *self.rows)) for n in range(len(self.columns))]
+        return [
+            max(measure(line[n]) for line in (self.columns, *self.rows))
+            for n in range(len(self.columns))
+        ]
 
     def _fitted(self, room: int) -> list[int]:
         """The widths of the columns: the widest are narrowed first, none below its longest word."""
@@ -100,7 +113,9 @@ class Table(NamedTuple):
         from rich import box
         from rich.table import Table as RichTable
 
-        table = RichTable(title=self.title or None, title_justify="left", title_style="bold", box=box.ROUNDED)
+        table = RichTable(
+            title=self.title or None, title_justify="left", title_style="bold", box=box.ROUNDED
+        )
         return self._filled(table, [None] * len(self.columns))
 
     def _narrow(self, widths: Sequence[int]) -> RichTable:
@@ -130,7 +145,8 @@ def _longest_word(text: str) -> int:
 
 
 class Showable:
-    """An object that is shown as `tables`: ``str`` gives text, rich shows it on any of its consoles."""
+    """An object that is shown as `tables`: ``str`` gives text, rich shows it on any of its
+    consoles."""
 
     def tables(self) -> Sequence[Table | str]:
         """Tables, and lines of text between them."""
@@ -141,22 +157,27 @@ class Showable:
 
     def lines(self) -> list[str]:
         """The tables as lines of text, with an empty one between them."""
-        blocks = [part.split("\n") if isinstance(part, str) else part.lines() for part in self.tables()]
+        blocks = [
+            part.split("\n") if isinstance(part, str) else part.lines() for part in self.tables()
+        ]
         return [line for block in blocks for line in ("", *block)][1:]
 
     def __rich__(self) -> Group:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(*(Text(part, "bold") if isinstance(part, str) else part for part in self.tables()))
+        return Group(
+            *(Text(part, "bold") if isinstance(part, str) else part for part in self.tables())
+        )
 
 
 def table_of(
     title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str] = (), optional: Iterable[str] = (),
     headings: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:  # fmt: skip
-    """A table of what a ``rows()`` gives: the columns named, or all that the first row has. ``optional`` columns are
-    left out if nothing is in them, ``headings`` are shorter names for a screen."""
+    """A table of what a ``rows()`` gives: the columns named, or all that the first row has.
+    ``optional`` columns are left out if nothing is in them, ``headings`` are shorter names for a
+    screen."""
     rows = list(rows)
     names = tuple(columns) or tuple(rows[0] if rows else ())
     empty = {name for name in optional if not any(cell(row.get(name)) for row in rows)}

@@ -1,4 +1,5 @@
-"""Numbers as people write them: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``. Everything is exact, nothing is a float."""
+"""Numbers as people write them: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``. Everything is exact,
+nothing is a float."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from armvirt.errors import UserError
 if TYPE_CHECKING:
     from fractions import Fraction
 
-_NUMBER = re.compile(r"(?P<sign>-?)(?P<digits>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)", re.ASCII)
+_NUMBER = re.compile(
+    r"(?P<sign>-?)(?P<digits>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)", re.ASCII
+)
 _LONGEST = 40
 _SI = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _TIME = {
@@ -29,7 +32,8 @@ LONGEST_TIME = 1 << 62  # ns; far beyond any run, small enough to add to the clo
 
 
 def parse_count(text: str, low: int = 0, high: int = U64, *, what: str = "number") -> int:
-    """A whole number: ``1500``, ``0x5dc``, ``1.5k``, ``10M`` (k, M, G, T count thousands), within ``low..high``."""
+    """A whole number: ``1500``, ``0x5dc``, ``1.5k``, ``10M`` (k, M, G, T count thousands), within
+    ``low..high``."""
     return _bounded(text, _parse(text, _SI, what, "for example 1000, 0x3e8 or 1k"), low, high, what)
 
 
@@ -47,7 +51,8 @@ def parse_frequency(text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """A span of time in ns: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``; without a unit: seconds."""
+    """A span of time in ns: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``; without a unit:
+    seconds."""
     value = _parse(text, _TIME, "time", "for example 10ms or 2s")
     return _bounded(text, value, 1, LONGEST_TIME, "time", " ns")
 
@@ -58,8 +63,8 @@ def parse_address(text: str) -> int:
 
 
 def parse_date(text: str) -> int:
-    """A date in seconds since 1970: ``2024-02-29``, ``2024-02-29T12:30:00`` (UTC), or the seconds themselves; what 32
-    bits hold, as a PL031 does."""
+    """A date in seconds since 1970: ``2024-02-29``, ``2024-02-29T12:30:00`` (UTC), or the seconds
+    themselves; what 32 bits hold, as a PL031 does."""
     from datetime import datetime, timezone
 
     bare = text.strip()
@@ -68,14 +73,18 @@ def parse_date(text: str) -> int:
     try:
         date = datetime.fromisoformat(bare.removesuffix("Z"))
     except ValueError:
-        raise UserError(f"{text[:_LONGEST]!r} is not a date; write for example 2024-02-29T12:30:00") from None
+        raise UserError(
+            f"{text[:_LONGEST]!r} is not a date; write for example 2024-02-29T12:30:00"
+        ) from None
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)
     return parse_count(str(int(date.timestamp())), 0, (1 << 32) - 1, what="date")
 
 
 def _parse(text: str, units: dict[str, int], what: str, example: str) -> Fraction:
-    from fractions import Fraction  # with decimal behind it: not for a run without numbers among its options
+    from fractions import (
+        Fraction,
+    )  # with decimal behind it: not for a run without numbers among its options
 
     compact = text.strip().replace("_", "")
     match = _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
@@ -89,7 +98,9 @@ def _parse(text: str, units: dict[str, int], what: str, example: str) -> Fractio
 
 def _bounded(text: str, value: Fraction, low: int, high: int, what: str, unit: str = "") -> int:
     if value.denominator != 1:
-        raise UserError(f"{what} {text.strip()} is not a whole number{' of' + unit if unit else ''}")
+        raise UserError(
+            f"{what} {text.strip()} is not a whole number{' of' + unit if unit else ''}"
+        )
     if not low <= value <= high:
         raise UserError(f"{what} {text.strip()} is outside {low}..{high}{unit}")
     return int(value)

@@ -1,4 +1,5 @@
-"""Save and restore of an interrupt controller through its device attributes alone, as QEMU's kvm_arm_gic*_{get,put}.
+"""Save and restore of an interrupt controller through its device attributes alone, as QEMU's
+kvm_arm_gic*_{get,put}.
 
 Which registers, and in which order, is a table per model; the order of restoring is the table's.
 """
@@ -31,7 +32,8 @@ ITS_CTLR, ITS_SAVED = 0x00, (0x04, 0x80, 0x90, 0x88, *(0x100 + 8 * n for n in ra
 
 
 class Array(NamedTuple):
-    """Registers with ``bits`` per interrupt. ``clear`` is where ones take away what the array at ``offset`` sets."""
+    """Registers with ``bits`` per interrupt. ``clear`` is where ones take away what the array at
+    ``offset`` sets."""
 
     offset: int
     bits: int
@@ -62,8 +64,11 @@ def _words(array: Array, first: int, last: int) -> Iterable[int]:
     return range(first * array.bits // 32, -(-last * array.bits // 32))
 
 
-def _array(device: VgicDevice, group: int, where: int, array: Array, first: int, last: int) -> Iterator[Saved]:
-    """The words of interrupts [first, last); ``where`` is the CPU's part of the attribute and the frame's offset."""
+def _array(
+    device: VgicDevice, group: int, where: int, array: Array, first: int, last: int
+) -> Iterator[Saved]:
+    """The words of interrupts [first, last); ``where`` is the CPU's part of the attribute and the
+    frame's offset."""
     for word in _words(array, first, last):
         value = device.get_attr(group, where + array.offset + 4 * word)
         if array.clear is not None:
@@ -86,11 +91,15 @@ def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Save
                 raise
 
 
-def save_v3(device: VgicDevice, affinities: Iterable[int], high: Collection[Line] = ()) -> list[Saved]:
-    """A GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these affinities (MPIDR[23:0]).
+def save_v3(
+    device: VgicDevice, affinities: Iterable[int], high: Collection[Line] = ()
+) -> list[Saved]:
+    """A GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these affinities
+    (MPIDR[23:0]).
 
-    ``high`` are the SPIs whose line is high now. LEVEL_INFO tells only of those that are level-sensitive, but is
-    restored whatever the trigger is (kvm vgic_write_irq_line_level_info): the guest may change the trigger later.
+    ``high`` are the SPIs whose line is high now. LEVEL_INFO tells only of those that are
+    level-sensitive, but is restored whatever the trigger is (kvm vgic_write_irq_line_level_info):
+    the guest may change the trigger later.
     """
     cpus = [affinity << 32 for affinity in affinities]
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
@@ -98,18 +107,28 @@ def save_v3(device: VgicDevice, affinities: Iterable[int], high: Collection[Line
     rows: list[Saved] = []
     rows += _read(device, VgicGroup.DIST_REGS, [first + IIDR])
     rows += _levels(device, first, range(PRIVATE, count, 32), high)
-    rows += _read(device, VgicGroup.DIST_REGS, [first + ROUTERS + 4 * n for n in range(2 * PRIVATE, 2 * count)])
+    rows += _read(
+        device,
+        VgicGroup.DIST_REGS,
+        [first + ROUTERS + 4 * n for n in range(2 * PRIVATE, 2 * count)],
+    )
     rows += _arrays(device, VgicGroup.DIST_REGS, first, PRIVATE, count)
     for cpu in cpus:
         rows += _read(device, VgicGroup.LEVEL_INFO, [cpu])
         rows += _arrays(device, VgicGroup.REDIST_REGS, cpu + SGI_FRAME, 0, PRIVATE)
-        rows += _read(device, VgicGroup.REDIST_REGS, [cpu + at for at in (*PROPBASER, *PENDBASER, CTLR)])
-        rows += _read(device, VgicGroup.CPU_SYSREGS, [cpu | ICC_REGISTERS[name] for name in ICC_SAVED])
+        rows += _read(
+            device, VgicGroup.REDIST_REGS, [cpu + at for at in (*PROPBASER, *PENDBASER, CTLR)]
+        )
+        rows += _read(
+            device, VgicGroup.CPU_SYSREGS, [cpu | ICC_REGISTERS[name] for name in ICC_SAVED]
+        )
     rows += _read(device, VgicGroup.DIST_REGS, [first + CTLR])
     return rows
 
 
-def _levels(device: VgicDevice, first: int, words: Iterable[int], high: Collection[Line]) -> Iterator[Saved]:
+def _levels(
+    device: VgicDevice, first: int, words: Iterable[int], high: Collection[Line]
+) -> Iterator[Saved]:
     for word in words:
         value = device.get_attr(VgicGroup.LEVEL_INFO, first + word)
         for owner, intid in high:
@@ -118,13 +137,15 @@ def _levels(device: VgicDevice, first: int, words: Iterable[int], high: Collecti
         yield Saved(VgicGroup.LEVEL_INFO, first + word, value)
 
 
-def save_v2(device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] = ()) -> list[Saved]:
-    """A GICv2. It has no line levels: whoever drives a line says it again, before the restore. (After it, an
-    edge-triggered interrupt would become pending once more.)
+def save_v2(
+    device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] = ()
+) -> list[Saved]:
+    """A GICv2. It has no line levels: whoever drives a line says it again, before the restore.
+    (After it, an edge-triggered interrupt would become pending once more.)
 
-    ``high`` are the lines that are high now. GICD_ISPENDR has them too, if they are level-sensitive, and restored from
-    there they would stay pending when the line falls. (What the guest has made pending
-    beside a high line is lost, unless the line is left out of ``high``.)
+    ``high`` are the lines that are high now. GICD_ISPENDR has them too, if they are
+    level-sensitive, and restored from there they would stay pending when the line falls. (What the
+    guest has made pending beside a high line is lost, unless the line is left out of ``high``.)
     """
     return [_without_lines(device, row, high) for row in _save_v2(device, vcpu_ids)]
 
@@ -162,21 +183,26 @@ def _save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
 
 
 def restore(device: VgicDevice, rows: Iterable[Saved]) -> None:
-    """Write what `save_v2` or `save_v3` gave into a controller of the same shape. Memory is in place before."""
+    """Write what `save_v2` or `save_v3` gave into a controller of the same shape. Memory is in
+    place before."""
     for group, attr, value in rows:
         device.set_attr(group, attr, value)
 
 
 def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
-    """An ITS: its tables and the pending tables into guest memory, which is to be saved after this; its registers."""
+    """An ITS: its tables and the pending tables into guest memory, which is to be saved after this;
+    its registers."""
     its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_SAVE_TABLES)
     device.set_attr(VgicGroup.CTRL, VgicCtrl.SAVE_PENDING_TABLES)
     attrs = (*ITS_SAVED, ITS_CTLR)
-    return [Saved(VgicGroup.ITS_REGS, attr, its.get_attr(VgicGroup.ITS_REGS, attr)) for attr in attrs]
+    return [
+        Saved(VgicGroup.ITS_REGS, attr, its.get_attr(VgicGroup.ITS_REGS, attr)) for attr in attrs
+    ]
 
 
 def restore_its(its: ItsDevice, rows: Iterable[Saved]) -> None:
-    """The registers, the tables from guest memory, and last GITS_CTLR. The redistributors are restored before."""
+    """The registers, the tables from guest memory, and last GITS_CTLR. The redistributors are
+    restored before."""
     *registers, control = rows
     for row in registers:
         its.set_attr(*row)

@@ -1,8 +1,10 @@
-"""What ends work from outside: a limit of host time, and a signal. One object, asked wherever the work can stay.
+"""What ends work from outside: a limit of host time, and a signal. One object, asked wherever the
+work can stay.
 
-A guest's run is stopped where nothing of it changes: while one is under way, a signal only leaves a request, and the
-host's loop and the engines ask every 20 ms of host time (`Host.on_poll`). Everything else (loading, digests, reports)
-is Python code that an exception can leave anywhere, so there a signal raises at once.
+A guest's run is stopped where nothing of it changes: while one is under way, a signal only leaves a
+request, and the host's loop and the engines ask every 20 ms of host time (`Host.on_poll`).
+Everything else (loading, digests, reports) is Python code that an exception can leave anywhere, so
+there a signal raises at once.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from types import FrameType
 
 
 class Watch:
-    """Whether work has to end. ``seconds`` of the host's time are the limit (None: there is none), of which ``spent``
-    are over already.
+    """Whether work has to end. ``seconds`` of the host's time are the limit (None: there is none),
+    of which ``spent`` are over already.
 
-    `request` is for signal handlers. ``with watch:`` is around what must not be left by an exception: a request that
-    comes meanwhile is kept, `requested` says so, and its exception is raised at the end of the block.
+    `request` is for signal handlers. ``with watch:`` is around what must not be left by an
+    exception: a request that comes meanwhile is kept, `requested` says so, and its exception is
+    raised at the end of the block.
     """
 
     def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
@@ -29,7 +32,9 @@ class Watch:
         self._restore: object = None
 
     def __repr__(self) -> str:
-        return f"<Watch: {'no limit' if self.seconds is None else f'{self.seconds:g} s of the host'}>"
+        return (
+            f"<Watch: {'no limit' if self.seconds is None else f'{self.seconds:g} s of the host'}>"
+        )
 
     def limit(self, seconds: float, spent: float = 0.0) -> None:
         """The limit, from now on."""
@@ -74,8 +79,9 @@ class Watch:
             error, self._request = self._request, None
             raise error
 
-    # Python's own handler of SIGINT raises KeyboardInterrupt wherever the program is: at the first instruction of a
-    # callback of the engine it would be printed and lost. A program with a handler of its own keeps it.
+    # Python's own handler of SIGINT raises KeyboardInterrupt wherever the program is: at the first
+    # instruction of a callback of the engine it would be printed and lost. A program with a handler
+    # of its own keeps it.
 
     def _take_ctrl_c(self) -> None:
         import signal

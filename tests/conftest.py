@@ -1,4 +1,5 @@
-"""Shared fixtures. In CI (ARMVIRT_CI=1) a test may not skip because a tool or a fetched guest is missing: it fails."""
+"""Shared fixtures. In CI (ARMVIRT_CI=1) a test may not skip because a tool or a fetched guest is
+missing: it fails."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes depends on what else the machine does, which is no property of the code under test.
+# How long an example takes depends on what else the machine does, which is no property of the code
+# under test.
 settings.register_profile("armvirt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("armvirt")
 
@@ -43,7 +45,9 @@ def require_guest(name: str) -> Path:
 
 
 def sampled(values: Iterable[object], share: int = 3) -> list[object]:
-    """Parameters of a test: of ``share`` neighbours one runs in make test, the others only in make test-long."""
+    """Parameters of a test: of ``share`` neighbours one runs in make test, the others only in make
+    test-long."""
     return [
-        pytest.param(value, marks=[pytest.mark.long] if number % share else []) for number, value in enumerate(values)
+        pytest.param(value, marks=[pytest.mark.long] if number % share else [])
+        for number, value in enumerate(values)
     ]

@@ -1,7 +1,8 @@
 """Planted bugs: changes to one function of armvirt that a comparison with an oracle has to find.
 
-A bug names a function and a statement or an expression in that function. Names, layout, comments and line breaks of
-the source file do not matter: the source of the function and the text of the bug are compared as syntax trees.
+A bug names a function and a statement or an expression in that function. Names, layout, comments
+and line breaks of the source file do not matter: the source of the function and the text of the bug
+are compared as syntax trees.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ _STATEMENT_LISTS = ("body", "orelse", "finalbody")
 class Bug(NamedTuple):
     """In ``function`` ("module:qualified.name"), the code ``right`` becomes ``wrong``.
 
-    ``right`` is an expression, a statement, or several statements that follow each other, and is in the function once.
-    ``kind`` names the campaign that finds the bug, and ``seed`` the case with which the campaign begins.
+    ``right`` is an expression, a statement, or several statements that follow each other, and is in
+    the function once. ``kind`` names the campaign that finds the bug, and ``seed`` the case with
+    which the campaign begins.
     """
 
     name: str
@@ -38,7 +40,9 @@ class Bug(NamedTuple):
     def plant(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Give the function the code with the bug, until the test ends."""
         function = resolve(self.function)
-        monkeypatch.setattr(function, "__code__", mutated(function, self.right, self.wrong, self.name))
+        monkeypatch.setattr(
+            function, "__code__", mutated(function, self.right, self.wrong, self.name)
+        )
 
 
 def by_name(bugs: tuple[Bug, ...]) -> dict[str, Bug]:
@@ -64,7 +68,8 @@ def resolve(path: str) -> FunctionType:
 
 
 def mutated(function: FunctionType, right: str, wrong: str, name: str) -> CodeType:
-    """The code of ``function`` with ``wrong`` in the place of ``right``. ValueError unless ``right`` is there once."""
+    """The code of ``function`` with ``wrong`` in the place of ``right``. ValueError unless
+    ``right`` is there once."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     definition = tree.body[0]
     assert isinstance(definition, ast.FunctionDef)
@@ -87,7 +92,9 @@ def _replace(definition: ast.FunctionDef, right: list[ast.stmt], wrong: list[ast
     """Put ``wrong`` in the place of ``right``; how often ``right`` was there."""
     if len(right) == 1 and isinstance(right[0], ast.Expr) and not _statements(definition, right):
         changed = wrong[0]
-        assert len(wrong) == 1 and isinstance(changed, ast.Expr), "an expression becomes an expression"
+        assert len(wrong) == 1 and isinstance(changed, ast.Expr), (
+            "an expression becomes an expression"
+        )
         swap = _SwapExpression(right[0].value, changed.value)
         swap.generic_visit(definition)
         return swap.count
@@ -98,7 +105,8 @@ def _replace(definition: ast.FunctionDef, right: list[ast.stmt], wrong: list[ast
 
 
 def _statements(definition: ast.AST, right: list[ast.stmt]) -> list[tuple[list[ast.stmt], int]]:
-    """Where the statements ``right`` follow each other: the list that has them, and the index of the first."""
+    """Where the statements ``right`` follow each other: the list that has them, and the index of
+    the first."""
     wanted = [_key(each) for each in right]
     return [
         (statements, at)

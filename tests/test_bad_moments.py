@@ -1,5 +1,5 @@
-"""The API at moments when it cannot serve: after `close`, in a sink, from another thread. A clear error, never a crash;
-and a machine whose sink has raised runs on as if nothing had happened."""
+"""The API at moments when it cannot serve: after `close`, in a sink, from another thread. A clear
+error, never a crash; and a machine whose sink has raised runs on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pytest
 
 from armvirt.errors import KvmError
 from armvirt.events import Event, Stamp
-from armvirt.hyp.kvm import GuestDebug, HostMemory, InFlight, Kvm, MpState, Start, VcpuEvents, VgicGroup
+from armvirt.hyp.kvm import (
+    GuestDebug,
+    HostMemory,
+    InFlight,
+    Kvm,
+    MpState,
+    Start,
+    VcpuEvents,
+    VgicGroup,
+)
 from armvirt.machine import Machine
 
 PC = 0x6030_0000_0010_0040
@@ -163,7 +172,8 @@ def test_from_another_thread_at_any_moment(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("guest", ["vtimer-tick", "hello"])
 def test_running_on_after_a_sink_has_raised(kind: str, guest: str) -> None:
-    """At every kind of event: the run goes on as if nobody had raised, up to the same trace hash."""
+    """At every kind of event: the run goes on as if nobody had raised, up to the same trace
+    hash."""
     with Machine(guest, engine=kind) as machine:
         straight = machine.run()
     seen: set[str] = set()
@@ -210,12 +220,19 @@ def test_a_sink_that_raises_where_nothing_runs() -> None:
 
 
 def test_an_exit_is_not_lost_with_a_sinks_exception() -> None:
-    """KVM_RUN has an exit to return, and an exception: the exit comes with the next call, and is answered once."""
+    """KVM_RUN has an exit to return, and an exception: the exit comes with the next call, and is
+    answered once."""
     uart, ram = 0x0900_0000, 0x4000_0000
     kvm = Kvm()
     vm = kvm.create_vm()
     vm.set_user_memory_region(0, ram, HostMemory(2 << 20))
-    program = (0xD2A12001, 0x52800900, 0x39000020, 0x39400024, 0x14000000)  # a store to the UART, a load from it
+    program = (
+        0xD2A12001,
+        0x52800900,
+        0x39000020,
+        0x39400024,
+        0x14000000,
+    )  # a store to the UART, a load from it
     vm.write_memory(ram, b"".join(word.to_bytes(4, "little") for word in program))
     vcpu = vm.create_vcpu(0)
     vcpu.vcpu_init(vm.preferred_target())
@@ -249,5 +266,7 @@ def test_a_thread_that_runs_when_the_interpreter_ends() -> None:
         "import threading, time\nfrom armvirt.machine import Machine\nm = Machine('runaway')\n"
         "threading.Thread(target=m.run, daemon=True).start()\ntime.sleep(0.3)\nprint('end')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr

@@ -1,4 +1,5 @@
-"""The bundled guests: the manifest is complete, the ELFs are what the sources give, QEMU agrees with the verdicts."""
+"""The bundled guests: the manifest is complete, the ELFs are what the sources give, QEMU agrees
+with the verdicts."""
 
 from __future__ import annotations
 
@@ -19,14 +20,17 @@ from armvirt.bundled import Guest, Setup, guests
 from armvirt.script import Expect, Send
 
 GUESTS = guests()
-#: Each guest on its own machine in make test; the others, and what takes QEMU seconds, in a long run.
+#: Each guest on its own machine in make test; the others, and what takes QEMU seconds, in a long
+#: run.
 LONG_IN_QEMU = ("bench-tick", "bench-smp8")
 RUN_BY_QEMU = [
     pytest.param(
         guest,
         setup,
         id=differential.label(guest, setup),
-        marks=[pytest.mark.long] if setup != (max(guest.gics), guest.cpus) or guest.name in LONG_IN_QEMU else [],
+        marks=[pytest.mark.long]
+        if setup != (max(guest.gics), guest.cpus) or guest.name in LONG_IN_QEMU
+        else [],
     )
     for guest in GUESTS.values()
     if guest.qemu
@@ -50,14 +54,18 @@ def test_manifest_names_every_file_and_no_other() -> None:
 
 
 def test_bundled_manifest_is_the_sources() -> None:
-    assert (build_firmware.BUNDLED / "guests.toml").read_bytes() == build_firmware.MANIFEST.read_bytes()
+    assert (
+        build_firmware.BUNDLED / "guests.toml"
+    ).read_bytes() == build_firmware.MANIFEST.read_bytes()
 
 
 @pytest.mark.parametrize("guest", GUESTS.values(), ids=list(GUESTS))
 def test_manifest_row_is_sensible(guest: Guest) -> None:
     assert guest.expect in {"pass", "fail", "stuck", "limit"}
     assert 1 <= guest.cpus <= 8
-    assert guest.setups and all(setup.gic in {2, 3} and 1 <= setup.cpus <= 8 for setup in guest.setups)
+    assert guest.setups and all(
+        setup.gic in {2, 3} and 1 <= setup.cpus <= 8 for setup in guest.setups
+    )
     assert guest.cpus in {setup.cpus for setup in guest.setups}
     assert not guest.its or guest.gics == (3,)
     assert guest.summary and len(guest.summary) <= 110
@@ -71,7 +79,9 @@ def test_elf_leaves_room_for_the_device_tree(guest: Guest) -> None:
     loads = [row for row in program_headers(image) if row[0] == PT_LOAD]
     assert (image[:6], kind, machine) == (b"\x7fELF\x02\x01", 2, 183)
     assert entry == LINK_BASE == min(address for _, _, address, _, _ in loads)
-    assert max(address + memsz for _, _, address, _, memsz in loads) < 0x4200_0000  # guests use the RAM from there
+    assert (
+        max(address + memsz for _, _, address, _, memsz in loads) < 0x4200_0000
+    )  # guests use the RAM from there
 
 
 @pytest.mark.parametrize("guest", GUESTS.values(), ids=list(GUESTS))
@@ -140,13 +150,17 @@ def test_only_the_judgement_is_compared() -> None:
 
 
 def test_a_difference_is_shown_with_the_last_lines_of_a_run_without_verdict() -> None:
-    lines = differential.differences(run_with("ok - a\nVERDICT: PASS (1 checks)\n"), run_with("FAIL - a\nstuck here\n"))
+    lines = differential.differences(
+        run_with("ok - a\nVERDICT: PASS (1 checks)\n"), run_with("FAIL - a\nstuck here\n")
+    )
     assert "-ok - a" in lines and "+FAIL - a" in lines
     assert lines[-1] == "  armvirt's last lines: stuck here"
 
 
 def test_a_known_difference_names_a_guest_and_a_reason() -> None:
-    assert all(name in GUESTS and reason for name, reason in differential.known_differences().items())
+    assert all(
+        name in GUESTS and reason for name, reason in differential.known_differences().items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +177,9 @@ def test_outcome(different: bool, known: bool, word: str) -> None:
 
 
 def test_two_silent_machines_are_not_the_same() -> None:
-    assert differential.differences(run_with(""), run_with("")) == ["neither machine printed a judgement"]
+    assert differential.differences(run_with(""), run_with("")) == [
+        "neither machine printed a judgement"
+    ]
 
 
 def test_a_script_file_reads_back() -> None:

@@ -25,7 +25,9 @@ def test_plain_rows_are_read_as_the_toml_parser_reads_them(row: dict[str, object
     assert plain_row(MANIFEST, str(row["name"])) == (row if plain else None)
 
 
-@pytest.mark.parametrize("value", ['"a\\n"', '"a" # c', "[1]", "1.5", "0x10", "'a'", '"""a"""', '"', "+1", ""])
+@pytest.mark.parametrize(
+    "value", ['"a\\n"', '"a" # c', "[1]", "1.5", "0x10", "'a'", '"""a"""', '"', "+1", ""]
+)
 def test_what_is_not_plain_is_left_to_the_toml_parser(value: str) -> None:
     assert plain_row(f'[[guest]]\nname = "a"\nkey = {value}\n', "a") is None
 

@@ -37,7 +37,12 @@ def test_a_regular_file_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
     with Input(path) as source:
-        assert (source.size, source.data, source.read_at(2, 3), source.head(4)) == (10, None, b"234", b"0123")
+        assert (source.size, source.data, source.read_at(2, 3), source.head(4)) == (
+            10,
+            None,
+            b"234",
+            b"0123",
+        )
         with pytest.raises(ImageError, match="truncated"):
             source.read_at(8, 3)
         with path.open("ab") as file:
@@ -101,8 +106,12 @@ def test_texts(tmp_path: Path) -> None:
         read_text(path, "script", 10)
 
 
-@pytest.mark.parametrize("words", [["run"], ["run", "hello", "--script"], ["run", "hello", "--dtb"]], ids=" ".join)
-def test_waiting_for_a_writer_ends_with_ctrl_c_and_with_the_limit(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["run"], ["run", "hello", "--script"], ["run", "hello", "--dtb"]], ids=" ".join
+)
+def test_waiting_for_a_writer_ends_with_ctrl_c_and_with_the_limit(
+    tmp_path: Path, words: list[str]
+) -> None:
     command = [sys.executable, "-m", "armvirt", *words, str(fifo(tmp_path))]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -113,7 +122,11 @@ def test_waiting_for_a_writer_ends_with_ctrl_c_and_with_the_limit(tmp_path: Path
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (130, "armvirt: interrupted\n")
     done = subprocess.run(
-        [*command, "--timeout", "0.5s"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20
+        [*command, "--timeout", "0.5s"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (4, 1), done.stderr
 
@@ -122,7 +135,11 @@ def test_waiting_for_a_writer_ends_with_ctrl_c_and_with_the_limit(tmp_path: Path
 def test_a_guest_comes_through_standard_input(name: str) -> None:
     with subprocess.Popen(["cat", str(HELLO)], stdout=subprocess.PIPE) as cat:
         done = subprocess.run(
-            [sys.executable, "-m", "armvirt", "run", name], stdin=cat.stdout, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "armvirt", "run", name],
+            stdin=cat.stdout,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("VERDICT: PASS")

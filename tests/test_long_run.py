@@ -24,8 +24,8 @@ PRINTS = 3 * MIB
 
 
 def ever_new_code(folder: Path, kind: str, mib: float, *last: int) -> Machine:
-    """A guest that executes so much code once, in blocks of 32 words: additions and ``last`` (by default B to the next
-    block)."""
+    """A guest that executes so much code once, in blocks of 32 words: additions and ``last`` (by
+    default B to the next block)."""
     a = Asm(0x4020_0000)
     a.set_vectors()
     a.mov(1, CODE)
@@ -44,8 +44,11 @@ def ever_new_code(folder: Path, kind: str, mib: float, *last: int) -> Machine:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_full_code_buffer_changes_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code that is translated is dropped on the way, in the midst of a run; nothing is executed twice or left out."""
+def test_a_full_code_buffer_changes_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that is translated is dropped on the way, in the midst of a run; nothing is executed
+    twice or left out."""
     ends: list[tuple[Result, bytes]] = []
     for size in (base.CODE_BUFFER, MIB):
         monkeypatch.setattr(base, "CODE_BUFFER", size)
@@ -56,21 +59,38 @@ def test_a_full_code_buffer_changes_nothing(kind: str, tmp_path: Path, monkeypat
     assert ends[0][0].insns > MIB // 8
 
 
-def test_a_full_code_buffer_while_a_wfe_is_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The native engine translates an ISB in its place. The guest reads each WFE as data, behind it, and adds them; its
-    sum and its memory are those of the portable engine, which translates the WFE itself."""
-    sevl, wfe, adr_of_wfe, load, add = 0xD503_20BF, 0xD503_205F, 0x10FF_FFE2, 0xB940_0043, 0x8B03_00A5
+def test_a_full_code_buffer_while_a_wfe_is_translated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The native engine translates an ISB in its place. The guest reads each WFE as data, behind
+    it, and adds them; its sum and its memory are those of the portable engine, which translates the
+    WFE itself."""
+    sevl, wfe, adr_of_wfe, load, add = (
+        0xD503_20BF,
+        0xD503_205F,
+        0x10FF_FFE2,
+        0xB940_0043,
+        0x8B03_00A5,
+    )
     ends: list[tuple[Result, bytes]] = []
-    for kind, size in (("portable", base.CODE_BUFFER), ("native", base.CODE_BUFFER), ("native", MIB)):
+    for kind, size in (
+        ("portable", base.CODE_BUFFER),
+        ("native", base.CODE_BUFFER),
+        ("native", MIB),
+    ):
         monkeypatch.setattr(base, "CODE_BUFFER", size)
-        with ever_new_code(tmp_path, kind, 0.25, sevl, wfe, adr_of_wfe, load, add, 0x1400_0001) as machine:
+        with ever_new_code(
+            tmp_path, kind, 0.25, sevl, wfe, adr_of_wfe, load, add, 0x1400_0001
+        ) as machine:
             result = machine.run()
             ends.append((result, machine.board.final_state()))
     assert ends[0] == ends[1] == ends[2] and ends[0][0].verdict == "off"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_guest_is_the_same_in_a_small_code_buffer(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_is_the_same_in_a_small_code_buffer(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = []
     for size in (base.CODE_BUFFER, MIB):
         monkeypatch.setattr(base, "CODE_BUFFER", size)
@@ -80,7 +100,8 @@ def test_a_guest_is_the_same_in_a_small_code_buffer(kind: str, monkeypatch: pyte
 
 
 def test_marks_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the portable engine has seen too many blocks that end in YIELD, it looks at every block."""
+    """Where the portable engine has seen too many blocks that end in YIELD, it looks at every
+    block."""
     ends = []
     for limit in (portable.MARKED, 16):
         monkeypatch.setattr(portable, "MARKED", limit)
@@ -121,11 +142,17 @@ assert machine.console.printed == t.PRINTS
 """
 
 
-def growth(what: str, folder: Path, kind: str = "native", buffer: int = 4 * MIB, kept: int = 64 << 10) -> int:
+def growth(
+    what: str, folder: Path, kind: str = "native", buffer: int = 4 * MIB, kept: int = 64 << 10
+) -> int:
     """By how many bytes the process grows in a run, after its start."""
     what = what.format(folder=str(folder), kind=kind)
-    program = PROGRAM.format(tests=str(Path(__file__).resolve().parent), buffer=buffer, kept=kept, what=what)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=600)
+    program = PROGRAM.format(
+        tests=str(Path(__file__).resolve().parent), buffer=buffer, kept=kept, what=what
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -166,8 +193,8 @@ def test_ever_more_output_takes_no_memory(tmp_path: Path) -> None:
 
 
 def test_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of what the guest has printed; the result says what is missing. A script that waits for what comes after
-    the drop finds it, and its place is saved."""
+    """The end of what the guest has printed; the result says what is missing. A script that waits
+    for what comes after the drop finds it, and its place is saved."""
     monkeypatch.setattr(board_console, "KEPT", 1000)
     with printing(tmp_path, 6400) as machine:
         result = machine.run()

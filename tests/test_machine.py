@@ -1,4 +1,5 @@
-"""The Python API: verdicts and exit statuses, diagnoses, limits, marks, resets, semihosting, errors, saved state."""
+"""The Python API: verdicts and exit statuses, diagnoses, limits, marks, resets, semihosting,
+errors, saved state."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Make = Callable[..., Machine]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Make:
-    """Makes machines of words that a function writes (a flat binary), or of a bundled guest's name."""
+    """Makes machines of words that a function writes (a flat binary), or of a bundled guest's
+    name."""
 
     def make(guest: str | Callable[[Asm], None], **options: object) -> Machine:
         if not isinstance(guest, str):
@@ -95,7 +97,15 @@ def test_a_verdict_and_then_a_dead_end(machine: Make) -> None:
     [
         ("spin", ["branches to itself with interrupts masked", "main+"]),
         ("vector-fault", ["faults in its exception vectors again and again", "pc 0x1000000200"]),
-        ("wfi-forever", ["waits for an interrupt (WFI) that nothing will send", "main+", "virtual timer", "INTID 27"]),
+        (
+            "wfi-forever",
+            [
+                "waits for an interrupt (WFI) that nothing will send",
+                "main+",
+                "virtual timer",
+                "INTID 27",
+            ],
+        ),
     ],
 )
 def test_diagnoses(name: str, parts: list[str]) -> None:
@@ -114,13 +124,18 @@ def test_a_dead_end_without_symbols(machine: Make) -> None:
         a.b("here")
 
     result = machine(write).run()
-    assert result.diagnosis == f"the guest branches to itself with interrupts masked: pc {ENTRY + 4:#x}"
+    assert (
+        result.diagnosis
+        == f"the guest branches to itself with interrupts masked: pc {ENTRY + 4:#x}"
+    )
 
 
 def test_wfi_with_nothing_to_wait_for(machine: Make) -> None:
     result = machine(lambda a: a.wfi()).run()
     assert result.verdict == "stuck"
-    assert result.diagnosis.startswith("the guest waits for an interrupt (WFI) that nothing will send")
+    assert result.diagnosis.startswith(
+        "the guest waits for an interrupt (WFI) that nothing will send"
+    )
 
 
 # -- limits and marks --
@@ -154,7 +169,11 @@ def test_marks(machine: Make) -> None:
     assert guest.run_until(console=b"thr", insns=1_000_000) is None
     assert guest.console.output == b"one two thr"
     ended = guest.run_until(console="never")
-    assert ended is not None and ended.verdict == "off" and ended is guest.run() is guest.run_until(insns=1)
+    assert (
+        ended is not None
+        and ended.verdict == "off"
+        and ended is guest.run() is guest.run_until(insns=1)
+    )
 
 
 def test_a_mark_that_was_not_reached(machine: Make) -> None:
@@ -188,7 +207,8 @@ def test_one_who_listens_hears_everything(machine: Make) -> None:
 
 
 def counting_resets(a: Asm) -> None:
-    """Counts in RAM, which survives; its own image does not. Says its image's word, and resets until 3."""
+    """Counts in RAM, which survives; its own image does not. Says its image's word, and resets
+    until 3."""
     a.mov(1, 0x4020_0000)
     a.ldr(2, 1)
     a.add_imm(2, 2, 1)
@@ -279,8 +299,15 @@ def semihosting_exit(reason: int, code: int, operation: int = Op.EXIT) -> Callab
 @pytest.mark.parametrize("operation", [Op.EXIT, Op.EXIT_EXTENDED])
 def test_semihosting_exit(machine: Make, operation: int, code: int, verdict: str) -> None:
     """The run is over at the HLT, with the guest's code."""
-    result = machine(semihosting_exit(ADP_STOPPED_APPLICATION_EXIT, code, operation), semihosting=True).run()
-    assert (result.verdict, result.guest_code, result.console, result.diagnosis) == (verdict, code, "", "")
+    result = machine(
+        semihosting_exit(ADP_STOPPED_APPLICATION_EXIT, code, operation), semihosting=True
+    ).run()
+    assert (result.verdict, result.guest_code, result.console, result.diagnosis) == (
+        verdict,
+        code,
+        "",
+        "",
+    )
 
 
 def test_a_verdict_before_a_semihosting_exit(machine: Make) -> None:
@@ -296,11 +323,15 @@ def test_semihosting_is_off_by_default(machine: Make) -> None:
     """HLT is UNDEFINED; this guest has no vectors."""
     result = machine(semihosting_exit(ADP_STOPPED_APPLICATION_EXIT, 0)).run(max_time_ns=LIMIT_NS)
     assert result.verdict == "stuck" and result.guest_code is None
-    assert "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting, executed at pc" in result.diagnosis
+    assert (
+        "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting, executed at pc"
+        in result.diagnosis
+    )
 
 
 @pytest.mark.parametrize(
-    ("word", "feature"), [(0xD5031001, "wfxt"), (0xD5031021, "wfxt"), (0xD53BE0A0, "ecv"), (0xD53BE0C0, "ecv")]
+    ("word", "feature"),
+    [(0xD5031001, "wfxt"), (0xD5031021, "wfxt"), (0xD53BE0A0, "ecv"), (0xD53BE0C0, "ecv")],
 )
 @pytest.mark.parametrize("engine", ["native", "portable"])
 def test_an_instruction_of_a_feature_that_is_off_names_its_option(
@@ -314,7 +345,10 @@ def test_an_instruction_of_a_feature_that_is_off_names_its_option(
 
     result = machine(write, engine=engine).run(max_time_ns=LIMIT_NS)
     assert result.verdict == "stuck"
-    assert f"UNDEFINED without --cpu-features {feature}, executed at pc {ENTRY + 4:#x}" in result.diagnosis
+    assert (
+        f"UNDEFINED without --cpu-features {feature}, executed at pc {ENTRY + 4:#x}"
+        in result.diagnosis
+    )
 
 
 def test_an_instruction_that_a_guest_survives_is_no_diagnosis(machine: Make) -> None:
@@ -360,7 +394,9 @@ def test_a_script_that_is_not_finished() -> None:
 
 def test_a_script_by_hand() -> None:
     with Machine("console-echo") as guest:
-        guest.console.expect("echo> ").send("hello\n").expect("hello").expect("echo> ").send("quit\n")
+        guest.console.expect("echo> ").send("hello\n").expect("hello").expect("echo> ").send(
+            "quit\n"
+        )
         assert guest.run().verdict == "pass"
 
 
@@ -383,14 +419,22 @@ def test_nothing_is_recorded_unless_somebody_looks() -> None:
 
 def test_sinks_get_every_event() -> None:
     seen: list[tuple[Stamp, Event]] = []
-    with Machine("hello", sinks=[lambda stamp, event: seen.append((stamp, event))], trace_hash=False) as guest:
+    with Machine(
+        "hello", sinks=[lambda stamp, event: seen.append((stamp, event))], trace_hash=False
+    ) as guest:
         result = guest.run()
     assert result.trace_hash is None and seen[-len(result.recent) :] == result.recent
-    assert bytes(e.byte for _, e in seen if e.kind == "console" and e.direction == "tx").decode() == result.console  # type: ignore[attr-defined]
+    assert (
+        bytes(e.byte for _, e in seen if e.kind == "console" and e.direction == "tx").decode()
+        == result.console
+    )  # type: ignore[attr-defined]
 
 
 def test_watching_changes_nothing() -> None:
-    plain, watched = Machine("hello", trace_hash=False).run(), Machine("hello", sinks=[lambda stamp, event: None]).run()
+    plain, watched = (
+        Machine("hello", trace_hash=False).run(),
+        Machine("hello", sinks=[lambda stamp, event: None]).run(),
+    )
     assert (plain.ns, plain.insns, plain.console) == (watched.ns, watched.insns, watched.console)
 
 
@@ -475,13 +519,21 @@ def test_an_end_is_not_for_ever() -> None:
         guest.load(state)
         assert guest.insns == 10_000
         again = guest.run()
-    assert (again.verdict, again.ns, again.insns, again.console) == ("pass", result.ns, result.insns, result.console)
+    assert (again.verdict, again.ns, again.insns, again.console) == (
+        "pass",
+        result.ns,
+        result.insns,
+        result.console,
+    )
     assert again is not result
 
 
 def test_where_nobody_answers(machine: Make) -> None:
-    """A hole of the board's map: an external abort, which a guest without vectors does not survive."""
-    result = machine(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), power_off(a))).run(max_time_ns=LIMIT_NS)
+    """A hole of the board's map: an external abort, which a guest without vectors does not
+    survive."""
+    result = machine(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), power_off(a))).run(
+        max_time_ns=LIMIT_NS
+    )
     assert result.verdict == "stuck"
 
 
@@ -494,18 +546,25 @@ def test_virtual_cpu_interfaces_of_other_shapes(list_registers: int, priority_bi
         assert guest.run().verdict == "pass"
 
 
-@pytest.mark.parametrize(("name", "value"), [("list_registers", 0), ("list_registers", 17), ("priority_bits", 8)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("list_registers", 0), ("list_registers", 17), ("priority_bits", 8)]
+)
 def test_shapes_that_cannot_be(name: str, value: int) -> None:
     with pytest.raises(UserError, match=f"{name}={value}: .*outside"):
         Machine("hello", **{name: value})  # type: ignore[arg-type]
+
+
 # -- stops at an address --
 
 
 @pytest.mark.parametrize("engine", ["native", "portable"])
 def test_until_an_address(engine: str) -> None:
-    """The first instruction of the handler, at the first tick and, one instruction on, at the second; the rest of the
-    run is what it would have been."""
-    with Machine("vtimer-tick", engine=engine) as guest, Machine("vtimer-tick", engine=engine) as free:
+    """The first instruction of the handler, at the first tick and, one instruction on, at the
+    second; the rest of the run is what it would have been."""
+    with (
+        Machine("vtimer-tick", engine=engine) as guest,
+        Machine("vtimer-tick", engine=engine) as free,
+    ):
         symbols = guest.symbols
         assert symbols is not None
         tick = symbols.address_of("tick")
@@ -515,7 +574,9 @@ def test_until_an_address(engine: str) -> None:
         assert guest.run_until(pc=tick) is None and guest.ns == first, "it is there already"
         assert guest.run_until(insns=guest.insns + 1) is None
         assert guest.run_until(pc=tick) is None and guest.ns == first + 1_000_000
-        assert guest.run_until(pc=tick + 8, ns=guest.ns + 1) is None and guest.ns == first + 1_000_001
+        assert (
+            guest.run_until(pc=tick + 8, ns=guest.ns + 1) is None and guest.ns == first + 1_000_001
+        )
         assert guest.run() == free.run()
 
 
@@ -545,7 +606,9 @@ def test_an_address_that_is_never_reached() -> None:
         ({"cpu_features": "ecv"}, "cpu_features", ("ecv",)),
     ],
 )
-def test_an_argument_may_be_the_text_of_its_option(arguments: dict[str, object], field: str, value: object) -> None:
+def test_an_argument_may_be_the_text_of_its_option(
+    arguments: dict[str, object], field: str, value: object
+) -> None:
     with Machine("hello", **arguments) as guest:  # type: ignore[arg-type]
         assert getattr(guest.config, field) == value
 
@@ -554,7 +617,10 @@ def test_an_argument_may_be_the_text_of_its_option(arguments: dict[str, object],
     ("arguments", "message"),
     [
         ({"memory": 512}, 'memory=512: a number counts bytes here; write "512M" for 512 MiB'),
-        ({"memory": "lots"}, "memory='lots': memory size 'lots' is not a size; write for example 512M or 2G"),
+        (
+            {"memory": "lots"},
+            "memory='lots': memory size 'lots' is not a size; write for example 512M or 2G",
+        ),
         ({"memory": 1.5}, "memory=1.5"),
         ({"memory": [1]}, "memory=[1]: write a number or a text"),
         ({"cntfrq": "fast"}, "write for example 62.5MHz"),
@@ -577,7 +643,9 @@ def test_an_argument_may_be_the_text_of_its_option(arguments: dict[str, object],
         ({"engine": "fast"}, "engine='fast': 'fast' is not one of auto, native, portable"),
     ],
 )
-def test_an_argument_that_cannot_be_used_says_what_to_write(arguments: dict[str, object], message: str) -> None:
+def test_an_argument_that_cannot_be_used_says_what_to_write(
+    arguments: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError) as caught:
         Machine(**{"image": "hello", **arguments})  # type: ignore[arg-type]
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -591,7 +659,9 @@ def test_limits_and_marks_may_be_texts() -> None:
         assert guest.symbols is not None
         main = guest.board.vcpus[0].context.pc
         assert guest.symbols.lookup(main) == "main"
-        assert guest.run_until(pc="main+0x8") is None and guest.board.vcpus[0].context.pc == main + 8
+        assert (
+            guest.run_until(pc="main+0x8") is None and guest.board.vcpus[0].context.pc == main + 8
+        )
         assert guest.run_until(pc=f"{main + 12:#x}") is None
         assert guest.run(max_time_ns="1ms").verdict == "limit" and guest.ns == 1_000_000
         assert guest.run(timeout_s="1m").verdict == "pass"
@@ -610,7 +680,9 @@ def test_limits_and_marks_may_be_texts() -> None:
         ({"timeout_s": -1}, "timeout_s=-1"),
     ],
 )
-def test_a_mark_that_cannot_be_used_says_what_to_write(arguments: dict[str, object], message: str) -> None:
+def test_a_mark_that_cannot_be_used_says_what_to_write(
+    arguments: dict[str, object], message: str
+) -> None:
     with Machine("hello") as guest, pytest.raises(UserError) as caught:
         guest.run_until(**arguments)  # type: ignore[arg-type]
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -621,16 +693,25 @@ def test_a_mark_that_cannot_be_used_says_what_to_write(arguments: dict[str, obje
     [
         (lambda machine: machine.explain(27, vcpu="0"), "vcpu='0': write a whole number"),
         (lambda machine: machine.console.expect(5), "5 is no text; write a str or bytes"),
-        (lambda machine: machine.console.expect("x", "5s"), "timeout_ns='5s': write a number of ns"),
+        (
+            lambda machine: machine.console.expect("x", "5s"),
+            "timeout_ns='5s': write a number of ns",
+        ),
         (lambda machine: machine.console.send(5), "5 is no text; write a str or bytes"),
         (lambda machine: machine.console.feed(5), "5 is no text; write a str or bytes"),
-        (lambda machine: Script.from_pairs(["ab"]), "'ab' is not a pair; write (text to wait for, text to send)"),
+        (
+            lambda machine: Script.from_pairs(["ab"]),
+            "'ab' is not a pair; write (text to wait for, text to send)",
+        ),
         (lambda machine: Script.from_pairs([(b"a", b"b")]), "is not a pair"),
         (lambda machine: Script.from_pairs([("a",)]), "('a',) is not a pair"),
         (lambda machine: machine.run_until(pc=-4), "pc=-4: an address has 64 bits"),
         (lambda machine: machine.run_until(pc=1 << 70), "an address has 64 bits"),
         (lambda machine: Machine("hello", sinks=None), "sinks=None: write a list of sinks, [sink]"),  # type: ignore[arg-type]
-        (lambda machine: Machine("hello", counter_start=-1), "counter_start=-1: a counter has 64 bits"),
+        (
+            lambda machine: Machine("hello", counter_start=-1),
+            "counter_start=-1: a counter has 64 bits",
+        ),
         (lambda machine: migrate_test("hello", None), "at_ns=None: write when the guest moves"),  # type: ignore[arg-type]
         (lambda machine: migrate_test("hello", "soon"), "at_ns='soon': 'soon' is not a time"),
     ],

@@ -39,7 +39,8 @@ MOVES = [
 
 
 @pytest.mark.parametrize(
-    ("guest", "gic", "at"), [(g, gic, at) for g, gics, times in MOVES for gic in gics for at in times]
+    ("guest", "gic", "at"),
+    [(g, gic, at) for g, gics, times in MOVES for gic in gics for at in times],
 )
 def test_a_guest_does_not_notice(guest: str, gic: int, at: int) -> None:
     report = migrate_test(guest, at, gic=gic)
@@ -62,8 +63,12 @@ def test_any_counter(counter_start: int) -> None:
 
 
 def test_the_other_host_is_another() -> None:
-    """The physical counter really is elsewhere, and the guest's are not; who slept in WFI sleeps."""
-    with Machine("vtimer-tick", trace_hash=False) as old, Machine("vtimer-tick", counter_start=COUNTER_START) as new:
+    """The physical counter really is elsewhere, and the guest's are not; who slept in WFI
+    sleeps."""
+    with (
+        Machine("vtimer-tick", trace_hash=False) as old,
+        Machine("vtimer-tick", counter_start=COUNTER_START) as new,
+    ):
         old.run_until(ns=2_400_000)
         snapshot = save(old)
         restore(new, snapshot)
@@ -73,7 +78,8 @@ def test_the_other_host_is_another() -> None:
 
 
 def test_services_and_stolen_time_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the VMM took away or placed before the first run is so on the other host, whose board did nothing of it."""
+    """What the VMM took away or placed before the first run is so on the other host, whose board
+    did nothing of it."""
     with Machine("hello") as old:
         cpu = old.board.vcpus[0]
         for register, value in ((PSCI_VERSION, 0x1_0000), (STD_BITMAP, 0), (STD_BITMAP + 2, 1)):
@@ -86,7 +92,11 @@ def test_services_and_stolen_time_go_along(monkeypatch: pytest.MonkeyPatch) -> N
         assert cpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA) == NOWHERE
         restore(new, snapshot)
         assert cpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA) == memmap.PVTIME.base
-        assert [cpu.get_one_reg(r) for r in (PSCI_VERSION, STD_BITMAP, STD_BITMAP + 2)] == [0x1_0000, 0, 1]
+        assert [cpu.get_one_reg(r) for r in (PSCI_VERSION, STD_BITMAP, STD_BITMAP + 2)] == [
+            0x1_0000,
+            0,
+            1,
+        ]
         assert save(new).vcpus == snapshot.vcpus
 
 
@@ -102,21 +112,31 @@ def test_another_place_of_stolen_time(place: int) -> None:
 
 def test_saved_and_restored_is_the_same() -> None:
     for gic in (2, 3):
-        with Machine("gic-spi", gic=gic) as old, Machine("gic-spi", gic=gic, counter_start=5) as new:
+        with (
+            Machine("gic-spi", gic=gic) as old,
+            Machine("gic-spi", gic=gic, counter_start=5) as new,
+        ):
             old.run_until(ns=300 * US)
             snapshot = save(old)
             restore(new, snapshot)
             again = save(new)
-            assert again.vcpus == snapshot.vcpus and (again.gic, again.its) == (snapshot.gic, snapshot.its)
+            assert again.vcpus == snapshot.vcpus and (again.gic, again.its) == (
+                snapshot.gic,
+                snapshot.its,
+            )
             assert again.memory == snapshot.memory and again.devices == snapshot.devices
 
 
 @pytest.mark.parametrize("gic", [2, 3])
 def test_a_line_that_is_high_and_edge_triggered(gic: int) -> None:
-    """The move is no edge of the UART's line, and the line counts where the guest makes it level-sensitive later."""
+    """The move is no edge of the UART's line, and the line counts where the guest makes it
+    level-sensitive later."""
     group, word = VgicGroup.DIST_REGS, memmap.UART_INTID // 32 * 4
     config = 0xC00 + memmap.UART_INTID // 16 * 4
-    with Machine("hello", gic=gic) as old, Machine("hello", gic=gic, counter_start=COUNTER_START) as new:
+    with (
+        Machine("hello", gic=gic) as old,
+        Machine("hello", gic=gic, counter_start=COUNTER_START) as new,
+    ):
         old.board.mmio.write(memmap.UART.base, 4, ord("x"))
         old.board.mmio.write(memmap.UART.base + 0x38, 4, 1 << 5)  # UARTIMSC.TXIM
         assert old.board.uart.state()["level"]
@@ -134,18 +154,24 @@ def test_a_line_that_is_high_and_edge_triggered(gic: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("guest", "at"), [("gic-sgi", 167_752), ("gic-sgi", 320_856), ("gic-spi", 253_718), ("console-echo", 50_114)]
+    ("guest", "at"),
+    [("gic-sgi", 167_752), ("gic-sgi", 320_856), ("gic-spi", 253_718), ("console-echo", 50_114)],
 )
 def test_moments_at_which_state_was_lost(guest: str, at: int) -> None:
-    """GICv2: an active SGI whose sender no register says, one that pends from another CPU, a level SPI that is active
-    with its line high; and a character on its way to the UART."""
-    assert migrate_test(guest, at, gic=3 if guest == "console-echo" else 2, cpus=1, script=find(guest).script).same
+    """GICv2: an active SGI whose sender no register says, one that pends from another CPU, a level
+    SPI that is active with its line high; and a character on its way to the UART."""
+    assert migrate_test(
+        guest, at, gic=3 if guest == "console-echo" else 2, cpus=1, script=find(guest).script
+    ).same
 
 
 def test_a_guest_in_wfit_sleeps_until_then() -> None:
     """Its deadline goes along; a guest that only waits for that goes on at the same ns."""
     until = 100_000
-    with Machine("wfi", cpu_features="wfxt") as old, Machine("wfi", cpu_features="wfxt", counter_start=7) as new:
+    with (
+        Machine("wfi", cpu_features="wfxt") as old,
+        Machine("wfi", cpu_features="wfxt", counter_start=7) as new,
+    ):
         while not old.board.vcpus[0].in_wfi:
             old.run_until(ns=old.ns + 500)
         cpu = old.board.vcpus[0]
@@ -168,7 +194,8 @@ def first_awake(machine: Machine, later_than: int) -> int:
 
 @pytest.mark.parametrize("at", [37_534, 84_987, 109_000])
 def test_wfi_ends_with_a_timer_whose_interrupt_is_masked(at: int) -> None:
-    """As on the host that it left: there its guest goes on to a second WFI, and is stuck in that."""
+    """As on the host that it left: there its guest goes on to a second WFI, and is stuck in
+    that."""
     report = migrate_test("wfi-forever", at)
     assert report.same and report.straight.verdict == "stuck"
     assert (report.moved.ns, report.moved.insns) == (report.straight.ns, report.straight.insns)
@@ -191,7 +218,9 @@ def test_linux_does_not_notice(at: int) -> None:
     folder = Path(__file__).resolve().parents[1] / ".cache" / "guests"
     if not (folder / "Image").exists():
         pytest.skip("make guests")
-    report = migrate_test(folder / "Image", at, initrd=folder / "initramfs.cpio", append="console=ttyAMA0 autorun")
+    report = migrate_test(
+        folder / "Image", at, initrd=folder / "initramfs.cpio", append="console=ttyAMA0 autorun"
+    )
     assert report.straight.verdict == "pass" and report.same, report.differences
 
 

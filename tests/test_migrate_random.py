@@ -1,4 +1,5 @@
-"""Random guests of timers and interrupts that move: each ends at the same instruction as if it had been left alone."""
+"""Random guests of timers and interrupts that move: each ends at the same instruction as if it had
+been left alone."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def _moved(make: Callable[..., Machine], times: list[int]) -> list[tuple[int, li
 
 
 def _machine(guest: Path, options: dict[str, Any], **more: Any) -> Machine:
-    return Machine(guest, load_addr=random_guests.BASE, memory="64M", trace_hash=False, **{**options, **more})
+    return Machine(
+        guest, load_addr=random_guests.BASE, memory="64M", trace_hash=False, **{**options, **more}
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -84,7 +87,13 @@ def test_the_guests_do_something(gic: int, tmp_path: Path) -> None:
     for seed in range(12):
         with _machine(random_guests.write(seed, gic, tmp_path), {"gic": gic}) as machine:
             result = machine.run(max_time_ns=LIMIT_NS)
-            ends.append((result.verdict, machine.board.vcpus[0].context.x(random_guests.COUNT), result.console))
+            ends.append(
+                (
+                    result.verdict,
+                    machine.board.vcpus[0].context.x(random_guests.COUNT),
+                    result.console,
+                )
+            )
     assert sum(verdict == "pass" for verdict, _, _ in ends) >= 9
     assert sum(count > 0 for _, count, _ in ends) >= 9
     assert not [console for _, _, console in ends if "!" in console]

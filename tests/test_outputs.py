@@ -46,7 +46,10 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_an_error_in_writing_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_text("old")
-    with pytest.raises(UserError, match="out: cannot be written: No space left"), outputs.open_text(path) as file:
+    with (
+        pytest.raises(UserError, match="out: cannot be written: No space left"),
+        outputs.open_text(path) as file,
+    ):
         file.write("half")
         raise OSError(28, "No space left on device")
     assert path.read_text() == "old"
@@ -159,8 +162,12 @@ def test_a_limit_of_the_files_size_leaves_the_old_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("number", "kept"), [(signal.SIGKILL, False), (signal.SIGTERM, True), (signal.SIGINT, True)])
-def test_a_signal_leaves_the_old_file_or_a_complete_one(tmp_path: Path, number: int, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("number", "kept"), [(signal.SIGKILL, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+)
+def test_a_signal_leaves_the_old_file_or_a_complete_one(
+    tmp_path: Path, number: int, kept: bool
+) -> None:
     path = tmp_path / "t"
     path.write_text("old")
     process = subprocess.Popen(

@@ -1,4 +1,5 @@
-"""What a person at a Python prompt reads of the objects of the API: one short line that says what each is."""
+"""What a person at a Python prompt reads of the objects of the API: one short line that says what
+each is."""
 
 from __future__ import annotations
 
@@ -18,13 +19,15 @@ from armvirt.trace.jsonl import JsonLines
 from armvirt.trace.timeline import Timeline
 
 LONGEST = 300
-#: Values with a field for each of many settings: the default repr of a NamedTuple is what a person wants.
+#: Values with a field for each of many settings: the default repr of a NamedTuple is what a person
+#: wants.
 LONG = {"BoardConfig", "Life"}
 MODULES = ["armvirt", "armvirt.machine", "armvirt.explain", "armvirt.gic_view", "armvirt.script", "armvirt.bundled",
            "armvirt.suite", "armvirt.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
            "armvirt.settings", "armvirt.board.virt", "armvirt.board.config",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip
-#: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts of their own.
+#: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts
+#: of their own.
 PARTS = {"Event", "Late", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities",
          "BusMaster", "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "Smccc", "Parking", "Rom"}  # fmt: skip
 
@@ -54,7 +57,11 @@ def reachable(thing: object, depth: int, seen: set[int]) -> Iterator[object]:
 def test_every_public_class_says_what_it_is() -> None:
     for name in MODULES:
         for thing in vars(importlib.import_module(name)).values():
-            if inspect.isclass(thing) and thing.__module__.startswith("armvirt") and thing.__name__[0] != "_":
+            if (
+                inspect.isclass(thing)
+                and thing.__module__.startswith("armvirt")
+                and thing.__name__[0] != "_"
+            ):
                 assert thing.__repr__ is not object.__repr__ or thing.__name__ in PARTS, thing
 
 
@@ -83,7 +90,10 @@ def test_the_repr_of_a_result() -> None:
     shown = short(result)
     assert shown.startswith(f"Result(verdict='pass', ns={result.ns}, insns={result.insns}, ")
     assert "VERDICT: PASS" in shown and shown.endswith(f"recent=<{len(result.recent)} events>)")
-    assert repr(Result("off", 1, 2, "hi")) == "Result(verdict='off', ns=1, insns=2, console='hi', recent=<0 events>)"
+    assert (
+        repr(Result("off", 1, 2, "hi"))
+        == "Result(verdict='off', ns=1, insns=2, console='hi', recent=<0 events>)"
+    )
     assert "diagnosis='why', pc=0x10" in repr(Result("stuck", 1, 2, "", diagnosis="why", pc=16))
 
 

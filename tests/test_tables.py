@@ -13,7 +13,10 @@ from armvirt.tables import Showable, Table, table_of
 
 class Two(Showable):
     def tables(self) -> list[Table | str]:
-        return [table_of("first", [{"a": 1, "b": True}, {"a": None, "b": False}]), "[red]words[/red]"]
+        return [
+            table_of("first", [{"a": 1, "b": True}, {"a": None, "b": False}]),
+            "[red]words[/red]",
+        ]
 
 
 def shown(what: object, width: int = 60) -> str:
@@ -46,7 +49,11 @@ def test_rich_is_imported_only_to_show() -> None:
 
 def test_where_the_terminal_is_narrow() -> None:
     """No lines between the cells; what is short stays whole, what is long is folded."""
-    row = {"name": "a-word-of-18-chars", "text": "so many words that they fill several lines", "value": "0x12345678"}
+    row = {
+        "name": "a-word-of-18-chars",
+        "text": "so many words that they fill several lines",
+        "value": "0x12345678",
+    }
     table = table_of("", [row])
     assert "╭" in shown(table, 90)
     text = shown(table, 44)

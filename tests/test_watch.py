@@ -1,4 +1,5 @@
-"""Limits of host time and signals: where they end the work, and that a run that they ended can go on."""
+"""Limits of host time and signals: where they end the work, and that a run that they ended can go
+on."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def test_ctrl_c_leaves_a_machine_that_can_run_on(ctrl_c: None) -> None:
         with pytest.raises(KeyboardInterrupt):
             soon(signal.SIGINT, 0.02 * n)
             while True:
-                assert machine.run_until(ns=machine.ns + 10_007) is None, "it ends before it is stopped"
+                assert machine.run_until(ns=machine.ns + 10_007) is None, (
+                    "it ends before it is stopped"
+                )
     end = machine.ns + 100_003
     stopped, straight = machine.run(max_time_ns=end), Machine("bench-smp8").run(max_time_ns=end)
     assert stopped._replace(recent=()) == straight._replace(recent=())
@@ -77,7 +80,9 @@ def test_the_limit_counts_from_the_making_of_the_watch() -> None:
     assert result.diagnosis == "host time of 0.0 s is over"
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)]
+)
 def test_signals_raise_where_no_guest_runs(number: int, error: type[BaseException]) -> None:
     with pytest.raises(error) as raised, signals(Watch()):
         soon(number)
@@ -100,8 +105,9 @@ def test_a_run_that_does_not_look_is_left() -> None:
 
 
 def test_an_exception_that_was_lost_ends_the_run_that_follows() -> None:
-    """In a callback of Python's own (weak references, ctypes) an exception is printed and lost. The run is asked to end
-    then, for what is raised at the first instruction of an engine's callback would be lost again."""
+    """In a callback of Python's own (weak references, ctypes) an exception is printed and lost. The
+    run is asked to end then, for what is raised at the first instruction of an engine's callback
+    would be lost again."""
     with pytest.raises(KeyboardInterrupt), signals(Watch()) as taken:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

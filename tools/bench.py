@@ -60,7 +60,12 @@ class Guest(NamedTuple):
 HELLO = Guest(GUESTS / "hello.elf")
 # Without KASLR, which would isolate page tables from EL0: both sides do the same work, and the row can be compared with
 # what was measured before armvirt gave a kaslr-seed (QEMU has always given one).
-LINUX = Guest(FETCHED / "Image", b"reboot: Power down", FETCHED / "initramfs.cpio", "console=ttyAMA0 nokaslr autorun")
+LINUX = Guest(
+    FETCHED / "Image",
+    b"reboot: Power down",
+    FETCHED / "initramfs.cpio",
+    "console=ttyAMA0 nokaslr autorun",
+)
 
 SMP = Guest(GUESTS / "bench-smp8.elf")
 LOCK = Guest(GUESTS / "bench-lock.elf", beside=Guest(GUESTS / "bench-lock.elf", append="plain"))
@@ -86,10 +91,33 @@ TASKS = (
     Task("mem", "200 million loads and stores", Guest(GUESTS / "bench-mem.elf"), 2.0),
     Task("hello", "hello, start to finish", HELLO, 3.0),
     Task("rss", "hello, peak resident memory", HELLO, 120.0, "MB"),
-    Task("sgi", "an SGI to itself, sent, taken and ended", Guest(GUESTS / "bench-sgi.elf"), 15.0, "ns", 200_000),
-    Task("eoi", "acknowledge and end; 1/4 distributor store", Guest(GUESTS / "bench-gic-eoi.elf"), None, "ns", 400_000),
-    Task("gicd", "a read of GICD_ISENABLER1", Guest(GUESTS / "bench-gicd.elf"), None, "ns", 500_000),
-    Task("lpi", "an LPI by INT: queue, acknowledge, end", Guest(GUESTS / "bench-lpi.elf"), None, "ns", 30_000),
+    Task(
+        "sgi",
+        "an SGI to itself, sent, taken and ended",
+        Guest(GUESTS / "bench-sgi.elf"),
+        15.0,
+        "ns",
+        200_000,
+    ),
+    Task(
+        "eoi",
+        "acknowledge and end; 1/4 distributor store",
+        Guest(GUESTS / "bench-gic-eoi.elf"),
+        None,
+        "ns",
+        400_000,
+    ),
+    Task(
+        "gicd", "a read of GICD_ISENABLER1", Guest(GUESTS / "bench-gicd.elf"), None, "ns", 500_000
+    ),
+    Task(
+        "lpi",
+        "an LPI by INT: queue, acknowledge, end",
+        Guest(GUESTS / "bench-lpi.elf"),
+        None,
+        "ns",
+        30_000,
+    ),
     Task("tick", "six minutes of 1 kHz ticks, asleep", Guest(GUESTS / "bench-tick.elf"), 0.25),
     Task("smp8", "3.2e9 instructions: 8 CPUs, and 1 CPU", SMP._replace(cpus=8, beside=SMP), 1.3),
     Task("lock", "a free lock: SEVL and WFE, and without", LOCK, 1.1, "ns", 2_000_000),
@@ -126,7 +154,9 @@ class Row(NamedTuple):
 
 def medians(pairs: Sequence[Pair], megabytes: bool = False) -> tuple[float, float]:
     """Ours and QEMU's: seconds, or megabytes."""
-    ours, theirs = ([s.megabytes if megabytes else s.seconds for s in side] for side in zip(*pairs, strict=True))
+    ours, theirs = (
+        [s.megabytes if megabytes else s.seconds for s in side] for side in zip(*pairs, strict=True)
+    )
     return statistics.median(ours), statistics.median(theirs)
 
 
@@ -135,13 +165,25 @@ def row_of(task: Task, pairs: Sequence[Pair], hello: Sequence[Pair] = ()) -> Row
     ours, theirs = medians(pairs, task.unit == "MB")
     if task.unit == "ns":
         starts = medians(hello) if task.guest.beside is None else medians(hello)[:1] * 2
-        ours, theirs = ((s - start) / task.times * 1e9 for s, start in zip((ours, theirs), starts, strict=True))
+        ours, theirs = (
+            (s - start) / task.times * 1e9 for s, start in zip((ours, theirs), starts, strict=True)
+        )
     ratio = ours / theirs
     judged, mark = (ours, " MB") if task.unit == "MB" else (ratio, "x")
     if task.limit is None:
         return Row(task.name, task.what, task.unit, ours, theirs, ratio, "-", True, len(pairs))
     wanted = f"<= {task.limit:g}{mark}"
-    return Row(task.name, task.what, task.unit, ours, theirs, ratio, wanted, judged <= task.limit, len(pairs))
+    return Row(
+        task.name,
+        task.what,
+        task.unit,
+        ours,
+        theirs,
+        ratio,
+        wanted,
+        judged <= task.limit,
+        len(pairs),
+    )
 
 
 def skipped(task: Task, reason: str) -> Row:
@@ -182,8 +224,12 @@ def other_command(guest: Guest) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Ours, with this tree first on the path, and with compiled bytecode as in any installation."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    )
     return environment
 
 
@@ -196,7 +242,11 @@ def run(command: Sequence[str], says: bytes) -> Sample:
     with tempfile.TemporaryFile() as output:
         begin = time.perf_counter()
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(),
         )
         watchdog = threading.Timer(PATIENCE_S, child.kill)
         watchdog.start()
@@ -213,7 +263,10 @@ def run(command: Sequence[str], says: bytes) -> Sample:
 
 
 def measure(guest: Guest, runs: int) -> list[Pair]:
-    return [(run(our_command(guest), guest.says), run(other_command(guest), guest.says)) for _ in range(runs)]
+    return [
+        (run(our_command(guest), guest.says), run(other_command(guest), guest.says))
+        for _ in range(runs)
+    ]
 
 
 def rows(tasks: Iterable[Task], runs: int) -> Iterator[Row]:
@@ -263,7 +316,9 @@ def table_line(row: Row) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare armvirt's speed with QEMU's.")
-    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help=f"runs of each program (default {RUNS})")
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, metavar="N", help=f"runs of each program (default {RUNS})"
+    )
     parser.add_argument("--only", choices=[task.name for task in TASKS], metavar="NAME", action="append",
                         help=f"measure this row alone: {', '.join(task.name for task in TASKS)}")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the rows to FILE, too")
@@ -272,11 +327,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--runs must be at least 1")
     print(line(HEADER), flush=True)
     done = []
-    for row in rows((task for task in TASKS if not options.only or task.name in options.only), options.runs):
+    for row in rows(
+        (task for task in TASKS if not options.only or task.name in options.only), options.runs
+    ):
         print(table_line(row), flush=True)
         done.append(row)
     if options.json:
-        Path(options.json).write_text(json.dumps([row._asdict() for row in done], indent=1) + "\n", encoding="utf-8")
+        Path(options.json).write_text(
+            json.dumps([row._asdict() for row in done], indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if all(row.holds for row in done) else 1
 
 

@@ -4,8 +4,9 @@
     python tools/build_firmware.py --out DIR       build elsewhere
     python tools/build_firmware.py --check         build elsewhere and compare byte for byte
 
-The compiler is ``CROSS_COMPILE``gcc (default prefix ``aarch64-linux-gnu-``), or ``clang`` where no such gcc exists.
-The same compiler version gives the same bytes on every machine: no time stamps, no build id, no paths.
+The compiler is ``CROSS_COMPILE``gcc (default prefix ``aarch64-linux-gnu-``), or ``clang`` where no
+such gcc exists. The same compiler version gives the same bytes on every machine: no time stamps, no
+build id, no paths.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Compiler:
-    """A cross compiler: the command words that start it, and the versions of it and its linker in words."""
+    """A cross compiler: the command words that start it, and the versions of it and its linker in
+    words."""
 
     command: tuple[str, ...]
     version: str
@@ -71,9 +73,14 @@ def find_compiler() -> Compiler | None:
     """The compiler to use, or None where there is none."""
     gcc = os.environ.get("CROSS_COMPILE", "aarch64-linux-gnu-") + "gcc"
     if shutil.which(gcc):
-        return Compiler((gcc,), f"{_first_line(gcc, '--version')}, {_first_line(gcc, '-Wl,--version')}")
+        return Compiler(
+            (gcc,), f"{_first_line(gcc, '--version')}, {_first_line(gcc, '-Wl,--version')}"
+        )
     if shutil.which("clang"):
-        return Compiler(("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld"), _first_line("clang", "--version"))
+        return Compiler(
+            ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld"),
+            _first_line("clang", "--version"),
+        )
     return None
 
 
@@ -121,13 +128,16 @@ def build_guests(compiler: Compiler, guests: Sequence[Guest], out: Path) -> list
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
         names = {s for guest in guests for s in guest.sources} | set(_library())
-        objects = dict(pool.map(lambda name: _compile(compiler, name, Path(scratch)), sorted(names)))
+        objects = dict(
+            pool.map(lambda name: _compile(compiler, name, Path(scratch)), sorted(names))
+        )
         library = [objects[name] for name in _library()]
         return list(pool.map(lambda g: _link(compiler, g, objects, library, out), guests))
 
 
 def build_bare(compiler: Compiler, guest: Guest, defines: Sequence[str], out: Path) -> Path:
-    """Assemble a guest that does without the runtime: its entry is ``_start``, at the start of its text."""
+    """Assemble a guest that does without the runtime: its entry is ``_start``, at the start of its
+    text."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         objects = [_compile(compiler, name, Path(scratch), defines)[1] for name in guest.sources]
@@ -139,18 +149,29 @@ def build_bare(compiler: Compiler, guest: Guest, defines: Sequence[str], out: Pa
 
 def _library() -> list[str]:
     """The runtime's sources, entry first."""
-    names = sorted(f"lib/{path.name}" for path in (FIRMWARE / "lib").iterdir() if path.suffix in {".c", ".S"})
+    names = sorted(
+        f"lib/{path.name}" for path in (FIRMWARE / "lib").iterdir() if path.suffix in {".c", ".S"}
+    )
     return sorted(names, key=lambda name: name != "lib/start.S")
 
 
-def _compile(compiler: Compiler, name: str, scratch: Path, defines: Sequence[str] = ()) -> tuple[str, Path]:
+def _compile(
+    compiler: Compiler, name: str, scratch: Path, defines: Sequence[str] = ()
+) -> tuple[str, Path]:
     target = scratch / (name.replace("/", "_") + ".o")
-    flags = [*CFLAGS, f"-ffile-prefix-map={FIRMWARE}=firmware", "-Ilib", *(f"-D{word}" for word in defines)]
+    flags = [
+        *CFLAGS,
+        f"-ffile-prefix-map={FIRMWARE}=firmware",
+        "-Ilib",
+        *(f"-D{word}" for word in defines),
+    ]
     _run([*compiler.command, *flags, "-c", name, "-o", str(target)])
     return name, target
 
 
-def _link(compiler: Compiler, guest: Guest, objects: dict[str, Path], library: list[Path], out: Path) -> Path:
+def _link(
+    compiler: Compiler, guest: Guest, objects: dict[str, Path], library: list[Path], out: Path
+) -> Path:
     target = out / guest.file
     inputs = [str(path) for path in [*library, *(objects[name] for name in guest.sources)]]
     _run([*compiler.command, *LDFLAGS, "-T", "lib/guest.ld", *inputs, "-o", str(target)])
@@ -165,7 +186,8 @@ def _run(command: list[str]) -> None:
 
 
 def differences(built: list[Path], against: Path) -> list[str]:
-    """One line for each file of ``built`` that is missing in or differs from ``against``, and for strays there."""
+    """One line for each file of ``built`` that is missing in or differs from ``against``, and for
+    strays there."""
     lines = []
     for path in built:
         other = against / path.name
@@ -184,20 +206,33 @@ def _check(compiler: Compiler) -> int:
     for line in lines:
         print(line)
     if lines and compiler.version != recorded_compiler():
-        print(f"note: this is {compiler.version}, the bundled guests were built by {recorded_compiler()}")
-    print("bundled guests differ from their sources" if lines else "bundled guests match their sources")
+        print(
+            f"note: this is {compiler.version}, the bundled guests were built by {recorded_compiler()}"
+        )
+    print(
+        "bundled guests differ from their sources"
+        if lines
+        else "bundled guests match their sources"
+    )
     return 1 if lines else 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Build the bundled guests.")
-    parser.add_argument("--out", type=Path, default=BUNDLED, help="directory for the ELFs (default: armvirt/guests)")
-    parser.add_argument("--check", action="store_true", help="compare with armvirt/guests instead of writing there")
+    parser.add_argument(
+        "--out", type=Path, default=BUNDLED, help="directory for the ELFs (default: armvirt/guests)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare with armvirt/guests instead of writing there"
+    )
     options = parser.parse_args(argv)
     compiler = find_compiler()
     if compiler is None:
-        print("no AArch64 compiler: install gcc-aarch64-linux-gnu, or set CROSS_COMPILE", file=sys.stderr)
+        print(
+            "no AArch64 compiler: install gcc-aarch64-linux-gnu, or set CROSS_COMPILE",
+            file=sys.stderr,
+        )
         return 2
     try:
         if options.check:

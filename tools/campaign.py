@@ -6,11 +6,11 @@
     python tools/campaign.py --linux --uboot           Linux with one and with two CPUs and U-Boot too (make guests)
     python tools/campaign.py --portable-linux          Linux on the portable engine against the native one (slow)
 
-A stop is at a random instruction or a random time (``--seed``). The ways are: ``plain`` (stop and go on), ``load``
-(save, and load into the same machine), ``fresh`` (save, and load into a new machine; memory is copied) and ``engines``
-(as fresh, native and portable in turn). ``portable`` is a run without stops on the portable engine. Trace hash,
-verdict, time and instructions must be those of the run that nothing interrupted. One line a result; exit status 1 if
-one differs.
+A stop is at a random instruction or a random time (``--seed``). The ways are: ``plain`` (stop and
+go on), ``load`` (save, and load into the same machine), ``fresh`` (save, and load into a new
+machine; memory is copied) and ``engines`` (as fresh, native and portable in turn). ``portable`` is
+a run without stops on the portable engine. Trace hash, verdict, time and instructions must be those
+of the run that nothing interrupted. One line a result; exit status 1 if one differs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ ALL_WAYS = (*WAYS, "engines", "portable")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is run: an image (None: a ROM), arguments of `Machine`, the guest time after which it is cut off."""
+    """What is run: an image (None: a ROM), arguments of `Machine`, the guest time after which it is
+    cut off."""
 
     name: str
     image: Path | None
@@ -57,7 +58,12 @@ class Subject:
 
     def machine(self, engine: str, recorder: Recorder) -> Machine:
         return Machine(
-            self.image, engine=engine, script=self.script, trace_hash=False, sinks=[recorder], **self.options
+            self.image,
+            engine=engine,
+            script=self.script,
+            trace_hash=False,
+            sinks=[recorder],
+            **self.options,
         )
 
 
@@ -84,29 +90,43 @@ class Recorder:
             self.hash(stamp, event)
 
     def outcome(self, machine: Machine, result: Result) -> Outcome:
-        return Outcome(result.verdict, result.ns, result.insns, self.hash.finish(machine.board.final_state()))
+        return Outcome(
+            result.verdict, result.ns, result.insns, self.hash.finish(machine.board.final_state())
+        )
 
 
 def bundled(guest: Guest, setup: Setup | None = None) -> Subject:
-    """A bundled guest on one of its machines (by default the newest GIC it is for, and as many CPUs as it wants).
+    """A bundled guest on one of its machines (by default the newest GIC it is for, and as many CPUs
+    as it wants).
 
     One that would run for ever is cut off early.
     """
     limit = LIMIT_OF_RUNAWAY_NS if guest.expect == "limit" else LIMIT_NS
     name = guest.name if setup is None else f"{guest.name}[{setup}]"
     gic, cpus = (max(guest.gics), guest.cpus) if setup is None else setup
-    return Subject(name, guest.path, limit, guest.script, {"gic": gic, "cpus": cpus, "memory": MEMORY})
+    return Subject(
+        name, guest.path, limit, guest.script, {"gic": gic, "cpus": cpus, "memory": MEMORY}
+    )
 
 
 def linux(cpus: int) -> Subject:
     """The fetched Linux, which tests itself and powers off."""
-    options = {"initrd": FETCHED / "initramfs.cpio", "append": "console=ttyAMA0 autorun", "cpus": cpus}
+    options = {
+        "initrd": FETCHED / "initramfs.cpio",
+        "append": "console=ttyAMA0 autorun",
+        "cpus": cpus,
+    }
     return Subject(f"linux-{cpus}", FETCHED / "Image", LINUX_LIMIT_NS, None, options)
 
 
 def uboot() -> Subject:
     """The fetched U-Boot, by its console."""
-    pairs = (("autoboot: ", "\n"), ("=> ", "version\n"), ("=> ", "sleep 2\n"), ("=> ", "poweroff\n"))
+    pairs = (
+        ("autoboot: ", "\n"),
+        ("=> ", "version\n"),
+        ("=> ", "sleep 2\n"),
+        ("=> ", "poweroff\n"),
+    )
     options = {"bios": FETCHED / "u-boot.bin"}
     return Subject("u-boot", None, LINUX_LIMIT_NS, Script.from_pairs(pairs), options)
 
@@ -123,7 +143,9 @@ def whole(subject: Subject, engine: str = "auto") -> Outcome:
     return outcome
 
 
-def stopped(subject: Subject, stops: Places, way: str, engines: Sequence[str] = ("auto",)) -> Outcome:
+def stopped(
+    subject: Subject, stops: Places, way: str, engines: Sequence[str] = ("auto",)
+) -> Outcome:
     """A run that is stopped again and again; ``engines`` take turns where the way is ``fresh``."""
     recorder, kinds = Recorder(), cycle(engines)
     machine = subject.machine(next(kinds), recorder)
@@ -151,7 +173,8 @@ class Places(Protocol):
 
 
 class Stops:
-    """``count`` random places in a run, half of them instructions, half of them times: a guest may be idle a lot."""
+    """``count`` random places in a run, half of them instructions, half of them times: a guest may
+    be idle a lot."""
 
     def __init__(self, count: int, reference: Outcome, seed: int) -> None:
         source = random.Random(seed)
@@ -210,11 +233,15 @@ def examine(subject: Subject, options: argparse.Namespace, report: Report) -> No
     if options.runs > 1:
         started = time.monotonic()
         others = {whole(subject) for _ in range(options.runs - 1)} - {reference}
-        report.line(subject.name, f"{options.runs} runs", min(others, default=reference), reference, started)
+        report.line(
+            subject.name, f"{options.runs} runs", min(others, default=reference), reference, started
+        )
     for way in options.ways:
         started = time.monotonic()
         what = "portable engine" if way == "portable" else f"{options.stops} stops, {way}"
-        report.line(subject.name, what, one_way(subject, way, reference, options), reference, started)
+        report.line(
+            subject.name, what, one_way(subject, way, reference, options), reference, started
+        )
 
 
 def one_way(subject: Subject, way: str, reference: Outcome, options: argparse.Namespace) -> Outcome:
@@ -230,7 +257,9 @@ def one_way(subject: Subject, way: str, reference: Outcome, options: argparse.Na
 def portable_linux(cpus: int, report: Report) -> None:
     """Linux on the portable engine."""
     reference, started = whole(linux(cpus)), time.monotonic()
-    report.line(f"linux-{cpus}", "portable engine", whole(linux(cpus), "portable"), reference, started)
+    report.line(
+        f"linux-{cpus}", "portable engine", whole(linux(cpus), "portable"), reference, started
+    )
 
 
 def subjects(options: argparse.Namespace) -> Iterable[Subject]:
@@ -252,7 +281,9 @@ def names(text: str) -> list[str]:
 
 def add_guests(parser: argparse.ArgumentParser) -> None:
     """The options that say which guests a campaign runs."""
-    parser.add_argument("--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)")
+    parser.add_argument(
+        "--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)"
+    )
     parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
     parser.add_argument("--uboot", action="store_true", help="U-Boot too")
 
@@ -262,19 +293,31 @@ def check_guests(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if options.guests == ["-"]:
         options.guests = []
     if unknown := set(options.guests or ()) - set(guests()):
-        parser.error(f"no such bundled guest: {', '.join(sorted(unknown))}; there are {', '.join(guests())}")
+        parser.error(
+            f"no such bundled guest: {', '.join(sorted(unknown))}; there are {', '.join(guests())}"
+        )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_guests(parser)
-    parser.add_argument("--stops", type=int, default=1000, help="stops in a run (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=10, help="runs whose hashes are compared (default: %(default)s)")
+    parser.add_argument(
+        "--stops", type=int, default=1000, help="stops in a run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=10, help="runs whose hashes are compared (default: %(default)s)"
+    )
     ways = f"of {','.join(ALL_WAYS)} (default: the first three)"
     parser.add_argument("--ways", type=names, default=list(WAYS), help=ways)
-    parser.add_argument("--seed", type=int, default=1, help="of the random stops (default: %(default)s)")
-    parser.add_argument("--setups", action="store_true", help="each guest on every machine that it is tested on")
-    parser.add_argument("--portable-linux", action="store_true", help="Linux on the portable engine against native")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the random stops (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--setups", action="store_true", help="each guest on every machine that it is tested on"
+    )
+    parser.add_argument(
+        "--portable-linux", action="store_true", help="Linux on the portable engine against native"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(ALL_WAYS):
         parser.error(f"no such way: {', '.join(unknown)}")

@@ -1,4 +1,5 @@
-"""What `make demo` shows: one interrupt of a timer from its cause to its end, and one that never comes. One screen.
+"""What `make demo` shows: one interrupt of a timer from its cause to its end, and one that never
+comes. One screen.
 
 Every figure is that of a run made now; nothing is written here but the words around them.
 """
@@ -23,7 +24,8 @@ CNTFRQ = 62_500_000
 
 
 def ticks() -> tuple[list[str], Summary, str]:
-    """The timeline up to the end of the first interrupt, what all of them have in common, and the run's trace hash."""
+    """The timeline up to the end of the first interrupt, what all of them have in common, and the
+    run's trace hash."""
     rows: list[Row] = []
     timeline = Timeline(rows.append, CNTFRQ, 0, 3)
     with Machine(TICKING, cntfrq=CNTFRQ, sinks=[timeline]) as machine:
@@ -42,7 +44,8 @@ def stuck() -> tuple[str, str]:
 
 
 def line(row: Row, lookup: Lookup | None) -> str:
-    """One row of the timeline, as `armvirt trace` has it; where the guest was is left out if it does not fit."""
+    """One row of the timeline, as `armvirt trace` has it; where the guest was is left out if it
+    does not fit."""
     shown = f"{row.ns:>11,} {f'+{row.delta:,}':>10} {row.stage:<8} {row.text}"
     where = f"{shown} {location(row, lookup)}".rstrip()
     return where if len(where) <= COLUMNS else shown
@@ -54,7 +57,8 @@ def command(words: str, remark: str) -> str:
 
 
 def story() -> list[str]:
-    """The lines of the screen: at most 24, for make and pip have a line each, of at most `COLUMNS`."""
+    """The lines of the screen: at most 24, for make and pip have a line each, of at most
+    `COLUMNS`."""
     rows, summary, trace_hash = ticks()
     verdict, why = stuck()
     latency, period = summary.steps[STEPS[-1]][0], summary.period_ns

@@ -70,7 +70,11 @@ class Conversation:
         self._output = b""
         self._seen = 0
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
         )
 
     def run(self) -> Run:
@@ -115,7 +119,16 @@ class Conversation:
 def run_qemu(guest: Guest, setup: Setup, timeout: float) -> Run:
     """``guest`` under QEMU with instruction-count time."""
     board = f"virt,gic-version={setup.gic}{',its=on' if guest.its else ''}"
-    command = [QEMU, "-M", board, *QEMU_ARGUMENTS, "-smp", str(setup.cpus), "-kernel", str(guest.path)]
+    command = [
+        QEMU,
+        "-M",
+        board,
+        *QEMU_ARGUMENTS,
+        "-smp",
+        str(setup.cpus),
+        "-kernel",
+        str(guest.path),
+    ]
     return Conversation(command, guest.script, timeout).run()
 
 
@@ -214,7 +227,9 @@ def qemu_only(selected: Sequence[tuple[Guest, Setup]], timeout: float) -> int:
     return bad
 
 
-def _select(names: Sequence[str], gics: Sequence[int], cpus: Sequence[int]) -> list[tuple[Guest, Setup]]:
+def _select(
+    names: Sequence[str], gics: Sequence[int], cpus: Sequence[int]
+) -> list[tuple[Guest, Setup]]:
     known = guests()
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -230,17 +245,29 @@ def _select(names: Sequence[str], gics: Sequence[int], cpus: Sequence[int]) -> l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Compare the bundled guests under QEMU and armvirt.")
-    parser.add_argument("names", nargs="*", metavar="GUEST", help="bundled guests (default: all that apply)")
-    parser.add_argument("--gic", type=int, action="append", default=[], help="this GIC version only; repeatable")
-    parser.add_argument("--cpus", type=int, action="append", default=[], help="this many CPUs only; repeatable")
+    parser = argparse.ArgumentParser(
+        description="Compare the bundled guests under QEMU and armvirt."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="GUEST", help="bundled guests (default: all that apply)"
+    )
+    parser.add_argument(
+        "--gic", type=int, action="append", default=[], help="this GIC version only; repeatable"
+    )
+    parser.add_argument(
+        "--cpus", type=int, action="append", default=[], help="this many CPUs only; repeatable"
+    )
     parser.add_argument("--qemu-only", action="store_true", help="run QEMU's half only")
-    parser.add_argument("--timeout", type=float, default=120.0, help="host seconds for each run (default 120)")
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, help="host seconds for each run (default 120)"
+    )
     parser.add_argument("--engine", choices=("native", "portable"), help="armvirt's engine")
     options = parser.parse_args(argv)
     selected = _select(options.names, options.gic, options.cpus)
     if shutil.which(QEMU) is None:
-        print(f"{QEMU} is not installed; on Debian: apt-get install qemu-system-arm", file=sys.stderr)
+        print(
+            f"{QEMU} is not installed; on Debian: apt-get install qemu-system-arm", file=sys.stderr
+        )
         return 2
     if options.qemu_only:
         bad = qemu_only(selected, options.timeout)

@@ -1,7 +1,9 @@
-"""Fetches real guests from Debian's packages without root: U-Boot, the arm64 kernel and a busybox initramfs.
+"""Fetches real guests from Debian's packages without root: U-Boot, the arm64 kernel and a busybox
+initramfs.
 
-apt works on a private state directory below the cache, so neither the machine's package lists nor its
-architecture settings change. The machine's own Debian sources and keyrings are used. What is left in the cache:
+apt works on a private state directory below the cache, so neither the machine's package lists nor
+its architecture settings change. The machine's own Debian sources and keyrings are used. What is
+left in the cache:
 
     u-boot.bin       U-Boot for the QEMU ``virt`` board (package u-boot-qemu)
     Image            the kernel that linux-image-arm64 depends on, as a plain arm64 Image
@@ -30,10 +32,16 @@ import make_initramfs
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "guests"
 PRODUCTS = ("u-boot.bin", "Image", "initramfs.cpio")
-MODULES = ("dummy", "crc-itu-t", "softdog")  # no module dependencies; the last one uses kernel timers
+MODULES = (
+    "dummy",
+    "crc-itu-t",
+    "softdog",
+)  # no module dependencies; the last one uses kernel timers
 SOURCES = Path("/etc/apt/sources.list")
 SOURCE_PARTS = Path("/etc/apt/sources.list.d")
-DEBIAN_URI = re.compile(r"https?://\S+/debian(-security)?/?(\s|$)|^URIs:\s*(mirror|file|copy|cdrom):", re.MULTILINE)
+DEBIAN_URI = re.compile(
+    r"https?://\S+/debian(-security)?/?(\s|$)|^URIs:\s*(mirror|file|copy|cdrom):", re.MULTILINE
+)
 
 
 class FetchError(Exception):
@@ -43,9 +51,13 @@ class FetchError(Exception):
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
     """Standard output of a command; FetchError with the end of its standard error when it fails."""
     try:
-        done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
-        raise FetchError(f"{command[0]} is missing: this needs a Debian machine (apt, dpkg)") from None
+        raise FetchError(
+            f"{command[0]} is missing: this needs a Debian machine (apt, dpkg)"
+        ) from None
     if done.returncode:
         tail = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
         raise FetchError(f"{' '.join(map(str, command[-3:]))} failed: {' / '.join(tail)}")
@@ -53,17 +65,24 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
 
 
 def debian_sources() -> dict[str, str]:
-    """The machine's Debian package sources, by file name for a private sources.list.d (third-party ones left out)."""
+    """The machine's Debian package sources, by file name for a private sources.list.d (third-party
+    ones left out)."""
     found: dict[str, str] = {}
     if SOURCES.is_file():
         all_lines = SOURCES.read_text().splitlines()
         lines = [line for line in all_lines if line.startswith("deb ") and DEBIAN_URI.search(line)]
         if lines:
-            found["machine.list"] = "\n".join(re.sub(r"arch=\S+?(?=[\s\]])", "", line) for line in lines) + "\n"
+            found["machine.list"] = (
+                "\n".join(re.sub(r"arch=\S+?(?=[\s\]])", "", line) for line in lines) + "\n"
+            )
     for part in sorted(SOURCE_PARTS.glob("*.sources")):
-        stanzas = [text for text in re.split(r"\n\s*\n", part.read_text()) if DEBIAN_URI.search(text)]
+        stanzas = [
+            text for text in re.split(r"\n\s*\n", part.read_text()) if DEBIAN_URI.search(text)
+        ]
         if stanzas:
-            found[part.name] = "\n\n".join(re.sub(r"(?m)^Architectures:.*\n", "", text) for text in stanzas) + "\n"
+            found[part.name] = (
+                "\n\n".join(re.sub(r"(?m)^Architectures:.*\n", "", text) for text in stanzas) + "\n"
+            )
     if not found:
         raise FetchError(f"no Debian package source in {SOURCES} or {SOURCE_PARTS}")
     return found
@@ -76,7 +95,12 @@ class Apt:
         self.downloads = home / "debs"
         parts = home / "sources.list.d"
         shutil.rmtree(parts, ignore_errors=True)
-        for folder in (home / "state/lists/partial", home / "cache/archives/partial", self.downloads, parts):
+        for folder in (
+            home / "state/lists/partial",
+            home / "cache/archives/partial",
+            self.downloads,
+            parts,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         (home / "status").touch()
         for name, text in debian_sources().items():
@@ -94,7 +118,9 @@ class Apt:
             "Acquire::Languages": "none",
             "Acquire::Retries": "2",
         }
-        self._options = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        self._options = [
+            word for key, value in options.items() for word in ("-o", f"{key}={value}")
+        ]
 
     def update(self) -> None:
         run(["apt-get", *self._options, "-q", "update"])
@@ -102,10 +128,13 @@ class Apt:
     def show(self, package: str) -> dict[str, str]:
         """Fields of the newest version of a package."""
         text = run(["apt-cache", *self._options, "--no-all-versions", "show", package])
-        return dict(line.split(": ", 1) for line in text.splitlines() if re.match(r"[A-Z][\w-]*: ", line))
+        return dict(
+            line.split(": ", 1) for line in text.splitlines() if re.match(r"[A-Z][\w-]*: ", line)
+        )
 
     def download(self, package: str) -> tuple[Path, str]:
-        """The package's .deb (kept from an earlier run when its version is the same) and its version."""
+        """The package's .deb (kept from an earlier run when its version is the same) and its
+        version."""
         fields = self.show(package)
         name = f"{package}_{fields['Version'].replace(':', '%3a')}_{fields['Architecture']}.deb"
         if not (self.downloads / name).exists():
@@ -122,7 +151,8 @@ def kernel_package(apt: Apt) -> str:
 
 
 def plain_image(data: bytes) -> bytes:
-    """A vmlinuz as a plain arm64 Image (Linux Documentation/arm64/booting.rst: magic ARM\\x64 at 56)."""
+    """A vmlinuz as a plain arm64 Image (Linux Documentation/arm64/booting.rst: magic ARM\\x64 at
+    56)."""
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     if data[56:60] != b"ARM\x64":
@@ -158,7 +188,11 @@ def fetch(cache: Path) -> dict[str, object]:
     u_boot = unpacked("u-boot-qemu") / "usr/lib/u-boot/qemu_arm64/u-boot.bin"
     kernel = unpacked(kernel_package(apt))
     busybox_root = unpacked("busybox-static")
-    busybox = next(path for path in (busybox_root / "bin/busybox", busybox_root / "usr/bin/busybox") if path.exists())
+    busybox = next(
+        path
+        for path in (busybox_root / "bin/busybox", busybox_root / "usr/bin/busybox")
+        if path.exists()
+    )
     (cache / "u-boot.bin").write_bytes(u_boot.read_bytes())
     (cache / "Image").write_bytes(plain_image(next(kernel.glob("boot/vmlinuz-*")).read_bytes()))
     modules = {f"{name}.ko": module(kernel, name) for name in MODULES}
@@ -174,7 +208,10 @@ def cached(cache: Path) -> dict[str, object] | None:
         versions: dict[str, object] = json.loads((cache / "versions.json").read_text())
         sums = versions["sha256"]
         assert isinstance(sums, dict)
-        intact = all(hashlib.sha256((cache / name).read_bytes()).hexdigest() == sums[name] for name in PRODUCTS)
+        intact = all(
+            hashlib.sha256((cache / name).read_bytes()).hexdigest() == sums[name]
+            for name in PRODUCTS
+        )
     except (OSError, ValueError, KeyError, AssertionError):
         return None
     return versions if intact else None
@@ -193,8 +230,12 @@ def renew(cache: Path, versions: dict[str, object]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Fetch U-Boot, Linux and an initramfs from Debian's packages.")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where the guests go (default: .cache/guests)")
+    parser = argparse.ArgumentParser(
+        description="Fetch U-Boot, Linux and an initramfs from Debian's packages."
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, help="where the guests go (default: .cache/guests)"
+    )
     parser.add_argument("--refresh", action="store_true", help="ask Debian for newer versions")
     options = parser.parse_args(argv)
     cache = options.cache.resolve()
@@ -205,7 +246,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if versions is None:
             cache.mkdir(parents=True, exist_ok=True)
             versions = fetch(cache)
-            (cache / "versions.json").write_text(json.dumps(versions, indent=1, sort_keys=True) + "\n")
+            (cache / "versions.json").write_text(
+                json.dumps(versions, indent=1, sort_keys=True) + "\n"
+            )
     except (FetchError, OSError) as error:
         print(f"fetch_guests: {error}", file=sys.stderr)
         return 1

@@ -1,10 +1,11 @@
-"""Fuzz everything that armvirt reads: ELF files, Images, device trees, suites, console scripts, options.
+"""Fuzz everything that armvirt reads: ELF files, Images, device trees, suites, console scripts,
+options.
 
-Each mutant is a whole command in a process of its own, forked from one in which a run is loaded. It must end with
-one of the documented statuses but 70 ("our own fault"), with at most one line for the user's mistake, in
-`LOAD_S` + `LOAD_S_PER_100_MIB` of CPU time, and with no more than `RSS_MIB` + `RSS_FACTOR` times its file of memory
-(of a compressed file, times what is in it). Seeded: a mutant is named by its target and number, and
-``--only elf:17`` runs it again.
+Each mutant is a whole command in a process of its own, forked from one in which a run is loaded. It
+must end with one of the documented statuses but 70 ("our own fault"), with at most one line for the
+user's mistake, in `LOAD_S` + `LOAD_S_PER_100_MIB` of CPU time, and with no more than `RSS_MIB` +
+`RSS_FACTOR` times its file of memory (of a compressed file, times what is in it). Seeded: a mutant
+is named by its target and number, and ``--only elf:17`` runs it again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ GUESTS_S = 1.0  # CPU time of the guests of a suite, which is none of its loadin
 
 
 class Run(NamedTuple):
-    """How a mutant ended: status (negative: a signal), CPU seconds, greatest RSS in bytes, standard error."""
+    """How a mutant ended: status (negative: a signal), CPU seconds, greatest RSS in bytes, standard
+    error."""
 
     status: int
     seconds: float
@@ -38,12 +40,15 @@ class Run(NamedTuple):
 
 
 class Server:
-    """The process that runs the commands (`fuzz_server`). ``folder`` is where a mutant's file and messages are."""
+    """The process that runs the commands (`fuzz_server`). ``folder`` is where a mutant's file and
+    messages are."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         command = [sys.executable, str(Path(__file__).with_name("fuzz_server.py"))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def run(self, mutant: Mutant) -> Run:
         words = list(mutant.words)
@@ -57,7 +62,9 @@ class Server:
         stdin.write(json.dumps([words, str(self.folder)]) + "\n")
         stdin.flush()
         status, seconds, rss = json.loads(stdout.readline())
-        return Run(status, seconds, rss, (self.folder / "stderr").read_bytes().decode("utf-8", "replace"))
+        return Run(
+            status, seconds, rss, (self.folder / "stderr").read_bytes().decode("utf-8", "replace")
+        )
 
     def __enter__(self) -> Server:
         return self
@@ -69,7 +76,9 @@ class Server:
 def problem(mutant: Mutant, done: Run) -> str:
     """What is wrong with how a mutant ended; "" if nothing is."""
     mib = mutant.size / (1 << 20)
-    seconds = LOAD_S + LOAD_S_PER_100_MIB * mib / 100 + (GUESTS_S if mutant.words[0] == "test" else 0)
+    seconds = (
+        LOAD_S + LOAD_S_PER_100_MIB * mib / 100 + (GUESTS_S if mutant.words[0] == "test" else 0)
+    )
     if done.status not in STATUSES:
         return f"status {done.status}: {done.said[-300:].strip()}"
     if done.status == 2 and len(done.said.strip().split("\n")) > 1:
@@ -124,10 +133,14 @@ def campaign(target: str, numbers: range) -> Tally:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-n", type=int, default=5000, help="mutants of each target (default 5,000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
-    parser.add_argument("--targets", default=",".join(TARGETS), help=f"some of {', '.join(TARGETS)}")
+    parser.add_argument(
+        "--targets", default=",".join(TARGETS), help=f"some of {', '.join(TARGETS)}"
+    )
     parser.add_argument("--only", help="one mutant, as TARGET:NUMBER; its file is left in /tmp")
     arguments = parser.parse_args()
     if arguments.only:
@@ -149,8 +162,12 @@ def _again(target: str, number: int) -> int:
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{target}-{number}-"))
     with Server(folder) as server:
         done = server.run(mutant)
-    print(f"armvirt {' '.join(word.encode('unicode_escape').decode()[:200] for word in mutant.words)}  in {folder}")
-    print(f"status {done.status}, {done.seconds:.2f} s, {done.rss >> 20} MiB, file {mutant.size} bytes")
+    print(
+        f"armvirt {' '.join(word.encode('unicode_escape').decode()[:200] for word in mutant.words)}  in {folder}"
+    )
+    print(
+        f"status {done.status}, {done.seconds:.2f} s, {done.rss >> 20} MiB, file {mutant.size} bytes"
+    )
     print(done.said.encode("unicode_escape").decode()[:2000])
     print(problem(mutant, done) or "no problem")
     return 1 if problem(mutant, done) else 0

@@ -19,8 +19,8 @@ EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0xFFFF, 1 << 16, 1 << 20, (1 << 31) - 
 
 
 class Mutant(NamedTuple):
-    """The words of a command, the file that ``{}`` among them stands for, and the bytes by which it is judged: those of
-    the file, or what is compressed in it."""
+    """The words of a command, the file that ``{}`` among them stands for, and the bytes by which it
+    is judged: those of the file, or what is compressed in it."""
 
     words: list[str]
     content: bytes | None
@@ -31,7 +31,8 @@ class Mutant(NamedTuple):
 
 
 def elf(segments: int, symbols: int, names: bytes, step: int, sections: int = 3) -> bytes:
-    """A static ELF with a loop, ``segments`` of 16 bytes, and symbols whose names begin each ``step`` bytes."""
+    """A static ELF with a loop, ``segments`` of 16 bytes, and symbols whose names begin each
+    ``step`` bytes."""
     headers = b"".join(
         struct.pack("<IIQQQQQQ", 1, 7, 64 + 56 * segments, TEXT + 16 * n, TEXT + 16 * n, 16, 16, 16)
         for n in range(segments)
@@ -41,9 +42,13 @@ def elf(segments: int, symbols: int, names: bytes, step: int, sections: int = 3)
     rows = (struct.pack("<IBBHQQ", 1 + n * step, 18, 0, 1, TEXT + 4 * n, 4) for n in range(symbols))
     table = bytes(24) + b"".join(rows)
     head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    head += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, TEXT, 64, at, 0, 64, 56, segments, 64, sections, 2)
+    head += struct.pack(
+        "<HHIQQQIHHHHHH", 2, 183, 1, TEXT, 64, at, 0, 64, 56, segments, 64, sections, 2
+    )
     parts = [bytes(64), struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, table_at, len(table), 2, 0, 8, 24)]
-    parts += [struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, table_at + len(table), len(names) + 2, 0, 0, 1, 0)]
+    parts += [
+        struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, table_at + len(table), len(names) + 2, 0, 0, 1, 0)
+    ]
     parts += [bytes(64)] * (sections - 3)
     return b"".join([head, headers, BRANCH * 4, *parts, table, b"\0", names, b"\0"])
 
@@ -58,7 +63,9 @@ def elf_mutant(random: Random) -> Mutant:
         for n in range(1, many):
             struct.pack_into("<I", raw, 64 + 56 * n, kind)
     headers = 64 + 56 * min(many, 4)
-    overwrite(random, raw, random.choice((headers, headers, len(raw))), random.choice((0, 1, 1, 2, 4)))
+    overwrite(
+        random, raw, random.choice((headers, headers, len(raw))), random.choice((0, 1, 1, 2, 4))
+    )
     return run_file(cut(random, raw))
 
 
@@ -68,8 +75,12 @@ def elf_mutant(random: Random) -> Mutant:
 def image_mutant(random: Random) -> Mutant:
     size = random.choice((64, 100, 4096, 1 << 20, 8 << 20))
     usual = random.random() < 0.5
-    offset, memory, flags = (0, random.choice((0, size, 1 << 20)), 0xA) if usual else random.choices(EDGES, k=3)
-    header = struct.pack("<IIQQQQQQ4sI", 0x14000010, 0, offset, memory, flags, 0, 0, 0, b"ARM\x64", 0)
+    offset, memory, flags = (
+        (0, random.choice((0, size, 1 << 20)), 0xA) if usual else random.choices(EDGES, k=3)
+    )
+    header = struct.pack(
+        "<IIQQQQQQ4sI", 0x14000010, 0, offset, memory, flags, 0, 0, 0, b"ARM\x64", 0
+    )
     raw = bytearray(header.ljust(size, b"\0"))
     raw[64:68] = BRANCH
     overwrite(random, raw, random.choice((64, len(raw))), random.choice((0, 0, 1, 3)))
@@ -78,10 +89,18 @@ def image_mutant(random: Random) -> Mutant:
         return run_file(cut(random, raw))
     packed = bytearray(gzip.compress(bytes(raw), 1))
     if shape < 0.6:  # a bomb: much more than RAM in a few KiB
-        packed = bytearray(gzip.compress(bytes(raw[:4096]).ljust(random.choice((1, 80)) << 20, b"\0"), 1))
+        packed = bytearray(
+            gzip.compress(bytes(raw[:4096]).ljust(random.choice((1, 80)) << 20, b"\0"), 1)
+        )
     if shape > 0.85:
-        head = b"MZ\0\0zimg" + struct.pack("<II", random.choice((64, 60, *EDGES)) & 0xFFFF_FFFF, len(packed)) + bytes(8)
-        packed = bytearray((head + random.choice((b"gzip", b"zstd", b"\x1b[2J\n"))).ljust(64, b"\0") + packed)
+        head = (
+            b"MZ\0\0zimg"
+            + struct.pack("<II", random.choice((64, 60, *EDGES)) & 0xFFFF_FFFF, len(packed))
+            + bytes(8)
+        )
+        packed = bytearray(
+            (head + random.choice((b"gzip", b"zstd", b"\x1b[2J\n"))).ljust(64, b"\0") + packed
+        )
     overwrite(random, packed, random.choice((20, len(packed))), random.choice((0, 0, 1, 3)))
     return run_file(cut(random, packed))
 
@@ -102,12 +121,18 @@ def unpacked(content: bytes, most: int) -> int:
 
 def dtb_mutant(random: Random) -> Mutant:
     begin, end, fin = struct.pack(">I", 1), struct.pack(">I", 2), struct.pack(">I", 9)
-    strings = random.choice((b"reg\0status\0compatible\0", b"a" * 100_000 + b"\0", b"\xff\0\x1b[2J\0" * 10))
+    strings = random.choice(
+        (b"reg\0status\0compatible\0", b"a" * 100_000 + b"\0", b"\xff\0\x1b[2J\0" * 10)
+    )
     inside = b""
     for _ in range(random.choice((1, 5, 20))):
         size = random.choice((0, 1, 4, 100, random.choice(EDGES) & 0xFFFF_FFFF))
-        prop = struct.pack(">3I", 3, size, random.randrange(len(strings))) + bytes(-(-min(size, 200) // 4) * 4)
-        inside += random.choice((prop, begin + b"cpu@0\0\0\0" + prop + end, begin + b"memory\0\0" + end, prop * 2000))
+        prop = struct.pack(">3I", 3, size, random.randrange(len(strings))) + bytes(
+            -(-min(size, 200) // 4) * 4
+        )
+        inside += random.choice(
+            (prop, begin + b"cpu@0\0\0\0" + prop + end, begin + b"memory\0\0" + end, prop * 2000)
+        )
     deep = random.choice((1, 1, 1, 60, 70, 5000))
     if random.random() < 0.05:
         inside += (begin + b"n\0\0\0" + end) * random.choice((1000, 40_000, 150_000))
@@ -146,7 +171,19 @@ SCRIPT_TOKENS = (
 
 def toml_mutant(random: Random) -> Mutant:
     text = '[defaults]\ntimeout = "5s"\n\n[[guest]]\nname = "hello"\nmax-insns = 1000\nexpect = "limit"\n'
-    keys = ("cpus", "mem", "gic", "expect", "append", "cntfrq", "load-addr", "max-time", "seed", "vhe", "script")
+    keys = (
+        "cpus",
+        "mem",
+        "gic",
+        "expect",
+        "append",
+        "cntfrq",
+        "load-addr",
+        "max-time",
+        "seed",
+        "vhe",
+        "script",
+    )
     for _ in range(random.choice((0, 1, 2, 5))):
         text += f"{random.choice(keys)} = {random.choice(TOML_VALUES)}\n"
     content = damaged_text(random, text, TOML_TOKENS) if random.random() < 0.5 else text.encode()
@@ -160,7 +197,8 @@ def script_mutant(random: Random) -> Mutant:
 
 
 def damaged_text(random: Random, text: str, tokens: tuple[str, ...]) -> bytes:
-    """Tokens put in, over or instead of others, lines repeated; perhaps some bytes overwritten, or the end cut off."""
+    """Tokens put in, over or instead of others, lines repeated; perhaps some bytes overwritten, or
+    the end cut off."""
     for _ in range(random.choice((1, 1, 1, 2, 4, 30))):
         at = random.randrange(len(text) + 1)
         if random.random() < 0.5:
@@ -214,7 +252,9 @@ def options_mutant(random: Random) -> Mutant:
         words += ["--intid", random.choice(("27", "vtimer", "spi1", "1", "8192"))]
     for _ in range(random.choice((0, 0, 1, 2))):
         option, value = random.choice(OPTIONS), random.choice(VALUES)
-        words += random.choice(([option, value], [f"{option}={value}"], [option], [random.choice(WORDS)]))
+        words += random.choice(
+            ([option, value], [f"{option}={value}"], [option], [random.choice(WORDS)])
+        )
     if random.random() < 0.1:
         random.shuffle(words)
     # Nothing here is meant to run long: what comes last counts.

@@ -1,8 +1,9 @@
 """Runs commands of armvirt for `fuzz.py`, each in a child forked from this process.
 
-This process holds what a run of a guest loads and nothing else, so that the memory of a child is that of the command.
-A line of JSON comes in (the words of a command, the folder to run it in), and one goes out: status (negative: a
-signal), CPU seconds, and the greatest RSS in bytes. Standard error goes to the folder's file ``stderr``.
+This process holds what a run of a guest loads and nothing else, so that the memory of a child is
+that of the command. A line of JSON comes in (the words of a command, the folder to run it in), and
+one goes out: status (negative: a signal), CPU seconds, and the greatest RSS in bytes. Standard
+error goes to the folder's file ``stderr``.
 """
 
 from __future__ import annotations

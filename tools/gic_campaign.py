@@ -58,8 +58,12 @@ def campaign(seed: int, accesses: int, report: int = MILLION) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--millions", type=float, default=1, help="millions of accesses (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first machine (default: %(default)s)")
+    parser.add_argument(
+        "--millions", type=float, default=1, help="millions of accesses (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the first machine (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     return campaign(options.seed, int(options.millions * MILLION))
 

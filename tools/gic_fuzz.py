@@ -1,9 +1,11 @@
-"""Random accesses to a vGIC and its virtual CPU interfaces, and the laws that must hold whatever a guest does.
+"""Random accesses to a vGIC and its virtual CPU interfaces, and the laws that must hold whatever a
+guest does.
 
-`Fuzzer` is a host without an engine: vCPUs on PEs, a vGIC, devices that pull lines. Each step is one thing that a
-guest, a device, the VMM or the host's scheduler may do: an access of any size to any offset of any frame, an ICC access
-of any encoding, a line, an attribute, a migration. Nothing may raise, and after `LAW_PERIOD` steps every law is looked
-at. A run is a function of its seed: ``Fuzzer(seed).run(n)`` fails at the same step each time.
+`Fuzzer` is a host without an engine: vCPUs on PEs, a vGIC, devices that pull lines. Each step is
+one thing that a guest, a device, the VMM or the host's scheduler may do: an access of any size to
+any offset of any frame, an ICC access of any encoding, a line, an attribute, a migration. Nothing
+may raise, and after `LAW_PERIOD` steps every law is looked at. A run is a function of its seed:
+``Fuzzer(seed).run(n)`` fails at the same step each time.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ ICC_NAMES = {encoding: name for name, encoding in ICC_REGISTERS.items()}
 IAR0, IAR1 = ICC_REGISTERS["ICC_IAR0_EL1"], ICC_REGISTERS["ICC_IAR1_EL1"]
 HPPIR = {IAR0: ICC_REGISTERS["ICC_HPPIR0_EL1"], IAR1: ICC_REGISTERS["ICC_HPPIR1_EL1"]}
 ENDS = tuple(ICC_REGISTERS[f"ICC_{name}_EL1"] for name in ("EOIR0", "EOIR1", "DIR"))
-SETUP = tuple(ICC_REGISTERS[f"ICC_{name}_EL1"] for name in ("PMR", "IGRPEN0", "IGRPEN1", "CTLR", "BPR0", "BPR1"))
+SETUP = tuple(
+    ICC_REGISTERS[f"ICC_{name}_EL1"]
+    for name in ("PMR", "IGRPEN0", "IGRPEN1", "CTLR", "BPR0", "BPR1")
+)
 #: What a guest would write, most of the time; random values alone soon leave everything masked.
 USUAL = {
     ICC_REGISTERS[f"ICC_{name}_EL1"]: values
@@ -70,7 +75,8 @@ ATTRIBUTES = (
 
 
 class LawError(AssertionError):
-    """A law is broken, or something was raised. The message has the seed, the step and the last actions."""
+    """A law is broken, or something was raised. The message has the seed, the step and the last
+    actions."""
 
 
 def _rows(name: str) -> list[tuple[int, int]]:
@@ -95,12 +101,14 @@ class Fuzzer:
         self.vcpus = rng.randrange(1, 5)
         self.nr_irqs = rng.choice((64, 96, 1024))
         self.model = 2 if seed % 4 == 3 else 3
-        self.intid_mask = 0x3FF if self.model == 2 else 0xFFFF  # of vINTID; above it a GICv2's SGI has its CPUID
+        self.intid_mask = (
+            0x3FF if self.model == 2 else 0xFFFF
+        )  # of vINTID; above it a GICv2's SGI has its CPUID
         self.log: deque[str] = deque(maxlen=12)
         self._create()
         self._actions = self._weights()
 
-    # The host -------------------------------------------------------------------------------------------------
+    # The host ------------------------------------------------------------------------------------
 
     def _create(self) -> None:
         self.bus, self.gic = EventBus(), PhysicalGic(self.vcpus)
@@ -110,14 +118,20 @@ class Fuzzer:
         ]
         self.pe_of: dict[int, int] = {}
         self.timer_line = [False] * self.vcpus
-        self.taken: list[list[tuple[int, int]]] = [[] for _ in range(self.vcpus)]  # (INTID, group), innermost last
-        self.vgic = Vgic(self.bus, lambda vcpu: None, self._set_phys_active, self.model, self.priority_bits)
+        self.taken: list[list[tuple[int, int]]] = [
+            [] for _ in range(self.vcpus)
+        ]  # (INTID, group), innermost last
+        self.vgic = Vgic(
+            self.bus, lambda vcpu: None, self._set_phys_active, self.model, self.priority_bits
+        )
         self.device = VgicDevice(self.vgic)
         for n in range(self.vcpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)
         v2 = self.model == 2
         self.device.set_attr(Group.ADDR, AddrType.V2_DIST if v2 else AddrType.V3_DIST, GICD_BASE)
-        self.device.set_attr(Group.ADDR, *((AddrType.V2_CPU, GICC_BASE) if v2 else (AddrType.V3_REDIST, GICR_BASE)))
+        self.device.set_attr(
+            Group.ADDR, *((AddrType.V2_CPU, GICC_BASE) if v2 else (AddrType.V3_REDIST, GICR_BASE))
+        )
         self.device.set_attr(Group.NR_IRQS, 0, self.nr_irqs)
         self.device.set_attr(Group.CTRL, Ctrl.INIT)
         self._add_devices()
@@ -138,7 +152,8 @@ class Fuzzer:
         return next(frame for _, frame, _ in self.frames if frame.name == name)
 
     def _set_up(self) -> None:
-        """Half of the machines start as a guest would set them up, so that interrupts flow from the first step on."""
+        """Half of the machines start as a guest would set them up, so that interrupts flow from the
+        first step on."""
         if self.rng.random() < 0.5:
             return
         self.frames[0][1].write(0, 0, 4, 3)
@@ -195,10 +210,11 @@ class Fuzzer:
                 return
         raise AssertionError(f"not at rest after {ROUNDS} rounds")
 
-    # Steps ----------------------------------------------------------------------------------------------------
+    # Steps ---------------------------------------------------------------------------------------
 
     def run(self, steps: int) -> int:
-        """Take ``steps`` steps; the number of accesses. LawError at the first thing that is wrong."""
+        """Take ``steps`` steps; the number of accesses. LawError at the first thing that is
+        wrong."""
         actions, choose = self._actions, self.rng.random
         count = len(actions)
         try:
@@ -211,7 +227,9 @@ class Fuzzer:
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             history = "\n  ".join(self.log)
-            raise LawError(f"seed {self.seed}, step {self.steps}: {what}; the last actions:\n  {history}") from error
+            raise LawError(
+                f"seed {self.seed}, step {self.steps}: {what}; the last actions:\n  {history}"
+            ) from error
         return steps
 
     def _weights(self) -> list[Callable[[], None]]:
@@ -258,18 +276,24 @@ class Fuzzer:
             self.log.append(f"vCPU {vcpu} reads {width} bytes at {frame.name} + {offset:#x}")
             value = frame.read(vcpu, offset, width)
             self.log[-1] += f": {value:#x}"
-            assert 0 <= value < 1 << 8 * width, f"{width} bytes at {frame.name} + {offset:#x} read as {value:#x}"
+            assert 0 <= value < 1 << 8 * width, (
+                f"{width} bytes at {frame.name} + {offset:#x} read as {value:#x}"
+            )
         else:
             value = self._value() & (1 << 8 * width) - 1
             if frame.name == "GICD" and offset == 0 and rng.random() < 0.9:
                 value = 3
-            self.log.append(f"vCPU {vcpu} writes {value:#x}, {width} bytes, at {frame.name} + {offset:#x}")
+            self.log.append(
+                f"vCPU {vcpu} writes {value:#x}, {width} bytes, at {frame.name} + {offset:#x}"
+            )
             frame.write(vcpu, offset, width, value)
 
     def _icc(self, vcpu: int, encoding: int, is_write: bool, value: int) -> int:
         """One access from EL1, trapped ones included; an undefined one does nothing."""
         outcome = self.vifs[self.pe_of[vcpu]].icc_access(encoding, is_write, value, 1, True, True)
-        assert self.model == 3 or outcome.action is IccAction.UNDEF, "a GICv2 guest has system registers"
+        assert self.model == 3 or outcome.action is IccAction.UNDEF, (
+            "a GICv2 guest has system registers"
+        )
         if outcome.action is IccAction.TRAP:
             if encoding == arch.ICC_DIR_EL1:
                 self.vgic.dir(vcpu, value)
@@ -287,26 +311,33 @@ class Fuzzer:
         if vcpu is None:
             return
         names = tuple(ICC_NAMES) if rng.random() < 0.5 else SETUP
-        encoding = rng.getrandbits(16) if rng.random() < 0.25 else names[int(rng.random() * len(names))]
+        encoding = (
+            rng.getrandbits(16) if rng.random() < 0.25 else names[int(rng.random() * len(names))]
+        )
         is_write, value = rng.random() < 0.6, self._usual(encoding)
         if encoding in (IAR0, IAR1) and not is_write and self.model == 3:
             self._acknowledge(vcpu, encoding)
             return
-        self.log.append(f"vCPU {vcpu} {f'writes {value:#x} to' if is_write else 'reads'} {self._name(encoding)}")
+        self.log.append(
+            f"vCPU {vcpu} {f'writes {value:#x} to' if is_write else 'reads'} {self._name(encoding)}"
+        )
         result = self._icc(vcpu, encoding, is_write, value)
         self.log[-1] += f": {result:#x}"
         assert 0 <= result < 1 << 64
 
     def _usual(self, encoding: int) -> int:
         values = USUAL.get(encoding)
-        return self._value() if values is None or self.rng.random() < 0.05 else self.rng.choice(values)
+        return (
+            self._value() if values is None or self.rng.random() < 0.05 else self.rng.choice(values)
+        )
 
     @staticmethod
     def _name(encoding: int) -> str:
         return ICC_NAMES.get(encoding, f"encoding {encoding:#x}")
 
     def _interrupts(self) -> None:
-        """What a guest does with interrupts: acknowledge, end properly, or end anything in any way."""
+        """What a guest does with interrupts: acknowledge, end properly, or end anything in any
+        way."""
         rng, vcpu = self.rng, self._loaded()
         if vcpu is None:
             return
@@ -349,13 +380,16 @@ class Fuzzer:
     def _end_anything(self, vcpu: int) -> None:
         rng, vif = self.rng, self.vifs[self.pe_of[vcpu]]
         active = [lr & 0xFFFF for lr in vif.lr if lr & LR_ACTIVE]
-        intid = active[int(rng.random() * len(active))] if active else int(rng.random() * self.nr_irqs)
+        intid = (
+            active[int(rng.random() * len(active))] if active else int(rng.random() * self.nr_irqs)
+        )
         encoding = ENDS[int(rng.random() * len(ENDS))]
         self.log.append(f"vCPU {vcpu} writes {intid} to {self._name(encoding)}")
         self._icc(vcpu, encoding, True, intid)
 
     def _acknowledge(self, vcpu: int, iar: int) -> None:
-        """Law: IAR gives what HPPIR shows if the interface signals it, and the spurious value otherwise."""
+        """Law: IAR gives what HPPIR shows if the interface signals it, and the spurious value
+        otherwise."""
         vif = self.vifs[self.pe_of[vcpu]]
         if vif.hcr & (arch.HCR_TALL0 | arch.HCR_TALL1):
             return
@@ -366,14 +400,18 @@ class Fuzzer:
         if intid < arch.FIRST_SPECIAL:
             self.taken[vcpu].append((intid, int(iar == IAR1)))
             self.acknowledged += 1
-        assert intid == (shown if signalled else SPURIOUS), f"IAR {intid}, HPPIR {shown}, signalled {signalled}"
+        assert intid == (shown if signalled else SPURIOUS), (
+            f"IAR {intid}, HPPIR {shown}, signalled {signalled}"
+        )
 
     def _line(self) -> None:
         """A device's line or pulse, or a PPI; user space's errors are allowed."""
         rng = self.rng
         private = rng.random() < 0.2
         vcpu = self._vcpu() if private else None
-        intid = int(rng.random() * 40) if private else int(rng.random() * (min(self.nr_irqs, 96) + 2))
+        intid = (
+            int(rng.random() * 40) if private else int(rng.random() * (min(self.nr_irqs, 96) + 2))
+        )
         level = rng.random() < 0.7
         self.log.append(f"line of INTID {intid}, vCPU {vcpu}: {level}")
         try:
@@ -394,7 +432,9 @@ class Fuzzer:
         group = ATTRIBUTES[int(rng.random() * len(ATTRIBUTES))]
         attr = self._attr(group) | self._vcpu() << 32
         is_set = rng.random() < 0.5
-        value = (self._usual(attr & 0xFFFF) if group == Group.CPU_SYSREGS else self._value()) & 0xFFFF_FFFF
+        value = (
+            self._usual(attr & 0xFFFF) if group == Group.CPU_SYSREGS else self._value()
+        ) & 0xFFFF_FFFF
         if group == Group.DIST_REGS and attr & 0xFFFF_FFFF == 0:
             value = 3
         self.log.append(f"{'set' if is_set else 'get'} attribute {group.name} {attr:#x} {value:#x}")
@@ -416,7 +456,8 @@ class Fuzzer:
         return 32 * int(rng.random() * 4) if group == Group.LEVEL_INFO else int(rng.random() * 2)
 
     def _host(self) -> None:
-        """The scheduler takes a vCPU off its PE, or puts it on a free one; or everything is saved and loaded."""
+        """The scheduler takes a vCPU off its PE, or puts it on a free one; or everything is saved
+        and loaded."""
         vcpu = self._vcpu()
         if self.rng.random() < 0.02:
             self._save_and_load()
@@ -439,7 +480,7 @@ class Fuzzer:
         again = json.loads(json.dumps([self.vgic.state(), [vif.state() for vif in self.vifs]]))
         assert again == saved, "saving again gives something else"
 
-    # Laws -----------------------------------------------------------------------------------------------------
+    # Laws ----------------------------------------------------------------------------------------
 
     def irqs(self) -> Iterator[VgicIrq]:
         for cpu in self.vgic.cpus():
@@ -460,23 +501,31 @@ class Fuzzer:
         self._check_shared()
 
     def _check_lists(self) -> None:
-        """An interrupt is on the list of its ``vcpu``, once, and on no other; and that is where the oracle wants it."""
+        """An interrupt is on the list of its ``vcpu``, once, and on no other; and that is where the
+        oracle wants it."""
         listed: dict[VgicIrq, int] = {}
         for cpu in self.vgic.cpus():
             for irq in cpu.ap_list:
                 assert irq not in listed, f"INTID {irq.intid} is on two lists, or twice on one"
                 listed[irq] = cpu.vcpu_id
-                assert irq.vcpu == cpu.vcpu_id, f"INTID {irq.intid} is on a list that is not that of its vCPU"
+                assert irq.vcpu == cpu.vcpu_id, (
+                    f"INTID {irq.intid} is on a list that is not that of its vCPU"
+                )
         for irq in self.irqs():
             if irq.vcpu is not None:
                 assert irq in listed, f"INTID {irq.intid} is on no list"
             elif irq.pending_latch or irq.line_level or irq.active:
                 target = target_oracle(irq, self.vgic.enables)
-                assert target is None, f"INTID {irq.intid} belongs to vCPU {target} and is on no list"
-                assert not irq.active or irq in self.vgic.stray_active, f"INTID {irq.intid} is active and forgotten"
+                assert target is None, (
+                    f"INTID {irq.intid} belongs to vCPU {target} and is on no list"
+                )
+                assert not irq.active or irq in self.vgic.stray_active, (
+                    f"INTID {irq.intid} is active and forgotten"
+                )
 
     def _check_list_registers(self, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
-        """Each list register holds its resident; the rest is empty; everybody on the list is resident or outside."""
+        """Each list register holds its resident; the rest is empty; everybody on the list is
+        resident or outside."""
         members = sorted(irq.intid for irq in cpu.resident + cpu.outside)
         assert members == sorted(irq.intid for irq in cpu.ap_list), (
             f"vCPU {cpu.vcpu_id}: list and list registers differ"
@@ -499,10 +548,17 @@ class Fuzzer:
                 assert lr & LR_STATE != LR_STATE, f"{what} is pending and active"
 
     def _check_priorities(self, vif: VirtualCpuInterface) -> None:
-        """The running priority is the least of the active ones; signals agree with mask and running priority."""
-        bits = [n for n in range(32 * len(vif.ap0r)) if (vif.ap0r[n >> 5] | vif.ap1r[n >> 5]) >> (n & 31) & 1]
+        """The running priority is the least of the active ones; signals agree with mask and running
+        priority."""
+        bits = [
+            n
+            for n in range(32 * len(vif.ap0r))
+            if (vif.ap0r[n >> 5] | vif.ap1r[n >> 5]) >> (n & 31) & 1
+        ]
         running = bits[0] << 8 - self.priority_bits if bits else 0xFF
-        assert vif.running_priority() == running, f"running priority {vif.running_priority():#x}, not {running:#x}"
+        assert vif.running_priority() == running, (
+            f"running priority {vif.running_priority():#x}, not {running:#x}"
+        )
         assert not (vif.virq and vif.vfiq), "two signals for one candidate"
         assert not vif.maintenance, "a maintenance interrupt is left"
 
@@ -516,7 +572,9 @@ class Fuzzer:
         ]
         if enabled:
             best = min(irq.priority for irq in enabled)
-            assert offered and min(offered) <= best, f"priority {best:#x} waits outside while {offered} are offered"
+            assert offered and min(offered) <= best, (
+                f"priority {best:#x} waits outside while {offered} are offered"
+            )
 
     def _check_shared(self) -> None:
         """An SPI is in flight on one vCPU at most."""
@@ -525,5 +583,7 @@ class Fuzzer:
             for lr in self.vifs[pe].lr:
                 intid = lr & self.intid_mask
                 if lr & LR_STATE and intid >= 32:
-                    assert intid not in seen, f"INTID {intid} is in flight on vCPU {vcpu} and another one"
+                    assert intid not in seen, (
+                        f"INTID {intid} is in flight on vCPU {vcpu} and another one"
+                    )
                     seen.add(intid)

@@ -1,8 +1,10 @@
-"""Random use of a vGIC beside the same use with extra exits: nothing that a guest can see depends on them.
+"""Random use of a vGIC beside the same use with extra exits: nothing that a guest can see depends
+on them.
 
-`compare` runs two machines of one seed in step. Both do what has to be done before an entry; one of them also folds its
-list registers and fills them again, after steps that a source of its own chooses. After each step the answers to all
-reads and the state of every CPU interface must be the same: the highest pending interrupt, priorities, signals.
+`compare` runs two machines of one seed in step. Both do what has to be done before an entry; one of
+them also folds its list registers and fills them again, after steps that a source of its own
+chooses. After each step the answers to all reads and the state of every CPU interface must be the
+same: the highest pending interrupt, priorities, signals.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ IPRIORITYR, ICFGR, SGIR, GICC_PMR = 0x400, 0xC00, 0xF00, 0x04
 
 
 class Guests(Fuzzer):
-    """Guests that use few interrupts a lot, most of one priority. With ``exits`` they leave for nothing now and then.
+    """Guests that use few interrupts a lot, most of one priority. With ``exits`` they leave for
+    nothing now and then.
 
-    They end what they have acknowledged, innermost first, each by its INTID and in its mode. An end of something else
-    is UNPREDICTABLE (IHI 0069 12.2.10), and may hit what is in no list register, of which EL2 knows that one ended, not
-    which.
+    They end what they have acknowledged, innermost first, each by its INTID and in its mode. An end
+    of something else is UNPREDICTABLE (IHI 0069 12.2.10), and may hit what is in no list register,
+    of which EL2 knows that one ended, not which.
     """
 
     def __init__(self, seed: int, exits: bool) -> None:
@@ -49,7 +52,8 @@ class Guests(Fuzzer):
             super().settle()
 
     def _set_up(self) -> None:
-        """Everything is enabled, in the group that IAR1 or GICC_IAR gives; half of the SPIs are level-sensitive."""
+        """Everything is enabled, in the group that IAR1 or GICC_IAR gives; half of the SPIs are
+        level-sensitive."""
         dist = self.frames[0][1]
         dist.write(0, 0, 4, 3)
         for vcpu in range(self.vcpus):
@@ -141,9 +145,15 @@ class Guests(Fuzzer):
 
     def _look(self) -> None:
         """What is pending and active, by register."""
-        vcpu, offset, intid = self._vcpu(), self.rng.choice((ISPENDR, ISACTIVER)), self.rng.choice(INTIDS)
+        vcpu, offset, intid = (
+            self._vcpu(),
+            self.rng.choice((ISPENDR, ISACTIVER)),
+            self.rng.choice(INTIDS),
+        )
         frame, at = self._bank(vcpu, intid, offset, 8)
-        self.log.append(f"vCPU {vcpu} reads {frame.read(vcpu, at, 1):#x} at {offset:#x}, INTID {intid}")
+        self.log.append(
+            f"vCPU {vcpu} reads {frame.read(vcpu, at, 1):#x} at {offset:#x}, INTID {intid}"
+        )
 
     def _pulse(self) -> None:
         intid, level = self.rng.choice(INTIDS[5:]), self.rng.random() < 0.6
@@ -155,7 +165,11 @@ class Guests(Fuzzer):
         vcpu = self._loaded()
         if vcpu is None or self.model == 2:
             return
-        mode = self.rng.choice((0, 2)) if not self.taken[vcpu] else self.vifs[self.pe_of[vcpu]].vmcr & VMCR_VEOIM and 2
+        mode = (
+            self.rng.choice((0, 2))
+            if not self.taken[vcpu]
+            else self.vifs[self.pe_of[vcpu]].vmcr & VMCR_VEOIM and 2
+        )
         self._icc(vcpu, PMR, True, self.rng.choice(MASKS))
         self._icc(vcpu, CTLR, True, mode)
         self.log.append(f"vCPU {vcpu}: another PMR, EOImode {mode >> 1}")
@@ -164,11 +178,20 @@ class Guests(Fuzzer):
 def seen(vif: VirtualCpuInterface) -> tuple[Any, ...]:
     """What a guest can read of its CPU interface, and what signals it."""
     highest = -1 if vif.candidate < 0 else vif.lr[vif.candidate] & (1 << 60 | 0xFFFF)
-    return highest, vif.running_priority(), list(vif.ap0r), list(vif.ap1r), vif.vmcr, vif.virq, vif.vfiq
+    return (
+        highest,
+        vif.running_priority(),
+        list(vif.ap0r),
+        list(vif.ap1r),
+        vif.vmcr,
+        vif.virq,
+        vif.vfiq,
+    )
 
 
 def compare(seed: int, steps: int) -> int:
-    """So many steps of the machines of a seed; returns how many interrupts were taken. LawError at a difference."""
+    """So many steps of the machines of a seed; returns how many interrupts were taken. LawError at
+    a difference."""
     plain, looked = Guests(seed, False), Guests(seed, True)
     for step in range(steps):
         plain.run(1)
@@ -178,7 +201,9 @@ def compare(seed: int, steps: int) -> int:
         for vcpu, pe in plain.pe_of.items():
             ours, theirs = seen(plain.vifs[pe]), seen(looked.vifs[pe])
             if ours != theirs:
-                raise LawError(_difference(seed, step, f"vCPU {vcpu} sees {ours}, with exits {theirs}", plain))
+                raise LawError(
+                    _difference(seed, step, f"vCPU {vcpu} sees {ours}, with exits {theirs}", plain)
+                )
     return plain.acknowledged
 
 

@@ -1,6 +1,8 @@
-"""Random use of a GICv3 with an ITS: its frame, LPI tables in memory, command queues of sense and nonsense, messages.
+"""Random use of a GICv3 with an ITS: its frame, LPI tables in memory, command queues of sense and
+nonsense, messages.
 
-`ItsFuzzer` is a `Fuzzer` whose VM has memory and an ITS. The laws are the same, with LPIs among the shared interrupts.
+`ItsFuzzer` is a `Fuzzer` whose VM has memory and an ITS. The laws are the same, with LPIs among the
+shared interrupts.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Memory:
 
 
 class ItsFuzzer(Fuzzer):
-    """Always a GICv3. Two machines in three start with tables, queue and collections as a guest makes them."""
+    """Always a GICv3. Two machines in three start with tables, queue and collections as a guest
+    makes them."""
 
     def _create(self) -> None:
         self.model, self.intid_mask = 3, 0xFFFF
@@ -79,7 +82,12 @@ class ItsFuzzer(Fuzzer):
         self._push(arch.encode_command("MAPD", device=0, size=3, itt=ITTS, valid=1))
 
     def _weights(self) -> list[Callable[[], None]]:
-        return [*super()._weights(), *[self._command] * 16, *[self._message] * 10, *[self._guest_memory] * 6]
+        return [
+            *super()._weights(),
+            *[self._command] * 16,
+            *[self._message] * 10,
+            *[self._guest_memory] * 6,
+        ]
 
     def _command(self) -> None:
         """A command of small operands; now and then any 32 bytes."""
@@ -118,12 +126,16 @@ class ItsFuzzer(Fuzzer):
     def _guest_memory(self) -> None:
         """A store of the guest, mostly to its tables."""
         rng = self.rng
-        base = (PROPERTIES, PROPERTIES, PENDING + 1024, DEVICES, COLLECTIONS, ITTS)[int(rng.random() * 6)]
+        base = (PROPERTIES, PROPERTIES, PENDING + 1024, DEVICES, COLLECTIONS, ITTS)[
+            int(rng.random() * 6)
+        ]
         self.memory.write(base + int(rng.random() * 64), bytes((rng.getrandbits(8),)))
 
     def _base(self) -> int:
         """Registers that hold addresses get one in memory, mostly: all ones lead nowhere."""
-        return RAM + 0x1_0000 * int(self.rng.random() * 16) | (arch.VALID if self.rng.random() < 0.8 else 0)
+        return RAM + 0x1_0000 * int(self.rng.random() * 16) | (
+            arch.VALID if self.rng.random() < 0.8 else 0
+        )
 
     def _value(self) -> int:
         return self._base() if self.rng.random() < 0.2 else super()._value()

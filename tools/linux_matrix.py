@@ -5,10 +5,11 @@
     python tools/linux_matrix.py --load 20                     more rounds of load
     python tools/linux_matrix.py --gic 2                       on a GICv2
 
-The guest (`make guests`; tools/initramfs/autorun-smp.sh) brings all CPUs online, counts each one's timer interrupts,
-works under load, takes each CPU but the first off and on again, and powers off. A row has the guest's verdict, its
-time, the instructions of all its CPUs, the seconds of the host and the trace hash; below it stands what is wrong. Exit
-status 1 if a machine fails, or if its runs differ.
+The guest (`make guests`; tools/initramfs/autorun-smp.sh) brings all CPUs online, counts each one's
+timer interrupts, works under load, takes each CPU but the first off and on again, and powers off. A
+row has the guest's verdict, its time, the instructions of all its CPUs, the seconds of the host and
+the trace hash; below it stands what is wrong. Exit status 1 if a machine fails, or if its runs
+differ.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ HEADER = f"{'vCPUs':>5} {'pCPUs':>5} {'verdict':8} {'guest s':>8} {'instructions
 
 
 class Row(NamedTuple):
-    """The runs on one machine: the first one's result, the seconds of the host for each, what is wrong."""
+    """The runs on one machine: the first one's result, the seconds of the host for each, what is
+    wrong."""
 
     cpus: int
     pcpus: int
@@ -73,7 +75,8 @@ def boot(machine: dict[str, Any]) -> Result:
 
 
 def steps(cpus: int) -> list[str]:
-    """What the self-test prints on its way on so many CPUs. A test that left something out would pass otherwise."""
+    """What the self-test prints on its way on so many CPUs. A test that left something out would
+    pass otherwise."""
     lines = [f"AUTORUN: {cpus} cpu(s)", "ok - all CPUs are online"]
     lines += [f"ok - CPU {cpu} takes its own timer interrupts" for cpu in range(cpus)]
     lines += ["ok - two jobs a CPU of forks, pipes and sleeps side by side"]
@@ -81,7 +84,10 @@ def steps(cpus: int) -> list[str]:
     lines += [f"ok - CPU {cpu} took timer interrupts under load" for cpu in range(cpus)]
     for cpu in range(1, cpus):
         lines += [f"psci: CPU{cpu} killed", f"ok - CPU {cpu} goes offline, and the others work on"]
-        lines += [f"ok - CPU {cpu} comes back", f"ok - CPU {cpu} works again and takes its timer interrupts"]
+        lines += [
+            f"ok - CPU {cpu} comes back",
+            f"ok - CPU {cpu} works again and takes its timer interrupts",
+        ]
     return [*lines, "ok - a job a CPU beside it, all right", "VERDICT: PASS", "reboot: Power down"]
 
 
@@ -114,11 +120,25 @@ def measure(machine: dict[str, Any], runs: int) -> Row:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
-    parser.add_argument("--cpus", type=numbers, default=list(CPUS), help="of the guest (default: 1,2,4,8)")
-    parser.add_argument("--pcpus", type=numbers, default=list(PCPUS), help="of the host (default: 1,2,4)")
-    parser.add_argument("--gic", type=int, choices=(2, 3), default=3, help="the GIC's version (default: %(default)s)")
-    parser.add_argument("--load", type=int, default=LOAD, help="rounds of work of each job (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=1, help="of each machine (default: %(default)s)")
+    parser.add_argument(
+        "--cpus", type=numbers, default=list(CPUS), help="of the guest (default: 1,2,4,8)"
+    )
+    parser.add_argument(
+        "--pcpus", type=numbers, default=list(PCPUS), help="of the host (default: 1,2,4)"
+    )
+    parser.add_argument(
+        "--gic",
+        type=int,
+        choices=(2, 3),
+        default=3,
+        help="the GIC's version (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--load", type=int, default=LOAD, help="rounds of work of each job (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=1, help="of each machine (default: %(default)s)"
+    )
     parsed = parser.parse_args(arguments)
     if min(parsed.runs, parsed.load) < 1:
         parser.error("--runs and --load are 1 or more")
@@ -133,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(HEADER, flush=True)
             for cpus in parsed.cpus:
                 for pcpus in parsed.pcpus:
-                    row = measure(options(cpus, pcpus, initrd, parsed.load, parsed.gic), parsed.runs)
+                    row = measure(
+                        options(cpus, pcpus, initrd, parsed.load, parsed.gic), parsed.runs
+                    )
                     failed |= bool(row.wrong)
                     print(row, flush=True)
     except (UserError, OSError) as error:

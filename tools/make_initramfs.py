@@ -1,7 +1,8 @@
-"""Writes a Linux initramfs as a cpio archive in the newc format, byte for byte the same for the same files.
+"""Writes a Linux initramfs as a cpio archive in the newc format, byte for byte the same for the
+same files.
 
-Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst (magic 070701, thirteen 8-digit
-hexadecimal fields, names and data padded to four bytes, a trailer entry).
+Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst (magic 070701, thirteen
+8-digit hexadecimal fields, names and data padded to four bytes, a trailer entry).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ TRAILER = "TRAILER!!!"
 
 
 class Entry(NamedTuple):
-    """One archive member: ``name`` without a leading slash, ``mode`` with its file type, ``data`` (or link target)."""
+    """One archive member: ``name`` without a leading slash, ``mode`` with its file type, ``data``
+    (or link target)."""
 
     name: str
     mode: int
@@ -71,24 +73,34 @@ def members(archive: bytes) -> dict[str, bytes]:
 
 
 def renew(archive: bytes) -> bytes:
-    """An archive of `initramfs` with the busybox and modules that it has, and the scripts of today."""
+    """An archive of `initramfs` with the busybox and modules that it has, and the scripts of
+    today."""
     found = members(archive)
-    modules = {name.removeprefix("modules/"): data for name, data in found.items() if name.startswith("modules/")}
+    modules = {
+        name.removeprefix("modules/"): data
+        for name, data in found.items()
+        if name.startswith("modules/")
+    }
     return initramfs(found["bin/busybox"], modules)
 
 
 def initramfs(busybox: bytes, modules: dict[str, bytes]) -> bytes:
-    """The test initramfs: a static ``busybox``, /init, the self-tests and kernel ``modules`` (file name to bytes)."""
+    """The test initramfs: a static ``busybox``, /init, the self-tests and kernel ``modules`` (file
+    name to bytes)."""
     scripts = HERE / "initramfs"
     entries = [
         directory("bin"),
         directory("dev"),
         directory("modules"),
-        character_device("dev/console", 5, 1),  # the kernel opens it for /init before devtmpfs is mounted
+        character_device(
+            "dev/console", 5, 1
+        ),  # the kernel opens it for /init before devtmpfs is mounted
         regular("bin/busybox", busybox),
         regular("init", (scripts / "init").read_bytes()),
     ]
-    entries += [regular(path.name, path.read_bytes(), 0o644) for path in sorted(scripts.glob("*.sh"))]
+    entries += [
+        regular(path.name, path.read_bytes(), 0o644) for path in sorted(scripts.glob("*.sh"))
+    ]
     entries += [regular(f"modules/{name}", data, 0o644) for name, data in modules.items()]
     return newc(entries)
 
@@ -97,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write an archive with today's scripts, from one that `make guests` built before."""
     import argparse
 
-    parser = argparse.ArgumentParser(description="Put the scripts of tools/initramfs into an initramfs of make guests.")
+    parser = argparse.ArgumentParser(
+        description="Put the scripts of tools/initramfs into an initramfs of make guests."
+    )
     parser.add_argument("archive", type=Path, help="for example .cache/guests/initramfs.cpio")
     parser.add_argument("output", type=Path, help="where the new archive goes")
     options = parser.parse_args(argv)

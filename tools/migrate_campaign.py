@@ -5,11 +5,12 @@
     python tools/migrate_campaign.py --linux --uboot    the fetched ones too (make guests)
     python tools/migrate_campaign.py --random 201       random guests of timers and interrupts, and nothing else
 
-The moments are found in a run that nothing interrupts: just before, at and just after a timer's line rises
-(``deadline``), between acknowledge and end of an interrupt (``active``), while a vCPU sleeps in WFI (``wfi``), and
-anywhere (``random``). ``--moments`` of each kind are taken by ``--seed``. At each the guest is saved through the KVM
-API and goes on in a new machine whose physical counter started elsewhere, as by ``armvirt migrate-test``. One line for
-each machine and kind; exit status 1 if an end differs.
+The moments are found in a run that nothing interrupts: just before, at and just after a timer's
+line rises (``deadline``), between acknowledge and end of an interrupt (``active``), while a vCPU
+sleeps in WFI (``wfi``), and anywhere (``random``). ``--moments`` of each kind are taken by
+``--seed``. At each the guest is saved through the KVM API and goes on in a new machine whose
+physical counter started elsewhere, as by ``armvirt migrate-test``. One line for each machine and
+kind; exit status 1 if an end differs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,17 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tools"))
 
 import random_guests
-from campaign import BENCHMARKS, MEMORY, Subject, add_guests, bundled, check_guests, linux, names, uboot
+from campaign import (
+    BENCHMARKS,
+    MEMORY,
+    Subject,
+    add_guests,
+    bundled,
+    check_guests,
+    linux,
+    names,
+    uboot,
+)
 
 from armvirt import migrate
 from armvirt.bundled import guests
@@ -46,7 +57,8 @@ MAX_LISTED = 3  # differing moments that a line names
 
 
 class Moments:
-    """A sink that notes when to move: times in ns by kind, each a span in which the guest is in that state."""
+    """A sink that notes when to move: times in ns by kind, each a span in which the guest is in
+    that state."""
 
     def __init__(self) -> None:
         self.rises: list[int] = []
@@ -73,13 +85,17 @@ class Moments:
             self.spans[kind].append((start, ns))
 
     def choose(self, kind: str, count: int, end: int, source: random.Random) -> list[int]:
-        """``count`` times before ``end``, or as many as there are; for deadlines so many times three."""
+        """``count`` times before ``end``, or as many as there are; for deadlines so many times
+        three."""
         if kind == "random":
             found = [source.randrange(1, end) for _ in range(count)]
         elif kind == "deadline":
             found = [ns + by for ns in _some(self.rises, count, source) for by in AROUND]
         else:
-            found = [source.randrange(start + 1, stop + 1) for start, stop in _some(self.spans[kind], count, source)]
+            found = [
+                source.randrange(start + 1, stop + 1)
+                for start, stop in _some(self.spans[kind], count, source)
+            ]
         return sorted({ns for ns in found if 0 < ns < end})
 
 
@@ -111,7 +127,11 @@ class Traveller:
     def make(self, **more: object) -> Machine:
         subject = self.subject
         return Machine(
-            subject.image, script=subject.script, trace_hash=False, pcpus=self.pcpus, **{**subject.options, **more}
+            subject.image,
+            script=subject.script,
+            trace_hash=False,
+            pcpus=self.pcpus,
+            **{**subject.options, **more},
         )
 
     def moves(self, kind: str, count: int) -> Result:
@@ -123,17 +143,22 @@ class Traveller:
             if machine.run_until(ns=at) is not None:
                 differs.append((at, ["the guest ended before: saving it has changed it"]))
                 break
-            moved = migrate.go_on(self.make, migrate.save(machine), max_time_ns=self.subject.limit_ns)
+            moved = migrate.go_on(
+                self.make, migrate.save(machine), max_time_ns=self.subject.limit_ns
+            )
             if found := self.differences(moved):
                 differs.append((at, found))
-            if its_is_on(machine):  # it has written its tables into guest memory: the next move is of another run
+            if its_is_on(
+                machine
+            ):  # it has written its tables into guest memory: the next move is of another run
                 machine.close()
                 machine = self.make()
         machine.close()
         return Result(len(times), differs)
 
     def differences(self, moved: migrate.Ending) -> list[str]:
-        """As `migrate.differences`; but what a guest with several CPUs measures and prints depends on their turns."""
+        """As `migrate.differences`; but what a guest with several CPUs measures and prints depends
+        on their turns."""
         found = migrate.differences(self.straight, moved, self.tolerance)
         consoles = (ending.result.console for ending in (self.straight, moved))
         if self.tolerance and len({NUMBER.sub("#", console) for console in consoles}) == 1:
@@ -159,7 +184,11 @@ def subjects(options: argparse.Namespace, folder: Path) -> Iterable[Subject]:
         yield from (random_subject(options.seed + n, folder) for n in range(options.random))
         return
     known = guests()
-    names = [name for name in known if not name.startswith(BENCHMARKS)] if options.guests is None else options.guests
+    names = (
+        [name for name in known if not name.startswith(BENCHMARKS)]
+        if options.guests is None
+        else options.guests
+    )
     for name in names:
         for setup in known[name].setups:
             yield bundled(known[name], setup)
@@ -178,7 +207,9 @@ def examine(traveller: Traveller, options: argparse.Namespace) -> tuple[int, int
         moves, differing = moves + result.moves, differing + len(result.differs)
         if result.moves:
             text = f"{len(result.differs)} DIFFER" if result.differs else "same"
-            print(f"{traveller.name:32} {kind:9} {result.moves:4} moves  {text}  ({time.monotonic() - started:.1f} s)")
+            print(
+                f"{traveller.name:32} {kind:9} {result.moves:4} moves  {text}  ({time.monotonic() - started:.1f} s)"
+            )
         for at, found in result.differs[:MAX_LISTED]:
             print(f"    at {at} ns: {'; '.join(found)}")
         sys.stdout.flush()
@@ -188,11 +219,21 @@ def examine(traveller: Traveller, options: argparse.Namespace) -> tuple[int, int
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_guests(parser)
-    parser.add_argument("--moments", type=int, default=5, help="of each kind (default: %(default)s)")
-    parser.add_argument("--kinds", type=names, default=list(KINDS), help=f"of {','.join(KINDS)} (default: all)")
-    parser.add_argument("--pcpus", type=names, default=["1", "2"], help="physical CPUs (default: 1,2)")
-    parser.add_argument("--seed", type=int, default=1, help="of the choice of moments (default: %(default)s)")
-    parser.add_argument("--random", type=int, default=0, help="random guests instead, from --seed on")
+    parser.add_argument(
+        "--moments", type=int, default=5, help="of each kind (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--kinds", type=names, default=list(KINDS), help=f"of {','.join(KINDS)} (default: all)"
+    )
+    parser.add_argument(
+        "--pcpus", type=names, default=["1", "2"], help="physical CPUs (default: 1,2)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the choice of moments (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--random", type=int, default=0, help="random guests instead, from --seed on"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.kinds) - set(KINDS):
         parser.error(f"no such kind: {', '.join(unknown)}")

@@ -3,12 +3,13 @@
     python tools/package.py                  everything; the packages are in dist/
     python tools/package.py --build-only     no installation
 
-Made are the source package, from it a wheel with the native engine and one for every machine (py3-none-any). The first
-gets the tag manylinux_X_Y if its library needs nothing but a C library of that version (PEP 600), and keeps that of
-this platform otherwise. Each wheel is installed into a fresh environment of each supported Python found on the PATH or
-under pyenv; there it must boot a guest with the same trace hash as everywhere, be found by pytest, and pass the tests
-that need no other tool. Where the compiler fails, ``armvirt doctor`` must say why. Pythons that are not here are named.
-Exit status: 0 all is well, 1 something is not.
+Made are the source package, from it a wheel with the native engine and one for every machine
+(py3-none-any). The first gets the tag manylinux_X_Y if its library needs nothing but a C library of
+that version (PEP 600), and keeps that of this platform otherwise. Each wheel is installed into a
+fresh environment of each supported Python found on the PATH or under pyenv; there it must boot a
+guest with the same trace hash as everywhere, be found by pytest, and pass the tests that need no
+other tool. Where the compiler fails, ``armvirt doctor`` must say why. Pythons that are not here are
+named. Exit status: 0 all is well, 1 something is not.
 """
 
 from __future__ import annotations
@@ -35,8 +36,22 @@ LIBRARY = "armvirt/hw/engine/_native.so"
 C_LIBRARY = "libc.so.6"
 OLDEST_GLIBC = (2, 17)
 """What Unicorn's own wheel asks for: an older C library is of no use."""
-DOCUMENTS = ("README.md", "CHANGELOG.md", "architecture.md", "cli.md", "engine.md", "gic.md", "kvm-api.md")
-TESTS = ("tests/arch", "tests/board", "tests/trace", "tests/cli/test_units.py", "tests/cli/test_script.py")
+DOCUMENTS = (
+    "README.md",
+    "CHANGELOG.md",
+    "architecture.md",
+    "cli.md",
+    "engine.md",
+    "gic.md",
+    "kvm-api.md",
+)
+TESTS = (
+    "tests/arch",
+    "tests/board",
+    "tests/trace",
+    "tests/cli/test_units.py",
+    "tests/cli/test_script.py",
+)
 TEST_NEEDS = ("pytest", "hypothesis")
 GUEST = "vtimer-tick"
 PLUGIN_TEST = """
@@ -49,13 +64,21 @@ class PackageError(Exception):
     """A package is not as it should be; the text says what."""
 
 
-def run(words: Sequence[str | Path], cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> str:
+def run(
+    words: Sequence[str | Path], cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> str:
     """The standard output of a program; PackageError with all that it said if it fails."""
-    settings = {key: value for key, value in os.environ.items() if key not in ("CC", "CFLAGS", "PYTHONPATH")}
+    settings = {
+        key: value for key, value in os.environ.items() if key not in ("CC", "CFLAGS", "PYTHONPATH")
+    }
     settings.update(environment or {})
-    done = subprocess.run([str(word) for word in words], cwd=cwd, env=settings, text=True, capture_output=True)
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, env=settings, text=True, capture_output=True
+    )
     if done.returncode:
-        raise PackageError(f"{' '.join(map(str, words))}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        raise PackageError(
+            f"{' '.join(map(str, words))}: status {done.returncode}\n{done.stdout}{done.stderr}"
+        )
     return done.stdout
 
 
@@ -83,20 +106,29 @@ def build(folder: Path) -> Packages:
 def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
     """A wheel built from the source package alone, moved into ``folder``."""
     with tempfile.TemporaryDirectory() as scratch:
-        run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", scratch, source], environment=environment)
+        run(
+            [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", scratch, source],
+            environment=environment,
+        )
         (wheel,) = Path(scratch).glob("*.whl")
         return Path(shutil.move(wheel, folder / wheel.name))
 
 
 def needed_glibc(library: Path) -> tuple[int, int] | None:
-    """The newest version of glibc whose symbols a shared library uses; None if it needs anything but glibc."""
+    """The newest version of glibc whose symbols a shared library uses; None if it needs anything
+    but glibc."""
     with library.open("rb") as file:
         elf = ELFFile(file)
-        dynamic, versions = elf.get_section_by_name(".dynamic"), elf.get_section_by_name(".gnu.version_r")
+        dynamic, versions = (
+            elf.get_section_by_name(".dynamic"),
+            elf.get_section_by_name(".gnu.version_r"),
+        )
         assert isinstance(dynamic, DynamicSection) and isinstance(versions, GNUVerNeedSection)
         if {getattr(tag, "needed", "") for tag in dynamic.iter_tags("DT_NEEDED")} != {C_LIBRARY}:
             return None
-        return newest_glibc([symbol.name for _, symbols in versions.iter_versions() for symbol in symbols])
+        return newest_glibc(
+            [symbol.name for _, symbols in versions.iter_versions() for symbol in symbols]
+        )
 
 
 def newest_glibc(names: Sequence[str]) -> tuple[int, int] | None:
@@ -130,12 +162,18 @@ def check_wheel(wheel: Path, native: bool) -> None:
     says = archive.read(metadata).decode()
     if native != (LIBRARY in names) or native == ("Root-Is-Purelib: true" in says):
         raise PackageError(f"{wheel.name}: library {LIBRARY in names}, but\n{says}")
-    if not wheel.name.split("-", 2)[2].startswith("py3-none-") or native == wheel.name.endswith("-any.whl"):
+    if not wheel.name.split("-", 2)[2].startswith("py3-none-") or native == wheel.name.endswith(
+        "-any.whl"
+    ):
         raise PackageError(f"{wheel.name}: the tag is not that of what it holds")
     documents = {name.rpartition("/")[2] for name in names if "/share/doc/armvirt/" in name}
     if missing := set(DOCUMENTS) - documents:
         raise PackageError(f"{wheel.name}: no {', '.join(sorted(missing))}")
-    if stray := [name for name in names if name.startswith(("tests/", "tools/")) or name.endswith((".pyc", ".o"))]:
+    if stray := [
+        name
+        for name in names
+        if name.startswith(("tests/", "tools/")) or name.endswith((".pyc", ".o"))
+    ]:
         raise PackageError(f"{wheel.name}: {', '.join(stray[:5])} should not be in it")
 
 
@@ -143,16 +181,25 @@ def check_wheel(wheel: Path, native: bool) -> None:
 
 
 def candidates(version: str, environment: Mapping[str, str]) -> list[str]:
-    """Where a Python of that version could be: this one, the PATH, pyenv's versions, the newest first."""
+    """Where a Python of that version could be: this one, the PATH, pyenv's versions, the newest
+    first."""
     roots = [environment.get("PYENV_ROOT", ""), str(Path(environment.get("HOME", "/")) / ".pyenv")]
-    found = [path for root in roots if root for path in Path(root).glob(f"versions/{version}.*/bin/python")]
+    found = [
+        path
+        for root in roots
+        if root
+        for path in Path(root).glob(f"versions/{version}.*/bin/python")
+    ]
     on_path = shutil.which(f"python{version}", path=environment.get("PATH"))
-    by_patch = sorted(map(str, found), key=lambda path: [int(n) for n in re.findall(r"\d+", path)], reverse=True)
+    by_patch = sorted(
+        map(str, found), key=lambda path: [int(n) for n in re.findall(r"\d+", path)], reverse=True
+    )
     return [sys.executable, *([on_path] if on_path else []), *by_patch]
 
 
 def find_python(version: str) -> str | None:
-    """A Python of that version that can make environments; one of pyenv's shims may be there and refuse to run."""
+    """A Python of that version that can make environments; one of pyenv's shims may be there and
+    refuse to run."""
     says = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
     for path in candidates(version, os.environ):
         done = subprocess.run([path, "-c", says], capture_output=True, text=True, check=False)
@@ -205,9 +252,12 @@ def install(version: str, python: str, packages: Packages, scratch: Path) -> set
 
 
 def check_failing_compiler(source: Path, scratch: Path) -> None:
-    """A compiler that fails: the wheel is for every machine, and the installation says what the compiler said."""
+    """A compiler that fails: the wheel is for every machine, and the installation says what the
+    compiler said."""
     compiler = scratch / "broken-cc"
-    compiler.write_text("#!/bin/sh\necho 'native.c:1: fatal error: stdint.h: No such file' >&2\nexit 1\n")
+    compiler.write_text(
+        "#!/bin/sh\necho 'native.c:1: fatal error: stdint.h: No such file' >&2\nexit 1\n"
+    )
     compiler.chmod(0o755)
     wheel = wheel_of(source, scratch, CC=str(compiler))
     check_wheel(wheel, native=False)
@@ -215,7 +265,10 @@ def check_failing_compiler(source: Path, scratch: Path) -> None:
     run([sys.executable, "-m", "venv", here.folder])
     here.pip(wheel)
     doctor = here.tool("armvirt", "doctor")
-    if f"not built: {compiler} failed: native.c:1: fatal error: stdint.h: No such file" not in doctor:
+    if (
+        f"not built: {compiler} failed: native.c:1: fatal error: stdint.h: No such file"
+        not in doctor
+    ):
         raise PackageError(f"doctor does not say what the compiler said:\n{doctor}")
     print("a compiler that fails: armvirt doctor says why", flush=True)
 
@@ -223,7 +276,9 @@ def check_failing_compiler(source: Path, scratch: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build, check, install; 0 if all is well."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where the packages go (default: dist/)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", help="where the packages go (default: dist/)"
+    )
     parser.add_argument("--build-only", action="store_true", help="install nothing")
     options = parser.parse_args(arguments)
     try:
@@ -245,7 +300,11 @@ def _install_all(packages: Packages) -> None:
         scratch = Path(folder)
         check_failing_compiler(packages.source, scratch)
         pythons = {version: find_python(version) for version in SUPPORTED}
-        hashes = [install(version, python, packages, scratch) for version, python in pythons.items() if python]
+        hashes = [
+            install(version, python, packages, scratch)
+            for version, python in pythons.items()
+            if python
+        ]
     if len(set().union(*hashes)) != 1:
         raise PackageError(f"the trace hash of {GUEST} is not the same everywhere: {hashes}")
     if missing := [version for version, python in pythons.items() if python is None]:

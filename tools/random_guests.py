@@ -1,10 +1,11 @@
 """Random guests of timers and the interrupt controller: the program is a function of its seed.
 
-`write(seed, gic, folder)` makes a flat binary for ``Machine``. It sets the controller up, does `STEPS` random things
-with its timers, SGIs, an SPI, masks and priorities, spins, sleeps and takes exclusives, and adds what it reads of
-counts, lines and interrupts into one sum, as its interrupt handler does. It prints the sum, so that one tick more, or
-an interrupt that comes an instruction later, shows on the console. Most guests end; some wait for what never comes,
-which is an end as well.
+`write(seed, gic, folder)` makes a flat binary for ``Machine``. It sets the controller up, does
+`STEPS` random things with its timers, SGIs, an SPI, masks and priorities, spins, sleeps and takes
+exclusives, and adds what it reads of counts, lines and interrupts into one sum, as its interrupt
+handler does. It prints the sum, so that one tick more, or an interrupt that comes an instruction
+later, shows on the console. Most guests end; some wait for what never comes, which is an end as
+well.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ SUM, COUNT, A, B, C = 28, 27, 10, 11, 12  # registers: the sum, interrupts taken
 HANDLER = (13, 14, 15)
 TIMERS = {VTIMER: (t.CNTV_CTL_EL0, t.CNTV_CVAL_EL0, t.CNTV_TVAL_EL0, t.CNTVCT_EL0),
           PTIMER: (t.CNTP_CTL_EL0, t.CNTP_CVAL_EL0, t.CNTP_TVAL_EL0, t.CNTPCT_EL0)}  # fmt: skip
-READ = ("CNTVCT_EL0", "CNTPCT_EL0", "CNTV_CTL_EL0", "CNTP_CTL_EL0", "ISR_EL1", "CNTV_TVAL_EL0", "CNTP_CVAL_EL0")
+READ = (
+    "CNTVCT_EL0",
+    "CNTPCT_EL0",
+    "CNTV_CTL_EL0",
+    "CNTP_CTL_EL0",
+    "ISR_EL1",
+    "CNTV_TVAL_EL0",
+    "CNTP_CVAL_EL0",
+)
 FRAMES = (0x100, 0x200, 0x300)  # enabled, pending, active
 
 
@@ -334,7 +343,8 @@ def write(seed: int, gic: int, folder: Path) -> Path:
 
 
 def options(seed: int) -> dict[str, Any]:
-    """The machine for a seed, as arguments of `Machine`: both GICs, both kinds of host, counters of several speeds."""
+    """The machine for a seed, as arguments of `Machine`: both GICs, both kinds of host, counters of
+    several speeds."""
     rng = random.Random(f"machine {seed}")
     return {
         "gic": 2 + seed % 2, "vhe": rng.random() < 0.5, "cntfrq": rng.choice(FREQUENCIES),

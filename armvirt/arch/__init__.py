@@ -1,1 +1,2 @@
-"""The architecture as data: registers, encodings, syndromes, GIC maps. Imports nothing above itself."""
+"""The architecture as data: registers, encodings, syndromes, GIC maps. Imports nothing above
+itself."""

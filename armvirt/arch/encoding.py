@@ -10,7 +10,13 @@ def sysreg(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
 
 def unpack(encoding: int) -> tuple[int, int, int, int, int]:
     """The (op0, op1, CRn, CRm, op2) fields of a packed encoding."""
-    return encoding >> 14 & 3, encoding >> 11 & 7, encoding >> 7 & 15, encoding >> 3 & 15, encoding & 7
+    return (
+        encoding >> 14 & 3,
+        encoding >> 11 & 7,
+        encoding >> 7 & 15,
+        encoding >> 3 & 15,
+        encoding & 7,
+    )
 
 
 def generic_name(encoding: int) -> str:

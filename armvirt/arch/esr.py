@@ -1,4 +1,5 @@
-"""Exception syndromes: ESR_ELx classes, their ISS fields, builders and text (DDI 0487 D23.2, ESR_ELx)."""
+"""Exception syndromes: ESR_ELx classes, their ISS fields, builders and text (DDI 0487 D23.2,
+ESR_ELx)."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class EC(IntEnum):
 
 
 class DFSC(IntEnum):
-    """Fault status code, ISS[5:0] of an abort; the low two bits of the first four give the table level."""
+    """Fault status code, ISS[5:0] of an abort; the low two bits of the first four give the table
+    level."""
 
     ADDRESS_SIZE = 0x00
     TRANSLATION = 0x04
@@ -83,7 +85,8 @@ class WfxKind(IntEnum):
 
 
 def exception_class(esr: int) -> int:
-    """EC of a syndrome; compare it with `EC`, which holds only the classes that the architecture defines."""
+    """EC of a syndrome; compare it with `EC`, which holds only the classes that the architecture
+    defines."""
     return esr >> 26 & 0x3F
 
 
@@ -92,15 +95,17 @@ def iss(esr: int) -> int:
 
 
 def build(ec: int, iss: int = 0, il: bool = True) -> int:
-    """A syndrome from its class and ISS. ``il``: the instruction was 32 bits long, always so in AArch64."""
+    """A syndrome from its class and ISS. ``il``: the instruction was 32 bits long, always so in
+    AArch64."""
     return ec << 26 | (IL if il else 0) | iss & ISS_MASK
 
 
-# Aborts ---------------------------------------------------------------------------------------------------------
+# Aborts -----------------------------------------------------------------------------------------
 
 
 class DataAbort(NamedTuple):
-    """ISS of a data abort. The access fields (``size`` in bytes and on) hold only when ``isv`` is set."""
+    """ISS of a data abort. The access fields (``size`` in bytes and on) hold only when ``isv`` is
+    set."""
 
     isv: bool
     size: int
@@ -117,7 +122,8 @@ class DataAbort(NamedTuple):
 
 
 def decode_data_abort(esr: int) -> DataAbort:
-    """The fields of a data abort's syndrome (DDI 0487, "ISS encoding for an exception from a Data Abort")."""
+    """The fields of a data abort's syndrome (DDI 0487, "ISS encoding for an exception from a Data
+    Abort")."""
     return DataAbort(
         isv=bool(esr >> 24 & 1),
         size=1 << (esr >> 22 & 3),
@@ -135,9 +141,14 @@ def decode_data_abort(esr: int) -> DataAbort:
 
 
 def data_abort(
-    dfsc: int, is_write: bool = False, same_el: bool = False, cache_maintenance: bool = False, s1ptw: bool = False
+    dfsc: int,
+    is_write: bool = False,
+    same_el: bool = False,
+    cache_maintenance: bool = False,
+    s1ptw: bool = False,
 ) -> int:
-    """A data abort without access information (ISV=0), as stage-1 faults and injected external aborts have it."""
+    """A data abort without access information (ISV=0), as stage-1 faults and injected external
+    aborts have it."""
     ec = EC.DABT_CURRENT if same_el else EC.DABT_LOWER
     return build(ec, dfsc | is_write << 6 | s1ptw << 7 | cache_maintenance << 8)
 
@@ -148,11 +159,14 @@ def instruction_abort(ifsc: int, same_el: bool = False, s1ptw: bool = False) -> 
 
 
 def fault_type(dfsc: int) -> int:
-    """The kind of fault without its level: one of the leveled members of `DFSC`, or the code itself."""
-    return dfsc & 0x3C if dfsc < DFSC.EXTERNAL or 0x14 <= dfsc < 0x18 or 0x1C <= dfsc < 0x20 else dfsc
+    """The kind of fault without its level: one of the leveled members of `DFSC`, or the code
+    itself."""
+    return (
+        dfsc & 0x3C if dfsc < DFSC.EXTERNAL or 0x14 <= dfsc < 0x18 or 0x1C <= dfsc < 0x20 else dfsc
+    )
 
 
-# Traps ----------------------------------------------------------------------------------------------------------
+# Traps ------------------------------------------------------------------------------------------
 
 
 class SysregTrap(NamedTuple):
@@ -167,14 +181,18 @@ class SysregTrap(NamedTuple):
 def decode_sysreg(esr: int) -> SysregTrap:
     """Which register a trapped MSR, MRS or SYS names."""
     op0, op2, op1 = esr >> 20 & 3, esr >> 17 & 7, esr >> 14 & 7
-    return SysregTrap(sysreg(op0, op1, esr >> 10 & 15, esr >> 1 & 15, op2), bool(esr & 1), esr >> 5 & 31)
+    return SysregTrap(
+        sysreg(op0, op1, esr >> 10 & 15, esr >> 1 & 15, op2), bool(esr & 1), esr >> 5 & 31
+    )
 
 
 @lru_cache(maxsize=1024)
 def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
     """The syndrome of a trapped MSR, MRS or SYS."""
     op0, op1, crn, crm, op2 = unpack(encoding)
-    return build(EC.SYSREG, op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read)
+    return build(
+        EC.SYSREG, op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read
+    )
 
 
 class WfxTrap(NamedTuple):
@@ -190,7 +208,8 @@ def decode_wfx(esr: int) -> WfxTrap:
 
 
 def wfx(kind: WfxKind, register: int = -1) -> int:
-    """The syndrome of a trapped WFI or WFE: unconditional, CV=1, COND=0xE; of WFIT or WFET, with its register."""
+    """The syndrome of a trapped WFI or WFE: unconditional, CV=1, COND=0xE; of WFIT or WFET, with
+    its register."""
     timeout = register << 5 | 1 << 2 if register >= 0 else 0
     return build(EC.WFX, 1 << 24 | 0xE << 20 | timeout | kind)
 
@@ -205,7 +224,7 @@ def undefined() -> int:
     return build(EC.UNKNOWN)
 
 
-# Text -----------------------------------------------------------------------------------------------------------
+# Text -------------------------------------------------------------------------------------------
 
 _LEVELED = {
     DFSC.ADDRESS_SIZE: "address size fault",
@@ -244,7 +263,11 @@ def _describe_data_abort(esr: int) -> str:
     if abort.isv:
         register = f"{'x' if abort.sixty_four else 'w'}{abort.register}"
         text += f", {abort.size} bytes {'from' if abort.is_write else 'to'} {register}"
-    return text + (", stage-1 walk" if abort.s1ptw else "") + (", cache maintenance" if abort.cache_maintenance else "")
+    return (
+        text
+        + (", stage-1 walk" if abort.s1ptw else "")
+        + (", cache maintenance" if abort.cache_maintenance else "")
+    )
 
 
 def _describe_sysreg(esr: int) -> str:

@@ -1,9 +1,9 @@
-"""The GIC as data (Arm IHI 0069; for GICv2 IHI 0048): INTIDs, register rows, encodings, and the fields that more than
-one floor reads.
+"""The GIC as data (Arm IHI 0069; for GICv2 IHI 0048): INTIDs, register rows, encodings, and the
+fields that more than one floor reads.
 
-Behaviour is bound to the rows by name: `armvirt.hyp.vgic` binds GICD and GICR, `armvirt.hw.ich` ICC and ICH,
-`armvirt.hw.gicv` GICC.
-Fields that are used per interrupt are plain integers, because an IntFlag operation costs a microsecond.
+Behaviour is bound to the rows by name: `armvirt.hyp.vgic` binds GICD and GICR, `armvirt.hw.ich` ICC
+and ICH, `armvirt.hw.gicv` GICC. Fields that are used per interrupt are plain integers, because an
+IntFlag operation costs a microsecond.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.sysregs import SysReg
 
-# INTIDs (IHI 0069 2.2) -----------------------------------------------------------------------------------------
+# INTIDs (IHI 0069 2.2) ---------------------------------------------------------------------------
 
 NR_SGIS = 16
 FIRST_PPI = 16
@@ -50,14 +50,15 @@ def is_special(intid: int) -> bool:
     return FIRST_SPECIAL <= intid <= LAST_SPECIAL
 
 
-# Memory-mapped registers (IHI 0069 chapter 12) -----------------------------------------------------------------
+# Memory-mapped registers (IHI 0069 chapter 12) --------------------------------------------------
 
 
 class MmioRow(NamedTuple):
     """One register, or one array of registers, of a frame.
 
-    ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise the array holds a
-    field of that many bits for INTID 0, 1, 2 and so on. ``widths`` are the access sizes in bytes that it takes.
+    ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise
+    the array holds a field of that many bits for INTID 0, 1, 2 and so on. ``widths`` are the access
+    sizes in bytes that it takes.
     """
 
     name: str
@@ -79,7 +80,8 @@ def _per_irq(
 
 
 def _irq_arrays(prefix: str, suffix: str, irqs: int) -> tuple[MmioRow, ...]:
-    """The arrays that the distributor and the redistributor's SGI frame have in common (same offsets)."""
+    """The arrays that the distributor and the redistributor's SGI frame have in common (same
+    offsets)."""
 
     def row(name: str, offset: int, bits: int, widths: tuple[int, ...] = (4,)) -> MmioRow:
         return _per_irq(f"{prefix}_{name}{suffix}", offset, bits, irqs, widths)
@@ -147,8 +149,8 @@ GICR_RD_ROWS: tuple[MmioRow, ...] = (
 )
 GICR_SGI_ROWS: tuple[MmioRow, ...] = _irq_arrays("GICR", "0", NR_PRIVATE)
 
-#: ITS: the control frame, 64 KiB, then the page of GITS_TRANSLATER (IHI 0069 12.18, 12.19). What it means is in
-#: `armvirt.arch.its`.
+#: ITS: the control frame, 64 KiB, then the page of GITS_TRANSLATER (IHI 0069 12.18, 12.19). What it
+#: means is in `armvirt.arch.its`.
 GITS_FRAME_SIZE = 0x1_0000
 GITS_SIZE = 2 * GITS_FRAME_SIZE
 GITS_TRANSLATER = GITS_FRAME_SIZE + 0x0040
@@ -166,7 +168,8 @@ GITS_ROWS: tuple[MmioRow, ...] = (
     *(MmioRow(f"GITS_CIDR{n}", 0xFFF0 + 4 * n, access="ro") for n in range(4)),
 )
 
-#: GICv2 distributor, 4 KiB (IHI 0048 4.3). From 0xD00 on a GICv2 has no IGRPMODR, but registers of its implementer.
+#: GICv2 distributor, 4 KiB (IHI 0048 4.3). From 0xD00 on a GICv2 has no IGRPMODR, but registers of
+#: its implementer.
 GICV2_GICD_SIZE = 0x1000
 GICV2_GICD_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICD_CTLR", 0x000),
@@ -182,7 +185,8 @@ GICV2_GICD_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICD_CIDR", 0xFEC, 0x14, widths=_ID_WIDTHS, access="ro"),
 )
 
-#: GICv2 CPU interface, 8 KiB (IHI 0048 4.4); GICV, which a guest gets in its place, has the same layout (5.5).
+#: GICv2 CPU interface, 8 KiB (IHI 0048 4.4); GICV, which a guest gets in its place, has the same
+#: layout (5.5).
 GICC_SIZE = 0x2000
 GICC_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICC_CTLR", 0x0000),
@@ -206,10 +210,13 @@ GICC_CTLR_ENABLE_GRP0, GICC_CTLR_ENABLE_GRP1, GICC_CTLR_ACKCTL = 1 << 0, 1 << 1,
 GICC_CTLR_FIQEN, GICC_CTLR_CBPR, GICC_CTLR_EOIMODE = 1 << 3, 1 << 4, 1 << 9
 GICC_CTLR_BITS = 0x21F
 GICC_DIR_OFFSET = 0x1000
-# What GICC_IAR returns and GICC_EOIR and GICC_DIR take back: INTID and, for an SGI, the CPU that sent it.
+# What GICC_IAR returns and GICC_EOIR and GICC_DIR take back: INTID and, for an SGI, the CPU that
+# sent it.
 GICC_INTID, GICC_CPUID_SHIFT, GICC_CPUID_MASK = 0x3FF, 10, 7
 GICC_ID_BITS = 0x1FFF
-GROUP1_ONLY = 1022  # what GICC_IAR says of a group 1 interrupt that it may not acknowledge (IHI 0048 3.2.5)
+GROUP1_ONLY = (
+    1022  # what GICC_IAR says of a group 1 interrupt that it may not acknowledge (IHI 0048 3.2.5)
+)
 GICV2_TYPER_CPUS_SHIFT = 5
 PIDR2_GICV2 = 0x2B  # architecture revision 2, JEDEC-assigned
 MAX_CPUS_GICV2 = 8
@@ -237,7 +244,8 @@ MPIDR_AFFINITY = 0xFF_00FF_FFFF
 
 
 def packed_affinity(mpidr: int) -> int:
-    """Aff3.Aff2.Aff1.Aff0 as 32 bits, the form of GICR_TYPER[63:32] and of the device attributes."""
+    """Aff3.Aff2.Aff1.Aff0 as 32 bits, the form of GICR_TYPER[63:32] and of the device
+    attributes."""
     return mpidr >> 8 & 0xFF00_0000 | mpidr & 0x00FF_FFFF
 
 
@@ -246,10 +254,12 @@ def unpacked_affinity(packed: int) -> int:
     return (packed & 0xFF00_0000) << 8 | packed & 0x00FF_FFFF
 
 
-# System registers (IHI 0069 12.2, 12.4) -------------------------------------------------------------------------
+# System registers (IHI 0069 12.2, 12.4) ---------------------------------------------------------
 
 
-def _row(name: str, op: tuple[int, int, int, int, int], access: str = "rw", layout: str = "") -> SysReg:
+def _row(
+    name: str, op: tuple[int, int, int, int, int], access: str = "rw", layout: str = ""
+) -> SysReg:
     return SysReg(name, sysreg(*op), 64, access, 0, layout)
 
 
@@ -277,7 +287,9 @@ def _icc_rows() -> Iterator[SysReg]:
     yield _row(
         "ICC_CTLR_EL1",
         (3, 0, 12, 12, 4),
-        layout=("CBPR:0 EOImode:1 PMHE:6 PRIbits:10:8 IDbits:13:11 SEIS:14 A3V:15 RSS:18 ExtRange:19"),
+        layout=(
+            "CBPR:0 EOImode:1 PMHE:6 PRIbits:10:8 IDbits:13:11 SEIS:14 A3V:15 RSS:18 ExtRange:19"
+        ),
     )
     yield _row("ICC_SRE_EL1", (3, 0, 12, 12, 5), layout="SRE:0 DFB:1 DIB:2")
     yield _row("ICC_IGRPEN0_EL1", (3, 0, 12, 12, 6), layout="Enable:0")
@@ -307,13 +319,20 @@ def _ich_rows() -> Iterator[SysReg]:
         "ro",
         ("ListRegs:4:0 TDS:19 nV4:20 A3V:21 SEIS:22 IDbits:25:23 PREbits:28:26 PRIbits:31:29"),
     )
-    yield _row("ICH_MISR_EL2", (3, 4, 12, 11, 2), "ro", "EOI:0 U:1 LRENP:2 NP:3 VGrp0E:4 VGrp0D:5 VGrp1E:6 VGrp1D:7")
+    yield _row(
+        "ICH_MISR_EL2",
+        (3, 4, 12, 11, 2),
+        "ro",
+        "EOI:0 U:1 LRENP:2 NP:3 VGrp0E:4 VGrp0D:5 VGrp1E:6 VGrp1D:7",
+    )
     yield _row("ICH_EISR_EL2", (3, 4, 12, 11, 3), "ro", "Status:15:0")
     yield _row("ICH_ELRSR_EL2", (3, 4, 12, 11, 5), "ro", "Status:15:0")
     yield _row(
         "ICH_VMCR_EL2",
         (3, 4, 12, 11, 7),
-        layout=("VENG0:0 VENG1:1 VAckCtl:2 VFIQEn:3 VCBPR:4 VEOIM:9 VBPR1:20:18 VBPR0:23:21 VPMR:31:24"),
+        layout=(
+            "VENG0:0 VENG1:1 VAckCtl:2 VFIQEn:3 VCBPR:4 VEOIM:9 VBPR1:20:18 VBPR0:23:21 VPMR:31:24"
+        ),
     )
     for n in range(MAX_LIST_REGISTERS):
         yield _row(f"ICH_LR{n}_EL2", (3, 4, 12, 12 + n // 8, n % 8), layout=_LR)
@@ -383,7 +402,9 @@ class ListRegister(NamedTuple):
         return STATE_NAMES[self.pending | self.active << 1]
 
     def __str__(self) -> str:
-        source = f" HW pINTID {self.pintid}" if self.pintid is not None else " EOI" if self.eoi else ""
+        source = (
+            f" HW pINTID {self.pintid}" if self.pintid is not None else " EOI" if self.eoi else ""
+        )
         return f"INTID {self.vintid} {self.state_name} priority {self.priority:#04x} group {self.group}{source}"
 
 
@@ -394,7 +415,9 @@ HCR_VGRP0EIE, HCR_VGRP0DIE, HCR_VGRP1EIE, HCR_VGRP1DIE = 1 << 4, 1 << 5, 1 << 6,
 HCR_MAINTENANCE_ENABLES = 0xFE
 HCR_TC, HCR_TALL0, HCR_TALL1, HCR_TDIR = 1 << 10, 1 << 11, 1 << 12, 1 << 14
 HCR_EOICOUNT_SHIFT, HCR_EOICOUNT_MASK = 27, 0x1F
-HCR_WRITABLE = 0xF800_0000 | HCR_TC | HCR_TALL0 | HCR_TALL1 | HCR_TDIR | HCR_MAINTENANCE_ENABLES | HCR_EN
+HCR_WRITABLE = (
+    0xF800_0000 | HCR_TC | HCR_TALL0 | HCR_TALL1 | HCR_TDIR | HCR_MAINTENANCE_ENABLES | HCR_EN
+)
 
 # ICH_MISR_EL2 (12.4.7).
 MISR_EOI, MISR_U, MISR_LRENP, MISR_NP = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -419,9 +442,11 @@ IDLE_PRIORITY = 0xFF
 
 
 class SgiRequest(NamedTuple):
-    """What a write of ICC_SGI0R/SGI1R/ASGI1R_EL1 asks for (12.2.24). ``affinity`` is Aff3.Aff2.Aff1.0 as in MPIDR_EL1.
+    """What a write of ICC_SGI0R/SGI1R/ASGI1R_EL1 asks for (12.2.24). ``affinity`` is
+    Aff3.Aff2.Aff1.0 as in MPIDR_EL1.
 
-    ``targets`` has a bit per Aff0 from ``first_aff0`` on; ``all_others`` (IRM) makes both meaningless.
+    ``targets`` has a bit per Aff0 from ``first_aff0`` on; ``all_others`` (IRM) makes both
+    meaningless.
     """
 
     intid: int
@@ -433,13 +458,22 @@ class SgiRequest(NamedTuple):
     @classmethod
     @lru_cache(maxsize=256)
     def decode(cls, value: int) -> SgiRequest:
-        affinity = (value >> 48 & 0xFF) << 32 | (value >> 32 & 0xFF) << 16 | (value >> 16 & 0xFF) << 8
-        return cls(value >> 24 & 15, affinity, value & 0xFFFF, 16 * (value >> 44 & 15), bool(value >> 40 & 1))
+        affinity = (
+            (value >> 48 & 0xFF) << 32 | (value >> 32 & 0xFF) << 16 | (value >> 16 & 0xFF) << 8
+        )
+        return cls(
+            value >> 24 & 15,
+            affinity,
+            value & 0xFFFF,
+            16 * (value >> 44 & 15),
+            bool(value >> 40 & 1),
+        )
 
 
 class SgirRequest(NamedTuple):
-    """What a write of GICD_SGIR asks for (IHI 0048 4.3.15). ``targets`` has a bit per CPU; which of them are meant
-    ``target_filter`` says: 0 those of the list, 1 all but the sender, 2 the sender, 3 reserved."""
+    """What a write of GICD_SGIR asks for (IHI 0048 4.3.15). ``targets`` has a bit per CPU; which of
+    them are meant ``target_filter`` says: 0 those of the list, 1 all but the sender, 2 the sender,
+    3 reserved."""
 
     intid: int
     targets: int

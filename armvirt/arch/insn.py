@@ -1,7 +1,8 @@
-"""Pure decoders for the few A64 instructions that the emulator must recognise itself (DDI 0487 C4, C5.3).
+"""Pure decoders for the few A64 instructions that the emulator must recognise itself (DDI 0487 C4,
+C5.3).
 
-Everything works on the 32-bit instruction word. Encodings of MSR, MRS and SYS come back packed as in
-`armvirt.arch.encoding`: bits 20:5 of the word are that packing.
+Everything works on the 32-bit instruction word. Encodings of MSR, MRS and SYS come back packed as
+in `armvirt.arch.encoding`: bits 20:5 of the word are that packing.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def is_msr_mrs(insn: int) -> SysregAccess | None:
 
 
 def is_sys(insn: int) -> SysregAccess | None:
-    """The operation that a SYS or SYSL (TLBI, IC, DC, AT) names, or None for any other instruction."""
+    """The operation that a SYS or SYSL (TLBI, IC, DC, AT) names, or None for any other
+    instruction."""
     if insn & _SYSTEM_OPERATION_MASK != _SYSTEM_OPERATION:
         return None
     return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & _READ), insn & 31)
@@ -88,7 +90,8 @@ class Insn(NamedTuple):
 
 
 class _Pattern(NamedTuple):
-    """``insn & mask == value`` selects ``op``; its immediate is the field above ``shift`` under ``field``."""
+    """``insn & mask == value`` selects ``op``; its immediate is the field above ``shift`` under
+    ``field``."""
 
     mask: int
     value: int
@@ -133,11 +136,14 @@ def decode(insn: int) -> Insn | None:
 
 
 def daif_bits(imm: int) -> int:
-    """The PSTATE bits that the 4-bit operand of MSR DAIFSet/DAIFClr names: D, A, I, F from bit 3 down."""
-    return sum(bit for i, bit in enumerate((PSTATE_F, PSTATE_I, PSTATE_A, PSTATE_D)) if imm >> i & 1)
+    """The PSTATE bits that the 4-bit operand of MSR DAIFSet/DAIFClr names: D, A, I, F from bit 3
+    down."""
+    return sum(
+        bit for i, bit in enumerate((PSTATE_F, PSTATE_I, PSTATE_A, PSTATE_D)) if imm >> i & 1
+    )
 
 
-# System operations --------------------------------------------------------------------------------------------------
+# System operations ------------------------------------------------------------------------------
 
 
 class Scope(Enum):
@@ -154,7 +160,8 @@ class Scope(Enum):
 class SysOp(NamedTuple):
     """A TLBI, IC, DC or AT operation.
 
-    ``broadcast``: inner shareable, so that it concerns every PE. ``last_level``: a TLBI that need not drop walk caches.
+    ``broadcast``: inner shareable, so that it concerns every PE. ``last_level``: a TLBI that need
+    not drop walk caches.
     """
 
     name: str
@@ -170,7 +177,12 @@ class SysOp(NamedTuple):
 
 
 def _tlbi(
-    op1: int, suffix: str, op2: int, scope: Scope, last: bool = False, crms: tuple[int, int] = (3, 7)
+    op1: int,
+    suffix: str,
+    op2: int,
+    scope: Scope,
+    last: bool = False,
+    crms: tuple[int, int] = (3, 7),
 ) -> list[SysOp]:
     """The inner-shareable and the local form of one TLB invalidation."""
     shared, local = crms
@@ -228,7 +240,8 @@ def sys_name(encoding: int) -> str:
 
 
 def tlbi_address(value: int) -> int:
-    """The VA that a TLBI by address names: bits 43:0 are VA[55:12]; sign-extended from bit 55 (C5.5)."""
+    """The VA that a TLBI by address names: bits 43:0 are VA[55:12]; sign-extended from bit 55
+    (C5.5)."""
     page = value & (1 << 44) - 1
     return page << 12 | (0xFF << 56 if page >> 43 else 0)
 

@@ -1,4 +1,5 @@
-"""LPIs and the ITS as data (Arm IHI 0069 chapter 5, 12.11, 12.18): tables in memory, commands, register fields.
+"""LPIs and the ITS as data (Arm IHI 0069 chapter 5, 12.11, 12.18): tables in memory, commands,
+register fields.
 
 The registers' rows are in `armvirt.arch.gic`.
 """
@@ -23,7 +24,8 @@ PENDBASER_WRITABLE = PENDBASER_PTZ | 0x070F_FFFF_FFFF_0F80
 
 
 def lpis_end(propbaser: int) -> int:
-    """The first INTID beyond the configuration table; GICD_TYPER.IDbits caps GICR_PROPBASER.IDbits."""
+    """The first INTID beyond the configuration table; GICD_TYPER.IDbits caps
+    GICR_PROPBASER.IDbits."""
     return 1 << min((propbaser & PROPBASER_IDBITS) + 1, ID_BITS)
 
 
@@ -37,7 +39,7 @@ def pending_address(pendbaser: int, intid: int) -> tuple[int, int]:
     return (pendbaser & PENDING_ADDRESS) + intid // 8, 1 << intid % 8
 
 
-# Memory attributes of table registers: shareability and two cacheability fields -------------------------------------
+# Memory attributes of table registers: shareability and two cacheability fields -----------------
 
 INNER_SHAREABLE, OUTER_SHAREABLE = 1, 2
 DEVICE_NGNRNE, NON_CACHEABLE, READ_ALLOCATE_WRITE_BACK = 0, 1, 5
@@ -47,8 +49,9 @@ GITS_ATTRIBUTES = (59, 10, 53)
 
 
 def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
-    """A table register with attributes that every implementation here has (kvm vgic_sanitise_*): nothing is outer
-    shareable, or Device or non-cacheable inside; outside it is non-cacheable or the same.
+    """A table register with attributes that every implementation here has (kvm vgic_sanitise_*):
+    nothing is outer shareable, or Device or non-cacheable inside; outside it is non-cacheable or
+    the same.
     """
     inner, share, outer = attributes
     if value >> share & 3 == OUTER_SHAREABLE:
@@ -62,10 +65,11 @@ def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
 
 #: GICR_PROPBASER and GICR_PENDBASER at reset: normal memory, no table.
 PROPBASER_RESET = PENDBASER_RESET = sanitise(INNER_SHAREABLE << GICR_ATTRIBUTES[1], GICR_ATTRIBUTES)
-#: GITS_CBASER at reset: not valid, and otherwise UNKNOWN (IHI 0069 12.19). KVM's 0 is a value that no write leaves.
+#: GITS_CBASER at reset: not valid, and otherwise UNKNOWN (IHI 0069 12.19). KVM's 0 is a value that
+#: no write leaves.
 CBASER_RESET = sanitise(0, GITS_ATTRIBUTES)
 
-# GITS registers (12.19) ---------------------------------------------------------------------------------------------
+# GITS registers (12.19) --------------------------------------------------------------------------
 
 CTLR_ENABLED, CTLR_QUIESCENT = 1 << 0, 1 << 31
 IIDR_REVISION_SHIFT = 12
@@ -136,7 +140,7 @@ def event_fields(entry: int) -> tuple[int, int, int]:
 #: The target of a collection that MAPTI named before any MAPC.
 NOT_MAPPED = 0xFFFF_FFFF
 
-# Commands (5.3): first bit, width and scale of each field in the 256 bits of a command ------------------------------
+# Commands (5.3): first bit, width and scale of each field in the 256 bits of a command -----------
 
 FIELDS: dict[str, tuple[int, int, int]] = {
     "opcode": (0, 8, 0),
@@ -186,8 +190,8 @@ def encode_command(name: str, **fields: int) -> bytes:
     return value.to_bytes(COMMAND_SIZE, "little")
 
 
-# What a command ends with: done, the error codes of 5.3 (each command's table of errors), or a refusal of another kind
-# in the form of KVM's errnos.
+# What a command ends with: done, the error codes of 5.3 (each command's table of errors), or a
+# refusal of another kind in the form of KVM's errnos.
 E_MOVI_UNMAPPED_INTERRUPT = 0x01_0107
 E_MOVI_UNMAPPED_COLLECTION = 0x01_0109
 E_INT_UNMAPPED_INTERRUPT = 0x01_0307

@@ -20,7 +20,8 @@ TRNG_1_0 = 0x0001_0000
 
 
 class PsciFunction(IntEnum):
-    """PSCI function ids (DEN 0022, 5.1): 0x84000000 + n, and 0xC4000000 + n where a 64-bit form exists."""
+    """PSCI function ids (DEN 0022, 5.1): 0x84000000 + n, and 0xC4000000 + n where a 64-bit form
+    exists."""
 
     VERSION = 0x8400_0000
     CPU_SUSPEND = 0x8400_0001
@@ -91,7 +92,8 @@ SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2 = 1 << 0
 
 
 class SmcccFunction(IntEnum):
-    """SMCCC calls outside PSCI (DEN 0028 chapter 7; TRNG: DEN 0098; PV time: DEN 0057; VENDOR_ rows are KVM's)."""
+    """SMCCC calls outside PSCI (DEN 0028 chapter 7; TRNG: DEN 0098; PV time: DEN 0057; VENDOR_ rows
+    are KVM's)."""
 
     VERSION = 0x8000_0000
     ARCH_FEATURES = 0x8000_0001
@@ -121,7 +123,8 @@ class SmcccResult(IntEnum):
 
 
 class TrngResult(IntEnum):
-    """TRNG return codes (DEN 0098), as signed numbers: the same numbers mean other things than in SMCCC."""
+    """TRNG return codes (DEN 0098), as signed numbers: the same numbers mean other things than in
+    SMCCC."""
 
     SUCCESS = 0
     NOT_SUPPORTED = -1
@@ -130,12 +133,14 @@ class TrngResult(IntEnum):
 
 
 def is_64bit(function: int) -> bool:
-    """Whether a function id uses the 64-bit convention; a 32-bit call has its arguments cut to 32 bits."""
+    """Whether a function id uses the 64-bit convention; a 32-bit call has its arguments cut to 32
+    bits."""
     return bool(function & SMCCC_64)
 
 
 def owner(function: int) -> int:
-    """Owning entity: 0 arch, 1 CPU, 2 SiP, 3 OEM, 4 standard, 5 standard hypervisor, 6 vendor hypervisor."""
+    """Owning entity: 0 arch, 1 CPU, 2 SiP, 3 OEM, 4 standard, 5 standard hypervisor, 6 vendor
+    hypervisor."""
     return function >> SMCCC_OWNER_SHIFT & 0x3F
 
 

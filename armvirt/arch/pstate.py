@@ -28,7 +28,8 @@ class Mode(IntEnum):
     EL3H = 0xD
 
 
-#: Where a CPU starts, and where every exception to EL1 lands: EL1h with D, A, I and F masked (DDI 0487 D1.3, D1.4.1).
+#: Where a CPU starts, and where every exception to EL1 lands: EL1h with D, A, I and F masked (DDI
+#: 0487 D1.3, D1.4.1).
 PSTATE_EL1_ENTRY = PSTATE_DAIF | Mode.EL1H
 
 #: Vector offsets of VBAR_ELx (DDI 0487 D1.3.1.1): by origin of the exception, then by kind.
@@ -58,7 +59,8 @@ def uses_sp_elx(pstate: int) -> bool:
 
 
 def vector_offset(pstate: int, kind: Vector) -> int:
-    """Offset from VBAR_EL1 of the vector that an exception of ``kind`` to EL1 uses, taken from ``pstate``."""
+    """Offset from VBAR_EL1 of the vector that an exception of ``kind`` to EL1 uses, taken from
+    ``pstate``."""
     if exception_level(pstate) == 0:
         group = VECTOR_LOWER_A32 if pstate & PSTATE_NRW else VECTOR_LOWER_A64
     else:
@@ -69,8 +71,8 @@ def vector_offset(pstate: int, kind: Vector) -> int:
 def entry_pstate(pstate: int, span: bool = True) -> int:
     """PSTATE after an exception to EL1 (DDI 0487 D1.4.1, AArch64.TakeException).
 
-    NZCV and PAN survive; PAN is set when SCTLR_EL1.SPAN is 0 (``span`` False, FEAT_PAN only); DAIF are masked; SS, IL
-    and UAO are cleared.
+    NZCV and PAN survive; PAN is set when SCTLR_EL1.SPAN is 0 (``span`` False, FEAT_PAN only); DAIF
+    are masked; SS, IL and UAO are cleared.
     """
     kept = pstate & (PSTATE_NZCV | PSTATE_PAN)
     return kept | PSTATE_EL1_ENTRY | (0 if span else PSTATE_PAN)
@@ -78,10 +80,16 @@ def entry_pstate(pstate: int, span: bool = True) -> int:
 
 def describe(pstate: int) -> str:
     """For people: ``EL1h nzCv DaIF``. Capitals are set bits; IL and SS follow when set."""
-    mode = "AArch32" if pstate & PSTATE_NRW else f"EL{exception_level(pstate)}{'h' if pstate & 1 else 't'}"
+    mode = (
+        "AArch32"
+        if pstate & PSTATE_NRW
+        else f"EL{exception_level(pstate)}{'h' if pstate & 1 else 't'}"
+    )
     flags = _letters(pstate, "NZCV", 31)
     masks = _letters(pstate, "DAIF", 9)
-    extra = "".join(f" {name}" for name, bit in (("IL", PSTATE_IL), ("SS", PSTATE_SS)) if pstate & bit)
+    extra = "".join(
+        f" {name}" for name, bit in (("IL", PSTATE_IL), ("SS", PSTATE_SS)) if pstate & bit
+    )
     return f"{mode} {flags} {masks}{extra}"
 
 

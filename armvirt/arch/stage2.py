@@ -1,4 +1,5 @@
-"""Stage-2 translation tables, 4 KiB granule (DDI 0487 D8.3): descriptors and control registers as data."""
+"""Stage-2 translation tables, 4 KiB granule (DDI 0487 D8.3): descriptors and control registers as
+data."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ LARGE = Geometry(40, 1, 2)
 
 
 def geometry(top: int) -> Geometry:
-    """The shortest walk whose IPA space holds addresses below ``top``; ValueError beyond 40 bits."""
+    """The shortest walk whose IPA space holds addresses below ``top``; ValueError beyond 40
+    bits."""
     for candidate in (SMALL, LARGE):
         if top <= 1 << candidate.ipa_bits:
             return candidate
@@ -49,5 +51,6 @@ def vtcr(shape: Geometry) -> int:
 
 
 def index(ipa: int, level: int) -> int:
-    """The index of ``ipa`` in a table of ``level`` (concatenated tables make it larger than 511)."""
+    """The index of ``ipa`` in a table of ``level`` (concatenated tables make it larger than
+    511)."""
     return ipa >> (PAGE_SHIFT + 9 * (3 - level))

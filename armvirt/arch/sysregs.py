@@ -1,11 +1,12 @@
 """System registers as data: the one table of name, encoding, access, reset value and fields.
 
-Rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"), restricted to what a Cortex-A72
-guest at EL1/EL0 can name, the EL2 registers that the hypervisor programs, and the whole ID space. Decoding in
-traces, save order, the debugger's target description and the documentation read these rows; behaviour is
-bound elsewhere, by name.
+Rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"), restricted to what a
+Cortex-A72 guest at EL1/EL0 can name, the EL2 registers that the hypervisor programs, and the whole
+ID space. Decoding in traces, save order, the debugger's target description and the documentation
+read these rows; behaviour is bound elsewhere, by name.
 
-The GIC CPU interface (ICC_*, ICH_*) has a table of its own in `armvirt.arch.gic`; `name_of` knows both.
+The GIC CPU interface (ICC_*, ICH_*) has a table of its own in `armvirt.arch.gic`; `name_of` knows
+both.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class Field(NamedTuple):
 class SysReg(NamedTuple):
     """One system register.
 
-    ``encoding`` is packed as in `armvirt.arch.encoding`, ``access`` is rw, ro or wo, ``reset`` is the value that
-    a warm reset gives (0 where the architecture says UNKNOWN: a run must be reproducible). ``layout`` holds the
-    fields in text form, "NAME:bit" or "NAME:high:low"; `fields` parses it when somebody asks.
+    ``encoding`` is packed as in `armvirt.arch.encoding`, ``access`` is rw, ro or wo, ``reset`` is
+    the value that a warm reset gives (0 where the architecture says UNKNOWN: a run must be
+    reproducible). ``layout`` holds the fields in text form, "NAME:bit" or "NAME:high:low"; `fields`
+    parses it when somebody asks.
     """
 
     name: str
@@ -70,7 +72,11 @@ class SysReg(NamedTuple):
 
     def describe(self, value: int) -> str:
         """The fields that are not zero, for people: ``ENABLE=1 IMASK=1``."""
-        parts = (f"{f.name}={f.get(value):#x}" if f.high > f.low else f.name for f in self.fields if f.get(value))
+        parts = (
+            f"{f.name}={f.get(value):#x}" if f.high > f.low else f.name
+            for f in self.fields
+            if f.get(value)
+        )
         return " ".join(parts)
 
 
@@ -80,7 +86,13 @@ def _parse_fields(layout: str) -> Iterator[Field]:
         yield Field(name, int(high), int(low[0]) if low else int(high))
 
 
-def _row(name: str, op: tuple[int, int, int, int, int], access: str = "rw", layout: str = "", reset: int = 0) -> SysReg:
+def _row(
+    name: str,
+    op: tuple[int, int, int, int, int],
+    access: str = "rw",
+    layout: str = "",
+    reset: int = 0,
+) -> SysReg:
     return SysReg(name, sysreg(*op), 64, access, reset, layout)
 
 
@@ -122,7 +134,11 @@ _EL1_ROWS: tuple[SysReg, ...] = (
     _row("ESR_EL1", (3, 0, 5, 2, 0), layout=_SYNDROME),
     _row("FAR_EL1", (3, 0, 6, 0, 0)),
     _row("PAR_EL1", (3, 0, 7, 4, 0), layout="F:0 FST:6:1 PTW:8 S:9 PA:47:12 ATTR:63:56"),
-    _row("MAIR_EL1", (3, 0, 10, 2, 0), layout=" ".join(f"Attr{n}:{8 * n + 7}:{8 * n}" for n in range(8))),
+    _row(
+        "MAIR_EL1",
+        (3, 0, 10, 2, 0),
+        layout=" ".join(f"Attr{n}:{8 * n + 7}:{8 * n}" for n in range(8)),
+    ),
     _row("AMAIR_EL1", (3, 0, 10, 3, 0)),
     _row("VBAR_EL1", (3, 0, 12, 0, 0), layout="BASE:63:11"),
     _row("RVBAR_EL1", (3, 0, 12, 0, 1), "ro"),
@@ -143,7 +159,8 @@ _EL1_ROWS: tuple[SysReg, ...] = (
 # The Generic Timer (DDI 0487 D12 and D23.9).
 _TIMER_ROWS: tuple[SysReg, ...] = (
     _row(
-        "CNTKCTL_EL1", (3, 0, 14, 1, 0),
+        "CNTKCTL_EL1",
+        (3, 0, 14, 1, 0),
         layout=f"EL0PCTEN:0 EL0VCTEN:1 {_EVENT_STREAM} EL0VTEN:8 EL0PTEN:9 EVNTIS:17",
     ),
     _row("CNTFRQ_EL0", (3, 3, 14, 0, 0), layout="FREQ:31:0"),
@@ -161,7 +178,9 @@ _TIMER_ROWS: tuple[SysReg, ...] = (
     _row("CNTPOFF_EL2", (3, 4, 14, 0, 6)),
     # The layout without HCR_EL2.E2H: with it, EL1PCTEN and EL1PCEN move up by ten.
     _row(
-        "CNTHCTL_EL2", (3, 4, 14, 1, 0), reset=3,
+        "CNTHCTL_EL2",
+        (3, 4, 14, 1, 0),
+        reset=3,
         layout=f"EL1PCTEN:0 EL1PCEN:1 {_EVENT_STREAM} ECV:12 EL1TVT:13 EL1TVCT:14 EVNTIS:17",
     ),
     _row("CNTHP_TVAL_EL2", (3, 4, 14, 2, 0), layout="TimerValue:31:0"),
@@ -183,11 +202,19 @@ _EL2_ROWS: tuple[SysReg, ...] = (
             " RW:31 CD:32 ID:33 E2H:34"
         ),
     ),
-    _row("MDCR_EL2", (3, 4, 1, 1, 1), layout="HPMN:4:0 TPMCR:5 TPM:6 HPME:7 TDE:8 TDA:9 TDOSA:10 TDRA:11"),
+    _row(
+        "MDCR_EL2",
+        (3, 4, 1, 1, 1),
+        layout="HPMN:4:0 TPMCR:5 TPM:6 HPME:7 TDE:8 TDA:9 TDOSA:10 TDRA:11",
+    ),
     _row("CPTR_EL2", (3, 4, 1, 1, 2), layout="TFP:10 TTA:20 TCPAC:31"),
     _row("HSTR_EL2", (3, 4, 1, 1, 3)),
     _row("VTTBR_EL2", (3, 4, 2, 1, 0), layout="CnP:0 BADDR:47:1 VMID:63:48"),
-    _row("VTCR_EL2", (3, 4, 2, 1, 2), layout="T0SZ:5:0 SL0:7:6 IRGN0:9:8 ORGN0:11:10 SH0:13:12 TG0:15:14 PS:18:16"),
+    _row(
+        "VTCR_EL2",
+        (3, 4, 2, 1, 2),
+        layout="T0SZ:5:0 SL0:7:6 IRGN0:9:8 ORGN0:11:10 SH0:13:12 TG0:15:14 PS:18:16",
+    ),
     _row("SPSR_EL2", (3, 4, 4, 0, 0), layout=_SPSR),
     _row("ELR_EL2", (3, 4, 4, 0, 1)),
     _row("SP_EL1", (3, 4, 4, 1, 0)),
@@ -229,11 +256,16 @@ def _debug_rows() -> Iterator[SysReg]:
     yield _row("DBGDTRRX_EL0", (2, 3, 0, 5, 0), "ro")
 
 
-# The performance monitors (DDI 0487 D13). armvirt hides them: these rows only name what a guest tried.
+# The performance monitors (DDI 0487 D13). armvirt hides them: these rows only name what a guest
+# tried.
 _PMU_ROWS: tuple[SysReg, ...] = (
     _row("PMINTENSET_EL1", (3, 0, 9, 14, 1)),
     _row("PMINTENCLR_EL1", (3, 0, 9, 14, 2)),
-    _row("PMCR_EL0", (3, 3, 9, 12, 0), layout="E:0 P:1 C:2 D:3 X:4 DP:5 LC:6 N:15:11 IDCODE:23:16 IMP:31:24"),
+    _row(
+        "PMCR_EL0",
+        (3, 3, 9, 12, 0),
+        layout="E:0 P:1 C:2 D:3 X:4 DP:5 LC:6 N:15:11 IDCODE:23:16 IMP:31:24",
+    ),
     _row("PMCNTENSET_EL0", (3, 3, 9, 12, 1)),
     _row("PMCNTENCLR_EL0", (3, 3, 9, 12, 2)),
     _row("PMOVSCLR_EL0", (3, 3, 9, 12, 3)),
@@ -251,7 +283,8 @@ _PMU_ROWS: tuple[SysReg, ...] = (
     _row("PMCCFILTR_EL0", (3, 3, 14, 15, 7)),
 )
 
-# The ID space op0=3, op1=0, CRn=0: one line per CRm, names by op2; None is reserved and reads as zero.
+# The ID space op0=3, op1=0, CRn=0: one line per CRm, names by op2; None is reserved and reads as
+# zero.
 _ID_NAMES: dict[int, tuple[str | None, ...]] = {
     1: (
         "ID_PFR0_EL1",
@@ -273,7 +306,16 @@ _ID_NAMES: dict[int, tuple[str | None, ...]] = {
         "ID_MMFR4_EL1",
         "ID_ISAR6_EL1",
     ),
-    3: ("MVFR0_EL1", "MVFR1_EL1", "MVFR2_EL1", None, "ID_PFR2_EL1", "ID_DFR1_EL1", "ID_MMFR5_EL1", None),
+    3: (
+        "MVFR0_EL1",
+        "MVFR1_EL1",
+        "MVFR2_EL1",
+        None,
+        "ID_PFR2_EL1",
+        "ID_DFR1_EL1",
+        "ID_MMFR5_EL1",
+        None,
+    ),
     4: (
         "ID_AA64PFR0_EL1",
         "ID_AA64PFR1_EL1",
@@ -294,7 +336,16 @@ _ID_NAMES: dict[int, tuple[str | None, ...]] = {
         None,
         None,
     ),
-    6: ("ID_AA64ISAR0_EL1", "ID_AA64ISAR1_EL1", "ID_AA64ISAR2_EL1", "ID_AA64ISAR3_EL1", None, None, None, None),
+    6: (
+        "ID_AA64ISAR0_EL1",
+        "ID_AA64ISAR1_EL1",
+        "ID_AA64ISAR2_EL1",
+        "ID_AA64ISAR3_EL1",
+        None,
+        None,
+        None,
+        None,
+    ),
     7: (
         "ID_AA64MMFR0_EL1",
         "ID_AA64MMFR1_EL1",
@@ -328,7 +379,9 @@ _ID_LAYOUTS = {
         "DPB:3:0 APA:7:4 API:11:8 JSCVT:15:12 FCMA:19:16 LRCPC:23:20 GPA:27:24 GPI:31:28 FRINTTS:35:32"
         " SB:39:36 SPECRES:43:40 BF16:47:44 DGH:51:48 I8MM:55:52 XS:59:56 LS64:63:60"
     ),
-    "ID_AA64ISAR2_EL1": ("WFxT:3:0 RPRES:7:4 GPA3:11:8 APA3:15:12 MOPS:19:16 BC:23:20 PAC_frac:27:24"),
+    "ID_AA64ISAR2_EL1": (
+        "WFxT:3:0 RPRES:7:4 GPA3:11:8 APA3:15:12 MOPS:19:16 BC:23:20 PAC_frac:27:24"
+    ),
     "ID_AA64MMFR0_EL1": (
         "PARange:3:0 ASIDBits:7:4 BigEnd:11:8 SNSMem:15:12 BigEndEL0:19:16 TGran16:23:20 TGran64:27:24"
         " TGran4:31:28 TGran16_2:35:32 TGran64_2:39:36 TGran4_2:43:40 ExS:47:44 FGT:59:56 ECV:63:60"
@@ -341,7 +394,9 @@ _ID_LAYOUTS = {
         "CnP:3:0 UAO:7:4 LSM:11:8 IESB:15:12 VARange:19:16 CCIDX:23:20 NV:27:24 ST:31:28 AT:35:32 IDS:39:36"
         " FWB:43:40 TTL:51:48 BBM:55:52 EVT:59:56 E0PD:63:60"
     ),
-    "ID_PFR0_EL1": ("State0:3:0 State1:7:4 State2:11:8 State3:15:12 CSV2:19:16 AMU:23:20 DIT:27:24 RAS:31:28"),
+    "ID_PFR0_EL1": (
+        "State0:3:0 State1:7:4 State2:11:8 State3:15:12 CSV2:19:16 AMU:23:20 DIT:27:24 RAS:31:28"
+    ),
     "ID_PFR1_EL1": (
         "ProgMod:3:0 Security:7:4 MProgMod:11:8 Virtualization:15:12 GenTimer:19:16 Sec_frac:23:20"
         " Virt_frac:27:24 GIC:31:28"
@@ -367,21 +422,44 @@ _IDENTITY_ROWS: tuple[SysReg, ...] = (
         "ro",
         ("Revision:3:0 PartNum:15:4 Architecture:19:16 Variant:23:20 Implementer:31:24"),
     ),
-    _row("MPIDR_EL1", (3, 0, 0, 0, 5), "ro", "Aff0:7:0 Aff1:15:8 Aff2:23:16 MT:24 U:30 RES1:31 Aff3:39:32"),
+    _row(
+        "MPIDR_EL1",
+        (3, 0, 0, 0, 5),
+        "ro",
+        "Aff0:7:0 Aff1:15:8 Aff2:23:16 MT:24 U:30 RES1:31 Aff3:39:32",
+    ),
     _row("REVIDR_EL1", (3, 0, 0, 0, 6), "ro"),
     _row("CCSIDR_EL1", (3, 1, 0, 0, 0), "ro", "LineSize:2:0 Associativity:12:3 NumSets:27:13"),
-    _row("CLIDR_EL1", (3, 1, 0, 0, 1), "ro", "Ctype1:2:0 Ctype2:5:3 Ctype3:8:6 LoUIS:23:21 LoC:26:24 LoUU:29:27"),
+    _row(
+        "CLIDR_EL1",
+        (3, 1, 0, 0, 1),
+        "ro",
+        "Ctype1:2:0 Ctype2:5:3 Ctype3:8:6 LoUIS:23:21 LoC:26:24 LoUU:29:27",
+    ),
     _row("AIDR_EL1", (3, 1, 0, 0, 7), "ro"),
     _row("CSSELR_EL1", (3, 2, 0, 0, 0), layout="InD:0 Level:3:1"),
-    _row("CTR_EL0", (3, 3, 0, 0, 1), "ro", "IminLine:3:0 L1Ip:15:14 DminLine:19:16 ERG:23:20 CWG:27:24 IDC:28 DIC:29"),
+    _row(
+        "CTR_EL0",
+        (3, 3, 0, 0, 1),
+        "ro",
+        "IminLine:3:0 L1Ip:15:14 DminLine:19:16 ERG:23:20 CWG:27:24 IDC:28 DIC:29",
+    ),
     _row("DCZID_EL0", (3, 3, 0, 0, 7), "ro", "BS:3:0 DZP:4"),
 )
 
-#: Every ID register that a guest can read: the CPU's identity and the whole feature block, reserved rows included.
+#: Every ID register that a guest can read: the CPU's identity and the whole feature block, reserved
+#: rows included.
 ID_REGISTERS: tuple[SysReg, ...] = (*_IDENTITY_ROWS, *_id_rows())
 
 #: Every row, in the order of the tables above.
-SYSREGS: tuple[SysReg, ...] = (*ID_REGISTERS, *_EL1_ROWS, *_TIMER_ROWS, *_EL2_ROWS, *_debug_rows(), *_PMU_ROWS)
+SYSREGS: tuple[SysReg, ...] = (
+    *ID_REGISTERS,
+    *_EL1_ROWS,
+    *_TIMER_ROWS,
+    *_EL2_ROWS,
+    *_debug_rows(),
+    *_PMU_ROWS,
+)
 
 BY_ENCODING: dict[int, SysReg] = {row.encoding: row for row in SYSREGS}
 BY_NAME: dict[str, SysReg] = {row.name: row for row in SYSREGS}
@@ -409,11 +487,14 @@ def _gic_name(encoding: int) -> str | None:
     from armvirt.arch import gic  # its rows are made of SysReg, so it imports this module
 
     tables = (gic.ICC_REGISTERS, gic.ICH_REGISTERS)
-    return next((name for table in tables for name, known in table.items() if known == encoding), None)
+    return next(
+        (name for table in tables for name, known in table.items() if known == encoding), None
+    )
 
 
 def is_id_space(encoding: int) -> bool:
-    """Whether HCR_EL2.TID3 traps a read of this encoding: op0=3, op1=0, CRn=0, CRm=1..7 (DDI 0487, HCR_EL2)."""
+    """Whether HCR_EL2.TID3 traps a read of this encoding: op0=3, op1=0, CRn=0, CRm=1..7 (DDI 0487,
+    HCR_EL2)."""
     op0, op1, crn, crm, _ = unpack(encoding)
     return (op0, op1, crn) == (3, 0, 0) and 1 <= crm <= 7
 
@@ -441,13 +522,18 @@ def _context_names() -> Iterator[str]:
     yield "TPIDRRO_EL0"  # thread pointer, read-only at EL0
     yield "TPIDR_EL1"  # per-CPU pointer of the kernel
     yield "CNTKCTL_EL1"  # EL0's access to counters and timers; KVM saves it with the system registers
-    yield from (f"DBG{kind}{n}_EL1" for n in range(DEBUG_BREAKPOINTS) for kind in ("BVR", "BCR"))  # breakpoints
-    yield from (f"DBG{kind}{n}_EL1" for n in range(DEBUG_WATCHPOINTS) for kind in ("WVR", "WCR"))  # watchpoints
+    yield from (
+        f"DBG{kind}{n}_EL1" for n in range(DEBUG_BREAKPOINTS) for kind in ("BVR", "BCR")
+    )  # breakpoints
+    yield from (
+        f"DBG{kind}{n}_EL1" for n in range(DEBUG_WATCHPOINTS) for kind in ("WVR", "WCR")
+    )  # watchpoints
     yield "OSDLR_EL1"  # OS double lock: plain storage here
     yield "OSLSR_EL1"  # the OS lock as its status: OSLAR_EL1 is write-only and changes only this
     yield "MDSCR_EL1"  # last of debug: it enables what the rows above describe (single step, breakpoints)
 
 
-#: A vCPU's EL1/EL0 context beyond the general and FP registers: plain read/write storage of the engine, in the order
-#: in which a restore writes it. Timer state is saved by arch_timer and GIC state by the vGIC, as in KVM.
+#: A vCPU's EL1/EL0 context beyond the general and FP registers: plain read/write storage of the
+#: engine, in the order in which a restore writes it. Timer state is saved by arch_timer and GIC
+#: state by the vGIC, as in KVM.
 CONTEXT_REGISTERS: tuple[SysReg, ...] = tuple(BY_NAME[name] for name in _context_names())

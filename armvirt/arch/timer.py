@@ -1,4 +1,5 @@
-"""The Generic Timer as data: encodings, control bits, interrupt numbers (DDI 0487 D12; BSA for the PPIs)."""
+"""The Generic Timer as data: encodings, control bits, interrupt numbers (DDI 0487 D12; BSA for the
+PPIs)."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ MAX_FREQUENCY_HZ = (1 << 32) - 1  # CNTFRQ_EL0 holds 32 bits
 
 
 class Ctl(IntFlag):
-    """CNT*_CTL_EL0 (DDI 0487 D23.9, CNTV_CTL_EL0). ISTATUS is read-only and means nothing while ENABLE is 0."""
+    """CNT*_CTL_EL0 (DDI 0487 D23.9, CNTV_CTL_EL0). ISTATUS is read-only and means nothing while
+    ENABLE is 0."""
 
     ENABLE = 1 << 0
     IMASK = 1 << 1
@@ -46,9 +48,11 @@ class Ctl(IntFlag):
 
 
 class CntHctl(IntFlag):
-    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. EL1PCTEN and EL1PCEN say what does *not* trap, EL1TVT and EL1TVCT what does.
+    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. EL1PCTEN and EL1PCEN say what does *not* trap, EL1TVT and
+    EL1TVCT what does.
 
-    With E2H = 1 the first two stand ten bits higher (`EL1_ENABLES_E2H_SHIFT`). From ECV on they need FEAT_ECV.
+    With E2H = 1 the first two stand ten bits higher (`EL1_ENABLES_E2H_SHIFT`). From ECV on they
+    need FEAT_ECV.
     """
 
     EL1PCTEN = 1 << 0
@@ -65,7 +69,8 @@ EL1_ENABLES_E2H_SHIFT = 10
 
 
 class CntKctl(IntFlag):
-    """CNTKCTL_EL1: what EL0 may use without a trap to EL1, and the event stream (EVNTIS with FEAT_ECV)."""
+    """CNTKCTL_EL1: what EL0 may use without a trap to EL1, and the event stream (EVNTIS with
+    FEAT_ECV)."""
 
     EL0PCTEN = 1 << 0
     EL0VCTEN = 1 << 1
@@ -95,7 +100,8 @@ VIRTUAL_COUNTERS = frozenset((CNTVCT_EL0, CNTVCTSS_EL0))
 
 
 class TimerRegister(NamedTuple):
-    """Which comparator an encoding belongs to (vtimer, ptimer) and which of its registers it is (ctl, cval, tval)."""
+    """Which comparator an encoding belongs to (vtimer, ptimer) and which of its registers it is
+    (ctl, cval, tval)."""
 
     timer: str
     register: str
@@ -111,27 +117,40 @@ TIMER_REGISTERS: dict[int, TimerRegister] = {
     CNTP_TVAL_EL0: TimerRegister("ptimer", "tval"),
 }
 
-#: EL0 needs this CNTKCTL_EL1 bit for a register; CNTFRQ_EL0 needs either counter bit (DDI 0487 D23.9).
+#: EL0 needs this CNTKCTL_EL1 bit for a register; CNTFRQ_EL0 needs either counter bit (DDI 0487
+#: D23.9).
 EL0_ENABLES: dict[int, CntKctl] = {
     CNTFRQ_EL0: CntKctl.EL0PCTEN | CntKctl.EL0VCTEN,
     CNTPCT_EL0: CntKctl.EL0PCTEN,
     CNTPCTSS_EL0: CntKctl.EL0PCTEN,
     CNTVCT_EL0: CntKctl.EL0VCTEN,
     CNTVCTSS_EL0: CntKctl.EL0VCTEN,
-    **{encoding: CntKctl.EL0VTEN for encoding, which in TIMER_REGISTERS.items() if which.timer == "vtimer"},
-    **{encoding: CntKctl.EL0PTEN for encoding, which in TIMER_REGISTERS.items() if which.timer == "ptimer"},
+    **{
+        encoding: CntKctl.EL0VTEN
+        for encoding, which in TIMER_REGISTERS.items()
+        if which.timer == "vtimer"
+    },
+    **{
+        encoding: CntKctl.EL0PTEN
+        for encoding, which in TIMER_REGISTERS.items()
+        if which.timer == "ptimer"
+    },
 }
 
 
 def ticks_to_edge(control: int, count: int) -> int | None:
-    """The ticks from ``count`` to the next event of an event stream, 1 at least; None while it is off.
+    """The ticks from ``count`` to the next event of an event stream, 1 at least; None while it is
+    off.
 
-    ``control`` is CNTKCTL_EL1 or CNTHCTL_EL2, whose fields agree: EVNTI (and EVNTIS) name a bit of the count, and
-    its transition from 0 to 1, with EVNTDIR = 1 that from 1 to 0, is the event (DDI 0487 D12.2.3).
+    ``control`` is CNTKCTL_EL1 or CNTHCTL_EL2, whose fields agree: EVNTI (and EVNTIS) name a bit of
+    the count, and its transition from 0 to 1, with EVNTDIR = 1 that from 1 to 0, is the event (DDI
+    0487 D12.2.3).
     """
     if not control & CntKctl.EVNTEN:
         return None
-    bit = ((control & EVNTI_MASK) >> EVNTI_SHIFT) + (EVNTIS_SHIFT if control & CntKctl.EVNTIS else 0)
+    bit = ((control & EVNTI_MASK) >> EVNTI_SHIFT) + (
+        EVNTIS_SHIFT if control & CntKctl.EVNTIS else 0
+    )
     edge = 0 if control & CntKctl.EVNTDIR else 1 << bit
     period = 2 << bit
     return (edge - count) % period or period
@@ -149,10 +168,12 @@ def tval_of(cval: int, now: int) -> int:
 
 
 def cval_from_tval(tval: int, now: int) -> int:
-    """The CVAL that a write of TVAL stores: count plus the signed 32-bit value, modulo 2**64 (DDI 0487 D12.2.4)."""
+    """The CVAL that a write of TVAL stores: count plus the signed 32-bit value, modulo 2**64 (DDI
+    0487 D12.2.4)."""
     return now + sign_extend_32(tval) & MASK64
 
 
 def condition_met(cval: int, now: int) -> bool:
-    """TimerConditionMet: an unsigned compare of 64-bit values, both already modulo 2**64 (DDI 0487 D12.2.4)."""
+    """TimerConditionMet: an unsigned compare of 64-bit values, both already modulo 2**64 (DDI 0487
+    D12.2.4)."""
     return now >= cval

@@ -8,8 +8,8 @@ from armvirt.board.devices.device import MmioDevice
 
 
 class MmioBus:
-    """Devices by address. An address without a device is the caller's to handle: a real bus answers it with an
-    external abort, which only the one who runs the vCPU can inject.
+    """Devices by address. An address without a device is the caller's to handle: a real bus answers
+    it with an external abort, which only the one who runs the vCPU can inject.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,9 @@ class MmioBus:
         after = self._bases[index] if index < len(self._bases) else base + size
         before = self._bases[index - 1] + self._sizes[index - 1] if index else 0
         if size <= 0 or before > base or base + size > after:
-            raise ValueError(f"{device.name} at {base:#x}, {size:#x} bytes, overlaps another device")
+            raise ValueError(
+                f"{device.name} at {base:#x}, {size:#x} bytes, overlaps another device"
+            )
         self._bases.insert(index, base)
         self._devices.insert(index, device)
         self._sizes.insert(index, size)

@@ -1,7 +1,7 @@
 """What a board is built from: every setting with its default, and the ranges that the board takes.
 
-This file is the only home of the defaults. The command line, suite files and `Machine` read them here, so nothing heavy
-is imported.
+This file is the only home of the defaults. The command line, suite files and `Machine` read them
+here, so nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 class BoardConfig(NamedTuple):
-    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: from 0).
+    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks
+    (None: from 0).
 
-    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs, which take turns of
-    ``quantum_ns`` (None: 1 ms on one, 100 us on several). ``rtc_base`` is the date at virtual time 0, in seconds since
-    1970 (None: 2024-01-01); ``counter_start`` the host's physical count then, in ticks (None: the host's own choice).
-    All random numbers that a guest is given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless
-    ``kaslr_seed`` is False, /chosen/kaslr-seed.
+    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs,
+    which take turns of ``quantum_ns`` (None: 1 ms on one, 100 us on several). ``rtc_base`` is the
+    date at virtual time 0, in seconds since 1970 (None: 2024-01-01); ``counter_start`` the host's
+    physical count then, in ticks (None: the host's own choice). All random numbers that a guest is
+    given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless ``kaslr_seed`` is
+    False, /chosen/kaslr-seed.
     """
 
     image: str | Path | None
@@ -60,9 +62,13 @@ def check(config: BoardConfig) -> None:
         raise UserError(f"--gic {config.gic}: there is GICv2 and GICv3")
     _check_host(config)
     if config.gic == 2 and config.cpus > memmap.MAX_CPUS_V2:
-        raise UserError(f"--cpus {config.cpus}: a GICv2 has at most {memmap.MAX_CPUS_V2} CPUs; use --gic 3")
+        raise UserError(
+            f"--cpus {config.cpus}: a GICv2 has at most {memmap.MAX_CPUS_V2} CPUs; use --gic 3"
+        )
     if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
-        raise UserError(f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM")
+        raise UserError(
+            f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM"
+        )
 
 
 #: (field of `BoardConfig`, least, most, what has so many).
@@ -83,4 +89,6 @@ def _check_host(config: BoardConfig) -> None:
         from armvirt.hyp.kvm import MIN_QUANTUM_NS
 
         if config.quantum_ns < MIN_QUANTUM_NS:
-            raise UserError(f"--quantum {config.quantum_ns}ns: a turn takes {MIN_QUANTUM_NS} ns at least")
+            raise UserError(
+                f"--quantum {config.quantum_ns}ns: a turn takes {MIN_QUANTUM_NS} ns at least"
+            )

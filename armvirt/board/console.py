@@ -1,7 +1,8 @@
 """The console: what the guest sends, what it is sent, and scripted conversation.
 
-Scripted input acts at the instruction at which the expected text was completed, so it belongs to the run and not to
-the host. Terminal input arrives through `feed`, from whatever thread, and is pulled when the guest has room.
+Scripted input acts at the instruction at which the expected text was completed, so it belongs to
+the run and not to the host. Terminal input arrives through `feed`, from whatever thread, and is
+pulled when the guest has room.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 OWNER = "console"
 KEPT = 8 << 20
-"""Bytes of what the guest has printed that are kept at least; from twice as many on the oldest are dropped."""
+"""Bytes of what the guest has printed that are kept at least; from twice as many on the oldest are
+dropped."""
 
 
 class Step(NamedTuple):
@@ -39,8 +41,8 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 class Console:
-    """Both directions of one serial line. ``output`` holds what the guest has printed, but for the first ``dropped``
-    bytes (`KEPT`)."""
+    """Both directions of one serial line. ``output`` holds what the guest has printed, but for the
+    first ``dropped`` bytes (`KEPT`)."""
 
     def __init__(self, bus: EventBus) -> None:
         self.bus = bus
@@ -70,11 +72,15 @@ class Console:
         self._advance()
 
     def expect(self, text: str | bytes, timeout_ns: int | None = None) -> Console:
-        """Wait, from where the last expected text ended, until ``text`` appears; then go on with the next step.
+        """Wait, from where the last expected text ended, until ``text`` appears; then go on with
+        the next step.
 
-        With ``timeout_ns``, that much guest time after it becomes the step to wait for, the run ends as failed.
+        With ``timeout_ns``, that much guest time after it becomes the step to wait for, the run
+        ends as failed.
         """
-        if timeout_ns is not None and (isinstance(timeout_ns, bool) or not isinstance(timeout_ns, int)):
+        if timeout_ns is not None and (
+            isinstance(timeout_ns, bool) or not isinstance(timeout_ns, int)
+        ):
             raise UserError(f"timeout_ns={timeout_ns!r:.60}: write a number of ns")
         self._steps.append(Step("expect", _bytes(text), timeout_ns))
         self._advance()
@@ -152,7 +158,11 @@ class Console:
     def text(self) -> str:
         """What the guest has printed, as text; where its begin is not kept, a line says so."""
         kept = bytes(self.output).decode("utf-8", "replace")
-        return f"[armvirt: the first {self.dropped} bytes are not kept]\n{kept}" if self.dropped else kept
+        return (
+            f"[armvirt: the first {self.dropped} bytes are not kept]\n{kept}"
+            if self.dropped
+            else kept
+        )
 
     def receive(self) -> int | None:
         """The next byte for the guest, None if there is none now."""
@@ -165,7 +175,8 @@ class Console:
         return byte
 
     def feed(self, data: str | bytes) -> None:
-        """Terminal input; may be called from another thread. The running machine looks at it soon."""
+        """Terminal input; may be called from another thread. The running machine looks at it
+        soon."""
         self._fed.extend(_bytes(data))
         self.arrived.set()
 

@@ -1,7 +1,7 @@
 """Where things are on the board: QEMU's ``virt`` machine (hw/arm/virt.c), as data.
 
-Guests find devices through the device tree, but firmware and small test guests hard-code these addresses,
-so they are an interface. Only what armvirt models, or must keep free, is listed.
+Guests find devices through the device tree, but firmware and small test guests hard-code these
+addresses, so they are an interface. Only what armvirt models, or must keep free, is listed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ ITS = Region(0x0808_0000, 128 * KIB)
 GICR = Region(0x080A_0000, 0xF6_0000)
 UART = Region(0x0900_0000, 4 * KIB)
 RTC = Region(0x0901_0000, 4 * KIB)
-PVTIME = Region(0x090A_0000, 64 * KIB)  # stolen time, 64 bytes for each CPU; guests find it by hypercall
+PVTIME = Region(
+    0x090A_0000, 64 * KIB
+)  # stolen time, 64 bytes for each CPU; guests find it by hypercall
 
 RAM_BASE = 0x4000_0000
 RAM_MAX = 255 * GIB
@@ -43,7 +45,8 @@ GICR_STRIDE = 128 * KIB
 MAX_CPUS_V3 = GICR.size // GICR_STRIDE
 MAX_CPUS_V2 = 8
 
-# Interrupt ids (INTID). A device tree counts SPIs from 32 and PPIs from 16: see ``spi`` and ``ppi`` in dtb.py.
+# Interrupt ids (INTID). A device tree counts SPIs from 32 and PPIs from 16: see ``spi`` and ``ppi``
+# in dtb.py.
 SPI_BASE, PPI_BASE = 32, 16
 UART_INTID = SPI_BASE + 1
 RTC_INTID = SPI_BASE + 2

@@ -1,4 +1,5 @@
-"""What can be said against the inputs of a board without building it, or reading more of them than their headers."""
+"""What can be said against the inputs of a board without building it, or reading more of them than
+their headers."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Precheck:
             self.file(config.dtb, dtb.load_user_tree)
 
     def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
-        """``look(path, *more)``, unless it was done before; it raises ImageError for a file that cannot be used."""
+        """``look(path, *more)``, unless it was done before; it raises ImageError for a file that
+        cannot be used."""
         key = (look, path, *more)
         if key not in self._good:
             _refuse_pipe(path)
@@ -52,4 +54,8 @@ def _refuse_pipe(path: str | Path) -> None:
     except (OSError, ValueError):
         return  # what is wrong with it is found when it is opened
     if pipe:
-        raise ImageError(path, "it is a pipe, and the files of a suite are read more than once", "copy it to a file")
+        raise ImageError(
+            path,
+            "it is a pipe, and the files of a suite are read more than once",
+            "copy it to a file",
+        )

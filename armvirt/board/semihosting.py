@@ -1,8 +1,9 @@
-"""Arm semihosting (ARM-software/abi-aa, semihosting.rst): the console, clocks and exit of a guest under test.
+"""Arm semihosting (ARM-software/abi-aa, semihosting.rst): the console, clocks and exit of a guest
+under test.
 
-A guest executes HLT #0xF000 with the operation in W0 and the address of a block of 64-bit arguments in X1 (or,
-for a few operations, a plain value); the result goes to X0. There is no access to files of the host: the only
-names that open are ``:tt`` (the console) and ``:semihosting-features``.
+A guest executes HLT #0xF000 with the operation in W0 and the address of a block of 64-bit arguments
+in X1 (or, for a few operations, a plain value); the result goes to X0. There is no access to files
+of the host: the only names that open are ``:tt`` (the console) and ``:semihosting-features``.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ MAX_TRANSFER = 1 << 20
 MAX_READ = 1 << 14
 """The same for READ, which may fill a part of its buffer at any time."""
 MAX_AT_ONCE = 1 << 11
-"""Bytes that are shown before the HLT is executed anew for the rest: each may be an event of the trace, and output that
-somebody waits for. No call keeps the host busy for long."""
+"""Bytes that are shown before the HLT is executed anew for the rest: each may be an event of the
+trace, and output that somebody waits for. No call keeps the host busy for long."""
 MAX_UNFINISHED = 8
 MAX_STRING = 1 << 16
 MAX_HANDLES = 64
@@ -73,7 +74,8 @@ class Exit(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """The guest wants input and there is none yet: call again, with the same arguments, when there may be."""
+    """The guest wants input and there is none yet: call again, with the same arguments, when there
+    may be."""
 
 
 class Again(NamedTuple):
@@ -137,7 +139,8 @@ class _RefusedError(Exception):
 
 
 class _File:
-    """An open handle: the console (which direction does not matter) or the features file, with its position."""
+    """An open handle: the console (which direction does not matter) or the features file, with its
+    position."""
 
     __slots__ = ("is_console", "position")
 
@@ -159,11 +162,13 @@ class Semihosting:
         """No open handles, errno 0."""
         self._files: dict[int, _File] = {}
         self._errno = 0
-        # Bytes that are shown already, by the call: an interrupt handler may make another one between two parts.
+        # Bytes that are shown already, by the call: an interrupt handler may make another one
+        # between two parts.
         self._shown: dict[tuple[int, ...], int] = {}
 
     def call(self, operation: int, argument: int) -> Outcome:
-        """Carry out operation W0 with X1; what goes to X0, or that the guest exits or has to wait."""
+        """Carry out operation W0 with X1; what goes to X0, or that the guest exits or has to
+        wait."""
         handler = _OPERATIONS.get(operation & 0xFFFF_FFFF)
         try:
             if handler is None:
@@ -176,14 +181,19 @@ class Semihosting:
         return FAILED
 
     def state(self) -> State:
-        """Handles as [number, is console, position], errno, unfinished output as [call, bytes that are shown]."""
-        files = [[number, file.is_console, file.position] for number, file in sorted(self._files.items())]
+        """Handles as [number, is console, position], errno, unfinished output as [call, bytes that
+        are shown]."""
+        files = [
+            [number, file.is_console, file.position] for number, file in sorted(self._files.items())
+        ]
         shown = [[list(call), count] for call, count in self._shown.items()]
         return {"version": 1, "files": files, "errno": self._errno, "shown": shown}
 
     def load(self, state: State) -> None:
         """Take over saved state."""
-        self._files = {number: _File(is_console, position) for number, is_console, position in state["files"]}
+        self._files = {
+            number: _File(is_console, position) for number, is_console, position in state["files"]
+        }
         self._errno = state["errno"]
         self._shown = {tuple(call): count for call, count in state["shown"]}
 
@@ -254,7 +264,8 @@ class Semihosting:
         """(text at an address, about as much as wanted; whether it is terminated there)."""
         text = bytearray()
         while len(text) < most:
-            # Never across a 64-byte line: what follows the terminator may be on a page that is not there.
+            # Never across a 64-byte line: what follows the terminator may be on a page that is not
+            # there.
             chunk = self._host.read_memory(address, 64 - address % 64)
             end = chunk.find(b"\0")
             if end >= 0:
@@ -274,7 +285,9 @@ class Semihosting:
             self._host.read_memory(data_at, size)  # EFAULT before anything is shown
         count = min(MAX_AT_ONCE, size - shown)
         self._host.write_console(self._host.read_memory(data_at + shown, count))
-        return Again() if self._goes_on(call, shown + count, shown + count == size) else length - size
+        return (
+            Again() if self._goes_on(call, shown + count, shown + count == size) else length - size
+        )
 
     def _goes_on(self, call: tuple[int, ...], shown: int, complete: bool) -> bool:
         """Whether an output call is not complete: remember how far it is."""
@@ -349,7 +362,8 @@ class Semihosting:
         return 0
 
     def _exit(self, address: int) -> Exit:
-        """In AArch64 both forms take a reason and a code; any reason but a regular exit is a failure."""
+        """In AArch64 both forms take a reason and a code; any reason but a regular exit is a
+        failure."""
         reason, code = self._words(address, 2)
         return Exit(code & 0xFFFF_FFFF) if reason == _APPLICATION_EXIT else Exit(_EXIT_ON_TRAP)
 

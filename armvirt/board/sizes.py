@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 _UNITS = {"B": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_SIZE = re.compile(r"(?P<number>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?) ?(?P<unit>[BKMGT]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(
+    r"(?P<number>0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?) ?(?P<unit>[BKMGT]?)(?:I?B)?",
+    re.IGNORECASE | re.ASCII,
+)
 _LONGEST = 32
 PAGE = 4096
 
@@ -28,12 +31,14 @@ def human(size: int) -> str:
 def parse_size(text: str) -> int:
     """The bytes of guest RAM that ``text`` asks for: ``512M``, ``1.5GiB``, ``0x20000K``.
 
-    A number without unit counts MiB, as in QEMU's ``-m``. UserError for what is no size, is not a multiple of
-    4 KiB, or is outside 1M..255G (the board's RAM window).
+    A number without unit counts MiB, as in QEMU's ``-m``. UserError for what is no size, is not a
+    multiple of 4 KiB, or is outside 1M..255G (the board's RAM window).
     """
     match = _SIZE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     if match is None:
-        raise UserError(f"memory size {text[:_LONGEST]!r} is not a size; write for example 512M or 2G")
+        raise UserError(
+            f"memory size {text[:_LONGEST]!r} is not a size; write for example 512M or 2G"
+        )
     size = _number(match["number"]) * (1 << _UNITS[match["unit"].upper() or "M"])
     _check(text.strip(), size, bare=not match["unit"])
     return int(size)
@@ -52,4 +57,6 @@ def _check(text: str, size: int | Fraction, bare: bool) -> None:
         note = "; a number without unit counts MiB" if bare else ""
         raise UserError(f"memory size {text} is outside {human(RAM_MIN)}..{human(RAM_MAX)}{note}")
     if size % PAGE:
-        raise UserError(f"memory size {text} is not a multiple of 4 KiB; round it, for example to 512M")
+        raise UserError(
+            f"memory size {text} is not a multiple of 4 KiB; round it, for example to 512M"
+        )

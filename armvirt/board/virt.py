@@ -1,7 +1,7 @@
 """The board: QEMU's ``virt`` machine, built on the KVM API.
 
-It creates the VM, memory slots, vCPUs, the GIC and the devices, loads the guest by its boot protocol, and takes the
-exits that EL2 does not finish.
+It creates the VM, memory slots, vCPUs, the GIC and the devices, loads the guest by its boot
+protocol, and takes the exits that EL2 does not finish.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class _VcpuMemory:
         return pieces
 
     def read_memory(self, address: int, size: int) -> bytes:
-        return b"".join(self.board.vm.read_memory(ipa, count) for ipa, count in self._pieces(address, size))
+        return b"".join(
+            self.board.vm.read_memory(ipa, count) for ipa, count in self._pieces(address, size)
+        )
 
     def write_memory(self, address: int, data: bytes) -> None:
         done = 0
@@ -125,7 +127,9 @@ class VirtBoard:
         check(config)
         self.date_at_start = EPOCH if config.rtc_base is None else config.rtc_base
         self.loaded = self._load_guest()
-        self._initrd = boot.load_initrd(config.initrd, config.memory) if config.initrd is not None else b""
+        self._initrd = (
+            boot.load_initrd(config.initrd, config.memory) if config.initrd is not None else b""
+        )
         self._user_tree = dtb.load_user_tree(config.dtb) if config.dtb is not None else None
         self.kvm = Kvm(
             engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus,
@@ -145,12 +149,16 @@ class VirtBoard:
         self._place_stolen_time()
         self.gic = self._create_gic()
         self.mmio = MmioBus()
-        self.uart = Pl011(self._line(memmap.UART_INTID), self.vm.timers, console.transmit, console.receive)
+        self.uart = Pl011(
+            self._line(memmap.UART_INTID), self.vm.timers, console.transmit, console.receive
+        )
         self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers, epoch=self.date_at_start)
         self.mmio.add(*memmap.UART, self.uart)
         self.mmio.add(*memmap.RTC, self.rtc)
         if config.gic == 2:
-            self.mmio.add(*memmap.GICV2M, GicV2m(lambda intid, level: self.vm.irq_line(intid, bool(level))))
+            self.mmio.add(
+                *memmap.GICV2M, GicV2m(lambda intid, level: self.vm.irq_line(intid, bool(level)))
+            )
         if config.bios is not None:
             self.mmio.add(*memmap.FLASH, Rom())
         console.on_input = self.uart.poll_input
@@ -197,7 +205,8 @@ class VirtBoard:
         self.vm.set_user_memory_region(SLOT_PVTIME, memmap.PVTIME.base, self.pvtime)
 
     def _place_stolen_time(self) -> None:
-        """A memory slot of its own, where QEMU has it: it is no RAM that a guest would put other things into."""
+        """A memory slot of its own, where QEMU has it: it is no RAM that a guest would put other
+        things into."""
         for vcpu in self.vcpus:
             at = memmap.PVTIME.base + memmap.PVTIME_STRIDE * vcpu.id
             vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, at)
@@ -216,8 +225,12 @@ class VirtBoard:
         return gic
 
     def wires(self) -> list[Wire]:
-        """The devices that drive an SPI each, for people who ask why it does not come, or does not stop."""
-        return [Wire("UART", "PL011", self.uart, memmap.UART_INTID), Wire("RTC", "PL031", self.rtc, memmap.RTC_INTID)]
+        """The devices that drive an SPI each, for people who ask why it does not come, or does not
+        stop."""
+        return [
+            Wire("UART", "PL011", self.uart, memmap.UART_INTID),
+            Wire("RTC", "PL031", self.rtc, memmap.RTC_INTID),
+        ]
 
     def _line(self, intid: int) -> Callable[[int], None]:
         return lambda level: self.vm.irq_line(intid, bool(level))
@@ -225,7 +238,9 @@ class VirtBoard:
     def _place(self) -> tuple[int, bytes, int | None]:
         """(address of the device tree, the tree, address of the initrd)."""
         blob = self._tree(None if not self._initrd else (0, len(self._initrd)))
-        where = boot.place(self.loaded[0], len(blob), len(self._initrd), memmap.RAM_BASE, self.config.memory)
+        where = boot.place(
+            self.loaded[0], len(blob), len(self._initrd), memmap.RAM_BASE, self.config.memory
+        )
         if where.initrd is not None:
             blob = self._tree((where.initrd, where.initrd + len(self._initrd)))
         return where.dtb, blob, where.initrd
@@ -250,7 +265,8 @@ class VirtBoard:
         return dtb.checked(tree)
 
     def _boot(self) -> None:
-        """Put images, tree and initrd into memory and the first CPU at the entry; the others wait for CPU_ON."""
+        """Put images, tree and initrd into memory and the first CPU at the entry; the others wait
+        for CPU_ON."""
         at, blob, initrd = self.tree
         for loaded in self.loaded:
             for segment in loaded.segments:
@@ -271,17 +287,23 @@ class VirtBoard:
     _booted = False
 
     def _clear_bss(self) -> None:
-        """Zero what segments have beyond their data, where anything is there: a bss may be as large as RAM."""
-        bss = sorted((s.address + len(s.data), s.end) for loaded in self.loaded for s in loaded.segments)
+        """Zero what segments have beyond their data, where anything is there: a bss may be as large
+        as RAM."""
+        bss = sorted(
+            (s.address + len(s.data), s.end) for loaded in self.loaded for s in loaded.segments
+        )
         starts = [start for start, _ in bss]
         for at in [at for at, _ in self.vm.populated_pages()]:
-            for start, end in bss[max(bisect_right(starts, at) - 1, 0) : bisect_left(starts, at + PAGE)]:
+            for start, end in bss[
+                max(bisect_right(starts, at) - 1, 0) : bisect_left(starts, at + PAGE)
+            ]:
                 first, last = max(at, start), min(at + PAGE, end)
                 if first < last:
                     self.vm.write_memory(first, bytes(last - first))
 
     def reset(self) -> None:
-        """SYSTEM_RESET: images are reloaded, devices and GIC reset; time goes on, RAM keeps its contents.
+        """SYSTEM_RESET: images are reloaded, devices and GIC reset; time goes on, RAM keeps its
+        contents.
 
         KvmError EBUSY while it runs, EBADF once it is closed."""
         self.kvm.host.check_standing()
@@ -304,7 +326,9 @@ class VirtBoard:
 
     @property
     def command_line(self) -> str:
-        return " ".join(filter(None, (str(self.config.image or self.config.bios), self.config.append)))
+        return " ".join(
+            filter(None, (str(self.config.image or self.config.bios), self.config.append))
+        )
 
     @property
     def heap_start(self) -> int:
@@ -323,9 +347,11 @@ class VirtBoard:
         return self.kvm.host.insns
 
     def final_state(self, tick: Callable[[], None] = lambda: None) -> bytes:
-        """The registers of every CPU by name and the contents of RAM, for a digest. Zero pages count as absent.
+        """The registers of every CPU by name and the contents of RAM, for a digest. Zero pages
+        count as absent.
 
-        ``tick`` is called before every 2 MiB, which take about a millisecond; it may raise to give up.
+        ``tick`` is called before every 2 MiB, which take about a millisecond; it may raise to give
+        up.
         """
         import hashlib
         import json
@@ -343,7 +369,8 @@ class VirtBoard:
     # -- running --
 
     def run(self, until: int, insns: int) -> Stop:
-        """Drive the machine to ``until`` ns, to ``insns`` retired in all, to an ``event``, or to idleness."""
+        """Drive the machine to ``until`` ns, to ``insns`` retired in all, to an ``event``, or to
+        idleness."""
         if self.event is not None:
             return Stop.HANDLER  # of a run that a sink's exception ended before anybody took it
         if self.console.fed:
@@ -405,7 +432,9 @@ class VirtBoard:
         self.uart.load(state["uart"])  # type: ignore[arg-type]
         self.rtc.load(state["rtc"])  # type: ignore[arg-type]
         self.console.load(state["console"])  # type: ignore[arg-type]
-        for semihosting, saved in zip(self._semihosting.values(), state["semihosting"], strict=True):  # type: ignore
+        for semihosting, saved in zip(
+            self._semihosting.values(), state["semihosting"], strict=True
+        ):  # type: ignore
             semihosting.load(saved)
 
 

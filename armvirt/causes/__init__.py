@@ -1,7 +1,9 @@
-"""Why does an interrupt not come, or not stop? Rules that put together the stations of an interrupt and its past.
+"""Why does an interrupt not come, or not stop? Rules that put together the stations of an interrupt
+and its past.
 
-The stations (`armvirt.hyp.diagnosis.trace`) say what holds an interrupt at this moment. A person asks for the mistake
-behind that: each rule knows one kind, and says nothing where it does not apply. A rule changes nothing.
+The stations (`armvirt.hyp.diagnosis.trace`) say what holds an interrupt at this moment. A person
+asks for the mistake behind that: each rule knows one kind, and says nothing where it does not
+apply. A rule changes nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from armvirt.causes.evidence import Cause, Evidence
 
 __all__ = ["RULES", "Cause", "Evidence", "cause_of"]
 
-#: The first that applies is the answer: a CPU that is lost explains everything else, then what repeats for ever, then
-#: what is written in a wrong place, and last what is only missing.
+#: The first that applies is the answer: a CPU that is lost explains everything else, then what
+#: repeats for ever, then what is written in a wrong place, and last what is only missing.
 RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     vectors.lost_in_vectors,
     storms.storm,

@@ -1,4 +1,5 @@
-"""Settings that were made, but of another interrupt, CPU, frame or group; and priorities that the mask holds back."""
+"""Settings that were made, but of another interrupt, CPU, frame or group; and priorities that the
+mask holds back."""
 
 from __future__ import annotations
 
@@ -40,11 +41,17 @@ def _other_frames(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
     if not is_private(intid) or evidence.vgic.model == 2:
         return
     if write := recorder.memory("GICD", naming.ISENABLER, bit=intid):
-        yield f"GICD_ISENABLER0 bit {intid} was written, which is RES0 with affinity routing (GICR has it)", write
+        yield (
+            f"GICD_ISENABLER0 bit {intid} was written, which is RES0 with affinity routing (GICR has it)",
+            write,
+        )
     base = evidence.vgic.cpu(evidence.vcpu).redist_index * GICR_SIZE
     write = recorder.memory("GICR", base + naming.ISENABLER)
     if write is not None and write.value >> intid & 1:
-        yield f"GICR+{base + naming.ISENABLER:#x} was written, which is in RD_base, not in SGI_base, 64 KiB up", write
+        yield (
+            f"GICR+{base + naming.ISENABLER:#x} was written, which is in RD_base, not in SGI_base, 64 KiB up",
+            write,
+        )
 
 
 def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
@@ -55,24 +62,44 @@ def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
             continue
         register = naming.bit_register(evidence.vgic, cpu, evidence.intid, naming.ISENABLER)
         if write := evidence.write_of(register):
-            yield f"it was enabled on vCPU {cpu.vcpu_id} instead, by {register.name} ({register.address})", write
+            yield (
+                f"it was enabled on vCPU {cpu.vcpu_id} instead, by {register.name} ({register.address})",
+                write,
+            )
 
 
 def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
-    """The number of an SPI or PPI as device trees have it; the other timer's; any other private one."""
+    """The number of an SPI or PPI as device trees have it; the other timer's; any other private
+    one."""
     intid = evidence.intid
     offset = NR_PRIVATE if intid >= NR_PRIVATE else 16
     for other, why in (
-        (intid - offset, f"INTID {intid - offset} was enabled instead: device trees count this kind from {offset}"),
-        *((each, f"{intid_text(each)}, was enabled instead") for each in TIMER_INTIDS.values() if evidence.timer),
-        *((each, f"INTID {each} was enabled instead") for each in range(16, NR_PRIVATE) if is_private(intid)),
+        (
+            intid - offset,
+            f"INTID {intid - offset} was enabled instead: device trees count this kind from {offset}",
+        ),
+        *(
+            (each, f"{intid_text(each)}, was enabled instead")
+            for each in TIMER_INTIDS.values()
+            if evidence.timer
+        ),
+        *(
+            (each, f"INTID {each} was enabled instead")
+            for each in range(16, NR_PRIVATE)
+            if is_private(intid)
+        ),
     ):
-        if other != intid and other >= 0 and (write := evidence.write_of(evidence.bit(naming.ISENABLER, other))):
+        if (
+            other != intid
+            and other >= 0
+            and (write := evidence.write_of(evidence.bit(naming.ISENABLER, other)))
+        ):
             yield why, write
 
 
 def other_group(evidence: Evidence) -> Cause | None:
-    """The group that it is in is not enabled or is masked, the other one is: it is in the wrong group."""
+    """The group that it is in is not enabled or is masked, the other one is: it is in the wrong
+    group."""
     held, irq = evidence.holds("distributor", "group enable", "PSTATE"), evidence.irq
     if held is None or irq is None or irq.intid >= FIRST_LPI:
         return None
@@ -98,7 +125,8 @@ def _fiq_alone(evidence: Evidence) -> bool:
 
 
 def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
-    """An SPI that is routed to a vCPU on which it cannot be taken: off, or without a CPU interface."""
+    """An SPI that is routed to a vCPU on which it cannot be taken: off, or without a CPU
+    interface."""
     held, irq = evidence.holds("vCPU", "group enable", "mask", "route"), evidence.irq
     if held is None or irq is None or not NR_PRIVATE <= irq.intid < FIRST_LPI or irq.any_cpu:
         return None
@@ -114,18 +142,28 @@ def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
     text = f"is routed to {to} by {register.name} ({evidence.wrote(register)}): {held.text}"
     value = 1 << able.vcpu_id if evidence.vgic.model == 2 else able.mpidr & 0xFF_FFFF
     field = f"{register.field} of " if register.field else ""
-    return Cause("route", text, f"write {value:#x} to {field}{register._replace(field='')}, for vCPU {able.vcpu_id}")
+    return Cause(
+        "route",
+        text,
+        f"write {value:#x} to {field}{register._replace(field='')}, for vCPU {able.vcpu_id}",
+    )
 
 
 def _can_take(evidence: Evidence, vcpu: int) -> bool:
     cpu = evidence.vgic.cpu(vcpu)
     irq = evidence.irq
     on = evidence.machine.board.vcpus[vcpu].power.value != "off"
-    return irq is not None and on and bool(cpu.vmcr >> irq.group & 1) and irq.priority < cpu.priority_mask
+    return (
+        irq is not None
+        and on
+        and bool(cpu.vmcr >> irq.group & 1)
+        and irq.priority < cpu.priority_mask
+    )
 
 
 def masked(evidence: Evidence) -> Cause | None:
-    """Names both writers. (A mask that was never written is the plain case, and the station says all of it.)"""
+    """Names both writers. (A mask that was never written is the plain case, and the station says
+    all of it.)"""
     held, irq = evidence.holds("mask"), evidence.irq
     if held is None or irq is None or held.register is None or evidence.written(held).never:
         return None
@@ -137,6 +175,7 @@ def masked(evidence: Evidence) -> Cause | None:
     theirs = f"{held.register.name} {mask:#04x} ({evidence.wrote(held.register)})"
     where = f"is not taken by vCPU {evidence.vcpu}"
     if mask >= OPEN:
-        return Cause("priority", f"{where}: {ours} is too low, it is not below {theirs}", held.remedy)
+        return Cause(
+            "priority", f"{where}: {ours} is too low, it is not below {theirs}", held.remedy
+        )
     return Cause("mask", f"{where}: {theirs} masks {ours}", held.remedy)
-

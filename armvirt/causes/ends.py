@@ -42,7 +42,8 @@ def behind(evidence: Evidence) -> Cause | None:
 
 
 def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """An LPI has no active state, and what DIR has deactivated may have been ended by no EOIR: a priority is left."""
+    """An LPI has no active state, and what DIR has deactivated may have been ended by no EOIR: a
+    priority is left."""
     running, returned = evidence.cpu.running, _handler_has_returned(evidence)
     if not running or returned is False:
         return None
@@ -54,27 +55,39 @@ def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
         f"priority{'' if returned else UNSURE}"
     )
     name = "no-end" if returned else "not-ended"
-    return Cause(name, text, f"end INTID {intid} with a write of {intid} to {end}", on_its_way=False)
+    return Cause(
+        name, text, f"end INTID {intid} with a write of {intid} to {end}", on_its_way=False
+    )
 
 
 def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> Cause:
     """More urgent than what runs, but not by the bits that count (IHI 0069 4.8.5)."""
     old = evidence.vgic.model == 2
     register = Register(
-        "GICC_BPR" if old else f"ICC_BPR{irq.group}_EL1", "", "GICC" if old else "", 8 if old else 0, cpu=evidence.vcpu
+        "GICC_BPR" if old else f"ICC_BPR{irq.group}_EL1",
+        "",
+        "GICC" if old else "",
+        8 if old else 0,
+        cpu=evidence.vcpu,
     )
     point = inflight.binary_point(evidence.vgic.cpu(evidence.vcpu), irq.group)
     text = (
         f"does not preempt INTID {runner.intid} on vCPU {evidence.vcpu}: with binary point {point} in {register.name} "
         f"({evidence.wrote(register)}) priority {irq.priority:#04x} and {runner.priority:#04x} are one group priority"
     )
-    return Cause("binary-point", text, f"write less to {register}, or change a priority", on_its_way=False)
+    return Cause(
+        "binary-point", text, f"write less to {register}, or change a priority", on_its_way=False
+    )
 
 
 def _why_active(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     cpu, past = evidence.cpu, evidence.past
     last, by_hand = past.taken.last, evidence.write_of(evidence.bit(naming.ISACTIVER))
-    if by_hand is not None and "ISACTIVER" in by_hand.what and (last is None or by_hand.ns > last.ns):
+    if (
+        by_hand is not None
+        and "ISACTIVER" in by_hand.what
+        and (last is None or by_hand.ns > last.ns)
+    ):
         return _active_by_hand(evidence)
     if last is None:
         return None
@@ -108,7 +121,9 @@ def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     again = "; it is pending again" if evidence.pending else ""
     text = f"{_active(evidence)}, and not ended since: no write of {end}{'' if returned else UNSURE}{again}"
     name = "no-end" if returned else "not-ended"
-    return Cause(name, text, f"end its handler with a write of {irq.intid} to {end}", on_its_way=False)
+    return Cause(
+        name, text, f"end its handler with a write of {irq.intid} to {end}", on_its_way=False
+    )
 
 
 def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
@@ -118,7 +133,12 @@ def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
         theirs = evidence.history.cpu(cpu.vcpu_id)
         strays = (theirs.idle_ends.get(irq.intid), *theirs.dropped.values())
         for stray in strays:
-            if stray is None or last is None or stray.written != irq.intid or stray.stamp.ns < last.ns:
+            if (
+                stray is None
+                or last is None
+                or stray.written != irq.intid
+                or stray.stamp.ns < last.ns
+            ):
                 continue
             if cpu.vcpu_id == evidence.vcpu:
                 continue
@@ -130,8 +150,9 @@ def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _handler_has_returned(evidence: Evidence) -> bool | None:
-    """Whether its handler runs no more. That is sure where the vCPU sleeps, or is back in the function that was
-    interrupted, with IRQs let in; no event tells of an ERET, so None: it may have returned, or let others in."""
+    """Whether its handler runs no more. That is sure where the vCPU sleeps, or is back in the
+    function that was interrupted, with IRQs let in; no event tells of an ERET, so None: it may have
+    returned, or let others in."""
     vcpu, entry = evidence.machine.board.vcpus[evidence.vcpu], evidence.cpu.entry
     if vcpu.power.value != "runnable":
         return True
@@ -156,7 +177,11 @@ def _ended_as_another(evidence: Evidence, irq: VgicIrq, stray: Stray) -> Cause:
             f"dropped the priority of INTID {irq.intid} in its place"
         )
         return Cause("end-twice", text, f"write {end} once for each acknowledge", on_its_way=False)
-    name, how = ("end-order", "in the wrong order") if theirs.taken.count else ("end-wrong-intid", "by a wrong INTID")
+    name, how = (
+        ("end-order", "in the wrong order")
+        if theirs.taken.count
+        else ("end-wrong-intid", "by a wrong INTID")
+    )
     text = f"{_active(evidence)}, and ended {how}: {end} was written with {other}, not {irq.intid}, at {when}"
     remedy = f"write to {end} what IAR gave; what was taken last ends first"
     return Cause(name, text, remedy, on_its_way=False)
@@ -178,7 +203,11 @@ def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     past, register = evidence.past, evidence.control("dir")
     control = "GICC_CTLR.EOImode" if evidence.vgic.model == 2 else "ICC_CTLR_EL1.EOImode"
     last = past.deactivated.last
-    written = "was never written for it" if last is None else f"was written for it at {evidence.when(last)} only"
+    written = (
+        "was never written for it"
+        if last is None
+        else f"was written for it at {evidence.when(last)} only"
+    )
     text = (
         f"{_active(evidence)}; {control} is 1, so EOIR at {evidence.when(past.ended.last)} dropped its priority only, "
         f"and {register.name} {written}"
@@ -189,7 +218,10 @@ def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     """GICC_EOIR of an SGI has to carry the CPUID that GICC_IAR gave (IHI 0048 4.4.5)."""
-    write, last = evidence.recorder.memory("GICC", GICC_EOIR, 4, vcpu=evidence.vcpu), evidence.past.taken.last
+    write, last = (
+        evidence.recorder.memory("GICC", GICC_EOIR, 4, vcpu=evidence.vcpu),
+        evidence.past.taken.last,
+    )
     if not irq.carries_cpuid or write is None or last is None or write.ns < last.ns:
         return None
     value = irq.intid | _sender(evidence, irq) << GICC_CPUID_SHIFT
@@ -199,7 +231,12 @@ def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
         f"{_active(evidence)}; GICC_IAR gave {value:#x}, with the number of the CPU that sent it, and GICC_EOIR was "
         f"written with {write.value:#x} at {write.ns:,} ns by {evidence.place(write.pc)}"
     )
-    return Cause("end-wrong-cpuid", text, "write to GICC_EOIR the whole value that GICC_IAR gave", on_its_way=False)
+    return Cause(
+        "end-wrong-cpuid",
+        text,
+        "write to GICC_EOIR the whole value that GICC_IAR gave",
+        on_its_way=False,
+    )
 
 
 def _sender(evidence: Evidence, irq: VgicIrq) -> int:

@@ -1,4 +1,5 @@
-"""What the rules look at: the stations of an interrupt now, and what was recorded of the run until now."""
+"""What the rules look at: the stations of an interrupt now, and what was recorded of the run until
+now."""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 
 class Cause(NamedTuple):
-    """Why an interrupt does not come, or does not stop. ``name`` is for programs; ``text`` goes on after "INTID n";
-    ``remedy`` is in the imperative. ``on_its_way``: later stations hold it too, which a person should know."""
+    """Why an interrupt does not come, or does not stop. ``name`` is for programs; ``text`` goes on
+    after "INTID n"; ``remedy`` is in the imperative. ``on_its_way``: later stations hold it too,
+    which a person should know."""
 
     name: str
     text: str
@@ -43,7 +45,7 @@ class Evidence(NamedTuple):
     findings: Sequence[Finding]
     recorder: LastWriters
 
-    # The present -----------------------------------------------------------------------------------------------
+    # The present ---------------------------------------------------------------------------------
 
     @property
     def vgic(self) -> Vgic:
@@ -52,7 +54,11 @@ class Evidence(NamedTuple):
     @property
     def irq(self) -> VgicIrq | None:
         """None for an LPI to which no event is translated."""
-        return self.vgic.lpis.get(self.intid) if self.intid >= 8192 else self.vgic.irq(self.vcpu, self.intid)
+        return (
+            self.vgic.lpis.get(self.intid)
+            if self.intid >= 8192
+            else self.vgic.irq(self.vcpu, self.intid)
+        )
 
     @property
     def held(self) -> Finding | None:
@@ -80,7 +86,8 @@ class Evidence(NamedTuple):
         return next((name for name, intid in TIMER_INTIDS.items() if intid == self.intid), "")
 
     def timer_row(self, name: str = "") -> dict[str, int]:
-        """CTL, CVAL, count, offset of a timer of this vCPU, by default of the one behind the interrupt."""
+        """CTL, CVAL, count, offset of a timer of this vCPU, by default of the one behind the
+        interrupt."""
         rows = self.machine.board.vcpus[self.vcpu].timer.rows()
         row = next(row for row in rows if row["timer"] == (name or self.timer))
         return {key: value for key, value in row.items() if isinstance(value, int)}
@@ -90,8 +97,11 @@ class Evidence(NamedTuple):
         return naming.interface(self.vgic, self.vgic.cpu(self.vcpu), what)
 
     def bit(self, array: int, intid: int | None = None) -> Register:
-        """The bit of an interrupt, by default of this one, in an array such as `naming.ISENABLER`."""
-        return naming.bit_register(self.vgic, self.vgic.cpu(self.vcpu), self.intid if intid is None else intid, array)
+        """The bit of an interrupt, by default of this one, in an array such as
+        `naming.ISENABLER`."""
+        return naming.bit_register(
+            self.vgic, self.vgic.cpu(self.vcpu), self.intid if intid is None else intid, array
+        )
 
     def code(self, pc: int) -> int | None:
         """The instruction at a virtual address; None where it cannot be read."""
@@ -100,7 +110,7 @@ class Evidence(NamedTuple):
             return None
         return int.from_bytes(self.machine.board.vm.read_memory(ipa, 4), "little")
 
-    # The past --------------------------------------------------------------------------------------------------
+    # The past ------------------------------------------------------------------------------------
 
     @property
     def history(self) -> History:
@@ -127,7 +137,7 @@ class Evidence(NamedTuple):
     def written(self, finding: Finding) -> Written:
         return written.of_finding(finding, self.intid, self.vcpu, self.recorder, self.names)
 
-    # Words -----------------------------------------------------------------------------------------------------
+    # Words ---------------------------------------------------------------------------------------
 
     @property
     def names(self) -> Lookup | None:

@@ -14,16 +14,23 @@ PROPBASER = 0x70
 
 
 def no_property_table(evidence: Evidence) -> Cause | None:
-    """GICR_PROPBASER gives the configuration table and, by IDbits, how many LPIs there are (IHI 0069 12.11)."""
+    """GICR_PROPBASER gives the configuration table and, by IDbits, how many LPIs there are (IHI
+    0069 12.11)."""
     held, propbaser = evidence.holds("event", "enable"), evidence.vgic.propbaser
     if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
         return None
-    register = naming.redistributor(evidence.vgic.cpu(evidence.vcpu), "GICR_PROPBASER", "", PROPBASER)
+    register = naming.redistributor(
+        evidence.vgic.cpu(evidence.vcpu), "GICR_PROPBASER", "", PROPBASER
+    )
     text = (
         f"is not taken by vCPU {evidence.vcpu}: GICR_PROPBASER.IDbits is {propbaser & 0x1F}, for LPIs below "
         f"{max(lpis_end(propbaser), FIRST_LPI)} only ({evidence.wrote(register._replace(size=8))}): {held.text}"
     )
-    return Cause("propbaser", text, f"write the table's address and enough IDbits to {register} before EnableLPIs")
+    return Cause(
+        "propbaser",
+        text,
+        f"write the table's address and enough IDbits to {register} before EnableLPIs",
+    )
 
 
 def skipped_mapping(evidence: Evidence) -> Cause | None:
@@ -45,7 +52,10 @@ def skipped_mapping(evidence: Evidence) -> Cause | None:
 
 def message_lost(evidence: Evidence) -> Cause | None:
     """It was never raised; a message with other numbers was."""
-    lost, found = evidence.history.lost_message, lpi_stations.source_of(evidence.vgic, evidence.intid)
+    lost, found = (
+        evidence.history.lost_message,
+        lpi_stations.source_of(evidence.vgic, evidence.intid),
+    )
     if lost is None or found is None or not evidence.holds("pending") or evidence.past.raised.count:
         return None
     how = "a store to GITS_TRANSLATER" if lost.error < 0 else "INT"
@@ -68,4 +78,6 @@ def unmapped_collection(evidence: Evidence) -> Cause | None:
     icid = found.event.collection.icid
     lost = f"its collection {icid} is mapped to no CPU, for no MAPC did so: messages are lost"
     text = f"is not taken by vCPU {evidence.vcpu}: {lost}"
-    return Cause("collection", text, f"queue MAPC for collection {icid}, then send again", on_its_way=False)
+    return Cause(
+        "collection", text, f"queue MAPC for collection {icid}, then send again", on_its_way=False
+    )

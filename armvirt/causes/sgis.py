@@ -1,4 +1,5 @@
-"""SGIs that do not arrive: never sent, sent to nobody, to another CPU, or by a register that does not generate them."""
+"""SGIs that do not arrive: never sent, sent to nobody, to another CPU, or by a register that does
+not generate them."""
 
 from __future__ import annotations
 
@@ -56,9 +57,15 @@ def _why(evidence: Evidence, send: Send) -> tuple[str, str]:
     if is_target(request, evidence.vgic.cpu(send.stamp.vcpu), cpu):
         group = cpu.private[evidence.intid].group
         assert send.register in ICC_REGISTERS
-        return f"{send.register} does not generate an SGI that is in group {group}", "write ICC_SGI1R_EL1"
+        return (
+            f"{send.register} does not generate an SGI that is in group {group}",
+            "write ICC_SGI1R_EL1",
+        )
     affinity = cpu.mpidr & 0xFF_FFFF
     aff3, aff2, aff1 = (request.affinity >> shift & 0xFF for shift in (32, 16, 8))
     listed = f"target list {request.targets:#06x} at Aff3.Aff2.Aff1 {aff3}.{aff2}.{aff1}"
     bit = affinity & 0xF
-    return listed, f"set bit {bit} of the target list, and the affinity fields to those of MPIDR_EL1 {affinity:#x}"
+    return (
+        listed,
+        f"set bit {bit} of the target list, and the affinity fields to those of MPIDR_EL1 {affinity:#x}",
+    )

@@ -13,9 +13,16 @@ ICFGR = 0xC00
 
 
 def line_fell(evidence: Evidence) -> Cause | None:
-    """A level that is low is not pending (IHI 0069 4.1.2): it was raised, and fell before the guest took it."""
+    """A level that is low is not pending (IHI 0069 4.1.2): it was raised, and fell before the guest
+    took it."""
     lost = evidence.past.lost
-    if lost is None or lost.how != "fell" or evidence.pending or evidence.active or _came_since(evidence, lost):
+    if (
+        lost is None
+        or lost.how != "fell"
+        or evidence.pending
+        or evidence.active
+        or _came_since(evidence, lost)
+    ):
         return None
     why, remedy = "", "take the interrupt before its source is withdrawn"
     if evidence.timer:
@@ -32,7 +39,9 @@ def line_fell(evidence: Evidence) -> Cause | None:
 def _came_since(evidence: Evidence, lost: Loss) -> bool:
     """Whether it was raised or taken again."""
     past = evidence.past
-    return any(each is not None and each.ns > lost.stamp.ns for each in (past.taken.last, past.raised.last))
+    return any(
+        each is not None and each.ns > lost.stamp.ns for each in (past.taken.last, past.raised.last)
+    )
 
 
 def _timer_change(evidence: Evidence, prefix: str, lost: Loss) -> str:
@@ -47,7 +56,13 @@ def _timer_change(evidence: Evidence, prefix: str, lost: Loss) -> str:
 def latch_lost(evidence: Evidence) -> Cause | None:
     """What was pending was taken back, by ICPENDR or an ITS command."""
     lost = evidence.past.lost
-    if lost is None or lost.how == "fell" or evidence.pending or evidence.active or _came_since(evidence, lost):
+    if (
+        lost is None
+        or lost.how == "fell"
+        or evidence.pending
+        or evidence.active
+        or _came_since(evidence, lost)
+    ):
         return None
     text = (
         f"is not pending any more: it was since {lost.raised.ns:,} ns, and {lost.how} at {evidence.when(lost.stamp)} "
@@ -57,15 +72,26 @@ def latch_lost(evidence: Evidence) -> Cause | None:
 
 
 def edge_of_a_level(evidence: Evidence) -> Cause | None:
-    """Configured as edge-triggered, with a line that stays high: one interrupt at its rise, and no more."""
+    """Configured as edge-triggered, with a line that stays high: one interrupt at its rise, and no
+    more."""
     irq = evidence.irq
-    if irq is None or irq.level or irq.intid < 32 or not irq.line_level or not evidence.holds("pending"):
+    if (
+        irq is None
+        or irq.level
+        or irq.intid < 32
+        or not irq.line_level
+        or not evidence.holds("pending")
+    ):
         return None
     if evidence.active or evidence.pending:
         return None
     register = Register(f"GICD_ICFGR{irq.intid // 16}", "", "GICD", ICFGR + irq.intid // 16 * 4)
     wire = wire_of(evidence)
-    who = "its device asserts it" if wire is None else f"the {wire.name} asserts it, {device_state(wire)}"
+    who = (
+        "its device asserts it"
+        if wire is None
+        else f"the {wire.name} asserts it, {device_state(wire)}"
+    )
     bit = 2 * (irq.intid % 16) + 1
     text = (
         f"is not pending though its line is high ({who}): {register.name} bit {bit} is 1, edge-triggered "
@@ -77,23 +103,40 @@ def edge_of_a_level(evidence: Evidence) -> Cause | None:
 
 def never_raised(evidence: Evidence) -> Cause | None:
     """Its device has the line low, and always had. The devices of the board say why."""
-    if not NR_PRIVATE <= evidence.intid < FIRST_LPI or not evidence.holds("pending") or evidence.active:
+    if (
+        not NR_PRIVATE <= evidence.intid < FIRST_LPI
+        or not evidence.holds("pending")
+        or evidence.active
+    ):
         return None
     if evidence.past.raised.count or evidence.recorder.blind:
         return None
     wire = wire_of(evidence)
     if wire is None:
-        return Cause("never-raised", "was never raised: no device has asserted its line, and ISPENDR was not written")
+        return Cause(
+            "never-raised",
+            "was never raised: no device has asserted its line, and ISPENDR was not written",
+        )
     text = f"was never raised: the {wire.name} ({wire.part}) asserts nothing: {device_state(wire)}"
     return Cause("never-raised", text, f"unmask the source in {wire.name}IMSC, and let it happen")
 
 
 def served(evidence: Evidence) -> Cause | None:
-    """It has come before, and nothing is missing but its source. A latch holds one, however often it was raised."""
+    """It has come before, and nothing is missing but its source. A latch holds one, however often
+    it was raised."""
     past = evidence.past
-    if not evidence.holds("pending") or evidence.active or not past.taken.count or past.raised.last is None:
+    if (
+        not evidence.holds("pending")
+        or evidence.active
+        or not past.taken.count
+        or past.raised.last is None
+    ):
         return None
-    merged = f", {times(past.again)} of them while it was pending, which counts once" if past.again else ""
+    merged = (
+        f", {times(past.again)} of them while it was pending, which counts once"
+        if past.again
+        else ""
+    )
     raised = f"raised {times(past.raised.count)}{merged}, last at {past.raised.last.ns:,} ns"
     send = evidence.history.last_send(evidence.intid)
     text = f"is not pending: it was {raised}, and {taken(past.taken, evidence)}"

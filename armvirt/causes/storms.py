@@ -1,4 +1,5 @@
-"""Interrupts that never stop: ended again and again with the line still high, or taken and not acknowledged."""
+"""Interrupts that never stop: ended again and again with the line still high, or taken and not
+acknowledged."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SIGNALLED = ("PSTATE", "loaded", "list register", "highest", "virtual line")
 
 
 def storm(evidence: Evidence) -> Cause | None:
-    """A level-sensitive interrupt comes again after its end as long as its line is high (IHI 0069 4.1.2)."""
+    """A level-sensitive interrupt comes again after its end as long as its line is high (IHI 0069
+    4.1.2)."""
     past, irq = evidence.past, evidence.irq
     if irq is None or not irq.level or past.rose is None or not inflight.line(irq):
         return None
@@ -30,12 +32,17 @@ def storm(evidence: Evidence) -> Cause | None:
 
 def _timer(evidence: Evidence, past: Past) -> tuple[str, str]:
     prefix = PREFIXES[evidence.timer]
-    compare, control = (Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CVAL", "CTL"))
+    compare, control = (
+        Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CVAL", "CTL")
+    )
     row, write = evidence.timer_row(), evidence.write_of(compare)
     remedy = f"in the handler write {compare} or {prefix}_TVAL_EL0 for a time to come, or set {control}.IMASK"
     assert past.rose is not None
     if write is not None and write.ns > past.rose.ns:
-        return f"{compare} was moved, but to the past: {past_compare(evidence, compare, row)}", remedy
+        return (
+            f"{compare} was moved, but to the past: {past_compare(evidence, compare, row)}",
+            remedy,
+        )
     now = f"CVAL {row['cval']:#x}, count {row['now']:#x}, {control} {row['ctl']:#x}"
     return f"{compare} was not moved since ({evidence.wrote(compare)}; {now})", remedy
 
@@ -54,24 +61,34 @@ def past_compare(evidence: Evidence, compare: Register, row: dict[str, int]) -> 
 def _device(evidence: Evidence) -> tuple[str, str]:
     wire = wire_of(evidence)
     if wire is None:
-        return "its device was not served", "in the handler clear the cause in the device, before the end of interrupt"
+        return (
+            "its device was not served",
+            "in the handler clear the cause in the device, before the end of interrupt",
+        )
     remedy = f"in the handler write {wire.name}ICR, or mask the source in {wire.name}IMSC"
-    return f"the {wire.name} ({wire.part}) was not served, and asserts it: {device_state(wire)}", remedy
+    return (
+        f"the {wire.name} ({wire.part}) was not served, and asserts it: {device_state(wire)}",
+        remedy,
+    )
 
 
 def wire_of(evidence: Evidence) -> Wire | None:
     """The device of the board whose line it is."""
-    return next((wire for wire in evidence.machine.board.wires() if wire.intid == evidence.intid), None)
+    return next(
+        (wire for wire in evidence.machine.board.wires() if wire.intid == evidence.intid), None
+    )
 
 
 def device_state(wire: Wire) -> str:
-    """What the interrupt registers of a PrimeCell say: ``UARTRIS 0x20, UARTIMSC 0x0, UARTMIS 0x0``."""
+    """What the interrupt registers of a PrimeCell say: ``UARTRIS 0x20, UARTIMSC 0x0, UARTMIS
+    0x0``."""
     values = {row.name: row.value for row in wire.device.rows()}
     return ", ".join(f"{wire.name}{each} {values[each]:#x}" for each in ("RIS", "IMSC", "MIS"))
 
 
 def unacknowledged(evidence: Evidence) -> Cause | None:
-    """An exception whose handler reads no IAR, or one that gives 1023, comes again after its ERET."""
+    """An exception whose handler reads no IAR, or one that gives 1023, comes again after its
+    ERET."""
     cpu, irq, held = evidence.cpu, evidence.irq, evidence.held
     if irq is None or cpu.entry is None or cpu.entries < STORM or not evidence.pending:
         return None

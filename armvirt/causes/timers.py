@@ -19,7 +19,9 @@ def never_started(evidence: Evidence) -> Cause | None:
     if held is None or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
-    control, compare = (Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CTL", "CVAL"))
+    control, compare = (
+        Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CTL", "CVAL")
+    )
     if row["ctl"] & CTL_ENABLE or evidence.recorder.blind:
         return None
     other = "ptimer" if evidence.timer == "vtimer" else "vtimer"
@@ -33,12 +35,20 @@ def never_started(evidence: Evidence) -> Cause | None:
         f"never fires on vCPU {evidence.vcpu}: {control}.ENABLE is 0 ({evidence.wrote(control)}); the guest started "
         f"the other timer, {theirs}, whose interrupt is INTID {intid} ({evidence.wrote(theirs)})"
     )
-    return Cause("other-timer", text, f"enable INTID {intid}, or use {prefix}_* in place of {PREFIXES[other]}_*")
+    return Cause(
+        "other-timer",
+        text,
+        f"enable INTID {intid}, or use {prefix}_* in place of {PREFIXES[other]}_*",
+    )
 
 
 def _not_enabled(evidence: Evidence, control: Register, compare: Register) -> Cause:
     programmed = evidence.write_of(compare)
-    though = "" if programmed is None else f", though {programmed.what} was written ({evidence.wrote(compare)})"
+    though = (
+        ""
+        if programmed is None
+        else f", though {programmed.what} was written ({evidence.wrote(compare)})"
+    )
     off = f"the timer is off, {control}.ENABLE is 0 ({evidence.wrote(control)})"
     text = f"never fires on vCPU {evidence.vcpu}: {off}{though}"
     return Cause("timer-off", text, f"write 1 to {control} (ENABLE, and not IMASK)")
@@ -49,7 +59,8 @@ def _runs(evidence: Evidence, name: str) -> bool:
 
 
 def far_away(evidence: Evidence) -> Cause | None:
-    """CVAL is seconds or years ahead, for it was computed from another count, or by a TVAL of the wrong width."""
+    """CVAL is seconds or years ahead, for it was computed from another count, or by a TVAL of the
+    wrong width."""
     if not evidence.holds("timer") or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
@@ -67,7 +78,9 @@ def far_away(evidence: Evidence) -> Cause | None:
 
 def _mistake(evidence: Evidence, row: dict[str, int], write: LastWrite) -> str | None:
     if "TVAL" in write.what:
-        negative = f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
+        negative = (
+            f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
+        )
         return f"{negative}, and CVAL lies below zero" if write.value & SIGN_BIT else None
     if evidence.timer != "vtimer" or not row["offset"]:
         return None

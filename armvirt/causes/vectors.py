@@ -1,4 +1,5 @@
-"""CPUs that never get to a handler: vectors that are not there, faults for ever, a register that is polled in vain."""
+"""CPUs that never get to a handler: vectors that are not there, faults for ever, a register that is
+polled in vain."""
 
 from __future__ import annotations
 
@@ -21,24 +22,34 @@ GICC = range(0x0801_0000, 0x0802_0000)
 
 
 def lost_in_vectors(evidence: Evidence) -> Cause | None:
-    """An IRQ or FIQ exception was taken, and synchronous ones followed before anything was acknowledged."""
+    """An IRQ or FIQ exception was taken, and synchronous ones followed before anything was
+    acknowledged."""
     cpu = evidence.cpu
     entry, faults = cpu.entry, cpu.faults
     if entry is None or faults is None or not cpu.entries or faults.times < FAULTS:
         return None
     vbar = evidence.machine.board.vcpus[evidence.vcpu].context.system(VBAR_EL1)
     offset = entry.event.target - vbar
-    where = f"{entry.event.target:#x} (VBAR_EL1 {vbar:#x} + {offset:#x})" if 0 <= offset < VECTORS else "there"
+    where = (
+        f"{entry.event.target:#x} (VBAR_EL1 {vbar:#x} + {offset:#x})"
+        if 0 <= offset < VECTORS
+        else "there"
+    )
     text = (
         f"is lost in the vectors of vCPU {evidence.vcpu}: {_vbar(evidence, vbar)}, the {entry.event.what.upper()} of "
         f"{entry.stamp.ns:,} ns was taken to {where}, and synchronous exceptions followed from there "
         f"({syndrome.describe(faults.event.esr)} at {faults.event.elr:#x})"
     )
-    return Cause("vectors", text, "write to VBAR_EL1 the address of a vector table that is aligned to 2048 bytes")
+    return Cause(
+        "vectors",
+        text,
+        "write to VBAR_EL1 the address of a vector table that is aligned to 2048 bytes",
+    )
 
 
 def not_acknowledged(evidence: Evidence) -> Cause | None:
-    """The exception was taken long ago, or the guest is stuck since, and its handler has not come to IAR."""
+    """The exception was taken long ago, or the guest is stuck since, and its handler has not come
+    to IAR."""
     entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
     ended = evidence.machine.result
     stuck = ended is not None and ended.verdict == "stuck"
@@ -60,8 +71,12 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
         return "VBAR_EL1 is 0, it was not set"
     symbols = evidence.machine.symbols
     if symbols is not None and "+" in (symbols.lookup(vbar) or "+"):
-        found = ((address, symbols.lookup(address)) for address in range(vbar + 4, vbar + VECTORS, 4))
-        inside = next(((address, name) for address, name in found if name and "+" not in name), None)
+        found = (
+            (address, symbols.lookup(address)) for address in range(vbar + 4, vbar + VECTORS, 4)
+        )
+        inside = next(
+            ((address, name) for address, name in found if name and "+" not in name), None
+        )
         if inside is not None:
             table = f"{inside[1]} at {inside[0]:#x} is not aligned to 2048 bytes"
             return f"VBAR_EL1 {vbar:#x} is no table's start: bits 10 to 0 are RES0, and {table}"
@@ -69,7 +84,8 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
 
 
 def faults_for_ever(evidence: Evidence) -> Cause | None:
-    """The vCPU faults within its vectors, or gave up after a fault, and has done nothing with the GIC since."""
+    """The vCPU faults within its vectors, or gave up after a fault, and has done nothing with the
+    GIC since."""
     faults, ended = evidence.cpu.faults, evidence.machine.result
     if faults is None or evidence.held is None:
         return None
@@ -88,13 +104,19 @@ def faults_for_ever(evidence: Evidence) -> Cause | None:
 def _fault(evidence: Evidence, faults: Faults) -> str:
     esr, model = faults.event.esr, evidence.vgic.model
     described = syndrome.describe(esr)
-    if syndrome.exception_class(esr) == EC.UNKNOWN and (register := _system_register(evidence, faults.event.elr)):
+    if syndrome.exception_class(esr) == EC.UNKNOWN and (
+        register := _system_register(evidence, faults.event.elr)
+    ):
         old = model == 2 and "ICC_" in register
-        return f"{described}, {register}" + (": a GICv2 has its CPU interface in the frame GICC" if old else "")
+        return f"{described}, {register}" + (
+            ": a GICv2 has its CPU interface in the frame GICC" if old else ""
+        )
     if syndrome.exception_class(esr) in (EC.DABT_CURRENT, EC.DABT_LOWER):
         far = evidence.machine.board.vcpus[evidence.vcpu].context.system(FAR_EL1)
         new = model != 2 and far in GICC
-        return f"{described}, address {far:#x}" + (": a GICv3 has no frame GICC, but ICC_*_EL1" if new else "")
+        return f"{described}, address {far:#x}" + (
+            ": a GICv3 has no frame GICC, but ICC_*_EL1" if new else ""
+        )
     return described
 
 
@@ -108,9 +130,14 @@ def _system_register(evidence: Evidence, pc: int) -> str | None:
 
 
 def polls(evidence: Evidence) -> Cause | None:
-    """A driver that waits for a bit which will not change never gets to what the held station misses."""
+    """A driver that waits for a bit which will not change never gets to what the held station
+    misses."""
     held = evidence.held
-    if held is None or held.station == "ITS" or not (evidence.written(held).never or held.station == "vCPU"):
+    if (
+        held is None
+        or held.station == "ITS"
+        or not (evidence.written(held).never or held.station == "vCPU")
+    ):
         return None
     others = [cpu.vcpu_id for cpu in evidence.vgic.cpus() if cpu.vcpu_id != evidence.vcpu]
     for vcpu in (evidence.vcpu, *others):
@@ -126,5 +153,7 @@ def _polls(evidence: Evidence, vcpu: int, poll: Poll) -> Cause:
         f"is not taken by vCPU {evidence.vcpu}: vCPU {vcpu} polls {name}, read {times(poll.times)} since "
         f"{evidence.when(poll.since)}, always {poll.value:#x}"
     )
-    note = " (ProcessorSleep and ChildrenAsleep are 0 here, as in KVM)" if name == "GICR_WAKER" else ""
+    note = (
+        " (ProcessorSleep and ChildrenAsleep are 0 here, as in KVM)" if name == "GICR_WAKER" else ""
+    )
     return Cause("polls", text + note, f"wait for what {name} can become, and bound the wait")

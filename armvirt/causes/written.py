@@ -23,8 +23,8 @@ _COMMANDS = {
 
 
 class Written(NamedTuple):
-    """The last write of a register for a table (``short``) and with the address (``full``); "" where nobody recorded it
-    or nobody can write it. ``never``: it has its reset value."""
+    """The last write of a register for a table (``short``) and with the address (``full``); ""
+    where nobody recorded it or nobody can write it. ``never``: it has its reset value."""
 
     short: str = ""
     full: str = ""
@@ -43,7 +43,9 @@ def moment(stamp: Stamp, names: Lookup | None) -> str:
     return f"{stamp.ns:,} ns by {symbol or f'{stamp.pc:#x}'}"
 
 
-def of_finding(finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None) -> Written:
+def of_finding(
+    finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None
+) -> Written:
     """Who wrote the register of a finding about an interrupt on its way to a vCPU."""
     register = finding.register
     if recorder is None or register is None:
@@ -51,11 +53,14 @@ def of_finding(finding: Finding, intid: int, vcpu: int, recorder: LastWriters | 
     write, otherwise = _last(recorder, finding.station, register, intid, vcpu)
     if write is None:
         return _never(recorder, otherwise)
-    return Written(describe(write, register, names, full=False), describe(write, register, names, full=True))
+    return Written(
+        describe(write, register, names, full=False), describe(write, register, names, full=True)
+    )
 
 
 def _never(recorder: LastWriters, otherwise: str) -> Written:
-    """Of a register that was not written, an interrupt that was not raised, an event that was not mapped."""
+    """Of a register that was not written, an interrupt that was not raised, an event that was not
+    mapped."""
     if not otherwise.startswith("never"):
         return Written(otherwise, otherwise)
     long = recorder.never(otherwise.removeprefix("never").strip() or "written")
@@ -64,14 +69,18 @@ def _never(recorder: LastWriters, otherwise: str) -> Written:
 
 
 def of_pending(past: Past, otherwise: Written) -> Written:
-    """Since when an interrupt is pending. One of which that was not heard becomes so at this moment: its timer has
-    fired, and the hypervisor is told before the next instruction."""
+    """Since when an interrupt is pending. One of which that was not heard becomes so at this
+    moment: its timer has fired, and the hypervisor is told before the next instruction."""
     if past.waiting is not None:
         text = f"raised at {past.waiting.ns:,} ns"
     elif past.rose is not None:
         text = f"line high since {past.rose.ns:,} ns"
     elif otherwise.never or not past.raised.count or not otherwise.short.startswith("raised"):
-        return Written("raised at this moment", "raised at this moment") if otherwise.never else otherwise
+        return (
+            Written("raised at this moment", "raised at this moment")
+            if otherwise.never
+            else otherwise
+        )
     else:
         text = "raised at this moment"
     return Written(text, text)
@@ -81,20 +90,31 @@ def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
     """The last write of a register; of one with a bit per interrupt, of that bit."""
     if not register.frame:
         return recorder.system(register.cpu, register.name)
-    return recorder.memory(register.frame, register.offset, register.size, register.bit, _bank(register))
+    return recorder.memory(
+        register.frame, register.offset, register.size, register.bit, _bank(register)
+    )
 
 
 def describe(write: LastWrite, register: Register, names: Lookup | None, *, full: bool) -> str:
-    """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked at."""
+    """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked
+    at."""
     symbol = names(write.pc) if names is not None else None
     where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
     if write.what == OFF:
-        return f"reset at {write.ns:,} ns" + (f", when vCPU {write.vcpu} was switched off" if full else "")
+        return f"reset at {write.ns:,} ns" + (
+            f", when vCPU {write.vcpu} was switched off" if full else ""
+        )
     if write.what in ITS_COMMANDS:
         skipped = f", skipped: {its_error(write.value)}" if write.value else ""
-        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if full else f", {where}") + skipped
+        return (
+            f"{write.what} at {write.ns:,} ns"
+            + (f" by {where}" if full else f", {where}")
+            + skipped
+        )
     if write.what in ("raised", "lowered", "taken"):
-        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if write.what == "taken" else "")
+        return f"{write.what} at {write.ns:,} ns" + (
+            f" by {where}" if write.what == "taken" else ""
+        )
     other = write.what.startswith(("GICD_", "GICR_", "CNT")) and write.what != register.name
     value = f"{write.what} = {write.value:#x}" if other else f"{write.value:#x}"
     if full:
@@ -118,8 +138,8 @@ def _last(
 
 
 def _bank(register: Register) -> int:
-    """Registers of one address that each vCPU has of its own: all of GICC, a GICv2's private ones in GICD. GICR's
-    addresses differ."""
+    """Registers of one address that each vCPU has of its own: all of GICC, a GICv2's private ones
+    in GICD. GICR's addresses differ."""
     return register.cpu if register.frame in ("GICC", "GICD") else ALL
 
 

@@ -18,7 +18,9 @@ def report(outcomes: Sequence[Outcome]) -> bytes:
     suites = xml.Element("testsuites")
     counts = {"tests": len(outcomes), "failures": bad - errors, "errors": errors, "skipped": 0}
     attributes = {key: str(value) for key, value in counts.items()}
-    suite = xml.SubElement(suites, "testsuite", {"name": "armvirt", **attributes, "time": f"{seconds:.3f}"})
+    suite = xml.SubElement(
+        suites, "testsuite", {"name": "armvirt", **attributes, "time": f"{seconds:.3f}"}
+    )
     for outcome in outcomes:
         _case(suite, outcome)
     xml.indent(suites)
@@ -28,7 +30,11 @@ def report(outcomes: Sequence[Outcome]) -> bytes:
 
 def _case(suite: xml.Element, outcome: Outcome) -> None:
     """What is printable is what XML 1.0 can hold."""
-    name = {"classname": "armvirt", "name": printable(outcome.name), "time": f"{outcome.seconds:.3f}"}
+    name = {
+        "classname": "armvirt",
+        "name": printable(outcome.name),
+        "time": f"{outcome.seconds:.3f}",
+    }
     case = xml.SubElement(suite, "testcase", name)
     if outcome.ok:
         return

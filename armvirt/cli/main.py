@@ -1,4 +1,5 @@
-"""Entry point: ``armvirt COMMAND ...``. Turns every outcome into an exit status and at most one line."""
+"""Entry point: ``armvirt COMMAND ...``. Turns every outcome into an exit status and at most one
+line."""
 
 from __future__ import annotations
 
@@ -28,11 +29,13 @@ BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 passed, 1 failed, 2 user error, 3 stuck, 4 limit, 70 internal)."""
+    """Run one command; returns the exit status (0 passed, 1 failed, 2 user error, 3 stuck, 4 limit,
+    70 internal)."""
     if argv is not None:
         return _main(list(argv), own=False)
-    # We are the process. What is made up to the guest's start stays to the end, and a collector that looked through
-    # it again and again, and once more at the end, would take a fifth of the run of a small guest.
+    # We are the process. What is made up to the guest's start stays to the end, and a collector
+    # that looked through it again and again, and once more at the end, would take a fifth of the
+    # run of a small guest.
     gc.set_threshold(GC_THRESHOLD)
     printing.prepare()
     status = _main(sys.argv[1:], own=True)
@@ -118,17 +121,19 @@ def _age() -> float:
 
 
 def least_age(started: int, per_second: int, now: float) -> float:
-    """The least age in seconds, at ``now``, of a process that started at ``started`` clock ticks of the system.
+    """The least age in seconds, at ``now``, of a process that started at ``started`` clock ticks of
+    the system.
 
-    The kernel rounds the start down to a tick: a limit that took the rounded start for the start would end up to a
-    tick early.
+    The kernel rounds the start down to a tick: a limit that took the rounded start for the start
+    would end up to a tick early.
     """
     return max(0.0, now - (started + 1) / per_second)
 
 
 def _end_now(error: BaseException, forced: bool) -> NoReturn:
-    """A signal or the limit of host time ends the process: an output that nobody reads must not keep it, neither here,
-    where the alarm is still on, nor when Python flushes its files at its end."""
+    """A signal or the limit of host time ends the process: an output that nobody reads must not
+    keep it, neither here, where the alarm is still on, nor when Python flushes its files at its
+    end."""
     try:
         if not forced:
             printing.flush()
@@ -157,7 +162,10 @@ def _internal(error: Exception, debug: bool) -> int:
         traceback.print_exception(error)
         return INTERNAL
     kind = "" if isinstance(error, ArmvirtError) else f"{type(error).__name__}: "
-    return _say(f"internal error: {kind}{error}; use --debug to see where", getattr(error, "exit_status", INTERNAL))
+    return _say(
+        f"internal error: {kind}{error}; use --debug to see where",
+        getattr(error, "exit_status", INTERNAL),
+    )
 
 
 if __name__ == "__main__":

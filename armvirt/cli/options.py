@@ -1,4 +1,5 @@
-"""Every command-line option, as a table. Nothing heavy is imported here: a run should start fast."""
+"""Every command-line option, as a table. Nothing heavy is imported here: a run should start
+fast."""
 
 from __future__ import annotations
 
@@ -26,25 +27,38 @@ class Option(NamedTuple):
 
 
 def _option(setting: Setting) -> Option:
-    # argparse would parse a default that is a text, in every run: `Machine` knows it, None stands for it here.
+    # argparse would parse a default that is a text, in every run: `Machine` knows it, None stands
+    # for it here.
     default = None if isinstance(setting.default, str) else setting.default
     return Option(setting.flag, setting.meta, setting.parse, setting.help, default)
 
 
 def _group(name: str) -> tuple[Option, ...]:
-    return tuple(_option(setting) for setting in SETTINGS if setting.group == name and setting.name != "debug")
+    return tuple(
+        _option(setting)
+        for setting in SETTINGS
+        if setting.group == name and setting.name != "debug"
+    )
 
 
-BOARD, LIMITS, RUN = _group(settings_table.BOARD), _group(settings_table.LIMIT), _group(settings_table.RUN)
+BOARD, LIMITS, RUN = (
+    _group(settings_table.BOARD),
+    _group(settings_table.LIMIT),
+    _group(settings_table.RUN),
+)
 DEBUG = _option(settings_table.BY_NAME["debug"])
 
 TRACE = (
     Option("--plain", "", None, "plain text, also on a terminal", False),
     Option("--no-console", "", None, "leave out what the guest prints", False),
-    Option("--rows", "N", count(0, 1 << 32, "row count"), "show at most N rows (the summary counts all)"),
+    Option(
+        "--rows",
+        "N",
+        count(0, 1 << 32, "row count"),
+        "show at most N rows (the summary counts all)",
+    ),
     Option("--trace", "FILE", file, "write every event to FILE as JSON lines, too"),
 )
-
 
 
 def intid(text: str) -> int:
@@ -55,15 +69,30 @@ def intid(text: str) -> int:
 
 
 LOOK = (
-    Option("--at", "TIME|SYMBOL", str, "when to look: a time (1.5ms), a function, or an address (default: at the end)"),
-    Option("--vcpu", "N", count(0, units.MAX_CPUS - 1, "CPU number"), "the CPU to look at, counted from 0"),
+    Option(
+        "--at",
+        "TIME|SYMBOL",
+        str,
+        "when to look: a time (1.5ms), a function, or an address (default: at the end)",
+    ),
+    Option(
+        "--vcpu",
+        "N",
+        count(0, units.MAX_CPUS - 1, "CPU number"),
+        "the CPU to look at, counted from 0",
+    ),
     Option("--console", "", None, "show what the guest prints, on standard error", False),
     Option("--plain", "", None, "plain text, also on a terminal", False),
     Option("--json", "", None, "as JSON", False),
 )
 
 EXPLAIN = (
-    Option("--intid", "N|NAME", intid, "the interrupt that does not come: 27, vtimer, ptimer, uart, rtc, sgi0, spi1"),
+    Option(
+        "--intid",
+        "N|NAME",
+        intid,
+        "the interrupt that does not come: 27, vtimer, ptimer, uart, rtc, sgi0, spi1",
+    ),
     Option("--versus", "N|NAME", intid, "an interrupt that comes instead: say why"),
     *LOOK,
 )
@@ -72,14 +101,35 @@ GIC = (*LOOK, Option("--all", "", None, "every interrupt, not only those that ar
 
 MIGRATE = (
     Option("--at", "TIME", units.parse_time, "when it moves, in guest time, for example 1.5ms"),
-    Option("--counter-start", "N", count(0), "what the other host's physical counter is at time 0", None),
-    Option("--tolerance", "TIME", units.parse_time, "how far the end may be off (default 0; 500us for several CPUs)"),
-    Option("--max-insns", "N", count(1, (1 << 63) - 1, "instruction count"), "end each run after N instructions"),
+    Option(
+        "--counter-start",
+        "N",
+        count(0),
+        "what the other host's physical counter is at time 0",
+        None,
+    ),
+    Option(
+        "--tolerance",
+        "TIME",
+        units.parse_time,
+        "how far the end may be off (default 0; 500us for several CPUs)",
+    ),
+    Option(
+        "--max-insns",
+        "N",
+        count(1, (1 << 63) - 1, "instruction count"),
+        "end each run after N instructions",
+    ),
     _option(settings_table.BY_NAME["timeout"]),
 )
 
 TEST = (
-    Option("-j", "N", count(1, 256, "job count"), "guests at once (default: one per CPU of this machine)"),
+    Option(
+        "-j",
+        "N",
+        count(1, 256, "job count"),
+        "guests at once (default: one per CPU of this machine)",
+    ),
     Option("--junit", "FILE", file, "write a JUnit XML report"),
     Option("--plain", "", None, "plain lines, also on a terminal", False),
 )
@@ -96,14 +146,30 @@ class Command(NamedTuple):
     positional: tuple[str, str, str] | None = None  # name, nargs, help
 
 
-GUEST = ("guest", "?", "a file (ELF, arm64 Image, gzipped Image, flat binary) or the name of a bundled guest")
+GUEST = (
+    "guest",
+    "?",
+    "a file (ELF, arm64 Image, gzipped Image, flat binary) or the name of a bundled guest",
+)
 PATHS = ("paths", "+", "a folder, a guest, or an armvirt.toml")
 COMMANDS = (
     Command("run", "boot a guest", BOARD + LIMITS + RUN, GUEST),
-    Command("trace", "boot a guest and show its interrupts on a timeline", BOARD + LIMITS + TRACE, GUEST),
-    Command("explain", "boot a guest and say why an interrupt does not come", BOARD + LIMITS + EXPLAIN, GUEST),
+    Command(
+        "trace", "boot a guest and show its interrupts on a timeline", BOARD + LIMITS + TRACE, GUEST
+    ),
+    Command(
+        "explain",
+        "boot a guest and say why an interrupt does not come",
+        BOARD + LIMITS + EXPLAIN,
+        GUEST,
+    ),
     Command("gic", "boot a guest and show its interrupt controller", BOARD + LIMITS + GIC, GUEST),
-    Command("migrate-test", "move a guest to another host in mid-run, and compare", BOARD + MIGRATE, GUEST),
+    Command(
+        "migrate-test",
+        "move a guest to another host in mid-run, and compare",
+        BOARD + MIGRATE,
+        GUEST,
+    ),
     Command("test", "run guests and compare with what is expected", TEST, PATHS),
     Command("list", "show the bundled guests", LIST),
     Command("doctor", "check this installation"),
@@ -132,12 +198,13 @@ class Parser(argparse.ArgumentParser):
         self.color = False  # of Python 3.14: `printing` would show its escapes
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """``--help`` and ``--version``; newer versions of argparse ignore that the stream cannot be written."""
+        """``--help`` and ``--version``; newer versions of argparse ignore that the stream cannot be
+        written."""
         printing.lines(message.rstrip("\n").split("\n"), fold=False)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """``--append=--`` gives the value ``--``. argparse takes it for the end of the options, and gives an empty list
-        to actions that have one value."""
+        """``--append=--`` gives the value ``--``. argparse takes it for the end of the options, and
+        gives an empty list to actions that have one value."""
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
             return self._get_value(action, "--")
         return super()._get_values(action, arg_strings)
@@ -162,18 +229,22 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
         parser.add_argument(option.flag, action="store_true", default=option.default, help=text)
     else:
         kind = _typed(option.parse)
-        parser.add_argument(option.flag, metavar=option.meta, type=kind, default=option.default, help=text)
+        parser.add_argument(
+            option.flag, metavar=option.meta, type=kind, default=option.default, help=text
+        )
 
 
 def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
     """The parser of the whole command line.
 
-    Given the ``words`` that it is for, it has the options of the commands among them only: making every option
-    takes longer than the whole run of a small guest.
+    Given the ``words`` that it is for, it has the options of the commands among them only: making
+    every option takes longer than the whole run of a small guest.
     """
     parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.")
     parser.add_argument("--version", action="version", version=f"armvirt {version}")
-    subparsers = parser.add_subparsers(prog="armvirt", dest="command", metavar="COMMAND", parser_class=Parser)
+    subparsers = parser.add_subparsers(
+        prog="armvirt", dest="command", metavar="COMMAND", parser_class=Parser
+    )
     for command in COMMANDS:
         sub = subparsers.add_parser(command.name, help=command.help, description=command.help)
         if words is None or command.name in words:
@@ -184,7 +255,9 @@ def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
 def _fill(parser: Parser, command: Command) -> None:
     if command.positional:
         name, nargs, text = command.positional
-        parser.add_argument(name, nargs=nargs, metavar=name.upper() if nargs == "?" else "PATH", help=text)
+        parser.add_argument(
+            name, nargs=nargs, metavar=name.upper() if nargs == "?" else "PATH", help=text
+        )
     for option in (*command.options, DEBUG):
         _add(parser, option)
 

@@ -27,7 +27,8 @@ Details = list[tuple[str, list[str]]]
 
 @dataclass
 class Outcome:
-    """``ok``: as expected. ``error`` is set where there is no verdict: bad input, our own fault, a crash."""
+    """``ok``: as expected. ``error`` is set where there is no verdict: bad input, our own fault, a
+    crash."""
 
     name: str
     expect: str
@@ -61,7 +62,8 @@ class Outcome:
 
 
 class Tail:
-    """A sink that keeps the last events that tell something: the guest's printing, byte by byte, is left out."""
+    """A sink that keeps the last events that tell something: the guest's printing, byte by byte, is
+    left out."""
 
     def __init__(self, length: int = EVENTS) -> None:
         self.events: deque[tuple[Stamp, Event]] = deque(maxlen=length)
@@ -88,12 +90,16 @@ def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds
 def machine_details(machine: Machine, tail: Tail) -> Details:
     """The same about a machine wherever it is now."""
     console = machine.console.text
-    return _titled(console_tail(console), event_tail(machine, tail), code_around(machine, _pc(machine)))
+    return _titled(
+        console_tail(console), event_tail(machine, tail), code_around(machine, _pc(machine))
+    )
 
 
 def _titled(console: list[str], events: list[str], code: list[str]) -> Details:
     titles = ("last of the console", "last events", "code at the PC")
-    return [(title, rows) for title, rows in zip(titles, (console, events, code), strict=True) if rows]
+    return [
+        (title, rows) for title, rows in zip(titles, (console, events, code), strict=True) if rows
+    ]
 
 
 def console_tail(console: str) -> list[str]:
@@ -149,5 +155,9 @@ def disassemble(code: bytes, address: int) -> Iterable[tuple[int, str]]:
     for offset in range(0, len(code), 4):
         word = code[offset : offset + 4]
         found = next(engine.disasm_lite(word, address + offset), None)
-        text = f"{found[2]} {found[3]}".strip() if found else f".word {int.from_bytes(word, 'little'):#010x}"
+        text = (
+            f"{found[2]} {found[3]}".strip()
+            if found
+            else f".word {int.from_bytes(word, 'little'):#010x}"
+        )
         yield address + offset, text

@@ -28,14 +28,19 @@ INPUTS = ("initrd", "dtb", "bios", "script")
 
 
 def check(arguments: argparse.Namespace, more: Iterable[str | None] = ()) -> None:
-    """UserError for an output among the arguments that cannot be written, or would overwrite an input (an option's, or
-    one of ``more``), another output, or the file that standard output goes to."""
+    """UserError for an output among the arguments that cannot be written, or would overwrite an
+    input (an option's, or one of ``more``), another output, or the file that standard output goes
+    to."""
     named = {f"--{name.replace('_', '-')}": getattr(arguments, name, None) for name in OPTIONS}
     given = [getattr(arguments, name, None) for name in INPUTS]
-    outputs.check(named, [*given, *more, STDIN])  # a file that standard input comes from is the guest's input
+    outputs.check(
+        named, [*given, *more, STDIN]
+    )  # a file that standard input comes from is the guest's input
     for option, path in named.items():
         if path and path != STANDARD_OUTPUT and _is_standard_output(path):
-            raise UserError(f"{option} {path}: standard output goes there; name another file, or - for standard output")
+            raise UserError(
+                f"{option} {path}: standard output goes there; name another file, or - for standard output"
+            )
 
 
 def _is_standard_output(path: str) -> bool:

@@ -1,7 +1,7 @@
 """Runs the cases of a suite in worker processes, a few at a time.
 
-No worker outlives the command: whatever leaves `run_all` kills them, and the kernel kills those of a command that was
-killed itself (`armvirt.cli.worker`).
+No worker outlives the command: whatever leaves `run_all` kills them, and the kernel kills those of
+a command that was killed itself (`armvirt.cli.worker`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Worker:
         case, hung = self.case, monotonic() >= self.deadline
         if hung:
             self.kill()
-            return Outcome(case.name, case.expect, error=f"its process hung; ended after {self.patience_s:g} s")
+            return Outcome(
+                case.name, case.expect, error=f"its process hung; ended after {self.patience_s:g} s"
+            )
         status = self.process.wait()
         self.kill()
         out, err = (bytes(self._said[stream]).decode("utf-8", "replace") for stream in self.streams)
@@ -90,8 +92,11 @@ class Worker:
         return Outcome(**json.loads(lines[-1]))
 
 
-def run_all(cases: Sequence[Case], jobs: int, started: Callable[[Case], None], finished: Report) -> list[Outcome]:
-    """Run every case, ``jobs`` at a time; ``started`` and ``finished`` are told. Outcomes in the order of the cases."""
+def run_all(
+    cases: Sequence[Case], jobs: int, started: Callable[[Case], None], finished: Report
+) -> list[Outcome]:
+    """Run every case, ``jobs`` at a time; ``started`` and ``finished`` are told. Outcomes in the
+    order of the cases."""
     outcomes: dict[int, Outcome] = {}
     waiting = list(enumerate(cases))[::-1]
     running: list[Worker] = []
@@ -129,7 +134,8 @@ def _start(selector: selectors.BaseSelector, index: int, case: Case) -> Worker:
 
 
 def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[Worker]:
-    """Wait until workers say something or their time is over; those that have nothing more to say."""
+    """Wait until workers say something or their time is over; those that have nothing more to
+    say."""
     patience = min(worker.deadline for worker in running) - monotonic()
     for key, _ in selector.select(min(max(0.0, patience), LONGEST_WAIT_S)):
         stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
@@ -137,7 +143,9 @@ def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[
             selector.unregister(stream)
     open_streams = {id(key.data) for key in selector.get_map().values()}
     now = monotonic()
-    ended = [worker for worker in running if id(worker) not in open_streams or now >= worker.deadline]
+    ended = [
+        worker for worker in running if id(worker) not in open_streams or now >= worker.deadline
+    ]
     for worker in ended:
         for stream in worker.streams:
             if stream in selector.get_map():

@@ -1,8 +1,9 @@
 """Standard output and standard error: the only place from which the commands print.
 
-A call prints whole lines, and a line feed in a text does not begin another one: foreign text (`armvirt.printable`)
-cannot make a line of its own. A stream that cannot be written is an error in one line: a full disk (ENOSPC), a limit of
-the file's size (EFBIG), a descriptor that was closed before the start (EBADF). BrokenPipeError is left to `main`.
+A call prints whole lines, and a line feed in a text does not begin another one: foreign text
+(`armvirt.printable`) cannot make a line of its own. A stream that cannot be written is an error in
+one line: a full disk (ENOSPC), a limit of the file's size (EFBIG), a descriptor that was closed
+before the start (EBADF). BrokenPipeError is left to `main`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ class OutputError(UserError):
     """Standard output cannot be written."""
 
     def __init__(self, error: OSError | ValueError) -> None:
-        super().__init__(f"standard output cannot be written: {getattr(error, 'strerror', None) or error}")
+        super().__init__(
+            f"standard output cannot be written: {getattr(error, 'strerror', None) or error}"
+        )
 
 
 class _Checked:
-    """Around a write to standard output. A class, for a generator would cost each byte of a guest's console 2 us."""
+    """Around a write to standard output. A class, for a generator would cost each byte of a guest's
+    console 2 us."""
 
     def __enter__(self) -> None:
         pass
@@ -47,12 +51,17 @@ def line(text: str = "", *, fold: bool = True, indent: int | None = None) -> Non
 
 
 def lines(texts: Iterable[str], *, fold: bool = True, indent: int | None = None) -> None:
-    """Lines on standard output. A terminal would break those that are too long for it within a word: there they are
-    folded between words, and indented by ``indent`` (None: a little more than they are themselves)."""
+    """Lines on standard output. A terminal would break those that are too long for it within a
+    word: there they are folded between words, and indented by ``indent`` (None: a little more than
+    they are themselves)."""
     shown = [escaped(text) for text in texts]
     if fold and sys.stdout is not None and sys.stdout.isatty():
         width = columns(sys.stdout)
-        shown = [part for text in shown for part in folded(text, width, _indent(text) if indent is None else indent)]
+        shown = [
+            part
+            for text in shown
+            for part in folded(text, width, _indent(text) if indent is None else indent)
+        ]
     with _checked:
         sys.stdout.write("".join(f"{text}\n" for text in shown))
 
@@ -62,15 +71,19 @@ def _indent(text: str) -> int:
 
 
 def columns(stream: IO[str]) -> int:
-    """The width of the terminal that a stream is: what COLUMNS says, else what the terminal says, else 80."""
+    """The width of the terminal that a stream is: what COLUMNS says, else what the terminal says,
+    else 80."""
     try:
-        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns or 80
+        return (
+            int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns or 80
+        )
     except (OSError, ValueError):
         return 80
 
 
 class Lines:
-    """Standard output as the file of a sink that writes whole lines of ASCII (`armvirt.trace.jsonl`)."""
+    """Standard output as the file of a sink that writes whole lines of ASCII
+    (`armvirt.trace.jsonl`)."""
 
     def write(self, text: str) -> int:
         with _checked:
@@ -133,11 +146,13 @@ def _error(text: str) -> None:
 
 
 def prepare() -> None:
-    """Make the standard streams of this process such that each can be written, or gives an error that can be reported.
+    """Make the standard streams of this process such that each can be written, or gives an error
+    that can be reported.
 
-    A descriptor that is closed would be given to the next file that is opened, and the guest's console would go into
-    that file; /dev/null takes its place. As standard output it is open for reading only: writing fails with EBADF, as
-    on the closed descriptor. Characters that the streams' encoding does not have are shown as escapes.
+    A descriptor that is closed would be given to the next file that is opened, and the guest's
+    console would go into that file; /dev/null takes its place. As standard output it is open for
+    reading only: writing fails with EBADF, as on the closed descriptor. Characters that the
+    streams' encoding does not have are shown as escapes.
     """
     for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -164,7 +179,8 @@ def _show_anything(stream: IO[str] | None) -> None:
 
 
 def give_up() -> None:
-    """Standard output takes nothing more: keep Python from trying again, and complaining, when the process ends."""
+    """Standard output takes nothing more: keep Python from trying again, and complaining, when the
+    process ends."""
     try:
         fd = sys.stdout.fileno()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """The options of QEMU that people try first, and what armvirt has in their place.
 
-The rows are consulted only for a command line that cannot be parsed. Names and arguments are those of QEMU's manual
-(https://www.qemu.org/docs/master/system/invocation.html).
+The rows are consulted only for a command line that cannot be parsed. Names and arguments are those
+of QEMU's manual (https://www.qemu.org/docs/master/system/invocation.html).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ Translate = Callable[[str], list[str]]
 
 
 class Word(NamedTuple):
-    """An option of QEMU: whether a value follows, what it is here, and the words of armvirt that say the same."""
+    """An option of QEMU: whether a value follows, what it is here, and the words of armvirt that
+    say the same."""
 
     takes_value: bool
     here: str
@@ -117,7 +118,8 @@ WORDS: dict[str, Word] = {
 
 
 def answer(words: Sequence[str], commands: Sequence[str]) -> str | None:
-    """What to write instead of a command line with QEMU's options, in one line; None if there is none in it."""
+    """What to write instead of a command line with QEMU's options, in one line; None if there is
+    none in it."""
     words = list(words)
     command = words.pop(0) if words and words[0] in commands else "run"
     if words and words[0].startswith("qemu-system-"):
@@ -144,7 +146,13 @@ def _split(words: Sequence[str]) -> Iterator[tuple[str | None, str, str]]:
     rest = iter(words)
     for word in rest:
         # QEMU takes two dashes as well as one, but with two some of its words are armvirt's own.
-        name = word[1:] if not word.startswith("--") else word[2:] if word[2:] in ("kernel", "smp", "nographic") else ""
+        name = (
+            word[1:]
+            if not word.startswith("--")
+            else word[2:]
+            if word[2:] in ("kernel", "smp", "nographic")
+            else ""
+        )
         if word.startswith("-") and name in WORDS:
             yield name, next(rest, "") if WORDS[name].takes_value else "", ""
         else:

@@ -1,4 +1,5 @@
-"""What ``run`` and ``trace`` share: from arguments to a Machine, and from its Result to the last words."""
+"""What ``run`` and ``trace`` share: from arguments to a Machine, and from its Result to the last
+words."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ ENDINGS = {
 
 
 def guest_of(arguments: argparse.Namespace) -> Guest | None:
-    """The guest that the arguments name; None for firmware alone (``--bios``) or a bare device tree."""
+    """The guest that the arguments name; None for firmware alone (``--bios``) or a bare device
+    tree."""
     if arguments.guest is not None:
         return find(arguments.guest)
     if arguments.bios or getattr(arguments, "dump_dtb", None):
@@ -37,7 +39,9 @@ def guest_of(arguments: argparse.Namespace) -> Guest | None:
     raise UserError("no GUEST given; name a file or a bundled guest (armvirt list shows them)")
 
 
-def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **more: Any) -> Machine:
+def build_machine(
+    arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **more: Any
+) -> Machine:
     """Check every input and make the machine; nothing is written before this has succeeded."""
     guest = guest_of(arguments)
     outputs.check(arguments, [guest.file if guest else None])
@@ -47,7 +51,9 @@ def build_machine(arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **m
     chosen = {**settings(arguments), "watch": arguments.watch}
     if guest is not None:
         chosen["cpus"] = guest.cpus_or(arguments.cpus)
-    return Machine(guest.file if guest else None, sinks=sinks, **{**chosen, "script": script}, **more)
+    return Machine(
+        guest.file if guest else None, sinks=sinks, **{**chosen, "script": script}, **more
+    )
 
 
 def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None:
@@ -60,7 +66,8 @@ def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `Machine.run` that the limit options stand for; that of host time is in the command's watch."""
+    """The arguments of `Machine.run` that the limit options stand for; that of host time is in the
+    command's watch."""
     return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time}
 
 

@@ -1,4 +1,5 @@
-"""What the commands that look at a stopped guest have in common: the view they print, and the guest's console."""
+"""What the commands that look at a stopped guest have in common: the view they print, and the
+guest's console."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def show(
     what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None, machine: Machine
 ) -> None:  # fmt: skip
-    """``what`` on standard output, and on standard error what is to be said of a run that ended short of ``--at``."""
+    """``what`` on standard output, and on standard error what is to be said of a run that ended
+    short of ``--at``."""
     if arguments.json:
         printing.lines(json.dumps(what.data(), indent=2).split("\n"), fold=False)
     else:
@@ -39,7 +41,8 @@ def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
 
 
 def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
-    """What the guest prints goes nowhere, or with ``--console`` to standard error; what is piped in goes to it."""
+    """What the guest prints goes nowhere, or with ``--console`` to standard error; what is piped in
+    goes to it."""
     if arguments.console:
         machine.console.on_output = printing.raw_error
     if not arguments.script and (data := piped_input()):

@@ -1,4 +1,5 @@
-"""Where a guest is stopped to be looked at: ``--at TIME``, ``--at SYMBOL[+OFFSET]``, ``--at 0xADDRESS``, or its end."""
+"""Where a guest is stopped to be looked at: ``--at TIME``, ``--at SYMBOL[+OFFSET]``, ``--at
+0xADDRESS``, or its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The person's side of the guest console: raw mode, Ctrl-A commands, and input that does not come from a person."""
+"""The person's side of the guest console: raw mode, Ctrl-A commands, and input that does not come
+from a person."""
 
 from __future__ import annotations
 
@@ -50,12 +51,15 @@ class Escape:
 
 
 class Reader:
-    """A thread that reads the terminal. It only fills the guest's input queue (``feed``) and notes the wish to leave.
+    """A thread that reads the terminal. It only fills the guest's input queue (``feed``) and notes
+    the wish to leave.
 
     To leave, ``interrupt`` is called once: it makes the main thread raise KeyboardInterrupt.
     """
 
-    def __init__(self, fd: int, feed: Callable[[bytes], None], interrupt: Callable[[], None]) -> None:
+    def __init__(
+        self, fd: int, feed: Callable[[bytes], None], interrupt: Callable[[], None]
+    ) -> None:
         self.leaving = False
         self._fd, self._feed, self._interrupt = fd, feed, interrupt
         self._escape = Escape()
@@ -104,7 +108,14 @@ def raw_mode(fd: int) -> Iterator[None]:
 
     before = termios.tcgetattr(fd)
     raw = termios.tcgetattr(fd)
-    raw[0] &= ~(termios.IXON | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP | termios.BRKINT)
+    raw[0] &= ~(
+        termios.IXON
+        | termios.ICRNL
+        | termios.INLCR
+        | termios.IGNCR
+        | termios.ISTRIP
+        | termios.BRKINT
+    )
     raw[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
     raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
     try:
@@ -115,10 +126,12 @@ def raw_mode(fd: int) -> Iterator[None]:
 
 
 def piped_input(fd: int = 0) -> bytes:
-    """Input from a file or pipe, read to its end before the guest starts, so that runs can be repeated.
+    """Input from a file or pipe, read to its end before the guest starts, so that runs can be
+    repeated.
 
-    A pipe on which nothing comes at once belongs to whoever started us, not to the guest: it is left alone. One that
-    gives something, and then nothing for a while without coming to its end, has given all that the guest gets.
+    A pipe on which nothing comes at once belongs to whoever started us, not to the guest: it is
+    left alone. One that gives something, and then nothing for a while without coming to its end,
+    has given all that the guest gets.
     """
     try:
         mode = os.fstat(fd).st_mode
@@ -130,9 +143,13 @@ def piped_input(fd: int = 0) -> bytes:
     while chunk := _chunk(fd):
         data += chunk
         if len(data) > MAX_PIPED:
-            raise UserError(f"standard input is longer than {MAX_PIPED >> 20} MiB; use --script for the guest's input")
+            raise UserError(
+                f"standard input is longer than {MAX_PIPED >> 20} MiB; use --script for the guest's input"
+            )
         if not stat.S_ISREG(mode) and not _ready(fd, PIPE_QUIET):
-            printing.complain(f"standard input stays open: the guest gets the {len(data)} bytes that have come so far")
+            printing.complain(
+                f"standard input stays open: the guest gets the {len(data)} bytes that have come so far"
+            )
             break
     return bytes(data)
 
@@ -145,4 +162,6 @@ def _chunk(fd: int) -> bytes:
     try:
         return os.read(fd, 65536)
     except OSError as error:
-        raise UserError(f"standard input cannot be read: {error.strerror}; give a file, a pipe or /dev/null") from None
+        raise UserError(
+            f"standard input cannot be read: {error.strerror}; give a file, a pipe or /dev/null"
+        ) from None

@@ -1,7 +1,8 @@
-"""A worker of ``armvirt test``: runs one case, given as JSON on standard input, and prints its outcome as JSON.
+"""A worker of ``armvirt test``: runs one case, given as JSON on standard input, and prints its
+outcome as JSON.
 
-One process per guest: a crash, even of the engine's C code, is that guest's error and no other's. It ends with its
-parent, whatever ends that.
+One process per guest: a crash, even of the engine's C code, is that guest's error and no other's.
+It ends with its parent, whatever ends that.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def run_case(case: Case) -> Outcome:
-    """Run one guest; whatever goes wrong is its outcome. Its timeout counts from here: loading is part of it."""
+    """Run one guest; whatever goes wrong is its outcome. Its timeout counts from here: loading is
+    part of it."""
     started = time.monotonic()
     watch = Watch(case.timeout_s)
     with signals(watch):
@@ -33,7 +35,9 @@ def run_case(case: Case) -> Outcome:
             return _run(case, watch, started)
         except LimitError as error:
             seconds = time.monotonic() - started
-            return Outcome(case.name, case.expect, "limit", case.accepts("limit"), str(error), seconds=seconds)
+            return Outcome(
+                case.name, case.expect, "limit", case.accepts("limit"), str(error), seconds=seconds
+            )
 
 
 def _run(case: Case, watch: Watch, started: float) -> Outcome:
@@ -77,7 +81,8 @@ def end_with_parent(parent: int) -> None:
 
 
 def main() -> int:
-    """Standard input: a case. Last line of standard output: its outcome. The only argument: the parent's process id."""
+    """Standard input: a case. Last line of standard output: its outcome. The only argument: the
+    parent's process id."""
     end_with_parent(int(sys.argv[1]))
     data: dict[str, Any] = json.loads(sys.stdin.read())
     outcome = run_case(Case(**data))

@@ -1,1 +1,2 @@
-"""What a build leaves for debugging: symbols beside an image, lines and inlined functions of DWARF."""
+"""What a build leaves for debugging: symbols beside an image, lines and inlined functions of
+DWARF."""

@@ -1,7 +1,9 @@
-"""Lines and inlined functions, from the DWARF of an ELF file (``gcc -g``), read when first asked for.
+"""Lines and inlined functions, from the DWARF of an ELF file (``gcc -g``), read when first asked
+for.
 
-pyelftools reads the entries. A kernel has hundreds of megabytes of them, so only the compilation units that can have
-the answer are read: those in which the 32-bit offset of the wanted string occurs. What a file can cost is bounded.
+pyelftools reads the entries. A kernel has hundreds of megabytes of them, so only the compilation
+units that can have the answer are read: those in which the 32-bit offset of the wanted string
+occurs. What a file can cost is bounded.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_line", ".debu
 
 
 class Site(NamedTuple):
-    """Where a function, or its inlined copy, begins; ``file`` is its source file as the compiler was given it."""
+    """Where a function, or its inlined copy, begins; ``file`` is its source file as the compiler
+    was given it."""
 
     address: int
     file: str
@@ -45,8 +48,8 @@ class TooManyError(UserError):
 
 
 class DebugInfo:
-    """The DWARF of one ELF file; ``bias`` is added to its addresses. ``present`` is False where there is none, or none
-    that can be read."""
+    """The DWARF of one ELF file; ``bias`` is added to its addresses. ``present`` is False where
+    there is none, or none that can be read."""
 
     def __init__(self, path: str, bias: int = 0) -> None:
         self._path, self._bias = path, bias
@@ -63,22 +66,30 @@ class DebugInfo:
         from elftools.elf.elffile import ELFFile
 
         if not os.path.isfile(self._path):
-            return None  # a pipe was read for the guest, and to open it again would wait for a writer
+            return (
+                None  # a pipe was read for the guest, and to open it again would wait for a writer
+            )
         try:
             with open(self._path, "rb") as file:
                 elf = ELFFile(file)
-                sizes = [section.data_size for section in elf.iter_sections() if section.name in _SECTIONS]
+                sizes = [
+                    section.data_size
+                    for section in elf.iter_sections()
+                    if section.name in _SECTIONS
+                ]
                 if not sizes or max(sizes) > MAX_SECTION or not elf.has_dwarf_info(strict=True):
                     return None
-                return elf.get_dwarf_info(relocate_dwarf_sections=False)  # it reads the sections at once
+                return elf.get_dwarf_info(
+                    relocate_dwarf_sections=False
+                )  # it reads the sections at once
         except Exception:  # pyelftools raises what it happens to meet in a damaged file
             return None
 
     # -- functions --
 
     def inlined(self, name: str, file: str = "") -> list[Site]:
-        """Where the compiler has put copies of a function into others, by address; of a source ``file`` alone, if one
-        is named. TooManyError if too many files mention the name."""
+        """Where the compiler has put copies of a function into others, by address; of a source
+        ``file`` alone, if one is named. TooManyError if too many files mention the name."""
         return self._found(name, file, self._inlined_in)
 
     def functions(self, name: str, file: str = "") -> list[Site]:
@@ -177,40 +188,57 @@ class DebugInfo:
     # -- lines --
 
     def line(self, file: str, line: int) -> list[int]:
-        """The addresses at which code of a line begins. LineError says which files or lines there are."""
+        """The addresses at which code of a line begins. LineError says which files or lines there
+        are."""
         tables = list(self._line_tables(file))
         paths = sorted({path for _, indices in tables for path in indices.values()})
         if not paths:
             like = get_close_matches(file, self.files(), 3)
-            hint = f"did you mean {', '.join(map(printable, like))}?" if like else "give the name that the compiler got"
-            raise LineError(f"{printable(file)}:{line}: the debug information has no such file; {hint}")
+            hint = (
+                f"did you mean {', '.join(map(printable, like))}?"
+                if like
+                else "give the name that the compiler got"
+            )
+            raise LineError(
+                f"{printable(file)}:{line}: the debug information has no such file; {hint}"
+            )
         if len(paths) > 1:
             shown = ", ".join(map(printable, paths[:8]))
-            raise LineError(f"{printable(file)}:{line} is ambiguous: {shown}; write more of its path")
+            raise LineError(
+                f"{printable(file)}:{line} is ambiguous: {shown}; write more of its path"
+            )
         rows = [row for table, indices in tables for row in _begins(table, indices)]
         found = sorted({address + self._bias for number, address in rows if number == line})
         if not found:
             lines = sorted({number for number, _ in rows})
             at = bisect_right(lines, line)
             near = ", ".join(map(str, lines[max(at - 2, 0) : at + 2])) or "none"
-            raise LineError(f"{printable(file)}:{line} has no code; lines with code near it: {near}")
+            raise LineError(
+                f"{printable(file)}:{line} has no code; lines with code near it: {near}"
+            )
         return found
 
     def files(self) -> list[str]:
-        """Names of source files, without their folders; not those of a large file's debug information."""
+        """Names of source files, without their folders; not those of a large file's debug
+        information."""
         found: dict[str, None] = {}
         if len(self._raw("debug_line_sec")) <= MAX_READ >> 2:
             for unit in self._units:
                 try:
                     table = self._dwarf.line_program_for_CU(unit)
-                    names = [] if table is None else [_text(entry["name"]) for entry in table.header["file_entry"]]
+                    names = (
+                        []
+                        if table is None
+                        else [_text(entry["name"]) for entry in table.header["file_entry"]]
+                    )
                 except Exception:
                     continue
                 found.update((name.rpartition("/")[2], None) for name in names)
         return list(found)[:MAX_NAMES]
 
     def _line_tables(self, file: str) -> Iterator[tuple[Any, dict[int, str]]]:
-        """The line table of each unit that names a file of this path's end, with the indices of that file in it."""
+        """The line table of each unit that names a file of this path's end, with the indices of
+        that file in it."""
         wanted = [part for part in file.split("/") if part not in ("", ".")]
         for index in sorted(self._units_with(wanted[-1].encode() if wanted else b"", suffix=True)):
             unit = self._units[index]
@@ -242,8 +270,8 @@ class DebugInfo:
         return b"" if found is None else found.stream.getvalue()
 
     def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
-        """The indices of the units that can name ``text`` (or, as a ``suffix``, a path that ends so): all of a small
-        file, of a large one those with the string or its offset in them."""
+        """The indices of the units that can name ``text`` (or, as a ``suffix``, a path that ends
+        so): all of a small file, of a large one those with the string or its offset in them."""
         units = self._units
         info = self._raw("debug_info_sec")
         if len(info) <= SMALL or not text:
@@ -251,7 +279,9 @@ class DebugInfo:
         starts = [(unit.cu_offset, index) for index, unit in enumerate(units)]
         found = _owners(starts, self._mentions(info, text, suffix))
         if suffix:  # headers are named in the line tables alone
-            found |= _owners(self._line_starts, self._mentions(self._raw("debug_line_sec"), text, suffix))
+            found |= _owners(
+                self._line_starts, self._mentions(self._raw("debug_line_sec"), text, suffix)
+            )
         return found
 
     def _mentions(self, section: bytes, text: bytes, suffix: bool) -> Iterator[int]:
@@ -275,7 +305,14 @@ class DebugInfo:
         return sorted(found)
 
 
-_ADDRESSES = ("DW_FORM_addr", "DW_FORM_addrx", "DW_FORM_addrx1", "DW_FORM_addrx2", "DW_FORM_addrx3", "DW_FORM_addrx4")
+_ADDRESSES = (
+    "DW_FORM_addr",
+    "DW_FORM_addrx",
+    "DW_FORM_addrx1",
+    "DW_FORM_addrx2",
+    "DW_FORM_addrx3",
+    "DW_FORM_addrx4",
+)
 
 
 _WITHIN_UNIT = ("DW_FORM_ref1", "DW_FORM_ref2", "DW_FORM_ref4", "DW_FORM_ref8", "DW_FORM_ref_udata")
@@ -296,7 +333,8 @@ def _entries(unit: Any) -> Iterator[Any]:
 
 
 def _forget(unit: Any) -> None:
-    """pyelftools keeps every entry that it has read: about 80 bytes of memory for each byte of the file."""
+    """pyelftools keeps every entry that it has read: about 80 bytes of memory for each byte of the
+    file."""
     for cache in ("_dielist", "_diemap"):
         if isinstance(kept := getattr(unit, cache, None), list):
             kept.clear()
@@ -312,11 +350,14 @@ def _name(entry: Any) -> str:
 
 
 def _origin(entry: Any) -> int:
-    """The offset of the entry that this one is a copy, or the definition, of; -1 if there is none."""
+    """The offset of the entry that this one is a copy, or the definition, of; -1 if there is
+    none."""
     for name in ("DW_AT_abstract_origin", "DW_AT_specification"):
         attribute = entry.attributes.get(name)
         if attribute is not None:
-            return int(attribute.value) + (entry.cu.cu_offset if attribute.form in _WITHIN_UNIT else 0)
+            return int(attribute.value) + (
+                entry.cu.cu_offset if attribute.form in _WITHIN_UNIT else 0
+            )
     return -1
 
 
@@ -345,7 +386,8 @@ def _joined(*parts: str) -> str:
 
 
 def _begins(table: Any, indices: dict[int, str]) -> Iterator[tuple[int, int]]:
-    """(line, address) of each instruction at which code of another line of these files begins (DWARF 5, 6.2.2)."""
+    """(line, address) of each instruction at which code of another line of these files begins
+    (DWARF 5, 6.2.2)."""
     before = None
     try:
         for entry in table.get_entries():
@@ -353,7 +395,13 @@ def _begins(table: Any, indices: dict[int, str]) -> Iterator[tuple[int, int]]:
             if state is None:
                 continue
             here = None if state.end_sequence else (state.file, state.line)
-            if here is not None and here != before and state.file in indices and state.is_stmt and state.line:
+            if (
+                here is not None
+                and here != before
+                and state.file in indices
+                and state.is_stmt
+                and state.line
+            ):
                 yield state.line, state.address
             before = here
     except Exception:
@@ -371,7 +419,8 @@ def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
 
 
 def _strings(data: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-    """The offsets in a section of strings at which ``text`` (with ``suffix``: a path that ends with it) is."""
+    """The offsets in a section of strings at which ``text`` (with ``suffix``: a path that ends with
+    it) is."""
     yield from (at + 1 for at in _occurrences(data, b"\0" + text + b"\0"))
     if data.startswith(text + b"\0"):
         yield 0

@@ -1,8 +1,9 @@
-"""Symbols from a file beside the guest (``--symbols``): the ELF that it was made from, or a System.map.
+"""Symbols from a file beside the guest (``--symbols``): the ELF that it was made from, or a
+System.map.
 
-An arm64 Image has no symbols. Its vmlinux and its System.map give link-time addresses; the kernel executes at physical
-addresses until it turns its MMU on, and with KASLR at link-time addresses plus an offset from then on. Where
-`ImageSymbols` takes the offset from is said there.
+An arm64 Image has no symbols. Its vmlinux and its System.map give link-time addresses; the kernel
+executes at physical addresses until it turns its MMU on, and with KASLR at link-time addresses plus
+an offset from then on. Where `ImageSymbols` takes the offset from is said there.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ _STARTS = ("_text", "_head", "_start")
 _B = 0b000101
 """The unconditional branch, in bits 31 to 26 (DDI 0487 C6.2.26)."""
 _KASLR_ALIGN = 1 << 16
-"""An offset of KASLR is a multiple of this: 2 MiB less what the image lies off (arch/arm64/kernel/pi/map_kernel.c)."""
+"""An offset of KASLR is a multiple of this: 2 MiB less what the image lies off
+(arch/arm64/kernel/pi/map_kernel.c)."""
 
 
 class MapTable:
-    """The symbols of a System.map, of /proc/kallsyms, or of ``nm``: address, type, name. Sizes are not known there: a
-    symbol reaches to the next one."""
+    """The symbols of a System.map, of /proc/kallsyms, or of ``nm``: address, type, name. Sizes are
+    not known there: a symbol reaches to the next one."""
 
     def __init__(self, path: str, text: bytes) -> None:
         rows = [
@@ -53,7 +55,9 @@ class MapTable:
         if not rows:
             raise ImageError(path, "it has no symbols of code or data", _WHAT)
         if not any(address for address, _ in rows):
-            raise ImageError(path, "all its addresses are 0", "read /proc/kallsyms as root, with kptr_restrict 0")
+            raise ImageError(
+                path, "all its addresses are 0", "read /proc/kallsyms as root, with kptr_restrict 0"
+            )
         rows.sort()
         self._path = path
         self._addresses = array("Q", [address for address, _ in rows])
@@ -75,7 +79,11 @@ class MapTable:
     def addresses_of(self, name: str) -> list[int]:
         """The addresses of all symbols of this name."""
         wanted = name.encode("utf-8", "surrogateescape")
-        return [address for address, found in zip(self._addresses, self._names, strict=True) if found == wanted]
+        return [
+            address
+            for address, found in zip(self._addresses, self._names, strict=True)
+            if found == wanted
+        ]
 
     def address_of(self, name: str) -> int | None:
         """The first address of this name, or None."""
@@ -107,15 +115,19 @@ def _map_text(source: Input) -> bytes:
         raise ImageError(source.path, "it is neither an ELF nor a System.map", _WHAT)
     text = source.read_at(0, source.size)
     if _STUB in text[:256]:
-        raise ImageError(source.path, "its symbols are not in it", "Debian's real one is in the package ...-dbg")
+        raise ImageError(
+            source.path, "its symbols are not in it", "Debian's real one is in the package ...-dbg"
+        )
     if not _LINE.search(text[:65536]):
-        raise ImageError(source.path, "it is neither an ELF nor a System.map (address, type, name)", _WHAT)
+        raise ImageError(
+            source.path, "it is neither an ELF nor a System.map (address, type, name)", _WHAT
+        )
     return text
 
 
 def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
-    """The address of the link of an Image's first byte. Where no symbol has it (/proc/kallsyms leaves it out), it is as
-    far before ``primary_entry`` as the header's branch to that goes."""
+    """The address of the link of an Image's first byte. Where no symbol has it (/proc/kallsyms
+    leaves it out), it is as far before ``primary_entry`` as the header's branch to that goes."""
     for name in _STARTS:
         if (address := linked.address_of(name)) is not None:
             return address
@@ -131,15 +143,20 @@ def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
 class ImageSymbols:
     """Names for a guest that was loaded without symbols, from those of the file ``linked``.
 
-    ``image`` is what was loaded; a symbol at its first byte (``_text``) relates its physical addresses to those of the
-    link. ``bias`` is what the guest has added to virtual addresses of the link, None while that is not known: it comes
-    from `settle`, or from ``vectors()``, which gives VBAR_EL1 of the CPUs: that of arm64 Linux is its symbol
-    ``vectors``.
+    ``image`` is what was loaded; a symbol at its first byte (``_text``) relates its physical
+    addresses to those of the link. ``bias`` is what the guest has added to virtual addresses of the
+    link, None while that is not known: it comes from `settle`, or from ``vectors()``, which gives
+    VBAR_EL1 of the CPUs: that of arm64 Linux is its symbol ``vectors``.
     """
 
-    def __init__(self, linked: SymbolSource, image: Loaded, vectors: Callable[[], list[int]]) -> None:
+    def __init__(
+        self, linked: SymbolSource, image: Loaded, vectors: Callable[[], list[int]]
+    ) -> None:
         self.linked, self._vectors = linked, vectors
-        self.physical, self.size = image.start, max(segment.end for segment in image.segments) - image.start
+        self.physical, self.size = (
+            image.start,
+            max(segment.end for segment in image.segments) - image.start,
+        )
         self.start = _link_start(linked, image) if image.kind == "image" else None
         self._vectors_link = linked.address_of("vectors")
         self.bias: int | None = None
@@ -150,7 +167,8 @@ class ImageSymbols:
 
     @property
     def moves(self) -> bool:
-        """Whether the guest may execute elsewhere than it was linked for, and nobody knows yet where."""
+        """Whether the guest may execute elsewhere than it was linked for, and nobody knows yet
+        where."""
         return self.start is not None and self.start >= UPPER and self.bias is None
 
     def lookup(self, address: int) -> str | None:
@@ -162,7 +180,8 @@ class ImageSymbols:
         return self.linked.lookup((address - (self.bias or 0)) & MASK64)
 
     def addresses_of(self, name: str) -> list[int]:
-        """Where a symbol executes: at its virtual address, and at the physical one before the MMU is on."""
+        """Where a symbol executes: at its virtual address, and at the physical one before the MMU
+        is on."""
         return [at for address in self.linked.addresses_of(name) for at in self.moved(address)]
 
     def moved(self, address: int) -> list[int]:
@@ -181,8 +200,8 @@ class ImageSymbols:
         return iter(self.linked.names())
 
     def settle(self, virtual: int, physical: int) -> bool:
-        """Learn the offset from an address of the guest's and the physical one that it is mapped to; whether that is
-        in the image."""
+        """Learn the offset from an address of the guest's and the physical one that it is mapped
+        to; whether that is in the image."""
         if self.start is None or not self.physical <= physical < self.physical + self.size:
             return False
         self.bias = (virtual - (physical - self.physical + self.start)) & MASK64
@@ -190,6 +209,10 @@ class ImageSymbols:
 
     def _settle_by_vectors(self) -> None:
         for base in self._vectors():
-            if self._vectors_link is not None and base >= UPPER and not (base - self._vectors_link) % _KASLR_ALIGN:
+            if (
+                self._vectors_link is not None
+                and base >= UPPER
+                and not (base - self._vectors_link) % _KASLR_ALIGN
+            ):
                 self.bias = (base - self._vectors_link) & MASK64
                 return

@@ -1,7 +1,7 @@
 """Virtual time and the only event queue.
 
-Time is in ns and advances with instructions only. Entries are (time, sequence, owner, kind): data, never
-closures, so that they can be saved; owners register a handler by name.
+Time is in ns and advances with instructions only. Entries are (time, sequence, owner, kind): data,
+never closures, so that they can be saved; owners register a handler by name.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 Handler = Callable[[str], None]
 
-#: Entries of the heap that are no longer live may outnumber the live ones by this many before it is rebuilt: whoever
-#: rearms a timer for ever (a guest that rewrites a comparator) must not make the heap grow for ever.
+#: Entries of the heap that are no longer live may outnumber the live ones by this many before it is
+#: rebuilt: whoever rearms a timer for ever (a guest that rewrites a comparator) must not make the
+#: heap grow for ever.
 STALE_LIMIT = 64
 
 
@@ -20,8 +21,8 @@ class Clock:
     """The clock of one host.
 
     ``progress`` is set while a vCPU runs: it gives the ns that have passed since ``base``. Reading
-    ``now`` never goes backwards. ``on_earlier`` is called when an entry becomes the first of the queue, so that
-    a running vCPU can be told to stop sooner.
+    ``now`` never goes backwards. ``on_earlier`` is called when an entry becomes the first of the
+    queue, so that a running vCPU can be told to stop sooner.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,9 @@ class Clock:
         return None
 
     def _rebuild(self) -> None:
-        self._queue = [(when, seq, owner, kind) for (owner, kind), (when, seq) in self._live.items()]
+        self._queue = [
+            (when, seq, owner, kind) for (owner, kind), (when, seq) in self._live.items()
+        ]
         heapq.heapify(self._queue)
 
     def run_due(self) -> int:
@@ -116,14 +119,25 @@ class Clock:
         self._live.clear()
 
     def state(self) -> dict[str, object]:
-        """The time (ns) and what is armed, as [when, sequence, owner, kind] in the order in which it will run."""
+        """The time (ns) and what is armed, as [when, sequence, owner, kind] in the order in which
+        it will run."""
         live = sorted((when, seq, owner, kind) for (owner, kind), (when, seq) in self._live.items())
-        return {"version": 1, "now": self.now, "sequence": self._sequence, "entries": [list(e) for e in live]}
+        return {
+            "version": 1,
+            "now": self.now,
+            "sequence": self._sequence,
+            "entries": [list(e) for e in live],
+        }
 
     def load(self, state: dict[str, object]) -> None:
-        """Restore `state`. Only while no vCPU runs. Owners register before they are due, not before the load."""
+        """Restore `state`. Only while no vCPU runs. Owners register before they are due, not before
+        the load."""
         entries = state["entries"]
-        assert isinstance(entries, list) and isinstance(state["now"], int) and isinstance(state["sequence"], int)
+        assert (
+            isinstance(entries, list)
+            and isinstance(state["now"], int)
+            and isinstance(state["sequence"], int)
+        )
         self.reset()
         self.base, self._sequence = state["now"], state["sequence"]
         for when, seq, owner, kind in entries:

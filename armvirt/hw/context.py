@@ -20,8 +20,8 @@ GRANULE = 64
 class Context:
     """Registers and translations of one vCPU.
 
-    Maintenance of others is queued here and honoured before the next instruction, which nobody can tell from doing
-    it at once: only one context runs at a time.
+    Maintenance of others is queued here and honoured before the next instruction, which nobody can
+    tell from doing it at once: only one context runs at a time.
     """
 
     def __init__(self, engine: Engine, domain: ShareableDomain) -> None:
@@ -68,8 +68,8 @@ class Context:
     def translate(self, va: int) -> int | None:
         """The IPA of ``va`` in the present regime, None if stage 1 does not map it.
 
-        Stage 2 is filled on demand, so where the two stages together say no, stage 1 is asked alone (AT S1E1R), with
-        the guest's PAR_EL1 kept.
+        Stage 2 is filled on demand, so where the two stages together say no, stage 1 is asked alone
+        (AT S1E1R), with the guest's PAR_EL1 kept.
         """
         pa = self.engine.translate(va)
         if pa is not None:
@@ -81,7 +81,8 @@ class Context:
         return None if par & 1 else par & 0x0000_FFFF_FFFF_F000 | va & 0xFFF
 
     def inject(self, esr: int, far: int | None = None) -> int:
-        """Take a synchronous exception to EL1 at the present PC instead of finishing the instruction."""
+        """Take a synchronous exception to EL1 at the present PC instead of finishing the
+        instruction."""
         state = self.engine.state
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
         return Action.ENTER
@@ -93,7 +94,8 @@ class Context:
         return bool(self.engine.state.event_register)
 
     def set_event(self, ns: int | None = None) -> None:
-        """An event for this PE, at ``ns`` of virtual time (None: now): the register is set, and ``on_event`` called."""
+        """An event for this PE, at ``ns`` of virtual time (None: now): the register is set, and
+        ``on_event`` called."""
         self.engine.state.event_register = 1
         self.on_event(ns)
 
@@ -107,8 +109,8 @@ class Context:
         return self.engine.state.event_cleared
 
     def clear_exclusive(self) -> None:
-        """Open the exclusive monitor, as at every load of a vCPU. A PE that loses its monitor gets an event
-        (DDI 0487 B2.17.2, D1.6.1)."""
+        """Open the exclusive monitor, as at every load of a vCPU. A PE that loses its monitor gets
+        an event (DDI 0487 B2.17.2, D1.6.1)."""
         if self.engine.clear_exclusive():
             self.engine.state.event_register = 1
 
@@ -133,14 +135,22 @@ class Context:
 
     def line_changed(self) -> bool:
         """Whether the granule that is watched holds anything else by now."""
-        return self._line is not None and self.engine.read_physical(self._line[0], GRANULE) != self._line[1]
+        return (
+            self._line is not None
+            and self.engine.read_physical(self._line[0], GRANULE) != self._line[1]
+        )
 
     def line_written(self, address: int, size: int) -> bool:
         """Whether a write of [address, address + size) is one of the granule that is watched."""
-        return self._line is not None and address < self._line[0] + GRANULE and self._line[0] < address + size
+        return (
+            self._line is not None
+            and address < self._line[0] + GRANULE
+            and self._line[0] < address + size
+        )
 
     def fingerprint(self) -> tuple[int, ...]:
-        """The registers by which two visits of the same place can be told apart: PC, SP, X0 to X30."""
+        """The registers by which two visits of the same place can be told apart: PC, SP, X0 to
+        X30."""
         return (self.engine.pc, self.engine.sp, *(self.engine.x(n) for n in range(31)))
 
     @property
@@ -149,7 +159,8 @@ class Context:
         return self.engine.state.count
 
     def program(self, encoding: int, value: int) -> None:
-        """Write a register that only EL2 and EL3 can reach; nothing happens where it has the value already."""
+        """Write a register that only EL2 and EL3 can reach; nothing happens where it has the value
+        already."""
         if self._programmed.get(encoding) == value:
             return
         self._programmed[encoding] = value
@@ -164,7 +175,9 @@ class Context:
 
     def queue_code(self, address: int, size: int) -> None:
         """Translated code of [address, address + size) is stale (physical addresses)."""
-        self.engine.state.stop = 1  # if it runs (a device writes code), it leaves, and `honour` comes first
+        self.engine.state.stop = (
+            1  # if it runs (a device writes code), it leaves, and `honour` comes first
+        )
         if len(self._lines) < MANY_LINES:
             self._lines.append((address, size))
         else:
@@ -190,7 +203,8 @@ class Context:
         self._all_code = self._tlb = False
 
     def state(self) -> dict[str, object]:
-        """Architectural state only: a fresh engine has no stale code or translations to remember."""
+        """Architectural state only: a fresh engine has no stale code or translations to
+        remember."""
         line = None if self._line is None else [self._line[0], self._line[1].hex()]
         return {"version": 2, "engine": self.engine.save(), "line": line}
 
@@ -206,9 +220,10 @@ class Context:
 class ShareableDomain:
     """The inner shareable domain: where broadcast maintenance and SEV go.
 
-    There is one for each VM. TLBI from EL1 is for its VMID only, and the engine's physical memory is the VM's: no other
-    VM has translations of it. A local TLBI is for this context alone; vCPUs that take turns on a PE share no TLB here,
-    so that what KVM has to flush when a PE changes its vCPU, and what HCR_EL2.FB is for, cannot go stale.
+    There is one for each VM. TLBI from EL1 is for its VMID only, and the engine's physical memory
+    is the VM's: no other VM has translations of it. A local TLBI is for this context alone; vCPUs
+    that take turns on a PE share no TLB here, so that what KVM has to flush when a PE changes its
+    vCPU, and what HCR_EL2.FB is for, cannot go stale.
     """
 
     def __init__(self, factory: EngineFactory) -> None:
@@ -226,7 +241,8 @@ class ShareableDomain:
         return context
 
     def broadcast(self, source: Context, encoding: int, value: int) -> None:
-        """TLBI ...IS by encoding, IC IVAU by physical address, IC IALLUIS: to all but the source."""
+        """TLBI ...IS by encoding, IC IVAU by physical address, IC IALLUIS: to all but the
+        source."""
         for context in self.contexts:
             if context is source:
                 continue

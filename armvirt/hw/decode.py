@@ -1,7 +1,8 @@
-"""Loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback, SIMD&FP, exclusives, atomics.
+"""Loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback, SIMD&FP,
+exclusives, atomics.
 
-KVM gives up on these; the instruction says all that is needed. Encodings: DDI 0487 C4.1.94 "Loads and Stores".
-Only the encodings that can reach a stage-2 abort with ISV = 0 are described.
+KVM gives up on these; the instruction says all that is needed. Encodings: DDI 0487 C4.1.94 "Loads
+and Stores". Only the encodings that can reach a stage-2 abort with ISV = 0 are described.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def _exclusive(insn: int) -> Access:
 
 
 def _multiple(insn: int) -> Access:
-    """LD1/ST1 of one to four whole registers, with or without post-index; the interleaving forms are not told apart."""
+    """LD1/ST1 of one to four whole registers, with or without post-index; the interleaving forms
+    are not told apart."""
     counts = {0b0111: 1, 0b1010: 2, 0b0110: 3, 0b0010: 4}
     count, size = counts.get(insn >> 12 & 15, 0), 16 if insn >> 30 & 1 else 8
     if not count:

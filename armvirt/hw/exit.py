@@ -11,11 +11,12 @@ __all__ = ["Action", "ExitKind", "SyncExit"]
 
 
 class ExitKind(Enum):
-    """SYNC: synchronous exception to EL2. IRQ: a physical interrupt for EL2. BUDGET: the deadline was reached.
+    """SYNC: synchronous exception to EL2. IRQ: a physical interrupt for EL2. BUDGET: the deadline
+    was reached.
 
-    WFE: the guest executed WFE with the event register clear. YIELD: it executed YIELD, and has had its time. STOPPED:
-    the handler asked to leave. SPIN: the guest is in an instruction that branches to itself. VECTOR_LOOP: the guest
-    faults in its vectors for ever.
+    WFE: the guest executed WFE with the event register clear. YIELD: it executed YIELD, and has had
+    its time. STOPPED: the handler asked to leave. SPIN: the guest is in an instruction that
+    branches to itself. VECTOR_LOOP: the guest faults in its vectors for ever.
     """
 
     SYNC = "sync"
@@ -31,8 +32,9 @@ class ExitKind(Enum):
 class SyncExit(NamedTuple):
     """A synchronous exception to EL2, as its registers show it (DDI 0487 D17.2.37 ESR_ELx).
 
-    ``pc`` is ELR_EL2; ``rt`` the register that the syndrome names (31: none or XZR) and ``rt_value`` its 64-bit
-    value; ``insn`` is the instruction word where hardware gives it (0: fetch it if needed).
+    ``pc`` is ELR_EL2; ``rt`` the register that the syndrome names (31: none or XZR) and
+    ``rt_value`` its 64-bit value; ``insn`` is the instruction word where hardware gives it (0:
+    fetch it if needed).
     """
 
     esr: int

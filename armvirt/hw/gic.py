@@ -1,8 +1,9 @@
 """The physical GIC as EL2 sees it: the private interrupts of each CPU.
 
-The host has no devices, so its GIC has PPIs (timers, maintenance) and the SGIs with which the hypervisor kicks
-another CPU. Lines are levels: an interrupt that is acknowledged stays active until somebody deactivates it, be it EL2
-or a guest through a list register with HW = 1 (IHI 0069 4.1, 6.3).
+The host has no devices, so its GIC has PPIs (timers, maintenance) and the SGIs with which the
+hypervisor kicks another CPU. Lines are levels: an interrupt that is acknowledged stays active until
+somebody deactivates it, be it EL2 or a guest through a list register with HW = 1 (IHI 0069 4.1,
+6.3).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class _CpuState:
 class PhysicalGic:
     """The interrupt state of ``cpus`` physical CPUs; INTIDs are 0 to 31.
 
-    ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. ``changed[cpu]`` is set by each mutation,
-    and reset by whoever keeps a copy (`armvirt.hw.shadow`).
+    ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. ``changed[cpu]`` is
+    set by each mutation, and reset by whoever keeps a copy (`armvirt.hw.shadow`).
     """
 
     def __init__(self, cpus: int) -> None:
@@ -55,7 +56,7 @@ class PhysicalGic:
             state.reset()
             self._deliverable[cpu] = False
 
-    # Inputs and EL2's registers -------------------------------------------------------------------------------
+    # Inputs and EL2's registers ------------------------------------------------------------------
 
     def set_line(self, cpu: int, intid: int, level: bool) -> None:
         """A level-sensitive input changes."""
@@ -75,13 +76,15 @@ class PhysicalGic:
         self.update(cpu)
 
     def set_active(self, cpu: int, intid: int, on: bool) -> None:
-        """GICR_ISACTIVER0 / GICR_ICACTIVER0: how a hypervisor hands an interrupt to a guest, or takes it back."""
+        """GICR_ISACTIVER0 / GICR_ICACTIVER0: how a hypervisor hands an interrupt to a guest, or
+        takes it back."""
         state = self._cpus[cpu]
         state.active = state.active | 1 << intid if on else state.active & ~(1 << intid)
         self.update(cpu)
 
     def acknowledge(self, cpu: int) -> int:
-        """EL2 reads ICC_IAR1_EL1: the lowest INTID that is deliverable becomes active; 1023 if there is none.
+        """EL2 reads ICC_IAR1_EL1: the lowest INTID that is deliverable becomes active; 1023 if
+        there is none.
 
         All priorities are equal, and the host runs one handler at a time: there is no preemption.
         """
@@ -106,12 +109,13 @@ class PhysicalGic:
         return state.line, state.latch, state.active, state.enabled
 
     def take(self, cpu: int, line: int, active: int) -> None:
-        """The lines and active interrupts of a CPU, after changes that were made elsewhere (`armvirt.hw.shadow`)."""
+        """The lines and active interrupts of a CPU, after changes that were made elsewhere
+        (`armvirt.hw.shadow`)."""
         state = self._cpus[cpu]
         state.line, state.active = line, active
         self.update(cpu)
 
-    # Questions ------------------------------------------------------------------------------------------------
+    # Questions -----------------------------------------------------------------------------------
 
     @staticmethod
     def _ready(state: _CpuState) -> int:
@@ -141,7 +145,7 @@ class PhysicalGic:
             if self.on_change is not None:
                 self.on_change(cpu)
 
-    # State ----------------------------------------------------------------------------------------------------
+    # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
         """Every interrupt that is pending, active or an enabled PPI, as plain data for a table."""
@@ -159,7 +163,10 @@ class PhysicalGic:
         ]
 
     def state(self) -> dict[str, object]:
-        cpus = [{"line": s.line, "latch": s.latch, "active": s.active, "enabled": s.enabled} for s in self._cpus]
+        cpus = [
+            {"line": s.line, "latch": s.latch, "active": s.active, "enabled": s.enabled}
+            for s in self._cpus
+        ]
         return {"version": 1, "cpus": cpus}
 
     def load(self, state: dict[str, object]) -> None:

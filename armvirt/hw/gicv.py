@@ -1,9 +1,11 @@
-"""The virtual CPU interface as a GICv2 guest sees it: the GICV frame (IHI 0048 5.5; IHI 0069 12.13, GICV_*).
+"""The virtual CPU interface as a GICv2 guest sees it: the GICV frame (IHI 0048 5.5; IHI 0069 12.13,
+GICV_*).
 
-With ICC_SRE_EL1.SRE = 0 these registers stand in for ICC_*_EL1. They act on the same list registers and the same
-ICH_VMCR_EL2 (`armvirt.hw.ich`), in which VAckCtl and VFIQEn are then writable. What they add to the system registers:
-one acknowledge register for both groups, if GICV_CTLR.AckCtl allows it; aliased registers for group 1; the CPUID of an
-SGI's sender in bits [12:10] of what is acknowledged and ended.
+With ICC_SRE_EL1.SRE = 0 these registers stand in for ICC_*_EL1. They act on the same list registers
+and the same ICH_VMCR_EL2 (`armvirt.hw.ich`), in which VAckCtl and VFIQEn are then writable. What
+they add to the system registers: one acknowledge register for both groups, if GICV_CTLR.AckCtl
+allows it; aliased registers for group 1; the CPUID of an SGI's sender in bits [12:10] of what is
+acknowledged and ended.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _WORD = 0xFFFF_FFFF
 
 
 class GicvRow(NamedTuple):
-    """The behaviour of one register; without ``read`` it reads as zero, without ``write`` it ignores writes."""
+    """The behaviour of one register; without ``read`` it reads as zero, without ``write`` it
+    ignores writes."""
 
     name: str
     read: Callable[[VirtualCpuInterface], int] | None = None
@@ -54,14 +57,16 @@ def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
         row.write(vif, value & _WORD)
 
 
-# Acknowledge --------------------------------------------------------------------------------------------------------
+# Acknowledge ------------------------------------------------------------------------------------
 
 
 def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
-    """The special INTID that hides list register ``index`` (-1: none) from a register, None if it may be seen.
+    """The special INTID that hides list register ``index`` (-1: none) from a register, None if it
+    may be seen.
 
-    The aliased registers are for group 1 alone. The others give 1022 for group 1, unless AckCtl lets them have it; only
-    for an interrupt that could be acknowledged, so that 1023 comes before (IHI 0048 3.2.5, 4.4.4, 4.4.11).
+    The aliased registers are for group 1 alone. The others give 1022 for group 1, unless AckCtl
+    lets them have it; only for an interrupt that could be acknowledged, so that 1023 comes before
+    (IHI 0048 3.2.5, 4.4.4, 4.4.11).
     """
     if index < 0:
         return SPURIOUS
@@ -89,14 +94,16 @@ def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
     return vif.lr[index] & GICC_ID_BITS if value is None else value
 
 
-# End of interrupt ---------------------------------------------------------------------------------------------------
+# End of interrupt -------------------------------------------------------------------------------
 
 
 def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
-    """GICV_EOIR, GICV_AEOIR: priority drop and, with EOImode 0, deactivation of what was acknowledged as ``value``.
+    """GICV_EOIR, GICV_AEOIR: priority drop and, with EOImode 0, deactivation of what was
+    acknowledged as ``value``.
 
-    Ending a group 1 interrupt through GICV_EOIR with AckCtl = 0 is UNPREDICTABLE (IHI 0048 4.4.5); here, as in QEMU,
-    AckCtl does not matter. GICV_AEOIR for a group 0 interrupt is ignored (IHI 0069, GICV_AEOIR).
+    Ending a group 1 interrupt through GICV_EOIR with AckCtl = 0 is UNPREDICTABLE (IHI 0048 4.4.5);
+    here, as in QEMU, AckCtl does not matter. GICV_AEOIR for a group 0 interrupt is ignored (IHI
+    0069, GICV_AEOIR).
     """
     intid = value & GICC_ID_BITS
     if intid & GICC_INTID >= FIRST_SPECIAL:
@@ -115,7 +122,8 @@ def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
 def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> None:
     """What is ended is in list register ``index``, or in none (-1) and counted for EL2.
 
-    An end of interrupt that clears no active priority is not counted (IHI 0048 5.3.2, GICH_HCR.EOICount).
+    An end of interrupt that clears no active priority is not counted (IHI 0048 5.3.2,
+    GICH_HCR.EOICount).
     """
     if index >= 0:
         vif.deactivate_lr(index)
@@ -124,7 +132,8 @@ def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> No
 
 
 def _write_dir(vif: VirtualCpuInterface, value: int) -> None:
-    """GICV_DIR: deactivation alone. With EOImode 0 it is UNPREDICTABLE (IHI 0048 4.4.15), and ignored here."""
+    """GICV_DIR: deactivation alone. With EOImode 0 it is UNPREDICTABLE (IHI 0048 4.4.15), and
+    ignored here."""
     intid = value & GICC_ID_BITS
     if not vif.vmcr & VMCR_VEOIM or intid & GICC_INTID >= FIRST_SPECIAL:
         return
@@ -134,15 +143,20 @@ def _write_dir(vif: VirtualCpuInterface, value: int) -> None:
     vif.update()
 
 
-# Views of ICH_VMCR_EL2 and the active priorities --------------------------------------------------------------------
+# Views of ICH_VMCR_EL2 and the active priorities ------------------------------------------------
 
 
 def _field(name: str, shift: int, mask: int) -> GicvRow:
-    return GicvRow(name, lambda vif: vif.vmcr >> shift & mask, lambda vif, value: vif.put_field(shift, mask, value))
+    return GicvRow(
+        name,
+        lambda vif: vif.vmcr >> shift & mask,
+        lambda vif, value: vif.put_field(shift, mask, value),
+    )
 
 
 def _active_priorities(n: int) -> GicvRow:
-    """GICV_APR<n>: ICH_AP1R<n>_EL2, for both groups; those that the preemption bits do not need are RAZ/WI."""
+    """GICV_APR<n>: ICH_AP1R<n>_EL2, for both groups; those that the preemption bits do not need are
+    RAZ/WI."""
 
     def read(vif: VirtualCpuInterface) -> int:
         return vif.ap1r[n] if n < len(vif.ap1r) else 0

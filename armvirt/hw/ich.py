@@ -1,8 +1,10 @@
-"""The virtual CPU interface of one PE: list registers, ICH_*_EL2, and what EL1 sees as ICC_*_EL1 (IHI 0069 chapter 6).
+"""The virtual CPU interface of one PE: list registers, ICH_*_EL2, and what EL1 sees as ICC_*_EL1
+(IHI 0069 chapter 6).
 
-EL2 fills list registers; this decides which interrupt is signalled to EL1 and follows it through acknowledge,
-priority drop and deactivation. Names of the steps are those of the specification's pseudocode. `update` recomputes
-the three outputs after every mutation: virq (group 1), vfiq (group 0, if VFIQEn) and the maintenance interrupt.
+EL2 fills list registers; this decides which interrupt is signalled to EL1 and follows it through
+acknowledge, priority drop and deactivation. Names of the steps are those of the specification's
+pseudocode. `update` recomputes the three outputs after every mutation: virq (group 1), vfiq (group
+0, if VFIQEn) and the maintenance interrupt.
 """
 
 from __future__ import annotations
@@ -77,12 +79,14 @@ _TRAP = IccOutcome(IccAction.TRAP)
 class VirtualCpuInterface:
     """ICH_* state and ICV_* behaviour of PE number ``cpu``.
 
-    ``list_registers`` is 1 to 16; ``prebits`` (preemption bits, also the priority bits) 5 to 7. HW list registers
-    deactivate in ``gic``. ``on_change()``, if set, is called when `update` finds that an output changed.
+    ``list_registers`` is 1 to 16; ``prebits`` (preemption bits, also the priority bits) 5 to 7. HW
+    list registers deactivate in ``gic``. ``on_change()``, if set, is called when `update` finds
+    that an output changed.
 
-    ``sre`` is ICC_SRE_EL1.SRE as EL2 sets it before it writes ICH_VMCR_EL2: False for a GICv2 guest, which has the
-    frame of `armvirt.hw.gicv` in place of the system registers (IHI 0069 chapter 10). ``changed`` is set by every
-    mutation, and reset by whoever keeps a copy (`armvirt.hw.shadow`).
+    ``sre`` is ICC_SRE_EL1.SRE as EL2 sets it before it writes ICH_VMCR_EL2: False for a GICv2
+    guest, which has the frame of `armvirt.hw.gicv` in place of the system registers (IHI 0069
+    chapter 10). ``changed`` is set by every mutation, and reset by whoever keeps a copy
+    (`armvirt.hw.shadow`).
     """
 
     __slots__ = (
@@ -91,16 +95,22 @@ class VirtualCpuInterface:
         "on_change", "prebits", "sre", "vfiq", "virq", "vmcr", "waiting",
     )  # fmt: skip
 
-    def __init__(self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5) -> None:
+    def __init__(
+        self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5
+    ) -> None:
         if not 1 <= list_registers <= arch.MAX_LIST_REGISTERS or not 5 <= prebits <= 7:
-            raise ValueError("a virtual CPU interface has 1 to 16 list registers and 5 to 7 preemption bits")
+            raise ValueError(
+                "a virtual CPU interface has 1 to 16 list registers and 5 to 7 preemption bits"
+            )
         self.cpu, self.prebits = cpu, prebits
         self.bus, self._deactivate = bus, gic.deactivate
         self._level_shift = 8 - prebits
         self._min_bpr0 = 7 - prebits
         self._priority_mask = 0xFF << self._level_shift & 0xFF
         # The rest is RES0; pINTID exists with HW = 1 only, without it bit 41 is EOI.
-        common = _VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE
+        common = (
+            _VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE
+        )
         self._lr_hw, self._lr_software = common | LR_PINTID_MASK << LR_PINTID_SHIFT, common | LR_EOI
         self.lr = [0] * list_registers
         self.on_change: Callable[[], None] | None = None
@@ -123,13 +133,14 @@ class VirtualCpuInterface:
         self.ap1r[:] = [0] * len(self.ap1r)
         self.update()
 
-    # EL2's side -----------------------------------------------------------------------------------------------
+    # EL2's side ----------------------------------------------------------------------------------
 
     def program(self, hcr: int, list_registers: Sequence[int], waiting: int = 0) -> None:
-        """EL2 writes ICH_HCR_EL2 and ICH_LR0_EL2 onwards in one go; the rest of the list registers becomes 0.
+        """EL2 writes ICH_HCR_EL2 and ICH_LR0_EL2 onwards in one go; the rest of the list registers
+        becomes 0.
 
-        ``waiting`` is no register of an Arm CPU: the physical interrupts (bit n: INTID n) that EL2 has for the guest
-        and found no list register for, see `waits`.
+        ``waiting`` is no register of an Arm CPU: the physical interrupts (bit n: INTID n) that EL2
+        has for the guest and found no list register for, see `waits`.
         """
         self.hcr, self.waiting = hcr & arch.HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
@@ -144,9 +155,15 @@ class VirtualCpuInterface:
         self.ap1r[:] = ap1r[: len(self.ap1r)]
         self.update()
 
-    def take(self, hcr: int, vmcr: int, lr: Sequence[int], ap0r: Sequence[int], ap1r: Sequence[int]) -> None:
-        """The same registers, after accesses of EL1 that were made elsewhere (`armvirt.hw.shadow`)."""
-        self.hcr, self.vmcr = hcr, vmcr  # of ICH_VMCR_EL2 only VPMR: the binary points are as they were
+    def take(
+        self, hcr: int, vmcr: int, lr: Sequence[int], ap0r: Sequence[int], ap1r: Sequence[int]
+    ) -> None:
+        """The same registers, after accesses of EL1 that were made elsewhere
+        (`armvirt.hw.shadow`)."""
+        self.hcr, self.vmcr = (
+            hcr,
+            vmcr,
+        )  # of ICH_VMCR_EL2 only VPMR: the binary points are as they were
         self.lr[:], self.ap0r[:], self.ap1r[:] = lr, ap0r, ap1r
         self.update()
 
@@ -156,8 +173,8 @@ class VirtualCpuInterface:
         self.update()
 
     def waits(self, pintid: int) -> bool:
-        """Whether the interrupt of physical interrupt ``pintid`` waits for the guest: it is pending in a list register,
-        or EL2 has it outside."""
+        """Whether the interrupt of physical interrupt ``pintid`` waits for the guest: it is pending
+        in a list register, or EL2 has it outside."""
         if self.waiting >> pintid & 1:
             return True
         wanted = LR_HW | LR_PENDING | pintid << LR_PINTID_SHIFT
@@ -182,7 +199,8 @@ class VirtualCpuInterface:
         return value
 
     def write_ich(self, encoding: int, value: int) -> None:
-        """MSR of an ICH_*_EL2 register by packed encoding. KeyError if it does not exist here or is read-only."""
+        """MSR of an ICH_*_EL2 register by packed encoding. KeyError if it does not exist here or is
+        read-only."""
         kind, index = _ICH[encoding]
         if kind == "hcr":
             self.hcr = value & arch.HCR_WRITABLE
@@ -205,17 +223,29 @@ class VirtualCpuInterface:
         ICH_HCR_EL2.TDIR works (TDS); there is no direct injection, so nV4 is 1 as in every GICv3.
         """
         bits, features = self.prebits - 1, arch.VTR_TDS | arch.VTR_NV4 | arch.VTR_A3V
-        return len(self.lr) - 1 | features | bits << arch.VTR_PREBITS_SHIFT | bits << arch.VTR_PRIBITS_SHIFT
+        return (
+            len(self.lr) - 1
+            | features
+            | bits << arch.VTR_PREBITS_SHIFT
+            | bits << arch.VTR_PRIBITS_SHIFT
+        )
 
     @property
     def eisr(self) -> int:
         """ICH_EISR_EL2: list registers that ask for EOI maintenance."""
-        return sum(1 << n for n, lr in enumerate(self.lr) if lr & (LR_STATE | LR_HW | LR_EOI) == LR_EOI)
+        return sum(
+            1 << n for n, lr in enumerate(self.lr) if lr & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
+        )
 
     @property
     def elrsr(self) -> int:
-        """ICH_ELRSR_EL2: list registers that are free. One that waits for EOI maintenance is not."""
-        return sum(1 << n for n, lr in enumerate(self.lr) if not lr & LR_STATE and (lr & LR_HW or not lr & LR_EOI))
+        """ICH_ELRSR_EL2: list registers that are free. One that waits for EOI maintenance is
+        not."""
+        return sum(
+            1 << n
+            for n, lr in enumerate(self.lr)
+            if not lr & LR_STATE and (lr & LR_HW or not lr & LR_EOI)
+        )
 
     @property
     def misr(self) -> int:
@@ -240,10 +270,11 @@ class VirtualCpuInterface:
         """VPMR: only interrupts of a strictly lower priority value are signalled."""
         return self.vmcr >> VMCR_VPMR_SHIFT
 
-    # Outputs --------------------------------------------------------------------------------------------------
+    # Outputs -------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """Recompute the highest-priority pending interrupt and the three outputs. Every mutation ends here."""
+        """Recompute the highest-priority pending interrupt and the three outputs. Every mutation
+        ends here."""
         self.changed = True
         vmcr, hcr = self.vmcr, self.hcr
         best, best_priority, eoi = -1, IDLE_PRIORITY, False
@@ -253,14 +284,18 @@ class VirtualCpuInterface:
             state = lr >> 62
             if state == 1:
                 priority = lr >> LR_PRIORITY_SHIFT & 0xFF
-                if priority < best_priority and vmcr & (VMCR_VENG1 if lr & LR_GROUP1 else VMCR_VENG0):
+                if priority < best_priority and vmcr & (
+                    VMCR_VENG1 if lr & LR_GROUP1 else VMCR_VENG0
+                ):
                     best, best_priority = index, priority
             elif not state and lr & LR_EOI and not lr & LR_HW:
                 eoi = True
         self._candidate = best
         self._signalled = signalled = best >= 0 and bool(hcr & HCR_EN) and self._can_signal(best)
         irq = signalled and (self.lr[best] & LR_GROUP1 != 0 or not vmcr & VMCR_VFIQEN)
-        maintenance = bool(hcr & HCR_EN) and (eoi or (hcr & HCR_MAINTENANCE_ENABLES != 0 and self.misr != 0))
+        maintenance = bool(hcr & HCR_EN) and (
+            eoi or (hcr & HCR_MAINTENANCE_ENABLES != 0 and self.misr != 0)
+        )
         self._drive(irq, signalled and not irq, maintenance)
 
     def _drive(self, virq: bool, vfiq: bool, maintenance: bool) -> None:
@@ -270,10 +305,12 @@ class VirtualCpuInterface:
                 self.on_change()
 
     def _can_signal(self, index: int) -> bool:
-        """CanSignalVirtualInterrupt: more urgent than the mask, and of a higher group priority than what is running.
+        """CanSignalVirtualInterrupt: more urgent than the mask, and of a higher group priority than
+        what is running.
 
-        Both sides are cut to the group priority of the candidate (as QEMU icv_hppi_can_preempt). KVM's emulation cuts
-        the candidate only, which lets it preempt its equals once the binary point was moved up under them.
+        Both sides are cut to the group priority of the candidate (as QEMU icv_hppi_can_preempt).
+        KVM's emulation cuts the candidate only, which lets it preempt its equals once the binary
+        point was moved up under them.
         """
         lr = self.lr[index]
         priority = lr >> LR_PRIORITY_SHIFT & 0xFF
@@ -292,14 +329,16 @@ class VirtualCpuInterface:
         return IDLE_PRIORITY
 
     def preemption_level(self, priority: int, group: int) -> int:
-        """The bit of the active-priority registers that an acknowledge of this priority and group sets."""
+        """The bit of the active-priority registers that an acknowledge of this priority and group
+        sets."""
         return (priority & (self._mask1 if group else self._mask0)) >> self._level_shift
 
-    # EL1's side -----------------------------------------------------------------------------------------------
+    # EL1's side ----------------------------------------------------------------------------------
 
     @property
     def candidate(self) -> int:
-        """The list register of the highest-priority pending interrupt of an enabled group, -1 if there is none."""
+        """The list register of the highest-priority pending interrupt of an enabled group, -1 if
+        there is none."""
         return self._candidate
 
     @property
@@ -307,14 +346,16 @@ class VirtualCpuInterface:
         """The list register that is signalled to the PE, -1 if there is none."""
         return self._candidate if self._signalled else -1
 
-    def icc_access(self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool) -> IccOutcome:
+    def icc_access(
+        self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool
+    ) -> IccOutcome:
         """MRS or MSR of a GIC CPU interface register from EL0 or EL1, under HCR_EL2.IMO and .FMO.
 
-        Unknown registers, the wrong direction, registers of EL2 and EL3 and everything at EL0 are UNDEFINED. So is
-        everything with SRE = 0; the one register that a core would trap then, ICC_SRE_EL1 under ICC_SRE_EL2.Enable = 0,
-        KVM answers in the same way (access_gic_sre, for a guest without a GICv3).
-        Without IMO and FMO the access would go to the physical interface of EL1. No hypervisor here lets a guest have
-        that, so it is not modelled and is UNDEFINED too.
+        Unknown registers, the wrong direction, registers of EL2 and EL3 and everything at EL0 are
+        UNDEFINED. So is everything with SRE = 0; the one register that a core would trap then,
+        ICC_SRE_EL1 under ICC_SRE_EL2.Enable = 0, KVM answers in the same way (access_gic_sre, for a
+        guest without a GICv3). Without IMO and FMO the access would go to the physical interface of
+        EL1. No hypervisor here lets a guest have that, so it is not modelled and is UNDEFINED too.
         """
         row = _ICC.get(encoding)
         if row is None or el == 0 or not self.sre:
@@ -325,7 +366,9 @@ class VirtualCpuInterface:
         if row.always_traps or self.hcr & row.traps:
             return _TRAP
         if is_write:
-            if self.bus.active and row.read is not None:  # a control register: EOIR and DIR cannot be read
+            if (
+                self.bus.active and row.read is not None
+            ):  # a control register: EOIR and DIR cannot be read
                 self.bus.emit(IccWrite(row.name, value))
             handler(self, value)
             return _DONE
@@ -345,38 +388,48 @@ class VirtualCpuInterface:
         return self.activate(index)
 
     def activate(self, index: int) -> int:
-        """The acknowledge of what list register ``index`` signals: its vINTID, with the CPUID of a GICv2's SGI.
+        """The acknowledge of what list register ``index`` signals: its vINTID, with the CPUID of a
+        GICv2's SGI.
 
-        With SRE = 0 the active priorities of both groups are in ICH_AP1R<n>_EL2 (IHI 0069, GICV_APR<n>).
+        With SRE = 0 the active priorities of both groups are in ICH_AP1R<n>_EL2 (IHI 0069,
+        GICV_APR<n>).
         """
         lr = self.lr[index]
         intid = lr & _VINTID_MASK
-        if FIRST_SPECIAL <= intid <= LAST_SPECIAL:  # nothing can be active under such a number, but it is returned
+        if (
+            FIRST_SPECIAL <= intid <= LAST_SPECIAL
+        ):  # nothing can be active under such a number, but it is returned
             self.lr[index] = lr & ~LR_PENDING
             self.update()
             return intid
         # LPIs have no active state (IHI 0069 4.1.2), only an active priority.
         self.lr[index] = lr & ~LR_PENDING | (LR_ACTIVE if intid < FIRST_LPI else 0)
         group1 = lr & LR_GROUP1
-        mask, registers = self._mask1 if group1 else self._mask0, self.ap1r if group1 or not self.sre else self.ap0r
+        mask, registers = (
+            self._mask1 if group1 else self._mask0,
+            self.ap1r if group1 or not self.sre else self.ap0r,
+        )
         level = (lr >> LR_PRIORITY_SHIFT & mask) >> self._level_shift
         registers[level >> 5] |= 1 << (level & 31)
         self.update()
         return intid
 
     def _read_hppir(self, group: int) -> int:
-        """The highest-priority pending interrupt of an enabled group, whatever the mask and the running priority."""
+        """The highest-priority pending interrupt of an enabled group, whatever the mask and the
+        running priority."""
         index = self._candidate
         if index < 0 or self.lr[index] >> 60 & 1 != group:
             return SPURIOUS
         return self.lr[index] & _VINTID_MASK
 
     def _write_eoir(self, group: int, value: int) -> None:
-        """VirtualWriteEOIR: the priority drop comes first and happens whatever INTID is written (IHI 0069 12.2.10).
+        """VirtualWriteEOIR: the priority drop comes first and happens whatever INTID is written
+        (IHI 0069 12.2.10).
 
-        Not for an INTID that the interface cannot have (VirtualIdentifierValid). If no priority was active, nothing
-        else happens: whether EOIcount goes up then is CONSTRAINED UNPREDICTABLE (ICH_HCR_EL2.EOIcount), and a
-        hypervisor that counts would deactivate what the guest did not end.
+        Not for an INTID that the interface cannot have (VirtualIdentifierValid). If no priority was
+        active, nothing else happens: whether EOIcount goes up then is CONSTRAINED UNPREDICTABLE
+        (ICH_HCR_EL2.EOIcount), and a hypervisor that counts would deactivate what the guest did not
+        end.
         """
         intid = value & _INTID_MASK
         if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > _VINTID_MASK:
@@ -389,8 +442,9 @@ class VirtualCpuInterface:
         self.update()
 
     def _end(self, intid: int, group: int, dropped: int) -> None:
-        """Deactivate after EOIR, if it ends what it says it ends: with EOImode 0, or an LPI, for which no deactivation
-        of its own will come. One that is in no list register is counted, but an LPI has nothing to deactivate."""
+        """Deactivate after EOIR, if it ends what it says it ends: with EOImode 0, or an LPI, for
+        which no deactivation of its own will come. One that is in no list register is counted, but
+        an LPI has nothing to deactivate."""
         index = self.find_active(intid)
         if index < 0:
             if intid < FIRST_LPI:
@@ -423,16 +477,20 @@ class VirtualCpuInterface:
         return -1
 
     def deactivate_lr(self, index: int) -> None:
-        """Deactivation, and that of the physical interrupt behind a list register with HW = 1. No `update`."""
+        """Deactivation, and that of the physical interrupt behind a list register with HW = 1. No
+        `update`."""
         lr = self.lr[index]
         self.lr[index] = lr & ~LR_ACTIVE
         if lr & LR_HW:
             self._deactivate(self.cpu, lr >> LR_PINTID_SHIFT & LR_PINTID_MASK)
 
     def count_eoi(self) -> None:
-        """EOIcount: the guest ended an interrupt that is in no list register; EL2 has to find it."""
+        """EOIcount: the guest ended an interrupt that is in no list register; EL2 has to find
+        it."""
         count = (self.hcr >> HCR_EOICOUNT_SHIFT) + 1 & HCR_EOICOUNT_MASK
-        self.hcr = self.hcr & ~(HCR_EOICOUNT_MASK << HCR_EOICOUNT_SHIFT) | count << HCR_EOICOUNT_SHIFT
+        self.hcr = (
+            self.hcr & ~(HCR_EOICOUNT_MASK << HCR_EOICOUNT_SHIFT) | count << HCR_EOICOUNT_SHIFT
+        )
 
     def drop_priority(self) -> int:
         """PriorityDrop: clear the highest active priority and return it, 0xFF if there is none.
@@ -447,10 +505,11 @@ class VirtualCpuInterface:
             registers[word] &= ~bit
         return priority
 
-    # Control registers, which are views of ICH_VMCR_EL2 ---------------------------------------------------------
+    # Control registers, which are views of ICH_VMCR_EL2 ------------------------------------------
 
     def _set_vmcr(self, value: int) -> None:
-        """Store ICH_VMCR_EL2: binary points are raised to their minimum; with SRE = 1 VFIQEn is RES1, VAckCtl RES0."""
+        """Store ICH_VMCR_EL2: binary points are raised to their minimum; with SRE = 1 VFIQEn is
+        RES1, VAckCtl RES0."""
         bpr0 = max(value >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, self._min_bpr0)
         bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr0 + 1)
         pmr = value >> VMCR_VPMR_SHIFT & self._priority_mask
@@ -461,7 +520,8 @@ class VirtualCpuInterface:
             | bpr1 << VMCR_VBPR1_SHIFT
             | pmr << VMCR_VPMR_SHIFT
         )
-        # Group priority: group 0 drops BPR0 + 1 low bits, group 1 drops BPR1, which is biased by one (IHI 0069 4.8.5).
+        # Group priority: group 0 drops BPR0 + 1 low bits, group 1 drops BPR1, which is biased by
+        # one (IHI 0069 4.8.5).
         self._mask0 = 0xFF << bpr0 + 1 & 0xFF
         self._mask1 = self._mask0 if value & VMCR_VCBPR else 0xFF << bpr1 & 0xFF
 
@@ -480,7 +540,11 @@ class VirtualCpuInterface:
         bpr0 = self.vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK
         if not group:
             return bpr0
-        return min(bpr0 + 1, 7) if self.vmcr & VMCR_VCBPR else self.vmcr >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK
+        return (
+            min(bpr0 + 1, 7)
+            if self.vmcr & VMCR_VCBPR
+            else self.vmcr >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK
+        )
 
     def _write_bpr(self, group: int, value: int) -> None:
         if not group:
@@ -501,7 +565,9 @@ class VirtualCpuInterface:
 
     def _write_ctlr(self, value: int) -> None:
         vmcr = self.vmcr & ~(VMCR_VCBPR | VMCR_VEOIM)
-        vmcr |= (VMCR_VCBPR if value & arch.CTLR_CBPR else 0) | (VMCR_VEOIM if value & arch.CTLR_EOIMODE else 0)
+        vmcr |= (VMCR_VCBPR if value & arch.CTLR_CBPR else 0) | (
+            VMCR_VEOIM if value & arch.CTLR_EOIMODE else 0
+        )
         self._set_vmcr(vmcr)
         self.update()
 
@@ -512,7 +578,7 @@ class VirtualCpuInterface:
         (self.ap1r if group else self.ap0r)[index] = value & _WORD
         self.update()
 
-    # State ----------------------------------------------------------------------------------------------------
+    # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
         """The list registers in use, as plain data for a table."""
@@ -548,14 +614,15 @@ class VirtualCpuInterface:
         self.update()
 
 
-# Bindings ---------------------------------------------------------------------------------------------------------
+# Bindings ---------------------------------------------------------------------------------------
 
 _FMO, _IMO = 1, 2
 _EITHER = _FMO | _IMO
 
 
 class _IccRow(NamedTuple):
-    """``routed`` says which of FMO and IMO makes it virtual, ``traps`` which ICH_HCR_EL2 bits trap it to EL2."""
+    """``routed`` says which of FMO and IMO makes it virtual, ``traps`` which ICH_HCR_EL2 bits trap
+    it to EL2."""
 
     name: str
     routed: int
@@ -563,7 +630,9 @@ class _IccRow(NamedTuple):
     read: Callable[[VirtualCpuInterface], int] | None = None
     write: Callable[[VirtualCpuInterface, int], None] | None = None
     always_traps: bool = False
-    number: int = 0  # of an active-priority register: those beyond the implemented ones are UNDEFINED
+    number: int = (
+        0  # of an active-priority register: those beyond the implemented ones are UNDEFINED
+    )
 
 
 def _nothing(vif: VirtualCpuInterface, value: int) -> None:
@@ -571,7 +640,8 @@ def _nothing(vif: VirtualCpuInterface, value: int) -> None:
 
 
 def _common_rows() -> list[_IccRow]:
-    """Registers of both groups; IHI 0069 6.1.2 says which routing bit makes each of them virtual."""
+    """Registers of both groups; IHI 0069 6.1.2 says which routing bit makes each of them
+    virtual."""
     v = VirtualCpuInterface
     return [
         _IccRow("ICC_PMR_EL1", _EITHER, arch.HCR_TC, v._read_pmr, v._write_pmr),
@@ -600,8 +670,16 @@ def _group_rows(group: int) -> list[_IccRow]:
         row(f"IAR{group}", lambda s: v._read_iar(s, group), None),
         row(f"EOIR{group}", None, lambda s, value: v._write_eoir(s, group, value)),
         row(f"HPPIR{group}", lambda s: v._read_hppir(s, group), None),
-        row(f"BPR{group}", lambda s: v._read_bpr(s, group), lambda s, value: v._write_bpr(s, group, value)),
-        row(f"IGRPEN{group}", lambda s: v._read_igrpen(s, group), lambda s, value: v._write_igrpen(s, group, value)),
+        row(
+            f"BPR{group}",
+            lambda s: v._read_bpr(s, group),
+            lambda s, value: v._write_bpr(s, group, value),
+        ),
+        row(
+            f"IGRPEN{group}",
+            lambda s: v._read_igrpen(s, group),
+            lambda s, value: v._write_igrpen(s, group, value),
+        ),
     ]
     return rows + [_apr_row(group, n, routed, traps) for n in range(4)]
 
@@ -631,4 +709,6 @@ def _ich_key(name: str) -> tuple[str, int]:
     return stem, 0
 
 
-_ICH: dict[int, tuple[str, int]] = {encoding: _ich_key(name) for name, encoding in ICH_REGISTERS.items()}
+_ICH: dict[int, tuple[str, int]] = {
+    encoding: _ich_key(name) for name, encoding in ICH_REGISTERS.items()
+}

@@ -1,4 +1,5 @@
-"""A physical CPU: EL2 registers, comparators, virtual CPU interface; it runs the context that is bound to it."""
+"""A physical CPU: EL2 registers, comparators, virtual CPU interface; it runs the context that is
+bound to it."""
 
 from __future__ import annotations
 
@@ -48,10 +49,10 @@ OnExit = Callable[[SyncExit], int]
 class Pe:
     """One physical CPU.
 
-    ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the handler of
-    synchronous exits answers STOP. Times are ns of virtual time. ``list_registers`` and
-    ``priority_bits`` are the shape of the virtual CPU interface (ICH_VTR_EL2), ``counter_start`` the count at time 0.
-    ``ecv`` (FEAT_ECV) and ``wfxt`` (FEAT_WFxT) are what the core has beyond
+    ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the
+    handler of synchronous exits answers STOP. Times are ns of virtual time. ``list_registers`` and
+    ``priority_bits`` are the shape of the virtual CPU interface (ICH_VTR_EL2), ``counter_start``
+    the count at time 0. ``ecv`` (FEAT_ECV) and ``wfxt`` (FEAT_WFxT) are what the core has beyond
     its model, for the guest; ``cntpoff`` (FEAT_ECV_POFF) for EL2 alone.
     """
 
@@ -61,11 +62,14 @@ class Pe:
         cntpoff: bool = False, counter_start: int = COUNTER_START,
     ) -> None:  # fmt: skip
         self.ecv, self.wfxt = ecv, wfxt
-        #: {feature: PC}: what guests executed that is UNDEFINED here. For people: it is no part of the state.
+        #: {feature: PC}: what guests executed that is UNDEFINED here. For people: it is no part of
+        #: the state.
         self.lacking: dict[str, int] = {}
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
-        self.timer = GenericTimer(clock, frequency_hz, self._timer_line, bus, counter_start, ecv=ecv or cntpoff)
+        self.timer = GenericTimer(
+            clock, frequency_hz, self._timer_line, bus, counter_start, ecv=ecv or cntpoff
+        )
         self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
         self.loan = Loan(index, clock, self.vif, self.timer, gic)
         self.vif.on_change = self._lines_changed
@@ -74,9 +78,13 @@ class Pe:
         self.vcpu_id = -1
         self.on_poll: Callable[[], bool] = lambda: False
         self._el2: dict[int, int] = {}
-        self._vi = self._vf = False  # HCR_EL2.VI and VF: interrupts of EL2's own, beside those of the interface
+        self._vi = self._vf = (
+            False  # HCR_EL2.VI and VF: interrupts of EL2's own, beside those of the interface
+        )
         self._hold = 0  # 1: no virtual interrupt is taken, see `hold_interrupts`
-        self._imo = self._fmo = False  # HCR_EL2.IMO and FMO, at hand for every access to the CPU interface
+        self._imo = self._fmo = (
+            False  # HCR_EL2.IMO and FMO, at hand for every access to the CPU interface
+        )
         self._until = NEVER
         self._offsets: Offsets | None = None  # what the bound context's engine knows of the timer
         self._on_exit: OnExit = lambda _: int(Action.STOP)
@@ -133,8 +141,9 @@ class Pe:
     def _to_engine(self, encoding: int, value: int) -> None:
         assert self.context is not None
         if encoding == HCR_EL2:
-            # Cache maintenance is trapped for the silicon itself: a core keeps its instruction cache coherent, the
-            # engine has to be told. Without EL2's own TPU such a trap is no exit.
+            # Cache maintenance is trapped for the silicon itself: a core keeps its instruction
+            # cache coherent, the engine has to be told. Without EL2's own TPU such a trap is no
+            # exit.
             self.context.engine.state.native_maintenance = int(not value & HCR_TPU)
             # This core has no FEAT_VHE: EL1 and EL0 under it are the same.
             value = value & ~(HCR_E2H | HCR_VI | HCR_VF) | HCR_TPU
@@ -175,7 +184,11 @@ class Pe:
         self._until, self._on_exit = until, on_exit
         state.ns_base, state.count_base, state.wfe = clock.base, state.count, 0
         base, ns_per_insn = state.count, self.ns_per_insn
-        state.yield_at = NEVER if yield_at == NEVER else base + max(0, -(-(yield_at - clock.base) // ns_per_insn))
+        state.yield_at = (
+            NEVER
+            if yield_at == NEVER
+            else base + max(0, -(-(yield_at - clock.base) // ns_per_insn))
+        )
         self.loan.begin(self._lent(), self._vi, self._vf)
         clock.progress = lambda: (state.count - base) * ns_per_insn
         clock.on_earlier = self.refresh
@@ -191,7 +204,8 @@ class Pe:
         return self._kind(why)
 
     def post(self, on_naps: OnNaps) -> None:
-        """EL2 has posted an interrupt, see `Loan.post`: where the core can borrow, and nobody watches."""
+        """EL2 has posted an interrupt, see `Loan.post`: where the core can borrow, and nobody
+        watches."""
         if not self.bus.active:
             self.loan.post(on_naps)
 
@@ -218,14 +232,16 @@ class Pe:
         return ExitKind.STOPPED
 
     def next_event(self, until: int) -> int:
-        """The ns of the next thing that happens by itself (clock entry, comparator), at most ``until``."""
+        """The ns of the next thing that happens by itself (clock entry, comparator), at most
+        ``until``."""
         for when in (self.clock.deadline(), self.timer.deadline()):
             if when is not None and when < until:
                 until = when
         return until
 
     def skip_to(self, when: int) -> None:
-        """Let the bound context spin on its instruction until ``when`` ns, without executing it so often."""
+        """Let the bound context spin on its instruction until ``when`` ns, without executing it so
+        often."""
         assert self.context is not None and not self._running
         count = -(-(when - self.clock.base) // self.ns_per_insn)
         if count > 0:
@@ -254,7 +270,8 @@ class Pe:
             self.context.engine.state.deadline = self._deadline()
 
     def hold_interrupts(self, hold: bool) -> None:
-        """Let no virtual interrupt in while EL2 finishes an instruction that it has emulated already."""
+        """Let no virtual interrupt in while EL2 finishes an instruction that it has emulated
+        already."""
         self._hold = int(hold)
         self._lines_changed()
 
@@ -278,11 +295,13 @@ class Pe:
             self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
-        """A comparator's output changes. A level that is low is not pending (IHI 0069 4.1.2), at that instruction.
+        """A comparator's output changes. A level that is low is not pending (IHI 0069 4.1.2), at
+        that instruction.
 
-        List registers do not follow the line of the physical interrupt behind them. A machine shows the guest an
-        interrupt that is no more until something else makes it leave; here the falling edge itself is an event for EL2
-        while the interrupt waits for the guest, in a list register or for want of one.
+        List registers do not follow the line of the physical interrupt behind them. A machine shows
+        the guest an interrupt that is no more until something else makes it leave; here the falling
+        edge itself is an event for EL2 while the interrupt waits for the guest, in a list register
+        or for want of one.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
         self.set_ppi(intid, level)
@@ -309,13 +328,16 @@ class Pe:
         self.loan.settle()
         s = self.context.engine.state
         action = self._on_exit(SyncExit(s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value))
-        if self.gic.deliverable(self.index):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) can let a line in again
+        if self.gic.deliverable(
+            self.index
+        ):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) can let a line in again
             s.stop = 1
         self.loan.resume()
         return action
 
     def undefined(self) -> int:
-        """MRS/MSR of the GIC CPU interface, which the engine lacks, HLT, or of FEAT_ECV and FEAT_WFxT."""
+        """MRS/MSR of the GIC CPU interface, which the engine lacks, HLT, or of FEAT_ECV and
+        FEAT_WFxT."""
         self.loan.settle()
         action = self._undefined()
         self.loan.resume()
@@ -334,7 +356,9 @@ class Pe:
         encoding, is_read, value = insn >> 5 & 0xFFFF, insn >> 21 & 1 != 0, state.rt_value
         if encoding in COUNTERS_SS:
             return self._counter(encoding)
-        action, answer = self.vif.icc_access(encoding, not is_read, value, state.el, self._imo, self._fmo)
+        action, answer = self.vif.icc_access(
+            encoding, not is_read, value, state.el, self._imo, self._fmo
+        )
         if action is _DONE:
             if self.gic.deliverable(self.index):
                 state.stop = 1
@@ -344,7 +368,9 @@ class Pe:
             return Action.WRITE_RT | Action.ADVANCE
         if action is _TRAP:
             rt = insn & 31
-            return self._on_exit(SyncExit(sysreg_trap(encoding, is_read, rt), 0, 0, state.pc, rt, value))
+            return self._on_exit(
+                SyncExit(sysreg_trap(encoding, is_read, rt), 0, 0, state.pc, rt, value)
+            )
         return self._undef()
 
     def _undef(self) -> int:
@@ -354,13 +380,15 @@ class Pe:
         return Action.ENTER
 
     def _lacking(self, feature: str) -> int:
-        """UNDEFINED for want of a feature that this CPU could have; the first instruction of each is remembered."""
+        """UNDEFINED for want of a feature that this CPU could have; the first instruction of each
+        is remembered."""
         assert self.context is not None
         self.lacking.setdefault(feature, self.context.engine.state.pc)
         return self._undef()
 
     def _counter(self, encoding: int) -> int:
-        """MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0: as the counter that they are, in program order anyway."""
+        """MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0: as the counter that they are, in program order
+        anyway."""
         assert self.context is not None
         state = self.context.engine.state
         syndrome = sysreg_trap(encoding, True, state.insn & 31)
@@ -373,7 +401,8 @@ class Pe:
         return self.context.answer(self.timer.read(encoding))
 
     def _wait_with_timeout(self, kind: WfxKind) -> int:
-        """WFET, WFIT (DDI 0487 C6.2): trapped as WFE and WFI are. What nobody traps may retire at once."""
+        """WFET, WFIT (DDI 0487 C6.2): trapped as WFE and WFI are. What nobody traps may retire at
+        once."""
         assert self.context is not None
         state, wfi = self.context.engine.state, kind is WfxKind.WFIT
         if not self.wfxt:
@@ -387,8 +416,8 @@ class Pe:
         return Action.ADVANCE
 
     def wait_for_event(self) -> int:
-        """EL2's answer to a trapped WFET: as WFE, it completes and clears the event register if that is set, else it
-        retires and leaves."""
+        """EL2's answer to a trapped WFET: as WFE, it completes and clears the event register if
+        that is set, else it retires and leaves."""
         assert self.context is not None
         if self.context.event_register:
             self.context.take_event(self.clock.now + self.ns_per_insn)
@@ -398,10 +427,13 @@ class Pe:
 
     @property
     def interrupts(self) -> bool:
-        """Whether a virtual interrupt is signalled that PSTATE does not mask: the next instruction would take it."""
+        """Whether a virtual interrupt is signalled that PSTATE does not mask: the next instruction
+        would take it."""
         assert self.context is not None
         state, pstate = self.context.engine.state, self.context.pstate
-        return bool((state.virq and not pstate & PSTATE_I) or (state.vfiq and not pstate & PSTATE_F))
+        return bool(
+            (state.virq and not pstate & PSTATE_I) or (state.vfiq and not pstate & PSTATE_F)
+        )
 
     def timer_access(self) -> None:
         """CNTV_* and CNTP_* that EL2 does not trap: the silicon's own."""
@@ -433,7 +465,9 @@ class Pe:
         assert self.context is not None
         self.loan.settle()
         state = self.context.engine.state
-        self.context.domain.send_event(self.context, state.ns_base + (count - state.count_base) * self.ns_per_insn)
+        self.context.domain.send_event(
+            self.context, state.ns_base + (count - state.count_base) * self.ns_per_insn
+        )
         self.loan.resume()
 
     def stamp(self) -> Stamp:
@@ -441,4 +475,9 @@ class Pe:
         if self.context is None:
             return Stamp(self.clock.now, 0, -1, 0)
         engine = self.context.engine
-        return Stamp(self.clock.now, engine.state.count, self.vcpu_id, engine.state.pc if self._running else engine.pc)
+        return Stamp(
+            self.clock.now,
+            engine.state.count,
+            self.vcpu_id,
+            engine.state.pc if self._running else engine.pc,
+        )

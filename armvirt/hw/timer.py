@@ -1,8 +1,9 @@
 """One PE's Generic Timer: its view of the system counter and the EL1 comparators (DDI 0487 D12).
 
-The counter follows virtual time: ``start + ns * frequency // 10**9``, in whole numbers, so that it is exact at any
-frequency. The comparators' output is a level; `GenericTimer.update` recomputes both lines and reports changes.
-Nothing polls: `GenericTimer.deadline` gives the exact nanosecond at which a low line will rise.
+The counter follows virtual time: ``start + ns * frequency // 10**9``, in whole numbers, so that it
+is exact at any frequency. The comparators' output is a level; `GenericTimer.update` recomputes both
+lines and reports changes. Nothing polls: `GenericTimer.deadline` gives the exact nanosecond at
+which a low line will rise.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from armvirt.errors import UserError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
 
-#: The physical count at virtual time 0, in ticks. It is not zero so that CNTPCT_EL0 differs from CNTVCT_EL0 in every
-#: guest and code that mixes the two is caught; a board whose firmware ran for a while looks the same.
+#: The physical count at virtual time 0, in ticks. It is not zero so that CNTPCT_EL0 differs from
+#: CNTVCT_EL0 in every guest and code that mixes the two is caught; a board whose firmware ran for a
+#: while looks the same.
 COUNTER_START = 0x1000_0000
 
 VTIMER, PTIMER = "vtimer", "ptimer"
@@ -57,7 +59,8 @@ class Rise(NamedTuple):
 
 
 class Offsets(NamedTuple):
-    """What decides how EL1 sees the counters: CNTVOFF_EL2, CNTPOFF_EL2, CNTHCTL_EL2 and in which layout it is."""
+    """What decides how EL1 sees the counters: CNTVOFF_EL2, CNTPOFF_EL2, CNTHCTL_EL2 and in which
+    layout it is."""
 
     cntvoff: int
     cntpoff: int
@@ -66,12 +69,14 @@ class Offsets(NamedTuple):
 
 
 def output(ctl: int, cval: int, now: int) -> bool:
-    """The comparator's output: ENABLE and not IMASK and the condition; ``now`` is its count less its offset."""
+    """The comparator's output: ENABLE and not IMASK and the condition; ``now`` is its count less
+    its offset."""
     return ctl & CTL_WRITABLE == CTL_ENABLE and now >= cval
 
 
 class SystemCounter:
-    """The system counter that all PEs of a host share (DDI 0487 D12.1.2): a pure function of virtual time.
+    """The system counter that all PEs of a host share (DDI 0487 D12.1.2): a pure function of
+    virtual time.
 
     Counts are ticks modulo 2**64; times are ns of virtual time.
     """
@@ -80,7 +85,9 @@ class SystemCounter:
 
     def __init__(self, clock: Clock, frequency_hz: int, start: int = COUNTER_START) -> None:
         if not 0 < frequency_hz <= arch.MAX_FREQUENCY_HZ:
-            raise UserError(f"counter frequency {frequency_hz} Hz: CNTFRQ_EL0 holds 1 to {arch.MAX_FREQUENCY_HZ} Hz")
+            raise UserError(
+                f"counter frequency {frequency_hz} Hz: CNTFRQ_EL0 holds 1 to {arch.MAX_FREQUENCY_HZ} Hz"
+            )
         self.clock, self.frequency_hz, self.start = clock, frequency_hz, start & MASK64
 
     def count_at(self, ns: int) -> int:
@@ -92,13 +99,16 @@ class SystemCounter:
         return self.start + self.clock.now * self.frequency_hz // NS_PER_SECOND & MASK64
 
     def ns_of_count(self, ticks: int) -> int:
-        """The first ns at which the count is ``ticks`` or more, before it rolls over; 0 if it starts there."""
+        """The first ns at which the count is ``ticks`` or more, before it rolls over; 0 if it
+        starts there."""
         return self._ns_of_elapsed(max(0, ticks - self.start))
 
     def ns_after(self, ticks: int) -> int:
         """The first ns at which the count has moved on by ``ticks`` from what it is now."""
         now = self.clock.now
-        return self._ns_of_elapsed(now * self.frequency_hz // NS_PER_SECOND + ticks) if ticks else now
+        return (
+            self._ns_of_elapsed(now * self.frequency_hz // NS_PER_SECOND + ticks) if ticks else now
+        )
 
     def _ns_of_elapsed(self, ticks: int) -> int:
         return -(-ticks * NS_PER_SECOND // self.frequency_hz)
@@ -107,10 +117,11 @@ class SystemCounter:
 class GenericTimer:
     """The timer of one PE.
 
-    ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` finds a line changed: it is the wire to
-    the physical GIC. ``on_change`` is called after anything that may have moved the deadline, so that a running
-    engine can look at it again; ``changed`` is set by each mutation, and reset by whoever keeps a copy
-    (`armvirt.hw.shadow`). ``ecv`` is FEAT_ECV with its offset of the physical counter (FEAT_ECV_POFF).
+    ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` finds a line changed:
+    it is the wire to the physical GIC. ``on_change`` is called after anything that may have moved
+    the deadline, so that a running engine can look at it again; ``changed`` is set by each
+    mutation, and reset by whoever keeps a copy (`armvirt.hw.shadow`). ``ecv`` is FEAT_ECV with its
+    offset of the physical counter (FEAT_ECV_POFF).
     """
 
     def __init__(
@@ -133,14 +144,15 @@ class GenericTimer:
         self.reset()
 
     def reset(self) -> None:
-        """Warm reset: both timers off (CTL.ENABLE resets to 0), lines low without a report, no offset, no traps."""
+        """Warm reset: both timers off (CTL.ENABLE resets to 0), lines low without a report, no
+        offset, no traps."""
         for timer in (self.vtimer, self.ptimer):
             timer.ctl, timer.cval, timer.line = 0, 0, False
         self.cntvoff = self.cntpoff = self.cntkctl = 0
         self.cnthctl = _PCTEN | _PCEN
         self.e2h = False
 
-    # The counter ----------------------------------------------------------------------------------------------
+    # The counter ---------------------------------------------------------------------------------
 
     @property
     def frequency_hz(self) -> int:
@@ -161,14 +173,15 @@ class GenericTimer:
 
     @property
     def physical_offset(self) -> int:
-        """What EL1 finds subtracted from the physical count: CNTPOFF_EL2 under CNTHCTL_EL2.ECV, else 0."""
+        """What EL1 finds subtracted from the physical count: CNTPOFF_EL2 under CNTHCTL_EL2.ECV,
+        else 0."""
         return self.cntpoff if self.cnthctl & _ECV else 0
 
     def ns_of_count(self, ticks: int) -> int:
         """The first ns at which the physical count is ``ticks`` or more, before it rolls over."""
         return self.counter.ns_of_count(ticks)
 
-    # Registers ------------------------------------------------------------------------------------------------
+    # Registers -----------------------------------------------------------------------------------
 
     def comparator(self, name: str) -> Comparator:
         return self.vtimer if name == VTIMER else self.ptimer
@@ -179,7 +192,8 @@ class GenericTimer:
         return self.counter.count() - offset & MASK64
 
     def read(self, encoding: int) -> int:
-        """A timer register by packed encoding, as EL1 reads it. KeyError for a register that is not the timer's."""
+        """A timer register by packed encoding, as EL1 reads it. KeyError for a register that is not
+        the timer's."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             return _READERS[encoding](self)
@@ -191,7 +205,8 @@ class GenericTimer:
         return timer.ctl | (CTL_ISTATUS if timer.ctl & CTL_ENABLE and now >= timer.cval else 0)
 
     def write(self, encoding: int, value: int) -> None:
-        """A guest's write of a timer register, by packed encoding; one of a comparator is a trace event.
+        """A guest's write of a timer register, by packed encoding; one of a comparator is a trace
+        event.
 
         KeyError for a register that is not the timer's or cannot be written.
         """
@@ -204,13 +219,18 @@ class GenericTimer:
         """A hypervisor's write of a timer register: as `write`, without the event."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
-            setattr(self, _STORAGE[encoding], value & (MASK64 if self.ecv else _WITHOUT_ECV.get(encoding, MASK64)))
+            setattr(
+                self,
+                _STORAGE[encoding],
+                value & (MASK64 if self.ecv else _WITHOUT_ECV.get(encoding, MASK64)),
+            )
         else:
             self._set_comparator(which, value & MASK64)
         self.update()
 
     def program_virtual(self, cntvoff: int, ctl: int, cval: int) -> None:
-        """A hypervisor's writes of CNTVOFF_EL2, CNTV_CVAL_EL0 and, last, CNTV_CTL_EL0, seen as one."""
+        """A hypervisor's writes of CNTVOFF_EL2, CNTV_CVAL_EL0 and, last, CNTV_CTL_EL0, seen as
+        one."""
         self.cntvoff = cntvoff & MASK64
         self.vtimer.ctl, self.vtimer.cval = ctl & CTL_WRITABLE, cval & MASK64
         self.update()
@@ -237,13 +257,14 @@ class GenericTimer:
         else:
             timer.cval = arch.cval_from_tval(value, self.timer_count(which.timer))
 
-    # Lines ----------------------------------------------------------------------------------------------------
+    # Lines ---------------------------------------------------------------------------------------
 
     def deadline(self) -> int | None:
-        """The first ns at which a line that is low now will be high, if nothing is written; None: never.
+        """The first ns at which a line that is low now will be high, if nothing is written; None:
+        never.
 
-        A high line can fall without a write only where its count rolls over 2**64. That is no deadline: nobody waits
-        for it, and `update` finds it.
+        A high line can fall without a write only where its count rolls over 2**64. That is no
+        deadline: nobody waits for it, and `update` finds it.
         """
         rise = self.next_rise()
         return rise.ns if rise is not None else None
@@ -251,20 +272,26 @@ class GenericTimer:
     def next_rise(self) -> Rise | None:
         """The line that rises first, the virtual one before the physical one at the same ns."""
         ns = self.clock.now
-        rises = [Rise(when, t.name) for t in (self.vtimer, self.ptimer) if (when := self._rise(t, ns)) is not None]
+        rises = [
+            Rise(when, t.name)
+            for t in (self.vtimer, self.ptimer)
+            if (when := self._rise(t, ns)) is not None
+        ]
         return min(rises, key=lambda rise: rise.ns) if rises else None
 
     def _rise(self, timer: Comparator, ns: int) -> int | None:
         if timer.ctl & CTL_WRITABLE != CTL_ENABLE:
             return None
-        # Before it rolls over, a count that has not reached CVAL reaches it: no special case for the wrap.
+        # Before it rolls over, a count that has not reached CVAL reaches it: no special case for
+        # the wrap.
         ticks = timer.cval - self.timer_count(timer.name)
         if ticks > 0:
             return self.counter.ns_after(ticks)
         return None if timer.line else ns  # met but not yet recomputed: it rises at once
 
     def update(self) -> None:
-        """Recompute both lines at the clock's now and report those that changed. Every mutation ends here."""
+        """Recompute both lines at the clock's now and report those that changed. Every mutation
+        ends here."""
         self.changed = True
         for timer in (self.vtimer, self.ptimer):
             level = output(timer.ctl, timer.cval, self.timer_count(timer.name))
@@ -280,20 +307,23 @@ class GenericTimer:
     def offsets(self) -> Offsets:
         return Offsets(self.cntvoff, self.cntpoff, self.cnthctl, self.e2h)
 
-    # Traps ----------------------------------------------------------------------------------------------------
+    # Traps ---------------------------------------------------------------------------------------
 
     @property
     def controls(self) -> int:
-        """What CNTHCTL_EL2 says of EL1's accesses, in the layout of E2H = 0 whichever is in force."""
+        """What CNTHCTL_EL2 says of EL1's accesses, in the layout of E2H = 0 whichever is in
+        force."""
         enables = self.cnthctl >> EL1_ENABLES_E2H_SHIFT if self.e2h else self.cnthctl
         return enables & (_PCTEN | _PCEN) | self.cnthctl & (_TVT | _TVCT)
 
     def el0_allowed(self, encoding: int) -> bool:
-        """Whether CNTKCTL_EL1 lets EL0 use this register; a refusal is EC 0x18 to EL1 (DDI 0487 D12.2)."""
+        """Whether CNTKCTL_EL1 lets EL0 use this register; a refusal is EC 0x18 to EL1 (DDI 0487
+        D12.2)."""
         return bool(self.cntkctl & arch.EL0_ENABLES[encoding])
 
     def traps_to_el2(self, encoding: int) -> bool:
-        """Whether CNTHCTL_EL2 sends an EL1 access, or one that EL0 is allowed, of this register to EL2."""
+        """Whether CNTHCTL_EL2 sends an EL1 access, or one that EL0 is allowed, of this register to
+        EL2."""
         if encoding in PHYSICAL_COUNTERS:
             return not self.controls & _PCTEN
         if encoding in VIRTUAL_COUNTERS:
@@ -303,19 +333,25 @@ class GenericTimer:
             return False
         return bool(self.controls & _TVT) if which.timer == VTIMER else not self.controls & _PCEN
 
-    # The event stream -----------------------------------------------------------------------------------------
+    # The event stream ----------------------------------------------------------------------------
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of the next event that wakes WFE, after now: of CNTKCTL_EL1's stream, which follows the virtual
-        count, and of CNTHCTL_EL2's, which follows the physical one. None while both are off."""
+        """The ns of the next event that wakes WFE, after now: of CNTKCTL_EL1's stream, which
+        follows the virtual count, and of CNTHCTL_EL2's, which follows the physical one. None while
+        both are off."""
         streams = ((cntkctl, self.virtual_count()), (self.cnthctl, self.count()))
-        ticks = [edge for control, count in streams if (edge := arch.ticks_to_edge(control, count)) is not None]
+        ticks = [
+            edge
+            for control, count in streams
+            if (edge := arch.ticks_to_edge(control, count)) is not None
+        ]
         return self.counter.ns_after(min(ticks)) if ticks else None
 
-    # State ----------------------------------------------------------------------------------------------------
+    # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Both timers as plain data for a table: name, ctl, cval, now (ticks), output, rises (ns or None)."""
+        """Both timers as plain data for a table: name, ctl, cval, now (ticks), output, rises (ns or
+        None)."""
         ns = self.clock.now
         return [
             {
@@ -331,7 +367,10 @@ class GenericTimer:
 
     def state(self) -> dict[str, object]:
         """Architectural state; the clock saves the time itself."""
-        timers = {t.name: {"ctl": t.ctl, "cval": t.cval, "line": t.line} for t in (self.vtimer, self.ptimer)}
+        timers = {
+            t.name: {"ctl": t.ctl, "cval": t.cval, "line": t.line}
+            for t in (self.vtimer, self.ptimer)
+        }
         return {
             "version": 1,
             "frequency_hz": self.frequency_hz,
@@ -344,8 +383,11 @@ class GenericTimer:
         }
 
     def load(self, state: dict[str, object]) -> None:
-        """Restore `state`. Lines come back as saved, without a report: the GIC restores its own inputs."""
-        self.counter = SystemCounter(self.clock, _int(state, "frequency_hz"), _int(state, "counter_start"))
+        """Restore `state`. Lines come back as saved, without a report: the GIC restores its own
+        inputs."""
+        self.counter = SystemCounter(
+            self.clock, _int(state, "frequency_hz"), _int(state, "counter_start")
+        )
         self.cntvoff, self.cnthctl = _int(state, "cntvoff"), _int(state, "cnthctl")
         self.cntkctl, self.cntpoff = _int(state, "cntkctl"), _int(state, "cntpoff")
         for timer in (self.vtimer, self.ptimer):

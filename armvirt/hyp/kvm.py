@@ -1,7 +1,8 @@
-"""The KVM API in Pythonic form: Kvm, Vm, Vcpu, Device. The only door between a VMM and the hypervisor.
+"""The KVM API in Pythonic form: Kvm, Vm, Vcpu, Device. The only door between a VMM and the
+hypervisor.
 
-Names and semantics follow the ioctls (Documentation/virt/kvm/api.rst); errors are `KvmError` with the errno's name.
-The classes are public: a VMM, or a KVM selftest, can be written against them.
+Names and semantics follow the ioctls (Documentation/virt/kvm/api.rst); errors are `KvmError` with
+the errno's name. The classes are public: a VMM, or a KVM selftest, can be written against them.
 """
 
 from __future__ import annotations
@@ -125,8 +126,9 @@ PVTIME_IPA = pvtime.ATTR_IPA
 
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable; ``wall_clock_start`` is the date at
-    virtual time 0 in ns since 1970, which guests get by the PTP call; the rest as `Host`."""
+    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable;
+    ``wall_clock_start`` is the date at virtual time 0 in ns since 1970, which guests get by the PTP
+    call; the rest as `Host`."""
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
@@ -148,7 +150,8 @@ class Kvm:
         return f"<Kvm with {len(self.vms)} VMs on {self.host!r}>"
 
     def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
-        """KVM_CREATE_VM. CNTVOFF is set so that the guest's virtual count starts at ``virtual_start`` ticks."""
+        """KVM_CREATE_VM. CNTVOFF is set so that the guest's virtual count starts at
+        ``virtual_start`` ticks."""
         vm = Vm(self.host, len(self.vms), virtual_start, trng_seed)
         vm.wall_clock_start = self.wall_clock_start
         self.vms.append(vm)
@@ -159,7 +162,8 @@ class Kvm:
         return {"version": 1, "host": self.host.state(), "vms": [vm.own_state() for vm in self.vms]}
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, on a host that was built the same way and has the same memory contents.
+        """Take over what `state` gave, on a host that was built the same way and has the same
+        memory contents.
 
         ValueError, and nothing is changed, for the state of a host or VM of another shape.
         """
@@ -177,13 +181,14 @@ class Kvm:
         self.host.load(state["host"])  # type: ignore[arg-type]
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION: 0 for what is not there, else 1 or what the capability counts (see `Cap`)."""
+        """KVM_CHECK_EXTENSION: 0 for what is not there, else 1 or what the capability counts (see
+        `Cap`)."""
         return check_extension(cap, len(self.host.pcpus))
 
 
 class Vm(VmMemory, VmIrq, VmServices):
-    """A virtual machine. Its memory is in `VmMemory`, how interrupts are raised in `VmIrq`, and what the rest of the
-    hypervisor asks of it in `VmServices`."""
+    """A virtual machine. Its memory is in `VmMemory`, how interrupts are raised in `VmIrq`, and
+    what the rest of the hypervisor asks of it in `VmServices`."""
 
     def __init__(self, host: Host, vm_id: int, virtual_start: int, trng_seed: int) -> None:
         self.host, self.id = host, vm_id
@@ -213,8 +218,11 @@ class Vm(VmMemory, VmIrq, VmServices):
     # -- capabilities and attributes --
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`, but MAX_VCPUS depends on its interrupt controller."""
-        return check_extension(cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model)
+        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`, but MAX_VCPUS depends on its
+        interrupt controller."""
+        return check_extension(
+            cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model
+        )
 
     def enable_cap(self, cap: int, argument: int = 0, flags: int = 0) -> None:
         """KVM_ENABLE_CAP. Errors as `Capabilities.enable`."""
@@ -228,7 +236,8 @@ class Vm(VmMemory, VmIrq, VmServices):
             raise KvmError("ENXIO", f"a VM has no attribute {attr:#x} in group {group}")
 
     def set_device_attr(self, group: int, attr: int, value: FilterRange) -> None:
-        """KVM_SET_DEVICE_ATTR on a VM: a range of the SMCCC filter. Errors as `has_device_attr`, `SmcccFilter.add`."""
+        """KVM_SET_DEVICE_ATTR on a VM: a range of the SMCCC filter. Errors as `has_device_attr`,
+        `SmcccFilter.add`."""
         self.has_device_attr(group, attr)
         self.smccc.filter.add(value, self._has_run)
 
@@ -242,16 +251,20 @@ class Vm(VmMemory, VmIrq, VmServices):
         return self._has_run
 
     def set_counter_offset(self, offset: int, reserved: int = 0) -> None:
-        """KVM_ARM_SET_COUNTER_OFFSET: ``offset`` (modulo 2**64) is subtracted from both counters of all vCPUs.
+        """KVM_ARM_SET_COUNTER_OFFSET: ``offset`` (modulo 2**64) is subtracted from both counters of
+        all vCPUs.
 
-        Afterwards setting a counter by its register has no effect. EINVAL for ``reserved`` other than 0, EBUSY where a
-        vCPU beside the one whose exit this is runs at this moment (not every vCPU's lock can be had).
+        Afterwards setting a counter by its register has no effect. EINVAL for ``reserved`` other
+        than 0, EBUSY where a vCPU beside the one whose exit this is runs at this moment (not every
+        vCPU's lock can be had).
         """
         if reserved:
             raise KvmError("EINVAL", "reserved must be 0")
         self.host.check_thread()
         caller = self.host.current if self.host.driving else None
-        if caller is not None and any(v is not caller and v.power is not Power.OFF for v in self._vcpus.values()):
+        if caller is not None and any(
+            v is not caller and v.power is not Power.OFF for v in self._vcpus.values()
+        ):
             raise KvmError("EBUSY", "another vCPU is running")
         self.timer_data.set_counter_offset(offset)
 
@@ -261,13 +274,15 @@ class Vm(VmMemory, VmIrq, VmServices):
         return self.host.clock
 
     def reset(self) -> None:
-        """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are started by it."""
+        """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are
+        started by it."""
         if self.vgic is not None:
             self.vgic.reset()
         self.smccc.reset()
 
     def state(self) -> dict[str, object]:
-        """Everything of this VM and its host but memory; for a host with several VMs there is `Kvm.state`."""
+        """Everything of this VM and its host but memory; for a host with several VMs there is
+        `Kvm.state`."""
         return {**self.own_state(), "host": self.host.state()}
 
     def own_state(self) -> dict[str, object]:
@@ -280,7 +295,8 @@ class Vm(VmMemory, VmIrq, VmServices):
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
-        """Take over what `state` gave, in a VM that was created the same way and has the same memory contents.
+        """Take over what `state` gave, in a VM that was created the same way and has the same
+        memory contents.
 
         ValueError as `Kvm.load`.
         """
@@ -292,7 +308,8 @@ class Vm(VmMemory, VmIrq, VmServices):
         self.host.load(state["host"])  # type: ignore[arg-type]
 
     def check_shape(self, state: dict[str, object]) -> None:
-        """ValueError unless `own_state` is of a VM with the same vCPUs and the same interrupt controller."""
+        """ValueError unless `own_state` is of a VM with the same vCPUs and the same interrupt
+        controller."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         assert isinstance(vcpus, dict)
         if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
@@ -303,7 +320,8 @@ class Vm(VmMemory, VmIrq, VmServices):
             self.vgic.check_shape(vgic)  # type: ignore[arg-type]
 
     def load_own(self, state: dict[str, object]) -> None:
-        """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they follow."""
+        """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they
+        follow."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         assert isinstance(vcpus, dict)
         self._has_run = bool(state["has_run"])
@@ -319,9 +337,9 @@ class Vm(VmMemory, VmIrq, VmServices):
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
         """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
 
-        KvmError EINVAL for an id out of range, and where there are as many as there can be; EBUSY once the GIC is
-        initialised, EINVAL for an id beyond what it can address; EEXIST for an id that is taken. They are looked for in
-        this order (kvm_vm_ioctl_create_vcpu).
+        KvmError EINVAL for an id out of range, and where there are as many as there can be; EBUSY
+        once the GIC is initialised, EINVAL for an id beyond what it can address; EEXIST for an id
+        that is taken. They are looked for in this order (kvm_vm_ioctl_create_vcpu).
         """
         most = self.check_extension(Cap.MAX_VCPUS)
         if not 0 <= vcpu_id < self.check_extension(Cap.MAX_VCPU_ID) or len(self._vcpus) >= most:
@@ -362,16 +380,18 @@ class Vm(VmMemory, VmIrq, VmServices):
     def create_device(self, kind: str, *, test: bool) -> VgicDevice | ItsDevice | None: ...
 
     def create_device(self, kind: str, *, test: bool = False) -> VgicDevice | ItsDevice | None:
-        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``. ``test``
-        (KVM_CREATE_DEVICE_TEST) asks whether the kind exists and creates nothing.
+        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``.
+        ``test`` (KVM_CREATE_DEVICE_TEST) asks whether the kind exists and creates nothing.
 
-        KvmError ENODEV for another kind, EEXIST for a second interrupt controller of whatever kind, EBUSY once a vCPU
-        has run, E2BIG for a GICv2 with too many vCPUs (kvm_vgic_create).
+        KvmError ENODEV for another kind, EEXIST for a second interrupt controller of whatever kind,
+        EBUSY once a vCPU has run, E2BIG for a GICv2 with too many vCPUs (kvm_vgic_create).
         """
         if kind == ITS_DEVICE:
             return None if test else self._create_its()
         if kind not in DEVICE_TYPES:
-            raise KvmError("ENODEV", f"no device {kind!r}; there is {', '.join((*DEVICE_TYPES, ITS_DEVICE))}")
+            raise KvmError(
+                "ENODEV", f"no device {kind!r}; there is {', '.join((*DEVICE_TYPES, ITS_DEVICE))}"
+            )
         if test:
             return None
         if self.vgic is not None:
@@ -381,7 +401,9 @@ class Vm(VmMemory, VmIrq, VmServices):
         model = DEVICE_TYPES[kind]
         if any(vcpu_id >= MAX_VCPUS[model] for vcpu_id in self._vcpus):
             raise KvmError("E2BIG", f"a GICv{model} has at most {MAX_VCPUS[model]} vCPUs")
-        self.vgic = Vgic(self.host.bus, self._kick, self._set_phys_active, model, self.host.pe.vif.prebits)
+        self.vgic = Vgic(
+            self.host.bus, self._kick, self._set_phys_active, model, self.host.pe.vif.prebits
+        )
         self.vgic.id_base = self.id_base
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
@@ -392,7 +414,8 @@ class Vm(VmMemory, VmIrq, VmServices):
         return VgicDevice(self.vgic)
 
     def _let_work_go_on(self, vgic: Vgic) -> None:
-        """What is left of the GIC's work on LPIs is done a slice at a time, as guest time goes on."""
+        """What is left of the GIC's work on LPIs is done a slice at a time, as guest time goes
+        on."""
         clock, owner = self.host.clock, f"vm{self.id}-vgic"
         clock.register(owner, lambda _: vgic.go_on())
 
@@ -410,10 +433,12 @@ class Vm(VmMemory, VmIrq, VmServices):
         return its
 
     def first_run(self) -> None:
-        """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the timers' PPIs.
+        """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the
+        timers' PPIs.
 
-        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not initialised; EINVAL for timers
-        that share a PPI. It has not run then, and the next time is as the first.
+        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not
+        initialised; EINVAL for timers that share a PPI. It has not run then, and the next time is
+        as the first.
         """
         if self._has_run:
             return

@@ -1,7 +1,7 @@
 """A run as one number: SHA-256 over its canonical architectural events and its final state.
 
-Two runs have the same hash if and only if (up to SHA-256) the guest saw the same things at the same times. The
-hash does not depend on filters, other sinks, the engine, or the machine.
+Two runs have the same hash if and only if (up to SHA-256) the guest saw the same things at the same
+times. The hash does not depend on filters, other sinks, the engine, or the machine.
 
 The hashed text, in UTF-8, is this. First the line ``armvirt-trace 1``. Then one line per canonical event::
 
@@ -9,11 +9,11 @@ The hashed text, in UTF-8, is this. First the line ``armvirt-trace 1``. Then one
 
 NS, VCPU in decimal, PC in lower-case hexadecimal without prefix, KIND as in `armvirt.events`, and each field of the
 event in the order of its declaration (its kind, too, is a field, the last one): an integer (booleans count as 0 and
-1) in decimal, a string as a JSON string in ASCII, a tuple as its fields in brackets separated by commas. Events whose
-kind is not in `CANONICAL` are left out, so that new kinds of diagnostic events (``icc-write``, whose effects are in the
-other kinds) do not change old hashes. Last the line
-``state HEX``: the SHA-256 of the final state (general and system registers, RAM) as `Machine` lays it out, of nothing
-if there is none.
+1) in decimal, a string as a JSON string in ASCII, a tuple as its fields in brackets separated by
+   commas. Events whose kind is not in `CANONICAL` are left out, so that new kinds of diagnostic
+   events (``icc-write``, whose effects are in the other kinds) do not change old hashes. Last the
+   line ``state HEX``: the SHA-256 of the final state (general and system registers, RAM) as
+   `Machine` lays it out, of nothing if there is none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What has happened so far, counted: a sink that answers how often an interrupt was raised, taken and ended.
+"""What has happened so far, counted: a sink that answers how often an interrupt was raised, taken
+and ended.
 
-`armvirt.trace.timeline` shows each event to a person; this keeps what an explanation needs of a run of any length:
-counts, the first and the last time, and of the rest only what is open. Stamps are those of the events.
+`armvirt.trace.timeline` shows each event to a person; this keeps what an explanation needs of a run
+of any length: counts, the first and the last time, and of the rest only what is open. Stamps are
+those of the events.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ class Times:
 
 
 class Loss(NamedTuple):
-    """What was pending is pending no more, and the guest did not take it. ``how`` is fell (its line), the name of an
-    ICPENDR register or of an ITS command; ``raised`` is when it had become pending."""
+    """What was pending is pending no more, and the guest did not take it. ``how`` is fell (its
+    line), the name of an ICPENDR register or of an ITS command; ``raised`` is when it had become
+    pending."""
 
     how: str
     raised: Stamp
@@ -48,9 +51,10 @@ class Loss(NamedTuple):
 class Past:
     """An interrupt, of one vCPU or shared by all.
 
-    ``raised`` counts what made it pending, ``again`` how often that was so already: a latch holds one. ``waiting`` is
-    since when it is pending and not acknowledged. ``rose`` is when its line rose that is high now (None: it is low, or
-    it has none); ``taken_high`` and ``ended_high`` count from there. ``lost`` is the last time it was lost.
+    ``raised`` counts what made it pending, ``again`` how often that was so already: a latch holds
+    one. ``waiting`` is since when it is pending and not acknowledged. ``rose`` is when its line
+    rose that is high now (None: it is low, or it has none); ``taken_high`` and ``ended_high`` count
+    from there. ``lost`` is the last time it was lost.
     """
 
     raised: Times = field(default_factory=Times)
@@ -66,7 +70,8 @@ class Past:
 
 
 class Send(NamedTuple):
-    """An SGI that a CPU has sent: the register and value that were written, and the vCPUs that got it."""
+    """An SGI that a CPU has sent: the register and value that were written, and the vCPUs that got
+    it."""
 
     stamp: Stamp
     register: str
@@ -82,8 +87,8 @@ class Stray(NamedTuple):
 
 
 class Message(NamedTuple):
-    """An event that made no LPI pending: by the ITS command INT, with its ``error``, or (-1) by a CPU's store to
-    GITS_TRANSLATER."""
+    """An event that made no LPI pending: by the ITS command INT, with its ``error``, or (-1) by a
+    CPU's store to GITS_TRANSLATER."""
 
     stamp: Stamp
     device: int
@@ -103,7 +108,8 @@ class Poll(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """Synchronous exceptions in a row, from one place or from within the vectors; the last of them."""
+    """Synchronous exceptions in a row, from one place or from within the vectors; the last of
+    them."""
 
     times: int
     stamp: Stamp
@@ -119,11 +125,11 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class CpuPast:
-    """One vCPU. ``running`` are the interrupts that it acknowledged and whose priority no EOIR has dropped since, the
-    last on top. ``entries`` are the interrupt exceptions since its last acknowledge, ``entry`` the last of all;
-    ``spurious`` counts from there, too. ``faults`` is None once it has used the GIC or a timer again.
-    ``dropped`` has, by INTID, the EOIR that dropped its priority in another's name, ``idle_ends`` the EOIR that came
-    when nothing ran."""
+    """One vCPU. ``running`` are the interrupts that it acknowledged and whose priority no EOIR has
+    dropped since, the last on top. ``entries`` are the interrupt exceptions since its last
+    acknowledge, ``entry`` the last of all; ``spurious`` counts from there, too. ``faults`` is None
+    once it has used the GIC or a timer again. ``dropped`` has, by INTID, the EOIR that dropped its
+    priority in another's name, ``idle_ends`` the EOIR that came when nothing ran."""
 
     running: list[tuple[int, Stamp]] = field(default_factory=list)
     entries: int = 0
@@ -161,7 +167,7 @@ class History:
         if handler is not None:
             handler(stamp, event)
 
-    # What is asked ---------------------------------------------------------------------------------------------
+    # What is asked -------------------------------------------------------------------------------
 
     def of(self, intid: int, vcpu: int) -> Past:
         """The past of an interrupt; for a private one, of that vCPU's."""
@@ -174,7 +180,7 @@ class History:
         """The last SGI of that number that any CPU has sent, whoever got it."""
         return self._sends.get(intid)
 
-    # What is heard ---------------------------------------------------------------------------------------------
+    # What is heard -------------------------------------------------------------------------------
 
     def _of(self, vcpu: int, intid: int) -> Past:
         return self._past.setdefault(key_of(vcpu, intid), Past())
@@ -238,8 +244,8 @@ class History:
         past.waiting = None
 
     def _end(self, stamp: Stamp, event: Any) -> None:
-        """EOIR drops the highest active priority, whatever INTID is written; with that INTID it ends the interrupt
-        (IHI 0069 12.2.10)."""
+        """EOIR drops the highest active priority, whatever INTID is written; with that INTID it
+        ends the interrupt (IHI 0069 12.2.10)."""
         intid, cpu = event.intid, self._cpu(stamp.vcpu)
         if event.register == "DIR":
             self._of(stamp.vcpu, intid).deactivated.add(stamp)
@@ -259,7 +265,9 @@ class History:
             cpu.entry, cpu.faults = Entry(stamp, event), None
         elif event.what == "sync" and event.esr >> EC_SHIFT & 0x3F != EC_SVC64:
             last, vectors = cpu.faults, event.target & ~(VECTORS_SIZE - 1)
-            same = last is not None and (last.event.elr == event.elr or 0 <= event.elr - vectors < VECTORS_SIZE)
+            same = last is not None and (
+                last.event.elr == event.elr or 0 <= event.elr - vectors < VECTORS_SIZE
+            )
             cpu.faults = Faults(last.times + 1 if last is not None and same else 1, stamp, event)
 
     # Registers
@@ -267,7 +275,9 @@ class History:
     def _icc(self, stamp: Stamp, event: Any) -> None:
         self._cpu(stamp.vcpu).faults = None
         if event.register in SGI_REGISTERS:
-            self._sends[SgiRequest.decode(event.value).intid] = Send(stamp, event.register, event.value, ())
+            self._sends[SgiRequest.decode(event.value).intid] = Send(
+                stamp, event.register, event.value, ()
+            )
 
     def _gic(self, stamp: Stamp, event: Any) -> None:
         if event.frame == "GICC":

@@ -1,9 +1,10 @@
 """A trace as JSON lines: one object per event.
 
-Every line has ``ns`` (virtual time), ``insns`` (instructions retired by the vCPU), ``vcpu``, ``pc`` and ``kind``,
-followed by the event's own fields (`armvirt.events`). Addresses, register values and encodings are strings in
-hexadecimal: JSON readers that use floating point would lose their low bits. The first line, of kind ``header``,
-describes the file; the last one, of kind ``end``, says that it is complete.
+Every line has ``ns`` (virtual time), ``insns`` (instructions retired by the vCPU), ``vcpu``, ``pc``
+and ``kind``, followed by the event's own fields (`armvirt.events`). Addresses, register values and
+encodings are strings in hexadecimal: JSON readers that use floating point would lose their low
+bits. The first line, of kind ``header``, describes the file; the last one, of kind ``end``, says
+that it is complete.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ HEX_FIELDS = frozenset({"pc", "esr", "elr", "value", "address", "offset", "funct
 def record(stamp: Stamp, event: Event) -> dict[str, Any]:
     """One event as JSON-able data."""
     fields = event._asdict()
-    plain = {"ns": stamp.ns, "insns": stamp.insns, "vcpu": stamp.vcpu, "pc": hex(stamp.pc), "kind": event.kind}
+    plain = {
+        "ns": stamp.ns,
+        "insns": stamp.insns,
+        "vcpu": stamp.vcpu,
+        "pc": hex(stamp.pc),
+        "kind": event.kind,
+    }
     # An exception's target is an address; other events call a vCPU their target.
     address_target = event.kind == "exception"
     for name, value in fields.items():
@@ -45,7 +52,8 @@ class SupportsWrite(Protocol):
 
 
 class JsonLines:
-    """A sink that writes to ``file``. Until one is attached, events are dropped: files open after input is checked."""
+    """A sink that writes to ``file``. Until one is attached, events are dropped: files open after
+    input is checked."""
 
     def __init__(self, file: SupportsWrite | None = None) -> None:
         self._file: SupportsWrite | None = None
@@ -77,8 +85,9 @@ class JsonLines:
             self.count += 1
 
     def end(self, **about: object) -> None:
-        """The last line, which says that nothing is missing; ``about`` goes into it. What comes later is dropped, and
-        so is this after an error in writing, for something is missing then."""
+        """The last line, which says that nothing is missing; ``about`` goes into it. What comes
+        later is dropped, and so is this after an error in writing, for something is missing
+        then."""
         if self._file is not None:
             self._write({"ns": self._last_ns, "kind": "end", "events": self.count, **about})
             self._file = None

@@ -1,4 +1,5 @@
-"""The life of an interrupt, from the line that rises to the end of interrupt. Pure data, no display.
+"""The life of an interrupt, from the line that rises to the end of interrupt. Pure data, no
+display.
 
 Stages, in the order in which KVM, the virtual CPU interface and the guest bring them about:
 
@@ -25,7 +26,8 @@ STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"
 
 @dataclass(slots=True)
 class Life:
-    """One interrupt on one vCPU; a stage that did not happen (yet), or not for it alone, is None."""
+    """One interrupt on one vCPU; a stage that did not happen (yet), or not for it alone, is
+    None."""
 
     intid: int
     vcpu: int
@@ -42,11 +44,14 @@ class Life:
         if first is None or last is None:
             return None
         # Instruction counts are per vCPU: they compare only where the same vCPU saw both stages.
-        return Latency(last.ns - first.ns, last.insns - first.insns if first.vcpu == last.vcpu else None)
+        return Latency(
+            last.ns - first.ns, last.insns - first.insns if first.vcpu == last.vcpu else None
+        )
 
 
 class Latency(NamedTuple):
-    """Virtual time in ns, and instructions of the vCPU (None: the stages were seen by different CPUs)."""
+    """Virtual time in ns, and instructions of the vCPU (None: the stages were seen by different
+    CPUs)."""
 
     ns: int
     insns: int | None
@@ -63,7 +68,9 @@ class Statistics(NamedTuple):
 
 def statistics(values: Sequence[int]) -> Statistics | None:
     """Of no value there are no statistics."""
-    return Statistics(len(values), min(values), int(median(values)), max(values)) if values else None
+    return (
+        Statistics(len(values), min(values), int(median(values)), max(values)) if values else None
+    )
 
 
 class Summary(NamedTuple):

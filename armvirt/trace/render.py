@@ -1,4 +1,5 @@
-"""Shows a timeline: in colour with rich on a terminal, as plain text elsewhere. It returns strings or rich objects."""
+"""Shows a timeline: in colour with rich on a terminal, as plain text elsewhere. It returns strings
+or rich objects."""
 
 from __future__ import annotations
 
@@ -33,14 +34,16 @@ STAGES_WITH_PC = ("program", "deliver")
 
 
 def location(row: Row, lookup: Lookup | None) -> str:
-    """Where the guest was: a symbol if there is one, else the address; empty where it says nothing."""
+    """Where the guest was: a symbol if there is one, else the address; empty where it says
+    nothing."""
     if row.stage not in STAGES_WITH_PC or row.vcpu < 0:
         return ""
     return (lookup(row.pc) if lookup else None) or f"{row.pc:#x}"
 
 
 def latencies(life: Life) -> str:
-    """``12 + 328 + 680 = 1,020 ns, 1,005 insns`` (to deliver, ack, eoi); empty where nothing is known."""
+    """``12 + 328 + 680 = 1,020 ns, 1,005 insns`` (to deliver, ack, eoi); empty where nothing is
+    known."""
     steps = [latency for start, end in STEPS[:3] if (latency := life.latency(start, end))]
     total = life.latency("fire", "eoi") or life.latency("ack", "eoi")
     if total is None:
@@ -63,8 +66,8 @@ def plain(row: Row, lookup: Lookup | None = None) -> str:
 
 
 def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
-    """One row for a terminal. What does not fit goes on in the next line under its beginning; no word is broken but one
-    that is longer than the terminal is wide."""
+    """One row for a terminal. What does not fit goes on in the next line under its beginning; no
+    word is broken but one that is longer than the terminal is wide."""
     from rich.text import Text
 
     style = STYLES.get(row.stage, "")
@@ -85,8 +88,8 @@ def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
 
 
 def _under(head: Text, body: Text, width: int) -> Text:
-    """``body`` behind ``head``, with its further lines under its first one, or further to the left if it has a word
-    that needs the room."""
+    """``body`` behind ``head``, with its further lines under its first one, or further to the left
+    if it has a word that needs the room."""
     from rich.console import Console
     from rich.text import Text
 
@@ -136,7 +139,12 @@ def overview_row(summary: Summary) -> tuple[str, ...]:
     counts = (f"{count:,}" for count in (summary.fired, summary.acknowledged, summary.ended))
     steps = [summary.steps[step][0] for step in STEPS]
     middles = (f"{ns.middle:,}" if ns else "-" for ns in steps)
-    return (short(summary.intid), *counts, *middles, f"{steps[-1].greatest:,}" if steps[-1] else "-")
+    return (
+        short(summary.intid),
+        *counts,
+        *middles,
+        f"{steps[-1].greatest:,}" if steps[-1] else "-",
+    )
 
 
 def plain_summary(summaries: Sequence[Summary]) -> str:
@@ -144,13 +152,17 @@ def plain_summary(summaries: Sequence[Summary]) -> str:
     if len(summaries) > DETAILED:
         blocks = [_plain_table(OVERVIEW_TITLE, [OVERVIEW, *map(overview_row, summaries)])]
     else:
-        blocks = [_plain_table(title(summary), [COLUMNS, *summary_rows(summary)]) for summary in summaries]
+        blocks = [
+            _plain_table(title(summary), [COLUMNS, *summary_rows(summary)]) for summary in summaries
+        ]
     return "\n\n".join(blocks).replace("→", "->") or NOTHING
 
 
 def _plain_table(heading: str, rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
     return "\n".join([heading, *("  " + line for line in lines)])
 
 
@@ -165,5 +177,8 @@ def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
 
 
 def _table(heading: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
-    styles = ("bold" if n == 0 else "cyan" if 2 <= n <= 4 else "blue" if n > 4 else "" for n in range(len(columns)))
+    styles = (
+        "bold" if n == 0 else "cyan" if 2 <= n <= 4 else "blue" if n > 4 else ""
+        for n in range(len(columns))
+    )
     return Table(heading, tuple(columns), tuple(rows), styles=tuple(styles), numbers=True)

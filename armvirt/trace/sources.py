@@ -1,4 +1,5 @@
-"""What makes an interrupt pending, or takes that back, other than a line: register writes and ITS commands."""
+"""What makes an interrupt pending, or takes that back, other than a line: register writes and ITS
+commands."""
 
 from __future__ import annotations
 
@@ -10,18 +11,26 @@ from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
 from armvirt.hyp.diagnosis.register_names import ICPENDR, ISPENDR, kind_of
 from armvirt.intids import NAMES, named
 
-TIMER_INTIDS = {"vtimer": 27, "ptimer": 30}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
+TIMER_INTIDS = {
+    "vtimer": 27,
+    "ptimer": 30,
+}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
 ANY = -1  # an interrupt that all vCPUs share, before one takes it
 ARRAY_SIZE = 0x80  # of a register with a bit per INTID (IHI 0069 12.9)
 PENDING_ARRAYS = {ISPENDR: "ISPENDR", ICPENDR: "ICPENDR"}
 #: ITS commands after which their LPI is not pending, or which begin another life of it.
 FORGETS = frozenset({"CLEAR", "DISCARD", "MAPTI", "MAPI"})
 BARRIERS = frozenset({"SYNC"})  # they say nothing here: every command is complete before the next
-ERRORS = {value: name[2:] for name, value in vars(its).items() if name.startswith("E_") and name != "E_DONE"}
+ERRORS = {
+    value: name[2:]
+    for name, value in vars(its).items()
+    if name.startswith("E_") and name != "E_DONE"
+}
 
 
 class Pend(NamedTuple):
-    """A bit of ISPENDR (``sets``) or ICPENDR that was written. ``vcpu`` is `ANY` for a shared interrupt."""
+    """A bit of ISPENDR (``sets``) or ICPENDR that was written. ``vcpu`` is `ANY` for a shared
+    interrupt."""
 
     intid: int
     vcpu: int
@@ -42,7 +51,8 @@ def intid_text(intid: int) -> str:
 def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:
     """The interrupts whose pending bits an access of ``vcpu`` to GICD or GICR writes.
 
-    Those of SGIs are read-only in a GICv2, and a GICv3's distributor has no private ones (IHI 0048 4.3.7, 0069 12.9).
+    Those of SGIs are read-only in a GICv2, and a GICv3's distributor has no private ones (IHI 0048
+    4.3.7, 0069 12.9).
     """
     offset, who = event.offset, vcpu
     if event.frame == "GICR":
@@ -60,7 +70,8 @@ def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:
 
 
 def its_text(event: Any) -> str:
-    """``MAPTI, device 1, event 3, INTID 8195, collection 0``; of a command that was skipped, why."""
+    """``MAPTI, device 1, event 3, INTID 8195, collection 0``; of a command that was skipped,
+    why."""
     ids = {
         "device": event.device, "event": event.event, "INTID": event.intid, "collection": event.icid,
         "to CPU": event.target,

@@ -1,4 +1,5 @@
-"""Turns events into the rows of a timeline, and correlates them into interrupt lives. Pure: it displays nothing."""
+"""Turns events into the rows of a timeline, and correlates them into interrupt lives. Pure: it
+displays nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ from armvirt.intids import named
 from armvirt.printable import printable
 from armvirt.trace.lifecycle import Life, Summary, summarize
 from armvirt.trace.parking import Parking
-from armvirt.trace.sources import ANY, BARRIERS, FORGETS, TIMER_INTIDS, intid_text, its_text, key_of, pends
+from armvirt.trace.sources import (
+    ANY,
+    BARRIERS,
+    FORGETS,
+    TIMER_INTIDS,
+    intid_text,
+    its_text,
+    key_of,
+    pends,
+)
 
 SPECIAL = range(1020, 1024)  # no interrupts (IHI 0069 2.2.1)
 REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
@@ -22,7 +32,8 @@ EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 
 class Row(NamedTuple):
-    """One line: when (ns, ns since the row before), on which vCPU, which stage, what, where, and whose life ended."""
+    """One line: when (ns, ns since the row before), on which vCPU, which stage, what, where, and
+    whose life ended."""
 
     ns: int
     delta: int
@@ -36,19 +47,35 @@ class Row(NamedTuple):
 class Timeline:
     """A sink. ``show`` gets each row as it happens; ``lives`` holds every interrupt seen.
 
-    ``frequency`` (Hz) is that of the counter. ``virtual_start`` is the virtual count at time 0 if it is known: it
-    makes the distance to a compare value known, too. ``model`` is the version of the GIC.
+    ``frequency`` (Hz) is that of the counter. ``virtual_start`` is the virtual count at time 0 if
+    it is known: it makes the distance to a compare value known, too. ``model`` is the version of
+    the GIC.
     """
 
     def __init__(
-        self, show: Callable[[Row], None], frequency: int, virtual_start: int | None = 0, model: int = 3
+        self,
+        show: Callable[[Row], None],
+        frequency: int,
+        virtual_start: int | None = 0,
+        model: int = 3,
     ) -> None:
-        self._show, self._frequency, self._virtual_start, self._model = show, frequency, virtual_start, model
+        self._show, self._frequency, self._virtual_start, self._model = (
+            show,
+            frequency,
+            virtual_start,
+            model,
+        )
         self._last_ns = 0
         self._waiting: dict[tuple[int, int], Life] = {}  # by `key_of`: not acknowledged yet
-        self._withdrawn: set[tuple[int, int]] = set()  # of those: the guest took back what was pending
-        self._running: dict[tuple[int, int], list[Life]] = {}  # (vcpu, intid): acknowledged, not ended
-        self._entered: dict[int, Stamp] = {}  # vcpu: interrupt exception that no acknowledge has claimed yet
+        self._withdrawn: set[tuple[int, int]] = (
+            set()
+        )  # of those: the guest took back what was pending
+        self._running: dict[
+            tuple[int, int], list[Life]
+        ] = {}  # (vcpu, intid): acknowledged, not ended
+        self._entered: dict[
+            int, Stamp
+        ] = {}  # vcpu: interrupt exception that no acknowledge has claimed yet
         self._line = bytearray()
         self._parking = Parking()
         self.lives: list[Life] = []
@@ -82,7 +109,9 @@ class Timeline:
         if self._line:
             self._console_row(Stamp(self._last_ns, 0, -1, 0))
 
-    def _row(self, stamp: Stamp, stage: str, text: str, life: Life | None = None, vcpu: int | None = None) -> None:
+    def _row(
+        self, stamp: Stamp, stage: str, text: str, life: Life | None = None, vcpu: int | None = None
+    ) -> None:
         who = stamp.vcpu if vcpu is None else vcpu
         self._show(Row(stamp.ns, stamp.ns - self._last_ns, who, stage, text, stamp.pc, life))
         self._last_ns = stamp.ns
@@ -98,14 +127,20 @@ class Timeline:
             names = [name for bit, name in enumerate(("ENABLE", "IMASK")) if event.value >> bit & 1]
             return "|".join(names) or "0"
         if event.register == "tval":
-            ticks = (event.value + (1 << 31) & 0xFFFF_FFFF) - (1 << 31)  # a signed 32-bit view (DDI 0487 D11.2.4)
+            ticks = (event.value + (1 << 31) & 0xFFFF_FFFF) - (
+                1 << 31
+            )  # a signed 32-bit view (DDI 0487 D11.2.4)
             return f"{ticks} ({self._distance(ticks)})"
         count = self._virtual_count(stamp.ns) if event.timer == "vtimer" else None
         where = f" ({self._distance(event.value - count)})" if count is not None else ""
         return f"{event.value:#x}{where}"
 
     def _virtual_count(self, ns: int) -> int | None:
-        return None if self._virtual_start is None else self._virtual_start + ns * self._frequency // 10**9
+        return (
+            None
+            if self._virtual_start is None
+            else self._virtual_start + ns * self._frequency // 10**9
+        )
 
     def _distance(self, ticks: int) -> str:
         seconds = abs(ticks) / self._frequency
@@ -124,7 +159,9 @@ class Timeline:
             self._fire(stamp, stamp.vcpu, intid, f"{event.timer} line rises, INTID {intid}")
             return
         life = self._waiting.pop((stamp.vcpu, intid), None)
-        self._row(stamp, "lower", f"{event.timer} line falls" + (", never acknowledged" if life else ""))
+        self._row(
+            stamp, "lower", f"{event.timer} line falls" + (", never acknowledged" if life else "")
+        )
 
     def _schedule(self, stamp: Stamp, event: Any) -> None:
         for timer in self._parking.schedule(stamp, event):
@@ -138,11 +175,14 @@ class Timeline:
         self._row(stamp, "fire", text, vcpu=vcpu)
 
     def _inject(self, stamp: Stamp, event: Any) -> None:
-        """An interrupt of another source than a timer; a timer's own firing was seen at its line already."""
+        """An interrupt of another source than a timer; a timer's own firing was seen at its line
+        already."""
         if event.intid in TIMER_INTIDS.values() or not event.level:
             return
         if event.intid < 16 and event.target < 0:
-            self._row(stamp, "fire", f"sent by CPU {stamp.vcpu} to nobody, {intid_text(event.intid)}")
+            self._row(
+                stamp, "fire", f"sent by CPU {stamp.vcpu} to nobody, {intid_text(event.intid)}"
+            )
             return
         sgi = event.intid < 16 and stamp.vcpu >= 0
         how = f"sent by CPU {stamp.vcpu}" if sgi else "raised"
@@ -173,7 +213,11 @@ class Timeline:
 
     def _list_register(self, stamp: Stamp, event: Any) -> None:
         life = self._waiting.get(key_of(event.target, event.intid))
-        if life is None or not event.value & LR_PENDING or (life.list is not None and life.vcpu == event.target):
+        if (
+            life is None
+            or not event.value & LR_PENDING
+            or (life.list is not None and life.vcpu == event.target)
+        ):
             return  # the hypervisor rewrites list registers at every entry; the first time on a CPU tells the story
         life.list, life.vcpu = stamp, event.target
         state = LR_STATES[event.value >> 62 & 3]

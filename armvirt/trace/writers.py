@@ -1,7 +1,9 @@
-"""Who wrote a register last? A sink that remembers, for each register word of the GIC and the timers, the last write.
+"""Who wrote a register last? A sink that remembers, for each register word of the GIC and the
+timers, the last write.
 
-Registers with a bit per INTID remember each bit by itself, for a set and a clear register together: a write of another
-interrupt's bit says nothing about this one's. All others remember each byte, as priorities have one each.
+Registers with a bit per INTID remember each bit by itself, for a set and a clear register together:
+a write of another interrupt's bit says nothing about this one's. All others remember each byte, as
+priorities have one each.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ CLEAR = 0x80  # from a set register to its clear register
 BIT_REGISTERS = ("ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER")
 ALL = -1  # any vCPU, for registers that are not banked
 NOWHERE = -2
-#: ITS commands that change an LPI by its event, and those that change all of a collection, of a device, or everything.
+#: ITS commands that change an LPI by its event, and those that change all of a collection, of a
+#: device, or everything.
 BY_EVENT = frozenset({"MAPTI", "MAPI", "MOVI", "DISCARD", "INV"})
 BY_COLLECTION = frozenset({"MAPC", "INVALL"})
 ITS_COMMANDS = BY_EVENT | BY_COLLECTION | {"MAPD", "MOVALL"}
@@ -30,8 +33,8 @@ Key = tuple[object, ...]
 
 
 class LastWrite(NamedTuple):
-    """``what`` was written (a register), or raised, lowered, taken (an interrupt), `OFF`, or an ITS command; value
-    (of a command its error, 0 if it was done), when, by whom, where."""
+    """``what`` was written (a register), or raised, lowered, taken (an interrupt), `OFF`, or an ITS
+    command; value (of a command its error, 0 if it was done), when, by whom, where."""
 
     what: str
     value: int
@@ -41,8 +44,8 @@ class LastWrite(NamedTuple):
 
 
 class LastWriters:
-    """A sink: who wrote each register last, and in ``history`` what happened to each interrupt. What was before it
-    listened is unknown to it."""
+    """A sink: who wrote each register last, and in ``history`` what happened to each interrupt.
+    What was before it listened is unknown to it."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
@@ -64,9 +67,9 @@ class LastWriters:
         self._places: dict[int, tuple[int, int]] = {}  # device and collection of an LPI
 
     def restart(self, ns: int, *, loaded: bool = False) -> None:
-        """The machine was reset at ``ns``, or (``loaded``) a saved state of that time was loaded into it: nothing that
-        was heard is true any more. ``since`` is that time; ``blind`` says that there was a past of which nothing is
-        known."""
+        """The machine was reset at ``ns``, or (``loaded``) a saved state of that time was loaded
+        into it: nothing that was heard is true any more. ``since`` is that time; ``blind`` says
+        that there was a past of which nothing is known."""
         self._forget()
         self.since, self.blind = ns, loaded
 
@@ -80,17 +83,20 @@ class LastWriters:
         if handler is not None:
             handler(stamp, event)
 
-    # What is asked ---------------------------------------------------------------------------------------------
+    # What is asked -------------------------------------------------------------------------------
 
-    def memory(self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL) -> LastWrite | None:
-        """The last write to a register of a frame; with ``bit``, of that bit in a register with a bit per INTID.
-        ``vcpu`` is for registers that each vCPU has of its own at one address."""
+    def memory(
+        self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL
+    ) -> LastWrite | None:
+        """The last write to a register of a frame; with ``bit``, of that bit in a register with a
+        bit per INTID. ``vcpu`` is for registers that each vCPU has of its own at one address."""
         if bit >= 0 and _has_bits(frame, offset):
             return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
         return latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
 
     def system(self, vcpu: int, name: str) -> LastWrite | None:
-        """The last write of a system register: CNTV_CVAL_EL0 by CVAL or by TVAL, whose view it is."""
+        """The last write of a system register: CNTV_CVAL_EL0 by CVAL or by TVAL, whose view it
+        is."""
         view = name.replace("_CVAL_", "_TVAL_")
         return latest(self._writes.get((vcpu, each)) for each in {name, view})
 
@@ -109,10 +115,13 @@ class LastWriters:
     def commanded(self, intid: int, names: Iterable[str]) -> LastWrite | None:
         """The last of these ITS commands that was about an LPI, or its collection, or all."""
         device, collection = self._places.get(intid, (NOWHERE, NOWHERE))
-        writes = (self._writes.get(("its", name, _subject(name, intid, device, collection))) for name in names)
+        writes = (
+            self._writes.get(("its", name, _subject(name, intid, device, collection)))
+            for name in names
+        )
         return latest(writes)
 
-    # What is heard ---------------------------------------------------------------------------------------------
+    # What is heard -------------------------------------------------------------------------------
 
     def _gic(self, stamp: Stamp, event: Any) -> None:
         if not event.is_write:
@@ -132,20 +141,27 @@ class LastWriters:
         self._system(stamp, event.register, event.value)
 
     def _schedule(self, stamp: Stamp, event: Any) -> None:
-        """CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2): whoever wrote its registers is forgotten."""
+        """CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2): whoever wrote its registers
+        is forgotten."""
         if event.what == "off":
             for key in self._writes:
                 if key[0] == event.target and str(key[1]).startswith("ICC_"):
                     self._writes[key] = LastWrite(OFF, 0, stamp.ns, event.target, stamp.pc)
 
     def _timer(self, stamp: Stamp, event: Any) -> None:
-        self._system(stamp, f"{TIMERS.get(event.timer, event.timer)}_{event.register.upper()}_EL0", event.value)
+        self._system(
+            stamp,
+            f"{TIMERS.get(event.timer, event.timer)}_{event.register.upper()}_EL0",
+            event.value,
+        )
 
     def _system(self, stamp: Stamp, name: str, value: int) -> None:
         self._writes[stamp.vcpu, name] = LastWrite(name, value, stamp.ns, stamp.vcpu, stamp.pc)
 
     def _inject(self, stamp: Stamp, event: Any) -> None:
-        write = LastWrite("raised" if event.level else "lowered", event.level, stamp.ns, stamp.vcpu, stamp.pc)
+        write = LastWrite(
+            "raised" if event.level else "lowered", event.level, stamp.ns, stamp.vcpu, stamp.pc
+        )
         self._writes["input", event.intid, ALL] = write
         self._writes["input", event.intid, event.target] = write
 
@@ -154,7 +170,9 @@ class LastWriters:
         if event.op not in ITS_COMMANDS:
             return
         subject = _subject(event.op, event.intid, event.device, event.icid)
-        self._writes["its", event.op, subject] = LastWrite(event.op, event.error, stamp.ns, stamp.vcpu, stamp.pc)
+        self._writes["its", event.op, subject] = LastWrite(
+            event.op, event.error, stamp.ns, stamp.vcpu, stamp.pc
+        )
         if event.op in BY_EVENT and event.icid >= 0 and not event.error:
             self._places[event.intid] = event.device, event.icid
 
@@ -170,7 +188,15 @@ class LastWriters:
 
 def _subject(op: str, intid: int, device: int, collection: int) -> int:
     """What a command is about: an LPI, a collection, a device, or `ALL`."""
-    return intid if op in BY_EVENT else collection if op in BY_COLLECTION else device if op == "MAPD" else ALL
+    return (
+        intid
+        if op in BY_EVENT
+        else collection
+        if op in BY_COLLECTION
+        else device
+        if op == "MAPD"
+        else ALL
+    )
 
 
 def _has_bits(frame: str, offset: int) -> bool:
@@ -193,7 +219,8 @@ _ROWS: dict[str, tuple[MmioRow, ...]] = {
 
 
 def register_name(frame: str, offset: int) -> str:
-    """``GICR_WAKER``; an array of registers by its word, ``GICD_ISPENDR1``; ``GICR+0x40`` where none is."""
+    """``GICR_WAKER``; an array of registers by its word, ``GICD_ISPENDR1``; ``GICR+0x40`` where
+    none is."""
     within, rows = offset, _ROWS.get(frame, ())
     if frame == "GICR":
         within = offset % GICR_STRIDE
@@ -214,4 +241,6 @@ def _bits(value: int) -> Iterable[int]:
 
 
 def latest(writes: Iterable[LastWrite | None]) -> LastWrite | None:
-    return max((write for write in writes if write is not None), key=lambda write: write.ns, default=None)
+    return max(
+        (write for write in writes if write is not None), key=lambda write: write.ns, default=None
+    )

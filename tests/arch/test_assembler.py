@@ -17,8 +17,18 @@ AS, OBJCOPY = "aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy"
 
 #: Registers that are younger than the assembler of Debian 12.
 YOUNG = {
-    "ID_PFR2_EL1", "ID_AA64PFR2_EL1", "ID_AA64ZFR0_EL1", "ID_AA64SMFR0_EL1", "ID_AA64FPFR0_EL1", "ID_AA64DFR2_EL1",
-    "ID_AA64ISAR3_EL1", "ID_AA64MMFR3_EL1", "ID_AA64MMFR4_EL1", "CNTPCTSS_EL0", "CNTVCTSS_EL0", "CNTPOFF_EL2",
+    "ID_PFR2_EL1",
+    "ID_AA64PFR2_EL1",
+    "ID_AA64ZFR0_EL1",
+    "ID_AA64SMFR0_EL1",
+    "ID_AA64FPFR0_EL1",
+    "ID_AA64DFR2_EL1",
+    "ID_AA64ISAR3_EL1",
+    "ID_AA64MMFR3_EL1",
+    "ID_AA64MMFR4_EL1",
+    "CNTPCTSS_EL0",
+    "CNTVCTSS_EL0",
+    "CNTPOFF_EL2",
 }
 
 INSTRUCTIONS: dict[str, Insn] = {
@@ -60,7 +70,9 @@ def assemble(lines: list[str], folder: Path) -> list[int]:
 
 def test_decoder(tmp_path: Path) -> None:
     words = assemble(list(INSTRUCTIONS), tmp_path)
-    assert {text: insn.decode(word) for text, word in zip(INSTRUCTIONS, words, strict=True)} == INSTRUCTIONS
+    assert {
+        text: insn.decode(word) for text, word in zip(INSTRUCTIONS, words, strict=True)
+    } == INSTRUCTIONS
 
 
 def test_every_system_register(tmp_path: Path) -> None:
@@ -78,7 +90,11 @@ def _without_register(row: insn.SysOp) -> bool:
 
 def test_every_system_operation(tmp_path: Path) -> None:
     rows = insn.SYS_OPERATIONS
-    lines = [row.name.lower() if _without_register(row) else f"{row.name.lower()}, x3" for row in rows]
+    lines = [
+        row.name.lower() if _without_register(row) else f"{row.name.lower()}, x3" for row in rows
+    ]
     for row, word in zip(rows, assemble(lines, tmp_path), strict=True):
-        assert insn.is_sys(word) == (row.encoding, False, 31 if _without_register(row) else 3), row.name
+        assert insn.is_sys(word) == (row.encoding, False, 31 if _without_register(row) else 3), (
+            row.name
+        )
         assert insn.is_msr_mrs(word) is None

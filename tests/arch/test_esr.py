@@ -27,7 +27,9 @@ def test_data_abort_fields_of_a_known_syndrome() -> None:
 
 
 @given(st.integers(0, 63), st.booleans(), st.booleans(), st.booleans())
-def test_data_abort_without_syndrome_has_no_access(dfsc: int, write: bool, same_el: bool, walk: bool) -> None:
+def test_data_abort_without_syndrome_has_no_access(
+    dfsc: int, write: bool, same_el: bool, walk: bool
+) -> None:
     syndrome = esr.data_abort(dfsc, write, same_el, s1ptw=walk)
     abort = esr.decode_data_abort(syndrome)
     assert (abort.isv, abort.dfsc, abort.is_write, abort.s1ptw) == (False, dfsc, write, walk)
@@ -35,7 +37,9 @@ def test_data_abort_without_syndrome_has_no_access(dfsc: int, write: bool, same_
 
 
 def test_instruction_abort() -> None:
-    assert esr.instruction_abort(DFSC.EXTERNAL, same_el=True) == EC.IABT_CURRENT << 26 | esr.IL | 0x10
+    assert (
+        esr.instruction_abort(DFSC.EXTERNAL, same_el=True) == EC.IABT_CURRENT << 26 | esr.IL | 0x10
+    )
 
 
 def test_undefined_is_class_zero_with_a_long_instruction() -> None:
@@ -50,7 +54,13 @@ def test_wfx() -> None:
 
 @pytest.mark.parametrize(
     ("dfsc", "kind"),
-    [(0x07, DFSC.TRANSLATION), (0x0F, DFSC.PERMISSION), (0x10, 0x10), (0x21, 0x21), (0x16, DFSC.EXTERNAL_ON_WALK)],
+    [
+        (0x07, DFSC.TRANSLATION),
+        (0x0F, DFSC.PERMISSION),
+        (0x10, 0x10),
+        (0x21, 0x21),
+        (0x16, DFSC.EXTERNAL_ON_WALK),
+    ],
 )
 def test_fault_type_drops_the_level(dfsc: int, kind: int) -> None:
     assert esr.fault_type(dfsc) == kind
@@ -63,11 +73,23 @@ def test_fault_type_drops_the_level(dfsc: int, kind: int) -> None:
         (esr.build(EC.HVC64, 0x12), "HVC: #0x12"),
         (esr.undefined(), "undefined instruction"),
         (esr.wfx(WfxKind.WFI), "wait: WFI"),
-        (esr.sysreg_trap(sysreg(3, 3, 14, 2, 1), False, 4), "system register: write CNTP_CTL_EL0, x4"),
+        (
+            esr.sysreg_trap(sysreg(3, 3, 14, 2, 1), False, 4),
+            "system register: write CNTP_CTL_EL0, x4",
+        ),
         (esr.data_abort(0x07, True, True), "data abort: write, translation fault, level 3"),
-        (0x9343_0006, "data abort from a lower EL: read, translation fault, level 2, 2 bytes to w3"),
-        (esr.data_abort(0x10, s1ptw=True), "data abort from a lower EL: read, external abort, stage-1 walk"),
-        (esr.instruction_abort(0x0E), "instruction abort from a lower EL: permission fault, level 2"),
+        (
+            0x9343_0006,
+            "data abort from a lower EL: read, translation fault, level 2, 2 bytes to w3",
+        ),
+        (
+            esr.data_abort(0x10, s1ptw=True),
+            "data abort from a lower EL: read, external abort, stage-1 walk",
+        ),
+        (
+            esr.instruction_abort(0x0E),
+            "instruction abort from a lower EL: permission fault, level 2",
+        ),
         (esr.build(0x3F), "EC 0x3f"),
     ],
 )

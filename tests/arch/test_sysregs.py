@@ -62,7 +62,16 @@ def test_the_id_block_is_complete() -> None:
 
 
 def test_identity_registers_are_outside_the_trapped_block() -> None:
-    for name in ("MIDR_EL1", "MPIDR_EL1", "REVIDR_EL1", "CTR_EL0", "DCZID_EL0", "CLIDR_EL1", "CCSIDR_EL1", "AIDR_EL1"):
+    for name in (
+        "MIDR_EL1",
+        "MPIDR_EL1",
+        "REVIDR_EL1",
+        "CTR_EL0",
+        "DCZID_EL0",
+        "CLIDR_EL1",
+        "CCSIDR_EL1",
+        "AIDR_EL1",
+    ):
         row = sysregs.BY_NAME[name]
         assert row in ID_REGISTERS and not sysregs.is_id_space(row.encoding)
         assert row.access == "ro"
@@ -87,7 +96,9 @@ def test_context_has_the_debug_registers_of_a_cortex_a72() -> None:
 
 
 def test_context_leaves_timers_and_interrupts_to_their_owners() -> None:
-    assert not [r.name for r in CONTEXT_REGISTERS if r.name.startswith(("CNTV_", "CNTP_", "ICC_", "PM"))]
+    assert not [
+        r.name for r in CONTEXT_REGISTERS if r.name.startswith(("CNTV_", "CNTP_", "ICC_", "PM"))
+    ]
 
 
 def test_field_get_and_put() -> None:

@@ -31,7 +31,9 @@ def test_tval_ignores_high_bits_when_written() -> None:
     assert timer.cval_from_tval(0xDEAD_BEEF_0000_0001, 100) == 101
 
 
-@pytest.mark.parametrize(("value", "extended"), [(0x7FFF_FFFF, 0x7FFF_FFFF), (0x8000_0000, MASK64 ^ 0x7FFF_FFFF)])
+@pytest.mark.parametrize(
+    ("value", "extended"), [(0x7FFF_FFFF, 0x7FFF_FFFF), (0x8000_0000, MASK64 ^ 0x7FFF_FFFF)]
+)
 def test_sign_extension(value: int, extended: int) -> None:
     assert timer.sign_extend_32(value) == extended
 

@@ -12,5 +12,7 @@ def require_tool(name: str) -> str:
     """The path of a program. Without it the test is skipped; in CI (ARMVIRT_CI=1) it fails."""
     path = shutil.which(name)
     if path is None:
-        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(f"{name} is not installed")
+        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(
+            f"{name} is not installed"
+        )
     return path

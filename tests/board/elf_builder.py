@@ -41,7 +41,9 @@ def elf(
         memsz = len(load.data) if load.memsz is None else load.memsz
         vaddr = load.address if load.vaddr is None else load.vaddr
         offset = data_at + len(body) if load.offset is None else load.offset
-        headers += struct.pack("<IIQQQQQQ", load.type, 7, offset, vaddr, load.address, filesz, memsz, 4096)
+        headers += struct.pack(
+            "<IIQQQQQQ", load.type, 7, offset, vaddr, load.address, filesz, memsz, 4096
+        )
         body += load.data
     sections_at = data_at + len(body) if symbols else 0
     tail = _symbol_sections(sections_at, symbols) if symbols else b""
@@ -58,11 +60,17 @@ def _symbol_sections(at: int, symbols: Sequence[tuple[str, int, int, int]]) -> b
     table_at = at + 3 * 64
     sections = bytes(64)
     sections += struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, table_at, len(table), 2, 0, 8, 24)
-    sections += struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, table_at + len(table), len(names), 0, 0, 1, 0)
+    sections += struct.pack(
+        "<IIQQQQIIQQ", 0, 3, 0, 0, table_at + len(table), len(names), 0, 0, 1, 0
+    )
     return sections + table + names
 
 
-def image(size: int = 256, text_offset: int = 0, image_size: int = 0x10000, flags: int = 0xA) -> bytes:
+def image(
+    size: int = 256, text_offset: int = 0, image_size: int = 0x10000, flags: int = 0xA
+) -> bytes:
     """An arm64 Image of ``size`` bytes."""
-    header = struct.pack("<IIQQQQQQ4sI", 0x14000000, 0, text_offset, image_size, flags, 0, 0, 0, b"ARM\x64", 0)
+    header = struct.pack(
+        "<IIQQQQQQ4sI", 0x14000000, 0, text_offset, image_size, flags, 0, 0, 0, b"ARM\x64", 0
+    )
     return header.ljust(size, b"\0")

@@ -24,7 +24,9 @@ BRANCH = b"\x00\x00\x00\x14"
 def with_symbols(count: int, names: bytes, every: int = 1) -> bytes:
     """An ELF with ``count`` symbols, whose names begin at each ``every`` bytes of ``names``."""
     base = elf([Load(data=BRANCH * 4)])
-    table = bytes(24) + b"".join(struct.pack("<IBBHQQ", 1 + n * every, 2, 0, 1, TEXT + 4 * n, 4) for n in range(count))
+    table = bytes(24) + b"".join(
+        struct.pack("<IBBHQQ", 1 + n * every, 2, 0, 1, TEXT + 4 * n, 4) for n in range(count)
+    )
     at = len(base) + 3 * 64
     sections = bytes(64) + struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, at, len(table), 2, 0, 8, 24)
     sections += struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, at + len(table), len(names) + 2, 0, 0, 1, 0)
@@ -47,7 +49,9 @@ def with_headers(headers: list[tuple[int, int, int, int, int]]) -> bytes:
 
 def sections(count: int) -> bytes:
     base = elf([Load(data=BRANCH * 4)])
-    content = bytearray(base + struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, 64, 4080, 1, 0, 8, 24) * count)
+    content = bytearray(
+        base + struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, 64, 4080, 1, 0, 8, 24) * count
+    )
     struct.pack_into("<Q", content, 40, len(base))
     struct.pack_into("<HHH", content, 58, 64, count, 1)
     return bytes(content)
@@ -58,9 +62,15 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "overlapping names": lambda: with_symbols(20_000, b"a" * 200_000),
     "names without an end": lambda: with_symbols(100_000, b"ab" * 100, every=1),
     "many symbols": lambda: with_symbols(300_000, b"name", every=0),
-    "many segments": lambda: with_headers([(LOAD, 64, TEXT + 16 * n, 16, 16) for n in range(65_535)]),
-    "shared bytes": lambda: with_headers([(LOAD, 0, TEXT + 4096 * n, 4096, 4096) for n in range(60_000)]),
-    "dynamic segments": lambda: with_headers([(LOAD, 64, TEXT, 16, 16)] + [(DYNAMIC, 0, 0, 65_536, 65_536)] * 60_000),
+    "many segments": lambda: with_headers(
+        [(LOAD, 64, TEXT + 16 * n, 16, 16) for n in range(65_535)]
+    ),
+    "shared bytes": lambda: with_headers(
+        [(LOAD, 0, TEXT + 4096 * n, 4096, 4096) for n in range(60_000)]
+    ),
+    "dynamic segments": lambda: with_headers(
+        [(LOAD, 64, TEXT, 16, 16)] + [(DYNAMIC, 0, 0, 65_536, 65_536)] * 60_000
+    ),
     "huge bss": lambda: with_headers([(LOAD, 120, TEXT, 16, 400 << 20)]),
     "many sections": lambda: sections(65_000),
 }
@@ -115,8 +125,14 @@ def tree(structure: bytes, strings: bytes) -> bytes:
 
 BEGIN, END, FIN = struct.pack(">I", 1), struct.pack(">I", 2), struct.pack(">I", 9)
 TREES = {
-    "overlapping names": lambda: (b"".join(struct.pack(">3I", 3, 0, n) for n in range(80_000)), b"a" * 200_000 + b"\0"),
-    "many names": lambda: (b"".join(struct.pack(">3I", 3, 0, n) for n in range(80_000)), (b"a" * 250 + b"\0") * 400),
+    "overlapping names": lambda: (
+        b"".join(struct.pack(">3I", 3, 0, n) for n in range(80_000)),
+        b"a" * 200_000 + b"\0",
+    ),
+    "many names": lambda: (
+        b"".join(struct.pack(">3I", 3, 0, n) for n in range(80_000)),
+        (b"a" * 250 + b"\0") * 400,
+    ),
     "many nodes": lambda: ((BEGIN + b"n\0\0\0" + END) * 170_000, b"\0"),
 }
 

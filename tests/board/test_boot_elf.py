@@ -15,7 +15,9 @@ MIB = 1 << 20
 NOP = b"\x1f\x20\x03\xd5"
 
 
-def load_bytes(tmp_path: Path, content: bytes, load_addr: int | None = None, ram_size: int = 64 * MIB) -> Loaded:
+def load_bytes(
+    tmp_path: Path, content: bytes, load_addr: int | None = None, ram_size: int = 64 * MIB
+) -> Loaded:
     path = tmp_path / "guest.elf"
     path.write_bytes(content)
     return load(path, RAM, ram_size, load_addr)
@@ -24,7 +26,12 @@ def load_bytes(tmp_path: Path, content: bytes, load_addr: int | None = None, ram
 def test_a_static_executable(tmp_path: Path) -> None:
     loads = [Load(TEXT, NOP * 4), Load(TEXT + 0x1000, b"data", memsz=0x2000)]
     loaded = load_bytes(tmp_path, elf(loads, entry=TEXT + 4))
-    assert (loaded.kind, loaded.entry, loaded.start, loaded.end) == ("elf", TEXT + 4, TEXT, TEXT + 0x3000)
+    assert (loaded.kind, loaded.entry, loaded.start, loaded.end) == (
+        "elf",
+        TEXT + 4,
+        TEXT,
+        TEXT + 0x3000,
+    )
     assert [(s.address, s.data, s.size) for s in loaded.segments] == [
         (TEXT, NOP * 4, 16), (TEXT + 0x1000, b"data", 0x2000)]  # fmt: skip
 
@@ -50,7 +57,9 @@ def test_a_pie_goes_to_ram_base_plus_2m_or_where_asked(tmp_path: Path) -> None:
 
 
 def test_empty_segments_do_not_count(tmp_path: Path) -> None:
-    loaded = load_bytes(tmp_path, elf([Load(0, b"", memsz=0), Load(), Load(0, b"stack?", type=0x6474E551)]))
+    loaded = load_bytes(
+        tmp_path, elf([Load(0, b"", memsz=0), Load(), Load(0, b"stack?", type=0x6474E551)])
+    )
     assert len(loaded.segments) == 1
 
 
@@ -60,7 +69,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "only the magic": (GOOD[:4], "truncated within the ELF header"),
     "half a header": (GOOD[:40], "truncated within the ELF header"),
     "no program headers": (GOOD[:64], "truncated: its program headers lie beyond its end"),
-    "half a segment": (GOOD[:-3], "truncated: segment 0x40200000..0x40200010 lies beyond the file's end"),
+    "half a segment": (
+        GOOD[:-3],
+        "truncated: segment 0x40200000..0x40200010 lies beyond the file's end",
+    ),
     "x86-64": (elf(machine=62), "for x86-64, not AArch64"),
     "arm": (elf(machine=40, ident=b"\x7fELF\x01\x01\x01"), "for 32-bit Arm, not AArch64"),
     "unknown machine": (elf(machine=9999), "for machine 9999"),
@@ -73,14 +85,23 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "phentsize": (elf(phentsize=32), "32 bytes each"),
     "nothing loadable": (elf([Load(type=4)]), "no loadable segments"),
     "no headers at all": (elf([]), "no loadable segments"),
-    "outside": (elf([Load(0x80000)], entry=0x80000), "segment 0x80000..0x80010 is outside RAM 0x40000000..0x44000000"),
+    "outside": (
+        elf([Load(0x80000)], entry=0x80000),
+        "segment 0x80000..0x80010 is outside RAM 0x40000000..0x44000000",
+    ),
     "beyond the end": (elf([Load(memsz=64 * MIB)]), "is outside RAM"),
     "wraps": (elf([Load((1 << 64) - 8)]), "is outside RAM"),
-    "overlap": (elf([Load(TEXT), Load(TEXT + 8)]), "segment 0x40200008..0x40200018 overlaps another"),
+    "overlap": (
+        elf([Load(TEXT), Load(TEXT + 8)]),
+        "segment 0x40200008..0x40200018 overlaps another",
+    ),
     "memsz < filesz": (elf([Load(memsz=4)]), "more bytes in the file than in memory"),
     "entry": (elf(entry=0), "entry point 0x0 is in none of its segments"),
     "odd entry": (elf(entry=TEXT + 2), "is not a multiple of 4"),
-    "shared libraries": (elf([Load(), Load(TEXT + 0x1000, NEEDED, type=PT_DYNAMIC)]), "needs shared libraries"),
+    "shared libraries": (
+        elf([Load(), Load(TEXT + 0x1000, NEEDED, type=PT_DYNAMIC)]),
+        "needs shared libraries",
+    ),
 }
 
 

@@ -16,7 +16,8 @@ from armvirt.errors import ImageError
 RAM_SIZE = 16 << 20
 SEEDS: dict[str, bytes] = {
     "elf": elf(
-        [Load(), Load(TEXT + 0x1000, b"data", memsz=0x2000)], symbols=[("f", 2, TEXT, 8), ("g", 1, TEXT + 8, 0)]
+        [Load(), Load(TEXT + 0x1000, b"data", memsz=0x2000)],
+        symbols=[("f", 2, TEXT, 8), ("g", 1, TEXT + 8, 0)],
     ),
     "pie": elf([Load(0x1000), Load(0x2000, bytes(32), type=PT_DYNAMIC)], entry=0x1000, kind=ET_DYN),
     "image": image(512, text_offset=0x80000),
@@ -45,11 +46,15 @@ def damaged(content: bytes, data: st.DataObject) -> bytes:
     raw = bytearray(content)
     near, anywhere = st.integers(0, min(len(raw), 192) - 1), st.integers(0, len(raw) - 1)
     for at in data.draw(st.lists(st.one_of(near, anywhere), max_size=5)):
-        raw[at] = data.draw(st.one_of(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]), st.integers(0, 255)))
+        raw[at] = data.draw(
+            st.one_of(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]), st.integers(0, 255))
+        )
     return bytes(raw[: data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
 
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.mark.parametrize("name", SEEDS)

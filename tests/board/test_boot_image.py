@@ -14,7 +14,9 @@ from armvirt.errors import ImageError
 MIB = 1 << 20
 
 
-def load_bytes(tmp_path: Path, content: bytes, load_addr: int | None = None, ram_size: int = 64 * MIB) -> Loaded:
+def load_bytes(
+    tmp_path: Path, content: bytes, load_addr: int | None = None, ram_size: int = 64 * MIB
+) -> Loaded:
     path = tmp_path / "guest"
     path.write_bytes(content)
     return load(path, RAM, ram_size, load_addr)
@@ -29,7 +31,9 @@ def zboot(payload: bytes, method: bytes = b"gzip") -> bytes:
     ("text_offset", "image_size", "address"),
     [(0, 0x10000, RAM + 2 * MIB), (0x80000, 0x10000, RAM + 0x80000), (0x1000, 0, RAM + 0x80000)],
 )
-def test_an_image_goes_where_its_header_says(tmp_path: Path, text_offset: int, image_size: int, address: int) -> None:
+def test_an_image_goes_where_its_header_says(
+    tmp_path: Path, text_offset: int, image_size: int, address: int
+) -> None:
     content = image(text_offset=text_offset, image_size=image_size)
     loaded = load_bytes(tmp_path, content)
     assert (loaded.kind, loaded.entry, loaded.start) == ("image", address, address)
@@ -37,7 +41,9 @@ def test_an_image_goes_where_its_header_says(tmp_path: Path, text_offset: int, i
     assert loaded.end == address + max(image_size, len(content))
 
 
-@pytest.mark.parametrize("wrap", [gzip.compress, lambda data: zboot(gzip.compress(data))], ids=["gzip", "zboot"])
+@pytest.mark.parametrize(
+    "wrap", [gzip.compress, lambda data: zboot(gzip.compress(data))], ids=["gzip", "zboot"]
+)
 def test_compressed_images(tmp_path: Path, wrap: object) -> None:
     assert callable(wrap)
     content = image(3 * MIB, image_size=4 * MIB)
@@ -53,7 +59,10 @@ def test_load_address_of_an_image(tmp_path: Path) -> None:
 
 BOMB = gzip.compress(image(80 * MIB), 1)
 REFUSED: dict[str, tuple[bytes, str]] = {
-    "image larger than RAM": (image(image_size=1 << 40), "do not fit into RAM 0x40000000..0x44000000; use a larger"),
+    "image larger than RAM": (
+        image(image_size=1 << 40),
+        "do not fit into RAM 0x40000000..0x44000000; use a larger",
+    ),
     "huge size": (image(image_size=(1 << 64) - 1), "do not fit into RAM"),
     "huge offset": (image(text_offset=1 << 62), "do not fit into RAM"),
     "big-endian": (image(flags=1), "big-endian kernel"),
@@ -101,7 +110,12 @@ def test_a_plain_image_larger_than_ram_is_not_even_read(tmp_path: Path) -> None:
 def test_flat_binaries(tmp_path: Path) -> None:
     code = bytes(range(128, 188))
     loaded = load_bytes(tmp_path, code)
-    assert (loaded.kind, loaded.entry, loaded.start, loaded.end) == ("flat", 0x40080000, 0x40080000, 0x4008003C)
+    assert (loaded.kind, loaded.entry, loaded.start, loaded.end) == (
+        "flat",
+        0x40080000,
+        0x40080000,
+        0x4008003C,
+    )
     assert load_bytes(tmp_path, code, RAM + 0x100).entry == RAM + 0x100
     with pytest.raises(ImageError, match="not a multiple of 4"):
         load_bytes(tmp_path, code, RAM + 2)
@@ -138,7 +152,9 @@ def test_initrd(tmp_path: Path) -> None:
     path.write_bytes(b"070701")
     assert load_initrd(path, MIB) == b"070701"
     os.truncate(path, 2 * MIB)
-    with pytest.raises(ImageError, match=r"initrd \(2M\) is larger than RAM \(1M\); give the guest more with --mem"):
+    with pytest.raises(
+        ImageError, match=r"initrd \(2M\) is larger than RAM \(1M\); give the guest more with --mem"
+    ):
         load_initrd(path, MIB)
     with pytest.raises(ImageError, match="no such file; check the path of the initrd"):
         load_initrd(tmp_path / "none", MIB)
@@ -148,7 +164,12 @@ def test_bios(tmp_path: Path) -> None:
     path = tmp_path / "u-boot.bin"
     path.write_bytes(b"\x0a\0\0\x14rest")
     loaded = load_bios(path)
-    assert (loaded.kind, loaded.entry, loaded.segments[0].address, loaded.end) == ("bios", 0, 0, RAM)
+    assert (loaded.kind, loaded.entry, loaded.segments[0].address, loaded.end) == (
+        "bios",
+        0,
+        0,
+        RAM,
+    )
     os.truncate(path, 65 * MIB)
     with pytest.raises(ImageError, match=r"it \(65M\) is larger than the boot ROM \(64M\)"):
         load_bios(path)

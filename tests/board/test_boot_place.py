@@ -46,9 +46,14 @@ def test_an_image_at_the_end_of_ram_moves_them_down() -> None:
     assert placed == (RAM + 8 * MIB, RAM)
 
 
-@pytest.mark.parametrize(("dtb", "initrd", "what"), [(5000, 60 * MIB, "initrd"), (60 * MIB, 0, "device tree")])
+@pytest.mark.parametrize(
+    ("dtb", "initrd", "what"), [(5000, 60 * MIB, "initrd"), (60 * MIB, 0, "device tree")]
+)
 def test_no_room_is_one_clear_line(dtb: int, initrd: int, what: str) -> None:
-    with pytest.raises(UserError, match=f"RAM of 64M has no room for the {what} .60M. beside the guest; use a larger"):
+    with pytest.raises(
+        UserError,
+        match=f"RAM of 64M has no room for the {what} .60M. beside the guest; use a larger",
+    ):
         place(guest("image", RAM + 2 * MIB, 20 * MIB), dtb, initrd, RAM, 64 * MIB)
 
 
@@ -57,7 +62,9 @@ SIZES = st.integers(1, 24 * MIB)
 
 @given(st.sampled_from(["elf", "image", "flat"]), st.integers(0, 64 * MIB), SIZES, st.integers(1, 2 * MIB),
        st.one_of(st.just(0), SIZES))  # fmt: skip
-def test_nothing_ever_overlaps(kind: str, offset: int, size: int, dtb_size: int, initrd_size: int) -> None:
+def test_nothing_ever_overlaps(
+    kind: str, offset: int, size: int, dtb_size: int, initrd_size: int
+) -> None:
     offset = min(offset, 64 * MIB - size)
     loaded = guest(kind, RAM + offset, size)
     try:
@@ -65,7 +72,10 @@ def test_nothing_ever_overlaps(kind: str, offset: int, size: int, dtb_size: int,
     except UserError:
         # Only if the free space really is scarce.
         largest = max(offset, 64 * MIB - offset - size)
-        assert dtb_size + initrd_size + 4 * MIB > largest - STACK_ROOM - 4 * MIB or initrd_size > 20 * MIB
+        assert (
+            dtb_size + initrd_size + 4 * MIB > largest - STACK_ROOM - 4 * MIB
+            or initrd_size > 20 * MIB
+        )
         return
     taken = [(loaded.start, loaded.end), (placed.dtb, placed.dtb + dtb_size)]
     if placed.initrd is not None:

@@ -40,7 +40,9 @@ def test_lookup(tmp_path: Path) -> None:
 
 def test_physical_and_virtual_addresses_have_the_same_names(tmp_path: Path) -> None:
     high = 0xFFFF_8000_0000_0000
-    content = elf([Load(TEXT, bytes(64), vaddr=high)], entry=high, symbols=[("f", FUNC, high + 8, 8)])
+    content = elf(
+        [Load(TEXT, bytes(64), vaddr=high)], entry=high, symbols=[("f", FUNC, high + 8, 8)]
+    )
     symbols = table(tmp_path, content)
     assert symbols.lookup(high + 12) == symbols.lookup(TEXT + 12) == "f+0x4"
 
@@ -50,7 +52,9 @@ def test_a_pie_is_found_where_it_was_loaded(tmp_path: Path) -> None:
     assert table(tmp_path, content).lookup(RAM + 2 * MIB + 8) == "f"
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-30], lambda raw: raw[:40] + b"\xff" * 8 + raw[48:]])
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-30], lambda raw: raw[:40] + b"\xff" * 8 + raw[48:]]
+)
 def test_damaged_tables_are_no_names(tmp_path: Path, damage: object) -> None:
     assert callable(damage)
     symbols = table(tmp_path, damage(elf(symbols=SYMBOLS)))

@@ -43,7 +43,9 @@ def test_lookup_gives_device_and_offset() -> None:
     assert [device for _, _, device in bus.devices()] == [low, high]
 
 
-@pytest.mark.parametrize(("address", "size"), [(0, 4), (0xFFF, 1), (0x1800, 4), (0x17FE, 4), (0x3000, 1)])
+@pytest.mark.parametrize(
+    ("address", "size"), [(0, 4), (0xFFF, 1), (0x1800, 4), (0x17FE, 4), (0x3000, 1)]
+)
 def test_nobody_answers_outside(address: int, size: int) -> None:
     bus = MmioBus()
     bus.add(0x1000, 0x800, Scratch())
@@ -53,7 +55,9 @@ def test_nobody_answers_outside(address: int, size: int) -> None:
     assert bus.write(address, size, 0) is False
 
 
-@pytest.mark.parametrize(("base", "size"), [(0x1000, 0x10), (0x17FF, 1), (0x0800, 0x801), (0x3000, 0)])
+@pytest.mark.parametrize(
+    ("base", "size"), [(0x1000, 0x10), (0x17FF, 1), (0x0800, 0x801), (0x3000, 0)]
+)
 def test_overlap_is_refused(base: int, size: int) -> None:
     bus = MmioBus()
     bus.add(0x1000, 0x800, Scratch())

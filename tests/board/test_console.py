@@ -109,7 +109,8 @@ def test_several_steps_by_one_byte(line: Line) -> None:
 
 @given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=5), st.text("ab", max_size=30))
 def test_a_script_is_a_search(texts: list[str], output: str) -> None:
-    """As many texts are found as a search from left to right finds, whenever the steps are given."""
+    """As many texts are found as a search from left to right finds, whenever the steps are
+    given."""
     before, after = Line(), Line()
     for number, text in enumerate(texts):
         before.console.expect(text).send(str(number))
@@ -266,7 +267,8 @@ def test_going_back(line: Line) -> None:
 
 
 def test_a_text_that_never_comes_costs_no_more_with_a_longer_output() -> None:
-    """Only the end of the output can complete a text; looking through all of it at each byte would take minutes."""
+    """Only the end of the output can complete a text; looking through all of it at each byte would
+    take minutes."""
     console = Console(EventBus())
     console.expect(b"ba").send("x")
     began = time.process_time()

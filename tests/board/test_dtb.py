@@ -42,7 +42,20 @@ def test_devices_are_where_guests_expect_them() -> None:
     assert root.properties["compatible"] == b"linux,dummy-virt\0"
     assert cells(node(blob, "/pl011@9000000").properties["interrupts"]) == (0, 1, 4)
     assert cells(node(blob, "/pl031@9010000").properties["interrupts"]) == (0, 2, 4)
-    assert cells(node(blob, "/timer").properties["interrupts"]) == (1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4)
+    assert cells(node(blob, "/timer").properties["interrupts"]) == (
+        1,
+        13,
+        4,
+        1,
+        14,
+        4,
+        1,
+        11,
+        4,
+        1,
+        10,
+        4,
+    )
     assert cells(node(blob, "/memory@40000000").properties["reg"]) == (0, 0x40000000, 0, 512 * MIB)
     assert node(blob, "/psci").properties["method"] == b"hvc\0"
 
@@ -59,10 +72,24 @@ def test_gic_versions() -> None:
         0,
         0xF60000,
     )
-    assert cells(node(two, "/intc@8000000").properties["reg"]) == (0, 0x8000000, 0, 0x10000, 0, 0x8010000, 0, 0x10000)
+    assert cells(node(two, "/intc@8000000").properties["reg"]) == (
+        0,
+        0x8000000,
+        0,
+        0x10000,
+        0,
+        0x8010000,
+        0,
+        0x10000,
+    )
     assert cells(node(two, "/timer").properties["interrupts"])[2] == 0x304
     assert node(two, "/intc@8000000").properties["compatible"] == b"arm,cortex-a15-gic\0"
-    assert cells(node(two, "/intc@8000000/v2m@8020000").properties["reg"]) == (0, 0x8020000, 0, 0x1000)
+    assert cells(node(two, "/intc@8000000/v2m@8020000").properties["reg"]) == (
+        0,
+        0x8020000,
+        0,
+        0x1000,
+    )
     assert not node(three, "/intc@8000000").children
 
 
@@ -98,7 +125,12 @@ def test_chosen() -> None:
     chosen = node(blob, "/chosen").properties
     assert chosen["bootargs"] == b"console=ttyAMA0\0"
     assert chosen["stdout-path"] == b"/pl011@9000000\0"
-    assert cells(chosen["linux,initrd-start"] + chosen["linux,initrd-end"]) == (0, 0x48000000, 0, 0x48001234)
+    assert cells(chosen["linux,initrd-start"] + chosen["linux,initrd-end"]) == (
+        0,
+        0x48000000,
+        0,
+        0x48001234,
+    )
     assert any(chosen["kaslr-seed"]), "Linux takes 0 for none"
     assert "bootargs" not in node(dtb.build(board()), "/chosen").properties
 
@@ -128,7 +160,9 @@ def test_length_does_not_depend_on_where_the_initrd_is() -> None:
 def test_dtc_has_nothing_to_complain_about(gic: int) -> None:
     dtc = require_tool("dtc")
     blob = dtb.build(board(cpus=4, gic=gic, bootargs="x", initrd=(0x48000000, 0x48001000)))
-    result = subprocess.run([dtc, "-I", "dtb", "-O", "dts", "-"], input=blob, capture_output=True, check=True)
+    result = subprocess.run(
+        [dtc, "-I", "dtb", "-O", "dts", "-"], input=blob, capture_output=True, check=True
+    )
     assert result.stderr == b""
     back = subprocess.run([dtc, "-q", "-I", "dts", "-O", "dtb", "-"], input=result.stdout, capture_output=True,
                           check=True)  # fmt: skip
@@ -138,7 +172,8 @@ def test_dtc_has_nothing_to_complain_about(gic: int) -> None:
 
 @pytest.mark.parametrize("gic", [2, 3])
 def test_nodes_are_those_of_qemu(gic: int, tmp_path: Path) -> None:
-    """Every property that we give has the value that QEMU's tree has, apart from phandles and seeds."""
+    """Every property that we give has the value that QEMU's tree has, apart from phandles and
+    seeds."""
     qemu = require_tool("qemu-system-aarch64")
     machine = f"virt,gic-version={gic},dumpdtb={tmp_path / 'q.dtb'}"
     command = [qemu, "-M", machine, "-cpu", "cortex-a72", "-smp", "2", "-m", "512"]

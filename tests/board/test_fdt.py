@@ -24,7 +24,9 @@ RESERVED = st.lists(st.tuples(U64, st.integers(1, (1 << 64) - 1)), max_size=3)
 
 
 @given(ROOTS, RESERVED, st.integers(0, 0xFFFF_FFFF))
-def test_what_is_written_is_read(root: Node, reservations: list[tuple[int, int]], boot_cpu: int) -> None:
+def test_what_is_written_is_read(
+    root: Node, reservations: list[tuple[int, int]], boot_cpu: int
+) -> None:
     tree = Tree(root, reservations, boot_cpu)
     assert fdt.parse(fdt.write(tree)) == tree
 
@@ -98,7 +100,12 @@ def test_nops_and_version_16_are_understood() -> None:
     structure = bytes(blob[at : at + size]).replace(struct.pack(">I", 2), struct.pack(">II", 4, 2))
     longer = len(structure) - size
     blob[at : at + size] = structure
-    for word, value in ((1, len(blob)), (3, struct.unpack_from(">I", blob, 12)[0] + longer), (5, 16), (9, 0)):
+    for word, value in (
+        (1, len(blob)),
+        (3, struct.unpack_from(">I", blob, 12)[0] + longer),
+        (5, 16),
+        (9, 0),
+    ):
         struct.pack_into(">I", blob, 4 * word, value)
     assert fdt.parse(bytes(blob)) == fdt.parse(small())
 

@@ -7,7 +7,14 @@ import json
 import pytest
 
 from armvirt.board.devices import gicv2m
-from armvirt.board.devices.gicv2m import BASE_INTID, COUNT, MSI_IIDR, MSI_SETSPI_NS, MSI_TYPER, GicV2m
+from armvirt.board.devices.gicv2m import (
+    BASE_INTID,
+    COUNT,
+    MSI_IIDR,
+    MSI_SETSPI_NS,
+    MSI_TYPER,
+    GicV2m,
+)
 
 
 def frame() -> tuple[GicV2m, list[tuple[int, int]]]:
@@ -32,7 +39,12 @@ def test_a_message_is_a_pulse(intid: int, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "intid"),
-    [(MSI_SETSPI_NS, BASE_INTID - 1), (MSI_SETSPI_NS, BASE_INTID + COUNT), (MSI_TYPER, BASE_INTID), (0x44, BASE_INTID)],
+    [
+        (MSI_SETSPI_NS, BASE_INTID - 1),
+        (MSI_SETSPI_NS, BASE_INTID + COUNT),
+        (MSI_TYPER, BASE_INTID),
+        (0x44, BASE_INTID),
+    ],
 )
 def test_other_writes_do_nothing(offset: int, intid: int) -> None:
     device, driven = frame()
@@ -50,4 +62,6 @@ def test_there_is_no_state() -> None:
 def test_node() -> None:
     node = gicv2m.fdt_node(0x802_0000, 0x1000, 7)
     assert node.name == "v2m@8020000" and node.properties["msi-controller"] == b""
-    assert node.properties["reg"] == bytes.fromhex("0000000008020000 0000000000001000".replace(" ", ""))
+    assert node.properties["reg"] == bytes.fromhex(
+        "0000000008020000 0000000000001000".replace(" ", "")
+    )

@@ -32,7 +32,9 @@ class Bench:
     def __init__(self, *, honour_ifls: bool = False) -> None:
         self.clock, self.wire = Clock(), deque[int]()
         self.sent, self.levels = bytearray(), list[int]()
-        self.uart = Pl011(self.levels.append, self.clock, self.sent.append, self._receive, honour_ifls=honour_ifls)
+        self.uart = Pl011(
+            self.levels.append, self.clock, self.sent.append, self._receive, honour_ifls=honour_ifls
+        )
 
     def _receive(self) -> int | None:
         return self.wire.popleft() if self.wire else None
@@ -60,12 +62,24 @@ def test_reset_values() -> None:
     assert bench.read(Reg.CR) == 0x300
     assert bench.read(Reg.IFLS) == 0x12
     assert bench.read(Reg.FR) == TXFE | RXFE
-    assert all(bench.read(reg) == 0 for reg in (Reg.RSR, Reg.IBRD, Reg.FBRD, Reg.LCR_H, Reg.IMSC, Reg.RIS, Reg.MIS))
+    assert all(
+        bench.read(reg) == 0
+        for reg in (Reg.RSR, Reg.IBRD, Reg.FBRD, Reg.LCR_H, Reg.IMSC, Reg.RIS, Reg.MIS)
+    )
 
 
 def test_identification_bytes() -> None:
     uart = Bench().uart
-    assert [uart.read(offset, 4) for offset in range(0xFE0, 0x1000, 4)] == [0x11, 0x10, 0x14, 0, 0x0D, 0xF0, 5, 0xB1]
+    assert [uart.read(offset, 4) for offset in range(0xFE0, 0x1000, 4)] == [
+        0x11,
+        0x10,
+        0x14,
+        0,
+        0x0D,
+        0xF0,
+        5,
+        0xB1,
+    ]
     assert uart.read(0xFE4, 1) == 0x10
 
 
@@ -80,7 +94,14 @@ def test_unknown_offsets_read_zero_and_ignore_writes() -> None:
 
 @pytest.mark.parametrize(
     ("reg", "mask"),
-    [(Reg.IBRD, 0xFFFF), (Reg.FBRD, 0x3F), (Reg.IMSC, 0x7FF), (Reg.DMACR, 7), (Reg.IFLS, 0x3F), (Reg.ILPR, 0xFF)],
+    [
+        (Reg.IBRD, 0xFFFF),
+        (Reg.FBRD, 0x3F),
+        (Reg.IMSC, 0x7FF),
+        (Reg.DMACR, 7),
+        (Reg.IFLS, 0x3F),
+        (Reg.ILPR, 0xFF),
+    ],
 )
 def test_stored_registers_keep_their_bits(reg: Reg, mask: int) -> None:
     bench = Bench()
@@ -241,7 +262,8 @@ def test_state_survives_json_and_continues_alike() -> None:
 
 
 class FifoAgainstModel(RuleBasedStateMachine):
-    """An interrupt-driven UART against a model of a wire and a FIFO that is stepped ns by ns of interest."""
+    """An interrupt-driven UART against a model of a wire and a FIFO that is stepped ns by ns of
+    interest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +278,8 @@ class FifoAgainstModel(RuleBasedStateMachine):
         self.bench.write(Reg.IMSC, Irq.RX)
 
     def _room(self) -> None:
-        """After anything that may have made room or brought input, a character starts if none is on its way."""
+        """After anything that may have made room or brought input, a character starts if none is on
+        its way."""
         if self.next_at is None and len(self.fifo) < self.depth:
             self.next_at = self.bench.clock.now + CHARACTER_NS
 
@@ -273,7 +296,9 @@ class FifoAgainstModel(RuleBasedStateMachine):
             arrives = len(self.fifo) < self.depth and bool(self.model_wire)
             if arrives:
                 self.fifo.append(self.model_wire.pop(0))
-            self.next_at = self.next_at + CHARACTER_NS if arrives and len(self.fifo) < self.depth else None
+            self.next_at = (
+                self.next_at + CHARACTER_NS if arrives and len(self.fifo) < self.depth else None
+            )
         self.bench.advance(ns)
 
     @rule()
@@ -300,8 +325,13 @@ class FifoAgainstModel(RuleBasedStateMachine):
     def line_follows_the_fifo(self) -> None:
         line = self.bench.levels[-1] if self.bench.levels else 0
         assert line == int(bool(self.fifo))
-        assert all(one != other for one, other in zip(self.bench.levels, self.bench.levels[1:], strict=False))
+        assert all(
+            one != other
+            for one, other in zip(self.bench.levels, self.bench.levels[1:], strict=False)
+        )
 
 
-FifoAgainstModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+FifoAgainstModel.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
 TestFifo = FifoAgainstModel.TestCase

@@ -124,7 +124,8 @@ def test_state_survives_json() -> None:
 
 
 def test_state_on_another_host() -> None:
-    """The date goes on, phase of the second included, and the alarm rings at its second, whatever the time is there."""
+    """The date goes on, phase of the second included, and the alarm rings at its second, whatever
+    the time is there."""
     bench, other = Bench(), Bench()
     bench.advance(SECOND // 3)
     other.advance(7 * SECOND + 1)

@@ -37,14 +37,17 @@ def test_dates(text: str, seconds: int) -> None:
     assert parse_date(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2024-02-30", "2200-01-01", "1969-12-31", "-5", "4294967296"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2024-02-30", "2200-01-01", "1969-12-31", "-5", "4294967296"]
+)
 def test_dates_that_cannot_be(text: str) -> None:
     with pytest.raises(UserError):
         parse_date(text)
 
 
 def alarm_guest() -> bytes:
-    """Sets the clock chip's alarm two seconds ahead, waits for SPI 2 (INTID 34) in WFI, stores what it sees."""
+    """Sets the clock chip's alarm two seconds ahead, waits for SPI 2 (INTID 34) in WFI, stores what
+    it sees."""
     a = Asm(ENTRY)
     rtc, gicd, redist = 0x0901_0000, 0x0800_0000, 0x080A_0000
 
@@ -94,8 +97,11 @@ def test_the_alarm_wakes_a_guest_at_its_second(tmp_path: Path, engine: str) -> N
     with Machine(image, load_addr=ENTRY, rtc_base=LEAP_DAY, engine=engine) as machine:
         assert machine.run(max_time_ns=10**10).verdict == "off"
         before, after, count, masked, cleared, high, low = (
-            int.from_bytes(machine.board.vm.read_memory(RESULTS + 8 * n, 8), "little") for n in range(7)
+            int.from_bytes(machine.board.vm.read_memory(RESULTS + 8 * n, 8), "little")
+            for n in range(7)
         )
     assert (before, after, masked, cleared) == (LEAP_DAY, LEAP_DAY + 2, 1, 0)
     assert 0 <= count - 2 * 62_500_000 < 2, "it woke in the first ns of that second"
-    assert (high << 32 | low) // 10**9 == LEAP_DAY + 2, "the PTP call shows the same date as the chip"
+    assert (high << 32 | low) // 10**9 == LEAP_DAY + 2, (
+        "the PTP call shows the same date as the chip"
+    )

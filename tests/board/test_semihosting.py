@@ -39,7 +39,12 @@ class Host:
     def __init__(self) -> None:
         self.memory, self.console = bytearray(SIZE), bytearray()
         self.input, self.input_closed = deque[int](), False
-        self.date, self.now, self.command_line, self.heap = 1_704_067_200, 0, "guest --flag", Heap(1, 2, 3, 4)
+        self.date, self.now, self.command_line, self.heap = (
+            1_704_067_200,
+            0,
+            "guest --flag",
+            Heap(1, 2, 3, 4),
+        )
         self.semihosting = Semihosting(self)
 
     def _offset(self, address: int, size: int) -> int:
@@ -91,7 +96,8 @@ LONG = bytes(1 + n % 251 for n in range(3 * MAX_AT_ONCE + 100))
 
 @pytest.mark.parametrize("operation", [Op.WRITE, Op.WRITE0])
 def test_long_output_is_shown_in_parts(operation: int) -> None:
-    """No call is more than a part, and between two of them the state can be saved, or another call be made."""
+    """No call is more than a part, and between two of them the state can be saved, or another call
+    be made."""
     host, other = Host(), Host()
     handle = host.open()
     host.write_memory(TEXT, LONG + b"\0")
@@ -103,7 +109,9 @@ def test_long_output_is_shown_in_parts(operation: int) -> None:
         assert len(host.console) <= MAX_AT_ONCE + 64 and (answer == Again()) == (part < 3)
         shown += bytes(host.console)
         host.console.clear()
-        assert host.semihosting.call(Op.WRITE0, BASE + 0x8000) == 0  # an interrupt handler says something
+        assert (
+            host.semihosting.call(Op.WRITE0, BASE + 0x8000) == 0
+        )  # an interrupt handler says something
         host.console.clear()
         other.semihosting.load(json.loads(json.dumps(host.semihosting.state())))
         other.memory[:] = host.memory
@@ -214,7 +222,9 @@ def test_command_line_and_heap() -> None:
 
 
 @pytest.mark.parametrize("operation", [Op.EXIT, Op.EXIT_EXTENDED])
-@pytest.mark.parametrize(("reason", "code", "result"), [(0x20026, 0, 0), (0x20026, 7, 7), (0x20023, 0, 1)])
+@pytest.mark.parametrize(
+    ("reason", "code", "result"), [(0x20026, 0, 0), (0x20026, 7, 7), (0x20023, 0, 1)]
+)
 def test_exit(operation: Op, reason: int, code: int, result: int) -> None:
     assert Host().call(operation, reason, code) == Exit(result)
 

@@ -1,4 +1,5 @@
-"""The board on the KVM API: where things are, what is loaded, the exits it takes, its reset, its state."""
+"""The board on the KVM API: where things are, what is loaded, the exits it takes, its reset, its
+state."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from armvirt.hyp.kvm import MmioExit, Stop, SystemEventExit
 MIB = 1 << 20
 NEVER = (1 << 64) - 1
 HELLO = guests()["hello"].path
-WORDS = b"".join(word.to_bytes(4, "little") for word in (0xD503201F, 0xD503201F, 0x17FFFFFF))  # nop; nop; b .-4
+WORDS = b"".join(
+    word.to_bytes(4, "little") for word in (0xD503201F, 0xD503201F, 0x17FFFFFF)
+)  # nop; nop; b .-4
 
 
 def build(image: Path | None = HELLO, **options: object) -> VirtBoard:
@@ -53,7 +56,9 @@ def test_an_elf_guest() -> None:
     for segment in loaded.segments:
         assert board.vm.read_memory(segment.address, len(segment.data)) == segment.data
     at, blob, initrd = board.tree
-    assert at == board.vcpus[0].context.x(0) == memmap.RAM_BASE, "a test guest looks for its tree there"
+    assert at == board.vcpus[0].context.x(0) == memmap.RAM_BASE, (
+        "a test guest looks for its tree there"
+    )
     assert board.vm.read_memory(at, len(blob)) == blob == board.dump_dtb() and initrd is None
 
 
@@ -78,7 +83,8 @@ def test_an_initrd(tmp_path: Path) -> None:
 
 
 def test_a_rom(flat: Path) -> None:
-    """It is entered, at 0; the guest cannot write it, and the flash banks do not answer as flash."""
+    """It is entered, at 0; the guest cannot write it, and the flash banks do not answer as
+    flash."""
     board = build(None, bios=flat)
     assert board.vcpus[0].context.pc == 0 and board.vm.read_memory(0, len(WORDS)) == WORDS
     assert board.vm.mmu.find(0).readonly  # type: ignore[union-attr]
@@ -135,7 +141,9 @@ def test_device_exits() -> None:
     assert board.console.output == b"!"
 
 
-@pytest.mark.parametrize("address", [0x0B00_0000, memmap.UART.end + 0x10_0000, memmap.RAM_BASE + 64 * MIB])
+@pytest.mark.parametrize(
+    "address", [0x0B00_0000, memmap.UART.end + 0x10_0000, memmap.RAM_BASE + 64 * MIB]
+)
 @pytest.mark.parametrize("write", [None, 1])
 def test_nobody_answers(address: int, write: int | None) -> None:
     assert mmio(build(), address, 4, write).abort
@@ -151,7 +159,10 @@ def test_an_end_stops_the_run() -> None:
 def test_a_gicv2() -> None:
     """Its frames, its CPUs' numbers, and a message that becomes an SPI."""
     board = build(gic=2, cpus=8)
-    vgic, memory = board.vm.vgic, {name: getattr(memmap, name).base for name in ("GICD", "GICC", "GICV2M")}
+    vgic, memory = (
+        board.vm.vgic,
+        {name: getattr(memmap, name).base for name in ("GICD", "GICC", "GICV2M")},
+    )
     assert vgic is not None and vgic.model == 2
     assert [frame.base for frame in vgic.mmio_frames()] == [memory["GICD"], memory["GICC"]]
     assert mmio(board, memory["GICV2M"] + 8).data == 80 << 16 | 64
@@ -177,7 +188,8 @@ def test_lines_reach_the_gic() -> None:
 
 
 def test_reset(flat: Path) -> None:
-    """Images are there again, RAM beside them stays, devices and vCPUs are as at the start, time goes on."""
+    """Images are there again, RAM beside them stays, devices and vCPUs are as at the start, time
+    goes on."""
     board = build(flat, cpus=2)
     entry = board.entered.entry
     board.run(10, NEVER)
@@ -209,7 +221,13 @@ def test_zeros_as_large_as_ram_take_no_memory(tmp_path: Path) -> None:
     first, second = Load(TEXT, WORDS, memsz=0x1800), Load(TEXT + 0x1900, WORDS, memsz=size)
     path.write_bytes(elf([first, second]))
     board = build(path, memory=512 * MIB)
-    dirty = [TEXT + len(WORDS), TEXT + 0x17FC, TEXT + 0x1880, TEXT + 0x1900 + len(WORDS), TEXT + 0x1900 + size - 4]
+    dirty = [
+        TEXT + len(WORDS),
+        TEXT + 0x17FC,
+        TEXT + 0x1880,
+        TEXT + 0x1900 + len(WORDS),
+        TEXT + 0x1900 + size - 4,
+    ]
     for at in (*dirty, TEXT + 0x1900 + size):
         board.vm.write_memory(at, b"full")
     tracemalloc.start()

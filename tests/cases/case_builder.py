@@ -1,7 +1,8 @@
-"""The cases: what each is built from, and how. ``python tests/cases/case_builder.py`` builds the ELFs anew.
+"""The cases: what each is built from, and how. ``python tests/cases/case_builder.py`` builds the
+ELFs anew.
 
-The ELFs are committed beside their sources, so that they run where there is no cross compiler. The compiler that made
-them is that of the bundled guests (``firmware/guests.toml``).
+The ELFs are committed beside their sources, so that they run where there is no cross compiler. The
+compiler that made them is that of the bundled guests (``firmware/guests.toml``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ HERE = Path(__file__).resolve().parent
 
 
 class Case(NamedTuple):
-    """``source`` in C is linked with the guests' runtime; one in assembly stands alone, with ``defines``."""
+    """``source`` in C is linked with the guests' runtime; one in assembly stands alone, with
+    ``defines``."""
 
     source: str
     defines: tuple[str, ...] = ()

@@ -1,4 +1,5 @@
-"""Small guests that went wrong once, each for a kind: on every machine that the kind is about, and stopped anywhere."""
+"""Small guests that went wrong once, each for a kind: on every machine that the kind is about, and
+stopped anywhere."""
 
 from __future__ import annotations
 
@@ -30,11 +31,20 @@ TIMERS = ("", "ptimer")
 
 def machine(gic: str, cpus: int = 1, append: str = "") -> dict[str, object]:
     """Arguments of `Machine`: ``gic`` is one of `GICS`."""
-    return {"gic": 2 if "v2" in gic else 3, "vhe": "vhe" in gic, "cpus": cpus, "append": append, "memory": "64M"}
+    return {
+        "gic": 2 if "v2" in gic else 3,
+        "vhe": "vhe" in gic,
+        "cpus": cpus,
+        "append": append,
+        "memory": "64M",
+    }
 
 
-def passes_anywhere(name: str, options: dict[str, object], engines: tuple[str, ...] = ENGINES) -> None:
-    """It passes; stopped, or saved and loaded, at random places, it does the same, and so on each engine."""
+def passes_anywhere(
+    name: str, options: dict[str, object], engines: tuple[str, ...] = ENGINES
+) -> None:
+    """It passes; stopped, or saved and loaded, at random places, it does the same, and so on each
+    engine."""
     subject = campaign.Subject(name, elf_of(name), options=options)
     whole = campaign.whole(subject, engines[0])
     assert whole.verdict == "pass"
@@ -80,7 +90,9 @@ def test_a_latch_that_is_set_while_its_interrupt_is_active(where: tuple[str, str
 # -- other CPUs, and events --
 
 
-@pytest.mark.parametrize("where", sampled(((gic, cpus) for gic in GICS for cpus in range(2, 9)), 4), ids=str)
+@pytest.mark.parametrize(
+    "where", sampled(((gic, cpus) for gic in GICS for cpus in range(2, 9)), 4), ids=str
+)
 def test_cpus_that_fault_for_ever_are_their_own_matter(where: tuple[str, int]) -> None:
     passes_anywhere("secondary-faults", machine(*where), ENGINES[:1])
 
@@ -89,7 +101,9 @@ def test_cpus_that_fault_for_ever_are_their_own_matter(where: tuple[str, int]) -
 @pytest.mark.parametrize("cpus", [2, 8])
 def test_cpus_that_fault_for_ever_on_the_portable_engine(cpus: int) -> None:
     """20 ms of reading the counter take it seconds."""
-    subject = campaign.Subject("secondary-faults", elf_of("secondary-faults"), options=machine("v3", cpus))
+    subject = campaign.Subject(
+        "secondary-faults", elf_of("secondary-faults"), options=machine("v3", cpus)
+    )
     assert campaign.whole(subject, "portable") == campaign.whole(subject, "native")
 
 
@@ -107,13 +121,16 @@ def test_a_wfe_that_an_event_completes(where: tuple[str, str, int]) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("gic", "cpus"), [("v3", 1), ("v3", 8), ("v2", 2), ("vhe", 1), ("v2-vhe", 4)])
+@pytest.mark.parametrize(
+    ("gic", "cpus"), [("v3", 1), ("v3", 8), ("v2", 2), ("vhe", 1), ("v2-vhe", 4)]
+)
 @pytest.mark.parametrize(("name", "when"), [
     ("park", "the virtual timer fires in 9,359 years"), ("park-ptimer", "the physical timer fires in 9,359 years"),
     ("park-2-63", "the virtual timer fires in 4,679 years"),
 ])  # fmt: skip
 def test_a_parked_timer(name: str, when: str, gic: str, cpus: int, engine: str) -> None:
-    """CNTVOFF_EL2 is 0, so that both counts begin together; it is 5 instructions, and no time passes in WFI."""
+    """CNTVOFF_EL2 is 0, so that both counts begin together; it is 5 instructions, and no time
+    passes in WFI."""
     with Machine(elf_of(name), engine=engine, cntvoff=0, **machine(gic, cpus)) as parked:  # type: ignore[arg-type]
         result = parked.run(timeout_s=60)
     assert result.verdict == "stuck" and f"{when}, nothing else will" in str(result)
@@ -145,7 +162,9 @@ STORMS = [
         ("storm-v2", 27, ("--gic", "2")), ("storm-v2-ptimer", 30, ("--gic", "2", "--vhe", "--cpus", "8")),
     )
 ]  # fmt: skip
-TAKEN = re.compile(r"taken ([\d,]+) times and ended ([\d,]+) times, and its line is high still, since [\d.]+ ns")
+TAKEN = re.compile(
+    r"taken ([\d,]+) times and ended ([\d,]+) times, and its line is high still, since [\d.]+ ns"
+)
 
 
 @pytest.mark.parametrize("engine", sampled(ENGINES, 2))
@@ -157,7 +176,9 @@ def test_a_storm_ends_at_its_limit_and_is_explained(
     status, _, errors, took = command("run", *words, "--timeout", f"{LIMIT_S}s")
     assert status == 4 and f"host time of {LIMIT_S}.0 s is over" in errors
     assert LIMIT_S <= took < LIMIT_S + LATE_S
-    _, output, _, _ = command("explain", *words, "--intid", str(intid), "--max-insns", "20000", "--json")
+    _, output, _, _ = command(
+        "explain", *words, "--intid", str(intid), "--max-insns", "20000", "--json"
+    )
     verdict = json.loads(output)["verdict"]
     counts = TAKEN.search(verdict)
     assert counts is not None, verdict

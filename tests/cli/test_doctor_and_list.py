@@ -68,18 +68,27 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(guests())
-    assert next(line for line in lines if line.startswith("gic-lpi ")).split()[1:5] == ["2", "CPUs", "GICv3", "pass"]
+    assert next(line for line in lines if line.startswith("gic-lpi ")).split()[1:5] == [
+        "2",
+        "CPUs",
+        "GICv3",
+        "pass",
+    ]
     assert next(line for line in lines if line.startswith("gic-sgi ")).split()[3] == "GICv2,3"
     assert main(["list", "--json"]) == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(guests())
 
 
-def test_the_list_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80 and [line.split()[0] for line in lines if line[0] != " "] == list(guests())
+    assert max(map(len, lines)) <= 80 and [
+        line.split()[0] for line in lines if line[0] != " "
+    ] == list(guests())
 
 
 def test_every_bundled_guest_is_there() -> None:

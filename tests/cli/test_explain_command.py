@@ -24,7 +24,9 @@ def test_a_guest_that_waits_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     lines = out.splitlines()
     assert lines[0].endswith("To change it: write 1 to bit 27 of GICR_ISENABLER0 (GICR+0x10100).")
-    assert lines[1] == "" and lines[2].startswith("INTID 27 (PPI, vtimer) on its way to vCPU 0, at 10")
+    assert lines[1] == "" and lines[2].startswith(
+        "INTID 27 (PPI, vtimer) on its way to vCPU 0, at 10"
+    )
     assert [line.split()[1] for line in lines if line.startswith("  enable")] == ["NO"]
     assert "about to wait" not in out + err and err.startswith("armvirt: stuck: ")
 
@@ -38,7 +40,9 @@ def test_the_guests_console_on_request(capfd: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("engine", ["native", "portable"])
 def test_places(capsys: pytest.CaptureFixture[str], engine: str) -> None:
     def title(at: str) -> str:
-        status, out, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", at, "--engine", engine)
+        status, out, err = explain(
+            capsys, "vtimer-tick", "--intid", "27", "--at", at, "--engine", engine
+        )
         assert (status, err) == (0, "")
         return out.splitlines()[2].split("vCPU 0, at ")[1]
 
@@ -54,7 +58,9 @@ def test_a_place_that_is_not_reached(capsys: pytest.CaptureFixture[str]) -> None
     status, out, err = explain(capsys, "hello", "--intid", "27", "--at", "5s")
     assert status == 0 and "the timer is off" in out.splitlines()[0]
     assert err.startswith("armvirt: --at 5s was not reached: the guest passed")
-    status, _, err = explain(capsys, "vtimer-tick", "--intid", "27", "--at", "tick", "--max-time", "1us")
+    status, _, err = explain(
+        capsys, "vtimer-tick", "--intid", "27", "--at", "tick", "--max-time", "1us"
+    )
     assert status == 0 and "--at tick was not reached: limit reached: after 1000 ns" in err
 
 
@@ -64,9 +70,15 @@ def test_a_place_that_is_not_reached(capsys: pytest.CaptureFixture[str]) -> None
         (["vtimer-tick"], "needs --intid N"),
         (["vtimer-tick", "--intid", "5000"], "INTID 5000 does not exist: this GIC has SGIs 0-15"),
         (["vtimer-tick", "--intid", "27", "--versus", "1021"], "INTID 1021 does not exist"),
-        (["vtimer-tick", "--intid", "27", "--vcpu", "1"], "CPU 1 does not exist: this machine has 1"),
+        (
+            ["vtimer-tick", "--intid", "27", "--vcpu", "1"],
+            "CPU 1 does not exist: this machine has 1",
+        ),
         (["vtimer-tick", "--intid", "27", "--at", "tcik"], "no such symbol; did you mean tick"),
-        (["vtimer-tick", "--intid", "27", "--at", "qqqq"], "give a function of the guest, an address or a time"),
+        (
+            ["vtimer-tick", "--intid", "27", "--at", "qqqq"],
+            "give a function of the guest, an address or a time",
+        ),
         (["vtimer-tick", "--intid", "27", "--at", "5x"], "'5x' is not a time"),
         (["vtimer-tick", "--intid", "27", "--at", ""], "no such symbol"),
         (["vtimer-tick", "--intid", "27", "--at", "tick+x"], "'x' is not an offset"),
@@ -88,7 +100,9 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = explain(capsys, "wfi-forever", "--intid", "27", "--json")
     data = json.loads(out)
     assert (data["intid"], data["vcpu"], data["held"], data["taken"]) == (27, 0, "enable", False)
-    assert {"station", "passed", "text", "register", "value", "written", "remedy"} <= set(data["stations"][0])
+    assert {"station", "passed", "text", "register", "value", "written", "remedy"} <= set(
+        data["stations"][0]
+    )
 
 
 def test_colours(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,19 +126,26 @@ def test_a_narrow_terminal(
     assert max(map(len, lines)) <= columns
     held = next(line.split() for line in lines if " NO " in line)
     assert held[:2] == ["enable", "NO"] and {"GICR_ISENABLER0", "0xffff"} <= set(held)
-    # Where the words of all columns have no room beside each other, the last column is a table of its own.
+    # Where the words of all columns have no room beside each other, the last column is a table of
+    # its own.
     assert "never" in held or ["enable", "never"] in [line.split() for line in lines]
 
 
 def test_run_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "wfi-forever"]) == 3
-    assert capsys.readouterr().err.splitlines()[-1].endswith("armvirt explain wfi-forever --intid 27")
+    assert (
+        capsys.readouterr().err.splitlines()[-1].endswith("armvirt explain wfi-forever --intid 27")
+    )
     assert main(["run", "wfi-forever", "--gic", "2", "--cpus", "2"]) == 3
-    assert capsys.readouterr().err.endswith("armvirt explain wfi-forever --gic 2 --cpus 2 --intid 27\n")
+    assert capsys.readouterr().err.endswith(
+        "armvirt explain wfi-forever --gic 2 --cpus 2 --intid 27\n"
+    )
     words = ["--gic=2", "--append", "a b", "--max-time", "1s", "--vhe"]
     assert main(["run", "wfi-forever", *words]) == 3
     said = capsys.readouterr().err
-    assert said.endswith("armvirt explain wfi-forever --gic=2 --append 'a b' --vhe --intid 27\n"), "the same machine"
+    assert said.endswith("armvirt explain wfi-forever --gic=2 --append 'a b' --vhe --intid 27\n"), (
+        "the same machine"
+    )
     assert main(["run", "spin"]) == 3
     assert "explain" not in capsys.readouterr().err
     assert main(["run", "sgi-spi", "--gic", "2"]) == 1

@@ -1,4 +1,5 @@
-"""Arguments, names and limits of the host that nobody would give on purpose: one line, and the status of a mistake."""
+"""Arguments, names and limits of the host that nobody would give on purpose: one line, and the
+status of a mistake."""
 
 from __future__ import annotations
 
@@ -36,11 +37,18 @@ def armvirt(*words: str, limit: tuple[int, int] | None = None) -> subprocess.Com
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("option", [option.flag for option in (*BOARD, *LIMITS) if option.parse is not None])
-def test_two_dashes_are_a_value(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "option", [option.flag for option in (*BOARD, *LIMITS) if option.parse is not None]
+)
+def test_two_dashes_are_a_value(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     done = armvirt("run", "hello", f"{option}=--")
-    assert (done.returncode, len(done.stderr.splitlines())) == (0 if option == "--append" else 2, 1), done.stderr
+    assert (done.returncode, len(done.stderr.splitlines())) == (
+        0 if option == "--append" else 2,
+        1,
+    ), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,10 @@ def test_words_of_every_kind(words: list[str], status: int) -> None:
 
 
 def test_bytes_that_are_no_utf8_reach_the_guest_as_they_are(tmp_path: Path) -> None:
-    assert armvirt("run", "hello", "--append", NOT_UTF8, "--dump-dtb", str(tmp_path / "t")).returncode == 0
+    assert (
+        armvirt("run", "hello", "--append", NOT_UTF8, "--dump-dtb", str(tmp_path / "t")).returncode
+        == 0
+    )
     assert b"\xff\xfe\0" in (tmp_path / "t").read_bytes()
 
 
@@ -89,7 +100,9 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
 # Names that try to look like something else
 
 
-@pytest.mark.parametrize("words", [["run"], ["trace"], ["gic"], ["explain", "--intid", "27"]], ids=lambda w: w[0])
+@pytest.mark.parametrize(
+    "words", [["run"], ["trace"], ["gic"], ["explain", "--intid", "27"]], ids=lambda w: w[0]
+)
 def test_no_symbol_forges_a_verdict(words: list[str], tmp_path: Path) -> None:
     guest = tmp_path / "guest.elf"
     guest.write_bytes(elf([Load(data=b"\x00\x00\x00\x14")], symbols=[(FORGED, 2, TEXT, 4)]))
@@ -111,7 +124,9 @@ def test_no_name_of_a_suite_forges_a_verdict(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("VERDICT")] == []
     assert "\x1b" not in report.read_text()
-    assert [line for line in report.read_text().splitlines() if line.startswith("VERDICT: PASS")] == []
+    assert [
+        line for line in report.read_text().splitlines() if line.startswith("VERDICT: PASS")
+    ] == []
 
 
 # What the host does not give
@@ -125,9 +140,14 @@ def test_too_little_address_space_is_no_verdict_of_the_guest(words: list[str], m
     assert "raise ulimit -v" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["run", "hello"], ["test", "hello", "spin", "-j", "2"]], ids=lambda w: w[0])
+@pytest.mark.parametrize(
+    "words", [["run", "hello"], ["test", "hello", "spin", "-j", "2"]], ids=lambda w: w[0]
+)
 @pytest.mark.parametrize("files", [6, 8, 10, 12, 16])
 def test_too_few_file_descriptors(words: list[str], files: int) -> None:
     done = armvirt(*words, limit=(resource.RLIMIT_NOFILE, files))
     assert done.returncode in (0, 2), done.stderr
-    assert done.returncode == 0 or (len(done.stderr.splitlines()), "raise ulimit -n" in done.stderr) == (1, True)
+    assert done.returncode == 0 or (
+        len(done.stderr.splitlines()),
+        "raise ulimit -n" in done.stderr,
+    ) == (1, True)

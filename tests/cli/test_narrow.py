@@ -1,6 +1,7 @@
 """A terminal of 80 columns: no line is longer, no word is broken, nothing is left out.
 
-What a command says on a terminal of 400 columns is what it has to say; on one of 80 it has to be the same words.
+What a command says on a terminal of 400 columns is what it has to say; on one of 80 it has to be
+the same words.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ HELP = ["--help", *(f"{command.name} --help" for command in COMMANDS)]
 
 
 def said(
-    words: list[str], columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    columns: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[list[str], Counter[str]]:
     """The lines of a command on a terminal, and its words, without what the guest prints."""
     for stream in ("stdout", "stderr"):
@@ -74,7 +78,9 @@ def said(
     return text.splitlines(), Counter(FRAMES.sub(" ", text).split())
 
 
-def check(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def check(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines, narrow = said(words, 80, capsys, monkeypatch)
     _, wide = said(words, 400, capsys, monkeypatch)
     assert lines, "it says something"
@@ -85,18 +91,24 @@ def check(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 
 @pytest.mark.parametrize("command", [*LOOKS, *MISTAKES])
-def test_what_commands_say(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_commands_say(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     check(command.split(), capsys, monkeypatch)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", RUNS)
-def test_how_runs_end(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_runs_end(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     check(command.split(), capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("command", HELP)
-def test_help(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines, narrow = said(command.split(), 80, capsys, monkeypatch)
     _, wide = said(command.split(), 400, capsys, monkeypatch)
     assert max(map(len, lines)) <= 80
@@ -107,7 +119,9 @@ def test_the_report_of_a_suite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = tmp_path / "armvirt.toml"
-    suite.write_text('[[guest]]\nname = "wfi-forever"\n[[guest]]\nname = "fail"\nexpect = "stuck"\n')
+    suite.write_text(
+        '[[guest]]\nname = "wfi-forever"\n[[guest]]\nname = "fail"\nexpect = "stuck"\n'
+    )
     check(["test", str(suite), "--plain"], capsys, monkeypatch)
 
 
@@ -121,16 +135,34 @@ def test_every_command_is_looked_at() -> None:
 
 def test_a_folded_line() -> None:
     assert folded("one two-three four", 11, 2) == ["one", "  two-three", "  four"]
-    assert folded("a 0x123456789abcdef0 b", 18, 8) == ["a", "0x123456789abcdef0", "b"], "less indented to fit"
-    assert folded("a " + "x" * 30 + " b", 10, 4) == ["a", "x" * 30, "b"], "longer than the terminal: whole"
+    assert folded("a 0x123456789abcdef0 b", 18, 8) == ["a", "0x123456789abcdef0", "b"], (
+        "less indented to fit"
+    )
+    assert folded("a " + "x" * 30 + " b", 10, 4) == ["a", "x" * 30, "b"], (
+        "longer than the terminal: whole"
+    )
     assert folded("    ok    value", 80) == ["    ok    value"]
 
 
 def test_a_table_that_does_not_fit_becomes_several() -> None:
-    """Each has the first column; a row that has nothing to say in a later one is left out there, with its mark."""
-    table = Table("t", ("name", "value", "writer"), (("a", "0x1234567890", "x" * 20), ("b", "0x1", "")), {0: "red"})
+    """Each has the first column; a row that has nothing to say in a later one is left out there,
+    with its mark."""
+    table = Table(
+        "t",
+        ("name", "value", "writer"),
+        (("a", "0x1234567890", "x" * 20), ("b", "0x1", "")),
+        {0: "red"},
+    )
     first, second = table.parts(24)
-    assert (first.title, first.columns, first.rows) == ("t", ("name", "value"), (("a", "0x1234567890"), ("b", "0x1")))
-    assert (second.title, second.columns, second.rows) == ("", ("name", "writer"), (("a", "x" * 20),))
+    assert (first.title, first.columns, first.rows) == (
+        "t",
+        ("name", "value"),
+        (("a", "0x1234567890"), ("b", "0x1")),
+    )
+    assert (second.title, second.columns, second.rows) == (
+        "",
+        ("name", "writer"),
+        (("a", "x" * 20),),
+    )
     assert (dict(first.marks), dict(second.marks)) == ({0: "red"}, {0: "red"})
     assert table.parts(100) == [table]

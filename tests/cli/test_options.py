@@ -27,7 +27,11 @@ def test_every_setting_is_an_argument_of_the_machine_or_of_a_run() -> None:
     for setting in SETTINGS:
         where = run if setting.group == "limit" else made
         assert not setting.argument or setting.argument in where, setting.name
-        if setting.argument in DEFAULTS and DEFAULTS[setting.argument] is not None and not setting.by_guest:
+        if (
+            setting.argument in DEFAULTS
+            and DEFAULTS[setting.argument] is not None
+            and not setting.by_guest
+        ):
             assert where[setting.argument].default == DEFAULTS[setting.argument], setting.name
 
 
@@ -42,9 +46,15 @@ def test_a_default_in_a_help_text_is_the_default() -> None:
 
 
 def test_settings_and_their_defaults() -> None:
-    arguments = build_parser("0").parse_args(["run", "g", "--mem", "1G", "--cntfrq", "24MHz", "--cntvoff", "-1"])
+    arguments = build_parser("0").parse_args(
+        ["run", "g", "--mem", "1G", "--cntfrq", "24MHz", "--cntvoff", "-1"]
+    )
     chosen = settings(arguments)
-    assert (chosen["memory"], chosen["cntfrq"], chosen["cntvoff"]) == (1 << 30, 24_000_000, (1 << 64) - 1)
+    assert (chosen["memory"], chosen["cntfrq"], chosen["cntvoff"]) == (
+        1 << 30,
+        24_000_000,
+        (1 << 64) - 1,
+    )
     assert (chosen["gic"], chosen["engine"], chosen["initrd"]) == (3, None, None)
     assert chosen["cpus"] is None, "a bundled guest brings its own"
     assert settings(build_parser("0").parse_args(["run", "g", "--gic", "2"]))["gic"] == 2
@@ -82,7 +92,9 @@ def test_complaints_are_one_line(words: list[str], problem: str) -> None:
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
-def test_every_command_has_help_and_a_module(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help_and_a_module(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(command, "--help")
     assert caught.value.code == 0
@@ -92,7 +104,11 @@ def test_every_command_has_help_and_a_module(command: str, capsys: pytest.Captur
 
 
 def test_defaults_in_the_documentation_are_those_of_the_table() -> None:
-    rows = [line for line in (ROOT / "docs" / "cli.md").read_text().splitlines() if line.startswith("| `--")]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "cli.md").read_text().splitlines()
+        if line.startswith("| `--")
+    ]
     told = 0
     for setting in SETTINGS:
         row = next((row for row in rows if f"`{setting.flag}" in row), "")
@@ -108,7 +124,9 @@ def test_defaults_in_the_documentation_are_those_of_the_table() -> None:
 def test_every_option_is_documented() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     flags = {option.flag for command in COMMANDS for option in command.options}
-    assert [flag for flag in sorted(flags) if f"`{flag}" not in text and f" {flag} " not in text] == []
+    assert [
+        flag for flag in sorted(flags) if f"`{flag}" not in text and f" {flag} " not in text
+    ] == []
     assert [command.name for command in COMMANDS if f"armvirt {command.name}" not in text] == []
 
 
@@ -122,4 +140,6 @@ def test_every_kind_of_event_is_documented_with_its_fields() -> None:
     assert len(kinds) > 10
     for kind in kinds:
         name = kind._field_defaults["kind"]
-        assert [field for field in kind._fields if field != "kind" and f"`{field}`" not in rows[name]] == [], name
+        assert [
+            field for field in kind._fields if field != "kind" and f"`{field}`" not in rows[name]
+        ] == [], name

@@ -24,7 +24,9 @@ else:
 @pytest.fixture
 def setup_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """setup.py as a module, without the setup."""
-    pytest.importorskip("setuptools.command.bdist_wheel", reason="setuptools 77 is only needed to build")
+    pytest.importorskip(
+        "setuptools.command.bdist_wheel", reason="setuptools 77 is only needed to build"
+    )
     setuptools = pytest.importorskip("setuptools")
     monkeypatch.setattr(setuptools, "setup", lambda **_: None)
     monkeypatch.chdir(ROOT)
@@ -36,7 +38,9 @@ def setup_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_the_library_is_built_and_loads(setup_script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_built_and_loads(
+    setup_script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from conftest import require_tool
 
     require_tool("cc")
@@ -78,9 +82,15 @@ def test_all_that_the_compiler_said_is_kept(
 ) -> None:
     monkeypatch.setenv("CC", failing_compiler(tmp_path))
     said = setup_script.compile_library(tmp_path / "_native.so").splitlines()
-    assert said[0].endswith("cc-that-fails failed: silicon.h:7: fatal error: stdint.h: No such file")
+    assert said[0].endswith(
+        "cc-that-fails failed: silicon.h:7: fatal error: stdint.h: No such file"
+    )
     assert said[1].startswith("$ ") and "-fPIC" in said[1]
-    assert said[2:] == ["In file included from native.c:1:", said[0].partition(": ")[2], "exit status 1"]
+    assert said[2:] == [
+        "In file included from native.c:1:",
+        said[0].partition(": ")[2],
+        "exit status 1",
+    ]
 
 
 def build_native(script: Any, folder: Path) -> Any:
@@ -90,14 +100,23 @@ def build_native(script: Any, folder: Path) -> Any:
     script.LOG = str((folder / "source.log").relative_to("/"))
     distribution = Distribution({"ext_modules": [Extension(script.NAME, [script.SOURCE])]})
     command = script.BuildNative(distribution)
-    command.build_lib, command.inplace, command.extensions = str(folder), False, distribution.ext_modules
+    command.build_lib, command.inplace, command.extensions = (
+        str(folder),
+        False,
+        distribution.ext_modules,
+    )
     command._place = lambda name: folder / Path(name).name
-    command.get_ext_filename = lambda fullname: "no-such-folder/" + fullname.rpartition(".")[2] + ".so"
+    command.get_ext_filename = lambda fullname: (
+        "no-such-folder/" + fullname.rpartition(".")[2] + ".so"
+    )
     return command
 
 
 def test_a_build_that_fails_leaves_the_reason_and_no_library(
-    setup_script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup_script: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("ARMVIRT_NATIVE", raising=False)
     monkeypatch.setenv("CC", failing_compiler(tmp_path))
@@ -141,7 +160,9 @@ def test_what_readme_calls_stable_is_there() -> None:
 
 def test_no_extra_is_dead() -> None:
     """What an extra installs is imported somewhere, or is a tool that the Makefile or CI runs."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     assert set(extras) == {"pytest", "dev"}
     assert not [name for name in extras["pytest"] if "pytest" not in name]
 

@@ -30,7 +30,8 @@ COMMANDS = [
     ["migrate-test", "hello", "--at", "1us"],
     ["test", "hello"],
 ]
-#: Where standard streams are written by themselves: the printer, and the keys of a terminal in raw mode.
+#: Where standard streams are written by themselves: the printer, and the keys of a terminal in raw
+#: mode.
 PRINTERS = {"cli/printing.py"}
 
 
@@ -45,7 +46,12 @@ def with_closed(fd: int, words: list[str]) -> subprocess.CompletedProcess[str]:
 def test_a_full_standard_output_is_one_line(words: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*ARMVIRT, *words], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+            [*ARMVIRT, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
         )
     said = "armvirt: standard output cannot be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, said)
@@ -54,12 +60,19 @@ def test_a_full_standard_output_is_one_line(words: list[str]) -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_closed_standard_output_is_one_line(words: list[str]) -> None:
     done = with_closed(1, words)
-    assert (done.returncode, done.stderr) == (2, "armvirt: standard output cannot be written: Bad file descriptor\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "armvirt: standard output cannot be written: Bad file descriptor\n",
+    )
 
 
-@pytest.mark.parametrize("words", [["list"], ["run", "hello"], ["run", "none"], ["test", "hello"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["list"], ["run", "hello"], ["run", "none"], ["test", "hello"]], ids=" ".join
+)
 def test_with_standard_error_closed_nothing_of_it_goes_elsewhere(words: list[str]) -> None:
-    with_it = subprocess.run([*ARMVIRT, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    with_it = subprocess.run(
+        [*ARMVIRT, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
     done = with_closed(2, words)
     assert done.returncode == with_it.returncode
     assert len(done.stdout.splitlines()) == len(with_it.stdout.splitlines())
@@ -88,7 +101,9 @@ def _writes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             text = ast.unparse(node.func)
-            if text == "print" or text.endswith((".print", "stdout.write", "stderr.write", "buffer.write")):
+            if text == "print" or text.endswith(
+                (".print", "stdout.write", "stderr.write", "buffer.write")
+            ):
                 yield ast.unparse(node)
 
 

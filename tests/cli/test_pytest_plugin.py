@@ -15,9 +15,21 @@ def run_pytest(folder: Path, *words: str) -> tuple[int, str]:
     """pytest in ``folder`` with the plugin loaded by name, installed or not."""
     (folder / "pytest.ini").touch()
     root = str(Path(FOLDER).parent.parent)
-    command = [sys.executable, "-m", "pytest", "-p", "armvirt.pytest_plugin", "-p", "no:cacheprovider", "-rA", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "armvirt.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+        "-rA",
+        *words,
+    ]
     environment = {**os.environ, "PYTHONPATH": root, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -37,7 +49,9 @@ def test_guests_by_their_names(tmp_path: Path) -> None:
 def test_a_suite_in_the_ini_option(tmp_path: Path) -> None:
     guests = tmp_path / "guests"
     guests.mkdir()
-    (guests / "armvirt.toml").write_text('[[guest]]\nname = "hello"\n[[guest]]\nname = "spin"\nexpect = "stuck"\n')
+    (guests / "armvirt.toml").write_text(
+        '[[guest]]\nname = "hello"\n[[guest]]\nname = "spin"\nexpect = "stuck"\n'
+    )
     (tmp_path / "pytest.ini").write_text("[pytest]\narmvirt_guests = guests\n")
     status, out = run_pytest(tmp_path)
     assert (status, "2 passed" in out) == (0, True), out

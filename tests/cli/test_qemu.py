@@ -60,19 +60,31 @@ def test_what_to_write_instead(line: str, instead: str) -> None:
     assert written(line) == shlex.split(instead)
 
 
-@pytest.mark.parametrize("line", ["run -kernel Image -smp 2 -m 1G -append x -semihosting -M virt,gic-version=2"])
+@pytest.mark.parametrize(
+    "line", ["run -kernel Image -smp 2 -m 1G -append x -semihosting -M virt,gic-version=2"]
+)
 def test_what_to_write_can_be_parsed(line: str) -> None:
     arguments = build_parser("0").parse_args(written(line))
-    assert (arguments.guest, arguments.cpus, arguments.mem, arguments.gic) == ("Image", 2, 1 << 30, 2)
+    assert (arguments.guest, arguments.cpus, arguments.mem, arguments.gic) == (
+        "Image",
+        2,
+        1 << 30,
+        2,
+    )
     assert (arguments.append, arguments.semihosting) == ("x", True)
 
 
 @pytest.mark.parametrize("name", qemu.WORDS)
-def test_every_word_gets_an_answer_of_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_word_gets_an_answer_of_one_line(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     value = ["x"] if qemu.WORDS[name].takes_value else []
     assert main(["run", "hello", f"-{name}", *value]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("armvirt: these are options of QEMU; write armvirt run ") and said.count("\n") == 1
+    assert (
+        said.startswith("armvirt: these are options of QEMU; write armvirt run ")
+        and said.count("\n") == 1
+    )
     assert f"-{name}" in said.partition(" (")[2], "what the word is here"
     assert [flag for flag in qemu.WORDS[name].here.split() if flag.startswith("--")][:1] == [
         flag for flag in said.partition(" (")[2].rstrip(")\n").split() if flag.startswith("--")

@@ -47,7 +47,9 @@ def test_a_guest_that_passes() -> None:
     done = armvirt("run", "hello")
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1].startswith("VERDICT: PASS")
-    assert re.fullmatch(r"armvirt: the guest passed \(.* of guest time, [\d,]+ instructions\)\n", done.stderr)
+    assert re.fullmatch(
+        r"armvirt: the guest passed \(.* of guest time, [\d,]+ instructions\)\n", done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,11 +79,15 @@ def test_a_trace_on_standard_output(tmp_path: Path) -> None:
     assert done.stderr == plain.stdout + plain.stderr
     assert [json.loads(line)["kind"] for line in done.stdout.splitlines()][:1] == ["header"]
     hashed = armvirt("run", "hello", "--trace", "-", "--trace-hash").stdout
-    assert re.fullmatch("[0-9a-f]{64}\n", hashed.removeprefix(done.stdout)), "the last line, as without a trace"
+    assert re.fullmatch("[0-9a-f]{64}\n", hashed.removeprefix(done.stdout)), (
+        "the last line, as without a trace"
+    )
 
 
 def test_a_trace_on_a_standard_output_that_nobody_reads() -> None:
-    with subprocess.Popen([*ARMVIRT, "run", "vtimer-tick", "--trace", "-"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*ARMVIRT, "run", "vtimer-tick", "--trace", "-"], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
@@ -91,7 +97,9 @@ def test_a_trace_on_a_standard_output_that_nobody_reads() -> None:
 def test_a_device_tree_on_standard_output(tmp_path: Path) -> None:
     file = tmp_path / "t.dtb"
     armvirt("run", "hello", "--dump-dtb", str(file))
-    done = subprocess.run([*ARMVIRT, "run", "hello", "--dump-dtb", "-"], capture_output=True, timeout=60)
+    done = subprocess.run(
+        [*ARMVIRT, "run", "hello", "--dump-dtb", "-"], capture_output=True, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, file.read_bytes(), b"")
 
 
@@ -171,7 +179,9 @@ def test_the_hash_is_the_last_line_and_does_not_depend_on_the_engine(tmp_path: P
 
 
 def test_piped_input_reaches_the_guest() -> None:
-    guest = str(Path(FOLDER) / "console-echo.elf")  # by its path: the bundled name brings its own script
+    guest = str(
+        Path(FOLDER) / "console-echo.elf"
+    )  # by its path: the bundled name brings its own script
     done = armvirt("run", guest, stdin=None, input="abc\nquit\n")
     assert done.returncode == 0, done.stderr
     assert "abc" in done.stdout
@@ -196,7 +206,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     done = armvirt("run", "hello", "--trace", "/dev/full")
-    assert (done.returncode, done.stderr) == (2, "armvirt: /dev/full: cannot be written: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "armvirt: /dev/full: cannot be written: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("engine", ["native", "portable"])
@@ -229,19 +242,30 @@ def test_an_internal_error_is_one_line_and_a_traceback_on_demand() -> None:
         "armvirt.machine.Machine = broken\n"
         "sys.exit(m.main(sys.argv[1:]))"
     )
-    plain = subprocess.run([sys.executable, "-c", code, "run", "hello"], capture_output=True, text=True)
+    plain = subprocess.run(
+        [sys.executable, "-c", code, "run", "hello"], capture_output=True, text=True
+    )
     assert plain.returncode == 70
-    assert plain.stderr == "armvirt: internal error: RuntimeError: out of order; use --debug to see where\n"
-    debug = subprocess.run([sys.executable, "-c", code, "run", "hello", "--debug"], capture_output=True, text=True)
+    assert (
+        plain.stderr
+        == "armvirt: internal error: RuntimeError: out of order; use --debug to see where\n"
+    )
+    debug = subprocess.run(
+        [sys.executable, "-c", code, "run", "hello", "--debug"], capture_output=True, text=True
+    )
     assert debug.returncode == 70
     assert "Traceback" in debug.stderr
 
 
 def test_a_run_loads_nothing_that_it_does_not_use() -> None:
     code = "import sys; from armvirt.cli.main import main; main(['run', 'hello']); print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     loaded = set(done.stderr.splitlines()[-1].split())
-    assert loaded & {"rich", "capstone", "elftools", "unicorn", "multiprocessing", "asyncio"} == set()
+    assert (
+        loaded & {"rich", "capstone", "elftools", "unicorn", "multiprocessing", "asyncio"} == set()
+    )
     assert {name for name in loaded if name.startswith("armvirt.hyp.vgic.its_")} == set()
 
 
@@ -284,7 +308,9 @@ def test_a_conversation_at_a_terminal() -> None:
     keyboard, fd = pty.openpty()
     before = termios.tcgetattr(fd)
     guest = str(Path(FOLDER) / "console-echo.elf")
-    process = subprocess.Popen([*ARMVIRT, "run", guest], stdin=fd, stdout=fd, stderr=fd, start_new_session=True)
+    process = subprocess.Popen(
+        [*ARMVIRT, "run", guest], stdin=fd, stdout=fd, stderr=fd, start_new_session=True
+    )
     _read_until(keyboard, b"echo> ")
     os.write(keyboard, b"hello\r")
     _read_until(keyboard, b"hello")

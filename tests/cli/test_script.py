@@ -13,7 +13,9 @@ from armvirt.script import Expect, Script, Send
 
 
 def test_steps_in_order_with_comments_and_timeout() -> None:
-    text = '# log in\nexpect "login: "  # as it prints it\n\nsend "root\\n"\ntimeout 5s\nexpect "# "\n'
+    text = (
+        '# log in\nexpect "login: "  # as it prints it\n\nsend "root\\n"\ntimeout 5s\nexpect "# "\n'
+    )
     assert script.parse(text) == (Expect(b"login: "), Send(b"root\n"), Expect(b"# ", 5 * 10**9))
 
 

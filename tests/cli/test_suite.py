@@ -76,7 +76,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 
 def test_every_option_of_a_run_is_a_key() -> None:
-    """An option that the command line has and a suite does not know would be an "unknown key" to who writes it."""
+    """An option that the command line has and a suite does not know would be an "unknown key" to
+    who writes it."""
     run = next(command for command in COMMANDS if command.name == "run")
     options = {option.flag.removeprefix("--") for option in (*run.options, DEBUG)}
     assert set(suite.KEYS) == options | {"expect"}
@@ -133,15 +134,21 @@ SAMPLES: dict[str, tuple[object, str, object]] = {
 @pytest.mark.parametrize("key", suite.KEYS)
 def test_a_key_sets_what_its_option_sets(tmp_path: Path, key: str) -> None:
     value, target, expected = SAMPLES[key]
-    (case,) = toml_cases(write(tmp_path, f'[[guest]]\npath = "g.elf"\n{key} = {json.dumps(value)}\n'))
+    (case,) = toml_cases(
+        write(tmp_path, f'[[guest]]\npath = "g.elf"\n{key} = {json.dumps(value)}\n')
+    )
     if isinstance(expected, str):
         expected = expected.replace("{folder}", str(tmp_path))
     assert {**vars(case), **case.settings, **case.limits}[target] == expected
 
 
 @pytest.mark.parametrize("key", suite.KEYS)
-@pytest.mark.parametrize("value", ["[]", "{ a = 1 }", "1979-05-27", '"\\u0000"', "1e400", "nan", '""', "-0.0"])
-def test_a_value_of_the_wrong_kind_is_the_users_mistake(tmp_path: Path, key: str, value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["[]", "{ a = 1 }", "1979-05-27", '"\\u0000"', "1e400", "nan", '""', "-0.0"]
+)
+def test_a_value_of_the_wrong_kind_is_the_users_mistake(
+    tmp_path: Path, key: str, value: str
+) -> None:
     """It is read, or refused with the key's name; nothing else is raised."""
     path = write(tmp_path, f'[[guest]]\npath = "g.elf"\n{key} = {value}\n')
     try:
@@ -165,22 +172,36 @@ def test_a_run_with_every_output(tmp_path: Path) -> None:
     assert (tmp_path / "h.dtb").read_bytes() == machine.dump_dtb()
     lines = (tmp_path / "t.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["kind"] == "header" and len(lines) > 10
-    assert second.difference(second.run(second.machine())) == f"expected trace hash {'0' * 64}, got {result.trace_hash}"
+    assert (
+        second.difference(second.run(second.machine()))
+        == f"expected trace hash {'0' * 64}, got {result.trace_hash}"
+    )
     assert third.difference(third.run(third.machine())) == "expected exit code 3, got pass"
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('[defaults]\ntrace = "t"\n[[guest]]\nname = "hello"\n[[guest]]\nname = "fail"', "by hello: trace, too"),
-        ('[[guest]]\nname = "hello"\ntrace = "t"\ndump-dtb = "./t"', "it is written by hello: trace, too"),
-        ('[[guest]]\nname = "hello"\nsymbols = "armvirt.toml"\ntrace = "armvirt.toml"', "is read by this run"),
+        (
+            '[defaults]\ntrace = "t"\n[[guest]]\nname = "hello"\n[[guest]]\nname = "fail"',
+            "by hello: trace, too",
+        ),
+        (
+            '[[guest]]\nname = "hello"\ntrace = "t"\ndump-dtb = "./t"',
+            "it is written by hello: trace, too",
+        ),
+        (
+            '[[guest]]\nname = "hello"\nsymbols = "armvirt.toml"\ntrace = "armvirt.toml"',
+            "is read by this run",
+        ),
         ('[[guest]]\nname = "hello"\ntrace = "no/such/folder"', "there is no directory"),
         ('[[guest]]\nname = "hello"\ntrace = "-"', "has no standard input or output; name a file"),
         ('[[guest]]\nname = "hello"\ninitrd = "-"', "has no standard input or output; name a file"),
     ],
 )
-def test_files_of_a_suite_are_checked_before_anything_runs(tmp_path: Path, text: str, problem: str) -> None:
+def test_files_of_a_suite_are_checked_before_anything_runs(
+    tmp_path: Path, text: str, problem: str
+) -> None:
     with pytest.raises(UserError, match=problem):
         collect([str(write(tmp_path, text))])
 
@@ -205,7 +226,10 @@ def test_a_name_alone_is_a_bundled_guest(tmp_path: Path) -> None:
         ("tests = []", "unknown key 'tests' in the file"),
         ('[[guest]]\npath = "a"\nexpct = "pass"', "unknown key 'expct' in .*did you mean 'expect'"),
         ('[defaults]\npath = "a"\n[[guest]]\npath = "a"', r"unknown key 'path' in \[defaults\]"),
-        ('[[guest]]\npath = "a"\nexpect = "win"', r"\[\[guest\]\] a: expect: 'win' is not one of pass"),
+        (
+            '[[guest]]\npath = "a"\nexpect = "win"',
+            r"\[\[guest\]\] a: expect: 'win' is not one of pass",
+        ),
         ('[[guest]]\npath = "a"\ncpus = 0', r"cpus: CPU count 0 is outside"),
         ('[[guest]]\npath = "a"\ncpus = true', r"cpus: it must be a number"),
         ('[[guest]]\npath = "a"\nsemihosting = 1', r"semihosting: it must be true or false"),
@@ -240,7 +264,9 @@ def test_a_missing_guest_is_found_before_anything_runs(tmp_path: Path) -> None:
         collect([str(path)])
 
 
-def test_more_cpus_than_a_bundled_guest_was_made_for_are_found_before_anything_runs(tmp_path: Path) -> None:
+def test_more_cpus_than_a_bundled_guest_was_made_for_are_found_before_anything_runs(
+    tmp_path: Path,
+) -> None:
     path = write(tmp_path, '[[guest]]\nname = "hello"\n[[guest]]\nname = "smp-ipi"\ncpus = 16')
     with pytest.raises(UserError, match="smp-ipi was made for 1 to 8 CPUs, not for 16"):
         collect([str(path)])

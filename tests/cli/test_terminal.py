@@ -135,15 +135,15 @@ def test_absurd_input_is_refused(tmp_path: Path) -> None:
         piped_input(file.fileno())
 
 
-# A guest that sleeps at a terminal ------------------------------------------------------------------------------------
+# A guest that sleeps at a terminal --------------------------------------------------------------
 
 ECHO = str(guests()["console-echo"].path)  # by its path: without its script
 WAITS = "the guest waits for an interrupt (WFI) that nothing but the keyboard will send"
 
 
 def at_terminal(arguments: list[str], steps: list[tuple[str, bytes]]) -> tuple[int, str]:
-    """`armvirt run` at a terminal, at which each answer is typed when its text has appeared: (exit status, what
-    the terminal shows, as one line)."""
+    """`armvirt run` at a terminal, at which each answer is typed when its text has appeared: (exit
+    status, what the terminal shows, as one line)."""
     keyboard, screen = pty.openpty()
     environment = {**os.environ, "COLUMNS": "1000"}
     process = subprocess.Popen(
@@ -187,13 +187,22 @@ def test_it_is_said_when_the_time_is_over() -> None:
 def test_a_guest_that_no_key_would_wake_is_stuck() -> None:
     """As where nobody types: the run ends, and says why."""
     status, shown = at_terminal(["wfi-forever"], [])
-    assert status == 3 and "stuck: the guest waits for an interrupt (WFI) that nothing will send (the virtual" in shown
+    assert (
+        status == 3
+        and "stuck: the guest waits for an interrupt (WFI) that nothing will send (the virtual"
+        in shown
+    )
 
 
 def test_a_guest_that_spins_until_a_key_is_pressed(tmp_path: Path) -> None:
     """A branch to itself with interrupts open is no dead end while the UART listens."""
     a = Asm(0x4008_0000)
-    for address, value in ((0x0800_0000, 0x13), (0x0800_0084, 1 << 1), (0x0800_0104, 1 << 1), (0x0900_0038, 0x50)):
+    for address, value in (
+        (0x0800_0000, 0x13),
+        (0x0800_0084, 1 << 1),
+        (0x0800_0104, 1 << 1),
+        (0x0900_0038, 0x50),
+    ):
         a.mov(1, address)
         a.mov(2, value)
         a.str_w(2, 1)
@@ -207,6 +216,8 @@ def test_a_guest_that_spins_until_a_key_is_pressed(tmp_path: Path) -> None:
     a.vectors(lambda a, offset: (a.mov(0, 0x8400_0008), a.hvc(0)))
     guest = tmp_path / "spin.bin"
     guest.write_bytes(a.code())
-    waits = "the guest branches to itself until an interrupt that nothing but the keyboard will send"
+    waits = (
+        "the guest branches to itself until an interrupt that nothing but the keyboard will send"
+    )
     status, shown = at_terminal([str(guest)], [(waits, b"x")])
     assert status == 0 and shown.count(waits) == 1

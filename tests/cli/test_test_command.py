@@ -36,7 +36,9 @@ def test_guests_that_end_as_expected(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_guest_that_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite, junit = tmp_path / "armvirt.toml", tmp_path / "report.xml"
-    suite.write_text(f'[[guest]]\nname = "bad"\npath = "{FOLDER}/fail.elf"\n[[guest]]\nname = "hello"\n')
+    suite.write_text(
+        f'[[guest]]\nname = "bad"\npath = "{FOLDER}/fail.elf"\n[[guest]]\nname = "hello"\n'
+    )
     status, out, _ = armvirt_test(capsys, str(tmp_path), "--junit", str(junit))
     assert status == 1
     assert "--- bad: expected pass, got fail" in out
@@ -99,7 +101,9 @@ def test_a_worker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_worker_that_says_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a pipe holds, on both streams."""
-    code = "import sys; sys.stderr.write('x' * 3_000_000); print('y' * 3_000_000); raise SystemExit(3)"
+    code = (
+        "import sys; sys.stderr.write('x' * 3_000_000); print('y' * 3_000_000); raise SystemExit(3)"
+    )
     assert run_worker(monkeypatch, code).error.startswith("its process ended with status 3: xxx")
 
 
@@ -128,9 +132,16 @@ def wait_for(what: Callable[[], bool], seconds: float = 20.0) -> float:
 @pytest.mark.parametrize("after_s", [0.0, 0.8], ids=["while-they-start", "while-they-run"])
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -signal.SIGKILL)],
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
 )
-def test_no_worker_outlives_the_command(tmp_path: Path, number: int, status: int, after_s: float) -> None:
+def test_no_worker_outlives_the_command(
+    tmp_path: Path, number: int, status: int, after_s: float
+) -> None:
     suite = tmp_path / "armvirt.toml"
     one = '[[guest]]\nname = "endless{n}"\npath = "{folder}/bench-smp8.elf"\ncpus = 1\nengine = "portable"\n'
     suite.write_text("".join(one.format(n=n, folder=FOLDER) for n in range(4)))
@@ -163,7 +174,9 @@ def test_a_limit_while_a_guest_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_report_can_hold_what_guests_print() -> None:
     outcome = Outcome("a\x00b", "pass", "fail", console=["<&>\x1b[0m\ud800"])
-    root = xml.fromstring(report([outcome, Outcome("fine", "pass", "pass", True), Outcome("dead", "pass", error="x")]))
+    root = xml.fromstring(
+        report([outcome, Outcome("fine", "pass", "pass", True), Outcome("dead", "pass", error="x")])
+    )
     suite = root[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")
     assert suite[0].get("name") == "a\\x00b"
@@ -172,8 +185,15 @@ def test_a_report_can_hold_what_guests_print() -> None:
 
 def test_texts() -> None:
     bad = Outcome("g", "pass", "stuck", diagnosis="waits", console=["last words"])
-    assert failure(bad) == ["--- g: expected pass, got stuck: waits", "  last of the console:", "    last words"]
-    assert closing([bad, Outcome("h", "pass", error="x")], 1.5) == "0 passed, 1 failed, 1 errors in 1.50 s"
+    assert failure(bad) == [
+        "--- g: expected pass, got stuck: waits",
+        "  last of the console:",
+        "    last words",
+    ]
+    assert (
+        closing([bad, Outcome("h", "pass", error="x")], 1.5)
+        == "0 passed, 1 failed, 1 errors in 1.50 s"
+    )
 
 
 def test_disassembly_of_what_is_no_code() -> None:

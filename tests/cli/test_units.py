@@ -24,7 +24,9 @@ def test_counts(text: str, value: int) -> None:
     assert units.parse_count(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "x", "1.5", "-1", "1q", "1e3", "0x", "0xg", "1 2", "١", "9" * 60, "nan", "1M1"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1.5", "-1", "1q", "1e3", "0x", "0xg", "1 2", "١", "9" * 60, "nan", "1M1"]
+)
 def test_no_counts(text: str) -> None:
     with pytest.raises(UserError):
         units.parse_count(text)
@@ -85,6 +87,8 @@ def test_a_negative_offset_is_what_the_register_holds() -> None:
         units.parse_offset("-9223372036854775809")
 
 
-@pytest.mark.parametrize(("ns", "text"), [(7, "7 ns"), (1500, "1.5 us"), (100_000_000, "100 ms"), (2 * 10**9, "2 s")])
+@pytest.mark.parametrize(
+    ("ns", "text"), [(7, "7 ns"), (1500, "1.5 us"), (100_000_000, "100 ms"), (2 * 10**9, "2 s")]
+)
 def test_times_for_people(ns: int, text: str) -> None:
     assert units.human_time(ns) == text

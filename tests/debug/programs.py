@@ -1,4 +1,5 @@
-"""Small guests with debug information, and an Image with its vmlinux, built by the cross compiler if there is one."""
+"""Small guests with debug information, and an Image with its vmlinux, built by the cross compiler
+if there is one."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 GCC = "aarch64-linux-gnu-gcc"
 needs_gcc = pytest.mark.skipif(shutil.which(GCC) is None, reason=f"{GCC} is not installed")
 
-#: {file: text}. `put` and `helper` are inlined; `init` is a function of two files, one of them a clone.
+#: {file: text}. `put` and `helper` are inlined; `init` is a function of two files, one of them a
+#: clone.
 SOURCES = {
     "a.c": """\
 #include "h.h"
@@ -65,7 +67,8 @@ static inline __attribute__((always_inline)) int helper(int x)
 """,
 }
 
-#: An Image that turns its MMU on and goes on at its link address plus OFFSET, as a kernel with KASLR does.
+#: An Image that turns its MMU on and goes on at its link address plus OFFSET, as a kernel with
+#: KASLR does.
 IMAGE = """\
         .globl _text
 _text:  b       primary_entry
@@ -139,15 +142,37 @@ def build(folder: Path, *options: str) -> Path:
     for name, text in SOURCES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
-    _gcc(folder, "-O2", "-ffreestanding", "-Wl,-Ttext=0x40080000", *options, "-o", "t.elf", "a.c", "sub/b.c")
+    _gcc(
+        folder,
+        "-O2",
+        "-ffreestanding",
+        "-Wl,-Ttext=0x40080000",
+        *options,
+        "-o",
+        "t.elf",
+        "a.c",
+        "sub/b.c",
+    )
     return folder / "t.elf"
 
 
 def build_image(folder: Path, offset: int) -> tuple[Path, Path, Path]:
     """(Image, vmlinux, System.map) of `IMAGE`, which moves by ``offset``."""
     (folder / "image.S").write_text(IMAGE)
-    _gcc(folder, f"-Wl,-Ttext={LINK:#x}", "-Wl,-e,_text", f"-DOFFSET={offset:#x}", "-o", "vmlinux", "image.S")
-    subprocess.run(["aarch64-linux-gnu-objcopy", "-O", "binary", "vmlinux", "Image"], cwd=folder, check=True)
-    symbols = subprocess.run(["aarch64-linux-gnu-nm", "-n", "vmlinux"], cwd=folder, check=True, capture_output=True)
+    _gcc(
+        folder,
+        f"-Wl,-Ttext={LINK:#x}",
+        "-Wl,-e,_text",
+        f"-DOFFSET={offset:#x}",
+        "-o",
+        "vmlinux",
+        "image.S",
+    )
+    subprocess.run(
+        ["aarch64-linux-gnu-objcopy", "-O", "binary", "vmlinux", "Image"], cwd=folder, check=True
+    )
+    symbols = subprocess.run(
+        ["aarch64-linux-gnu-nm", "-n", "vmlinux"], cwd=folder, check=True, capture_output=True
+    )
     (folder / "System.map").write_bytes(symbols.stdout)
     return folder / "Image", folder / "vmlinux", folder / "System.map"

@@ -17,7 +17,11 @@ ASKED = ("init", "put", "helper", "nothing")
 def ask_everything(path: Path) -> list[object]:
     """Every question; only `LineError` may be the answer of a damaged file."""
     info = DebugInfo(str(path))
-    answers: list[object] = [info.present, *(info.inlined(name) for name in ASKED), *map(info.functions, ASKED)]
+    answers: list[object] = [
+        info.present,
+        *(info.inlined(name) for name in ASKED),
+        *map(info.functions, ASKED),
+    ]
     answers += [info.names(), info.files()]
     for file, line in (("a.c", 9), ("b.c", 4), ("h.h", 3), ("", 1), ("/", 1)):
         try:
@@ -42,8 +46,11 @@ def test_a_damaged_file_gives_what_it_can(tmp_path: Path, version: int) -> None:
 
 
 @needs_gcc
-def test_a_large_file_is_searched_by_its_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the bound below the size of this one, the answers are the same: no unit that has one is left out."""
+def test_a_large_file_is_searched_by_its_strings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the bound below the size of this one, the answers are the same: no unit that has one is
+    left out."""
     path = build(tmp_path, "-gdwarf-5")
     small = ask_everything(path)
     info = DebugInfo(str(path))

@@ -105,7 +105,11 @@ def test_candidates_have_their_files(guest: Path) -> None:
     with Machine(guest) as machine, pytest.raises(UserError) as caught:
         marks("init", machine)
     said = str(caught.value)
-    assert "(a.c)" in said and "(sub/b.c)" in said and said.endswith("give the address, or FILE:FUNCTION")
+    assert (
+        "(a.c)" in said
+        and "(sub/b.c)" in said
+        and said.endswith("give the address, or FILE:FUNCTION")
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,10 +143,14 @@ def test_the_command_line(guest: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["explain", str(guest), "--intid", "vtimer", "--at", "helper"]) == 0
     assert " (init.constprop.0" in capsys.readouterr().out
     assert main(["explain", str(guest), "--intid", "vtimer", "--at", "hlper"]) == 2
-    assert capsys.readouterr().err.startswith("armvirt: --at hlper: the guest has no such symbol; did you mean helper")
+    assert capsys.readouterr().err.startswith(
+        "armvirt: --at hlper: the guest has no such symbol; did you mean helper"
+    )
     assert main(["gic", str(guest), "--at", "kept"]) == 0
     said = capsys.readouterr().err
-    assert "--at kept was not reached (it is inlined, too (other+0x" in said, "its symbol is of a copy nobody calls"
+    assert "--at kept was not reached (it is inlined, too (other+0x" in said, (
+        "its symbol is of a copy nobody calls"
+    )
     assert main(["gic", str(guest), "--at", "never"]) == 0
     assert "--at never was not reached: " in capsys.readouterr().err
     assert main(["gic", str(guest), "--at", "0x50000000"]) == 0

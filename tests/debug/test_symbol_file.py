@@ -1,4 +1,5 @@
-"""``--symbols``: names for an Image from its vmlinux or its System.map, wherever the kernel executes."""
+"""``--symbols``: names for an Image from its vmlinux or its System.map, wherever the kernel
+executes."""
 
 from __future__ import annotations
 
@@ -16,14 +17,18 @@ RAM_IMAGE = 0x4020_0000  # where an Image with text_offset 0 goes
 
 
 @pytest.fixture(scope="module", params=[0, 0x1240_0000], ids=["at its link address", "moved"])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, int]:
+def built(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, Path, int]:
     return *build_image(tmp_path_factory.mktemp("image"), request.param), request.param
 
 
 @needs_gcc
 @pytest.mark.parametrize("kind", ["vmlinux", "System.map"])
 @pytest.mark.parametrize("engine", ["native", "portable"])
-def test_symbols_before_and_after_the_mmu(built: tuple[Path, Path, Path, int], kind: str, engine: str) -> None:
+def test_symbols_before_and_after_the_mmu(
+    built: tuple[Path, Path, Path, int], kind: str, engine: str
+) -> None:
     """The first instruction after the move is found, too, and nothing of the run changes."""
     image, vmlinux, system_map, offset = built
     symbols = vmlinux if kind == "vmlinux" else system_map
@@ -37,7 +42,11 @@ def test_symbols_before_and_after_the_mmu(built: tuple[Path, Path, Path, int], k
             assert machine.symbols.lookup(pc) == name.replace("+4", "+0x4")
             assert pc >= LINK + offset if virtual else RAM_IMAGE <= pc < RAM_IMAGE + 0x1000
         result = machine.run()
-        assert (result.ns, result.insns, result.trace_hash) == (straight.ns, straight.insns, straight.trace_hash)
+        assert (result.ns, result.insns, result.trace_hash) == (
+            straight.ns,
+            straight.insns,
+            straight.trace_hash,
+        )
 
 
 @needs_gcc
@@ -52,9 +61,25 @@ def test_names_without_a_stop(built: tuple[Path, Path, Path, int]) -> None:
 
 
 @needs_gcc
-def test_the_command_line(built: tuple[Path, Path, Path, int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(
+    built: tuple[Path, Path, Path, int], capsys: pytest.CaptureFixture[str]
+) -> None:
     image, _, system_map, _ = built
-    assert main(["explain", str(image), "--symbols", str(system_map), "--intid", "vtimer", "--at", "later"]) == 0
+    assert (
+        main(
+            [
+                "explain",
+                str(image),
+                "--symbols",
+                str(system_map),
+                "--intid",
+                "vtimer",
+                "--at",
+                "later",
+            ]
+        )
+        == 0
+    )
     assert " (later)\n" in capsys.readouterr().out
     assert main(["explain", str(image), "--intid", "vtimer", "--at", "later"]) == 2
     said = "the guest has no symbols; give a time or an address, or --symbols with its ELF (vmlinux) or System.map"
@@ -64,7 +89,10 @@ def test_the_command_line(built: tuple[Path, Path, Path, int], capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ffffffffffffffff B The real System.map is in the -dbg package\n", "its symbols are not in it"),
+        (
+            "ffffffffffffffff B The real System.map is in the -dbg package\n",
+            "its symbols are not in it",
+        ),
         ("hello world\n", "neither an ELF nor a System.map"),
         ("0000000000000000 T _text\n0000000000000000 t a\n", "all its addresses are 0"),
         ("0000000040000000 A absolute\n", "no symbols of code or data"),
@@ -83,7 +111,9 @@ def test_a_map() -> None:
                           b"ffff000000000020 t c [module]\nffff000000000018 t a\x1b[0m\n0000 r $d\n")  # fmt: skip
     assert list(table.names()) == ["a\\x1b[0m", "b", "a\\x1b[0m", "c"]
     assert table.lookup(0xFFFF_0000_0000_0004) == "a\\x1b[0m+0x4"
-    assert table.lookup(0xFFFF_0000_0000_0020) == "c" and table.lookup(0xFFFF_0000_0000_0024) is None
+    assert (
+        table.lookup(0xFFFF_0000_0000_0020) == "c" and table.lookup(0xFFFF_0000_0000_0024) is None
+    )
     assert table.lookup(0xFFFE_0000_0000_0000) is None
     assert table.addresses_of("a\x1b[0m") == [0xFFFF_0000_0000_0000, 0xFFFF_0000_0000_0018]
     assert table.address_of("none") is None
@@ -101,8 +131,11 @@ def test_other_guests_have_names_from_a_file_too(tmp_path: Path) -> None:
 
 
 @needs_gcc
-def test_the_image_is_found_by_its_entry_too(built: tuple[Path, Path, Path, int], tmp_path: Path) -> None:
-    """/proc/kallsyms has no symbol at the first byte of the Image; the header branches to `primary_entry`."""
+def test_the_image_is_found_by_its_entry_too(
+    built: tuple[Path, Path, Path, int], tmp_path: Path
+) -> None:
+    """/proc/kallsyms has no symbol at the first byte of the Image; the header branches to
+    `primary_entry`."""
     image, _, system_map, offset = built
     some = tmp_path / "kallsyms"
     lines = [line for line in system_map.read_text().splitlines() if not line.endswith(" _text")]

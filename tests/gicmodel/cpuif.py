@@ -1,8 +1,8 @@
 """The priority logic of one CPU interface: what GICC_*, GICV_* and ICC_* have in common.
 
-Follows the *virtual* CPU interface of IHI 0069 (ICV_*; pseudocode VirtualReadIAR0/1, VirtualWriteEOIR0/1,
-VPriorityDrop): the highest pending interrupt is chosen among the enabled groups first, and a priority drop
-takes the highest bit of both active-priority registers.
+Follows the *virtual* CPU interface of IHI 0069 (ICV_*; pseudocode VirtualReadIAR0/1,
+VirtualWriteEOIR0/1, VPriorityDrop): the highest pending interrupt is chosen among the enabled
+groups first, and a priority drop takes the highest bit of both active-priority registers.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ class CpuInterface:
     # ---- configuration
 
     def _set_masks(self) -> None:
-        # IHI 0069 4.8.2 "Priority grouping", tables 4-9 and 4-10: BPR0 leaves bits [7:BPR0+1] as group
-        # priority, BPR1 (Non-secure view, also DS=1) bits [7:BPR1]; CBPR makes Group 1 use BPR0.
+        # IHI 0069 4.8.2 "Priority grouping", tables 4-9 and 4-10: BPR0 leaves bits [7:BPR0+1] as
+        # group priority, BPR1 (Non-secure view, also DS=1) bits [7:BPR1]; CBPR makes Group 1 use
+        # BPR0.
         low = self.bpr0 + 1
         mask0 = 0xFF << low & 0xFF
         self.masks = (mask0, mask0 if self.cbpr else 0xFF << self.bpr1 & 0xFF)
@@ -74,11 +75,13 @@ class CpuInterface:
         before = self.masks
         self._set_masks()
         if self.masks != before and (self.ap[0] or self.ap[1]):
-            # IHI 0069 4.8.2: a new binary point while interrupts are active has UNPREDICTABLE effects
+            # IHI 0069 4.8.2: a new binary point while interrupts are active has UNPREDICTABLE
+            # effects
             self.state.note("the binary point changed while a priority is active")
 
     def write_bpr(self, group: int, value: int) -> None:
-        """ICC_BPRn: a value below the minimum is raised to it (IHI 0069 ICC_BPR0_EL1, ICC_BPR1_EL1)."""
+        """ICC_BPRn: a value below the minimum is raised to it (IHI 0069 ICC_BPR0_EL1,
+        ICC_BPR1_EL1)."""
         if group:
             self.bpr1 = max(value & 7, self.min_bpr0 + 1)
         else:
@@ -95,7 +98,8 @@ class CpuInterface:
     # ---- the highest pending interrupt
 
     def top(self) -> Irq | None:
-        """The highest-priority pending interrupt of the enabled groups; PMR and running priority ignored."""
+        """The highest-priority pending interrupt of the enabled groups; PMR and running priority
+        ignored."""
         if not self.fresh:
             enabled = self.state.grpen & self.grpen
             best: Irq | None = None
@@ -110,7 +114,8 @@ class CpuInterface:
         return self._top
 
     def ties(self) -> list[Irq]:
-        """All interrupts that share the priority of `top()`; the specification does not order them."""
+        """All interrupts that share the priority of `top()`; the specification does not order
+        them."""
         top = self.top()
         if top is None:
             return []
@@ -129,12 +134,14 @@ class CpuInterface:
     def signalled(self, irq: Irq) -> bool:
         """Whether `irq` has sufficient priority to be signalled to the PE.
 
-        IHI 0069 4.8.6 "Priority masking" (strictly higher than PMR) and 4.8.5 "Preemption" (the group priority
-        strictly higher than the running priority).
+        IHI 0069 4.8.6 "Priority masking" (strictly higher than PMR) and 4.8.5 "Preemption" (the
+        group priority strictly higher than the running priority).
         """
         if irq.prio >= self.pmr:
             return False
-        mask = self.masks[irq.group]  # CanSignalInterrupt cuts both sides to the candidate's group priority
+        mask = self.masks[
+            irq.group
+        ]  # CanSignalInterrupt cuts both sides to the candidate's group priority
         return self.running == IDLE_PRIORITY or irq.prio & mask < self.running & mask
 
     def asserted(self) -> int:
@@ -146,10 +153,13 @@ class CpuInterface:
 
     def recompute_running(self) -> None:
         active = self.ap[0] | self.ap[1]
-        self.running = ((active & -active).bit_length() - 1) << self.shift if active else IDLE_PRIORITY
+        self.running = (
+            ((active & -active).bit_length() - 1) << self.shift if active else IDLE_PRIORITY
+        )
 
     def activate(self, irq: Irq, source: int) -> None:
-        """Acknowledge `irq` (of CPU `source` for a GICv2 SGI): IHI 0069 4.1.1 "Activating an interrupt".
+        """Acknowledge `irq` (of CPU `source` for a GICv2 SGI): IHI 0069 4.1.1 "Activating an
+        interrupt".
 
         The latch of a level-sensitive interrupt is cleared too: IHI 0048 4.3.7 and figure 4-10.
         """
@@ -161,7 +171,8 @@ class CpuInterface:
         self.state.activate(irq, self.number, source)
 
     def drop(self) -> int:
-        """VPriorityDrop: clear the highest active priority of both groups; the priority, 0xFF if none was active."""
+        """VPriorityDrop: clear the highest active priority of both groups; the priority, 0xFF if
+        none was active."""
         low0, low1 = (active & -active for active in self.ap)
         if low0 and (not low1 or low0 <= low1):
             self.ap[0] ^= low0
@@ -176,9 +187,13 @@ class CpuInterface:
         levels = (1 << self.prio_bits) - 32 * index
         if levels <= 0:
             return
-        new = self.ap[group] & ~(0xFFFFFFFF << 32 * index) | (value & (1 << min(levels, 32)) - 1) << 32 * index
+        new = (
+            self.ap[group] & ~(0xFFFFFFFF << 32 * index)
+            | (value & (1 << min(levels, 32)) - 1) << 32 * index
+        )
         if new != self.ap[group]:
-            # IHI 0069 ICC_AP0R<n>_EL1: any value but the last one read (or 0 at power-up) is UNPREDICTABLE
+            # IHI 0069 ICC_AP0R<n>_EL1: any value but the last one read (or 0 at power-up) is
+            # UNPREDICTABLE
             self.state.note("an active-priority register was written with a new value")
             self.ap[group] = new
             if not (self.ap[0] or self.ap[1]):
@@ -191,10 +206,12 @@ class CpuInterface:
     # ---- end of interrupt
 
     def end(self, intid: int, source: int, accepted: int) -> None:
-        """EOIR: VirtualWriteEOIR0/1. `accepted` is the mask of the groups that the written register serves."""
+        """EOIR: VirtualWriteEOIR0/1. `accepted` is the mask of the groups that the written register
+        serves."""
         newest = self.acked.pop() if self.acked else (NOWHERE, 0)
         if newest[0] != intid | source << 24 or not accepted >> newest[1] & 1:
-            # IHI 0069 ICC_EOIR0_EL1: it must be the INTID of the most recent valid read of the IAR of that group
+            # IHI 0069 ICC_EOIR0_EL1: it must be the INTID of the most recent valid read of the IAR
+            # of that group
             self.state.note("EOI of an interrupt that is not the last one acknowledged")
         dropped = self.drop()
         if not self.eoimode:

@@ -1,4 +1,5 @@
-"""The Distributor's frame: GICD_* of a GICv2 (4 KiB) and of a GICv3 with affinity routing (64 KiB)."""
+"""The Distributor's frame: GICD_* of a GICv2 (4 KiB) and of a GICv3 with affinity routing (64
+KiB)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ V2_FRAME = 0x1000
 
 ARE, DS = 1 << 4, 1 << 6
 ENABLE_GROUPS = 3
-ROUTER_FIELDS = 1 << 31 | 0xFFFFFF  # Interrupt_Routing_Mode, Aff2.Aff1.Aff0; no Aff3 as TYPER.A3V is 0
+ROUTER_FIELDS = (
+    1 << 31 | 0xFFFFFF
+)  # Interrupt_Routing_Mode, Aff2.Aff1.Aff0; no Aff3 as TYPER.A3V is 0
 TYPER_LPIS = 1 << 17
 TYPER_IDBITS_SHIFT = 19
 
@@ -133,7 +136,8 @@ class Distributor:
             sgi.send_v2(self.state, cpu, value)
 
     def _read_targets(self, cpu: int, first: int, size: int) -> int:
-        # IHI 0048 4.3.12: ITARGETSR0-7 are read-only and each field holds the number of the reading CPU
+        # IHI 0048 4.3.12: ITARGETSR0-7 are read-only and each field holds the number of the reading
+        # CPU
         value = 0
         for irq in reversed(self.state.banks[cpu][first : first + size]):
             value = value << 8 | (irq.route if irq.intid >= FIRST_SPI else 1 << cpu)

@@ -1,7 +1,7 @@
 """The memory-mapped CPU interface of a GICv2, as GICV_* shows it (IHI 0048 5.5, IHI 0069 GICV_*).
 
-One Security state with two groups: the plain registers serve Group 0 (and Group 1 when AckCtl is 1), the aliased
-ones (AIAR, AEOIR, AHPPIR, ABPR) serve Group 1.
+One Security state with two groups: the plain registers serve Group 0 (and Group 1 when AckCtl is
+1), the aliased ones (AIAR, AEOIR, AHPPIR, ABPR) serve Group 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def read(state: GicState, number: int, offset: int, size: int, prefer: Prefer | 
     if offset in (HPPIR, AHPPIR):
         return _highest(cpu, prefer, aliased=offset == AHPPIR)
     if APR_FIRST <= offset < APR_END and not offset & 3:
-        return cpu.read_ap(0, offset - APR_FIRST >> 2)  # GICV_APR<n>: alias of GICH_APR, both groups
+        return cpu.read_ap(
+            0, offset - APR_FIRST >> 2
+        )  # GICV_APR<n>: alias of GICH_APR, both groups
     return _read_plain(cpu, offset)
 
 
@@ -86,14 +88,16 @@ def _write_ctlr(cpu: CpuInterface, value: int) -> None:
 
 
 def _source(irq: Irq, prefer: Prefer | None) -> int:
-    """The source CPU of the instance that is acknowledged: the lowest, or the preferred one if it is pending."""
+    """The source CPU of the instance that is acknowledged: the lowest, or the preferred one if it
+    is pending."""
     if prefer is not None and prefer[0] == irq.intid and irq.sources >> prefer[1] & 1:
         return prefer[1]
     return (irq.sources & -irq.sources).bit_length() - 1 if irq.sources else 0
 
 
 def _other_group(cpu: CpuInterface, irq: Irq, aliased: bool) -> int:
-    """The special INTID that hides `irq` from the register read, 0 if it is visible. IHI 0069 GICV_IAR, GICV_AIAR."""
+    """The special INTID that hides `irq` from the register read, 0 if it is visible. IHI 0069
+    GICV_IAR, GICV_AIAR."""
     if aliased:
         return 0 if irq.group else SPURIOUS
     return GROUP1_PENDING if irq.group and not cpu.ackctl else 0
@@ -141,7 +145,9 @@ def _deactivate(cpu: CpuInterface, value: int) -> None:
     if special(value & 0x3FF):
         return
     if not cpu.eoimode:
-        cpu.state.note("GICC_DIR while EOImode is 0")  # IHI 0048 4.4.15: UNPREDICTABLE; ignored as in a GICv3
+        cpu.state.note(
+            "GICC_DIR while EOImode is 0"
+        )  # IHI 0048 4.4.15: UNPREDICTABLE; ignored as in a GICv3
         return
     intid, source = _identity(cpu, value)
     if any(acked[0] == intid | source << 24 for acked in cpu.acked):

@@ -1,7 +1,7 @@
 """The system-register CPU interface of a GICv3 at EL1: ICC_* with SRE 1 and both groups accessible.
 
-Behaves as ICV_* (IHI 0069 12.4): HPPIR and IAR of one group return 1023 when the highest pending interrupt
-belongs to the other.
+Behaves as ICV_* (IHI 0069 12.4): HPPIR and IAR of one group return 1023 when the highest pending
+interrupt belongs to the other.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def _write_eoir(group: int) -> Writer:
 
 def _write_dir(cpu: CpuInterface, value: int) -> None:
     intid = value & INTID_MASK
-    if cpu.eoimode and not special(intid):  # IHI 0069 ICC_DIR_EL1: must be ignored when EOImode is 0
+    if cpu.eoimode and not special(
+        intid
+    ):  # IHI 0069 ICC_DIR_EL1: must be ignored when EOImode is 0
         cpu.state.deactivate_by_dir(cpu.number, intid, 0)
 
 

@@ -1,6 +1,7 @@
 """The state of one interrupt: SGI, PPI, SPI (`Irq`) or LPI (`Lpi`).
 
-Only data lives here; who may change it, and what follows from a change, is in `state.py` and `lpi.py`.
+Only data lives here; who may change it, and what follows from a change, is in `state.py` and
+`lpi.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ NOWHERE = -1
 class Irq:
     """One interrupt of one CPU (INTID 0-31) or of the Distributor (an SPI).
 
-    `latch` is the pending latch: set by an edge, by ISPENDR or by an SGI; for a level-sensitive interrupt
-    the wire `line` is ORed to it (IHI 0048 figure 4-10, IHI 0069 GICD_ISPENDR<n>).
-    `where` is the CPU whose candidate set holds the interrupt now, NOWHERE if it is not deliverable.
+    `latch` is the pending latch: set by an edge, by ISPENDR or by an SGI; for a level-sensitive
+    interrupt the wire `line` is ORed to it (IHI 0048 figure 4-10, IHI 0069 GICD_ISPENDR<n>).
+    `where` is the CPU whose candidate set holds the interrupt now, NOWHERE if it is not
+    deliverable.
     """
 
     __slots__ = (
@@ -71,14 +73,18 @@ class Irq:
 
     def snapshot(self) -> dict[str, int]:
         """Every field but `where`, which follows from the others."""
-        return {name: int(getattr(self, name)) for name in Irq.__slots__ if name not in ("where", "key")}
+        return {
+            name: int(getattr(self, name)) for name in Irq.__slots__ if name not in ("where", "key")
+        }
 
 
 class Lpi(Irq):
-    """An LPI that the ITS maps. IHI 0069 5.1: Group 1, edge-like, no active state, configured in memory.
+    """An LPI that the ITS maps. IHI 0069 5.1: Group 1, edge-like, no active state, configured in
+    memory.
 
-    `enabled` and `prio` are the cached configuration byte; `cpu` is the Redistributor that holds the
-    pending state, `home` the one to which the ITS sends the next MSI (they differ only after MOVALL).
+    `enabled` and `prio` are the cached configuration byte; `cpu` is the Redistributor that holds
+    the pending state, `home` the one to which the ITS sends the next MSI (they differ only after
+    MOVALL).
     """
 
     __slots__ = ("cached", "home", "refs")

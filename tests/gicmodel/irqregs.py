@@ -1,7 +1,9 @@
-"""The register arrays with a field for each INTID, the same in GICD_* and in the SGI_base frame of GICR_*.
+"""The register arrays with a field for each INTID, the same in GICD_* and in the SGI_base frame of
+GICR_*.
 
-0x080 IGROUPR, 0x100/0x180 I[SC]ENABLER, 0x200/0x280 I[SC]PENDR, 0x300/0x380 I[SC]ACTIVER (one bit an INTID),
-0x400 IPRIORITYR (one byte), 0xC00 ICFGR (two bits). IHI 0048 4.3, IHI 0069 12.9 and 12.11.
+0x080 IGROUPR, 0x100/0x180 I[SC]ENABLER, 0x200/0x280 I[SC]PENDR, 0x300/0x380 I[SC]ACTIVER (one bit
+an INTID), 0x400 IPRIORITYR (one byte), 0xC00 ICFGR (two bits). IHI 0048 4.3, IHI 0069 12.9 and
+12.11.
 """
 
 from __future__ import annotations
@@ -71,8 +73,8 @@ def _write_one(state: GicState, irq: Irq, kind: int) -> None:
     elif irq.intid < 16 and state.version == 2:
         return  # IHI 0048 4.3.7, 4.3.8: the bits of SGIs are read-only; SPENDSGIR and CPENDSGIR write them
     else:
-        # For a level-sensitive interrupt this is the latch beside the wire (IHI 0048 figure 4-10): a high wire
-        # stays pending after a clear.
+        # For a level-sensitive interrupt this is the latch beside the wire (IHI 0048 figure 4-10):
+        # a high wire stays pending after a clear.
         irq.latch = kind == SET_PENDING
     state.settle(irq)
 
@@ -100,12 +102,14 @@ def read_config(irqs: Sequence[Irq]) -> int:
 
 
 def write_config(state: GicState, irqs: Sequence[Irq], value: int) -> None:
-    """ICFGR: the wire and the latch are kept; SGIs and PPIs are read-only in this implementation."""
+    """ICFGR: the wire and the latch are kept; SGIs and PPIs are read-only in this
+    implementation."""
     for irq in irqs:
         edge = bool(value & 2)
         if irq.intid >= FIRST_SPI and edge != irq.edge:
             if irq.enabled:
-                # IHI 0048 4.3.13, IHI 0069 GICD_ICFGR<n>: software must disable the interrupt before
+                # IHI 0048 4.3.13, IHI 0069 GICD_ICFGR<n>: software must disable the interrupt
+                # before
                 state.note("ICFGR changed while the interrupt was enabled")
             irq.edge = edge
             state.settle(irq)

@@ -1,7 +1,9 @@
-"""The Interrupt Translation Service: GITS_* registers and the command queue. IHI 0069 chapter 5 and 12.19.
+"""The Interrupt Translation Service: GITS_* registers and the command queue. IHI 0069 chapter 5 and
+12.19.
 
-The translation state is private to the model: no ITS table in memory is written, and only the level-1 entries of a
-two-level device table are read. A command with an error is skipped, the queue never stalls.
+The translation state is private to the model: no ITS table in memory is written, and only the
+level-1 entries of a two-level device table are read. A command with an error is skipped, the queue
+never stalls.
 """
 
 from __future__ import annotations
@@ -10,9 +12,19 @@ from .itsmap import ItsMap
 from .memory import Memory
 from .redistributor import merge, part
 
-CTLR, TYPER, CBASER, CWRITER, CREADR, BASER0, BASER1 = 0x000, 0x008, 0x080, 0x088, 0x090, 0x100, 0x108
+CTLR, TYPER, CBASER, CWRITER, CREADR, BASER0, BASER1 = (
+    0x000,
+    0x008,
+    0x080,
+    0x088,
+    0x090,
+    0x100,
+    0x108,
+)
 ENABLED, QUIESCENT = 1 << 0, 1 << 31
-TYPER_VALUE = 1 | (8 - 1) << 4 | 15 << 8 | 15 << 13  # PLPIS, 8-byte ITEs, 16 EventID and DeviceID bits, PTA 0
+TYPER_VALUE = (
+    1 | (8 - 1) << 4 | 15 << 8 | 15 << 13
+)  # PLPIS, 8-byte ITEs, 16 EventID and DeviceID bits, PTA 0
 VALID = 1 << 63
 INDIRECT = 1 << 62
 CACHE_FIELDS = 7 << 59 | 7 << 53 | 3 << 10
@@ -96,20 +108,27 @@ class Its:
         if register == CBASER:
             written = merge(self.cbaser, offset, size, value)
             if written >> 12 & 15:
-                # IHI 0069 GITS_CBASER: bits [15:12] not all zeros is CONSTRAINED UNPREDICTABLE; treated as zero
+                # IHI 0069 GITS_CBASER: bits [15:12] not all zeros is CONSTRAINED UNPREDICTABLE;
+                # treated as zero
                 self.map.state.note("GITS_CBASER is not aligned to 64 KiB")
             self.cbaser = written & CBASER_FIELDS
             self.creadr = self.cwriter = 0
         elif register == BASER0:
             before = self.baser0
-            self.baser0 = merge(before, offset, size, value) & (BASER_FIELDS | INDIRECT) | DEVICE_TYPE | BASER_FIXED
+            self.baser0 = (
+                merge(before, offset, size, value) & (BASER_FIELDS | INDIRECT)
+                | DEVICE_TYPE
+                | BASER_FIXED
+            )
             if not self.baser0 & VALID:
                 self.map.free_devices()
             elif self.map.devices and before != self.baser0:
                 self.map.state.note("GITS_BASER0 changed while devices are mapped")
         else:
             before = self.baser1
-            self.baser1 = merge(before, offset, size, value) & BASER_FIELDS | COLLECTION_TYPE | BASER_FIXED
+            self.baser1 = (
+                merge(before, offset, size, value) & BASER_FIELDS | COLLECTION_TYPE | BASER_FIXED
+            )
             if not self.baser1 & VALID:
                 self.map.free_collections()
             elif self.map.collections and before != self.baser1:
@@ -129,7 +148,8 @@ class Its:
         index = device // (PAGE // ENTRY)
         if index >= entries:
             return False
-        # with 64 KiB pages, [15:12] of the register hold address bits [51:48] (IHI 0069 GITS_BASER<n>)
+        # with 64 KiB pages, [15:12] of the register hold address bits [51:48] (IHI 0069
+        # GITS_BASER<n>)
         base = self.baser0 & 0xFFFFFFFF0000 | (self.baser0 >> 12 & 15) << 48
         return bool(self.memory.read(base + index * ENTRY, 8) & VALID)
 

@@ -44,7 +44,8 @@ class ItsMap:
         return None if found is None else found.events.get(event)
 
     def _find_routed(self, device: int, event: int) -> Event | None:
-        """The mapping, None also if its collection is unmapped: an error of every command that needs a target."""
+        """The mapping, None also if its collection is unmapped: an error of every command that
+        needs a target."""
         found = self._find(device, event)
         if found is None:
             return None
@@ -66,7 +67,8 @@ class ItsMap:
     def _free(self, device: Device) -> None:
         for event in device.events.values():
             if event.lpi.latch:
-                # IHI 0069 5.3 MAPD: software must have discarded them, or their pending state is UNPREDICTABLE
+                # IHI 0069 5.3 MAPD: software must have discarded them, or their pending state is
+                # UNPREDICTABLE
                 self.state.note("MAPD dropped a pending LPI")
             self.lpis.unmap(event.lpi)
         device.events.clear()
@@ -78,9 +80,15 @@ class ItsMap:
         self.devices.clear()
 
     def mapti(self, device: int, event: int, intid: int, collection: int) -> None:
-        """MAPTI, MAPI (INTID = EventID). The collection may be mapped later; an existing event is left alone."""
+        """MAPTI, MAPI (INTID = EventID). The collection may be mapped later; an existing event is
+        left alone."""
         found = self.devices.get(device)
-        if found is None or event >> found.bits or not FIRST_LPI <= intid < INTID_LIMIT or event in found.events:
+        if (
+            found is None
+            or event >> found.bits
+            or not FIRST_LPI <= intid < INTID_LIMIT
+            or event in found.events
+        ):
             return
         lpi = self.lpis.map(intid, self.collections.get(collection, NOWHERE))
         found.events[event] = Event(lpi, collection)
@@ -102,7 +110,8 @@ class ItsMap:
     # ---- collections
 
     def mapc(self, collection: int, cpu: int, valid: bool) -> None:
-        """MAPC. Its LPIs, and their pending state, follow the collection; without one they are inert."""
+        """MAPC. Its LPIs, and their pending state, follow the collection; without one they are
+        inert."""
         if not valid:
             self._detach(collection)
             return
@@ -117,7 +126,8 @@ class ItsMap:
             return
         for lpi in self._lpis_of(collection):
             if lpi.latch:
-                # IHI 0069 5.3 MAPC: software must ensure that nothing pending targets the collection
+                # IHI 0069 5.3 MAPC: software must ensure that nothing pending targets the
+                # collection
                 self.state.note("MAPC unmapped the collection of a pending LPI")
             self.lpis.move(lpi, NOWHERE)
 
@@ -169,7 +179,9 @@ class ItsMap:
             "devices": {
                 number: {
                     "bits": device.bits,
-                    "events": {n: (e.lpi.intid, e.collection) for n, e in sorted(device.events.items())},
+                    "events": {
+                        n: (e.lpi.intid, e.collection) for n, e in sorted(device.events.items())
+                    },
                 }
                 for number, device in sorted(self.devices.items())
             },

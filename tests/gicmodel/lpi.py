@@ -1,7 +1,9 @@
-"""LPIs as the Redistributors hold them: configuration, pending state, GICR_CTLR.EnableLPIs. IHI 0069 chapter 5.
+"""LPIs as the Redistributors hold them: configuration, pending state, GICR_CTLR.EnableLPIs. IHI
+0069 chapter 5.
 
-The configuration byte of an LPI is *cached*: it is read again only by INV, INVALL, GICR_INVLPIR, GICR_INVALLR, the
-mapping of a new INTID and EnableLPIs 0 to 1. The pending tables in memory are read and never written.
+The configuration byte of an LPI is *cached*: it is read again only by INV, INVALL, GICR_INVLPIR,
+GICR_INVALLR, the mapping of a new INTID and EnableLPIs 0 to 1. The pending tables in memory are
+read and never written.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ class LpiTables:
         self.pendbase = 0
         self.zero = False  # the last write of GICR_PENDBASER had PTZ 1
         self.enabled = False
-        self.loaded = False  # EnableLPIs has been 1 before: the Redistributor's own pending state counts
+        self.loaded = (
+            False  # EnableLPIs has been 1 before: the Redistributor's own pending state counts
+        )
 
     def limit(self) -> int:
-        """INTIDs from here on do not exist. IHI 0069 GICR_PROPBASER.IDbits, capped by GICD_TYPER.IDbits."""
+        """INTIDs from here on do not exist. IHI 0069 GICR_PROPBASER.IDbits, capped by
+        GICD_TYPER.IDbits."""
         return min(2 << (self.propbase & IDBITS_MASK), INTID_LIMIT)
 
 
@@ -64,7 +69,8 @@ class LpiUnit:
         self.state.place(lpi, NOWHERE)
 
     def accepts(self, cpu: int, intid: int) -> bool:
-        """Whether the Redistributor of `cpu` takes an MSI for `intid`: LPIs enabled there and INTID in range."""
+        """Whether the Redistributor of `cpu` takes an MSI for `intid`: LPIs enabled there and INTID
+        in range."""
         tables = self.tables[cpu]
         return tables.enabled and FIRST_LPI <= intid < tables.limit()
 
@@ -82,12 +88,14 @@ class LpiUnit:
         self.settle(lpi)
 
     def move(self, lpi: Lpi, home: int) -> None:
-        """The ITS sends the LPI to another CPU from now on; its pending state, if any, moves with it."""
+        """The ITS sends the LPI to another CPU from now on; its pending state, if any, moves with
+        it."""
         lpi.home = lpi.cpu = home
         self.settle(lpi)
 
     def move_all(self, source: int, destination: int) -> None:
-        """MOVALL: the pending state only. The collections stay as they are until MAPC (IHI 0069 5.3)."""
+        """MOVALL: the pending state only. The collections stay as they are until MAPC (IHI 0069
+        5.3)."""
         for lpi in self.lpis.values():
             if lpi.latch and lpi.cpu == source:
                 lpi.cpu = destination
@@ -116,9 +124,11 @@ class LpiUnit:
     # ---- configuration cache
 
     def refresh(self, lpi: Lpi) -> None:
-        """Read the configuration byte. GICR_TYPER.CommonLPIAff is 0: all Redistributors share one table.
+        """Read the configuration byte. GICR_TYPER.CommonLPIAff is 0: all Redistributors share one
+        table.
 
-        Outside the table (PROPBASER not programmed yet) nothing is read and the LPI counts as not cached.
+        Outside the table (PROPBASER not programmed yet) nothing is read and the LPI counts as not
+        cached.
         """
         tables = self.tables[lpi.home if lpi.home != NOWHERE else 0]
         if lpi.intid >= tables.limit():
@@ -133,7 +143,8 @@ class LpiUnit:
         self.settle(lpi)
 
     def invalidate_one(self, cpu: int, intid: int) -> None:
-        """GICR_INVLPIR: no effect for an LPI that is not in this Redistributor (IHI 0069 GICR_INVLPIR)."""
+        """GICR_INVLPIR: no effect for an LPI that is not in this Redistributor (IHI 0069
+        GICR_INVLPIR)."""
         lpi = self.lpis.get(intid)
         if lpi is not None and cpu in (lpi.home, lpi.cpu):
             self.invalidate(lpi)
@@ -165,15 +176,16 @@ class LpiUnit:
 
     def _check_common_table(self, tables: LpiTables) -> None:
         if any(other.enabled and other.propbase != tables.propbase for other in self.tables):
-            # IHI 0069 GICR_TYPER.CommonLPIAff: they share the table, so software must program the same value
+            # IHI 0069 GICR_TYPER.CommonLPIAff: they share the table, so software must program the
+            # same value
             self.state.note("GICR_PROPBASER differs between Redistributors with LPIs enabled")
 
     def _load_pending(self, cpu: int, tables: LpiTables) -> None:
         """Take the pending table of a Redistributor whose LPIs are enabled for the first time.
 
-        With PTZ 1 the table is zero by promise and is not read. Later the Redistributor's own state counts, and
-        a table that says otherwise is UNPREDICTABLE. A pending LPI that no ITS maps has nowhere to go in this
-        model: UNPREDICTABLE too.
+        With PTZ 1 the table is zero by promise and is not read. Later the Redistributor's own state
+        counts, and a table that says otherwise is UNPREDICTABLE. A pending LPI that no ITS maps has
+        nowhere to go in this model: UNPREDICTABLE too.
         """
         in_table = set() if tables.zero else self._pending_table(tables)
         if in_table - self.lpis.keys():
@@ -202,9 +214,18 @@ class LpiUnit:
 
     def snapshot(self) -> dict[str, object]:
         return {
-            "tables": [{"enabled": t.enabled, "propbase": t.propbase, "pendbase": t.pendbase} for t in self.tables],
+            "tables": [
+                {"enabled": t.enabled, "propbase": t.propbase, "pendbase": t.pendbase}
+                for t in self.tables
+            ],
             "lpis": {
-                i: {"pending": lpi.latch, "enabled": lpi.enabled, "prio": lpi.prio, "cpu": lpi.cpu, "home": lpi.home}
+                i: {
+                    "pending": lpi.latch,
+                    "enabled": lpi.enabled,
+                    "prio": lpi.prio,
+                    "cpu": lpi.cpu,
+                    "home": lpi.home,
+                }
                 for i, lpi in sorted(self.lpis.items())
             },
         }

@@ -1,4 +1,5 @@
-"""What the model needs of guest RAM (LPI configuration and pending tables, ITS command queue and level-1 tables)."""
+"""What the model needs of guest RAM (LPI configuration and pending tables, ITS command queue and
+level-1 tables)."""
 
 from __future__ import annotations
 

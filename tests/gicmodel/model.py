@@ -16,9 +16,9 @@ from .state import GicState
 class GicModel:
     """An architectural GICv2 or GICv3 (one Security state), as software at EL1 sees it.
 
-    Every method leaves the model settled. A method that meets a case which the specification leaves UNPREDICTABLE
-    sets `unpredictable` to a short reason (if it is empty) and does the deterministic thing that its code says;
-    the driver resets it to "".
+    Every method leaves the model settled. A method that meets a case which the specification leaves
+    UNPREDICTABLE sets `unpredictable` to a short reason (if it is empty) and does the deterministic
+    thing that its code says; the driver resets it to "".
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class GicModel:
         self._dist = Distributor(self._state, nr_irqs)
         self._lpi = LpiUnit(self._state, memory)
         self._redist = Redistributors(self._state, self._lpi)
-        self._its = Its(ItsMap(self._state, self._lpi), memory) if lpis and memory is not None else None
+        self._its = (
+            Its(ItsMap(self._state, self._lpi), memory) if lpis and memory is not None else None
+        )
 
     @property
     def unpredictable(self) -> str:
@@ -56,7 +58,8 @@ class GicModel:
     # ---- device side
 
     def set_line(self, intid: int, level: bool, cpu: int = 0) -> None:
-        """The input wire of a PPI of `cpu`, or of an SPI. A rising wire is an edge for an edge-triggered one."""
+        """The input wire of a PPI of `cpu`, or of an SPI. A rising wire is an edge for an
+        edge-triggered one."""
         irq = self._state.lookup(cpu, intid)
         if irq is not None and intid >= 16:
             self._state.set_line(irq, level)
@@ -70,7 +73,8 @@ class GicModel:
             self._state.settle(irq)
 
     def msi(self, device_id: int, event_id: int) -> bool:
-        """A write of `event_id` to GITS_TRANSLATER by `device_id`; False if the ITS or the Redistributor drops it."""
+        """A write of `event_id` to GITS_TRANSLATER by `device_id`; False if the ITS or the
+        Redistributor drops it."""
         return self._its is not None and self._its.msi(device_id, event_id)
 
     # ---- guest MMIO: wrong size or alignment and unknown offsets are RAZ/WI
@@ -82,7 +86,8 @@ class GicModel:
         self._dist.write(cpu, offset, size, value)
 
     def redist_read(self, cpu: int, target: int, offset: int, size: int) -> int:
-        """`offset` from RD_base of CPU `target`; SGI_base is at 0x10000. Any CPU may access any Redistributor."""
+        """`offset` from RD_base of CPU `target`; SGI_base is at 0x10000. Any CPU may access any
+        Redistributor."""
         return self._redist.read(target, offset, size) if self._state.version == 3 else 0
 
     def redist_write(self, cpu: int, target: int, offset: int, size: int, value: int) -> None:
@@ -99,14 +104,17 @@ class GicModel:
     # ---- CPU interfaces
 
     def icc_read(self, cpu: int, reg: str, prefer: int | None = None) -> int:
-        """Read ICC_*_EL1; among interrupts of equal top priority IAR and HPPIR take `prefer` if it is one of them."""
+        """Read ICC_*_EL1; among interrupts of equal top priority IAR and HPPIR take `prefer` if it
+        is one of them."""
         return icc.read(self._state, cpu, reg, prefer) if self._state.version == 3 else 0
 
     def icc_write(self, cpu: int, reg: str, value: int) -> None:
         if self._state.version == 3:
             icc.write(self._state, cpu, reg, value)
 
-    def gicc_read(self, cpu: int, offset: int, size: int, prefer: tuple[int, int] | None = None) -> int:
+    def gicc_read(
+        self, cpu: int, offset: int, size: int, prefer: tuple[int, int] | None = None
+    ) -> int:
         """Read GICC_*; `prefer` is (INTID, source CPU)."""
         return gicc.read(self._state, cpu, offset, size, prefer) if self._state.version == 2 else 0
 
@@ -161,12 +169,14 @@ class GicModel:
         return self._state.cpus[cpu].running
 
     def hppi(self, cpu: int) -> int:
-        """The highest pending interrupt of the enabled groups, PMR and running priority ignored; 1023 if none."""
+        """The highest pending interrupt of the enabled groups, PMR and running priority ignored;
+        1023 if none."""
         top = self._state.cpus[cpu].top()
         return SPURIOUS if top is None else top.intid
 
     def tie_candidates(self, cpu: int) -> set[tuple[int, int]]:
-        """Every (INTID, source CPU) that shares the priority of `hppi(cpu)`; the source is 0 but for GICv2 SGIs."""
+        """Every (INTID, source CPU) that shares the priority of `hppi(cpu)`; the source is 0 but
+        for GICv2 SGIs."""
         ties: set[tuple[int, int]] = set()
         for irq in self._state.cpus[cpu].ties():
             if irq.sources:
@@ -176,11 +186,16 @@ class GicModel:
         return ties
 
     def active_on(self, intid: int) -> set[int]:
-        """The CPUs on which the interrupt is active; empty for an SPI that ISACTIVER made active with no target."""
+        """The CPUs on which the interrupt is active; empty for an SPI that ISACTIVER made active
+        with no target."""
         if intid < FIRST_SPI:
             return {number for number, bank in enumerate(self._state.banks) if bank[intid].active}
         irq = self._state.lookup(0, intid)
-        return {irq.active_on} if irq is not None and irq.active and irq.active_on != NOWHERE else set()
+        return (
+            {irq.active_on}
+            if irq is not None and irq.active and irq.active_on != NOWHERE
+            else set()
+        )
 
     def snapshot(self) -> dict[str, object]:
         """All architectural state as plain data; changes nothing."""

@@ -64,7 +64,11 @@ class Redistributors:
 
     @staticmethod
     def _is_private_array(offset: int) -> bool:
-        return 0x80 <= offset < CONFIG_END and first_intid(offset) < 32 and not 0x800 <= offset < SGI_CONFIG
+        return (
+            0x80 <= offset < CONFIG_END
+            and first_intid(offset) < 32
+            and not 0x800 <= offset < SGI_CONFIG
+        )
 
     # ---- RD_base
 
@@ -80,7 +84,11 @@ class Redistributors:
             return part(self._typer(target), offset, size)
         if offset == CTLR and size == 4:
             enabled = 1 if self.lpi.tables[target].enabled else 0
-            return enabled | (CTLR_CES_IR if self.state.lpis else 0) | self.state.cpus[target].dpg << DPG_SHIFT
+            return (
+                enabled
+                | (CTLR_CES_IR if self.state.lpis else 0)
+                | self.state.cpus[target].dpg << DPG_SHIFT
+            )
         if self.state.lpis:
             if offset & ~4 == PROPBASER:
                 return part(self.lpi.tables[target].propbase, offset, size)
@@ -105,7 +113,9 @@ class Redistributors:
 
     def _write_lpi(self, target: int, offset: int, size: int, value: int) -> None:
         tables = self.lpi.tables[target]
-        if offset == INVLPIR:  # "when written with a 32-bit write the data is zero-extended" (GICR_INVLPIR)
+        if (
+            offset == INVLPIR
+        ):  # "when written with a 32-bit write the data is zero-extended" (GICR_INVLPIR)
             self.lpi.invalidate_one(target, value & 0xFFFFFFFF)
         elif offset == INVALLR:
             self.lpi.invalidate_cpu(target)

@@ -6,11 +6,12 @@ from .state import GicState
 
 # The configured groups of the target's SGI for which a write is forwarded, as a mask by group.
 #
-# IHI 0069 8.1.10 (12.1.10 in later issues) "Use of control registers for SGI forwarding", table "Forwarding an
-# SGI to a target PE". With GICD_CTLR.DS 1 a write is treated as the Non-secure row of the table with GICR_NSACR
-# permitting: SGI0R makes Group 0 SGIs only, SGI1R Group 1 and also Group 0 ("under certain conditions a write to
-# ICC_SGI1R_EL1 can generate Group 0 interrupts", ICC_SGI1R_EL1), and ASGI1R, the other Security state being none,
-# only Group 0 (note below that table).
+# IHI 0069 8.1.10 (12.1.10 in later issues) "Use of control registers for SGI forwarding", table
+# "Forwarding an SGI to a target PE". With GICD_CTLR.DS 1 a write is treated as the Non-secure row
+# of the table with GICR_NSACR permitting: SGI0R makes Group 0 SGIs only, SGI1R Group 1 and also
+# Group 0 ("under certain conditions a write to ICC_SGI1R_EL1 can generate Group 0 interrupts",
+# ICC_SGI1R_EL1), and ASGI1R, the other Security state being none, only Group 0 (note below that
+# table).
 FORWARDED = {"ICC_SGI0R_EL1": 0b01, "ICC_SGI1R_EL1": 0b11, "ICC_ASGI1R_EL1": 0b01}
 
 

@@ -1,7 +1,7 @@
 """All interrupts and CPU interfaces of one GIC, and the rule by which an interrupt reaches a CPU.
 
-Every change ends in `settle(irq)`, which puts the interrupt into the candidate set of the CPU to which it
-is deliverable now: after each action the whole model is consistent, nothing is in flight.
+Every change ends in `settle(irq)`, which puts the interrupt into the candidate set of the CPU to
+which it is deliverable now: after each action the whole model is consistent, nothing is in flight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ def affinity(cpu: int) -> int:
 
 
 class GicState:
-    __slots__ = ("all_cpus", "banks", "cpus", "grpen", "lpis", "one_of_n", "spis", "unpredictable", "version")
+    __slots__ = (
+        "all_cpus",
+        "banks",
+        "cpus",
+        "grpen",
+        "lpis",
+        "one_of_n",
+        "spis",
+        "unpredictable",
+        "version",
+    )
 
     def __init__(self, version: int, cpus: int, nr_irqs: int, prio_bits: int, lpis: bool) -> None:
         self.version = version
@@ -26,15 +36,21 @@ class GicState:
         self.all_cpus = (1 << cpus) - 1
         self.cpus = [CpuInterface(self, number, prio_bits) for number in range(cpus)]
         group = 1 if version == 3 else 0
-        self.spis = [Irq(intid, NOWHERE, group) for intid in range(FIRST_SPI, min(nr_irqs, FIRST_SPECIAL))]
+        self.spis = [
+            Irq(intid, NOWHERE, group) for intid in range(FIRST_SPI, min(nr_irqs, FIRST_SPECIAL))
+        ]
         for spi in self.spis:
             spi.route = 0 if version == 3 else 1  # both name CPU 0
         # banks[cpu][intid]: the interrupts as CPU `cpu` sees them; the SPI objects are shared
-        self.banks = [[Irq(intid, cpu, group) for intid in range(FIRST_SPI)] + self.spis for cpu in range(cpus)]
+        self.banks = [
+            [Irq(intid, cpu, group) for intid in range(FIRST_SPI)] + self.spis
+            for cpu in range(cpus)
+        ]
         self.one_of_n: set[Irq] = set()  # SPIs with IROUTER.Interrupt_Routing_Mode 1
 
     def note(self, reason: str) -> None:
-        """Record the first UNPREDICTABLE (or unfixed IMPLEMENTATION DEFINED) case since the driver looked."""
+        """Record the first UNPREDICTABLE (or unfixed IMPLEMENTATION DEFINED) case since the driver
+        looked."""
         if not self.unpredictable:
             self.unpredictable = reason
 
@@ -51,15 +67,17 @@ class GicState:
             return irq.cpu
         route = irq.route
         if self.version == 2:
-            return (route & -route).bit_length() - 1  # the lowest CPU of the mask; an empty mask gives NOWHERE
+            return (
+                route & -route
+            ).bit_length() - 1  # the lowest CPU of the mask; an empty mask gives NOWHERE
         if route >> 31:
             return self._one_of_n_target(irq.group)
         cpu = route & 15 | route >> 4 & 0xFF0
         return cpu if cpu < len(self.cpus) and affinity(cpu) == route & 0xFFFFFF else NOWHERE
 
     def _one_of_n_target(self, group: int) -> int:
-        # IHI 0069 3.1.2 "1 of N": a PE is a participating one if its Redistributor is awake (here always),
-        # GICR_CTLR.DPG of the group is 0 and the group is enabled in its CPU interface.
+        # IHI 0069 3.1.2 "1 of N": a PE is a participating one if its Redistributor is awake (here
+        # always), GICR_CTLR.DPG of the group is 0 and the group is enabled in its CPU interface.
         for cpu in self.cpus:
             if cpu.grpen >> group & 1 and not cpu.dpg >> group & 1:
                 return cpu.number
@@ -72,7 +90,8 @@ class GicState:
     # ---- the effect of a change
 
     def settle(self, irq: Irq) -> None:
-        """Put an SGI, PPI or SPI where it is deliverable, or nowhere. An active interrupt is not deliverable."""
+        """Put an SGI, PPI or SPI where it is deliverable, or nowhere. An active interrupt is not
+        deliverable."""
         if irq.enabled and not irq.active and (irq.latch or (irq.line and not irq.edge)):
             self.place(irq, self.target(irq))
         else:
@@ -103,7 +122,9 @@ class GicState:
         irq.sources &= ~(1 << source)
         irq.latch = irq.sources != 0
         if isinstance(irq, Lpi):
-            irq.cpu = irq.home  # IHI 0069 5.1: no active state, the acknowledge only removes the pending state
+            irq.cpu = (
+                irq.home
+            )  # IHI 0069 5.1: no active state, the acknowledge only removes the pending state
         else:
             self._make_active(irq, cpu)
             irq.active_source = source
@@ -116,7 +137,8 @@ class GicState:
         irq.active_group = irq.group
 
     def force_active(self, irq: Irq) -> None:
-        """GICD_ISACTIVER: the active state only, never the active-priority registers (IHI 0048 4.3.9)."""
+        """GICD_ISACTIVER: the active state only, never the active-priority registers (IHI 0048
+        4.3.9)."""
         if irq.active:
             return
         if self.version == 2 and irq.intid < 16:
@@ -131,9 +153,11 @@ class GicState:
         self.settle(irq)
 
     def deactivate_by_dir(self, cpu: int, intid: int, source: int) -> None:
-        """GICC_DIR, ICC_DIR_EL1. The active state of an SPI is not banked: any CPU may deactivate it.
+        """GICC_DIR, ICC_DIR_EL1. The active state of an SPI is not banked: any CPU may deactivate
+        it.
 
-        Without a preceding EOI the interrupt is deactivated and its active priority stays (IHI 0069 ICC_DIR_EL1).
+        Without a preceding EOI the interrupt is deactivated and its active priority stays (IHI 0069
+        ICC_DIR_EL1).
         """
         irq = self.lookup(cpu, intid)
         if irq is None or not irq.active:
@@ -152,7 +176,8 @@ class GicState:
         self.settle(irq)
 
     def send_sgi(self, irq: Irq, source: int) -> None:
-        """Make an SGI of the target CPU pending; a GICv2 keeps one pending instance for each source CPU."""
+        """Make an SGI of the target CPU pending; a GICv2 keeps one pending instance for each source
+        CPU."""
         if self.version == 2:
             irq.sources |= 1 << source
         irq.latch = True

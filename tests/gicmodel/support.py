@@ -1,4 +1,5 @@
-"""What the tests of the GIC model share: models that are set up, and short forms of frequent accesses."""
+"""What the tests of the GIC model share: models that are set up, and short forms of frequent
+accesses."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ GRPEN = ("ICC_IGRPEN0_EL1", "ICC_IGRPEN1_EL1")
 PPI, SPI = 27, 40
 
 
-def v3(cpus: int = 2, nr_irqs: int = 96, prio_bits: int = 5, memory: Memory | None = None) -> GicModel:
+def v3(
+    cpus: int = 2, nr_irqs: int = 96, prio_bits: int = 5, memory: Memory | None = None
+) -> GicModel:
     """A GICv3 with both groups enabled everywhere and PMR open; with LPIs if there is memory."""
     gic = GicModel(3, cpus, nr_irqs, prio_bits=prio_bits, lpis=memory is not None, memory=memory)
     gic.dist_write(0, 0, 4, 3)
@@ -28,7 +31,9 @@ def v2(cpus: int = 2, ctlr: int = 3) -> GicModel:
     return gic
 
 
-def setup_spi(gic: GicModel, intid: int, prio: int = 0x80, edge: bool = False, group: int = 1) -> None:
+def setup_spi(
+    gic: GicModel, intid: int, prio: int = 0x80, edge: bool = False, group: int = 1
+) -> None:
     word, bit = intid // 32, intid % 32
     gic.dist_write(0, 0x400 + intid, 1, prio)
     config = gic.dist_read(0, 0xC00 + intid // 16 * 4, 4) & ~(3 << intid % 16 * 2)

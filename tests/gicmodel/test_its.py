@@ -46,7 +46,8 @@ def on_event(op: int, device: int, event: int, icid: int = 0) -> Sequence[int]:
 
 
 class Bench:
-    """A GICv3 with an ITS, two CPUs with LPIs enabled, device 1 and collections 0 and 1 on CPUs 0 and 1."""
+    """A GICv3 with an ITS, two CPUs with LPIs enabled, device 1 and collections 0 and 1 on CPUs 0
+    and 1."""
 
     def __init__(self, enable: bool = True) -> None:
         self.ram = Ram()
@@ -90,7 +91,9 @@ def test_its_registers() -> None:
     gic.its_write(0x88, 4, 0x1000)
     assert gic.its_read(0x88, 8) == 0x20, "beyond the queue"
     gic.its_write(0x84, 4, VALID >> 32)
-    assert gic.its_read(0x80, 8) == VALID and gic.its_read(0x88, 8) == 0, "a CBASER write resets the pointers"
+    assert gic.its_read(0x80, 8) == VALID and gic.its_read(0x88, 8) == 0, (
+        "a CBASER write resets the pointers"
+    )
     gic.its_write(0x100, 8, ~0)
     assert gic.its_read(0x100, 8) >> 56 & 7 == 1 and gic.its_read(0x100, 8) >> 48 & 31 == 7
     gic.its_write(0x108, 8, ~0)
@@ -105,7 +108,12 @@ def test_lpi_life_cycle() -> None:
     bench = Bench()
     gic = bench.gic
     assert gic.msi(1, 0) and gic.irq(0) and gic.pending(LPI) and gic.priority(LPI) == PRIO
-    assert iar(gic) == LPI and not gic.pending(LPI) and not gic.active(LPI) and gic.running_priority(0) == PRIO
+    assert (
+        iar(gic) == LPI
+        and not gic.pending(LPI)
+        and not gic.active(LPI)
+        and gic.running_priority(0) == PRIO
+    )
     assert gic.msi(1, 0) and not gic.irq(0)
     eoi(gic, LPI)
     assert gic.running_priority(0) == 0xFF and gic.irq(0) and gic.unpredictable == ""
@@ -187,7 +195,9 @@ def test_movall_moves_the_pending_state_only() -> None:
     gic.redist_write(1, 1, 0xA0, 8, LPI)
     assert gic.unpredictable, "once acknowledged it has left the Redistributor of CPU 1"
     gic.unpredictable = ""
-    assert gic.msi(1, 0) and gic.irq(0) and gic.unpredictable == "", "the collection still names CPU 0"
+    assert gic.msi(1, 0) and gic.irq(0) and gic.unpredictable == "", (
+        "the collection still names CPU 0"
+    )
     assert iar(gic) == LPI
     gic.redist_write(1, 1, 0xA0, 8, LPI)
     assert gic.unpredictable, "the LPI is in the Redistributor of CPU 0 again"
@@ -229,7 +239,10 @@ def test_commands_in_error_are_skipped(command: Sequence[int]) -> None:
     bench = Bench()
     before = bench.gic.snapshot()["lpis"], bench.gic._its and bench.gic._its.map.snapshot()
     bench.run(command)
-    assert before == (bench.gic.snapshot()["lpis"], bench.gic._its and bench.gic._its.map.snapshot())
+    assert before == (
+        bench.gic.snapshot()["lpis"],
+        bench.gic._its and bench.gic._its.map.snapshot(),
+    )
 
 
 def test_mapi_uses_the_event_as_intid() -> None:

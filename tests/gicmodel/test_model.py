@@ -1,4 +1,5 @@
-"""Unit tests of the GICv3 part of the model, each derived from a clause of IHI 0069 (or IHI 0048)."""
+"""Unit tests of the GICv3 part of the model, each derived from a clause of IHI 0069 (or IHI
+0048)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ def test_v3_reset_values() -> None:
     assert gic.dist_read(0, 0x84, 4) == 0xFFFFFFFF and gic.dist_read(0, 0x80, 4) == 0
     assert gic.redist_read(0, 1, 0x10080, 4) == 0xFFFFFFFF
     assert gic.redist_read(0, 1, 0x10100, 4) == 0xFFFF
-    assert gic.redist_read(0, 1, 0x10C00, 4) == 0xAAAAAAAA and gic.redist_read(0, 1, 0x10C04, 4) == 0
+    assert (
+        gic.redist_read(0, 1, 0x10C00, 4) == 0xAAAAAAAA and gic.redist_read(0, 1, 0x10C04, 4) == 0
+    )
     assert gic.dist_read(0, 0xC08, 4) == 0
     assert gic.icc_read(0, "ICC_PMR_EL1") == 0 and gic.icc_read(0, "ICC_RPR_EL1") == 0xFF
     assert gic.icc_read(0, "ICC_BPR0_EL1") == 2 and gic.icc_read(0, "ICC_BPR1_EL1") == 3
@@ -46,10 +49,26 @@ def test_access_sizes_are_raz_wi() -> None:
 
 def test_v3_distributor_has_no_private_fields() -> None:
     gic = v3()
-    for offset in (0x80, 0x100, 0x200, 0x300, 0x400, 0x41C, 0x800, 0x820, 0xC04, 0xF00, 0xF10, 0x6000, 0x60F8):
+    for offset in (
+        0x80,
+        0x100,
+        0x200,
+        0x300,
+        0x400,
+        0x41C,
+        0x800,
+        0x820,
+        0xC04,
+        0xF00,
+        0xF10,
+        0x6000,
+        0x60F8,
+    ):
         gic.dist_write(0, offset, 4, ~0)
         assert gic.dist_read(0, offset, 4) == 0, hex(offset)
-    assert not gic.pending(1) and gic.priority(1) == 0 and gic.redist_read(0, 0, 0x10100, 4) == 0xFFFF
+    assert (
+        not gic.pending(1) and gic.priority(1) == 0 and gic.redist_read(0, 0, 0x10100, 4) == 0xFFFF
+    )
 
 
 def test_unimplemented_intids_are_raz_wi() -> None:
@@ -113,7 +132,8 @@ def test_pulse_of_a_level_interrupt_leaves_nothing() -> None:
 
 
 def test_ispendr_latch_of_a_level_interrupt() -> None:
-    """IHI 0048 figure 4-10: the latch is beside the wire; ICPENDR and the acknowledge clear the latch only."""
+    """IHI 0048 figure 4-10: the latch is beside the wire; ICPENDR and the acknowledge clear the
+    latch only."""
     gic = v3()
     setup_spi(gic, SPI)
     gic.dist_write(0, 0x204, 4, 1 << SPI - 32)
@@ -172,7 +192,8 @@ def test_preemption_and_binary_point() -> None:
 
 
 def test_binary_point_groups_priorities() -> None:
-    """BPR1 = 5 leaves [7:5] as group priority, BPR0 = 5 leaves [7:6] (IHI 0069 tables 4-9, 4-10)."""
+    """BPR1 = 5 leaves [7:5] as group priority, BPR0 = 5 leaves [7:6] (IHI 0069 tables 4-9,
+    4-10)."""
     gic = v3()
     gic.icc_write(0, "ICC_BPR1_EL1", 5)
     setup_spi(gic, 40, prio=0x78)
@@ -214,7 +235,10 @@ def test_binary_point_minimum_and_cbpr(prio_bits: int) -> None:
     gic = v3(prio_bits=prio_bits)
     gic.icc_write(0, "ICC_BPR0_EL1", 0)
     gic.icc_write(0, "ICC_BPR1_EL1", 0)
-    assert gic.icc_read(0, "ICC_BPR0_EL1") == 7 - prio_bits and gic.icc_read(0, "ICC_BPR1_EL1") == 8 - prio_bits
+    assert (
+        gic.icc_read(0, "ICC_BPR0_EL1") == 7 - prio_bits
+        and gic.icc_read(0, "ICC_BPR1_EL1") == 8 - prio_bits
+    )
     gic.icc_write(0, "ICC_CTLR_EL1", 1)
     gic.icc_write(0, "ICC_BPR0_EL1", 5)
     gic.icc_write(0, "ICC_BPR1_EL1", 4)

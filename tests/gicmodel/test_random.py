@@ -1,4 +1,5 @@
-"""The incremental candidate sets of the model against a plain recomputation, over random actions."""
+"""The incremental candidate sets of the model against a plain recomputation, over random
+actions."""
 
 from __future__ import annotations
 
@@ -23,11 +24,16 @@ def test_candidates_agree_with_a_full_scan(version: int) -> None:
             expected = {
                 irq
                 for irq in (*state.banks[cpu.number][:32], *state.spis)
-                if irq.enabled and not irq.active and irq.pending() and state.target(irq) == cpu.number
+                if irq.enabled
+                and not irq.active
+                and irq.pending()
+                and state.target(irq) == cpu.number
             }
             assert cpu.candidates == expected
             enabled = [i for i in expected if state.grpen & cpu.grpen & 1 << i.group]
-            assert gic.hppi(cpu.number) == (min(enabled, key=lambda i: (i.prio, i.intid)).intid if enabled else 1023)
+            assert gic.hppi(cpu.number) == (
+                min(enabled, key=lambda i: (i.prio, i.intid)).intid if enabled else 1023
+            )
 
 
 def random_step(gic: GicModel, rng: random.Random, version: int) -> None:
@@ -38,7 +44,9 @@ def random_step(gic: GicModel, rng: random.Random, version: int) -> None:
     elif action == 2:
         gic.pulse(intid, cpu)
     elif action < 6:
-        offset = rng.choice((0x80, 0x100, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380)) + intid // 32 * 4
+        offset = (
+            rng.choice((0x80, 0x100, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380)) + intid // 32 * 4
+        )
         value = 1 << intid % 32
         if version == 3 and intid < 32:
             gic.redist_write(cpu, rng.randrange(4), 0x10000 + offset, 4, value)

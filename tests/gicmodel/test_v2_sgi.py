@@ -37,7 +37,9 @@ def test_sgi_targets() -> None:
     assert [cpu for cpu in range(20) if gic.pending(6, cpu)] == [16, 17, 18, 19]
     gic.icc_write(3, "ICC_SGI1R_EL1", 1 << 44 | 7 << 24 | 0xFFFF)
     gic.icc_write(3, "ICC_SGI1R_EL1", 1 << 32 | 7 << 24 | 0xFFFF)
-    assert not any(gic.pending(7, cpu) for cpu in range(20)), "RS 1 is Aff0 16-31, Aff2 1 is another cluster"
+    assert not any(gic.pending(7, cpu) for cpu in range(20)), (
+        "RS 1 is Aff0 16-31, Aff2 1 is another cluster"
+    )
 
 
 def test_v2_sgi_has_a_source() -> None:
@@ -70,7 +72,11 @@ def test_v2_sgi_filters_and_pending_registers() -> None:
     assert gic.pending(1, 0) and not gic.pending(5, 0), "ISPENDR and ICPENDR of SGIs are read-only"
     gic.dist_write(0, 0xF10, 4, 0x02 << 8)
     gic.dist_write(0, 0xF25, 1, 0xFF)
-    assert not gic.pending(1, 0) and gic.dist_read(0, 0xF20, 8) == 0 and gic.dist_read(0, 0xF24, 4) == 0x07 << 8
+    assert (
+        not gic.pending(1, 0)
+        and gic.dist_read(0, 0xF20, 8) == 0
+        and gic.dist_read(0, 0xF24, 4) == 0x07 << 8
+    )
 
 
 # ---- GICv2
@@ -102,7 +108,8 @@ def test_v2_targets() -> None:
 
 
 def test_v2_group_registers() -> None:
-    """IHI 0048 4.4.4, GICV_IAR, GICV_AIAR: 1022 for a Group 1 interrupt while AckCtl is 0, AIAR is the alias."""
+    """IHI 0048 4.4.4, GICV_IAR, GICV_AIAR: 1022 for a Group 1 interrupt while AckCtl is 0, AIAR is
+    the alias."""
     gic = v2()
     setup_spi(gic, SPI, edge=True, group=1)
     gic.pulse(SPI)

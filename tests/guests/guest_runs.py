@@ -1,4 +1,5 @@
-"""Runs of the bundled guests that several tests share; the campaign's way of running and stopping them."""
+"""Runs of the bundled guests that several tests share; the campaign's way of running and stopping
+them."""
 
 from __future__ import annotations
 
@@ -27,23 +28,29 @@ def guest(name: str) -> Guest:
     return GUESTS[name]
 
 
-#: "NAME[gicN-cpusM]" of a machine with several CPUs for each GIC that a guest is for, but the one it has by itself.
+#: "NAME[gicN-cpusM]" of a machine with several CPUs for each GIC that a guest is for, but the one
+#: it has by itself.
 ELSEWHERE = {
     f"{name}[{setup}]": (guest, setup)
     for name, guest in GUESTS.items()
     for setup in guest.setups
-    if name in BUNDLED and setup.cpus == 4 and (setup.gic, setup.cpus) != (max(guest.gics), guest.cpus)
+    if name in BUNDLED
+    and setup.cpus == 4
+    and (setup.gic, setup.cpus) != (max(guest.gics), guest.cpus)
 }
 
 
 def subject(name: str) -> campaign.Subject:
     """By name, or by name and machine."""
-    return campaign.bundled(*ELSEWHERE[name]) if name in ELSEWHERE else campaign.bundled(GUESTS[name])
+    return (
+        campaign.bundled(*ELSEWHERE[name]) if name in ELSEWHERE else campaign.bundled(GUESTS[name])
+    )
 
 
 @cache
 def reference(name: str) -> campaign.Outcome:
-    """The run of a bundled guest on the engine that users get, which all others are held against."""
+    """The run of a bundled guest on the engine that users get, which all others are held
+    against."""
     return campaign.whole(subject(name))
 
 

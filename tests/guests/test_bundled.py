@@ -1,4 +1,5 @@
-"""Every bundled guest ends as its manifest says, on both engines and at other counter frequencies, always the same."""
+"""Every bundled guest ends as its manifest says, on both engines and at other counter frequencies,
+always the same."""
 
 from __future__ import annotations
 
@@ -23,24 +24,38 @@ from armvirt.errors import UserError
 from armvirt.machine import Machine
 
 RUNS_OF_SHORT, RUNS, RUNS_LONG = 10, 2, 3
-TIMER_GUESTS = ("vtimer-tick", "oneshot", "ptimer", "wfi", "cntvoff", "smp-timers", "timer-steal", "timer-el0")
+TIMER_GUESTS = (
+    "vtimer-tick",
+    "oneshot",
+    "ptimer",
+    "wfi",
+    "cntvoff",
+    "smp-timers",
+    "timer-steal",
+    "timer-el0",
+)
 FREQUENCIES = (24_000_000, 1_000_000_000)
 TIMEOUT_S = 300
 SHORT_INSNS = 100_000
 COMPARED_INSNS, COMPARED_NS = 300_000, 300_000
-"""The engines are compared to the end of a guest of so many instructions, and after so many ns of one with more."""
+"""The engines are compared to the end of a guest of so many instructions, and after so many ns of
+one with more."""
 CUT_ON_PORTABLE = {"sgi-smp": 3_000_000, "smp-ipi": 1_500_000}
-"""ns after which the engines are compared, where the whole run takes a minute (`campaign.py --ways portable`)."""
+"""ns after which the engines are compared, where the whole run takes a minute (`campaign.py --ways
+portable`)."""
 
 
 ON_MANY_MACHINES = [
-    pytest.param(name, setup, id=f"{name}[{setup}]", marks=[pytest.mark.long] if setup.cpus == 8 else [])
+    pytest.param(
+        name, setup, id=f"{name}[{setup}]", marks=[pytest.mark.long] if setup.cpus == 8 else []
+    )
     for name in BUNDLED
     for setup in guest(name).setups
     if len(guest(name).setups) > 1
 ]
 NOTED = re.compile(r"^  (.+): (\d+) of (\d+)\r?$", re.MULTILINE)
-"""What a guest does not judge, as QEMU falls short of the specification there: on so many of so many CPUs it holds."""
+"""What a guest does not judge, as QEMU falls short of the specification there: on so many of so
+many CPUs it holds."""
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -59,7 +74,8 @@ def test_ends_as_the_manifest_says(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "setup"), ON_MANY_MACHINES)
 def test_ends_so_on_every_machine(name: str, setup: Setup) -> None:
-    """With each GIC and each number of CPUs of its row; what it only notes must hold here on every CPU."""
+    """With each GIC and each number of CPUs of its row; what it only notes must hold here on every
+    CPU."""
     with Machine(name, gic=setup.gic, cpus=setup.cpus) as started:
         result = started.run(max_time_ns=campaign.LIMIT_NS, timeout_s=TIMEOUT_S)
     assert result.verdict == guest(name).expect, result.console + result.diagnosis
@@ -81,11 +97,15 @@ def engines_agree(name: str, limit_ns: int) -> None:
 @pytest.mark.parametrize("name", [name for name in GUESTS if GUESTS[name].cpu_counts])
 def test_a_guest_says_how_many_cpus_it_was_made_for(name: str) -> None:
     most = max(guest(name).cpu_counts)
-    with pytest.raises(UserError, match=f"{name} was made for 1 to {most} CPUs, not for {most + 1}"):
+    with pytest.raises(
+        UserError, match=f"{name} was made for 1 to {most} CPUs, not for {most + 1}"
+    ):
         Machine(name, cpus=most + 1)
 
 
-@pytest.mark.parametrize("name", [name for name in BUNDLED if not GUESTS[name].cpu_counts and name != "runaway"])
+@pytest.mark.parametrize(
+    "name", [name for name in BUNDLED if not GUESTS[name].cpu_counts and name != "runaway"]
+)
 def test_any_number_of_cpus_is_no_matter_for_the_others(name: str) -> None:
     """They leave the CPUs that they do not know switched off."""
     with Machine(name, cpus=16, script=guest(name).script) as started:
@@ -132,7 +152,8 @@ def test_other_counter_frequencies(name: str, hz: int) -> None:
 
 @pytest.mark.parametrize("cntvoff", [0, 0x1000_0000, (1 << 64) - 62_500_000])
 def test_other_virtual_offsets(cntvoff: int) -> None:
-    """No offset, the usual one, and one that makes the virtual count larger than the physical one."""
+    """No offset, the usual one, and one that makes the virtual count larger than the physical
+    one."""
     with Machine("cntvoff", cntvoff=cntvoff) as started:
         assert started.board.vm.timer_data.voffset == cntvoff
         result = started.run(max_time_ns=campaign.LIMIT_NS, timeout_s=TIMEOUT_S)

@@ -1,4 +1,5 @@
-"""Stopping changes nothing: stop and go on, save and load, move to another machine or engine, anywhere."""
+"""Stopping changes nothing: stop and go on, save and load, move to another machine or engine,
+anywhere."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def test_changing_the_engine(name: str) -> None:
     """Saved in one engine, loaded in the other, to and fro."""
     require_native()
     stops = campaign.Stops(STOPS // 2, reference(name), SEED)
-    assert campaign.stopped(subject(name), stops, "fresh", ("native", "portable")) == reference(name)
+    assert campaign.stopped(subject(name), stops, "fresh", ("native", "portable")) == reference(
+        name
+    )
 
 
 @pytest.mark.parametrize("way", ["plain", "load"])
@@ -81,11 +84,21 @@ def test_going_back() -> None:
         assert started.run_until(console="EL1") is None
         state, memory = json.dumps(started.state()), bytes(started.board.ram.map)
         moment = started.ns, started.insns
-        first = started.run_until(insns=started.insns + 5000), started.ns, started.console.output[:], started.state()
+        first = (
+            started.run_until(insns=started.insns + 5000),
+            started.ns,
+            started.console.output[:],
+            started.state(),
+        )
         started.board.ram.map[:] = memory
         started.load(json.loads(state))
         assert (started.ns, started.insns) == moment
-        again = started.run_until(insns=started.insns + 5000), started.ns, started.console.output[:], started.state()
+        again = (
+            started.run_until(insns=started.insns + 5000),
+            started.ns,
+            started.console.output[:],
+            started.state(),
+        )
     assert first == again
 
 

@@ -1,4 +1,5 @@
-"""Debian's Linux boots, tests itself, sleeps in guest time, and is the same in every run, however it is stopped."""
+"""Debian's Linux boots, tests itself, sleeps in guest time, and is the same in every run, however
+it is stopped."""
 
 from __future__ import annotations
 
@@ -33,11 +34,16 @@ def reach(machine: Machine, text: str) -> int:
 
 @pytest.fixture(scope="module", params=CPUS, ids=["1-cpu", "2-cpus"])
 def self_test(request: pytest.FixtureRequest) -> tuple[int, Result, int]:
-    """(CPUs, the run of the guest's own test, ns between the lines before and after its ``sleep 1``)."""
+    """(CPUs, the run of the guest's own test, ns between the lines before and after its ``sleep
+    1``)."""
     with boot(append="console=ttyAMA0 autorun", cpus=request.param) as machine:
         before = reach(machine, "ok - the architected timer is the tick")
         after = reach(machine, "ok - sleep 1")
-        return request.param, machine.run(max_time_ns=campaign.LINUX_LIMIT_NS, timeout_s=TIMEOUT_S), after - before
+        return (
+            request.param,
+            machine.run(max_time_ns=campaign.LINUX_LIMIT_NS, timeout_s=TIMEOUT_S),
+            after - before,
+        )
 
 
 def test_passes_its_own_test(self_test: tuple[int, Result, int]) -> None:
@@ -48,19 +54,26 @@ def test_passes_its_own_test(self_test: tuple[int, Result, int]) -> None:
 
 
 def test_interrupts(self_test: tuple[int, Result, int]) -> None:
-    """/proc/interrupts: the virtual timer's PPI is a level of the GICv3, and every CPU has taken some."""
+    """/proc/interrupts: the virtual timer's PPI is a level of the GICv3, and every CPU has taken
+    some."""
     cpus, result, _ = self_test
-    row = re.search(r"^ *\d+: +((?:\d+ +)+)GICv3 +27 Level +arch_timer", result.console, re.MULTILINE)
+    row = re.search(
+        r"^ *\d+: +((?:\d+ +)+)GICv3 +27 Level +arch_timer", result.console, re.MULTILINE
+    )
     assert row is not None
     counts = [int(count) for count in row[1].split()]
     assert len(counts) == cpus and all(count > 10 for count in counts)
 
 
 def test_the_its_comes_up(self_test: tuple[int, Result, int]) -> None:
-    """Linux finds the ITS, gives it tables of both kinds and a queue, and every CPU a pending table."""
+    """Linux finds the ITS, gives it tables of both kinds and a queue, and every CPU a pending
+    table."""
     cpus, result, _ = self_test
     assert "ITS [mem 0x08080000-0x0809ffff]" in result.console
-    for table in (r"Devices @\w+ \(indirect, esz 8, psz 64K", r"Interrupt Collections @\w+ \(flat, esz 8, psz 64K"):
+    for table in (
+        r"Devices @\w+ \(indirect, esz 8, psz 64K",
+        r"Interrupt Collections @\w+ \(flat, esz 8, psz 64K",
+    ):
         assert re.search(rf"ITS@0x0000000008080000: allocated 8192 {table}", result.console), table
     assert result.console.count("using allocated LPI pending table") == cpus
     assert "ITS queue timeout" not in result.console
@@ -83,7 +96,10 @@ def test_moves_to_another_machine(self_test: tuple[int, Result, int]) -> None:
     """The campaign does it a thousand times."""
     cpus, result, _ = self_test
     expected = campaign.Outcome(result.verdict, result.ns, result.insns, str(result.trace_hash))
-    assert campaign.stopped(campaign.linux(cpus), campaign.Stops(3, expected, seed=0), "fresh") == expected
+    assert (
+        campaign.stopped(campaign.linux(cpus), campaign.Stops(3, expected, seed=0), "fresh")
+        == expected
+    )
 
 
 def kaslr(**options: object) -> tuple[str, str]:
@@ -125,7 +141,9 @@ def test_shell(shell: Machine) -> None:
     """Commands typed when the prompt is there; the last one powers off, without a verdict."""
     assert command(shell, "echo $((6 * 7))") == "42\n"
     assert command(shell, "uname -m") == "aarch64\n"
-    assert "arch_sys_counter" in command(shell, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+    assert "arch_sys_counter" in command(
+        shell, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource"
+    )
     assert command(shell, "cat /proc/cpuinfo | grep -c processor") == "1\n"
     before = shell.ns
     command(shell, "sleep 2")

@@ -1,4 +1,5 @@
-"""Debian's Linux on several CPUs and fewer physical ones: its test of them, load, hotplug, stolen time, the clock chip.
+"""Debian's Linux on several CPUs and fewer physical ones: its test of them, load, hotplug, stolen
+time, the clock chip.
 
 `make linux-matrix` boots it on more machines, with more load.
 """
@@ -69,12 +70,15 @@ def test_ten_runs_are_one(result: Result, options: dict[str, Any]) -> None:
 def test_moves_to_another_machine(result: Result, options: dict[str, Any]) -> None:
     """Six times in its run, with whatever is on the physical CPUs then."""
     expected = campaign.Outcome(result.verdict, result.ns, result.insns, str(result.trace_hash))
-    subject = campaign.Subject("linux-smp", linux_matrix.FETCHED / "Image", linux_matrix.LIMIT_NS, None, options)
+    subject = campaign.Subject(
+        "linux-smp", linux_matrix.FETCHED / "Image", linux_matrix.LIMIT_NS, None, options
+    )
     assert campaign.stopped(subject, campaign.Stops(6, expected, seed=1), "fresh") == expected
 
 
 def test_time_is_stolen(result: Result) -> None:
-    """Four CPUs work on two: Linux finds the structures by hypercall, and /proc/stat has what they say."""
+    """Four CPUs work on two: Linux finds the structures by hypercall, and /proc/stat has what they
+    say."""
     assert "arm-pv: using stolen time PV" in result.console
     found = re.search(r"^AUTORUN: stolen (\d+) ticks", result.console, re.MULTILINE)
     assert found is not None and int(found[1]) > 10

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.linux
 
 @pytest.mark.long
 def test_a_kernel_with_kaslr_is_stopped_by_its_symbols(tmp_path: Path) -> None:
-    """A run without KASLR says where three functions are linked; with it, they are met where they have gone."""
+    """A run without KASLR says where three functions are linked; with it, they are met where they
+    have gone."""
     image, initrd = require_guest("Image"), require_guest("initramfs.cpio")
     ask = "mount -t proc proc /proc; grep -E ' (primary_entry|start_kernel|kernel_init|vectors)$' /proc/kallsyms"
     script = Script((Expect(b"guest# "), Send(f"{ask}; echo DO''NE\n".encode()), Expect(b"DONE")))
@@ -26,7 +27,9 @@ def test_a_kernel_with_kaslr_is_stopped_by_its_symbols(tmp_path: Path) -> None:
         machine.run_until(console="DONE")
         text = machine.console.output.decode()
     symbols = tmp_path / "kallsyms"
-    symbols.write_text("".join(f"{row}\n" for row in re.findall(r"[0-9a-f]{16} [a-zA-Z] \w+(?=\r)", text)))
+    symbols.write_text(
+        "".join(f"{row}\n" for row in re.findall(r"[0-9a-f]{16} [a-zA-Z] \w+(?=\r)", text))
+    )
     linked = read(symbols)
     with Machine(image, **settings, symbols=symbols) as machine:  # type: ignore[arg-type]
         for name in ("primary_entry", "start_kernel", "kernel_init"):

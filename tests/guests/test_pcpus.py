@@ -1,4 +1,5 @@
-"""Guests with several CPUs on hosts with several: they pass, alike on both engines, and stops change nothing."""
+"""Guests with several CPUs on hosts with several: they pass, alike on both engines, and stops
+change nothing."""
 
 from __future__ import annotations
 
@@ -39,11 +40,15 @@ def test_the_engines_agree(guest: str) -> None:
 @pytest.mark.parametrize("guest", ["spinlock", "tlbi-smp", "gic-ppi"])
 def test_stops_change_nothing(guest: str, way: str) -> None:
     known = campaign.bundled(find(guest))
-    subject = campaign.Subject(guest, known.image, known.limit_ns, known.script, {**known.options, "pcpus": 2})
+    subject = campaign.Subject(
+        guest, known.image, known.limit_ns, known.script, {**known.options, "pcpus": 2}
+    )
     reference = campaign.whole(subject)
     engines = ("native", "portable") if way == "engines" else ("auto",)
     stops = campaign.Stops(12, reference, seed=3)
-    assert campaign.stopped(subject, stops, "fresh" if way == "engines" else way, engines) == reference
+    assert (
+        campaign.stopped(subject, stops, "fresh" if way == "engines" else way, engines) == reference
+    )
 
 
 def test_short_turns() -> None:

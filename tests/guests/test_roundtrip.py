@@ -1,4 +1,5 @@
-"""Saved state: after every bundled guest, each object takes back what it gave, here and in a fresh machine."""
+"""Saved state: after every bundled guest, each object takes back what it gave, here and in a fresh
+machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Debian's U-Boot as firmware: its prompt, commands typed by a script and by hand, sleeping, powering off."""
+"""Debian's U-Boot as firmware: its prompt, commands typed by a script and by hand, sleeping,
+powering off."""
 
 from __future__ import annotations
 
@@ -50,15 +51,23 @@ def test_by_hand() -> None:
         assert "start    = 0x0000000040000000" in about and "size     = 0x0000000020000000" in about
         before = machine.ns
         command(machine, f"sleep {NAP_S}")
-        assert NAP_S - 0.001 <= (machine.ns - before) / SECOND < NAP_S + 0.05  # its clock counts in ms
+        assert (
+            NAP_S - 0.001 <= (machine.ns - before) / SECOND < NAP_S + 0.05
+        )  # its clock counts in ms
         machine.console.send("poweroff\n")
         result = finish(machine)
     assert (result.verdict, result.diagnosis) == ("off", "")
 
 
 def test_by_script() -> None:
-    """Text acts where the expected text ends, so two runs are one, and a stop in between changes nothing."""
-    steps = [("autoboot", "\n"), (PROMPT, "version\n"), (PROMPT, "bdinfo\n"), (PROMPT, "poweroff\n")]
+    """Text acts where the expected text ends, so two runs are one, and a stop in between changes
+    nothing."""
+    steps = [
+        ("autoboot", "\n"),
+        (PROMPT, "version\n"),
+        (PROMPT, "bdinfo\n"),
+        (PROMPT, "poweroff\n"),
+    ]
     with boot(script=Script.from_pairs(steps)) as machine:
         first = finish(machine)
     assert first.verdict == "off" and "relocaddr" in first.console

@@ -1,6 +1,8 @@
-"""A trace changes nothing: every bundled guest, watched and unwatched, has the same state wherever it is stopped.
+"""A trace changes nothing: every bundled guest, watched and unwatched, has the same state wherever
+it is stopped.
 
-Unwatched, the native engine keeps to itself what nobody else needs to know (docs/engine.md, "Registers that are lent").
+Unwatched, the native engine keeps to itself what nobody else needs to know (docs/engine.md,
+"Registers that are lent").
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def test_the_run_that_nobody_watches_is_another_one() -> None:
     """Or the comparison would be of one thing with itself."""
     guest = GUESTS["vtimer-tick"]
     unwatched, watched = compare(guest, Setup(max(guest.gics), guest.cpus), 3)
-    native = [list(m.board.vcpus[0].context.engine.state.stats)[16:18] for m in (unwatched, watched)]
+    native = [
+        list(m.board.vcpus[0].context.engine.state.stats)[16:18] for m in (unwatched, watched)
+    ]
     assert min(native[0]) > 50 and native[1] == [0, 0]
     for each in (unwatched, watched):
         each.close()

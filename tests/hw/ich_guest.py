@@ -29,7 +29,9 @@ class Guest:
         outcome = self.vif.icc_access(ICC_REGISTERS[f"ICC_{name}_EL1"], True, value, 1, True, True)
         assert outcome.action is IccAction.DONE
 
-    def pend(self, lr: int, intid: int, priority: int = 0x80, group: int = 1, **fields: object) -> None:
+    def pend(
+        self, lr: int, intid: int, priority: int = 0x80, group: int = 1, **fields: object
+    ) -> None:
         value = ListRegister(intid, priority, group, True, False)._replace(**fields).encode()  # type: ignore[arg-type]
         self.vif.write_ich(ICH_REGISTERS[f"ICH_LR{lr}_EL2"], value)
 

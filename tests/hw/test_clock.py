@@ -149,7 +149,9 @@ def test_reset_keeps_owners() -> None:
     assert log == [(0, "uart", "")]
 
 
-ARMINGS = st.lists(st.tuples(st.integers(0, 50), st.sampled_from(OWNERS), st.sampled_from(KINDS)), max_size=20)
+ARMINGS = st.lists(
+    st.tuples(st.integers(0, 50), st.sampled_from(OWNERS), st.sampled_from(KINDS)), max_size=20
+)
 
 
 @given(ARMINGS)
@@ -166,7 +168,9 @@ def test_order_is_time_then_sequence(armings: list[tuple[int, str, str]]) -> Non
 
 
 @given(ARMINGS, st.integers(0, 50))
-def test_a_loaded_queue_runs_as_the_saved_one(armings: list[tuple[int, str, str]], cut: int) -> None:
+def test_a_loaded_queue_runs_as_the_saved_one(
+    armings: list[tuple[int, str, str]], cut: int
+) -> None:
     logs = []
     for restore in (False, True):
         clock = Clock()

@@ -1,4 +1,5 @@
-"""Decoding of loads and stores without a syndrome: a table of words, cross-checked with GNU as where that is."""
+"""Decoding of loads and stores without a syndrome: a table of words, cross-checked with GNU as
+where that is."""
 
 from __future__ import annotations
 
@@ -103,8 +104,28 @@ MULTIPLES = [
     load(0x0C407041, "ld1 {v1.8b}, [x2]", 8, 1, simd=True),
     load(0x4CDFA441, "ld1 {v1.8h, v2.8h}, [x2], #32", 16, 1, 2, writeback=(2, 32), simd=True),
     store(0x4C006841, "st1 {v1.4s, v2.4s, v3.4s}, [x2]", 16, 1, 2, 3, simd=True),
-    store(0x4C9F2FFE, "st1 {v30.2d, v31.2d, v0.2d, v1.2d}, [sp], #64", 16, 30, 31, 0, 1, writeback=(SP, 64), simd=True),
-    store(0x0C9F2041, "st1 {v1.8b, v2.8b, v3.8b, v4.8b}, [x2], #32", 8, 1, 2, 3, 4, writeback=(2, 32), simd=True),
+    store(
+        0x4C9F2FFE,
+        "st1 {v30.2d, v31.2d, v0.2d, v1.2d}, [sp], #64",
+        16,
+        30,
+        31,
+        0,
+        1,
+        writeback=(SP, 64),
+        simd=True,
+    ),
+    store(
+        0x0C9F2041,
+        "st1 {v1.8b, v2.8b, v3.8b, v4.8b}, [x2], #32",
+        8,
+        1,
+        2,
+        3,
+        4,
+        writeback=(2, 32),
+        simd=True,
+    ),
 ]
 
 PLAIN = [*PAIRS, *SINGLES, *ORDERED, *MULTIPLES]
@@ -166,15 +187,20 @@ def test_what_is_not_described(word: int) -> None:
     ("word", "text"), [(0xC8A17C43, "cas x1, x3, [x2]"), (0x48207C82, "casp x0, x1, x2, x3, [x4]")]
 )
 def test_compare_and_swap_is_exclusive(word: int, text: str) -> None:
-    """CAS writes if it compares equal: to memory that is a device it is an exclusive access, never an ordered load."""
+    """CAS writes if it compares equal: to memory that is a device it is an exclusive access, never
+    an ordered load."""
     assert decode_access(word).form is Form.EXCLUSIVE
 
 
 def test_words_are_those_of_gnu_as(tmp_path: Path) -> None:
     """The table was written with an assembler; this repeats it."""
     if shutil.which(AS) is None:
-        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(f"{AS} is not installed")
-    words = {case.text: case.word for case in (*PLAIN, *SPECIAL)} | {text: word for word, text in OTHERS.items()}
+        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(
+            f"{AS} is not installed"
+        )
+    words = {case.text: case.word for case in (*PLAIN, *SPECIAL)} | {
+        text: word for word, text in OTHERS.items()
+    }
     words |= {"cas x1, x3, [x2]": 0xC8A17C43, "casp x0, x1, x2, x3, [x4]": 0x48207C82}
     source, elf, binary = tmp_path / "a.s", tmp_path / "a.o", tmp_path / "a.bin"
     source.write_text("\n".join([".arch armv8.2-a", *words, ""]))
@@ -182,7 +208,9 @@ def test_words_are_those_of_gnu_as(tmp_path: Path) -> None:
     subprocess.run([OBJCOPY, "-O", "binary", "-j", ".text", elf, binary], check=True)
     data = binary.read_bytes()
     found = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
-    assert {t: f"{w:08x}" for t, w in words.items()} == {t: f"{w:08x}" for t, w in zip(words, found, strict=True)}
+    assert {t: f"{w:08x}" for t, w in words.items()} == {
+        t: f"{w:08x}" for t, w in zip(words, found, strict=True)
+    }
 
 
 @given(st.integers(0, 0xFFFF_FFFF))

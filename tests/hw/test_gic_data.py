@@ -12,7 +12,9 @@ from armvirt.arch import gic
 from armvirt.arch.encoding import sysreg
 
 
-@pytest.mark.parametrize("rows", [gic.GICD_ROWS, gic.GICR_RD_ROWS, gic.GICR_SGI_ROWS, gic.GITS_ROWS])
+@pytest.mark.parametrize(
+    "rows", [gic.GICD_ROWS, gic.GICR_RD_ROWS, gic.GICR_SGI_ROWS, gic.GITS_ROWS]
+)
 def test_rows_of_a_frame_do_not_overlap(rows: tuple[gic.MmioRow, ...]) -> None:
     ordered = sorted(rows, key=lambda row: row.offset)
     assert all(low.end <= high.offset for low, high in pairwise(ordered))
@@ -48,9 +50,17 @@ def test_fields_of_a_register_do_not_overlap(row: object) -> None:
     st.booleans(),
 )
 def test_list_register_fields_survive_encoding(
-    vintid: int, priority: int, group: bool, pending: bool, active: bool, pintid: int | None, eoi: bool
+    vintid: int,
+    priority: int,
+    group: bool,
+    pending: bool,
+    active: bool,
+    pintid: int | None,
+    eoi: bool,
 ) -> None:
-    fields = gic.ListRegister(vintid, priority, int(group), pending, active, pintid, eoi and pintid is None)
+    fields = gic.ListRegister(
+        vintid, priority, int(group), pending, active, pintid, eoi and pintid is None
+    )
     assert gic.ListRegister.decode(fields.encode()) == fields
     assert fields.state_name in str(fields)
 

@@ -19,7 +19,8 @@ ENABLE0, ENABLE1, ACKCTL, FIQEN, CBPR, EOIMODE = 1, 2, 4, 8, 0x10, 0x200
 
 
 class Guest:
-    """A GICv2 guest's EL1 in front of a virtual CPU interface. ``ctlr`` is what it writes to GICC_CTLR."""
+    """A GICv2 guest's EL1 in front of a virtual CPU interface. ``ctlr`` is what it writes to
+    GICC_CTLR."""
 
     def __init__(self, ctlr: int = ENABLE0 | ENABLE1, prebits: int = 5) -> None:
         self.gic, self.bus = PhysicalGic(1), EventBus()
@@ -36,7 +37,9 @@ class Guest:
     def write(self, name: str, value: int) -> None:
         gicv.write(self.vif, OFFSETS[name], 4, value)
 
-    def pend(self, lr: int, intid: int, priority: int = 0x80, group: int = 0, **fields: object) -> None:
+    def pend(
+        self, lr: int, intid: int, priority: int = 0x80, group: int = 0, **fields: object
+    ) -> None:
         value = ListRegister(intid, priority, group, True, False)._replace(**fields).encode()  # type: ignore[arg-type]
         self.vif.write_ich(ICH_REGISTERS[f"ICH_LR{lr}_EL2"], value)
 
@@ -59,7 +62,7 @@ def test_every_register_of_the_frame_is_bound_once() -> None:
     assert len(set(names)) == len(names)
 
 
-# The mode -----------------------------------------------------------------------------------------------------------
+# The mode ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ICC_IAR1_EL1", "ICC_SRE_EL1", "ICC_SGI1R_EL1", "ICC_PMR_EL1"])
@@ -87,7 +90,9 @@ def test_ack_control_and_fiq_enable_are_writable_without_sre_alone(guest: Guest)
         (ENABLE1, 0, (False, False)),
     ],
 )
-def test_group_0_is_a_fiq_only_if_the_guest_says_so(ctlr: int, group: int, lines: tuple[bool, bool]) -> None:
+def test_group_0_is_a_fiq_only_if_the_guest_says_so(
+    ctlr: int, group: int, lines: tuple[bool, bool]
+) -> None:
     guest = Guest(ctlr)
     guest.pend(0, 40, group=group)
     assert (guest.vif.virq, guest.vif.vfiq) == lines
@@ -102,7 +107,7 @@ def test_only_words_are_registers(guest: Guest, size: int) -> None:
     assert gicv.read(guest.vif, 0x2C, 4) == gicv.read(guest.vif, 0x1004, 4) == 0
 
 
-# Acknowledge --------------------------------------------------------------------------------------------------------
+# Acknowledge ------------------------------------------------------------------------------------
 
 
 def test_an_interrupt_from_acknowledge_to_end(guest: Guest) -> None:
@@ -155,13 +160,15 @@ def test_an_sgi_brings_its_sender(guest: Guest) -> None:
     guest.pend(0, 5 | 3 << LR_CPUID_SHIFT)
     assert guest.read("HPPIR") == guest.read("IAR") == 5 | 3 << 10
     guest.write("EOIR", 5)
-    assert guest.lr(0).active and guest.eoicount == 1, "another sender's SGI, which is in no list register"
+    assert guest.lr(0).active and guest.eoicount == 1, (
+        "another sender's SGI, which is in no list register"
+    )
     guest.vif.ap1r[0] = 1 << 16
     guest.write("EOIR", 5 | 3 << 10)
     assert not guest.lr(0).active and guest.eoicount == 1
 
 
-# End of interrupt ---------------------------------------------------------------------------------------------------
+# End of interrupt -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("intid", [1020, 1022, 1023])
@@ -218,11 +225,13 @@ def test_a_hardware_interrupt_is_ended_in_the_physical_gic(guest: Guest) -> None
     assert not guest.gic.is_active(0, 27)
 
 
-# Priorities ---------------------------------------------------------------------------------------------------------
+# Priorities -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("prebits", "bpr", "mask"), [(5, 2, 0xF8), (6, 1, 0xFC), (7, 0, 0xFE)])
-def test_minimum_binary_points_and_implemented_priority_bits(prebits: int, bpr: int, mask: int) -> None:
+def test_minimum_binary_points_and_implemented_priority_bits(
+    prebits: int, bpr: int, mask: int
+) -> None:
     guest = Guest(prebits=prebits)
     assert (guest.read("BPR"), guest.read("ABPR"), guest.read("PMR")) == (bpr, bpr + 1, mask)
     guest.write("BPR", 0)
@@ -247,7 +256,7 @@ def test_each_group_is_split_by_its_own_binary_point() -> None:
     assert not guest.vif.virq, "BPR does not"
 
 
-# Events and state ---------------------------------------------------------------------------------------------------
+# Events and state -------------------------------------------------------------------------------
 
 
 def test_events_carry_the_interrupt_without_its_sender(guest: Guest) -> None:

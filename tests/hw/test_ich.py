@@ -1,4 +1,5 @@
-"""The virtual CPU interface: one test per rule of the specification that guests and hypervisors depend on."""
+"""The virtual CPU interface: one test per rule of the specification that guests and hypervisors
+depend on."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def guest() -> Guest:
     return Guest()
 
 
-# Acknowledge ------------------------------------------------------------------------------------------------------
+# Acknowledge ------------------------------------------------------------------------------------
 
 
 def test_group_1_is_signalled_as_irq_and_group_0_as_fiq(guest: Guest) -> None:
@@ -104,7 +105,7 @@ def test_an_lpi_has_no_active_state(guest: Guest) -> None:
     assert guest.read("RPR") == 0xFF and guest.vif.hcr >> 27 == 0
 
 
-# Preemption -------------------------------------------------------------------------------------------------------
+# Preemption -------------------------------------------------------------------------------------
 
 
 def test_nested_interrupts_unwind_in_reverse_order(guest: Guest) -> None:
@@ -158,7 +159,7 @@ def test_cbpr_makes_bpr0_rule_both_groups(guest: Guest) -> None:
     assert guest.read("BPR1") == 6, "the write under CBPR was ignored"
 
 
-# End of interrupt -------------------------------------------------------------------------------------------------
+# End of interrupt -------------------------------------------------------------------------------
 
 
 def test_eoir_drops_and_deactivates(guest: Guest) -> None:
@@ -250,7 +251,7 @@ def test_seven_preemption_bits_have_four_active_priority_registers() -> None:
     assert guest.read("AP1R3") == 1 << (0xC2 >> 1) % 32 and guest.read("RPR") == 0xC2
 
 
-# Maintenance ------------------------------------------------------------------------------------------------------
+# Maintenance ------------------------------------------------------------------------------------
 
 
 def hcr(guest: Guest, bits: int) -> None:
@@ -300,7 +301,9 @@ def test_lrenp_needs_both_the_enable_and_a_count(guest: Guest) -> None:
         (arch.HCR_VGRP1DIE, "IGRPEN1", 0, arch.MISR_VGRP1D),
     ],
 )
-def test_group_maintenance_watches_its_own_group(guest: Guest, bit: int, register: str, value: int, cause: int) -> None:
+def test_group_maintenance_watches_its_own_group(
+    guest: Guest, bit: int, register: str, value: int, cause: int
+) -> None:
     hcr(guest, bit)
     guest.write("IGRPEN0" if register == "IGRPEN1" else "IGRPEN1", value)
     guest.write(register, 1 - value)
@@ -314,10 +317,12 @@ def test_maintenance_needs_the_interface_on(guest: Guest) -> None:
     assert guest.vif.misr and not guest.vif.maintenance
 
 
-# Access -----------------------------------------------------------------------------------------------------------
+# Access -----------------------------------------------------------------------------------------
 
 
-def access(guest: Guest, name: str, write: bool, el: int = 1, imo: bool = True, fmo: bool = True) -> IccAction:
+def access(
+    guest: Guest, name: str, write: bool, el: int = 1, imo: bool = True, fmo: bool = True
+) -> IccAction:
     return guest.vif.icc_access(ICC_REGISTERS[name], write, 0, el, imo, fmo).action
 
 
@@ -339,7 +344,9 @@ def test_everything_is_undefined_at_el0(guest: Guest, name: str) -> None:
         ("ICC_AP1R1_EL1", False),
     ],
 )
-def test_wrong_directions_and_missing_registers_are_undefined(guest: Guest, name: str, write: bool) -> None:
+def test_wrong_directions_and_missing_registers_are_undefined(
+    guest: Guest, name: str, write: bool
+) -> None:
     assert access(guest, name, write) is IccAction.UNDEF
 
 
@@ -414,7 +421,7 @@ def test_the_shape_is_checked() -> None:
         VirtualCpuInterface(0, PhysicalGic(1), EventBus(), 17)
 
 
-# Reports and state ------------------------------------------------------------------------------------------------
+# Reports and state ------------------------------------------------------------------------------
 
 
 def test_changes_of_outputs_are_reported_once(guest: Guest) -> None:
@@ -435,7 +442,12 @@ def test_events(guest: Guest) -> None:
     guest.read("IAR1")
     guest.write("EOIR1", 40)
     guest.write("DIR", 40)
-    assert events == [Acknowledge(40), Acknowledge(1023), EndOfInterrupt(40, "EOIR1"), EndOfInterrupt(40, "DIR")]
+    assert events == [
+        Acknowledge(40),
+        Acknowledge(1023),
+        EndOfInterrupt(40, "EOIR1"),
+        EndOfInterrupt(40, "DIR"),
+    ]
 
 
 def test_state_round_trip(guest: Guest) -> None:
@@ -445,16 +457,24 @@ def test_state_round_trip(guest: Guest) -> None:
     guest.write("BPR1", 4)
     other = Guest()
     other.vif.load(json.loads(json.dumps(guest.vif.state())))
-    assert other.vif.state() == guest.vif.state() and other.vif.virq and other.vif.rows() == guest.vif.rows()
+    assert (
+        other.vif.state() == guest.vif.state()
+        and other.vif.virq
+        and other.vif.rows() == guest.vif.rows()
+    )
     assert other.read("IAR1") == 41
     other.vif.reset()
-    assert other.vif.state() == VirtualCpuInterface(0, other.gic, other.bus).state() and not other.vif.virq
+    assert (
+        other.vif.state() == VirtualCpuInterface(0, other.gic, other.bus).state()
+        and not other.vif.virq
+    )
     with pytest.raises(ValueError, match="another shape"):
         other.vif.load(Guest(list_registers=2).vif.state())
 
 
 def test_control_registers_are_reported_when_written(guest: Guest) -> None:
-    """Once each, as written; acknowledge and end of interrupt have their own events, and a read is none."""
+    """Once each, as written; acknowledge and end of interrupt have their own events, and a read is
+    none."""
     events: list[object] = []
     guest.write("PMR", 0x12)
     guest.bus.subscribe(lambda stamp, event: events.append(event))

@@ -1,4 +1,5 @@
-"""The end of virtual interrupts: which priority drops, what is deactivated, what is counted (IHI 0069 6.2, 12.2)."""
+"""The end of virtual interrupts: which priority drops, what is deactivated, what is counted (IHI
+0069 6.2, 12.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def guest() -> Guest:
 
 @pytest.mark.parametrize("eoimode", [0, CTLR_EOIMODE])
 def test_an_end_with_nothing_running_is_not_counted(guest: Guest, eoimode: int) -> None:
-    """Whether it is, is CONSTRAINED UNPREDICTABLE; a hypervisor that counts would end what the guest did not."""
+    """Whether it is, is CONSTRAINED UNPREDICTABLE; a hypervisor that counts would end what the
+    guest did not."""
     guest.write("CTLR", eoimode)
     guest.pend(0, 40, active=True, pending=False)
     guest.write("EOIR1", 99)
@@ -67,7 +69,8 @@ def test_dir_does_not_look_at_priorities_or_groups(guest: Guest) -> None:
 
 
 def test_with_eoimode_1_the_end_may_come_out_of_order(guest: Guest) -> None:
-    """EOIR says a number that is not the running one: the highest priority drops all the same, nothing is counted."""
+    """EOIR says a number that is not the running one: the highest priority drops all the same,
+    nothing is counted."""
     guest.write("CTLR", CTLR_EOIMODE)
     for n in range(2):
         guest.pend(n, 40 + n, 0x80 - 8 * n)
@@ -80,7 +83,8 @@ def test_with_eoimode_1_the_end_may_come_out_of_order(guest: Guest) -> None:
 
 @pytest.mark.parametrize("eoimode", [0, CTLR_EOIMODE])
 def test_an_lpi_ends_with_its_priority(guest: Guest, eoimode: int) -> None:
-    """No deactivation follows for an LPI, so a list register that says active is emptied in either mode."""
+    """No deactivation follows for an LPI, so a list register that says active is emptied in either
+    mode."""
     guest.write("CTLR", eoimode)
     guest.pend(0, 8192, active=True, pending=False)
     guest.write("AP1R0", 1 << 16)
@@ -117,11 +121,12 @@ def test_list_register_bits_that_exist(guest: Guest, written: int, stored: int) 
     assert guest.ich("LR0") == stored
 
 
-# The binary point may move while something runs -----------------------------------------------------------------------
+# The binary point may move while something runs -------------------------------------------------
 
 
 def test_equals_do_not_preempt_when_the_binary_point_moves_up(guest: Guest) -> None:
-    """Both priorities are cut to the group priority: 0x88 runs, and with BPR1 = 7 the pending 0x80 is of its group."""
+    """Both priorities are cut to the group priority: 0x88 runs, and with BPR1 = 7 the pending 0x80
+    is of its group."""
     guest.pend(0, 40, 0x88)
     guest.read("IAR1")
     guest.pend(1, 41, 0x80)
@@ -154,7 +159,8 @@ def test_without_group_priorities_one_runs_at_a_time(guest: Guest) -> None:
 
 
 def test_an_end_after_the_binary_point_moved_only_drops(guest: Guest) -> None:
-    """The group priority that was made active is no longer the one of the list register: no match, no deactivation."""
+    """The group priority that was made active is no longer the one of the list register: no match,
+    no deactivation."""
     guest.pend(0, 40, 0x88)
     guest.read("IAR1")
     guest.write("BPR1", 7)

@@ -1,4 +1,5 @@
-"""ICH_MISR_EL2, ICH_EISR_EL2, ICH_ELRSR_EL2 and ICH_VTR_EL2 over every state of a list register (IHI 0069 12.4)."""
+"""ICH_MISR_EL2, ICH_EISR_EL2, ICH_ELRSR_EL2 and ICH_VTR_EL2 over every state of a list register
+(IHI 0069 12.4)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ STATES = (0, 1, 2, 3)
 
 @pytest.mark.parametrize(("state", "hw", "eoi"), list(product(STATES, (0, 1), (0, 1))))
 def test_one_list_register(state: int, hw: int, eoi: int) -> None:
-    """EISR: state 0, HW 0, EOI 1. ELRSR: state 0, and HW 1 or EOI 0. Bit 41 with HW = 1 is pINTID's."""
+    """EISR: state 0, HW 0, EOI 1. ELRSR: state 0, and HW 1 or EOI 0. Bit 41 with HW = 1 is
+    pINTID's."""
     guest = Guest()
     guest.ich("LR2", state << LR_STATE_SHIFT | LR_HW * hw | LR_EOI * eoi | LR_GROUP1 | 40)
     waits = state == 0 and not hw and bool(eoi)
@@ -28,7 +30,8 @@ def test_one_list_register(state: int, hw: int, eoi: int) -> None:
 
 @pytest.mark.parametrize("states", list(product(STATES, STATES)))
 def test_underflow_and_no_pending(states: tuple[int, int]) -> None:
-    """U: at most one list register in use. NP: none is pending; pending and active does not count as pending."""
+    """U: at most one list register in use. NP: none is pending; pending and active does not count
+    as pending."""
     guest = Guest()
     guest.ich("HCR", HCR_EN | arch.HCR_UIE | arch.HCR_NPIE)
     for n, state in enumerate(states):
@@ -49,7 +52,8 @@ def test_a_single_list_register_is_always_nearly_empty() -> None:
 
 @pytest.mark.parametrize("enables", range(4))
 def test_group_enables(enables: int) -> None:
-    """All four watchers at once: each sees its own group (an early QEMU looked at group 1 for VGrp0D)."""
+    """All four watchers at once: each sees its own group (an early QEMU looked at group 1 for
+    VGrp0D)."""
     guest = Guest()
     guest.write("IGRPEN0", enables & 1)
     guest.write("IGRPEN1", enables >> 1)
@@ -73,7 +77,8 @@ def test_the_count_alone_asks_for_nothing() -> None:
 @pytest.mark.parametrize("list_registers", [1, 4, 16])
 @pytest.mark.parametrize("bits", [5, 6, 7])
 def test_vtr(list_registers: int, bits: int) -> None:
-    """List registers - 1, TDS (TDIR works), nV4 (no direct injection), A3V, 16-bit INTIDs, PREbits and PRIbits - 1."""
+    """List registers - 1, TDS (TDIR works), nV4 (no direct injection), A3V, 16-bit INTIDs, PREbits
+    and PRIbits - 1."""
     vtr = Guest(list_registers, bits).ich("VTR")
     assert vtr == list_registers - 1 | 7 << 19 | bits - 1 << 26 | bits - 1 << 29
 
@@ -86,7 +91,8 @@ def test_hcr_bits_that_exist() -> None:
 
 @pytest.mark.parametrize("bits", [5, 6, 7])
 def test_vmcr_bits_that_exist(bits: int) -> None:
-    """With SRE = 1 VFIQEn is 1 and VAckCtl 0; binary points and the mask are as the priority bits allow."""
+    """With SRE = 1 VFIQEn is 1 and VAckCtl 0; binary points and the mask are as the priority bits
+    allow."""
     guest = Guest(prebits=bits)
     assert guest.ich("VMCR", 0) == arch.VMCR_VFIQEN | 8 - bits << 18 | 7 - bits << 21
     pmr = 0xFF << 8 - bits & 0xFF

@@ -1,4 +1,5 @@
-"""Registers that are lent to the native engine behave as those that stay: the same guest, watched and unwatched.
+"""Registers that are lent to the native engine behave as those that stay: the same guest, watched
+and unwatched.
 
 A trace sink keeps every register here, so the run beside it is Python's own.
 """
@@ -39,7 +40,9 @@ INTIDS = [5, 27, 30, 32, 33, 1020, 1023, 8192, 8193, 0x1_0021]
 SPREAD = [0, 0, 1, 1, 2, 3, 5, 9]  # ticks around a deadline
 
 
-FALLEN = -1  # for an ESR or an INTID: the PE left because a line fell whose interrupt waits for the guest
+FALLEN = (
+    -1
+)  # for an ESR or an INTID: the PE left because a line fell whose interrupt waits for the guest
 
 
 class Shape(NamedTuple):
@@ -54,7 +57,8 @@ ORDINARY = Shape(2, 5, 62_500_000)
 
 
 class Setting(NamedTuple):
-    """What EL2 has programmed when the guest begins; of a timer: offset, CTL, CVAL less the present count."""
+    """What EL2 has programmed when the guest begins; of a timer: offset, CTL, CVAL less the present
+    count."""
 
     lrs: list[int]
     hcr: int = arch.HCR_EN
@@ -73,7 +77,8 @@ class Access(NamedTuple):
 
 
 class Machine:
-    """One PE that runs accesses with interrupts masked; what is read goes to memory from DATA on."""
+    """One PE that runs accesses with interrupts masked; what is read goes to memory from DATA
+    on."""
 
     def __init__(self, shape: Shape, watched: bool) -> None:
         self.bus, self.clock, self.gic = EventBus(), Clock(), PhysicalGic(1)
@@ -110,7 +115,8 @@ class Machine:
             program_timer(offset, ctl, now - offset + ahead & (1 << 64) - 1)
 
     def run(self, slice_ns: int) -> dict[str, Any]:
-        """To the HVC at the end, in slices; EL2 takes each of its interrupts once. All that can be seen afterwards."""
+        """To the HVC at the end, in slices; EL2 takes each of its interrupts once. All that can be
+        seen afterwards."""
         ended = False
 
         def on_exit(exit: SyncExit) -> int:
@@ -169,7 +175,9 @@ class Pair:
     def __init__(self, shape: Shape) -> None:
         self.lent, self.watched = Machine(shape, False), Machine(shape, True)
 
-    def run(self, setting: Setting, accesses: list[Access], slice_ns: int = 1 << 40) -> list[tuple[int, int]]:
+    def run(
+        self, setting: Setting, accesses: list[Access], slice_ns: int = 1 << 40
+    ) -> list[tuple[int, int]]:
         """Both see the same; the exits to EL2, with their times."""
         results = []
         for machine in (self.lent, self.watched):
@@ -188,11 +196,12 @@ def pair(shape: Shape = ORDINARY) -> Iterator[Pair]:
     made.watched.close()
 
 
-# -- at random -----------------------------------------------------------------------------------------------------
+# -- at random -----------------------------------------------------------------------------------
 
 
 class Chance:
-    """Settings and accesses in which something happens: few INTIDs and priorities, deadlines close by."""
+    """Settings and accesses in which something happens: few INTIDs and priorities, deadlines close
+    by."""
 
     def __init__(self, seed: int, shape: Shape) -> None:
         self.random, self.shape = random.Random(seed), shape
@@ -205,7 +214,11 @@ class Chance:
             return 0
         state = pick([0, 1, 1, 1, 2, 2, 3])
         value = ListRegister(
-            pick(INTIDS) & 0xFFFF, pick(self.priorities), pick([0, 1, 1]), bool(state & 1), bool(state & 2)
+            pick(INTIDS) & 0xFFFF,
+            pick(self.priorities),
+            pick([0, 1, 1]),
+            bool(state & 1),
+            bool(state & 2),
         ).encode()
         if pick([True, False]):
             return value | arch.LR_HW | pick([25, 27, 30, 31, 40, 0x21B]) << arch.LR_PINTID_SHIFT
@@ -213,10 +226,22 @@ class Chance:
 
     def setting(self) -> Setting:
         pick, bits = self.random.choice, self.random.getrandbits
-        vmcr = pick([0x3FF, 3, 3, 2, 1]) & (arch.VMCR_FLAGS & ~arch.VMCR_VCBPR | pick([0, arch.VMCR_VCBPR]))
-        vmcr |= pick([0, bits(6)]) << arch.VMCR_VBPR1_SHIFT | pick([0xFF, 0xFF, 0x80, 0x40]) << arch.VMCR_VPMR_SHIFT
+        vmcr = pick([0x3FF, 3, 3, 2, 1]) & (
+            arch.VMCR_FLAGS & ~arch.VMCR_VCBPR | pick([0, arch.VMCR_VCBPR])
+        )
+        vmcr |= (
+            pick([0, bits(6)]) << arch.VMCR_VBPR1_SHIFT
+            | pick([0xFF, 0xFF, 0x80, 0x40]) << arch.VMCR_VPMR_SHIFT
+        )
         aprs = tuple(pick([0, 0, 1 << bits(4), 1 << bits(5) | 1]) for _ in range(2))
-        timer = lambda: (pick([0, 0x1000_0000, (1 << 64) - 5]), pick([0, 1, 1, 3]), pick(SPREAD) - pick(SPREAD))  # noqa: E731
+
+        def timer() -> tuple[int, int, int]:
+            return (
+                pick([0, 0x1000_0000, (1 << 64) - 5]),
+                pick([0, 1, 1, 3]),
+                pick(SPREAD) - pick(SPREAD),
+            )
+
         return Setting(
             [self.list_register() for _ in range(self.shape.list_registers)],
             arch.HCR_EN | pick([0] * 8 + [arch.HCR_UIE, arch.HCR_TDIR, arch.HCR_NPIE, arch.HCR_TALL0]), vmcr,
@@ -250,7 +275,12 @@ class Chance:
 
 
 ROUNDS = 250
-SHAPES = [Shape(1, 5, 24_000_000), Shape(2, 7, 1_000_000_000), Shape(4, 5, 333_333_333), Shape(4, 6, 1_000_000_000)]
+SHAPES = [
+    Shape(1, 5, 24_000_000),
+    Shape(2, 7, 1_000_000_000),
+    Shape(4, 5, 333_333_333),
+    Shape(4, 6, 1_000_000_000),
+]
 
 
 @pytest.mark.parametrize("seed", range(len(SHAPES)))
@@ -263,7 +293,7 @@ def test_lent_registers_are_the_same_registers(seed: int) -> None:
         assert machines.lent.native_accesses > ROUNDS
 
 
-# -- by hand ---------------------------------------------------------------------------------------------------------
+# -- by hand -------------------------------------------------------------------------------------
 
 PENDING = ListRegister(33, 0x80, 1, True, False).encode() | arch.LR_EOI
 INTERRUPT = [Access("IAR1"), Access("EOIR1", 33)]
@@ -276,7 +306,9 @@ def test_an_interrupt_is_taken_and_ended_without_a_callback() -> None:
         assert [intid for intid, _ in exits[:-1]] == [25], "its end asks for maintenance"
 
 
-@pytest.mark.parametrize("flag", [arch.HCR_UIE, arch.HCR_TC, arch.HCR_TALL1], ids=["UIE", "TC", "TALL1"])
+@pytest.mark.parametrize(
+    "flag", [arch.HCR_UIE, arch.HCR_TC, arch.HCR_TALL1], ids=["UIE", "TC", "TALL1"]
+)
 def test_what_el2_wants_to_see_is_not_lent(flag: int) -> None:
     with pair() as machines:
         machines.run(Setting([PENDING, 0], arch.HCR_EN | flag), INTERRUPT)
@@ -291,7 +323,11 @@ def test_a_comparator_that_is_met_leaves_the_engine_at_once() -> None:
 
 def test_a_deadline_that_the_guest_moves_is_kept() -> None:
     """Programmed without a callback, and met in the middle of a block."""
-    accesses = [Access("CNTV_CTL_EL0", 1), Access("CNTV_TVAL_EL0", 40), *[Access("CNTVCT_EL0")] * 40]
+    accesses = [
+        Access("CNTV_CTL_EL0", 1),
+        Access("CNTV_TVAL_EL0", 40),
+        *[Access("CNTVCT_EL0")] * 40,
+    ]
     with pair(Shape(1, 5, 1_000_000_000)) as machines:
         setting = Setting([0], timers=((0, 0, 1 << 40), (0, 0, 0)))
         assert [intid for intid, _ in machines.run(setting, accesses)[:-1]] == [27]
@@ -299,7 +335,9 @@ def test_a_deadline_that_the_guest_moves_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("name", "intid"), [("V", 27), ("P", 30)])
-def test_a_line_that_falls_leaves_the_engine_while_its_interrupt_waits(name: str, intid: int) -> None:
+def test_a_line_that_falls_leaves_the_engine_while_its_interrupt_waits(
+    name: str, intid: int
+) -> None:
     """At the first of the two writes: the line is low at the second."""
     high = (0, 1, 0)
     off = [Access(f"CNT{name}_CTL_EL0", 0), Access(f"CNT{name}_CTL_EL0", 2), Access("RPR")]

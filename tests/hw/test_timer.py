@@ -17,17 +17,30 @@ TIMERS = {
     "vtimer": (arch.CNTV_CTL_EL0, arch.CNTV_CVAL_EL0, arch.CNTV_TVAL_EL0, arch.CNTVCT_EL0),
     "ptimer": (arch.CNTP_CTL_EL0, arch.CNTP_CVAL_EL0, arch.CNTP_TVAL_EL0, arch.CNTPCT_EL0),
 }
-FREQUENCIES = (24_000_000, 62_500_000, 1_000_000_000, 19_200_000, 1, 32_768, 999_999_937, (1 << 32) - 1)
+FREQUENCIES = (
+    24_000_000,
+    62_500_000,
+    1_000_000_000,
+    19_200_000,
+    1,
+    32_768,
+    999_999_937,
+    (1 << 32) - 1,
+)
 INT32_MIN = 0x8000_0000
 
 
 class Bench:
     """A timer, its clock, and what its lines said."""
 
-    def __init__(self, frequency: int = 1_000_000_000, start: int = COUNTER_START, which: str = "vtimer") -> None:
+    def __init__(
+        self, frequency: int = 1_000_000_000, start: int = COUNTER_START, which: str = "vtimer"
+    ) -> None:
         self.clock, self.bus = Clock(), EventBus()
         self.lines: list[tuple[str, bool]] = []
-        self.timer = GenericTimer(self.clock, frequency, lambda *line: self.lines.append(line), self.bus, start)
+        self.timer = GenericTimer(
+            self.clock, frequency, lambda *line: self.lines.append(line), self.bus, start
+        )
         self.which = which
         self.ctl, self.cval, self.tval, self.cnt = TIMERS[which]
 
@@ -54,7 +67,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     return Bench(which=request.param)
 
 
-# The counter --------------------------------------------------------------------------------------------------------
+# The counter ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frequency", FREQUENCIES)
@@ -117,7 +130,7 @@ def test_counters_cannot_be_written(counter: int) -> None:
         Bench().write(counter, 0)
 
 
-# CTL, CVAL, TVAL ----------------------------------------------------------------------------------------------------
+# CTL, CVAL, TVAL --------------------------------------------------------------------------------
 
 
 def test_reset_state(bench: Bench) -> None:
@@ -171,22 +184,32 @@ def test_unknown_registers_are_key_errors() -> None:
         bench.write(0xC000, 0)
 
 
-# The line -----------------------------------------------------------------------------------------------------------
+# The line ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("ctl", "met", "level"),
-    [(CTL_ENABLE, True, True), (CTL_ENABLE, False, False), (0, True, False), (3, True, False), (2, True, False)],
+    [
+        (CTL_ENABLE, True, True),
+        (CTL_ENABLE, False, False),
+        (0, True, False),
+        (3, True, False),
+        (2, True, False),
+    ],
 )
 def test_output(ctl: int, met: bool, level: bool) -> None:
     assert output(ctl, 10, 10 if met else 9) is level
 
 
-@pytest.mark.parametrize("past", ["cval now", "cval past", "cval 0", "tval 0", "tval -1", "tval min"])
+@pytest.mark.parametrize(
+    "past", ["cval now", "cval past", "cval 0", "tval 0", "tval -1", "tval min"]
+)
 def test_a_deadline_in_the_past_fires_at_once(bench: Bench, past: str) -> None:
     bench.advance(0x9000_0000)
     kind, amount = past.split()
-    value = {"now": bench.now(), "past": bench.now() - 99, "0": 0, "-1": -1, "min": INT32_MIN}[amount]
+    value = {"now": bench.now(), "past": bench.now() - 99, "0": 0, "-1": -1, "min": INT32_MIN}[
+        amount
+    ]
     bench.write(bench.cval if kind == "cval" else bench.tval, value)
     bench.write(bench.ctl, CTL_ENABLE)
     assert bench.lines == [(bench.which, True)]
@@ -273,7 +296,7 @@ def test_the_line_falls_where_the_count_wraps() -> None:
     assert bench.timer.deadline() == 6
 
 
-# Deadlines ----------------------------------------------------------------------------------------------------------
+# Deadlines --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frequency", FREQUENCIES)
@@ -317,7 +340,7 @@ def test_a_line_that_was_not_recomputed_is_due_now(bench: Bench) -> None:
     assert not bench.line
 
 
-# Traps, events, state -----------------------------------------------------------------------------------------------
+# Traps, events, state ---------------------------------------------------------------------------
 
 
 def test_cntkctl_guards_el0(bench: Bench) -> None:

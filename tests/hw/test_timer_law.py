@@ -1,4 +1,5 @@
-"""The timer against a brute-force oracle that counts nanosecond by nanosecond and knows no formula."""
+"""The timer against a brute-force oracle that counts nanosecond by nanosecond and knows no
+formula."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ class Oracle:
             self.cval[timer] = value % WRAP
         else:
             low = value % (1 << 32)
-            self.cval[timer] = (self.now(timer) + (low - (1 << 32) if low >= 1 << 31 else low)) % WRAP
+            self.cval[timer] = (
+                self.now(timer) + (low - (1 << 32) if low >= 1 << 31 else low)
+            ) % WRAP
 
     def first_rise(self, ns: int, horizon: int) -> int | None:
         """The first ns within ``horizon`` at which a line is high that is low now."""
@@ -72,7 +75,9 @@ ACTIONS = st.one_of(
     st.tuples(st.just("tval"), st.one_of(NEAR, st.integers(0, WRAP - 1)), st.sampled_from("vp")),
     st.tuples(st.just("offset"), st.one_of(NEAR, st.integers(0, WRAP - 1)), st.just("v")),
 )
-FREQUENCY = st.sampled_from((1_000_000_000, 62_500_000, 24_000_000, 333_333_333, 999_999_937, 2_500_000_000))
+FREQUENCY = st.sampled_from(
+    (1_000_000_000, 62_500_000, 24_000_000, 333_333_333, 999_999_937, 2_500_000_000)
+)
 START = st.one_of(st.integers(0, 50), st.integers(WRAP - 50, WRAP - 1), st.integers(0, WRAP - 1))
 HORIZON = 150
 
@@ -116,10 +121,13 @@ class Pair:
             assert timer.read(cval) == oracle.cval[name]
             assert timer.read(tval) == (oracle.cval[name] - oracle.now(name)) % (1 << 32)
             if oracle.ctl[name] % 2:
-                assert bool(timer.read(ctl) & arch.CTL_ISTATUS) == (oracle.now(name) >= oracle.cval[name])
+                assert bool(timer.read(ctl) & arch.CTL_ISTATUS) == (
+                    oracle.now(name) >= oracle.cval[name]
+                )
 
     def check_deadline(self) -> None:
-        """The oracle's first rise is the deadline; without one in sight, the deadline is beyond sight or None."""
+        """The oracle's first rise is the deadline; without one in sight, the deadline is beyond
+        sight or None."""
         now, deadline = self.clock.now, self.timer.deadline()
         expected = self.oracle.first_rise(now, HORIZON)
         if expected is not None:
@@ -130,7 +138,9 @@ class Pair:
 
 @settings(max_examples=150, deadline=None)
 @given(FREQUENCY, START, st.lists(ACTIONS, max_size=12))
-def test_registers_lines_and_deadlines(frequency: int, start: int, actions: list[tuple[str, int, str]]) -> None:
+def test_registers_lines_and_deadlines(
+    frequency: int, start: int, actions: list[tuple[str, int, str]]
+) -> None:
     pair = Pair(frequency, start)
     for action in actions:
         pair.act(*action)

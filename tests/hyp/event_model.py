@@ -1,7 +1,7 @@
 """An oracle of the event register on several CPUs: one instruction at a time, by DDI 0487 D1.6.1.
 
-Where the architecture leaves it open, docs/architecture.md says what is done. It shares nothing with the
-implementation. The CPUs take turns of ``quantum`` ns on one PE; an instruction takes 1 ns.
+Where the architecture leaves it open, docs/architecture.md says what is done. It shares nothing
+with the implementation. The CPUs take turns of ``quantum`` ns on one PE; an instruction takes 1 ns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class Cpu:
     ready: bool = True
     waits: bool = False
     event: bool = True  # EL2 starts it by an exception return
-    marked: tuple[int, int] | None = None  # the granule that its monitor marks, and what was loaded from it
+    marked: tuple[int, int] | None = (
+        None  # the granule that its monitor marks, and what was loaded from it
+    )
     wake: int | None = None
     watched: int | None = None  # what the granule held when the wait began
     turns: int = 0
@@ -36,7 +38,8 @@ class Cpu:
 
 @dataclass
 class Model:
-    """The machine. `run` drives it to its end, ``stuck`` is then the CPU that waits in vain (None: all are off)."""
+    """The machine. `run` drives it to its end, ``stuck`` is then the CPU that waits in vain (None:
+    all are off)."""
 
     programs: list[list[Op]]
     quantum: int
@@ -92,7 +95,9 @@ class Model:
 
     def _look_at_granules(self) -> bool:
         """At the end of a turn: whether somebody else still waits for a store."""
-        watching = [c for n, c in enumerate(self.cpus) if c.watched is not None and n != self.current]
+        watching = [
+            c for n, c in enumerate(self.cpus) if c.watched is not None and n != self.current
+        ]
         for cpu in watching:
             cpu.turns += 1
             assert cpu.marked is not None

@@ -1,7 +1,8 @@
-"""A small VM on the KVM API: RAM, vCPUs, a program in words, and a VMM that answers from a table and writes a log.
+"""A small VM on the KVM API: RAM, vCPUs, a program in words, and a VMM that answers from a table
+and writes a log.
 
-The program starts at `RAM` on vCPU 0 with the MMU off; other vCPUs start where `Rig.start` says. It ends by
-`power_off`: PSCI SYSTEM_OFF.
+The program starts at `RAM` on vCPU 0 with the MMU off; other vCPUs start where `Rig.start` says. It
+ends by `power_off`: PSCI SYSTEM_OFF.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ KINDS = ("native", "portable")
 LIMIT_NS = 50_000_000
 
 both_engines = pytest.mark.parametrize("kind", KINDS)
-native_first = pytest.mark.parametrize("kind", ["native", pytest.param("portable", marks=pytest.mark.long)])
+native_first = pytest.mark.parametrize(
+    "kind", ["native", pytest.param("portable", marks=pytest.mark.long)]
+)
 """As `both_engines`, for guests that keep the portable engine busy for seconds."""
 
 
@@ -62,7 +65,8 @@ def program(write: Callable[[Asm], None], base: int = RAM) -> Asm:
 
 
 class Rig:
-    """``devices`` maps an address in the page at `DEVICE` to what a read gives; everything else is nobody's."""
+    """``devices`` maps an address in the page at `DEVICE` to what a read gives; everything else is
+    nobody's."""
 
     def __init__(
         self,
@@ -78,7 +82,9 @@ class Rig:
     ) -> None:
         if kind != "auto":
             make_factory(kind)  # skips where there is no native engine
-        self.kvm = Kvm(engine=kind, frequency_hz=frequency_hz, pcpus=pcpus, quantum_ns=quantum_ns, vhe=vhe)
+        self.kvm = Kvm(
+            engine=kind, frequency_hz=frequency_hz, pcpus=pcpus, quantum_ns=quantum_ns, vhe=vhe
+        )
         self.host = self.kvm.host
         self.vm = self.kvm.create_vm()
         self.ram = HostMemory(RAM_SIZE)
@@ -140,7 +146,9 @@ class Rig:
     @property
     def mmio(self) -> list[tuple[int, int, bool, int]]:
         """(address, size, is_write, data) of each device access so far."""
-        return [(e.phys_addr, e.size, e.is_write, e.data) for e in self.log if isinstance(e, MmioExit)]
+        return [
+            (e.phys_addr, e.size, e.is_write, e.data) for e in self.log if isinstance(e, MmioExit)
+        ]
 
     @property
     def end(self) -> Exit:
@@ -157,7 +165,8 @@ def run(write: Callable[[Asm], None], kind: str = "auto", **options: object) -> 
 
 
 def faulting(write: Callable[[Asm], None], kind: str = "auto", **options: object) -> Rig:
-    """The same, but an exception to EL1 ends it: then ESR, FAR and ELR are in X20, X21, X22, and X19 is 1."""
+    """The same, but an exception to EL1 ends it: then ESR, FAR and ELR are in X20, X21, X22, and
+    X19 is 1."""
     a = Asm(RAM)
     a.set_vectors()
     write(a)

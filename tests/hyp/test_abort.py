@@ -1,4 +1,5 @@
-"""Stage-2 aborts that are no memory: every form of device access, and what the guest gets where nobody answers."""
+"""Stage-2 aborts that are no memory: every form of device access, and what the guest gets where
+nobody answers."""
 
 from __future__ import annotations
 
@@ -106,7 +107,9 @@ def test_vector_registers(kind: str) -> None:
         a.mov(9, 3 << 20)
         a.msr("CPACR_EL1", 9)
         a.isb()
-        access(a, 0x9E670020, 0x4E181C20, 0x3D800040, 0xFD400041, 0x4CDF7042)  # v0 = X1:X1; str q0; ldr d1; ld1 {v2}
+        access(
+            a, 0x9E670020, 0x4E181C20, 0x3D800040, 0xFD400041, 0x4CDF7042
+        )  # v0 = X1:X1; str q0; ldr d1; ld1 {v2}
 
     rig = Rig(program(write), kind=kind)
     rig.devices = {DEVICE + 0x10: 0x11, DEVICE + 0x18: 0x22}
@@ -120,7 +123,8 @@ def test_vector_registers(kind: str) -> None:
 
 @both_engines
 def test_big_endian(kind: str) -> None:
-    """SCTLR_EL1.EE: the device sees the bytes in memory order, the register gets them back the other way."""
+    """SCTLR_EL1.EE: the device sees the bytes in memory order, the register gets them back the
+    other way."""
 
     def write(a: Asm) -> None:
         a.mrs(3, "SCTLR_EL1")
@@ -176,7 +180,8 @@ def test_not_for_devices(kind: str, word: int, code: int) -> None:
 
 
 def test_a_pair_of_which_one_half_is_refused() -> None:
-    """No register and no base changes: the instruction has not happened, as far as the guest can tell."""
+    """No register and no base changes: the instruction has not happened, as far as the guest can
+    tell."""
 
     def handle(vcpu: Vcpu, exit: MmioExit) -> None:
         exit.data, exit.abort = 9, exit.phys_addr != DEVICE + 0x10
@@ -210,7 +215,8 @@ def test_execution_from_a_device() -> None:
 
 
 def test_stage_1_tables_where_there_is_no_memory() -> None:
-    """The walk itself aborts; KVM injects an external abort for the fetch, without saying that it was a walk."""
+    """The walk itself aborts; KVM injects an external abort for the fetch, without saying that it
+    was a walk."""
 
     def write(a: Asm) -> None:
         a.msr_const("TTBR0_EL1", NOWHERE)

@@ -1,4 +1,5 @@
-"""Where a vCPU may run: `Vcpu.set_affinity`, as a VMM that calls sched_setaffinity for its vCPU threads."""
+"""Where a vCPU may run: `Vcpu.set_affinity`, as a VMM that calls sched_setaffinity for its vCPU
+threads."""
 
 from __future__ import annotations
 
@@ -7,7 +8,16 @@ from hyp_tools import DEVICE, NE, RAM, Asm, Rig, both_engines, program
 
 from armvirt.errors import KvmError
 from armvirt.events import Event, Schedule, Stamp
-from armvirt.hyp.kvm import IRQ_TYPE_CPU, MmioExit, MpState, Start, Stop, SystemEventExit, Vcpu, irq_line_word
+from armvirt.hyp.kvm import (
+    IRQ_TYPE_CPU,
+    MmioExit,
+    MpState,
+    Start,
+    Stop,
+    SystemEventExit,
+    Vcpu,
+    irq_line_word,
+)
 
 
 def busy(a: Asm) -> None:
@@ -77,7 +87,11 @@ def test_it_moves_at_once_while_the_host_stands(kind: str) -> None:
 @both_engines
 def test_it_moves_from_its_own_exit_handler(kind: str) -> None:
     """The access is completed on the old CPU, the next instruction is executed on the new one."""
-    rig = Rig(program(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), a.ldr(3, 1), a.add_imm(4, 3, 1))), kind=kind, pcpus=2)
+    rig = Rig(
+        program(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), a.ldr(3, 1), a.add_imm(4, 3, 1))),
+        kind=kind,
+        pcpus=2,
+    )
     events: list[str] = []
 
     def sink(stamp: Stamp, event: Event) -> None:
@@ -166,7 +180,9 @@ def test_the_guest_does_not_notice() -> None:
     ends = []
     for moves in (False, True):
         rig = Rig(program(lambda a: [a.mov(1, DEVICE), *[a.ldr(2, 1) for _ in range(9)]]), pcpus=3)
-        rig.on_mmio = lambda vcpu, exit, moves=moves: vcpu.pin(exit.phys_addr % 3 or vcpu.index) if moves else None
+        rig.on_mmio = lambda vcpu, exit, moves=moves: (
+            vcpu.pin(exit.phys_addr % 3 or vcpu.index) if moves else None
+        )
         rig.finish()
         assert isinstance(rig.end, SystemEventExit)
         ends.append((rig.host.clock.now, rig.host.insns))

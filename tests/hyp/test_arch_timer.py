@@ -1,5 +1,5 @@
-"""KVM's arch_timer on a PE: lifecycle, mapped interrupts, traps, user-space interface, and the edge cases of KVM's
-selftests arch_timer and arch_timer_edge_cases, for both timers."""
+"""KVM's arch_timer on a PE: lifecycle, mapped interrupts, traps, user-space interface, and the edge
+cases of KVM's selftests arch_timer and arch_timer_edge_cases, for both timers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class FakeVgic:
         assert vcpu_id == VCPU and owner is self.owners[intid]
         self.level[intid] = level
 
-    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]) -> None:
+    def map_phys_irq(
+        self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]
+    ) -> None:
         self.mapped[intid] = host_intid, get_input_level
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
@@ -58,18 +60,23 @@ class FakeVgic:
 
 
 class Machine:
-    """One PE, one vCPU, its timers, a physical GIC reduced to one PPI, and a guest that handles interrupts.
+    """One PE, one vCPU, its timers, a physical GIC reduced to one PPI, and a guest that handles
+    interrupts.
 
     Guest registers go the way they go on an nVHE host: CNTV_* to the hardware, CNTP_* by trap.
     """
 
-    def __init__(self, frequency: int = 1_000_000_000, which: str = "vtimer", load: bool = True) -> None:
+    def __init__(
+        self, frequency: int = 1_000_000_000, which: str = "vtimer", load: bool = True
+    ) -> None:
         self.clock, self.bus, self.vgic = Clock(), EventBus(), FakeVgic()
         self.line = self.phys_active = False
         self.exits = self.wakes = 0
         self.hw = self.new_pe(frequency)
         self.vm_data = ArchTimerVmData(SystemCounter(self.clock, frequency))
-        self.timer = ArchTimer(self.vm_data, VCPU, self.clock, self.vgic, self.set_phys_active, self.wake, bus=self.bus)
+        self.timer = ArchTimer(
+            self.vm_data, VCPU, self.clock, self.vgic, self.set_phys_active, self.wake, bus=self.bus
+        )
         self.use(which)
         if load:
             self.timer.enable()
@@ -82,9 +89,13 @@ class Machine:
         self.context = self.timer.cpu.vtimer if virtual else self.timer.cpu.ptimer
         self.intid = 27 if virtual else 30
         letter = "V" if virtual else "P"
-        self.ctl, self.cval, self.tval = (vars(arch)[f"CNT{letter}_{r}_EL0"] for r in ("CTL", "CVAL", "TVAL"))
+        self.ctl, self.cval, self.tval = (
+            vars(arch)[f"CNT{letter}_{r}_EL0"] for r in ("CTL", "CVAL", "TVAL")
+        )
         self.cnt = arch.CNTVCT_EL0 if virtual else arch.CNTPCT_EL0
-        self.cnt_one_reg = arch.CNTV_CVAL_EL0 if virtual else arch.CNTPCT_EL0  # swapped for the virtual timer
+        self.cnt_one_reg = (
+            arch.CNTV_CVAL_EL0 if virtual else arch.CNTPCT_EL0
+        )  # swapped for the virtual timer
 
     def new_pe(self, frequency: int) -> GenericTimer:
         return GenericTimer(self.clock, frequency, self._line, self.bus)
@@ -100,10 +111,14 @@ class Machine:
     def wake(self) -> None:
         self.wakes += 1
 
-    # The guest ------------------------------------------------------------------------------------------------
+    # The guest -----------------------------------------------------------------------------------
 
     def read(self, encoding: int) -> int:
-        return self.timer.trap(encoding, False) if self.hw.traps_to_el2(encoding) else self.hw.read(encoding)
+        return (
+            self.timer.trap(encoding, False)
+            if self.hw.traps_to_el2(encoding)
+            else self.hw.read(encoding)
+        )
 
     def write(self, encoding: int, value: int) -> None:
         if self.hw.traps_to_el2(encoding):
@@ -114,9 +129,14 @@ class Machine:
         self.host()
 
     def fold(self) -> None:
-        """The vGIC folds its list registers: a mapped interrupt that is still pending has its line sampled, and a
-        line that fell under it takes the physical active state along (KVM does this at the next exit)."""
-        if self.pending() and self.intid in self.vgic.mapped and not self.vgic.mapped[self.intid][1]():
+        """The vGIC folds its list registers: a mapped interrupt that is still pending has its line
+        sampled, and a line that fell under it takes the physical active state along (KVM does this
+        at the next exit)."""
+        if (
+            self.pending()
+            and self.intid in self.vgic.mapped
+            and not self.vgic.mapped[self.intid][1]()
+        ):
             self.vgic.level[self.intid] = self.phys_active = False
 
     def now(self) -> int:
@@ -135,7 +155,8 @@ class Machine:
             self.vgic.level[self.intid] = False  # lowered when the list register was filled
 
     def eoi(self) -> None:
-        """The guest ends it: a mapped interrupt is deactivated on the host too, and the host looks again."""
+        """The guest ends it: a mapped interrupt is deactivated on the host too, and the host looks
+        again."""
         self.vgic.active.remove(self.intid)
         if self.intid in self.vgic.mapped:
             self.phys_active = False
@@ -147,7 +168,7 @@ class Machine:
         self.write(self.ctl, CTL_IMASK)
         self.eoi()
 
-    # The host -------------------------------------------------------------------------------------------------
+    # The host ------------------------------------------------------------------------------------
 
     def host(self) -> None:
         """Deliver the physical interrupt if it is deliverable."""
@@ -160,7 +181,11 @@ class Machine:
         """Let virtual time pass from deadline to deadline, as the run loop does."""
         until = self.clock.now + ns
         while True:
-            dues = [d for d in (self.clock.deadline(), self.hw.deadline()) if d is not None and d <= until]
+            dues = [
+                d
+                for d in (self.clock.deadline(), self.hw.deadline())
+                if d is not None and d <= until
+            ]
             self.clock.advance_to(min(dues, default=until))
             self.hw.update()
             self.clock.run_due()
@@ -190,10 +215,12 @@ def m(request: pytest.FixtureRequest) -> Machine:
     return Machine(which=request.param)
 
 
-# Pure decisions -----------------------------------------------------------------------------------------------------
+# Pure decisions ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ctl", "can"), [(0, False), (1, True), (2, False), (3, False), (5, True), (7, False)])
+@pytest.mark.parametrize(
+    ("ctl", "can"), [(0, False), (1, True), (2, False), (3, False), (5, True), (7, False)]
+)
 def test_timer_can_fire(ctl: int, can: bool) -> None:
     assert arch_timer.timer_can_fire(ctl) is can
 
@@ -208,7 +235,7 @@ def test_timer_map_of_an_nvhe_host() -> None:
     assert timer.map == (timer.cpu.vtimer, None, None, timer.cpu.ptimer)
 
 
-# Offsets and counters -----------------------------------------------------------------------------------------------
+# Offsets and counters ---------------------------------------------------------------------------
 
 
 def test_the_virtual_count_starts_at_zero_at_creation() -> None:
@@ -229,10 +256,18 @@ def test_a_vm_that_is_created_late_or_with_a_start_of_its_own() -> None:
 def test_all_vcpus_share_the_offset() -> None:
     machine = Machine()
     other = ArchTimer(
-        machine.vm_data, 1, machine.clock, machine.vgic, machine.set_phys_active, machine.wake, name="other"
+        machine.vm_data,
+        1,
+        machine.clock,
+        machine.vgic,
+        machine.set_phys_active,
+        machine.wake,
+        name="other",
     )
     machine.vm_data.set_count(TimerId.VTIMER, 99)
-    assert other.get_one_reg(arch.CNTV_CVAL_EL0) == machine.timer.get_one_reg(arch.CNTV_CVAL_EL0) == 99
+    assert (
+        other.get_one_reg(arch.CNTV_CVAL_EL0) == machine.timer.get_one_reg(arch.CNTV_CVAL_EL0) == 99
+    )
     assert machine.read(arch.CNTVCT_EL0) == 99
 
 
@@ -256,7 +291,7 @@ def test_the_physical_count_traps_only_while_it_is_offset() -> None:
     assert not machine.hw.traps_to_el2(arch.CNTP_CTL_EL0), "the host uses its own timer"
 
 
-# Lifecycle ----------------------------------------------------------------------------------------------------------
+# Lifecycle --------------------------------------------------------------------------------------
 
 
 def test_enable_maps_the_virtual_timer_only_and_owns_both() -> None:
@@ -397,7 +432,7 @@ def test_the_input_level_callback_samples_the_hardware() -> None:
     assert not level()
 
 
-# Blocking -----------------------------------------------------------------------------------------------------------
+# Blocking ---------------------------------------------------------------------------------------
 
 
 def block(machine: Machine) -> None:
@@ -521,7 +556,7 @@ def test_that_a_vcpu_sleeps_is_saved(m: Machine) -> None:
     assert m.clock.deadline() == DEF
 
 
-# Traps --------------------------------------------------------------------------------------------------------------
+# Traps ------------------------------------------------------------------------------------------
 
 
 def test_trapped_reads_and_writes() -> None:
@@ -537,8 +572,8 @@ def test_trapped_reads_and_writes() -> None:
 
 
 def test_istatus_of_a_disabled_timer() -> None:
-    """UNKNOWN. The guest reads the same of an emulated timer as of one on hardware; user space gets the condition, as
-    in KVM."""
+    """UNKNOWN. The guest reads the same of an emulated timer as of one on hardware; user space gets
+    the condition, as in KVM."""
     for which in ("ptimer", "vtimer"):
         machine = Machine(which=which)
         machine.write(machine.cval, 0)
@@ -591,7 +626,7 @@ def test_a_trap_of_the_physical_timer_leaves_the_virtual_one_alone() -> None:
     ]
 
 
-# User space ---------------------------------------------------------------------------------------------------------
+# User space -------------------------------------------------------------------------------------
 
 
 def test_one_reg_ids_of_cval_and_cnt_are_swapped_for_the_virtual_timer_only() -> None:
@@ -604,9 +639,22 @@ def test_one_reg_ids_of_cval_and_cnt_are_swapped_for_the_virtual_timer_only() ->
     timer.set_one_reg(0xDF12, 0x3333)
     timer.set_one_reg(0xDF01, 0x4444)
     timer.set_one_reg(0xDF11, 0x2)
-    assert (timer.cpu.vtimer.cval, timer.now(timer.cpu.vtimer), timer.cpu.vtimer.ctl) == (0x1111, 0x2222, 3)
-    assert (timer.cpu.ptimer.cval, timer.now(timer.cpu.ptimer), timer.cpu.ptimer.ctl) == (0x3333, 0x4444, 2)
-    assert [timer.get_one_reg(e) for e in (0xDF02, 0xDF1A, 0xDF12, 0xDF01)] == [0x1111, 0x2222, 0x3333, 0x4444]
+    assert (timer.cpu.vtimer.cval, timer.now(timer.cpu.vtimer), timer.cpu.vtimer.ctl) == (
+        0x1111,
+        0x2222,
+        3,
+    )
+    assert (timer.cpu.ptimer.cval, timer.now(timer.cpu.ptimer), timer.cpu.ptimer.ctl) == (
+        0x3333,
+        0x4444,
+        2,
+    )
+    assert [timer.get_one_reg(e) for e in (0xDF02, 0xDF1A, 0xDF12, 0xDF01)] == [
+        0x1111,
+        0x2222,
+        0x3333,
+        0x4444,
+    ]
     assert timer.get_one_reg(0xDF19) == 7  # ISTATUS is computed for the reader
 
 
@@ -638,13 +686,15 @@ def test_another_ppi_is_used_everywhere() -> None:
     assert machine.vgic.level == {20: True} and 20 in machine.vgic.mapped
 
 
-# The selftests' stages ----------------------------------------------------------------------------------------------
+# The selftests' stages --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("migrate", [False, True])
 @pytest.mark.parametrize("register", ["cval", "tval"])
 @pytest.mark.parametrize("frequency", [1_000_000_000, 62_500_000, 24_000_000])
-def test_one_interrupt_per_program(which_timer: str, register: str, frequency: int, migrate: bool) -> None:
+def test_one_interrupt_per_program(
+    which_timer: str, register: str, frequency: int, migrate: bool
+) -> None:
     machine = Machine(frequency, which_timer)
     for _ in range(5):
         period = 240
@@ -690,11 +740,15 @@ def test_tval_sanity(m: Machine) -> None:
     assert m.read(m.tval) == -3 & 0xFFFF_FFFF
 
 
-@pytest.mark.parametrize("program", ["cval past", "tval past", "cval zero", "tval zero", "tval min"])
+@pytest.mark.parametrize(
+    "program", ["cval past", "tval past", "cval zero", "tval zero", "tval min"]
+)
 def test_past_deadlines_fire_at_once(m: Machine, program: str) -> None:
     m.user_set_count(INT32_MIN + DEF)
     register, kind = program.split()
-    value = {"past": (m.now() if register == "cval" else 0) - DEF, "zero": 0, "min": INT32_MIN}[kind]
+    value = {"past": (m.now() if register == "cval" else 0) - DEF, "zero": 0, "min": INT32_MIN}[
+        kind
+    ]
     m.write(m.cval if register == "cval" else m.tval, value & MASK64)
     m.write(m.ctl, CTL_ENABLE)
     assert m.pending()
@@ -712,7 +766,9 @@ def test_past_deadlines_fire_at_once(m: Machine, program: str) -> None:
         (0, "tval", TVAL_MAX, TVAL_MAX + 1),
     ],
 )
-def test_moving_the_counter_ahead_of_the_timer_fires(m: Machine, old: int, register: str, value: int, new: int) -> None:
+def test_moving_the_counter_ahead_of_the_timer_fires(
+    m: Machine, old: int, register: str, value: int, new: int
+) -> None:
     m.user_set_count(old)
     m.advance(1)  # the guest's program takes place a little after the counter was set
     m.write(m.cval if register == "cval" else m.tval, value & MASK64)
@@ -726,7 +782,9 @@ def test_moving_the_counter_ahead_of_the_timer_fires(m: Machine, old: int, regis
 
 @pytest.mark.parametrize(("register", "value"), [("cval", DEF - 1), ("tval", -1)])
 @pytest.mark.parametrize("loaded", [False, True])
-def test_moving_the_counter_back_retracts_a_high_line(m: Machine, register: str, value: int, loaded: bool) -> None:
+def test_moving_the_counter_back_retracts_a_high_line(
+    m: Machine, register: str, value: int, loaded: bool
+) -> None:
     m.user_set_count(DEF)
     m.write(m.cval if register == "cval" else m.tval, value & MASK64)
     m.write(m.ctl, CTL_ENABLE)
@@ -802,7 +860,7 @@ def test_a_masked_timer_that_is_past_fires_when_unmasked(m: Machine) -> None:
     assert not m.pending()
 
 
-# Exactness, events, state -------------------------------------------------------------------------------------------
+# Exactness, events, state -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frequency", [62_500_000, 24_000_000, 999_999_937])
@@ -827,7 +885,9 @@ STEPS = ("tval", "ctl", "wait", "move", "back", "cval")
     st.sampled_from(["vtimer", "ptimer"]),
     st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 400)), max_size=15),
 )
-def test_putting_and_loading_anywhere_changes_nothing(which: str, steps: list[tuple[str, int]]) -> None:
+def test_putting_and_loading_anywhere_changes_nothing(
+    which: str, steps: list[tuple[str, int]]
+) -> None:
     """One machine stays loaded, the other migrates after every step: the guest sees the same."""
     still, moving = Machine(62_500_000, which), Machine(62_500_000, which)
     for kind, value in steps:
@@ -837,9 +897,13 @@ def test_putting_and_loading_anywhere_changes_nothing(which: str, steps: list[tu
             elif kind == "wait":
                 machine.advance(value)
             else:
-                machine.user_set_count(machine.now() + (value if kind == "move" else -value) & MASK64)
+                machine.user_set_count(
+                    machine.now() + (value if kind == "move" else -value) & MASK64
+                )
         moving.migrate()
-        views = [(m.pending(), m.read(m.ctl), m.read(m.cval), m.now(), m.line) for m in (still, moving)]
+        views = [
+            (m.pending(), m.read(m.ctl), m.read(m.cval), m.now(), m.line) for m in (still, moving)
+        ]
         assert views[0] == views[1]
         context = still.timer.cpu.vtimer if which == "vtimer" else still.timer.cpu.ptimer
         assert still.pending() == still.timer.should_fire(context)
@@ -848,7 +912,15 @@ def test_putting_and_loading_anywhere_changes_nothing(which: str, steps: list[tu
 def test_two_vcpus_share_one_pe() -> None:
     machine = Machine()
     vgic = FakeVgic()
-    other = ArchTimer(machine.vm_data, VCPU, machine.clock, vgic, machine.set_phys_active, machine.wake, name="second")
+    other = ArchTimer(
+        machine.vm_data,
+        VCPU,
+        machine.clock,
+        vgic,
+        machine.set_phys_active,
+        machine.wake,
+        name="second",
+    )
     other.enable()
     machine.write(machine.tval, 0)
     machine.write(machine.ctl, CTL_ENABLE)
@@ -872,7 +944,9 @@ def test_state_round_trip_with_an_armed_timer(case: Armed) -> None:
     machine.timer.vcpu_put()
     if case.block:
         machine.timer.blocking()
-    saved = json.loads(json.dumps([o.state() for o in (machine.clock, machine.vm_data, machine.timer)]))
+    saved = json.loads(
+        json.dumps([o.state() for o in (machine.clock, machine.vm_data, machine.timer)])
+    )
 
     other = Machine(which=case.which, load=False)
     other.clock.load(saved[0])
@@ -901,5 +975,10 @@ def test_rows() -> None:
     machine.write(machine.tval, 10)
     machine.write(machine.ctl, CTL_ENABLE)
     virtual, physical = machine.timer.rows()
-    assert (virtual["timer"], virtual["ppi"], virtual["loaded"], virtual["fires_in_ns"]) == ("vtimer", 27, True, 10)
+    assert (virtual["timer"], virtual["ppi"], virtual["loaded"], virtual["fires_in_ns"]) == (
+        "vtimer",
+        27,
+        True,
+        10,
+    )
     assert (physical["timer"], physical["ppi"], physical["fires_in_ns"]) == ("ptimer", 30, None)

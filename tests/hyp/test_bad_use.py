@@ -1,7 +1,9 @@
-"""Bad use of the API: every call that is refused says so with its errno, and leaves the VM as it was.
+"""Bad use of the API: every call that is refused says so with its errno, and leaves the VM as it
+was.
 
-One table for all public methods of Kvm, Vm, Vcpu and the devices. What is compared before and after each call is
-everything: saved state, memory, slots and their logs, capabilities, routes, filters, what waits to be answered.
+One table for all public methods of Kvm, Vm, Vcpu and the devices. What is compared before and after
+each call is everything: saved state, memory, slots and their logs, capabilities, routes, filters,
+what waits to be answered.
 """
 
 from __future__ import annotations
@@ -60,10 +62,16 @@ class World:
     gic: VgicDevice
     its: ItsDevice
 
-    def __init__(self, vcpus: int = 2, gic: str | None = None, *, initialized: bool = True, init: bool = True) -> None:
+    def __init__(
+        self, vcpus: int = 2, gic: str | None = None, *, initialized: bool = True, init: bool = True
+    ) -> None:
         self.kvm = Kvm(pcpus=2)
         self.vm = self.kvm.create_vm()
-        self.ram, self.logged, self.rom = HostMemory(RAM_SIZE), HostMemory(130 * PAGE), HostMemory(PAGE)
+        self.ram, self.logged, self.rom = (
+            HostMemory(RAM_SIZE),
+            HostMemory(130 * PAGE),
+            HostMemory(PAGE),
+        )
         self.vm.set_user_memory_region(0, RAM, self.ram)
         self.vm.set_user_memory_region(1, 0x5000_0000, self.logged, MEM_LOG_DIRTY_PAGES)
         self.vm.set_user_memory_region(2, 0x6000_0000, self.rom, MEM_READONLY)
@@ -173,7 +181,9 @@ def nothing() -> None: ...
 
 
 def slot(*arguments: Any, **more: Any) -> Callable[[World], object]:
-    return lambda w: w.vm.set_user_memory_region(*(a(w) if callable(a) else a for a in arguments), **more)
+    return lambda w: w.vm.set_user_memory_region(
+        *(a(w) if callable(a) else a for a in arguments), **more
+    )
 
 
 def one_page(w: World) -> HostMemory:
@@ -328,7 +338,8 @@ ROWS = [
     Row("Vcpu.pin", "no GIC, run", lambda w: w.vcpu.pin(2), "EINVAL"),
 ]  # fmt: skip
 
-#: Attributes of the devices: where, device, group, attribute, value, errno; get is tried too where the value is None.
+#: Attributes of the devices: where, device, group, attribute, value, errno; get is tried too where
+#: the value is None.
 DEVICE_ROWS = [
     *((where, "gic", group, 0, 0, "ENXIO") for where in ("GICv3", "GICv2") for group in (-1, 8, 9)),
     ("new GICv3", "gic", VgicGroup.ADDR, 0, GICD, "ENXIO"), ("new GICv3", "gic", VgicGroup.ADDR, 9, GICD, "ENXIO"),
@@ -404,7 +415,9 @@ for _where, _device, _group, _attr, _errno in (
         )
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[f"{n}-{row.method}-{row.where}-{row.errno}" for n, row in enumerate(ROWS)])
+@pytest.mark.parametrize(
+    "row", ROWS, ids=[f"{n}-{row.method}-{row.where}-{row.errno}" for n, row in enumerate(ROWS)]
+)
 def test_a_refused_call_changes_nothing(row: Row) -> None:
     world = SITUATIONS[row.where]()
     before = world.snapshot()

@@ -1,4 +1,5 @@
-"""Memory slots that change, and dirty logging: every case of the API, and a guest's stores against a model."""
+"""Memory slots that change, and dirty logging: every case of the API, and a guest's stores against
+a model."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def dirty(vm: Vm, slot: int = SLOT) -> set[int]:
 
 def slots_of(vm: Vm) -> object:
     return [
-        (s.slot, s.flags, s.ipa, s.size, None if s.dirty is None else s.dirty.bits()) for s in vm.mmu.slots.values()
+        (s.slot, s.flags, s.ipa, s.size, None if s.dirty is None else s.dirty.bits())
+        for s in vm.mmu.slots.values()
     ]
 
 
@@ -63,12 +65,18 @@ def memory_of(vm: Vm) -> HostMemory:
 @pytest.mark.parametrize(
     ("change", "errno"),
     [
-        (lambda vm: vm.set_user_memory_region(SLOT, BASE, memory_of(vm), memory_size=PAGE), "EINVAL"),
+        (
+            lambda vm: vm.set_user_memory_region(SLOT, BASE, memory_of(vm), memory_size=PAGE),
+            "EINVAL",
+        ),
         (lambda vm: vm.set_user_memory_region(SLOT, BASE, HostMemory(PAGES * PAGE)), "EINVAL"),
         (lambda vm: vm.set_user_memory_region(SLOT, BASE, memory_of(vm), MEM_READONLY), "EINVAL"),
         (lambda vm: vm.set_user_memory_region(SLOT, BASE, memory_of(vm), 1 << 2), "EINVAL"),
         (lambda vm: vm.set_user_memory_region(SLOT, BASE + 1, memory_of(vm)), "EINVAL"),
-        (lambda vm: vm.set_user_memory_region(2, RAM, HostMemory(PAGE), memory_size=2 * PAGE), "EINVAL"),
+        (
+            lambda vm: vm.set_user_memory_region(2, RAM, HostMemory(PAGE), memory_size=2 * PAGE),
+            "EINVAL",
+        ),
         (lambda vm: vm.set_user_memory_region(2, RAM, HostMemory(2 * PAGE), offset=8), "EINVAL"),
         (lambda vm: vm.set_user_memory_region(2, BASE + 129 * PAGE, HostMemory(PAGE)), "EEXIST"),
         (lambda vm: vm.set_user_memory_region(32767, RAM, HostMemory(PAGE)), "EINVAL"),
@@ -77,7 +85,9 @@ def memory_of(vm: Vm) -> HostMemory:
         (lambda vm: vm.set_user_memory_region(SLOT, (1 << 40) - PAGE, memory_of(vm)), "EFAULT"),
     ],
 )
-def test_a_slot_that_is_refused_changes_nothing(vm: Vm, change: Callable[[Vm], None], errno: str) -> None:
+def test_a_slot_that_is_refused_changes_nothing(
+    vm: Vm, change: Callable[[Vm], None], errno: str
+) -> None:
     before = slots_of(vm)
     assert errno_of(lambda: change(vm)) == errno
     assert slots_of(vm) == before
@@ -134,13 +144,18 @@ def test_a_guest_sees_its_memory_move(kind: str) -> None:
     [
         (lambda vm: vm.set_user_memory_region(SLOT, BASE, None, 1 << 2), "EINVAL"),
         (lambda vm: vm.set_user_memory_region(SLOT, BASE + 1, None), "EINVAL"),
-        (lambda vm: vm.set_user_memory_region(SLOT, BASE, memory_of(vm), 1 << 5, memory_size=0), "EINVAL"),
+        (
+            lambda vm: vm.set_user_memory_region(SLOT, BASE, memory_of(vm), 1 << 5, memory_size=0),
+            "EINVAL",
+        ),
         (lambda vm: vm.set_user_memory_region(1 << 16 | SLOT, BASE, None), "EINVAL"),
         (lambda vm: vm.set_user_memory_region(2, (1 << 64) - PAGE, HostMemory(2 * PAGE)), "EINVAL"),
         (lambda vm: vm.set_user_memory_region(2, -PAGE, HostMemory(PAGE)), "EINVAL"),
     ],
 )
-def test_a_deletion_is_checked_like_any_other_call(vm: Vm, call: Callable[[Vm], None], errno: str) -> None:
+def test_a_deletion_is_checked_like_any_other_call(
+    vm: Vm, call: Callable[[Vm], None], errno: str
+) -> None:
     """Flags and alignment come before what the call would do; so does an end beyond 64 bits."""
     before = slots_of(vm)
     assert errno_of(lambda: call(vm)) == errno
@@ -172,7 +187,8 @@ def test_what_the_guest_wrote_is_found_although_its_mappings_are_gone(change: st
 @both_engines
 @pytest.mark.parametrize("change", ["delete", "move", "read-only", "log"])
 def test_a_slot_that_changes_under_a_running_guest(kind: str, change: str) -> None:
-    """From its own exit handler: the very next access follows, of this vCPU and of the other, who has it in its TLB."""
+    """From its own exit handler: the very next access follows, of this vCPU and of the other, who
+    has it in its TLB."""
     rig = Rig(kind=kind, vcpus=2)
     memory = HostMemory(PAGE)
     rig.vm.set_user_memory_region(SLOT, BASE, memory)
@@ -211,7 +227,9 @@ def test_a_slot_that_changes_under_a_running_guest(kind: str, change: str) -> No
     rig.vcpus[1].start(Start(RAM, 0))
     rig.run()
     reads = [(vcpu, is_write) for vcpu, address, is_write in seen if address == BASE]
-    expected = {"delete": {False, True}, "move": {False, True}, "read-only": {True}, "log": set()}[change]
+    expected = {"delete": {False, True}, "move": {False, True}, "read-only": {True}, "log": set()}[
+        change
+    ]
     for vcpu in (0, 1):
         assert {is_write for who, is_write in reads if who == vcpu} == expected
     if change == "log":
@@ -230,10 +248,23 @@ def test_a_slot_without_a_log(vm: Vm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "count"), [(1, 64), (63, 64), (0, 1), (0, 65), (64, 65), (128, 1), (128, 3), (192, 0), (0, 131), (0, 192)]
+    ("first", "count"),
+    [
+        (1, 64),
+        (63, 64),
+        (0, 1),
+        (0, 65),
+        (64, 65),
+        (128, 1),
+        (128, 3),
+        (192, 0),
+        (0, 131),
+        (0, 192),
+    ],
 )
 def test_ranges_that_cannot_be_cleared(vm: Vm, first: int, count: int) -> None:
-    """130 pages: the start is a multiple of 64, and so is the length unless it ends with the slot."""
+    """130 pages: the start is a multiple of 64, and so is the length unless it ends with the
+    slot."""
     log(vm)
     vm.write_memory(BASE, bytes(PAGES * PAGE))
     before = slots_of(vm)
@@ -241,7 +272,9 @@ def test_ranges_that_cannot_be_cleared(vm: Vm, first: int, count: int) -> None:
     assert slots_of(vm) == before
 
 
-@pytest.mark.parametrize(("first", "count"), [(0, 130), (0, 64), (0, 128), (64, 66), (128, 2), (128, 0)])
+@pytest.mark.parametrize(
+    ("first", "count"), [(0, 130), (0, 64), (0, 128), (64, 66), (128, 2), (128, 0)]
+)
 def test_ranges_that_can(vm: Vm, first: int, count: int) -> None:
     vm.enable_cap(Cap.MANUAL_DIRTY_LOG_PROTECT2, MANUAL)
     log(vm)
@@ -512,10 +545,16 @@ def test_against_a_model(manual: int, actions: list[tuple[str, int]]) -> None:
             assert found == expected
             chosen = found
             if manual:
-                chosen = {page for page in found if number >> page & 1} if action == "clear" else set()
-                vm.clear_dirty_log(SLOT, 0, PAGES, sum(1 << page for page in chosen).to_bytes(24, "little"))
+                chosen = (
+                    {page for page in found if number >> page & 1} if action == "clear" else set()
+                )
+                vm.clear_dirty_log(
+                    SLOT, 0, PAGES, sum(1 << page for page in chosen).to_bytes(24, "little")
+                )
             for page in chosen:
-                copy[page * PAGE : (page + 1) * PAGE] = guest.memory.map[page * PAGE : (page + 1) * PAGE]
+                copy[page * PAGE : (page + 1) * PAGE] = guest.memory.map[
+                    page * PAGE : (page + 1) * PAGE
+                ]
             expected -= chosen
             continue
         ipa = BASE + number * 8
@@ -526,7 +565,11 @@ def test_against_a_model(manual: int, actions: list[tuple[str, int]]) -> None:
         if action != "load":
             expected.add(number // 512)
     here = guest.memory.map
-    differs = {n for n in range(PAGES) if copy[n * PAGE : (n + 1) * PAGE] != here[n * PAGE : (n + 1) * PAGE]}
+    differs = {
+        n
+        for n in range(PAGES)
+        if copy[n * PAGE : (n + 1) * PAGE] != here[n * PAGE : (n + 1) * PAGE]
+    }
     assert differs <= expected
     assert dirty(vm) == expected
 

@@ -1,4 +1,5 @@
-"""Who dirties a logged page: each kind of a guest's stores, EL2's own structures, devices; and who does not."""
+"""Who dirties a logged page: each kind of a guest's stores, EL2's own structures, devices; and who
+does not."""
 
 from __future__ import annotations
 
@@ -9,7 +10,15 @@ from hyp_tools import DATA, RAM, Asm, Rig, both_engines, power_off, program
 
 from armvirt import vgic_save
 from armvirt.board import memmap
-from armvirt.hyp.kvm import MEM_LOG_DIRTY_PAGES, PVTIME_IPA, HostMemory, Start, VcpuGroup, VgicGroup, Vm
+from armvirt.hyp.kvm import (
+    MEM_LOG_DIRTY_PAGES,
+    PVTIME_IPA,
+    HostMemory,
+    Start,
+    VcpuGroup,
+    VgicGroup,
+    Vm,
+)
 from armvirt.hyp.memory.dirty_log import pages_of
 from armvirt.machine import Machine
 
@@ -46,7 +55,8 @@ def dirty(vm: Vm, slot: int = SLOT) -> set[int]:
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("name", STORES)
 def test_every_kind_of_store(kind: str, name: str, fresh: bool) -> None:
-    """On pages that were never mapped, and on ones that were mapped writable before the log was taken."""
+    """On pages that were never mapped, and on ones that were mapped writable before the log was
+    taken."""
     offset, words, expected = STORES[name]
     rig = Rig(kind=kind)
     memory = HostMemory(PAGES * PAGE)
@@ -76,7 +86,8 @@ def test_every_kind_of_store(kind: str, name: str, fresh: bool) -> None:
 
 
 def test_the_stolen_time() -> None:
-    """It is written at a load of the vCPU, when that has waited; and by the guest's own PV_TIME_ST."""
+    """It is written at a load of the vCPU, when that has waited; and by the guest's own
+    PV_TIME_ST."""
     rig = Rig(vcpus=2, quantum_ns=2_000)
     rig.vm.set_user_memory_region(SLOT, BASE, HostMemory(PAGES * PAGE), MEM_LOG_DIRTY_PAGES)
     rig.vcpus[1].set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, HERE)
@@ -98,16 +109,21 @@ def test_the_stolen_time() -> None:
 
 
 def logged(machine: Machine) -> Callable[[], set[int]]:
-    """Log the RAM of a machine from now on; the function gives the pages' addresses, and starts anew."""
+    """Log the RAM of a machine from now on; the function gives the pages' addresses, and starts
+    anew."""
     vm = machine.board.vm
     slot = next(s for s in vm.mmu.slots.values() if s.ipa == memmap.RAM_BASE)
-    vm.set_user_memory_region(slot.slot, slot.ipa, slot.memory, MEM_LOG_DIRTY_PAGES, memory_size=slot.size)
+    vm.set_user_memory_region(
+        slot.slot, slot.ipa, slot.memory, MEM_LOG_DIRTY_PAGES, memory_size=slot.size
+    )
     vm.get_dirty_log(slot.slot)
     return lambda: {slot.ipa + PAGE * n for n in pages_of(vm.get_dirty_log(slot.slot))}
 
 
 def changed(before: dict[int, bytes], after: dict[int, bytes]) -> set[int]:
-    return {at for at in {*before, *after} if before.get(at, bytes(PAGE)) != after.get(at, bytes(PAGE))}
+    return {
+        at for at in {*before, *after} if before.get(at, bytes(PAGE)) != after.get(at, bytes(PAGE))
+    }
 
 
 def test_the_tables_of_an_its() -> None:
@@ -121,14 +137,19 @@ def test_the_tables_of_an_its() -> None:
         vgic_save.save_its(board.gic, board.its)
         pages = take()
         assert pages and pages >= changed(before, dict(board.vm.populated_pages()))
-        bases = [board.its.get_attr(VgicGroup.ITS_REGS, 0x100 + 8 * n) & 0xFFFF_FFFF_F000 for n in range(2)]
+        bases = [
+            board.its.get_attr(VgicGroup.ITS_REGS, 0x100 + 8 * n) & 0xFFFF_FFFF_F000
+            for n in range(2)
+        ]
         assert set(bases) <= pages, "the device table and the collection table"
         low, high = (board.gic.get_attr(VgicGroup.REDIST_REGS, at) for at in (0x78, 0x7C))
         pending = (high << 32 | low) & 0xF_FFFF_FFFF_0000
         assert pending <= max(pages)
 
 
-@pytest.mark.parametrize(("guest", "gic"), [("hello", 3), ("gic-lpi", 3), ("mmu-el0", 3), ("psci", 2)])
+@pytest.mark.parametrize(
+    ("guest", "gic"), [("hello", 3), ("gic-lpi", 3), ("mmu-el0", 3), ("psci", 2)]
+)
 def test_nothing_is_missed_by_real_guests(guest: str, gic: int) -> None:
     """Whatever writes: what differs between two moments of a run is in the log between them."""
     with Machine(guest, gic=gic, memory="64M") as machine:

@@ -1,4 +1,5 @@
-"""The law of events: random programs on one to four CPUs do exactly what the oracle says, wherever they are stopped."""
+"""The law of events: random programs on one to four CPUs do exactly what the oracle says, wherever
+they are stopped."""
 
 from __future__ import annotations
 
@@ -20,18 +21,28 @@ EL1H_MASKED = 0x3C5
 NOP: Op = ("nop", 0, 0)
 
 plain = st.sampled_from(["nop", "sev", "sevl", "wfe", "wfe", "eret", "clrex"])
-memory = st.tuples(st.sampled_from(["ldxr", "str_", "stxr"]), st.integers(0, GRANULES - 1), st.integers(0, VALUES - 1))
-single = st.one_of(plain.map(lambda name: (name, 0, 0)), memory, st.integers(1, 900).map(lambda n: ("work", n, 0)))
+memory = st.tuples(
+    st.sampled_from(["ldxr", "str_", "stxr"]),
+    st.integers(0, GRANULES - 1),
+    st.integers(0, VALUES - 1),
+)
+single = st.one_of(
+    plain.map(lambda name: (name, 0, 0)), memory, st.integers(1, 900).map(lambda n: ("work", n, 0))
+)
 granules, values = st.integers(0, GRANULES - 1), st.integers(0, VALUES - 1)
 DRAIN = [("sevl", 0, 0), ("wfe", 0, 0)]
 motifs = st.one_of(
     st.just([*DRAIN, ("wfe", 0, 0)]),
     granules.map(lambda g: [*DRAIN, ("ldxr", g, 0), ("wfe", 0, 0)]),
-    st.tuples(granules, values).map(lambda gv: [("work", 900, 0), ("str_", *gv), ("work", 900, 0), ("work", 900, 0)]),
+    st.tuples(granules, values).map(
+        lambda gv: [("work", 900, 0), ("str_", *gv), ("work", 900, 0), ("work", 900, 0)]
+    ),
     st.just([("work", 700, 0), ("sev", 0, 0), ("work", 900, 0)]),
 )
 steps = st.one_of(single.map(lambda op: [op]), motifs)
-program = st.lists(steps, min_size=1, max_size=8).map(lambda parts: [op for part in parts for op in part])
+program = st.lists(steps, min_size=1, max_size=8).map(
+    lambda parts: [op for part in parts for op in part]
+)
 programs = st.lists(program, min_size=1, max_size=4)
 
 
@@ -81,7 +92,8 @@ def start(kind: str, codes: list[Asm], quantum: int) -> Rig:
 
 
 def compare(kind: str, guests: list[list[Op]], quantum: int, stops: list[int]) -> None:
-    """One guest beside the oracle; after each of ``stops`` ns it is stopped, saved, and loaded again."""
+    """One guest beside the oracle; after each of ``stops`` ns it is stopped, saved, and loaded
+    again."""
     built = [assemble(ops, RAM + 0x4000 * n) for n, ops in enumerate(guests)]
     model = Model([seen for _, seen in built], quantum)
     model.run()
@@ -99,7 +111,9 @@ def compare(kind: str, guests: list[list[Op]], quantum: int, stops: list[int]) -
     assert [c.insns for c in contexts] == [c.at for c in model.cpus]
     assert rig.host.clock.now == model.now
     assert [c.event_register for c in contexts] == [c.event for c in model.cpus]
-    assert [rig.word(DATA + 64 * g) for g in range(GRANULES)] == [model.memory.get(g, 0) for g in range(GRANULES)]
+    assert [rig.word(DATA + 64 * g) for g in range(GRANULES)] == [
+        model.memory.get(g, 0) for g in range(GRANULES)
+    ]
 
 
 stops = st.lists(st.integers(1, 3000), max_size=4)
@@ -108,7 +122,9 @@ stops = st.lists(st.integers(1, 3000), max_size=4)
 @pytest.mark.parametrize("kind", KINDS)
 @given(guests=programs, quantum=st.sampled_from([1000, 1700, 100_000]), stops=stops)
 @settings(max_examples=60, deadline=None)
-def test_random_guests_beside_the_oracle(kind: str, guests: list[list[Op]], quantum: int, stops: list[int]) -> None:
+def test_random_guests_beside_the_oracle(
+    kind: str, guests: list[list[Op]], quantum: int, stops: list[int]
+) -> None:
     compare(kind, guests, quantum, stops)
 
 

@@ -175,8 +175,8 @@ def test_a_store_to_the_marked_granule(kind: str, pcpus: int, then: Write) -> No
 @native_first
 @pytest.mark.parametrize(("offset", "turns"), [(56, 1), (64, UNSEEN_TURNS)])
 def test_any_store_to_the_granule_is_an_event(kind: str, offset: int, turns: int) -> None:
-    """Another word of it, which the guest does not look at, counts at the turn's end. The next granule does not: the
-    waiter is let go when its monitor may have been lost unseen."""
+    """Another word of it, which the guest does not look at, counts at the turn's end. The next
+    granule does not: the waiter is let go when its monitor may have been lost unseen."""
 
     def once(a: Asm) -> None:
         drain(a)
@@ -193,7 +193,8 @@ def test_any_store_to_the_granule_is_an_event(kind: str, offset: int, turns: int
 @native_first
 @pytest.mark.parametrize("then", [stop, spin], ids=["stops", "spins"])
 def test_a_store_of_the_same_value(kind: str, then: Write) -> None:
-    """The monitor is lost, and nothing else shows it. It takes longer, but it is not waited for ever."""
+    """The monitor is lost, and nothing else shows it. It takes longer, but it is not waited for
+    ever."""
 
     def once(a: Asm) -> None:
         drain(a)
@@ -210,7 +211,8 @@ def test_a_store_of_the_same_value(kind: str, then: Write) -> None:
 @both_engines
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_a_turn_that_ends_between_load_and_wfe(kind: str, pcpus: int) -> None:
-    """The store comes when the waiter has loaded and not begun to wait: the loss of the monitor is remembered."""
+    """The store comes when the waiter has loaded and not begun to wait: the loss of the monitor is
+    remembered."""
 
     def slow(a: Asm) -> None:
         drain(a)
@@ -272,7 +274,8 @@ def test_locks_of_xv6_cost_no_turns(kind: str, pcpus: int) -> None:
 @both_engines
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_many_waiters_wake_for_little(kind: str, pcpus: int) -> None:
-    """Seven wait for one word. Those that wait on go to sleep at once: none of them keeps its turn."""
+    """Seven wait for one word. Those that wait on go to sleep at once: none of them keeps its
+    turn."""
     rig = Rig(vcpus=8, kind=kind, pcpus=pcpus)
     for n in range(7):
         a = Asm(RAM + 0x1000 * n)

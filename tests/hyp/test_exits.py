@@ -21,7 +21,13 @@ def test_the_table_names_classes_of_the_architecture() -> None:
 @both_engines
 @pytest.mark.parametrize(
     "write",
-    [lambda a: a.smc(0), lambda a: a.hvc(1), lambda a: a.hlt(0xF000), lambda a: a.hlt(1), lambda a: a.udf()],
+    [
+        lambda a: a.smc(0),
+        lambda a: a.hvc(1),
+        lambda a: a.hlt(0xF000),
+        lambda a: a.hlt(1),
+        lambda a: a.udf(),
+    ],
     ids=["smc", "hvc-1", "hlt-f000", "hlt-1", "udf"],
 )
 def test_undefined(kind: str, write: object) -> None:
@@ -68,7 +74,12 @@ def test_a_semihosting_call(kind: str) -> None:
             exit.result = 0x55
         return isinstance(exit, SystemEventExit)
 
-    rig = Rig(program(lambda a: (a.mov(0, 0xDEAD_0000_0031), a.mov(1, DATA), a.hlt(0xF000), a.movr(5, 0))), kind=kind)
+    rig = Rig(
+        program(
+            lambda a: (a.mov(0, 0xDEAD_0000_0031), a.mov(1, DATA), a.hlt(0xF000), a.movr(5, 0))
+        ),
+        kind=kind,
+    )
     rig.vm.semihosting = True
     rig.vcpu.exit_handler = handle
     rig.finish()
@@ -87,7 +98,8 @@ def test_a_call_that_ends_the_run() -> None:
 
 @both_engines
 def test_a_call_that_is_tried_again(kind: str) -> None:
-    """The VMM has no input yet: the vCPU sleeps and the HLT traps again; time passes, no instruction does."""
+    """The VMM has no input yet: the vCPU sleeps and the HLT traps again; time passes, no
+    instruction does."""
     tries: list[tuple[int, int]] = []
 
     def handle(vcpu: Vcpu, exit: Exit) -> bool:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from hyp_tools import DATA, DEVICE, NE, RAM, Asm, Rig, both_engines, native_first, power_off, program
+from hyp_tools import (
+    DATA,
+    DEVICE,
+    NE,
+    RAM,
+    Asm,
+    Rig,
+    both_engines,
+    native_first,
+    power_off,
+    program,
+)
 
 from armvirt.arch.encoding import sysreg
 from armvirt.events import Event, Schedule, Stamp
@@ -245,7 +256,9 @@ def test_faults_in_the_vectors(kind: str) -> None:
         a.msr("VBAR_EL1", 1)
         a.svc(0)
 
-    assert cause(Rig(program(write), kind=kind)).startswith("faults in its exception vectors again and again")
+    assert cause(Rig(program(write), kind=kind)).startswith(
+        "faults in its exception vectors again and again"
+    )
 
 
 @both_engines
@@ -255,7 +268,9 @@ def test_wfe_that_nothing_wakes(kind: str) -> None:
         a.wfe()
         a.b("here")
 
-    assert cause(Rig(program(write), kind=kind)) == "waits for an event (WFE) that nothing will send"
+    assert (
+        cause(Rig(program(write), kind=kind)) == "waits for an event (WFE) that nothing will send"
+    )
 
 
 @both_engines
@@ -371,7 +386,9 @@ def test_the_end_of_a_turn_clears_the_monitor(kind: str, pcpus: int) -> None:
     rig.start(other, 1)
     rig.finish()
     assert rig.x(5) == 1
-    assert Rig(program(load_exclusive_over_a_turn), kind=kind).finish().x(5) == 0, "alone nothing ends the turn"
+    assert Rig(program(load_exclusive_over_a_turn), kind=kind).finish().x(5) == 0, (
+        "alone nothing ends the turn"
+    )
 
 
 # -- several VMs --
@@ -391,7 +408,8 @@ class Loads:
 
 
 def second_vm(rig: Rig, vcpus: int, rounds: int) -> Vm:
-    """Another VM on the host, whose vCPUs count to ``rounds`` in memory of their own at the same IPA."""
+    """Another VM on the host, whose vCPUs count to ``rounds`` in memory of their own at the same
+    IPA."""
     vm = rig.kvm.create_vm()
     vm.set_user_memory_region(0, RAM, HostMemory(1 << 20))
     code = counting(rounds)
@@ -417,8 +435,9 @@ def test_two_vms(kind: str, pcpus: int) -> None:
 
 
 def counter_reader(rounds: int) -> Asm:
-    """X20: how far CNTVCT_EL0 is behind CNTPCT_EL0; X21: in how many of the rounds that was not so. Reads are an
-    instruction apart, so that a tick may lie between them: V, P, V finds one pair without."""
+    """X20: how far CNTVCT_EL0 is behind CNTPCT_EL0; X21: in how many of the rounds that was not so.
+    Reads are an instruction apart, so that a tick may lie between them: V, P, V finds one pair
+    without."""
     a = Asm(RAM)
     a.mov(22, rounds)
     a.mrs(1, "CNTPCT_EL0")
@@ -446,7 +465,8 @@ def counter_reader(rounds: int) -> Asm:
 @native_first
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_two_vms_whose_counters_keep_their_difference(kind: str, pcpus: int) -> None:
-    """Each has a CNTVOFF of its own, loaded with its vCPU: whoever had the PE meanwhile, on whichever it is."""
+    """Each has a CNTVOFF of its own, loaded with its vCPU: whoever had the PE meanwhile, on
+    whichever it is."""
     rig = Rig(counter_reader(30_000), kind=kind, pcpus=pcpus, quantum_ns=5_000)
     rig.run(100_000)  # the second VM is created later, and so its virtual count starts later
     other = second_vm(rig, 2, 1)
@@ -474,7 +494,9 @@ def test_two_vms_saved_and_restored() -> None:
         split.run(ns)
         split.kvm.load(split.kvm.state())
     split.run(1_000_000)
-    assert [v.context.state() for v in whole.host.vcpus] == [v.context.state() for v in split.host.vcpus]
+    assert [v.context.state() for v in whole.host.vcpus] == [
+        v.context.state() for v in split.host.vcpus
+    ]
 
 
 def test_maintenance_stays_in_its_vm() -> None:

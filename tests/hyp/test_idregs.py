@@ -74,15 +74,28 @@ def test_hidden_whatever_the_cpu_says(name: str, field: str) -> None:
 
 
 def test_debug_is_the_cpus() -> None:
-    assert [seen("ID_AA64DFR0_EL1", f) for f in ("DebugVer", "BRPs", "WRPs", "CTX_CMPs")] == [6, 5, 3, 1]
+    assert [seen("ID_AA64DFR0_EL1", f) for f in ("DebugVer", "BRPs", "WRPs", "CTX_CMPs")] == [
+        6,
+        5,
+        3,
+        1,
+    ]
 
 
 def test_crypto_and_memory_model_are_the_cpus() -> None:
-    assert [seen("ID_AA64ISAR0_EL1", f) for f in ("AES", "SHA1", "SHA2", "CRC32", "Atomic")] == [2, 1, 1, 1, 0]
+    assert [seen("ID_AA64ISAR0_EL1", f) for f in ("AES", "SHA1", "SHA2", "CRC32", "Atomic")] == [
+        2,
+        1,
+        1,
+        1,
+        0,
+    ]
     assert [seen("ID_AA64MMFR0_EL1", f) for f in ("PARange", "ASIDBits", "BigEnd")] == [4, 2, 1]
 
 
-@pytest.mark.parametrize("name", [row.name for row in ID_REGISTERS if row.name.startswith(("ID_", "MVFR", "s3_"))])
+@pytest.mark.parametrize(
+    "name", [row.name for row in ID_REGISTERS if row.name.startswith(("ID_", "MVFR", "s3_"))]
+)
 def test_aarch32_and_reserved_registers_read_as_zero(name: str) -> None:
     row = BY_NAME[name]
     if not name.startswith("ID_AA64"):
@@ -101,7 +114,9 @@ def test_only_kept_fields_depend_on_the_cpu(row: SysReg, one: int, other: int, g
     if is_id_space(row.encoding):
         kept = next((rule.keep for r, rule in idregs.rules() if r is row), ())
         mask = sum(field.mask for field in row.fields if field.name in kept)
-        assert (visible(row.encoding, one, gicv3) ^ visible(row.encoding, other, gicv3)) == (one ^ other) & mask
+        assert (visible(row.encoding, one, gicv3) ^ visible(row.encoding, other, gicv3)) == (
+            one ^ other
+        ) & mask
 
 
 def test_rules_name_fields_that_exist_each_once() -> None:
@@ -113,7 +128,15 @@ def test_rules_name_fields_that_exist_each_once() -> None:
 
 @pytest.mark.parametrize(
     ("vcpu", "affinity"),
-    [(0, 0), (1, 1), (15, 15), (16, 0x100), (0x123, 0x1203), (0x1000, 0x1_0000), (0xABCDE, 0xAB_CD0E)],
+    [
+        (0, 0),
+        (1, 1),
+        (15, 15),
+        (16, 0x100),
+        (0x123, 0x1203),
+        (0x1000, 0x1_0000),
+        (0xABCDE, 0xAB_CD0E),
+    ],
 )
 def test_mpidr(vcpu: int, affinity: int) -> None:
     assert mpidr_of(vcpu) == 1 << 31 | affinity

@@ -1,9 +1,22 @@
-"""The KVM API: what each call refuses and by which errno, devices, one-regs, and more than one VM."""
+"""The KVM API: what each call refuses and by which errno, devices, one-regs, and more than one
+VM."""
 
 from __future__ import annotations
 
 import pytest
-from hyp_tools import DATA, DEVICE, GICD, GICR, RAM, RAM_SIZE, Asm, Rig, both_engines, power_off, program
+from hyp_tools import (
+    DATA,
+    DEVICE,
+    GICD,
+    GICR,
+    RAM,
+    RAM_SIZE,
+    Asm,
+    Rig,
+    both_engines,
+    power_off,
+    program,
+)
 
 from armvirt.arch.encoding import sysreg
 from armvirt.errors import ArmvirtError, KvmError
@@ -65,7 +78,11 @@ def test_a_vcpu_is_off_until_it_is_initialised(vm: Vm) -> None:
 
 def test_mpidr(vm: Vm) -> None:
     """As KVM numbers them: 16 to a cluster."""
-    assert [vm.create_vcpu(n).mpidr for n in (0, 15, 16)] == [1 << 31, 1 << 31 | 15, 1 << 31 | 0x100]
+    assert [vm.create_vcpu(n).mpidr for n in (0, 15, 16)] == [
+        1 << 31,
+        1 << 31 | 15,
+        1 << 31 | 0x100,
+    ]
 
 
 def test_an_exit_without_a_handler() -> None:
@@ -98,7 +115,12 @@ def test_run_to_each_exit(kind: str) -> None:
         seen.append((exit.phys_addr, exit.size, exit.is_write, exit.data))
         if not exit.is_write:
             exit.data = next(data)
-    assert seen == [(DEVICE, 8, False, 0), (DEVICE + 8, 8, True, 42), (DEVICE, 8, False, 0), (DEVICE + 8, 8, False, 0)]
+    assert seen == [
+        (DEVICE, 8, False, 0),
+        (DEVICE + 8, 8, True, 42),
+        (DEVICE, 8, False, 0),
+        (DEVICE + 8, 8, False, 0),
+    ]
     assert (rig.x(3), rig.x(4)) == (5, 6)
     assert exit == SystemEventExit("shutdown", 0)
     assert vcpu.context.insns == rig.host.clock.now == 9

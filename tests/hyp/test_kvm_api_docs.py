@@ -33,7 +33,11 @@ def test_every_method_exists(section: str, owner: type) -> None:
 def test_every_method_is_there(section: str, owner: type) -> None:
     """What a VMM can call (`test_bad_use` says what is not for it) has a row."""
     table = TEXT.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    public = {name for name, _ in inspect.getmembers(owner, inspect.isfunction) if not name.startswith("_")}
+    public = {
+        name
+        for name, _ in inspect.getmembers(owner, inspect.isfunction)
+        if not name.startswith("_")
+    }
     own = {"own_state", "load_own", "check_shape"}
     assert {name for name in public - INTERNAL[section] - own if f"`{name}" not in table} == set()
 

@@ -1,5 +1,5 @@
-"""A VM moves by the API alone: to another VM of the same host or of another one, at another time of the host's. The
-guest's time stands still in between, and goes on."""
+"""A VM moves by the API alone: to another VM of the same host or of another one, at another time of
+the host's. The guest's time stands still in between, and goes on."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def build(kvm: Kvm) -> Guest:
 
 
 def start(kvm: Kvm, letter: str) -> Guest:
-    """A guest that tells its count, arms a timer for `DELAY` ticks later and sleeps; the handler of its interrupt tells
-    count and INTID."""
+    """A guest that tells its count, arms a timer for `DELAY` ticks later and sleeps; the handler of
+    its interrupt tells count and INTID."""
     guest = build(kvm)
     a = Asm(RAM)
     a.set_vectors()
@@ -98,9 +98,15 @@ def move(old: Guest, new: Guest) -> None:
     """All that a VMM does: registers with the timers last, controller, memory, MP state."""
 
     def order(register: int) -> tuple[int, int]:
-        return (2, TIMER_ORDER.index(register)) if register in TIMER_ORDER else (int(register != PSTATE), 0)
+        return (
+            (2, TIMER_ORDER.index(register))
+            if register in TIMER_ORDER
+            else (int(register != PSTATE), 0)
+        )
 
-    registers = [(each, old.vcpu.get_one_reg(each)) for each in sorted(old.vcpu.get_reg_list(), key=order)]
+    registers = [
+        (each, old.vcpu.get_one_reg(each)) for each in sorted(old.vcpu.get_reg_list(), key=order)
+    ]
     rows = vgic_save.save_v3(old.gic, [old.vcpu.mpidr & 0xFF_FFFF])
     state = MpState.SUSPENDED if old.vcpu.in_wfi else old.vcpu.get_mp_state()
     old.vcpu.set_mp_state(MpState.STOPPED)
@@ -125,8 +131,11 @@ def mmio(guest: Guest, offset: int) -> int:
 @pytest.mark.parametrize("slept", [0, 5_000, 19_990])
 @pytest.mark.parametrize("pause", [0, 1, 7 * MS])
 @pytest.mark.parametrize("same_host", [True, False])
-def test_the_guests_time_stands_still_while_it_moves(letter: str, slept: int, pause: int, same_host: bool) -> None:
-    """``slept`` ticks after it has armed its timer the guest moves, and is run again ``pause`` ns later."""
+def test_the_guests_time_stands_still_while_it_moves(
+    letter: str, slept: int, pause: int, same_host: bool
+) -> None:
+    """``slept`` ticks after it has armed its timer the guest moves, and is run again ``pause`` ns
+    later."""
     kvm = Kvm(pcpus=2)
     old = start(kvm, letter)
     armed_at = mmio(old, 0)

@@ -1,4 +1,5 @@
-"""Memory slots and stage 2, by a walker of their own tables that shares no code with their editor."""
+"""Memory slots and stage 2, by a walker of their own tables that shares no code with their
+editor."""
 
 from __future__ import annotations
 
@@ -6,7 +7,19 @@ import struct
 from typing import NamedTuple
 
 import pytest
-from hyp_tools import DATA, DEVICE, NE, RAM, RAM_SIZE, Asm, Rig, both_engines, power_off, program, run
+from hyp_tools import (
+    DATA,
+    DEVICE,
+    NE,
+    RAM,
+    RAM_SIZE,
+    Asm,
+    Rig,
+    both_engines,
+    power_off,
+    program,
+    run,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +40,8 @@ class Leaf(NamedTuple):
 
 
 def walk(tables: bytes, vtcr: int, vttbr: int, ipa: int) -> Leaf | None:
-    """A stage-2 walk of 4 KiB granule by the book (DDI 0487 D8.2, D8.3): from VTCR_EL2 and VTTBR_EL2 alone."""
+    """A stage-2 walk of 4 KiB granule by the book (DDI 0487 D8.2, D8.3): from VTCR_EL2 and
+    VTTBR_EL2 alone."""
     size, start_level = 64 - (vtcr & 63), 2 - (vtcr >> 6 & 3)
     assert vtcr >> 14 & 3 == 0, "the granule is 4 KiB"
     if ipa >> size:
@@ -132,7 +146,9 @@ def test_reading_and_writing_over_slots(vm: Vm) -> None:
     assert vm.has_memory(RAM, PAGE) and not vm.has_memory(RAM, PAGE + 1) and not vm.has_memory(0, 1)
 
 
-@pytest.mark.parametrize(("ipa", "size"), [(0, 1), (RAM - 1, 2), (RAM + PAGE - 1, 2), (RAM + PAGE, 1)])
+@pytest.mark.parametrize(
+    ("ipa", "size"), [(0, 1), (RAM - 1, 2), (RAM + PAGE - 1, 2), (RAM + PAGE, 1)]
+)
 def test_access_outside_the_slots(vm: Vm, ipa: int, size: int) -> None:
     vm.set_user_memory_region(0, RAM, HostMemory(PAGE))
     for access in (lambda: vm.read_memory(ipa, size), lambda: vm.write_memory(ipa, bytes(size))):
@@ -168,7 +184,8 @@ SHAPES = {"16 GiB": s2.SMALL, "1 TiB": s2.LARGE}
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_every_mapped_page_is_itself(shape: s2.Geometry, data: st.DataObject) -> None:
-    """Wherever a slot lies: after a fault, its pages in the same 2 MiB are mapped one to one, and no others."""
+    """Wherever a slot lies: after a fault, its pages in the same 2 MiB are mapped one to one, and
+    no others."""
     stage2 = Stage2(shape)
     last = (1 << shape.ipa_bits) // PAGE - 1
     first = data.draw(st.integers(0, last))
@@ -178,11 +195,19 @@ def test_every_mapped_page_is_itself(shape: s2.Geometry, data: st.DataObject) ->
     fault = data.draw(st.integers(slot.ipa, slot.end - 1))
     stage2.map_around(fault, slot)
     assert stage2.entry(fault)
-    near = data.draw(st.lists(st.integers(max(0, fault - 4 * MIB), min(fault + 4 * MIB, (1 << 40) - 1)), max_size=20))
+    near = data.draw(
+        st.lists(
+            st.integers(max(0, fault - 4 * MIB), min(fault + 4 * MIB, (1 << 40) - 1)), max_size=20
+        )
+    )
     for ipa in [fault, slot.ipa, slot.end - 1, max(0, slot.ipa - 1), slot.end, *near]:
         leaf = walk_stage2(stage2, ipa)
         if slot.ipa <= ipa < slot.end and ipa // (2 * MIB) == fault // (2 * MIB):
-            assert leaf is not None and leaf.output == ipa & -PAGE and leaf.descriptor == stage2.entry(ipa)
+            assert (
+                leaf is not None
+                and leaf.output == ipa & -PAGE
+                and leaf.descriptor == stage2.entry(ipa)
+            )
             assert (leaf.readable, leaf.writable, leaf.execute_never) == (True, not readonly, True)
             assert leaf.descriptor & 1 << 10, "the access flag"
             assert leaf.descriptor >> 2 & 15 == 15, "normal memory, write-back"
@@ -191,7 +216,9 @@ def test_every_mapped_page_is_itself(shape: s2.Geometry, data: st.DataObject) ->
             assert leaf is None
 
 
-@pytest.mark.parametrize(("top", "bits"), [(1, 34), (16 * GIB, 34), (16 * GIB + 1, 40), (1 << 40, 40)])
+@pytest.mark.parametrize(
+    ("top", "bits"), [(1, 34), (16 * GIB, 34), (16 * GIB + 1, 40), (1 << 40, 40)]
+)
 def test_the_shortest_walk(top: int, bits: int) -> None:
     assert s2.geometry(top).ipa_bits == bits
 
@@ -208,7 +235,11 @@ def test_clear() -> None:
         stage2.map_around(RAM + 3 * MIB, slot)
         assert walk_stage2(stage2, RAM) and walk_stage2(stage2, RAM + 2 * MIB)
         stage2.clear()
-        assert not walk_stage2(stage2, RAM) and not walk_stage2(stage2, RAM + 2 * MIB) and not stage2.entry(RAM)
+        assert (
+            not walk_stage2(stage2, RAM)
+            and not walk_stage2(stage2, RAM + 2 * MIB)
+            and not stage2.entry(RAM)
+        )
 
 
 def test_a_page_that_is_open_stays_so() -> None:
@@ -235,7 +266,12 @@ def test_execution_opens_a_page(kind: str) -> None:
         a.blr(1)
 
     rig = run(write, kind)
-    for page, execute_never in ((RAM, False), (DATA, False), (RAM + PAGE, True), (DATA + PAGE, True)):
+    for page, execute_never in (
+        (RAM, False),
+        (DATA, False),
+        (RAM + PAGE, True),
+        (DATA + PAGE, True),
+    ):
         leaf = walk_vm(rig.vm, page)
         assert leaf is not None and leaf.writable and leaf.execute_never is execute_never
     assert walk_vm(rig.vm, RAM + RAM_SIZE) is None
@@ -292,7 +328,9 @@ def test_code_that_the_vmm_writes(kind: str) -> None:
     code = program(write)
 
     def patch(vcpu: object, exit: MmioExit) -> None:
-        rig.vm.write_memory(code["loop"], struct.pack("<I", 0xD280_0002 | exit.data + 1 << 5))  # movz x2, #...
+        rig.vm.write_memory(
+            code["loop"], struct.pack("<I", 0xD280_0002 | exit.data + 1 << 5)
+        )  # movz x2, #...
 
     rig = Rig(code, kind=kind)
     rig.on_mmio = patch

@@ -1,7 +1,8 @@
 """A guest that sleeps between ticks of its timer is left to the silicon; nobody can tell.
 
-Each program runs on the native engine unwatched, and beside it watched: a trace sink keeps every wake-up here. They are
-stopped at the same moments, and their whole state must be the same. `Vcpu._post`, `armvirt.hw.shadow`.
+Each program runs on the native engine unwatched, and beside it watched: a trace sink keeps every
+wake-up here. They are stopped at the same moments, and their whole state must be the same.
+`Vcpu._post`, `armvirt.hw.shadow`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def nothing(a: Asm) -> None:
 
 
 class Case(NamedTuple):
-    """What a guest does beside sleeping: ``before`` and ``after`` each WFI, and in the handler (``tick``, ``end``)."""
+    """What a guest does beside sleeping: ``before`` and ``after`` each WFI, and in the handler
+    (``tick``, ``end``)."""
 
     before: Part = nothing
     after: Part = nothing
@@ -100,7 +102,8 @@ def with_tick(a: Asm, case: Case) -> Asm:
 
 
 def exclusive_before(a: Asm) -> None:
-    """With interrupts masked, no exception return clears the monitor between the two: only the wake-up does."""
+    """With interrupts masked, no exception return clears the monitor between the two: only the
+    wake-up does."""
     a.daifset(2)
     a.ldxr(5, 6)
 
@@ -128,7 +131,8 @@ def physical_timer(a: Asm) -> None:
 
 
 def urgent_only(a: Asm) -> None:
-    """The mask is above the interrupt: WFI ends (KVM), and nothing is taken before it is put down."""
+    """The mask is above the interrupt: WFI ends (KVM), and nothing is taken before it is put
+    down."""
     a.msr_const(PMR, 0)
 
 
@@ -147,14 +151,16 @@ def at_each_eighth(a: Asm, part: Part) -> None:
 
 
 def not_taken(a: Asm) -> None:
-    """A tick that is pending in its list register, and whose deadline moves on before it is acknowledged."""
+    """A tick that is pending in its list register, and whose deadline moves on before it is
+    acknowledged."""
     a.daifset(2)
     a.wfi()
     next_deadline(a)
 
 
 def asleep_in_the_handler(a: Asm) -> None:
-    """With the interrupt active and its deadline moved on: a timer that fires cannot pend, but WFI ends."""
+    """With the interrupt active and its deadline moved on: a timer that fires cannot pend, but WFI
+    ends."""
     next_deadline(a)
     a.wfi()
 
@@ -198,11 +204,16 @@ def moments(case: Case, seed: int) -> list[int]:
     """Times to stop at, in ns: when the timer's line rises, shortly before and after, and any."""
     chance, rises = random.Random(seed), []
     with_sink = rig(case, True)
-    with_sink.host.bus.subscribe(lambda stamp, event: rises.append(stamp.ns) if event.kind == "timer-line" else None)
+    with_sink.host.bus.subscribe(
+        lambda stamp, event: rises.append(stamp.ns) if event.kind == "timer-line" else None
+    )
     with_sink.run()
     with_sink.close()
     rises = rises or [PERIOD * 16 * TICKS]
-    near = [ns + chance.choice([-1, 0, 0, 1, 2, 3, 5, 9]) for ns in chance.sample(rises, min(STOPS, len(rises)))]
+    near = [
+        ns + chance.choice([-1, 0, 0, 1, 2, 3, 5, 9])
+        for ns in chance.sample(rises, min(STOPS, len(rises)))
+    ]
     return sorted({*near, *(chance.randrange(1, rises[-1]) for _ in range(STOPS // 2))})
 
 

@@ -66,12 +66,20 @@ class FakeVm:
         self.log.append(("system_suspend", vcpu_id, entry, context_id))
 
 
-def call(vm: FakeVm, function: int, *args: int, version: int = arch.PSCI_1_1, vcpu: int = 0) -> int | None:
+def call(
+    vm: FakeVm, function: int, *args: int, version: int = arch.PSCI_1_1, vcpu: int = 0
+) -> int | None:
     return Psci(vm, version).call(vcpu, function, args + (0,) * (3 - len(args)))
 
 
 def test_version() -> None:
-    assert [call(FakeVm(), F.VERSION, version=v) for v in VERSIONS] == [2, 0x10000, 0x10001, 0x10002, 0x10003]
+    assert [call(FakeVm(), F.VERSION, version=v) for v in VERSIONS] == [
+        2,
+        0x10000,
+        0x10001,
+        0x10002,
+        0x10003,
+    ]
     assert Psci(FakeVm()).version == arch.PSCI_1_3
     assert call(FakeVm(), F.VERSION, version=arch.PSCI_0_2) == 2
 
@@ -133,7 +141,9 @@ def test_cpu_suspend_is_a_wait() -> None:
         (1 << 32, 3, R.INVALID_PARAMETERS),
     ],
 )
-def test_affinity_info_of_seventeen_vcpus_with_one_on(affinity: int, level: int, result: int) -> None:
+def test_affinity_info_of_seventeen_vcpus_with_one_on(
+    affinity: int, level: int, result: int
+) -> None:
     assert call(FakeVm(17), F.AFFINITY_INFO_64, affinity, level) == result
 
 
@@ -141,7 +151,9 @@ def test_migrate_info_type_needs_no_migration() -> None:
     assert call(FakeVm(), F.MIGRATE_INFO_TYPE) == 2
 
 
-@pytest.mark.parametrize(("function", "event"), [(F.SYSTEM_OFF, "shutdown"), (F.SYSTEM_RESET, "reset")])
+@pytest.mark.parametrize(
+    ("function", "event"), [(F.SYSTEM_OFF, "shutdown"), (F.SYSTEM_RESET, "reset")]
+)
 def test_system_events_do_not_return(function: int, event: str) -> None:
     vm = FakeVm()
     assert call(vm, function) is None
@@ -194,7 +206,9 @@ def test_system_suspend_only_where_the_vmm_allows_it(function: int) -> None:
 def test_system_off2(function: int) -> None:
     for kind in (0, 1):
         vm = FakeVm()
-        assert call(vm, function, kind, 0, version=arch.PSCI_1_3) is None and vm.log == [("shutdown", 1)]
+        assert call(vm, function, kind, 0, version=arch.PSCI_1_3) is None and vm.log == [
+            ("shutdown", 1)
+        ]
     vm = FakeVm()
     assert call(vm, function, 1, 5, version=arch.PSCI_1_3) == R.INVALID_PARAMETERS
     assert call(vm, function, 2, 0, version=arch.PSCI_1_3) == R.INVALID_PARAMETERS
@@ -216,4 +230,6 @@ def test_state_round_trip() -> None:
     psci.suspend_enabled = True
     other = Psci(FakeVm())
     other.load(psci.state())
-    assert other.version == arch.PSCI_1_0 and other.suspend_enabled and other.state() == psci.state()
+    assert (
+        other.version == arch.PSCI_1_0 and other.suspend_enabled and other.state() == psci.state()
+    )

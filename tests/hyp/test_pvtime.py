@@ -111,7 +111,8 @@ def stolen(rig: Rig) -> list[int]:
 
 @both_engines
 def test_what_one_runs_is_stolen_from_the_other(kind: str) -> None:
-    """Turns are 100 us: after seven of them, four were vCPU 0's and three vCPU 1's, and it is vCPU 1's."""
+    """Turns are 100 us: after seven of them, four were vCPU 0's and three vCPU 1's, and it is vCPU
+    1's."""
     rig = overcommitted(kind)
     rig.run(700_001)
     assert [vcpu.context.insns for vcpu in rig.vcpus] == [400_000, 300_001]

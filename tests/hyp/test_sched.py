@@ -1,4 +1,5 @@
-"""Who runs next: the law of the decision, and what it makes of guests that want the CPU all the time."""
+"""Who runs next: the law of the decision, and what it makes of guests that want the CPU all the
+time."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ runnables = st.lists(st.integers(0, 40), unique=True, max_size=12)
 
 @given(runnables, st.integers(-1, 40))
 def test_the_law(runnable: list[int], last: int) -> None:
-    """Somebody if anybody can; nobody who can was passed over between the last one and the next, in a circle."""
+    """Somebody if anybody can; nobody who can was passed over between the last one and the next, in
+    a circle."""
     chosen = pick_next(runnable, last)
     if not runnable:
         assert chosen is None
@@ -43,7 +45,9 @@ def test_everybody_gets_a_turn(runnable: list[int], last: int) -> None:
 
 
 @given(runnables, st.integers(-1, 40), st.randoms())
-def test_the_order_of_the_question_does_not_matter(runnable: list[int], last: int, source: object) -> None:
+def test_the_order_of_the_question_does_not_matter(
+    runnable: list[int], last: int, source: object
+) -> None:
     shuffled = list(runnable)
     source.shuffle(shuffled)  # type: ignore[attr-defined]
     assert pick_next(shuffled, last) == pick_next(runnable, last)
@@ -54,7 +58,8 @@ loads = st.lists(st.integers(0, 4), min_size=1, max_size=6)
 
 @given(loads, st.data())
 def test_where_it_queues(loads: list[int], data: st.DataObject) -> None:
-    """At home if that is idle, else where it is idle, else at home; one that never ran at the least loaded PE."""
+    """At home if that is idle, else where it is idle, else at home; one that never ran at the least
+    loaded PE."""
     home = data.draw(st.none() | st.integers(0, len(loads) - 1))
     pe = place(home, loads)
     if home is not None and not loads[home]:
@@ -67,20 +72,27 @@ def test_where_it_queues(loads: list[int], data: st.DataObject) -> None:
 
 @given(loads, st.data())
 def test_where_it_queues_by_its_affinity(loads: list[int], data: st.DataObject) -> None:
-    """The same law among the PEs that it may be on; a home that is none of them counts for nothing."""
+    """The same law among the PEs that it may be on; a home that is none of them counts for
+    nothing."""
     pes = range(len(loads))
     home = data.draw(st.none() | st.sampled_from(pes))
     allowed = data.draw(st.frozensets(st.sampled_from(pes), min_size=1))
     pe = place(home, loads, allowed)
     assert pe in allowed
     inside = sorted(allowed)
-    assert pe == inside[place(inside.index(home) if home in allowed else None, [loads[n] for n in inside])]
+    assert (
+        pe
+        == inside[
+            place(inside.index(home) if home in allowed else None, [loads[n] for n in inside])
+        ]
+    )
     assert place(home, loads, frozenset(pes)) == place(home, loads)
 
 
 @given(loads, st.data())
 def test_load_balancing_ends(loads: list[int], data: st.DataObject) -> None:
-    """Whoever pulls, from wherever the law says: the loads meet, and nothing is pulled back and forth."""
+    """Whoever pulls, from wherever the law says: the loads meet, and nothing is pulled back and
+    forth."""
     for _ in range(len(loads) * 4 * len(loads)):
         pe = data.draw(st.sampled_from(range(len(loads))))
         if (source := donor(pe, loads)) is not None:
@@ -130,7 +142,9 @@ def test_fair(kind: str, vcpus: int) -> None:
     assert [vcpu for _, vcpu in watch.loads] == list(range(vcpus)) * rounds
     times = [ns for ns, _ in watch.loads]
     turns = [after - before for before, after in itertools.pairwise(times)]
-    assert all(QUANTUM_NS <= turn < QUANTUM_NS + 4 for turn in turns), "a turn ends at an exact count"
+    assert all(QUANTUM_NS <= turn < QUANTUM_NS + 4 for turn in turns), (
+        "a turn ends at an exact count"
+    )
     shares = [vcpu.context.insns for vcpu in rig.vcpus]
     assert max(shares) - min(shares) < 4 * vcpus * rounds
     assert sum(shares) == rig.host.clock.now == rounds * vcpus * QUANTUM_NS
@@ -247,11 +261,14 @@ def test_the_delay_survives_a_save() -> None:
         split.run(ns)
         split.vm.load(split.vm.state())
     split.run(20 * QUANTUM_NS)
-    assert [v.run_delay_ns for v in whole.vcpus] == [v.run_delay_ns for v in split.vcpus] != [0, 0, 0]
+    assert (
+        [v.run_delay_ns for v in whole.vcpus] == [v.run_delay_ns for v in split.vcpus] != [0, 0, 0]
+    )
 
 
 def test_who_asks_whether_a_cpu_is_off_gives_way_to_it() -> None:
-    """CPU 0 polls AFFINITY_INFO; CPU 1 works for a while, then goes off. The poll takes no turns of CPU 1's time."""
+    """CPU 0 polls AFFINITY_INFO; CPU 1 works for a while, then goes off. The poll takes no turns of
+    CPU 1's time."""
     a, work = Asm(RAM), Asm(RAM + 0x1000)
     a.label("poll")
     a.add_imm(20, 20, 1)
@@ -274,7 +291,8 @@ def test_who_asks_whether_a_cpu_is_off_gives_way_to_it() -> None:
 
 
 def test_cpus_that_all_wait_for_an_event_sleep_to_the_next_one() -> None:
-    """Both wait in WFE for what a device's timer will write: their monitors lose the granule then."""
+    """Both wait in WFE for what a device's timer will write: their monitors lose the granule
+    then."""
     a, other = Asm(RAM), Asm(RAM + 0x1000)
     for program in (a, other):
         program.mov(1, DATA)
@@ -293,7 +311,8 @@ def test_cpus_that_all_wait_for_an_event_sleep_to_the_next_one() -> None:
 
 @both_engines
 def test_who_yields_has_had_a_hundred_microseconds(kind: str) -> None:
-    """CPU 0 spins with YIELD for what CPU 1 will write after 1.5 ms of work, on one PE with slices of 1 ms."""
+    """CPU 0 spins with YIELD for what CPU 1 will write after 1.5 ms of work, on one PE with slices
+    of 1 ms."""
     a, work = Asm(RAM), Asm(RAM + 0x1000)
     for each in (a, work):
         each.mov(1, DATA)
@@ -314,7 +333,9 @@ def test_who_yields_has_had_a_hundred_microseconds(kind: str) -> None:
     rig.start(work, 1)
     rig.finish()
     spun = rig.vcpus[0].context.insns
-    assert 200_000 <= spun < 200_100 and rig.host.clock.now < 2_300_000, "twice 100 us, beside two slices of 1 ms"
+    assert 200_000 <= spun < 200_100 and rig.host.clock.now < 2_300_000, (
+        "twice 100 us, beside two slices of 1 ms"
+    )
 
 
 @both_engines
@@ -335,7 +356,8 @@ def test_a_yield_without_anybody_else_is_a_hint(kind: str) -> None:
 
 
 def test_who_waits_for_one_that_yields_is_at_no_dead_end() -> None:
-    """CPU 2 was in WFE for long, as the others are now; it spins with YIELD before it writes what they wait for."""
+    """CPU 2 was in WFE for long, as the others are now; it spins with YIELD before it writes what
+    they wait for."""
     waiting, first, last = Asm(RAM), Asm(RAM + 0x1000), Asm(RAM + 0x2000)
     for each in (waiting, first, last):
         each.mov(1, DATA)

@@ -12,7 +12,10 @@ from armvirt.hyp.firmware.service_bitmaps import GATES, SUPPORTED, Bitmap, Servi
 def test_a_new_vm_has_all_that_the_hypervisor_answers() -> None:
     mask = ServiceMask()
     assert [mask.get(bitmap) for bitmap in Bitmap] == [1, 1, 3, 0]
-    assert all(mask.allows(function) for function in (*GATES, PsciFunction.VERSION, SmcccFunction.ARCH_FEATURES))
+    assert all(
+        mask.allows(function)
+        for function in (*GATES, PsciFunction.VERSION, SmcccFunction.ARCH_FEATURES)
+    )
 
 
 @pytest.mark.parametrize("bitmap", Bitmap)
@@ -37,7 +40,9 @@ def test_each_bit_gates_its_functions(function: int) -> None:
     bitmap, bit = GATES[function]
     mask = ServiceMask()
     mask.set(bitmap, mask.get(bitmap) & ~bit, has_run=False)
-    assert [f for f in GATES if not mask.allows(f)] == [f for f in GATES if GATES[f] == (bitmap, bit)]
+    assert [f for f in GATES if not mask.allows(f)] == [
+        f for f in GATES if GATES[f] == (bitmap, bit)
+    ]
 
 
 def test_state_round_trip() -> None:

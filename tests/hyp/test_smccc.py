@@ -73,7 +73,9 @@ def test_arch_features(smccc: Smccc, function: int, answer: int) -> None:
     assert smccc.call(0, S.ARCH_FEATURES, (function,)) == (answer, 0, 0, 0)
 
 
-@pytest.mark.parametrize("function", [0, 1, 0x8000_0002, 0x8400_0005, 0x95C1_BA5E, 0xC500_0020, 0xFFFF_FFFF])
+@pytest.mark.parametrize(
+    "function", [0, 1, 0x8000_0002, 0x8400_0005, 0x95C1_BA5E, 0xC500_0020, 0xFFFF_FFFF]
+)
 def test_unknown_ids(smccc: Smccc, function: int) -> None:
     assert smccc.call(0, function, (1, 2, 3)) == NOT_SUPPORTED
 

@@ -1,4 +1,5 @@
-"""Dead ends: vCPUs that stand still, vectors that fault for ever, timers that are due when nobody waits any more."""
+"""Dead ends: vCPUs that stand still, vectors that fault for ever, timers that are due when nobody
+waits any more."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def test_nobody_can_go_on(kind: str, first: Write) -> None:
 @both_engines
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_another_repairs_the_vectors(kind: str, pcpus: int) -> None:
-    """They are zero, which is UNDEFINED, until CPU 0 writes a branch there; then it stands still."""
+    """They are zero, which is UNDEFINED, until CPU 0 writes a branch there; then it stands
+    still."""
     rescue = Asm(RAM + 0x9000)
     power_off(rescue)
     branch = 0x1400_0000 | (rescue.base - (VECTORS + 0x200)) // 4
@@ -155,8 +157,11 @@ FAR = [1 << 63, (1 << 64) - 1]
 @pytest.mark.parametrize("timer", ["V", "P"])
 @pytest.mark.parametrize("cval", FAR)
 @pytest.mark.parametrize("wait", ["wfi", "wfe", "spin"])
-def test_a_timer_that_is_parked(kind: str, vhe: bool, gic: bool, timer: str, cval: int, wait: str) -> None:
-    """It is due after the end of the host's time: nothing is due, and the clock does not run there."""
+def test_a_timer_that_is_parked(
+    kind: str, vhe: bool, gic: bool, timer: str, cval: int, wait: str
+) -> None:
+    """It is due after the end of the host's time: nothing is due, and the clock does not run
+    there."""
 
     def write(a: Asm) -> None:
         park(timer, cval)(a)
@@ -176,7 +181,10 @@ def test_parked_timers_of_many(cpus: int) -> None:
     for n in range(cpus):
         rig.start(code(lambda a: (park("V", FAR[0])(a), a.wfi(), stop(a)), RAM + 0x1000 * n), n)
     assert rig.host.run() is Stop.IDLE and rig.host.clock.now < 10_000
-    assert all("the virtual timer fires in 4,679 years, nothing else will" in cause for cause in rig.vm.why_idle())
+    assert all(
+        "the virtual timer fires in 4,679 years, nothing else will" in cause
+        for cause in rig.vm.why_idle()
+    )
 
 
 @pytest.mark.parametrize("word", [0xD503_1020, 0xD503_1000], ids=["wfit", "wfet"])
@@ -187,7 +195,9 @@ def test_a_wait_with_a_far_end(word: int) -> None:
     kvm = Kvm(cpu_features=("wfxt",))
     vm = kvm.create_vm()
     vm.set_user_memory_region(0, RAM, HostMemory(1 << 20))
-    vm.write_memory(RAM, code(lambda a: (a.sevl(), a.wfe(), a.mov(1, 1 << 63), a.word(word | 1))).code())
+    vm.write_memory(
+        RAM, code(lambda a: (a.sevl(), a.wfe(), a.mov(1, 1 << 63), a.word(word | 1))).code()
+    )
     vcpu: Vcpu = vm.create_vcpu(0)
     vcpu.start(Start(RAM, 0))
     assert isinstance(vcpu.run(), StuckExit) and kvm.host.clock.now < 1000

@@ -1,4 +1,5 @@
-"""State of a VM through the KVM API: save anywhere, go on here or in another VM, with the same end."""
+"""State of a VM through the KVM API: save anywhere, go on here or in another VM, with the same
+end."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from armvirt.hyp.kvm import SemihostingExit, Stop, VgicAddress, VgicGroup
 
 
 def busy_program(a: Asm) -> None:
-    """A bit of everything: memory, exclusives, MMIO of one and of two transfers, pending exceptions."""
+    """A bit of everything: memory, exclusives, MMIO of one and of two transfers, pending
+    exceptions."""
     a.mov(10, DATA)
     a.mov(11, DEVICE)
     a.mov(12, 40)
@@ -83,7 +85,8 @@ def test_in_another_vm(whole: object, kind: str) -> None:
 
 
 def test_between_an_exit_and_its_answer() -> None:
-    """`Vcpu.run` came back with a read; the state is of before the instruction, which traps again elsewhere."""
+    """`Vcpu.run` came back with a read; the state is of before the instruction, which traps again
+    elsewhere."""
     rig, other = answering(), answering()
     rig.vcpu.exit_handler = None
     exit = rig.vcpu.run()

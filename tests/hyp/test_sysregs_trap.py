@@ -16,7 +16,8 @@ DEBUG_REGISTERS = [sysreg(2, op1, crn, crm, op2) for op1 in (0, 3, 4) for crn in
                    for op2 in range(8)]  # fmt: skip
 CHUNK = 8192
 SVC_END = 0x5600_0077
-#: What EL1 can keep from EL0 with a syndrome: SCTLR_EL1.UCT and UMA, CNTKCTL_EL1 (DDI 0487, ESR_ELx, EC 0x18).
+#: What EL1 can keep from EL0 with a syndrome: SCTLR_EL1.UCT and UMA, CNTKCTL_EL1 (DDI 0487,
+#: ESR_ELx, EC 0x18).
 TRAPPED_BY_EL1 = {
     "CTR_EL0", "DAIF", "CNTFRQ_EL0", "CNTPCT_EL0", "CNTVCT_EL0", "CNTP_TVAL_EL0", "CNTP_CTL_EL0", "CNTP_CVAL_EL0",
     "CNTV_TVAL_EL0", "CNTV_CTL_EL0", "CNTV_CVAL_EL0",
@@ -39,7 +40,8 @@ def test_the_table_has_no_id_registers() -> None:
 
 @both_engines
 def test_every_id_register_can_be_read(kind: str) -> None:
-    """All of the trapped space: a guest scans it. AArch32 and what is not virtualized reads as zero."""
+    """All of the trapped space: a guest scans it. AArch32 and what is not virtualized reads as
+    zero."""
 
     def write(a: Asm) -> None:
         a.mov(1, 0x4010_0000)
@@ -84,7 +86,8 @@ def test_what_the_guest_is() -> None:
 
 @both_engines
 def test_the_physical_timer_is_emulated(kind: str) -> None:
-    """CNTPCT differs from CNTVCT by the offset; CVAL and CTL read as written; TVAL is CVAL less the count."""
+    """CNTPCT differs from CNTVCT by the offset; CVAL and CTL read as written; TVAL is CVAL less the
+    count."""
 
     def write(a: Asm) -> None:
         a.mrs(10, t.CNTPCT_EL0)
@@ -103,7 +106,9 @@ def test_the_physical_timer_is_emulated(kind: str) -> None:
     offset = rig.vm.timer_data.voffset
     assert offset and rig.x(10) - rig.x(11) in (offset, offset - 1)
     assert (rig.x(12), rig.x(13)) == (0x123_4567_89AB, 3)
-    assert rig.x(14) in {0x123_4567_89AB - rig.x(15) + slack & 0xFFFF_FFFF | _high(rig.x(14)) for slack in (0, 1)}
+    assert rig.x(14) in {
+        0x123_4567_89AB - rig.x(15) + slack & 0xFFFF_FFFF | _high(rig.x(14)) for slack in (0, 1)
+    }
     assert rig.x(16) == 62_500_000
 
 
@@ -143,7 +148,14 @@ def test_at_el0() -> None:
     a.drop_to("user", 0)
     a.label("user")
     a.mrs(3, "ID_AA64PFR0_EL1")
-    a.vectors(lambda a, offset: (a.movz(19, offset), a.mrs(20, "ESR_EL1"), a.mov(0, 0x8400_0008), a.hvc(0)))
+    a.vectors(
+        lambda a, offset: (
+            a.movz(19, offset),
+            a.mrs(20, "ESR_EL1"),
+            a.mov(0, 0x8400_0008),
+            a.hvc(0),
+        )
+    )
     rig = Rig(a).finish()
     assert rig.x(19) == 0x400, "synchronous, from EL0 in AArch64"
     assert rig.x(20) >> 26 in (0, 0x18)
@@ -156,11 +168,12 @@ def test_it_counts_once() -> None:
     assert plain.host.insns == trapped.host.insns
 
 
-# Every encoding that there is -----------------------------------------------------------------------------------------
+# Every encoding that there is -------------------------------------------------------------------
 
 
 def _survey(el: int, kind: str, encodings: list[int]) -> dict[int, tuple[int, int]]:
-    """The ESR_EL1 that MRS and then MSR (of what was read) give at ``el``, 0 where the access is completed."""
+    """The ESR_EL1 that MRS and then MSR (of what was read) give at ``el``, 0 where the access is
+    completed."""
     found = {}
     for first in range(0, len(encodings), CHUNK):
         chunk = encodings[first : first + CHUNK]
@@ -203,8 +216,8 @@ def _skip_faults(a: Asm) -> None:
 
 @both_engines
 def test_what_el1_cannot_name_is_undefined(kind: str) -> None:
-    """The registers of EL2, EL3 and the Secure state have op1 4 to 7: UNDEFINED at EL1, whoever answers. And EL1 traps
-    nothing to itself with EC 0x18 (DDI 0487 D1.3, ESR_EL1)."""
+    """The registers of EL2, EL3 and the Secure state have op1 4 to 7: UNDEFINED at EL1, whoever
+    answers. And EL1 traps nothing to itself with EC 0x18 (DDI 0487 D1.3, ESR_EL1)."""
     found = _survey(1, kind, SYSTEM_REGISTERS + DEBUG_REGISTERS)
     above = {each for each in found if each >> 11 & 7 >= 4}
     assert {each: found[each] for each in above if found[each] != (UNDEFINED, UNDEFINED)} == {}
@@ -214,8 +227,8 @@ def test_what_el1_cannot_name_is_undefined(kind: str) -> None:
 
 @both_engines
 def test_what_el0_is_told(kind: str) -> None:
-    """Only what EL1 can trap has a syndrome. There is no PMU (ID_AA64DFR0_EL1), so PMCCNTR_EL0 and its kin are
-    UNDEFINED at EL0 as they are at EL1."""
+    """Only what EL1 can trap has a syndrome. There is no PMU (ID_AA64DFR0_EL1), so PMCCNTR_EL0 and
+    its kin are UNDEFINED at EL0 as they are at EL1."""
     found = _survey(0, kind, [each for each in SYSTEM_REGISTERS if each >> 11 & 7 >= 3])
     told = {each for each, esr in found.items() if not {*esr} <= {0, UNDEFINED}}
     assert {name_of(each) for each in told} == TRAPPED_BY_EL1

@@ -1,4 +1,5 @@
-"""FEAT_ECV, FEAT_WFxT, the event stream and the user-space interrupt controller, by guest code in the engine."""
+"""FEAT_ECV, FEAT_WFxT, the event stream and the user-space interrupt controller, by guest code in
+the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ UNDEF_ESR = 1 << 25
 
 
 def boot(write, **host: object) -> Vcpu:  # type: ignore[no-untyped-def]
-    """vCPU 0 without a GIC, at the start of a program that powers off; a fault leaves ESR in X20 and does too."""
+    """vCPU 0 without a GIC, at the start of a program that powers off; a fault leaves ESR in X20
+    and does too."""
     vm = Kvm(**host).create_vm()  # type: ignore[arg-type]
     vm.set_user_memory_region(0, RAM, HostMemory(4 << 20))
     vcpu = vm.create_vcpu(0)
@@ -61,8 +63,9 @@ def test_cntpctss_has_the_physical_offset(poffset: int) -> None:
 
 
 def test_a_cval_beyond_the_hardwares_count_never_fires() -> None:
-    """A VHE host without CNTPOFF adds the offset to CVAL. What is beyond 64 bits must not end up at the last count,
-    where the comparator would interrupt the host again and again for a timer that is not to fire."""
+    """A VHE host without CNTPOFF adds the offset to CVAL. What is beyond 64 bits must not end up at
+    the last count, where the comparator would interrupt the host again and again for a timer that
+    is not to fire."""
 
     def write(a: Asm) -> None:
         a.mov(1, 1 << 63)
@@ -162,7 +165,9 @@ def test_without_an_event_stream_wfe_is_a_dead_end() -> None:
 
 @pytest.mark.parametrize("host", [{}, {"vhe": True}])
 @pytest.mark.parametrize(("letter", "bit"), [("V", 1), ("P", 2)])
-def test_without_a_vgic_the_vmm_hears_of_the_levels(host: dict[str, object], letter: str, bit: int) -> None:
+def test_without_a_vgic_the_vmm_hears_of_the_levels(
+    host: dict[str, object], letter: str, bit: int
+) -> None:
     def write(a: Asm) -> None:
         a.mov(1, 1000)
         a.msr(f"CNT{letter}_TVAL_EL0", 1)
@@ -196,5 +201,7 @@ def test_the_next_edge_by_counting(count: int, control: int) -> None:
     def value(n: int) -> int:
         return (count + n) % (1 << 64) >> bit & 1
 
-    edges = (n for n in range(1, 3000) if (value(n - 1), value(n)) == ((1, 0) if falling else (0, 1)))
+    edges = (
+        n for n in range(1, 3000) if (value(n - 1), value(n)) == ((1, 0) if falling else (0, 1))
+    )
     assert ticks == next(edges)

@@ -1,7 +1,8 @@
 """The timers against the oracle of the architecture, under hypothesis.
 
-The oracle (tests/timermodel) was derived from the architecture by somebody who had not seen the implementation, and
-shares no code with it. ARMVIRT_REFERENCE_STEPS asks for another number of steps (`make timer-reference`).
+The oracle (tests/timermodel) was derived from the architecture by somebody who had not seen the
+implementation, and shares no code with it. ARMVIRT_REFERENCE_STEPS asks for another number of steps
+(`make timer-reference`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from timer_rig import Shape
 from timer_twin import Form, Twin
 
 ASKED = os.environ.get("ARMVIRT_REFERENCE_STEPS")
-#: Steps of all forms of host together: those of make test, and those of a long run; or as many as are asked for.
+#: Steps of all forms of host together: those of make test, and those of a long run; or as many as
+#: are asked for.
 STEPS = [int(ASKED)] if ASKED else [15_000, pytest.param(45_000, marks=pytest.mark.long)]
 STEPS_PER_EXAMPLE = 400  # at least, as hypothesis makes them: 400 to 640
 BATCH, RULES = 40, 40  # actions a rule, rules an example

@@ -48,7 +48,8 @@ def test_same_seed_same_numbers() -> None:
 
 
 def test_the_stream_is_a_fixed_one() -> None:
-    """Runs are compared between versions and machines: the numbers of a seed may not change unnoticed."""
+    """Runs are compared between versions and machines: the numbers of a seed may not change
+    unnoticed."""
     block = hashlib.sha256(b"armvirt trng 0 0").digest()
     assert Trng(0).random(64, 64)[3] == int.from_bytes(block[:8], "little")
 

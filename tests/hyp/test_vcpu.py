@@ -1,4 +1,5 @@
-"""vCPUs: reset state, PSCI between them, sleep and wake-up by interrupt, the exclusive monitor, two on one CPU."""
+"""vCPUs: reset state, PSCI between them, sleep and wake-up by interrupt, the exclusive monitor, two
+on one CPU."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def test_a_start_in_big_endian() -> None:
 
 @both_engines
 def test_cpu_on(kind: str) -> None:
-    """The second vCPU starts at its entry with its context id, in the caller's endianness; twice is refused."""
+    """The second vCPU starts at its entry with its context id, in the caller's endianness; twice is
+    refused."""
 
     def first(a: Asm) -> None:
         call(a, CPU_ON, 1, SECOND, 0xABCD)
@@ -115,7 +117,8 @@ def test_cpu_on(kind: str) -> None:
 
 
 def test_what_a_cpu_interface_is_after_off_and_on() -> None:
-    """CPU_OFF in an interrupt handler; the same CPU, when it is on again, has no running priority and no mask."""
+    """CPU_OFF in an interrupt handler; the same CPU, when it is on again, has no running priority
+    and no mask."""
 
     def handler(a: Asm) -> None:
         for name, value in (("PMR", 0xF8), ("IGRPEN1", 1), ("SGI1R", 3 << 24 | 2)):
@@ -212,7 +215,8 @@ def test_wfi_until_a_line_rises(kind: str) -> None:
 
 
 def test_an_interrupt_from_a_device_s_timer() -> None:
-    """Taken at the first instruction at which it is unmasked and pending: the one after the ns it was raised in."""
+    """Taken at the first instruction at which it is unmasked and pending: the one after the ns it
+    was raised in."""
     a = Asm(RAM)
     a.set_vectors()
     enable_spi(a)
@@ -225,7 +229,9 @@ def test_an_interrupt_from_a_device_s_timer() -> None:
     rig.vm.timers.register("device", lambda kind: rig.vm.irq_line(SPI, True))
     rig.vm.timers.arm(5000, "device")
     entries: list[int] = []
-    rig.host.bus.subscribe(lambda stamp, event: entries.append(stamp.ns) if event.kind == "exception" else None)
+    rig.host.bus.subscribe(
+        lambda stamp, event: entries.append(stamp.ns) if event.kind == "exception" else None
+    )
     rig.finish()
     assert rig.x(20) in (a["loop"], a["loop"] + 4)
     assert 5000 <= entries[0] <= 5001
@@ -236,7 +242,8 @@ def test_an_interrupt_from_a_device_s_timer() -> None:
 
 @both_engines
 def test_an_exclusive_does_not_survive_a_switch(kind: str) -> None:
-    """7 is loaded exclusively, another vCPU writes 8 and then 7 again: the store must fail, though the word is 7."""
+    """7 is loaded exclusively, another vCPU writes 8 and then 7 again: the store must fail, though
+    the word is 7."""
 
     def first(a: Asm) -> None:
         a.mov(1, DATA)

@@ -1,11 +1,24 @@
-"""The ioctls of a vCPU: init, MP state, events, inputs, debugging, and the exits that a VMM asks for."""
+"""The ioctls of a vCPU: init, MP state, events, inputs, debugging, and the exits that a VMM asks
+for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-from hyp_tools import DATA, DEVICE, NE, NOWHERE, RAM, RAM_SIZE, Asm, Rig, both_engines, power_off, program
+from hyp_tools import (
+    DATA,
+    DEVICE,
+    NE,
+    NOWHERE,
+    RAM,
+    RAM_SIZE,
+    Asm,
+    Rig,
+    both_engines,
+    power_off,
+    program,
+)
 
 from armvirt.arch.encoding import sysreg
 from armvirt.errors import KvmError
@@ -66,7 +79,12 @@ def alone(write: Callable[[Asm], None], kind: str = "auto", **options: object) -
 
 def test_nothing_works_before_init(vm: Vm) -> None:
     vcpu = vm.create_vcpu(0)
-    for call in (vcpu.run, vcpu.get_reg_list, lambda: vcpu.get_one_reg(PC), lambda: vcpu.set_one_reg(PC, 0)):
+    for call in (
+        vcpu.run,
+        vcpu.get_reg_list,
+        lambda: vcpu.get_one_reg(PC),
+        lambda: vcpu.set_one_reg(PC, 0),
+    ):
         assert errno_of(call) == "ENOEXEC"
 
 
@@ -120,7 +138,10 @@ def test_immediate_exit() -> None:
 
 def test_mp_state() -> None:
     rig = alone(lambda a: a.nop())
-    assert errno_of(lambda: rig.vcpu.set_mp_state(3)) == "EINVAL" and rig.vcpu.get_mp_state() == MpState.RUNNABLE
+    assert (
+        errno_of(lambda: rig.vcpu.set_mp_state(3)) == "EINVAL"
+        and rig.vcpu.get_mp_state() == MpState.RUNNABLE
+    )
     rig.vcpu.set_mp_state(MpState.STOPPED)
     assert rig.host.run(1000) is Stop.IDLE and rig.vcpu.context.insns == 0
     rig.vcpu.set_mp_state(MpState.RUNNABLE)
@@ -129,14 +150,18 @@ def test_mp_state() -> None:
 
 @both_engines
 def test_suspended(kind: str) -> None:
-    """It sleeps until an interrupt could be delivered, says so, and runs on where it was once it may."""
+    """It sleeps until an interrupt could be delivered, says so, and runs on where it was once it
+    may."""
     rig = alone(lambda a: a.nop(), kind, gic=False)
     rig.vcpu.set_mp_state(MpState.SUSPENDED)
     assert rig.vcpu.get_mp_state() == MpState.SUSPENDED
     assert rig.vcpu.run(5000) is not None or rig.vcpu.context.insns == 0
     rig.vm.irq_line_raw(irq_line_word(IRQ_TYPE_CPU, 0), True)
     for _ in range(2):
-        assert rig.vcpu.run() == SystemEventExit("wakeup") and rig.vcpu.get_mp_state() == MpState.SUSPENDED
+        assert (
+            rig.vcpu.run() == SystemEventExit("wakeup")
+            and rig.vcpu.get_mp_state() == MpState.SUSPENDED
+        )
     rig.vcpu.set_mp_state(MpState.RUNNABLE)
     assert rig.vcpu.run() == SystemEventExit("shutdown")
 
@@ -147,7 +172,8 @@ def test_suspended(kind: str) -> None:
 @both_engines
 @pytest.mark.parametrize(("number", "vector"), [(0, 0x280), (1, 0x300)])
 def test_the_inputs_of_a_cpu(kind: str, number: int, vector: int) -> None:
-    """KVM_IRQ_LINE of type CPU: the exception is taken where it is unmasked, and again while the line is high."""
+    """KVM_IRQ_LINE of type CPU: the exception is taken where it is unmasked, and again while the
+    line is high."""
 
     def write(a: Asm) -> None:
         a.set_vectors()
@@ -171,7 +197,9 @@ def test_the_inputs_of_a_cpu(kind: str, number: int, vector: int) -> None:
     rig = Rig(a, kind=kind)
     rig.on_mmio = lambda vcpu, exit: rig.vm.irq_line_raw(irq_line_word(IRQ_TYPE_CPU, number), True)
     rig.finish()
-    assert rig.x(20) == vector and rig.vm.read_memory(rig.x(22) - 4, 4) == (0xD503_43FF).to_bytes(4, "little")
+    assert rig.x(20) == vector and rig.vm.read_memory(rig.x(22) - 4, 4) == (0xD503_43FF).to_bytes(
+        4, "little"
+    )
 
 
 def test_inputs_that_there_are_not(vm: Vm) -> None:
@@ -213,15 +241,22 @@ def test_an_serror_waits_for_pstate_a(kind: str) -> None:
     assert rig.vcpu.get_vcpu_events() == VcpuEvents(serror_pending=True)
     rig.vcpu.run()
     assert rig.x(20) == 0x380 and rig.x(21) >> 26 == 0x2F
-    assert rig.vm.read_memory(rig.x(22) - 4, 4) == (0xD503_44FF).to_bytes(4, "little"), "before the next instruction"
+    assert rig.vm.read_memory(rig.x(22) - 4, 4) == (0xD503_44FF).to_bytes(4, "little"), (
+        "before the next instruction"
+    )
     assert not rig.vcpu.get_vcpu_events().serror_pending
 
 
 def test_events_that_are_refused() -> None:
     rig = recording(lambda a: a.nop())
     before = rig.vcpu.state()
-    assert errno_of(lambda: rig.vcpu.set_vcpu_events(VcpuEvents(True, True, serror_esr=1))) == "EINVAL"
-    assert errno_of(lambda: rig.vcpu.set_vcpu_events(VcpuEvents(True, ext_dabt_pending=True))) == "EINVAL"
+    assert (
+        errno_of(lambda: rig.vcpu.set_vcpu_events(VcpuEvents(True, True, serror_esr=1))) == "EINVAL"
+    )
+    assert (
+        errno_of(lambda: rig.vcpu.set_vcpu_events(VcpuEvents(True, ext_dabt_pending=True)))
+        == "EINVAL"
+    )
     assert rig.vcpu.state() == before
 
 
@@ -254,7 +289,9 @@ def test_nisv(kind: str, with_handler: bool) -> None:
         rig.vcpu.set_one_reg(PC, rig.vcpu.get_one_reg(PC) + 4)
 
     if with_handler:
-        rig.vcpu.exit_handler = lambda vcpu, exit: answer(exit) if isinstance(exit, NisvExit) else True
+        rig.vcpu.exit_handler = lambda vcpu, exit: (
+            answer(exit) if isinstance(exit, NisvExit) else True
+        )
         rig.finish()
     else:
         rig.vcpu.exit_handler = None
@@ -281,15 +318,23 @@ def test_nisv_and_an_abort(kind: str) -> None:
 @pytest.mark.parametrize("control", [1 << 17 | 1, 4 | 1, 1 << 40])
 def test_debugging_that_is_refused(control: int) -> None:
     rig = alone(lambda a: a.nop())
-    assert errno_of(lambda: rig.vcpu.set_guest_debug(control)) == "EINVAL" and rig.vcpu.debug == GuestDebug.NONE
-    assert rig.vm.check_extension(Cap.GUEST_DEBUG_HW_BPS) == rig.vm.check_extension(Cap.GUEST_DEBUG_HW_WPS) == 0
+    assert (
+        errno_of(lambda: rig.vcpu.set_guest_debug(control)) == "EINVAL"
+        and rig.vcpu.debug == GuestDebug.NONE
+    )
+    assert (
+        rig.vm.check_extension(Cap.GUEST_DEBUG_HW_BPS)
+        == rig.vm.check_extension(Cap.GUEST_DEBUG_HW_WPS)
+        == 0
+    )
 
 
 @both_engines
 def test_single_steps(kind: str) -> None:
     """Each instruction is an exit; what the guest does is what it does without."""
     rig, plain = (
-        alone(lambda a: (a.mov(1, 3), a.label("l"), a.subs_imm(1, 1, 1), a.b_cond(NE, "l")), kind) for _ in "ab"
+        alone(lambda a: (a.mov(1, 3), a.label("l"), a.subs_imm(1, 1, 1), a.b_cond(NE, "l")), kind)
+        for _ in "ab"
     )
     rig.vcpu.set_guest_debug(GuestDebug.ENABLE | GuestDebug.SINGLESTEP)
     places = []
@@ -330,7 +375,11 @@ def test_filters_that_are_refused(vm: Vm, new: FilterRange, errno: str) -> None:
     vm.set_device_attr(VM_SMCCC_CTRL, SMCCC_FILTER, FilterRange(0x8400_0010, 16, FilterAction.DENY))
     assert errno_of(lambda: vm.set_device_attr(VM_SMCCC_CTRL, SMCCC_FILTER, new)) == errno
     assert vm.smccc.filter.action(0x8400_000F) is FilterAction.HANDLE
-    assert errno_of(lambda: vm.has_device_attr(0, 1)) == errno_of(lambda: vm.has_device_attr(1, 0)) == "ENXIO"
+    assert (
+        errno_of(lambda: vm.has_device_attr(0, 1))
+        == errno_of(lambda: vm.has_device_attr(1, 0))
+        == "ENXIO"
+    )
 
 
 @both_engines
@@ -344,8 +393,12 @@ def test_calls_that_are_filtered(kind: str) -> None:
             a.movr(11, 0)
 
     rig = alone(write, kind)
-    rig.vm.set_device_attr(VM_SMCCC_CTRL, SMCCC_FILTER, FilterRange(0x8400_0000, 1, FilterAction.DENY))
-    rig.vm.set_device_attr(VM_SMCCC_CTRL, SMCCC_FILTER, FilterRange(0xC600_0000, 0x100, FilterAction.FWD_TO_USER))
+    rig.vm.set_device_attr(
+        VM_SMCCC_CTRL, SMCCC_FILTER, FilterRange(0x8400_0000, 1, FilterAction.DENY)
+    )
+    rig.vm.set_device_attr(
+        VM_SMCCC_CTRL, SMCCC_FILTER, FilterRange(0xC600_0000, 0x100, FilterAction.FWD_TO_USER)
+    )
     for flags, result in ((0, 7), (1, 8)):
         assert rig.vcpu.run() == HypercallExit(0xC600_0099, flags)
         if not flags:
@@ -366,8 +419,15 @@ def test_ioeventfds_that_are_refused(vm: Vm) -> None:
     def other() -> None: ...
 
     vm.ioeventfd(DEVICE, 4, one, 5)
-    for address, length, match in ((DEVICE, 3, None), (DEVICE, 16, None), (DEVICE, 0, 1), ((1 << 64) - 1, 4, None)):
-        assert errno_of(lambda a=address, n=length, m=match: vm.ioeventfd(a, n, other, m)) == "EINVAL"
+    for address, length, match in (
+        (DEVICE, 3, None),
+        (DEVICE, 16, None),
+        (DEVICE, 0, 1),
+        ((1 << 64) - 1, 4, None),
+    ):
+        assert (
+            errno_of(lambda a=address, n=length, m=match: vm.ioeventfd(a, n, other, m)) == "EINVAL"
+        )
     for length, match in ((4, 5), (4, None), (0, None)):
         assert errno_of(lambda n=length, m=match: vm.ioeventfd(DEVICE, n, other, m)) == "EEXIST"
     assert errno_of(lambda: vm.ioeventfd(DEVICE, 4, other, 5, deassign=True)) == "ENOENT"
@@ -403,7 +463,12 @@ def test_an_ioeventfd_is_no_exit(kind: str) -> None:
 def test_capabilities(vm: Vm) -> None:
     for cap in (Cap.NR_MEMSLOTS, Cap.ARM_NISV_TO_USER, Cap.ONE_REG, Cap.IMMEDIATE_EXIT):
         assert vm.check_extension(cap) == Kvm().check_extension(cap) > 0
-    assert vm.check_extension(9999) == vm.check_extension(Cap.ARM_SVE) == vm.check_extension(Cap.ARM_EL1_32BIT) == 0
+    assert (
+        vm.check_extension(9999)
+        == vm.check_extension(Cap.ARM_SVE)
+        == vm.check_extension(Cap.ARM_EL1_32BIT)
+        == 0
+    )
     for cap, flags in ((Cap.ONE_REG, 0), (9999, 0), (Cap.ARM_NISV_TO_USER, 1)):
         assert errno_of(lambda c=cap, f=flags: vm.enable_cap(c, 0, f)) == "EINVAL"
     assert Cap.ARM_NISV_TO_USER not in vm.caps and DATA > RAM
@@ -430,7 +495,11 @@ def test_a_guest_cannot_be_put_into_another_mode(vm: Vm, pstate: int) -> None:
 
 def test_events_need_an_initialised_vcpu(vm: Vm) -> None:
     vcpu = vm.create_vcpu(0)
-    assert errno_of(vcpu.get_vcpu_events) == errno_of(lambda: vcpu.set_vcpu_events(VcpuEvents(True))) == "ENOEXEC"
+    assert (
+        errno_of(vcpu.get_vcpu_events)
+        == errno_of(lambda: vcpu.set_vcpu_events(VcpuEvents(True)))
+        == "ENOEXEC"
+    )
 
 
 @pytest.mark.parametrize("vcpu_id", [-1, 512, 1 << 20])

@@ -77,8 +77,8 @@ def unmasked(a: Asm) -> None:
 @both_engines
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_an_interrupt_waits_for_the_access(kind: str, pcpus: int) -> None:
-    """The VMM raises its line before it runs the vCPU again: the read has its answer, and the handler's read its own.
-    It is the same where the vCPU moves meanwhile."""
+    """The VMM raises its line before it runs the vCPU again: the read has its answer, and the
+    handler's read its own. It is the same where the vCPU moves meanwhile."""
     a = Asm(RAM)
     unmasked(a)
     a.ldr(2, 1)
@@ -102,8 +102,12 @@ def test_an_interrupt_waits_for_the_access(kind: str, pcpus: int) -> None:
 @both_engines
 @pytest.mark.parametrize("change", ["slot", "log", "tlb"])
 def test_the_device_sees_a_store_once(kind: str, change: str) -> None:
-    """Also if the translations of everything are gone when the vCPU goes on: its fetch faults first."""
-    rig = alone(lambda a: (a.mov(1, DEVICE), a.mov(2, 1), a.str_(2, 1), a.add_imm(2, 2, 1), a.str_(2, 1)), kind)
+    """Also if the translations of everything are gone when the vCPU goes on: its fetch faults
+    first."""
+    rig = alone(
+        lambda a: (a.mov(1, DEVICE), a.mov(2, 1), a.str_(2, 1), a.add_imm(2, 2, 1), a.str_(2, 1)),
+        kind,
+    )
     memory = HostMemory(4096)
     seen = []
     for _ in range(2):
@@ -171,7 +175,8 @@ def test_a_reset_forgets_the_access() -> None:
 
 
 def test_restored_state_has_no_answer() -> None:
-    """As KVM: the state of a vCPU with an access that is not completed is that of before the access."""
+    """As KVM: the state of a vCPU with an access that is not completed is that of before the
+    access."""
     rig = alone(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), a.ldr(3, 1, 8)))
     first = next_mmio(rig)
     state = rig.kvm.state()
@@ -203,7 +208,13 @@ def test_immediate_exit_in_the_middle_of_a_pair(kind: str) -> None:
 @both_engines
 def test_immediate_exit_while_others_run(kind: str) -> None:
     """The access is completed when this vCPU's turn comes, and no instruction more."""
-    rig = alone(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), a.nop(), a.nop()), kind, vcpus=2, pcpus=3, quantum_ns=1_000)
+    rig = alone(
+        lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), a.nop(), a.nop()),
+        kind,
+        vcpus=2,
+        pcpus=3,
+        quantum_ns=1_000,
+    )
     rig.start(endless(RAM + 0x1000), vcpu=1)
     next_mmio(rig).data = 5
     at, before = rig.vcpu.get_one_reg(PC), rig.vcpu.context.insns
@@ -265,7 +276,10 @@ def test_a_run_within_a_run_is_refused() -> None:
 def test_a_vcpu_suspended_in_its_own_exit(kind: str) -> None:
     """The access is completed; then it sleeps until it could take an interrupt."""
     rig = Rig(program(lambda a: (a.mov(1, DEVICE), a.ldr(2, 1), a.mov(3, 4))), kind=kind)
-    rig.on_mmio = lambda vcpu, exit: (setattr(exit, "data", 6), vcpu.set_mp_state(MpState.SUSPENDED))[1]
+    rig.on_mmio = lambda vcpu, exit: (
+        setattr(exit, "data", 6),
+        vcpu.set_mp_state(MpState.SUSPENDED),
+    )[1]
     assert rig.run() is Stop.IDLE
     assert (rig.x(2), rig.x(3)) == (6, 0) and rig.vcpu.get_mp_state() is MpState.SUSPENDED
     rig.vm.irq_line_raw(IRQ_LINE, True)
@@ -276,7 +290,8 @@ def test_a_vcpu_suspended_in_its_own_exit(kind: str) -> None:
 
 
 def test_one_that_wakes_in_vain_sleeps_again() -> None:
-    """KVM_SYSTEM_EVENT_WAKEUP is for an interrupt that could be delivered; the line may have fallen meanwhile."""
+    """KVM_SYSTEM_EVENT_WAKEUP is for an interrupt that could be delivered; the line may have fallen
+    meanwhile."""
     rig = alone(lambda a: a.nop())
     rig.vcpu.set_mp_state(MpState.SUSPENDED)
     rig.vm.irq_line_raw(IRQ_LINE, True)
@@ -315,7 +330,9 @@ def test_an_abort_that_answers_nisv_has_the_virtual_address(kind: str) -> None:
     exit = rig.vcpu.run()
     assert isinstance(exit, NisvExit) and exit.fault_ipa == DEVICE + 0x120
     rig.vcpu.set_vcpu_events(VcpuEvents(ext_dabt_pending=True))
-    assert errno_of(lambda: rig.vcpu.set_vcpu_events(VcpuEvents(ext_dabt_pending=True))) == "EINVAL", "once"
+    assert (
+        errno_of(lambda: rig.vcpu.set_vcpu_events(VcpuEvents(ext_dabt_pending=True))) == "EINVAL"
+    ), "once"
     assert rig.vcpu.run() == SystemEventExit("shutdown")
     assert (rig.x(20), rig.x(23)) == (0x200, va)
 
@@ -338,4 +355,6 @@ def test_an_serror_is_an_entry_and_counts_as_one() -> None:
     rig.vcpu.run()
     (stamp, entry), *_ = [(s, e) for s, e in events if isinstance(e, ExceptionEntry)]
     assert (entry.what, entry.elr, stamp.ns, stamp.pc) == ("serror", at, now, at)
-    assert rig.vcpu.context.insns - count == rig.host.clock.now - now == 1 + 3, "the entry, and SYSTEM_OFF"
+    assert rig.vcpu.context.insns - count == rig.host.clock.now - now == 1 + 3, (
+        "the entry, and SYSTEM_OFF"
+    )

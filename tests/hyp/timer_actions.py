@@ -1,4 +1,5 @@
-"""What guests, the VMM and time do to the timers: actions for a `timer_twin.Twin`, each for the product and the oracle.
+"""What guests, the VMM and time do to the timers: actions for a `timer_twin.Twin`, each for the
+product and the oracle.
 
 Operands are small integers, so that a random generator and hypothesis can both make them.
 """
@@ -61,7 +62,9 @@ def _offset(y: int) -> int:
     near = (rest & 0xFF) - 128
     if kind == 0:
         return 0
-    return (EDGES[(rest >> 8) % len(EDGES)] + near if kind < 3 else rest * 0x9E37_79B9_7F4A_7C15) & MASK64
+    return (
+        EDGES[(rest >> 8) % len(EDGES)] + near if kind < 3 else rest * 0x9E37_79B9_7F4A_7C15
+    ) & MASK64
 
 
 def _value(twin: Twin, n: int, which: Which, register: Register, y: int) -> int:
@@ -70,18 +73,24 @@ def _value(twin: Twin, n: int, which: Which, register: Register, y: int) -> int:
     if register == "cval":
         return _count(twin, n, which, y)
     rest = y >> 3
-    return (rest % 64, -(rest % 64), rest % 4096, 0x7FFF_FFFF, 0x8000_0000, y, y << 32 | 5, -1)[y & 7] & MASK64
+    return (rest % 64, -(rest % 64), rest % 4096, 0x7FFF_FFFF, 0x8000_0000, y, y << 32 | 5, -1)[
+        y & 7
+    ] & MASK64
 
 
 def _name(which: Which, register: Register) -> str:
     return f"CNT{which.upper()}_{register.upper()}_EL0"
 
 
-def _access(twin: Twin, n: int, name: str, which: Which, counter: bool, do: Callable[[], int | None]) -> int | None:
-    """Do an access, and look whether it reached EL2: what KVM sets in CNTHCTL_EL2 depends on the kind of host.
+def _access(
+    twin: Twin, n: int, name: str, which: Which, counter: bool, do: Callable[[], int | None]
+) -> int | None:
+    """Do an access, and look whether it reached EL2: what KVM sets in CNTHCTL_EL2 depends on the
+    kind of host.
 
-    The physical timer traps where EL2 emulates it, or its offset; the counter where it has an offset and hardware none
-    (timer_set_traps). The self-synchronised counters are no registers of the engine, and not its to count.
+    The physical timer traps where EL2 emulates it, or its offset; the counter where it has an
+    offset and hardware none (timer_set_traps). The self-synchronised counters are no registers of
+    the engine, and not its to count.
     """
     (before, _), form = twin.rig.traps(n), twin.shape.form
     offset = twin.physical_offset(n)
@@ -91,7 +100,9 @@ def _access(twin: Twin, n: int, name: str, which: Which, counter: bool, do: Call
     emulated_offset = offset != 0 and not form.cntpoff
     trapped = which == "p" and (emulated_offset or not (counter or form.vhe))
     after, exception_class = twin.rig.traps(n)
-    traps = after != before and exception_class == EC.SYSREG  # stage 2 may have been filled on the way
+    traps = (
+        after != before and exception_class == EC.SYSREG
+    )  # stage 2 may have been filled on the way
     assert traps == trapped, f"{name} on vCPU {n}: traps is {traps}"
     return answer
 
@@ -127,8 +138,13 @@ def _read(twin: Twin, n: int, x: int, do: Callable[[str], int | None]) -> None:
         name = _name(which, register)
     ours = _access(twin, n, name, which, counter, lambda: do(name))
     if ours is not None:
-        theirs, known = twin.model.read(n, which, register), ~twin.model.unknown_bits(n, which, register)
-        assert ours & known == theirs & known, f"{name} of vCPU {n} reads {ours:#x}, in the oracle {theirs:#x}"
+        theirs, known = (
+            twin.model.read(n, which, register),
+            ~twin.model.unknown_bits(n, which, register),
+        )
+        assert ours & known == theirs & known, (
+            f"{name} of vCPU {n} reads {ours:#x}, in the oracle {theirs:#x}"
+        )
     twin.elapse()
 
 
@@ -141,7 +157,10 @@ def access_el0(twin: Twin, n: int, x: int, y: int) -> None:
         return
     which, register = _timer(x), REGISTERS[(x >> 1) % 3]
     value, name = _value(twin, by, which, register, y >> 1), _name(which, register)
-    if _access(twin, by, name, which, False, lambda: _el0(twin, by, name, f"msr {name}", value)) is not None:
+    if (
+        _access(twin, by, name, which, False, lambda: _el0(twin, by, name, f"msr {name}", value))
+        is not None
+    ):
         twin.model.write(by, which, register, value)
     twin.elapse()
 
@@ -164,7 +183,8 @@ def write_cntkctl(twin: Twin, n: int, x: int, y: int) -> None:
 
 
 def set_one_reg(twin: Twin, n: int, x: int, y: int) -> None:
-    """The VMM writes CTL, CVAL or the counter, of a vCPU wherever it is; the counter is the whole VM's."""
+    """The VMM writes CTL, CVAL or the counter, of a vCPU wherever it is; the counter is the whole
+    VM's."""
     which, kind = _timer(x), (x >> 1) % 3
     vcpu = twin.rig.vcpus[n]
     if kind < 2:
@@ -183,7 +203,8 @@ def set_one_reg(twin: Twin, n: int, x: int, y: int) -> None:
 
 
 def set_counter_offset(twin: Twin, _: int, x: int, y: int) -> None:
-    """KVM_ARM_SET_COUNTER_OFFSET: both counters of the VM; from then on a write of CNT by ONE_REG is ignored."""
+    """KVM_ARM_SET_COUNTER_OFFSET: both counters of the VM; from then on a write of CNT by ONE_REG
+    is ignored."""
     value = _offset(y)
     twin.rig.vm.set_counter_offset(value)
     twin.model.set_voffset(value)
@@ -214,8 +235,8 @@ def migrate(twin: Twin, n: int, x: int, _: int) -> None:
 def wait_for_interrupt(twin: Twin, n: int, _: int, __: int) -> None:
     """WFI blocks until there is an interrupt, or does nothing.
 
-    It may end for no reason. This vGIC does so once for a line that is high and was not reported, because the interrupt
-    is active; the second time it must block.
+    It may end for no reason. This vGIC does so once for a line that is high and was not reported,
+    because the interrupt is active; the second time it must block.
     """
     for last in (False, True):
         if n not in twin.rig.runnable():
@@ -223,7 +244,9 @@ def wait_for_interrupt(twin: Twin, n: int, _: int, __: int) -> None:
         stays, high = twin.wakes_wfi(n), any(twin.model.line(n, which) for which in TIMERS)
         wakes = twin.wake_instant(n)
         twin.guest(n, "wfi")
-        awake_already = not stays and wakes == twin.rig.now  # gone to sleep, and woken before anybody looks
+        awake_already = (
+            not stays and wakes == twin.rig.now
+        )  # gone to sleep, and woken before anybody looks
         slept = twin.rig.blocked(n) or awake_already
         twin.settle()
         if slept or stays or last or not high:
@@ -232,7 +255,8 @@ def wait_for_interrupt(twin: Twin, n: int, _: int, __: int) -> None:
 
 
 def change_bit(twin: Twin, n: int, x: int, _: int) -> None:
-    """Enable, disable, set or clear pending, set or clear active: a bit of the redistributor, by whichever vCPU."""
+    """Enable, disable, set or clear pending, set or clear active: a bit of the redistributor, by
+    whichever vCPU."""
     if (by := twin.executor(n if x & 0x100 else x >> 9)) is None:
         return
     which, kind = _timer(x), (0, 0, 1, 2, 3, 4, 5, 5)[x >> 1 & 7]
@@ -248,8 +272,8 @@ def change_bit(twin: Twin, n: int, x: int, _: int) -> None:
 
 
 def change_priority(twin: Twin, n: int, x: int, y: int) -> None:
-    """Of an interrupt that is neither active nor to be ended: else the effect is IMPLEMENTATION DEFINED (IHI 0069,
-    GICR_IPRIORITYR<n>)."""
+    """Of an interrupt that is neither active nor to be ended: else the effect is IMPLEMENTATION
+    DEFINED (IHI 0069, GICR_IPRIORITYR<n>)."""
     which = _timer(x)
     ends = any(running == which for running, _ in twin.model.interface(n).running)
     if (by := twin.executor(n)) is not None and not twin.model.ppi(n, which).active and not ends:
@@ -259,7 +283,8 @@ def change_priority(twin: Twin, n: int, x: int, y: int) -> None:
 def inspect(twin: Twin, n: int, x: int, _: int) -> None:
     """A guest reads enabled, pending and active of both PPIs of any vCPU that is loaded.
 
-    The line of one that is not is as its last put left it, in KVM: nobody looks while nothing can be delivered.
+    The line of one that is not is as its last put left it, in KVM: nobody looks while nothing can
+    be delivered.
     """
     by = twin.executor(x >> 4)
     if by is None or twin.rig.vcpus[n].pe is None:
@@ -275,7 +300,9 @@ def inspect(twin: Twin, n: int, x: int, _: int) -> None:
         which: (ppi.enabled, twin.model.pending(n, which), ppi.active)[x % 3] for which, ppi in ppis.items()
     }  # fmt: skip
     for which, theirs in bits.items():
-        assert bool(ours >> INTID[which] & 1) == theirs, f"{offset:#x} of vCPU {n}: {ours:#x}, the oracle has {bits}"
+        assert bool(ours >> INTID[which] & 1) == theirs, (
+            f"{offset:#x} of vCPU {n}: {ours:#x}, the oracle has {bits}"
+        )
     twin.elapse()
 
 
@@ -361,12 +388,17 @@ def _instants(twin: Twin) -> Sequence[int]:
     model, found = twin.model, []
     for n in range(twin.shape.vcpus):
         for which in TIMERS:
-            found += [model.next_rise(n, which), model.next_fall(n, which), model.delivery_instant(n, which)]
+            found += [
+                model.next_rise(n, which),
+                model.next_fall(n, which),
+                model.delivery_instant(n, which),
+            ]
     return sorted({ns for ns in found if ns is not None and ns > model.now})
 
 
 def _target(twin: Twin, x: int, y: int) -> int:
-    """Until when to wait: mostly around an instant at which something happens, and 1 ns at least."""
+    """Until when to wait: mostly around an instant at which something happens, and 1 ns at
+    least."""
     now, instants = twin.rig.now, _instants(twin)
     when = now + 1 + y % 64
     if x & 0xF < 9 and instants:
@@ -379,21 +411,28 @@ def _target(twin: Twin, x: int, y: int) -> int:
 
 
 def advance(twin: Twin, n: int, x: int, y: int) -> None:
-    """Time passes while a guest has its interrupts masked, or waits with them open and must be interrupted at the exact
-    ns: not yet when the interrupt is signalled, but one instruction later."""
+    """Time passes while a guest has its interrupts masked, or waits with them open and must be
+    interrupted at the exact ns: not yet when the interrupt is signalled, but one instruction
+    later."""
     when = _target(twin, x, y)
     sleepers = {v: twin.wake_instant(v) for v in range(twin.shape.vcpus) if twin.rig.blocked(v)}
     if (by := twin.executor(n)) is None:
         twin.rig.run_until(when)
     else:
         opened, delivery = bool(y & 0x100), twin.model.next_delivery(by)
-        taken = twin.rig.wait(by, when, busy=when - twin.rig.now < BUSY_LIMIT_NS and bool(y & 0x200), opened=opened)
+        taken = twin.rig.wait(
+            by, when, busy=when - twin.rig.now < BUSY_LIMIT_NS and bool(y & 0x200), opened=opened
+        )
         expected = opened and delivery is not None and delivery[0] < when
-        assert taken == expected, f"until {when} ns vCPU {by} took an interrupt: {taken}; the oracle has {delivery}"
+        assert taken == expected, (
+            f"until {when} ns vCPU {by} took an interrupt: {taken}; the oracle has {delivery}"
+        )
     twin.elapse()
     for v, wakes in sleepers.items():
         expected = wakes is not None and wakes <= when
-        assert twin.rig.blocked(v) != expected, f"at {when} ns vCPU {v} is awake: {not expected}, its time was {wakes}"
+        assert twin.rig.blocked(v) != expected, (
+            f"at {when} ns vCPU {v} is awake: {not expected}, its time was {wakes}"
+        )
 
 
 def pause(twin: Twin, _: int, x: int, y: int) -> None:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from planting import Bug, by_name
 
-ARCH, TIMER, PE, VCPU = "armvirt.arch.timer", "armvirt.hw.timer", "armvirt.hw.pe", "armvirt.hyp.vcpu.vcpu"
-ARCH_TIMER, CONTEXT, VGIC = "armvirt.hyp.timer.arch_timer", "armvirt.hyp.timer.context", "armvirt.hyp.vgic"
+ARCH, TIMER, PE, VCPU = (
+    "armvirt.arch.timer",
+    "armvirt.hw.timer",
+    "armvirt.hw.pe",
+    "armvirt.hyp.vcpu.vcpu",
+)
+ARCH_TIMER, CONTEXT, VGIC = (
+    "armvirt.hyp.timer.arch_timer",
+    "armvirt.hyp.timer.context",
+    "armvirt.hyp.vgic",
+)
 
 BUGS = (
     # The PE's comparators and counter

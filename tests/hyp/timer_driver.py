@@ -1,4 +1,5 @@
-"""Random actions for the timers' twins, by seed: as fast as they can be made, for campaigns and for planted bugs."""
+"""Random actions for the timers' twins, by seed: as fast as they can be made, for campaigns and for
+planted bugs."""
 
 from __future__ import annotations
 
@@ -15,7 +16,15 @@ CASE_STEPS = 300
 ACTION_BITS = 64
 FORMS = (NVHE, VHE, VHE_CNTPOFF)
 #: Beside any other. The last three have no whole number of ns in a tick, and one is prime.
-FREQUENCIES = (1_000_000, 1_000_000_000, 62_500_000, 100_000_000, 19_200_000, 24_000_000, 998_244_353)
+FREQUENCIES = (
+    1_000_000,
+    1_000_000_000,
+    62_500_000,
+    100_000_000,
+    19_200_000,
+    24_000_000,
+    998_244_353,
+)
 STARTS = (0, 0x1000_0000, (1 << 32) - 50, (1 << 63) - 2000, (1 << 64) - 1, (1 << 64) - 3000)
 ROLLING_OVER = 4  # from here on
 VIRTUAL_STARTS = (0, 0, (1 << 64) - 500)
@@ -40,12 +49,18 @@ SNAPSHOT = Action(snapshot)
 
 def decoded(bits: int) -> Action:
     """An action from a number of 64 bits: what it is, by weight, and its three operands."""
-    return Action(_TABLE[(bits >> 56) % len(_TABLE)], bits >> 48 & 0xFF, bits >> 32 & 0xFFFF, bits & 0xFFFF_FFFF)
+    return Action(
+        _TABLE[(bits >> 56) % len(_TABLE)],
+        bits >> 48 & 0xFF,
+        bits >> 32 & 0xFFFF,
+        bits & 0xFFFF_FFFF,
+    )
 
 
 def random_shape(rng: random.Random, form: Form) -> Shape:
-    """Where the physical timer is direct and has its offset in CVAL, the physical count must not roll over: KVM's
-    addition has no answer to that, and no machine lives so long. (The guests' counts do, everywhere.)"""
+    """Where the physical timer is direct and has its offset in CVAL, the physical count must not
+    roll over: KVM's addition has no answer to that, and no machine lives so long. (The guests'
+    counts do, everywhere.)"""
     return Shape(
         form, rng.choice((1, 2)), rng.choice((1, 2, 3)), rng.choice((*FREQUENCIES, rng.randint(10**6, 10**9))),
         rng.choice(STARTS[:ROLLING_OVER] if form == VHE else STARTS), rng.choice(VIRTUAL_STARTS),
@@ -70,7 +85,8 @@ class Case(NamedTuple):
 
 
 def run_case(case: Case, actions: Iterable[Action] | None = None) -> int:
-    """Run it to its end; returns the steps done. AssertionError at a difference, with the case to repeat."""
+    """Run it to its end; returns the steps done. AssertionError at a difference, with the case to
+    repeat."""
     twin = Twin(case.shape)
     done: list[Action] = []
     try:

@@ -1,7 +1,9 @@
-"""A host with PEs, a vGICv3 and guests that do one instruction on demand: the timers' machine, with a hand on it.
+"""A host with PEs, a vGICv3 and guests that do one instruction on demand: the timers' machine, with
+a hand on it.
 
-Everything goes the way that it goes for any guest: instructions are executed by the engine, trap or do not, and exits
-are handled by the run loop. Between two instructions a guest waits in a branch to itself, or in a loop of NOPs.
+Everything goes the way that it goes for any guest: instructions are executed by the engine, trap or
+do not, and exits are handled by the run loop. Between two instructions a guest waits in a branch to
+itself, or in a loop of NOPs.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ TURN_FOREVER = 1 << 63
 RAM_SIZE = 1 << 16
 X0, X1, PC, PSTATE = (ONE_REG_ARM64_CORE | n for n in (0, 2, 0x40, 0x42))
 VBAR_EL1, ESR_EL1 = (ONE_REG_ARM64_SYSREG | sysreg(3, 0, *rest) for rest in ((12, 0, 0), (5, 2, 0)))
-EL1_MASKED, EL1_OPEN, EL0_MASKED = 0x385, 0x305, 0x380  # FIQs are open: with both masked a spin is a dead end
+EL1_MASKED, EL1_OPEN, EL0_MASKED = (
+    0x385,
+    0x305,
+    0x380,
+)  # FIQs are open: with both masked a spin is a dead end
 BRANCH_TO_ITSELF = 0x1400_0000
 VECTOR_IRQ, VECTOR_SYNC_EL0 = 0x280, 0x400
 BUSY_NOPS = 13
@@ -43,9 +49,14 @@ MANY_INTERRUPTS = 100  # between two comparisons
 ALARM = "timer-rig-alarm"
 EL2_EXITS = STATS.index("el2")
 
-TIMER_REGISTERS = tuple(f"CNT{letter}_{register}_EL0" for letter in "VP" for register in ("CTL", "CVAL", "TVAL"))
+TIMER_REGISTERS = tuple(
+    f"CNT{letter}_{register}_EL0" for letter in "VP" for register in ("CTL", "CVAL", "TVAL")
+)
 COUNTERS = ("CNTVCT_EL0", "CNTPCT_EL0", "CNTVCTSS_EL0", "CNTPCTSS_EL0")
-ICC_READ, ICC_WRITTEN = ("IAR1", "RPR", "HPPIR1"), ("EOIR1", "DIR", "PMR", "IGRPEN1", "CTLR", "BPR1")
+ICC_READ, ICC_WRITTEN = (
+    ("IAR1", "RPR", "HPPIR1"),
+    ("EOIR1", "DIR", "PMR", "IGRPEN1", "CTLR", "BPR1"),
+)
 
 
 class Form(NamedTuple):
@@ -56,8 +67,9 @@ class Form(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """The machine: everything that is decided when it is built. ``watched``: by a trace, so that every access of a
-    timer is the Python of this side (docs/engine.md, "Registers that are lent")."""
+    """The machine: everything that is decided when it is built. ``watched``: by a trace, so that
+    every access of a timer is the Python of this side (docs/engine.md, "Registers that are
+    lent")."""
 
     form: Form = Form(False, False)
     vcpus: int = 1
@@ -88,7 +100,12 @@ def _program() -> Asm:
     a.b("busy")
     for name in (*TIMER_REGISTERS, *COUNTERS):
         a.label("mrs " + name)
-        a.mrs(0, encoding_of(name) if not name.endswith("SS_EL0") else sysreg(3, 3, 14, 0, 5 + (name[3] == "V")))
+        a.mrs(
+            0,
+            encoding_of(name)
+            if not name.endswith("SS_EL0")
+            else sysreg(3, 3, 14, 0, 5 + (name[3] == "V")),
+        )
     for name in (*TIMER_REGISTERS, "CNTKCTL_EL1"):
         a.label("msr " + name)
         a.msr(name, 0)
@@ -198,9 +215,9 @@ class Rig:
         return vcpu
 
     def settle(self) -> None:
-        """What has to be done at this instant before any guest goes on: timers that are due, and for every loaded vCPU
-        an exit, and the entry up to its first instruction. (A line that falls because its count rolls over is seen at
-        an exit.)"""
+        """What has to be done at this instant before any guest goes on: timers that are due, and
+        for every loaded vCPU an exit, and the entry up to its first instruction. (A line that falls
+        because its count rolls over is seen at an exit.)"""
         self._host_interrupts = 0
         self.clock.run_due()
         for vcpu in self.vcpus:
@@ -212,13 +229,15 @@ class Rig:
     # Time
 
     def run_until(self, when: int) -> None:
-        """The host's loop until ``when`` ns, whoever runs; a guest that waits for nothing does not stop it."""
+        """The host's loop until ``when`` ns, whoever runs; a guest that waits for nothing does not
+        stop it."""
         self.clock.arm(when, ALARM)
         self.host.run(when)
         self.clock.cancel(ALARM)
 
     def wait(self, n: int, when: int, *, busy: bool, opened: bool) -> bool:
-        """vCPU ``n`` waits until ``when`` ns; ``opened``: PSTATE.I is 0. Whether it took an interrupt."""
+        """vCPU ``n`` waits until ``when`` ns; ``opened``: PSTATE.I is 0. Whether it took an
+        interrupt."""
         vcpu = self.turn_to(n)
         vcpu.set_one_reg(PC, BUSY if busy else IDLE)
         vcpu.set_one_reg(PSTATE, EL1_OPEN if opened else EL1_MASKED)
@@ -245,7 +264,10 @@ class Rig:
         self._step(vcpu, instruction, x0, 0)
         answer: int | None = vcpu.get_one_reg(X0)
         if vcpu.get_one_reg(PC) != PROGRAM[instruction] + 4:
-            assert vcpu.get_one_reg(PC) == VECTORS + VECTOR_SYNC_EL0 and vcpu.get_one_reg(ESR_EL1) >> 26 == 0x18
+            assert (
+                vcpu.get_one_reg(PC) == VECTORS + VECTOR_SYNC_EL0
+                and vcpu.get_one_reg(ESR_EL1) >> 26 == 0x18
+            )
             answer = None
         vcpu.set_one_reg(PC, IDLE)
         vcpu.set_one_reg(PSTATE, EL1_MASKED)
@@ -258,6 +280,7 @@ class Rig:
         self.host.run(insns=self.host.insns + 1)
 
     def traps(self, n: int) -> tuple[int, int]:
-        """How often the engine of a vCPU has called EL2, and the exception class of the last time."""
+        """How often the engine of a vCPU has called EL2, and the exception class of the last
+        time."""
         state = self.vcpus[n].context.engine.state
         return state.stats[EL2_EXITS], state.esr >> 26

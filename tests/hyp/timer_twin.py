@@ -1,10 +1,12 @@
-"""The product's timers and the oracle of the architecture, driven by the same actions and compared after each.
+"""The product's timers and the oracle of the architecture, driven by the same actions and compared
+after each.
 
-What a guest does is one instruction of a nanosecond, and takes effect at its beginning; what the VMM does takes no
-time. The oracle knows nothing of hosts, so where a vCPU is (on which PE, on none, blocked) is asked of the product: it
-must not matter.
+What a guest does is one instruction of a nanosecond, and takes effect at its beginning; what the
+VMM does takes no time. The oracle knows nothing of hosts, so where a vCPU is (on which PE, on none,
+blocked) is asked of the product: it must not matter.
 
-Where the architecture leaves a choice, the twin says which part of it KVM has chosen, or leaves the answer open.
+Where the architecture leaves a choice, the twin says which part of it KVM has chosen, or leaves the
+answer open.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ TIMERS: tuple[Which, Which] = ("v", "p")
 REGISTERS: tuple[Register, Register, Register] = ("ctl", "cval", "tval")
 INTID: dict[Which, int] = {"v": 27, "p": 30}
 TIMER_ID: dict[Which, TimerId] = {"v": TimerId.VTIMER, "p": TimerId.PTIMER}
-#: KVM's ids (uapi/asm/kvm.h) have those of CVAL and CNT of the virtual timer swapped against the architecture.
+#: KVM's ids (uapi/asm/kvm.h) have those of CVAL and CNT of the virtual timer swapped against the
+#: architecture.
 ONE_REG: dict[tuple[Which, str], int] = {
     key: ONE_REG_ARM64_SYSREG | encoding
     for key, encoding in {
@@ -51,9 +54,10 @@ NVHE, VHE, VHE_CNTPOFF = Form(False, False), Form(True, False), Form(True, True)
 class Twin:
     """Both, and what the driver remembers of its guests.
 
-    ``enables`` is GICD_CTLR.EnableGrp1 and, for each vCPU, ICC_IGRPEN1_EL1; ``eoi_mode`` is ICC_CTLR_EL1.EOImode;
-    ``dropped`` are interrupts that a priority drop has left active. ``unwatched`` are the timers of sleeping vCPUs
-    whose line was high, each with whether it has fallen since: see `wake_instant`.
+    ``enables`` is GICD_CTLR.EnableGrp1 and, for each vCPU, ICC_IGRPEN1_EL1; ``eoi_mode`` is
+    ICC_CTLR_EL1.EOImode; ``dropped`` are interrupts that a priority drop has left active.
+    ``unwatched`` are the timers of sleeping vCPUs whose line was high, each with whether it has
+    fallen since: see `wake_instant`.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -74,7 +78,8 @@ class Twin:
         self.rig.close()
 
     def _set_up(self) -> None:
-        """What a guest does first. The oracle's interface starts open and with the binary point of reset."""
+        """What a guest does first. The oracle's interface starts open and with the binary point of
+        reset."""
         for n in range(self.shape.vcpus):
             self.model.interface(n).group_priority_mask = PRIORITY_BITS
             self.write_icc(n, "PMR", 0)
@@ -86,7 +91,7 @@ class Twin:
             self.enable_group(n, True)
         self.enable_distributor(0, True)
 
-    # One action -----------------------------------------------------------------------------------------------
+    # One action ----------------------------------------------------------------------------------
 
     def step(self, act: Act, n: int, x: int, y: int) -> bool:
         """Do one action and compare. False: the end of time is near, and the case over."""
@@ -114,7 +119,7 @@ class Twin:
         runnable = self.rig.runnable()
         return n if n in runnable else runnable[0] if runnable else None
 
-    # Registers that more than one action writes ---------------------------------------------------------------
+    # Registers that more than one action writes --------------------------------------------------
 
     def gicr(self, by: int, n: int, offset: int, value: int) -> None:
         """vCPU ``by`` writes a word of the redistributor of vCPU ``n``."""
@@ -148,7 +153,7 @@ class Twin:
         for n, on in enumerate(self.interfaces):
             self.model.interface(n).group_enabled = on and self.distributor
 
-    # What must be equal ---------------------------------------------------------------------------------------
+    # What must be equal --------------------------------------------------------------------------
 
     def compare(self) -> None:
         assert self.rig.now == self.model.now
@@ -168,7 +173,10 @@ class Twin:
             assert ours & known == theirs & known, (
                 f"{register} of timer {which} of vCPU {n}: {ours:#x}, the oracle has {theirs:#x}"
             )
-        ours, theirs = vcpu.timer.next_event(vcpu.context.system(arch.CNTKCTL_EL1)), self.model.event_stream_next(n)
+        ours, theirs = (
+            vcpu.timer.next_event(vcpu.context.system(arch.CNTKCTL_EL1)),
+            self.model.event_stream_next(n),
+        )
         assert ours == theirs, f"the event stream of vCPU {n}: {ours} ns, the oracle has {theirs}"
 
     def _context(self, vcpu: Vcpu, which: Which) -> ArchTimerContext:
@@ -179,8 +187,9 @@ class Twin:
         return which == "v" or self.shape.form.vhe
 
     def _shifted(self, n: int, which: Which) -> bool:
-        """Whether the comparator has another CVAL than the guest's, for want of CNTPOFF_EL2. Then it does not see the
-        guest's count roll over; that a line fell there is found when its interrupt comes once more."""
+        """Whether the comparator has another CVAL than the guest's, for want of CNTPOFF_EL2. Then
+        it does not see the guest's count roll over; that a line fell there is found when its
+        interrupt comes once more."""
         return which == "p" and self.shape.form == VHE and self.physical_offset(n) != 0
 
     def physical_offset(self, n: int) -> int:
@@ -194,11 +203,15 @@ class Twin:
             theirs = self.model.line(n, which)
             if self.direct(which):
                 ours = pe.timer.comparator(f"{which}timer").line
-                assert pe.gic.is_pending(pe.index, INTID[which]) == ours, "the comparator's wire to the GIC"
+                assert pe.gic.is_pending(pe.index, INTID[which]) == ours, (
+                    "the comparator's wire to the GIC"
+                )
             else:
                 ours = self._context(vcpu, which).irq_level
             stale = self._shifted(n, which) and ours and pe.gic.is_active(pe.index, INTID[which])
-            assert ours == theirs or stale, f"the line of timer {which} of vCPU {n} is {ours}, in the oracle {theirs}"
+            assert ours == theirs or stale, (
+                f"the line of timer {which} of vCPU {n} is {ours}, in the oracle {theirs}"
+            )
         assert not pe.gic.deliverable(pe.index), "the host would be interrupted for ever"
 
     def _compare_interrupts(self, n: int, vcpu: Vcpu) -> None:
@@ -212,10 +225,14 @@ class Twin:
                 f"INTID {irq.intid} of vCPU {n}: active is {active}, in the oracle {not active}"
             )
             ours, theirs = _pending(irq, value), self.model.pending(n, which)
-            assert ours == theirs, f"INTID {irq.intid} of vCPU {n}: pending is {ours}, in the oracle {theirs}"
+            assert ours == theirs, (
+                f"INTID {irq.intid} of vCPU {n}: pending is {ours}, in the oracle {theirs}"
+            )
             if value is not None:
                 offered = ppi.enabled and self.distributor and theirs and not active
-                assert bool(value & LR_PENDING) == offered, f"the list register of INTID {irq.intid} of vCPU {n}"
+                assert bool(value & LR_PENDING) == offered, (
+                    f"the list register of INTID {irq.intid} of vCPU {n}"
+                )
         ours, theirs = (pe.vif.virq, pe.vif.vfiq), (bool(self.model.deliverable(n)), False)
         assert ours == theirs, f"vCPU {n} sees (IRQ, FIQ) {ours}, the oracle has {theirs}"
 
@@ -224,29 +241,45 @@ class Twin:
         for pcpu in self.rig.host.pcpus:
             if not pcpu.loaded:
                 timer = pcpu.pe.timer
-                assert not timer.vtimer.ctl and not timer.ptimer.ctl, f"a comparator of the idle PE {pcpu.index} is on"
-                assert not pcpu.pe.vif.virq, f"the idle PE {pcpu.index} has an interrupt for a guest"
+                assert not timer.vtimer.ctl and not timer.ptimer.ctl, (
+                    f"a comparator of the idle PE {pcpu.index} is on"
+                )
+                assert not pcpu.pe.vif.virq, (
+                    f"the idle PE {pcpu.index} has an interrupt for a guest"
+                )
 
-    # When a blocked vCPU wakes --------------------------------------------------------------------------------
+    # When a blocked vCPU wakes -------------------------------------------------------------------
 
     def wakes_wfi(self, n: int) -> bool:
-        """Whether the vGIC has an interrupt for a vCPU in WFI. KVM asks neither for ICC_IGRPEN1_EL1 nor for the running
-        priority (kvm_vgic_vcpu_pending_irq): WFI may end at any time (DDI 0487 D1.6)."""
+        """Whether the vGIC has an interrupt for a vCPU in WFI. KVM asks neither for ICC_IGRPEN1_EL1
+        nor for the running priority (kvm_vgic_vcpu_pending_irq): WFI may end at any time (DDI 0487
+        D1.6)."""
         return self.distributor and any(self._could_take(n, which) for which in TIMERS)
 
     def _could_take(self, n: int, which: Which) -> bool:
         ppi = self.model.ppi(n, which)
         pending = ppi.latch or (self.model.line(n, which) and not self.unwatched.get((n, which)))
-        return pending and ppi.enabled and not ppi.active and ppi.priority < self.model.interface(n).priority_mask
+        return (
+            pending
+            and ppi.enabled
+            and not ppi.active
+            and ppi.priority < self.model.interface(n).priority_mask
+        )
 
     def wake_instant(self, n: int) -> int | None:
-        """When time alone wakes a blocked vCPU: the first ns at which one of its lines rises, whatever the vGIC makes
-        of it, as KVM's background timer does. An interrupt that could be delivered has woken it already.
+        """When time alone wakes a blocked vCPU: the first ns at which one of its lines rises,
+        whatever the vGIC makes of it, as KVM's background timer does. An interrupt that could be
+        delivered has woken it already.
 
-        A line that is high while the vCPU sleeps, for its interrupt is disabled or active, has had its time: that it
-        falls and rises again if the count rolls over 2**64 in this sleep is nothing that the host waits for.
+        A line that is high while the vCPU sleeps, for its interrupt is disabled or active, has had
+        its time: that it falls and rises again if the count rolls over 2**64 in this sleep is
+        nothing that the host waits for.
         """
-        watched = [which for which in TIMERS if not self.model.line(n, which) and (n, which) not in self.unwatched]
+        watched = [
+            which
+            for which in TIMERS
+            if not self.model.line(n, which) and (n, which) not in self.unwatched
+        ]
         rises = [self.model.next_rise(n, which) for which in watched]
         return min((ns for ns in rises if ns is not None), default=None)
 
@@ -270,11 +303,17 @@ class Twin:
 
 
 Act = Callable[[Twin, int, int, int], None]
-"""Something done to a twin: by or to a vCPU, with two values whose meaning is the action's (16 and 32 bits)."""
+"""Something done to a twin: by or to a vCPU, with two values whose meaning is the action's (16 and
+32 bits)."""
 
 
 def _pending(irq: VgicIrq, value: int | None) -> bool:
-    """ISPENDR without folding anything: the latch, unless the guest has taken what it offered, or the line."""
+    """ISPENDR without folding anything: the latch, unless the guest has taken what it offered, or
+    the line."""
     latch = irq.pending_latch and (value is None or not irq.offered or bool(value & LR_PENDING))
-    line = irq.get_input_level() if irq.mapped_level and irq.get_input_level is not None else irq.line_level
+    line = (
+        irq.get_input_level()
+        if irq.mapped_level and irq.get_input_level is not None
+        else irq.line_level
+    )
     return latch or line

@@ -71,14 +71,25 @@ def write_guests(folder: Path, names: Iterable[str]) -> None:
 
 def run(folder: Path, name: str, engine: str, ending: str, limit_s: float = LIMIT_S) -> Run:
     """One storm under one limit: ``timeout``, or the name of a signal."""
-    words = [sys.executable, "-m", "armvirt", "run", str(folder / f"{name}.elf"), *STORMS[name].options]
+    words = [
+        sys.executable,
+        "-m",
+        "armvirt",
+        "run",
+        str(folder / f"{name}.elf"),
+        *STORMS[name].options,
+    ]
     words += ["--engine", engine]
     if ending == "timeout":
         words += ["--timeout", f"{limit_s}s"]
     started = time.monotonic()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, preexec_fn=interruptible
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            preexec_fn=interruptible,
         )
         due = started + limit_s
         if ending != "timeout":
@@ -123,13 +134,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as text, ThreadPoolExecutor(arguments.jobs) as pool:
         folder = Path(text)
         write_guests(folder, names)
-        jobs = [(name, engine, ending) for name in names for ending in ("timeout", *SIGNALS) for engine in ENGINES]
+        jobs = [
+            (name, engine, ending)
+            for name in names
+            for ending in ("timeout", *SIGNALS)
+            for engine in ENGINES
+        ]
         runs = list(pool.map(lambda job: run(folder, *job), jobs))
     print(table(names, runs))
     bad = [each for each in runs if each.problem]
     for each in bad:
         print(f"{each.storm}, {each.engine}, {each.ending}: {each.problem}")
-    latest = {ending: max(each.late for each in runs if each.ending == ending) for ending in ("timeout", *SIGNALS)}
+    latest = {
+        ending: max(each.late for each in runs if each.ending == ending)
+        for ending in ("timeout", *SIGNALS)
+    }
     worst = ", ".join(f"{ending} at most {late:.2f} s late" for ending, late in latest.items())
     print(f"{len(names)} storms, {len(runs)} runs, {len(bad)} too late or otherwise: {worst}")
     return 1 if bad else 0

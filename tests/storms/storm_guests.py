@@ -1,8 +1,9 @@
-"""Guests that keep the emulator busy, each in a way of its own: storms, ping-pong, slow instructions, long work at EL2.
+"""Guests that keep the emulator busy, each in a way of its own: storms, ping-pong, slow
+instructions, long work at EL2.
 
-None of them ends by itself. A storm is a few instructions in a loop, written with the assembler of the engine's tests;
-`STORMS` has them by name, with the options that `armvirt run` needs. X19 to X28 are the loops' own; handlers use X0
-to X5.
+None of them ends by itself. A storm is a few instructions in a loop, written with the assembler of
+the engine's tests; `STORMS` has them by name, with the options that `armvirt run` needs. X19 to X28
+are the loops' own; handlers use X0 to X5.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from engine.asm import NE, XZR, Asm
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.its import COMMAND_SIZE, encode_command
 
-GICD, GICC, ITS, GICR, UART, RTC = 0x0800_0000, 0x0801_0000, 0x0808_0000, 0x080A_0000, 0x0900_0000, 0x0901_0000
+GICD, GICC, ITS, GICR, UART, RTC = (
+    0x0800_0000,
+    0x0801_0000,
+    0x0808_0000,
+    0x080A_0000,
+    0x0900_0000,
+    0x0901_0000,
+)
 SGI_FRAME, REDISTRIBUTOR = 0x1_0000, 0x2_0000
 RAM = 0x4000_0000
 TABLES, QUEUE, BUFFER = 0x4800_0000, 0x4900_0000, 0x4A00_0000  # in 512 MiB of RAM
@@ -29,14 +37,25 @@ CPU_ON, CPU_OFF, AFFINITY_INFO, CPU_SUSPEND = 0xC400_0003, 0x8400_0002, 0xC400_0
 PSCI_VERSION, SYSTEM_RESET, TRNG_RND = 0x8400_0000, 0x8400_0009, 0xC400_0053
 PMR, IGRPEN0, IGRPEN1, CTLR, SGI1R, DIR, IAR0, EOIR0, IAR1, EOIR1 = (
     ICC_REGISTERS[f"ICC_{name}_EL1"]
-    for name in ("PMR", "IGRPEN0", "IGRPEN1", "CTLR", "SGI1R", "DIR", "IAR0", "EOIR0", "IAR1", "EOIR1")
+    for name in (
+        "PMR",
+        "IGRPEN0",
+        "IGRPEN1",
+        "CTLR",
+        "SGI1R",
+        "DIR",
+        "IAR0",
+        "EOIR0",
+        "IAR1",
+        "EOIR1",
+    )
 )
 QUEUE_BYTES = 1 << 20
 
 
 class Storm(NamedTuple):
-    """``build`` writes the program behind its vectors; ``options`` are for ``armvirt run``. ``data`` is what lies in
-    memory beside it: (address, bytes)."""
+    """``build`` writes the program behind its vectors; ``options`` are for ``armvirt run``.
+    ``data`` is what lies in memory beside it: (address, bytes)."""
 
     what: str
     build: Callable[[Program], None]
@@ -53,8 +72,9 @@ class Storm(NamedTuple):
 
 
 class Program(Asm):
-    """Vectors, then what `Storm.build` adds. IRQ goes to ``irq``, FIQ to ``fiq``, a synchronous exception to ``sync``:
-    handlers that the program does not write acknowledge and end the interrupt, and step over the instruction."""
+    """Vectors, then what `Storm.build` adds. IRQ goes to ``irq``, FIQ to ``fiq``, a synchronous
+    exception to ``sync``: handlers that the program does not write acknowledge and end the
+    interrupt, and step over the instruction."""
 
     def __init__(self) -> None:
         super().__init__(TEXT)
@@ -105,7 +125,9 @@ class Program(Asm):
         self.mov(10, value)
         (self.str_w if size == 4 else self.str_)(10, 9)
 
-    def gic(self, groups: int = 0x13, private: int = 0xFFFF_FFFF, group1: int = 0xFFFF_FFFF) -> None:
+    def gic(
+        self, groups: int = 0x13, private: int = 0xFFFF_FFFF, group1: int = 0xFFFF_FFFF
+    ) -> None:
         """Everything enabled, in group 1, on the CPU that executes this (of the first 8)."""
         self.store(GICD, groups)
         self.mrs(9, "MPIDR_EL1")
@@ -158,7 +180,9 @@ Build = Callable[[Program], None]
 STORMS: dict[str, Storm] = {}
 
 
-def storm(what: str, *options: str, data: Callable[[], list[tuple[int, bytes]]] = list) -> Callable[[Build], Build]:
+def storm(
+    what: str, *options: str, data: Callable[[], list[tuple[int, bytes]]] = list
+) -> Callable[[Build], Build]:
     def add(build: Build) -> Build:
         STORMS[build.__name__.replace("_", "-")] = Storm(what, build, options, data)
         return build
@@ -376,12 +400,16 @@ def sevl_wfe(a: Program) -> None:
 
 @storm("WFIT with a microsecond", "--cpu-features", "wfxt")
 def wfit(a: Program) -> None:
-    a.forever(lambda: a.mrs(0, "CNTVCT_EL0"), lambda: a.add_imm(0, 0, 64), lambda: a.word(0xD503_1020))
+    a.forever(
+        lambda: a.mrs(0, "CNTVCT_EL0"), lambda: a.add_imm(0, 0, 64), lambda: a.word(0xD503_1020)
+    )
 
 
 @storm("WFET with a microsecond", "--cpu-features", "wfxt")
 def wfet(a: Program) -> None:
-    a.forever(lambda: a.mrs(0, "CNTVCT_EL0"), lambda: a.add_imm(0, 0, 64), lambda: a.word(0xD503_1000))
+    a.forever(
+        lambda: a.mrs(0, "CNTVCT_EL0"), lambda: a.add_imm(0, 0, 64), lambda: a.word(0xD503_1000)
+    )
 
 
 @storm("eight CPUs yield to each other", "--cpus", "8")
@@ -426,8 +454,12 @@ loops("hvc-version", "PSCI_VERSION", lambda a: a.call(PSCI_VERSION))
 loops("hvc-unknown", "HVC #1, which is UNDEFINED", lambda a: a.hvc(1))
 loops("hvc-trng", "random numbers by TRNG", lambda a: a.call(TRNG_RND, 192))
 loops("smc-undefined", "SMC, which is UNDEFINED", lambda a: a.smc())
-loops("id-registers", "reads of ID registers, which EL2 traps", lambda a: a.mrs(0, "ID_AA64PFR0_EL1"))
-loops("pmu-trap", "reads of a PMU register, which EL2 traps", lambda a: a.word(0xD53B_9C00))  # PMCR_EL0
+loops(
+    "id-registers", "reads of ID registers, which EL2 traps", lambda a: a.mrs(0, "ID_AA64PFR0_EL1")
+)
+loops(
+    "pmu-trap", "reads of a PMU register, which EL2 traps", lambda a: a.word(0xD53B_9C00)
+)  # PMCR_EL0
 
 
 @storm("four CPUs call the hypervisor", "--cpus", "4")
@@ -521,7 +553,14 @@ def dc_clean(a: Program) -> None:
 def self_modifying(a: Program) -> None:
     a.adr(20, "code")
     a.mov(21, 0xD65F_03C0)
-    a.forever(lambda: a.str_w(21, 20), a.dsb, lambda: a.sys("IC IVAU", 20), a.dsb, a.isb, lambda: a.blr(20))
+    a.forever(
+        lambda: a.str_w(21, 20),
+        a.dsb,
+        lambda: a.sys("IC IVAU", 20),
+        a.dsb,
+        a.isb,
+        lambda: a.blr(20),
+    )
     a.align(4096)
     a.label("code")
     a.ret()
@@ -542,7 +581,11 @@ def stride(a: Program, first: int, size: int, step: int, write: bool) -> None:
     def walk() -> None:
         a.mov(20, first)
         a.mov(22, step)
-        a.times(size // step, 21, lambda: ((a.str_ if write else a.ldr)(20, 20), a.add(20, 20, 22)) and None)
+        a.times(
+            size // step,
+            21,
+            lambda: ((a.str_ if write else a.ldr)(20, 20), a.add(20, 20, 22)) and None,
+        )
 
     a.forever(walk)
 
@@ -557,7 +600,12 @@ def fresh_pages(a: Program) -> None:
     stride(a, RAM + (128 << 20), 1 << 30, 4096, True)
 
 
-@storm("2 MiB of RAM for the first time at each load, for the digest to look through", "--mem", "200G", "--trace-hash")
+@storm(
+    "2 MiB of RAM for the first time at each load, for the digest to look through",
+    "--mem",
+    "200G",
+    "--trace-hash",
+)
 def sparse_ram(a: Program) -> None:
     stride(a, RAM + (128 << 20), 190 << 30, 2 << 20, False)
 
@@ -655,7 +703,8 @@ def lpis_on(a: Program, table: int = TABLES) -> None:
 
 
 def its_queue(a: Program, commands: int, once: int = 0) -> None:
-    """Execute ``once`` commands at the start of the queue, then the rest of ``commands`` again and again."""
+    """Execute ``once`` commands at the start of the queue, then the rest of ``commands`` again and
+    again."""
     lpis_on(a)
     a.mov(20, ITS)
     if once:
@@ -752,7 +801,9 @@ _its_storm(
     "20,000 LPIs become pending and are cleared",
     lambda: many_events(EVENTS // 2),
     lambda: [
-        encode_command(name, device=0, event=n) for name in ("INT", "CLEAR") for n in range(EVENTS // 2)
+        encode_command(name, device=0, event=n)
+        for name in ("INT", "CLEAR")
+        for n in range(EVENTS // 2)
     ],
 )
 _its_storm(
@@ -794,8 +845,10 @@ def gicr_enable_lpis(a: Program) -> None:
     _redistributor_storm(a, lambda a: (a.str_w(XZR, 20), a.str_w(21, 20)) and None)
 
 
-@storm("the distributor is switched off and on while 20,000 LPIs are pending",
-       data=lambda: queue_of(*many_events(EVENTS), *_raise_all()))
+@storm(
+    "the distributor is switched off and on while 20,000 LPIs are pending",
+    data=lambda: queue_of(*many_events(EVENTS), *_raise_all()),
+)
 def gicd_ctlr_lpis(a: Program) -> None:
     lpis_on(a)
     a.mov(20, ITS)
@@ -811,8 +864,10 @@ def _raise_all() -> list[bytes]:
     return [encode_command("INT", device=0, event=n) for n in range(12_000)]
 
 
-@storm("12,000 LPIs that the guest takes one by one, and sends again",
-       data=lambda: [*queue_of(*many_events(12_000), *_raise_all()), (TABLES, b"\xa1" * 57344)])
+@storm(
+    "12,000 LPIs that the guest takes one by one, and sends again",
+    data=lambda: [*queue_of(*many_events(12_000), *_raise_all()), (TABLES, b"\xa1" * 57344)],
+)
 def lpi_flood(a: Program) -> None:
     a.daifclr(2)
     its_queue(a, len(many_events(12_000)) + len(_raise_all()), len(many_events(12_000)))
@@ -851,7 +906,9 @@ def semihosting_write_traced(a: Program) -> None:
     semihosting_write(a)
 
 
-@storm("SYS_WRITE0 of 64 KiB", "--semihosting", "--trace-hash", data=lambda: [(BUFFER, b"A" * 70_000)])
+@storm(
+    "SYS_WRITE0 of 64 KiB", "--semihosting", "--trace-hash", data=lambda: [(BUFFER, b"A" * 70_000)]
+)
 def semihosting_write0(a: Program) -> None:
     a.mov(21, 4)
     a.mov(22, BUFFER)

@@ -1,4 +1,5 @@
-"""What is said of an interrupt in a storm: how often it was taken and ended, and what keeps its line high."""
+"""What is said of an interrupt in a storm: how often it was taken and ended, and what keeps its
+line high."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from armvirt.explain import Explanation, LastWriters
 from armvirt.machine import Machine
 
 VTIMER, PTIMER, UART = 27, 30, 33
-COUNTS = re.compile(r"taken ([\d,]+) times and ended ([\d,]+) times, and its line is high still, since")
+COUNTS = re.compile(
+    r"taken ([\d,]+) times and ended ([\d,]+) times, and its line is high still, since"
+)
 
 
 def explained(folder: Path, name: str, intid: int, **options: object) -> Explanation:
@@ -40,7 +43,9 @@ def test_a_level_that_stays_high(
 ) -> None:
     found = explained(tmp_path, name, intid, engine=engine, **options)
     counts = COUNTS.search(found.verdict)
-    assert found.cause is not None and found.cause.name == "storm" and re.search(why, found.verdict), found.verdict
+    assert (
+        found.cause is not None and found.cause.name == "storm" and re.search(why, found.verdict)
+    ), found.verdict
     assert counts is not None
     taken, ended = (int(each.replace(",", "")) for each in counts.groups())
     assert taken > 2_000 and taken - ended in (0, 1)

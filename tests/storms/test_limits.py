@@ -1,7 +1,8 @@
-"""Limits and signals end every storm in time. `limits.py` runs the whole matrix (``make limits``), this a share of it.
+"""Limits and signals end every storm in time. `limits.py` runs the whole matrix (``make limits``),
+this a share of it.
 
-Each storm runs under one limit on one engine, which differ from one storm to the next. Margins are wide: that the
-command ends at all is the subject, on however busy a machine.
+Each storm runs under one limit on one engine, which differ from one storm to the next. Margins are
+wide: that the command ends at all is the subject, on however busy a machine.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shares() -> Iterator[object]:
-    """Every storm in a long run, each third of them in a short one: a second or two each, whatever the machine."""
+    """Every storm in a long run, each third of them in a short one: a second or two each, whatever
+    the machine."""
     for n, name in enumerate(STORMS):
         ending = ("timeout", "timeout", "timeout", "SIGINT", "SIGTERM")[n % 5]
-        yield pytest.param(name, limits.ENGINES[n % 2], ending, marks=[pytest.mark.long] if n % 3 else [])
+        yield pytest.param(
+            name, limits.ENGINES[n % 2], ending, marks=[pytest.mark.long] if n % 3 else []
+        )
 
 
 @pytest.mark.parametrize(("name", "engine", "ending"), list(shares()), ids=lambda value: str(value))
@@ -68,12 +72,16 @@ def command(folder: Path, *words: str) -> tuple[int, float]:
 )
 def test_every_command_that_runs_a_guest(folder: Path, words: list[str], status: int) -> None:
     limits.write_guests(folder, ["timer-level"])
-    got, took = command(folder, *(word.replace("GUEST", "timer-level.elf") for word in words), "--timeout", "2s")
+    got, took = command(
+        folder, *(word.replace("GUEST", "timer-level.elf") for word in words), "--timeout", "2s"
+    )
     assert got == status and took < 2 + LATE_S
 
 
 @pytest.mark.parametrize("ending", ["timeout", "SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("words", [["run"], ["trace"], ["run", "--trace", "/dev/stdout"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["run"], ["trace"], ["run", "--trace", "/dev/stdout"]], ids=" ".join
+)
 def test_an_output_that_nobody_reads(folder: Path, words: list[str], ending: str) -> None:
     """A write that blocks is no place where anybody looks at the clock."""
     limits.write_guests(folder, ["uart-flood"])
@@ -105,6 +113,16 @@ def test_loading_is_part_of_the_limit(folder: Path) -> None:
     with open(folder / "large.cpio", "wb") as file:
         file.truncate(2 << 30)
     status, took = command(
-        folder, "run", "large.elf", "--initrd", "large.cpio", "--mem", "8G", "--timeout", "0.6s", "--max-insns", "1"
+        folder,
+        "run",
+        "large.elf",
+        "--initrd",
+        "large.cpio",
+        "--mem",
+        "8G",
+        "--timeout",
+        "0.6s",
+        "--max-insns",
+        "1",
     )
     assert status == 4 and took < LIMIT_S + LATE_S

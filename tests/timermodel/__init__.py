@@ -1,7 +1,9 @@
-"""An independent oracle of the Arm Generic Timer: one VM's EL1 timers and their PPIs, in closed forms.
+"""An independent oracle of the Arm Generic Timer: one VM's EL1 timers and their PPIs, in closed
+forms.
 
-Derived from the architecture (DDI 0487 chapter D12 and its register descriptions, the GIC specifications) without
-a look at armvirt, of which it imports nothing: what tests compare with shares no code with what they test.
+Derived from the architecture (DDI 0487 chapter D12 and its register descriptions, the GIC
+specifications) without a look at armvirt, of which it imports nothing: what tests compare with
+shares no code with what they test.
 """
 
 from timermodel.model import TimerModel

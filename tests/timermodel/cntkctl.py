@@ -1,7 +1,7 @@
 """CNTKCTL_EL1: EL0 access to the timer registers, and the event stream of the virtual count.
 
-DDI 0487 D12.2.3 ("Event streams") and the description of CNTKCTL_EL1, HCR_EL2.{E2H, TGE} not {1, 1}. What
-CNTHCTL_EL2 traps is another matter: only the traps of CNTKCTL_EL1 are told here.
+DDI 0487 D12.2.3 ("Event streams") and the description of CNTKCTL_EL1, HCR_EL2.{E2H, TGE} not {1,
+1}. What CNTHCTL_EL2 traps is another matter: only the traps of CNTKCTL_EL1 are told here.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ EVNTIS = 1 << 17
 
 WRITABLE = 0x3FF | EVNTIS
 
-# An access is allowed when any of the bits is set: CNTFRQ_EL0 traps only if {EL0PCTEN, EL0VCTEN} is {0, 0}.
+# An access is allowed when any of the bits is set: CNTFRQ_EL0 traps only if {EL0PCTEN, EL0VCTEN} is
+# {0, 0}.
 EL0_ENABLES: dict[str, int] = {
     "CNTFRQ_EL0": EL0PCTEN | EL0VCTEN,
     "CNTPCT_EL0": EL0PCTEN,
@@ -45,7 +46,8 @@ class KernelControl:
         self.value = value & (WRITABLE if self.ecv else WRITABLE & ~EVNTIS)
 
     def el0_access_allowed(self, register: str) -> bool:
-        """Whether CNTKCTL_EL1 lets EL0 access `register` (an architectural name, any case); ValueError if unknown."""
+        """Whether CNTKCTL_EL1 lets EL0 access `register` (an architectural name, any case);
+        ValueError if unknown."""
         enables = EL0_ENABLES.get(register.upper())
         if enables is None:
             raise ValueError(f"CNTKCTL_EL1 does not control {register}")
@@ -57,11 +59,13 @@ class KernelControl:
         return (self.value >> EVNTI_SHIFT & EVNTI_MASK) + (8 if self.value & EVNTIS else 0)
 
     def ticks_to_event(self, view: int) -> int | None:
-        """Ticks (at least 1) until the trigger bit next makes its transition; None when EVNTEN is 0.
+        """Ticks (at least 1) until the trigger bit next makes its transition; None when EVNTEN is
+        0.
 
-        With EVNTDIR 0 the bit goes from 0 to 1: the low bits of the count become 1 followed by zeros. With EVNTDIR 1
-        it goes from 1 to 0: they become all zeros. A count that stands at such a value has made its transition; the
-        next is a period away. The period divides 2^64, so a roll-over of the count is no exception.
+        With EVNTDIR 0 the bit goes from 0 to 1: the low bits of the count become 1 followed by
+        zeros. With EVNTDIR 1 it goes from 1 to 0: they become all zeros. A count that stands at
+        such a value has made its transition; the next is a period away. The period divides 2^64, so
+        a roll-over of the count is no exception.
         """
         if not self.value & EVNTEN:
             return None

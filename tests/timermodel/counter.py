@@ -1,14 +1,16 @@
-"""The system counter as an exact function of time, and its inverse (DDI 0487 D12.1.2, "The system counter")."""
+"""The system counter as an exact function of time, and its inverse (DDI 0487 D12.1.2, "The system
+counter")."""
 
 MASK64 = (1 << 64) - 1
 NS_PER_S = 10**9
 
 
 class Counter:
-    """A 64-bit up-counter: `start + ns * frequency_hz // 10**9`, modulo 2^64; time only goes forward.
+    """A 64-bit up-counter: `start + ns * frequency_hz // 10**9`, modulo 2^64; time only goes
+    forward.
 
-    `now` is the time in ns. Above 1 GHz a nanosecond would hold several ticks and counts would pass unseen between
-    two instants, so such a frequency is refused (ValueError).
+    `now` is the time in ns. Above 1 GHz a nanosecond would hold several ticks and counts would pass
+    unseen between two instants, so such a frequency is refused (ValueError).
     """
 
     def __init__(self, frequency_hz: int, start: int) -> None:
@@ -35,7 +37,8 @@ class Counter:
         return (self.start + self.elapsed_ticks) & MASK64
 
     def when(self, ticks: int) -> int:
-        """The first ns (`now` or later) at which the counter has moved `ticks` ticks on from its present count."""
+        """The first ns (`now` or later) at which the counter has moved `ticks` ticks on from its
+        present count."""
         if ticks <= 0:
             return self.now
         # floor(ns * f / 10**9) >= k  <=>  ns >= k * 10**9 / f, and ns is whole: round up.

@@ -1,4 +1,5 @@
-"""TimerModel: the EL1 timers of a VM's vCPUs over one physical counter, at any instant, without stepping time."""
+"""TimerModel: the EL1 timers of a VM's vCPUs over one physical counter, at any instant, without
+stepping time."""
 
 from timermodel.cntkctl import KernelControl
 from timermodel.counter import MASK64, Counter
@@ -19,15 +20,23 @@ class _Vcpu:
 
 
 class TimerModel:
-    """The oracle. Times are ns from the model's creation, whole and unbounded; instants asked for are absolute.
+    """The oracle. Times are ns from the model's creation, whole and unbounded; instants asked for
+    are absolute.
 
-    `voffset` is CNTVOFF_EL2 for every vCPU. `ecv`: FEAT_ECV, for CNTKCTL_EL1.EVNTIS. Everything resets to zero, where
-    the architecture mostly says UNKNOWN. Writes act at once, as after a Context synchronization event. Instants hold
-    on the condition that nothing is written before them.
+    `voffset` is CNTVOFF_EL2 for every vCPU. `ecv`: FEAT_ECV, for CNTKCTL_EL1.EVNTIS. Everything
+    resets to zero, where the architecture mostly says UNKNOWN. Writes act at once, as after a
+    Context synchronization event. Instants hold on the condition that nothing is written before
+    them.
     """
 
     def __init__(
-        self, vcpus: int, frequency_hz: int, counter_start: int = 0, voffset: int = 0, *, ecv: bool = True
+        self,
+        vcpus: int,
+        frequency_hz: int,
+        counter_start: int = 0,
+        voffset: int = 0,
+        *,
+        ecv: bool = True,
     ) -> None:
         self.counter = Counter(frequency_hz, counter_start)
         self.offsets: dict[Which, int] = {"v": voffset & MASK64, "p": 0}
@@ -50,25 +59,31 @@ class TimerModel:
         self.counter.advance(ns)
 
     def set_voffset(self, value: int) -> None:
-        """CNTVOFF_EL2 of the VM (D12.2.2, "The virtual counter"): moves CNTVCT_EL0 and the virtual condition."""
+        """CNTVOFF_EL2 of the VM (D12.2.2, "The virtual counter"): moves CNTVCT_EL0 and the virtual
+        condition."""
         self.offsets["v"] = value & MASK64
 
     def set_poffset(self, value: int) -> None:
-        """CNTPOFF_EL2 of the VM with CNTHCTL_EL2.ECV set (D12.2.1): moves CNTPCT_EL0 and the physical condition."""
+        """CNTPOFF_EL2 of the VM with CNTHCTL_EL2.ECV set (D12.2.1): moves CNTPCT_EL0 and the
+        physical condition."""
         self.offsets["p"] = value & MASK64
 
     def set_vcpu_offset(self, vcpu: int, which: Which, value: int) -> None:
-        """A further offset of one vCPU's timer, as a guest hypervisor sets one; the two add up modulo 2^64."""
+        """A further offset of one vCPU's timer, as a guest hypervisor sets one; the two add up
+        modulo 2^64."""
         self._vcpus[vcpu].offsets[which] = value & MASK64
 
     def view(self, vcpu: int, which: Which) -> int:
         """The count the timer compares with: physical count - offsets, modulo 2^64."""
-        return (self.counter.count - self.offsets[which] - self._vcpus[vcpu].offsets[which]) & MASK64
+        return (
+            self.counter.count - self.offsets[which] - self._vcpus[vcpu].offsets[which]
+        ) & MASK64
 
     # Registers
 
     def read(self, vcpu: int, which: Which, register: Readable) -> int:
-        """CTL, CVAL, TVAL or CNT as EL1 reads it; leave out of a comparison what `unknown_bits` tells."""
+        """CTL, CVAL, TVAL or CNT as EL1 reads it; leave out of a comparison what `unknown_bits`
+        tells."""
         return self.timer(vcpu, which).read(register, self.view(vcpu, which))
 
     def write(self, vcpu: int, which: Which, register: Register, value: int) -> None:
@@ -84,7 +99,8 @@ class TimerModel:
         self._vcpus[vcpu].cntkctl.write(value)
 
     def el0_access_allowed(self, vcpu: int, register: str) -> bool:
-        """Whether CNTKCTL_EL1 lets EL0 access `register`, such as CNTVCT_EL0 (else: EC 0x18 to EL1)."""
+        """Whether CNTKCTL_EL1 lets EL0 access `register`, such as CNTVCT_EL0 (else: EC 0x18 to
+        EL1)."""
         return self._vcpus[vcpu].cntkctl.el0_access_allowed(register)
 
     # Lines and instants
@@ -98,15 +114,18 @@ class TimerModel:
         return self.timer(vcpu, which).line(self.view(vcpu, which))
 
     def next_rise(self, vcpu: int, which: Which) -> int | None:
-        """The first ns from now on at which the line is high: now if it is; None if ENABLE or IMASK keep it low."""
+        """The first ns from now on at which the line is high: now if it is; None if ENABLE or IMASK
+        keep it low."""
         return self._when(self.timer(vcpu, which).ticks_to_rise(self.view(vcpu, which)))
 
     def next_fall(self, vcpu: int, which: Which) -> int | None:
-        """The first ns from now on at which the line is low: now, or the roll-over of the view; None if never."""
+        """The first ns from now on at which the line is low: now, or the roll-over of the view;
+        None if never."""
         return self._when(self.timer(vcpu, which).ticks_to_fall(self.view(vcpu, which)))
 
     def event_stream_next(self, vcpu: int) -> int | None:
-        """The first ns after now at which the vCPU's virtual count generates an event; None without EVNTEN."""
+        """The first ns after now at which the vCPU's virtual count generates an event; None without
+        EVNTEN."""
         return self._when(self._vcpus[vcpu].cntkctl.ticks_to_event(self.view(vcpu, "v")))
 
     def _when(self, ticks: int | None) -> int | None:
@@ -123,10 +142,13 @@ class TimerModel:
         return self._vcpus[vcpu].interface.ppis[which]
 
     def interface(self, vcpu: int) -> CpuInterface:
-        """The vCPU's CPU interface: priority_mask, group_enabled and group_priority_mask may be written."""
+        """The vCPU's CPU interface: priority_mask, group_enabled and group_priority_mask may be
+        written."""
         return self._vcpus[vcpu].interface
 
-    def enable(self, vcpu: int, which: Which, enabled: bool = True, priority: int | None = None) -> None:
+    def enable(
+        self, vcpu: int, which: Which, enabled: bool = True, priority: int | None = None
+    ) -> None:
         """ISENABLER or ICENABLER for the timer's PPI, and its priority where given."""
         ppi = self.ppi(vcpu, which)
         ppi.enabled = enabled
@@ -146,7 +168,8 @@ class TimerModel:
         return self.interface(vcpu).candidates(self._lines(vcpu))
 
     def ack(self, vcpu: int, prefer: Which | None = None) -> Which | None:
-        """Acknowledge: of equal priorities `prefer`, else the lowest INTID; None for a spurious interrupt."""
+        """Acknowledge: of equal priorities `prefer`, else the lowest INTID; None for a spurious
+        interrupt."""
         return self.interface(vcpu).ack(self._lines(vcpu), prefer)
 
     def eoi(self, vcpu: int, which: Which) -> None:
@@ -154,19 +177,24 @@ class TimerModel:
         self.interface(vcpu).eoi(which)
 
     def delivery_instant(self, vcpu: int, which: Which, *, pstate_i: bool = False) -> int | None:
-        """The first ns from now on at which this timer's IRQ is asserted to the PE and PSTATE.I lets it in.
+        """The first ns from now on at which this timer's IRQ is asserted to the PE and PSTATE.I
+        lets it in.
 
-        None if never: PSTATE.I set, the PPI disabled or active, PMR, group enable, running priority, or a line that
-        does not rise. With `pstate_i` False it is also the instant at which the interrupt wakes a WFI. The other
-        timer counts only as what is active already; `next_delivery` tells which comes first.
+        None if never: PSTATE.I set, the PPI disabled or active, PMR, group enable, running
+        priority, or a line that does not rise. With `pstate_i` False it is also the instant at
+        which the interrupt wakes a WFI. The other timer counts only as what is active already;
+        `next_delivery` tells which comes first.
         """
         if pstate_i or not self.interface(vcpu).accepts(which):
             return None
         return self.now if self.ppi(vcpu, which).latch else self.next_rise(vcpu, which)
 
     def next_delivery(self, vcpu: int, *, pstate_i: bool = False) -> tuple[int, set[Which]] | None:
-        """The first IRQ of either timer: (ns, the timers it may be), several only at equal time and priority."""
-        instants = {which: self.delivery_instant(vcpu, which, pstate_i=pstate_i) for which in TIMERS}
+        """The first IRQ of either timer: (ns, the timers it may be), several only at equal time and
+        priority."""
+        instants = {
+            which: self.delivery_instant(vcpu, which, pstate_i=pstate_i) for which in TIMERS
+        }
         known = [instant for instant in instants.values() if instant is not None]
         if not known:
             return None

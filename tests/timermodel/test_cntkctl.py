@@ -1,4 +1,5 @@
-"""CNTKCTL_EL1 in the oracle: the event stream against stepping ns by ns, and EL0 access row by row."""
+"""CNTKCTL_EL1 in the oracle: the event stream against stepping ns by ns, and EL0 access row by
+row."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,9 @@ CONTROLS = st.integers(0, 15).map(lambda evnti: evnti << 4)
 
 def is_event(ns: int, frequency_hz: int, start: int, offset: int, bit: int, falling: bool) -> bool:
     """D12.2.3: the trigger bit makes its transition between `ns` - 1 and `ns`."""
-    before, after = (count_at(instant, frequency_hz, start, offset) >> bit & 1 for instant in (ns - 1, ns))
+    before, after = (
+        count_at(instant, frequency_hz, start, offset) >> bit & 1 for instant in (ns - 1, ns)
+    )
     return (before, after) == ((1, 0) if falling else (0, 1))
 
 
@@ -26,7 +29,9 @@ def test_events_are_those_found_by_stepping_each_ns(
     model.set_cntkctl(0, EVNTEN | (EVNTDIR if falling else 0) | bit << 4)
     model.advance(elapsed)
     window = range(elapsed + 1, elapsed + 3000)
-    expected = next((ns for ns in window if is_event(ns, frequency_hz, start, offset, bit, falling)), None)
+    expected = next(
+        (ns for ns in window if is_event(ns, frequency_hz, start, offset, bit, falling)), None
+    )
     instant = model.event_stream_next(0)
     assert instant is not None
     assert instant == expected if expected is not None else instant >= window.stop
@@ -34,7 +39,13 @@ def test_events_are_those_found_by_stepping_each_ns(
 
 @given(FREQUENCIES, COUNTS, COUNTS, CONTROLS, st.booleans(), st.booleans(), st.integers(0, 10**12))
 def test_the_period_is_twice_the_weight_of_the_trigger_bit(
-    frequency_hz: int, start: int, offset: int, evnti: int, falling: bool, scaled: bool, elapsed: int
+    frequency_hz: int,
+    start: int,
+    offset: int,
+    evnti: int,
+    falling: bool,
+    scaled: bool,
+    elapsed: int,
 ) -> None:
     bit = (evnti >> 4) + (8 if scaled else 0)
     model = TimerModel(1, frequency_hz, start)

@@ -10,7 +10,9 @@ from timermodel.test_timermodel import COUNTS, FREQUENCIES, TOP, count_at
 ENABLE, IMASK = 1, 2
 
 
-def machine(v: int | None = None, p: int | None = None, priority: dict[Which, int] | None = None) -> TimerModel:
+def machine(
+    v: int | None = None, p: int | None = None, priority: dict[Which, int] | None = None
+) -> TimerModel:
     """One vCPU at 1 GHz and count 0, PPIs enabled; the timers given a CompareValue run."""
     model = TimerModel(1, 10**9)
     deadlines: dict[Which, int | None] = {"v": v, "p": p}
@@ -153,7 +155,9 @@ def test_delivery_is_where_stepping_each_ns_finds_it(
     model.ppi(0, "v").latch = latch
     model.advance(elapsed)
     window = range(elapsed, elapsed + 2000)
-    expected = next((ns for ns in window if latch or count_at(ns, frequency_hz, start, offset) >= cval), None)
+    expected = next(
+        (ns for ns in window if latch or count_at(ns, frequency_hz, start, offset) >= cval), None
+    )
     instant = model.delivery_instant(0, "v")
     assert instant is not None
     assert instant == expected if expected is not None else instant >= window.stop

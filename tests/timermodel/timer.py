@@ -1,7 +1,7 @@
 """One EL1 timer as a function of the count it sees (DDI 0487 D12.2.4, "Timers").
 
-The timer is CTL.{ENABLE, IMASK} and a 64-bit CompareValue; everything else is computed. No time in here: callers
-pass `view`, the count less its offset modulo 2^64, and convert ticks to ns.
+The timer is CTL.{ENABLE, IMASK} and a 64-bit CompareValue; everything else is computed. No time in
+here: callers pass `view`, the count less its offset modulo 2^64, and convert ticks to ns.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ def sign_extend_32(value: int) -> int:
 
 @dataclass
 class Timer:
-    """CNTV_* or CNTP_* of one PE. Reset: all zero (the architecture leaves IMASK and CompareValue UNKNOWN)."""
+    """CNTV_* or CNTP_* of one PE. Reset: all zero (the architecture leaves IMASK and CompareValue
+    UNKNOWN)."""
 
     ctl: int = 0
     cval: int = 0
@@ -41,10 +42,11 @@ class Timer:
         return self.ctl & (ENABLE | IMASK) == ENABLE
 
     def condition_met(self, view: int) -> bool:
-        """D12.2.4, CompareValue view: (Counter - Offset) - CompareValue >= 0, all 64-bit unsigned values.
+        """D12.2.4, CompareValue view: (Counter - Offset) - CompareValue >= 0, all 64-bit unsigned
+        values.
 
-        Unsigned, so a roll-over of the count ends the condition, and a CompareValue of 0 is always met. With ENABLE
-        0 "the timer condition is not met" (CNTV_CVAL_EL0, CompareValue).
+        Unsigned, so a roll-over of the count ends the condition, and a CompareValue of 0 is always
+        met. With ENABLE 0 "the timer condition is not met" (CNTV_CVAL_EL0, CompareValue).
         """
         return self.enabled and view >= self.cval
 
@@ -53,7 +55,8 @@ class Timer:
         return self.output_enabled and self.condition_met(view)
 
     def ticks_to_rise(self, view: int) -> int | None:
-        """Ticks until the line is high (0: it is); None when ENABLE or IMASK keep it low for good."""
+        """Ticks until the line is high (0: it is); None when ENABLE or IMASK keep it low for
+        good."""
         return max(0, self.cval - view) if self.output_enabled else None
 
     def ticks_to_fall(self, view: int) -> int | None:
@@ -66,7 +69,8 @@ class Timer:
         return (1 << 64) - view if self.cval else None
 
     def read(self, register: Readable, view: int) -> int:
-        """CTL with ISTATUS; CVAL; TVAL, the low 32 bits of CompareValue - view, [63:32] RES0; or the view itself."""
+        """CTL with ISTATUS; CVAL; TVAL, the low 32 bits of CompareValue - view, [63:32] RES0; or
+        the view itself."""
         if register == "ctl":
             return self.ctl | (ISTATUS if self.condition_met(view) else 0)
         if register == "cval":
@@ -78,7 +82,8 @@ class Timer:
         raise ValueError(f"no timer register {register!r}")
 
     def write(self, register: Register, value: int, view: int) -> None:
-        """CTL keeps ENABLE and IMASK (ISTATUS is RO, the rest RES0); TVAL sets CompareValue to view + SignExtend."""
+        """CTL keeps ENABLE and IMASK (ISTATUS is RO, the rest RES0); TVAL sets CompareValue to view
+        + SignExtend."""
         if register == "ctl":
             self.ctl = value & (ENABLE | IMASK)
         elif register == "cval":
@@ -89,7 +94,8 @@ class Timer:
             raise ValueError(f"{register!r} is not a writable timer register")
 
     def unknown_bits(self, register: Readable) -> int:
-        """The bits of a read that the architecture leaves UNKNOWN now: a comparison must leave them out.
+        """The bits of a read that the architecture leaves UNKNOWN now: a comparison must leave them
+        out.
 
         With ENABLE 0: ISTATUS (CNTV_CTL_EL0) and all of TimerValue (CNTV_TVAL_EL0).
         """

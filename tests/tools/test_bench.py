@@ -1,4 +1,5 @@
-"""The arithmetic of the benchmark's table. No time is asserted anywhere: only `make bench` measures."""
+"""The arithmetic of the benchmark's table. No time is asserted anywhere: only `make bench`
+measures."""
 
 from __future__ import annotations
 
@@ -51,7 +52,12 @@ def test_the_table_is_aligned() -> None:
 def test_what_one_of_many_costs_is_without_the_start_of_the_program() -> None:
     task = TIMED._replace(unit="ns", times=1_000_000, limit=None)
     row = bench.row_of(task, pairs([3.0], [1.5]), pairs([1.0], [1.0]))
-    assert (row.armvirt, row.qemu, row.ratio, row.holds) == (pytest.approx(2000), pytest.approx(500), 4.0, True)
+    assert (row.armvirt, row.qemu, row.ratio, row.holds) == (
+        pytest.approx(2000),
+        pytest.approx(500),
+        4.0,
+        True,
+    )
     assert bench.table_line(row).split()[3:] == ["2,000", "ns", "500", "ns", "4.00", "-", "-"]
 
 
@@ -63,12 +69,17 @@ def test_a_guest_beside_starts_as_armvirt_does() -> None:
     assert "--append plain" in " ".join(bench.other_command(bench.LOCK))
 
 
-def test_a_row_without_its_guest_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_without_its_guest_is_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(bench.shutil, "which", lambda name: "/usr/bin/" + name)
     task = TIMED._replace(guest=Guest(bench.FETCHED / "no such Image"))
     (row,) = bench.rows([task], 1)
     line = bench.table_line(row)
-    assert line.split(None, 3)[3] == "skipped: .cache/guests/no such Image is missing; run make guests" and row.holds
+    assert (
+        line.split(None, 3)[3] == "skipped: .cache/guests/no such Image is missing; run make guests"
+        and row.holds
+    )
 
 
 def test_without_qemu_every_row_is_skipped(
@@ -76,7 +87,9 @@ def test_without_qemu_every_row_is_skipped(
 ) -> None:
     monkeypatch.setattr(bench.shutil, "which", lambda _name: None)
     assert bench.main(["--json", str(tmp_path / "rows.json")]) == 0
-    assert capsys.readouterr().out.count("skipped: qemu-system-aarch64 is not installed") == len(bench.TASKS)
+    assert capsys.readouterr().out.count("skipped: qemu-system-aarch64 is not installed") == len(
+        bench.TASKS
+    )
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in rows] == [task.name for task in bench.TASKS]
 
@@ -90,7 +103,9 @@ def test_tasks_of_one_guest_share_its_runs(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "missing", lambda _task: None)
-    assert [row.runs for row in bench.rows([t for t in bench.TASKS if t.guest == bench.HELLO], 5)] == [5, 5]
+    assert [
+        row.runs for row in bench.rows([t for t in bench.TASKS if t.guest == bench.HELLO], 5)
+    ] == [5, 5]
     assert measured == [("hello.elf", 1), ("hello.elf", 5)]
 
 
@@ -110,14 +125,21 @@ def test_a_failed_run_makes_the_bench_fail(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "missing", lambda _task: None)
     (row,) = bench.rows([TIMED], 1)
-    assert bench.table_line(row) == "a timed thing                               FAILED: armvirt ended with 3: stuck"
+    assert (
+        bench.table_line(row)
+        == "a timed thing                               FAILED: armvirt ended with 3: stuck"
+    )
     assert not row.holds
 
 
 def test_both_programs_get_the_same_machine() -> None:
     ours, theirs = bench.our_command(bench.LINUX), bench.qemu_command(bench.LINUX)
     assert ours[2:5] == ["armvirt", "run", str(bench.LINUX.image)]
-    assert "autorun" in bench.LINUX.append and bench.LINUX.append in ours and bench.LINUX.append in theirs
+    assert (
+        "autorun" in bench.LINUX.append
+        and bench.LINUX.append in ours
+        and bench.LINUX.append in theirs
+    )
     assert ours[ours.index("--mem") + 1] == theirs[theirs.index("-m") + 1]
     assert "shift=0,sleep=off" in theirs
     assert ours[ours.index("--cpus") + 1] == theirs[theirs.index("-smp") + 1] == "1"

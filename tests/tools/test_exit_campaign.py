@@ -44,7 +44,9 @@ def outcomes(
 
 
 @pytest.mark.parametrize("vhe", [False, True], ids=["nVHE", "VHE"])
-@pytest.mark.parametrize(("name", "setup"), SHARE, ids=[f"{name}[{setup}]" for name, setup in SHARE])
+@pytest.mark.parametrize(
+    ("name", "setup"), SHARE, ids=[f"{name}[{setup}]" for name, setup in SHARE]
+)
 def test_a_guest_does_not_notice(name: str, setup: Setup, vhe: bool) -> None:
     host = Host(vhe, LRS[(setup.cpus + setup.gic + vhe) % len(LRS)], setup.cpus)
     assert outcomes(name, setup, host) == [[], []]
@@ -83,17 +85,31 @@ def test_moments_and_bursts() -> None:
 def test_differences_in_words() -> None:
     one = Outcome("pass", 10, 9, "c", "f", "s")
     assert one.differences(one) == [] and one.differences(one._replace(seen="")) == []
-    assert one._replace(ns=11, seen="t").differences(one) == ["ns 11 instead of 10", "seen t instead of s"]
+    assert one._replace(ns=11, seen="t").differences(one) == [
+        "ns 11 instead of 10",
+        "seen t instead of s",
+    ]
 
 
 def test_the_tool(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["--guests", "vtimer-tick", "--runs", "2", "--runs-of-a-machine", "2", "--places", "5"]
+    arguments = [
+        "--guests",
+        "vtimer-tick",
+        "--runs",
+        "2",
+        "--runs-of-a-machine",
+        "2",
+        "--places",
+        "5",
+    ]
     assert main(arguments) == 0
     assert capsys.readouterr().out.endswith(" 0 runs differ\n")
     monkeypatch.setattr(Outcome, "differences", lambda self, other: ["ns 2 instead of 1"])
     assert main(arguments) == 1
     out = capsys.readouterr().out
-    assert "2 DIFFER" in out and ", lent: ns 2 instead of 1" in out and out.endswith("2 runs differ\n")
+    assert (
+        "2 DIFFER" in out and ", lent: ns 2 instead of 1" in out and out.endswith("2 runs differ\n")
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--guests", "nobody"], ["--ways", "never"]])

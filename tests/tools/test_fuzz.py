@@ -18,7 +18,8 @@ MIB = 1 << 20
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_share_of_the_mutants(target: str) -> None:
-    """In a process of its own: each mutant is a fork, and the memory of a test run is none of armvirt's."""
+    """In a process of its own: each mutant is a fork, and the memory of a test run is none of
+    armvirt's."""
     command = [sys.executable, fuzz.__file__, "-n", str(SHARE), "--targets", target]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,10 +16,14 @@ from gic_fuzz_its import ItsFuzzer
 def test_a_campaign_tells_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
     assert gic_campaign.campaign(1, 600, report=400) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and "400 accesses, no law broken" in lines[0] and "600 accesses" in lines[1]
+    assert (
+        len(lines) == 2 and "400 accesses, no law broken" in lines[0] and "600 accesses" in lines[1]
+    )
 
 
-def test_a_broken_law_ends_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_law_ends_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(seed: int, accesses: int) -> None:
         raise gic_fuzz.LawError(f"seed {seed}, step 1: two lists")
 
@@ -36,4 +40,9 @@ def test_machines_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_one_machine_in_three_has_an_its() -> None:
-    assert [type(gic_campaign.machine(seed)) is ItsFuzzer for seed in range(4)] == [True, False, False, True]
+    assert [type(gic_campaign.machine(seed)) is ItsFuzzer for seed in range(4)] == [
+        True,
+        False,
+        False,
+        True,
+    ]

@@ -17,7 +17,9 @@ from armvirt.machine import Result
 
 
 def passed(cpus: int, trace_hash: str = "0123456789abcdef" * 4) -> Result:
-    return Result("pass", 6_500_000_000, 2_400_000_000, "\r\n".join(linux_matrix.steps(cpus)), trace_hash)
+    return Result(
+        "pass", 6_500_000_000, 2_400_000_000, "\r\n".join(linux_matrix.steps(cpus)), trace_hash
+    )
 
 
 @pytest.fixture
@@ -48,8 +50,12 @@ def test_the_table(boots: list[dict[str, Any]], capsys: pytest.CaptureFixture[st
 def test_the_matrix_is_four_by_three(boots: list[dict[str, Any]]) -> None:
     assert linux_matrix.main(["--load", "7", "--runs", "2", "--gic", "2"]) == 0
     machines = [(machine["cpus"], machine["pcpus"]) for machine in boots]
-    assert machines == [(cpus, pcpus) for cpus in (1, 2, 4, 8) for pcpus in (1, 2, 4) for _ in range(2)]
-    assert {(machine["append"], machine["gic"]) for machine in boots} == {("console=ttyAMA0 autorun smp load=7", 2)}
+    assert machines == [
+        (cpus, pcpus) for cpus in (1, 2, 4, 8) for pcpus in (1, 2, 4) for _ in range(2)
+    ]
+    assert {(machine["append"], machine["gic"]) for machine in boots} == {
+        ("console=ttyAMA0 autorun smp load=7", 2)
+    }
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *results: Result) -> str:
@@ -64,25 +70,38 @@ def failing(monkeypatch: pytest.MonkeyPatch, *results: Result) -> str:
 
 def test_a_stuck_guest_fails(boots: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     console = passed(2).console.partition("ok - CPU 1 comes back")[0]
-    row = failing(monkeypatch, passed(2)._replace(verdict="stuck", console=console, diagnosis="waits"))
+    row = failing(
+        monkeypatch, passed(2)._replace(verdict="stuck", console=console, diagnosis="waits")
+    )
     assert row.splitlines()[0].split()[:3] == ["2", "1", "stuck"]
-    assert row.splitlines()[1:] == ["      waits", "      not printed, or out of order: ok - CPU 1 comes back"]
+    assert row.splitlines()[1:] == [
+        "      waits",
+        "      not printed, or out of order: ok - CPU 1 comes back",
+    ]
 
 
-def test_a_step_that_was_left_out_fails(boots: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_was_left_out_fails(
+    boots: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the guest itself says that it passed: a CPU that nobody has seen is not tested."""
     row = failing(monkeypatch, passed(1))
     assert row.splitlines()[0].split()[2] == "fail"
     assert row.splitlines()[1:] == ["      not printed, or out of order: AUTORUN: 2 cpu(s)"]
 
 
-def test_what_the_guest_says_is_below_its_row(boots: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    console = passed(2).console.replace("ok - CPU 1 comes", "FAIL - CPU 1 comes").replace("PASS", "FAIL")
+def test_what_the_guest_says_is_below_its_row(
+    boots: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = (
+        passed(2).console.replace("ok - CPU 1 comes", "FAIL - CPU 1 comes").replace("PASS", "FAIL")
+    )
     row = failing(monkeypatch, passed(2)._replace(verdict="fail", console=console))
     assert row.splitlines()[1] == "      FAIL - CPU 1 comes back"
 
 
-def test_runs_that_differ_fail(boots: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_differ_fail(
+    boots: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = failing(monkeypatch, passed(2), passed(2), passed(2, "f" * 64))
     assert row.splitlines()[1:] == ["      3 runs are not one: 0123456789abcdef, ffffffffffffffff"]
 

@@ -40,10 +40,20 @@ def test_moments() -> None:
 
 
 @pytest.mark.parametrize(
-    "guests", ["vtimer-tick,ptimer,console-echo", "gic-sgi", "gic-ppi,gic-spi", "wfi,psci,oneshot", "gic-lpi,sgi-smp"]
+    "guests",
+    [
+        "vtimer-tick,ptimer,console-echo",
+        "gic-sgi",
+        "gic-ppi,gic-spi",
+        "wfi,psci,oneshot",
+        "gic-lpi,sgi-smp",
+    ],
 )
-def test_guests_move(guests: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every machine that they are tested on with two CPUs at most, once at each kind of moment."""
+def test_guests_move(
+    guests: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On every machine that they are tested on with two CPUs at most, once at each kind of
+    moment."""
     known = migrate_campaign.guests()
     names = guests.split(",")
     setups = {name: [s for s in known[name].setups if s.cpus <= 2] for name in names}
@@ -55,11 +65,19 @@ def test_guests_move(guests: str, capsys: pytest.CaptureFixture[str], monkeypatc
     assert capsys.readouterr().out.endswith("moves, 0 differ\n")
 
 
-def test_a_difference_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(migrate, "differences", lambda straight, moved, tolerance: ["the console differs"])
+def test_a_difference_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        migrate, "differences", lambda straight, moved, tolerance: ["the console differs"]
+    )
     assert main(["--guests", "hello", "--moments", "1", "--pcpus", "1", "--kinds", "random"]) == 1
     out = capsys.readouterr().out
-    assert "1 DIFFER" in out and "ns: the console differs" in out and out.endswith("1 moves, 1 differ\n")
+    assert (
+        "1 DIFFER" in out
+        and "ns: the console differs" in out
+        and out.endswith("1 moves, 1 differ\n")
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--guests", "nobody"], ["--kinds", "never"]])

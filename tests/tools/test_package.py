@@ -28,7 +28,9 @@ PREFIX = "armvirt-0.1.0.data/data/share/doc/armvirt/"
         (["GCC_3.0"], None),
     ],
 )
-def test_the_newest_symbol_says_which_glibc_is_needed(names: list[str], glibc: tuple[int, int] | None) -> None:
+def test_the_newest_symbol_says_which_glibc_is_needed(
+    names: list[str], glibc: tuple[int, int] | None
+) -> None:
     assert package.newest_glibc(names) == glibc
 
 
@@ -39,7 +41,9 @@ def test_the_library_needs_a_c_library_and_nothing_else() -> None:
     assert glibc is not None and glibc >= package.OLDEST_GLIBC
 
 
-def wheel(folder: Path, tag: str, library: bool, pure: bool, leave_out: str = "", add: str = "") -> Path:
+def wheel(
+    folder: Path, tag: str, library: bool, pure: bool, leave_out: str = "", add: str = ""
+) -> Path:
     path = folder / f"armvirt-0.1.0-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("armvirt-0.1.0.dist-info/WHEEL", f"Root-Is-Purelib: {str(pure).lower()}\n")
@@ -60,7 +64,13 @@ def test_wheels_as_they_should_be(tmp_path: Path) -> None:
     [
         (PURE, True, True, True, {}),  # a library that other machines would get
         (PLATFORM, False, False, True, {}),  # a platform wheel without its library
-        ("cp311-cp311-linux_x86_64", True, False, True, {}),  # an ABI that the library does not have
+        (
+            "cp311-cp311-linux_x86_64",
+            True,
+            False,
+            True,
+            {},
+        ),  # an ABI that the library does not have
         (PLATFORM, False, True, False, {}),  # nothing in it is of that platform
         (PURE, False, True, False, {"leave_out": "CHANGELOG.md"}),
         (PURE, False, True, False, {"add": "tests/conftest.py"}),
@@ -74,7 +84,10 @@ def test_a_wheel_that_is_not_what_its_tag_says(
 
 
 def test_pythons_of_pyenv_are_tried_newest_first(tmp_path: Path) -> None:
-    made = [tmp_path / f".pyenv/versions/{version}/bin/python" for version in ("3.12.1", "3.12.10", "3.13.0")]
+    made = [
+        tmp_path / f".pyenv/versions/{version}/bin/python"
+        for version in ("3.12.1", "3.12.10", "3.13.0")
+    ]
     for path in made:
         path.parent.mkdir(parents=True)
         path.touch()

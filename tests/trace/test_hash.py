@@ -19,7 +19,9 @@ U64 = st.integers(0, (1 << 64) - 1)
 STAMPS = st.builds(Stamp, U64, U64, st.integers(-1, 63), U64)
 EVENTS = st.one_of(
     st.builds(Acknowledge, st.integers(0, 1023)),
-    st.builds(TimerWrite, st.sampled_from(["vtimer", "ptimer"]), st.sampled_from(["ctl", "cval"]), U64),
+    st.builds(
+        TimerWrite, st.sampled_from(["vtimer", "ptimer"]), st.sampled_from(["ctl", "cval"]), U64
+    ),
     st.builds(Hypercall, U64, st.tuples(U64, U64), U64),
     st.builds(Console, st.sampled_from(["tx", "rx"]), st.integers(0, 255)),
 )
@@ -63,7 +65,9 @@ def test_other_kinds_do_not_count() -> None:
         kind: ClassVar[str] = "remark"  # type: ignore[valid-type]
 
     stamp = Stamp(1, 1, 0, 0)
-    assert digest([(stamp, Remark("x")), (stamp, Acknowledge(27))]) == digest([(stamp, Acknowledge(27))])  # type: ignore[list-item]
+    assert digest([(stamp, Remark("x")), (stamp, Acknowledge(27))]) == digest(
+        [(stamp, Acknowledge(27))]
+    )  # type: ignore[list-item]
 
 
 def test_enumerations_and_booleans_are_their_numbers() -> None:
@@ -89,7 +93,9 @@ def test_runs_differ_if_and_only_if_what_is_hashed_differs(
 
 
 @given(RUNS, RUNS)
-def test_finish_may_be_called_on_the_way(one: list[tuple[Stamp, Event]], two: list[tuple[Stamp, Event]]) -> None:
+def test_finish_may_be_called_on_the_way(
+    one: list[tuple[Stamp, Event]], two: list[tuple[Stamp, Event]]
+) -> None:
     sink = HashSink()
     for stamp, event in one:
         sink(stamp, event)
@@ -100,6 +106,8 @@ def test_finish_may_be_called_on_the_way(one: list[tuple[Stamp, Event]], two: li
 
 
 def test_long_runs_are_hashed_in_pieces_with_the_same_result() -> None:
-    run: list[tuple[Stamp, Event]] = [(Stamp(n, n, 0, n), Acknowledge(n % 1024)) for n in range(2000)]
+    run: list[tuple[Stamp, Event]] = [
+        (Stamp(n, n, 0, n), Acknowledge(n % 1024)) for n in range(2000)
+    ]
     text = "armvirt-trace 1\n" + "".join(line(*pair) for pair in run) + f"state {NO_STATE}\n"
     assert digest(run) == hashlib.sha256(text.encode()).hexdigest()

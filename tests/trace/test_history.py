@@ -43,7 +43,9 @@ def serve(intid: int = 27) -> list[Event]:
 
 
 def test_a_storm_is_counted_from_the_rise_of_the_line() -> None:
-    guest = Guest().does(TimerLine("vtimer", 1), *serve(), TimerLine("vtimer", 0), TimerLine("vtimer", 1))
+    guest = Guest().does(
+        TimerLine("vtimer", 1), *serve(), TimerLine("vtimer", 0), TimerLine("vtimer", 1)
+    )
     for _ in range(5):
         guest.does(*serve())
     past = guest.history.of(27, 0)
@@ -61,7 +63,11 @@ def test_a_line_that_fell_before_it_was_taken() -> None:
 
 
 def test_vcpu_put_is_no_fall() -> None:
-    guest = Guest().does(TimerLine("vtimer", 1), Schedule(0, "put")).does(TimerLine("vtimer", 0), same=True)
+    guest = (
+        Guest()
+        .does(TimerLine("vtimer", 1), Schedule(0, "put"))
+        .does(TimerLine("vtimer", 0), same=True)
+    )
     guest.does(TimerLine("vtimer", 1)).does(Schedule(0, "load"), same=True)
     past = guest.history.of(27, 0)
     assert past.lost is None and past.raised.count == 1 and past.waiting == guest.stamp(ns=1)
@@ -76,7 +82,9 @@ def test_a_latch_holds_one() -> None:
 
 
 def test_pending_bits() -> None:
-    guest = Guest().does(GicAccess("GICD", 0x204, 4, 1 << 8, 1), GicAccess("GICD", 0x284, 4, 1 << 8, 1))
+    guest = Guest().does(
+        GicAccess("GICD", 0x204, 4, 1 << 8, 1), GicAccess("GICD", 0x284, 4, 1 << 8, 1)
+    )
     lost = guest.history.of(40, 0).lost
     assert lost is not None and (lost.how, lost.stamp.ns) == ("GICD_ICPENDR1", 2)
 
@@ -89,10 +97,14 @@ def test_an_lpi_that_a_command_forgets() -> None:
 
 def test_ends() -> None:
     """A second end drops the priority of what runs below; that one's own end then finds nothing."""
-    guest = Guest().does(Acknowledge(50), Acknowledge(27), EndOfInterrupt(27, "EOIR1"), EndOfInterrupt(27, "EOIR1"))
+    guest = Guest().does(
+        Acknowledge(50), Acknowledge(27), EndOfInterrupt(27, "EOIR1"), EndOfInterrupt(27, "EOIR1")
+    )
     guest.does(EndOfInterrupt(50, "EOIR1"))
     cpu = guest.history.cpu(0)
-    assert cpu.dropped == {50: Stray(27, guest.stamp(ns=4))} and cpu.idle_ends == {50: Stray(50, guest.stamp(ns=5))}
+    assert cpu.dropped == {50: Stray(27, guest.stamp(ns=4))} and cpu.idle_ends == {
+        50: Stray(50, guest.stamp(ns=5))
+    }
     assert guest.history.of(50, 0).ended.count == 0 and guest.history.of(27, 0).ended.count == 1
     guest.does(Acknowledge(50))
     assert not cpu.dropped and not cpu.idle_ends and [intid for intid, _ in cpu.running] == [50]
@@ -108,7 +120,11 @@ def test_exceptions_without_an_acknowledge() -> None:
     irq = ExceptionEntry("irq", 0, 0x4000, 0x280)
     guest = Guest().does(irq, Acknowledge(1023), irq)
     cpu = guest.history.cpu(0)
-    assert (cpu.entries, cpu.spurious.count) == (2, 1) and cpu.entry is not None and cpu.entry.stamp.ns == 3
+    assert (
+        (cpu.entries, cpu.spurious.count) == (2, 1)
+        and cpu.entry is not None
+        and cpu.entry.stamp.ns == 3
+    )
     guest.does(Acknowledge(27))
     assert guest.history.cpu(0).entries == 0
 
@@ -130,7 +146,12 @@ def test_polling() -> None:
     read, other = GicAccess("GICR", 0x14, 4, 0, 0), GicAccess("GICR", 0x0, 4, 0, 0)
     guest = Guest().does(other, read, read, read)
     poll = guest.history.cpu(0).poll
-    assert poll is not None and (poll.offset, poll.times, poll.since.ns, poll.last.ns) == (0x14, 3, 2, 4)
+    assert poll is not None and (poll.offset, poll.times, poll.since.ns, poll.last.ns) == (
+        0x14,
+        3,
+        2,
+        4,
+    )
     guest.does(GicAccess("GICR", 0x14, 4, 4, 0))
     changed = guest.history.cpu(0).poll
     assert changed is not None and changed.times == 1

@@ -33,7 +33,11 @@ def test_the_target_of_an_exception_is_an_address() -> None:
 
 def test_arguments_of_a_hypercall() -> None:
     data = record(STAMP, Hypercall(0xC400_0003, (1, 1 << 63), -2))
-    assert (data["function"], data["args"], data["result"]) == ("0xc4000003", ["0x1", "0x8000000000000000"], -2)
+    assert (data["function"], data["args"], data["result"]) == (
+        "0xc4000003",
+        ["0x1", "0x8000000000000000"],
+        -2,
+    )
 
 
 def test_a_file() -> None:

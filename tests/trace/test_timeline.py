@@ -64,7 +64,9 @@ def test_the_life_of_a_timer_interrupt() -> None:
 
 
 def test_a_level_that_falls_before_it_is_acknowledged() -> None:
-    recorder = Recorder().feed((10, ev.TimerLine("vtimer", 1)), (20, ev.TimerLine("vtimer", 0)), *tick(100))
+    recorder = Recorder().feed(
+        (10, ev.TimerLine("vtimer", 1)), (20, ev.TimerLine("vtimer", 0)), *tick(100)
+    )
     assert recorder.rows[1].text == "vtimer line falls, never acknowledged"
     first, second = recorder.timeline.lives
     assert (first.ack, second.ack and second.ack.ns) == (None, 161)
@@ -95,7 +97,10 @@ def test_nested_interrupts() -> None:
         (5, ev.EndOfInterrupt(6, "EOIR1")),
         (6, ev.EndOfInterrupt(5, "EOIR1")),
     )
-    assert [(life.intid, life.ack and life.ack.ns, life.eoi and life.eoi.ns) for life in recorder.timeline.lives] == [
+    assert [
+        (life.intid, life.ack and life.ack.ns, life.eoi and life.eoi.ns)
+        for life in recorder.timeline.lives
+    ] == [
         (5, 2, 6),
         (6, 4, 5),
     ]
@@ -110,7 +115,10 @@ def test_interrupts_of_two_cpus_do_not_mix() -> None:
     recorder = Recorder()
     recorder.feed((1, ev.TimerLine("vtimer", 1))).feed((2, ev.TimerLine("vtimer", 1)), vcpu=1)
     recorder.feed((3, ev.Acknowledge(27)), vcpu=1).feed((4, ev.Acknowledge(27)))
-    assert [(life.vcpu, life.fire and life.fire.ns, life.ack and life.ack.ns) for life in recorder.timeline.lives] == [
+    assert [
+        (life.vcpu, life.fire and life.fire.ns, life.ack and life.ack.ns)
+        for life in recorder.timeline.lives
+    ] == [
         (0, 1, 4),
         (1, 2, 3),
     ]
@@ -128,13 +136,24 @@ def test_spurious_and_deactivation() -> None:
         (3, ev.EndOfInterrupt(40, "EOIR1")),
         (4, ev.EndOfInterrupt(40, "DIR")),
     )
-    assert [row.text for row in recorder.rows] == ["1023, spurious", "INTID 40", "INTID 40", "INTID 40 by DIR"]
+    assert [row.text for row in recorder.rows] == [
+        "1023, spurious",
+        "INTID 40",
+        "INTID 40",
+        "INTID 40 by DIR",
+    ]
     assert len(recorder.timeline.lives) == 1
 
 
 def test_the_special_intids_are_those_from_1020_to_1023_only() -> None:
-    recorder = Recorder().feed((1, ev.Acknowledge(1022)), (2, ev.VgicInject(8192, 1, 0)), (3, ev.Acknowledge(8192)))
-    assert [row.text for row in recorder.rows] == ["1022, spurious", "raised, INTID 8192, LPI", "INTID 8192"]
+    recorder = Recorder().feed(
+        (1, ev.Acknowledge(1022)), (2, ev.VgicInject(8192, 1, 0)), (3, ev.Acknowledge(8192))
+    )
+    assert [row.text for row in recorder.rows] == [
+        "1022, spurious",
+        "raised, INTID 8192, LPI",
+        "INTID 8192",
+    ]
 
 
 def test_an_interrupt_that_is_sent_on_is_one_life() -> None:
@@ -149,12 +168,20 @@ def test_an_interrupt_that_is_sent_on_is_one_life() -> None:
     recorder.feed((5, ev.Acknowledge(40)), vcpu=1)
     (life,) = recorder.timeline.lives
     assert (life.vcpu, life.fire and life.fire.ns, life.list and life.list.ns) == (1, 1, 4)
-    assert [(row.stage, row.vcpu) for row in recorder.rows] == [("fire", 0), ("list", 0), ("list", 1), ("ack", 1)]
+    assert [(row.stage, row.vcpu) for row in recorder.rows] == [
+        ("fire", 0),
+        ("list", 0),
+        ("list", 1),
+        ("ack", 1),
+    ]
 
 
 def test_a_list_register_that_does_not_offer_it_is_no_step() -> None:
-    """An SGI sent again while it is active: a GICv2's list register stays active until the guest ends it."""
-    recorder = Recorder().feed((1, ev.VgicInject(7, 1, 0)), (2, ev.ListRegisterWrite(0, 0, 7, 2 << 62 | 7)))
+    """An SGI sent again while it is active: a GICv2's list register stays active until the guest
+    ends it."""
+    recorder = Recorder().feed(
+        (1, ev.VgicInject(7, 1, 0)), (2, ev.ListRegisterWrite(0, 0, 7, 2 << 62 | 7))
+    )
     assert recorder.stages == ["fire"]
 
 
@@ -192,12 +219,15 @@ def test_pending_by_register() -> None:
         (3, gicd(0x27C, 1), [(-1, 992)]),
     ],
 )
-def test_which_pending_bits_are_written(model: int, event: ev.GicAccess, found: list[tuple[int, int]]) -> None:
+def test_which_pending_bits_are_written(
+    model: int, event: ev.GicAccess, found: list[tuple[int, int]]
+) -> None:
     assert [(pend.vcpu, pend.intid) for pend in pends(event, 1, model)] == found
 
 
 def test_messages_that_come_again() -> None:
-    """A second SGI or LPI while the first waits makes no second interrupt, but the person wants to see it."""
+    """A second SGI or LPI while the first waits makes no second interrupt, but the person wants to
+    see it."""
     again = ((1, ev.VgicInject(5, 1, 0)), (2, ev.VgicInject(5, 1, 0)), (3, ev.VgicInject(40, 1, 0)))
     recorder = Recorder().feed(*again, (4, ev.VgicInject(40, 1, 0)), vcpu=1)
     assert [row.text for row in recorder.rows] == [
@@ -226,7 +256,9 @@ def test_its_commands() -> None:
 
 def test_after_discard_the_lpi_is_another_one() -> None:
     recorder = Recorder().feed(
-        (1, ev.VgicInject(8192, 1, 0)), (2, ev.ItsCommand("DISCARD", 0, 0, 8192, 0)), (3, ev.VgicInject(8192, 1, 0))
+        (1, ev.VgicInject(8192, 1, 0)),
+        (2, ev.ItsCommand("DISCARD", 0, 0, 8192, 0)),
+        (3, ev.VgicInject(8192, 1, 0)),
     )
     assert recorder.stages == ["fire", "its", "fire"]
 
@@ -261,7 +293,10 @@ def test_console_lines_are_whole_and_harmless() -> None:
         recorder.feed((1, ev.Console("tx", byte)))
     recorder.feed((2, ev.Console("rx", 65)))
     recorder.timeline.flush()
-    assert [(row.stage, row.text) for row in recorder.rows] == [("console", "a\\x1b[31m"), ("console", "rest")]
+    assert [(row.stage, row.text) for row in recorder.rows] == [
+        ("console", "a\\x1b[31m"),
+        ("console", "rest"),
+    ]
 
 
 def test_plain_rows() -> None:
@@ -286,7 +321,9 @@ def test_summary_of_two_ticks() -> None:
 def test_many_intids_are_one_table() -> None:
     recorder = Recorder()
     for intid in range(40, 45):
-        recorder.feed((10 * intid, ev.VgicInject(intid, 1, 0)), (10 * intid + 7, ev.Acknowledge(intid)))
+        recorder.feed(
+            (10 * intid, ev.VgicInject(intid, 1, 0)), (10 * intid + 7, ev.Acknowledge(intid))
+        )
     lines = plain_summary(recorder.timeline.summaries()).splitlines()
     assert len(lines) == 2 + 5
     assert lines[2].split() == ["40", "1", "1", "0", "-", "-", "-", "-", "-"]
@@ -331,13 +368,16 @@ def test_a_line_that_fell_while_the_vcpu_was_on_no_cpu() -> None:
 
 
 def test_a_line_that_the_guest_takes_down() -> None:
-    recorder = Recorder().feed(tick(1000)[0], *put(1100), *load(1200), (1300, ev.TimerLine("vtimer", 0)))
+    recorder = Recorder().feed(
+        tick(1000)[0], *put(1100), *load(1200), (1300, ev.TimerLine("vtimer", 0))
+    )
     assert recorder.rows[-1].text == "vtimer line falls, never acknowledged"
 
 
 @pytest.mark.parametrize(("cpus", "quantum_ns", "pcpus"), [(2, 7_000, 1), (4, 3_000, 2)])
 def test_no_firing_is_counted_twice(cpus: int, quantum_ns: int, pcpus: int) -> None:
-    """gic-ppi leaves its timers pending while its CPUs take turns: vcpu_put takes down the lines of 18 and of 82."""
+    """gic-ppi leaves its timers pending while its CPUs take turns: vcpu_put takes down the lines of
+    18 and of 82."""
     rows: list[Row] = []
     timeline = Timeline(rows.append, HZ)
     with Machine(
@@ -353,5 +393,7 @@ def test_no_firing_is_counted_twice(cpus: int, quantum_ns: int, pcpus: int) -> N
 
 def test_an_sgi_to_nobody_has_a_row_and_no_life() -> None:
     recorder = Recorder().feed((5, ev.VgicInject(3, 1, -1)))
-    assert [(row.stage, row.text) for row in recorder.rows] == [("fire", "sent by CPU 0 to nobody, INTID 3, SGI")]
+    assert [(row.stage, row.text) for row in recorder.rows] == [
+        ("fire", "sent by CPU 0 to nobody, INTID 3, SGI")
+    ]
     assert not recorder.timeline.lives

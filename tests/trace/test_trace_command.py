@@ -19,7 +19,13 @@ def test_the_virtual_timer(capsys: pytest.CaptureFixture[str]) -> None:
     status, lines = trace(capsys, "vtimer-tick", "--no-console")
     assert status == 0
     stages = [line.split()[3] for line in lines[1:] if re.match(r"\s*[\d,]+\s+\+", line)]
-    assert stages.count("fire") == stages.count("deliver") == stages.count("ack") == stages.count("eoi") == 100
+    assert (
+        stages.count("fire")
+        == stages.count("deliver")
+        == stages.count("ack")
+        == stages.count("eoi")
+        == 100
+    )
     assert "INTID 27, vtimer: fired 100, acknowledged 100, ended 100" in lines
     period = next(line for line in lines if "fire -> next fire" in line)
     assert "1,000,000" in period
@@ -66,7 +72,9 @@ def test_each_lpi_has_its_life(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert not any("8192, spurious" in line for line in lines)
     assert any(line.endswith("fire     raised, INTID 8192, LPI") for line in lines)
-    assert any("its      MAPTI, device 0, event 0, INTID 8192, collection 0" in line for line in lines)
+    assert any(
+        "its      MAPTI, device 0, event 0, INTID 8192, collection 0" in line for line in lines
+    )
     fired, taken, ended = next(line.split()[1:4] for line in lines if line.startswith("  8193 "))
     assert int(fired) == int(taken) == int(ended) > 1
 

@@ -27,7 +27,9 @@ class Guest:
         self.ns += 1
         self.seen(Stamp(self.ns, self.ns, vcpu, 0x1000 * self.ns), event)  # type: ignore[arg-type]
 
-    def writes(self, offset: int, value: int, size: int = 4, frame: str = "GICD", vcpu: int = 0) -> None:
+    def writes(
+        self, offset: int, value: int, size: int = 4, frame: str = "GICD", vcpu: int = 0
+    ) -> None:
         self.does(GicAccess(frame, offset, size, value, 1), vcpu)
 
 
@@ -41,14 +43,19 @@ def test_the_bit_of_another_interrupt_is_no_write() -> None:
     guest.writes(0x104, 1 << 9)
     assert ns(guest.seen.memory("GICD", 0x104, bit=8)) == 1
     assert ns(guest.seen.memory("GICD", 0x104, bit=9)) == 2
-    assert guest.seen.memory("GICD", 0x104, bit=10) is None and guest.seen.memory("GICD", 0x108, bit=8) is None
+    assert (
+        guest.seen.memory("GICD", 0x104, bit=10) is None
+        and guest.seen.memory("GICD", 0x108, bit=8) is None
+    )
 
 
 def test_set_and_clear_registers_are_one_state() -> None:
     guest = Guest()
     guest.writes(0x104, 1 << 8)
     guest.writes(0x184, 1 << 8)
-    assert guest.seen.memory("GICD", 0x104, bit=8) == LastWrite("GICD_ICENABLER1", 1 << 8, 2, 0, 0x2000)
+    assert guest.seen.memory("GICD", 0x104, bit=8) == LastWrite(
+        "GICD_ICENABLER1", 1 << 8, 2, 0, 0x2000
+    )
 
 
 def test_redistributors_of_several_cpus() -> None:
@@ -90,7 +97,9 @@ def test_system_registers_are_each_cpus_own() -> None:
     guest.does(IccWrite("ICC_PMR_EL1", 0xFF))
     guest.does(IccWrite("ICC_PMR_EL1", 0x80), vcpu=1)
     assert guest.seen.system(0, "ICC_PMR_EL1") == LastWrite("ICC_PMR_EL1", 0xFF, 1, 0, 0x1000)
-    assert ns(guest.seen.system(1, "ICC_PMR_EL1")) == 2 and guest.seen.system(2, "ICC_PMR_EL1") is None
+    assert (
+        ns(guest.seen.system(1, "ICC_PMR_EL1")) == 2 and guest.seen.system(2, "ICC_PMR_EL1") is None
+    )
 
 
 def test_tval_is_a_view_of_cval() -> None:
@@ -147,7 +156,10 @@ def test_cpu_off_resets_the_cpu_interface() -> None:
     guest.does(Schedule(1, "off"), vcpu=1)
     off = guest.seen.system(1, "ICC_PMR_EL1")
     assert off is not None and (off.what, off.ns, off.vcpu) == (OFF, 4, 1)
-    assert ns(guest.seen.system(0, "ICC_PMR_EL1")) == 2 and ns(guest.seen.system(1, "CNTV_CTL_EL0")) == 3
+    assert (
+        ns(guest.seen.system(0, "ICC_PMR_EL1")) == 2
+        and ns(guest.seen.system(1, "CNTV_CTL_EL0")) == 3
+    )
 
 
 def test_a_restart_forgets_everything() -> None:
@@ -156,7 +168,10 @@ def test_a_restart_forgets_everything() -> None:
     guest.does(Acknowledge(40))
     assert guest.seen.never("written") == "never written"
     guest.seen.restart(500)
-    assert guest.seen.memory("GICD", 0x104, bit=8) is None and not guest.seen.history.of(40, 0).taken.count
+    assert (
+        guest.seen.memory("GICD", 0x104, bit=8) is None
+        and not guest.seen.history.of(40, 0).taken.count
+    )
     assert guest.seen.never("written") == "not written since 500 ns" and not guest.seen.blind
     guest.seen.restart(600, loaded=True)
     assert guest.seen.blind

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def load_bios(path: str | Path) -> Loaded:
-    """Firmware for the ROM. It is a flat file, entered at 0; it finds the device tree at RAM base."""
+    """Firmware for the ROM. It is a flat file, entered at 0; it finds the device tree at RAM
+    base."""
     with Input(path, "firmware image", ROM.size) as source:
         _check(source)
         data = source.read_at(0, source.size)

@@ -1,9 +1,10 @@
 """ELF guests: static executables at their physical addresses, and position-independent ones.
 
 Segments go to p_paddr, and an entry given as a virtual address follows its segment, as in QEMU. A
-position-independent executable that is not linked inside RAM goes to RAM base + 2 MiB (or ``--load-addr``);
-relocations are left to its own start-up code, which has to be able to do that on hardware too.
-Headers are parsed here, in a few lines, because start-up time counts; formats are those of the System V gABI.
+position-independent executable that is not linked inside RAM goes to RAM base + 2 MiB (or
+``--load-addr``); relocations are left to its own start-up code, which has to be able to do that on
+hardware too. Headers are parsed here, in a few lines, because start-up time counts; formats are
+those of the System V gABI.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class ProgramHeader(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Where an ELF file goes: its loadable segments at their guest addresses, the entry point, what was added."""
+    """Where an ELF file goes: its loadable segments at their guest addresses, the entry point, what
+    was added."""
 
     placed: list[ProgramHeader]
     entry: int
@@ -69,7 +71,9 @@ def plan(source: Input, ram: Ram, load_addr: int | None = None) -> Plan:
     _refuse_dynamic(source, programs)
     loadable = [program for program in programs if program.type == _PT_LOAD and program.memsz]
     if not loadable:
-        raise ImageError(source.path, "it has no loadable segments", "link it with a PT_LOAD segment")
+        raise ImageError(
+            source.path, "it has no loadable segments", "link it with a PT_LOAD segment"
+        )
     bias = _bias(source.path, header, loadable, ram, load_addr)
     placed = [_placed(program, header.type, bias) for program in loadable]
     _check_segments(source, placed, ram)
@@ -89,15 +93,26 @@ def read_header(source: Input) -> Header:
     """The ELF header, if it is one that armvirt runs."""
     raw = source.head(_EHDR.size)
     if len(raw) < 20:
-        raise ImageError(source.path, "it is truncated within the ELF header", "build or copy it again")
+        raise ImageError(
+            source.path, "it is truncated within the ELF header", "build or copy it again"
+        )
     _check_ident(source.path, raw)
     if len(raw) < _EHDR.size:
-        raise ImageError(source.path, "it is truncated within the ELF header", "build or copy it again")
+        raise ImageError(
+            source.path, "it is truncated within the ELF header", "build or copy it again"
+        )
     _, kind, _, _, entry, phoff, _, _, _, phentsize, phnum, *_ = _EHDR.unpack(raw)
     if kind not in (_ET_EXEC, _ET_DYN):
-        raise ImageError(source.path, *_TYPES.get(kind, (f"its ELF type {kind:#x} is unknown", "give an executable")))
+        raise ImageError(
+            source.path,
+            *_TYPES.get(kind, (f"its ELF type {kind:#x} is unknown", "give an executable")),
+        )
     if phnum and phentsize != _PHDR.size:
-        raise ImageError(source.path, f"its program headers have {phentsize} bytes each, not 56", "build it again")
+        raise ImageError(
+            source.path,
+            f"its program headers have {phentsize} bytes each, not 56",
+            "build it again",
+        )
     return Header(kind, entry, phoff, phnum)
 
 
@@ -106,7 +121,9 @@ def _check_ident(path: str, raw: bytes) -> None:
     big = raw[5] == 2
     machine = int.from_bytes(raw[18:20], "big" if big else "little")
     if machine != _AARCH64:
-        raise ImageError(path, f"it is for {_MACHINES.get(machine, f'machine {machine}')}, not AArch64", _BUILD)
+        raise ImageError(
+            path, f"it is for {_MACHINES.get(machine, f'machine {machine}')}, not AArch64", _BUILD
+        )
     if raw[4] != 2:
         raise ImageError(path, "it is a 32-bit ELF (ILP32)", _BUILD)
     if big:
@@ -118,8 +135,12 @@ def _check_ident(path: str, raw: bytes) -> None:
 def _program_headers(source: Input, header: Header) -> list[ProgramHeader]:
     size = header.phnum * _PHDR.size
     if header.phoff + size > source.size:
-        raise ImageError(source.path, "it is truncated: its program headers lie beyond its end", "copy it again")
-    return [ProgramHeader(*fields) for fields in _PHDR.iter_unpack(source.read_at(header.phoff, size))]
+        raise ImageError(
+            source.path, "it is truncated: its program headers lie beyond its end", "copy it again"
+        )
+    return [
+        ProgramHeader(*fields) for fields in _PHDR.iter_unpack(source.read_at(header.phoff, size))
+    ]
 
 
 def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
@@ -131,28 +152,41 @@ def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
         if program.filesz <= _MAX_DYNAMIC and not program.filesz % 16:
             entries = struct.iter_unpack("<qQ", source.read_at(program.offset, program.filesz))
             if any(tag == _DT_NEEDED for tag, _ in entries):
-                raise ImageError(source.path, "it needs shared libraries", "give a static, bare-metal executable")
+                raise ImageError(
+                    source.path, "it needs shared libraries", "give a static, bare-metal executable"
+                )
 
 
 def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
-    """Segments may share bytes of the file, but a small file must not fill a large RAM by doing so."""
+    """Segments may share bytes of the file, but a small file must not fill a large RAM by doing
+    so."""
     total = sum(program.filesz for program in programs)
     if total > source.size + _MAX_SHARED:
-        raise ImageError(source.path, f"its segments take {total} bytes from a file of {source.size}", "build it again")
+        raise ImageError(
+            source.path,
+            f"its segments take {total} bytes from a file of {source.size}",
+            "build it again",
+        )
 
 
-def _bias(path: str, header: Header, loadable: list[ProgramHeader], ram: Ram, load_addr: int | None) -> int:
+def _bias(
+    path: str, header: Header, loadable: list[ProgramHeader], ram: Ram, load_addr: int | None
+) -> int:
     """What to add to the addresses of the file."""
     lowest = min(program.vaddr for program in loadable)
     if header.type == _ET_EXEC:
         if load_addr is not None:
-            raise ImageError(path, "it is linked at fixed addresses", "leave out --load-addr, or link it as PIE")
+            raise ImageError(
+                path, "it is linked at fixed addresses", "leave out --load-addr, or link it as PIE"
+            )
         return 0
     if load_addr is None and ram.base <= lowest < ram.end:
         return 0
     base = ram.base + PIE_OFFSET if load_addr is None else load_addr
     if base % 4096:
-        raise ImageError(path, f"load address {base:#x} is not a multiple of 4 KiB", "choose another --load-addr")
+        raise ImageError(
+            path, f"load address {base:#x} is not a multiple of 4 KiB", "choose another --load-addr"
+        )
     # 64 KiB is the largest page, so the congruence that ADRP and the linker rely on is kept.
     return base - (lowest & ~0xFFFF)
 
@@ -168,27 +202,42 @@ def _check_segments(source: Input, programs: list[ProgramHeader], ram: Ram) -> N
     for program in sorted(programs, key=lambda program: program.paddr):
         where = f"segment {program.paddr:#x}..{program.paddr + program.memsz:#x}"
         if program.filesz > program.memsz:
-            raise ImageError(source.path, f"{where} has more bytes in the file than in memory", "build it again")
+            raise ImageError(
+                source.path, f"{where} has more bytes in the file than in memory", "build it again"
+            )
         if program.offset + program.filesz > source.size:
-            raise ImageError(source.path, f"it is truncated: {where} lies beyond the file's end", "copy it again")
+            raise ImageError(
+                source.path, f"it is truncated: {where} lies beyond the file's end", "copy it again"
+            )
         if not ram.holds(program.paddr, program.paddr + program.memsz):
-            raise ImageError(source.path, f"{where} is outside {ram}", "link it inside RAM, or give more with --mem")
+            raise ImageError(
+                source.path,
+                f"{where} is outside {ram}",
+                "link it inside RAM, or give more with --mem",
+            )
         if program.paddr < previous_end:
-            raise ImageError(source.path, f"{where} overlaps another segment", "fix the linker script")
+            raise ImageError(
+                source.path, f"{where} overlaps another segment", "fix the linker script"
+            )
         previous_end = program.paddr + program.memsz
 
 
 def _entry(path: str, entry: int, programs: list[ProgramHeader]) -> int:
-    """The physical address of the entry point, which a file gives as virtual or physical address."""
+    """The physical address of the entry point, which a file gives as virtual or physical
+    address."""
     for program in programs:
         if program.vaddr <= entry < program.vaddr + program.memsz:
             return _aligned(path, entry - program.vaddr + program.paddr)
     if any(program.paddr <= entry < program.paddr + program.memsz for program in programs):
         return _aligned(path, entry)
-    raise ImageError(path, f"its entry point {entry:#x} is in none of its segments", "check ENTRY() of the link")
+    raise ImageError(
+        path, f"its entry point {entry:#x} is in none of its segments", "check ENTRY() of the link"
+    )
 
 
 def _aligned(path: str, entry: int) -> int:
     if entry % 4:
-        raise ImageError(path, f"its entry point {entry:#x} is not a multiple of 4", "check ENTRY() of the link")
+        raise ImageError(
+            path, f"its entry point {entry:#x} is not a multiple of 4", "check ENTRY() of the link"
+        )
     return entry

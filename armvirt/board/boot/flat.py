@@ -11,12 +11,19 @@ LOAD_OFFSET = 0x80000
 
 
 def place(source: Input, ram: Ram, load_addr: int | None = None) -> int:
-    """Where a flat binary goes: ``load_addr`` (default RAM base + 512 KiB). ImageError where it cannot."""
+    """Where a flat binary goes: ``load_addr`` (default RAM base + 512 KiB). ImageError where it
+    cannot."""
     address = ram.base + LOAD_OFFSET if load_addr is None else load_addr
     if source.size < 4:
-        raise ImageError(source.path, "it is too short to hold an instruction", "give an ELF, an Image or a binary")
+        raise ImageError(
+            source.path,
+            "it is too short to hold an instruction",
+            "give an ELF, an Image or a binary",
+        )
     if address % 4:
-        raise ImageError(source.path, f"load address {address:#x} is not a multiple of 4", "change --load-addr")
+        raise ImageError(
+            source.path, f"load address {address:#x} is not a multiple of 4", "change --load-addr"
+        )
     if not ram.holds(address, address + source.size):
         raise ImageError(source.path, f"its {source.size} bytes at {address:#x} do not fit into {ram}",
                          "use a larger --mem or another --load-addr")  # fmt: skip

@@ -1,4 +1,5 @@
-"""The arm64 Image of Linux (Documentation/arch/arm64/booting.rst): plain, in gzip, or in an EFI zboot wrapper."""
+"""The arm64 Image of Linux (Documentation/arch/arm64/booting.rst): plain, in gzip, or in an EFI
+zboot wrapper."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _MAGIC, _MAGIC_AT = b"ARM\x64", 56
 _GZIP = b"\x1f\x8b"
 _HEADER_SIZE = 64
 _FIELDS = struct.Struct("<QQQ")
-# Without an image_size the header is of before v3.17 and text_offset cannot be trusted: 0x80000 then.
+# Without an image_size the header is of before v3.17 and text_offset cannot be trusted: 0x80000
+# then.
 _OLD_TEXT_OFFSET = 0x80000
 _UNPACK_STEP = 1 << 20
 
@@ -59,24 +61,35 @@ def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
         try:
             start = zlib.decompressobj(wbits=31).decompress(source.head(_UNPACK_STEP), _HEADER_SIZE)
         except zlib.error as error:
-            raise ImageError(source.path, f"its gzip data is corrupt ({error})", "copy it again") from None
+            raise ImageError(
+                source.path, f"its gzip data is corrupt ({error})", "copy it again"
+            ) from None
         if not _is_image(start):
-            raise ImageError(source.path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
+            raise ImageError(
+                source.path,
+                "its gzip data holds no arm64 Image",
+                "unpack it, and give what is inside",
+            )
         _place(source.path, start, 0, ram, load_addr)
     else:
         _place(source.path, head, source.size, ram, load_addr)
 
 
 def _place(path: str, data: bytes, size: int, ram: Ram, load_addr: int | None) -> tuple[int, int]:
-    """(address, size in memory) of an Image that begins with ``data`` and has ``size`` bytes in its file."""
+    """(address, size in memory) of an Image that begins with ``data`` and has ``size`` bytes in its
+    file."""
     header = _header(path, data)
     size = max(header.image_size, size)
     address = _address(path, header, ram) if load_addr is None else load_addr
     if (address - header.text_offset) % ALIGN:
         wanted = f"a multiple of 2 MiB, plus {header.text_offset:#x}"
-        raise ImageError(path, f"an Image cannot go to {address:#x}", f"--load-addr must be {wanted}")
+        raise ImageError(
+            path, f"an Image cannot go to {address:#x}", f"--load-addr must be {wanted}"
+        )
     if not ram.holds(address, address + size):
-        raise ImageError(path, f"its {size} bytes at {address:#x} do not fit into {ram}", "use a larger --mem")
+        raise ImageError(
+            path, f"its {size} bytes at {address:#x} do not fit into {ram}", "use a larger --mem"
+        )
     return address, size
 
 
@@ -88,7 +101,9 @@ def _address(path: str, header: ImageHeader, ram: Ram) -> int:
 def _header(path: str, data: bytes) -> ImageHeader:
     text_offset, image_size, flags = _FIELDS.unpack_from(data, 8)
     if flags & 1:
-        raise ImageError(path, "it is a big-endian kernel", "build it with CONFIG_CPU_LITTLE_ENDIAN")
+        raise ImageError(
+            path, "it is a big-endian kernel", "build it with CONFIG_CPU_LITTLE_ENDIAN"
+        )
     return ImageHeader(text_offset if image_size else _OLD_TEXT_OFFSET, image_size, flags)
 
 
@@ -111,16 +126,23 @@ def _from_zboot(source: Input, head: bytes, ram: Ram) -> bytes:
 
 
 def _payload(source: Input, head: bytes) -> tuple[int, int]:
-    """(offset, size) of the payload of an EFI zboot image (kernel: drivers/firmware/efi/libstub/zboot-header.S)."""
+    """(offset, size) of the payload of an EFI zboot image (kernel:
+    drivers/firmware/efi/libstub/zboot-header.S)."""
     if len(head) < _HEADER_SIZE:
-        raise ImageError(source.path, "it is truncated within its EFI zboot header", "copy it again")
+        raise ImageError(
+            source.path, "it is truncated within its EFI zboot header", "copy it again"
+        )
     offset, size = struct.unpack_from("<II", head, 8)
     method = head[24:56].split(b"\0")[0].decode("ascii", "replace")
     if method != "gzip":
         problem = f"its kernel is compressed with {printable(method)!r}"
         raise ImageError(source.path, problem, "only gzip is supported here")
     if offset + size > source.size:
-        raise ImageError(source.path, "it is truncated: its compressed kernel lies beyond its end", "copy it again")
+        raise ImageError(
+            source.path,
+            "it is truncated: its compressed kernel lies beyond its end",
+            "copy it again",
+        )
     return offset, size
 
 
@@ -141,14 +163,22 @@ def _gunzip(source: Input, offset: int, size: int, ram: Ram) -> bytes:
             data += part
             _check_unpacked(source.path, data[:_HEADER_SIZE], len(data), ram)
     except zlib.error as error:
-        raise ImageError(source.path, f"its gzip data is corrupt ({error})", "copy it again") from None
+        raise ImageError(
+            source.path, f"its gzip data is corrupt ({error})", "copy it again"
+        ) from None
     if not _is_image(data):
-        raise ImageError(source.path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
+        raise ImageError(
+            source.path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside"
+        )
     return bytes(data)
 
 
 def _check_unpacked(path: str, first: bytes | bytearray, total: int, ram: Ram) -> None:
     if total >= _HEADER_SIZE and len(first) >= _HEADER_SIZE and not _is_image(first):
-        raise ImageError(path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside")
+        raise ImageError(
+            path, "its gzip data holds no arm64 Image", "unpack it, and give what is inside"
+        )
     if total > ram.size:
-        raise ImageError(path, f"it unpacks to more than RAM ({human(ram.size)})", "use a larger --mem")
+        raise ImageError(
+            path, f"it unpacks to more than RAM ({human(ram.size)})", "use a larger --mem"
+        )

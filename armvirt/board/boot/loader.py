@@ -18,14 +18,24 @@ if TYPE_CHECKING:
 _MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xd0\x0d\xfe\xed", "it is a device tree", "pass it with --dtb"),
     (0, b"070701", "it is a cpio archive", "pass it with --initrd, and a kernel as the guest"),
-    (0, b"\x27\x05\x19\x56", "it is a U-Boot uImage", "give the Image inside, or boot U-Boot with --bios"),
+    (
+        0,
+        b"\x27\x05\x19\x56",
+        "it is a U-Boot uImage",
+        "give the Image inside, or boot U-Boot with --bios",
+    ),
     (0, b"\xfd7zXZ\0", "it is compressed with xz", "decompress it"),
     (0, b"\x28\xb5\x2f\xfd", "it is compressed with zstd", "decompress it"),
     (0, b"BZh", "it is compressed with bzip2", "decompress it"),
     (0, b"\x04\x22\x4d\x18", "it is compressed with lz4", "decompress it"),
     (0, b"PK\x03\x04", "it is a zip archive", "unpack it"),
     (0, b"!<arch>\n", "it is a static library or a Debian package", "give an executable"),
-    (0, b"MZ", "it is a PE program without an arm64 Image header", "give an AArch64 ELF, an Image or a flat binary"),
+    (
+        0,
+        b"MZ",
+        "it is a PE program without an arm64 Image header",
+        "give an AArch64 ELF, an Image or a flat binary",
+    ),
     (0, b"#!", "it is a script", "give an AArch64 ELF, an Image or a flat binary"),
 )
 
@@ -33,7 +43,8 @@ _MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (
 def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> Loaded:
     """Load a guest: ELF, arm64 Image (plain, gzip or EFI zboot), else a flat binary.
 
-    ``load_addr`` overrides the load address of what is not tied to one. ImageError for all that cannot run.
+    ``load_addr`` overrides the load address of what is not tied to one. ImageError for all that
+    cannot run.
     """
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
@@ -41,7 +52,8 @@ def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None =
 
 
 def check(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> None:
-    """As `load`, but only the headers are read: what can be said against a guest without loading it."""
+    """As `load`, but only the headers are read: what can be said against a guest without loading
+    it."""
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
         _format(source).check(source, ram, load_addr)
@@ -54,7 +66,11 @@ class _Format(NamedTuple):
     check: Callable[[Input, Ram, int | None], object]
 
 
-_ELF, _IMAGE, _FLAT = _Format(elf.load, elf.plan), _Format(image.load, image.check), _Format(flat.load, flat.place)
+_ELF, _IMAGE, _FLAT = (
+    _Format(elf.load, elf.plan),
+    _Format(image.load, image.check),
+    _Format(flat.load, flat.place),
+)
 
 
 def _format(source: Input) -> _Format:
@@ -72,7 +88,9 @@ def _refuse_mistakes(path: str, head: bytes) -> None:
         if head[offset:].startswith(magic):
             raise ImageError(path, problem, hint)
     if b"\n" in head and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
-        raise ImageError(path, "it is a text file", "give an AArch64 ELF, an Image or a flat binary")
+        raise ImageError(
+            path, "it is a text file", "give an AArch64 ELF, an Image or a flat binary"
+        )
 
 
 def load_initrd(path: str | Path, ram_size: int) -> bytes:

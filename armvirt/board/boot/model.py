@@ -19,7 +19,8 @@ class SymbolSource(Protocol):
         """The address of a symbol, or None."""
 
     def addresses_of(self, name: str) -> list[int]:
-        """The addresses of all symbols of a name: static functions of several files can share one."""
+        """The addresses of all symbols of a name: static functions of several files can share
+        one."""
 
 
 class Ram(NamedTuple):
@@ -60,8 +61,8 @@ class Segment(NamedTuple):
 class Loaded(NamedTuple):
     """A guest, ready to be put into memory.
 
-    ``kind`` is elf, image, flat or bios. ``end`` is the first address after everything that the guest claims,
-    its bss included (the RAM base if it claims nothing there).
+    ``kind`` is elf, image, flat or bios. ``end`` is the first address after everything that the
+    guest claims, its bss included (the RAM base if it claims nothing there).
     """
 
     path: str

@@ -1,8 +1,9 @@
 """Where device tree and initrd go: a pure decision.
 
-The wishes are QEMU's (hw/arm/boot.c): the initrd far above the image, at min(half of RAM, 128 MiB), the device
-tree in the 2 MiB block after it; for an ELF guest or firmware the device tree at RAM base, where such guests
-look for it. A wish that collides moves up to the next free place, or down if there is none above.
+The wishes are QEMU's (hw/arm/boot.c): the initrd far above the image, at min(half of RAM, 128 MiB),
+the device tree in the 2 MiB block after it; for an ELF guest or firmware the device tree at RAM
+base, where such guests look for it. A wish that collides moves up to the next free place, or down
+if there is none above.
 """
 
 from __future__ import annotations
@@ -30,14 +31,19 @@ class Placement(NamedTuple):
     initrd: int | None
 
 
-def place(loaded: Loaded, dtb_size: int, initrd_size: int, ram_base: int, ram_size: int) -> Placement:
-    """Place ``dtb_size`` and ``initrd_size`` bytes (0: no initrd) around a guest; UserError if RAM is too small."""
+def place(
+    loaded: Loaded, dtb_size: int, initrd_size: int, ram_base: int, ram_size: int
+) -> Placement:
+    """Place ``dtb_size`` and ``initrd_size`` bytes (0: no initrd) around a guest; UserError if RAM
+    is too small."""
     ram = Ram(ram_base, ram_size)
     used = _image_ranges(loaded, ram)
     dtb_first = loaded.kind in ("elf", "bios")
     above = ram.base + min(ram.size // 2, _INITRD_OFFSET)
     if dtb_first:
-        dtb = _free(dtb_size, [(ram.base, _PAGE), (above, _BLOCK), (above, _PAGE)], used, ram, "device tree")
+        dtb = _free(
+            dtb_size, [(ram.base, _PAGE), (above, _BLOCK), (above, _PAGE)], used, ram, "device tree"
+        )
         used = [*used, (dtb, dtb + dtb_size)]
         initrd = _free(initrd_size, [(above, _PAGE)], used, ram, "initrd") if initrd_size else None
         return Placement(dtb, initrd)
@@ -45,7 +51,9 @@ def place(loaded: Loaded, dtb_size: int, initrd_size: int, ram_base: int, ram_si
     if initrd is not None:
         used = [*used, (initrd, initrd + initrd_size)]
         above = initrd + initrd_size
-    return Placement(_free(dtb_size, [(above, _BLOCK), (above, _PAGE)], used, ram, "device tree"), initrd)
+    return Placement(
+        _free(dtb_size, [(above, _BLOCK), (above, _PAGE)], used, ram, "device tree"), initrd
+    )
 
 
 def _image_ranges(loaded: Loaded, ram: Ram) -> list[Range]:
@@ -56,8 +64,11 @@ def _image_ranges(loaded: Loaded, ram: Ram) -> list[Range]:
     return [(loaded.start, loaded.end + room)]
 
 
-def _free(size: int, wishes: Sequence[tuple[int, int]], used: Sequence[Range], ram: Ram, what: str) -> int:
-    """The first (address, alignment) that is free as wished, else the first after it, else the lowest in RAM."""
+def _free(
+    size: int, wishes: Sequence[tuple[int, int]], used: Sequence[Range], ram: Ram, what: str
+) -> int:
+    """The first (address, alignment) that is free as wished, else the first after it, else the
+    lowest in RAM."""
     for address, align in wishes:
         wished = _up(address, align)
         if _collision(wished, size, used) is None and ram.holds(wished, wished + size):

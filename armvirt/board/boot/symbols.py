@@ -1,8 +1,8 @@
 """Names for addresses, from the symbol table of an ELF file, read when first asked for.
 
-A table is a few arrays beside the file's own string table: what it takes of memory is bounded by the file's size,
-whatever the strings are. (Strings may overlap: n symbols can name the n tails of one string.) A name becomes text when
-it is shown, printable and of bounded length.
+A table is a few arrays beside the file's own string table: what it takes of memory is bounded by
+the file's size, whatever the strings are. (Strings may overlap: n symbols can name the n tails of
+one string.) A name becomes text when it is shown, printable and of bounded length.
 """
 
 from __future__ import annotations
@@ -30,13 +30,20 @@ _MASK64 = (1 << 64) - 1
 class SymbolTable:
     """The symbols of one ELF file.
 
-    ``bias`` is added to the file's addresses. ``ranges`` are the loaded (physical, virtual, size), so that a PC
-    has its name before the guest turns its MMU on as well as after; none are needed for the symbols of a kernel
-    whose Image was booted. ``file`` is what was loaded: a file that has been changed since has no names to give. A file
-    without symbols, or whose symbol table is damaged, has no names either: that is no reason to refuse the guest.
+    ``bias`` is added to the file's addresses. ``ranges`` are the loaded (physical, virtual, size),
+    so that a PC has its name before the guest turns its MMU on as well as after; none are needed
+    for the symbols of a kernel whose Image was booted. ``file`` is what was loaded: a file that has
+    been changed since has no names to give. A file without symbols, or whose symbol table is
+    damaged, has no names either: that is no reason to refuse the guest.
     """
 
-    def __init__(self, path: str, bias: int, ranges: Sequence[tuple[int, int, int]], file: Input | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        bias: int,
+        ranges: Sequence[tuple[int, int, int]],
+        file: Input | None = None,
+    ) -> None:
         self._path, self._bias = path, bias
         self._data = None if file is None else file.data
         self._identity = None if file is None else file.identity
@@ -47,7 +54,8 @@ class SymbolTable:
         return f"<SymbolTable of {self._path}>"
 
     def lookup(self, address: int) -> str | None:
-        """``name`` or ``name+0x10`` of a virtual or physical address, printable; None where nothing has a name."""
+        """``name`` or ``name+0x10`` of a virtual or physical address, printable; None where nothing
+        has a name."""
         index = self._find(address)
         if index is None and (virtual := _moved(self._by_physical, address)) is not None:
             address, index = virtual, self._find(virtual)
@@ -57,7 +65,8 @@ class SymbolTable:
         return f"{name}+{offset:#x}" if offset else name
 
     def address_of(self, name: str) -> int | None:
-        """The (virtual) address of a symbol, or None. The name is as the file has it, not as it is shown."""
+        """The (virtual) address of a symbol, or None. The name is as the file has it, not as it is
+        shown."""
         return self._table.address_of(name)
 
     def addresses_of(self, name: str) -> list[int]:
@@ -66,7 +75,8 @@ class SymbolTable:
 
     @property
     def origin(self) -> tuple[str, int] | None:
-        """The path of the file, and what is added to its addresses; None if it cannot be opened again."""
+        """The path of the file, and what is added to its addresses; None if it cannot be opened
+        again."""
         return None if self._data is not None else (self._path, self._bias)
 
     def names(self) -> Iterator[str]:
@@ -74,8 +84,8 @@ class SymbolTable:
         return map(self._table.name, range(len(self._table.addresses)))
 
     def _find(self, address: int) -> int | None:
-        """The symbol that an address belongs to. One of unknown size reaches to the next, but not beyond what was
-        loaded."""
+        """The symbol that an address belongs to. One of unknown size reaches to the next, but not
+        beyond what was loaded."""
         table = self._table
         index = bisect_right(table.addresses, address) - 1
         if index < 0:
@@ -129,14 +139,17 @@ class _Piped:
 
 
 class _Table:
-    """The symbols by address, of several at one address the best: a function before an object before a label, global
-    before local, the first of equals. ``keys`` are as `_ranked` gives them."""
+    """The symbols by address, of several at one address the best: a function before an object
+    before a label, global before local, the first of equals. ``keys`` are as `_ranked` gives
+    them."""
 
     def __init__(self, keys: list[int], raw: bytes, names: bytes, bias: int) -> None:
         keys.sort()
         words = memoryview(raw).cast("Q")
         # The first of several with one address is the best.
-        firsts = (key for key, before in zip(keys, [-1, *keys], strict=False) if key >> 40 != before >> 40)
+        firsts = (
+            key for key, before in zip(keys, [-1, *keys], strict=False) if key >> 40 != before >> 40
+        )
         at = [3 * (key & 0xFFFF_FFFF) for key in firsts]
         self.addresses = array("Q", [words[n + 1] + bias & _MASK64 for n in at])
         self.sizes = array("Q", [words[n + 2] for n in at])
@@ -168,7 +181,12 @@ class _Table:
 
 def _read(source: Input | _Piped, bias: int) -> _Table:
     for kind, offset, size, link in (sections := _sections(source)):
-        if kind == _SHT_SYMTAB and link < len(sections) and size <= _MAX_SYMBOLS * _SYM_SIZE and not size % _SYM_SIZE:
+        if (
+            kind == _SHT_SYMTAB
+            and link < len(sections)
+            and size <= _MAX_SYMBOLS * _SYM_SIZE
+            and not size % _SYM_SIZE
+        ):
             _, names_offset, names_size, _ = sections[link]
             names = source.read_at(names_offset, min(names_size, _MAX_NAMES))
             raw = source.read_at(offset, size)
@@ -188,9 +206,11 @@ def _sections(source: Input | _Piped) -> list[tuple[int, int, int, int]]:
 
 
 def _ranked(raw: bytes, names: bytes, bias: int) -> list[int]:
-    """One number for each symbol that names code or data: address, rank (0 the best) and index, from the top down, in
-    64, 8 and 32 bits."""
-    words = memoryview(raw).cast("Q")  # st_name, st_info, st_other and st_shndx in one, st_value, st_size
+    """One number for each symbol that names code or data: address, rank (0 the best) and index,
+    from the top down, in 64, 8 and 32 bits."""
+    words = memoryview(raw).cast(
+        "Q"
+    )  # st_name, st_info, st_other and st_shndx in one, st_value, st_size
     last = len(names) - 1
     return [
         (address + bias & _MASK64) << 40 | _RANKS[first >> 32 & 0xFF] << 32 | index
@@ -203,5 +223,7 @@ def _ranked(raw: bytes, names: bytes, bias: int) -> list[int]:
 
 
 #: By st_info: a function before an object before a label, global before local.
-_RANKS = {bind << 4 | kind: 7 - 2 * kind - (bind & 1) for bind in range(16) for kind in range(_FUNC + 1)}
+_RANKS = {
+    bind << 4 | kind: 7 - 2 * kind - (bind & 1) for bind in range(16) for kind in range(_FUNC + 1)
+}
 _NO_NAMES = b"\0$"  # $x and $d are the mapping symbols of the AArch64 ELF ABI

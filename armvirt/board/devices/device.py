@@ -1,6 +1,7 @@
 """What the board expects of a device, and what it offers one.
 
-A device is a range of registers, an interrupt line and state. It knows neither its address nor its INTID.
+A device is a range of registers, an interrupt line and state. It knows neither its address nor its
+INTID.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Timers(Protocol):
 
 
 class MmioDevice(Protocol):
-    """A device on the bus. Offsets are bytes from its base; ``size`` of an access is 1, 2, 4 or 8 bytes."""
+    """A device on the bus. Offsets are bytes from its base; ``size`` of an access is 1, 2, 4 or 8
+    bytes."""
 
     name: str
     size: int
@@ -55,8 +57,8 @@ class MmioDevice(Protocol):
         """Everything a guest could tell the difference by, as plain data."""
 
     def load(self, state: State) -> None:
-        """Take over saved state. Lines are not driven: their level is part of the interrupt controller's state,
-        and pending timers are part of the clock's."""
+        """Take over saved state. Lines are not driven: their level is part of the interrupt
+        controller's state, and pending timers are part of the clock's."""
 
 
 class Row(NamedTuple):
@@ -77,9 +79,9 @@ class Shown(Protocol):
 class RegisterDevice(ABC):
     """A device whose registers are 32-bit words (an APB peripheral).
 
-    Narrow loads get their byte lanes. A narrow store counts as a store of the whole register if it starts at
-    the word, which is what QEMU does and what guests that use STRB on a UART need; elsewhere it is ignored.
-    A 64-bit access is two words, lower address first.
+    Narrow loads get their byte lanes. A narrow store counts as a store of the whole register if it
+    starts at the word, which is what QEMU does and what guests that use STRB on a UART need;
+    elsewhere it is ignored. A 64-bit access is two words, lower address first.
     """
 
     name: str
@@ -110,8 +112,8 @@ class RegisterDevice(ABC):
 
 
 class Wire(NamedTuple):
-    """A device whose line is an interrupt of the board. ``name`` is also the prefix of its registers' names in its
-    manual (UARTIMSC); ``part`` is what it is."""
+    """A device whose line is an interrupt of the board. ``name`` is also the prefix of its
+    registers' names in its manual (UARTIMSC); ``part`` is what it is."""
 
     name: str
     part: str
@@ -122,7 +124,8 @@ class Wire(NamedTuple):
 def primecell_id(part_and_revision: bytes, offset: int) -> int:
     """The identification registers at 0xFE0 of every Arm PrimeCell: one byte per word.
 
-    ``part_and_revision`` are the four PeriphID bytes; the PCellID that follows is the same everywhere.
+    ``part_and_revision`` are the four PeriphID bytes; the PCellID that follows is the same
+    everywhere.
     """
     index = (offset - 0xFE0) >> 2
     identification = part_and_revision + b"\x0d\xf0\x05\xb1"

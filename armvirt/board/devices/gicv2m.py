@@ -1,4 +1,5 @@
-"""GICv2m: a frame in which a device's message, a write of an INTID, becomes an SPI (Arm SBSA 1.0, appendix E).
+"""GICv2m: a frame in which a device's message, a write of an INTID, becomes an SPI (Arm SBSA 1.0,
+appendix E).
 
 After QEMU's hw/intc/arm_gicv2m.c, which the board has beside a GICv2 (a GICv3 has an ITS for that).
 """
@@ -17,7 +18,8 @@ _INTID = 0x3FF
 
 
 class GicV2m(RegisterDevice):
-    """The frame. ``line(intid, level)`` drives an SPI of the interrupt controller. It has no state of its own."""
+    """The frame. ``line(intid, level)`` drives an SPI of the interrupt controller. It has no state
+    of its own."""
 
     name = "v2m"
 
@@ -28,11 +30,13 @@ class GicV2m(RegisterDevice):
         return "<GicV2m>"
 
     def read_word(self, offset: int) -> int:
-        """MSI_TYPER says which SPIs it has; the identification registers are optional, and read as zero."""
+        """MSI_TYPER says which SPIs it has; the identification registers are optional, and read as
+        zero."""
         return {MSI_TYPER: BASE_INTID << 16 | COUNT, MSI_IIDR: IIDR}.get(offset, 0)
 
     def write_word(self, offset: int, value: int) -> None:
-        """MSI_SETSPI_NS: a pulse, which only an SPI that is configured as edge-triggered remembers."""
+        """MSI_SETSPI_NS: a pulse, which only an SPI that is configured as edge-triggered
+        remembers."""
         intid = value & _INTID
         if offset == MSI_SETSPI_NS and BASE_INTID <= intid < BASE_INTID + COUNT:
             self._line(intid, 1)
@@ -49,7 +53,8 @@ class GicV2m(RegisterDevice):
 
 
 def fdt_node(base: int, size: int, phandle: int) -> Node:
-    """The node, a child of the interrupt controller's (Linux arm,gic.yaml). MSI_TYPER says which SPIs it may use."""
+    """The node, a child of the interrupt controller's (Linux arm,gic.yaml). MSI_TYPER says which
+    SPIs it may use."""
     node = Node(f"v2m@{base:x}")
     node.cells("phandle", phandle)
     node.u64("reg", base, size)

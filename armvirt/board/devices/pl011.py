@@ -1,12 +1,14 @@
 """The UART: an Arm PrimeCell PL011 (TRM DDI 0183), as QEMU's virt board has it.
 
-Where QEMU and the TRM differ, guests written under QEMU decide: transmission takes no time, the enable bits of
-CR are ignored, and RIS.RX is raised by the first byte unless ``honour_ifls`` asks for the FIFO level of the TRM.
+Where QEMU and the TRM differ, guests written under QEMU decide: transmission takes no time, the
+enable bits of CR are ignored, and RIS.RX is raised by the first byte unless ``honour_ifls`` asks
+for the FIFO level of the TRM.
 
-Input is pulled from ``receive`` while the FIFO has room, one character per 10 us of virtual time: never within
-the guest's own access. A handler that reads DR and then clears RX by ICR, as many do, would otherwise clear the
-interrupt of a byte that the read had just made room for. Only a guest that polls (RX and RT masked) gets the
-byte the moment it looks at FR: it has no interrupt to lose, and each look is expensive.
+Input is pulled from ``receive`` while the FIFO has room, one character per 10 us of virtual time:
+never within the guest's own access. A handler that reads DR and then clears RX by ICR, as many do,
+would otherwise clear the interrupt of a byte that the read had just made room for. Only a guest
+that polls (RX and RT masked) gets the byte the moment it looks at FR: it has no interrupt to lose,
+and each look is expensive.
 """
 
 from __future__ import annotations
@@ -75,15 +77,17 @@ _STORED: dict[int, tuple[int, int]] = {
     Reg.DMACR: (0x7, 0),
 }
 
-# IFLS[5:3] to the fill level of a 16-byte FIFO: 1/8, 1/4, 1/2, 3/4, 7/8; the other encodings are reserved.
+# IFLS[5:3] to the fill level of a 16-byte FIFO: 1/8, 1/4, 1/2, 3/4, 7/8; the other encodings are
+# reserved.
 _LEVELS = (2, 4, 8, 12, 14, 8, 8, 8)
 
 
 class Pl011(RegisterDevice):
     """One UART.
 
-    ``transmit`` gets each byte that the guest sends. ``receive`` is asked for the next byte of input when there
-    is room; None means that there is none now: call ``poll_input`` when that may have changed.
+    ``transmit`` gets each byte that the guest sends. ``receive`` is asked for the next byte of
+    input when there is room; None means that there is none now: call ``poll_input`` when that may
+    have changed.
     """
 
     def __init__(
@@ -201,7 +205,8 @@ class Pl011(RegisterDevice):
         return _LEVELS[self._regs[Reg.IFLS] >> 3 & 7]
 
     def poll_input(self) -> None:
-        """There may be input: let the next character arrive, if there is room and none is on its way."""
+        """There may be input: let the next character arrive, if there is room and none is on its
+        way."""
         if not self._arriving and len(self._fifo) < self._depth:
             self._arriving = True
             self._timers.arm(self._timers.now + CHARACTER_NS, self.name, "rx")
@@ -222,7 +227,8 @@ class Pl011(RegisterDevice):
 
     def _push(self, byte: int) -> None:
         if len(self._fifo) >= self._depth:
-            # The newest byte is lost; the one that is read next tells of it (TRM 3.3.1). Only loopback gets here.
+            # The newest byte is lost; the one that is read next tells of it (TRM 3.3.1). Only
+            # loopback gets here.
             self._fifo[-1] |= OVERRUN
             self._ris |= OE
             return
@@ -276,7 +282,11 @@ class Pl011(RegisterDevice):
         interrupts = {"RIS": self._ris, "MIS": self._ris & self._regs[Reg.IMSC]}
         rows = [Row(Reg(offset).name, value) for offset, value in self._regs.items()]
         rows += [Row(name, value, _names(value)) for name, value in interrupts.items()]
-        return [*rows, Row("RX FIFO", len(self._fifo), f"of {self._depth}"), Row("line", self._level)]
+        return [
+            *rows,
+            Row("RX FIFO", len(self._fifo), f"of {self._depth}"),
+            Row("line", self._level),
+        ]
 
 
 def _names(value: int) -> str:

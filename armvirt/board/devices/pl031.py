@@ -1,6 +1,7 @@
 """The real-time clock: an Arm PrimeCell PL031 (TRM DDI 0224).
 
-It counts seconds of virtual time from a fixed date, never the host's: a run must not depend on the day.
+It counts seconds of virtual time from a fixed date, never the host's: a run must not depend on the
+day.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def seconds_until(match: int, count: int) -> int:
 class Pl031(RegisterDevice):
     """One clock. ``epoch`` is the date at virtual time 0, in seconds since 1970."""
 
-    def __init__(self, irq: IrqLine, timers: Timers, *, epoch: int = EPOCH, name: str = "pl031") -> None:
+    def __init__(
+        self, irq: IrqLine, timers: Timers, *, epoch: int = EPOCH, name: str = "pl031"
+    ) -> None:
         self.name = name
         self._irq, self._timers, self._epoch = irq, timers, epoch
         self._level = 0
@@ -77,10 +80,13 @@ class Pl031(RegisterDevice):
 
     def read_word(self, offset: int) -> int:
         """The register at ``offset``; unknown ones read as zero."""
-        return self._reads[offset]() if offset in self._reads else primecell_id(_PERIPHERAL_ID, offset)
+        return (
+            self._reads[offset]() if offset in self._reads else primecell_id(_PERIPHERAL_ID, offset)
+        )
 
     def write_word(self, offset: int, value: int) -> None:
-        """Write the register at ``offset``; unknown and read-only ones ignore it (CR cannot stop the clock)."""
+        """Write the register at ``offset``; unknown and read-only ones ignore it (CR cannot stop
+        the clock)."""
         if offset in self._writes:
             self._writes[offset](value)
             self.update()
@@ -114,7 +120,9 @@ class Pl031(RegisterDevice):
             self._timers.cancel(self.name, "alarm")
             self._ris = 1
         else:
-            self._timers.arm(self._timers.now + seconds * SECOND - self._time % SECOND, self.name, "alarm")
+            self._timers.arm(
+                self._timers.now + seconds * SECOND - self._time % SECOND, self.name, "alarm"
+            )
 
     def _alarm(self, kind: str) -> None:
         self._ris = 1
@@ -128,15 +136,16 @@ class Pl031(RegisterDevice):
             self._irq(level)
 
     def state(self) -> State:
-        """Registers and line level; the date, and that of the alarm (None: not set), in ns: they hold on another host,
-        whose virtual time is another."""
+        """Registers and line level; the date, and that of the alarm (None: not set), in ns: they
+        hold on another host, whose virtual time is another."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
         return {"version": 2, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
                 "time": self._time, "alarm": alarm, "level": self._level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Take over saved state (see ``MmioDevice.load``). The alarm is set unless the clock's queue has it already."""
+        """Take over saved state (see ``MmioDevice.load``). The alarm is set unless the clock's
+        queue has it already."""
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]
         self._base, self._level = state["time"] - self._timers.now, state["level"]

@@ -1,6 +1,7 @@
 """The ROM that stands where QEMU's two flash banks are: reads are memory's, writes are ignored.
 
-Not a CFI flash: firmware that asks for one finds an array that does not answer, and uses its defaults.
+Not a CFI flash: firmware that asks for one finds an array that does not answer, and uses its
+defaults.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from armvirt.board.memmap import FLASH
 
 
 class Rom:
-    """What is left of the ROM when its contents are a read-only memory slot: a place where stores vanish."""
+    """What is left of the ROM when its contents are a read-only memory slot: a place where stores
+    vanish."""
 
     name = "rom"
     size = FLASH.size

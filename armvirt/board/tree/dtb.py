@@ -1,7 +1,7 @@
 """The device tree of the board, and what the boot loader adds to a user's own.
 
-Nodes and properties are those that QEMU's virt board has for the same devices (hw/arm/virt.c); guests must not
-be able to tell. A node that belongs to a device is built beside the device.
+Nodes and properties are those that QEMU's virt board has for the same devices (hw/arm/virt.c);
+guests must not be able to tell. A node that belongs to a device is built beside the device.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
 class BoardTree(NamedTuple):
     """What the tree of the board depends on.
 
-    ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM. /chosen/rng-seed and, unless
-    ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of ``seed``; QEMU's property dtb-randomness gives both.
+    ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM.
+    /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of
+    ``seed``; QEMU's property dtb-randomness gives both.
     """
 
     mpidrs: Sequence[int]
@@ -75,7 +76,8 @@ def seed_bytes(seed: int, purpose: str, size: int) -> bytes:
 
 
 def _splitmix(n: int) -> int:
-    """The n-th number of SplitMix64. hashlib would load OpenSSL, which takes as long as the guest `hello`."""
+    """The n-th number of SplitMix64. hashlib would load OpenSSL, which takes as long as the guest
+    `hello`."""
     z = n * 0x9E37_79B9_7F4A_7C15 & _MASK64
     z = (z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9 & _MASK64
     z = (z ^ z >> 27) * 0x94D0_49BB_1331_11EB & _MASK64
@@ -105,12 +107,15 @@ def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) ->
     """The RAM, with the cell counts of its parent."""
     node = Node(f"memory@{base:x}")
     node.text("device_type", "memory")
-    node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(4 * size_cells, "big")
+    node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(
+        4 * size_cells, "big"
+    )
     return node
 
 
 def cpus(model: str, mpidrs: Sequence[int]) -> Node:
-    """/cpus; ``reg`` is the affinity of MPIDR_EL1, in two cells only if Aff3 is used (Linux cpus.yaml)."""
+    """/cpus; ``reg`` is the affinity of MPIDR_EL1, in two cells only if Aff3 is used (Linux
+    cpus.yaml)."""
     affinities = [mpidr & _AFFINITY for mpidr in mpidrs]
     cells = 2 if max(affinities) >> 32 else 1
     node = Node("cpus")
@@ -139,14 +144,17 @@ def psci() -> Node:
 
 
 def timer(gic: int, cpu_count: int) -> Node:
-    """/timer: secure, physical, virtual and EL2 interrupts; a GICv2 takes the CPU mask in bits 15:8 of the flags."""
+    """/timer: secure, physical, virtual and EL2 interrupts; a GICv2 takes the CPU mask in bits 15:8
+    of the flags."""
     flags = _LEVEL_HIGH | (((1 << cpu_count) - 1) << 8 if gic == 2 else 0)
     node = Node("timer")
     node.text("compatible", "arm,armv8-timer", "arm,armv7-timer")
     node.flag("always-on")
     intids = (memmap.TIMER_SECURE_INTID, memmap.TIMER_PHYSICAL_INTID,
               memmap.TIMER_VIRTUAL_INTID, memmap.TIMER_HYP_INTID)  # fmt: skip
-    node.cells("interrupts", *(cell for intid in intids for cell in (1, intid - memmap.PPI_BASE, flags)))
+    node.cells(
+        "interrupts", *(cell for intid in intids for cell in (1, intid - memmap.PPI_BASE, flags))
+    )
     return node
 
 
@@ -197,9 +205,12 @@ def apb_clock(phandle: int) -> Node:
 
 
 def checked(blob: bytes) -> bytes:
-    """A blob that the boot protocol allows; UserError for one that a long ``--append`` has made too large."""
+    """A blob that the boot protocol allows; UserError for one that a long ``--append`` has made too
+    large."""
     if len(blob) > fdt.MAX_SIZE:
-        raise UserError(f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append")
+        raise UserError(
+            f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append"
+        )
     return blob
 
 
@@ -210,7 +221,9 @@ def load_user_tree(path: str | Path) -> Tree:
     """The tree in a .dtb file; ImageError if it is none."""
     with Input(path, "device tree", fdt.MAX_SIZE) as source:
         if source.size > fdt.MAX_SIZE:
-            raise ImageError(path, "it is larger than the 2 MiB that the boot protocol allows a device tree")
+            raise ImageError(
+                path, "it is larger than the 2 MiB that the boot protocol allows a device tree"
+            )
         blob = source.read_at(0, source.size)
     try:
         return fdt.parse(blob)
@@ -221,8 +234,8 @@ def load_user_tree(path: str | Path) -> Tree:
 def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram_size: int) -> bytes:
     """The blob of a user's tree with what a boot loader fills in.
 
-    ``bootargs`` replaces the tree's if not empty; the initrd of an earlier boot is forgotten; a tree without
-    memory gets the board's. The rest stays as it is.
+    ``bootargs`` replaces the tree's if not empty; the initrd of an earlier boot is forgotten; a
+    tree without memory gets the board's. The rest stays as it is.
     """
     root = tree.root
     node = root.child("chosen") or root.add(Node("chosen"))

@@ -1,4 +1,5 @@
-"""Flattened device trees: build, write, read (Devicetree Specification 0.4, chapter 5; blob version 17)."""
+"""Flattened device trees: build, write, read (Devicetree Specification 0.4, chapter 5; blob version
+17)."""
 
 from __future__ import annotations
 
@@ -26,12 +27,16 @@ class FdtError(ArmvirtError):
 
 
 class Node:
-    """A node: its name with unit address, properties as raw big-endian bytes, children, all in order."""
+    """A node: its name with unit address, properties as raw big-endian bytes, children, all in
+    order."""
 
     __slots__ = ("children", "name", "properties")
 
     def __init__(
-        self, name: str, properties: dict[str, bytes] | None = None, children: list[Node] | None = None
+        self,
+        name: str,
+        properties: dict[str, bytes] | None = None,
+        children: list[Node] | None = None,
     ) -> None:
         self.name = name
         self.properties = {} if properties is None else properties
@@ -57,8 +62,11 @@ class Node:
         self.properties[name] = struct.pack(f">{len(values)}Q", *values)
 
     def text(self, name: str, *strings: str) -> None:
-        """Set a string or string-list property. Bytes that are no UTF-8 (os.fsdecode) stay what they are."""
-        self.properties[name] = b"".join(string.encode("utf-8", "surrogateescape") + b"\0" for string in strings)
+        """Set a string or string-list property. Bytes that are no UTF-8 (os.fsdecode) stay what
+        they are."""
+        self.properties[name] = b"".join(
+            string.encode("utf-8", "surrogateescape") + b"\0" for string in strings
+        )
 
     def flag(self, name: str) -> None:
         """Set an empty property, which means true."""
@@ -86,7 +94,8 @@ class Node:
 
 
 class Tree(NamedTuple):
-    """A whole device tree: the root, the memory reservations as (address, size), the boot CPU's ``reg``."""
+    """A whole device tree: the root, the memory reservations as (address, size), the boot CPU's
+    ``reg``."""
 
     root: Node
     reservations: Sequence[tuple[int, int]] = ()
@@ -146,9 +155,18 @@ class _Reader:
     def __init__(self, blob: bytes) -> None:
         if len(blob) < _HEADER.size:
             raise FdtError("it is too short to be a device tree")
-        magic, total, structure, strings, reserved, version, compatible, boot_cpu, strings_size, structure_size = (
-            _HEADER.unpack_from(blob)
-        )
+        (
+            magic,
+            total,
+            structure,
+            strings,
+            reserved,
+            version,
+            compatible,
+            boot_cpu,
+            strings_size,
+            structure_size,
+        ) = _HEADER.unpack_from(blob)
         if magic != MAGIC:
             raise FdtError("it is not a device tree blob (no 0xd00dfeed at its start)")
         if not _HEADER.size <= total <= len(blob):
@@ -188,10 +206,13 @@ class _Reader:
         return _ascii(self._take(end + 1 - self._at)[:-1])
 
     def _string(self, offset: int) -> str:
-        # Names may overlap: without a bound, n properties could have the n tails of one string of any length.
+        # Names may overlap: without a bound, n properties could have the n tails of one string of
+        # any length.
         end = self._strings.find(b"\0", offset, offset + _MAX_NAME + 1)
         if end < 0:
-            raise FdtError(f"a property name lies outside the strings block, or has more than {_MAX_NAME} characters")
+            raise FdtError(
+                f"a property name lies outside the strings block, or has more than {_MAX_NAME} characters"
+            )
         return _ascii(self._strings[offset:end])
 
     def _token(self) -> int:

@@ -52,7 +52,9 @@ def engine() -> Iterator[Finding]:
         yield Finding(BAD, "engine", f"{type(error).__name__}: {error}")
         return
     kind = facts.pop("engine", "?")
-    yield Finding(GOOD, "engine", "native" if kind == "native" else f"{kind} (same results as native, slower)")
+    yield Finding(
+        GOOD, "engine", "native" if kind == "native" else f"{kind} (same results as native, slower)"
+    )
     if kind != "native":
         yield from why_not_native()
     for name, value in facts.items():
@@ -70,21 +72,31 @@ def why_not_native() -> Iterator[Finding]:
         yield Finding(NOTE, "native", f"| {printable(line)}")
     if len(log) > LOG_LINES + 1:
         yield Finding(NOTE, "native", f"| ... ({len(log)} lines in {printable(BUILD_LOG)})")
-    yield Finding(NOTE, "native", "to have it: see that a C compiler works, then install armvirt again from its source")
+    yield Finding(
+        NOTE,
+        "native",
+        "to have it: see that a C compiler works, then install armvirt again from its source",
+    )
 
 
 def documentation() -> Iterator[Finding]:
     """Where the installation has README, changelog and docs; a source tree has them at its root."""
     source = os.path.dirname(os.path.dirname(os.path.abspath(armvirt.__file__)))
     roots = [os.path.join(base, DOCUMENTS) for base in (sys.prefix, site.getuserbase())] + [source]
-    found = next((root for root in roots if os.path.isfile(os.path.join(root, "CHANGELOG.md"))), None)
+    found = next(
+        (root for root in roots if os.path.isfile(os.path.join(root, "CHANGELOG.md"))), None
+    )
     if found is not None:
         yield Finding(GOOD, "documents", printable(found))
 
 
 def compiler() -> Iterator[Finding]:
-    name = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), "")
-    yield Finding(GOOD if name else NOTE, "compiler", name or "none; only needed to build the native engine")
+    name = os.environ.get("CC") or next(
+        (name for name in ("cc", "gcc", "clang") if shutil.which(name)), ""
+    )
+    yield Finding(
+        GOOD if name else NOTE, "compiler", name or "none; only needed to build the native engine"
+    )
 
 
 def tools() -> Iterator[Finding]:
@@ -97,20 +109,34 @@ def bundled() -> Iterator[Finding]:
     known = guests()
     missing = [guest.name for guest in known.values() if not guest.path.is_file()]
     if missing or not known:
-        yield Finding(BAD, "guests", f"missing: {', '.join(missing) or 'all'}; install armvirt again")
+        yield Finding(
+            BAD, "guests", f"missing: {', '.join(missing) or 'all'}; install armvirt again"
+        )
     else:
         yield Finding(GOOD, "guests", f"{len(known)} bundled (armvirt list)")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, engine, compiler, tools, bundled, documentation)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    python,
+    engine,
+    compiler,
+    tools,
+    bundled,
+    documentation,
+)
 
 
 def execute(_arguments: argparse.Namespace) -> int:
     """0: fit for use; 1: something is broken."""
-    findings = [Finding(GOOD, "armvirt", __version__), *(finding for check in CHECKS for finding in check())]
+    findings = [
+        Finding(GOOD, "armvirt", __version__),
+        *(finding for check in CHECKS for finding in check()),
+    ]
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        printing.line(f"{finding.state:<4}  {finding.subject:<{width}}  {finding.text}", indent=width + 8)
+        printing.line(
+            f"{finding.state:<4}  {finding.subject:<{width}}  {finding.text}", indent=width + 8
+        )
     broken = any(finding.state == BAD for finding in findings)
     printing.line("something is broken" if broken else "armvirt is fit for use")
     return 1 if broken else 0

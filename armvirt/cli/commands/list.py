@@ -10,7 +10,9 @@ from armvirt.cli import printing
 
 
 def _row(guest: Guest) -> dict[str, object]:
-    row: dict[str, object] = {("path" if key == "file" else key): value for key, value in guest._asdict().items()}
+    row: dict[str, object] = {
+        ("path" if key == "file" else key): value for key, value in guest._asdict().items()
+    }
     return {**row, "script": bool(guest.script)}
 
 

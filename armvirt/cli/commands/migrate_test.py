@@ -24,7 +24,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
     start = migrate.COUNTER_START if arguments.counter_start is None else arguments.counter_start
     report = migrate.compare(
-        make, arguments.at, counter_start=start, tolerance_ns=arguments.tolerance, max_insns=arguments.max_insns
+        make,
+        arguments.at,
+        counter_start=start,
+        tolerance_ns=arguments.tolerance,
+        max_insns=arguments.max_insns,
     )
     printing.line(f"moved at {human_time(report.at_ns)}: {session.ending(report.moved)}")
     printing.line(f"not moved: {session.ending(report.straight)}")

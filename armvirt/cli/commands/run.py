@@ -37,14 +37,18 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     result = _run(machine, arguments, trace)
     if result is None:
-        printing.remark("left by Ctrl-A x" + (f": {machine.waiting}" if machine.waiting else ""), "\n")
+        printing.remark(
+            "left by Ctrl-A x" + (f": {machine.waiting}" if machine.waiting else ""), "\n"
+        )
         return LEFT
     session.say_ending(result, result.console[-1:], arguments)
     if machine.waiting:
         printing.remark(machine.waiting)
     if arguments.trace_hash:
         if result.trace_hash is None:
-            raise LimitError("no trace hash: host time was over before the digest of the guest's RAM was done")
+            raise LimitError(
+                "no trace hash: host time was over before the digest of the guest's RAM was done"
+            )
         printing.line(result.trace_hash)
     return _status(arguments, result)
 
@@ -59,7 +63,12 @@ def _interactive(arguments: argparse.Namespace) -> bool:
     """Is a person typing to the guest? With a script, or a trace on standard output, nobody is."""
     if arguments.trace == STANDARD_OUTPUT:
         return False
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not arguments.script
+    return (
+        sys.stdin is not None
+        and sys.stdin.isatty()
+        and sys.stdout.isatty()
+        and not arguments.script
+    )
 
 
 def _pace(arguments: argparse.Namespace) -> bool:
@@ -73,13 +82,18 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
 
 
 def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | None) -> Result | None:
-    """The run itself, with everything attached that must be detached afterwards; None if the person left."""
+    """The run itself, with everything attached that must be detached afterwards; None if the person
+    left."""
     # Standard output is the trace's alone if it goes there.
-    machine.console.on_output = printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
+    machine.console.on_output = (
+        printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
+    )
     with ExitStack() as stack:
         if trace is not None:
             file = stack.enter_context(open_text(arguments.trace))
-            stack.enter_context(trace.writing(file, armvirt=__version__, guest=arguments.guest or ""))
+            stack.enter_context(
+                trace.writing(file, armvirt=__version__, guest=arguments.guest or "")
+            )
         if not _interactive(arguments):
             if not arguments.script and (data := piped_input()):
                 machine.console.feed(data)
@@ -90,10 +104,14 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | Non
 def _say_waiting(machine: Machine) -> None:
     """Once a run: a person should know that the guest sleeps until a key is pressed."""
     unfinished = not machine.console.output.endswith(b"\n")
-    printing.remark(f"{machine.waiting}; Ctrl-A x leaves", "\n" if unfinished and machine.console.output else "")
+    printing.remark(
+        f"{machine.waiting}; Ctrl-A x leaves", "\n" if unfinished and machine.console.output else ""
+    )
 
 
-def _run_interactive(machine: Machine, arguments: argparse.Namespace, stack: ExitStack) -> Result | None:
+def _run_interactive(
+    machine: Machine, arguments: argparse.Namespace, stack: ExitStack
+) -> Result | None:
     import signal
 
     fd = sys.stdin.fileno()

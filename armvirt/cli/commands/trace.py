@@ -82,13 +82,19 @@ class Shower:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the guest; returns the exit status of the run."""
     if arguments.trace == STANDARD_OUTPUT:
-        raise UserError("--trace -: the timeline is on standard output; name a file, or use armvirt run --trace -")
+        raise UserError(
+            "--trace -: the timeline is on standard output; name a file, or use armvirt run --trace -"
+        )
     writer = Plain() if arguments.plain or not sys.stdout.isatty() else Coloured()
     shower = Shower(writer.row, arguments.rows, not arguments.no_console)
     # With a CNTVOFF of the user's, what the virtual count is at time 0 is not known here.
-    timeline = Timeline(shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None, arguments.gic)
+    timeline = Timeline(
+        shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None, arguments.gic
+    )
     trace = JsonLines() if arguments.trace else None
-    machine = session.build_machine(arguments, sinks=[timeline, *([trace] if trace else [])], trace_hash=False)
+    machine = session.build_machine(
+        arguments, sinks=[timeline, *([trace] if trace else [])], trace_hash=False
+    )
     writer.lookup = machine.symbols.lookup if machine.symbols else None
     with ExitStack() as stack:
         if trace is not None:

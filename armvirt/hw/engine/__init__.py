@@ -14,7 +14,16 @@ from armvirt.hw.engine.state import Action, Leave, What
 if TYPE_CHECKING:
     from armvirt.hw.engine.native import NativeLibrary
 
-__all__ = ["CLOSED", "OTHER_THREAD", "Action", "Engine", "EngineFactory", "Leave", "What", "describe"]
+__all__ = [
+    "CLOSED",
+    "OTHER_THREAD",
+    "Action",
+    "Engine",
+    "EngineFactory",
+    "Leave",
+    "What",
+    "describe",
+]
 
 
 class EngineFactory:
@@ -25,7 +34,9 @@ class EngineFactory:
 
     def __init__(self, kind: str = "auto", model: str = "cortex-a72") -> None:
         if model not in abi.CPU_MODELS:
-            raise UserError(f"unknown CPU model {model!r}; choose one of {', '.join(sorted(abi.CPU_MODELS))}")
+            raise UserError(
+                f"unknown CPU model {model!r}; choose one of {', '.join(sorted(abi.CPU_MODELS))}"
+            )
         if kind not in ("auto", "native", "portable"):
             raise UserError(f"unknown engine {kind!r}; choose native or portable")
         self.model = model

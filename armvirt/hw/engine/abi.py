@@ -1,4 +1,5 @@
-"""The raw API of the installed libunicorn: found without importing the ``unicorn`` package (60-120 ms).
+"""The raw API of the installed libunicorn: found without importing the ``unicorn`` package (60-120
+ms).
 
 Identifiers are those of Unicorn 2.1; a test compares them with the package's own constants.
 """
@@ -31,7 +32,8 @@ CPU_MODELS = {"cortex-a57": 0, "cortex-a53": 1, "cortex-a72": 2}
 
 SUPPORTED_VERSION = (2, 1)
 CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
-"""Bytes of address space for an engine's translated code if nothing else is asked for (translate-all.c of Unicorn)."""
+"""Bytes of address space for an engine's translated code if nothing else is asked for
+(translate-all.c of Unicorn)."""
 CODE_BUFFER_MARGIN = 64 << 20  # for what else it allocates before it runs
 
 FUNCTIONS = (
@@ -50,7 +52,9 @@ def x_register(n: int) -> int:
 class CpReg(C.Structure):
     """``uc_arm64_cp_reg``: one system register by its encoding."""
 
-    _fields_ = [(name, C.c_uint32) for name in ("crn", "crm", "op0", "op1", "op2")] + [("val", C.c_uint64)]
+    _fields_ = [(name, C.c_uint32) for name in ("crn", "crm", "op0", "op1", "op2")] + [
+        ("val", C.c_uint64)
+    ]
 
     @classmethod
     def of(cls, encoding: int, value: int = 0) -> CpReg:
@@ -79,7 +83,9 @@ class Library:
         self.path = library_path()
         try:
             self.lib = C.CDLL(self.path)
-        except OSError as error:  # it says which file, and "failed to map segment" where address space is short
+        except (
+            OSError
+        ) as error:  # it says which file, and "failed to map segment" where address space is short
             raise UserError(f"{error}; raise ulimit -v, or install unicorn==2.1.4 again") from None
         p, u64, u32, i = C.c_void_p, C.c_uint64, C.c_uint32, C.c_int
         prototypes: dict[str, tuple[object, list[object]]] = {
@@ -98,7 +104,9 @@ class Library:
         for name in FUNCTIONS:
             function = getattr(self.lib, name, None)
             if function is None:
-                raise EngineError(f"{os.path.basename(self.path)} has no {name}; armvirt needs unicorn==2.1.4")
+                raise EngineError(
+                    f"{os.path.basename(self.path)} has no {name}; armvirt needs unicorn==2.1.4"
+                )
             if name in prototypes:
                 function.restype, function.argtypes = prototypes[name]
             setattr(self, name, function)
@@ -106,17 +114,21 @@ class Library:
         self.version = (packed >> 24 & 255, packed >> 16 & 255, packed >> 8 & 255)
         if self.version[:2] != SUPPORTED_VERSION:
             found = ".".join(map(str, self.version))
-            raise EngineError(f"unicorn {found} is not the calibrated one; run: pip install unicorn==2.1.4")
+            raise EngineError(
+                f"unicorn {found} is not the calibrated one; run: pip install unicorn==2.1.4"
+            )
 
     def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions set in __init__
         raise AttributeError(name)
 
     def open(self, buffer: int = CODE_BUFFER) -> C.c_void_p:
-        """A new engine. Its buffer for translated code is allocated later, and where that fails Unicorn ends the
-        process by exit(1), which would read as "the guest says fail": UserError here if there is no room for ``buffer``
-        bytes."""
+        """A new engine. Its buffer for translated code is allocated later, and where that fails
+        Unicorn ends the process by exit(1), which would read as "the guest says fail": UserError
+        here if there is no room for ``buffer`` bytes."""
         try:
-            mmap.mmap(-1, buffer + CODE_BUFFER_MARGIN, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
+            mmap.mmap(
+                -1, buffer + CODE_BUFFER_MARGIN, prot=mmap.PROT_READ | mmap.PROT_WRITE
+            ).close()
         except (OSError, MemoryError):
             raise UserError(
                 f"the process gets too little address space: an engine takes {buffer >> 20} MiB for translated "

@@ -1,7 +1,8 @@
 """What both engines share: creation, registers, memory, translations, save and load.
 
-An engine is one vCPU's registers and translations. It executes EL0 and EL1 code under the EL2 registers that
-the PE programs, and calls a `Silicon` for what needs the rest of the SoC. See docs/engine.md.
+An engine is one vCPU's registers and translations. It executes EL0 and EL1 code under the EL2
+registers that the PE programs, and calls a `Silicon` for what needs the rest of the SoC. See
+docs/engine.md.
 """
 
 from __future__ import annotations
@@ -22,21 +23,28 @@ from armvirt.hw.engine import abi
 from armvirt.hw.engine.calibrate import HCR_EL2, SCR_EL3, SCR_NS_HCE_RW, Calibration
 from armvirt.hw.engine.state import Action, EngineState, EventRecord, Leave
 
-MDCR_EL2, CNTFRQ_EL0, TPIDR_EL2 = sysreg(3, 4, 1, 1, 1), sysreg(3, 3, 14, 0, 0), sysreg(3, 4, 13, 0, 2)
+MDCR_EL2, CNTFRQ_EL0, TPIDR_EL2 = (
+    sysreg(3, 4, 1, 1, 1),
+    sysreg(3, 3, 14, 0, 0),
+    sysreg(3, 4, 13, 0, 2),
+)
 EL2H_MASKED = 0x3C9
-TRANSLATION = frozenset(encoding_of(name) for name in ("SCTLR_EL1", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1"))
+TRANSLATION = frozenset(
+    encoding_of(name) for name in ("SCTLR_EL1", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1")
+)
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
-"""Virtual addresses under a read-protection hook that never fires: spares each new block a scan of the TLBs. No
-guest RAM may lie there *by physical address*, or its stores become slow."""
+"""Virtual addresses under a read-protection hook that never fires: spares each new block a scan of
+the TLBs. No guest RAM may lie there *by physical address*, or its stores become slow."""
 
 NEVER = (1 << 64) - 1
 CODE_BUFFER = 64 << 20
-"""Bytes for the translated code of one engine; Unicorn's own choice is 1 GiB. When they are full, all of it is dropped
-and translated anew. Linux, from its start to its end, does not fill them."""
+"""Bytes for the translated code of one engine; Unicorn's own choice is 1 GiB. When they are full,
+all of it is dropped and translated anew. Linux, from its start to its end, does not fill them."""
 
 
 class Silicon(Protocol):
-    """What the engine asks of the PE. Each answer is an `Action`; details are in ``engine.state``."""
+    """What the engine asks of the PE. Each answer is an `Action`; details are in
+    ``engine.state``."""
 
     def el2_exit(self) -> int:
         """A synchronous exception to EL2: state.esr, far, hpfar, pc, rt, rt_value."""
@@ -57,11 +65,12 @@ class Silicon(Protocol):
         """Exception entries since the last call, oldest first (only while state.trace is set)."""
 
     def broadcast(self, encoding: int, value: int) -> None:
-        """Maintenance for all CPUs: TLBI by its encoding, IC IVAU with a physical address, IC IALLUIS."""
+        """Maintenance for all CPUs: TLBI by its encoding, IC IVAU with a physical address, IC
+        IALLUIS."""
 
     def send_event(self, count: int) -> None:
-        """SEV, to the other CPUs (only while state.broadcast is set): it retired as instruction ``count``, which the
-        engine has gone past by a block at most."""
+        """SEV, to the other CPUs (only while state.broadcast is set): it retired as instruction
+        ``count``, which the engine has gone past by a block at most."""
 
 
 def _free(lib: abi.Library, uc: C.c_void_p, context: C.c_void_p) -> None:
@@ -81,8 +90,8 @@ class _Closed:
 
 
 class _OneThread(_local):
-    """In place of the library while the engine runs: its functions, in the thread that runs it. In another one Unicorn
-    would be in use twice, which ends the process."""
+    """In place of the library while the engine runs: its functions, in the thread that runs it. In
+    another one Unicorn would be in use twice, which ends the process."""
 
     def __init__(self, library: abi.Library, thread: int) -> None:
         if get_ident() == thread:
@@ -93,7 +102,8 @@ class _OneThread(_local):
 
 
 class Engine(ABC):
-    """One vCPU's engine. ``run`` is the only way in; registers may be touched between runs and in callbacks."""
+    """One vCPU's engine. ``run`` is the only way in; registers may be touched between runs and in
+    callbacks."""
 
     kind = ""
     borrows: ClassVar[bool] = False
@@ -108,7 +118,9 @@ class Engine(ABC):
         self._u64, self._u32 = C.c_uint64(), C.c_uint32()
         self._open(model)
         self._finalizer = weakref.finalize(self, _free, lib, self.uc, self.raw_context)
-        self._finalizer.atexit = False  # a thread of the user's may run it still when the interpreter ends
+        self._finalizer.atexit = (
+            False  # a thread of the user's may run it still when the interpreter ends
+        )
         self._running = False
         self._guard: tuple[int, abi.Library] | None = None
         self._bind_state()
@@ -147,13 +159,24 @@ class Engine(ABC):
         state.native_maintenance = 1
         state.cnthctl, state.cntkctl_bits = 3, KCTL_BITS
 
-    def hook(self, kind: int, function: object, begin: int = 1, end: int = 0, instruction: int | None = None) -> None:
-        """Add a hook; the function's first argument is the engine, its last the address of ``state``."""
+    def hook(
+        self,
+        kind: int,
+        function: object,
+        begin: int = 1,
+        end: int = 0,
+        instruction: int | None = None,
+    ) -> None:
+        """Add a hook; the function's first argument is the engine, its last the address of
+        ``state``."""
         self._keep.append(function)
         self.add_hook(kind, function, begin, end, instruction)
 
-    def add_hook(self, kind: int, function: object, begin: int, end: int, instruction: int | None = None) -> int:
-        """Add a hook whose function the caller keeps; returns the handle by which `remove_hook` takes it away."""
+    def add_hook(
+        self, kind: int, function: object, begin: int, end: int, instruction: int | None = None
+    ) -> int:
+        """Add a hook whose function the caller keeps; returns the handle by which `remove_hook`
+        takes it away."""
         handle = C.c_void_p()
         extra = () if instruction is None else (C.c_int(instruction),)
         code = self.lib.uc_hook_add(
@@ -176,20 +199,23 @@ class Engine(ABC):
 
     @abstractmethod
     def watch_wfe(self) -> None:
-        """Keep the event register from now on, and stop behind each WFE that finds it clear, with state.wfe set."""
+        """Keep the event register from now on, and stop behind each WFE that finds it clear, with
+        state.wfe set."""
 
     @abstractmethod
     def _add_hooks(self) -> None:
         """Install the block, INTR, MRS, MSR and SYS hooks."""
 
     def _add_dormant_hooks(self) -> None:
-        never = C.CFUNCTYPE(C.c_bool, C.c_void_p, C.c_int, C.c_uint64, C.c_int, C.c_int64, C.c_void_p)(lambda *_: False)
+        never = C.CFUNCTYPE(
+            C.c_bool, C.c_void_p, C.c_int, C.c_uint64, C.c_int, C.c_int64, C.c_void_p
+        )(lambda *_: False)
         for begin, end in DORMANT_RANGES:
             self.hook(abi.HOOK_MEM_READ_PROT, never, begin, end)
 
     def close(self) -> None:
-        """Free the engine: every use of it is KvmError EBADF from now on. The garbage collector frees one that is
-        forgotten. KvmError EBUSY while it runs."""
+        """Free the engine: every use of it is KvmError EBADF from now on. The garbage collector
+        frees one that is forgotten. KvmError EBUSY while it runs."""
         if self._running:
             raise KvmError("EBUSY", "the engine runs: it can be freed when it has come to a stop")
         self.lib = cast("abi.Library", _Closed())
@@ -199,7 +225,8 @@ class Engine(ABC):
     # -- running --
 
     def run(self, deadline: int) -> Leave:
-        """Execute until ``state.count == deadline`` (at least; an interrupt entry may be one past) or a stop.
+        """Execute until ``state.count == deadline`` (at least; an interrupt entry may be one past)
+        or a stop.
 
         An exception raised in a callback stops the run and is raised from here.
         """
@@ -231,10 +258,13 @@ class Engine(ABC):
         state = self.state
         reason = {1: "an exit does not lie in its block", 2: self.lib.uc_strerror(state.fault_error).decode(),
                   3: "left without a reason"}.get(state.fault, "unknown")  # fmt: skip
-        return f"the CPU engine failed at pc {self.pc:#x} after {state.count} instructions: {reason}"
+        return (
+            f"the CPU engine failed at pc {self.pc:#x} after {state.count} instructions: {reason}"
+        )
 
     def dispatch(self, what: int) -> int:
-        """Call the silicon for callback ``what``; an exception is kept for run() and stops the engine."""
+        """Call the silicon for callback ``what``; an exception is kept for run() and stops the
+        engine."""
         try:
             if self.state.events_n:
                 self.flush_events()
@@ -379,7 +409,9 @@ class Engine(ABC):
     def read_system(self, encoding: int) -> int:
         """A system register that the engine stores (packed encoding)."""
         box = abi.CpReg.of(encoding)
-        self.lib.check(self.lib.uc_reg_read(self.uc, abi.R_CP, C.byref(box)), f"read of {encoding:#x}")
+        self.lib.check(
+            self.lib.uc_reg_read(self.uc, abi.R_CP, C.byref(box)), f"read of {encoding:#x}"
+        )
         return int(box.val)
 
     def write_system(self, encoding: int, value: int) -> None:
@@ -387,7 +419,9 @@ class Engine(ABC):
         box = abi.CpReg.of(encoding, value)
         if encoding in TRANSLATION:
             self.state.epoch += 1
-        self.lib.check(self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(box)), f"write of {encoding:#x}")
+        self.lib.check(
+            self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(box)), f"write of {encoding:#x}"
+        )
 
     def rebuild_flags(self) -> None:
         """Make the engine notice a changed PSTATE."""
@@ -406,13 +440,16 @@ class Engine(ABC):
 
     def map_memory(self, address: int, size: int, host: int) -> None:
         """Give ``size`` bytes at host address ``host`` to the engine as physical memory."""
-        self.lib.check(self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}")
+        self.lib.check(
+            self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}"
+        )
 
     def unmap_memory(self, address: int, size: int) -> None:
         self.lib.check(self.lib.uc_mem_unmap(self.uc, address, size), f"unmap {address:#x}")
 
     def translate(self, va: int, *, execute: bool = False) -> int | None:
-        """Guest VA to physical address in the current regime, without side effects; None if it faults."""
+        """Guest VA to physical address in the current regime, without side effects; None if it
+        faults."""
         kinds = (abi.PROT_EXEC,) if execute else (abi.PROT_READ, abi.PROT_EXEC)
         for kind in kinds:
             if self.lib.uc_vmem_translate(self.uc, va, kind, C.byref(self._u64)) == 0:
@@ -432,7 +469,8 @@ class Engine(ABC):
     def invalidate_code(self, address: int, size: int) -> None:
         """Drop translated code by physical address. Only in INTR callbacks and between runs.
 
-        The engine wants the address as the current regime sees it, so this looks from EL2 (stage 1 off).
+        The engine wants the address as the current regime sees it, so this looks from EL2 (stage 1
+        off).
         """
         before = self.pstate
         self.state.epoch += 1
@@ -493,7 +531,8 @@ class Engine(ABC):
 
     @property
     def exclusive(self) -> tuple[int, int, int]:
-        """The local exclusive monitor: (address, value, second word of a pair); open: address all ones."""
+        """The local exclusive monitor: (address, value, second word of a pair); open: address all
+        ones."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 24)
         address, value, high = struct.unpack("<QQQ", blob)
@@ -501,7 +540,8 @@ class Engine(ABC):
 
     @exclusive.setter
     def exclusive(self, monitor: tuple[int, int, int]) -> None:
-        """The context is the present one but for the monitor, so the interrupt line and the TLB stay right."""
+        """The context is the present one but for the monitor, so the interrupt line and the TLB
+        stay right."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         base = self.raw_context.value or 0
         C.memmove(base + self.calibration.exclusive, struct.pack("<QQQ", *monitor), 24)

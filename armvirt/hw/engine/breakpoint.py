@@ -1,11 +1,12 @@
 """Stop before the instruction at one address, in either engine.
 
-The engine's own block hook is the hot path and stays as it is. A second block hook, which only the blocks of one page
-call, comes after it and takes back what it did for a block that has the address inside: the engine steps to the
-address (the *tail*, docs/engine.md), where the hook is called again, with the address at the start of a block.
+The engine's own block hook is the hot path and stays as it is. A second block hook, which only the
+blocks of one page call, comes after it and takes back what it did for a block that has the address
+inside: the engine steps to the address (the *tail*, docs/engine.md), where the hook is called
+again, with the address at the start of a block.
 
-Addresses are virtual, as the guest's PC has them. A breakpoint of the architecture would be the guest's to use and to
-see; this one it cannot see.
+Addresses are virtual, as the guest's PC has them. A breakpoint of the architecture would be the
+guest's to use and to see; this one it cannot see.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ PAGE = 4096  # a block ends with its page
 
 
 class PcStop:
-    """While it is in place, `Engine.run` leaves with STOP before the instruction at ``address`` executes, even if it
-    starts there. ``on_stop`` is called then. Make and `remove` it between runs."""
+    """While it is in place, `Engine.run` leaves with STOP before the instruction at ``address``
+    executes, even if it starts there. ``on_stop`` is called then. Make and `remove` it between
+    runs."""
 
     def __init__(self, engine: Engine, address: int, on_stop: Callable[[], None]) -> None:
         self._address = address
@@ -59,8 +61,9 @@ class PcStop:
 
 
 class RangeStop(PcStop):
-    """While it is in place, `Engine.run` leaves with STOP before the first instruction that executes in a range of
-    whole pages, unless it starts there: a block does not cross into another page."""
+    """While it is in place, `Engine.run` leaves with STOP before the first instruction that
+    executes in a range of whole pages, unless it starts there: a block does not cross into another
+    page."""
 
     def __init__(self, engine: Engine, addresses: range, on_stop: Callable[[], None]) -> None:
         self._place(engine, addresses.start, addresses.stop - 1, on_stop)

@@ -1,7 +1,9 @@
-"""Where this libunicorn keeps what its API does not give: the exception record and the exclusive monitor.
+"""Where this libunicorn keeps what its API does not give: the exception record and the exclusive
+monitor.
 
-A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP; the places are
-searched in the bytes of ``uc_context_save`` and must be unique. An engine that does not fit is refused.
+A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP; the
+places are searched in the bytes of ``uc_context_save`` and must be unique. An engine that does not
+fit is refused.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ _PROGRAM = (
 class Calibration(NamedTuple):
     """Byte offsets in the saved context.
 
-    ``syndrome``: record {u32 syndrome; u32 fsr; u64 vaddress; u32 target_el}; ``exclusive``: {u64 address;
-    u64 value; u64 high}, high being the second word of a pair. ``context_size`` in bytes.
+    ``syndrome``: record {u32 syndrome; u32 fsr; u64 vaddress; u32 target_el}; ``exclusive``: {u64
+    address; u64 value; u64 high}, high being the second word of a pair. ``context_size`` in bytes.
     """
 
     syndrome: int
@@ -43,7 +45,8 @@ class Calibration(NamedTuple):
 
 
 class _Scratch:
-    """A scratch engine: one page of code, an almost empty stage 2, an INTR hook that saves the context."""
+    """A scratch engine: one page of code, an almost empty stage 2, an INTR hook that saves the
+    context."""
 
     def __init__(self, lib: abi.Library, model: int) -> None:
         self.lib, self.uc = lib, lib.open()
@@ -58,7 +61,16 @@ class _Scratch:
         handle = C.c_void_p()
         hook_add: Callable[..., int] = lib.uc_hook_add
         lib.check(
-            hook_add(self.uc, C.byref(handle), abi.HOOK_INTR, self._hook, None, C.c_uint64(1), C.c_uint64(0)), "hook"
+            hook_add(
+                self.uc,
+                C.byref(handle),
+                abi.HOOK_INTR,
+                self._hook,
+                None,
+                C.c_uint64(1),
+                C.c_uint64(0),
+            ),
+            "hook",
         )
 
     def _on_intr(self, _uc: int, _number: int, _user: int) -> None:
@@ -74,7 +86,8 @@ class _Scratch:
 
     def system(self, encoding: int, value: int) -> None:
         self.lib.check(
-            self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(abi.CpReg.of(encoding, value))), "system register"
+            self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(abi.CpReg.of(encoding, value))),
+            "system register",
         )
 
     def x(self, n: int, value: int) -> None:
@@ -85,7 +98,9 @@ class _Scratch:
         self.contexts.clear()
         self.lib.uc_emu_start(self.uc, pc, 0xFFFF_FFFF_F000, 0, 0)
         if len(self.contexts) != 1:
-            raise EngineError("calibration: the engine did not come back with the expected exception")
+            raise EngineError(
+                "calibration: the engine did not come back with the expected exception"
+            )
         return self.contexts[0]
 
     def close(self) -> None:

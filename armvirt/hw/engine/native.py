@@ -20,7 +20,8 @@ BUILD_LOG = os.path.join(_FOLDER, "native-build.log")
 
 
 def build_log(path: str = BUILD_LOG) -> list[str]:
-    """Why the installation has no library, as setup.py left it: the first line in short, then the compiler's words."""
+    """Why the installation has no library, as setup.py left it: the first line in short, then the
+    compiler's words."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
@@ -33,12 +34,16 @@ class NativeLibrary:
 
     def __init__(self, path: str = LIBRARY) -> None:
         if not os.path.exists(path):
-            raise EngineError("the native engine is not built; install with a C compiler, or use --engine portable")
+            raise EngineError(
+                "the native engine is not built; install with a C compiler, or use --engine portable"
+            )
         self.lib = C.CDLL(path)
         self.lib.av_abi.restype = C.c_uint32
         expected = ABI_VERSION << 16 | C.sizeof(EngineState) & 0xFFFF
         if self.lib.av_abi() != expected:
-            raise EngineError(f"{os.path.basename(path)} was built for another version of armvirt; reinstall armvirt")
+            raise EngineError(
+                f"{os.path.basename(path)} was built for another version of armvirt; reinstall armvirt"
+            )
         self.lib.av_hook.restype, self.lib.av_hook.argtypes = C.c_void_p, [C.c_int]
         self.lib.av_run.restype, self.lib.av_run.argtypes = C.c_int, [C.c_void_p]
 
@@ -49,13 +54,16 @@ class NativeEngine(Engine):
     kind = "native"
     borrows = True
 
-    def __init__(self, lib: abi.Library, calibration: Calibration, model: str, native: NativeLibrary) -> None:
+    def __init__(
+        self, lib: abi.Library, calibration: Calibration, model: str, native: NativeLibrary
+    ) -> None:
         self._native = native.lib
         super().__init__(lib, calibration, model)
         this = weakref.ref(self)  # else the callback would keep the engine alive
 
         def call(what: int) -> int:
-            """`dispatch`, with the two callbacks that come by the thousand not looked up in its table."""
+            """`dispatch`, with the two callbacks that come by the thousand not looked up in its
+            table."""
             engine = this()
             if engine is None:
                 return Action.STOP
@@ -72,10 +80,16 @@ class NativeEngine(Engine):
         self._address = C.addressof(self.state)
 
     def _add_hooks(self) -> None:
-        block, intr, mrs, msr, system, _edge = (C.c_void_p(self._native.av_hook(n)) for n in range(6))
+        block, intr, mrs, msr, system, _edge = (
+            C.c_void_p(self._native.av_hook(n)) for n in range(6)
+        )
         self.hook(abi.HOOK_BLOCK, block)
         self.hook(abi.HOOK_INTR, intr)
-        for function, instruction in ((mrs, abi.INSN_MRS), (msr, abi.INSN_MSR), (system, abi.INSN_SYS)):
+        for function, instruction in (
+            (mrs, abi.INSN_MRS),
+            (msr, abi.INSN_MSR),
+            (system, abi.INSN_SYS),
+        ):
             self.hook(abi.HOOK_INSN, function, instruction=instruction)
         self._add_dormant_hooks()
 

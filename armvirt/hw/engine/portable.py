@@ -1,6 +1,8 @@
-"""The engine whose hooks run in Python through ctypes: slow, needs no compiler, equal to native.c to the bit.
+"""The engine whose hooks run in Python through ctypes: slow, needs no compiler, equal to native.c
+to the bit.
 
-Read this file first: native.c says the same in C. The order of tests in each hook is part of the contract.
+Read this file first: native.c says the same in C. The order of tests in each hook is part of the
+contract.
 """
 
 from __future__ import annotations
@@ -54,12 +56,14 @@ def unmasks(insn: int) -> bool:
 
 
 def illegal_return(spsr: int) -> bool:
-    """Does ERET with this SPSR_EL1 set PSTATE.IL? AArch32 (not offered), EL2, EL3, reserved modes, IL itself."""
+    """Does ERET with this SPSR_EL1 set PSTATE.IL? AArch32 (not offered), EL2, EL3, reserved modes,
+    IL itself."""
     return bool(spsr & (PSTATE_IL | 0x1A)) or spsr & 0xF == 1
 
 
 class _Everywhere(set[int]):
-    """In place of the addresses of blocks with marks, where there are too many: every block is looked at."""
+    """In place of the addresses of blocks with marks, where there are too many: every block is
+    looked at."""
 
     def __contains__(self, pc: object) -> bool:
         return True
@@ -88,7 +92,9 @@ class PortableEngine(Engine):
             self.hook(abi.HOOK_INSN, _INSN(self._guarded(function, 0)), instruction=instruction)
         self._add_dormant_hooks()
 
-    def _guarded(self, function: Callable[..., object], default: object = None) -> Callable[..., object]:
+    def _guarded(
+        self, function: Callable[..., object], default: object = None
+    ) -> Callable[..., object]:
         """ctypes prints and drops an exception: keep it for run() instead, and stop."""
 
         method = weakref.WeakMethod(function)  # else the hook would keep the engine alive
@@ -132,7 +138,13 @@ class PortableEngine(Engine):
         if state.events_n == EVENTS:
             self.flush_events()
         event = state.events[state.events_n]
-        event.count, event.elr, event.target, event.what, event.esr = state.count, elr, target, what, esr
+        event.count, event.elr, event.target, event.what, event.esr = (
+            state.count,
+            elr,
+            target,
+            what,
+            esr,
+        )
         event.ns = state.ns_base + (state.count - state.count_base) * state.ns_per_insn
         state.events_n += 1
 
@@ -175,7 +187,8 @@ class PortableEngine(Engine):
         state.last_vector_elr = pc
 
     def apply_lines(self) -> None:
-        """Enter what is signalled and unmasked; leave the rest to the engine, for when the guest unmasks it."""
+        """Enter what is signalled and unmasked; leave the rest to the engine, for when the guest
+        unmasks it."""
         state = self.state
         lines = (LINE_IRQ if state.virq else 0) | (LINE_FIQ if state.vfiq else 0)
         if lines:
@@ -193,7 +206,11 @@ class PortableEngine(Engine):
     def _native_irq(self, pc: int) -> What | None:
         """Has the engine just taken a virtual interrupt by itself, where the guest unmasked it?"""
         state, kind = self.state, pc >> 7 & 3
-        if kind not in (1, 2) or pc & 0x7F or not state.lines_in_engine & (LINE_IRQ if kind == 1 else LINE_FIQ):
+        if (
+            kind not in (1, 2)
+            or pc & 0x7F
+            or not state.lines_in_engine & (LINE_IRQ if kind == 1 else LINE_FIQ)
+        ):
             return None
         if not state.open or self.pstate & (DAIF_ALL | 0x1F) != DAIF_ALL | EL1H:
             return None
@@ -260,7 +277,8 @@ class PortableEngine(Engine):
                 self._marked = _Everywhere()
 
     def _look_at(self, pc: int, size: int) -> tuple[int, int, int]:
-        """(marks, index of the first SEV, of the first SEVL) of the code at ``pc``. A block does not leave its page."""
+        """(marks, index of the first SEV, of the first SEVL) of the code at ``pc``. A block does
+        not leave its page."""
         pa = self.translate(pc, execute=True)
         if pa is None:
             return Marks.UNREAD, 0, 0
@@ -273,17 +291,22 @@ class PortableEngine(Engine):
         return marks, sev, sevl
 
     def _open_marked(self, pc: int, size: int) -> None:
-        """Look again when it begins: the same address may have another block in another address space."""
+        """Look again when it begins: the same address may have another block in another address
+        space."""
         state = self.state
         state.marks, state.block_sev, state.block_sevl = self._look_at(pc, size)
-        if state.marks & (Marks.WFE | Marks.YIELD):  # the core starts anew behind it: no edge leads there
+        if state.marks & (
+            Marks.WFE | Marks.YIELD
+        ):  # the core starts anew behind it: no edge leads there
             state.unheard = state.wfe_watch
 
     def _retire(self, done: int, can_wait: bool = True) -> None:
-        """``done`` instructions of the open block have retired: what its marks say of them (DDI 0487 D1.6.1).
+        """``done`` instructions of the open block have retired: what its marks say of them (DDI
+        0487 D1.6.1).
 
-        SEVL sets the event register, SEV that of the other CPUs too, and so does an exception return. A WFE at the
-        block's end clears the register and completes if it is set, or if it cannot wait; else the run ends behind it.
+        SEVL sets the event register, SEV that of the other CPUs too, and so does an exception
+        return. A WFE at the block's end clears the register and completes if it is set, or if it
+        cannot wait; else the run ends behind it.
         """
         state, end = self.state, self.state.count + done
         marks, state.marks = state.marks, 0
@@ -341,7 +364,8 @@ class PortableEngine(Engine):
             self._open_marked(pc, size)
 
     def _look(self) -> None:
-        """After what takes long without executing much: if it is time to poll, the next block does."""
+        """After what takes long without executing much: if it is time to poll, the next block
+        does."""
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
 
@@ -370,10 +394,11 @@ class PortableEngine(Engine):
         return not cnthctl & 2 if crm == 2 else bool(cnthctl >> 13 & 1)
 
     def _refuse(self) -> int:
-        """Make the core refuse the access itself, with a syndrome: it does as at EL0 under a CNTKCTL_EL1 of zero.
+        """Make the core refuse the access itself, with a syndrome: it does as at EL0 under a
+        CNTKCTL_EL1 of zero.
 
-        A hook cannot raise an exception, and this core knows no trap of the virtual timer (FEAT_ECV). `_on_intr`
-        puts both registers back, and sends the exception to EL2.
+        A hook cannot raise an exception, and this core knows no trap of the virtual timer
+        (FEAT_ECV). `_on_intr` puts both registers back, and sends the exception to EL2.
         """
         state = self.state
         state.denied, state.denied_pstate = 1, self.pstate
@@ -400,7 +425,12 @@ class PortableEngine(Engine):
         state.stats[10] += 1
         opened, open_ = state.count, state.open
         state.count, state.open = count, 0
-        state.timer_encoding, state.timer_write, state.value, state.pc = encoding, int(is_write), r.val, pc
+        state.timer_encoding, state.timer_write, state.value, state.pc = (
+            encoding,
+            int(is_write),
+            r.val,
+            pc,
+        )
         self.dispatch(Callback.TIMER)
         state.count, state.open = opened, open_
         if not is_write:
@@ -434,9 +464,10 @@ class PortableEngine(Engine):
     def _page_mapped(self, va: int, asid: int | None) -> bool:
         """Does the leaf table of ``va`` still stand?
 
-        Then every cached entry of ``va`` is a page's, and the engine's own flush of one page is enough. Else a
-        block may have been cached as many pages (break-before-make, DDI 0487 D8.16, promises that its descriptor
-        is invalid or still a block at this moment). 4 KiB granule only; the stage-2 map is the identity.
+        Then every cached entry of ``va`` is a page's, and the engine's own flush of one page is
+        enough. Else a block may have been cached as many pages (break-before-make, DDI 0487 D8.16,
+        promises that its descriptor is invalid or still a block at this moment). 4 KiB granule
+        only; the stage-2 map is the identity.
         """
         tcr, high = self.read_system(TCR_EL1), va >> 55 & 1
         ttbr = self.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)
@@ -452,7 +483,10 @@ class PortableEngine(Engine):
         for level in range(4 - (bits - 4) // 9, 3):
             shift = 12 + 9 * (3 - level)
             word = (C.c_uint64 * 1)()
-            if self.lib.uc_mem_read(self.uc, table + (index >> shift & 511) * 8, word, 8) or word[0] & 3 != 3:
+            if (
+                self.lib.uc_mem_read(self.uc, table + (index >> shift & 511) * 8, word, 8)
+                or word[0] & 3 != 3
+            ):
                 return False
             table = word[0] & TABLE_ADDRESS
         return True
@@ -486,7 +520,9 @@ class PortableEngine(Engine):
             self.pc = pc + 4
             state.count += 1
         if action & Action.ENTER:
-            self.enter_el1(What.SYNC, state.enter_esr, state.enter_far if state.enter_has_far else None)
+            self.enter_el1(
+                What.SYNC, state.enter_esr, state.enter_far if state.enter_has_far else None
+            )
         self.apply_lines()
         if action & Action.STOP or state.stop:
             state.stop = 0
@@ -495,7 +531,9 @@ class PortableEngine(Engine):
     def _maintenance(self, esr: int, pc: int) -> bool:
         """Cache maintenance that HCR_EL2.TPU brought here: the silicon's own work, no exit."""
         state, rt = self.state, esr >> 5 & 31
-        encoding = sysreg(esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7)
+        encoding = sysreg(
+            esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7
+        )
         if not state.native_maintenance or encoding >> 14 != 1 or encoding >> 7 & 15 != 7:
             return False
         if encoding == sysreg(1, 3, 7, 11, 1):  # DC CVAU: nothing to clean
@@ -519,9 +557,12 @@ class PortableEngine(Engine):
         return True
 
     def _tail_debug_register(self, esr: int, pc: int) -> bool:
-        """A debug register read in the tail would show our own step bits: answer with the guest's."""
+        """A debug register read in the tail would show our own step bits: answer with the
+        guest's."""
         rt = esr >> 5 & 31
-        encoding = sysreg(esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7)
+        encoding = sysreg(
+            esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7
+        )
         if encoding >> 14 != 2 or self.state.mdcr & 1 << 9:
             return False
         if esr & 1:
@@ -545,15 +586,16 @@ class PortableEngine(Engine):
             # ISV is 0 for loads and stores with writeback, the core says 1.
             return esr & ~0x01FFC000 if self.fetch(pc) & 0x3B200400 == 0x38000400 else esr
         if esr == 0 and target == 1:
-            # MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18; anything else is UNDEFINED with IL.
+            # MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18; anything else is
+            # UNDEFINED with IL.
             insn = self.fetch(pc)
             if insn & 0xFFF8F01F == 0xD500401F:
                 op1, crm, op2 = insn >> 16 & 7, insn >> 8 & 15, insn >> 5 & 7
                 return 0x18 << 26 | 1 << 25 | op2 << 17 | op1 << 14 | 4 << 10 | 31 << 5 | crm << 1
             return 1 << 25
         if esr >> 26 == 0x18 and target == 1 and self.pstate & 0xC:
-            # EL1 traps no register of its own to itself. The core says so of CNTPS_*_EL1, which are UNDEFINED at
-            # Non-secure EL1 (DDI 0487, CNTPS_CTL_EL1).
+            # EL1 traps no register of its own to itself. The core says so of CNTPS_*_EL1, which are
+            # UNDEFINED at Non-secure EL1 (DDI 0487, CNTPS_CTL_EL1).
             return 1 << 25
         return esr
 
@@ -561,7 +603,8 @@ class PortableEngine(Engine):
         """Count what the open block executed; False where the exit does not lie in it."""
         state, ec = self.state, esr >> 26
         if state.open:
-            # A fetch fault comes after its block; ISV of a guest's step says that its instruction was executed.
+            # A fetch fault comes after its block; ISV of a guest's step says that its instruction
+            # was executed.
             complete = ec | 1 == 0x21 or (ec | 1 == 0x33 and esr >> 24 & 1)
             done = state.open if complete else (pc - state.block_pc) >> 2
             if not 0 <= done <= state.open:
@@ -630,8 +673,8 @@ class PortableEngine(Engine):
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
-        """Is the UNDEFINED instruction one for the PE: MRS/MSR with op0 = 3 and CRn = 4 or 12, HLT, or of FEAT_ECV
-        and FEAT_WFxT: MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT?"""
+        """Is the UNDEFINED instruction one for the PE: MRS/MSR with op0 = 3 and CRn = 4 or 12, HLT,
+        or of FEAT_ECV and FEAT_WFxT: MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT?"""
         state, insn = self.state, self.fetch(pc)
         icc = insn & 0xFFD00000 == 0xD5100000 and insn >> 12 & 15 in (4, 12) and insn >> 19 & 1
         if not icc and insn & 0xFFE0001F != 0xD4400000 and insn & 0xFFFFFFC0 != 0xD5031000 \

@@ -17,7 +17,8 @@ STATS = (
 
 
 class Action:
-    """What the engine does after a callback: bits, acted on in this order. Plain integers: this is a hot path."""
+    """What the engine does after a callback: bits, acted on in this order. Plain integers: this is
+    a hot path."""
 
     RETRY: Final = 0
     WRITE_RT: Final = 2  # state.rt_value into X<state.rt>
@@ -37,7 +38,8 @@ class Leave(IntEnum):
 
 
 class Waits:
-    """state.wfe: the run ended behind a WFE, or behind a YIELD after state.yield_at. Plain integers, as `Action`."""
+    """state.wfe: the run ended behind a WFE, or behind a YIELD after state.yield_at. Plain
+    integers, as `Action`."""
 
     WFE: Final = 1
     YIELD: Final = 2
@@ -76,15 +78,27 @@ CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
 
 
 class Silicon(C.Structure):
-    """silicon.h's ``silicon``, field by field: registers of the PE, for the time of a run. See `armvirt.hw.shadow`."""
+    """silicon.h's ``silicon``, field by field: registers of the PE, for the time of a run. See
+    `armvirt.hw.shadow`."""
 
     _fields_: ClassVar[Any] = (
-        [("lr", C.c_uint64 * 16), ("cval", C.c_uint64 * 2), ("ap0r", C.c_uint32 * 4), ("ap1r", C.c_uint32 * 4)]
+        [
+            ("lr", C.c_uint64 * 16),
+            ("cval", C.c_uint64 * 2),
+            ("ap0r", C.c_uint32 * 4),
+            ("ap1r", C.c_uint32 * 4),
+        ]
         + [(n, C.c_uint32) for n in ("hcr", "vmcr", "lrs", "prebits", "mask0", "mask1")]
         + [("candidate", C.c_int32)]
-        + [(n, C.c_uint32) for n in ("signalled", "maintenance", "virq", "vfiq", "own_virq", "own_vfiq")]
+        + [
+            (n, C.c_uint32)
+            for n in ("signalled", "maintenance", "virq", "vfiq", "own_virq", "own_vfiq")
+        ]
         + [("ctl", C.c_uint32 * 2), ("line", C.c_uint32 * 2)]
-        + [(n, C.c_uint32) for n in ("ppi_line", "ppi_latch", "ppi_active", "ppi_enabled", "lent", "nap")]
+        + [
+            (n, C.c_uint32)
+            for n in ("ppi_line", "ppi_latch", "ppi_active", "ppi_enabled", "lent", "nap")
+        ]
         + [(n, C.c_uint64) for n in ("nap_lr", "soft_ns")]
         + [("naps", C.c_uint32), ("nap_hcr", C.c_uint32), ("waiting", C.c_uint32)]
     )
@@ -120,6 +134,7 @@ class Silicon(C.Structure):
     naps: int
     nap_hcr: int
     waiting: int
+
 
 _POINTERS = ("uc", "context", "emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl",
              "context_save", "vmem_translate", "mem_read", "mem_write")  # fmt: skip

@@ -1,1 +1,2 @@
-"""Readers of the hypervisor's state: where an interrupt is, and why no vCPU goes on. Nothing here changes state."""
+"""Readers of the hypervisor's state: where an interrupt is, and why no vCPU goes on. Nothing here
+changes state."""

@@ -1,4 +1,5 @@
-"""The last stations of an interrupt: the physical CPU, list registers, the virtual line, and PSTATE.
+"""The last stations of an interrupt: the physical CPU, list registers, the virtual line, and
+PSTATE.
 
 They are EL2's and the silicon's; a guest sees of them only that the interrupt comes or does not.
 """
@@ -23,26 +24,39 @@ def loaded(case: Case) -> Finding | None:
     if case.cpu.vif is not None:
         return Finding("loaded", True, f"vCPU {here} is on a physical CPU")
     if case.view.power == "waking":
-        return Finding("loaded", True, f"vCPU {here} has been woken, and goes on to a physical CPU now")
+        return Finding(
+            "loaded", True, f"vCPU {here} has been woken, and goes on to a physical CPU now"
+        )
     if case.view.power == "blocked":
         text = f"blocked: this interrupt would wake vCPU {here}"
     else:
         text = f"vCPU {here} waits for its turn on the CPU"
-    return Finding("loaded", False, text, None, None, "let the host run it: nothing is missing in the guest")
+    return Finding(
+        "loaded", False, text, None, None, "let the host run it: nothing is missing in the guest"
+    )
 
 
 def in_list_register(case: Case) -> Finding:
     """Has the hypervisor put it into a list register, and if not, why not?"""
     if case.irq.lr >= 0 and case.irq.vcpu != case.cpu.vcpu_id:
         text = f"still in a list register of vCPU {case.irq.vcpu}, from where it moves at that one's next exit"
-        return Finding("list register", False, text, None, None, "let the vCPUs run: nothing is missing in the guest")
+        return Finding(
+            "list register",
+            False,
+            text,
+            None,
+            None,
+            "let the vCPUs run: nothing is missing in the guest",
+        )
     if case.cpu.dirty:
         return _before_the_entry(case)
     if case.lr & LR_PENDING:
         register = Register(f"ICH_LR{case.irq.lr}_EL2", cpu=case.cpu.vcpu_id)
         text = f"LR{case.irq.lr}: {ListRegister.decode(case.lr)}"
         return Finding("list register", True, text, register, case.lr)
-    if case.irq in case.cpu.outside:  # of the last flush, which gave the list registers to the most urgent
+    if (
+        case.irq in case.cpu.outside
+    ):  # of the last flush, which gave the list registers to the most urgent
         winners = case.cpu.resident
         text = f"all {len(winners)} list registers hold more urgent ones: {', '.join(map(_named, winners))}"
         return Finding("list register", False, text, None, None, *_overtake(case, winners[-1]))
@@ -54,7 +68,9 @@ def _before_the_entry(case: Case) -> Finding:
     coming = [irq for irq in case.cpu.ap_list if _may_come(case, irq)]
     best = min(coming, key=lambda irq: irq.priority, default=case.irq)
     if best is case.irq:
-        return Finding("list register", True, "it goes into a list register before the next instruction")
+        return Finding(
+            "list register", True, "it goes into a list register before the next instruction"
+        )
     text = f"{_named(best)} comes first: more urgent than priority {case.irq.priority:#04x}"
     if best.priority == case.irq.priority:
         text = f"{_named(best)} comes first: the same priority, and it was pending before"
@@ -85,7 +101,9 @@ def highest(case: Case) -> Finding:
     best = inflight.highest_pending(case.vgic, case.cpu)
     value = 1023 if best is None or best.group != case.irq.group else best.intid
     if best is None or best is case.irq:
-        return Finding("highest", True, "it is the highest-priority pending interrupt", register, value)
+        return Finding(
+            "highest", True, "it is the highest-priority pending interrupt", register, value
+        )
     text = f"{_named(best)} comes first: more urgent than priority {case.irq.priority:#04x}"
     if best.priority == case.irq.priority:
         text = f"{_named(best)} comes first: the same priority, and list register {best.lr} before {case.irq.lr}"
@@ -95,9 +113,14 @@ def highest(case: Case) -> Finding:
 def hypervisor_enable(case: Case) -> Finding:
     """ICH_HCR_EL2.En: EL2 lets the virtual CPU interface signal anything."""
     assert case.cpu.vif is not None
-    on, register = bool(case.cpu.vif.hcr & HCR_EN), Register("ICH_HCR_EL2", "En", cpu=case.cpu.vcpu_id)
+    on, register = (
+        bool(case.cpu.vif.hcr & HCR_EN),
+        Register("ICH_HCR_EL2", "En", cpu=case.cpu.vcpu_id),
+    )
     remedy = "" if on else "let the vCPU run: the hypervisor sets it before the next entry"
-    return Finding("hypervisor", on, f"ICH_HCR_EL2.En is {int(on)}", register, case.cpu.vif.hcr, remedy)
+    return Finding(
+        "hypervisor", on, f"ICH_HCR_EL2.En is {int(on)}", register, case.cpu.vif.hcr, remedy
+    )
 
 
 def virtual_line(case: Case) -> Finding:
@@ -120,7 +143,9 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
     register = Register("PSTATE", name, cpu=case.cpu.vcpu_id)
     if masked:
         remedy = f"clear PSTATE.{name}: MSR DAIFClr, #{2 if case.as_irq else 1}"
-        return Finding("PSTATE", False, f"PSTATE.{name} is 1: EL1 masks it", register, pstate, remedy)
+        return Finding(
+            "PSTATE", False, f"PSTATE.{name} is 1: EL1 masks it", register, pstate, remedy
+        )
     taken = f": {_vector(case)}" if signalled else ""
     return Finding("PSTATE", True, f"PSTATE.{name} is 0{taken}", register, pstate)
 
@@ -128,6 +153,8 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
 def _vector(case: Case) -> str:
     """Where it is taken to (DDI 0487 D1.3.1.5, vector offsets)."""
     pstate, vbar = case.view.pstate or 0, case.view.vbar
-    offset = (0x400 if not pstate & 0xC else 0x200 if pstate & 1 else 0) + (0x80 if case.as_irq else 0x100)
+    offset = (0x400 if not pstate & 0xC else 0x200 if pstate & 1 else 0) + (
+        0x80 if case.as_irq else 0x100
+    )
     where = "" if vbar is None else f" to {vbar + offset:#x} (VBAR_EL1+{offset:#x})"
     return f"taken before the next instruction{where}"

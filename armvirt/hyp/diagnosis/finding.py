@@ -1,4 +1,5 @@
-"""The plain data of a diagnosis: what is looked at from outside the vGIC, which register, and what was found."""
+"""The plain data of a diagnosis: what is looked at from outside the vGIC, which register, and what
+was found."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import NamedTuple
 
 
 class TimerView(NamedTuple):
-    """One timer of a vCPU: ``prefix`` CNTV or CNTP, CTL (writable bits) and CVAL, and its count now.
+    """One timer of a vCPU: ``prefix`` CNTV or CNTP, CTL (writable bits) and CVAL, and its count
+    now.
 
     ``fires_in_ns`` is 0 while its condition holds, None while it cannot fire.
     """
@@ -19,10 +21,11 @@ class TimerView(NamedTuple):
 
 
 class CpuView(NamedTuple):
-    """What the vGIC does not know of a vCPU: ``power`` is off, blocked (in WFI or WFE), waking (on no PE yet, but it
-    gets one before anything else happens) or runnable.
+    """What the vGIC does not know of a vCPU: ``power`` is off, blocked (in WFI or WFE), waking (on
+    no PE yet, but it gets one before anything else happens) or runnable.
 
-    ``pstate`` (an SPSR) and ``vbar`` are None if unknown. ``timer`` is the one behind the interrupt in question.
+    ``pstate`` (an SPSR) and ``vbar`` are None if unknown. ``timer`` is the one behind the interrupt
+    in question.
     """
 
     power: str = "runnable"
@@ -32,11 +35,12 @@ class CpuView(NamedTuple):
 
 
 class Register(NamedTuple):
-    """Where to look: ``name`` (GICD_ISENABLER1, ICC_PMR_EL1), ``field`` in it (bit 8, EnableGrp1; "" for all of it).
+    """Where to look: ``name`` (GICD_ISENABLER1, ICC_PMR_EL1), ``field`` in it (bit 8, EnableGrp1;
+    "" for all of it).
 
-    Memory-mapped registers have a ``frame`` (GICD, GICR, GICC) and an ``offset`` in it, in bytes, of an access of
-    ``size`` bytes. ``bit`` is the bit of a register with a bit per INTID, -1 for others. ``cpu`` is the vCPU that it
-    belongs to, -1 for one that all share.
+    Memory-mapped registers have a ``frame`` (GICD, GICR, GICC) and an ``offset`` in it, in bytes,
+    of an access of ``size`` bytes. ``bit`` is the bit of a register with a bit per INTID, -1 for
+    others. ``cpu`` is the vCPU that it belongs to, -1 for one that all share.
     """
 
     name: str
@@ -77,8 +81,9 @@ class Write(NamedTuple):
 class Finding(NamedTuple):
     """One station on the way of an interrupt. ``passed``: it gets past it.
 
-    ``text`` says what is so. ``register`` holds it, with ``value`` as the guest would read it (for an array of bytes
-    the byte). ``remedy`` is what would change it, in the imperative; ``fix`` the write behind that, if it is one.
+    ``text`` says what is so. ``register`` holds it, with ``value`` as the guest would read it (for
+    an array of bytes the byte). ``remedy`` is what would change it, in the imperative; ``fix`` the
+    write behind that, if it is one.
     """
 
     station: str
@@ -102,7 +107,8 @@ DAY, YEAR = 86_400 * 10**9, 365 * 86_400 * 10**9  # ns
 
 
 def span(ns: int) -> str:
-    """A time for people, exact to four digits: ``312.4 us``; where nobody will wait for it, in days or years."""
+    """A time for people, exact to four digits: ``312.4 us``; where nobody will wait for it, in days
+    or years."""
     if ns >= DAY:
         return f"{ns // YEAR:,} years" if ns >= 2 * YEAR else f"{ns // DAY:,} days"
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):

@@ -1,4 +1,5 @@
-"""The vGIC as it is at this moment, as rows of plain data for tables. Nothing is folded or changed."""
+"""The vGIC as it is at this moment, as rows of plain data for tables. Nothing is folded or
+changed."""
 
 from __future__ import annotations
 
@@ -24,14 +25,18 @@ if TYPE_CHECKING:
 Row = dict[str, object]
 
 DISTRIBUTOR = {"GICD_CTLR": 0x0, "GICD_TYPER": 0x4, "GICD_IIDR": 0x8}
-REDISTRIBUTOR = {row.name: row for row in GICR_RD_ROWS if row.name in ("GICR_CTLR", "GICR_TYPER", "GICR_WAKER")}
+REDISTRIBUTOR = {
+    row.name: row for row in GICR_RD_ROWS if row.name in ("GICR_CTLR", "GICR_TYPER", "GICR_WAKER")
+}
 
 
 def distributor(vgic: Vgic) -> list[Row]:
     """The distributor's own registers: name, offset, value, and what they say."""
     cpu = next(iter(vgic.cpus()))
     says = {
-        "GICD_CTLR": ", ".join(f"group {n} {'on' if vgic.enables >> n & 1 else 'off'}" for n in range(2)),
+        "GICD_CTLR": ", ".join(
+            f"group {n} {'on' if vgic.enables >> n & 1 else 'off'}" for n in range(2)
+        ),
         "GICD_TYPER": f"{vgic.nr_irqs} INTIDs",
         "GICD_IIDR": f"revision {vgic.revision}",
     }
@@ -56,13 +61,18 @@ def redistributors(vgic: Vgic, cpus: Iterable[VgicCpu]) -> list[Row]:
 
 
 def interfaces(vgic: Vgic, cpus: Iterable[VgicCpu]) -> list[Row]:
-    """The CPU interfaces, which EL2 keeps in ICH_VMCR_EL2: mask, binary points as they act, modes, group enables."""
+    """The CPU interfaces, which EL2 keeps in ICH_VMCR_EL2: mask, binary points as they act, modes,
+    group enables."""
     return [_interface(vgic, cpu) for cpu in cpus]
 
 
 def _interface(vgic: Vgic, cpu: VgicCpu) -> Row:
     best, vif = inflight.highest_pending(vgic, cpu), cpu.vif
-    lines = [name for name, high in (("vIRQ", vif.virq), ("vFIQ", vif.vfiq)) if high] if vif is not None else []
+    lines = (
+        [name for name, high in (("vIRQ", vif.virq), ("vFIQ", vif.vfiq)) if high]
+        if vif is not None
+        else []
+    )
     return {
         "vcpu": cpu.vcpu_id, "loaded": vif is not None, "group 0": bool(cpu.vmcr & 1), "group 1": bool(cpu.vmcr & 2),
         "PMR": f"{cpu.priority_mask:#04x}", "RPR": f"{inflight.running_priority(cpu):#04x}",
@@ -75,7 +85,8 @@ def _interface(vgic: Vgic, cpu: VgicCpu) -> Row:
 
 
 def _words(cpu: VgicCpu, group: int) -> str:
-    """Active-priority registers: the words that this many preemption bits need (IHI 0069 12.2.1)."""
+    """Active-priority registers: the words that this many preemption bits need (IHI 0069
+    12.2.1)."""
     words = cpu.active_priorities(group)[: 1 << inflight.preemption_bits(cpu) - 5]
     return " ".join(f"{word:#x}" for word in words)
 
@@ -97,9 +108,13 @@ def _decoded(value: int) -> Row:
 
 
 def interrupts(vgic: Vgic, cpus: Iterable[VgicCpu], *, everything: bool = False) -> list[Row]:
-    """Private interrupts of these vCPUs, all shared ones, and LPIs with an event: those that are enabled (SGIs always
-    are), pending, active or in flight, or every one."""
-    return [_interrupt(vgic, irq, owner) for irq, owner in _all(vgic, cpus) if everything or _in_use(vgic, irq)]
+    """Private interrupts of these vCPUs, all shared ones, and LPIs with an event: those that are
+    enabled (SGIs always are), pending, active or in flight, or every one."""
+    return [
+        _interrupt(vgic, irq, owner)
+        for irq, owner in _all(vgic, cpus)
+        if everything or _in_use(vgic, irq)
+    ]
 
 
 def _all(vgic: Vgic, cpus: Iterable[VgicCpu]) -> Iterator[tuple[VgicIrq, VgicCpu | None]]:
@@ -114,7 +129,9 @@ def _all(vgic: Vgic, cpus: Iterable[VgicCpu]) -> Iterator[tuple[VgicIrq, VgicCpu
 
 def _in_use(vgic: Vgic, irq: VgicIrq) -> bool:
     enabled = irq.enabled and irq.intid >= 16
-    return enabled or inflight.pending(vgic, irq) or inflight.active(vgic, irq) or irq.vcpu is not None
+    return (
+        enabled or inflight.pending(vgic, irq) or inflight.active(vgic, irq) or irq.vcpu is not None
+    )
 
 
 def _interrupt(vgic: Vgic, irq: VgicIrq, owner: VgicCpu | None) -> Row:
@@ -133,5 +150,9 @@ def _target(irq: VgicIrq, owner: VgicCpu | None) -> str:
         return f"vCPU {owner.vcpu_id}"
     where = "nobody" if irq.target is None else f"vCPU {irq.target}"
     return (
-        f"any ({where})" if irq.any_cpu else where if irq.target is not None else f"nobody ({routing.router(irq):#x})"
+        f"any ({where})"
+        if irq.any_cpu
+        else where
+        if irq.target is not None
+        else f"nobody ({routing.router(irq):#x})"
     )

@@ -1,4 +1,5 @@
-"""Why does nothing wake this VM? One sentence per cause that can be named, for the diagnosis of a dead end."""
+"""Why does nothing wake this VM? One sentence per cause that can be named, for the diagnosis of a
+dead end."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ def causes(vm: Vm) -> list[str]:
 def _of(vm: Vm, vcpu: Vcpu) -> Iterator[str]:
     who = "" if len(list(vm.vcpus)) == 1 else f"CPU {vcpu.id}: "
     for row in vcpu.timer.rows():
-        name, ppi, ctl, fires = str(row["timer"]), int(str(row["ppi"])), int(str(row["ctl"])), row["fires_in_ns"]
+        name, ppi, ctl, fires = (
+            str(row["timer"]),
+            int(str(row["ppi"])),
+            int(str(row["ctl"])),
+            row["fires_in_ns"],
+        )
         if not ctl & CTL_ENABLE:
             continue
         if ctl & CTL_IMASK:

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.vgic import Vgic
 
 Row = dict[str, object]
-REGISTERS = ("GITS_CTLR", "GITS_CBASER", "GITS_CWRITER", "GITS_CREADR", "GITS_BASER0", "GITS_BASER1")
+REGISTERS = (
+    "GITS_CTLR",
+    "GITS_CBASER",
+    "GITS_CWRITER",
+    "GITS_CREADR",
+    "GITS_BASER0",
+    "GITS_BASER1",
+)
 
 
 def of(vgic: Vgic) -> dict[str, list[Row]]:
-    """By subject: "LPI tables" of each redistributor, registers, collections, devices and translations of every ITS.
-    Empty without an ITS."""
+    """By subject: "LPI tables" of each redistributor, registers, collections, devices and
+    translations of every ITS. Empty without an ITS."""
     if not vgic.its:
         return {}
     return {
@@ -32,14 +39,16 @@ def of(vgic: Vgic) -> dict[str, list[Row]]:
 
 
 def in_use(vgic: Vgic) -> bool:
-    """Whether the guest has to do with LPIs: they are enabled somewhere, or an ITS is, or one has maps."""
+    """Whether the guest has to do with LPIs: they are enabled somewhere, or an ITS is, or one has
+    maps."""
     return any(cpu.lpis_enabled for cpu in vgic.cpus()) or any(
         its.enabled or its.devices or its.collections for its in vgic.its
     )
 
 
 def _tables(vgic: Vgic) -> list[Row]:
-    """GICR_PROPBASER is one for all, GICR_PENDBASER each redistributor's own; how many LPIs each holds."""
+    """GICR_PROPBASER is one for all, GICR_PENDBASER each redistributor's own; how many LPIs each
+    holds."""
     return [
         {"vcpu": cpu.vcpu_id, "EnableLPIs": int(cpu.lpis_enabled), "GICR_PROPBASER": f"{vgic.propbaser:#x}",
          "GICR_PENDBASER": f"{cpu.pendbaser:#x}", "LPIs": len(homed),
@@ -71,6 +80,11 @@ def _collections(its: Its) -> list[Row]:
 
 def _devices(its: Its) -> list[Row]:
     return [
-        {"device": each.device_id, "EventID bits": each.event_bits, "ITT": f"{each.itt:#x}", "events": len(each.events)}
+        {
+            "device": each.device_id,
+            "EventID bits": each.event_bits,
+            "ITT": f"{each.itt:#x}",
+            "events": len(each.events),
+        }
         for each in its.devices.values()
     ]

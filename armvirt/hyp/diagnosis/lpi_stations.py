@@ -1,4 +1,5 @@
-"""What LPIs have instead of registers with a bit per INTID: ITS, translation, configuration and collection."""
+"""What LPIs have instead of registers with a bit per INTID: ITS, translation, configuration and
+collection."""
 
 from __future__ import annotations
 
@@ -49,9 +50,17 @@ def source_of(vgic: Vgic, intid: int) -> Source | None:
 
 
 def unmapped(vgic: Vgic, cpu: VgicCpu, intid: int) -> list[Finding]:
-    """All that there is to say of an LPI to which no event is translated: it has no state anywhere."""
+    """All that there is to say of an LPI to which no event is translated: it has no state
+    anywhere."""
     remedy = f"queue MAPTI for the DeviceID and EventID of its device, with INTID {intid}"
-    event = Finding("event", False, "no ITS translates an event to it: messages are lost", TRANSLATION, None, remedy)
+    event = Finding(
+        "event",
+        False,
+        "no ITS translates an event to it: messages are lost",
+        TRANSLATION,
+        None,
+        remedy,
+    )
     return [lpis_enabled_at(vgic, cpu), its_enabled(vgic, None, True), event]
 
 
@@ -60,8 +69,8 @@ def lpis_enabled(case: Case) -> Finding:
 
 
 def lpis_enabled_at(vgic: Vgic, cpu: VgicCpu) -> Finding:
-    """The redistributor takes LPIs at all. While it does not, what is pending is in memory only (IHI 0069 5.1.2), so
-    this comes first."""
+    """The redistributor takes LPIs at all. While it does not, what is pending is in memory only
+    (IHI 0069 5.1.2), so this comes first."""
     register = naming.redistributor(cpu, "GICR_CTLR", "EnableLPIs", 0)
     value = vgic.redist_map.read(vgic, cpu, 0, 4)
     on = bool(value & GICR_CTLR_ENABLE_LPIS)
@@ -80,25 +89,37 @@ def its_on(case: Case) -> Finding:
 
 
 def its_enabled(vgic: Vgic, source: Source | None, needed: bool) -> Finding:
-    """GITS_CTLR.Enabled: without it messages are ignored, and the queue waits (IHI 0069 12.19, GITS_CTLR). What is
-    pending is past it."""
+    """GITS_CTLR.Enabled: without it messages are ignored, and the queue waits (IHI 0069 12.19,
+    GITS_CTLR). What is pending is past it."""
     its = vgic.its[0] if source is None else source.its
     register = Register("GITS_CTLR", "Enabled", "GITS", 0)
-    value = (arch.CTLR_ENABLED if its.enabled else 0) | (arch.CTLR_QUIESCENT if its.quiescent else 0)
+    value = (arch.CTLR_ENABLED if its.enabled else 0) | (
+        arch.CTLR_QUIESCENT if its.quiescent else 0
+    )
     text = f"GITS_CTLR.Enabled is {int(its.enabled)}"
     if its.enabled or not needed:
-        return Finding("ITS", True, text + ("" if its.enabled else ", but it is pending already"), register, value)
+        return Finding(
+            "ITS",
+            True,
+            text + ("" if its.enabled else ", but it is pending already"),
+            register,
+            value,
+        )
     waiting = (its.cwriter - its.creadr) % max(arch.queue_size(its.cbaser), 1) // arch.COMMAND_SIZE
     queue = f", and {waiting} commands wait in its queue" if waiting else ""
     fix = Write(register._replace(field=""), arch.CTLR_ENABLED)
     ready = its.cbaser & its.baser[0] & its.baser[1] & arch.VALID
     remedy = str(fix) if ready else f"set up GITS_CBASER, GITS_BASER0 and GITS_BASER1, then {fix}"
-    return Finding("ITS", False, f"{text}: messages are ignored{queue}", register, value, remedy, fix)
+    return Finding(
+        "ITS", False, f"{text}: messages are ignored{queue}", register, value, remedy, fix
+    )
 
 
 def translated(case: Case) -> Finding:
     """Which event it is; `unmapped` is for one that is none."""
-    return Finding("event", True, f"translated from {source_of(case.vgic, case.irq.intid)}", TRANSLATION)
+    return Finding(
+        "event", True, f"translated from {source_of(case.vgic, case.irq.intid)}", TRANSLATION
+    )
 
 
 def source(case: Case) -> Finding:
@@ -116,16 +137,25 @@ def source(case: Case) -> Finding:
 
 
 def enable(case: Case) -> Finding:
-    """Bit 0 of its configuration byte, as the redistributor read it last: a change of the table counts after INV or
-    INVALL (IHI 0069 5.1.1, 5.3)."""
+    """Bit 0 of its configuration byte, as the redistributor read it last: a change of the table
+    counts after INV or INVALL (IHI 0069 5.1.1, 5.3)."""
     irq, register = case.irq, naming.property_byte(case.vgic, case.irq.intid, "bit 0")
     data = fetch(case.vgic.memory, arch.property_address(case.vgic.propbaser, irq.intid), 1)
     value = None if data is None else data[0]
     if irq.enabled:
-        stale = "" if value is None or value & arch.LPI_ENABLE else ", though bit 0 is 0 now: no INV or INVALL since"
-        return Finding("enable", True, f"enabled when its configuration was read{stale}", register, value)
+        stale = (
+            ""
+            if value is None or value & arch.LPI_ENABLE
+            else ", though bit 0 is 0 now: no INV or INVALL since"
+        )
+        return Finding(
+            "enable", True, f"enabled when its configuration was read{stale}", register, value
+        )
     if value is None:
-        text, remedy = "its configuration is not in memory, and counts as 0", "set GICR_PROPBASER to a table in memory"
+        text, remedy = (
+            "its configuration is not in memory, and counts as 0",
+            "set GICR_PROPBASER to a table in memory",
+        )
     elif value & arch.LPI_ENABLE:
         text = "disabled when its configuration was read, though bit 0 is 1 now: no INV or INVALL since"
         remedy = "queue the ITS command INV, or INVALL"
@@ -140,7 +170,8 @@ def group(case: Case) -> Finding:
 
 
 def route(case: Case) -> Finding:
-    """The collection of its event; MOVALL sends LPIs elsewhere, too. ``lpi.home`` knows where it is."""
+    """The collection of its event; MOVALL sends LPIs elsewhere, too. ``lpi.home`` knows where it
+    is."""
     lpi: Lpi = case.irq  # type: ignore[assignment]
     here, found = case.cpu.vcpu_id, source_of(case.vgic, lpi.intid)
     collection = "its collection" if found is None else f"collection {found.event.collection.icid}"

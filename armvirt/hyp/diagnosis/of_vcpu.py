@@ -1,4 +1,5 @@
-"""Why did no interrupt come to a vCPU? `armvirt.hyp.diagnosis.trace`, with what the vCPU and its timers know."""
+"""Why did no interrupt come to a vCPU? `armvirt.hyp.diagnosis.trace`, with what the vCPU and its
+timers know."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 
 def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
-    """Every station of an interrupt on its way to a vCPU. KvmError ENXIO without a GIC, EINVAL for an INTID that does
-    not exist."""
+    """Every station of an interrupt on its way to a vCPU. KvmError ENXIO without a GIC, EINVAL for
+    an INTID that does not exist."""
     return diagnose.trace(_vgic(vm), vcpu_id, intid, view(vm.vcpu(vcpu_id), intid))
 
 
@@ -37,8 +38,8 @@ def view(vcpu: Vcpu, intid: int) -> CpuView:
 
 
 def _power(vcpu: Vcpu) -> str:
-    """As `CpuView.power` has it. A vCPU that can run and is on no PE, with nobody else who wants that PE, has been
-    woken at this very moment."""
+    """As `CpuView.power` has it. A vCPU that can run and is on no PE, with nobody else who wants
+    that PE, has been woken at this very moment."""
     if vcpu.pe is None and vcpu.runnable:
         rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)
         if not any(other.home == vcpu.home for other in rivals):

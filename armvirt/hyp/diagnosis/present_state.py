@@ -1,7 +1,9 @@
-"""An interrupt's state as it is at this moment, list registers looked at where they are. Nothing is folded or changed.
+"""An interrupt's state as it is at this moment, list registers looked at where they are. Nothing is
+folded or changed.
 
-While an interrupt is in a list register its fields are what they were when it was put there (`VgicIrq`); a fold would
-bring them up to date, and change the run. These functions say what the fold would find.
+While an interrupt is in a list register its fields are what they were when it was put there
+(`VgicIrq`); a fold would bring them up to date, and change the run. These functions say what the
+fold would find.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def list_register(vgic: Vgic, irq: VgicIrq) -> int:
 
 
 def line(irq: VgicIrq) -> bool:
-    """The input of a level interrupt. A mapped one is lowered while it is in flight, so its source is asked."""
+    """The input of a level interrupt. A mapped one is lowered while it is in flight, so its source
+    is asked."""
     if irq.hw and irq.get_input_level is not None:
         return irq.get_input_level()
     return irq.line_level
@@ -49,13 +52,15 @@ def pending(vgic: Vgic, irq: VgicIrq) -> bool:
     offered = bool(list_register(vgic, irq) & LR_PENDING)
     if not irq.level:
         return offered or irq.pending_latch
-    # The latch that ISPENDR sets on a level interrupt died if the list register offered it and no longer does.
+    # The latch that ISPENDR sets on a level interrupt died if the list register offered it and no
+    # longer does.
     latch = irq.pending_latch and (offered or not (irq.lr >= 0 and irq.offered))
     return latch or line(irq)
 
 
 def active(vgic: Vgic, irq: VgicIrq) -> bool:
-    """Whether it is active. One that is in no list register may have been ended already, which EOIcount says."""
+    """Whether it is active. One that is in no list register may have been ended already, which
+    EOIcount says."""
     if irq.lr >= 0:
         return bool(list_register(vgic, irq) & LR_ACTIVE)
     return irq.active and irq not in _ended_outside(vgic, irq)
@@ -74,7 +79,8 @@ def preemption_bits(cpu: VgicCpu) -> int:
 
 
 def binary_point(cpu: VgicCpu, group: int) -> int:
-    """ICC_BPR<group>_EL1 as it acts: raised to its minimum, and with CBPR that of group 0 (IHI 0069 4.8.5)."""
+    """ICC_BPR<group>_EL1 as it acts: raised to its minimum, and with CBPR that of group 0 (IHI 0069
+    4.8.5)."""
     least, vmcr = 7 - preemption_bits(cpu), cpu.vmcr
     bpr0 = max(vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, least)
     if not group:
@@ -84,7 +90,8 @@ def binary_point(cpu: VgicCpu, group: int) -> int:
 
 
 def group_priority(cpu: VgicCpu, group: int, priority: int) -> int:
-    """The part of a priority that decides preemption: group 0 drops BPR0 + 1 low bits, group 1 drops BPR1."""
+    """The part of a priority that decides preemption: group 0 drops BPR0 + 1 low bits, group 1
+    drops BPR1."""
     if cpu.vif is not None:
         return cpu.vif.preemption_level(priority, group) << 8 - cpu.vif.prebits
     dropped = binary_point(cpu, group) + (0 if group else 1)
@@ -103,8 +110,9 @@ def running_priority(cpu: VgicCpu) -> int:
 
 
 def running(vgic: Vgic, cpu: VgicCpu) -> VgicIrq | None:
-    """The interrupt that a vCPU handles at its running priority. None if nothing runs, or it cannot be told: an LPI
-    has no active state, and software may have written the active-priority registers."""
+    """The interrupt that a vCPU handles at its running priority. None if nothing runs, or it cannot
+    be told: an LPI has no active state, and software may have written the active-priority
+    registers."""
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None
@@ -114,12 +122,14 @@ def running(vgic: Vgic, cpu: VgicCpu) -> VgicIrq | None:
 
 def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
     """The group priority that the end of an active interrupt drops."""
-    return group_priority(cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & 0xFF)
+    return group_priority(
+        cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & 0xFF
+    )
 
 
 def highest_pending(vgic: Vgic, cpu: VgicCpu) -> VgicIrq | None:
-    """What ICC_HPPIR<n>_EL1 would name on a loaded vCPU: pending in a list register, its group enabled, the lowest
-    priority value, then the lowest list register."""
+    """What ICC_HPPIR<n>_EL1 would name on a loaded vCPU: pending in a list register, its group
+    enabled, the lowest priority value, then the lowest list register."""
     if cpu.vif is None:
         return None
     offered = [

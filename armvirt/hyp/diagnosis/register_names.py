@@ -1,4 +1,5 @@
-"""The registers in which an interrupt's fields are, by name and offset, for each model of GIC. Nothing here folds."""
+"""The registers in which an interrupt's fields are, by name and offset, for each model of GIC.
+Nothing here folds."""
 
 from __future__ import annotations
 
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.vgic import Vgic
 
 #: Offsets of the arrays with a field per INTID (IHI 0069 12.9, 12.11).
-IGROUPR, ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = 0x80, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380
+IGROUPR, ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = (
+    0x80,
+    0x100,
+    0x180,
+    0x200,
+    0x280,
+    0x300,
+    0x380,
+)
 IPRIORITYR, ITARGETSR, IROUTER = 0x400, 0x800, 0x6000
 
 BIT_ARRAYS = {
@@ -23,7 +32,8 @@ BIT_ARRAYS = {
     ISACTIVER: "ISACTIVER", ICACTIVER: "ICACTIVER",
 }  # fmt: skip
 
-#: Where the CPU interface's controls are: (GICv3 system register, its field), (GICv2 register, its offset, its field).
+#: Where the CPU interface's controls are: (GICv3 system register, its field), (GICv2 register, its
+#: offset, its field).
 CPU_INTERFACE = {
     "group0": (("ICC_IGRPEN0_EL1", "Enable"), ("GICC_CTLR", 0x00, "EnableGrp0")),
     "group1": (("ICC_IGRPEN1_EL1", "Enable"), ("GICC_CTLR", 0x00, "EnableGrp1")),
@@ -53,9 +63,18 @@ def bit_register(vgic: Vgic, cpu: VgicCpu, intid: int, array: int) -> Register:
     """The bit of an INTID in one of `BIT_ARRAYS`."""
     name, bit = BIT_ARRAYS[array], intid % 32
     if is_private(intid) and vgic.model != 2:
-        return Register(f"GICR_{name}0", f"bit {bit}", "GICR", _sgi_base(cpu) + array, bit=bit, cpu=cpu.vcpu_id)
+        return Register(
+            f"GICR_{name}0", f"bit {bit}", "GICR", _sgi_base(cpu) + array, bit=bit, cpu=cpu.vcpu_id
+        )
     bank = cpu.vcpu_id if is_private(intid) else -1
-    return Register(f"GICD_{name}{intid // 32}", f"bit {bit}", "GICD", array + intid // 32 * 4, bit=bit, cpu=bank)
+    return Register(
+        f"GICD_{name}{intid // 32}",
+        f"bit {bit}",
+        "GICD",
+        array + intid // 32 * 4,
+        bit=bit,
+        cpu=bank,
+    )
 
 
 def bit_value(vgic: Vgic, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
@@ -81,7 +100,9 @@ def priority_byte(vgic: Vgic, cpu: VgicCpu, intid: int) -> Register:
 def routing_register(vgic: Vgic, intid: int) -> Register:
     """Of an SPI: GICD_IROUTER<n>, or with a GICv2 its byte of GICD_ITARGETSR<n>."""
     if vgic.model == 2:
-        return Register(f"GICD_ITARGETSR{intid // 4}", f"byte {intid % 4}", "GICD", ITARGETSR + intid, 1)
+        return Register(
+            f"GICD_ITARGETSR{intid // 4}", f"byte {intid % 4}", "GICD", ITARGETSR + intid, 1
+        )
     return Register(f"GICD_IROUTER{intid}", "", "GICD", IROUTER + 8 * intid, 8)
 
 

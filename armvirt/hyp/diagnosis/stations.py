@@ -1,8 +1,9 @@
-"""The stations of an interrupt from its source to the virtual CPU interface, each as one decision: passed, or held.
+"""The stations of an interrupt from its source to the virtual CPU interface, each as one decision:
+passed, or held.
 
-The order is that of the specification (IHI 0069 4.1 and 4.8: pending, enabled, group enabled, targeted, of sufficient
-priority). The stations that KVM adds (ap_list, list registers) are in `delivery_stations`, those of LPIs, which have
-tables instead of registers, in `lpi_stations`.
+The order is that of the specification (IHI 0069 4.1 and 4.8: pending, enabled, group enabled,
+targeted, of sufficient priority). The stations that KVM adds (ap_list, list registers) are in
+`delivery_stations`, those of LPIs, which have tables instead of registers, in `lpi_stations`.
 """
 
 from __future__ import annotations
@@ -49,18 +50,21 @@ class Case(NamedTuple):
         """KvmError EINVAL for an INTID that does not exist."""
         irq = vgic.irq(vcpu_id, intid)
         pending, active = inflight.pending(vgic, irq), inflight.active(vgic, irq)
-        return cls(vgic, irq, vgic.cpu(vcpu_id), view, pending, active, inflight.list_register(vgic, irq))
+        return cls(
+            vgic, irq, vgic.cpu(vcpu_id), view, pending, active, inflight.list_register(vgic, irq)
+        )
 
     @property
     def as_irq(self) -> bool:
-        """Signalled as IRQ, not FIQ: group 1, and with a GICv2 group 0 too while GICC_CTLR.FIQEn is 0."""
+        """Signalled as IRQ, not FIQ: group 1, and with a GICv2 group 0 too while GICC_CTLR.FIQEn is
+        0."""
         return bool(self.irq.group) or (self.vgic.model == 2 and not self.cpu.vmcr & VMCR_VFIQEN)
 
     def control(self, what: str) -> Register:
         return naming.interface(self.vgic, self.cpu, what)
 
 
-# Source -------------------------------------------------------------------------------------------------------------
+# Source -----------------------------------------------------------------------------------------
 
 
 def timer(case: Case) -> Finding | None:
@@ -104,7 +108,9 @@ def source(case: Case) -> Finding:
         text = f"active, and not pending again ({kind}): the guest took it and has not ended it"
         return Finding("pending", False, text, *_active_register(case), *_end(case))
     text = f"not pending ({kind}): its source never fired, or it was served"
-    return Finding("pending", False, text, register, value, _raise(case), Write(register, 1 << irq.intid % 32))
+    return Finding(
+        "pending", False, text, register, value, _raise(case), Write(register, 1 << irq.intid % 32)
+    )
 
 
 def _raise(case: Case) -> str:
@@ -127,7 +133,8 @@ def _active_register(case: Case) -> tuple[Register, int]:
 
 
 def _end(case: Case) -> tuple[str, Write]:
-    """How the guest ends an active interrupt: by EOIR, or with EOImode 1 by DIR (IHI 0069 4.8.3)."""
+    """How the guest ends an active interrupt: by EOIR, or with EOImode 1 by DIR (IHI 0069
+    4.8.3)."""
     split = case.cpu.vmcr & VMCR_VEOIM
     register = case.control("dir" if split else f"eoi{case.irq.group}")
     value = case.irq.intid
@@ -137,7 +144,7 @@ def _end(case: Case) -> tuple[str, Write]:
     return f"end its handler with a write of {value} to {register._replace(field='')}", fix
 
 
-# Distributor and redistributor --------------------------------------------------------------------------------------
+# Distributor and redistributor ------------------------------------------------------------------
 
 
 def enable(case: Case) -> Finding:
@@ -166,7 +173,8 @@ def distributor(case: Case) -> Finding:
 
 
 def group(case: Case) -> Finding:
-    """Which group it is in; that decides IRQ or FIQ, and which enables count. It holds nothing by itself."""
+    """Which group it is in; that decides IRQ or FIQ, and which enables count. It holds nothing by
+    itself."""
     irq = case.irq
     signal = "IRQ" if case.as_irq else "FIQ"
     register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.IGROUPR)
@@ -194,7 +202,9 @@ def _routed_elsewhere(case: Case, register: Register, value: int) -> Finding:
     irq, here = case.irq, case.cpu.vcpu_id
     fix = Write(register, 1 << here if case.vgic.model == 2 else case.cpu.mpidr & 0xFF_FFFF)
     if irq.target is not None:
-        return Finding("route", False, f"it is routed to vCPU {irq.target}", register, value, str(fix), fix)
+        return Finding(
+            "route", False, f"it is routed to vCPU {irq.target}", register, value, str(fix), fix
+        )
     if irq.any_cpu:
         fix = Write(case.control(f"group{irq.group}"), 1)
         text = f"it may go to any vCPU, but none has group {irq.group} enabled"
@@ -222,7 +232,7 @@ def not_active(case: Case) -> Finding:
     return Finding("active", False, text, register, value, *_end(case))
 
 
-# CPU interface ------------------------------------------------------------------------------------------------------
+# CPU interface ----------------------------------------------------------------------------------
 
 
 def interface_enable(case: Case) -> Finding:
@@ -233,14 +243,28 @@ def interface_enable(case: Case) -> Finding:
     fix = Write(register, value | 1 << group if case.vgic.model == 2 else 1)
     name = f"{register.name}.{register.field}"
     remedy = str(fix) if group else f"{fix}, or put INTID {case.irq.intid} into group 1"
-    return Finding("group enable", on, f"{name} is {int(on)}", register, value, _if(on, remedy), None if on else fix)
+    return Finding(
+        "group enable",
+        on,
+        f"{name} is {int(on)}",
+        register,
+        value,
+        _if(on, remedy),
+        None if on else fix,
+    )
 
 
 def mask(case: Case) -> Finding:
     """Its priority value has to be strictly lower than the mask (IHI 0069 4.8.6)."""
     register, value, priority = case.control("mask"), case.cpu.priority_mask, case.irq.priority
     if priority < value:
-        return Finding("mask", True, f"priority {priority:#04x} is below {register.name} {value:#04x}", register, value)
+        return Finding(
+            "mask",
+            True,
+            f"priority {priority:#04x} is below {register.name} {value:#04x}",
+            register,
+            value,
+        )
     text = f"priority {priority:#04x} is not below {register.name} {value:#04x}"
     fix = Write(register, PMR_OPEN)
     remedy = f"write more than {priority:#x} to {register}"
@@ -252,8 +276,12 @@ def mask(case: Case) -> Finding:
 
 
 def set_priority(case: Case, priority: int) -> tuple[str, Write]:
-    """Give the interrupt another priority. An LPI has its enable in the same byte, and the byte has to be read anew."""
-    register, lpi = naming.priority_byte(case.vgic, case.cpu, case.irq.intid), case.irq.intid >= FIRST_LPI
+    """Give the interrupt another priority. An LPI has its enable in the same byte, and the byte has
+    to be read anew."""
+    register, lpi = (
+        naming.priority_byte(case.vgic, case.cpu, case.irq.intid),
+        case.irq.intid >= FIRST_LPI,
+    )
     fix = Write(register, priority | (LPI_ENABLE if lpi else 0))
     return f"{fix}{', then queue the ITS command INV' if lpi else ''}", fix
 
@@ -263,23 +291,28 @@ def _highest_mask(cpu: VgicCpu) -> int:
 
 
 def preemption(case: Case) -> Finding:
-    """Its group priority has to be strictly lower than that of the running priority, cut at the same binary point
-    (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
+    """Its group priority has to be strictly lower than that of the running priority, cut at the
+    same binary point (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
     register, value, irq = case.control("running"), inflight.running_priority(case.cpu), case.irq
     if value == IDLE_PRIORITY:
         return Finding("running", True, "nothing is running", register, value)
     own = inflight.group_priority(case.cpu, irq.group, irq.priority)
     runner = inflight.running(case.vgic, case.cpu)
     if runner is irq:
-        return Finding("running", True, f"it runs itself, running priority {value:#04x}", register, value)
+        return Finding(
+            "running", True, f"it runs itself, running priority {value:#04x}", register, value
+        )
     rounded = own != irq.priority or (runner is not None and runner.priority != value)
     by = f" with binary point {inflight.binary_point(case.cpu, irq.group)}" if rounded else ""
     if own < inflight.group_priority(case.cpu, irq.group, value):
         text = f"priority {irq.priority:#04x} preempts the running priority {value:#04x}{by}"
         return Finding("running", True, text, register, value)
-    who = "something" if runner is None else f"INTID {runner.intid} (priority {runner.priority:#04x})"
+    who = (
+        "something" if runner is None else f"INTID {runner.intid} (priority {runner.priority:#04x})"
+    )
     text = (
-        f"{who} is being handled, running priority {value:#04x}: priority {irq.priority:#04x} does not preempt it{by}"
+        f"{who} is being handled, running priority {value:#04x}: "
+        f"priority {irq.priority:#04x} does not preempt it{by}"
     )
     return Finding("running", False, text, register, value, *_drop(case, runner))
 
@@ -287,6 +320,12 @@ def preemption(case: Case) -> Finding:
 def _drop(case: Case, runner: VgicIrq | None) -> tuple[str, Write | None]:
     register = case.control(f"eoi{case.irq.group if runner is None else runner.group}")
     if runner is None:
-        return f"end what is running with a write of its INTID to {register._replace(field='')}", None
+        return (
+            f"end what is running with a write of its INTID to {register._replace(field='')}",
+            None,
+        )
     fix = Write(register, runner.intid)
-    return f"end INTID {runner.intid} with a write of {runner.intid} to {register._replace(field='')}", fix
+    return (
+        f"end INTID {runner.intid} with a write of {runner.intid} to {register._replace(field='')}",
+        fix,
+    )

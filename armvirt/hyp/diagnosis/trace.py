@@ -1,4 +1,5 @@
-"""Why did no interrupt arrive? The stations of an interrupt from its source to the PE, and the first that holds it.
+"""Why did no interrupt arrive? The stations of an interrupt from its source to the PE, and the
+first that holds it.
 
 Nothing here changes anything: list registers are looked at where they are, not folded.
 """
@@ -32,18 +33,19 @@ _LPI_STATIONS: tuple[_Station, ...] = (
     stations.distributor, lpi_stations.group, lpi_stations.route, stations.power, lpi_stations.not_active,
     stations.interface_enable, stations.mask, stations.preemption, delivery.loaded,
 )  # fmt: skip
-#: What EL2 and the silicon do with an interrupt that has got past all of those, and into a list register.
+#: What EL2 and the silicon do with an interrupt that has got past all of those, and into a list
+#: register.
 _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
     delivery.highest, delivery.hypervisor_enable, delivery.virtual_line,
 )  # fmt: skip
 
 
 def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
-    """Every station of an interrupt on its way to a vCPU. Those of list registers are left out while it is held before
-    them, and there would be nothing to say; PSTATE comes last in any case.
+    """Every station of an interrupt on its way to a vCPU. Those of list registers are left out
+    while it is held before them, and there would be nothing to say; PSTATE comes last in any case.
 
-    An LPI to which no event is translated has no state: what is said of it ends there. KvmError EINVAL for an INTID
-    that does not exist.
+    An LPI to which no event is translated has no state: what is said of it ends there. KvmError
+    EINVAL for an INTID that does not exist.
     """
     if _is_unmapped(vgic, intid):
         return lpi_stations.unmapped(vgic, vgic.cpu(vcpu_id), intid)
@@ -56,7 +58,8 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
 
 
 def _on_a_pe(case: Case) -> list[Finding]:
-    """While list registers are stale, or it is in none, there is nothing to say of what follows them."""
+    """While list registers are stale, or it is in none, there is nothing to say of what follows
+    them."""
     first = delivery.in_list_register(case)
     stale = case.cpu.dirty or not case.lr & LR_PENDING
     return [first] if stale else [first, *(station(case) for station in _ON_A_PE)]
@@ -77,15 +80,18 @@ def blocker(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> F
 
 
 class Comparison(NamedTuple):
-    """Why one interrupt comes before another. ``rule`` is the station that decides, or one of priority, preemption,
-    list register order, nothing (the other is ahead)."""
+    """Why one interrupt comes before another. ``rule`` is the station that decides, or one of
+    priority, preemption, list register order, nothing (the other is ahead)."""
 
     rule: str
     text: str
 
 
-def compare(vgic: Vgic, vcpu_id: int, taken: int, other: int, view: CpuView = _RUNNING) -> Comparison:
-    """Why a vCPU takes, or took, ``taken`` and not ``other``. KvmError EINVAL for an INTID that does not exist."""
+def compare(
+    vgic: Vgic, vcpu_id: int, taken: int, other: int, view: CpuView = _RUNNING
+) -> Comparison:
+    """Why a vCPU takes, or took, ``taken`` and not ``other``. KvmError EINVAL for an INTID that
+    does not exist."""
     held = first_held(trace(vgic, vcpu_id, other, view))
     if held is not None and held.station not in _RIVALRY:
         return Comparison(held.station, f"INTID {other} is held: {held.text}")
@@ -103,7 +109,10 @@ _RIVALRY = {"running", "loaded", "list register", "highest", "hypervisor", "virt
 
 def _by_priority(first: Case, second: Case, held: Finding | None) -> Comparison:
     taken, other = first.irq, second.irq
-    ours, theirs = f"INTID {taken.intid} ({taken.priority:#04x})", f"INTID {other.intid} ({other.priority:#04x})"
+    ours, theirs = (
+        f"INTID {taken.intid} ({taken.priority:#04x})",
+        f"INTID {other.intid} ({other.priority:#04x})",
+    )
     if not first.active and not first.pending:
         return _not_pending(taken.intid, other.intid)
     if taken.priority < other.priority:
@@ -111,10 +120,14 @@ def _by_priority(first: Case, second: Case, held: Finding | None) -> Comparison:
     if other.priority < taken.priority:
         return Comparison("nothing", f"{theirs} is more urgent than {ours}: it comes first")
     if held is None:
-        return Comparison("nothing", f"{theirs} comes first: the same priority, and the lower list register")
+        return Comparison(
+            "nothing", f"{theirs} comes first: the same priority, and the lower list register"
+        )
     text = "the specification leaves the order open; here the lower list register, which is the order of arrival, wins"
     return Comparison("list register order", f"{ours} and {theirs} have the same priority: {text}")
 
 
 def _not_pending(taken: int, other: int) -> Comparison:
-    return Comparison("nothing", f"INTID {taken} is not pending: INTID {other} does not wait for it")
+    return Comparison(
+        "nothing", f"INTID {taken} is not pending: INTID {other} does not wait for it"
+    )

@@ -1,5 +1,6 @@
 """Which SMCCC calls a guest may make: the VMM's filter, the VM attribute KVM_ARM_VM_SMCCC_FILTER
-(arch/arm64/kvm/hypercalls.c). It comes before the firmware bitmaps, `armvirt.hyp.firmware.service_bitmaps`.
+(arch/arm64/kvm/hypercalls.c). It comes before the firmware bitmaps,
+`armvirt.hyp.firmware.service_bitmaps`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class FilterRange(NamedTuple):
         return self.base + self.nr_functions - 1 & MAX_FUNCTION
 
 
-#: The calls of the Arm architecture, SMC32 and SMC64: a VMM cannot take them away (init_smccc_filter).
+#: The calls of the Arm architecture, SMC32 and SMC64: a VMM cannot take them away
+#: (init_smccc_filter).
 RESERVED = (
     FilterRange(0x8000_0000, 0x1_0000, FilterAction.HANDLE),
     FilterRange(0xC000_0000, 0x1_0000, FilterAction.HANDLE),
@@ -50,16 +52,25 @@ class SmcccFilter:
         self._ranges: list[FilterRange] = []
 
     def add(self, new: FilterRange, has_run: bool) -> None:
-        """KvmError EINVAL for an action or a range that cannot be, EBUSY once a vCPU has run, EEXIST for an overlap
-        with another range or the reserved ones. They are looked for in this order."""
+        """KvmError EINVAL for an action or a range that cannot be, EBUSY once a vCPU has run,
+        EEXIST for an overlap with another range or the reserved ones. They are looked for in this
+        order."""
         if not 0 <= new.base <= MAX_FUNCTION or not 0 <= new.nr_functions <= MAX_FUNCTION:
-            raise KvmError("EINVAL", f"an SMCCC filter of {new.nr_functions} functions from {new.base:#x}")
+            raise KvmError(
+                "EINVAL", f"an SMCCC filter of {new.nr_functions} functions from {new.base:#x}"
+            )
         if new.end < new.base or new.action not in tuple(FilterAction):
-            raise KvmError("EINVAL", f"an SMCCC filter from {new.base:#x} to {new.end:#x} with action {new.action}")
+            raise KvmError(
+                "EINVAL",
+                f"an SMCCC filter from {new.base:#x} to {new.end:#x} with action {new.action}",
+            )
         if has_run:
             raise KvmError("EBUSY", "a vCPU has run: the SMCCC filter is fixed")
         if any(new.base <= old.end and old.base <= new.end for old in (*RESERVED, *self._ranges)):
-            raise KvmError("EEXIST", f"functions {new.base:#x} to {new.end:#x} are filtered already, or reserved")
+            raise KvmError(
+                "EEXIST",
+                f"functions {new.base:#x} to {new.end:#x} are filtered already, or reserved",
+            )
         self._ranges.append(new)
 
     def action(self, function: int) -> FilterAction:

@@ -1,4 +1,5 @@
-"""PSCI 0.2 to 1.3 as KVM implements it (Arm DEN 0022; arch/arm64/kvm/psci.c), one row per function id."""
+"""PSCI 0.2 to 1.3 as KVM implements it (Arm DEN 0022; arch/arm64/kvm/psci.c), one row per function
+id."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class SmcccHost(Protocol):
         ...
 
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Reset a vCPU to start at ``entry`` with ``context_id`` in x0, then power it on, in this order."""
+        """Reset a vCPU to start at ``entry`` with ``context_id`` in x0, then power it on, in this
+        order."""
         ...
 
     def cpu_off(self, vcpu_id: int) -> None:
@@ -51,18 +53,20 @@ class SmcccHost(Protocol):
     def system_event(self, kind: str, flags: int) -> None:
         """All vCPUs off, then KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset.
 
-        KVM puts INTERNAL_FAILURE into the caller's x0, which a VMM that runs it again will let it see.
+        KVM puts INTERNAL_FAILURE into the caller's x0, which a VMM that runs it again will let it
+        see.
         """
         ...
 
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """KVM_EXIT_SYSTEM_EVENT suspend. The VMM decides: it starts the vCPU at ``entry`` when it wakes, or denies by
-        writing x0, which it finds as the caller left it."""
+        """KVM_EXIT_SYSTEM_EVENT suspend. The VMM decides: it starts the vCPU at ``entry`` when it
+        wakes, or denies by writing x0, which it finds as the caller left it."""
         ...
 
 
 class PsciCall(NamedTuple):
-    """A function: its handler (None: no return to the caller), and the first PSCI version that has it."""
+    """A function: its handler (None: no return to the caller), and the first PSCI version that has
+    it."""
 
     handler: Callable[[Psci, int, Args], int | None]
     since: int = arch.PSCI_0_2
@@ -71,8 +75,8 @@ class PsciCall(NamedTuple):
 class Psci:
     """The PSCI of one VM.
 
-    `call` returns x0 as a signed number, or None when the caller does not get control back. ``suspend_enabled`` is
-    KVM_CAP_ARM_SYSTEM_SUSPEND: without it there is no SYSTEM_SUSPEND.
+    `call` returns x0 as a signed number, or None when the caller does not get control back.
+    ``suspend_enabled`` is KVM_CAP_ARM_SYSTEM_SUSPEND: without it there is no SYSTEM_SUSPEND.
     """
 
     def __init__(self, host: SmcccHost, version: int = LATEST) -> None:
@@ -94,7 +98,8 @@ class Psci:
         return row is not None and row.since <= self.version
 
     def call(self, vcpu_id: int, function: int, args: Args) -> int | None:
-        """Run one function. ``args`` are x1 to x3 at least, already cut to 32 bits for a 32-bit id."""
+        """Run one function. ``args`` are x1 to x3 at least, already cut to 32 bits for a 32-bit
+        id."""
         if not self.implements(function):
             return PsciResult.NOT_SUPPORTED
         return CALLS[function].handler(self, vcpu_id, args)
@@ -103,14 +108,16 @@ class Psci:
         return self.version
 
     def features(self, vcpu_id: int, args: Args) -> int:
-        """PSCI_FEATURES: the feature flags of what is there, SMCCC_VERSION included; 0 for all but SYSTEM_OFF2."""
+        """PSCI_FEATURES: the feature flags of what is there, SMCCC_VERSION included; 0 for all but
+        SYSTEM_OFF2."""
         function = args[0] & 0xFFFF_FFFF
         if not (function == SmcccFunction.VERSION or self.implements(function)):
             return PsciResult.NOT_SUPPORTED
         return arch.OFF2_HIBERNATE if function in _OFF2 else PsciResult.SUCCESS
 
     def cpu_suspend(self, vcpu_id: int, args: Args) -> int:
-        """CPU_SUSPEND: every power state is a standby state, so this is WFI and the entry point is not used."""
+        """CPU_SUSPEND: every power state is a standby state, so this is WFI and the entry point is
+        not used."""
         self.host.cpu_suspend(vcpu_id)
         return PsciResult.SUCCESS
 
@@ -118,7 +125,8 @@ class Psci:
         self.host.cpu_off(vcpu_id)
 
     def cpu_on(self, vcpu_id: int, args: Args) -> int:
-        """CPU_ON: INVALID_PARAMETERS for an affinity that nobody has, ALREADY_ON for a vCPU that is on."""
+        """CPU_ON: INVALID_PARAMETERS for an affinity that nobody has, ALREADY_ON for a vCPU that is
+        on."""
         affinity, entry, context_id = args[:3]
         target = self._find(affinity)
         if target is None:
@@ -131,10 +139,13 @@ class Psci:
     def _find(self, affinity: int) -> int | None:
         """The vCPU with this affinity; None also for bits outside the affinity fields."""
         host = self.host
-        return next((v for v in host.vcpu_ids() if host.mpidr(v) & MPIDR_AFFINITY == affinity), None)
+        return next(
+            (v for v in host.vcpu_ids() if host.mpidr(v) & MPIDR_AFFINITY == affinity), None
+        )
 
     def affinity_info(self, vcpu_id: int, args: Args) -> int:
-        """AFFINITY_INFO: ON if any vCPU of the affinity instance is on; fields below ``level`` do not count."""
+        """AFFINITY_INFO: ON if any vCPU of the affinity instance is on; fields below ``level`` do
+        not count."""
         affinity, level = args[:2]
         if level > 3 or affinity & ~MPIDR_AFFINITY:
             return PsciResult.INVALID_PARAMETERS
@@ -157,7 +168,8 @@ class Psci:
         self.host.system_event("reset", 0)
 
     def system_reset2(self, vcpu_id: int, args: Args) -> int | None:
-        """SYSTEM_RESET2: the architectural warm reset and vendor resets are the same event, flagged."""
+        """SYSTEM_RESET2: the architectural warm reset and vendor resets are the same event,
+        flagged."""
         if args[0] != arch.RESET2_WARM and not args[0] & arch.RESET2_VENDOR:
             return PsciResult.INVALID_PARAMETERS
         self.host.system_event("reset", arch.SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2)
@@ -171,7 +183,8 @@ class Psci:
         return None
 
     def system_suspend(self, vcpu_id: int, args: Args) -> None:
-        """SYSTEM_SUSPEND: KVM checks nothing; that the other CPUs are off, and the address, are the VMM's to check."""
+        """SYSTEM_SUSPEND: KVM checks nothing; that the other CPUs are off, and the address, are the
+        VMM's to check."""
         self.host.system_suspend(vcpu_id, args[0], args[1])
 
     def reset(self) -> None:
@@ -190,7 +203,8 @@ class Psci:
 _SUSPEND = (PsciFunction.SYSTEM_SUSPEND, PsciFunction.SYSTEM_SUSPEND_64)
 _OFF2 = (PsciFunction.SYSTEM_OFF2, PsciFunction.SYSTEM_OFF2_64)
 
-#: Every function that is implemented. Ids without a row are NOT_SUPPORTED: MIGRATE, STAT_* and so on.
+#: Every function that is implemented. Ids without a row are NOT_SUPPORTED: MIGRATE, STAT_* and so
+#: on.
 CALLS: dict[int, PsciCall] = {
     PsciFunction.VERSION: PsciCall(Psci.get_version),
     PsciFunction.CPU_SUSPEND: PsciCall(Psci.cpu_suspend),

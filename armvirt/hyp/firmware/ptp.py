@@ -1,6 +1,8 @@
-"""KVM's precision time call: wall clock and counter at the same moment (Documentation/virt/kvm/arm/ptp_kvm.rst).
+"""KVM's precision time call: wall clock and counter at the same moment
+(Documentation/virt/kvm/arm/ptp_kvm.rst).
 
-The wall clock is virtual time from a date that the VMM chooses, never the host's: a run must not depend on the day.
+The wall clock is virtual time from a date that the VMM chooses, never the host's: a run must not
+depend on the day.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from armvirt.arch.psci import SmcccResult
 
 NS_PER_S = 1_000_000_000
 WALL_CLOCK_START = 1_704_067_200 * NS_PER_S
-"""The wall clock at virtual time 0 unless the VMM says otherwise: 2024-01-01T00:00:00Z, in ns since 1970."""
+"""The wall clock at virtual time 0 unless the VMM says otherwise: 2024-01-01T00:00:00Z, in ns since
+1970."""
 
 _LOW = 0xFFFF_FFFF
 Words = tuple[int, int, int, int]
@@ -26,7 +29,8 @@ class PtpCounter(IntEnum):
 
 
 def answer(which: int, wall_ns: int, counts: Callable[[PtpCounter], int]) -> Words:
-    """x0 to x3: wall clock (ns since 1970) and count, each as high and low 32 bits; NOT_SUPPORTED for another counter.
+    """x0 to x3: wall clock (ns since 1970) and count, each as high and low 32 bits; NOT_SUPPORTED
+    for another counter.
 
     ``counts`` gives the count that the guest itself would read.
     """

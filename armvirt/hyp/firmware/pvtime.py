@@ -1,7 +1,7 @@
 """Paravirtualized time: the stolen time of a vCPU (Arm DEN 0057; arch/arm64/kvm/pvtime.c).
 
-The VMM says where a vCPU's structure lies, by the device attribute. The guest finds it by two hypercalls, and reads
-from it for how long the vCPU could have run but had no physical CPU.
+The VMM says where a vCPU's structure lies, by the device attribute. The guest finds it by two
+hypercalls, and reads from it for how long the vCPU could have run but had no physical CPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Memory(Protocol):
 
 
 class StolenTime:
-    """The structure of one vCPU. ``run_delay()`` gives the ns that it has waited for a physical CPU, ever."""
+    """The structure of one vCPU. ``run_delay()`` gives the ns that it has waited for a physical
+    CPU, ever."""
 
     def __init__(self, memory: Memory, run_delay: Callable[[], int]) -> None:
         self._memory, self._run_delay = memory, run_delay
@@ -40,13 +41,15 @@ class StolenTime:
     # KVM_ARM_VCPU_PVTIME_CTRL
 
     def set_attr(self, attr: int, value: int | None) -> None:
-        """Where the structure is. ENXIO for another attribute, EINVAL for an address that is not aligned to 64 bytes
-        or in no memory slot, EEXIST if it has a place."""
+        """Where the structure is. ENXIO for another attribute, EINVAL for an address that is not
+        aligned to 64 bytes or in no memory slot, EEXIST if it has a place."""
         self.has_attr(attr)
         if value is None:
             raise KvmError("EFAULT", "no value")
         if value % ALIGNMENT:
-            raise KvmError("EINVAL", f"the stolen time structure must be aligned to {ALIGNMENT} bytes")
+            raise KvmError(
+                "EINVAL", f"the stolen time structure must be aligned to {ALIGNMENT} bytes"
+            )
         if self.base is not None:
             raise KvmError("EEXIST", f"the stolen time structure is at {self.base:#x} already")
         try:
@@ -82,7 +85,8 @@ class StolenTime:
     # Accounting
 
     def update(self) -> None:
-        """kvm_update_stolen_time, before the guest is entered on a physical CPU: add what it has waited since.
+        """kvm_update_stolen_time, before the guest is entered on a physical CPU: add what it has
+        waited since.
 
         It goes on from what is in memory, so that it goes on in a VM that was moved here.
         """
@@ -120,5 +124,8 @@ Words = tuple[int, int, int, int]
 
 def calls(of: Callable[[int], StolenTime]) -> Iterable[tuple[int, Callable[[int, Args], Words]]]:
     """The hypercalls of a VM, for `Smccc.add`; ``of(vcpu_id)`` finds a vCPU's structure."""
-    yield SmcccFunction.PV_TIME_FEATURES, lambda vcpu_id, args: (of(vcpu_id).features(args[0] & 0xFFFF_FFFF), 0, 0, 0)
+    yield (
+        SmcccFunction.PV_TIME_FEATURES,
+        lambda vcpu_id, args: (of(vcpu_id).features(args[0] & 0xFFFF_FFFF), 0, 0, 0),
+    )
     yield SmcccFunction.PV_TIME_ST, lambda vcpu_id, args: (of(vcpu_id).start(), 0, 0, 0)

@@ -1,7 +1,9 @@
-"""Which hypercall services a VM offers: KVM's firmware bitmap registers (arch/arm64/kvm/hypercalls.c).
+"""Which hypercall services a VM offers: KVM's firmware bitmap registers
+(arch/arm64/kvm/hypercalls.c).
 
-A bit stands for a service. PSCI, and the calls by which SMCCC itself is discovered, are always there. The VMM takes
-services away before the first run, so that a guest finds the same ones wherever it is moved to.
+A bit stands for a service. PSCI, and the calls by which SMCCC itself is discovered, are always
+there. The VMM takes services away before the first run, so that a guest finds the same ones
+wherever it is moved to.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ SUPPORTED = {
     Bitmap.VENDOR_HYP_2: VENDOR_2_DISCOVER_IMPL_VER | VENDOR_2_DISCOVER_IMPL_CPUS,
 }
 
-#: What a new VM has: everything that the hypervisor answers itself. The calls of the last register are for the VMM.
+#: What a new VM has: everything that the hypervisor answers itself. The calls of the last register
+#: are for the VMM.
 DEFAULT = {**SUPPORTED, Bitmap.VENDOR_HYP_2: 0}
 
 #: Functions that a bit stands for (kvm_smccc_test_fw_bmap).
@@ -63,9 +66,12 @@ class ServiceMask:
         return self._bitmaps[bitmap]
 
     def set(self, bitmap: Bitmap, value: int, has_run: bool) -> None:
-        """KVM_SET_ONE_REG: EINVAL for bits that do not exist, EBUSY for a change once a vCPU has run."""
+        """KVM_SET_ONE_REG: EINVAL for bits that do not exist, EBUSY for a change once a vCPU has
+        run."""
         if value & ~SUPPORTED[bitmap]:
-            raise KvmError("EINVAL", f"{bitmap.name} has no services {value & ~SUPPORTED[bitmap]:#x}")
+            raise KvmError(
+                "EINVAL", f"{bitmap.name} has no services {value & ~SUPPORTED[bitmap]:#x}"
+            )
         if has_run and value != self._bitmaps[bitmap]:
             raise KvmError("EBUSY", "the services of a VM are fixed once a vCPU has run")
         self._bitmaps[bitmap] = value
@@ -79,7 +85,10 @@ class ServiceMask:
         """A reboot changes nothing."""
 
     def state(self) -> dict[str, object]:
-        return {"version": 1, **{bitmap.name.lower(): value for bitmap, value in self._bitmaps.items()}}
+        return {
+            "version": 1,
+            **{bitmap.name.lower(): value for bitmap, value in self._bitmaps.items()},
+        }
 
     def load(self, state: dict[str, object]) -> None:
         for bitmap in Bitmap:

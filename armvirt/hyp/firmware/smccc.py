@@ -1,4 +1,5 @@
-"""SMCCC 1.1 calls by HVC (Arm DEN 0028; KVM's arch/arm64/kvm/hypercalls.c): one table from function id to handler."""
+"""SMCCC 1.1 calls by HVC (Arm DEN 0028; KVM's arch/arm64/kvm/hypercalls.c): one table from function
+id to handler."""
 
 from __future__ import annotations
 
@@ -42,8 +43,9 @@ def _x0(value: int) -> Result:
 class Smccc:
     """The calls that one VM answers.
 
-    ``trng_seed`` fixes the random numbers that the guest gets. Other parts of the hypervisor (stolen time, PTP) add
-    their functions with `add`. ``services`` are those that the VMM leaves to the guest: the others are NOT_SUPPORTED.
+    ``trng_seed`` fixes the random numbers that the guest gets. Other parts of the hypervisor
+    (stolen time, PTP) add their functions with `add`. ``services`` are those that the VMM leaves to
+    the guest: the others are NOT_SUPPORTED.
     """
 
     def __init__(self, vm: SmcccHost, trng_seed: int, bus: EventBus | None = None) -> None:
@@ -68,7 +70,8 @@ class Smccc:
         return {
             SmcccFunction.VERSION: lambda vcpu, args: _x0(arch.SMCCC_1_1),
             SmcccFunction.ARCH_FEATURES: lambda vcpu, args: _x0(self.arch_features(args[0])),
-            # The workarounds are answered although nobody needs them: an unaffected CPU must allow the call.
+            # The workarounds are answered although nobody needs them: an unaffected CPU must allow
+            # the call.
             SmcccFunction.WORKAROUND_1: lambda vcpu, args: _x0(SmcccResult.SUCCESS),
             SmcccFunction.WORKAROUND_3: lambda vcpu, args: _x0(SmcccResult.SUCCESS),
             SmcccFunction.TRNG_VERSION: lambda vcpu, args: trng.version(),
@@ -81,7 +84,8 @@ class Smccc:
         }
 
     def add(self, function: int, handler: Handler) -> None:
-        """Answer ``function`` with ``handler(vcpu_id, args)``; ValueError if somebody does already."""
+        """Answer ``function`` with ``handler(vcpu_id, args)``; ValueError if somebody does
+        already."""
         if function in self._handlers:
             raise ValueError(f"SMCCC function {function:#x} has a handler already")
         self._handlers[function] = handler
@@ -103,10 +107,12 @@ class Smccc:
         return self._handlers.get(function) if self.services.allows(function) else None
 
     def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
-        """One HVC: ``function_id`` is w0, ``args`` x1 and on (missing ones are 0). Ids that are unknown, that the VMM's
-        filter denies or whose service the firmware does not offer are NOT_SUPPORTED.
+        """One HVC: ``function_id`` is w0, ``args`` x1 and on (missing ones are 0). Ids that are
+        unknown, that the VMM's filter denies or whose service the firmware does not offer are
+        NOT_SUPPORTED.
 
-        Returns x0 to x3, or None after CPU_OFF and system events: then the caller's registers are left alone.
+        Returns x0 to x3, or None after CPU_OFF and system events: then the caller's registers are
+        left alone.
         """
         function = function_id & 0xFFFF_FFFF
         mask = MASK64 if arch.is_64bit(function) else 0xFFFF_FFFF

@@ -1,14 +1,17 @@
-"""The TRNG firmware interface (Arm DEN 0098; KVM's arch/arm64/kvm/trng.c), from a seeded, reproducible stream.
+"""The TRNG firmware interface (Arm DEN 0098; KVM's arch/arm64/kvm/trng.c), from a seeded,
+reproducible stream.
 
-A run must not depend on the host's randomness, so the bits are SHA-256 in counter mode over a seed that the user may
-choose. They are good numbers for a guest under test and no secret: nobody should keep keys that were made of them.
+A run must not depend on the host's randomness, so the bits are SHA-256 in counter mode over a seed
+that the user may choose. They are good numbers for a guest under test and no secret: nobody should
+keep keys that were made of them.
 """
 
 from __future__ import annotations
 
 from armvirt.arch.psci import TRNG_1_0, SmcccFunction, TrngResult
 
-#: The UUID by which KVM's TRNG names itself: 0d21e000-4384-11eb-8070-5244554e5a4c as four little-endian words.
+#: The UUID by which KVM's TRNG names itself: 0d21e000-4384-11eb-8070-5244554e5a4c as four
+#: little-endian words.
 UUID_WORDS = (0x00E0_210D, 0xEB11_8443, 0x4452_7080, 0x4C5A_4E55)
 
 WORDS_PER_CALL = 3  # x1 to x3
@@ -27,7 +30,8 @@ Words = tuple[int, int, int, int]
 
 
 class Trng:
-    """One VM's entropy source. Values are what x0 to x3 hold after the call; negative codes are not yet masked."""
+    """One VM's entropy source. Values are what x0 to x3 hold after the call; negative codes are not
+    yet masked."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.counter = seed, 0
@@ -45,15 +49,22 @@ class Trng:
         return UUID_WORDS
 
     def random(self, bits: int, word_bits: int) -> Words:
-        """TRNG_RND32 or TRNG_RND64 (``word_bits`` 32 or 64): ``bits`` of entropy, the lowest word in x3.
+        """TRNG_RND32 or TRNG_RND64 (``word_bits`` 32 or 64): ``bits`` of entropy, the lowest word
+        in x3.
 
-        More than three words' worth is INVALID_PARAMETERS; like KVM it accepts 0 bits and never lacks entropy.
+        More than three words' worth is INVALID_PARAMETERS; like KVM it accepts 0 bits and never
+        lacks entropy.
         """
         if bits > WORDS_PER_CALL * word_bits:
             return TrngResult.INVALID_PARAMETERS, 0, 0, 0
         value = self._draw() & (1 << bits) - 1
         mask = (1 << word_bits) - 1
-        return TrngResult.SUCCESS, value >> 2 * word_bits & mask, value >> word_bits & mask, value & mask
+        return (
+            TrngResult.SUCCESS,
+            value >> 2 * word_bits & mask,
+            value >> word_bits & mask,
+            value & mask,
+        )
 
     def _draw(self) -> int:
         """The next 256 bits of the stream."""
@@ -64,7 +75,8 @@ class Trng:
         return int.from_bytes(block, "little")
 
     def reset(self) -> None:
-        """Start the stream again. A guest's reboot does not do this: a new kernel gets new numbers."""
+        """Start the stream again. A guest's reboot does not do this: a new kernel gets new
+        numbers."""
         self.counter = 0
 
     def state(self) -> dict[str, object]:

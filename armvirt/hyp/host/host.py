@@ -1,8 +1,8 @@
 """The host: one clock, physical CPUs, and the loop that gives them to vCPUs.
 
-One thread, and deterministic: the PEs take turns of a quantum of virtual time, in order, as long as they have a vCPU
-that can run. Turns stand for CPUs that run at the same time: a vCPU stays loaded while other PEs have theirs. A stop
-at any time only splits the loop.
+One thread, and deterministic: the PEs take turns of a quantum of virtual time, in order, as long as
+they have a vCPU that can run. Turns stand for CPUs that run at the same time: a vCPU stays loaded
+while other PEs have theirs. A stop at any time only splits the loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import NEVER, Pe
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.host.pcpu import Pcpu
-from armvirt.hyp.host.sched import MIN_QUANTUM_NS, QUANTUM_NS, default_quantum, donor, pick_next, place
+from armvirt.hyp.host.sched import (
+    MIN_QUANTUM_NS,
+    QUANTUM_NS,
+    default_quantum,
+    donor,
+    pick_next,
+    place,
+)
 from armvirt.hyp.host.standstill import Standstill
 
 if TYPE_CHECKING:
@@ -44,13 +51,14 @@ class Stop(Enum):
 
 
 class Host:
-    """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``
-    (None: 1 ms on one PE, 100 us on several).
+    """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of
+    ``quantum_ns`` (None: 1 ms on one PE, 100 us on several).
 
-    ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are what ICH_VTR_EL2
-    says; ``counter_start`` is the physical count at time 0, in ticks.
-    ``vhe``: the host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: it has FEAT_ECV_POFF; ``cpu_features``
-    (`armvirt.hyp.vcpu.idregs.FEATURES`) are given to the guests. ValueError for a host that cannot be.
+    ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are
+    what ICH_VTR_EL2 says; ``counter_start`` is the physical count at time 0, in ticks. ``vhe``: the
+    host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: it has FEAT_ECV_POFF; ``cpu_features``
+    (`armvirt.hyp.vcpu.idregs.FEATURES`) are given to the guests. ValueError for a host that cannot
+    be.
     """
 
     def __init__(
@@ -111,9 +119,10 @@ class Host:
     def on_poll(self, function: Callable[[], bool]) -> None:
         """Called about every 20 ms of host time; a true answer stops the run where it is.
 
-        The host's clock is looked at wherever a run can stay: the engines look every few thousand instructions and
-        after each exit, for an instruction may take as long as a million others; `_loop` looks at every round, for a
-        guest may leave the engine, or only sleep, faster than the engine would look.
+        The host's clock is looked at wherever a run can stay: the engines look every few thousand
+        instructions and after each exit, for an instruction may take as long as a million others;
+        `_loop` looks at every round, for a guest may leave the engine, or only sleep, faster than
+        the engine would look.
         """
 
         def poll() -> bool:
@@ -134,8 +143,8 @@ class Host:
         self.vcpus.append(vcpu)
 
     def woken(self, vcpu: Vcpu) -> None:
-        """A vCPU became runnable: give it a PE to queue at. The one that runs must leave the guest, for its turn has
-        an end now."""
+        """A vCPU became runnable: give it a PE to queue at. The one that runs must leave the guest,
+        for its turn has an end now."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
             self._migrate(vcpu, place(vcpu.home, loads, vcpu.affinity))
@@ -159,7 +168,8 @@ class Host:
             vcpu.home = pe
 
     def affinity_changed(self, index: int) -> None:
-        """A vCPU may not be where it is any more: it moves now, or as soon as it is out of the guest."""
+        """A vCPU may not be where it is any more: it moves now, or as soon as it is out of the
+        guest."""
         vcpu = self.vcpus[index]
         if not self.driving:
             self._move(vcpu)
@@ -168,7 +178,8 @@ class Host:
             self.turn.pe.request_stop()
 
     def _move(self, vcpu: Vcpu) -> None:
-        """Off a PE that its affinity leaves out (migrate_task): it queues at another one, where it can run."""
+        """Off a PE that its affinity leaves out (migrate_task): it queues at another one, where it
+        can run."""
         if vcpu.home is None or vcpu.may_be_on(vcpu.home):
             return
         if vcpu.pe is not None:
@@ -180,8 +191,8 @@ class Host:
     def give_way(self, vcpu: Vcpu) -> None:
         """The vCPU that runs waits for another: its turn ends here, if others could use it.
 
-        A call takes an instruction here, and microseconds on a machine: a guest that polls would fill its turn with
-        tens of thousands of them.
+        A call takes an instruction here, and microseconds on a machine: a guest that polls would
+        fill its turn with tens of thousands of them.
         """
         if vcpu is self.current and any(
             v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus
@@ -195,15 +206,16 @@ class Host:
         self.turn.pe.request_stop()
 
     def stop_at(self, address: int) -> Callable[[], None]:
-        """Make `run` come back before any vCPU executes the instruction at a virtual address; the function that is
-        returned ends that."""
+        """Make `run` come back before any vCPU executes the instruction at a virtual address; the
+        function that is returned ends that."""
         from armvirt.hw.engine.breakpoint import PcStop
 
         return self._stops(lambda engine: PcStop(engine, address, self.stop))
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
-        """Make `run` come back before any vCPU executes an instruction in a range of virtual addresses, of whole pages,
-        that it enters from outside; the function that is returned ends that."""
+        """Make `run` come back before any vCPU executes an instruction in a range of virtual
+        addresses, of whole pages, that it enters from outside; the function that is returned ends
+        that."""
         from armvirt.hw.engine.breakpoint import RangeStop
 
         return self._stops(lambda engine: RangeStop(engine, addresses, self.stop))
@@ -238,7 +250,8 @@ class Host:
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over `state` of a host with as many PEs (else ValueError); the vCPUs' own state is there already."""
+        """Take over `state` of a host with as many PEs (else ValueError); the vCPUs' own state is
+        there already."""
         self.check_shape(state)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])
@@ -255,9 +268,11 @@ class Host:
         return sum(v.context.insns for v in self.vcpus)
 
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
-        """Drive all vCPUs to ``until`` ns of virtual time, to ``insns`` retired in all, a stop, or a dead end.
+        """Drive all vCPUs to ``until`` ns of virtual time, to ``insns`` retired in all, a stop, or
+        a dead end.
 
-        KvmError as `check_standing`. An exception of a sink is raised from here, after the exit in which it happened.
+        KvmError as `check_standing`. An exception of a sink is raised from here, after the exit in
+        which it happened.
         """
         self.check_standing()
         self._stop, self.driving, self.bus.late.stop = False, True, self.stop
@@ -272,12 +287,16 @@ class Host:
     def check_standing(self) -> None:
         """KvmError EBUSY while `run` is under way, EBADF after `close`."""
         if self.driving:
-            raise KvmError("EBUSY", "it runs already: this is a sink, an exit handler, a timer or another thread")
+            raise KvmError(
+                "EBUSY",
+                "it runs already: this is a sink, an exit handler, a timer or another thread",
+            )
         if self.closed:
             raise KvmError("EBADF", CLOSED)
 
     def check_thread(self) -> None:
-        """KvmError EBUSY in another thread than that in which `run` is under way: nothing here takes a lock."""
+        """KvmError EBUSY in another thread than that in which `run` is under way: nothing here
+        takes a lock."""
         if self.driving and self._thread != get_ident():
             raise KvmError("EBUSY", OTHER_THREAD)
 
@@ -288,8 +307,8 @@ class Host:
             raise KvmError("EBADF", CLOSED)
 
     def close(self) -> None:
-        """Free the engines of all vCPUs: what needs one is refused from now on (EBADF). Closing once more does nothing.
-        KvmError EBUSY while `run` is under way."""
+        """Free the engines of all vCPUs: what needs one is refused from now on (EBADF). Closing
+        once more does nothing. KvmError EBUSY while `run` is under way."""
         if not self.closed:
             self.check_standing()
         self.closed = True
@@ -321,15 +340,17 @@ class Host:
                 clock.advance_to(min(due, until))
             else:
                 watched = insns != NEVER or self.on_idle is not None
-                self._round(vcpu, min(until, self._time_of(insns)) if insns != NEVER else until, watched)
+                self._round(
+                    vcpu, min(until, self._time_of(insns)) if insns != NEVER else until, watched
+                )
 
     def _time_of(self, insns: int) -> int:
         """The ns at which so many instructions will have retired, if only the present vCPU runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Vcpu | None:
-        """Keep the current vCPU until its turn ends, then the next PE's turn; there the next vCPU's, if there are
-        several."""
+        """Keep the current vCPU until its turn ends, then the next PE's turn; there the next
+        vCPU's, if there are several."""
         current = self.current
         if current is not None and current.runnable and self.clock.now < self.turn_end:
             return self._keep(current)
@@ -340,7 +361,9 @@ class Host:
         if current is not None and current.runnable:
             self._standstill.busy()
         if current is not None and runnable == [current]:
-            self.turn_end = self.clock.now + self.quantum_ns  # another turn, so that its stores are seen
+            self.turn_end = (
+                self.clock.now + self.quantum_ns
+            )  # another turn, so that its stores are seen
             return self._keep(current)
         return self._next_turn(runnable) if runnable else None
 
@@ -350,8 +373,11 @@ class Host:
         return current
 
     def _look_at_lines(self) -> bool:
-        """A turn is over: has it stored to what others in WFE wait for? Whether any of them still waits so."""
-        waiting = [v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current]
+        """A turn is over: has it stored to what others in WFE wait for? Whether any of them still
+        waits so."""
+        waiting = [
+            v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current
+        ]
         for each in waiting:
             each.turn_over()
         return any(each.watches for each in waiting)
@@ -370,14 +396,21 @@ class Host:
                 self.vcpus[each].delay.queue(now)
         if pcpu.vcpu is not chosen or chosen.pe is None:
             pcpu.switch(chosen, now)
-        if before is not None and before is not chosen and before.pe is not None and not before.event_wait.active:
-            # The engine's monitor compares values and would miss that others store A, B, A. It may be cleared at any
-            # time (DDI 0487 B2.12); a turn is long enough for every loop to get through once (MIN_QUANTUM_NS).
+        if (
+            before is not None
+            and before is not chosen
+            and before.pe is not None
+            and not before.event_wait.active
+        ):
+            # The engine's monitor compares values and would miss that others store A, B, A. It may
+            # be cleared at any time (DDI 0487 B2.12); a turn is long enough for every loop to get
+            # through once (MIN_QUANTUM_NS).
             before.context.clear_exclusive()
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """The first PE after the one that had its turn that has a vCPU to run, or takes one from a busier PE."""
+        """The first PE after the one that had its turn that has a vCPU to run, or takes one from a
+        busier PE."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
             pe = (self.turn.index + step) % count
@@ -388,22 +421,30 @@ class Host:
         raise AssertionError("somebody can run")
 
     def _pull(self, pe: int, source: int) -> bool:
-        """Take over the vCPU that would be next at PE ``source``, but for the one that is loaded there."""
-        waiting = [v.index for v in self.vcpus if v.runnable and v.home == source and v.pe is None and v.may_be_on(pe)]
+        """Take over the vCPU that would be next at PE ``source``, but for the one that is loaded
+        there."""
+        waiting = [
+            v.index
+            for v in self.vcpus
+            if v.runnable and v.home == source and v.pe is None and v.may_be_on(pe)
+        ]
         index = pick_next(waiting, self.pcpus[source].last)
         if index is not None:
             self._migrate(self.vcpus[index], pe)
         return index is not None
 
     def _round(self, vcpu: Vcpu, until: int, watched: bool) -> None:
-        """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to somebody."""
+        """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to
+        somebody."""
         others = any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
         if vcpu.faults_until > self.clock.now and not vcpu.suspended:
             self._standstill.go_on_faulting(vcpu, others, until)
             return
         before = vcpu.context.insns
         if others:
-            kind = vcpu.enter(min(until, self.turn_end), yield_at=self.turn_end - self.quantum_ns + QUANTUM_NS)
+            kind = vcpu.enter(
+                min(until, self.turn_end), yield_at=self.turn_end - self.quantum_ns + QUANTUM_NS
+            )
         else:
             kind = vcpu.enter(until, not watched)
         if vcpu.context.insns != before:
@@ -427,8 +468,14 @@ class Host:
             self._standstill.vector_loop(vcpu, others, until)
 
     def _put_stopped(self, vcpu: Vcpu) -> None:
-        """CPU_OFF, or a system event, which switches off every vCPU of the VM: none of them keeps its PE."""
+        """CPU_OFF, or a system event, which switches off every vCPU of the VM: none of them keeps
+        its PE."""
         for pcpu in self.pcpus:
             there = pcpu.vcpu
-            if there is not None and pcpu.loaded and not there.runnable and (there is vcpu or there.is_off):
+            if (
+                there is not None
+                and pcpu.loaded
+                and not there.runnable
+                and (there is vcpu or there.is_off)
+            ):
                 there.put()

@@ -1,4 +1,5 @@
-"""The host's high-resolution timers, on top of the clock's event queue (after include/linux/hrtimer.h)."""
+"""The host's high-resolution timers, on top of the clock's event queue (after
+include/linux/hrtimer.h)."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from armvirt.hw.clock import Clock
 
 
 class HrTimer:
-    """A one-shot timer. It keeps no state of its own: whether and when it is armed is the clock's, which saves it.
+    """A one-shot timer. It keeps no state of its own: whether and when it is armed is the clock's,
+    which saves it.
 
-    ``owner`` and ``kind`` name it in the clock's queue and must be unique together within one host. ``callback`` may
-    start the timer again; it sees the clock at or after the expiry.
+    ``owner`` and ``kind`` name it in the clock's queue and must be unique together within one host.
+    ``callback`` may start the timer again; it sees the clock at or after the expiry.
     """
 
     __slots__ = ("_clock", "_name", "callback")
@@ -21,7 +23,8 @@ class HrTimer:
         clock.register(self._name, lambda _kind: self.callback())
 
     def start(self, when: int) -> None:
-        """Arm for ``when`` ns of virtual time; replaces an earlier expiry. A time in the past expires at once."""
+        """Arm for ``when`` ns of virtual time; replaces an earlier expiry. A time in the past
+        expires at once."""
         self._clock.arm(when, self._name)
 
     def cancel(self) -> None:

@@ -1,4 +1,5 @@
-"""What is on a physical CPU: the vCPU that has it, and where its round robin stands (the kernel's struct rq)."""
+"""What is on a physical CPU: the vCPU that has it, and where its round robin stands (the kernel's
+struct rq)."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
 
 
 class Pcpu:
-    """One physical CPU. ``vcpu`` is on it, or was until it blocked; ``last`` is the index of its last choice.
+    """One physical CPU. ``vcpu`` is on it, or was until it blocked; ``last`` is the index of its
+    last choice.
 
-    A vCPU that is loaded stays loaded while other PEs have their turns: on a machine they would run at the same time.
+    A vCPU that is loaded stays loaded while other PEs have their turns: on a machine they would run
+    at the same time.
     """
 
     __slots__ = ("last", "pe", "vcpu")
@@ -73,10 +76,11 @@ class Pcpu:
 
 
 class RunDelay:
-    """How long a vCPU has been runnable while another had its PE, in ns (the kernel's sched_info.run_delay).
+    """How long a vCPU has been runnable while another had its PE, in ns (the kernel's
+    sched_info.run_delay).
 
-    That is what the guest sees as stolen time. Waiting for the turn of one's own PE is none: turns stand for PEs that
-    run at the same time.
+    That is what the guest sees as stolen time. Waiting for the turn of one's own PE is none: turns
+    stand for PEs that run at the same time.
     """
 
     __slots__ = ("since", "total")

@@ -1,8 +1,8 @@
 """vCPUs that can run and yet do nothing, and dead ends.
 
-A vCPU stands still in a branch to itself, and where its vectors fault again and again. Only an interrupt ends the
-former; another vCPU may repair the vectors. Where all that can run stand still, or none can run, and nothing is due
-that could wake one, the guest is stuck.
+A vCPU stands still in a branch to itself, and where its vectors fault again and again. Only an
+interrupt ends the former; another vCPU may repair the vectors. Where all that can run stand still,
+or none can run, and nothing is due that could wake one, the guest is stuck.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 ESR_EL1 = sysreg(3, 0, 5, 2, 0)
 FOREVER_NS = 1 << 62
-"""146 years: whoever waits longer waits for ever. A timer that is not wanted is set to 2**63 ticks or more, and the
-time of a host is 64 bits of ns."""
+"""146 years: whoever waits longer waits for ever. A timer that is not wanted is set to 2**63 ticks
+or more, and the time of a host is 64 bits of ns."""
 
 FAULTS = 128
 """How many instructions the engine retires, at most, to find that vectors fault again and again."""
 
 RESCUES = 64
-"""How often in a row monitors are taken for lost (`armvirt.hyp.vcpu.event_wait`) where nothing else can go on."""
+"""How often in a row monitors are taken for lost (`armvirt.hyp.vcpu.event_wait`) where nothing else
+can go on."""
 
 
 class Still(NamedTuple):
@@ -40,7 +41,8 @@ class Still(NamedTuple):
 
 
 class Standstill:
-    """Who has been found standing still since any other vCPU of the host ran, or anything happened."""
+    """Who has been found standing still since any other vCPU of the host ran, or anything
+    happened."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -50,7 +52,8 @@ class Standstill:
     # -- what ends it --
 
     def ran(self, vcpu: Vcpu, kind: ExitKind, insns: int) -> None:
-        """A vCPU retired ``insns`` instructions. They may have changed something, unless it only stood still."""
+        """A vCPU retired ``insns`` instructions. They may have changed something, unless it only
+        stood still."""
         before = self._still.get(vcpu.index)
         stopped = kind is ExitKind.BUDGET and before is not None
         if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
@@ -78,11 +81,13 @@ class Standstill:
             self._skip(until, others)
 
     def vector_loop(self, vcpu: Vcpu, others: bool, until: int) -> None:
-        """The vectors fault again and again. That is this vCPU's matter: it does so for the rest of its turn, and finds
-        out in its next one whether another has repaired them."""
+        """The vectors fault again and again. That is this vCPU's matter: it does so for the rest of
+        its turn, and finds out in its next one whether another has repaired them."""
         host = self._host
         fault = describe(vcpu.context.system(ESR_EL1))
-        if not self._dead_end(vcpu, f"faults in its exception vectors again and again ({fault})", True):
+        if not self._dead_end(
+            vcpu, f"faults in its exception vectors again and again ({fault})", True
+        ):
             vcpu.faults_until = host.turn_end if others else host.clock.deadline() or 0
             self.go_on_faulting(vcpu, others, until)
 
@@ -98,8 +103,8 @@ class Standstill:
     # -- dead ends --
 
     def _dead_end(self, vcpu: Vcpu, cause: str, faults: bool) -> bool:
-        """A vCPU can do nothing but what it does. Where that is true of all that can run, and nothing will change it,
-        the guest is stuck: whether it is."""
+        """A vCPU can do nothing but what it does. Where that is true of all that can run, and
+        nothing will change it, the guest is stuck: whether it is."""
         self._still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
@@ -116,12 +121,15 @@ class Standstill:
         sleeping = any(v.power.value == "blocked" for v in self._host.vcpus)
         if (sleeping or listening) and self.due() is not None:
             return True
-        if any((rise := v.timer.next_rise()) is not None and self._in_time(rise) for v in listening):
+        if any(
+            (rise := v.timer.next_rise()) is not None and self._in_time(rise) for v in listening
+        ):
             return True
         return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 
     def _typed(self) -> bool:
-        """Whether somebody has typed, who could wake a vCPU that sleeps, or interrupt one that stands still."""
+        """Whether somebody has typed, who could wake a vCPU that sleeps, or interrupt one that
+        stands still."""
         host = self._host
         if host.on_idle is None or (later := host.on_idle(host.clock.now, None)) is None:
             return False
@@ -132,18 +140,25 @@ class Standstill:
         return ns - self._host.clock.now < FOREVER_NS
 
     def due(self) -> int | None:
-        """The ns of the clock's next entry; None where there is none, and for one that is as good as none."""
+        """The ns of the clock's next entry; None where there is none, and for one that is as good
+        as none."""
         due = self._host.clock.deadline()
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
-        """Nothing can go on. Whether a vCPU waits whose monitor may be lost without anybody having seen it."""
-        lost = [v.event_wait.take_for_lost() for v in self._host.vcpus] if self._rescues < RESCUES else []
+        """Nothing can go on. Whether a vCPU waits whose monitor may be lost without anybody having
+        seen it."""
+        lost = (
+            [v.event_wait.take_for_lost() for v in self._host.vcpus]
+            if self._rescues < RESCUES
+            else []
+        )
         self._rescues += any(lost)
         return any(lost)
 
     def stuck_in_wfe(self) -> bool:
-        """No vCPU can run, and nothing is due. Whether one waits for an event: that is told its VMM."""
+        """No vCPU can run, and nothing is due. Whether one waits for an event: that is told its
+        VMM."""
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
             waiting[0].stuck("waits for an event (WFE) that nothing will send")

@@ -1,7 +1,9 @@
-"""Dirty logging of one memory slot (virt/kvm/kvm_main.c: kvm_get_dirty_log_protect, kvm_clear_dirty_log_protect).
+"""Dirty logging of one memory slot (virt/kvm/kvm_main.c: kvm_get_dirty_log_protect,
+kvm_clear_dirty_log_protect).
 
-A bitmap with one bit per page; bit 0 of byte 0 is the slot's first page, and its size is a multiple of 64 pages. What
-write-protects the pages is `armvirt.hyp.memory.mmu`; here is only which of them are dirty.
+A bitmap with one bit per page; bit 0 of byte 0 is the slot's first page, and its size is a multiple
+of 64 pages. What write-protects the pages is `armvirt.hyp.memory.mmu`; here is only which of them
+are dirty.
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ class ManualProtect(IntFlag):
         """KvmError EINVAL for unknown flags, and for INITIALLY_SET without ENABLE."""
         allowed = cls.ENABLE | cls.INITIALLY_SET if value & cls.ENABLE else cls.ENABLE
         if value & ~int(allowed):
-            raise KvmError("EINVAL", f"KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: flags {value:#x} are not possible")
+            raise KvmError(
+                "EINVAL", f"KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: flags {value:#x} are not possible"
+            )
         return cls(value)
 
 
 class DirtyBitmap:
-    """The dirty pages of a slot of ``pages`` pages; ``full`` starts with all of them (INITIALLY_SET)."""
+    """The dirty pages of a slot of ``pages`` pages; ``full`` starts with all of them
+    (INITIALLY_SET)."""
 
     __slots__ = ("_bits", "pages")
 
@@ -73,12 +78,19 @@ class DirtyBitmap:
     def chosen(self, first_page: int, num_pages: int, bitmap: bytes) -> list[int]:
         """The pages that KVM_CLEAR_DIRTY_LOG names: bit 0 of ``bitmap`` is ``first_page``.
 
-        KvmError EINVAL for a range beyond the slot, one whose length is no multiple of 64 and which does not end where
-        the slot does, or a bitmap that is too short (EFAULT).
+        KvmError EINVAL for a range beyond the slot, one whose length is no multiple of 64 and which
+        does not end where the slot does, or a bitmap that is too short (EFAULT).
         """
         left = self.pages - first_page
-        if first_page > self.pages or num_pages > left or (num_pages < left and num_pages % WORD_PAGES):
-            raise KvmError("EINVAL", f"pages {first_page} and {num_pages} more are no range of {self.pages} pages")
+        if (
+            first_page > self.pages
+            or num_pages > left
+            or (num_pages < left and num_pages % WORD_PAGES)
+        ):
+            raise KvmError(
+                "EINVAL",
+                f"pages {first_page} and {num_pages} more are no range of {self.pages} pages",
+            )
         if len(bitmap) * 8 < num_pages:
             raise KvmError("EFAULT", f"a bitmap of {len(bitmap)} bytes for {num_pages} pages")
         return [first_page + page for page in pages_of(bitmap) if page < num_pages]

@@ -1,4 +1,5 @@
-"""Memory slots: what KVM_SET_USER_MEMORY_REGION accepts (virt/kvm/kvm_main.c: __kvm_set_memory_region).
+"""Memory slots: what KVM_SET_USER_MEMORY_REGION accepts (virt/kvm/kvm_main.c:
+__kvm_set_memory_region).
 
 Pure decisions: `plan` says what a call would do, or refuses it; `armvirt.hyp.memory.mmu` does it.
 """
@@ -20,7 +21,8 @@ MEM_READONLY = 1 << 1
 NR_MEMSLOTS = 32767  # KVM_MEM_SLOTS_NUM: SHRT_MAX
 MAP_NORESERVE = 0x4000
 CHUNK = 2 << 20
-"""What `HostMemory` remembers of who may have written where: looking for pages with contents skips the rest."""
+"""What `HostMemory` remembers of who may have written where: looking for pages with contents skips
+the rest."""
 _ZERO_PAGE = bytes(s2.PAGE_SIZE)
 
 
@@ -47,12 +49,16 @@ class HostMemory:
         self.map.madvise(mmap.MADV_DONTNEED)
 
     def touch(self, start: int, end: int) -> None:
-        """The bytes [start, end) may be written from now on: by a guest that has them mapped, or they were just now."""
+        """The bytes [start, end) may be written from now on: by a guest that has them mapped, or
+        they were just now."""
         self._touched.update(range(start // CHUNK, -(-end // CHUNK)))
 
-    def populated(self, start: int, end: int, tick: Callable[[], None]) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages of [start, end) that were `touch`-ed and are not all zero: (offset, bytes). ``tick`` is
-        called before each 2 MiB are looked through, for there may be no page to give in many of them."""
+    def populated(
+        self, start: int, end: int, tick: Callable[[], None]
+    ) -> Iterator[tuple[int, bytes]]:
+        """The 4 KiB pages of [start, end) that were `touch`-ed and are not all zero: (offset,
+        bytes). ``tick`` is called before each 2 MiB are looked through, for there may be no page to
+        give in many of them."""
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             if chunk not in self._touched:
                 continue
@@ -64,7 +70,8 @@ class HostMemory:
 
 
 class MemorySlot(NamedTuple):
-    """A KVM memory slot: [ipa, ipa + size) is ``memory`` from ``offset`` bytes on (its userspace_addr)."""
+    """A KVM memory slot: [ipa, ipa + size) is ``memory`` from ``offset`` bytes on (its
+    userspace_addr)."""
 
     slot: int
     flags: int
@@ -109,14 +116,18 @@ class Change(Enum):
 def check_number(number: int) -> None:
     """EINVAL for a slot id out of range, or of another address space than 0 (bits 31:16)."""
     if not 0 <= number < NR_MEMSLOTS:
-        raise KvmError("EINVAL", f"memory slot {number:#x}: there are {NR_MEMSLOTS} in one address space")
+        raise KvmError(
+            "EINVAL", f"memory slot {number:#x}: there are {NR_MEMSLOTS} in one address space"
+        )
 
 
 def check_call(number: int, flags: int, ipa: int) -> None:
-    """What is looked at first, even of a call that deletes a slot: EINVAL for unknown flags, an address that is not
-    page-aligned, and as `check_number`."""
+    """What is looked at first, even of a call that deletes a slot: EINVAL for unknown flags, an
+    address that is not page-aligned, and as `check_number`."""
     if flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
-        raise KvmError("EINVAL", f"memory slot flags {flags:#x}: there are LOG_DIRTY_PAGES and READONLY")
+        raise KvmError(
+            "EINVAL", f"memory slot flags {flags:#x}: there are LOG_DIRTY_PAGES and READONLY"
+        )
     if ipa % s2.PAGE_SIZE:
         raise KvmError("EINVAL", "a memory slot must be page-aligned")
     check_number(number)
@@ -125,8 +136,9 @@ def check_call(number: int, flags: int, ipa: int) -> None:
 def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
     """What setting ``slot`` among ``slots`` means.
 
-    KvmError EINVAL for unknown flags, what is not page-aligned, memory beyond its object, and for a change of size,
-    memory or READONLY; EFAULT beyond the IPA space (kvm_arch_prepare_memory_region); EEXIST for an overlap.
+    KvmError EINVAL for unknown flags, what is not page-aligned, memory beyond its object, and for a
+    change of size, memory or READONLY; EFAULT beyond the IPA space
+    (kvm_arch_prepare_memory_region); EEXIST for an overlap.
     """
     _check_shape(slot)
     old = slots.get(slot.slot)
@@ -134,7 +146,10 @@ def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
         change = Change.CREATE
     elif (slot.memory is not old.memory or slot.offset != old.offset or slot.size != old.size
           or (slot.flags ^ old.flags) & MEM_READONLY):  # fmt: skip
-        raise KvmError("EINVAL", f"size, memory and READONLY of memory slot {slot.slot} cannot change; delete it first")
+        raise KvmError(
+            "EINVAL",
+            f"size, memory and READONLY of memory slot {slot.slot} cannot change; delete it first",
+        )
     elif slot.ipa != old.ipa:
         change = Change.MOVE
     else:
@@ -153,5 +168,10 @@ def _check_shape(slot: MemorySlot) -> None:
         raise KvmError("EINVAL", "a memory slot must be page-aligned")
     if slot.end > 1 << 64:
         raise KvmError("EINVAL", "a memory slot must not wrap around")
-    if slot.ipa < 0 or slot.size <= 0 or slot.offset < 0 or slot.offset + slot.size > slot.memory.size:
+    if (
+        slot.ipa < 0
+        or slot.size <= 0
+        or slot.offset < 0
+        or slot.offset + slot.size > slot.memory.size
+    ):
         raise KvmError("EINVAL", "a memory slot must lie in its memory")

@@ -1,9 +1,10 @@
 """Memory slots and the stage-2 editor (arch/arm64/kvm/mmu.c).
 
-Guest RAM is host memory, given to each engine as physical memory at its own IPA: the stage-2 map is the identity
-where there is a slot. Leaf tables are filled on the first fault in their 2 MiB, every page execute-never; a page
-becomes executable on the first fetch and stays writable. Execute-never keeps stores fast (the engine's store path
-for executable pages is six times slower); code coherence does not rest on it.
+Guest RAM is host memory, given to each engine as physical memory at its own IPA: the stage-2 map is
+the identity where there is a slot. Leaf tables are filled on the first fault in their 2 MiB, every
+page execute-never; a page becomes executable on the first fetch and stays writable. Execute-never
+keeps stores fast (the engine's store path for executable pages is six times slower); code coherence
+does not rest on it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Stage2:
         if at is None:
             table = 0
             for level in range(self.shape.start_level, 3):
-                index = s2.index(ipa, level)  # concatenated tables: the first index is not cut to 9 bits
+                index = s2.index(
+                    ipa, level
+                )  # concatenated tables: the first index is not cut to 9 bits
                 word = table // 8 + (index if level == self.shape.start_level else index & 511)
                 if not self._words[word]:
                     self._words[word] = TABLE_BASE + self._table() | s2.VALID | s2.TABLE
@@ -78,14 +81,19 @@ class Stage2:
         return at
 
     def map_around(self, ipa: int, slot: MemorySlot) -> None:
-        """Map the slot's part of the 2 MiB around ``ipa``, execute-never; pages that are mapped stay as they are.
+        """Map the slot's part of the 2 MiB around ``ipa``, execute-never; pages that are mapped
+        stay as they are.
 
         Nothing of a slot that is logged is mapped writable: the first store will tell.
         """
         start = max(ipa // L3_SPAN * L3_SPAN, slot.ipa)
         end = min(ipa // L3_SPAN * L3_SPAN + L3_SPAN, slot.end)
         slot.memory.touch(start - slot.ipa + slot.offset, end - slot.ipa + slot.offset)
-        attributes = s2.NORMAL_PAGE | s2.XN | (0 if slot.readonly or slot.dirty is not None else s2.S2AP_WRITE)
+        attributes = (
+            s2.NORMAL_PAGE
+            | s2.XN
+            | (0 if slot.readonly or slot.dirty is not None else s2.S2AP_WRITE)
+        )
         word = self._leaf_table(ipa) // 8
         words = self._words
         for page in range(start, end, s2.PAGE_SIZE):
@@ -144,7 +152,8 @@ class Mmu:
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:
-        """Create, move, change the flags of, or (None) delete a slot. Errors as `armvirt.hyp.memory.memslot.plan`.
+        """Create, move, change the flags of, or (None) delete a slot. Errors as
+        `armvirt.hyp.memory.memslot.plan`.
 
         Creation above 16 GiB is EINVAL once a vCPU exists: the tables have their shape by then.
         """
@@ -154,7 +163,9 @@ class Mmu:
             return
         change = plan(slot, self.slots)
         if self._stage2 is not None and slot.end > 1 << self._stage2.shape.ipa_bits:
-            raise KvmError("EINVAL", "a slot above 16 GiB must be set before the first vCPU is created")
+            raise KvmError(
+                "EINVAL", "a slot above 16 GiB must be set before the first vCPU is created"
+            )
         if change is Change.NOTHING:
             return
         old = self.slots.get(number)
@@ -189,14 +200,16 @@ class Mmu:
         return DirtyBitmap(slot.pages, full=ManualProtect.INITIALLY_SET in self.manual_protect)
 
     def _logging_changed(self, slot: MemorySlot) -> None:
-        """On: write-protect what is mapped, but with INITIALLY_SET that waits for the first CLEAR. Off: map anew."""
+        """On: write-protect what is mapped, but with INITIALLY_SET that waits for the first CLEAR.
+        Off: map anew."""
         if slot.dirty is None:
             self.flush()
         elif ManualProtect.INITIALLY_SET not in self.manual_protect:
             self._protect(slot, range(slot.pages))
 
     def _protect(self, slot: MemorySlot, pages: Iterable[int]) -> None:
-        """kvm_arch_mmu_enable_log_dirty_pt_masked: from here on a store to one of these pages is noticed."""
+        """kvm_arch_mmu_enable_log_dirty_pt_masked: from here on a store to one of these pages is
+        noticed."""
         if self._stage2 is None:
             return
         for page in pages:
@@ -206,7 +219,9 @@ class Mmu:
     def _flush_tlbs(self) -> None:
         for context in self.domain.contexts:
             context.queue_tlb()
-            context.engine.state.stop = 1  # who runs leaves after this exit, and the flush comes first
+            context.engine.state.stop = (
+                1  # who runs leaves after this exit, and the flush comes first
+            )
 
     def _logged(self, number: int) -> tuple[MemorySlot, DirtyBitmap]:
         slot = self.slots.get(number)
@@ -215,8 +230,9 @@ class Mmu:
         return slot, slot.dirty
 
     def get_dirty_log(self, number: int) -> bytes:
-        """KVM_GET_DIRTY_LOG: the bitmap of a slot; without manual protection its bits are cleared and the pages
-        protected again. KvmError EINVAL for an id out of range, ENOENT for a slot that is not logged."""
+        """KVM_GET_DIRTY_LOG: the bitmap of a slot; without manual protection its bits are cleared
+        and the pages protected again. KvmError EINVAL for an id out of range, ENOENT for a slot
+        that is not logged."""
         check_number(number)
         slot, dirty = self._logged(number)
         bits = dirty.bits()
@@ -225,8 +241,9 @@ class Mmu:
         return bits
 
     def clear_dirty_log(self, number: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
-        """KVM_CLEAR_DIRTY_LOG: pages of ``bitmap`` are clean and protected again. KvmError EINVAL for an id out of
-        range, a ``first_page`` that is no multiple of 64 or a range as `DirtyBitmap.chosen`; ENOENT without a log."""
+        """KVM_CLEAR_DIRTY_LOG: pages of ``bitmap`` are clean and protected again. KvmError EINVAL
+        for an id out of range, a ``first_page`` that is no multiple of 64 or a range as
+        `DirtyBitmap.chosen`; ENOENT without a log."""
         check_number(number)
         if first_page < 0 or num_pages < 0 or first_page % WORD_PAGES:
             raise KvmError("EINVAL", f"page {first_page} is no multiple of {WORD_PAGES}")
@@ -290,14 +307,17 @@ class Mmu:
         return FaultOutcome.MAPPED
 
     def _open(self, ipa: int) -> None:
-        """First fetch from a page: make it executable. Less strict than before, so no TLB holds a stale refusal."""
+        """First fetch from a page: make it executable. Less strict than before, so no TLB holds a
+        stale refusal."""
         page = ipa & ~(s2.PAGE_SIZE - 1)
         self.stage2.set_entry(page, self.stage2.entry(page) & ~s2.XN)
         self._executable.add(page)
 
-    def populated_pages(self, tick: Callable[[], None] = lambda: None) -> Iterator[tuple[int, bytes]]:
-        """Every page with contents, by IPA: of what a guest has ever had mapped, or was written through here. ``tick``
-        as `HostMemory.populated`."""
+    def populated_pages(
+        self, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, bytes]]:
+        """Every page with contents, by IPA: of what a guest has ever had mapped, or was written
+        through here. ``tick`` as `HostMemory.populated`."""
         for slot in self._order:
             if not slot.readonly:
                 for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size, tick):
@@ -314,20 +334,25 @@ class Mmu:
         return bytes(out)
 
     def write(self, ipa: int, data: bytes) -> None:
-        """Write guest memory (read-only slots too); translated code of the range is dropped everywhere."""
+        """Write guest memory (read-only slots too); translated code of the range is dropped
+        everywhere."""
         done, view = 0, memoryview(data)
         for slot, at, count in self._pieces(ipa, len(data)):
             start = at + slot.offset
             for part in range(0, count, COPY):  # between two parts Python sees to signals
                 size = min(COPY, count - part)
-                slot.memory.map[start + part : start + part + size] = view[done + part : done + part + size]
+                slot.memory.map[start + part : start + part + size] = view[
+                    done + part : done + part + size
+                ]
             slot.memory.touch(start, start + count)
             if slot.dirty is not None:
                 slot.dirty.mark_bytes(at, count)
             done += count
         self.domain.memory_written(ipa, len(data))
         first = ipa & ~(s2.PAGE_SIZE - 1)
-        if self._executable and any(p in self._executable for p in range(first, ipa + len(data), s2.PAGE_SIZE)):
+        if self._executable and any(
+            p in self._executable for p in range(first, ipa + len(data), s2.PAGE_SIZE)
+        ):
             self.domain.code_written(ipa, len(data))
 
     def _pieces(self, ipa: int, size: int) -> list[tuple[MemorySlot, int, int]]:

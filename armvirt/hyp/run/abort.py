@@ -66,7 +66,9 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit) -> int:
         mmio = vcpu.mmio(MmioExit(exit.ipa, size, True, value))
         return vcpu.mmio_done(exit, mmio, Action.ADVANCE)
     mmio = vcpu.mmio(MmioExit(exit.ipa, size, False))
-    value = extend(swap(vcpu, mmio.data & (1 << size * 8) - 1, size), size, bool(esr & SSE), bool(esr & SF))
+    value = extend(
+        swap(vcpu, mmio.data & (1 << size * 8) - 1, size), size, bool(esr & SSE), bool(esr & SF)
+    )
     if exit.rt == 31:
         return vcpu.mmio_done(exit, mmio, Action.ADVANCE)
     return vcpu.mmio_done(exit, mmio, vcpu.context.answer(value))
@@ -80,17 +82,23 @@ def extend(value: int, size: int, signed: bool, wide: bool) -> int:
 
 
 def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """ISV = 0: the instruction says what it does. KVM fails here, unless the VMM has asked for KVM_EXIT_ARM_NISV.
+    """ISV = 0: the instruction says what it does. KVM fails here, unless the VMM has asked for
+    KVM_EXIT_ARM_NISV.
 
-    Exclusives and atomics to a device: unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA: alignment fault. An
-    instruction that we do not know: external abort, as from a bus that refuses it.
+    Exclusives and atomics to a device: unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA:
+    alignment fault. An instruction that we do not know: external abort, as from a bus that refuses
+    it.
     """
     access = decode_access(vcpu.context.engine.fetch(exit.pc))
     if access.form is not Form.PLAIN:
-        code = {Form.EXCLUSIVE: DFSC.EXCLUSIVE, Form.ZVA: DFSC.ALIGNMENT}.get(access.form, DFSC.EXTERNAL)
+        code = {Form.EXCLUSIVE: DFSC.EXCLUSIVE, Form.ZVA: DFSC.ALIGNMENT}.get(
+            access.form, DFSC.EXTERNAL
+        )
         return inject_data_abort(vcpu, exit, code)
     if (exit.ipa & 0xFFF) + sum(e.size for e in access.elements) > 0x1000:
-        return inject_data_abort(vcpu, exit, DFSC.ALIGNMENT)  # device memory, across a page: never aligned
+        return inject_data_abort(
+            vcpu, exit, DFSC.ALIGNMENT
+        )  # device memory, across a page: never aligned
     done = MmioExit(exit.ipa, 0, access.is_write)
     loaded: list[tuple[Element, int]] = []
     for element in access.elements:
@@ -110,7 +118,9 @@ def _parts(element: Element) -> tuple[Element, ...]:
     return (low, low._replace(offset=element.offset + 8, register=element.register | 1 << 8))
 
 
-def _transfer(vcpu: Vcpu, exit: SyncExit, access: Access, part: Element, loaded: list[tuple[Element, int]]) -> MmioExit:
+def _transfer(
+    vcpu: Vcpu, exit: SyncExit, access: Access, part: Element, loaded: list[tuple[Element, int]]
+) -> MmioExit:
     mmio = MmioExit(exit.ipa + part.offset, part.size, access.is_write)
     if access.is_write:
         mmio.data = swap(vcpu, _register(vcpu, part) & (1 << part.size * 8) - 1, part.size)

@@ -43,7 +43,8 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
-    """WFI blocks until an interrupt can be delivered, then retires; WFE does not trap in the engine.
+    """WFI blocks until an interrupt can be delivered, then retires; WFE does not trap in the
+    engine.
 
     WFIT and WFET end by themselves when the virtual count reaches their operand (kvm_handle_wfx).
     """
@@ -58,7 +59,8 @@ def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
-    """HVC #0 is SMCCC; PC is past it already. Another immediate: UNDEFINED, as no hypervisor defines it."""
+    """HVC #0 is SMCCC; PC is past it already. Another immediate: UNDEFINED, as no hypervisor
+    defines it."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
     if _forwarded(vcpu):
@@ -67,13 +69,16 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
-    """SMC: UNDEFINED without EL3, for the conduit is HVC; only what the filter forwards is the VMM's.
+    """SMC: UNDEFINED without EL3, for the conduit is HVC; only what the filter forwards is the
+    VMM's.
 
     A trapped SMC has the PC at itself, so it is stepped over.
     """
     if immediate(exit.esr) or not _forwarded(vcpu):
         return unknown(vcpu, exit)
-    return Action.ADVANCE | vcpu.leave_with(HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF, HYPERCALL_SMC))
+    return Action.ADVANCE | vcpu.leave_with(
+        HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF, HYPERCALL_SMC)
+    )
 
 
 def _forwarded(vcpu: Vcpu) -> bool:
@@ -81,7 +86,8 @@ def _forwarded(vcpu: Vcpu) -> bool:
 
 
 def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """BRK comes here only while the VMM debugs the guest (kvm_handle_guest_debug); the PC stays at it."""
+    """BRK comes here only while the VMM debugs the guest (kvm_handle_guest_debug); the PC stays at
+    it."""
     return vcpu.leave_with(DebugExit(exit.esr))
 
 

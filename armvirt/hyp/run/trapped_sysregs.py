@@ -1,4 +1,5 @@
-"""One table of trapped system registers (arch/arm64/kvm/sys_regs.c): EC 0x18 to handler by encoding."""
+"""One table of trapped system registers (arch/arm64/kvm/sys_regs.c): EC 0x18 to handler by
+encoding."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:
-    """kvm_handle_sys_reg: a register without a row is UNDEFINED (PMU, what ID registers say is absent)."""
+    """kvm_handle_sys_reg: a register without a row is UNDEFINED (PMU, what ID registers say is
+    absent)."""
     fields = decode_sysreg(exit.esr)
     trap = Trap(fields.encoding, not fields.is_read, exit.rt_value)
     handler = TABLE.get(trap.encoding) or (_id_register if is_id_space(trap.encoding) else None)

@@ -1,7 +1,7 @@
 """How a vCPU comes to its VMM and back: exit handlers, KVM_RUN, the answers to what it asked.
 
-An exit goes to the vCPU's ``exit_handler``; while somebody is in `VcpuExits.run`, to that caller, who answers in the
-exit object and calls again.
+An exit goes to the vCPU's ``exit_handler``; while somebody is in `VcpuExits.run`, to that caller,
+who answers in the exit object and calls again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ ExitHandler = Callable[["Vcpu", Exit], bool | None]
 
 
 class LeftToCallerError(Exception):
-    """The exit goes to the caller of `VcpuExits.run`: leave, with nothing of the instruction done."""
+    """The exit goes to the caller of `VcpuExits.run`: leave, with nothing of the instruction
+    done."""
 
 
 class VcpuExits(VcpuApi):
@@ -65,7 +66,8 @@ class VcpuExits(VcpuApi):
         return self._leaving is None and self._ended is None and self.power is not Power.OFF
 
     def to_vmm(self, exit: Exit) -> int:
-        """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the next `run`."""
+        """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the
+        next `run`."""
         if isinstance(exit, (MmioExit, SemihostingExit)):
             if self._answered < len(self._answers):
                 return self._take_answer(exit)  # whoever drives the host now
@@ -75,7 +77,9 @@ class VcpuExits(VcpuApi):
             self._ended = exit
             return Action.STOP
         if self.exit_handler is None:
-            raise KvmError("ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}")
+            raise KvmError(
+                "ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}"
+            )
         if not self.exit_handler(cast("Vcpu", self), exit):
             return Action.RETRY
         self.host.stop()
@@ -92,8 +96,8 @@ class VcpuExits(VcpuApi):
     def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
         """Leave; the instruction will trap again, and find the answer.
 
-        KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an access that is
-        retried counts nothing), and serves accesses of several transfers too.
+        KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an
+        access that is retried counts nothing), and serves accesses of several transfers too.
         """
         self._answers_pc = self.context.engine.state.pc
         self._answers.append(exit)
@@ -101,14 +105,16 @@ class VcpuExits(VcpuApi):
         raise LeftToCallerError
 
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN: drive the host until this vCPU exits to the VMM, at most to ``until`` ns (then None).
+        """KVM_RUN: drive the host until this vCPU exits to the VMM, at most to ``until`` ns (then
+        None).
 
-        The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs need an
-        ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
+        The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs
+        need an ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
 
-        KvmError ENOEXEC before `init`; at the VM's first run ENXIO, EINVAL, EBUSY as `Vm.first_run`; EBUSY while the
-        host runs (in an exit handler); EINTR while ``immediate_exit`` is set: then only the access that was answered
-        is completed, unless that leads to an exit of its own.
+        KvmError ENOEXEC before `init`; at the VM's first run ENXIO, EINVAL, EBUSY as
+        `Vm.first_run`; EBUSY while the host runs (in an exit handler); EINTR while
+        ``immediate_exit`` is set: then only the access that was answered is completed, unless that
+        leads to an exit of its own.
         """
         self.check_initialized()
         self.host.check_standing()
@@ -129,10 +135,15 @@ class VcpuExits(VcpuApi):
         if self._left is not None:
             self.abortable = self._left if isinstance(self._left, MmioExit) else None
             return self._left
-        return StuckExit("waits for ever", self.context.pc) if stop is not None and stop.value == "idle" else None
+        return (
+            StuckExit("waits for ever", self.context.pc)
+            if stop is not None and stop.value == "idle"
+            else None
+        )
 
     def _run_host(self, until: int) -> Stop:
-        """An exception of a sink comes after the exit in which it happened: the next `run` gives that exit."""
+        """An exception of a sink comes after the exit in which it happened: the next `run` gives
+        that exit."""
         self._running, self._left = True, None
         try:
             return self.host.run(until)

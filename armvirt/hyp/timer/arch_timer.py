@@ -1,9 +1,10 @@
 """The virtualized Generic Timer, shaped like KVM's (arch/arm64/kvm/arch_timer.c).
 
-A *direct* timer runs on hardware: while a vCPU is loaded, the PE's own comparator has the guest's CTL and CVAL behind
-an offset, its interrupt reaches the host, and the host injects it as an interrupt that is mapped to the physical one.
-An *emulated* timer traps, and a host timer stands for the comparator. On an nVHE host the virtual timer is direct and
-the physical one emulated; a VHE host has a timer of its own, so both are direct.
+A *direct* timer runs on hardware: while a vCPU is loaded, the PE's own comparator has the guest's
+CTL and CVAL behind an offset, its interrupt reaches the host, and the host injects it as an
+interrupt that is mapped to the physical one. An *emulated* timer traps, and a host timer stands for
+the comparator. On an nVHE host the virtual timer is direct and the physical one emulated; a VHE
+host has a timer of its own, so both are direct.
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
@@ -11,6 +12,7 @@ Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from armvirt.arch import timer as arch
 from armvirt.arch.timer import CTL_WRITABLE, EL1_ENABLES_E2H_SHIFT, MASK64, CntHctl
@@ -67,13 +69,12 @@ __all__ = [
 _PCTEN, _PCEN = int(CntHctl.EL1PCTEN), int(CntHctl.EL1PCEN)
 
 
-
 class ArchTimer(Showable):
     """One vCPU's timers.
 
-    ``set_phys_active(host_intid, active)`` writes the active state of a PPI in the GIC of the PE on which the vCPU
-    is (being) loaded; ``wake`` wakes the blocked vCPU. ``name`` is the owner of its host timers in the clock's queue,
-    unique within a host.
+    ``set_phys_active(host_intid, active)`` writes the active state of a PPI in the GIC of the PE on
+    which the vCPU is (being) loaded; ``wake`` wakes the blocked vCPU. ``name`` is the owner of its
+    host timers in the clock's queue, unique within a host.
     """
 
     def __init__(
@@ -97,7 +98,9 @@ class ArchTimer(Showable):
         self.map = get_timer_map(self.cpu, vm_data.vhe)
         self._direct, self._emulated = self.map.direct, self.map.emulated
         for context in self._emulated:
-            context.hrtimer = HrTimer(clock, owner, context.name, lambda c=context: self._hrtimer_expired(c))  # type: ignore[misc]
+            context.hrtimer = HrTimer(
+                clock, owner, context.name, partial(self._hrtimer_expired, context)
+            )
         self.wfit: int | None = None
         self.blocked = False
         vm_data.attach(self)
@@ -121,11 +124,16 @@ class ArchTimer(Showable):
         return context.ctl, context.cval
 
     def _shifted(self, context: ArchTimerContext) -> bool:
-        """Whether the hardware compares with another CVAL than the guest's: a physical offset, and no CNTPOFF_EL2.
+        """Whether the hardware compares with another CVAL than the guest's: a physical offset, and
+        no CNTPOFF_EL2.
 
         Then CNTP_* traps, so that the context has what the guest wrote.
         """
-        return context is self.map.direct_ptimer and not self.vm_data.cntpoff and context.offset.value != 0
+        return (
+            context is self.map.direct_ptimer
+            and not self.vm_data.cntpoff
+            and context.offset.value != 0
+        )
 
     def should_fire(self, context: ArchTimerContext) -> bool:
         """timer_should_fire of a context, loaded or not."""
@@ -133,7 +141,8 @@ class ArchTimer(Showable):
         return timer_should_fire(ctl, cval, self.now(context))
 
     def compute_delta(self, context: ArchTimerContext) -> int:
-        """The ns until the context's condition holds, 0 if it holds: exact, rounded up to the first such ns."""
+        """The ns until the context's condition holds, 0 if it holds: exact, rounded up to the first
+        such ns."""
         return self._delta_to(context, self._ctl_cval(context)[1])
 
     def _delta_to(self, context: ArchTimerContext, count: int) -> int:
@@ -144,18 +153,22 @@ class ArchTimer(Showable):
         """Whether a timer's output is high: a blocked vCPU must wake up (kvm_timer_is_pending)."""
         return any(self.should_fire(context) for context in self.cpu.contexts)
 
-    # Lines and host timers ------------------------------------------------------------------------------------
+    # Lines and host timers -----------------------------------------------------------------------
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
-        """Tell the vGIC a context's level, also if it did not change: the vGIC lowers mapped lines by itself."""
+        """Tell the vGIC a context's level, also if it did not change: the vGIC lowers mapped lines
+        by itself."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
-            self.bus.emit(TimerLine(context.name, int(level)))  # a direct timer's line is the hardware's event
+            self.bus.emit(
+                TimerLine(context.name, int(level))
+            )  # a direct timer's line is the hardware's event
         if self.cpu.enabled:
             self.vgic.inject(self.vcpu_id, self._ppi(context), level, context)
 
     def timer_emulate(self, context: ArchTimerContext) -> None:
-        """Bring an emulated context's level and host timer up to date; every change of it ends here."""
+        """Bring an emulated context's level and host timer up to date; every change of it ends
+        here."""
         assert context.hrtimer is not None
         level = self.should_fire(context)
         if level != context.irq_level:
@@ -166,8 +179,9 @@ class ArchTimer(Showable):
             context.hrtimer.start(self.clock.now + self.compute_delta(context))
 
     def sync(self) -> None:
-        """At an exit: a high line of an emulated timer falls where its count has rolled over 2**64 (no host timer is
-        armed for that: it would keep a guest that waits for nothing alive for centuries)."""
+        """At an exit: a high line of an emulated timer falls where its count has rolled over 2**64
+        (no host timer is armed for that: it would keep a guest that waits for nothing alive for
+        centuries)."""
         for context in self._emulated:
             if context.irq_level and not self.should_fire(context):
                 self.timer_emulate(context)
@@ -189,19 +203,27 @@ class ArchTimer(Showable):
 
     def _waits(self) -> list[tuple[ArchTimerContext, int]]:
         """The contexts that can fire, each with the ns until it does."""
-        return [(c, self.compute_delta(c)) for c in self.cpu.contexts if timer_can_fire(self._ctl_cval(c)[0])]
+        return [
+            (c, self.compute_delta(c))
+            for c in self.cpu.contexts
+            if timer_can_fire(self._ctl_cval(c)[0])
+        ]
 
     def host_irq(self, intid: int) -> bool:
-        """The host's handler of a timer PPI, already acknowledged. Returns whether it was the guest's timer.
+        """The host's handler of a timer PPI, already acknowledged. Returns whether it was the
+        guest's timer.
 
-        The physical interrupt stays active until the guest deactivates it through its list register. One that is
-        spurious (the line fell meanwhile) has nobody who would, so it is deactivated here.
+        The physical interrupt stays active until the guest deactivates it through its list
+        register. One that is spurious (the line fell meanwhile) has nobody who would, so it is
+        deactivated here.
         """
         context = next((c for c in self._direct if HOST_PPI[c.timer_id] == intid), None)
         if context is None or not context.loaded:
             return False
         if not self.should_fire(context):
-            if self._shifted(context):  # the guest's count has rolled over, the hardware's has not: shift anew
+            if self._shifted(
+                context
+            ):  # the guest's count has rolled over, the hardware's has not: shift anew
                 self._save()
                 self._restore()
             self.set_phys_active(intid, False)
@@ -210,7 +232,8 @@ class ArchTimer(Showable):
         return True
 
     def _wfit_delay(self) -> list[int]:
-        """The ns until a WFIT that blocks the vCPU times out, as a list of none or one (wfit_delay_ns)."""
+        """The ns until a WFIT that blocks the vCPU times out, as a list of none or one
+        (wfit_delay_ns)."""
         return [] if self.wfit is None else [self._delta_to(self.cpu.vtimer, self.wfit)]
 
     def virtual_count(self) -> int:
@@ -222,48 +245,57 @@ class ArchTimer(Showable):
         return self.clock.now + self._delta_to(self.cpu.vtimer, count)
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of the next event of the guest's event stream and of the PE's, after now; None: no stream."""
+        """The ns of the next event of the guest's event stream and of the PE's, after now; None: no
+        stream."""
         if self.hw is not None:
             return self.hw.next_event(cntkctl)
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
         return None if ticks is None else self.vm_data.counter.ns_after(ticks)
 
     def event_since(self, cntkctl: int, ns: int) -> bool:
-        """Whether the event streams had an event after ``ns`` and up to now, under the present settings."""
+        """Whether the event streams had an event after ``ns`` and up to now, under the present
+        settings."""
         counter = self.vm_data.counter
         elapsed = counter.count() - counter.count_at(ns) & MASK64
         streams = [(cntkctl, self.virtual_count())]
         if self.hw is not None:
             streams.append((self.hw.cnthctl, counter.count()))
-        edges = (arch.ticks_to_edge(control, count - elapsed & MASK64) for control, count in streams)
+        edges = (
+            arch.ticks_to_edge(control, count - elapsed & MASK64) for control, count in streams
+        )
         return any(edge is not None and edge <= elapsed for edge in edges)
 
     def next_rise(self) -> int | None:
-        """The ns at which the first line rises that is low now, wherever the timers are; None: none will."""
+        """The ns at which the first line rises that is low now, wherever the timers are; None: none
+        will."""
         deltas = [delta for _, delta in self._waits() if delta]
         return self.clock.now + min(deltas) if deltas else None
 
-    # A VMM with an interrupt controller of its own --------------------------------------------------------------
+    # A VMM with an interrupt controller of its own -----------------------------------------------
 
     @property
     def device_irq_level(self) -> int:
-        """The levels for ``kvm_run.s.regs.device_irq_level``: bit 0 the virtual timer, bit 1 the physical one."""
+        """The levels for ``kvm_run.s.regs.device_irq_level``: bit 0 the virtual timer, bit 1 the
+        physical one."""
         return sum(DEVICE_IRQ_BITS[c.timer_id] for c in self.cpu.contexts if c.irq_level)
 
     def sync_user(self) -> None:
-        """kvm_timer_sync_user, without a vGIC: a line that fell lets the host's interrupt in again."""
+        """kvm_timer_sync_user, without a vGIC: a line that fell lets the host's interrupt in
+        again."""
         for context in self._direct:
             if context.loaded and context.irq_level and not self.should_fire(context):
                 self.update_irq(context, False)
                 self.set_phys_active(HOST_PPI[context.timer_id], False)
 
-    # Attributes -------------------------------------------------------------------------------------------------
+    # Attributes ----------------------------------------------------------------------------------
 
     def set_attr(self, attr: int, value: int | None, in_kernel: bool) -> None:
-        """KVM_ARM_VCPU_TIMER_CTRL: the PPI of a timer, of all vCPUs. ``in_kernel``: the VM has a vGIC.
+        """KVM_ARM_VCPU_TIMER_CTRL: the PPI of a timer, of all vCPUs. ``in_kernel``: the VM has a
+        vGIC.
 
-        EINVAL without a vGIC and for what is no PPI, EFAULT for None (no memory behind the pointer), EBUSY after the
-        first run, ENXIO for another attribute: checked in this order (kvm_arm_timer_set_attr).
+        EINVAL without a vGIC and for what is no PPI, EFAULT for None (no memory behind the
+        pointer), EBUSY after the first run, ENXIO for another attribute: checked in this order
+        (kvm_arm_timer_set_attr).
         """
         if not in_kernel:
             raise KvmError("EINVAL", "the VM has no interrupt controller")
@@ -287,10 +319,11 @@ class ArchTimer(Showable):
             raise KvmError("ENXIO", f"no timer attribute {attr}")
         return TIMER_ATTRIBUTES[attr]
 
-    # Lifecycle ------------------------------------------------------------------------------------------------
+    # Lifecycle -----------------------------------------------------------------------------------
 
     def enable(self) -> None:
-        """kvm_timer_enable, at the vCPU's first run: check and freeze the PPIs, map the direct timer's.
+        """kvm_timer_enable, at the vCPU's first run: check and freeze the PPIs, map the direct
+        timer's.
 
         EINVAL if two timers share a PPI or one is taken by somebody else.
         """
@@ -310,8 +343,8 @@ class ArchTimer(Showable):
             raise KvmError("EINVAL", "two timers share a PPI")
 
     def repeat_levels(self) -> None:
-        """After `enable`: lines that rose before the vGIC knew whose they are were told in vain, and a vCPU that sleeps
-        is not loaded to tell them again."""
+        """After `enable`: lines that rose before the vGIC knew whose they are were told in vain,
+        and a vCPU that sleeps is not loaded to tell them again."""
         for context in self.cpu.contexts:
             if context.irq_level:
                 self.update_irq(context, True)
@@ -319,10 +352,13 @@ class ArchTimer(Showable):
     def _map(self, context: ArchTimerContext) -> None:
         """kvm_vgic_map_phys_irq, with the line's level as get_input_level gives it."""
         host_intid = HOST_PPI[context.timer_id]
-        self.vgic.map_phys_irq(self.vcpu_id, self._ppi(context), host_intid, lambda: self.should_fire(context))
+        self.vgic.map_phys_irq(
+            self.vcpu_id, self._ppi(context), host_intid, lambda: self.should_fire(context)
+        )
 
     def vcpu_reset(self) -> None:
-        """kvm_timer_vcpu_reset: timers off, CVAL untouched, lines low, and the mapped interrupt back to inactive."""
+        """kvm_timer_vcpu_reset: timers off, CVAL untouched, lines low, and the mapped interrupt
+        back to inactive."""
         hw = self.hw
         self._save()
         for context in self.cpu.contexts:
@@ -350,7 +386,8 @@ class ArchTimer(Showable):
         self._set_traps(hw)
 
     def vcpu_put(self) -> None:
-        """kvm_timer_vcpu_put: take the guest's timers off the PE. `blocking` follows if the vCPU sleeps."""
+        """kvm_timer_vcpu_put: take the guest's timers off the PE. `blocking` follows if the vCPU
+        sleeps."""
         hw = self.hw
         if hw is None:
             return
@@ -372,14 +409,18 @@ class ArchTimer(Showable):
             context.loaded = False
 
     def blocking(self) -> None:
-        """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the first timer that can fire, if any.
+        """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the first timer that
+        can fire, if any.
 
-        A timer that fires already and was told to the vGIC is none: its interrupt is disabled, or masked by priority,
-        and waking for it would wake for ever. (KVM does wake, by kvm_cpu_has_pending_timer, and lets WFI spin.) The
-        level that was told is true at this moment only: a mapped line falls in the vGIC without a word to us.
+        A timer that fires already and was told to the vGIC is none: its interrupt is disabled, or
+        masked by priority, and waking for it would wake for ever. (KVM does wake, by
+        kvm_cpu_has_pending_timer, and lets WFI spin.) The level that was told is true at this
+        moment only: a mapped line falls in the vGIC without a word to us.
         """
         self.blocked = True
-        deltas = [delta for context, delta in self._waits() if delta or not context.irq_level] + self._wfit_delay()
+        deltas = [
+            delta for context, delta in self._waits() if delta or not context.irq_level
+        ] + self._wfit_delay()
         if deltas:
             self._bg.start(self.clock.now + min(deltas))
         else:
@@ -387,14 +428,16 @@ class ArchTimer(Showable):
 
     @property
     def wakes_for(self) -> int | None:
-        """The INTID of the virtual timer, if it is on hardware and no other timer could wake the vCPU; else None."""
+        """The INTID of the virtual timer, if it is on hardware and no other timer could wake the
+        vCPU; else None."""
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
         return None if timer_can_fire(self._ctl_cval(ptimer)[0]) else self._ppi(vtimer)
 
     def slept(self, times: int) -> None:
-        """What so many rounds of `blocking`, the background timer's end and `vcpu_load` for the virtual timer leave."""
+        """What so many rounds of `blocking`, the background timer's end and `vcpu_load` for the
+        virtual timer leave."""
         self.clock.skip(times)
         self.update_irq(self.cpu.vtimer, True)
         self.set_phys_active(HOST_PPI[TimerId.VTIMER], True)
@@ -406,10 +449,12 @@ class ArchTimer(Showable):
         self.wfit = None
 
     def _load_gic(self, context: ArchTimerContext) -> None:
-        """kvm_timer_vcpu_load_gic: resample the line, and set the host's active state before the timer runs.
+        """kvm_timer_vcpu_load_gic: resample the line, and set the host's active state before the
+        timer runs.
 
-        The interrupt must be active on the host while the guest has it active *or* its line is high: the guest will
-        get it by list register, and an inactive one would throw the guest out again at once.
+        The interrupt must be active on the host while the guest has it active *or* its line is
+        high: the guest will get it by list register, and an inactive one would throw the guest out
+        again at once.
         """
         self.update_irq(context, self.should_fire(context))
         active = context.irq_level
@@ -418,7 +463,8 @@ class ArchTimer(Showable):
         self.set_phys_active(HOST_PPI[context.timer_id], active)
 
     def _save(self) -> None:
-        """timer_save_state of the direct timers: the PE's comparators are off afterwards, at no offset."""
+        """timer_save_state of the direct timers: the PE's comparators are off afterwards, at no
+        offset."""
         hw = self.hw
         for context in self._direct:
             if hw is not None and context.loaded:
@@ -427,36 +473,42 @@ class ArchTimer(Showable):
                 context.loaded = False
 
     def _restore(self) -> None:
-        """timer_restore_state of the direct timers: CTL last, so that none ever runs with half of its state."""
+        """timer_restore_state of the direct timers: CTL last, so that none ever runs with half of
+        its state."""
         hw = self.hw
         for context in self._direct:
             if hw is not None and not context.loaded:
                 if self._shifted(context):
                     cval = self._shift(context)
-                    self._program(hw, context, 0, context.ctl if cval <= MASK64 else 0, min(cval, MASK64))
+                    self._program(
+                        hw, context, 0, context.ctl if cval <= MASK64 else 0, min(cval, MASK64)
+                    )
                 else:
                     self._program(hw, context, context.offset.value, context.ctl, context.cval)
                 context.loaded = True
 
     @staticmethod
-    def _program(hw: GenericTimer, context: ArchTimerContext, offset: int, ctl: int, cval: int) -> None:
+    def _program(
+        hw: GenericTimer, context: ArchTimerContext, offset: int, ctl: int, cval: int
+    ) -> None:
         program = hw.program_virtual if context.timer_id is TimerId.VTIMER else hw.program_physical
         program(offset, ctl, cval)
 
     def _shift(self, context: ArchTimerContext) -> int:
-        """The CVAL by which hardware that knows no physical offset does what the guest's says; beyond 64 bits if its
-        count rolls over first.
+        """The CVAL by which hardware that knows no physical offset does what the guest's says;
+        beyond 64 bits if its count rolls over first.
 
-        KVM adds the offset modulo 2**64, and a far CVAL fires at once. This is exact until one of the counts rolls
-        over.
+        KVM adds the offset modulo 2**64, and a far CVAL fires at once. This is exact until one of
+        the counts rolls over.
         """
         offset = context.offset.value
         rolled = 0 if self.vm_data.counter.count() >= offset else 1 << 64
         return max(context.cval + offset - rolled, 0)
 
     def _set_traps(self, hw: GenericTimer) -> None:
-        """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 are the guest's, unless they need an offset that there is no
-        CNTPOFF_EL2 for. __timer_enable_traps (nVHE): CNTP_* traps always, and CNTPCT_EL0 while it has an offset."""
+        """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 are the guest's, unless they need an offset
+        that there is no CNTPOFF_EL2 for. __timer_enable_traps (nVHE): CNTP_* traps always, and
+        CNTPCT_EL0 while it has an offset."""
         moved = self.cpu.ptimer.offset.value != 0
         if self.vm_data.vhe:
             self._allow(hw, 0 if moved and not self.vm_data.cntpoff else _PCTEN | _PCEN)
@@ -466,7 +518,9 @@ class ArchTimer(Showable):
     def _allow(self, hw: GenericTimer, enables: int) -> None:
         """Write CNTHCTL_EL2 in the layout that the host runs with."""
         if self.vm_data.vhe:
-            enables = enables << EL1_ENABLES_E2H_SHIFT | (int(CntHctl.ECV) if self.vm_data.cntpoff else 0)
+            enables = enables << EL1_ENABLES_E2H_SHIFT | (
+                int(CntHctl.ECV) if self.vm_data.cntpoff else 0
+            )
         hw.set(arch.CNTHCTL_EL2, enables)
 
     def _cancel_hrtimers(self) -> None:
@@ -485,7 +539,8 @@ class ArchTimer(Showable):
         self._save()
 
     def offset_changed(self) -> None:
-        """An offset moved under this vCPU (`offset_moves` came before): lines, host timers and traps follow."""
+        """An offset moved under this vCPU (`offset_moves` came before): lines, host timers and
+        traps follow."""
         hw = self.hw
         if hw is not None:
             self.vcpu_load(hw)
@@ -495,10 +550,11 @@ class ArchTimer(Showable):
         if self.blocked:
             self.blocking()
 
-    # Register access ------------------------------------------------------------------------------------------
+    # Register access -----------------------------------------------------------------------------
 
     def trap(self, encoding: int, is_write: bool, value: int = 0) -> int:
-        """A trapped guest access (kvm_arm_timer_{read,write}_sysreg); returns what a read gives, 0 for a write.
+        """A trapped guest access (kvm_arm_timer_{read,write}_sysreg); returns what a read gives, 0
+        for a write.
 
         KeyError where the guest gets UNDEF: not a timer register, or a write of a counter.
         """
@@ -507,8 +563,9 @@ class ArchTimer(Showable):
         if not is_write:
             found = self._read(context, register)
             disabled = register is TimerRegister.CTL and not found & arch.CTL_ENABLE
-            # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0): the guest reads what the hardware answers
-            # where nothing traps, and cannot tell the hosts apart. (KVM gives the condition; `get_one_reg` does.)
+            # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0): the guest reads what
+            # the hardware answers where nothing traps, and cannot tell the hosts apart. (KVM gives
+            # the condition; `get_one_reg` does.)
             return found & ~arch.CTL_ISTATUS if disabled else found
         if register is TimerRegister.CNT:
             raise KeyError(encoding)
@@ -518,7 +575,8 @@ class ArchTimer(Showable):
         return 0
 
     def get_one_reg(self, encoding: int) -> int:
-        """KVM_GET_ONE_REG of a timer register, by the encoding in the id (`ONE_REGS`). KeyError for another one."""
+        """KVM_GET_ONE_REG of a timer register, by the encoding in the id (`ONE_REGS`). KeyError for
+        another one."""
         timer_id, register = ONE_REGS[encoding]
         return self._read(self._context(timer_id), register)
 
@@ -540,7 +598,11 @@ class ArchTimer(Showable):
             return now
         if register is TimerRegister.CVAL:
             return cval
-        return arch.tval_of(cval, now) if register is TimerRegister.TVAL else ctl_with_status(ctl, cval, now)
+        return (
+            arch.tval_of(cval, now)
+            if register is TimerRegister.TVAL
+            else ctl_with_status(ctl, cval, now)
+        )
 
     def _write(self, context: ArchTimerContext, register: TimerRegister, value: int) -> None:
         """Change a context where it is: a direct one is saved, changed and restored."""
@@ -559,7 +621,8 @@ class ArchTimer(Showable):
             self._software_changed(context)
 
     def _software_changed(self, context: ArchTimerContext) -> None:
-        """A context that no hardware has was changed: its level and the host timer that stands for it follow."""
+        """A context that no hardware has was changed: its level and the host timer that stands for
+        it follow."""
         if self.hw is not None:
             self.timer_emulate(context)
             return
@@ -567,10 +630,11 @@ class ArchTimer(Showable):
         if self.blocked:
             self.blocking()
 
-    # Showing and saving ---------------------------------------------------------------------------------------
+    # Showing and saving --------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Both timers as plain data for a table; ``fires_in_ns`` is None for a timer that cannot fire."""
+        """Both timers as plain data for a table; ``fires_in_ns`` is None for a timer that cannot
+        fire."""
         result: list[dict[str, object]] = []
         for context in self.cpu.contexts:
             ctl, cval = self._ctl_cval(context)
@@ -607,15 +671,20 @@ class ArchTimer(Showable):
         """The contexts and the map for people; counts in hexadecimal."""
         hexed = ("cval", "now", "offset", "vm_offset", "vcpu_offset")
         rows = [
-            {k: f"{v:#x}" if k in hexed and isinstance(v, int) else v for k, v in row.items()} for row in self.rows()
+            {k: f"{v:#x}" if k in hexed and isinstance(v, int) else v for k, v in row.items()}
+            for row in self.rows()
         ]
         where = "on no CPU" if self.hw is None else "on a CPU"
         form = "VHE" if self.vm_data.vhe else "nVHE"
         contexts = table_of(f"vCPU {self.vcpu_id}: timers, {where}, {form} host", rows)
-        return [contexts, *([f"background timer: {self._bg.expires} ns"] if self._bg.active else [])]
+        return [
+            contexts,
+            *([f"background timer: {self._bg.expires} ns"] if self._bg.active else []),
+        ]
 
     def state(self) -> dict[str, object]:
-        """The guest's view of both timers, wherever they are loaded. The clock saves the armed host timers."""
+        """The guest's view of both timers, wherever they are loaded. The clock saves the armed host
+        timers."""
         timers = {}
         for context in self.cpu.contexts:
             ctl, cval = self._ctl_cval(context)
@@ -627,17 +696,24 @@ class ArchTimer(Showable):
         }  # fmt: skip
 
     def load(self, state: dict[str, object]) -> None:
-        """Restore `state`. The vCPU comes back loaded on no PE: `vcpu_load` follows if it was on one."""
+        """Restore `state`. The vCPU comes back loaded on no PE: `vcpu_load` follows if it was on
+        one."""
         self.hw = None
         if state["enabled"]:
             self.enable()
         else:
-            self.cpu.enabled = False  # of before the first run, which will map the interrupt (again)
+            self.cpu.enabled = (
+                False  # of before the first run, which will map the interrupt (again)
+            )
         self.wfit = state["wfit"]  # type: ignore[assignment]
         self.blocked = bool(state["blocked"])
         for context in self.cpu.contexts:
             saved = state[context.name]
             assert isinstance(saved, dict)
-            context.ctl, context.cval, context.irq_level = saved["ctl"], saved["cval"], saved["irq_level"]
+            context.ctl, context.cval, context.irq_level = (
+                saved["ctl"],
+                saved["cval"],
+                saved["irq_level"],
+            )
             context.offset.vcpu_offset = saved["vcpu_offset"]
             context.loaded = False

@@ -1,5 +1,5 @@
-"""The data of the virtualized timers: ids, contexts, offsets and the map, and the decisions that are pure
-(include/kvm/arm_arch_timer.h, arch/arm64/kvm/arch_timer.c).
+"""The data of the virtualized timers: ids, contexts, offsets and the map, and the decisions that
+are pure (include/kvm/arm_arch_timer.h, arch/arm64/kvm/arch_timer.c).
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class TimerId(IntEnum):
-    """KVM's timer ids. The two of EL2 need nested virtualization: here they have a PPI number and nothing else."""
+    """KVM's timer ids. The two of EL2 need nested virtualization: here they have a PPI number and
+    nothing else."""
 
     PTIMER = 0
     VTIMER = 1
@@ -49,14 +50,16 @@ DEFAULT_PPI = {
 #: The PE's own interrupt of a timer that runs on hardware.
 HOST_PPI = {TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER}
 
-#: KVM_ARM_VCPU_TIMER_CTRL, the group of vCPU attributes, and which PPI each of its attributes is (uapi/asm/kvm.h).
+#: KVM_ARM_VCPU_TIMER_CTRL, the group of vCPU attributes, and which PPI each of its attributes is
+#: (uapi/asm/kvm.h).
 TIMER_CTRL = 1
 TIMER_ATTRIBUTES = {0: TimerId.VTIMER, 1: TimerId.PTIMER, 2: TimerId.HVTIMER, 3: TimerId.HPTIMER}
 
 #: The bits of ``struct kvm_sync_regs.device_irq_level`` (uapi/asm/kvm.h).
 DEVICE_IRQ_BITS = {TimerId.VTIMER: 1 << 0, TimerId.PTIMER: 1 << 1}
 
-#: Guest accesses that can trap (kvm/sys_regs.c): which timer and which of its registers an encoding names.
+#: Guest accesses that can trap (kvm/sys_regs.c): which timer and which of its registers an encoding
+#: names.
 TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
     arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
     arch.CNTPCTSS_EL0: (TimerId.PTIMER, TimerRegister.CNT),
@@ -70,8 +73,9 @@ TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
     arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
 }
 
-#: ONE_REG registers by the encoding in their id. KVM's ids of the virtual timer's CVAL and CNT are swapped against the
-#: architecture and frozen as ABI (Documentation/virt/kvm/api.rst); those of the physical timer are not.
+#: ONE_REG registers by the encoding in their id. KVM's ids of the virtual timer's CVAL and CNT are
+#: swapped against the architecture and frozen as ABI (Documentation/virt/kvm/api.rst); those of the
+#: physical timer are not.
 ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
     arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
     arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
@@ -85,9 +89,13 @@ ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
 class TimerVgic(Protocol):
     """What the timer needs of the vGIC (include/kvm/arm_vgic.h)."""
 
-    def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None: ...
+    def inject(
+        self, vcpu_id: int | None, intid: int, level: bool, owner: object = None
+    ) -> None: ...
 
-    def map_phys_irq(self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]) -> None: ...
+    def map_phys_irq(
+        self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]
+    ) -> None: ...
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None: ...
 
@@ -96,7 +104,7 @@ class TimerVgic(Protocol):
     def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None: ...
 
 
-# Pure decisions -----------------------------------------------------------------------------------------------------
+# Pure decisions ---------------------------------------------------------------------------------
 
 
 def timer_can_fire(ctl: int) -> bool:
@@ -110,22 +118,30 @@ def timer_should_fire(ctl: int, cval: int, now: int) -> bool:
 
 
 def ctl_with_status(ctl: int, cval: int, now: int) -> int:
-    """CTL as KVM computes it for a reader: ISTATUS follows the condition even while ENABLE is 0 (then UNKNOWN)."""
+    """CTL as KVM computes it for a reader: ISTATUS follows the condition even while ENABLE is 0
+    (then UNKNOWN)."""
     return ctl | (CTL_ISTATUS if cval <= now else 0)
 
 
-# Structures ---------------------------------------------------------------------------------------------------------
+# Structures -------------------------------------------------------------------------------------
 
 
 class ArchTimerVmData:
-    """What all vCPUs of a VM share: the offsets (ticks subtracted from the physical count) and the PPIs.
+    """What all vCPUs of a VM share: the offsets (ticks subtracted from the physical count) and the
+    PPIs.
 
-    The virtual count is ``virtual_start`` at creation: KVM's choice of CNTVOFF, for 0. ``vhe`` is how the host runs:
-    at EL2, with both timers for the guest, or with EL2 beside it; ``cntpoff`` says that a VHE host has FEAT_ECV_POFF.
+    The virtual count is ``virtual_start`` at creation: KVM's choice of CNTVOFF, for 0. ``vhe`` is
+    how the host runs: at EL2, with both timers for the guest, or with EL2 beside it; ``cntpoff``
+    says that a VHE host has FEAT_ECV_POFF.
     """
 
     def __init__(
-        self, counter: SystemCounter, virtual_start: int = 0, *, vhe: bool = False, cntpoff: bool = False
+        self,
+        counter: SystemCounter,
+        virtual_start: int = 0,
+        *,
+        vhe: bool = False,
+        cntpoff: bool = False,
     ) -> None:
         self.counter, self.vhe = counter, vhe
         self.cntpoff = cntpoff and vhe  # has_cntpoff(): KVM uses it on VHE hosts only
@@ -141,12 +157,14 @@ class ArchTimerVmData:
         self._timers.append(timer)
 
     def set_counter_offset(self, offset: int) -> None:
-        """KVM_ARM_SET_COUNTER_OFFSET: subtract ``offset`` from both counters; later writes of CNT are ignored."""
+        """KVM_ARM_SET_COUNTER_OFFSET: subtract ``offset`` from both counters; later writes of CNT
+        are ignored."""
         self.counter_offset_set = True
         self._move(offset & MASK64, offset & MASK64)
 
     def set_count(self, timer_id: TimerId, count: int) -> None:
-        """Make a counter read ``count`` now, on every vCPU (ONE_REG CNT); no effect after SET_COUNTER_OFFSET."""
+        """Make a counter read ``count`` now, on every vCPU (ONE_REG CNT); no effect after
+        SET_COUNTER_OFFSET."""
         if self.counter_offset_set:
             return
         offset = self.counter.count() - count & MASK64
@@ -156,7 +174,8 @@ class ArchTimerVmData:
             self._move(self.voffset, offset)
 
     def set_ppi(self, timer_id: TimerId, intid: int) -> None:
-        """KVM_ARM_VCPU_TIMER_CTRL: choose a timer's PPI. EINVAL if it is none, EBUSY after the first run."""
+        """KVM_ARM_VCPU_TIMER_CTRL: choose a timer's PPI. EINVAL if it is none, EBUSY after the
+        first run."""
         self.check_ppi(intid)
         self.check_changeable()
         self.ppi[timer_id] = intid
@@ -176,7 +195,8 @@ class ArchTimerVmData:
         return self.voffset if timer_id is TimerId.VTIMER else self.poffset
 
     def _move(self, voffset: int, poffset: int) -> None:
-        """Every change of an offset: the timers are taken off the hardware first, by the offsets that they are at."""
+        """Every change of an offset: the timers are taken off the hardware first, by the offsets
+        that they are at."""
         for timer in self._timers:
             timer.offset_moves()
         self.voffset, self.poffset = voffset, poffset
@@ -200,15 +220,17 @@ class ArchTimerVmData:
         voffset, poffset, ppi = state["voffset"], state["poffset"], state["ppi"]
         assert isinstance(voffset, int) and isinstance(poffset, int) and isinstance(ppi, dict)
         self.voffset, self.poffset = voffset, poffset
-        self.ppi = {timer_id: ppi.get(name, DEFAULT_PPI[timer_id]) for timer_id, name in TIMER_NAMES.items()}
+        self.ppi = {
+            timer_id: ppi.get(name, DEFAULT_PPI[timer_id]) for timer_id, name in TIMER_NAMES.items()
+        }
         self.counter_offset_set = bool(state["counter_offset_set"])
 
 
 class ArchTimerOffset:
     """A context's offset: the VM's, plus one of the vCPU's own where it has one.
 
-    The second is what a guest hypervisor would have in CNTVOFF_EL2 or CNTPOFF_EL2 for its guest; None: not used.
-    Change it by `ArchTimer.set_vcpu_offset`.
+    The second is what a guest hypervisor would have in CNTVOFF_EL2 or CNTPOFF_EL2 for its guest;
+    None: not used. Change it by `ArchTimer.set_vcpu_offset`.
     """
 
     __slots__ = ("_timer_id", "_vm_data", "vcpu_offset")
@@ -230,8 +252,8 @@ class ArchTimerOffset:
 class ArchTimerContext:
     """One timer of one vCPU.
 
-    ``ctl`` and ``cval`` are the guest's while the context is not ``loaded``; afterwards the hardware has them.
-    ``irq_level`` is the level that was last told to the vGIC.
+    ``ctl`` and ``cval`` are the guest's while the context is not ``loaded``; afterwards the
+    hardware has them. ``irq_level`` is the level that was last told to the vGIC.
     """
 
     __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "offset", "timer_id")
@@ -281,7 +303,12 @@ class TimerMap(NamedTuple):
 
 
 def get_timer_map(cpu: ArchTimerCpu, vhe: bool = False) -> TimerMap:
-    """The map of a VHE host, which gives both timers to its guest, or of an nVHE host, which keeps the physical one."""
+    """The map of a VHE host, which gives both timers to its guest, or of an nVHE host, which keeps
+    the physical one."""
     if vhe:
-        return TimerMap(direct_vtimer=cpu.vtimer, direct_ptimer=cpu.ptimer, emul_vtimer=None, emul_ptimer=None)
-    return TimerMap(direct_vtimer=cpu.vtimer, direct_ptimer=None, emul_vtimer=None, emul_ptimer=cpu.ptimer)
+        return TimerMap(
+            direct_vtimer=cpu.vtimer, direct_ptimer=cpu.ptimer, emul_vtimer=None, emul_ptimer=None
+        )
+    return TimerMap(
+        direct_vtimer=cpu.vtimer, direct_ptimer=None, emul_vtimer=None, emul_ptimer=cpu.ptimer
+    )

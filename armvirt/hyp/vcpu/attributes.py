@@ -20,7 +20,8 @@ class VcpuGroup(IntEnum):
 
 
 class AttrGroup(Protocol):
-    """What answers for a group. Each raises KvmError ENXIO for an attribute that it does not have."""
+    """What answers for a group. Each raises KvmError ENXIO for an attribute that it does not
+    have."""
 
     def set_attr(self, attr: int, value: int | None) -> None: ...
 

@@ -8,7 +8,8 @@ from armvirt.arch import esr as syndrome
 from armvirt.arch.esr import EC
 from armvirt.errors import KvmError
 
-#: The syndrome of a step that an instruction of EL1 or EL0 has made: ISV, EX clear, IFSC "debug exception".
+#: The syndrome of a step that an instruction of EL1 or EL0 has made: ISV, EX clear, IFSC "debug
+#: exception".
 STEP_HSR = syndrome.build(EC.STEP_LOWER, 1 << 24 | 0x22)
 
 
@@ -23,8 +24,10 @@ class GuestDebug(IntFlag):
 
     @classmethod
     def checked(cls, control: int) -> GuestDebug:
-        """The control word, NONE without ENABLE. KvmError EINVAL for an unknown bit, and for hardware breakpoints and
-        watchpoints: `Cap.GUEST_DEBUG_HW_BPS` and `_WPS` are 0."""
+        """The control word, NONE without ENABLE. KvmError EINVAL for an unknown bit, and for
+        hardware breakpoints and watchpoints: `Cap.GUEST_DEBUG_HW_BPS` and `_WPS` are 0."""
         if control & ~int(cls.ENABLE | cls.SINGLESTEP | cls.USE_SW_BP):
-            raise KvmError("EINVAL", f"guest debug {control:#x}: there are ENABLE, SINGLESTEP and USE_SW_BP")
+            raise KvmError(
+                "EINVAL", f"guest debug {control:#x}: there are ENABLE, SINGLESTEP and USE_SW_BP"
+            )
         return cls(control) if control & cls.ENABLE else cls.NONE

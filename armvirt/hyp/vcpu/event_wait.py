@@ -1,13 +1,14 @@
 """A vCPU in WFE: what it waits for, and whether that has come (DDI 0487 D1.6.1).
 
-The event register is the engine's, which completes a WFE that finds it set. A WFE that finds it clear comes here. It
-ends at an event (SEV of another vCPU, the loss of the exclusive monitor, the event stream, the end of WFET), and
-where a virtual interrupt, or an SError, can be taken.
+The event register is the engine's, which completes a WFE that finds it set. A WFE that finds it
+clear comes here. It ends at an event (SEV of another vCPU, the loss of the exclusive monitor, the
+event stream, the end of WFET), and where a virtual interrupt, or an SError, can be taken.
 
-A store of another vCPU to the monitored granule is an event. The core has no global monitor, so the granule's contents
-are compared whenever a turn of another vCPU is over; writes of devices and of the VMM are seen at once. A store that
-leaves the granule as it was goes unseen by that, so after each `UNSEEN_TURNS` turns of others, and where nothing else
-could go on, the monitor is taken for lost: an event too many is allowed, one too few is not.
+A store of another vCPU to the monitored granule is an event. The core has no global monitor, so the
+granule's contents are compared whenever a turn of another vCPU is over; writes of devices and of
+the VMM are seen at once. A store that leaves the granule as it was goes unseen by that, so after
+each `UNSEEN_TURNS` turns of others, and where nothing else could go on, the monitor is taken for
+lost: an event too many is allowed, one too few is not.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 EVENT_NS = 1000
-"""How long an event takes to a vCPU that waits for it. The engine reports a SEV at the end of its block, which has 512
-instructions at most: with less, the moment of the wake-up would depend on where blocks end."""
+"""How long an event takes to a vCPU that waits for it. The engine reports a SEV at the end of its
+block, which has 512 instructions at most: with less, the moment of the wake-up would depend on
+where blocks end."""
 
 UNSEEN_TURNS = 64
 
 
 class EventWait:
-    """The wait of one vCPU. ``active``: it is in WFE, or in WFET until the virtual count ``until``."""
+    """The wait of one vCPU. ``active``: it is in WFE, or in WFET until the virtual count
+    ``until``."""
 
     __slots__ = ("_others", "_turns", "active", "until", "vcpu")
 
@@ -78,8 +81,8 @@ class EventWait:
 
     @property
     def next_event(self) -> int | None:
-        """When time itself may end it: the ns of the event stream's next event, of WFET's end, of a timer; None:
-        never."""
+        """When time itself may end it: the ns of the event stream's next event, of WFET's end, of a
+        timer; None: never."""
         timer, cntkctl = self.vcpu.timer, self.vcpu.context.system(CNTKCTL_EL1)
         end = None if self.until is None else timer.ns_of_virtual_count(self.until)
         times = [ns for ns in (timer.next_event(cntkctl), end, timer.next_rise()) if ns is not None]
@@ -120,7 +123,8 @@ class EventWait:
             self._lost()
 
     def take_for_lost(self) -> bool:
-        """Nothing else can go on: if others have done anything since the wait began, the monitor is taken for lost."""
+        """Nothing else can go on: if others have done anything since the wait began, the monitor is
+        taken for lost."""
         lost = self.watches and self._retired_by_others() != self._others
         if lost:
             self._lost()

@@ -1,5 +1,5 @@
-"""KVM_{GET,SET}_VCPU_EVENTS: SErrors and external aborts that a VMM gives its guest (arch/arm64/kvm/guest.c,
-inject_fault.c)."""
+"""KVM_{GET,SET}_VCPU_EVENTS: SErrors and external aborts that a VMM gives its guest
+(arch/arm64/kvm/guest.c, inject_fault.c)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,34 @@ if TYPE_CHECKING:
     from armvirt.hw.context import Context
 
 SPSR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, VBAR_EL1 = (
-    sysreg(3, 0, crn, crm, op2) for crn, crm, op2 in ((4, 0, 0), (4, 0, 1), (5, 2, 0), (6, 0, 0), (12, 0, 0))
+    sysreg(3, 0, crn, crm, op2)
+    for crn, crm, op2 in ((4, 0, 0), (4, 0, 1), (5, 2, 0), (6, 0, 0), (12, 0, 0))
 )
-PSTATE_A, PSTATE_DAIF, PSTATE_EL, PSTATE_SP, PSTATE_NZCV = 1 << 8, 0xF << 6, 3 << 2, 1 << 0, 0xF << 28
+PSTATE_A, PSTATE_DAIF, PSTATE_EL, PSTATE_SP, PSTATE_NZCV = (
+    1 << 8,
+    0xF << 6,
+    3 << 2,
+    1 << 0,
+    0xF << 28,
+)
 EL1H = 5
 FROM_EL0, FROM_EL1_SPX, VECTOR_SYNC, VECTOR_SERROR = 0x400, 0x200, 0x000, 0x180
-#: An SError of unknown cause: without the RAS extension the syndrome cannot be chosen (ISS is IMPLEMENTATION DEFINED).
+#: An SError of unknown cause: without the RAS extension the syndrome cannot be chosen (ISS is
+#: IMPLEMENTATION DEFINED).
 SERROR_ESR = syndrome.build(EC.SERROR)
 
 
 class InFlight(NamedTuple):
-    """What a vCPU that moves has beyond all that KVM has calls for. A VMM on KVM loses it, as the architecture allows:
-    WFI completes on the other host, and a store-exclusive fails.
+    """What a vCPU that moves has beyond all that KVM has calls for. A VMM on KVM loses it, as the
+    architecture allows: WFI completes on the other host, and a store-exclusive fails.
 
-    ``asleep``: it is in WFI, or in WFIT until the virtual count ``wfit``. It wakes on the other host when it would
-    have woken here. (MP state SUSPENDED would wait for an interrupt that can be delivered, while WFI ends with a timer
-    that fires, whatever masks its interrupt.) ``monitor`` is the local exclusive monitor as `Engine.exclusive` has it.
+    ``asleep``: it is in WFI, or in WFIT until the virtual count ``wfit``. It wakes on the other
+    host when it would have woken here. (MP state SUSPENDED would wait for an interrupt that can be
+    delivered, while WFI ends with a timer that fires, whatever masks its interrupt.) ``monitor`` is
+    the local exclusive monitor as `Engine.exclusive` has it.
 
-    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits``: it is in WFE, or in WFET until
-    the virtual count ``wfet``.
+    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits``: it is in
+    WFE, or in WFET until the virtual count ``wfet``.
     """
 
     asleep: bool
@@ -44,8 +53,8 @@ class InFlight(NamedTuple):
 
 
 class VcpuEvents(NamedTuple):
-    """struct kvm_vcpu_events. ``serror_has_esr`` needs the RAS extension, which this CPU lacks; ``ext_dabt_pending``
-    reads as False."""
+    """struct kvm_vcpu_events. ``serror_has_esr`` needs the RAS extension, which this CPU lacks;
+    ``ext_dabt_pending`` reads as False."""
 
     serror_pending: bool = False
     serror_has_esr: bool = False
@@ -64,7 +73,8 @@ def take_serror(context: Context) -> None:
 
 
 def take_data_abort(context: Context, address: int) -> None:
-    """The guest takes a synchronous external abort at ``address`` (kvm_inject_sea); as KVM's, it says read."""
+    """The guest takes a synchronous external abort at ``address`` (kvm_inject_sea); as KVM's, it
+    says read."""
     same_el = context.pstate & PSTATE_EL != 0
     context.set_system(FAR_EL1, address)
     _enter(context, VECTOR_SYNC, syndrome.data_abort(DFSC.EXTERNAL, False, same_el))

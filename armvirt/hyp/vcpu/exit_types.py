@@ -1,4 +1,5 @@
-"""Exits that EL2 does not finish: what ``struct kvm_run`` carries, as typed objects (uapi/linux/kvm.h)."""
+"""Exits that EL2 does not finish: what ``struct kvm_run`` carries, as typed objects
+(uapi/linux/kvm.h)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ from typing import NamedTuple
 
 
 class MmioExit:
-    """KVM_EXIT_MMIO. ``data`` is the value as the device sees it, ``size`` bytes; the VMM sets it for a read.
+    """KVM_EXIT_MMIO. ``data`` is the value as the device sees it, ``size`` bytes; the VMM sets it
+    for a read.
 
-    ``abort`` set by the VMM gives the guest a synchronous external abort instead: nobody answers at this address.
+    ``abort`` set by the VMM gives the guest a synchronous external abort instead: nobody answers at
+    this address.
     """
 
     __slots__ = ("abort", "data", "is_write", "phys_addr", "size")
@@ -25,7 +28,8 @@ class MmioExit:
 class SystemEventExit(NamedTuple):
     """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup; flags as in uapi.
 
-    ``entry`` and ``context_id`` are where the guest wants to go on after a suspend: x1 and x2 of its call.
+    ``entry`` and ``context_id`` are where the guest wants to go on after a suspend: x1 and x2 of
+    its call.
     """
 
     kind: str
@@ -35,9 +39,11 @@ class SystemEventExit(NamedTuple):
 
 
 class SemihostingExit:
-    """HLT #0xF000 where the VM has semihosting: operation in x0, parameter block in x1; the VMM sets ``result``.
+    """HLT #0xF000 where the VM has semihosting: operation in x0, parameter block in x1; the VMM
+    sets ``result``.
 
-    ``retry_at`` set by the VMM (ns) makes the vCPU sleep until then and execute the HLT again: no input yet.
+    ``retry_at`` set by the VMM (ns) makes the vCPU sleep until then and execute the HLT again: no
+    input yet.
     """
 
     __slots__ = ("operation", "parameter", "result", "retry_at")
@@ -51,8 +57,8 @@ class SemihostingExit:
 
 
 class StuckExit(NamedTuple):
-    """The guest cannot go on: ``cause`` is what its vCPU ``cpu`` does (None: it has but one, or all of them do);
-    ``pc`` the instruction."""
+    """The guest cannot go on: ``cause`` is what its vCPU ``cpu`` does (None: it has but one, or all
+    of them do); ``pc`` the instruction."""
 
     cause: str
     pc: int
@@ -60,12 +66,14 @@ class StuckExit(NamedTuple):
 
 
 class IntrExit(NamedTuple):
-    """KVM_EXIT_INTR: without a vGIC, the level of a timer's output changed (`Vcpu.device_irq_level`)."""
+    """KVM_EXIT_INTR: without a vGIC, the level of a timer's output changed
+    (`Vcpu.device_irq_level`)."""
 
 
 class HypercallExit(NamedTuple):
-    """KVM_EXIT_HYPERCALL: a call that the SMCCC filter forwards. Arguments are in x1 and on, results are the VMM's to
-    write (x0 to x3) before the vCPU runs again. ``flags``: `HYPERCALL_SMC`; an SMC's PC is past it, too.
+    """KVM_EXIT_HYPERCALL: a call that the SMCCC filter forwards. Arguments are in x1 and on,
+    results are the VMM's to write (x0 to x3) before the vCPU runs again. ``flags``:
+    `HYPERCALL_SMC`; an SMC's PC is past it, too.
     """
 
     function: int
@@ -73,7 +81,8 @@ class HypercallExit(NamedTuple):
 
 
 class NisvExit(NamedTuple):
-    """KVM_EXIT_ARM_NISV: an access to no memory that the syndrome does not describe. ``esr_iss`` is ESR_EL2.ISS.
+    """KVM_EXIT_ARM_NISV: an access to no memory that the syndrome does not describe. ``esr_iss`` is
+    ESR_EL2.ISS.
 
     The PC is still at the instruction: the VMM emulates it and moves the PC, or injects an abort
     (`Vcpu.set_vcpu_events`).
@@ -84,8 +93,8 @@ class NisvExit(NamedTuple):
 
 
 class DebugExit(NamedTuple):
-    """KVM_EXIT_DEBUG: a breakpoint instruction, or a step. ``hsr`` is the syndrome, ``far`` the address of a
-    watchpoint; the PC is at the breakpoint, or where the step went."""
+    """KVM_EXIT_DEBUG: a breakpoint instruction, or a step. ``hsr`` is the syndrome, ``far`` the
+    address of a watchpoint; the PC is at the breakpoint, or where the step went."""
 
     hsr: int
     far: int = 0

@@ -1,4 +1,5 @@
-"""KVM_ARM_VCPU_INIT and KVM_{GET,SET}_MP_STATE: what a vCPU is, and whether it runs (arch/arm64/kvm/arm.c)."""
+"""KVM_ARM_VCPU_INIT and KVM_{GET,SET}_MP_STATE: what a vCPU is, and whether it runs
+(arch/arm64/kvm/arm.c)."""
 
 from __future__ import annotations
 
@@ -45,16 +46,22 @@ class VcpuInit(NamedTuple):
     features: int = 0
 
     def check(self) -> Feature:
-        """KvmError EINVAL for another target or a feature that this CPU lacks, ENOENT for one that KVM does not know.
+        """KvmError EINVAL for another target or a feature that this CPU lacks, ENOENT for one that
+        KVM does not know.
 
         The order is that of kvm_vcpu_init_check_features.
         """
         if self.target != TARGET_GENERIC_V8:
-            raise KvmError("EINVAL", f"there is no target {self.target}; the preferred one is {TARGET_GENERIC_V8}")
+            raise KvmError(
+                "EINVAL",
+                f"there is no target {self.target}; the preferred one is {TARGET_GENERIC_V8}",
+            )
         if self.features & ~KNOWN:
             raise KvmError("ENOENT", f"there are no vCPU features {self.features & ~KNOWN:#x}")
         if self.features & ~SUPPORTED:
-            raise KvmError("EINVAL", f"this CPU does not have {Feature(self.features) & ~SUPPORTED!r}")
+            raise KvmError(
+                "EINVAL", f"this CPU does not have {Feature(self.features) & ~SUPPORTED!r}"
+            )
         return Feature(self.features)
 
 

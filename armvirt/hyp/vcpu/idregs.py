@@ -1,8 +1,10 @@
-"""What a guest sees of the ID registers: the CPU's values, less what this machine does not virtualize.
+"""What a guest sees of the ID registers: the CPU's values, less what this machine does not
+virtualize.
 
-HCR_EL2.TID3 traps the feature registers; KVM answers from sanitised values (arch/arm64/kvm/sys_regs.c,
-read_id_reg). Field meanings: DDI 0487 D23.2. The table lists what survives; every field that it does not name reads
-as zero, which in these registers means "not implemented" (FP and AdvSIMD, signed fields, are therefore named).
+HCR_EL2.TID3 traps the feature registers; KVM answers from sanitised values
+(arch/arm64/kvm/sys_regs.c, read_id_reg). Field meanings: DDI 0487 D23.2. The table lists what
+survives; every field that it does not name reads as zero, which in these registers means "not
+implemented" (FP and AdvSIMD, signed fields, are therefore named).
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ class IdRule(NamedTuple):
 _RULES: dict[str, IdRule] = {
     "ID_AA64PFR0_EL1": IdRule(
         keep=("FP", "AdvSIMD"),
-        # EL0 and EL1 in AArch64 only; no EL2, EL3, RAS, SVE, MPAM, AMU. An emulator does not speculate, so that the
-        # guest may trust CSV2 and CSV3 and spares itself its mitigations; KVM says the same on an unaffected host.
+        # EL0 and EL1 in AArch64 only; no EL2, EL3, RAS, SVE, MPAM, AMU. An emulator does not
+        # speculate, so that the guest may trust CSV2 and CSV3 and spares itself its mitigations;
+        # KVM says the same on an unaffected host.
         fixed=(("EL0", 1), ("EL1", 1), ("CSV2", 1), ("CSV3", 1)),
     ),
     "ID_AA64PFR1_EL1": IdRule(keep=("SSBS",)),
@@ -35,11 +38,27 @@ _RULES: dict[str, IdRule] = {
     "ID_AA64DFR0_EL1": IdRule(keep=("DebugVer", "BRPs", "WRPs", "CTX_CMPs")),
     # Everything that is pure computation; not RNDR, which is the host's randomness, nor TME.
     "ID_AA64ISAR0_EL1": IdRule(
-        keep=("AES", "SHA1", "SHA2", "CRC32", "Atomic", "RDM", "SHA3", "SM3", "SM4", "DP", "FHM", "TS"),
+        keep=(
+            "AES",
+            "SHA1",
+            "SHA2",
+            "CRC32",
+            "Atomic",
+            "RDM",
+            "SHA3",
+            "SM3",
+            "SM4",
+            "DP",
+            "FHM",
+            "TS",
+        ),
     ),
     # No pointer authentication: its keys would be EL2's to save.
-    "ID_AA64ISAR1_EL1": IdRule(keep=("DPB", "JSCVT", "FCMA", "LRCPC", "FRINTTS", "SB", "BF16", "I8MM")),
-    # No stage-2 granules, fine-grained traps, ECV: those are EL2's features. No secure memory without EL3.
+    "ID_AA64ISAR1_EL1": IdRule(
+        keep=("DPB", "JSCVT", "FCMA", "LRCPC", "FRINTTS", "SB", "BF16", "I8MM")
+    ),
+    # No stage-2 granules, fine-grained traps, ECV: those are EL2's features. No secure memory
+    # without EL3.
     "ID_AA64MMFR0_EL1": IdRule(
         keep=("PARange", "ASIDBits", "BigEnd", "BigEndEL0", "TGran16", "TGran64", "TGran4"),
     ),
@@ -63,7 +82,9 @@ def _compile(name: str, rule: IdRule) -> _Masks:
 
 
 _NOTHING = _Masks(0, 0)
-_MASKS: dict[int, _Masks] = {BY_NAME[name].encoding: _compile(name, rule) for name, rule in _RULES.items()}
+_MASKS: dict[int, _Masks] = {
+    BY_NAME[name].encoding: _compile(name, rule) for name, rule in _RULES.items()
+}
 
 #: The registers with a rule; of all others in the trapped space the guest sees zero.
 KNOWN: frozenset[int] = frozenset(_MASKS)
@@ -86,8 +107,9 @@ def added(encoding: int, features: Iterable[str]) -> int:
 def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[str] = ()) -> int:
     """What the guest reads where the CPU says ``native_value``.
 
-    In the trapped space (op0=3, op1=0, CRn=0, CRm=1..7) a register without a rule reads as zero: reserved ones, and
-    the AArch32 ones on a machine without AArch32. Outside it (MIDR_EL1, CTR_EL0, caches) the CPU's value stands.
+    In the trapped space (op0=3, op1=0, CRn=0, CRm=1..7) a register without a rule reads as zero:
+    reserved ones, and the AArch32 ones on a machine without AArch32. Outside it (MIDR_EL1, CTR_EL0,
+    caches) the CPU's value stands.
     """
     if not is_id_space(encoding):
         return native_value
@@ -97,7 +119,8 @@ def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[st
 
 
 def mpidr_of(vcpu_id: int) -> int:
-    """A vCPU's MPIDR_EL1 as KVM numbers them (reset_mpidr): Aff0 = id[3:0], Aff1 = id[11:4], Aff2 = id[19:12].
+    """A vCPU's MPIDR_EL1 as KVM numbers them (reset_mpidr): Aff0 = id[3:0], Aff1 = id[11:4], Aff2 =
+    id[19:12].
 
     Aff0 stops at 16 because a GICv3 SGI names its targets by a 16-bit list within Aff0.
     """

@@ -1,4 +1,5 @@
-"""The ioctls of a vCPU but for KVM_RUN: what it is, its registers, events and power, and how it is debugged."""
+"""The ioctls of a vCPU but for KVM_RUN: what it is, its registers, events and power, and how it is
+debugged."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Power(Enum):
 
 
 class VcpuApi:
-    """The part of `armvirt.hyp.vcpu.vcpu.Vcpu` that its VMM calls between runs, or in an exit handler."""
+    """The part of `armvirt.hyp.vcpu.vcpu.Vcpu` that its VMM calls between runs, or in an exit
+    handler."""
 
     id: int
     index: int
@@ -47,11 +49,18 @@ class VcpuApi:
         self.initialized = False
         self.debug = GuestDebug.NONE
         self.immediate_exit = False  # kvm_run.immediate_exit: the next `run` is EINTR
-        self.spsr32 = [0, 0, 0, 0]  # SPSR_abt, und, irq, fiq: registers of AArch32, kept for the VMM
+        self.spsr32 = [
+            0,
+            0,
+            0,
+            0,
+        ]  # SPSR_abt, und, irq, fiq: registers of AArch32, kept for the VMM
         self.serror_pending = False
         self.suspended = False
         self.lines = 0  # HCR_EL2.VI and VF: the CPU's inputs, without an interrupt controller
-        self.abortable: MmioExit | NisvExit | None = None  # the exit that an external abort can answer
+        self.abortable: MmioExit | NisvExit | None = (
+            None  # the exit that an external abort can answer
+        )
         self.fault_address = 0  # FAR_EL2 of that exit
         self.affinity: frozenset[int] | None = None  # the PEs that it may be on, see `set_affinity`
 
@@ -80,11 +89,14 @@ class VcpuApi:
     def vcpu_init(self, init: VcpuInit) -> None:
         """KVM_ARM_VCPU_INIT: reset, and runnable unless POWER_OFF is among the features.
 
-        KvmError as `VcpuInit.check`; EINVAL where the VM's vCPUs were initialised with other features.
+        KvmError as `VcpuInit.check`; EINVAL where the VM's vCPUs were initialised with other
+        features.
         """
         features = init.check() & STICKY
         if self.vm.vcpu_features not in (None, features):
-            raise KvmError("EINVAL", "the vCPUs of a VM are initialised with the same features, once and again")
+            raise KvmError(
+                "EINVAL", "the vCPUs of a VM are initialised with the same features, once and again"
+            )
         self.vm.vcpu_features = features
         self.init(power_off=Feature.POWER_OFF in init.check())
 
@@ -96,12 +108,14 @@ class VcpuApi:
     # -- where it runs --
 
     def set_affinity(self, pes: Iterable[int] | None) -> None:
-        """Which physical CPUs of the host it may be on, by number; None: all. As sched_setaffinity of its thread: one
-        that is elsewhere moves, at once or when it leaves the guest. KvmError EINVAL for none, and for a CPU that the
-        host does not have."""
+        """Which physical CPUs of the host it may be on, by number; None: all. As sched_setaffinity
+        of its thread: one that is elsewhere moves, at once or when it leaves the guest. KvmError
+        EINVAL for none, and for a CPU that the host does not have."""
         allowed = None if pes is None else frozenset(pes)
         if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
-            raise KvmError("EINVAL", f"PEs {sorted(allowed)}: the host has {len(self.host.pcpus)}, from 0")
+            raise KvmError(
+                "EINVAL", f"PEs {sorted(allowed)}: the host has {len(self.host.pcpus)}, from 0"
+            )
         self.host.check_thread()
         self.affinity = allowed
         self.host.affinity_changed(self.index)
@@ -117,13 +131,14 @@ class VcpuApi:
     # -- registers --
 
     def get_one_reg(self, register: int) -> int:
-        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). ENOENT for an id that is not there, ENOEXEC before `init`."""
+        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). ENOENT for an id that is not there, ENOEXEC
+        before `init`."""
         self.check_initialized()
         return onereg.get(self, register)  # type: ignore[arg-type]
 
     def set_one_reg(self, register: int, value: int) -> None:
-        """KVM_SET_ONE_REG. ENOENT for an id that is not there, EINVAL for a value that cannot be, EBUSY for what is
-        fixed once a vCPU has run, ENOEXEC before `init`."""
+        """KVM_SET_ONE_REG. ENOENT for an id that is not there, EINVAL for a value that cannot be,
+        EBUSY for what is fixed once a vCPU has run, ENOEXEC before `init`."""
         self.check_initialized()
         onereg.set(self, register, value)  # type: ignore[arg-type]
 
@@ -135,7 +150,8 @@ class VcpuApi:
     # -- attributes --
 
     def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU (see `vcpu_attr`). ENXIO for a group or an attribute that is not there."""
+        """KVM_SET_DEVICE_ATTR of a vCPU (see `vcpu_attr`). ENXIO for a group or an attribute that
+        is not there."""
         vcpu_attr.group_of(self, group).set_attr(attr, value)  # type: ignore[arg-type]
 
     def get_device_attr(self, group: int, attr: int) -> int:
@@ -155,8 +171,9 @@ class VcpuApi:
         return MpState.SUSPENDED if self.suspended else MpState.RUNNABLE
 
     def set_mp_state(self, state: int) -> None:
-        """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered, and then exits with the system
-        event wakeup; it goes on once it is RUNNABLE. KvmError EINVAL for another state."""
+        """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered, and then
+        exits with the system event wakeup; it goes on once it is RUNNABLE. KvmError EINVAL for
+        another state."""
         if state not in tuple(MpState):
             raise KvmError("EINVAL", f"there is no MP state {state}")
         self.host.check_thread()
@@ -175,15 +192,18 @@ class VcpuApi:
         return VcpuEvents(serror_pending=self.serror_pending)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
-        """KVM_SET_VCPU_EVENTS: a virtual SError, pending until PSTATE.A lets it in, and an external abort for the
-        access of the last exit. An SError that is pending cannot be taken back (as KVM's).
+        """KVM_SET_VCPU_EVENTS: a virtual SError, pending until PSTATE.A lets it in, and an external
+        abort for the access of the last exit. An SError that is pending cannot be taken back (as
+        KVM's).
 
-        KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort when the last exit
-        was no `MmioExit` or `NisvExit`."""
+        KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort
+        when the last exit was no `MmioExit` or `NisvExit`."""
         self.check_initialized()
         self.host.check_thread()
         if events.serror_pending and events.serror_has_esr:
-            raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
+            raise KvmError(
+                "EINVAL", "without the RAS extension an SError has no syndrome of the VMM's"
+            )
         exit = self.abortable
         if events.ext_dabt_pending and exit is None:
             raise KvmError("EINVAL", "an external abort answers an MMIO or NISV exit")
@@ -210,8 +230,8 @@ class VcpuApi:
     # -- debugging --
 
     def set_guest_debug(self, control: int) -> None:
-        """KVM_SET_GUEST_DEBUG: with SINGLESTEP each instruction exits with a `DebugExit`, with USE_SW_BP each BRK.
-        KvmError EINVAL as `GuestDebug.checked`."""
+        """KVM_SET_GUEST_DEBUG: with SINGLESTEP each instruction exits with a `DebugExit`, with
+        USE_SW_BP each BRK. KvmError EINVAL as `GuestDebug.checked`."""
         self.host.check_thread()
         self.debug = GuestDebug.checked(control)
         self.program_traps()

@@ -1,7 +1,7 @@
 """KVM_GET/SET_ONE_REG: registers by their ids (uapi/asm/kvm.h; arch/arm64/kvm/guest.c, sys_regs.c).
 
-An id is architecture (0x60), size (2**n bytes), kind (core, system, firmware) and number. Core numbers count 32-bit
-words in ``struct kvm_regs``.
+An id is architecture (0x60), size (2**n bytes), kind (core, system, firmware) and number. Core
+numbers count 32-bit words in ``struct kvm_regs``.
 """
 
 from __future__ import annotations
@@ -24,16 +24,27 @@ if TYPE_CHECKING:
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
 CORE, SYSTEM, FIRMWARE = 0x0010_0000, 0x0013_0000, 0x0014_0000
 FIRMWARE_BITMAP, DEMUX_CCSIDR = 0x0016_0000, 0x0011_0000
-CLIDR_EL1, CCSIDR_EL1, CSSELR_EL1 = sysreg(3, 1, 0, 0, 1), sysreg(3, 1, 0, 0, 0), sysreg(3, 2, 0, 0, 0)
+CLIDR_EL1, CCSIDR_EL1, CSSELR_EL1 = (
+    sysreg(3, 1, 0, 0, 1),
+    sysreg(3, 1, 0, 0, 0),
+    sysreg(3, 2, 0, 0, 0),
+)
 #: KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: an emulator does not speculate, so each says NOT_REQUIRED.
 WORKAROUNDS = {1: 2, 2: 3, 3: 2}
 PSCI_VERSION = U64 | FIRMWARE
 MPIDR_EL1, SPSR_EL1 = sysreg(3, 0, 0, 0, 5), sysreg(3, 0, 4, 0, 0)
-WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = 0x3E, 0x40, 0x42, 0x44, 0x46, 0x48
+WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = (
+    0x3E,
+    0x40,
+    0x42,
+    0x44,
+    0x46,
+    0x48,
+)
 WORD_VREGS, WORD_FPSR, WORD_FPCR = 0x54, 0xD4, 0xD5
 ELR_EL1 = sysreg(3, 0, 4, 0, 1)
-#: Registers that a guest has and KVM_GET_REG_LIST has not: OSDLR_EL1 (RAZ/WI), CCSIDR_EL1 (by DEMUX ids), DCZID_EL0
-#: (the hardware's); sys_reg_descs has no value to save for them.
+#: Registers that a guest has and KVM_GET_REG_LIST has not: OSDLR_EL1 (RAZ/WI), CCSIDR_EL1 (by DEMUX
+#: ids), DCZID_EL0 (the hardware's); sys_reg_descs has no value to save for them.
 NOT_LISTED = frozenset({sysreg(2, 0, 1, 3, 4), CCSIDR_EL1, sysreg(3, 3, 0, 0, 7)})
 
 
@@ -45,7 +56,9 @@ class Access(NamedTuple):
 
 
 def _engine(get: Callable[[Engine], int], set_: Callable[[Engine, int], None]) -> Access:
-    return Access(lambda vcpu: get(vcpu.context.engine), lambda vcpu, value: set_(vcpu.context.engine, value))
+    return Access(
+        lambda vcpu: get(vcpu.context.engine), lambda vcpu, value: set_(vcpu.context.engine, value)
+    )
 
 
 def _x(n: int) -> Access:
@@ -58,13 +71,15 @@ def _q(n: int) -> Access:
 
 def _system(encoding: int) -> Access:
     return Access(
-        lambda vcpu: vcpu.context.system(encoding), lambda vcpu, value: vcpu.context.set_system(encoding, value)
+        lambda vcpu: vcpu.context.system(encoding),
+        lambda vcpu, value: vcpu.context.set_system(encoding, value),
     )
 
 
 def _timer(encoding: int) -> Access:
     return Access(
-        lambda vcpu: vcpu.timer.get_one_reg(encoding), lambda vcpu, value: vcpu.timer.set_one_reg(encoding, value)
+        lambda vcpu: vcpu.timer.get_one_reg(encoding),
+        lambda vcpu, value: vcpu.timer.set_one_reg(encoding, value),
     )
 
 
@@ -74,7 +89,11 @@ def _id(encoding: int) -> Access:
     def get(vcpu: Vcpu) -> int:
         if encoding == MPIDR_EL1:
             return vcpu.mpidr
-        native = 0 if is_id_space(encoding) and encoding not in idregs.KNOWN else vcpu.context.system(encoding)
+        native = (
+            0
+            if is_id_space(encoding) and encoding not in idregs.KNOWN
+            else vcpu.context.system(encoding)
+        )
         return idregs.visible(encoding, native, vcpu.vm.has_gicv3, vcpu.host.cpu_features)
 
     def set_(vcpu: Vcpu, value: int) -> None:
@@ -89,8 +108,8 @@ GUEST_MODES = frozenset({0, 4, 5})
 
 
 def _set_pstate(engine: Engine, value: int) -> None:
-    """Both stack pointers keep their values, whichever is in use before and after. EINVAL for a mode that the guest
-    cannot be in (set_core_reg)."""
+    """Both stack pointers keep their values, whichever is in use before and after. EINVAL for a
+    mode that the guest cannot be in (set_core_reg)."""
     if value & 0x1F not in GUEST_MODES:
         raise KvmError("EINVAL", f"PSTATE {value:#x}: the modes of a guest are EL0t, EL1t and EL1h")
     stacks = [engine.sp_el0, engine.sp_el1]
@@ -154,12 +173,15 @@ def _set_psci_version(vcpu: Vcpu, value: int) -> None:
 
 
 def _workaround(number: int) -> Access:
-    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a guest that was told less may come here, one that was told more not."""
+    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a guest that was told less may come here, one that was
+    told more not."""
     level = WORKAROUNDS[number]
 
     def set_(vcpu: Vcpu, value: int) -> None:
         if value > level:
-            raise KvmError("EINVAL", f"WORKAROUND_{number}: {value:#x} is more than this CPU's {level}")
+            raise KvmError(
+                "EINVAL", f"WORKAROUND_{number}: {value:#x} is more than this CPU's {level}"
+            )
 
     return Access(lambda vcpu: level, set_)
 
@@ -172,7 +194,8 @@ def _bitmap(bitmap: Bitmap) -> Access:
 
 
 def _cache(level: int) -> Access:
-    """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 as CSSELR_EL1 = ``level`` selects it; it cannot be changed."""
+    """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 as CSSELR_EL1 = ``level`` selects it; it cannot be
+    changed."""
 
     def get(vcpu: Vcpu) -> int:
         context = vcpu.context
@@ -216,7 +239,10 @@ def table() -> dict[int, Access]:
 
 
 def _demux(vcpu: Vcpu) -> dict[int, Access]:
-    return {U32 | DEMUX_CCSIDR | level: _cache(level) for level in caches(vcpu.context.system(CLIDR_EL1))}
+    return {
+        U32 | DEMUX_CCSIDR | level: _cache(level)
+        for level in caches(vcpu.context.system(CLIDR_EL1))
+    }
 
 
 def ids(vcpu: Vcpu) -> list[int]:

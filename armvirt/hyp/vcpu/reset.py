@@ -9,7 +9,10 @@ from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.hw.context import Context
 
 PSTATE_RESET = 0x3C5  # EL1h, DAIF masked
-SCTLR_EL1, SCTLR_RESET = sysreg(3, 0, 1, 0, 0), 0x00C50078  # KVM: RES1 bits (kvm_arm reset_val of SCTLR_EL1)
+SCTLR_EL1, SCTLR_RESET = (
+    sysreg(3, 0, 1, 0, 0),
+    0x00C50078,
+)  # KVM: RES1 bits (kvm_arm reset_val of SCTLR_EL1)
 SCTLR_EE = 1 << 25
 
 

@@ -37,7 +37,11 @@ __all__ = ["ExitHandler", "Power", "Vcpu"]
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
 
-VPIDR_EL2, VMPIDR_EL2, MIDR_EL1 = sysreg(3, 4, 0, 0, 0), sysreg(3, 4, 0, 0, 5), sysreg(3, 0, 0, 0, 0)
+VPIDR_EL2, VMPIDR_EL2, MIDR_EL1 = (
+    sysreg(3, 4, 0, 0, 0),
+    sysreg(3, 4, 0, 0, 5),
+    sysreg(3, 0, 0, 0, 0),
+)
 PMUSERENR_EL0 = sysreg(3, 3, 9, 14, 0)
 PMUSERENR_EN = 1
 DAIF_IF = 0xC0
@@ -45,17 +49,30 @@ DAIF_IF = 0xC0
 HCR_VM, HCR_SWIO, HCR_FMO, HCR_IMO, HCR_AMO = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5
 HCR_TWE, HCR_E2H = 1 << 14, 1 << 34
 HCR_TWI, HCR_TID3, HCR_TSC, HCR_RW = 1 << 13, 1 << 18, 1 << 19, 1 << 31
-HCR_GUEST_FLAGS = HCR_VM | HCR_SWIO | HCR_FMO | HCR_IMO | HCR_AMO | HCR_TWI | HCR_TWE | HCR_TID3 | HCR_TSC | HCR_RW
+HCR_GUEST_FLAGS = (
+    HCR_VM
+    | HCR_SWIO
+    | HCR_FMO
+    | HCR_IMO
+    | HCR_AMO
+    | HCR_TWI
+    | HCR_TWE
+    | HCR_TID3
+    | HCR_TSC
+    | HCR_RW
+)
 MDCR_TPM, MDCR_TPMCR, MDCR_TDE = 1 << 6, 1 << 5, 1 << 8
 
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
+
 
 class Vcpu(VcpuExits):
     """One virtual CPU. Created by `Vm.create_vcpu`; most of what a VMM calls is in `VcpuApi`
     and `VcpuExits`.
 
-    ``id`` is the VM's, ``uid`` is unique on the host and what trace events say (equal in a host's first VM), ``index``
-    is its place in `Host.vcpus`. ``home`` is the PE at which it queues, None before it first could run.
+    ``id`` is the VM's, ``uid`` is unique on the host and what trace events say (equal in a host's
+    first VM), ``index`` is its place in `Host.vcpus`. ``home`` is the PE at which it queues, None
+    before it first could run.
     """
 
     def __init__(self, vm: Vm, vcpu_id: int) -> None:
@@ -110,7 +127,8 @@ class Vcpu(VcpuExits):
         self.start(Start(0, 0), run=not power_off)
 
     def start(self, start: Start, *, run: bool = True) -> None:
-        """Reset to ``start``; the reset is done before the power state changes (kvm_psci_vcpu_on)."""
+        """Reset to ``start``; the reset is done before the power state changes
+        (kvm_psci_vcpu_on)."""
         self.initialized, self.suspended, self.serror_pending = True, False, False
         self.spsr32 = [0] * len(self.spsr32)
         self.faults_until = 0
@@ -142,13 +160,17 @@ class Vcpu(VcpuExits):
 
     @property
     def run_delay_ns(self) -> int:
-        """How long it has been runnable while another vCPU had its PE, up to the last time it got one (run_delay)."""
+        """How long it has been runnable while another vCPU had its PE, up to the last time it got
+        one (run_delay)."""
         return self.delay.total
 
     @property
     def in_wfi(self) -> bool:
-        """Whether it is blocked until an interrupt can be delivered: in WFI or CPU_SUSPEND, or suspended."""
-        asleep = self.power is Power.BLOCKED and self.timer.hw is None and not self.event_wait.active
+        """Whether it is blocked until an interrupt can be delivered: in WFI or CPU_SUSPEND, or
+        suspended."""
+        asleep = (
+            self.power is Power.BLOCKED and self.timer.hw is None and not self.event_wait.active
+        )
         return asleep and self.host.clock.armed(self._owner) is None  # else it waits for input
 
     def power_off(self) -> None:
@@ -168,7 +190,8 @@ class Vcpu(VcpuExits):
         self._set_power(Power.RUNNABLE)
 
     def suspend(self) -> None:
-        """KVM_MP_STATE_SUSPENDED: as in WFI, but what wakes it is the VMM's to know (kvm_vcpu_suspend)."""
+        """KVM_MP_STATE_SUSPENDED: as in WFI, but what wakes it is the VMM's to know
+        (kvm_vcpu_suspend)."""
         self.suspended, self._waiting = True, False
         self.event_wait.forget()
         if self.host.driving and self.power is Power.RUNNABLE:
@@ -183,7 +206,8 @@ class Vcpu(VcpuExits):
             self.timer.blocking()
 
     def in_flight(self) -> InFlight:
-        """What no call of KVM saves of a vCPU that moves, see `InFlight`. KvmError ENOEXEC before `init`."""
+        """What no call of KVM saves of a vCPU that moves, see `InFlight`. KvmError ENOEXEC before
+        `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
         monitor = self._monitor or self.context.engine.exclusive
@@ -192,8 +216,8 @@ class Vcpu(VcpuExits):
                         wait.active, wait.until)  # fmt: skip
 
     def resume(self, state: InFlight) -> None:
-        """Take over `in_flight` of a vCPU elsewhere; registers, interrupts, timers and counters are in place before.
-        KvmError ENOEXEC before `init`, EBUSY while the host runs."""
+        """Take over `in_flight` of a vCPU elsewhere; registers, interrupts, timers and counters are
+        in place before. KvmError ENOEXEC before `init`, EBUSY while the host runs."""
         self.check_initialized()
         self.host.check_standing()
         self._monitor = state.monitor
@@ -211,7 +235,8 @@ class Vcpu(VcpuExits):
         self.timer.blocking()
 
     def wake(self) -> None:
-        """kvm_vcpu_wake_up: a blocked vCPU looks again; a running one is kicked out to look at its interrupts."""
+        """kvm_vcpu_wake_up: a blocked vCPU looks again; a running one is kicked out to look at its
+        interrupts."""
         if self.power is Power.BLOCKED:
             self._set_power(Power.RUNNABLE)
 
@@ -240,18 +265,20 @@ class Vcpu(VcpuExits):
             self.host.bus.emit(Schedule(self.uid, "load"))
 
     def program_traps(self) -> None:
-        """MDCR_EL2 and HCR_EL2 of the CPU that it is on: what debugging and the CPU's own interrupt inputs ask for."""
+        """MDCR_EL2 and HCR_EL2 of the CPU that it is on: what debugging and the CPU's own interrupt
+        inputs ask for."""
         if self.pe is not None:
             breakpoints = MDCR_TDE if GuestDebug.USE_SW_BP in self.debug else 0
             self.pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR | breakpoints)
-            # EL1's trap of EL0 comes before MDCR_EL2.TPM: it is opened, so that EL2 answers at EL0 too
-            # (__activate_traps_common). The guest cannot reach this register.
+            # EL1's trap of EL0 comes before MDCR_EL2.TPM: it is opened, so that EL2 answers at EL0
+            # too (__activate_traps_common). The guest cannot reach this register.
             self.pe.write_el2(PMUSERENR_EL0, PMUSERENR_EN)
             vhe = HCR_E2H if self.vm.timer_data.vhe else 0
             self.pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | vhe | self.lines)
 
     def attach(self, pe: Pe) -> None:
-        """Be on ``pe`` as saved state says: as `load`, but everything on the CPU is in place already."""
+        """Be on ``pe`` as saved state says: as `load`, but everything on the CPU is in place
+        already."""
         self.pe = pe
         pe.bind(self.context, self.uid)
         if self.vm.vgic is not None:
@@ -281,8 +308,9 @@ class Vcpu(VcpuExits):
     # -- the run loop --
 
     def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> ExitKind:
-        """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync. ``alone``: no other vCPU can
-        run, and nobody wants to know when this one sleeps. From ``yield_at`` ns on, YIELD is such an exit."""
+        """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync. ``alone``:
+        no other vCPU can run, and nobody wants to know when this one sleeps. From ``yield_at`` ns
+        on, YIELD is such an exit."""
         pe = self.pe
         assert pe is not None
         if self.suspended:
@@ -301,18 +329,25 @@ class Vcpu(VcpuExits):
             if alone:
                 self._post(pe)
             one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
-            kind = pe.run(self._one_instruction(until) if one_at_a_time else until, self._on_exit, yield_at)
+            kind = pe.run(
+                self._one_instruction(until) if one_at_a_time else until, self._on_exit, yield_at
+            )
         if kind is ExitKind.IRQ:
             self.host_interrupts()
-        if GuestDebug.SINGLESTEP in self.debug and self.context.insns != before and self._nothing_to_tell:
+        if (
+            GuestDebug.SINGLESTEP in self.debug
+            and self.context.insns != before
+            and self._nothing_to_tell
+        ):
             self._leaving = DebugExit(STEP_HSR)
         if self._leaving is not None:
             self._tell_vmm()
         return kind
 
     def _complete(self, pe: Pe) -> ExitKind:
-        """The access that the VMM has answered, before anything else (kvm_handle_mmio_return comes before the guest is
-        entered): interrupts wait for it. A VMM that has moved the PC meanwhile wants something else."""
+        """The access that the VMM has answered, before anything else (kvm_handle_mmio_return comes
+        before the guest is entered): interrupts wait for it. A VMM that has moved the PC meanwhile
+        wants something else."""
         if self.context.pc != self._answers_pc:
             self._answers.clear()
             return ExitKind.STOPPED
@@ -329,8 +364,8 @@ class Vcpu(VcpuExits):
         return kind
 
     def _suspended(self) -> ExitKind:
-        """kvm_vcpu_suspend: KVM_SYSTEM_EVENT_WAKEUP where an interrupt can be delivered, each time until the VMM says
-        RUNNABLE; else it sleeps (again)."""
+        """kvm_vcpu_suspend: KVM_SYSTEM_EVENT_WAKEUP where an interrupt can be delivered, each time
+        until the VMM says RUNNABLE; else it sleeps (again)."""
         if not self.runnable_interrupt():
             self.block()
             return ExitKind.STOPPED
@@ -339,7 +374,8 @@ class Vcpu(VcpuExits):
         return ExitKind.STOPPED
 
     def _one_instruction(self, until: int) -> int:
-        """Take an SError that can be taken; else go on by single instructions, so that none too many goes before it."""
+        """Take an SError that can be taken; else go on by single instructions, so that none too
+        many goes before it."""
         assert self.pe is not None
         if self.serror_pending and vcpu_events.can_take_serror(self.context):
             self.serror_pending = False
@@ -349,8 +385,9 @@ class Vcpu(VcpuExits):
         return min(until, self.host.clock.now + self.pe.ns_per_insn)
 
     def _post(self, pe: Pe) -> None:
-        """A guest that gets nothing but ticks of the virtual timer, and sleeps between them, need not come here for
-        each: WFI, the background timer and the same entry would follow. The silicon may do that by itself."""
+        """A guest that gets nothing but ticks of the virtual timer, and sleeps between them, need
+        not come here for each: WFI, the background timer and the same entry would follow. The
+        silicon may do that by itself."""
         vgic, intid = self.vm.vgic, self.timer.wakes_for
         if vgic is not None and intid is not None and vgic.offers_only(self.id, intid):
             pe.post(self._slept)
@@ -379,7 +416,8 @@ class Vcpu(VcpuExits):
             vgic.refresh(self.id)
 
     def _level_changed(self) -> bool:
-        """kvm_timer_should_notify_user: the VMM has the interrupt controller, and does not know a timer's level yet."""
+        """kvm_timer_should_notify_user: the VMM has the interrupt controller, and does not know a
+        timer's level yet."""
         if self.vm.vgic is not None:
             return False
         self.timer.sync_user()
@@ -397,7 +435,8 @@ class Vcpu(VcpuExits):
         return self.exit_handler is not None and self.to_vmm(IntrExit()) == Action.STOP
 
     def host_interrupts(self) -> None:
-        """The host's interrupt handlers: timer PPIs stay active for the guest, the rest is done here."""
+        """The host's interrupt handlers: timer PPIs stay active for the guest, the rest is done
+        here."""
         pe = self.pe
         assert pe is not None
         while pe.gic.deliverable(pe.index):
@@ -468,7 +507,8 @@ class Vcpu(VcpuExits):
         self.timer.blocking()
 
     def sleep(self, until: int | None) -> None:
-        """Sleep on the PE, as it is loaded, until ``until`` ns (None: for ever), or an earlier wake-up."""
+        """Sleep on the PE, as it is loaded, until ``until`` ns (None: for ever), or an earlier
+        wake-up."""
         self._set_power(Power.BLOCKED)
         if until is not None:
             self.wake_at(until)
@@ -505,7 +545,8 @@ class Vcpu(VcpuExits):
         return inject_data_abort(self, exit, DFSC.EXTERNAL) if mmio.abort else action
 
     def smccc_call(self) -> int:
-        """SMCCC over HVC: x0 function, x1-x6 arguments, x0-x3 results; PC is past the HVC already."""
+        """SMCCC over HVC: x0 function, x1-x6 arguments, x0-x3 results; PC is past the HVC
+        already."""
         context = self.context
         result = self.vm.smccc.call(self.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
         if result is not None:
@@ -514,7 +555,8 @@ class Vcpu(VcpuExits):
         return self.take_stop()
 
     def translate(self, va: int) -> int | None:
-        """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if it is not mapped."""
+        """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if it is
+        not mapped."""
         return self.context.translate(va)
 
     def system_suspend(self, entry: int, context_id: int) -> None:
@@ -523,14 +565,17 @@ class Vcpu(VcpuExits):
         self.host.stop()
 
     def system_event(self, event: SystemEventExit) -> None:
-        """A PSCI call ended the VM's run. x0 has INTERNAL_FAILURE, which a VMM that runs on lets the guest see."""
+        """A PSCI call ended the VM's run. x0 has INTERNAL_FAILURE, which a VMM that runs on lets
+        the guest see."""
         self.context.set_x(0, INTERNAL_FAILURE)
         self.to_vmm(event)
         self.host.stop()
 
     def stuck(self, cause: str) -> None:
         """Tell the VMM that this guest cannot go on."""
-        self.to_vmm(StuckExit(cause, self.context.pc, self.id if len(list(self.vm.vcpus)) > 1 else None))
+        self.to_vmm(
+            StuckExit(cause, self.context.pc, self.id if len(list(self.vm.vcpus)) > 1 else None)
+        )
 
     def _set_phys_active(self, intid: int, active: bool) -> None:
         if self.pe is not None:

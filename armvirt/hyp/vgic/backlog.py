@@ -1,13 +1,15 @@
 """Work on LPIs that is too long for one access of the guest.
 
-There are up to 57,344 LPIs, and an access may ask for something to be done to all of them: GICR_CTLR.EnableLPIs,
-GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. So such an access leaves a job, a list of INTIDs to go
-through. An access does `STEPS` of it (an LPI, or an event, is a step); what is left is done at the guest's next
-accesses to the ITS or to the registers of LPIs, and every `SLICE_NS` of guest time. Nothing depends on the host's
-clock, and jobs are part of the state.
+There are up to 57,344 LPIs, and an access may ask for something to be done to all of them:
+GICR_CTLR.EnableLPIs, GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. So such an
+access leaves a job, a list of INTIDs to go through. An access does `STEPS` of it (an LPI, or an
+event, is a step); what is left is done at the guest's next accesses to the ITS or to the registers
+of LPIs, and every `SLICE_NS` of guest time. Nothing depends on the host's clock, and jobs are part
+of the state.
 
-The guest sees that work goes on: GITS_CREADR stays at the command, GICR_CTLR.RWP and GICR_SYNCR.Busy read as 1. That
-LPIs change one by one is what the architecture lets an ITS and a redistributor do (IHI 0069 5.3.5 and 12.11).
+The guest sees that work goes on: GITS_CREADR stays at the command, GICR_CTLR.RWP and
+GICR_SYNCR.Busy read as 1. That LPIs change one by one is what the architecture lets an ITS and a
+redistributor do (IHI 0069 5.3.5 and 12.11).
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ Action = Callable[["Vgic", Any, "list[Lpi]"], None]
 
 
 class Job:
-    """``action`` is a name in `its.lpi.ACTIONS`, ``about`` its argument (plain data), ``left`` the INTIDs to be done,
-    in order; one that is no LPI any more is passed over."""
+    """``action`` is a name in `its.lpi.ACTIONS`, ``about`` its argument (plain data), ``left`` the
+    INTIDs to be done, in order; one that is no LPI any more is passed over."""
 
     __slots__ = ("about", "action", "left")
 
@@ -38,8 +40,8 @@ class Job:
 
 
 class Backlog:
-    """The jobs of one vGIC, the first of them under way. ``later`` is called when something is left. ``limit`` is how
-    many steps an access has, ``steps`` how many are left of them."""
+    """The jobs of one vGIC, the first of them under way. ``later`` is called when something is
+    left. ``limit`` is how many steps an access has, ``steps`` how many are left of them."""
 
     __slots__ = ("_vgic", "jobs", "later", "limit", "steps")
 
@@ -50,7 +52,8 @@ class Backlog:
         self.later: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
-        """An access of the guest, or a slice of guest time, begins: it has ``limit`` steps, for what is left first."""
+        """An access of the guest, or a slice of guest time, begins: it has ``limit`` steps, for
+        what is left first."""
         self.steps = self.limit
         if self.jobs:
             self.work()
@@ -77,7 +80,9 @@ class Backlog:
             batch = job.left[: self.steps]
             del job.left[: len(batch)]
             self.steps -= len(batch)
-            lpi.ACTIONS[job.action](vgic, job.about, [vgic.lpis[intid] for intid in batch if intid in vgic.lpis])
+            lpi.ACTIONS[job.action](
+                vgic, job.about, [vgic.lpis[intid] for intid in batch if intid in vgic.lpis]
+            )
             if not job.left:
                 del self.jobs[0]
         if not self.jobs:
@@ -89,8 +94,8 @@ class Backlog:
         return [[job.action, job.about, list(job.left)] for job in self.jobs]
 
     def load(self, state: list[list[Any]]) -> None:
-        """Take over `state`; the LPIs are there, with the references of the maps. When `Vgic.go_on` is called is saved
-        elsewhere, as an entry of the host's clock."""
+        """Take over `state`; the LPIs are there, with the references of the maps. When `Vgic.go_on`
+        is called is saved elsewhere, as an entry of the host's clock."""
         self.jobs = [Job(action, about, list(left)) for action, about, left in state]
         for job in self.jobs:
             if job.action == RELEASE:  # events that are in no map any more still hold their LPIs

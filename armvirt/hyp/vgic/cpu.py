@@ -10,18 +10,21 @@ APRS = 4  # as many as the architecture has; the interface takes those that it i
 
 
 class VgicCpu:
-    """Private interrupts, the ap_list, and the CPU interface while it is not loaded. ``model`` is 2 or 3.
+    """Private interrupts, the ap_list, and the CPU interface while it is not loaded. ``model`` is 2
+    or 3.
 
-    ``ap_list`` has the interrupts as its keys, in order of arrival: each leaves at the same cost, however many LPIs a
-    guest lets pend. ``resident`` are those in list registers 0, 1 and so on of ``vif``, ``outside`` those that found
-    none at the last flush. ``dirty``: the list registers no longer say what the lists say, so flush has to run.
-    ``used`` is False while the list registers of ``vif`` are known to be empty. ``groups``: the group enables of the
-    interface when 1-of-N interrupts were last given away. ``running_before``: the active-priority registers at the last
-    flush that left something outside. ``cleared``: interrupts that were acknowledged here and made inactive by hand
-    before they were ended. ``num_pri_bits``: the priority bits that user space sees: those of the host's interface,
-    until it restores an ICC_CTLR_EL1 with fewer. ``prebits``: what the host's interface has, then too.
-    ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser`` GICR_PENDBASER. ``lpis_wanted`` is what the guest has
-    written to EnableLPIs, ``invalidate_wanted`` says that it has written GICR_INVALLR, while other work was under way.
+    ``ap_list`` has the interrupts as its keys, in order of arrival: each leaves at the same cost,
+    however many LPIs a guest lets pend. ``resident`` are those in list registers 0, 1 and so on of
+    ``vif``, ``outside`` those that found none at the last flush. ``dirty``: the list registers no
+    longer say what the lists say, so flush has to run. ``used`` is False while the list registers
+    of ``vif`` are known to be empty. ``groups``: the group enables of the interface when 1-of-N
+    interrupts were last given away. ``running_before``: the active-priority registers at the last
+    flush that left something outside. ``cleared``: interrupts that were acknowledged here and made
+    inactive by hand before they were ended. ``num_pri_bits``: the priority bits that user space
+    sees: those of the host's interface, until it restores an ICC_CTLR_EL1 with fewer. ``prebits``:
+    what the host's interface has, then too. ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser``
+    GICR_PENDBASER. ``lpis_wanted`` is what the guest has written to EnableLPIs,
+    ``invalidate_wanted`` says that it has written GICR_INVALLR, while other work was under way.
     """
 
     __slots__ = (
@@ -50,8 +53,8 @@ class VgicCpu:
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def reset_interface(self) -> None:
-        """ICC_*_EL1 as after a warm reset (IHI 0069 12.2), loaded or not; the list registers have been folded. What was
-        acknowledged here will not be ended any more."""
+        """ICC_*_EL1 as after a warm reset (IHI 0069 12.2), loaded or not; the list registers have
+        been folded. What was acknowledged here will not be ended any more."""
         for irq in [*self.ap_list, *self.cleared]:
             if irq.acked == self.vcpu_id:
                 irq.acked = None
@@ -72,7 +75,8 @@ class VgicCpu:
 
     @property
     def nr_aprs(self) -> int:
-        """Active-priority registers per group that the priority bits need (kvm vgic_v3_max_apr_idx)."""
+        """Active-priority registers per group that the priority bits need (kvm
+        vgic_v3_max_apr_idx)."""
         return 1 << self.num_pri_bits - 5
 
     @property

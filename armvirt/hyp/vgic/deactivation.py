@@ -1,4 +1,5 @@
-"""Active state that is written from outside the list registers: ISACTIVER, ICACTIVER, and a trapped ICC_DIR_EL1."""
+"""Active state that is written from outside the list registers: ISACTIVER, ICACTIVER, and a trapped
+ICC_DIR_EL1."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ _INTID = 0xFF_FFFF
 def change_active(vgic: Vgic, irq: VgicIrq, active: bool) -> None:
     """A guest writes ISACTIVER or ICACTIVER.
 
-    The line of a mapped interrupt was lowered when the guest took it. One that is high is pending again now, and may
-    wake a vCPU in WFI, which is on no PE whose comparator could say so. (KVM's does not sleep while a timer's output
-    is high.)
+    The line of a mapped interrupt was lowered when the guest took it. One that is high is pending
+    again now, and may wake a vCPU in WFI, which is on no PE whose comparator could say so. (KVM's
+    does not sleep while a timer's output is high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, vgic.cpu(irq.acked))
@@ -68,8 +69,8 @@ def dir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
 
 
 def _deactivate(vgic: Vgic, irq: VgicIrq) -> None:
-    """What the end of an interrupt in a list register does: the host interrupt is inactive, and one whose line is high
-    fires again by itself, behind what waits."""
+    """What the end of an interrupt in a list register does: the host interrupt is inactive, and one
+    whose line is high fires again by itself, behind what waits."""
     irq.active, irq.acked = False, None
     if irq.hw:
         irq.line_level = False

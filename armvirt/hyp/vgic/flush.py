@@ -1,7 +1,9 @@
-"""Around a guest entry: ap_lists into list registers and back (kvm/vgic/vgic.c: flush, fold, prune).
+"""Around a guest entry: ap_lists into list registers and back (kvm/vgic/vgic.c: flush, fold,
+prune).
 
-The walk costs microseconds per interrupt, and most exits change nothing. So list registers stay in place between
-entries: whoever changes an interrupt marks the vCPU that holds it dirty, and only a dirty vCPU needs `sync`, `flush`.
+The walk costs microseconds per interrupt, and most exits change nothing. So list registers stay in
+place between entries: whoever changes an interrupt marks the vCPU that holds it dirty, and only a
+dirty vCPU needs `sync`, `flush`.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
 
 
 def load(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
-    """Give a vCPU the virtual CPU interface of a PE; its list registers are filled by the flush that must follow."""
+    """Give a vCPU the virtual CPU interface of a PE; its list registers are filled by the flush
+    that must follow."""
     cpu.vif = vif
-    vif.sre = cpu.model != 2  # before ICH_VMCR_EL2, in which it decides about VFIQEn (kvm __vgic_v3_activate_traps)
+    vif.sre = (
+        cpu.model != 2
+    )  # before ICH_VMCR_EL2, in which it decides about VFIQEn (kvm __vgic_v3_activate_traps)
     vif.restore(cpu._vmcr, cpu.ap0r, cpu.ap1r)
     cpu.dirty = cpu.used = True
 
@@ -74,7 +79,9 @@ def flush(vgic: Vgic, cpu: VgicCpu) -> None:
     if len(irqs) > limit:
         irqs = lr.by_urgency(irqs, vif.vmcr)
         left_out = irqs[limit:]
-        resident = [irq for irq in cpu.ap_list if irq in irqs[:limit]]  # of equals, the lowest list register wins
+        resident = [
+            irq for irq in cpu.ap_list if irq in irqs[:limit]
+        ]  # of equals, the lowest list register wins
     cpu.resident, cpu.outside = resident, left_out + unknown
     hcr = HCR_EN
     if cpu.outside or foreign or watch or ends:
@@ -103,7 +110,8 @@ def _fill(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
 
 
 def _waiting(cpu: VgicCpu) -> int:
-    """The host interrupts, a bit each, of mapped interrupts that are pending and found no list register."""
+    """The host interrupts, a bit each, of mapped interrupts that are pending and found no list
+    register."""
     return sum(1 << irq.hwintid for irq in cpu.outside if _waits(irq))
 
 
@@ -129,7 +137,8 @@ def _foreign_spis(vgic: Vgic, cpu: VgicCpu) -> bool:
 def sync(vgic: Vgic, cpu: VgicCpu) -> None:
     """Fold the list registers into the interrupts and prune the ap_list (kvm vgic_sync_hwstate).
 
-    Afterwards the list registers are stale: a flush has to come before the next entry. Calling it again is harmless.
+    Afterwards the list registers are stale: a flush has to come before the next entry. Calling it
+    again is harmless.
     """
     vif = cpu.vif
     if vif is not None and (cpu.resident or cpu.outside or cpu.cleared):
@@ -168,17 +177,21 @@ def _replay(vgic: Vgic, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> l
     for irq in ended:
         irq.active, irq.acked = False, None
         if irq.hw:
-            irq.line_level = False  # one that is high fires again by itself, as after an end in a list register
+            irq.line_level = (
+                False  # one that is high fires again by itself, as after an end in a list register
+            )
             vgic.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
     return ended
 
 
 def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
-    """The ``count`` interrupts that were ended outside the list registers: the most urgent ones that were acknowledged.
+    """The ``count`` interrupts that were ended outside the list registers: the most urgent ones
+    that were acknowledged.
 
-    Their priorities were dropped since the flush, by which they are told from others whose active state was written by
-    hand. With a binary point that was changed since the acknowledge, the bit may be another one: those that never had
-    theirs are taken for what is left to account for. (KVM takes the first ``count`` that are outside.)
+    Their priorities were dropped since the flush, by which they are told from others whose active
+    state was written by hand. With a binary point that was changed since the acknowledge, the bit
+    may be another one: those that never had theirs are taken for what is left to account for. (KVM
+    takes the first ``count`` that are outside.)
     """
     before = cpu.running_before
     dropped = [old & ~now for old, now in zip(before, [*vif.ap0r, *vif.ap1r], strict=True)]
@@ -189,7 +202,8 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
 
 
 def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> bool:
-    """Whether the active-priority bit of an interrupt is set in ``dropped``, which is laid out as AP0R then AP1R.
+    """Whether the active-priority bit of an interrupt is set in ``dropped``, which is laid out as
+    AP0R then AP1R.
 
     Those of a GICv2 guest are all in AP1R.
     """
@@ -200,7 +214,8 @@ def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> 
 
 
 def _forget_ended(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
-    """Of the interrupts that were made inactive by hand, those whose priority was dropped are ended now."""
+    """Of the interrupts that were made inactive by hand, those whose priority was dropped are ended
+    now."""
     active = [*vif.ap0r, *vif.ap1r]
     for irq in [irq for irq in cpu.cleared if not _was_dropped(irq, vif, active)]:
         cpu.cleared.remove(irq)
@@ -209,7 +224,8 @@ def _forget_ended(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
 
 
 def prune(vgic: Vgic, cpu: VgicCpu) -> None:
-    """Drop from the ap_list what no longer belongs there, and hand over what belongs to another vCPU."""
+    """Drop from the ap_list what no longer belongs there, and hand over what belongs to another
+    vCPU."""
     enables, vcpu_id = vgic.enables, cpu.vcpu_id
     leaving = [irq for irq in cpu.ap_list if target_oracle(irq, enables) != vcpu_id]
     if not leaving:
@@ -222,16 +238,26 @@ def prune(vgic: Vgic, cpu: VgicCpu) -> None:
 
 
 def offers_only(cpu: VgicCpu, intid: int) -> bool:
-    """Whether all that is in flight on a vCPU is one pending interrupt, whose end needs no word from the hypervisor."""
+    """Whether all that is in flight on a vCPU is one pending interrupt, whose end needs no word
+    from the hypervisor."""
     vif = cpu.vif
-    if vif is None or len(cpu.ap_list) != 1 or len(cpu.resident) != 1 or cpu.cleared or vif.hcr != HCR_EN:
+    if (
+        vif is None
+        or len(cpu.ap_list) != 1
+        or len(cpu.resident) != 1
+        or cpu.cleared
+        or vif.hcr != HCR_EN
+    ):
         return False
-    return cpu.resident[0].intid == intid and cpu.resident[0].hw and vif.lr[0] & LR_STATE == LR_PENDING
+    return (
+        cpu.resident[0].intid == intid and cpu.resident[0].hw and vif.lr[0] & LR_STATE == LR_PENDING
+    )
 
 
 def retracted(cpu: VgicCpu) -> bool:
-    """Whether the line of a mapped interrupt fell while the interrupt is still pending in its list register, or waits
-    for one. The PE has left the guest for it (`armvirt.hw.pe.Pe`); KVM finds it because it folds at every exit.
+    """Whether the line of a mapped interrupt fell while the interrupt is still pending in its list
+    register, or waits for one. The PE has left the guest for it (`armvirt.hw.pe.Pe`); KVM finds it
+    because it folds at every exit.
     """
     vif = cpu.vif
     if vif is None:

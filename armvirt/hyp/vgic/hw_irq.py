@@ -1,4 +1,5 @@
-"""Interrupts that the host owns, and those with a host interrupt behind them, as the timers' (kvm/vgic/vgic.c)."""
+"""Interrupts that the host owns, and those with a host interrupt behind them, as the timers'
+(kvm/vgic/vgic.c)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def unmap(vgic: Vgic, vcpu_id: int, intid: int) -> None:
 
 
 def reset(vgic: Vgic, vcpu_id: int, intid: int) -> None:
-    """kvm_vgic_reset_mapped_irq: what it was doing is forgotten. Nothing for one that is not mapped."""
+    """kvm_vgic_reset_mapped_irq: what it was doing is forgotten. Nothing for one that is not
+    mapped."""
     irq = vgic.irq(vcpu_id, intid)
     if not irq.hw:
         return
@@ -51,10 +53,12 @@ def is_active(vgic: Vgic, vcpu_id: int, intid: int) -> bool:
 
 
 def resample(vgic: Vgic, irq: VgicIrq) -> None:
-    """Look at the line of a mapped interrupt that is in no list register and not active: nobody reports that it fell.
-    (KVM offers such an interrupt, and finds at the next exit that it should not have.)
+    """Look at the line of a mapped interrupt that is in no list register and not active: nobody
+    reports that it fell. (KVM offers such an interrupt, and finds at the next exit that it should
+    not have.)
 
-    The host interrupt of a line that fell has to be ready to fire again, unless a latch keeps it for the guest.
+    The host interrupt of a line that fell has to be ready to fire again, unless a latch keeps it
+    for the guest.
     """
     if not (irq.hw and irq.level) or irq.active or irq.lr >= 0:
         return
@@ -64,7 +68,8 @@ def resample(vgic: Vgic, irq: VgicIrq) -> None:
 
 
 def set_phys_active(vgic: Vgic, irq: VgicIrq, active: bool) -> None:
-    """The active state of the host interrupt behind ``irq``, on the PE of the vCPU that has or gets it."""
+    """The active state of the host interrupt behind ``irq``, on the PE of the vCPU that has or gets
+    it."""
     vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target
     if vcpu_id is not None:
         vgic.set_phys_active(vcpu_id, irq.hwintid, active)

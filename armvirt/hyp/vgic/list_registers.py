@@ -1,8 +1,8 @@
 """List registers: what goes into them before an entry, what comes back (kvm/vgic/vgic-v3.c).
 
-A GICv2 guest is served by the same ICH_LR<n>_EL2 as a GICv3 one: with ICC_SRE_EL1.SRE = 0 its CPUID field is in
-vINTID[12:10] (IHI 0069 chapter 12, ICH_LR<n>_EL2). These functions know one interrupt or one list at a time;
-`armvirt.hyp.vgic.flush` walks the lists.
+A GICv2 guest is served by the same ICH_LR<n>_EL2 as a GICv3 one: with ICC_SRE_EL1.SRE = 0 its CPUID
+field is in vINTID[12:10] (IHI 0069 chapter 12, ICH_LR<n>_EL2). These functions know one interrupt
+or one list at a time; `armvirt.hyp.vgic.flush` walks the lists.
 """
 
 from __future__ import annotations
@@ -29,27 +29,32 @@ from armvirt.hyp.vgic.irq import VgicIrq
 
 
 def priority_and_group(irq: VgicIrq) -> int:
-    """The Priority and Group fields of a list register for an interrupt that becomes active, or may."""
+    """The Priority and Group fields of a list register for an interrupt that becomes active, or
+    may."""
     return irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
 
 
 def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     """Move an interrupt into a list register: its ICH_LR<n>_EL2 value (kvm vgic_v3_populate_lr).
 
-    Level interrupts are never pending and active at once: hardware forbids it with HW = 1, and without it the EOI bit
-    brings the guest back here when it deactivates, to look at the line again. The same goes for an SGI of a GICv2
-    that is active or has a second sender. ``may_pend`` is False while the interrupt or the distributor is disabled, or
-    it has been routed elsewhere: one that is active then stays so and nothing more, and the EOI bit serves to hand on
-    what pends meanwhile. (KVM lets it pend again here.) ``come_back`` asks for the EOI bit whatever it is: a single
-    list register, with others waiting outside, has no other way to be filled before the next end of interrupt.
+    Level interrupts are never pending and active at once: hardware forbids it with HW = 1, and
+    without it the EOI bit brings the guest back here when it deactivates, to look at the line
+    again. The same goes for an SGI of a GICv2 that is active or has a second sender. ``may_pend``
+    is False while the interrupt or the distributor is disabled, or it has been routed elsewhere:
+    one that is active then stays so and nothing more, and the EOI bit serves to hand on what pends
+    meanwhile. (KVM lets it pend again here.) ``come_back`` asks for the EOI bit whatever it is: a
+    single list register, with others waiting outside, has no other way to be filled before the next
+    end of interrupt.
 
-    A mapped interrupt that is active and latched (ISPENDR) gets HW = 0 and the EOI bit: it is pending as soon as it is
-    inactive (IHI 0069 4.1.2), and a list register with HW = 1 has no maintenance interrupt that would say so. (KVM
-    keeps HW = 1, and the latch waits for the next exit.)
+    A mapped interrupt that is active and latched (ISPENDR) gets HW = 0 and the EOI bit: it is
+    pending as soon as it is inactive (IHI 0069 4.1.2), and a list register with HW = 1 has no
+    maintenance interrupt that would say so. (KVM keeps HW = 1, and the latch waits for the next
+    exit.)
 
-    Priority and group of an active interrupt are those of its acknowledge, whatever was written to IPRIORITYR or
-    IGROUPR since. That is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR<n>); the end of an interrupt whose list
-    register has another priority than the one that is dropped would not deactivate it (in KVM it can get stuck so).
+    Priority and group of an active interrupt are those of its acknowledge, whatever was written to
+    IPRIORITYR or IGROUPR since. That is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR<n>); the
+    end of an interrupt whose list register has another priority than the one that is dropped would
+    not deactivate it (in KVM it can get stuck so).
     """
     now = priority_and_group(irq)
     latched = irq.hw and irq.active and irq.pending_latch
@@ -78,7 +83,8 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
 
 
 def _take_source(irq: VgicIrq) -> int:
-    """The lowest sender of a GICv2 SGI leaves the set of those that wait; the latch stays set for the others."""
+    """The lowest sender of a GICv2 SGI leaves the set of those that wait; the latch stays set for
+    the others."""
     first = irq.source & -irq.source
     irq.source &= ~first
     irq.pending_latch = irq.source != 0
@@ -86,15 +92,17 @@ def _take_source(irq: VgicIrq) -> int:
 
 
 def fold(irq: VgicIrq, value: int) -> bool:
-    """Take an interrupt back from a list register; True if the host interrupt behind it has to be deactivated.
+    """Take an interrupt back from a list register; True if the host interrupt behind it has to be
+    deactivated.
 
-    After kvm vgic_v3_fold_lr_state, but for the latch that ISPENDR sets on a level interrupt: it dies when the guest
-    acknowledges (IHI 0048 figure 4-10), where KVM drops it at the end of interrupt, with one that was set meanwhile.
-    The line of a mapped interrupt is sampled if the guest has not seen the interrupt; a line that is low leaves nothing
-    that the guest would deactivate. A guest that has ended the interrupt has deactivated the host interrupt, which
-    fires again by itself if the line is high, and that is a new arrival. (KVM samples the line here too, if it was
-    reported high again, so that the order of two exits decides whether the interrupt is a new one.) An end of interrupt
-    under HW = 0 has left the host interrupt active.
+    After kvm vgic_v3_fold_lr_state, but for the latch that ISPENDR sets on a level interrupt: it
+    dies when the guest acknowledges (IHI 0048 figure 4-10), where KVM drops it at the end of
+    interrupt, with one that was set meanwhile. The line of a mapped interrupt is sampled if the
+    guest has not seen the interrupt; a line that is low leaves nothing that the guest would
+    deactivate. A guest that has ended the interrupt has deactivated the host interrupt, which fires
+    again by itself if the line is high, and that is a new arrival. (KVM samples the line here too,
+    if it was reported high again, so that the order of two exits decides whether the interrupt is a
+    new one.) An end of interrupt under HW = 0 has left the host interrupt active.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)
@@ -122,7 +130,8 @@ def fold(irq: VgicIrq, value: int) -> bool:
 
 
 def signals_eoi(value: int) -> bool:
-    """Whether a list register says that the guest has ended its interrupt (kvm lr_signals_eoi_mi)."""
+    """Whether a list register says that the guest has ended its interrupt (kvm
+    lr_signals_eoi_mi)."""
     return value & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
 
 
@@ -131,10 +140,11 @@ def group_enabled(irq: VgicIrq, vmcr: int) -> bool:
 
 
 def by_urgency(irqs: Sequence[VgicIrq], vmcr: int) -> list[VgicIrq]:
-    """Who gets a list register when there are too few: what the guest can take, by priority; then what is active.
+    """Who gets a list register when there are too few: what the guest can take, by priority; then
+    what is active.
 
-    Interrupts of a disabled group come last; otherwise in order of arrival, as where all have room: which of two equals
-    is taken first must not depend on how many there were at the last exit.
+    Interrupts of a disabled group come last; otherwise in order of arrival, as where all have room:
+    which of two equals is taken first must not depend on how many there were at the last exit.
     """
     return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority))
 
@@ -159,15 +169,17 @@ def configure_hcr(
     left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False,
     watch_ends: bool = False,
 ) -> int:  # fmt: skip
-    """ICH_HCR_EL2 for an entry: the maintenance interrupts that are needed (kvm vgic_v3_configure_hcr).
+    """ICH_HCR_EL2 for an entry: the maintenance interrupts that are needed (kvm
+    vgic_v3_configure_hcr).
 
-    Something pending outside: come back when no list register is pending. Something active outside: come back when the
-    guest ends what is in no list register, and trap ICC_DIR_EL1, whose INTID is not counted but needed. Anything
-    outside: come back when the list registers run empty, or when a group is switched on or off; ``watch_groups`` asks
-    for that too, for it decides who gets 1-of-N interrupts. With a single list register, "nearly empty" would be
-    always. ``watch_ends``: come back at such an end of interrupt though nothing active is outside, for interrupts that
-    were made inactive by hand before they were ended. ``foreign_spis``: an SPI is in flight on another vCPU, and this
-    one may deactivate it there if it uses EOImode 1, now or as soon as it says so.
+    Something pending outside: come back when no list register is pending. Something active outside:
+    come back when the guest ends what is in no list register, and trap ICC_DIR_EL1, whose INTID is
+    not counted but needed. Anything outside: come back when the list registers run empty, or when a
+    group is switched on or off; ``watch_groups`` asks for that too, for it decides who gets 1-of-N
+    interrupts. With a single list register, "nearly empty" would be always. ``watch_ends``: come
+    back at such an end of interrupt though nothing active is outside, for interrupts that were made
+    inactive by hand before they were ended. ``foreign_spis``: an SPI is in flight on another vCPU,
+    and this one may deactivate it there if it uses EOImode 1, now or as soon as it says so.
     """
     hcr = arch.HCR_EN
     if left.any or watch_groups:

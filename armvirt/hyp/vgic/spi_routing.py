@@ -1,4 +1,5 @@
-"""Where an SPI goes: GICD_IROUTER of a GICv3, with the choice among several PEs (IHI 0069 3.2.3, 12.9.22)."""
+"""Where an SPI goes: GICD_IROUTER of a GICv3, with the choice among several PEs (IHI 0069 3.2.3,
+12.9.22)."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def router(irq: VgicIrq) -> int:
 def one_of_n(vgic: Vgic, irq: VgicIrq) -> int | None:
     """The PE that gets a 1-of-N interrupt: the first one that has its group enabled.
 
-    Which of those that could is IMPLEMENTATION DEFINED; KVM ignores the routing mode and QEMU takes the first CPU.
+    Which of those that could is IMPLEMENTATION DEFINED; KVM ignores the routing mode and QEMU takes
+    the first CPU.
     """
     for cpu in vgic.cpus():
         if cpu.vmcr >> irq.group & 1:
@@ -46,7 +48,8 @@ def one_of_n(vgic: Vgic, irq: VgicIrq) -> int | None:
 
 
 def groups_changed(vgic: Vgic, cpu: VgicCpu) -> None:
-    """Give 1-of-N interrupts away anew if a vCPU has switched a group on or off since the last time."""
+    """Give 1-of-N interrupts away anew if a vCPU has switched a group on or off since the last
+    time."""
     groups = cpu.vmcr & GROUPS
     if groups != cpu.groups:
         cpu.groups = groups

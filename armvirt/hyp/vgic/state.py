@@ -1,4 +1,5 @@
-"""The vGIC's state as plain data, and back. What is in list registers is in it as INTIDs: the values are the PE's."""
+"""The vGIC's state as plain data, and back. What is in list registers is in it as INTIDs: the
+values are the PE's."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def state(vgic: Vgic) -> dict[str, object]:
-    """Everything the guest can tell. Addresses, owners and mapped host interrupts are wiring, and not in it."""
+    """Everything the guest can tell. Addresses, owners and mapped host interrupts are wiring, and
+    not in it."""
     return {
         "version": 1,
         "model": vgic.model,

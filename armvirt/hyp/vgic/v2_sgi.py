@@ -1,6 +1,8 @@
-"""SGIs of a GICv2: each is pending once per sender (IHI 0048 4.3.15 to 4.3.17; kvm/vgic/vgic-mmio-v2.c).
+"""SGIs of a GICv2: each is pending once per sender (IHI 0048 4.3.15 to 4.3.17;
+kvm/vgic/vgic-mmio-v2.c).
 
-``VgicIrq.source`` has a bit per sender whose SGI waits; ``pending_latch`` is set while there is one.
+``VgicIrq.source`` has a bit per sender whose SGI waits; ``pending_latch`` is set while there is
+one.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def sources(irq: VgicIrq) -> int:
 
 
 def set_sources(vgic: Vgic, irq: VgicIrq, senders: int) -> None:
-    """GICD_SPENDSGIR: as if these CPUs had sent the SGI. Bits of CPUs that do not exist are ignored."""
+    """GICD_SPENDSGIR: as if these CPUs had sent the SGI. Bits of CPUs that do not exist are
+    ignored."""
     vgic.settle(irq)
     irq.source |= senders & existing(vgic)
     irq.pending_latch = irq.source != 0

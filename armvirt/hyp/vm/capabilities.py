@@ -1,4 +1,5 @@
-"""KVM_CHECK_EXTENSION and KVM_ENABLE_CAP: what this KVM can do, as data (uapi/linux/kvm.h, arch/arm64/kvm/arm.c)."""
+"""KVM_CHECK_EXTENSION and KVM_ENABLE_CAP: what this KVM can do, as data (uapi/linux/kvm.h,
+arch/arm64/kvm/arm.c)."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ _HAVE_ONE = (
     Cap.SYSTEM_EVENT_DATA, Cap.ARM_USER_IRQ, Cap.STEAL_TIME, Cap.PTP_KVM, Cap.COUNTER_OFFSET,
 )  # fmt: skip
 
-#: What KVM_CHECK_EXTENSION answers; 0 for everything that is not here, such as hardware breakpoints, SVE, the PMU.
+#: What KVM_CHECK_EXTENSION answers; 0 for everything that is not here, such as hardware
+#: breakpoints, SVE, the PMU.
 EXTENSIONS: dict[int, int] = {
     **dict.fromkeys(_HAVE_ONE, 1),
     Cap.MAX_VCPUS: MAX_VCPUS[3],
@@ -99,9 +101,12 @@ class Capabilities:
         return cap in self._enabled
 
     def enable(self, cap: int, argument: int, flags: int) -> None:
-        """KvmError EINVAL for a capability that cannot be enabled, for flags, and for an argument it does not take."""
+        """KvmError EINVAL for a capability that cannot be enabled, for flags, and for an argument
+        it does not take."""
         if flags or (cap not in SWITCHES and cap != Cap.MANUAL_DIRTY_LOG_PROTECT2):
-            raise KvmError("EINVAL", f"capability {cap} cannot be enabled, or not with flags {flags:#x}")
+            raise KvmError(
+                "EINVAL", f"capability {cap} cannot be enabled, or not with flags {flags:#x}"
+            )
         if cap == Cap.MANUAL_DIRTY_LOG_PROTECT2:
             self._mmu.manual_protect = ManualProtect.checked(argument)
         else:
@@ -109,8 +114,9 @@ class Capabilities:
 
 
 def check_extension(cap: int, pcpus: int, gic: int | None = None) -> int:
-    """KVM_CHECK_EXTENSION on a host of so many CPUs, and on a VM with a GIC of this version: that decides how many
-    vCPUs it can have (kvm_vgic_create sets max_vcpus), and the host how many are recommended."""
+    """KVM_CHECK_EXTENSION on a host of so many CPUs, and on a VM with a GIC of this version: that
+    decides how many vCPUs it can have (kvm_vgic_create sets max_vcpus), and the host how many are
+    recommended."""
     if cap == Cap.NR_VCPUS:
         return min(pcpus, MAX_VCPUS[3])
     if cap == Cap.MAX_VCPUS and gic is not None:

@@ -1,4 +1,5 @@
-"""KVM_IOEVENTFD: a guest's store to an address calls a function at once, before the VMM (virt/kvm/eventfd.c)."""
+"""KVM_IOEVENTFD: a guest's store to an address calls a function at once, before the VMM
+(virt/kvm/eventfd.c)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ MASK64 = (1 << 64) - 1
 
 
 class IoEventFd(NamedTuple):
-    """A store of ``length`` bytes to ``address`` (0: of any length) with this data (None: any) calls ``signal``."""
+    """A store of ``length`` bytes to ``address`` (0: of any length) with this data (None: any)
+    calls ``signal``."""
 
     address: int
     length: int
@@ -45,25 +47,34 @@ class IoEventFds:
     def __init__(self) -> None:
         self._all: list[IoEventFd] = []
 
-    def assign(self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None) -> None:
-        """KvmError EINVAL for a length that is none, data to match with no length, or a range that wraps; EEXIST where
-        a store could be another's too."""
+    def assign(
+        self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
+    ) -> None:
+        """KvmError EINVAL for a length that is none, data to match with no length, or a range that
+        wraps; EEXIST where a store could be another's too."""
         new = self._checked(address, length, signal, datamatch)
         if any(new.collides(each) for each in self._all):
             raise KvmError("EEXIST", f"an ioeventfd takes stores to {address:#x} already")
         self._all.append(new)
 
-    def deassign(self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None) -> None:
-        """KVM_IOEVENTFD_FLAG_DEASSIGN: KvmError ENOENT unless there is exactly this one; EINVAL as `assign`."""
+    def deassign(
+        self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
+    ) -> None:
+        """KVM_IOEVENTFD_FLAG_DEASSIGN: KvmError ENOENT unless there is exactly this one; EINVAL as
+        `assign`."""
         gone = self._checked(address, length, signal, datamatch)
         if gone not in self._all:
             raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")
         self._all.remove(gone)
 
     @staticmethod
-    def _checked(address: int, length: int, signal: Callable[[], None], datamatch: int | None) -> IoEventFd:
+    def _checked(
+        address: int, length: int, signal: Callable[[], None], datamatch: int | None
+    ) -> IoEventFd:
         if length not in LENGTHS:
-            raise KvmError("EINVAL", f"an ioeventfd has 1, 2, 4 or 8 bytes, or 0 for any, not {length}")
+            raise KvmError(
+                "EINVAL", f"an ioeventfd has 1, 2, 4 or 8 bytes, or 0 for any, not {length}"
+            )
         if not 0 <= address <= MASK64 or address + length > MASK64:
             raise KvmError("EINVAL", f"an ioeventfd at {address:#x} wraps around")
         if datamatch is not None and not length:

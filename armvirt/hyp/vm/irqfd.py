@@ -1,8 +1,10 @@
-"""GSIs: how a VMM's interrupt sources reach the vGIC by number (virt/kvm/irqchip.c, virt/kvm/eventfd.c, vgic-irqfd.c).
+"""GSIs: how a VMM's interrupt sources reach the vGIC by number (virt/kvm/irqchip.c,
+virt/kvm/eventfd.c, vgic-irqfd.c).
 
-A GSI is routed to pins of the interrupt controller; pin n is SPI n, INTID 32 + n. An irqfd is a callable instead of a
-file: calling it is what writing the eventfd is. Routes, irqfds and memory slots are the VMM's to set up again after
-`Vm.load`; what they have done to interrupts is in the vGIC's state.
+A GSI is routed to pins of the interrupt controller; pin n is SPI n, INTID 32 + n. An irqfd is a
+callable instead of a file: calling it is what writing the eventfd is. Routes, irqfds and memory
+slots are the VMM's to set up again after `Vm.load`; what they have done to interrupts is in the
+vGIC's state.
 """
 
 from __future__ import annotations
@@ -31,18 +33,23 @@ class IrqRouter:
 
     def __init__(self, vgic: Callable[[], Vgic | None]) -> None:
         self._vgic = vgic
-        self._routes: dict[int, int] | None = None  # None: GSI n is pin n (kvm_vgic_setup_default_irq_routing)
+        self._routes: dict[int, int] | None = (
+            None  # None: GSI n is pin n (kvm_vgic_setup_default_irq_routing)
+        )
         self._resamplers: dict[int, list[Callable[[], None]]] = {}
 
-    # Routing --------------------------------------------------------------------------------------------------
+    # Routing -------------------------------------------------------------------------------------
 
     def set_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """KVM_SET_GSI_ROUTING: replace the whole table. KvmError EINVAL, and nothing is changed, for a pin or an
-        irqchip that does not exist, a GSI that is routed twice or out of range, or too many entries."""
+        """KVM_SET_GSI_ROUTING: replace the whole table. KvmError EINVAL, and nothing is changed,
+        for a pin or an irqchip that does not exist, a GSI that is routed twice or out of range, or
+        too many entries."""
         routes: dict[int, int] = {}
         for entry in entries:
             if not 0 <= entry.pin < PINS or entry.irqchip != 0:
-                raise KvmError("EINVAL", f"GSI {entry.gsi}: no pin {entry.pin} of irqchip {entry.irqchip}")
+                raise KvmError(
+                    "EINVAL", f"GSI {entry.gsi}: no pin {entry.pin} of irqchip {entry.irqchip}"
+                )
             if not 0 <= entry.gsi < MAX_ROUTES or entry.gsi in routes or len(routes) >= MAX_ROUTES:
                 raise KvmError("EINVAL", f"GSI {entry.gsi} cannot be routed, or is routed twice")
             routes[entry.gsi] = entry.pin
@@ -56,19 +63,21 @@ class IrqRouter:
         return self._routes.get(gsi)
 
     def set_irq(self, gsi: int, level: bool) -> None:
-        """kvm_set_irq on a GSI; one that leads nowhere, or to an SPI that the vGIC lacks, does nothing."""
+        """kvm_set_irq on a GSI; one that leads nowhere, or to an SPI that the vGIC lacks, does
+        nothing."""
         pin, vgic = self.pin(gsi), self._vgic()
         if pin is not None and vgic is not None and vgic.spi(FIRST_SPI + pin) is not None:
             vgic.inject(None, FIRST_SPI + pin, level)
 
-    # irqfds ---------------------------------------------------------------------------------------------------
+    # irqfds --------------------------------------------------------------------------------------
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
         """KVM_IRQFD: a function that raises a GSI. KvmError EAGAIN before the vGIC is initialised.
 
-        Without ``resample`` a call is a pulse, for edge interrupts. With it, the line is asserted until the guest ends
-        the (level) interrupt; then it is lowered and ``resample()`` is called, which looks at its device and calls
-        again if that still wants attention. Irqfds with ``resample`` on one GSI share its line.
+        Without ``resample`` a call is a pulse, for edge interrupts. With it, the line is asserted
+        until the guest ends the (level) interrupt; then it is lowered and ``resample()`` is called,
+        which looks at its device and calls again if that still wants attention. Irqfds with
+        ``resample`` on one GSI share its line.
         """
         vgic = self._vgic()
         if vgic is None or not vgic.initialized:
@@ -80,7 +89,8 @@ class IrqRouter:
         return lambda: self.set_irq(gsi, True)
 
     def deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """KVM_IRQFD_FLAG_DEASSIGN for one with ``resample``; the last one of its GSI lowers the line."""
+        """KVM_IRQFD_FLAG_DEASSIGN for one with ``resample``; the last one of its GSI lowers the
+        line."""
         left = self._resamplers.get(gsi, [])
         if resample in left:
             left.remove(resample)
@@ -101,7 +111,8 @@ class IrqRouter:
             vgic.on_end = self._ended
 
     def _ended(self, intid: int) -> None:
-        """The guest ended a level SPI (kvm_notify_acked_irq, irqfd_resampler_ack): lower its line, then ask."""
+        """The guest ended a level SPI (kvm_notify_acked_irq, irqfd_resampler_ack): lower its line,
+        then ask."""
         for gsi, resamplers in list(self._resamplers.items()):
             if self.pin(gsi) == intid - FIRST_SPI:
                 self.set_irq(gsi, False)

@@ -1,4 +1,5 @@
-"""The interrupts of a VM as its VMM raises them: lines, messages, irqfds (virt/kvm/eventfd.c, arch/arm64/kvm/arm.c)."""
+"""The interrupts of a VM as its VMM raises them: lines, messages, irqfds (virt/kvm/eventfd.c,
+arch/arm64/kvm/arm.c)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class VmIrq:
     _irqs: IrqRouter
 
     def signal_msi(self, address: int, data: int, devid: int | None = None) -> int:
-        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. 1: delivered, 0: the guest blocks it.
+        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. 1: delivered, 0: the guest blocks
+        it.
 
         Errors as `Vgic.signal_msi`; EINVAL without an interrupt controller.
         """
@@ -45,7 +47,8 @@ class VmIrq:
         return int(self.vgic.signal_msi(address, data, devid))
 
     def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
-        """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a GIC."""
+        """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a
+        GIC."""
         if self.vgic is None:
             raise KvmError("ENXIO", "this VM has no interrupt controller")
         self.host.check_thread()
@@ -54,11 +57,12 @@ class VmIrq:
     def irq_line_raw(self, word: int, level: bool) -> None:
         """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
 
-        Of type CPU, ``number`` is the vCPU's own IRQ (0) or FIQ (1) input, for a VM without an interrupt controller.
+        Of type CPU, ``number`` is the vCPU's own IRQ (0) or FIQ (1) input, for a VM without an
+        interrupt controller.
 
-        KvmError ENXIO for SPIs and PPIs without an interrupt controller, and for a CPU's inputs with one, which drives
-        them; EINVAL for an unknown type, a vCPU that does not exist, an INTID that is not of the type or not
-        implemented.
+        KvmError ENXIO for SPIs and PPIs without an interrupt controller, and for a CPU's inputs
+        with one, which drives them; EINVAL for an unknown type, a vCPU that does not exist, an
+        INTID that is not of the type or not implemented.
         """
         kind, number = word >> 24 & 15, word & 0xFFFF
         if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
@@ -81,7 +85,8 @@ class VmIrq:
         self.vgic.inject(vcpu_id, number, level)
 
     def set_gsi_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """KVM_SET_GSI_ROUTING, see `IrqRouter.set_routing`. By default GSI n is SPI n, INTID 32 + n."""
+        """KVM_SET_GSI_ROUTING, see `IrqRouter.set_routing`. By default GSI n is SPI n, INTID 32 +
+        n."""
         self._irqs.set_routing(entries)
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
@@ -96,7 +101,8 @@ class VmIrq:
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None, *,
         deassign: bool = False,
     ) -> None:  # fmt: skip
-        """KVM_IOEVENTFD: a guest's store of ``length`` bytes (0: any) to ``address``, if it has the data ``datamatch``
-        or that is None, calls ``signal()`` instead of leaving to the VMM. Errors as `IoEventFds`."""
+        """KVM_IOEVENTFD: a guest's store of ``length`` bytes (0: any) to ``address``, if it has the
+        data ``datamatch`` or that is None, calls ``signal()`` instead of leaving to the VMM. Errors
+        as `IoEventFds`."""
         change = self.ioeventfds.deassign if deassign else self.ioeventfds.assign
         change(address, length, signal, datamatch)

@@ -1,4 +1,5 @@
-"""What the other parts of the hypervisor ask of a VM: timers of its GIC, hypercalls of its vCPUs, diagnosis of both."""
+"""What the other parts of the hypervisor ask of a VM: timers of its GIC, hypercalls of its vCPUs,
+diagnosis of both."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class VmServices(SmcccHost):
-    """The part of `armvirt.hyp.kvm.Vm` that is not for its VMM, but for `why_idle`, `diagnose` and `compare`."""
+    """The part of `armvirt.hyp.kvm.Vm` that is not for its VMM, but for `why_idle`, `diagnose` and
+    `compare`."""
 
     vgic: Vgic | None
     host: Host
@@ -44,7 +46,8 @@ class VmServices(SmcccHost):
         return idle.causes(self._vm)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Every station of an interrupt on its way to a vCPU, and what it would need (`hyp.diagnosis.of_vcpu`)."""
+        """Every station of an interrupt on its way to a vCPU, and what it would need
+        (`hyp.diagnosis.of_vcpu`)."""
         from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 
         return diagnosis.trace(self._vm, vcpu_id, intid)
@@ -89,13 +92,17 @@ class VmServices(SmcccHost):
         """Hypercalls that need more of the VM than `SmcccHost`."""
         for function, handler in pvtime.calls(lambda vcpu_id: self._vcpus[vcpu_id].stolen_time):
             self.smccc.add(function, handler)
-        self.smccc.add(SmcccFunction.VENDOR_PTP, lambda vcpu_id, args: self._ptp(self._vcpus[vcpu_id], args[0]))
+        self.smccc.add(
+            SmcccFunction.VENDOR_PTP, lambda vcpu_id, args: self._ptp(self._vcpus[vcpu_id], args[0])
+        )
 
     def _ptp(self, vcpu: Vcpu, which: int) -> tuple[int, int, int, int]:
         timers = vcpu.timer.cpu
         contexts = {PtpCounter.VIRTUAL: timers.vtimer, PtpCounter.PHYSICAL: timers.ptimer}
         return ptp.answer(
-            which, self.wall_clock_start + self.host.clock.now, lambda counter: vcpu.timer.now(contexts[counter])
+            which,
+            self.wall_clock_start + self.host.clock.now,
+            lambda counter: vcpu.timer.now(contexts[counter]),
         )
 
     # -- SmcccHost --

@@ -1,4 +1,5 @@
-"""The engines on a bench: a package, so that its modules cannot be mistaken for others of the same name."""
+"""The engines on a bench: a package, so that its modules cannot be mistaken for others of the same
+name."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Just enough of an A64 assembler for the engine's tests: one method an instruction form, and labels.
+"""Just enough of an A64 assembler for the engine's tests: one method an instruction form, and
+labels.
 
 `test_engine_asm.py` holds every form against GNU as. Encodings: DDI 0487 C6.2.
 """
@@ -258,7 +259,8 @@ class Asm:
     # -- what many programs have --
 
     def vectors(self, handler: Callable[[Asm, int], None], name: str = "vectors") -> None:
-        """A table of 16 vectors: ``handler`` writes the code of the one at the offset that it is given."""
+        """A table of 16 vectors: ``handler`` writes the code of the one at the offset that it is
+        given."""
         self.align(2048)
         self.label(name)
         start = self.here

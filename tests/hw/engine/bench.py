@@ -1,7 +1,9 @@
-"""One engine on a bench: RAM, a silicon that records what it is asked, and stage-1 tables if wanted.
+"""One engine on a bench: RAM, a silicon that records what it is asked, and stage-1 tables if
+wanted.
 
-Guest convention: HVC with an immediate of STOP or more stops the run; any other HVC goes on (or does what the test put
-in ``silicon.on_hvc``). Vectors of `stop_vectors` stop with STOP_VECTOR + offset / 128.
+Guest convention: HVC with an immediate of STOP or more stops the run; any other HVC goes on (or
+does what the test put in ``silicon.on_hvc``). Vectors of `stop_vectors` stop with STOP_VECTOR +
+offset / 128.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ HCR = RW | TPU | TSC | TWI | IMO | FMO
 MDCR_TPM = 1 << 6 | 1 << 5
 EL0T, EL1T, EL1H, DAIF = 0, 4, 5, 0xF << 6
 
-IAR1, EOIR1, PMR = ICC_REGISTERS["ICC_IAR1_EL1"], ICC_REGISTERS["ICC_EOIR1_EL1"], ICC_REGISTERS["ICC_PMR_EL1"]
+IAR1, EOIR1, PMR = (
+    ICC_REGISTERS["ICC_IAR1_EL1"],
+    ICC_REGISTERS["ICC_EOIR1_EL1"],
+    ICC_REGISTERS["ICC_PMR_EL1"],
+)
 CNTV_CTL, CNTV_CVAL = sysreg(3, 3, 14, 3, 1), sysreg(3, 3, 14, 3, 2)
 UNDEF_ESR = 1 << 25
 INTID = 27
@@ -38,7 +44,8 @@ Result = tuple[list[tuple[object, ...]], int, dict[str, object], bytes]
 
 
 class Recorder:
-    """A silicon with just one of everything. The virtual interrupt that the test raises falls when IAR1 is read."""
+    """A silicon with just one of everything. The virtual interrupt that the test raises falls when
+    IAR1 is read."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -76,7 +83,9 @@ class Recorder:
 
     def timer_access(self) -> None:
         state = self.engine.state
-        self.log.append(("timer", state.timer_encoding, state.timer_write, state.value, state.pc, state.count))
+        self.log.append(
+            ("timer", state.timer_encoding, state.timer_write, state.value, state.pc, state.count)
+        )
         if state.timer_write:
             self.timer[state.timer_encoding] = state.value
         else:
@@ -100,8 +109,11 @@ class Recorder:
         return [line[1:] for line in self.log if line[0] == kind]
 
     def seen(self) -> list[tuple[object, ...]]:
-        """The log in the order of counts: entries reach us late, in batches, at moments that may differ."""
-        return [line for line in self.log if line[0] != "entry"] + [line for line in self.log if line[0] == "entry"]
+        """The log in the order of counts: entries reach us late, in batches, at moments that may
+        differ."""
+        return [line for line in self.log if line[0] != "entry"] + [
+            line for line in self.log if line[0] == "entry"
+        ]
 
 
 class Bench:
@@ -133,7 +145,11 @@ class Bench:
     def _create(self) -> Engine:
         engine = self.factory.create()
         engine.map_memory(self.base, RAM_SIZE, C.addressof(C.c_char.from_buffer(self.ram)))
-        engine.state.frequency, engine.state.counter_start, engine.state.trace = FREQUENCY, COUNTER_START, 1
+        engine.state.frequency, engine.state.counter_start, engine.state.trace = (
+            FREQUENCY,
+            COUNTER_START,
+            1,
+        )
         engine.set_hcr(self._hcr)
         engine.set_mdcr(self._mdcr)
         engine.write_system(encoding_of("OSLSR_EL1"), 8)  # the OS lock open, as an OS leaves it
@@ -194,7 +210,7 @@ class Bench:
         return value
 
 
-# -- vectors -----------------------------------------------------------------------------------------------------
+# -- vectors -------------------------------------------------------------------------------------
 
 
 def stop_vectors(program: Asm) -> None:
@@ -210,7 +226,7 @@ def vector_that_stopped(bench: Bench) -> int:
     return (esr & 0xFFFF - STOP_VECTOR) * 128
 
 
-# -- translation tables --------------------------------------------------------------------------------------------
+# -- translation tables --------------------------------------------------------------------------
 
 USER, READ_ONLY, UXN, PXN, NOT_GLOBAL = 1 << 6, 1 << 7, 1 << 54, 1 << 53, 1 << 11
 XN = UXN | PXN
@@ -284,7 +300,11 @@ def same(results: Sequence[Result]) -> None:
     """All results are equal; else the first field that differs, not a page of registers."""
     first = results[0]
     for other in results[1:]:
-        lines = [(ours, theirs) for ours, theirs in zip(first[0], other[0], strict=False) if ours != theirs]
+        lines = [
+            (ours, theirs)
+            for ours, theirs in zip(first[0], other[0], strict=False)
+            if ours != theirs
+        ]
         assert not lines and len(first[0]) == len(other[0])
         assert first[1] == other[1], "count"
         differing = {k: (first[2][k], other[2][k]) for k in first[2] if first[2][k] != other[2][k]}

@@ -17,7 +17,9 @@ KINDS = ("native", "portable")
 def make_factory(kind: str) -> EngineFactory:
     """Without a compiled native engine the test is skipped; in CI (ARMVIRT_CI=1) it fails."""
     if kind == "native" and not os.path.exists(LIBRARY):
-        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)("the native engine is not built")
+        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(
+            "the native engine is not built"
+        )
     return EngineFactory(kind)
 
 

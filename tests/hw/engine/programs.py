@@ -38,7 +38,8 @@ def fold(a: Asm, *registers: str) -> None:
 
 
 def handlers(a: Asm, offset: int) -> None:
-    """SVC: back, or to X23 from EL0 if it is not 0. Misaligned PC: on at X26. Other faults: the next instruction."""
+    """SVC: back, or to X23 from EL0 if it is not 0. Misaligned PC: on at X26. Other faults: the
+    next instruction."""
     fold(a, "SPSR_EL1", "ELR_EL1", "MDSCR_EL1")
     if offset & 0x180:
         a.mrs(SCRATCH, IAR1)
@@ -204,7 +205,8 @@ def compose(atoms: Iterable[str]) -> Asm:
 
 
 def stepping_program(steps: int, same_level: bool) -> Asm:
-    """A guest's own debugger: EL1 steps code of EL0 (or of EL1, with KDE) ``steps`` times, then lets it run."""
+    """A guest's own debugger: EL1 steps code of EL0 (or of EL1, with KDE) ``steps`` times, then
+    lets it run."""
     a = Asm()
     a.label("start")
     a.set_vectors()
@@ -261,7 +263,8 @@ def stepping_program(steps: int, same_level: bool) -> Asm:
 
 
 def set_up(factory: EngineFactory, program: Asm) -> Bench:
-    """With the MMU on, all pages but the data readable and executable at EL0 too, and UNMAPPED unmapped."""
+    """With the MMU on, all pages but the data readable and executable at EL0 too, and UNMAPPED
+    unmapped."""
     guest = Bench(factory, program, pstate=DAIF | EL1H)
     guest.set_system("VBAR_EL1", 0)
     guest.set_system("CNTKCTL_EL1", 0x303)
@@ -293,8 +296,9 @@ def play(
     move: bool = False,
     limit: int = 20_000,
 ) -> Result:
-    """Run a program to its end: stopped at each of ``stops`` (and moved to a fresh engine there), with the virtual
-    interrupt raised at each count of ``interrupts``. Stops for a WFE go into the log."""
+    """Run a program to its end: stopped at each of ``stops`` (and moved to a fresh engine there),
+    with the virtual interrupt raised at each count of ``interrupts``. Stops for a WFE go into the
+    log."""
     guest = set_up(factory, program)
     guest.engine.watch_wfe()
     where, raised = set(stops), set(interrupts)

@@ -1,4 +1,5 @@
-"""What the engine takes for granted about libunicorn and native.c is checked, and what does not fit is refused."""
+"""What the engine takes for granted about libunicorn and native.c is checked, and what does not fit
+is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from armvirt.hw.engine import EngineFactory, abi, native
 from armvirt.hw.engine.state import Action, Callback, EngineState, EventRecord, Leave, What
 from engine.conftest import make_factory
 
-calibrate = importlib.import_module("armvirt.hw.engine.calibrate")  # the package has a function of that name
+calibrate = importlib.import_module(
+    "armvirt.hw.engine.calibrate"
+)  # the package has a function of that name
 NATIVE_C = Path(package.__file__).with_name("native.c")
 MODELS = sorted(abi.CPU_MODELS)
 
@@ -28,7 +31,7 @@ def lib() -> abi.Library:
     return abi.Library()
 
 
-# Calibration ---------------------------------------------------------------------------------------------------------
+# Calibration ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -42,7 +45,11 @@ def test_calibration_finds_both_records(lib: abi.Library, model: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("_HVC", (0x1A5B, 0x25A5), "0 places for the exception record and 1 for the exclusive monitor"),
+        (
+            "_HVC",
+            (0x1A5B, 0x25A5),
+            "0 places for the exception record and 1 for the exclusive monitor",
+        ),
         ("_MAGIC", 0x5EED, "1 places for the exception record and 0 for the exclusive monitor"),
     ],
 )
@@ -52,7 +59,9 @@ def test_an_engine_that_does_not_fit_is_refused(
     """The program and what is looked for no longer agree: nothing is guessed."""
     if name == "_MAGIC":
         set_up = calibrate._set_up
-        monkeypatch.setattr(calibrate, "_set_up", lambda scratch: (set_up(scratch), monkeypatch.setattr(*spoil))[0])
+        monkeypatch.setattr(
+            calibrate, "_set_up", lambda scratch: (set_up(scratch), monkeypatch.setattr(*spoil))[0]
+        )
         spoil = (calibrate, name, value)
     else:
         monkeypatch.setattr(calibrate, name, value)
@@ -60,15 +69,23 @@ def test_an_engine_that_does_not_fit_is_refused(
         calibrate.calibrate(lib, abi.CPU_MODELS["cortex-a72"])
 
 
-def test_a_record_that_is_found_twice_is_refused(lib: abi.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_is_found_twice_is_refused(
+    lib: abi.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = calibrate._places
-    monkeypatch.setattr(calibrate, "_places", lambda blob, pattern, step: places(blob, pattern, step) | {0, 8})
+    monkeypatch.setattr(
+        calibrate, "_places", lambda blob, pattern, step: places(blob, pattern, step) | {0, 8}
+    )
     monkeypatch.setattr(calibrate, "_is_fault_record", lambda blob, at: True)
-    with pytest.raises(EngineError, match="3 places for the exception record and 3 for the exclusive monitor"):
+    with pytest.raises(
+        EngineError, match="3 places for the exception record and 3 for the exclusive monitor"
+    ):
         calibrate.calibrate(lib, abi.CPU_MODELS["cortex-a72"])
 
 
-def test_an_exception_that_does_not_come_is_refused(lib: abi.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_that_does_not_come_is_refused(
+    lib: abi.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without HCE there is no HVC exit to learn from."""
     wait_forever = (0xD503201F, 0xD503207F, 0xD503201F, 0xD503207F, 0xD503207F)  # nop, wfi
     monkeypatch.setattr(calibrate, "_PROGRAM", wait_forever)
@@ -78,16 +95,24 @@ def test_an_exception_that_does_not_come_is_refused(lib: abi.Library, monkeypatc
 
 def test_places_are_aligned() -> None:
     blob = b"\0ABCD\0\0\0ABCDABCD"
-    assert calibrate._places(blob, b"ABCD", 4) == {8, 12} and calibrate._places(blob, b"ABCD", 1) == {1, 8, 12}
-    assert calibrate._places(blob, b"XY", 1) == set() and calibrate._places(b"AAAA", b"AA", 1) == {0, 1, 2}
+    assert calibrate._places(blob, b"ABCD", 4) == {8, 12} and calibrate._places(
+        blob, b"ABCD", 1
+    ) == {1, 8, 12}
+    assert calibrate._places(blob, b"XY", 1) == set() and calibrate._places(b"AAAA", b"AA", 1) == {
+        0,
+        1,
+        2,
+    }
 
 
-# The library ---------------------------------------------------------------------------------------------------------
+# The library ------------------------------------------------------------------------------------
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abi, "SUPPORTED_VERSION", (2, 0))
-    with pytest.raises(EngineError, match="unicorn 2.1.4 is not the calibrated one; run: pip install unicorn=="):
+    with pytest.raises(
+        EngineError, match="unicorn 2.1.4 is not the calibrated one; run: pip install unicorn=="
+    ):
         abi.Library()
 
 
@@ -103,7 +128,9 @@ def test_a_missing_package_is_an_error_of_the_installation(monkeypatch: pytest.M
         abi.library_path()
 
 
-@pytest.mark.parametrize(("kind", "model", "words"), [("fast", "cortex-a72", "engine"), ("auto", "m1", "CPU model")])
+@pytest.mark.parametrize(
+    ("kind", "model", "words"), [("fast", "cortex-a72", "engine"), ("auto", "m1", "CPU model")]
+)
 def test_unknown_choices_are_the_users(kind: str, model: str, words: str) -> None:
     with pytest.raises(UserError, match=f"unknown {words} .*choose"):
         EngineFactory(kind, model)
@@ -144,16 +171,22 @@ def unicorn_constants() -> dict[str, int]:
 
 def test_constants_are_those_of_the_package() -> None:
     theirs = unicorn_constants()
-    assert {name: getattr(abi, name) for name in CONSTANTS} == {name: theirs[key] for name, key in CONSTANTS.items()}
+    assert {name: getattr(abi, name) for name in CONSTANTS} == {
+        name: theirs[key] for name, key in CONSTANTS.items()
+    }
     names = {n for n in vars(abi) if re.match("(ARCH|MODE|HOOK|INSN|CTL|PROT|R)_", n)}
     assert names == set(CONSTANTS), "every identifier of abi.py is in the table above"
-    assert [abi.x_register(n) for n in range(31)] == [theirs[f"UC_ARM64_REG_X{n}"] for n in range(31)]
+    assert [abi.x_register(n) for n in range(31)] == [
+        theirs[f"UC_ARM64_REG_X{n}"] for n in range(31)
+    ]
     assert abi.x_register(31) == theirs["UC_ARM64_REG_XZR"]
     assert {f"UC_CPU_ARM64_{model[7:].upper()}" for model in MODELS} < set(theirs)
-    assert all(theirs[f"UC_CPU_ARM64_{m[7:].upper()}"] == number for m, number in abi.CPU_MODELS.items())
+    assert all(
+        theirs[f"UC_CPU_ARM64_{m[7:].upper()}"] == number for m, number in abi.CPU_MODELS.items()
+    )
 
 
-# native.c ------------------------------------------------------------------------------------------------------------
+# native.c ---------------------------------------------------------------------------------------
 
 
 def enumerated() -> dict[str, int]:
@@ -164,14 +197,18 @@ def enumerated() -> dict[str, int]:
         for body in re.findall(r"enum \w*\s*\{(.*?)\}", text, re.DOTALL)
         for name, value in re.findall(r"(\w+) = (\w+)", body)
     }
-    return found | {n: int(v, 0) for n, v in re.findall(r"#define (\w+) (0x[0-9a-f]+|\d+)u?\s", text)}
+    return found | {
+        n: int(v, 0) for n, v in re.findall(r"#define (\w+) (0x[0-9a-f]+|\d+)u?\s", text)
+    }
 
 
 def test_native_has_the_same_constants() -> None:
     native_c = enumerated()
     shared = {name for name in CONSTANTS if name in native_c}
     assert {"R_PC", "R_CP", "CTL_TB_REMOVE"} <= shared and len(shared) >= 17
-    assert {name: native_c[name] for name in shared} == {name: getattr(abi, name) for name in shared}
+    assert {name: native_c[name] for name in shared} == {
+        name: getattr(abi, name) for name in shared
+    }
     assert native_c["PROT_READ_"] == abi.PROT_READ and native_c["PROT_EXEC_"] == abi.PROT_EXEC
     assert native_c["ABI_VERSION"] == native.ABI_VERSION
 
@@ -180,7 +217,9 @@ def test_native_has_the_same_enums() -> None:
     native_c = enumerated()
     assert {f"LEAVE_{leave.name}": int(leave) for leave in Leave}.items() <= native_c.items()
     assert {f"WHAT_{what.name}": int(what) for what in What}.items() <= native_c.items()
-    assert {f"CB_{callback.name}": int(callback) for callback in Callback}.items() <= native_c.items()
+    assert {
+        f"CB_{callback.name}": int(callback) for callback in Callback
+    }.items() <= native_c.items()
     actions = {name: value for name, value in vars(Action).items() if name.isupper() and value}
     assert {f"ACT_{name}": value for name, value in actions.items()}.items() <= native_c.items()
 
@@ -195,12 +234,20 @@ def layout_by_compiler(folder: Path) -> dict[str, tuple[int, int]]:
         for kind, structure in (("engine", EngineState), ("event", EventRecord))
         for name, *_ in structure._fields_
     ]
-    lines += ['printf("engine 0 %zu\\n", sizeof(engine));', 'printf("event 0 %zu\\n", sizeof(event));']
+    lines += [
+        'printf("engine 0 %zu\\n", sizeof(engine));',
+        'printf("event 0 %zu\\n", sizeof(event));',
+    ]
     source = folder / "layout.c"
-    source.write_text(f'#include <stdio.h>\n#include "{NATIVE_C}"\nint main(void) {{\n{chr(10).join(lines)}\n}}\n')
+    source.write_text(
+        f'#include <stdio.h>\n#include "{NATIVE_C}"\nint main(void) {{\n{chr(10).join(lines)}\n}}\n'
+    )
     subprocess.run([compiler, "-w", "-o", folder / "layout", source], check=True)
     text = subprocess.run([folder / "layout"], check=True, capture_output=True, text=True).stdout
-    return {name: (int(offset), int(size)) for name, offset, size in (line.split() for line in text.splitlines())}
+    return {
+        name: (int(offset), int(size))
+        for name, offset, size in (line.split() for line in text.splitlines())
+    }
 
 
 def c_name(name: str) -> str:
@@ -227,16 +274,23 @@ def test_the_built_library_is_the_present_one() -> None:
 def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     make_factory("native")
     monkeypatch.setattr(native, "ABI_VERSION", 99)
-    with pytest.raises(EngineError, match=r"_native\.so was built for another version of armvirt; reinstall armvirt"):
+    with pytest.raises(
+        EngineError,
+        match=r"_native\.so was built for another version of armvirt; reinstall armvirt",
+    ):
         native.NativeLibrary()
 
 
-def test_a_library_that_is_not_built_is_an_error_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_not_built_is_an_error_only_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     missing = str(Path(native.LIBRARY).with_name("_missing.so"))
     monkeypatch.setattr(native, "LIBRARY", missing)
     monkeypatch.setattr(native.NativeLibrary.__init__, "__defaults__", (missing,))
     assert EngineFactory("auto").kind == "portable"
-    with pytest.raises(EngineError, match="not built; install with a C compiler, or use --engine portable"):
+    with pytest.raises(
+        EngineError, match="not built; install with a C compiler, or use --engine portable"
+    ):
         EngineFactory("native")
 
 
@@ -249,4 +303,7 @@ def test_auto_takes_native_where_it_is_built() -> None:
 def test_describe() -> None:
     words = package.describe()
     assert words["unicorn"] == "2.1.4" and words["engine"] in ("native", "portable")
-    assert re.fullmatch(r"syndrome at \d+, monitor at \d+", words["calibration"]) and Path(words["library"]).exists()
+    assert (
+        re.fullmatch(r"syndrome at \d+, monitor at \d+", words["calibration"])
+        and Path(words["library"]).exists()
+    )

@@ -1,4 +1,5 @@
-"""An error in the silicon is the run's: it surfaces from `Engine.run`, with its traceback, whichever hook it was in."""
+"""An error in the silicon is the run's: it surfaces from `Engine.run`, with its traceback,
+whichever hook it was in."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def prepare(make: MakeBench) -> Bench:
     return guest
 
 
-@pytest.mark.parametrize("method", ["el2_exit", "undefined", "timer_access", "entries", "broadcast"])
+@pytest.mark.parametrize(
+    "method", ["el2_exit", "undefined", "timer_access", "entries", "broadcast"]
+)
 def test_an_exception_surfaces_with_its_traceback(bench: MakeBench, method: str) -> None:
     guest = prepare(bench)
     whole = getattr(guest.silicon, method)
@@ -102,7 +105,8 @@ def test_an_exception_of_a_poll(bench: MakeBench) -> None:
 
 
 def test_a_poll_may_stop_the_run(bench: MakeBench) -> None:
-    """A guest that never exits comes back to Python all the same, at a point that changes nothing."""
+    """A guest that never exits comes back to Python all the same, at a point that changes
+    nothing."""
     guest = bench(endless())
     poll_soon(guest)
     guest.silicon.stop_on_poll = True
@@ -146,7 +150,8 @@ def many_entries(guest: Bench) -> Iterator[object]:
 
 
 def test_entries_are_handed_over_in_order_and_in_batches(bench: MakeBench) -> None:
-    """More entries than the buffer holds, without an exit in between: none is lost, none is told twice."""
+    """More entries than the buffer holds, without an exit in between: none is lost, none is told
+    twice."""
     program = Asm()
     program.mov(1, 3 * EVENTS + 7)
     program.label("loop")
@@ -184,7 +189,8 @@ def test_without_a_trace_no_entries_are_told(bench: MakeBench) -> None:
 
 
 def test_a_fault_of_the_core_is_an_engine_error(bench: MakeBench) -> None:
-    """Running off the end of what is mapped, without a stage 2 to catch it, is our fault, not the guest's."""
+    """Running off the end of what is mapped, without a stage 2 to catch it, is our fault, not the
+    guest's."""
     program = Asm()
     program.mov(1, RAM + (1 << 24))
     program.br(1)
@@ -202,7 +208,8 @@ ANSWERS: dict[str, tuple[int, int, int]] = {
 
 @pytest.mark.parametrize(("action", "steps", "value"), ANSWERS.values(), ids=ANSWERS)
 def test_answers_of_an_exit(bench: MakeBench, action: int, steps: int, value: int) -> None:
-    """RETRY leaves PC and count, ADVANCE moves both by one, WRITE_RT fills the register that the syndrome names."""
+    """RETRY leaves PC and count, ADVANCE moves both by one, WRITE_RT fills the register that the
+    syndrome names."""
     program = Asm()
     program.mrs(5, "ID_AA64PFR0_EL1")
     program.hvc(STOP)

@@ -84,7 +84,9 @@ FORMS: dict[str, Callable[[Asm], None]] = {
 
 def test_every_form(tmp_path: Path) -> None:
     if shutil.which(AS) is None:
-        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(f"{AS} is not installed")
+        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(
+            f"{AS} is not installed"
+        )
     source, elf, binary = tmp_path / "a.s", tmp_path / "a.o", tmp_path / "a.bin"
     source.write_text("\n".join(["back:", *FORMS, "ahead:", ""]))
     subprocess.run([AS, "-o", elf, source], check=True)

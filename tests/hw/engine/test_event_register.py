@@ -1,4 +1,5 @@
-"""The event register: what sets it, what clears it, and to the instruction when (DDI 0487 D1.6.1)."""
+"""The event register: what sets it, what clears it, and to the instruction when (DDI 0487
+D1.6.1)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def watched(make: MakeBench, program: Asm, **options: object) -> Bench:
 
 
 def waits(guest: Bench) -> list[int]:
-    """The count behind each WFE that found the register clear, to the guest's end. Such a WFE then completes."""
+    """The count behind each WFE that found the register clear, to the guest's end. Such a WFE then
+    completes."""
     found = []
     while guest.run(10_000) == Leave.STOP and not guest.silicon.of("el2"):
         assert guest.engine.state.wfe == 1
@@ -129,7 +131,9 @@ def test_an_exit_before_it_does_not_count_it(bench: MakeBench, word: str, set_: 
 def test_an_exit_behind_it_counts_it(bench: MakeBench) -> None:
     guest = watched(bench, ending("sev", "nop"))
     seen: list[object] = []
-    guest.silicon.on_hvc[STOP] = lambda: seen.extend((register(guest), guest.silicon.of("sev"))) or 8  # type: ignore[func-returns-value]
+    guest.silicon.on_hvc[STOP] = lambda: (
+        seen.extend((register(guest), guest.silicon.of("sev"))) or 8
+    )  # type: ignore[func-returns-value]
     guest.run()
     assert seen == [1, [(1,)]]
 
@@ -204,7 +208,8 @@ def test_it_moves_with_the_cpu(bench: MakeBench) -> None:
 
 
 def test_two_address_spaces(bench: MakeBench) -> None:
-    """The same address holds SEVL in one and a NOP in the other: blocks of one size, and both stay translated."""
+    """The same address holds SEVL in one and a NOP in the other: blocks of one size, and both stay
+    translated."""
     program = Asm()
     program.label("again")
     for n in (20, 22):
@@ -252,7 +257,9 @@ def test_code_that_changes(bench: MakeBench) -> None:
     def patch() -> int:
         nonlocal rounds
         rounds += 1
-        guest.write(RAM + 4, (0xD503_20BF if rounds % 3 == 0 else 0xD503_201F).to_bytes(4, "little"))
+        guest.write(
+            RAM + 4, (0xD503_20BF if rounds % 3 == 0 else 0xD503_201F).to_bytes(4, "little")
+        )
         guest.engine.invalidate_code(RAM + 4, 4)
         return 8 if rounds == 8 else 0
 
@@ -267,7 +274,8 @@ def test_code_that_changes(bench: MakeBench) -> None:
 
 
 def test_more_than_the_table_holds(bench: MakeBench) -> None:
-    """A thousand blocks of which each third has a SEVL, twice, through two levels of the table's end."""
+    """A thousand blocks of which each third has a SEVL, twice, through two levels of the table's
+    end."""
     n = 1500
     program = Asm()
     program.mov(1, 2)
@@ -284,8 +292,11 @@ def test_more_than_the_table_holds(bench: MakeBench) -> None:
 
 
 def test_deadlines(factories: list[EngineFactory]) -> None:
-    """A deadline before, at and behind each instruction, with a move there: the register is the same."""
-    program = ending("nop", "sevl", "nop", "wfe", "sev", "wfe", "nop", "sevl", "nop", "nop", "isb", "wfe", "wfe")
+    """A deadline before, at and behind each instruction, with a move there: the register is the
+    same."""
+    program = ending(
+        "nop", "sevl", "nop", "wfe", "sev", "wfe", "nop", "sevl", "nop", "nop", "isb", "wfe", "wfe"
+    )
     results = []
     for factory in factories:
         for stop in range(14):
@@ -305,7 +316,8 @@ def test_deadlines(factories: list[EngineFactory]) -> None:
 
 
 def test_a_step_of_the_guests_ends_a_wfe(bench: MakeBench) -> None:
-    """Under the guest's own single-stepping the exception comes behind the WFE, which does not wait."""
+    """Under the guest's own single-stepping the exception comes behind the WFE, which does not
+    wait."""
     program = Asm()
     program.msr_const("MDSCR_EL1", 1)
     program.adr(1, "there")

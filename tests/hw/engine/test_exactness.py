@@ -42,16 +42,28 @@ def test_both_engines_are_one_machine(factories: list[EngineFactory], rich: Asm)
 @pytest.mark.parametrize("move", [False, True], ids=["stop", "save-load"])
 def test_stopping_at_every_count_of_one_run(factory: EngineFactory, rich: Asm, move: bool) -> None:
     reference = play(factory, rich, interrupts=INTERRUPTS)
-    same([reference, play(factory, rich, interrupts=INTERRUPTS, stops=range(1, count_of(reference)), move=move)])
+    same(
+        [
+            reference,
+            play(
+                factory, rich, interrupts=INTERRUPTS, stops=range(1, count_of(reference)), move=move
+            ),
+        ]
+    )
 
 
 def test_one_stop_at_each_count(factory: EngineFactory, rich: Asm) -> None:
-    """One stop in an otherwise free run; each third in a fresh engine. The portable engine, 30 times slower, does a
-    seventh of the counts: its arithmetic of blocks is that of the other."""
+    """One stop in an otherwise free run; each third in a fresh engine. The portable engine, 30
+    times slower, does a seventh of the counts: its arithmetic of blocks is that of the other."""
     reference = play(factory, rich, interrupts=INTERRUPTS)
     step = 1 if factory.kind == "native" else 7
     for stop in range(0, count_of(reference), step):
-        same([reference, play(factory, rich, interrupts=INTERRUPTS, stops=[stop], move=stop % 3 == 0)])
+        same(
+            [
+                reference,
+                play(factory, rich, interrupts=INTERRUPTS, stops=[stop], move=stop % 3 == 0),
+            ]
+        )
 
 
 def test_equal_at_every_count(factories: list[EngineFactory], rich: Asm) -> None:
@@ -74,7 +86,11 @@ def test_equal_at_every_count(factories: list[EngineFactory], rich: Asm) -> None
     move=st.booleans(),
 )
 def test_any_program_stopped_anywhere(
-    factories: list[EngineFactory], atoms: list[str], interrupts: set[int], stops: set[int], move: bool
+    factories: list[EngineFactory],
+    atoms: list[str],
+    interrupts: set[int],
+    stops: set[int],
+    move: bool,
 ) -> None:
     """Free native, stopped native, stopped portable: one result."""
     program = compose(["unmask", *atoms])
@@ -99,8 +115,9 @@ def steps_seen(guest_ram: bytes) -> list[int]:
 
 @pytest.mark.parametrize("same_level", [False, True], ids=["EL0", "EL1"])
 def test_a_guest_that_steps_itself(factory: EngineFactory, same_level: bool) -> None:
-    """MDSCR_EL1.SS and SPSR.SS are the guest's, although the engine's own exact stops are made of the same thing: one
-    instruction each step, wherever stops fall, in one engine or from one to the next."""
+    """MDSCR_EL1.SS and SPSR.SS are the guest's, although the engine's own exact stops are made of
+    the same thing: one instruction each step, wherever stops fall, in one engine or from one to the
+    next."""
     program = stepping_program(STEPS, same_level)
     reference = play(factory, program)
     first = program["stepped"]
@@ -108,7 +125,13 @@ def test_a_guest_that_steps_itself(factory: EngineFactory, same_level: bool) -> 
     seen = steps_seen(reference[3])
     assert seen[:4] == expected and len(seen) == STEPS
     every = range(1, count_of(reference))
-    same([reference, play(factory, program, stops=every), play(factory, program, stops=every, move=True)])
+    same(
+        [
+            reference,
+            play(factory, program, stops=every),
+            play(factory, program, stops=every, move=True),
+        ]
+    )
     for stop in range(0, count_of(reference), 1 if factory.kind == "native" else 5):
         same([reference, play(factory, program, stops=[stop], move=stop % 3 == 0)])
 

@@ -41,7 +41,13 @@ GROUPS = {EL1T: 0x000, EL1H: 0x200, EL0T: 0x400}
 ORIGINS = pytest.mark.parametrize("mode", [EL1T, EL1H, EL0T], ids=["EL1t", "EL1h", "EL0"])
 
 
-def start(make: MakeBench, write: Callable[[Asm], None], mode: int = EL1H, masks: int = DAIF, flags: int = 0) -> Bench:
+def start(
+    make: MakeBench,
+    write: Callable[[Asm], None],
+    mode: int = EL1H,
+    masks: int = DAIF,
+    flags: int = 0,
+) -> Bench:
     """A program with stopping vectors, about to run its first instruction in ``mode``."""
     program = Asm()
     write(program)
@@ -53,16 +59,23 @@ def start(make: MakeBench, write: Callable[[Asm], None], mode: int = EL1H, masks
 
 def entry(bench: Bench, which: int = 0) -> dict[str, object]:
     """The record of an exception entry, by name."""
-    return dict(zip(("what", "elr", "target", "esr", "count", "ns"), bench.silicon.of("entry")[which], strict=True))
+    return dict(
+        zip(
+            ("what", "elr", "target", "esr", "count", "ns"),
+            bench.silicon.of("entry")[which],
+            strict=True,
+        )
+    )
 
 
-# Where to, and what is saved ---------------------------------------------------------------------------------------
+# Where to, and what is saved --------------------------------------------------------------------
 
 
 @ORIGINS
 @pytest.mark.parametrize("kind", [What.SYNC, What.IRQ, What.FIQ], ids=["sync", "irq", "fiq"])
 def test_every_vector_that_exists(bench: MakeBench, mode: int, kind: What) -> None:
-    """VBAR + group of the origin + 0x80 times the kind; SPSR, ELR, PSTATE, and the record say the same."""
+    """VBAR + group of the origin + 0x80 times the kind; SPSR, ELR, PSTATE, and the record say the
+    same."""
     guest = start(bench, lambda a: a.svc(7), mode, masks=D | A, flags=N | C)
     guest.engine.state.virq, guest.engine.state.vfiq = int(kind == What.IRQ), int(kind == What.FIQ)
     assert guest.run() == Leave.STOP
@@ -74,7 +87,14 @@ def test_every_vector_that_exists(bench: MakeBench, mode: int, kind: What) -> No
     assert guest.system("ELR_EL1") == elr
     esr = SVC64 | 7 if kind == What.SYNC else 0
     target = guest.system("VBAR_EL1") + offset
-    assert entry(guest) == {"what": kind, "elr": elr, "target": target, "esr": esr, "count": 0, "ns": 0}
+    assert entry(guest) == {
+        "what": kind,
+        "elr": elr,
+        "target": target,
+        "esr": esr,
+        "count": 0,
+        "ns": 0,
+    }
     assert guest.count == 2, "the entry, and the HVC in the vector"
 
 
@@ -87,7 +107,8 @@ def test_ss_and_il_do_not_survive_an_entry(bench: MakeBench, lost: int) -> None:
 
 
 def test_stack_pointers_are_banked(bench: MakeBench) -> None:
-    """SP_EL0 belongs to EL0 and EL1t, SP_EL1 to EL1h, through entries from each and back by ERET."""
+    """SP_EL0 belongs to EL0 and EL1t, SP_EL1 to EL1h, through entries from each and back by
+    ERET."""
 
     def write(a: Asm) -> None:
         a.msr_const("SP_EL0", STACK - 0x1000)
@@ -124,7 +145,9 @@ def test_stack_pointers_are_banked(bench: MakeBench) -> None:
     user, kernel = STACK - 0x1000, STACK
     assert [guest.x(n) for n in (1, 6)] == [kernel, user - 16], "in the handler of EL0's SVC"
     assert guest.x(3) == user - 16, "EL1t goes on with SP_EL0"
-    assert [guest.x(n) for n in (2, 7, 4)] == [kernel, user - 32, kernel], "in the handler of EL1t's SVC"
+    assert [guest.x(n) for n in (2, 7, 4)] == [kernel, user - 32, kernel], (
+        "in the handler of EL1t's SVC"
+    )
     assert [guest.x(n) for n in (5, 8)] == [kernel - 32, user - 32], "same level: the stack goes on"
     assert guest.engine.sp == kernel - 32
 
@@ -139,7 +162,9 @@ def test_stack_pointers_are_banked(bench: MakeBench) -> None:
     ],
     ids=["svc", "brk", "udf", "hlt"],
 )
-def test_far_is_kept_by_all_but_aborts(bench: MakeBench, write: Callable[[Asm], None], esr: int) -> None:
+def test_far_is_kept_by_all_but_aborts(
+    bench: MakeBench, write: Callable[[Asm], None], esr: int
+) -> None:
     guest = start(bench, write)
     guest.set_system("FAR_EL1", MARK)
     guest.run()
@@ -214,11 +239,12 @@ def test_sp_alignment_keeps_far(bench: MakeBench) -> None:
         assert guest.system("FAR_EL1") == MARK
 
 
-# Interrupts --------------------------------------------------------------------------------------------------------
+# Interrupts -------------------------------------------------------------------------------------
 
 
 def test_a_pending_interrupt_goes_before_the_instruction(bench: MakeBench) -> None:
-    """IRQ unmasked and pending at an SVC: the IRQ is taken first, its ELR is the SVC, which runs afterwards."""
+    """IRQ unmasked and pending at an SVC: the IRQ is taken first, its ELR is the SVC, which runs
+    afterwards."""
 
     def handler(a: Asm, offset: int) -> None:
         if offset == 0x280:
@@ -234,7 +260,10 @@ def test_a_pending_interrupt_goes_before_the_instruction(bench: MakeBench) -> No
     guest.set_system("VBAR_EL1", program["vectors"])
     guest.engine.state.virq = 1
     guest.run()
-    assert [(line[0], line[1]) for line in guest.silicon.of("entry")] == [(What.IRQ, RAM), (What.SYNC, RAM + 4)]
+    assert [(line[0], line[1]) for line in guest.silicon.of("entry")] == [
+        (What.IRQ, RAM),
+        (What.SYNC, RAM + 4),
+    ]
 
 
 def test_fiq_goes_before_irq(bench: MakeBench) -> None:
@@ -253,7 +282,8 @@ def test_each_mask_holds_back_its_own_interrupt(bench: MakeBench, mask: int, vec
 
 
 def test_an_injected_abort_goes_before_a_pending_interrupt(bench: MakeBench) -> None:
-    """ENTER while an interrupt becomes pending: the entry masks it, the handler's unmask takes it."""
+    """ENTER while an interrupt becomes pending: the entry masks it, the handler's unmask takes
+    it."""
     program = Asm()
     program.hvc(1)
 
@@ -268,7 +298,12 @@ def test_an_injected_abort_goes_before_a_pending_interrupt(bench: MakeBench) -> 
 
     def inject() -> int:
         state = guest.engine.state
-        state.virq, state.enter_esr, state.enter_has_far, state.enter_far = 1, 0x25 << 26 | 0x10, 1, MARK
+        state.virq, state.enter_esr, state.enter_has_far, state.enter_far = (
+            1,
+            0x25 << 26 | 0x10,
+            1,
+            MARK,
+        )
         return Action.ENTER
 
     guest.silicon.on_hvc[1] = inject
@@ -310,15 +345,28 @@ def test_the_core_takes_an_interrupt_where_it_is_unmasked(
     guest.run()
     offset = 0x200 + 0x80 * what
     assert vector_that_stopped(guest) == offset
-    assert guest.system("ELR_EL1") == RAM + 12 and guest.system("SPSR_EL1") & (FIQ | IRQ | 0x1F) == EL1H
+    assert (
+        guest.system("ELR_EL1") == RAM + 12
+        and guest.system("SPSR_EL1") & (FIQ | IRQ | 0x1F) == EL1H
+    )
     target = guest.system("VBAR_EL1") + offset
-    assert entry(guest) == {"what": what, "elr": RAM + 12, "target": target, "esr": 0, "count": 3, "ns": 3}
-    assert guest.count == 5 and guest.engine.state.stats[12] == 1 and guest.engine.state.stats[13] == 0
+    assert entry(guest) == {
+        "what": what,
+        "elr": RAM + 12,
+        "target": target,
+        "esr": 0,
+        "count": 3,
+        "ns": 3,
+    }
+    assert (
+        guest.count == 5 and guest.engine.state.stats[12] == 1 and guest.engine.state.stats[13] == 0
+    )
 
 
 @ORIGINS
 def test_eret_takes_a_pending_interrupt(bench: MakeBench, mode: int) -> None:
-    """ELR is where ERET goes, not an instruction of the target has run; the group is the target's."""
+    """ELR is where ERET goes, not an instruction of the target has run; the group is the
+    target's."""
 
     def write(a: Asm) -> None:
         a.drop_to("target", mode)
@@ -331,7 +379,9 @@ def test_eret_takes_a_pending_interrupt(bench: MakeBench, mode: int) -> None:
     guest.run()
     assert vector_that_stopped(guest) == GROUPS[mode] + 0x80
     target = RAM + 20
-    assert guest.system("ELR_EL1") == target and guest.system("SPSR_EL1") == mode and guest.x(7) == 0
+    assert (
+        guest.system("ELR_EL1") == target and guest.system("SPSR_EL1") == mode and guest.x(7) == 0
+    )
     assert entry(guest)["count"] == 5 and entry(guest)["elr"] == target and guest.count == 7
 
 
@@ -362,7 +412,8 @@ def test_a_line_that_falls_before_the_unmask_is_not_taken(bench: MakeBench) -> N
 
 
 def test_an_unmask_that_masks_again_is_no_gap(bench: MakeBench) -> None:
-    """CPSR-style windows: DAIFClr and DAIFSet in a row have one instruction boundary between them, and it is enough."""
+    """CPSR-style windows: DAIFClr and DAIFSet in a row have one instruction boundary between them,
+    and it is enough."""
 
     def write(a: Asm) -> None:
         a.daifclr(2)
@@ -401,7 +452,7 @@ def test_interrupts_of_a_handler_that_does_not_acknowledge(bench: MakeBench) -> 
     assert [line[1] for line in guest.silicon.of("entry")] == [program["after"]] * 4
 
 
-# UNDEFINED at EL0 ---------------------------------------------------------------------------------------------------
+# UNDEFINED at EL0 -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -418,7 +469,8 @@ def test_interrupts_of_a_handler_that_does_not_acknowledge(bench: MakeBench) -> 
     ids=["hvc", "smc", "icc-read", "icc-write", "sctlr", "eret", "daifclr"],
 )
 def test_el0_may_not(bench: MakeBench, write: Callable[[Asm], None]) -> None:
-    """UNDEFINED (EC 0, with IL), at the instruction; only MSR DAIFClr has a syndrome of its own, EC 0x18."""
+    """UNDEFINED (EC 0, with IL), at the instruction; only MSR DAIFClr has a syndrome of its own, EC
+    0x18."""
     guest = start(bench, lambda a: (a.nop(), write(a))[0], EL0T, masks=0)
     guest.run()
     assert vector_that_stopped(guest) == 0x400
@@ -437,7 +489,7 @@ def test_smc_at_el1_is_for_el2(bench: MakeBench) -> None:
     assert not guest.silicon.of("entry")
 
 
-# Illegal exception returns -----------------------------------------------------------------------------------------
+# Illegal exception returns ----------------------------------------------------------------------
 
 ILLEGAL = {
     "AArch32": 0x10, "AArch32-svc": 0x13, "EL2h": 9, "EL3h": 13, "reserved-1": 1, "reserved-6": 6, "IL": 1 << 20 | EL1H,
@@ -449,7 +501,8 @@ ILLEGAL = {
     [pytest.param(v, id=k) for k, v in ILLEGAL.items()],
 )
 def test_an_illegal_return_stays_in_el1(bench: MakeBench, spsr: int) -> None:
-    """PSTATE.IL is set and the next instruction is not executed: EC 0x0E, ELR at the target (DDI 0487 D1.4.4)."""
+    """PSTATE.IL is set and the next instruction is not executed: EC 0x0E, ELR at the target (DDI
+    0487 D1.4.4)."""
 
     def write(a: Asm) -> None:
         a.drop_to("target", spsr | DAIF)
@@ -466,11 +519,12 @@ def test_an_illegal_return_stays_in_el1(bench: MakeBench, spsr: int) -> None:
     assert last[1] == guest.system("ELR_EL1") == RAM + 4 * (5 + (spsr > 0xFFFF))
 
 
-# Guests that cannot go on ------------------------------------------------------------------------------------------
+# Guests that cannot go on -----------------------------------------------------------------------
 
 
 def test_a_fault_in_the_vector_of_faults(bench: MakeBench) -> None:
-    """UDF at VBAR + 0x200: the same fault at the same place for ever is reported, not executed for ever."""
+    """UDF at VBAR + 0x200: the same fault at the same place for ever is reported, not executed for
+    ever."""
     program = Asm()
     program.udf()
     program.vectors(lambda a, offset: a.udf())
@@ -495,7 +549,8 @@ def test_vectors_that_are_not_mapped(bench: MakeBench) -> None:
 
 
 def test_faults_that_alternate_are_no_loop(bench: MakeBench) -> None:
-    """A handler that faults at two places in turn makes progress of a kind: only a limit ends it."""
+    """A handler that faults at two places in turn makes progress of a kind: only a limit ends
+    it."""
     program = Asm()
     program.udf()
 
@@ -527,7 +582,8 @@ def test_many_faults_at_el0_are_no_loop(bench: MakeBench) -> None:
 
 @pytest.mark.parametrize("taken", ["at once", "natively"])
 def test_an_interrupt_whose_vector_cannot_be_fetched(bench: MakeBench, taken: str) -> None:
-    """The interrupt is entered and counted, then its vector's fetch aborts as a second exception."""
+    """The interrupt is entered and counted, then its vector's fetch aborts as a second
+    exception."""
 
     def write(a: Asm) -> None:
         a.nop()
@@ -546,7 +602,9 @@ def test_an_interrupt_whose_vector_cannot_be_fetched(bench: MakeBench, taken: st
     irq, abort = entry(guest, 0), entry(guest, 1)
     before = 2 if taken == "natively" else 0
     assert irq["what"] == What.IRQ and irq["elr"] == RAM + 4 * before and irq["count"] == before
-    assert abort["what"] == What.SYNC and abort["elr"] == vbar + 0x280 and abort["count"] == before + 1
+    assert (
+        abort["what"] == What.SYNC and abort["elr"] == vbar + 0x280 and abort["count"] == before + 1
+    )
     assert abort["target"] == vbar + 0x200
 
 
@@ -573,7 +631,9 @@ def test_an_interrupt_whose_vector_stage_2_lacks(bench: MakeBench, taken: str) -
 
     def repair() -> int:
         if guest.engine.state.esr >> 26 == 0x20:
-            guest.silicon.log.append(("fetch", guest.engine.state.pc, guest.engine.state.hpfar << 8, guest.count))
+            guest.silicon.log.append(
+                ("fetch", guest.engine.state.pc, guest.engine.state.hpfar << 8, guest.count)
+            )
             tables.map(vector & ~0xFFF, vector & ~0xFFF)
             return Action.RETRY
         return exits()
@@ -634,11 +694,12 @@ def test_a_loop_of_one_that_ends_is_executed(bench: MakeBench) -> None:
     assert guest.engine.state.spin == 0 and vector_that_stopped(guest) == 0x200
 
 
-# An interrupt that only looks like one -----------------------------------------------------------------------------
+# An interrupt that only looks like one ----------------------------------------------------------
 
 
 def test_a_return_to_the_vector_is_no_interrupt(bench: MakeBench) -> None:
-    """ERET to VBAR + 0x280 with I masked, an interrupt pending: a jump, counted as such, not an entry."""
+    """ERET to VBAR + 0x280 with I masked, an interrupt pending: a jump, counted as such, not an
+    entry."""
     program = Asm()
     program.adr(1, "vectors")
     program.add_imm(1, 1, 0x280)
@@ -655,7 +716,8 @@ def test_a_return_to_the_vector_is_no_interrupt(bench: MakeBench) -> None:
 
 
 def test_low_bits_of_vbar_are_ignored(bench: MakeBench) -> None:
-    """VBAR_EL1[10:0] are RES0 (DDI 0487 D17.2.152): an interrupt and an SVC land in the aligned table."""
+    """VBAR_EL1[10:0] are RES0 (DDI 0487 D17.2.152): an interrupt and an SVC land in the aligned
+    table."""
 
     def write(a: Asm) -> None:
         a.adr(9, "vectors")

@@ -1,4 +1,5 @@
-"""A guest's own breakpoints and watchpoints (DDI 0487 D2.8, D2.10). Its software step is in test_exactness.py."""
+"""A guest's own breakpoints and watchpoints (DDI 0487 D2.8, D2.10). Its software step is in
+test_exactness.py."""
 
 from __future__ import annotations
 
@@ -64,7 +65,10 @@ def test_a_breakpoint(bench: MakeBench, stop: int) -> None:
     check(guest, a, 0x31)
 
 
-@pytest.mark.xfail(reason="the core arms breakpoints at an MSR only, not when their registers are loaded", strict=True)
+@pytest.mark.xfail(
+    reason="the core arms breakpoints at an MSR only, not when their registers are loaded",
+    strict=True,
+)
 def test_a_breakpoint_after_a_load(bench: MakeBench) -> None:
     guest, a = debugged(bench, watch=False)
     guest.run(a.words.index(0xD5033FDF) + 1)
@@ -89,7 +93,8 @@ SELF_BRANCHES: dict[str, Callable[[Asm], None]] = {
 
 @pytest.mark.parametrize("kind", SELF_BRANCHES)
 def test_a_step_over_a_branch_to_itself_counts(bench: MakeBench, kind: str) -> None:
-    """PC does not move, but the instruction was executed: the syndrome's ISV says so (DDI 0487, ISS of EC 0x32)."""
+    """PC does not move, but the instruction was executed: the syndrome's ISV says so (DDI 0487, ISS
+    of EC 0x32)."""
     step = 1 << 21
     a = Asm()
     a.set_vectors()
@@ -114,4 +119,6 @@ def test_a_step_over_a_branch_to_itself_counts(bench: MakeBench, kind: str) -> N
     guest.run(300)
     counts = [line[4] for line in guest.silicon.of("entry")]
     length_of_handler = 6
-    assert [later - earlier for earlier, later in itertools.pairwise(counts)] == [1 + length_of_handler + 1] * 3  # type: ignore[operator]
+    assert [later - earlier for earlier, later in itertools.pairwise(counts)] == [
+        1 + length_of_handler + 1
+    ] * 3  # type: ignore[operator]

@@ -1,9 +1,10 @@
-"""What breaks guests silently on this core: regression tests for each hazard. Each says the hazard and the cure, and
-fails if the cure is taken out of the engine.
+"""What breaks guests silently on this core: regression tests for each hazard. Each says the hazard
+and the cure, and fails if the cure is taken out of the engine.
 
-1 stops in the middle of an access; 2 stale PC; 3 stale code; 4 random numbers; 5 end addresses; 6 levels that fell;
-7 misaligned PC, restored contexts; 8 instruction counts; 9 unknown registers in hooks; 10 the last instructions before
-a deadline; 11 the interrupt line and the TLB after a restore; 12 host time; 13 the exclusive monitor.
+1 stops in the middle of an access; 2 stale PC; 3 stale code; 4 random numbers; 5 end addresses; 6
+levels that fell; 7 misaligned PC, restored contexts; 8 instruction counts; 9 unknown registers in
+hooks; 10 the last instructions before a deadline; 11 the interrupt line and the TLB after a
+restore; 12 host time; 13 the exclusive monitor.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ MakeBench = Callable[..., Bench]
 NEVER = (1 << 64) - 1
 
 
-# 1 ------------------------------------------------------------------------------------------------------------------
+# 1 ----------------------------------------------------------------------------------------------
 
 
 def pushes(n: int) -> Asm:
@@ -80,7 +81,8 @@ def pushes(n: int) -> Asm:
 
 
 def test_hazard_01_stops_between_instructions(bench: MakeBench) -> None:
-    """The core may leave behind a load or store with PC still on it. Stops fall at blocks and steps only."""
+    """The core may leave behind a load or store with PC still on it. Stops fall at blocks and steps
+    only."""
     guest = bench(pushes(20))
     for count in itertools.count(1):
         why = guest.run(count)
@@ -89,13 +91,16 @@ def test_hazard_01_stops_between_instructions(bench: MakeBench) -> None:
         assert (why, guest.count) == (Leave.BUDGET, count)
         stored, loaded = max(0, count - 2) // 4, max(0, count - 3) // 4
         assert guest.engine.pc == RAM + 4 * count
-        assert count < 4 or (guest.x(1), guest.x(2)) == (DATA + 8 * stored, DATA + 8 * loaded), count
+        assert count < 4 or (guest.x(1), guest.x(2)) == (DATA + 8 * stored, DATA + 8 * loaded), (
+            count
+        )
     assert [guest.read64(DATA + 8 * i) for i in range(21)] == [*range(1, 21), 0]
     assert guest.x(1) == guest.x(2) == DATA + 160 and guest.x(5) == 210
 
 
 def test_hazard_01_a_stop_asked_for_in_a_register_access(bench: MakeBench) -> None:
-    """The hook of an MSR is no place to stop either: the access would be done twice. It stops at the next block."""
+    """The hook of an MSR is no place to stop either: the access would be done twice. It stops at
+    the next block."""
     program = Asm()
     for i in range(8):
         program.movz(1, i)
@@ -125,7 +130,8 @@ def test_hazard_01_a_stop_asked_for_in_a_register_access(bench: MakeBench) -> No
 
 
 def test_hazard_01_a_stop_from_another_thread(bench: MakeBench) -> None:
-    """Another thread may only set a flag; blocks look at it. Stopped at whatever moments, nothing is done twice."""
+    """Another thread may only set a flag; blocks look at it. Stopped at whatever moments, nothing
+    is done twice."""
     program = Asm()
     program.mov(1, DATA)
     program.mov(2, DATA + 0x8000)
@@ -155,11 +161,12 @@ def test_hazard_01_a_stop_from_another_thread(bench: MakeBench) -> None:
     assert guest.count == len(program.words) - 4 + 4 * 4096
 
 
-# 2 ------------------------------------------------------------------------------------------------------------------
+# 2 ----------------------------------------------------------------------------------------------
 
 
 def test_hazard_02_the_next_exit_has_the_right_pc(bench: MakeBench) -> None:
-    """A plain write of PC in a hook makes the next exit report a stale one. PC is written by batch."""
+    """A plain write of PC in a hook makes the next exit report a stale one. PC is written by
+    batch."""
     kinds: tuple[Callable[[Asm], None], ...] = (
         lambda a: a.mrs(1, IAR1),  # completed at PC + 4
         lambda a: a.smc(1),  # the same, from EL2
@@ -198,11 +205,16 @@ def test_hazard_02_the_next_exit_has_the_right_pc(bench: MakeBench) -> None:
     guest.engine.set_x(2, RAM)
     guest.engine.set_x(4, 0x60_0000)
     assert guest.run() == Leave.STOP
-    seen = [(line[3] - 4 * (line[1] >> 26 == 0x16), line[6]) for line in guest.silicon.log if line[0] == "el2"]  # type: ignore[operator]
+    seen = [
+        (line[3] - 4 * (line[1] >> 26 == 0x16), line[6])
+        for line in guest.silicon.log
+        if line[0] == "el2"
+    ]  # type: ignore[operator]
     seen += [(line[4], line[5]) for line in guest.silicon.log if line[0] == "undefined"]
     entries = [line[1] for line in guest.silicon.of("entry")]
     assert sorted(pc for pc, _ in seen) == sorted(
-        [pc for which, pc in expected if which in (0, 1, 2, 5)] + [program["vectors"] - 4 * _padding(program) - 4]
+        [pc for which, pc in expected if which in (0, 1, 2, 5)]
+        + [program["vectors"] - 4 * _padding(program) - 4]
     )
     assert entries == [pc + 4 * (which == 3) for which, pc in expected if which in (3, 6)]
 
@@ -242,10 +254,15 @@ def test_hazard_02_a_stop_behind_an_exit_has_the_right_pc(bench: MakeBench, kind
 
 @pytest.mark.parametrize("kind", ["icc", "trap", "maintenance"])
 def test_hazard_02_a_stop_in_chained_blocks_has_the_right_pc(bench: MakeBench, kind: str) -> None:
-    """Blocks that jump to each other directly do not keep the core's PC up to date: leaving them must."""
+    """Blocks that jump to each other directly do not keep the core's PC up to date: leaving them
+    must."""
     program = Asm()
     program.label("loop")
-    {"icc": lambda: program.mrs(1, IAR1), "trap": program.wfi, "maintenance": lambda: program.sys("IC IVAU", 2)}[kind]()
+    {
+        "icc": lambda: program.mrs(1, IAR1),
+        "trap": program.wfi,
+        "maintenance": lambda: program.sys("IC IVAU", 2),
+    }[kind]()
     for n in range(4):
         program.add_imm(3, 3, 1)
         program.b(f"next{n}")
@@ -303,10 +320,11 @@ def _padding(program: Asm) -> int:
     return n
 
 
-# 3 ------------------------------------------------------------------------------------------------------------------
+# 3 ----------------------------------------------------------------------------------------------
 
 ALIAS, RUN, CODE = 0x5000_0000, 0x5100_0000, RAM + 0x1_0000
-"""Virtual: where the code is written and where it runs. Physical: where it lies, which as a VA is another page."""
+"""Virtual: where the code is written and where it runs. Physical: where it lies, which as a VA is
+another page."""
 RET, MOVZ_X0 = 0xD65F03C0, 0xD2800000
 
 
@@ -316,8 +334,9 @@ RET, MOVZ_X0 = 0xD65F03C0, 0xD2800000
     ids=["ivau-run", "ivau-alias", "iallu", "ialluis"],
 )
 def test_hazard_03_code_written_through_an_alias(bench: MakeBench, sync: tuple[str, int]) -> None:
-    """Stores through a mapping that is not executable do not invalidate translated code after the first one.
-    Cache maintenance is trapped and invalidates by physical address, whatever VA names the line."""
+    """Stores through a mapping that is not executable do not invalidate translated code after the
+    first one. Cache maintenance is trapped and invalidates by physical address, whatever VA names
+    the line."""
     operation, line = sync
     rounds = 10
     program = Asm()
@@ -354,8 +373,9 @@ def test_hazard_03_code_written_through_an_alias(bench: MakeBench, sync: tuple[s
 
 @pytest.mark.parametrize("when", ["between runs", "in an exit"])
 def test_hazard_03_code_written_by_the_hypervisor(bench: MakeBench, when: str) -> None:
-    """A write by a device or a debugger never invalidates; whoever writes says so, with the physical address. The
-    guest runs that code at another VA, with its MMU on: the address must not be taken for a virtual one."""
+    """A write by a device or a debugger never invalidates; whoever writes says so, with the
+    physical address. The guest runs that code at another VA, with its MMU on: the address must not
+    be taken for a virtual one."""
     program = Asm()
     program.mov(11, RUN)
     program.label("round")
@@ -387,7 +407,8 @@ def test_hazard_03_code_written_by_the_hypervisor(bench: MakeBench, when: str) -
 
 
 def test_hazard_03_other_cpus_are_told_the_physical_address(bench: MakeBench) -> None:
-    """IC IVAU reaches every CPU: the message has the physical address, for each has its own view of VAs."""
+    """IC IVAU reaches every CPU: the message has the physical address, for each has its own view of
+    VAs."""
     program = Asm()
     program.mov(1, ALIAS + 0x48)
     program.sys("IC IVAU", 1)
@@ -411,7 +432,8 @@ def test_hazard_03_other_cpus_are_told_the_physical_address(bench: MakeBench) ->
 
 
 def test_hazard_03_maintenance_that_el2_wants(bench: MakeBench) -> None:
-    """With HCR_EL2.TPU set by the hypervisor itself, the same trap is an exit, and nothing is done for it."""
+    """With HCR_EL2.TPU set by the hypervisor itself, the same trap is an exit, and nothing is done
+    for it."""
     program = Asm()
     program.sys("IC IVAU", 1)
     program.sys("DC CVAU", 1)
@@ -422,11 +444,12 @@ def test_hazard_03_maintenance_that_el2_wants(bench: MakeBench) -> None:
     assert [line[0] >> 26 for line in guest.silicon.of("el2")] == [0x18, 0x18, 0x16]  # type: ignore[operator]
 
 
-# 4 ------------------------------------------------------------------------------------------------------------------
+# 4 ----------------------------------------------------------------------------------------------
 
 
 def test_hazard_04_the_max_model_is_not_offered() -> None:
-    """The core's ``max`` model has RNDR, which is the host's randomness. Only deterministic models may be chosen."""
+    """The core's ``max`` model has RNDR, which is the host's randomness. Only deterministic models
+    may be chosen."""
     with pytest.raises(UserError, match="cortex-a53, cortex-a57, cortex-a72"):
         EngineFactory("portable", "max")
     assert sorted(abi.CPU_MODELS) == ["cortex-a53", "cortex-a57", "cortex-a72"]
@@ -434,7 +457,8 @@ def test_hazard_04_the_max_model_is_not_offered() -> None:
 
 @pytest.mark.parametrize("model", sorted(abi.CPU_MODELS))
 def test_hazard_04_no_model_has_random_numbers(model: str) -> None:
-    """RNDR and RNDRRS are UNDEFINED on every model that is offered, and the ID register does not promise them."""
+    """RNDR and RNDRRS are UNDEFINED on every model that is offered, and the ID register does not
+    promise them."""
     program = Asm()
     program.mrs(0, "ID_AA64ISAR0_EL1")
     program.mrs(1, sysreg(3, 3, 2, 4, 0))
@@ -448,12 +472,13 @@ def test_hazard_04_no_model_has_random_numbers(model: str) -> None:
     guest.close()
 
 
-# 5 ------------------------------------------------------------------------------------------------------------------
+# 5 ----------------------------------------------------------------------------------------------
 
 
 def test_hazard_05_a_guest_at_address_0(bench: MakeBench) -> None:
-    """``until`` of the core's run call is an address at which it stops, 0 included. An empty set of exits is used
-    instead, so that a guest can start at 0, come back to it and go through the end of memory."""
+    """``until`` of the core's run call is an address at which it stops, 0 included. An empty set of
+    exits is used instead, so that a guest can start at 0, come back to it and go through the end of
+    memory."""
     program = Asm(base=0)
     program.label("start")
     program.add_imm(1, 1, 1)
@@ -480,11 +505,12 @@ def test_hazard_05_wfi_is_an_exit_of_its_own(bench: MakeBench) -> None:
     assert [(line[0] >> 26, line[2]) for line in guest.silicon.of("el2")] == [(1, 4), (0x16, 12)]  # type: ignore[operator]
 
 
-# 6 ------------------------------------------------------------------------------------------------------------------
+# 6 ----------------------------------------------------------------------------------------------
 
 
 def tick_guest(ticks: int, step: int) -> Asm:
-    """Takes ``ticks`` interrupts of the virtual timer; its handler moves CVAL on by ``step`` counts."""
+    """Takes ``ticks`` interrupts of the virtual timer; its handler moves CVAL on by ``step``
+    counts."""
     a = Asm()
     a.set_vectors()
     a.mov(9, 0xF0)
@@ -518,7 +544,8 @@ def tick_guest(ticks: int, step: int) -> Asm:
 
 
 class Hypervisor:
-    """The least that gives a guest its virtual timer: each physical interrupt becomes one list register."""
+    """The least that gives a guest its virtual timer: each physical interrupt becomes one list
+    register."""
 
     def __init__(self, factory: EngineFactory, program: Asm) -> None:
         self.clock, self.gic = Clock(), PhysicalGic(1)
@@ -551,24 +578,28 @@ class Hypervisor:
 
 
 def test_hazard_06_a_level_is_looked_at_again(factory: EngineFactory) -> None:
-    """A guest that rewrites CNTV_CVAL lowers the line at once; a GIC that still believes the old level would storm it.
-    Every write recomputes the line: one interrupt for each expiry, each at its exact nanosecond."""
+    """A guest that rewrites CNTV_CVAL lowers the line at once; a GIC that still believes the old
+    level would storm it. Every write recomputes the line: one interrupt for each expiry, each at
+    its exact nanosecond."""
     ticks, step = 6, 100  # 1600 ns each
     hypervisor = Hypervisor(factory, tick_guest(ticks, step))
     assert hypervisor.run(1_000_000) is ExitKind.STOPPED
     assert len(hypervisor.interrupts) == ticks
-    assert {later - earlier for earlier, later in itertools.pairwise(hypervisor.interrupts)} == {step * 16}
+    assert {later - earlier for earlier, later in itertools.pairwise(hypervisor.interrupts)} == {
+        step * 16
+    }
     assert hypervisor.context.x(3) == ticks
     hypervisor.close()
 
 
-# 7 ------------------------------------------------------------------------------------------------------------------
+# 7 ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [EL1H, EL0T], ids=["EL1", "EL0"])
 @pytest.mark.parametrize("odd", [1, 2, 3])
 def test_hazard_07_a_misaligned_pc_faults(bench: MakeBench, mode: int, odd: int) -> None:
-    """The core executes at a misaligned PC. Blocks look: EC 0x22 with FAR and ELR the address (DDI 0487 D1.10.5)."""
+    """The core executes at a misaligned PC. Blocks look: EC 0x22 with FAR and ELR the address (DDI
+    0487 D1.10.5)."""
     program = Asm()
     program.adr(1, "target")
     program.add_imm(1, 1, odd)
@@ -582,12 +613,16 @@ def test_hazard_07_a_misaligned_pc_faults(bench: MakeBench, mode: int, odd: int)
     guest.run()
     assert vector_that_stopped(guest) == (0x200 if mode == EL1H else 0x400)
     assert guest.system("ESR_EL1") == 0x22 << 26 | 1 << 25
-    assert guest.system("FAR_EL1") == guest.system("ELR_EL1") == program["target"] + odd and guest.x(2) == 0
+    assert (
+        guest.system("FAR_EL1") == guest.system("ELR_EL1") == program["target"] + odd
+        and guest.x(2) == 0
+    )
     assert guest.silicon.of("entry")[0][4] == 3 and guest.count == 5
 
 
 def test_hazard_07_a_misaligned_return(bench: MakeBench) -> None:
-    """The same for ERET, whose target is not checked at the ERET but as an instruction of the target's level."""
+    """The same for ERET, whose target is not checked at the ERET but as an instruction of the
+    target's level."""
     program = Asm()
     program.adr(9, "target")
     program.add_imm(9, 9, 2)
@@ -600,7 +635,11 @@ def test_hazard_07_a_misaligned_return(bench: MakeBench) -> None:
     guest = bench(program)
     guest.set_system("VBAR_EL1", program["vectors"])
     guest.run()
-    assert vector_that_stopped(guest) == 0x400 and guest.system("ESR_EL1") >> 26 == 0x22 and guest.x(2) == 0
+    assert (
+        vector_that_stopped(guest) == 0x400
+        and guest.system("ESR_EL1") >> 26 == 0x22
+        and guest.x(2) == 0
+    )
 
 
 EXCEPTIONS: dict[str, Callable[[Asm], None]] = {
@@ -616,7 +655,8 @@ EXCEPTIONS: dict[str, Callable[[Asm], None]] = {
 
 @pytest.mark.parametrize("kind", EXCEPTIONS)
 def test_hazard_07_a_loaded_context_at_its_next_exception(bench: MakeBench, kind: str) -> None:
-    """A context looks right when it is restored and goes wrong at the next exception: so that is where it is tested."""
+    """A context looks right when it is restored and goes wrong at the next exception: so that is
+    where it is tested."""
     program = Asm()
     program.set_vectors()
     program.mov(25, RAM + 2)
@@ -634,14 +674,18 @@ def test_hazard_07_a_loaded_context_at_its_next_exception(bench: MakeBench, kind
     for count in range(5, 12):
         moved.run(count)
         moved.move()
-        if moved.silicon.log and moved.silicon.log[-1][0] == "el2" and moved.silicon.log[-1][1] & STOP:  # type: ignore[operator]
+        if (
+            moved.silicon.log
+            and moved.silicon.log[-1][0] == "el2"
+            and moved.silicon.log[-1][1] & STOP
+        ):  # type: ignore[operator]
             break
     if moved.count < reference.count:
         moved.run()
     same([reference.result(), moved.result()])
 
 
-# 8 ------------------------------------------------------------------------------------------------------------------
+# 8 ----------------------------------------------------------------------------------------------
 
 START = C.CFUNCTYPE(C.c_int, C.c_void_p, C.c_uint64, C.c_uint64, C.c_uint64, C.c_size_t)
 GENERATED = C.CFUNCTYPE(None, C.c_void_p, C.c_void_p, C.c_void_p, C.c_void_p)
@@ -661,8 +705,9 @@ def loops() -> Asm:
 
 
 def test_hazard_08_stops_do_not_flush_translations(bench: MakeBench) -> None:
-    """A run with an instruction count toggles an internal hook, and going back flushes all translated code. Exact
-    stops are made of blocks and single steps: the second time around, nothing at all is translated anew."""
+    """A run with an instruction count toggles an internal hook, and going back flushes all
+    translated code. Exact stops are made of blocks and single steps: the second time around,
+    nothing at all is translated anew."""
     guest = bench(loops())
     guest.engine.set_x(3, 1)
     translated = 0
@@ -711,12 +756,13 @@ class _Replaced:
         setattr(self, name, function)
 
 
-# 9 ------------------------------------------------------------------------------------------------------------------
+# 9 ----------------------------------------------------------------------------------------------
 
 
 def test_hazard_09_gic_registers_are_undefined_exits_only(bench: MakeBench) -> None:
-    """Answering an MRS or MSR that the core does not know in its hook repeats the block's beginning and loses its end.
-    Such accesses are completed in the UNDEF exit: what stands around them in a block runs exactly once."""
+    """Answering an MRS or MSR that the core does not know in its hook repeats the block's beginning
+    and loses its end. Such accesses are completed in the UNDEF exit: what stands around them in a
+    block runs exactly once."""
     program = Asm()
     program.mov(2, DATA)
     for register in ("ICC_PMR_EL1", "ICC_IGRPEN1_EL1", "ICC_BPR1_EL1", "ICC_EOIR1_EL1"):
@@ -738,11 +784,12 @@ def test_hazard_09_gic_registers_are_undefined_exits_only(bench: MakeBench) -> N
     assert guest.count == len(program.words)
 
 
-# 10 -----------------------------------------------------------------------------------------------------------------
+# 10 ---------------------------------------------------------------------------------------------
 
 
 def in_the_tail(write: Callable[[Asm], None], mode: int) -> tuple[Asm, int]:
-    """One block: some instructions, the exception, more instructions. The second value is the exception's count."""
+    """One block: some instructions, the exception, more instructions. The second value is the
+    exception's count."""
     program = Asm()
     for _ in range(4):
         program.add_imm(1, 1, 1)
@@ -791,9 +838,10 @@ TAILS: dict[str, Callable[[Asm], None]] = {
 @pytest.mark.parametrize("mode", [EL1H, EL0T], ids=["EL1", "EL0"])
 @pytest.mark.parametrize("kind", TAILS)
 def test_hazard_10_an_exception_in_the_tail(bench: MakeBench, kind: str, mode: int) -> None:
-    """The last instructions before a deadline are the delicate ones: with an end address they left stale exits, with
-    single steps they must not show. A deadline on and around each kind of exception changes nothing, and neither the
-    handler's SPSR nor its MDSCR_EL1 has a trace of the steps."""
+    """The last instructions before a deadline are the delicate ones: with an end address they left
+    stale exits, with single steps they must not show. A deadline on and around each kind of
+    exception changes nothing, and neither the handler's SPSR nor its MDSCR_EL1 has a trace of the
+    steps."""
     program, at = in_the_tail(TAILS[kind], mode)
 
     def prepare() -> Bench:
@@ -827,7 +875,8 @@ def test_hazard_10_an_exception_in_the_tail(bench: MakeBench, kind: str, mode: i
 @pytest.mark.parametrize("mode", [EL1H, EL0T], ids=["EL1", "EL0"])
 @pytest.mark.parametrize("line", ["virq", "vfiq"])
 def test_hazard_10_an_interrupt_in_the_tail(bench: MakeBench, line: str, mode: int) -> None:
-    """The same for an interrupt that an exit in the tail makes pending: taken behind that instruction, and counted."""
+    """The same for an interrupt that an exit in the tail makes pending: taken behind that
+    instruction, and counted."""
     program, at = in_the_tail(lambda a: a.wfi(), mode)
     results = []
     for deadline in (1000, *range(at, at + 5)):
@@ -849,15 +898,19 @@ def test_hazard_10_an_interrupt_in_the_tail(bench: MakeBench, line: str, mode: i
             guest.run(1000)
         results.append(guest.result())
         first = guest.silicon.of("entry")[0]
-        assert first[:2] == (What.IRQ if line == "virq" else What.FIQ, RAM + 4 * at + 4) and first[4] == at + 1
+        assert (
+            first[:2] == (What.IRQ if line == "virq" else What.FIQ, RAM + 4 * at + 4)
+            and first[4] == at + 1
+        )
     same(results)
 
 
-# 11 -----------------------------------------------------------------------------------------------------------------
+# 11 ---------------------------------------------------------------------------------------------
 
 
 def test_hazard_11_a_load_brings_the_interrupt_line(bench: MakeBench) -> None:
-    """Restoring the core's context restores neither the line of a pending virtual interrupt nor its absence."""
+    """Restoring the core's context restores neither the line of a pending virtual interrupt nor its
+    absence."""
     program = Asm()
     program.nop()
     program.nop()
@@ -874,7 +927,9 @@ def test_hazard_11_a_load_brings_the_interrupt_line(bench: MakeBench) -> None:
     guest.engine.load(saved)
     guest.engine.state.virq = 0
     guest.run()
-    assert not guest.silicon.of("entry") and guest.count == 5, "the line was not up in what was loaded"
+    assert not guest.silicon.of("entry") and guest.count == 5, (
+        "the line was not up in what was loaded"
+    )
     guest.engine.load(saved)
     guest.engine.state.virq = 1
     guest.move()
@@ -883,7 +938,8 @@ def test_hazard_11_a_load_brings_the_interrupt_line(bench: MakeBench) -> None:
 
 
 def test_hazard_11_a_load_forgets_translations(bench: MakeBench) -> None:
-    """A TLB entry of before the load must not serve what is loaded: tables in memory may have changed with it."""
+    """A TLB entry of before the load must not serve what is loaded: tables in memory may have
+    changed with it."""
     program = Asm()
     program.mov(1, ALIAS)
     program.label("loop")
@@ -908,7 +964,7 @@ def test_hazard_11_a_load_forgets_translations(bench: MakeBench) -> None:
     assert guest.x(2) == 222
 
 
-# 12 -----------------------------------------------------------------------------------------------------------------
+# 12 ---------------------------------------------------------------------------------------------
 
 HOST_REGISTERS = (
     "CNTVCT_EL0", "CNTPCT_EL0", "PMCCNTR_EL0", "ID_AA64PFR0_EL1", "ID_AA64ISAR0_EL1", "ID_AA64DFR0_EL1", "MIDR_EL1",
@@ -916,8 +972,9 @@ HOST_REGISTERS = (
 
 
 def test_hazard_12_nothing_of_the_host_shows(bench: MakeBench) -> None:
-    """Counters of the core run on host time. Those of the timer are functions of the instruction count; those of the
-    PMU and the ID registers are EL2's. Two runs at different host speeds give the same registers."""
+    """Counters of the core run on host time. Those of the timer are functions of the instruction
+    count; those of the PMU and the ID registers are EL2's. Two runs at different host speeds give
+    the same registers."""
     program = Asm()
     for n, register in enumerate(HOST_REGISTERS * 2):
         program.mrs(n, register)
@@ -932,12 +989,15 @@ def test_hazard_12_nothing_of_the_host_shows(bench: MakeBench) -> None:
         guest.run()
         results.append(guest.result())
         traps = [line[0] >> 26 for line in guest.silicon.of("el2")]  # type: ignore[operator]
-        assert traps == [0x18] * 8 + [0x16], "the PMU's counter and the identification registers, twice"
+        assert traps == [0x18] * 8 + [0x16], (
+            "the PMU's counter and the identification registers, twice"
+        )
     same(results)
 
 
 def test_hazard_12_the_counters_follow_the_instructions(bench: MakeBench) -> None:
-    """CNTPCT is the start plus the time of the instruction itself, CNTVCT the same less CNTVOFF, in any block."""
+    """CNTPCT is the start plus the time of the instruction itself, CNTVCT the same less CNTVOFF, in
+    any block."""
     program = Asm()
     for n in range(12):
         program.mrs(n, "CNTVCT_EL0" if n & 1 else "CNTPCT_EL0")
@@ -949,7 +1009,9 @@ def test_hazard_12_the_counters_follow_the_instructions(bench: MakeBench) -> Non
     state.frequency, state.cntvoff, state.ns_base, state.ns_per_insn = 1_000_000_000, 7, 500, 3
     guest.run(9)
     guest.run()
-    assert [guest.x(n) for n in range(12)] == [COUNTER_START + 500 + 6 * n - 7 * (n & 1) for n in range(12)]
+    assert [guest.x(n) for n in range(12)] == [
+        COUNTER_START + 500 + 6 * n - 7 * (n & 1) for n in range(12)
+    ]
 
 
 @pytest.mark.parametrize("kind", ["CNTVCT_EL0", "CNTPCT_EL0", "CNTV_CTL_EL0"])
@@ -977,7 +1039,7 @@ def test_hazard_12_the_physical_counter_can_be_trapped(bench: MakeBench) -> None
     assert [line[0] >> 26 for line in guest.silicon.of("el2")] == [0x18, 0x16]  # type: ignore[operator]
 
 
-# 13 -----------------------------------------------------------------------------------------------------------------
+# 13 ---------------------------------------------------------------------------------------------
 
 
 def exclusive_program() -> Asm:
@@ -993,8 +1055,9 @@ def exclusive_program() -> Asm:
 
 @pytest.mark.parametrize("cleared", [True, False], ids=["cleared", "kept"])
 def test_hazard_13_the_monitor_of_a_vcpu_that_is_loaded(bench: MakeBench, cleared: bool) -> None:
-    """The core compares values: LDXR of 7, another CPU writes 8 and 7 again, STXR succeeds. A vCPU that was switched
-    away gets its monitor cleared when it is loaded; without a switch the pair works."""
+    """The core compares values: LDXR of 7, another CPU writes 8 and 7 again, STXR succeeds. A vCPU
+    that was switched away gets its monitor cleared when it is loaded; without a switch the pair
+    works."""
     guest = bench(exclusive_program())
     guest.write64(DATA, 7)
     guest.run()
@@ -1009,7 +1072,8 @@ def test_hazard_13_the_monitor_of_a_vcpu_that_is_loaded(bench: MakeBench, cleare
 
 
 def test_hazard_13_the_monitor_is_saved_and_loaded(bench: MakeBench) -> None:
-    """A snapshot between LDXR and STXR must not make the STXR fail, nor succeed where it would not have."""
+    """A snapshot between LDXR and STXR must not make the STXR fail, nor succeed where it would not
+    have."""
     guest = bench(exclusive_program())
     guest.write64(DATA, 7)
     guest.run()
@@ -1047,7 +1111,8 @@ def test_hazard_13_a_pair_is_saved_and_loaded(bench: MakeBench, second: int) -> 
 
 
 def test_hazard_13_clearing_touches_nothing_else(bench: MakeBench) -> None:
-    """The cure goes through a saved context: the line of a pending interrupt and the translations stay as they are."""
+    """The cure goes through a saved context: the line of a pending interrupt and the translations
+    stay as they are."""
     program = Asm()
     program.mov(1, DATA)
     program.ldxr(2, 1)
@@ -1064,7 +1129,10 @@ def test_hazard_13_clearing_touches_nothing_else(bench: MakeBench) -> None:
     before = guest.engine.save()
     guest.engine.clear_exclusive()
     after = guest.engine.save()
-    assert list(after.pop("exclusive"))[:2] == [NEVER, 0] and list(before.pop("exclusive"))[:2] == [DATA, 0]  # type: ignore[call-overload]
+    assert list(after.pop("exclusive"))[:2] == [NEVER, 0] and list(before.pop("exclusive"))[:2] == [
+        DATA,
+        0,
+    ]  # type: ignore[call-overload]
     assert before == after
     guest.run()
     assert vector_that_stopped(guest) == 0x280 and guest.engine.sp == STACK

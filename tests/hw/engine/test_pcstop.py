@@ -15,7 +15,8 @@ END = 20_000
 
 @pytest.fixture(scope="module")
 def first_visits(factory: EngineFactory) -> dict[int, int]:
-    """The count at which each PC of the rich program is first about to execute, by stopping at every count."""
+    """The count at which each PC of the rich program is first about to execute, by stopping at
+    every count."""
     guest = ready(factory)
     visits: dict[int, int] = {}
     for count in range(END):
@@ -34,9 +35,11 @@ def ready(factory: EngineFactory) -> Bench:
     return guest
 
 
-def test_every_address_of_a_rich_program(factory: EngineFactory, first_visits: dict[int, int]) -> None:
-    """Blocks, exits, exceptions, EL0, the guest's own stepping: each address is met at its first count, and the run
-    ends as if nobody had looked. The portable engine does a fifth of them."""
+def test_every_address_of_a_rich_program(
+    factory: EngineFactory, first_visits: dict[int, int]
+) -> None:
+    """Blocks, exits, exceptions, EL0, the guest's own stepping: each address is met at its first
+    count, and the run ends as if nobody had looked. The portable engine does a fifth of them."""
     reference = ready(factory)
     run_on(reference, END)
     pcs = sorted(first_visits)
@@ -47,7 +50,9 @@ def test_every_address_of_a_rich_program(factory: EngineFactory, first_visits: d
         stop = PcStop(guest.engine, pc, lambda guest=guest, hits=hits: hits.append(guest.count))  # type: ignore[misc]
         assert run_on(guest, END) == Leave.STOP and guest.engine.pc == pc, hex(pc)
         assert hits == [guest.count] == [first_visits[pc]], hex(pc)
-        assert guest.run(END) == Leave.STOP and guest.engine.pc == pc, "it holds while it is in place"
+        assert guest.run(END) == Leave.STOP and guest.engine.pc == pc, (
+            "it holds while it is in place"
+        )
         stop.remove()
         run_on(guest, END)
         same([reference.result(), guest.result()])
@@ -66,7 +71,9 @@ def test_an_address_that_is_not_reached(factory: EngineFactory) -> None:
         each.close()
 
 
-def test_a_deadline_before_the_address(factory: EngineFactory, first_visits: dict[int, int]) -> None:
+def test_a_deadline_before_the_address(
+    factory: EngineFactory, first_visits: dict[int, int]
+) -> None:
     pc, count = max(first_visits.items(), key=lambda pair: pair[1])
     guest = ready(factory)
     PcStop(guest.engine, pc, lambda: None)
@@ -78,20 +85,27 @@ def test_a_deadline_before_the_address(factory: EngineFactory, first_visits: dic
 
 def test_two_stops_in_one_block(factory: EngineFactory, first_visits: dict[int, int]) -> None:
     """Whichever was made first, each is met at its own count."""
-    pairs = [(a, a + 4) for a in first_visits if first_visits.get(a + 4) == first_visits[a] + 1][:40]
+    pairs = [(a, a + 4) for a in first_visits if first_visits.get(a + 4) == first_visits[a] + 1][
+        :40
+    ]
     assert len(pairs) > 20
     for first, second in pairs:
         for order in ((first, second), (second, first)):
             guest = ready(factory)
             stops = [PcStop(guest.engine, address, lambda: None) for address in order]
             assert run_on(guest, END) == Leave.STOP
-            assert (guest.engine.pc, guest.count) == (first, first_visits[first]), (hex(first), order)
+            assert (guest.engine.pc, guest.count) == (first, first_visits[first]), (
+                hex(first),
+                order,
+            )
             for stop in stops:
                 stop.remove()
             guest.close()
 
 
-def test_the_first_instruction_in_a_range(factory: EngineFactory, first_visits: dict[int, int]) -> None:
+def test_the_first_instruction_in_a_range(
+    factory: EngineFactory, first_visits: dict[int, int]
+) -> None:
     """For each page of the program that it enters from another one."""
     pages = {pc & -4096 for pc in first_visits}
     assert len(pages) > 1

@@ -1,5 +1,5 @@
-"""CNTHCTL_EL2 and CNTKCTL_EL1 over every timer register, from EL1 and EL0, and the instructions of FEAT_ECV and
-FEAT_WFxT, which this core does not know."""
+"""CNTHCTL_EL2 and CNTKCTL_EL1 over every timer register, from EL1 and EL0, and the instructions of
+FEAT_ECV and FEAT_WFxT, which this core does not know."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import sysreg_trap
 from armvirt.hw.engine import Action, EngineFactory
 from engine.asm import Asm
-from engine.bench import COUNTER_START, DAIF, EL0T, EL1H, EL1T, FREQUENCY, STOP, Bench, same, stop_vectors
+from engine.bench import (
+    COUNTER_START,
+    DAIF,
+    EL0T,
+    EL1H,
+    EL1T,
+    FREQUENCY,
+    STOP,
+    Bench,
+    same,
+    stop_vectors,
+)
 
 PCTEN, PCEN, TVT, TVCT = 1, 2, 1 << 13, 1 << 14
 OPEN, EL0_OPEN = PCTEN | PCEN, 0x303
@@ -33,7 +44,13 @@ UNDEF_ESR = 1 << 25
 MakeBench = Callable[..., Bench]
 
 
-def trapped(bench: Bench, write: Callable[[Asm], None], cnthctl: int, el: int = EL1H, cntkctl: int = EL0_OPEN) -> Bench:
+def trapped(
+    bench: Bench,
+    write: Callable[[Asm], None],
+    cnthctl: int,
+    el: int = EL1H,
+    cntkctl: int = EL0_OPEN,
+) -> Bench:
     program = Asm()
     program.set_vectors()
     program.mov(9, 77)
@@ -54,12 +71,16 @@ def trapped(bench: Bench, write: Callable[[Asm], None], cnthctl: int, el: int = 
 def exits(bench: Bench) -> list[tuple[object, ...]]:
     """(esr, rt value) of the trapped system registers."""
     lines = bench.silicon.of("el2")
-    return [(line[0], line[4]) for line in lines if isinstance(line[0], int) and line[0] >> 26 == 0x18]
+    return [
+        (line[0], line[4]) for line in lines if isinstance(line[0], int) and line[0] >> 26 == 0x18
+    ]
 
 
 @every_register
 @pytest.mark.parametrize("el", [EL1H, EL1T, EL0T])
-def test_a_read_traps_to_el2_and_nothing_else_changes(bench: MakeBench, encoding: int, el: int) -> None:
+def test_a_read_traps_to_el2_and_nothing_else_changes(
+    bench: MakeBench, encoding: int, el: int
+) -> None:
     made = trapped(bench, lambda a: a.mrs(9, encoding), TRAPS[encoding], el)
     assert exits(made) == [(sysreg_trap(encoding, True, 9), 77)]
     assert made.system("CNTKCTL_EL1") == EL0_OPEN
@@ -96,7 +117,9 @@ def test_el0_is_refused_by_cntkctl_before_cnthctl(bench: MakeBench, encoding: in
     assert made.system("ESR_EL1") == sysreg_trap(encoding, True, 9)
 
 
-def test_the_trap_is_exact_in_the_middle_of_a_block_and_at_a_deadline(factories: list[EngineFactory]) -> None:
+def test_the_trap_is_exact_in_the_middle_of_a_block_and_at_a_deadline(
+    factories: list[EngineFactory],
+) -> None:
     """The count at the exit, and PSTATE and CNTKCTL_EL1 behind it, wherever the run is cut."""
     results = []
     for factory in factories:

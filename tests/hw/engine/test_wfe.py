@@ -1,4 +1,5 @@
-"""WFE: the core treats it as a hint, so blocks that end in one are found, and the run stops behind it."""
+"""WFE: the core treats it as a hint, so blocks that end in one are found, and the run stops behind
+it."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def test_without_a_watch_it_is_a_hint(bench: MakeBench) -> None:
     program.wfe()
     program.hvc(STOP)
     guest = bench(program)
-    assert guest.run(10_000) == Leave.STOP and guest.silicon.of("el2") and not guest.engine.state.wfe
+    assert (
+        guest.run(10_000) == Leave.STOP and guest.silicon.of("el2") and not guest.engine.state.wfe
+    )
 
 
 def test_a_watch_that_comes_late_sees_old_code(bench: MakeBench) -> None:
@@ -104,14 +107,16 @@ def test_under_translation(bench: MakeBench, mode: int) -> None:
     tables.identity(1 << 6 | 1 << 7)
     tables.enable()
     for expected in (2, 3):
-        assert guest.run(10_000) == Leave.STOP and guest.engine.state.wfe and guest.count == expected
+        assert (
+            guest.run(10_000) == Leave.STOP and guest.engine.state.wfe and guest.count == expected
+        )
         guest.engine.state.wfe = 0
     assert guest.run(10_000) == Leave.BUDGET and guest.engine.state.spin
 
 
 def test_behind_an_indirect_branch(bench: MakeBench) -> None:
-    """Blocks that are reached by BR, BLR and RET, and those behind an exit, are not chained to one before them. The
-    exception return sets the event register, so the WFE behind it completes."""
+    """Blocks that are reached by BR, BLR and RET, and those behind an exit, are not chained to one
+    before them. The exception return sets the event register, so the WFE behind it completes."""
     program = Asm()
     program.adr(1, "function")
     program.blr(1)
@@ -241,7 +246,8 @@ def test_deadlines_around_a_wfe(factories: list[EngineFactory]) -> None:
 
 
 def test_a_yield_stops_once_its_time_is_over(bench: MakeBench) -> None:
-    """From the count that EL2 has set: the first one before it is a hint, the others end the run behind them."""
+    """From the count that EL2 has set: the first one before it is a hint, the others end the run
+    behind them."""
     program = Asm()
     for _ in range(4):
         program.nop()
@@ -279,7 +285,8 @@ def sleepless(rounds: int, *, change: bool) -> Asm:
 
 @pytest.mark.parametrize("change", [False, True])
 def test_a_wfe_is_translated_as_an_isb_and_is_none(bench: MakeBench, change: bool) -> None:
-    """Memory has the WFE whenever the guest reads it. The work for it is bounded, however often it is translated."""
+    """Memory has the WFE whenever the guest reads it. The work for it is bounded, however often it
+    is translated."""
     rounds = 500
     guest = watched(bench, sleepless(rounds, change=change))
     assert guest.run(100_000) == Leave.STOP and not guest.engine.state.wfe

@@ -1,8 +1,10 @@
-"""What the conformance tests stand on: a VM on the KVM API alone, and a guest that does what a test tells it.
+"""What the conformance tests stand on: a VM on the KVM API alone, and a guest that does what a test
+tells it.
 
-`Puppet` is a vCPU whose program reads a word from a device; the word is the address of a few instructions that it
-then executes. So a test is written as the guest's own sequence of accesses, every one of which is a real instruction,
-and the VMM can act between any two of them, as the GUEST_SYNC of KVM's selftests lets it.
+`Puppet` is a vCPU whose program reads a word from a device; the word is the address of a few
+instructions that it then executes. So a test is written as the guest's own sequence of accesses,
+every one of which is a real instruction, and the VMM can act between any two of them, as the
+GUEST_SYNC of KVM's selftests lets it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,14 @@ NR_IRQS = 96
 SGI_BASE = 0x1_0000
 IPA_BITS = 40
 IPA_END = 1 << IPA_BITS
-ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = 0x100, 0x180, 0x200, 0x280, 0x300, 0x380
+ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = (
+    0x100,
+    0x180,
+    0x200,
+    0x280,
+    0x300,
+    0x380,
+)
 
 
 def errno_of(call: Callable[[], object]) -> str:
@@ -65,7 +74,8 @@ def make_gic(vm: Vm, nr_irqs: int = NR_IRQS) -> object:
 
 
 class Puppet:
-    """vCPU 0 of ``vm``, at rest between two of its accesses. Interrupts are masked but for `take`."""
+    """vCPU 0 of ``vm``, at rest between two of its accesses. Interrupts are masked but for
+    `take`."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm, self.vcpu = vm, vm.vcpu(0)
@@ -88,11 +98,17 @@ class Puppet:
         self._snippet("load", lambda: a.ldr_w(4, 2))
         self._snippet("store", lambda: a.str_w(3, 2))
         self._snippet("wfi", lambda: a.wfi())
-        self._snippet("take", lambda: (a.mov(4, 0xFFFF_FFFF), a.daifclr(2), a.nop(), a.nop(), a.daifset(2)))
+        self._snippet(
+            "take", lambda: (a.mov(4, 0xFFFF_FFFF), a.daifclr(2), a.nop(), a.nop(), a.daifset(2))
+        )
         for name in ("IAR1", "HPPIR1", "RPR", "AP1R0", "CTLR", "PMR", "BPR0", "BPR1", "IGRPEN1"):
-            self._snippet(f"read {name}", lambda name=name: a.mrs(4, ICC_REGISTERS[f"ICC_{name}_EL1"]))
+            self._snippet(
+                f"read {name}", lambda name=name: a.mrs(4, ICC_REGISTERS[f"ICC_{name}_EL1"])
+            )
         for name in ("EOIR1", "DIR", "AP1R0", "CTLR", "PMR", "BPR0", "BPR1", "IGRPEN1", "SGI1R"):
-            self._snippet(f"write {name}", lambda name=name: a.msr(ICC_REGISTERS[f"ICC_{name}_EL1"], 3))
+            self._snippet(
+                f"write {name}", lambda name=name: a.msr(ICC_REGISTERS[f"ICC_{name}_EL1"], 3)
+            )
         for name in ("CNTV_CTL_EL0", "CNTV_CVAL_EL0"):
             self._snippet(f"write {name}", lambda name=name: a.msr(name, 3))
         a.vectors(self._vector)
@@ -105,7 +121,8 @@ class Puppet:
 
     @staticmethod
     def _vector(a: Asm, offset: int) -> None:
-        """IRQ from EL1: acknowledge, and go back with interrupts masked. Anything else is a mistake: hang."""
+        """IRQ from EL1: acknowledge, and go back with interrupts masked. Anything else is a
+        mistake: hang."""
         if offset != 0x280:
             a.udf()
             return
@@ -141,7 +158,8 @@ class Puppet:
         self.do("store", address, value)
 
     def take(self) -> int | None:
-        """Open the interrupt window: the INTID that was taken and acknowledged, None if there was no IRQ."""
+        """Open the interrupt window: the INTID that was taken and acknowledged, None if there was
+        no IRQ."""
         intid = self.do("take")
         return None if intid == 0xFFFF_FFFF else intid
 
@@ -160,7 +178,9 @@ class Puppet:
         shift = intid % 4 * 8
         self.store(at, self.load(at) & ~(0xFF << shift) | priority << shift)
 
-    def start_gic(self, level: bool, eoimode: int, intids: Sequence[int], priority: int = 0xA0) -> None:
+    def start_gic(
+        self, level: bool, eoimode: int, intids: Sequence[int], priority: int = 0xA0
+    ) -> None:
         """What a guest does first: distributor, interface, triggers, priorities, enables."""
         self.store(GICD, 2)
         self.icc("PMR", 0xF8)

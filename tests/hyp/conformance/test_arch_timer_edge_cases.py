@@ -1,5 +1,6 @@
-"""Rows of KVM's arch_timer_edge_cases selftest: real guest code, both timers from one body, nVHE and VHE hosts, every
-wait method of the selftest. "migrate" really moves the vCPU to another physical CPU, in every round of its wait."""
+"""Rows of KVM's arch_timer_edge_cases selftest: real guest code, both timers from one body, nVHE
+and VHE hosts, every wait method of the selftest. "migrate" really moves the vCPU to another
+physical CPU, in every round of its wait."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ WAIT = ticks_of_us(10)
 DEF = ticks_of_us(1000)
 TVAL_MAX, TVAL_MIN = 0x7FFF_FFFF, -0x8000_0000
 CVAL_MAX = MASK64
-CVAL_MAX_56 = MASK64 >> 8  # of the least width of a counter (DDI 0487 D12.1.1); the newer selftest's
+CVAL_MAX_56 = (
+    MASK64 >> 8
+)  # of the least width of a counter (DDI 0487 D12.1.1); the newer selftest's
 
 pytestmark = [pytest.mark.parametrize("which", TIMERS), pytest.mark.parametrize("host", HOSTS)]
 every_wait = pytest.mark.parametrize("method", WAITS)
@@ -25,7 +28,8 @@ def signed(tval: int) -> int:
 
 
 def istatus(guest: TimerGuest) -> bool:
-    """CTL.ISTATUS, and with it the row of every handler: it is (counter >= CVAL), while the timer is enabled."""
+    """CTL.ISTATUS, and with it the row of every handler: it is (counter >= CVAL), while the timer
+    is enabled."""
     ctl = guest.get(guest.CTL)
     assert ctl & CTL_ENABLE
     return bool(ctl & CTL_ISTATUS)
@@ -51,9 +55,12 @@ def test_basic(which: str, host: str, method: str) -> None:
 
 @every_wait
 @pytest.mark.parametrize(
-    ("register", "value"), [("cval", 0), ("cval", "past"), ("tval", 0), ("tval", TVAL_MIN), ("tval", -WAIT)]
+    ("register", "value"),
+    [("cval", 0), ("cval", "past"), ("tval", 0), ("tval", TVAL_MIN), ("tval", -WAIT)],
 )
-def test_a_past_timer_fires_at_once(which: str, host: str, register: str, value: int | str, method: str) -> None:
+def test_a_past_timer_fires_at_once(
+    which: str, host: str, register: str, value: int | str, method: str
+) -> None:
     guest = TimerGuest(which, host)
     guest.set_count(TVAL_MAX + DEF)
     guest.arm(register, guest.get(guest.CNT) - WAIT if isinstance(value, str) else value)
@@ -104,12 +111,16 @@ def test_the_counter_moved_back_retracts_the_line(
 
 
 @every_quiet_wait
-def test_a_counter_at_its_end_rolls_over_and_does_not_fire(which: str, host: str, method: str) -> None:
+def test_a_counter_at_its_end_rolls_over_and_does_not_fire(
+    which: str, host: str, method: str
+) -> None:
     guest = TimerGuest(which, host)
     guest.set_count(0)
     guest.arm("cval", DEF)
     guest.set_count(MASK64)
-    guest.do("load", guest.frame(guest.intid) + 0x200)  # a few instructions with interrupts masked: it is past zero
+    guest.do(
+        "load", guest.frame(guest.intid) + 0x200
+    )  # a few instructions with interrupts masked: it is past zero
     assert guest.get(guest.CNT) < DEF and guest.poll(method=method) == 0
 
 
@@ -127,8 +138,11 @@ def test_a_deadline_beyond_tval_max_is_not_early(which: str, host: str, method: 
 
 
 @every_wait
-def test_a_deadline_beyond_tval_max_fires_when_the_counter_is_there(which: str, host: str, method: str) -> None:
-    """The selftest's own numbers: the count goes to TVAL_MAX, and the deadline is ``wait`` later."""
+def test_a_deadline_beyond_tval_max_fires_when_the_counter_is_there(
+    which: str, host: str, method: str
+) -> None:
+    """The selftest's own numbers: the count goes to TVAL_MAX, and the deadline is ``wait``
+    later."""
     guest = TimerGuest(which, host)
     guest.set_count(0)
     guest.arm("cval", TVAL_MAX + WAIT)
@@ -139,13 +153,20 @@ def test_a_deadline_beyond_tval_max_fires_when_the_counter_is_there(which: str, 
 
 
 @every_quiet_wait
-def test_a_masked_timer_says_by_istatus_whether_its_time_has_come(which: str, host: str, method: str) -> None:
-    """The selftest's two rows without interrupt have IMASK set, so that they could not fail: ISTATUS tells.
+def test_a_masked_timer_says_by_istatus_whether_its_time_has_come(
+    which: str, host: str, method: str
+) -> None:
+    """The selftest's two rows without interrupt have IMASK set, so that they could not fail:
+    ISTATUS tells.
 
-    Far beyond TVAL_MAX the condition is not met. At the count ``wait``, TVAL = -wait makes CVAL about 0: it is.
+    Far beyond TVAL_MAX the condition is not met. At the count ``wait``, TVAL = -wait makes CVAL
+    about 0: it is.
     """
     guest = TimerGuest(which, host)
-    for count, register, value, met in ((0, "cval", TVAL_MAX + DEF, False), (WAIT, "tval", -WAIT, True)):
+    for count, register, value, met in (
+        (0, "cval", TVAL_MAX + DEF, False),
+        (WAIT, "tval", -WAIT, True),
+    ):
         guest.set_count(count)
         guest.arm(register, value, CTL_ENABLE | CTL_IMASK)
         assert guest.poll(method=method) == 0
@@ -216,7 +237,8 @@ def test_a_masked_timer_fires_when_it_is_unmasked(which: str, host: str, method:
 @every_wait
 @registers
 def test_a_long_delay(which: str, host: str, register: str, method: str) -> None:
-    """100 ms, the selftest's default. A VMM that is yielded to takes a while before it runs the vCPU again."""
+    """100 ms, the selftest's default. A VMM that is yielded to takes a while before it runs the
+    vCPU again."""
     guest = TimerGuest(which, host)
     guest.yield_ns = 1_000_000
     delay = ticks_of_us(100_000)

@@ -1,4 +1,5 @@
-"""Rows of KVM's arch_timer selftest: real guest code, both timers from one body, on nVHE and VHE hosts."""
+"""Rows of KVM's arch_timer selftest: real guest code, both timers from one body, on nVHE and VHE
+hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ MASK64 = (1 << 64) - 1
 @every_host
 @pytest.mark.parametrize("register", ["cval", "tval"])
 @pytest.mark.parametrize("method", WAITS)
-def test_each_program_gives_one_interrupt(which: str, host: str, register: str, method: str) -> None:
+def test_each_program_gives_one_interrupt(
+    which: str, host: str, register: str, method: str
+) -> None:
     guest = TimerGuest(which, host)
     for _ in range(3):
         start = guest.get(guest.CNT)
@@ -106,11 +109,13 @@ def test_set_counter_offset_needs_every_vcpu_at_rest(pcpus: int) -> None:
         vcpu.exit_handler = on_exit
         vcpu.start(Start(RAM, 0))
     for _ in range(2):
-        vm.host.run(5_000_000)  # the first vCPU goes on to what is no code, and faults for the rest of its turn
+        vm.host.run(
+            5_000_000
+        )  # the first vCPU goes on to what is no code, and faults for the rest of its turn
     assert errnos == ["EBUSY"] * 2
 
 
-# -- PPIs by vCPU attributes ---------------------------------------------------------------------------------------
+# -- PPIs by vCPU attributes ---------------------------------------------------------------------
 
 
 def vm_with_gic(vcpus: tuple[int, ...] = (0, 1)) -> Vm:
@@ -138,7 +143,10 @@ def test_attribute_errors() -> None:
     assert errno_of(lambda: bare.set_device_attr(TIMER_CTRL, VTIMER, 27)) == "EINVAL"
     assert errno_of(lambda: vcpu.set_device_attr(TIMER_CTRL, VTIMER, None)) == "EFAULT"
     for intid in (15, 32, -1):
-        assert errno_of(lambda intid=intid: vcpu.set_device_attr(TIMER_CTRL, VTIMER, intid)) == "EINVAL"
+        assert (
+            errno_of(lambda intid=intid: vcpu.set_device_attr(TIMER_CTRL, VTIMER, intid))
+            == "EINVAL"
+        )
     for call in (
         lambda: vcpu.set_device_attr(TIMER_CTRL, 4, 27),
         lambda: vcpu.get_device_attr(TIMER_CTRL, 4),
@@ -168,7 +176,7 @@ def test_ppis_are_frozen_at_the_first_run() -> None:
     assert vm.vcpu(0).get_device_attr(TIMER_CTRL, VTIMER) == 20
 
 
-# -- showing --------------------------------------------------------------------------------------------------------
+# -- showing -------------------------------------------------------------------------------------
 
 
 def test_the_timer_shows_itself() -> None:
@@ -180,4 +188,7 @@ def test_the_timer_shows_itself() -> None:
     )  # fmt: skip
     assert (rows["ptimer"]["map"], rows["ptimer"]["owner"]) == ("emulated", "nobody")
     assert "0x12345678" in str(guest.vcpu.timer) and "nVHE" in str(guest.vcpu.timer)
-    assert [row["map"] for row in TimerGuest("ptimer", "vhe").vcpu.timer.rows()] == ["direct", "direct"]
+    assert [row["map"] for row in TimerGuest("ptimer", "vhe").vcpu.timer.rows()] == [
+        "direct",
+        "direct",
+    ]

@@ -1,5 +1,6 @@
-"""KVM's arch_timer selftest on several vCPUs, ported: one program for all of them, `host.run` drives them all, each has
-its exit handler, and what the selftest's migration thread does is `Vcpu.pin` between two slices of the run."""
+"""KVM's arch_timer selftest on several vCPUs, ported: one program for all of them, `host.run`
+drives them all, each has its exit handler, and what the selftest's migration thread does is
+`Vcpu.pin` between two slices of the run."""
 
 from __future__ import annotations
 
@@ -122,7 +123,9 @@ def _handler(a: Asm, ppis: tuple[int, int]) -> None:
 class Selftest:
     """The VMM: its vCPUs' exit handlers, and what each vCPU has reported."""
 
-    def __init__(self, vcpus: int, pcpus: int, host: str, wait: str, ppis: tuple[int, int] = (27, 30)) -> None:
+    def __init__(
+        self, vcpus: int, pcpus: int, host: str, wait: str, ppis: tuple[int, int] = (27, 30)
+    ) -> None:
         self.vm: Vm = make_vm(range(vcpus), pcpus=pcpus, quantum_ns=QUANTUM_NS, **HOSTS[host])  # type: ignore[arg-type]
         self.gic = make_gic(self.vm)
         self.gic.set_attr(1, 0, 2)  # type: ignore[attr-defined]  # GICD_CTLR: both groups go to EL1 as one
@@ -163,14 +166,17 @@ class Selftest:
         return [Irq(*words[n : n + 4]) for n in range(0, len(words), 4)]
 
     def check(self, rounds: int = 2) -> None:
-        """Stages in order; one interrupt for each program, of the timer that was programmed, not early, and late by
-        no more than so many ``rounds`` of everybody's turns: one that the dice send to and fro waits longer."""
+        """Stages in order; one interrupt for each program, of the timer that was programmed, not
+        early, and late by no more than so many ``rounds`` of everybody's turns: one that the dice
+        send to and fro waits longer."""
         margin = ticks_of_us(1) * QUANTUM_NS // 1000 * rounds * len(self.stages)
         for vcpu, stages in self.stages.items():
             assert stages == list(range(len(STAGES)))
             log = self.log(vcpu)
             ppi = dict(zip("VP", self.ppis, strict=True))
-            assert [irq.intid for irq in log] == [ppi[letter] for letter, _ in STAGES for _ in range(ITERATIONS)]
+            assert [irq.intid for irq in log] == [
+                ppi[letter] for letter, _ in STAGES for _ in range(ITERATIONS)
+            ]
             for irq in log:
                 assert irq.cval <= irq.count <= irq.cval + margin
                 assert irq.ctl == CTL_ENABLE | CTL_ISTATUS
@@ -203,7 +209,9 @@ def test_the_same_with_a_counter_offset(offset: int) -> None:
     test.run(seed=1)
     test.check()
     first = test.log(0)[0]
-    assert first.count - (test.vm.host.pe.timer.counter.start - offset) & (1 << 64) - 1 < ticks_of_us(1000)
+    assert first.count - (test.vm.host.pe.timer.counter.start - offset) & (
+        1 << 64
+    ) - 1 < ticks_of_us(1000)
 
 
 def test_the_same_with_other_ppis() -> None:

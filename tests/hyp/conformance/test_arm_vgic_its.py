@@ -1,4 +1,5 @@
-"""Rows of KVM's vgic_init and vgic_lpi_stress selftests about the ITS, and what implementers miss in it."""
+"""Rows of KVM's vgic_init and vgic_lpi_stress selftests about the ITS, and what implementers miss
+in it."""
 
 from __future__ import annotations
 
@@ -88,7 +89,9 @@ def test_its_addresses() -> None:
 
     assert errno_of(lambda: set_address(0x40_1000)) == "EINVAL"
     assert errno_of(lambda: set_address(IPA_END)) == "E2BIG"
-    assert errno_of(lambda: set_address(IPA_END - 0x1_0000)) == "E2BIG", "half of it is beyond the end"
+    assert errno_of(lambda: set_address(IPA_END - 0x1_0000)) == "E2BIG", (
+        "half of it is beyond the end"
+    )
     set_address(0x40_0000)
     assert errno_of(lambda: set_address(0x30_0000)) == "EEXIST"
 
@@ -119,7 +122,8 @@ def test_it_is_enabled_only_with_all_tables(missing: int) -> None:
 
 
 def mapped(event: int = 0) -> Its:
-    """Device 0, one event, to collection 0, which is processor 0; MAPTI comes before MAPC, which is legal."""
+    """Device 0, one event, to collection 0, which is processor 0; MAPTI comes before MAPC, which is
+    legal."""
     its = Its()
     its.start()
     its.command(MAPD, dw1=4, dw2=VALID | ITT)

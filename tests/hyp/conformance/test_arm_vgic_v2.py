@@ -1,4 +1,5 @@
-"""Rows of KVM's vgic_init selftest and of its device documentation for the GICv2 (devices/arm-vgic.rst)."""
+"""Rows of KVM's vgic_init selftest and of its device documentation for the GICv2
+(devices/arm-vgic.rst)."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ class Gic:
         return self.device.get_attr(VgicGroup.DIST_REGS, vcpu << 32 | offset)
 
 
-# Addresses and the first run ------------------------------------------------------------------------------------------
+# Addresses and the first run --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", PROBE)
@@ -106,7 +107,7 @@ def test_a_gicv2_initialises_itself_at_the_first_run() -> None:
     assert isinstance(run_vcpu(gic.vm, 0), SystemEventExit)
 
 
-# Registers ------------------------------------------------------------------------------------------------------------
+# Registers --------------------------------------------------------------------------------------
 
 
 def test_cpu_registers_without_vcpus_are_einval() -> None:
@@ -142,7 +143,7 @@ def test_user_spaces_pmr_has_five_bits() -> None:
     assert guest.load(GICC + C_PMR) == 0xF0
 
 
-# A guest --------------------------------------------------------------------------------------------------------------
+# A guest ----------------------------------------------------------------------------------------
 
 
 class Guest(Puppet):
@@ -186,7 +187,8 @@ def test_an_sgi_names_its_sender() -> None:
 
 
 def test_two_senders_are_two_interrupts() -> None:
-    """GICD_SPENDSGIR sets what other vCPUs would have sent: each is acknowledged by itself, with its CPUID."""
+    """GICD_SPENDSGIR sets what other vCPUs would have sent: each is acknowledged by itself, with
+    its CPUID."""
     gic = Gic(0, 1, 2).place().init()
     guest = Guest(gic.vm).start()
     guest.store(GICD + 0xF24, 0b110 << 8)

@@ -1,4 +1,5 @@
-"""KVM's selftest get-reg-list: the registers of a vCPU, their ids, and what a write of each does (row for row)."""
+"""KVM's selftest get-reg-list: the registers of a vCPU, their ids, and what a write of each does
+(row for row)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ CORE_IDS = {
 }  # fmt: skip
 FIRMWARE_IDS = [U64 | FIRMWARE | n for n in range(4)]
 BITMAP_IDS = [U64 | BITMAP | n for n in range(4)]
-#: The selftest's base_regs but for the debug registers beyond this CPU's, and those that only AArch32 or RAS bring.
+#: The selftest's base_regs but for the debug registers beyond this CPU's, and those that only
+#: AArch32 or RAS bring.
 SYSTEM_IDS = {
     "MIDR_EL1": (3, 0, 0, 0, 0), "REVIDR_EL1": (3, 0, 0, 0, 6), "MPIDR_EL1": (3, 0, 0, 0, 5),
     "CLIDR_EL1": (3, 1, 0, 0, 1), "AIDR_EL1": (3, 1, 0, 0, 7), "CTR_EL0": (3, 3, 0, 0, 1),
@@ -95,15 +97,21 @@ def test_the_system_registers_are_kvms_and_no_others(vcpu: Vcpu) -> None:
 
 
 def test_no_register_rejects_what_it_says(vcpu: Vcpu) -> None:
-    """The selftest's rejects_set is for SVE's vector lengths alone, which are not there: nothing is EPERM."""
+    """The selftest's rejects_set is for SVE's vector lengths alone, which are not there: nothing is
+    EPERM."""
     for register in vcpu.get_reg_list():
         vcpu.set_one_reg(register, vcpu.get_one_reg(register))
-    assert errno_of(lambda: vcpu.get_one_reg(0x6060_0000_0015_FFFF)) == "ENOENT", "KVM_REG_ARM64_SVE_VLS"
+    assert errno_of(lambda: vcpu.get_one_reg(0x6060_0000_0015_FFFF)) == "ENOENT", (
+        "KVM_REG_ARM64_SVE_VLS"
+    )
 
 
 def test_nothing_else_of_the_fixed_kinds(vcpu: Vcpu) -> None:
     """Core and firmware registers are a closed set; the rest are system registers and caches."""
-    kinds = {kind: [i for i in vcpu.get_reg_list() if i & 0xFFF_0000 == kind] for kind in (CORE, FIRMWARE, BITMAP)}
+    kinds = {
+        kind: [i for i in vcpu.get_reg_list() if i & 0xFFF_0000 == kind]
+        for kind in (CORE, FIRMWARE, BITMAP)
+    }
     assert set(kinds[CORE]) == set(CORE_IDS.values())
     assert kinds[FIRMWARE] == FIRMWARE_IDS and kinds[BITMAP] == BITMAP_IDS
     assert {i & 0xFFF_0000 for i in vcpu.get_reg_list()} == {CORE, DEMUX, SYSTEM, FIRMWARE, BITMAP}
@@ -119,7 +127,9 @@ def test_what_is_listed_can_be_read_and_written_back(vcpu: Vcpu) -> None:
 
 @pytest.mark.parametrize("name", CORE_IDS)
 def test_core_registers_keep_what_is_written(vcpu: Vcpu, name: str) -> None:
-    value = {"pstate": 0x8000_0004, "fpsr": 0x1F, "fpcr": 0x0300_0000}.get(name, 0x1234_5678_9ABC_DEF0)
+    value = {"pstate": 0x8000_0004, "fpsr": 0x1F, "fpcr": 0x0300_0000}.get(
+        name, 0x1234_5678_9ABC_DEF0
+    )
     if "vregs" in name:
         value |= 0xFEDC << 112
     vcpu.set_one_reg(CORE_IDS[name], value)
@@ -132,7 +142,10 @@ def test_stack_pointers_keep_their_values_when_pstate_selects_another(vcpu: Vcpu
     vcpu.set_one_reg(CORE_IDS["sp_el1"], 0x2000)
     for pstate in (0x3C4, 0x3C0, 0x3C5, 0x3C4):
         vcpu.set_one_reg(CORE_IDS["pstate"], pstate)
-        assert (vcpu.get_one_reg(CORE_IDS["sp"]), vcpu.get_one_reg(CORE_IDS["sp_el1"])) == (0x1000, 0x2000)
+        assert (vcpu.get_one_reg(CORE_IDS["sp"]), vcpu.get_one_reg(CORE_IDS["sp_el1"])) == (
+            0x1000,
+            0x2000,
+        )
 
 
 def test_registers_that_there_are_not(vcpu: Vcpu) -> None:
@@ -163,8 +176,12 @@ def test_caches(vcpu: Vcpu) -> None:
     assert [i & 0xFFFF for i in caches] == [0, 1, 2], "L1 data and instruction, L2"
     for register in caches:
         value = vcpu.get_one_reg(register)
-        assert value and errno_of(lambda r=register, v=value: vcpu.set_one_reg(r, v ^ 8)) == "EINVAL"
-    assert vcpu.get_one_reg(U64 | SYSTEM | sysreg(*SYSTEM_IDS["CSSELR_EL1"])) == 0, "looking selects nothing"
+        assert (
+            value and errno_of(lambda r=register, v=value: vcpu.set_one_reg(r, v ^ 8)) == "EINVAL"
+        )
+    assert vcpu.get_one_reg(U64 | SYSTEM | sysreg(*SYSTEM_IDS["CSSELR_EL1"])) == 0, (
+        "looking selects nothing"
+    )
 
 
 def test_workarounds(vcpu: Vcpu) -> None:

@@ -1,7 +1,7 @@
 """The points about the GIC that implementers most often miss, each by name.
 
-Those about one guest are instructions of a guest on the KVM API; those about several vCPUs use the vGIC without an
-engine, which adds nothing to them.
+Those about one guest are instructions of a guest on the KVM API; those about several vCPUs use the
+vGIC without an engine, which adds nothing to them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def list_registers(vm: Vm) -> list[ListRegister]:
     return [ListRegister.decode(value) for value in vm.host.pe.vif.lr if value]
 
 
-# 7: routing -----------------------------------------------------------------------------------------------------------
+# 7: routing -------------------------------------------------------------------------------------
 
 
 def routed(level: bool) -> Rig:
@@ -64,7 +64,8 @@ def test_what_pends_follows_its_route(level: bool) -> None:
 
 @pytest.mark.parametrize("level", [False, True])
 def test_what_is_active_never_migrates(level: bool) -> None:
-    """It pends again meanwhile: that goes to the new vCPU, but only after the old one has ended it."""
+    """It pends again meanwhile: that goes to the new vCPU, but only after the old one has ended
+    it."""
     rig = routed(level)
     rig.inject(SPI)
     assert rig.ack(0) == SPI
@@ -90,7 +91,7 @@ def test_a_disabled_distributor_holds_what_pends_but_not_what_is_active() -> Non
     assert guest.take() == SPI + 1
 
 
-# 8: the latch of a level interrupt ------------------------------------------------------------------------------------
+# 8: the latch of a level interrupt --------------------------------------------------------------
 
 
 def test_ispendr_on_a_level_interrupt_is_a_latch_beside_the_line() -> None:
@@ -123,12 +124,13 @@ def test_icpendr_clears_the_latch() -> None:
     assert not guest.bit(ISPENDR, SPI) and guest.take() is None
 
 
-# 9: never pending and active ------------------------------------------------------------------------------------------
+# 9: never pending and active --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eoimode", [0, 1])
 def test_a_software_level_is_never_pending_and_active(eoimode: int) -> None:
-    """The line stays high: it comes again at once after the end, because the EOI bit brings the hypervisor."""
+    """The line stays high: it comes again at once after the end, because the EOI bit brings the
+    hypervisor."""
     vm, guest = machine(eoimode=eoimode)
     vm.irq_line(SPI, True)
     for _ in range(3):
@@ -164,14 +166,18 @@ def test_a_mapped_interrupt_is_never_pending_and_active() -> None:
     assert [(r.vintid, r.state_name, r.pintid) for r in held] == [(VTIMER, "active", VTIMER)]
 
 
-# 10: mapped level interrupts ------------------------------------------------------------------------------------------
+# 10: mapped level interrupts --------------------------------------------------------------------
 
 
 def test_the_physical_timer_interrupt_stays_active_until_the_guests_end() -> None:
     vm, guest = machine()
     guest.do("write CNTV_CVAL_EL0", value=0)
     guest.do("write CNTV_CTL_EL0", value=1)
-    assert vm.host.gic.is_active(0, VTIMER) and guest.take() == VTIMER and vm.host.gic.is_active(0, VTIMER)
+    assert (
+        vm.host.gic.is_active(0, VTIMER)
+        and guest.take() == VTIMER
+        and vm.host.gic.is_active(0, VTIMER)
+    )
     guest.do("write CNTV_CTL_EL0", value=2)
     guest.icc("EOIR1", VTIMER)
     assert not vm.host.gic.is_active(0, VTIMER) and guest.take() is None
@@ -188,7 +194,8 @@ def test_a_timer_that_still_fires_comes_again() -> None:
 
 
 def test_a_timer_that_is_stopped_before_the_acknowledge_is_retracted() -> None:
-    """Line sampled at the fold; low leaves nothing for the guest to end, so the host's interrupt is deactivated."""
+    """Line sampled at the fold; low leaves nothing for the guest to end, so the host's interrupt is
+    deactivated."""
     vm, guest = machine()
     guest.do("write CNTV_CVAL_EL0", value=0)
     guest.do("write CNTV_CTL_EL0", value=1)
@@ -198,7 +205,7 @@ def test_a_timer_that_is_stopped_before_the_acknowledge_is_retracted() -> None:
     assert guest.take() is None and not vm.host.gic.is_active(0, VTIMER)
 
 
-# 11: priorities -------------------------------------------------------------------------------------------------------
+# 11: priorities ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bits", [5, 6, 7])
@@ -238,7 +245,7 @@ def test_the_lowest_priority_is_never_signalled() -> None:
     assert guest.icc("PMR") == 0xF8 and guest.take() is None
 
 
-# 12: the end of interrupt ---------------------------------------------------------------------------------------------
+# 12: the end of interrupt -----------------------------------------------------------------------
 
 
 def test_eoir_drops_a_priority_whatever_it_is_told() -> None:
@@ -269,7 +276,8 @@ def test_dir_is_ignored_with_eoimode_0() -> None:
 
 
 def test_an_end_that_ends_nothing_deactivates_nothing() -> None:
-    """One list register, two active: an EOIR with no priority active must not be taken for the end of the second."""
+    """One list register, two active: an EOIR with no priority active must not be taken for the end
+    of the second."""
     vm, guest = machine(list_registers=1)
     guest.set_priority(SPI + 1, 0x80)
     vm.irq_line(SPI, True)
@@ -281,7 +289,7 @@ def test_an_end_that_ends_nothing_deactivates_nothing() -> None:
     assert guest.bit(ISACTIVER, SPI) and guest.bit(ISACTIVER, SPI + 1)
 
 
-# 13: accesses that make no sense --------------------------------------------------------------------------------------
+# 13: accesses that make no sense ----------------------------------------------------------------
 
 ARRAYS = (ISENABLER, ISPENDR, ISACTIVER)
 
@@ -318,7 +326,15 @@ def test_waker_is_raz_wi() -> None:
 
 def test_wrong_widths_are_raz_wi() -> None:
     rig = Rig()
-    for size, offset in ((1, 0x104), (2, 0x104), (8, 0x100), (4, 0x102), (2, 0x420), (4, 0x6102), (8, 0x0)):
+    for size, offset in (
+        (1, 0x104),
+        (2, 0x104),
+        (8, 0x100),
+        (4, 0x102),
+        (2, 0x420),
+        (4, 0x6102),
+        (8, 0x0),
+    ):
         rig.dist.write(0, offset, size, (1 << 8 * size) - 1)
         assert rig.dist.read(0, offset, size) == 0, (size, offset)
     assert rig.dist.read(0, 0x104, 4) == 0

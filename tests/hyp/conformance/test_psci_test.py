@@ -1,4 +1,5 @@
-"""What KVM's selftest psci_test asks of PSCI, and CPU_OFF with work in flight (KVM API, guest code)."""
+"""What KVM's selftest psci_test asks of PSCI, and CPU_OFF with work in flight (KVM API, guest
+code)."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def source(vm: Vm, a: Asm) -> Vcpu:
 
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_cpu_on(pcpus: int) -> None:
-    """Userspace sees the target's pc and x0 before the target runs; AFFINITY_INFO says ON from then."""
+    """Userspace sees the target's pc and x0 before the target runs; AFFINITY_INFO says ON from
+    then."""
     vm = make_vm((0, 1), pcpus=pcpus)
     a = Asm(RAM)
     call(a, F.AFFINITY_INFO_64, 1, 0)
@@ -73,7 +75,8 @@ def test_cpu_on(pcpus: int) -> None:
 
 
 def test_affinity_info_while_a_cpu_starts() -> None:
-    """From CPU_ON until the target is there, whichever CPU has its turn: never anything but ON or OFF, ON at last."""
+    """From CPU_ON until the target is there, whichever CPU has its turn: never anything but ON or
+    OFF, ON at last."""
     for pcpus in (1, 2):
         vm = make_vm((0, 1), pcpus=pcpus, quantum_ns=1_000)
         target = Asm(ENTRY)
@@ -170,7 +173,9 @@ def test_system_off2(kind: int) -> None:
     assert vcpu.run() == SystemEventExit("shutdown", 1)
     assert (signed(vm, 0), signed(vm, 1)) == (1, INVALID_PARAMETERS)
     assert not vcpu.runnable and vcpu.get_one_reg(X0) == INTERNAL_FAILURE % (1 << 64)
-    vcpu.set_mp_state(MpState.RUNNABLE)  # a VMM that runs on: the call returns, and says that it has failed
+    vcpu.set_mp_state(
+        MpState.RUNNABLE
+    )  # a VMM that runs on: the call returns, and says that it has failed
     assert vcpu.run() == SystemEventExit("shutdown", 0)
     assert signed(vm, 2) == INTERNAL_FAILURE
 
@@ -202,7 +207,8 @@ def test_versions_that_do_not_exist() -> None:
 
 
 def test_cpu_suspend_waits_and_keeps_the_state() -> None:
-    """A standby state: the virtual timer ends it, the next instruction follows, x0 is SUCCESS and the rest is kept."""
+    """A standby state: the virtual timer ends it, the next instruction follows, x0 is SUCCESS and
+    the rest is kept."""
     vm = make_vm()
     make_gic(vm)
     a = Asm(RAM)
@@ -223,7 +229,8 @@ GICD, GICR, FRAME = 0x0800_0000, 0x080A_0000, 0x2_0000
 
 
 def enable_timer(a: Asm, cval: int, cpu: int = 0) -> None:
-    """The distributor, the interface and PPI 27 of ``cpu``; the virtual timer set for ``cval``. Interrupts masked."""
+    """The distributor, the interface and PPI 27 of ``cpu``; the virtual timer set for ``cval``.
+    Interrupts masked."""
     store(a, GICD, 2)
     store(a, GICR + FRAME * cpu + 0x1_0100, 1 << 27)
     for name, value in (("ICC_PMR_EL1", 0xF0), ("ICC_IGRPEN1_EL1", 1)):
@@ -242,8 +249,8 @@ def store(a: Asm, address: int, value: int) -> None:
 
 
 def test_a_cpu_that_went_off_with_an_active_timer_interrupt_starts_afresh() -> None:
-    """vCPU 1 acknowledges its timer interrupt and goes off without ending it. On again, it finds its timer off, its
-    CPU interface reset, and gets the next timer interrupt."""
+    """vCPU 1 acknowledges its timer interrupt and goes off without ending it. On again, it finds
+    its timer off, its CPU interface reset, and gets the next timer interrupt."""
     vm = make_vm((0, 1))
     make_gic(vm)
     second = Asm(ENTRY)

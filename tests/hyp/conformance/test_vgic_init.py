@@ -1,4 +1,5 @@
-"""Rows of KVM's vgic_init selftest for the GICv3: creation, addresses, regions, the first run, GICR_TYPER."""
+"""Rows of KVM's vgic_init selftest for the GICv3: creation, addresses, regions, the first run,
+GICR_TYPER."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ class Gic:
         return errno_of(lambda: run_vcpu(self.vm, vcpu))
 
 
-# KVM_CREATE_DEVICE ----------------------------------------------------------------------------------------------------
+# KVM_CREATE_DEVICE ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["", "arm-vgic", "arm-vgic-v9", "0"])
@@ -71,7 +72,8 @@ def test_the_test_flag_creates_nothing(kind: str) -> None:
 @pytest.mark.parametrize("first", ["arm-vgic-v2", "arm-vgic-v3"])
 @pytest.mark.parametrize("second", ["arm-vgic-v2", "arm-vgic-v3"])
 def test_there_is_one_interrupt_controller(first: str, second: str) -> None:
-    """The same again is EEXIST; for another version KVM may say EEXIST or EINVAL, and says EEXIST."""
+    """The same again is EEXIST; for another version KVM may say EEXIST or EINVAL, and says
+    EEXIST."""
     vm = make_vm()
     vm.create_device(first)
     assert errno_of(lambda: vm.create_device(second)) == "EEXIST"
@@ -89,7 +91,7 @@ def test_more_vcpus_than_a_gicv2_serves_are_e2big() -> None:
     vm.create_device("arm-vgic-v3")
 
 
-# Addresses ------------------------------------------------------------------------------------------------------------
+# Addresses --------------------------------------------------------------------------------------
 
 
 def test_unknown_address_types_are_enxio() -> None:
@@ -127,7 +129,15 @@ def test_half_a_redistributor_beyond_the_end() -> None:
         (region(2, IPA_END - 0x3_0000), "E2BIG"),
         (None, "EFAULT"),
     ],
-    ids=["flags", "count 0", "first index not 0", "misaligned", "beyond the end", "straddling the end", "null"],
+    ids=[
+        "flags",
+        "count 0",
+        "first index not 0",
+        "misaligned",
+        "beyond the end",
+        "straddling the end",
+        "null",
+    ],
 )
 def test_first_regions_that_are_refused(value: int | None, errno: str) -> None:
     gic = Gic(0, 1, 2, 3)
@@ -186,7 +196,7 @@ def test_a_region_on_the_distributor() -> None:
     gic.region(1, 0x28_0000, 2)
 
 
-# The first run --------------------------------------------------------------------------------------------------------
+# The first run ----------------------------------------------------------------------------------
 
 
 def overlapping(gic: Gic) -> None:
@@ -266,7 +276,7 @@ def test_everything_in_place() -> None:
     assert isinstance(run_vcpu(gic.vm, 3), SystemEventExit)
 
 
-# Registers ------------------------------------------------------------------------------------------------------------
+# Registers --------------------------------------------------------------------------------------
 
 
 def test_redistributor_registers_need_the_vcpu_and_init() -> None:
@@ -320,7 +330,8 @@ def test_the_affinity_is_in_the_upper_half_of_typer() -> None:
 
 @pytest.mark.parametrize("bits", [5, 6, 7])
 def test_cpu_interface_registers(bits: int) -> None:
-    """All of them can be read and written back; how many active-priority registers there are follows PRIbits."""
+    """All of them can be read and written back; how many active-priority registers there are
+    follows PRIbits."""
     vm = make_vm((0,), priority_bits=bits)
     device = vm.create_device("arm-vgic-v3")
     device.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)

@@ -1,7 +1,9 @@
-"""Rows of KVM's vgic_irq selftest: every way into the vGIC, edge and level, both EOI modes, by a real guest.
+"""Rows of KVM's vgic_irq selftest: every way into the vGIC, edge and level, both EOI modes, by a
+real guest.
 
-The guest opens its interrupt window, acknowledges and ends as a real one; between its accesses the VMM injects. After
-each delivery the states that the selftest asserts are looked at through the guest's own registers.
+The guest opens its interrupt window, acknowledges and ends as a real one; between its accesses the
+VMM injects. After each delivery the states that the selftest asserts are looked at through the
+guest's own registers.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ BAD = (NR_IRQS, 1020, 1024, 1120, 5120, 0xFFFF_FFFF)
 class Bench:
     """A guest and its VMM. ``level`` is how SPIs are configured."""
 
-    def __init__(self, level: bool, eoimode: int, intids: Sequence[int], list_registers: int = 4) -> None:
+    def __init__(
+        self, level: bool, eoimode: int, intids: Sequence[int], list_registers: int = 4
+    ) -> None:
         self.level, self.eoimode = level, eoimode
         self.vm = make_vm((0,), list_registers=list_registers)
         self.gic: VgicDevice = make_gic(self.vm)  # type: ignore[assignment]
@@ -106,7 +110,12 @@ class Bench:
 
 EDGE_WAYS = ("irq_line", "irqfd", "ispendr_by_guest", "ispendr_by_user")
 LEVEL_WAYS = ("irq_line_high", "level_info", "irqfd", "ispendr_by_guest", "ispendr_by_user")
-PRIVATE_WAYS = ("irq_line_high", "level_info", "ispendr_by_guest", "ispendr_by_user")  # of PPIs, which are levels
+PRIVATE_WAYS = (
+    "irq_line_high",
+    "level_info",
+    "ispendr_by_guest",
+    "ispendr_by_user",
+)  # of PPIs, which are levels
 SGI_WAYS = ("ispendr_by_guest", "ispendr_by_user")
 SPI_COMBINATIONS = [(EDGE, way) for way in EDGE_WAYS] + [(LEVEL, way) for way in LEVEL_WAYS]
 EVERY = (
@@ -116,14 +125,17 @@ EVERY = (
 )
 eoimodes = pytest.mark.parametrize("eoimode", [0, 1])
 every_way = pytest.mark.parametrize(
-    ("level", "way", "intids"), EVERY, ids=[f"{'level' if v else 'edge'}-{w}-{i[0]}" for v, w, i in EVERY]
+    ("level", "way", "intids"),
+    EVERY,
+    ids=[f"{'level' if v else 'edge'}-{w}-{i[0]}" for v, w, i in EVERY],
 )
 
 
 @eoimodes
 @every_way
 def test_one_at_a_time(level: bool, way: str, intids: Sequence[int], eoimode: int) -> None:
-    """The first, the last and one between: delivered once, in the states that the selftest's handler asserts."""
+    """The first, the last and one between: delivered once, in the states that the selftest's
+    handler asserts."""
     bench = Bench(level, eoimode, intids)
     for intid in (intids[0], intids[len(intids) // 2], intids[-1]):
         getattr(bench, way)(intid)
@@ -150,15 +162,19 @@ def test_all_at_once(level: bool, way: str, intids: Sequence[int], eoimode: int)
     assert sorted(taken) == sorted(intids)
     assert [priorities[i] for i in taken] == [priorities[i] for i in expected]
     bench.empty()
-    assert not any(bench.guest.load(bench.guest.frame(intids[0]) + at) for at in (ISPENDR, ISACTIVER))
+    assert not any(
+        bench.guest.load(bench.guest.frame(intids[0]) + at) for at in (ISPENDR, ISACTIVER)
+    )
 
 
 @eoimodes
 @pytest.mark.parametrize("list_registers", [1, 4, 16])
 @every_way
-def test_preemption(level: bool, way: str, intids: Sequence[int], eoimode: int, list_registers: int) -> None:
-    """Each preempts the one before, 4 deep and as deep as there are priorities; the ends come in reverse order, the
-    deactivations in the order of arrival (as newer selftests have it)."""
+def test_preemption(
+    level: bool, way: str, intids: Sequence[int], eoimode: int, list_registers: int
+) -> None:
+    """Each preempts the one before, 4 deep and as deep as there are priorities; the ends come in
+    reverse order, the deactivations in the order of arrival (as newer selftests have it)."""
     intids = intids[:31]
     bench = Bench(level, eoimode, intids, list_registers)
     guest = bench.guest
@@ -187,8 +203,11 @@ def test_preemption(level: bool, way: str, intids: Sequence[int], eoimode: int, 
 @pytest.mark.parametrize("list_registers", [1, 4])
 @pytest.mark.parametrize("intids", [SGIS, PPIS, SPIS[:31]], ids=["SGI", "PPI", "SPI"])
 @pytest.mark.parametrize("by_user", [True, False])
-def test_restored_active_state(intids: Sequence[int], eoimode: int, by_user: bool, list_registers: int) -> None:
-    """ISACTIVER and AP1R0 as the destination of a migration sets them; the guest then ends all, nested as they were."""
+def test_restored_active_state(
+    intids: Sequence[int], eoimode: int, by_user: bool, list_registers: int
+) -> None:
+    """ISACTIVER and AP1R0 as the destination of a migration sets them; the guest then ends all,
+    nested as they were."""
     bench = Bench(LEVEL, eoimode, intids, list_registers)
     guest, count = bench.guest, len(intids)
     for n, intid in enumerate(intids):
@@ -212,13 +231,14 @@ def test_restored_active_state(intids: Sequence[int], eoimode: int, by_user: boo
     bench.empty()
 
 
-# What is refused, and never delivered ---------------------------------------------------------------------------------
+# What is refused, and never delivered -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("intid", BAD)
 @pytest.mark.parametrize("level", [EDGE, LEVEL])
 def test_bad_intids_of_irq_line(intid: int, level: bool) -> None:
-    """EINVAL; numbers that do not fit the word's 16 bits cannot be asked for, and `Vm.irq_line` refuses them too."""
+    """EINVAL; numbers that do not fit the word's 16 bits cannot be asked for, and `Vm.irq_line`
+    refuses them too."""
     bench = Bench(level, 0, SPIS[:1])
     if intid <= 0xFFFF:
         assert errno_of(lambda: bench.line(intid, True)) == "EINVAL"
@@ -228,11 +248,15 @@ def test_bad_intids_of_irq_line(intid: int, level: bool) -> None:
 
 @pytest.mark.parametrize("intid", BAD)
 def test_bad_intids_of_level_info(intid: int) -> None:
-    """The attribute has 10 bits for the INTID: EINVAL above, silence for those that there are not."""
+    """The attribute has 10 bits for the INTID: EINVAL above, silence for those that there are
+    not."""
     bench = Bench(LEVEL, 0, SPIS[:1])
     attr = intid // 32 * 32
     if intid > 1023:
-        assert errno_of(lambda: bench.gic.set_attr(VgicGroup.LEVEL_INFO, attr, 1 << intid % 32)) == "EINVAL"
+        assert (
+            errno_of(lambda: bench.gic.set_attr(VgicGroup.LEVEL_INFO, attr, 1 << intid % 32))
+            == "EINVAL"
+        )
     else:
         bench.gic.set_attr(VgicGroup.LEVEL_INFO, attr, 1 << intid % 32)
         assert bench.gic.get_attr(VgicGroup.LEVEL_INFO, attr) == 0
@@ -241,7 +265,8 @@ def test_bad_intids_of_level_info(intid: int) -> None:
 
 @pytest.mark.parametrize("intid", BAD)
 def test_bad_intids_of_irq_routing(intid: int) -> None:
-    """Only pins from 988 on are refused. A GSI that is routed to an SPI that the vGIC lacks does nothing."""
+    """Only pins from 988 on are refused. A GSI that is routed to an SPI that the vGIC lacks does
+    nothing."""
     bench = Bench(EDGE, 0, SPIS[:1])
     pin = intid - 32
     route = GsiRoute(5, pin)
@@ -282,12 +307,16 @@ def test_words_of_irq_line_that_are_refused(kind: int, number: int, errno: str) 
 @pytest.mark.parametrize("vcpu", [1, 255, 256, 4095])
 def test_a_ppi_of_a_vcpu_that_is_not_there(vcpu: int) -> None:
     bench = Bench(LEVEL, 0, SPIS[:1])
-    assert errno_of(lambda: bench.vm.irq_line_raw(irq_line_word(TYPE_PPI, 20, vcpu), True)) == "EINVAL"
+    assert (
+        errno_of(lambda: bench.vm.irq_line_raw(irq_line_word(TYPE_PPI, 20, vcpu), True)) == "EINVAL"
+    )
 
 
 def test_irq_line_without_a_controller_and_before_init() -> None:
     vm = make_vm()
-    assert errno_of(lambda: vm.irq_line_raw(irq_line_word(TYPE_CPU, 40), True)) == "EINVAL"  # it is IRQ or FIQ
+    assert (
+        errno_of(lambda: vm.irq_line_raw(irq_line_word(TYPE_CPU, 40), True)) == "EINVAL"
+    )  # it is IRQ or FIQ
     for kind in (TYPE_SPI, TYPE_PPI):
         assert errno_of(lambda kind=kind: vm.irq_line_raw(irq_line_word(kind, 40), True)) == "ENXIO"
     vm.create_device("arm-vgic-v3")
@@ -302,7 +331,7 @@ def test_a_timers_ppi_is_not_user_spaces() -> None:
     bench.empty()
 
 
-# Routing and irqfds ---------------------------------------------------------------------------------------------------
+# Routing and irqfds -----------------------------------------------------------------------------
 
 
 def test_a_gsi_goes_where_it_is_routed() -> None:
@@ -341,7 +370,8 @@ def test_routes_that_are_refused_change_nothing(entries: list[GsiRoute]) -> None
 
 @pytest.mark.parametrize(("eoimode", "list_registers"), list(product([0, 1], [1, 4])))
 def test_a_resampled_line_stays_high_until_the_end(eoimode: int, list_registers: int) -> None:
-    """Asserted until the guest deactivates, in whatever way; then lowered, then its device is asked."""
+    """Asserted until the guest deactivates, in whatever way; then lowered, then its device is
+    asked."""
     bench = Bench(LEVEL, eoimode, SPIS, list_registers)
     guest = bench.guest
     for intid in (40, 41, 42):
@@ -415,11 +445,12 @@ def test_irqfds_on_one_gsi_share_its_line() -> None:
     bench.empty()
 
 
-# Latches --------------------------------------------------------------------------------------------------------------
+# Latches ----------------------------------------------------------------------------------------
 
 
 def test_user_spaces_latch_is_raw() -> None:
-    """ISPENDR of user space sets and clears the latch whatever the configuration, and does not read the line."""
+    """ISPENDR of user space sets and clears the latch whatever the configuration, and does not read
+    the line."""
     bench = Bench(LEVEL, 0, SPIS)
     attr = ISPENDR + 4
     bench.line(40, True)

@@ -1,5 +1,6 @@
-"""A guest with one timer under test: the Puppet of the GIC's tests, with the handler and the waits of KVM's timer
-selftests. What is said once here holds for the virtual and the physical timer, on nVHE and VHE hosts."""
+"""A guest with one timer under test: the Puppet of the GIC's tests, with the handler and the waits
+of KVM's timer selftests. What is said once here holds for the virtual and the physical timer, on
+nVHE and VHE hosts."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def ticks_of_us(us: int) -> int:
 
 
 class TimerGuest(Puppet):
-    """vCPU 0 of a fresh VM on a host of the given form. Its handler masks the timer, as the selftest's does."""
+    """vCPU 0 of a fresh VM on a host of the given form. Its handler masks the timer, as the
+    selftest's does."""
 
     def __init__(self, which: str, host: str = "nvhe", **more: object) -> None:
         self.which = which
@@ -57,7 +59,9 @@ class TimerGuest(Puppet):
             if f"write {name}" not in a.labels:
                 self._snippet(f"write {name}", lambda name=name: a.msr(name, 3))
         self._snippet("poll n", lambda: self._poll(a, "n", lambda: a.subs_imm(3, 3, 1)))
-        self._snippet("yield n", lambda: self._poll(a, "y", lambda: (a.ldr(3, 20, 8), a.cmp_imm(3, 0))))
+        self._snippet(
+            "yield n", lambda: self._poll(a, "y", lambda: (a.ldr(3, 20, 8), a.cmp_imm(3, 0)))
+        )
         for name, body in (
             ("wfi", lambda: a.wfi()),
             ("poll", lambda: a.nop()),
@@ -138,7 +142,8 @@ class TimerGuest(Puppet):
     _turns_left = 0
 
     def migrate(self) -> None:
-        """To another physical CPU of the host, as a test that calls sched_setaffinity between two KVM_RUNs."""
+        """To another physical CPU of the host, as a test that calls sched_setaffinity between two
+        KVM_RUNs."""
         here = self.vcpu.home
         assert here is not None
         self.visited |= {here, (here + 1) % PES}

@@ -17,7 +17,11 @@ GITS = 0x0808_0000
 DOORBELL = GITS + GITS_TRANSLATER
 RAM, RAM_SIZE = 0x4000_0000, 2 << 20
 QUEUE, DEVICES, COLLECTIONS, LEVEL2 = RAM, RAM + 0x1_0000, RAM + 0x2_0000, RAM + 0x3_0000
-PROPERTIES, PENDING, ITTS = RAM + 0x4_0000, RAM + 0x6_0000, RAM + 0xA_0000  # PENDING: 64 KiB per vCPU
+PROPERTIES, PENDING, ITTS = (
+    RAM + 0x4_0000,
+    RAM + 0x6_0000,
+    RAM + 0xA_0000,
+)  # PENDING: 64 KiB per vCPU
 CTLR, IIDR, TYPER, CBASER, CWRITER, CREADR, BASER0, BASER1 = 0, 4, 8, 0x80, 0x88, 0x90, 0x100, 0x108
 GICR_CTLR, GICR_PROPBASER, GICR_PENDBASER = 0x00, 0x70, 0x78
 GICR_INVLPIR, GICR_INVALLR, GICR_SYNCR = 0xA0, 0xB0, 0xC0
@@ -55,7 +59,8 @@ class Memory:
 
 
 class ItsRig(Rig):
-    """``ready``: tables, queue and LPIs are set up as a guest would, LPIs on every vCPU, collection n to vCPU n."""
+    """``ready``: tables, queue and LPIs are set up as a guest would, LPIs on every vCPU, collection
+    n to vCPU n."""
 
     def __init__(self, vcpus: int = 1, list_registers: int = 4, ready: bool = True) -> None:
         super().__init__(vcpus, list_registers)
@@ -131,8 +136,11 @@ class ItsRig(Rig):
         """``size``: EventID bits, minus one."""
         assert self.do("MAPD", device=device, size=size, itt=ITTS + device * 0x1000, valid=1) == 0
 
-    def map(self, intid: int, device: int = 0, event: int | None = None, icid: int = 0, prop: int = 0xA3) -> None:
-        """Configure an LPI and translate an event (INTID - 8192 by default) to it; the device is mapped if needed."""
+    def map(
+        self, intid: int, device: int = 0, event: int | None = None, icid: int = 0, prop: int = 0xA3
+    ) -> None:
+        """Configure an LPI and translate an event (INTID - 8192 by default) to it; the device is
+        mapped if needed."""
         if device not in self.its.devices:
             self.map_device(device)
         self.configure_lpi(intid, prop)
@@ -165,7 +173,8 @@ class ItsRig(Rig):
         return intids
 
     def another(self, with_memory: bool = True) -> ItsRig:
-        """A new machine of the same shape, ITS and LPIs untouched; with a copy of this one's memory."""
+        """A new machine of the same shape, ITS and LPIs untouched; with a copy of this one's
+        memory."""
         other = ItsRig(self.shape[0], self.shape[1], ready=False)
         if with_memory:
             other.memory.bytes[:] = self.memory.bytes

@@ -14,13 +14,20 @@ from twin_v2 import V2Twin
 
 CASE_STEPS = 400
 ACTION_BITS = 48
-SHAPES = tuple((cpus, lrs, bits) for cpus in (1, 2, 4) for lrs, bits in ((4, 5), (1, 5), (2, 6), (4, 7), (16, 5)))
+SHAPES = tuple(
+    (cpus, lrs, bits)
+    for cpus in (1, 2, 4)
+    for lrs, bits in ((4, 5), (1, 5), (2, 6), (4, 7), (16, 5))
+)
 KINDS: dict[str, type[Twin]] = {"v3": Twin, "v2": V2Twin, "its": ItsTwin}
 
 Shape = tuple[int, int, int]
 """vCPUs, list registers, priority bits."""
 
-_TABLES = {kind: [n for n, act in enumerate(made.actions) for _ in range(act.weight)] for kind, made in KINDS.items()}
+_TABLES = {
+    kind: [n for n, act in enumerate(made.actions) for _ in range(act.weight)]
+    for kind, made in KINDS.items()
+}
 
 
 def decoded(kind: str, bits: int) -> Action:
@@ -49,7 +56,8 @@ class Case(NamedTuple):
 
 
 def run_case(case: Case) -> int:
-    """Run it to its end; returns the steps done. AssertionError at a difference, with the case to repeat."""
+    """Run it to its end; returns the steps done. AssertionError at a difference, with the case to
+    repeat."""
     twin = case.twin()
     done: list[Action] = []
     try:

@@ -159,7 +159,10 @@ def metered() -> Iterator[Meter]:
         execute(its, data)
 
     actions = {name: action(original) for name, original in lpi.ACTIONS.items()}
-    with mock.patch.object(lpi, "ACTIONS", actions), mock.patch.object(its_cmd, "execute", counted_command):
+    with (
+        mock.patch.object(lpi, "ACTIONS", actions),
+        mock.patch.object(its_cmd, "execute", counted_command),
+    ):
         yield meter
 
 
@@ -183,7 +186,9 @@ def test_no_access_is_more_work_than_its_limit(steps: list[Step], data: st.DataO
         for step in steps:
             for _ in accesses(rig, step):
                 assert meter.take() <= LIMIT
-                assert len(rig.vgic.backlog.jobs) <= 2 + len(steps), "what is asked for again is not done twice"
+                assert len(rig.vgic.backlog.jobs) <= 2 + len(steps), (
+                    "what is asked for again is not done twice"
+                )
             for _ in range(data.draw(st.integers(0, 2))):
                 rig.vgic.go_on()
                 assert meter.take() <= LIMIT
@@ -192,7 +197,9 @@ def test_no_access_is_more_work_than_its_limit(steps: list[Step], data: st.DataO
         enabled = each.home is not None and rig.vgic.cpu(each.home).lpis_enabled
         assert each.target == (each.home if enabled else None)
         assert each.references == sum(
-            event.lpi is each for device in rig.its.devices.values() for event in device.events.values()
+            event.lpi is each
+            for device in rig.its.devices.values()
+            for event in device.events.values()
         )
     for cpu in rig.vgic.cpus():
         assert cpu.lpis_enabled == cpu.lpis_wanted

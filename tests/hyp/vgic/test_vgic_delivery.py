@@ -23,7 +23,7 @@ def rig() -> Rig:
     return rig
 
 
-# Edge and level ---------------------------------------------------------------------------------------------------
+# Edge and level ---------------------------------------------------------------------------------
 
 
 def test_edge_is_delivered_once(rig: Rig) -> None:
@@ -118,7 +118,7 @@ def test_the_number_of_interrupts_bounds_the_intids(nr_irqs: int) -> None:
         rig.vgic.inject(None, last + 1, True)
 
 
-# Enables ----------------------------------------------------------------------------------------------------------
+# Enables ----------------------------------------------------------------------------------------
 
 
 def test_a_disabled_interrupt_waits(rig: Rig) -> None:
@@ -163,7 +163,7 @@ def test_the_distributor_gates_pending_but_not_active(rig: Rig) -> None:
     assert sorted([rig.serve(), rig.ack()]) == [EDGE, LEVEL]
 
 
-# Priorities and list registers ------------------------------------------------------------------------------------
+# Priorities and list registers ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eoimode", [0, 1])
@@ -191,7 +191,8 @@ def test_more_interrupts_than_list_registers(eoimode: int, list_registers: int) 
 @pytest.mark.parametrize("eoimode", [0, 1])
 @pytest.mark.parametrize("level", [False, True])
 def test_more_nested_interrupts_than_list_registers(eoimode: int, level: bool) -> None:
-    """Active interrupts overflow: EOIcount brings them back with EOImode 0, a trap of DIR with EOImode 1."""
+    """Active interrupts overflow: EOIcount brings them back with EOImode 0, a trap of DIR with
+    EOImode 1."""
     rig = Rig(list_registers=2)
     rig.icc(0, "CTLR", arch.CTLR_EOIMODE * eoimode)
     intids = list(range(40, 47))
@@ -257,7 +258,7 @@ def test_only_five_priority_bits_exist(rig: Rig) -> None:
     assert rig.ack() == SPURIOUS, "the lowest priority is never below the mask"
 
 
-# Several vCPUs ----------------------------------------------------------------------------------------------------
+# Several vCPUs ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -355,7 +356,9 @@ def test_the_group_of_the_target_filters_sgis(name: str, group: int, taken: bool
 @pytest.mark.parametrize(("name", "value", "targets"), [
     ("SGI1R", sgi(0b11), [0, 1]), ("SGI1R", sgi(0), [-1]), ("SGI1R", sgi(1, aff1=1), [-1]), ("SGI0R", sgi(1), [-1]),
 ])  # fmt: skip
-def test_an_sgi_is_an_event_for_each_target_or_for_nobody(name: str, value: int, targets: list[int]) -> None:
+def test_an_sgi_is_an_event_for_each_target_or_for_nobody(
+    name: str, value: int, targets: list[int]
+) -> None:
     rig, seen = Rig(vcpus=2), []
     rig.bus.subscribe(lambda _, event: seen.append(event))
     rig.icc(0, name, value)
@@ -370,12 +373,13 @@ def test_dispatch_is_by_encoding() -> None:
     assert rig.vgic.dirty(0) and rig.vgic.pending(0)
 
 
-# The end of an interrupt whose priority is not what it was -----------------------------------------------------------
+# The end of an interrupt whose priority is not what it was --------------------------------------
 
 
 @pytest.mark.parametrize("list_registers", [1, 4])
 def test_a_priority_that_is_changed_while_it_is_active(list_registers: int) -> None:
-    """Whether the change reaches an active interrupt is IMPLEMENTATION DEFINED; its end deactivates it in any case."""
+    """Whether the change reaches an active interrupt is IMPLEMENTATION DEFINED; its end deactivates
+    it in any case."""
     rig = Rig(list_registers=list_registers)
     for intid, priority in ((EDGE, 0x80), (EDGE + 1, 0x40), (EDGE + 2, 0x20)):
         rig.enable(intid)
@@ -402,7 +406,8 @@ def test_what_pends_again_has_the_new_priority(rig: Rig) -> None:
 
 
 def test_a_binary_point_that_is_changed_while_it_is_active_outside() -> None:
-    """The bit that is dropped is that of the acknowledge, which the present binary point does not lead to."""
+    """The bit that is dropped is that of the acknowledge, which the present binary point does not
+    lead to."""
     rig = Rig(list_registers=1)
     for intid, priority in ((EDGE, 0x98), (EDGE + 1, 0xC0)):
         rig.enable(intid)
@@ -418,7 +423,7 @@ def test_a_binary_point_that_is_changed_while_it_is_active_outside() -> None:
     assert not rig.active(EDGE) and rig.ack() == EDGE + 1
 
 
-# WFI --------------------------------------------------------------------------------------------------------------
+# WFI --------------------------------------------------------------------------------------------
 
 
 def test_wfi_ends_for_what_is_pending_and_above_the_mask(rig: Rig) -> None:
@@ -442,7 +447,7 @@ def test_wfi_of_a_vcpu_that_is_not_loaded(rig: Rig) -> None:
     assert rig.vgic.pending(0) and rig.kicked[-1] == 0
 
 
-# Mapped interrupts ------------------------------------------------------------------------------------------------
+# Mapped interrupts ------------------------------------------------------------------------------
 
 
 class Timer:
@@ -489,7 +494,11 @@ def test_deactivation_by_the_guest_lets_the_host_interrupt_fire_again(timer: Tim
     assert rig.ack() == VTIMER
     timer.set(False)
     rig.eoi(VTIMER)
-    assert not rig.gic.is_active(0, VTIMER) and not rig.vgic.is_active(0, VTIMER) and rig.ack() == SPURIOUS
+    assert (
+        not rig.gic.is_active(0, VTIMER)
+        and not rig.vgic.is_active(0, VTIMER)
+        and rig.ack() == SPURIOUS
+    )
 
 
 def test_a_mapped_line_that_falls_before_the_acknowledge_is_retracted(timer: Timer) -> None:
@@ -608,7 +617,7 @@ def test_unmap(timer: Timer) -> None:
     assert not timer.rig.vgic.is_active(0, VTIMER)
 
 
-# The protocol around an entry -------------------------------------------------------------------------------------
+# The protocol around an entry -------------------------------------------------------------------
 
 
 def test_acknowledge_and_end_need_no_sync(rig: Rig) -> None:
@@ -625,7 +634,11 @@ def test_flush_alone_folds_first(rig: Rig) -> None:
     rig.ack()
     rig.vgic.inject(None, LEVEL, True)
     rig.vgic.flush(0)
-    states = {fields.vintid: fields.state_name for fields in map(ListRegister.decode, rig.vif(0).lr) if fields.vintid}
+    states = {
+        fields.vintid: fields.state_name
+        for fields in map(ListRegister.decode, rig.vif(0).lr)
+        if fields.vintid
+    }
     assert states == {EDGE: "active", LEVEL: "pending"}
 
 
@@ -638,7 +651,11 @@ def test_put_and_load_on_another_pe() -> None:
     rig.ack(0)
     rig.put(0)
     rig.put(1)
-    assert rig.vifs[0].lr == [0] * 4 and rig.vifs[0].hcr == 0 and rig.vifs[0].running_priority() == 0xFF
+    assert (
+        rig.vifs[0].lr == [0] * 4
+        and rig.vifs[0].hcr == 0
+        and rig.vifs[0].running_priority() == 0xFF
+    )
     rig.load(0, 1)
     rig.load(1, 0)
     rig.settle()
@@ -656,7 +673,9 @@ def test_events(rig: Rig) -> None:
     assert [event for event in events if isinstance(event, VgicInject)] == [
         VgicInject(LEVEL, 1, 0), VgicInject(EDGE, 1, 0)
     ]  # fmt: skip
-    assert [(write.lr, write.intid) for write in writes] == [(0, LEVEL), (1, EDGE)], "unchanged ones are not repeated"
+    assert [(write.lr, write.intid) for write in writes] == [(0, LEVEL), (1, EDGE)], (
+        "unchanged ones are not repeated"
+    )
 
 
 def test_reset_and_rows(rig: Rig) -> None:
@@ -686,8 +705,8 @@ def test_state_round_trip_in_the_middle(rig: Rig) -> None:
 
 @pytest.mark.parametrize("looks", [False, True])
 def test_an_interrupt_that_comes_again_is_behind_what_waits(rig: Rig, looks: bool) -> None:
-    """Of two with one priority the one that arrived first comes first, whether or not EL2 has seen the end of its first
-    time."""
+    """Of two with one priority the one that arrived first comes first, whether or not EL2 has seen
+    the end of its first time."""
     rig.enable(EDGE)
     rig.enable(EDGE + 1)
     rig.pulse(EDGE)
@@ -721,7 +740,8 @@ def test_a_mapped_level_that_rises_again_is_behind_what_waits(rig: Rig, looks: b
 
 @pytest.mark.parametrize("looks", [False, True])
 def test_equals_come_in_their_order_whoever_has_overflowed(looks: bool) -> None:
-    """A mapped interrupt goes into a list register before others of its priority in no order but that of arrival."""
+    """A mapped interrupt goes into a list register before others of its priority in no order but
+    that of arrival."""
     rig, line = Rig(list_registers=4), False
     rig.vgic.map_phys_irq(0, VTIMER, VTIMER, lambda: line)
     for intid in (VTIMER, 40, 41, 42, 43):

@@ -1,4 +1,5 @@
-"""Device attributes, with the errors that the ioctls give (KVM selftests vgic_init and vgic_irq)."""
+"""Device attributes, with the errors that the ioctls give (KVM selftests vgic_init and
+vgic_irq)."""
 
 from __future__ import annotations
 
@@ -37,14 +38,16 @@ def set_addr(dev: VgicDevice, kind: int, value: int) -> None:
     dev.set_attr(Group.ADDR, kind, value)
 
 
-# Groups -----------------------------------------------------------------------------------------------------------
+# Groups -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("group", [-1, Group.CPU_REGS, Group.ITS_REGS, 9])
 def test_groups_that_a_gicv3_does_not_have(group: int) -> None:
     dev = device()
     assert errno(lambda: dev.has_attr(group, 0)) == "ENXIO"
-    assert errno(lambda: dev.get_attr(group, 0)) == errno(lambda: dev.set_attr(group, 0, 0)) == "ENXIO"
+    assert (
+        errno(lambda: dev.get_attr(group, 0)) == errno(lambda: dev.set_attr(group, 0, 0)) == "ENXIO"
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_no_address_for_a_value() -> None:
     assert errno(lambda: dev.get_attr(Group.NR_IRQS, 0, None)) == "EFAULT"
 
 
-# Addresses --------------------------------------------------------------------------------------------------------
+# Addresses --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [AddrType.V3_DIST, AddrType.V3_REDIST])
@@ -111,7 +114,8 @@ def test_redistributors_must_end_inside_the_ipa_space() -> None:
 
 @pytest.mark.parametrize("kind", [AddrType.V2_DIST, AddrType.V2_CPU])
 def test_gicv2_frames_are_another_devices(kind: int) -> None:
-    """kvm_vgic_addr finds ENODEV, of which vgic_set_common_attr and vgic_get_common_attr make ENXIO."""
+    """kvm_vgic_addr finds ENODEV, of which vgic_set_common_attr and vgic_get_common_attr make
+    ENXIO."""
     assert errno(lambda: set_addr(device(), kind, 0x1_0000)) == "ENXIO"
     assert errno(lambda: device().get_attr(Group.ADDR, kind)) == "ENXIO"
 
@@ -119,7 +123,10 @@ def test_gicv2_frames_are_another_devices(kind: int) -> None:
 def test_single_base_and_regions_do_not_mix() -> None:
     dev = device()
     set_addr(dev, AddrType.V3_REDIST, 0x10_0000)
-    assert errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x100_0000, 0))) == "EINVAL"
+    assert (
+        errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x100_0000, 0)))
+        == "EINVAL"
+    )
     dev = device()
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
     assert errno(lambda: set_addr(dev, AddrType.V3_REDIST, 0x100_0000)) == "EINVAL"
@@ -145,7 +152,9 @@ def test_regions_are_checked(value: int, expected: str) -> None:
 
 def test_regions_start_at_index_0_and_can_be_read_back() -> None:
     dev = device()
-    assert errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 1))) == "EINVAL"
+    assert (
+        errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 1))) == "EINVAL"
+    )
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
     assert dev.get_attr(Group.ADDR, AddrType.V3_REDIST_REGION, 0) == region(2, 0x10_0000, 0)
     assert errno(lambda: dev.get_attr(Group.ADDR, AddrType.V3_REDIST_REGION, 1)) == "ENOENT"
@@ -166,7 +175,7 @@ def test_last_redistributors() -> None:
     assert dev.get_attr(Group.REDIST_REGS, 3 << 32 | 0xC) == 3
 
 
-# Life cycle -------------------------------------------------------------------------------------------------------
+# Life cycle -------------------------------------------------------------------------------------
 
 
 def test_what_the_first_run_needs() -> None:
@@ -222,10 +231,12 @@ def test_init() -> None:
     assert errno(lambda: dev.vgic.add_vcpu(0, 0)) == "EEXIST"
 
 
-# Registers --------------------------------------------------------------------------------------------------------
+# Registers --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("group", [Group.DIST_REGS, Group.REDIST_REGS, Group.CPU_SYSREGS, Group.LEVEL_INFO])
+@pytest.mark.parametrize(
+    "group", [Group.DIST_REGS, Group.REDIST_REGS, Group.CPU_SYSREGS, Group.LEVEL_INFO]
+)
 def test_register_groups_need_an_existing_vcpu_and_init(group: int) -> None:
     dev = device()
     attr = ICC_REGISTERS["ICC_PMR_EL1"] if group == Group.CPU_SYSREGS else 0
@@ -253,11 +264,15 @@ def test_the_whole_state_travels_through_attributes() -> None:
     source.ack()
     source.icc(0, "BPR1", 4)
     for offset in (0x0, 0x104, 0x204, 0x304, 0x408 + 0x20, 0xC08, 0x6000 + 8 * 40):
-        target.device.set_attr(Group.DIST_REGS, offset, source.device.get_attr(Group.DIST_REGS, offset))
+        target.device.set_attr(
+            Group.DIST_REGS, offset, source.device.get_attr(Group.DIST_REGS, offset)
+        )
     target.device.set_attr(Group.LEVEL_INFO, 32, source.device.get_attr(Group.LEVEL_INFO, 32))
     for name in ("PMR", "BPR1", "CTLR", "SRE", "IGRPEN1", "AP1R0"):
         attr = ICC_REGISTERS[f"ICC_{name}_EL1"]
-        target.device.set_attr(Group.CPU_SYSREGS, attr, source.device.get_attr(Group.CPU_SYSREGS, attr))
+        target.device.set_attr(
+            Group.CPU_SYSREGS, attr, source.device.get_attr(Group.CPU_SYSREGS, attr)
+        )
     target.settle()
     assert target.active(40) and target.icc(0, "RPR") == 0 and target.icc(0, "BPR1") == 4
     target.eoi(40)
@@ -278,7 +293,9 @@ def test_restored_active_interrupts_end_in_reverse_order() -> None:
     for n, intid in enumerate((40, 41, 42)):
         rig.set_priority(intid, 0x80 - 8 * n)
     rig.device.set_attr(Group.DIST_REGS, 0x304, 7 << 8)
-    rig.device.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS["ICC_AP1R0_EL1"], 1 << 16 | 1 << 15 | 1 << 14)
+    rig.device.set_attr(
+        Group.CPU_SYSREGS, ICC_REGISTERS["ICC_AP1R0_EL1"], 1 << 16 | 1 << 15 | 1 << 14
+    )
     rig.settle()
     for intid, running in ((42, 0x78), (41, 0x80), (40, 0xFF)):
         rig.eoi(intid)
@@ -292,7 +309,14 @@ def test_cpu_registers_wherever_they_are(loaded: bool) -> None:
     rig = Rig()
     if not loaded:
         rig.put(0)
-    for name, value in (("PMR", 0xA0), ("BPR0", 5), ("BPR1", 6), ("IGRPEN0", 1), ("AP0R0", 1 << 9), ("AP1R0", 1 << 8)):
+    for name, value in (
+        ("PMR", 0xA0),
+        ("BPR0", 5),
+        ("BPR1", 6),
+        ("IGRPEN0", 1),
+        ("AP0R0", 1 << 9),
+        ("AP1R0", 1 << 8),
+    ):
         attr = ICC_REGISTERS[f"ICC_{name}_EL1"]
         rig.device.set_attr(Group.CPU_SYSREGS, attr, value)
         assert rig.device.get_attr(Group.CPU_SYSREGS, attr) == value
@@ -315,11 +339,15 @@ def test_cpu_registers_wherever_they_are(loaded: bool) -> None:
 )
 def test_cpu_registers_that_do_not_fit(name: str, value: int) -> None:
     dev = Rig().device
-    assert errno(lambda: dev.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS[f"ICC_{name}_EL1"], value)) == "EINVAL"
+    assert (
+        errno(lambda: dev.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS[f"ICC_{name}_EL1"], value))
+        == "EINVAL"
+    )
 
 
 def test_the_distributor_is_nobodys() -> None:
-    """Documentation/virt/kvm/devices/arm-vgic-v3.rst: the mpidr is ignored for distributor registers."""
+    """Documentation/virt/kvm/devices/arm-vgic-v3.rst: the mpidr is ignored for distributor
+    registers."""
     dev = Rig().device
     assert dev.get_attr(Group.DIST_REGS, 0x123 << 32 | 0x4) == dev.get_attr(Group.DIST_REGS, 0x4)
     dev.set_attr(Group.DIST_REGS, 0x123 << 32 | 0x420, 0xA0)
@@ -367,4 +395,6 @@ def test_cbpr_hides_bpr1() -> None:
     dev.set_attr(Group.CPU_SYSREGS, bpr1, 3)
     assert dev.get_attr(Group.CPU_SYSREGS, bpr1) == 7
     assert errno(lambda: dev.get_attr(Group.CPU_SYSREGS, 0)) == "ENXIO"
-    assert errno(lambda: dev.get_attr(Group.CPU_SYSREGS, ICC_REGISTERS["ICC_AP1R2_EL1"])) == "EINVAL"
+    assert (
+        errno(lambda: dev.get_attr(Group.CPU_SYSREGS, ICC_REGISTERS["ICC_AP1R2_EL1"])) == "EINVAL"
+    )

@@ -1,4 +1,5 @@
-"""The diagnosis names the first station that holds an interrupt back, what would change it, and changes nothing."""
+"""The diagnosis names the first station that holds an interrupt back, what would change it, and
+changes nothing."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def same_group_priority(rig: Rig) -> None:
 
 
 class Breakage(NamedTuple):
-    """A way to hold EDGE back: the station that has to be named, a part of its text and its remedy."""
+    """A way to hold EDGE back: the station that has to be named, a part of its text and its
+    remedy."""
 
     do: Callable[[Rig], object]
     station: str
@@ -190,7 +192,9 @@ def test_following_the_advice_gets_the_interrupt_further(breakage: Breakage) -> 
         pytest.skip("nothing that a guest could write")
     apply(rig, held.fix)
     after = trace(rig.vgic, 0, EDGE, breakage.view)
-    if held.text.startswith("active, and not"):  # ending what is handled leaves it idle, as it should be
+    if held.text.startswith(
+        "active, and not"
+    ):  # ending what is handled leaves it idle, as it should be
         assert not first_held(after) or "not pending" in first_held(after).text  # type: ignore[union-attr]
     else:
         assert order(after, first_held(after)) > order(before, held)
@@ -298,7 +302,9 @@ def gicv2() -> Vgic:
 def test_registers_of_a_gicv2() -> None:
     vgic = gicv2()
     private, shared = ({f.station: f for f in trace(vgic, 1, intid)} for intid in (27, EDGE))
-    assert private["enable"].register == Register("GICD_ISENABLER0", "bit 27", "GICD", 0x100, bit=27, cpu=1)
+    assert private["enable"].register == Register(
+        "GICD_ISENABLER0", "bit 27", "GICD", 0x100, bit=27, cpu=1
+    )
     assert str(shared["route"].register) == "GICD_ITARGETSR10 (GICD+0x828) byte 0"
     assert shared["route"].remedy == "write 2 to byte 0 of GICD_ITARGETSR10 (GICD+0x828)"
     assert str(shared["group enable"].register) == "GICC_CTLR (GICC+0x0) EnableGrp0"
@@ -310,7 +316,9 @@ def test_group_0_of_a_gicv2_is_an_irq_unless_fiqen_is_set() -> None:
     vgic = gicv2()
     for vmcr, signal in ((1, "IRQ"), (1 | VMCR_VFIQEN, "FIQ")):
         vgic.cpu(0).vmcr = vmcr
-        assert {f.station: f for f in trace(vgic, 0, EDGE)}["group"].text == f"group 0: signalled as {signal}"
+        assert {f.station: f for f in trace(vgic, 0, EDGE)}[
+            "group"
+        ].text == f"group 0: signalled as {signal}"
 
 
 def test_one_that_moves_to_another_vcpu() -> None:
@@ -333,13 +341,26 @@ def timer(ctl: int, cval: int, now: int, fires: int | None) -> CpuView:
     ("view", "text", "remedy"),
     [
         (timer(0, 5, 9, None), "CNTV_CTL_EL0.ENABLE is 0", "write 1 to CNTV_CTL_EL0"),
-        (timer(CTL_ENABLE | CTL_IMASK, 5, 9, None), "masked; its condition is met", "write 1 to CNTV_CTL_EL0"),
-        (timer(CTL_ENABLE, 50, 9, 312_400), "fires in 312.4 us", "wait 312.4 us, or write a lower value to CNTV_CVAL"),
+        (
+            timer(CTL_ENABLE | CTL_IMASK, 5, 9, None),
+            "masked; its condition is met",
+            "write 1 to CNTV_CTL_EL0",
+        ),
+        (
+            timer(CTL_ENABLE, 50, 9, 312_400),
+            "fires in 312.4 us",
+            "wait 312.4 us, or write a lower value to CNTV_CVAL",
+        ),
     ],
 )
 def test_a_timer_that_has_not_fired(view: CpuView, text: str, remedy: str) -> None:
     finding = blocker(Rig().vgic, 0, 27, view)
-    assert finding is not None and finding.station == "timer" and text in finding.text and remedy in finding.remedy
+    assert (
+        finding is not None
+        and finding.station == "timer"
+        and text in finding.text
+        and remedy in finding.remedy
+    )
 
 
 def test_times_for_people() -> None:
@@ -429,7 +450,8 @@ def test_no_blocker_if_and_only_if_the_guest_gets_it(
     enabled: bool, pending: bool, priority: int, grp1: bool, igrpen: int, ctlr: int, pmr: int, other: int | None,
     acked: bool, settled: bool,
 ) -> None:  # fmt: skip
-    """What the diagnosis says is what an acknowledge finds, whether list registers are up to date or not."""
+    """What the diagnosis says is what an acknowledge finds, whether list registers are up to date
+    or not."""
     rig = Rig()
     if other is not None:
         prepare(rig, OTHER, other)

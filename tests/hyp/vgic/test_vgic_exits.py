@@ -1,4 +1,5 @@
-"""Nothing that a guest can see depends on when EL2 last looked: random use of a vGIC, and the same with extra exits."""
+"""Nothing that a guest can see depends on when EL2 last looked: random use of a vGIC, and the same
+with extra exits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A hundred thousand random accesses: nothing raises, no law is broken, and a run is a function of its seed."""
+"""A hundred thousand random accesses: nothing raises, no law is broken, and a run is a function of
+its seed."""
 
 from __future__ import annotations
 
@@ -39,13 +40,16 @@ def test_events_are_mapped_in_a_fuzzed_its() -> None:
 
 
 def test_every_shape_is_used() -> None:
-    used = {(fuzzer.list_registers, fuzzer.priority_bits) for fuzzer in map(Fuzzer, range(MACHINES))}
+    used = {
+        (fuzzer.list_registers, fuzzer.priority_bits) for fuzzer in map(Fuzzer, range(MACHINES))
+    }
     assert used == set(SHAPES)
 
 
 @pytest.mark.parametrize("model", [2, 3])
 def test_interrupts_are_taken(model: int) -> None:
-    """The accesses are not all turned away: dozens of interrupts get to a guest in every few machines."""
+    """The accesses are not all turned away: dozens of interrupts get to a guest in every few
+    machines."""
     machines = [fuzzer for fuzzer in map(Fuzzer, range(MACHINES)) if fuzzer.model == model][:6]
     for fuzzer in machines:
         fuzzer.run(STEPS)
@@ -68,7 +72,9 @@ def test_a_broken_law_is_told_with_seed_step_and_history(monkeypatch: pytest.Mon
         return populate(irq, may_pend, come_back) ^ 0x80 << LR_PRIORITY_SHIFT
 
     monkeypatch.setattr(list_registers, "populate", wrong)
-    with pytest.raises(LawError, match=r"(?s)seed 1, step \d+: AssertionError: LR.*priority; the last actions:\n  "):
+    with pytest.raises(
+        LawError, match=r"(?s)seed 1, step \d+: AssertionError: LR.*priority; the last actions:\n  "
+    ):
         Fuzzer(1).run(STEPS)
 
 

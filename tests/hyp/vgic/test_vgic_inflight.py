@@ -17,7 +17,8 @@ ISPENDR, ISACTIVER, ICACTIVER = 0x200, 0x300, 0x380
 
 
 class Driven:
-    """One vCPU, two list registers: 40 and 41 are edges, 42 and 43 levels, the timer's is mapped to a host one."""
+    """One vCPU, two list registers: 40 and 41 are edges, 42 and 43 levels, the timer's is mapped to
+    a host one."""
 
     def __init__(self) -> None:
         self.rig = Rig(list_registers=2)
@@ -74,7 +75,9 @@ def test_a_fold_finds_what_was_said(steps: list[tuple[str, int]]) -> None:
         STEPS[name](driven, intid)
         irqs = [vgic.irq(0, n) for n in INTIDS]
         before = vgic.state()
-        said = [(irq.intid, inflight.pending(vgic, irq), inflight.active(vgic, irq)) for irq in irqs]
+        said = [
+            (irq.intid, inflight.pending(vgic, irq), inflight.active(vgic, irq)) for irq in irqs
+        ]
         assert vgic.state() == before
     frames = {intid: driven.rig._bit_register(0, intid, 0) for intid in INTIDS}
 
@@ -87,7 +90,8 @@ def test_a_fold_finds_what_was_said(steps: list[tuple[str, int]]) -> None:
 
 
 def test_what_was_ended_outside_the_list_registers() -> None:
-    """Three nested ones for two list registers: EOIcount alone says that the guest has ended the third."""
+    """Three nested ones for two list registers: EOIcount alone says that the guest has ended the
+    third."""
     driven = Driven()
     vgic = driven.rig.vgic
     for intid in (43, 42, 41):
@@ -116,5 +120,8 @@ def test_the_running_priority_and_binary_points(loaded: bool) -> None:
         rig.put(0)
     assert inflight.running_priority(cpu) == 0x80
     assert (inflight.binary_point(cpu, 0), inflight.binary_point(cpu, 1)) == (2, 5)
-    assert inflight.group_priority(cpu, 1, 0x98) == 0x80 and inflight.group_priority(cpu, 0, 0x98) == 0x98
+    assert (
+        inflight.group_priority(cpu, 1, 0x98) == 0x80
+        and inflight.group_priority(cpu, 0, 0x98) == 0x98
+    )
     assert inflight.running(rig.vgic, cpu) is rig.vgic.irq(0, 41)

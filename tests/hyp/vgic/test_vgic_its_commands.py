@@ -36,7 +36,7 @@ def test_every_command_has_a_handler() -> None:
     assert {name for name, _ in arch.COMMANDS.values()} == set(its_cmd.HANDLERS)
 
 
-# MAPD -----------------------------------------------------------------------------------------------------------------
+# MAPD -------------------------------------------------------------------------------------------
 
 
 def test_mapd_maps_and_unmaps(rig: ItsRig) -> None:
@@ -75,7 +75,9 @@ def test_mapd_with_a_table_of_two_levels(rig: ItsRig) -> None:
     rig.set(CTLR, 0, 4)
     rig.set(BASER0, DEVICES | VALID | 1 << 62)
     rig.set(CTLR, 1, 4)
-    assert rig.do("MAPD", device=8192 + 5, size=4, itt=ITTS, valid=1) == 0x010801  # no second level there
+    assert (
+        rig.do("MAPD", device=8192 + 5, size=4, itt=ITTS, valid=1) == 0x010801
+    )  # no second level there
     rig.memory.put(DEVICES + 8, LEVEL2 | VALID)
     assert rig.do("MAPD", device=8192 + 5, size=4, itt=ITTS, valid=1) == 0
     rig.memory.put(DEVICES + 16, RAM + RAM_SIZE | VALID)
@@ -100,7 +102,7 @@ def test_mapd_unmaps_what_the_device_had(rig: ItsRig, valid: int) -> None:
     assert not rig.msi(0)
 
 
-# MAPTI, MAPI ----------------------------------------------------------------------------------------------------------
+# MAPTI, MAPI ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["MAPTI", "MAPI"])
@@ -171,7 +173,7 @@ def test_there_is_a_limit_to_events(rig: ItsRig, monkeypatch: pytest.MonkeyPatch
     assert its_module.MAX_EVENTS >= arch.END_LPI
 
 
-# MAPC -----------------------------------------------------------------------------------------------------------------
+# MAPC -------------------------------------------------------------------------------------------
 
 
 def test_mapc_errors(rig: ItsRig) -> None:
@@ -212,7 +214,7 @@ def test_mapc_v0_leaves_events_inert_until_the_collection_is_mapped_again(rig: I
     assert rig.do("MAPD", device=0, valid=0) == 0 and rig.vgic.lpis == {}
 
 
-# MOVI, MOVALL ---------------------------------------------------------------------------------------------------------
+# MOVI, MOVALL -----------------------------------------------------------------------------------
 
 
 def test_movi_errors(rig: ItsRig) -> None:
@@ -249,7 +251,10 @@ def test_movall_moves_pending_lpis_of_all_its(rig: ItsRig) -> None:
     rig.map(LPI + 3, icid=1)
     assert rig.do("MOVALL", rdbase=0, rdbase2=1) == 0
     assert (rig.taken(0), rig.taken(1)) == ([], [LPI, LPI + 1, LPI + 2])
-    assert rig.msi(0) and (rig.taken(0), rig.taken(1)) == ([LPI], [])  # the collection is where it was
+    assert rig.msi(0) and (rig.taken(0), rig.taken(1)) == (
+        [LPI],
+        [],
+    )  # the collection is where it was
     assert rig.do("MOVALL", rdbase=0, rdbase2=0) == 0
 
 
@@ -258,11 +263,12 @@ def test_movall_errors(rig: ItsRig, source: int, target: int) -> None:
     assert rig.do("MOVALL", rdbase=source, rdbase2=target) == 0x010E01
 
 
-# INT, CLEAR, DISCARD, INV, INVALL, SYNC -------------------------------------------------------------------------------
+# INT, CLEAR, DISCARD, INV, INVALL, SYNC ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("INT", 0x010307), ("CLEAR", 0x010507), ("INV", 0x010C07), ("DISCARD", 0x010F07)]
+    ("name", "error"),
+    [("INT", 0x010307), ("CLEAR", 0x010507), ("INV", 0x010C07), ("DISCARD", 0x010F07)],
 )
 def test_commands_for_an_unmapped_event(rig: ItsRig, name: str, error: int) -> None:
     assert rig.do(name, device=0, event=0) == error
@@ -336,7 +342,7 @@ def test_sync_does_nothing(rig: ItsRig) -> None:
     assert rig.vgic.state()["lpis"] == before
 
 
-# Messages and tables --------------------------------------------------------------------------------------------------
+# Messages and tables ----------------------------------------------------------------------------
 
 
 def test_messages_are_blocked_while_the_its_is_disabled(rig: ItsRig) -> None:

@@ -1,4 +1,5 @@
-"""The ITS as a KVM device: attributes, errors, several of them in a VM, and memory through the VM."""
+"""The ITS as a KVM device: attributes, errors, several of them in a VM, and memory through the
+VM."""
 
 from __future__ import annotations
 
@@ -14,7 +15,17 @@ from hyp_tools import Rig as VmRig
 from armvirt.arch import its as arch
 from armvirt.arch.gic import ICC_REGISTERS as ICC
 from armvirt.errors import KvmError
-from armvirt.hyp.kvm import MEM_READONLY, HostMemory, Kvm, MmioExit, Vcpu, VgicAddress, VgicCtrl, VgicGroup, Vm
+from armvirt.hyp.kvm import (
+    MEM_READONLY,
+    HostMemory,
+    Kvm,
+    MmioExit,
+    Vcpu,
+    VgicAddress,
+    VgicCtrl,
+    VgicGroup,
+    Vm,
+)
 
 ITS = 0x0808_0000
 LPI = 8192
@@ -54,7 +65,12 @@ def test_address(vm: Vm) -> None:
 
 def test_attributes_that_there_are(vm: Vm) -> None:
     its = vm.create_device("arm-its")
-    controls = (VgicCtrl.INIT, VgicCtrl.ITS_SAVE_TABLES, VgicCtrl.ITS_RESTORE_TABLES, VgicCtrl.ITS_CTRL_RESET)
+    controls = (
+        VgicCtrl.INIT,
+        VgicCtrl.ITS_SAVE_TABLES,
+        VgicCtrl.ITS_RESTORE_TABLES,
+        VgicCtrl.ITS_CTRL_RESET,
+    )
     for attr in controls:
         its.has_attr(VgicGroup.CTRL, attr)
         its.set_attr(VgicGroup.CTRL, attr, None)
@@ -81,7 +97,14 @@ def test_attributes_that_there_are(vm: Vm) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "errno"),
-    [(1, "EINVAL"), (2, "EINVAL"), (0xC, "EINVAL"), (0x84, "EINVAL"), (0x40, "ENXIO"), (0x2000, "ENXIO")],
+    [
+        (1, "EINVAL"),
+        (2, "EINVAL"),
+        (0xC, "EINVAL"),
+        (0x84, "EINVAL"),
+        (0x40, "ENXIO"),
+        (0x2000, "ENXIO"),
+    ],
 )
 def test_register_offsets(vm: Vm, offset: int, errno: str) -> None:
     its = vm.create_device("arm-its")
@@ -182,14 +205,15 @@ def test_frames_that_overlap_are_refused(vm: Vm) -> None:
     third.set_attr(VgicGroup.ADDR, VgicAddress.ITS, ITS - 0x2_0000)
 
 
-# A VM -----------------------------------------------------------------------------------------------------------------
+# A VM -------------------------------------------------------------------------------------------
 
 QUEUE, DEVICES, COLLECTIONS, PROPERTIES, PENDING, ITT = (DATA + n * 0x1_0000 for n in range(6))
 OTHER_ITS = ITS + 0x100_0000
 
 
 def equip(rig: VmRig, base: int = ITS) -> None:
-    """An ITS in the rig's VM, with a mapped event 2 of device 1 for LPI 8192 on vCPU 0; its queue is done."""
+    """An ITS in the rig's VM, with a mapped event 2 of device 1 for LPI 8192 on vCPU 0; its queue
+    is done."""
     its = rig.vm.create_device("arm-its")
     its.set_attr(VgicGroup.ADDR, VgicAddress.ITS, base)
     cpu = rig.vm.vgic_of().cpu(0)
@@ -227,7 +251,11 @@ def take_one(a: Asm) -> None:
 def test_signal_msi() -> None:
     rig = VmRig(program(take_one), gic=True)
     equip(rig)
-    for args, errno in (((ITS + 0x1_0040, 2), "EINVAL"), ((ITS, 2, 1), "EINVAL"), ((0, 2, 1), "EINVAL")):
+    for args, errno in (
+        ((ITS + 0x1_0040, 2), "EINVAL"),
+        ((ITS, 2, 1), "EINVAL"),
+        ((0, 2, 1), "EINVAL"),
+    ):
         with pytest.raises(KvmError, match=errno):
             rig.vm.signal_msi(*args)
     assert rig.vm.signal_msi(ITS + 0x1_0040, 3, 1) == 0

@@ -1,4 +1,5 @@
-"""Whatever a guest writes to the ITS, its queue and its tables: nothing raises or hangs, and the books balance."""
+"""Whatever a guest writes to the ITS, its queue and its tables: nothing raises or hangs, and the
+books balance."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ from armvirt.hyp.vgic.device.gic import Ctrl, Group
 VCPUS = 2
 SMALL = st.integers(0, 9)
 NUMBER = st.one_of(SMALL, st.integers(LPI, LPI + 9), st.integers(0, (1 << 64) - 1))
-ADDRESS = st.one_of(st.integers(RAM >> 16, (RAM + RAM_SIZE >> 16) + 1).map(lambda n: n << 16), NUMBER)
+ADDRESS = st.one_of(
+    st.integers(RAM >> 16, (RAM + RAM_SIZE >> 16) + 1).map(lambda n: n << 16), NUMBER
+)
 FIELD = {
     "device": SMALL, "event": st.one_of(SMALL, st.integers(LPI, LPI + 3)), "size": st.integers(0, 31),
     "intid": st.one_of(st.integers(LPI, LPI + 5), NUMBER), "icid": SMALL,
@@ -41,24 +44,33 @@ FIELD = {
 }  # fmt: skip
 COMMAND = st.one_of(
     st.sampled_from(sorted(name for name, _ in arch.COMMANDS.values())).flatmap(
-        lambda name: st.fixed_dictionaries(FIELD).map(lambda fields: arch.encode_command(name, **fields))
+        lambda name: st.fixed_dictionaries(FIELD).map(
+            lambda fields: arch.encode_command(name, **fields)
+        )
     ),
     st.binary(min_size=32, max_size=32),
 )
 REGISTER = st.sampled_from(
     [CTLR, CBASER, CWRITER, BASER0, BASER1, CREADR, CBASER + 4, BASER0 + 4, GITS_TRANSLATER, 0xFFE8]
 )
-RD_REGISTER = st.sampled_from([GICR_CTLR, GICR_PROPBASER, GICR_PENDBASER, GICR_INVLPIR, GICR_INVALLR])
+RD_REGISTER = st.sampled_from(
+    [GICR_CTLR, GICR_PROPBASER, GICR_PENDBASER, GICR_INVLPIR, GICR_INVALLR]
+)
 STEP = st.one_of(
     st.tuples(st.just("command"), COMMAND),
     st.tuples(st.just("register"), REGISTER, st.sampled_from([1, 2, 4, 8]), ADDRESS),
-    st.tuples(st.just("redist"), st.integers(0, VCPUS - 1), RD_REGISTER, st.sampled_from([4, 8]), ADDRESS),
+    st.tuples(
+        st.just("redist"), st.integers(0, VCPUS - 1), RD_REGISTER, st.sampled_from([4, 8]), ADDRESS
+    ),
     st.tuples(st.just("memory"), st.integers(0, 0xC0), st.binary(min_size=8, max_size=8)),
     st.tuples(st.just("msi"), SMALL, SMALL),
     st.tuples(st.just("serve"), st.integers(0, VCPUS - 1)),
     st.tuples(st.just("clone")),
     st.tuples(st.just("sleep"), st.integers(0, VCPUS - 1)),
-    st.tuples(st.just("tables"), st.sampled_from([Ctrl.ITS_SAVE_TABLES, Ctrl.ITS_RESTORE_TABLES, Ctrl.ITS_CTRL_RESET])),
+    st.tuples(
+        st.just("tables"),
+        st.sampled_from([Ctrl.ITS_SAVE_TABLES, Ctrl.ITS_RESTORE_TABLES, Ctrl.ITS_CTRL_RESET]),
+    ),
 )
 
 

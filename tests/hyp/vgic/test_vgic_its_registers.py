@@ -80,7 +80,9 @@ def test_every_row_is_bound_and_no_other() -> None:
         its_regs.bind(GITS_ROWS[1:], its_regs.BINDINGS)
 
 
-@pytest.mark.parametrize(("offset", "size"), [(CTLR, 8), (CTLR, 2), (CTLR, 1), (TYPER + 1, 4), (CBASER + 4, 8), (2, 4)])
+@pytest.mark.parametrize(
+    ("offset", "size"), [(CTLR, 8), (CTLR, 2), (CTLR, 1), (TYPER + 1, 4), (CBASER + 4, 8), (2, 4)]
+)
 def test_a_wrong_access_reads_zero_and_writes_nothing(rig: ItsRig, offset: int, size: int) -> None:
     before = rig.its.state()
     assert rig.get(offset, size) == 0
@@ -92,7 +94,10 @@ def test_halves_of_a_register(bare: ItsRig) -> None:
     bare.set(CBASER + 4, 0x8000_0001, 4)
     bare.set(CBASER, 0x4000_0003, 4)
     assert bare.get(CBASER) == VALID | 5 << 59 | 0x1_4000_0003
-    assert (bare.get(CBASER, 4), bare.get(CBASER + 4, 4)) == (0x4000_0003, VALID >> 32 | 5 << 27 | 1)
+    assert (bare.get(CBASER, 4), bare.get(CBASER + 4, 4)) == (
+        0x4000_0003,
+        VALID >> 32 | 5 << 27 | 1,
+    )
 
 
 @pytest.mark.parametrize("missing", [CBASER, BASER0, BASER1])
@@ -176,7 +181,9 @@ def test_a_long_queue_is_done_in_parts(rig: ItsRig) -> None:
     start = rig.get(CREADR)
     rig.set(CWRITER, start + 32 * 25)
     assert rig.its.creadr == start + 32 * 10
-    assert rig.its_device.get_attr(8, CREADR) == start + 32 * 10  # user space looks, and moves nothing
+    assert (
+        rig.its_device.get_attr(8, CREADR) == start + 32 * 10
+    )  # user space looks, and moves nothing
     assert rig.get(CREADR) == start + 32 * 20
     assert rig.get(CTLR, 4) >> 31 == 1
 

@@ -28,9 +28,16 @@ def test_a_queue_that_waits() -> None:
         "disabled", "1 commands wait",
     ]  # fmt: skip
     assert shown["ITS collections"] == [{"collection": 0, "vcpu": 0}, {"collection": 1, "vcpu": 1}]
-    assert [(row["device"], row["EventID bits"], row["events"]) for row in shown["ITS devices"]] == [(5, 5, 1)]
-    assert shown["ITS translations"] == [{"device": 5, "event": 9, "intid": LPI + 3, "icid": 1, "vcpu": 1}]
-    assert [(row["EnableLPIs"], row["LPIs"], row["pending"]) for row in shown["LPI tables"]] == [(1, 0, 0), (1, 1, 1)]
+    assert [
+        (row["device"], row["EventID bits"], row["events"]) for row in shown["ITS devices"]
+    ] == [(5, 5, 1)]
+    assert shown["ITS translations"] == [
+        {"device": 5, "event": 9, "intid": LPI + 3, "icid": 1, "vcpu": 1}
+    ]
+    assert [(row["EnableLPIs"], row["LPIs"], row["pending"]) for row in shown["LPI tables"]] == [
+        (1, 0, 0),
+        (1, 1, 1),
+    ]
 
 
 def test_lpis_are_among_the_interrupts() -> None:

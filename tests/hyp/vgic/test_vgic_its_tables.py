@@ -1,4 +1,5 @@
-"""ITS tables saved into guest memory and restored from it: the ABI, a migration, tables that make no sense."""
+"""ITS tables saved into guest memory and restored from it: the ABI, a migration, tables that make
+no sense."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def restore(rig: ItsRig) -> None:
 
 
 def use_two_levels(rig: ItsRig, second: int = LEVEL2) -> None:
-    """A device table of two levels, whose second page, for DeviceIDs from 8192 on, is at ``second``."""
+    """A device table of two levels, whose second page, for DeviceIDs from 8192 on, is at
+    ``second``."""
     rig.set(CTLR, 0, 4)
     rig.set(BASER0, DEVICES | VALID | INDIRECT)
     rig.memory.put(DEVICES + 8, second | VALID)
@@ -51,7 +53,8 @@ def use_two_levels(rig: ItsRig, second: int = LEVEL2) -> None:
 
 
 def migrate(rig: ItsRig) -> ItsRig:
-    """A save, and a restore into another machine, in the order that the KVM documentation asks for."""
+    """A save, and a restore into another machine, in the order that the KVM documentation asks
+    for."""
     rig.device.set_attr(Group.CTRL, Ctrl.SAVE_PENDING_TABLES)
     save(rig)
     other = rig.another()
@@ -62,7 +65,9 @@ def migrate(rig: ItsRig) -> ItsRig:
                 attribute = vcpu << 32 | offset + half
                 other.device.set_attr(Group.REDIST_REGS, attribute, value >> 8 * half & 0xFFFF_FFFF)
     for offset in (CBASER, BASER0, BASER1, CREADR, CWRITER, IIDR):
-        other.its_device.set_attr(Group.ITS_REGS, offset, rig.its_device.get_attr(Group.ITS_REGS, offset))
+        other.its_device.set_attr(
+            Group.ITS_REGS, offset, rig.its_device.get_attr(Group.ITS_REGS, offset)
+        )
     restore(other)
     other.its_device.set_attr(Group.ITS_REGS, CTLR, rig.its_device.get_attr(Group.ITS_REGS, CTLR))
     other.settle()
@@ -70,7 +75,10 @@ def migrate(rig: ItsRig) -> ItsRig:
 
 
 def maps(rig: ItsRig) -> list[tuple[object, ...]]:
-    return sorted((row["device"], row["event"], row["intid"], row["icid"], row["vcpu"]) for row in rig.its.rows())  # type: ignore[arg-type]
+    return sorted(
+        (row["device"], row["event"], row["intid"], row["icid"], row["vcpu"])
+        for row in rig.its.rows()
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -78,7 +86,7 @@ def rig() -> ItsRig:
     return ItsRig(vcpus=2)
 
 
-# The ABI --------------------------------------------------------------------------------------------------------------
+# The ABI ----------------------------------------------------------------------------------------
 
 
 def test_entries_have_the_layout_of_abi_0(rig: ItsRig) -> None:
@@ -148,7 +156,7 @@ def test_without_tables_there_is_nothing_to_save() -> None:
     assert rig.memory.writes == []
 
 
-# Migration ------------------------------------------------------------------------------------------------------------
+# Migration --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("two_levels", [False, True])
@@ -168,7 +176,9 @@ def test_a_migrated_machine_goes_on(rig: ItsRig, two_levels: bool) -> None:
     assert other.taken(1) == [LPI + 3, LPI + 16 + 7]
     assert other.msi(0, device=first + 8191) and other.taken(0) == [LPI + 32]
     assert other.do("INT", device=first, event=7) == 0 and other.taken(1) == [LPI + 7]
-    assert [other.get(o) for o in (CBASER, BASER0, BASER1)] == [rig.get(o) for o in (CBASER, BASER0, BASER1)]
+    assert [other.get(o) for o in (CBASER, BASER0, BASER1)] == [
+        rig.get(o) for o in (CBASER, BASER0, BASER1)
+    ]
     assert other.get(CTLR, 4) == 1 << 31 | 1
 
 
@@ -185,7 +195,7 @@ def test_a_saved_table_is_read_in_the_same_machine(rig: ItsRig) -> None:
         restore(rig)
 
 
-# Tables that make no sense --------------------------------------------------------------------------------------------
+# Tables that make no sense ----------------------------------------------------------------------
 
 
 def entry_of_device(bits: int = 5, itt: int = ITTS, following: int = 0) -> int:
@@ -195,14 +205,23 @@ def entry_of_device(bits: int = 5, itt: int = ITTS, following: int = 0) -> int:
 Damage = Callable[[ItsRig], None]
 DAMAGE: dict[str, tuple[str, Damage]] = {
     "no such vCPU": ("EINVAL", lambda r: r.memory.put(COLLECTIONS, arch.collection_entry(7, 0))),
-    "a collection twice": ("EEXIST", lambda r: r.memory.put(COLLECTIONS + 8, arch.collection_entry(0, 0))),
-    "no room for it": ("EINVAL", lambda r: r.memory.put(COLLECTIONS, arch.collection_entry(0, 0xFFFF))),
+    "a collection twice": (
+        "EEXIST",
+        lambda r: r.memory.put(COLLECTIONS + 8, arch.collection_entry(0, 0)),
+    ),
+    "no room for it": (
+        "EINVAL",
+        lambda r: r.memory.put(COLLECTIONS, arch.collection_entry(0, 0xFFFF)),
+    ),
     "no LPI": ("EINVAL", lambda r: r.memory.put(ITTS, arch.event_entry(0, 8191, 0))),
     "INTID of 17 bits": ("EINVAL", lambda r: r.memory.put(ITTS, arch.event_entry(0, 1 << 16, 0))),
     "collection unmapped": ("EINVAL", lambda r: r.memory.put(ITTS, arch.event_entry(0, LPI, 5))),
     "next beyond the table": ("EINVAL", lambda r: r.memory.put(ITTS, arch.event_entry(32, LPI, 0))),
     "EventIDs of 17 bits": ("EINVAL", lambda r: r.memory.put(DEVICES, entry_of_device(17))),
-    "ITT outside memory": ("EFAULT", lambda r: r.memory.put(DEVICES, entry_of_device(5, RAM + RAM_SIZE))),
+    "ITT outside memory": (
+        "EFAULT",
+        lambda r: r.memory.put(DEVICES, entry_of_device(5, RAM + RAM_SIZE)),
+    ),
 }
 
 

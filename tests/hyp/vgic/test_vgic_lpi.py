@@ -1,4 +1,5 @@
-"""LPIs: configuration and pending tables, delivery through list registers, the redistributor's registers."""
+"""LPIs: configuration and pending tables, delivery through list registers, the redistributor's
+registers."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def rig() -> ItsRig:
     return ItsRig()
 
 
-# Delivery -------------------------------------------------------------------------------------------------------------
+# Delivery ---------------------------------------------------------------------------------------
 
 
 def test_a_message_is_taken_once_and_never_active(rig: ItsRig) -> None:
@@ -154,10 +155,12 @@ def test_an_lpi_is_no_line(rig: ItsRig) -> None:
         rig.vgic.irq(0, LPI + 1)
 
 
-# Configuration --------------------------------------------------------------------------------------------------------
+# Configuration ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("prop", "priority", "enabled"), [(0xFF, 0xF8, True), (0x46, 0x40, False), (0x0B, 8, True)])
+@pytest.mark.parametrize(
+    ("prop", "priority", "enabled"), [(0xFF, 0xF8, True), (0x46, 0x40, False), (0x0B, 8, True)]
+)
 def test_the_property_byte(rig: ItsRig, prop: int, priority: int, enabled: bool) -> None:
     rig.map(LPI, prop=prop)
     irq = rig.vgic.irq(0, LPI)
@@ -243,7 +246,7 @@ def test_a_table_that_ends_with_memory_is_read_as_far_as_it_goes(rig: ItsRig) ->
     assert [rig.vgic.irq(0, intid).enabled for intid in (LPI, LPI + 0x1000)] == [True, False]
 
 
-# Pending tables and EnableLPIs ----------------------------------------------------------------------------------------
+# Pending tables and EnableLPIs ------------------------------------------------------------------
 
 
 def test_disabled_lpis_block_messages(rig: ItsRig) -> None:
@@ -316,7 +319,7 @@ def test_save_pending_tables_outside_memory_is_an_error(rig: ItsRig) -> None:
         rig.device.set_attr(Group.CTRL, Ctrl.SAVE_PENDING_TABLES)
 
 
-# Registers ------------------------------------------------------------------------------------------------------------
+# Registers --------------------------------------------------------------------------------------
 
 
 def test_registers_say_that_there_are_lpis(rig: ItsRig) -> None:
@@ -346,7 +349,11 @@ def test_without_an_its_there_are_none() -> None:
     [
         (GICR_PROPBASER, (1 << 64) - 1, 0x000F_FFFF_FFFF_FF9F & ~(7 << 56) | 7 << 7 | 3 << 10),
         (GICR_PROPBASER, 2 << 10, 1 << 10 | 5 << 7),  # outer shareable, Device: neither
-        (GICR_PROPBASER, 1 << 56 | 1 << 7, 1 << 56 | 5 << 7),  # non-cacheable is for the outside alone
+        (
+            GICR_PROPBASER,
+            1 << 56 | 1 << 7,
+            1 << 56 | 5 << 7,
+        ),  # non-cacheable is for the outside alone
         (GICR_PENDBASER, (1 << 64) - 1, 0x000F_FFFF_FFFF_0000 | 7 << 7 | 3 << 10),  # PTZ reads as 0
     ],
 )
@@ -392,7 +399,7 @@ def test_setlpir_and_clrlpir_do_nothing(rig: ItsRig) -> None:
     assert rig.taken() == [LPI]
 
 
-# State ----------------------------------------------------------------------------------------------------------------
+# State ------------------------------------------------------------------------------------------
 
 
 def test_state_survives_in_the_middle_of_everything() -> None:
@@ -440,12 +447,12 @@ def test_rows_have_lpis(rig: ItsRig) -> None:
     assert rig.its.rows() == [{"device": 0, "event": 0, "intid": LPI, "icid": 0, "vcpu": 0}]
 
 
-# How much work one store can be -----------------------------------------------------------------------------------
+# How much work one store can be -----------------------------------------------------------------
 
 
 def test_as_many_lpis_as_there_can_be_leave_their_list() -> None:
-    """However they are ordered: a list that is searched for each of them would take seconds for this. Clearing
-    EnableLPIs takes several accesses."""
+    """However they are ordered: a list that is searched for each of them would take seconds for
+    this. Clearing EnableLPIs takes several accesses."""
     rig = ItsRig()
     rig.map_device(size=15)
     device, collection, count = rig.its.devices[0], rig.its.collections[0], 30_000

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from its_rig import BASER0, BASER1, CBASER, COLLECTIONS, CTLR, DEVICES, DOORBELL, LPI, PROPERTIES, QUEUE, ItsRig
+from its_rig import (
+    BASER0,
+    BASER1,
+    CBASER,
+    COLLECTIONS,
+    CTLR,
+    DEVICES,
+    DOORBELL,
+    LPI,
+    PROPERTIES,
+    QUEUE,
+    ItsRig,
+)
 
 from armvirt.arch import its as arch
 from armvirt.errors import KvmError
@@ -162,20 +174,30 @@ def test_what_holds_it_and_what_helps(rig: ItsRig, case: Held) -> None:
 def test_disabled_in_the_table_but_not_read_yet(rig: ItsRig) -> None:
     rig.configure_lpi(LPI, 0xA2)
     found = {finding.station: finding for finding in trace(rig.vgic, 0, LPI, UNMASKED)}
-    assert found["enable"].passed and "though bit 0 is 0 now" in found["enable"].text and rig.ack() == LPI
+    assert (
+        found["enable"].passed
+        and "though bit 0 is 0 now" in found["enable"].text
+        and rig.ack() == LPI
+    )
 
 
 def test_pending_while_the_its_is_off(rig: ItsRig) -> None:
     rig.set(CTLR, 0, 4)
     found = {finding.station: finding for finding in trace(rig.vgic, 0, LPI, UNMASKED)}
-    assert found["ITS"].passed and found["ITS"].text.endswith("0, but it is pending already") and rig.ack() == LPI
+    assert (
+        found["ITS"].passed
+        and found["ITS"].text.endswith("0, but it is pending already")
+        and rig.ack() == LPI
+    )
 
 
 def test_an_its_without_tables() -> None:
     rig = ItsRig(ready=False)
     rig.enable_lpis()
     held = blocker(rig.vgic, 0, LPI, UNMASKED)
-    assert held is not None and held.remedy.startswith("set up GITS_CBASER, GITS_BASER0 and GITS_BASER1, then write 1")
+    assert held is not None and held.remedy.startswith(
+        "set up GITS_CBASER, GITS_BASER0 and GITS_BASER1, then write 1"
+    )
     for offset, table in ((CBASER, QUEUE), (BASER0, DEVICES), (BASER1, COLLECTIONS)):
         rig.set(offset, table | arch.VALID)
     held = blocker(rig.vgic, 0, LPI, UNMASKED)

@@ -1,4 +1,5 @@
-"""What KVM's selftest vgic_lpi_stress does: devices and events spread over the vCPUs, messages from the VMM."""
+"""What KVM's selftest vgic_lpi_stress does: devices and events spread over the vCPUs, messages from
+the VMM."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def test_lpi_stress_lpis_are_accepted_after_enablelpis(rig: ItsRig) -> None:
 
 
 def test_lpi_stress_round_robin_targets(rig: ItsRig) -> None:
-    assert [rig.vgic.irq(None, LPI + n).target for n in range(NR_LPIS)] == [n % VCPUS for n in range(NR_LPIS)]
+    assert [rig.vgic.irq(None, LPI + n).target for n in range(NR_LPIS)] == [
+        n % VCPUS for n in range(NR_LPIS)
+    ]
 
 
 def test_lpi_stress_property_byte(rig: ItsRig) -> None:
@@ -72,7 +75,8 @@ def test_lpi_stress_handlers_see_lpis_or_the_spurious_value(rig: ItsRig) -> None
 
 
 def test_lpi_stress_nothing_is_lost_or_doubled_under_load(rig: ItsRig) -> None:
-    """Messages, acknowledges and vCPUs that leave and come back, interleaved: one for each that was due."""
+    """Messages, acknowledges and vCPUs that leave and come back, interleaved: one for each that was
+    due."""
     due = [0] * NR_LPIS
     got = [0] * NR_LPIS
     for turn in range(600):
@@ -97,7 +101,9 @@ def test_lpi_stress_nothing_is_lost_or_doubled_under_load(rig: ItsRig) -> None:
 
 def test_lpi_stress_the_queue_is_empty_after_each_command(rig: ItsRig) -> None:
     at = rig.get(CWRITER)
-    commands = [arch.encode_command("INT", device=n % DEVICES, event=n % EVENTS) for n in range(NR_LPIS)]
+    commands = [
+        arch.encode_command("INT", device=n % DEVICES, event=n % EVENTS) for n in range(NR_LPIS)
+    ]
     assert at + 32 * NR_LPIS < arch.queue_size(rig.get(CBASER))
     rig.memory.write(QUEUE + at, b"".join(commands))
     rig.set(CWRITER, at + 32 * NR_LPIS)

@@ -44,7 +44,9 @@ def test_an_active_interrupt_keeps_its_priority_and_group() -> None:
     edge = irq(pending_latch=True, priority=0x80, group=1)
     lr.fold(edge, lr.populate(edge, True) ^ (1 << 62 | 1 << 63))
     edge.priority, edge.group, edge.pending_latch = 0x40, 0, True
-    assert populated(edge) == ListRegister(40, 0x80, 1, False, True, eoi=True), "what pends waits for its turn"
+    assert populated(edge) == ListRegister(40, 0x80, 1, False, True, eoi=True), (
+        "what pends waits for its turn"
+    )
     lr.fold(edge, 0)
     assert populated(edge) == ListRegister(40, 0x40, 0, True, False)
 
@@ -95,18 +97,35 @@ def test_a_latch_set_while_a_level_is_active_outlives_the_end_of_interrupt() -> 
 @pytest.mark.parametrize("level", [False, True])
 def test_the_end_of_a_latched_mapped_interrupt_comes_to_the_hypervisor(level: bool) -> None:
     """HW = 1 has no maintenance interrupt: nobody would say that the latch may pend now."""
-    mapped = irq(level=level, pending_latch=True, active=True, hw=True, hwintid=30, get_input_level=lambda: False)
+    mapped = irq(
+        level=level,
+        pending_latch=True,
+        active=True,
+        hw=True,
+        hwintid=30,
+        get_input_level=lambda: False,
+    )
     value = lr.populate(mapped, True)
     assert not value & arch.LR_HW and value & arch.LR_EOI and value & arch.LR_STATE == LR_ACTIVE
     assert lr.fold(mapped, value & ~arch.LR_STATE), "the host interrupt is active still"
-    assert mapped.pending_latch and lr.populate(mapped, True) & (arch.LR_HW | arch.LR_STATE) == arch.LR_HW | LR_PENDING
+    assert (
+        mapped.pending_latch
+        and lr.populate(mapped, True) & (arch.LR_HW | arch.LR_STATE) == arch.LR_HW | LR_PENDING
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "was_active", "reported", "line", "sampled", "release"),
     [
         (LR_PENDING, False, False, True, True, False),  # not taken yet, line still high
-        (LR_PENDING, False, False, False, False, True),  # not taken yet, line fell: the host interrupt is free
+        (
+            LR_PENDING,
+            False,
+            False,
+            False,
+            False,
+            True,
+        ),  # not taken yet, line fell: the host interrupt is free
         (LR_ACTIVE, False, False, True, False, False),  # being handled: left alone
         (0, True, True, False, False, False),  # ended: hardware fires again by itself
         (0, True, True, True, False, False),
@@ -117,7 +136,9 @@ def test_the_end_of_a_latched_mapped_interrupt_comes_to_the_hypervisor(level: bo
 def test_when_a_mapped_line_is_sampled(
     value: int, was_active: bool, reported: bool, line: bool, sampled: bool, release: bool
 ) -> None:
-    mapped = irq(level=True, hw=True, active=was_active, line_level=reported, get_input_level=lambda: line)
+    mapped = irq(
+        level=True, hw=True, active=was_active, line_level=reported, get_input_level=lambda: line
+    )
     assert lr.fold(mapped, value | arch.LR_HW) is release
     assert mapped.line_level is sampled
 
@@ -147,7 +168,11 @@ def test_what_an_injection_changes() -> None:
     assert accepts(edge, True, None) and not accepts(edge, False, None)
     assert accepts(level, True, None) and not accepts(level, False, None)
     owned = irq(owner=owner)
-    assert accepts(owned, True, owner) and not accepts(owned, True, None) and not accepts(edge, True, owner)
+    assert (
+        accepts(owned, True, owner)
+        and not accepts(owned, True, None)
+        and not accepts(edge, True, owner)
+    )
 
 
 def test_who_gets_a_list_register_first() -> None:
@@ -179,17 +204,25 @@ def test_who_gets_a_list_register_first() -> None:
 def test_maintenance_that_an_entry_asks_for(
     left: lr.Overflow, list_registers: int, foreign: bool, expected: int
 ) -> None:
-    assert lr.configure_hcr(left, arch.VMCR_VENG1, list_registers, foreign) == arch.HCR_EN | expected
+    assert (
+        lr.configure_hcr(left, arch.VMCR_VENG1, list_registers, foreign) == arch.HCR_EN | expected
+    )
 
 
-@pytest.mark.parametrize("provoke", [lambda rig: rig.enable(VTIMER), lambda rig: rig.set_bit(0x280, VTIMER)])
-def test_a_line_that_fell_unseen_does_not_reach_a_list_register(provoke: Callable[[Rig], None]) -> None:
+@pytest.mark.parametrize(
+    "provoke", [lambda rig: rig.enable(VTIMER), lambda rig: rig.set_bit(0x280, VTIMER)]
+)
+def test_a_line_that_fell_unseen_does_not_reach_a_list_register(
+    provoke: Callable[[Rig], None],
+) -> None:
     rig = Rig()
     rig.vgic.map_phys_irq(0, VTIMER, VTIMER, lambda: False)
     mapped = rig.vgic.cpu(0).private[VTIMER]
     mapped.line_level = True
     rig.gic.set_active(0, VTIMER, True)
     writes: list[object] = []
-    rig.bus.subscribe(lambda stamp, event: writes.append(event) if isinstance(event, ListRegisterWrite) else None)
+    rig.bus.subscribe(
+        lambda stamp, event: writes.append(event) if isinstance(event, ListRegisterWrite) else None
+    )
     provoke(rig)
     assert not writes and not rig.gic.is_active(0, VTIMER) and not mapped.line_level

@@ -1,9 +1,10 @@
 """The vGIC with its list registers against a model of a GIC that has none.
 
-The model knows nothing of ap_lists, folding or maintenance: per interrupt a latch, a line, where it is active; per CPU
-the running priorities. After every step both must signal the same, and an acknowledge must give what the model allows.
-So every edge is delivered exactly once and in priority order, a level is delivered while its line is high, and nothing
-active is lost: with one to four list registers, both EOI modes, migration, re-routing and snapshots in between.
+The model knows nothing of ap_lists, folding or maintenance: per interrupt a latch, a line, where it
+is active; per CPU the running priorities. After every step both must signal the same, and an
+acknowledge must give what the model allows. So every edge is delivered exactly once and in priority
+order, a level is delivered while its line is high, and nothing active is lost: with one to four
+list registers, both EOI modes, migration, re-routing and snapshots in between.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class ModelIrq:
 class Model:
     def __init__(self) -> None:
         self.spis = {intid: ModelIrq(intid, 0) for intid in SHARED}
-        self.private = {(cpu, intid): ModelIrq(intid, cpu) for cpu in range(VCPUS) for intid in PRIVATE}
+        self.private = {
+            (cpu, intid): ModelIrq(intid, cpu) for cpu in range(VCPUS) for intid in PRIVATE
+        }
         self.running: list[list[tuple[int, ModelIrq]]] = [[] for _ in range(VCPUS)]
         self.dropped: list[tuple[int, ModelIrq]] = []
         self.mask = [0xF8] * VCPUS
@@ -119,7 +122,11 @@ class VgicMachine(RuleBasedStateMachine):
         self.rig.set_bit(0x100 if on else 0x180, intid, cpu)
         self.model.irq(cpu, intid).enabled = on
 
-    @rule(cpu=st.integers(0, 1), intid=st.sampled_from(SHARED + PRIVATE), priority=st.sampled_from(PRIORITIES))
+    @rule(
+        cpu=st.integers(0, 1),
+        intid=st.sampled_from(SHARED + PRIVATE),
+        priority=st.sampled_from(PRIORITIES),
+    )
     def prioritise(self, cpu: int, intid: int, priority: int) -> None:
         irq = self.model.irq(cpu, intid)
         if irq.active_on is None:  # of an active interrupt it would be UNPREDICTABLE
@@ -186,7 +193,8 @@ class VgicMachine(RuleBasedStateMachine):
 
     @rule()
     def swap_cpus(self) -> None:
-        """Both vCPUs change PEs; what the timer code does with the host's interrupt is done here."""
+        """Both vCPUs change PEs; what the timer code does with the host's interrupt is done
+        here."""
         rig, places = self.rig, dict(self.rig.pe_of)
         for vcpu, pe in places.items():
             rig.put(vcpu)

@@ -1,7 +1,8 @@
 """The vGIC against the reference model of a GIC, under hypothesis.
 
-The model (tests/gicmodel) was written from the specification by somebody who had not seen the implementation, and
-shares no code with it. ARMVIRT_REFERENCE_STEPS asks for another number of steps (`make gic-reference`).
+The model (tests/gicmodel) was written from the specification by somebody who had not seen the
+implementation, and shares no code with it. ARMVIRT_REFERENCE_STEPS asks for another number of steps
+(`make gic-reference`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from reference_driver import ACTION_BITS, KINDS, SHAPES, Shape, decoded
 
 ASKED = os.environ.get("ARMVIRT_REFERENCE_STEPS")
-#: Steps of all kinds together: those of make test, and those of a long run; or as many as are asked for.
+#: Steps of all kinds together: those of make test, and those of a long run; or as many as are asked
+#: for.
 STEPS = [int(ASKED)] if ASKED else [40_000, pytest.param(120_000, marks=pytest.mark.long)]
 STEPS_PER_EXAMPLE = 520  # as hypothesis makes them
 BATCH, RULES = 40, 40  # actions a rule, rules an example
@@ -40,7 +42,9 @@ class ReferenceMachine(RuleBasedStateMachine):
     def act(self, batch: bytes) -> None:
         for at in range(0, len(batch), ACTION_BYTES):
             type(self).steps += 1
-            if not self.twin.step(decoded(self.kind, int.from_bytes(batch[at : at + ACTION_BYTES], "big")), full=True):
+            if not self.twin.step(
+                decoded(self.kind, int.from_bytes(batch[at : at + ACTION_BYTES], "big")), full=True
+            ):
                 self.twin = KINDS[self.kind](*self.shape)
 
     @rule()

@@ -20,7 +20,7 @@ def rig() -> Rig:
     return Rig(vcpus=2, nr_irqs=288, enable=False)
 
 
-# Tables -----------------------------------------------------------------------------------------------------------
+# Tables -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,9 @@ def rig() -> Rig:
         (arch.GICR_SGI_ROWS, v3_redist.SGI_BINDINGS),
     ],
 )
-def test_every_row_is_bound_once(rows: tuple[arch.MmioRow, ...], bindings: tuple[Register, ...]) -> None:
+def test_every_row_is_bound_once(
+    rows: tuple[arch.MmioRow, ...], bindings: tuple[Register, ...]
+) -> None:
     assert len(bind(rows, bindings)) == len(rows)
     with pytest.raises(ValueError, match="bound twice"):
         bind(rows, [*bindings, bindings[0]])
@@ -41,7 +43,7 @@ def test_every_row_is_bound_once(rows: tuple[arch.MmioRow, ...], bindings: tuple
         bind(rows, [*bindings, Register("GICD_NONSENSE")])
 
 
-# Identification ---------------------------------------------------------------------------------------------------
+# Identification ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,13 +96,15 @@ def test_waker_ignores_writes(rig: Rig) -> None:
     assert rig.redist.read(0, 0x14, 4) == 0
 
 
-@pytest.mark.parametrize(("written", "read"), [(0xFFFF_FFFF, 0x53), (1, 0x51), (2, 0x52), (0, 0x50)])
+@pytest.mark.parametrize(
+    ("written", "read"), [(0xFFFF_FFFF, 0x53), (1, 0x51), (2, 0x52), (0, 0x50)]
+)
 def test_ctlr_keeps_the_two_group_enables(rig: Rig, written: int, read: int) -> None:
     rig.dist.write(0, 0, 4, written)
     assert rig.dist.read(0, 0, 4) == read
 
 
-# Access rules -----------------------------------------------------------------------------------------------------
+# Access rules -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,10 @@ def test_routing_keeps_three_affinity_levels(rig: Rig) -> None:
     assert rig.dist.read(0, 0x6000 + 8 * EDGE, 8) == 0x010203
     rig.dist.write(0, 0x6000 + 8 * EDGE, 4, 1)
     rig.dist.write(0, 0x6000 + 8 * EDGE + 4, 4, 0xFF)
-    assert (rig.dist.read(0, 0x6000 + 8 * EDGE, 4), rig.dist.read(0, 0x6004 + 8 * EDGE, 4)) == (1, 0)
+    assert (rig.dist.read(0, 0x6000 + 8 * EDGE, 4), rig.dist.read(0, 0x6004 + 8 * EDGE, 4)) == (
+        1,
+        0,
+    )
     irq = rig.vgic.spi(EDGE)
     assert irq is not None and irq.target == 1
 
@@ -202,7 +209,7 @@ def test_pending_and_active_state_is_folded_before_it_is_read(rig: Rig) -> None:
     assert len(calls) == 8
 
 
-# User space -------------------------------------------------------------------------------------------------------
+# User space -------------------------------------------------------------------------------------
 
 
 def user(rig: Rig, offset: int, value: int | None = None) -> int:

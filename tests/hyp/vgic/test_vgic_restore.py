@@ -1,5 +1,6 @@
-"""The law of a move: what is saved, restored into a controller at reset and saved again is the same, and so is every
-attribute that can be read. States are those of random machines (`gic_fuzz`), from reset on."""
+"""The law of a move: what is saved, restored into a controller at reset and saved again is the
+same, and so is every attribute that can be read. States are those of random machines (`gic_fuzz`),
+from reset on."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ class Plain(Fuzzer):
 
     def _line(self) -> None:
         inject = self.vgic.inject
-        self.vgic.inject = lambda vcpu, intid, *more: inject(vcpu, intid, *more) if intid > 15 else None  # type: ignore[method-assign]
+        self.vgic.inject = lambda vcpu, intid, *more: (
+            inject(vcpu, intid, *more) if intid > 15 else None
+        )  # type: ignore[method-assign]
         try:
             super()._line()
         finally:
@@ -39,15 +42,18 @@ class Plain(Fuzzer):
 
 
 class WithIts(ItsFuzzer, Plain):
-    """A guest that leaves its tables to the ITS, as it must (IHI 0069 5.1.2: else the translation is UNPREDICTABLE),
-    and has them where they are when the ITS is enabled."""
+    """A guest that leaves its tables to the ITS, as it must (IHI 0069 5.1.2: else the translation
+    is UNPREDICTABLE), and has them where they are when the ITS is enabled."""
 
     def _guest_memory(self) -> None:
         base = self.rng.choice((PROPERTIES, PENDING + 1024))
         self.memory.write(base + int(self.rng.random() * 64), bytes((self.rng.getrandbits(8),)))
 
     def _base(self) -> int:
-        return RAM + 0xD_0000 + 0x1_0000 * int(self.rng.random() * 3) | int(self.rng.random() < 0.8) << 63
+        return (
+            RAM + 0xD_0000 + 0x1_0000 * int(self.rng.random() * 3)
+            | int(self.rng.random() < 0.8) << 63
+        )
 
 
 Machine = TypeVar("Machine", bound=Fuzzer)
@@ -64,7 +70,12 @@ def _at_reset(machine: Machine) -> Machine:
 
 
 def _high(machine: Fuzzer) -> set[Line]:
-    private = {(cpu.vcpu_id, irq.intid) for cpu in machine.vgic.cpus() for irq in cpu.private if irq.line_level}
+    private = {
+        (cpu.vcpu_id, irq.intid)
+        for cpu in machine.vgic.cpus()
+        for irq in cpu.private
+        if irq.line_level
+    }
     spis = machine.vgic.spis(FIRST_SPI, machine.vgic.nr_spis)
     return {*private, *((None, irq.intid) for irq in spis if irq.line_level)}
 
@@ -72,7 +83,11 @@ def _high(machine: Fuzzer) -> set[Line]:
 def _save(machine: Fuzzer) -> tuple[list[Saved], list[Saved]]:
     if machine.model == 2:
         return vgic_save.save_v2(machine.device, range(machine.vcpus), _high(machine)), []
-    its = vgic_save.save_its(machine.device, machine.its_device) if isinstance(machine, WithIts) else []
+    its = (
+        vgic_save.save_its(machine.device, machine.its_device)
+        if isinstance(machine, WithIts)
+        else []
+    )
     return vgic_save.save_v3(machine.device, range(machine.vcpus), _high(machine)), its
 
 
@@ -119,7 +134,8 @@ def _read(found: Attributes, device: object, group: Group, attrs: list[int]) -> 
 
 
 def _check(machine: Fuzzer) -> bool:
-    """False where the guest has left its ITS no tables to be saved in, or nonsense in them: KvmError, as from KVM."""
+    """False where the guest has left its ITS no tables to be saved in, or nonsense in them:
+    KvmError, as from KVM."""
     try:
         rows, its = _save(machine)
         before, new = _attributes(machine), _at_reset(machine)
@@ -129,7 +145,9 @@ def _check(machine: Fuzzer) -> bool:
         return False
     assert _save(new) == (rows, its)
     after = _attributes(new)
-    assert {key: (before[key], after.get(key)) for key in before if before[key] != after.get(key)} == {}
+    assert {
+        key: (before[key], after.get(key)) for key in before if before[key] != after.get(key)
+    } == {}
     return True
 
 

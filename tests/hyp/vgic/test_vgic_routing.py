@@ -70,7 +70,7 @@ def test_the_choice_survives_a_save() -> None:
     assert clone.serve(1) == SPI
 
 
-# A PE that is powered off -----------------------------------------------------------------------------------------
+# A PE that is powered off -----------------------------------------------------------------------
 
 
 def test_it_does_not_go_to_a_pe_that_is_off() -> None:
@@ -84,7 +84,8 @@ def test_it_does_not_go_to_a_pe_that_is_off() -> None:
 
 
 def test_a_pe_comes_back_with_nothing_running() -> None:
-    """ICC_*_EL1 are as after a reset; the interrupt that was in flight is active still, and can be made inactive."""
+    """ICC_*_EL1 are as after a reset; the interrupt that was in flight is active still, and can be
+    made inactive."""
     rig = Rig(2)
     rig.route(SPI, 1)
     rig.enable(SPI)

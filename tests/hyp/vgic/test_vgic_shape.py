@@ -1,4 +1,5 @@
-"""Virtual CPU interfaces of other shapes: 1 to 16 list registers, 5 to 7 priority bits (ICH_VTR_EL2)."""
+"""Virtual CPU interfaces of other shapes: 1 to 16 list registers, 5 to 7 priority bits
+(ICH_VTR_EL2)."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def test_many_interrupts_at_once(list_registers: int, bits: int) -> None:
 @pytest.mark.parametrize("list_registers", [1, 2, 16])
 @pytest.mark.parametrize("eoimode", [0, 1])
 def test_nesting_deeper_than_the_list_registers(list_registers: int, eoimode: int) -> None:
-    """Sixteen active at once: those without a list register are ended by EOIcount, or by a trapped ICC_DIR_EL1."""
+    """Sixteen active at once: those without a list register are ended by EOIcount, or by a trapped
+    ICC_DIR_EL1."""
     rig = Rig(list_registers=list_registers)
     rig.icc(0, "CTLR", 2 * eoimode)
     intids = list(range(40, 56))
@@ -107,12 +109,17 @@ def test_what_user_space_sees(bits: int, loaded: bool) -> None:
             if n < REGISTERS[bits]:
                 assert user(rig, f"AP{group}R{n}", 1 << 7) == 1 << 7
             else:
-                assert errno_of(rig, f"AP{group}R{n}") == errno_of(rig, f"AP{group}R{n}", 0) == "EINVAL"
+                assert (
+                    errno_of(rig, f"AP{group}R{n}")
+                    == errno_of(rig, f"AP{group}R{n}", 0)
+                    == "EINVAL"
+                )
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_nothing_is_lost_between_two_interfaces(bits: int) -> None:
-    """What user space restores into a vCPU that is on no PE reaches the interface, and comes back from another."""
+    """What user space restores into a vCPU that is on no PE reaches the interface, and comes back
+    from another."""
     rig = Rig(vcpus=2, priority_bits=bits)
     rig.put(1)
     rig.put(0)
@@ -134,7 +141,8 @@ def test_more_priority_bits_than_the_host_has_are_refused(loaded: bool) -> None:
 
 
 def test_fewer_priority_bits_are_taken_over(loaded: bool) -> None:
-    """A VM that comes from a smaller interface: its user space keeps seeing that one, and cannot go back up."""
+    """A VM that comes from a smaller interface: its user space keeps seeing that one, and cannot go
+    back up."""
     rig = rig_of(7, loaded)
     user(rig, "CTLR", CTLR_A3V | 4 << CTLR_PRIBITS_SHIFT)
     assert user(rig, "CTLR") >> CTLR_PRIBITS_SHIFT & 7 == 4

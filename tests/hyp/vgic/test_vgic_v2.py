@@ -1,4 +1,5 @@
-"""A GICv2: its distributor's registers, who gets an interrupt, and its CPU interface behind the vGIC."""
+"""A GICv2: its distributor's registers, who gets an interrupt, and its CPU interface behind the
+vGIC."""
 
 from __future__ import annotations
 
@@ -10,10 +11,19 @@ from armvirt.errors import KvmError
 from armvirt.events import EventBus, GicAccess
 from armvirt.hyp.vgic import Vgic
 
-CTLR, TYPER, IIDR, IGROUPR, ITARGETSR, ICFGR, NSACR, ICPIDR2 = 0, 4, 8, 0x80, 0x800, 0xC00, 0xE00, 0xFE8
+CTLR, TYPER, IIDR, IGROUPR, ITARGETSR, ICFGR, NSACR, ICPIDR2 = (
+    0,
+    4,
+    8,
+    0x80,
+    0x800,
+    0xC00,
+    0xE00,
+    0xFE8,
+)
 
 
-# The distributor ----------------------------------------------------------------------------------------------------
+# The distributor --------------------------------------------------------------------------------
 
 
 def test_identification() -> None:
@@ -25,7 +35,10 @@ def test_identification() -> None:
 
 
 def test_frames_have_the_sizes_of_a_gicv2() -> None:
-    assert [(frame.base, frame.size) for frame in V2Rig().vgic.mmio_frames()] == [(GICD, 0x1000), (GICC, 0x2000)]
+    assert [(frame.base, frame.size) for frame in V2Rig().vgic.mmio_frames()] == [
+        (GICD, 0x1000),
+        (GICC, 0x2000),
+    ]
 
 
 def test_each_group_has_its_enable() -> None:
@@ -63,7 +76,7 @@ def test_configuration_of_private_interrupts_is_fixed() -> None:
     assert rig.gicd(0, ICFGR + 8) == 0xAAAA_AAAA
 
 
-# Targets ------------------------------------------------------------------------------------------------------------
+# Targets ----------------------------------------------------------------------------------------
 
 
 def test_targets_of_private_interrupts_are_who_reads_them() -> None:
@@ -117,7 +130,7 @@ def test_a_single_cpu_has_no_targets_to_choose() -> None:
     assert rig.ack() == 40
 
 
-# The CPU interface --------------------------------------------------------------------------------------------------
+# The CPU interface ------------------------------------------------------------------------------
 
 
 def test_levels_come_again_until_the_line_falls() -> None:
@@ -132,7 +145,8 @@ def test_levels_come_again_until_the_line_falls() -> None:
 
 
 def test_a_foreign_spi_is_deactivated_by_dir() -> None:
-    """GICV_DIR is asked about while an SPI is in flight elsewhere; otherwise the interface completes it."""
+    """GICV_DIR is asked about while an SPI is in flight elsewhere; otherwise the interface
+    completes it."""
     rig = V2Rig(2)
     for vcpu in range(2):
         rig.gicc(vcpu, "CTLR", 0x201)
@@ -179,7 +193,7 @@ def test_accesses_are_events() -> None:
     assert seen == [GicAccess("GICC", 4, 4, 0x40, 1), GicAccess("GICC", 4, 4, 0x40, 0)]
 
 
-# Life cycle ---------------------------------------------------------------------------------------------------------
+# Life cycle -------------------------------------------------------------------------------------
 
 
 def test_a_ninth_vcpu_is_one_too_many() -> None:

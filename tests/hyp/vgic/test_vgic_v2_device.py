@@ -34,14 +34,18 @@ def attribute(vcpu: int, offset: int) -> int:
     return vcpu << 32 | offset
 
 
-# Groups and addresses -----------------------------------------------------------------------------------------------
+# Groups and addresses ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("group", [-1, Group.REDIST_REGS, Group.CPU_SYSREGS, Group.LEVEL_INFO, Group.ITS_REGS])
+@pytest.mark.parametrize(
+    "group", [-1, Group.REDIST_REGS, Group.CPU_SYSREGS, Group.LEVEL_INFO, Group.ITS_REGS]
+)
 def test_groups_that_a_gicv2_does_not_have(group: int) -> None:
     dev = device()
     assert errno(lambda: dev.has_attr(group, 0)) == "ENXIO"
-    assert errno(lambda: dev.get_attr(group, 0)) == errno(lambda: dev.set_attr(group, 0, 0)) == "ENXIO"
+    assert (
+        errno(lambda: dev.get_attr(group, 0)) == errno(lambda: dev.set_attr(group, 0, 0)) == "ENXIO"
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,12 +93,15 @@ def test_addresses_are_checked(kind: int) -> None:
 
 
 def test_the_cpu_interface_must_end_inside_the_ipa_space() -> None:
-    assert errno(lambda: device().set_attr(Group.ADDR, AddrType.V2_CPU, (1 << 40) - 0x1000)) == "E2BIG"
+    assert (
+        errno(lambda: device().set_attr(Group.ADDR, AddrType.V2_CPU, (1 << 40) - 0x1000)) == "E2BIG"
+    )
 
 
 @pytest.mark.parametrize("kind", [AddrType.V3_DIST, AddrType.V3_REDIST, AddrType.V3_REDIST_REGION])
 def test_gicv3_frames_are_another_devices(kind: int) -> None:
-    """kvm_vgic_addr finds ENODEV, of which vgic_set_common_attr and vgic_get_common_attr make ENXIO."""
+    """kvm_vgic_addr finds ENODEV, of which vgic_set_common_attr and vgic_get_common_attr make
+    ENXIO."""
     assert errno(lambda: device().set_attr(Group.ADDR, kind, 0x1_0000)) == "ENXIO"
     assert errno(lambda: device().get_attr(Group.ADDR, kind)) == "ENXIO"
 
@@ -117,7 +124,7 @@ def test_overlaps_are_found_at_the_first_run() -> None:
     assert errno(dev.vgic.map_resources) == "EINVAL"
 
 
-# Registers ----------------------------------------------------------------------------------------------------------
+# Registers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("group", [Group.DIST_REGS, Group.CPU_REGS])
@@ -130,7 +137,10 @@ def test_an_access_initialises_the_vgic() -> None:
     dev = device()
     assert dev.get_attr(Group.DIST_REGS, attribute(0, 4)) == 3 << 5 | 7 and dev.vgic.initialized
     assert errno(lambda: dev.set_attr(Group.NR_IRQS, 0, 64)) == "EBUSY"
-    for group, offset in ((Group.DIST_REGS, 0xC), (Group.CPU_REGS, IAR)):  # no register: kvm vgic_uaccess
+    for group, offset in (
+        (Group.DIST_REGS, 0xC),
+        (Group.CPU_REGS, IAR),
+    ):  # no register: kvm vgic_uaccess
         dev.set_attr(group, offset, 5)
         assert dev.get_attr(group, offset) == 0
     assert errno(lambda: dev.get_attr(Group.CTRL, Ctrl.INIT)) == "ENXIO"
@@ -154,7 +164,13 @@ def test_cpu_interface_registers(loaded: bool) -> None:
     assert cpu_reg(IIDR, 0) == 0x04B2_043B
     if not loaded:
         rig.load(1, 1)
-    assert [rig.gicc(1, name) for name in ("CTLR", "PMR", "BPR", "ABPR", "APR0")] == [0x21F, 0xF0, 4, 5, 0x8000_0001]
+    assert [rig.gicc(1, name) for name in ("CTLR", "PMR", "BPR", "ABPR", "APR0")] == [
+        0x21F,
+        0xF0,
+        4,
+        5,
+        0x8000_0001,
+    ]
     assert rig.gicc(0, "PMR") == 0xF8
 
 
@@ -177,7 +193,11 @@ def test_pending_state_is_restored_by_setting_and_clearing() -> None:
     rig = V2Rig(2)
     pend, unpend = attribute(1, 0x200), attribute(1, 0x280)
     rig.device.set_attr(Group.DIST_REGS, pend, 1 << 5)
-    assert rig.device.get_attr(Group.DIST_REGS, pend) == rig.device.get_attr(Group.DIST_REGS, unpend) == 1 << 5
+    assert (
+        rig.device.get_attr(Group.DIST_REGS, pend)
+        == rig.device.get_attr(Group.DIST_REGS, unpend)
+        == 1 << 5
+    )
     rig.device.set_attr(Group.DIST_REGS, pend, 0)
     rig.settle()
     assert rig.ack(1) == 1 << 10 | 5, "its sender is made up: the vCPU itself"

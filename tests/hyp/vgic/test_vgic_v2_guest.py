@@ -1,4 +1,5 @@
-"""A guest on a GICv2: programs in words, in both engines, from its registers to its exception vector."""
+"""A guest on a GICv2: programs in words, in both engines, from its registers to its exception
+vector."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def store(a: Asm, value: int, base: int, offset: int) -> None:
 
 
 def interrupted(a: Asm, ctlr: int = 1) -> None:
-    """X10 is the distributor, X11 the CPU interface, X12 where INTIDs go, X19 how many are still to come.
+    """X10 is the distributor, X11 the CPU interface, X12 where INTIDs go, X19 how many are still to
+    come.
 
     The virtual timer's line stays high until the last turn. ``ctlr`` goes to GICC_CTLR.
     """
@@ -87,7 +89,8 @@ def guest(write: Callable[[Asm], None] = interrupted, kind: str = "auto") -> V2R
 
 @both_engines
 def test_a_line_that_stays_high_comes_again_after_each_end(kind: str) -> None:
-    """The end of a mapped interrupt by MMIO lets the host's line in at once: there is no instruction in between."""
+    """The end of a mapped interrupt by MMIO lets the host's line in at once: there is no
+    instruction in between."""
     rig = guest(kind=kind)
     rig.finish()
     assert rig.words(TURNS + 1) == [SGI, VTIMER, VTIMER, VTIMER, 0]
@@ -119,7 +122,8 @@ def test_there_is_no_system_register_interface() -> None:
 
 
 def test_state_between_acknowledge_and_end() -> None:
-    """Stopped between the first interrupt and the last, saved, and loaded into another VM: the end is the same."""
+    """Stopped between the first interrupt and the last, saved, and loaded into another VM: the end
+    is the same."""
     whole = guest()
     whole.finish()
     for insns in range(31, 66, 2):
@@ -134,7 +138,7 @@ def test_state_between_acknowledge_and_end() -> None:
         assert other.words(TURNS) == whole.words(TURNS)
 
 
-# The KVM API --------------------------------------------------------------------------------------------------------
+# The KVM API ------------------------------------------------------------------------------------
 
 
 def errno(call: Callable[[], object]) -> str:
@@ -148,7 +152,9 @@ def test_a_gicv2_has_eight_vcpus_at_most() -> None:
     assert errno(lambda: vm.create_vcpu(8)) == "EINVAL"
     assert [vcpu.id for vcpu in vm.vcpus] == list(range(8)), "the one that failed is not there"
     vm.first_run()
-    assert errno(lambda: vm.create_vcpu(7)) == "EINVAL", "eight, initialised, taken: the first of these is said"
+    assert errno(lambda: vm.create_vcpu(7)) == "EINVAL", (
+        "eight, initialised, taken: the first of these is said"
+    )
 
 
 def test_a_gicv2_does_not_fit_more_vcpus() -> None:

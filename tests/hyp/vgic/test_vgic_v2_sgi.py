@@ -98,7 +98,9 @@ def test_the_second_sender_comes_before_less_urgent_interrupts() -> None:
 def test_sources_can_be_set_and_cleared_one_by_one() -> None:
     rig = V2Rig(2)
     rig.gicd(0, SPENDSGIR + 7, 0xFF, size=1)
-    assert rig.gicd(0, SPENDSGIR + 7, size=1) == rig.gicd(0, CPENDSGIR + 7, size=1) == 0b11, "there are two CPUs"
+    assert rig.gicd(0, SPENDSGIR + 7, size=1) == rig.gicd(0, CPENDSGIR + 7, size=1) == 0b11, (
+        "there are two CPUs"
+    )
     assert rig.gicd(1, SPENDSGIR + 4) == 0, "registers are banked"
     rig.gicd(0, CPENDSGIR + 4, 1 << 24)
     assert rig.gicd(0, SPENDSGIR + 4) == 0b10 << 24
@@ -119,7 +121,8 @@ def test_ispendr_and_icpendr_do_not_touch_sgis() -> None:
 
 
 def test_split_end_and_deactivation_want_the_sender() -> None:
-    """The SGI is in no list register any more: it is active outside of the only one, and DIR reaches the vGIC."""
+    """The SGI is in no list register any more: it is active outside of the only one, and DIR
+    reaches the vGIC."""
     rig = V2Rig(2, list_registers=1)
     rig.gicc(0, "CTLR", 0x201)
     rig.enable(40)

@@ -1,11 +1,11 @@
 """The vGIC and the reference model of a GIC, driven by the same actions and compared after each.
 
-An action is a tuple of small integers, so that a random generator and hypothesis can both make them; the twin's
-`actions` give each its meaning. Actions whose effect the specification calls UNPREDICTABLE are turned into others or
-end the case: `Twin.step` then returns False.
+An action is a tuple of small integers, so that a random generator and hypothesis can both make
+them; the twin's `actions` give each its meaning. Actions whose effect the specification calls
+UNPREDICTABLE are turned into others or end the case: `Twin.step` then returns False.
 
-Where the specification leaves a choice (which of several interrupts of one priority comes first), the model is asked
-whether what the vGIC did is among what it may do.
+Where the specification leaves a choice (which of several interrupts of one priority comes first),
+the model is asked whether what the vGIC did is among what it may do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.frames import Frame
 
 NR_IRQS = 96
-SGIS, PPIS, SPIS = (0, 1, 2, 15), (16, 27, 31), (32, 33, 34, 35, 36, 37, 38, 40, 45, 50, 63, 64, 65, 66, 94, 95)
+SGIS, PPIS, SPIS = (
+    (0, 1, 2, 15),
+    (16, 27, 31),
+    (32, 33, 34, 35, 36, 37, 38, 40, 45, 50, 63, 64, 65, 66, 94, 95),
+)
 INTIDS = (*SGIS, *PPIS, *SPIS)
 PRIORITIES = (0x00, 0x08, 0x10, 0x20, 0x40, 0x40, 0x60, 0x80, 0x80, 0x88, 0xA0, 0xC0, 0xF0, 0xF8)
 MASKS = (0xFF, 0xFF, 0xF8, 0xF0, 0x80, 0x40, 0x10, 0x00)
@@ -56,7 +60,9 @@ class Host:
     def __init__(self, cpus: int, list_registers: int, prebits: int) -> None:
         self.shape = (cpus, list_registers, prebits)
         self.bus, self.gic = EventBus(), PhysicalGic(cpus)
-        self.vifs = [VirtualCpuInterface(n, self.gic, self.bus, list_registers, prebits) for n in range(cpus)]
+        self.vifs = [
+            VirtualCpuInterface(n, self.gic, self.bus, list_registers, prebits) for n in range(cpus)
+        ]
         self.vgic = Vgic(self.bus, lambda _: None)
         device = VgicDevice(self.vgic)
         for n in range(cpus):
@@ -66,7 +72,9 @@ class Host:
         device.set_attr(Group.NR_IRQS, 0, NR_IRQS)
         device.set_attr(Group.CTRL, Ctrl.INIT)
         self.vgic.map_resources()
-        self.frames: dict[str, Frame] = {frame.frame.name: frame.frame for frame in self.vgic.mmio_frames()}
+        self.frames: dict[str, Frame] = {
+            frame.frame.name: frame.frame for frame in self.vgic.mmio_frames()
+        }
         self.pe_of = list(range(cpus))
         for n in range(cpus):
             self.vgic.load(n, self.vifs[n])
@@ -88,7 +96,9 @@ class Host:
 
     def icc(self, cpu: int, register: str, value: int | None = None) -> int:
         encoding = ICC_REGISTERS[register]
-        action, answer = self.vif(cpu).icc_access(encoding, value is not None, value or 0, 1, True, True)
+        action, answer = self.vif(cpu).icc_access(
+            encoding, value is not None, value or 0, 1, True, True
+        )
         if action is IccAction.TRAP:
             assert value is not None
             if register == "ICC_DIR_EL1":
@@ -108,7 +118,9 @@ class Host:
         other = self.blank()
         for n in range(len(other.pe_of)):
             other.vgic.detach(n)
-        saved = json.loads(json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]]))
+        saved = json.loads(
+            json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]])
+        )
         other.vgic.load_state(saved[0])
         other.gic.load(saved[1])
         for vif, state in zip(other.vifs, saved[2], strict=True):
@@ -141,7 +153,8 @@ def peek(vgic: Vgic, irq: VgicIrq) -> Seen:
 
 
 class Twin:
-    """Both, and what the driver remembers of its guests: acknowledged and dropped interrupts, wires.
+    """Both, and what the driver remembers of its guests: acknowledged and dropped interrupts,
+    wires.
 
     ``actions`` are what this kind of GIC can be asked to do.
     """
@@ -152,7 +165,9 @@ class Twin:
         self.cpus = cpus
         self.host = self.make_host(cpus, list_registers, prebits)
         self.model = self.make_model(prebits)
-        self.acked: list[list[tuple[int, int]]] = [[] for _ in range(cpus)]  # (INTID, group) by running priority
+        self.acked: list[list[tuple[int, int]]] = [
+            [] for _ in range(cpus)
+        ]  # (INTID, group) by running priority
         self.dropped: list[tuple[int, int]] = []  # (INTID, CPU) after a priority drop, still active
         self.wires: dict[tuple[int, int], bool] = {}
         self.steps = 0
@@ -166,14 +181,20 @@ class Twin:
 
     def set_up(self) -> None:
         """What a guest does first."""
-        for word in range(2, NR_IRQS // 16):  # unknown at reset; even INTIDs are edge-triggered to begin with
+        for word in range(
+            2, NR_IRQS // 16
+        ):  # unknown at reset; even INTIDs are edge-triggered to begin with
             self.dist_write(0, ICFGR + 4 * word, 4, 0x2222_2222)
         self.dist_write(0, GICD_CTLR, 4, 3)
         for cpu in range(self.cpus):
-            for register, value in (("ICC_PMR_EL1", 0xF8), ("ICC_IGRPEN0_EL1", 1), ("ICC_IGRPEN1_EL1", 1)):
+            for register, value in (
+                ("ICC_PMR_EL1", 0xF8),
+                ("ICC_IGRPEN0_EL1", 1),
+                ("ICC_IGRPEN1_EL1", 1),
+            ):
                 self.icc_write(cpu, register, value)
 
-    # Accesses to both -----------------------------------------------------------------------------------------
+    # Accesses to both ----------------------------------------------------------------------------
 
     def dist_write(self, cpu: int, offset: int, size: int, value: int) -> None:
         self.host.frames["GICD"].write(cpu, offset, size, value)
@@ -198,7 +219,9 @@ class Twin:
         else:
             ours = self.host.frames["GICD"].read(cpu, offset, size)
             theirs = self.model.dist_read(cpu, offset, size)
-        assert ours == theirs, f"register {offset:#x} size {size}: {ours:#x}, the model has {theirs:#x}"
+        assert ours == theirs, (
+            f"register {offset:#x} size {size}: {ours:#x}, the model has {theirs:#x}"
+        )
 
     def icc_write(self, cpu: int, register: str, value: int) -> None:
         self.host.icc(cpu, register, value)
@@ -211,7 +234,8 @@ class Twin:
         return ours
 
     def take(self, cpu: int, register: str, group: int) -> int:
-        """Read HPPIR or IAR of a group: any of the interrupts that share the highest priority may be the one chosen."""
+        """Read HPPIR or IAR of a group: any of the interrupts that share the highest priority may
+        be the one chosen."""
         ours = self.host.icc(cpu, register)
         interface = self.model._state.cpus[cpu]
         always = "HPPIR" in register
@@ -228,13 +252,15 @@ class Twin:
         return self.host.vgic.irq(cpu, intid)
 
     def busy(self, cpu: int) -> bool:
-        """Whether a CPU is in the middle of something that forbids to change EOImode or the binary point."""
+        """Whether a CPU is in the middle of something that forbids to change EOImode or the binary
+        point."""
         return bool(self.acked[cpu]) or self.model.running_priority(cpu) != IDLE_PRIORITY
 
-    # Driving --------------------------------------------------------------------------------------------------
+    # Driving -------------------------------------------------------------------------------------
 
     def step(self, action: Action, full: bool = False) -> bool:
-        """Do one action and compare. False: the specification does not say what comes now, so the case ends."""
+        """Do one action and compare. False: the specification does not say what comes now, so the
+        case ends."""
         number, cpu, x, y = action
         self.actions[number % len(self.actions)].act(self, cpu % self.cpus, x, y)
         self.steps += 1
@@ -265,12 +291,18 @@ class Twin:
         for cpu in range(self.cpus):
             for intid in INTIDS if cpu == 0 else (*SGIS, *PPIS):
                 irq = vgic.irq(cpu, intid)
-                ours, theirs = peek(vgic, irq), Seen(model.pending(intid, cpu), model.active(intid, cpu))
-                assert ours == theirs, f"INTID {intid} of CPU {cpu} is {ours}, in the model {theirs}"
+                ours, theirs = (
+                    peek(vgic, irq),
+                    Seen(model.pending(intid, cpu), model.active(intid, cpu)),
+                )
+                assert ours == theirs, (
+                    f"INTID {intid} of CPU {cpu} is {ours}, in the model {theirs}"
+                )
 
 
 def allowed_signals(model: GicModel, cpu: int) -> set[tuple[bool, bool]]:
-    """(IRQ, FIQ) for each of the interrupts that share the highest priority: any of them may be the one chosen."""
+    """(IRQ, FIQ) for each of the interrupts that share the highest priority: any of them may be the
+    one chosen."""
     interface = model._state.cpus[cpu]
     allowed = set()
     for irq in interface.ties():
@@ -281,7 +313,8 @@ def allowed_signals(model: GicModel, cpu: int) -> set[tuple[bool, bool]]:
 
 
 def check_active(host: Host) -> None:
-    """A shared interrupt is active on one CPU at most: in one list register, or on one list outside them."""
+    """A shared interrupt is active on one CPU at most: in one list register, or on one list outside
+    them."""
     seen: set[int] = set()
     for cpu in host.vgic.cpus():
         for irq in cpu.ap_list:
@@ -306,7 +339,12 @@ def check_cpu(cpu: VgicCpu, vif: VirtualCpuInterface, vgic: Vgic) -> None:
 
 
 def _deliverable(irq: VgicIrq, vgic: Vgic, vmcr: int) -> bool:
-    return irq.enabled and bool(vgic.enables & vmcr >> irq.group & 1) and irq.pending and not irq.active
+    return (
+        irq.enabled
+        and bool(vgic.enables & vmcr >> irq.group & 1)
+        and irq.pending
+        and not irq.active
+    )
 
 
 def _check_overflow(cpu: VgicCpu, vif: VirtualCpuInterface, vgic: Vgic) -> None:
@@ -321,10 +359,12 @@ def _check_overflow(cpu: VgicCpu, vif: VirtualCpuInterface, vgic: Vgic) -> None:
     ]  # fmt: skip
     if outside:
         assert inside, "something deliverable waits outside and nothing is pending inside"
-        assert max(inside) <= min(outside), "an interrupt outside the list registers beats one inside"
+        assert max(inside) <= min(outside), (
+            "an interrupt outside the list registers beats one inside"
+        )
 
 
-# What guests, devices and the host do ---------------------------------------------------------------------------------
+# What guests, devices and the host do -----------------------------------------------------------
 
 
 class Act(NamedTuple):
@@ -336,7 +376,8 @@ class Act(NamedTuple):
 
 
 def _pick(intids: tuple[int, ...], x: int) -> int:
-    """Mostly one of a few, so that things happen to an interrupt to which something has happened already."""
+    """Mostly one of a few, so that things happen to an interrupt to which something has happened
+    already."""
     return intids[x % (3 if x & 0x8000 else 8 if x & 0x4000 else len(intids)) * 5 % len(intids)]
 
 
@@ -367,7 +408,8 @@ def pulse(twin: Twin, cpu: int, x: int, _: int) -> None:
 
 
 def send_sgi(twin: Twin, cpu: int, x: int, y: int) -> None:
-    """Any of the three registers, with a target list, a range selector now and then, or all others."""
+    """Any of the three registers, with a target list, a range selector now and then, or all
+    others."""
     register = ("ICC_SGI1R_EL1", "ICC_SGI1R_EL1", "ICC_SGI0R_EL1", "ICC_ASGI1R_EL1")[y & 3]
     value = SGIS[x & 3] << 24 | x >> 2 & 0xFF
     value |= 1 << 40 if y & 0x1C == 0 else 1 << 44 if y & 0x1C == 4 else 0
@@ -411,7 +453,8 @@ def set_priority(twin: Twin, cpu: int, x: int, y: int) -> None:
 
 
 def configure(twin: Twin, cpu: int, x: int, y: int) -> None:
-    """Edge or level, of an SPI that is disabled and not active, as IHI 0069 asks (GICD_ICFGR<n>)."""
+    """Edge or level, of an SPI that is disabled and not active, as IHI 0069 asks
+    (GICD_ICFGR<n>)."""
     intid = _pick(SPIS, x)
     irq = twin.irq(0, intid)
     if irq.enabled or twin.model.active(intid):

@@ -1,7 +1,8 @@
 """A GICv3 with an ITS and the reference model of one, driven by the same actions (see `twin`).
 
-Each has its own copy of guest memory: the vGIC writes to pending tables, the model never does. Every event of a device
-is translated to an LPI of its own, as two events with one LPI are UNPREDICTABLE.
+Each has its own copy of guest memory: the vGIC writes to pending tables, the model never does.
+Every event of a device is translated to an LPI of its own, as two events with one LPI are
+UNPREDICTABLE.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class ModelMemory(Memory):
 
 
 class ItsTwin(Twin):
-    """Set up as a guest does it: LPIs enabled everywhere, collection n on CPU n, one device mapped."""
+    """Set up as a guest does it: LPIs enabled everywhere, collection n on CPU n, one device
+    mapped."""
 
     host: ItsHost
 
@@ -121,10 +123,14 @@ class ItsTwin(Twin):
         self.put(QUEUE + self.at, arch.encode_command(name, **fields))
         self.at = (self.at + 32) % QUEUE_SIZE
         self.its_write(CWRITER, 8, self.at)
-        assert self.host.frames["GITS"].read(0, CREADR, 8) == self.model.its_read(CREADR, 8) == self.at
+        assert (
+            self.host.frames["GITS"].read(0, CREADR, 8) == self.model.its_read(CREADR, 8) == self.at
+        )
 
     def map_device(self, device: int) -> None:
-        self.command("MAPD", device=device, size=EVENT_BITS - 1, itt=ITTS + device * 0x1000, valid=1)
+        self.command(
+            "MAPD", device=device, size=EVENT_BITS - 1, itt=ITTS + device * 0x1000, valid=1
+        )
 
     def copy_pending_tables(self) -> None:
         """What the redistributors have written to memory, or read from it and cleared."""
@@ -141,10 +147,12 @@ class ItsTwin(Twin):
             if lpi is None:
                 assert not theirs, f"LPI {intid} is not mapped, and pending in the model"
             elif lpi.home is not None and self.lpis_on[lpi.home]:
-                assert peek(vgic, lpi).pending == theirs, f"LPI {intid} is pending: {not theirs}, in the model {theirs}"
+                assert peek(vgic, lpi).pending == theirs, (
+                    f"LPI {intid} is pending: {not theirs}, in the model {theirs}"
+                )
 
 
-# Actions ------------------------------------------------------------------------------------------------------------
+# Actions ----------------------------------------------------------------------------------------
 
 
 def _event(x: int) -> tuple[int, int, int]:
@@ -156,7 +164,9 @@ def _event(x: int) -> tuple[int, int, int]:
 def message(pair: ItsTwin, _: int, x: int, __: int) -> None:
     device, event, _lpi = _event(x)
     ours, theirs = pair.host.vgic.signal_msi(DOORBELL, event, device), pair.model.msi(device, event)
-    assert ours == theirs, f"message of device {device}, event {event}: {ours}, in the model {theirs}"
+    assert ours == theirs, (
+        f"message of device {device}, event {event}: {ours}, in the model {theirs}"
+    )
 
 
 def translate(pair: ItsTwin, _: int, x: int, y: int) -> None:
@@ -171,7 +181,9 @@ def translate(pair: ItsTwin, _: int, x: int, y: int) -> None:
 
 def act_on_event(pair: ItsTwin, _: int, x: int, y: int) -> None:
     device, event, _lpi = _event(x)
-    name = ("INT", "INT", "INT", "INV", "INV", "CLEAR", "MOVI", "DISCARD")[y & 7 if all(pair.lpis_on) else y & 3]
+    name = ("INT", "INT", "INT", "INV", "INV", "CLEAR", "MOVI", "DISCARD")[
+        y & 7 if all(pair.lpis_on) else y & 3
+    ]
     fields = {"icid": (y >> 3) % (pair.cpus + (y & 0x700 == 0))} if name == "MOVI" else {}
     pair.command(name, device=device, event=event, **fields)
 
@@ -194,7 +206,8 @@ def act_on_collection(pair: ItsTwin, _: int, x: int, y: int) -> None:
 
 
 def move_everything(pair: ItsTwin, source: int, target: int) -> None:
-    """MOVALL, and its collections after it, or what is cached where is not said (IHI 0069 5.3, MOVALL)."""
+    """MOVALL, and its collections after it, or what is cached where is not said (IHI 0069 5.3,
+    MOVALL)."""
     moving = [icid for icid, where in pair.collections.items() if where == source]
     pair.command("MOVALL", rdbase=source, rdbase2=target)
     for icid in moving:
@@ -204,7 +217,9 @@ def move_everything(pair: ItsTwin, source: int, target: int) -> None:
 def configure_lpi(pair: ItsTwin, cpu: int, x: int, y: int) -> None:
     """A new configuration byte, which counts after one of the ways to invalidate; or never."""
     device, event, lpi = _event(x)
-    pair.set_property(lpi, PRIORITIES[y % len(PRIORITIES)] | (ENABLE if y & 0x600 else 0) | y >> 4 & 2)
+    pair.set_property(
+        lpi, PRIORITIES[y % len(PRIORITIES)] | (ENABLE if y & 0x600 else 0) | y >> 4 & 2
+    )
     match y >> 12 & 7:
         case 0 | 1 | 2:
             pair.command("INV", device=device, event=event)
@@ -221,7 +236,8 @@ def configure_lpi(pair: ItsTwin, cpu: int, x: int, y: int) -> None:
 def switch_lpis(pair: ItsTwin, cpu: int, x: int, y: int) -> None:
     """EnableLPIs of one redistributor; off for a while, then on again.
 
-    Meanwhile nothing moves or is unmapped: what becomes of state that waits in a table then, software has to see to.
+    Meanwhile nothing moves or is unmapped: what becomes of state that waits in a table then,
+    software has to see to.
     """
     on = y & 3 != 0
     if on != pair.lpis_on[cpu]:

@@ -49,8 +49,13 @@ class V2Twin(Twin):
         self.dist_write(cpu, offset, size, value)
 
     def read(self, cpu: int, intid: int, offset: int, size: int) -> None:
-        ours, theirs = self.host.frames["GICD"].read(cpu, offset, size), self.model.dist_read(cpu, offset, size)
-        assert ours == theirs, f"register {offset:#x} size {size}: {ours:#x}, the model has {theirs:#x}"
+        ours, theirs = (
+            self.host.frames["GICD"].read(cpu, offset, size),
+            self.model.dist_read(cpu, offset, size),
+        )
+        assert ours == theirs, (
+            f"register {offset:#x} size {size}: {ours:#x}, the model has {theirs:#x}"
+        )
 
     def gicc_write(self, cpu: int, register: str, value: int) -> None:
         self.host.frames["GICC"].write(cpu, OFFSETS[register], 4, value)
@@ -66,7 +71,8 @@ class V2Twin(Twin):
         return self.host.vif(cpu).vmcr
 
     def take(self, cpu: int, register: str, group: int) -> int:
-        """Read HPPIR, IAR or an alias (``group`` 1): any of those that share the highest priority may be chosen."""
+        """Read HPPIR, IAR or an alias (``group`` 1): any of those that share the highest priority
+        may be chosen."""
         ours = self.host.frames["GICC"].read(cpu, OFFSETS[register], 4)
         intid, source = ours & 0x3FF, ours >> 10
         prefer = None if intid >= FIRST_SPECIAL else (intid, source)
@@ -74,8 +80,13 @@ class V2Twin(Twin):
         if prefer is None:
             hidden = {self._hidden(cpu, irq.group, group) for irq in interface.ties()
                       if "HPPIR" in register or interface.signalled(irq)}  # fmt: skip
-            waits = any(not interface.signalled(irq) for irq in interface.ties()) or not interface.ties()
-            assert ours in hidden or (ours == SPURIOUS and waits), f"{register} of CPU {cpu}: {ours:#x}, not {hidden}"
+            waits = (
+                any(not interface.signalled(irq) for irq in interface.ties())
+                or not interface.ties()
+            )
+            assert ours in hidden or (ours == SPURIOUS and waits), (
+                f"{register} of CPU {cpu}: {ours:#x}, not {hidden}"
+            )
             return ours
         assert prefer in self.model.tie_candidates(cpu), f"{register} of CPU {cpu}: {ours:#x}"
         theirs = self.model.gicc_read(cpu, OFFSETS[register], 4, prefer)
@@ -83,13 +94,14 @@ class V2Twin(Twin):
         return ours
 
     def _hidden(self, cpu: int, interrupt: int, group: int) -> int:
-        """What stands in a register of ``group`` for an ``interrupt`` of a group that it does not show; 0: it does."""
+        """What stands in a register of ``group`` for an ``interrupt`` of a group that it does not
+        show; 0: it does."""
         if group:
             return 0 if interrupt else SPURIOUS
         return 1022 if interrupt and not self.ctlr(cpu) & ACKCTL else 0
 
 
-# Actions ------------------------------------------------------------------------------------------------------------
+# Actions ----------------------------------------------------------------------------------------
 
 
 def send_sgi(pair: V2Twin, cpu: int, x: int, y: int) -> None:
@@ -104,7 +116,8 @@ def set_sources(pair: V2Twin, cpu: int, x: int, y: int) -> None:
 
 
 def route(pair: V2Twin, cpu: int, x: int, y: int) -> None:
-    """A mask of CPUs, now and then empty. With one CPU these registers are RAZ/WI, which the model does not know."""
+    """A mask of CPUs, now and then empty. With one CPU these registers are RAZ/WI, which the model
+    does not know."""
     if pair.cpus == 1:
         return
     intid = SPIS[x % len(SPIS)]
@@ -171,9 +184,23 @@ def read_running(pair: V2Twin, cpu: int, _: int, __: int) -> None:
         pair.take(cpu, ("HPPIR", "AHPPIR")[aliased], aliased)
 
 
-_OWN = (send_sgi, route, acknowledge, end, deactivate, set_mask, set_binary_point, control, read_running)
+_OWN = (
+    send_sgi,
+    route,
+    acknowledge,
+    end,
+    deactivate,
+    set_mask,
+    set_binary_point,
+    control,
+    read_running,
+)
 _REPLACED: dict[str, Callable[..., None]] = {act.__name__: act for act in _OWN}
 V2Twin.actions = (
-    *(act._replace(act=_REPLACED.get(act.name, act.act)) for act in twin.ACTIONS if act.name != "enable_group"),
+    *(
+        act._replace(act=_REPLACED.get(act.name, act.act))
+        for act in twin.ACTIONS
+        if act.name != "enable_group"
+    ),
     Act("set_sources", 4, set_sources),
 )

@@ -1,4 +1,5 @@
-"""A host without an engine: a physical GIC, virtual CPU interfaces, a vGIC, and a hand on every guest."""
+"""A host without an engine: a physical GIC, virtual CPU interfaces, a vGIC, and a hand on every
+guest."""
 
 from __future__ import annotations
 
@@ -24,14 +25,24 @@ class Rig:
     """As many PEs as vCPUs; vCPU n starts loaded on PE n. ``kicked`` collects the kicks."""
 
     def __init__(
-        self, vcpus: int = 1, list_registers: int = 4, nr_irqs: int = 96, priority_bits: int = 5, enable: bool = True
+        self,
+        vcpus: int = 1,
+        list_registers: int = 4,
+        nr_irqs: int = 96,
+        priority_bits: int = 5,
+        enable: bool = True,
     ) -> None:
         self.shape = (vcpus, list_registers, nr_irqs, priority_bits)
         self.bus, self.gic = EventBus(), PhysicalGic(vcpus)
-        self.vifs = [VirtualCpuInterface(n, self.gic, self.bus, list_registers, priority_bits) for n in range(vcpus)]
+        self.vifs = [
+            VirtualCpuInterface(n, self.gic, self.bus, list_registers, priority_bits)
+            for n in range(vcpus)
+        ]
         self.pe_of: dict[int, int] = {}
         self.kicked: list[int] = []
-        self.vgic = Vgic(self.bus, self.kicked.append, self._set_phys_active, num_pri_bits=priority_bits)
+        self.vgic = Vgic(
+            self.bus, self.kicked.append, self._set_phys_active, num_pri_bits=priority_bits
+        )
         self.device = VgicDevice(self.vgic)
         for n in range(vcpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)
@@ -96,7 +107,9 @@ class Rig:
         for vcpu in list(other.pe_of):
             other.vgic.detach(vcpu)
         other.pe_of = dict(self.pe_of)
-        saved = json.loads(json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]]))
+        saved = json.loads(
+            json.dumps([self.vgic.state(), self.gic.state(), [vif.state() for vif in self.vifs]])
+        )
         other.vgic.load_state(saved[0])
         other.gic.load(saved[1])
         for vif, state in zip(other.vifs, saved[2], strict=True):

@@ -22,11 +22,19 @@ class V2Rig(Rig):
     """As `Rig`. All interrupts are in group 0, which every guest has enabled in both places."""
 
     def __init__(
-        self, vcpus: int = 1, list_registers: int = 4, nr_irqs: int = 96, enable: bool = True, prebits: int = 5
+        self,
+        vcpus: int = 1,
+        list_registers: int = 4,
+        nr_irqs: int = 96,
+        enable: bool = True,
+        prebits: int = 5,
     ) -> None:
         self.shape = (vcpus, list_registers, nr_irqs)
         self.bus, self.gic = EventBus(), PhysicalGic(vcpus)
-        self.vifs = [VirtualCpuInterface(n, self.gic, self.bus, list_registers, prebits) for n in range(vcpus)]
+        self.vifs = [
+            VirtualCpuInterface(n, self.gic, self.bus, list_registers, prebits)
+            for n in range(vcpus)
+        ]
         self.pe_of: dict[int, int] = {}
         self.kicked: list[int] = []
         self.vgic = Vgic(self.bus, self.kicked.append, self._set_phys_active, 2)

@@ -1,4 +1,5 @@
-"""What the attribute groups of both vGIC devices share (kvm/vgic/vgic-kvm-device.c, uapi/asm/kvm.h)."""
+"""What the attribute groups of both vGIC devices share (kvm/vgic/vgic-kvm-device.c,
+uapi/asm/kvm.h)."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Ctrl(IntEnum):
 
 
 class Attributes(NamedTuple):
-    """One group: three handlers that take the attribute; ``has`` raises ENXIO for one that is not there."""
+    """One group: three handlers that take the attribute; ``has`` raises ENXIO for one that is not
+    there."""
 
     has: Callable[[VgicDevice, int], None]
     get: Callable[[VgicDevice, int, int], int]
@@ -82,8 +84,8 @@ def check_range(device: AddressSpace, base: int, size: int, alignment: int) -> N
 
 
 def check_register(vgic: Vgic, offset: int) -> None:
-    """Whether user space finds a distributor register: ENXIO for none, or a field of an INTID that is not implemented
-    (kvm vgic_get_mmio_region, check_region)."""
+    """Whether user space finds a distributor register: ENXIO for none, or a field of an INTID that
+    is not implemented (kvm vgic_get_mmio_region, check_region)."""
     bound = vgic.dist_map.lookup(offset, 4)
     bits = 0 if bound is None else bound.row.bits_per_irq
     if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.nr_irqs):
@@ -95,7 +97,7 @@ def get_nothing(_: VgicDevice, attr: int, _value: int) -> int:
     raise no_attribute("readable control", attr)
 
 
-# NR_IRQS --------------------------------------------------------------------------------------------------------------
+# NR_IRQS ----------------------------------------------------------------------------------------
 
 
 def _has_nr_irqs(_: VgicDevice, attr: int) -> None:

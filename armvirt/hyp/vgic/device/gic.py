@@ -1,8 +1,8 @@
-"""The vGIC as a KVM device: its attributes (Documentation/virt/kvm/devices/arm-vgic.rst, arm-vgic-v3.rst,
-kvm/vgic/vgic-kvm-device.c).
+"""The vGIC as a KVM device: its attributes (Documentation/virt/kvm/devices/arm-vgic.rst,
+arm-vgic-v3.rst, kvm/vgic/vgic-kvm-device.c).
 
-Values are the integers that the ioctl passes through the attribute's address; None stands for an address that cannot be
-read. Errors are KvmError with the errno that the ioctl gives.
+Values are the integers that the ioctl passes through the attribute's address; None stands for an
+address that cannot be read. Errors are KvmError with the errno that the ioctl gives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ GROUPS = {2: device_v2.GROUPS, 3: device_v3.GROUPS}
 
 
 class VgicDevice:
-    """KVM_DEV_TYPE_ARM_VGIC_V2 or _V3, as the ``vgic`` is. ``ipa_bits`` is the size of its physical address space."""
+    """KVM_DEV_TYPE_ARM_VGIC_V2 or _V3, as the ``vgic`` is. ``ipa_bits`` is the size of its physical
+    address space."""
 
     def __init__(self, vgic: Vgic, ipa_bits: int = 40) -> None:
         self.vgic = vgic
@@ -34,7 +35,8 @@ class VgicDevice:
         self._group(group).has(self, attr)
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
-        """KVM_GET_DEVICE_ATTR. ``value`` is what the caller's buffer holds: a region's index goes in that way."""
+        """KVM_GET_DEVICE_ATTR. ``value`` is what the caller's buffer holds: a region's index goes
+        in that way."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         return self._group(group).get(self, attr, value)

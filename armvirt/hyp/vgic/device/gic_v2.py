@@ -1,7 +1,9 @@
-"""The attributes of a GICv2 (Documentation/virt/kvm/devices/arm-vgic.rst, kvm/vgic/vgic-kvm-device.c).
+"""The attributes of a GICv2 (Documentation/virt/kvm/devices/arm-vgic.rst,
+kvm/vgic/vgic-kvm-device.c).
 
-A register attribute names its vCPU by id in [39:32] and the offset in its frame in [31:0]. An access to one initialises
-the vGIC. (That a vCPU may be running, EBUSY, cannot be: user space and vCPUs share a thread.)
+A register attribute names its vCPU by id in [39:32] and the offset in its frame in [31:0]. An
+access to one initialises the vGIC. (That a vCPU may be running, EBUSY, cannot be: user space and
+vCPUs share a thread.)
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
 
 FRAME_ALIGNMENT = 0x1000
 
-# ADDR -----------------------------------------------------------------------------------------------------------------
+# ADDR --------------------------------------------------------------------------------------------
 
 #: The vGIC's attribute that holds the address, and the frame's size in bytes.
-_FRAMES = {AddrType.V2_DIST: ("dist_base", GICV2_GICD_SIZE), AddrType.V2_CPU: ("cpu_base", GICC_SIZE)}
+_FRAMES = {
+    AddrType.V2_DIST: ("dist_base", GICV2_GICD_SIZE),
+    AddrType.V2_CPU: ("cpu_base", GICC_SIZE),
+}
 
 
 def _has_addr(_: VgicDevice, attr: int) -> None:
@@ -59,11 +64,12 @@ def _set_addr(device: VgicDevice, attr: int, value: int) -> None:
     setattr(device.vgic, name, value)
 
 
-# DIST_REGS and CPU_REGS -----------------------------------------------------------------------------------------------
+# DIST_REGS and CPU_REGS -------------------------------------------------------------------------
 
 
 def _vcpu_of(device: VgicDevice, attr: int) -> int:
-    """The vCPU whose number is in [39:32] (vgic_v2_parse_attr); EINVAL if there is none, for has_attr too."""
+    """The vCPU whose number is in [39:32] (vgic_v2_parse_attr); EINVAL if there is none, for
+    has_attr too."""
     vcpu_id = attr >> 32 & 0xFF
     if not device.vgic.has_vcpu(vcpu_id):
         raise KvmError("EINVAL", f"there is no vCPU {vcpu_id}")
@@ -90,7 +96,9 @@ def _get_dist_reg(device: VgicDevice, attr: int, _: int) -> int:
 
 def _set_dist_reg(device: VgicDevice, attr: int, value: int) -> None:
     cpu = _cpu_of(device, attr)
-    device.vgic.dist_map.write(device.vgic, cpu, attr & 0xFFFF_FFFF, 4, value & 0xFFFF_FFFF, user=True)
+    device.vgic.dist_map.write(
+        device.vgic, cpu, attr & 0xFFFF_FFFF, 4, value & 0xFFFF_FFFF, user=True
+    )
 
 
 def _cpu_register(attr: int) -> UserRegister | None:
@@ -116,7 +124,7 @@ def _set_cpu_reg(device: VgicDevice, attr: int, value: int) -> None:
         device.vgic.interface_restored(cpu)
 
 
-# CTRL -----------------------------------------------------------------------------------------------------------------
+# CTRL -------------------------------------------------------------------------------------------
 
 
 def _has_ctrl(_: VgicDevice, attr: int) -> None:

@@ -33,7 +33,8 @@ FRAME_ALIGNMENT = 0x1_0000
 
 
 class RegionAttribute(NamedTuple):
-    """The value of ADDR / V3_REDIST_REGION: count [63:52], base [51:16], flags [15:12], index [11:0]."""
+    """The value of ADDR / V3_REDIST_REGION: count [63:52], base [51:16], flags [15:12], index
+    [11:0]."""
 
     redistributors: int
     base: int
@@ -48,7 +49,7 @@ class RegionAttribute(NamedTuple):
         return self.redistributors << 52 | self.base | self.flags << 12 | self.number
 
 
-# ADDR --------------------------------------------------------------------------------------------------------------
+# ADDR -------------------------------------------------------------------------------------------
 
 
 def _has_addr(_: VgicDevice, attr: int) -> None:
@@ -96,7 +97,12 @@ def _add_region(device: VgicDevice, index: int, base: int, count: int) -> None:
     region = insert_region(candidate, index, base, count)
     size = (count or max(1, len(list(vgic.cpus())))) * GICR_SIZE
     check_range(device, base, size, FRAME_ALIGNMENT)
-    if not count and vgic.dist_base is not None and base < vgic.dist_base + GICD_SIZE and vgic.dist_base < base + size:
+    if (
+        not count
+        and vgic.dist_base is not None
+        and base < vgic.dist_base + GICD_SIZE
+        and vgic.dist_base < base + size
+    ):
         raise KvmError("EINVAL", f"redistributors at {base:#x} overlap the distributor")
     vgic.regions.append(region)
     homeless = [cpu for cpu in vgic.cpus() if cpu.redist_base is None]
@@ -107,11 +113,12 @@ def _add_region(device: VgicDevice, index: int, base: int, count: int) -> None:
         assign([region], cpu)
 
 
-# DIST_REGS and REDIST_REGS --------------------------------------------------------------------------------------------
+# DIST_REGS and REDIST_REGS ----------------------------------------------------------------------
 
 
 def _vcpu_of(device: VgicDevice, attr: int) -> VgicCpu:
-    """The vCPU with the MPIDR affinity in [63:32] (kvm vgic_v3_parse_attr); EINVAL for none, in has_attr too."""
+    """The vCPU with the MPIDR affinity in [63:32] (kvm vgic_v3_parse_attr); EINVAL for none, in
+    has_attr too."""
     vcpu_id = device.vgic.vcpu_with_affinity(arch.unpacked_affinity(attr >> 32))
     if vcpu_id is None:
         raise KvmError("EINVAL", f"no vCPU has affinity {attr >> 32:#x}")
@@ -178,7 +185,9 @@ def _set_dist_reg(device: VgicDevice, attr: int, value: int) -> None:
 def _get_redist_reg(device: VgicDevice, attr: int, _: int) -> int:
     offset = _offset(attr)
     frame = _redist_frame(device, offset)
-    return frame.read(device.vgic, _cpu_of(device, attr), offset % arch.GICR_FRAME_SIZE, 4, user=True)
+    return frame.read(
+        device.vgic, _cpu_of(device, attr), offset % arch.GICR_FRAME_SIZE, 4, user=True
+    )
 
 
 def _set_redist_reg(device: VgicDevice, attr: int, value: int) -> None:
@@ -187,7 +196,7 @@ def _set_redist_reg(device: VgicDevice, attr: int, value: int) -> None:
     frame.write(device.vgic, cpu, offset % arch.GICR_FRAME_SIZE, 4, value & 0xFFFF_FFFF, user=True)
 
 
-# CPU_SYSREGS ----------------------------------------------------------------------------------------------------------
+# CPU_SYSREGS ------------------------------------------------------------------------------------
 
 
 def _has_sysreg(device: VgicDevice, attr: int) -> None:
@@ -210,7 +219,7 @@ def _set_sysreg(device: VgicDevice, attr: int, value: int) -> None:
     device.vgic.interface_restored(cpu)
 
 
-# LEVEL_INFO -----------------------------------------------------------------------------------------------------------
+# LEVEL_INFO -------------------------------------------------------------------------------------
 
 
 def _has_level_info(_: VgicDevice, attr: int) -> None:
@@ -219,7 +228,8 @@ def _has_level_info(_: VgicDevice, attr: int) -> None:
 
 
 def _levels(device: VgicDevice, attr: int) -> list[VgicIrq | None]:
-    """The 32 interrupts from vINTID [9:0] on; EINVAL unless it is a multiple of 32 and the info kind is line levels."""
+    """The 32 interrupts from vINTID [9:0] on; EINVAL unless it is a multiple of 32 and the info
+    kind is line levels."""
     cpu, intid = _cpu_of(device, attr), attr & 0x3FF
     if attr >> 10 & 0x3F_FFFF or intid % 32:
         raise KvmError("EINVAL", f"level info {attr & 0xFFFF_FFFF:#x} names no word of line levels")
@@ -234,8 +244,13 @@ def _get_level_info(device: VgicDevice, attr: int, _: int) -> int:
 
 
 def _line(irq: VgicIrq) -> bool:
-    """The wire itself where it can be asked: what is known of a mapped one is of when EL2 looked last."""
-    return irq.get_input_level() if irq.mapped_level and irq.get_input_level is not None else irq.line_level
+    """The wire itself where it can be asked: what is known of a mapped one is of when EL2 looked
+    last."""
+    return (
+        irq.get_input_level()
+        if irq.mapped_level and irq.get_input_level is not None
+        else irq.line_level
+    )
 
 
 def _set_level_info(device: VgicDevice, attr: int, value: int) -> None:
@@ -247,7 +262,7 @@ def _set_level_info(device: VgicDevice, attr: int, value: int) -> None:
             device.vgic.queue(irq)
 
 
-# CTRL -----------------------------------------------------------------------------------------------------------------
+# CTRL -------------------------------------------------------------------------------------------
 
 
 def _has_ctrl(_: VgicDevice, attr: int) -> None:
@@ -266,7 +281,8 @@ def _set_ctrl(device: VgicDevice, attr: int, _: int) -> None:
 
 
 def _save_pending_tables(vgic: Vgic) -> None:
-    """The pending state of every LPI into its redistributor's table. EFAULT for one that is not in memory."""
+    """The pending state of every LPI into its redistributor's table. EFAULT for one that is not in
+    memory."""
     from armvirt.hyp.vgic.its import lpi
 
     vgic.finish()

@@ -1,7 +1,7 @@
 """An ITS as a KVM device (Documentation/virt/kvm/devices/arm-vgic-its.rst, kvm/vgic/vgic-its.c).
 
-Attributes as those of the vGIC: values are integers, None stands for an address that cannot be read, errors are
-KvmError. What the ITS itself consists of is loaded when it is first used.
+Attributes as those of the vGIC: values are integers, None stands for an address that cannot be
+read, errors are KvmError. What the ITS itself consists of is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ CONTROLS = (Ctrl.INIT, Ctrl.ITS_SAVE_TABLES, Ctrl.ITS_RESTORE_TABLES, Ctrl.ITS_C
 
 
 class ItsDevice:
-    """KVM_DEV_TYPE_ARM_VGIC_ITS, one of several. ``find_vgic`` gives the VM's interrupt controller once there is one;
-    ``on_placed`` is called when the ITS has got its address. ``ipa_bits`` is the size of the address space.
+    """KVM_DEV_TYPE_ARM_VGIC_ITS, one of several. ``find_vgic`` gives the VM's interrupt controller
+    once there is one; ``on_placed`` is called when the ITS has got its address. ``ipa_bits`` is the
+    size of the address space.
     """
 
     def __init__(
-        self, find_vgic: Callable[[], Vgic | None], on_placed: Callable[[], None] = lambda: None, ipa_bits: int = 40
+        self,
+        find_vgic: Callable[[], Vgic | None],
+        on_placed: Callable[[], None] = lambda: None,
+        ipa_bits: int = 40,
     ) -> None:
         self._find_vgic, self._on_placed, self.ipa_bits = find_vgic, on_placed, ipa_bits
         self._its: Its | None = None
@@ -60,7 +64,9 @@ class ItsDevice:
             from armvirt.hyp.vgic.its import registers as its_regs
 
             its_regs.user_register(attr)
-        elif (group, attr) != (Group.ADDR, AddrType.ITS) and (group != Group.CTRL or attr not in CONTROLS):
+        elif (group, attr) != (Group.ADDR, AddrType.ITS) and (
+            group != Group.CTRL or attr not in CONTROLS
+        ):
             raise _no_attribute(group, attr)
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
@@ -99,13 +105,18 @@ class ItsDevice:
         if its.base is not None:
             raise KvmError("EEXIST", "the ITS's address is set already")
         check_range(self, base, GITS_SIZE, GITS_FRAME_SIZE)
-        if its.vgic.ready and any(frame.overlaps(base, GITS_SIZE) for frame in its.vgic.mmio_frames()):
-            raise KvmError("EINVAL", f"an ITS at {base:#x} overlaps another frame")  # no first run will find it now
+        if its.vgic.ready and any(
+            frame.overlaps(base, GITS_SIZE) for frame in its.vgic.mmio_frames()
+        ):
+            raise KvmError(
+                "EINVAL", f"an ITS at {base:#x} overlaps another frame"
+            )  # no first run will find it now
         its.base = base
         self._on_placed()
 
     def _placed(self, attr: int) -> Its:
-        """Registers can be reached when the ITS has an address (ENXIO); a bad offset is found first."""
+        """Registers can be reached when the ITS has an address (ENXIO); a bad offset is found
+        first."""
         from armvirt.hyp.vgic.its import registers as its_regs
 
         try:

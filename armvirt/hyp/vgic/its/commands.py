@@ -1,7 +1,8 @@
-"""The commands of an ITS (IHI 0069 5.3; kvm/vgic/vgic-its.c). A handler gives `arch.E_DONE` or the command's error.
+"""The commands of an ITS (IHI 0069 5.3; kvm/vgic/vgic-its.c). A handler gives `arch.E_DONE` or the
+command's error.
 
-A command in error is skipped: GITS_TYPER.SEIS = 0, and KVM does not stall the queue. It is in the trace, as everything
-that the queue brings.
+A command in error is skipped: GITS_TYPER.SEIS = 0, and KVM does not stall the queue. It is in the
+trace, as everything that the queue brings.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Handler = Callable[..., int]
 
 
 class Command(NamedTuple):
-    """``operands`` are the fields that the handler takes, in order; ``layout`` says where they are (`arch.FIELDS`)."""
+    """``operands`` are the fields that the handler takes, in order; ``layout`` says where they are
+    (`arch.FIELDS`)."""
 
     name: str
     operands: tuple[str, ...]
@@ -29,11 +31,12 @@ class Command(NamedTuple):
     layout: tuple[tuple[int, int, int], ...]
 
 
-# Devices and events ---------------------------------------------------------------------------------------------------
+# Devices and events -----------------------------------------------------------------------------
 
 
 def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
-    """Mapping a device anew unmaps what it had (5.3, MAPD: cached data of the device are invalidated)."""
+    """Mapping a device anew unmaps what it had (5.3, MAPD: cached data of the device are
+    invalidated)."""
     if its_tables.entry_address(its, DEVICE_TABLE, device_id) is None:
         return arch.E_MAPD_DEVICE_OOR
     if valid and size + 1 > arch.ID_BITS:
@@ -47,7 +50,8 @@ def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
 
 
 def _mapti(its: Its, device_id: int, event_id: int, intid: int, icid: int) -> int:
-    """An event that is mapped already stays as it is, which is UNPREDICTABLE. The collection may be mapped later."""
+    """An event that is mapped already stays as it is, which is UNPREDICTABLE. The collection may be
+    mapped later."""
     device = its.devices.get(device_id)
     if device is None:
         return arch.E_MAPTI_UNMAPPED_DEVICE
@@ -99,7 +103,8 @@ def _int(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _clear(its: Its, device_id: int, event_id: int) -> int:
-    """KVM clears the latch alone; an LPI that is pending in a list register is cleared too, wherever that is."""
+    """KVM clears the latch alone; an LPI that is pending in a list register is cleared too,
+    wherever that is."""
     event = its.find(device_id, event_id)
     if event is None:
         return arch.E_CLEAR_UNMAPPED_INTERRUPT
@@ -117,7 +122,7 @@ def _inv(its: Its, device_id: int, event_id: int) -> int:
     return arch.E_DONE
 
 
-# Collections and redistributors ---------------------------------------------------------------------------------------
+# Collections and redistributors -----------------------------------------------------------------
 
 
 def _mapc(its: Its, icid: int, rdbase: int, valid: int) -> int:
@@ -127,7 +132,10 @@ def _mapc(its: Its, icid: int, rdbase: int, valid: int) -> int:
         return arch.E_DONE
     if not its.vgic.has_vcpu(rdbase):
         return arch.E_MAPC_PROCNUM_OOR
-    if icid not in its.collections and its_tables.entry_address(its, COLLECTION_TABLE, icid) is None:
+    if (
+        icid not in its.collections
+        and its_tables.entry_address(its, COLLECTION_TABLE, icid) is None
+    ):
         return arch.E_MAPC_COLLECTION_OOR
     its.map_collection(icid, rdbase)
     return arch.E_DONE
@@ -161,20 +169,24 @@ HANDLERS: dict[str, Handler] = {
     "MAPI": _mapi, "INV": _inv, "INVALL": _invall, "MOVALL": _movall, "DISCARD": _discard,
 }  # fmt: skip
 COMMANDS: dict[int, Command] = {
-    opcode: Command(name, operands, HANDLERS[name], tuple(arch.FIELDS[operand] for operand in operands))
+    opcode: Command(
+        name, operands, HANDLERS[name], tuple(arch.FIELDS[operand] for operand in operands)
+    )
     for opcode, (name, operands) in arch.COMMANDS.items()
 }
 
 
-# The queue ------------------------------------------------------------------------------------------------------------
+# The queue --------------------------------------------------------------------------------------
 
 
 def process(its: Its) -> None:
-    """Execute what is between GITS_CREADR and GITS_CWRITER, while the ITS is enabled and the access has steps left.
+    """Execute what is between GITS_CREADR and GITS_CWRITER, while the ITS is enabled and the access
+    has steps left.
 
-    A command is a step, besides the LPIs that it touches, and the next one waits until its job is done. What is left
-    goes on at the guest's next access, and later by itself (`armvirt.hyp.vgic.backlog`): no guest can keep the host
-    busy with one store, and one that waits for GITS_CREADR sees no difference.
+    A command is a step, besides the LPIs that it touches, and the next one waits until its job is
+    done. What is left goes on at the guest's next access, and later by itself
+    (`armvirt.hyp.vgic.backlog`): no guest can keep the host busy with one store, and one that waits
+    for GITS_CREADR sees no difference.
     """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
     backlog = its.vgic.backlog
@@ -201,7 +213,9 @@ def execute(its: Its, data: bytes) -> None:
     if command is None:
         error = arch.E_UNKNOWN
     else:
-        operands = [(value >> first & (1 << width) - 1) << scale for first, width, scale in command.layout]
+        operands = [
+            (value >> first & (1 << width) - 1) << scale for first, width, scale in command.layout
+        ]
         error = command.handler(its, *operands)
     if before is not None:
         # DISCARD's event had an LPI before, MAPTI's has one after.
@@ -212,7 +226,9 @@ def execute(its: Its, data: bytes) -> None:
 def _event(its: Its, value: int, command: Command | None) -> ItsCommand:
     """A command for the trace; -1 for what it does not have."""
     operands = () if command is None else command.operands
-    field = {name: arch.command_field(value, name) if name in operands else -1 for name in arch.FIELDS}
+    field = {
+        name: arch.command_field(value, name) if name in operands else -1 for name in arch.FIELDS
+    }
     found = its.find(field["device"], field["event"])
     return ItsCommand(
         op=f"{value & 0xFF:#04x}" if command is None else command.name,
@@ -221,6 +237,10 @@ def _event(its: Its, value: int, command: Command | None) -> ItsCommand:
         intid=field["intid"] if found is None else found.lpi.intid,
         error=arch.E_DONE,
         icid=field["icid"],
-        target=field["rdbase2"] if "rdbase2" in operands else field["rdbase"] if field["valid"] else -1,
+        target=field["rdbase2"]
+        if "rdbase2" in operands
+        else field["rdbase"]
+        if field["valid"]
+        else -1,
         valid=field["valid"],
     )

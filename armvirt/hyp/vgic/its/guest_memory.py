@@ -1,4 +1,5 @@
-"""Guest memory as the GIC sees it: its tables and the command queue lie there, wherever the guest says."""
+"""Guest memory as the GIC sees it: its tables and the command queue lie there, wherever the guest
+says."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from armvirt.errors import KvmError
 
 
 class GuestMemory(Protocol):
-    """``ipa`` is an address, ``size`` in bytes. Both raise KvmError EFAULT where there is no memory for that."""
+    """``ipa`` is an address, ``size`` in bytes. Both raise KvmError EFAULT where there is no memory
+    for that."""
 
     def read(self, ipa: int, size: int) -> bytes: ...
 

@@ -1,7 +1,9 @@
-"""An Interrupt Translation Service: (DeviceID, EventID) to an LPI and the vCPU that gets it (kvm/vgic/vgic-its.c).
+"""An Interrupt Translation Service: (DeviceID, EventID) to an LPI and the vCPU that gets it
+(kvm/vgic/vgic-its.c).
 
-The maps are held here, as KVM does: the tables that the guest provides are an allowance of how many entries there can
-be, and the place where `armvirt.hyp.vgic.its.tables` saves them. Commands are in `its_cmd`, registers in `its_regs`.
+The maps are held here, as KVM does: the tables that the guest provides are an allowance of how many
+entries there can be, and the place where `armvirt.hyp.vgic.its.tables` saves them. Commands are in
+`its_cmd`, registers in `its_regs`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.lpi import Lpi
     from armvirt.hyp.vgic.vgic import Vgic
 
-#: Events that one ITS maps at most, so that a guest that maps one LPI again and again is no danger to the host.
+#: Events that one ITS maps at most, so that a guest that maps one LPI again and again is no danger
+#: to the host.
 MAX_EVENTS = 1 << 18
 DEVICE_TABLE, COLLECTION_TABLE = 0, 1
 TYPES = (arch.TYPE_DEVICE, arch.TYPE_COLLECTION)
@@ -44,7 +47,8 @@ class Event:
 
 
 class Device:
-    """A DeviceID with its events, by EventID; the ITT is at ``itt`` and takes EventIDs of ``event_bits`` bits."""
+    """A DeviceID with its events, by EventID; the ITT is at ``itt`` and takes EventIDs of
+    ``event_bits`` bits."""
 
     __slots__ = ("device_id", "event_bits", "events", "itt")
 
@@ -54,9 +58,9 @@ class Device:
 
 
 class Its:
-    """One ITS of a GICv3. ``base`` is its address, None until it has one; ``creadr`` and ``cwriter`` are byte offsets.
-    ``baser`` are the tables of devices and collections; ``events`` is how many are mapped. ``executed``: the command at
-    GITS_CREADR was, and its job may be under way.
+    """One ITS of a GICv3. ``base`` is its address, None until it has one; ``creadr`` and
+    ``cwriter`` are byte offsets. ``baser`` are the tables of devices and collections; ``events`` is
+    how many are mapped. ``executed``: the command at GITS_CREADR was, and its job may be under way.
     """
 
     __slots__ = ("abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "enabled",
@@ -71,7 +75,8 @@ class Its:
         self.forget()
 
     def reset(self) -> None:
-        """KVM_DEV_ARM_ITS_CTRL_RESET: as created, at its address. LPIs that nobody else maps are gone."""
+        """KVM_DEV_ARM_ITS_CTRL_RESET: as created, at its address. LPIs that nobody else maps are
+        gone."""
         self.free_devices()
         self.forget()
 
@@ -83,13 +88,25 @@ class Its:
         self.cbaser = arch.CBASER_RESET
         self.creadr = self.cwriter = 0
         self.events = 0
-        self.baser = [self.sanitised_baser(index, arch.INNER_SHAREABLE << arch.GITS_ATTRIBUTES[1]) for index in (0, 1)]
+        self.baser = [
+            self.sanitised_baser(index, arch.INNER_SHAREABLE << arch.GITS_ATTRIBUTES[1])
+            for index in (0, 1)
+        ]
 
     @staticmethod
     def sanitised_baser(index: int, value: int) -> int:
-        """GITS_BASER<n> as it is stored: type, entry and page size are this ITS's; collections have a flat table."""
-        value &= ~(arch.BASER_READ_ONLY | arch.BASER_PAGE_SIZE | (arch.INDIRECT if index == COLLECTION_TABLE else 0))
-        value |= TYPES[index] << arch.BASER_TYPE_SHIFT | arch.ENTRY_SIZE - 1 << arch.BASER_ENTRY_SHIFT | arch.BASER_64K
+        """GITS_BASER<n> as it is stored: type, entry and page size are this ITS's; collections have
+        a flat table."""
+        value &= ~(
+            arch.BASER_READ_ONLY
+            | arch.BASER_PAGE_SIZE
+            | (arch.INDIRECT if index == COLLECTION_TABLE else 0)
+        )
+        value |= (
+            TYPES[index] << arch.BASER_TYPE_SHIFT
+            | arch.ENTRY_SIZE - 1 << arch.BASER_ENTRY_SHIFT
+            | arch.BASER_64K
+        )
         return arch.sanitise(value, arch.GITS_ATTRIBUTES)
 
     @property
@@ -101,16 +118,18 @@ class Its:
     def quiescent(self) -> bool:
         return self.creadr == self.cwriter
 
-    # Messages -------------------------------------------------------------------------------------------------
+    # Messages ------------------------------------------------------------------------------------
 
     def find(self, device_id: int, event_id: int) -> Event | None:
         device = self.devices.get(device_id)
         return None if device is None else device.events.get(event_id)
 
     def trigger(self, device_id: int, event_id: int) -> int:
-        """A device writes its EventID, or the guest says so by INT: `arch.E_DONE`, or why nothing became pending.
+        """A device writes its EventID, or the guest says so by INT: `arch.E_DONE`, or why nothing
+        became pending.
 
-        After MOVALL the LPI may be elsewhere than its collection: a new message goes where the collection says.
+        After MOVALL the LPI may be elsewhere than its collection: a new message goes where the
+        collection says.
         """
         if not self.enabled:
             return arch.E_BUSY
@@ -129,7 +148,7 @@ class Its:
         vgic.queue(lpi)
         return arch.E_DONE
 
-    # Maps -----------------------------------------------------------------------------------------------------
+    # Maps ----------------------------------------------------------------------------------------
 
     def map_device(self, device_id: int, itt: int, event_bits: int) -> Device:
         device = self.devices[device_id] = Device(device_id, itt, event_bits)
@@ -154,7 +173,9 @@ class Its:
 
     def map_event(self, device: Device, event_id: int, collection: Collection, intid: int) -> None:
         """Translate an event that is not mapped; the caller has checked the ids."""
-        device.events[event_id] = Event(collection, lpis.acquire(self.vgic, intid, collection.target))
+        device.events[event_id] = Event(
+            collection, lpis.acquire(self.vgic, intid, collection.target)
+        )
         self.events += 1
 
     def free_event(self, device: Device, event_id: int) -> None:
@@ -164,18 +185,21 @@ class Its:
         lpis.release(self.vgic, event.lpi)
 
     def map_collection(self, icid: int, target: int | None) -> Collection:
-        """Create a collection, or give it another target, where its interrupts go with their pending state."""
+        """Create a collection, or give it another target, where its interrupts go with their
+        pending state."""
         collection = self.collections.get(icid)
         if collection is None:
             collection = self.collections[icid] = Collection(icid, target)
         elif collection.target != target:
             collection.target = target
-            self.vgic.backlog.add("move to", target, dict.fromkeys(e.lpi.intid for e in self.events_of(collection)))
+            self.vgic.backlog.add(
+                "move to", target, dict.fromkeys(e.lpi.intid for e in self.events_of(collection))
+            )
         return collection
 
     def free_collection(self, icid: int) -> None:
-        """Unmap a collection. Events that name it stay, their LPIs go nowhere until it is mapped again (IHI 0069 5.3,
-        MAPC; in KVM such an event has lost its collection for good)."""
+        """Unmap a collection. Events that name it stay, their LPIs go nowhere until it is mapped
+        again (IHI 0069 5.3, MAPC; in KVM such an event has lost its collection for good)."""
         collection = self.collections.get(icid)
         if collection is None:
             return
@@ -188,7 +212,9 @@ class Its:
         """`free_collection` of all, in one walk over the events."""
         self.vgic.backlog.spend(self.events + len(self.devices) + len(self.collections))
         events = [event for device in self.devices.values() for event in device.events.values()]
-        moving = dict.fromkeys(event.lpi.intid for event in events if event.collection.target is not None)
+        moving = dict.fromkeys(
+            event.lpi.intid for event in events if event.collection.target is not None
+        )
         used = {event.collection for event in events}
         self.collections = {icid: each for icid, each in self.collections.items() if each in used}
         for collection in self.collections.values():
@@ -198,12 +224,18 @@ class Its:
     def events_of(self, collection: Collection) -> Iterator[Event]:
         """The events in a collection: a walk over all."""
         self.vgic.backlog.spend(self.events + len(self.devices))
-        return (e for device in self.devices.values() for e in device.events.values() if e.collection is collection)
+        return (
+            e
+            for device in self.devices.values()
+            for e in device.events.values()
+            if e.collection is collection
+        )
 
-    # State ----------------------------------------------------------------------------------------------------
+    # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Every translation, as plain data for a table; ``vcpu`` is None where the collection is not mapped."""
+        """Every translation, as plain data for a table; ``vcpu`` is None where the collection is
+        not mapped."""
         return [
             {
                 "device": device.device_id,
@@ -228,13 +260,23 @@ class Its:
             "cwriter": self.cwriter,
             "baser": list(self.baser),
             "collections": [[c.icid, c.target] for c in self.collections.values()],
-            "devices": [[d.device_id, d.itt, d.event_bits, _events(d)] for d in self.devices.values()],
+            "devices": [
+                [d.device_id, d.itt, d.event_bits, _events(d)] for d in self.devices.values()
+            ],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore `state`. The vGIC has the LPIs already, with no references (see `load_all`)."""
-        self.abi_revision, self.enabled, self.cbaser = state["abi_revision"], state["enabled"], state["cbaser"]
-        self.creadr, self.cwriter, self.baser = state["creadr"], state["cwriter"], list(state["baser"])
+        self.abi_revision, self.enabled, self.cbaser = (
+            state["abi_revision"],
+            state["enabled"],
+            state["cbaser"],
+        )
+        self.creadr, self.cwriter, self.baser = (
+            state["creadr"],
+            state["cwriter"],
+            list(state["baser"]),
+        )
         self.executed = state["executed"]
         self.collections = {icid: Collection(icid, target) for icid, target in state["collections"]}
         self.devices, self.events = {}, 0
@@ -248,11 +290,14 @@ class Its:
 
 
 def _events(device: Device) -> list[list[int]]:
-    return [[number, event.collection.icid, event.lpi.intid] for number, event in device.events.items()]
+    return [
+        [number, event.collection.icid, event.lpi.intid] for number, event in device.events.items()
+    ]
 
 
 def reset_all(vgic: Vgic) -> None:
-    """Every ITS and LPI, and GICR_PROPBASER, as created. The lists that LPIs are on are cleared by the caller."""
+    """Every ITS and LPI, and GICR_PROPBASER, as created. The lists that LPIs are on are cleared by
+    the caller."""
     for its in vgic.its:
         its.forget()
     vgic.lpis.clear()
@@ -261,7 +306,8 @@ def reset_all(vgic: Vgic) -> None:
 
 
 def load_all(vgic: Vgic, state: dict[str, Any]) -> None:
-    """Restore the LPIs and every ITS of a vGIC's state; redistributors and ap_lists are restored by the vGIC, after."""
+    """Restore the LPIs and every ITS of a vGIC's state; redistributors and ap_lists are restored by
+    the vGIC, after."""
     enabled = {cpu["vcpu_id"]: cpu["lpis_enabled"] for cpu in state["cpus"]}
     vgic.propbaser, vgic.lpis = state["propbaser"], {}
     for saved in state["lpis"]:

@@ -1,9 +1,11 @@
-"""LPIs: edge-triggered, group 1, without active state; configured and parked in guest memory (IHI 0069 chapter 5.1).
+"""LPIs: edge-triggered, group 1, without active state; configured and parked in guest memory (IHI
+0069 chapter 5.1).
 
-There is an object per LPI that an ITS maps (struct vgic_irq with a reference count in KVM). Its configuration is a copy
-of the byte in the table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0); the copy is
-renewed when the guest invalidates it. Its pending state is in the object while LPIs are enabled on its redistributor,
-and in the table at GICR_PENDBASER while they are not.
+There is an object per LPI that an ITS maps (struct vgic_irq with a reference count in KVM). Its
+configuration is a copy of the byte in the table at GICR_PROPBASER, which all redistributors share
+(GICR_TYPER.CommonLPIAff = 0); the copy is renewed when the guest invalidates it. Its pending state
+is in the object while LPIs are enabled on its redistributor, and in the table at GICR_PENDBASER
+while they are not.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ _SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
 
 
 class Lpi(VgicIrq):
-    """``home`` is the vCPU whose redistributor holds it, None while its collection is mapped to none; ``target`` is the
-    same, but None while LPIs are disabled there. ``references``: how many events are translated to it.
+    """``home`` is the vCPU whose redistributor holds it, None while its collection is mapped to
+    none; ``target`` is the same, but None while LPIs are disabled there. ``references``: how many
+    events are translated to it.
     """
 
     __slots__ = ("home", "references")
@@ -37,7 +40,8 @@ class Lpi(VgicIrq):
         self.references = 0
 
     def state(self) -> dict[str, object]:
-        """What can differ between LPIs; references and targets follow from the ITSs and redistributors."""
+        """What can differ between LPIs; references and targets follow from the ITSs and
+        redistributors."""
         return {name: getattr(self, name) for name in _SAVED}
 
     def load(self, state: dict[str, object]) -> None:
@@ -45,14 +49,16 @@ class Lpi(VgicIrq):
             setattr(self, name, state[name])
 
 
-# Creation and routing -------------------------------------------------------------------------------------------------
+# Creation and routing ---------------------------------------------------------------------------
 
 
 def acquire(vgic: Vgic, intid: int, home: int | None) -> Lpi:
-    """The LPI that an event is translated to from now on; one that is not known yet is read in (kvm vgic_add_lpi).
+    """The LPI that an event is translated to from now on; one that is not known yet is read in (kvm
+    vgic_add_lpi).
 
-    An INTID that another event has stays where it is. KVM refuses the event if the configuration cannot be read; here
-    the LPI is disabled then, for mapping an event does not look at that table in the specification.
+    An INTID that another event has stays where it is. KVM refuses the event if the configuration
+    cannot be read; here the LPI is disabled then, for mapping an event does not look at that table
+    in the specification.
     """
     lpi = vgic.lpis.get(intid)
     if lpi is None:
@@ -64,7 +70,8 @@ def acquire(vgic: Vgic, intid: int, home: int | None) -> Lpi:
 
 
 def release(vgic: Vgic, lpi: Lpi) -> None:
-    """An event is unmapped. With the last one the LPI goes, and its pending state with it (IHI 0069 5.3, DISCARD).
+    """An event is unmapped. With the last one the LPI goes, and its pending state with it (IHI 0069
+    5.3, DISCARD).
 
     The caller has folded the list registers.
     """
@@ -80,8 +87,8 @@ def release(vgic: Vgic, lpi: Lpi) -> None:
 def move(vgic: Vgic, lpi: Lpi, home: int | None) -> None:
     """Send an LPI to another redistributor, with its pending state.
 
-    One that was nowhere takes the state that waits for it in the pending table: the redistributor would know it, having
-    read the whole table when LPIs were enabled.
+    One that was nowhere takes the state that waits for it in the pending table: the redistributor
+    would know it, having read the whole table when LPIs were enabled.
     """
     arrives = lpi.home is None and home is not None
     lpi.home = home
@@ -130,11 +137,12 @@ def _release_all(vgic: Vgic, _: None, lpis: list[Lpi]) -> None:
         release(vgic, lpi)
 
 
-# Configuration --------------------------------------------------------------------------------------------------------
+# Configuration ----------------------------------------------------------------------------------
 
 
 def _property(vgic: Vgic, intid: int) -> int:
-    """The byte of the configuration table; 0, disabled, where the table is not in memory or does not reach."""
+    """The byte of the configuration table; 0, disabled, where the table is not in memory or does
+    not reach."""
     if intid >= arch.lpis_end(vgic.propbaser):
         return 0
     data = fetch(vgic.memory, arch.property_address(vgic.propbaser, intid), 1)
@@ -169,17 +177,25 @@ def _configure_all(vgic: Vgic, lpis: list[Lpi]) -> None:
     table = None
     end = min(max((lpi.intid for lpi in lpis), default=0) + 1, arch.lpis_end(vgic.propbaser))
     if end > FIRST_LPI:
-        table = fetch(vgic.memory, arch.property_address(vgic.propbaser, FIRST_LPI), end - FIRST_LPI)
+        table = fetch(
+            vgic.memory, arch.property_address(vgic.propbaser, FIRST_LPI), end - FIRST_LPI
+        )
     for lpi in lpis:
         index = lpi.intid - FIRST_LPI
-        _configure(lpi, table[index] if table is not None and index < len(table) else _property(vgic, lpi.intid))
+        _configure(
+            lpi,
+            table[index]
+            if table is not None and index < len(table)
+            else _property(vgic, lpi.intid),
+        )
 
 
-# Pending state --------------------------------------------------------------------------------------------------------
+# Pending state ----------------------------------------------------------------------------------
 
 
 def _take_pending(vgic: Vgic, lpi: Lpi) -> None:
-    """Move the bit in the pending table of its redistributor into the LPI (kvm vgic_v3_lpi_sync_pending_status)."""
+    """Move the bit in the pending table of its redistributor into the LPI (kvm
+    vgic_v3_lpi_sync_pending_status)."""
     if lpi.home is None:
         return
     address, bit = arch.pending_address(vgic.cpu(lpi.home).pendbaser, lpi.intid)
@@ -190,9 +206,11 @@ def _take_pending(vgic: Vgic, lpi: Lpi) -> None:
 
 
 def store_pending(vgic: Vgic, lpis: Iterable[Lpi]) -> bool:
-    """Write the pending state of these LPIs into the tables of their redistributors; False if some is not in memory.
+    """Write the pending state of these LPIs into the tables of their redistributors; False if some
+    is not in memory.
 
-    The caller has folded the list registers. KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES is this for all LPIs.
+    The caller has folded the list registers. KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES is this for all
+    LPIs.
     """
     complete = True
     for lpi in lpis:
@@ -207,12 +225,12 @@ def store_pending(vgic: Vgic, lpis: Iterable[Lpi]) -> bool:
     return complete
 
 
-# The redistributor's registers ----------------------------------------------------------------------------------------
+# The redistributor's registers ------------------------------------------------------------------
 
 
 def set_enabled(vgic: Vgic, cpu: VgicCpu, enabled: bool) -> None:
-    """GICR_CTLR.EnableLPIs. Without an ITS there is no such bit. While jobs are under way it takes effect after them.
-    """
+    """GICR_CTLR.EnableLPIs. Without an ITS there is no such bit. While jobs are under way it takes
+    effect after them."""
     if vgic.its:
         cpu.lpis_wanted = enabled
         if not vgic.backlog.jobs:
@@ -220,7 +238,8 @@ def set_enabled(vgic: Vgic, cpu: VgicCpu, enabled: bool) -> None:
 
 
 def take_up(vgic: Vgic) -> None:
-    """No job is under way: what the redistributors have been asked for meanwhile is the next one."""
+    """No job is under way: what the redistributors have been asked for meanwhile is the next
+    one."""
     for cpu in vgic.cpus():
         if cpu.lpis_wanted != cpu.lpis_enabled:
             _switch(vgic, cpu)
@@ -233,11 +252,14 @@ def take_up(vgic: Vgic) -> None:
 
 def _switch(vgic: Vgic, cpu: VgicCpu) -> None:
     cpu.lpis_enabled = cpu.lpis_wanted
-    vgic.backlog.add("enable" if cpu.lpis_enabled else "disable", cpu.vcpu_id, _homed_intids(vgic, cpu.vcpu_id))
+    vgic.backlog.add(
+        "enable" if cpu.lpis_enabled else "disable", cpu.vcpu_id, _homed_intids(vgic, cpu.vcpu_id)
+    )
 
 
 def _enable(vgic: Vgic, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Nothing is cached now: read configuration and pending state of every LPI here. With PTZ the table is all zero."""
+    """Nothing is cached now: read configuration and pending state of every LPI here. With PTZ the
+    table is all zero."""
     cpu = vgic.cpu(vcpu_id)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     _configure_all(vgic, here)
@@ -248,8 +270,8 @@ def _enable(vgic: Vgic, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def _disable(vgic: Vgic, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """LPIs leave the list registers, and what was pending is in the pending table when GICR_CTLR.RWP reads 0 (IHI 0069
-    12.11, GICR_CTLR). KVM forgets it (vgic_flush_pending_lpis).
+    """LPIs leave the list registers, and what was pending is in the pending table when
+    GICR_CTLR.RWP reads 0 (IHI 0069 12.11, GICR_CTLR). KVM forgets it (vgic_flush_pending_lpis).
     """
     vgic.before_access()
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
@@ -260,13 +282,16 @@ def _disable(vgic: Vgic, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def settled(vgic: Vgic, cpu: VgicCpu) -> bool:
-    """Whether what this redistributor was asked for is done: GICR_CTLR.RWP and GICR_SYNCR.Busy are 0."""
-    return not vgic.backlog.jobs and cpu.lpis_wanted == cpu.lpis_enabled and not cpu.invalidate_wanted
+    """Whether what this redistributor was asked for is done: GICR_CTLR.RWP and GICR_SYNCR.Busy are
+    0."""
+    return (
+        not vgic.backlog.jobs and cpu.lpis_wanted == cpu.lpis_enabled and not cpu.invalidate_wanted
+    )
 
 
 def write_propbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    """GICR_PROPBASER, one for all redistributors; read-only while LPIs are enabled on the one that is written, or are
-    just being disabled."""
+    """GICR_PROPBASER, one for all redistributors; read-only while LPIs are enabled on the one that
+    is written, or are just being disabled."""
     if not cpu.lpis_enabled and settled(vgic, cpu):
         vgic.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
@@ -278,14 +303,16 @@ def write_pendbaser(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
 
 
 def write_invlpir(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    """GICR_INVLPIR: INTID in the low word. Bit 63 (V) would name a virtual LPI, of which there are none."""
+    """GICR_INVLPIR: INTID in the low word. Bit 63 (V) would name a virtual LPI, of which there are
+    none."""
     lpi = vgic.lpis.get(value & 0xFFFF_FFFF)
     if cpu.lpis_enabled and lpi is not None and not value >> 63:
         invalidate(vgic, lpi)
 
 
 def write_invallr(vgic: Vgic, cpu: VgicCpu, value: int) -> None:
-    """GICR_INVALLR: everything that this redistributor holds. While jobs are under way it takes effect after them."""
+    """GICR_INVALLR: everything that this redistributor holds. While jobs are under way it takes
+    effect after them."""
     if cpu.lpis_enabled and not value >> 63:
         cpu.invalidate_wanted = True
         if not vgic.backlog.jobs:

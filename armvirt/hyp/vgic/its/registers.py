@@ -1,4 +1,5 @@
-"""The registers of an ITS's control frame (IHI 0069 12.19; kvm/vgic/vgic-its.c), bound to their rows by name."""
+"""The registers of an ITS's control frame (IHI 0069 12.19; kvm/vgic/vgic-its.c), bound to their
+rows by name."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Write = Callable[[Its, int], None]
 
 
 class ItsRegister(NamedTuple):
-    """Without ``write`` writes are ignored. User space gets the guest's access unless it has its own."""
+    """Without ``write`` writes are ignored. User space gets the guest's access unless it has its
+    own."""
 
     name: str
     read: Read
@@ -60,7 +62,8 @@ def _restore_iidr(its: Its, value: int) -> None:
 
 
 def _read_typer(_: Its) -> int:
-    """Physical LPIs, entries of 8 bytes, 16-bit EventIDs and DeviceIDs; PTA = 0: RDbase is a processor number."""
+    """Physical LPIs, entries of 8 bytes, 16-bit EventIDs and DeviceIDs; PTA = 0: RDbase is a
+    processor number."""
     bits = arch.ID_BITS - 1
     sizes = bits << arch.TYPER_IDBITS_SHIFT | bits << arch.TYPER_DEVBITS_SHIFT
     return arch.TYPER_PHYSICAL | arch.ENTRY_SIZE - 1 << arch.TYPER_ITT_ENTRY_SHIFT | sizes
@@ -112,7 +115,9 @@ def _constant(name: str, value: int) -> ItsRegister:
 
 
 def _baser(index: int) -> ItsRegister:
-    return ItsRegister(f"GITS_BASER{index}", partial(_read_baser, index), partial(_write_baser, index))
+    return ItsRegister(
+        f"GITS_BASER{index}", partial(_read_baser, index), partial(_write_baser, index)
+    )
 
 
 BINDINGS: tuple[ItsRegister, ...] = (
@@ -151,7 +156,8 @@ def lookup(offset: int, size: int) -> BoundRegister | None:
 
 
 def read(its: Its, offset: int, size: int) -> int:
-    """The guest reads; 0 where there is nothing. A queue that was too long to be done at once goes on first."""
+    """The guest reads; 0 where there is nothing. A queue that was too long to be done at once goes
+    on first."""
     bound = lookup(offset, size)
     if bound is None:
         return 0
@@ -175,9 +181,11 @@ def write(its: Its, offset: int, size: int, value: int) -> None:
 
 
 def user_register(offset: int) -> BoundRegister:
-    """The register that a save or restore means. KvmError EINVAL for an offset within one, ENXIO where there is none.
+    """The register that a save or restore means. KvmError EINVAL for an offset within one, ENXIO
+    where there is none.
 
-    KVM asks for 64-bit alignment from GITS_TYPER up to the ID registers, where all registers have 64 bits.
+    KVM asks for 64-bit alignment from GITS_TYPER up to the ID registers, where all registers have
+    64 bits.
     """
     first, last = 0x0008, 0xFFD0
     if offset % (8 if first <= offset < last else 4):
@@ -194,7 +202,8 @@ def user_read(its: Its, offset: int) -> int:
 
 
 def user_write(its: Its, offset: int, value: int) -> None:
-    """Restore a whole register. KvmError EINVAL or EBUSY for what cannot be restored so, else as `user_register`."""
+    """Restore a whole register. KvmError EINVAL or EBUSY for what cannot be restored so, else as
+    `user_register`."""
     bound = user_register(offset)
     write = bound.register.user_write or bound.register.write
     if write is not None:

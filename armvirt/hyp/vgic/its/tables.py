@@ -1,7 +1,8 @@
-"""An ITS's tables in guest memory: which ids they have room for, and their contents when saved (kvm/vgic/vgic-its.c).
+"""An ITS's tables in guest memory: which ids they have room for, and their contents when saved
+(kvm/vgic/vgic-its.c).
 
-While the guest runs, nothing but this ABI's invalid entries is written there (when something is unmapped), so that a
-later save leaves no entry that is not meant.
+While the guest runs, nothing but this ABI's invalid entries is written there (when something is
+unmapped), so that a later save leaves no entry that is not meant.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Restore = Callable[[int, int], int]
 
 
 def entry_address(its: Its, table: int, number: int) -> int | None:
-    """Where the entry of a DeviceID or collection id is; None if the guest's table has no room for it, or is not in
-    memory (kvm vgic_its_check_id).
+    """Where the entry of a DeviceID or collection id is; None if the guest's table has no room for
+    it, or is not in memory (kvm vgic_its_check_id).
     """
     baser = its.baser[table]
     if number >= _IDS:
@@ -33,7 +34,11 @@ def entry_address(its: Its, table: int, number: int) -> int | None:
         address = arch.table_address(baser) + number * arch.ENTRY_SIZE
     else:
         address = None
-    return address if address is not None and fetch_entry(its.vgic.memory, address) is not None else None
+    return (
+        address
+        if address is not None and fetch_entry(its.vgic.memory, address) is not None
+        else None
+    )
 
 
 def _second_level(its: Its, baser: int, number: int) -> int | None:
@@ -67,11 +72,12 @@ def _save_entry(its: Its, address: int, entry: int) -> None:
         raise KvmError("EFAULT", f"an ITS table at {address:#x} is not in memory")
 
 
-# Save -----------------------------------------------------------------------------------------------------------------
+# Save -------------------------------------------------------------------------------------------
 
 
 def save(its: Its) -> None:
-    """KVM_DEV_ARM_ITS_SAVE_TABLES. KvmError EFAULT or EINVAL for tables that are not where the registers say."""
+    """KVM_DEV_ARM_ITS_SAVE_TABLES. KvmError EFAULT or EINVAL for tables that are not where the
+    registers say."""
     if its.baser[DEVICE_TABLE] & arch.VALID:
         _save_devices(its)
     if its.baser[COLLECTION_TABLE] & arch.VALID:
@@ -80,7 +86,11 @@ def save(its: Its) -> None:
 
 def _following(ids: list[int], most: int) -> list[tuple[int, int]]:
     """Each id with the offset of the next one, 0 for the last."""
-    return [(one, min(other - one, most)) for one, other in pairwise(ids)] + [(ids[-1], 0)] if ids else []
+    return (
+        [(one, min(other - one, most)) for one, other in pairwise(ids)] + [(ids[-1], 0)]
+        if ids
+        else []
+    )
 
 
 def _save_devices(its: Its) -> None:
@@ -88,7 +98,9 @@ def _save_devices(its: Its) -> None:
         device = its.devices[device_id]
         address = entry_address(its, DEVICE_TABLE, device_id)
         if address is None:
-            raise KvmError("EINVAL", f"device {device_id:#x} has no room in the guest's device table any more")
+            raise KvmError(
+                "EINVAL", f"device {device_id:#x} has no room in the guest's device table any more"
+            )
         _save_events(its, device)
         _save_entry(its, address, arch.device_entry(following, device.itt, device.event_bits))
 
@@ -111,12 +123,12 @@ def _save_collections(its: Its) -> None:
         _save_entry(its, address, 0)
 
 
-# Restore --------------------------------------------------------------------------------------------------------------
+# Restore ----------------------------------------------------------------------------------------
 
 
 def restore(its: Its) -> None:
-    """KVM_DEV_ARM_ITS_RESTORE_TABLES. KvmError EINVAL for tables that make no sense, EEXIST for what is mapped
-    already, EFAULT for tables that are not in memory; then nothing is mapped.
+    """KVM_DEV_ARM_ITS_RESTORE_TABLES. KvmError EINVAL for tables that make no sense, EEXIST for
+    what is mapped already, EFAULT for tables that are not in memory; then nothing is mapped.
     """
     try:
         if its.baser[COLLECTION_TABLE] & arch.VALID:
@@ -154,7 +166,8 @@ def _restore_collections(its: Its) -> None:
 
 
 def _scan(its: Its, base: int, first: int, entries: int, restore_entry: Restore) -> bool:
-    """Go through a table by the offsets in it; True if its last entry was seen (kvm scan_its_table)."""
+    """Go through a table by the offsets in it; True if its last entry was seen (kvm
+    scan_its_table)."""
     index = 0
     while index < entries:
         offset = restore_entry(first + index, _read(its, base + index * arch.ENTRY_SIZE))
@@ -191,7 +204,13 @@ def _restore_device(its: Its, device_id: int, entry: int) -> int:
     if device_id in its.devices:
         raise KvmError("EEXIST", f"device {device_id:#x} is mapped already")
     device = its.map_device(device_id, itt, event_bits)
-    _scan(its, itt, 0, 1 << event_bits, lambda number, saved: _restore_event(its, device, number, saved))
+    _scan(
+        its,
+        itt,
+        0,
+        1 << event_bits,
+        lambda number, saved: _restore_event(its, device, number, saved),
+    )
     return following
 
 

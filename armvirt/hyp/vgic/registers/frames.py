@@ -95,8 +95,8 @@ class RedistributorFrame:
 class ItsFrame:
     """GITS: control registers, then the page of GITS_TRANSLATER, with 16 or 32 bits of EventID.
 
-    A store by a CPU has DeviceID 0, the board's choice: the architecture leaves open which one it has, QEMU's virt
-    board takes 0 too, and KVM ignores such a store.
+    A store by a CPU has DeviceID 0, the board's choice: the architecture leaves open which one it
+    has, QEMU's virt board takes 0 too, and KVM ignores such a store.
     """
 
     name = "GITS"
@@ -126,9 +126,11 @@ class ItsFrame:
 
 
 def bases_fit(vgic: Vgic) -> bool:
-    """Whether the redistributors lie in the IPA space and off the distributor (kvm vgic_v3_check_base).
+    """Whether the redistributors lie in the IPA space and off the distributor (kvm
+    vgic_v3_check_base).
 
-    An old single region grows with the vCPUs, so what was right when its address was set may be wrong later.
+    An old single region grows with the vCPUs, so what was right when its address was set may be
+    wrong later.
     """
     if any(region.base + region.size > 1 << vgic.ipa_bits for region in vgic.regions):
         return False

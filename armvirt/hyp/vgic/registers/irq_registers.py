@@ -1,7 +1,8 @@
-"""What a register with a field per INTID does, in whichever frame it is (after kvm/vgic/vgic-mmio.c).
+"""What a register with a field per INTID does, in whichever frame it is (after
+kvm/vgic/vgic-mmio.c).
 
-Every store ends in ``vgic.queue``, which puts the interrupt where it now belongs and marks its vCPU dirty. Interrupts
-in flight are folded before the access, so the fields here are the truth.
+Every store ends in ``vgic.queue``, which puts the interrupt where it now belongs and marks its vCPU
+dirty. Interrupts in flight are folded before the access, so the fields here are the truth.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def _restore_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
 
 
 def restored(irq: VgicIrq) -> None:
-    """Priority, group and active state are restored in any order: together they are what was saved."""
+    """Priority, group and active state are restored in any order: together they are what was
+    saved."""
     irq.running = lr.priority_and_group(irq)
 
 
@@ -46,8 +48,8 @@ _enabled: GetField = attrgetter("enabled")  # in C: a guest's read asks it for 3
 
 
 def _enable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    """The line of a mapped level interrupt may have changed unseen while it was disabled: look at it first. If it fell,
-    the host interrupt has to be ready to fire again."""
+    """The line of a mapped level interrupt may have changed unseen while it was disabled: look at
+    it first. If it fell, the host interrupt has to be ready to fire again."""
     if irq.mapped_level:
         vgic.settle(irq)
         was_high = irq.line_level
@@ -68,7 +70,8 @@ def _disable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
 
 
 def _pending(irq: VgicIrq) -> int:
-    """Latch or line; the line of a mapped interrupt is lowered while it is in flight, so it is asked for."""
+    """Latch or line; the line of a mapped interrupt is lowered while it is in flight, so it is
+    asked for."""
     if irq.mapped_level and irq.get_input_level is not None:
         return int(irq.pending_latch or irq.get_input_level())
     return int(irq.pending)
@@ -79,8 +82,8 @@ def _raw_latch(irq: VgicIrq) -> int:
 
 
 def _set_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    """ISPENDR sets a latch apart from the line. For a mapped interrupt, the guest's end of interrupt has to find an
-    active host interrupt, as if it had come from there."""
+    """ISPENDR sets a latch apart from the line. For a mapped interrupt, the guest's end of
+    interrupt has to find an active host interrupt, as if it had come from there."""
     irq.pending_latch = True
     if irq.hw:
         mapped.set_phys_active(vgic, irq, True)
@@ -154,17 +157,36 @@ def _set_config(vgic: Vgic, irq: VgicIrq, value: int) -> None:
 
 
 def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
-    """The arrays that distributor and redistributor have in common. Enable, pending and active read the same through
-    their set and their clear register; of the clear ones, user space may use those that KVM lets it."""
+    """The arrays that distributor and redistributor have in common. Enable, pending and active read
+    the same through their set and their clear register; of the clear ones, user space may use those
+    that KVM lets it."""
     name = f"{prefix}_{{}}{suffix}".format
     return [
         IrqBank(name("IGROUPR"), _group, _set_group, user=UserBank(_group, _restore_group)),
-        IrqBank(name("ISENABLER"), _enabled, _enable, ones=True, user=UserBank(_enabled, _restore_enable, True)),
+        IrqBank(
+            name("ISENABLER"),
+            _enabled,
+            _enable,
+            ones=True,
+            user=UserBank(_enabled, _restore_enable, True),
+        ),
         IrqBank(name("ICENABLER"), _enabled, _disable, ones=True),
         IrqBank(
-            name("ISPENDR"), _pending, _set_pending, ones=True, folds=True, user=UserBank(_raw_latch, _restore_pending)
+            name("ISPENDR"),
+            _pending,
+            _set_pending,
+            ones=True,
+            folds=True,
+            user=UserBank(_raw_latch, _restore_pending),
         ),
-        IrqBank(name("ICPENDR"), _pending, _clear_pending, ones=True, folds=True, user=UserBank(None, None)),
+        IrqBank(
+            name("ICPENDR"),
+            _pending,
+            _clear_pending,
+            ones=True,
+            folds=True,
+            user=UserBank(None, None),
+        ),
         IrqBank(
             name("ISACTIVER"),
             _active,
@@ -181,7 +203,12 @@ def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
             folds=True,
             user=UserBank(_active, _restore_inactive, True),
         ),
-        IrqBank(name("IPRIORITYR"), _priority, _set_priority, user=UserBank(_priority, _restore_priority)),
+        IrqBank(
+            name("IPRIORITYR"),
+            _priority,
+            _set_priority,
+            user=UserBank(_priority, _restore_priority),
+        ),
         IrqBank(name("ICFGR"), _config, _set_config),
         IrqBank(name("IGRPMODR")),  # one Security state: RES0
         IrqBank(name("NSACR")),

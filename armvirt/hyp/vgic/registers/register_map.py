@@ -1,9 +1,10 @@
 """Register frames as tables: rows from `armvirt.arch.gic`, behaviour bound to them by name (after
 kvm/vgic/vgic-mmio.c).
 
-Two kinds of binding: `Register` for a plain register and `IrqBank` for an array with a field per INTID. A guest's
-access and user space's (save and restore) may differ. An access of a wrong size, unaligned, between registers or
-beyond the implemented INTIDs reads as zero and writes nothing: KVM never answers one with an abort.
+Two kinds of binding: `Register` for a plain register and `IrqBank` for an array with a field per
+INTID. A guest's access and user space's (save and restore) may differ. An access of a wrong size,
+unaligned, between registers or beyond the implemented INTIDs reads as zero and writes nothing: KVM
+never answers one with an abort.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def _zero(vgic: Vgic, cpu: VgicCpu) -> int:
 
 
 class Register(NamedTuple):
-    """A plain register. Without ``write`` it ignores writes; user space gets the guest's access unless it has its
-    own. ``stored`` is what a write of one half leaves in the other, where that is not what is read.
+    """A plain register. Without ``write`` it ignores writes; user space gets the guest's access
+    unless it has its own. ``stored`` is what a write of one half leaves in the other, where that is
+    not what is read.
     """
 
     name: str
@@ -80,8 +82,11 @@ class Named(Protocol):
 NamedBinding = TypeVar("NamedBinding", bound=Named)
 
 
-def match(rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]) -> list[tuple[MmioRow, NamedBinding]]:
-    """Each row with the binding of its name. ValueError for a row or binding that is left or comes twice."""
+def match(
+    rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]
+) -> list[tuple[MmioRow, NamedBinding]]:
+    """Each row with the binding of its name. ValueError for a row or binding that is left or comes
+    twice."""
     table: dict[str, NamedBinding] = {}
     for binding in bindings:
         if binding.name in table:
@@ -101,12 +106,14 @@ def match(rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]) -> list[tup
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
     """What `match` gives, ordered by offset."""
-    return sorted((Bound(*pair) for pair in match(rows, bindings)), key=lambda bound: bound.row.offset)
+    return sorted(
+        (Bound(*pair) for pair in match(rows, bindings)), key=lambda bound: bound.row.offset
+    )
 
 
 class RegisterMap:
-    """One frame's registers. Offsets and sizes are in bytes; ``find`` gives the interrupts of this frame from an INTID
-    on, at most so many: an access never covers private and shared ones.
+    """One frame's registers. Offsets and sizes are in bytes; ``find`` gives the interrupts of this
+    frame from an INTID on, at most so many: an access never covers private and shared ones.
     """
 
     def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
@@ -137,8 +144,11 @@ class RegisterMap:
             vgic.before_access()
         return self._gather(vgic, cpu, row, get, offset - row.offset, size)
 
-    def write(self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False) -> None:
-        """A store of ``size`` bytes; ignored where there is nothing. KvmError if user space may not store that."""
+    def write(
+        self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False
+    ) -> None:
+        """A store of ``size`` bytes; ignored where there is nothing. KvmError if user space may not
+        store that."""
         bound = self.lookup(offset, size)
         if bound is None:
             return
@@ -147,7 +157,9 @@ class RegisterMap:
             self._write_register(vgic, cpu, row, binding, offset, size, value, user)
             return
         special = binding.user if user and binding.user is not None else None
-        put, ones = (special.put, special.ones) if special is not None else (binding.put, binding.ones)
+        put, ones = (
+            (special.put, special.ones) if special is not None else (binding.put, binding.ones)
+        )
         if put is None:
             return
         if binding.folds:
@@ -156,16 +168,27 @@ class RegisterMap:
 
     @staticmethod
     def _write_register(
-        vgic: Vgic, cpu: VgicCpu, row: MmioRow, register: Register, offset: int, size: int, value: int, user: bool
+        vgic: Vgic,
+        cpu: VgicCpu,
+        row: MmioRow,
+        register: Register,
+        offset: int,
+        size: int,
+        value: int,
+        user: bool,
     ) -> None:
         write = register.user_write if user and register.user_write is not None else register.write
         if write is None:
             return
         if size < row.length:
-            value = _merge((register.stored or register.read)(vgic, cpu), offset - row.offset, size, value)
+            value = _merge(
+                (register.stored or register.read)(vgic, cpu), offset - row.offset, size, value
+            )
         write(vgic, cpu, value)
 
-    def _gather(self, vgic: Vgic, cpu: VgicCpu, row: MmioRow, get: GetField, at: int, size: int) -> int:
+    def _gather(
+        self, vgic: Vgic, cpu: VgicCpu, row: MmioRow, get: GetField, at: int, size: int
+    ) -> int:
         bits = row.bits_per_irq
         first, count = _intids(bits, at, size)
         value = shift = 0
@@ -192,12 +215,15 @@ class RegisterMap:
             field = value >> n * bits & (1 << bits) - 1
             if field or not ones:
                 if bits > 8 * size:
-                    field = _merge(get(irq) if get is not None else 0, at % (bits // 8), size, value)
+                    field = _merge(
+                        get(irq) if get is not None else 0, at % (bits // 8), size, value
+                    )
                 put(vgic, irq, field)
 
 
 def _intids(bits: int, at: int, size: int) -> tuple[int, int]:
-    """The first INTID and how many an access of ``size`` bytes ``at`` bytes into an array covers."""
+    """The first INTID and how many an access of ``size`` bytes ``at`` bytes into an array
+    covers."""
     return 8 * at // bits, max(1, 8 * size // bits)
 
 

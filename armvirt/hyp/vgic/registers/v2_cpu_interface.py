@@ -1,4 +1,5 @@
-"""The GICv2 CPU interface: GICC for the guest, its registers for user space (kvm/vgic/vgic-mmio-v2.c, vgic-v2.c)."""
+"""The GICv2 CPU interface: GICC for the guest, its registers for user space
+(kvm/vgic/vgic-mmio-v2.c, vgic-v2.c)."""
 
 from __future__ import annotations
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 
 class CpuInterfaceFrame:
-    """GICC: on hardware, stage 2 maps it on the GICV frame of whatever CPU the vCPU is on, and nothing exits.
+    """GICC: on hardware, stage 2 maps it on the GICV frame of whatever CPU the vCPU is on, and
+    nothing exits.
 
-    Here each access is an exit that the virtual CPU interface completes: list registers are neither folded nor filled
-    for it. GICV_DIR is in a page of its own, which KVM leaves unmapped so that it hears of deactivations of what is in
-    no list register of this vCPU. It does so always; here it is asked only while ICH_HCR_EL2.TDIR says that there is
-    something to hear, as for ICC_DIR_EL1.
+    Here each access is an exit that the virtual CPU interface completes: list registers are neither
+    folded nor filled for it. GICV_DIR is in a page of its own, which KVM leaves unmapped so that it
+    hears of deactivations of what is in no list register of this vCPU. It does so always; here it
+    is asked only while ICH_HCR_EL2.TDIR says that there is something to hear, as for ICC_DIR_EL1.
     """
 
     name = "GICC"
@@ -57,7 +59,7 @@ class CpuInterfaceFrame:
             gicv.write(vif, offset, size, value)
 
 
-# Save and restore ---------------------------------------------------------------------------------------------------
+# Save and restore -------------------------------------------------------------------------------
 
 
 class UserRegister(NamedTuple):
@@ -75,13 +77,14 @@ def _field(name: str, shift: int, mask: int) -> UserRegister:
     return UserRegister(name, lambda cpu: cpu.vmcr >> shift & mask, write)
 
 
-#: GICH_VMCR.VMPriMask, the upper five bits of the priority mask: that is what KVM's interface has in place of GICC_PMR
-#: (Documentation/virt/kvm/devices/arm-vgic.rst).
+#: GICH_VMCR.VMPriMask, the upper five bits of the priority mask: that is what KVM's interface has
+#: in place of GICC_PMR (Documentation/virt/kvm/devices/arm-vgic.rst).
 _PMR_SHIFT, _PMR_MASK = VMCR_VPMR_SHIFT + 3, 0x1F
 
 
 def _active_priorities(n: int) -> UserRegister:
-    """ICH_AP1R<n>_EL2, whatever the group (kvm vgic_mmio_read_apr); RAZ/WI beyond what the priority bits need."""
+    """ICH_AP1R<n>_EL2, whatever the group (kvm vgic_mmio_read_apr); RAZ/WI beyond what the priority
+    bits need."""
 
     def read(cpu: VgicCpu) -> int:
         return cpu.active_priorities(1)[n] if n < cpu.nr_aprs else 0
@@ -102,4 +105,6 @@ USER_REGISTERS: tuple[UserRegister, ...] = (
     UserRegister("GICC_IIDR", lambda _: arch.GICC_IIDR),
 )
 _OFFSETS: dict[str, int] = {row.name: row.offset for row in arch.GICC_ROWS}
-USER_BY_OFFSET: dict[int, UserRegister] = {_OFFSETS[register.name]: register for register in USER_REGISTERS}
+USER_BY_OFFSET: dict[int, UserRegister] = {
+    _OFFSETS[register.name]: register for register in USER_REGISTERS
+}

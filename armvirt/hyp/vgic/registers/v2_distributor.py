@@ -14,13 +14,20 @@ from armvirt.hyp.vgic import v2_sgi
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import UNKNOWN_SENDER, VgicIrq
 from armvirt.hyp.vgic.registers.irq_registers import irq_banks, restored
-from armvirt.hyp.vgic.registers.register_map import Binding, IrqBank, Register, RegisterMap, UserBank, bind
+from armvirt.hyp.vgic.registers.register_map import (
+    Binding,
+    IrqBank,
+    Register,
+    RegisterMap,
+    UserBank,
+    bind,
+)
 from armvirt.hyp.vgic.registers.v3_distributor import REVISION_SHIFT, REVISIONS, iidr
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.vgic import Vgic
 
-# Plain registers ----------------------------------------------------------------------------------------------------
+# Plain registers ---------------------------------------------------------------------------------
 
 
 def _read_ctlr(vgic: Vgic, _: VgicCpu) -> int:
@@ -28,8 +35,8 @@ def _read_ctlr(vgic: Vgic, _: VgicCpu) -> int:
 
 
 def _write_ctlr(vgic: Vgic, _: VgicCpu, value: int) -> None:
-    """EnableGrp0 and EnableGrp1, as without the Security Extensions (IHI 0048 4.3.1). KVM keeps bit 0 alone, for
-    both."""
+    """EnableGrp0 and EnableGrp1, as without the Security Extensions (IHI 0048 4.3.1). KVM keeps bit
+    0 alone, for both."""
     vgic.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
@@ -42,19 +49,20 @@ def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:
 
 
 def _restore_iidr(vgic: Vgic, _: VgicCpu, value: int) -> None:
-    """As in a GICv3. User space that writes it knows that interrupts have groups, and may restore them from now on
-    (kvm vgic_mmio_uaccess_write_v2_misc)."""
+    """As in a GICv3. User space that writes it knows that interrupts have groups, and may restore
+    them from now on (kvm vgic_mmio_uaccess_write_v2_misc)."""
     revision = value >> REVISION_SHIFT & 15
     if value != iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
     vgic.revision, vgic.v2_groups_user_writable = revision, True
 
 
-# Arrays -------------------------------------------------------------------------------------------------------------
+# Arrays -----------------------------------------------------------------------------------------
 
 
 def _restore_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    """Ignored until user space has written GICD_IIDR: before, KVM reported groups that were not so."""
+    """Ignored until user space has written GICD_IIDR: before, KVM reported groups that were not
+    so."""
     if vgic.v2_groups_user_writable:
         irq.group = value
         restored(irq)
@@ -62,7 +70,8 @@ def _restore_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
 
 
 def _restore_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    """The sender of an SGI is not in ISPENDR: the vCPU itself is made up for it (kvm __set_pending)."""
+    """The sender of an SGI is not in ISPENDR: the vCPU itself is made up for it (kvm
+    __set_pending)."""
     if irq.carries_cpuid and irq.target is not None:
         irq.source |= 1 << irq.target
     irq.pending_latch = True
@@ -76,10 +85,12 @@ def _restore_not_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
 
 
 def _active_source(irq: VgicIrq, source: int) -> None:
-    """An SGI is made active, which it was not: nothing says whose it is (kvm vgic_mmio_change_active).
+    """An SGI is made active, which it was not: nothing says whose it is (kvm
+    vgic_mmio_change_active).
 
-    A guest's write makes it its own, as in KVM. After a restore the guest ends it with the CPUID that it read before;
-    KVM takes 0 then, and the SGI can stay active for ever ("Oh well", says vgic_mmio_change_active).
+    A guest's write makes it its own, as in KVM. After a restore the guest ends it with the CPUID
+    that it read before; KVM takes 0 then, and the SGI can stay active for ever ("Oh well", says
+    vgic_mmio_change_active).
     """
     if irq.carries_cpuid and not irq.active:
         irq.active_source = source
@@ -90,8 +101,9 @@ def _targets(irq: VgicIrq) -> int:
 
 
 def _set_targets(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    """An SPI goes to one of the CPUs in its mask: here as in KVM to the lowest. An empty mask is forwarded to nobody
-    (IHI 0048 4.3.12), where KVM takes vCPU 0. The masks of private interrupts are read-only."""
+    """An SPI goes to one of the CPUs in its mask: here as in KVM to the lowest. An empty mask is
+    forwarded to nobody (IHI 0048 4.3.12), where KVM takes vCPU 0. The masks of private interrupts
+    are read-only."""
     if irq.intid < arch.FIRST_SPI:
         return
     irq.targets = value & v2_sgi.existing(vgic)
@@ -100,9 +112,13 @@ def _set_targets(vgic: Vgic, irq: VgicIrq, value: int) -> None:
 
 
 def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
-    """ISPENDR and ICPENDR: their SGI bits are read-only to the guest (IHI 0048 4.3.7), which has SPENDSGIR and
-    CPENDSGIR. What user space reads is what the guest does, and it sets and clears as the guest does, too."""
-    for name, restore in (("GICD_ISPENDR", _restore_pending), ("GICD_ICPENDR", _restore_not_pending)):
+    """ISPENDR and ICPENDR: their SGI bits are read-only to the guest (IHI 0048 4.3.7), which has
+    SPENDSGIR and CPENDSGIR. What user space reads is what the guest does, and it sets and clears as
+    the guest does, too."""
+    for name, restore in (
+        ("GICD_ISPENDR", _restore_pending),
+        ("GICD_ICPENDR", _restore_not_pending),
+    ):
         bank = banks[name]
 
         def put(vgic: Vgic, irq: VgicIrq, value: int, bank: IrqBank = bank) -> None:
@@ -157,14 +173,16 @@ BINDINGS: tuple[Binding, ...] = (
 
 
 def _banked(vgic: Vgic, cpu: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
-    return cpu.private[first : first + count] if first < arch.NR_PRIVATE else vgic.spis(first, count)
+    return (
+        cpu.private[first : first + count] if first < arch.NR_PRIVATE else vgic.spis(first, count)
+    )
 
 
 class DistributorMap(RegisterMap):
     """The registers of the 4 KiB distributor frame.
 
-    With a single CPU there is nothing to choose: the guest finds GICD_ITARGETSR RAZ/WI (IHI 0048 4.3.12), where KVM
-    shows bit 0. User space sees the masks in any case.
+    With a single CPU there is nothing to choose: the guest finds GICD_ITARGETSR RAZ/WI (IHI 0048
+    4.3.12), where KVM shows bit 0. User space sees the masks in any case.
     """
 
     def __init__(self) -> None:
@@ -172,13 +190,17 @@ class DistributorMap(RegisterMap):
 
     def _hidden(self, vgic: Vgic, offset: int, size: int) -> bool:
         bound = self.lookup(offset, size)
-        return bound is not None and bound.row.name == "GICD_ITARGETSR" and len(list(vgic.cpus())) == 1
+        return (
+            bound is not None and bound.row.name == "GICD_ITARGETSR" and len(list(vgic.cpus())) == 1
+        )
 
     def read(self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, user: bool = False) -> int:
         if not user and self._hidden(vgic, offset, size):
             return 0
         return super().read(vgic, cpu, offset, size, user)
 
-    def write(self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False) -> None:
+    def write(
+        self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False
+    ) -> None:
         if user or not self._hidden(vgic, offset, size):
             super().write(vgic, cpu, offset, size, value, user)

@@ -1,8 +1,9 @@
 """Save and restore of a vCPU's CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
 
-They are views of ICH_VMCR_EL2 and the active-priority registers, as EL1 sees them through ICC_*_EL1. A vCPU that is on
-no PE is shown, and takes, what the interface will hold: priority bits that it lacks are zero, binary points are raised
-to their minimum. (KVM shows the raw field until the vCPU has been loaded.)
+They are views of ICH_VMCR_EL2 and the active-priority registers, as EL1 sees them through
+ICC_*_EL1. A vCPU that is on no PE is shown, and takes, what the interface will hold: priority bits
+that it lacks are zero, binary points are raised to their minimum. (KVM shows the raw field until
+the vCPU has been loaded.)
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def _write_pmr(cpu: VgicCpu, value: int) -> None:
 
 
 def _bpr(cpu: VgicCpu, group: int) -> int:
-    """ICH_VMCR_EL2.VBPR0 or .VBPR1, at least the minimum that the priority bits allow (IHI 0069 4.8.5)."""
+    """ICH_VMCR_EL2.VBPR0 or .VBPR1, at least the minimum that the priority bits allow (IHI 0069
+    4.8.5)."""
     field = cpu.vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
     return max(field, 7 + group - cpu.num_pri_bits)
 
@@ -70,21 +72,29 @@ def _write_bpr1(cpu: VgicCpu, value: int) -> None:
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
-    """As KVM shows it: without RSS and ExtRange, which the guest sees in the hardware's register."""
+    """As KVM shows it: without RSS and ExtRange, which the guest sees in the hardware's
+    register."""
     value = arch.CTLR_A3V | cpu.num_pri_bits - 1 << arch.CTLR_PRIBITS_SHIFT
     value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
     return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
 
 
 def _write_ctlr(cpu: VgicCpu, value: int) -> None:
-    """EINVAL if the saved interface had more priority or INTID bits than this one, or other SEIS and A3V.
+    """EINVAL if the saved interface had more priority or INTID bits than this one, or other SEIS
+    and A3V.
 
-    Fewer priority bits are taken over: from now on user space sees as many (kvm set_gic_ctlr). Never fewer than the
-    five that the architecture asks for, where KVM believes whatever it is told.
+    Fewer priority bits are taken over: from now on user space sees as many (kvm set_gic_ctlr).
+    Never fewer than the five that the architecture asks for, where KVM believes whatever it is
+    told.
     """
     own = _read_ctlr(cpu)
-    if any(value >> shift & 7 > own >> shift & 7 for shift in (arch.CTLR_PRIBITS_SHIFT, arch.CTLR_IDBITS_SHIFT)):
-        raise KvmError("EINVAL", f"ICC_CTLR_EL1 {value:#x} has more priority or INTID bits than this interface")
+    if any(
+        value >> shift & 7 > own >> shift & 7
+        for shift in (arch.CTLR_PRIBITS_SHIFT, arch.CTLR_IDBITS_SHIFT)
+    ):
+        raise KvmError(
+            "EINVAL", f"ICC_CTLR_EL1 {value:#x} has more priority or INTID bits than this interface"
+        )
     if (value ^ own) & (arch.CTLR_SEIS | arch.CTLR_A3V):
         raise KvmError("EINVAL", f"ICC_CTLR_EL1 {value:#x} differs in SEIS or A3V")
     vmcr = cpu.vmcr & ~(VMCR_VCBPR | VMCR_VEOIM)
@@ -99,7 +109,8 @@ def _write_sre(_: VgicCpu, value: int) -> None:
 
 
 def _apr(group: int, index: int) -> SysRegAccess:
-    """EINVAL beyond the registers that the priority bits need: 1, 2 or 4 (kvm vgic_v3_max_apr_idx)."""
+    """EINVAL beyond the registers that the priority bits need: 1, 2 or 4 (kvm
+    vgic_v3_max_apr_idx)."""
     name = f"ICC_AP{group}R{index}_EL1"
 
     def check(cpu: VgicCpu) -> None:
@@ -138,5 +149,6 @@ def read(cpu: VgicCpu, encoding: int) -> int:
 
 
 def write(cpu: VgicCpu, encoding: int, value: int) -> None:
-    """Restore a register. KeyError for one that is not in the table, KvmError EINVAL for a value that does not fit."""
+    """Restore a register. KeyError for one that is not in the table, KvmError EINVAL for a value
+    that does not fit."""
     BY_ENCODING[encoding].write(cpu, value)

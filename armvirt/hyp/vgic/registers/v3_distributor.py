@@ -31,14 +31,20 @@ def _read_ctlr(vgic: Vgic, _: VgicCpu) -> int:
 
 
 def _write_ctlr(vgic: Vgic, _: VgicCpu, value: int) -> None:
-    """The two group enables, as with one Security state (IHI 0069 12.9.4). KVM keeps EnableGrp1 alone, for both."""
+    """The two group enables, as with one Security state (IHI 0069 12.9.4). KVM keeps EnableGrp1
+    alone, for both."""
     vgic.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
 def _read_typer(vgic: Vgic, _: VgicCpu) -> int:
     """LPIs, and INTIDs of 16 bits, only with an ITS to bring them."""
     lpis, id_bits = (arch.GICD_TYPER_LPIS, LPI_ID_BITS) if vgic.its else (0, ID_BITS)
-    return (vgic.nr_irqs // 32 - 1) & 31 | lpis | id_bits - 1 << arch.GICD_TYPER_IDBITS_SHIFT | arch.GICD_TYPER_RSS
+    return (
+        (vgic.nr_irqs // 32 - 1) & 31
+        | lpis
+        | id_bits - 1 << arch.GICD_TYPER_IDBITS_SHIFT
+        | arch.GICD_TYPER_RSS
+    )
 
 
 def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:
@@ -46,7 +52,8 @@ def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:
 
 
 def _restore_iidr(vgic: Vgic, _: VgicCpu, value: int) -> None:
-    """User space may step back to an older revision of this implementation, and change nothing else."""
+    """User space may step back to an older revision of this implementation, and change nothing
+    else."""
     revision = value >> REVISION_SHIFT & 15
     if value != iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")

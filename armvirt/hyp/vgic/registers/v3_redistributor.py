@@ -1,4 +1,5 @@
-"""The GICv3 redistributors: their registers, and the regions in which they lie (kvm/vgic/vgic-mmio-v3.c)."""
+"""The GICv3 redistributors: their registers, and the regions in which they lie
+(kvm/vgic/vgic-mmio-v3.c)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ IIDR = 0x4B << 24 | arch.IMPLEMENTER_ARM  # without the revision that GICD_IIDR 
 
 
 class RedistRegion:
-    """Consecutive redistributors at ``base``; ``count`` 0 is the one region of the old interface, of any size.
+    """Consecutive redistributors at ``base``; ``count`` 0 is the one region of the old interface,
+    of any size.
 
     ``members`` are the ids of the vCPUs whose redistributors are in it, in order of address.
     """
@@ -45,7 +47,8 @@ class RedistRegion:
 
 
 def assign(regions: Iterable[RedistRegion], cpu: VgicCpu) -> None:
-    """Give a vCPU's redistributor the first free place; without one it stays unplaced, which the first run refuses."""
+    """Give a vCPU's redistributor the first free place; without one it stays unplaced, which the
+    first run refuses."""
     for region in regions:
         if cpu.redist_base is None and not region.full:
             cpu.redist_region, cpu.redist_index = region.index, len(region.members)
@@ -67,8 +70,8 @@ def is_last(regions: list[RedistRegion], cpu: VgicCpu) -> bool:
 
 
 def _read_ctlr(vgic: Vgic, cpu: VgicCpu) -> int:
-    """Revision 3 says that EnableLPIs can be cleared and that there are invalidate registers. RWP: LPIs are just being
-    disabled."""
+    """Revision 3 says that EnableLPIs can be cleared and that there are invalidate registers. RWP:
+    LPIs are just being disabled."""
     enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_wanted else 0
     if not cpu.lpis_wanted and not _settled(vgic, cpu):
         enabled |= arch.GICR_CTLR_RWP
@@ -123,8 +126,8 @@ def _read_pendbaser(vgic: Vgic, cpu: VgicCpu) -> int:
 
 
 def _stored_pendbaser(vgic: Vgic, cpu: VgicCpu) -> int:
-    """At reset the attributes are those that a write leaves (kvm INITIAL_PENDBASER_VALUE), so that what is read can be
-    restored. A value that was written is never 0."""
+    """At reset the attributes are those that a write leaves (kvm INITIAL_PENDBASER_VALUE), so that
+    what is read can be restored. A value that was written is never 0."""
     if cpu.pendbaser or not vgic.its:
         return cpu.pendbaser
     from armvirt.arch.its import PENDBASER_RESET
@@ -195,25 +198,32 @@ class RedistributorMap:
             vgic.backlog.begin()
         return self.frame(offset).read(vgic, cpu, offset % arch.GICR_FRAME_SIZE, size, user)
 
-    def write(self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False) -> None:
+    def write(
+        self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False
+    ) -> None:
         if offset < arch.GICR_FRAME_SIZE:
             vgic.backlog.begin()
         self.frame(offset).write(vgic, cpu, offset % arch.GICR_FRAME_SIZE, size, value, user)
 
 
 def insert_region(regions: list[RedistRegion], index: int, base: int, count: int) -> RedistRegion:
-    """Check and append a region (kvm vgic_v3_alloc_redist_region); KvmError EINVAL or EEXIST, as the ioctl gives them.
+    """Check and append a region (kvm vgic_v3_alloc_redist_region); KvmError EINVAL or EEXIST, as
+    the ioctl gives them.
 
     ``count`` 0 asks for the old single region. The two ways cannot be mixed.
     """
     if regions and not count:
         if regions[0].count:
-            raise KvmError("EINVAL", "redistributor regions are in use: a single base cannot be set")
+            raise KvmError(
+                "EINVAL", "redistributor regions are in use: a single base cannot be set"
+            )
         raise KvmError("EEXIST", "the redistributors' base is set already")
     if regions and not regions[0].count:
         raise KvmError("EINVAL", "a single redistributor base is set: regions cannot be added")
     if index != len(regions):
-        raise KvmError("EINVAL", f"the next redistributor region has index {len(regions)}, not {index}")
+        raise KvmError(
+            "EINVAL", f"the next redistributor region has index {len(regions)}, not {index}"
+        )
     if any(region.overlaps(base, max(count, 1) * arch.GICR_SIZE) for region in regions):
         raise KvmError("EINVAL", f"redistributor region at {base:#x} overlaps another one")
     region = RedistRegion(index, base, count)
