@@ -104,7 +104,7 @@ def test_a_run_that_does_not_look_is_left() -> None:
     assert taken.forced
 
 
-def test_an_exception_that_was_lost_ends_the_run_that_follows() -> None:
+def test_an_exception_that_was_lost_ends_the_run_that_follows(ctrl_c: None) -> None:
     """In a callback of Python's own (weak references, ctypes) an exception is printed and lost. The
     run is asked to end then, for what is raised at the first instruction of an engine's callback
     would be lost again."""
