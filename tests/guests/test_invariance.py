@@ -31,10 +31,11 @@ class Every:
         self.ahead = [value for value in self.ahead if value > insns]
 
 
-#: Of a heavy guest one way, and the others in a long run.
+#: Of a heavy guest saving and loading alone, of the others one way in turn; all in a long run.
 STOPPED = [
-    pytest.param(name, way, marks=[pytest.mark.long] if name in HEAVY and way != "load" else [])
-    for name in BUNDLED
+    pytest.param(name, way, marks=[] if way == chosen else [pytest.mark.long])
+    for number, name in enumerate(BUNDLED)
+    for chosen in ["load" if name in HEAVY else campaign.WAYS[number % len(campaign.WAYS)]]
     for way in campaign.WAYS
 ]
 

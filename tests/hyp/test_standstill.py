@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from conftest import sampled
 from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, native_first, power_off
 from test_event_wait import code, stop, two
 
@@ -55,7 +56,7 @@ def end_of(make: Callable[[], Rig]) -> tuple[int, object]:
 
 
 @native_first
-@pytest.mark.parametrize("pcpus", [1, 2])
+@pytest.mark.parametrize("pcpus", sampled([1, 2], 2))
 def test_one_that_faults_for_ever_is_nobody_elses_matter(kind: str, pcpus: int) -> None:
     """The other works for 3 ms, and ends the VM in order."""
     _, end = end_of(lambda: two(work(1_500_000, power_off), faults, kind=kind, pcpus=pcpus))
