@@ -92,7 +92,7 @@ def _execute(words: list[str], own: bool, taken: Signals) -> int:
     if timeout is not None:
         taken.limit(timeout, _age() if own else 0.0)
     arguments.watch = taken.watch
-    module = importlib.import_module(f"armvirt.cli.{arguments.command.replace('-', '_')}_command")
+    module = importlib.import_module(f"armvirt.cli.commands.{arguments.command.replace('-', '_')}")
     status: int = module.execute(arguments)
     return status
 

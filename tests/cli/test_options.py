@@ -99,7 +99,7 @@ def test_every_command_has_help_and_a_module(
         parse(command, "--help")
     assert caught.value.code == 0
     assert "--debug" in capsys.readouterr().out
-    module = __import__(f"armvirt.cli.{command.replace('-', '_')}_command", fromlist=["execute"])
+    module = __import__(f"armvirt.cli.commands.{command.replace('-', '_')}", fromlist=["execute"])
     assert callable(module.execute)
 
 

@@ -1,1 +1,1 @@
-"""None"""
+"""The devices of the board, a module each."""

@@ -1,1 +1,1 @@
-"""None"""
+"""Device trees: the format, and the tree of the board."""
