@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from armvirt.board.boot import SymbolSource
     from armvirt.board.semihosting import Exit as SemihostingEnd
-    from armvirt.explain import Explanation
-    from armvirt.gic_view import GicView
     from armvirt.places import Marks
     from armvirt.script import Script
+    from armvirt.views.explain import Explanation
+    from armvirt.views.gic import GicView
 
 NEVER = (1 << 64) - 1
 MOVED = "the guest executes at other addresses now"
@@ -324,20 +324,20 @@ class Machine:
     def gic(self) -> GicView:
         """The interrupt controller at this moment, as plain rows that show themselves
         (``print(machine.gic)``)."""
-        from armvirt.gic_view import GicView
+        from armvirt.views.gic import GicView
 
         return GicView(self)
 
     def explain(
         self, intid: int | str, vcpu: int | None = None, versus: int | str | None = None
     ) -> Explanation:
-        """What keeps an interrupt from a vCPU at this moment (see `armvirt.explain.explain`); it
+        """What keeps an interrupt from a vCPU at this moment (see `armvirt.views.explain.explain`); it
         changes nothing.
 
         An interrupt is a number or a name ("vtimer", "uart", "spi1"). With a `LastWriters` among
         the sinks it says who wrote each register last.
         """
-        from armvirt.explain import explain
+        from armvirt.views.explain import explain
 
         vcpu = None if vcpu is None else _number("vcpu", vcpu)
         return explain(

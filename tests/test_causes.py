@@ -1,4 +1,4 @@
-"""The rules of `armvirt.causes`: they accuse no guest that is right, change nothing, and are true
+"""The rules of `armvirt.views.causes`: they accuse no guest that is right, change nothing, and are true
 at any moment."""
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from armvirt.causes import RULES, Evidence
-from armvirt.explain import Explanation, LastWriters
 from armvirt.machine import Machine
+from armvirt.views.causes import RULES, Evidence
+from armvirt.views.explain import Explanation, LastWriters
 
 VTIMER, UART = 27, 33
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pytest
 
 from armvirt.cli.main import main
-from armvirt.explain import Explanation, LastWriters
 from armvirt.machine import Machine, Result
+from armvirt.views.explain import Explanation, LastWriters
 
 GUEST = "driver-bugs"
 INSNS, SMP_INSNS = 130_000, 400_000  # enough for a storm to be one, and for CPUs to have had turns

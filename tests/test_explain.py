@@ -11,9 +11,9 @@ import pytest
 
 from armvirt.errors import UserError
 from armvirt.events import Event, Stamp
-from armvirt.explain import Explanation, LastWriters
-from armvirt.gic_view import GicView
 from armvirt.machine import Machine
+from armvirt.views.explain import Explanation, LastWriters
+from armvirt.views.gic import GicView
 
 VTIMER = 27
 

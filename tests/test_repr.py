@@ -12,17 +12,18 @@ import pytest
 
 import armvirt
 import armvirt.trace
-from armvirt.explain import LastWriters
 from armvirt.machine import Machine, Result
 from armvirt.script import Script
 from armvirt.trace.jsonl import JsonLines
 from armvirt.trace.timeline import Timeline
+from armvirt.views.explain import LastWriters
 
 LONGEST = 300
 #: Values with a field for each of many settings: the default repr of a NamedTuple is what a person
 #: wants.
 LONG = {"BoardConfig", "Life"}
-MODULES = ["armvirt", "armvirt.machine", "armvirt.explain", "armvirt.gic_view", "armvirt.script", "armvirt.bundled",
+MODULES = ["armvirt",
+           "armvirt.machine", "armvirt.views.explain", "armvirt.views.gic", "armvirt.script", "armvirt.bundled",
            "armvirt.suite", "armvirt.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
            "armvirt.settings", "armvirt.board.virt", "armvirt.board.config",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip

@@ -43,7 +43,7 @@ def test_columns_can_be_chosen() -> None:
 
 
 def test_rich_is_imported_only_to_show() -> None:
-    code = "import sys, armvirt.tables, armvirt.explain, armvirt.gic_view; sys.exit('rich' in sys.modules)"
+    code = "import sys, armvirt.tables, armvirt.views.explain, armvirt.views.gic; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

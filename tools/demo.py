@@ -13,10 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from armvirt import Machine
-from armvirt.explain import LastWriters
 from armvirt.trace.lifecycle import STEPS, Summary
 from armvirt.trace.render import Lookup, location
 from armvirt.trace.timeline import Row, Timeline
+from armvirt.views.explain import LastWriters
 
 COLUMNS = 80
 TICKING, STUCK, INTID = "vtimer-tick", "wfi-forever", 27

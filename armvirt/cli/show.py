@@ -12,9 +12,9 @@ from armvirt.cli import printing, stopping
 from armvirt.cli.terminal import piped_input
 
 if TYPE_CHECKING:
-    from armvirt.explain import Explanation
-    from armvirt.gic_view import GicView
     from armvirt.machine import Machine, Result
+    from armvirt.views.explain import Explanation
+    from armvirt.views.gic import GicView
 
 
 def show(

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from storm_guests import STORMS
 
-from armvirt.explain import Explanation, LastWriters
 from armvirt.machine import Machine
+from armvirt.views.explain import Explanation, LastWriters
 
 VTIMER, PTIMER, UART = 27, 30, 33
 COUNTS = re.compile(

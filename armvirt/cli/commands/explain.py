@@ -7,8 +7,8 @@ import argparse
 from armvirt.cli import session, stopping
 from armvirt.cli.show import echo_console, show
 from armvirt.errors import UserError
-from armvirt.explain import check
 from armvirt.trace.writers import LastWriters
+from armvirt.views.explain import check
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 
 from armvirt.cli import session, stopping
 from armvirt.cli.show import echo_console, show
-from armvirt.gic_view import GicView
+from armvirt.views.gic import GicView
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -7,10 +7,10 @@ from armvirt.arch import esr as syndrome
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import EC
 from armvirt.arch.sysregs import name_of
-from armvirt.causes.evidence import Cause, Evidence, times
 from armvirt.hyp.diagnosis.of_vcpu import VBAR_EL1
 from armvirt.trace.history import Faults, Poll
 from armvirt.trace.writers import register_name
+from armvirt.views.causes.evidence import Cause, Evidence, times
 
 FAR_EL1 = sysreg(3, 0, 6, 0, 0)
 VECTORS = 0x800  # bytes of a vector table, and its alignment (VBAR_EL1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_LPI, NR_PRIVATE
-from armvirt.causes.evidence import PREFIXES, Cause, Evidence, taken, times
-from armvirt.causes.sgis import receivers
-from armvirt.causes.storms import device_state, wire_of
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.trace.history import Loss
+from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence, taken, times
+from armvirt.views.causes.sgis import receivers
+from armvirt.views.causes.storms import device_state, wire_of
 
 ICFGR = 0xC00
 

@@ -4,9 +4,9 @@ not generate them."""
 from __future__ import annotations
 
 from armvirt.arch.gic import ICC_REGISTERS, SgiRequest, SgirRequest, is_sgi
-from armvirt.causes.evidence import Cause, Evidence, times
 from armvirt.hyp.vgic.sgi import is_target
 from armvirt.trace.history import Send, Times
+from armvirt.views.causes.evidence import Cause, Evidence, times
 
 
 def not_sent(evidence: Evidence) -> Cause | None:

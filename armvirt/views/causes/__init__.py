@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armvirt.causes import elsewhere, ends, lpis, sgis, sources, storms, timers, vectors
-from armvirt.causes.evidence import Cause, Evidence
+from armvirt.views.causes import elsewhere, ends, lpis, sgis, sources, storms, timers, vectors
+from armvirt.views.causes.evidence import Cause, Evidence
 
 __all__ = ["RULES", "Cause", "Evidence", "cause_of"]
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, NR_PRIVATE, is_private
-from armvirt.causes.evidence import Cause, Evidence
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.trace.sources import TIMER_INTIDS, intid_text
 from armvirt.trace.writers import LastWrite
+from armvirt.views.causes.evidence import Cause, Evidence
 
 OPEN = 0xF0  # a mask of at least this is meant to be open
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, NS_PER_SECOND
-from armvirt.causes.evidence import PREFIXES, Cause, Evidence
-from armvirt.causes.storms import SIGN_BIT
 from armvirt.hyp.diagnosis.finding import Register, span
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
+from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence
+from armvirt.views.causes.storms import SIGN_BIT
 
 NEAR = 8  # a CVAL that is by so much nearer to the other count was computed from that
 FAR_NS = 10**9

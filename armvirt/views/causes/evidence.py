@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.causes import written
-from armvirt.causes.written import Lookup, Written
 from armvirt.events import Stamp
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
@@ -16,6 +14,8 @@ from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.trace.history import CpuPast, History, Past, Times
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite, LastWriters
+from armvirt.views.causes import written
+from armvirt.views.causes.written import Lookup, Written
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.irq import VgicIrq

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.arch.its import lpis_end
-from armvirt.causes.evidence import Cause, Evidence
-from armvirt.causes.written import place
 from armvirt.hyp.diagnosis import lpi_stations
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.trace.sources import its_error
+from armvirt.views.causes.evidence import Cause, Evidence
+from armvirt.views.causes.written import place
 
 PROPBASER = 0x70
 

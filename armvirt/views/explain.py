@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
-from armvirt.causes import Cause, Evidence, cause_of
-from armvirt.causes.written import Lookup, of_finding, of_pending, place
 from armvirt.errors import UserError
 from armvirt.hyp.diagnosis.finding import Finding
 from armvirt.hyp.diagnosis.register_names import kind_of
@@ -21,6 +19,8 @@ from armvirt.hyp.diagnosis.trace import LPIS_END, first_held
 from armvirt.intids import NAMES, with_names
 from armvirt.tables import Showable, Table
 from armvirt.trace.writers import LastWriters
+from armvirt.views.causes import Cause, Evidence, cause_of
+from armvirt.views.causes.written import Lookup, of_finding, of_pending, place
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.irq import VgicIrq
@@ -55,7 +55,7 @@ class Explanation(Showable):
     """What keeps INTID ``intid`` from vCPU ``vcpu`` at this moment (``ns``): ``steps``, of which
     ``held`` is the first that holds it (None: it is taken). ``state`` is waiting, handled (active)
     or entered (an interrupt exception was taken and nothing acknowledged). ``cause`` is the mistake
-    that the history of the run shows, where one does (`armvirt.causes`); ``recorded`` says whether
+    that the history of the run shows, where one does (`armvirt.views.causes`); ``recorded`` says whether
     there is a history. ``versus`` says why another one comes first, if that was asked."""
 
     def __init__(

@@ -4,12 +4,12 @@ acknowledged."""
 from __future__ import annotations
 
 from armvirt.board.devices.device import Wire
-from armvirt.causes.evidence import PREFIXES, Cause, Evidence, times
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Entry, Past
+from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence, times
 
 STORM = 20  # so often taken and ended, and its line never fell: more than a FIFO of 16 entries, drained one by one
 SIGN_BIT = 1 << 31  # of TVAL, a signed view of 32 bits (DDI 0487 D12.2.4)
