@@ -56,7 +56,7 @@ class Marks(NamedTuple):
         """What has been reached, in words; "" if nothing has."""
         if not self.addresses:
             return ""
-        from armvirt.machine import MOVED
+        from armvirt.machine.machine import MOVED
 
         at = [vcpu.context.pc for vcpu in machine.board.vcpus if vcpu.power.value != "off"]
         for pc in at:

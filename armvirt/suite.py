@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from armvirt.board.config import BoardConfig
     from armvirt.events import Sink
     from armvirt.machine import Machine, Result
+    from armvirt.machine.watch import Watch
     from armvirt.trace.jsonl import JsonLines
-    from armvirt.watch import Watch
 
 FILE = "armvirt.toml"
 VERDICTS = ("pass", "fail", "off", "reset", "stuck", "limit")

@@ -14,7 +14,7 @@ from armvirt.board.semihosting import Op
 from armvirt.errors import ImageError, UserError
 from armvirt.events import Event, Stamp
 from armvirt.machine import EXIT_STATUS, Machine, Result
-from armvirt.migrate import migrate_test
+from armvirt.machine.migrate import migrate_test
 from armvirt.script import Script
 
 ENTRY = 0x4008_0000  # of a flat binary

@@ -12,7 +12,7 @@ from armvirt.cli.main import main
 from armvirt.errors import KvmError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, MpState, VcpuGroup, VgicGroup
 from armvirt.machine import Machine
-from armvirt.migrate import COUNTER_START, migrate_test, restore, save
+from armvirt.machine.migrate import COUNTER_START, migrate_test, restore, save
 
 VTIMER_CTL = 0x6030_0000_0013_DF19
 PSCI_VERSION, STD_BITMAP = 0x6030_0000_0014_0000, 0x6030_0000_0016_0000
@@ -226,7 +226,7 @@ def test_linux_does_not_notice(at: int) -> None:
 
 def test_a_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its interrupt controller's state the guest waits for ever."""
-    monkeypatch.setattr("armvirt.vgic_save.restore", lambda device, rows: None)
+    monkeypatch.setattr("armvirt.machine.vgic_save.restore", lambda device, rows: None)
     assert len(migrate_test("vtimer-tick", 50 * MS + 300).differences) == 3
 
 

@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import random_guests
 from engine.asm import Asm
 
-from armvirt import migrate
-from armvirt.machine import Machine
+from armvirt.machine import Machine, migrate
 
 SEEDS, MOVES = (*range(30), 62), 4
 LIMIT_NS = 20_000_000

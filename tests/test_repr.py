@@ -23,8 +23,8 @@ LONGEST = 300
 #: wants.
 LONG = {"BoardConfig", "Life"}
 MODULES = ["armvirt",
-           "armvirt.machine", "armvirt.views.explain", "armvirt.views.gic", "armvirt.script", "armvirt.bundled",
-           "armvirt.suite", "armvirt.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
+           "armvirt.machine.machine", "armvirt.views.explain", "armvirt.views.gic", "armvirt.script", "armvirt.bundled",
+           "armvirt.suite", "armvirt.machine.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
            "armvirt.settings", "armvirt.board.virt", "armvirt.board.config",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip
 #: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts

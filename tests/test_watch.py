@@ -14,7 +14,7 @@ import pytest
 from armvirt.cli.interrupt import signals
 from armvirt.errors import LimitError
 from armvirt.machine import Machine
-from armvirt.watch import Watch
+from armvirt.machine.watch import Watch
 
 
 @pytest.fixture

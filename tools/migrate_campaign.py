@@ -42,12 +42,11 @@ from campaign import (
     uboot,
 )
 
-from armvirt import migrate
 from armvirt.bundled import guests
 from armvirt.errors import UserError
 from armvirt.events import Acknowledge, EndOfInterrupt, Event, Schedule, Stamp, TimerLine
 from armvirt.hyp.kvm import VgicGroup
-from armvirt.machine import Machine
+from armvirt.machine import Machine, migrate
 
 KINDS = ("deadline", "active", "wfi", "random")
 AROUND = (-1, 0, 1)

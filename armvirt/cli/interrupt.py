@@ -17,8 +17,8 @@ from time import monotonic
 from types import FrameType
 
 from armvirt.errors import LimitError
+from armvirt.machine.watch import Watch
 from armvirt.units import human_time
-from armvirt.watch import Watch
 
 RUN_S, REPORT_S = 0.2, 0.35  # seconds after the signal or the limit
 NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)

@@ -19,8 +19,8 @@ from armvirt.cli import printing
 from armvirt.cli.interrupt import signals
 from armvirt.cli.outcome import Outcome, Tail, outcome_of
 from armvirt.errors import ArmvirtError, LimitError, UserError
+from armvirt.machine.watch import Watch
 from armvirt.suite import Case
-from armvirt.watch import Watch
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 import pytest
 from hyp_tools import DATA, RAM, Asm, Rig, both_engines, power_off, program
 
-from armvirt import vgic_save
 from armvirt.board import memmap
 from armvirt.hyp.kvm import (
     MEM_LOG_DIRTY_PAGES,
@@ -20,7 +19,7 @@ from armvirt.hyp.kvm import (
     Vm,
 )
 from armvirt.hyp.memory.dirty_log import pages_of
-from armvirt.machine import Machine
+from armvirt.machine import Machine, vgic_save
 
 PAGE, PAGES, SLOT, BASE = 4096, 8, 1, 0x5000_0000
 HERE = BASE + 2 * PAGE

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 from hyp_tools import DEVICE, GICD, GICR, RAM, RAM_SIZE, Asm, power_off
 
-from armvirt import vgic_save
 from armvirt.arch import timer
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.hyp.kvm import (
@@ -25,7 +24,8 @@ from armvirt.hyp.kvm import (
     VgicGroup,
     Vm,
 )
-from armvirt.migrate import PSTATE, TIMER_ORDER
+from armvirt.machine import vgic_save
+from armvirt.machine.migrate import PSTATE, TIMER_ORDER
 
 ONE_REG = 0x6030_0000_0013_0000
 COUNTS = {"V": ONE_REG | timer.CNTV_CVAL_EL0, "P": ONE_REG | timer.CNTPCT_EL0}

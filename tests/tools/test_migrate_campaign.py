@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import migrate_campaign
 from migrate_campaign import KINDS, Moments, main
 
-from armvirt import migrate
 from armvirt.events import Acknowledge, EndOfInterrupt, Schedule, Stamp, TimerLine
+from armvirt.machine import migrate
 
 
 def seen(*events: tuple[int, int, object]) -> Moments:

@@ -17,7 +17,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """0 if the guest went on as if it had not been moved, else 1."""
     if arguments.at is None:
         raise UserError("armvirt migrate-test needs --at TIME, when the guest moves")
-    from armvirt import migrate
+    from armvirt.machine import migrate
 
     def make(**more: Any) -> Machine:
         return session.build_machine(arguments, trace_hash=False, **more)

@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 from gic_fuzz import ICC_NAMES, VTIMER, Fuzzer
 from gic_fuzz_its import PENDING, PROPERTIES, RAM, ItsFuzzer
 
-from armvirt import vgic_save
 from armvirt.arch.gic import FIRST_SPI
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.device.gic import Group
 from armvirt.hyp.vgic.its import registers as its_regs
-from armvirt.vgic_save import Line, Saved
+from armvirt.machine import vgic_save
+from armvirt.machine.vgic_save import Line, Saved
 
 SEEDS = range(16)
 AGES = (0, 7, 60, 700)  # steps from reset on
@@ -92,7 +92,7 @@ def _save(machine: Fuzzer) -> tuple[list[Saved], list[Saved]]:
 
 
 def _restore(machine: Fuzzer, old: Fuzzer, rows: list[Saved], its: list[Saved]) -> None:
-    """As `armvirt.migrate` does: memory, the lines of a GICv2, the controller, its ITS."""
+    """As `armvirt.machine.migrate` does: memory, the lines of a GICv2, the controller, its ITS."""
     machine.timer_line = list(old.timer_line)
     for vcpu, pe in machine.pe_of.items():
         machine.gic.set_line(pe, VTIMER, machine.timer_line[vcpu])

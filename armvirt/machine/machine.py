@@ -22,10 +22,10 @@ from armvirt.bundled import find
 from armvirt.errors import LimitError, UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
 from armvirt.hyp.kvm import Host, Stop, StuckExit, SystemEventExit
-from armvirt.pacing import Pacer
+from armvirt.machine.pacing import Pacer
+from armvirt.machine.watch import Watch
 from armvirt.printable import printable
 from armvirt.settings import DEFAULTS, native, shown
-from armvirt.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,7 +196,7 @@ class Machine:
     Wherever the command line has the option, the text that the option takes is taken, too:
     ``cntfrq="24MHz"``, ``quantum_ns="100us"``, ``load_addr="0x40080000"``,
     ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for what cannot be used; nothing has
-    run then. ``watch`` can end a run from outside (`armvirt.watch`).
+    run then. ``watch`` can end a run from outside (`armvirt.machine.watch`).
     """
 
     def __init__(

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from armvirt import vgic_save
 from armvirt.arch import timer
 from armvirt.board import memmap
 from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import LimitError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, InFlight, MpState, Vcpu, VcpuEvents, VcpuGroup
-from armvirt.machine import Machine, Result
+from armvirt.machine import Machine, Result, vgic_save
 from armvirt.settings import native
 
 if TYPE_CHECKING:
