@@ -4,7 +4,7 @@
   console.
 * Files named ``test_*.elf`` are tests: the guest has to pass.
 * Folders listed in the ini option ``armvirt_guests`` are suites: their ``armvirt.toml`` says what
-  is expected, or every guest in them has to pass (`armvirt.suite`).
+  is expected, or every guest in them has to pass (`armvirt.suite.cases`).
 
 Nothing of armvirt but this file is imported until a guest is there: other projects' test runs stay
 fast.
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from armvirt.cli.outcome import Outcome, Tail
     from armvirt.machine import Machine
-    from armvirt.suite import Case
+    from armvirt.suite.cases import Case
+    from armvirt.suite.outcome import Outcome, Tail
 
 INI = "armvirt_guests"
 MACHINES = pytest.StashKey[list[tuple["Machine", "Tail"]]]()
@@ -49,7 +49,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def _is_guest(path: Path) -> bool:
-    from armvirt.suite import GUEST_NAMES, GUEST_SUFFIXES
+    from armvirt.suite.cases import GUEST_NAMES, GUEST_SUFFIXES
 
     return path.suffix in GUEST_SUFFIXES or path.name in GUEST_NAMES
 
@@ -59,7 +59,7 @@ class GuestFile(pytest.File):
 
     def collect(self) -> Iterator[GuestItem]:
         from armvirt.errors import UserError
-        from armvirt.suite import Case, toml_cases
+        from armvirt.suite.cases import Case, toml_cases
 
         try:
             described = self.path.suffix == ".toml"
@@ -78,7 +78,7 @@ class GuestItem(pytest.Item):
         self.case = case
 
     def runtest(self) -> None:
-        from armvirt.cli.outcome import Tail, outcome_of
+        from armvirt.suite.outcome import Tail, outcome_of
 
         started = time.monotonic()
         tail = Tail()
@@ -129,8 +129,8 @@ def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
     def make(
         image: str | Path | None = None, *, sinks: Iterable[Any] = (), **settings: Any
     ) -> Machine:
-        from armvirt.cli.outcome import Tail
         from armvirt.machine import Machine
+        from armvirt.suite.outcome import Tail
 
         tail = Tail()
         made.append((Machine(image, sinks=[*sinks, tail], **settings), tail))
@@ -152,7 +152,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def _machine_text(machine: Machine, tail: Tail) -> str:
-    from armvirt.cli.outcome import machine_details
+    from armvirt.suite.outcome import machine_details
 
     lines = []
     for title, rows in machine_details(machine, tail):

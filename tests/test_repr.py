@@ -24,7 +24,7 @@ LONGEST = 300
 LONG = {"BoardConfig", "Life"}
 MODULES = ["armvirt",
            "armvirt.machine.machine", "armvirt.views.explain", "armvirt.views.gic", "armvirt.script", "armvirt.bundled",
-           "armvirt.suite", "armvirt.machine.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
+           "armvirt.suite.cases", "armvirt.machine.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
            "armvirt.settings", "armvirt.board.virt", "armvirt.board.config",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip
 #: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts

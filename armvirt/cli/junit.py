@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as xml
 
-from armvirt.cli.outcome import Outcome
 from armvirt.cli.printing import LONGEST
 from armvirt.printable import escaped, printable
+from armvirt.suite.outcome import Outcome
 
 
 def report(outcomes: Sequence[Outcome]) -> bytes:

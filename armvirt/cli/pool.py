@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import IO
 
-from armvirt.cli.outcome import Outcome
 from armvirt.cli.worker import encode
-from armvirt.suite import Case
+from armvirt.suite.cases import Case
+from armvirt.suite.outcome import Outcome
 
 GRACE_S = 5.0  # on top of a guest's own timeout, before its process is ended from outside
 READ = 1 << 16

@@ -17,10 +17,10 @@ from typing import Any
 
 from armvirt.cli import printing
 from armvirt.cli.interrupt import signals
-from armvirt.cli.outcome import Outcome, Tail, outcome_of
 from armvirt.errors import ArmvirtError, LimitError, UserError
 from armvirt.machine.watch import Watch
-from armvirt.suite import Case
+from armvirt.suite.cases import Case
+from armvirt.suite.outcome import Outcome, Tail, outcome_of
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 

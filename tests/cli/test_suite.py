@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from armvirt import suite
 from armvirt.bundled import guests
 from armvirt.cli.options import COMMANDS, DEBUG
 from armvirt.errors import UserError
-from armvirt.suite import Case, collect, toml_cases
+from armvirt.suite import cases as suite
+from armvirt.suite.cases import Case, collect, toml_cases
 
 
 def write(folder: Path, text: str) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from armvirt.bundled import FOLDER
 from armvirt.errors import UserError
-from armvirt.suite import MAX_FILE, collect
+from armvirt.suite.cases import MAX_FILE, collect
 
 HELLO = Path(FOLDER) / "hello.elf"
 

@@ -18,8 +18,8 @@ from armvirt.cli.commands import test as test_command
 from armvirt.cli.commands.test import closing, failure
 from armvirt.cli.junit import report
 from armvirt.cli.main import main
-from armvirt.cli.outcome import Outcome, disassemble
-from armvirt.suite import Case
+from armvirt.suite.cases import Case
+from armvirt.suite.outcome import Outcome, disassemble
 
 
 def armvirt_test(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

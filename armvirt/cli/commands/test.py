@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from armvirt import suite
 from armvirt.cli import outputs, printing
 from armvirt.cli.junit import report
-from armvirt.cli.outcome import Outcome
 from armvirt.cli.outputs import STANDARD_OUTPUT, write_bytes
 from armvirt.cli.pool import run_all
 from armvirt.errors import UserError
 from armvirt.printable import printable
-from armvirt.suite import Case
+from armvirt.suite import cases as suite
+from armvirt.suite.cases import Case
+from armvirt.suite.outcome import Outcome
 from armvirt.units import human_time
 
 

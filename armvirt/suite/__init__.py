@@ -1,0 +1,1 @@
+"""Suites of guests: which guests, how they run, how they should end."""
