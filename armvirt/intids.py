@@ -11,19 +11,25 @@ from __future__ import annotations
 import re
 
 from armvirt import units
-from armvirt.arch.gic import FIRST_LPI
+from armvirt.arch.gic import FIRST_LPI, FIRST_PPI, FIRST_SPECIAL, FIRST_SPI, NR_PRIVATE, NR_SGIS
+from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
 from armvirt.board import memmap
 from armvirt.errors import UserError
 
 NAMES = {
-    memmap.TIMER_VIRTUAL_INTID: "vtimer",
-    memmap.TIMER_PHYSICAL_INTID: "ptimer",
+    PPI_VTIMER: "vtimer",
+    PPI_PTIMER: "ptimer",
     memmap.UART_INTID: "uart",
     memmap.RTC_INTID: "rtc",
 }
 _BY_NAME = {name: intid for intid, name in NAMES.items()}
 #: The first INTID of each class, and how many it has at most (IHI 0069 2.2).
-_CLASSES = {"sgi": (0, 16), "ppi": (16, 16), "spi": (32, 988), "lpi": (FIRST_LPI, 1 << 24)}
+_CLASSES = {
+    "sgi": (0, NR_SGIS),
+    "ppi": (FIRST_PPI, NR_PRIVATE - FIRST_PPI),
+    "spi": (FIRST_SPI, FIRST_SPECIAL - FIRST_SPI),
+    "lpi": (FIRST_LPI, 1 << 24),
+}
 _NUMBERED = re.compile(r"(sgi|ppi|spi|lpi)(\d{1,8})", re.ASCII)
 _INTID = (1 << 32) - 1
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from armvirt import units
+from armvirt.arch.words import MASK64
+from armvirt.board import memmap
 from armvirt.board.config import BoardConfig
 from armvirt.errors import UserError
 
@@ -45,7 +47,7 @@ def choice(*allowed: str) -> Parse:
     return parse
 
 
-def count(low: int, high: int = units.U64, what: str = "number") -> Parse:
+def count(low: int, high: int = MASK64, what: str = "number") -> Parse:
     """A parser of whole numbers within ``low..high``."""
     return lambda value: units.parse_count(value, low, high, what=what)
 
@@ -130,7 +132,7 @@ class Setting(NamedTuple):
         return None if self.by_guest else DEFAULTS.get(self.argument)
 
 
-_COUNT_OF_CPUS = count(1, units.MAX_CPUS, "CPU count")
+_COUNT_OF_CPUS = count(1, memmap.MAX_CPUS_V3, "CPU count")
 
 SETTINGS = (
     Setting("gic", "2|3", gic_version, "GIC version (default 3; 2 has at most 8 CPUs)", "gic"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from armvirt.arch.words import MASK64
 from armvirt.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,12 +27,10 @@ _TIME = {
     "min": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-U64 = (1 << 64) - 1
-MAX_CPUS = 123
 LONGEST_TIME = 1 << 62  # ns; far beyond any run, small enough to add to the clock
 
 
-def parse_count(text: str, low: int = 0, high: int = U64, *, what: str = "number") -> int:
+def parse_count(text: str, low: int = 0, high: int = MASK64, *, what: str = "number") -> int:
     """A whole number: ``1500``, ``0x5dc``, ``1.5k``, ``10M`` (k, M, G, T count thousands), within
     ``low..high``."""
     return _bounded(text, _parse(text, _SI, what, "for example 1000, 0x3e8 or 1k"), low, high, what)
@@ -39,7 +38,7 @@ def parse_count(text: str, low: int = 0, high: int = U64, *, what: str = "number
 
 def parse_offset(text: str) -> int:
     """Ticks of CNTVOFF_EL2; a negative number is what the 64-bit register holds for it."""
-    return parse_count(text, -(1 << 63), U64, what="offset") & U64
+    return parse_count(text, -(1 << 63), MASK64, what="offset") & MASK64
 
 
 def parse_frequency(text: str) -> int:

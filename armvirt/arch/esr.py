@@ -9,10 +9,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from armvirt.arch.encoding import sysreg, unpack
-from armvirt.arch.sysregs import name_of
+from armvirt.arch.sysregs import field, name_of
 
-IL = 1 << 25
-ISS_MASK = (1 << 25) - 1
+EC_SHIFT = 26
+IL = field("ESR_EL1.IL")
+ISS_MASK = field("ESR_EL1.ISS")
+#: ISS of a data abort: the access fields are valid; sign-extended; 64-bit register; a write.
+ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
+ACCESS_FIELDS = 0x7FF << 14  # ISV, SAS, SSE, SRT, SF and AR
+STEP_ISV = 1 << 24  # ISS of a step: EX is valid
 
 
 class EC(IntEnum):
@@ -54,6 +59,21 @@ class EC(IntEnum):
     BKPT32 = 0x38
     VECTOR_CATCH32 = 0x3A
     BRK64 = 0x3C
+
+
+#: Exceptions that write FAR_ELx (DDI 0487, FAR_EL1).
+EC_WITH_FAR = frozenset(
+    int(ec)
+    for ec in (
+        EC.IABT_LOWER,
+        EC.IABT_CURRENT,
+        EC.PC_ALIGN,
+        EC.DABT_LOWER,
+        EC.DABT_CURRENT,
+        EC.WATCHPOINT_LOWER,
+        EC.WATCHPOINT_CURRENT,
+    )
+)
 
 
 class DFSC(IntEnum):
@@ -222,6 +242,12 @@ def immediate(esr: int) -> int:
 def undefined() -> int:
     """The syndrome of an UNDEFINED instruction: EC 0, ISS 0, IL 1."""
     return build(EC.UNKNOWN)
+
+
+#: Plain integers for the engines.
+UNDEFINED, PC_ALIGNMENT, ILLEGAL_STATE = (
+    build(ec) for ec in (EC.UNKNOWN, EC.PC_ALIGN, EC.ILLEGAL_STATE)
+)
 
 
 # Text -------------------------------------------------------------------------------------------

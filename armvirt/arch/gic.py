@@ -23,6 +23,7 @@ NR_PRIVATE = 32
 FIRST_SPI = 32
 MAX_SPI = 1019
 FIRST_SPECIAL, LAST_SPECIAL = 1020, 1023
+SPECIAL_INTIDS = range(FIRST_SPECIAL, LAST_SPECIAL + 1)
 SPURIOUS = 1023
 FIRST_LPI = 8192
 
@@ -341,6 +342,24 @@ def _ich_rows() -> Iterator[SysReg]:
 ICC_ROWS: tuple[SysReg, ...] = tuple(_icc_rows())
 ICH_ROWS: tuple[SysReg, ...] = tuple(_ich_rows())
 
+_BY_NAME: dict[str, SysReg] = {row.name: row for row in (*ICC_ROWS, *ICH_ROWS)}
+
+
+def field(name: str) -> int:
+    """The mask of a field of ICC_* or ICH_*, in place: ``field("ICH_HCR_EL2.En")``."""
+    register, _, part = name.partition(".")
+    return _BY_NAME[register].mask(part)
+
+
+def _fields(register: str, *parts: str) -> tuple[int, ...]:
+    return tuple(field(f"{register}.{part}") for part in parts)
+
+
+def _low(mask: int) -> int:
+    """The number of the lowest bit of a field: how far its value is shifted."""
+    return (mask & -mask).bit_length() - 1
+
+
 #: Name to packed encoding.
 ICC_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICC_ROWS}
 ICH_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICH_ROWS}
@@ -352,17 +371,14 @@ ICC_DIR_EL1 = ICC_REGISTERS["ICC_DIR_EL1"]
 ICC_SRE_EL1 = ICC_REGISTERS["ICC_SRE_EL1"]
 
 # ICH_LR<n>_EL2 (IHI 0069 12.4.6).
-LR_VINTID = 0xFFFF_FFFF
-LR_PINTID_SHIFT, LR_PINTID_MASK = 32, 0x1FFF
+LR_VINTID, LR_GROUP1, LR_HW, LR_STATE = _fields("ICH_LR0_EL2", "vINTID", "Group", "HW", "State")
+LR_PINTID_SHIFT = _low(field("ICH_LR0_EL2.pINTID"))
+LR_PINTID_MASK = field("ICH_LR0_EL2.pINTID") >> LR_PINTID_SHIFT
+LR_PRIORITY_SHIFT = _low(field("ICH_LR0_EL2.Priority"))
 LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # in vINTID, for a GICv2 guest's SGIs
 LR_EOI = 1 << 41  # only with HW = 0, where pINTID means nothing else
-LR_PRIORITY_SHIFT = 48
-LR_GROUP1 = 1 << 60
-LR_HW = 1 << 61
-LR_PENDING = 1 << 62
-LR_ACTIVE = 1 << 63
-LR_STATE = LR_PENDING | LR_ACTIVE
-LR_STATE_SHIFT = 62
+LR_STATE_SHIFT = _low(LR_STATE)
+LR_PENDING, LR_ACTIVE = 1 << LR_STATE_SHIFT, 2 << LR_STATE_SHIFT
 STATE_NAMES = ("inactive", "pending", "active", "pending+active")
 
 
@@ -409,34 +425,53 @@ class ListRegister(NamedTuple):
 
 
 # ICH_HCR_EL2 (12.4.4).
-HCR_EN = 1 << 0
-HCR_UIE, HCR_LRENPIE, HCR_NPIE = 1 << 1, 1 << 2, 1 << 3
-HCR_VGRP0EIE, HCR_VGRP0DIE, HCR_VGRP1EIE, HCR_VGRP1DIE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
-HCR_MAINTENANCE_ENABLES = 0xFE
-HCR_TC, HCR_TALL0, HCR_TALL1, HCR_TDIR = 1 << 10, 1 << 11, 1 << 12, 1 << 14
-HCR_EOICOUNT_SHIFT, HCR_EOICOUNT_MASK = 27, 0x1F
+HCR_EN, HCR_UIE, HCR_LRENPIE, HCR_NPIE = _fields("ICH_HCR_EL2", "En", "UIE", "LRENPIE", "NPIE")
+HCR_VGRP0EIE, HCR_VGRP0DIE = _fields("ICH_HCR_EL2", "VGrp0EIE", "VGrp0DIE")
+HCR_VGRP1EIE, HCR_VGRP1DIE = _fields("ICH_HCR_EL2", "VGrp1EIE", "VGrp1DIE")
+HCR_MAINTENANCE_ENABLES = (
+    HCR_UIE | HCR_LRENPIE | HCR_NPIE | HCR_VGRP0EIE | HCR_VGRP0DIE | HCR_VGRP1EIE | HCR_VGRP1DIE
+)
+HCR_TC, HCR_TALL0, HCR_TALL1, HCR_TDIR = _fields("ICH_HCR_EL2", "TC", "TALL0", "TALL1", "TDIR")
+HCR_EOICOUNT_SHIFT = _low(field("ICH_HCR_EL2.EOIcount"))
+HCR_EOICOUNT_MASK = field("ICH_HCR_EL2.EOIcount") >> HCR_EOICOUNT_SHIFT
 HCR_WRITABLE = (
-    0xF800_0000 | HCR_TC | HCR_TALL0 | HCR_TALL1 | HCR_TDIR | HCR_MAINTENANCE_ENABLES | HCR_EN
+    field("ICH_HCR_EL2.EOIcount")
+    | HCR_TC
+    | HCR_TALL0
+    | HCR_TALL1
+    | HCR_TDIR
+    | HCR_MAINTENANCE_ENABLES
+    | HCR_EN
 )
 
 # ICH_MISR_EL2 (12.4.7).
-MISR_EOI, MISR_U, MISR_LRENP, MISR_NP = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-MISR_VGRP0E, MISR_VGRP0D, MISR_VGRP1E, MISR_VGRP1D = 1 << 4, 1 << 5, 1 << 6, 1 << 7
+MISR_EOI, MISR_U, MISR_LRENP, MISR_NP = _fields("ICH_MISR_EL2", "EOI", "U", "LRENP", "NP")
+MISR_VGRP0E, MISR_VGRP0D = _fields("ICH_MISR_EL2", "VGrp0E", "VGrp0D")
+MISR_VGRP1E, MISR_VGRP1D = _fields("ICH_MISR_EL2", "VGrp1E", "VGrp1D")
 
 # ICH_VMCR_EL2 (12.4.8).
-VMCR_VENG0, VMCR_VENG1 = 1 << 0, 1 << 1
-VMCR_VACKCTL, VMCR_VFIQEN, VMCR_VCBPR, VMCR_VEOIM = 1 << 2, 1 << 3, 1 << 4, 1 << 9
-VMCR_VBPR1_SHIFT, VMCR_VBPR0_SHIFT, VMCR_BPR_MASK = 18, 21, 7
-VMCR_VPMR_SHIFT = 24
+VMCR_VENG0, VMCR_VENG1 = _fields("ICH_VMCR_EL2", "VENG0", "VENG1")
+VMCR_VACKCTL, VMCR_VFIQEN = _fields("ICH_VMCR_EL2", "VAckCtl", "VFIQEn")
+VMCR_VCBPR, VMCR_VEOIM = _fields("ICH_VMCR_EL2", "VCBPR", "VEOIM")
+VMCR_VBPR1_SHIFT = _low(field("ICH_VMCR_EL2.VBPR1"))
+VMCR_VBPR0_SHIFT = _low(field("ICH_VMCR_EL2.VBPR0"))
+VMCR_BPR_MASK = field("ICH_VMCR_EL2.VBPR0") >> VMCR_VBPR0_SHIFT
+VMCR_VPMR_SHIFT = _low(field("ICH_VMCR_EL2.VPMR"))
 VMCR_LEGACY_FLAGS = VMCR_VACKCTL | VMCR_VFIQEN  # writable with ICC_SRE_EL1.SRE = 0 alone
 VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
 
 # ICC_CTLR_EL1 (12.2.6) and ICH_VTR_EL2 (12.4.9).
-CTLR_CBPR, CTLR_EOIMODE = 1 << 0, 1 << 1
-CTLR_PRIBITS_SHIFT, CTLR_IDBITS_SHIFT, CTLR_SEIS, CTLR_A3V = 8, 11, 1 << 14, 1 << 15
-CTLR_RSS = 1 << 18
-VTR_TDS, VTR_NV4, VTR_A3V, VTR_PREBITS_SHIFT, VTR_PRIBITS_SHIFT = 1 << 19, 1 << 20, 1 << 21, 26, 29
-SRE_ALL = 7  # SRE, DFB and DIB: system registers only, no bypass
+CTLR_CBPR, CTLR_EOIMODE, CTLR_SEIS, CTLR_A3V, CTLR_RSS = _fields(
+    "ICC_CTLR_EL1", "CBPR", "EOImode", "SEIS", "A3V", "RSS"
+)
+CTLR_PRIBITS_SHIFT = _low(field("ICC_CTLR_EL1.PRIbits"))
+CTLR_IDBITS_SHIFT = _low(field("ICC_CTLR_EL1.IDbits"))
+VTR_TDS, VTR_NV4, VTR_A3V = _fields("ICH_VTR_EL2", "TDS", "nV4", "A3V")
+VTR_PREBITS_SHIFT = _low(field("ICH_VTR_EL2.PREbits"))
+VTR_PRIBITS_SHIFT = _low(field("ICH_VTR_EL2.PRIbits"))
+SRE_ALL = (
+    field("ICC_SRE_EL1.SRE") | field("ICC_SRE_EL1.DFB") | field("ICC_SRE_EL1.DIB")
+)  # system registers only, no bypass
 
 IDLE_PRIORITY = 0xFF
 

@@ -12,17 +12,43 @@ from typing import NamedTuple
 
 from armvirt.arch.encoding import generic_name, sysreg
 from armvirt.arch.pstate import PSTATE_A, PSTATE_D, PSTATE_F, PSTATE_I
+from armvirt.arch.sysregs import encoding_of
 
 INSTRUCTION_BYTES = 4
 XZR = 31
 
-_SYSTEM_MASK = 0xFFD0_0000
-_SYSTEM_REGISTER = 0xD510_0000  # MSR/MRS (register): bit 20 set
+# Words and patterns as plain integers, for the code that looks at every instruction of a kind.
+NOP, YIELD, WFE, WFI = 0xD503_201F, 0xD503_203F, 0xD503_205F, 0xD503_207F
+SEV, SEVL = 0xD503_209F, 0xD503_20BF
+ISB = 0xD503_3FDF
+ERET = 0xD69F_03E0
+SVC, HVC, SMC, BRK, HLT = 0xD400_0001, 0xD400_0002, 0xD400_0003, 0xD420_0000, 0xD440_0000
+EXCEPTION_MASK = 0xFFE0_001F  # of the five: all but imm16
+IMM16_SHIFT = 5
+HLT_SEMIHOSTING = HLT | 0xF000 << IMM16_SHIFT
+PSTATE_IMM_MASK = 0xFFFF_F0FF  # of MSR (immediate) with one PSTATE field: all but CRm
+MSR_DAIFSET, MSR_DAIFCLR, MSR_SPSEL = 0xD503_40DF, 0xD503_40FF, 0xD500_40BF
+#: MSR (immediate) of any PSTATE field: op1 and op2 select the field, CRm is the operand.
+MSR_IMM, MSR_IMM_MASK = 0xD500_401F, 0xFFF8_F01F
+#: WFET and WFIT: bit 5 tells them apart, bits 4:0 are the register with the deadline.
+WFXT, WFXT_MASK, WFXT_IS_WFIT = 0xD503_1000, 0xFFFF_FFC0, 1 << 5
+#: MSR and MRS (register): bit 21 is the direction, bits 20:5 the encoding.
+SYSTEM_REGISTER, SYSTEM_REGISTER_MASK, SYSTEM_READ = 0xD510_0000, 0xFFD0_0000, 1 << 21
+SYSTEM_SHIFT, SYSTEM_ENCODING = 5, 0xFFFF
+RT_MASK = 0x1F
+WITHOUT_RT = 0xFFFF_FFE0
+#: Loads and stores of one register with writeback: pre-index and post-index.
+WRITEBACK, WRITEBACK_MASK = 0x3800_0400, 0x3B20_0400
+
+
+_SYSTEM = 0xD500_0000
 _SYSTEM_OPERATION = 0xD508_0000  # SYS/SYSL: op0 = 1
 _SYSTEM_OPERATION_MASK = 0xFFD8_0000
-_READ = 1 << 21
 
-ERET = 0xD69F_03E0
+
+MSR_DAIF = _SYSTEM | encoding_of("DAIF") << SYSTEM_SHIFT
+MRS_CNTPCTSS = _SYSTEM | SYSTEM_READ | encoding_of("CNTPCTSS_EL0") << SYSTEM_SHIFT
+MRS_CNTVCTSS = _SYSTEM | SYSTEM_READ | encoding_of("CNTVCTSS_EL0") << SYSTEM_SHIFT
 
 
 class SysregAccess(NamedTuple):
@@ -35,9 +61,9 @@ class SysregAccess(NamedTuple):
 
 def is_msr_mrs(insn: int) -> SysregAccess | None:
     """The register that an MSR or MRS (register form) names, or None for any other instruction."""
-    if insn & _SYSTEM_MASK != _SYSTEM_REGISTER:
+    if insn & SYSTEM_REGISTER_MASK != SYSTEM_REGISTER:
         return None
-    return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & _READ), insn & 31)
+    return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
 
 
 def is_sys(insn: int) -> SysregAccess | None:
@@ -45,17 +71,17 @@ def is_sys(insn: int) -> SysregAccess | None:
     instruction."""
     if insn & _SYSTEM_OPERATION_MASK != _SYSTEM_OPERATION:
         return None
-    return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & _READ), insn & 31)
+    return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
 
 
 def msr(encoding: int, rt: int) -> int:
     """The word of MSR <encoding>, X<rt>."""
-    return 0xD500_0000 | encoding << 5 | rt
+    return _SYSTEM | encoding << SYSTEM_SHIFT | rt
 
 
 def mrs(encoding: int, rt: int) -> int:
     """The word of MRS X<rt>, <encoding>."""
-    return 0xD520_0000 | encoding << 5 | rt
+    return _SYSTEM | SYSTEM_READ | encoding << SYSTEM_SHIFT | rt
 
 
 class Op(Enum):
@@ -102,28 +128,28 @@ class _Pattern(NamedTuple):
 
 _PATTERNS: tuple[_Pattern, ...] = (
     # Hints: CRm:op2 in bits 11:5 (C6.2 HINT)
-    _Pattern(0xFFFF_FFFF, 0xD503_201F, Op.NOP),
-    _Pattern(0xFFFF_FFFF, 0xD503_203F, Op.YIELD),
-    _Pattern(0xFFFF_FFFF, 0xD503_205F, Op.WFE),
-    _Pattern(0xFFFF_FFFF, 0xD503_207F, Op.WFI),
-    _Pattern(0xFFFF_FFFF, 0xD503_209F, Op.SEV),
-    _Pattern(0xFFFF_FFFF, 0xD503_20BF, Op.SEVL),
+    _Pattern(0xFFFF_FFFF, NOP, Op.NOP),
+    _Pattern(0xFFFF_FFFF, YIELD, Op.YIELD),
+    _Pattern(0xFFFF_FFFF, WFE, Op.WFE),
+    _Pattern(0xFFFF_FFFF, WFI, Op.WFI),
+    _Pattern(0xFFFF_FFFF, SEV, Op.SEV),
+    _Pattern(0xFFFF_FFFF, SEVL, Op.SEVL),
     # Barriers: CRm is the option
     _Pattern(0xFFFF_F0FF, 0xD503_305F, Op.CLREX, 8, 0xF),
     _Pattern(0xFFFF_F0FF, 0xD503_309F, Op.DSB, 8, 0xF),
     _Pattern(0xFFFF_F0FF, 0xD503_30BF, Op.DMB, 8, 0xF),
     _Pattern(0xFFFF_F0FF, 0xD503_30DF, Op.ISB, 8, 0xF),
     # Exception generation: imm16 in bits 20:5
-    _Pattern(0xFFE0_001F, 0xD400_0001, Op.SVC, 5, 0xFFFF),
-    _Pattern(0xFFE0_001F, 0xD400_0002, Op.HVC, 5, 0xFFFF),
-    _Pattern(0xFFE0_001F, 0xD400_0003, Op.SMC, 5, 0xFFFF),
-    _Pattern(0xFFE0_001F, 0xD420_0000, Op.BRK, 5, 0xFFFF),
-    _Pattern(0xFFE0_001F, 0xD440_0000, Op.HLT, 5, 0xFFFF),
+    _Pattern(EXCEPTION_MASK, SVC, Op.SVC, IMM16_SHIFT, 0xFFFF),
+    _Pattern(EXCEPTION_MASK, HVC, Op.HVC, IMM16_SHIFT, 0xFFFF),
+    _Pattern(EXCEPTION_MASK, SMC, Op.SMC, IMM16_SHIFT, 0xFFFF),
+    _Pattern(EXCEPTION_MASK, BRK, Op.BRK, IMM16_SHIFT, 0xFFFF),
+    _Pattern(EXCEPTION_MASK, HLT, Op.HLT, IMM16_SHIFT, 0xFFFF),
     _Pattern(0xFFFF_FFFF, ERET, Op.ERET),
     # MSR (immediate): CRm is the operand
-    _Pattern(0xFFFF_F0FF, 0xD503_40DF, Op.MSR_DAIFSET, 8, 0xF),
-    _Pattern(0xFFFF_F0FF, 0xD503_40FF, Op.MSR_DAIFCLR, 8, 0xF),
-    _Pattern(0xFFFF_F0FF, 0xD500_40BF, Op.MSR_SPSEL, 8, 0xF),
+    _Pattern(PSTATE_IMM_MASK, MSR_DAIFSET, Op.MSR_DAIFSET, 8, 0xF),
+    _Pattern(PSTATE_IMM_MASK, MSR_DAIFCLR, Op.MSR_DAIFCLR, 8, 0xF),
+    _Pattern(PSTATE_IMM_MASK, MSR_SPSEL, Op.MSR_SPSEL, 8, 0xF),
 )
 
 
@@ -133,6 +159,16 @@ def decode(insn: int) -> Insn | None:
         if insn & pattern.mask == pattern.value:
             return Insn(pattern.op, insn >> pattern.shift & pattern.field)
     return None
+
+
+def hvc(imm: int) -> int:
+    """The word of HVC #imm."""
+    return HVC | imm << IMM16_SHIFT
+
+
+def unmasks_interrupts(insn: int) -> bool:
+    """Can this instruction clear PSTATE.I or PSTATE.F? ERET, MSR DAIFClr, MSR DAIF."""
+    return insn == ERET or insn & PSTATE_IMM_MASK == MSR_DAIFCLR or insn & WITHOUT_RT == MSR_DAIF
 
 
 def daif_bits(imm: int) -> int:
@@ -231,6 +267,13 @@ SYS_OPERATIONS: tuple[SysOp, ...] = (
 
 SYS_BY_ENCODING: dict[int, SysOp] = {row.encoding: row for row in SYS_OPERATIONS}
 SYS_BY_NAME: dict[str, SysOp] = {row.name: row for row in SYS_OPERATIONS}
+
+
+DC_CVAU = SYS_BY_NAME["DC CVAU"].encoding
+IC_IVAU = SYS_BY_NAME["IC IVAU"].encoding
+IC_IALLU = SYS_BY_NAME["IC IALLU"].encoding
+IC_IALLUIS = SYS_BY_NAME["IC IALLUIS"].encoding
+AT_S1E1R = SYS_BY_NAME["AT S1E1R"].encoding
 
 
 def sys_name(encoding: int) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MASK64 = (1 << 64) - 1
-
 SMCCC_FAST = 1 << 31
 SMCCC_64 = 1 << 30
 SMCCC_OWNER_SHIFT = 24

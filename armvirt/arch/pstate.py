@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-PSTATE_N, PSTATE_Z, PSTATE_C, PSTATE_V = 1 << 31, 1 << 30, 1 << 29, 1 << 28
-PSTATE_UAO = 1 << 23
-PSTATE_PAN = 1 << 22
-PSTATE_SS = 1 << 21
-PSTATE_IL = 1 << 20
-PSTATE_D, PSTATE_A, PSTATE_I, PSTATE_F = 1 << 9, 1 << 8, 1 << 7, 1 << 6
+from armvirt.arch.sysregs import field
+
+PSTATE_N = field("SPSR_EL1.N")
+PSTATE_Z = field("SPSR_EL1.Z")
+PSTATE_C = field("SPSR_EL1.C")
+PSTATE_V = field("SPSR_EL1.V")
+PSTATE_UAO = field("SPSR_EL1.UAO")
+PSTATE_PAN = field("SPSR_EL1.PAN")
+PSTATE_SS = field("SPSR_EL1.SS")
+PSTATE_IL = field("SPSR_EL1.IL")
+PSTATE_D = field("SPSR_EL1.D")
+PSTATE_A = field("SPSR_EL1.A")
+PSTATE_I = field("SPSR_EL1.I")
+PSTATE_F = field("SPSR_EL1.F")
 PSTATE_DAIF = PSTATE_D | PSTATE_A | PSTATE_I | PSTATE_F
-PSTATE_NRW = 1 << 4  # AArch32
-PSTATE_MODE = 0xF  # M[3:0] of an AArch64 state
+PSTATE_NRW = field("SPSR_EL1.nRW")  # AArch32
+PSTATE_MODE = field("SPSR_EL1.M")  # M[3:0] of an AArch64 state
+PSTATE_SP = 1 << 0  # M[0]: SP_ELx is in use
+PSTATE_EL = 3 << 2  # M[3:2]: the exception level
 PSTATE_NZCV = PSTATE_N | PSTATE_Z | PSTATE_C | PSTATE_V
 
 
@@ -31,12 +41,29 @@ class Mode(IntEnum):
 #: Where a CPU starts, and where every exception to EL1 lands: EL1h with D, A, I and F masked (DDI
 #: 0487 D1.3, D1.4.1).
 PSTATE_EL1_ENTRY = PSTATE_DAIF | Mode.EL1H
+#: EL2h with D, A, I and F masked: a regime without stage 1.
+PSTATE_EL2_ENTRY = PSTATE_DAIF | Mode.EL2H
+
+#: Bits of SPSR_EL1 of which each makes an ERET illegal here: IL, AArch32 (not offered), and of M
+#: those of EL2, EL3 and the reserved modes. M = 1 is reserved too.
+ILLEGAL_IN_SPSR = PSTATE_IL | PSTATE_NRW | 0b1010
+RESERVED_MODE = 0b0001
+
+
+def illegal_return(spsr: int) -> bool:
+    """Does ERET with this SPSR_EL1 set PSTATE.IL?"""
+    return bool(spsr & ILLEGAL_IN_SPSR) or spsr & PSTATE_MODE == RESERVED_MODE
+
 
 #: Vector offsets of VBAR_ELx (DDI 0487 D1.3.1.1): by origin of the exception, then by kind.
 VECTOR_CURRENT_SP0 = 0x000
 VECTOR_CURRENT_SPX = 0x200
 VECTOR_LOWER_A64 = 0x400
 VECTOR_LOWER_A32 = 0x600
+
+
+VECTOR_END = 0x800  # the size of a table
+VECTOR_BYTES = 0x80  # the size of one vector
 
 
 class Vector(IntEnum):

@@ -12,6 +12,7 @@ both.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from armvirt.arch.encoding import generic_name, sysreg, unpack
@@ -62,6 +63,10 @@ class SysReg(NamedTuple):
         """The register's named fields, in the order of the table."""
         return tuple(_parse_fields(self.layout))
 
+    def mask(self, field: str) -> int:
+        """The bits of the field with this name, in place; KeyError without such a field."""
+        return _masks(self.layout)[field]
+
     @property
     def readable(self) -> bool:
         return self.access != "wo"
@@ -84,6 +89,11 @@ def _parse_fields(layout: str) -> Iterator[Field]:
     for word in layout.split():
         name, high, *low = word.split(":")
         yield Field(name, int(high), int(low[0]) if low else int(high))
+
+
+@lru_cache
+def _masks(layout: str) -> dict[str, int]:
+    return {field.name: field.mask for field in _parse_fields(layout)}
 
 
 def _row(
@@ -221,6 +231,12 @@ _EL2_ROWS: tuple[SysReg, ...] = (
     _row("ESR_EL2", (3, 4, 5, 2, 0), layout=_SYNDROME),
     _row("FAR_EL2", (3, 4, 6, 0, 0)),
     _row("HPFAR_EL2", (3, 4, 6, 0, 4), layout="FIPA:43:4"),
+    _row("TPIDR_EL2", (3, 4, 13, 0, 2)),
+    _row(
+        "SCR_EL3",
+        (3, 6, 1, 1, 0),
+        layout="NS:0 IRQ:1 FIQ:2 EA:3 SMD:7 HCE:8 SIF:9 RW:10 ST:11 TWI:12 TWE:13",
+    ),
 )
 
 
@@ -475,6 +491,15 @@ def lookup(key: int | str) -> SysReg | None:
 def encoding_of(name: str) -> int:
     """The packed encoding of a register that must exist; KeyError otherwise."""
     return BY_NAME[name].encoding
+
+
+def field(name: str) -> int:
+    """The mask of a field, in place: ``field("HCR_EL2.IMO")``. KeyError if there is none.
+
+    For module level: code that runs per exit uses the plain integer.
+    """
+    register, _, part = name.partition(".")
+    return BY_NAME[register].mask(part)
 
 
 def name_of(encoding: int) -> str:

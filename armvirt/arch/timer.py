@@ -6,26 +6,26 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import NamedTuple
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.sysregs import encoding_of, field
+from armvirt.arch.words import MASK32, MASK64
 
-MASK64 = (1 << 64) - 1
 NS_PER_SECOND = 1_000_000_000
 
-CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
-CNTPCT_EL0 = sysreg(3, 3, 14, 0, 1)
-CNTVCT_EL0 = sysreg(3, 3, 14, 0, 2)
-CNTPCTSS_EL0 = sysreg(3, 3, 14, 0, 5)
-CNTVCTSS_EL0 = sysreg(3, 3, 14, 0, 6)
-CNTP_TVAL_EL0 = sysreg(3, 3, 14, 2, 0)
-CNTP_CTL_EL0 = sysreg(3, 3, 14, 2, 1)
-CNTP_CVAL_EL0 = sysreg(3, 3, 14, 2, 2)
-CNTV_TVAL_EL0 = sysreg(3, 3, 14, 3, 0)
-CNTV_CTL_EL0 = sysreg(3, 3, 14, 3, 1)
-CNTV_CVAL_EL0 = sysreg(3, 3, 14, 3, 2)
-CNTKCTL_EL1 = sysreg(3, 0, 14, 1, 0)
-CNTHCTL_EL2 = sysreg(3, 4, 14, 1, 0)
-CNTVOFF_EL2 = sysreg(3, 4, 14, 0, 3)
-CNTPOFF_EL2 = sysreg(3, 4, 14, 0, 6)
+CNTFRQ_EL0 = encoding_of("CNTFRQ_EL0")
+CNTPCT_EL0 = encoding_of("CNTPCT_EL0")
+CNTVCT_EL0 = encoding_of("CNTVCT_EL0")
+CNTPCTSS_EL0 = encoding_of("CNTPCTSS_EL0")
+CNTVCTSS_EL0 = encoding_of("CNTVCTSS_EL0")
+CNTP_TVAL_EL0 = encoding_of("CNTP_TVAL_EL0")
+CNTP_CTL_EL0 = encoding_of("CNTP_CTL_EL0")
+CNTP_CVAL_EL0 = encoding_of("CNTP_CVAL_EL0")
+CNTV_TVAL_EL0 = encoding_of("CNTV_TVAL_EL0")
+CNTV_CTL_EL0 = encoding_of("CNTV_CTL_EL0")
+CNTV_CVAL_EL0 = encoding_of("CNTV_CVAL_EL0")
+CNTKCTL_EL1 = encoding_of("CNTKCTL_EL1")
+CNTHCTL_EL2 = encoding_of("CNTHCTL_EL2")
+CNTVOFF_EL2 = encoding_of("CNTVOFF_EL2")
+CNTPOFF_EL2 = encoding_of("CNTPOFF_EL2")
 
 #: INTIDs of the timers' private interrupts. The cell of a device tree is INTID - 16.
 PPI_HPTIMER = 26
@@ -42,9 +42,9 @@ class Ctl(IntFlag):
     """CNT*_CTL_EL0 (DDI 0487 D23.9, CNTV_CTL_EL0). ISTATUS is read-only and means nothing while
     ENABLE is 0."""
 
-    ENABLE = 1 << 0
-    IMASK = 1 << 1
-    ISTATUS = 1 << 2
+    ENABLE = field("CNTV_CTL_EL0.ENABLE")
+    IMASK = field("CNTV_CTL_EL0.IMASK")
+    ISTATUS = field("CNTV_CTL_EL0.ISTATUS")
 
 
 class CntHctl(IntFlag):
@@ -55,14 +55,14 @@ class CntHctl(IntFlag):
     need FEAT_ECV.
     """
 
-    EL1PCTEN = 1 << 0
-    EL1PCEN = 1 << 1
-    EVNTEN = 1 << 2
-    EVNTDIR = 1 << 3
-    ECV = 1 << 12
-    EL1TVT = 1 << 13
-    EL1TVCT = 1 << 14
-    EVNTIS = 1 << 17
+    EL1PCTEN = field("CNTHCTL_EL2.EL1PCTEN")
+    EL1PCEN = field("CNTHCTL_EL2.EL1PCEN")
+    EVNTEN = field("CNTHCTL_EL2.EVNTEN")
+    EVNTDIR = field("CNTHCTL_EL2.EVNTDIR")
+    ECV = field("CNTHCTL_EL2.ECV")
+    EL1TVT = field("CNTHCTL_EL2.EL1TVT")
+    EL1TVCT = field("CNTHCTL_EL2.EL1TVCT")
+    EVNTIS = field("CNTHCTL_EL2.EVNTIS")
 
 
 EL1_ENABLES_E2H_SHIFT = 10
@@ -72,17 +72,17 @@ class CntKctl(IntFlag):
     """CNTKCTL_EL1: what EL0 may use without a trap to EL1, and the event stream (EVNTIS with
     FEAT_ECV)."""
 
-    EL0PCTEN = 1 << 0
-    EL0VCTEN = 1 << 1
-    EVNTEN = 1 << 2
-    EVNTDIR = 1 << 3
-    EL0VTEN = 1 << 8
-    EL0PTEN = 1 << 9
-    EVNTIS = 1 << 17
+    EL0PCTEN = field("CNTKCTL_EL1.EL0PCTEN")
+    EL0VCTEN = field("CNTKCTL_EL1.EL0VCTEN")
+    EVNTEN = field("CNTKCTL_EL1.EVNTEN")
+    EVNTDIR = field("CNTKCTL_EL1.EVNTDIR")
+    EL0VTEN = field("CNTKCTL_EL1.EL0VTEN")
+    EL0PTEN = field("CNTKCTL_EL1.EL0PTEN")
+    EVNTIS = field("CNTKCTL_EL1.EVNTIS")
 
 
-EVNTI_SHIFT = 4
-EVNTI_MASK = 0xF << EVNTI_SHIFT
+EVNTI_MASK = field("CNTKCTL_EL1.EVNTI")
+EVNTI_SHIFT = (EVNTI_MASK & -EVNTI_MASK).bit_length() - 1
 EVNTIS_SHIFT = 8  # EVNTIS = 1 selects among bits 8 to 23 instead of 0 to 15
 KCTL_BITS = 0x3FF  # what is not RES0 without FEAT_ECV
 KCTL_BITS_ECV = KCTL_BITS | int(CntKctl.EVNTIS)
@@ -92,6 +92,9 @@ CTL_ENABLE = int(Ctl.ENABLE)
 CTL_IMASK = int(Ctl.IMASK)
 CTL_ISTATUS = int(Ctl.ISTATUS)
 CTL_WRITABLE = CTL_ENABLE | CTL_IMASK
+CNTHCTL_PCTEN, CNTHCTL_PCEN = int(CntHctl.EL1PCTEN), int(CntHctl.EL1PCEN)
+CNTHCTL_ECV = int(CntHctl.ECV)
+CNTHCTL_TVT, CNTHCTL_TVCT = int(CntHctl.EL1TVT), int(CntHctl.EL1TVCT)
 
 
 #: The counters; the self-synchronised ones read the same, in program order (FEAT_ECV).
@@ -158,8 +161,8 @@ def ticks_to_edge(control: int, count: int) -> int | None:
 
 def sign_extend_32(value: int) -> int:
     """The low 32 bits of ``value`` as a signed number, modulo 2**64."""
-    low = value & 0xFFFF_FFFF
-    return low | 0xFFFF_FFFF_0000_0000 if low >> 31 else low
+    low = value & MASK32
+    return low | MASK64 ^ MASK32 if low >> 31 else low
 
 
 def tval_of(cval: int, now: int) -> int:

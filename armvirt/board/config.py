@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.arch.gic import MAX_CPUS_GICV2
 from armvirt.board import memmap
 from armvirt.errors import UserError
 
@@ -61,9 +62,9 @@ def check(config: BoardConfig) -> None:
     if config.gic not in (2, 3):
         raise UserError(f"--gic {config.gic}: there is GICv2 and GICv3")
     _check_host(config)
-    if config.gic == 2 and config.cpus > memmap.MAX_CPUS_V2:
+    if config.gic == 2 and config.cpus > MAX_CPUS_GICV2:
         raise UserError(
-            f"--cpus {config.cpus}: a GICv2 has at most {memmap.MAX_CPUS_V2} CPUs; use --gic 3"
+            f"--cpus {config.cpus}: a GICv2 has at most {MAX_CPUS_GICV2} CPUs; use --gic 3"
         )
     if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
         raise UserError(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from armvirt.arch.gic import FIRST_SPI
+
 
 class Region(NamedTuple):
     """A range of guest physical addresses (IPA): ``size`` bytes from ``base``."""
@@ -43,21 +45,13 @@ RAM_MIN = 1 * MIB
 # One redistributor is two 64 KiB frames (RD_base, SGI_base); the region holds 123 of them.
 GICR_STRIDE = 128 * KIB
 MAX_CPUS_V3 = GICR.size // GICR_STRIDE
-MAX_CPUS_V2 = 8
 
 # Interrupt ids (INTID). A device tree counts SPIs from 32 and PPIs from 16: see ``spi`` and ``ppi``
 # in dtb.py.
-SPI_BASE, PPI_BASE = 32, 16
-UART_INTID = SPI_BASE + 1
-RTC_INTID = SPI_BASE + 2
+UART_INTID = FIRST_SPI + 1
+RTC_INTID = FIRST_SPI + 2
 NR_IRQS = 288
 
 PVTIME_STRIDE = 64
-
-MAINTENANCE_INTID = 25
-TIMER_HYP_INTID = 26
-TIMER_VIRTUAL_INTID = 27
-TIMER_SECURE_INTID = 29
-TIMER_PHYSICAL_INTID = 30
 
 APB_CLOCK_HZ = 24_000_000

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from armvirt import settings as settings_table
 from armvirt import units
+from armvirt.board import memmap
 from armvirt.cli import printing
 from armvirt.errors import UserError
 from armvirt.printable import folded
@@ -78,7 +79,7 @@ LOOK = (
     Option(
         "--vcpu",
         "N",
-        count(0, units.MAX_CPUS - 1, "CPU number"),
+        count(0, memmap.MAX_CPUS_V3 - 1, "CPU number"),
         "the CPU to look at, counted from 0",
     ),
     Option("--console", "", None, "show what the guest prints, on standard error", False),

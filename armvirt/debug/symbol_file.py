@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from armvirt.arch.words import MASK64
 from armvirt.board.boot import elf
 from armvirt.board.boot.symbols import SymbolTable
 from armvirt.errors import ImageError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from armvirt.board.boot import Loaded, SymbolSource
 
-MASK64 = (1 << 64) - 1
 UPPER = 1 << 63
 """Virtual addresses from here on are those of TTBR1_EL1, where arm64 kernels run."""
 _MAX_MAP = 1 << 26

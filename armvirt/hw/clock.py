@@ -11,6 +11,9 @@ from collections.abc import Callable
 
 Handler = Callable[[str], None]
 
+NEVER = (1 << 64) - 1
+"""A time, or a count of instructions, that does not come."""
+
 #: Entries of the heap that are no longer live may outnumber the live ones by this many before it is
 #: rebuilt: whoever rearms a timer for ever (a guest that rewrites a comparator) must not make the
 #: heap grow for ever.

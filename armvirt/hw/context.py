@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import PAR_EL1, PAR_F, PAR_PA
+from armvirt.arch.el2 import HCR_EL2, MDCR_EL2
+from armvirt.arch.insn import AT_S1E1R, IC_IALLUIS, IC_IVAU
+from armvirt.arch.stage2 import PAGE_SIZE
+from armvirt.arch.words import MASK64
 from armvirt.hw.engine import Action, Engine, EngineFactory
 
-IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
-PAR_EL1, AT_S1E1R = sysreg(3, 0, 7, 4, 0), sysreg(1, 0, 7, 8, 0)
-HCR_EL2, MDCR_EL2 = sysreg(3, 4, 1, 1, 0), sysreg(3, 4, 1, 1, 1)
 MANY_LINES = 4096
-NO_MONITOR = (1 << 64) - 1
+NO_MONITOR = MASK64  # the address of an exclusive monitor in the open state
 GRANULE = 64
 """The exclusives reservation granule in bytes, CTR_EL0.ERG of the cores that there are."""
 
@@ -78,7 +79,7 @@ class Context:
         self.set_system(AT_S1E1R, va)
         par = self.system(PAR_EL1)
         self.set_system(PAR_EL1, before)
-        return None if par & 1 else par & 0x0000_FFFF_FFFF_F000 | va & 0xFFF
+        return None if par & PAR_F else par & PAR_PA | va & PAGE_SIZE - 1
 
     def inject(self, esr: int, far: int | None = None) -> int:
         """Take a synchronous exception to EL1 at the present PC instead of finishing the

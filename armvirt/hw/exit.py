@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from armvirt.arch.esr import EC_SHIFT, ISS_MASK
 from armvirt.hw.engine.state import Action
 
 __all__ = ["Action", "ExitKind", "SyncExit"]
@@ -47,11 +48,11 @@ class SyncExit(NamedTuple):
 
     @property
     def ec(self) -> int:
-        return self.esr >> 26
+        return self.esr >> EC_SHIFT
 
     @property
     def iss(self) -> int:
-        return self.esr & 0x1FFFFFF
+        return self.esr & ISS_MASK
 
     @property
     def ipa(self) -> int:

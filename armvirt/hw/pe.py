@@ -5,9 +5,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import SCTLR_EL1, SCTLR_NTWE, SCTLR_NTWI
+from armvirt.arch.el2 import (
+    HCR_E2H,
+    HCR_EL2,
+    HCR_FMO,
+    HCR_IMO,
+    HCR_TPU,
+    HCR_TWE,
+    HCR_TWI,
+    HCR_VF,
+    HCR_VI,
+)
 from armvirt.arch.esr import WfxKind, sysreg_trap, undefined, wfx
+from armvirt.arch.gic import PPI_MAINTENANCE
+from armvirt.arch.insn import (
+    EXCEPTION_MASK,
+    HLT,
+    HLT_SEMIHOSTING,
+    SYSTEM_ENCODING,
+    SYSTEM_READ,
+    SYSTEM_SHIFT,
+    WFXT,
+    WFXT_IS_WFIT,
+    WFXT_MASK,
+)
+from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.arch.timer import (
+    CNTFRQ_EL0,
     CNTHCTL_EL2,
     CNTKCTL_EL1,
     CNTPCTSS_EL0,
@@ -17,10 +42,12 @@ from armvirt.arch.timer import (
     EL0_ENABLES,
     KCTL_BITS,
     KCTL_BITS_ECV,
+    PPI_PTIMER,
+    PPI_VTIMER,
 )
 from armvirt.events import EventBus, ExceptionEntry, Stamp
-from armvirt.hw.clock import Clock
-from armvirt.hw.context import HCR_EL2, Context
+from armvirt.hw.clock import NEVER, Clock
+from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
 from armvirt.hw.engine.state import EventRecord, Waits
 from armvirt.hw.exit import ExitKind, SyncExit
@@ -29,17 +56,8 @@ from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.shadow import LEND_ICC, LEND_TIMERS, Loan, OnNaps
 from armvirt.hw.timer import COUNTER_START, GenericTimer, Offsets
 
-VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
-HCR_IMO, HCR_FMO, HCR_VF, HCR_VI, HCR_TPU = 1 << 4, 1 << 3, 1 << 6, 1 << 7, 1 << 24
-HCR_TWI, HCR_TWE, HCR_E2H = 1 << 13, 1 << 14, 1 << 34
-SCTLR_EL1, SCTLR_NTWI, SCTLR_NTWE = sysreg(3, 0, 1, 0, 0), 1 << 16, 1 << 18
 TIMER_EL2 = (CNTVOFF_EL2, CNTHCTL_EL2, CNTPOFF_EL2)
 COUNTERS_SS = (CNTPCTSS_EL0, CNTVCTSS_EL0)
-CNTFRQ_EL0 = sysreg(3, 3, 14, 0, 0)
-PSTATE_I, PSTATE_F = 1 << 7, 1 << 6
-PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER = 25, 27, 30
-NEVER = (1 << 64) - 1
-HLT_SEMIHOSTING = 0xD45E0000
 _DONE, _TRAP = IccAction.DONE, IccAction.TRAP
 WHAT_NAMES = ("sync", "irq", "fiq")
 
@@ -347,13 +365,14 @@ class Pe:
         assert self.context is not None
         state = self.context.engine.state
         insn = state.insn
-        if insn & 0xFFFFFFC0 == 0xD5031000:
-            return self._wait_with_timeout(WfxKind.WFIT if insn & 0x20 else WfxKind.WFET)
-        if insn & 0xFFE0001F == 0xD4400000:
+        if insn & WFXT_MASK == WFXT:
+            return self._wait_with_timeout(WfxKind.WFIT if insn & WFXT_IS_WFIT else WfxKind.WFET)
+        if insn & EXCEPTION_MASK == HLT:
             if insn == HLT_SEMIHOSTING:
                 return self._on_exit(SyncExit(undefined(), 0, 0, state.pc, 31, 0, insn))
             return self._undef()
-        encoding, is_read, value = insn >> 5 & 0xFFFF, insn >> 21 & 1 != 0, state.rt_value
+        encoding = insn >> SYSTEM_SHIFT & SYSTEM_ENCODING
+        is_read, value = insn & SYSTEM_READ != 0, state.rt_value
         if encoding in COUNTERS_SS:
             return self._counter(encoding)
         action, answer = self.vif.icc_access(

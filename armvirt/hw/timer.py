@@ -13,16 +13,20 @@ from typing import NamedTuple
 
 from armvirt.arch import timer as arch
 from armvirt.arch.timer import (
+    CNTHCTL_ECV,
+    CNTHCTL_PCEN,
+    CNTHCTL_PCTEN,
+    CNTHCTL_TVCT,
+    CNTHCTL_TVT,
     CTL_ENABLE,
     CTL_ISTATUS,
     CTL_WRITABLE,
     EL1_ENABLES_E2H_SHIFT,
-    MASK64,
     NS_PER_SECOND,
     PHYSICAL_COUNTERS,
     VIRTUAL_COUNTERS,
-    CntHctl,
 )
+from armvirt.arch.words import MASK64
 from armvirt.errors import UserError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
@@ -33,10 +37,6 @@ from armvirt.hw.clock import Clock
 COUNTER_START = 0x1000_0000
 
 VTIMER, PTIMER = "vtimer", "ptimer"
-
-# CNTHCTL_EL2 as plain integers: it is looked at on every access.
-_PCTEN, _PCEN = int(CntHctl.EL1PCTEN), int(CntHctl.EL1PCEN)
-_ECV, _TVT, _TVCT = int(CntHctl.ECV), int(CntHctl.EL1TVT), int(CntHctl.EL1TVCT)
 
 
 class Comparator:
@@ -149,7 +149,7 @@ class GenericTimer:
         for timer in (self.vtimer, self.ptimer):
             timer.ctl, timer.cval, timer.line = 0, 0, False
         self.cntvoff = self.cntpoff = self.cntkctl = 0
-        self.cnthctl = _PCTEN | _PCEN
+        self.cnthctl = CNTHCTL_PCTEN | CNTHCTL_PCEN
         self.e2h = False
 
     # The counter ---------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class GenericTimer:
     def physical_offset(self) -> int:
         """What EL1 finds subtracted from the physical count: CNTPOFF_EL2 under CNTHCTL_EL2.ECV,
         else 0."""
-        return self.cntpoff if self.cnthctl & _ECV else 0
+        return self.cntpoff if self.cnthctl & CNTHCTL_ECV else 0
 
     def ns_of_count(self, ticks: int) -> int:
         """The first ns at which the physical count is ``ticks`` or more, before it rolls over."""
@@ -314,7 +314,9 @@ class GenericTimer:
         """What CNTHCTL_EL2 says of EL1's accesses, in the layout of E2H = 0 whichever is in
         force."""
         enables = self.cnthctl >> EL1_ENABLES_E2H_SHIFT if self.e2h else self.cnthctl
-        return enables & (_PCTEN | _PCEN) | self.cnthctl & (_TVT | _TVCT)
+        return enables & (CNTHCTL_PCTEN | CNTHCTL_PCEN) | self.cnthctl & (
+            CNTHCTL_TVT | CNTHCTL_TVCT
+        )
 
     def el0_allowed(self, encoding: int) -> bool:
         """Whether CNTKCTL_EL1 lets EL0 use this register; a refusal is EC 0x18 to EL1 (DDI 0487
@@ -325,13 +327,17 @@ class GenericTimer:
         """Whether CNTHCTL_EL2 sends an EL1 access, or one that EL0 is allowed, of this register to
         EL2."""
         if encoding in PHYSICAL_COUNTERS:
-            return not self.controls & _PCTEN
+            return not self.controls & CNTHCTL_PCTEN
         if encoding in VIRTUAL_COUNTERS:
-            return bool(self.controls & _TVCT)
+            return bool(self.controls & CNTHCTL_TVCT)
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             return False
-        return bool(self.controls & _TVT) if which.timer == VTIMER else not self.controls & _PCEN
+        return (
+            bool(self.controls & CNTHCTL_TVT)
+            if which.timer == VTIMER
+            else not self.controls & CNTHCTL_PCEN
+        )
 
     # The event stream ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import VBAR_EL1
 from armvirt.board.config import BoardConfig
 from armvirt.board.console import Console
 from armvirt.board.sizes import human
@@ -21,6 +21,7 @@ from armvirt.board.virt import VirtBoard
 from armvirt.bundled import find
 from armvirt.errors import LimitError, UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
+from armvirt.hw.clock import NEVER
 from armvirt.hyp.kvm import Host, Stop, StuckExit, SystemEventExit
 from armvirt.machine.pacing import Pacer
 from armvirt.machine.watch import Watch
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
     from armvirt.views.explain import Explanation
     from armvirt.views.gic import GicView
 
-NEVER = (1 << 64) - 1
 MOVED = "the guest executes at other addresses now"
-VBAR_EL1 = sysreg(3, 0, 12, 0, 0)
 REPORT_S = 0.25  # after a limit of host time: for the digest of a run that it ended
 RECENT_EVENTS = 64
 CONSOLE_SHOWN = 60

@@ -12,16 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI, GITS_TRANSLATER, SgiRequest, SgirRequest
+from armvirt.arch.esr import EC, EC_SHIFT
+from armvirt.arch.gic import FIRST_LPI, GITS_TRANSLATER, SPECIAL_INTIDS, SgiRequest, SgirRequest
 from armvirt.events import Event, ExceptionEntry, Stamp
 from armvirt.trace.parking import Parking
 from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
 
-SPECIAL = range(1020, 1024)  # no interrupts (IHI 0069 2.2.1)
 SGI_REGISTERS = frozenset({"ICC_SGI0R_EL1", "ICC_SGI1R_EL1", "ICC_ASGI1R_EL1"})
 GICD_SGIR, GICC_IAR = 0xF00, 0x0C
 VECTORS_SIZE = 0x800
-EC_SHIFT, EC_SVC64 = 26, 0x15
 
 
 @dataclass(slots=True)
@@ -231,7 +230,7 @@ class History:
 
     def _acknowledge(self, stamp: Stamp, event: Any) -> None:
         cpu = self._cpu(stamp.vcpu)
-        if event.intid in SPECIAL:
+        if event.intid in SPECIAL_INTIDS:
             cpu.spurious.add(stamp)
             return
         cpu.entries, cpu.spurious, cpu.faults = 0, Times(), None
@@ -263,7 +262,7 @@ class History:
         if event.what in ("irq", "fiq"):
             cpu.entries += 1
             cpu.entry, cpu.faults = Entry(stamp, event), None
-        elif event.what == "sync" and event.esr >> EC_SHIFT & 0x3F != EC_SVC64:
+        elif event.what == "sync" and event.esr >> EC_SHIFT & 0x3F != EC.SVC64:
             last, vectors = cpu.faults, event.target & ~(VECTORS_SIZE - 1)
             same = last is not None and (
                 last.event.elr == event.elr or 0 <= event.elr - vectors < VECTORS_SIZE

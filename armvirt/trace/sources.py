@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 from armvirt.arch import its
 from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
+from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
 from armvirt.hyp.diagnosis.register_names import ICPENDR, ISPENDR, kind_of
 from armvirt.intids import NAMES, named
 
-TIMER_INTIDS = {
-    "vtimer": 27,
-    "ptimer": 30,
-}  # PPIs of the virtual and the EL1 physical timer (BSA, Linux binding)
+TIMER_INTIDS = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER}
 ANY = -1  # an interrupt that all vCPUs share, before one takes it
 ARRAY_SIZE = 0x80  # of a register with a bit per INTID (IHI 0069 12.9)
 PENDING_ARRAYS = {ISPENDR: "ISPENDR", ICPENDR: "ICPENDR"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI
+from armvirt.arch.gic import FIRST_LPI, LR_PENDING, LR_STATE_SHIFT, SPECIAL_INTIDS
 from armvirt.events import Event, Stamp, TimerLine
 from armvirt.intids import named
 from armvirt.printable import printable
@@ -23,10 +23,8 @@ from armvirt.trace.sources import (
     pends,
 )
 
-SPECIAL = range(1020, 1024)  # no interrupts (IHI 0069 2.2.1)
 REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 LR_STATES = ("inactive", "pending", "active", "pending and active")
-LR_PENDING = 1 << 62
 LONGEST_LINE = 1000  # characters of a line of the console that are shown
 EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
@@ -220,7 +218,7 @@ class Timeline:
         ):
             return  # the hypervisor rewrites list registers at every entry; the first time on a CPU tells the story
         life.list, life.vcpu = stamp, event.target
-        state = LR_STATES[event.value >> 62 & 3]
+        state = LR_STATES[event.value >> LR_STATE_SHIFT & 3]
         self._row(stamp, "list", f"LR{event.lr} {state}, {named(event.intid)}", vcpu=event.target)
 
     def _exception(self, stamp: Stamp, event: Any) -> None:
@@ -230,7 +228,7 @@ class Timeline:
         self._row(stamp, "deliver", f"{event.what.upper()} to {event.target:#x} from")
 
     def _acknowledge(self, stamp: Stamp, event: Any) -> None:
-        if event.intid in SPECIAL:
+        if event.intid in SPECIAL_INTIDS:
             self._entered.pop(stamp.vcpu, None)
             self._row(stamp, "ack", f"{event.intid}, spurious")
             return

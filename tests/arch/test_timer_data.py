@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from armvirt.arch import psci, timer
 from armvirt.arch.psci import PsciFunction, SmcccFunction
 from armvirt.arch.sysregs import BY_NAME
-from armvirt.arch.timer import MASK64
+from armvirt.arch.words import MASK64
 
 U64 = st.integers(0, MASK64)
 I32 = st.integers(-(1 << 31), (1 << 31) - 1)
 
 
-@pytest.mark.parametrize("name", [name for name in vars(timer) if name.startswith("CNT")])
+@pytest.mark.parametrize(
+    "name", [name for name in vars(timer) if name.startswith("CNT") and "_EL" in name]
+)
 def test_encodings_agree_with_the_register_table(name: str) -> None:
     assert vars(timer)[name] == BY_NAME[name].encoding
 

@@ -19,15 +19,16 @@ from engine.bench import DATA, RAM, RAM_SIZE
 from engine.conftest import make_factory
 
 from armvirt.arch import gic as arch
+from armvirt.arch.el2 import HCR_EL2, HCR_FMO, HCR_IMO
 from armvirt.arch.gic import ListRegister
 from armvirt.arch.timer import CNTHCTL_EL2, CntHctl
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
-from armvirt.hw.context import HCR_EL2, Context, ShareableDomain
+from armvirt.hw.context import Context, ShareableDomain
 from armvirt.hw.engine.state import STATS
 from armvirt.hw.exit import ExitKind, SyncExit
 from armvirt.hw.gic import PhysicalGic
-from armvirt.hw.pe import HCR_FMO, HCR_IMO, Action, Pe
+from armvirt.hw.pe import Action, Pe
 
 HCR_RW = 1 << 31
 DAIF_EL1H = 0x3C5

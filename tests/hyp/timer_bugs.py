@@ -156,7 +156,10 @@ BUGS = (
         "self.now(context)",
         "self.vm_data.counter.count()",
     ),
-    Bug("no-trap-for-a-moved-counter", f"{ARCH_TIMER}:ArchTimer._set_traps", "0 if moved else _PCTEN", "_PCTEN"),
+    Bug(
+        "no-trap-for-a-moved-counter", f"{ARCH_TIMER}:ArchTimer._set_traps",
+        "0 if moved else CNTHCTL_PCTEN", "CNTHCTL_PCTEN",
+    ),
     Bug(
         "no-trap-without-cntpoff", f"{ARCH_TIMER}:ArchTimer._set_traps",
         "moved and not self.vm_data.cntpoff",

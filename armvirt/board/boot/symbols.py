@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+from armvirt.arch.words import MASK64
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
 from armvirt.printable import MOST, printable
@@ -24,7 +25,6 @@ _FUNC = 2
 _SHN_UNDEF, _SHN_RESERVED = 0, 0xFF00
 _MAX_SYMBOLS = 1 << 20  # several times what a kernel with everything in it has
 _MAX_NAMES = 1 << 28
-_MASK64 = (1 << 64) - 1
 
 
 class SymbolTable:
@@ -98,7 +98,7 @@ class SymbolTable:
         addresses = self._table.addresses
         start = addresses[index]
         ends = [addresses[index + 1]] if index + 1 < len(addresses) else []
-        at = bisect_right(self._by_virtual, (start, _MASK64, 0)) - 1
+        at = bisect_right(self._by_virtual, (start, MASK64, 0)) - 1
         if at >= 0:
             virtual, _, size = self._by_virtual[at]
             ends += [virtual + size] if start < virtual + size else []
@@ -119,7 +119,7 @@ class SymbolTable:
 
 def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
     """``address`` as the other one of the two by which a loaded range is known."""
-    at = bisect_right(ranges, (address, _MASK64, 0)) - 1
+    at = bisect_right(ranges, (address, MASK64, 0)) - 1
     if at < 0:
         return None
     start, other, size = ranges[at]
@@ -151,7 +151,7 @@ class _Table:
             key for key, before in zip(keys, [-1, *keys], strict=False) if key >> 40 != before >> 40
         )
         at = [3 * (key & 0xFFFF_FFFF) for key in firsts]
-        self.addresses = array("Q", [words[n + 1] + bias & _MASK64 for n in at])
+        self.addresses = array("Q", [words[n + 1] + bias & MASK64 for n in at])
         self.sizes = array("Q", [words[n + 2] for n in at])
         self._offsets = array("I", [words[n] & 0xFFFF_FFFF for n in at])
         self._names = names
@@ -213,7 +213,7 @@ def _ranked(raw: bytes, names: bytes, bias: int) -> list[int]:
     )  # st_name, st_info, st_other and st_shndx in one, st_value, st_size
     last = len(names) - 1
     return [
-        (address + bias & _MASK64) << 40 | _RANKS[first >> 32 & 0xFF] << 32 | index
+        (address + bias & MASK64) << 40 | _RANKS[first >> 32 & 0xFF] << 32 | index
         for index, (first, address) in enumerate(zip(words[0::3], words[1::3], strict=True))
         if first >> 32 & 0xFF in _RANKS
         and _SHN_UNDEF < first >> 48 < _SHN_RESERVED

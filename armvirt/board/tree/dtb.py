@@ -10,6 +10,9 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.arch.gic import FIRST_PPI, FIRST_SPI
+from armvirt.arch.timer import PPI_HPTIMER, PPI_PTIMER, PPI_STIMER, PPI_VTIMER
+from armvirt.arch.words import MASK64
 from armvirt.board import memmap
 from armvirt.board.devices import gicv2m, pl011, pl031
 from armvirt.board.tree import fdt
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
 CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE = 0x8000, 0x8001, 0x8002
 _LEVEL_HIGH = 4
-_MASK64 = (1 << 64) - 1
 _AFFINITY = 0xFF_00FF_FFFF
 _PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
 
@@ -63,8 +65,8 @@ def build(board: BoardTree) -> bytes:
         timer(board.gic, len(board.mpidrs)),
         gic_v3(board.its) if board.gic == 3 else gic_v2(),
         apb_clock(clock),
-        pl011.fdt_node(*memmap.UART, memmap.UART_INTID - memmap.SPI_BASE, clock),
-        pl031.fdt_node(*memmap.RTC, memmap.RTC_INTID - memmap.SPI_BASE, clock),
+        pl011.fdt_node(*memmap.UART, memmap.UART_INTID - FIRST_SPI, clock),
+        pl031.fdt_node(*memmap.RTC, memmap.RTC_INTID - FIRST_SPI, clock),
     ]
     return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & _AFFINITY & 0xFFFF_FFFF))
 
@@ -78,9 +80,9 @@ def seed_bytes(seed: int, purpose: str, size: int) -> bytes:
 def _splitmix(n: int) -> int:
     """The n-th number of SplitMix64. hashlib would load OpenSSL, which takes as long as the guest
     `hello`."""
-    z = n * 0x9E37_79B9_7F4A_7C15 & _MASK64
-    z = (z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9 & _MASK64
-    z = (z ^ z >> 27) * 0x94D0_49BB_1331_11EB & _MASK64
+    z = n * 0x9E37_79B9_7F4A_7C15 & MASK64
+    z = (z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9 & MASK64
+    z = (z ^ z >> 27) * 0x94D0_49BB_1331_11EB & MASK64
     return z ^ z >> 31
 
 
@@ -150,11 +152,8 @@ def timer(gic: int, cpu_count: int) -> Node:
     node = Node("timer")
     node.text("compatible", "arm,armv8-timer", "arm,armv7-timer")
     node.flag("always-on")
-    intids = (memmap.TIMER_SECURE_INTID, memmap.TIMER_PHYSICAL_INTID,
-              memmap.TIMER_VIRTUAL_INTID, memmap.TIMER_HYP_INTID)  # fmt: skip
-    node.cells(
-        "interrupts", *(cell for intid in intids for cell in (1, intid - memmap.PPI_BASE, flags))
-    )
+    intids = (PPI_STIMER, PPI_PTIMER, PPI_VTIMER, PPI_HPTIMER)
+    node.cells("interrupts", *(cell for intid in intids for cell in (1, intid - FIRST_PPI, flags)))
     return node
 
 

@@ -15,28 +15,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
-from armvirt.arch.encoding import sysreg
-from armvirt.arch.sysregs import CONTEXT_REGISTERS, encoding_of
+from armvirt.arch.el1 import SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1
+from armvirt.arch.el2 import HCR_EL2, MDCR_EL2, SCR_EL3, TPIDR_EL2
+from armvirt.arch.pstate import PSTATE_EL2_ENTRY
+from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.arch.timer import KCTL_BITS
+from armvirt.arch.words import MASK64
 from armvirt.errors import EngineError, KvmError
+from armvirt.hw.clock import NEVER
 from armvirt.hw.engine import abi
-from armvirt.hw.engine.calibrate import HCR_EL2, SCR_EL3, SCR_NS_HCE_RW, Calibration
+from armvirt.hw.engine.calibrate import SCR_NS_HCE_RW, Calibration
 from armvirt.hw.engine.state import Action, EngineState, EventRecord, Leave
 
-MDCR_EL2, CNTFRQ_EL0, TPIDR_EL2 = (
-    sysreg(3, 4, 1, 1, 1),
-    sysreg(3, 3, 14, 0, 0),
-    sysreg(3, 4, 13, 0, 2),
-)
-EL2H_MASKED = 0x3C9
-TRANSLATION = frozenset(
-    encoding_of(name) for name in ("SCTLR_EL1", "TTBR0_EL1", "TTBR1_EL1", "TCR_EL1")
-)
+TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
 """Virtual addresses under a read-protection hook that never fires: spares each new block a scan of
 the TLBs. No guest RAM may lie there *by physical address*, or its stores become slow."""
 
-NEVER = (1 << 64) - 1
 CODE_BUFFER = 64 << 20
 """Bytes for the translated code of one engine; Unicorn's own choice is 1 GiB. When they are full,
 all of it is dropped and translated anew. Linux, from its start to its end, does not fill them."""
@@ -403,7 +398,7 @@ class Engine(ABC):
         return both[0] | both[1] << 64
 
     def set_q(self, n: int, value: int) -> None:
-        both = (C.c_uint64 * 2)(value & NEVER, value >> 64)
+        both = (C.c_uint64 * 2)(value & MASK64, value >> 64)
         self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
 
     def read_system(self, encoding: int) -> int:
@@ -474,7 +469,7 @@ class Engine(ABC):
         """
         before = self.pstate
         self.state.epoch += 1
-        self.pstate = EL2H_MASKED
+        self.pstate = PSTATE_EL2_ENTRY
         self.rebuild_flags()
         self._ctl(abi.CTL_TB_REMOVE, C.c_uint64(address), C.c_uint64(address + size))
         self.pstate = before
@@ -549,7 +544,7 @@ class Engine(ABC):
 
     def clear_exclusive(self) -> bool:
         """Open the exclusive monitor; whether it was in the exclusive state."""
-        armed = self.exclusive[0] != NEVER
+        armed = self.exclusive[0] != MASK64
         if armed:
-            self.exclusive = (NEVER, 0, 0)
+            self.exclusive = (MASK64, 0, 0)
         return armed

@@ -13,21 +13,32 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch import stage2
+from armvirt.arch.el2 import (
+    HCR_EL2,
+    HCR_RW,
+    HCR_VM,
+    SCR_EL3,
+    SCR_HCE,
+    SCR_NS,
+    SCR_RW,
+    VTCR_EL2,
+    VTTBR_EL2,
+)
+from armvirt.arch.esr import EC, build, exception_class
+from armvirt.arch.insn import hvc
 from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
 
-SCR_EL3, HCR_EL2 = sysreg(3, 6, 1, 1, 0), sysreg(3, 4, 1, 1, 0)
-VTTBR_EL2, VTCR_EL2 = sysreg(3, 4, 2, 1, 0), sysreg(3, 4, 2, 1, 2)
-SCR_NS_HCE_RW = 0x501
+SCR_NS_HCE_RW = SCR_NS | SCR_HCE | SCR_RW
 _CODE, _TABLE, _DATA, _FAULT = 0x1000, 0x20000, 0x1800, 0x00123456
 _MAGIC, _MAGIC_HIGH = 0x5EED0FC0DE51234D, 0x0DDBA11F00DFACE5
 _HVC = (0x1A5A, 0x25A5)
 _PROGRAM = (
-    0xD4000002 | _HVC[0] << 5,  # hvc
-    0xD4000002 | _HVC[1] << 5,  # hvc
+    hvc(_HVC[0]),
+    hvc(_HVC[1]),
     0xC87F1805,  # ldxp x5, x6, [x0]
-    0xD4000002,  # hvc #0
+    hvc(0),
     0xF9400062,  # ldr x2, [x3]: no stage-2 mapping
 )
 
@@ -111,13 +122,15 @@ class _Scratch:
 def _set_up(scratch: _Scratch) -> None:
     scratch.write(_CODE, struct.pack("<5I", *_PROGRAM))
     scratch.write(_DATA, struct.pack("<QQ", _MAGIC, _MAGIC_HIGH))
-    leaf = 1 << 10 | 3 << 8 | 3 << 6 | 0xF << 2 | 3
-    scratch.write(_TABLE, struct.pack("<Q", _TABLE + 0x10000 | 3))  # level 2 -> level 3
+    leaf = stage2.NORMAL_PAGE | stage2.S2AP_WRITE
+    scratch.write(
+        _TABLE, struct.pack("<Q", _TABLE + 0x10000 | stage2.VALID | stage2.TABLE)
+    )  # level 2 -> level 3
     scratch.write(_TABLE + 0x10000 + (_CODE >> 12) * 8, struct.pack("<Q", _CODE | leaf))
     scratch.system(SCR_EL3, SCR_NS_HCE_RW)
     scratch.system(VTCR_EL2, 1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 30)
     scratch.system(VTTBR_EL2, _TABLE | 1 << 48)
-    scratch.system(HCR_EL2, 1 << 31 | 1)
+    scratch.system(HCR_EL2, HCR_RW | HCR_VM)
     scratch.x(0, _DATA)
     scratch.x(3, _FAULT)
 
@@ -144,8 +157,8 @@ def calibrate(lib: abi.Library, model: int) -> Calibration:
         size = scratch.size
     finally:
         scratch.close()
-    places = _places(first, struct.pack("<I", 0x5A000000 | _HVC[0]), 4)
-    places &= _places(second, struct.pack("<I", 0x5A000000 | _HVC[1]), 4)
+    places = _places(first, struct.pack("<I", build(EC.HVC64, _HVC[0])), 4)
+    places &= _places(second, struct.pack("<I", build(EC.HVC64, _HVC[1])), 4)
     places = {p for p in places if _is_fault_record(fault, p)}
     monitors = _places(exclusive, struct.pack("<QQQ", _DATA, _MAGIC, _MAGIC_HIGH), 8)
     if len(places) != 1 or len(monitors) != 1:
@@ -158,4 +171,4 @@ def calibrate(lib: abi.Library, model: int) -> Calibration:
 
 def _is_fault_record(blob: bytes, at: int) -> bool:
     syndrome, _fsr, address, target = struct.unpack_from("<IIQI", blob, at)
-    return bool(syndrome >> 26 == 0x24 and address == _FAULT and target == 2)
+    return bool(exception_class(syndrome) == EC.DABT_LOWER and address == _FAULT and target == 2)

@@ -12,30 +12,97 @@ import time
 import weakref
 from collections.abc import Callable
 
+from armvirt.arch.el1 import MDSCR_EL1, MDSCR_SS, SCTLR_E0E, SCTLR_EE, SCTLR_EL1, SPSR_EL1, TCR_EL1
+from armvirt.arch.el2 import HCR_EL2, HCR_VF, HCR_VI, HPFAR_EL2, MDCR_EL2, MDCR_TDA, MDCR_TDE
 from armvirt.arch.encoding import sysreg
+from armvirt.arch.esr import (
+    ACCESS_FIELDS,
+    EC,
+    EC_WITH_FAR,
+    ILLEGAL_STATE,
+    ISV,
+    PC_ALIGNMENT,
+    STEP_ISV,
+    UNDEFINED,
+    decode_sysreg,
+    exception_class,
+    sysreg_trap,
+)
+from armvirt.arch.insn import (
+    DC_CVAU,
+    ERET,
+    EXCEPTION_MASK,
+    HLT,
+    IC_IALLU,
+    IC_IALLUIS,
+    IC_IVAU,
+    MRS_CNTPCTSS,
+    MRS_CNTVCTSS,
+    MSR_IMM,
+    MSR_IMM_MASK,
+    RT_MASK,
+    SEV,
+    SEVL,
+    SYSTEM_ENCODING,
+    SYSTEM_SHIFT,
+    WFE,
+    WFXT,
+    WFXT_MASK,
+    WITHOUT_RT,
+    WRITEBACK,
+    WRITEBACK_MASK,
+    XZR,
+    YIELD,
+    is_msr_mrs,
+    tlbi_address,
+    tlbi_asid,
+    unmasks_interrupts,
+)
+from armvirt.arch.pstate import (
+    PSTATE_DAIF,
+    PSTATE_EL,
+    PSTATE_EL1_ENTRY,
+    PSTATE_F,
+    PSTATE_I,
+    PSTATE_IL,
+    PSTATE_MODE,
+    PSTATE_NRW,
+    PSTATE_NZCV,
+    PSTATE_SS,
+    VECTOR_BYTES,
+    VECTOR_END,
+    VECTOR_LOWER_A32,
+    Vector,
+    exception_level,
+    illegal_return,
+    vector_offset,
+)
+from armvirt.arch.stage2 import ADDRESS_MASK
+from armvirt.arch.timer import (
+    CNTHCTL_PCEN,
+    CNTHCTL_PCTEN,
+    CNTHCTL_TVCT,
+    CNTHCTL_TVT,
+    CNTKCTL_EL1,
+    CNTPCT_EL0,
+    CNTVCT_EL0,
+    EL0_ENABLES,
+)
+from armvirt.arch.words import MASK64
 from armvirt.hw.engine import abi
-from armvirt.hw.engine.base import MDCR_EL2, Engine
-from armvirt.hw.engine.calibrate import HCR_EL2, Calibration
+from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, Marks, Waits, What
 
-HPFAR_EL2, MDSCR_EL1, SPSR_EL1 = sysreg(3, 4, 6, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(3, 0, 4, 0, 0)
-SCTLR_EL1 = sysreg(3, 0, 1, 0, 0)
-CNTKCTL_EL1, TCR_EL1 = sysreg(3, 0, 14, 1, 0), sysreg(3, 0, 2, 0, 2)
-CNTPCT_EL0, CNTVCT_EL0 = sysreg(3, 3, 14, 0, 1), sysreg(3, 3, 14, 0, 2)
-IC_IVAU, IC_IALLUIS = sysreg(1, 3, 7, 5, 1), sysreg(1, 0, 7, 1, 0)
-
-PSTATE_IL = 1 << 20
-PSTATE_SS, DAIF_ALL, EL1H, NZCV = 1 << 21, 0xF << 6, 5, 0xF0000000
-LINE_IRQ, LINE_FIQ = 1 << 7, 1 << 6
-U64 = (1 << 64) - 1
+LINE_IRQ, LINE_FIQ = HCR_VI, HCR_VF
+assert (LINE_IRQ, LINE_FIQ) == (PSTATE_I, PSTATE_F)  # one test says both "signalled" and "masked"
 NO_BLOCK = 1  # no block starts at an odd address
 VECTOR_FAULT_LIMIT = 16
 POLL_INSNS, POLL_NS = 1 << 12, 20_000_000
-EC_WITH_FAR = {0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35}
-ERET, WFE, YIELD, SEV, SEVL = 0xD69F03E0, 0xD503205F, 0xD503203F, 0xD503209F, 0xD50320BF
 LAST_WORDS = {WFE: Marks.WFE, YIELD: Marks.YIELD, ERET: Marks.ERET}
-MRS_CNTPCTSS, MRS_CNTVCTSS = 0xD53BE0A0, 0xD53BE0C0
-TABLE_ADDRESS = 0x0000_FFFF_FFFF_F000
+FETCH_FAULTS = (EC.IABT_LOWER, EC.IABT_CURRENT)
+STEPS = (EC.STEP_LOWER, EC.STEP_CURRENT)
+STAGE2_ABORTS = (EC.IABT_LOWER, EC.DABT_LOWER)
 MARKED = 1 << 16  # addresses of blocks with marks that are remembered
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
@@ -48,17 +115,6 @@ class _Tb(C.Structure):
 
 
 _EDGE = C.CFUNCTYPE(None, C.c_void_p, C.POINTER(_Tb), C.POINTER(_Tb), C.c_void_p)
-
-
-def unmasks(insn: int) -> bool:
-    """Can this instruction clear PSTATE.I or F? ERET, MSR DAIFClr, MSR DAIF."""
-    return insn == ERET or insn & 0xFFFFF0FF == 0xD50340FF or insn & 0xFFFFFFE0 == 0xD51B4220
-
-
-def illegal_return(spsr: int) -> bool:
-    """Does ERET with this SPSR_EL1 set PSTATE.IL? AArch32 (not offered), EL2, EL3, reserved modes,
-    IL itself."""
-    return bool(spsr & (PSTATE_IL | 0x1A)) or spsr & 0xF == 1
 
 
 class _Everywhere(set[int]):
@@ -153,8 +209,8 @@ class PortableEngine(Engine):
     def enter_el1(self, what: What, esr: int, far: int | None) -> None:
         """Take an exception to EL1 at the present PC; one count."""
         state, ps, pc, vbar = self.state, self.pstate, self.pc, self.read(abi.R_VBAR_EL1)
-        from_el0 = ps & 0xF == 0
-        target = (vbar + (0x400 if from_el0 else 0x200 if ps & 1 else 0) + what * 0x80) & U64
+        from_el0 = exception_level(ps) == 0
+        target = vbar + vector_offset(ps, Vector(what * VECTOR_BYTES)) & MASK64
         self.write_system(SPSR_EL1, ps)
         self.write(abi.R_ELR_EL1, pc)
         if what == What.SYNC:
@@ -162,17 +218,17 @@ class PortableEngine(Engine):
         if far is not None:
             self.write(abi.R_FAR_EL1, far)
         if ps & 1:
-            self.pstate = ps & NZCV | DAIF_ALL | EL1H
+            self.pstate = ps & PSTATE_NZCV | PSTATE_EL1_ENTRY
         else:  # EL0 or EL1t: the live SP is SP_EL0's
             self.write(abi.R_SP_EL0, self.read(abi.R_SP))
             stack = self.read(abi.R_SP_EL1)
-            self.pstate = ps & NZCV | DAIF_ALL | EL1H
+            self.pstate = ps & PSTATE_NZCV | PSTATE_EL1_ENTRY
             self.write(abi.R_SP, stack)
         self.pc = target
         self.rebuild_flags()
         self._record(what, esr, pc, target)
         state.count += 1
-        self._watch_vectors(what == What.SYNC and not from_el0 and 0 <= pc - vbar < 0x800, pc)
+        self._watch_vectors(what == What.SYNC and not from_el0 and 0 <= pc - vbar < VECTOR_END, pc)
 
     def _watch_vectors(self, in_vectors: bool, pc: int) -> None:
         """The same fault in the vectors again and again: the guest cannot go on."""
@@ -208,18 +264,25 @@ class PortableEngine(Engine):
         state, kind = self.state, pc >> 7 & 3
         if (
             kind not in (1, 2)
-            or pc & 0x7F
+            or pc & VECTOR_BYTES - 1
             or not state.lines_in_engine & (LINE_IRQ if kind == 1 else LINE_FIQ)
         ):
             return None
-        if not state.open or self.pstate & (DAIF_ALL | 0x1F) != DAIF_ALL | EL1H:
+        if (
+            not state.open
+            or self.pstate & (PSTATE_DAIF | PSTATE_NRW | PSTATE_MODE) != PSTATE_EL1_ENTRY
+        ):
             return None
-        offset = pc & 0x7FF
-        if offset >= 0x600 or self.read(abi.R_VBAR_EL1) != pc - offset:
+        offset = pc & VECTOR_END - 1
+        if offset >= VECTOR_LOWER_A32 or self.read(abi.R_VBAR_EL1) != pc - offset:
             return None
         if self.read_system(SPSR_EL1) & (LINE_IRQ if kind == 1 else LINE_FIQ):
             return None  # it was masked: a jump to the vector
-        return What(kind) if unmasks(self.fetch(state.block_pc + 4 * (state.open - 1))) else None
+        return (
+            What(kind)
+            if unmasks_interrupts(self.fetch(state.block_pc + 4 * (state.open - 1)))
+            else None
+        )
 
     def _note_native_irq(self, pc: int) -> None:
         what = self._native_irq(pc)
@@ -242,9 +305,9 @@ class PortableEngine(Engine):
         state.stats[0] += 1
         state.tail, state.tail_ss = 1, ps & PSTATE_SS
         state.tail_mdscr = self.read_system(MDSCR_EL1)
-        self.write_system(MDCR_EL2, state.mdcr | 1 << 8)
+        self.write_system(MDCR_EL2, state.mdcr | MDCR_TDE)
         self.pstate = ps | PSTATE_SS
-        self.write_system(MDSCR_EL1, state.tail_mdscr | 1)
+        self.write_system(MDSCR_EL1, state.tail_mdscr | MDSCR_SS)
 
     def _tail_end(self) -> None:
         state = self.state
@@ -261,7 +324,7 @@ class PortableEngine(Engine):
             self._leave(Leave.STOP if state.stop else Leave.BUDGET)
             return
         self.pstate = self.pstate | PSTATE_SS
-        self.write_system(MDSCR_EL1, state.tail_mdscr | 1)
+        self.write_system(MDSCR_EL1, state.tail_mdscr | MDSCR_SS)
 
     # -- hooks --
 
@@ -380,18 +443,20 @@ class PortableEngine(Engine):
 
     def _el0_denied(self, encoding: int) -> bool:
         """CNTKCTL_EL1 at EL0: then the engine itself raises the trap to EL1."""
-        if self.pstate & 0xC:
+        if self.pstate & PSTATE_EL:
             return False
-        crm = encoding >> 3 & 15
-        bit = (0 if encoding & 7 == 1 else 1) if crm == 0 else 9 if crm == 2 else 8
-        return not self.read_system(CNTKCTL_EL1) >> bit & 1
+        return not self.read_system(CNTKCTL_EL1) & EL0_ENABLES[encoding]
 
     def _trapped_to_el2(self, encoding: int) -> bool:
         """CNTHCTL_EL2's answer to an access that EL1 makes or allows, in the layout of E2H = 0."""
         cnthctl, crm = self.state.cnthctl, encoding >> 3 & 15
         if crm == 0:
-            return not cnthctl & 1 if encoding == CNTPCT_EL0 else bool(cnthctl >> 14 & 1)
-        return not cnthctl & 2 if crm == 2 else bool(cnthctl >> 13 & 1)
+            return (
+                not cnthctl & CNTHCTL_PCTEN
+                if encoding == CNTPCT_EL0
+                else bool(cnthctl & CNTHCTL_TVCT)
+            )
+        return not cnthctl & CNTHCTL_PCEN if crm == 2 else bool(cnthctl & CNTHCTL_TVT)
 
     def _refuse(self) -> int:
         """Make the core refuse the access itself, with a syndrome: it does as at EL0 under a
@@ -404,7 +469,7 @@ class PortableEngine(Engine):
         state.denied, state.denied_pstate = 1, self.pstate
         state.denied_cntkctl = self.read_system(CNTKCTL_EL1)
         self.write_system(CNTKCTL_EL1, 0)
-        self.pstate = state.denied_pstate & ~0xF
+        self.pstate = state.denied_pstate & ~PSTATE_MODE
         return 0
 
     def _timer_access(self, rt: int, r: abi.CpReg, is_write: bool) -> int:
@@ -420,7 +485,7 @@ class PortableEngine(Engine):
         if r.crm == 0:
             state.stats[11] += 1
             offset = state.cntvoff if encoding == CNTVCT_EL0 else state.cntpoff
-            self.write(rt, (self._counter_at(count) - offset) & U64)
+            self.write(rt, (self._counter_at(count) - offset) & MASK64)
             return 1
         state.stats[10] += 1
         opened, open_ = state.count, state.open
@@ -453,11 +518,11 @@ class PortableEngine(Engine):
             return self._timer_access(rt, r, True)
         if r.crn == 4 and r.crm == r.op1 == r.op2 == 0:
             self.state.illegal_watch = int(illegal_return(r.val))
-            if r.val & 0x10:  # the engine would run AArch32: make the return illegal
-                self.write_system(SPSR_EL1, r.val & ~0x1F | 0xF)
+            if r.val & PSTATE_NRW:  # the engine would run AArch32: make the return illegal
+                self.write_system(SPSR_EL1, r.val & ~(PSTATE_NRW | PSTATE_MODE) | PSTATE_MODE)
                 return 1
-        if r.crn == 12 and r.crm == r.op1 == r.op2 == 0 and r.val & 0x7FF:
-            self.write(abi.R_VBAR_EL1, r.val & ~0x7FF)  # RES0 here, kept by the core
+        if r.crn == 12 and r.crm == r.op1 == r.op2 == 0 and r.val & VECTOR_END - 1:
+            self.write(abi.R_VBAR_EL1, r.val & -VECTOR_END)  # RES0 here, kept by the core
             return 1
         return 0
 
@@ -478,7 +543,7 @@ class PortableEngine(Engine):
             current = self.read(abi.R_TTBR1_EL1) if tcr >> 22 & 1 else ttbr
             if current >> 48 != asid:
                 return False
-        bits, table = 64 - tsz, ttbr & TABLE_ADDRESS
+        bits, table = 64 - tsz, ttbr & ADDRESS_MASK
         index = va & (1 << bits) - 1
         for level in range(4 - (bits - 4) // 9, 3):
             shift = 12 + 9 * (3 - level)
@@ -488,7 +553,7 @@ class PortableEngine(Engine):
                 or word[0] & 3 != 3
             ):
                 return False
-            table = word[0] & TABLE_ADDRESS
+            table = word[0] & ADDRESS_MASK
         return True
 
     def _on_sys(self, _uc: int, _rt: int, register: object, _user: int) -> int:
@@ -499,9 +564,8 @@ class PortableEngine(Engine):
         state.stats[8] += 1
         self._look()
         if r.op2 & 1:
-            va = (value & (1 << 44) - 1) << 12
-            va |= 0xFF << 56 if va >> 55 & 1 else 0
-            if not self._page_mapped(va, None if r.op2 & 2 else value >> 48):
+            va = tlbi_address(value)
+            if not self._page_mapped(va, None if r.op2 & 2 else tlbi_asid(value)):
                 state.stats[9] += 1
                 self.flush_tlb()
         if state.broadcast and r.crm == 3:
@@ -531,12 +595,10 @@ class PortableEngine(Engine):
     def _maintenance(self, esr: int, pc: int) -> bool:
         """Cache maintenance that HCR_EL2.TPU brought here: the silicon's own work, no exit."""
         state, rt = self.state, esr >> 5 & 31
-        encoding = sysreg(
-            esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7
-        )
+        encoding = decode_sysreg(esr).encoding
         if not state.native_maintenance or encoding >> 14 != 1 or encoding >> 7 & 15 != 7:
             return False
-        if encoding == sysreg(1, 3, 7, 11, 1):  # DC CVAU: nothing to clean
+        if encoding == DC_CVAU:  # nothing to clean
             state.stats[7] += 1
         elif encoding == IC_IVAU:
             state.stats[6] += 1
@@ -545,7 +607,7 @@ class PortableEngine(Engine):
                 self.invalidate_code(pa & ~63, 64)
                 if state.broadcast:
                     self._tell_all(IC_IVAU, pa & ~63)
-        elif encoding in (sysreg(1, 0, 7, 5, 0), IC_IALLUIS):
+        elif encoding in (IC_IALLU, IC_IALLUIS):
             state.stats[6] += 1
             self.invalidate_all_code()
             if state.broadcast and encoding == IC_IALLUIS:
@@ -560,10 +622,8 @@ class PortableEngine(Engine):
         """A debug register read in the tail would show our own step bits: answer with the
         guest's."""
         rt = esr >> 5 & 31
-        encoding = sysreg(
-            esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7
-        )
-        if encoding >> 14 != 2 or self.state.mdcr & 1 << 9:
+        encoding = decode_sysreg(esr).encoding
+        if encoding >> 14 != 2 or self.state.mdcr & MDCR_TDA:
             return False
         if esr & 1:
             self.set_x(rt, self.read_system(encoding))
@@ -582,37 +642,37 @@ class PortableEngine(Engine):
 
     def _repaired(self, esr: int, target: int, pc: int) -> int:
         """What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings)."""
-        if esr >> 26 == 0x24 and target == 2 and esr & 1 << 24:
+        if exception_class(esr) == EC.DABT_LOWER and target == 2 and esr & ISV:
             # ISV is 0 for loads and stores with writeback, the core says 1.
-            return esr & ~0x01FFC000 if self.fetch(pc) & 0x3B200400 == 0x38000400 else esr
+            writeback = self.fetch(pc) & WRITEBACK_MASK == WRITEBACK
+            return esr & ~ACCESS_FIELDS if writeback else esr
         if esr == 0 and target == 1:
             # MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18; anything else is
             # UNDEFINED with IL.
             insn = self.fetch(pc)
-            if insn & 0xFFF8F01F == 0xD500401F:
-                op1, crm, op2 = insn >> 16 & 7, insn >> 8 & 15, insn >> 5 & 7
-                return 0x18 << 26 | 1 << 25 | op2 << 17 | op1 << 14 | 4 << 10 | 31 << 5 | crm << 1
-            return 1 << 25
-        if esr >> 26 == 0x18 and target == 1 and self.pstate & 0xC:
+            if insn & MSR_IMM_MASK == MSR_IMM:
+                return sysreg_trap(insn >> SYSTEM_SHIFT & SYSTEM_ENCODING, False, XZR)
+            return UNDEFINED
+        if exception_class(esr) == EC.SYSREG and target == 1 and self.pstate & PSTATE_EL:
             # EL1 traps no register of its own to itself. The core says so of CNTPS_*_EL1, which are
             # UNDEFINED at Non-secure EL1 (DDI 0487, CNTPS_CTL_EL1).
-            return 1 << 25
+            return UNDEFINED
         return esr
 
     def _close_block(self, pc: int, number: int, esr: int, target: int) -> bool:
         """Count what the open block executed; False where the exit does not lie in it."""
-        state, ec = self.state, esr >> 26
+        state, ec = self.state, exception_class(esr)
         if state.open:
             # A fetch fault comes after its block; ISV of a guest's step says that its instruction
             # was executed.
-            complete = ec | 1 == 0x21 or (ec | 1 == 0x33 and esr >> 24 & 1)
+            complete = ec in FETCH_FAULTS or (ec in STEPS and esr & STEP_ISV)
             done = state.open if complete else (pc - state.block_pc) >> 2
             if not 0 <= done <= state.open:
                 state.fault, state.fault_error = 1, number
                 self._leave(Leave.FAULT)
                 return False
             if state.marks:
-                self._retire(done, ec | 1 != 0x33 or target == 2)  # the guest's step ends a WFE
+                self._retire(done, ec not in STEPS or target == 2)  # the guest's step ends a WFE
             state.count += done
             state.open = 0
         state.block_pc, state.marks, state.unheard = NO_BLOCK, 0, state.wfe_watch
@@ -626,22 +686,22 @@ class PortableEngine(Engine):
             self.pstate = state.denied_pstate
             self.write_system(CNTKCTL_EL1, state.denied_cntkctl)
         esr = self._repaired(esr, target, pc)
-        ec = esr >> 26
+        ec = exception_class(esr)
         state.stats[2] += 1
         self._look()
-        if ec | 1 == 0x21 and state.lines_in_engine:
+        if ec in FETCH_FAULTS and state.lines_in_engine:
             self._note_native_irq(pc)  # taken, and the vector's fetch faults
         if not self._close_block(pc, number, esr, target):
             return
-        if ec | 1 == 0x21 and state.wfe:  # WFE, and the fetch behind it faults: not yet
+        if ec in FETCH_FAULTS and state.wfe:  # WFE, and the fetch behind it faults: not yet
             self._leave(Leave.STOP)
             return
         if state.tail:
-            if ec | 1 == 0x33 and target == 2:
+            if ec in STEPS and target == 2:
                 self._tail_stepped()
                 return
             self._tail_end()
-            if ec == 0x18 and target == 2 and self._tail_debug_register(esr, pc):
+            if ec == EC.SYSREG and target == 2 and self._tail_debug_register(esr, pc):
                 self.apply_lines()
                 return
         state.esr, state.intno, state.pc, state.far = esr, number, pc, far
@@ -660,28 +720,38 @@ class PortableEngine(Engine):
     def _exit_el2(self, ec: int, esr: int, pc: int) -> None:
         state = self.state
         state.stats[3] += 1
-        if ec == 0x18:
+        if ec == EC.SYSREG:
             if self._maintenance(esr, pc):
                 return
             state.rt = esr >> 5 & 31
         else:
-            state.rt = esr >> 16 & 31 if ec == 0x24 else 31
+            state.rt = esr >> 16 & 31 if ec == EC.DABT_LOWER else XZR
         state.rt_value = self.x(state.rt)
-        state.hpfar = self.read_system(HPFAR_EL2) if ec in (0x20, 0x24) else 0
-        if ec == 0x24:
-            state.big_endian = self.read_system(SCTLR_EL1) >> (25 if self.pstate & 0xC else 24) & 1
+        state.hpfar = self.read_system(HPFAR_EL2) if ec in STAGE2_ABORTS else 0
+        if ec == EC.DABT_LOWER:
+            endian = SCTLR_EE if self.pstate & PSTATE_EL else SCTLR_E0E
+            state.big_endian = int(bool(self.read_system(SCTLR_EL1) & endian))
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
         """Is the UNDEFINED instruction one for the PE: MRS/MSR with op0 = 3 and CRn = 4 or 12, HLT,
         or of FEAT_ECV and FEAT_WFxT: MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT?"""
         state, insn = self.state, self.fetch(pc)
-        icc = insn & 0xFFD00000 == 0xD5100000 and insn >> 12 & 15 in (4, 12) and insn >> 19 & 1
-        if not icc and insn & 0xFFE0001F != 0xD4400000 and insn & 0xFFFFFFC0 != 0xD5031000 \
-                and insn & 0xFFFFFFE0 not in (MRS_CNTPCTSS, MRS_CNTVCTSS):  # fmt: skip
+        access = is_msr_mrs(insn)
+        icc = (
+            access is not None
+            and access.encoding >> 14 == 3
+            and access.encoding >> 7 & 15 in (4, 12)
+        )
+        if not (
+            icc
+            or insn & EXCEPTION_MASK == HLT
+            or insn & WFXT_MASK == WFXT
+            or insn & WITHOUT_RT in (MRS_CNTPCTSS, MRS_CNTVCTSS)
+        ):
             return False
-        state.insn, state.rt = insn, insn & 31
-        state.rt_value, state.el = self.x(state.rt), self.pstate >> 2 & 3
+        state.insn, state.rt = insn, insn & RT_MASK
+        state.rt_value, state.el = self.x(state.rt), exception_level(self.pstate)
         return True
 
     # -- run --
@@ -717,11 +787,11 @@ class PortableEngine(Engine):
             if why == Leave.TAIL:
                 self._tail_begin()
             elif why == Leave.MISALIGNED:  # DDI 0487 D1.10.5: PC alignment fault, EC 0x22
-                self.enter_el1(What.SYNC, 0x22 << 26 | 1 << 25, self.pc)
+                self.enter_el1(What.SYNC, PC_ALIGNMENT, self.pc)
                 if state.leave == Leave.VECTOR_LOOP:
                     return Leave.VECTOR_LOOP
             elif why == Leave.ILLEGAL:  # DDI 0487 D1.10.6: illegal execution state, EC 0x0E
-                self.enter_el1(What.SYNC, 0x0E << 26 | 1 << 25, None)
+                self.enter_el1(What.SYNC, ILLEGAL_STATE, None)
             elif why == Leave.NONE:
                 state.fault = 3
                 return Leave.FAULT

@@ -6,14 +6,13 @@ They are EL2's and the silicon's; a guest sees of them only that the interrupt c
 
 from __future__ import annotations
 
+from armvirt.arch.el2 import HCR_VF, HCR_VI
 from armvirt.arch.gic import HCR_EN, LR_PENDING, ListRegister
+from armvirt.arch.pstate import PSTATE_F, PSTATE_I, Vector, vector_offset
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis.finding import Finding, Register, Write
 from armvirt.hyp.diagnosis.stations import Case, set_priority
 from armvirt.hyp.vgic.irq import VgicIrq
-
-PSTATE_I, PSTATE_F = 1 << 7, 1 << 6
-HCR_VI, HCR_VF = 1 << 7, 1 << 6
 
 
 def loaded(case: Case) -> Finding | None:
@@ -153,8 +152,6 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
 def _vector(case: Case) -> str:
     """Where it is taken to (DDI 0487 D1.3.1.5, vector offsets)."""
     pstate, vbar = case.view.pstate or 0, case.view.vbar
-    offset = (0x400 if not pstate & 0xC else 0x200 if pstate & 1 else 0) + (
-        0x80 if case.as_irq else 0x100
-    )
+    offset = vector_offset(pstate, Vector.IRQ if case.as_irq else Vector.FIQ)
     where = "" if vbar is None else f" to {vbar + offset:#x} (VBAR_EL1+{offset:#x})"
     return f"taken before the next instruction{where}"

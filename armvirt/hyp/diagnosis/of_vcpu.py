@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import VBAR_EL1
 from armvirt.errors import KvmError
 from armvirt.hyp.diagnosis import trace as diagnose
 from armvirt.hyp.diagnosis.finding import CpuView, Finding, TimerView
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.vgic import Vgic
 
-VBAR_EL1 = sysreg(3, 0, 12, 0, 0)
 PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 

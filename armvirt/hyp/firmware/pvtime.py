@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from armvirt.arch.psci import SmcccFunction, SmcccResult
+from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.psci import Args
 
-MASK64 = (1 << 64) - 1
 ATTR_IPA = 0  # KVM_ARM_VCPU_PVTIME_IPA
 STRUCTURE = struct.Struct("<IIQ48x")  # revision, attributes, stolen time in ns (DEN 0057, 3.2.2)
 STOLEN, STOLEN_SIZE = 8, 8  # where the last field is

@@ -13,14 +13,15 @@ from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+from armvirt.arch.gic import PPI_MAINTENANCE
+from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ, PPI_PTIMER, PPI_VTIMER
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
-from armvirt.hw.clock import Clock
+from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.engine import CLOSED, OTHER_THREAD, EngineFactory
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
-from armvirt.hw.pe import NEVER, Pe
+from armvirt.hw.pe import Pe
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.sched import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from armvirt.hw.engine.breakpoint import PcStop
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
-HOST_PPIS = (25, 27, 30)
+HOST_PPIS = (PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER)
 LOOK_S = 0.02
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import ESR_EL1
 from armvirt.arch.esr import describe
+from armvirt.hw.clock import NEVER
 from armvirt.hw.exit import ExitKind
-from armvirt.hw.pe import NEVER
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
-ESR_EL1 = sysreg(3, 0, 5, 2, 0)
 FOREVER_NS = 1 << 62
 """146 years: whoever waits longer waits for ever. A timer that is not wanted is set to 2**63 ticks
 or more, and the time of a host is 64 bits of ns."""

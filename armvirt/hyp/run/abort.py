@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch import esr as syndrome
-from armvirt.arch.esr import DFSC
-from armvirt.hw.decode import Access, Element, Form, decode_access
+from armvirt.arch.esr import DFSC, ISV, SF, SSE, WNR
+from armvirt.arch.load_store import Access, Element, Form, decode_access
+from armvirt.arch.words import MASK64
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.memory.mmu import FaultOutcome
 from armvirt.hyp.vcpu.exit_types import MmioExit, NisvExit
@@ -14,9 +15,6 @@ from armvirt.hyp.vm.capabilities import Cap
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
-
-ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
-MASK64 = (1 << 64) - 1
 
 
 def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> int:

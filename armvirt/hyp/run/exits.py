@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
+from armvirt.arch.esr import EC, EC_SHIFT, WfxKind, decode_wfx, immediate, undefined
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.firmware.filter import FilterAction
 from armvirt.hyp.run import abort
@@ -105,4 +105,4 @@ HANDLERS: dict[int, Handler] = {
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:
     """Dispatch one synchronous exit."""
-    return HANDLERS.get(exit.esr >> 26, unknown)(vcpu, exit)
+    return HANDLERS.get(exit.esr >> EC_SHIFT, unknown)(vcpu, exit)

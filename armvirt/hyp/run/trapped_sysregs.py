@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import decode_sysreg, undefined
+from armvirt.arch.gic import ICC_ASGI1R_EL1, ICC_DIR_EL1, ICC_SGI0R_EL1, ICC_SGI1R_EL1
 from armvirt.arch.sysregs import is_id_space
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.timer.context import TRAPPED
@@ -15,9 +15,6 @@ from armvirt.hyp.vcpu import idregs
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
-
-ICC_DIR_EL1 = sysreg(3, 0, 12, 11, 1)
-ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1 = (sysreg(3, 0, 12, 11, n) for n in (5, 6, 7))
 
 
 class Trap(NamedTuple):

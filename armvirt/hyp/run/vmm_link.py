@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from armvirt.errors import KvmError
+from armvirt.hw.clock import NEVER
 from armvirt.hw.exit import Action
-from armvirt.hw.pe import NEVER
 from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, SemihostingExit, StuckExit
 from armvirt.hyp.vcpu.ioctls import Power, VcpuApi
 

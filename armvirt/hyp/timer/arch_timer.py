@@ -15,7 +15,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from armvirt.arch import timer as arch
-from armvirt.arch.timer import CTL_WRITABLE, EL1_ENABLES_E2H_SHIFT, MASK64, CntHctl
+from armvirt.arch.timer import (
+    CNTHCTL_ECV,
+    CNTHCTL_PCEN,
+    CNTHCTL_PCTEN,
+    CTL_WRITABLE,
+    EL1_ENABLES_E2H_SHIFT,
+)
+from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
@@ -65,8 +72,6 @@ __all__ = [
     "timer_can_fire",
     "timer_should_fire",
 ]
-
-_PCTEN, _PCEN = int(CntHctl.EL1PCTEN), int(CntHctl.EL1PCEN)
 
 
 class ArchTimer(Showable):
@@ -393,7 +398,7 @@ class ArchTimer(Showable):
             return
         self._save()
         self._cancel_hrtimers()
-        self._allow(hw, _PCTEN | _PCEN)
+        self._allow(hw, CNTHCTL_PCTEN | CNTHCTL_PCEN)
         self.hw = None
 
     def attach(self, hw: GenericTimer) -> None:
@@ -511,15 +516,17 @@ class ArchTimer(Showable):
         CNTPCT_EL0 while it has an offset."""
         moved = self.cpu.ptimer.offset.value != 0
         if self.vm_data.vhe:
-            self._allow(hw, 0 if moved and not self.vm_data.cntpoff else _PCTEN | _PCEN)
+            self._allow(
+                hw, 0 if moved and not self.vm_data.cntpoff else CNTHCTL_PCTEN | CNTHCTL_PCEN
+            )
         else:
-            self._allow(hw, 0 if moved else _PCTEN)
+            self._allow(hw, 0 if moved else CNTHCTL_PCTEN)
 
     def _allow(self, hw: GenericTimer, enables: int) -> None:
         """Write CNTHCTL_EL2 in the layout that the host runs with."""
         if self.vm_data.vhe:
             enables = enables << EL1_ENABLES_E2H_SHIFT | (
-                int(CntHctl.ECV) if self.vm_data.cntpoff else 0
+                CNTHCTL_ECV if self.vm_data.cntpoff else 0
             )
         hw.set(arch.CNTHCTL_EL2, enables)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import ID_AA64PFR0_EL1, PFR0_GIC_SYSREGS
 from armvirt.arch.sysregs import BY_NAME, SysReg, is_id_space
 
 MPIDR_RES1 = 1 << 31
@@ -89,10 +89,8 @@ _MASKS: dict[int, _Masks] = {
 #: The registers with a rule; of all others in the trapped space the guest sees zero.
 KNOWN: frozenset[int] = frozenset(_MASKS)
 
-ID_AA64PFR0_EL1 = sysreg(3, 0, 0, 4, 0)
 #: What `armvirt.hyp.host` was asked to add to the CPU's features: register, field, value.
 FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", "WFxT", 2)}
-_GICV3 = 1 << 24  # ID_AA64PFR0_EL1.GIC = 1: the system-register interface of GICv3 and v4.0
 
 
 def added(encoding: int, features: Iterable[str]) -> int:
@@ -115,7 +113,7 @@ def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[st
         return native_value
     masks = _MASKS.get(encoding, _NOTHING)
     value = native_value & masks.keep | masks.fixed | (added(encoding, features) if features else 0)
-    return value | _GICV3 if gicv3 and encoding == ID_AA64PFR0_EL1 else value
+    return value | PFR0_GIC_SYSREGS if gicv3 and encoding == ID_AA64PFR0_EL1 else value
 
 
 def mpidr_of(vcpu_id: int) -> int:

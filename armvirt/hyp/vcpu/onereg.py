@@ -10,7 +10,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import (
+    CCSIDR_EL1,
+    CLIDR_EL1,
+    CSSELR_EL1,
+    DCZID_EL0,
+    ELR_EL1,
+    MPIDR_EL1,
+    OSDLR_EL1,
+    SPSR_EL1,
+)
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.service_bitmaps import Bitmap
@@ -24,15 +33,9 @@ if TYPE_CHECKING:
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
 CORE, SYSTEM, FIRMWARE = 0x0010_0000, 0x0013_0000, 0x0014_0000
 FIRMWARE_BITMAP, DEMUX_CCSIDR = 0x0016_0000, 0x0011_0000
-CLIDR_EL1, CCSIDR_EL1, CSSELR_EL1 = (
-    sysreg(3, 1, 0, 0, 1),
-    sysreg(3, 1, 0, 0, 0),
-    sysreg(3, 2, 0, 0, 0),
-)
 #: KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: an emulator does not speculate, so each says NOT_REQUIRED.
 WORKAROUNDS = {1: 2, 2: 3, 3: 2}
 PSCI_VERSION = U64 | FIRMWARE
-MPIDR_EL1, SPSR_EL1 = sysreg(3, 0, 0, 0, 5), sysreg(3, 0, 4, 0, 0)
 WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = (
     0x3E,
     0x40,
@@ -42,10 +45,9 @@ WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = (
     0x48,
 )
 WORD_VREGS, WORD_FPSR, WORD_FPCR = 0x54, 0xD4, 0xD5
-ELR_EL1 = sysreg(3, 0, 4, 0, 1)
 #: Registers that a guest has and KVM_GET_REG_LIST has not: OSDLR_EL1 (RAZ/WI), CCSIDR_EL1 (by DEMUX
 #: ids), DCZID_EL0 (the hardware's); sys_reg_descs has no value to save for them.
-NOT_LISTED = frozenset({sysreg(2, 0, 1, 3, 4), CCSIDR_EL1, sysreg(3, 3, 0, 0, 7)})
+NOT_LISTED = frozenset({OSDLR_EL1, CCSIDR_EL1, DCZID_EL0})
 
 
 class Access(NamedTuple):

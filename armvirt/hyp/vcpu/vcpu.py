@@ -5,12 +5,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch import stage2
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import MIDR_EL1, PMUSERENR_EL0, PMUSERENR_EN
+from armvirt.arch.el2 import (
+    HCR_AMO,
+    HCR_E2H,
+    HCR_EL2,
+    HCR_FMO,
+    HCR_IMO,
+    HCR_RW,
+    HCR_SWIO,
+    HCR_TID3,
+    HCR_TSC,
+    HCR_TWE,
+    HCR_TWI,
+    HCR_VM,
+    MDCR_EL2,
+    MDCR_TDE,
+    MDCR_TPM,
+    MDCR_TPMCR,
+    VMPIDR_EL2,
+    VPIDR_EL2,
+    VTCR_EL2,
+    VTTBR_EL2,
+)
 from armvirt.arch.esr import DFSC
+from armvirt.arch.gic import PPI_MAINTENANCE
+from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
-from armvirt.hw.context import HCR_EL2, MDCR_EL2
+from armvirt.hw.clock import NEVER
 from armvirt.hw.exit import Action, ExitKind, SyncExit
-from armvirt.hw.pe import NEVER, PPI_MAINTENANCE, VTCR_EL2, VTTBR_EL2, Pe
+from armvirt.hw.pe import Pe
 from armvirt.hyp.firmware.pvtime import StolenTime
 from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.run import exits
@@ -37,18 +61,8 @@ __all__ = ["ExitHandler", "Power", "Vcpu"]
 if TYPE_CHECKING:
     from armvirt.hyp.kvm import Vm
 
-VPIDR_EL2, VMPIDR_EL2, MIDR_EL1 = (
-    sysreg(3, 4, 0, 0, 0),
-    sysreg(3, 4, 0, 0, 5),
-    sysreg(3, 0, 0, 0, 0),
-)
-PMUSERENR_EL0 = sysreg(3, 3, 9, 14, 0)
-PMUSERENR_EN = 1
-DAIF_IF = 0xC0
+DAIF_IF = PSTATE_I | PSTATE_F
 
-HCR_VM, HCR_SWIO, HCR_FMO, HCR_IMO, HCR_AMO = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5
-HCR_TWE, HCR_E2H = 1 << 14, 1 << 34
-HCR_TWI, HCR_TID3, HCR_TSC, HCR_RW = 1 << 13, 1 << 18, 1 << 19, 1 << 31
 HCR_GUEST_FLAGS = (
     HCR_VM
     | HCR_SWIO
@@ -61,7 +75,6 @@ HCR_GUEST_FLAGS = (
     | HCR_TSC
     | HCR_RW
 )
-MDCR_TPM, MDCR_TPMCR, MDCR_TDE = 1 << 6, 1 << 5, 1 << 8
 
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 
 ANY_LENGTH = 0
 LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
-MASK64 = (1 << 64) - 1
 
 
 class IoEventFd(NamedTuple):

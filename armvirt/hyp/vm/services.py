@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from armvirt.arch.el1 import SCTLR_EE, SCTLR_EL1
 from armvirt.arch.psci import SmcccFunction
 from armvirt.hyp.firmware import ptp, pvtime
 from armvirt.hyp.firmware.psci import SmcccHost
@@ -13,7 +14,7 @@ from armvirt.hyp.firmware.ptp import PtpCounter
 from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.vcpu.exit_types import SystemEventExit
 from armvirt.hyp.vcpu.ioctls import Power
-from armvirt.hyp.vcpu.reset import SCTLR_EE, SCTLR_EL1, Start
+from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vgic.vgic import Vgic
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from armvirt.arch.gic import GICC_CPUID_MASK, GICC_CPUID_SHIFT, GICC_INTID, VMCR_VEOIM
+from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
@@ -10,7 +11,6 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Stray
 from armvirt.views.causes.evidence import Cause, Evidence, taken
 
-PSTATE_I = 1 << 7
 GICC_EOIR = 0x10
 UNSURE = " (PSTATE.I is 0: its handler has returned, or lets others in)"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Stamp
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
@@ -56,7 +57,7 @@ class Evidence(NamedTuple):
         """None for an LPI to which no event is translated."""
         return (
             self.vgic.lpis.get(self.intid)
-            if self.intid >= 8192
+            if self.intid >= FIRST_LPI
             else self.vgic.irq(self.vcpu, self.intid)
         )
 

@@ -4,21 +4,20 @@ polled in vain."""
 from __future__ import annotations
 
 from armvirt.arch import esr as syndrome
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.el1 import FAR_EL1, VBAR_EL1
 from armvirt.arch.esr import EC
+from armvirt.arch.insn import is_msr_mrs
+from armvirt.arch.pstate import VECTOR_END
 from armvirt.arch.sysregs import name_of
-from armvirt.hyp.diagnosis.of_vcpu import VBAR_EL1
+from armvirt.board import memmap
 from armvirt.trace.history import Faults, Poll
 from armvirt.trace.writers import register_name
 from armvirt.views.causes.evidence import Cause, Evidence, times
 
-FAR_EL1 = sysreg(3, 0, 6, 0, 0)
-VECTORS = 0x800  # bytes of a vector table, and its alignment (VBAR_EL1)
 FAULTS = 3
 LONG = 10_000  # instructions from an exception to a read of IAR
 POLLS = 1000
-MSR_MRS = 0xD510_0000, 0xFFD0_0000  # MSR (register) and MRS, and their mask (DDI 0487 C6.2)
-GICC = range(0x0801_0000, 0x0802_0000)
+GICC = range(memmap.GICC.base, memmap.GICC.end)
 
 
 def lost_in_vectors(evidence: Evidence) -> Cause | None:
@@ -32,7 +31,7 @@ def lost_in_vectors(evidence: Evidence) -> Cause | None:
     offset = entry.event.target - vbar
     where = (
         f"{entry.event.target:#x} (VBAR_EL1 {vbar:#x} + {offset:#x})"
-        if 0 <= offset < VECTORS
+        if 0 <= offset < VECTOR_END
         else "there"
     )
     text = (
@@ -72,7 +71,7 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
     symbols = evidence.machine.symbols
     if symbols is not None and "+" in (symbols.lookup(vbar) or "+"):
         found = (
-            (address, symbols.lookup(address)) for address in range(vbar + 4, vbar + VECTORS, 4)
+            (address, symbols.lookup(address)) for address in range(vbar + 4, vbar + VECTOR_END, 4)
         )
         inside = next(
             ((address, name) for address, name in found if name and "+" not in name), None
@@ -89,7 +88,7 @@ def faults_for_ever(evidence: Evidence) -> Cause | None:
     faults, ended = evidence.cpu.faults, evidence.machine.result
     if faults is None or evidence.held is None:
         return None
-    in_vectors = 0 <= faults.event.elr - (faults.event.target & -VECTORS) < VECTORS
+    in_vectors = 0 <= faults.event.elr - (faults.event.target & -VECTOR_END) < VECTOR_END
     if not (in_vectors and faults.times >= FAULTS) and (ended is None or ended.verdict != "fail"):
         return None  # a handler may go on: of page faults and system calls there are many
     often = f"{times(faults.times)}, last " if faults.times > 1 else ""
@@ -123,10 +122,8 @@ def _fault(evidence: Evidence, faults: Faults) -> str:
 def _system_register(evidence: Evidence, pc: int) -> str | None:
     """The system register that the instruction at ``pc`` moves, if it is such a one."""
     word = evidence.code(pc)
-    if word is None or word & MSR_MRS[1] != MSR_MRS[0]:
-        return None
-    fields = (word >> 19 & 1) + 2, word >> 16 & 7, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7
-    return f"{'MRS' if word >> 21 & 1 else 'MSR'} {name_of(sysreg(*fields))}"
+    access = None if word is None else is_msr_mrs(word)
+    return access and f"{'MRS' if access.is_read else 'MSR'} {name_of(access.encoding)}"
 
 
 def polls(evidence: Evidence) -> Cause | None:

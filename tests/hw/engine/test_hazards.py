@@ -21,6 +21,7 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.gic import HCR_EN, ICC_REGISTERS, ListRegister
 from armvirt.arch.insn import SYS_BY_NAME
 from armvirt.arch.sysregs import encoding_of
+from armvirt.arch.timer import PPI_VTIMER
 from armvirt.errors import UserError
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
@@ -28,7 +29,7 @@ from armvirt.hw.context import ShareableDomain
 from armvirt.hw.engine import Action, EngineFactory, Leave, What, abi
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
-from armvirt.hw.pe import PPI_VTIMER, Pe
+from armvirt.hw.pe import Pe
 from engine.asm import EQ, LO, NE, XZR, Asm
 from engine.bench import (
     CNTV_CTL,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from armvirt.arch.words import sign_extend
+
 
 class Element(NamedTuple):
     """One register's part of an access: ``size`` bytes at ``offset`` from the address."""
@@ -43,10 +45,6 @@ class Access(NamedTuple):
 UNKNOWN = Access(Form.UNKNOWN)
 
 
-def _sext(value: int, bits: int) -> int:
-    return value - (1 << bits) if value >> (bits - 1) & 1 else value
-
-
 def _pair(insn: int) -> Access:
     """LDP, STP, LDPSW, LDNP, STNP, general and SIMD&FP."""
     opc, simd, index, load = insn >> 30, bool(insn >> 26 & 1), insn >> 23 & 3, bool(insn >> 22 & 1)
@@ -55,7 +53,7 @@ def _pair(insn: int) -> Access:
     size = 4 << opc if simd else 8 if opc == 2 else 4
     signed = opc == 1 and not simd
     rt, rn, rt2 = insn & 31, insn >> 5 & 31, insn >> 10 & 31
-    offset = _sext(insn >> 15 & 127, 7) * size
+    offset = sign_extend(insn >> 15 & 127, 7) * size
     elements = (Element(rt, 0, size, simd, signed), Element(rt2, size, size, simd, signed))
     return Access(Form.PLAIN, not load, elements, (rn, offset) if index in (1, 3) else None)
 
@@ -77,7 +75,7 @@ def _single(insn: int) -> Access:
     index = insn >> 10 & 3
     writeback = None
     if not unsigned_offset and not register_offset and index in (1, 3):
-        writeback = (insn >> 5 & 31, _sext(insn >> 12 & 511, 9))
+        writeback = (insn >> 5 & 31, sign_extend(insn >> 12 & 511, 9))
     return Access(Form.PLAIN, not load, (element,), writeback)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armvirt.hw.decode import UNKNOWN, Access, Element, Form, decode_access
+from armvirt.arch.load_store import UNKNOWN, Access, Element, Form, decode_access
 
 AS, OBJCOPY = "aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy"
 SP = 31
