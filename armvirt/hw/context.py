@@ -46,9 +46,39 @@ class Context:
     def set_x(self, n: int, value: int) -> None:
         self.engine.set_x(n, value)
 
+    def q(self, n: int) -> int:
+        """V<n> as 128 bits."""
+        return self.engine.q(n)
+
+    def set_q(self, n: int, value: int) -> None:
+        self.engine.set_q(n, value)
+
+    @property
+    def sp(self) -> int:
+        """The stack pointer in use."""
+        return self.engine.sp
+
+    @sp.setter
+    def sp(self, value: int) -> None:
+        self.engine.sp = value
+
+    @property
+    def big_endian(self) -> bool:
+        """Whether the data accesses of the present exit are big-endian."""
+        return bool(self.engine.state.big_endian)
+
+    def fetch(self, va: int) -> int:
+        """The instruction word at ``va``; 0 where the fetch would fault."""
+        return self.engine.fetch(va)
+
     @property
     def pc(self) -> int:
         return self.engine.pc
+
+    @property
+    def exit_pc(self) -> int:
+        """The PC of the present exit: ELR_EL2."""
+        return self.engine.state.pc
 
     @property
     def pstate(self) -> int:
@@ -93,6 +123,25 @@ class Context:
     @property
     def event_register(self) -> bool:
         return bool(self.engine.state.event_register)
+
+    @event_register.setter
+    def event_register(self, value: bool) -> None:
+        """Only the register; `set_event` tells whoever waits, too."""
+        self.engine.state.event_register = int(value)
+
+    def watch_wfe(self) -> None:
+        """Keep the event register from now on, and leave at each WFE that finds it clear."""
+        self.engine.watch_wfe()
+
+    @property
+    def exclusive(self) -> tuple[int, int, int]:
+        """The local exclusive monitor: address, value, second word of a pair; open: address all
+        ones."""
+        return self.engine.exclusive
+
+    @exclusive.setter
+    def exclusive(self, monitor: tuple[int, int, int]) -> None:
+        self.engine.exclusive = monitor
 
     def set_event(self, ns: int | None = None) -> None:
         """An event for this PE, at ``ns`` of virtual time (None: now): the register is set, and

@@ -114,13 +114,13 @@ class World:
         return {
             "state": self.kvm.state(), "vms": len(self.kvm.vms),
             "host": [host.turn.index, host.driving, host.clock.now],
-            "vcpus": [(v.id, v.state(), v.get_mp_state(), v.debug, v.affinity, v.immediate_exit, list(v._answers),
-                       v.abortable, v.device_irq_level, v.exit_handler) for v in vm.vcpus],
+            "vcpus": [(v.id, v.state(), v.get_mp_state(), v.debug, v.affinity, v.immediate_exit, list(v.vmm.answers),
+                       v.vmm.abortable, v.device_irq_level, v.exit_handler) for v in vm.vcpus],
             "slots": [(s.slot, s.flags, s.ipa, s.size, id(s.memory), s.offset, s.dirty and s.dirty.bits())
                       for s in vm.mmu.slots.values()],
             "memory": [bytes(m.map[:]) for m in (self.ram, self.logged, self.rom)],
             "caps": (set(vm.caps._enabled), vm.mmu.manual_protect, vm.smccc.psci.suspend_enabled, vm.vcpu_features),
-            "filter": list(vm.smccc.filter._ranges), "ioeventfds": list(vm.ioeventfds._all),
+            "filter": list(vm.smccc.filter._ranges), "ioeventfds": list(vm.devices.ioeventfds._all),
             "routes": (vm._irqs._routes, {k: list(v) for k, v in vm._irqs._resamplers.items()}),
             "run": vm.has_run, "ppis": (list(vm.timer_data.ppi), vm.timer_data.ppis_immutable),
             "its": its and (its._its and its._its.base), "devices": len(vm._its_devices),
@@ -439,14 +439,10 @@ NO_ERRORS = {
 }  # fmt: skip
 INTERNAL = {
     "Kvm": set(),
-    "Vm": {"first_run", "vgic_of", "inject", "map_phys_irq", "set_owner", "is_active", "reset_mapped_irq", "gic_access",
-           "vcpu_ids", "mpidr", "is_on", "cpu_on", "cpu_off", "cpu_suspend", "system_suspend",
-           "system_event", "polls_for_cpu"},
+    "Vm": {"first_run", "vgic_of"},
     "Vcpu": {"power_off", "make_runnable", "suspend", "program_traps", "wake", "check_initialized", "set_line", "load",
-             "attach", "detach", "put", "enter", "leave_with", "request_stop", "take_stop", "wait", "wait_for_event",
-             "runnable_interrupt", "take_wait", "block", "sleep", "wake_at", "host_interrupts", "flush", "to_vmm",
-             "mmio", "mmio_done",
-             "smccc_call", "system_suspend", "system_event", "stuck", "state", "load_state"},
+             "attach", "detach", "put", "request_stop", "wait", "wait_for_event", "runnable_interrupt", "block",
+             "sleep", "wake_at", "next_rise", "stuck", "state", "load_state"},
     "VgicDevice": set(), "ItsDevice": {"connect"},
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from armvirt.board.devices.pl011 import Pl011
 from armvirt.hw.engine.native import LIBRARY
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
-from armvirt.hyp.vcpu.vcpu import Vcpu
+from armvirt.hyp.run.loop import RunLoop
 from armvirt.machine import Machine
 
 TIMER_CALLS = 140
@@ -91,7 +91,7 @@ def run(guest: str, function: Callable[[CodeType, str], None]) -> None:
 
 def test_an_interrupt_of_the_virtual_timer() -> None:
     calls = Calls(PhysicalGic.acknowledge)
-    first, last = code_of(Vcpu.host_interrupts), code_of(Pe.run)
+    first, last = code_of(RunLoop.host_interrupts), code_of(Pe.run)
 
     def watch(code: CodeType, event: str) -> None:
         if event == "call":

@@ -16,15 +16,14 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.sysregs import encoding_of
 from armvirt.hw.engine.state import STATS
-from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.pcpu import Pcpu
+from armvirt.hyp.host.runnable import OutcomeKind
 from armvirt.hyp.kvm import (
     ONE_REG_ARM64_CORE,
     ONE_REG_ARM64_SYSREG,
     Exit,
     HostMemory,
     Kvm,
-    Power,
     Start,
     Vcpu,
     VgicAddress,
@@ -189,7 +188,7 @@ class Rig:
         return [n for n, vcpu in enumerate(self.vcpus) if vcpu.runnable]
 
     def blocked(self, n: int) -> bool:
-        return self.vcpus[n].power is Power.BLOCKED
+        return self.vcpus[n].is_blocked
 
     # The host's scheduler
 
@@ -223,7 +222,7 @@ class Rig:
         for vcpu in self.vcpus:
             if vcpu.pe is not None:
                 vcpu.timer.sync()
-            while vcpu.pe is not None and vcpu.enter(self.now) is ExitKind.IRQ:
+            while vcpu.pe is not None and vcpu.enter(self.now).kind is OutcomeKind.IRQ:
                 pass
 
     # Time

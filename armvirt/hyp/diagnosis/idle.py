@@ -12,7 +12,7 @@ from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.hyp.host.standstill import FOREVER_NS
 
 if TYPE_CHECKING:
-    from armvirt.hyp.kvm import Vm
+    from armvirt.hyp.vcpu.protocols import Vm
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 YEAR_NS = 365 * 24 * 3600 * 10**9

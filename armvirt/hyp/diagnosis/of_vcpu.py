@@ -12,7 +12,7 @@ from armvirt.hyp.diagnosis.finding import CpuView, Finding, TimerView
 from armvirt.hyp.diagnosis.trace import Comparison
 
 if TYPE_CHECKING:
-    from armvirt.hyp.kvm import Vm
+    from armvirt.hyp.vcpu.protocols import Vm
     from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.vgic import Vgic
 

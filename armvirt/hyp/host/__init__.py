@@ -1,1 +1,1 @@
-"""What the host kernel gives KVM: CPUs, a scheduler, timers."""
+"""The host kernel of KVM: `host` is its loop, `runnable` what it schedules, `sched` the decisions."""

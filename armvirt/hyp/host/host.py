@@ -19,11 +19,11 @@ from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.engine import CLOSED, OTHER_THREAD, EngineFactory
-from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.host.pcpu import Pcpu
+from armvirt.hyp.host.runnable import EntryOutcome, OutcomeKind, Runnable
 from armvirt.hyp.host.sched import (
     MIN_QUANTUM_NS,
     QUANTUM_NS,
@@ -37,7 +37,6 @@ from armvirt.hyp.host.standstill import Standstill
 if TYPE_CHECKING:
     from armvirt.hw.engine.base import Engine
     from armvirt.hw.engine.breakpoint import PcStop
-    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 HOST_PPIS = (PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER)
 LOOK_S = 0.02
@@ -88,7 +87,7 @@ class Host:
         for n in range(pcpus):
             for intid in HOST_PPIS:
                 self.gic.enable(n, intid, True)
-        self.vcpus: list[Vcpu] = []
+        self.vcpus: list[Runnable] = []
         self.turn = self.pcpus[-1]  # so that PE 0 has the first turn
         self.turn_end = 0
         self.on_idle: Callable[[int, int | None], int | None] | None = None
@@ -99,7 +98,7 @@ class Host:
         self.closed = False
         self._thread = 0  # of `run`
         self.driving = False  # `run` is under way: in exit handlers and in what the clock calls
-        self._displaced: list[Vcpu] = []  # on a PE that their affinity has left out since
+        self._displaced: list[Runnable] = []  # on a PE that their affinity has left out since
 
     def __repr__(self) -> str:
         return f"<Host with {len(self.pcpus)} physical CPUs and {len(self.vcpus)} vCPUs, at {self.clock.now:,} ns>"
@@ -110,7 +109,7 @@ class Host:
         return self.pcpus[0].pe
 
     @property
-    def current(self) -> Vcpu | None:
+    def current(self) -> Runnable | None:
         """The vCPU that runs, or did last: the one on the PE that has its turn."""
         return self.turn.vcpu
 
@@ -139,11 +138,11 @@ class Host:
         self._look_at = monotonic() + LOOK_S
         self._poll()
 
-    def add(self, vcpu: Vcpu) -> None:
+    def add(self, vcpu: Runnable) -> None:
         """A vCPU is created; its place in `vcpus` is its index."""
         self.vcpus.append(vcpu)
 
-    def woken(self, vcpu: Vcpu) -> None:
+    def woken(self, vcpu: Runnable) -> None:
         """A vCPU became runnable: give it a PE to queue at. The one that runs must leave the guest,
         for its turn has an end now."""
         if vcpu.pe is None:
@@ -154,7 +153,7 @@ class Host:
         if self.current is not vcpu:
             self.turn.pe.request_stop()
 
-    def _loads(self, without: Vcpu | None = None) -> list[int]:
+    def _loads(self, without: Runnable | None = None) -> list[int]:
         """How many vCPUs can run on each PE."""
         loads = [0] * len(self.pcpus)
         for vcpu in self.vcpus:
@@ -162,7 +161,7 @@ class Host:
                 loads[vcpu.home or 0] += 1
         return loads
 
-    def _migrate(self, vcpu: Vcpu, pe: int) -> None:
+    def _migrate(self, vcpu: Runnable, pe: int) -> None:
         if vcpu.home != pe:
             if vcpu.home is not None:
                 self.pcpus[vcpu.home].leave(vcpu)
@@ -178,7 +177,7 @@ class Host:
             self._displaced.append(vcpu)
             self.turn.pe.request_stop()
 
-    def _move(self, vcpu: Vcpu) -> None:
+    def _move(self, vcpu: Runnable) -> None:
         """Off a PE that its affinity leaves out (migrate_task): it queues at another one, where it
         can run."""
         if vcpu.home is None or vcpu.may_be_on(vcpu.home):
@@ -189,7 +188,7 @@ class Host:
         if vcpu.runnable:
             self.woken(vcpu)
 
-    def give_way(self, vcpu: Vcpu) -> None:
+    def give_way(self, vcpu: Runnable) -> None:
         """The vCPU that runs waits for another: its turn ends here, if others could use it.
 
         A call takes an instruction here, and microseconds on a machine: a guest that polls would
@@ -349,7 +348,7 @@ class Host:
         """The ns at which so many instructions will have retired, if only the present vCPU runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
-    def _schedule(self) -> Vcpu | None:
+    def _schedule(self) -> Runnable | None:
         """Keep the current vCPU until its turn ends, then the next PE's turn; there the next
         vCPU's, if there are several."""
         current = self.current
@@ -368,7 +367,7 @@ class Host:
             return self._keep(current)
         return self._next_turn(runnable) if runnable else None
 
-    def _keep(self, current: Vcpu) -> Vcpu:
+    def _keep(self, current: Runnable) -> Runnable:
         if current.pe is None:
             self.turn.switch(current, self.clock.now)
         return current
@@ -383,7 +382,7 @@ class Host:
             each.turn_over()
         return any(each.watches for each in waiting)
 
-    def _next_turn(self, runnable: list[Vcpu]) -> Vcpu:
+    def _next_turn(self, runnable: list[Runnable]) -> Runnable:
         """Give the turn to the next PE that has something to run, or can take it from another."""
         before = self.current
         pcpu = self._next_pcpu(self._loads())
@@ -434,7 +433,7 @@ class Host:
             self._migrate(self.vcpus[index], pe)
         return index is not None
 
-    def _round(self, vcpu: Vcpu, until: int, watched: bool) -> None:
+    def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
         """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to
         somebody."""
         others = any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
@@ -443,32 +442,40 @@ class Host:
             return
         before = vcpu.context.insns
         if others:
-            kind = vcpu.enter(
+            outcome = vcpu.enter(
                 min(until, self.turn_end), yield_at=self.turn_end - self.quantum_ns + QUANTUM_NS
             )
         else:
-            kind = vcpu.enter(until, not watched)
-        if vcpu.context.insns != before:
-            self._standstill.ran(vcpu, kind, vcpu.context.insns - before)
-        if vcpu.take_wait() and not self._stop:
-            if not vcpu.runnable_interrupt():
+            outcome = vcpu.enter(until, not watched)
+        retired = vcpu.context.insns - before
+        if retired:
+            self._standstill.ran(vcpu, outcome.kind, retired)
+        self._act_on(outcome, vcpu, others, until)
+
+    def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
+        """Do what an entry led to. A vCPU does not block while `run` is about to come back."""
+        kind = outcome.kind
+        if kind is OutcomeKind.WAIT:
+            outcome.kind = OutcomeKind.NONE
+            if not self._stop:
                 vcpu.block()
+                return
+        elif kind is OutcomeKind.SLEEP:
+            outcome.kind = OutcomeKind.NONE
+            vcpu.sleep(outcome.until)
             return
-        if vcpu.sleep_at is not None:
-            when, vcpu.sleep_at = vcpu.sleep_at, None
-            vcpu.sleep(when)
-        elif not vcpu.runnable:
+        if not vcpu.runnable:
             self._put_stopped(vcpu)
-        elif kind is ExitKind.YIELD:
+        elif kind is OutcomeKind.YIELD:
             self.give_way(vcpu)
-        elif kind is ExitKind.WFE:
+        elif kind is OutcomeKind.WFE:
             vcpu.event_wait.begin()
-        elif kind is ExitKind.SPIN:
+        elif kind is OutcomeKind.SPIN:
             self._standstill.spin(vcpu, others, until)
-        elif kind is ExitKind.VECTOR_LOOP:
+        elif kind is OutcomeKind.VECTOR_LOOP:
             self._standstill.vector_loop(vcpu, others, until)
 
-    def _put_stopped(self, vcpu: Vcpu) -> None:
+    def _put_stopped(self, vcpu: Runnable) -> None:
         """CPU_OFF, or a system event, which switches off every vCPU of the VM: none of them keeps
         its PE."""
         for pcpu in self.pcpus:

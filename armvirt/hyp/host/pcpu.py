@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from armvirt.hw.pe import Pe
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu.vcpu import Vcpu
+    from armvirt.hyp.host.runnable import Runnable
 
 
 class Pcpu:
@@ -24,7 +24,7 @@ class Pcpu:
 
     def __init__(self, pe: Pe) -> None:
         self.pe = pe
-        self.vcpu: Vcpu | None = None
+        self.vcpu: Runnable | None = None
         self.last = -1
 
     def __repr__(self) -> str:
@@ -40,7 +40,7 @@ class Pcpu:
         """Whether a vCPU's registers are on this PE."""
         return self.vcpu is not None and self.vcpu.pe is self.pe
 
-    def switch(self, vcpu: Vcpu, now: int) -> None:
+    def switch(self, vcpu: Runnable, now: int) -> None:
         """Put what is loaded, load ``vcpu`` (context switch)."""
         if self.vcpu is not None and self.loaded:
             self.vcpu.put()
@@ -48,7 +48,7 @@ class Pcpu:
         vcpu.delay.arrive(now)
         vcpu.load(self.pe)
 
-    def leave(self, vcpu: Vcpu) -> None:
+    def leave(self, vcpu: Runnable) -> None:
         """``vcpu`` has another home now."""
         if self.vcpu is vcpu:
             self.vcpu = None
@@ -66,7 +66,7 @@ class Pcpu:
             "vcpu": None if vcpu is None else vcpu.index,
         }  # fmt: skip
 
-    def load(self, state: dict[str, Any], vcpus: Sequence[Vcpu]) -> None:
+    def load(self, state: dict[str, Any], vcpus: Sequence[Runnable]) -> None:
         """Take over `state`; the vCPUs' own state is there already."""
         self.pe.load(state["pe"])
         self.last = state["last"]

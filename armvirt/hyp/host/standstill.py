@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from armvirt.arch.el1 import ESR_EL1
 from armvirt.arch.esr import describe
 from armvirt.hw.clock import NEVER
-from armvirt.hw.exit import ExitKind
+from armvirt.hyp.host.runnable import OutcomeKind, Runnable
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
-    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 FOREVER_NS = 1 << 62
 """146 years: whoever waits longer waits for ever. A timer that is not wanted is set to 2**63 ticks
@@ -50,15 +49,15 @@ class Standstill:
 
     # -- what ends it --
 
-    def ran(self, vcpu: Vcpu, kind: ExitKind, insns: int) -> None:
+    def ran(self, vcpu: Runnable, kind: OutcomeKind, insns: int) -> None:
         """A vCPU retired ``insns`` instructions. They may have changed something, unless it only
         stood still."""
         before = self._still.get(vcpu.index)
-        stopped = kind is ExitKind.BUDGET and before is not None
-        if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
+        stopped = kind is OutcomeKind.BUDGET and before is not None
+        if kind is OutcomeKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
             idle = insns <= FAULTS
         else:
-            idle = (kind is ExitKind.SPIN or stopped) and insns <= 2
+            idle = (kind is OutcomeKind.SPIN or stopped) and insns <= 2
         if not idle:
             self._still.clear()
 
@@ -73,13 +72,13 @@ class Standstill:
 
     # -- a vCPU that stands still --
 
-    def spin(self, vcpu: Vcpu, others: bool, until: int) -> None:
+    def spin(self, vcpu: Runnable, others: bool, until: int) -> None:
         """A branch to itself: skip to what can interrupt it, or say that nothing can."""
         why = "and no interrupt will come" if vcpu.hears else "with interrupts masked"
         if not self._dead_end(vcpu, f"branches to itself {why}", False):
             self._skip(until, others)
 
-    def vector_loop(self, vcpu: Vcpu, others: bool, until: int) -> None:
+    def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> None:
         """The vectors fault again and again. That is this vCPU's matter: it does so for the rest of
         its turn, and finds out in its next one whether another has repaired them."""
         host = self._host
@@ -90,7 +89,7 @@ class Standstill:
             vcpu.faults_until = host.turn_end if others else host.clock.deadline() or 0
             self.go_on_faulting(vcpu, others, until)
 
-    def go_on_faulting(self, vcpu: Vcpu, others: bool, until: int) -> None:
+    def go_on_faulting(self, vcpu: Runnable, others: bool, until: int) -> None:
         """Skip to where it looks again, at most."""
         self._skip(min(until, vcpu.faults_until), others)
 
@@ -101,7 +100,7 @@ class Standstill:
 
     # -- dead ends --
 
-    def _dead_end(self, vcpu: Vcpu, cause: str, faults: bool) -> bool:
+    def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> bool:
         """A vCPU can do nothing but what it does. Where that is true of all that can run, and
         nothing will change it, the guest is stuck: whether it is."""
         self._still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
@@ -114,15 +113,13 @@ class Standstill:
         host.vcpus[index].stuck(still.cause)
         return True
 
-    def _somebody_wakes(self, runnable: Iterable[Vcpu]) -> bool:
+    def _somebody_wakes(self, runnable: Iterable[Runnable]) -> bool:
         """Whether one of those that stand still, or that sleep, will go on by itself."""
         listening = [v for v in runnable if v.hears]
-        sleeping = any(v.power.value == "blocked" for v in self._host.vcpus)
+        sleeping = any(v.is_blocked for v in self._host.vcpus)
         if (sleeping or listening) and self.due() is not None:
             return True
-        if any(
-            (rise := v.timer.next_rise()) is not None and self._in_time(rise) for v in listening
-        ):
+        if any((rise := v.next_rise()) is not None and self._in_time(rise) for v in listening):
             return True
         return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 

@@ -1,1 +1,2 @@
-"""From a VM exit to the next entry: the exits, their handlers, the exits to the VMM."""
+"""Enters a vCPU, handles its exits (`exits`), and talks to its VMM (`vmm_link`); `loop` is the run
+loop."""

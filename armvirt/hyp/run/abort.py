@@ -8,10 +8,10 @@ from armvirt.arch import esr as syndrome
 from armvirt.arch.esr import DFSC, ISV, SF, SSE, WNR
 from armvirt.arch.load_store import Access, Element, Form, decode_access
 from armvirt.arch.words import MASK64
+from armvirt.events import Mmio
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.memory.mmu import FaultOutcome
 from armvirt.hyp.vcpu.exit_types import MmioExit, NisvExit
-from armvirt.hyp.vm.capabilities import Cap
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
@@ -39,18 +39,40 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
     if outcome is FaultOutcome.MMIO:
         if exit.esr & ISV:
             return by_syndrome(vcpu, exit)
-        if Cap.ARM_NISV_TO_USER in vcpu.vm.caps:
+        if vcpu.vm.returns_nisv:
             vcpu.fault_address = exit.far
-            return vcpu.leave_with(NisvExit(exit.iss, exit.ipa))
+            vcpu.outcome.exit = NisvExit(exit.iss, exit.ipa)
+            return Action.STOP
         return by_instruction(vcpu, exit)
     if outcome is FaultOutcome.SKIP:
         return Action.ADVANCE
     return inject_data_abort(vcpu, exit, DFSC.EXTERNAL_ON_WALK)
 
 
+def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
+    """One device access: the GIC's frames, then ioeventfds, then the VMM. ``abort`` is set if nobody
+    answered."""
+    devices, vmm, bus = vcpu.vm.devices, vcpu.vmm, vcpu.host.bus
+    if devices.gic_access(vcpu.id, mmio):
+        return mmio
+    if not (mmio.is_write and devices.signal(mmio)):
+        vmm.abortable = mmio
+        if vmm.tell(mmio):
+            vcpu.request_stop()
+        vmm.abortable = None
+    if bus.active and not mmio.abort:
+        bus.emit(Mmio(mmio.phys_addr, mmio.size, mmio.data, int(mmio.is_write)))
+    return mmio
+
+
+def finish(vcpu: Vcpu, exit: SyncExit, mmio: MmioExit, action: int) -> int:
+    """``action``, or an external abort if nobody answered the access."""
+    return inject_data_abort(vcpu, exit, DFSC.EXTERNAL) if mmio.abort else action
+
+
 def swap(vcpu: Vcpu, value: int, size: int) -> int:
     """Between register and bus: the bytes in memory order, read as little-endian."""
-    if vcpu.context.engine.state.big_endian:
+    if vcpu.context.big_endian:
         return int.from_bytes(value.to_bytes(size, "big"), "little")
     return value
 
@@ -61,15 +83,15 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit) -> int:
     size = 1 << (esr >> 22 & 3)
     if esr & WNR:
         value = swap(vcpu, exit.rt_value & (1 << size * 8) - 1, size)
-        mmio = vcpu.mmio(MmioExit(exit.ipa, size, True, value))
-        return vcpu.mmio_done(exit, mmio, Action.ADVANCE)
-    mmio = vcpu.mmio(MmioExit(exit.ipa, size, False))
+        mmio = access(vcpu, MmioExit(exit.ipa, size, True, value))
+        return finish(vcpu, exit, mmio, Action.ADVANCE)
+    mmio = access(vcpu, MmioExit(exit.ipa, size, False))
     value = extend(
         swap(vcpu, mmio.data & (1 << size * 8) - 1, size), size, bool(esr & SSE), bool(esr & SF)
     )
     if exit.rt == 31:
-        return vcpu.mmio_done(exit, mmio, Action.ADVANCE)
-    return vcpu.mmio_done(exit, mmio, vcpu.context.answer(value))
+        return finish(vcpu, exit, mmio, Action.ADVANCE)
+    return finish(vcpu, exit, mmio, vcpu.context.answer(value))
 
 
 def extend(value: int, size: int, signed: bool, wide: bool) -> int:
@@ -87,25 +109,25 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     alignment fault. An instruction that we do not know: external abort, as from a bus that refuses
     it.
     """
-    access = decode_access(vcpu.context.engine.fetch(exit.pc))
-    if access.form is not Form.PLAIN:
+    decoded = decode_access(vcpu.context.fetch(exit.pc))
+    if decoded.form is not Form.PLAIN:
         code = {Form.EXCLUSIVE: DFSC.EXCLUSIVE, Form.ZVA: DFSC.ALIGNMENT}.get(
-            access.form, DFSC.EXTERNAL
+            decoded.form, DFSC.EXTERNAL
         )
         return inject_data_abort(vcpu, exit, code)
-    if (exit.ipa & 0xFFF) + sum(e.size for e in access.elements) > 0x1000:
+    if (exit.ipa & 0xFFF) + sum(e.size for e in decoded.elements) > 0x1000:
         return inject_data_abort(
             vcpu, exit, DFSC.ALIGNMENT
         )  # device memory, across a page: never aligned
-    done = MmioExit(exit.ipa, 0, access.is_write)
+    done = MmioExit(exit.ipa, 0, decoded.is_write)
     loaded: list[tuple[Element, int]] = []
-    for element in access.elements:
+    for element in decoded.elements:
         for part in _parts(element):
-            done = _transfer(vcpu, exit, access, part, loaded)
+            done = _transfer(vcpu, exit, decoded, part, loaded)
             if done.abort:
-                return vcpu.mmio_done(exit, done, Action.ADVANCE)
-    _write_registers(vcpu, access, loaded)
-    return Action.ADVANCE | vcpu.take_stop()
+                return finish(vcpu, exit, done, Action.ADVANCE)
+    _write_registers(vcpu, decoded, loaded)
+    return Action.ADVANCE
 
 
 def _parts(element: Element) -> tuple[Element, ...]:
@@ -117,13 +139,13 @@ def _parts(element: Element) -> tuple[Element, ...]:
 
 
 def _transfer(
-    vcpu: Vcpu, exit: SyncExit, access: Access, part: Element, loaded: list[tuple[Element, int]]
+    vcpu: Vcpu, exit: SyncExit, decoded: Access, part: Element, loaded: list[tuple[Element, int]]
 ) -> MmioExit:
-    mmio = MmioExit(exit.ipa + part.offset, part.size, access.is_write)
-    if access.is_write:
+    mmio = MmioExit(exit.ipa + part.offset, part.size, decoded.is_write)
+    if decoded.is_write:
         mmio.data = swap(vcpu, _register(vcpu, part) & (1 << part.size * 8) - 1, part.size)
-    mmio = vcpu.mmio(mmio)
-    if not access.is_write:
+    mmio = access(vcpu, mmio)
+    if not decoded.is_write:
         loaded.append((part, swap(vcpu, mmio.data & (1 << part.size * 8) - 1, part.size)))
     return mmio
 
@@ -131,23 +153,23 @@ def _transfer(
 def _register(vcpu: Vcpu, part: Element) -> int:
     if not part.simd:
         return vcpu.context.x(part.register)
-    value = vcpu.context.engine.q(part.register & 31)
+    value = vcpu.context.q(part.register & 31)
     return value >> 64 if part.register >> 8 else value
 
 
-def _write_registers(vcpu: Vcpu, access: Access, loaded: list[tuple[Element, int]]) -> None:
+def _write_registers(vcpu: Vcpu, decoded: Access, loaded: list[tuple[Element, int]]) -> None:
     """Destinations and writeback, only once every transfer has succeeded."""
-    engine = vcpu.context.engine
+    context = vcpu.context
     for part, value in loaded:
         if not part.simd:
-            engine.set_x(part.register, extend(value, part.size, part.signed, part.wide))
+            context.set_x(part.register, extend(value, part.size, part.signed, part.wide))
         elif part.register >> 8:
-            engine.set_q(part.register & 31, engine.q(part.register & 31) & MASK64 | value << 64)
+            context.set_q(part.register & 31, context.q(part.register & 31) & MASK64 | value << 64)
         else:
-            engine.set_q(part.register & 31, value)
-    if access.writeback is not None:
-        register, offset = access.writeback
+            context.set_q(part.register & 31, value)
+    if decoded.writeback is not None:
+        register, offset = decoded.writeback
         if register == 31:
-            engine.sp = engine.sp + offset & MASK64
+            context.sp = context.sp + offset & MASK64
         else:
-            engine.set_x(register, engine.x(register) + offset & MASK64)
+            context.set_x(register, context.x(register) + offset & MASK64)

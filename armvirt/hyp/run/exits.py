@@ -34,9 +34,9 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> int:
         return unknown(vcpu, exit)
     context = vcpu.context
     call = SemihostingExit(context.x(0) & 0xFFFFFFFF, context.x(1))
-    stop = vcpu.to_vmm(call)
+    stop = vcpu.vmm.tell(call)
     if call.retry_at is not None:
-        vcpu.sleep_at = call.retry_at
+        vcpu.outcome.sleep(call.retry_at)
         return Action.STOP
     context.set_x(0, call.result)
     return Action.ADVANCE | stop
@@ -64,8 +64,19 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
     if _forwarded(vcpu):
-        return vcpu.leave_with(HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF))
-    return vcpu.smccc_call()
+        vcpu.outcome.exit = HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF)
+        return Action.STOP
+    return smccc(vcpu)
+
+
+def smccc(vcpu: Vcpu) -> int:
+    """SMCCC over HVC: x0 function, x1-x6 arguments, x0-x3 results."""
+    context = vcpu.context
+    result = vcpu.vm.smccc.call(vcpu.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
+    if result is not None:
+        for n, value in enumerate(result):
+            context.set_x(n, value)
+    return Action.RETRY
 
 
 def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
@@ -76,9 +87,8 @@ def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
     """
     if immediate(exit.esr) or not _forwarded(vcpu):
         return unknown(vcpu, exit)
-    return Action.ADVANCE | vcpu.leave_with(
-        HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF, HYPERCALL_SMC)
-    )
+    vcpu.outcome.exit = HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF, HYPERCALL_SMC)
+    return Action.ADVANCE | Action.STOP
 
 
 def _forwarded(vcpu: Vcpu) -> bool:
@@ -88,7 +98,8 @@ def _forwarded(vcpu: Vcpu) -> bool:
 def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     """BRK comes here only while the VMM debugs the guest (kvm_handle_guest_debug); the PC stays at
     it."""
-    return vcpu.leave_with(DebugExit(exit.esr))
+    vcpu.outcome.exit = DebugExit(exit.esr)
+    return Action.STOP
 
 
 HANDLERS: dict[int, Handler] = {

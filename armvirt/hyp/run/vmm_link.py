@@ -1,126 +1,161 @@
-"""How a vCPU comes to its VMM and back: exit handlers, KVM_RUN, the answers to what it asked.
+"""The conversation of a vCPU with its VMM: exit handlers, KVM_RUN, the answers to accesses.
 
-An exit goes to the vCPU's ``exit_handler``; while somebody is in `VcpuExits.run`, to that caller,
+An exit goes to the vCPU's exit handler. While a caller is in `VmmLink.run`, it goes to that caller,
 who answers in the exit object and calls again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn
 
 from armvirt.errors import KvmError
 from armvirt.hw.clock import NEVER
-from armvirt.hw.exit import Action
+from armvirt.hw.exit import Action, ExitKind, SyncExit
+from armvirt.hw.pe import Pe
+from armvirt.hyp.host.host import Stop
 from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, SemihostingExit, StuckExit
-from armvirt.hyp.vcpu.ioctls import Power, VcpuApi
-
-if TYPE_CHECKING:
-    from armvirt.hyp.host.host import Stop
-    from armvirt.hyp.vcpu.vcpu import Vcpu
-
-ExitHandler = Callable[["Vcpu", Exit], bool | None]
-"""Gets what EL2 does not finish, completes it in place; a true answer stops the host's run."""
+from armvirt.hyp.vcpu.protocols import ExitHandler
+from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class LeftToCallerError(Exception):
-    """The exit goes to the caller of `VcpuExits.run`: leave, with nothing of the instruction
+    """The exit goes to the caller of `VmmLink.run`: leave the guest with nothing of the instruction
     done."""
 
 
-class VcpuExits(VcpuApi):
-    """The part of `armvirt.hyp.vcpu.vcpu.Vcpu` between its run loop and its VMM."""
+class VmmLink:
+    """The VMM of one vCPU (`armvirt.hyp.vcpu.protocols.Vmm`).
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.exit_handler: ExitHandler | None = None
-        self._stop = False
-        self._running = False
-        self._answers: list[MmioExit | SemihostingExit] = []
-        self._answered = self._answers_pc = 0
-        self._left: MmioExit | SemihostingExit | None = None
-        self._ended: Exit | None = None
-        self._leaving: Exit | None = None
-        self._owed = False  # an exit that `run` could not return, for it had to raise
+    ``answers`` are the accesses of the instruction at ``_answers_pc`` that the caller of `run` has
+    answered, ``taken`` of which the present exit has used.
+    """
 
-    def leave_with(self, exit: Exit) -> int:
-        """Leave the engine, and then hand ``exit`` to the VMM, who may change any register."""
-        self._leaving = exit
-        return Action.STOP
+    __slots__ = (
+        "_answers_pc",
+        "_exit",
+        "_owed",
+        "_vcpu",
+        "abortable",
+        "answers",
+        "handler",
+        "in_run",
+        "taken",
+    )
 
-    def _tell_vmm(self) -> None:
-        exit, self._leaving = self._leaving, None
-        assert exit is not None
-        self.abortable = exit if isinstance(exit, NisvExit) else None
-        self.to_vmm(exit)
-        if self._running:
-            self.host.stop()
+    def __init__(self, vcpu: Vcpu) -> None:
+        self._vcpu = vcpu
+        self.handler: ExitHandler | None = None
+        self.in_run = False
+        self.abortable: MmioExit | NisvExit | None = None
+        self.answers: list[MmioExit | SemihostingExit] = []
+        self.taken = self._answers_pc = 0
+        self._exit: Exit | None = None  # for the caller of `run`
+        self._owed = False  # `run` raised an exception in place of returning `_exit`
+
+    def __repr__(self) -> str:
+        return f"<VmmLink of vCPU {self._vcpu.id}: {len(self.answers)} answers>"
 
     @property
-    def has_vmm(self) -> bool:
-        """Whether there is anybody to take its exits."""
-        return self._running or self.exit_handler is not None
+    def present(self) -> bool:
+        return self.in_run or self.handler is not None
 
     @property
-    def _nothing_to_tell(self) -> bool:
-        return self._leaving is None and self._ended is None and self.power is not Power.OFF
+    def _asks(self) -> bool:
+        """Whether the exit for the caller of `run` is an access that the caller has to answer."""
+        return isinstance(self._exit, (MmioExit, SemihostingExit))
 
-    def to_vmm(self, exit: Exit) -> int:
-        """Hand an exit to the VMM's handler; under `run`, to its caller, who answers before the
-        next `run`."""
+    @property
+    def silent(self) -> bool:
+        """Whether there is no exit that ends `run` for good."""
+        return self._exit is None or self._asks
+
+    def forget(self) -> None:
+        self.answers.clear()
+        self.abortable = None
+        if self._asks:
+            self._exit = None
+
+    # -- exits --
+
+    def tell(self, exit: Exit) -> int:
+        """Hand an exit to the exit handler, or to the caller of `run`. KvmError ENOSYS with
+        neither."""
         if isinstance(exit, (MmioExit, SemihostingExit)):
-            if self._answered < len(self._answers):
-                return self._take_answer(exit)  # whoever drives the host now
-            if self._running:
+            if self.taken < len(self.answers):
+                return self._take_answer(exit)  # also if another vCPU's caller drives the host now
+            if self.in_run:
                 self._leave_to_caller(exit)
-        if self._running:
-            self._ended = exit
+        if self.in_run:
+            self._exit = exit
             return Action.STOP
-        if self.exit_handler is None:
+        if self.handler is None:
             raise KvmError(
-                "ENOSYS", f"vCPU {self.id} has no exit handler for {type(exit).__name__}"
+                "ENOSYS", f"vCPU {self._vcpu.id} has no exit handler for {type(exit).__name__}"
             )
-        if not self.exit_handler(cast("Vcpu", self), exit):
+        if not self.handler(self._vcpu, exit):
             return Action.RETRY
-        self.host.stop()
+        self._vcpu.host.stop()
         return Action.STOP
 
-    def _take_answer(self, exit: Exit) -> int:
-        """The instruction has trapped again: go on with what its VMM has answered."""
-        answer = self._answers[self._answered]
-        self._answered += 1
-        for name in answer.__slots__:
-            setattr(exit, name, getattr(answer, name))
+    def tell_outside(self, exit: Exit) -> None:
+        """Hand over an exit after the PE has left the guest."""
+        self.abortable = exit if isinstance(exit, NisvExit) else None
+        self.tell(exit)
+        if self.in_run:
+            self._vcpu.host.stop()
+
+    def _take_answer(self, exit: MmioExit | SemihostingExit) -> int:
+        """The instruction has trapped again: use what the VMM has answered."""
+        answer = self.answers[self.taken]
+        self.taken += 1
+        if isinstance(exit, MmioExit) and isinstance(answer, MmioExit):
+            exit.take(answer)
+        elif isinstance(exit, SemihostingExit) and isinstance(answer, SemihostingExit):
+            exit.take(answer)
         return Action.RETRY
 
     def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
-        """Leave; the instruction will trap again, and find the answer.
+        """Leave the guest; the instruction will trap again, and use the answer.
 
-        KVM completes the access at the next KVM_RUN. Trapping again is the same to the guest (an
+        KVM completes the access at the next KVM_RUN. A second trap is the same to the guest (an
         access that is retried counts nothing), and serves accesses of several transfers too.
         """
-        self._answers_pc = self.context.engine.state.pc
-        self._answers.append(exit)
-        self._left = exit
+        self._answers_pc = self._vcpu.context.exit_pc
+        self.answers.append(exit)
+        self._exit = exit
         raise LeftToCallerError
 
+    def complete(self, pe: Pe, on_exit: Callable[[SyncExit], int]) -> ExitKind:
+        """Complete the access that the VMM has answered, before anything else
+        (kvm_handle_mmio_return comes before the guest is entered): interrupts wait for it. A VMM
+        that has moved the PC has dropped the access."""
+        vcpu, context = self._vcpu, self._vcpu.context
+        if context.pc != self._answers_pc:
+            self.answers.clear()
+            return ExitKind.STOPPED
+        before, self.taken = context.insns, 0
+        pe.hold_interrupts(True)
+        try:
+            kind = pe.run(vcpu.host.clock.now + pe.ns_per_insn, on_exit)
+        finally:
+            pe.hold_interrupts(False)
+        if context.insns != before or (self.taken and not self._asks):
+            self.answers.clear()
+            if vcpu.immediate_exit:
+                vcpu.host.stop()
+        return kind
+
+    # -- KVM_RUN --
+
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN: drive the host until this vCPU exits to the VMM, at most to ``until`` ns (then
-        None).
-
-        The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs
-        need an ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
-
-        KvmError ENOEXEC before `init`; at the VM's first run ENXIO, EINVAL, EBUSY as
-        `Vm.first_run`; EBUSY while the host runs (in an exit handler); EINTR while
-        ``immediate_exit`` is set: then only the access that was answered is completed, unless that
-        leads to an exit of its own.
-        """
-        self.check_initialized()
-        self.host.check_standing()
-        self.vm.first_run()
-        if self.immediate_exit:
-            exit = self._drive(NEVER) if self._answers and self.runnable else None
+        """KVM_RUN, see `Vcpu.run`."""
+        vcpu = self._vcpu
+        vcpu.check_initialized()
+        vcpu.host.check_standing()
+        vcpu.vm.first_run()
+        if vcpu.immediate_exit:
+            exit = self._drive(NEVER) if self.answers and vcpu.runnable else None
             if exit is None:
                 raise KvmError("EINTR", "immediate_exit is set")
             return exit
@@ -129,30 +164,25 @@ class VcpuExits(VcpuApi):
     def _drive(self, until: int) -> Exit | None:
         stop = None if self._owed else self._run_host(until)
         self._owed = False
-        if self._ended is not None:
-            ended, self._ended = self._ended, None
-            return ended
-        if self._left is not None:
-            self.abortable = self._left if isinstance(self._left, MmioExit) else None
-            return self._left
-        return (
-            StuckExit("waits for ever", self.context.pc)
-            if stop is not None and stop.value == "idle"
-            else None
-        )
+        exit = self._exit
+        if self._asks:
+            self.abortable = exit if isinstance(exit, MmioExit) else None
+            return exit
+        self._exit = None
+        if exit is None and stop is Stop.IDLE:
+            return StuckExit("waits for ever", self._vcpu.context.pc)
+        return exit
 
     def _run_host(self, until: int) -> Stop:
-        """An exception of a sink comes after the exit in which it happened: the next `run` gives
-        that exit."""
-        self._running, self._left = True, None
+        """An exception of a sink is raised after the exit in which it happened: the next `run`
+        returns that exit."""
+        self.in_run = True
+        if self._asks:
+            self._exit = None
         try:
-            return self.host.run(until)
+            return self._vcpu.host.run(until)
         except BaseException:
-            self._owed = self._ended is not None or self._left is not None
+            self._owed = self._exit is not None
             raise
         finally:
-            self._running = False
-
-    @property
-    def runnable(self) -> bool:
-        return self.power is Power.RUNNABLE
+            self.in_run = False

@@ -1,1 +1,2 @@
-"""A vCPU: its state, its ioctls, its registers, its events."""
+"""A vCPU: `vcpu` is its state, power, load and put; the other modules are its registers, events and
+exits."""

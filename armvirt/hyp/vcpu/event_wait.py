@@ -46,8 +46,9 @@ class EventWait:
     def entered(self) -> None:
         """The vCPU starts: by an exception return of EL2, which sets the event register."""
         self.forget()
-        state = self.vcpu.context.engine.state
-        state.event_register, state.event_cleared = 1, self.vcpu.host.clock.now
+        context = self.vcpu.context
+        context.take_event(self.vcpu.host.clock.now)
+        context.event_register = True
 
     def begin(self) -> None:
         """WFE has found the event register clear."""
@@ -63,7 +64,7 @@ class EventWait:
         if state.event:
             context.set_event()
         if state.waits:
-            context.engine.exclusive = state.monitor
+            context.exclusive = state.monitor
             self.begin()
             self.until = state.wfet
 
@@ -89,11 +90,9 @@ class EventWait:
         return min(times) if times else None
 
     def ends(self, pe: Pe) -> bool:
-        """Whether the vCPU, which is on ``pe`` with its list registers filled, goes on."""
+        """Whether the vCPU goes on, which is loaded on ``pe``. The timers' lines and the list
+        registers must be up to date."""
         vcpu, context, now = self.vcpu, self.vcpu.context, self.vcpu.host.clock.now
-        pe.timer.update()
-        vcpu.host_interrupts()
-        vcpu.flush()
         event = (
             context.event_register
             or (self.until is not None and vcpu.timer.virtual_count() >= self.until)

@@ -20,6 +20,11 @@ class MmioExit:
         self.phys_addr, self.size, self.is_write, self.data = phys_addr, size, is_write, data
         self.abort = False
 
+    def take(self, answer: MmioExit) -> None:
+        """Become ``answer``, which the VMM gave to the same access before."""
+        self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
+        self.data, self.abort = answer.data, answer.abort
+
     def __repr__(self) -> str:
         kind = f"write of {self.data:#x}" if self.is_write else "read"
         return f"<MmioExit: {kind}, {self.size} bytes at {self.phys_addr:#x}>"
@@ -51,6 +56,11 @@ class SemihostingExit:
     def __init__(self, operation: int, parameter: int) -> None:
         self.operation, self.parameter, self.result = operation, parameter, 0
         self.retry_at: int | None = None
+
+    def take(self, answer: SemihostingExit) -> None:
+        """Become ``answer``, which the VMM gave to the same call before."""
+        self.operation, self.parameter = answer.operation, answer.parameter
+        self.result, self.retry_at = answer.result, answer.retry_at
 
     def __repr__(self) -> str:
         return f"<SemihostingExit: operation {self.operation:#x}, parameter {self.parameter:#x}>"

@@ -1,8 +1,13 @@
-"""A vCPU and its run loop: load, flush, enter, exit, sync, put (arch/arm64/kvm/arm.c)."""
+"""A vCPU: its registers and parts, its power state, vcpu_load and vcpu_put (struct kvm_vcpu).
+
+`armvirt.hyp.run.loop` runs it. What its VMM calls is here, too; registers, events and attributes
+are modules of their own.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from enum import Enum
 
 from armvirt.arch import stage2
 from armvirt.arch.el1 import MIDR_EL1, PMUSERENR_EL0, PMUSERENR_EN
@@ -28,38 +33,25 @@ from armvirt.arch.el2 import (
     VTCR_EL2,
     VTTBR_EL2,
 )
-from armvirt.arch.esr import DFSC
-from armvirt.arch.gic import PPI_MAINTENANCE
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I
-from armvirt.events import ExceptionEntry, Mmio, Schedule, Stamp
+from armvirt.errors import KvmError
+from armvirt.events import Schedule, Stamp
 from armvirt.hw.clock import NEVER
-from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import Pe
 from armvirt.hyp.firmware.pvtime import StolenTime
 from armvirt.hyp.host.pcpu import RunDelay
-from armvirt.hyp.run import exits
-from armvirt.hyp.run.abort import inject_data_abort
-from armvirt.hyp.run.vmm_link import ExitHandler, LeftToCallerError, VcpuExits
+from armvirt.hyp.host.runnable import Enter
 from armvirt.hyp.timer.arch_timer import ArchTimer
+from armvirt.hyp.vcpu import attributes, idregs, onereg, reset
 from armvirt.hyp.vcpu import events as vcpu_events
-from armvirt.hyp.vcpu import idregs, reset
-from armvirt.hyp.vcpu.debug import STEP_HSR, GuestDebug
+from armvirt.hyp.vcpu.debug import GuestDebug
 from armvirt.hyp.vcpu.event_wait import EventWait
-from armvirt.hyp.vcpu.events import InFlight
-from armvirt.hyp.vcpu.exit_types import (
-    DebugExit,
-    IntrExit,
-    MmioExit,
-    StuckExit,
-    SystemEventExit,
-)
-from armvirt.hyp.vcpu.ioctls import Power
+from armvirt.hyp.vcpu.events import InFlight, VcpuEvents
+from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, StuckExit
+from armvirt.hyp.vcpu.features import STICKY, Feature, MpState, VcpuInit
+from armvirt.hyp.vcpu.outcome import Outcome
+from armvirt.hyp.vcpu.protocols import ExitHandler, Vm, Vmm
 from armvirt.hyp.vcpu.reset import Start
-
-__all__ = ["ExitHandler", "Power", "Vcpu"]
-
-if TYPE_CHECKING:
-    from armvirt.hyp.kvm import Vm
 
 DAIF_IF = PSTATE_I | PSTATE_F
 
@@ -76,37 +68,54 @@ HCR_GUEST_FLAGS = (
     | HCR_RW
 )
 
-INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
+
+class Power(Enum):
+    """KVM_MP_STATE: RUNNABLE, STOPPED; and blocked in WFI or WFE."""
+
+    OFF = "off"
+    RUNNABLE = "runnable"
+    BLOCKED = "blocked"
 
 
-class Vcpu(VcpuExits):
-    """One virtual CPU. Created by `Vm.create_vcpu`; most of what a VMM calls is in `VcpuApi`
-    and `VcpuExits`.
+class Vcpu:
+    """One virtual CPU. `Vm.create_vcpu` creates it.
 
-    ``id`` is the VM's, ``uid`` is unique on the host and what trace events say (equal in a host's
-    first VM), ``index`` is its place in `Host.vcpus`. ``home`` is the PE at which it queues, None
-    before it first could run.
+    ``id`` is its number in the VM. ``uid`` is unique on the host and the vCPU of trace events (equal
+    in a host's first VM). ``index`` is its place in `Host.vcpus`. ``home`` is the PE at which it
+    queues, None before it first could run. ``enter`` runs it once and ``vmm`` is its VMM: the run
+    loop sets both. ``outcome`` says how its last entry ended.
+
+    ``immediate_exit`` is kvm_run.immediate_exit. ``lines`` are HCR_EL2.VI and VF: the inputs of a
+    CPU without an interrupt controller. ``affinity`` are the PEs that it may be on, None for all.
+    ``spsr32`` are SPSR_abt, und, irq and fiq of AArch32, which only the VMM can reach.
+    ``fault_address`` is FAR_EL2 of the last `NisvExit`.
     """
 
+    enter: Enter
+    vmm: Vmm
+
     def __init__(self, vm: Vm, vcpu_id: int) -> None:
-        super().__init__()
         self.vm, self.id, self.host = vm, vcpu_id, vm.host
         self.uid, self.index = vm.id_base | vcpu_id, len(vm.host.vcpus)
         self.mpidr = idregs.mpidr_of(vcpu_id)
         self.context = vm.domain.create()
         vm.mmu.attach(self.context)
-        self.context.engine.watch_wfe()
+        self.context.watch_wfe()
         self.context.set_system(VMPIDR_EL2, self.mpidr)
         self.context.set_system(VPIDR_EL2, self.context.system(MIDR_EL1))
+        self.outcome = Outcome()
+        self.initialized = False
         self.power = Power.OFF
+        self.suspended = False
         self.pe: Pe | None = None
         self.home: int | None = None
+        self.affinity: frozenset[int] | None = None
         self.delay = RunDelay()
         self.timer = ArchTimer(
             vm.timer_data,
             vcpu_id,
             vm.host.clock,
-            vm,
+            vm.timer_vgic,
             self._set_phys_active,
             self.wake,
             vm.host.bus.view(self._stamp),
@@ -114,11 +123,15 @@ class Vcpu(VcpuExits):
         )
         vm.host.clock.register(self._owner, lambda kind: self.wake())
         self.stolen_time: StolenTime = StolenTime(vm.mmu, lambda: self.run_delay_ns)
-        self.sleep_at: int | None = None
-        self._waiting = False
-        self._monitor: tuple[int, int, int] | None = None  # of `resume`: it outlives the first load
+        self._monitor: tuple[int, int, int] | None = None  # of `resume`, for the first load
         self.event_wait = EventWait(self)
         self.context.on_event = self.event_wait.event
+        self.debug = GuestDebug.NONE
+        self.immediate_exit = False
+        self.serror_pending = False
+        self.spsr32 = [0, 0, 0, 0]
+        self.lines = 0
+        self.fault_address = 0
         self.faults_until = 0
         self.device_irq_level = 0
 
@@ -126,12 +139,48 @@ class Vcpu(VcpuExits):
         return f"<Vcpu {self.id}: {self.power.value}>"
 
     def _stamp(self) -> Stamp:
-        """Now, on this vCPU if it is loaded; else wherever that happens which concerns it."""
+        """The present moment on the PE on which the vCPU is loaded; else the host's."""
         return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()
 
     @property
     def _owner(self) -> str:
+        """The owner of its wake-ups in the clock's queue."""
         return f"vm{self.vm.id}-vcpu{self.id}-wfe"
+
+    # -- KVM_RUN and exits --
+
+    @property
+    def exit_handler(self) -> ExitHandler | None:
+        """Takes the exits that EL2 does not finish, while no caller is in `run`."""
+        return self.vmm.handler
+
+    @exit_handler.setter
+    def exit_handler(self, handler: ExitHandler | None) -> None:
+        self.vmm.handler = handler
+
+    def run(self, until: int = NEVER) -> Exit | None:
+        """KVM_RUN: drive the host until this vCPU exits to the VMM, at most to ``until`` ns (then
+        None).
+
+        The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs
+        need an ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
+
+        KvmError ENOEXEC before `init`; at the VM's first run ENXIO, EINVAL, EBUSY as
+        `Vm.first_run`; EBUSY while the host runs (in an exit handler); EINTR while
+        ``immediate_exit`` is set: then only the access that was answered is completed, unless that
+        leads to an exit of its own.
+        """
+        return self.vmm.run(until)
+
+    @property
+    def has_vmm(self) -> bool:
+        """Whether there is a VMM that takes its exits."""
+        return self.vmm.present
+
+    def stuck(self, cause: str) -> None:
+        """Tell the VMM that this guest cannot go on."""
+        alone = len(list(self.vm.vcpus)) == 1
+        self.vmm.tell(StuckExit(cause, self.context.pc, None if alone else self.id))
 
     # -- power --
 
@@ -146,15 +195,15 @@ class Vcpu(VcpuExits):
         self.spsr32 = [0] * len(self.spsr32)
         self.faults_until = 0
         self.event_wait.entered()
-        self._forget_exit()
+        self._forget_answers()
         reset.reset(self.context, start)
         self.timer.vcpu_reset()
         self._set_power(Power.RUNNABLE if run else Power.OFF)
 
-    def _forget_exit(self) -> None:
-        """What the VMM has answered, or may, is of a state that is no more."""
-        self._answers.clear()
-        self.abortable = self._left = self._monitor = None
+    def _forget_answers(self) -> None:
+        """Drop pending answers and the moved monitor: they belong to the state before."""
+        self.vmm.forget()
+        self._monitor = None
 
     def _set_power(self, power: Power) -> None:
         if power is not self.power and self.host.bus.active:
@@ -168,8 +217,18 @@ class Vcpu(VcpuExits):
             self.delay.leave()
 
     @property
+    def runnable(self) -> bool:
+        """Whether it wants a PE."""
+        return self.power is Power.RUNNABLE
+
+    @property
     def is_off(self) -> bool:
         return self.power is Power.OFF
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it sleeps until an interrupt, an event or its input."""
+        return self.power is Power.BLOCKED
 
     @property
     def run_delay_ns(self) -> int:
@@ -192,7 +251,8 @@ class Vcpu(VcpuExits):
         self.timer.unblocking()
         self.host.clock.cancel(self._owner)
         self.event_wait.forget()
-        self._waiting = self.suspended = False
+        self.suspended = False
+        self.outcome.cancel_wait()
         self.request_stop()
 
     def make_runnable(self) -> None:
@@ -205,7 +265,8 @@ class Vcpu(VcpuExits):
     def suspend(self) -> None:
         """KVM_MP_STATE_SUSPENDED: as in WFI, but what wakes it is the VMM's to know
         (kvm_vcpu_suspend)."""
-        self.suspended, self._waiting = True, False
+        self.suspended = True
+        self.outcome.cancel_wait()
         self.event_wait.forget()
         if self.host.driving and self.power is Power.RUNNABLE:
             self.request_stop()  # it may be in the guest: KVM_REQ_SUSPEND, at the next entry
@@ -223,7 +284,7 @@ class Vcpu(VcpuExits):
         `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
-        monitor = self._monitor or self.context.engine.exclusive
+        monitor = self._monitor or self.context.exclusive
         wait, age = self.event_wait, self.host.clock.now - self.context.event_cleared
         return InFlight(asleep, self.timer.wfit if asleep else None, monitor, self.context.event_register, age,
                         wait.active, wait.until)  # fmt: skip
@@ -237,7 +298,7 @@ class Vcpu(VcpuExits):
         self.event_wait.resume(state)
         if not state.asleep:
             return
-        self._waiting = False
+        self.outcome.cancel_wait()
         if self.pe is not None:
             self.put()
         self.timer.wfit = state.wfit
@@ -248,8 +309,7 @@ class Vcpu(VcpuExits):
         self.timer.blocking()
 
     def wake(self) -> None:
-        """kvm_vcpu_wake_up: a blocked vCPU looks again; a running one is kicked out to look at its
-        interrupts."""
+        """kvm_vcpu_wake_up: make a blocked vCPU runnable; a running one goes on."""
         if self.power is Power.BLOCKED:
             self._set_power(Power.RUNNABLE)
 
@@ -262,7 +322,7 @@ class Vcpu(VcpuExits):
         if not self.event_wait.active:
             self.context.clear_exclusive()
         if self._monitor is not None:
-            self.context.engine.exclusive, self._monitor = self._monitor, None
+            self.context.exclusive, self._monitor = self._monitor, None
         pe.bind(self.context, self.uid)
         vm = self.vm
         pe.write_el2(VTCR_EL2, stage2.vtcr(vm.mmu.stage2.shape))
@@ -290,8 +350,7 @@ class Vcpu(VcpuExits):
             self.pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | vhe | self.lines)
 
     def attach(self, pe: Pe) -> None:
-        """Be on ``pe`` as saved state says: as `load`, but everything on the CPU is in place
-        already."""
+        """Bind to ``pe`` after a restore: as `load`, but the PE's registers are correct already."""
         self.pe = pe
         pe.bind(self.context, self.uid)
         if self.vm.vgic is not None:
@@ -318,180 +377,11 @@ class Vcpu(VcpuExits):
         self.pe.unbind()
         self.pe = None
 
-    # -- the run loop --
-
-    def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> ExitKind:
-        """One round: flush, run to ``until`` ns or an exit that leaves the engine, sync. ``alone``:
-        no other vCPU can run, and nobody wants to know when this one sleeps. From ``yield_at`` ns
-        on, YIELD is such an exit."""
-        pe = self.pe
-        assert pe is not None
-        if self.suspended:
-            return self._suspended()
-        self.flush()
-        if self._notify_user():
-            return ExitKind.STOPPED
-        if self.event_wait.active and not self.event_wait.ends(pe):
-            self.sleep(self.event_wait.next_event)
-            return ExitKind.STOPPED
-        before = self.context.insns
-        if self._answers:
-            kind = self._complete(pe)
-        else:
-            self.abortable = None
-            if alone:
-                self._post(pe)
-            one_at_a_time = self.serror_pending or GuestDebug.SINGLESTEP in self.debug
-            kind = pe.run(
-                self._one_instruction(until) if one_at_a_time else until, self._on_exit, yield_at
-            )
-        if kind is ExitKind.IRQ:
-            self.host_interrupts()
-        if (
-            GuestDebug.SINGLESTEP in self.debug
-            and self.context.insns != before
-            and self._nothing_to_tell
-        ):
-            self._leaving = DebugExit(STEP_HSR)
-        if self._leaving is not None:
-            self._tell_vmm()
-        return kind
-
-    def _complete(self, pe: Pe) -> ExitKind:
-        """The access that the VMM has answered, before anything else (kvm_handle_mmio_return comes
-        before the guest is entered): interrupts wait for it. A VMM that has moved the PC meanwhile
-        wants something else."""
-        if self.context.pc != self._answers_pc:
-            self._answers.clear()
-            return ExitKind.STOPPED
-        before, self._answered = self.context.insns, 0
-        pe.hold_interrupts(True)
-        try:
-            kind = pe.run(self.host.clock.now + pe.ns_per_insn, self._on_exit)
-        finally:
-            pe.hold_interrupts(False)
-        if self.context.insns != before or (self._answered and self._left is None):
-            self._answers.clear()
-            if self.immediate_exit:
-                self.host.stop()
-        return kind
-
-    def _suspended(self) -> ExitKind:
-        """kvm_vcpu_suspend: KVM_SYSTEM_EVENT_WAKEUP where an interrupt can be delivered, each time
-        until the VMM says RUNNABLE; else it sleeps (again)."""
-        if not self.runnable_interrupt():
-            self.block()
-            return ExitKind.STOPPED
-        self._leaving = SystemEventExit("wakeup")
-        self._tell_vmm()
-        return ExitKind.STOPPED
-
-    def _one_instruction(self, until: int) -> int:
-        """Take an SError that can be taken; else go on by single instructions, so that none too
-        many goes before it."""
-        assert self.pe is not None
-        if self.serror_pending and vcpu_events.can_take_serror(self.context):
-            self.serror_pending = False
-            self._take_serror(self.pe)
-            if GuestDebug.SINGLESTEP not in self.debug:
-                return until
-        return min(until, self.host.clock.now + self.pe.ns_per_insn)
-
-    def _post(self, pe: Pe) -> None:
-        """A guest that gets nothing but ticks of the virtual timer, and sleeps between them, need
-        not come here for each: WFI, the background timer and the same entry would follow. The
-        silicon may do that by itself."""
-        vgic, intid = self.vm.vgic, self.timer.wakes_for
-        if vgic is not None and intid is not None and vgic.offers_only(self.id, intid):
-            pe.post(self._slept)
-
-    def _slept(self, times: int) -> None:
-        """The silicon did it: leave the vGIC and the timer as after the last of these wake-ups."""
-        vgic = self.vm.vgic
-        assert vgic is not None
-        vgic.sync(self.id)
-        self.timer.slept(times)
-        vgic.flush(self.id)
-
-    def _take_serror(self, pe: Pe) -> None:
-        """An exception entry like any other: it counts as one instruction, and is an event."""
-        elr = self.context.pc
-        vcpu_events.take_serror(self.context)
-        if self.host.bus.active:
-            entry = ExceptionEntry("serror", vcpu_events.SERROR_ESR, elr, self.context.pc)
-            self.host.bus.deliver(pe.stamp()._replace(pc=elr), entry)
-        pe.skip_to(self.host.clock.now + pe.ns_per_insn)
-
-    def flush(self) -> None:
-        """Fill the list registers, if anything has changed (kvm_vgic_flush_hwstate)."""
-        vgic = self.vm.vgic
-        if vgic is not None:
-            vgic.refresh(self.id)
-
-    def _level_changed(self) -> bool:
-        """kvm_timer_should_notify_user: the VMM has the interrupt controller, and does not know a
-        timer's level yet."""
-        if self.vm.vgic is not None:
-            return False
-        self.timer.sync_user()
-        return self.timer.device_irq_level != self.device_irq_level
-
-    def _notify_user(self) -> bool:
-        """Tell the VMM of a level that changed. Whether the guest must not be entered now."""
-        if not self._level_changed():
-            return False
-        self.device_irq_level = self.timer.device_irq_level
-        if self._running:
-            self._ended = IntrExit()
-            self.host.stop()
-            return True
-        return self.exit_handler is not None and self.to_vmm(IntrExit()) == Action.STOP
-
-    def host_interrupts(self) -> None:
-        """The host's interrupt handlers: timer PPIs stay active for the guest, the rest is done
-        here."""
-        pe = self.pe
-        assert pe is not None
-        while pe.gic.deliverable(pe.index):
-            intid = pe.gic.acknowledge(pe.index)
-            if intid == PPI_MAINTENANCE:
-                vgic = self.vm.vgic
-                assert vgic is not None
-                vgic.sync(self.id)
-                vgic.flush(self.id)
-                pe.gic.deactivate(pe.index, intid)
-            else:
-                self.timer.host_irq(intid)
-
-    def _on_exit(self, exit: SyncExit) -> int:
-        self._answered = 0
-        try:
-            action = exits.handle(self, exit)
-        except LeftToCallerError:
-            self.host.stop()
-            return Action.STOP
-        self.timer.sync()
-        self.flush()
-        if self._level_changed():
-            self._stop = True
-        return action | self.take_stop()
-
-    def request_stop(self) -> None:
-        """Leave the engine after the present exit."""
-        self._stop = True
-        if self.pe is not None:
-            self.pe.request_stop()
-
-    def take_stop(self) -> int:
-        """STOP if somebody asked for it meanwhile."""
-        stop, self._stop = self._stop, False
-        return Action.STOP if stop else Action.RETRY
-
     # -- waiting --
 
     def wait(self, until: int | None = None) -> None:
         """WFI: block after this exit; WFIT: at most to the virtual count ``until``."""
-        self._waiting = True
+        self.outcome.wait()
         self.timer.wfit = until
 
     def wait_for_event(self, until: int | None) -> int:
@@ -509,12 +399,11 @@ class Vcpu(VcpuExits):
             return bool(self.lines) or self.timer.is_pending()
         return vgic.pending(self.id)
 
-    def take_wait(self) -> bool:
-        waiting, self._waiting = self._waiting, False
-        return waiting
-
     def block(self) -> None:
-        """kvm_vcpu_block: put, and the background timer takes over."""
+        """kvm_vcpu_block: put, and the background timer takes over; unless an interrupt can be
+        delivered."""
+        if self.runnable_interrupt():
+            return
         self.put()
         self._set_power(Power.BLOCKED)
         self.timer.blocking()
@@ -537,69 +426,182 @@ class Vcpu(VcpuExits):
         """Whether PSTATE lets a virtual interrupt in."""
         return self.context.pstate & DAIF_IF != DAIF_IF
 
-    # -- what it emulates --
+    def next_rise(self) -> int | None:
+        """The ns at which the next of its timer lines rises; None: none will."""
+        return self.timer.next_rise()
 
-    def mmio(self, mmio: MmioExit) -> MmioExit:
-        """Emulate one device access: in-kernel frames first, then the VMM."""
-        vgic = self.vm.vgic
-        if vgic is not None and self.vm.gic_access(self, mmio):
-            return mmio
-        if not (mmio.is_write and self.vm.ioeventfds.store(mmio.phys_addr, mmio.size, mmio.data)):
-            self.abortable = mmio
-            if self.to_vmm(mmio):
-                self._stop = True
-            self.abortable = None
-        if self.host.bus.active and not mmio.abort:
-            self.host.bus.emit(Mmio(mmio.phys_addr, mmio.size, mmio.data, int(mmio.is_write)))
-        return mmio
+    def request_stop(self) -> None:
+        """Leave the guest after the present exit."""
+        if self.pe is not None:
+            self.pe.request_stop()
 
-    def mmio_done(self, exit: SyncExit, mmio: MmioExit, action: int) -> int:
-        """Finish with ``action``, or with an external abort where nobody answered."""
-        return inject_data_abort(self, exit, DFSC.EXTERNAL) if mmio.abort else action
+    def _set_phys_active(self, intid: int, active: bool) -> None:
+        if self.pe is not None:
+            self.pe.gic.set_active(self.pe.index, intid, active)
 
-    def smccc_call(self) -> int:
-        """SMCCC over HVC: x0 function, x1-x6 arguments, x0-x3 results; PC is past the HVC
-        already."""
-        context = self.context
-        result = self.vm.smccc.call(self.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
-        if result is not None:
-            for n, value in enumerate(result):
-                context.set_x(n, value)
-        return self.take_stop()
+    # -- what it is --
+
+    def vcpu_init(self, init: VcpuInit) -> None:
+        """KVM_ARM_VCPU_INIT: reset, and runnable unless POWER_OFF is among the features.
+
+        KvmError as `VcpuInit.check`; EINVAL where the VM's vCPUs were initialised with other
+        features.
+        """
+        features = init.check() & STICKY
+        if self.vm.vcpu_features not in (None, features):
+            raise KvmError(
+                "EINVAL", "the vCPUs of a VM are initialised with the same features, once and again"
+            )
+        self.vm.vcpu_features = features
+        self.init(power_off=Feature.POWER_OFF in init.check())
+
+    def check_initialized(self) -> None:
+        """KvmError ENOEXEC before `init`, `vcpu_init` or `start`."""
+        if not self.initialized:
+            raise KvmError("ENOEXEC", f"vCPU {self.id} is not initialised")
+
+    # -- where it runs --
+
+    def set_affinity(self, pes: Iterable[int] | None) -> None:
+        """Which physical CPUs of the host it may be on, by number; None: all. As sched_setaffinity
+        of its thread: one that is elsewhere moves, at once or when it leaves the guest. KvmError
+        EINVAL for none, and for a CPU that the host does not have."""
+        allowed = None if pes is None else frozenset(pes)
+        if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
+            raise KvmError(
+                "EINVAL", f"PEs {sorted(allowed)}: the host has {len(self.host.pcpus)}, from 0"
+            )
+        self.host.check_thread()
+        self.affinity = allowed
+        self.host.affinity_changed(self.index)
+
+    def pin(self, pe: int) -> None:
+        """`set_affinity` to one physical CPU."""
+        self.set_affinity((pe,))
+
+    def may_be_on(self, pe: int) -> bool:
+        """Whether its affinity lets it run on a physical CPU."""
+        return self.affinity is None or pe in self.affinity
+
+    # -- registers --
+
+    def get_one_reg(self, register: int) -> int:
+        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). ENOENT for an id that is not there, ENOEXEC
+        before `init`."""
+        self.check_initialized()
+        return onereg.get(self, register)
+
+    def set_one_reg(self, register: int, value: int) -> None:
+        """KVM_SET_ONE_REG. ENOENT for an id that is not there, EINVAL for a value that cannot be,
+        EBUSY for what is fixed once a vCPU has run, ENOEXEC before `init`."""
+        self.check_initialized()
+        onereg.set(self, register, value)
+
+    def get_reg_list(self) -> list[int]:
+        """KVM_GET_REG_LIST: every id that get and set know. ENOEXEC before `init`."""
+        self.check_initialized()
+        return onereg.ids(self)
+
+    # -- attributes --
+
+    def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
+        """KVM_SET_DEVICE_ATTR of a vCPU (see `attributes`). ENXIO for a group or an attribute that
+        is not there."""
+        attributes.group_of(self, group).set_attr(attr, value)
+
+    def get_device_attr(self, group: int, attr: int) -> int:
+        """KVM_GET_DEVICE_ATTR: errors as `set_device_attr`."""
+        return attributes.group_of(self, group).get_attr(attr)
+
+    def has_device_attr(self, group: int, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR: ENXIO if it is not there."""
+        attributes.group_of(self, group).has_attr(attr)
+
+    # -- power --
+
+    def get_mp_state(self) -> MpState:
+        """KVM_GET_MP_STATE."""
+        if self.power is Power.OFF:
+            return MpState.STOPPED
+        return MpState.SUSPENDED if self.suspended else MpState.RUNNABLE
+
+    def set_mp_state(self, state: int) -> None:
+        """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered, and then
+        exits with the system event wakeup; it goes on once it is RUNNABLE. KvmError EINVAL for
+        another state."""
+        if state not in tuple(MpState):
+            raise KvmError("EINVAL", f"there is no MP state {state}")
+        self.host.check_thread()
+        if state == MpState.STOPPED:
+            self.power_off()
+        elif state == MpState.SUSPENDED:
+            self.suspend()
+        elif self.power is Power.OFF or self.suspended:
+            self.make_runnable()
+
+    # -- events --
+
+    def get_vcpu_events(self) -> VcpuEvents:
+        """KVM_GET_VCPU_EVENTS. ENOEXEC before `init`."""
+        self.check_initialized()
+        return VcpuEvents(serror_pending=self.serror_pending)
+
+    def set_vcpu_events(self, events: VcpuEvents) -> None:
+        """KVM_SET_VCPU_EVENTS: a virtual SError, pending until PSTATE.A lets it in, and an external
+        abort for the access of the last exit. An SError that is pending cannot be taken back (as
+        KVM's).
+
+        KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort
+        when the last exit was no `MmioExit` or `NisvExit`."""
+        self.check_initialized()
+        self.host.check_thread()
+        if events.serror_pending and events.serror_has_esr:
+            raise KvmError(
+                "EINVAL", "without the RAS extension an SError has no syndrome of the VMM's"
+            )
+        exit = self.vmm.abortable
+        if events.ext_dabt_pending and exit is None:
+            raise KvmError("EINVAL", "an external abort answers an MMIO or NISV exit")
+        if events.serror_pending:
+            self.serror_pending = True
+            self.wake()
+        if not events.ext_dabt_pending:
+            return
+        self.vmm.abortable = None
+        if isinstance(exit, MmioExit):
+            exit.abort = True
+        elif exit is not None:
+            vcpu_events.take_data_abort(self.context, self.fault_address)
+
+    def set_line(self, number: int, level: bool) -> None:
+        """KVM_IRQ_LINE of a CPU's own input, 0 for IRQ and 1 for FIQ (vcpu_interrupt_line)."""
+        self.host.check_thread()
+        bit = 1 << (6 if number else 7)  # HCR_EL2.VF, VI
+        self.lines = self.lines | bit if level else self.lines & ~bit
+        self.program_traps()
+        if level:
+            self.wake()
+
+    # -- debugging --
+
+    def set_guest_debug(self, control: int) -> None:
+        """KVM_SET_GUEST_DEBUG: with SINGLESTEP each instruction exits with a `DebugExit`, with
+        USE_SW_BP each BRK. KvmError EINVAL as `GuestDebug.checked`."""
+        self.host.check_thread()
+        self.debug = GuestDebug.checked(control)
+        self.program_traps()
 
     def translate(self, va: int) -> int | None:
         """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if it is
         not mapped."""
         return self.context.translate(va)
 
-    def system_suspend(self, entry: int, context_id: int) -> None:
-        """SYSTEM_SUSPEND: the VMM's to do, or to deny in x0."""
-        self.to_vmm(SystemEventExit("suspend", 0, entry, context_id))
-        self.host.stop()
-
-    def system_event(self, event: SystemEventExit) -> None:
-        """A PSCI call ended the VM's run. x0 has INTERNAL_FAILURE, which a VMM that runs on lets
-        the guest see."""
-        self.context.set_x(0, INTERNAL_FAILURE)
-        self.to_vmm(event)
-        self.host.stop()
-
-    def stuck(self, cause: str) -> None:
-        """Tell the VMM that this guest cannot go on."""
-        self.to_vmm(
-            StuckExit(cause, self.context.pc, self.id if len(list(self.vm.vcpus)) > 1 else None)
-        )
-
-    def _set_phys_active(self, intid: int, active: bool) -> None:
-        if self.pe is not None:
-            self.pe.gic.set_active(self.pe.index, intid, active)
-
     # -- state --
 
     def state(self) -> dict[str, object]:
         return {
             "version": 2, "context": self.context.state(), "timer": self.timer.state(),
-            "power": self.power.value, "waiting": self._waiting, "home": self.home, "delay": self.delay.state(),
+            "power": self.power.value, "waiting": self.outcome.waits, "home": self.home, "delay": self.delay.state(),
             "device_irq_level": self.device_irq_level, "event_wait": self.event_wait.state(),
             "faults_until": self.faults_until,
             "stolen_time": self.stolen_time.state(),
@@ -612,13 +614,13 @@ class Vcpu(VcpuExits):
         """Take over `state`; the vCPU is on no CPU afterwards (see `attach`)."""
         context, timer = state["context"], state["timer"]
         assert isinstance(context, dict) and isinstance(timer, dict)
-        self._forget_exit()
+        self._forget_answers()
         self.context.load(context)
         self.timer.load(timer)
         self.power = Power(state["power"])
         self.home = state["home"]  # type: ignore[assignment]
         self.delay.load(state["delay"])  # type: ignore[arg-type]
-        self._waiting = bool(state["waiting"])
+        self.outcome.restore(bool(state["waiting"]))
         self.device_irq_level, self.faults_until = state["device_irq_level"], state["faults_until"]  # type: ignore[assignment]
         self.event_wait.load(state["event_wait"])  # type: ignore[arg-type]
         self.stolen_time.load(state["stolen_time"])  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""A virtual machine beside its vCPUs: capabilities, interrupt lines, irqfd, ioeventfd, memory."""
+"""A VM: `vm` is its state and ioctls; the other modules are its devices, interrupts and services."""

@@ -1,0 +1,118 @@
+"""What a vCPU needs of the rooms above: its VM and its VMM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from armvirt.hw.clock import NEVER
+from armvirt.hw.context import ShareableDomain
+from armvirt.hyp.firmware.smccc import Smccc
+from armvirt.hyp.host.host import Host
+from armvirt.hyp.memory.mmu import Mmu
+from armvirt.hyp.timer.arch_timer import ArchTimerVmData
+from armvirt.hyp.timer.context import TimerVgic
+from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit
+from armvirt.hyp.vcpu.features import Feature
+from armvirt.hyp.vgic.vgic import Vgic
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu.vcpu import Vcpu
+
+ExitHandler = Callable[["Vcpu", Exit], "bool | None"]
+"""Completes in place an exit that EL2 does not finish; a true answer stops the host's run."""
+
+
+class VmDevices(Protocol):
+    """The in-kernel devices on a VM's bus (struct kvm_io_bus): GIC frames and ioeventfds."""
+
+    def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:
+        """Complete an access to a frame of the GIC; False where the address is in no frame."""
+        ...
+
+    def signal(self, mmio: MmioExit) -> bool:
+        """Whether an ioeventfd has consumed a store."""
+        ...
+
+
+class Vm(Protocol):
+    """What a vCPU needs of its VM (struct kvm, struct kvm_arch).
+
+    ``id_base`` makes vCPU ids unique on the host. ``vcpu_features`` are those that all vCPUs were
+    initialised with, None before the first.
+    """
+
+    id: int
+    id_base: int
+    host: Host
+    domain: ShareableDomain
+    mmu: Mmu
+    timer_data: ArchTimerVmData
+    vgic: Vgic | None
+    smccc: Smccc
+    semihosting: bool
+    vcpu_features: Feature | None
+
+    @property
+    def devices(self) -> VmDevices: ...
+
+    @property
+    def timer_vgic(self) -> TimerVgic: ...
+
+    @property
+    def vcpus(self) -> Iterable[Vcpu]: ...
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a vCPU of it has (kvm_vm_has_ran_once)."""
+        ...
+
+    @property
+    def has_gicv3(self) -> bool:
+        """Whether the guest has ICC_*_EL1 (kvm_has_gicv3)."""
+        ...
+
+    @property
+    def returns_nisv(self) -> bool:
+        """Whether the VMM has enabled KVM_CAP_ARM_NISV_TO_USER."""
+        ...
+
+    def vgic_of(self) -> Vgic:
+        """The interrupt controller of a VM that has one."""
+        ...
+
+    def vcpu(self, vcpu_id: int) -> Vcpu:
+        """A vCPU by its id; KvmError ENOENT for one that was not created."""
+        ...
+
+    def first_run(self) -> None:
+        """Check and map the GIC and the timers' PPIs, unless a vCPU has run before."""
+        ...
+
+
+class Vmm(Protocol):
+    """The VMM of a vCPU, as EL2 talks to it.
+
+    ``handler`` takes exits while no caller is in `run`. ``abortable`` is the exit that an external
+    abort can answer.
+    """
+
+    handler: ExitHandler | None
+    abortable: MmioExit | NisvExit | None
+
+    @property
+    def present(self) -> bool:
+        """Whether anybody takes exits."""
+        ...
+
+    def tell(self, exit: Exit) -> int:
+        """Hand over an exit; an `Action`."""
+        ...
+
+    def forget(self) -> None:
+        """Drop the answers to accesses: they belong to the state before a reset or a restore."""
+        ...
+
+    def run(self, until: int = NEVER) -> Exit | None:
+        """KVM_RUN, see `Vcpu.run`."""
+        ...

@@ -1,0 +1,492 @@
+"""A virtual machine: its memory, vCPUs, interrupt controller and interrupts (struct kvm)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Literal, overload
+
+from armvirt.arch.gic import NR_PRIVATE, is_ppi
+from armvirt.errors import KvmError
+from armvirt.hw.clock import Clock
+from armvirt.hw.context import ShareableDomain
+from armvirt.hyp.firmware.filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterRange
+from armvirt.hyp.firmware.smccc import Smccc
+from armvirt.hyp.host.host import Host
+from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
+from armvirt.hyp.memory.mmu import BusMaster, Mmu
+from armvirt.hyp.timer.arch_timer import ArchTimerVmData
+from armvirt.hyp.vcpu.features import Feature, VcpuInit, preferred_target
+from armvirt.hyp.vcpu.vcpu import Power, Vcpu
+from armvirt.hyp.vgic.backlog import SLICE_NS
+from armvirt.hyp.vgic.device.gic import VgicDevice
+from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic
+from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
+from armvirt.hyp.vm.devices import Devices
+from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter
+from armvirt.hyp.vm.irqs import CPU_LINES, IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI
+from armvirt.hyp.vm.services import VmSmcccHost, VmTimerVgic, add_calls
+
+if TYPE_CHECKING:
+    from armvirt.hyp.diagnosis.trace import Comparison, Finding
+    from armvirt.hyp.vgic.device.its import ItsDevice
+
+VM_ID_SHIFT = 16
+"""Trace events name vCPU n of VM m as m << 16 | n."""
+MAX_VMID = 0xFF  # 8 bits, which every CPU has (ID_AA64MMFR1_EL1.VMIDBits = 0)
+DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
+ITS_DEVICE = "arm-its"
+
+
+class Vm:
+    """A virtual machine. ``new_vcpu(vm, vcpu_id)`` makes a vCPU and its run loop.
+
+    ``semihosting``: HLT #0xF000 is a semihosting call. ``wall_clock_start`` is the date at virtual
+    time 0 in ns since 1970.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        vm_id: int,
+        virtual_start: int,
+        trng_seed: int,
+        wall_clock_start: int,
+        new_vcpu: Callable[[Vm, int], Vcpu],
+    ) -> None:
+        self.host, self.id = host, vm_id
+        self.id_base = vm_id << VM_ID_SHIFT
+        self.domain = ShareableDomain(host.engines)
+        self.mmu = Mmu(self.domain, vm_id % MAX_VMID + 1)
+        self.timer_data = ArchTimerVmData(
+            host.pe.timer.counter, virtual_start, vhe=host.vhe, cntpoff=host.cntpoff
+        )
+        self.caps = Capabilities(self.mmu)
+        self.vcpu_features: Feature | None = None
+        self.vgic: Vgic | None = None
+        self.devices = Devices()
+        self.timer_vgic = VmTimerVgic()
+        self.smccc = Smccc(VmSmcccHost(self), trng_seed, host.bus)
+        self.wall_clock_start = wall_clock_start
+        add_calls(self.smccc, self, lambda: self.wall_clock_start + self.host.clock.now)
+        self.semihosting = False
+        self._new_vcpu = new_vcpu
+        self._vcpus: dict[int, Vcpu] = {}
+        self._its_devices: list[ItsDevice] = []
+        self._irqs = IrqRouter(self._vgic_if_any)
+        self._has_run = False
+
+    def __repr__(self) -> str:
+        return f"<Vm {self.id} with {len(self._vcpus)} vCPUs, {self.vgic!r}>"
+
+    # -- capabilities and attributes --
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`, but MAX_VCPUS depends on its
+        interrupt controller."""
+        return check_extension(
+            cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model
+        )
+
+    def enable_cap(self, cap: int, argument: int = 0, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP. Errors as `Capabilities.enable`."""
+        self.caps.enable(cap, argument, flags)
+        if cap == Cap.ARM_SYSTEM_SUSPEND:
+            self.smccc.psci.suspend_enabled = True
+
+    def has_device_attr(self, group: int, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR on a VM: KvmError ENXIO if there is no such attribute."""
+        if (group, attr) != (VM_SMCCC_CTRL, SMCCC_FILTER):
+            raise KvmError("ENXIO", f"a VM has no attribute {attr:#x} in group {group}")
+
+    def set_device_attr(self, group: int, attr: int, value: FilterRange) -> None:
+        """KVM_SET_DEVICE_ATTR on a VM: a range of the SMCCC filter. Errors as `has_device_attr`,
+        `SmcccFilter.add`."""
+        self.has_device_attr(group, attr)
+        self.smccc.filter.add(value, self._has_run)
+
+    def preferred_target(self) -> VcpuInit:
+        """KVM_ARM_PREFERRED_TARGET."""
+        return preferred_target()
+
+    @property
+    def returns_nisv(self) -> bool:
+        """Whether the VMM has enabled KVM_CAP_ARM_NISV_TO_USER."""
+        return Cap.ARM_NISV_TO_USER in self.caps
+
+    @property
+    def has_run(self) -> bool:
+        """kvm_vm_has_ran_once: whether a vCPU of it has."""
+        return self._has_run
+
+    def set_counter_offset(self, offset: int, reserved: int = 0) -> None:
+        """KVM_ARM_SET_COUNTER_OFFSET: ``offset`` (modulo 2**64) is subtracted from both counters of
+        all vCPUs.
+
+        Afterwards setting a counter by its register has no effect. EINVAL for ``reserved`` other
+        than 0, EBUSY where a vCPU beside the one whose exit this is runs at this moment (not every
+        vCPU's lock can be had).
+        """
+        if reserved:
+            raise KvmError("EINVAL", "reserved must be 0")
+        self.host.check_thread()
+        caller = self.host.current if self.host.driving else None
+        if caller is not None and any(
+            v is not caller and v.power is not Power.OFF for v in self._vcpus.values()
+        ):
+            raise KvmError("EBUSY", "another vCPU is running")
+        self.timer_data.set_counter_offset(offset)
+
+    @property
+    def timers(self) -> Clock:
+        """Virtual time and its queue, for the VMM's devices."""
+        return self.host.clock
+
+    def reset(self) -> None:
+        """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are
+        started by it."""
+        if self.vgic is not None:
+            self.vgic.reset()
+        self.smccc.reset()
+
+    def state(self) -> dict[str, object]:
+        """Everything of this VM and its host but memory; for a host with several VMs there is
+        `Kvm.state`."""
+        return {**self.own_state(), "host": self.host.state()}
+
+    def own_state(self) -> dict[str, object]:
+        """Everything of this VM alone but memory."""
+        return {
+            "version": 1, "has_run": self._has_run,
+            "timers": self.timer_data.state(), "smccc": self.smccc.state(),
+            "vcpus": {str(v.id): v.state() for v in self._vcpus.values()},
+            "vgic": None if self.vgic is None else self.vgic.state(),
+        }  # fmt: skip
+
+    def load(self, state: dict[str, object]) -> None:
+        """Take over what `state` gave, in a VM that was created the same way and has the same
+        memory contents.
+
+        ValueError as `Kvm.load`.
+        """
+        self.host.check_standing()
+        self.check_shape(state)
+        self.host.check_shape(state["host"])  # type: ignore[arg-type]
+        self.host.unload()
+        self.load_own(state)
+        self.host.load(state["host"])  # type: ignore[arg-type]
+
+    def check_shape(self, state: dict[str, object]) -> None:
+        """ValueError unless `own_state` is of a VM with the same vCPUs and the same interrupt
+        controller."""
+        vcpus, vgic = state["vcpus"], state["vgic"]
+        assert isinstance(vcpus, dict)
+        if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
+            raise ValueError("saved state is of another shape: the vCPUs")
+        if (vgic is None) != (self.vgic is None):
+            raise ValueError("saved state is of another shape: the interrupt controller")
+        if self.vgic is not None:
+            self.vgic.check_shape(vgic)  # type: ignore[arg-type]
+
+    def load_own(self, state: dict[str, object]) -> None:
+        """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they
+        follow."""
+        vcpus, vgic = state["vcpus"], state["vgic"]
+        assert isinstance(vcpus, dict)
+        self._has_run = bool(state["has_run"])
+        self.timer_data.load(state["timers"])  # type: ignore[arg-type]
+        self.smccc.load(state["smccc"])  # type: ignore[arg-type]
+        if self.vgic is not None:
+            self.vgic.load_state(vgic)  # type: ignore[arg-type]
+        for key, saved in vcpus.items():
+            self._vcpus[int(key)].load_state(saved)
+
+    # -- vCPUs --
+
+    def create_vcpu(self, vcpu_id: int) -> Vcpu:
+        """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
+
+        KvmError EINVAL for an id out of range, and where there are as many as there can be; EBUSY
+        once the GIC is initialised, EINVAL for an id beyond what it can address; EEXIST for an id
+        that is taken. They are looked for in this order (kvm_vm_ioctl_create_vcpu).
+        """
+        most = self.check_extension(Cap.MAX_VCPUS)
+        if not 0 <= vcpu_id < self.check_extension(Cap.MAX_VCPU_ID) or len(self._vcpus) >= most:
+            raise KvmError("EINVAL", f"vCPU {vcpu_id}: there are {most} at most, from 0")
+        if self.vgic is not None:
+            self.vgic.precreate(vcpu_id)
+        if vcpu_id in self._vcpus:
+            raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
+        vcpu = self._new_vcpu(self, vcpu_id)
+        self._vcpus[vcpu_id] = vcpu
+        self.host.add(vcpu)
+        if self.vgic is not None:
+            self.vgic.add_vcpu(vcpu_id, vcpu.mpidr)
+        return vcpu
+
+    @property
+    def vcpus(self) -> Iterable[Vcpu]:
+        return self._vcpus.values()
+
+    def vcpu(self, vcpu_id: int) -> Vcpu:
+        """A vCPU by its id; KvmError ENOENT for one that was not created."""
+        if vcpu_id not in self._vcpus:
+            raise KvmError("ENOENT", f"there is no vCPU {vcpu_id}")
+        return self._vcpus[vcpu_id]
+
+    # -- memory --
+
+    def set_user_memory_region(
+        self, slot: int, guest_phys_addr: int, memory: HostMemory | None, flags: int = 0, *,
+        memory_size: int | None = None, offset: int = 0,
+    ) -> None:  # fmt: skip
+        """KVM_SET_USER_MEMORY_REGION. ``memory`` from ``offset`` bytes on stands for
+        userspace_addr; ``memory_size`` is in bytes, all the rest of it by default.
+
+        A slot that exists can be moved, and LOG_DIRTY_PAGES be changed. None for the memory, or
+        size 0, deletes it. Errors as `Mmu.set_slot`.
+        """
+        check_call(slot, flags, guest_phys_addr)
+        self.host.check_open()
+        gone = memory is None or memory_size == 0
+        new = (
+            None
+            if gone or memory is None
+            else MemorySlot(slot, flags, guest_phys_addr, memory, offset, memory_size)
+        )
+        self.mmu.set_slot(new, slot)
+
+    def get_dirty_log(self, slot: int) -> bytes:
+        """KVM_GET_DIRTY_LOG: a bit per page, bit 0 of byte 0 the first. Errors as
+        `Mmu.get_dirty_log`."""
+        return self.mmu.get_dirty_log(slot)
+
+    def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
+        """KVM_CLEAR_DIRTY_LOG: bit 0 of ``bitmap`` is ``first_page``. Errors as
+        `Mmu.clear_dirty_log`."""
+        self.mmu.clear_dirty_log(slot, first_page, num_pages, bitmap)
+
+    def read_memory(self, ipa: int, size: int) -> bytes:
+        """``size`` bytes of guest memory; KvmError EFAULT outside the slots."""
+        return self.mmu.read(ipa, size)
+
+    def write_memory(self, ipa: int, data: bytes) -> None:
+        """Write guest memory as its VMM does, read-only slots too; the pages become dirty. EFAULT
+        outside the slots."""
+        self.mmu.write(ipa, data)
+
+    def has_memory(self, ipa: int, size: int) -> bool:
+        """Whether [ipa, ipa + size) lies in one slot."""
+        slot = self.mmu.find(ipa)
+        return slot is not None and ipa + size <= slot.end
+
+    def populated_pages(
+        self, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, bytes]]:
+        """Guest RAM that has contents, page by page; ``tick`` is called now and then on the way."""
+        return self.mmu.populated_pages(tick)
+
+    # -- the interrupt controller --
+
+    @overload
+    def create_device(self, kind: Literal["arm-its"]) -> ItsDevice: ...
+
+    @overload
+    def create_device(self, kind: Literal["arm-vgic-v2", "arm-vgic-v3"]) -> VgicDevice: ...
+
+    @overload
+    def create_device(self, kind: str) -> VgicDevice | ItsDevice: ...
+
+    @overload
+    def create_device(self, kind: str, *, test: bool) -> VgicDevice | ItsDevice | None: ...
+
+    def create_device(self, kind: str, *, test: bool = False) -> VgicDevice | ItsDevice | None:
+        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``.
+        ``test`` (KVM_CREATE_DEVICE_TEST) asks whether the kind exists and creates nothing.
+
+        KvmError ENODEV for another kind, EEXIST for a second interrupt controller of whatever kind,
+        EBUSY once a vCPU has run, E2BIG for a GICv2 with too many vCPUs (kvm_vgic_create).
+        """
+        if kind == ITS_DEVICE:
+            return None if test else self._create_its()
+        if kind not in DEVICE_TYPES:
+            raise KvmError(
+                "ENODEV", f"no device {kind!r}; there is {', '.join((*DEVICE_TYPES, ITS_DEVICE))}"
+            )
+        if test:
+            return None
+        if self.vgic is not None:
+            raise KvmError("EEXIST", "this VM has an interrupt controller")
+        if self._has_run:
+            raise KvmError("EBUSY", "a vCPU has run without an interrupt controller")
+        model = DEVICE_TYPES[kind]
+        if any(vcpu_id >= MAX_VCPUS[model] for vcpu_id in self._vcpus):
+            raise KvmError("E2BIG", f"a GICv{model} has at most {MAX_VCPUS[model]} vCPUs")
+        self.vgic = Vgic(
+            self.host.bus, self._kick, self._set_phys_active, model, self.host.pe.vif.prebits
+        )
+        self.devices.vgic = self.timer_vgic.vgic = self.vgic
+        self.vgic.id_base = self.id_base
+        for vcpu in self._vcpus.values():
+            self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
+        self.vgic.memory = BusMaster(self.mmu)
+        self._let_work_go_on(self.vgic)
+        for its in self._its_devices:
+            its.connect()
+        return VgicDevice(self.vgic)
+
+    def _let_work_go_on(self, vgic: Vgic) -> None:
+        """What is left of the GIC's work on LPIs is done a slice at a time, as guest time goes
+        on."""
+        clock, owner = self.host.clock, f"vm{self.id}-vgic"
+        clock.register(owner, lambda _: vgic.go_on())
+
+        def later() -> None:
+            if clock.armed(owner) is None:
+                clock.arm(clock.now + SLICE_NS, owner)
+
+        vgic.backlog.later = later
+
+    def _create_its(self) -> ItsDevice:
+        from armvirt.hyp.vgic.device.its import ItsDevice
+
+        its = ItsDevice(self._vgic_if_any, self.devices.forget_frames)
+        self._its_devices.append(its)
+        return its
+
+    def vgic_of(self) -> Vgic:
+        """The interrupt controller of a VM that has one."""
+        assert self.vgic is not None
+        return self.vgic
+
+    def _vgic_if_any(self) -> Vgic | None:
+        return self.vgic
+
+    def _kick(self, vcpu_id: int) -> None:
+        """The vGIC has something new for a vCPU."""
+        self._vcpus[vcpu_id].wake()
+
+    def _set_phys_active(self, vcpu_id: int, intid: int, active: bool) -> None:
+        """Write the active state of a host interrupt on the PE of a vCPU that is loaded."""
+        pe = self._vcpus[vcpu_id].pe
+        if pe is not None:
+            pe.gic.set_active(pe.index, intid, active)
+
+    def first_run(self) -> None:
+        """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the
+        timers' PPIs.
+
+        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not
+        initialised; EINVAL for timers that share a PPI. It has not run then, and the next time is
+        as the first.
+        """
+        if self._has_run:
+            return
+        if self.vgic is not None:
+            self.vgic.check_resources()
+            for vcpu in self._vcpus.values():
+                vcpu.timer.check_ppis()
+            self.vgic.map_resources()
+            for vcpu in self._vcpus.values():
+                vcpu.timer.enable()
+                vcpu.timer.repeat_levels()
+        self._has_run = True
+
+    @property
+    def has_gicv3(self) -> bool:
+        """Whether the guest has ICC_*_EL1 (kvm_has_gicv3)."""
+        return self.vgic is not None and self.vgic.model == 3
+
+    # -- interrupts --
+
+    def signal_msi(self, address: int, data: int, devid: int | None = None) -> int:
+        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. 1: delivered, 0: the guest blocks
+        it.
+
+        Errors as `Vgic.signal_msi`; EINVAL without an interrupt controller.
+        """
+        if self.vgic is None:
+            raise KvmError("EINVAL", "this VM has no interrupt controller")
+        self.host.check_thread()
+        return int(self.vgic.signal_msi(address, data, devid))
+
+    def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
+        """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a
+        GIC."""
+        if self.vgic is None:
+            raise KvmError("ENXIO", "this VM has no interrupt controller")
+        self.host.check_thread()
+        self.vgic.inject(vcpu_id, intid, level)
+
+    def irq_line_raw(self, word: int, level: bool) -> None:
+        """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
+
+        Of type CPU, ``number`` is the vCPU's own IRQ (0) or FIQ (1) input, for a VM without an
+        interrupt controller.
+
+        KvmError ENXIO for SPIs and PPIs without an interrupt controller, and for a CPU's inputs
+        with one, which drives them; EINVAL for an unknown type, a vCPU that does not exist, an
+        INTID that is not of the type or not implemented.
+        """
+        kind, number = word >> 24 & 15, word & 0xFFFF
+        if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
+            raise KvmError("EINVAL", f"KVM_IRQ_LINE: no interrupt type {kind}")
+        vcpu_id = (word >> 28 & 15) << 8 | word >> 16 & 0xFF
+        if kind == IRQ_TYPE_CPU and self.vgic is None:
+            if vcpu_id not in self._vcpus or number not in CPU_LINES:
+                raise KvmError("EINVAL", f"no input {number} of vCPU {vcpu_id}")
+            self._vcpus[vcpu_id].set_line(number, level)
+            return
+        if self.vgic is None or kind == IRQ_TYPE_CPU:
+            raise KvmError("ENXIO", "interrupt lines belong to the interrupt controller")
+        if kind == IRQ_TYPE_SPI:
+            if number < NR_PRIVATE:
+                raise KvmError("EINVAL", f"INTID {number} is no SPI")
+            self.vgic.inject(None, number, level)
+            return
+        if vcpu_id not in self._vcpus or not is_ppi(number):
+            raise KvmError("EINVAL", f"no PPI {number} of vCPU {vcpu_id}")
+        self.vgic.inject(vcpu_id, number, level)
+
+    def set_gsi_routing(self, entries: Iterable[GsiRoute]) -> None:
+        """KVM_SET_GSI_ROUTING, see `IrqRouter.set_routing`. By default GSI n is SPI n, INTID 32 +
+        n."""
+        self._irqs.set_routing(entries)
+
+    def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
+        """KVM_IRQFD: a function that raises a GSI, see `IrqRouter.irqfd`."""
+        return self._irqs.irqfd(gsi, resample)
+
+    def irqfd_deassign(self, gsi: int, resample: Callable[[], None]) -> None:
+        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with a resampler."""
+        self._irqs.deassign(gsi, resample)
+
+    def ioeventfd(
+        self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None, *,
+        deassign: bool = False,
+    ) -> None:  # fmt: skip
+        """KVM_IOEVENTFD: a guest's store of ``length`` bytes (0: any) to ``address``, if it has the
+        data ``datamatch`` or that is None, calls ``signal()`` instead of leaving to the VMM. Errors
+        as `IoEventFds`."""
+        change = self.devices.ioeventfds.deassign if deassign else self.devices.ioeventfds.assign
+        change(address, length, signal, datamatch)
+
+    # -- diagnosis --
+
+    def why_idle(self) -> list[str]:
+        """What the vCPUs wait for in vain, in sentences (see `armvirt.hyp.diagnosis.idle`)."""
+        from armvirt.hyp.diagnosis import idle
+
+        return idle.causes(self)
+
+    def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
+        """Every station of an interrupt on its way to a vCPU, and what it would need
+        (`hyp.diagnosis.of_vcpu`)."""
+        from armvirt.hyp.diagnosis import of_vcpu as diagnosis
+
+        return diagnosis.trace(self, vcpu_id, intid)
+
+    def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
+        """Why a vCPU takes one interrupt and not the other."""
+        from armvirt.hyp.diagnosis import of_vcpu as diagnosis
+
+        return diagnosis.compare(self, vcpu_id, taken, other)
