@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from armvirt.arch.el1 import PAR_EL1, PAR_F, PAR_PA
 from armvirt.arch.el2 import HCR_EL2, MDCR_EL2
 from armvirt.arch.insn import AT_S1E1R, IC_IALLUIS, IC_IVAU
+from armvirt.arch.pstate import PSTATE_SP
 from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.arch.words import MASK64
 from armvirt.hw.engine import Action, Engine, EngineFactory
@@ -54,6 +55,22 @@ class Context:
         self.engine.set_q(n, value)
 
     @property
+    def fpsr(self) -> int:
+        return self.engine.fpsr
+
+    @fpsr.setter
+    def fpsr(self, value: int) -> None:
+        self.engine.fpsr = value
+
+    @property
+    def fpcr(self) -> int:
+        return self.engine.fpcr
+
+    @fpcr.setter
+    def fpcr(self, value: int) -> None:
+        self.engine.fpcr = value
+
+    @property
     def sp(self) -> int:
         """The stack pointer in use."""
         return self.engine.sp
@@ -71,9 +88,34 @@ class Context:
         """The instruction word at ``va``; 0 where the fetch would fault."""
         return self.engine.fetch(va)
 
+    def stack(self, el: int) -> int:
+        """SP_EL0 or SP_EL1, also while it is the stack pointer in use."""
+        engine = self.engine
+        if self._selected == el:
+            return engine.sp
+        return engine.sp_el1 if el else engine.sp_el0
+
+    def set_stack(self, el: int, value: int) -> None:
+        engine = self.engine
+        if self._selected == el:
+            engine.sp = value
+        elif el:
+            engine.sp_el1 = value
+        else:
+            engine.sp_el0 = value
+
+    @property
+    def _selected(self) -> int:
+        """The exception level whose stack pointer is in use: 0 for EL0 and EL1t, 1 for EL1h."""
+        return self.engine.pstate & PSTATE_SP
+
     @property
     def pc(self) -> int:
         return self.engine.pc
+
+    @pc.setter
+    def pc(self, value: int) -> None:
+        self.engine.pc = value
 
     @property
     def exit_pc(self) -> int:
@@ -84,12 +126,31 @@ class Context:
     def pstate(self) -> int:
         return self.engine.pstate
 
+    @pstate.setter
+    def pstate(self, value: int) -> None:
+        """Both stack pointers keep their values, whichever is in use before and after."""
+        engine, stacks = self.engine, (self.stack(0), self.stack(1))
+        engine.pstate = value
+        engine.rebuild_flags()
+        engine.sp_el0, engine.sp_el1 = stacks
+        engine.sp = stacks[self._selected]
+
     def system(self, encoding: int) -> int:
         """An EL1 system register as the core stores it."""
         return self.engine.read_system(encoding)
 
     def set_system(self, encoding: int, value: int) -> None:
         self.engine.write_system(encoding, value)
+
+    def reset(self, pc: int, x0: int, pstate: int, system: Mapping[str, int]) -> None:
+        """Start at ``pc`` with ``x0`` and the system registers by name; every other register is zero
+        and the exclusive monitor open. The counts and the event register stay."""
+        saved = self.engine.save()
+        saved.update(
+            x=[x0] + [0] * 30, q=[0] * 32, sp=0, sp_el0=0, sp_el1=0, pc=pc, pstate=pstate,
+            fpcr=0, fpsr=0, system=dict(system), exclusive=[NO_MONITOR, 0, 0], vector_faults=0, last_vector_elr=0,
+        )  # fmt: skip
+        self.engine.load(saved)
 
     def answer(self, value: int) -> int:
         """Finish the trapped instruction, whose destination the syndrome named, with ``value``."""
@@ -221,20 +282,48 @@ class Context:
         else:
             self.engine.write_system(encoding, value)
 
+    # -- memory and control --
+
+    def map_memory(self, address: int, size: int, host: int) -> None:
+        """Give ``size`` bytes at host address ``host`` to the core as physical memory."""
+        self.engine.map_memory(address, size, host)
+
+    def unmap_memory(self, address: int, size: int) -> None:
+        self.engine.unmap_memory(address, size)
+
+    def request_stop(self) -> None:
+        """Leave the guest at the next instruction, if it runs."""
+        self.engine.state.stop = 1
+
+    def stop_at(self, address: int, on_stop: Callable[[], None]) -> Callable[[], None]:
+        """Leave before the instruction at a virtual address and call ``on_stop``; the function that
+        is returned ends that."""
+        from armvirt.hw.engine.breakpoint import PcStop
+
+        return PcStop(self.engine, address, on_stop).remove
+
+    def stop_in(self, addresses: range, on_stop: Callable[[], None]) -> Callable[[], None]:
+        """The same for a range of whole pages that the guest enters from outside."""
+        from armvirt.hw.engine.breakpoint import RangeStop
+
+        return RangeStop(self.engine, addresses, on_stop).remove
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
     # -- maintenance --
 
     def queue_code(self, address: int, size: int) -> None:
         """Translated code of [address, address + size) is stale (physical addresses)."""
-        self.engine.state.stop = (
-            1  # if it runs (a device writes code), it leaves, and `honour` comes first
-        )
+        self.request_stop()  # `honour` comes before the next instruction
         if len(self._lines) < MANY_LINES:
             self._lines.append((address, size))
         else:
             self._all_code = True
 
     def queue_all_code(self) -> None:
-        self.engine.state.stop = 1
+        self.request_stop()
         self._all_code = True
 
     def queue_tlb(self) -> None:

@@ -8,10 +8,10 @@ while other PEs have theirs. A stop at any time only splits the loop.
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from armvirt.arch.gic import PPI_MAINTENANCE
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ, PPI_PTIMER, PPI_VTIMER
@@ -34,10 +34,6 @@ from armvirt.hyp.host.sched import (
 )
 from armvirt.hyp.host.standstill import Standstill
 
-if TYPE_CHECKING:
-    from armvirt.hw.engine.base import Engine
-    from armvirt.hw.engine.breakpoint import PcStop
-
 HOST_PPIS = (PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER)
 LOOK_S = 0.02
 
@@ -48,6 +44,16 @@ class Stop(Enum):
     UNTIL = "until"  # the given time was reached
     HANDLER = "handler"  # an exit handler asked for it
     IDLE = "idle"  # no vCPU can run and nothing is due, ever
+
+
+def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    """One function that calls each."""
+
+    def call() -> None:
+        for function in functions:
+            function()
+
+    return call
 
 
 class Host:
@@ -208,26 +214,13 @@ class Host:
     def stop_at(self, address: int) -> Callable[[], None]:
         """Make `run` come back before any vCPU executes the instruction at a virtual address; the
         function that is returned ends that."""
-        from armvirt.hw.engine.breakpoint import PcStop
-
-        return self._stops(lambda engine: PcStop(engine, address, self.stop))
+        return _all([v.context.stop_at(address, self.stop) for v in self.vcpus])
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
         """Make `run` come back before any vCPU executes an instruction in a range of virtual
         addresses, of whole pages, that it enters from outside; the function that is returned ends
         that."""
-        from armvirt.hw.engine.breakpoint import RangeStop
-
-        return self._stops(lambda engine: RangeStop(engine, addresses, self.stop))
-
-    def _stops(self, make: Callable[[Engine], PcStop]) -> Callable[[], None]:
-        stops = [make(vcpu.context.engine) for vcpu in self.vcpus]
-
-        def remove() -> None:
-            for each in stops:
-                each.remove()
-
-        return remove
+        return _all([v.context.stop_in(addresses, self.stop) for v in self.vcpus])
 
     # -- state --
 
@@ -313,7 +306,7 @@ class Host:
             self.check_standing()
         self.closed = True
         for vcpu in self.vcpus:
-            vcpu.context.engine.close()
+            vcpu.context.close()
 
     def _loop(self, until: int, insns: int) -> Stop:
         clock = self.clock

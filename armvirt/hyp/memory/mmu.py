@@ -56,7 +56,7 @@ class Stage2:
 
     def attach(self, context: Context) -> None:
         """Let a context's engine walk the tables."""
-        context.engine.map_memory(TABLE_BASE, TABLE_SPACE, self._memory.address)
+        context.map_memory(TABLE_BASE, TABLE_SPACE, self._memory.address)
 
     def _table(self) -> int:
         at = self._next
@@ -178,7 +178,7 @@ class Mmu:
             self._logging_changed(slot)
             return
         for context in self._attached:
-            context.engine.map_memory(slot.ipa, slot.size, slot.address)
+            context.map_memory(slot.ipa, slot.size, slot.address)
 
     def _delete(self, number: int) -> None:
         old = self.slots.pop(number, None)
@@ -186,7 +186,7 @@ class Mmu:
             raise KvmError("EINVAL", f"memory slot {number} does not exist")
         self._changed()
         for context in self._attached:
-            context.engine.unmap_memory(old.ipa, old.size)
+            context.unmap_memory(old.ipa, old.size)
         self.flush()
 
     # -- dirty log --
@@ -219,9 +219,7 @@ class Mmu:
     def _flush_tlbs(self) -> None:
         for context in self.domain.contexts:
             context.queue_tlb()
-            context.engine.state.stop = (
-                1  # who runs leaves after this exit, and the flush comes first
-            )
+            context.request_stop()  # the flush comes before the next instruction
 
     def _logged(self, number: int) -> tuple[MemorySlot, DirtyBitmap]:
         slot = self.slots.get(number)
@@ -263,7 +261,7 @@ class Mmu:
         """Give all slots and the tables to a new context."""
         self.stage2.attach(context)
         for slot in self._order:
-            context.engine.map_memory(slot.ipa, slot.size, slot.address)
+            context.map_memory(slot.ipa, slot.size, slot.address)
         self._attached.append(context)
 
     def find(self, ipa: int) -> MemorySlot | None:

@@ -82,16 +82,10 @@ def take_data_abort(context: Context, address: int) -> None:
 
 def _enter(context: Context, vector: int, esr: int) -> None:
     """enter_exception64 for a CPU of ARMv8.0: the context is not running."""
-    engine, pstate = context.engine, context.pstate
+    pstate = context.pstate
     base = FROM_EL0 if not pstate & PSTATE_EL else FROM_EL1_SPX if pstate & PSTATE_SP else 0
     context.set_system(SPSR_EL1, pstate)
-    context.set_system(ELR_EL1, engine.pc)
+    context.set_system(ELR_EL1, context.pc)
     context.set_system(ESR_EL1, esr)
-    if not pstate & PSTATE_SP:  # the stack pointer in use is SP_EL0
-        engine.sp_el0, stack = engine.sp, engine.sp_el1
-        engine.pstate = pstate & PSTATE_NZCV | PSTATE_DAIF | EL1H
-        engine.sp = stack
-    else:
-        engine.pstate = pstate & PSTATE_NZCV | PSTATE_DAIF | EL1H
-    engine.pc = context.system(VBAR_EL1) + base + vector & (1 << 64) - 1
-    engine.rebuild_flags()
+    context.pstate = pstate & PSTATE_NZCV | PSTATE_DAIF | EL1H
+    context.pc = context.system(VBAR_EL1) + base + vector & (1 << 64) - 1

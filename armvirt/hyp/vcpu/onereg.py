@@ -27,7 +27,7 @@ from armvirt.hyp.timer.arch_timer import ONE_REGS
 from armvirt.hyp.vcpu import idregs
 
 if TYPE_CHECKING:
-    from armvirt.hw.engine import Engine
+    from armvirt.hw.context import Context
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
@@ -57,18 +57,23 @@ class Access(NamedTuple):
     set: Callable[[Vcpu, int], None] | None
 
 
-def _engine(get: Callable[[Engine], int], set_: Callable[[Engine, int], None]) -> Access:
-    return Access(
-        lambda vcpu: get(vcpu.context.engine), lambda vcpu, value: set_(vcpu.context.engine, value)
-    )
+def _core_register(get: Callable[[Context], int], set_: Callable[[Context, int], None]) -> Access:
+    return Access(lambda vcpu: get(vcpu.context), lambda vcpu, value: set_(vcpu.context, value))
 
 
 def _x(n: int) -> Access:
-    return _engine(lambda engine: engine.x(n), lambda engine, value: engine.set_x(n, value))
+    return _core_register(lambda cpu: cpu.x(n), lambda cpu, value: cpu.set_x(n, value))
 
 
 def _q(n: int) -> Access:
-    return _engine(lambda engine: engine.q(n), lambda engine, value: engine.set_q(n, value))
+    return _core_register(lambda cpu: cpu.q(n), lambda cpu, value: cpu.set_q(n, value))
+
+
+def _named(name: str) -> Access:
+    """An attribute of the context."""
+    return _core_register(
+        lambda cpu: int(getattr(cpu, name)), lambda cpu, value: setattr(cpu, name, value)
+    )
 
 
 def _system(encoding: int) -> Access:
@@ -109,38 +114,16 @@ def _id(encoding: int) -> Access:
 GUEST_MODES = frozenset({0, 4, 5})
 
 
-def _set_pstate(engine: Engine, value: int) -> None:
-    """Both stack pointers keep their values, whichever is in use before and after. EINVAL for a
-    mode that the guest cannot be in (set_core_reg)."""
+def _set_pstate(context: Context, value: int) -> None:
+    """EINVAL for a mode that the guest cannot be in (set_core_reg)."""
     if value & 0x1F not in GUEST_MODES:
         raise KvmError("EINVAL", f"PSTATE {value:#x}: the modes of a guest are EL0t, EL1t and EL1h")
-    stacks = [engine.sp_el0, engine.sp_el1]
-    stacks[_selected(engine)] = engine.sp
-    engine.pstate = value
-    engine.rebuild_flags()
-    engine.sp_el0, engine.sp_el1 = stacks
-    engine.sp = stacks[_selected(engine)]
+    context.pstate = value
 
 
-def _sp(name: str) -> Access:
-    """SP_EL0 and SP_EL1: the one in use lives in SP."""
-    in_use = 0 if name == "sp_el0" else 1
-
-    def get(engine: Engine) -> int:
-        return engine.sp if _selected(engine) == in_use else getattr(engine, name)
-
-    def set_(engine: Engine, value: int) -> None:
-        if _selected(engine) == in_use:
-            engine.sp = value
-        else:
-            setattr(engine, name, value)
-
-    return _engine(get, set_)
-
-
-def _selected(engine: Engine) -> int:
-    mode = engine.pstate & 0xF
-    return 1 if mode & 1 else 0
+def _stack(el: int) -> Access:
+    """SP_EL0 and SP_EL1."""
+    return _core_register(lambda cpu: cpu.stack(el), lambda cpu, value: cpu.set_stack(el, value))
 
 
 def _spsr32(n: int) -> Access:
@@ -154,16 +137,16 @@ def _spsr32(n: int) -> Access:
 
 def _core() -> dict[int, Access]:
     table = {U64 | CORE | 2 * n: _x(n) for n in range(31)}
-    table[U64 | CORE | WORD_SP] = _sp("sp_el0")
-    table[U64 | CORE | WORD_PC] = _engine(lambda e: e.pc, lambda e, v: setattr(e, "pc", v))
-    table[U64 | CORE | WORD_PSTATE] = _engine(lambda e: e.pstate, _set_pstate)
-    table[U64 | CORE | WORD_SP_EL1] = _sp("sp_el1")
+    table[U64 | CORE | WORD_SP] = _stack(0)
+    table[U64 | CORE | WORD_PC] = _named("pc")
+    table[U64 | CORE | WORD_PSTATE] = _core_register(lambda cpu: cpu.pstate, _set_pstate)
+    table[U64 | CORE | WORD_SP_EL1] = _stack(1)
     table[U64 | CORE | WORD_ELR_EL1] = _system(ELR_EL1)
     table[U64 | CORE | WORD_SPSR] = _system(SPSR_EL1)
     table.update({U64 | CORE | WORD_SPSR + 2 * n: _spsr32(n - 1) for n in range(1, 5)})
     table.update({U128 | CORE | WORD_VREGS + 4 * n: _q(n) for n in range(32)})
-    table[U32 | CORE | WORD_FPSR] = _engine(lambda e: e.fpsr, lambda e, v: setattr(e, "fpsr", v))
-    table[U32 | CORE | WORD_FPCR] = _engine(lambda e: e.fpcr, lambda e, v: setattr(e, "fpcr", v))
+    table[U32 | CORE | WORD_FPSR] = _named("fpsr")
+    table[U32 | CORE | WORD_FPCR] = _named("fpcr")
     return table
 
 
