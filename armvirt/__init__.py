@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 __all__ = ["ArmvirtError", "ImageError", "Machine", "Result", "UserError", "__version__"]
 
 _HOME = {
-    "Machine": "armvirt.machine.machine", "Result": "armvirt.machine.machine", "ArmvirtError": "armvirt.errors",
+    "Machine": "armvirt.machine.machine", "Result": "armvirt.machine.result", "ArmvirtError": "armvirt.errors",
     "ImageError": "armvirt.errors", "UserError": "armvirt.errors",
 }  # fmt: skip
 

@@ -22,7 +22,7 @@ from armvirt.printable import printable
 if TYPE_CHECKING:
     from armvirt.board.boot import SymbolSource
     from armvirt.debug.dwarf import DebugInfo, Site
-    from armvirt.machine import Machine
+    from armvirt.subject import Subject
 
 NEAR = 3
 MOST_NAMES = 200_000  # that are looked through for one like it
@@ -44,6 +44,14 @@ class Place(NamedTuple):
     pc: str | None = None
 
 
+class Arrival(NamedTuple):
+    """A stop at one of the marks. ``moved``: at none of them, but the guest executes at the
+    addresses of `Marks.moves_to`."""
+
+    text: str
+    moved: bool = False
+
+
 class Marks(NamedTuple):
     """Addresses at which the guest stops. ``moves_to`` are those in which it will execute from some
     moment on, where it is not known yet what it adds to the addresses of its link; `learn` then
@@ -52,25 +60,25 @@ class Marks(NamedTuple):
     addresses: tuple[int, ...]
     moves_to: range | None = None
 
-    def reached(self, machine: Machine) -> str:
-        """What has been reached, in words; "" if nothing has."""
+    def reached(self, subject: Subject) -> Arrival | None:
+        """Where a vCPU has arrived; None if none has."""
         if not self.addresses:
-            return ""
-        from armvirt.machine.machine import MOVED
-
-        at = [vcpu.context.pc for vcpu in machine.board.vcpus if vcpu.power.value != "off"]
+            return None
+        at = [vcpu.context.pc for vcpu in subject.board.vcpus if vcpu.power.value != "off"]
         for pc in at:
             if pc in self.addresses:
-                return f"pc {pc:#x} was reached"
-        return MOVED if self.moves_to is not None and any(pc in self.moves_to for pc in at) else ""
+                return Arrival(f"pc {pc:#x} was reached")
+        if self.moves_to is not None and any(pc in self.moves_to for pc in at):
+            return Arrival("the guest executes at other addresses now", moved=True)
+        return None
 
-    def learn(self, machine: Machine) -> None:
+    def learn(self, subject: Subject) -> None:
         """Tell the machine's symbols where the guest executes."""
         from armvirt.debug.symbol_file import ImageSymbols
 
-        symbols = machine.symbols
+        symbols = subject.symbols
         assert isinstance(symbols, ImageSymbols) and self.moves_to is not None
-        for vcpu in machine.board.vcpus:
+        for vcpu in subject.board.vcpus:
             pc = vcpu.context.pc
             physical = vcpu.translate(pc) if pc in self.moves_to else None
             if physical is not None and symbols.settle(pc, physical):
@@ -80,30 +88,30 @@ class Marks(NamedTuple):
         )
 
 
-def parse(text: str, machine: Machine) -> Place:
+def parse(text: str, subject: Subject) -> Place:
     """UserError for what is neither a time, nor an address, a symbol or a line of the guest."""
     if ZERO.fullmatch(text):
         return Place(ns=0)  # before the first instruction
     if text[:1].isdigit() and text[:2].lower() != "0x" and ":" not in text:
         return Place(ns=units.parse_time(text))
-    marks(text, machine)
+    marks(text, subject)
     return Place(pc=text)
 
 
-def marks(text: str, machine: Machine) -> Marks:
+def marks(text: str, subject: Subject) -> Marks:
     """The addresses of ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or ``timer.c:init``;
     UserError says what there is."""
     if text[:2].lower() == "0x":
         return Marks((units.parse_count(text, what="address"),))
     name, offset = _split(text)
-    found = sorted(set(_Finder(machine).addresses(name, offset)))
+    found = sorted(set(_Finder(subject).addresses(name, offset)))
     if len(found) > MOST_MARKS:
         raise UserError(
             f"{printable(name)} is at {len(found)} addresses, too many to stop at; give one of them"
         )
     from armvirt.debug.symbol_file import UPPER, ImageSymbols
 
-    moves = isinstance(machine.symbols, ImageSymbols) and machine.symbols.moves
+    moves = isinstance(subject.symbols, ImageSymbols) and subject.symbols.moves
     return Marks(tuple(found), range(UPPER, 1 << 64) if moves else None)
 
 
@@ -112,12 +120,12 @@ def _split(text: str) -> tuple[str, int]:
     return (name, units.parse_count(offset, what="offset")) if plus else (text, 0)
 
 
-def elsewhere(text: str, machine: Machine) -> str:
+def elsewhere(text: str, subject: Subject) -> str:
     """Where else a function is whose symbol was not reached: the compiler may have inlined every
     call of it; "" if it has not, or nobody knows."""
     name, _ = _split(text)
     return (
-        _Finder(machine).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
+        _Finder(subject).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
     )
 
 
@@ -126,11 +134,11 @@ class _Finder:
     the symbols at the addresses of the link, which ``_moved`` makes those at which the guest
     executes."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, subject: Subject) -> None:
         from armvirt.board.boot.symbols import SymbolTable
         from armvirt.debug.symbol_file import ImageSymbols
 
-        symbols = machine.symbols
+        symbols = subject.symbols
         self._moved: Callable[[int], list[int]] = lambda address: [address]
         if isinstance(symbols, ImageSymbols):
             self._moved, symbols = symbols.moved, symbols.linked

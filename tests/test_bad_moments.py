@@ -205,7 +205,7 @@ def test_running_on_after_the_consoles_watcher_has_raised() -> None:
             raise BrokenPipeError
 
     with Machine("hello") as machine:
-        machine.console.on_output = on_output
+        machine.console.listeners.append(on_output)
         with pytest.raises(BrokenPipeError):
             machine.run()
         assert machine.run()._replace(recent=()) == straight._replace(recent=())

@@ -151,7 +151,7 @@ def test_a_reset_begins_a_new_record() -> None:
         machine.run(max_insns=70_000)
         assert "last written" in machine.explain(VTIMER).verdict
         machine.board.reset()
-        machine._begin_anew(loaded=False)
+        machine._restarted()
         assert recorder.since == machine.ns and "last written" not in str(
             machine.explain(VTIMER).rows()
         )

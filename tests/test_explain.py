@@ -50,7 +50,7 @@ def test_following_the_advice(broken: Machine) -> None:
     assert fix is not None and fix.register.frame == "GICR"
     _, redistributor, *_ = broken.board.vm.vgic_of().mmio_frames()
     redistributor.frame.write(0, fix.register.offset, fix.register.size, fix.value)
-    broken._result = None
+    broken._runner.result = None
     broken.run_until(ns=broken.ns + 1)
     assert broken.explain(VTIMER).state == "entered"
 

@@ -184,7 +184,7 @@ def test_a_mark_that_was_not_reached(machine: Make) -> None:
     assert guest.run_until(console="th", insns=5) is None
     assert guest.run_until(console="third") is None
     assert guest.console.output == b"first second third"
-    assert guest.console.on_output is None
+    assert guest.console.listeners == []
 
 
 def test_a_mark_is_looked_for_from_here_on(machine: Make) -> None:
@@ -197,7 +197,7 @@ def test_a_mark_is_looked_for_from_here_on(machine: Make) -> None:
 def test_one_who_listens_hears_everything(machine: Make) -> None:
     heard = bytearray()
     guest = machine(lambda a: (say(a, "some text"), power_off(a)))
-    guest.console.on_output = heard.extend
+    guest.console.listeners.append(heard.extend)
     guest.run_until(console="some")
     guest.run()
     assert heard == b"some text"
@@ -467,11 +467,11 @@ def test_an_error_in_a_sink(machine: Make) -> None:
 
 def test_an_error_of_one_who_listens(machine: Make) -> None:
     def heard(data: bytes) -> None:
-        raise OwnError("in on_output")
+        raise OwnError("in a listener")
 
     guest = machine(lambda a: (say(a, "x"), power_off(a)))
-    guest.console.on_output = heard
-    with pytest.raises(OwnError, match="in on_output"):
+    guest.console.listeners.append(heard)
+    with pytest.raises(OwnError, match="in a listener"):
         guest.run()
 
 

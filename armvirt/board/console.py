@@ -42,14 +42,18 @@ def _bytes(text: str | bytes) -> bytes:
 
 class Console:
     """Both directions of one serial line. ``output`` holds what the guest has printed, but for the
-    first ``dropped`` bytes (`KEPT`)."""
+    first ``dropped`` bytes (`KEPT`).
+
+    Each of ``listeners`` gets every byte that the guest prints. Each of ``receivers`` is called when
+    a script has typed a text.
+    """
 
     def __init__(self, bus: EventBus) -> None:
         self.bus = bus
         self.output = bytearray()
         self.dropped = 0
-        self.on_output: Callable[[bytes], None] | None = None
-        self.on_input: Callable[[], None] = lambda: None
+        self.listeners: list[Callable[[bytes], None]] = []
+        self.receivers: list[Callable[[], None]] = []
         self.interactive = False  # a person may type at any time
         self._input: deque[int] = deque()
         self._fed: deque[int] = deque()  # appended to by another thread, popped by ours
@@ -58,16 +62,17 @@ class Console:
         self._timers: Timers | None = None
         self._armed = False
         self.expired = False  # a script's expectation was not met in time
-        self.on_expired: Callable[[], None] = lambda: None
+        self._stop: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"<Console: {self.printed} bytes printed, {len(self._input) + len(self._fed)} to be read>"
 
     # -- scripts --
 
-    def attach(self, timers: Timers, on_expired: Callable[[], None]) -> None:
-        """Give the console a clock, for expectations with a time limit."""
-        self._timers, self.on_expired = timers, on_expired
+    def attach(self, timers: Timers, stop: Callable[[], None]) -> None:
+        """Give the console a clock, for expectations with a time limit. ``stop`` is called when a
+        limit passes."""
+        self._timers, self._stop = timers, stop
         timers.register(OWNER, self._expire)
         self._advance()
 
@@ -109,7 +114,8 @@ class Console:
                 self._seen = at + len(text)
             else:
                 self._input.extend(text)
-                self.on_input()
+                for tell in self.receivers:
+                    tell()
             self._steps.popleft()
 
     def _arm(self, timeout_ns: int | None) -> None:
@@ -124,7 +130,7 @@ class Console:
 
     def _expire(self, _kind: str) -> None:
         self._armed, self.expired = False, True
-        self.on_expired()
+        self._stop()
 
     # -- the device's side --
 
@@ -135,9 +141,9 @@ class Console:
             self._drop()
         if self.bus.active:
             self.bus.emit(ConsoleEvent("tx", byte))
-        if self.on_output is not None:
+        for listen in self.listeners:
             try:
-                self.on_output(bytes((byte,)))
+                listen(bytes((byte,)))
             except BaseException as error:
                 self.bus.late.keep(error)
         if self._steps and self.output.endswith(self._steps[0].text):

@@ -161,7 +161,7 @@ class VirtBoard:
             )
         if config.bios is not None:
             self.mmio.add(*memmap.FLASH, Rom())
-        console.on_input = self.uart.poll_input
+        console.receivers.append(self.uart.poll_input)
         console.attach(self.vm.timers, self.kvm.host.stop)
         self._semihosting = self._create_semihosting() if config.semihosting else {}
         for vcpu in self.vcpus:

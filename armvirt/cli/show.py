@@ -44,6 +44,6 @@ def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
     """What the guest prints goes nowhere, or with ``--console`` to standard error; what is piped in
     goes to it."""
     if arguments.console:
-        machine.console.on_output = printing.raw_error
+        machine.console.listeners.append(printing.raw_error)
     if not arguments.script and (data := piped_input()):
         machine.console.feed(data)

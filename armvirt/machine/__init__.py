@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from armvirt.machine.machine import EXIT_STATUS, Machine, Result
+    from armvirt.machine.machine import Machine
+    from armvirt.machine.result import EXIT_STATUS, Result
 
 __all__ = ["EXIT_STATUS", "Machine", "Result"]
 
+_HOME = {"EXIT_STATUS": "result", "Machine": "machine", "Result": "result"}
+
 
 def __getattr__(name: str) -> object:
-    """Import `Machine` when it is used: most commands need only a small module of this room."""
-    if name not in __all__:
+    """Import a name when it is used: most commands need only a small module of this room."""
+    if name not in _HOME:
         raise AttributeError(f"module 'armvirt.machine' has no attribute {name!r}")
-    from armvirt.machine import machine
+    from importlib import import_module
 
-    return getattr(machine, name)
+    return getattr(import_module(f"armvirt.machine.{_HOME[name]}"), name)

@@ -1,48 +1,68 @@
-"""Idle time at a terminal: as long as on the wall clock, and over as soon as somebody types.
+"""Idle guest time at a terminal: it passes as on the wall clock, and ends as soon as somebody types.
 
-A guest that nothing but the keyboard could wake is waited for, and it is said so once; one that a
-key would not wake either is at a dead end.
+A guest that only the keyboard could wake waits for the keyboard, and the listeners are told so once.
+A guest that a key would not wake either is at a dead end.
 
-Nothing that the guest can see depends on it but the moment at which typed input arrives.
+The guest can see one effect of this module: the moment at which typed input arrives.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from armvirt.machine import Machine
+    from armvirt.board.console import Console
+    from armvirt.machine.watch import RunTime
 
-SLICE_S = 0.1  # how long Ctrl-C may have to wait
+SLICE_S = 0.1  # the longest time that Ctrl-C has to wait
+
+
+class Receiver(Protocol):
+    """The device at which console input arrives."""
+
+    @property
+    def listens(self) -> bool:
+        """Whether a byte that arrives would raise the interrupt line."""
+
+    def poll_input(self) -> None:
+        """Look for input."""
 
 
 class Pacer:
-    """Decides how far idle time may jump."""
+    """Decides how far idle time may jump. ``pace``: idle time passes as on the wall clock.
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    Each of ``listeners`` is called when the guest waits for the keyboard for the first time.
+    """
+
+    def __init__(self, console: Console, receiver: Receiver, run_time: RunTime, pace: bool) -> None:
+        self._console, self._receiver, self._run_time = console, receiver, run_time
+        self._pace = pace
         self.waits = False  # for the keyboard, which alone could wake the guest
-        self.on_wait: Callable[[], None] = lambda: None
-        """Called when it waits for the keyboard for the first time."""
-        self._said = False
+        self.listeners: list[Callable[[], None]] = []
+        self._told = False
 
     def __repr__(self) -> str:
-        return f"<Pacer of {self.machine!r}>"
+        return f"<Pacer: {'waits for the keyboard' if self.waits else 'does not wait'}>"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether idle time has to be asked for: a person may type, or time is paced."""
+        return self._console.interactive or self._pace
 
     def idle(self, now: int, due: int | None) -> int | None:
         """Every CPU waits. ``due`` ns is the next event (None: never). Returns the ns to go on at,
-        None to give up: where the run has to end, and where nothing could wake the guest.
+        or None to give up: where the run has to end, and where nothing could wake the guest.
 
-        Without pacing, time jumps to ``due``; where nothing is due, a person's typing is waited
-        for.
+        Without pacing, time jumps to ``due``; where nothing is due, the host waits for a person to
+        type.
         """
-        machine, console = self.machine, self.machine.console
-        if due is not None and not machine.pace:
+        console = self._console
+        if due is not None and not self._pace:
             return due
         if due is None and console.interactive and not console.fed:
-            if not machine.board.uart.listens:
+            if not self._receiver.listens:
                 return None
             self._wait()
         begin = time.monotonic()
@@ -50,18 +70,19 @@ class Pacer:
             passed = int((time.monotonic() - begin) * 1e9)
             if due is not None and now + passed >= due:
                 return due
-            if (due is None and not console.interactive) or machine.over:
+            if (due is None and not console.interactive) or self._run_time.over:
                 return None
             left = SLICE_S if due is None else min(SLICE_S, (due - now - passed) / 1e9)
             console.arrived.wait(left)
             console.arrived.clear()
         self.waits = False
-        machine.board.uart.poll_input()
+        self._receiver.poll_input()
         later = now + int((time.monotonic() - begin) * 1e9)
         return later if due is None else min(later, due)
 
     def _wait(self) -> None:
         self.waits = True
-        if not self._said:
-            self._said = True
-            self.on_wait()
+        if not self._told:
+            self._told = True
+            for listener in self.listeners:
+                listener()

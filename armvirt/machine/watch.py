@@ -12,6 +12,10 @@ from __future__ import annotations
 from time import monotonic
 from types import FrameType
 
+from armvirt.errors import LimitError
+
+REPORT_S = 0.25  # after a limit of host time: for the digest of a run that the limit ended
+
 
 class Watch:
     """Whether work has to end. ``seconds`` of the host's time are the limit (None: there is none),
@@ -101,3 +105,38 @@ class Watch:
 
     def _ctrl_c(self, _number: int, _frame: FrameType | None) -> None:
         self.request(KeyboardInterrupt())
+
+
+class RunTime:
+    """The host time that a run may take: the limit of its `Watch`, and a limit of its own."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self._deadline: float | None = None
+        self.seconds: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<RunTime of {self.watch!r}>"
+
+    def start(self, timeout_s: float | None) -> None:
+        """A run begins, which may take ``timeout_s`` seconds (None: no limit of its own)."""
+        own = None if timeout_s is None else monotonic() + timeout_s
+        limits = [limit for limit in (self.watch.deadline, own) if limit is not None]
+        self._deadline = min(limits, default=None)
+        self.seconds = self.watch.seconds if timeout_s is None else timeout_s
+
+    @property
+    def expired(self) -> bool:
+        """Whether the limit has passed."""
+        return self._deadline is not None and monotonic() >= self._deadline
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has to end: by its limit, or by a request to its watch."""
+        return self.watch.requested or self.expired
+
+    def check_digest(self) -> None:
+        """LimitError once the digest at the end of the run has no time left."""
+        late = self._deadline is not None and monotonic() >= self._deadline + REPORT_S
+        if self.watch.requested or late:
+            raise LimitError("host time is over")

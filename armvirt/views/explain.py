@@ -24,7 +24,7 @@ from armvirt.views.causes.written import Lookup, of_finding, of_pending, place
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.irq import VgicIrq
-    from armvirt.machine import Machine
+    from armvirt.subject import Subject
 
 __all__ = ["Explanation", "LastWriters", "Step", "explain"]
 
@@ -169,7 +169,7 @@ class Explanation(Showable):
 
 
 def explain(
-    machine: Machine, intid: int, vcpu: int | None = None, versus: int | None = None
+    machine: Subject, intid: int, vcpu: int | None = None, versus: int | None = None
 ) -> Explanation:
     """What keeps an interrupt from a vCPU: by default the one that an SPI or LPI is routed to, and
     for private ones the first on which anything is the matter. ``versus`` is another INTID, which
@@ -200,7 +200,7 @@ def explain(
 
 
 class _Scene(NamedTuple):
-    machine: Machine
+    machine: Subject
     intid: int
     vcpu: int
     recorder: LastWriters | None
@@ -210,7 +210,7 @@ class _Scene(NamedTuple):
         return self.machine.symbols.lookup if self.machine.symbols is not None else None
 
 
-def check(machine: Machine, intid: int, vcpu: int | None = None) -> None:
+def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
     """UserError for a vCPU or an interrupt that this machine can never have."""
     cpus = len(machine.board.vcpus)
     if vcpu is not None and not 0 <= vcpu < cpus:
@@ -227,7 +227,7 @@ def check(machine: Machine, intid: int, vcpu: int | None = None) -> None:
     raise UserError(f"INTID {intid} does not exist: this GIC has {have}")
 
 
-def _whose(machine: Machine, intid: int) -> int:
+def _whose(machine: Subject, intid: int) -> int:
     """The vCPU to look at if nobody says which."""
     vgic = machine.board.vm.vgic_of()
     if intid >= 32:
@@ -237,7 +237,7 @@ def _whose(machine: Machine, intid: int) -> int:
     return next((n for n in ids if _matters(machine, vgic.irq(n, intid), n)), ids[0])
 
 
-def _matters(machine: Machine, irq: VgicIrq, vcpu: int) -> bool:
+def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:
     timers = machine.board.vcpus[vcpu].timer.rows()
     armed = any(row["ppi"] == irq.intid and row["fires_in_ns"] is not None for row in timers)
     return armed or irq.pending or irq.active or irq.lr >= 0 or (irq.enabled and irq.intid >= 16)

@@ -12,7 +12,7 @@ from armvirt.intids import short
 from armvirt.tables import Showable, Table, table_of
 
 if TYPE_CHECKING:
-    from armvirt.machine import Machine
+    from armvirt.subject import Subject
 
 UNUSED = "no interrupt is enabled, pending or active (SGIs are always enabled)"
 
@@ -35,7 +35,7 @@ class GicView(Showable):
     does not exist."""
 
     def __init__(
-        self, machine: Machine, vcpu: int | None = None, *, everything: bool = False
+        self, machine: Subject, vcpu: int | None = None, *, everything: bool = False
     ) -> None:
         vgic = machine.board.vm.vgic_of()
         cpus = [cpu for cpu in vgic.cpus() if vcpu in (None, cpu.vcpu_id)]

@@ -24,7 +24,7 @@ class Line:
         self.console = Console(self.bus)
         self.ended = 0
         self.told = 0
-        self.console.on_input = self._told
+        self.console.receivers.append(self._told)
         self.console.attach(self.clock, self._end)
 
     def _told(self) -> None:
@@ -227,7 +227,7 @@ def test_events(line: Line) -> None:
 
 def test_a_listener_hears_each_byte(line: Line) -> None:
     heard: list[bytes] = []
-    line.console.on_output = heard.append
+    line.console.listeners.append(heard.append)
     line.say("ab")
     assert heard == [b"a", b"b"]
 

@@ -85,7 +85,7 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | Non
     """The run itself, with everything attached that must be detached afterwards; None if the person
     left."""
     # Standard output is the trace's alone if it goes there.
-    machine.console.on_output = (
+    machine.console.listeners.append(
         printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
     )
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def _run_interactive(
     reader = Reader(fd, machine.console.feed, lambda: os.kill(os.getpid(), signal.SIGINT))
     printing.remark("Ctrl-A x leaves, Ctrl-A h helps")
     machine.console.interactive = True
-    machine.pacer.on_wait = lambda: _say_waiting(machine)
+    machine.pacer.listeners.append(lambda: _say_waiting(machine))
     stack.enter_context(raw_mode(fd))
     reader.start()
     stack.callback(reader.stop)

@@ -21,7 +21,7 @@ from armvirt.views.causes.written import Lookup, Written
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.irq import VgicIrq
     from armvirt.hyp.vgic.vgic import Vgic
-    from armvirt.machine import Machine
+    from armvirt.subject import Subject
 
 PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
@@ -40,7 +40,7 @@ class Cause(NamedTuple):
 class Evidence(NamedTuple):
     """An interrupt on its way to a vCPU. ``recorder`` has heard the run."""
 
-    machine: Machine
+    machine: Subject
     intid: int
     vcpu: int
     findings: Sequence[Finding]

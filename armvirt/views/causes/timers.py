@@ -84,7 +84,7 @@ def _mistake(evidence: Evidence, row: dict[str, int], write: LastWrite) -> str |
         return f"{negative}, and CVAL lies below zero" if write.value & SIGN_BIT else None
     if evidence.timer != "vtimer" or not row["offset"]:
         return None
-    hz = evidence.machine.config.cntfrq
+    hz = evidence.machine.board.config.cntfrq
     physical = row["now"] + row["offset"] - (evidence.machine.ns - write.ns) * hz // NS_PER_SECOND
     if not 0 <= row["cval"] - physical < row["offset"] // NEAR:
         return None

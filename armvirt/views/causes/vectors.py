@@ -50,8 +50,7 @@ def not_acknowledged(evidence: Evidence) -> Cause | None:
     """The exception was taken long ago, or the guest is stuck since, and its handler has not come
     to IAR."""
     entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
-    ended = evidence.machine.result
-    stuck = ended is not None and ended.verdict == "stuck"
+    stuck = evidence.machine.ended == "stuck"
     if entry is None or not evidence.cpu.entries or not evidence.holds("PSTATE"):
         return None
     insns = vcpu.context.insns - entry.stamp.insns
@@ -85,11 +84,11 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
 def faults_for_ever(evidence: Evidence) -> Cause | None:
     """The vCPU faults within its vectors, or gave up after a fault, and has done nothing with the
     GIC since."""
-    faults, ended = evidence.cpu.faults, evidence.machine.result
+    faults, ended = evidence.cpu.faults, evidence.machine.ended
     if faults is None or evidence.held is None:
         return None
     in_vectors = 0 <= faults.event.elr - (faults.event.target & -VECTOR_END) < VECTOR_END
-    if not (in_vectors and faults.times >= FAULTS) and (ended is None or ended.verdict != "fail"):
+    if not (in_vectors and faults.times >= FAULTS) and ended != "fail":
         return None  # a handler may go on: of page faults and system calls there are many
     often = f"{times(faults.times)}, last " if faults.times > 1 else ""
     where = f"{faults.stamp.ns:,} ns from {evidence.place(faults.event.elr)}"

@@ -1,0 +1,122 @@
+"""The arguments of `Machine`: each as Python code gave it, checked and as the board takes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from armvirt.board.config import BoardConfig
+from armvirt.bundled import find
+from armvirt.errors import UserError
+from armvirt.settings import native, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from armvirt.board.console import Console
+    from armvirt.events import Sink
+    from armvirt.script import Script
+
+
+def board_config(
+    image: str | Path | None, cpus: int | str | None, counter_start: int | None, **given: Any
+) -> BoardConfig:
+    """What the board is built from. ``given`` are values by their names in the table of settings;
+    each may be the text that the option takes. UserError for what cannot be used."""
+    path, count = _named(image, None if cpus is None else native("cpus", cpus))
+    return BoardConfig(
+        image=path,
+        cpus=count,
+        counter_start=None if counter_start is None else ticks("counter_start", counter_start),
+        **{name: native(name, value) for name, value in given.items()},
+    )
+
+
+def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | None, int]:
+    """(path, CPUs) of a path, or of a bundled guest's name; ``cpus`` None: as many as the guest
+    needs."""
+    if image is None or isinstance(image, os.PathLike):
+        return image, 1 if cpus is None else cpus
+    if not isinstance(image, str):
+        raise UserError(f"image={shown(image)}: write a path, or the name of a bundled guest")
+    guest = find(image)
+    return guest.file, guest.cpus_or(cpus)
+
+
+def loaded_script(script: Script | str | Path | None) -> Script | None:
+    """A console script, or the one in the file of that name."""
+    if script is None:
+        return None
+    from armvirt.script import Script, load
+
+    return script if isinstance(script, Script) else load(native("script", script))
+
+
+def play(script: Script, console: Console) -> None:
+    """Queue the steps of a script on the console."""
+    from armvirt.script import Expect
+
+    for step in script:
+        if isinstance(step, Expect):
+            console.expect(step.text, step.timeout_ns)
+        else:
+            console.send(step.text)
+
+
+def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
+    """A limit of a run. A number is taken as it is, because 0 is a moment, too. An error calls the
+    argument ``name``."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    limit: int | None = native(argument, value, name)
+    return limit
+
+
+def timeout(value: float | str | None) -> float | None:
+    """A limit of host time in seconds."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return value
+    timeout: float | None = native("timeout_s", value)
+    return timeout
+
+
+def intid(argument: str, value: int | str) -> int:
+    """An INTID by number or by name."""
+    if isinstance(value, str):
+        from armvirt.intids import parse_intid
+
+        return parse_intid(value)
+    return number(argument, value)
+
+
+def number(argument: str, value: int) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{argument}={shown(value)}: write a whole number")
+    return value
+
+
+def ticks(argument: str, value: int) -> int:
+    """A count of 64 bits."""
+    if not 0 <= number(argument, value) < 1 << 64:
+        raise UserError(f"{argument}={value}: a counter has 64 bits")
+    return value
+
+
+def sink_list(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
+    """Sinks, each of which can be called."""
+    if not isinstance(sinks, Iterable):
+        raise UserError(f"sinks={shown(sinks)}: write a list of sinks, [sink]")
+    listed = tuple(sinks)
+    for sink in listed:
+        if not callable(sink):
+            raise UserError(f"sinks: {shown(sink)} cannot be called; a sink takes (stamp, event)")
+    return listed
+
+
+def address(pc: int) -> int:
+    """An address of 64 bits."""
+    if not 0 <= pc < 1 << 64:
+        raise UserError(f"pc={shown(pc)}: an address has 64 bits")
+    return pc

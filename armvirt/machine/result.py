@@ -1,0 +1,173 @@
+"""How a run ended: its `Result`, and how the verdict is found."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.events import Event, Stamp
+from armvirt.hyp.kvm import StuckExit, SystemEventExit
+
+if TYPE_CHECKING:
+    from armvirt.board.boot import SymbolSource
+    from armvirt.board.console import Console
+    from armvirt.board.semihosting import Exit as SemihostingEnd
+    from armvirt.board.virt import VirtBoard
+
+EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
+VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
+CONSOLE_SHOWN = 60
+"""Characters of the console that the ``repr`` of a result shows."""
+WAITS = "waits for an interrupt (WFI)"
+
+#: An instruction that the guest executed and that is UNDEFINED on this machine
+#: (`armvirt.hw.pe.Pe.lacking`), and the option that serves it.
+LACKING = {
+    "semihosting": "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting",
+    "wfxt": "WFIT or WFET is UNDEFINED without --cpu-features wfxt",
+    "ecv": "CNTPCTSS_EL0 or CNTVCTSS_EL0 is UNDEFINED without --cpu-features ecv",
+}
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    ``verdict``: pass or fail (the guest said so), off (powered off without a verdict), reset (with
+    ``reboot`` off), stuck (``diagnosis`` says why), limit. ``ns`` is virtual time, ``insns`` what
+    all CPUs have retired, ``trace_hash`` is None without one, and where a limit of host time left
+    no time for the digest of the RAM; ``guest_code`` the code of a semihosting exit, ``recent`` the
+    last events where events were recorded.
+    """
+
+    verdict: str
+    ns: int
+    insns: int
+    console: str
+    trace_hash: str | None = None
+    diagnosis: str = ""
+    guest_code: int | None = None
+    recent: Sequence[tuple[Stamp, Event]] = ()
+    pc: int = 0
+
+    def __repr__(self) -> str:
+        """As a NamedTuple, without what is long: the whole of ``console`` and ``recent`` is in
+        these fields."""
+        last = self.console[-CONSOLE_SHOWN:]
+        console = repr(last) if last == self.console else f"...{last!r}"
+        rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []
+        rest += [f"guest_code={self.guest_code}"] if self.guest_code is not None else []
+        rest += [f"pc={self.pc:#x}"] if self.pc else []
+        rest += [f"trace_hash={self.trace_hash!r}"] if self.trace_hash is not None else []
+        shown = ", ".join(
+            [
+                f"verdict={self.verdict!r}, ns={self.ns}, insns={self.insns}",
+                *rest,
+                f"console={console}",
+            ]
+        )
+        return f"Result({shown}, recent=<{len(self.recent)} events>)"
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of the command line."""
+        return EXIT_STATUS[self.verdict]
+
+
+class Judge:
+    """Finds the verdict of a run from the event that ended it, the console and the vCPUs.
+
+    ``digest`` gives the trace hash at this moment, ``recent`` has the last events.
+    """
+
+    def __init__(
+        self,
+        board: VirtBoard,
+        symbols: SymbolSource | None,
+        digest: Callable[[], str | None],
+        recent: deque[tuple[Stamp, Event]],
+    ) -> None:
+        self._board, self._symbols, self._digest, self._recent = board, symbols, digest, recent
+
+    @property
+    def _console(self) -> Console:
+        return self._board.console
+
+    def make(
+        self, verdict: str, diagnosis: str = "", guest_code: int | None = None, pc: int = 0
+    ) -> Result:
+        """A result at this moment. The diagnosis of a run that did not pass names what the guest
+        executed and the machine does not have."""
+        if verdict in ("fail", "stuck", "limit") and (lacking := self._lacking()):
+            diagnosis = f"{diagnosis}; {lacking}" if diagnosis else lacking
+        board = self._board
+        return Result(
+            verdict, board.vm.timers.now, board.insns, self._console.text,
+            self._digest(), diagnosis, guest_code, list(self._recent), pc,
+        )  # fmt: skip
+
+    def of_event(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
+        """The result of a run that the guest ended. A console script with a step left fails it."""
+        if isinstance(event, StuckExit):
+            result = self.make(
+                "stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc
+            )
+        elif isinstance(event, SystemEventExit):
+            result = self.make("reset" if event.kind == "reset" else self._said() or "off")
+        else:
+            said = self._said() or ("fail" if event.code else "pass")
+            result = self.make(said, guest_code=event.code)
+        if self._console.waiting_for is not None and result.verdict in ("pass", "off"):
+            problem = f"the script still waited for {self._awaited()!r}"
+            return result._replace(verdict="fail", diagnosis=problem)
+        return result
+
+    def of_script(self) -> Result:
+        """The result of a run in which an ``expect`` of the console script timed out."""
+        return self.make("fail", f"the script waited in vain for {self._awaited()!r}")
+
+    def of_idleness(self) -> Result:
+        """The result of a run in which every vCPU waits and nothing is due."""
+        return self.of_event(StuckExit(self._idle_cause(), self._board.vcpus[0].context.pc))
+
+    def waiting(self) -> str:
+        """A sentence about the vCPUs of a guest that only the keyboard could wake."""
+        vcpus = [vcpu for vcpu in self._board.vcpus if vcpu.power.value != "off"]
+        what = WAITS
+        if any(vcpu.runnable for vcpu in vcpus):
+            what = "branches to itself until an interrupt"
+        elif not any(vcpu.in_wfi for vcpu in vcpus):
+            what = "waits for an event (WFE)"
+        return self.describe(vcpus[0].context.pc, self._idle_cause(what, " but the keyboard"))
+
+    def describe(self, pc: int, cause: str, cpu: int | None = None) -> str:
+        """One line for a guest that cannot go on: the CPU if there are several, cause, PC,
+        symbol."""
+        who = "the guest" if cpu is None else f"CPU {cpu} of the guest"
+        return f"{who} {cause}: {self._place(pc)}"
+
+    def _idle_cause(self, what: str = WAITS, but: str = "") -> str:
+        causes = "; ".join(self._board.vm.why_idle())
+        return f"{what} that nothing{but} will send" + (f" ({causes})" if causes else "")
+
+    def _awaited(self) -> str:
+        return (self._console.waiting_for or b"").decode("utf-8", "replace")
+
+    def _lacking(self) -> str:
+        """The instructions that the guest executed and that are UNDEFINED on this machine, each
+        with the option that serves it."""
+        pcpus = self._board.kvm.host.pcpus
+        found = {name: pc for pcpu in pcpus for name, pc in pcpu.pe.lacking.items()}
+        return "; ".join(
+            f"{LACKING[name]}, executed at {self._place(pc)}" for name, pc in found.items()
+        )
+
+    def _place(self, pc: int) -> str:
+        symbol = self._symbols.lookup(pc) if self._symbols is not None else None
+        return f"pc {pc:#x}" + (f" ({symbol})" if symbol else "")
+
+    def _said(self) -> str | None:
+        """The last verdict that the guest printed."""
+        found = VERDICT.findall(bytes(self._console.output))
+        return found[-1].decode().lower() if found else None

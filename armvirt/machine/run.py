@@ -1,0 +1,142 @@
+"""The run loop: drives a board until the guest ends, or until a goal is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from armvirt.hw.clock import NEVER
+from armvirt.hyp.kvm import Stop, SystemEventExit
+
+if TYPE_CHECKING:
+    from armvirt.board.console import Console
+    from armvirt.board.virt import VirtBoard
+    from armvirt.machine.pacing import Pacer
+    from armvirt.machine.result import Judge, Result
+    from armvirt.machine.watch import RunTime
+
+
+class Arrival(Protocol):
+    """A place that a vCPU has reached. ``moved``: the guest executes elsewhere, so that its places
+    have other addresses now."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def moved(self) -> bool: ...
+
+
+class Reached(NamedTuple):
+    """The part of a goal at which a run stopped, in words."""
+
+    text: str
+    moved: bool = False
+
+
+class Goal(NamedTuple):
+    """Where a run stops before the guest's end: after ``insns`` instructions of all CPUs, at ``ns``
+    of guest time, after ``timeout_s`` seconds of host time (None: no such limit), when ``text`` has
+    appeared on the console from now on, or where ``at`` gives an
+    arrival."""
+
+    insns: int | None = None
+    ns: int | None = None
+    timeout_s: float | None = None
+    text: bytes | None = None
+    at: Callable[[], Arrival | None] = lambda: None
+
+
+class Runner:
+    """Runs one board. ``result`` is how the guest ended, None while it has not; ``restarted`` is
+    called after a reset."""
+
+    def __init__(
+        self,
+        board: VirtBoard,
+        judge: Judge,
+        run_time: RunTime,
+        pacer: Pacer,
+        restarted: Callable[[], None] | None,
+    ) -> None:
+        self._board, self._judge, self._run_time, self._pacer = board, judge, run_time, pacer
+        self._host, self._console = board.kvm.host, board.console
+        self._restarted = restarted
+        self.result: Result | None = None
+
+    def __repr__(self) -> str:
+        return f"<Runner of {self._board!r}>"
+
+    def drive(self, goal: Goal) -> Result | Reached:
+        """Run to the guest's end, or to the goal."""
+        if self.result is not None:
+            return self.result
+        self._host.check_standing()
+        run_time = self._run_time
+        run_time.start(goal.timeout_s)
+        self._host.on_poll(lambda: run_time.over or self._console.fed)
+        self._host.on_idle = self._pacer.idle if self._pacer.wanted else None
+        with _watched(self._console, goal.text, self._host.stop) as appeared, run_time.watch:
+            while True:
+                if (reached := self._reached(goal, appeared)) is not None:
+                    return reached
+                if (result := self._step(goal)) is not None:
+                    return result
+
+    def _reached(self, goal: Goal, appeared: Callable[[], bool]) -> Reached | None:
+        """The part of the goal that has been reached."""
+        if appeared():
+            return Reached(f"{goal.text!r} appeared")
+        if (arrival := goal.at()) is not None:
+            return Reached(arrival.text, arrival.moved)
+        if goal.insns is not None and self._board.insns >= goal.insns:
+            return Reached(f"after {goal.insns} instructions")
+        if goal.ns is not None and self._board.vm.timers.now >= goal.ns:
+            return Reached(f"after {goal.ns} ns of guest time")
+        if self._run_time.over:
+            return Reached(f"host time of {self._run_time.seconds} s is over")
+        return None
+
+    def _step(self, goal: Goal) -> Result | None:
+        """Drive the board once, and handle the event that stopped it. The result if the guest has
+        ended."""
+        stop = self._board.run(
+            NEVER if goal.ns is None else goal.ns, NEVER if goal.insns is None else goal.insns
+        )
+        event = self._board.take_event()
+        if isinstance(event, SystemEventExit) and event.kind == "reset" and self._restarted:
+            self._board.reset()
+            self._restarted()
+        elif event is not None:
+            self.result = self._judge.of_event(event)
+        elif self._console.expired:
+            self.result = self._judge.of_script()
+        elif stop is Stop.IDLE and not self._run_time.over:
+            self.result = self._judge.of_idleness()
+        return self.result
+
+
+@contextmanager
+def _watched(
+    console: Console, text: bytes | None, stop: Callable[[], None]
+) -> Iterator[Callable[[], bool]]:
+    """Within this, ``stop`` is called when ``text`` has appeared on the console, from here on. The
+    function says whether it has."""
+    if text is None:
+        yield lambda: False
+        return
+    appeared = not text
+    first_end = console.printed + len(text)
+
+    def listen(_data: bytes) -> None:
+        nonlocal appeared
+        if not appeared and console.printed >= first_end and console.output.endswith(text):
+            appeared = True
+            stop()
+
+    console.listeners.append(listen)
+    try:
+        yield lambda: appeared
+    finally:
+        console.listeners.remove(listen)

@@ -1,0 +1,35 @@
+"""What is looked at: the part of `armvirt.machine.machine.Machine` that views and places read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from armvirt.board.boot import SymbolSource
+    from armvirt.board.virt import VirtBoard
+    from armvirt.events import Sink
+
+
+class Subject(Protocol):
+    """A machine that stands still."""
+
+    @property
+    def board(self) -> VirtBoard:
+        """The board, with the VM and its vCPUs."""
+
+    @property
+    def symbols(self) -> SymbolSource | None:
+        """The guest's symbols, None if it has none."""
+
+    @property
+    def sinks(self) -> Sequence[Sink]:
+        """The sinks that heard the run."""
+
+    @property
+    def ended(self) -> str | None:
+        """The verdict of the run; None while the guest has not ended."""
+
+    @property
+    def ns(self) -> int:
+        """Virtual time now."""
