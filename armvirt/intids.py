@@ -1,7 +1,7 @@
 """The names of INTIDs: what people write instead of a number, and read beside one.
 
 ``vtimer`` and ``ptimer`` are the PPIs of the EL1 timers (BSA, level 1), ``uart`` and ``rtc`` the
-SPIs of the board (`armvirt.board.memmap`). Each class of interrupts has numbers of its own as well,
+SPIs of the board (`armvirt.board.virt.devices`). Each class of interrupts has numbers of its own as well,
 as in a device tree (Linux, Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml):
 ``sgi0``, ``ppi11``, ``spi1``, ``lpi0``.
 """
@@ -13,14 +13,14 @@ import re
 from armvirt import units
 from armvirt.arch.gic import FIRST_LPI, FIRST_PPI, FIRST_SPECIAL, FIRST_SPI, NR_PRIVATE, NR_SGIS
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
-from armvirt.board import memmap
+from armvirt.board.virt import devices
 from armvirt.errors import UserError
 
 NAMES = {
     PPI_VTIMER: "vtimer",
     PPI_PTIMER: "ptimer",
-    memmap.UART_INTID: "uart",
-    memmap.RTC_INTID: "rtc",
+    devices.UART_INTID: "uart",
+    devices.RTC_INTID: "rtc",
 }
 _BY_NAME = {name: intid for intid, name in NAMES.items()}
 #: The first INTID of each class, and how many it has at most (IHI 0069 2.2).

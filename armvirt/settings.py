@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from armvirt import units
 from armvirt.arch.words import MASK64
-from armvirt.board import memmap
 from armvirt.board.config import BoardConfig
+from armvirt.board.virt import memmap
 from armvirt.errors import UserError
 
 Parse = Callable[[str], Any]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from armvirt.board.board import Board
     from armvirt.board.boot import SymbolSource
-    from armvirt.board.virt import VirtBoard
     from armvirt.events import Sink
 
 
@@ -15,7 +15,7 @@ class Subject(Protocol):
     """A machine that stands still."""
 
     @property
-    def board(self) -> VirtBoard:
+    def board(self) -> Board:
         """The board, with the VM and its vCPUs."""
 
     @property

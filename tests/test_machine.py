@@ -451,7 +451,7 @@ def test_an_error_in_a_device(machine: Make) -> None:
     def broken(offset: int, size: int) -> int:
         raise OwnError("in a device")
 
-    guest.board.uart.read = broken  # type: ignore[method-assign]
+    guest.board.devices["uart"].read = broken  # type: ignore[method-assign]
     with pytest.raises(OwnError, match="in a device"):
         guest.run()
 

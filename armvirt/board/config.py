@@ -1,4 +1,4 @@
-"""What a board is built from: every setting with its default, and the ranges that the board takes.
+"""What a board is built from: every setting with its default, and the limits of a board.
 
 This file is the only home of the defaults. The command line, suite files and `Machine` read them
 here, so nothing heavy is imported.
@@ -8,12 +8,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.gic import MAX_CPUS_GICV2
-from armvirt.board import memmap
 from armvirt.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class Region(NamedTuple):
+    """A range of guest physical addresses (IPA): ``size`` bytes from ``base``."""
+
+    base: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first address after the region."""
+        return self.base + self.size
+
+
+class Limits(NamedTuple):
+    """What a board can have: the number of its CPUs, and the bytes of its RAM."""
+
+    cpus: int
+    ram_min: int
+    ram_max: int
 
 
 class BoardConfig(NamedTuple):
@@ -31,7 +49,7 @@ class BoardConfig(NamedTuple):
     image: str | Path | None
     bios: str | Path | None = None
     cpus: int = 1
-    memory: int = 512 * memmap.MIB
+    memory: int = 512 << 20
     cpu: str = "cortex-a72"
     cntfrq: int = 62_500_000
     cntvoff: int | None = None
@@ -55,34 +73,38 @@ class BoardConfig(NamedTuple):
     counter_start: int | None = None
 
 
-def check(config: BoardConfig) -> None:
-    """UserError for what no board can be."""
+def check(config: BoardConfig, limits: Limits) -> None:
+    """UserError for a configuration that no board of these limits can have."""
     if config.image is None and config.bios is None:
         raise UserError("no guest: give an image, or a ROM with --bios")
     if config.gic not in (2, 3):
         raise UserError(f"--gic {config.gic}: there is GICv2 and GICv3")
-    _check_host(config)
-    if config.gic == 2 and config.cpus > MAX_CPUS_GICV2:
+    _check_ranges(config, limits)
+    if config.gic == 2:
+        _check_gicv2(config)
+    if not limits.ram_min <= config.memory <= limits.ram_max:
+        raise UserError(
+            f"--mem {config.memory}: the board takes {limits.ram_min} to {limits.ram_max} bytes of RAM"
+        )
+
+
+def _check_gicv2(config: BoardConfig) -> None:
+    from armvirt.arch.gic import MAX_CPUS_GICV2
+
+    if config.cpus > MAX_CPUS_GICV2:
         raise UserError(
             f"--cpus {config.cpus}: a GICv2 has at most {MAX_CPUS_GICV2} CPUs; use --gic 3"
         )
-    if not memmap.RAM_MIN <= config.memory <= memmap.RAM_MAX:
-        raise UserError(
-            f"--mem {config.memory}: the board takes {memmap.RAM_MIN} to {memmap.RAM_MAX} bytes of RAM"
-        )
 
 
-#: (field of `BoardConfig`, least, most, what has so many).
-_RANGES = (
-    ("cpus", 1, memmap.MAX_CPUS_V3, "the board has 1 to {most} CPUs"),
-    ("list_registers", 1, 16, "there can be 1 to {most}"),
-    ("priority_bits", 5, 7, "there can be 5 to {most}"),
-    ("pcpus", 1, memmap.MAX_CPUS_V3, "the host has 1 to {most} physical CPUs"),
-)
-
-
-def _check_host(config: BoardConfig) -> None:
-    for name, least, most, text in _RANGES:
+def _check_ranges(config: BoardConfig, limits: Limits) -> None:
+    ranges = (
+        ("cpus", 1, limits.cpus, "the board has 1 to {most} CPUs"),
+        ("list_registers", 1, 16, "there can be 1 to {most}"),
+        ("priority_bits", 5, 7, "there can be 5 to {most}"),
+        ("pcpus", 1, limits.cpus, "the host has 1 to {most} physical CPUs"),
+    )
+    for name, least, most, text in ranges:
         value = getattr(config, name)
         if not least <= value <= most:
             raise UserError(f"--{name.replace('_', '-')} {value}: {text.format(most=most)}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import ConsoleEvent, EventBus
+from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from armvirt.board.devices.device import Timers
 
 OWNER = "console"
+VERSION = 1  # of its state
 KEPT = 8 << 20
 """Bytes of what the guest has printed that are kept at least; from twice as many on the oldest are
 dropped."""
@@ -203,18 +205,20 @@ class Console:
         """Whether terminal input waits."""
         return bool(self._fed)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> State:
+        """What was printed and typed, and the steps of the script that are left."""
         return {
-            "version": 1, "output": bytes(self.output).hex(),
+            "version": VERSION, "output": bytes(self.output).hex(),
             "dropped": self.dropped, "input": list(self._input), "seen": self._seen,
             "steps": [[kind, text.hex(), timeout_ns] for kind, text, timeout_ns in self._steps],
             "armed": self._armed, "expired": self.expired,
         }  # fmt: skip
 
-    def load(self, state: dict[str, object]) -> None:
-        self.output[:] = bytes.fromhex(str(state["output"]))
-        self.dropped = int(state["dropped"])  # type: ignore[call-overload]
-        self._input = deque(state["input"])  # type: ignore[call-overload]
-        self._steps = deque(Step(k, bytes.fromhex(text), t) for k, text, t in state["steps"])  # type: ignore[attr-defined]
-        self._seen = int(state["seen"])  # type: ignore[call-overload]
-        self._armed, self.expired = bool(state["armed"]), bool(state["expired"])
+    def load(self, state: State) -> None:
+        """Load what `state` gave."""
+        checked(state, "the console", VERSION)
+        self.output[:] = bytes.fromhex(state["output"])
+        self.dropped, self._seen = state["dropped"], state["seen"]
+        self._input = deque(state["input"])
+        self._steps = deque(Step(k, bytes.fromhex(text), t) for k, text, t in state["steps"])
+        self._armed, self.expired = state["armed"], state["expired"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from armvirt.board import boot
 from armvirt.board.config import BoardConfig, check
-from armvirt.board.memmap import RAM_BASE
-from armvirt.board.tree import dtb
+from armvirt.board.tree import user_tree
+from armvirt.board.virt.memmap import LIMITS, RAM_BASE, ROM
 from armvirt.errors import ImageError
 from armvirt.inputs import STDIN
 
@@ -27,15 +27,15 @@ class Precheck:
 
     def __call__(self, config: BoardConfig) -> None:
         """UserError for what no board can be, and (ImageError) for a file that cannot be used."""
-        check(config)
+        check(config, LIMITS)
         if config.image is not None:
             self.file(config.image, boot.check, RAM_BASE, config.memory, config.load_addr)
         if config.bios is not None:
-            self.file(config.bios, boot.check_bios)
+            self.file(config.bios, boot.check_bios, ROM)
         if config.initrd is not None:
             self.file(config.initrd, boot.check_initrd, config.memory)
         if config.dtb is not None:
-            self.file(config.dtb, dtb.load_user_tree)
+            self.file(config.dtb, user_tree.load_user_tree)
 
     def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
         """``look(path, *more)``, unless it was done before; it raises ImageError for a file that

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from armvirt.board.devices.device import State
 from armvirt.errors import ArmvirtError
+from armvirt.state import State, checked
 
 HLT_IMMEDIATE = 0xF000
+VERSION = 1  # of its state
 FAILED = (1 << 64) - 1
 ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38
 
@@ -187,10 +188,11 @@ class Semihosting:
             [number, file.is_console, file.position] for number, file in sorted(self._files.items())
         ]
         shown = [[list(call), count] for call, count in self._shown.items()]
-        return {"version": 1, "files": files, "errno": self._errno, "shown": shown}
+        return {"version": VERSION, "files": files, "errno": self._errno, "shown": shown}
 
     def load(self, state: State) -> None:
-        """Take over saved state."""
+        """Load what `state` gave."""
+        checked(state, "semihosting", VERSION)
         self._files = {
             number: _File(is_console, position) for number, is_console, position in state["files"]
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from armvirt.board.memmap import RAM_MAX, RAM_MIN
+from armvirt.board.virt.memmap import RAM_MAX, RAM_MIN
 from armvirt.errors import UserError
 
 if TYPE_CHECKING:

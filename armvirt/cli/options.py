@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from armvirt import settings as settings_table
 from armvirt import units
-from armvirt.board import memmap
+from armvirt.board.virt import memmap
 from armvirt.cli import printing
 from armvirt.errors import UserError
 from armvirt.printable import folded

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from armvirt.arch.el1 import VBAR_EL1
 from armvirt.board.console import Console
 from armvirt.board.sizes import human
-from armvirt.board.virt import VirtBoard
+from armvirt.board.virt.board import VirtBoard
 from armvirt.errors import LimitError, UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
 from armvirt.hyp.kvm import Host
@@ -30,6 +30,7 @@ from armvirt.settings import DEFAULTS, native, shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from armvirt.board.board import Board
     from armvirt.board.boot import SymbolSource
     from armvirt.places import Marks
     from armvirt.script import Script
@@ -116,10 +117,10 @@ class Machine:
         self.recent: deque[tuple[Stamp, Event]] = deque(maxlen=RECENT_EVENTS)
         self._hash = _subscribe(self.bus, trace_hash, self.sinks, self.recent)
         self.console = Console(self.bus)
-        self.board = VirtBoard(self.config, self.bus, self.console)
+        self.board: Board = VirtBoard(self.config, self.bus, self.console)
         self.symbols = _symbols(native("symbols", symbols), self.board)
         self.run_time = RunTime(watch if watch is not None else Watch())
-        self.pacer = Pacer(self.console, self.board.uart, self.run_time, pace)
+        self.pacer = Pacer(self.console, self.board.receiver, self.run_time, pace)
         self._judge = Judge(self.board, self.symbols, self._digest, self.recent)
         self._runner = Runner(
             self.board, self._judge, self.run_time, self.pacer, self._restarted if reboot else None
@@ -337,7 +338,7 @@ def _subscribe(
     return hashed
 
 
-def _symbols(path: str | Path | None, board: VirtBoard) -> SymbolSource | None:
+def _symbols(path: str | Path | None, board: Board) -> SymbolSource | None:
     """The names in a file beside the guest; without one, the guest's own."""
     if path is None:
         return board.loaded[0].symbols

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.arch import timer
-from armvirt.board import memmap
 from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import LimitError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, InFlight, MpState, Vcpu, VcpuEvents, VcpuGroup
@@ -43,7 +42,6 @@ TIMER_ORDER = tuple(
 VIRTUAL_COUNT = ONE_REG_U64_SYSTEM | timer.CNTV_CVAL_EL0
 COUNTER_START = 0x7654_3210_0000
 SMP_TOLERANCE_NS = 500_000
-WIRED = (("uart", memmap.UART_INTID), ("rtc", memmap.RTC_INTID))
 PAGE = 4096
 
 
@@ -123,7 +121,7 @@ def save(machine: Machine) -> Snapshot:
     else:
         gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus], _only_lines(machine))
     its = vgic_save.save_its(board.gic, board.its) if board.its is not None else []
-    devices = {name: device.state() for name, device in _devices(machine).items()}
+    devices = {name: device.state() for name, device in board.own_parts.items()}
     return Snapshot(
         machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices,
         _timers(machine), dict(board.vm.smccc.trng.state()),
@@ -133,7 +131,7 @@ def save(machine: Machine) -> Snapshot:
 def _timers(machine: Machine) -> list[tuple[int, str, str]]:
     """What the board's devices have set in the queue of their time, in order: a device's state does
     not have it."""
-    owners = {machine.board.uart.name, machine.board.rtc.name, CONSOLE_TIMER}
+    owners = {*(device.name for device in machine.board.devices.values()), CONSOLE_TIMER}
     entries: Any = machine.board.vm.timers.state()["entries"]
     return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
 
@@ -150,9 +148,7 @@ def _high_lines(machine: Machine) -> set[vgic_save.Line]:
     """The inputs of the interrupt controller that are high: what the devices drive, and the timers
     of each vCPU."""
     board = machine.board
-    high: set[vgic_save.Line] = {
-        (None, intid) for name, intid in WIRED if _devices(machine)[name].state()["level"]
-    }
+    high: set[vgic_save.Line] = {(None, wire.intid) for wire in board.wires() if wire.device.level}
     for vcpu in board.vcpus:
         for attr, register in enumerate((timer.CNTV_CTL_EL0, timer.CNTP_CTL_EL0)):
             if (
@@ -177,12 +173,6 @@ def _only_lines(machine: Machine) -> set[vgic_save.Line]:
     }
 
 
-def _devices(machine: Machine) -> dict[str, Any]:
-    board = machine.board
-    found = {"uart": board.uart, "rtc": board.rtc, "console": board.console}
-    return {**found, **{f"semihosting{n}": each for n, each in enumerate(board.semihosting)}}
-
-
 def restore(machine: Machine, snapshot: Snapshot) -> None:
     """Go on with a snapshot in a machine of the same arguments that has not run yet, on a host of
     its own.
@@ -203,7 +193,7 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
     its: ItsDevice | None = board.its
     if its is not None:
         vgic_save.restore_its(its, snapshot.its)
-    for name, device in _devices(machine).items():
+    for name, device in board.own_parts.items():
         device.load(snapshot.devices[name])
     _set_timers(machine, snapshot.timers)
     board.vm.smccc.trng.load(snapshot.entropy)
@@ -230,8 +220,8 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
     """The attributes of a GICv2 have no line levels: the devices say them again, and what is
     restored after that has the last word on what pends."""
-    for name, intid in WIRED:
-        machine.board.vm.irq_line(intid, bool(snapshot.devices[name]["level"]))
+    for wire in machine.board.wires():
+        machine.board.vm.irq_line(wire.intid, bool(snapshot.devices[wire.slot]["level"]))
 
 
 def migrate_test(

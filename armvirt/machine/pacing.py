@@ -10,24 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from armvirt.board.board import Receiver
     from armvirt.board.console import Console
     from armvirt.machine.watch import RunTime
 
 SLICE_S = 0.1  # the longest time that Ctrl-C has to wait
-
-
-class Receiver(Protocol):
-    """The device at which console input arrives."""
-
-    @property
-    def listens(self) -> bool:
-        """Whether a byte that arrives would raise the interrupt line."""
-
-    def poll_input(self) -> None:
-        """Look for input."""
 
 
 class Pacer:

@@ -11,10 +11,10 @@ from armvirt.events import Event, Stamp
 from armvirt.hyp.kvm import StuckExit, SystemEventExit
 
 if TYPE_CHECKING:
+    from armvirt.board.board import Board
     from armvirt.board.boot import SymbolSource
     from armvirt.board.console import Console
     from armvirt.board.semihosting import Exit as SemihostingEnd
-    from armvirt.board.virt import VirtBoard
 
 EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
 VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
@@ -83,12 +83,15 @@ class Judge:
 
     def __init__(
         self,
-        board: VirtBoard,
+        board: Board,
         symbols: SymbolSource | None,
         digest: Callable[[], str | None],
         recent: deque[tuple[Stamp, Event]],
     ) -> None:
         self._board, self._symbols, self._digest, self._recent = board, symbols, digest, recent
+
+    def __repr__(self) -> str:
+        return f"<Judge of {self._board!r}>"
 
     @property
     def _console(self) -> Console:

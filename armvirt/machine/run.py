@@ -10,8 +10,8 @@ from armvirt.hw.clock import NEVER
 from armvirt.hyp.kvm import Stop, SystemEventExit
 
 if TYPE_CHECKING:
+    from armvirt.board.board import Board
     from armvirt.board.console import Console
-    from armvirt.board.virt import VirtBoard
     from armvirt.machine.pacing import Pacer
     from armvirt.machine.result import Judge, Result
     from armvirt.machine.watch import RunTime
@@ -54,7 +54,7 @@ class Runner:
 
     def __init__(
         self,
-        board: VirtBoard,
+        board: Board,
         judge: Judge,
         run_time: RunTime,
         pacer: Pacer,

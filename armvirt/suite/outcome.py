@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from armvirt.board.memmap import UART as UART_WINDOW
+from armvirt.board.virt.memmap import UART as UART_WINDOW
 from armvirt.printable import printable_lines
 from armvirt.trace.jsonl import record
 

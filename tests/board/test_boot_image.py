@@ -9,6 +9,7 @@ import pytest
 from elf_builder import RAM, elf, image
 
 from armvirt.board.boot import Loaded, load, load_bios, load_initrd
+from armvirt.board.virt.memmap import RAM_BASE, ROM
 from armvirt.errors import ImageError
 
 MIB = 1 << 20
@@ -163,7 +164,7 @@ def test_initrd(tmp_path: Path) -> None:
 def test_bios(tmp_path: Path) -> None:
     path = tmp_path / "u-boot.bin"
     path.write_bytes(b"\x0a\0\0\x14rest")
-    loaded = load_bios(path)
+    loaded = load_bios(path, ROM, RAM_BASE)
     assert (loaded.kind, loaded.entry, loaded.segments[0].address, loaded.end) == (
         "bios",
         0,
@@ -172,7 +173,7 @@ def test_bios(tmp_path: Path) -> None:
     )
     os.truncate(path, 65 * MIB)
     with pytest.raises(ImageError, match=r"it \(65M\) is larger than the boot ROM \(64M\)"):
-        load_bios(path)
+        load_bios(path, ROM, RAM_BASE)
     path.write_bytes(elf())
     with pytest.raises(ImageError, match="a boot ROM is raw"):
-        load_bios(path)
+        load_bios(path, ROM, RAM_BASE)

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from armvirt.board import memmap
 from armvirt.board.bus import MmioBus
 from armvirt.board.devices.device import RegisterDevice, State
+from armvirt.board.virt import memmap
 
 
 class Scratch(RegisterDevice):

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from board_tools import require_tool
 
-from armvirt.board.tree import dtb, fdt
-from armvirt.board.tree.dtb import BoardTree
+from armvirt.board.config import BoardConfig, Region
+from armvirt.board.tree import fdt, user_tree
 from armvirt.board.tree.fdt import Node, Tree
+from armvirt.board.virt import tree as dtb
+from armvirt.board.virt.devices import slots
+from armvirt.board.virt.memmap import RAM_BASE
+from armvirt.board.virt.tree import BoardTree
 from armvirt.errors import ImageError
 
 MIB = 1 << 20
@@ -17,7 +21,8 @@ MIB = 1 << 20
 
 def board(cpus: int = 2, **other: object) -> BoardTree:
     mpidrs = tuple(1 << 31 | (n & 15) | (n >> 4) << 8 for n in range(cpus))
-    return BoardTree(mpidrs=mpidrs, memory=512 * MIB, **other)  # type: ignore[arg-type]
+    devices = slots(BoardConfig(None, gic=int(str(other.get("gic", 3)))))
+    return BoardTree(mpidrs=mpidrs, memory=512 * MIB, devices=devices, **other)  # type: ignore[arg-type]
 
 
 def node(blob: bytes, path: str) -> Node:
@@ -197,8 +202,8 @@ def test_a_users_tree_is_patched(tmp_path: Path) -> None:
     chosen = root.add(Node("chosen"))
     chosen.text("bootargs", "old")
     chosen.u64("linux,initrd-start", 1)
-    tree = dtb.load_user_tree(save(tmp_path / "u.dtb", root))
-    blob = dtb.patch(tree, "new", None, 64 * MIB)
+    tree = user_tree.load_user_tree(save(tmp_path / "u.dtb", root))
+    blob = user_tree.patch(tree, "new", None, Region(RAM_BASE, 64 * MIB))
     assert node(blob, "/chosen").properties == {"bootargs": b"new\0"}
     assert cells(node(blob, "/memory@40000000").properties["reg"]) == (0x40000000, 64 * MIB)
     assert node(blob, "/").properties["model"] == b"mine\0"
@@ -206,11 +211,13 @@ def test_a_users_tree_is_patched(tmp_path: Path) -> None:
 
 def test_patching_keeps_what_is_there_and_fixes_cells(tmp_path: Path) -> None:
     root = Node("")
-    root.add(dtb.memory(0x50000000, MIB))
-    again = fdt.parse(dtb.patch(Tree(root), "", (0x41000000, 0x41000010), 64 * MIB)).root
+    root.add(user_tree.memory(0x50000000, MIB))
+    again = fdt.parse(
+        user_tree.patch(Tree(root), "", (0x41000000, 0x41000010), Region(RAM_BASE, 64 * MIB))
+    ).root
     assert again.child("memory@40000000") is None
     assert again.child("chosen") is not None
-    bare = dtb.patch(Tree(Node("")), "", None, 8 << 30)
+    bare = user_tree.patch(Tree(Node("")), "", None, Region(RAM_BASE, 8 << 30))
     assert cells(node(bare, "/memory@40000000").properties["reg"]) == (0, 0x40000000, 2, 0)
 
 
@@ -223,6 +230,6 @@ def test_bad_dtb_is_one_line(tmp_path: Path, content: bytes, message: str) -> No
     path = tmp_path / "bad.dtb"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=message) as caught:
-        dtb.load_user_tree(path)
+        user_tree.load_user_tree(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from armvirt.board import memmap
+from armvirt.board.virt import memmap
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import PVTIME_IPA, VcpuGroup
 from armvirt.machine import Machine

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from elf_builder import TEXT, Load, elf
 
-from armvirt.board import memmap
 from armvirt.board.console import Console
-from armvirt.board.virt import BoardConfig, VirtBoard
+from armvirt.board.virt import devices, memmap
+from armvirt.board.virt.board import BoardConfig, VirtBoard
 from armvirt.bundled import guests
 from armvirt.errors import UserError
 from armvirt.events import EventBus
@@ -177,11 +177,11 @@ def test_a_gicv3_has_no_message_frame() -> None:
 
 def test_lines_reach_the_gic() -> None:
     board = build()
-    board.uart._irq(1)
+    board.devices["uart"]._irq(1)
     assert board.vm.vgic is not None
     rows = {row["intid"]: row for row in board.vm.vgic.rows()}
-    assert memmap.UART_INTID in rows
-    board.uart._irq(0)
+    assert devices.UART_INTID in rows
+    board.devices["uart"]._irq(0)
 
 
 # -- reset --

@@ -27,12 +27,11 @@ def parts(machine: Machine) -> Iterator[Part]:
     objects = {
         "clock": host.clock, "physical gic": host.gic, "comparators": host.pe.timer, "virtual interface": host.pe.vif,
         "timers": vm.timer_data, "smccc": vm.smccc, "psci": vm.smccc.psci, "trng": vm.smccc.trng,
-        "uart": board.uart, "rtc": board.rtc, "console": board.console,
+        **board.own_parts,
     }  # fmt: skip
     for vcpu in board.vcpus:
         objects[f"context {vcpu.id}"] = vcpu.context
         objects[f"timer {vcpu.id}"] = vcpu.timer
-    objects |= {f"semihosting {n}": each for n, each in enumerate(board.semihosting)}
     for name, thing in objects.items():
         yield Part(name, thing.state, thing.load)
     assert vm.vgic is not None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 from hyp_tools import DATA, RAM, Asm, Rig, both_engines, power_off, program
 
-from armvirt.board import memmap
+from armvirt.board.virt import memmap
 from armvirt.hyp.kvm import (
     MEM_LOG_DIRTY_PAGES,
     PVTIME_IPA,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.board.boot.model import Loaded, Segment
-from armvirt.board.memmap import RAM_BASE, ROM
 from armvirt.board.sizes import human
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
@@ -13,25 +12,27 @@ from armvirt.inputs import Input
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from armvirt.board.config import Region
 
-def load_bios(path: str | Path) -> Loaded:
-    """Firmware for the ROM. It is a flat file, entered at 0; it finds the device tree at RAM
-    base."""
-    with Input(path, "firmware image", ROM.size) as source:
-        _check(source)
+
+def load_bios(path: str | Path, rom: Region, ram_base: int) -> Loaded:
+    """Firmware for the ROM. The file is flat, and entered at its first byte; firmware looks for the
+    device tree at the base of RAM."""
+    with Input(path, "firmware image", rom.size) as source:
+        _check(source, rom)
         data = source.read_at(0, source.size)
-    return Loaded(str(path), "bios", (Segment(ROM.base, data, len(data)),), ROM.base, RAM_BASE)
+    return Loaded(str(path), "bios", (Segment(rom.base, data, len(data)),), rom.base, ram_base)
 
 
-def check_bios(path: str | Path) -> None:
+def check_bios(path: str | Path, rom: Region) -> None:
     """As `load_bios`, without reading all of it."""
-    with Input(path, "firmware image", ROM.size) as source:
-        _check(source)
+    with Input(path, "firmware image", rom.size) as source:
+        _check(source, rom)
 
 
-def _check(source: Input) -> None:
-    if source.size > ROM.size:
-        raise ImageError(source.path, f"it ({human(source.size)}) is larger than the boot ROM ({human(ROM.size)})",
+def _check(source: Input, rom: Region) -> None:
+    if source.size > rom.size:
+        raise ImageError(source.path, f"it ({human(source.size)}) is larger than the boot ROM ({human(rom.size)})",
                          "give a firmware image for QEMU's virt board")  # fmt: skip
     if source.head(4) == b"\x7fELF":
         hint = "pass it as the guest, without --bios"

@@ -1,20 +1,27 @@
-"""What the board expects of a device, and what it offers one.
+"""What a board expects of a device, and what a board offers a device.
 
-A device is a range of registers, an interrupt line and state. It knows neither its address nor its
-INTID.
+A device is a range of registers, an interrupt line and state. The device knows neither its address
+nor its INTID: a `Slot` of the board has them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+from armvirt.state import State, Stateful
+
+if TYPE_CHECKING:
+    from armvirt.board.config import BoardConfig, Region
+    from armvirt.board.console import Console
+    from armvirt.board.tree.fdt import Node
+
+__all__ = ["IrqLine", "MmioDevice", "RegisterDevice", "Row", "Shown", "Slot", "State",
+           "Surroundings", "Timers", "Wire", "Wired", "primecell_id"]  # fmt: skip
 
 IrqLine = Callable[[int], None]
 """The output of a device: called with 1 or 0 when the level changes."""
-
-State = dict[str, Any]
-"""Plain data that JSON can hold, with a ``version``."""
 
 
 class Timers(Protocol):
@@ -37,9 +44,13 @@ class Timers(Protocol):
         """The ns for which it is armed, or None."""
 
 
-class MmioDevice(Protocol):
+class MmioDevice(Stateful, Protocol):
     """A device on the bus. Offsets are bytes from its base; ``size`` of an access is 1, 2, 4 or 8
-    bytes."""
+    bytes.
+
+    Its state has no timers, which are part of the clock's state, and `load` drives no line: the
+    level is part of the interrupt controller's state.
+    """
 
     name: str
     size: int
@@ -52,13 +63,6 @@ class MmioDevice(Protocol):
 
     def reset(self) -> None:
         """Back to the state after power-on."""
-
-    def state(self) -> State:
-        """Everything a guest could tell the difference by, as plain data."""
-
-    def load(self, state: State) -> None:
-        """Take over saved state. Lines are not driven: their level is part of the interrupt
-        controller's state, and pending timers are part of the clock's."""
 
 
 class Row(NamedTuple):
@@ -74,6 +78,15 @@ class Shown(Protocol):
 
     def rows(self) -> list[Row]:
         """The registers, for display."""
+
+
+@runtime_checkable
+class Wired(Shown, Protocol):
+    """A device with an interrupt line."""
+
+    @property
+    def level(self) -> int:
+        """The level of the line, 0 or 1."""
 
 
 class RegisterDevice(ABC):
@@ -111,14 +124,49 @@ class RegisterDevice(ABC):
             self.write_word(offset, value & (1 << 8 * size) - 1)
 
 
-class Wire(NamedTuple):
-    """A device whose line is an interrupt of the board. ``name`` is also the prefix of its
-    registers' names in its manual (UARTIMSC); ``part`` is what it is."""
+class Surroundings(NamedTuple):
+    """What a board offers a device that it makes: the line of its slot, virtual time, the console,
+    ``spi(intid, level)``, the settings of the board, and the date at virtual time 0 in seconds since
+    1970."""
+
+    line: IrqLine
+    timers: Timers
+    console: Console
+    spi: Callable[[int, int], None]
+    config: BoardConfig
+    date_at_start: int
+
+
+class Slot(NamedTuple):
+    """One row of a board's list of devices: where the device is and how it is made.
+
+    ``name`` names its state and its interrupt, ``part`` is what it is (PL011). A board with a ``config`` for which
+    ``present`` is False has no such device. ``node`` makes its node of the device tree, a child of
+    the node of the interrupt controller if ``in_gic``.
+    """
 
     name: str
     part: str
-    device: Shown
+    region: Region
+    make: Callable[[Surroundings], MmioDevice]
+    intid: int | None = None
+    node: Callable[[Slot], Node] | None = None
+    in_gic: bool = False
+    present: Callable[[BoardConfig], bool] = lambda config: True
+
+
+class Wire(NamedTuple):
+    """A device whose line is an interrupt of the board: the name and the part of its `Slot`."""
+
+    slot: str
+    part: str
+    device: Wired
     intid: int
+
+    @property
+    def name(self) -> str:
+        """The prefix of the names of its registers in its manual: UART, of UARTIMSC."""
+        return self.slot.upper()
 
 
 def primecell_id(part_and_revision: bytes, offset: int) -> int:

@@ -19,6 +19,7 @@ from enum import IntEnum, IntFlag
 
 from armvirt.board.devices.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
 from armvirt.board.tree.fdt import Node
+from armvirt.state import checked
 
 FIFO_DEPTH = 16
 CHARACTER_NS = 10_000
@@ -26,6 +27,7 @@ CHARACTER_NS = 10_000
 TIMEOUT_NS = 32_000
 """RT comes 32 bit periods after the last character (TRM 2.8.3)."""
 
+VERSION = 1  # of its state
 _PERIPHERAL_ID = b"\x11\x10\x14\x00"
 
 
@@ -116,12 +118,12 @@ class Pl011(RegisterDevice):
             Reg.LCR_H: self._write_lcr,
             Reg.ICR: self._write_icr,
         }
-        self._level = 0
+        self.level = 0
         self._clear()
         timers.register(name, lambda kind: self._events[kind]())
 
     def __repr__(self) -> str:
-        return f"<Pl011 {self.name}: line {'high' if self._level else 'low'}>"
+        return f"<Pl011 {self.name}: line {'high' if self.level else 'low'}>"
 
     def _clear(self) -> None:
         self._regs = {offset: reset for offset, (_, reset) in _STORED.items()}
@@ -260,22 +262,23 @@ class Pl011(RegisterDevice):
     def update(self) -> None:
         """Recompute the interrupt line; tell only changes."""
         level = int(bool(self._ris & self._regs[Reg.IMSC]))
-        if level != self._level:
-            self._level = level
+        if level != self.level:
+            self.level = level
             self._irq(level)
 
     def state(self) -> State:
         """Registers by name, FIFO contents, raw interrupts, line level."""
         registers = {Reg(offset).name: value for offset, value in self._regs.items()}
-        return {"version": 1, "registers": registers, "fifo": list(self._fifo), "ris": self._ris,
-                "rsr": self._rsr, "arriving": self._arriving, "level": self._level}  # fmt: skip
+        return {"version": VERSION, "registers": registers, "fifo": list(self._fifo), "ris": self._ris,
+                "rsr": self._rsr, "arriving": self._arriving, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Take over saved state (see ``MmioDevice.load``)."""
+        """Take over saved state (see `MmioDevice`)."""
+        checked(state, self.name, VERSION)
         self._regs = {int(Reg[name]): value for name, value in state["registers"].items()}
         self._fifo = deque(state["fifo"])
         self._ris, self._rsr = state["ris"], state["rsr"]
-        self._arriving, self._level = state["arriving"], state["level"]
+        self._arriving, self.level = state["arriving"], state["level"]
 
     def rows(self) -> list[Row]:
         """The registers and FIFO, for display."""
@@ -285,7 +288,7 @@ class Pl011(RegisterDevice):
         return [
             *rows,
             Row("RX FIFO", len(self._fifo), f"of {self._depth}"),
-            Row("line", self._level),
+            Row("line", self.level),
         ]
 
 

@@ -11,11 +11,13 @@ from enum import IntEnum
 
 from armvirt.board.devices.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
 from armvirt.board.tree.fdt import Node
+from armvirt.state import checked
 
 EPOCH = 1_704_067_200
 """What the clock shows at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""
 
 SECOND = 1_000_000_000
+VERSION = 2  # of its state
 _PERIPHERAL_ID = b"\x31\x10\x14\x00"
 _MASK = 0xFFFF_FFFF
 
@@ -46,7 +48,7 @@ class Pl031(RegisterDevice):
     ) -> None:
         self.name = name
         self._irq, self._timers, self._epoch = irq, timers, epoch
-        self._level = 0
+        self.level = 0
         self._reads: dict[int, Callable[[], int]] = {
             Reg.DR: self._count,
             Reg.MR: lambda: self._match,
@@ -66,7 +68,7 @@ class Pl031(RegisterDevice):
         timers.register(name, self._alarm)
 
     def __repr__(self) -> str:
-        return f"<Pl031 {self.name}: line {'high' if self._level else 'low'}>"
+        return f"<Pl031 {self.name}: line {'high' if self.level else 'low'}>"
 
     def _clear(self) -> None:
         self._match = self._loaded = self._imsc = self._ris = 0
@@ -131,8 +133,8 @@ class Pl031(RegisterDevice):
     def update(self) -> None:
         """Recompute the interrupt line; tell only changes."""
         level = self._ris & self._imsc
-        if level != self._level:
-            self._level = level
+        if level != self.level:
+            self.level = level
             self._irq(level)
 
     def state(self) -> State:
@@ -140,15 +142,16 @@ class Pl031(RegisterDevice):
         hold on another host, whose virtual time is another."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
-        return {"version": 2, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
-                "time": self._time, "alarm": alarm, "level": self._level}  # fmt: skip
+        return {"version": VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
+                "time": self._time, "alarm": alarm, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Take over saved state (see ``MmioDevice.load``). The alarm is set unless the clock's
+        """Take over saved state (see `MmioDevice`). The alarm is set unless the clock's
         queue has it already."""
+        checked(state, self.name, VERSION)
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]
-        self._base, self._level = state["time"] - self._timers.now, state["level"]
+        self._base, self.level = state["time"] - self._timers.now, state["level"]
         when = None if state["alarm"] is None else state["alarm"] - self._base
         if when is None:
             self._timers.cancel(self.name, "alarm")
@@ -158,7 +161,7 @@ class Pl031(RegisterDevice):
     def rows(self) -> list[Row]:
         """The registers, for display."""
         rows = [Row(Reg(offset).name, read()) for offset, read in self._reads.items()]
-        return [*rows, Row("line", self._level)]
+        return [*rows, Row("line", self.level)]
 
 
 def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:

@@ -7,7 +7,6 @@ defaults.
 from __future__ import annotations
 
 from armvirt.board.devices.device import State
-from armvirt.board.memmap import FLASH
 
 
 class Rom:
@@ -15,7 +14,12 @@ class Rom:
     vanish."""
 
     name = "rom"
-    size = FLASH.size
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"<Rom of {self.size:#x} bytes>"
 
     def read(self, offset: int, size: int) -> int:
         """Only accesses that the memory slot refuses come here; it never refuses a load."""

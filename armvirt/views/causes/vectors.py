@@ -9,7 +9,7 @@ from armvirt.arch.esr import EC
 from armvirt.arch.insn import is_msr_mrs
 from armvirt.arch.pstate import VECTOR_END
 from armvirt.arch.sysregs import name_of
-from armvirt.board import memmap
+from armvirt.board.virt import memmap
 from armvirt.trace.history import Faults, Poll
 from armvirt.trace.writers import register_name
 from armvirt.views.causes.evidence import Cause, Evidence, times

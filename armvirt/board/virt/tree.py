@@ -1,4 +1,4 @@
-"""The device tree of the board, and what the boot loader adds to a user's own.
+"""The device tree of the board.
 
 Nodes and properties are those that QEMU's virt board has for the same devices (hw/arm/virt.c);
 guests must not be able to tell. A node that belongs to a device is built beside the device.
@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from armvirt.arch.gic import FIRST_PPI, FIRST_SPI
+from armvirt.arch.gic import FIRST_PPI
 from armvirt.arch.timer import PPI_HPTIMER, PPI_PTIMER, PPI_STIMER, PPI_VTIMER
 from armvirt.arch.words import MASK64
-from armvirt.board import memmap
-from armvirt.board.devices import gicv2m, pl011, pl031
+from armvirt.board.devices.device import Slot
 from armvirt.board.tree import fdt
 from armvirt.board.tree.fdt import Node, Tree
-from armvirt.errors import ImageError, UserError
-from armvirt.inputs import Input
+from armvirt.board.tree.user_tree import memory, set_initrd
+from armvirt.board.virt import memmap
+from armvirt.board.virt.memmap import CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE = 0x8000, 0x8001, 0x8002
 _LEVEL_HIGH = 4
 _AFFINITY = 0xFF_00FF_FFFF
 _PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
@@ -46,6 +42,13 @@ class BoardTree(NamedTuple):
     seed: int = 0
     kaslr_seed: bool = True
     its: bool = False
+    devices: Sequence[Slot] = ()
+
+    def nodes(self, *, in_gic: bool = False) -> list[Node]:
+        """The nodes of the devices, of those in the node of the interrupt controller or of the
+        others."""
+        slots = [slot for slot in self.devices if slot.in_gic == in_gic]
+        return [slot.node(slot) for slot in slots if slot.node is not None]
 
 
 def build(board: BoardTree) -> bytes:
@@ -56,17 +59,15 @@ def build(board: BoardTree) -> bytes:
     root.cells("#size-cells", 2)
     root.cells("#address-cells", 2)
     root.text("compatible", "linux,dummy-virt")
-    clock = CLOCK_PHANDLE
     root.children = [
         chosen(board),
         memory(memmap.RAM_BASE, board.memory),
         cpus(board.cpu, board.mpidrs),
         psci(),
         timer(board.gic, len(board.mpidrs)),
-        gic_v3(board.its) if board.gic == 3 else gic_v2(),
-        apb_clock(clock),
-        pl011.fdt_node(*memmap.UART, memmap.UART_INTID - FIRST_SPI, clock),
-        pl031.fdt_node(*memmap.RTC, memmap.RTC_INTID - FIRST_SPI, clock),
+        gic(board),
+        apb_clock(CLOCK_PHANDLE),
+        *board.nodes(),
     ]
     return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & _AFFINITY & 0xFFFF_FFFF))
 
@@ -93,25 +94,10 @@ def chosen(board: BoardTree) -> Node:
         node.text("bootargs", board.bootargs)
     node.text("stdout-path", f"/pl011@{memmap.UART.base:x}")
     if board.initrd:
-        _set_initrd(node, board.initrd)
+        set_initrd(node, board.initrd)
     node.properties["rng-seed"] = seed_bytes(board.seed, "rng-seed", 32)
     if board.kaslr_seed:
         node.properties["kaslr-seed"] = seed_bytes(board.seed, "kaslr-seed", 8)
-    return node
-
-
-def _set_initrd(node: Node, initrd: tuple[int, int]) -> None:
-    node.u64("linux,initrd-start", initrd[0])
-    node.u64("linux,initrd-end", initrd[1])
-
-
-def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) -> Node:
-    """The RAM, with the cell counts of its parent."""
-    node = Node(f"memory@{base:x}")
-    node.text("device_type", "memory")
-    node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(
-        4 * size_cells, "big"
-    )
     return node
 
 
@@ -185,10 +171,17 @@ def gic_v3(its: bool = False) -> Node:
 
 
 def gic_v2() -> Node:
-    """A GICv2: distributor, CPU interface, and a frame for messages below it."""
+    """A GICv2: distributor and CPU interface."""
     node = _gic("arm,cortex-a15-gic")
     node.u64("reg", *memmap.GICD, *memmap.GICC)
-    node.add(gicv2m.fdt_node(*memmap.GICV2M, MSI_PHANDLE))
+    return node
+
+
+def gic(board: BoardTree) -> Node:
+    """The interrupt controller, with the devices of its node."""
+    node = gic_v3(board.its) if board.gic == 3 else gic_v2()
+    for child in board.nodes(in_gic=True):
+        node.add(child)
     return node
 
 
@@ -201,58 +194,3 @@ def apb_clock(phandle: int) -> Node:
     node.cells("clock-frequency", memmap.APB_CLOCK_HZ)
     node.text("clock-output-names", "clk24mhz")
     return node
-
-
-def checked(blob: bytes) -> bytes:
-    """A blob that the boot protocol allows; UserError for one that a long ``--append`` has made too
-    large."""
-    if len(blob) > fdt.MAX_SIZE:
-        raise UserError(
-            f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append"
-        )
-    return blob
-
-
-# --- a tree that the user brings ---
-
-
-def load_user_tree(path: str | Path) -> Tree:
-    """The tree in a .dtb file; ImageError if it is none."""
-    with Input(path, "device tree", fdt.MAX_SIZE) as source:
-        if source.size > fdt.MAX_SIZE:
-            raise ImageError(
-                path, "it is larger than the 2 MiB that the boot protocol allows a device tree"
-            )
-        blob = source.read_at(0, source.size)
-    try:
-        return fdt.parse(blob)
-    except fdt.FdtError as error:
-        raise ImageError(path, str(error), "give a blob compiled by dtc") from None
-
-
-def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram_size: int) -> bytes:
-    """The blob of a user's tree with what a boot loader fills in.
-
-    ``bootargs`` replaces the tree's if not empty; the initrd of an earlier boot is forgotten; a
-    tree without memory gets the board's. The rest stays as it is.
-    """
-    root = tree.root
-    node = root.child("chosen") or root.add(Node("chosen"))
-    if bootargs:
-        node.text("bootargs", bootargs)
-    for name in ("linux,initrd-start", "linux,initrd-end"):
-        node.properties.pop(name, None)
-    if initrd:
-        _set_initrd(node, initrd)
-    if not any(child.properties.get("device_type") == b"memory\0" for child in root.children):
-        root.add(_memory_for(root, ram_size))
-    return fdt.write(tree)
-
-
-def _memory_for(root: Node, ram_size: int) -> Node:
-    """A memory node with the root's cell counts; without them the specification says 2 and 1."""
-    address_cells, size_cells = root.get_cell("#address-cells", 2), root.get_cell("#size-cells", 1)
-    if address_cells not in (1, 2) or size_cells not in (1, 2) or ram_size >> 32 * size_cells:
-        root.cells("#address-cells", address_cells := 2)
-        root.cells("#size-cells", size_cells := 2)
-    return memory(memmap.RAM_BASE, ram_size, address_cells, size_cells)

@@ -7,21 +7,23 @@ protocol, and takes the exits that EL2 does not finish.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from armvirt.board import boot, memmap
+from armvirt.arch.timer import NS_PER_SECOND
+from armvirt.board import boot
 from armvirt.board.boot import Loaded
 from armvirt.board.bus import MmioBus
-from armvirt.board.config import BoardConfig, check
+from armvirt.board.config import BoardConfig, Region, check
 from armvirt.board.console import Console
-from armvirt.board.devices.device import Wire
-from armvirt.board.devices.gicv2m import GicV2m
+from armvirt.board.devices.device import MmioDevice, Slot, Surroundings, Wire, Wired
 from armvirt.board.devices.pl011 import Pl011
-from armvirt.board.devices.pl031 import EPOCH, SECOND, Pl031
-from armvirt.board.devices.rom import Rom
+from armvirt.board.devices.pl031 import EPOCH
 from armvirt.board.sizes import human
-from armvirt.board.tree import dtb
+from armvirt.board.tree import user_tree
+from armvirt.board.virt import memmap
+from armvirt.board.virt.devices import NR_IRQS, slots
+from armvirt.board.virt.tree import BoardTree, build
 from armvirt.hyp.kvm import (
     COUNTER_START,
     MEM_READONLY,
@@ -44,78 +46,19 @@ from armvirt.hyp.kvm import (
     VgicGroup,
 )
 from armvirt.hyp.kvm import Exit as KvmExit
+from armvirt.state import State, Stateful, checked, load_states, states_of
 
 if TYPE_CHECKING:
-    from armvirt.board.semihosting import Exit, Heap, Semihosting
+    from armvirt.board.semihosting import Exit, Semihosting
 
 SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
 PAGE = 4096
 SEMIHOSTING_INPUT_NS = 10_000
+VERSION = 2  # of its state
 _GIC_FRAMES = {
     2: ((VgicAddress.V2_DIST, memmap.GICD), (VgicAddress.V2_CPU, memmap.GICC)),
     3: ((VgicAddress.V3_DIST, memmap.GICD), (VgicAddress.V3_REDIST, memmap.GICR)),
 }
-
-
-class _VcpuMemory:
-    """What semihosting needs, seen from the calling vCPU."""
-
-    def __init__(self, board: VirtBoard, vcpu: Vcpu) -> None:
-        self.board, self.vcpu = board, vcpu
-
-    def _pieces(self, address: int, size: int) -> list[tuple[int, int]]:
-        pieces = []
-        while size:
-            count = min(size, 0x1000 - (address & 0xFFF))
-            ipa = self.vcpu.translate(address)
-            if ipa is None or not self.board.in_memory(ipa, count):
-                from armvirt.board.semihosting import BadAddressError
-
-                raise BadAddressError(f"no memory at {address:#x}")
-            pieces.append((ipa, count))
-            address, size = address + count, size - count
-        return pieces
-
-    def read_memory(self, address: int, size: int) -> bytes:
-        return b"".join(
-            self.board.vm.read_memory(ipa, count) for ipa, count in self._pieces(address, size)
-        )
-
-    def write_memory(self, address: int, data: bytes) -> None:
-        done = 0
-        for ipa, count in self._pieces(address, len(data)):
-            self.board.vm.write_memory(ipa, data[done : done + count])
-            done += count
-
-    def write_console(self, data: bytes) -> None:
-        for byte in data:
-            self.board.console.transmit(byte)
-
-    def read_console(self) -> int | None:
-        return self.board.console.receive()
-
-    @property
-    def input_closed(self) -> bool:
-        return self.board.console.closed
-
-    @property
-    def now(self) -> int:
-        return self.board.vm.timers.now
-
-    @property
-    def date(self) -> int:
-        return self.board.date_at_start + self.now // SECOND
-
-    @property
-    def command_line(self) -> str:
-        return self.board.command_line
-
-    @property
-    def heap(self) -> Heap:
-        from armvirt.board.semihosting import Heap
-
-        ram_end = memmap.RAM_BASE + self.board.config.memory
-        return Heap(self.board.heap_start, ram_end - (1 << 20), ram_end, ram_end - (1 << 20))
 
 
 class VirtBoard:
@@ -124,19 +67,19 @@ class VirtBoard:
 
     def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
         self.config, self.bus, self.console = config, bus, console
-        check(config)
+        check(config, memmap.LIMITS)
         self.date_at_start = EPOCH if config.rtc_base is None else config.rtc_base
         self.loaded = self._load_guest()
         self._initrd = (
             boot.load_initrd(config.initrd, config.memory) if config.initrd is not None else b""
         )
-        self._user_tree = dtb.load_user_tree(config.dtb) if config.dtb is not None else None
+        self._user_tree = user_tree.load_user_tree(config.dtb) if config.dtb is not None else None
         self.kvm = Kvm(
             engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus,
             list_registers=config.list_registers, priority_bits=config.priority_bits,
             pcpus=config.pcpus, quantum_ns=config.quantum_ns,
             vhe=config.vhe, cpu_features=config.cpu_features,
-            wall_clock_start=self.date_at_start * SECOND,
+            wall_clock_start=self.date_at_start * NS_PER_SECOND,
             counter_start=COUNTER_START if config.counter_start is None else config.counter_start,
         )  # fmt: skip
         start = self.kvm.host.pe.timer.counter.start
@@ -149,19 +92,12 @@ class VirtBoard:
         self._place_stolen_time()
         self.gic = self._create_gic()
         self.mmio = MmioBus()
-        self.uart = Pl011(
-            self._line(memmap.UART_INTID), self.vm.timers, console.transmit, console.receive
-        )
-        self.rtc = Pl031(self._line(memmap.RTC_INTID), self.vm.timers, epoch=self.date_at_start)
-        self.mmio.add(*memmap.UART, self.uart)
-        self.mmio.add(*memmap.RTC, self.rtc)
-        if config.gic == 2:
-            self.mmio.add(
-                *memmap.GICV2M, GicV2m(lambda intid, level: self.vm.irq_line(intid, bool(level)))
-            )
-        if config.bios is not None:
-            self.mmio.add(*memmap.FLASH, Rom())
-        console.receivers.append(self.uart.poll_input)
+        self._slots = slots(config)
+        self.devices = {slot.name: self._create_device(slot) for slot in self._slots}
+        uart = self.devices["uart"]
+        assert isinstance(uart, Pl011)
+        self.receiver = uart
+        console.receivers.append(uart.poll_input)
         console.attach(self.vm.timers, self.kvm.host.stop)
         self._semihosting = self._create_semihosting() if config.semihosting else {}
         for vcpu in self.vcpus:
@@ -176,9 +112,26 @@ class VirtBoard:
     # -- creation --
 
     def _create_semihosting(self) -> dict[int, Semihosting]:
-        from armvirt.board.semihosting import Semihosting  # few guests ask for it: start-up time
+        # Imported here because few guests ask for it: start-up time.
+        from armvirt.board.semihosting import Semihosting
+        from armvirt.board.semihosting_host import VcpuMemory
 
-        return {v.id: Semihosting(_VcpuMemory(self, v)) for v in self.vcpus}
+        return {v.id: Semihosting(VcpuMemory(self, v)) for v in self.vcpus}
+
+    def _create_device(self, slot: Slot) -> MmioDevice:
+        """Make the device of a slot and put it on the bus."""
+
+        def line(level: int) -> None:
+            assert slot.intid is not None
+            self.vm.irq_line(slot.intid, bool(level))
+
+        def spi(intid: int, level: int) -> None:
+            self.vm.irq_line(intid, bool(level))
+
+        by = Surroundings(line, self.vm.timers, self.console, spi, self.config, self.date_at_start)
+        device = slot.make(by)
+        self.mmio.add(*slot.region, device)
+        return device
 
     def _load_guest(self) -> list[Loaded]:
         """The ROM and the image; which of them is entered comes last."""
@@ -187,7 +140,7 @@ class VirtBoard:
         if config.image is not None:
             loaded.append(boot.load(config.image, memmap.RAM_BASE, config.memory, config.load_addr))
         if config.bios is not None:
-            loaded.append(boot.load_bios(config.bios))
+            loaded.append(boot.load_bios(config.bios, memmap.ROM, memmap.RAM_BASE))
         return loaded
 
     @property
@@ -213,7 +166,7 @@ class VirtBoard:
 
     def _create_gic(self) -> VgicDevice:
         gic = self.vm.create_device("arm-vgic-v2" if self.config.gic == 2 else "arm-vgic-v3")
-        gic.set_attr(VgicGroup.NR_IRQS, 0, memmap.NR_IRQS)
+        gic.set_attr(VgicGroup.NR_IRQS, 0, NR_IRQS)
         for kind, frame in _GIC_FRAMES[self.config.gic]:
             gic.set_attr(VgicGroup.ADDR, kind, frame.base)
         gic.set_attr(VgicGroup.CTRL, VgicCtrl.INIT)
@@ -225,15 +178,13 @@ class VirtBoard:
         return gic
 
     def wires(self) -> list[Wire]:
-        """The devices that drive an SPI each, for people who ask why it does not come, or does not
-        stop."""
+        """The devices that drive an SPI each."""
+        found = [(slot, self.devices[slot.name]) for slot in self._slots]
         return [
-            Wire("UART", "PL011", self.uart, memmap.UART_INTID),
-            Wire("RTC", "PL031", self.rtc, memmap.RTC_INTID),
+            Wire(slot.name, slot.part, device, slot.intid)
+            for slot, device in found
+            if slot.intid is not None and isinstance(device, Wired)
         ]
-
-    def _line(self, intid: int) -> Callable[[int], None]:
-        return lambda level: self.vm.irq_line(intid, bool(level))
 
     def _place(self) -> tuple[int, bytes, int | None]:
         """(address of the device tree, the tree, address of the initrd)."""
@@ -248,21 +199,13 @@ class VirtBoard:
     def _tree(self, initrd: tuple[int, int] | None) -> bytes:
         config = self.config
         if self._user_tree is not None:
-            return dtb.checked(dtb.patch(self._user_tree, config.append, initrd, config.memory))
-        tree = dtb.build(
-            dtb.BoardTree(
-                [v.mpidr for v in self.vcpus],
-                config.memory,
-                config.gic,
-                config.cpu,
-                config.append,
-                initrd,
-                seed=config.seed,
-                kaslr_seed=config.kaslr_seed,
-                its=config.its,
-            )
-        )
-        return dtb.checked(tree)
+            ram = Region(memmap.RAM_BASE, config.memory)
+            return user_tree.checked(user_tree.patch(self._user_tree, config.append, initrd, ram))
+        board = BoardTree(
+            [v.mpidr for v in self.vcpus], config.memory, config.gic, config.cpu, config.append, initrd,
+            config.seed, config.kaslr_seed, config.its, self._slots,
+        )  # fmt: skip
+        return user_tree.checked(build(board))
 
     def _boot(self) -> None:
         """Put images, tree and initrd into memory and the first CPU at the entry; the others wait
@@ -281,7 +224,7 @@ class VirtBoard:
                 vcpu.start(Start(self.entered.entry, at))
             else:
                 vcpu.init(power_off=True)
-        self.uart.poll_input()
+        self.receiver.poll_input()
         self._booted = True
 
     _booted = False
@@ -310,7 +253,7 @@ class VirtBoard:
         self.event = None
         for vcpu in self.vcpus:
             vcpu.power_off()
-        for _, _, device in self.mmio.devices():
+        for device in self.devices.values():
             device.reset()
         for semihosting in self._semihosting.values():
             semihosting.reset()
@@ -331,7 +274,13 @@ class VirtBoard:
         )
 
     @property
+    def ram_end(self) -> int:
+        """The first address after RAM."""
+        return memmap.RAM_BASE + self.config.memory
+
+    @property
     def heap_start(self) -> int:
+        """Where the heap of a semihosting guest starts."""
         return self.loaded[0].end + 0xFFFF & ~0xFFFF
 
     def in_memory(self, ipa: int, size: int) -> bool:
@@ -374,7 +323,7 @@ class VirtBoard:
         if self.event is not None:
             return Stop.HANDLER  # of a run that a sink's exception ended before anybody took it
         if self.console.fed:
-            self.uart.poll_input()
+            self.receiver.poll_input()
         return self.kvm.host.run(until, insns)
 
     def take_event(self) -> SystemEventExit | StuckExit | Exit | None:
@@ -418,29 +367,31 @@ class VirtBoard:
 
     # -- state --
 
-    def state(self) -> dict[str, object]:
-        """Everything but memory: the host's clock, the VM, the devices."""
-        return {
-            "version": 1, "vm": self.vm.state(), "uart": self.uart.state(), "rtc": self.rtc.state(),
-            "console": self.console.state(),
-            "semihosting": [s.state() for s in self._semihosting.values()],
-        }  # fmt: skip
+    @property
+    def own_parts(self) -> Mapping[str, Stateful]:
+        """The stateful parts of the VMM's own, by name: the devices, the console, semihosting."""
+        calls = {f"semihosting{n}": each for n, each in self._semihosting.items()}
+        return {**self.devices, "console": self.console, **calls}
 
-    def load(self, state: dict[str, object]) -> None:
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """Every stateful part by name, in the order of loading."""
+        return {"vm": self.vm, **self.own_parts}
+
+    def state(self) -> State:
+        """Everything but memory: the host's clock, the VM, the VMM's own parts."""
+        return {"version": VERSION, "parts": states_of(self.parts)}
+
+    def load(self, state: State) -> None:
+        """Load what `state` gave. StateError where it is of another version or another board."""
         self.event = None
-        self.vm.load(state["vm"])  # type: ignore[arg-type]
-        self.uart.load(state["uart"])  # type: ignore[arg-type]
-        self.rtc.load(state["rtc"])  # type: ignore[arg-type]
-        self.console.load(state["console"])  # type: ignore[arg-type]
-        for semihosting, saved in zip(
-            self._semihosting.values(), state["semihosting"], strict=True
-        ):  # type: ignore
-            semihosting.load(saved)
+        load_states(self.parts, checked(state, "the board", VERSION)["parts"], "the board")
 
 
-_EXITS: dict[type, Callable[[VirtBoard, Vcpu, KvmExit], bool]] = {
-    MmioExit: VirtBoard._mmio,  # type: ignore[dict-item]
-    SystemEventExit: VirtBoard._end,  # type: ignore[dict-item]
-    StuckExit: VirtBoard._end,  # type: ignore[dict-item]
-    SemihostingExit: VirtBoard._semihosting_call,  # type: ignore[dict-item]
+#: The handlers of the exits that EL2 does not finish.
+_EXITS: dict[type, Callable[[VirtBoard, Vcpu, Any], bool]] = {
+    MmioExit: VirtBoard._mmio,
+    SystemEventExit: VirtBoard._end,
+    StuckExit: VirtBoard._end,
+    SemihostingExit: VirtBoard._semihosting_call,
 }

@@ -6,22 +6,7 @@ addresses, so they are an interface. Only what armvirt models, or must keep free
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from armvirt.arch.gic import FIRST_SPI
-
-
-class Region(NamedTuple):
-    """A range of guest physical addresses (IPA): ``size`` bytes from ``base``."""
-
-    base: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        """The first address after the region."""
-        return self.base + self.size
-
+from armvirt.board.config import Limits, Region
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -46,12 +31,9 @@ RAM_MIN = 1 * MIB
 GICR_STRIDE = 128 * KIB
 MAX_CPUS_V3 = GICR.size // GICR_STRIDE
 
-# Interrupt ids (INTID). A device tree counts SPIs from 32 and PPIs from 16: see ``spi`` and ``ppi``
-# in dtb.py.
-UART_INTID = FIRST_SPI + 1
-RTC_INTID = FIRST_SPI + 2
-NR_IRQS = 288
-
 PVTIME_STRIDE = 64
 
 APB_CLOCK_HZ = 24_000_000
+CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE = 0x8000, 0x8001, 0x8002  # in the device tree
+
+LIMITS = Limits(MAX_CPUS_V3, RAM_MIN, RAM_MAX)

@@ -1,0 +1,83 @@
+"""A device tree that the user brings, and what a boot loader adds to any tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from armvirt.board.tree import fdt
+from armvirt.board.tree.fdt import Node, Tree
+from armvirt.errors import ImageError, UserError
+from armvirt.inputs import Input
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from armvirt.board.config import Region
+
+
+def checked(blob: bytes) -> bytes:
+    """A blob that the boot protocol allows; UserError for one that a long ``--append`` has made too
+    large."""
+    if len(blob) > fdt.MAX_SIZE:
+        raise UserError(
+            f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append"
+        )
+    return blob
+
+
+def set_initrd(node: Node, initrd: tuple[int, int]) -> None:
+    """Say in /chosen where the initrd is: [start, end)."""
+    node.u64("linux,initrd-start", initrd[0])
+    node.u64("linux,initrd-end", initrd[1])
+
+
+def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) -> Node:
+    """The RAM, with the cell counts of its parent."""
+    node = Node(f"memory@{base:x}")
+    node.text("device_type", "memory")
+    node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(
+        4 * size_cells, "big"
+    )
+    return node
+
+
+def load_user_tree(path: str | Path) -> Tree:
+    """The tree in a .dtb file; ImageError if it is none."""
+    with Input(path, "device tree", fdt.MAX_SIZE) as source:
+        if source.size > fdt.MAX_SIZE:
+            raise ImageError(
+                path, "it is larger than the 2 MiB that the boot protocol allows a device tree"
+            )
+        blob = source.read_at(0, source.size)
+    try:
+        return fdt.parse(blob)
+    except fdt.FdtError as error:
+        raise ImageError(path, str(error), "give a blob compiled by dtc") from None
+
+
+def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region) -> bytes:
+    """The blob of a user's tree with what a boot loader fills in.
+
+    ``bootargs`` replaces the tree's if not empty; the initrd of an earlier boot is forgotten; a
+    tree without memory gets the board's. The rest stays as it is.
+    """
+    root = tree.root
+    node = root.child("chosen") or root.add(Node("chosen"))
+    if bootargs:
+        node.text("bootargs", bootargs)
+    for name in ("linux,initrd-start", "linux,initrd-end"):
+        node.properties.pop(name, None)
+    if initrd:
+        set_initrd(node, initrd)
+    if not any(child.properties.get("device_type") == b"memory\0" for child in root.children):
+        root.add(_memory_for(root, ram))
+    return fdt.write(tree)
+
+
+def _memory_for(root: Node, ram: Region) -> Node:
+    """A memory node with the root's cell counts; without them the specification says 2 and 1."""
+    address_cells, size_cells = root.get_cell("#address-cells", 2), root.get_cell("#size-cells", 1)
+    if address_cells not in (1, 2) or size_cells not in (1, 2) or ram.size >> 32 * size_cells:
+        root.cells("#address-cells", address_cells := 2)
+        root.cells("#size-cells", size_cells := 2)
+    return memory(ram.base, ram.size, address_cells, size_cells)

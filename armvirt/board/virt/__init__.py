@@ -1,0 +1,1 @@
+"""The board that QEMU calls virt: memory map, devices, device tree."""

@@ -1,0 +1,63 @@
+"""The list of the board's devices: where each is, and how it is made.
+
+A new device is a module of `armvirt.board.devices` and a row here: the board makes it, puts it on
+the bus, resets, saves, loads and moves it, and gives it its node of the device tree.
+"""
+
+from __future__ import annotations
+
+from armvirt.arch.gic import FIRST_SPI
+from armvirt.board.config import BoardConfig
+from armvirt.board.devices import gicv2m, pl011, pl031
+from armvirt.board.devices.device import Slot
+from armvirt.board.devices.rom import Rom
+from armvirt.board.tree.fdt import Node
+from armvirt.board.virt import memmap
+
+# Interrupt ids (INTID). A device tree counts SPIs from `FIRST_SPI`.
+UART_INTID, RTC_INTID = FIRST_SPI + 1, FIRST_SPI + 2
+NR_IRQS = 288
+
+
+def _pl011_node(slot: Slot) -> Node:
+    return pl011.fdt_node(*slot.region, _spi(slot), memmap.CLOCK_PHANDLE)
+
+
+def _pl031_node(slot: Slot) -> Node:
+    return pl031.fdt_node(*slot.region, _spi(slot), memmap.CLOCK_PHANDLE)
+
+
+def _gicv2m_node(slot: Slot) -> Node:
+    return gicv2m.fdt_node(*slot.region, memmap.MSI_PHANDLE)
+
+
+def _spi(slot: Slot) -> int:
+    """The number of the interrupt as a device tree counts SPIs."""
+    assert slot.intid is not None
+    return slot.intid - FIRST_SPI
+
+
+SLOTS = (
+    Slot(
+        "uart", "PL011", memmap.UART,
+        lambda by: pl011.Pl011(by.line, by.timers, by.console.transmit, by.console.receive),
+        UART_INTID, _pl011_node,
+    ),
+    Slot(
+        "rtc", "PL031", memmap.RTC, lambda by: pl031.Pl031(by.line, by.timers, epoch=by.date_at_start),
+        RTC_INTID, _pl031_node,
+    ),
+    Slot(
+        "v2m", "GICv2m", memmap.GICV2M, lambda by: gicv2m.GicV2m(by.spi),
+        node=_gicv2m_node, in_gic=True, present=lambda config: config.gic == 2,
+    ),
+    Slot(
+        "rom", "ROM", memmap.FLASH, lambda by: Rom(memmap.FLASH.size),
+        present=lambda config: config.bios is not None,
+    ),
+)  # fmt: skip
+
+
+def slots(config: BoardConfig) -> tuple[Slot, ...]:
+    """The devices that a board of this configuration has."""
+    return tuple(slot for slot in SLOTS if slot.present(config))

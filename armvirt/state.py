@@ -1,0 +1,56 @@
+"""Saved state: plain data with a version, and the protocol of an object that has it.
+
+A composite keeps one table of its parts, by name: `states_of` saves the table, `load_states` loads
+it. Every floor may import this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from armvirt.errors import UserError
+
+State = dict[str, Any]
+"""Data that JSON can hold, with a ``version``."""
+
+
+class StateError(UserError):
+    """A saved state that this object cannot load."""
+
+
+class Stateful(Protocol):
+    """An object with state that a guest can tell."""
+
+    def state(self) -> State:
+        """The state as plain data."""
+
+    def load(self, state: State) -> None:
+        """Load what `state` gave. StateError for another version."""
+
+
+def checked(state: State, what: str, version: int) -> State:
+    """The saved state of ``what`` if it has this version; StateError otherwise."""
+    found = state.get("version")
+    if found != version:
+        raise StateError(
+            f"the saved state of {what} has version {found}, and this armvirt loads version {version}; "
+            "save it again with this armvirt"
+        )
+    return state
+
+
+def states_of(parts: Mapping[str, Stateful]) -> State:
+    """The state of every part by its name."""
+    return {name: part.state() for name, part in parts.items()}
+
+
+def load_states(parts: Mapping[str, Stateful], states: State, what: str) -> None:
+    """Load the state of every part of ``what``. StateError where the names of the parts differ."""
+    if states.keys() != parts.keys():
+        raise StateError(
+            f"the saved state of {what} is of another machine: it has {', '.join(sorted(states))}, "
+            f"and this machine has {', '.join(sorted(parts))}"
+        )
+    for name, part in parts.items():
+        part.load(states[name])
