@@ -144,7 +144,7 @@ def test_a_line_that_is_high_and_edge_triggered(gic: int) -> None:
         old.board.gic.set_attr(group, 0x200 + word, 0)
         old.board.gic.set_attr(group, config, 0xFFFF_FFFF)
         restore(new, save(old))
-        irq = new.board.vm.vgic.spi(devices.UART_INTID)
+        irq = new.board.vm.vgic.dist.spi(devices.UART_INTID)
         assert irq is not None and not irq.level and not irq.pending
         new.board.gic.set_attr(group, config, 0)
         assert irq.pending

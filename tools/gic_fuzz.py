@@ -36,7 +36,7 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
 from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 from armvirt.hyp.vgic.registers.frames import Frame
 
@@ -121,9 +121,7 @@ class Fuzzer:
         self.taken: list[list[tuple[int, int]]] = [
             [] for _ in range(self.vcpus)
         ]  # (INTID, group), innermost last
-        self.vgic = Vgic(
-            self.bus, lambda vcpu: None, self._set_phys_active, self.model, self.priority_bits
-        )
+        self.vgic = Vgic(self.bus, self, self.model, self.priority_bits)
         self.device = VgicDevice(self.vgic)
         for n in range(self.vcpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)
@@ -172,9 +170,18 @@ class Fuzzer:
     def _timer_of(self, vcpu: int) -> Callable[[], bool]:
         return lambda: self.timer_line[vcpu]
 
-    def _set_phys_active(self, vcpu: int, host_intid: int, active: bool) -> None:
-        if vcpu in self.pe_of:
-            self.gic.set_active(self.pe_of[vcpu], host_intid, active)
+    def kick(self, vcpu_id: int) -> None:
+        """A vCPU of a `Fuzzer` never sleeps."""
+
+    def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
+        if vcpu_id in self.pe_of:
+            self.gic.set_active(self.pe_of[vcpu_id], host_intid, active)
+
+    def irq_ended(self, intid: int) -> None:
+        """A `Fuzzer` has no irqfds."""
+
+    def lpi_work_left(self) -> None:
+        """Jobs go on at the next access."""
 
     def _load(self, vcpu: int, pe: int) -> None:
         """vcpu_load, with what the timer code does for its mapped interrupt."""
@@ -483,17 +490,17 @@ class Fuzzer:
     # Laws ----------------------------------------------------------------------------------------
 
     def irqs(self) -> Iterator[VgicIrq]:
-        for cpu in self.vgic.cpus():
+        for cpu in self.vgic.dist.cpus():
             yield from cpu.private
         for intid in range(32, self.nr_irqs):
-            irq = self.vgic.spi(intid)
+            irq = self.vgic.dist.spi(intid)
             if irq is not None:
                 yield irq
 
     def check(self) -> None:
         """Every law, at rest. AssertionError says which one is broken."""
         self._check_lists()
-        for cpu in self.vgic.cpus():
+        for cpu in self.vgic.dist.cpus():
             if cpu.vif is not None:
                 self._check_list_registers(cpu, cpu.vif)
                 self._check_priorities(cpu.vif)
@@ -504,7 +511,7 @@ class Fuzzer:
         """An interrupt is on the list of its ``vcpu``, once, and on no other; and that is where the
         oracle wants it."""
         listed: dict[VgicIrq, int] = {}
-        for cpu in self.vgic.cpus():
+        for cpu in self.vgic.dist.cpus():
             for irq in cpu.ap_list:
                 assert irq not in listed, f"INTID {irq.intid} is on two lists, or twice on one"
                 listed[irq] = cpu.vcpu_id
@@ -515,11 +522,11 @@ class Fuzzer:
             if irq.vcpu is not None:
                 assert irq in listed, f"INTID {irq.intid} is on no list"
             elif irq.pending_latch or irq.line_level or irq.active:
-                target = target_oracle(irq, self.vgic.enables)
+                target = target_oracle(irq, self.vgic.dist.enables)
                 assert target is None, (
                     f"INTID {irq.intid} belongs to vCPU {target} and is on no list"
                 )
-                assert not irq.active or irq in self.vgic.stray_active, (
+                assert not irq.active or irq in self.vgic.dist.stray_active, (
                     f"INTID {irq.intid} is active and forgotten"
                 )
 

@@ -14,7 +14,7 @@ from gic_fuzz import Fuzzer
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device.gic import AddrType, Group
+from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device.its import ItsDevice
 from armvirt.hyp.vgic.irq import VgicIrq
 
@@ -58,7 +58,7 @@ class ItsFuzzer(Fuzzer):
 
     def _add_devices(self) -> None:
         self.memory = Memory()
-        self.vgic.memory = self.memory
+        self.vgic.dist.memory = self.memory
         device = ItsDevice(lambda: self.vgic)
         device.set_attr(Group.ADDR, AddrType.ITS, GITS_BASE)
         self.its_device, self.its = device, device.its
@@ -142,4 +142,4 @@ class ItsFuzzer(Fuzzer):
 
     def irqs(self) -> Iterator[VgicIrq]:
         yield from super().irqs()
-        yield from self.vgic.lpis.values()
+        yield from self.vgic.dist.lpis.values()

@@ -42,10 +42,10 @@ from armvirt.hyp.vcpu.features import Feature, MpState, VcpuInit
 from armvirt.hyp.vcpu.protocols import ExitHandler
 from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vcpu.vcpu import Vcpu
-from armvirt.hyp.vgic.device.gic import AddrType as VgicAddress
-from armvirt.hyp.vgic.device.gic import Ctrl as VgicCtrl
-from armvirt.hyp.vgic.device.gic import Group as VgicGroup
-from armvirt.hyp.vgic.device.gic import VgicDevice
+from armvirt.hyp.vgic.device import AddrType as VgicAddress
+from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
+from armvirt.hyp.vgic.device import Group as VgicGroup
+from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vm.capabilities import Cap, check_extension
 from armvirt.hyp.vm.irqfd import GsiRoute
 from armvirt.hyp.vm.irqs import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, irq_line_word

@@ -169,7 +169,7 @@ def _only_lines(machine: Machine) -> set[vgic_save.Line]:
     return {
         (vcpu, intid)
         for vcpu, intid in _high_lines(machine)
-        if not vgic.irq(vcpu, intid).pending_latch
+        if not vgic.dist.irq(vcpu, intid).pending_latch
     }
 
 

@@ -216,7 +216,7 @@ def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
     if vcpu is not None and not 0 <= vcpu < cpus:
         raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")
     vgic = machine.board.vm.vgic_of()
-    last = min(vgic.nr_irqs, 1020) - 1
+    last = min(vgic.dist.nr_irqs, 1020) - 1
     if 0 <= intid <= last or (vgic.its and FIRST_LPI <= intid < LPIS_END):
         return
     have = f"SGIs 0-15, PPIs 16-31, SPIs 32-{last}"
@@ -229,12 +229,12 @@ def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
 
 def _whose(machine: Subject, intid: int) -> int:
     """The vCPU to look at if nobody says which."""
-    vgic = machine.board.vm.vgic_of()
+    dist = machine.board.vm.vgic_of().dist
     if intid >= 32:
-        irq = vgic.lpis.get(intid) if intid >= FIRST_LPI else vgic.spi(intid)
+        irq = dist.lpis.get(intid) if intid >= FIRST_LPI else dist.spi(intid)
         return 0 if irq is None or irq.target is None else irq.target
     ids = [vcpu.id for vcpu in machine.board.vcpus]
-    return next((n for n in ids if _matters(machine, vgic.irq(n, intid), n)), ids[0])
+    return next((n for n in ids if _matters(machine, dist.irq(n, intid), n)), ids[0])
 
 
 def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:

@@ -38,19 +38,19 @@ class GicView(Showable):
         self, machine: Subject, vcpu: int | None = None, *, everything: bool = False
     ) -> None:
         vgic = machine.board.vm.vgic_of()
-        cpus = [cpu for cpu in vgic.cpus() if vcpu in (None, cpu.vcpu_id)]
+        cpus = [cpu for cpu in vgic.dist.cpus() if vcpu in (None, cpu.vcpu_id)]
         if not cpus:
             raise UserError(
                 f"CPU {vcpu} does not exist: this machine has {len(machine.board.vcpus)}, counted from 0"
             )
         self.ns, self.model = machine.ns, vgic.model
-        self.distributor = snapshot.distributor(vgic)
-        self.redistributors = snapshot.redistributors(vgic, cpus)
-        self.interfaces = snapshot.interfaces(vgic, cpus)
+        self.distributor = snapshot.distributor(vgic.dist)
+        self.redistributors = snapshot.redistributors(vgic.dist, cpus)
+        self.interfaces = snapshot.interfaces(vgic.dist, cpus)
         self.list_registers = snapshot.list_registers(cpus)
         self.its = its_snapshot.of(vgic)
         self._shows_its = everything or its_snapshot.in_use(vgic)
-        self.interrupts = snapshot.interrupts(vgic, cpus, everything=everything)
+        self.interrupts = snapshot.interrupts(vgic.dist, cpus, everything=everything)
 
     def __repr__(self) -> str:
         return f"<GicView: GICv{self.model} at {self.ns:,} ns, {len(self.interrupts)} interrupts>"

@@ -167,7 +167,7 @@ def test_a_gicv2() -> None:
     assert [frame.base for frame in vgic.mmio_frames()] == [memory["GICD"], memory["GICC"]]
     assert mmio(board, memory["GICV2M"] + 8).data == 80 << 16 | 64
     mmio(board, memory["GICV2M"] + 0x40, write=143)
-    assert vgic.irq(None, 143).pending and not vgic.irq(None, 143).line_level
+    assert vgic.dist.irq(None, 143).pending and not vgic.dist.irq(None, 143).line_level
     assert b"arm,cortex-a15-gic" in board.dump_dtb() and b"arm,gic-v2m-frame" in board.dump_dtb()
 
 
@@ -297,6 +297,6 @@ def test_a_reset_board_has_a_reset_its() -> None:
     its = board.vm.vgic_of().its[0]
     its.map_device(3, 0x4000_0000, 5)
     its.cbaser, its.enabled = 1 << 63, True
-    board.vm.vgic_of().propbaser = 0x4000_000F
+    board.vm.vgic_of().dist.propbaser = 0x4000_000F
     board.reset()
     assert board.vm.vgic_of().state() == before

@@ -47,6 +47,7 @@ from armvirt.hyp.kvm import (
     irq_line_word,
 )
 from armvirt.hyp.vgic.device.its import ItsDevice
+from armvirt.hyp.vgic.distributor import Distributor
 
 PAGE = 4096
 CORE, SYSTEM = 0x6030_0000_0010_0000, 0x6030_0000_0013_0000
@@ -124,9 +125,13 @@ class World:
             "routes": (vm._irqs._routes, {k: list(v) for k, v in vm._irqs._resamplers.items()}),
             "run": vm.has_run, "ppis": (list(vm.timer_data.ppi), vm.timer_data.ppis_immutable),
             "its": its and (its._its and its._its.base), "devices": len(vm._its_devices),
-            "gic": vm.vgic and (vm.vgic.initialized, vm.vgic.ready, vm.vgic.nr_irqs, vm.vgic.dist_base,
-                                vm.vgic.cpu_base, list(vm.vgic.regions)),
+            "gic": vm.vgic and gic_state(vm.vgic.dist),
         }  # fmt: skip
+
+
+def gic_state(dist: Distributor) -> tuple[object, ...]:
+    place = dist.placement
+    return dist.initialized, dist.ready, dist.nr_irqs, place.dist_base, place.cpu_base, list(place.regions)  # fmt: skip
 
 
 def place(gic: VgicDevice, kind: str) -> None:

@@ -152,7 +152,7 @@ def test_from_before_the_first_run() -> None:
     start = saved(rig)
     for _ in range(2):
         rig.run()
-        irq = rig.vm.vgic_of().irq(0, 27)
+        irq = rig.vm.vgic_of().dist.irq(0, 27)
         assert irq.hw and irq.get_input_level is not None
         rig.vm.load(start)
         rig.ram.map[:] = answering().ram.map[:]
@@ -172,7 +172,7 @@ def test_of_a_gicv2_that_its_first_use_initialises() -> None:
     other.ram.map[:] = rig.ram.map[:]
     other.vm.load(saved(rig))
     other.finish()
-    assert other.x(5) == 7 and other.vm.vgic_of().nr_irqs == 256
+    assert other.x(5) == 7 and other.vm.vgic_of().dist.nr_irqs == 256
 
 
 def test_it_holds_no_memory() -> None:

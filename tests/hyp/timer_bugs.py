@@ -186,12 +186,15 @@ BUGS = (
     Bug("timers-not-loaded", f"{VCPU}:Vcpu.load", "self.timer.vcpu_load(pe.timer)", "pass"),
     Bug(
         "wfi-ignores-the-mask", f"{VGIC}.vgic:Vgic.pending",
-        "i.enabled and self.enables >> i.group & 1 and i.pending and (not i.active) and i.priority < mask",
-        "i.enabled and self.enables >> i.group & 1 and i.pending and not i.active",
+        "i.enabled and enables >> i.group & 1 and i.pending and (not i.active) and i.priority < mask",
+        "i.enabled and enables >> i.group & 1 and i.pending and not i.active",
     ),
     # Mapped interrupts
     Bug("fallen-line-stays-in-its-list-register", f"{VGIC}.flush:_fell", "not _level(irq)", "False"),
-    Bug("fallen-line-outside-is-offered", f"{VGIC}.hw_irq:resample", "not irq.sample_line()", "False", seed=90),
+    Bug(
+        "fallen-line-outside-is-offered", f"{VGIC}.distributor:Distributor.resample",
+        "not irq.sample_line()", "False", seed=90,
+    ),
     Bug("latch-waits-after-the-end", f"{VGIC}.list_registers:populate", "irq.hw and not latched", "irq.hw", seed=90),
     Bug("line-not-sampled-at-fold", f"{VGIC}.list_registers:fold", "not irq.sample_line()", "False"),
     Bug("ispendr-reads-the-old-line", f"{VGIC}.registers.irq_registers:_pending", "irq.mapped_level", "False"),

@@ -218,7 +218,7 @@ class Twin:
         pe = vcpu.pe
         assert pe is not None
         for which in TIMERS:
-            irq, ppi = self.rig.vgic.irq(n, INTID[which]), self.model.ppi(n, which)
+            irq, ppi = self.rig.vgic.dist.irq(n, INTID[which]), self.model.ppi(n, which)
             value = pe.vif.lr[irq.lr] if irq.lr >= 0 else None
             active = irq.active if value is None else bool(value & LR_ACTIVE)
             assert active == ppi.active, (

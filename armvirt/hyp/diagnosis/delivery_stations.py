@@ -77,7 +77,7 @@ def _before_the_entry(case: Case) -> Finding:
 
 
 def _may_come(case: Case, irq: VgicIrq) -> bool:
-    pending = inflight.pending(case.vgic, irq) and not inflight.active(case.vgic, irq)
+    pending = inflight.pending(case.dist, irq) and not inflight.active(case.dist, irq)
     return pending and irq.enabled and bool(case.cpu.vmcr >> irq.group & 1)
 
 
@@ -97,7 +97,7 @@ def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
 def highest(case: Case) -> Finding:
     """Only the highest-priority pending interrupt is signalled (IHI 0069 4.8.2)."""
     register = case.control(f"highest{case.irq.group}")
-    best = inflight.highest_pending(case.vgic, case.cpu)
+    best = inflight.highest_pending(case.dist, case.cpu)
     value = 1023 if best is None or best.group != case.irq.group else best.intid
     if best is None or best is case.irq:
         return Finding(

@@ -18,9 +18,11 @@ from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
+from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
+    from armvirt.hyp.vgic.distributor import Distributor
 
 Row = dict[str, object]
 
@@ -30,44 +32,44 @@ REDISTRIBUTOR = {
 }
 
 
-def distributor(vgic: Vgic) -> list[Row]:
+def distributor(dist: Distributor) -> list[Row]:
     """The distributor's own registers: name, offset, value, and what they say."""
-    cpu = next(iter(vgic.cpus()))
+    cpu, frame = next(iter(dist.cpus())), DISTRIBUTOR_MAPS[dist.model]
     says = {
         "GICD_CTLR": ", ".join(
-            f"group {n} {'on' if vgic.enables >> n & 1 else 'off'}" for n in range(2)
+            f"group {n} {'on' if dist.enables >> n & 1 else 'off'}" for n in range(2)
         ),
-        "GICD_TYPER": f"{vgic.nr_irqs} INTIDs",
-        "GICD_IIDR": f"revision {vgic.revision}",
+        "GICD_TYPER": f"{dist.nr_irqs} INTIDs",
+        "GICD_IIDR": f"revision {dist.revision}",
     }
     return [
-        {"register": name, "offset": f"{offset:#x}", "value": f"{vgic.dist_map.read(vgic, cpu, offset, 4):#x}",
+        {"register": name, "offset": f"{offset:#x}", "value": f"{frame.read(dist, cpu, offset, 4):#x}",
          "meaning": says[name]}
         for name, offset in DISTRIBUTOR.items()
     ]  # fmt: skip
 
 
-def redistributors(vgic: Vgic, cpus: Iterable[VgicCpu]) -> list[Row]:
+def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
     """Of a GICv3, by vCPU: where each is, and its registers."""
-    if vgic.model == 2:
+    if dist.model == 2:
         return []
     return [
         {"vcpu": cpu.vcpu_id, "affinity": f"{cpu.mpidr & 0xFF_FFFF:#x}",
          "address": "" if cpu.redist_base is None else f"{cpu.redist_base:#x}",
-         **{name: f"{vgic.redist_map.read(vgic, cpu, row.offset, row.widths[-1]):#x}"
+         **{name: f"{RD_MAP.read(dist, cpu, row.offset, row.widths[-1]):#x}"
             for name, row in REDISTRIBUTOR.items()}}
         for cpu in cpus
     ]  # fmt: skip
 
 
-def interfaces(vgic: Vgic, cpus: Iterable[VgicCpu]) -> list[Row]:
+def interfaces(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
     """The CPU interfaces, which EL2 keeps in ICH_VMCR_EL2: mask, binary points as they act, modes,
     group enables."""
-    return [_interface(vgic, cpu) for cpu in cpus]
+    return [_interface(dist, cpu) for cpu in cpus]
 
 
-def _interface(vgic: Vgic, cpu: VgicCpu) -> Row:
-    best, vif = inflight.highest_pending(vgic, cpu), cpu.vif
+def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
+    best, vif = inflight.highest_pending(dist, cpu), cpu.vif
     lines = (
         [name for name, high in (("vIRQ", vif.virq), ("vFIQ", vif.vfiq)) if high]
         if vif is not None
@@ -107,37 +109,39 @@ def _decoded(value: int) -> Row:
     }  # fmt: skip
 
 
-def interrupts(vgic: Vgic, cpus: Iterable[VgicCpu], *, everything: bool = False) -> list[Row]:
+def interrupts(
+    dist: Distributor, cpus: Iterable[VgicCpu], *, everything: bool = False
+) -> list[Row]:
     """Private interrupts of these vCPUs, all shared ones, and LPIs with an event: those that are
     enabled (SGIs always are), pending, active or in flight, or every one."""
     return [
-        _interrupt(vgic, irq, owner)
-        for irq, owner in _all(vgic, cpus)
-        if everything or _in_use(vgic, irq)
+        _interrupt(dist, irq, owner)
+        for irq, owner in _all(dist, cpus)
+        if everything or _in_use(dist, irq)
     ]
 
 
-def _all(vgic: Vgic, cpus: Iterable[VgicCpu]) -> Iterator[tuple[VgicIrq, VgicCpu | None]]:
+def _all(dist: Distributor, cpus: Iterable[VgicCpu]) -> Iterator[tuple[VgicIrq, VgicCpu | None]]:
     for cpu in cpus:
         yield from ((irq, cpu) for irq in cpu.private)
-    for intid in range(32, vgic.nr_irqs):
-        irq = vgic.spi(intid)
+    for intid in range(32, dist.nr_irqs):
+        irq = dist.spi(intid)
         if irq is not None:
             yield irq, None
-    yield from ((vgic.lpis[intid], None) for intid in sorted(vgic.lpis))
+    yield from ((dist.lpis[intid], None) for intid in sorted(dist.lpis))
 
 
-def _in_use(vgic: Vgic, irq: VgicIrq) -> bool:
+def _in_use(dist: Distributor, irq: VgicIrq) -> bool:
     enabled = irq.enabled and irq.intid >= 16
     return (
-        enabled or inflight.pending(vgic, irq) or inflight.active(vgic, irq) or irq.vcpu is not None
+        enabled or inflight.pending(dist, irq) or inflight.active(dist, irq) or irq.vcpu is not None
     )
 
 
-def _interrupt(vgic: Vgic, irq: VgicIrq, owner: VgicCpu | None) -> Row:
+def _interrupt(dist: Distributor, irq: VgicIrq, owner: VgicCpu | None) -> Row:
     return {
         "INTID": irq.intid, "kind": naming.kind_of(irq.intid), "target": _target(irq, owner), "enabled": irq.enabled,
-        "pending": inflight.pending(vgic, irq), "active": inflight.active(vgic, irq),
+        "pending": inflight.pending(dist, irq), "active": inflight.active(dist, irq),
         "priority": f"{irq.priority:#04x}", "group": irq.group, "trigger": "level" if irq.level else "edge",
         "line": ("high" if inflight.line(irq) else "low") if irq.level else "",
         "in": f"LR{irq.lr} of vCPU {irq.vcpu}" if irq.lr >= 0 else "ap_list" if irq.vcpu is not None else "",

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch import its as arch
 from armvirt.hyp.diagnosis import present_state as inflight
-from armvirt.hyp.vgic.its import lpi
+from armvirt.hyp.vgic import lpi
 from armvirt.hyp.vgic.its import registers as its_regs
 from armvirt.hyp.vgic.its.its import Its
 
 if TYPE_CHECKING:
+    from armvirt.hyp.vgic.distributor import Distributor
     from armvirt.hyp.vgic.vgic import Vgic
 
 Row = dict[str, object]
@@ -30,7 +31,7 @@ def of(vgic: Vgic) -> dict[str, list[Row]]:
     if not vgic.its:
         return {}
     return {
-        "LPI tables": _tables(vgic),
+        "LPI tables": _tables(vgic.dist),
         "ITS": [row for its in vgic.its for row in _registers(its)],
         "ITS collections": [row for its in vgic.its for row in _collections(its)],
         "ITS devices": [row for its in vgic.its for row in _devices(its)],
@@ -41,19 +42,19 @@ def of(vgic: Vgic) -> dict[str, list[Row]]:
 def in_use(vgic: Vgic) -> bool:
     """Whether the guest has to do with LPIs: they are enabled somewhere, or an ITS is, or one has
     maps."""
-    return any(cpu.lpis_enabled for cpu in vgic.cpus()) or any(
+    return any(cpu.lpis_enabled for cpu in vgic.dist.cpus()) or any(
         its.enabled or its.devices or its.collections for its in vgic.its
     )
 
 
-def _tables(vgic: Vgic) -> list[Row]:
+def _tables(dist: Distributor) -> list[Row]:
     """GICR_PROPBASER is one for all, GICR_PENDBASER each redistributor's own; how many LPIs each
     holds."""
     return [
-        {"vcpu": cpu.vcpu_id, "EnableLPIs": int(cpu.lpis_enabled), "GICR_PROPBASER": f"{vgic.propbaser:#x}",
+        {"vcpu": cpu.vcpu_id, "EnableLPIs": int(cpu.lpis_enabled), "GICR_PROPBASER": f"{dist.propbaser:#x}",
          "GICR_PENDBASER": f"{cpu.pendbaser:#x}", "LPIs": len(homed),
-         "pending": sum(inflight.pending(vgic, each) for each in homed)}
-        for cpu in vgic.cpus() for homed in (lpi.homed(vgic, cpu.vcpu_id),)
+         "pending": sum(inflight.pending(dist, each) for each in homed)}
+        for cpu in dist.cpus() for homed in (lpi.homed(dist, cpu.vcpu_id),)
     ]  # fmt: skip
 
 

@@ -3,19 +3,22 @@ collection."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Finding, Register, Write
-from armvirt.hyp.vgic.its.guest_memory import fetch
+from armvirt.hyp.vgic.irq import Lpi
+from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP
+from armvirt.hyp.vgic.vm_interface import fetch
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.stations import Case
     from armvirt.hyp.vgic.cpu import VgicCpu
+    from armvirt.hyp.vgic.distributor import Distributor
     from armvirt.hyp.vgic.its.its import Event, Its
-    from armvirt.hyp.vgic.its.lpi import Lpi
     from armvirt.hyp.vgic.vgic import Vgic
 
 TRANSLATION = Register("ITS translation")
@@ -35,12 +38,12 @@ class Source(NamedTuple):
         return f"device {self.device}, event {self.number}"
 
 
-def source_of(vgic: Vgic, intid: int) -> Source | None:
+def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
     """The first of the events that are translated to an LPI."""
     return next(
         (
             Source(its, device.device_id, number, event)
-            for its in vgic.its
+            for its in all_its
             for device in its.devices.values()
             for number, event in device.events.items()
             if event.lpi.intid == intid
@@ -61,18 +64,18 @@ def unmapped(vgic: Vgic, cpu: VgicCpu, intid: int) -> list[Finding]:
         None,
         remedy,
     )
-    return [lpis_enabled_at(vgic, cpu), its_enabled(vgic, None, True), event]
+    return [lpis_enabled_at(vgic.dist, cpu), its_enabled(vgic.its, None, True), event]
 
 
 def lpis_enabled(case: Case) -> Finding:
-    return lpis_enabled_at(case.vgic, case.cpu)
+    return lpis_enabled_at(case.dist, case.cpu)
 
 
-def lpis_enabled_at(vgic: Vgic, cpu: VgicCpu) -> Finding:
+def lpis_enabled_at(dist: Distributor, cpu: VgicCpu) -> Finding:
     """The redistributor takes LPIs at all. While it does not, what is pending is in memory only
     (IHI 0069 5.1.2), so this comes first."""
     register = naming.redistributor(cpu, "GICR_CTLR", "EnableLPIs", 0)
-    value = vgic.redist_map.read(vgic, cpu, 0, 4)
+    value = RD_MAP.read(dist, cpu, 0, 4)
     on = bool(value & GICR_CTLR_ENABLE_LPIS)
     text = f"GICR_CTLR.EnableLPIs of vCPU {cpu.vcpu_id} is {int(on)}"
     if on:
@@ -85,13 +88,13 @@ def lpis_enabled_at(vgic: Vgic, cpu: VgicCpu) -> Finding:
 
 
 def its_on(case: Case) -> Finding:
-    return its_enabled(case.vgic, source_of(case.vgic, case.irq.intid), not case.pending)
+    return its_enabled(case.its, source_of(case.its, case.irq.intid), not case.pending)
 
 
-def its_enabled(vgic: Vgic, source: Source | None, needed: bool) -> Finding:
+def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> Finding:
     """GITS_CTLR.Enabled: without it messages are ignored, and the queue waits (IHI 0069 12.19,
     GITS_CTLR). What is pending is past it."""
-    its = vgic.its[0] if source is None else source.its
+    its = all_its[0] if source is None else source.its
     register = Register("GITS_CTLR", "Enabled", "GITS", 0)
     value = (arch.CTLR_ENABLED if its.enabled else 0) | (
         arch.CTLR_QUIESCENT if its.quiescent else 0
@@ -118,7 +121,7 @@ def its_enabled(vgic: Vgic, source: Source | None, needed: bool) -> Finding:
 def translated(case: Case) -> Finding:
     """Which event it is; `unmapped` is for one that is none."""
     return Finding(
-        "event", True, f"translated from {source_of(case.vgic, case.irq.intid)}", TRANSLATION
+        "event", True, f"translated from {source_of(case.its, case.irq.intid)}", TRANSLATION
     )
 
 
@@ -126,7 +129,7 @@ def source(case: Case) -> Finding:
     if case.pending:
         return Finding("pending", True, "pending", PENDING)
     text = "not pending: no message came, or it was served"
-    found = source_of(case.vgic, case.irq.intid)
+    found = source_of(case.its, case.irq.intid)
     where = "" if found is None or found.its.doorbell is None else f" at {found.its.doorbell:#x}"
     event = "its EventID" if found is None else f"EventID {found.number}"
     who = "its device" if found is None else f"device {found.device}"
@@ -139,8 +142,8 @@ def source(case: Case) -> Finding:
 def enable(case: Case) -> Finding:
     """Bit 0 of its configuration byte, as the redistributor read it last: a change of the table
     counts after INV or INVALL (IHI 0069 5.1.1, 5.3)."""
-    irq, register = case.irq, naming.property_byte(case.vgic, case.irq.intid, "bit 0")
-    data = fetch(case.vgic.memory, arch.property_address(case.vgic.propbaser, irq.intid), 1)
+    irq, register = case.irq, naming.property_byte(case.dist, case.irq.intid, "bit 0")
+    data = fetch(case.dist.memory, arch.property_address(case.dist.propbaser, irq.intid), 1)
     value = None if data is None else data[0]
     if irq.enabled:
         stale = (
@@ -172,8 +175,9 @@ def group(case: Case) -> Finding:
 def route(case: Case) -> Finding:
     """The collection of its event; MOVALL sends LPIs elsewhere, too. ``lpi.home`` knows where it
     is."""
-    lpi: Lpi = case.irq  # type: ignore[assignment]
-    here, found = case.cpu.vcpu_id, source_of(case.vgic, lpi.intid)
+    lpi = case.irq
+    assert isinstance(lpi, Lpi)
+    here, found = case.cpu.vcpu_id, source_of(case.its, lpi.intid)
     collection = "its collection" if found is None else f"collection {found.event.collection.icid}"
     if case.irq.target == here:
         return Finding("route", True, f"{collection}: mapped to vCPU {here}", COLLECTION)

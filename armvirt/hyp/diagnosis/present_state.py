@@ -28,14 +28,14 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
+    from armvirt.hyp.vgic.distributor import Distributor
 
 
-def list_register(vgic: Vgic, irq: VgicIrq) -> int:
+def list_register(dist: Distributor, irq: VgicIrq) -> int:
     """ICH_LR<n>_EL2 that holds an interrupt, 0 if none does."""
     if irq.lr < 0 or irq.vcpu is None:
         return 0
-    vif = vgic.cpu(irq.vcpu).vif
+    vif = dist.cpu(irq.vcpu).vif
     return 0 if vif is None else vif.lr[irq.lr]
 
 
@@ -47,9 +47,9 @@ def line(irq: VgicIrq) -> bool:
     return irq.line_level
 
 
-def pending(vgic: Vgic, irq: VgicIrq) -> bool:
+def pending(dist: Distributor, irq: VgicIrq) -> bool:
     """Whether it is pending: in its list register, by its latch, or by its line."""
-    offered = bool(list_register(vgic, irq) & LR_PENDING)
+    offered = bool(list_register(dist, irq) & LR_PENDING)
     if not irq.level:
         return offered or irq.pending_latch
     # The latch that ISPENDR sets on a level interrupt died if the list register offered it and no
@@ -58,16 +58,16 @@ def pending(vgic: Vgic, irq: VgicIrq) -> bool:
     return latch or line(irq)
 
 
-def active(vgic: Vgic, irq: VgicIrq) -> bool:
+def active(dist: Distributor, irq: VgicIrq) -> bool:
     """Whether it is active. One that is in no list register may have been ended already, which
     EOIcount says."""
     if irq.lr >= 0:
-        return bool(list_register(vgic, irq) & LR_ACTIVE)
-    return irq.active and irq not in _ended_outside(vgic, irq)
+        return bool(list_register(dist, irq) & LR_ACTIVE)
+    return irq.active and irq not in _ended_outside(dist, irq)
 
 
-def _ended_outside(vgic: Vgic, irq: VgicIrq) -> list[VgicIrq]:
-    cpu = None if irq.vcpu is None else vgic.cpu(irq.vcpu)
+def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
+    cpu = None if irq.vcpu is None else dist.cpu(irq.vcpu)
     if cpu is None or cpu.vif is None or cpu.vif.vmcr & VMCR_VEOIM or not cpu.outside:
         return []
     return entry.ended_outside(cpu, cpu.vif, cpu.vif.hcr >> HCR_EOICOUNT_SHIFT)
@@ -109,14 +109,14 @@ def running_priority(cpu: VgicCpu) -> int:
     return IDLE_PRIORITY
 
 
-def running(vgic: Vgic, cpu: VgicCpu) -> VgicIrq | None:
+def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
     """The interrupt that a vCPU handles at its running priority. None if nothing runs, or it cannot
     be told: an LPI has no active state, and software may have written the active-priority
     registers."""
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None
-    found = (i for i in cpu.ap_list if active(vgic, i) and _dropped_by(cpu, i) == level)
+    found = (i for i in cpu.ap_list if active(dist, i) and _dropped_by(cpu, i) == level)
     return next(found, None)
 
 
@@ -127,13 +127,13 @@ def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
     )
 
 
-def highest_pending(vgic: Vgic, cpu: VgicCpu) -> VgicIrq | None:
+def highest_pending(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
     """What ICC_HPPIR<n>_EL1 would name on a loaded vCPU: pending in a list register, its group
     enabled, the lowest priority value, then the lowest list register."""
     if cpu.vif is None:
         return None
     offered = [
         irq for irq in cpu.resident
-        if list_register(vgic, irq) & (LR_PENDING | LR_ACTIVE) == LR_PENDING and cpu.vmcr >> irq.group & 1
+        if list_register(dist, irq) & (LR_PENDING | LR_ACTIVE) == LR_PENDING and cpu.vmcr >> irq.group & 1
     ]  # fmt: skip
     return min(offered, key=lambda irq: (irq.priority, irq.lr), default=None)

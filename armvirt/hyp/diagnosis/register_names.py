@@ -13,7 +13,7 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
+    from armvirt.hyp.vgic.distributor import Distributor
 
 #: Offsets of the arrays with a field per INTID (IHI 0069 12.9, 12.11).
 IGROUPR, ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = (
@@ -47,22 +47,22 @@ CPU_INTERFACE = {
 }
 
 
-def interface(vgic: Vgic, cpu: VgicCpu, what: str) -> Register:
+def interface(dist: Distributor, cpu: VgicCpu, what: str) -> Register:
     """A control of the CPU interface, by its key in `CPU_INTERFACE`."""
     (name, field), (v2_name, offset, v2_field) = CPU_INTERFACE[what]
-    if vgic.model == 2:
+    if dist.model == 2:
         return Register(v2_name, v2_field, "GICC", offset, cpu=cpu.vcpu_id)
     return Register(name, field, cpu=cpu.vcpu_id)
 
 
-def distributor_control(vgic: Vgic, group: int) -> Register:
+def distributor_control(dist: Distributor, group: int) -> Register:
     return Register("GICD_CTLR", f"EnableGrp{group}", "GICD", 0)
 
 
-def bit_register(vgic: Vgic, cpu: VgicCpu, intid: int, array: int) -> Register:
+def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Register:
     """The bit of an INTID in one of `BIT_ARRAYS`."""
     name, bit = BIT_ARRAYS[array], intid % 32
-    if is_private(intid) and vgic.model != 2:
+    if is_private(intid) and dist.model != 2:
         return Register(
             f"GICR_{name}0", f"bit {bit}", "GICR", _sgi_base(cpu) + array, bit=bit, cpu=cpu.vcpu_id
         )
@@ -77,38 +77,38 @@ def bit_register(vgic: Vgic, cpu: VgicCpu, intid: int, array: int) -> Register:
     )
 
 
-def bit_value(vgic: Vgic, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
+def bit_value(dist: Distributor, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
     """The word that `bit_register` names, put together from a field of its interrupts."""
     if is_private(intid):
         return sum(field(irq) << n for n, irq in enumerate(cpu.private))
     first = intid & ~31
-    irqs = ((n, vgic.spi(first + n)) for n in range(32))
+    irqs = ((n, dist.spi(first + n)) for n in range(32))
     return sum(field(irq) << n for n, irq in irqs if irq is not None)
 
 
-def priority_byte(vgic: Vgic, cpu: VgicCpu, intid: int) -> Register:
+def priority_byte(dist: Distributor, cpu: VgicCpu, intid: int) -> Register:
     if intid >= FIRST_LPI:
-        return property_byte(vgic, intid, "")
+        return property_byte(dist, intid, "")
     field, private = f"byte {intid % 4}", is_private(intid)
-    if private and vgic.model != 2:
+    if private and dist.model != 2:
         offset = _sgi_base(cpu) + IPRIORITYR + intid
         return Register(f"GICR_IPRIORITYR{intid // 4}", field, "GICR", offset, 1, cpu=cpu.vcpu_id)
     bank = cpu.vcpu_id if private else -1
     return Register(f"GICD_IPRIORITYR{intid // 4}", field, "GICD", IPRIORITYR + intid, 1, cpu=bank)
 
 
-def routing_register(vgic: Vgic, intid: int) -> Register:
+def routing_register(dist: Distributor, intid: int) -> Register:
     """Of an SPI: GICD_IROUTER<n>, or with a GICv2 its byte of GICD_ITARGETSR<n>."""
-    if vgic.model == 2:
+    if dist.model == 2:
         return Register(
             f"GICD_ITARGETSR{intid // 4}", f"byte {intid % 4}", "GICD", ITARGETSR + intid, 1
         )
     return Register(f"GICD_IROUTER{intid}", "", "GICD", IROUTER + 8 * intid, 8)
 
 
-def property_byte(vgic: Vgic, intid: int, field: str) -> Register:
+def property_byte(dist: Distributor, intid: int, field: str) -> Register:
     """An LPI's byte in the table at GICR_PROPBASER (IHI 0069 5.1.1); it is memory, no register."""
-    return Register(f"LPI configuration at {property_address(vgic.propbaser, intid):#x}", field)
+    return Register(f"LPI configuration at {property_address(dist.propbaser, intid):#x}", field)
 
 
 def redistributor(cpu: VgicCpu, name: str, field: str, offset: int) -> Register:

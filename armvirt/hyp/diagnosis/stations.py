@@ -8,7 +8,7 @@ targeted, of sufficient priority). The stations that KVM adds (ap_list, list reg
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import (
@@ -26,9 +26,12 @@ from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
 from armvirt.hyp.vgic.spi_routing import router
 
 if TYPE_CHECKING:
+    from armvirt.hyp.vgic.distributor import Distributor
+    from armvirt.hyp.vgic.its.its import Its
     from armvirt.hyp.vgic.vgic import Vgic
 
 PMR_OPEN = 0xFF  # lets every priority through that the interface implements, but for the lowest
@@ -37,7 +40,8 @@ PMR_OPEN = 0xFF  # lets every priority through that the interface implements, bu
 class Case(NamedTuple):
     """An interrupt on its way to one vCPU."""
 
-    vgic: Vgic
+    dist: Distributor
+    its: Sequence[Its]
     irq: VgicIrq
     cpu: VgicCpu
     view: CpuView
@@ -48,20 +52,20 @@ class Case(NamedTuple):
     @classmethod
     def of(cls, vgic: Vgic, vcpu_id: int, intid: int, view: CpuView) -> Case:
         """KvmError EINVAL for an INTID that does not exist."""
-        irq = vgic.irq(vcpu_id, intid)
-        pending, active = inflight.pending(vgic, irq), inflight.active(vgic, irq)
-        return cls(
-            vgic, irq, vgic.cpu(vcpu_id), view, pending, active, inflight.list_register(vgic, irq)
-        )
+        dist = vgic.dist
+        irq = dist.irq(vcpu_id, intid)
+        pending, active = inflight.pending(dist, irq), inflight.active(dist, irq)
+        lr = inflight.list_register(dist, irq)
+        return cls(dist, vgic.its, irq, dist.cpu(vcpu_id), view, pending, active, lr)
 
     @property
     def as_irq(self) -> bool:
         """Signalled as IRQ, not FIQ: group 1, and with a GICv2 group 0 too while GICC_CTLR.FIQEn is
         0."""
-        return bool(self.irq.group) or (self.vgic.model == 2 and not self.cpu.vmcr & VMCR_VFIQEN)
+        return bool(self.irq.group) or (self.dist.model == 2 and not self.cpu.vmcr & VMCR_VFIQEN)
 
     def control(self, what: str) -> Register:
-        return naming.interface(self.vgic, self.cpu, what)
+        return naming.interface(self.dist, self.cpu, what)
 
 
 # Source -----------------------------------------------------------------------------------------
@@ -100,8 +104,8 @@ def source(case: Case) -> Finding:
     """Is it pending: by its line, by the latch of an edge, or by ISPENDR?"""
     irq = case.irq
     kind = f"level, line {'high' if inflight.line(irq) else 'low'}" if irq.level else "edge"
-    register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.ISPENDR)
-    value = _bits(case, lambda each: int(inflight.pending(case.vgic, each)))
+    register = naming.bit_register(case.dist, case.cpu, irq.intid, naming.ISPENDR)
+    value = _bits(case, lambda each: int(inflight.pending(case.dist, each)))
     if case.pending:
         return Finding("pending", True, f"pending ({kind})", register, value)
     if case.active:
@@ -116,20 +120,20 @@ def source(case: Case) -> Finding:
 def _raise(case: Case) -> str:
     intid = case.irq.intid
     if is_sgi(intid):
-        sender = "GICD_SGIR" if case.vgic.model == 2 else "ICC_SGI1R_EL1"
+        sender = "GICD_SGIR" if case.dist.model == 2 else "ICC_SGI1R_EL1"
         return f"send it by a write of {sender} that names vCPU {case.cpu.vcpu_id} (INTID {intid})"
-    by_hand = Write(naming.bit_register(case.vgic, case.cpu, intid, naming.ISPENDR), 1)
+    by_hand = Write(naming.bit_register(case.dist, case.cpu, intid, naming.ISPENDR), 1)
     return f"let its device {'raise the line' if case.irq.level else 'send an edge'}, or {by_hand}"
 
 
 def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
     """The word of `naming.bit_register`."""
-    return naming.bit_value(case.vgic, case.cpu, case.irq.intid, field)
+    return naming.bit_value(case.dist, case.cpu, case.irq.intid, field)
 
 
 def _active_register(case: Case) -> tuple[Register, int]:
-    register = naming.bit_register(case.vgic, case.cpu, case.irq.intid, naming.ISACTIVER)
-    return register, _bits(case, lambda each: int(inflight.active(case.vgic, each)))
+    register = naming.bit_register(case.dist, case.cpu, case.irq.intid, naming.ISACTIVER)
+    return register, _bits(case, lambda each: int(inflight.active(case.dist, each)))
 
 
 def _end(case: Case) -> tuple[str, Write]:
@@ -138,7 +142,7 @@ def _end(case: Case) -> tuple[str, Write]:
     split = case.cpu.vmcr & VMCR_VEOIM
     register = case.control("dir" if split else f"eoi{case.irq.group}")
     value = case.irq.intid
-    if case.vgic.model == 2 and is_sgi(value):
+    if case.dist.model == 2 and is_sgi(value):
         value |= case.irq.active_source << 10  # GICC_EOIR wants the CPUID that GICC_IAR gave
     fix = Write(register, value)
     return f"end its handler with a write of {value} to {register._replace(field='')}", fix
@@ -148,7 +152,7 @@ def _end(case: Case) -> tuple[str, Write]:
 
 
 def enable(case: Case) -> Finding:
-    register = naming.bit_register(case.vgic, case.cpu, case.irq.intid, naming.ISENABLER)
+    register = naming.bit_register(case.dist, case.cpu, case.irq.intid, naming.ISENABLER)
     on = case.irq.enabled
     value = _bits(case, lambda each: int(each.enabled))
     fix = Write(register, 1 << case.irq.intid % 32)
@@ -163,9 +167,9 @@ def _if(passed: bool, remedy: str) -> str:
 def distributor(case: Case) -> Finding:
     """GICD_CTLR forwards interrupts of this group."""
     group = case.irq.group
-    register = naming.distributor_control(case.vgic, group)
-    on = bool(case.vgic.enables >> group & 1)
-    value = case.vgic.dist_map.read(case.vgic, case.cpu, 0, 4)
+    register = naming.distributor_control(case.dist, group)
+    on = bool(case.dist.enables >> group & 1)
+    value = DISTRIBUTOR_MAPS[case.dist.model].read(case.dist, case.cpu, 0, 4)
     fix = Write(register._replace(field=""), value | 1 << group)
     remedy = f"set {register.field} (bit {group}) of {register._replace(field='')}"
     text = f"GICD_CTLR.EnableGrp{group} is {int(on)}"
@@ -177,7 +181,7 @@ def group(case: Case) -> Finding:
     itself."""
     irq = case.irq
     signal = "IRQ" if case.as_irq else "FIQ"
-    register = naming.bit_register(case.vgic, case.cpu, irq.intid, naming.IGROUPR)
+    register = naming.bit_register(case.dist, case.cpu, irq.intid, naming.IGROUPR)
     value = _bits(case, lambda each: each.group)
     return Finding("group", True, f"group {irq.group}: signalled as {signal}", register, value)
 
@@ -190,8 +194,8 @@ def route(case: Case) -> Finding:
         return Finding("route", False, text, *_active_register(case), f"end it on vCPU {irq.vcpu}")
     if is_private(irq.intid):
         return Finding("route", True, f"private to vCPU {here}")
-    register = naming.routing_register(case.vgic, irq.intid)
-    value = irq.targets if case.vgic.model == 2 else router(irq)
+    register = naming.routing_register(case.dist, irq.intid)
+    value = irq.targets if case.dist.model == 2 else router(irq)
     if irq.target == here:
         how = ", as one of those that could take it" if irq.any_cpu else ""
         return Finding("route", True, f"routed to vCPU {here}{how}", register, value)
@@ -200,7 +204,7 @@ def route(case: Case) -> Finding:
 
 def _routed_elsewhere(case: Case, register: Register, value: int) -> Finding:
     irq, here = case.irq, case.cpu.vcpu_id
-    fix = Write(register, 1 << here if case.vgic.model == 2 else case.cpu.mpidr & 0xFF_FFFF)
+    fix = Write(register, 1 << here if case.dist.model == 2 else case.cpu.mpidr & 0xFF_FFFF)
     if irq.target is not None:
         return Finding(
             "route", False, f"it is routed to vCPU {irq.target}", register, value, str(fix), fix
@@ -239,8 +243,8 @@ def interface_enable(case: Case) -> Finding:
     group = case.irq.group
     register = case.control(f"group{group}")
     on = bool(case.cpu.vmcr >> group & 1)
-    value = case.cpu.vmcr & 3 if case.vgic.model == 2 else int(on)
-    fix = Write(register, value | 1 << group if case.vgic.model == 2 else 1)
+    value = case.cpu.vmcr & 3 if case.dist.model == 2 else int(on)
+    fix = Write(register, value | 1 << group if case.dist.model == 2 else 1)
     name = f"{register.name}.{register.field}"
     remedy = str(fix) if group else f"{fix}, or put INTID {case.irq.intid} into group 1"
     return Finding(
@@ -279,7 +283,7 @@ def set_priority(case: Case, priority: int) -> tuple[str, Write]:
     """Give the interrupt another priority. An LPI has its enable in the same byte, and the byte has
     to be read anew."""
     register, lpi = (
-        naming.priority_byte(case.vgic, case.cpu, case.irq.intid),
+        naming.priority_byte(case.dist, case.cpu, case.irq.intid),
         case.irq.intid >= FIRST_LPI,
     )
     fix = Write(register, priority | (LPI_ENABLE if lpi else 0))
@@ -297,7 +301,7 @@ def preemption(case: Case) -> Finding:
     if value == IDLE_PRIORITY:
         return Finding("running", True, "nothing is running", register, value)
     own = inflight.group_priority(case.cpu, irq.group, irq.priority)
-    runner = inflight.running(case.vgic, case.cpu)
+    runner = inflight.running(case.dist, case.cpu)
     if runner is irq:
         return Finding(
             "running", True, f"it runs itself, running priority {value:#04x}", register, value

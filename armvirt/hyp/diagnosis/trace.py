@@ -48,7 +48,7 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
     EINVAL for an INTID that does not exist.
     """
     if _is_unmapped(vgic, intid):
-        return lpi_stations.unmapped(vgic, vgic.cpu(vcpu_id), intid)
+        return lpi_stations.unmapped(vgic, vgic.dist.cpu(vcpu_id), intid)
     case = Case.of(vgic, vcpu_id, intid, view)
     walk = _LPI_STATIONS if intid >= FIRST_LPI else _STATIONS
     found = [finding for station in walk if (finding := station(case)) is not None]
@@ -66,7 +66,7 @@ def _on_a_pe(case: Case) -> list[Finding]:
 
 
 def _is_unmapped(vgic: Vgic, intid: int) -> bool:
-    return bool(vgic.its) and FIRST_LPI <= intid < LPIS_END and intid not in vgic.lpis
+    return bool(vgic.its) and FIRST_LPI <= intid < LPIS_END and intid not in vgic.dist.lpis
 
 
 def first_held(findings: Sequence[Finding]) -> Finding | None:

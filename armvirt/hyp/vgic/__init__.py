@@ -1,4 +1,13 @@
-"""The virtual GIC: interrupt state, list-register flush and fold, register frames (kvm/vgic)."""
+"""The virtual GIC (kvm/vgic): offers `Vgic`, the GIC of one VM.
+
+Modules, each of which imports only from those below it:
+
+* ``device``: the vGIC and the ITS as KVM devices; ``vgic``: the API towards the VM; ``state``.
+* ``its``: Interrupt Translation Services; ``registers``: the register frames.
+* ``lpi``, ``sgi``, ``deactivation``: what registers, system registers and ITSs do to interrupts.
+* ``flush``: ap_lists into list registers, and back; ``list_registers``, ``spi_routing``.
+* ``distributor``: state, look-up, and the ap_lists; ``backlog``, ``placement``, ``cpu``, ``irq``.
+"""
 
 from armvirt.hyp.vgic.vgic import Vgic
 

@@ -1,37 +1,29 @@
-"""Work on LPIs that is too long for one access of the guest.
+"""Jobs on many LPIs, done in slices: a bound on the work of one guest access.
 
-There are up to 57,344 LPIs, and an access may ask for something to be done to all of them:
-GICR_CTLR.EnableLPIs, GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. So such an
-access leaves a job, a list of INTIDs to go through. An access does `STEPS` of it (an LPI, or an
-event, is a step); what is left is done at the guest's next accesses to the ITS or to the registers
-of LPIs, and every `SLICE_NS` of guest time. Nothing depends on the host's clock, and jobs are part
-of the state.
+There are up to 57,344 LPIs, and one access may concern all of them: GICR_CTLR.EnableLPIs,
+GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. Such an access makes a job, a list of
+INTIDs. An access does `STEPS` steps of work (one LPI or one event is a step); the rest is done at
+the guest's next accesses to an ITS or to the LPI registers, and every `SLICE_NS` of guest time. The
+host's clock has no influence, and jobs are part of the state.
 
-The guest sees that work goes on: GITS_CREADR stays at the command, GICR_CTLR.RWP and
-GICR_SYNCR.Busy read as 1. That LPIs change one by one is what the architecture lets an ITS and a
-redistributor do (IHI 0069 5.3.5 and 12.11).
+The guest sees a job under way: GITS_CREADR stays at the command, GICR_CTLR.RWP and GICR_SYNCR.Busy
+read as 1. The architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.its.lpi import Lpi
-    from armvirt.hyp.vgic.vgic import Vgic
+from typing import Any, Protocol
 
 STEPS = 512
 RELEASE = "release"
 SLICE_NS = 10_000
-SCAN = 64  # entries of a map that are looked through count as a step
-
-Action = Callable[["Vgic", Any, "list[Lpi]"], None]
+SCAN = 64  # this many entries of a map count as one step
 
 
 class Job:
-    """``action`` is a name in `its.lpi.ACTIONS`, ``about`` its argument (plain data), ``left`` the
-    INTIDs to be done, in order; one that is no LPI any more is passed over."""
+    """``action`` is a name in `lpi.ACTIONS`, ``about`` its argument (plain data), ``left`` the
+    INTIDs to do, in order. An INTID whose LPI no longer exists is skipped."""
 
     __slots__ = ("about", "action", "left")
 
@@ -39,31 +31,44 @@ class Job:
         self.action, self.about, self.left = action, about, left
 
 
+class Worker(Protocol):
+    """What does the jobs (`lpi.LpiWorker`)."""
+
+    def run(self, action: str, about: Any, intids: list[int]) -> None:
+        """Do an action to a batch of LPIs."""
+
+    def take_up(self) -> None:
+        """The last job is done: start what redistributors were asked for meanwhile."""
+
+
 class Backlog:
-    """The jobs of one vGIC, the first of them under way. ``later`` is called when something is
-    left. ``limit`` is how many steps an access has, ``steps`` how many are left of them."""
+    """The jobs of one vGIC in order; the first one is under way.
 
-    __slots__ = ("_vgic", "jobs", "later", "limit", "steps")
+    ``limit`` is the number of steps of an access, ``steps`` the number that is left. ``later`` is
+    called when jobs are left. ``worker`` does the jobs; the first ITS sets it.
+    """
 
-    def __init__(self, vgic: Vgic) -> None:
-        self._vgic = vgic
+    __slots__ = ("jobs", "later", "limit", "steps", "worker")
+
+    def __init__(self, later: Callable[[], None]) -> None:
         self.jobs: list[Job] = []
         self.limit = self.steps = STEPS
-        self.later: Callable[[], None] = lambda: None
+        self.later = later
+        self.worker: Worker | None = None
 
     def begin(self) -> None:
-        """An access of the guest, or a slice of guest time, begins: it has ``limit`` steps, for
-        what is left first."""
+        """A guest access or a slice of guest time begins: spend ``limit`` steps, first on the
+        jobs."""
         self.steps = self.limit
         if self.jobs:
             self.work()
 
     def spend(self, entries: int) -> None:
-        """So many entries of a map were looked through."""
+        """Account for a walk over this many entries of a map."""
         self.steps -= entries // SCAN
 
     def add(self, action: str, about: Any, intids: Iterable[int]) -> None:
-        """Do something to LPIs: now, as far as the steps of this access go, and in order."""
+        """Queue a job on LPIs, and do as much of it as the steps of this access allow."""
         left = list(intids)
         self.spend(len(left))
         if left:
@@ -71,22 +76,19 @@ class Backlog:
             self.work()
 
     def work(self) -> None:
-        """Do what the steps allow."""
-        from armvirt.hyp.vgic.its import lpi
-
-        vgic = self._vgic
+        """Do jobs until no steps are left."""
+        worker = self.worker
+        assert worker is not None  # an ITS or a GICR register of a GIC with an ITS made the job
         while self.jobs and self.steps > 0:
             job = self.jobs[0]
             batch = job.left[: self.steps]
             del job.left[: len(batch)]
             self.steps -= len(batch)
-            lpi.ACTIONS[job.action](
-                vgic, job.about, [vgic.lpis[intid] for intid in batch if intid in vgic.lpis]
-            )
+            worker.run(job.action, job.about, batch)
             if not job.left:
                 del self.jobs[0]
         if not self.jobs:
-            lpi.take_up(vgic)
+            worker.take_up()
         if self.jobs:
             self.later()
 
@@ -94,10 +96,5 @@ class Backlog:
         return [[job.action, job.about, list(job.left)] for job in self.jobs]
 
     def load(self, state: list[list[Any]]) -> None:
-        """Take over `state`; the LPIs are there, with the references of the maps. When `Vgic.go_on`
-        is called is saved elsewhere, as an entry of the host's clock."""
+        """Restore `state`. The host's clock restores the time of the next `Vgic.go_on`."""
         self.jobs = [Job(action, about, list(left)) for action, about, left in state]
-        for job in self.jobs:
-            if job.action == RELEASE:  # events that are in no map any more still hold their LPIs
-                for intid in job.left:
-                    self._vgic.lpis[intid].references += 1

@@ -1,4 +1,4 @@
-"""The vGIC's side of one vCPU (struct vgic_cpu in include/kvm/arm_vgic.h)."""
+"""The vGIC's side of one vCPU (struct vgic_cpu): private interrupts, ap_list, CPU interface."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic.irq import VgicIrq
 
-APRS = 4  # as many as the architecture has; the interface takes those that it implements
+APRS = 4  # active-priority registers per group in the architecture; an interface has 1, 2 or 4
 
 
 class VgicCpu:
-    """Private interrupts, the ap_list, and the CPU interface while it is not loaded. ``model`` is 2
-    or 3.
+    """Interrupts and CPU interface of one vCPU. ``model`` is 2 or 3.
 
-    ``ap_list`` has the interrupts as its keys, in order of arrival: each leaves at the same cost,
-    however many LPIs a guest lets pend. ``resident`` are those in list registers 0, 1 and so on of
-    ``vif``, ``outside`` those that found none at the last flush. ``dirty``: the list registers no
-    longer say what the lists say, so flush has to run. ``used`` is False while the list registers
-    of ``vif`` are known to be empty. ``groups``: the group enables of the interface when 1-of-N
-    interrupts were last given away. ``running_before``: the active-priority registers at the last
-    flush that left something outside. ``cleared``: interrupts that were acknowledged here and made
-    inactive by hand before they were ended. ``num_pri_bits``: the priority bits that user space
-    sees: those of the host's interface, until it restores an ICC_CTLR_EL1 with fewer. ``prebits``:
-    what the host's interface has, then too. ``lpis_enabled`` is GICR_CTLR.EnableLPIs, ``pendbaser``
-    GICR_PENDBASER. ``lpis_wanted`` is what the guest has written to EnableLPIs,
-    ``invalidate_wanted`` says that it has written GICR_INVALLR, while other work was under way.
+    ``ap_list`` has the interrupts as keys, in order of arrival; removing one costs the same at any
+    length. ``resident`` are the interrupts in list registers 0, 1, ... of ``vif``; ``mapped`` are
+    the mapped level-sensitive ones of them. ``outside`` are the interrupts for which the last flush
+    had no list register. ``cleared`` are interrupts that this vCPU acknowledged and that a write of
+    ICACTIVER made inactive before their end of interrupt.
+
+    ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if it is not
+    loaded. ``dirty``: an interrupt changed since the last flush, so flush has to run before the
+    next entry. ``used``: a list register or a maintenance enable of ``vif`` may be non-zero.
+    ``running_before``: the active-priority registers at the last flush that left an interrupt
+    outside. ``groups``: the group enables for which 1-of-N SPIs were last routed.
+
+    ``num_pri_bits`` are the priority bits that user space sees: those of the host's interface
+    (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
+
+    ``lpis_enabled`` is GICR_CTLR.EnableLPIs in effect, ``lpis_wanted`` the value that the guest
+    wrote. ``invalidate_wanted``: the guest wrote GICR_INVALLR while a job was under way.
+    ``pendbaser`` is GICR_PENDBASER. ``redist_base`` is the address of the redistributor.
     """
 
     __slots__ = (
@@ -44,7 +49,7 @@ class VgicCpu:
         self.reset()
 
     def reset(self) -> None:
-        """Interrupts and interface as after initialisation. Not while it is loaded."""
+        """Interrupts and CPU interface as after creation. The vCPU is not loaded."""
         for irq in self.private:
             irq.reset(self.vcpu_id)
         self.clear_lists()
@@ -53,8 +58,8 @@ class VgicCpu:
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def reset_interface(self) -> None:
-        """ICC_*_EL1 as after a warm reset (IHI 0069 12.2), loaded or not; the list registers have
-        been folded. What was acknowledged here will not be ended any more."""
+        """ICC_*_EL1 as after a warm reset (IHI 0069 12.2), on a loaded vCPU too; a sync comes
+        before. No end of interrupt will come for what this vCPU acknowledged."""
         for irq in [*self.ap_list, *self.cleared]:
             if irq.acked == self.vcpu_id:
                 irq.acked = None
@@ -73,15 +78,37 @@ class VgicCpu:
         self.cleared: list[VgicIrq] = []
         self.dirty, self.used = True, True
 
+    # The CPU interface ---------------------------------------------------------------------------
+
+    def attach(self, vif: VirtualCpuInterface) -> None:
+        """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load); a flush
+        has to follow."""
+        self.vif = vif
+        vif.sre = self.model != 2  # before ICH_VMCR_EL2: SRE decides what VFIQEn means
+        vif.restore(self._vmcr, self.ap0r, self.ap1r)
+        self.dirty = self.used = True
+
+    def detach(self) -> None:
+        """Save the CPU interface registers, and disable the interface (kvm vgic_v3_put)."""
+        vif = self.vif
+        assert vif is not None
+        self._vmcr = vif.vmcr
+        self.ap0r[: len(vif.ap0r)] = vif.ap0r
+        self.ap1r[: len(vif.ap1r)] = vif.ap1r
+        self.vif = None
+        vif.sre = True
+        vif.restore(0, [0] * len(vif.ap0r), [0] * len(vif.ap1r))
+        vif.program(0, ())
+
     @property
     def nr_aprs(self) -> int:
-        """Active-priority registers per group that the priority bits need (kvm
+        """Active-priority registers per group for this many priority bits (kvm
         vgic_v3_max_apr_idx)."""
         return 1 << self.num_pri_bits - 5
 
     @property
     def vmcr(self) -> int:
-        """ICH_VMCR_EL2 of this vCPU, wherever it is."""
+        """ICH_VMCR_EL2: of the PE if the vCPU is loaded, else the saved value."""
         return self.vif.vmcr if self.vif is not None else self._vmcr
 
     @vmcr.setter
@@ -95,7 +122,8 @@ class VgicCpu:
         return self.vmcr >> VMCR_VPMR_SHIFT & 0xFF
 
     def active_priorities(self, group: int) -> list[int]:
-        """ICH_AP0R<n>_EL2 or ICH_AP1R<n>_EL2, wherever they are."""
+        """ICH_AP0R<n>_EL2 or ICH_AP1R<n>_EL2: of the PE if the vCPU is loaded, else the saved
+        values."""
         if self.vif is not None:
             return self.vif.ap1r if group else self.vif.ap0r
         return self.ap1r if group else self.ap0r
@@ -105,14 +133,8 @@ class VgicCpu:
         if self.vif is not None:
             self.vif.update()
 
-    def take_interface(self, vif: VirtualCpuInterface) -> None:
-        """Copy the interface's registers into this vCPU's saved context (kvm vgic_v3_put)."""
-        self._vmcr = vif.vmcr
-        self.ap0r[: len(vif.ap0r)] = vif.ap0r
-        self.ap1r[: len(vif.ap1r)] = vif.ap1r
-
     def state(self) -> dict[str, object]:
-        """Lists are saved as INTIDs, in order."""
+        """Plain data; lists are INTIDs in order."""
         vif = self.vif
         return {
             "vcpu_id": self.vcpu_id,
@@ -137,5 +159,5 @@ class VgicCpu:
 
 
 def _padded(registers: list[int]) -> list[int]:
-    """All active-priority registers of the architecture, whatever the interface implements."""
+    """The four active-priority registers of the architecture; absent ones are 0."""
     return registers + [0] * (APRS - len(registers))

@@ -1,5 +1,4 @@
-"""One interrupt of the vGIC (struct vgic_irq in include/kvm/arm_vgic.h) and the decisions about
-it."""
+"""One interrupt of the vGIC (struct vgic_irq), and the pure decisions about one interrupt."""
 
 from __future__ import annotations
 
@@ -7,11 +6,11 @@ from collections.abc import Callable
 
 from armvirt.arch.gic import is_ppi, is_sgi
 
-#: KVM implements five priority bits (VGIC_PRI_BITS); the rest of a priority byte reads as zero.
+#: KVM implements five priority bits (VGIC_PRI_BITS); the low bits of a priority byte read as zero.
 PRIORITY_MASK = 0xF8
 UNKNOWN_SENDER = 0xFF
-"""`VgicIrq.active_source` of an SGI that user space has made active: no register says whose it
-was."""
+"""`VgicIrq.active_source` of a GICv2 SGI that user space made active: no register has the
+sender."""
 
 _FLAGS = ("pending_latch", "line_level", "active", "enabled", "hw", "level", "any_cpu", "offered")
 _NUMBERS = (
@@ -27,20 +26,27 @@ _NUMBERS = (
 
 
 class VgicIrq:
-    """The state of one INTID: one object per vCPU for private ones, one per VM for SPIs and LPIs.
+    """The state of one INTID: an object per vCPU for a private INTID, one per VM for an SPI.
 
-    ``vcpu`` is the id of the vCPU on whose ap_list it is, ``target`` the one that it is routed to
-    (None: nobody). ``level`` is the configuration, ``line_level`` the input. ``lr`` is the list
-    register that holds it, -1 for none; while it is in one, ``active`` and the pending state are
-    what they were when it was put there. ``offered``: the list register that holds it offered it as
-    pending; when it no longer does, the guest took it. ``acked`` is the vCPU that acknowledged it
-    and has not ended it yet, None for none. ``running``: the priority and group that it became
-    active with, as a list register has them (`list_registers.priority_and_group`). ``owner`` may
-    inject it (None: user space). ``hw`` with ``hwintid`` and ``get_input_level`` make it a mapped
-    interrupt. ``any_cpu`` is GICD_IROUTER.Interrupt_Routing_Mode: ``target`` is then this vGIC's
-    choice. GICv2 alone has ``targets`` (GICD_ITARGETSR) and, for SGIs (``carries_cpuid``),
-    ``source``: a bit per vCPU that sent it and was not taken yet, and ``active_source``, the one
-    whose SGI is active.
+    Configuration: ``enabled``, ``priority``, ``group``, and ``level`` (True for level-sensitive).
+
+    Routing: ``target`` is the vCPU that gets the interrupt, None for no vCPU. ``mpidr`` and
+    ``any_cpu`` are GICD_IROUTER (affinity, Interrupt_Routing_Mode); ``targets`` is GICD_ITARGETSR
+    of a GICv2.
+
+    State: ``pending_latch``, ``line_level`` (the input), ``active``. ``acked`` is the vCPU that
+    acknowledged the interrupt and has not ended it, None for no vCPU. ``running`` has the priority
+    and the group of the last activation, as list register fields
+    (`list_registers.priority_and_group`). GICv2 SGIs (``carries_cpuid``) have ``source``, a bit for
+    each vCPU whose SGI is pending, and ``active_source``, the sender of the active SGI.
+
+    Place: ``vcpu`` is the vCPU whose ap_list has the interrupt, None for no list. ``lr`` is the
+    index of the list register that holds it, -1 for none; as long as a list register holds it, the
+    active and pending fields here are those of the last flush. ``offered`` is True if that list
+    register was pending when the flush filled it: not pending any more means acknowledged.
+
+    Wiring: only ``owner`` may inject the interrupt (None: user space). ``hw``, ``hwintid`` and
+    ``get_input_level`` map it to a host interrupt.
     """
 
     __slots__ = (
@@ -59,12 +65,10 @@ class VgicIrq:
         self.reset(target)
 
     def reset(self, target: int | None) -> None:
-        """The state after vGIC initialisation: SGIs enabled, PPIs level, everything else edge,
-        priority 0.
+        """The state after initialisation: SGIs enabled, PPIs level-sensitive, others edge-triggered,
+        priority 0, group 0 (GICv2) or 1 (GICv3). The wiring stays.
 
-        Who owns it and what it is mapped to are wiring, which stays. The group is 0 in a GICv2,
-        else 1. (For SPIs the specification leaves the configuration UNKNOWN; KVM starts them as
-        edge.)
+        The trigger of an SPI is UNKNOWN at reset; KVM starts with edge-triggered SPIs.
         """
         self.vcpu: int | None = None
         self.target, self.mpidr, self.any_cpu = target, 0, False
@@ -79,34 +83,34 @@ class VgicIrq:
 
     @property
     def pending(self) -> bool:
-        """Edge: the latch. Level: the line, or the latch that a write of ISPENDR sets (kvm
-        irq_is_pending)."""
+        """The latch; of a level-sensitive interrupt also the line (kvm irq_is_pending)."""
         return self.pending_latch or (self.level and self.line_level)
 
     @property
     def mapped_level(self) -> bool:
-        """A level interrupt with a host interrupt behind it: its line is sampled, not reported."""
+        """Whether this is a level-sensitive interrupt that is mapped to a host interrupt: the vGIC
+        samples its line with ``get_input_level``."""
         return self.hw and self.level
 
     @property
     def sender_is_unknown(self) -> bool:
-        """Whether it is active, and the guest will end it with a CPUID that nobody here knows."""
+        """Whether this is an active GICv2 SGI, and the guest will end it with a CPUID that the vGIC
+        does not know."""
         return self.active and self.active_source == UNKNOWN_SENDER
 
     def sample_line(self) -> bool:
-        """Read the input of a mapped level interrupt into ``line_level``."""
+        """Read the input of a mapped level-sensitive interrupt into ``line_level``."""
         if self.get_input_level is not None:
             self.line_level = self.get_input_level()
         return self.line_level
 
     def state(self) -> dict[str, object]:
-        """Everything but wiring; ``vcpu`` and ``lr`` follow from the vCPUs' lists."""
+        """Configuration, routing and state. The vCPUs' lists have the place."""
         saved: dict[str, object] = {name: getattr(self, name) for name in (*_FLAGS, *_NUMBERS)}
         return {"intid": self.intid, "target": self.target, "acked": self.acked, **saved}
 
     def load(self, state: dict[str, object]) -> None:
-        """Restore `state`. What it is mapped to has to be mapped by its user; the flag alone is
-        restored."""
+        """Restore `state`. ``hw`` is restored, ``get_input_level`` is set by the owner."""
         for name in (*_FLAGS, *_NUMBERS):
             setattr(self, name, state[name])
         target, acked = state["target"], state["acked"]
@@ -115,11 +119,39 @@ class VgicIrq:
         self.target, self.acked, self.vcpu, self.lr = target, acked, None, -1
 
 
-def target_oracle(irq: VgicIrq, enables: int) -> int | None:
-    """The vCPU whose ap_list an interrupt belongs on, None for nobody's (kvm vgic_target_oracle).
+_LPI_SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
 
-    An active interrupt never migrates: it stays where it is active. The distributor's group enables
-    (bit n of ``enables`` for group n) gate what is pending, not what is active.
+
+class Lpi(VgicIrq):
+    """An LPI that at least one event of an ITS is translated to: edge-triggered, group 1, without
+    active state.
+
+    ``home`` is the vCPU whose redistributor holds the LPI, None if its collection is not mapped.
+    ``target`` equals ``home`` if LPIs are enabled on that redistributor, else it is None.
+    ``references`` counts the events.
+    """
+
+    __slots__ = ("home", "references")
+
+    def __init__(self, intid: int) -> None:
+        super().__init__(intid, None)
+        self.home: int | None = None
+        self.references = 0
+
+    def state(self) -> dict[str, object]:
+        """The fields in which LPIs differ; ITSs have the references, redistributors the target."""
+        return {name: getattr(self, name) for name in _LPI_SAVED}
+
+    def load(self, state: dict[str, object]) -> None:
+        for name in _LPI_SAVED:
+            setattr(self, name, state[name])
+
+
+def target_oracle(irq: VgicIrq, enables: int) -> int | None:
+    """The vCPU whose ap_list an interrupt belongs on, None for no list (kvm vgic_target_oracle).
+
+    An active interrupt stays on the list of the vCPU on which it is active. The group enables of
+    the distributor (bit n of ``enables`` for group n) gate pending interrupts, not active ones.
     """
     if irq.active:
         return irq.vcpu if irq.vcpu is not None else irq.target
@@ -133,8 +165,8 @@ def target_oracle(irq: VgicIrq, enables: int) -> int | None:
 
 
 def accepts(irq: VgicIrq, level: bool, owner: object) -> bool:
-    """Whether an injection changes anything (kvm vgic_validate_injection); one by a stranger never
-    does."""
+    """Whether an injection changes the interrupt (kvm vgic_validate_injection). False for an
+    injection by anyone but the owner."""
     if irq.owner is not owner:
         return False
     return level != irq.line_level if irq.level else level

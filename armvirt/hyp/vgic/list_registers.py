@@ -1,8 +1,9 @@
-"""List registers: what goes into them before an entry, what comes back (kvm/vgic/vgic-v3.c).
+"""List register values: from an interrupt before an entry (`populate`), back into it afterwards
+(`fold`), and ICH_HCR_EL2 (kvm/vgic/vgic-v3.c).
 
-A GICv2 guest is served by the same ICH_LR<n>_EL2 as a GICv3 one: with ICC_SRE_EL1.SRE = 0 its CPUID
-field is in vINTID[12:10] (IHI 0069 chapter 12, ICH_LR<n>_EL2). These functions know one interrupt
-or one list at a time; `armvirt.hyp.vgic.flush` walks the lists.
+GICv2 and GICv3 guests use the same ICH_LR<n>_EL2; with ICC_SRE_EL1.SRE = 0, vINTID[12:10] is the CPUID
+(IHI 0069 chapter 12, ICH_LR<n>_EL2). `armvirt.hyp.vgic.flush` calls these functions for each
+interrupt of an ap_list.
 """
 
 from __future__ import annotations
@@ -29,32 +30,30 @@ from armvirt.hyp.vgic.irq import VgicIrq
 
 
 def priority_and_group(irq: VgicIrq) -> int:
-    """The Priority and Group fields of a list register for an interrupt that becomes active, or
-    may."""
+    """The Priority and Group fields of a list register for an interrupt."""
     return irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
 
 
 def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
-    """Move an interrupt into a list register: its ICH_LR<n>_EL2 value (kvm vgic_v3_populate_lr).
+    """Move an interrupt into a list register; returns ICH_LR<n>_EL2 (kvm vgic_v3_populate_lr).
 
-    Level interrupts are never pending and active at once: hardware forbids it with HW = 1, and
-    without it the EOI bit brings the guest back here when it deactivates, to look at the line
-    again. The same goes for an SGI of a GICv2 that is active or has a second sender. ``may_pend``
-    is False while the interrupt or the distributor is disabled, or it has been routed elsewhere:
-    one that is active then stays so and nothing more, and the EOI bit serves to hand on what pends
-    meanwhile. (KVM lets it pend again here.) ``come_back`` asks for the EOI bit whatever it is: a
-    single list register, with others waiting outside, has no other way to be filled before the next
-    end of interrupt.
+    ``may_pend`` is False if the interrupt is disabled or routed to another vCPU: an active interrupt
+    then is active only, and its EOI bit brings it back to EL2. (KVM offers it as pending too.)
+    ``come_back`` sets the EOI bit of any interrupt without HW: with a single list register, no other
+    maintenance interrupt reports that it is free.
 
-    A mapped interrupt that is active and latched (ISPENDR) gets HW = 0 and the EOI bit: it is
-    pending as soon as it is inactive (IHI 0069 4.1.2), and a list register with HW = 1 has no
-    maintenance interrupt that would say so. (KVM keeps HW = 1, and the latch waits for the next
-    exit.)
+    A level-sensitive interrupt is never pending and active at once. HW = 1 forbids it; with HW = 0
+    the EOI bit brings the guest to EL2 when it deactivates the interrupt, and EL2 looks at the line
+    again. The same applies to a GICv2 SGI that is active or has a second sender.
 
-    Priority and group of an active interrupt are those of its acknowledge, whatever was written to
-    IPRIORITYR or IGROUPR since. That is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR<n>); the
-    end of an interrupt whose list register has another priority than the one that is dropped would
-    not deactivate it (in KVM it can get stuck so).
+    A mapped interrupt that is active, and whose latch ISPENDR has set, gets HW = 0 and the EOI bit:
+    it becomes pending when it becomes inactive (IHI 0069 4.1.2), and a list register with HW = 1 has
+    no maintenance interrupt for that. (KVM keeps HW = 1; the latch waits for the next exit.)
+
+    An active interrupt keeps the priority and group of its acknowledge until its deactivation,
+    whatever the guest writes to IPRIORITYR or IGROUPR. That is IMPLEMENTATION DEFINED (IHI 0069,
+    GICD_IPRIORITYR<n>). With another priority in the list register, the guest's end of interrupt
+    would not deactivate the interrupt (in KVM it can stay active so).
     """
     now = priority_and_group(irq)
     latched = irq.hw and irq.active and irq.pending_latch
@@ -76,15 +75,15 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
                 value |= _take_source(irq) << LR_CPUID_SHIFT
                 again = again or irq.pending_latch
         elif irq.hw:
-            irq.line_level = False  # sampled again when the list register is folded
+            irq.line_level = False  # the fold samples the line again
     if irq.hw and not latched:
         return value | LR_HW | irq.hwintid << LR_PINTID_SHIFT
     return value | (LR_EOI if again else 0)
 
 
 def _take_source(irq: VgicIrq) -> int:
-    """The lowest sender of a GICv2 SGI leaves the set of those that wait; the latch stays set for
-    the others."""
+    """Remove the lowest sender of a GICv2 SGI, and return it; the latch stays set for the other
+    senders."""
     first = irq.source & -irq.source
     irq.source &= ~first
     irq.pending_latch = irq.source != 0
@@ -92,17 +91,18 @@ def _take_source(irq: VgicIrq) -> int:
 
 
 def fold(irq: VgicIrq, value: int) -> bool:
-    """Take an interrupt back from a list register; True if the host interrupt behind it has to be
-    deactivated.
+    """Move the state of a list register back into its interrupt; True if the host interrupt has to be
+    deactivated (kvm vgic_v3_fold_lr_state).
 
-    After kvm vgic_v3_fold_lr_state, but for the latch that ISPENDR sets on a level interrupt: it
-    dies when the guest acknowledges (IHI 0048 figure 4-10), where KVM drops it at the end of
-    interrupt, with one that was set meanwhile. The line of a mapped interrupt is sampled if the
-    guest has not seen the interrupt; a line that is low leaves nothing that the guest would
-    deactivate. A guest that has ended the interrupt has deactivated the host interrupt, which fires
-    again by itself if the line is high, and that is a new arrival. (KVM samples the line here too,
-    if it was reported high again, so that the order of two exits decides whether the interrupt is a
-    new one.) An end of interrupt under HW = 0 has left the host interrupt active.
+    The acknowledge clears the latch that ISPENDR set on a level-sensitive interrupt (IHI 0048 figure
+    4-10). KVM clears the latch at the end of interrupt, and with it one that was set in between.
+
+    The line of a mapped interrupt is sampled if the guest has not acknowledged the interrupt. If the
+    line is low, the guest will not deactivate the host interrupt, so EL2 does. If the guest has ended
+    the interrupt, it has deactivated the host interrupt too, which fires again if the line is high,
+    as a new arrival. (KVM samples the line here too if it was reported high again, so the order of
+    two exits decides whether the interrupt is a new arrival.) An end of interrupt with HW = 0 has
+    left the host interrupt active.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)
@@ -130,7 +130,7 @@ def fold(irq: VgicIrq, value: int) -> bool:
 
 
 def signals_eoi(value: int) -> bool:
-    """Whether a list register says that the guest has ended its interrupt (kvm
+    """Whether the guest has ended the interrupt of a list register with the EOI bit (kvm
     lr_signals_eoi_mi)."""
     return value & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
 
@@ -140,17 +140,17 @@ def group_enabled(irq: VgicIrq, vmcr: int) -> bool:
 
 
 def by_urgency(irqs: Sequence[VgicIrq], vmcr: int) -> list[VgicIrq]:
-    """Who gets a list register when there are too few: what the guest can take, by priority; then
-    what is active.
+    """Order of list register allocation if there are too few: pending interrupts of enabled groups,
+    by priority; active interrupts; interrupts of disabled groups.
 
-    Interrupts of a disabled group come last; otherwise in order of arrival, as where all have room:
-    which of two equals is taken first must not depend on how many there were at the last exit.
+    Equals keep their order of arrival, as with enough list registers: which of two equals is taken
+    first must not depend on the last exit.
     """
     return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority))
 
 
 class Overflow(NamedTuple):
-    """What is left without a list register."""
+    """Whether interrupts without a list register exist: pending ones, active ones, any."""
 
     pending: bool
     active: bool
@@ -169,17 +169,15 @@ def configure_hcr(
     left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False,
     watch_ends: bool = False,
 ) -> int:  # fmt: skip
-    """ICH_HCR_EL2 for an entry: the maintenance interrupts that are needed (kvm
-    vgic_v3_configure_hcr).
+    """ICH_HCR_EL2 for an entry: which maintenance interrupts are enabled (kvm vgic_v3_configure_hcr).
 
-    Something pending outside: come back when no list register is pending. Something active outside:
-    come back when the guest ends what is in no list register, and trap ICC_DIR_EL1, whose INTID is
-    not counted but needed. Anything outside: come back when the list registers run empty, or when a
-    group is switched on or off; ``watch_groups`` asks for that too, for it decides who gets 1-of-N
-    interrupts. With a single list register, "nearly empty" would be always. ``watch_ends``: come
-    back at such an end of interrupt though nothing active is outside, for interrupts that were made
-    inactive by hand before they were ended. ``foreign_spis``: an SPI is in flight on another vCPU,
-    and this one may deactivate it there if it uses EOImode 1, now or as soon as it says so.
+    * Pending interrupts without a list register: NPIE (no list register is pending).
+    * Active ones: LRENPIE (the guest ends an interrupt without a list register), and TDIR, because
+      EOIcount does not say which INTID ICC_DIR_EL1 deactivates.
+    * Any: UIE (list registers run empty; with a single list register it would always be pending).
+    * Any, or ``watch_groups`` (1-of-N SPIs exist): a change of a group enable.
+    * ``watch_ends`` (`VgicCpu.cleared` is not empty): LRENPIE.
+    * ``foreign_spis`` (another vCPU has an SPI that this one may deactivate with EOImode 1): TDIR.
     """
     hcr = arch.HCR_EN
     if left.any or watch_groups:

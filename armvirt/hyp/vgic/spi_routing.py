@@ -1,65 +1,83 @@
-"""Where an SPI goes: GICD_IROUTER of a GICv3, with the choice among several PEs (IHI 0069 3.2.3,
-12.9.22)."""
+"""To which vCPU an SPI goes: GICD_IROUTER of a GICv3, with 1-of-N routing (IHI 0069 3.2.3, 12.9.22),
+and GICD_ITARGETSR of a GICv2 (IHI 0048 4.3.12)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from armvirt.arch.gic import IROUTER_IRM
+from armvirt.arch.gic import FIRST_SPI, IROUTER_IRM
 from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import VgicIrq
-
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
 
 AFFINITY = 0xFF_FFFF  # Aff2.Aff1.Aff0; there is no Aff3 (GICD_TYPER.A3V = 0)
 GROUPS = 3  # VENG0 and VENG1 of ICH_VMCR_EL2
 
 
-def route(vgic: Vgic, irq: VgicIrq, router: int) -> None:
-    """A write of GICD_IROUTER<n>. An affinity that nobody has: it stays pending, undelivered."""
-    irq.mpidr, irq.any_cpu = router & AFFINITY, bool(router & IROUTER_IRM)
-    if irq.any_cpu:
-        vgic.any_cpu.add(irq)
-        irq.target = one_of_n(vgic, irq)
-        for cpu in vgic.cpus():
-            cpu.dirty = True  # its group enables are watched from the next entry on
-    else:
-        vgic.any_cpu.discard(irq)
-        irq.target = vgic.vcpu_with_affinity(irq.mpidr)
-    vgic.queue(irq)
+# GICv3 -------------------------------------------------------------------------------------------
 
 
 def router(irq: VgicIrq) -> int:
-    """GICD_IROUTER<n> as it reads."""
+    """The value of GICD_IROUTER<n>."""
     return irq.mpidr | (IROUTER_IRM if irq.any_cpu else 0)
 
 
-def one_of_n(vgic: Vgic, irq: VgicIrq) -> int | None:
-    """The PE that gets a 1-of-N interrupt: the first one that has its group enabled.
+def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
+    """Write GICD_IROUTER<n>. With an affinity that no vCPU has, the SPI stays pending and goes to
+    no vCPU."""
+    irq.mpidr, irq.any_cpu = router & AFFINITY, bool(router & IROUTER_IRM)
+    if irq.any_cpu:
+        dist.any_cpu.add(irq)
+        irq.target = one_of_n(dist, irq)
+        dist.mark_dirty()  # a flush enables the maintenance interrupts for changes of group enables
+    else:
+        dist.any_cpu.discard(irq)
+        irq.target = dist.vcpu_with_affinity(irq.mpidr)
+    dist.queue(irq)
 
-    Which of those that could is IMPLEMENTATION DEFINED; KVM ignores the routing mode and QEMU takes
-    the first CPU.
+
+def one_of_n(dist: Distributor, irq: VgicIrq) -> int | None:
+    """The target of a 1-of-N SPI: the first vCPU whose CPU interface enables the group.
+
+    The choice is IMPLEMENTATION DEFINED. KVM ignores the routing mode; QEMU takes the first CPU.
     """
-    for cpu in vgic.cpus():
+    for cpu in dist.cpus():
         if cpu.vmcr >> irq.group & 1:
             return cpu.vcpu_id
     return None
 
 
-def groups_changed(vgic: Vgic, cpu: VgicCpu) -> None:
-    """Give 1-of-N interrupts away anew if a vCPU has switched a group on or off since the last
-    time."""
+def groups_changed(dist: Distributor, cpu: VgicCpu) -> None:
+    """Route 1-of-N SPIs anew if the vCPU has changed a group enable since the last call."""
     groups = cpu.vmcr & GROUPS
     if groups != cpu.groups:
         cpu.groups = groups
-        reroute(vgic)
+        reroute(dist)
 
 
-def reroute(vgic: Vgic) -> None:
-    """Choose again for every 1-of-N interrupt; an active one stays where it is."""
-    for irq in sorted(vgic.any_cpu, key=lambda i: i.intid):
-        target = one_of_n(vgic, irq)
+def reroute(dist: Distributor) -> None:
+    """Choose the target of every 1-of-N SPI anew. An active SPI stays on its ap_list."""
+    for irq in sorted(dist.any_cpu, key=lambda i: i.intid):
+        target = one_of_n(dist, irq)
         if target != irq.target:
             irq.target = target
-            vgic.queue(irq)
+            dist.queue(irq)
+
+
+# GICv2 -------------------------------------------------------------------------------------------
+
+
+def existing(dist: Distributor) -> int:
+    """A bit for each CPU interface; the number of a CPU interface is the vCPU id."""
+    return sum(1 << cpu.vcpu_id for cpu in dist.cpus())
+
+
+def set_targets(dist: Distributor, irq: VgicIrq, value: int) -> None:
+    """Write GICD_ITARGETSR<n>. The target is the lowest CPU in the mask, as in KVM.
+
+    With an empty mask the SPI goes to no vCPU; KVM takes vCPU 0. The masks of private interrupts are
+    read-only.
+    """
+    if irq.intid < FIRST_SPI:
+        return
+    irq.targets = value & existing(dist)
+    irq.target = (irq.targets & -irq.targets).bit_length() - 1 if irq.targets else None
+    dist.queue(irq)

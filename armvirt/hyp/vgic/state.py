@@ -1,80 +1,82 @@
-"""The vGIC's state as plain data, and back. What is in list registers is in it as INTIDs: the
-values are the PE's."""
+"""The vGIC's state as plain data: save, check and restore.
+
+Interrupts in list registers are saved as INTIDs; the PE's state has the list register values.
+Addresses, owners and host interrupts are wiring, which is not saved.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from armvirt.arch.gic import FIRST_SPI
 from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.distributor import Distributor
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
+    from armvirt.hyp.vgic.its.its import Its
 
 
-def state(vgic: Vgic) -> dict[str, object]:
-    """Everything the guest can tell. Addresses, owners and mapped host interrupts are wiring, and
-    not in it."""
+def save(dist: Distributor, its: Sequence[Its]) -> dict[str, object]:
+    """The state that the guest can observe."""
     return {
         "version": 1,
-        "model": vgic.model,
-        "initialized": vgic.initialized,
-        "ready": vgic.ready,
-        "enables": vgic.enables,
-        "revision": vgic.revision,
-        "v2_groups_user_writable": vgic.v2_groups_user_writable,
-        "nr_irqs": vgic.nr_irqs,
-        "cpus": [cpu.state() for cpu in vgic.cpus()],
-        "spis": [irq.state() for irq in vgic.spis(FIRST_SPI, vgic.nr_spis)],
-        "propbaser": vgic.propbaser,
-        "lpis": [lpi.state() for lpi in vgic.lpis.values()],
-        "its": [its.state() for its in vgic.its],
-        "backlog": vgic.backlog.state(),
+        "model": dist.model,
+        "initialized": dist.initialized,
+        "ready": dist.ready,
+        "enables": dist.enables,
+        "revision": dist.revision,
+        "v2_groups_user_writable": dist.v2_groups_user_writable,
+        "nr_irqs": dist.nr_irqs,
+        "cpus": [cpu.state() for cpu in dist.cpus()],
+        "spis": [irq.state() for irq in dist.spis(FIRST_SPI, dist.nr_spis)],
+        "propbaser": dist.propbaser,
+        "lpis": [lpi.state() for lpi in dist.lpis.values()],
+        "its": [each.state() for each in its],
+        "backlog": dist.backlog.state(),
     }
 
 
-def load(vgic: Vgic, saved: dict[str, Any]) -> None:
-    """Restore `state`; see `Vgic.load_state`. LPIs come before the lists that they are on."""
-    check_shape(vgic, saved)
-    if saved["initialized"] and vgic.model == 2:
-        vgic.init()
-    vgic.ready, vgic.enables, vgic.revision = saved["ready"], saved["enables"], saved["revision"]
-    vgic.v2_groups_user_writable = saved["v2_groups_user_writable"]
-    spis = vgic.spis(FIRST_SPI, vgic.nr_spis)
-    for irq, one in zip(spis, saved["spis"], strict=True):
-        irq.load(one)
-    vgic.any_cpu = {irq for irq in spis if irq.any_cpu}
-    if vgic.its:
-        from armvirt.hyp.vgic.its import its
-
-        its.load_all(vgic, saved)
-    for cpu, one in zip(vgic.cpus(), saved["cpus"], strict=True):
-        _load_cpu(vgic, cpu, one)
-    vgic.stray_active = {irq for irq in spis if irq.active and irq.vcpu is None}
-    vgic.backlog.load(saved["backlog"])
-
-
-def check_shape(vgic: Vgic, saved: dict[str, Any]) -> None:
-    """ValueError for the state of a vGIC of another shape: model, vCPUs, interrupts, ITSs."""
-    becomes_ready = vgic.model == 2 and saved["initialized"] and not vgic.initialized
-    if saved["initialized"] != vgic.initialized and not becomes_ready:
+def check_shape(dist: Distributor, its: Sequence[Its], saved: dict[str, Any]) -> None:
+    """ValueError if the state is of a vGIC of another model, or with other vCPUs, INTIDs or ITSs."""
+    becomes_ready = dist.model == 2 and saved["initialized"] and not dist.initialized
+    if saved["initialized"] != dist.initialized and not becomes_ready:
         raise ValueError("saved state is of another shape: one vGIC is initialised and one is not")
-    count = vgic.nr_irqs_after_init if becomes_ready else vgic.nr_irqs
+    count = dist.nr_irqs_after_init if becomes_ready else dist.nr_irqs
     shape = (saved["model"], saved["nr_irqs"], [cpu["vcpu_id"] for cpu in saved["cpus"]])
-    if shape != (vgic.model, count, [cpu.vcpu_id for cpu in vgic.cpus()]):
+    if shape != (dist.model, count, [cpu.vcpu_id for cpu in dist.cpus()]):
         raise ValueError("saved state is of another shape: a vGIC with other vCPUs or interrupts")
-    if len(saved["its"]) != len(vgic.its):
+    if len(saved["its"]) != len(its):
         raise ValueError("saved state is of another shape: a vGIC with another number of ITSs")
 
 
-def _load_cpu(vgic: Vgic, cpu: VgicCpu, saved: dict[str, Any]) -> None:
+def load(dist: Distributor, its: Sequence[Its], saved: dict[str, Any]) -> None:
+    """Restore what `save` gave; `check_shape` comes before. LPIs come before the lists with their
+    INTIDs."""
+    dist.ready, dist.enables, dist.revision = saved["ready"], saved["enables"], saved["revision"]
+    dist.v2_groups_user_writable = saved["v2_groups_user_writable"]
+    spis = dist.spis(FIRST_SPI, dist.nr_spis)
+    for irq, one in zip(spis, saved["spis"], strict=True):
+        irq.load(one)
+    dist.any_cpu = {irq for irq in spis if irq.any_cpu}
+    dist.backlog.load(saved["backlog"])
+    if its:
+        from armvirt.hyp.vgic.its.its import load_all
+
+        load_all(dist, its, saved)
+    for cpu, one in zip(dist.cpus(), saved["cpus"], strict=True):
+        _load_cpu(dist, cpu, one)
+    dist.stray_active = {irq for irq in spis if irq.active and irq.vcpu is None}
+
+
+def _load_cpu(dist: Distributor, cpu: VgicCpu, saved: dict[str, Any]) -> None:
     for irq, private in zip(cpu.private, saved["private"], strict=True):
         irq.load(private)
     cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
     cpu.num_pri_bits, cpu.vmcr = saved["num_pri_bits"], saved["vmcr"]
     for name in ("resident", "outside", "cleared"):
-        setattr(cpu, name, [vgic.irq(cpu.vcpu_id, intid) for intid in saved[name]])
-    cpu.ap_list = dict.fromkeys(vgic.irq(cpu.vcpu_id, intid) for intid in saved["ap_list"])
+        setattr(cpu, name, [dist.irq(cpu.vcpu_id, intid) for intid in saved[name]])
+    cpu.ap_list = dict.fromkeys(dist.irq(cpu.vcpu_id, intid) for intid in saved["ap_list"])
     for irq in cpu.ap_list:
         irq.vcpu = cpu.vcpu_id
     for index, irq in enumerate(cpu.resident):

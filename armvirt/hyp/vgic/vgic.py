@@ -1,318 +1,218 @@
-"""The vGIC of one VM: who has which interrupt, and how one gets in (kvm/vgic/vgic.c, vgic-init.c).
+"""The vGIC of one VM: the API that KVM offers to the VM, its vCPUs and devices (kvm/vgic/vgic.c,
+vgic-init.c).
 
-An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU; before
-that vCPU runs, the list is put into list registers (`armvirt.hyp.vgic.flush`). The protocol with
-the run loop:
-
-* ``load(vcpu, vif)`` when a vCPU gets a PE, ``put`` when it leaves it (``attach`` and ``detach``
-  around `load_state`);
-* before an entry, if ``dirty(vcpu)``: ``sync`` then ``flush``. Otherwise the list registers still
-  say the truth, and what the guest did to them since (acknowledge, end of interrupt) is theirs to
-  know;
-* anything that reads or writes pending or active state folds all loaded vCPUs first, through
-  ``before_access``.
+The protocol with the run loop: `Vgic.load` when a vCPU is loaded on a PE, `Vgic.put` when it leaves
+the PE, `Vgic.refresh` before each entry. The state is in the `Distributor`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from armvirt.arch.gic import (
     FIRST_LPI,
-    FIRST_SPI,
+    GICC_SIZE,
+    GICD_SIZE,
+    GICV2_GICD_SIZE,
+    GITS_SIZE,
+    LR_ACTIVE,
     MAX_CPUS_GICV2,
     MAX_SPI,
-    MPIDR_AFFINITY,
     NR_PRIVATE,
+    is_ppi,
+    is_spi,
 )
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, VgicInject
 from armvirt.hw.ich import VirtualCpuInterface
-from armvirt.hyp.vgic import deactivation, sgi
-from armvirt.hyp.vgic import flush as entry
-from armvirt.hyp.vgic import hw_irq as mapped
-from armvirt.hyp.vgic import state as saved
-from armvirt.hyp.vgic.backlog import Backlog
-from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.irq import VgicIrq, accepts, target_oracle
-from armvirt.hyp.vgic.its.guest_memory import GuestMemory, NoMemory
-from armvirt.hyp.vgic.registers import v2_distributor as v2_dist
-from armvirt.hyp.vgic.registers.frames import PlacedFrame, bases_fit, placed_frames
-from armvirt.hyp.vgic.registers.v3_distributor import distributor_map
-from armvirt.hyp.vgic.registers.v3_redistributor import RedistRegion, RedistributorMap, assign
+from armvirt.hyp.vgic import deactivation, flush, sgi, state
+from armvirt.hyp.vgic.distributor import Distributor
+from armvirt.hyp.vgic.irq import VgicIrq, accepts
+from armvirt.hyp.vgic.registers.frames import DistributorFrame, PlacedFrame, RedistributorFrame
+from armvirt.hyp.vgic.vm_interface import VgicCallbacks
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its
-    from armvirt.hyp.vgic.its.lpi import Lpi
 
-DEFAULT_NR_IRQS = 256
 MAX_VCPUS = {2: MAX_CPUS_GICV2, 3: 512}
-LATEST_REVISION = 3
-
-
-def _no_host(vcpu_id: int, host_intid: int, active: bool) -> None:
-    """For a vGIC without mapped interrupts."""
 
 
 class Vgic:
-    """A GIC of ``model`` 2 or 3 (KVM_DEV_TYPE_ARM_VGIC_V2, _V3). ``enables`` are GICD_CTLR's group
-    enables, a bit each.
+    """A GIC of ``model`` 2 or 3 (KVM_DEV_TYPE_ARM_VGIC_V2, _V3). ``its`` are its ITSs.
 
-    ``kick(vcpu_id)`` is called when a vCPU has something new to take: it must leave the guest, or
-    wake, and look at ``dirty``. ``set_phys_active(vcpu_id, host_intid, active)`` writes the active
-    state of the host interrupt behind a mapped one, on the PE of that vCPU. ``before_access`` is
-    called before pending and active state is looked at; by default it folds the list registers of
-    all loaded vCPUs. ``memory`` is where LPIs and ITSs (``its``) have their tables; ``propbaser``
-    is GICR_PROPBASER, one for all redistributors. ``num_pri_bits`` is what the host's ICH_VTR_EL2
-    says. ``id_base`` makes the vCPU ids in events unique on the host.
+    ``num_pri_bits`` are the priority bits of the host's ICH_VTR_EL2.
     """
 
     def __init__(
-        self,
-        bus: EventBus,
-        kick: Callable[[int], None],
-        set_phys_active: Callable[[int, int, bool], None] = _no_host,
-        model: int = 3,
-        num_pri_bits: int = 5,
+        self, bus: EventBus, vm: VgicCallbacks, model: int = 3, num_pri_bits: int = 5
     ) -> None:
-        self.model, self.num_pri_bits = model, num_pri_bits
-        self.bus, self.kick, self.set_phys_active = bus, kick, set_phys_active
-        self.before_access: Callable[[], None] = self.sync_all
-        self.id_base = 0
-        self.initialized = False
-        self.ready = False
-        self.enables = 0
-        self.revision = LATEST_REVISION
-        self.nr_spis = 0
-        self.ipa_bits = 40
-        self.dist_base: int | None = None
-        self.cpu_base: int | None = None  # GICC of a GICv2
-        self.v2_groups_user_writable = False
-        self.regions: list[RedistRegion] = []
-        self.dist_map = v2_dist.DistributorMap() if model == 2 else distributor_map()
-        self.redist_map = RedistributorMap()
-        self._cpus: dict[int, VgicCpu] = {}
-        self._spis: list[VgicIrq] = []
-        self.any_cpu: set[VgicIrq] = set()  # 1-of-N SPIs
-        self.stray_active: set[VgicIrq] = set()  # active, and routed to nobody: on no ap_list
-        self.memory: GuestMemory = NoMemory()
+        self.model, self.bus = model, bus
+        self.dist = Distributor(bus, vm, model, num_pri_bits)
         self.its: list[Its] = []
-        self.lpis: dict[int, Lpi] = {}  # those that an ITS maps
-        self.propbaser = 0
-        self.backlog = Backlog(self)
-        self.watched: frozenset[int] = (
-            frozenset()
-        )  # level SPIs whose end of interrupt goes to `on_end`
-        self.on_end: Callable[[int], None] = lambda intid: None
 
     def __repr__(self) -> str:
-        return f"<Vgic: GICv{self.model}, {len(self._cpus)} CPUs, {self.nr_irqs} INTIDs, {len(self.lpis)} LPIs>"
+        return f"<Vgic: {self.dist!r}>"
 
     # Creation ------------------------------------------------------------------------------------
 
-    @property
-    def nr_irqs(self) -> int:
-        """How many INTIDs there are, private ones included; 32 while nobody has said it."""
-        return self.nr_spis + NR_PRIVATE
-
-    @property
-    def nr_irqs_after_init(self) -> int:
-        """`nr_irqs` once it is initialised, as things are."""
-        return (self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE) + NR_PRIVATE
-
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
-        """A vCPU is created, with this MPIDR_EL1. KvmError EEXIST, or those of `precreate`."""
-        if vcpu_id in self._cpus:
+        """Add a vCPU with this MPIDR_EL1 (kvm_vgic_vcpu_init). KvmError EEXIST, or as
+        `precreate`."""
+        if self.dist.has_vcpu(vcpu_id):
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
         self.precreate(vcpu_id)
-        cpu = self._cpus[vcpu_id] = VgicCpu(vcpu_id, mpidr, self.model, self.num_pri_bits)
-        assign(self.regions, cpu)
+        self.dist.add_vcpu(vcpu_id, mpidr)
 
     def precreate(self, vcpu_id: int) -> None:
-        """Whether a vCPU of this id can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after
-        `init`, EINVAL for an id beyond what the model can address, or if the redistributors that
-        there are have no room already."""
-        if self.initialized:
+        """Check that a vCPU can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after `init`,
+        EINVAL for an id that the model cannot address, and for redistributors without room."""
+        if self.dist.initialized:
             raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised")
         if vcpu_id >= MAX_VCPUS[self.model]:
             raise KvmError(
                 "EINVAL", f"vCPU {vcpu_id}: a GICv{self.model} has at most {MAX_VCPUS[self.model]}"
             )
-        if not bases_fit(self):
+        if not self.dist.placement.fits():
             raise KvmError(
                 "EINVAL", "the redistributors overlap the distributor, or are beyond the IPA space"
             )
 
+    def add_its(self) -> Its:
+        """Add an ITS to a GICv3. The first one brings LPIs."""
+        from armvirt.hyp.vgic.its.its import Its, enable_lpis
+
+        enable_lpis(self.dist)
+        self.its.append(Its(self.dist))
+        return self.its[-1]
+
+    def init(self) -> None:
+        """KVM_DEV_ARM_VGIC_CTRL_INIT: fix the number of INTIDs and create the SPIs. A second call
+        has no effect. KvmError EBUSY without vCPUs, because an SPI needs a target."""
+        if self.dist.initialized:
+            return
+        if not self.dist.vcpus:
+            raise KvmError("EBUSY", "the vGIC cannot be initialised before a vCPU exists")
+        self.dist.create_spis()
+
     def lazy_init(self) -> None:
-        """vgic_lazy_init: a GICv2 is initialised by its first use, as it was before there were
-        device attributes for it. KvmError EBUSY for a GICv3 that nobody has initialised."""
-        if not self.initialized and self.model != 2:
+        """The first use initialises a GICv2 (vgic_lazy_init); it is older than the INIT attribute.
+        KvmError EBUSY for a GICv3 that is not initialised."""
+        if not self.dist.initialized and self.model != 2:
             raise KvmError("EBUSY", "the vGIC is not initialised")
         self.init()
 
-    def init(self) -> None:
-        """KVM_DEV_ARM_VGIC_CTRL_INIT: fix the number of interrupts and create the SPIs. A second
-        call does nothing.
-
-        KvmError EBUSY without vCPUs: the SPIs need somebody to be routed to.
-        """
-        if self.initialized:
-            return
-        if not self._cpus:
-            raise KvmError("EBUSY", "the vGIC cannot be initialised before a vCPU exists")
-        self.nr_spis = self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE
-        boot = next(iter(self._cpus))
-        last = min(self.nr_irqs - 1, MAX_SPI)
-        self._spis = [VgicIrq(intid, boot, self.model) for intid in range(FIRST_SPI, last + 1)]
-        self.initialized = True
-
     def map_resources(self) -> None:
-        """First run (kvm_vgic_map_resources). KvmError ENXIO for a missing frame, EINVAL for
-        overlaps and for what is beyond the IPA space, EBUSY before init.
-        """
-        if self.ready:
+        """The first run of a vCPU (kvm_vgic_map_resources). Errors as `check_resources`."""
+        if self.dist.ready:
             return
         self.check_resources()
         self.lazy_init()
-        self.ready = True
+        self.dist.ready = True
 
     def check_resources(self) -> None:
-        """Whether `map_resources` can be done: its errors, and nothing is changed."""
+        """Check that `map_resources` can succeed: KvmError ENXIO for a frame without an address,
+        EINVAL for frames that overlap or are beyond the IPA space, EBUSY for a GICv3 before
+        `init`."""
         self._check_placed()
         frames = sorted((frame.base, frame.size) for frame in self.mmio_frames())
-        if any(low + size > high for (low, size), (high, _) in pairwise(frames)) or not bases_fit(
-            self
-        ):
+        overlap = any(low + size > high for (low, size), (high, _) in pairwise(frames))
+        if overlap or not self.dist.placement.fits():
             raise KvmError("EINVAL", "the vGIC's frames overlap, or are beyond the IPA space")
-        if not self.initialized and self.model != 2:
+        if not self.dist.initialized and self.model != 2:
             raise KvmError("EBUSY", "the vGIC is not initialised")
 
     def _check_placed(self) -> None:
-        if self.dist_base is None:
+        if self.dist.placement.dist_base is None:
             raise KvmError("ENXIO", "the distributor has no address")
-        if self.model == 2 and self.cpu_base is None:
+        if self.model == 2 and self.dist.placement.cpu_base is None:
             raise KvmError("ENXIO", "the CPU interface has no address")
-        if self.model == 3 and any(cpu.redist_base is None for cpu in self.cpus()):
+        if self.model == 3 and any(cpu.redist_base is None for cpu in self.dist.cpus()):
             raise KvmError("ENXIO", "a vCPU's redistributor has no address")
 
     def mmio_frames(self) -> list[PlacedFrame]:
-        """(base, size, frame) of everything that has an address; frame.read and .write take
-        vcpu_id, offset, size."""
-        return placed_frames(self)
+        """The register frames that have an address."""
+        dist, place = self.dist, self.dist.placement
+        frames = []
+        if place.dist_base is not None:
+            size = GICV2_GICD_SIZE if self.model == 2 else GICD_SIZE
+            frames.append(PlacedFrame(place.dist_base, size, DistributorFrame(dist)))
+        if place.cpu_base is not None:
+            from armvirt.hyp.vgic.registers.v2_cpu_interface import CpuInterfaceFrame
+
+            frames.append(PlacedFrame(place.cpu_base, GICC_SIZE, CpuInterfaceFrame(dist)))
+        for region in place.regions:
+            frames.append(PlacedFrame(region.base, region.size, RedistributorFrame(dist, region)))
+        for its in self.its:
+            if its.base is not None:
+                from armvirt.hyp.vgic.its.registers import ItsFrame
+
+                frames.append(PlacedFrame(its.base, GITS_SIZE, ItsFrame(its)))
+        return frames
 
     def reset(self) -> None:
-        """Interrupts, distributor and interfaces as after `init`. Not while a vCPU is loaded.
-        Addresses and wiring stay.
-        """
-        self.enables = 0
-        self.any_cpu.clear()
-        self.stray_active.clear()
+        """Interrupts, ITSs and CPU interfaces as after `init`. No vCPU is loaded. Addresses and
+        wiring stay."""
+        for its in self.its:
+            its.forget()
+        self.dist.reset()
         if self.its:
-            from armvirt.hyp.vgic.its import its
+            from armvirt.arch.its import PROPBASER_RESET
 
-            its.reset_all(self)
-        boot = next(iter(self._cpus), None)
-        for irq in self._spis:
-            irq.reset(boot)
-        for cpu in self.cpus():
-            cpu.reset()
-
-    # Look-up -------------------------------------------------------------------------------------
-
-    def cpus(self) -> Iterable[VgicCpu]:
-        return self._cpus.values()
-
-    def cpu(self, vcpu_id: int) -> VgicCpu:
-        return self._cpus[vcpu_id]
-
-    def has_vcpu(self, vcpu_id: int) -> bool:
-        return vcpu_id in self._cpus
-
-    def vcpu_with_affinity(self, affinity: int) -> int | None:
-        """The vCPU with these affinity fields of MPIDR_EL1, None if there is none."""
-        for cpu in self.cpus():
-            if cpu.mpidr & MPIDR_AFFINITY == affinity & MPIDR_AFFINITY:
-                return cpu.vcpu_id
-        return None
-
-    def spi(self, intid: int) -> VgicIrq | None:
-        """An SPI by INTID; None for a private INTID or one that is not implemented."""
-        index = intid - FIRST_SPI
-        return self._spis[index] if 0 <= index < len(self._spis) else None
-
-    def spis(self, first: int, count: int) -> list[VgicIrq]:
-        """The SPIs that exist from INTID ``first`` on, at most ``count``; none for a private
-        INTID."""
-        index = first - FIRST_SPI
-        return self._spis[index : index + count] if index >= 0 else []
-
-    def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
-        """An interrupt by INTID. KvmError EINVAL: there is none, or it is private and no vCPU is
-        named."""
-        if 0 <= intid < NR_PRIVATE:
-            if vcpu_id is None or vcpu_id not in self._cpus:
-                raise KvmError("EINVAL", f"INTID {intid} is private: it needs an existing vCPU")
-            return self._cpus[vcpu_id].private[intid]
-        found = self.spi(intid) if intid < FIRST_LPI else self.lpis.get(intid)
-        if found is None:
-            raise KvmError("EINVAL", f"INTID {intid} does not exist; there are {self.nr_irqs}")
-        return found
+            self.dist.propbaser = PROPBASER_RESET
 
     # Interrupts in -------------------------------------------------------------------------------
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        """An input changes (kvm_vgic_inject_irq): a line's level, or a pulse (``level`` True) for
-        edge interrupts.
+        """An input changes (kvm_vgic_inject_irq): the line of a level-sensitive interrupt, or an
+        edge (``level`` True).
 
-        What changes nothing, and what comes from a stranger to an owned interrupt, is dropped
-        silently. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY before `init`
-        of a GICv3.
+        An injection that changes nothing, or by anyone but the owner, is ignored. KvmError EINVAL
+        for an INTID that does not exist or is an LPI, EBUSY before `init` of a GICv3.
         """
-        if not self.initialized:
+        dist = self.dist
+        if not dist.initialized:
             self._check_line(vcpu_id, intid)
             self.lazy_init()
         if intid >= FIRST_LPI:
             raise KvmError("EINVAL", f"INTID {intid} is no line: an LPI comes as a message")
-        irq = self.irq(vcpu_id, intid)
-        if not irq.level and irq.owner is owner:
-            irq.line_level = (
-                level  # if it is configured as level-sensitive later, its wire is what counts
-            )
-        if irq.owner is owner and (irq.mapped_level or accepts(irq, level, owner)):
-            self.settle(
-                irq
-            )  # a mapped line is lowered while it is in flight: this raises or retracts it
+        irq = dist.irq(vcpu_id, intid)
+        if irq.owner is not owner:
+            return
+        if not irq.level:
+            irq.line_level = level  # of use if the interrupt becomes level-sensitive later
+        if irq.lr >= 0 and (irq.mapped_level or accepts(irq, level, owner)):
+            flush.settle(dist, irq)  # the line of a mapped interrupt is lowered in a list register
         if not accepts(irq, level, owner):
             return
         if irq.level:
             irq.line_level = level
         else:
             irq.pending_latch = True
-        if self.bus.active:
+        if dist.bus.active:
             target = vcpu_id if intid < NR_PRIVATE else irq.target
-            self.bus.emit(
-                VgicInject(intid, int(level), -1 if target is None else self.id_base | target)
-            )
-        self.queue(irq)
+            target = -1 if target is None else dist.id_base | target
+            dist.bus.emit(VgicInject(intid, int(level), target))
+        dist.queue(irq)
 
     def _check_line(self, vcpu_id: int | None, intid: int) -> None:
-        """Before a GICv2 is initialised by its first line: EINVAL for one that it will not have."""
-        count = self.nr_irqs_after_init
+        """A GICv2 initialises on the first KVM_IRQ_LINE; before that, EINVAL if the INTID will be
+        out of range."""
+        count = self.dist.nr_irqs_after_init
         private = 0 <= intid < NR_PRIVATE
-        if self.model == 2 and (
-            not 0 <= intid < min(count, MAX_SPI + 1) or (private and vcpu_id not in self._cpus)
-        ):
+        absent = private and (vcpu_id is None or not self.dist.has_vcpu(vcpu_id))
+        if self.model == 2 and (not 0 <= intid < min(count, MAX_SPI + 1) or absent):
             raise KvmError(
                 "EINVAL",
                 f"INTID {intid} does not exist; there will be {count}, private ones on a vCPU",
             )
 
     def signal_msi(self, address: int, data: int, devid: int | None) -> bool:
-        """KVM_SIGNAL_MSI: a device writes ``data``, an EventID, to the GITS_TRANSLATER at
-        ``address``. Whether an LPI became pending; False if the guest blocks it. KvmError ENODEV
-        without an ITS, EINVAL without ``devid`` or if no ITS is there.
+        """KVM_SIGNAL_MSI: a device writes EventID ``data`` to the GITS_TRANSLATER at ``address``.
+
+        True if an LPI became pending, False if the guest has not enabled or mapped it. KvmError
+        ENODEV without an ITS, EINVAL without ``devid`` or with an address of no ITS.
         """
         if not self.its:
             raise KvmError("ENODEV", "this VM has no ITS")
@@ -324,136 +224,45 @@ class Vgic:
         return its.trigger(devid, data) == 0
 
     def sgi(self, vcpu_id: int, encoding: int, value: int) -> None:
-        """A trapped write of ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed encoding) by a
-        vCPU."""
-        sgi.dispatch(self, self._cpus[vcpu_id], encoding, value)
-
-    def go_on(self) -> None:
-        """A slice of the work that was too long for one access of the guest
-        (`armvirt.hyp.vgic.backlog`)."""
-        self.backlog.begin()
-        if self.its:
-            from armvirt.hyp.vgic.its import commands as its_cmd
-
-            for its in self.its:
-                its_cmd.process(its)
-
-    def finish(self) -> None:
-        """User space saves what the guest has in memory: no job may be under way."""
-        while self.backlog.jobs:
-            self.go_on()
-
-    def settle(self, irq: VgicIrq) -> None:
-        """What the guest did to the list register that holds an interrupt comes before what happens
-        to it now.
-
-        An interrupt that the guest has ended, and that comes again, arrives behind what waits,
-        whether or not the hypervisor was entered in between. An edge-triggered interrupt that is
-        alone on the ap_list has nothing to arrive behind: the next sync folds it in any case.
-        """
-        if irq.lr >= 0 and irq.vcpu is not None:
-            cpu = self._cpus[irq.vcpu]
-            if irq.level or len(cpu.ap_list) > 1:
-                entry.sync(self, cpu)
-
-    def fold(self, irq: VgicIrq) -> None:
-        """Take an interrupt out of the list register that holds it, before the register's
-        configuration changes."""
-        if irq.lr >= 0 and irq.vcpu is not None:
-            entry.sync(self, self._cpus[irq.vcpu])
-
-    def queue(self, irq: VgicIrq) -> None:
-        """Put an interrupt where the oracle wants it, after any change to it (kvm
-        vgic_queue_irq_unlock).
-
-        One that is in a list register is left for the next sync of its vCPU, which is marked dirty.
-        One that is not can change lists at once.
-        """
-        if irq.hw:
-            mapped.resample(self, irq)
-        target = target_oracle(irq, self.enables)
-        if target is None and irq.active:
-            self.stray_active.add(irq)
-        elif self.stray_active:
-            self.stray_active.discard(irq)
-        holder = irq.vcpu
-        if holder is not None:
-            cpu = self._cpus[holder]
-            cpu.dirty = True
-            if target == holder or irq.lr >= 0:
-                if target is not None:
-                    self.kick(holder)
-                return
-            del cpu.ap_list[irq]
-            irq.vcpu = None
-        if target is not None:
-            self._append(self._cpus[target], irq)
-
-    def _append(self, cpu: VgicCpu, irq: VgicIrq) -> None:
-        cpu.ap_list[irq] = None
-        irq.vcpu = cpu.vcpu_id
-        cpu.dirty = True
-        if FIRST_SPI <= irq.intid < FIRST_LPI and len(self._cpus) > 1:
-            self._watch_deactivation(cpu)
-        self.kick(cpu.vcpu_id)
-
-    def _watch_deactivation(self, holder: VgicCpu) -> None:
-        """With EOImode 1 another vCPU may deactivate this SPI: its ICC_DIR_EL1 has to trap from its
-        next entry on."""
-        for cpu in self.cpus():
-            if cpu is not holder:
-                cpu.dirty = True
-
-    def interface_restored(self, cpu: VgicCpu) -> None:
-        """User space has written registers of a CPU interface, which may let through what waits: a
-        vCPU in WFI has to look again (it leaves KVM_RUN for such an access in any case)."""
-        cpu.dirty = True
-        self.kick(cpu.vcpu_id)
-
-    def power_off(self, vcpu_id: int) -> None:
-        """A PE is powered off: it will find ICC_*_EL1 as after a reset, disabled and with no
-        priority active.
-
-        KVM keeps them. Nobody gets 1-of-N interrupts there meanwhile; what is active stays so in
-        the GIC. A GICv2's CPU interface is no part of the PE, and stays as it is.
-        """
-        if self.model == 3:
-            cpu = self._cpus[vcpu_id]
-            entry.sync(self, cpu)
-            cpu.reset_interface()
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the distributor forwards anything."""
-        return self.enables != 0
-
-    def set_enables(self, enables: int) -> None:
-        """GICD_CTLR.EnableGrp0 and EnableGrp1, a bit each. A change looks at every interrupt again
-        and kicks every vCPU. (KVM has one enable for both groups.)"""
-        if enables == self.enables:
-            return
-        self.enables = enables
-        for irq in [
-            *self._spis,
-            *(irq for cpu in self.cpus() for irq in cpu.private),
-            *self.lpis.values(),
-        ]:
-            if irq.vcpu is not None or irq.pending:
-                self.queue(irq)
-        for cpu in self.cpus():
-            cpu.dirty = True
-            self.kick(cpu.vcpu_id)
+        """A vCPU writes ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed encoding)."""
+        sgi.dispatch(self.dist, self.dist.cpu(vcpu_id), encoding, value)
 
     def dir(self, vcpu_id: int, value: int) -> None:
-        """A trapped write of ICC_DIR_EL1 or GICV_DIR by a vCPU."""
-        deactivation.dir(self, self._cpus[vcpu_id], value)
+        """A vCPU writes ICC_DIR_EL1, and the write traps."""
+        deactivation.dir(self.dist, self.dist.cpu(vcpu_id), value)
 
-    # Mapped interrupts ---------------------------------------------------------------------------
+    # LPI work ------------------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Do a slice of the jobs and commands that a guest access left
+        (`armvirt.hyp.vgic.backlog`)."""
+        self.dist.backlog.begin()
+        if self.its:
+            from armvirt.hyp.vgic.its import commands
+
+            for its in self.its:
+                commands.process(its)
+
+    def finish(self) -> None:
+        """Do all jobs that are left, before user space saves tables in guest memory."""
+        while self.dist.backlog.jobs:
+            self.go_on()
+
+    # Host interrupts and irqfds ------------------------------------------------------------------
+
+    def watch(self, intids: frozenset[int]) -> None:
+        """Report the end of these level-sensitive SPIs with `VgicCallbacks.irq_ended`."""
+        self.dist.watched = intids
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
-        """Claim a PPI or SPI: from now on only ``owner`` can inject it. EINVAL for an SGI, EEXIST
-        if it is taken."""
-        mapped.set_owner(self, vcpu_id, intid, owner)
+        """Let only ``owner`` inject a PPI or SPI (kvm_vgic_set_owner). KvmError EINVAL for an SGI,
+        EEXIST if another owner has the interrupt."""
+        if not is_ppi(intid) and not is_spi(intid):
+            raise KvmError("EINVAL", f"INTID {intid} cannot be wired to a device")
+        irq = self.dist.irq(vcpu_id, intid)
+        if irq.owner is not None and irq.owner is not owner:
+            raise KvmError("EEXIST", f"INTID {intid} has an owner")
+        irq.owner = owner
 
     def map_phys_irq(
         self,
@@ -462,128 +271,145 @@ class Vgic:
         host_intid: int,
         get_input_level: Callable[[], bool] | None = None,
     ) -> None:
-        """Tie an interrupt to a host one: the guest's deactivation deactivates that
+        """Map an interrupt to a host interrupt: the guest's deactivation deactivates both
         (kvm_vgic_map_phys_irq)."""
-        irq = self.irq(vcpu_id, intid)
+        irq = self.dist.irq(vcpu_id, intid)
         irq.hw, irq.hwintid, irq.get_input_level = True, host_intid, get_input_level
 
     def unmap(self, vcpu_id: int, intid: int) -> None:
-        """Undo `map_phys_irq`."""
-        mapped.unmap(self, vcpu_id, intid)
+        """Undo `map_phys_irq` (kvm_vgic_unmap_phys_irq)."""
+        flush.sync_all(self.dist)
+        irq = self.dist.irq(vcpu_id, intid)
+        irq.hw, irq.hwintid, irq.get_input_level = False, 0, None
+        self.dist.queue(irq)
 
     def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
-        """A vCPU is reset: forget what its mapped interrupt was doing
-        (kvm_vgic_reset_mapped_irq)."""
-        mapped.reset(self, vcpu_id, intid)
+        """Clear the pending and active state of a mapped interrupt (kvm_vgic_reset_mapped_irq); no
+        effect if the interrupt is not mapped."""
+        irq = self.dist.irq(vcpu_id, intid)
+        if not irq.hw:
+            return
+        flush.sync_all(self.dist)
+        irq.active = irq.pending_latch = irq.line_level = False
+        irq.acked = None
+        self.dist.queue(irq)
 
     def is_active(self, vcpu_id: int, intid: int) -> bool:
-        """Whether a mapped interrupt is active, in a list register or not
-        (kvm_vgic_map_is_active)."""
-        return mapped.is_active(self, vcpu_id, intid)
+        """Whether a mapped interrupt is active (kvm_vgic_map_is_active); reads a list register
+        without folding it."""
+        irq = self.dist.irq(vcpu_id, intid)
+        if not irq.hw:
+            return False
+        vif = None if irq.vcpu is None else self.dist.cpu(irq.vcpu).vif
+        return bool(vif.lr[irq.lr] & LR_ACTIVE) if vif is not None and irq.lr >= 0 else irq.active
 
     # Around the guest ----------------------------------------------------------------------------
 
     def load(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """A vCPU gets a PE's virtual CPU interface."""
-        entry.load(self._cpus[vcpu_id], vif)
-
-    def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """Be loaded on an interface that holds this vCPU's registers already (restored state)."""
-        self._cpus[vcpu_id].vif = vif
-
-    def detach(self, vcpu_id: int) -> None:
-        """Be loaded nowhere, without saving: the state is about to be replaced."""
-        self._cpus[vcpu_id].vif = None
+        """A vCPU is loaded on a PE with this virtual CPU interface (kvm_vgic_load)."""
+        self.dist.cpu(vcpu_id).attach(vif)
 
     def put(self, vcpu_id: int) -> None:
-        """A vCPU leaves its PE: everything is folded and saved, the interface is left disabled."""
-        entry.put(self, self._cpus[vcpu_id])
+        """A vCPU leaves its PE: fold and save, and disable the interface (kvm_vgic_put)."""
+        cpu = self.dist.cpu(vcpu_id)
+        if cpu.vif is not None:
+            flush.sync(self.dist, cpu)
+            cpu.detach()
+
+    def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
+        """After a restore: a vCPU is on this interface, whose registers are already correct."""
+        self.dist.cpu(vcpu_id).vif = vif
+
+    def detach(self, vcpu_id: int) -> None:
+        """Before a restore: a vCPU is on no interface; its registers are not saved."""
+        self.dist.cpu(vcpu_id).vif = None
 
     def flush(self, vcpu_id: int) -> None:
-        """Fill the list registers of a loaded vCPU. Emits ListRegisterWrite for those that
-        change."""
-        entry.flush(self, self._cpus[vcpu_id])
+        """Fill the list registers of a loaded vCPU. Emits a ListRegisterWrite for each change."""
+        flush.flush(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync(self, vcpu_id: int) -> None:
-        """Fold the list registers of a vCPU and prune its list; `flush` has to come before the next
-        entry."""
-        entry.sync(self, self._cpus[vcpu_id])
+        """Fold the list registers of a vCPU, and prune its ap_list; `flush` has to follow before
+        the next entry."""
+        flush.sync(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync_all(self) -> None:
-        """`sync` for every loaded vCPU."""
-        for cpu in self.cpus():
-            if cpu.resident:
-                entry.sync(self, cpu)
+        """`sync` every loaded vCPU."""
+        flush.sync_all(self.dist)
 
     def dirty(self, vcpu_id: int) -> bool:
-        """Whether `sync` and `flush` have to run before the next entry: something changed for this
-        vCPU, the maintenance interrupt asks for it, or the line of a mapped interrupt fell before
-        the guest took it."""
-        cpu = self._cpus[vcpu_id]
-        if cpu.dirty or (cpu.vif is not None and cpu.vif.maintenance):
-            return True
-        return cpu.vif is not None and bool(cpu.mapped or cpu.vif.waiting) and entry.retracted(cpu)
+        """Whether `sync` and `flush` have to run before the next entry."""
+        return flush.stale(self.dist.vcpus[vcpu_id])
 
     def refresh(self, vcpu_id: int) -> None:
-        """`sync` and `flush` if they have to run before the next entry."""
-        if self.dirty(vcpu_id):
-            cpu = self._cpus[vcpu_id]
-            entry.sync(self, cpu)
-            entry.flush(self, cpu)
+        """`sync` and `flush` a loaded vCPU if they have to run before the next entry."""
+        dist = self.dist
+        cpu = dist.vcpus[vcpu_id]
+        vif = cpu.vif
+        if cpu.dirty or vif is None or vif.maintenance or cpu.mapped or vif.waiting:  # may be stale
+            if cpu.dirty or flush.stale(cpu):
+                flush.sync(dist, cpu)
+                flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether one interrupt is offered to a loaded vCPU, and nothing else asks for an entry of
-        its own."""
-        return entry.offers_only(self._cpus[vcpu_id], intid)
+        """Whether a loaded vCPU has this interrupt pending in a list register, and no other
+        interrupt; see `armvirt.hyp.vgic.flush.offers_only`."""
+        return flush.offers_only(self.dist.vcpus[vcpu_id], intid)
 
     def pending(self, vcpu_id: int) -> bool:
-        """Whether WFI ends (kvm_vgic_vcpu_pending_irq): something enabled and pending is more
-        urgent than the mask.
-
-        Group enables and the running priority are not considered.
-        """
-        cpu = self._cpus[vcpu_id]
-        entry.sync(self, cpu)
+        """Whether WFI ends: an enabled pending interrupt has a higher priority than the mask
+        (kvm_vgic_vcpu_pending_irq). Group enables of the CPU interface and the running priority do
+        not count."""
+        cpu, enables = self.dist.vcpus[vcpu_id], self.dist.enables
+        flush.sync(self.dist, cpu)
         mask = cpu.priority_mask
         return any(
             i.enabled
-            and self.enables >> i.group & 1
+            and enables >> i.group & 1
             and i.pending
             and not i.active
             and i.priority < mask
             for i in cpu.ap_list
         )
 
+    def power_off(self, vcpu_id: int) -> None:
+        """A PE is powered off: its ICC_*_EL1 are reset, so that 1-of-N SPIs go to other vCPUs.
+        Active interrupts stay active.
+
+        KVM keeps the registers. The CPU interface of a GICv2 is not part of the PE, and keeps its
+        registers.
+        """
+        if self.model == 3:
+            cpu = self.dist.cpu(vcpu_id)
+            flush.sync(self.dist, cpu)
+            cpu.reset_interface()
+
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Every interrupt that is enabled, pending, active or on a list, as plain data for a
-        table."""
-        irqs = [
-            *(irq for cpu in self.cpus() for irq in cpu.private),
-            *self._spis,
-            *self.lpis.values(),
-        ]
+        """A row of plain data for each interrupt that is enabled, pending, active, or on an
+        ap_list."""
         return [
-            {**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr} for irq in irqs if _interesting(irq)
+            {**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr}
+            for irq in self.dist.all_irqs()
+            if _interesting(irq)
         ]
 
     def state(self) -> dict[str, object]:
-        """Everything the guest can tell; see `armvirt.hyp.vgic.state`."""
-        return saved.state(self)
+        """The state that the guest can observe; see `armvirt.hyp.vgic.state`."""
+        return state.save(self.dist, self.its)
 
-    def check_shape(self, state: dict[str, Any]) -> None:
-        """The ValueError of `load_state`, and nothing is changed."""
-        saved.check_shape(self, state)
+    def check_shape(self, saved: dict[str, Any]) -> None:
+        """The ValueError that `load_state` would raise; nothing changes."""
+        state.check_shape(self.dist, self.its, saved)
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restore `state` into a vGIC of the same vCPUs and number of interrupts, with the same
-        vCPUs loaded.
-
-        ValueError for the state of another one. A GICv2 that its first use initialised is
-        initialised by this.
-        """
-        saved.load(self, state)
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Restore `state` into a vGIC with the same vCPUs, INTIDs and ITSs, and with the same vCPUs
+        loaded; ValueError for another one. A GICv2 is initialised if the saved one was."""
+        self.check_shape(saved)
+        if saved["initialized"] and self.model == 2:
+            self.init()
+        state.load(self.dist, self.its, saved)
 
 
 def _interesting(irq: VgicIrq) -> bool:

@@ -66,7 +66,7 @@ class IrqRouter:
         """kvm_set_irq on a GSI; one that leads nowhere, or to an SPI that the vGIC lacks, does
         nothing."""
         pin, vgic = self.pin(gsi), self._vgic()
-        if pin is not None and vgic is not None and vgic.spi(FIRST_SPI + pin) is not None:
+        if pin is not None and vgic is not None and vgic.dist.spi(FIRST_SPI + pin) is not None:
             vgic.inject(None, FIRST_SPI + pin, level)
 
     # irqfds --------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class IrqRouter:
         ``resample`` on one GSI share its line.
         """
         vgic = self._vgic()
-        if vgic is None or not vgic.initialized:
+        if vgic is None or not vgic.dist.initialized:
             raise KvmError("EAGAIN", "an irqfd needs an initialised vGIC")
         if resample is None:
             return lambda: self._pulse(gsi)
@@ -107,10 +107,9 @@ class IrqRouter:
         vgic = self._vgic()
         if vgic is not None:
             pins = {self.pin(gsi) for gsi in self._resamplers}
-            vgic.watched = frozenset(FIRST_SPI + pin for pin in pins if pin is not None)
-            vgic.on_end = self._ended
+            vgic.watch(frozenset(FIRST_SPI + pin for pin in pins if pin is not None))
 
-    def _ended(self, intid: int) -> None:
+    def ended(self, intid: int) -> None:
         """The guest ended a level SPI (kvm_notify_acked_irq, irqfd_resampler_ack): lower its line,
         then ask."""
         for gsi, resamplers in list(self._resamplers.items()):

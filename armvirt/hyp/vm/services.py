@@ -33,7 +33,7 @@ class VmTimerVgic:
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         vgic = self.vgic
-        if vgic is not None and vgic.initialized:
+        if vgic is not None and vgic.dist.initialized:
             vgic.inject(vcpu_id, intid, level, owner)
 
     def map_phys_irq(

@@ -17,14 +17,14 @@ from armvirt.hyp.memory.mmu import BusMaster, Mmu
 from armvirt.hyp.timer.arch_timer import ArchTimerVmData
 from armvirt.hyp.vcpu.features import Feature, VcpuInit, preferred_target
 from armvirt.hyp.vcpu.vcpu import Power, Vcpu
-from armvirt.hyp.vgic.backlog import SLICE_NS
-from armvirt.hyp.vgic.device.gic import VgicDevice
+from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic
 from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.vm.devices import Devices
 from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.vm.irqs import CPU_LINES, IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI
 from armvirt.hyp.vm.services import VmSmcccHost, VmTimerVgic, add_calls
+from armvirt.hyp.vm.vgic_callbacks import VmVgicCallbacks
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.trace import Comparison, Finding
@@ -321,30 +321,17 @@ class Vm:
         model = DEVICE_TYPES[kind]
         if any(vcpu_id >= MAX_VCPUS[model] for vcpu_id in self._vcpus):
             raise KvmError("E2BIG", f"a GICv{model} has at most {MAX_VCPUS[model]} vCPUs")
-        self.vgic = Vgic(
-            self.host.bus, self._kick, self._set_phys_active, model, self.host.pe.vif.prebits
-        )
+        callbacks = VmVgicCallbacks(self._vcpus, self._irqs, self.host.clock, f"vm{self.id}-vgic")
+        self.vgic = Vgic(self.host.bus, callbacks, model, self.host.pe.vif.prebits)
         self.devices.vgic = self.timer_vgic.vgic = self.vgic
-        self.vgic.id_base = self.id_base
+        self.vgic.dist.id_base = self.id_base
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
-        self.vgic.memory = BusMaster(self.mmu)
-        self._let_work_go_on(self.vgic)
+        self.vgic.dist.memory = BusMaster(self.mmu)
+        callbacks.connect(self.vgic)
         for its in self._its_devices:
             its.connect()
         return VgicDevice(self.vgic)
-
-    def _let_work_go_on(self, vgic: Vgic) -> None:
-        """What is left of the GIC's work on LPIs is done a slice at a time, as guest time goes
-        on."""
-        clock, owner = self.host.clock, f"vm{self.id}-vgic"
-        clock.register(owner, lambda _: vgic.go_on())
-
-        def later() -> None:
-            if clock.armed(owner) is None:
-                clock.arm(clock.now + SLICE_NS, owner)
-
-        vgic.backlog.later = later
 
     def _create_its(self) -> ItsDevice:
         from armvirt.hyp.vgic.device.its import ItsDevice
@@ -360,16 +347,6 @@ class Vm:
 
     def _vgic_if_any(self) -> Vgic | None:
         return self.vgic
-
-    def _kick(self, vcpu_id: int) -> None:
-        """The vGIC has something new for a vCPU."""
-        self._vcpus[vcpu_id].wake()
-
-    def _set_phys_active(self, vcpu_id: int, intid: int, active: bool) -> None:
-        """Write the active state of a host interrupt on the PE of a vCPU that is loaded."""
-        pe = self._vcpus[vcpu_id].pe
-        if pe is not None:
-            pe.gic.set_active(pe.index, intid, active)
 
     def first_run(self) -> None:
         """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the

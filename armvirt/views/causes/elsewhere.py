@@ -38,14 +38,14 @@ def _misplaced(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 
 def _other_frames(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
     intid, recorder = evidence.intid, evidence.recorder
-    if not is_private(intid) or evidence.vgic.model == 2:
+    if not is_private(intid) or evidence.dist.model == 2:
         return
     if write := recorder.memory("GICD", naming.ISENABLER, bit=intid):
         yield (
             f"GICD_ISENABLER0 bit {intid} was written, which is RES0 with affinity routing (GICR has it)",
             write,
         )
-    base = evidence.vgic.cpu(evidence.vcpu).redist_index * GICR_SIZE
+    base = evidence.dist.cpu(evidence.vcpu).redist_index * GICR_SIZE
     write = recorder.memory("GICR", base + naming.ISENABLER)
     if write is not None and write.value >> intid & 1:
         yield (
@@ -57,10 +57,10 @@ def _other_frames(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
     if not is_private(evidence.intid):
         return
-    for cpu in evidence.vgic.cpus():
+    for cpu in evidence.dist.cpus():
         if cpu.vcpu_id == evidence.vcpu or not cpu.private[evidence.intid].enabled:
             continue
-        register = naming.bit_register(evidence.vgic, cpu, evidence.intid, naming.ISENABLER)
+        register = naming.bit_register(evidence.dist, cpu, evidence.intid, naming.ISENABLER)
         if write := evidence.write_of(register):
             yield (
                 f"it was enabled on vCPU {cpu.vcpu_id} instead, by {register.name} ({register.address})",
@@ -104,8 +104,8 @@ def other_group(evidence: Evidence) -> Cause | None:
     if held is None or irq is None or irq.intid >= FIRST_LPI:
         return None
     other = 1 - irq.group
-    cpu = evidence.vgic.cpu(evidence.vcpu)
-    open_for_other = bool(evidence.vgic.enables >> other & 1) and bool(cpu.vmcr >> other & 1)
+    cpu = evidence.dist.cpu(evidence.vcpu)
+    open_for_other = bool(evidence.dist.enables >> other & 1) and bool(cpu.vmcr >> other & 1)
     if not open_for_other or (held.station == "PSTATE" and not _fiq_alone(evidence)):
         return None
     group = evidence.bit(naming.IGROUPR)
@@ -132,15 +132,15 @@ def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
         return None
     if held.station == "route" and irq.target is not None:
         return None
-    register: Register = naming.routing_register(evidence.vgic, irq.intid)
+    register: Register = naming.routing_register(evidence.dist, irq.intid)
     if (held.station != "route" and evidence.vcpu == 0) or evidence.write_of(register) is None:
         return None
-    able = next((cpu for cpu in evidence.vgic.cpus() if _can_take(evidence, cpu.vcpu_id)), None)
+    able = next((cpu for cpu in evidence.dist.cpus() if _can_take(evidence, cpu.vcpu_id)), None)
     if able is None:
         return None
     to = "nobody" if irq.target is None else f"vCPU {irq.target}"
     text = f"is routed to {to} by {register.name} ({evidence.wrote(register)}): {held.text}"
-    value = 1 << able.vcpu_id if evidence.vgic.model == 2 else able.mpidr & 0xFF_FFFF
+    value = 1 << able.vcpu_id if evidence.dist.model == 2 else able.mpidr & 0xFF_FFFF
     field = f"{register.field} of " if register.field else ""
     return Cause(
         "route",
@@ -150,7 +150,7 @@ def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
 
 
 def _can_take(evidence: Evidence, vcpu: int) -> bool:
-    cpu = evidence.vgic.cpu(vcpu)
+    cpu = evidence.dist.cpu(vcpu)
     irq = evidence.irq
     on = evidence.machine.board.vcpus[vcpu].power.value != "off"
     return (
@@ -168,7 +168,7 @@ def masked(evidence: Evidence) -> Cause | None:
     if held is None or irq is None or held.register is None or evidence.written(held).never:
         return None
     mask = held.value or 0
-    byte = naming.priority_byte(evidence.vgic, evidence.vgic.cpu(evidence.vcpu), irq.intid)
+    byte = naming.priority_byte(evidence.dist, evidence.dist.cpu(evidence.vcpu), irq.intid)
     name = "its configuration byte" if irq.intid >= FIRST_LPI else f"{byte.name} {byte.field}"
     by = "" if irq.intid >= FIRST_LPI else f" ({evidence.wrote(byte)})"
     ours = f"priority {irq.priority:#04x} in {name}{by}"

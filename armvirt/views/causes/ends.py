@@ -28,7 +28,7 @@ def behind(evidence: Evidence) -> Cause | None:
     irq = evidence.irq
     if not evidence.holds("running") or irq is None:
         return None
-    runner = inflight.running(evidence.vgic, evidence.vgic.cpu(evidence.vcpu))
+    runner = inflight.running(evidence.dist, evidence.dist.cpu(evidence.vcpu))
     if runner is None:
         return _dropped_by_nobody(evidence, irq)
     if irq.priority < runner.priority:
@@ -62,7 +62,7 @@ def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> Cause:
     """More urgent than what runs, but not by the bits that count (IHI 0069 4.8.5)."""
-    old = evidence.vgic.model == 2
+    old = evidence.dist.model == 2
     register = Register(
         "GICC_BPR" if old else f"ICC_BPR{irq.group}_EL1",
         "",
@@ -70,7 +70,7 @@ def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> C
         8 if old else 0,
         cpu=evidence.vcpu,
     )
-    point = inflight.binary_point(evidence.vgic.cpu(evidence.vcpu), irq.group)
+    point = inflight.binary_point(evidence.dist.cpu(evidence.vcpu), irq.group)
     text = (
         f"does not preempt INTID {runner.intid} on vCPU {evidence.vcpu}: with binary point {point} in {register.name} "
         f"({evidence.wrote(register)}) priority {irq.priority:#04x} and {runner.priority:#04x} are one group priority"
@@ -129,7 +129,7 @@ def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     """EOIR is for the interface of the CPU that writes it (IHI 0069 4.8.3)."""
     last = evidence.past.taken.last
-    for cpu in evidence.vgic.cpus():
+    for cpu in evidence.dist.cpus():
         theirs = evidence.history.cpu(cpu.vcpu_id)
         strays = (theirs.idle_ends.get(irq.intid), *theirs.dropped.values())
         for stray in strays:
@@ -198,10 +198,10 @@ def _ended_in_vain(evidence: Evidence, irq: VgicIrq, idle: Stray) -> Cause:
 
 def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     """With EOImode 1 EOIR drops the priority, and DIR deactivates (IHI 0069 4.8.3)."""
-    if not evidence.vgic.cpu(evidence.vcpu).vmcr & VMCR_VEOIM:
+    if not evidence.dist.cpu(evidence.vcpu).vmcr & VMCR_VEOIM:
         return None
     past, register = evidence.past, evidence.control("dir")
-    control = "GICC_CTLR.EOImode" if evidence.vgic.model == 2 else "ICC_CTLR_EL1.EOImode"
+    control = "GICC_CTLR.EOImode" if evidence.dist.model == 2 else "ICC_CTLR_EL1.EOImode"
     last = past.deactivated.last
     written = (
         "was never written for it"
@@ -240,10 +240,10 @@ def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _sender(evidence: Evidence, irq: VgicIrq) -> int:
-    lr = inflight.list_register(evidence.vgic, irq)
+    lr = inflight.list_register(evidence.dist, irq)
     return lr >> GICC_CPUID_SHIFT & GICC_CPUID_MASK if lr else irq.active_source
 
 
 def eoir(evidence: Evidence, group: int) -> str:
     """The register that ends an interrupt of a group."""
-    return "GICC_EOIR" if evidence.vgic.model == 2 else f"ICC_EOIR{group}_EL1"
+    return "GICC_EOIR" if evidence.dist.model == 2 else f"ICC_EOIR{group}_EL1"

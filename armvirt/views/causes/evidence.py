@@ -19,8 +19,9 @@ from armvirt.views.causes import written
 from armvirt.views.causes.written import Lookup, Written
 
 if TYPE_CHECKING:
+    from armvirt.hyp.vgic.distributor import Distributor
     from armvirt.hyp.vgic.irq import VgicIrq
-    from armvirt.hyp.vgic.vgic import Vgic
+    from armvirt.hyp.vgic.its.its import Its
     from armvirt.subject import Subject
 
 PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
@@ -49,16 +50,20 @@ class Evidence(NamedTuple):
     # The present ---------------------------------------------------------------------------------
 
     @property
-    def vgic(self) -> Vgic:
-        return self.machine.board.vm.vgic_of()
+    def dist(self) -> Distributor:
+        return self.machine.board.vm.vgic_of().dist
+
+    @property
+    def its(self) -> Sequence[Its]:
+        return self.machine.board.vm.vgic_of().its
 
     @property
     def irq(self) -> VgicIrq | None:
         """None for an LPI to which no event is translated."""
         return (
-            self.vgic.lpis.get(self.intid)
+            self.dist.lpis.get(self.intid)
             if self.intid >= FIRST_LPI
-            else self.vgic.irq(self.vcpu, self.intid)
+            else self.dist.irq(self.vcpu, self.intid)
         )
 
     @property
@@ -75,11 +80,11 @@ class Evidence(NamedTuple):
 
     @property
     def active(self) -> bool:
-        return self.irq is not None and inflight.active(self.vgic, self.irq)
+        return self.irq is not None and inflight.active(self.dist, self.irq)
 
     @property
     def pending(self) -> bool:
-        return self.irq is not None and inflight.pending(self.vgic, self.irq)
+        return self.irq is not None and inflight.pending(self.dist, self.irq)
 
     @property
     def timer(self) -> str:
@@ -95,13 +100,13 @@ class Evidence(NamedTuple):
 
     def control(self, what: str) -> Register:
         """A control of the CPU interface, by its key in `naming.CPU_INTERFACE`."""
-        return naming.interface(self.vgic, self.vgic.cpu(self.vcpu), what)
+        return naming.interface(self.dist, self.dist.cpu(self.vcpu), what)
 
     def bit(self, array: int, intid: int | None = None) -> Register:
         """The bit of an interrupt, by default of this one, in an array such as
         `naming.ISENABLER`."""
         return naming.bit_register(
-            self.vgic, self.vgic.cpu(self.vcpu), self.intid if intid is None else intid, array
+            self.dist, self.dist.cpu(self.vcpu), self.intid if intid is None else intid, array
         )
 
     def code(self, pc: int) -> int | None:

@@ -16,11 +16,11 @@ PROPBASER = 0x70
 def no_property_table(evidence: Evidence) -> Cause | None:
     """GICR_PROPBASER gives the configuration table and, by IDbits, how many LPIs there are (IHI
     0069 12.11)."""
-    held, propbaser = evidence.holds("event", "enable"), evidence.vgic.propbaser
+    held, propbaser = evidence.holds("event", "enable"), evidence.dist.propbaser
     if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
         return None
     register = naming.redistributor(
-        evidence.vgic.cpu(evidence.vcpu), "GICR_PROPBASER", "", PROPBASER
+        evidence.dist.cpu(evidence.vcpu), "GICR_PROPBASER", "", PROPBASER
     )
     text = (
         f"is not taken by vCPU {evidence.vcpu}: GICR_PROPBASER.IDbits is {propbaser & 0x1F}, for LPIs below "
@@ -54,7 +54,7 @@ def message_lost(evidence: Evidence) -> Cause | None:
     """It was never raised; a message with other numbers was."""
     lost, found = (
         evidence.history.lost_message,
-        lpi_stations.source_of(evidence.vgic, evidence.intid),
+        lpi_stations.source_of(evidence.its, evidence.intid),
     )
     if lost is None or found is None or not evidence.holds("pending") or evidence.past.raised.count:
         return None
@@ -72,7 +72,7 @@ def unmapped_collection(evidence: Evidence) -> Cause | None:
     held, route = evidence.holds("pending"), evidence.at("route")
     if evidence.intid < FIRST_LPI or held is None or route is None or route.passed:
         return None
-    found = lpi_stations.source_of(evidence.vgic, evidence.intid)
+    found = lpi_stations.source_of(evidence.its, evidence.intid)
     if found is None or found.event.collection.target is not None:
         return None
     icid = found.event.collection.icid

@@ -19,7 +19,7 @@ def not_sent(evidence: Evidence) -> Cause | None:
     if send is None:
         if evidence.past.raised.count or evidence.recorder.blind:
             return None
-        by = "GICD_SGIR" if evidence.vgic.model == 2 else "ICC_SGI1R_EL1"
+        by = "GICD_SGIR" if evidence.dist.model == 2 else "ICC_SGI1R_EL1"
         text = f"was never sent: no CPU wrote {by} with this INTID"
         remedy = f"write {by} with INTID {evidence.intid} and a target list that names vCPU {evidence.vcpu}"
         return Cause("sgi-never-sent", text, remedy)
@@ -48,13 +48,13 @@ def receivers(send: Send) -> str:
 
 
 def _why(evidence: Evidence, send: Send) -> tuple[str, str]:
-    cpu = evidence.vgic.cpu(evidence.vcpu)
+    cpu = evidence.dist.cpu(evidence.vcpu)
     if send.register == "GICD_SGIR":
         old = SgirRequest.decode(send.value)
         listed = f"target list {old.targets:#04x}, filter {old.target_filter}"
         return listed, f"set bit {16 + evidence.vcpu} of what is written to GICD_SGIR"
     request = SgiRequest.decode(send.value)
-    if is_target(request, evidence.vgic.cpu(send.stamp.vcpu), cpu):
+    if is_target(request, evidence.dist.cpu(send.stamp.vcpu), cpu):
         group = cpu.private[evidence.intid].group
         assert send.register in ICC_REGISTERS
         return (

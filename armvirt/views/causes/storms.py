@@ -119,6 +119,6 @@ def _wrong_register(evidence: Evidence, irq: VgicIrq, last: Entry) -> Cause:
 
 def iar(evidence: Evidence, group: int) -> str:
     """The register that acknowledges an interrupt of a group."""
-    if evidence.vgic.model == 2:
+    if evidence.dist.model == 2:
         return "GICC_AIAR" if group else "GICC_IAR"
     return f"ICC_IAR{group}_EL1"

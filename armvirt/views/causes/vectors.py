@@ -100,7 +100,7 @@ def faults_for_ever(evidence: Evidence) -> Cause | None:
 
 
 def _fault(evidence: Evidence, faults: Faults) -> str:
-    esr, model = faults.event.esr, evidence.vgic.model
+    esr, model = faults.event.esr, evidence.dist.model
     described = syndrome.describe(esr)
     if syndrome.exception_class(esr) == EC.UNKNOWN and (
         register := _system_register(evidence, faults.event.elr)
@@ -135,7 +135,7 @@ def polls(evidence: Evidence) -> Cause | None:
         or not (evidence.written(held).never or held.station == "vCPU")
     ):
         return None
-    others = [cpu.vcpu_id for cpu in evidence.vgic.cpus() if cpu.vcpu_id != evidence.vcpu]
+    others = [cpu.vcpu_id for cpu in evidence.dist.cpus() if cpu.vcpu_id != evidence.vcpu]
     for vcpu in (evidence.vcpu, *others):
         poll = evidence.history.cpu(vcpu).poll
         if poll is not None and poll.times >= POLLS:

@@ -8,10 +8,11 @@ from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.errors import KvmError
 from armvirt.events import Event, ItsCommand, Stamp
-from armvirt.hyp.vgic.device.gic import AddrType, Group
+from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device.its import ItsDevice
 from armvirt.hyp.vgic.its.its import Its
-from armvirt.hyp.vgic.registers.frames import Frame, ItsFrame
+from armvirt.hyp.vgic.its.registers import ItsFrame
+from armvirt.hyp.vgic.registers.frames import Frame
 
 GITS = 0x0808_0000
 DOORBELL = GITS + GITS_TRANSLATER
@@ -65,7 +66,7 @@ class ItsRig(Rig):
     def __init__(self, vcpus: int = 1, list_registers: int = 4, ready: bool = True) -> None:
         super().__init__(vcpus, list_registers)
         self.memory = Memory()
-        self.vgic.memory = self.memory
+        self.vgic.dist.memory = self.memory
         self.its_device = ItsDevice(lambda: self.vgic)
         self.its_device.set_attr(Group.ADDR, AddrType.ITS, GITS)
         self.its: Its = self.its_device.its

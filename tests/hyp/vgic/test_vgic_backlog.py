@@ -32,10 +32,9 @@ from its_rig import (
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_RWP
-from armvirt.hyp.vgic import backlog
-from armvirt.hyp.vgic.device.gic import Ctrl, Group
+from armvirt.hyp.vgic import backlog, lpi
+from armvirt.hyp.vgic.device import Ctrl, Group
 from armvirt.hyp.vgic.its import commands as its_cmd
-from armvirt.hyp.vgic.its import lpi
 from armvirt.machine import Machine
 
 VCPUS, DEVICES_MAPPED, EVENTS = 3, 3, 8
@@ -75,7 +74,7 @@ def ready(limit: int) -> ItsRig:
         rig.map_device(device, size=3)
         for event in range(EVENTS):
             rig.map(LPI + device * EVENTS + event, device, event, icid=event % VCPUS)
-    rig.vgic.backlog.limit = limit
+    rig.vgic.dist.backlog.limit = limit
     return rig
 
 
@@ -107,7 +106,7 @@ def accesses(rig: ItsRig, step: Step) -> Iterator[None]:
 
 
 def busy(rig: ItsRig) -> bool:
-    return bool(rig.vgic.backlog.jobs) or (rig.its.enabled and not rig.its.quiescent)
+    return bool(rig.vgic.dist.backlog.jobs) or (rig.its.enabled and not rig.its.quiescent)
 
 
 def drain(rig: ItsRig) -> int:
@@ -186,22 +185,22 @@ def test_no_access_is_more_work_than_its_limit(steps: list[Step], data: st.DataO
         for step in steps:
             for _ in accesses(rig, step):
                 assert meter.take() <= LIMIT
-                assert len(rig.vgic.backlog.jobs) <= 2 + len(steps), (
+                assert len(rig.vgic.dist.backlog.jobs) <= 2 + len(steps), (
                     "what is asked for again is not done twice"
                 )
             for _ in range(data.draw(st.integers(0, 2))):
                 rig.vgic.go_on()
                 assert meter.take() <= LIMIT
         drain(rig)
-    for each in rig.vgic.lpis.values():
-        enabled = each.home is not None and rig.vgic.cpu(each.home).lpis_enabled
+    for each in rig.vgic.dist.lpis.values():
+        enabled = each.home is not None and rig.vgic.dist.cpu(each.home).lpis_enabled
         assert each.target == (each.home if enabled else None)
         assert each.references == sum(
             event.lpi is each
             for device in rig.its.devices.values()
             for event in device.events.values()
         )
-    for cpu in rig.vgic.cpus():
+    for cpu in rig.vgic.dist.cpus():
         assert cpu.lpis_enabled == cpu.lpis_wanted
 
 
@@ -218,7 +217,7 @@ def test_it_is_part_of_the_state(steps: list[Step], slices: int) -> None:
     saved = rig.vgic.state()
     other = rig.another()
     other.vgic.load_state(saved)
-    other.vgic.backlog.limit = LIMIT
+    other.vgic.dist.backlog.limit = LIMIT
     for each in (rig, other):
         drain(each)
     assert contents(rig) == contents(other)
@@ -235,16 +234,16 @@ def test_the_registers_say_that_work_goes_on() -> None:
     rig.rd(0, GICR_CTLR, ENABLE, 4)  # before it is done: it is enabled again, after
     assert rig.rd(0, GICR_CTLR, size=4) & (ENABLE | GICR_CTLR_RWP) == ENABLE
     drain(rig)
-    assert all(each.target == each.home for each in rig.vgic.lpis.values())
+    assert all(each.target == each.home for each in rig.vgic.dist.lpis.values())
 
 
 def test_user_space_saves_what_is_complete() -> None:
     rig = ready(LIMIT)
     rig.set(CWRITER, rig.its.cwriter)
     rig.push("MAPC", icid=0, rdbase=1, valid=1)
-    assert rig.vgic.backlog.jobs
+    assert rig.vgic.dist.backlog.jobs
     rig.its_device.set_attr(Group.CTRL, Ctrl.ITS_SAVE_TABLES)
-    assert not rig.vgic.backlog.jobs and all(row["vcpu"] != 0 for row in rig.its.rows())
+    assert not rig.vgic.dist.backlog.jobs and all(row["vcpu"] != 0 for row in rig.its.rows())
 
 
 def test_a_guest_that_only_waits_sees_the_end() -> None:

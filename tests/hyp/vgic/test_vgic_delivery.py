@@ -102,7 +102,7 @@ def test_private_interrupts_need_a_vcpu(rig: Rig) -> None:
 
 
 def test_nothing_can_be_injected_before_init(rig: Rig) -> None:
-    rig.vgic.initialized = False
+    rig.vgic.dist.initialized = False
     with pytest.raises(KvmError, match="EBUSY"):
         rig.vgic.inject(None, EDGE, True)
 
@@ -418,7 +418,7 @@ def test_a_binary_point_that_is_changed_while_it_is_active_outside() -> None:
     rig.put(0)
     rig.load(0, 0)
     rig.settle()
-    assert rig.vgic.cpu(0).outside[0].intid == EDGE
+    assert rig.vgic.dist.cpu(0).outside[0].intid == EDGE
     rig.eoi(EDGE)
     assert not rig.active(EDGE) and rig.ack() == EDGE + 1
 
@@ -765,7 +765,7 @@ def test_the_end_of_what_was_made_inactive_by_hand_is_seen_at_once() -> None:
     rig.pulse(EDGE)
     assert rig.ack() == EDGE
     rig.set_bit(0x380, EDGE)
-    assert rig.vgic.cpu(0).cleared and rig.vif(0).hcr & arch.HCR_LRENPIE
+    assert rig.vgic.dist.cpu(0).cleared and rig.vif(0).hcr & arch.HCR_LRENPIE
     rig.eoi(EDGE)
-    assert not rig.vgic.cpu(0).cleared and rig.vif(0).hcr == arch.HCR_EN
-    assert rig.vgic.spi(EDGE).acked is None  # type: ignore[union-attr]
+    assert not rig.vgic.dist.cpu(0).cleared and rig.vif(0).hcr == arch.HCR_EN
+    assert rig.vgic.dist.spi(EDGE).acked is None  # type: ignore[union-attr]

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from vgic_rig import Rig
+from vgic_rig import QuietVm, Rig
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, RegionAttribute, VgicDevice
+from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, RegionAttribute, VgicDevice
 
 UNDEFINED = (1 << 64) - 1
 
@@ -24,7 +24,7 @@ def errno(call: Callable[[], object]) -> str:
 
 
 def device(vcpus: int = 4, ipa_bits: int = 40) -> VgicDevice:
-    vgic = Vgic(EventBus(), lambda vcpu: None)
+    vgic = Vgic(EventBus(), QuietVm())
     for n in range(vcpus):
         vgic.add_vcpu(n, 1 << 31 | n)
     return VgicDevice(vgic, ipa_bits)
@@ -147,7 +147,7 @@ def test_regions_are_checked(value: int, expected: str) -> None:
     dev = device()
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
     assert errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, value)) == expected
-    assert len(dev.vgic.regions) == 1
+    assert len(dev.vgic.dist.placement.regions) == 1
 
 
 def test_regions_start_at_index_0_and_can_be_read_back() -> None:
@@ -189,7 +189,11 @@ def test_what_the_first_run_needs() -> None:
     assert errno(vgic.map_resources) == "EBUSY"
     dev.set_attr(Group.CTRL, Ctrl.INIT, None)
     vgic.map_resources()
-    assert vgic.ready and [frame.base for frame in vgic.mmio_frames()] == [0, 0x10_0000, 0x20_0000]
+    assert vgic.dist.ready and [frame.base for frame in vgic.mmio_frames()] == [
+        0,
+        0x10_0000,
+        0x20_0000,
+    ]
 
 
 def test_overlaps_are_found_at_the_first_run() -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vgic_rig import Rig
+from vgic_rig import QuietVm, Rig
 
 from armvirt.arch.gic import VMCR_VFIQEN
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
@@ -292,7 +292,7 @@ def test_an_active_interrupt_does_not_migrate() -> None:
 
 def gicv2() -> Vgic:
     """Two vCPUs on a GICv2, on no PE."""
-    vgic = Vgic(EventBus(), lambda vcpu: None, model=2)
+    vgic = Vgic(EventBus(), QuietVm(), model=2)
     for n in range(2):
         vgic.add_vcpu(n, 1 << 31 | n)
     vgic.init()
@@ -315,7 +315,7 @@ def test_registers_of_a_gicv2() -> None:
 def test_group_0_of_a_gicv2_is_an_irq_unless_fiqen_is_set() -> None:
     vgic = gicv2()
     for vmcr, signal in ((1, "IRQ"), (1 | VMCR_VFIQEN, "FIQ")):
-        vgic.cpu(0).vmcr = vmcr
+        vgic.dist.cpu(0).vmcr = vmcr
         assert {f.station: f for f in trace(vgic, 0, EDGE)}[
             "group"
         ].text == f"group 0: signalled as {signal}"

@@ -35,7 +35,7 @@ def test_events_are_mapped_in_a_fuzzed_its() -> None:
     for seed in range(8):
         fuzzer = ItsFuzzer(seed)
         fuzzer.run(STEPS)
-        lpis += len(fuzzer.vgic.lpis)
+        lpis += len(fuzzer.vgic.dist.lpis)
     assert lpis, "no event was ever mapped"
 
 

@@ -73,10 +73,11 @@ def test_a_fold_finds_what_was_said(steps: list[tuple[str, int]]) -> None:
     vgic = driven.rig.vgic
     for name, intid in steps:
         STEPS[name](driven, intid)
-        irqs = [vgic.irq(0, n) for n in INTIDS]
+        irqs = [vgic.dist.irq(0, n) for n in INTIDS]
         before = vgic.state()
         said = [
-            (irq.intid, inflight.pending(vgic, irq), inflight.active(vgic, irq)) for irq in irqs
+            (irq.intid, inflight.pending(vgic.dist, irq), inflight.active(vgic.dist, irq))
+            for irq in irqs
         ]
         assert vgic.state() == before
     frames = {intid: driven.rig._bit_register(0, intid, 0) for intid in INTIDS}
@@ -98,13 +99,13 @@ def test_what_was_ended_outside_the_list_registers() -> None:
         driven.line(intid, True)
         driven.rig.settle()
         driven.ack()
-    (outside,) = vgic.cpu(0).outside
-    assert outside.intid == 43 and inflight.active(vgic, outside)
+    (outside,) = vgic.dist.cpu(0).outside
+    assert outside.intid == 43 and inflight.active(vgic.dist, outside)
     driven.line(43, False)
     for _ in range(3):
-        assert inflight.active(vgic, outside)
+        assert inflight.active(vgic.dist, outside)
         driven.eoi()
-    assert not inflight.active(vgic, outside) and outside.active, "said, and not folded"
+    assert not inflight.active(vgic.dist, outside) and outside.active, "said, and not folded"
     vgic.sync_all()
     assert not outside.active
 
@@ -112,7 +113,7 @@ def test_what_was_ended_outside_the_list_registers() -> None:
 @pytest.mark.parametrize("loaded", [True, False])
 def test_the_running_priority_and_binary_points(loaded: bool) -> None:
     driven = Driven()
-    rig, cpu = driven.rig, driven.rig.vgic.cpu(0)
+    rig, cpu = driven.rig, driven.rig.vgic.dist.cpu(0)
     rig.icc(0, "BPR1", 5)
     rig.pulse(41)
     assert rig.ack() == 41
@@ -124,4 +125,4 @@ def test_the_running_priority_and_binary_points(loaded: bool) -> None:
         inflight.group_priority(cpu, 1, 0x98) == 0x80
         and inflight.group_priority(cpu, 0, 0x98) == 0x98
     )
-    assert inflight.running(rig.vgic, cpu) is rig.vgic.irq(0, 41)
+    assert inflight.running(rig.vgic.dist, cpu) is rig.vgic.dist.irq(0, 41)

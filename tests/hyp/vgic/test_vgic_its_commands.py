@@ -98,7 +98,7 @@ def test_mapd_unmaps_what_the_device_had(rig: ItsRig, valid: int) -> None:
     rig.msi(0)
     rig.msi(1)
     assert rig.do("MAPD", device=0, size=4, itt=ITTS, valid=valid) == 0
-    assert rig.ack() == SPURIOUS and rig.vgic.lpis == {} and rig.its.events == 0
+    assert rig.ack() == SPURIOUS and rig.vgic.dist.lpis == {} and rig.its.events == 0
     assert not rig.msi(0)
 
 
@@ -122,7 +122,7 @@ def test_mapti_intid_beyond_the_tables(rig: ItsRig) -> None:
     rig.map_device(0)
     assert rig.do("MAPTI", device=0, event=0, intid=1 << 16, icid=0) == 0x010A06
     assert rig.do("MAPTI", device=0, event=0, intid=(1 << 16) - 1, icid=0) == 0
-    rig.vgic.propbaser = rig.vgic.propbaser & ~31 | 13
+    rig.vgic.dist.propbaser = rig.vgic.dist.propbaser & ~31 | 13
     assert rig.do("MAPTI", device=0, event=1, intid=1 << 14, icid=0) == 0x010A06
 
 
@@ -136,13 +136,13 @@ def test_mapi_takes_the_event_for_the_intid(rig: ItsRig) -> None:
 def test_mapti_of_a_mapped_event_is_ignored(rig: ItsRig) -> None:
     rig.map(LPI)
     assert rig.do("MAPTI", device=0, event=0, intid=LPI + 1, icid=1) == 0
-    assert list(rig.vgic.lpis) == [LPI]
+    assert list(rig.vgic.dist.lpis) == [LPI]
 
 
 def test_mapti_may_come_before_mapc(rig: ItsRig) -> None:
     rig.map(LPI, icid=4)
     assert not rig.msi(0)
-    assert rig.vgic.irq(0, LPI).target is None
+    assert rig.vgic.dist.irq(0, LPI).target is None
     rig.set_table_bit(LPI, vcpu=1)
     assert rig.do("MAPC", icid=4, rdbase=1, valid=1) == 0
     assert rig.taken(1) == [LPI]  # it waited in the pending table
@@ -152,7 +152,7 @@ def test_mapti_may_come_before_mapc(rig: ItsRig) -> None:
 def test_mapti_collection_out_of_range(rig: ItsRig) -> None:
     rig.map_device(0)
     assert rig.do("MAPTI", device=0, event=0, intid=LPI, icid=8192) == 0x010903
-    assert rig.vgic.lpis == {} and 8192 not in rig.its.collections
+    assert rig.vgic.dist.lpis == {} and 8192 not in rig.its.collections
 
 
 def test_two_events_may_have_one_lpi(rig: ItsRig) -> None:
@@ -162,7 +162,7 @@ def test_two_events_may_have_one_lpi(rig: ItsRig) -> None:
     assert rig.do("DISCARD", device=0, event=0) == 0
     assert rig.msi(3, device=1) and rig.taken(1) == [LPI]
     assert rig.do("DISCARD", device=1, event=3) == 0
-    assert rig.vgic.lpis == {}
+    assert rig.vgic.dist.lpis == {}
 
 
 def test_there_is_a_limit_to_events(rig: ItsRig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +205,13 @@ def test_mapc_v0_leaves_events_inert_until_the_collection_is_mapped_again(rig: I
     rig.msi(0)
     assert rig.do("MAPC", icid=0, valid=0) == 0
     assert rig.taken() == [] and not rig.msi(0)
-    assert rig.vgic.irq(0, LPI).target is None
+    assert rig.vgic.dist.irq(0, LPI).target is None
     for name, error in (("INT", 0x010307), ("DISCARD", 0x010F07)):
         assert rig.do(name, device=0, event=0) == error
     assert rig.do("MOVI", device=0, event=0, icid=1) == 0x010109
     assert rig.do("MAPC", icid=0, rdbase=0, valid=1) == 0
     assert rig.msi(0) and rig.taken() == [LPI]
-    assert rig.do("MAPD", device=0, valid=0) == 0 and rig.vgic.lpis == {}
+    assert rig.do("MAPD", device=0, valid=0) == 0 and rig.vgic.dist.lpis == {}
 
 
 # MOVI, MOVALL -----------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_discard_forgets_what_is_pending(rig: ItsRig) -> None:
     rig.map(LPI)
     rig.msi(0)
     assert rig.do("DISCARD", device=0, event=0) == 0
-    assert rig.taken() == [] and not rig.msi(0) and rig.vgic.lpis == {}
+    assert rig.taken() == [] and not rig.msi(0) and rig.vgic.dist.lpis == {}
     rig.map(LPI)
     assert rig.taken() == []
 
@@ -316,8 +316,8 @@ def test_an_unmapped_lpi_is_on_no_list_at_once(rig: ItsRig, how: str, loaded: bo
     at = rig.its.cwriter
     rig.memory.write(QUEUE + at, command)
     rig.gits.write(1, CWRITER, 8, at + 32)
-    assert rig.vgic.lpis == {}
-    assert (rig.vgic.cpu(0).ap_list, rig.vgic.cpu(0).resident) == ({}, [])
+    assert rig.vgic.dist.lpis == {}
+    assert (rig.vgic.dist.cpu(0).ap_list, rig.vgic.dist.cpu(0).resident) == ({}, [])
     rig.clone()
 
 
@@ -327,7 +327,7 @@ def test_discard_while_it_is_being_served(rig: ItsRig) -> None:
     assert rig.ack() == LPI
     assert rig.do("DISCARD", device=0, event=0) == 0
     rig.eoi(LPI)
-    assert rig.icc(0, "RPR") == 0xFF and not rig.vgic.cpu(0).ap_list
+    assert rig.icc(0, "RPR") == 0xFF and not rig.vgic.dist.cpu(0).ap_list
 
 
 def test_invall_of_an_unmapped_collection(rig: ItsRig) -> None:
@@ -366,7 +366,7 @@ def test_a_table_that_is_taken_away_takes_its_maps(rig: ItsRig) -> None:
     rig.set(BASER1, 0)
     assert [c.target for c in rig.its.collections.values()] == [None] and rig.taken() == []
     rig.set(BASER0, 0)
-    assert rig.its.devices == {} and rig.vgic.lpis == {}
+    assert rig.its.devices == {} and rig.vgic.dist.lpis == {}
 
 
 def test_the_trace_names_what_a_command_is_about(rig: ItsRig) -> None:

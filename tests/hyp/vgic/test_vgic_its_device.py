@@ -216,7 +216,7 @@ def equip(rig: VmRig, base: int = ITS) -> None:
     is done."""
     its = rig.vm.create_device("arm-its")
     its.set_attr(VgicGroup.ADDR, VgicAddress.ITS, base)
-    cpu = rig.vm.vgic_of().cpu(0)
+    cpu = rig.vm.vgic_of().dist.cpu(0)
     if not cpu.lpis_enabled:
         rig.vm.write_memory(PROPERTIES, b"\xa1")
         for offset, value in ((0x70, PROPERTIES | 15), (0x78, PENDING), (0, 1)):
@@ -270,12 +270,12 @@ def test_several_its_in_a_vm() -> None:
     equip(rig)
     equip(rig, OTHER_ITS)
     vgic = rig.vm.vgic_of()
-    assert vgic.lpis[LPI].references == 2
+    assert vgic.dist.lpis[LPI].references == 2
     assert rig.vm.signal_msi(OTHER_ITS + 0x1_0040, 2, 1) == 1
     rig.finish()
     assert rig.x(5) == LPI
     vgic.its[0].reset()
-    assert vgic.lpis[LPI].references == 1
+    assert vgic.dist.lpis[LPI].references == 1
     assert rig.vm.signal_msi(OTHER_ITS + 0x1_0040, 2, 1) == 1
     assert rig.vm.signal_msi(ITS + 0x1_0040, 2, 1) == 0
 
@@ -306,7 +306,7 @@ def test_tables_in_read_only_memory_are_not_written() -> None:
     rig = VmRig(gic=True)
     rom = HostMemory(0x1_0000)
     rig.vm.set_user_memory_region(1, 0, rom, MEM_READONLY)
-    memory = rig.vm.vgic_of().memory
+    memory = rig.vm.vgic_of().dist.memory
     assert memory.read(0x100, 4) == bytes(4)
     with pytest.raises(KvmError, match="EFAULT"):
         memory.write(0x100, b"1234")
@@ -332,5 +332,5 @@ def test_a_vm_reset_forgets_lpis() -> None:
     equip(rig)
     assert rig.vm.signal_msi(ITS + 0x1_0040, 2, 1) == 1
     rig.vm.reset()
-    assert rig.vm.vgic_of().lpis == {}
+    assert rig.vm.vgic_of().dist.lpis == {}
     assert rig.vm.signal_msi(ITS + 0x1_0040, 2, 1) == 0

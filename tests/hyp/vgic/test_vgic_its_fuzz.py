@@ -28,7 +28,7 @@ from its_rig import (
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device.gic import Ctrl, Group
+from armvirt.hyp.vgic.device import Ctrl, Group
 
 VCPUS = 2
 SMALL = st.integers(0, 9)
@@ -111,15 +111,15 @@ def balanced(rig: ItsRig) -> None:
     its, vgic = rig.its, rig.vgic
     mapped = [event.lpi for device in its.devices.values() for event in device.events.values()]
     assert its.events == len(mapped)
-    assert {lpi.intid: lpi.references for lpi in vgic.lpis.values()} == {
+    assert {lpi.intid: lpi.references for lpi in vgic.dist.lpis.values()} == {
         lpi.intid: mapped.count(lpi) for lpi in mapped
     }
-    assert all(vgic.lpis[lpi.intid] is lpi for lpi in mapped)
-    for lpi in vgic.lpis.values():
-        enabled = lpi.home is not None and vgic.cpu(lpi.home).lpis_enabled
+    assert all(vgic.dist.lpis[lpi.intid] is lpi for lpi in mapped)
+    for lpi in vgic.dist.lpis.values():
+        enabled = lpi.home is not None and vgic.dist.cpu(lpi.home).lpis_enabled
         assert lpi.target == (lpi.home if enabled else None) and not lpi.active
-    for cpu in vgic.cpus():
-        assert all(irq.intid < LPI or vgic.lpis.get(irq.intid) is irq for irq in cpu.ap_list)
+    for cpu in vgic.dist.cpus():
+        assert all(irq.intid < LPI or vgic.dist.lpis.get(irq.intid) is irq for irq in cpu.ap_list)
     assert its.quiescent or not its.enabled
     assert its.creadr < arch.queue_size(its.cbaser) and its.cwriter < arch.queue_size(its.cbaser)
 

@@ -177,7 +177,7 @@ def test_a_queue_outside_memory_runs_through(rig: ItsRig) -> None:
 
 def test_a_long_queue_is_done_in_parts(rig: ItsRig) -> None:
     """No store keeps the host busy for long, and whoever polls CREADR sees the end."""
-    rig.vgic.backlog.limit = 10
+    rig.vgic.dist.backlog.limit = 10
     start = rig.get(CREADR)
     rig.set(CWRITER, start + 32 * 25)
     assert rig.its.creadr == start + 32 * 10
@@ -192,16 +192,16 @@ def test_a_command_that_touches_many_lpis_is_done_in_parts(rig: ItsRig) -> None:
     for n in range(8):
         rig.map(LPI + n, prop=0xA3)
         rig.configure_lpi(LPI + n, 0xB3)
-    rig.vgic.backlog.limit = 6
+    rig.vgic.dist.backlog.limit = 6
     at = rig.get(CWRITER)
     for n in range(2):
         rig.memory.write(QUEUE + at + 32 * n, arch.encode_command("INVALL", icid=0))
     rig.set(CWRITER, at + 32 * 2)
-    priorities = [rig.vgic.lpis[LPI + n].priority for n in range(8)]
+    priorities = [rig.vgic.dist.lpis[LPI + n].priority for n in range(8)]
     assert priorities == [0xB0] * 5 + [0xA0] * 3, "the command is a step, and each LPI"
     assert rig.its.creadr == at, "it is not done yet"
     assert rig.get(CREADR) == at + 32
-    assert rig.get(CREADR) == at + 64 and rig.vgic.lpis[LPI + 7].priority == 0xB0
+    assert rig.get(CREADR) == at + 64 and rig.vgic.dist.lpis[LPI + 7].priority == 0xB0
 
 
 @pytest.mark.parametrize("opcode", [0x00, 0x02, 0x07, 0x21, 0x25, 0x29, 0xFF])

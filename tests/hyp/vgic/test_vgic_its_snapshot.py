@@ -44,7 +44,7 @@ def test_lpis_are_among_the_interrupts() -> None:
     rig = ItsRig()
     rig.map(LPI)
     rig.map(LPI + 1, prop=0xA2)
-    rows = snapshot.interrupts(rig.vgic, rig.vgic.cpus())
+    rows = snapshot.interrupts(rig.vgic.dist, rig.vgic.dist.cpus())
     assert [(row["INTID"], row["kind"], row["target"]) for row in rows] == [(LPI, "LPI", "vCPU 0")]
-    everything = snapshot.interrupts(rig.vgic, rig.vgic.cpus(), everything=True)
+    everything = snapshot.interrupts(rig.vgic.dist, rig.vgic.dist.cpus(), everything=True)
     assert [row["INTID"] for row in everything][-2:] == [LPI, LPI + 1]

@@ -29,7 +29,7 @@ from its_rig import (
 
 from armvirt.arch import its as arch
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device.gic import Ctrl, Group
+from armvirt.hyp.vgic.device import Ctrl, Group
 
 VALID = 1 << 63
 INDIRECT = 1 << 62
@@ -186,7 +186,7 @@ def test_a_saved_table_is_read_in_the_same_machine(rig: ItsRig) -> None:
     rig.map(LPI)
     save(rig)
     rig.its_device.set_attr(Group.CTRL, Ctrl.ITS_CTRL_RESET)
-    assert maps(rig) == [] and rig.vgic.lpis == {}
+    assert maps(rig) == [] and rig.vgic.dist.lpis == {}
     rig.set(BASER0, DEVICES | VALID)
     rig.set(BASER1, COLLECTIONS | VALID)
     restore(rig)
@@ -236,7 +236,7 @@ def test_a_damaged_table_is_refused_whole(rig: ItsRig, what: str) -> None:
     damage(rig)
     with pytest.raises(KvmError, match=errno):
         restore(rig)
-    assert rig.its.devices == {} and rig.its.collections == {} and rig.vgic.lpis == {}
+    assert rig.its.devices == {} and rig.its.collections == {} and rig.vgic.dist.lpis == {}
 
 
 def test_a_save_that_has_no_room_is_an_error(rig: ItsRig) -> None:

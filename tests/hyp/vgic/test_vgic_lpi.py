@@ -26,8 +26,7 @@ from vgic_rig import SPURIOUS, Rig
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_RWP, HCR_TDIR
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device.gic import Ctrl, Group
-from armvirt.hyp.vgic.its.its import Its
+from armvirt.hyp.vgic.device import Ctrl, Group
 
 BEYOND = RAM + RAM_SIZE
 
@@ -45,7 +44,7 @@ def test_a_message_is_taken_once_and_never_active(rig: ItsRig) -> None:
     assert rig.msi(3)
     assert rig.ack() == LPI + 3
     assert rig.icc(0, "RPR") == 0xA0
-    assert not rig.vgic.irq(0, LPI + 3).active
+    assert not rig.vgic.dist.irq(0, LPI + 3).active
     rig.eoi(LPI + 3)
     assert rig.icc(0, "RPR") == 0xFF
     assert rig.ack() == SPURIOUS
@@ -152,7 +151,7 @@ def test_an_lpi_is_no_line(rig: ItsRig) -> None:
     with pytest.raises(KvmError, match="EINVAL"):
         rig.vgic.inject(None, LPI, True)
     with pytest.raises(KvmError, match="EINVAL"):
-        rig.vgic.irq(0, LPI + 1)
+        rig.vgic.dist.irq(0, LPI + 1)
 
 
 # Configuration ----------------------------------------------------------------------------------
@@ -163,7 +162,7 @@ def test_an_lpi_is_no_line(rig: ItsRig) -> None:
 )
 def test_the_property_byte(rig: ItsRig, prop: int, priority: int, enabled: bool) -> None:
     rig.map(LPI, prop=prop)
-    irq = rig.vgic.irq(0, LPI)
+    irq = rig.vgic.dist.irq(0, LPI)
     assert (irq.priority, irq.enabled, irq.group, irq.level) == (priority, enabled, 1, False)
 
 
@@ -207,9 +206,9 @@ def test_invalidation_is_for_this_redistributor_alone() -> None:
     for n in range(2):
         rig.configure_lpi(LPI + n, 0x20)
     rig.rd(1, GICR_INVALLR, 0)
-    assert [rig.vgic.irq(0, LPI + n).priority for n in range(2)] == [0xA0, 0x20]
+    assert [rig.vgic.dist.irq(0, LPI + n).priority for n in range(2)] == [0xA0, 0x20]
     rig.do("INVALL", icid=0)
-    assert rig.vgic.irq(0, LPI).priority == 0x20
+    assert rig.vgic.dist.irq(0, LPI).priority == 0x20
 
 
 def test_invlpir_without_lpis_or_for_a_virtual_one_does_nothing(rig: ItsRig) -> None:
@@ -220,7 +219,7 @@ def test_invlpir_without_lpis_or_for_a_virtual_one_does_nothing(rig: ItsRig) -> 
     rig.rd(0, GICR_INVLPIR, 12345)
     rig.disable_lpis()
     rig.rd(0, GICR_INVLPIR, LPI)
-    assert rig.vgic.irq(0, LPI).priority == 0xA0
+    assert rig.vgic.dist.irq(0, LPI).priority == 0xA0
 
 
 def test_a_table_outside_memory_leaves_lpis_disabled(rig: ItsRig) -> None:
@@ -243,7 +242,7 @@ def test_a_table_that_ends_with_memory_is_read_as_far_as_it_goes(rig: ItsRig) ->
     for event, intid in ((0, LPI), (1, LPI + 0x1000)):
         assert rig.do("MAPTI", device=0, event=event, intid=intid, icid=0) == 0
     rig.do("INVALL", icid=0)
-    assert [rig.vgic.irq(0, intid).enabled for intid in (LPI, LPI + 0x1000)] == [True, False]
+    assert [rig.vgic.dist.irq(0, intid).enabled for intid in (LPI, LPI + 0x1000)] == [True, False]
 
 
 # Pending tables and EnableLPIs ------------------------------------------------------------------
@@ -253,7 +252,7 @@ def test_disabled_lpis_block_messages(rig: ItsRig) -> None:
     rig.map(LPI)
     rig.disable_lpis()
     assert not rig.msi(0)
-    assert rig.vgic.irq(0, LPI).target is None
+    assert rig.vgic.dist.irq(0, LPI).target is None
     rig.enable_lpis()
     assert rig.taken() == []
     assert rig.msi(0) and rig.taken() == [LPI]
@@ -375,7 +374,7 @@ def test_the_halves_of_pendbaser_keep_ptz() -> None:
     rig = ItsRig(ready=False)
     rig.rd(0, GICR_PENDBASER + 4, 1 << 30, 4)
     rig.rd(0, GICR_PENDBASER, PENDING & 0xFFFF_FFFF, 4)
-    assert rig.vgic.cpu(0).pendbaser & (1 << 62 | arch.PENDING_ADDRESS) == 1 << 62 | PENDING
+    assert rig.vgic.dist.cpu(0).pendbaser & (1 << 62 | arch.PENDING_ADDRESS) == 1 << 62 | PENDING
     assert rig.rd(0, GICR_PENDBASER) >> 62 == 0
 
 
@@ -419,13 +418,13 @@ def test_state_survives_in_the_middle_of_everything() -> None:
         assert one.msi(0, device=3) and one.taken(1) == [LPI + 4]
         one.do("MAPD", device=0, valid=0)
         one.do("MAPD", device=3, valid=0)
-        assert one.vgic.lpis == {}
+        assert one.vgic.dist.lpis == {}
 
 
 def test_state_needs_as_many_its(rig: ItsRig) -> None:
     state = rig.vgic.state()
     other = rig.another()
-    other.vgic.its.append(Its(other.vgic))
+    other.vgic.add_its()
     with pytest.raises(ValueError, match="another number of ITSs"):
         other.vgic.load_state(state)
 
@@ -438,7 +437,7 @@ def test_reset_forgets_everything(rig: ItsRig) -> None:
         one.put(0)
         one.vgic.reset()
     assert rig.vgic.state() == fresh.vgic.state()
-    assert rig.vgic.lpis == {} and rig.vgic.rows() == fresh.vgic.rows()
+    assert rig.vgic.dist.lpis == {} and rig.vgic.rows() == fresh.vgic.rows()
 
 
 def test_rows_have_lpis(rig: ItsRig) -> None:
@@ -458,10 +457,10 @@ def test_as_many_lpis_as_there_can_be_leave_their_list() -> None:
     device, collection, count = rig.its.devices[0], rig.its.collections[0], 30_000
     for event in range(count):
         rig.its.map_event(device, event, collection, LPI + event)
-        rig.vgic.lpis[LPI + event].enabled = True
+        rig.vgic.dist.lpis[LPI + event].enabled = True
     for event in reversed(range(count)):
         rig.its.trigger(0, event)
-    ap_list = rig.vgic.cpu(0).ap_list
+    ap_list = rig.vgic.dist.cpu(0).ap_list
     assert len(ap_list) == count
     start = process_time()
     rig.dist.write(0, 0, 4, 0)
@@ -470,4 +469,4 @@ def test_as_many_lpis_as_there_can_be_leave_their_list() -> None:
     rig.disable_lpis()
     while rig.rd(0, GICR_CTLR, size=4) & GICR_CTLR_RWP:
         pass
-    assert not rig.vgic.cpu(0).ap_list and process_time() - start < 2
+    assert not rig.vgic.dist.cpu(0).ap_list and process_time() - start < 2

@@ -47,13 +47,13 @@ def test_lpi_stress_lpis_are_accepted_after_enablelpis(rig: ItsRig) -> None:
 
 
 def test_lpi_stress_round_robin_targets(rig: ItsRig) -> None:
-    assert [rig.vgic.irq(None, LPI + n).target for n in range(NR_LPIS)] == [
+    assert [rig.vgic.dist.irq(None, LPI + n).target for n in range(NR_LPIS)] == [
         n % VCPUS for n in range(NR_LPIS)
     ]
 
 
 def test_lpi_stress_property_byte(rig: ItsRig) -> None:
-    irqs = [rig.vgic.irq(None, LPI + n) for n in range(NR_LPIS)]
+    irqs = [rig.vgic.dist.irq(None, LPI + n) for n in range(NR_LPIS)]
     assert {(irq.priority, irq.group, irq.enabled) for irq in irqs} == {(0xA0, 1, True)}
 
 
@@ -81,8 +81,8 @@ def test_lpi_stress_nothing_is_lost_or_doubled_under_load(rig: ItsRig) -> None:
     got = [0] * NR_LPIS
     for turn in range(600):
         n = turn * 7 % NR_LPIS
-        lpi = rig.vgic.irq(None, LPI + n)
-        rig.vgic.before_access()
+        lpi = rig.vgic.dist.irq(None, LPI + n)
+        rig.vgic.sync_all()
         due[n] += not lpi.pending_latch
         rig.settle()
         assert rig.msi(n % EVENTS, n // EVENTS)

@@ -217,7 +217,7 @@ def test_a_line_that_fell_unseen_does_not_reach_a_list_register(
 ) -> None:
     rig = Rig()
     rig.vgic.map_phys_irq(0, VTIMER, VTIMER, lambda: False)
-    mapped = rig.vgic.cpu(0).private[VTIMER]
+    mapped = rig.vgic.dist.cpu(0).private[VTIMER]
     mapped.line_level = True
     rig.gic.set_active(0, VTIMER, True)
     writes: list[object] = []

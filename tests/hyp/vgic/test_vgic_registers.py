@@ -8,8 +8,10 @@ from vgic_rig import SGI_BASE, Rig
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.events import GicAccess
+from armvirt.hyp.vgic import flush
 from armvirt.hyp.vgic.registers import v3_distributor as v3_dist
 from armvirt.hyp.vgic.registers import v3_redistributor as v3_redist
+from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
 from armvirt.hyp.vgic.registers.register_map import Register, bind
 
 EDGE = 40
@@ -174,13 +176,13 @@ def test_routing_keeps_three_affinity_levels(rig: Rig) -> None:
         1,
         0,
     )
-    irq = rig.vgic.spi(EDGE)
+    irq = rig.vgic.dist.spi(EDGE)
     assert irq is not None and irq.target == 1
 
 
 def test_a_vcpu_may_use_another_ones_redistributor(rig: Rig) -> None:
     rig.redist.write(0, 0x2_0000 + SGI_BASE + 0x100, 4, 1 << 27)
-    assert rig.vgic.cpu(1).private[27].enabled and not rig.vgic.cpu(0).private[27].enabled
+    assert rig.vgic.dist.cpu(1).private[27].enabled and not rig.vgic.dist.cpu(0).private[27].enabled
 
 
 def test_beyond_the_last_redistributor_there_is_nothing(rig: Rig) -> None:
@@ -196,9 +198,11 @@ def test_accesses_are_events(rig: Rig) -> None:
     assert events == [GicAccess("GICD", 0, 4, 2, 1), GicAccess("GICR", 0x2_0004, 4, 0x4B00043B, 0)]
 
 
-def test_pending_and_active_state_is_folded_before_it_is_read(rig: Rig) -> None:
+def test_pending_and_active_state_is_folded_before_it_is_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
-    rig.vgic.before_access = lambda: calls.append("fold")
+    monkeypatch.setattr(flush, "sync_all", lambda dist: calls.append("fold"))
     for offset in (0x100, 0x400, 0xC08, 0x0):
         rig.dist.read(0, offset, 4)
         rig.dist.write(0, offset, 4, 0)
@@ -213,14 +217,14 @@ def test_pending_and_active_state_is_folded_before_it_is_read(rig: Rig) -> None:
 
 
 def user(rig: Rig, offset: int, value: int | None = None) -> int:
-    cpu = rig.vgic.cpu(0)
+    cpu = rig.vgic.dist.cpu(0)
     if value is not None:
-        rig.vgic.dist_map.write(rig.vgic, cpu, offset, 4, value, user=True)
-    return rig.vgic.dist_map.read(rig.vgic, cpu, offset, 4, user=True)
+        DISTRIBUTOR_MAPS[3].write(rig.vgic.dist, cpu, offset, 4, value, user=True)
+    return DISTRIBUTOR_MAPS[3].read(rig.vgic.dist, cpu, offset, 4, user=True)
 
 
 def test_user_space_sees_the_raw_latch(rig: Rig) -> None:
-    irq = rig.vgic.spi(EDGE)
+    irq = rig.vgic.dist.spi(EDGE)
     assert irq is not None
     irq.level = True
     rig.vgic.inject(None, EDGE, True)

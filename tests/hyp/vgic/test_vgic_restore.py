@@ -17,7 +17,7 @@ from gic_fuzz_its import PENDING, PROPERTIES, RAM, ItsFuzzer
 
 from armvirt.arch.gic import FIRST_SPI
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device.gic import Group
+from armvirt.hyp.vgic.device import Group
 from armvirt.hyp.vgic.its import registers as its_regs
 from armvirt.machine import vgic_save
 from armvirt.machine.vgic_save import Line, Saved
@@ -72,11 +72,11 @@ def _at_reset(machine: Machine) -> Machine:
 def _high(machine: Fuzzer) -> set[Line]:
     private = {
         (cpu.vcpu_id, irq.intid)
-        for cpu in machine.vgic.cpus()
+        for cpu in machine.vgic.dist.cpus()
         for irq in cpu.private
         if irq.line_level
     }
-    spis = machine.vgic.spis(FIRST_SPI, machine.vgic.nr_spis)
+    spis = machine.vgic.dist.spis(FIRST_SPI, machine.vgic.dist.nr_spis)
     return {*private, *((None, irq.intid) for irq in spis if irq.line_level)}
 
 

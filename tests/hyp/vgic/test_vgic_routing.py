@@ -98,7 +98,7 @@ def test_a_pe_comes_back_with_nothing_running() -> None:
     assert [rig.icc(1, name) for name in ("RPR", "PMR", "IGRPEN1", "AP1R0")] == [0xFF, 0, 0, 0]
     assert rig.active(SPI)
     rig.set_bit(0x380, SPI)
-    assert rig.vgic.irq(None, SPI).acked is None and not rig.vgic.cpu(1).cleared
+    assert rig.vgic.dist.irq(None, SPI).acked is None and not rig.vgic.dist.cpu(1).cleared
     rig.icc(1, "PMR", 0xF8)
     rig.icc(1, "IGRPEN1", 1)
     rig.pulse(SPI)

@@ -8,7 +8,7 @@ from vgic_rig import SPURIOUS, Rig
 
 from armvirt.arch.gic import CTLR_A3V, CTLR_PRIBITS_SHIFT, CTLR_RSS, ICC_REGISTERS
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device.gic import Group
+from armvirt.hyp.vgic.device import Group
 
 BITS = (5, 6, 7)
 REGISTERS = {5: 1, 6: 2, 7: 4}  # active-priority registers of a group (IHI 0069 12.4.1)

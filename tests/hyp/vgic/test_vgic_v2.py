@@ -4,7 +4,7 @@ vGIC."""
 from __future__ import annotations
 
 import pytest
-from vgic_rig import SPURIOUS, VTIMER
+from vgic_rig import SPURIOUS, VTIMER, QuietVm
 from vgic_v2_rig import GICC, GICD, V2Rig
 
 from armvirt.errors import KvmError
@@ -197,7 +197,7 @@ def test_accesses_are_events() -> None:
 
 
 def test_a_ninth_vcpu_is_one_too_many() -> None:
-    vgic = Vgic(EventBus(), lambda vcpu: None, model=2)
+    vgic = Vgic(EventBus(), QuietVm(), model=2)
     for n in range(8):
         vgic.add_vcpu(n, 1 << 31 | n)
     with pytest.raises(KvmError) as caught:
@@ -206,10 +206,10 @@ def test_a_ninth_vcpu_is_one_too_many() -> None:
 
 
 def test_an_injection_initialises_it() -> None:
-    vgic = Vgic(EventBus(), lambda vcpu: None, model=2)
+    vgic = Vgic(EventBus(), QuietVm(), model=2)
     vgic.add_vcpu(0, 1 << 31)
     vgic.inject(None, 40, True)
-    assert vgic.initialized and vgic.nr_irqs == 256 and vgic.irq(0, 40).pending
+    assert vgic.dist.initialized and vgic.dist.nr_irqs == 256 and vgic.dist.irq(0, 40).pending
 
 
 def test_reset() -> None:

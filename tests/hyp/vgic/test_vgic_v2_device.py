@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from vgic_rig import SPURIOUS
+from vgic_rig import SPURIOUS, QuietVm
 from vgic_v2_rig import GICC, GICD, V2Rig
 
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
 
 UNDEFINED = (1 << 64) - 1
 CTLR, PMR, BPR, IAR, ABPR, APR0, IIDR = 0x00, 0x04, 0x08, 0x0C, 0x1C, 0xD0, 0xFC
@@ -24,7 +24,7 @@ def errno(call: Callable[[], object]) -> str:
 
 
 def device(vcpus: int = 4, ipa_bits: int = 40) -> VgicDevice:
-    vgic = Vgic(EventBus(), lambda vcpu: None, model=2)
+    vgic = Vgic(EventBus(), QuietVm(), model=2)
     for n in range(vcpus):
         vgic.add_vcpu(n, 1 << 31 | n)
     return VgicDevice(vgic, ipa_bits)
@@ -113,7 +113,7 @@ def test_what_the_first_run_needs() -> None:
     assert errno(dev.vgic.map_resources) == "ENXIO"
     dev.set_attr(Group.ADDR, AddrType.V2_CPU, GICC)
     dev.vgic.map_resources()
-    assert dev.vgic.initialized, "without being told to"
+    assert dev.vgic.dist.initialized, "without being told to"
     dev.set_attr(Group.CTRL, Ctrl.INIT, None)
 
 
@@ -135,7 +135,9 @@ def test_registers_need_their_vcpu(group: int) -> None:
 
 def test_an_access_initialises_the_vgic() -> None:
     dev = device()
-    assert dev.get_attr(Group.DIST_REGS, attribute(0, 4)) == 3 << 5 | 7 and dev.vgic.initialized
+    assert (
+        dev.get_attr(Group.DIST_REGS, attribute(0, 4)) == 3 << 5 | 7 and dev.vgic.dist.initialized
+    )
     assert errno(lambda: dev.set_attr(Group.NR_IRQS, 0, 64)) == "EBUSY"
     for group, offset in (
         (Group.DIST_REGS, 0xC),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gicmodel.model import GicModel
+from vgic_rig import QuietVm
 
 from armvirt.arch.gic import (
     FIRST_LPI,
@@ -30,7 +31,7 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.cpu import VgicCpu
-from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.frames import Frame
 
@@ -63,7 +64,7 @@ class Host:
         self.vifs = [
             VirtualCpuInterface(n, self.gic, self.bus, list_registers, prebits) for n in range(cpus)
         ]
-        self.vgic = Vgic(self.bus, lambda _: None)
+        self.vgic = Vgic(self.bus, QuietVm())
         device = VgicDevice(self.vgic)
         for n in range(cpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)
@@ -141,7 +142,7 @@ class Seen(NamedTuple):
 
 def peek(vgic: Vgic, irq: VgicIrq) -> Seen:
     """Pending and active state without folding anything."""
-    holder = vgic.cpu(irq.vcpu) if irq.vcpu is not None else None
+    holder = vgic.dist.cpu(irq.vcpu) if irq.vcpu is not None else None
     if irq.lr < 0 or holder is None or holder.vif is None:
         return Seen(irq.pending, irq.active)
     value = holder.vif.lr[irq.lr]
@@ -249,7 +250,7 @@ class Twin:
         return ours
 
     def irq(self, cpu: int, intid: int) -> VgicIrq:
-        return self.host.vgic.irq(cpu, intid)
+        return self.host.vgic.dist.irq(cpu, intid)
 
     def busy(self, cpu: int) -> bool:
         """Whether a CPU is in the middle of something that forbids to change EOImode or the binary
@@ -274,7 +275,7 @@ class Twin:
         for cpu in range(self.cpus):
             if self.host.pe_of[cpu] >= 0:
                 self._compare_signals(cpu)
-                check_cpu(self.host.vgic.cpu(cpu), self.host.vif(cpu), self.host.vgic)
+                check_cpu(self.host.vgic.dist.cpu(cpu), self.host.vif(cpu), self.host.vgic)
         check_active(self.host)
         if full:
             self._compare_interrupts()
@@ -290,7 +291,7 @@ class Twin:
         vgic, model = self.host.vgic, self.model
         for cpu in range(self.cpus):
             for intid in INTIDS if cpu == 0 else (*SGIS, *PPIS):
-                irq = vgic.irq(cpu, intid)
+                irq = vgic.dist.irq(cpu, intid)
                 ours, theirs = (
                     peek(vgic, irq),
                     Seen(model.pending(intid, cpu), model.active(intid, cpu)),
@@ -316,7 +317,7 @@ def check_active(host: Host) -> None:
     """A shared interrupt is active on one CPU at most: in one list register, or on one list outside
     them."""
     seen: set[int] = set()
-    for cpu in host.vgic.cpus():
+    for cpu in host.vgic.dist.cpus():
         for irq in cpu.ap_list:
             if irq.intid >= FIRST_SPI and peek(host.vgic, irq).active:
                 assert irq.intid not in seen, f"INTID {irq.intid} is active on two CPUs"
@@ -341,14 +342,14 @@ def check_cpu(cpu: VgicCpu, vif: VirtualCpuInterface, vgic: Vgic) -> None:
 def _deliverable(irq: VgicIrq, vgic: Vgic, vmcr: int) -> bool:
     return (
         irq.enabled
-        and bool(vgic.enables & vmcr >> irq.group & 1)
+        and bool(vgic.dist.enables & vmcr >> irq.group & 1)
         and irq.pending
         and not irq.active
     )
 
 
 def _check_overflow(cpu: VgicCpu, vif: VirtualCpuInterface, vgic: Vgic) -> None:
-    enables = vgic.enables & vif.vmcr
+    enables = vgic.dist.enables & vif.vmcr
     inside = [
         irq.priority for irq, value in zip(cpu.resident, vif.lr, strict=False)
         if value & LR_PENDING and not value & LR_ACTIVE and enables >> irq.group & 1

@@ -36,9 +36,9 @@ from its_rig import (
 from twin import NR_IRQS, PRIORITIES, Act, Host, Twin, peek
 
 from armvirt.arch import its as arch
-from armvirt.hyp.vgic.device.gic import AddrType, Group
+from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device.its import ItsDevice
-from armvirt.hyp.vgic.registers.frames import ItsFrame
+from armvirt.hyp.vgic.its.registers import ItsFrame
 
 DEVICE_COUNT, EVENT_BITS = 3, 2
 LPIS = tuple(range(LPI, LPI + (DEVICE_COUNT << EVENT_BITS)))
@@ -52,7 +52,7 @@ class ItsHost(Host):
     def __init__(self, cpus: int, list_registers: int, prebits: int) -> None:
         super().__init__(cpus, list_registers, prebits)
         self.memory = Memory()
-        self.vgic.memory = self.memory
+        self.vgic.dist.memory = self.memory
         device = ItsDevice(lambda: self.vgic)
         device.set_attr(Group.ADDR, AddrType.ITS, GITS)
         self.its = device.its
@@ -142,7 +142,7 @@ class ItsTwin(Twin):
         super()._compare_interrupts()
         vgic = self.host.vgic
         for intid in LPIS:
-            lpi = vgic.lpis.get(intid)
+            lpi = vgic.dist.lpis.get(intid)
             theirs = self.model.pending(intid)
             if lpi is None:
                 assert not theirs, f"LPI {intid} is not mapped, and pending in the model"
@@ -226,7 +226,7 @@ def configure_lpi(pair: ItsTwin, cpu: int, x: int, y: int) -> None:
         case 3:
             pair.command("INVALL", icid=x % pair.cpus)
         case 4:
-            known = pair.host.vgic.lpis.get(lpi)
+            known = pair.host.vgic.dist.lpis.get(lpi)
             if known is not None and known.home is not None:
                 pair.redist_write(cpu, known.home, GICR_INVLPIR, 8, lpi)
         case 5:

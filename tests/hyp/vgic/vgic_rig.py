@@ -11,7 +11,7 @@ from armvirt.events import EventBus
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device.gic import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
 from armvirt.hyp.vgic.registers.frames import Frame
 
 GICD, GICR = 0x0800_0000, 0x080A_0000
@@ -21,7 +21,19 @@ AnyRig = TypeVar("AnyRig", bound="Rig")
 VTIMER = 27
 
 
-class Rig:
+class QuietVm:
+    """The VM of a vGIC that does nothing for it."""
+
+    def kick(self, vcpu_id: int) -> None: ...
+
+    def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None: ...
+
+    def irq_ended(self, intid: int) -> None: ...
+
+    def lpi_work_left(self) -> None: ...
+
+
+class Rig(QuietVm):
     """As many PEs as vCPUs; vCPU n starts loaded on PE n. ``kicked`` collects the kicks."""
 
     def __init__(
@@ -40,9 +52,7 @@ class Rig:
         ]
         self.pe_of: dict[int, int] = {}
         self.kicked: list[int] = []
-        self.vgic = Vgic(
-            self.bus, self.kicked.append, self._set_phys_active, num_pri_bits=priority_bits
-        )
+        self.vgic = Vgic(self.bus, self, num_pri_bits=priority_bits)
         self.device = VgicDevice(self.vgic)
         for n in range(vcpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)
@@ -64,9 +74,12 @@ class Rig:
 
     # The host
 
-    def _set_phys_active(self, vcpu: int, host_intid: int, active: bool) -> None:
-        if vcpu in self.pe_of:
-            self.gic.set_active(self.pe_of[vcpu], host_intid, active)
+    def kick(self, vcpu_id: int) -> None:
+        self.kicked.append(vcpu_id)
+
+    def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
+        if vcpu_id in self.pe_of:
+            self.gic.set_active(self.pe_of[vcpu_id], host_intid, active)
 
     def load(self, vcpu: int, pe: int) -> None:
         self.pe_of[vcpu] = pe

@@ -9,7 +9,7 @@ from armvirt.events import EventBus
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device.gic import AddrType, Group, VgicDevice
+from armvirt.hyp.vgic.device import AddrType, Group, VgicDevice
 from armvirt.hyp.vgic.registers.frames import Frame
 
 GICD, GICC = 0x0800_0000, 0x0801_0000
@@ -37,7 +37,7 @@ class V2Rig(Rig):
         ]
         self.pe_of: dict[int, int] = {}
         self.kicked: list[int] = []
-        self.vgic = Vgic(self.bus, self.kicked.append, self._set_phys_active, 2)
+        self.vgic = Vgic(self.bus, self, 2)
         self.device = VgicDevice(self.vgic)
         for n in range(vcpus):
             self.vgic.add_vcpu(n, 1 << 31 | n)

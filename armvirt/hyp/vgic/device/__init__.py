@@ -1,1 +1,11 @@
-"""The GIC and ITS devices of the KVM API: attributes that user space reads and writes."""
+"""The vGIC and the ITS as KVM devices, with their attributes.
+
+Offers: `VgicDevice` (GICv2 and GICv3) with the attribute numbers `Group`, `AddrType` and `Ctrl`, and
+`RegionAttribute`. ``its`` (`its.ItsDevice`) is loaded with the first ITS.
+"""
+
+from armvirt.hyp.vgic.device.attributes import AddrType, Ctrl, Group
+from armvirt.hyp.vgic.device.gic import VgicDevice
+from armvirt.hyp.vgic.device.gic_v3 import RegionAttribute
+
+__all__ = ["AddrType", "Ctrl", "Group", "RegionAttribute", "VgicDevice"]

@@ -1,18 +1,18 @@
-"""What the attribute groups of both vGIC devices share (kvm/vgic/vgic-kvm-device.c,
-uapi/asm/kvm.h)."""
+"""Attribute numbers of the vGIC devices, and the handlers that GICv2 and GICv3 have in common
+(kvm/vgic/vgic-kvm-device.c, uapi/asm/kvm.h)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple
 
 from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
+from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
+from armvirt.hyp.vgic.vgic import Vgic
 
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.device.gic import VgicDevice
-    from armvirt.hyp.vgic.vgic import Vgic
+UNDEFINED_ADDRESS = (1 << 64) - 1  # VGIC_ADDR_UNDEF
 
 
 class Group(IntEnum):
@@ -51,12 +51,11 @@ class Ctrl(IntEnum):
 
 
 class Attributes(NamedTuple):
-    """One group: three handlers that take the attribute; ``has`` raises ENXIO for one that is not
-    there."""
+    """The handlers of one group; ``has`` raises ENXIO for an attribute that does not exist."""
 
-    has: Callable[[VgicDevice, int], None]
-    get: Callable[[VgicDevice, int, int], int]
-    set: Callable[[VgicDevice, int, int], None]
+    has: Callable[[Vgic, int], None]
+    get: Callable[[Vgic, int, int], int]
+    set: Callable[[Vgic, int, int], None]
 
 
 def no_attribute(what: str, attr: int) -> KvmError:
@@ -64,57 +63,52 @@ def no_attribute(what: str, attr: int) -> KvmError:
 
 
 def check_value(value: int) -> None:
-    """What an attribute's value can be: the payload is a u64. EINVAL for others."""
+    """KvmError EINVAL for a value that is not a u64."""
     if not 0 <= value < 1 << 64:
         raise KvmError("EINVAL", f"{value:#x} is no value of 64 bits")
 
 
-class AddressSpace(Protocol):
-    """Whoever places frames in a VM's physical address space of ``ipa_bits``."""
-
-    ipa_bits: int
-
-
-def check_range(device: AddressSpace, base: int, size: int, alignment: int) -> None:
-    """kvm vgic_check_iorange: the alignment in bytes, and the end inside the IPA space."""
+def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
+    """KvmError EINVAL for an address that is not aligned (in bytes), E2BIG for a frame beyond the IPA
+    space (kvm vgic_check_iorange)."""
     if base % alignment:
         raise KvmError("EINVAL", f"{base:#x} is not aligned to {alignment >> 10} KiB")
-    if base + size > 1 << device.ipa_bits:
-        raise KvmError("E2BIG", f"{base:#x} is beyond the {device.ipa_bits}-bit IPA space")
+    if base + size > 1 << ipa_bits:
+        raise KvmError("E2BIG", f"{base:#x} is beyond the {ipa_bits}-bit IPA space")
 
 
 def check_register(vgic: Vgic, offset: int) -> None:
-    """Whether user space finds a distributor register: ENXIO for none, or a field of an INTID that
-    is not implemented (kvm vgic_get_mmio_region, check_region)."""
-    bound = vgic.dist_map.lookup(offset, 4)
+    """KvmError ENXIO if the distributor has no register at ``offset``, or only the fields of INTIDs that
+    are not implemented (kvm vgic_get_mmio_region, check_region)."""
+    bound = DISTRIBUTOR_MAPS[vgic.model].lookup(offset, 4)
     bits = 0 if bound is None else bound.row.bits_per_irq
-    if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.nr_irqs):
+    if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.dist.nr_irqs):
         raise no_attribute("distributor register", offset)
 
 
-def get_nothing(_: VgicDevice, attr: int, _value: int) -> int:
-    """Controls are commands: they have no value to read."""
+def get_nothing(_: Vgic, attr: int, _value: int) -> int:
+    """A control has no value."""
     raise no_attribute("readable control", attr)
 
 
 # NR_IRQS ----------------------------------------------------------------------------------------
 
 
-def _has_nr_irqs(_: VgicDevice, attr: int) -> None:
+def _has_nr_irqs(_: Vgic, attr: int) -> None:
     if attr:
         raise no_attribute("NR_IRQS", attr)
 
 
-def _get_nr_irqs(device: VgicDevice, _attr: int, _value: int) -> int:
-    return device.vgic.nr_irqs
+def _get_nr_irqs(vgic: Vgic, _attr: int, _value: int) -> int:
+    return vgic.dist.nr_irqs
 
 
-def _set_nr_irqs(device: VgicDevice, _: int, value: int) -> None:
+def _set_nr_irqs(vgic: Vgic, _: int, value: int) -> None:
     if not 64 <= value <= 1024 or value % 32:
         raise KvmError("EINVAL", f"{value} interrupts: 64 to 1024 in steps of 32")
-    if device.vgic.initialized or device.vgic.nr_spis:
+    if vgic.dist.initialized or vgic.dist.nr_spis:
         raise KvmError("EBUSY", "the number of interrupts is fixed already")
-    device.vgic.nr_spis = value - NR_PRIVATE
+    vgic.dist.nr_spis = value - NR_PRIVATE
 
 
 NR_IRQS = Attributes(_has_nr_irqs, _get_nr_irqs, _set_nr_irqs)

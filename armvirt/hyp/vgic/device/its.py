@@ -1,7 +1,7 @@
 """An ITS as a KVM device (Documentation/virt/kvm/devices/arm-vgic-its.rst, kvm/vgic/vgic-its.c).
 
-Attributes as those of the vGIC: values are integers, None stands for an address that cannot be
-read, errors are KvmError. What the ITS itself consists of is loaded when it is first used.
+Values and errors are as those of the vGIC device (`armvirt.hyp.vgic.device.gic`). Registers, commands
+and tables of the ITS are loaded at the first use.
 """
 
 from __future__ import annotations
@@ -11,20 +11,27 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import GITS_FRAME_SIZE, GITS_SIZE
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device.attributes import AddrType, Ctrl, Group, check_range, check_value
+from armvirt.hyp.vgic.device.attributes import (
+    UNDEFINED_ADDRESS,
+    AddrType,
+    Ctrl,
+    Group,
+    check_range,
+    check_value,
+)
+from armvirt.hyp.vgic.vgic import Vgic
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its
-    from armvirt.hyp.vgic.vgic import Vgic
 
-UNDEFINED_ADDRESS = (1 << 64) - 1
 CONTROLS = (Ctrl.INIT, Ctrl.ITS_SAVE_TABLES, Ctrl.ITS_RESTORE_TABLES, Ctrl.ITS_CTRL_RESET)
 
 
 class ItsDevice:
-    """KVM_DEV_TYPE_ARM_VGIC_ITS, one of several. ``find_vgic`` gives the VM's interrupt controller
-    once there is one; ``on_placed`` is called when the ITS has got its address. ``ipa_bits`` is the
-    size of the address space.
+    """KVM_DEV_TYPE_ARM_VGIC_ITS; a VM may have several.
+
+    ``find_vgic`` returns the vGIC of the VM, None before its creation. ``on_placed`` is called when
+    the ITS gets its address. ``ipa_bits`` is the size of the IPA space.
     """
 
     def __init__(
@@ -35,35 +42,32 @@ class ItsDevice:
     ) -> None:
         self._find_vgic, self._on_placed, self.ipa_bits = find_vgic, on_placed, ipa_bits
         self._its: Its | None = None
+        self._vgic: Vgic | None = None
         self.connect()
 
     def __repr__(self) -> str:
         return f"<ItsDevice: {'initialized' if self._its is not None else 'not initialized'}>"
 
     def connect(self) -> None:
-        """Join the VM's GICv3, if there is one by now."""
+        """Add the ITS to the GICv3 of the VM; no effect before its creation."""
         vgic = self._find_vgic()
         if self._its is None and vgic is not None and vgic.model == 3:
-            from armvirt.arch.its import PROPBASER_RESET
-            from armvirt.hyp.vgic.its.its import Its
-
-            self._its = Its(vgic)
-            vgic.its.append(self._its)
-            vgic.propbaser = vgic.propbaser or PROPBASER_RESET
+            self._its = vgic.add_its()
+            self._vgic = vgic
 
     @property
     def its(self) -> Its:
-        """KvmError ENODEV while the VM has no GICv3."""
+        """The ITS; KvmError ENODEV before the VM has a GICv3."""
         if self._its is None:
             raise KvmError("ENODEV", "an ITS needs a GICv3 in its VM")
         return self._its
 
     def has_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: KvmError ENXIO if there is no such attribute."""
+        """KVM_HAS_DEVICE_ATTR: KvmError ENXIO for an attribute that does not exist."""
         if group == Group.ITS_REGS:
-            from armvirt.hyp.vgic.its import registers as its_regs
+            from armvirt.hyp.vgic.its import registers
 
-            its_regs.user_register(attr)
+            registers.user_register(attr)
         elif (group, attr) != (Group.ADDR, AddrType.ITS) and (
             group != Group.CTRL or attr not in CONTROLS
         ):
@@ -77,13 +81,13 @@ class ItsDevice:
             _check_type(attr)
             return UNDEFINED_ADDRESS if self.its.base is None else self.its.base
         if group == Group.ITS_REGS:
-            from armvirt.hyp.vgic.its import registers as its_regs
+            from armvirt.hyp.vgic.its import registers
 
-            return its_regs.user_read(self._placed(attr), attr)
+            return registers.user_read(self._placed(attr), attr)
         raise _no_attribute(group, attr)
 
     def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
-        """KVM_SET_DEVICE_ATTR. The control attributes take no value."""
+        """KVM_SET_DEVICE_ATTR. Controls take no value."""
         if group == Group.CTRL:
             self._control(attr)
             return
@@ -95,32 +99,31 @@ class ItsDevice:
         if group == Group.ADDR:
             self._set_address(attr, value)
         else:
-            from armvirt.hyp.vgic.its import registers as its_regs
+            from armvirt.hyp.vgic.its import registers
 
-            its_regs.user_write(self._placed(attr), attr, value)
+            registers.user_write(self._placed(attr), attr, value)
 
     def _set_address(self, attr: int, base: int) -> None:
         _check_type(attr)
         its = self.its
         if its.base is not None:
             raise KvmError("EEXIST", "the ITS's address is set already")
-        check_range(self, base, GITS_SIZE, GITS_FRAME_SIZE)
-        if its.vgic.ready and any(
-            frame.overlaps(base, GITS_SIZE) for frame in its.vgic.mmio_frames()
-        ):
-            raise KvmError(
-                "EINVAL", f"an ITS at {base:#x} overlaps another frame"
-            )  # no first run will find it now
+        check_range(self.ipa_bits, base, GITS_SIZE, GITS_FRAME_SIZE)
+        vgic = self._vgic
+        assert vgic is not None
+        # The first run of a vCPU checks overlaps; after it nothing else does.
+        if its.dist.ready and any(frame.overlaps(base, GITS_SIZE) for frame in vgic.mmio_frames()):
+            raise KvmError("EINVAL", f"an ITS at {base:#x} overlaps another frame")
         its.base = base
         self._on_placed()
 
     def _placed(self, attr: int) -> Its:
-        """Registers can be reached when the ITS has an address (ENXIO); a bad offset is found
-        first."""
-        from armvirt.hyp.vgic.its import registers as its_regs
+        """The ITS for an access to a register; KvmError ENXIO before it has an address. An unaligned
+        offset is EINVAL even then."""
+        from armvirt.hyp.vgic.its import registers
 
         try:
-            its_regs.user_register(attr)
+            registers.user_register(attr)
         except KvmError as error:
             if error.errno == "EINVAL":
                 raise
@@ -129,24 +132,26 @@ class ItsDevice:
         return self.its
 
     def _control(self, attr: int) -> None:
-        """INIT has nothing to do; the others work on tables, or forget them."""
+        """A control: save or restore tables, or reset. INIT has no effect."""
         its = self.its
         if attr not in CONTROLS:
             raise _no_attribute(Group.CTRL, attr)
-        its.vgic.finish()
+        vgic = self._vgic
+        assert vgic is not None
+        vgic.finish()
         try:
             self._work_on_tables(its, attr)
         finally:
-            its.vgic.finish()
+            vgic.finish()
 
     @staticmethod
     def _work_on_tables(its: Its, attr: int) -> None:
         if attr == Ctrl.ITS_CTRL_RESET:
             its.reset()
         elif attr != Ctrl.INIT:
-            from armvirt.hyp.vgic.its import tables as its_tables
+            from armvirt.hyp.vgic.its import tables
 
-            (its_tables.save if attr == Ctrl.ITS_SAVE_TABLES else its_tables.restore)(its)
+            (tables.save if attr == Ctrl.ITS_SAVE_TABLES else tables.restore)(its)
 
 
 def _check_type(attr: int) -> None:

@@ -1,8 +1,8 @@
-"""The commands of an ITS (IHI 0069 5.3; kvm/vgic/vgic-its.c). A handler gives `arch.E_DONE` or the
-command's error.
+"""The command queue of an ITS, and a handler for each command (IHI 0069 5.3; kvm/vgic/vgic-its.c).
 
-A command in error is skipped: GITS_TYPER.SEIS = 0, and KVM does not stall the queue. It is in the
-trace, as everything that the queue brings.
+A handler returns `arch.E_DONE` or the error of the command. A command in error is skipped, because
+GITS_TYPER.SEIS is 0, and the queue does not stall, as in KVM. The trace has every command and its
+error.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import NamedTuple
 from armvirt.arch import its as arch
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import ItsCommand
-from armvirt.hyp.vgic.its import lpi as lpis
-from armvirt.hyp.vgic.its import tables as its_tables
-from armvirt.hyp.vgic.its.guest_memory import fetch
+from armvirt.hyp.vgic import flush
+from armvirt.hyp.vgic import lpi as lpis
+from armvirt.hyp.vgic.its import tables
 from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Its
+from armvirt.hyp.vgic.vm_interface import fetch
 
 Handler = Callable[..., int]
 
 
 class Command(NamedTuple):
-    """``operands`` are the fields that the handler takes, in order; ``layout`` says where they are
-    (`arch.FIELDS`)."""
+    """A command: ``operands`` are the fields that ``handler`` takes, in order; ``layout`` has their
+    places (`arch.FIELDS`)."""
 
     name: str
     operands: tuple[str, ...]
@@ -35,9 +36,9 @@ class Command(NamedTuple):
 
 
 def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
-    """Mapping a device anew unmaps what it had (5.3, MAPD: cached data of the device are
-    invalidated)."""
-    if its_tables.entry_address(its, DEVICE_TABLE, device_id) is None:
+    """Map or unmap a device. Mapping a mapped device unmaps its events first (5.3, MAPD: cached data
+    of the device are invalidated)."""
+    if tables.entry_address(its, DEVICE_TABLE, device_id) is None:
         return arch.E_MAPD_DEVICE_OOR
     if valid and size + 1 > arch.ID_BITS:
         return arch.E_MAPD_ITTSIZE_OOR
@@ -45,19 +46,19 @@ def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
     if valid:
         its.map_device(device_id, itt, size + 1)
     else:
-        its_tables.clear_device(its, device_id)
+        tables.clear_device(its, device_id)
     return arch.E_DONE
 
 
 def _mapti(its: Its, device_id: int, event_id: int, intid: int, icid: int) -> int:
-    """An event that is mapped already stays as it is, which is UNPREDICTABLE. The collection may be
-    mapped later."""
+    """Map an event to an LPI in a collection, which may be mapped later. An event that is mapped
+    already keeps its translation (UNPREDICTABLE)."""
     device = its.devices.get(device_id)
     if device is None:
         return arch.E_MAPTI_UNMAPPED_DEVICE
     if event_id >= 1 << device.event_bits:
         return arch.E_MAPTI_ID_OOR
-    if not FIRST_LPI <= intid < arch.lpis_end(its.vgic.propbaser):
+    if not FIRST_LPI <= intid < arch.lpis_end(its.dist.propbaser):
         return arch.E_MAPTI_PHYSICALID_OOR
     if event_id in device.events:
         return arch.E_DONE
@@ -65,7 +66,7 @@ def _mapti(its: Its, device_id: int, event_id: int, intid: int, icid: int) -> in
         return arch.E_NO_MEMORY
     collection = its.collections.get(icid)
     if collection is None:
-        if its_tables.entry_address(its, COLLECTION_TABLE, icid) is None:
+        if tables.entry_address(its, COLLECTION_TABLE, icid) is None:
             return arch.E_MAPC_COLLECTION_OOR
         collection = its.map_collection(icid, None)
     its.map_event(device, event_id, collection, intid)
@@ -82,7 +83,7 @@ def _discard(its: Its, device_id: int, event_id: int) -> int:
         return arch.E_DISCARD_UNMAPPED_INTERRUPT
     device = its.devices[device_id]
     its.free_event(device, event_id)
-    its_tables.clear_event(its, device, event_id)
+    tables.clear_event(its, device, event_id)
     return arch.E_DONE
 
 
@@ -94,7 +95,7 @@ def _movi(its: Its, device_id: int, event_id: int, icid: int) -> int:
     if collection is None or event.collection.target is None or collection.target is None:
         return arch.E_MOVI_UNMAPPED_COLLECTION
     event.collection = collection
-    lpis.move(its.vgic, event.lpi, collection.target)
+    lpis.move(its.dist, event.lpi, collection.target)
     return arch.E_DONE
 
 
@@ -103,14 +104,13 @@ def _int(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _clear(its: Its, device_id: int, event_id: int) -> int:
-    """KVM clears the latch alone; an LPI that is pending in a list register is cleared too,
-    wherever that is."""
+    """Clear the pending state of an LPI, in a list register too. KVM clears the latch only."""
     event = its.find(device_id, event_id)
     if event is None:
         return arch.E_CLEAR_UNMAPPED_INTERRUPT
-    its.vgic.before_access()
+    flush.sync_all(its.dist)
     event.lpi.pending_latch = False
-    its.vgic.queue(event.lpi)
+    its.dist.queue(event.lpi)
     return arch.E_DONE
 
 
@@ -118,7 +118,7 @@ def _inv(its: Its, device_id: int, event_id: int) -> int:
     event = its.find(device_id, event_id)
     if event is None:
         return arch.E_INV_UNMAPPED_INTERRUPT
-    lpis.invalidate(its.vgic, event.lpi)
+    lpis.invalidate(its.dist, event.lpi)
     return arch.E_DONE
 
 
@@ -126,16 +126,13 @@ def _inv(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _mapc(its: Its, icid: int, rdbase: int, valid: int) -> int:
-    """RDbase means nothing with V = 0, where KVM checks it all the same."""
+    """Map a collection to a vCPU, or unmap it (V = 0). KVM checks RDbase with V = 0 too."""
     if not valid:
         its.free_collection(icid)
         return arch.E_DONE
-    if not its.vgic.has_vcpu(rdbase):
+    if not its.dist.has_vcpu(rdbase):
         return arch.E_MAPC_PROCNUM_OOR
-    if (
-        icid not in its.collections
-        and its_tables.entry_address(its, COLLECTION_TABLE, icid) is None
-    ):
+    if icid not in its.collections and tables.entry_address(its, COLLECTION_TABLE, icid) is None:
         return arch.E_MAPC_COLLECTION_OOR
     its.map_collection(icid, rdbase)
     return arch.E_DONE
@@ -145,22 +142,22 @@ def _invall(its: Its, icid: int) -> int:
     collection = its.collections.get(icid)
     if collection is None or collection.target is None:
         return arch.E_INVALL_UNMAPPED_COLLECTION
-    lpis.invalidate_all(its.vgic, collection.target)
+    lpis.invalidate_all(its.dist, collection.target)
     return arch.E_DONE
 
 
 def _movall(its: Its, source: int, target: int) -> int:
-    """Every LPI of one redistributor goes to another, by whichever ITS it came."""
-    vgic = its.vgic
-    if not vgic.has_vcpu(source) or not vgic.has_vcpu(target):
+    """Move every LPI of one redistributor to another, the LPIs of other ITSs too."""
+    dist = its.dist
+    if not dist.has_vcpu(source) or not dist.has_vcpu(target):
         return arch.E_MOVALL_PROCNUM_OOR
     if source != target:
-        lpis.move_all(vgic, source, target)
+        lpis.move_all(dist, source, target)
     return arch.E_DONE
 
 
 def _sync(_: Its) -> int:
-    """Every command has its effect before the next one is read."""
+    """No effect: every command takes effect before the next one is read."""
     return arch.E_DONE
 
 
@@ -180,23 +177,22 @@ COMMANDS: dict[int, Command] = {
 
 
 def process(its: Its) -> None:
-    """Execute what is between GITS_CREADR and GITS_CWRITER, while the ITS is enabled and the access
-    has steps left.
+    """Execute the commands from GITS_CREADR to GITS_CWRITER, while the ITS is enabled and the access
+    has steps left (`armvirt.hyp.vgic.backlog`).
 
-    A command is a step, besides the LPIs that it touches, and the next one waits until its job is
-    done. What is left goes on at the guest's next access, and later by itself
-    (`armvirt.hyp.vgic.backlog`): no guest can keep the host busy with one store, and one that waits
-    for GITS_CREADR sees no difference.
+    A command is one step, and a step more for each LPI that it concerns. A command waits until the
+    job of the command before it is done. The rest is executed at the guest's next access, and after
+    some guest time.
     """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
-    backlog = its.vgic.backlog
+    backlog = its.dist.backlog
     while its.enabled and its.creadr != its.cwriter:
         if backlog.jobs or (backlog.steps <= 0 and not its.executed):
             backlog.later()
             return
         if not its.executed:
             backlog.steps -= 1
-            data = fetch(its.vgic.memory, base + its.creadr, arch.COMMAND_SIZE)
+            data = fetch(its.dist.memory, base + its.creadr, arch.COMMAND_SIZE)
             if data is not None:
                 execute(its, data)
         its.executed = bool(backlog.jobs)
@@ -205,10 +201,10 @@ def process(its: Its) -> None:
 
 
 def execute(its: Its, data: bytes) -> None:
-    """One command of 32 bytes."""
+    """Execute one command of 32 bytes."""
     value = int.from_bytes(data, "little")
     command = COMMANDS.get(value & 0xFF)
-    bus = its.vgic.bus
+    bus = its.dist.bus
     before = _event(its, value, command) if bus.active else None
     if command is None:
         error = arch.E_UNKNOWN
@@ -218,13 +214,13 @@ def execute(its: Its, data: bytes) -> None:
         ]
         error = command.handler(its, *operands)
     if before is not None:
-        # DISCARD's event had an LPI before, MAPTI's has one after.
+        # The event of DISCARD has an LPI before the command, that of MAPTI after it.
         event = before if before.intid >= 0 else _event(its, value, command)
         bus.emit(event._replace(error=error))
 
 
 def _event(its: Its, value: int, command: Command | None) -> ItsCommand:
-    """A command for the trace; -1 for what it does not have."""
+    """A command as a trace event; -1 for a field that the command does not have."""
     operands = () if command is None else command.operands
     field = {
         name: arch.command_field(value, name) if name in operands else -1 for name in arch.FIELDS

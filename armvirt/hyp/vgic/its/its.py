@@ -1,35 +1,34 @@
-"""An Interrupt Translation Service: (DeviceID, EventID) to an LPI and the vCPU that gets it
+"""An Interrupt Translation Service: translates (DeviceID, EventID) to an LPI and its target vCPU
 (kvm/vgic/vgic-its.c).
 
-The maps are held here, as KVM does: the tables that the guest provides are an allowance of how many
-entries there can be, and the place where `armvirt.hyp.vgic.its.tables` saves them. Commands are in
-`its_cmd`, registers in `its_regs`.
+The maps are Python objects, as they are C objects in KVM. The tables that the guest provides limit
+the number of entries, and `armvirt.hyp.vgic.its.tables` saves the maps in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GITS_TRANSLATER
 from armvirt.events import VgicInject
+from armvirt.hyp.vgic import flush
+from armvirt.hyp.vgic import lpi as lpis
 from armvirt.hyp.vgic.backlog import RELEASE
-from armvirt.hyp.vgic.its import lpi as lpis
+from armvirt.hyp.vgic.distributor import Distributor
+from armvirt.hyp.vgic.irq import Lpi
 
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.its.lpi import Lpi
-    from armvirt.hyp.vgic.vgic import Vgic
-
-#: Events that one ITS maps at most, so that a guest that maps one LPI again and again is no danger
-#: to the host.
+#: The maximum number of events of an ITS: a bound on the host memory that a guest can use by mapping
+#: many events to one LPI.
 MAX_EVENTS = 1 << 18
 DEVICE_TABLE, COLLECTION_TABLE = 0, 1
 TYPES = (arch.TYPE_DEVICE, arch.TYPE_COLLECTION)
 
 
 class Collection:
-    """Interrupts with a common target; ``target`` None: MAPTI named it, and no MAPC has."""
+    """Events with a common target vCPU. ``target`` None: MAPTI named the collection, MAPC has not
+    mapped it."""
 
     __slots__ = ("icid", "target")
 
@@ -38,7 +37,7 @@ class Collection:
 
 
 class Event:
-    """A translation. While its collection has no target, the event is inert."""
+    """The translation of an EventID. Without a target of the collection, messages have no effect."""
 
     __slots__ = ("collection", "lpi")
 
@@ -47,7 +46,7 @@ class Event:
 
 
 class Device:
-    """A DeviceID with its events, by EventID; the ITT is at ``itt`` and takes EventIDs of
+    """A DeviceID with its events, by EventID. The ITT at ``itt`` has room for EventIDs of
     ``event_bits`` bits."""
 
     __slots__ = ("device_id", "event_bits", "events", "itt")
@@ -58,16 +57,21 @@ class Device:
 
 
 class Its:
-    """One ITS of a GICv3. ``base`` is its address, None until it has one; ``creadr`` and
-    ``cwriter`` are byte offsets. ``baser`` are the tables of devices and collections; ``events`` is
-    how many are mapped. ``executed``: the command at GITS_CREADR was, and its job may be under way.
+    """One ITS of a GICv3.
+
+    ``base`` is its address, None before user space sets it. ``cbaser``, ``creadr`` and ``cwriter``
+    are the registers of the command queue; ``baser`` are GITS_BASER0 (devices) and GITS_BASER1
+    (collections). ``events`` counts the mapped events. ``executed``: the command at GITS_CREADR was
+    executed, and its job may be under way.
     """
 
-    __slots__ = ("abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "enabled",
-                 "events", "executed", "vgic")  # fmt: skip
+    __slots__ = (
+        "abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "dist",
+        "enabled", "events", "executed",
+    )  # fmt: skip
 
-    def __init__(self, vgic: Vgic) -> None:
-        self.vgic = vgic
+    def __init__(self, dist: Distributor) -> None:
+        self.dist = dist
         self.base: int | None = None
         self.abi_revision = 0
         self.devices: dict[int, Device] = {}
@@ -75,13 +79,13 @@ class Its:
         self.forget()
 
     def reset(self) -> None:
-        """KVM_DEV_ARM_ITS_CTRL_RESET: as created, at its address. LPIs that nobody else maps are
-        gone."""
+        """KVM_DEV_ARM_ITS_CTRL_RESET: the state after creation, with the address. LPIs that only this
+        ITS maps are removed."""
         self.free_devices()
         self.forget()
 
     def forget(self) -> None:
-        """As created, with no map; the LPIs are for the caller to forget."""
+        """The state after creation, without maps; the caller removes the LPIs."""
         self.devices.clear()
         self.collections.clear()
         self.enabled = self.executed = False
@@ -95,8 +99,8 @@ class Its:
 
     @staticmethod
     def sanitised_baser(index: int, value: int) -> int:
-        """GITS_BASER<n> as it is stored: type, entry and page size are this ITS's; collections have
-        a flat table."""
+        """GITS_BASER<n> after a write of ``value``: type, entry size and page size are read-only; a
+        collection table is flat."""
         value &= ~(
             arch.BASER_READ_ONLY
             | arch.BASER_PAGE_SIZE
@@ -125,27 +129,27 @@ class Its:
         return None if device is None else device.events.get(event_id)
 
     def trigger(self, device_id: int, event_id: int) -> int:
-        """A device writes its EventID, or the guest says so by INT: `arch.E_DONE`, or why nothing
-        became pending.
+        """A device writes an EventID, or the guest executes INT: make the LPI pending. Returns
+        `arch.E_DONE`, or the error for which no LPI became pending.
 
-        After MOVALL the LPI may be elsewhere than its collection: a new message goes where the
-        collection says.
+        After MOVALL the LPI may be on another redistributor than its collection: a new message moves
+        it to that of the collection.
         """
         if not self.enabled:
             return arch.E_BUSY
         event = self.find(device_id, event_id)
         if event is None or event.collection.target is None:
             return arch.E_INT_UNMAPPED_INTERRUPT
-        vgic, lpi, target = self.vgic, event.lpi, event.collection.target
-        if not vgic.cpu(target).lpis_enabled:
+        dist, lpi, target = self.dist, event.lpi, event.collection.target
+        if not dist.cpu(target).lpis_enabled:
             return arch.E_BUSY
-        vgic.settle(lpi)
+        flush.settle(dist, lpi)
         if lpi.home != target and not lpi.pending_latch:
-            lpis.move(vgic, lpi, target)
+            lpis.move(dist, lpi, target)
         lpi.pending_latch = True
-        if vgic.bus.active:
-            vgic.bus.emit(VgicInject(lpi.intid, 1, vgic.id_base | target))
-        vgic.queue(lpi)
+        if dist.bus.active:
+            dist.bus.emit(VgicInject(lpi.intid, 1, dist.id_base | target))
+        dist.queue(lpi)
         return arch.E_DONE
 
     # Maps ----------------------------------------------------------------------------------------
@@ -155,51 +159,50 @@ class Its:
         return device
 
     def free_device(self, device_id: int) -> None:
-        """Unmap a device and its events. One that is not mapped: nothing."""
+        """Unmap a device and its events; no effect if it is not mapped."""
         device = self.devices.pop(device_id, None)
         if device is not None:
             self._release([device])
 
     def free_devices(self) -> None:
         gone, self.devices = self.devices, {}
-        self.vgic.backlog.spend(len(gone))
+        self.dist.backlog.spend(len(gone))
         self._release(gone.values())
 
     def _release(self, devices: Iterable[Device]) -> None:
-        """Their LPIs go one by one, but no message finds one of these events any more."""
+        """Release the LPIs of devices that are unmapped already, by a job."""
         intids = [event.lpi.intid for device in devices for event in device.events.values()]
         self.events -= len(intids)
-        self.vgic.backlog.add(RELEASE, None, intids)
+        self.dist.backlog.add(RELEASE, None, intids)
 
     def map_event(self, device: Device, event_id: int, collection: Collection, intid: int) -> None:
-        """Translate an event that is not mapped; the caller has checked the ids."""
+        """Map an event that is not mapped; the caller has checked the ids."""
         device.events[event_id] = Event(
-            collection, lpis.acquire(self.vgic, intid, collection.target)
+            collection, lpis.acquire(self.dist, intid, collection.target)
         )
         self.events += 1
 
     def free_event(self, device: Device, event_id: int) -> None:
         event = device.events.pop(event_id)
         self.events -= 1
-        self.vgic.before_access()
-        lpis.release(self.vgic, event.lpi)
+        flush.sync_all(self.dist)
+        lpis.release(self.dist, event.lpi)
 
     def map_collection(self, icid: int, target: int | None) -> Collection:
-        """Create a collection, or give it another target, where its interrupts go with their
-        pending state."""
+        """Create a collection, or change its target: its LPIs move there with their pending state."""
         collection = self.collections.get(icid)
         if collection is None:
             collection = self.collections[icid] = Collection(icid, target)
         elif collection.target != target:
             collection.target = target
-            self.vgic.backlog.add(
+            self.dist.backlog.add(
                 "move to", target, dict.fromkeys(e.lpi.intid for e in self.events_of(collection))
             )
         return collection
 
     def free_collection(self, icid: int) -> None:
-        """Unmap a collection. Events that name it stay, their LPIs go nowhere until it is mapped
-        again (IHI 0069 5.3, MAPC; in KVM such an event has lost its collection for good)."""
+        """Unmap a collection. Its events stay mapped, and their LPIs have no target until the
+        collection is mapped again (IHI 0069 5.3, MAPC). KVM detaches the events for good."""
         collection = self.collections.get(icid)
         if collection is None:
             return
@@ -209,8 +212,8 @@ class Its:
             del self.collections[icid]
 
     def free_collections(self) -> None:
-        """`free_collection` of all, in one walk over the events."""
-        self.vgic.backlog.spend(self.events + len(self.devices) + len(self.collections))
+        """Unmap all collections, in one walk over the events."""
+        self.dist.backlog.spend(self.events + len(self.devices) + len(self.collections))
         events = [event for device in self.devices.values() for event in device.events.values()]
         moving = dict.fromkeys(
             event.lpi.intid for event in events if event.collection.target is not None
@@ -219,11 +222,11 @@ class Its:
         self.collections = {icid: each for icid, each in self.collections.items() if each in used}
         for collection in self.collections.values():
             collection.target = None
-        self.vgic.backlog.add("move to", None, moving)
+        self.dist.backlog.add("move to", None, moving)
 
     def events_of(self, collection: Collection) -> Iterator[Event]:
-        """The events in a collection: a walk over all."""
-        self.vgic.backlog.spend(self.events + len(self.devices))
+        """The events of a collection; walks over all events."""
+        self.dist.backlog.spend(self.events + len(self.devices))
         return (
             e
             for device in self.devices.values()
@@ -234,8 +237,8 @@ class Its:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Every translation, as plain data for a table; ``vcpu`` is None where the collection is
-        not mapped."""
+        """A row of plain data for each translation; ``vcpu`` is None if the collection is not
+        mapped."""
         return [
             {
                 "device": device.device_id,
@@ -249,7 +252,7 @@ class Its:
         ]
 
     def state(self) -> dict[str, object]:
-        """Registers and maps; the LPIs themselves are the vGIC's."""
+        """Registers and maps; the vGIC saves the LPIs."""
         return {
             "version": 1,
             "abi_revision": self.abi_revision,
@@ -266,7 +269,7 @@ class Its:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore `state`. The vGIC has the LPIs already, with no references (see `load_all`)."""
+        """Restore `state`; `load_all` has created the LPIs without references."""
         self.abi_revision, self.enabled, self.cbaser = (
             state["abi_revision"],
             state["enabled"],
@@ -283,7 +286,7 @@ class Its:
         for device_id, itt, bits, events in state["devices"]:
             device = self.map_device(device_id, itt, bits)
             for number, icid, intid in events:
-                lpi = self.vgic.lpis[intid]
+                lpi = self.dist.lpis[intid]
                 lpi.references += 1
                 device.events[number] = Event(self.collections[icid], lpi)
             self.events += len(events)
@@ -295,24 +298,26 @@ def _events(device: Device) -> list[list[int]]:
     ]
 
 
-def reset_all(vgic: Vgic) -> None:
-    """Every ITS and LPI, and GICR_PROPBASER, as created. The lists that LPIs are on are cleared by
-    the caller."""
-    for its in vgic.its:
-        its.forget()
-    vgic.lpis.clear()
-    vgic.backlog.jobs.clear()
-    vgic.propbaser = arch.PROPBASER_RESET
+def enable_lpis(dist: Distributor) -> None:
+    """A GICv3 gets an ITS: it has LPIs from now on."""
+    if not dist.has_its:
+        dist.has_its = True
+        dist.backlog.worker = lpis.LpiWorker(dist)
+    dist.propbaser = dist.propbaser or arch.PROPBASER_RESET
 
 
-def load_all(vgic: Vgic, state: dict[str, Any]) -> None:
-    """Restore the LPIs and every ITS of a vGIC's state; redistributors and ap_lists are restored by
-    the vGIC, after."""
+def load_all(dist: Distributor, all_its: Sequence[Its], state: dict[str, Any]) -> None:
+    """Restore LPIs and ITSs from the state of a vGIC. Redistributors, ap_lists and the backlog are
+    restored apart."""
     enabled = {cpu["vcpu_id"]: cpu["lpis_enabled"] for cpu in state["cpus"]}
-    vgic.propbaser, vgic.lpis = state["propbaser"], {}
+    dist.propbaser, dist.lpis = state["propbaser"], {}
     for saved in state["lpis"]:
-        lpi = vgic.lpis[saved["intid"]] = lpis.Lpi(saved["intid"])
+        lpi = dist.lpis[saved["intid"]] = Lpi(saved["intid"])
         lpi.load(saved)
         lpi.target = lpi.home if enabled.get(lpi.home) else None
-    for its, saved in zip(vgic.its, state["its"], strict=True):
+    for its, saved in zip(all_its, state["its"], strict=True):
         its.load(saved)
+    for action, _, intids in state["backlog"]:
+        if action == RELEASE:  # the job has the references of events that are unmapped already
+            for intid in intids:
+                dist.lpis[intid].references += 1

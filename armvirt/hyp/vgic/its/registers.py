@@ -1,5 +1,5 @@
-"""The registers of an ITS's control frame (IHI 0069 12.19; kvm/vgic/vgic-its.c), bound to their
-rows by name."""
+"""The frame GITS: the registers of an ITS (IHI 0069 12.19; kvm/vgic/vgic-its.c), bound by name to the
+rows of `armvirt.arch.gic`, and GITS_TRANSLATER."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from functools import partial
 from typing import NamedTuple
 
 from armvirt.arch import its as arch
-from armvirt.arch.gic import GITS_ROWS, IMPLEMENTER_ARM, PIDR2_GICV3, MmioRow
+from armvirt.arch.gic import GITS_ROWS, GITS_TRANSLATER, IMPLEMENTER_ARM, PIDR2_GICV3, MmioRow
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.its import commands as its_cmd
+from armvirt.events import GicAccess
+from armvirt.hyp.vgic.its import commands
 from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, Its
 from armvirt.hyp.vgic.registers.register_map import match
 
 PRODUCT_ID_KVM = 0x4B
 ABI_REVISIONS = 1
+CPU_DEVICE_ID = 0  # the DeviceID of a message that a CPU writes
 
 Read = Callable[[Its], int]
 Write = Callable[[Its, int], None]
 
 
 class ItsRegister(NamedTuple):
-    """Without ``write`` writes are ignored. User space gets the guest's access unless it has its
-    own."""
+    """A register of an ITS. Without ``write`` it ignores writes. User space writes through
+    ``user_write``, by default as the guest does."""
 
     name: str
     read: Read
@@ -32,6 +34,8 @@ class ItsRegister(NamedTuple):
 
 
 class BoundRegister(NamedTuple):
+    """A register with its row of `armvirt.arch.gic`."""
+
     row: MmioRow
     register: ItsRegister
 
@@ -41,12 +45,12 @@ def _read_ctlr(its: Its) -> int:
 
 
 def _write_ctlr(its: Its, value: int) -> None:
-    """Enabling without a queue and both tables is UNPREDICTABLE: it is ignored, as KVM does."""
+    """Enabling without a valid queue and two valid tables is UNPREDICTABLE: ignored, as in KVM."""
     enable = bool(value & arch.CTLR_ENABLED)
     if enable and not its.enabled and not (its.cbaser & its.baser[0] & its.baser[1] & arch.VALID):
         return
     its.enabled = enable
-    its_cmd.process(its)
+    commands.process(its)
 
 
 def _read_iidr(its: Its) -> int:
@@ -54,7 +58,7 @@ def _read_iidr(its: Its) -> int:
 
 
 def _restore_iidr(its: Its, value: int) -> None:
-    """The revision says which layout the saved tables have."""
+    """The revision is the layout of saved tables."""
     revision = value >> arch.IIDR_REVISION_SHIFT & 15
     if revision >= ABI_REVISIONS:
         raise KvmError("EINVAL", f"there is no ITS table layout {revision}")
@@ -62,7 +66,7 @@ def _restore_iidr(its: Its, value: int) -> None:
 
 
 def _read_typer(_: Its) -> int:
-    """Physical LPIs, entries of 8 bytes, 16-bit EventIDs and DeviceIDs; PTA = 0: RDbase is a
+    """Physical LPIs, entries of 8 bytes, EventIDs and DeviceIDs of 16 bits; PTA = 0: RDbase is a
     processor number."""
     bits = arch.ID_BITS - 1
     sizes = bits << arch.TYPER_IDBITS_SHIFT | bits << arch.TYPER_DEVBITS_SHIFT
@@ -70,7 +74,8 @@ def _read_typer(_: Its) -> int:
 
 
 def _write_cbaser(its: Its, value: int) -> None:
-    """Read-only while enabled. CREADR starts at 0 then; so does CWRITER, which would be UNKNOWN."""
+    """Read-only while the ITS is enabled. A write sets GITS_CREADR to 0, and GITS_CWRITER, which the
+    architecture makes UNKNOWN."""
     if not its.enabled:
         its.executed = False
         its.cbaser = arch.sanitise(value & arch.CBASER_WRITABLE, arch.GITS_ATTRIBUTES)
@@ -78,11 +83,11 @@ def _write_cbaser(its: Its, value: int) -> None:
 
 
 def _write_cwriter(its: Its, value: int) -> None:
-    """An offset beyond the queue is ignored. There is nothing to retry: Stalled is never set."""
+    """An offset beyond the queue is ignored. Retry has no effect: Stalled is never set."""
     offset = value & arch.OFFSET
     if offset < arch.queue_size(its.cbaser):
         its.cwriter = offset
-        its_cmd.process(its)
+        commands.process(its)
 
 
 def _restore_creadr(its: Its, value: int) -> None:
@@ -99,7 +104,7 @@ def _read_baser(index: int, its: Its) -> int:
 
 
 def _write_baser(index: int, its: Its, value: int) -> None:
-    """Read-only while enabled. A table that is taken away takes what it maps with it."""
+    """Read-only while the ITS is enabled. Valid = 0 unmaps the devices or the collections."""
     if its.enabled:
         return
     its.baser[index] = its.sanitised_baser(index, value)
@@ -141,7 +146,7 @@ BINDINGS: tuple[ItsRegister, ...] = (
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[ItsRegister]) -> dict[int, BoundRegister]:
-    """What `match` gives, by the offset of each word."""
+    """`match`, by the offset of each word."""
     bound = (BoundRegister(*pair) for pair in match(rows, bindings))
     return {offset: each for each in bound for offset in range(each.row.offset, each.row.end, 4)}
 
@@ -150,25 +155,24 @@ REGISTERS: dict[int, BoundRegister] = bind(GITS_ROWS, BINDINGS)
 
 
 def lookup(offset: int, size: int) -> BoundRegister | None:
-    """The register that an access of the guest hits, None if there is none that takes it."""
+    """The register for an access by the guest, None if no register accepts it."""
     bound = REGISTERS.get(offset)
     return bound if bound is not None and size in bound.row.widths and offset % size == 0 else None
 
 
 def read(its: Its, offset: int, size: int) -> int:
-    """The guest reads; 0 where there is nothing. A queue that was too long to be done at once goes
-    on first."""
+    """The guest reads; 0 without a register. A slice of the commands that are left comes first."""
     bound = lookup(offset, size)
     if bound is None:
         return 0
-    its.vgic.backlog.begin()
+    its.dist.backlog.begin()
     if not its.quiescent:
-        its_cmd.process(its)
+        commands.process(its)
     return bound.register.read(its) >> 8 * (offset - bound.row.offset) & (1 << 8 * size) - 1
 
 
 def write(its: Its, offset: int, size: int, value: int) -> None:
-    """The guest writes; ignored where there is nothing. Half a register leaves the other half."""
+    """The guest writes; no effect without a register. A write of one half keeps the other half."""
     bound = lookup(offset, size)
     if bound is None or bound.register.write is None:
         return
@@ -176,17 +180,13 @@ def write(its: Its, offset: int, size: int, value: int) -> None:
         shift = 8 * (offset - bound.row.offset)
         mask = (1 << 8 * size) - 1
         value = bound.register.read(its) & ~(mask << shift) | (value & mask) << shift
-    its.vgic.backlog.begin()
+    its.dist.backlog.begin()
     bound.register.write(its, value)
 
 
 def user_register(offset: int) -> BoundRegister:
-    """The register that a save or restore means. KvmError EINVAL for an offset within one, ENXIO
-    where there is none.
-
-    KVM asks for 64-bit alignment from GITS_TYPER up to the ID registers, where all registers have
-    64 bits.
-    """
+    """The register that user space saves or restores. KvmError ENXIO without a register, EINVAL for
+    an unaligned offset: from GITS_TYPER up to the ID registers, KVM requires 64-bit alignment."""
     first, last = 0x0008, 0xFFD0
     if offset % (8 if first <= offset < last else 4):
         raise KvmError("EINVAL", f"ITS register offset {offset:#x} is not aligned")
@@ -197,15 +197,45 @@ def user_register(offset: int) -> BoundRegister:
 
 
 def user_read(its: Its, offset: int) -> int:
-    """A whole register, as 64 bits. KvmError as `user_register`."""
+    """Save a whole register. KvmError as `user_register`."""
     return user_register(offset).register.read(its)
 
 
 def user_write(its: Its, offset: int, value: int) -> None:
-    """Restore a whole register. KvmError EINVAL or EBUSY for what cannot be restored so, else as
-    `user_register`."""
+    """Restore a whole register. KvmError as `user_register`; EINVAL for a value that the register
+    cannot have, EBUSY for GITS_CREADR of an enabled ITS."""
     bound = user_register(offset)
     write = bound.register.user_write or bound.register.write
     if write is not None:
-        its.vgic.backlog.begin()
+        its.dist.backlog.begin()
         write(its, value & (1 << 8 * bound.row.length) - 1)
+
+
+class ItsFrame:
+    """GITS: the control registers, then the page of GITS_TRANSLATER, which takes an EventID of 16 or
+    32 bits.
+
+    The DeviceID of a store by a CPU is the board's choice: 0, as in QEMU's virt board. KVM ignores
+    such a store.
+    """
+
+    name = "GITS"
+
+    def __init__(self, its: Its) -> None:
+        self._its = its
+
+    def read(self, vcpu_id: int, offset: int, size: int) -> int:
+        bus = self._its.dist.bus
+        value = read(self._its, offset, size)
+        if bus.active:
+            bus.emit(GicAccess(self.name, offset, size, value, 0))
+        return value
+
+    def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
+        bus = self._its.dist.bus
+        if bus.active:
+            bus.emit(GicAccess(self.name, offset, size, value, 1))
+        if offset != GITS_TRANSLATER:
+            write(self._its, offset, size, value)
+        elif size in (2, 4):
+            self._its.trigger(CPU_DEVICE_ID, value)

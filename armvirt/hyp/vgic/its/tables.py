@@ -1,8 +1,8 @@
-"""An ITS's tables in guest memory: which ids they have room for, and their contents when saved
+"""The tables of an ITS in guest memory: their room for ids, and save and restore of the maps
 (kvm/vgic/vgic-its.c).
 
-While the guest runs, nothing but this ABI's invalid entries is written there (when something is
-unmapped), so that a later save leaves no entry that is not meant.
+While the guest runs, an unmap writes an invalid entry, so that a restore does not find an entry of
+an earlier save. Nothing else is written before a save.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from itertools import pairwise
 from armvirt.arch import its as arch
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.its.guest_memory import fetch_entry, store
 from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Device, Its
+from armvirt.hyp.vgic.vm_interface import fetch_entry, store
 
 _IDS = 1 << arch.ID_BITS
 Restore = Callable[[int, int], int]
-"""Takes an id and its entry; gives the offset of the next id, 0 after the last one."""
+"""Takes an id and its entry; returns the distance to the next id, 0 after the last one."""
 
 
 def entry_address(its: Its, table: int, number: int) -> int | None:
-    """Where the entry of a DeviceID or collection id is; None if the guest's table has no room for
-    it, or is not in memory (kvm vgic_its_check_id).
-    """
+    """The address of the entry of a DeviceID or a collection id; None if the guest's table has no room
+    for it, or is outside memory (kvm vgic_its_check_id)."""
     baser = its.baser[table]
     if number >= _IDS:
         return None
@@ -36,7 +35,7 @@ def entry_address(its: Its, table: int, number: int) -> int | None:
         address = None
     return (
         address
-        if address is not None and fetch_entry(its.vgic.memory, address) is not None
+        if address is not None and fetch_entry(its.dist.memory, address) is not None
         else None
     )
 
@@ -45,26 +44,26 @@ def _second_level(its: Its, baser: int, number: int) -> int | None:
     index, within = divmod(number, arch.ENTRIES_PER_PAGE)
     if index >= arch.table_size(baser) // arch.ENTRY_SIZE:
         return None
-    entry = fetch_entry(its.vgic.memory, arch.table_address(baser) + index * arch.ENTRY_SIZE)
+    entry = fetch_entry(its.dist.memory, arch.table_address(baser) + index * arch.ENTRY_SIZE)
     if entry is None or not entry & arch.VALID:
         return None
     return (entry & arch.LEVEL1_ADDRESS) + within * arch.ENTRY_SIZE
 
 
 def clear_device(its: Its, device_id: int) -> None:
-    """MAPD unmapped a device: a table saved earlier must not bring it back."""
+    """Write an invalid entry for a device that MAPD unmapped."""
     address = entry_address(its, DEVICE_TABLE, device_id)
     if address is not None:
         _write(its, address, 0)
 
 
 def clear_event(its: Its, device: Device, event_id: int) -> None:
-    """The same for DISCARD, in the device's ITT."""
+    """Write an invalid entry into the ITT for an event that DISCARD unmapped."""
     _write(its, device.itt + event_id * arch.ENTRY_SIZE, 0)
 
 
 def _write(its: Its, address: int, entry: int) -> bool:
-    return store(its.vgic.memory, address, entry.to_bytes(arch.ENTRY_SIZE, "little"))
+    return store(its.dist.memory, address, entry.to_bytes(arch.ENTRY_SIZE, "little"))
 
 
 def _save_entry(its: Its, address: int, entry: int) -> None:
@@ -76,8 +75,8 @@ def _save_entry(its: Its, address: int, entry: int) -> None:
 
 
 def save(its: Its) -> None:
-    """KVM_DEV_ARM_ITS_SAVE_TABLES. KvmError EFAULT or EINVAL for tables that are not where the
-    registers say."""
+    """KVM_DEV_ARM_ITS_SAVE_TABLES. KvmError EFAULT for a table outside memory, EINVAL for a device
+    without room in the device table."""
     if its.baser[DEVICE_TABLE] & arch.VALID:
         _save_devices(its)
     if its.baser[COLLECTION_TABLE] & arch.VALID:
@@ -85,7 +84,7 @@ def save(its: Its) -> None:
 
 
 def _following(ids: list[int], most: int) -> list[tuple[int, int]]:
-    """Each id with the offset of the next one, 0 for the last."""
+    """Each id with the distance to the next one, at most ``most``; 0 for the last."""
     return (
         [(one, min(other - one, most)) for one, other in pairwise(ids)] + [(ids[-1], 0)]
         if ids
@@ -113,7 +112,7 @@ def _save_events(its: Its, device: Device) -> None:
 
 
 def _save_collections(its: Its) -> None:
-    """One after the other, in no order, and an invalid entry after the last."""
+    """Write the entries one after the other, in any order, and an invalid entry after the last."""
     address = arch.table_address(its.baser[COLLECTION_TABLE])
     for collection in its.collections.values():
         target = arch.NOT_MAPPED if collection.target is None else collection.target
@@ -127,9 +126,8 @@ def _save_collections(its: Its) -> None:
 
 
 def restore(its: Its) -> None:
-    """KVM_DEV_ARM_ITS_RESTORE_TABLES. KvmError EINVAL for tables that make no sense, EEXIST for
-    what is mapped already, EFAULT for tables that are not in memory; then nothing is mapped.
-    """
+    """KVM_DEV_ARM_ITS_RESTORE_TABLES. KvmError EINVAL for an invalid table, EEXIST for an id that is
+    mapped already, EFAULT for a table outside memory; after an error nothing is mapped."""
     try:
         if its.baser[COLLECTION_TABLE] & arch.VALID:
             _restore_collections(its)
@@ -142,7 +140,7 @@ def restore(its: Its) -> None:
 
 
 def _read(its: Its, address: int) -> int:
-    entry = fetch_entry(its.vgic.memory, address)
+    entry = fetch_entry(its.dist.memory, address)
     if entry is None:
         raise KvmError("EFAULT", f"an ITS table at {address:#x} is not in memory")
     return entry
@@ -156,7 +154,7 @@ def _restore_collections(its: Its) -> None:
         if not entry & arch.VALID:
             return
         target, icid = arch.collection_fields(entry)
-        if target != arch.NOT_MAPPED and not its.vgic.has_vcpu(target):
+        if target != arch.NOT_MAPPED and not its.dist.has_vcpu(target):
             raise KvmError("EINVAL", f"saved collection {icid} has target {target}: no such vCPU")
         if icid in its.collections:
             raise KvmError("EEXIST", f"collection {icid} is mapped already")
@@ -166,7 +164,7 @@ def _restore_collections(its: Its) -> None:
 
 
 def _scan(its: Its, base: int, first: int, entries: int, restore_entry: Restore) -> bool:
-    """Go through a table by the offsets in it; True if its last entry was seen (kvm
+    """Walk a table by the distances in its entries; True after its last entry (kvm
     scan_its_table)."""
     index = 0
     while index < entries:

@@ -1,77 +1,73 @@
-"""What a register with a field per INTID does, in whichever frame it is (after
-kvm/vgic/vgic-mmio.c).
+"""Registers with a field for each INTID, in GICD and GICR alike (kvm/vgic/vgic-mmio.c): enable,
+pending, active, priority, group, configuration.
 
-Every store ends in ``vgic.queue``, which puts the interrupt where it now belongs and marks its vCPU
-dirty. Interrupts in flight are folded before the access, so the fields here are the truth.
+Every write ends in `Distributor.queue`. `RegisterMap` folds list registers before an access to
+pending or active state, so the fields of `VgicIrq` are current here.
 """
 
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_SPI
-from armvirt.hyp.vgic import deactivation
-from armvirt.hyp.vgic import hw_irq as mapped
+from armvirt.hyp.vgic import deactivation, flush
 from armvirt.hyp.vgic import list_registers as lr
 from armvirt.hyp.vgic import spi_routing as routing
+from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import PRIORITY_MASK, VgicIrq
 from armvirt.hyp.vgic.registers.register_map import GetField, IrqBank, UserBank
-
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
 
 
 def _group(irq: VgicIrq) -> int:
     return irq.group
 
 
-def _set_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
+def _set_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
     irq.group = value
     if irq.any_cpu:
-        irq.target = routing.one_of_n(vgic, irq)
-    vgic.queue(irq)
+        irq.target = routing.one_of_n(dist, irq)
+    dist.queue(irq)
 
 
-def _restore_group(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    _set_group(vgic, irq, value)
+def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
+    _set_group(dist, irq, value)
     restored(irq)
 
 
 def restored(irq: VgicIrq) -> None:
-    """Priority, group and active state are restored in any order: together they are what was
-    saved."""
+    """Recompute ``running`` after user space restored priority, group or active state: user space
+    may restore the three in any order."""
     irq.running = lr.priority_and_group(irq)
 
 
-_enabled: GetField = attrgetter("enabled")  # in C: a guest's read asks it for 32 interrupts
+_enabled: GetField = attrgetter("enabled")  # a C function: a guest's read calls it 32 times
 
 
-def _enable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    """The line of a mapped level interrupt may have changed unseen while it was disabled: look at
-    it first. If it fell, the host interrupt has to be ready to fire again."""
+def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
+    """Sample the line of a mapped level-sensitive interrupt first: it may have changed while the
+    interrupt was disabled. If it fell, deactivate the host interrupt, so that it can fire again."""
     if irq.mapped_level:
-        vgic.settle(irq)
+        flush.settle(dist, irq)
         was_high = irq.line_level
         if not irq.sample_line() and was_high and not irq.active:
-            mapped.set_phys_active(vgic, irq, False)
+            dist.set_phys_active(irq, False)
     irq.enabled = True
-    vgic.queue(irq)
+    dist.queue(irq)
 
 
-def _restore_enable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
+def _restore_enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
     irq.enabled = True
-    vgic.queue(irq)
+    dist.queue(irq)
 
 
-def _disable(vgic: Vgic, irq: VgicIrq, _: int) -> None:
+def _disable(dist: Distributor, irq: VgicIrq, _: int) -> None:
     irq.enabled = False
-    vgic.queue(irq)
+    dist.queue(irq)
 
 
 def _pending(irq: VgicIrq) -> int:
-    """Latch or line; the line of a mapped interrupt is lowered while it is in flight, so it is
-    asked for."""
+    """Latch or line. The line of a mapped interrupt is sampled: ``line_level`` is lowered while a
+    list register holds the interrupt."""
     if irq.mapped_level and irq.get_input_level is not None:
         return int(irq.pending_latch or irq.get_input_level())
     return int(irq.pending)
@@ -81,66 +77,67 @@ def _raw_latch(irq: VgicIrq) -> int:
     return int(irq.pending_latch)
 
 
-def _set_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    """ISPENDR sets a latch apart from the line. For a mapped interrupt, the guest's end of
-    interrupt has to find an active host interrupt, as if it had come from there."""
+def _set_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
+    """ISPENDR sets the latch. The host interrupt of a mapped interrupt becomes active, because the
+    guest's end of interrupt will deactivate it."""
     irq.pending_latch = True
     if irq.hw:
-        mapped.set_phys_active(vgic, irq, True)
-    vgic.queue(irq)
+        dist.set_phys_active(irq, True)
+    dist.queue(irq)
 
 
-def _clear_pending(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    """ICPENDR clears the latch alone: a line that is high keeps the interrupt pending."""
+def _clear_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
+    """ICPENDR clears the latch; a high line keeps the interrupt pending."""
     irq.pending_latch = False
     if irq.mapped_level:
         irq.sample_line()
     if irq.hw and not irq.active and not irq.pending:
-        mapped.set_phys_active(vgic, irq, False)
-    vgic.queue(irq)
+        dist.set_phys_active(irq, False)
+    dist.queue(irq)
 
 
-def _restore_pending(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    """The raw latch, whatever the configuration, which may be restored later."""
+def _restore_pending(dist: Distributor, irq: VgicIrq, value: int) -> None:
+    """Restore the latch, of a level-sensitive interrupt too: ICFGR may be restored later."""
     irq.pending_latch = bool(value)
-    vgic.queue(irq)
+    dist.queue(irq)
 
 
 def _active(irq: VgicIrq) -> int:
     return int(irq.active)
 
 
-def _set_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    deactivation.change_active(vgic, irq, True)
+def _set_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
+    deactivation.change_active(dist, irq, True)
 
 
-def _clear_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
-    deactivation.change_active(vgic, irq, False)
+def _clear_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
+    deactivation.change_active(dist, irq, False)
 
 
-def _restore_active(vgic: Vgic, irq: VgicIrq, _: int) -> None:
+def _restore_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
+    """The vCPU that has the interrupt acknowledged it before the save."""
     irq.active = True
     restored(irq)
-    vgic.queue(irq)
-    irq.acked = irq.vcpu  # what is restored was acknowledged before it was saved
+    dist.queue(irq)
+    irq.acked = irq.vcpu
 
 
-def _restore_inactive(vgic: Vgic, irq: VgicIrq, _: int) -> None:
+def _restore_inactive(dist: Distributor, irq: VgicIrq, _: int) -> None:
     irq.active, irq.acked = False, None
-    vgic.queue(irq)
+    dist.queue(irq)
 
 
 def _priority(irq: VgicIrq) -> int:
     return irq.priority
 
 
-def _set_priority(vgic: Vgic, irq: VgicIrq, value: int) -> None:
+def _set_priority(dist: Distributor, irq: VgicIrq, value: int) -> None:
     irq.priority = value & PRIORITY_MASK
-    vgic.queue(irq)
+    dist.queue(irq)
 
 
-def _restore_priority(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    _set_priority(vgic, irq, value)
+def _restore_priority(dist: Distributor, irq: VgicIrq, value: int) -> None:
+    _set_priority(dist, irq, value)
     restored(irq)
 
 
@@ -148,18 +145,20 @@ def _config(irq: VgicIrq) -> int:
     return 0 if irq.level else 2
 
 
-def _set_config(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    """Only SPIs can be configured; SGIs are edge and PPIs as they are wired."""
+def _set_config(dist: Distributor, irq: VgicIrq, value: int) -> None:
+    """The trigger of an SPI. SGIs are edge-triggered, PPIs level-sensitive."""
     if irq.intid >= FIRST_SPI:
-        vgic.fold(irq)  # what is in a list register was put there by the old configuration
+        flush.fold_irq(dist, irq)  # the old trigger decides what the list register means
         irq.level = not value & 2
-        vgic.queue(irq)
+        dist.queue(irq)
 
 
 def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
-    """The arrays that distributor and redistributor have in common. Enable, pending and active read
-    the same through their set and their clear register; of the clear ones, user space may use those
-    that KVM lets it."""
+    """The arrays that GICD and GICR have in common: ``{prefix}_IGROUPR{suffix}`` and so on.
+
+    The set and the clear register of enable, pending and active state read the same. User space
+    clears pending state by a restore of ISPENDR, as in KVM, so its ICPENDR is RAZ/WI.
+    """
     name = f"{prefix}_{{}}{suffix}".format
     return [
         IrqBank(name("IGROUPR"), _group, _set_group, user=UserBank(_group, _restore_group)),
@@ -210,6 +209,6 @@ def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
             user=UserBank(_priority, _restore_priority),
         ),
         IrqBank(name("ICFGR"), _config, _set_config),
-        IrqBank(name("IGRPMODR")),  # one Security state: RES0
+        IrqBank(name("IGRPMODR")),  # RES0 with a single Security state
         IrqBank(name("NSACR")),
     ]

@@ -1,40 +1,40 @@
-"""Register frames as tables: rows from `armvirt.arch.gic`, behaviour bound to them by name (after
-kvm/vgic/vgic-mmio.c).
+"""A register frame as a table: rows of `armvirt.arch.gic`, bound by name to what an access does.
 
-Two kinds of binding: `Register` for a plain register and `IrqBank` for an array with a field per
-INTID. A guest's access and user space's (save and restore) may differ. An access of a wrong size,
-unaligned, between registers or beyond the implemented INTIDs reads as zero and writes nothing: KVM
-never answers one with an abort.
+A `Register` is a plain register; an `IrqBank` is an array with a field for each INTID. A guest's
+access and an access by user space (save and restore) may differ. An access of a wrong size, an
+unaligned one, and one without a register or an implemented INTID reads as zero and writes nothing:
+as in KVM, no access aborts.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from armvirt.arch.gic import MmioRow
+from armvirt.hyp.vgic import flush
 from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import VgicIrq
 
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
-
-ReadRegister = Callable[["Vgic", VgicCpu], int]
-WriteRegister = Callable[["Vgic", VgicCpu, int], None]
+ReadRegister = Callable[[Distributor, VgicCpu], int]
+WriteRegister = Callable[[Distributor, VgicCpu, int], None]
 GetField = Callable[[VgicIrq], int]
-PutField = Callable[["Vgic", VgicIrq, int], None]
-FindIrqs = Callable[["Vgic", VgicCpu, int, int], "Sequence[VgicIrq]"]
+PutField = Callable[[Distributor, VgicIrq, int], None]
+FindIrqs = Callable[[Distributor, VgicCpu, int, int], Sequence[VgicIrq]]
 
 
-def _zero(vgic: Vgic, cpu: VgicCpu) -> int:
+def _zero(dist: Distributor, cpu: VgicCpu) -> int:
     return 0
 
 
 class Register(NamedTuple):
-    """A plain register. Without ``write`` it ignores writes; user space gets the guest's access
-    unless it has its own. ``stored`` is what a write of one half leaves in the other, where that is
-    not what is read.
+    """A plain register. Without ``write`` it ignores writes. User space writes through
+    ``user_write``, by default as the guest does.
+
+    ``stored``: the other half of the register when a guest writes one half, by default what
+    ``read`` gives.
     """
 
     name: str
@@ -45,9 +45,13 @@ class Register(NamedTuple):
 
 
 class IrqBank(NamedTuple):
-    """A field per INTID. ``ones``: a write acts where it has a 1, instead of storing every field.
+    """An array with a field for each INTID; without ``get`` it reads as zero, without ``put`` it
+    ignores writes.
 
-    ``folds``: the field's truth may be in a list register, so they are folded before the access.
+    ``ones``: a write calls ``put`` where the value has a 1, else for every field. ``folds``: a list
+    register may have the field's value, so list registers are folded before the access. ``user`` is
+    the access by user space, by default as the guest's. ``hidden``: the guest finds the array RAZ/WI
+    if this is true.
     """
 
     name: str
@@ -56,10 +60,11 @@ class IrqBank(NamedTuple):
     ones: bool = False
     folds: bool = False
     user: UserBank | None = None
+    hidden: Callable[[Distributor], bool] | None = None
 
 
 class UserBank(NamedTuple):
-    """What user space reads and writes instead: for these arrays the raw state."""
+    """The access by user space to an `IrqBank`, which saves and restores the raw state."""
 
     get: GetField | None
     put: PutField | None
@@ -85,8 +90,8 @@ NamedBinding = TypeVar("NamedBinding", bound=Named)
 def match(
     rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]
 ) -> list[tuple[MmioRow, NamedBinding]]:
-    """Each row with the binding of its name. ValueError for a row or binding that is left or comes
-    twice."""
+    """Each row with the binding of the same name. ValueError for a row without a binding, a binding
+    without a row, or two bindings of one name."""
     table: dict[str, NamedBinding] = {}
     for binding in bindings:
         if binding.name in table:
@@ -105,15 +110,17 @@ def match(
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
-    """What `match` gives, ordered by offset."""
+    """`match`, ordered by offset."""
     return sorted(
         (Bound(*pair) for pair in match(rows, bindings)), key=lambda bound: bound.row.offset
     )
 
 
 class RegisterMap:
-    """One frame's registers. Offsets and sizes are in bytes; ``find`` gives the interrupts of this
-    frame from an INTID on, at most so many: an access never covers private and shared ones.
+    """The registers of one frame. Offsets and sizes are in bytes.
+
+    ``find`` gives the interrupts of the frame from an INTID on, at most so many. An access covers
+    either private interrupts or SPIs.
     """
 
     def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
@@ -121,110 +128,90 @@ class RegisterMap:
         self._offsets = [b.row.offset for b in bound]
 
     def lookup(self, offset: int, size: int) -> Bound | None:
-        """The register that an access hits, None if there is none that takes it."""
+        """The register for an access, None if no register accepts it."""
         index = bisect_right(self._offsets, offset) - 1
         if index < 0:
             return None
         bound = self._bound[index]
-        fits = offset + size <= bound.row.end and size in bound.row.widths and offset % size == 0
+        row = bound.row
+        fits = offset + size <= row.end and size in row.widths and offset % size == 0
         return bound if fits else None
 
-    def read(self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, user: bool = False) -> int:
-        """Value of an access of ``size`` bytes; 0 where there is nothing."""
-        bound = self.lookup(offset, size)
-        if bound is None:
-            return 0
-        row, binding = bound
-        if isinstance(binding, Register):
-            return binding.read(vgic, cpu) >> 8 * (offset - row.offset) & (1 << 8 * size) - 1
-        get = binding.user.get if user and binding.user is not None else binding.get
-        if get is None:
-            return 0
-        if binding.folds:
-            vgic.before_access()
-        return self._gather(vgic, cpu, row, get, offset - row.offset, size)
-
-    def write(
-        self, vgic: Vgic, cpu: VgicCpu, offset: int, size: int, value: int, user: bool = False
-    ) -> None:
-        """A store of ``size`` bytes; ignored where there is nothing. KvmError if user space may not
-        store that."""
-        bound = self.lookup(offset, size)
-        if bound is None:
-            return
-        row, binding = bound
-        if isinstance(binding, Register):
-            self._write_register(vgic, cpu, row, binding, offset, size, value, user)
-            return
-        special = binding.user if user and binding.user is not None else None
-        put, ones = (
-            (special.put, special.ones) if special is not None else (binding.put, binding.ones)
-        )
-        if put is None:
-            return
-        if binding.folds:
-            vgic.before_access()
-        self._scatter(vgic, cpu, row, binding.get, put, ones, offset - row.offset, size, value)
-
-    @staticmethod
-    def _write_register(
-        vgic: Vgic,
-        cpu: VgicCpu,
-        row: MmioRow,
-        register: Register,
-        offset: int,
-        size: int,
-        value: int,
-        user: bool,
-    ) -> None:
-        write = register.user_write if user and register.user_write is not None else register.write
-        if write is None:
-            return
-        if size < row.length:
-            value = _merge(
-                (register.stored or register.read)(vgic, cpu), offset - row.offset, size, value
-            )
-        write(vgic, cpu, value)
-
-    def _gather(
-        self, vgic: Vgic, cpu: VgicCpu, row: MmioRow, get: GetField, at: int, size: int
+    def read(
+        self, dist: Distributor, cpu: VgicCpu, offset: int, size: int, user: bool = False
     ) -> int:
-        bits = row.bits_per_irq
-        first, count = _intids(bits, at, size)
+        """Read ``size`` bytes; 0 without a register."""
+        bound = self.lookup(offset, size)
+        if bound is None:
+            return 0
+        row, binding = bound
+        if isinstance(binding, Register):
+            return binding.read(dist, cpu) >> 8 * (offset - row.offset) & (1 << 8 * size) - 1
+        get = binding.user.get if user and binding.user is not None else binding.get
+        if get is None or (binding.hidden is not None and not user and binding.hidden(dist)):
+            return 0
+        if binding.folds:
+            flush.sync_all(dist)
+        at, bits = offset - row.offset, row.bits_per_irq
         value = shift = 0
-        for irq in self._find(vgic, cpu, first, count):
+        for irq in self._find(dist, cpu, 8 * at // bits, 8 * size // bits or 1):
             value |= get(irq) << shift
             shift += bits
         return value >> 8 * (at % (bits // 8)) if bits > 8 * size else value
 
-    def _scatter(
+    def write(
         self,
-        vgic: Vgic,
+        dist: Distributor,
         cpu: VgicCpu,
-        row: MmioRow,
-        get: GetField | None,
-        put: PutField,
-        ones: bool,
-        at: int,
+        offset: int,
         size: int,
         value: int,
+        user: bool = False,
     ) -> None:
-        bits = row.bits_per_irq
-        first, count = _intids(bits, at, size)
-        for n, irq in enumerate(self._find(vgic, cpu, first, count)):
-            field = value >> n * bits & (1 << bits) - 1
+        """Write ``size`` bytes; no effect without a register. KvmError for a value that user space
+        cannot restore."""
+        bound = self.lookup(offset, size)
+        if bound is None:
+            return
+        row, binding = bound
+        if isinstance(binding, Register):
+            _write_register(dist, cpu, row, binding, offset - row.offset, size, value, user)
+            return
+        put, ones = binding.put, binding.ones
+        if user and binding.user is not None:
+            put, ones = binding.user.put, binding.user.ones
+        if put is None or (binding.hidden is not None and not user and binding.hidden(dist)):
+            return
+        if binding.folds:
+            flush.sync_all(dist)
+        at, bits = offset - row.offset, row.bits_per_irq
+        mask = (1 << bits) - 1
+        for irq in self._find(dist, cpu, 8 * at // bits, 8 * size // bits or 1):
+            field = value & mask
             if field or not ones:
-                if bits > 8 * size:
-                    field = _merge(
-                        get(irq) if get is not None else 0, at % (bits // 8), size, value
-                    )
-                put(vgic, irq, field)
+                if bits > 8 * size:  # a part of GICD_IROUTER<n>
+                    old = binding.get(irq) if binding.get is not None else 0
+                    field = _merge(old, at % (bits // 8), size, value)
+                put(dist, irq, field)
+            value >>= bits
 
 
-def _intids(bits: int, at: int, size: int) -> tuple[int, int]:
-    """The first INTID and how many an access of ``size`` bytes ``at`` bytes into an array
-    covers."""
-    return 8 * at // bits, max(1, 8 * size // bits)
+def _write_register(
+    dist: Distributor,
+    cpu: VgicCpu,
+    row: MmioRow,
+    register: Register,
+    at: int,
+    size: int,
+    value: int,
+    user: bool,
+) -> None:
+    write = register.user_write if user and register.user_write is not None else register.write
+    if write is None:
+        return
+    if size < row.length:
+        value = _merge((register.stored or register.read)(dist, cpu), at, size, value)
+    write(dist, cpu, value)
 
 
 def _merge(old: int, at: int, size: int, value: int) -> int:

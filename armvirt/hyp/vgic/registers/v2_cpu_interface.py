@@ -1,10 +1,10 @@
-"""The GICv2 CPU interface: GICC for the guest, its registers for user space
+"""The GICv2 CPU interface: the frame GICC for the guest, and its registers for save and restore
 (kvm/vgic/vgic-mmio-v2.c, vgic-v2.c)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
@@ -17,44 +17,42 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import GicAccess
 from armvirt.hw import gicv
+from armvirt.hyp.vgic import deactivation
 from armvirt.hyp.vgic.cpu import VgicCpu
-
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
+from armvirt.hyp.vgic.distributor import Distributor
 
 
 class CpuInterfaceFrame:
-    """GICC: on hardware, stage 2 maps it on the GICV frame of whatever CPU the vCPU is on, and
-    nothing exits.
+    """GICC. On hardware stage 2 maps the GICV frame there, and an access does not exit.
 
-    Here each access is an exit that the virtual CPU interface completes: list registers are neither
-    folded nor filled for it. GICV_DIR is in a page of its own, which KVM leaves unmapped so that it
-    hears of deactivations of what is in no list register of this vCPU. It does so always; here it
-    is asked only while ICH_HCR_EL2.TDIR says that there is something to hear, as for ICC_DIR_EL1.
+    Here an access exits, and the virtual CPU interface of the PE completes it without a fold or a
+    flush. GICV_DIR is in a page of its own, which KVM does not map, so that each write of it exits
+    and can deactivate an interrupt of another vCPU. Here a write of GICV_DIR goes to the vGIC only
+    if ICH_HCR_EL2.TDIR is 1, like one of ICC_DIR_EL1.
     """
 
     name = "GICC"
 
-    def __init__(self, vgic: Vgic) -> None:
-        self._vgic = vgic
+    def __init__(self, dist: Distributor) -> None:
+        self._dist = dist
 
     def read(self, vcpu_id: int, offset: int, size: int) -> int:
-        vgic = self._vgic
-        vif = vgic.cpu(vcpu_id).vif
-        assert vif is not None  # it is executing
+        dist = self._dist
+        vif = dist.vcpus[vcpu_id].vif
+        assert vif is not None  # the vCPU is executing
         value = gicv.read(vif, offset, size)
-        if vgic.bus.active:
-            vgic.bus.emit(GicAccess(self.name, offset, size, value, 0))
+        if dist.bus.active:
+            dist.bus.emit(GicAccess(self.name, offset, size, value, 0))
         return value
 
     def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
-        vgic = self._vgic
-        vif = vgic.cpu(vcpu_id).vif
+        dist = self._dist
+        vif = dist.vcpus[vcpu_id].vif
         assert vif is not None
-        if vgic.bus.active:
-            vgic.bus.emit(GicAccess(self.name, offset, size, value, 1))
+        if dist.bus.active:
+            dist.bus.emit(GicAccess(self.name, offset, size, value, 1))
         if offset == GICC_DIR_OFFSET and size == 4 and vif.hcr & HCR_TDIR:
-            vgic.dir(vcpu_id, value)
+            deactivation.dir(dist, dist.vcpus[vcpu_id], value)
         else:
             gicv.write(vif, offset, size, value)
 
@@ -63,7 +61,7 @@ class CpuInterfaceFrame:
 
 
 class UserRegister(NamedTuple):
-    """A register as user space saves and restores it; without ``write`` it ignores writes."""
+    """A register that user space saves and restores; without ``write`` it ignores writes."""
 
     name: str
     read: Callable[[VgicCpu], int]
@@ -77,14 +75,14 @@ def _field(name: str, shift: int, mask: int) -> UserRegister:
     return UserRegister(name, lambda cpu: cpu.vmcr >> shift & mask, write)
 
 
-#: GICH_VMCR.VMPriMask, the upper five bits of the priority mask: that is what KVM's interface has
-#: in place of GICC_PMR (Documentation/virt/kvm/devices/arm-vgic.rst).
+#: User space's GICC_PMR is GICH_VMCR.VMPriMask, the upper five bits of the priority mask
+#: (Documentation/virt/kvm/devices/arm-vgic.rst).
 _PMR_SHIFT, _PMR_MASK = VMCR_VPMR_SHIFT + 3, 0x1F
 
 
 def _active_priorities(n: int) -> UserRegister:
-    """ICH_AP1R<n>_EL2, whatever the group (kvm vgic_mmio_read_apr); RAZ/WI beyond what the priority
-    bits need."""
+    """ICH_AP1R<n>_EL2, for both groups (kvm vgic_mmio_read_apr); RAZ/WI if the priority bits need
+    fewer registers."""
 
     def read(cpu: VgicCpu) -> int:
         return cpu.active_priorities(1)[n] if n < cpu.nr_aprs else 0

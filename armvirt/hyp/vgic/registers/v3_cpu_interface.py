@@ -1,9 +1,9 @@
-"""Save and restore of a vCPU's CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
+"""Save and restore of ICC_*_EL1, the GICv3 CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
 
-They are views of ICH_VMCR_EL2 and the active-priority registers, as EL1 sees them through
-ICC_*_EL1. A vCPU that is on no PE is shown, and takes, what the interface will hold: priority bits
-that it lacks are zero, binary points are raised to their minimum. (KVM shows the raw field until
-the vCPU has been loaded.)
+The values are fields of ICH_VMCR_EL2 and the active-priority registers, as EL1 reads them through
+ICC_*_EL1. For a vCPU that is not loaded they are the values that the interface will have: priority
+bits that it does not implement are zero, binary points are at least the minimum. (KVM shows the raw
+fields before the first load.)
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 
 
 class SysRegAccess(NamedTuple):
+    """How user space reads and writes one ICC_*_EL1 of a vCPU."""
+
     name: str
     read: Callable[[VgicCpu], int]
     write: Callable[[VgicCpu, int], None]
@@ -48,7 +50,7 @@ def _write_pmr(cpu: VgicCpu, value: int) -> None:
 
 
 def _bpr(cpu: VgicCpu, group: int) -> int:
-    """ICH_VMCR_EL2.VBPR0 or .VBPR1, at least the minimum that the priority bits allow (IHI 0069
+    """ICH_VMCR_EL2.VBPR0 or .VBPR1, or the minimum for this many priority bits (IHI 0069
     4.8.5)."""
     field = cpu.vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
     return max(field, 7 + group - cpu.num_pri_bits)
@@ -72,20 +74,19 @@ def _write_bpr1(cpu: VgicCpu, value: int) -> None:
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
-    """As KVM shows it: without RSS and ExtRange, which the guest sees in the hardware's
-    register."""
+    """The value that KVM gives user space: without RSS and ExtRange, which the guest reads from the
+    PE."""
     value = arch.CTLR_A3V | cpu.num_pri_bits - 1 << arch.CTLR_PRIBITS_SHIFT
     value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
     return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
 
 
 def _write_ctlr(cpu: VgicCpu, value: int) -> None:
-    """EINVAL if the saved interface had more priority or INTID bits than this one, or other SEIS
-    and A3V.
+    """KvmError EINVAL for more priority or INTID bits than this interface has, and for another SEIS
+    or A3V.
 
-    Fewer priority bits are taken over: from now on user space sees as many (kvm set_gic_ctlr).
-    Never fewer than the five that the architecture asks for, where KVM believes whatever it is
-    told.
+    A lower number of priority bits is restored, so that user space sees that number (kvm
+    set_gic_ctlr). The minimum is five, as in the architecture; KVM has no minimum.
     """
     own = _read_ctlr(cpu)
     if any(
@@ -109,8 +110,8 @@ def _write_sre(_: VgicCpu, value: int) -> None:
 
 
 def _apr(group: int, index: int) -> SysRegAccess:
-    """EINVAL beyond the registers that the priority bits need: 1, 2 or 4 (kvm
-    vgic_v3_max_apr_idx)."""
+    """An active-priority register; KvmError EINVAL if the priority bits need fewer registers: 1, 2
+    or 4 (kvm vgic_v3_max_apr_idx)."""
     name = f"ICC_AP{group}R{index}_EL1"
 
     def check(cpu: VgicCpu) -> None:
@@ -144,11 +145,11 @@ BY_ENCODING: dict[int, SysRegAccess] = {ICC_REGISTERS[access.name]: access for a
 
 
 def read(cpu: VgicCpu, encoding: int) -> int:
-    """The register's value. KeyError for one that is not in the table."""
+    """The value of a register, by packed encoding. KeyError if it is not in `ACCESSES`."""
     return BY_ENCODING[encoding].read(cpu)
 
 
 def write(cpu: VgicCpu, encoding: int, value: int) -> None:
-    """Restore a register. KeyError for one that is not in the table, KvmError EINVAL for a value
-    that does not fit."""
+    """Restore a register, by packed encoding. KeyError if it is not in `ACCESSES`, KvmError EINVAL for
+    a value that this interface cannot have."""
     BY_ENCODING[encoding].write(cpu, value)

@@ -1,24 +1,21 @@
-"""The GICv3 distributor's registers (kvm/vgic/vgic-mmio-v3.c)."""
+"""The registers of a GICv3 distributor frame, GICD (kvm/vgic/vgic-mmio-v3.c)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.irq_registers import irq_banks
 from armvirt.hyp.vgic.registers.register_map import Binding, IrqBank, Register, RegisterMap, bind
 
-if TYPE_CHECKING:
-    from armvirt.hyp.vgic.vgic import Vgic
-
 REVISION_SHIFT = 12
 REVISIONS = (2, 3)
-ID_BITS, LPI_ID_BITS = 10, 16  # without an ITS there are no INTIDs beyond 1019
+ID_BITS, LPI_ID_BITS = 10, 16  # GICD_TYPER.IDbits + 1 without and with LPIs
 
 
 def iidr(revision: int) -> int:
@@ -26,50 +23,49 @@ def iidr(revision: int) -> int:
     return arch.PRODUCT_ID_KVM << 24 | revision << REVISION_SHIFT | arch.IMPLEMENTER_ARM
 
 
-def _read_ctlr(vgic: Vgic, _: VgicCpu) -> int:
-    return arch.GICD_CTLR_ARE | arch.GICD_CTLR_DS | vgic.enables
+def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
+    return arch.GICD_CTLR_ARE | arch.GICD_CTLR_DS | dist.enables
 
 
-def _write_ctlr(vgic: Vgic, _: VgicCpu, value: int) -> None:
-    """The two group enables, as with one Security state (IHI 0069 12.9.4). KVM keeps EnableGrp1
-    alone, for both."""
-    vgic.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
+def _write_ctlr(dist: Distributor, _: VgicCpu, value: int) -> None:
+    """EnableGrp0 and EnableGrp1 of a GIC with a single Security state (IHI 0069 12.9.4). KVM has
+    EnableGrp1 only, for both groups."""
+    dist.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
-def _read_typer(vgic: Vgic, _: VgicCpu) -> int:
-    """LPIs, and INTIDs of 16 bits, only with an ITS to bring them."""
-    lpis, id_bits = (arch.GICD_TYPER_LPIS, LPI_ID_BITS) if vgic.its else (0, ID_BITS)
+def _read_typer(dist: Distributor, _: VgicCpu) -> int:
+    """LPIs and INTIDs of 16 bits exist only with an ITS."""
+    lpis, id_bits = (arch.GICD_TYPER_LPIS, LPI_ID_BITS) if dist.has_its else (0, ID_BITS)
     return (
-        (vgic.nr_irqs // 32 - 1) & 31
+        (dist.nr_irqs // 32 - 1) & 31
         | lpis
         | id_bits - 1 << arch.GICD_TYPER_IDBITS_SHIFT
         | arch.GICD_TYPER_RSS
     )
 
 
-def _read_iidr(vgic: Vgic, _: VgicCpu) -> int:
-    return iidr(vgic.revision)
+def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
+    return iidr(dist.revision)
 
 
-def _restore_iidr(vgic: Vgic, _: VgicCpu, value: int) -> None:
-    """User space may step back to an older revision of this implementation, and change nothing
-    else."""
+def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
+    """User space may select an older revision; the other fields are read-only."""
     revision = value >> REVISION_SHIFT & 15
     if value != iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
-    vgic.revision = revision
+    dist.revision = revision
 
 
-def _read_all_ones(vgic: Vgic, _: VgicCpu) -> int:
+def _read_all_ones(dist: Distributor, _: VgicCpu) -> int:
     return 0xFFFF_FFFF
 
 
-def _restore_typer2(vgic: Vgic, _: VgicCpu, value: int) -> None:
+def _restore_typer2(dist: Distributor, _: VgicCpu, value: int) -> None:
     if value:
         raise KvmError("EINVAL", "GICD_TYPER2 is 0 in this vGIC")
 
 
-def _pidr2(vgic: Vgic, _: VgicCpu) -> int:
+def _pidr2(dist: Distributor, _: VgicCpu) -> int:
     return arch.PIDR2_GICV3
 
 
@@ -77,8 +73,8 @@ def _router(irq: VgicIrq) -> int:
     return routing.router(irq)
 
 
-def _set_router(vgic: Vgic, irq: VgicIrq, value: int) -> None:
-    routing.route(vgic, irq, value)
+def _set_router(dist: Distributor, irq: VgicIrq, value: int) -> None:
+    routing.route(dist, irq, value)
 
 
 BINDINGS: tuple[Binding, ...] = (
@@ -92,7 +88,7 @@ BINDINGS: tuple[Binding, ...] = (
     Register("GICD_SETSPI_SR"),
     Register("GICD_CLRSPI_SR"),
     *irq_banks("GICD", ""),
-    IrqBank("GICD_ITARGETSR"),  # affinity routing is always on: this and the SGI registers are RES0
+    IrqBank("GICD_ITARGETSR"),  # RES0 with affinity routing, as the SGI registers
     Register("GICD_SGIR"),
     Register("GICD_CPENDSGIR"),
     Register("GICD_SPENDSGIR"),
@@ -103,11 +99,9 @@ BINDINGS: tuple[Binding, ...] = (
 )
 
 
-def _spis(vgic: Vgic, _: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
-    """Private interrupts live in the redistributors: their fields here are RES0."""
-    return vgic.spis(first, count)
+def _spis(dist: Distributor, _: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
+    """SPIs; the fields of private interrupts are RES0, because the redistributors have them."""
+    return dist.spis(first, count)
 
 
-def distributor_map() -> RegisterMap:
-    """The registers of the 64 KiB distributor frame."""
-    return RegisterMap(bind(arch.GICD_ROWS, BINDINGS), _spis)
+MAP = RegisterMap(bind(arch.GICD_ROWS, BINDINGS), _spis)

@@ -1,0 +1,239 @@
+"""The Distributor (struct vgic_dist): the state of one VM's vGIC, look-up, and the ap_lists.
+
+An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU.
+`Distributor.queue` puts it there: every change to an interrupt ends in one call of ``queue``. Before
+a vCPU enters the guest, `armvirt.hyp.vgic.flush` moves its ap_list into list registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from armvirt.arch.gic import FIRST_LPI, FIRST_SPI, MAX_SPI, MPIDR_AFFINITY, NR_PRIVATE
+from armvirt.errors import KvmError
+from armvirt.events import EventBus
+from armvirt.hyp.vgic.backlog import Backlog
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.irq import Lpi, VgicIrq, target_oracle
+from armvirt.hyp.vgic.placement import Placement
+from armvirt.hyp.vgic.vm_interface import GuestMemory, NoMemory, VgicCallbacks
+
+DEFAULT_NR_IRQS = 256
+LATEST_REVISION = 3
+
+
+class Distributor:
+    """All interrupts of a VM, and the vGIC's side of its vCPUs (``vcpus``, by id).
+
+    ``model`` is 2 or 3. ``enables`` has the group enables of GICD_CTLR, bit n for group n.
+    ``any_cpu`` are the SPIs with GICD_IROUTER.Interrupt_Routing_Mode = 1 (1-of-N). ``stray_active``
+    are active interrupts without a target, which are on no ap_list. ``watched`` are the
+    level-sensitive SPIs whose end of interrupt `VgicCallbacks.irq_ended` reports.
+
+    ``lpis`` has the LPIs that an ITS maps, by INTID; ``has_its`` says whether there is an ITS.
+    ``propbaser`` is GICR_PROPBASER, which all redistributors share. ``memory`` has the tables.
+
+    ``id_base`` is added to vCPU ids in events, so that they are unique on the host.
+    ``num_pri_bits`` are the priority bits of the host's ICH_VTR_EL2.
+    """
+
+    def __init__(
+        self, bus: EventBus, vm: VgicCallbacks, model: int = 3, num_pri_bits: int = 5
+    ) -> None:
+        self.bus, self.vm, self.model, self.num_pri_bits = bus, vm, model, num_pri_bits
+        self.id_base = 0
+        self.initialized = self.ready = False
+        self.enables = self.nr_spis = 0
+        self.revision = LATEST_REVISION
+        self.v2_groups_user_writable = False
+        self.placement = Placement()
+        self.vcpus: dict[int, VgicCpu] = {}
+        self._spis: list[VgicIrq] = []
+        self.any_cpu: set[VgicIrq] = set()
+        self.stray_active: set[VgicIrq] = set()
+        self.watched: frozenset[int] = frozenset()
+        self.memory: GuestMemory = NoMemory()
+        self.has_its = False
+        self.lpis: dict[int, Lpi] = {}
+        self.propbaser = 0
+        self.backlog = Backlog(vm.lpi_work_left)
+
+    def __repr__(self) -> str:
+        return (
+            f"GICv{self.model}, {len(self.vcpus)} CPUs, {self.nr_irqs} INTIDs, "
+            f"{len(self.lpis)} LPIs"
+        )
+
+    # Creation ------------------------------------------------------------------------------------
+
+    @property
+    def nr_irqs(self) -> int:
+        """The number of INTIDs up to the last SPI; 32 before user space or `create_spis` fixes
+        it."""
+        return self.nr_spis + NR_PRIVATE
+
+    @property
+    def nr_irqs_after_init(self) -> int:
+        """The value that `nr_irqs` has, or will have after `create_spis`."""
+        return (self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE) + NR_PRIVATE
+
+    def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
+        """Create the private interrupts and the lists of a vCPU with this MPIDR_EL1."""
+        cpu = self.vcpus[vcpu_id] = VgicCpu(vcpu_id, mpidr, self.model, self.num_pri_bits)
+        self.placement.place(cpu)
+
+    def create_spis(self) -> None:
+        """Fix the number of INTIDs, and create the SPIs; their target is the first vCPU."""
+        self.nr_spis = self.nr_irqs_after_init - NR_PRIVATE
+        boot = next(iter(self.vcpus))
+        last = min(self.nr_irqs - 1, MAX_SPI)
+        self._spis = [VgicIrq(intid, boot, self.model) for intid in range(FIRST_SPI, last + 1)]
+        self.initialized = True
+
+    def reset(self) -> None:
+        """The state after `create_spis`, without LPIs. No vCPU is loaded. Addresses and wiring
+        stay."""
+        self.enables = 0
+        self.any_cpu.clear()
+        self.stray_active.clear()
+        self.lpis.clear()
+        self.backlog.jobs.clear()
+        boot = next(iter(self.vcpus), None)
+        for irq in self._spis:
+            irq.reset(boot)
+        for cpu in self.vcpus.values():
+            cpu.reset()
+
+    # Look-up -------------------------------------------------------------------------------------
+
+    def cpus(self) -> Collection[VgicCpu]:
+        return self.vcpus.values()
+
+    def cpu(self, vcpu_id: int) -> VgicCpu:
+        return self.vcpus[vcpu_id]
+
+    def has_vcpu(self, vcpu_id: int) -> bool:
+        return vcpu_id in self.vcpus
+
+    def vcpu_with_affinity(self, affinity: int) -> int | None:
+        """The vCPU with these affinity fields of MPIDR_EL1, None without one."""
+        for cpu in self.vcpus.values():
+            if cpu.mpidr & MPIDR_AFFINITY == affinity & MPIDR_AFFINITY:
+                return cpu.vcpu_id
+        return None
+
+    def spi(self, intid: int) -> VgicIrq | None:
+        """An SPI by INTID; None if the INTID is private or not implemented."""
+        index = intid - FIRST_SPI
+        return self._spis[index] if 0 <= index < len(self._spis) else None
+
+    def spis(self, first: int, count: int) -> list[VgicIrq]:
+        """The implemented SPIs from INTID ``first`` on, at most ``count``; [] if ``first`` is
+        private."""
+        index = first - FIRST_SPI
+        return self._spis[index : index + count] if index >= 0 else []
+
+    def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
+        """An interrupt by INTID (kvm vgic_get_irq). KvmError EINVAL if the INTID does not exist, or
+        is private and ``vcpu_id`` names no vCPU."""
+        if 0 <= intid < NR_PRIVATE:
+            cpu = None if vcpu_id is None else self.vcpus.get(vcpu_id)
+            if cpu is None:
+                raise KvmError("EINVAL", f"INTID {intid} is private: it needs an existing vCPU")
+            return cpu.private[intid]
+        found = self.spi(intid) if intid < FIRST_LPI else self.lpis.get(intid)
+        if found is None:
+            raise KvmError("EINVAL", f"INTID {intid} does not exist; there are {self.nr_irqs}")
+        return found
+
+    def all_irqs(self) -> Iterator[VgicIrq]:
+        """Private interrupts of every vCPU, SPIs, and LPIs."""
+        for cpu in self.vcpus.values():
+            yield from cpu.private
+        yield from self._spis
+        yield from self.lpis.values()
+
+    # The ap_lists --------------------------------------------------------------------------------
+
+    def queue(self, irq: VgicIrq) -> None:
+        """Move an interrupt to the ap_list that `target_oracle` names; called after every change to
+        it (kvm vgic_queue_irq_unlock).
+
+        An interrupt in a list register stays on its list until the next sync of that vCPU. The vCPU
+        that has or had the interrupt is marked dirty; a vCPU that shall take it is kicked.
+        """
+        if irq.hw:
+            self.resample(irq)
+        target = target_oracle(irq, self.enables)
+        if target is None and irq.active:
+            self.stray_active.add(irq)
+        elif self.stray_active:
+            self.stray_active.discard(irq)
+        holder = irq.vcpu
+        if holder is not None:
+            cpu = self.vcpus[holder]
+            cpu.dirty = True
+            if target == holder or irq.lr >= 0:
+                if target is not None:
+                    self.vm.kick(holder)
+                return
+            del cpu.ap_list[irq]
+            irq.vcpu = None
+        if target is not None:
+            cpu = self.vcpus[target]
+            cpu.ap_list[irq] = None
+            irq.vcpu = target
+            if len(self.vcpus) > 1 and FIRST_SPI <= irq.intid < FIRST_LPI:
+                self.mark_dirty()  # EOImode 1: any vCPU may deactivate the SPI, so ICC_DIR_EL1 traps
+            else:
+                cpu.dirty = True
+            self.vm.kick(target)
+
+    def mark_dirty(self) -> None:
+        """Every vCPU has to flush before its next entry."""
+        for cpu in self.vcpus.values():
+            cpu.dirty = True
+
+    def look_again(self, cpu: VgicCpu) -> None:
+        """A register of a vCPU's CPU interface or of GICD_CTLR changed, which may let a pending
+        interrupt through: flush before the next entry, and wake the vCPU from WFI."""
+        cpu.dirty = True
+        self.vm.kick(cpu.vcpu_id)
+
+    def set_enables(self, enables: int) -> None:
+        """Write GICD_CTLR.EnableGrp0 (bit 0) and EnableGrp1 (bit 1). KVM has one enable for both
+        groups."""
+        if enables == self.enables:
+            return
+        self.enables = enables
+        for irq in [*self._spis, *(i for c in self.cpus() for i in c.private), *self.lpis.values()]:
+            if irq.vcpu is not None or irq.pending:
+                self.queue(irq)
+        for cpu in self.vcpus.values():
+            self.look_again(cpu)
+
+    # Host interrupts and irqfds ------------------------------------------------------------------
+
+    def resample(self, irq: VgicIrq) -> None:
+        """Sample the line of a mapped level-sensitive interrupt that is pending, not active, and in
+        no list register: no injection reports a falling line.
+
+        The host interrupt of a line that fell is deactivated, so that it can fire again, unless the
+        latch keeps the interrupt pending. KVM delivers the interrupt, and notices at the next exit.
+        """
+        if not (irq.hw and irq.level and irq.line_level) or irq.active or irq.lr >= 0:
+            return
+        if not irq.sample_line() and not irq.pending_latch:
+            self.set_phys_active(irq, False)
+
+    def set_phys_active(self, irq: VgicIrq, active: bool) -> None:
+        """Write the active state of the host interrupt of a mapped interrupt, on the PE of the
+        vCPU that has the interrupt or is its target."""
+        vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target
+        if vcpu_id is not None:
+            self.vm.set_phys_active(vcpu_id, irq.hwintid, active)
+
+    def ended(self, irq: VgicIrq) -> None:
+        """The guest deactivated an interrupt: report it if an irqfd resamples its line."""
+        if irq.intid in self.watched and irq.level and not irq.hw:
+            self.vm.irq_ended(irq.intid)

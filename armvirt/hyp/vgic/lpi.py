@@ -1,0 +1,310 @@
+"""LPIs: creation, routing, configuration and pending tables, and the LPI registers of a
+redistributor (IHI 0069 chapter 5.1).
+
+There is an `Lpi` for each INTID that an ITS maps. Its configuration is a copy of a byte of the table
+at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0); an invalidation reads
+the byte again. The object has the pending state if LPIs are enabled on its redistributor, else the
+table at GICR_PENDBASER has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from armvirt.arch import its as arch
+from armvirt.arch.gic import FIRST_LPI
+from armvirt.hyp.vgic import flush
+from armvirt.hyp.vgic.backlog import RELEASE
+from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.distributor import Distributor
+from armvirt.hyp.vgic.irq import PRIORITY_MASK, Lpi
+from armvirt.hyp.vgic.vm_interface import fetch, store
+
+Action = Callable[[Distributor, Any, "list[Lpi]"], None]
+
+# Creation and routing ---------------------------------------------------------------------------
+
+
+def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
+    """Map one more event to an LPI; the first event creates the LPI (kvm vgic_add_lpi).
+
+    An LPI that exists keeps its ``home``. If the configuration cannot be read, KVM refuses the
+    event; here the LPI is disabled, because in the specification MAPTI does not read the
+    configuration.
+    """
+    lpi = dist.lpis.get(intid)
+    if lpi is None:
+        lpi = dist.lpis[intid] = Lpi(intid)
+        _configure(lpi, _property(dist, intid))
+        move(dist, lpi, home)
+    lpi.references += 1
+    return lpi
+
+
+def release(dist: Distributor, lpi: Lpi) -> None:
+    """Unmap one event of an LPI; the last one removes the LPI and its pending state (IHI 0069 5.3,
+    DISCARD). `flush.sync_all` comes before."""
+    lpi.references -= 1
+    if lpi.references:
+        return
+    lpi.pending_latch = False
+    lpi.home = lpi.target = None
+    dist.queue(lpi)
+    del dist.lpis[lpi.intid]
+
+
+def move(dist: Distributor, lpi: Lpi, home: int | None) -> None:
+    """Move an LPI to another redistributor, with its pending state.
+
+    An LPI without a redistributor reads its pending state from the pending table of the new one: a
+    redistributor reads the whole table when LPIs are enabled.
+    """
+    arrives = lpi.home is None and home is not None
+    lpi.home = home
+    if arrives and dist.cpu(home).lpis_enabled:  # type: ignore[arg-type]
+        _take_pending(dist, lpi)
+    _retarget(dist, lpi)
+
+
+def _retarget(dist: Distributor, lpi: Lpi) -> None:
+    home = lpi.home
+    lpi.target = home if home is not None and dist.cpu(home).lpis_enabled else None
+    dist.queue(lpi)
+
+
+def homed(dist: Distributor, vcpu_id: int) -> list[Lpi]:
+    """The LPIs that the redistributor of a vCPU holds."""
+    return [lpi for lpi in dist.lpis.values() if lpi.home == vcpu_id]
+
+
+def _homed_intids(dist: Distributor, vcpu_id: int) -> list[int]:
+    dist.backlog.spend(len(dist.lpis))
+    return [lpi.intid for lpi in dist.lpis.values() if lpi.home == vcpu_id]
+
+
+def move_all(dist: Distributor, source: int, target: int) -> None:
+    """MOVALL: move every LPI of one redistributor to another."""
+    dist.backlog.add("move from", [source, target], _homed_intids(dist, source))
+
+
+def _move_from(dist: Distributor, about: list[int], lpis: list[Lpi]) -> None:
+    source, target = about
+    for lpi in lpis:
+        if lpi.home == source:
+            move(dist, lpi, target)
+
+
+def _move_to(dist: Distributor, target: int | None, lpis: list[Lpi]) -> None:
+    for lpi in lpis:
+        move(dist, lpi, target)
+
+
+def _release_all(dist: Distributor, _: None, lpis: list[Lpi]) -> None:
+    """An LPI is in ``lpis`` once for each event that was unmapped."""
+    flush.sync_all(dist)
+    for lpi in lpis:
+        release(dist, lpi)
+
+
+# Configuration ----------------------------------------------------------------------------------
+
+
+def _property(dist: Distributor, intid: int) -> int:
+    """The LPI's byte of the configuration table; 0 (disabled) if the byte is beyond the table or
+    outside memory."""
+    if intid >= arch.lpis_end(dist.propbaser):
+        return 0
+    data = fetch(dist.memory, arch.property_address(dist.propbaser, intid), 1)
+    return data[0] if data else 0
+
+
+def _configure(lpi: Lpi, value: int) -> None:
+    lpi.priority = value & arch.LPI_PRIORITY & PRIORITY_MASK
+    lpi.enabled = bool(value & arch.LPI_ENABLE)
+
+
+def invalidate(dist: Distributor, lpi: Lpi) -> None:
+    """INV, GICR_INVLPIR: read the configuration of an LPI again."""
+    _configure(lpi, _property(dist, lpi.intid))
+    dist.queue(lpi)
+
+
+def invalidate_all(dist: Distributor, vcpu_id: int) -> None:
+    """INVALL, GICR_INVALLR: read the configuration of all LPIs of a redistributor again."""
+    dist.backlog.add("configure", vcpu_id, _homed_intids(dist, vcpu_id))
+
+
+def _invalidate_some(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
+    here = [lpi for lpi in lpis if lpi.home == vcpu_id]
+    _configure_all(dist, here)
+    for lpi in here:
+        dist.queue(lpi)
+
+
+def _configure_all(dist: Distributor, lpis: list[Lpi]) -> None:
+    """Read the configuration of several LPIs, by one read of the table if all of it is in memory."""
+    table = None
+    end = min(max((lpi.intid for lpi in lpis), default=0) + 1, arch.lpis_end(dist.propbaser))
+    if end > FIRST_LPI:
+        table = fetch(
+            dist.memory, arch.property_address(dist.propbaser, FIRST_LPI), end - FIRST_LPI
+        )
+    for lpi in lpis:
+        index = lpi.intid - FIRST_LPI
+        _configure(
+            lpi,
+            table[index]
+            if table is not None and index < len(table)
+            else _property(dist, lpi.intid),
+        )
+
+
+# Pending state ----------------------------------------------------------------------------------
+
+
+def _take_pending(dist: Distributor, lpi: Lpi) -> None:
+    """Move the LPI's bit of the pending table into ``pending_latch`` (kvm
+    vgic_v3_lpi_sync_pending_status)."""
+    if lpi.home is None:
+        return
+    address, bit = arch.pending_address(dist.cpu(lpi.home).pendbaser, lpi.intid)
+    data = fetch(dist.memory, address, 1)
+    if data and data[0] & bit:
+        store(dist.memory, address, bytes((data[0] & ~bit,)))
+        lpi.pending_latch = True
+
+
+def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
+    """Write the pending state of LPIs into the pending tables (for all LPIs:
+    KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES); False if a table is outside memory. `flush.sync_all` comes
+    before."""
+    complete = True
+    for lpi in lpis:
+        if lpi.home is None:
+            continue
+        address, bit = arch.pending_address(dist.cpu(lpi.home).pendbaser, lpi.intid)
+        data = fetch(dist.memory, address, 1)
+        if data is None:
+            complete = False
+        elif bool(data[0] & bit) != lpi.pending_latch:
+            complete = store(dist.memory, address, bytes((data[0] ^ bit,))) and complete
+    return complete
+
+
+# The redistributor's registers ------------------------------------------------------------------
+
+
+def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
+    """Write GICR_CTLR.EnableLPIs; RES0 without an ITS. If a job is under way, the write takes effect
+    after it."""
+    if dist.has_its:
+        cpu.lpis_wanted = enabled
+        if not dist.backlog.jobs:
+            take_up(dist)
+
+
+def take_up(dist: Distributor) -> None:
+    """No job is under way: start the jobs for the writes of EnableLPIs and GICR_INVALLR that came
+    during the last one."""
+    for cpu in dist.cpus():
+        if cpu.lpis_wanted != cpu.lpis_enabled:
+            _switch(dist, cpu)
+        elif cpu.invalidate_wanted:
+            cpu.invalidate_wanted = False
+            invalidate_all(dist, cpu.vcpu_id)
+        if dist.backlog.jobs:
+            return
+
+
+def _switch(dist: Distributor, cpu: VgicCpu) -> None:
+    cpu.lpis_enabled = cpu.lpis_wanted
+    dist.backlog.add(
+        "enable" if cpu.lpis_enabled else "disable", cpu.vcpu_id, _homed_intids(dist, cpu.vcpu_id)
+    )
+
+
+def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
+    """Read configuration and pending state of the LPIs of a redistributor. GICR_PENDBASER.PTZ says
+    that the pending table is all zero."""
+    cpu = dist.cpu(vcpu_id)
+    here = [lpi for lpi in lpis if lpi.home == vcpu_id]
+    _configure_all(dist, here)
+    for lpi in here:
+        if not cpu.pendbaser & arch.PENDBASER_PTZ:
+            _take_pending(dist, lpi)
+        _retarget(dist, lpi)
+
+
+def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
+    """Take the LPIs of a redistributor out of the list registers, and write their pending state into
+    the pending table before GICR_CTLR.RWP reads 0 (IHI 0069 12.11, GICR_CTLR). KVM drops the pending
+    state (vgic_flush_pending_lpis)."""
+    flush.sync_all(dist)
+    here = [lpi for lpi in lpis if lpi.home == vcpu_id]
+    store_pending(dist, here)
+    for lpi in here:
+        lpi.pending_latch = False
+        _retarget(dist, lpi)
+
+
+def settled(dist: Distributor, cpu: VgicCpu) -> bool:
+    """Whether every write of EnableLPIs and GICR_INVALLR has taken effect: GICR_CTLR.RWP and
+    GICR_SYNCR.Busy are 0."""
+    return (
+        not dist.backlog.jobs and cpu.lpis_wanted == cpu.lpis_enabled and not cpu.invalidate_wanted
+    )
+
+
+def write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
+    """Write GICR_PROPBASER, which all redistributors share. Read-only while LPIs are enabled on the
+    redistributor that is written, or a job disables them."""
+    if not cpu.lpis_enabled and settled(dist, cpu):
+        dist.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
+
+
+def write_pendbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
+    """Write GICR_PENDBASER. Read-only while LPIs are enabled, or a job disables them."""
+    if not cpu.lpis_enabled and settled(dist, cpu):
+        cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
+
+
+def write_invlpir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
+    """Write GICR_INVLPIR: the INTID is in the low word. With bit 63 (V) it is a virtual LPI, which
+    does not exist here."""
+    lpi = dist.lpis.get(value & 0xFFFF_FFFF)
+    if cpu.lpis_enabled and lpi is not None and not value >> 63:
+        invalidate(dist, lpi)
+
+
+def write_invallr(dist: Distributor, cpu: VgicCpu, value: int) -> None:
+    """Write GICR_INVALLR: invalidate all LPIs of this redistributor. If a job is under way, the write
+    takes effect after it."""
+    if cpu.lpis_enabled and not value >> 63:
+        cpu.invalidate_wanted = True
+        if not dist.backlog.jobs:
+            take_up(dist)
+
+
+#: What a `backlog.Job` does to a batch of LPIs, by its ``action``.
+ACTIONS: dict[str, Action] = {
+    "configure": _invalidate_some, "enable": _enable, "disable": _disable, "move from": _move_from,
+    "move to": _move_to, RELEASE: _release_all,
+}  # fmt: skip
+
+
+class LpiWorker:
+    """Does the jobs of the backlog on the LPIs of one vGIC."""
+
+    __slots__ = ("_dist",)
+
+    def __init__(self, dist: Distributor) -> None:
+        self._dist = dist
+
+    def run(self, action: str, about: Any, intids: list[int]) -> None:
+        """Do an action to the LPIs among ``intids`` that still exist."""
+        lpis = self._dist.lpis
+        ACTIONS[action](self._dist, about, [lpis[intid] for intid in intids if intid in lpis])
+
+    def take_up(self) -> None:
+        take_up(self._dist)

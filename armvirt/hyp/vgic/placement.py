@@ -1,0 +1,111 @@
+"""Where the vGIC's frames are in the IPA space: GICD, GICC, and the redistributor regions."""
+
+from __future__ import annotations
+
+from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
+from armvirt.errors import KvmError
+from armvirt.hyp.vgic.cpu import VgicCpu
+
+
+class RedistRegion:
+    """Consecutive redistributors at ``base`` (struct vgic_redist_region).
+
+    ``count`` is the number of redistributors; 0 is the single region of the older attribute, which
+    grows with the vCPUs. ``members`` has the vCPU ids in order of address.
+    """
+
+    __slots__ = ("base", "count", "index", "members")
+
+    def __init__(self, index: int, base: int, count: int) -> None:
+        self.index, self.base, self.count = index, base, count
+        self.members: list[int] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes: of all ``count`` redistributors, or of the members of a growing region."""
+        return (self.count or len(self.members)) * GICR_SIZE
+
+    @property
+    def full(self) -> bool:
+        return bool(self.count) and len(self.members) >= self.count
+
+    def overlaps(self, base: int, size: int) -> bool:
+        return self.base < base + size and base < self.base + self.size
+
+    def take(self, cpu: VgicCpu) -> None:
+        """Give the redistributor of a vCPU the next place."""
+        cpu.redist_region, cpu.redist_index = self.index, len(self.members)
+        cpu.redist_base = self.base + cpu.redist_index * GICR_SIZE
+        self.members.append(cpu.vcpu_id)
+
+
+class Placement:
+    """The addresses that user space has set; None for a frame without one.
+
+    ``dist_base`` is the distributor, ``cpu_base`` GICC of a GICv2, ``regions`` has the
+    redistributors of a GICv3. ``ipa_bits`` is the size of the IPA space.
+    """
+
+    __slots__ = ("cpu_base", "dist_base", "ipa_bits", "regions")
+
+    def __init__(self) -> None:
+        self.ipa_bits = 40
+        self.dist_base: int | None = None
+        self.cpu_base: int | None = None
+        self.regions: list[RedistRegion] = []
+
+    def place(self, cpu: VgicCpu) -> None:
+        """Give the redistributor of a new vCPU the first free place.
+
+        A redistributor for which no region has room stays without an address, and the first run
+        fails.
+        """
+        region = next((region for region in self.regions if not region.full), None)
+        if region is not None:
+            region.take(cpu)
+
+    def new_region(self, index: int, base: int, count: int) -> RedistRegion:
+        """A region that may be added (kvm vgic_v3_alloc_redist_region); ``regions`` is unchanged.
+
+        ``count`` 0 asks for the single region of the older attribute; the two ways exclude each
+        other. KvmError EINVAL, or EEXIST for a second single region.
+        """
+        regions = self.regions
+        if regions and not count:
+            if regions[0].count:
+                raise KvmError(
+                    "EINVAL", "redistributor regions are in use: a single base cannot be set"
+                )
+            raise KvmError("EEXIST", "the redistributors' base is set already")
+        if regions and not regions[0].count:
+            raise KvmError("EINVAL", "a single redistributor base is set: regions cannot be added")
+        if index != len(regions):
+            raise KvmError(
+                "EINVAL", f"the next redistributor region has index {len(regions)}, not {index}"
+            )
+        if any(region.overlaps(base, max(count, 1) * GICR_SIZE) for region in regions):
+            raise KvmError("EINVAL", f"redistributor region at {base:#x} overlaps another one")
+        return RedistRegion(index, base, count)
+
+    def fits(self) -> bool:
+        """Whether the redistributors are inside the IPA space and do not overlap the distributor
+        (kvm vgic_v3_check_base).
+
+        A growing region may stop fitting after its address was set.
+        """
+        if any(region.base + region.size > 1 << self.ipa_bits for region in self.regions):
+            return False
+        base = self.dist_base
+        return base is None or not any(region.overlaps(base, GICD_SIZE) for region in self.regions)
+
+    def is_last(self, cpu: VgicCpu) -> bool:
+        """GICR_TYPER.Last: no redistributor in use follows at the next address."""
+        if cpu.redist_region < 0:
+            return False
+        region = self.regions[cpu.redist_region]
+        if cpu.redist_index < len(region.members) - 1:
+            return False
+        if region.count and cpu.redist_index == region.count - 1:
+            end = region.base + region.size
+            return not any(other.base == end and other.members for other in self.regions)
+        return True
