@@ -12,15 +12,13 @@ __all__ = ["Action", "ExitKind", "SyncExit"]
 
 
 class ExitKind(Enum):
-    """SYNC: synchronous exception to EL2. IRQ: a physical interrupt for EL2. BUDGET: the deadline
-    was reached.
+    """IRQ: a physical interrupt for EL2. BUDGET: the deadline was reached.
 
     WFE: the guest executed WFE with the event register clear. YIELD: it executed YIELD, and has had
     its time. STOPPED: the handler asked to leave. SPIN: the guest is in an instruction that
     branches to itself. VECTOR_LOOP: the guest faults in its vectors for ever.
     """
 
-    SYNC = "sync"
     IRQ = "irq"
     BUDGET = "budget"
     WFE = "wfe"

@@ -92,8 +92,8 @@ BUGS = (
     ),
     Bug(
         "vcpu-offset-ignored", f"{CONTEXT}:ArchTimerOffset.value",
-        "self.vm_offset + (self.vcpu_offset or 0)",
-        "self.vm_offset",
+        "vm_offset + (self.vcpu_offset or 0)",
+        "vm_offset",
     ),
     Bug("vcpu-offset-not-saved", f"{ARCH_TIMER}:ArchTimer.load", 'saved["vcpu_offset"]', "None"),
     # What KVM does with one timer

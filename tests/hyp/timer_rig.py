@@ -16,8 +16,8 @@ from armvirt.arch.encoding import sysreg
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.sysregs import encoding_of
 from armvirt.hw.engine.state import STATS
+from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.pcpu import Pcpu
-from armvirt.hyp.host.runnable import OutcomeKind
 from armvirt.hyp.kvm import (
     ONE_REG_ARM64_CORE,
     ONE_REG_ARM64_SYSREG,
@@ -222,7 +222,7 @@ class Rig:
         for vcpu in self.vcpus:
             if vcpu.pe is not None:
                 vcpu.timer.sync()
-            while vcpu.pe is not None and vcpu.enter(self.now).kind is OutcomeKind.IRQ:
+            while vcpu.pe is not None and vcpu.enter(self.now).kind is ExitKind.IRQ:
                 pass
 
     # Time

@@ -19,11 +19,12 @@ from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.engine import CLOSED, OTHER_THREAD, EngineFactory
+from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.host.pcpu import Pcpu
-from armvirt.hyp.host.runnable import EntryOutcome, OutcomeKind, Runnable
+from armvirt.hyp.host.runnable import EntryOutcome, Request, Runnable
 from armvirt.hyp.host.sched import (
     MIN_QUANTUM_NS,
     QUANTUM_NS,
@@ -200,9 +201,7 @@ class Host:
         A call takes an instruction here, and microseconds on a machine: a guest that polls would
         fill its turn with tens of thousands of them.
         """
-        if vcpu is self.current and any(
-            v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus
-        ):  # fmt: skip
+        if vcpu is self.current and self._others(vcpu):
             self.turn_end = self.clock.now
             self.turn.pe.request_stop()
 
@@ -344,9 +343,11 @@ class Host:
     def _schedule(self) -> Runnable | None:
         """Keep the current vCPU until its turn ends, then the next PE's turn; there the next
         vCPU's, if there are several."""
-        current = self.current
+        current = self.turn.vcpu
         if current is not None and current.runnable and self.clock.now < self.turn_end:
-            return self._keep(current)
+            if current.pe is None:
+                self.turn.switch(current, self.clock.now)
+            return current
         watched = self._look_at_lines()
         runnable = [v for v in self.vcpus if v.runnable]
         if current is not None and runnable == [current] and not watched:
@@ -429,8 +430,8 @@ class Host:
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
         """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to
         somebody."""
-        others = any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
-        if vcpu.faults_until > self.clock.now and not vcpu.suspended:
+        others = len(self.vcpus) > 1 and self._others(vcpu)
+        if vcpu.faults_until and vcpu.faults_until > self.clock.now and not vcpu.suspended:
             self._standstill.go_on_faulting(vcpu, others, until)
             return
         before = vcpu.context.insns
@@ -445,27 +446,31 @@ class Host:
             self._standstill.ran(vcpu, outcome.kind, retired)
         self._act_on(outcome, vcpu, others, until)
 
+    def _others(self, vcpu: Runnable) -> bool:
+        """Whether another vCPU can run, or waits for a store of this one."""
+        return any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
+
     def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
         """Do what an entry led to. A vCPU does not block while `run` is about to come back."""
         kind = outcome.kind
-        if kind is OutcomeKind.WAIT:
-            outcome.kind = OutcomeKind.NONE
+        if kind is Request.WAIT:
+            outcome.kind = Request.NONE
             if not self._stop:
                 vcpu.block()
                 return
-        elif kind is OutcomeKind.SLEEP:
-            outcome.kind = OutcomeKind.NONE
+        elif kind is Request.SLEEP:
+            outcome.kind = Request.NONE
             vcpu.sleep(outcome.until)
             return
         if not vcpu.runnable:
             self._put_stopped(vcpu)
-        elif kind is OutcomeKind.YIELD:
+        elif kind is ExitKind.YIELD:
             self.give_way(vcpu)
-        elif kind is OutcomeKind.WFE:
+        elif kind is ExitKind.WFE:
             vcpu.event_wait.begin()
-        elif kind is OutcomeKind.SPIN:
+        elif kind is ExitKind.SPIN:
             self._standstill.spin(vcpu, others, until)
-        elif kind is OutcomeKind.VECTOR_LOOP:
+        elif kind is ExitKind.VECTOR_LOOP:
             self._standstill.vector_loop(vcpu, others, until)
 
     def _put_stopped(self, vcpu: Runnable) -> None:

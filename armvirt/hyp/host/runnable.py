@@ -7,36 +7,25 @@ from typing import Protocol
 
 from armvirt.hw.clock import NEVER
 from armvirt.hw.context import Context
+from armvirt.hw.exit import ExitKind
 from armvirt.hw.pe import Pe
 from armvirt.hyp.host.pcpu import RunDelay
 
 
-class OutcomeKind(Enum):
-    """What ended an entry, and so what the host does next.
-
-    NONE: nothing is known yet. IRQ: a physical interrupt, which was handled. BUDGET: the given time
-    was reached. STOPPED: an exit, or a request of the host. WAIT: WFI or CPU_SUSPEND; the vCPU
-    blocks. SLEEP: the vCPU sleeps until `Outcome.until`. WFE: WFE found the event register clear.
-    YIELD: YIELD after the guaranteed time. SPIN: a branch to itself. VECTOR_LOOP: the exception
-    vectors fault again and again.
-    """
+class Request(Enum):
+    """What an exit handler asks of the host. NONE: nothing. WAIT: the vCPU blocks (WFI,
+    CPU_SUSPEND). SLEEP: the vCPU sleeps, loaded, until `EntryOutcome.until`."""
 
     NONE = "none"
-    IRQ = "irq"
-    BUDGET = "budget"
-    STOPPED = "stopped"
     WAIT = "wait"
     SLEEP = "sleep"
-    WFE = "wfe"
-    YIELD = "yield"
-    SPIN = "spin"
-    VECTOR_LOOP = "vector-loop"
 
 
 class EntryOutcome(Protocol):
-    """How one entry of the guest ended. ``until``: the ns at which a SLEEP ends."""
+    """How one entry of the guest ended: why the PE left the guest, or what an exit handler asks of
+    the host. ``until``: the ns at which a SLEEP ends."""
 
-    kind: OutcomeKind
+    kind: ExitKind | Request
     until: int
 
 

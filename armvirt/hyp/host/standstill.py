@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from armvirt.arch.el1 import ESR_EL1
 from armvirt.arch.esr import describe
 from armvirt.hw.clock import NEVER
-from armvirt.hyp.host.runnable import OutcomeKind, Runnable
+from armvirt.hw.exit import ExitKind
+from armvirt.hyp.host.runnable import Request, Runnable
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
@@ -49,15 +50,15 @@ class Standstill:
 
     # -- what ends it --
 
-    def ran(self, vcpu: Runnable, kind: OutcomeKind, insns: int) -> None:
+    def ran(self, vcpu: Runnable, kind: ExitKind | Request, insns: int) -> None:
         """A vCPU retired ``insns`` instructions. They may have changed something, unless it only
         stood still."""
         before = self._still.get(vcpu.index)
-        stopped = kind is OutcomeKind.BUDGET and before is not None
-        if kind is OutcomeKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
+        stopped = kind is ExitKind.BUDGET and before is not None
+        if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
             idle = insns <= FAULTS
         else:
-            idle = (kind is OutcomeKind.SPIN or stopped) and insns <= 2
+            idle = (kind is ExitKind.SPIN or stopped) and insns <= 2
         if not idle:
             self._still.clear()
 

@@ -38,7 +38,7 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
         return Action.RETRY
     if outcome is FaultOutcome.MMIO:
         if exit.esr & ISV:
-            return by_syndrome(vcpu, exit)
+            return by_syndrome(vcpu, exit, exit.ipa)
         if vcpu.vm.returns_nisv:
             vcpu.fault_address = exit.far
             vcpu.outcome.exit = NisvExit(exit.iss, exit.ipa)
@@ -65,33 +65,37 @@ def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
     return mmio
 
 
-def finish(vcpu: Vcpu, exit: SyncExit, mmio: MmioExit, action: int) -> int:
-    """``action``, or an external abort if nobody answered the access."""
-    return inject_data_abort(vcpu, exit, DFSC.EXTERNAL) if mmio.abort else action
+def swap(value: int, size: int) -> int:
+    """The value of a big-endian access, with its bytes in memory order read as little-endian."""
+    return int.from_bytes(value.to_bytes(size, "big"), "little")
 
 
-def swap(vcpu: Vcpu, value: int, size: int) -> int:
-    """Between register and bus: the bytes in memory order, read as little-endian."""
-    if vcpu.context.big_endian:
-        return int.from_bytes(value.to_bytes(size, "big"), "little")
-    return value
+def _in_memory_order(vcpu: Vcpu, value: int, size: int) -> int:
+    return swap(value, size) if vcpu.context.big_endian else value
 
 
-def by_syndrome(vcpu: Vcpu, exit: SyncExit) -> int:
+def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
     """The syndrome describes the access (ISV = 1): one general register, no writeback."""
-    esr = exit.esr
+    esr, context = exit.esr, vcpu.context
     size = 1 << (esr >> 22 & 3)
+    mask = (1 << size * 8) - 1
     if esr & WNR:
-        value = swap(vcpu, exit.rt_value & (1 << size * 8) - 1, size)
-        mmio = access(vcpu, MmioExit(exit.ipa, size, True, value))
-        return finish(vcpu, exit, mmio, Action.ADVANCE)
-    mmio = access(vcpu, MmioExit(exit.ipa, size, False))
-    value = extend(
-        swap(vcpu, mmio.data & (1 << size * 8) - 1, size), size, bool(esr & SSE), bool(esr & SF)
-    )
+        value = exit.rt_value & mask
+        if context.big_endian:
+            value = swap(value, size)
+        mmio = access(vcpu, MmioExit(ipa, size, True, value))
+        return inject_data_abort(vcpu, exit, DFSC.EXTERNAL) if mmio.abort else Action.ADVANCE
+    mmio = access(vcpu, MmioExit(ipa, size, False))
+    if mmio.abort:
+        return inject_data_abort(vcpu, exit, DFSC.EXTERNAL)
     if exit.rt == 31:
-        return finish(vcpu, exit, mmio, Action.ADVANCE)
-    return finish(vcpu, exit, mmio, vcpu.context.answer(value))
+        return Action.ADVANCE
+    value = mmio.data & mask
+    if context.big_endian:
+        value = swap(value, size)
+    if esr & SSE:
+        value = extend(value, size, True, bool(esr & SF))
+    return context.answer(value)
 
 
 def extend(value: int, size: int, signed: bool, wide: bool) -> int:
@@ -125,7 +129,7 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
         for part in _parts(element):
             done = _transfer(vcpu, exit, decoded, part, loaded)
             if done.abort:
-                return finish(vcpu, exit, done, Action.ADVANCE)
+                return inject_data_abort(vcpu, exit, DFSC.EXTERNAL)
     _write_registers(vcpu, decoded, loaded)
     return Action.ADVANCE
 
@@ -143,10 +147,14 @@ def _transfer(
 ) -> MmioExit:
     mmio = MmioExit(exit.ipa + part.offset, part.size, decoded.is_write)
     if decoded.is_write:
-        mmio.data = swap(vcpu, _register(vcpu, part) & (1 << part.size * 8) - 1, part.size)
+        mmio.data = _in_memory_order(
+            vcpu, _register(vcpu, part) & (1 << part.size * 8) - 1, part.size
+        )
     mmio = access(vcpu, mmio)
     if not decoded.is_write:
-        loaded.append((part, swap(vcpu, mmio.data & (1 << part.size * 8) - 1, part.size)))
+        loaded.append(
+            (part, _in_memory_order(vcpu, mmio.data & (1 << part.size * 8) - 1, part.size))
+        )
     return mmio
 
 

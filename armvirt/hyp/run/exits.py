@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from armvirt.arch.esr import EC, EC_SHIFT, WfxKind, decode_wfx, immediate, undefined
+from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.firmware.filter import FilterAction
 from armvirt.hyp.run import abort
@@ -102,6 +102,7 @@ def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     return Action.STOP
 
 
+#: By ESR_EL2.EC; `unknown` for every other class.
 HANDLERS: dict[int, Handler] = {
     EC.UNKNOWN: halt,
     EC.WFX: wfx,
@@ -112,8 +113,3 @@ HANDLERS: dict[int, Handler] = {
     EC.DABT_LOWER: abort.data,
     EC.BRK64: breakpoint_instruction,
 }
-
-
-def handle(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Dispatch one synchronous exit."""
-    return HANDLERS.get(exit.esr >> EC_SHIFT, unknown)(vcpu, exit)

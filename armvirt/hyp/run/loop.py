@@ -3,18 +3,19 @@ kvm_arch_vcpu_ioctl_run)."""
 
 from __future__ import annotations
 
+from armvirt.arch.esr import EC_SHIFT
 from armvirt.arch.gic import PPI_MAINTENANCE
 from armvirt.events import ExceptionEntry
 from armvirt.hw.clock import NEVER
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import Pe
-from armvirt.hyp.host.runnable import OutcomeKind
-from armvirt.hyp.run import exits
+from armvirt.hyp.host.runnable import Request
+from armvirt.hyp.run.exits import HANDLERS, unknown
 from armvirt.hyp.run.vmm_link import LeftToCallerError, VmmLink
 from armvirt.hyp.vcpu import events as vcpu_events
-from armvirt.hyp.vcpu.debug import STEP_HSR, GuestDebug
+from armvirt.hyp.vcpu.debug import STEP_HSR
 from armvirt.hyp.vcpu.exit_types import DebugExit, IntrExit, SystemEventExit
-from armvirt.hyp.vcpu.outcome import KINDS, Outcome
+from armvirt.hyp.vcpu.outcome import Outcome
 from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
@@ -33,52 +34,52 @@ class RunLoop:
     def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> Outcome:
         """One round: flush, run to ``until`` ns or to an exit that leaves the guest, sync; see
         `armvirt.hyp.host.runnable.Runnable.enter`."""
-        kind = self._run(until, alone, yield_at)
-        outcome = self.outcome
-        if outcome.exit is not None:
-            exit, outcome.exit = outcome.exit, None
-            self.vmm.tell_outside(exit)
-        if outcome.kind is not OutcomeKind.WAIT and outcome.kind is not OutcomeKind.SLEEP:
-            outcome.kind = KINDS[kind]
-        return outcome
-
-    def _run(self, until: int, alone: bool, yield_at: int) -> ExitKind:
         vcpu, pe = self.vcpu, self.vcpu.pe
         assert pe is not None
         if vcpu.suspended:
-            return self._suspended()
+            self._suspended()
+            return self._left(ExitKind.STOPPED)
         vgic = vcpu.vm.vgic
         if vgic is not None:
             vgic.refresh(vcpu.id)
         elif self._notify_user():
-            return ExitKind.STOPPED
+            return self._left(ExitKind.STOPPED)
         if vcpu.event_wait.active and not self._event_wait_ends(pe):
             vcpu.sleep(vcpu.event_wait.next_event)
-            return ExitKind.STOPPED
-        before = vcpu.context.insns
+            return self._left(ExitKind.STOPPED)
+        before = vcpu.context.insns if vcpu.single_step else 0
         if self.vmm.answers:
             kind = self.vmm.complete(pe, self._on_exit)
         else:
             self.vmm.abortable = None
             if alone:
                 self._repeat_tick(pe)
-            if vcpu.serror_pending or GuestDebug.SINGLESTEP in vcpu.debug:
+            if vcpu.serror_pending or vcpu.single_step:
                 until = self._one_instruction(pe, until)
             kind = pe.run(until, self._on_exit, yield_at)
         if kind is ExitKind.IRQ:
             self.host_interrupts(pe)
-        if GuestDebug.SINGLESTEP in vcpu.debug and vcpu.context.insns != before:
+        if vcpu.single_step and vcpu.context.insns != before:
             self._stepped()
-        return kind
+        return self._left(kind)
 
-    def _suspended(self) -> ExitKind:
+    def _left(self, kind: ExitKind) -> Outcome:
+        """The PE has left the guest: tell the VMM, and set the outcome."""
+        outcome = self.outcome
+        if outcome.exit is not None:
+            exit, outcome.exit = outcome.exit, None
+            self.vmm.tell_outside(exit)
+        if outcome.kind is not Request.WAIT and outcome.kind is not Request.SLEEP:
+            outcome.kind = kind
+        return outcome
+
+    def _suspended(self) -> None:
         """kvm_vcpu_suspend: KVM_SYSTEM_EVENT_WAKEUP where an interrupt can be delivered, at each
         entry until the VMM sets RUNNABLE; else the vCPU blocks."""
         if self.vcpu.runnable_interrupt():
             self.outcome.exit = SystemEventExit("wakeup")
         else:
             self.vcpu.block()
-        return ExitKind.STOPPED
 
     def _event_wait_ends(self, pe: Pe) -> bool:
         """Whether a vCPU in WFE goes on: look at the timers' lines and fill the list registers
@@ -97,7 +98,7 @@ class RunLoop:
         if vcpu.serror_pending and vcpu_events.can_take_serror(vcpu.context):
             vcpu.serror_pending = False
             self._take_serror(pe)
-            if GuestDebug.SINGLESTEP not in vcpu.debug:
+            if not vcpu.single_step:
                 return until
         return min(until, self.host.clock.now + pe.ns_per_insn)
 
@@ -176,7 +177,7 @@ class RunLoop:
         vcpu = self.vcpu
         self.vmm.taken = 0
         try:
-            action = exits.handle(vcpu, exit)
+            action = HANDLERS.get(exit.esr >> EC_SHIFT, unknown)(vcpu, exit)
         except LeftToCallerError:
             self.host.stop()
             return Action.STOP

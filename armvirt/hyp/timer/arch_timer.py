@@ -102,6 +102,8 @@ class ArchTimer(Showable):
         self.cpu.bg_timer = self._bg = HrTimer(clock, owner, "bg_timer", self._bg_timer_expired)
         self.map = get_timer_map(self.cpu, vm_data.vhe)
         self._direct, self._emulated = self.map.direct, self.map.emulated
+        self._direct_vtimer = self.map.direct_vtimer
+        self._of_host_ppi = {HOST_PPI[context.timer_id]: context for context in self._direct}
         for context in self._emulated:
             context.hrtimer = HrTimer(
                 clock, owner, context.name, partial(self._hrtimer_expired, context)
@@ -122,10 +124,12 @@ class ArchTimer(Showable):
 
     def _ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
         """CTL (writable bits) and CVAL, wherever they are."""
-        if context.loaded and self.hw is not None:
-            comparator = self.hw.comparator(context.name)
+        hw = self.hw
+        if context.loaded and hw is not None:
+            if context is self._direct_vtimer:
+                return hw.vtimer.ctl, hw.vtimer.cval
             if not self._shifted(context):
-                return comparator.ctl, comparator.cval
+                return hw.ptimer.ctl, hw.ptimer.cval
         return context.ctl, context.cval
 
     def _shifted(self, context: ArchTimerContext) -> bool:
@@ -143,7 +147,8 @@ class ArchTimer(Showable):
     def should_fire(self, context: ArchTimerContext) -> bool:
         """timer_should_fire of a context, loaded or not."""
         ctl, cval = self._ctl_cval(context)
-        return timer_should_fire(ctl, cval, self.now(context))
+        count = self.vm_data.counter.count() - context.offset.value & MASK64
+        return timer_should_fire(ctl, cval, count)
 
     def compute_delta(self, context: ArchTimerContext) -> int:
         """The ns until the context's condition holds, 0 if it holds: exact, rounded up to the first
@@ -169,7 +174,7 @@ class ArchTimer(Showable):
                 TimerLine(context.name, int(level))
             )  # a direct timer's line is the hardware's event
         if self.cpu.enabled:
-            self.vgic.inject(self.vcpu_id, self._ppi(context), level, context)
+            self.vgic.inject(self.vcpu_id, self.vm_data.ppi[context.timer_id], level, context)
 
     def timer_emulate(self, context: ArchTimerContext) -> None:
         """Bring an emulated context's level and host timer up to date; every change of it ends
@@ -222,7 +227,7 @@ class ArchTimer(Showable):
         register. One that is spurious (the line fell meanwhile) has nobody who would, so it is
         deactivated here.
         """
-        context = next((c for c in self._direct if HOST_PPI[c.timer_id] == intid), None)
+        context = self._of_host_ppi.get(intid)
         if context is None or not context.loaded:
             return False
         if not self.should_fire(context):
@@ -358,7 +363,7 @@ class ArchTimer(Showable):
         """kvm_vgic_map_phys_irq, with the line's level as get_input_level gives it."""
         host_intid = HOST_PPI[context.timer_id]
         self.vgic.map_phys_irq(
-            self.vcpu_id, self._ppi(context), host_intid, lambda: self.should_fire(context)
+            self.vcpu_id, self._ppi(context), host_intid, partial(self.should_fire, context)
         )
 
     def vcpu_reset(self) -> None:
@@ -438,7 +443,9 @@ class ArchTimer(Showable):
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
-        return None if timer_can_fire(self._ctl_cval(ptimer)[0]) else self._ppi(vtimer)
+        if timer_can_fire(self._ctl_cval(ptimer)[0]):
+            return None
+        return self.vm_data.ppi[TimerId.VTIMER]
 
     def slept(self, times: int) -> None:
         """What so many rounds of `blocking`, the background timer's end and `vcpu_load` for the

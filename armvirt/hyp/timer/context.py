@@ -247,7 +247,9 @@ class ArchTimerOffset:
     @property
     def value(self) -> int:
         """timer_get_offset: the sum of both, modulo 2**64."""
-        return self.vm_offset + (self.vcpu_offset or 0) & MASK64
+        data = self._vm_data
+        vm_offset = data.voffset if self._timer_id is TimerId.VTIMER else data.poffset
+        return vm_offset + (self.vcpu_offset or 0) & MASK64
 
 
 class ArchTimerContext:
@@ -257,17 +259,13 @@ class ArchTimerContext:
     hardware has them. ``irq_level`` is the level that was last told to the vGIC.
     """
 
-    __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "offset", "timer_id")
+    __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "name", "offset", "timer_id")
 
     def __init__(self, timer_id: TimerId, offset: ArchTimerOffset) -> None:
-        self.timer_id, self.offset = timer_id, offset
+        self.timer_id, self.offset, self.name = timer_id, offset, TIMER_NAMES[timer_id]
         self.ctl = self.cval = 0
         self.loaded = self.irq_level = False
         self.hrtimer: HrTimer | None = None
-
-    @property
-    def name(self) -> str:
-        return TIMER_NAMES[self.timer_id]
 
 
 class ArchTimerCpu:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from armvirt.hw.exit import ExitKind
-from armvirt.hyp.host.runnable import OutcomeKind
+from armvirt.hyp.host.runnable import Request
 from armvirt.hyp.vcpu.exit_types import Exit
-
-KINDS: dict[ExitKind, OutcomeKind] = {
-    ExitKind.IRQ: OutcomeKind.IRQ,
-    ExitKind.BUDGET: OutcomeKind.BUDGET,
-    ExitKind.WFE: OutcomeKind.WFE,
-    ExitKind.YIELD: OutcomeKind.YIELD,
-    ExitKind.STOPPED: OutcomeKind.STOPPED,
-    ExitKind.SPIN: OutcomeKind.SPIN,
-    ExitKind.VECTOR_LOOP: OutcomeKind.VECTOR_LOOP,
-}
-"""What the PE's report means to the host, unless an exit handler has said WAIT or SLEEP."""
 
 
 class Outcome:
     """The outcome of the last entry of one vCPU: one object, used again for every entry.
 
-    ``kind`` says what the host does next; ``until`` is the ns at which a SLEEP ends. A WAIT or a
+    ``kind`` says why the PE left the guest, or what an exit handler asks of the host; ``until`` is
+    the ns at which a SLEEP ends. A WAIT or a
     SLEEP stays until the host has acted on it. ``exit`` is what the VMM is told once the PE has left
     the guest: the VMM may change any register then.
     """
@@ -29,7 +19,7 @@ class Outcome:
     __slots__ = ("exit", "kind", "until")
 
     def __init__(self) -> None:
-        self.kind = OutcomeKind.NONE
+        self.kind: ExitKind | Request = Request.NONE
         self.until = 0
         self.exit: Exit | None = None
 
@@ -38,21 +28,21 @@ class Outcome:
 
     def wait(self) -> None:
         """The vCPU blocks."""
-        self.kind = OutcomeKind.WAIT
+        self.kind = Request.WAIT
 
     def sleep(self, until: int) -> None:
         """The vCPU sleeps, loaded, until ``until`` ns."""
-        self.kind, self.until = OutcomeKind.SLEEP, until
+        self.kind, self.until = Request.SLEEP, until
 
     @property
     def waits(self) -> bool:
-        return self.kind is OutcomeKind.WAIT
+        return self.kind is Request.WAIT
 
     def cancel_wait(self) -> None:
         """A change of the power state takes the place of a wait."""
-        if self.kind is OutcomeKind.WAIT:
-            self.kind = OutcomeKind.NONE
+        if self.kind is Request.WAIT:
+            self.kind = Request.NONE
 
     def restore(self, waits: bool) -> None:
         """Take over saved state."""
-        self.kind, self.exit = OutcomeKind.WAIT if waits else OutcomeKind.NONE, None
+        self.kind, self.exit = Request.WAIT if waits else Request.NONE, None

@@ -127,6 +127,7 @@ class Vcpu:
         self.event_wait = EventWait(self)
         self.context.on_event = self.event_wait.event
         self.debug = GuestDebug.NONE
+        self.single_step = False
         self.immediate_exit = False
         self.serror_pending = False
         self.spsr32 = [0, 0, 0, 0]
@@ -589,6 +590,7 @@ class Vcpu:
         USE_SW_BP each BRK. KvmError EINVAL as `GuestDebug.checked`."""
         self.host.check_thread()
         self.debug = GuestDebug.checked(control)
+        self.single_step = GuestDebug.SINGLESTEP in self.debug
         self.program_traps()
 
     def translate(self, va: int) -> int | None:

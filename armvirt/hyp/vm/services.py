@@ -13,43 +13,32 @@ from armvirt.hyp.vcpu.exit_types import SystemEventExit
 from armvirt.hyp.vcpu.protocols import Vm
 from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vcpu.vcpu import Power, Vcpu
-from armvirt.hyp.vgic.vgic import Vgic
 
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 
 
-class VmTimerVgic:
-    """The vGIC as the timers see it (`TimerVgic`). The timers exist before the ``vgic`` does."""
-
-    __slots__ = ("vgic",)
-
-    def __init__(self) -> None:
-        self.vgic: Vgic | None = None
-
-    @property
-    def _present(self) -> Vgic:
-        assert self.vgic is not None
-        return self.vgic
+class NoVgic:
+    """The vGIC of the timers (`TimerVgic`) in a VM that has none yet: no timer is enabled then."""
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        vgic = self.vgic
-        if vgic is not None and vgic.dist.initialized:
-            vgic.inject(vcpu_id, intid, level, owner)
+        """Nothing: the VMM has the interrupt controller."""
 
     def map_phys_irq(
         self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]
     ) -> None:
-        self._present.map_phys_irq(vcpu_id, intid, host_intid, get_input_level)
+        raise AssertionError("a timer is enabled without a vGIC")
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
-        self._present.set_owner(vcpu_id, intid, owner)
+        raise AssertionError("a timer is enabled without a vGIC")
 
     def is_active(self, vcpu_id: int, intid: int) -> bool:
-        vgic = self.vgic
-        return vgic is not None and vgic.is_active(vcpu_id, intid)
+        return False
 
     def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
-        self._present.reset_mapped_irq(vcpu_id, intid)
+        raise AssertionError("a timer is enabled without a vGIC")
+
+
+NO_VGIC = NoVgic()
 
 
 class VmSmcccHost:

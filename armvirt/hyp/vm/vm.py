@@ -14,7 +14,7 @@ from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host
 from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
-from armvirt.hyp.timer.arch_timer import ArchTimerVmData
+from armvirt.hyp.timer.arch_timer import ArchTimerVmData, TimerVgic
 from armvirt.hyp.vcpu.features import Feature, VcpuInit, preferred_target
 from armvirt.hyp.vcpu.vcpu import Power, Vcpu
 from armvirt.hyp.vgic.device import VgicDevice
@@ -23,7 +23,7 @@ from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.vm.devices import Devices
 from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter
 from armvirt.hyp.vm.irqs import CPU_LINES, IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI
-from armvirt.hyp.vm.services import VmSmcccHost, VmTimerVgic, add_calls
+from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, add_calls
 from armvirt.hyp.vm.vgic_callbacks import VmVgicCallbacks
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ class Vm:
         self.vcpu_features: Feature | None = None
         self.vgic: Vgic | None = None
         self.devices = Devices()
-        self.timer_vgic = VmTimerVgic()
         self.smccc = Smccc(VmSmcccHost(self), trng_seed, host.bus)
         self.wall_clock_start = wall_clock_start
         add_calls(self.smccc, self, lambda: self.wall_clock_start + self.host.clock.now)
@@ -323,10 +322,11 @@ class Vm:
             raise KvmError("E2BIG", f"a GICv{model} has at most {MAX_VCPUS[model]} vCPUs")
         callbacks = VmVgicCallbacks(self._vcpus, self._irqs, self.host.clock, f"vm{self.id}-vgic")
         self.vgic = Vgic(self.host.bus, callbacks, model, self.host.pe.vif.prebits)
-        self.devices.vgic = self.timer_vgic.vgic = self.vgic
+        self.devices.vgic = self.vgic
         self.vgic.dist.id_base = self.id_base
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
+            vcpu.timer.vgic = self.vgic
         self.vgic.dist.memory = BusMaster(self.mmu)
         callbacks.connect(self.vgic)
         for its in self._its_devices:
@@ -339,6 +339,11 @@ class Vm:
         its = ItsDevice(self._vgic_if_any, self.devices.forget_frames)
         self._its_devices.append(its)
         return its
+
+    @property
+    def timer_vgic(self) -> TimerVgic:
+        """What the timers of a new vCPU have for a vGIC."""
+        return NO_VGIC if self.vgic is None else self.vgic
 
     def vgic_of(self) -> Vgic:
         """The interrupt controller of a VM that has one."""
