@@ -25,8 +25,7 @@ from armvirt.hyp.memory.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMe
 from armvirt.hyp.run.loop import RunLoop
 from armvirt.hyp.vcpu import idregs
 from armvirt.hyp.vcpu.attributes import VcpuGroup
-from armvirt.hyp.vcpu.debug import GuestDebug
-from armvirt.hyp.vcpu.events import InFlight, VcpuEvents
+from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
 from armvirt.hyp.vcpu.exit_types import (
     DebugExit,
     Exit,
@@ -38,17 +37,15 @@ from armvirt.hyp.vcpu.exit_types import (
     StuckExit,
     SystemEventExit,
 )
-from armvirt.hyp.vcpu.features import Feature, MpState, VcpuInit
+from armvirt.hyp.vcpu.init import Feature, MpState, Start, VcpuInit
 from armvirt.hyp.vcpu.protocols import ExitHandler
-from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vcpu.vcpu import Vcpu
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vm.capabilities import Cap, check_extension
-from armvirt.hyp.vm.irqfd import GsiRoute
-from armvirt.hyp.vm.irqs import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, irq_line_word
+from armvirt.hyp.vm.irqs import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, GsiRoute, irq_line_word
 from armvirt.hyp.vm.vm import Vm
 
 __all__ = [

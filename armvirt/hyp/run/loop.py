@@ -13,9 +13,8 @@ from armvirt.hyp.host.runnable import Request
 from armvirt.hyp.run.exits import HANDLERS, unknown
 from armvirt.hyp.run.vmm_link import LeftToCallerError, VmmLink
 from armvirt.hyp.vcpu import events as vcpu_events
-from armvirt.hyp.vcpu.debug import STEP_HSR
-from armvirt.hyp.vcpu.exit_types import DebugExit, IntrExit, SystemEventExit
-from armvirt.hyp.vcpu.outcome import Outcome
+from armvirt.hyp.vcpu.events import STEP_HSR
+from armvirt.hyp.vcpu.exit_types import DebugExit, IntrExit, Outcome, SystemEventExit
 from armvirt.hyp.vcpu.vcpu import Vcpu
 
 

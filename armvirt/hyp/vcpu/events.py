@@ -1,16 +1,21 @@
-"""KVM_{GET,SET}_VCPU_EVENTS: SErrors and external aborts that a VMM gives its guest
-(arch/arm64/kvm/guest.c, inject_fault.c)."""
+"""What a VMM injects and observes: SErrors and external aborts (KVM_{GET,SET}_VCPU_EVENTS), single
+steps and breakpoints (KVM_SET_GUEST_DEBUG), and the state that moves with a vCPU beside its registers
+(arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
 
 from __future__ import annotations
 
+from enum import IntFlag
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch import esr as syndrome
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import DFSC, EC
+from armvirt.errors import KvmError
+from armvirt.hyp.vcpu.exit_types import MmioExit
 
 if TYPE_CHECKING:
     from armvirt.hw.context import Context
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 SPSR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, VBAR_EL1 = (
     sysreg(3, 0, crn, crm, op2)
@@ -28,6 +33,31 @@ FROM_EL0, FROM_EL1_SPX, VECTOR_SYNC, VECTOR_SERROR = 0x400, 0x200, 0x000, 0x180
 #: An SError of unknown cause: without the RAS extension the syndrome cannot be chosen (ISS is
 #: IMPLEMENTATION DEFINED).
 SERROR_ESR = syndrome.build(EC.SERROR)
+
+
+#: The syndrome of a step that an instruction of EL1 or EL0 has made: ISV, EX clear, IFSC "debug
+#: exception".
+STEP_HSR = syndrome.build(EC.STEP_LOWER, 1 << 24 | 0x22)
+
+
+class GuestDebug(IntFlag):
+    """KVM_GUESTDBG_*: the control word."""
+
+    NONE = 0
+    ENABLE = 1 << 0
+    SINGLESTEP = 1 << 1
+    USE_SW_BP = 1 << 16
+    USE_HW = 1 << 17
+
+    @classmethod
+    def checked(cls, control: int) -> GuestDebug:
+        """The control word, NONE without ENABLE. KvmError EINVAL for an unknown bit, and for
+        hardware breakpoints and watchpoints: `Cap.GUEST_DEBUG_HW_BPS` and `_WPS` are 0."""
+        if control & ~int(cls.ENABLE | cls.SINGLESTEP | cls.USE_SW_BP):
+            raise KvmError(
+                "EINVAL", f"guest debug {control:#x}: there are ENABLE, SINGLESTEP and USE_SW_BP"
+            )
+        return cls(control) if control & cls.ENABLE else cls.NONE
 
 
 class InFlight(NamedTuple):
@@ -60,6 +90,26 @@ class VcpuEvents(NamedTuple):
     serror_has_esr: bool = False
     ext_dabt_pending: bool = False
     serror_esr: int = 0
+
+
+def set_events(vcpu: Vcpu, events: VcpuEvents) -> None:
+    """Make an SError pending, and answer the access of the last exit with an external abort. KvmError
+    EINVAL as `Vcpu.set_vcpu_events`."""
+    exit = vcpu.vmm.abortable
+    if events.serror_pending and events.serror_has_esr:
+        raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
+    if events.ext_dabt_pending and exit is None:
+        raise KvmError("EINVAL", "an external abort answers an MMIO or NISV exit")
+    if events.serror_pending:
+        vcpu.serror_pending = True
+        vcpu.wake()
+    if not events.ext_dabt_pending:
+        return
+    vcpu.vmm.abortable = None
+    if isinstance(exit, MmioExit):
+        exit.abort = True
+    else:
+        take_data_abort(vcpu.context, vcpu.fault_address)
 
 
 def can_take_serror(context: Context) -> bool:

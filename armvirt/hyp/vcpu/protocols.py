@@ -13,7 +13,7 @@ from armvirt.hyp.memory.mmu import Mmu
 from armvirt.hyp.timer.arch_timer import ArchTimerVmData
 from armvirt.hyp.timer.context import TimerVgic
 from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit
-from armvirt.hyp.vcpu.features import Feature
+from armvirt.hyp.vcpu.init import Feature
 from armvirt.hyp.vgic.vgic import Vgic
 
 if TYPE_CHECKING:

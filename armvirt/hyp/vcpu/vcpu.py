@@ -10,29 +10,8 @@ from collections.abc import Iterable
 from enum import Enum
 
 from armvirt.arch import stage2
-from armvirt.arch.el1 import MIDR_EL1, PMUSERENR_EL0, PMUSERENR_EN
-from armvirt.arch.el2 import (
-    HCR_AMO,
-    HCR_E2H,
-    HCR_EL2,
-    HCR_FMO,
-    HCR_IMO,
-    HCR_RW,
-    HCR_SWIO,
-    HCR_TID3,
-    HCR_TSC,
-    HCR_TWE,
-    HCR_TWI,
-    HCR_VM,
-    MDCR_EL2,
-    MDCR_TDE,
-    MDCR_TPM,
-    MDCR_TPMCR,
-    VMPIDR_EL2,
-    VPIDR_EL2,
-    VTCR_EL2,
-    VTTBR_EL2,
-)
+from armvirt.arch.el1 import MIDR_EL1
+from armvirt.arch.el2 import VMPIDR_EL2, VPIDR_EL2, VTCR_EL2, VTTBR_EL2
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.errors import KvmError
 from armvirt.events import Schedule, Stamp
@@ -42,31 +21,16 @@ from armvirt.hyp.firmware.pvtime import StolenTime
 from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.host.runnable import Enter
 from armvirt.hyp.timer.arch_timer import ArchTimer
-from armvirt.hyp.vcpu import attributes, idregs, onereg, reset
+from armvirt.hyp.vcpu import attributes, idregs, onereg
 from armvirt.hyp.vcpu import events as vcpu_events
-from armvirt.hyp.vcpu.debug import GuestDebug
 from armvirt.hyp.vcpu.event_wait import EventWait
-from armvirt.hyp.vcpu.events import InFlight, VcpuEvents
-from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, StuckExit
-from armvirt.hyp.vcpu.features import STICKY, Feature, MpState, VcpuInit
-from armvirt.hyp.vcpu.outcome import Outcome
+from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
+from armvirt.hyp.vcpu.exit_types import Exit, Outcome, StuckExit
+from armvirt.hyp.vcpu.init import STICKY, Feature, MpState, Start, VcpuInit, reset
 from armvirt.hyp.vcpu.protocols import ExitHandler, Vm, Vmm
-from armvirt.hyp.vcpu.reset import Start
+from armvirt.hyp.vcpu.traps import activate_traps
 
 DAIF_IF = PSTATE_I | PSTATE_F
-
-HCR_GUEST_FLAGS = (
-    HCR_VM
-    | HCR_SWIO
-    | HCR_FMO
-    | HCR_IMO
-    | HCR_AMO
-    | HCR_TWI
-    | HCR_TWE
-    | HCR_TID3
-    | HCR_TSC
-    | HCR_RW
-)
 
 
 class Power(Enum):
@@ -197,7 +161,7 @@ class Vcpu:
         self.faults_until = 0
         self.event_wait.entered()
         self._forget_answers()
-        reset.reset(self.context, start)
+        reset(self.context, start)
         self.timer.vcpu_reset()
         self._set_power(Power.RUNNABLE if run else Power.OFF)
 
@@ -342,13 +306,12 @@ class Vcpu:
         """MDCR_EL2 and HCR_EL2 of the CPU that it is on: what debugging and the CPU's own interrupt
         inputs ask for."""
         if self.pe is not None:
-            breakpoints = MDCR_TDE if GuestDebug.USE_SW_BP in self.debug else 0
-            self.pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR | breakpoints)
-            # EL1's trap of EL0 comes before MDCR_EL2.TPM: it is opened, so that EL2 answers at EL0
-            # too (__activate_traps_common). The guest cannot reach this register.
-            self.pe.write_el2(PMUSERENR_EL0, PMUSERENR_EN)
-            vhe = HCR_E2H if self.vm.timer_data.vhe else 0
-            self.pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | vhe | self.lines)
+            activate_traps(
+                self.pe,
+                vhe=self.vm.timer_data.vhe,
+                breakpoints=GuestDebug.USE_SW_BP in self.debug,
+                lines=self.lines,
+            )
 
     def attach(self, pe: Pe) -> None:
         """Bind to ``pe`` after a restore: as `load`, but the PE's registers are correct already."""
@@ -556,23 +519,7 @@ class Vcpu:
         when the last exit was no `MmioExit` or `NisvExit`."""
         self.check_initialized()
         self.host.check_thread()
-        if events.serror_pending and events.serror_has_esr:
-            raise KvmError(
-                "EINVAL", "without the RAS extension an SError has no syndrome of the VMM's"
-            )
-        exit = self.vmm.abortable
-        if events.ext_dabt_pending and exit is None:
-            raise KvmError("EINVAL", "an external abort answers an MMIO or NISV exit")
-        if events.serror_pending:
-            self.serror_pending = True
-            self.wake()
-        if not events.ext_dabt_pending:
-            return
-        self.vmm.abortable = None
-        if isinstance(exit, MmioExit):
-            exit.abort = True
-        elif exit is not None:
-            vcpu_events.take_data_abort(self.context, self.fault_address)
+        vcpu_events.set_events(self, events)
 
     def set_line(self, number: int, level: bool) -> None:
         """KVM_IRQ_LINE of a CPU's own input, 0 for IRQ and 1 for FIQ (vcpu_interrupt_line)."""

@@ -1,11 +1,100 @@
-"""The in-kernel devices on a VM's bus: GIC frames and ioeventfds (struct kvm_io_bus)."""
+"""The in-kernel devices on a VM's bus: GIC frames, and ioeventfds (struct kvm_io_bus,
+virt/kvm/eventfd.c).
+
+KVM_IOEVENTFD: a guest's store to an address calls a function at once, before the VMM.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+from armvirt.arch.words import MASK64
+from armvirt.errors import KvmError
 from armvirt.hyp.vcpu.exit_types import MmioExit
 from armvirt.hyp.vgic.registers.frames import Frame
 from armvirt.hyp.vgic.vgic import Vgic
-from armvirt.hyp.vm.ioeventfd import IoEventFds
+
+ANY_LENGTH = 0
+LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
+
+
+class IoEventFd(NamedTuple):
+    """A store of ``length`` bytes to ``address`` (0: of any length) with this data (None: any)
+    calls ``signal``."""
+
+    address: int
+    length: int
+    datamatch: int | None
+    signal: Callable[[], None]
+
+    def matches(self, address: int, length: int, data: int) -> bool:
+        """ioeventfd_in_range."""
+        return (
+            address == self.address
+            and self.length in (ANY_LENGTH, length)
+            and (self.datamatch is None or self.datamatch == data)
+        )
+
+    def collides(self, other: IoEventFd) -> bool:
+        """ioeventfd_check_collision: whether a store could mean both."""
+        if self.address != other.address:
+            return False
+        if ANY_LENGTH in (self.length, other.length):
+            return True
+        if self.length != other.length:
+            return False
+        return None in (self.datamatch, other.datamatch) or self.datamatch == other.datamatch
+
+
+class IoEventFds:
+    """The ioeventfds of one VM."""
+
+    def __init__(self) -> None:
+        self._all: list[IoEventFd] = []
+
+    def assign(
+        self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
+    ) -> None:
+        """KvmError EINVAL for a length that is none, data to match with no length, or a range that
+        wraps; EEXIST where a store could be another's too."""
+        new = self._checked(address, length, signal, datamatch)
+        if any(new.collides(each) for each in self._all):
+            raise KvmError("EEXIST", f"an ioeventfd takes stores to {address:#x} already")
+        self._all.append(new)
+
+    def deassign(
+        self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
+    ) -> None:
+        """KVM_IOEVENTFD_FLAG_DEASSIGN: KvmError ENOENT unless there is exactly this one; EINVAL as
+        `assign`."""
+        gone = self._checked(address, length, signal, datamatch)
+        if gone not in self._all:
+            raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")
+        self._all.remove(gone)
+
+    @staticmethod
+    def _checked(
+        address: int, length: int, signal: Callable[[], None], datamatch: int | None
+    ) -> IoEventFd:
+        if length not in LENGTHS:
+            raise KvmError(
+                "EINVAL", f"an ioeventfd has 1, 2, 4 or 8 bytes, or 0 for any, not {length}"
+            )
+        if not 0 <= address <= MASK64 or address + length > MASK64:
+            raise KvmError("EINVAL", f"an ioeventfd at {address:#x} wraps around")
+        if datamatch is not None and not length:
+            raise KvmError("EINVAL", "an ioeventfd of any length has no data to match")
+        return IoEventFd(address, length, datamatch, signal)
+
+    def store(self, address: int, length: int, data: int) -> bool:
+        """A guest's store; True if an ioeventfd has consumed it."""
+        if not self._all:
+            return False
+        hit = next((each for each in self._all if each.matches(address, length, data)), None)
+        if hit is not None:
+            hit.signal()
+        return hit is not None
 
 
 class Devices:

@@ -1,13 +1,126 @@
-"""The interrupts of a VM as its VMM raises them: lines, messages, irqfds (virt/kvm/eventfd.c,
-arch/arm64/kvm/arm.c)."""
+"""The interrupts of a VM as its VMM raises them: KVM_IRQ_LINE, GSIs, irqfds (virt/kvm/irqchip.c,
+virt/kvm/eventfd.c, vgic-irqfd.c).
+
+A GSI is routed to a pin of the interrupt controller; pin n is SPI n, INTID 32 + n. An irqfd is a
+callable instead of a file: a call of it stands for a write of the eventfd. The VMM sets up routes and
+irqfds again after `Vm.load`; what they did to interrupts is in the vGIC's state.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from armvirt.arch.gic import FIRST_SPI, MAX_SPI
+from armvirt.errors import KvmError
+from armvirt.hyp.vgic.vgic import Vgic
 
 # The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).
 IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI = 0, 1, 2
 CPU_LINES = (0, 1)  # KVM_ARM_IRQ_CPU_IRQ, KVM_ARM_IRQ_CPU_FIQ
+PINS = MAX_SPI + 1 - FIRST_SPI  # KVM_IRQCHIP_NUM_PINS
+MAX_ROUTES = 4096  # KVM_MAX_IRQ_ROUTES
 
 
 def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
     """vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
     return (vcpu_id >> 8 & 15) << 28 | kind << 24 | (vcpu_id & 0xFF) << 16 | number & 0xFFFF
+
+
+class GsiRoute(NamedTuple):
+    """struct kvm_irq_routing_entry of type KVM_IRQ_ROUTING_IRQCHIP."""
+
+    gsi: int
+    pin: int
+    irqchip: int = 0
+
+
+class IrqRouter:
+    """The GSIs of one VM. ``vgic()`` gives its interrupt controller, None while there is none."""
+
+    def __init__(self, vgic: Callable[[], Vgic | None]) -> None:
+        self._vgic = vgic
+        self._routes: dict[int, int] | None = (
+            None  # None: GSI n is pin n (kvm_vgic_setup_default_irq_routing)
+        )
+        self._resamplers: dict[int, list[Callable[[], None]]] = {}
+
+    # Routing -------------------------------------------------------------------------------------
+
+    def set_routing(self, entries: Iterable[GsiRoute]) -> None:
+        """KVM_SET_GSI_ROUTING: replace the whole table. KvmError EINVAL, and nothing is changed,
+        for a pin or an irqchip that does not exist, a GSI that is routed twice or out of range, or
+        too many entries."""
+        routes: dict[int, int] = {}
+        for entry in entries:
+            if not 0 <= entry.pin < PINS or entry.irqchip != 0:
+                raise KvmError(
+                    "EINVAL", f"GSI {entry.gsi}: no pin {entry.pin} of irqchip {entry.irqchip}"
+                )
+            if not 0 <= entry.gsi < MAX_ROUTES or entry.gsi in routes or len(routes) >= MAX_ROUTES:
+                raise KvmError("EINVAL", f"GSI {entry.gsi} cannot be routed, or is routed twice")
+            routes[entry.gsi] = entry.pin
+        self._routes = routes
+        self._listen()
+
+    def pin(self, gsi: int) -> int | None:
+        """The pin that a GSI is routed to, None for nowhere."""
+        if self._routes is None:
+            return gsi if 0 <= gsi < PINS else None
+        return self._routes.get(gsi)
+
+    def set_irq(self, gsi: int, level: bool) -> None:
+        """kvm_set_irq on a GSI; one that leads nowhere, or to an SPI that the vGIC lacks, does
+        nothing."""
+        pin, vgic = self.pin(gsi), self._vgic()
+        if pin is not None and vgic is not None and vgic.dist.spi(FIRST_SPI + pin) is not None:
+            vgic.inject(None, FIRST_SPI + pin, level)
+
+    # irqfds --------------------------------------------------------------------------------------
+
+    def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
+        """KVM_IRQFD: a function that raises a GSI. KvmError EAGAIN before the vGIC is initialised.
+
+        Without ``resample`` a call is a pulse, for edge interrupts. With it, the line is asserted
+        until the guest ends the (level) interrupt; then it is lowered and ``resample()`` is called,
+        which looks at its device and calls again if that still wants attention. Irqfds with
+        ``resample`` on one GSI share its line.
+        """
+        vgic = self._vgic()
+        if vgic is None or not vgic.dist.initialized:
+            raise KvmError("EAGAIN", "an irqfd needs an initialised vGIC")
+        if resample is None:
+            return lambda: self._pulse(gsi)
+        self._resamplers.setdefault(gsi, []).append(resample)
+        self._listen()
+        return lambda: self.set_irq(gsi, True)
+
+    def deassign(self, gsi: int, resample: Callable[[], None]) -> None:
+        """KVM_IRQFD_FLAG_DEASSIGN for one with ``resample``; the last one of its GSI lowers the
+        line."""
+        left = self._resamplers.get(gsi, [])
+        if resample in left:
+            left.remove(resample)
+        if not left and self._resamplers.pop(gsi, None) is not None:
+            self.set_irq(gsi, False)
+        self._listen()
+
+    def _pulse(self, gsi: int) -> None:
+        self.set_irq(gsi, True)
+        self.set_irq(gsi, False)
+
+    def _listen(self) -> None:
+        """Tell the vGIC whose end of interrupt matters."""
+        vgic = self._vgic()
+        if vgic is not None:
+            pins = {self.pin(gsi) for gsi in self._resamplers}
+            vgic.watch(frozenset(FIRST_SPI + pin for pin in pins if pin is not None))
+
+    def ended(self, intid: int) -> None:
+        """The guest ended a level SPI (kvm_notify_acked_irq, irqfd_resampler_ack): lower its line,
+        then ask."""
+        for gsi, resamplers in list(self._resamplers.items()):
+            if self.pin(gsi) == intid - FIRST_SPI:
+                self.set_irq(gsi, False)
+                for resample in list(resamplers):
+                    resample()

@@ -15,16 +15,21 @@ from armvirt.hyp.host.host import Host
 from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
 from armvirt.hyp.timer.arch_timer import ArchTimerVmData, TimerVgic
-from armvirt.hyp.vcpu.features import Feature, VcpuInit, preferred_target
+from armvirt.hyp.vcpu.init import Feature, VcpuInit, preferred_target
 from armvirt.hyp.vcpu.vcpu import Power, Vcpu
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic
 from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
 from armvirt.hyp.vm.devices import Devices
-from armvirt.hyp.vm.irqfd import GsiRoute, IrqRouter
-from armvirt.hyp.vm.irqs import CPU_LINES, IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI
-from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, add_calls
-from armvirt.hyp.vm.vgic_callbacks import VmVgicCallbacks
+from armvirt.hyp.vm.irqs import (
+    CPU_LINES,
+    IRQ_TYPE_CPU,
+    IRQ_TYPE_PPI,
+    IRQ_TYPE_SPI,
+    GsiRoute,
+    IrqRouter,
+)
+from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, VmVgicCallbacks, add_calls
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.trace import Comparison, Finding
