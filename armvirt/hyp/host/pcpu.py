@@ -1,5 +1,4 @@
-"""What is on a physical CPU: the vCPU that has it, and where its round robin stands (the kernel's
-struct rq)."""
+"""A physical CPU of the host: the vCPU on it, and the state of its round robin (struct rq)."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Pcpu:
-    """One physical CPU. ``vcpu`` is on it, or was until it blocked; ``last`` is the index of its
-    last choice.
+    """One physical CPU. ``vcpu`` is loaded on the PE, or was until it blocked; ``last`` is the index
+    of the vCPU that was chosen last.
 
-    A vCPU that is loaded stays loaded while other PEs have their turns: on a machine they would run
-    at the same time.
+    A vCPU stays loaded while other PEs have their turns: turns stand for PEs that run at the same
+    time.
     """
 
     __slots__ = ("last", "pe", "vcpu")
@@ -49,12 +48,12 @@ class Pcpu:
         vcpu.load(self.pe)
 
     def leave(self, vcpu: Runnable) -> None:
-        """``vcpu`` has another home now."""
+        """``vcpu`` queues at another PE from now on."""
         if self.vcpu is vcpu:
             self.vcpu = None
 
     def unload(self) -> None:
-        """Forget what is loaded, without saving it: it is about to be replaced."""
+        """Detach the loaded vCPU without saving it: a restore follows."""
         if self.vcpu is not None and self.loaded:
             self.vcpu.detach()
         self.vcpu = None
@@ -76,10 +75,10 @@ class Pcpu:
 
 
 class RunDelay:
-    """How long a vCPU has been runnable while another had its PE, in ns (the kernel's
-    sched_info.run_delay).
+    """The time in ns for which a vCPU was runnable while another vCPU had its PE
+    (sched_info.run_delay).
 
-    That is what the guest sees as stolen time. Waiting for the turn of one's own PE is none: turns
+    The guest sees this as stolen time. A wait for the turn of the PE itself does not count: turns
     stand for PEs that run at the same time.
     """
 
@@ -90,18 +89,18 @@ class RunDelay:
         self.since: int | None = None
 
     def queue(self, now: int) -> None:
-        """It is runnable, and the PE is another's."""
+        """The vCPU is runnable, and another vCPU has the PE."""
         if self.since is None:
             self.since = now
 
     def arrive(self, now: int) -> None:
-        """It gets the PE."""
+        """The vCPU gets the PE."""
         if self.since is not None:
             self.total += now - self.since
             self.since = None
 
     def leave(self) -> None:
-        """It waits no more, for it cannot run."""
+        """The vCPU is not runnable any more."""
         self.since = None
 
     def state(self) -> dict[str, object]:

@@ -1,9 +1,10 @@
-"""Who runs next, and where: pure decisions, apart from the switch.
+"""The scheduler's decisions: which vCPU runs next, and on which PE. Pure functions; the switch is
+`Pcpu.switch`.
 
-Every vCPU has a home, the physical CPU (PE) on which it was last. One that becomes runnable queues
-at its home if that is idle, else at an idle PE, else at its home again (kernel select_task_rq); a
-PE with two fewer than another pulls one that waits there (load balancing). A vCPU's affinity comes
-before all that. Within a PE, and among PEs, it is round robin.
+Every vCPU has a home, the physical CPU (PE) on which it ran last. A vCPU that becomes runnable queues
+at its home if the home is idle, else at an idle PE, else at its home (select_task_rq). A PE with two
+runnable vCPUs fewer than another PE pulls a waiting vCPU from there (load balancing). The affinity of
+a vCPU restricts both. Within a PE, and among PEs, the order is round robin.
 """
 
 from __future__ import annotations
@@ -11,28 +12,26 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 QUANTUM_NS = 100_000
-"""The turn of a PE where several take turns: it stands for what they do at the same time, so it is
-short. And what a vCPU has at least before a YIELD ends its turn: it waits for somebody, maybe for
-one that has no turn meanwhile."""
+"""The turn of a PE on a host with several PEs. It is short because turns stand for PEs that run at the
+same time. It is also the time that a vCPU has before a YIELD ends its turn."""
 
 SLICE_NS = 1_000_000
-"""The turn of a vCPU on a host's only PE: what a kernel gives a task while others wait (its
-base_slice is of this size). Each end of one costs about as much as a hundred thousand instructions,
-most of it caches that are cold."""
+"""The turn of a vCPU on a host's only PE: about the base_slice of a kernel. The end of a turn costs
+about as much host time as a hundred thousand instructions, most of it for cold caches."""
 
 MIN_QUANTUM_NS = 1_000
-"""Exclusive monitors are cleared when a turn ends, so a turn must have room for LDXR to STXR with
-an exception or two between them: anything shorter could keep a lock from ever being taken."""
+"""The shortest turn. The end of a turn clears the exclusive monitor, so a turn must have room for
+LDXR, an exception or two, and STXR: with a shorter turn no vCPU might ever take a lock."""
 
 
 def default_quantum(pcpus: int) -> int:
-    """The turn, in ns, where nobody asks for another."""
+    """The default turn in ns."""
     return SLICE_NS if pcpus == 1 else QUANTUM_NS
 
 
 def pick_next(runnable: Sequence[int], last: int) -> int | None:
-    """Round robin: the first runnable id after ``last``, else the lowest; None if nobody can
-    run."""
+    """Round robin: the first runnable index after ``last``, else the lowest; None if there is
+    none."""
     if not runnable:
         return None
     after = [v for v in runnable if v > last]
@@ -40,10 +39,10 @@ def pick_next(runnable: Sequence[int], last: int) -> int | None:
 
 
 def place(home: int | None, loads: Sequence[int], allowed: Collection[int] | None = None) -> int:
-    """The PE at which a vCPU queues that becomes runnable.
+    """The PE at which a vCPU queues when it becomes runnable.
 
-    ``loads`` are the runnable vCPUs of each PE, without this one; ``home`` is None for one that has
-    never run; ``allowed`` are the PEs that it may be on, None for all.
+    ``loads`` is the number of runnable vCPUs of each PE, without this vCPU; ``home`` is None before
+    the vCPU first ran; ``allowed`` are the PEs of its affinity, None for all.
     """
     choice = range(len(loads)) if allowed is None else sorted(allowed)
     if home not in choice:

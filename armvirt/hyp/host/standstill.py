@@ -1,8 +1,8 @@
-"""vCPUs that can run and yet do nothing, and dead ends.
+"""Detects vCPUs that run without progress, and guests that are stuck.
 
-A vCPU stands still in a branch to itself, and where its vectors fault again and again. Only an
-interrupt ends the former; another vCPU may repair the vectors. Where all that can run stand still,
-or none can run, and nothing is due that could wake one, the guest is stuck.
+A vCPU stands still in a branch to itself, and while its exception vectors fault again and again. An
+interrupt ends the branch; another vCPU may repair the vectors. The guest is stuck if every runnable
+vCPU stands still, or no vCPU is runnable, and no event is due that could wake one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
 
 FOREVER_NS = 1 << 62
-"""146 years: whoever waits longer waits for ever. A timer that is not wanted is set to 2**63 ticks
-or more, and the time of a host is 64 bits of ns."""
+"""146 years: a longer wait counts as endless. Guests park an unused timer at 2**63 ticks or more, and
+the time of a host has 64 bits of ns."""
 
 FAULTS = 128
 """How many instructions the engine retires, at most, to find that vectors fault again and again."""
 
 RESCUES = 64
-"""How often in a row monitors are taken for lost (`armvirt.hyp.vcpu.event_wait`) where nothing else
-can go on."""
+"""How often in a row exclusive monitors are treated as lost (`armvirt.hyp.vcpu.event_wait`) while no
+vCPU can go on."""
 
 
 class Still(NamedTuple):
-    """What one vCPU does: where, in words, and whether its vectors fault."""
+    """Where one vCPU stands still: the PC, the cause in words, and whether its vectors fault."""
 
     pc: int
     cause: str
@@ -40,8 +40,8 @@ class Still(NamedTuple):
 
 
 class Standstill:
-    """Who has been found standing still since any other vCPU of the host ran, or anything
-    happened."""
+    """The vCPUs that stand still, since another vCPU of the host ran or an event of the clock was
+    due."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -51,8 +51,8 @@ class Standstill:
     # -- what ends it --
 
     def ran(self, vcpu: Runnable, kind: ExitKind | Request, insns: int) -> None:
-        """A vCPU retired ``insns`` instructions. They may have changed something, unless it only
-        stood still."""
+        """A vCPU retired ``insns`` instructions. Unless it stood still, they may have changed what
+        the others wait for."""
         before = self._still.get(vcpu.index)
         stopped = kind is ExitKind.BUDGET and before is not None
         if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
@@ -63,25 +63,25 @@ class Standstill:
             self._still.clear()
 
     def happened(self) -> None:
-        """Something happened that a vCPU which stands still might see."""
+        """An event of the clock was due: a vCPU that stands still may see its effect."""
         self._still.clear()
         self._rescues = 0
 
     def busy(self) -> None:
-        """A vCPU was at work for a whole turn."""
+        """A vCPU has run for a whole turn."""
         self._rescues = 0
 
     # -- a vCPU that stands still --
 
     def spin(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """A branch to itself: skip to what can interrupt it, or say that nothing can."""
+        """A branch to itself: skip to the next event, or report that no interrupt can come."""
         why = "and no interrupt will come" if vcpu.hears else "with interrupts masked"
         if not self._dead_end(vcpu, f"branches to itself {why}", False):
             self._skip(until, others)
 
     def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """The vectors fault again and again. That is this vCPU's matter: it does so for the rest of
-        its turn, and finds out in its next one whether another has repaired them."""
+        """The vectors fault again and again. The vCPU spends the rest of its turn with that, and
+        executes the vectors anew in its next turn: another vCPU may have repaired them."""
         host = self._host
         fault = describe(vcpu.context.system(ESR_EL1))
         if not self._dead_end(
@@ -91,7 +91,7 @@ class Standstill:
             self.go_on_faulting(vcpu, others, until)
 
     def go_on_faulting(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """Skip to where it looks again, at most."""
+        """Skip to ``faults_until`` at most."""
         self._skip(min(until, vcpu.faults_until), others)
 
     def _skip(self, until: int, others: bool) -> None:
@@ -102,8 +102,8 @@ class Standstill:
     # -- dead ends --
 
     def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> bool:
-        """A vCPU can do nothing but what it does. Where that is true of all that can run, and
-        nothing will change it, the guest is stuck: whether it is."""
+        """Note that a vCPU stands still. True, and its VMM is told, if the guest is stuck: every
+        runnable vCPU stands still and no event is due."""
         self._still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
@@ -115,7 +115,7 @@ class Standstill:
         return True
 
     def _somebody_wakes(self, runnable: Iterable[Runnable]) -> bool:
-        """Whether one of those that stand still, or that sleep, will go on by itself."""
+        """Whether an event is due that lets a vCPU go on which stands still or sleeps."""
         listening = [v for v in runnable if v.hears]
         sleeping = any(v.is_blocked for v in self._host.vcpus)
         if (sleeping or listening) and self.due() is not None:
@@ -125,8 +125,7 @@ class Standstill:
         return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 
     def _typed(self) -> bool:
-        """Whether somebody has typed, who could wake a vCPU that sleeps, or interrupt one that
-        stands still."""
+        """Whether console input has come, which can wake or interrupt a vCPU."""
         host = self._host
         if host.on_idle is None or (later := host.on_idle(host.clock.now, None)) is None:
             return False
@@ -137,14 +136,13 @@ class Standstill:
         return ns - self._host.clock.now < FOREVER_NS
 
     def due(self) -> int | None:
-        """The ns of the clock's next entry; None where there is none, and for one that is as good
-        as none."""
+        """The ns of the clock's next entry; None without one, or if it is `FOREVER_NS` away."""
         due = self._host.clock.deadline()
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
-        """Nothing can go on. Whether a vCPU waits whose monitor may be lost without anybody having
-        seen it."""
+        """No vCPU can go on: treat monitors as lost that other vCPUs may have cleared unseen. Whether
+        there was one."""
         lost = (
             [v.event_wait.take_for_lost() for v in self._host.vcpus]
             if self._rescues < RESCUES
@@ -154,8 +152,7 @@ class Standstill:
         return any(lost)
 
     def stuck_in_wfe(self) -> bool:
-        """No vCPU can run, and nothing is due. Whether one waits for an event: that is told its
-        VMM."""
+        """No vCPU can run and no event is due. True if one waits in WFE; its VMM is told."""
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
             waiting[0].stuck("waits for an event (WFE) that nothing will send")

@@ -1,14 +1,15 @@
-"""A vCPU in WFE: what it waits for, and whether that has come (DDI 0487 D1.6.1).
+"""The wait of a vCPU in WFE, and what ends the wait (DDI 0487 D1.6.1).
 
-The event register is the engine's, which completes a WFE that finds it set. A WFE that finds it
-clear comes here. It ends at an event (SEV of another vCPU, the loss of the exclusive monitor, the
-event stream, the end of WFET), and where a virtual interrupt, or an SError, can be taken.
+The engine keeps the event register, and completes a WFE that finds the register set. A WFE that
+finds it clear leaves the guest, and the vCPU waits here. The wait ends at an event (SEV of another
+vCPU, the loss of the exclusive monitor, the event stream, the end of WFET), and where the vCPU can
+take a virtual interrupt or an SError.
 
-A store of another vCPU to the monitored granule is an event. The core has no global monitor, so the
-granule's contents are compared whenever a turn of another vCPU is over; writes of devices and of
-the VMM are seen at once. A store that leaves the granule as it was goes unseen by that, so after
-each `UNSEEN_TURNS` turns of others, and where nothing else could go on, the monitor is taken for
-lost: an event too many is allowed, one too few is not.
+A store of another vCPU to the monitored granule is an event. The core has no global monitor, so EL2
+compares the granule's contents whenever a turn of another vCPU is over; EL2 sees writes of devices
+and of the VMM at once. The comparison misses a store that leaves the granule as it was. Therefore
+EL2 treats the monitor as lost after `UNSEEN_TURNS` turns of others, and where no other vCPU can go
+on: the architecture allows an additional event, and forbids a missing one.
 """
 
 from __future__ import annotations
@@ -24,15 +25,14 @@ if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 EVENT_NS = 1000
-"""How long an event takes to a vCPU that waits for it. The engine reports a SEV at the end of its
-block, which has 512 instructions at most: with less, the moment of the wake-up would depend on
-where blocks end."""
+"""The latency of an event in ns. The engine reports a SEV at the end of a block, and a block has 512
+instructions at most: with a shorter latency the time of the wake-up would depend on the blocks."""
 
 UNSEEN_TURNS = 64
 
 
 class EventWait:
-    """The wait of one vCPU. ``active``: it is in WFE, or in WFET until the virtual count
+    """The wait of one vCPU. ``active``: the vCPU is in WFE, or in WFET until the virtual count
     ``until``."""
 
     __slots__ = ("_others", "_turns", "active", "until", "vcpu")
@@ -44,7 +44,7 @@ class EventWait:
         self._turns = self._others = 0
 
     def entered(self) -> None:
-        """The vCPU starts: by an exception return of EL2, which sets the event register."""
+        """The vCPU starts. EL2 enters it by an exception return, and that sets the event register."""
         self.forget()
         context = self.vcpu.context
         context.take_event(self.vcpu.host.clock.now)
@@ -82,16 +82,16 @@ class EventWait:
 
     @property
     def next_event(self) -> int | None:
-        """When time itself may end it: the ns of the event stream's next event, of WFET's end, of a
-        timer; None: never."""
+        """The ns of the next event of the event stream, of the end of WFET or of a timer's rise,
+        whichever is first; None: no such event is due."""
         timer, cntkctl = self.vcpu.timer, self.vcpu.context.system(CNTKCTL_EL1)
         end = None if self.until is None else timer.ns_of_virtual_count(self.until)
         times = [ns for ns in (timer.next_event(cntkctl), end, timer.next_rise()) if ns is not None]
         return min(times) if times else None
 
     def ends(self, pe: Pe) -> bool:
-        """Whether the vCPU goes on, which is loaded on ``pe``. The timers' lines and the list
-        registers must be up to date."""
+        """Whether the wait is over. The vCPU is loaded on ``pe``, and the timers' lines and the list
+        registers are up to date."""
         vcpu, context, now = self.vcpu, self.vcpu.context, self.vcpu.host.clock.now
         event = (
             context.event_register
@@ -102,7 +102,7 @@ class EventWait:
         if not (event or serror or pe.interrupts):
             return False
         self.forget()
-        context.clear_exclusive()  # others have had their turns: the core's own monitor knows nothing of them
+        context.clear_exclusive()  # others have run, and the core's monitor has not seen their stores
         if event:
             context.take_event(now)
         return True
@@ -110,20 +110,20 @@ class EventWait:
     # -- what others do --
 
     def event(self, ns: int | None) -> None:
-        """The event register was set at ``ns`` (None: now) by somebody else."""
+        """Another vCPU, or the VMM, has set the event register at ``ns`` (None: now)."""
         if self.active:
             now = self.vcpu.host.clock.now
             self.vcpu.wake_at((now if ns is None else ns) + EVENT_NS)
 
     def turn_over(self) -> None:
-        """A turn of another vCPU is over."""
+        """A turn of another vCPU is over: compare the granule."""
         self._turns += 1
         if self.vcpu.context.line_changed() or self._turns >= UNSEEN_TURNS:
             self._lost()
 
     def take_for_lost(self) -> bool:
-        """Nothing else can go on: if others have done anything since the wait began, the monitor is
-        taken for lost."""
+        """No other vCPU can go on: treat the monitor as lost if others have run since the wait
+        began."""
         lost = self.watches and self._retired_by_others() != self._others
         if lost:
             self._lost()
