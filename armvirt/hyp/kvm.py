@@ -8,6 +8,7 @@ the errno's name. The classes are public: a VMM, or a KVM selftest, can be writt
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
@@ -156,7 +157,7 @@ class Kvm:
         """The host and all of its VMs, but for memory."""
         return {"version": 1, "host": self.host.state(), "vms": [vm.own_state() for vm in self.vms]}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave, on a host that was built the same way and has the same
         memory contents.
 
@@ -164,16 +165,15 @@ class Kvm:
         """
         self.host.check_standing()
         saved_vms = state["vms"]
-        assert isinstance(saved_vms, list)
-        self.host.check_shape(state["host"])  # type: ignore[arg-type]
+        self.host.check_shape(state["host"])
         if len(saved_vms) != len(self.vms):
             raise ValueError("saved state is of another shape: the number of VMs")
         for vm, saved in zip(self.vms, saved_vms, strict=True):
             vm.check_shape(saved)
         self.host.unload()
-        for vm, saved in zip(self.vms, state["vms"], strict=True):  # type: ignore[call-overload]
+        for vm, saved in zip(self.vms, state["vms"], strict=True):
             vm.load_own(saved)
-        self.host.load(state["host"])  # type: ignore[arg-type]
+        self.host.load(state["host"])
 
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION: 0 for what is not there, else 1 or what the capability counts (see

@@ -1,8 +1,8 @@
-"""The host: one clock, physical CPUs, and the loop that gives them to vCPUs.
+"""The host: one clock, physical CPUs, and the loop that runs vCPUs on them.
 
-One thread, and deterministic: the PEs take turns of a quantum of virtual time, in order, as long as
-they have a vCPU that can run. Turns stand for CPUs that run at the same time: a vCPU stays loaded
-while other PEs have theirs. A stop at any time only splits the loop.
+The loop has one thread and is deterministic. The PEs that have a runnable vCPU take turns, in order,
+of a quantum of virtual time. Turns stand for PEs that run at the same time, so a vCPU stays loaded
+while other PEs have their turns. A stop at any time splits the loop and changes nothing else.
 """
 
 from __future__ import annotations
@@ -58,14 +58,18 @@ def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
 
 
 class Host:
-    """What the host kernel is to KVM, on ``pcpus`` physical CPUs (PEs) that take turns of
-    ``quantum_ns`` (None: 1 ms on one PE, 100 us on several).
+    """The host kernel of KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``
+    (None: 1 ms on one PE, 100 us on several).
 
     ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are
-    what ICH_VTR_EL2 says; ``counter_start`` is the physical count at time 0, in ticks. ``vhe``: the
-    host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: it has FEAT_ECV_POFF; ``cpu_features``
-    (`armvirt.hyp.vcpu.idregs.FEATURES`) are given to the guests. ValueError for a host that cannot
-    be.
+    fields of ICH_VTR_EL2; ``counter_start`` is the physical count at time 0, in ticks. ``vhe``: the
+    host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: the host has FEAT_ECV_POFF; ``cpu_features``
+    (`armvirt.hyp.vcpu.idregs.FEATURES`) are additional features of the guests' CPUs. ValueError for
+    a number out of range.
+
+    ``turn`` is the PE that has its turn, until ``turn_end`` ns. ``on_idle(now, due)`` is called when
+    no vCPU can run, with the ns of the next event (None: there is none); it returns the ns to which
+    time skips, or None for a dead end. ``driving``: `run` is under way.
     """
 
     def __init__(
@@ -103,33 +107,34 @@ class Host:
         self._poll: Callable[[], bool] = lambda: False
         self._look_at = 0.0  # the host's clock when `_look` is due
         self.closed = False
-        self._thread = 0  # of `run`
-        self.driving = False  # `run` is under way: in exit handlers and in what the clock calls
-        self._displaced: list[Runnable] = []  # on a PE that their affinity has left out since
+        self._thread = 0  # the thread of `run`
+        self.driving = False
+        self._displaced: list[
+            Runnable
+        ] = []  # loaded on a PE that is not in their affinity any more
 
     def __repr__(self) -> str:
         return f"<Host with {len(self.pcpus)} physical CPUs and {len(self.vcpus)} vCPUs, at {self.clock.now:,} ns>"
 
     @property
     def pe(self) -> Pe:
-        """PE 0: the shape that all PEs have, and the counter that they share."""
+        """PE 0. All PEs have the same list registers, priority bits and system counter."""
         return self.pcpus[0].pe
 
     @property
     def current(self) -> Runnable | None:
-        """The vCPU that runs, or did last: the one on the PE that has its turn."""
+        """The vCPU on the PE that has its turn: the vCPU that runs, or ran last."""
         return self.turn.vcpu
 
     def _stamp(self) -> Stamp:
         return self.turn.pe.stamp()
 
     def on_poll(self, function: Callable[[], bool]) -> None:
-        """Called about every 20 ms of host time; a true answer stops the run where it is.
+        """Call ``function`` about every 20 ms of host time; a true answer stops the run at once.
 
-        The host's clock is looked at wherever a run can stay: the engines look every few thousand
-        instructions and after each exit, for an instruction may take as long as a million others;
-        `_loop` looks at every round, for a guest may leave the engine, or only sleep, faster than
-        the engine would look.
+        The engines read the host's clock every few thousand instructions and after each exit, because
+        one instruction may take as long as a million others. `_loop` reads it at every round, because
+        a guest may leave the engine more often than the engine reads the clock.
         """
 
         def poll() -> bool:
@@ -141,17 +146,17 @@ class Host:
             pcpu.pe.on_poll = poll
 
     def _look(self) -> None:
-        """The round's own look, between two entries."""
+        """Poll between two entries."""
         self._look_at = monotonic() + LOOK_S
         self._poll()
 
     def add(self, vcpu: Runnable) -> None:
-        """A vCPU is created; its place in `vcpus` is its index."""
+        """Add a vCPU that was created; its place in `vcpus` is its index."""
         self.vcpus.append(vcpu)
 
     def woken(self, vcpu: Runnable) -> None:
-        """A vCPU became runnable: give it a PE to queue at. The one that runs must leave the guest,
-        for its turn has an end now."""
+        """Choose the PE at which a vCPU queues that became runnable. The vCPU that runs leaves the
+        guest: with a second runnable vCPU its turn has an end."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
             self._migrate(vcpu, place(vcpu.home, loads, vcpu.affinity))
@@ -161,7 +166,7 @@ class Host:
             self.turn.pe.request_stop()
 
     def _loads(self, without: Runnable | None = None) -> list[int]:
-        """How many vCPUs can run on each PE."""
+        """The number of runnable vCPUs at each PE."""
         loads = [0] * len(self.pcpus)
         for vcpu in self.vcpus:
             if vcpu.runnable and vcpu is not without:
@@ -175,8 +180,7 @@ class Host:
             vcpu.home = pe
 
     def affinity_changed(self, index: int) -> None:
-        """A vCPU may not be where it is any more: it moves now, or as soon as it is out of the
-        guest."""
+        """The affinity of a vCPU has changed: move it now, or when it has left the guest."""
         vcpu = self.vcpus[index]
         if not self.driving:
             self._move(vcpu)
@@ -185,8 +189,7 @@ class Host:
             self.turn.pe.request_stop()
 
     def _move(self, vcpu: Runnable) -> None:
-        """Off a PE that its affinity leaves out (migrate_task): it queues at another one, where it
-        can run."""
+        """Move a vCPU from a PE that is not in its affinity to one that is (migrate_task)."""
         if vcpu.home is None or vcpu.may_be_on(vcpu.home):
             return
         if vcpu.pe is not None:
@@ -196,40 +199,39 @@ class Host:
             self.woken(vcpu)
 
     def give_way(self, vcpu: Runnable) -> None:
-        """The vCPU that runs waits for another: its turn ends here, if others could use it.
+        """End the turn of the vCPU that runs, because it polls for another, if another can run.
 
-        A call takes an instruction here, and microseconds on a machine: a guest that polls would
-        fill its turn with tens of thousands of them.
+        A hypercall takes one instruction here and microseconds on a machine, so a guest that polls
+        would execute tens of thousands of them in one turn.
         """
         if vcpu is self.current and self._others(vcpu):
             self.turn_end = self.clock.now
             self.turn.pe.request_stop()
 
     def stop(self) -> None:
-        """Make `run` come back after the present exit."""
+        """Make `run` return after the present exit."""
         self._stop = True
         self.turn.pe.request_stop()
 
     def stop_at(self, address: int) -> Callable[[], None]:
-        """Make `run` come back before any vCPU executes the instruction at a virtual address; the
-        function that is returned ends that."""
+        """Make `run` return before any vCPU executes the instruction at a virtual address. The
+        function that is returned removes the stop."""
         return _all([v.context.stop_at(address, self.stop) for v in self.vcpus])
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
-        """Make `run` come back before any vCPU executes an instruction in a range of virtual
-        addresses, of whole pages, that it enters from outside; the function that is returned ends
-        that."""
+        """Make `run` return before any vCPU enters a range of virtual addresses, of whole pages, from
+        outside. The function that is returned removes the stop."""
         return _all([v.context.stop_in(addresses, self.stop) for v in self.vcpus])
 
     # -- state --
 
     def unload(self) -> None:
-        """Forget which vCPUs are loaded: what is on the CPUs is about to be replaced."""
+        """Detach all loaded vCPUs without saving them: a restore follows."""
         for pcpu in self.pcpus:
             pcpu.unload()
 
     def state(self) -> dict[str, object]:
-        """The clock, the physical CPUs and the scheduler; who is loaded stays loaded."""
+        """The clock, the physical CPUs and the scheduler. Loaded vCPUs stay loaded."""
         return {
             "version": 3, "clock": self.clock.state(), "gic": self.gic.state(),
             "pcpus": [pcpu.state() for pcpu in self.pcpus], "turn": self.turn.index, "turn_end": self.turn_end,
@@ -237,13 +239,12 @@ class Host:
         }  # fmt: skip
 
     def check_shape(self, state: dict[str, Any]) -> None:
-        """ValueError unless `state` is of a host with as many PEs."""
+        """ValueError unless ``state`` is of a host with the same number of PEs."""
         if len(state["pcpus"]) != len(self.pcpus):
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over `state` of a host with as many PEs (else ValueError); the vCPUs' own state is
-        there already."""
+        """Restore `state`, after the state of the vCPUs. ValueError as `check_shape`."""
         self.check_shape(state)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])
@@ -256,14 +257,14 @@ class Host:
 
     @property
     def insns(self) -> int:
-        """Instructions that all vCPUs have retired."""
+        """The number of instructions that all vCPUs have retired."""
         return sum(v.context.insns for v in self.vcpus)
 
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
-        """Drive all vCPUs to ``until`` ns of virtual time, to ``insns`` retired in all, a stop, or
-        a dead end.
+        """Run all vCPUs to ``until`` ns of virtual time, to ``insns`` retired instructions, to a stop
+        or to a dead end.
 
-        KvmError as `check_standing`. An exception of a sink is raised from here, after the exit in
+        KvmError as `check_standing`. An exception of a trace sink is raised here, after the exit in
         which it happened.
         """
         self.check_standing()
@@ -287,8 +288,8 @@ class Host:
             raise KvmError("EBADF", CLOSED)
 
     def check_thread(self) -> None:
-        """KvmError EBUSY in another thread than that in which `run` is under way: nothing here
-        takes a lock."""
+        """KvmError EBUSY in a thread other than the one that is in `run`: the hypervisor has no
+        locks."""
         if self.driving and self._thread != get_ident():
             raise KvmError("EBUSY", OTHER_THREAD)
 
@@ -299,8 +300,8 @@ class Host:
             raise KvmError("EBADF", CLOSED)
 
     def close(self) -> None:
-        """Free the engines of all vCPUs: what needs one is refused from now on (EBADF). Closing
-        once more does nothing. KvmError EBUSY while `run` is under way."""
+        """Free the engines of all vCPUs. A call that needs an engine is KvmError EBADF from now on; a
+        second `close` does nothing. KvmError EBUSY while `run` is under way."""
         if not self.closed:
             self.check_standing()
         self.closed = True
@@ -337,12 +338,11 @@ class Host:
                 )
 
     def _time_of(self, insns: int) -> int:
-        """The ns at which so many instructions will have retired, if only the present vCPU runs."""
+        """The ns at which ``insns`` instructions will have retired, if only the present vCPU runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Runnable | None:
-        """Keep the current vCPU until its turn ends, then the next PE's turn; there the next
-        vCPU's, if there are several."""
+        """The vCPU to enter: the current one until its turn ends, then one of the next PE."""
         current = self.turn.vcpu
         if current is not None and current.runnable and self.clock.now < self.turn_end:
             if current.pe is None:
@@ -367,8 +367,7 @@ class Host:
         return current
 
     def _look_at_lines(self) -> bool:
-        """A turn is over: has it stored to what others in WFE wait for? Whether any of them still
-        waits so."""
+        """A turn is over: compare the granules that vCPUs in WFE watch. Whether one still watches."""
         waiting = [
             v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current
         ]
@@ -377,7 +376,7 @@ class Host:
         return any(each.watches for each in waiting)
 
     def _next_turn(self, runnable: list[Runnable]) -> Runnable:
-        """Give the turn to the next PE that has something to run, or can take it from another."""
+        """Give the turn to the next PE that has a runnable vCPU or can pull one."""
         before = self.current
         pcpu = self._next_pcpu(self._loads())
         mine = [v.index for v in runnable if v.home == pcpu.index]
@@ -396,15 +395,15 @@ class Host:
             and before.pe is not None
             and not before.event_wait.active
         ):
-            # The engine's monitor compares values and would miss that others store A, B, A. It may
-            # be cleared at any time (DDI 0487 B2.12); a turn is long enough for every loop to get
-            # through once (MIN_QUANTUM_NS).
+            # The engine's monitor compares values and would miss the stores A, B, A of others. An
+            # implementation may clear the monitor at any time (DDI 0487 B2.12); a turn is long enough
+            # for a loop of exclusives to complete once (MIN_QUANTUM_NS).
             before.context.clear_exclusive()
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """The first PE after the one that had its turn that has a vCPU to run, or takes one from a
-        busier PE."""
+        """The first PE, counted from the one that had its turn, that has a runnable vCPU or pulls one
+        from a busier PE."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
             pe = (self.turn.index + step) % count
@@ -415,8 +414,8 @@ class Host:
         raise AssertionError("somebody can run")
 
     def _pull(self, pe: int, source: int) -> bool:
-        """Take over the vCPU that would be next at PE ``source``, but for the one that is loaded
-        there."""
+        """Move the vCPU that would be next at PE ``source``, and is not loaded, to PE ``pe``. Whether
+        there is one."""
         waiting = [
             v.index
             for v in self.vcpus
@@ -428,8 +427,8 @@ class Host:
         return index is not None
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
-        """Enter a vCPU once and act on how it came back. ``watched``: how it sleeps matters to
-        somebody."""
+        """Enter a vCPU once and act on the outcome. ``watched``: the caller of `run` needs to know of
+        each sleep."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if vcpu.faults_until and vcpu.faults_until > self.clock.now and not vcpu.suspended:
             self._standstill.go_on_faulting(vcpu, others, until)
@@ -451,7 +450,7 @@ class Host:
         return any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
 
     def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
-        """Do what an entry led to. A vCPU does not block while `run` is about to come back."""
+        """Act on the outcome of an entry. A vCPU does not block if `run` is about to return."""
         kind = outcome.kind
         if kind is Request.WAIT:
             outcome.kind = Request.NONE
@@ -474,8 +473,8 @@ class Host:
             self._standstill.vector_loop(vcpu, others, until)
 
     def _put_stopped(self, vcpu: Runnable) -> None:
-        """CPU_OFF, or a system event, which switches off every vCPU of the VM: none of them keeps
-        its PE."""
+        """Put a vCPU that has stopped, and every vCPU that is off: a system event powers off all vCPUs
+        of the VM."""
         for pcpu in self.pcpus:
             there = pcpu.vcpu
             if (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 
 from armvirt.arch import stage2
 from armvirt.arch.el1 import MIDR_EL1
@@ -559,22 +560,20 @@ class Vcpu:
             "spsr32": list(self.spsr32), "affinity": None if self.affinity is None else sorted(self.affinity),
         }  # fmt: skip
 
-    def load_state(self, state: dict[str, object]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Take over `state`; the vCPU is on no CPU afterwards (see `attach`)."""
-        context, timer = state["context"], state["timer"]
-        assert isinstance(context, dict) and isinstance(timer, dict)
         self._forget_answers()
-        self.context.load(context)
-        self.timer.load(timer)
+        self.context.load(state["context"])
+        self.timer.load(state["timer"])
         self.power = Power(state["power"])
-        self.home = state["home"]  # type: ignore[assignment]
-        self.delay.load(state["delay"])  # type: ignore[arg-type]
+        self.home = state["home"]
+        self.delay.load(state["delay"])
         self.outcome.restore(bool(state["waiting"]))
-        self.device_irq_level, self.faults_until = state["device_irq_level"], state["faults_until"]  # type: ignore[assignment]
-        self.event_wait.load(state["event_wait"])  # type: ignore[arg-type]
-        self.stolen_time.load(state["stolen_time"])  # type: ignore[arg-type]
+        self.device_irq_level, self.faults_until = state["device_irq_level"], state["faults_until"]
+        self.event_wait.load(state["event_wait"])
+        self.stolen_time.load(state["stolen_time"])
         self.initialized, self.suspended = bool(state["initialized"]), bool(state["suspended"])
-        self.serror_pending, self.lines = bool(state["serror_pending"]), int(state["lines"])  # type: ignore[call-overload]
-        self.spsr32 = list(state["spsr32"])  # type: ignore[call-overload]
+        self.serror_pending, self.lines = bool(state["serror_pending"]), int(state["lines"])
+        self.spsr32 = list(state["spsr32"])
         affinity = state["affinity"]
-        self.affinity = None if affinity is None else frozenset(affinity)  # type: ignore[call-overload]
+        self.affinity = None if affinity is None else frozenset(affinity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from armvirt.arch.gic import NR_PRIVATE, is_ppi
 from armvirt.errors import KvmError
@@ -166,7 +166,7 @@ class Vm:
             "vgic": None if self.vgic is None else self.vgic.state(),
         }  # fmt: skip
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave, in a VM that was created the same way and has the same
         memory contents.
 
@@ -174,33 +174,31 @@ class Vm:
         """
         self.host.check_standing()
         self.check_shape(state)
-        self.host.check_shape(state["host"])  # type: ignore[arg-type]
+        self.host.check_shape(state["host"])
         self.host.unload()
         self.load_own(state)
-        self.host.load(state["host"])  # type: ignore[arg-type]
+        self.host.load(state["host"])
 
-    def check_shape(self, state: dict[str, object]) -> None:
+    def check_shape(self, state: dict[str, Any]) -> None:
         """ValueError unless `own_state` is of a VM with the same vCPUs and the same interrupt
         controller."""
         vcpus, vgic = state["vcpus"], state["vgic"]
-        assert isinstance(vcpus, dict)
         if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
             raise ValueError("saved state is of another shape: the vCPUs")
         if (vgic is None) != (self.vgic is None):
             raise ValueError("saved state is of another shape: the interrupt controller")
         if self.vgic is not None:
-            self.vgic.check_shape(vgic)  # type: ignore[arg-type]
+            self.vgic.check_shape(vgic)
 
-    def load_own(self, state: dict[str, object]) -> None:
+    def load_own(self, state: dict[str, Any]) -> None:
         """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they
         follow."""
         vcpus, vgic = state["vcpus"], state["vgic"]
-        assert isinstance(vcpus, dict)
         self._has_run = bool(state["has_run"])
-        self.timer_data.load(state["timers"])  # type: ignore[arg-type]
-        self.smccc.load(state["smccc"])  # type: ignore[arg-type]
+        self.timer_data.load(state["timers"])
+        self.smccc.load(state["smccc"])
         if self.vgic is not None:
-            self.vgic.load_state(vgic)  # type: ignore[arg-type]
+            self.vgic.load_state(vgic)
         for key, saved in vcpus.items():
             self._vcpus[int(key)].load_state(saved)
 
