@@ -1,5 +1,5 @@
-"""The KVM API in Pythonic form: Kvm, Vm, Vcpu, Device. The only door between a VMM and the
-hypervisor.
+"""The KVM API in Python: Kvm, Vm, Vcpu, devices. A VMM uses the hypervisor through this module
+only.
 
 Names and semantics follow the ioctls (Documentation/virt/kvm/api.rst); errors are `KvmError` with
 the errno's name. The classes are public: a VMM, or a KVM selftest, can be written against them.
@@ -154,11 +154,11 @@ class Kvm:
         return vm
 
     def state(self) -> dict[str, object]:
-        """The host and all of its VMs, but for memory."""
+        """The state of the host and of all VMs without memory."""
         return {"version": 1, "host": self.host.state(), "vms": [vm.own_state() for vm in self.vms]}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave, on a host that was built the same way and has the same
+        """Restore `state` on a host that was built the same way and has the same
         memory contents.
 
         ValueError, and nothing is changed, for the state of a host or VM of another shape.
@@ -176,6 +176,6 @@ class Kvm:
         self.host.load(state["host"])
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION: 0 for what is not there, else 1 or what the capability counts (see
-        `Cap`)."""
+        """KVM_CHECK_EXTENSION: 0 for a missing capability, else 1 or the number that the capability
+        has (see `Cap`)."""
         return check_extension(cap, len(self.host.pcpus))

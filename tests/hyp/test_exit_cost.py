@@ -26,7 +26,7 @@ from armvirt.machine import Machine
 TIMER_CALLS = 104
 """At most, from the host's interrupt handler to the next `Pe.run`, for an interrupt of the virtual
 timer."""
-MMIO_CALLS = 31
+MMIO_CALLS = 30
 """At most, in `Pe.el2_exit`, for a read of UARTFR."""
 
 

@@ -1,1 +1,2 @@
-"""The host kernel of KVM: `host` is its loop, `runnable` what it schedules, `sched` the decisions."""
+"""The host kernel of KVM: `host` is its loop, `runnable` what it schedules, `sched` the
+decisions."""

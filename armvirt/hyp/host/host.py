@@ -1,8 +1,9 @@
 """The host: one clock, physical CPUs, and the loop that runs vCPUs on them.
 
-The loop has one thread and is deterministic. The PEs that have a runnable vCPU take turns, in order,
-of a quantum of virtual time. Turns stand for PEs that run at the same time, so a vCPU stays loaded
-while other PEs have their turns. A stop at any time splits the loop and changes nothing else.
+The loop has one thread and is deterministic. The PEs that have a runnable vCPU take turns, in
+order, of a quantum of virtual time. Turns stand for PEs that run at the same time, so a vCPU stays
+loaded while other PEs have their turns. A stop at any time splits the loop and changes nothing
+else.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ class Host:
     (`armvirt.hyp.vcpu.idregs.FEATURES`) are additional features of the guests' CPUs. ValueError for
     a number out of range.
 
-    ``turn`` is the PE that has its turn, until ``turn_end`` ns. ``on_idle(now, due)`` is called when
-    no vCPU can run, with the ns of the next event (None: there is none); it returns the ns to which
-    time skips, or None for a dead end. ``driving``: `run` is under way.
+    ``turn`` is the PE that has its turn, until ``turn_end`` ns. ``on_idle(now, due)`` is called
+    when no vCPU can run, with the ns of the next event (None: there is none); it returns the ns to
+    which time skips, or None for a dead end. ``driving``: `run` is under way.
     """
 
     def __init__(
@@ -132,9 +133,9 @@ class Host:
     def on_poll(self, function: Callable[[], bool]) -> None:
         """Call ``function`` about every 20 ms of host time; a true answer stops the run at once.
 
-        The engines read the host's clock every few thousand instructions and after each exit, because
-        one instruction may take as long as a million others. `_loop` reads it at every round, because
-        a guest may leave the engine more often than the engine reads the clock.
+        The engines read the host's clock every few thousand instructions and after each exit,
+        because one instruction may take as long as a million others. `_loop` reads it at every
+        round, because a guest may leave the engine more often than the engine reads the clock.
         """
 
         def poll() -> bool:
@@ -219,8 +220,8 @@ class Host:
         return _all([v.context.stop_at(address, self.stop) for v in self.vcpus])
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
-        """Make `run` return before any vCPU enters a range of virtual addresses, of whole pages, from
-        outside. The function that is returned removes the stop."""
+        """Make `run` return before any vCPU enters a range of virtual addresses, of whole pages,
+        from outside. The function that is returned removes the stop."""
         return _all([v.context.stop_in(addresses, self.stop) for v in self.vcpus])
 
     # -- state --
@@ -261,8 +262,8 @@ class Host:
         return sum(v.context.insns for v in self.vcpus)
 
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
-        """Run all vCPUs to ``until`` ns of virtual time, to ``insns`` retired instructions, to a stop
-        or to a dead end.
+        """Run all vCPUs to ``until`` ns of virtual time, to ``insns`` retired instructions, to a
+        stop or to a dead end.
 
         KvmError as `check_standing`. An exception of a trace sink is raised here, after the exit in
         which it happened.
@@ -300,8 +301,8 @@ class Host:
             raise KvmError("EBADF", CLOSED)
 
     def close(self) -> None:
-        """Free the engines of all vCPUs. A call that needs an engine is KvmError EBADF from now on; a
-        second `close` does nothing. KvmError EBUSY while `run` is under way."""
+        """Free the engines of all vCPUs. A call that needs an engine is KvmError EBADF from now on;
+        a second `close` does nothing. KvmError EBUSY while `run` is under way."""
         if not self.closed:
             self.check_standing()
         self.closed = True
@@ -338,7 +339,8 @@ class Host:
                 )
 
     def _time_of(self, insns: int) -> int:
-        """The ns at which ``insns`` instructions will have retired, if only the present vCPU runs."""
+        """The ns at which ``insns`` instructions will have retired, if only the present vCPU
+        runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Runnable | None:
@@ -367,7 +369,8 @@ class Host:
         return current
 
     def _look_at_lines(self) -> bool:
-        """A turn is over: compare the granules that vCPUs in WFE watch. Whether one still watches."""
+        """A turn is over: compare the granules that vCPUs in WFE watch. Whether one still
+        watches."""
         waiting = [
             v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current
         ]
@@ -396,14 +399,14 @@ class Host:
             and not before.event_wait.active
         ):
             # The engine's monitor compares values and would miss the stores A, B, A of others. An
-            # implementation may clear the monitor at any time (DDI 0487 B2.12); a turn is long enough
-            # for a loop of exclusives to complete once (MIN_QUANTUM_NS).
+            # implementation may clear the monitor at any time (DDI 0487 B2.12); a turn is long
+            # enough for a loop of exclusives to complete once (MIN_QUANTUM_NS).
             before.context.clear_exclusive()
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """The first PE, counted from the one that had its turn, that has a runnable vCPU or pulls one
-        from a busier PE."""
+        """The first PE, counted from the one that had its turn, that has a runnable vCPU or pulls
+        one from a busier PE."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
             pe = (self.turn.index + step) % count
@@ -414,8 +417,8 @@ class Host:
         raise AssertionError("somebody can run")
 
     def _pull(self, pe: int, source: int) -> bool:
-        """Move the vCPU that would be next at PE ``source``, and is not loaded, to PE ``pe``. Whether
-        there is one."""
+        """Move the vCPU that would be next at PE ``source``, and is not loaded, to PE ``pe``.
+        Whether there is one."""
         waiting = [
             v.index
             for v in self.vcpus
@@ -427,8 +430,8 @@ class Host:
         return index is not None
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
-        """Enter a vCPU once and act on the outcome. ``watched``: the caller of `run` needs to know of
-        each sleep."""
+        """Enter a vCPU once and act on the outcome. ``watched``: the caller of `run` needs to know
+        of each sleep."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if vcpu.faults_until and vcpu.faults_until > self.clock.now and not vcpu.suspended:
             self._standstill.go_on_faulting(vcpu, others, until)
@@ -473,8 +476,8 @@ class Host:
             self._standstill.vector_loop(vcpu, others, until)
 
     def _put_stopped(self, vcpu: Runnable) -> None:
-        """Put a vCPU that has stopped, and every vCPU that is off: a system event powers off all vCPUs
-        of the VM."""
+        """Put a vCPU that has stopped, and every vCPU that is off: a system event powers off all
+        vCPUs of the VM."""
         for pcpu in self.pcpus:
             there = pcpu.vcpu
             if (

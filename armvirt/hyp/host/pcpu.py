@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Pcpu:
-    """One physical CPU. ``vcpu`` is loaded on the PE, or was until it blocked; ``last`` is the index
-    of the vCPU that was chosen last.
+    """One physical CPU. ``vcpu`` is loaded on the PE, or was until it blocked; ``last`` is the
+    index of the vCPU that was chosen last.
 
     A vCPU stays loaded while other PEs have their turns: turns stand for PEs that run at the same
     time.

@@ -48,7 +48,8 @@ class EventWaiter(Protocol):
         ...
 
     def take_for_lost(self) -> bool:
-        """Set the event register if other vCPUs have run since the wait began; whether they have."""
+        """Set the event register if other vCPUs have run since the wait began; whether they
+        have."""
         ...
 
 

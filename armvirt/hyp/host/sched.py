@@ -1,10 +1,10 @@
 """The scheduler's decisions: which vCPU runs next, and on which PE. Pure functions; the switch is
 `Pcpu.switch`.
 
-Every vCPU has a home, the physical CPU (PE) on which it ran last. A vCPU that becomes runnable queues
-at its home if the home is idle, else at an idle PE, else at its home (select_task_rq). A PE with two
-runnable vCPUs fewer than another PE pulls a waiting vCPU from there (load balancing). The affinity of
-a vCPU restricts both. Within a PE, and among PEs, the order is round robin.
+Every vCPU has a home, the physical CPU (PE) on which it ran last. A vCPU that becomes runnable
+queues at its home if the home is idle, else at an idle PE, else at its home (select_task_rq). A PE
+with two runnable vCPUs fewer than another PE pulls a waiting vCPU from there (load balancing). The
+affinity of a vCPU restricts both. Within a PE, and among PEs, the order is round robin.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 QUANTUM_NS = 100_000
-"""The turn of a PE on a host with several PEs. It is short because turns stand for PEs that run at the
-same time. It is also the time that a vCPU has before a YIELD ends its turn."""
+"""The turn of a PE on a host with several PEs. It is short because turns stand for PEs that run at
+the same time. It is also the time that a vCPU has before a YIELD ends its turn."""
 
 SLICE_NS = 1_000_000
 """The turn of a vCPU on a host's only PE: about the base_slice of a kernel. The end of a turn costs

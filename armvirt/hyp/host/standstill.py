@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
 
 FOREVER_NS = 1 << 62
-"""146 years: a longer wait counts as endless. Guests park an unused timer at 2**63 ticks or more, and
-the time of a host has 64 bits of ns."""
+"""146 years: a longer wait counts as endless. Guests park an unused timer at 2**63 ticks or more,
+and the time of a host has 64 bits of ns."""
 
 FAULTS = 128
 """How many instructions the engine retires, at most, to find that vectors fault again and again."""
 
 RESCUES = 64
-"""How often in a row exclusive monitors are treated as lost (`armvirt.hyp.vcpu.event_wait`) while no
-vCPU can go on."""
+"""How often in a row exclusive monitors are treated as lost (`armvirt.hyp.vcpu.event_wait`) while
+no vCPU can go on."""
 
 
 class Still(NamedTuple):
@@ -141,8 +141,8 @@ class Standstill:
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
-        """No vCPU can go on: treat monitors as lost that other vCPUs may have cleared unseen. Whether
-        there was one."""
+        """No vCPU can go on: treat monitors as lost that other vCPUs may have cleared unseen.
+        Whether there was one."""
         lost = (
             [v.event_wait.take_for_lost() for v in self._host.vcpus]
             if self._rescues < RESCUES

@@ -23,8 +23,8 @@ def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> int:
 
 
 def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """A fetch: map the page, or an external abort where there is none."""
-    outcome = vcpu.vm.mmu.abort(exit, True)
+    """An instruction abort: map the page, or inject an external abort outside of memory."""
+    outcome = vcpu.vm.mmu.abort(exit.esr, exit.ipa, True)
     if outcome is FaultOutcome.MAPPED:
         return Action.RETRY
     same_el = vcpu.context.pstate >> 2 & 3 == 1
@@ -32,16 +32,17 @@ def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def data(vcpu: Vcpu, exit: SyncExit) -> int:
-    """A load, a store, or a stage-1 walk."""
-    outcome = vcpu.vm.mmu.abort(exit, False)
+    """A data abort of a load, a store, or a stage-1 walk."""
+    esr, ipa = exit.esr, exit.ipa
+    outcome = vcpu.vm.mmu.abort(esr, ipa, False)
     if outcome is FaultOutcome.MAPPED:
         return Action.RETRY
     if outcome is FaultOutcome.MMIO:
-        if exit.esr & ISV:
-            return by_syndrome(vcpu, exit, exit.ipa)
+        if esr & ISV:
+            return by_syndrome(vcpu, exit, ipa)
         if vcpu.vm.returns_nisv:
             vcpu.fault_address = exit.far
-            vcpu.outcome.exit = NisvExit(exit.iss, exit.ipa)
+            vcpu.outcome.exit = NisvExit(exit.iss, ipa)
             return Action.STOP
         return by_instruction(vcpu, exit)
     if outcome is FaultOutcome.SKIP:
@@ -50,8 +51,8 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
-    """One device access: the GIC's frames, then ioeventfds, then the VMM. ``abort`` is set if nobody
-    answered."""
+    """One device access: the GIC's frames, then ioeventfds, then the VMM, which sets ``abort`` if
+    no device has the address."""
     devices, vmm, bus = vcpu.vm.devices, vcpu.vmm, vcpu.host.bus
     if devices.gic_access(vcpu.id, mmio):
         return mmio
@@ -135,7 +136,8 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def _parts(element: Element) -> tuple[Element, ...]:
-    """A bus transfer is at most 8 bytes: a Q register takes two."""
+    """The bus transfers of an element. A transfer has 8 bytes at most, so a Q register takes
+    two."""
     if element.size <= 8:
         return (element,)
     low = element._replace(size=8)
@@ -166,7 +168,7 @@ def _register(vcpu: Vcpu, part: Element) -> int:
 
 
 def _write_registers(vcpu: Vcpu, decoded: Access, loaded: list[tuple[Element, int]]) -> None:
-    """Destinations and writeback, only once every transfer has succeeded."""
+    """Write destination and base registers, after every transfer has succeeded."""
     context = vcpu.context
     for part, value in loaded:
         if not part.simd:

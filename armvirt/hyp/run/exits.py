@@ -1,6 +1,6 @@
-"""One table from ESR_EL2.EC to handler (arch/arm64/kvm/handle_exit.c), with a default entry.
+"""The exit handlers, in a table by ESR_EL2.EC with a default entry (arch/arm64/kvm/handle_exit.c).
 
-A handler gets the vCPU and the exit, and answers what the silicon does next.
+A handler gets the vCPU and the exit, and returns the `Action` of the PE.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Handler = Callable[["Vcpu", SyncExit], int]
 
 
 def unknown(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Nothing we know: UNDEFINED, as handle_exit's kvm_handle_unknown_ec."""
+    """An exception class without a row: UNDEFINED (kvm_handle_unknown_ec)."""
     return vcpu.context.inject(undefined())
 
 
 def halt(vcpu: Vcpu, exit: SyncExit) -> int:
-    """EC 0: HLT #0xF000 is a semihosting call where the VM has it; everything else is UNDEFINED."""
+    """EC 0: HLT #0xF000 is a semihosting call if the VM has semihosting; else UNDEFINED."""
     if not (exit.insn and vcpu.vm.semihosting):
         if exit.insn and vcpu.pe is not None:
             vcpu.pe.lacking.setdefault("semihosting", exit.pc)
@@ -59,7 +59,7 @@ def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
-    """HVC #0 is SMCCC; PC is past it already. Another immediate: UNDEFINED, as no hypervisor
+    """HVC #0 is SMCCC; the PC is past the HVC. Another immediate is UNDEFINED: no hypervisor
     defines it."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
@@ -80,10 +80,10 @@ def smccc(vcpu: Vcpu) -> int:
 
 
 def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
-    """SMC: UNDEFINED without EL3, for the conduit is HVC; only what the filter forwards is the
-    VMM's.
+    """SMC: UNDEFINED, because there is no EL3 and the conduit is HVC; but the SMCCC filter may
+    forward a call to the VMM.
 
-    A trapped SMC has the PC at itself, so it is stepped over.
+    The PC of a trapped SMC is at the SMC, so the handler advances it.
     """
     if immediate(exit.esr) or not _forwarded(vcpu):
         return unknown(vcpu, exit)
@@ -96,8 +96,8 @@ def _forwarded(vcpu: Vcpu) -> bool:
 
 
 def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """BRK comes here only while the VMM debugs the guest (kvm_handle_guest_debug); the PC stays at
-    it."""
+    """BRK, which traps while the VMM debugs the guest (kvm_handle_guest_debug). The PC stays at the
+    BRK."""
     vcpu.outcome.exit = DebugExit(exit.esr)
     return Action.STOP
 

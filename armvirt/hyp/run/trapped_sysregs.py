@@ -1,5 +1,4 @@
-"""One table of trapped system registers (arch/arm64/kvm/sys_regs.c): EC 0x18 to handler by
-encoding."""
+"""The trapped system registers, in a table by encoding (EC 0x18; arch/arm64/kvm/sys_regs.c)."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Trap(NamedTuple):
-    """``encoding``, direction and value of the trapped access."""
+    """A trapped access: encoding of the register, direction, and the value of a write."""
 
     encoding: int
     is_write: bool
@@ -26,7 +25,7 @@ class Trap(NamedTuple):
 
 
 Handler = Callable[["Vcpu", Trap], int | None]
-"""Gives the value that a read returns (0 for a write), or None for UNDEFINED."""
+"""Returns the value of a read (0 for a write), or None for UNDEFINED."""
 
 
 def _timer(vcpu: Vcpu, trap: Trap) -> int | None:

@@ -1,4 +1,4 @@
-"""Device attributes of a vCPU: one table from group to what answers (arch/arm64/kvm/guest.c)."""
+"""Device attributes of a vCPU: a table from group to handler (arch/arm64/kvm/guest.c)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class VcpuGroup(IntEnum):
 
 
 class AttrGroup(Protocol):
-    """What answers for a group. Each raises KvmError ENXIO for an attribute that it does not
-    have."""
+    """The attributes of one group. Each method raises KvmError ENXIO for an unknown attribute."""
 
     def set_attr(self, attr: int, value: int | None) -> None: ...
 
@@ -31,7 +30,7 @@ class AttrGroup(Protocol):
 
 
 class TimerAttributes:
-    """Which PPI a timer has, see `ArchTimer.set_attr`; it depends on whether the VM has a vGIC."""
+    """The PPI of each timer, see `ArchTimer.set_attr`. Without a vGIC they cannot be set."""
 
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu
@@ -53,7 +52,7 @@ GROUPS: dict[int, Callable[[Vcpu], AttrGroup]] = {
 
 
 def group_of(vcpu: Vcpu, group: int) -> AttrGroup:
-    """What answers for a group of a vCPU; ENXIO for a group that is not there."""
+    """The attributes of a group; KvmError ENXIO for an unknown group."""
     find = GROUPS.get(group)
     if find is None:
         raise KvmError("ENXIO", f"a vCPU has no attribute group {group}")

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 EVENT_NS = 1000
-"""The latency of an event in ns. The engine reports a SEV at the end of a block, and a block has 512
-instructions at most: with a shorter latency the time of the wake-up would depend on the blocks."""
+"""The latency of an event in ns. The engine reports a SEV at the end of a block, and a block has
+512 instructions at most: with a shorter latency the time of the wake-up would depend on the
+blocks."""
 
 UNSEEN_TURNS = 64
 
@@ -44,7 +45,8 @@ class EventWait:
         self._turns = self._others = 0
 
     def entered(self) -> None:
-        """The vCPU starts. EL2 enters it by an exception return, and that sets the event register."""
+        """The vCPU starts. EL2 enters it by an exception return, and that sets the event
+        register."""
         self.forget()
         context = self.vcpu.context
         context.take_event(self.vcpu.host.clock.now)
@@ -90,8 +92,8 @@ class EventWait:
         return min(times) if times else None
 
     def ends(self, pe: Pe) -> bool:
-        """Whether the wait is over. The vCPU is loaded on ``pe``, and the timers' lines and the list
-        registers are up to date."""
+        """Whether the wait is over. The vCPU is loaded on ``pe``, and the timers' lines and the
+        list registers are up to date."""
         vcpu, context, now = self.vcpu, self.vcpu.context, self.vcpu.host.clock.now
         event = (
             context.event_register
@@ -102,7 +104,7 @@ class EventWait:
         if not (event or serror or pe.interrupts):
             return False
         self.forget()
-        context.clear_exclusive()  # others have run, and the core's monitor has not seen their stores
+        context.clear_exclusive()  # the core's monitor has not seen the stores of others
         if event:
             context.take_event(now)
         return True

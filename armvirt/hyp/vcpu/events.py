@@ -1,6 +1,6 @@
 """What a VMM injects and observes: SErrors and external aborts (KVM_{GET,SET}_VCPU_EVENTS), single
-steps and breakpoints (KVM_SET_GUEST_DEBUG), and the state that moves with a vCPU beside its registers
-(arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
+steps and breakpoints (KVM_SET_GUEST_DEBUG), and the state that moves with a vCPU beside its
+registers (arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class GuestDebug(IntFlag):
 
 
 class InFlight(NamedTuple):
-    """What a vCPU that moves has beyond all that KVM has calls for. A VMM on KVM loses it, as the
-    architecture allows: WFI completes on the other host, and a store-exclusive fails.
+    """The state of a vCPU that moves and that no ioctl of KVM saves. A VMM on KVM loses this state,
+    as the architecture allows: WFI completes on the other host, and a store-exclusive fails.
 
-    ``asleep``: it is in WFI, or in WFIT until the virtual count ``wfit``. It wakes on the other
-    host when it would have woken here. (MP state SUSPENDED would wait for an interrupt that can be
-    delivered, while WFI ends with a timer that fires, whatever masks its interrupt.) ``monitor`` is
-    the local exclusive monitor as `Engine.exclusive` has it.
+    ``asleep``: the vCPU is in WFI, or in WFIT until the virtual count ``wfit``. It wakes up on the
+    other host at the time at which it would have woken up here. (MP state SUSPENDED would wait for
+    an interrupt that can be delivered. WFI ends when a timer fires, also if its interrupt is
+    masked.) ``monitor`` is the local exclusive monitor, see `Context.exclusive`.
 
-    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits``: it is in
-    WFE, or in WFET until the virtual count ``wfet``.
+    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits``: the vCPU
+    is in WFE, or in WFET until the virtual count ``wfet``.
     """
 
     asleep: bool
@@ -93,8 +93,8 @@ class VcpuEvents(NamedTuple):
 
 
 def set_events(vcpu: Vcpu, events: VcpuEvents) -> None:
-    """Make an SError pending, and answer the access of the last exit with an external abort. KvmError
-    EINVAL as `Vcpu.set_vcpu_events`."""
+    """Make an SError pending, and answer the access of the last exit with an external abort.
+    KvmError EINVAL as `Vcpu.set_vcpu_events`."""
     exit = vcpu.vmm.abortable
     if events.serror_pending and events.serror_has_esr:
         raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
@@ -113,7 +113,8 @@ def set_events(vcpu: Vcpu, events: VcpuEvents) -> None:
 
 
 def can_take_serror(context: Context) -> bool:
-    """Whether a virtual SError is taken now: it is masked by PSTATE.A alone (DDI 0487 D1.3.5)."""
+    """Whether the guest takes a pending virtual SError: PSTATE.A alone masks it (DDI 0487
+    D1.3.5)."""
     return not context.pstate & PSTATE_A
 
 
@@ -123,8 +124,8 @@ def take_serror(context: Context) -> None:
 
 
 def take_data_abort(context: Context, address: int) -> None:
-    """The guest takes a synchronous external abort at ``address`` (kvm_inject_sea); as KVM's, it
-    says read."""
+    """The guest takes a synchronous external abort at ``address`` (kvm_inject_sea); WnR is 0, as in
+    KVM."""
     same_el = context.pstate & PSTATE_EL != 0
     context.set_system(FAR_EL1, address)
     _enter(context, VECTOR_SYNC, syndrome.data_abort(DFSC.EXTERNAL, False, same_el))

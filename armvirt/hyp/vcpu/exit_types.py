@@ -10,11 +10,11 @@ from armvirt.hyp.host.runnable import Request
 
 
 class MmioExit:
-    """KVM_EXIT_MMIO. ``data`` is the value as the device sees it, ``size`` bytes; the VMM sets it
-    for a read.
+    """KVM_EXIT_MMIO. ``data`` is the value at the device, ``size`` bytes; the VMM sets it for a
+    read.
 
-    ``abort`` set by the VMM gives the guest a synchronous external abort instead: nobody answers at
-    this address.
+    The VMM sets ``abort`` if no device has the address: the guest takes a synchronous external
+    abort.
     """
 
     __slots__ = ("abort", "data", "is_write", "phys_addr", "size")
@@ -36,8 +36,8 @@ class MmioExit:
 class SystemEventExit(NamedTuple):
     """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup; flags as in uapi.
 
-    ``entry`` and ``context_id`` are where the guest wants to go on after a suspend: x1 and x2 of
-    its call.
+    ``entry`` and ``context_id`` are x1 and x2 of SYSTEM_SUSPEND: the guest's entry point after the
+    suspend.
     """
 
     kind: str
@@ -47,11 +47,9 @@ class SystemEventExit(NamedTuple):
 
 
 class SemihostingExit:
-    """HLT #0xF000 where the VM has semihosting: operation in x0, parameter block in x1; the VMM
-    sets ``result``.
-
-    ``retry_at`` set by the VMM (ns) makes the vCPU sleep until then and execute the HLT again: no
-    input yet.
+    """HLT #0xF000 in a VM with semihosting: operation in x0, parameter block in x1. The VMM sets
+    ``result``, or without input ``retry_at`` (ns): the vCPU sleeps until then and executes the HLT
+    again.
     """
 
     __slots__ = ("operation", "parameter", "result", "retry_at")
@@ -70,8 +68,8 @@ class SemihostingExit:
 
 
 class StuckExit(NamedTuple):
-    """The guest cannot go on: ``cause`` is what its vCPU ``cpu`` does (None: it has but one, or all
-    of them do); ``pc`` the instruction."""
+    """The guest cannot go on. ``cause`` is what vCPU ``cpu`` does at ``pc`` (None: the only vCPU,
+    or all vCPUs)."""
 
     cause: str
     pc: int
@@ -84,9 +82,9 @@ class IntrExit(NamedTuple):
 
 
 class HypercallExit(NamedTuple):
-    """KVM_EXIT_HYPERCALL: a call that the SMCCC filter forwards. Arguments are in x1 and on,
-    results are the VMM's to write (x0 to x3) before the vCPU runs again. ``flags``:
-    `HYPERCALL_SMC`; an SMC's PC is past it, too.
+    """KVM_EXIT_HYPERCALL: a call that the SMCCC filter forwards. The arguments are in x1 and up;
+    the VMM writes the results to x0 to x3 before the vCPU runs again. ``flags``: `HYPERCALL_SMC`.
+    The PC is past the HVC or SMC.
     """
 
     function: int
@@ -94,10 +92,10 @@ class HypercallExit(NamedTuple):
 
 
 class NisvExit(NamedTuple):
-    """KVM_EXIT_ARM_NISV: an access to no memory that the syndrome does not describe. ``esr_iss`` is
+    """KVM_EXIT_ARM_NISV: an access outside of memory with ISV = 0 in the syndrome. ``esr_iss`` is
     ESR_EL2.ISS.
 
-    The PC is still at the instruction: the VMM emulates it and moves the PC, or injects an abort
+    The PC is at the instruction: the VMM emulates the access and moves the PC, or injects an abort
     (`Vcpu.set_vcpu_events`).
     """
 
@@ -106,8 +104,9 @@ class NisvExit(NamedTuple):
 
 
 class DebugExit(NamedTuple):
-    """KVM_EXIT_DEBUG: a breakpoint instruction, or a step. ``hsr`` is the syndrome, ``far`` the
-    address of a watchpoint; the PC is at the breakpoint, or where the step went."""
+    """KVM_EXIT_DEBUG: a breakpoint instruction or a single step. ``hsr`` is the syndrome,
+    ``far`` the address of a watchpoint. The PC is at the breakpoint, or at the instruction after
+    the step."""
 
     hsr: int
     far: int = 0
@@ -124,9 +123,8 @@ class Outcome:
     """The outcome of the last entry of one vCPU: one object, used again for every entry.
 
     ``kind`` says why the PE left the guest, or what an exit handler asks of the host; ``until`` is
-    the ns at which a SLEEP ends. A WAIT or a
-    SLEEP stays until the host has acted on it. ``exit`` is what the VMM is told once the PE has left
-    the guest: the VMM may change any register then.
+    the ns at which a SLEEP ends. A WAIT or a SLEEP stays until the host has acted on it. ``exit``
+    is what the VMM is told once the PE has left the guest: the VMM may change any register then.
     """
 
     __slots__ = ("exit", "kind", "until")

@@ -19,7 +19,8 @@ MPIDR_RES1 = 1 << 31
 
 
 class IdRule(NamedTuple):
-    """One register: fields that keep the CPU's value, and fields with a value of ours."""
+    """The rule for one register: fields that keep the CPU's value, and fields with a fixed
+    value."""
 
     keep: tuple[str, ...] = ()
     fixed: tuple[tuple[str, int], ...] = ()
@@ -86,15 +87,15 @@ _MASKS: dict[int, _Masks] = {
     BY_NAME[name].encoding: _compile(name, rule) for name, rule in _RULES.items()
 }
 
-#: The registers with a rule; of all others in the trapped space the guest sees zero.
+#: The registers with a rule. Every other register in the trapped space reads as zero.
 KNOWN: frozenset[int] = frozenset(_MASKS)
 
-#: What `armvirt.hyp.host` was asked to add to the CPU's features: register, field, value.
+#: The features that `Host.cpu_features` can add to the CPU: register, field, value.
 FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", "WFxT", 2)}
 
 
 def added(encoding: int, features: Iterable[str]) -> int:
-    """The fields of a register that say that these features (`FEATURES`) are there."""
+    """The fields of a register that announce ``features`` (`FEATURES`)."""
     value = 0
     for register, name, number in (FEATURES[feature] for feature in features):
         if BY_NAME[register].encoding == encoding:
@@ -103,7 +104,7 @@ def added(encoding: int, features: Iterable[str]) -> int:
 
 
 def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[str] = ()) -> int:
-    """What the guest reads where the CPU says ``native_value``.
+    """The value that the guest reads of a register whose value on the CPU is ``native_value``.
 
     In the trapped space (op0=3, op1=0, CRn=0, CRm=1..7) a register without a rule reads as zero:
     reserved ones, and the AArch32 ones on a machine without AArch32. Outside it (MIDR_EL1, CTR_EL0,

@@ -32,7 +32,7 @@ class Feature(IntFlag):
 
 KNOWN = (1 << 9) - 1
 SUPPORTED = Feature.POWER_OFF | Feature.PSCI_0_2
-STICKY = ~Feature.POWER_OFF  # POWER_OFF is an argument of the call; the others belong to the VM
+STICKY = ~Feature.POWER_OFF  # the features of the VM; POWER_OFF is an argument of the call
 
 
 class MpState(IntEnum):
@@ -44,17 +44,14 @@ class MpState(IntEnum):
 
 
 class VcpuInit(NamedTuple):
-    """struct kvm_vcpu_init. PSCI 0.2 and later is answered to every guest, asked for or not."""
+    """struct kvm_vcpu_init. Every guest has PSCI 0.2 and later, also without PSCI_0_2."""
 
     target: int
     features: int = 0
 
     def check(self) -> Feature:
-        """KvmError EINVAL for another target or a feature that this CPU lacks, ENOENT for one that
-        KVM does not know.
-
-        The order is that of kvm_vcpu_init_check_features.
-        """
+        """The features. KvmError EINVAL for another target, ENOENT for an unknown feature, EINVAL
+        for a feature that this CPU lacks, in this order (kvm_vcpu_init_check_features)."""
         if self.target != TARGET_GENERIC_V8:
             raise KvmError(
                 "EINVAL",
@@ -78,7 +75,7 @@ SCTLR_RESET = 0x00C50078  # KVM: RES1 bits (kvm_arm reset_val of SCTLR_EL1)
 
 
 class Start(NamedTuple):
-    """Where a vCPU starts: PC, x0, and whether in big-endian (the caller's, for CPU_ON)."""
+    """Where a vCPU starts: PC, x0, and endianness (of the caller, for CPU_ON)."""
 
     entry: int
     context_id: int
@@ -86,7 +83,7 @@ class Start(NamedTuple):
 
 
 def reset(context: Context, start: Start) -> None:
-    """EL1h, interrupts masked, MMU and caches off, every register zero but those of ``start``."""
+    """EL1h with interrupts masked, MMU and caches off; every register is zero except PC and x0."""
     system = {row.name: row.reset for row in CONTEXT_REGISTERS}
     system["SCTLR_EL1"] = SCTLR_RESET | (SCTLR_EE if start.big_endian else 0)
     context.reset(start.entry, start.context_id, PSTATE_EL1_ENTRY, system)

@@ -51,7 +51,7 @@ NOT_LISTED = frozenset({OSDLR_EL1, CCSIDR_EL1, DCZID_EL0})
 
 
 class Access(NamedTuple):
-    """How to read and write one register; writing None is EPERM."""
+    """The functions that read and write one register; without ``set`` a write is EPERM."""
 
     get: Callable[[Vcpu], int]
     set: Callable[[Vcpu, int], None] | None
@@ -91,7 +91,7 @@ def _timer(encoding: int) -> Access:
 
 
 def _id(encoding: int) -> Access:
-    """What the guest reads; a write must not change it (EINVAL)."""
+    """An ID register as the guest reads it; a write of another value is EINVAL."""
 
     def get(vcpu: Vcpu) -> int:
         if encoding == MPIDR_EL1:
@@ -110,12 +110,12 @@ def _id(encoding: int) -> Access:
     return Access(get, set_)
 
 
-#: PSTATE.M of a guest: EL0t, EL1t, EL1h. EL2 is not the guest's, and AArch32 (M[4]) is not there.
+#: PSTATE.M of a guest: EL0t, EL1t, EL1h. The guest has no EL2 and no AArch32 (M[4]).
 GUEST_MODES = frozenset({0, 4, 5})
 
 
 def _set_pstate(context: Context, value: int) -> None:
-    """EINVAL for a mode that the guest cannot be in (set_core_reg)."""
+    """PSTATE; EINVAL for a mode outside `GUEST_MODES` (set_core_reg)."""
     if value & 0x1F not in GUEST_MODES:
         raise KvmError("EINVAL", f"PSTATE {value:#x}: the modes of a guest are EL0t, EL1t and EL1h")
     context.pstate = value
@@ -158,8 +158,8 @@ def _set_psci_version(vcpu: Vcpu, value: int) -> None:
 
 
 def _workaround(number: int) -> Access:
-    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a guest that was told less may come here, one that was
-    told more not."""
+    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a write of a lower level is accepted and changes
+    nothing; a higher level is EINVAL."""
     level = WORKAROUNDS[number]
 
     def set_(vcpu: Vcpu, value: int) -> None:
@@ -179,8 +179,8 @@ def _bitmap(bitmap: Bitmap) -> Access:
 
 
 def _cache(level: int) -> Access:
-    """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 as CSSELR_EL1 = ``level`` selects it; it cannot be
-    changed."""
+    """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 while CSSELR_EL1 is ``level``; a write of another
+    value is EINVAL."""
 
     def get(vcpu: Vcpu) -> int:
         context = vcpu.context
@@ -198,7 +198,7 @@ def _cache(level: int) -> Access:
 
 
 def caches(clidr: int) -> list[int]:
-    """The values of CSSELR_EL1 that select a cache which CLIDR_EL1 says is there."""
+    """The values of CSSELR_EL1 that select a cache of CLIDR_EL1."""
     found = []
     for level in range(7):
         kind = clidr >> 3 * level & 7  # 1 instruction, 2 data, 3 both, 4 unified
@@ -209,7 +209,7 @@ def caches(clidr: int) -> list[int]:
 
 @lru_cache(maxsize=1)
 def table() -> dict[int, Access]:
-    """Every id, in KVM_GET_REG_LIST's order: core, firmware, system registers."""
+    """The ids that all vCPUs have, in the order of KVM_GET_REG_LIST: core, firmware, system."""
     rows = _core()
     rows[PSCI_VERSION] = Access(lambda vcpu: vcpu.vm.smccc.psci.version, _set_psci_version)
     rows.update({U64 | FIRMWARE | n: _workaround(n) for n in WORKAROUNDS})
@@ -231,7 +231,7 @@ def _demux(vcpu: Vcpu) -> dict[int, Access]:
 
 
 def ids(vcpu: Vcpu) -> list[int]:
-    """Every id of this vCPU; those of its caches come last, as in KVM."""
+    """Every id of a vCPU; the ids of its caches come last, as in KVM."""
     return [*table(), *_demux(vcpu)]
 
 

@@ -45,10 +45,10 @@ class Power(Enum):
 class Vcpu:
     """One virtual CPU. `Vm.create_vcpu` creates it.
 
-    ``id`` is its number in the VM. ``uid`` is unique on the host and the vCPU of trace events (equal
-    in a host's first VM). ``index`` is its place in `Host.vcpus`. ``home`` is the PE at which it
-    queues, None before it first could run. ``enter`` runs it once and ``vmm`` is its VMM: the run
-    loop sets both. ``outcome`` says how its last entry ended.
+    ``id`` is its number in the VM. ``uid`` is unique on the host and the vCPU of trace events
+    (equal in a host's first VM). ``index`` is its place in `Host.vcpus`. ``home`` is the PE at
+    which it queues, None before it first could run. ``enter`` runs it once and ``vmm`` is its VMM:
+    the run loop sets both. ``outcome`` says how its last entry ended.
 
     ``immediate_exit`` is kvm_run.immediate_exit. ``lines`` are HCR_EL2.VI and VF: the inputs of a
     CPU without an interrupt controller. ``affinity`` are the PEs that it may be on, None for all.
@@ -204,15 +204,15 @@ class Vcpu:
 
     @property
     def in_wfi(self) -> bool:
-        """Whether it is blocked until an interrupt can be delivered: in WFI or CPU_SUSPEND, or
-        suspended."""
+        """Whether it is blocked until an interrupt can be delivered: in WFI, in CPU_SUSPEND, or
+        SUSPENDED."""
         asleep = (
             self.power is Power.BLOCKED and self.timer.hw is None and not self.event_wait.active
         )
         return asleep and self.host.clock.armed(self._owner) is None  # else it waits for input
 
     def power_off(self) -> None:
-        """CPU_OFF, or a system event: it never runs again until started."""
+        """CPU_OFF, or a system event: the vCPU does not run before the next `start`."""
         self._set_power(Power.OFF)
         self.timer.unblocking()
         self.host.clock.cancel(self._owner)
@@ -222,14 +222,14 @@ class Vcpu:
         self.request_stop()
 
     def make_runnable(self) -> None:
-        """From off or suspended, where it stands."""
+        """Leave OFF or SUSPENDED and go on at the present PC."""
         self.suspended = False
         self.event_wait.forget()
         self.timer.unblocking()
         self._set_power(Power.RUNNABLE)
 
     def suspend(self) -> None:
-        """KVM_MP_STATE_SUSPENDED: as in WFI, but what wakes it is the VMM's to know
+        """KVM_MP_STATE_SUSPENDED: block as in WFI; the VMM gets an exit at the wake-up
         (kvm_vcpu_suspend)."""
         self.suspended = True
         self.outcome.cancel_wait()
@@ -246,8 +246,8 @@ class Vcpu:
             self.timer.blocking()
 
     def in_flight(self) -> InFlight:
-        """What no call of KVM saves of a vCPU that moves, see `InFlight`. KvmError ENOEXEC before
-        `init`."""
+        """The state of a vCPU that moves and that no ioctl of KVM saves, see `InFlight`. KvmError
+        ENOEXEC before `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
         monitor = self._monitor or self.context.exclusive
@@ -256,8 +256,8 @@ class Vcpu:
                         wait.active, wait.until)  # fmt: skip
 
     def resume(self, state: InFlight) -> None:
-        """Take over `in_flight` of a vCPU elsewhere; registers, interrupts, timers and counters are
-        in place before. KvmError ENOEXEC before `init`, EBUSY while the host runs."""
+        """Restore `in_flight` of a vCPU that has moved here, after registers, interrupts, timers
+        and counters. KvmError ENOEXEC before `init`, EBUSY while the host runs."""
         self.check_initialized()
         self.host.check_standing()
         self._monitor = state.monitor
@@ -304,8 +304,8 @@ class Vcpu:
             self.host.bus.emit(Schedule(self.uid, "load"))
 
     def program_traps(self) -> None:
-        """MDCR_EL2 and HCR_EL2 of the CPU that it is on: what debugging and the CPU's own interrupt
-        inputs ask for."""
+        """Program MDCR_EL2 and HCR_EL2 of the PE on which the vCPU is loaded: they depend on guest
+        debug and on the CPU's interrupt inputs."""
         if self.pe is not None:
             activate_traps(
                 self.pe,
@@ -323,7 +323,7 @@ class Vcpu:
         self.timer.attach(pe.timer)
 
     def detach(self) -> None:
-        """Leave the CPU without saving anything from it."""
+        """Leave the PE without saving its registers: a restore follows."""
         if self.pe is not None:
             self.timer.detach()
             if self.vm.vgic is not None:
@@ -350,13 +350,13 @@ class Vcpu:
         self.timer.wfit = until
 
     def wait_for_event(self, until: int | None) -> int:
-        """WFET: as WFE, but an event comes by itself when the virtual count is ``until``."""
+        """WFET: as WFE, with an event when the virtual count is ``until``."""
         assert self.pe is not None
         self.event_wait.until = until
         return self.pe.wait_for_event()
 
     def runnable_interrupt(self) -> bool:
-        """kvm_arch_vcpu_runnable: is there an interrupt that could be delivered?"""
+        """kvm_arch_vcpu_runnable: whether an interrupt can be delivered."""
         if self.serror_pending:
             return True
         vgic = self.vm.vgic
@@ -374,14 +374,13 @@ class Vcpu:
         self.timer.blocking()
 
     def sleep(self, until: int | None) -> None:
-        """Sleep on the PE, as it is loaded, until ``until`` ns (None: for ever), or an earlier
-        wake-up."""
+        """Block without a put, until ``until`` ns (None: no limit) or an earlier wake-up."""
         self._set_power(Power.BLOCKED)
         if until is not None:
             self.wake_at(until)
 
     def wake_at(self, when: int) -> None:
-        """Be woken at ``when`` ns at the latest."""
+        """Wake up at ``when`` ns at the latest."""
         armed = self.host.clock.armed(self._owner)
         if armed is None or when < armed:
             self.host.clock.arm(when, self._owner)
@@ -428,9 +427,9 @@ class Vcpu:
     # -- where it runs --
 
     def set_affinity(self, pes: Iterable[int] | None) -> None:
-        """Which physical CPUs of the host it may be on, by number; None: all. As sched_setaffinity
-        of its thread: one that is elsewhere moves, at once or when it leaves the guest. KvmError
-        EINVAL for none, and for a CPU that the host does not have."""
+        """Set the PEs that the vCPU may run on, by number; None: all (sched_setaffinity of its
+        thread). A vCPU that is on another PE moves, at once or when it leaves the guest. KvmError
+        EINVAL for an empty set and for a PE that the host does not have."""
         allowed = None if pes is None else frozenset(pes)
         if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
             raise KvmError(
@@ -445,33 +444,33 @@ class Vcpu:
         self.set_affinity((pe,))
 
     def may_be_on(self, pe: int) -> bool:
-        """Whether its affinity lets it run on a physical CPU."""
+        """Whether a PE is in its affinity."""
         return self.affinity is None or pe in self.affinity
 
     # -- registers --
 
     def get_one_reg(self, register: int) -> int:
-        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). ENOENT for an id that is not there, ENOEXEC
-        before `init`."""
+        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). KvmError ENOENT for an unknown id, ENOEXEC before
+        `init`."""
         self.check_initialized()
         return onereg.get(self, register)
 
     def set_one_reg(self, register: int, value: int) -> None:
-        """KVM_SET_ONE_REG. ENOENT for an id that is not there, EINVAL for a value that cannot be,
-        EBUSY for what is fixed once a vCPU has run, ENOEXEC before `init`."""
+        """KVM_SET_ONE_REG. KvmError ENOENT for an unknown id, EINVAL for an invalid value, EBUSY
+        for a register that is fixed once a vCPU has run, ENOEXEC before `init`."""
         self.check_initialized()
         onereg.set(self, register, value)
 
     def get_reg_list(self) -> list[int]:
-        """KVM_GET_REG_LIST: every id that get and set know. ENOEXEC before `init`."""
+        """KVM_GET_REG_LIST: the ids of all registers. KvmError ENOEXEC before `init`."""
         self.check_initialized()
         return onereg.ids(self)
 
     # -- attributes --
 
     def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU (see `attributes`). ENXIO for a group or an attribute that
-        is not there."""
+        """KVM_SET_DEVICE_ATTR of a vCPU (see `attributes`). KvmError ENXIO for an unknown group or
+        attribute."""
         attributes.group_of(self, group).set_attr(attr, value)
 
     def get_device_attr(self, group: int, attr: int) -> int:
@@ -479,7 +478,7 @@ class Vcpu:
         return attributes.group_of(self, group).get_attr(attr)
 
     def has_device_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: ENXIO if it is not there."""
+        """KVM_HAS_DEVICE_ATTR: KvmError ENXIO for an unknown group or attribute."""
         attributes.group_of(self, group).has_attr(attr)
 
     # -- power --
@@ -561,7 +560,7 @@ class Vcpu:
         }  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over `state`; the vCPU is on no CPU afterwards (see `attach`)."""
+        """Restore `state`; the vCPU is loaded on no PE afterwards (see `attach`)."""
         self._forget_answers()
         self.context.load(state["context"])
         self.timer.load(state["timer"])

@@ -1,4 +1,4 @@
-"""KVM_CHECK_EXTENSION and KVM_ENABLE_CAP: what this KVM can do, as data (uapi/linux/kvm.h,
+"""KVM_CHECK_EXTENSION and KVM_ENABLE_CAP: the capabilities as data (uapi/linux/kvm.h,
 arch/arm64/kvm/arm.c)."""
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ _HAVE_ONE = (
     Cap.SYSTEM_EVENT_DATA, Cap.ARM_USER_IRQ, Cap.STEAL_TIME, Cap.PTP_KVM, Cap.COUNTER_OFFSET,
 )  # fmt: skip
 
-#: What KVM_CHECK_EXTENSION answers; 0 for everything that is not here, such as hardware
-#: breakpoints, SVE, the PMU.
+#: The answers of KVM_CHECK_EXTENSION. A capability without a row, such as hardware breakpoints, SVE
+#: or the PMU, is 0.
 EXTENSIONS: dict[int, int] = {
     **dict.fromkeys(_HAVE_ONE, 1),
     Cap.MAX_VCPUS: MAX_VCPUS[3],
@@ -86,12 +86,12 @@ EXTENSIONS: dict[int, int] = {
     Cap.SET_GUEST_DEBUG2: 0x1_0003,
 }
 
-#: Those that a VM has to be asked for, and that have no argument (kvm_vm_ioctl_enable_cap).
+#: The capabilities without an argument that a VMM has to enable (kvm_vm_ioctl_enable_cap).
 SWITCHES = frozenset({Cap.ARM_NISV_TO_USER, Cap.ARM_SYSTEM_SUSPEND})
 
 
 class Capabilities:
-    """Those that one VM has enabled."""
+    """The capabilities that the VMM of one VM has enabled."""
 
     def __init__(self, mmu: Mmu) -> None:
         self._mmu = mmu
@@ -101,8 +101,8 @@ class Capabilities:
         return cap in self._enabled
 
     def enable(self, cap: int, argument: int, flags: int) -> None:
-        """KvmError EINVAL for a capability that cannot be enabled, for flags, and for an argument
-        it does not take."""
+        """KVM_ENABLE_CAP. KvmError EINVAL for a capability that cannot be enabled, for flags, and
+        for an invalid argument."""
         if flags or (cap not in SWITCHES and cap != Cap.MANUAL_DIRTY_LOG_PROTECT2):
             raise KvmError(
                 "EINVAL", f"capability {cap} cannot be enabled, or not with flags {flags:#x}"
@@ -114,9 +114,9 @@ class Capabilities:
 
 
 def check_extension(cap: int, pcpus: int, gic: int | None = None) -> int:
-    """KVM_CHECK_EXTENSION on a host of so many CPUs, and on a VM with a GIC of this version: that
-    decides how many vCPUs it can have (kvm_vgic_create sets max_vcpus), and the host how many are
-    recommended."""
+    """KVM_CHECK_EXTENSION on a host of ``pcpus`` CPUs, and on a VM with a GIC of version ``gic``.
+    The GIC limits the number of vCPUs (kvm_vgic_create sets max_vcpus); the host's CPUs are the
+    recommended number."""
     if cap == Cap.NR_VCPUS:
         return min(pcpus, MAX_VCPUS[3])
     if cap == Cap.MAX_VCPUS and gic is not None:

@@ -20,8 +20,8 @@ LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
 
 
 class IoEventFd(NamedTuple):
-    """A store of ``length`` bytes to ``address`` (0: of any length) with this data (None: any)
-    calls ``signal``."""
+    """A store of ``length`` bytes (0: any length) to ``address`` with the data ``datamatch`` (None:
+    any data) calls ``signal``."""
 
     address: int
     length: int
@@ -37,7 +37,7 @@ class IoEventFd(NamedTuple):
         )
 
     def collides(self, other: IoEventFd) -> bool:
-        """ioeventfd_check_collision: whether a store could mean both."""
+        """ioeventfd_check_collision: whether one store could match both."""
         if self.address != other.address:
             return False
         if ANY_LENGTH in (self.length, other.length):
@@ -56,8 +56,8 @@ class IoEventFds:
     def assign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """KvmError EINVAL for a length that is none, data to match with no length, or a range that
-        wraps; EEXIST where a store could be another's too."""
+        """KVM_IOEVENTFD. KvmError EINVAL for an invalid length, for data to match without a length,
+        and for a range that wraps; EEXIST if a store could match another ioeventfd."""
         new = self._checked(address, length, signal, datamatch)
         if any(new.collides(each) for each in self._all):
             raise KvmError("EEXIST", f"an ioeventfd takes stores to {address:#x} already")
@@ -66,8 +66,8 @@ class IoEventFds:
     def deassign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """KVM_IOEVENTFD_FLAG_DEASSIGN: KvmError ENOENT unless there is exactly this one; EINVAL as
-        `assign`."""
+        """KVM_IOEVENTFD_FLAG_DEASSIGN: KvmError ENOENT unless the same ioeventfd is assigned;
+        EINVAL as `assign`."""
         gone = self._checked(address, length, signal, datamatch)
         if gone not in self._all:
             raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")

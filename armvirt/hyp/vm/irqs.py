@@ -2,8 +2,8 @@
 virt/kvm/eventfd.c, vgic-irqfd.c).
 
 A GSI is routed to a pin of the interrupt controller; pin n is SPI n, INTID 32 + n. An irqfd is a
-callable instead of a file: a call of it stands for a write of the eventfd. The VMM sets up routes and
-irqfds again after `Vm.load`; what they did to interrupts is in the vGIC's state.
+callable instead of a file: a call of it stands for a write of the eventfd. The VMM sets up routes
+and irqfds again after `Vm.load`; what they did to interrupts is in the vGIC's state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_ROUTES = 4096  # KVM_MAX_IRQ_ROUTES
 
 
 def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
-    """vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
+    """The word of KVM_IRQ_LINE: vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
     return (vcpu_id >> 8 & 15) << 28 | kind << 24 | (vcpu_id & 0xFF) << 16 | number & 0xFFFF
 
 
@@ -70,8 +70,7 @@ class IrqRouter:
         return self._routes.get(gsi)
 
     def set_irq(self, gsi: int, level: bool) -> None:
-        """kvm_set_irq on a GSI; one that leads nowhere, or to an SPI that the vGIC lacks, does
-        nothing."""
+        """kvm_set_irq. A GSI without a pin, or with an SPI that the vGIC lacks, has no effect."""
         pin, vgic = self.pin(gsi), self._vgic()
         if pin is not None and vgic is not None and vgic.dist.spi(FIRST_SPI + pin) is not None:
             vgic.inject(None, FIRST_SPI + pin, level)
@@ -82,8 +81,8 @@ class IrqRouter:
         """KVM_IRQFD: a function that raises a GSI. KvmError EAGAIN before the vGIC is initialised.
 
         Without ``resample`` a call is a pulse, for edge interrupts. With it, the line is asserted
-        until the guest ends the (level) interrupt; then it is lowered and ``resample()`` is called,
-        which looks at its device and calls again if that still wants attention. Irqfds with
+        until the guest ends the (level) interrupt; then the line falls and ``resample()`` is
+        called, which raises the GSI again if its device still asserts the interrupt. Irqfds with
         ``resample`` on one GSI share its line.
         """
         vgic = self._vgic()
@@ -96,7 +95,7 @@ class IrqRouter:
         return lambda: self.set_irq(gsi, True)
 
     def deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """KVM_IRQFD_FLAG_DEASSIGN for one with ``resample``; the last one of its GSI lowers the
+        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with ``resample``; the last irqfd of a GSI lowers the
         line."""
         left = self._resamplers.get(gsi, [])
         if resample in left:
@@ -110,7 +109,7 @@ class IrqRouter:
         self.set_irq(gsi, False)
 
     def _listen(self) -> None:
-        """Tell the vGIC whose end of interrupt matters."""
+        """Tell the vGIC the SPIs whose end of interrupt has a resampler."""
         vgic = self._vgic()
         if vgic is not None:
             pins = {self.pin(gsi) for gsi in self._resamplers}
@@ -118,7 +117,7 @@ class IrqRouter:
 
     def ended(self, intid: int) -> None:
         """The guest ended a level SPI (kvm_notify_acked_irq, irqfd_resampler_ack): lower its line,
-        then ask."""
+        then call the resamplers."""
         for gsi, resamplers in list(self._resamplers.items()):
             if self.pin(gsi) == intid - FIRST_SPI:
                 self.set_irq(gsi, False)

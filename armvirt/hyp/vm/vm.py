@@ -146,19 +146,17 @@ class Vm:
         return self.host.clock
 
     def reset(self) -> None:
-        """What a VMM does with its VM at a reboot: GIC and services as at the start; vCPUs are
-        started by it."""
+        """Reset the GIC and the hypercall services for a reboot. The VMM starts the vCPUs."""
         if self.vgic is not None:
             self.vgic.reset()
         self.smccc.reset()
 
     def state(self) -> dict[str, object]:
-        """Everything of this VM and its host but memory; for a host with several VMs there is
-        `Kvm.state`."""
+        """The state of this VM and its host without memory. `Kvm.state` is for several VMs."""
         return {**self.own_state(), "host": self.host.state()}
 
     def own_state(self) -> dict[str, object]:
-        """Everything of this VM alone but memory."""
+        """The state of this VM without memory and without the host."""
         return {
             "version": 1, "has_run": self._has_run,
             "timers": self.timer_data.state(), "smccc": self.smccc.state(),
@@ -167,8 +165,7 @@ class Vm:
         }  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave, in a VM that was created the same way and has the same
-        memory contents.
+        """Restore `state` in a VM that was created the same way and has the same memory contents.
 
         ValueError as `Kvm.load`.
         """
@@ -180,8 +177,8 @@ class Vm:
         self.host.load(state["host"])
 
     def check_shape(self, state: dict[str, Any]) -> None:
-        """ValueError unless `own_state` is of a VM with the same vCPUs and the same interrupt
-        controller."""
+        """ValueError unless ``state`` (`own_state`) is of a VM with the same vCPUs and the same
+        interrupt controller."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
             raise ValueError("saved state is of another shape: the vCPUs")
@@ -191,8 +188,7 @@ class Vm:
             self.vgic.check_shape(vgic)
 
     def load_own(self, state: dict[str, Any]) -> None:
-        """Take over `own_state`. Nothing may be loaded on the host's PEs (`Host.unload`); they
-        follow."""
+        """Restore `own_state` while no vCPU is loaded (`Host.unload`); the host's PEs follow."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         self._has_run = bool(state["has_run"])
         self.timer_data.load(state["timers"])
@@ -284,7 +280,7 @@ class Vm:
     def populated_pages(
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
-        """Guest RAM that has contents, page by page; ``tick`` is called now and then on the way."""
+        """The pages of guest RAM that have contents; ``tick`` is called every now and then."""
         return self.mmu.populated_pages(tick)
 
     # -- the interrupt controller --
@@ -345,7 +341,7 @@ class Vm:
 
     @property
     def timer_vgic(self) -> TimerVgic:
-        """What the timers of a new vCPU have for a vGIC."""
+        """The vGIC of the timers of a new vCPU."""
         return NO_VGIC if self.vgic is None else self.vgic
 
     def vgic_of(self) -> Vgic:
@@ -357,7 +353,7 @@ class Vm:
         return self.vgic
 
     def first_run(self) -> None:
-        """What KVM does when a vCPU runs for the first time: check the GIC's frames, map the
+        """The first run of a vCPU (kvm_arch_vcpu_run_pid_change): check the GIC's frames, map the
         timers' PPIs.
 
         ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not
@@ -458,13 +454,13 @@ class Vm:
     # -- diagnosis --
 
     def why_idle(self) -> list[str]:
-        """What the vCPUs wait for in vain, in sentences (see `armvirt.hyp.diagnosis.idle`)."""
+        """Why no vCPU wakes up, in sentences (`armvirt.hyp.diagnosis.idle`)."""
         from armvirt.hyp.diagnosis import idle
 
         return idle.causes(self)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Every station of an interrupt on its way to a vCPU, and what it would need
+        """Every station of an interrupt on its way to a vCPU, and what holds the interrupt there
         (`hyp.diagnosis.of_vcpu`)."""
         from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 
