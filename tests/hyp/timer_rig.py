@@ -17,7 +17,7 @@ from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.sysregs import encoding_of
 from armvirt.hw.engine.state import STATS
 from armvirt.hw.exit import ExitKind
-from armvirt.hyp.host.pcpu import Pcpu
+from armvirt.hyp.host.sched import Pcpu
 from armvirt.hyp.kvm import (
     ONE_REG_ARM64_CORE,
     ONE_REG_ARM64_SYSREG,

@@ -24,11 +24,11 @@ from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
 from armvirt.hw.timer import COUNTER_START
-from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.runnable import EntryOutcome, Request, Runnable
 from armvirt.hyp.host.sched import (
     MIN_QUANTUM_NS,
     QUANTUM_NS,
+    Pcpu,
     default_quantum,
     donor,
     pick_next,

@@ -9,7 +9,7 @@ from armvirt.hw.clock import NEVER
 from armvirt.hw.context import Context
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.pe import Pe
-from armvirt.hyp.host.pcpu import RunDelay
+from armvirt.hyp.host.sched import RunDelay
 
 
 class Request(Enum):

@@ -19,8 +19,8 @@ from armvirt.events import Schedule, Stamp
 from armvirt.hw.clock import NEVER
 from armvirt.hw.pe import Pe
 from armvirt.hyp.firmware.pvtime import StolenTime
-from armvirt.hyp.host.pcpu import RunDelay
 from armvirt.hyp.host.runnable import Enter
+from armvirt.hyp.host.sched import RunDelay
 from armvirt.hyp.timer.arch_timer import ArchTimer
 from armvirt.hyp.vcpu import attributes, idregs, onereg
 from armvirt.hyp.vcpu import events as vcpu_events
