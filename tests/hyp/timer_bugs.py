@@ -29,7 +29,7 @@ BUGS = (
     ),
     Bug(
         "cntpoff-ignored", f"{TIMER}:GenericTimer.physical_offset",
-        "self.cntpoff if self.cnthctl & _ECV else 0",
+        "self.cntpoff if self.cnthctl & CNTHCTL_ECV else 0",
         "0",
     ),
     Bug(
@@ -165,7 +165,7 @@ BUGS = (
         "moved and not self.vm_data.cntpoff",
         "False",
     ),
-    Bug("ecv-not-set", f"{ARCH_TIMER}:ArchTimer._allow", "int(CntHctl.ECV) if self.vm_data.cntpoff else 0", "0"),
+    Bug("ecv-not-set", f"{ARCH_TIMER}:ArchTimer._allow", "CNTHCTL_ECV if self.vm_data.cntpoff else 0", "0"),
     Bug(
         "shifted-cval-wraps", f"{ARCH_TIMER}:ArchTimer._shift",
         "max(context.cval + offset - rolled, 0)",
