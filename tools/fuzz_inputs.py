@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Literal, NamedTuple
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_CPUS = 123
 RAM, TEXT = 0x4000_0000, 0x4020_0000
 BRANCH = b"\x00\x00\x00\x14"  # b .
 EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0xFFFF, 1 << 16, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40,
@@ -19,12 +26,13 @@ EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0xFFFF, 1 << 16, 1 << 20, (1 << 31) - 
 
 
 class Mutant(NamedTuple):
-    """The words of a command, the file that ``{}`` among them stands for, and the bytes by which it
-    is judged: those of the file, or what is compressed in it."""
+    """The words of a command, the file that ``{}`` among them stands for, and what it is judged by:
+    the bytes of the file (or what is compressed in it), and the most CPUs of a guest that runs."""
 
     words: list[str]
     content: bytes | None
     size: int
+    cpus: int = 0
 
 
 # --- ELF ---
@@ -187,7 +195,21 @@ def toml_mutant(random: Random) -> Mutant:
     for _ in range(random.choice((0, 1, 2, 5))):
         text += f"{random.choice(keys)} = {random.choice(TOML_VALUES)}\n"
     content = damaged_text(random, text, TOML_TOKENS) if random.random() < 0.5 else text.encode()
-    return with_file(["test", "--plain", "{}"], content, ".toml")
+    mutant = with_file(["test", "--plain", "{}"], content, ".toml")
+    return mutant._replace(cpus=most_cpus(content))
+
+
+def most_cpus(suite: bytes) -> int:
+    """The largest number of CPUs that a table of a suite asks for, up to the most that there are;
+    0 where the suite cannot be read, or says nothing."""
+    try:
+        tables = tomllib.loads(suite.decode())
+    except (ValueError, RecursionError):
+        return 0
+    guests = tables.get("guest", [])
+    rows = [tables.get("defaults"), *(guests if isinstance(guests, list) else [])]
+    asked = [row.get("cpus") for row in rows if isinstance(row, dict)]
+    return max((n for n in asked if type(n) is int and 0 < n <= MAX_CPUS), default=0)
 
 
 def script_mutant(random: Random) -> Mutant:
@@ -259,9 +281,9 @@ def options_mutant(random: Random) -> Mutant:
         random.shuffle(words)
     # Nothing here is meant to run long: what comes last counts.
     runs = words[0] in ("run", "trace", "gic", "explain")
-    # Each CPU has an engine of its own, of 3 to 4 MiB: as if it were 1 MiB of a file.
-    cpus = 123 if "123" in words or any(word.endswith("=123") for word in words) else 0
-    return Mutant([*words, *(["--max-insns", "1000"] if runs else [])], None, cpus << 20)
+    most = str(MAX_CPUS)
+    cpus = MAX_CPUS if most in words or any(word.endswith(f"={most}") for word in words) else 0
+    return Mutant([*words, *(["--max-insns", "1000"] if runs else [])], None, 0, cpus)
 
 
 # --- damage ---

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import fuzz
-from fuzz_inputs import TARGETS, Mutant
+from fuzz_inputs import TARGETS, Mutant, most_cpus
 
 SHARE = 40
 MIB = 1 << 20
@@ -49,6 +49,22 @@ GOOD = fuzz.Run(3, 0.2, 40 * MIB, "armvirt: stuck\n")
 def test_what_is_a_problem(done: fuzz.Run, says: str) -> None:
     found = fuzz.problem(Mutant(["run", "{}"], b"", MIB), done)
     assert says in found and bool(found) == bool(says)
+
+
+def test_the_bound_of_memory_grows_with_the_cpus() -> None:
+    """A suite of a guest with 16 CPUs takes 78 MiB, and none of it for its file."""
+    suite = b'[[guest]]\nname = "hello"\ncpus = 0x10\n'
+    assert most_cpus(suite) == 16
+    done = GOOD._replace(rss=78 * MIB)
+    assert fuzz.problem(Mutant(["test", "{}"], suite, len(suite), 16), done) == ""
+    assert "allowed" in fuzz.problem(Mutant(["test", "{}"], suite, len(suite)), done)
+
+
+@pytest.mark.parametrize(
+    "suite", [b"", b"\xff", b"guest = 3", b'[defaults]\ncpus = "16"', b"[defaults]\ncpus = 1000000"]
+)
+def test_a_suite_that_asks_for_no_cpus(suite: bytes) -> None:
+    assert most_cpus(suite) == 0
 
 
 def test_the_bounds_grow_with_the_file() -> None:
