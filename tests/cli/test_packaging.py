@@ -142,7 +142,7 @@ def test_the_native_engine_can_be_left_out(
 def test_documents_and_changelog_are_in_the_package() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert data["tool"]["setuptools"]["data-files"] == {
-        "share/doc/armvirt": ["README.md", "CHANGELOG.md", "docs/*.md"]
+        "share/doc/armvirt": ["README.md", "CHANGELOG.md", "docs/*.md", "docs/*.svg"]
     }
     from armvirt import __version__
 
