@@ -30,7 +30,7 @@ MODULES = ["armvirt",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip
 #: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts
 #: of their own.
-PARTS = {"Arrival", "MmioDevice", "Stateful", "Wired", "Shown",
+PARTS = {"Arrival", "FileSink", "MmioDevice", "Stateful", "Wired", "Shown",
          "Event", "Late", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities",
          "BusMaster", "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "Smccc", "Parking", "Rom"}  # fmt: skip
 

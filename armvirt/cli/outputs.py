@@ -19,7 +19,7 @@ from armvirt.inputs import STDIN
 from armvirt.outputs import STANDARD_OUTPUT
 
 if TYPE_CHECKING:
-    from armvirt.trace.jsonl import SupportsWrite
+    from armvirt.trace.files import SupportsWrite
 
 __all__ = ["STANDARD_OUTPUT", "check", "open_text", "write_bytes"]
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,13 +35,13 @@ from armvirt.errors import UserError
 from armvirt.inputs import read_text
 from armvirt.printable import printable
 from armvirt.settings import Setting
+from armvirt.trace.files import TraceFile
 
 if TYPE_CHECKING:
     from armvirt.board.config import BoardConfig
     from armvirt.events import Sink
     from armvirt.machine import Machine, Result
     from armvirt.machine.watch import Watch
-    from armvirt.trace.jsonl import JsonLines
 
 FILE = "armvirt.toml"
 VERDICTS = ("pass", "fail", "off", "reset", "stuck", "limit")
@@ -88,13 +87,12 @@ class Case:
         arguments = {"trace_hash": bool(self.trace_hash), **self.settings}
         if guest is not None:
             arguments["cpus"] = guest.cpus_or(arguments.get("cpus"))
-        arguments |= {"script": script, "sinks": (*sinks, *self._tracer()), "watch": watch}
+        arguments |= {
+            "script": script,
+            "sinks": (*sinks, *TraceFile(self.trace).sinks),
+            "watch": watch,
+        }
         return Machine(guest.path if guest else None, **arguments)
-
-    def _tracer(self) -> list[JsonLines]:
-        from armvirt.trace.jsonl import JsonLines
-
-        return [JsonLines()] if self.trace else []
 
     def run(self, machine: Machine) -> Result:
         """Run to the end or a limit. A guest that should reach one, but has none, gets a short one."""
@@ -103,19 +101,8 @@ class Case:
             limits["max_time_ns"] = DEFAULT_LIMIT_NS
         if self.dump_dtb:
             outputs.write_bytes(self.dump_dtb, machine.dump_dtb())
-        with ExitStack() as stack:
-            if self.trace:
-                self._trace(machine, stack)
+        with TraceFile(self.trace, machine.sinks).writing(outputs.open_text, guest=self.name):
             return machine.run(**limits)
-
-    def _trace(self, machine: Machine, stack: ExitStack) -> None:
-        """The trace goes to its file until the end of ``stack``."""
-        from armvirt.trace.jsonl import JsonLines
-
-        file = stack.enter_context(outputs.open_text(str(self.trace)))
-        for sink in machine.sinks:
-            if isinstance(sink, JsonLines):
-                stack.enter_context(sink.writing(file, guest=self.name))
 
     def accepts(self, verdict: str) -> bool:
         """Whether a run that ended so is as expected: a guest that just powers off passes, as for ``armvirt run``."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from armvirt.events import Event, Stamp
+from armvirt.trace.files import SupportsWrite
 
 FORMAT = 1
 HEX_FIELDS = frozenset({"pc", "esr", "elr", "value", "address", "offset", "function"})
@@ -42,13 +43,6 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [hex(item) if isinstance(item, int) else item for item in value]
     return int(value) if isinstance(value, int) else value
-
-
-class SupportsWrite(Protocol):
-    """Where lines go: a text file, or anything with its ``write``."""
-
-    def write(self, text: str, /) -> object:
-        """Take the text, which is one line or several."""
 
 
 class JsonLines:

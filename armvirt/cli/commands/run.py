@@ -13,10 +13,10 @@ from armvirt.cli import printing, session
 from armvirt.cli.outputs import STANDARD_OUTPUT, open_text, write_bytes
 from armvirt.cli.terminal import Reader, piped_input, raw_mode
 from armvirt.errors import LimitError, UserError
+from armvirt.trace.files import TraceFile
 
 if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
-    from armvirt.trace.jsonl import JsonLines
 
 LEFT = 130  # the person at the terminal ended the run
 
@@ -25,10 +25,10 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the guest; returns the exit status."""
     if arguments.pace and arguments.no_pace:
         raise UserError("--pace and --no-pace exclude each other; give one")
-    trace = _tracer() if arguments.trace else None
+    trace = TraceFile(arguments.trace)
     machine = session.build_machine(
         arguments,
-        sinks=[trace] if trace else [],
+        sinks=trace.sinks,
         pace=_pace(arguments),
         trace_hash=arguments.trace_hash,
     )
@@ -53,12 +53,6 @@ def execute(arguments: argparse.Namespace) -> int:
     return _status(arguments, result)
 
 
-def _tracer() -> JsonLines:
-    from armvirt.trace.jsonl import JsonLines
-
-    return JsonLines()
-
-
 def _interactive(arguments: argparse.Namespace) -> bool:
     """Is a person typing to the guest? With a script, or a trace on standard output, nobody is."""
     if arguments.trace == STANDARD_OUTPUT:
@@ -81,7 +75,7 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
     return result.exit_status
 
 
-def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | None) -> Result | None:
+def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile) -> Result | None:
     """The run itself, with everything attached that must be detached afterwards; None if the person
     left."""
     # Standard output is the trace's alone if it goes there.
@@ -89,11 +83,8 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: JsonLines | Non
         printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
     )
     with ExitStack() as stack:
-        if trace is not None:
-            file = stack.enter_context(open_text(arguments.trace))
-            stack.enter_context(
-                trace.writing(file, armvirt=__version__, guest=arguments.guest or "")
-            )
+        about = {"armvirt": __version__, "guest": arguments.guest or ""}
+        stack.enter_context(trace.writing(open_text, **about))
         if not _interactive(arguments):
             if not arguments.script and (data := piped_input()):
                 machine.console.feed(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 
 from armvirt import __version__
 from armvirt.cli import printing, session
@@ -13,7 +12,7 @@ from armvirt.cli.outputs import STANDARD_OUTPUT, open_text
 from armvirt.cli.terminal import piped_input
 from armvirt.errors import UserError
 from armvirt.trace import render
-from armvirt.trace.jsonl import JsonLines
+from armvirt.trace.files import TraceFile
 from armvirt.trace.lifecycle import Summary
 from armvirt.trace.timeline import Row, Timeline
 
@@ -91,15 +90,10 @@ def execute(arguments: argparse.Namespace) -> int:
     timeline = Timeline(
         shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None, arguments.gic
     )
-    trace = JsonLines() if arguments.trace else None
-    machine = session.build_machine(
-        arguments, sinks=[timeline, *([trace] if trace else [])], trace_hash=False
-    )
+    trace = TraceFile(arguments.trace)
+    machine = session.build_machine(arguments, sinks=[timeline, *trace.sinks], trace_hash=False)
     writer.lookup = machine.symbols.lookup if machine.symbols else None
-    with ExitStack() as stack:
-        if trace is not None:
-            file = stack.enter_context(open_text(arguments.trace))
-            stack.enter_context(trace.writing(file, armvirt=__version__, guest=arguments.guest))
+    with trace.writing(open_text, armvirt=__version__, guest=arguments.guest):
         if not arguments.script and (data := piped_input()):
             machine.console.feed(data)
         writer.start()
