@@ -26,6 +26,7 @@ NOWHERE = -2
 BY_EVENT = frozenset({"MAPTI", "MAPI", "MOVI", "DISCARD", "INV"})
 BY_COLLECTION = frozenset({"MAPC", "INVALL"})
 ITS_COMMANDS = BY_EVENT | BY_COLLECTION | {"MAPD", "MOVALL"}
+RAISED, LOWERED, TAKEN = "raised", "lowered", "taken"  # no write: the input of an interrupt
 OFF = "off"  # no write: the vCPU was switched off, and the register reset
 TIMERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
@@ -160,7 +161,7 @@ class LastWriters:
 
     def _inject(self, stamp: Stamp, event: Any) -> None:
         write = LastWrite(
-            "raised" if event.level else "lowered", event.level, stamp.ns, stamp.vcpu, stamp.pc
+            RAISED if event.level else LOWERED, event.level, stamp.ns, stamp.vcpu, stamp.pc
         )
         self._writes["input", event.intid, ALL] = write
         self._writes["input", event.intid, event.target] = write
@@ -182,7 +183,7 @@ class LastWriters:
 
     def _acknowledge(self, stamp: Stamp, event: Any) -> None:
         self._entries.pop(stamp.vcpu, None)
-        taken = LastWrite("taken", event.intid, stamp.ns, stamp.vcpu, stamp.pc)
+        taken = LastWrite(TAKEN, event.intid, stamp.ns, stamp.vcpu, stamp.pc)
         self._writes["ack", event.intid, stamp.vcpu] = taken
 
 

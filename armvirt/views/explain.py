@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.errors import UserError
 from armvirt.hyp.diagnosis.finding import Finding
-from armvirt.hyp.diagnosis.register_names import kind_of
+from armvirt.hyp.diagnosis.register_names import ISACTIVER, kind_of
 from armvirt.hyp.diagnosis.trace import LPIS_END, first_held
 from armvirt.intids import NAMES, with_names
 from armvirt.tables import Showable, Table
 from armvirt.trace.writers import LastWriters
 from armvirt.views.causes import Cause, Evidence, cause_of
-from armvirt.views.causes.written import Lookup, of_finding, of_pending, place
+from armvirt.views.causes.written import Lookup, is_bit_of, of_finding, of_pending, place
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.irq import VgicIrq
@@ -250,7 +250,8 @@ def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]
     steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
     if held is None:
         return "waiting", steps
-    if held.fix is not None and held.text.startswith("active"):
+    active = held.register is not None and is_bit_of(held.register, ISACTIVER)
+    if active and held.station in ("pending", "active"):
         return "handled", steps
     entry = scene.recorder.entered(scene.vcpu) if scene.recorder is not None else None
     if held.station != "PSTATE" or entry is None:

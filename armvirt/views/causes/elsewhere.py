@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, NR_PRIVATE, is_private
+from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.trace.sources import TIMER_INTIDS, intid_text
@@ -121,7 +122,9 @@ def _fiq_alone(evidence: Evidence) -> bool:
     """PSTATE.F masks it, and PSTATE.I is open: the guest expects IRQs."""
     pstate = evidence.machine.board.vcpus[evidence.vcpu].context.pstate
     at = evidence.at("PSTATE")
-    return at is not None and "PSTATE.F is 1" in at.text and not pstate >> 7 & 1
+    if at is None or at.passed or at.register is None:
+        return False
+    return at.register.field == "F" and not pstate & PSTATE_I
 
 
 def routed_to_the_wrong(evidence: Evidence) -> Cause | None:

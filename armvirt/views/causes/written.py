@@ -5,30 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI
+from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE
 from armvirt.events import Stamp
 from armvirt.hyp.diagnosis.finding import Finding, Register
+from armvirt.hyp.diagnosis.register_names import ISACTIVER
 from armvirt.trace.history import Past
-from armvirt.trace.sources import its_error
-from armvirt.trace.writers import ALL, ITS_COMMANDS, OFF, LastWrite, LastWriters, latest
+from armvirt.trace.sources import ARRAY_SIZE, its_error
+from armvirt.trace.writers import (
+    ALL,
+    ITS_COMMANDS,
+    LOWERED,
+    OFF,
+    RAISED,
+    TAKEN,
+    LastWrite,
+    LastWriters,
+    latest,
+)
 
 Lookup = Callable[[int], "str | None"]
 
-#: The ITS commands that decide over an LPI at a station, and what is said if there was none.
-_COMMANDS = {
-    "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "never mapped"),
-    "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), ""),
-    "enable": (("INV", "INVALL"), ""),
+#: The ITS commands that decide over an LPI at a station, and what the LPI is never without one
+#: ("never mapped"; None: nothing is said).
+_COMMANDS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
+    "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
+    "enable": (("INV", "INVALL"), None),
 }
 
 
 class Written(NamedTuple):
     """The last write of a register for a table (``short``) and with the address (``full``); ""
-    where nobody recorded it or nobody can write it. ``never``: it has its reset value."""
+    where nobody recorded it or nobody can write it. ``never``: it has its reset value. ``raised``:
+    the last write was the input of the interrupt, which rose."""
 
     short: str = ""
     full: str = ""
     never: bool = False
+    raised: bool = False
 
 
 def place(pc: int, names: Lookup | None) -> str:
@@ -50,22 +64,19 @@ def of_finding(
     register = finding.register
     if recorder is None or register is None:
         return Written()
-    write, otherwise = _last(recorder, finding.station, register, intid, vcpu)
+    write, verb = _last(recorder, finding.station, register, intid, vcpu)
     if write is None:
-        return _never(recorder, otherwise)
-    return Written(
-        describe(write, register, names, full=False), describe(write, register, names, full=True)
-    )
+        return Written() if verb is None else _never(recorder, verb)
+    short, full = (describe(write, register, names, full=full) for full in (False, True))
+    return Written(short, full, raised=write.what == RAISED)
 
 
-def _never(recorder: LastWriters, otherwise: str) -> Written:
-    """Of a register that was not written, an interrupt that was not raised, an event that was not
-    mapped."""
-    if not otherwise.startswith("never"):
-        return Written(otherwise, otherwise)
-    long = recorder.never(otherwise.removeprefix("never").strip() or "written")
-    short = otherwise if recorder.since is None else f"not since {recorder.since:,} ns"
-    return Written(short, long, not recorder.blind)
+def _never(recorder: LastWriters, verb: str) -> Written:
+    """A register that was never written (``verb`` is empty), an interrupt that was never raised, an
+    event that was never mapped."""
+    never = f"never {verb}".rstrip()
+    short = never if recorder.since is None else f"not since {recorder.since:,} ns"
+    return Written(short, recorder.never(verb or "written"), not recorder.blind)
 
 
 def of_pending(past: Past, otherwise: Written) -> Written:
@@ -75,7 +86,7 @@ def of_pending(past: Past, otherwise: Written) -> Written:
         text = f"raised at {past.waiting.ns:,} ns"
     elif past.rose is not None:
         text = f"line high since {past.rose.ns:,} ns"
-    elif otherwise.never or not past.raised.count or not otherwise.short.startswith("raised"):
+    elif otherwise.never or not past.raised.count or not otherwise.raised:
         return (
             Written("raised at this moment", "raised at this moment")
             if otherwise.never
@@ -111,10 +122,8 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
             + (f" by {where}" if full else f", {where}")
             + skipped
         )
-    if write.what in ("raised", "lowered", "taken"):
-        return f"{write.what} at {write.ns:,} ns" + (
-            f" by {where}" if write.what == "taken" else ""
-        )
+    if write.what in (RAISED, LOWERED, TAKEN):
+        return f"{write.what} at {write.ns:,} ns" + (f" by {where}" if write.what == TAKEN else "")
     other = write.what.startswith(("GICD_", "GICR_", "CNT")) and write.what != register.name
     value = f"{write.what} = {write.value:#x}" if other else f"{write.value:#x}"
     if full:
@@ -124,17 +133,24 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 
 def _last(
     recorder: LastWriters, station: str, register: Register, intid: int, vcpu: int
-) -> tuple[LastWrite | None, str]:  # fmt: skip
-    """What was done last at a station, and what is to be said if nothing was."""
+) -> tuple[LastWrite | None, str | None]:  # fmt: skip
+    """What was done last at a station, and the verb of what was never done otherwise (None: nothing
+    is said)."""
     if intid >= FIRST_LPI and station in _COMMANDS:
-        names, otherwise = _COMMANDS[station]
-        return recorder.commanded(intid, names), otherwise
+        names, verb = _COMMANDS[station]
+        return recorder.commanded(intid, names), verb
     write = of_register(recorder, register) if _writable(register) else None
-    if "ISACTIVER" in register.name:
-        return latest([write, recorder.acknowledged(intid, vcpu)]), ""
+    if is_bit_of(register, ISACTIVER):
+        return latest([write, recorder.acknowledged(intid, vcpu)]), None
     if station == "pending":
-        return latest([write, recorder.raised(intid, register.cpu)]), "never raised"
-    return write, "never" if _writable(register) else ""
+        return latest([write, recorder.raised(intid, register.cpu)]), "raised"
+    return write, "" if _writable(register) else None
+
+
+def is_bit_of(register: Register, array: int) -> bool:
+    """Whether a register is a word of this array of bits (an offset such as `ISACTIVER`)."""
+    within = register.offset % GICR_FRAME_SIZE  # GICR has the arrays in its second frame
+    return register.bit >= 0 and array <= within < array + ARRAY_SIZE
 
 
 def _bank(register: Register) -> int:
