@@ -53,10 +53,8 @@ def count(low: int, high: int = MASK64, what: str = "number") -> Parse:
 
 
 def memory(value: str) -> int:
-    """Bytes of RAM, see `armvirt.board.sizes.parse_size`."""
-    from armvirt.board.sizes import parse_size
-
-    return parse_size(value)
+    """Bytes of RAM, see `armvirt.units.parse_size`."""
+    return units.parse_size(value, memmap.RAM_MIN, memmap.RAM_MAX)
 
 
 def gic_version(value: str) -> int:

@@ -1,5 +1,5 @@
-"""Numbers as people write them: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``. Everything is exact,
-nothing is a float."""
+"""Numbers as people write them: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``, ``512MiB``. Everything is
+exact, nothing is a float."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ _TIME = {
     "min": 60 * 10**9,
     "h": 3600 * 10**9,
 }
+_SIZE = {"": 1 << 20, "B": 1} | {
+    unit + rest: 1 << shift
+    for unit, shift in (("K", 10), ("M", 20), ("G", 30), ("T", 40))
+    for rest in ("", "B", "IB")
+}
+PAGE = 4096
 LONGEST_TIME = 1 << 62  # ns; far beyond any run, small enough to add to the clock
 
 
@@ -80,22 +86,54 @@ def parse_date(text: str) -> int:
     return parse_count(str(int(date.timestamp())), 0, (1 << 32) - 1, what="date")
 
 
-def _parse(text: str, units: dict[str, int], what: str, example: str) -> Fraction:
-    from fractions import (
-        Fraction,
-    )  # with decimal behind it: not for a run without numbers among its options
+def parse_size(text: str, least: int, most: int) -> int:
+    """Bytes of guest RAM, ``least`` to ``most``: ``512M``, ``1.5GiB``, ``0x20000K``.
 
+    A number without unit counts MiB, as in QEMU's ``-m``. UserError for what is no size, is not a
+    multiple of 4 KiB, or is outside the limits.
+    """
+    match = _match(text)
+    if match is None or match["sign"] or match["unit"].upper() not in _SIZE:
+        raise UserError(
+            f"memory size {text[:_LONGEST]!r} is not a size; write for example 512M or 2G"
+        )
+    size = _number(match["digits"]) * _SIZE[match["unit"].upper()]
+    if not least <= size <= most:
+        note = "" if match["unit"] else "; a number without unit counts MiB"
+        bounds = f"{human_size(least)}..{human_size(most)}"
+        raise UserError(f"memory size {text.strip()} is outside {bounds}{note}")
+    if size % PAGE:
+        raise UserError(
+            f"memory size {text.strip()} is not a multiple of 4 KiB; round it, for example to 512M"
+        )
+    return int(size)
+
+
+def _match(text: str) -> re.Match[str] | None:
+    """The sign, digits and unit of a number; None for what is no number."""
     compact = text.strip().replace("_", "")
-    match = _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
+    return _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
+
+
+def _number(digits: str) -> int | Fraction:
+    if "." not in digits:
+        return int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
+    from fractions import Fraction  # with decimal behind it: not for a whole number
+
+    return Fraction(digits)
+
+
+def _parse(text: str, units: dict[str, int], what: str, example: str) -> int | Fraction:
+    match = _match(text)
     if match is None or match["unit"] not in units:
         article = "an" if what[0].lower() in "aeio" else "a"
         raise UserError(f"{text[:_LONGEST]!r} is not {article} {what}; write {example}")
-    digits = match["digits"]
-    number = Fraction(int(digits, 16)) if digits[:2] in ("0x", "0X") else Fraction(digits)
-    return number * units[match["unit"]] * (-1 if match["sign"] else 1)
+    return _number(match["digits"]) * units[match["unit"]] * (-1 if match["sign"] else 1)
 
 
-def _bounded(text: str, value: Fraction, low: int, high: int, what: str, unit: str = "") -> int:
+def _bounded(
+    text: str, value: int | Fraction, low: int, high: int, what: str, unit: str = ""
+) -> int:
     if value.denominator != 1:
         raise UserError(
             f"{what} {text.strip()} is not a whole number{' of' + unit if unit else ''}"
@@ -103,6 +141,14 @@ def _bounded(text: str, value: Fraction, low: int, high: int, what: str, unit: s
     if not low <= value <= high:
         raise UserError(f"{what} {text.strip()} is outside {low}..{high}{unit}")
     return int(value)
+
+
+def human_size(size: int) -> str:
+    """``size`` bytes in the largest unit that is exact: 536870912 is ``512M``."""
+    for unit in "TGMK":
+        if size and size % _SIZE[unit] == 0:
+            return f"{size // _SIZE[unit]}{unit}"
+    return f"{size} bytes"
 
 
 def human_time(ns: int) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.el1 import VBAR_EL1
 from armvirt.board.console import Console
-from armvirt.board.sizes import human
 from armvirt.board.virt.board import VirtBoard
 from armvirt.errors import LimitError, UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
@@ -26,6 +25,7 @@ from armvirt.machine.run import Goal, Reached, Runner
 from armvirt.machine.watch import RunTime, Watch
 from armvirt.printable import printable
 from armvirt.settings import DEFAULTS, native, shown
+from armvirt.units import human_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,7 +133,10 @@ class Machine:
         guest = printable(os.path.basename(str(config.image or config.bios)))
         cpus = f"{config.cpus} CPU" + ("s" if config.cpus > 1 else "")
         ended = f", ended: {self.ended}" if self.ended is not None else ""
-        return f"<Machine {guest}: GICv{config.gic}, {cpus}, {human(config.memory)} of RAM, at {self.ns:,} ns{ended}>"
+        ram = human_size(config.memory)
+        return (
+            f"<Machine {guest}: GICv{config.gic}, {cpus}, {ram} of RAM, at {self.ns:,} ns{ended}>"
+        )
 
     @property
     def host(self) -> Host:

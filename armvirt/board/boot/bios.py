@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.board.boot.model import Loaded, Segment
-from armvirt.board.sizes import human
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
+from armvirt.units import human_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +32,9 @@ def check_bios(path: str | Path, rom: Region) -> None:
 
 def _check(source: Input, rom: Region) -> None:
     if source.size > rom.size:
-        raise ImageError(source.path, f"it ({human(source.size)}) is larger than the boot ROM ({human(rom.size)})",
-                         "give a firmware image for QEMU's virt board")  # fmt: skip
+        sizes = f"({human_size(source.size)}) is larger than the boot ROM ({human_size(rom.size)})"
+        hint = "give a firmware image for QEMU's virt board"
+        raise ImageError(source.path, f"it {sizes}", hint)
     if source.head(4) == b"\x7fELF":
         hint = "pass it as the guest, without --bios"
         raise ImageError(source.path, "it is an ELF file, and a boot ROM is raw", hint)

@@ -8,10 +8,10 @@ import zlib
 from typing import NamedTuple
 
 from armvirt.board.boot.model import Loaded, Ram, Segment
-from armvirt.board.sizes import human
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
 from armvirt.printable import printable
+from armvirt.units import human_size
 
 ALIGN = 2 << 20
 _MAGIC, _MAGIC_AT = b"ARM\x64", 56
@@ -115,7 +115,7 @@ def _unpacked(source: Input, ram: Ram) -> bytes:
     if head.startswith(_GZIP):
         return _gunzip(source, 0, source.size, ram)
     if source.size > ram.size:
-        raise ImageError(source.path, f"it ({human(source.size)}) is larger than RAM ({human(ram.size)})",
+        raise ImageError(source.path, f"it ({human_size(source.size)}) is larger than RAM ({human_size(ram.size)})",
                          "use a larger --mem")  # fmt: skip
     return source.read_at(0, source.size)
 
@@ -180,5 +180,5 @@ def _check_unpacked(path: str, first: bytes | bytearray, total: int, ram: Ram) -
         )
     if total > ram.size:
         raise ImageError(
-            path, f"it unpacks to more than RAM ({human(ram.size)})", "use a larger --mem"
+            path, f"it unpacks to more than RAM ({human_size(ram.size)})", "use a larger --mem"
         )

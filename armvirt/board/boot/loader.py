@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.board.boot import elf, flat, image
 from armvirt.board.boot.model import Loaded, Ram
-from armvirt.board.sizes import human
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
+from armvirt.units import human_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,5 +108,5 @@ def check_initrd(path: str | Path, ram_size: int) -> None:
 
 def _check_initrd(source: Input, ram_size: int) -> None:
     if source.size > ram_size:
-        raise ImageError(source.path, f"the initrd ({human(source.size)}) is larger than RAM ({human(ram_size)})",
-                         "give the guest more with --mem")  # fmt: skip
+        sizes = f"({human_size(source.size)}) is larger than RAM ({human_size(ram_size)})"
+        raise ImageError(source.path, f"the initrd {sizes}", "give the guest more with --mem")

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from armvirt.board.boot.model import Loaded, Ram
-from armvirt.board.sizes import human
 from armvirt.errors import UserError
+from armvirt.units import human_size
 
 STACK_ROOM = 1 << 20
 """Bytes kept free after a flat or ELF guest, which may have put its stack and heap there."""
@@ -76,7 +76,7 @@ def _free(
     for address, align in [*wishes, (ram.base, _PAGE)]:
         if (found := _next_free(_up(address, align), size, align, used, ram)) is not None:
             return found
-    raise UserError(f"RAM of {human(ram.size)} has no room for the {what} ({human(size)}) beside the guest; "
+    raise UserError(f"RAM of {human_size(ram.size)} has no room for the {what} ({human_size(size)}) beside the guest; "
                     f"use a larger --mem")  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from armvirt.board.console import Console
 from armvirt.board.devices.device import MmioDevice, Slot, Surroundings, Wire, Wired
 from armvirt.board.devices.pl011 import Pl011
 from armvirt.board.devices.pl031 import EPOCH
-from armvirt.board.sizes import human
 from armvirt.board.tree import user_tree
 from armvirt.board.virt import memmap
 from armvirt.board.virt.devices import NR_IRQS, slots
@@ -47,6 +46,7 @@ from armvirt.hyp.kvm import (
 )
 from armvirt.hyp.kvm import Exit as KvmExit
 from armvirt.state import State, Stateful, checked, load_states, states_of
+from armvirt.units import human_size
 
 if TYPE_CHECKING:
     from armvirt.board.semihosting import Exit, Semihosting
@@ -107,7 +107,9 @@ class VirtBoard:
 
     def __repr__(self) -> str:
         config = self.config
-        return f"<VirtBoard: GICv{config.gic}, {config.cpus} CPUs, {human(config.memory)} of RAM>"
+        return (
+            f"<VirtBoard: GICv{config.gic}, {config.cpus} CPUs, {human_size(config.memory)} of RAM>"
+        )
 
     # -- creation --
 

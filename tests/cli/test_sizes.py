@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armvirt.board.sizes import human, parse_size
+from armvirt.board.virt.memmap import RAM_MAX, RAM_MIN
 from armvirt.errors import UserError
+from armvirt.units import human_size, parse_size
 
 MIB = 1 << 20
 
@@ -17,7 +18,7 @@ MIB = 1 << 20
      ("536870912B", 512 * MIB), ("255G", 255 * 1024 * MIB), ("1M", MIB)],
 )  # fmt: skip
 def test_sizes_that_are_accepted(text: str, size: int) -> None:
-    assert parse_size(text) == size
+    assert parse_size(text, RAM_MIN, RAM_MAX) == size
 
 
 @pytest.mark.parametrize(
@@ -30,14 +31,14 @@ def test_sizes_that_are_accepted(text: str, size: int) -> None:
 )  # fmt: skip
 def test_nonsense_is_one_clear_line(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        parse_size(text)
+        parse_size(text, RAM_MIN, RAM_MAX)
     assert "\n" not in str(caught.value)
 
 
 @given(st.text(max_size=20))
 def test_nothing_but_user_error(text: str) -> None:
     try:
-        size = parse_size(text)
+        size = parse_size(text, RAM_MIN, RAM_MAX)
     except UserError:
         return
     assert size % 4096 == 0
@@ -45,10 +46,10 @@ def test_nothing_but_user_error(text: str) -> None:
 
 @given(st.integers(256, 255 << 18))
 def test_human_is_understood_again(pages: int) -> None:
-    text = human(pages * 4096)
-    assert parse_size(text) == pages * 4096
+    text = human_size(pages * 4096)
+    assert parse_size(text, RAM_MIN, RAM_MAX) == pages * 4096
 
 
 def test_human_of_odd_sizes() -> None:
-    assert human(0) == "0 bytes"
-    assert human(1000) == "1000 bytes"
+    assert human_size(0) == "0 bytes"
+    assert human_size(1000) == "1000 bytes"
