@@ -4,7 +4,7 @@
   console.
 * Files named ``test_*.elf`` are tests: the guest has to pass.
 * Folders listed in the ini option ``armvirt_guests`` are suites: their ``armvirt.toml`` says what
-  is expected, or every guest in them has to pass (`armvirt.suite.cases`).
+  is expected, or every guest in them has to pass (`armvirt.suite.collect`).
 
 Nothing of armvirt but this file is imported until a guest is there: other projects' test runs stay
 fast.
@@ -21,7 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from armvirt.machine import Machine
-    from armvirt.suite.cases import Case
+    from armvirt.suite.case import Case
     from armvirt.suite.outcome import Outcome, Tail
 
 INI = "armvirt_guests"
@@ -49,7 +49,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def _is_guest(path: Path) -> bool:
-    from armvirt.suite.cases import GUEST_NAMES, GUEST_SUFFIXES
+    from armvirt.suite.collect import GUEST_NAMES, GUEST_SUFFIXES
 
     return path.suffix in GUEST_SUFFIXES or path.name in GUEST_NAMES
 
@@ -59,7 +59,8 @@ class GuestFile(pytest.File):
 
     def collect(self) -> Iterator[GuestItem]:
         from armvirt.errors import UserError
-        from armvirt.suite.cases import Case, toml_cases
+        from armvirt.suite.case import Case
+        from armvirt.suite.toml import toml_cases
 
         try:
             described = self.path.suffix == ".toml"

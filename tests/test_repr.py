@@ -25,7 +25,7 @@ LONG = {"BoardConfig", "Life"}
 MODULES = ["armvirt",
            "armvirt.machine.machine", "armvirt.machine.result", "armvirt.machine.run", "armvirt.machine.watch",
            "armvirt.views.explain", "armvirt.views.gic", "armvirt.script", "armvirt.bundled",
-           "armvirt.suite.cases", "armvirt.machine.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
+           "armvirt.suite.case", "armvirt.machine.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
            "armvirt.settings", "armvirt.board.virt.board", "armvirt.board.config",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip
 #: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import IO
 
 from armvirt.cli.worker import encode
-from armvirt.suite.cases import Case
+from armvirt.suite.case import Case
 from armvirt.suite.outcome import Outcome
 
 GRACE_S = 5.0  # on top of a guest's own timeout, before its process is ended from outside

@@ -19,7 +19,7 @@ from armvirt.cli import printing
 from armvirt.cli.interrupt import signals
 from armvirt.errors import ArmvirtError, LimitError, UserError
 from armvirt.machine.watch import Watch
-from armvirt.suite.cases import Case
+from armvirt.suite.case import Case
 from armvirt.suite.outcome import Outcome, Tail, outcome_of
 
 PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -14,7 +14,7 @@ from armvirt.trace.jsonl import record
 if TYPE_CHECKING:
     from armvirt.events import Event, Stamp
     from armvirt.machine import Machine, Result
-    from armvirt.suite.cases import Case
+    from armvirt.suite.case import Case
 
 CONSOLE_LINES = 12
 EVENTS = 12

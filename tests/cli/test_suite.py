@@ -10,8 +10,10 @@ import pytest
 from armvirt.bundled import guests
 from armvirt.cli.options import COMMANDS, DEBUG
 from armvirt.errors import UserError
-from armvirt.suite import cases as suite
-from armvirt.suite.cases import Case, collect, toml_cases
+from armvirt.suite import toml as suite
+from armvirt.suite.case import Case
+from armvirt.suite.collect import collect
+from armvirt.suite.toml import toml_cases
 
 
 def write(folder: Path, text: str) -> Path:

@@ -10,7 +10,8 @@ import pytest
 
 from armvirt.bundled import FOLDER
 from armvirt.errors import UserError
-from armvirt.suite.cases import MAX_FILE, collect
+from armvirt.suite.collect import collect
+from armvirt.suite.toml import MAX_FILE
 
 HELLO = Path(FOLDER) / "hello.elf"
 

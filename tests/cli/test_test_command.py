@@ -18,7 +18,7 @@ from armvirt.cli.commands import test as test_command
 from armvirt.cli.commands.test import closing, failure
 from armvirt.cli.junit import report
 from armvirt.cli.main import main
-from armvirt.suite.cases import Case
+from armvirt.suite.case import Case
 from armvirt.suite.outcome import Outcome, disassemble
 
 

@@ -16,8 +16,8 @@ from armvirt.cli.outputs import STANDARD_OUTPUT, write_bytes
 from armvirt.cli.pool import run_all
 from armvirt.errors import UserError
 from armvirt.printable import printable
-from armvirt.suite import cases as suite
-from armvirt.suite.cases import Case
+from armvirt.suite import collect as suite
+from armvirt.suite.case import Case
 from armvirt.suite.outcome import Outcome
 from armvirt.units import human_time
 

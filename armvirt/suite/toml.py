@@ -1,6 +1,4 @@
-"""Suites of guests for ``armvirt test`` and the pytest plugin: which guests, how they run, what is expected.
-
-A suite is a folder of guests (each ELF or Image in it is expected to pass), one guest, or a file armvirt.toml::
+"""The file armvirt.toml, which describes the guests of a suite::
 
     [defaults]              # any key of [[guest]] but name and path
     timeout = "30s"
@@ -23,191 +21,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from armvirt import outputs, settings
-from armvirt import script as scripts
-from armvirt.bundled import Guest, find, guests, parse_toml
+from armvirt import settings
+from armvirt.bundled import Guest, guests, parse_toml
 from armvirt.errors import UserError
 from armvirt.inputs import read_text
 from armvirt.printable import printable
 from armvirt.settings import Setting
-from armvirt.trace.files import TraceFile
-
-if TYPE_CHECKING:
-    from armvirt.board.config import BoardConfig
-    from armvirt.events import Sink
-    from armvirt.machine import Machine, Result
-    from armvirt.machine.watch import Watch
+from armvirt.suite.case import VERDICTS, Case
 
 FILE = "armvirt.toml"
-VERDICTS = ("pass", "fail", "off", "reset", "stuck", "limit")
-DEFAULT_TIMEOUT_S = 120.0
-DEFAULT_LIMIT_NS = 100_000_000
-GUEST_SUFFIXES = (".elf", ".img", ".bin")
 HASH = re.compile("[0-9a-f]{64}")
-GUEST_NAMES = ("Image", "Image.gz")
 MAX_FILE = 8 << 20
 MOST_PARTS = 64  # of a dotted key; a suite's keys have two
 _TOKEN = re.compile(
     r"""(?P<part>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\w \t-]+)|(?P<dot>\.)|(?P<end>.|\n)""", re.DOTALL
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """One guest, ready to run. ``settings`` are arguments of `Machine`, ``limits`` of `Machine.run`.
-
-    ``trace`` and ``dump_dtb`` are files to write. ``trace_hash`` is the hash that the run must have, or whether the
-    report shows it; ``exit_raw`` the exit code that the guest must end with, whatever the verdict (None: ``expect``
-    decides).
-    """
-
-    name: str
-    image: str | None
-    expect: str = "pass"
-    settings: dict[str, Any] = field(default_factory=dict)
-    script: str | None = None
-    limits: dict[str, Any] = field(default_factory=dict)
-    trace: str | None = None
-    dump_dtb: str | None = None
-    trace_hash: bool | str = False
-    exit_raw: int | None = None
-    debug: bool = False
-
-    def machine(self, sinks: Iterable[Sink] = (), watch: Watch | None = None) -> Machine:
-        """The machine; UserError for what cannot be used."""
-        from armvirt.machine import Machine
-
-        guest = find(self.image) if self.image is not None else None
-        script = scripts.load(self.script) if self.script else guest.script if guest else None
-        arguments = {"trace_hash": bool(self.trace_hash), **self.settings}
-        if guest is not None:
-            arguments["cpus"] = guest.cpus_or(arguments.get("cpus"))
-        arguments |= {
-            "script": script,
-            "sinks": (*sinks, *TraceFile(self.trace).sinks),
-            "watch": watch,
-        }
-        return Machine(guest.path if guest else None, **arguments)
-
-    def run(self, machine: Machine) -> Result:
-        """Run to the end or a limit. A guest that should reach one, but has none, gets a short one."""
-        limits = {"timeout_s": DEFAULT_TIMEOUT_S, **self.limits}
-        if self.expect == "limit" and not self.limits:
-            limits["max_time_ns"] = DEFAULT_LIMIT_NS
-        if self.dump_dtb:
-            outputs.write_bytes(self.dump_dtb, machine.dump_dtb())
-        with TraceFile(self.trace, machine.sinks).writing(outputs.open_text, guest=self.name):
-            return machine.run(**limits)
-
-    def accepts(self, verdict: str) -> bool:
-        """Whether a run that ended so is as expected: a guest that just powers off passes, as for ``armvirt run``."""
-        return verdict == self.expect or (self.expect == "pass" and verdict == "off")
-
-    def difference(self, result: Result) -> str:
-        """What is not as expected of a run: "expected pass, got stuck: ..."; "" if all is."""
-        if self.exit_raw is not None and result.guest_code != self.exit_raw:
-            ended = (
-                f"exit code {result.guest_code}"
-                if result.guest_code is not None
-                else result.verdict
-            )
-            return f"expected exit code {self.exit_raw}, got {ended}"
-        if self.exit_raw is None and not self.accepts(result.verdict):
-            return f"expected {self.expect}, got {result.verdict}"
-        if isinstance(self.trace_hash, str) and result.trace_hash != self.trace_hash:
-            return f"expected trace hash {self.trace_hash}, got {result.trace_hash}"
-        return ""
-
-    def config(self) -> BoardConfig:
-        """The board of `machine`, without the machine."""
-        from armvirt.board.config import BoardConfig
-
-        guest = find(self.image) if self.image is not None else None
-        board = {
-            name: value for name, value in self.settings.items() if name in BoardConfig._fields
-        }
-        if guest is not None:
-            board["cpus"] = guest.cpus_or(board.get("cpus"))
-        return BoardConfig(guest.file if guest is not None else None, **board)
-
-    def outputs(self) -> dict[str, str | None]:
-        """The files that the run writes, by the key that names them."""
-        return {"trace": self.trace, "dump-dtb": self.dump_dtb}
-
-    @property
-    def timeout_s(self) -> float:
-        return float(self.limits.get("timeout_s", DEFAULT_TIMEOUT_S))
-
-
-def collect(paths: Iterable[str]) -> list[Case]:
-    """The cases of all ``paths``, in order. UserError if one is no suite, or for anything that can be said against a
-    case before it runs: a file that is not there or cannot be used, a board that cannot be, an output over an input."""
-    paths = list(paths)
-    known = guests()
-    cases = [case for path in paths for case in _collect_one(path, known)]
-    _check_all(cases)
-    written = {
-        f"{case.name}: {kind}": path for case in cases for kind, path in case.outputs().items()
-    }
-    outputs.check(written, inputs(paths, cases))
-    return cases
-
-
-def _check_all(cases: Iterable[Case]) -> None:
-    from armvirt.board.precheck import Precheck
-
-    precheck = Precheck()
-    for case in cases:
-        try:
-            precheck(case.config())
-            if case.script:
-                precheck.file(case.script, scripts.load)
-        except UserError as error:
-            raise UserError(f"{case.name}: {error}") from None
-
-
-def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
-    """Every file that the suites of ``paths`` and their ``cases`` read."""
-    for text in paths:
-        yield os.path.join(text, FILE) if os.path.isdir(text) else text
-    for case in cases:
-        if case.image is not None:
-            yield find(case.image).file
-        named = (case.script, *(case.settings.get(name) for name in ("initrd", "dtb", "bios")))
-        yield from (path for path in named if path)
-
-
-def _collect_one(text: str, known: dict[str, Guest]) -> list[Case]:
-    if os.path.isdir(text):
-        return folder_cases(Path(text))
-    if text.endswith(".toml"):
-        return toml_cases(Path(text))
-    guest = find(text)
-    return [Case(guest.name, text, known[text].expect if guest.summary else "pass")]
-
-
-def folder_cases(folder: Path) -> list[Case]:
-    """The suite of a folder: what its armvirt.toml says, else every guest in it."""
-    if os.path.exists(folder / FILE):
-        return toml_cases(folder / FILE)
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; check its permissions") from None
-    found = [name for name in names if name.endswith(GUEST_SUFFIXES) or name in GUEST_NAMES]
-    if not found:
-        raise UserError(
-            f"{folder}: there is no guest and no {FILE} in it; guests end in {', '.join(GUEST_SUFFIXES)}"
-        )
-    return [Case(os.path.splitext(name)[0], str(folder / name)) for name in found]
-
-
-# armvirt.toml
 
 
 def toml_cases(path: Path) -> list[Case]:

@@ -1,0 +1,84 @@
+"""The cases of ``armvirt test`` and the pytest plugin, from folders, guests and files armvirt.toml.
+
+A suite is a folder of guests (each ELF or Image in it is expected to pass), one guest, or a file
+armvirt.toml (`armvirt.suite.toml`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from armvirt import outputs
+from armvirt import script as scripts
+from armvirt.bundled import Guest, find, guests
+from armvirt.errors import UserError
+from armvirt.suite.case import Case
+from armvirt.suite.toml import FILE, toml_cases
+
+GUEST_SUFFIXES = (".elf", ".img", ".bin")
+GUEST_NAMES = ("Image", "Image.gz")
+
+
+def collect(paths: Iterable[str]) -> list[Case]:
+    """The cases of all ``paths``, in order. UserError if one is no suite, or for anything that can be said against a
+    case before it runs: a file that is not there or cannot be used, a board that cannot be, an output over an input."""
+    paths = list(paths)
+    known = guests()
+    cases = [case for path in paths for case in _collect_one(path, known)]
+    _check_all(cases)
+    written = {
+        f"{case.name}: {kind}": path for case in cases for kind, path in case.outputs().items()
+    }
+    outputs.check(written, inputs(paths, cases))
+    return cases
+
+
+def _check_all(cases: Iterable[Case]) -> None:
+    from armvirt.board.precheck import Precheck
+
+    precheck = Precheck()
+    for case in cases:
+        try:
+            precheck(case.config())
+            if case.script:
+                precheck.file(case.script, scripts.load)
+        except UserError as error:
+            raise UserError(f"{case.name}: {error}") from None
+
+
+def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
+    """Every file that the suites of ``paths`` and their ``cases`` read."""
+    for text in paths:
+        yield os.path.join(text, FILE) if os.path.isdir(text) else text
+    for case in cases:
+        if case.image is not None:
+            yield find(case.image).file
+        named = (case.script, *(case.settings.get(name) for name in ("initrd", "dtb", "bios")))
+        yield from (path for path in named if path)
+
+
+def _collect_one(text: str, known: dict[str, Guest]) -> list[Case]:
+    if os.path.isdir(text):
+        return folder_cases(Path(text))
+    if text.endswith(".toml"):
+        return toml_cases(Path(text))
+    guest = find(text)
+    return [Case(guest.name, text, known[text].expect if guest.summary else "pass")]
+
+
+def folder_cases(folder: Path) -> list[Case]:
+    """The suite of a folder: what its armvirt.toml says, else every guest in it."""
+    if os.path.exists(folder / FILE):
+        return toml_cases(folder / FILE)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; check its permissions") from None
+    found = [name for name in names if name.endswith(GUEST_SUFFIXES) or name in GUEST_NAMES]
+    if not found:
+        raise UserError(
+            f"{folder}: there is no guest and no {FILE} in it; guests end in {', '.join(GUEST_SUFFIXES)}"
+        )
+    return [Case(os.path.splitext(name)[0], str(folder / name)) for name in found]
