@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt import units
 from armvirt.errors import UserError
+from armvirt.hyp.vcpu.vcpu import Power
 from armvirt.printable import printable
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Marks(NamedTuple):
         """Where a vCPU has arrived; None if none has."""
         if not self.addresses:
             return None
-        at = [vcpu.context.pc for vcpu in subject.board.vcpus if vcpu.power.value != "off"]
+        at = [vcpu.context.pc for vcpu in subject.board.vcpus if vcpu.power is not Power.OFF]
         for pc in at:
             if pc in self.addresses:
                 return Arrival(f"pc {pc:#x} was reached")

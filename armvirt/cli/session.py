@@ -101,12 +101,12 @@ def _hint(result: Result, arguments: argparse.Namespace) -> str:
 
 def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
     """For one that waits in vain for an interrupt that can be named; on the same machine."""
-    intid = result.diagnosis.partition("(INTID ")[2].partition(")")[0]
-    if not intid.isdigit():
+    if result.intid is None:
         return ""
     import shlex
 
-    words = ["armvirt", "explain", arguments.guest, *board_words(arguments.words), "--intid", intid]
+    board = board_words(arguments.words)
+    words = ["armvirt", "explain", arguments.guest, *board, "--intid", str(result.intid)]
     return f"; see {shlex.join(words)}"
 
 

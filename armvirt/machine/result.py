@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.events import Event, Stamp
 from armvirt.hyp.kvm import StuckExit, SystemEventExit
+from armvirt.hyp.vcpu.vcpu import Power
 
 if TYPE_CHECKING:
     from armvirt.board.board import Board
@@ -38,7 +39,8 @@ class Result(NamedTuple):
     ``reboot`` off), stuck (``diagnosis`` says why), limit. ``ns`` is virtual time, ``insns`` what
     all CPUs have retired, ``trace_hash`` is None without one, and where a limit of host time left
     no time for the digest of the RAM; ``guest_code`` the code of a semihosting exit, ``recent`` the
-    last events where events were recorded.
+    last events where events were recorded. ``intid`` is the interrupt for which a stuck guest waits
+    in vain, if one has fired.
     """
 
     verdict: str
@@ -50,6 +52,7 @@ class Result(NamedTuple):
     guest_code: int | None = None
     recent: Sequence[tuple[Stamp, Event]] = ()
     pc: int = 0
+    intid: int | None = None
 
     def __repr__(self) -> str:
         """As a NamedTuple, without what is long: the whole of ``console`` and ``recent`` is in
@@ -59,6 +62,7 @@ class Result(NamedTuple):
         rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []
         rest += [f"guest_code={self.guest_code}"] if self.guest_code is not None else []
         rest += [f"pc={self.pc:#x}"] if self.pc else []
+        rest += [f"intid={self.intid}"] if self.intid is not None else []
         rest += [f"trace_hash={self.trace_hash!r}"] if self.trace_hash is not None else []
         shown = ", ".join(
             [
@@ -132,11 +136,13 @@ class Judge:
 
     def of_idleness(self) -> Result:
         """The result of a run in which every vCPU waits and nothing is due."""
-        return self.of_event(StuckExit(self._idle_cause(), self._board.vcpus[0].context.pc))
+        result = self.of_event(StuckExit(self._idle_cause(), self._board.vcpus[0].context.pc))
+        fired = (cause.intid for cause in self._board.vm.why_idle() if cause.intid is not None)
+        return result._replace(intid=next(fired, None))
 
     def waiting(self) -> str:
         """A sentence about the vCPUs of a guest that only the keyboard could wake."""
-        vcpus = [vcpu for vcpu in self._board.vcpus if vcpu.power.value != "off"]
+        vcpus = [vcpu for vcpu in self._board.vcpus if vcpu.power is not Power.OFF]
         what = WAITS
         if any(vcpu.runnable for vcpu in vcpus):
             what = "branches to itself until an interrupt"
@@ -151,7 +157,7 @@ class Judge:
         return f"{who} {cause}: {self._place(pc)}"
 
     def _idle_cause(self, what: str = WAITS, but: str = "") -> str:
-        causes = "; ".join(self._board.vm.why_idle())
+        causes = "; ".join(cause.text for cause in self._board.vm.why_idle())
         return f"{what} that nothing{but} will send" + (f" ({causes})" if causes else "")
 
     def _awaited(self) -> str:

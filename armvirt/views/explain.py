@@ -238,8 +238,8 @@ def _whose(machine: Subject, intid: int) -> int:
 
 
 def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:
-    timers = machine.board.vcpus[vcpu].timer.rows()
-    armed = any(row["ppi"] == irq.intid and row["fires_in_ns"] is not None for row in timers)
+    timers = machine.board.vcpus[vcpu].timer.shown()
+    armed = any(row.ppi == irq.intid and row.fires_in_ns is not None for row in timers)
     return armed or irq.pending or irq.active or irq.lr >= 0 or (irq.enabled and irq.intid >= 16)
 
 

@@ -183,7 +183,7 @@ def test_parked_timers_of_many(cpus: int) -> None:
         rig.start(code(lambda a: (park("V", FAR[0])(a), a.wfi(), stop(a)), RAM + 0x1000 * n), n)
     assert rig.host.run() is Stop.IDLE and rig.host.clock.now < 10_000
     assert all(
-        "the virtual timer fires in 4,679 years, nothing else will" in cause
+        "the virtual timer fires in 4,679 years, nothing else will" in cause.text
         for cause in rig.vm.why_idle()
     )
 

@@ -4,12 +4,13 @@ dead end."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.hyp.host.standstill import FOREVER_NS
+from armvirt.hyp.vcpu.vcpu import Power
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.protocols import Vm
@@ -21,27 +22,33 @@ REGISTERS = {"vtimer": "CNTV_CTL_EL0", "ptimer": "CNTP_CTL_EL0"}
 NAMES = {"vtimer": "virtual timer", "ptimer": "physical timer"}
 
 
-def causes(vm: Vm) -> list[str]:
+class IdleCause(NamedTuple):
+    """What a vCPU waits for in vain, in a sentence. ``intid`` is the interrupt that has fired and is
+    held (None: there is none)."""
+
+    text: str
+    intid: int | None = None
+
+
+def causes(vm: Vm) -> list[IdleCause]:
     """What each powered-on vCPU waits for in vain; empty where nothing was even programmed."""
-    return [text for vcpu in vm.vcpus if vcpu.power.value != "off" for text in _of(vm, vcpu)]
+    on = (vcpu for vcpu in vm.vcpus if vcpu.power is not Power.OFF)
+    return [cause for vcpu in on for cause in _of(vm, vcpu)]
 
 
-def _of(vm: Vm, vcpu: Vcpu) -> Iterator[str]:
+def _of(vm: Vm, vcpu: Vcpu) -> Iterator[IdleCause]:
     who = "" if len(list(vm.vcpus)) == 1 else f"CPU {vcpu.id}: "
-    for row in vcpu.timer.rows():
-        name, ppi, ctl, fires = (
-            str(row["timer"]),
-            int(str(row["ppi"])),
-            int(str(row["ctl"])),
-            row["fires_in_ns"],
-        )
-        if not ctl & CTL_ENABLE:
+    for row in vcpu.timer.shown():
+        name, fires = NAMES[row.timer], row.fires_in_ns
+        if not row.ctl & CTL_ENABLE:
             continue
-        if ctl & CTL_IMASK:
-            yield f"{who}the {NAMES[name]} is masked by {REGISTERS[name]}.IMASK"
-        elif isinstance(fires, int) and fires >= FOREVER_NS:
-            yield f"{who}the {NAMES[name]} fires in {fires // YEAR_NS:,} years, nothing else will"
+        if row.ctl & CTL_IMASK:
+            yield IdleCause(f"{who}the {name} is masked by {REGISTERS[row.timer]}.IMASK")
+        elif fires is not None and fires >= FOREVER_NS:
+            years = fires // YEAR_NS
+            yield IdleCause(f"{who}the {name} fires in {years:,} years, nothing else will")
         elif fires == 0 and vm.vgic is not None:
-            finding = first_held(diagnosis.trace(vm, vcpu.id, ppi))
+            finding = first_held(diagnosis.trace(vm, vcpu.id, row.ppi))
             if finding is not None:
-                yield f"{who}the {NAMES[name]} has fired (INTID {ppi}), but {finding.text}"
+                text = f"{who}the {name} has fired (INTID {row.ppi}), but {finding.text}"
+                yield IdleCause(text, row.ppi)

@@ -53,10 +53,8 @@ def _vgic(vm: Vm) -> Vgic:
 
 
 def _timer(vcpu: Vcpu, intid: int) -> TimerView | None:
-    for row in vcpu.timer.rows():
-        if row["ppi"] == intid:
-            ctl, cval, now, fires = row["ctl"], row["cval"], row["now"], row["fires_in_ns"]
-            assert isinstance(ctl, int) and isinstance(cval, int) and isinstance(now, int)
-            assert fires is None or isinstance(fires, int)
-            return TimerView(PREFIXES[str(row["timer"])], ctl, cval, now, fires)
+    for row in vcpu.timer.shown():
+        if row.ppi == intid:
+            prefix = PREFIXES[row.timer]
+            return TimerView(prefix, row.ctl, row.cval, row.now, row.fires_in_ns)
     return None

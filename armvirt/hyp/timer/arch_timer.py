@@ -44,6 +44,7 @@ from armvirt.hyp.timer.context import (
     TimerId,
     TimerMap,
     TimerRegister,
+    TimerRow,
     TimerVgic,
     ctl_with_status,
     get_timer_map,
@@ -646,31 +647,24 @@ class ArchTimer(Showable):
 
     # Showing and saving --------------------------------------------------------------------------
 
+    def shown(self) -> list[TimerRow]:
+        """Both timers at this moment."""
+        return [self._shown(context) for context in self.cpu.contexts]
+
+    def _shown(self, context: ArchTimerContext) -> TimerRow:
+        ctl, cval = self._ctl_cval(context)
+        offset = context.offset
+        return TimerRow(
+            context.name, self._ppi(context), ctl, cval, self.now(context), offset.value,
+            context.loaded, context.irq_level,
+            self.compute_delta(context) if timer_can_fire(ctl) else None,
+            "direct" if context in self._direct else "emulated", self._owner(context),
+            offset.vm_offset, offset.vcpu_offset,
+        )  # fmt: skip
+
     def rows(self) -> list[dict[str, object]]:
-        """Both timers as plain data for a table; ``fires_in_ns`` is None for a timer that cannot
-        fire."""
-        result: list[dict[str, object]] = []
-        for context in self.cpu.contexts:
-            ctl, cval = self._ctl_cval(context)
-            delta = self.compute_delta(context) if timer_can_fire(ctl) else None
-            result.append(
-                {
-                    "timer": context.name,
-                    "ppi": self._ppi(context),
-                    "ctl": ctl,
-                    "cval": cval,
-                    "now": self.now(context),
-                    "offset": context.offset.value,
-                    "loaded": context.loaded,
-                    "irq_level": context.irq_level,
-                    "fires_in_ns": delta,
-                    "map": "direct" if context in self._direct else "emulated",
-                    "owner": self._owner(context),
-                    "vm_offset": context.offset.vm_offset,
-                    "vcpu_offset": context.offset.vcpu_offset,
-                }
-            )
-        return result
+        """Both timers as plain data for a table."""
+        return [row._asdict() for row in self.shown()]
 
     def _owner(self, context: ArchTimerContext) -> str:
         """Who makes the timer fire at this moment: a comparator, or which host timer; nobody."""

@@ -31,6 +31,25 @@ class TimerId(IntEnum):
     HPTIMER = 3
 
 
+class TimerRow(NamedTuple):
+    """One timer of a vCPU at this moment, for people and for a diagnosis. ``fires_in_ns`` is 0 while
+    the timer condition holds, None for a timer that cannot fire."""
+
+    timer: str
+    ppi: int
+    ctl: int
+    cval: int
+    now: int
+    offset: int
+    loaded: bool
+    irq_level: bool
+    fires_in_ns: int | None
+    map: str
+    owner: str
+    vm_offset: int
+    vcpu_offset: int | None
+
+
 class TimerRegister(IntEnum):
     """KVM's register selectors of one timer."""
 

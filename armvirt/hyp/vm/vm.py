@@ -32,6 +32,7 @@ from armvirt.hyp.vm.irqs import (
 from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, VmVgicCallbacks, add_calls
 
 if TYPE_CHECKING:
+    from armvirt.hyp.diagnosis.idle import IdleCause
     from armvirt.hyp.diagnosis.trace import Comparison, Finding
     from armvirt.hyp.vgic.device.its import ItsDevice
 
@@ -453,7 +454,7 @@ class Vm:
 
     # -- diagnosis --
 
-    def why_idle(self) -> list[str]:
+    def why_idle(self) -> list[IdleCause]:
         """Why no vCPU wakes up, in sentences (`armvirt.hyp.diagnosis.idle`)."""
         from armvirt.hyp.diagnosis import idle
 

@@ -9,6 +9,7 @@ from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, NR_PRIVATE, is_private
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
+from armvirt.hyp.vcpu.vcpu import Power
 from armvirt.trace.sources import TIMER_INTIDS, intid_text
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence
@@ -155,7 +156,7 @@ def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
 def _can_take(evidence: Evidence, vcpu: int) -> bool:
     cpu = evidence.dist.cpu(vcpu)
     irq = evidence.irq
-    on = evidence.machine.board.vcpus[vcpu].power.value != "off"
+    on = evidence.machine.board.vcpus[vcpu].power is not Power.OFF
     return (
         irq is not None
         and on

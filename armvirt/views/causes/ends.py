@@ -7,6 +7,7 @@ from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
+from armvirt.hyp.vcpu.vcpu import Power
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Stray
 from armvirt.views.causes.evidence import Cause, Evidence, taken
@@ -154,7 +155,7 @@ def _handler_has_returned(evidence: Evidence) -> bool | None:
     function that was interrupted, with IRQs let in; no event tells of an ERET, so None: it may have
     returned, or let others in."""
     vcpu, entry = evidence.machine.board.vcpus[evidence.vcpu], evidence.cpu.entry
-    if vcpu.power.value != "runnable":
+    if vcpu.power is not Power.RUNNABLE:
         return True
     if vcpu.context.pstate & PSTATE_I or entry is None:
         return False

@@ -20,6 +20,7 @@ from armvirt.views.causes.written import Lookup, Written
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.distributor import Distributor
+    from armvirt.hyp.timer.context import TimerRow
     from armvirt.hyp.vgic.irq import VgicIrq
     from armvirt.hyp.vgic.its.its import Its
     from armvirt.subject import Subject
@@ -91,12 +92,11 @@ class Evidence(NamedTuple):
         """``vtimer`` or ``ptimer``, whose interrupt it is; else ""."""
         return next((name for name, intid in TIMER_INTIDS.items() if intid == self.intid), "")
 
-    def timer_row(self, name: str = "") -> dict[str, int]:
+    def timer_row(self, name: str = "") -> TimerRow:
         """CTL, CVAL, count, offset of a timer of this vCPU, by default of the one behind the
         interrupt."""
-        rows = self.machine.board.vcpus[self.vcpu].timer.rows()
-        row = next(row for row in rows if row["timer"] == (name or self.timer))
-        return {key: value for key, value in row.items() if isinstance(value, int)}
+        rows = self.machine.board.vcpus[self.vcpu].timer.shown()
+        return next(row for row in rows if row.timer == (name or self.timer))
 
     def control(self, what: str) -> Register:
         """A control of the CPU interface, by its key in `naming.CPU_INTERFACE`."""

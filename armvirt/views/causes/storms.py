@@ -7,6 +7,7 @@ from armvirt.board.devices.device import Wire
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
+from armvirt.hyp.timer.context import TimerRow
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Entry, Past
 from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence, times
@@ -43,17 +44,17 @@ def _timer(evidence: Evidence, past: Past) -> tuple[str, str]:
             f"{compare} was moved, but to the past: {past_compare(evidence, compare, row)}",
             remedy,
         )
-    now = f"CVAL {row['cval']:#x}, count {row['now']:#x}, {control} {row['ctl']:#x}"
+    now = f"CVAL {row.cval:#x}, count {row.now:#x}, {control} {row.ctl:#x}"
     return f"{compare} was not moved since ({evidence.wrote(compare)}; {now})", remedy
 
 
-def past_compare(evidence: Evidence, compare: Register, row: dict[str, int]) -> str:
+def past_compare(evidence: Evidence, compare: Register, row: TimerRow) -> str:
     """Why a CVAL that the guest wrote lies in the past."""
     write = evidence.write_of(compare)
-    text = f"CVAL {row['cval']:#x}, count {row['now']:#x} ({evidence.wrote(compare)})"
+    text = f"CVAL {row.cval:#x}, count {row.now:#x} ({evidence.wrote(compare)})"
     if write is not None and "TVAL" in write.what and write.value & SIGN_BIT:
         return f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits; {text}"
-    if row["cval"] < row["now"] // 2:
+    if row.cval < row.now // 2:
         return f"an interval is no compare value, the count has to be added; {text}"
     return text
 

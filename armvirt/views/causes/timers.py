@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, NS_PER_SECOND
 from armvirt.hyp.diagnosis.finding import Register, span
+from armvirt.hyp.timer.context import TimerRow
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence
@@ -22,7 +23,7 @@ def never_started(evidence: Evidence) -> Cause | None:
     control, compare = (
         Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CTL", "CVAL")
     )
-    if row["ctl"] & CTL_ENABLE or evidence.recorder.blind:
+    if row.ctl & CTL_ENABLE or evidence.recorder.blind:
         return None
     other = "ptimer" if evidence.timer == "vtimer" else "vtimer"
     if evidence.write_of(control) is not None:
@@ -55,7 +56,7 @@ def _not_enabled(evidence: Evidence, control: Register, compare: Register) -> Ca
 
 
 def _runs(evidence: Evidence, name: str) -> bool:
-    return evidence.timer_row(name)["ctl"] & (CTL_ENABLE | CTL_IMASK) == CTL_ENABLE
+    return evidence.timer_row(name).ctl & (CTL_ENABLE | CTL_IMASK) == CTL_ENABLE
 
 
 def far_away(evidence: Evidence) -> Cause | None:
@@ -64,28 +65,28 @@ def far_away(evidence: Evidence) -> Cause | None:
     if not evidence.holds("timer") or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
-    distance = row.get("fires_in_ns", 0)
+    distance = row.fires_in_ns or 0
     compare = Register(f"{prefix}_CVAL_EL0", cpu=evidence.vcpu)
     write = evidence.write_of(compare)
-    if row["ctl"] & (CTL_ENABLE | CTL_IMASK) != CTL_ENABLE or distance < FAR_NS or write is None:
+    if row.ctl & (CTL_ENABLE | CTL_IMASK) != CTL_ENABLE or distance < FAR_NS or write is None:
         return None
     if (why := _mistake(evidence, row, write)) is None:
         return None
-    now = f"count {row['now']:#x}, CVAL {row['cval']:#x}"
+    now = f"count {row.now:#x}, CVAL {row.cval:#x}"
     text = f"fires in {span(distance)} only: {why}; {now} ({evidence.wrote(compare)})"
     return Cause("cval-far", text, f"write a lower value to {compare}")
 
 
-def _mistake(evidence: Evidence, row: dict[str, int], write: LastWrite) -> str | None:
+def _mistake(evidence: Evidence, row: TimerRow, write: LastWrite) -> str | None:
     if "TVAL" in write.what:
         negative = (
             f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
         )
         return f"{negative}, and CVAL lies below zero" if write.value & SIGN_BIT else None
-    if evidence.timer != "vtimer" or not row["offset"]:
+    if evidence.timer != "vtimer" or not row.offset:
         return None
     hz = evidence.machine.board.config.cntfrq
-    physical = row["now"] + row["offset"] - (evidence.machine.ns - write.ns) * hz // NS_PER_SECOND
-    if not 0 <= row["cval"] - physical < row["offset"] // NEAR:
+    physical = row.now + row.offset - (evidence.machine.ns - write.ns) * hz // NS_PER_SECOND
+    if not 0 <= row.cval - physical < row.offset // NEAR:
         return None
     return "CNTV_CVAL_EL0 was computed from CNTPCT_EL0, but the timer compares with CNTVCT_EL0, CNTVOFF_EL2 less"
