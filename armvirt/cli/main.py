@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib
 import os
 import select
 import sys
@@ -92,9 +91,8 @@ def _execute(words: list[str], own: bool, taken: Signals) -> int:
     if timeout is not None:
         taken.limit(timeout, _age() if own else 0.0)
     arguments.watch = taken.watch
-    module = importlib.import_module(f"armvirt.cli.commands.{arguments.command.replace('-', '_')}")
-    status: int = module.execute(arguments)
-    return status
+    command = next(each for each in COMMANDS if each.name == arguments.command)
+    return command.load()(arguments)
 
 
 def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
 from armvirt import settings as settings_table
@@ -139,12 +140,22 @@ LIST = (Option("--json", "", None, "as JSON", False),)
 
 
 class Command(NamedTuple):
-    """A subcommand: the module in armvirt.cli that has its ``execute(arguments) -> int``."""
+    """A subcommand. ``entry`` is MODULE:FUNCTION in armvirt.cli.commands; the function takes the
+    arguments and returns the exit status."""
 
     name: str
     help: str
     options: tuple[Option, ...] = ()
     positional: tuple[str, str, str] | None = None  # name, nargs, help
+    entry: str = ""
+
+    def load(self) -> Callable[[argparse.Namespace], int]:
+        """Import the function of the command."""
+        module, _, function = (self.entry or f"{self.name}:execute").partition(":")
+        found: Callable[[argparse.Namespace], int] = getattr(
+            import_module(f"armvirt.cli.commands.{module.replace('-', '_')}"), function
+        )
+        return found
 
 
 GUEST = (
@@ -163,8 +174,15 @@ COMMANDS = (
         "boot a guest and say why an interrupt does not come",
         BOARD + LIMITS + EXPLAIN,
         GUEST,
+        "look:explain",
     ),
-    Command("gic", "boot a guest and show its interrupt controller", BOARD + LIMITS + GIC, GUEST),
+    Command(
+        "gic",
+        "boot a guest and show its interrupt controller",
+        BOARD + LIMITS + GIC,
+        GUEST,
+        "look:gic",
+    ),
     Command(
         "migrate-test",
         "move a guest to another host in mid-run, and compare",

@@ -1,0 +1,133 @@
+"""``armvirt explain`` and ``armvirt gic``: boot a guest, stop it at ``--at``, and show a view of it.
+
+``--at`` is a time, SYMBOL[+OFFSET], FILE:LINE or an address; without it the view is of the guest's
+end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from armvirt import places
+from armvirt.cli import printing, session
+from armvirt.cli.interrupt import report_begins
+from armvirt.cli.terminal import piped_input
+from armvirt.errors import UserError
+from armvirt.places import Place
+
+if TYPE_CHECKING:
+    from armvirt.machine import Machine, Result
+    from armvirt.views.explain import Explanation
+    from armvirt.views.gic import GicView
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Say why an interrupt does not come. 0 whenever there is an explanation, however the guest
+    ended."""
+    from armvirt.trace.writers import LastWriters
+    from armvirt.views.explain import check
+
+    if arguments.intid is None:
+        raise UserError("armvirt explain needs --intid N, the interrupt that does not come")
+    machine = session.build_machine(arguments, sinks=[LastWriters()], trace_hash=False)
+    for intid in (arguments.intid, arguments.versus):
+        if intid is not None:
+            check(machine, intid, arguments.vcpu)  # complains before the guest runs
+    echo_console(machine, arguments)
+    result = run_to(machine, arguments)
+    explanation = machine.explain(arguments.intid, arguments.vcpu, arguments.versus)
+    show(explanation, arguments, result, machine)
+    return 0
+
+
+def gic(arguments: argparse.Namespace) -> int:
+    """Show the interrupt controller. 0 whenever there is something to show, however the guest
+    ended."""
+    from armvirt.views.gic import GicView
+
+    machine = session.build_machine(arguments, trace_hash=False)
+    GicView(machine, arguments.vcpu)  # complains before the guest runs
+    echo_console(machine, arguments)
+    result = run_to(machine, arguments)
+    view = GicView(machine, arguments.vcpu, everything=arguments.all)
+    show(view, arguments, result, machine)
+    return 0
+
+
+# Where the guest is stopped
+
+
+def parse(text: str, machine: Machine) -> Place:
+    """The place that ``--at`` names; UserError says what there is."""
+    try:
+        return places.parse(text, machine)
+    except UserError as error:
+        raise UserError(f"--at {error}") from None
+
+
+def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
+    """Run to ``--at``, or to the guest's end, or to a limit; None if ``--at`` was reached."""
+    if arguments.at is None:
+        return session.run(machine, arguments)
+    place = parse(arguments.at, machine)
+    limits = session.limits(arguments)
+    ns = [limit for limit in (place.ns, limits["max_time_ns"]) if limit is not None]
+    ended = machine.run_until(ns=min(ns, default=None), pc=place.pc, insns=limits["max_insns"])
+    if ended is None and not _reached(machine, place):
+        ended = machine.run(**limits)  # a limit came first: it says so
+    report_begins(arguments.watch)
+    return ended
+
+
+def _reached(machine: Machine, place: Place) -> bool:
+    if place.ns is not None:
+        return machine.ns >= place.ns
+    return place.pc is not None and bool(places.marks(place.pc, machine).reached(machine))
+
+
+def remark(result: Result | None, arguments: argparse.Namespace, machine: Machine) -> str:
+    """What is to be said of a run that did not come to where it was asked to go; "" if it did."""
+    if result is None:
+        return ""
+    if arguments.at is None:
+        return session.ending(result)
+    also = places.elsewhere(arguments.at, machine)
+    return f"--at {arguments.at} was not reached{f' ({also})' if also else ''}: {session.ending(result)}"
+
+
+# What is printed
+
+
+def show(
+    what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None, machine: Machine
+) -> None:  # fmt: skip
+    """``what`` on standard output, and on standard error what is to be said of a run that ended
+    short of ``--at``."""
+    if arguments.json:
+        printing.lines(json.dumps(what.data(), indent=2).split("\n"), fold=False)
+    else:
+        _print_tables(what, plain=arguments.plain)
+    if text := remark(result, arguments, machine):
+        printing.remark(text)
+
+
+def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
+    """With rich on a terminal, as plain text elsewhere."""
+    if plain or not sys.stdout.isatty():
+        printing.lines(what.lines())
+        return
+    from rich.console import Console
+
+    printing.rich(Console(highlight=False), what)
+
+
+def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
+    """What the guest prints goes nowhere, or with ``--console`` to standard error; what is piped in
+    goes to it."""
+    if arguments.console:
+        machine.console.listeners.append(printing.raw_error)
+    if not arguments.script and (data := piped_input()):
+        machine.console.feed(data)
