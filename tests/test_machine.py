@@ -727,3 +727,14 @@ def test_input_may_be_text() -> None:
     with Machine("console-echo") as guest:
         guest.console.feed("hello\nquit\n")
         assert guest.run().verdict == "pass"
+
+
+@pytest.mark.parametrize("part", ["", "uart", "console", "vm"])
+def test_a_saved_state_of_another_version_is_refused(part: str) -> None:
+    with Machine("hello") as saved, Machine("hello") as other:
+        saved.run(max_insns=100)
+        state = saved.state()
+        versioned = state["parts"][part] if part else state
+        versioned["version"] = 99
+        with pytest.raises(UserError, match=r"has version 99, and this armvirt loads version \d"):
+            other.load(state)

@@ -9,6 +9,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
+
 Handler = Callable[[str], None]
 
 NEVER = (1 << 64) - 1
@@ -126,15 +130,16 @@ class Clock:
         it will run."""
         live = sorted((when, seq, owner, kind) for (owner, kind), (when, seq) in self._live.items())
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             "now": self.now,
             "sequence": self._sequence,
             "entries": [list(e) for e in live],
         }
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state`. Only while no vCPU runs. Owners register before they are due, not before
         the load."""
+        checked(state, "Clock", STATE_VERSION)
         entries = state["entries"]
         assert (
             isinstance(entries, list)

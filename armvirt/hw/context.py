@@ -12,6 +12,9 @@ from armvirt.arch.pstate import PSTATE_SP
 from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.arch.words import MASK64
 from armvirt.hw.engine import Action, Engine, EngineFactory
+from armvirt.state import State, checked
+
+STATE_VERSION = 2
 
 MANY_LINES = 4096
 NO_MONITOR = MASK64  # the address of an exclusive monitor in the open state
@@ -345,9 +348,10 @@ class Context:
         """Architectural state only: a fresh engine has no stale code or translations to
         remember."""
         line = None if self._line is None else [self._line[0], self._line[1].hex()]
-        return {"version": 2, "engine": self.engine.save(), "line": line}
+        return {"version": STATE_VERSION, "engine": self.engine.save(), "line": line}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "Context", STATE_VERSION)
         saved = state["engine"]
         assert isinstance(saved, dict)
         self.engine.load(saved)

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.arch.gic import NR_PRIVATE, SPURIOUS
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 _SGIS = 0xFFFF
 
@@ -167,10 +170,11 @@ class PhysicalGic:
             {"line": s.line, "latch": s.latch, "active": s.active, "enabled": s.enabled}
             for s in self._cpus
         ]
-        return {"version": 1, "cpus": cpus}
+        return {"version": STATE_VERSION, "cpus": cpus}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state` of a GIC with as many CPUs; nothing is reported."""
+        checked(state, "PhysicalGic", STATE_VERSION)
         cpus = state["cpus"]
         if not isinstance(cpus, list) or len(cpus) != len(self._cpus):
             raise ValueError(f"saved GIC state does not fit {len(self._cpus)} CPUs")

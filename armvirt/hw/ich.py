@@ -49,6 +49,9 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import Acknowledge, EndOfInterrupt, EventBus, IccWrite
 from armvirt.hw.gic import PhysicalGic
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 _INTID_MASK = 0xFF_FFFF
 _VINTID_MASK = 0xFFFF  # ICH_VTR_EL2.IDbits = 0: 16 bits
@@ -590,7 +593,7 @@ class VirtualCpuInterface:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             "sre": self.sre,
             "hcr": self.hcr,
             "vmcr": self.vmcr,
@@ -600,15 +603,16 @@ class VirtualCpuInterface:
             "waiting": self.waiting,
         }
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state` of an interface of the same shape; outputs that differ are reported."""
+        checked(state, "VirtualCpuInterface", STATE_VERSION)
         hcr, vmcr = state["hcr"], state["vmcr"]
         lr, ap0r, ap1r = state["lr"], state["ap0r"], state["ap1r"]
         assert isinstance(hcr, int) and isinstance(vmcr, int)
         assert isinstance(lr, list) and isinstance(ap0r, list) and isinstance(ap1r, list)
         if len(lr) != len(self.lr) or len(ap0r) != len(self.ap0r):
             raise ValueError("saved state is of a virtual CPU interface of another shape")
-        self.sre, self.waiting = bool(state["sre"]), int(state["waiting"])  # type: ignore[call-overload]
+        self.sre, self.waiting = bool(state["sre"]), int(state["waiting"])
         self.hcr, self.lr[:], self.ap0r[:], self.ap1r[:] = hcr, lr, ap0r, ap1r
         self._set_vmcr(vmcr)
         self.update()

@@ -55,6 +55,9 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.shadow import LEND_ICC, LEND_TIMERS, Loan, OnNaps
 from armvirt.hw.timer import COUNTER_START, GenericTimer, Offsets
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 TIMER_EL2 = (CNTVOFF_EL2, CNTHCTL_EL2, CNTPOFF_EL2)
 COUNTERS_SS = (CNTPCTSS_EL0, CNTVCTSS_EL0)
@@ -172,16 +175,17 @@ class Pe:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1, "timer": self.timer.state(), "vif": self.vif.state(),
+            "version": STATE_VERSION, "timer": self.timer.state(), "vif": self.vif.state(),
             "el2": {str(k): v for k, v in self._el2.items()},
         }  # fmt: skip
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Take over `state`; a context is bound afterwards."""
+        checked(state, "Pe", STATE_VERSION)
         el2 = state["el2"]
         assert isinstance(el2, dict)
-        self.timer.load(state["timer"])  # type: ignore[arg-type]
-        self.vif.load(state["vif"])  # type: ignore[arg-type]
+        self.timer.load(state["timer"])
+        self.vif.load(state["vif"])
         self._el2 = {int(k): v for k, v in el2.items()}
         self._route()
 

@@ -30,6 +30,9 @@ from armvirt.arch.words import MASK64
 from armvirt.errors import UserError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 #: The physical count at virtual time 0, in ticks. It is not zero so that CNTPCT_EL0 differs from
 #: CNTVCT_EL0 in every guest and code that mixes the two is caught; a board whose firmware ran for a
@@ -378,7 +381,7 @@ class GenericTimer:
             for t in (self.vtimer, self.ptimer)
         }
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             "frequency_hz": self.frequency_hz,
             "counter_start": self.counter.start,
             "cntvoff": self.cntvoff,
@@ -388,9 +391,10 @@ class GenericTimer:
             **timers,
         }
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state`. Lines come back as saved, without a report: the GIC restores its own
         inputs."""
+        checked(state, "GenericTimer", STATE_VERSION)
         self.counter = SystemCounter(
             self.clock, _int(state, "frequency_hz"), _int(state, "counter_start")
         )

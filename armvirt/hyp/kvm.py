@@ -8,7 +8,6 @@ the errno's name. The classes are public: a VMM, or a KVM selftest, can be writt
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
@@ -48,6 +47,9 @@ from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vm.capabilities import Cap, check_extension
 from armvirt.hyp.vm.irqs import IRQ_TYPE_CPU, IRQ_TYPE_PPI, IRQ_TYPE_SPI, GsiRoute, irq_line_word
 from armvirt.hyp.vm.vm import Vm
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 __all__ = [
     "COUNTER_START",
@@ -155,14 +157,19 @@ class Kvm:
 
     def state(self) -> dict[str, object]:
         """The state of the host and of all VMs without memory."""
-        return {"version": 1, "host": self.host.state(), "vms": [vm.own_state() for vm in self.vms]}
+        return {
+            "version": STATE_VERSION,
+            "host": self.host.state(),
+            "vms": [vm.own_state() for vm in self.vms],
+        }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state` on a host that was built the same way and has the same
         memory contents.
 
         ValueError, and nothing is changed, for the state of a host or VM of another shape.
         """
+        checked(state, "Kvm", STATE_VERSION)
         self.host.check_standing()
         saved_vms = state["vms"]
         self.host.check_shape(state["host"])

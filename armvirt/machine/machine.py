@@ -25,6 +25,7 @@ from armvirt.machine.run import Goal, Reached, Runner
 from armvirt.machine.watch import RunTime, Watch
 from armvirt.printable import printable
 from armvirt.settings import DEFAULTS, native, shown
+from armvirt.state import State
 from armvirt.units import human_size
 
 if TYPE_CHECKING:
@@ -292,11 +293,11 @@ class Machine:
 
     # -- state --
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> State:
         """Everything but memory, by name: architectural, plain data. `load` takes it back."""
         return self.board.state()
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Take over what `state` gave, in a machine of the same arguments whose memory has the same
         contents. KvmError EBUSY while it runs, EBADF after `close`."""
         self.host.check_standing()

@@ -26,6 +26,9 @@ from armvirt.hw.clock import NEVER
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.calibrate import SCR_NS_HCE_RW, Calibration
 from armvirt.hw.engine.state import Action, EngineState, EventRecord, Leave
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
@@ -488,7 +491,7 @@ class Engine(ABC):
     def save(self) -> dict[str, object]:
         """The architectural state by name: plain data, nothing of the engine's own layout."""
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             "x": [self.x(n) for n in range(31)],
             "sp": self.read(abi.R_SP), "sp_el0": self.read(abi.R_SP_EL0), "sp_el1": self.read(abi.R_SP_EL1),
             "pc": self.pc, "pstate": self.pstate, "q": [self.q(n) for n in range(32)],
@@ -499,28 +502,29 @@ class Engine(ABC):
             "vector_faults": self.state.vector_faults, "last_vector_elr": self.state.last_vector_elr,
         }  # fmt: skip
 
-    def load(self, saved: dict[str, object]) -> None:
+    def load(self, saved: State) -> None:
         """Take over what `save` gave, here or in another engine."""
+        checked(saved, "Engine", STATE_VERSION)
         get = saved.__getitem__
-        self.exclusive = tuple(get("exclusive"))  # type: ignore[arg-type,assignment]
+        self.exclusive = tuple(get("exclusive"))
         system = get("system")
         assert isinstance(system, dict)
         for row in CONTEXT_REGISTERS:
             self.write_system(row.encoding, system[row.name])
-        for n, value in enumerate(get("x")):  # type: ignore[arg-type,var-annotated]
+        for n, value in enumerate(get("x")):
             self.set_x(n, value)
-        for n, value in enumerate(get("q")):  # type: ignore[arg-type]
+        for n, value in enumerate(get("q")):
             self.set_q(n, value)
-        self.pstate = int(get("pstate"))  # type: ignore[call-overload]
+        self.pstate = int(get("pstate"))
         for name, register in (("sp_el0", abi.R_SP_EL0), ("sp_el1", abi.R_SP_EL1), ("sp", abi.R_SP),
                                ("fpcr", abi.R_FPCR), ("fpsr", abi.R_FPSR)):  # fmt: skip
-            self.write(register, int(get(name)))  # type: ignore[call-overload]
-        self.pc = int(get("pc"))  # type: ignore[call-overload]
-        self.state.count = int(get("count"))  # type: ignore[call-overload]
-        self.state.event_register = int(get("event_register"))  # type: ignore[call-overload]
-        self.state.event_cleared = int(get("event_cleared"))  # type: ignore[call-overload]
-        self.state.vector_faults = int(get("vector_faults"))  # type: ignore[call-overload]
-        self.state.last_vector_elr = int(get("last_vector_elr"))  # type: ignore[call-overload]
+            self.write(register, int(get(name)))
+        self.pc = int(get("pc"))
+        self.state.count = int(get("count"))
+        self.state.event_register = int(get("event_register"))
+        self.state.event_cleared = int(get("event_cleared"))
+        self.state.vector_faults = int(get("vector_faults"))
+        self.state.last_vector_elr = int(get("last_vector_elr"))
         self.flush_tlb()
         self.set_hcr(self.state.hcr)
 

@@ -9,6 +9,9 @@ from typing import NamedTuple, Protocol
 from armvirt.arch import psci as arch
 from armvirt.arch.psci import AffinityState, PsciFunction, PsciResult, SmcccFunction
 from armvirt.errors import KvmError
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 #: MPIDR_EL1's affinity fields: Aff3 in bits 39:32, Aff2 to Aff0 in 23:0.
 MPIDR_AFFINITY = 0xFF_00FF_FFFF
@@ -191,9 +194,14 @@ class Psci:
         """The version and what the VMM has enabled stay with the VM."""
 
     def state(self) -> dict[str, object]:
-        return {"version": 1, "psci_version": self.version, "suspend_enabled": self.suspend_enabled}
+        return {
+            "version": STATE_VERSION,
+            "psci_version": self.version,
+            "suspend_enabled": self.suspend_enabled,
+        }
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "Psci", STATE_VERSION)
         version = state["psci_version"]
         assert isinstance(version, int)
         self.set_version(version)

@@ -14,6 +14,9 @@ from armvirt.arch.psci import SmcccFunction, SmcccResult
 from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.psci import Args
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 ATTR_IPA = 0  # KVM_ARM_VCPU_PVTIME_IPA
 STRUCTURE = struct.Struct("<IIQ48x")  # revision, attributes, stolen time in ns (DEN 0057, 3.2.2)
@@ -111,9 +114,10 @@ class StolenTime:
         """A reset of the vCPU changes nothing: the place is the VMM's, the time the host's."""
 
     def state(self) -> dict[str, object]:
-        return {"version": 1, "base": self.base, "last": self._last}
+        return {"version": STATE_VERSION, "base": self.base, "last": self._last}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "StolenTime", STATE_VERSION)
         base, last = state["base"], state["last"]
         assert (base is None or isinstance(base, int)) and isinstance(last, int)
         self.base, self._last = base, last

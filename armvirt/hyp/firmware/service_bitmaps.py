@@ -12,6 +12,9 @@ from enum import IntEnum
 
 from armvirt.arch.psci import SmcccFunction
 from armvirt.errors import KvmError
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 
 class Bitmap(IntEnum):
@@ -86,11 +89,12 @@ class ServiceMask:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             **{bitmap.name.lower(): value for bitmap, value in self._bitmaps.items()},
         }
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "ServiceMask", STATE_VERSION)
         for bitmap in Bitmap:
             value = state[bitmap.name.lower()]
             assert isinstance(value, int)

@@ -14,6 +14,9 @@ from armvirt.hyp.firmware.psci import CALLS as PSCI_CALLS
 from armvirt.hyp.firmware.psci import Args, Psci, SmcccHost
 from armvirt.hyp.firmware.service_bitmaps import Bitmap, ServiceMask
 from armvirt.hyp.firmware.trng import Trng
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 __all__ = ["Result", "Smccc", "SmcccHost"]
 
@@ -132,10 +135,12 @@ class Smccc:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1, "psci": self.psci.state(), "trng": self.trng.state(), "services": self.services.state(),
+            "version": STATE_VERSION,
+            "psci": self.psci.state(), "trng": self.trng.state(), "services": self.services.state(),
         }  # fmt: skip
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "Smccc", STATE_VERSION)
         psci, trng, services = state["psci"], state["trng"], state["services"]
         assert isinstance(psci, dict) and isinstance(trng, dict) and isinstance(services, dict)
         self.psci.load(psci)

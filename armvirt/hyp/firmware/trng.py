@@ -9,6 +9,9 @@ keep keys that were made of them.
 from __future__ import annotations
 
 from armvirt.arch.psci import TRNG_1_0, SmcccFunction, TrngResult
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 #: The UUID by which KVM's TRNG names itself: 0d21e000-4384-11eb-8070-5244554e5a4c as four
 #: little-endian words.
@@ -80,9 +83,10 @@ class Trng:
         self.counter = 0
 
     def state(self) -> dict[str, object]:
-        return {"version": 1, "seed": self.seed, "counter": self.counter}
+        return {"version": STATE_VERSION, "seed": self.seed, "counter": self.counter}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "Trng", STATE_VERSION)
         seed, counter = state["seed"], state["counter"]
         assert isinstance(seed, int) and isinstance(counter, int)
         self.seed, self.counter = seed, counter

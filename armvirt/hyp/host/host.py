@@ -35,6 +35,9 @@ from armvirt.hyp.host.sched import (
     place,
 )
 from armvirt.hyp.host.standstill import Standstill
+from armvirt.state import State, checked
+
+STATE_VERSION = 3
 
 HOST_PPIS = (PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER)
 LOOK_S = 0.02
@@ -234,7 +237,7 @@ class Host:
     def state(self) -> dict[str, object]:
         """The clock, the physical CPUs and the scheduler. Loaded vCPUs stay loaded."""
         return {
-            "version": 3, "clock": self.clock.state(), "gic": self.gic.state(),
+            "version": STATE_VERSION, "clock": self.clock.state(), "gic": self.gic.state(),
             "pcpus": [pcpu.state() for pcpu in self.pcpus], "turn": self.turn.index, "turn_end": self.turn_end,
             "standstill": self._standstill.state(),
         }  # fmt: skip
@@ -244,8 +247,9 @@ class Host:
         if len(state["pcpus"]) != len(self.pcpus):
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state`, after the state of the vCPUs. ValueError as `check_shape`."""
+        checked(state, "Host", STATE_VERSION)
         self.check_shape(state)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])

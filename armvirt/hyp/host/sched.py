@@ -11,12 +11,15 @@ affinity of a vCPU restricts both. Within a PE, and among PEs, the order is roun
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from armvirt.hw.pe import Pe
+from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.runnable import Runnable
+
+STATE_VERSION = 1
 
 QUANTUM_NS = 100_000
 """The turn of a PE on a host with several PEs. It is short because turns stand for PEs that run at
@@ -117,12 +120,13 @@ class Pcpu:
     def state(self) -> dict[str, object]:
         vcpu = self.vcpu
         return {
-            "version": 1, "pe": self.pe.state(), "last": self.last, "loaded": self.loaded,
+            "version": STATE_VERSION, "pe": self.pe.state(), "last": self.last, "loaded": self.loaded,
             "vcpu": None if vcpu is None else vcpu.index,
         }  # fmt: skip
 
-    def load(self, state: dict[str, Any], vcpus: Sequence[Runnable]) -> None:
+    def load(self, state: State, vcpus: Sequence[Runnable]) -> None:
         """Take over `state`; the vCPUs' own state is there already."""
+        checked(state, "Pcpu", STATE_VERSION)
         self.pe.load(state["pe"])
         self.last = state["last"]
         self.vcpu = None if state["vcpu"] is None else vcpus[state["vcpu"]]
@@ -160,7 +164,8 @@ class RunDelay:
         self.since = None
 
     def state(self) -> dict[str, object]:
-        return {"version": 1, "total": self.total, "since": self.since}
+        return {"version": STATE_VERSION, "total": self.total, "since": self.since}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "RunDelay", STATE_VERSION)
         self.total, self.since = state["total"], state["since"]

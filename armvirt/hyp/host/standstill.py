@@ -8,16 +8,19 @@ vCPU stands still, or no vCPU is runnable, and no event is due that could wake o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.el1 import ESR_EL1
 from armvirt.arch.esr import describe
 from armvirt.hw.clock import NEVER
 from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.runnable import Request, Runnable
+from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hyp.host.host import Host
+
+STATE_VERSION = 1
 
 FOREVER_NS = 1 << 62
 """146 years: a longer wait counts as endless. Guests park an unused timer at 2**63 ticks or more,
@@ -162,8 +165,9 @@ class Standstill:
 
     def state(self) -> dict[str, object]:
         still = [[vcpu, *each] for vcpu, each in sorted(self._still.items())]
-        return {"version": 1, "rescues": self._rescues, "still": still}
+        return {"version": STATE_VERSION, "rescues": self._rescues, "still": still}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "Standstill", STATE_VERSION)
         self._rescues = state["rescues"]
         self._still = {vcpu: Still(*each) for vcpu, *each in state["still"]}

@@ -51,7 +51,10 @@ from armvirt.hyp.timer.context import (
     timer_can_fire,
     timer_should_fire,
 )
+from armvirt.state import State, checked
 from armvirt.tables import Showable, Table, table_of
+
+STATE_VERSION = 1
 
 __all__ = [
     "DEFAULT_PPI",
@@ -700,12 +703,13 @@ class ArchTimer(Showable):
                 "ctl": ctl, "cval": cval, "irq_level": context.irq_level, "vcpu_offset": context.offset.vcpu_offset,
             }  # fmt: skip
         return {
-            "version": 1, "enabled": self.cpu.enabled, "wfit": self.wfit, "blocked": self.blocked, **timers,
+            "version": STATE_VERSION, "enabled": self.cpu.enabled, "wfit": self.wfit, "blocked": self.blocked, **timers,
         }  # fmt: skip
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state`. The vCPU comes back loaded on no PE: `vcpu_load` follows if it was on
         one."""
+        checked(state, "ArchTimer", STATE_VERSION)
         self.hw = None
         if state["enabled"]:
             self.enable()
@@ -713,7 +717,7 @@ class ArchTimer(Showable):
             self.cpu.enabled = (
                 False  # of before the first run, which will map the interrupt (again)
             )
-        self.wfit = state["wfit"]  # type: ignore[assignment]
+        self.wfit = state["wfit"]
         self.blocked = bool(state["blocked"])
         for context in self.cpu.contexts:
             saved = state[context.name]

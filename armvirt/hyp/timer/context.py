@@ -16,9 +16,12 @@ from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.hw.timer import PTIMER, VTIMER, SystemCounter
 from armvirt.hyp.host.hrtimer import HrTimer
+from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hyp.timer.arch_timer import ArchTimer
+
+STATE_VERSION = 1
 
 
 class TimerId(IntEnum):
@@ -228,15 +231,16 @@ class ArchTimerVmData:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             "voffset": self.voffset,
             "poffset": self.poffset,
             "ppi": {TIMER_NAMES[t]: intid for t, intid in self.ppi.items()},
             "counter_offset_set": self.counter_offset_set,
         }
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state`. Load it before the vCPUs' timers, which read the offsets."""
+        checked(state, "ArchTimerVmData", STATE_VERSION)
         voffset, poffset, ppi = state["voffset"], state["poffset"], state["ppi"]
         assert isinstance(voffset, int) and isinstance(poffset, int) and isinstance(ppi, dict)
         self.voffset, self.poffset = voffset, poffset

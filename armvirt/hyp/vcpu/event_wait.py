@@ -14,15 +14,18 @@ on: the architecture allows an additional event, and forbids a missing one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from armvirt.arch.timer import CNTKCTL_EL1
 from armvirt.hyp.vcpu import events as vcpu_events
+from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hw.pe import Pe
     from armvirt.hyp.vcpu.events import InFlight
     from armvirt.hyp.vcpu.vcpu import Vcpu
+
+STATE_VERSION = 1
 
 EVENT_NS = 1000
 """The latency of an event in ns. The engine reports a SEV at the end of a block, and a block has
@@ -143,9 +146,11 @@ class EventWait:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 1, "active": self.active, "until": self.until, "turns": self._turns, "others": self._others,
+            "version": STATE_VERSION,
+            "active": self.active, "until": self.until, "turns": self._turns, "others": self._others,
         }  # fmt: skip
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
+        checked(state, "EventWait", STATE_VERSION)
         self.active, self.until = state["active"], state["until"]
         self._turns, self._others = state["turns"], state["others"]

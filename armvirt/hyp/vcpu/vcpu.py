@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
 
 from armvirt.arch import stage2
 from armvirt.arch.el1 import MIDR_EL1
@@ -30,6 +29,9 @@ from armvirt.hyp.vcpu.exit_types import Exit, Outcome, StuckExit
 from armvirt.hyp.vcpu.init import STICKY, Feature, MpState, Start, VcpuInit, reset
 from armvirt.hyp.vcpu.protocols import ExitHandler, Vm, Vmm
 from armvirt.hyp.vcpu.traps import activate_traps
+from armvirt.state import State, checked
+
+STATE_VERSION = 2
 
 DAIF_IF = PSTATE_I | PSTATE_F
 
@@ -549,7 +551,7 @@ class Vcpu:
 
     def state(self) -> dict[str, object]:
         return {
-            "version": 2, "context": self.context.state(), "timer": self.timer.state(),
+            "version": STATE_VERSION, "context": self.context.state(), "timer": self.timer.state(),
             "power": self.power.value, "waiting": self.outcome.waits, "home": self.home, "delay": self.delay.state(),
             "device_irq_level": self.device_irq_level, "event_wait": self.event_wait.state(),
             "faults_until": self.faults_until,
@@ -559,8 +561,9 @@ class Vcpu:
             "spsr32": list(self.spsr32), "affinity": None if self.affinity is None else sorted(self.affinity),
         }  # fmt: skip
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore `state`; the vCPU is loaded on no PE afterwards (see `attach`)."""
+        checked(state, "Vcpu", STATE_VERSION)
         self._forget_answers()
         self.context.load(state["context"])
         self.timer.load(state["timer"])

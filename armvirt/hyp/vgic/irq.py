@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.arch.gic import is_ppi, is_sgi
+from armvirt.state import State
 
 #: KVM implements five priority bits (VGIC_PRI_BITS); the low bits of a priority byte read as zero.
 PRIORITY_MASK = 0xF8
@@ -109,7 +110,7 @@ class VgicIrq:
         saved: dict[str, object] = {name: getattr(self, name) for name in (*_FLAGS, *_NUMBERS)}
         return {"intid": self.intid, "target": self.target, "acked": self.acked, **saved}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state`. ``hw`` is restored, ``get_input_level`` is set by the owner."""
         for name in (*_FLAGS, *_NUMBERS):
             setattr(self, name, state[name])
@@ -142,7 +143,7 @@ class Lpi(VgicIrq):
         """The fields in which LPIs differ; ITSs have the references, redistributors the target."""
         return {name: getattr(self, name) for name in _LPI_SAVED}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: State) -> None:
         for name in _LPI_SAVED:
             setattr(self, name, state[name])
 

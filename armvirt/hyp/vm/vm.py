@@ -30,11 +30,14 @@ from armvirt.hyp.vm.irqs import (
     IrqRouter,
 )
 from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, VmVgicCallbacks, add_calls
+from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.idle import IdleCause
     from armvirt.hyp.diagnosis.trace import Comparison, Finding
     from armvirt.hyp.vgic.device.its import ItsDevice
+
+STATE_VERSION = 1
 
 VM_ID_SHIFT = 16
 """Trace events name vCPU n of VM m as m << 16 | n."""
@@ -159,17 +162,18 @@ class Vm:
     def own_state(self) -> dict[str, object]:
         """The state of this VM without memory and without the host."""
         return {
-            "version": 1, "has_run": self._has_run,
+            "version": STATE_VERSION, "has_run": self._has_run,
             "timers": self.timer_data.state(), "smccc": self.smccc.state(),
             "vcpus": {str(v.id): v.state() for v in self._vcpus.values()},
             "vgic": None if self.vgic is None else self.vgic.state(),
         }  # fmt: skip
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state` in a VM that was created the same way and has the same memory contents.
 
         ValueError as `Kvm.load`.
         """
+        checked(state, "Vm", STATE_VERSION)
         self.host.check_standing()
         self.check_shape(state)
         self.host.check_shape(state["host"])
@@ -188,8 +192,9 @@ class Vm:
         if self.vgic is not None:
             self.vgic.check_shape(vgic)
 
-    def load_own(self, state: dict[str, Any]) -> None:
+    def load_own(self, state: State) -> None:
         """Restore `own_state` while no vCPU is loaded (`Host.unload`); the host's PEs follow."""
+        checked(state, "Vm", STATE_VERSION)
         vcpus, vgic = state["vcpus"], state["vgic"]
         self._has_run = bool(state["has_run"])
         self.timer_data.load(state["timers"])

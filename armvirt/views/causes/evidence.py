@@ -19,8 +19,8 @@ from armvirt.views.causes import written
 from armvirt.views.causes.written import Lookup, Written
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vgic.distributor import Distributor
     from armvirt.hyp.timer.context import TimerRow
+    from armvirt.hyp.vgic.distributor import Distributor
     from armvirt.hyp.vgic.irq import VgicIrq
     from armvirt.hyp.vgic.its.its import Its
     from armvirt.subject import Subject

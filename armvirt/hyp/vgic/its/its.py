@@ -18,6 +18,9 @@ from armvirt.hyp.vgic import lpi as lpis
 from armvirt.hyp.vgic.backlog import RELEASE
 from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import Lpi
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
 
 #: The maximum number of events of an ITS: a bound on the host memory that a guest can use by mapping
 #: many events to one LPI.
@@ -254,7 +257,7 @@ class Its:
     def state(self) -> dict[str, object]:
         """Registers and maps; the vGIC saves the LPIs."""
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             "abi_revision": self.abi_revision,
             "enabled": self.enabled,
             "cbaser": self.cbaser,
@@ -268,8 +271,9 @@ class Its:
             ],
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Restore `state`; `load_all` has created the LPIs without references."""
+        checked(state, "Its", STATE_VERSION)
         self.abi_revision, self.enabled, self.cbaser = (
             state["abi_revision"],
             state["enabled"],
