@@ -19,10 +19,11 @@ class VgicCpu:
     ICACTIVER made inactive before their end of interrupt.
 
     ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if it is not
-    loaded. ``dirty``: an interrupt changed since the last flush, so flush has to run before the
-    next entry. ``used``: a list register or a maintenance enable of ``vif`` may be non-zero.
-    ``running_before``: the active-priority registers at the last flush that left an interrupt
-    outside. ``groups``: the group enables for which 1-of-N SPIs were last routed.
+    loaded. ``dirty``: an interrupt changed since the last flush, so flush has to run before the next
+    entry; `Distributor.queue` and a fold set it, a flush clears it. ``used``: a list register or a
+    maintenance enable of ``vif`` may be non-zero. ``running_before``: the active-priority registers
+    at the last flush that left an interrupt outside. ``groups``: the group enables for which 1-of-N
+    SPIs were last routed.
 
     ``num_pri_bits`` are the priority bits that user space sees: those of the host's interface
     (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
@@ -80,7 +81,7 @@ class VgicCpu:
 
     # The CPU interface ---------------------------------------------------------------------------
 
-    def attach(self, vif: VirtualCpuInterface) -> None:
+    def load(self, vif: VirtualCpuInterface) -> None:
         """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load); a flush
         has to follow."""
         self.vif = vif
@@ -88,7 +89,7 @@ class VgicCpu:
         vif.restore(self._vmcr, self.ap0r, self.ap1r)
         self.dirty = self.used = True
 
-    def detach(self) -> None:
+    def put(self) -> None:
         """Save the CPU interface registers, and disable the interface (kvm vgic_v3_put)."""
         vif = self.vif
         assert vif is not None

@@ -100,7 +100,8 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
         sync(dist, cpu)
     cpu.dirty = False
     resident = list(cpu.ap_list)
-    foreign = _foreign_spis(dist, cpu)
+    # An SPI that is active on no vCPU, or on the ap_list of another one, may be deactivated here.
+    foreign = bool(dist.stray_active) or (len(dist.vcpus) > 1 and _foreign_spis(dist, cpu))
     watch, ends = bool(dist.any_cpu), bool(cpu.cleared)
     if not (resident or cpu.used or foreign or watch or ends):
         return
@@ -129,11 +130,13 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
 def _fill(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
     """Write the list registers for ``cpu.resident``, and ICH_HCR_EL2."""
     values = []
+    cpu.mapped = []
     lonely = bool(cpu.outside) and len(vif.lr) == 1
     for index, irq in enumerate(cpu.resident):
         irq.lr = index
         values.append(lr.populate(irq, _may_pend(dist, cpu, irq), lonely))
-    cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
+        if irq.hw and irq.level:
+            cpu.mapped.append(irq)
     cpu.used = bool(values) or hcr != HCR_EN
     before = list(vif.lr) if dist.bus.active else ()
     vif.program(hcr, values, _waiting(cpu) if cpu.outside else 0)
@@ -159,15 +162,12 @@ def _may_pend(dist: Distributor, cpu: VgicCpu, irq: VgicIrq) -> bool:
 
 
 def _foreign_spis(dist: Distributor, cpu: VgicCpu) -> bool:
-    """Whether another vCPU has an SPI on its ap_list, or an SPI is active without a target."""
-    if dist.stray_active:
-        return True
-    if len(dist.vcpus) > 1:
-        for other in dist.vcpus.values():
-            if other is not cpu:
-                for irq in other.ap_list:
-                    if FIRST_SPI <= irq.intid < FIRST_LPI:
-                        return True
+    """Whether another vCPU has an SPI on its ap_list."""
+    for other in dist.vcpus.values():
+        if other is not cpu:
+            for irq in other.ap_list:
+                if FIRST_SPI <= irq.intid < FIRST_LPI:
+                    return True
     return False
 
 

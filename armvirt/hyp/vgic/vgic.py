@@ -307,14 +307,14 @@ class Vgic:
 
     def load(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
         """A vCPU is loaded on a PE with this virtual CPU interface (kvm_vgic_load)."""
-        self.dist.cpu(vcpu_id).attach(vif)
+        self.dist.cpu(vcpu_id).load(vif)
 
     def put(self, vcpu_id: int) -> None:
         """A vCPU leaves its PE: fold and save, and disable the interface (kvm_vgic_put)."""
         cpu = self.dist.cpu(vcpu_id)
         if cpu.vif is not None:
             flush.sync(self.dist, cpu)
-            cpu.detach()
+            cpu.put()
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
         """After a restore: a vCPU is on this interface, whose registers are already correct."""

@@ -46,7 +46,7 @@ _enabled: GetField = attrgetter("enabled")  # a C function: a guest's read calls
 def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
     """Sample the line of a mapped level-sensitive interrupt first: it may have changed while the
     interrupt was disabled. If it fell, deactivate the host interrupt, so that it can fire again."""
-    if irq.mapped_level:
+    if irq.hw and irq.level:
         flush.settle(dist, irq)
         was_high = irq.line_level
         if not irq.sample_line() and was_high and not irq.active:

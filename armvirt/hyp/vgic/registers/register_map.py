@@ -126,6 +126,7 @@ class RegisterMap:
     def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
         self._bound, self._find = bound, find
         self._offsets = [b.row.offset for b in bound]
+        self._ends = [b.row.end for b in bound]
 
     def lookup(self, offset: int, size: int) -> Bound | None:
         """The register for an access, None if no register accepts it."""
@@ -133,9 +134,9 @@ class RegisterMap:
         if index < 0:
             return None
         bound = self._bound[index]
-        row = bound.row
-        fits = offset + size <= row.end and size in row.widths and offset % size == 0
-        return bound if fits else None
+        if offset + size > self._ends[index] or offset % size or size not in bound.row.widths:
+            return None
+        return bound
 
     def read(
         self, dist: Distributor, cpu: VgicCpu, offset: int, size: int, user: bool = False
