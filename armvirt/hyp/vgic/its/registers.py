@@ -8,14 +8,20 @@ from functools import partial
 from typing import NamedTuple
 
 from armvirt.arch import its as arch
-from armvirt.arch.gic import GITS_ROWS, GITS_TRANSLATER, IMPLEMENTER_ARM, PIDR2_GICV3, MmioRow
+from armvirt.arch.gic import (
+    GITS_ROWS,
+    GITS_TRANSLATER,
+    IMPLEMENTER_ARM,
+    PIDR2_GICV3,
+    PRODUCT_ID_KVM,
+    MmioRow,
+)
 from armvirt.errors import KvmError
 from armvirt.events import GicAccess
 from armvirt.hyp.vgic.its import commands
 from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, Its
 from armvirt.hyp.vgic.registers.register_map import match
 
-PRODUCT_ID_KVM = 0x4B
 ABI_REVISIONS = 1
 CPU_DEVICE_ID = 0  # the DeviceID of a message that a CPU writes
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from armvirt.arch import gic as arch
-from armvirt.arch.its import PENDBASER_RESET
+from armvirt.arch.its import PENDBASER_PTZ, PENDBASER_RESET
 from armvirt.hyp.vgic import lpi
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.distributor import Distributor
@@ -14,8 +14,8 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.irq_registers import irq_banks
 from armvirt.hyp.vgic.registers.register_map import Binding, Register, RegisterMap, bind
 
-PENDBASER_PTZ = 1 << 62
-IIDR = 0x4B << 24 | arch.IMPLEMENTER_ARM  # GICR_IIDR.Revision is 0, unlike GICD_IIDR.Revision
+#: GICR_IIDR. Its Revision is 0, unlike that of GICD_IIDR.
+IIDR = arch.PRODUCT_ID_KVM << 24 | arch.IMPLEMENTER_ARM
 
 
 def _read_ctlr(dist: Distributor, cpu: VgicCpu) -> int:
