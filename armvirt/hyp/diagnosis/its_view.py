@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from armvirt.arch import its as arch
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.vgic import lpi
-from armvirt.hyp.vgic.its import registers as its_regs
+from armvirt.hyp.vgic.its import registers
 from armvirt.hyp.vgic.its.its import Its
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _registers(its: Its) -> list[Row]:
     }
     return [
         {"register": name, "value": f"{binding.read(its):#x}", "meaning": says.get(name, "")}
-        for binding in its_regs.BINDINGS for name in (binding.name,) if name in REGISTERS
+        for binding in registers.BINDINGS for name in (binding.name,) if name in REGISTERS
     ]  # fmt: skip
 
 

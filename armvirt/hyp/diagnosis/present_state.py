@@ -23,7 +23,7 @@ from armvirt.arch.gic import (
     VMCR_VCBPR,
     VMCR_VEOIM,
 )
-from armvirt.hyp.vgic import flush as entry
+from armvirt.hyp.vgic import flush
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 
@@ -70,7 +70,7 @@ def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
     cpu = None if irq.vcpu is None else dist.cpu(irq.vcpu)
     if cpu is None or cpu.vif is None or cpu.vif.vmcr & VMCR_VEOIM or not cpu.outside:
         return []
-    return entry.ended_outside(cpu, cpu.vif, cpu.vif.hcr >> HCR_EOICOUNT_SHIFT)
+    return flush.ended_outside(cpu, cpu.vif, cpu.vif.hcr >> HCR_EOICOUNT_SHIFT)
 
 
 def preemption_bits(cpu: VgicCpu) -> int:

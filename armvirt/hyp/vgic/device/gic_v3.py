@@ -21,7 +21,7 @@ from armvirt.hyp.vgic.device.attributes import (
     no_attribute,
 )
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.registers import v3_cpu_interface as v3_sysregs
+from armvirt.hyp.vgic.registers import v3_cpu_interface
 from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS, redistributor_map
 from armvirt.hyp.vgic.registers.register_map import RegisterMap
 from armvirt.hyp.vgic.vgic import Vgic
@@ -195,21 +195,21 @@ def _set_redist_reg(vgic: Vgic, attr: int, value: int) -> None:
 
 def _has_sysreg(vgic: Vgic, attr: int) -> None:
     _vcpu_of(vgic, attr)
-    if attr & 0xFFFF not in v3_sysregs.BY_ENCODING:
+    if attr & 0xFFFF not in v3_cpu_interface.BY_ENCODING:
         raise no_attribute("CPU interface register", attr)
 
 
 def _get_sysreg(vgic: Vgic, attr: int, _: int) -> int:
     _has_sysreg(vgic, attr)
     vgic.sync_all()
-    return v3_sysregs.read(_cpu_of(vgic, attr), attr & 0xFFFF)
+    return v3_cpu_interface.read(_cpu_of(vgic, attr), attr & 0xFFFF)
 
 
 def _set_sysreg(vgic: Vgic, attr: int, value: int) -> None:
     _has_sysreg(vgic, attr)
     vgic.sync_all()
     cpu = _cpu_of(vgic, attr)
-    v3_sysregs.write(cpu, attr & 0xFFFF, value)
+    v3_cpu_interface.write(cpu, attr & 0xFFFF, value)
     vgic.dist.look_again(cpu)
 
 
