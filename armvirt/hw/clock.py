@@ -106,7 +106,7 @@ class Clock:
         A handler that raises has had its entry removed; the rest stays in the queue.
         """
         count = 0
-        while (when := self.deadline()) is not None and when <= self.now:
+        while (first := self._first()) is not None and first[0] <= self.now:
             _, _, owner, kind = heapq.heappop(self._queue)
             del self._live[(owner, kind)]
             self._handlers[owner](kind)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 from armvirt.arch.esr import EC_SHIFT, ISS_MASK
 from armvirt.hw.engine.state import Action
 
-__all__ = ["Action", "ExitKind", "SyncExit"]
+__all__ = ["Action", "ExitKind", "SyncExit", "new_exit"]
 
 
 class ExitKind(Enum):
@@ -56,3 +58,9 @@ class SyncExit(NamedTuple):
     def ipa(self) -> int:
         """The faulting IPA: HPFAR_EL2.FIPA and the page offset of FAR_EL2."""
         return (self.hpfar & ~0xF) << 8 | self.far & 0xFFF
+
+
+new_exit: Callable[[tuple[int, int, int, int, int, int, int]], SyncExit] = partial(
+    tuple.__new__, SyncExit
+)
+"""A `SyncExit` of all its fields, without the Python function that a NamedTuple has for that."""

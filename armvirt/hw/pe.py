@@ -50,7 +50,7 @@ from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
 from armvirt.hw.engine.state import EventRecord, Waits
-from armvirt.hw.exit import ExitKind, SyncExit
+from armvirt.hw.exit import ExitKind, SyncExit, new_exit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.shadow import LEND_ICC, LEND_TIMERS, Loan, OnNaps
@@ -348,13 +348,14 @@ class Pe:
     def el2_exit(self) -> int:
         assert self.context is not None
         self.loan.settle()
-        s = self.context.engine.state
-        action = self._on_exit(SyncExit(s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value))
+        s, cpu = self.context.engine.state, self.index
+        action = self._on_exit(new_exit((s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value, 0)))
         if self.gic.deliverable(
-            self.index
-        ):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) can let a line in again
+            cpu
+        ):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) lets a line in
             s.stop = 1
-        self.loan.resume()
+        if self.vif.changed or self.timer.changed or self.gic.changed[cpu]:
+            self.loan.resume()
         return action
 
     def undefined(self) -> int:

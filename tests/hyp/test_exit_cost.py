@@ -23,10 +23,10 @@ from armvirt.hw.pe import Pe
 from armvirt.hyp.run.loop import RunLoop
 from armvirt.machine import Machine
 
-TIMER_CALLS = 95
+TIMER_CALLS = 93
 """At most, from the host's interrupt handler to the next `Pe.run`, for an interrupt of the virtual
 timer."""
-MMIO_CALLS = 29
+MMIO_CALLS = 26
 """At most, in `Pe.el2_exit`, for a read of UARTFR."""
 
 

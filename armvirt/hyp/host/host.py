@@ -448,7 +448,7 @@ class Host:
         else:
             outcome = vcpu.enter(until, not watched)
         retired = vcpu.context.insns - before
-        if retired:
+        if retired and self._standstill.still:
             self._standstill.ran(vcpu, outcome.kind, retired)
         self._act_on(outcome, vcpu, others, until)
 

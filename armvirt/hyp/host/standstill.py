@@ -44,11 +44,11 @@ class Still(NamedTuple):
 
 class Standstill:
     """The vCPUs that stand still, since another vCPU of the host ran or an event of the clock was
-    due."""
+    due. ``still`` has them by index."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._still: dict[int, Still] = {}
+        self.still: dict[int, Still] = {}
         self._rescues = 0
 
     # -- what ends it --
@@ -56,18 +56,18 @@ class Standstill:
     def ran(self, vcpu: Runnable, kind: ExitKind | Request, insns: int) -> None:
         """A vCPU retired ``insns`` instructions. Unless it stood still, they may have changed what
         the others wait for."""
-        before = self._still.get(vcpu.index)
+        before = self.still.get(vcpu.index)
         stopped = kind is ExitKind.BUDGET and before is not None
         if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
             idle = insns <= FAULTS
         else:
             idle = (kind is ExitKind.SPIN or stopped) and insns <= 2
         if not idle:
-            self._still.clear()
+            self.still.clear()
 
     def happened(self) -> None:
         """An event of the clock was due: a vCPU that stands still may see its effect."""
-        self._still.clear()
+        self.still.clear()
         self._rescues = 0
 
     def busy(self) -> None:
@@ -107,12 +107,12 @@ class Standstill:
     def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> bool:
         """Note that a vCPU stands still. True, and its VMM is told, if the guest is stuck: every
         runnable vCPU stands still and no event is due."""
-        self._still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
+        self.still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
-        if not self._still.keys() >= {v.index for v in runnable} or self._somebody_wakes(runnable):
+        if not self.still.keys() >= {v.index for v in runnable} or self._somebody_wakes(runnable):
             return False
-        index, still = min(self._still.items(), key=lambda item: (not item[1].faults, item[0]))
+        index, still = min(self.still.items(), key=lambda item: (not item[1].faults, item[0]))
         host.stop()
         host.vcpus[index].stuck(still.cause)
         return True
@@ -164,10 +164,10 @@ class Standstill:
     # -- state --
 
     def state(self) -> dict[str, object]:
-        still = [[vcpu, *each] for vcpu, each in sorted(self._still.items())]
+        still = [[vcpu, *each] for vcpu, each in sorted(self.still.items())]
         return {"version": STATE_VERSION, "rescues": self._rescues, "still": still}
 
     def load(self, state: State) -> None:
         checked(state, "Standstill", STATE_VERSION)
         self._rescues = state["rescues"]
-        self._still = {vcpu: Still(*each) for vcpu, *each in state["still"]}
+        self.still = {vcpu: Still(*each) for vcpu, *each in state["still"]}

@@ -180,7 +180,9 @@ class RunLoop:
         except LeftToCallerError:
             self.host.stop()
             return Action.STOP
-        vcpu.timer.sync()
+        for context in vcpu.timer.emulated:
+            if context.irq_level:
+                vcpu.timer.sync()
         vgic = vcpu.vm.vgic
         if vgic is not None:
             vgic.refresh(vcpu.id)

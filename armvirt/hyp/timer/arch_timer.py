@@ -105,10 +105,10 @@ class ArchTimer(Showable):
         owner = name or f"vcpu{vcpu_id}"
         self.cpu.bg_timer = self._bg = HrTimer(clock, owner, "bg_timer", self._bg_timer_expired)
         self.map = get_timer_map(self.cpu, vm_data.vhe)
-        self._direct, self._emulated = self.map.direct, self.map.emulated
+        self._direct, self.emulated = self.map.direct, self.map.emulated
         self._direct_vtimer = self.map.direct_vtimer
         self._of_host_ppi = {HOST_PPI[context.timer_id]: context for context in self._direct}
-        for context in self._emulated:
+        for context in self.emulated:
             context.hrtimer = HrTimer(
                 clock, owner, context.name, partial(self._hrtimer_expired, context)
             )
@@ -193,10 +193,10 @@ class ArchTimer(Showable):
             context.hrtimer.start(self.clock.now + self.compute_delta(context))
 
     def sync(self) -> None:
-        """At an exit: a high line of an emulated timer falls where its count has rolled over 2**64
-        (no host timer is armed for that: it would keep a guest that waits for nothing alive for
-        centuries)."""
-        for context in self._emulated:
+        """At an exit with a high line of an emulated timer: the line falls if the timer's count has
+        rolled over 2**64. No host timer is armed for that, because it would keep a guest that waits
+        for nothing alive for centuries."""
+        for context in self.emulated:
             if context.irq_level and not self.should_fire(context):
                 self.timer_emulate(context)
 
@@ -395,7 +395,7 @@ class ArchTimer(Showable):
             self._load_gic(context)
         self.unblocking()
         self._restore()
-        for context in self._emulated:
+        for context in self.emulated:
             self.timer_emulate(context)
         self._set_traps(hw)
 
