@@ -19,8 +19,7 @@ from armvirt.errors import UserError
 NAMES = {
     PPI_VTIMER: "vtimer",
     PPI_PTIMER: "ptimer",
-    devices.UART_INTID: "uart",
-    devices.RTC_INTID: "rtc",
+    **{slot.intid: slot.name for slot in devices.SLOTS if slot.intid is not None},
 }
 _BY_NAME = {name: intid for intid, name in NAMES.items()}
 #: The first INTID of each class, and how many it has at most (IHI 0069 2.2).
