@@ -7,20 +7,23 @@ Addresses, owners and host interrupts are wiring, which is not saved.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_SPI
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.distributor import Distributor
+from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its
 
+STATE_VERSION = 1
 
-def save(dist: Distributor, its: Sequence[Its]) -> dict[str, object]:
+
+def save(dist: Distributor, its: Sequence[Its]) -> State:
     """The state that the guest can observe."""
     return {
-        "version": 1,
+        "version": STATE_VERSION,
         "model": dist.model,
         "initialized": dist.initialized,
         "ready": dist.ready,
@@ -37,8 +40,10 @@ def save(dist: Distributor, its: Sequence[Its]) -> dict[str, object]:
     }
 
 
-def check_shape(dist: Distributor, its: Sequence[Its], saved: dict[str, Any]) -> None:
-    """ValueError if the state is of a vGIC of another model, or with other vCPUs, INTIDs or ITSs."""
+def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
+    """StateError for the state of another version. ValueError if the state is of a vGIC of another
+    model, or with other vCPUs, INTIDs or ITSs."""
+    checked(saved, "Vgic", STATE_VERSION)
     becomes_ready = dist.model == 2 and saved["initialized"] and not dist.initialized
     if saved["initialized"] != dist.initialized and not becomes_ready:
         raise ValueError("saved state is of another shape: one vGIC is initialised and one is not")
@@ -50,7 +55,7 @@ def check_shape(dist: Distributor, its: Sequence[Its], saved: dict[str, Any]) ->
         raise ValueError("saved state is of another shape: a vGIC with another number of ITSs")
 
 
-def load(dist: Distributor, its: Sequence[Its], saved: dict[str, Any]) -> None:
+def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
     """Restore what `save` gave; `check_shape` comes before. LPIs come before the lists with their
     INTIDs."""
     dist.ready, dist.enables, dist.revision = saved["ready"], saved["enables"], saved["revision"]
@@ -69,7 +74,7 @@ def load(dist: Distributor, its: Sequence[Its], saved: dict[str, Any]) -> None:
     dist.stray_active = {irq for irq in spis if irq.active and irq.vcpu is None}
 
 
-def _load_cpu(dist: Distributor, cpu: VgicCpu, saved: dict[str, Any]) -> None:
+def _load_cpu(dist: Distributor, cpu: VgicCpu, saved: State) -> None:
     for irq, private in zip(cpu.private, saved["private"], strict=True):
         irq.load(private)
     cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
