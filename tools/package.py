@@ -44,6 +44,7 @@ DOCUMENTS = (
     "engine.md",
     "gic.md",
     "kvm-api.md",
+    "where.md",
 )
 TESTS = (
     "tests/arch",
