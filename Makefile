@@ -22,7 +22,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The native engine is rebuilt when its source changes; an editable install sees all other changes by itself.
-$(STAMP): $(VENV)/bin/python pyproject.toml setup.py armvirt/hw/engine/native.c armvirt/hw/engine/silicon.h
+$(STAMP): $(VENV)/bin/python pyproject.toml setup.py armvirt/hw/engine/native.c armvirt/hw/engine/layout.h armvirt/hw/engine/shadow.h
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
 	$(BIN)/python -m compileall -q armvirt
 	@touch $@

@@ -23,7 +23,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 NAME = "armvirt.hw.engine._native"
-SOURCE, HEADER = "armvirt/hw/engine/native.c", "armvirt/hw/engine/silicon.h"
+SOURCE = "armvirt/hw/engine/native.c"
+HEADERS = ["armvirt/hw/engine/layout.h", "armvirt/hw/engine/shadow.h"]
 LOG = "armvirt/hw/engine/native-build.log"
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared")
 FALLBACK = "armvirt: the native engine was not built ({}); the portable engine will be used: same results, slower"
@@ -134,6 +135,6 @@ class Wheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[Extension(NAME, [SOURCE], depends=[HEADER], optional=True)],
+    ext_modules=[Extension(NAME, [SOURCE], depends=HEADERS, optional=True)],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
 )

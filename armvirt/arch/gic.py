@@ -370,6 +370,9 @@ ICC_SGI0R_EL1 = ICC_REGISTERS["ICC_SGI0R_EL1"]
 ICC_DIR_EL1 = ICC_REGISTERS["ICC_DIR_EL1"]
 ICC_SRE_EL1 = ICC_REGISTERS["ICC_SRE_EL1"]
 
+INTID_MASK = field("ICC_IAR1_EL1.INTID")
+VINTID_MASK = 0xFFFF  # ICH_VTR_EL2.IDbits = 0: 16 bits
+
 # ICH_LR<n>_EL2 (IHI 0069 12.4.6).
 LR_VINTID, LR_GROUP1, LR_HW, LR_STATE = _fields("ICH_LR0_EL2", "vINTID", "Group", "HW", "State")
 LR_PINTID_SHIFT = _low(field("ICH_LR0_EL2.pINTID"))
@@ -377,7 +380,7 @@ LR_PINTID_MASK = field("ICH_LR0_EL2.pINTID") >> LR_PINTID_SHIFT
 LR_PRIORITY_SHIFT = _low(field("ICH_LR0_EL2.Priority"))
 LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # in vINTID, for a GICv2 guest's SGIs
 LR_EOI = 1 << 41  # only with HW = 0, where pINTID means nothing else
-LR_STATE_SHIFT = _low(LR_STATE)
+LR_STATE_SHIFT, LR_GROUP_SHIFT = _low(LR_STATE), _low(LR_GROUP1)
 LR_PENDING, LR_ACTIVE = 1 << LR_STATE_SHIFT, 2 << LR_STATE_SHIFT
 STATE_NAMES = ("inactive", "pending", "active", "pending+active")
 

@@ -7,7 +7,7 @@ from enum import IntFlag
 from typing import NamedTuple
 
 from armvirt.arch.sysregs import encoding_of, field
-from armvirt.arch.words import MASK32, MASK64
+from armvirt.arch.words import MASK64
 
 NS_PER_SECOND = 1_000_000_000
 
@@ -93,6 +93,8 @@ CTL_IMASK = int(Ctl.IMASK)
 CTL_ISTATUS = int(Ctl.ISTATUS)
 CTL_WRITABLE = CTL_ENABLE | CTL_IMASK
 CNTHCTL_PCTEN, CNTHCTL_PCEN = int(CntHctl.EL1PCTEN), int(CntHctl.EL1PCEN)
+CNTKCTL_PCTEN, CNTKCTL_VCTEN = int(CntKctl.EL0PCTEN), int(CntKctl.EL0VCTEN)
+CNTKCTL_PTEN, CNTKCTL_VTEN = int(CntKctl.EL0PTEN), int(CntKctl.EL0VTEN)
 CNTHCTL_ECV = int(CntHctl.ECV)
 CNTHCTL_TVT, CNTHCTL_TVCT = int(CntHctl.EL1TVT), int(CntHctl.EL1TVCT)
 
@@ -161,8 +163,8 @@ def ticks_to_edge(control: int, count: int) -> int | None:
 
 def sign_extend_32(value: int) -> int:
     """The low 32 bits of ``value`` as a signed number, modulo 2**64."""
-    low = value & MASK32
-    return low | MASK64 ^ MASK32 if low >> 31 else low
+    low = value & 0xFFFF_FFFF
+    return low | 0xFFFF_FFFF_0000_0000 if low >> 31 else low
 
 
 def tval_of(cval: int, now: int) -> int:

@@ -1,4 +1,4 @@
-"""What comes back from the silicon to EL2."""
+"""Exits from a PE to EL2."""
 
 from __future__ import annotations
 

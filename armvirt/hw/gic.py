@@ -111,7 +111,7 @@ class PhysicalGic:
         state = self._cpus[cpu]
         return state.line, state.latch, state.active, state.enabled
 
-    def take(self, cpu: int, line: int, active: int) -> None:
+    def set_private(self, cpu: int, line: int, active: int) -> None:
         """The lines and active interrupts of a CPU, after changes that were made elsewhere
         (`armvirt.hw.shadow`)."""
         state = self._cpus[cpu]

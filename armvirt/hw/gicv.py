@@ -29,10 +29,9 @@ from armvirt.arch.gic import (
     VMCR_VEOIM,
     VMCR_VPMR_SHIFT,
 )
+from armvirt.arch.words import MASK32
 from armvirt.events import Acknowledge, EndOfInterrupt
 from armvirt.hw.ich import VirtualCpuInterface
-
-_WORD = 0xFFFF_FFFF
 
 
 class GicvRow(NamedTuple):
@@ -54,7 +53,7 @@ def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
     """A store of ``size`` bytes at ``offset``; ignored unless it is a word that is a register."""
     row = _BY_OFFSET.get(offset)
     if row is not None and size == 4 and row.write is not None:
-        row.write(vif, value & _WORD)
+        row.write(vif, value & MASK32)
 
 
 # Acknowledge ------------------------------------------------------------------------------------

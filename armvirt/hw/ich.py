@@ -24,6 +24,7 @@ from armvirt.arch.gic import (
     ICC_REGISTERS,
     ICH_REGISTERS,
     IDLE_PRIORITY,
+    INTID_MASK,
     LAST_SPECIAL,
     LR_ACTIVE,
     LR_EOI,
@@ -35,6 +36,7 @@ from armvirt.arch.gic import (
     LR_PRIORITY_SHIFT,
     LR_STATE,
     SPURIOUS,
+    VINTID_MASK,
     VMCR_BPR_MASK,
     VMCR_FLAGS,
     VMCR_LEGACY_FLAGS,
@@ -47,15 +49,12 @@ from armvirt.arch.gic import (
     VMCR_VFIQEN,
     VMCR_VPMR_SHIFT,
 )
+from armvirt.arch.words import MASK32
 from armvirt.events import Acknowledge, EndOfInterrupt, EventBus, IccWrite
 from armvirt.hw.gic import PhysicalGic
 from armvirt.state import State, checked
 
 STATE_VERSION = 1
-
-_INTID_MASK = 0xFF_FFFF
-_VINTID_MASK = 0xFFFF  # ICH_VTR_EL2.IDbits = 0: 16 bits
-_WORD = 0xFFFF_FFFF
 
 
 class IccAction(Enum):
@@ -112,7 +111,7 @@ class VirtualCpuInterface:
         self._priority_mask = 0xFF << self._level_shift & 0xFF
         # The rest is RES0; pINTID exists with HW = 1 only, without it bit 41 is EOI.
         common = (
-            _VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE
+            VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE
         )
         self._lr_hw, self._lr_software = common | LR_PINTID_MASK << LR_PINTID_SHIFT, common | LR_EOI
         self.lr = [0] * list_registers
@@ -158,11 +157,10 @@ class VirtualCpuInterface:
         self.ap1r[:] = ap1r[: len(self.ap1r)]
         self.update()
 
-    def take(
+    def set_registers(
         self, hcr: int, vmcr: int, lr: Sequence[int], ap0r: Sequence[int], ap1r: Sequence[int]
     ) -> None:
-        """The same registers, after accesses of EL1 that were made elsewhere
-        (`armvirt.hw.shadow`)."""
+        """Take over the registers after accesses of EL1 to their copies (`armvirt.hw.shadow`)."""
         self.hcr, self.vmcr = (
             hcr,
             vmcr,
@@ -213,7 +211,7 @@ class VirtualCpuInterface:
             registers: list[int] = getattr(self, kind)
             if index >= len(registers):
                 raise KeyError(encoding)
-            mask = (self._lr_hw if value & LR_HW else self._lr_software) if kind == "lr" else _WORD
+            mask = (self._lr_hw if value & LR_HW else self._lr_software) if kind == "lr" else MASK32
             registers[index] = value & mask
         else:
             raise KeyError(encoding)
@@ -398,7 +396,7 @@ class VirtualCpuInterface:
         GICV_APR<n>).
         """
         lr = self.lr[index]
-        intid = lr & _VINTID_MASK
+        intid = lr & VINTID_MASK
         if (
             FIRST_SPECIAL <= intid <= LAST_SPECIAL
         ):  # nothing can be active under such a number, but it is returned
@@ -423,7 +421,7 @@ class VirtualCpuInterface:
         index = self._candidate
         if index < 0 or self.lr[index] >> 60 & 1 != group:
             return SPURIOUS
-        return self.lr[index] & _VINTID_MASK
+        return self.lr[index] & VINTID_MASK
 
     def _write_eoir(self, group: int, value: int) -> None:
         """VirtualWriteEOIR: the priority drop comes first and happens whatever INTID is written
@@ -434,8 +432,8 @@ class VirtualCpuInterface:
         (ICH_HCR_EL2.EOIcount), and a hypervisor that counts would deactivate what the guest did not
         end.
         """
-        intid = value & _INTID_MASK
-        if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > _VINTID_MASK:
+        intid = value & INTID_MASK
+        if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > VINTID_MASK:
             return
         if self.bus.active:
             self.bus.emit(EndOfInterrupt(intid, "EOIR1" if group else "EOIR0"))
@@ -460,7 +458,7 @@ class VirtualCpuInterface:
 
     def _write_dir(self, value: int) -> None:
         """VirtualWriteDIR: deactivation alone, with EOImode 1 (IHI 0069 12.2.7)."""
-        intid = value & _INTID_MASK
+        intid = value & INTID_MASK
         if not self.vmcr & VMCR_VEOIM or intid >= FIRST_SPECIAL:
             return
         if self.bus.active:
@@ -475,7 +473,7 @@ class VirtualCpuInterface:
     def find_active(self, intid: int) -> int:
         """The list register in which vINTID ``intid`` is active, -1 if there is none."""
         for index, lr in enumerate(self.lr):
-            if lr & LR_ACTIVE and lr & _VINTID_MASK == intid:
+            if lr & LR_ACTIVE and lr & VINTID_MASK == intid:
                 return index
         return -1
 
@@ -578,7 +576,7 @@ class VirtualCpuInterface:
         return (self.ap1r if group else self.ap0r)[index]
 
     def _write_apr(self, group: int, index: int, value: int) -> None:
-        (self.ap1r if group else self.ap0r)[index] = value & _WORD
+        (self.ap1r if group else self.ap0r)[index] = value & MASK32
         self.update()
 
     # State ---------------------------------------------------------------------------------------

@@ -49,11 +49,11 @@ from armvirt.events import EventBus, ExceptionEntry, Stamp
 from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
-from armvirt.hw.engine.state import EventRecord, Waits
+from armvirt.hw.engine.state import EventRecord, Shadowed, Waits
 from armvirt.hw.exit import ExitKind, SyncExit, new_exit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
-from armvirt.hw.shadow import LEND_ICC, LEND_TIMERS, Loan, OnNaps
+from armvirt.hw.shadow import OnRepeats, ShadowRegisters
 from armvirt.hw.timer import COUNTER_START, GenericTimer, Offsets
 from armvirt.state import State, checked
 
@@ -92,7 +92,7 @@ class Pe:
             clock, frequency_hz, self._timer_line, bus, counter_start, ecv=ecv or cntpoff
         )
         self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
-        self.loan = Loan(index, clock, self.vif, self.timer, gic)
+        self.shadow = ShadowRegisters(index, clock, self.vif, self.timer, gic)
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed
         self.context: Context | None = None
@@ -126,8 +126,8 @@ class Pe:
         state.ns_per_insn = self.ns_per_insn
         state.cntkctl_bits = KCTL_BITS_ECV if self.ecv else KCTL_BITS
         state.trace = int(self.bus.active)
-        if context.engine.borrows:
-            self.loan.open(state)
+        if context.engine.has_shadow:
+            self.shadow.attach(state)
         context.program(CNTFRQ_EL0, self.timer.frequency_hz)
         for encoding, value in self._el2.items():
             self._to_engine(encoding, value)
@@ -136,7 +136,7 @@ class Pe:
         self._lines_changed()
 
     def unbind(self) -> None:
-        self.loan.close()
+        self.shadow.detach()
         self.context, self.vcpu_id = None, -1
 
     def write_el2(self, encoding: int, value: int) -> None:
@@ -211,31 +211,31 @@ class Pe:
             if yield_at == NEVER
             else base + max(0, -(-(yield_at - clock.base) // ns_per_insn))
         )
-        self.loan.begin(self._lent(), self._vi, self._vf)
+        self.shadow.start(self._shadowed(), self._vi, self._vf)
         clock.progress = lambda: (state.count - base) * ns_per_insn
         clock.on_earlier = self.refresh
         self._running = True
         try:
             why = context.engine.run(self._deadline())
         finally:
-            self.loan.settle()
+            self.shadow.write_back()
             self._running = False
             clock.on_earlier = clock.progress = None
             clock.base += (state.count - base) * ns_per_insn
         self.timer.update()
         return self._kind(why)
 
-    def post(self, on_naps: OnNaps) -> None:
-        """EL2 has posted an interrupt, see `Loan.post`: where the core can borrow, and nobody
-        watches."""
+    def repeat_tick(self, on_repeats: OnRepeats) -> None:
+        """Let the engine repeat the last timer wake-up, see `ShadowRegisters.repeat_tick`; not while a
+        trace sink is attached."""
         if not self.bus.active:
-            self.loan.post(on_naps)
+            self.shadow.repeat_tick(on_repeats)
 
-    def _lent(self) -> int:
-        """Which accesses may be the core's own."""
+    def _shadowed(self) -> int:
+        """Which accesses the engine may complete itself (`Shadowed`)."""
         if self.bus.active:
             return 0
-        return LEND_TIMERS | (LEND_ICC if self.vif.sre and self._imo and self._fmo else 0)
+        return Shadowed.TIMERS | (Shadowed.ICC if self.vif.sre and self._imo and self._fmo else 0)
 
     def _kind(self, why: Leave) -> ExitKind:
         assert self.context is not None
@@ -281,7 +281,7 @@ class Pe:
         assert self.context is not None
         state = self.context.engine.state
         until = self.next_event(self._until)
-        self.loan.until(self._until)
+        self.shadow.set_limit(self._until)
         if until >= NEVER:
             return NEVER
         return state.count_base + max(0, -(-(until - state.ns_base) // self.ns_per_insn))
@@ -347,7 +347,7 @@ class Pe:
 
     def el2_exit(self) -> int:
         assert self.context is not None
-        self.loan.settle()
+        self.shadow.write_back()
         s, cpu = self.context.engine.state, self.index
         action = self._on_exit(new_exit((s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value, 0)))
         if self.gic.deliverable(
@@ -355,15 +355,15 @@ class Pe:
         ):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) lets a line in
             s.stop = 1
         if self.vif.changed or self.timer.changed or self.gic.changed[cpu]:
-            self.loan.resume()
+            self.shadow.load()
         return action
 
     def undefined(self) -> int:
         """MRS/MSR of the GIC CPU interface, which the engine lacks, HLT, or of FEAT_ECV and
         FEAT_WFxT."""
-        self.loan.settle()
+        self.shadow.write_back()
         action = self._undefined()
-        self.loan.resume()
+        self.shadow.load()
         return action
 
     def _undefined(self) -> int:
@@ -462,18 +462,18 @@ class Pe:
     def timer_access(self) -> None:
         """CNTV_* and CNTP_* that EL2 does not trap: the silicon's own."""
         assert self.context is not None
-        self.loan.settle()
+        self.shadow.write_back()
         state = self.context.engine.state
         if state.timer_write:
             self.timer.write(state.timer_encoding, state.value)
         else:
             state.value = self.timer.read(state.timer_encoding)
-        self.loan.resume()
+        self.shadow.load()
 
     def poll(self) -> bool:
-        self.loan.settle()
+        self.shadow.write_back()
         stop = self.on_poll()
-        self.loan.resume()
+        self.shadow.load()
         return stop
 
     def entries(self, records: list[EventRecord]) -> None:
@@ -487,12 +487,12 @@ class Pe:
 
     def send_event(self, count: int) -> None:
         assert self.context is not None
-        self.loan.settle()
+        self.shadow.write_back()
         state = self.context.engine.state
         self.context.domain.send_event(
             self.context, state.ns_base + (count - state.count_base) * self.ns_per_insn
         )
-        self.loan.resume()
+        self.shadow.load()
 
     def stamp(self) -> Stamp:
         """The present moment, for events."""

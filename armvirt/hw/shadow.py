@@ -1,14 +1,14 @@
-"""What a PE lends to the core that it runs: registers whose accesses concern nobody but the guest.
+"""Shadow copies of PE registers, which the native engine accesses without a call to Python.
 
-An interrupt costs a guest an acknowledge, an end, and a write or two of a timer. Each of them would
-leave the native engine for Python, for what is arithmetic on registers of one PE. So these
-registers are copied into the engine's state for the time of a run: list registers and active
-priorities, both comparators, the PE's private interrupts. The core does what `VirtualCpuInterface`,
-`GenericTimer` and `PhysicalGic` would do (silicon.h), and says so (state.dirty). They are taken
-back before anybody here looks: at each callback and at the end of the run.
+For each interrupt a guest acknowledges, ends, and writes a timer once or twice. Each of these
+accesses is arithmetic on the registers of one PE, and would cost a call from the native engine to
+Python. Therefore the engine's state has copies of these registers for the time of a run: the list
+registers and active priorities, both comparators, the private interrupts of the PE. The engine does
+with the copies what `VirtualCpuInterface`, `GenericTimer` and `PhysicalGic` do (shadow.h), and sets
+state.dirty. At each callback and at the end of a run the copies are written back first.
 
-Nothing is lent while somebody watches (these accesses are trace events), and to the portable engine
-nothing ever.
+While a trace sink is attached, nothing is shadowed, because each access is a trace event. The
+portable engine has no shadow registers.
 """
 
 from __future__ import annotations
@@ -16,20 +16,29 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.hw.clock import Clock
-from armvirt.hw.engine.state import EngineState, Silicon
+from armvirt.hw.engine.state import EngineState, Shadow
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hw.timer import GenericTimer
 
-LEND_ICC, LEND_TIMERS = 1, 2
-OnNaps = Callable[[int], None]
+OnRepeats = Callable[[int], None]
 
 
-class Loan:
-    """The registers of one PE, and the state of the engine that borrows them, if one that can is
-    bound."""
+class ShadowRegisters:
+    """The registers of one PE, and the state of the engine that has their copies, if a context
+    with such an engine is bound to the PE."""
 
-    __slots__ = ("_on_naps", "_posted", "_silicon", "_state", "clock", "cpu", "gic", "timer", "vif")
+    __slots__ = (
+        "_on_repeats",
+        "_repeating",
+        "_shadow",
+        "_state",
+        "clock",
+        "cpu",
+        "gic",
+        "timer",
+        "vif",
+    )
 
     def __init__(
         self,
@@ -41,115 +50,115 @@ class Loan:
     ) -> None:
         self.cpu, self.clock, self.vif, self.timer, self.gic = cpu, clock, vif, timer, gic
         self._state: EngineState | None = None
-        self._silicon: Silicon | None = None
-        self._posted = False
-        self._on_naps: OnNaps = lambda _: None
+        self._shadow: Shadow | None = None
+        self._repeating = False
+        self._on_repeats: OnRepeats = lambda _: None
 
-    def open(self, state: EngineState) -> None:
-        """A context is bound whose engine borrows."""
-        self._state, self._silicon = state, state.silicon
+    def attach(self, state: EngineState) -> None:
+        """Use the state of an engine that has shadow registers."""
+        self._state, self._shadow = state, state.shadow
         self.vif.changed = self.timer.changed = self.gic.changed[self.cpu] = True
 
-    def close(self) -> None:
-        """It is bound no more."""
-        if self._silicon is not None:
-            self._silicon.lent = 0
-        self._state = self._silicon = None
+    def detach(self) -> None:
+        """Use no engine's state: the context is no longer bound to the PE."""
+        if self._shadow is not None:
+            self._shadow.accesses = 0
+        self._state = self._shadow = None
 
-    def begin(self, lent: int, own_virq: bool, own_vfiq: bool) -> None:
-        """A run begins: ``lent`` says which accesses are the core's; the rest is HCR_EL2.VI and
-        VF."""
-        silicon = self._silicon
-        if silicon is not None:
-            silicon.lent, silicon.own_virq, silicon.own_vfiq = lent, own_virq, own_vfiq
-            self.resume()
+    def start(self, accesses: int, own_virq: bool, own_vfiq: bool) -> None:
+        """Begin a run. ``accesses`` (`Shadowed`) says which accesses the engine completes;
+        ``own_virq`` and ``own_vfiq`` are HCR_EL2.VI and VF."""
+        shadow = self._shadow
+        if shadow is not None:
+            shadow.accesses, shadow.own_virq, shadow.own_vfiq = accesses, own_virq, own_vfiq
+            self.load()
 
-    def until(self, ns: int) -> None:
-        """The run ends at ``ns``, or at the clock's next entry: the comparators are the core's to
-        look at."""
-        if self._silicon is not None:
+    def set_limit(self, ns: int) -> None:
+        """End the run at ``ns`` or at the clock's next entry. The engine adds the deadlines of the
+        comparators."""
+        if self._shadow is not None:
             due = self.clock.deadline()
-            self._silicon.soft_ns = ns if due is None else min(due, ns)
+            self._shadow.event_ns = ns if due is None else min(due, ns)
 
-    def post(self, on_naps: OnNaps) -> None:
-        """EL2 asks not to be woken for what it would do again as it just did: when the guest is in
-        WFI, and the line of the virtual timer rises next, what is in list register 0 now is put
-        there.
+    def repeat_tick(self, on_repeats: OnRepeats) -> None:
+        """Let the engine repeat the last wake-up by the virtual timer without entering EL2.
 
-        Good for one run, until EL2 is entered for anything. It is then told by ``on_naps(n)`` that
-        the core did it n times, before it looks at anything else. List register 0 is shown to it as
-        when the guest has ended the interrupt; the real registers follow.
+        If the guest executes WFI and the line of the virtual timer is the next one to rise, the
+        engine puts the present value of list register 0 there, and continues at that time. The
+        permission ends with the run, or with the next entry to EL2. After n repetitions
+        ``on_repeats(n)`` is called before EL2 sees anything else. It finds list register 0 as after
+        the guest's end of interrupt; the real values follow.
         """
-        silicon = self._silicon
-        if silicon is not None:
-            self._on_naps, self._posted = on_naps, True
-            silicon.nap, silicon.nap_lr, silicon.nap_hcr = 1, self.vif.lr[0], self.vif.hcr
+        shadow = self._shadow
+        if shadow is not None:
+            self._on_repeats, self._repeating = on_repeats, True
+            shadow.repeat, shadow.repeat_lr, shadow.repeat_hcr = 1, self.vif.lr[0], self.vif.hcr
 
-    def settle(self) -> None:
-        """Somebody outside the core is about to look: take back what was lent, and what was
-        posted."""
+    def write_back(self) -> None:
+        """Copy what the engine has changed into the PE's registers. Code outside the engine calls
+        this before it looks at them. The permission of `repeat_tick` ends."""
         state = self._state
         if state is None:
             return
-        if self._posted:
-            self._withdraw(state)
+        if self._repeating:
+            self._end_repeat(state)
         if state.dirty:
-            self._take_back(state)
+            self._copy_back(state)
 
-    def resume(self) -> None:
-        """The core goes on: lend what has changed here since it was lent or taken back."""
-        silicon = self._silicon
-        if silicon is None:
+    def load(self) -> None:
+        """Copy what has changed in the PE's registers since the last `load` or `write_back`."""
+        shadow = self._shadow
+        if shadow is None:
             return
         if self.vif.changed:
-            self._lend_interface(silicon)
+            self._load_interface(shadow)
         if self.timer.changed:
             self.timer.changed = False
             for n, timer in enumerate((self.timer.vtimer, self.timer.ptimer)):
-                silicon.ctl[n], silicon.cval[n], silicon.line[n] = timer.ctl, timer.cval, timer.line
+                shadow.ctl[n], shadow.cval[n], shadow.line[n] = timer.ctl, timer.cval, timer.line
         if self.gic.changed[self.cpu]:
             self.gic.changed[self.cpu] = False
-            silicon.ppi_line, silicon.ppi_latch, silicon.ppi_active, silicon.ppi_enabled = (
+            shadow.ppi_line, shadow.ppi_latch, shadow.ppi_active, shadow.ppi_enabled = (
                 self.gic.words(self.cpu)
             )
 
-    def _lend_interface(self, silicon: Silicon) -> None:
+    def _load_interface(self, shadow: Shadow) -> None:
         vif = self.vif
         vif.changed = False
-        silicon.lrs, silicon.prebits = len(vif.lr), vif.prebits
-        silicon.lr[: len(vif.lr)] = vif.lr
-        silicon.ap0r[: len(vif.ap0r)] = vif.ap0r
-        silicon.ap1r[: len(vif.ap1r)] = vif.ap1r
-        silicon.hcr, silicon.vmcr, silicon.waiting = vif.hcr, vif.vmcr, vif.waiting
-        silicon.mask0, silicon.mask1 = vif.group_masks
-        silicon.candidate, silicon.signalled, silicon.maintenance = (
+        shadow.lrs, shadow.prebits = len(vif.lr), vif.prebits
+        shadow.lr[: len(vif.lr)] = vif.lr
+        group0, group1 = shadow.ap
+        group0[: len(vif.ap0r)] = vif.ap0r
+        group1[: len(vif.ap1r)] = vif.ap1r
+        shadow.hcr, shadow.vmcr, shadow.waiting = vif.hcr, vif.vmcr, vif.waiting
+        shadow.mask[:] = vif.group_masks
+        shadow.candidate, shadow.signalled, shadow.maintenance = (
             vif.candidate,
             vif.signalled >= 0,
             vif.maintenance,
         )
 
-    def _withdraw(self, state: EngineState) -> None:
-        silicon, self._posted = state.silicon, False
-        naps, silicon.nap, silicon.naps = silicon.naps, 0, 0
-        if naps:
-            self.clock.base += state.slept
-            state.slept = 0
+    def _end_repeat(self, state: EngineState) -> None:
+        shadow, self._repeating = state.shadow, False
+        repeats, shadow.repeat, shadow.repeats = shadow.repeats, 0, 0
+        if repeats:
+            self.clock.base += state.repeat_ns
+            state.repeat_ns = 0
             self.vif.end(0)
-            self._on_naps(naps)
+            self._on_repeats(repeats)
 
-    def _take_back(self, state: EngineState) -> None:
-        """Copy what the core has changed; the outputs follow, as at every mutation."""
-        silicon, vif, timer = state.silicon, self.vif, self.timer
+    def _copy_back(self, state: EngineState) -> None:
+        """Copy what the engine has changed; the outputs follow, as at every mutation."""
+        shadow, vif, timer = state.shadow, self.vif, self.timer
         state.dirty = 0
         for n, comparator in enumerate((timer.vtimer, timer.ptimer)):
             comparator.ctl, comparator.cval, comparator.line = (
-                silicon.ctl[n],
-                silicon.cval[n],
-                bool(silicon.line[n]),
+                shadow.ctl[n],
+                shadow.cval[n],
+                bool(shadow.line[n]),
             )
-        self.gic.take(self.cpu, silicon.ppi_line, silicon.ppi_active)
+        self.gic.set_private(self.cpu, shadow.ppi_line, shadow.ppi_active)
         lrs, aprs = len(vif.lr), len(vif.ap0r)
-        vif.take(
-            silicon.hcr, silicon.vmcr, silicon.lr[:lrs], silicon.ap0r[:aprs], silicon.ap1r[:aprs]
-        )
+        group0, group1 = shadow.ap
+        vif.set_registers(shadow.hcr, shadow.vmcr, shadow.lr[:lrs], group0[:aprs], group1[:aprs])
         vif.changed = timer.changed = self.gic.changed[self.cpu] = False

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from armvirt.arch import insn
-from armvirt.arch.insn import Insn, Op
+from armvirt.arch import decode, insn
+from armvirt.arch.decode import Insn, Op
 from armvirt.arch.sysregs import SYSREGS
 
 AS, OBJCOPY = "aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy"
@@ -71,7 +71,7 @@ def assemble(lines: list[str], folder: Path) -> list[int]:
 def test_decoder(tmp_path: Path) -> None:
     words = assemble(list(INSTRUCTIONS), tmp_path)
     assert {
-        text: insn.decode(word) for text, word in zip(INSTRUCTIONS, words, strict=True)
+        text: decode.decode(word) for text, word in zip(INSTRUCTIONS, words, strict=True)
     } == INSTRUCTIONS
 
 
@@ -79,22 +79,22 @@ def test_every_system_register(tmp_path: Path) -> None:
     rows = [row for row in SYSREGS if row.name not in YOUNG and not row.name.startswith("s3_")]
     lines = [f"msr {row.name}, x7" if row.access == "wo" else f"mrs x7, {row.name}" for row in rows]
     for row, word in zip(rows, assemble(lines, tmp_path), strict=True):
-        access = insn.is_msr_mrs(word)
+        access = decode.is_msr_mrs(word)
         assert access == (row.encoding, row.access != "wo", 7), row.name
         assert (insn.mrs if row.access != "wo" else insn.msr)(row.encoding, 7) == word, row.name
 
 
-def _without_register(row: insn.SysOp) -> bool:
-    return row.kind in ("TLBI", "IC") and row.scope is insn.Scope.ALL
+def _without_register(row: decode.SysOp) -> bool:
+    return row.kind in ("TLBI", "IC") and row.scope is decode.Scope.ALL
 
 
 def test_every_system_operation(tmp_path: Path) -> None:
-    rows = insn.SYS_OPERATIONS
+    rows = decode.SYS_OPERATIONS
     lines = [
         row.name.lower() if _without_register(row) else f"{row.name.lower()}, x3" for row in rows
     ]
     for row, word in zip(rows, assemble(lines, tmp_path), strict=True):
-        assert insn.is_sys(word) == (row.encoding, False, 31 if _without_register(row) else 3), (
+        assert decode.is_sys(word) == (row.encoding, False, 31 if _without_register(row) else 3), (
             row.name
         )
-        assert insn.is_msr_mrs(word) is None
+        assert decode.is_msr_mrs(word) is None

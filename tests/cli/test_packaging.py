@@ -65,7 +65,7 @@ def test_what_goes_wrong_is_said(
 
 FAILS = """#!/bin/sh
 echo "In file included from native.c:1:" >&2
-echo "silicon.h:7: fatal error: stdint.h: No such file" >&2
+echo "shadow.h:7: fatal error: stdint.h: No such file" >&2
 exit 1
 """
 
@@ -82,9 +82,7 @@ def test_all_that_the_compiler_said_is_kept(
 ) -> None:
     monkeypatch.setenv("CC", failing_compiler(tmp_path))
     said = setup_script.compile_library(tmp_path / "_native.so").splitlines()
-    assert said[0].endswith(
-        "cc-that-fails failed: silicon.h:7: fatal error: stdint.h: No such file"
-    )
+    assert said[0].endswith("cc-that-fails failed: shadow.h:7: fatal error: stdint.h: No such file")
     assert said[1].startswith("$ ") and "-fPIC" in said[1]
     assert said[2:] == [
         "In file included from native.c:1:",

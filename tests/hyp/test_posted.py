@@ -15,7 +15,7 @@ import pytest
 from hyp_tools import DATA, DEVICE, EQ, GICD, GICR, LIMIT_NS, RAM, Asm, Rig, power_off
 
 from armvirt.arch.gic import ICC_REGISTERS
-from armvirt.hw.engine.state import STATS
+from armvirt.hw.engine.state import Stat
 from armvirt.hyp.kvm import Start, Stop, VcpuGroup
 
 IAR1, EOIR1, PMR, DIR, CTLR, IGRPEN1 = (
@@ -197,7 +197,7 @@ def rig(case: Case, watched: bool, vcpus: int = 1) -> Rig:
 
 
 def naps(made: Rig) -> int:
-    return sum(int(v.context.engine.state.stats[STATS.index("nap")]) for v in made.vcpus)
+    return sum(int(v.context.engine.state.stats[Stat.REPEAT]) for v in made.vcpus)
 
 
 def moments(case: Case, seed: int) -> list[int]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armvirt.events import Event, Schedule, Stamp
+from armvirt.hw.engine.state import Stat
 from armvirt.hyp.host.sched import QUANTUM_NS, donor, pick_next, place
 from armvirt.hyp.kvm import Stop, SystemEventExit
 
@@ -352,7 +353,7 @@ def test_a_yield_without_anybody_else_is_a_hint(kind: str) -> None:
     power_off(a)
     rig = Rig(a, kind=kind)
     rig.finish()
-    assert rig.vcpu.context.engine.state.stats[14] < 5, "the engine was not left"
+    assert rig.vcpu.context.engine.state.stats[Stat.RUN] < 5, "the engine was not left"
 
 
 def test_who_waits_for_one_that_yields_is_at_no_dead_end() -> None:

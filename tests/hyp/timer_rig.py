@@ -15,7 +15,7 @@ from hyp_tools import GICD, GICR, RAM, Asm
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.sysregs import encoding_of
-from armvirt.hw.engine.state import STATS
+from armvirt.hw.engine.state import Stat
 from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.sched import Pcpu
 from armvirt.hyp.kvm import (
@@ -46,7 +46,6 @@ VECTOR_IRQ, VECTOR_SYNC_EL0 = 0x280, 0x400
 BUSY_NOPS = 13
 MANY_INTERRUPTS = 100  # between two comparisons
 ALARM = "timer-rig-alarm"
-EL2_EXITS = STATS.index("el2")
 
 TIMER_REGISTERS = tuple(
     f"CNT{letter}_{register}_EL0" for letter in "VP" for register in ("CTL", "CVAL", "TVAL")
@@ -282,4 +281,4 @@ class Rig:
         """How often the engine of a vCPU has called EL2, and the exception class of the last
         time."""
         state = self.vcpus[n].context.engine.state
-        return state.stats[EL2_EXITS], state.esr >> 26
+        return state.stats[Stat.EL2], state.esr >> 26

@@ -104,8 +104,8 @@ class Engine(ABC):
     callbacks."""
 
     kind = ""
-    borrows: ClassVar[bool] = False
-    """Whether it uses what `armvirt.hw.shadow` puts into state.silicon."""
+    has_shadow: ClassVar[bool] = False
+    """Whether it uses state.shadow, the shadow registers of `armvirt.hw.shadow`."""
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
         self.lib, self.calibration = lib, calibration
@@ -146,7 +146,7 @@ class Engine(ABC):
 
     def _bind_state(self) -> None:
         state = self.state
-        state.uc, state.context = self.uc.value, self.raw_context.value
+        state.uc, state.context = self.uc.value or 0, self.raw_context.value or 0
         for name in ("emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl", "context_save",
                      "vmem_translate", "mem_read", "mem_write"):  # fmt: skip
             setattr(state, name, self.lib.address("uc_" + name))

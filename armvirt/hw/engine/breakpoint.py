@@ -16,10 +16,9 @@ from collections.abc import Callable
 
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
-from armvirt.hw.engine.state import Leave
+from armvirt.hw.engine.state import NO_BLOCK, Leave
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
-NO_BLOCK = 1  # no block starts at an odd address
 PAGE = 4096  # a block ends with its page
 
 

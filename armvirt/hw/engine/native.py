@@ -10,9 +10,8 @@ from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
-from armvirt.hw.engine.state import CALLBACK, Action, Callback, EngineState, Leave
+from armvirt.hw.engine.state import ABI_VERSION, CALLBACK, Action, Callback, EngineState, Leave
 
-ABI_VERSION = 8
 _UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 LIBRARY = os.path.join(_FOLDER, "_native.so")
@@ -52,7 +51,7 @@ class NativeEngine(Engine):
     """See `Engine`; the rules are those of portable.py, in C."""
 
     kind = "native"
-    borrows = True
+    has_shadow = True
 
     def __init__(
         self, lib: abi.Library, calibration: Calibration, model: str, native: NativeLibrary

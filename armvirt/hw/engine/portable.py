@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 
+from armvirt.arch.decode import is_msr_mrs, tlbi_address, tlbi_asid
 from armvirt.arch.el1 import MDSCR_EL1, MDSCR_SS, SCTLR_E0E, SCTLR_EE, SCTLR_EL1, SPSR_EL1, TCR_EL1
 from armvirt.arch.el2 import HCR_EL2, HCR_VF, HCR_VI, HPFAR_EL2, MDCR_EL2, MDCR_TDA, MDCR_TDE
 from armvirt.arch.encoding import sysreg
@@ -53,9 +54,6 @@ from armvirt.arch.insn import (
     WRITEBACK_MASK,
     XZR,
     YIELD,
-    is_msr_mrs,
-    tlbi_address,
-    tlbi_asid,
     unmasks_interrupts,
 )
 from armvirt.arch.pstate import (
@@ -87,23 +85,35 @@ from armvirt.arch.timer import (
     CNTPCT_EL0,
     CNTVCT_EL0,
     EL0_ENABLES,
+    NS_PER_SECOND,
 )
 from armvirt.arch.words import MASK64
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
-from armvirt.hw.engine.state import EVENTS, Action, Callback, Leave, Marks, Waits, What
+from armvirt.hw.engine.state import (
+    EVENTS,
+    INTNO_SVC,
+    NO_BLOCK,
+    POLL_INSNS,
+    POLL_NS,
+    VECTOR_FAULT_LIMIT,
+    Action,
+    Callback,
+    Leave,
+    Marks,
+    Stat,
+    Waits,
+    What,
+)
 
 LINE_IRQ, LINE_FIQ = HCR_VI, HCR_VF
 assert (LINE_IRQ, LINE_FIQ) == (PSTATE_I, PSTATE_F)  # one test says both "signalled" and "masked"
-NO_BLOCK = 1  # no block starts at an odd address
-VECTOR_FAULT_LIMIT = 16
-POLL_INSNS, POLL_NS = 1 << 12, 20_000_000
 LAST_WORDS = {WFE: Marks.WFE, YIELD: Marks.YIELD, ERET: Marks.ERET}
 FETCH_FAULTS = (EC.IABT_LOWER, EC.IABT_CURRENT)
 STEPS = (EC.STEP_LOWER, EC.STEP_CURRENT)
 STAGE2_ABORTS = (EC.IABT_LOWER, EC.DABT_LOWER)
-MARKED = 1 << 16  # addresses of blocks with marks that are remembered
+MARKED_ADDRESSES = 1 << 16  # addresses of blocks with marks that are remembered
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
 _INTR = C.CFUNCTYPE(None, C.c_void_p, C.c_uint32, C.c_void_p)
@@ -185,7 +195,7 @@ class PortableEngine(Engine):
     def _counter_at(self, count: int) -> int:
         state = self.state
         ns = state.ns_base + (count - state.count_base) * state.ns_per_insn
-        return state.counter_start + ns * state.frequency // 1_000_000_000
+        return state.counter_start + ns * state.frequency // NS_PER_SECOND
 
     def _record(self, what: What, esr: int, elr: int, target: int) -> None:
         state = self.state
@@ -250,10 +260,10 @@ class PortableEngine(Engine):
         if lines:
             ps = self.pstate
             if state.vfiq and not ps & LINE_FIQ:
-                state.stats[13] += 1
+                state.stats[Stat.IRQ_MANUAL] += 1
                 self.enter_el1(What.FIQ, 0, None)
             elif state.virq and not ps & LINE_IRQ:
-                state.stats[13] += 1
+                state.stats[Stat.IRQ_MANUAL] += 1
                 self.enter_el1(What.IRQ, 0, None)
         if lines != state.lines_in_engine:
             state.lines_in_engine = lines
@@ -289,20 +299,20 @@ class PortableEngine(Engine):
         if what is None:
             return
         state = self.state
-        state.stats[12] += 1
+        state.stats[Stat.IRQ_NATIVE] += 1
         if state.marks:
             self._retire(state.open)
         state.count += state.open
         state.open, state.block_pc = 0, NO_BLOCK
         self._record(what, 0, self.read(abi.R_ELR_EL1), pc)
         state.count += 1
-        state.unheard = state.wfe_watch
+        state.unreported = state.wfe_watch
 
     # -- the tail: single steps to an exact count --
 
     def _tail_begin(self) -> None:
         state, ps = self.state, self.pstate
-        state.stats[0] += 1
+        state.stats[Stat.TAILS] += 1
         state.tail, state.tail_ss = 1, ps & PSTATE_SS
         state.tail_mdscr = self.read_system(MDSCR_EL1)
         self.write_system(MDCR_EL2, state.mdcr | MDCR_TDE)
@@ -318,7 +328,7 @@ class PortableEngine(Engine):
 
     def _tail_stepped(self) -> None:
         state = self.state
-        state.stats[1] += 1
+        state.stats[Stat.STEPS] += 1
         if state.count >= state.deadline or state.stop:
             self._tail_end()
             self._leave(Leave.STOP if state.stop else Leave.BUDGET)
@@ -334,12 +344,12 @@ class PortableEngine(Engine):
 
     def _note_block(self, pc: int, size: int) -> None:
         """Remember where there was a block with marks."""
-        if size >= 4 and self._look_at(pc, size)[0]:
+        if size >= 4 and self._marks_of(pc, size)[0]:
             self._marked.add(pc)
-            if len(self._marked) > MARKED:
+            if len(self._marked) > MARKED_ADDRESSES:
                 self._marked = _Everywhere()
 
-    def _look_at(self, pc: int, size: int) -> tuple[int, int, int]:
+    def _marks_of(self, pc: int, size: int) -> tuple[int, int, int]:
         """(marks, index of the first SEV, of the first SEVL) of the code at ``pc``. A block does
         not leave its page."""
         pa = self.translate(pc, execute=True)
@@ -357,11 +367,11 @@ class PortableEngine(Engine):
         """Look again when it begins: the same address may have another block in another address
         space."""
         state = self.state
-        state.marks, state.block_sev, state.block_sevl = self._look_at(pc, size)
+        state.marks, state.block_sev, state.block_sevl = self._marks_of(pc, size)
         if state.marks & (
             Marks.WFE | Marks.YIELD
         ):  # the core starts anew behind it: no edge leads there
-            state.unheard = state.wfe_watch
+            state.unreported = state.wfe_watch
 
     def _retire(self, done: int, can_wait: bool = True) -> None:
         """``done`` instructions of the open block have retired: what its marks say of them (DDI
@@ -374,7 +384,9 @@ class PortableEngine(Engine):
         state, end = self.state, self.state.count + done
         marks, state.marks = state.marks, 0
         if marks & Marks.UNREAD:
-            marks, state.block_sev, state.block_sevl = self._look_at(state.block_pc, 4 * state.open)
+            marks, state.block_sev, state.block_sevl = self._marks_of(
+                state.block_pc, 4 * state.open
+            )
         if marks & Marks.SEVL and state.block_sevl < done:
             state.event_register = 1
         if marks & Marks.SEV and state.block_sev < done:
@@ -387,7 +399,7 @@ class PortableEngine(Engine):
         if marks & Marks.ERET:
             state.event_register = 1
         if marks & Marks.WFE:
-            state.stats[15] += 1
+            state.stats[Stat.WFE] += 1
             if state.event_register or not can_wait:
                 state.event_register = 0
                 state.event_cleared = state.ns_base + (end - state.count_base) * state.ns_per_insn
@@ -404,7 +416,7 @@ class PortableEngine(Engine):
             self._retire(state.open)
         count = state.count + state.open
         if count >= state.poll_at:
-            self._poll()
+            self._poll_host()
         deadline = state.deadline
         illegal = state.illegal_watch and self.pstate & PSTATE_IL
         if count + n > deadline or state.stop or pc & 3 or illegal:
@@ -420,19 +432,19 @@ class PortableEngine(Engine):
             self._leave(Leave.BUDGET)
             return
         state.count, state.open, state.block_pc = count, n, pc
-        if state.unheard:  # translated, perhaps, without a word to _on_edge
-            state.unheard = 0
+        if state.unreported:  # translated, perhaps, without a word to _on_edge
+            state.unreported = 0
             self._note_block(pc, size)
         if pc in self._marked:
             self._open_marked(pc, size)
 
-    def _look(self) -> None:
+    def _poll_if_due(self) -> None:
         """After what takes long without executing much: if it is time to poll, the next block
         does."""
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
 
-    def _poll(self) -> None:
+    def _poll_host(self) -> None:
         state = self.state
         state.poll_at = state.count + POLL_INSNS
         now = time.monotonic_ns()
@@ -483,11 +495,11 @@ class PortableEngine(Engine):
         state, pc = self.state, self.pc
         count = state.count + ((pc - state.block_pc) >> 2 if state.open else 0)
         if r.crm == 0:
-            state.stats[11] += 1
+            state.stats[Stat.COUNTER] += 1
             offset = state.cntvoff if encoding == CNTVCT_EL0 else state.cntpoff
             self.write(rt, (self._counter_at(count) - offset) & MASK64)
             return 1
-        state.stats[10] += 1
+        state.stats[Stat.TIMER] += 1
         opened, open_ = state.count, state.open
         state.count, state.open = count, 0
         state.timer_encoding, state.timer_write, state.value, state.pc = (
@@ -561,18 +573,18 @@ class PortableEngine(Engine):
         if r.crn != 8 or r.op0 != 1:
             return 0
         value, state = r.val, self.state
-        state.stats[8] += 1
-        self._look()
+        state.stats[Stat.TLBI] += 1
+        self._poll_if_due()
         if r.op2 & 1:
             va = tlbi_address(value)
             if not self._page_mapped(va, None if r.op2 & 2 else tlbi_asid(value)):
-                state.stats[9] += 1
+                state.stats[Stat.TLB_FLUSH] += 1
                 self.flush_tlb()
         if state.broadcast and r.crm == 3:
-            self._tell_all(sysreg(r.op0, r.op1, r.crn, r.crm, r.op2), value)
+            self._broadcast_maintenance(sysreg(r.op0, r.op1, r.crn, r.crm, r.op2), value)
         return 0
 
-    def _tell_all(self, encoding: int, value: int) -> None:
+    def _broadcast_maintenance(self, encoding: int, value: int) -> None:
         self.state.timer_encoding, self.state.value = encoding, value
         self.dispatch(Callback.BROADCAST)
 
@@ -599,19 +611,19 @@ class PortableEngine(Engine):
         if not state.native_maintenance or encoding >> 14 != 1 or encoding >> 7 & 15 != 7:
             return False
         if encoding == DC_CVAU:  # nothing to clean
-            state.stats[7] += 1
+            state.stats[Stat.DC] += 1
         elif encoding == IC_IVAU:
-            state.stats[6] += 1
+            state.stats[Stat.IC] += 1
             pa = self.translate(self.x(rt) & ~63)
             if pa is not None:
                 self.invalidate_code(pa & ~63, 64)
                 if state.broadcast:
-                    self._tell_all(IC_IVAU, pa & ~63)
+                    self._broadcast_maintenance(IC_IVAU, pa & ~63)
         elif encoding in (IC_IALLU, IC_IALLUIS):
-            state.stats[6] += 1
+            state.stats[Stat.IC] += 1
             self.invalidate_all_code()
             if state.broadcast and encoding == IC_IALLUIS:
-                self._tell_all(IC_IALLUIS, 0)
+                self._broadcast_maintenance(IC_IALLUIS, 0)
         else:
             return False
         self.pc = pc + 4
@@ -640,7 +652,7 @@ class PortableEngine(Engine):
         word, address = C.c_uint32.from_address, C.c_uint64.from_address(at + 8)
         return word(at).value, address.value, word(at + 16).value
 
-    def _repaired(self, esr: int, target: int, pc: int) -> int:
+    def _repair_syndrome(self, esr: int, target: int, pc: int) -> int:
         """What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings)."""
         if exception_class(esr) == EC.DABT_LOWER and target == 2 and esr & ISV:
             # ISV is 0 for loads and stores with writeback, the core says 1.
@@ -675,7 +687,7 @@ class PortableEngine(Engine):
                 self._retire(done, ec not in STEPS or target == 2)  # the guest's step ends a WFE
             state.count += done
             state.open = 0
-        state.block_pc, state.marks, state.unheard = NO_BLOCK, 0, state.wfe_watch
+        state.block_pc, state.marks, state.unreported = NO_BLOCK, 0, state.wfe_watch
         return True
 
     def _on_intr(self, _uc: int, number: int, _user: int) -> None:
@@ -685,10 +697,10 @@ class PortableEngine(Engine):
             state.denied, target = 0, 2
             self.pstate = state.denied_pstate
             self.write_system(CNTKCTL_EL1, state.denied_cntkctl)
-        esr = self._repaired(esr, target, pc)
+        esr = self._repair_syndrome(esr, target, pc)
         ec = exception_class(esr)
-        state.stats[2] += 1
-        self._look()
+        state.stats[Stat.INTR] += 1
+        self._poll_if_due()
         if ec in FETCH_FAULTS and state.lines_in_engine:
             self._note_native_irq(pc)  # taken, and the vector's fetch faults
         if not self._close_block(pc, number, esr, target):
@@ -708,18 +720,18 @@ class PortableEngine(Engine):
         if target == 2:
             self._exit_el2(ec, esr, pc)
         elif ec == 0 and self._emulated(pc):
-            state.stats[4] += 1
+            state.stats[Stat.UNDEF] += 1
             self._act(self.dispatch(Callback.UNDEF), pc)
         else:
-            state.stats[5] += 1
-            if number == 2:  # the SVC itself was counted by its PC
+            state.stats[Stat.EL1_SYNC] += 1
+            if number == INTNO_SVC:  # the SVC itself was counted by its PC
                 state.count -= 1
             self.enter_el1(What.SYNC, esr, far if ec in EC_WITH_FAR else None)
             self.apply_lines()
 
     def _exit_el2(self, ec: int, esr: int, pc: int) -> None:
         state = self.state
-        state.stats[3] += 1
+        state.stats[Stat.EL2] += 1
         if ec == EC.SYSREG:
             if self._maintenance(esr, pc):
                 return
@@ -775,8 +787,8 @@ class PortableEngine(Engine):
                 return Leave.STOP
             if state.count >= state.deadline:
                 return Leave.BUDGET
-            state.leave, state.unheard = Leave.NONE, state.wfe_watch
-            state.stats[14] += 1
+            state.leave, state.unreported = Leave.NONE, state.wfe_watch
+            state.stats[Stat.RUN] += 1
             error = self.lib.uc_emu_start(self.uc, self.pc, 0, 0, 0)
             if state.tail:
                 self._tail_end()

@@ -1,19 +1,29 @@
-"""The state that both engines keep, in one C layout: native.c's ``engine`` mirrored field by field.
+"""The state that both engines keep: the one definition of its layout, of which layout.h is made.
 
-Times are instruction counts unless a name says ns. ``count`` excludes the open block.
+`armvirt.hw.engine.layout` writes the C side from the annotations of the structures here, from the
+classes of constants, and from `armvirt.arch`. Times are instruction counts unless a name says ns.
+``count`` excludes the open block.
 """
 
 from __future__ import annotations
 
 import ctypes as C
 from enum import IntEnum
-from typing import Any, ClassVar, Final
+from typing import Any, Final, TypeVar
+
+ABI_VERSION = 9
+"""Changes with the meaning of a field; the layout itself is checked by its size."""
 
 EVENTS = 256
-STATS = (
-    "tails", "steps", "intr", "el2", "undef", "el1_sync", "ic", "dc", "tlbi", "tlb_flush", "timer", "counter",
-    "irq_native", "irq_manual", "run", "wfe", "icc", "nap", "exchange",
-)  # fmt: skip
+MARKED = 1024  # a power of 2
+CHECKED = 256
+FILTER = 4096
+LIST_REGISTERS, ACTIVE_PRIORITIES, TIMERS = 16, 4, 2
+VECTOR_FAULT_LIMIT = 16
+POLL_INSNS = 1 << 12  # microseconds of host time, or milliseconds where each costs a translation
+POLL_NS = 20_000_000
+INTNO_SVC = 2  # the number under which the core reports an SVC
+NO_BLOCK = 1  # no block starts at an odd address
 
 
 class Action:
@@ -28,6 +38,8 @@ class Action:
 
 
 class Callback(IntEnum):
+    """What the engine asks its silicon for: the methods of `armvirt.hw.engine.base.Silicon`."""
+
     EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
 
 
@@ -53,192 +65,296 @@ class Marks:
     ERET: Final = 4
     SEV: Final = 8  # anywhere in it; state.block_sev is the index of the first one
     SEVL: Final = 16
-    UNREAD: Final = 32  # its code could not be read before it ran
+    UNREAD: Final = 32  # its code could not be read before it ran; it is read again afterwards
 
 
 class What(IntEnum):
-    """Kind of exception entry; 0x80 times it is the vector's offset."""
+    """Kind of exception entry; the size of a vector times it is the vector's offset."""
 
     SYNC, IRQ, FIQ = range(3)
 
 
-class EventRecord(C.Structure):
-    _fields_ = [("count", C.c_uint64), ("ns", C.c_uint64), ("elr", C.c_uint64), ("target", C.c_uint64),
-                ("what", C.c_uint32), ("esr", C.c_uint32)]  # fmt: skip
+class Shadowed:
+    """shadow.accesses: which accesses the core completes itself. Plain integers, as `Action`."""
+
+    ICC: Final = 1
+    TIMERS: Final = 2
 
 
-class Marked(C.Structure):
-    """A block with something to know in it, as native.c remembers it."""
+class Stat(IntEnum):
+    """Indices of state.stats: how often each thing has happened."""
 
-    _fields_ = [("pc", C.c_uint64), ("size", C.c_uint32), ("epoch", C.c_uint32), ("marks", C.c_uint16),
-                ("sev", C.c_uint16), ("sevl", C.c_uint16), ("edges", C.c_uint16)]  # fmt: skip
+    TAILS = 0  # single steps to an exact count began
+    STEPS = 1
+    INTR = 2  # exceptions that the core reported
+    EL2 = 3
+    UNDEF = 4
+    EL1_SYNC = 5
+    IC = 6
+    DC = 7
+    TLBI = 8
+    TLB_FLUSH = 9  # a TLBI by address that flushed the whole TLB
+    TIMER = 10
+    COUNTER = 11
+    IRQ_NATIVE = 12  # virtual interrupts that the core took by itself
+    IRQ_MANUAL = 13
+    RUN = 14
+    WFE = 15
+    ICC = 16  # accesses of the CPU interface that the core completed by itself
+    REPEAT = 17  # timer ticks that the core repeated by itself
+    EXCHANGE = 18  # WFEs that were replaced by an ISB
 
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
 
+# Types of the fields: what type checkers see, and below what ctypes and C make of their names.
+u16 = int
+u32 = int
+i32 = int
+u64 = int
+Pointer = int
+Function = Any
+u8s = Any  # an array
+u32s = Any
+u64s = Any
+EventRecords = Any
+MarkedBlocks = Any
 
-class Silicon(C.Structure):
-    """silicon.h's ``silicon``, field by field: registers of the PE, for the time of a run. See
-    `armvirt.hw.shadow`."""
+#: By the annotation of a field: its ctypes class and its C type.
+TYPES: dict[str, tuple[Any, str]] = {
+    "u8": (C.c_uint8, "uint8_t"),
+    "u16": (C.c_uint16, "uint16_t"),
+    "u32": (C.c_uint32, "uint32_t"),
+    "i32": (C.c_int32, "int32_t"),
+    "u64": (C.c_uint64, "uint64_t"),
+    "Pointer": (C.c_void_p, "void *"),
+    "Function": (CALLBACK, "callback_fn"),
+}
 
-    _fields_: ClassVar[Any] = (
-        [
-            ("lr", C.c_uint64 * 16),
-            ("cval", C.c_uint64 * 2),
-            ("ap0r", C.c_uint32 * 4),
-            ("ap1r", C.c_uint32 * 4),
-        ]
-        + [(n, C.c_uint32) for n in ("hcr", "vmcr", "lrs", "prebits", "mask0", "mask1")]
-        + [("candidate", C.c_int32)]
-        + [
-            (n, C.c_uint32)
-            for n in ("signalled", "maintenance", "virq", "vfiq", "own_virq", "own_vfiq")
-        ]
-        + [("ctl", C.c_uint32 * 2), ("line", C.c_uint32 * 2)]
-        + [
-            (n, C.c_uint32)
-            for n in ("ppi_line", "ppi_latch", "ppi_active", "ppi_enabled", "lent", "nap")
-        ]
-        + [(n, C.c_uint64) for n in ("nap_lr", "soft_ns")]
-        + [("naps", C.c_uint32), ("nap_hcr", C.c_uint32), ("waiting", C.c_uint32)]
-    )
+#: The dimensions of the fields that are arrays, by structure.
+SHAPES: dict[type[C.Structure], dict[str, tuple[int, ...]]] = {}
 
-    # for type checkers: what ctypes makes of the fields
-    lr: Any
-    cval: Any
-    ap0r: Any
-    ap1r: Any
-    hcr: int
-    vmcr: int
-    lrs: int
-    prebits: int
-    mask0: int
-    mask1: int
-    candidate: int
-    signalled: int
-    maintenance: int
-    virq: int
-    vfiq: int
-    own_virq: int
-    own_vfiq: int
-    ctl: Any
-    line: Any
-    ppi_line: int
-    ppi_latch: int
-    ppi_active: int
-    ppi_enabled: int
-    lent: int
-    nap: int
-    nap_lr: int
-    soft_ns: int
-    naps: int
-    nap_hcr: int
-    waiting: int
+Struct = TypeVar("Struct", bound="type[C.Structure]")
 
 
-_POINTERS = ("uc", "context", "emu_start", "emu_stop", "reg_read", "reg_write", "reg_write_batch", "ctl",
-             "context_save", "vmem_translate", "mem_read", "mem_write")  # fmt: skip
+def _structure(**shapes: tuple[int, ...]) -> Any:
+    """A class decorator: the annotated fields become ``_fields_``, in their order. ``shapes`` are
+    the dimensions of those that are arrays."""
+
+    def make(cls: Struct) -> Struct:
+        fields = []
+        for name, text in cls.__annotations__.items():
+            shape = shapes.get(name, ())
+            kind = TYPES[text[:-1] if shape else text][0]
+            for length in reversed(shape):
+                kind = kind * length
+            fields.append((name, kind))
+        cls._fields_ = fields
+        SHAPES[cls] = shapes
+        return cls
+
+    return make
 
 
+@_structure()
+class EventRecord(C.Structure):
+    """An exception entry, for the trace."""
+
+    count: u64
+    ns: u64
+    elr: u64
+    target: u64
+    what: u32
+    esr: u32
+
+
+TYPES["EventRecord"] = (EventRecord, "event")
+
+
+@_structure()
+class MarkedBlock(C.Structure):
+    """A block that ends in an instruction which the run has to know of, or has SEV or SEVL in it.
+
+    ``sev`` and ``sevl`` are the indices of the first of each. The entry holds as long as the
+    engine's epoch is ``epoch``. ``edges``: how often on_edge was called for the block.
+    """
+
+    pc: u64
+    size: u32
+    epoch: u32
+    marks: u16
+    sev: u16
+    sevl: u16
+    edges: u16
+
+
+TYPES["MarkedBlock"] = (MarkedBlock, "marked")
+
+
+@_structure(
+    lr=(LIST_REGISTERS,), cval=(TIMERS,), ap=(2, ACTIVE_PRIORITIES), mask=(2,), ctl=(TIMERS,),
+    line=(TIMERS,),
+)  # fmt: skip
+class Shadow(C.Structure):
+    """Shadow copies of PE registers for the time of a run, see `armvirt.hw.shadow`.
+
+    Index 0 of a timer's fields is the virtual timer, 1 the physical one; of ``ap`` and ``mask`` the
+    index is the group.
+    """
+
+    lr: u64s
+    cval: u64s
+    ap: u32s  # ICH_AP0R<n>_EL2 and ICH_AP1R<n>_EL2
+    hcr: u32
+    vmcr: u32
+    lrs: u32  # the number of list registers
+    prebits: u32
+    mask: u32s  # the bits of a priority that are its group priority
+    candidate: i32  # the list register of the highest-priority pending interrupt, -1: none
+    signalled: u32
+    maintenance: u32
+    virq: u32
+    vfiq: u32
+    own_virq: u32  # HCR_EL2.VI
+    own_vfiq: u32  # HCR_EL2.VF
+    ctl: u32s
+    line: u32s
+    ppi_line: u32  # bit n: INTID n
+    ppi_latch: u32
+    ppi_active: u32
+    ppi_enabled: u32
+    accesses: u32  # `Shadowed`
+    repeat: u32  # EL2 lets the core repeat the last timer wake-up
+    repeat_lr: u64  # the list register of that wake-up
+    event_ns: u64  # when the next event other than a timer's is due
+    repeats: u32  # how often the core has repeated it
+    repeat_hcr: u32  # ICH_HCR_EL2 of that wake-up
+    waiting: u32  # physical interrupts that EL2 has for the guest and no list register for
+
+
+TYPES["Shadow"] = (Shadow, "shadow")
+
+
+@_structure(
+    events=(EVENTS,), stats=(len(Stat),), marked=(MARKED,), checked=(CHECKED,), filter=(FILTER,)
+)
 class EngineState(C.Structure):
-    """See the module; fields are documented in native.c where they are used."""
+    """See the module. The first fields are those that every block looks at, together in two cache
+    lines."""
 
-    _fields_: ClassVar[Any] = (
-        [(n, C.c_uint64) for n in ("count", "deadline", "poll_at", "block_pc")]
-        + [(n, C.c_uint32) for n in ("open", "tail", "lines_in_engine", "stop", "marks", "illegal_watch",
-                                     "wfe_watch", "spin", "unheard", "el")]
-        + [(name, C.c_void_p) for name in _POINTERS]
-        + [("callback", CALLBACK)]
-        + [(n, C.c_uint64) for n in ("count_base", "ns_base", "frequency", "counter_start", "cntvoff", "ns_per_insn",
-                                     "cnthctl", "cntpoff", "denied_cntkctl", "cntkctl_bits")]
-        + [(n, C.c_uint32) for n in ("tail_ss", "leave", "denied", "denied_pstate")]
-        + [("tail_mdscr", C.c_uint64)]
-        + [("virq", C.c_uint32), ("vfiq", C.c_uint32), ("hcr", C.c_uint64), ("mdcr", C.c_uint64)]
-        + [(n, C.c_uint32) for n in ("esr", "insn", "intno", "rt")]
-        + [(n, C.c_uint64) for n in ("far", "hpfar", "pc", "rt_value")]
-        + [("timer_encoding", C.c_uint32), ("timer_write", C.c_uint32), ("value", C.c_uint64)]
-        + [("enter_esr", C.c_uint32), ("enter_has_far", C.c_uint32), ("enter_far", C.c_uint64)]
-        + [("syndrome_offset", C.c_uint32), ("big_endian", C.c_uint32)]
-        + [("exclusive_offset", C.c_uint32), ("dirty", C.c_uint32)]
-        + [("yield_at", C.c_uint64), ("slept", C.c_uint64), ("silicon", Silicon)]
-        + [("last_vector_elr", C.c_uint64), ("vector_faults", C.c_uint32), ("wfe", C.c_uint32)]
-        + [("poll_ns", C.c_uint64)]
-        + [("trace", C.c_uint32), ("events_n", C.c_uint32), ("events", EventRecord * EVENTS)]
-        + [(n, C.c_uint32) for n in ("broadcast", "native_maintenance", "fault", "fault_error")]
-        + [("stats", C.c_uint64 * len(STATS))]
-        + [("event_register", C.c_uint32), ("epoch", C.c_uint32), ("event_cleared", C.c_uint64)]
-        + [(n, C.c_uint32) for n in ("block_sev", "block_sevl", "marked_n", "marked_overflow")]
-        + [("marked", Marked * 1024), ("heard", Marked * 256), ("filter", C.c_uint8 * 4096)]
-        + [("exchanged_pa", C.c_uint64), ("exchanged", C.c_uint32), ("padding", C.c_uint32)]
-    )  # fmt: skip
+    count: u64
+    deadline: u64
+    poll_at: u64
+    block_pc: u64
+    open: u32
+    tail: u32
+    lines_in_engine: u32  # what the engine's HCR_EL2 has of VI and VF
+    stop: u32
+    marks: u32
+    illegal_watch: u32
+    wfe_watch: u32
+    spin: u32
+    unreported: u32  # the next block may have been translated without a call of on_edge
+    el: u32  # the exception level of the UNDEFINED instruction at Callback.UNDEF
+    # The loaded libunicorn
+    uc: Pointer
+    context: Pointer
+    emu_start: Pointer
+    emu_stop: Pointer
+    reg_read: Pointer
+    reg_write: Pointer
+    reg_write_batch: Pointer
+    ctl: Pointer
+    context_save: Pointer
+    vmem_translate: Pointer
+    mem_read: Pointer
+    mem_write: Pointer
+    callback: Function
+    # Time
+    count_base: u64
+    ns_base: u64
+    frequency: u64
+    counter_start: u64
+    cntvoff: u64
+    ns_per_insn: u64
+    cnthctl: u64
+    cntpoff: u64
+    denied_cntkctl: u64
+    cntkctl_bits: u64
+    # Single steps to an exact count, and an access that the core refuses
+    tail_ss: u32
+    leave: u32
+    denied: u32
+    denied_pstate: u32
+    tail_mdscr: u64
+    # Lines of the virtual CPU interface; EL2's controls
+    virq: u32
+    vfiq: u32
+    hcr: u64
+    mdcr: u64
+    # The exit that Python looks at, and its answer
+    esr: u32
+    insn: u32
+    intno: u32
+    rt: u32
+    far: u64
+    hpfar: u64
+    pc: u64
+    rt_value: u64
+    timer_encoding: u32
+    timer_write: u32
+    value: u64
+    enter_esr: u32
+    enter_has_far: u32
+    enter_far: u64
+    # Offsets in the saved context, found by calibration
+    syndrome_offset: u32
+    big_endian: u32
+    exclusive_offset: u32
+    dirty: u32  # the core has changed shadow registers
+    yield_at: u64  # the count from which on a YIELD ends the run, as WFE does
+    repeat_ns: u64  # ns that passed in repeated timer ticks
+    shadow: Shadow
+    # Loops that cannot end
+    last_vector_elr: u64
+    vector_faults: u32
+    wfe: u32  # `Waits`
+    poll_ns: u64
+    # Trace
+    trace: u32
+    events_n: u32
+    events: EventRecords
+    broadcast: u32
+    native_maintenance: u32
+    fault: u32
+    fault_error: u32
+    stats: u64s
+    event_register: u32
+    epoch: u32  # how often addresses may have come to mean other code
+    event_cleared: u64  # the ns at which a WFE cleared the event register last
+    block_sev: u32  # of the open block, if it has marks
+    block_sevl: u32
+    # Blocks with marks: by a filter, and exactly; blocks that were checked without a call of on_edge
+    marked_n: u32
+    marked_overflow: u32
+    marked: MarkedBlocks
+    checked: MarkedBlocks
+    filter: u8s
+    exchanged_pa: u64  # the physical address of a WFE that is an ISB in memory now
+    exchanged: u32
+    padding: u32
 
-    # for type checkers: what ctypes makes of the fields
-    count: int
-    deadline: int
-    block_pc: int
-    count_base: int
-    ns_base: int
-    frequency: int
-    counter_start: int
-    cntvoff: int
-    ns_per_insn: int
-    cnthctl: int
-    cntpoff: int
-    cntkctl_bits: int
-    denied: int
-    denied_pstate: int
-    denied_cntkctl: int
-    open: int
-    tail: int
-    tail_ss: int
-    leave: int
-    tail_mdscr: int
-    virq: int
-    vfiq: int
-    lines_in_engine: int
-    stop: int
-    hcr: int
-    mdcr: int
-    esr: int
-    insn: int
-    intno: int
-    rt: int
-    far: int
-    hpfar: int
-    pc: int
-    rt_value: int
-    timer_encoding: int
-    timer_write: int
-    value: int
-    enter_esr: int
-    enter_has_far: int
-    enter_far: int
-    syndrome_offset: int
-    exclusive_offset: int
-    dirty: int
-    yield_at: int
-    slept: int
-    silicon: Silicon
-    big_endian: int
-    last_vector_elr: int
-    vector_faults: int
-    spin: int
-    unheard: int
-    el: int
-    poll_at: int
-    poll_ns: int
-    trace: int
-    events_n: int
-    wfe_watch: int
-    marks: int
-    wfe: int
-    event_register: int
-    event_cleared: int
-    epoch: int
-    block_sev: int
-    block_sevl: int
-    illegal_watch: int
-    broadcast: int
-    native_maintenance: int
-    fault: int
-    fault_error: int
+
+#: C prototypes of libunicorn's functions in `EngineState`.
+PROTOTYPES = {
+    "emu_start": "int (*{})(void *, uint64_t, uint64_t, uint64_t, size_t)",
+    "emu_stop": "int (*{})(void *)",
+    "reg_read": "int (*{})(void *, int, void *)",
+    "reg_write": "int (*{})(void *, int, const void *)",
+    "reg_write_batch": "int (*{})(void *, const int *, void *const *, int)",
+    "ctl": "int (*{})(void *, uint32_t, ...)",
+    "context_save": "int (*{})(void *, void *)",
+    "vmem_translate": "int (*{})(void *, uint64_t, uint32_t, uint64_t *)",
+    "mem_read": "int (*{})(void *, uint64_t, void *, uint64_t)",
+    "mem_write": "int (*{})(void *, uint64_t, const void *, uint64_t)",
+}

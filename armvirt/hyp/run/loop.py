@@ -123,7 +123,7 @@ class RunLoop:
         register) where the guest gets ticks of the virtual timer and nothing else."""
         vgic, intid = self.vcpu.vm.vgic, self.vcpu.timer.wakes_for
         if vgic is not None and intid is not None and vgic.offers_only(self.vcpu.id, intid):
-            pe.post(self._repeated)
+            pe.repeat_tick(self._repeated)
 
     def _repeated(self, times: int) -> None:
         """Leave the vGIC and the timer as after the last of so many wake-ups."""

@@ -11,8 +11,6 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import VgicIrq
 
-_INTID = 0xFF_FFFF
-
 
 def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
     """A guest writes ISACTIVER<n> or ICACTIVER<n>; `flush.sync_all` comes before.
@@ -52,7 +50,7 @@ def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
 
     A GICv2 guest has to write the CPUID of the active SGI.
     """
-    intid, source = value & _INTID, 0
+    intid, source = value & INTID_MASK, 0
     if dist.model == 2:
         intid, source = value & GICC_INTID, value >> GICC_CPUID_SHIFT & GICC_CPUID_MASK
     if not cpu.vmcr & VMCR_VEOIM or not dist.initialized or intid > min(MAX_SPI, dist.nr_irqs - 1):

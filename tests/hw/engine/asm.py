@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from armvirt.arch.insn import SYS_BY_NAME, mrs, msr
+from armvirt.arch.decode import SYS_BY_NAME
+from armvirt.arch.insn import mrs, msr
 from armvirt.arch.sysregs import encoding_of
 
 XZR = SP = 31

@@ -15,14 +15,24 @@ import pytest
 
 import armvirt.hw.engine as package
 from armvirt.errors import EngineError, UserError
-from armvirt.hw.engine import EngineFactory, abi, native
-from armvirt.hw.engine.state import Action, Callback, EngineState, EventRecord, Leave, What
+from armvirt.hw.engine import EngineFactory, abi, layout, native
+from armvirt.hw.engine.state import (
+    Action,
+    Callback,
+    EngineState,
+    EventRecord,
+    Leave,
+    MarkedBlock,
+    Shadow,
+    What,
+)
 from engine.conftest import make_factory
 
 calibrate = importlib.import_module(
     "armvirt.hw.engine.calibrate"
 )  # the package has a function of that name
 NATIVE_C = Path(package.__file__).with_name("native.c")
+LAYOUT_H = Path(package.__file__).with_name("layout.h")
 MODELS = sorted(abi.CPU_MODELS)
 
 
@@ -190,8 +200,8 @@ def test_constants_are_those_of_the_package() -> None:
 
 
 def enumerated() -> dict[str, int]:
-    """Every ``NAME = number`` of native.c's enums, and its numeric #defines."""
-    text = NATIVE_C.read_text()
+    """Every ``NAME = number`` of the enums of layout.h, and its numeric #defines."""
+    text = LAYOUT_H.read_text()
     found = {
         name: int(value, 0)
         for body in re.findall(r"enum \w*\s*\{(.*?)\}", text, re.DOTALL)
@@ -200,6 +210,10 @@ def enumerated() -> dict[str, int]:
     return found | {
         n: int(v, 0) for n, v in re.findall(r"#define (\w+) (0x[0-9a-f]+|\d+)u?\s", text)
     }
+
+
+def test_the_generated_header_is_current() -> None:
+    assert LAYOUT_H.read_text() == layout.header(), "run: python tools/layout_header.py"
 
 
 def test_native_has_the_same_constants() -> None:
@@ -225,19 +239,16 @@ def test_native_has_the_same_enums() -> None:
 
 
 def layout_by_compiler(folder: Path) -> dict[str, tuple[int, int]]:
-    """Offset and size of every field of ``engine`` and ``event``, as a C compiler has them."""
+    """Offset and size of every field of the structures, as a C compiler has them."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)("no C compiler")
     lines = [
-        f'printf("{kind}.{name} %zu %zu\\n", offsetof({kind}, {c_name(name)}), sizeof((({kind} *)0)->{c_name(name)}));'
-        for kind, structure in (("engine", EngineState), ("event", EventRecord))
+        f'printf("{kind}.{name} %zu %zu\\n", offsetof({kind}, {name}), sizeof((({kind} *)0)->{name}));'
+        for kind, structure in STRUCTURES.items()
         for name, *_ in structure._fields_
     ]
-    lines += [
-        'printf("engine 0 %zu\\n", sizeof(engine));',
-        'printf("event 0 %zu\\n", sizeof(event));',
-    ]
+    lines += [f'printf("{kind} 0 %zu\\n", sizeof({kind}));' for kind in STRUCTURES]
     source = folder / "layout.c"
     source.write_text(
         f'#include <stdio.h>\n#include "{NATIVE_C}"\nint main(void) {{\n{chr(10).join(lines)}\n}}\n'
@@ -250,15 +261,14 @@ def layout_by_compiler(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def c_name(name: str) -> str:
-    return "far_" if name == "far" else name
+STRUCTURES = {"engine": EngineState, "event": EventRecord, "shadow": Shadow, "marked": MarkedBlock}
 
 
 def test_the_state_has_one_layout(tmp_path: Path) -> None:
     """Field by field, not only the size: two swapped fields would keep it."""
     theirs = layout_by_compiler(tmp_path)
-    ours = {"engine": (0, C.sizeof(EngineState)), "event": (0, C.sizeof(EventRecord))}
-    for kind, structure in (("engine", EngineState), ("event", EventRecord)):
+    ours = {kind: (0, C.sizeof(structure)) for kind, structure in STRUCTURES.items()}
+    for kind, structure in STRUCTURES.items():
         for name, *_ in structure._fields_:
             field = getattr(structure, name)
             ours[f"{kind}.{name}"] = (field.offset, field.size)

@@ -82,8 +82,6 @@ def test_the_guest_stops_where_the_error_was(bench: MakeBench, method: str) -> N
 def poll_soon(guest: Bench) -> None:
     """Make the next look at the host's clock find that its time has come."""
     guest.engine.state.poll_ns = 0
-    if guest.engine.kind == "portable":
-        guest.engine._poll_host = 0  # type: ignore[attr-defined]
 
 
 def endless() -> Asm:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from armvirt.hw.engine import Engine, EngineFactory, Leave
+from armvirt.hw.engine.state import Stat
 from engine.asm import NE, Asm
 from engine.bench import DAIF, DATA, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, Stage2, Tables, same
 
 MakeBench = Callable[..., Bench]
-WFE_COUNT = 15  # in stats
 
 
 def watched(make: MakeBench, program: Asm, **options: object) -> Bench:
@@ -38,7 +38,7 @@ def register(guest: Bench) -> int:
 
 
 def wfes(guest: Bench) -> int:
-    retired: int = guest.engine.state.stats[WFE_COUNT]
+    retired: int = guest.engine.state.stats[Stat.WFE]
     return retired
 
 
@@ -92,7 +92,7 @@ def test_it_completes_without_leaving_the_engine(bench: MakeBench) -> None:
     program.hvc(STOP)
     guest = watched(bench, program)
     assert waits(guest) == [] and wfes(guest) == 100
-    assert guest.engine.state.stats[14] == 1, "runs"
+    assert guest.engine.state.stats[Stat.RUN] == 1, "runs"
     assert guest.count == 3 + 9 * 100 + 1
 
 

@@ -9,6 +9,7 @@ import pytest
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.insn import mrs
 from armvirt.hw.engine import Action, Leave, What
+from armvirt.hw.engine.state import Stat
 from engine.asm import Asm
 from engine.bench import (
     DAIF,
@@ -359,7 +360,9 @@ def test_the_core_takes_an_interrupt_where_it_is_unmasked(
         "ns": 3,
     }
     assert (
-        guest.count == 5 and guest.engine.state.stats[12] == 1 and guest.engine.state.stats[13] == 0
+        guest.count == 5
+        and guest.engine.state.stats[Stat.IRQ_NATIVE] == 1
+        and guest.engine.state.stats[Stat.IRQ_MANUAL] == 0
     )
 
 

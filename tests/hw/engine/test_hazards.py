@@ -17,9 +17,9 @@ from collections.abc import Callable
 
 import pytest
 
+from armvirt.arch.decode import SYS_BY_NAME
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.gic import HCR_EN, ICC_REGISTERS, ListRegister
-from armvirt.arch.insn import SYS_BY_NAME
 from armvirt.arch.sysregs import encoding_of
 from armvirt.arch.timer import PPI_VTIMER
 from armvirt.errors import UserError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from armvirt.hw.engine import EngineFactory, Leave
-from armvirt.hw.engine.state import STATS, Waits
+from armvirt.hw.engine.state import Stat, Waits
 from engine.asm import NE, Asm
 from engine.bench import DAIF, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, Stage2, Tables, same
 
@@ -45,7 +45,7 @@ def test_stops_behind_each_wfe(bench: MakeBench) -> None:
     guest = watched(bench, program)
     guest.silicon.el2_exit = lambda: 1 if guest.engine.state.esr >> 26 == 1 else _stop(guest)  # type: ignore[method-assign]
     assert wfe_stops(guest) == [(1, RAM + 4), (3, RAM + 12), (7, RAM + 28)]
-    assert guest.count == 8 and guest.engine.state.stats[15] == 3
+    assert guest.count == 8 and guest.engine.state.stats[Stat.WFE] == 3
 
 
 def _stop(guest: Bench) -> int:
@@ -134,7 +134,7 @@ def test_behind_an_indirect_branch(bench: MakeBench) -> None:
     guest.set_system("VBAR_EL1", program["vectors"])
     guest.silicon.on_hvc[1] = lambda: guest.silicon.log.clear() or 0
     assert [count for count, _ in wfe_stops(guest)] == [3, 5, 7]
-    assert guest.engine.state.stats[15] == 4 and not guest.engine.state.event_register
+    assert guest.engine.state.stats[Stat.WFE] == 4 and not guest.engine.state.event_register
 
 
 def test_a_page_that_is_not_there_behind_it(bench: MakeBench) -> None:
@@ -291,7 +291,7 @@ def test_a_wfe_is_translated_as_an_isb_and_is_none(bench: MakeBench, change: boo
     guest = watched(bench, sleepless(rounds, change=change))
     assert guest.run(100_000) == Leave.STOP and not guest.engine.state.wfe
     stats = guest.engine.state.stats
-    assert guest.engine.x(4) == rounds * 0xD503_205F and stats[15] == rounds
+    assert guest.engine.x(4) == rounds * 0xD503_205F and stats[Stat.WFE] == rounds
     if guest.engine.kind == "native":
-        exchanged = stats[STATS.index("exchange")]
+        exchanged = stats[Stat.EXCHANGE]
         assert 0 < exchanged <= 16

@@ -1,4 +1,4 @@
-"""Registers that are lent to the native engine behave as those that stay: the same guest, watched
+"""The shadow registers of the native engine behave as the registers of the PE: the same guest, watched
 and unwatched.
 
 A trace sink keeps every register here, so the run beside it is Python's own.
@@ -25,7 +25,7 @@ from armvirt.arch.timer import CNTHCTL_EL2, CntHctl
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import Context, ShareableDomain
-from armvirt.hw.engine.state import STATS
+from armvirt.hw.engine.state import Stat
 from armvirt.hw.exit import ExitKind, SyncExit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Action, Pe
@@ -147,7 +147,7 @@ class Machine:
 
     @property
     def native_accesses(self) -> int:
-        return int(self.context.engine.state.stats[STATS.index("icc")])
+        return int(self.context.engine.state.stats[Stat.ICC])
 
     def close(self) -> None:
         self.pe.unbind()
@@ -332,7 +332,7 @@ def test_a_deadline_that_the_guest_moves_is_kept() -> None:
     with pair(Shape(1, 5, 1_000_000_000)) as machines:
         setting = Setting([0], timers=((0, 0, 1 << 40), (0, 0, 0)))
         assert [intid for intid, _ in machines.run(setting, accesses)[:-1]] == [27]
-        assert machines.lent.context.engine.state.stats[STATS.index("timer")] == 2
+        assert machines.lent.context.engine.state.stats[Stat.TIMER] == 2
 
 
 @pytest.mark.parametrize(("name", "intid"), [("V", 27), ("P", 30)])

@@ -1,0 +1,27 @@
+"""Write armvirt/hw/engine/layout.h, or with --check say whether it is current."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from armvirt.hw.engine.layout import header
+
+TARGET = ROOT / "armvirt" / "hw" / "engine" / "layout.h"
+
+
+def main() -> int:
+    text = header()
+    if "--check" not in sys.argv[1:]:
+        TARGET.write_text(text, encoding="ascii")
+        return 0
+    current = TARGET.exists() and TARGET.read_text(encoding="ascii") == text
+    print("layout.h is current" if current else "layout.h is stale: python tools/layout_header.py")
+    return 0 if current else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
