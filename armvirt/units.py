@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.arch.words import MASK64
 from armvirt.errors import UserError
 
@@ -32,7 +33,6 @@ _SIZE = {"": 1 << 20, "B": 1} | {
     for unit, shift in (("K", 10), ("M", 20), ("G", 30), ("T", 40))
     for rest in ("", "B", "IB")
 }
-PAGE = 4096
 LONGEST_TIME = 1 << 62  # ns; far beyond any run, small enough to add to the clock
 
 
@@ -102,7 +102,7 @@ def parse_size(text: str, least: int, most: int) -> int:
         note = "" if match["unit"] else "; a number without unit counts MiB"
         bounds = f"{human_size(least)}..{human_size(most)}"
         raise UserError(f"memory size {text.strip()} is outside {bounds}{note}")
-    if size % PAGE:
+    if size % PAGE_SIZE:
         raise UserError(
             f"memory size {text.strip()} is not a multiple of 4 KiB; round it, for example to 512M"
         )

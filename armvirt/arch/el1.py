@@ -33,6 +33,9 @@ ID_AA64PFR0_EL1 = encoding_of("ID_AA64PFR0_EL1")
 PFR0_GIC_SYSREGS = field("ID_AA64PFR0_EL1.GIC") & -field("ID_AA64PFR0_EL1.GIC")
 """ID_AA64PFR0_EL1.GIC = 1: the system-register interface of GICv3 and GICv4.0."""
 
+MPIDR_RES1 = 1 << 31
+SCTLR_KVM_RESET = 0x00C5_0078  # KVM's reset_val of SCTLR_EL1: the RES1 bits
+
 SCTLR_EL1 = encoding_of("SCTLR_EL1")
 SCTLR_NTWI, SCTLR_NTWE = field("SCTLR_EL1.nTWI"), field("SCTLR_EL1.nTWE")
 SCTLR_E0E, SCTLR_EE = field("SCTLR_EL1.E0E"), field("SCTLR_EL1.EE")

@@ -128,6 +128,17 @@ GICD_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICD_CIDR", 0xFFEC, 0x14, widths=_ID_WIDTHS, access="ro"),
 )
 
+_OFFSETS = {row.name: row.offset for row in GICD_ROWS}
+#: Offsets of the arrays with a field per INTID, in GICD and, for INTIDs below 32, in the SGI frame
+#: of GICR.
+IGROUPR, ISENABLER, ICENABLER = (
+    _OFFSETS[f"GICD_{n}"] for n in ("IGROUPR", "ISENABLER", "ICENABLER")
+)
+ISPENDR, ICPENDR = _OFFSETS["GICD_ISPENDR"], _OFFSETS["GICD_ICPENDR"]
+ISACTIVER, ICACTIVER = _OFFSETS["GICD_ISACTIVER"], _OFFSETS["GICD_ICACTIVER"]
+IPRIORITYR, ICFGR = _OFFSETS["GICD_IPRIORITYR"], _OFFSETS["GICD_ICFGR"]
+ITARGETSR, IROUTER = _OFFSETS["GICD_ITARGETSR"], _OFFSETS["GICD_IROUTER"]
+
 #: GICv3 redistributor: RD_base, 64 KiB, then SGI_base, 64 KiB (IHI 0069 12.11).
 GICR_FRAME_SIZE = 0x1_0000
 GICR_SIZE = 2 * GICR_FRAME_SIZE

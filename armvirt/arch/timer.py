@@ -104,6 +104,10 @@ PHYSICAL_COUNTERS = frozenset((CNTPCT_EL0, CNTPCTSS_EL0))
 VIRTUAL_COUNTERS = frozenset((CNTVCT_EL0, CNTVCTSS_EL0))
 
 
+#: How the registers of a timer are called.
+TIMER_PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
+
+
 class TimerRegister(NamedTuple):
     """Which comparator an encoding belongs to (vtimer, ptimer) and which of its registers it is
     (ctl, cval, tval)."""

@@ -8,10 +8,11 @@ from typing import Any
 from armvirt.arch.el1 import PAR_EL1, PAR_F, PAR_PA
 from armvirt.arch.el2 import HCR_EL2, MDCR_EL2
 from armvirt.arch.insn import AT_S1E1R, IC_IALLUIS, IC_IVAU
-from armvirt.arch.pstate import PSTATE_SP
+from armvirt.arch.pstate import PSTATE_SP, Vector
 from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.arch.words import MASK64
 from armvirt.hw.engine import Action, Engine, EngineFactory
+from armvirt.hw.exception import take_exception
 from armvirt.state import State, checked
 
 STATE_VERSION = 2
@@ -154,6 +155,11 @@ class Context:
             fpcr=0, fpsr=0, system=dict(system), exclusive=[NO_MONITOR, 0, 0], vector_faults=0, last_vector_elr=0,
         )  # fmt: skip
         self.engine.load(saved)
+
+    def take_exception(self, kind: Vector, esr: int, far: int | None = None) -> None:
+        """Take an exception to EL1 now, between runs or in place of the instruction of the present
+        exit."""
+        take_exception(self.engine, kind, esr, far)
 
     def answer(self, value: int) -> int:
         """Finish the trapped instruction, whose destination the syndrome named, with ``value``."""

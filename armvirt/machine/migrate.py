@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.arch import timer
+from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import LimitError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, InFlight, MpState, Vcpu, VcpuEvents, VcpuGroup
@@ -42,7 +43,6 @@ TIMER_ORDER = tuple(
 VIRTUAL_COUNT = ONE_REG_U64_SYSTEM | timer.CNTV_CVAL_EL0
 COUNTER_START = 0x7654_3210_0000
 SMP_TOLERANCE_NS = 500_000
-PAGE = 4096
 
 
 class VcpuState(NamedTuple):
@@ -212,7 +212,7 @@ def _place_stolen_time(vcpu: Vcpu, place: int) -> None:
 def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
     vm = machine.board.vm
     for at in [at for at, _ in vm.populated_pages() if at not in memory]:
-        vm.write_memory(at, bytes(PAGE))
+        vm.write_memory(at, bytes(PAGE_SIZE))
     for at, page in memory.items():
         vm.write_memory(at, page)
 

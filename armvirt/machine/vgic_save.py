@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.gic import ICC_REGISTERS
+from armvirt.arch.gic import (
+    ICACTIVER,
+    ICC_REGISTERS,
+    ICENABLER,
+    ICFGR,
+    ICPENDR,
+    IGROUPR,
+    IPRIORITYR,
+    ISACTIVER,
+    ISENABLER,
+    ISPENDR,
+)
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import VgicCtrl, VgicDevice, VgicGroup
 
@@ -18,7 +29,6 @@ if TYPE_CHECKING:
 
 ALL_ONES = 0xFFFF_FFFF
 CTLR, IIDR, TARGETS, ROUTERS, SGI_FRAME = 0x000, 0x008, 0x800, 0x6000, 0x1_0000
-ISPENDR, ICFGR = 0x200, 0xC00
 PROPBASER, PENDBASER = (0x70, 0x74), (0x78, 0x7C)
 PRIVATE, SGIS = 32, 16
 #: Of the CPU interfaces: ICC_* in the order of KVM's table; GICC_* by offset.
@@ -41,8 +51,8 @@ class Array(NamedTuple):
 
 
 #: Group, trigger, priority, and then what they decide about: pending, active, enabled.
-ARRAYS = (Array(0x080, 1), Array(0xC00, 2), Array(0x400, 8), Array(0x200, 1, 0x280), Array(0x300, 1, 0x380),
-          Array(0x100, 1, 0x180))  # fmt: skip
+ARRAYS = (Array(IGROUPR, 1), Array(ICFGR, 2), Array(IPRIORITYR, 8), Array(ISPENDR, 1, ICPENDR),
+          Array(ISACTIVER, 1, ICACTIVER), Array(ISENABLER, 1, ICENABLER))  # fmt: skip
 
 #: Who sent a GICv2's pending SGIs, in place of the sender that ISPENDR makes up (the vCPU itself).
 SGI_SENDERS = Array(0xF20, 8, 0xF10)

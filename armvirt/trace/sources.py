@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from armvirt.arch import its
-from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
+from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE, ICPENDR, ISPENDR
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
-from armvirt.hyp.diagnosis.register_names import ICPENDR, ISPENDR, kind_of
+from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.intids import NAMES, named
 
 TIMER_INTIDS = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, LR_PENDING, LR_STATE_SHIFT, SPECIAL_INTIDS
+from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.events import Event, Stamp, TimerLine
 from armvirt.intids import named
 from armvirt.printable import printable
@@ -23,7 +24,6 @@ from armvirt.trace.sources import (
     pends,
 )
 
-REGISTERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 LR_STATES = ("inactive", "pending", "active", "pending and active")
 LONGEST_LINE = 1000  # characters of a line of the console that are shown
 EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
@@ -117,7 +117,7 @@ class Timeline:
     # Programming and firing
 
     def _timer_write(self, stamp: Stamp, event: Any) -> None:
-        name = f"{REGISTERS.get(event.timer, event.timer)}_{event.register.upper()}_EL0"
+        name = f"{TIMER_PREFIXES.get(event.timer, event.timer)}_{event.register.upper()}_EL0"
         self._row(stamp, "program", f"{name} = {self._value(stamp, event)}")
 
     def _value(self, stamp: Stamp, event: Any) -> str:

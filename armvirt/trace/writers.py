@@ -11,11 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from armvirt.arch.gic import GICC_ROWS, GICD_ROWS, GICR_RD_ROWS, GICR_SGI_ROWS, GITS_ROWS, MmioRow
+from armvirt.arch.gic import (
+    GICC_ROWS,
+    GICD_ROWS,
+    GICR_FRAME_SIZE,
+    GICR_RD_ROWS,
+    GICR_SGI_ROWS,
+    GICR_SIZE,
+    GITS_ROWS,
+    MmioRow,
+)
+from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.events import Event, Stamp
 from armvirt.trace.history import History
 
-GICR_STRIDE, GICR_SGI_FRAME = 0x2_0000, 0x1_0000
 BITS_FROM, BITS_TO = 0x100, 0x400  # ISENABLER to ICACTIVER
 CLEAR = 0x80  # from a set register to its clear register
 BIT_REGISTERS = ("ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER")
@@ -28,7 +37,6 @@ BY_COLLECTION = frozenset({"MAPC", "INVALL"})
 ITS_COMMANDS = BY_EVENT | BY_COLLECTION | {"MAPD", "MOVALL"}
 RAISED, LOWERED, TAKEN = "raised", "lowered", "taken"  # no write: the input of an interrupt
 OFF = "off"  # no write: the vCPU was switched off, and the register reset
-TIMERS = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 Key = tuple[object, ...]
 
@@ -152,7 +160,7 @@ class LastWriters:
     def _timer(self, stamp: Stamp, event: Any) -> None:
         self._system(
             stamp,
-            f"{TIMERS.get(event.timer, event.timer)}_{event.register.upper()}_EL0",
+            f"{TIMER_PREFIXES.get(event.timer, event.timer)}_{event.register.upper()}_EL0",
             event.value,
         )
 
@@ -202,7 +210,7 @@ def _subject(op: str, intid: int, device: int, collection: int) -> int:
 
 def _has_bits(frame: str, offset: int) -> bool:
     if frame == "GICR":
-        offset = offset % GICR_STRIDE - GICR_SGI_FRAME
+        offset = offset % GICR_SIZE - GICR_FRAME_SIZE
     return frame in ("GICD", "GICR") and BITS_FROM <= offset < BITS_TO
 
 
@@ -210,7 +218,7 @@ def _name(frame: str, offset: int) -> str:
     """The register, where it matters which of a pair was written; else its place."""
     if not _has_bits(frame, offset):
         return f"{frame}+{offset:#x}"
-    within = offset % GICR_STRIDE % GICR_SGI_FRAME if frame == "GICR" else offset
+    within = offset % GICR_SIZE % GICR_FRAME_SIZE if frame == "GICR" else offset
     return f"{frame}_{BIT_REGISTERS[within - BITS_FROM >> 7]}{within % CLEAR // 4}"
 
 
@@ -224,9 +232,9 @@ def register_name(frame: str, offset: int) -> str:
     none is."""
     within, rows = offset, _ROWS.get(frame, ())
     if frame == "GICR":
-        within = offset % GICR_STRIDE
-        if within >= GICR_SGI_FRAME:
-            within, rows = within - GICR_SGI_FRAME, GICR_SGI_ROWS
+        within = offset % GICR_SIZE
+        if within >= GICR_FRAME_SIZE:
+            within, rows = within - GICR_FRAME_SIZE, GICR_SGI_ROWS
     row = next((row for row in rows if row.offset <= within < row.end), None)
     if row is None:
         return f"{frame}+{offset:#x}"

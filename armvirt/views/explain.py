@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI
+from armvirt.arch.gic import FIRST_LPI, ISACTIVER
 from armvirt.errors import UserError
 from armvirt.hyp.diagnosis.finding import Finding
-from armvirt.hyp.diagnosis.register_names import ISACTIVER, kind_of
+from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.hyp.diagnosis.trace import LPIS_END, first_held
 from armvirt.intids import NAMES, with_names
 from armvirt.tables import Showable, Table

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.board.boot.model import Loaded, Ram
 from armvirt.errors import UserError
 from armvirt.units import human_size
@@ -19,7 +20,7 @@ STACK_ROOM = 1 << 20
 """Bytes kept free after a flat or ELF guest, which may have put its stack and heap there."""
 
 _INITRD_OFFSET = 128 << 20
-_PAGE, _BLOCK = 4096, 2 << 20
+_BLOCK = 2 << 20
 
 Range = tuple[int, int]
 
@@ -42,17 +43,23 @@ def place(
     above = ram.base + min(ram.size // 2, _INITRD_OFFSET)
     if dtb_first:
         dtb = _free(
-            dtb_size, [(ram.base, _PAGE), (above, _BLOCK), (above, _PAGE)], used, ram, "device tree"
+            dtb_size,
+            [(ram.base, PAGE_SIZE), (above, _BLOCK), (above, PAGE_SIZE)],
+            used,
+            ram,
+            "device tree",
         )
         used = [*used, (dtb, dtb + dtb_size)]
-        initrd = _free(initrd_size, [(above, _PAGE)], used, ram, "initrd") if initrd_size else None
+        initrd = (
+            _free(initrd_size, [(above, PAGE_SIZE)], used, ram, "initrd") if initrd_size else None
+        )
         return Placement(dtb, initrd)
-    initrd = _free(initrd_size, [(above, _PAGE)], used, ram, "initrd") if initrd_size else None
+    initrd = _free(initrd_size, [(above, PAGE_SIZE)], used, ram, "initrd") if initrd_size else None
     if initrd is not None:
         used = [*used, (initrd, initrd + initrd_size)]
         above = initrd + initrd_size
     return Placement(
-        _free(dtb_size, [(above, _BLOCK), (above, _PAGE)], used, ram, "device tree"), initrd
+        _free(dtb_size, [(above, _BLOCK), (above, PAGE_SIZE)], used, ram, "device tree"), initrd
     )
 
 
@@ -73,7 +80,7 @@ def _free(
         wished = _up(address, align)
         if _collision(wished, size, used) is None and ram.holds(wished, wished + size):
             return wished
-    for address, align in [*wishes, (ram.base, _PAGE)]:
+    for address, align in [*wishes, (ram.base, PAGE_SIZE)]:
         if (found := _next_free(_up(address, align), size, align, used, ram)) is not None:
             return found
     raise UserError(f"RAM of {human_size(ram.size)} has no room for the {what} ({human_size(size)}) beside the guest; "

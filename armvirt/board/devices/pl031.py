@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 
+from armvirt.arch.timer import NS_PER_SECOND
 from armvirt.board.devices.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
 from armvirt.board.tree.fdt import Node
 from armvirt.state import checked
@@ -16,7 +17,6 @@ from armvirt.state import checked
 EPOCH = 1_704_067_200
 """What the clock shows at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""
 
-SECOND = 1_000_000_000
 VERSION = 2  # of its state
 _PERIPHERAL_ID = b"\x31\x10\x14\x00"
 _MASK = 0xFFFF_FFFF
@@ -72,7 +72,7 @@ class Pl031(RegisterDevice):
 
     def _clear(self) -> None:
         self._match = self._loaded = self._imsc = self._ris = 0
-        self._base = self._epoch * SECOND  # ns that the chip is ahead of virtual time
+        self._base = self._epoch * NS_PER_SECOND  # ns that the chip is ahead of virtual time
 
     def reset(self) -> None:
         """Registers to zero, the date back to that of the epoch plus virtual time."""
@@ -94,7 +94,7 @@ class Pl031(RegisterDevice):
             self.update()
 
     def _count(self) -> int:
-        return self._time // SECOND & _MASK
+        return self._time // NS_PER_SECOND & _MASK
 
     @property
     def _time(self) -> int:
@@ -106,7 +106,7 @@ class Pl031(RegisterDevice):
 
     def _write_lr(self, value: int) -> None:
         self._loaded = value
-        self._base += (value - self._count()) * SECOND
+        self._base += (value - self._count()) * NS_PER_SECOND
         self._set_alarm()
 
     def _write_imsc(self, value: int) -> None:
@@ -123,7 +123,9 @@ class Pl031(RegisterDevice):
             self._ris = 1
         else:
             self._timers.arm(
-                self._timers.now + seconds * SECOND - self._time % SECOND, self.name, "alarm"
+                self._timers.now + seconds * NS_PER_SECOND - self._time % NS_PER_SECOND,
+                self.name,
+                "alarm",
             )
 
     def _alarm(self, kind: str) -> None:

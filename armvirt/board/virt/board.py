@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.arch.timer import NS_PER_SECOND
 from armvirt.board import boot
 from armvirt.board.boot import Loaded
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from armvirt.board.semihosting import Exit, Semihosting
 
 SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
-PAGE = 4096
 SEMIHOSTING_INPUT_NS = 10_000
 VERSION = 2  # of its state
 _GIC_FRAMES = {
@@ -240,9 +240,9 @@ class VirtBoard:
         starts = [start for start, _ in bss]
         for at in [at for at, _ in self.vm.populated_pages()]:
             for start, end in bss[
-                max(bisect_right(starts, at) - 1, 0) : bisect_left(starts, at + PAGE)
+                max(bisect_right(starts, at) - 1, 0) : bisect_left(starts, at + PAGE_SIZE)
             ]:
-                first, last = max(at, start), min(at + PAGE, end)
+                first, last = max(at, start), min(at + PAGE_SIZE, end)
                 if first < last:
                     self.vm.write_memory(first, bytes(last - first))
 

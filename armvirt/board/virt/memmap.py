@@ -6,6 +6,7 @@ addresses, so they are an interface. Only what armvirt models, or must keep free
 
 from __future__ import annotations
 
+from armvirt.arch.gic import GICR_SIZE
 from armvirt.board.config import Limits, Region
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -28,8 +29,7 @@ RAM_MAX = 255 * GIB
 RAM_MIN = 1 * MIB
 
 # One redistributor is two 64 KiB frames (RD_base, SGI_base); the region holds 123 of them.
-GICR_STRIDE = 128 * KIB
-MAX_CPUS_V3 = GICR.size // GICR_STRIDE
+MAX_CPUS_V3 = GICR.size // GICR_SIZE
 
 PVTIME_STRIDE = 64
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 import ctypes as C
 from collections.abc import Callable
 
+from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.state import NO_BLOCK, Leave
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
-PAGE = 4096  # a block ends with its page
 
 
 class PcStop:
@@ -29,7 +29,7 @@ class PcStop:
 
     def __init__(self, engine: Engine, address: int, on_stop: Callable[[], None]) -> None:
         self._address = address
-        self._place(engine, address & -PAGE, address, on_stop)
+        self._place(engine, address & -PAGE_SIZE, address, on_stop)
 
     def _place(self, engine: Engine, first: int, last: int, on_stop: Callable[[], None]) -> None:
         self._engine, self._on_stop = engine, on_stop

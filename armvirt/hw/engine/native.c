@@ -868,8 +868,6 @@ void *av_hook(int which) {
     return table[which];
 }
 
-void av_invalidate(engine *e, uint64_t pa, uint64_t size) { invalidate_code(e, pa, size); }
-
 void av_apply_lines(engine *e) { apply_lines(e); }
 
 void av_enter(engine *e) { enter_el1(e, WHAT_SYNC, e->enter_esr, (int)e->enter_has_far, e->enter_far); }

@@ -65,7 +65,6 @@ from armvirt.arch.pstate import (
     PSTATE_IL,
     PSTATE_MODE,
     PSTATE_NRW,
-    PSTATE_NZCV,
     PSTATE_SS,
     VECTOR_BYTES,
     VECTOR_END,
@@ -73,7 +72,6 @@ from armvirt.arch.pstate import (
     Vector,
     exception_level,
     illegal_return,
-    vector_offset,
 )
 from armvirt.arch.stage2 import ADDRESS_MASK
 from armvirt.arch.timer import (
@@ -106,6 +104,7 @@ from armvirt.hw.engine.state import (
     Waits,
     What,
 )
+from armvirt.hw.exception import take_exception
 
 LINE_IRQ, LINE_FIQ = HCR_VI, HCR_VF
 assert (LINE_IRQ, LINE_FIQ) == (PSTATE_I, PSTATE_F)  # one test says both "signalled" and "masked"
@@ -214,31 +213,17 @@ class PortableEngine(Engine):
         event.ns = state.ns_base + (state.count - state.count_base) * state.ns_per_insn
         state.events_n += 1
 
-    # -- exception entry (DDI 0487 D1.10, AArch64.TakeException) --
+    # -- exception entry --
 
     def enter_el1(self, what: What, esr: int, far: int | None) -> None:
         """Take an exception to EL1 at the present PC; one count."""
-        state, ps, pc, vbar = self.state, self.pstate, self.pc, self.read(abi.R_VBAR_EL1)
-        from_el0 = exception_level(ps) == 0
-        target = vbar + vector_offset(ps, Vector(what * VECTOR_BYTES)) & MASK64
-        self.write_system(SPSR_EL1, ps)
-        self.write(abi.R_ELR_EL1, pc)
-        if what == What.SYNC:
-            self.write(abi.R_ESR_EL1, esr)
-        if far is not None:
-            self.write(abi.R_FAR_EL1, far)
-        if ps & 1:
-            self.pstate = ps & PSTATE_NZCV | PSTATE_EL1_ENTRY
-        else:  # EL0 or EL1t: the live SP is SP_EL0's
-            self.write(abi.R_SP_EL0, self.read(abi.R_SP))
-            stack = self.read(abi.R_SP_EL1)
-            self.pstate = ps & PSTATE_NZCV | PSTATE_EL1_ENTRY
-            self.write(abi.R_SP, stack)
-        self.pc = target
-        self.rebuild_flags()
+        state, pstate, pc = self.state, self.pstate, self.pc
+        vbar, sync = self.read(abi.R_VBAR_EL1), what == What.SYNC
+        target = take_exception(self, Vector(what * VECTOR_BYTES), esr if sync else None, far)
         self._record(what, esr, pc, target)
         state.count += 1
-        self._watch_vectors(what == What.SYNC and not from_el0 and 0 <= pc - vbar < VECTOR_END, pc)
+        in_vectors = exception_level(pstate) > 0 and 0 <= pc - vbar < VECTOR_END
+        self._watch_vectors(sync and in_vectors, pc)
 
     def _watch_vectors(self, in_vectors: bool, pc: int) -> None:
         """The same fault in the vectors again and again: the guest cannot go on."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch.el1 import VBAR_EL1
+from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.errors import KvmError
 from armvirt.hyp.diagnosis import trace as diagnose
 from armvirt.hyp.diagnosis.finding import CpuView, Finding, TimerView
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from armvirt.hyp.vcpu.protocols import Vm
     from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.vgic import Vgic
-
-PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 
 def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
@@ -55,6 +54,6 @@ def _vgic(vm: Vm) -> Vgic:
 def _timer(vcpu: Vcpu, intid: int) -> TimerView | None:
     for row in vcpu.timer.shown():
         if row.ppi == intid:
-            prefix = PREFIXES[row.timer]
+            prefix = TIMER_PREFIXES[row.timer]
             return TimerView(prefix, row.ctl, row.cval, row.now, row.fires_in_ns)
     return None

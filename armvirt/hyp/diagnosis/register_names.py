@@ -6,7 +6,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, GICR_SIZE, NR_PRIVATE, is_private
+from armvirt.arch.gic import (
+    FIRST_LPI,
+    GICR_FRAME_SIZE,
+    GICR_SIZE,
+    ICACTIVER,
+    ICENABLER,
+    ICPENDR,
+    IGROUPR,
+    IPRIORITYR,
+    IROUTER,
+    ISACTIVER,
+    ISENABLER,
+    ISPENDR,
+    ITARGETSR,
+    NR_PRIVATE,
+    is_private,
+)
 from armvirt.arch.its import property_address
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.vgic.cpu import VgicCpu
@@ -14,18 +30,6 @@ from armvirt.hyp.vgic.irq import VgicIrq
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.distributor import Distributor
-
-#: Offsets of the arrays with a field per INTID (IHI 0069 12.9, 12.11).
-IGROUPR, ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = (
-    0x80,
-    0x100,
-    0x180,
-    0x200,
-    0x280,
-    0x300,
-    0x380,
-)
-IPRIORITYR, ITARGETSR, IROUTER = 0x400, 0x800, 0x6000
 
 BIT_ARRAYS = {
     IGROUPR: "IGROUPR", ISENABLER: "ISENABLER", ICENABLER: "ICENABLER", ISPENDR: "ISPENDR", ICPENDR: "ICPENDR",

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.arch.gic import (
     FIRST_LPI,
     IDLE_PRIORITY,
+    IGROUPR,
+    ISACTIVER,
+    ISENABLER,
+    ISPENDR,
     VMCR_VEOIM,
     VMCR_VFIQEN,
     is_private,
@@ -104,7 +108,7 @@ def source(case: Case) -> Finding:
     """Is it pending: by its line, by the latch of an edge, or by ISPENDR?"""
     irq = case.irq
     kind = f"level, line {'high' if inflight.line(irq) else 'low'}" if irq.level else "edge"
-    register = naming.bit_register(case.dist, case.cpu, irq.intid, naming.ISPENDR)
+    register = naming.bit_register(case.dist, case.cpu, irq.intid, ISPENDR)
     value = _bits(case, lambda each: int(inflight.pending(case.dist, each)))
     if case.pending:
         return Finding("pending", True, f"pending ({kind})", register, value)
@@ -122,7 +126,7 @@ def _raise(case: Case) -> str:
     if is_sgi(intid):
         sender = "GICD_SGIR" if case.dist.model == 2 else "ICC_SGI1R_EL1"
         return f"send it by a write of {sender} that names vCPU {case.cpu.vcpu_id} (INTID {intid})"
-    by_hand = Write(naming.bit_register(case.dist, case.cpu, intid, naming.ISPENDR), 1)
+    by_hand = Write(naming.bit_register(case.dist, case.cpu, intid, ISPENDR), 1)
     return f"let its device {'raise the line' if case.irq.level else 'send an edge'}, or {by_hand}"
 
 
@@ -132,7 +136,7 @@ def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
 
 
 def _active_register(case: Case) -> tuple[Register, int]:
-    register = naming.bit_register(case.dist, case.cpu, case.irq.intid, naming.ISACTIVER)
+    register = naming.bit_register(case.dist, case.cpu, case.irq.intid, ISACTIVER)
     return register, _bits(case, lambda each: int(inflight.active(case.dist, each)))
 
 
@@ -152,7 +156,7 @@ def _end(case: Case) -> tuple[str, Write]:
 
 
 def enable(case: Case) -> Finding:
-    register = naming.bit_register(case.dist, case.cpu, case.irq.intid, naming.ISENABLER)
+    register = naming.bit_register(case.dist, case.cpu, case.irq.intid, ISENABLER)
     on = case.irq.enabled
     value = _bits(case, lambda each: int(each.enabled))
     fix = Write(register, 1 << case.irq.intid % 32)
@@ -181,7 +185,7 @@ def group(case: Case) -> Finding:
     itself."""
     irq = case.irq
     signal = "IRQ" if case.as_irq else "FIQ"
-    register = naming.bit_register(case.dist, case.cpu, irq.intid, naming.IGROUPR)
+    register = naming.bit_register(case.dist, case.cpu, irq.intid, IGROUPR)
     value = _bits(case, lambda each: each.group)
     return Finding("group", True, f"group {irq.group}: signalled as {signal}", register, value)
 

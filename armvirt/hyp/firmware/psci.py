@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from armvirt.arch import psci as arch
+from armvirt.arch.gic import MPIDR_AFFINITY
 from armvirt.arch.psci import AffinityState, PsciFunction, PsciResult, SmcccFunction
 from armvirt.errors import KvmError
 from armvirt.state import State, checked
@@ -14,7 +15,6 @@ from armvirt.state import State, checked
 STATE_VERSION = 1
 
 #: MPIDR_EL1's affinity fields: Aff3 in bits 39:32, Aff2 to Aff0 in 23:0.
-MPIDR_AFFINITY = 0xFF_00FF_FFFF
 VERSIONS = (arch.PSCI_0_2, arch.PSCI_1_0, arch.PSCI_1_1, arch.PSCI_1_2, arch.PSCI_1_3)
 LATEST = VERSIONS[-1]  # what a new VM has (KVM_ARM_PSCI_LATEST)
 

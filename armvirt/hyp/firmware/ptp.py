@@ -11,9 +11,9 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from armvirt.arch.psci import SmcccResult
+from armvirt.arch.timer import NS_PER_SECOND
 
-NS_PER_S = 1_000_000_000
-WALL_CLOCK_START = 1_704_067_200 * NS_PER_S
+WALL_CLOCK_START = 1_704_067_200 * NS_PER_SECOND
 """The wall clock at virtual time 0 unless the VMM says otherwise: 2024-01-01T00:00:00Z, in ns since
 1970."""
 

@@ -8,8 +8,8 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch import esr as syndrome
-from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import DFSC, EC
+from armvirt.arch.pstate import PSTATE_A, PSTATE_EL, Vector
 from armvirt.errors import KvmError
 from armvirt.hyp.vcpu.exit_types import MmioExit
 
@@ -17,19 +17,6 @@ if TYPE_CHECKING:
     from armvirt.hw.context import Context
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
-SPSR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, VBAR_EL1 = (
-    sysreg(3, 0, crn, crm, op2)
-    for crn, crm, op2 in ((4, 0, 0), (4, 0, 1), (5, 2, 0), (6, 0, 0), (12, 0, 0))
-)
-PSTATE_A, PSTATE_DAIF, PSTATE_EL, PSTATE_SP, PSTATE_NZCV = (
-    1 << 8,
-    0xF << 6,
-    3 << 2,
-    1 << 0,
-    0xF << 28,
-)
-EL1H = 5
-FROM_EL0, FROM_EL1_SPX, VECTOR_SYNC, VECTOR_SERROR = 0x400, 0x200, 0x000, 0x180
 #: An SError of unknown cause: without the RAS extension the syndrome cannot be chosen (ISS is
 #: IMPLEMENTATION DEFINED).
 SERROR_ESR = syndrome.build(EC.SERROR)
@@ -120,23 +107,12 @@ def can_take_serror(context: Context) -> bool:
 
 def take_serror(context: Context) -> None:
     """The guest takes a virtual SError."""
-    _enter(context, VECTOR_SERROR, SERROR_ESR)
+    context.take_exception(Vector.SERROR, SERROR_ESR)
 
 
 def take_data_abort(context: Context, address: int) -> None:
     """The guest takes a synchronous external abort at ``address`` (kvm_inject_sea); WnR is 0, as in
     KVM."""
     same_el = context.pstate & PSTATE_EL != 0
-    context.set_system(FAR_EL1, address)
-    _enter(context, VECTOR_SYNC, syndrome.data_abort(DFSC.EXTERNAL, False, same_el))
-
-
-def _enter(context: Context, vector: int, esr: int) -> None:
-    """enter_exception64 for a CPU of ARMv8.0: the context is not running."""
-    pstate = context.pstate
-    base = FROM_EL0 if not pstate & PSTATE_EL else FROM_EL1_SPX if pstate & PSTATE_SP else 0
-    context.set_system(SPSR_EL1, pstate)
-    context.set_system(ELR_EL1, context.pc)
-    context.set_system(ESR_EL1, esr)
-    context.pstate = pstate & PSTATE_NZCV | PSTATE_DAIF | EL1H
-    context.pc = context.system(VBAR_EL1) + base + vector & (1 << 64) - 1
+    abort = syndrome.data_abort(DFSC.EXTERNAL, False, same_el)
+    context.take_exception(Vector.SYNC, abort, address)

@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from armvirt.arch.el1 import ID_AA64PFR0_EL1, PFR0_GIC_SYSREGS
+from armvirt.arch.el1 import ID_AA64PFR0_EL1, MPIDR_RES1, PFR0_GIC_SYSREGS
 from armvirt.arch.sysregs import BY_NAME, SysReg, is_id_space
-
-MPIDR_RES1 = 1 << 31
 
 
 class IdRule(NamedTuple):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from armvirt.arch.el1 import SCTLR_EE
+from armvirt.arch.el1 import SCTLR_EE, SCTLR_KVM_RESET
 from armvirt.arch.pstate import PSTATE_EL1_ENTRY
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.errors import KvmError
@@ -71,9 +71,6 @@ def preferred_target() -> VcpuInit:
     return VcpuInit(TARGET_GENERIC_V8)
 
 
-SCTLR_RESET = 0x00C50078  # KVM: RES1 bits (kvm_arm reset_val of SCTLR_EL1)
-
-
 class Start(NamedTuple):
     """Where a vCPU starts: PC, x0, and endianness (of the caller, for CPU_ON)."""
 
@@ -85,5 +82,5 @@ class Start(NamedTuple):
 def reset(context: Context, start: Start) -> None:
     """EL1h with interrupts masked, MMU and caches off; every register is zero except PC and x0."""
     system = {row.name: row.reset for row in CONTEXT_REGISTERS}
-    system["SCTLR_EL1"] = SCTLR_RESET | (SCTLR_EE if start.big_endian else 0)
+    system["SCTLR_EL1"] = SCTLR_KVM_RESET | (SCTLR_EE if start.big_endian else 0)
     context.reset(start.entry, start.context_id, PSTATE_EL1_ENTRY, system)

@@ -3,7 +3,14 @@ ICC_DIR_EL1 and GICV_DIR."""
 
 from __future__ import annotations
 
-from armvirt.arch.gic import GICC_CPUID_MASK, GICC_CPUID_SHIFT, GICC_INTID, MAX_SPI, VMCR_VEOIM
+from armvirt.arch.gic import (
+    GICC_CPUID_MASK,
+    GICC_CPUID_SHIFT,
+    GICC_INTID,
+    INTID_MASK,
+    MAX_SPI,
+    VMCR_VEOIM,
+)
 from armvirt.events import EndOfInterrupt
 from armvirt.hyp.vgic import flush
 from armvirt.hyp.vgic import list_registers as lr

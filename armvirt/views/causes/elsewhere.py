@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, NR_PRIVATE, is_private
+from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, IGROUPR, ISENABLER, NR_PRIVATE, is_private
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
@@ -42,16 +42,16 @@ def _other_frames(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
     intid, recorder = evidence.intid, evidence.recorder
     if not is_private(intid) or evidence.dist.model == 2:
         return
-    if write := recorder.memory("GICD", naming.ISENABLER, bit=intid):
+    if write := recorder.memory("GICD", ISENABLER, bit=intid):
         yield (
             f"GICD_ISENABLER0 bit {intid} was written, which is RES0 with affinity routing (GICR has it)",
             write,
         )
     base = evidence.dist.cpu(evidence.vcpu).redist_index * GICR_SIZE
-    write = recorder.memory("GICR", base + naming.ISENABLER)
+    write = recorder.memory("GICR", base + ISENABLER)
     if write is not None and write.value >> intid & 1:
         yield (
-            f"GICR+{base + naming.ISENABLER:#x} was written, which is in RD_base, not in SGI_base, 64 KiB up",
+            f"GICR+{base + ISENABLER:#x} was written, which is in RD_base, not in SGI_base, 64 KiB up",
             write,
         )
 
@@ -62,7 +62,7 @@ def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
     for cpu in evidence.dist.cpus():
         if cpu.vcpu_id == evidence.vcpu or not cpu.private[evidence.intid].enabled:
             continue
-        register = naming.bit_register(evidence.dist, cpu, evidence.intid, naming.ISENABLER)
+        register = naming.bit_register(evidence.dist, cpu, evidence.intid, ISENABLER)
         if write := evidence.write_of(register):
             yield (
                 f"it was enabled on vCPU {cpu.vcpu_id} instead, by {register.name} ({register.address})",
@@ -94,7 +94,7 @@ def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
         if (
             other != intid
             and other >= 0
-            and (write := evidence.write_of(evidence.bit(naming.ISENABLER, other)))
+            and (write := evidence.write_of(evidence.bit(ISENABLER, other)))
         ):
             yield why, write
 
@@ -110,7 +110,7 @@ def other_group(evidence: Evidence) -> Cause | None:
     open_for_other = bool(evidence.dist.enables >> other & 1) and bool(cpu.vmcr >> other & 1)
     if not open_for_other or (held.station == "PSTATE" and not _fiq_alone(evidence)):
         return None
-    group = evidence.bit(naming.IGROUPR)
+    group = evidence.bit(IGROUPR)
     text = (
         f"is not taken by vCPU {evidence.vcpu}: it is in group {irq.group} by {group.name} {group.field} "
         f"({evidence.wrote(group)}), and {held.text}, while group {other} is open"

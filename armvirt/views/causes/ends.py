@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from armvirt.arch.gic import GICC_CPUID_MASK, GICC_CPUID_SHIFT, GICC_INTID, VMCR_VEOIM
+from armvirt.arch.gic import (
+    GICC_CPUID_MASK,
+    GICC_CPUID_SHIFT,
+    GICC_INTID,
+    ICACTIVER,
+    ISACTIVER,
+    VMCR_VEOIM,
+)
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import present_state as inflight
-from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.vcpu.vcpu import Power
 from armvirt.hyp.vgic.irq import VgicIrq
@@ -83,7 +89,7 @@ def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> C
 
 def _why_active(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     cpu, past = evidence.cpu, evidence.past
-    last, by_hand = past.taken.last, evidence.write_of(evidence.bit(naming.ISACTIVER))
+    last, by_hand = past.taken.last, evidence.write_of(evidence.bit(ISACTIVER))
     if (
         by_hand is not None
         and "ISACTIVER" in by_hand.what
@@ -104,7 +110,7 @@ def _why_active(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _active_by_hand(evidence: Evidence) -> Cause:
-    register, clear = evidence.bit(naming.ISACTIVER), evidence.bit(naming.ICACTIVER)
+    register, clear = evidence.bit(ISACTIVER), evidence.bit(ICACTIVER)
     text = f"is active by a write of {register.name}, not by an acknowledge: {evidence.wrote(register)}"
     remedy = f"write 1 to {clear.field} of {clear.name} ({clear.address})"
     return Cause("active-by-hand", text, remedy, on_its_way=False)

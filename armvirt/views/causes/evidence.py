@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its
     from armvirt.subject import Subject
 
-PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
-
 
 class Cause(NamedTuple):
     """Why an interrupt does not come, or does not stop. ``name`` is for programs; ``text`` goes on
@@ -104,7 +102,7 @@ class Evidence(NamedTuple):
 
     def bit(self, array: int, intid: int | None = None) -> Register:
         """The bit of an interrupt, by default of this one, in an array such as
-        `naming.ISENABLER`."""
+        `ISENABLER`."""
         return naming.bit_register(
             self.dist, self.dist.cpu(self.vcpu), self.intid if intid is None else intid, array
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from armvirt.arch.gic import FIRST_LPI, NR_PRIVATE
+from armvirt.arch.gic import FIRST_LPI, ICFGR, NR_PRIVATE
+from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.trace.history import Loss
-from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence, taken, times
+from armvirt.views.causes.evidence import Cause, Evidence, taken, times
 from armvirt.views.causes.sgis import receivers
 from armvirt.views.causes.storms import device_state, wire_of
-
-ICFGR = 0xC00
 
 
 def line_fell(evidence: Evidence) -> Cause | None:
@@ -26,7 +25,7 @@ def line_fell(evidence: Evidence) -> Cause | None:
         return None
     why, remedy = "", "take the interrupt before its source is withdrawn"
     if evidence.timer:
-        prefix = PREFIXES[evidence.timer]
+        prefix = TIMER_PREFIXES[evidence.timer]
         why = _timer_change(evidence, prefix, lost)
         remedy = f"leave {prefix}_CTL_EL0 and {prefix}_CVAL_EL0 alone until the handler runs"
     text = (

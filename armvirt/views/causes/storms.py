@@ -3,14 +3,15 @@ acknowledged."""
 
 from __future__ import annotations
 
+from armvirt.arch.gic import IGROUPR
+from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.board.devices.device import Wire
 from armvirt.hyp.diagnosis import present_state as inflight
-from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.timer.context import TimerRow
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Entry, Past
-from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence, times
+from armvirt.views.causes.evidence import Cause, Evidence, times
 
 STORM = 20  # so often taken and ended, and its line never fell: more than a FIFO of 16 entries, drained one by one
 SIGN_BIT = 1 << 31  # of TVAL, a signed view of 32 bits (DDI 0487 D12.2.4)
@@ -32,7 +33,7 @@ def storm(evidence: Evidence) -> Cause | None:
 
 
 def _timer(evidence: Evidence, past: Past) -> tuple[str, str]:
-    prefix = PREFIXES[evidence.timer]
+    prefix = TIMER_PREFIXES[evidence.timer]
     compare, control = (
         Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CVAL", "CTL")
     )
@@ -108,7 +109,7 @@ def _exceptions(evidence: Evidence, last: Entry) -> str:
 
 
 def _wrong_register(evidence: Evidence, irq: VgicIrq, last: Entry) -> Cause:
-    group, spurious = evidence.bit(naming.IGROUPR), evidence.cpu.spurious
+    group, spurious = evidence.bit(IGROUPR), evidence.cpu.spurious
     text = (
         f"is never acknowledged: it is in group {irq.group} by {group.name} {group.field} ({evidence.wrote(group)}); "
         f"{_exceptions(evidence, last)} and read {times(spurious.count)} an IAR that does not give group {irq.group}, "

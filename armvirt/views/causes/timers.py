@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, NS_PER_SECOND
+from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, NS_PER_SECOND, TIMER_PREFIXES
 from armvirt.hyp.diagnosis.finding import Register, span
 from armvirt.hyp.timer.context import TimerRow
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
-from armvirt.views.causes.evidence import PREFIXES, Cause, Evidence
+from armvirt.views.causes.evidence import Cause, Evidence
 from armvirt.views.causes.storms import SIGN_BIT
 
 NEAR = 8  # a CVAL that is by so much nearer to the other count was computed from that
@@ -19,7 +19,7 @@ def never_started(evidence: Evidence) -> Cause | None:
     held = evidence.holds("timer")
     if held is None or not evidence.timer:
         return None
-    row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
+    row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]
     control, compare = (
         Register(f"{prefix}_{name}_EL0", cpu=evidence.vcpu) for name in ("CTL", "CVAL")
     )
@@ -30,7 +30,7 @@ def never_started(evidence: Evidence) -> Cause | None:
         return None
     if not _runs(evidence, other):
         return _not_enabled(evidence, control, compare)
-    theirs = Register(f"{PREFIXES[other]}_CTL_EL0", cpu=evidence.vcpu)
+    theirs = Register(f"{TIMER_PREFIXES[other]}_CTL_EL0", cpu=evidence.vcpu)
     intid = TIMER_INTIDS[other]
     text = (
         f"never fires on vCPU {evidence.vcpu}: {control}.ENABLE is 0 ({evidence.wrote(control)}); the guest started "
@@ -39,7 +39,7 @@ def never_started(evidence: Evidence) -> Cause | None:
     return Cause(
         "other-timer",
         text,
-        f"enable INTID {intid}, or use {prefix}_* in place of {PREFIXES[other]}_*",
+        f"enable INTID {intid}, or use {prefix}_* in place of {TIMER_PREFIXES[other]}_*",
     )
 
 
@@ -64,7 +64,7 @@ def far_away(evidence: Evidence) -> Cause | None:
     wrong width."""
     if not evidence.holds("timer") or not evidence.timer:
         return None
-    row, prefix = evidence.timer_row(), PREFIXES[evidence.timer]
+    row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]
     distance = row.fires_in_ns or 0
     compare = Register(f"{prefix}_CVAL_EL0", cpu=evidence.vcpu)
     write = evidence.write_of(compare)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE
+from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, ISACTIVER
 from armvirt.events import Stamp
 from armvirt.hyp.diagnosis.finding import Finding, Register
-from armvirt.hyp.diagnosis.register_names import ISACTIVER
 from armvirt.trace.history import Past
 from armvirt.trace.sources import ARRAY_SIZE, its_error
 from armvirt.trace.writers import (

@@ -1,0 +1,59 @@
+"""Exception entry to EL1 (DDI 0487 D1.10, AArch64.TakeException).
+
+EL2 uses it for a vCPU that does not run, the portable engine while it runs. native.c has the same
+steps in C (`enter_el1`), and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from armvirt.arch.el1 import ELR_EL1, ESR_EL1, FAR_EL1, SPSR_EL1, VBAR_EL1
+from armvirt.arch.pstate import PSTATE_SP, Vector, entry_pstate, vector_offset
+from armvirt.arch.words import MASK64
+
+
+class Registers(Protocol):
+    """What an exception entry reads and writes. ``sp`` is the stack pointer in use; the banked
+    copy of that one is stale."""
+
+    pc: int
+    pstate: int
+    sp: int
+    sp_el0: int
+
+    @property
+    def sp_el1(self) -> int: ...
+
+    def read_system(self, encoding: int) -> int: ...
+
+    def write_system(self, encoding: int, value: int) -> None: ...
+
+    def rebuild_flags(self) -> None: ...
+
+
+def take_exception(
+    registers: Registers, kind: Vector, esr: int | None = None, far: int | None = None
+) -> int:
+    """Take an exception to EL1 at the present PC; returns the address of its vector.
+
+    ``esr`` is None for an exception without a syndrome (IRQ, FIQ), ``far`` for one that leaves
+    FAR_EL1 as it is.
+    """
+    pstate = registers.pstate
+    target = registers.read_system(VBAR_EL1) + vector_offset(pstate, kind) & MASK64
+    registers.write_system(SPSR_EL1, pstate)
+    registers.write_system(ELR_EL1, registers.pc)
+    if esr is not None:
+        registers.write_system(ESR_EL1, esr)
+    if far is not None:
+        registers.write_system(FAR_EL1, far)
+    if pstate & PSTATE_SP:
+        registers.pstate = entry_pstate(pstate)
+    else:  # EL0 or EL1t: the stack pointer in use is SP_EL0
+        registers.sp_el0, stack = registers.sp, registers.sp_el1
+        registers.pstate = entry_pstate(pstate)
+        registers.sp = stack
+    registers.pc = target
+    registers.rebuild_flags()
+    return target

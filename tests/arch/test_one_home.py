@@ -1,0 +1,146 @@
+"""A fact has one home: the Arm documents' in `armvirt.arch`, every other constant in one module."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import armvirt
+
+ROOT = Path(armvirt.__file__).parent
+#: What names a register, a field, an interrupt or an instruction, at the beginning of a constant.
+PREFIXES = (
+    "HCR_", "MDCR_", "CPTR_", "SCTLR_", "SCR_", "MDSCR_", "PSTATE_", "SPSR_", "ICC_", "ICH_", "LR_", "VMCR_", "MISR_",
+    "VTR_", "CNTV", "CNTP",
+    "CNTK", "CNTH", "CNTF", "CTL_ENABLE", "CTL_IMASK", "CTL_ISTATUS", "PPI_", "EC_", "ISS_",
+    "DFSC_", "VECTOR_", "VBAR_",
+    "TTBR", "TCR_", "VTCR_", "VTTBR_", "PAR_", "ESR_", "FAR_EL", "ELR_", "MPIDR_", "ID_AA64", "TLBI_", "INSN_", "GICR_",
+)  # fmt: skip
+#: Of no Arm document: a limit of this program, and Unicorn's identifiers.
+OWN = {"VECTOR_FAULT_LIMIT", "INSN_MRS", "INSN_MSR", "INSN_SYS"}
+#: A fact of the module that says it: the version of its state.
+PER_MODULE = {"VERSION", "STATE_VERSION"}
+PPIS = {25, 26, 27, 28, 29, 30}
+VECTORS = {0x200, 0x400}
+
+
+def modules() -> Iterator[Path]:
+    return (path for path in sorted(ROOT.rglob("*.py")) if path.name != "__main__.py")
+
+
+def literals(node: ast.AST) -> set[int]:
+    """The integers that are written in an expression."""
+    return {
+        each.value
+        for each in ast.walk(node)
+        if isinstance(each, ast.Constant) and type(each.value) is int
+    }
+
+
+def computed(node: ast.AST) -> bool:
+    """Whether a value has a name in it, and so is taken from elsewhere."""
+    return any(isinstance(each, (ast.Name, ast.Attribute)) for each in ast.walk(node))
+
+
+def assigned(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """(name, value) of every assignment to an upper-case name; of tuples, pair by pair."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets, value = [node.target], node.value
+        elif isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        else:
+            continue
+        for target in targets:
+            for name, part in _pairs(target, value):
+                if name.lstrip("_").isupper():
+                    yield name, part
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+    if isinstance(target, ast.Name):
+        yield target.id, value
+    elif isinstance(target, ast.Tuple):
+        parts = value.elts if isinstance(value, ast.Tuple) else [value] * len(target.elts)
+        for each, part in zip(target.elts, parts, strict=True):
+            yield from _pairs(each, part)
+
+
+def is_pattern(node: ast.AST) -> bool:
+    """``insn & mask == value``, both written as numbers of an instruction's width."""
+    if not isinstance(node, ast.Compare) or not isinstance(node.left, ast.BinOp):
+        return False
+    sides = (literals(node.left.right), literals(node.comparators[0]))
+    return isinstance(node.left.op, ast.BitAnd) and all(max(s, default=0) >> 24 for s in sides)
+
+
+def encodings(tree: ast.AST) -> Iterator[str]:
+    """What in a module spells out an encoding, a mask, an offset or a number of the Arm documents."""
+    for name, value in assigned(tree):
+        plain = name.lstrip("_")
+        if plain.startswith(PREFIXES) and plain not in OWN and not computed(value):
+            if literals(value):
+                yield f"{name} = {ast.unparse(value)}"
+        if ("PPI" in plain or "INTID" in plain) and literals(value) & PPIS:
+            yield f"{name} = {ast.unparse(value)}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sysreg":
+            if len(node.args) == 5 and not any(computed(each) for each in node.args):
+                yield ast.unparse(node)
+        elif is_pattern(node) or (isinstance(node, ast.IfExp) and literals(node) >= VECTORS):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Constant) and type(node.value) is int:
+            if 0xD400_0000 <= node.value < 0xD700_0000:
+                yield f"{node.value:#x}: the word of an instruction"
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                timer = isinstance(key, ast.Constant) and key.value in ("vtimer", "ptimer")
+                if timer and literals(value) & PPIS:
+                    yield ast.unparse(node)
+
+
+def test_encodings_are_in_arch_alone() -> None:
+    offenders = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] != "arch"
+        for text in encodings(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not offenders, "take these from armvirt.arch:\n" + "\n".join(offenders)
+
+
+def _module(path: Path) -> ModuleType:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return importlib.import_module(".".join(parts).removesuffix(".__init__"))
+
+
+def constants() -> dict[tuple[str, str], list[str]]:
+    """The modules that assign a constant of a name and value: numbers, texts, bytes and frozen
+    collections at the level of the module."""
+    homes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {name for name, _ in assigned(ast.Module(tree.body, [])) if name in _top(tree)}
+        for name in sorted(names):
+            value = getattr(_module(path), name, None)
+            if isinstance(value, (int, float, str, bytes, tuple, frozenset, range, dict)):
+                homes[name.lstrip("_"), repr(value)].append(str(path.relative_to(ROOT)))
+    return homes
+
+
+def _top(tree: ast.Module) -> set[str]:
+    return {name for node in tree.body for name, _ in assigned(ast.Module([node], []))
+            if isinstance(node, (ast.Assign, ast.AnnAssign))}  # fmt: skip
+
+
+def test_a_constant_has_one_home() -> None:
+    twice = [
+        f"{name}: {', '.join(paths)}"
+        for (name, _), paths in constants().items()
+        if len(paths) > 1 and name not in PER_MODULE
+    ]
+    assert not twice, "import these from one of their homes:\n" + "\n".join(twice)
