@@ -169,8 +169,8 @@ class Kvm:
 
         ValueError, and nothing is changed, for the state of a host or VM of another shape.
         """
-        checked(state, "Kvm", STATE_VERSION)
         self.host.check_standing()
+        checked(state, "Kvm", STATE_VERSION)
         saved_vms = state["vms"]
         self.host.check_shape(state["host"])
         if len(saved_vms) != len(self.vms):

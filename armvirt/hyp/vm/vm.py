@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from armvirt.arch.gic import NR_PRIVATE, is_ppi
 from armvirt.errors import KvmError
@@ -173,7 +173,6 @@ class Vm:
 
         ValueError as `Kvm.load`.
         """
-        checked(state, "Vm", STATE_VERSION)
         self.host.check_standing()
         self.check_shape(state)
         self.host.check_shape(state["host"])
@@ -181,9 +180,10 @@ class Vm:
         self.load_own(state)
         self.host.load(state["host"])
 
-    def check_shape(self, state: dict[str, Any]) -> None:
+    def check_shape(self, state: State) -> None:
         """ValueError unless ``state`` (`own_state`) is of a VM with the same vCPUs and the same
         interrupt controller."""
+        checked(state, "Vm", STATE_VERSION)
         vcpus, vgic = state["vcpus"], state["vgic"]
         if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
             raise ValueError("saved state is of another shape: the vCPUs")
@@ -194,7 +194,6 @@ class Vm:
 
     def load_own(self, state: State) -> None:
         """Restore `own_state` while no vCPU is loaded (`Host.unload`); the host's PEs follow."""
-        checked(state, "Vm", STATE_VERSION)
         vcpus, vgic = state["vcpus"], state["vgic"]
         self._has_run = bool(state["has_run"])
         self.timer_data.load(state["timers"])
