@@ -146,7 +146,7 @@ class Vgic:
             frames.append(PlacedFrame(region.base, region.size, RedistributorFrame(dist, region)))
         for its in self.its:
             if its.base is not None:
-                from armvirt.hyp.vgic.its.registers import ItsFrame
+                from armvirt.hyp.vgic.its.frame import ItsFrame
 
                 frames.append(PlacedFrame(its.base, GITS_SIZE, ItsFrame(its)))
         return frames

@@ -10,8 +10,8 @@ from armvirt.errors import KvmError
 from armvirt.events import Event, ItsCommand, Stamp
 from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device.its import ItsDevice
+from armvirt.hyp.vgic.its.frame import ItsFrame
 from armvirt.hyp.vgic.its.its import Its
-from armvirt.hyp.vgic.its.registers import ItsFrame
 from armvirt.hyp.vgic.registers.frames import Frame
 
 GITS = 0x0808_0000

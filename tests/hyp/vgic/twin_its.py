@@ -38,7 +38,7 @@ from twin import NR_IRQS, PRIORITIES, Act, Host, Twin, peek
 from armvirt.arch import its as arch
 from armvirt.hyp.vgic.device import AddrType, Group
 from armvirt.hyp.vgic.device.its import ItsDevice
-from armvirt.hyp.vgic.its.registers import ItsFrame
+from armvirt.hyp.vgic.its.frame import ItsFrame
 
 DEVICE_COUNT, EVENT_BITS = 3, 2
 LPIS = tuple(range(LPI, LPI + (DEVICE_COUNT << EVENT_BITS)))

@@ -1,5 +1,5 @@
 """The frame GITS: the registers of an ITS (IHI 0069 12.19; kvm/vgic/vgic-its.c), bound by name to the
-rows of `armvirt.arch.gic`, and GITS_TRANSLATER."""
+rows of `armvirt.arch.gic`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from typing import NamedTuple
 from armvirt.arch import its as arch
 from armvirt.arch.gic import (
     GITS_ROWS,
-    GITS_TRANSLATER,
     IMPLEMENTER_ARM,
     PIDR2_GICV3,
     PRODUCT_ID_KVM,
     MmioRow,
 )
 from armvirt.errors import KvmError
-from armvirt.events import GicAccess
 from armvirt.hyp.vgic.its import commands
 from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, Its
 from armvirt.hyp.vgic.registers.register_map import match
 
 ABI_REVISIONS = 1
-CPU_DEVICE_ID = 0  # the DeviceID of a message that a CPU writes
 
 Read = Callable[[Its], int]
 Write = Callable[[Its, int], None]
@@ -215,33 +212,3 @@ def user_write(its: Its, offset: int, value: int) -> None:
     if write is not None:
         its.dist.backlog.begin()
         write(its, value & (1 << 8 * bound.row.length) - 1)
-
-
-class ItsFrame:
-    """GITS: the control registers, then the page of GITS_TRANSLATER, which takes an EventID of 16 or
-    32 bits.
-
-    The DeviceID of a store by a CPU is the board's choice: 0, as in QEMU's virt board. KVM ignores
-    such a store.
-    """
-
-    name = "GITS"
-
-    def __init__(self, its: Its) -> None:
-        self._its = its
-
-    def read(self, vcpu_id: int, offset: int, size: int) -> int:
-        bus = self._its.dist.bus
-        value = read(self._its, offset, size)
-        if bus.active:
-            bus.emit(GicAccess(self.name, offset, size, value, 0))
-        return value
-
-    def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
-        bus = self._its.dist.bus
-        if bus.active:
-            bus.emit(GicAccess(self.name, offset, size, value, 1))
-        if offset != GITS_TRANSLATER:
-            write(self._its, offset, size, value)
-        elif size in (2, 4):
-            self._its.trigger(CPU_DEVICE_ID, value)

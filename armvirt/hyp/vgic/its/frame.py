@@ -1,0 +1,52 @@
+"""The register frame of an ITS on the bus."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from armvirt.arch.gic import GITS_TRANSLATER
+from armvirt.events import GicAccess
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vgic.its.its import Its
+
+CPU_DEVICE_ID = 0  # the DeviceID of a message that a CPU writes
+
+
+class ItsFrame:
+    """GITS: the control registers, then the page of GITS_TRANSLATER, which takes an EventID of 16 or
+    32 bits.
+
+    The DeviceID of a store by a CPU is the board's choice: 0, as in QEMU's virt board. KVM ignores
+    such a store.
+    """
+
+    name = "GITS"
+
+    def __init__(self, its: Its) -> None:
+        self._its = its
+
+    @cached_property
+    def _registers(self) -> ModuleType:
+        """Import the registers when a guest uses the ITS: few guests do."""
+        from armvirt.hyp.vgic.its import registers
+
+        return registers
+
+    def read(self, vcpu_id: int, offset: int, size: int) -> int:
+        bus = self._its.dist.bus
+        value: int = self._registers.read(self._its, offset, size)
+        if bus.active:
+            bus.emit(GicAccess(self.name, offset, size, value, 0))
+        return value
+
+    def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
+        bus = self._its.dist.bus
+        if bus.active:
+            bus.emit(GicAccess(self.name, offset, size, value, 1))
+        if offset != GITS_TRANSLATER:
+            self._registers.write(self._its, offset, size, value)
+        elif size in (2, 4):
+            self._its.trigger(CPU_DEVICE_ID, value)
