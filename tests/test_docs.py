@@ -21,6 +21,7 @@ DOCUMENTS = [
 ]
 NAMED = re.compile(r"`([\w./-]+(?:\.(?:py|c|h|S|md|toml)|/))`")
 MODULE = re.compile(r"`(armvirt(?:\.\w+)+)`")
+MEMBER = re.compile(r"`([A-Z]\w+)\.(\w+)`")
 PLACEHOLDER = re.compile(r"\bNAME\b")
 OF_THE_USER = {"armvirt.toml"}
 
@@ -52,6 +53,19 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
 def test_modules_that_a_document_names_exist(document: Path) -> None:
     named = set(MODULE.findall(document.read_text(encoding="utf-8"))) - OF_THE_USER
     assert sorted(name for name in named if not can_import(name)) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_members_that_a_document_names_exist(document: Path) -> None:
+    named = set(MEMBER.findall(document.read_text(encoding="utf-8")))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "armvirt").rglob("*.py")]
+    missing = [
+        f"{owner}.{member}"
+        for owner, member in sorted(named)
+        if any(re.search(rf"^class {owner}\b", source, re.MULTILINE) for source in sources)
+        and not any(re.search(rf"\b{member}\b *[(:=]", source) for source in sources)
+    ]
+    assert missing == []
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -2,7 +2,7 @@
 it is stopped.
 
 Unwatched, the native engine keeps to itself what nobody else needs to know (docs/engine.md,
-"Registers that are lent").
+"Shadow registers").
 """
 
 from __future__ import annotations

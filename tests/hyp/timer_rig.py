@@ -66,8 +66,7 @@ class Form(NamedTuple):
 
 class Shape(NamedTuple):
     """The machine: everything that is decided when it is built. ``watched``: by a trace, so that
-    every access of a timer is the Python of this side (docs/engine.md, "Registers that are
-    lent")."""
+    every access of a timer is the Python of this side (docs/engine.md, "Shadow registers")."""
 
     form: Form = Form(False, False)
     vcpus: int = 1
