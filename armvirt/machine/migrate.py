@@ -58,8 +58,9 @@ class VcpuState(NamedTuple):
 
 class Snapshot(NamedTuple):
     """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name; ``timers`` what
-    they have set, as (ns, owner, kind). ``entropy`` is no state of the guest's: the random numbers
-    of TRNG come from the host, and go on in order so that two runs can be compared."""
+    they have set, as (ns, owner, kind); ``lines`` the levels that they drive, by INTID. ``entropy``
+    is no state of the guest's: the random numbers of TRNG come from the host, and go on in order so
+    that two runs can be compared."""
 
     ns: int
     vcpus: list[VcpuState]
@@ -68,6 +69,7 @@ class Snapshot(NamedTuple):
     memory: dict[int, bytes]
     devices: dict[str, Any]
     timers: list[tuple[int, str, str]]
+    lines: dict[int, int]
     entropy: dict[str, Any]
 
 
@@ -124,7 +126,8 @@ def save(machine: Machine) -> Snapshot:
     devices = {name: device.state() for name, device in board.own_parts.items()}
     return Snapshot(
         machine.ns, [_save_vcpu(vcpu) for vcpu in cpus], gic, its, dict(board.vm.populated_pages()), devices,
-        _timers(machine), dict(board.vm.smccc.trng.state()),
+        _timers(machine), {wire.intid: wire.device.level for wire in board.wires()},
+        dict(board.vm.smccc.trng.state()),
     )  # fmt: skip
 
 
@@ -220,8 +223,8 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
     """The attributes of a GICv2 have no line levels: the devices say them again, and what is
     restored after that has the last word on what pends."""
-    for wire in machine.board.wires():
-        machine.board.vm.irq_line(wire.intid, bool(snapshot.devices[wire.slot]["level"]))
+    for intid, level in snapshot.lines.items():
+        machine.board.vm.irq_line(intid, bool(level))
 
 
 def migrate_test(
