@@ -1,7 +1,7 @@
 """Sinks that write a trace to a file: one row for each format, found by the suffix of the file.
 
 A new format is a module of `armvirt.trace` with a sink and a row here: ``armvirt run --trace``,
-``armvirt trace --trace``, the key ``trace`` of a suite and `sink_for` know it then.
+``armvirt trace --trace`` and the key ``trace`` of a suite know the format then.
 """
 
 from __future__ import annotations
