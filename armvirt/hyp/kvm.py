@@ -29,6 +29,7 @@ from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
 from armvirt.hyp.vcpu.exit_types import (
     DebugExit,
     Exit,
+    ExitHandler,
     HypercallExit,
     IntrExit,
     MmioExit,
@@ -38,7 +39,6 @@ from armvirt.hyp.vcpu.exit_types import (
     SystemEventExit,
 )
 from armvirt.hyp.vcpu.init import Feature, MpState, Start, VcpuInit
-from armvirt.hyp.vcpu.protocols import ExitHandler
 from armvirt.hyp.vcpu.vcpu import Vcpu
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.board.boot import elf, flat, image
+from armvirt.board.boot import elf
 from armvirt.board.boot.model import Loaded, Ram
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
@@ -66,21 +66,16 @@ class _Format(NamedTuple):
     check: Callable[[Input, Ram, int | None], object]
 
 
-_ELF, _IMAGE, _FLAT = (
-    _Format(elf.load, elf.plan),
-    _Format(image.load, image.check),
-    _Format(flat.load, flat.place),
-)
-
-
 def _format(source: Input) -> _Format:
     head = source.head()
     if head.startswith(elf.MAGIC):
-        return _ELF
+        return _Format(elf.load, elf.plan)
+    from armvirt.board.boot import flat, image
+
     if image.recognise(head):
-        return _IMAGE
+        return _Format(image.load, image.check)
     _refuse_mistakes(source.path, head)
-    return _FLAT
+    return _Format(flat.load, flat.place)
 
 
 def _refuse_mistakes(path: str, head: bytes) -> None:

@@ -18,7 +18,7 @@ from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
+from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ REDISTRIBUTOR = {
 
 def distributor(dist: Distributor) -> list[Row]:
     """The distributor's own registers: name, offset, value, and what they say."""
-    cpu, frame = next(iter(dist.cpus())), DISTRIBUTOR_MAPS[dist.model]
+    cpu, frame = next(iter(dist.cpus())), distributor_map(dist.model)
     says = {
         "GICD_CTLR": ", ".join(
             f"group {n} {'on' if dist.enables >> n & 1 else 'off'}" for n in range(2)

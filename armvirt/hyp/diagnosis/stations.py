@@ -30,7 +30,7 @@ from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
-from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
+from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.spi_routing import router
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def distributor(case: Case) -> Finding:
     group = case.irq.group
     register = naming.distributor_control(case.dist, group)
     on = bool(case.dist.enables >> group & 1)
-    value = DISTRIBUTOR_MAPS[case.dist.model].read(case.dist, case.cpu, 0, 4)
+    value = distributor_map(case.dist.model).read(case.dist, case.cpu, 0, 4)
     fix = Write(register._replace(field=""), value | 1 << group)
     remedy = f"set {register.field} (bit {group}) of {register._replace(field='')}"
     text = f"GICD_CTLR.EnableGrp{group} is {int(on)}"

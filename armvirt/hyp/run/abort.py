@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch import esr as syndrome
 from armvirt.arch.esr import DFSC, ISV, SF, SSE, WNR
-from armvirt.arch.load_store import Access, Element, Form, decode_access
 from armvirt.arch.words import MASK64
 from armvirt.events import Mmio
 from armvirt.hw.exit import Action, SyncExit
@@ -14,6 +13,7 @@ from armvirt.hyp.memory.mmu import FaultOutcome
 from armvirt.hyp.vcpu.exit_types import MmioExit, NisvExit
 
 if TYPE_CHECKING:
+    from armvirt.arch.load_store import Access, Element
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
@@ -114,6 +114,8 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     alignment fault. An instruction that we do not know: external abort, as from a bus that refuses
     it.
     """
+    from armvirt.arch.load_store import Form, decode_access
+
     decoded = decode_access(vcpu.context.fetch(exit.pc))
     if decoded.form is not Form.PLAIN:
         code = {Form.EXCLUSIVE: DFSC.EXCLUSIVE, Form.ZVA: DFSC.ALIGNMENT}.get(

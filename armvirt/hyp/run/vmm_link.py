@@ -14,8 +14,14 @@ from armvirt.hw.clock import NEVER
 from armvirt.hw.exit import Action, ExitKind, SyncExit
 from armvirt.hw.pe import Pe
 from armvirt.hyp.host.host import Stop
-from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, SemihostingExit, StuckExit
-from armvirt.hyp.vcpu.protocols import ExitHandler
+from armvirt.hyp.vcpu.exit_types import (
+    Exit,
+    ExitHandler,
+    MmioExit,
+    NisvExit,
+    SemihostingExit,
+    StuckExit,
+)
 from armvirt.hyp.vcpu.vcpu import Vcpu
 
 

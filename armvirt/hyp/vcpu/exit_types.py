@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.runnable import Request
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class MmioExit:
@@ -117,6 +121,9 @@ HYPERCALL_SMC = 1 << 0  # KVM_HYPERCALL_EXIT_SMC
 Exit = (
     IntrExit | MmioExit | SystemEventExit | SemihostingExit | StuckExit | HypercallExit | NisvExit | DebugExit
 )  # fmt: skip
+
+ExitHandler = Callable[["Vcpu", Exit], "bool | None"]
+"""Completes in place an exit that EL2 does not finish; a true answer stops the host's run."""
 
 
 class Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from armvirt.hw.clock import NEVER
@@ -12,15 +12,12 @@ from armvirt.hyp.host.host import Host
 from armvirt.hyp.memory.mmu import Mmu
 from armvirt.hyp.timer.arch_timer import ArchTimerVmData
 from armvirt.hyp.timer.context import TimerVgic
-from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit
+from armvirt.hyp.vcpu.exit_types import Exit, ExitHandler, MmioExit, NisvExit
 from armvirt.hyp.vcpu.init import Feature
 from armvirt.hyp.vgic.vgic import Vgic
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
-
-ExitHandler = Callable[["Vcpu", Exit], "bool | None"]
-"""Completes in place an exit that EL2 does not finish; a true answer stops the host's run."""
 
 
 class VmDevices(Protocol):

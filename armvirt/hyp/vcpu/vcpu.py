@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from armvirt.arch import stage2
 from armvirt.arch.el1 import MIDR_EL1
@@ -25,11 +26,13 @@ from armvirt.hyp.vcpu import attributes, idregs, onereg
 from armvirt.hyp.vcpu import events as vcpu_events
 from armvirt.hyp.vcpu.event_wait import EventWait
 from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
-from armvirt.hyp.vcpu.exit_types import Exit, Outcome, StuckExit
+from armvirt.hyp.vcpu.exit_types import Exit, ExitHandler, Outcome, StuckExit
 from armvirt.hyp.vcpu.init import STICKY, Feature, MpState, Start, VcpuInit, reset
-from armvirt.hyp.vcpu.protocols import ExitHandler, Vm, Vmm
 from armvirt.hyp.vcpu.traps import activate_traps
 from armvirt.state import State, checked
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu.protocols import Vm, Vmm
 
 STATE_VERSION = 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from armvirt.arch.el1 import SCTLR_EE, SCTLR_EL1
 from armvirt.arch.psci import SmcccFunction
@@ -12,11 +13,13 @@ from armvirt.hyp.firmware.ptp import PtpCounter
 from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.vcpu.exit_types import SystemEventExit
 from armvirt.hyp.vcpu.init import Start
-from armvirt.hyp.vcpu.protocols import Vm
 from armvirt.hyp.vcpu.vcpu import Power, Vcpu
 from armvirt.hyp.vgic.backlog import SLICE_NS
 from armvirt.hyp.vgic.vgic import Vgic
 from armvirt.hyp.vm.irqs import IrqRouter
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu.protocols import Vm
 
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 

@@ -11,7 +11,7 @@ from armvirt.events import GicAccess
 from armvirt.hyp.vgic import flush
 from armvirt.hyp.vgic.registers import v3_distributor as v3_dist
 from armvirt.hyp.vgic.registers import v3_redistributor as v3_redist
-from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
+from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.registers.register_map import Register, bind
 
 EDGE = 40
@@ -219,8 +219,8 @@ def test_pending_and_active_state_is_folded_before_it_is_read(
 def user(rig: Rig, offset: int, value: int | None = None) -> int:
     cpu = rig.vgic.dist.cpu(0)
     if value is not None:
-        DISTRIBUTOR_MAPS[3].write(rig.vgic.dist, cpu, offset, 4, value, user=True)
-    return DISTRIBUTOR_MAPS[3].read(rig.vgic.dist, cpu, offset, 4, user=True)
+        distributor_map(3).write(rig.vgic.dist, cpu, offset, 4, value, user=True)
+    return distributor_map(3).read(rig.vgic.dist, cpu, offset, 4, user=True)
 
 
 def test_user_space_sees_the_raw_latch(rig: Rig) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
+from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.vgic import Vgic
 
 UNDEFINED_ADDRESS = (1 << 64) - 1  # VGIC_ADDR_UNDEF
@@ -80,7 +80,7 @@ def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
 def check_register(vgic: Vgic, offset: int) -> None:
     """KvmError ENXIO if the distributor has no register at ``offset``, or only the fields of INTIDs that
     are not implemented (kvm vgic_get_mmio_region, check_region)."""
-    bound = DISTRIBUTOR_MAPS[vgic.model].lookup(offset, 4)
+    bound = distributor_map(vgic.model).lookup(offset, 4)
     bits = 0 if bound is None else bound.row.bits_per_irq
     if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.dist.nr_irqs):
         raise no_attribute("distributor register", offset)

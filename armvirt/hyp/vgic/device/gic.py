@@ -8,11 +8,19 @@ read. Errors are KvmError with the errno of the ioctl.
 from __future__ import annotations
 
 from armvirt.errors import KvmError
-from armvirt.hyp.vgic.device import gic_v2, gic_v3
 from armvirt.hyp.vgic.device.attributes import Attributes, Group, check_value
 from armvirt.hyp.vgic.vgic import Vgic
 
-GROUPS = {2: gic_v2.GROUPS, 3: gic_v3.GROUPS}
+
+def groups(model: int) -> dict[int, Attributes]:
+    """The attribute groups of a GICv2 or a GICv3: the module of the other model is not loaded."""
+    if model == 2:
+        from armvirt.hyp.vgic.device import gic_v2
+
+        return gic_v2.GROUPS
+    from armvirt.hyp.vgic.device import gic_v3
+
+    return gic_v3.GROUPS
 
 
 class VgicDevice:
@@ -49,7 +57,7 @@ class VgicDevice:
         handlers.set(self.vgic, attr, value)
 
     def _group(self, group: int) -> Attributes:
-        handlers = GROUPS[self.vgic.model].get(group)
+        handlers = groups(self.vgic.model).get(group)
         if handlers is None:
             raise KvmError("ENXIO", f"a GICv{self.vgic.model} has no attribute group {group}")
         return handlers

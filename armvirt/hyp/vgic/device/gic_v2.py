@@ -23,7 +23,7 @@ from armvirt.hyp.vgic.device.attributes import (
     get_nothing,
     no_attribute,
 )
-from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS
+from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.registers.v2_cpu_interface import USER_BY_OFFSET, UserRegister
 from armvirt.hyp.vgic.vgic import Vgic
 
@@ -89,12 +89,12 @@ def _has_dist_reg(vgic: Vgic, attr: int) -> None:
 def _get_dist_reg(vgic: Vgic, attr: int, _: int) -> int:
     """0 without a register, as in KVM (vgic_uaccess); the documentation of KVM says ENXIO."""
     cpu = _cpu_of(vgic, attr)
-    return DISTRIBUTOR_MAPS[2].read(vgic.dist, cpu, attr & 0xFFFF_FFFF, 4, user=True)
+    return distributor_map(2).read(vgic.dist, cpu, attr & 0xFFFF_FFFF, 4, user=True)
 
 
 def _set_dist_reg(vgic: Vgic, attr: int, value: int) -> None:
     cpu = _cpu_of(vgic, attr)
-    DISTRIBUTOR_MAPS[2].write(vgic.dist, cpu, attr & 0xFFFF_FFFF, 4, value & 0xFFFF_FFFF, user=True)
+    distributor_map(2).write(vgic.dist, cpu, attr & 0xFFFF_FFFF, 4, value & 0xFFFF_FFFF, user=True)
 
 
 def _cpu_register(attr: int) -> UserRegister | None:

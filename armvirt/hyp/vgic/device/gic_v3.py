@@ -22,7 +22,7 @@ from armvirt.hyp.vgic.device.attributes import (
 )
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers import v3_cpu_interface
-from armvirt.hyp.vgic.registers.frames import DISTRIBUTOR_MAPS, redistributor_map
+from armvirt.hyp.vgic.registers.frames import distributor_map, redistributor_map
 from armvirt.hyp.vgic.registers.register_map import RegisterMap
 from armvirt.hyp.vgic.vgic import Vgic
 
@@ -169,13 +169,13 @@ def _has_redist_reg(vgic: Vgic, attr: int) -> None:
 def _get_dist_reg(vgic: Vgic, attr: int, _: int) -> int:
     cpu = _any_cpu(vgic)
     _check_initialized(vgic)
-    return DISTRIBUTOR_MAPS[3].read(vgic.dist, cpu, _offset(attr), 4, user=True)
+    return distributor_map(3).read(vgic.dist, cpu, _offset(attr), 4, user=True)
 
 
 def _set_dist_reg(vgic: Vgic, attr: int, value: int) -> None:
     cpu = _any_cpu(vgic)
     _check_initialized(vgic)
-    DISTRIBUTOR_MAPS[3].write(vgic.dist, cpu, _offset(attr), 4, value & 0xFFFF_FFFF, user=True)
+    distributor_map(3).write(vgic.dist, cpu, _offset(attr), 4, value & 0xFFFF_FFFF, user=True)
 
 
 def _get_redist_reg(vgic: Vgic, attr: int, _: int) -> int:

@@ -8,11 +8,19 @@ from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
 from armvirt.events import GicAccess
 from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.placement import RedistRegion
-from armvirt.hyp.vgic.registers import v2_distributor, v3_distributor
 from armvirt.hyp.vgic.registers.register_map import RegisterMap
 from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP, SGI_MAP
 
-DISTRIBUTOR_MAPS = {2: v2_distributor.MAP, 3: v3_distributor.MAP}
+
+def distributor_map(model: int) -> RegisterMap:
+    """The registers of GICD, of a GICv2 or a GICv3: the module of the other model is not loaded."""
+    if model == 2:
+        from armvirt.hyp.vgic.registers import v2_distributor
+
+        return v2_distributor.MAP
+    from armvirt.hyp.vgic.registers import v3_distributor
+
+    return v3_distributor.MAP
 
 
 class Frame(Protocol):
@@ -43,7 +51,7 @@ class DistributorFrame:
     name = "GICD"
 
     def __init__(self, dist: Distributor) -> None:
-        self._dist, self._map = dist, DISTRIBUTOR_MAPS[dist.model]
+        self._dist, self._map = dist, distributor_map(dist.model)
 
     def read(self, vcpu_id: int, offset: int, size: int) -> int:
         dist = self._dist
