@@ -215,7 +215,7 @@ def test_random_numbers_go_on() -> None:
 @pytest.mark.parametrize("at", [300 * MS, 1200 * MS])
 def test_linux_does_not_notice(at: int) -> None:
     """To the tick: the console has the kernel's own times."""
-    folder = Path(__file__).resolve().parents[1] / ".cache" / "guests"
+    folder = Path(__file__).resolve().parents[2] / ".cache" / "guests"
     if not (folder / "Image").exists():
         pytest.skip("make guests")
     report = migrate_test(
