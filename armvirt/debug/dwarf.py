@@ -115,17 +115,16 @@ class DebugInfo:
                 continue
             finally:
                 _forget(unit)
-        if not file:
-            return sorted(sites)
-        return sorted(site for site in sites if site.file == file or site.file.endswith(f"/{file}"))
+        return sorted(sites)
 
     def _read_for(self, name: str, file: str) -> list[Any]:
-        """The units that can name a function, in a source file."""
+        """The units that can name a function; with ``file`` those of this source file alone."""
         chosen = self._units_with(name.encode())
         if file and chosen:
-            of_file = set(self._units_with(file.rpartition("/")[2].encode(), suffix=True))
-            chosen &= of_file
+            chosen &= self._units_with(file.rpartition("/")[2].encode(), suffix=True)
         units = [self._units[index] for index in sorted(chosen)]
+        if file:  # what looks like the offset of a string may be another number
+            units = [unit for unit in units if self._is_of(unit, file)]
         if len(units) > 1 and sum(unit["unit_length"] for unit in units) > max(MAX_READ, SMALL):
             raise TooManyError(
                 f"{printable(name)}: {len(units)} files of the debug information mention it, more than are read; "
@@ -180,6 +179,14 @@ class DebugInfo:
                 absolute = getattr(each, "is_absolute", False)
                 return int(each.begin_offset) + (0 if absolute else start) + self._bias
         return None
+
+    def _is_of(self, unit: Any, file: str) -> bool:
+        """Whether the source file of a unit is ``file``, or ends in ``/file``; False for a damaged
+        unit."""
+        try:
+            return f"/{self._source(unit)}".endswith(f"/{file}")
+        except Exception:
+            return False
 
     def _source(self, unit: Any) -> str:
         name = unit.get_top_DIE().attributes.get("DW_AT_name")
