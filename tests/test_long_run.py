@@ -103,8 +103,8 @@ def test_marks_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Where the portable engine has seen too many blocks that end in YIELD, it looks at every
     block."""
     ends = []
-    for limit in (portable.MARKED, 16):
-        monkeypatch.setattr(portable, "MARKED", limit)
+    for limit in (portable.MARKED_ADDRESSES, 16):
+        monkeypatch.setattr(portable, "MARKED_ADDRESSES", limit)
         with ever_new_code(tmp_path, "portable", 0.01, 0xD503_203F) as machine:
             ends.append((machine.run(), machine.board.final_state()))
             marked = machine.board.vcpus[0].context.engine._marked  # type: ignore[attr-defined]
