@@ -16,7 +16,6 @@ from typing import NamedTuple, Protocol
 from armvirt.errors import ArmvirtError
 from armvirt.state import State, checked
 
-HLT_IMMEDIATE = 0xF000
 VERSION = 1  # of its state
 FAILED = (1 << 64) - 1
 ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38

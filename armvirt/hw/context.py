@@ -268,11 +268,6 @@ class Context:
             and self._line[0] < address + size
         )
 
-    def fingerprint(self) -> tuple[int, ...]:
-        """The registers by which two visits of the same place can be told apart: PC, SP, X0 to
-        X30."""
-        return (self.engine.pc, self.engine.sp, *(self.engine.x(n) for n in range(31)))
-
     @property
     def insns(self) -> int:
         """Instructions retired."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from armvirt.arch.el1 import ELR_EL1, ESR_EL1, FAR_EL1, SPSR_EL1, VBAR_EL1
-from armvirt.arch.pstate import PSTATE_SP, Vector, entry_pstate, vector_offset
+from armvirt.arch.pstate import PSTATE_PAN, PSTATE_SP, Vector, entry_pstate, vector_offset
 from armvirt.arch.words import MASK64
 
 
@@ -41,6 +41,7 @@ def take_exception(
     FAR_EL1 as it is.
     """
     pstate = registers.pstate
+    entered = entry_pstate(pstate) & ~PSTATE_PAN  # no CPU model has FEAT_PAN: the bit is RES0
     target = registers.read_system(VBAR_EL1) + vector_offset(pstate, kind) & MASK64
     registers.write_system(SPSR_EL1, pstate)
     registers.write_system(ELR_EL1, registers.pc)
@@ -49,10 +50,10 @@ def take_exception(
     if far is not None:
         registers.write_system(FAR_EL1, far)
     if pstate & PSTATE_SP:
-        registers.pstate = entry_pstate(pstate)
+        registers.pstate = entered
     else:  # EL0 or EL1t: the stack pointer in use is SP_EL0
         registers.sp_el0, stack = registers.sp, registers.sp_el1
-        registers.pstate = entry_pstate(pstate)
+        registers.pstate = entered
         registers.sp = stack
     registers.pc = target
     registers.rebuild_flags()

@@ -156,9 +156,6 @@ class Pe:
         self.timer.set_e2h(bool(hcr & HCR_E2H))
         self._vi, self._vf = bool(hcr & HCR_VI), bool(hcr & HCR_VF)
 
-    def read_el2(self, encoding: int) -> int:
-        return self._el2.get(encoding, 0)
-
     def _to_engine(self, encoding: int, value: int) -> None:
         assert self.context is not None
         if encoding == HCR_EL2:

@@ -14,7 +14,6 @@ from armvirt.state import State, checked
 
 STATE_VERSION = 1
 
-#: MPIDR_EL1's affinity fields: Aff3 in bits 39:32, Aff2 to Aff0 in 23:0.
 VERSIONS = (arch.PSCI_0_2, arch.PSCI_1_0, arch.PSCI_1_1, arch.PSCI_1_2, arch.PSCI_1_3)
 LATEST = VERSIONS[-1]  # what a new VM has (KVM_ARM_PSCI_LATEST)
 

@@ -243,13 +243,14 @@ class Host:
         }  # fmt: skip
 
     def check_shape(self, state: dict[str, Any]) -> None:
-        """ValueError unless ``state`` is of a host with the same number of PEs."""
+        """Raise StateError for another version of ``state``, and ValueError for another number of
+        PEs."""
+        checked(state, "Host", STATE_VERSION)
         if len(state["pcpus"]) != len(self.pcpus):
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
     def load(self, state: State) -> None:
-        """Restore `state`, after the state of the vCPUs. ValueError as `check_shape`."""
-        checked(state, "Host", STATE_VERSION)
+        """Restore `state`, after the state of the vCPUs. The errors are those of `check_shape`."""
         self.check_shape(state)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])

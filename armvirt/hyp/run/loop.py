@@ -46,7 +46,7 @@ class RunLoop:
         if vcpu.event_wait.active and not self._event_wait_ends(pe):
             vcpu.sleep(vcpu.event_wait.next_event)
             return self._left(ExitKind.STOPPED)
-        before = vcpu.context.insns if vcpu.single_step else 0
+        before = vcpu.context.insns
         if self.vmm.answers:
             kind = self.vmm.complete(pe, self._on_exit)
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from armvirt.arch.esr import EC, build
-from armvirt.arch.pstate import PSTATE_DAIF, PSTATE_NZCV, PSTATE_SS, Vector
+from armvirt.arch.pstate import PSTATE_DAIF, PSTATE_IL, PSTATE_NZCV, PSTATE_PAN, PSTATE_SS, Vector
 from armvirt.hw.exception import take_exception
 from engine.bench import EL0T, EL1H, EL1T, RAM, Bench
 from engine.conftest import make_factory
@@ -61,7 +61,9 @@ def after(made: Bench, enter: Enter) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("mode", [EL0T, EL1T, EL1H], ids=["EL0", "EL1t", "EL1h"])
-@pytest.mark.parametrize("flags", [0, PSTATE_NZCV, PSTATE_SS, 1 << 31 | 1 << 9])
+@pytest.mark.parametrize(
+    "flags", [0, PSTATE_NZCV, PSTATE_SS, PSTATE_PAN, PSTATE_IL, 1 << 31 | 1 << 9]
+)
 @pytest.mark.parametrize("far", [None, FAR], ids=["no FAR", "FAR"])
 def test_a_synchronous_exception(mode: int, flags: int, far: int | None) -> None:
     ours = after(bench(mode, flags), in_python(Vector.SYNC, ESR, far))

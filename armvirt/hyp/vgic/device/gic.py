@@ -13,7 +13,7 @@ from armvirt.hyp.vgic.vgic import Vgic
 
 
 def groups(model: int) -> dict[int, Attributes]:
-    """The attribute groups of a GICv2 or a GICv3: the module of the other model is not loaded."""
+    """The attribute groups of a GICv2 or a GICv3. A GICv3 does not load the module of a GICv2."""
     if model == 2:
         from armvirt.hyp.vgic.device import gic_v2
 

@@ -13,7 +13,7 @@ from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP, SGI_MAP
 
 
 def distributor_map(model: int) -> RegisterMap:
-    """The registers of GICD, of a GICv2 or a GICv3: the module of the other model is not loaded."""
+    """The registers of GICD of a GICv2 or a GICv3. A GICv3 does not load the module of a GICv2."""
     if model == 2:
         from armvirt.hyp.vgic.registers import v2_distributor
 
