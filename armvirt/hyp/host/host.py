@@ -1,9 +1,9 @@
-"""The host: one clock, physical CPUs, and the loop that runs vCPUs on them.
+"""The host: one clock, physical CPUs (PEs), and the loop that runs vCPUs on them.
 
-The loop has one thread and is deterministic. The PEs that have a runnable vCPU take turns, in
-order, of a quantum of virtual time. Turns stand for PEs that run at the same time, so a vCPU stays
-loaded while other PEs have their turns. A stop at any time splits the loop and changes nothing
-else.
+The loop has one thread and is deterministic. The PEs that have a runnable vCPU run one after
+another, each for a time slice (a quantum of virtual time). The time slices stand for PEs that run
+at the same time, so a vCPU stays loaded while other PEs run. If `Host.run` stops at any time and is
+called again, the result is the same.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ LOOK_S = 0.02
 
 
 class Stop(Enum):
-    """Why `Host.run` came back."""
+    """Why `Host.run` returned."""
 
     UNTIL = "until"  # the given time was reached
-    HANDLER = "handler"  # an exit handler asked for it
-    IDLE = "idle"  # no vCPU can run and nothing is due, ever
+    HANDLER = "handler"  # a stop was requested, for example by an exit handler
+    IDLE = "idle"  # no vCPU is runnable, and no event is due
 
 
 def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
-    """One function that calls each."""
+    """A function that calls all ``functions``."""
 
     def call() -> None:
         for function in functions:
@@ -62,7 +62,7 @@ def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
 
 
 class Host:
-    """The host kernel of KVM, on ``pcpus`` physical CPUs (PEs) that take turns of ``quantum_ns``
+    """The host kernel of KVM, on ``pcpus`` physical CPUs (PEs) with time slices of ``quantum_ns``
     (None: 1 ms on one PE, 100 us on several).
 
     ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are
@@ -71,9 +71,10 @@ class Host:
     (`armvirt.hyp.vcpu.idregs.FEATURES`) are additional features of the guests' CPUs. ValueError for
     a number out of range.
 
-    ``turn`` is the PE that has its turn, until ``turn_end`` ns. ``on_idle(now, due)`` is called
-    when no vCPU can run, with the ns of the next event (None: there is none); it returns the ns to
-    which time skips, or None for a dead end. ``driving``: `run` is under way.
+    ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns.
+    ``on_idle(now, due)`` is called when no vCPU can run, with the ns of the next event (None: no
+    event is due); the function returns the ns to which time advances, or None if no vCPU can ever
+    run. ``driving``: a call of `run` is in progress.
     """
 
     def __init__(
@@ -103,19 +104,17 @@ class Host:
             for intid in HOST_PPIS:
                 self.gic.enable(n, intid, True)
         self.vcpus: list[Runnable] = []
-        self.turn = self.pcpus[-1]  # so that PE 0 has the first turn
+        self.turn = self.pcpus[-1]  # so that PE 0 has the first time slice
         self.turn_end = 0
         self.on_idle: Callable[[int, int | None], int | None] | None = None
         self._standstill = Standstill(self)
         self._stop = False
         self._poll: Callable[[], bool] = lambda: False
-        self._look_at = 0.0  # the host's clock when `_look` is due
+        self._look_at = 0.0  # the time (`monotonic`) at which `_look` is due
         self.closed = False
         self._thread = 0  # the thread of `run`
         self.driving = False
-        self._displaced: list[
-            Runnable
-        ] = []  # loaded on a PE that is not in their affinity any more
+        self._displaced: list[Runnable] = []  # vCPUs whose affinity has changed during `run`
 
     def __repr__(self) -> str:
         return f"<Host with {len(self.pcpus)} physical CPUs and {len(self.vcpus)} vCPUs, at {self.clock.now:,} ns>"
@@ -127,18 +126,20 @@ class Host:
 
     @property
     def current(self) -> Runnable | None:
-        """The vCPU on the PE that has its turn: the vCPU that runs, or ran last."""
+        """The vCPU of the PE that has the present time slice: the vCPU that runs, or ran last."""
         return self.turn.vcpu
 
     def _stamp(self) -> Stamp:
         return self.turn.pe.stamp()
 
     def on_poll(self, function: Callable[[], bool]) -> None:
-        """Call ``function`` about every 20 ms of host time; a true answer stops the run at once.
+        """Call ``function`` about every 20 ms of host time; if it returns true, the run stops at
+        once.
 
         The engines read the host's clock every few thousand instructions and after each exit,
-        because one instruction may take as long as a million others. `_loop` reads it at every
-        round, because a guest may leave the engine more often than the engine reads the clock.
+        because one instruction may take as long as a million others. `_loop` reads the clock at
+        every round, because a guest may leave the engine more often than the engine reads the
+        clock.
         """
 
         def poll() -> bool:
@@ -150,17 +151,18 @@ class Host:
             pcpu.pe.on_poll = poll
 
     def _look(self) -> None:
-        """Poll between two entries."""
+        """Call the ``on_poll`` function between two entries of the guest."""
         self._look_at = monotonic() + LOOK_S
         self._poll()
 
     def add(self, vcpu: Runnable) -> None:
-        """Add a vCPU that was created; its place in `vcpus` is its index."""
+        """Append a new vCPU to `vcpus`; its index in the list is ``vcpu.index``."""
         self.vcpus.append(vcpu)
 
     def woken(self, vcpu: Runnable) -> None:
-        """Choose the PE at which a vCPU queues that became runnable. The vCPU that runs leaves the
-        guest: with a second runnable vCPU its turn has an end."""
+        """Choose the PE at which a vCPU that became runnable queues. The running vCPU leaves the
+        guest: with a second runnable vCPU, the time slice of the running vCPU must end at
+        ``turn_end``."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
             self._migrate(vcpu, place(vcpu.home, loads, vcpu.affinity))
@@ -170,7 +172,7 @@ class Host:
             self.turn.pe.request_stop()
 
     def _loads(self, without: Runnable | None = None) -> list[int]:
-        """The number of runnable vCPUs at each PE."""
+        """The number of runnable vCPUs at each PE, not counting ``without``."""
         loads = [0] * len(self.pcpus)
         for vcpu in self.vcpus:
             if vcpu.runnable and vcpu is not without:
@@ -184,7 +186,8 @@ class Host:
             vcpu.home = pe
 
     def affinity_changed(self, index: int) -> None:
-        """The affinity of a vCPU has changed: move it now, or when it has left the guest."""
+        """The affinity of a vCPU has changed: move the vCPU now, or during `run` after the next
+        exit."""
         vcpu = self.vcpus[index]
         if not self.driving:
             self._move(vcpu)
@@ -193,20 +196,21 @@ class Host:
             self.turn.pe.request_stop()
 
     def _move(self, vcpu: Runnable) -> None:
-        """Move a vCPU from a PE that is not in its affinity to one that is (migrate_task)."""
+        """Move a vCPU whose PE is not in its affinity to a PE that is (migrate_task)."""
         if vcpu.home is None or vcpu.may_be_on(vcpu.home):
             return
         if vcpu.pe is not None:
             vcpu.put()
-            vcpu.wake()  # asleep in WFE, which may end at any time (DDI 0487 D1.6.1)
+            vcpu.wake()  # it sleeps in WFE, which may end at any time (DDI 0487 D1.6.1)
         if vcpu.runnable:
             self.woken(vcpu)
 
     def give_way(self, vcpu: Runnable) -> None:
-        """End the turn of the vCPU that runs, because it polls for another, if another can run.
+        """End the time slice of the running vCPU, which polls for another vCPU, if another vCPU can
+        run.
 
-        A hypercall takes one instruction here and microseconds on a machine, so a guest that polls
-        would execute tens of thousands of them in one turn.
+        Here a hypercall takes the time of one instruction, on a machine microseconds, so a guest
+        that polls would execute tens of thousands of hypercalls in one time slice.
         """
         if vcpu is self.current and self._others(vcpu):
             self.turn_end = self.clock.now
@@ -219,23 +223,23 @@ class Host:
 
     def stop_at(self, address: int) -> Callable[[], None]:
         """Make `run` return before any vCPU executes the instruction at a virtual address. The
-        function that is returned removes the stop."""
+        returned function removes the stop."""
         return _all([v.context.stop_at(address, self.stop) for v in self.vcpus])
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
-        """Make `run` return before any vCPU enters a range of virtual addresses, of whole pages,
-        from outside. The function that is returned removes the stop."""
+        """Make `run` return before any vCPU enters a range of virtual addresses (whole pages) from
+        outside the range. The returned function removes the stop."""
         return _all([v.context.stop_in(addresses, self.stop) for v in self.vcpus])
 
     # -- state --
 
     def unload(self) -> None:
-        """Detach all loaded vCPUs without saving them: a restore follows."""
+        """Detach all loaded vCPUs without saving them: the caller restores a state next."""
         for pcpu in self.pcpus:
             pcpu.unload()
 
     def state(self) -> dict[str, object]:
-        """The clock, the physical CPUs and the scheduler. Loaded vCPUs stay loaded."""
+        """The state of the clock, the physical CPUs and the scheduler. Loaded vCPUs stay loaded."""
         return {
             "version": STATE_VERSION, "clock": self.clock.state(), "gic": self.gic.state(),
             "pcpus": [pcpu.state() for pcpu in self.pcpus], "turn": self.turn.index, "turn_end": self.turn_end,
@@ -267,11 +271,11 @@ class Host:
         return sum(v.context.insns for v in self.vcpus)
 
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
-        """Run all vCPUs to ``until`` ns of virtual time, to ``insns`` retired instructions, to a
-        stop or to a dead end.
+        """Run all vCPUs up to ``until`` ns of virtual time, up to ``insns`` retired instructions,
+        up to a stop, or until no vCPU can ever run.
 
-        KvmError as `check_standing`. An exception of a trace sink is raised here, after the exit in
-        which it happened.
+        KvmError: the errors of `check_standing`. An exception of a trace sink is raised here, after
+        the exit in which the sink raised it.
         """
         self.check_standing()
         self._stop, self.driving, self.bus.late.stop = False, True, self.stop
@@ -284,7 +288,7 @@ class Host:
         return stop
 
     def check_standing(self) -> None:
-        """KvmError EBUSY while `run` is under way, EBADF after `close`."""
+        """KvmError EBUSY during `run`, EBADF after `close`."""
         if self.driving:
             raise KvmError(
                 "EBUSY",
@@ -294,20 +298,20 @@ class Host:
             raise KvmError("EBADF", CLOSED)
 
     def check_thread(self) -> None:
-        """KvmError EBUSY in a thread other than the one that is in `run`: the hypervisor has no
+        """KvmError EBUSY during `run` in another thread than that of `run`: the hypervisor has no
         locks."""
         if self.driving and self._thread != get_ident():
             raise KvmError("EBUSY", OTHER_THREAD)
 
     def check_open(self) -> None:
-        """KvmError as `check_thread`, EBADF after `close`."""
+        """KvmError: the errors of `check_thread`, and EBADF after `close`."""
         self.check_thread()
         if self.closed:
             raise KvmError("EBADF", CLOSED)
 
     def close(self) -> None:
-        """Free the engines of all vCPUs. A call that needs an engine is KvmError EBADF from now on;
-        a second `close` does nothing. KvmError EBUSY while `run` is under way."""
+        """Free the engines of all vCPUs. After `close`, a call that needs an engine raises KvmError
+        EBADF; a second `close` has no effect. KvmError EBUSY during `run`."""
         if not self.closed:
             self.check_standing()
         self.closed = True
@@ -344,12 +348,13 @@ class Host:
                 )
 
     def _time_of(self, insns: int) -> int:
-        """The ns at which ``insns`` instructions will have retired, if only the present vCPU
+        """The ns at which ``insns`` instructions will have retired, if only the current vCPU
         runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Runnable | None:
-        """The vCPU to enter: the current one until its turn ends, then one of the next PE."""
+        """The vCPU to enter: the current vCPU until its time slice ends, then a vCPU of the next
+        PE. None if no vCPU is runnable."""
         current = self.turn.vcpu
         if current is not None and current.runnable and self.clock.now < self.turn_end:
             if current.pe is None:
@@ -364,7 +369,7 @@ class Host:
         if current is not None and runnable == [current]:
             self.turn_end = (
                 self.clock.now + self.quantum_ns
-            )  # another turn, so that its stores are seen
+            )  # a new time slice, so that `turn_over` compares its stores
             return self._keep(current)
         return self._next_turn(runnable) if runnable else None
 
@@ -374,8 +379,8 @@ class Host:
         return current
 
     def _look_at_lines(self) -> bool:
-        """A turn is over: compare the granules that vCPUs in WFE watch. Whether one still
-        watches."""
+        """At the end of a time slice: compare the granules that vCPUs in WFE monitor. Whether a
+        vCPU still monitors a granule."""
         waiting = [
             v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current
         ]
@@ -384,7 +389,8 @@ class Host:
         return any(each.watches for each in waiting)
 
     def _next_turn(self, runnable: list[Runnable]) -> Runnable:
-        """Give the turn to the next PE that has a runnable vCPU or can pull one."""
+        """Give a time slice to the next PE that has a runnable vCPU or can pull one; returns the
+        vCPU."""
         before = self.current
         pcpu = self._next_pcpu(self._loads())
         mine = [v.index for v in runnable if v.home == pcpu.index]
@@ -403,15 +409,15 @@ class Host:
             and before.pe is not None
             and not before.event_wait.active
         ):
-            # The engine's monitor compares values and would miss the stores A, B, A of others. An
-            # implementation may clear the monitor at any time (DDI 0487 B2.12); a turn is long
-            # enough for a loop of exclusives to complete once (MIN_QUANTUM_NS).
+            # The engine's monitor compares values and would miss other vCPUs' stores A, B, A. An
+            # implementation may clear the monitor at any time (DDI 0487 B2.12); a time slice is
+            # long enough for a loop of exclusives to complete once (MIN_QUANTUM_NS).
             before.context.clear_exclusive()
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """The first PE, counted from the one that had its turn, that has a runnable vCPU or pulls
-        one from a busier PE."""
+        """The first PE after ``turn``, in circular order, that has a runnable vCPU or pulls one
+        from a busier PE."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
             pe = (self.turn.index + step) % count
@@ -422,8 +428,8 @@ class Host:
         raise AssertionError("somebody can run")
 
     def _pull(self, pe: int, source: int) -> bool:
-        """Move the vCPU that would be next at PE ``source``, and is not loaded, to PE ``pe``.
-        Whether there is one."""
+        """Move the next vCPU of PE ``source`` that is runnable, not loaded and allowed on PE ``pe``
+        to PE ``pe``. Whether there was such a vCPU."""
         waiting = [
             v.index
             for v in self.vcpus
@@ -435,8 +441,8 @@ class Host:
         return index is not None
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
-        """Enter a vCPU once and act on the outcome. ``watched``: the caller of `run` needs to know
-        of each sleep."""
+        """Enter a vCPU once and handle the outcome. ``watched``: each sleep of a vCPU must return
+        to the loop, for the instruction limit or ``on_idle``."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if vcpu.faults_until and vcpu.faults_until > self.clock.now and not vcpu.suspended:
             self._standstill.go_on_faulting(vcpu, others, until)
@@ -454,11 +460,11 @@ class Host:
         self._act_on(outcome, vcpu, others, until)
 
     def _others(self, vcpu: Runnable) -> bool:
-        """Whether another vCPU can run, or waits for a store of this one."""
+        """Whether another vCPU is runnable, or waits in WFE for a store by this vCPU."""
         return any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
 
     def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
-        """Act on the outcome of an entry. A vCPU does not block if `run` is about to return."""
+        """Handle the outcome of an entry. A vCPU does not block if `run` is about to return."""
         kind = outcome.kind
         if kind is Request.WAIT:
             outcome.kind = Request.NONE
@@ -481,8 +487,8 @@ class Host:
             self._standstill.vector_loop(vcpu, others, until)
 
     def _put_stopped(self, vcpu: Runnable) -> None:
-        """Put a vCPU that has stopped, and every vCPU that is off: a system event powers off all
-        vCPUs of the VM."""
+        """Put ``vcpu``, which is not runnable any more, and every loaded vCPU that is off: a system
+        event powers off all vCPUs of the VM."""
         for pcpu in self.pcpus:
             there = pcpu.vcpu
             if (

@@ -1,4 +1,4 @@
-"""The host's high-resolution timers, on top of the clock's event queue (after
+"""The host's high-resolution timers, which use the clock's event queue (after
 include/linux/hrtimer.h)."""
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from armvirt.hw.clock import Clock
 
 
 class HrTimer:
-    """A one-shot timer. It keeps no state of its own: whether and when it is armed is the clock's,
-    which saves it.
+    """A one-shot timer without state of its own: the clock holds the expiry, and saves it with its
+    state.
 
-    ``owner`` and ``kind`` name it in the clock's queue and must be unique together within one host.
-    ``callback`` may start the timer again; it sees the clock at or after the expiry.
+    ``owner`` and ``kind`` name the timer in the clock's queue; together they must be unique within
+    a host. ``callback`` runs at or after the expiry, and may start the timer again.
     """
 
     __slots__ = ("_clock", "_name", "callback")
@@ -23,20 +23,20 @@ class HrTimer:
         clock.register(self._name, lambda _kind: self.callback())
 
     def start(self, when: int) -> None:
-        """Arm for ``when`` ns of virtual time; replaces an earlier expiry. A time in the past
-        expires at once."""
+        """Arm the timer for ``when`` ns of virtual time, in place of an earlier expiry. With a time
+        in the past the timer expires at once."""
         self._clock.arm(when, self._name)
 
     def cancel(self) -> None:
-        """Disarm; nothing happens if it is not armed."""
+        """Disarm the timer; no effect if it is not armed."""
         self._clock.cancel(self._name)
 
     @property
     def expires(self) -> int | None:
-        """When it will expire in ns of virtual time, None while it is not armed."""
+        """The expiry in ns of virtual time, None if the timer is not armed."""
         return self._clock.armed(self._name)
 
     @property
     def active(self) -> bool:
-        """Whether it is armed."""
+        """Whether the timer is armed."""
         return self.expires is not None

@@ -1,4 +1,5 @@
-"""What the host's scheduler knows of a vCPU: the protocol `Runnable`, and how an entry ended."""
+"""What the host's scheduler uses of a vCPU: the protocol `Runnable`, and the outcome of an
+entry."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from armvirt.hyp.host.sched import RunDelay
 
 
 class Request(Enum):
-    """What an exit handler asks of the host. NONE: nothing. WAIT: the vCPU blocks (WFI,
-    CPU_SUSPEND). SLEEP: the vCPU sleeps, loaded, until `EntryOutcome.until`."""
+    """What an exit handler requests from the host. NONE: nothing. WAIT: the vCPU blocks (WFI,
+    CPU_SUSPEND). SLEEP: the vCPU sleeps and stays loaded until `EntryOutcome.until`."""
 
     NONE = "none"
     WAIT = "wait"
@@ -22,8 +23,8 @@ class Request(Enum):
 
 
 class EntryOutcome(Protocol):
-    """How one entry of the guest ended: why the PE left the guest, or what an exit handler asks of
-    the host. ``until``: the ns at which a SLEEP ends."""
+    """How one entry of the guest ended: why the PE left the guest, or what an exit handler requests
+    from the host. ``until``: the ns at which a SLEEP ends."""
 
     kind: ExitKind | Request
     until: int
@@ -36,19 +37,19 @@ class EventWaiter(Protocol):
 
     @property
     def watches(self) -> bool:
-        """Whether a store of another vCPU may end the wait."""
+        """Whether a store by another vCPU can end the wait."""
         ...
 
     def begin(self) -> None:
-        """The vCPU waits for an event from now on."""
+        """The vCPU starts to wait for an event."""
         ...
 
     def turn_over(self) -> None:
-        """A turn of another vCPU is over: compare the monitored granule."""
+        """At the end of another vCPU's time slice: compare the monitored granule."""
         ...
 
     def take_for_lost(self) -> bool:
-        """Set the event register if other vCPUs have run since the wait began; whether they
+        """Set the event register if other vCPUs have run since the wait began. Returns whether they
         have."""
         ...
 
@@ -60,11 +61,11 @@ class Enter(Protocol):
 
 
 class Runnable(Protocol):
-    """A vCPU as the host schedules it.
+    """The interface of a vCPU to the scheduler.
 
-    ``index`` is its place in `Host.vcpus`; ``home`` the PE at which it queues, None before it first
-    could run; ``pe`` the PE on which it is loaded. ``faults_until`` is the ns up to which its
-    vectors are known to fault.
+    ``index`` is the vCPU's index in `Host.vcpus`; ``home`` is the PE at which the vCPU queues, None
+    before it was first runnable; ``pe`` is the PE on which the vCPU is loaded. Up to
+    ``faults_until`` ns the vCPU's exception vectors are known to fault again and again.
     """
 
     home: int | None
@@ -90,7 +91,7 @@ class Runnable(Protocol):
 
     @property
     def runnable(self) -> bool:
-        """Whether it wants a PE."""
+        """Whether the vCPU can run on a PE."""
         ...
 
     @property
@@ -98,67 +99,67 @@ class Runnable(Protocol):
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it sleeps until an interrupt, an event or its input."""
+        """Whether the vCPU sleeps until an interrupt, an event or console input."""
         ...
 
     @property
     def suspended(self) -> bool:
-        """Whether its MP state is SUSPENDED."""
+        """Whether the vCPU's MP state is SUSPENDED."""
         ...
 
     @property
     def hears(self) -> bool:
-        """Whether PSTATE lets a virtual interrupt in."""
+        """Whether virtual IRQs or virtual FIQs are unmasked (PSTATE.I or PSTATE.F is 0)."""
         ...
 
     @property
     def has_vmm(self) -> bool:
-        """Whether there is a VMM that takes its exits."""
+        """Whether a VMM can get the vCPU's exits."""
         ...
 
     def may_be_on(self, pe: int) -> bool:
-        """Whether its affinity has a PE."""
+        """Whether PE ``pe`` is in the vCPU's affinity."""
         ...
 
     @property
     def enter(self) -> Enter:
-        """Run the guest to ``until`` ns or to an exit that EL2 does not finish at once. ``alone``:
-        no other vCPU can run, and nobody observes when this one sleeps. YIELD is such an exit from
-        ``yield_at`` ns on."""
+        """Run the guest up to ``until`` ns or up to an exit that EL2 does not finish at once.
+        ``alone``: no other vCPU can run, and the caller needs no return at each sleep. From
+        ``yield_at`` ns on, YIELD is such an exit."""
         ...
 
     def load(self, pe: Pe) -> None:
-        """Load its registers on a PE (vcpu_load)."""
+        """Load the vCPU's registers on a PE (vcpu_load)."""
         ...
 
     def put(self) -> None:
-        """Save its registers from the PE (vcpu_put)."""
+        """Save the vCPU's registers from the PE (vcpu_put)."""
         ...
 
     def attach(self, pe: Pe) -> None:
-        """Bind it to a PE whose registers were restored already."""
+        """Bind the vCPU to a PE whose registers were restored already."""
         ...
 
     def detach(self) -> None:
-        """Leave the PE without saving."""
+        """Unbind the vCPU from the PE without saving its registers."""
         ...
 
     def block(self) -> None:
-        """Block, unless an interrupt can be delivered (kvm_vcpu_block)."""
+        """Block the vCPU, unless an interrupt can be delivered (kvm_vcpu_block)."""
         ...
 
     def sleep(self, until: int | None) -> None:
-        """Sleep, loaded, until ``until`` ns (None: for ever) or until it is woken."""
+        """Let the vCPU sleep, loaded, until ``until`` ns (None: no limit) or an earlier `wake`."""
         ...
 
     def wake(self) -> None:
-        """Make it runnable if it is blocked (kvm_vcpu_wake_up)."""
+        """Make the vCPU runnable if it is blocked (kvm_vcpu_wake_up)."""
         ...
 
     def next_rise(self) -> int | None:
-        """The ns at which the next of its timer lines rises."""
+        """The ns at which the next of the vCPU's timer lines rises; None if no line will rise."""
         ...
 
     def stuck(self, cause: str) -> None:
-        """Tell its VMM that the guest cannot go on."""
+        """Report to the VMM that the guest cannot make progress, with the cause."""
         ...

@@ -1,11 +1,12 @@
-"""The scheduler: physical CPUs, and which vCPU runs next on which PE (struct rq).
+"""The scheduler: the physical CPUs, and the decisions which vCPU runs next on which PE (struct rq).
 
 The decisions are pure functions; `Pcpu.switch` is the context switch.
 
 Every vCPU has a home, the physical CPU (PE) on which it ran last. A vCPU that becomes runnable
 queues at its home if the home is idle, else at an idle PE, else at its home (select_task_rq). A PE
-with two runnable vCPUs fewer than another PE pulls a waiting vCPU from there (load balancing). The
-affinity of a vCPU restricts both. Within a PE, and among PEs, the order is round robin.
+with two runnable vCPUs fewer than another PE pulls a waiting vCPU from that PE (load balancing).
+The affinity of a vCPU limits the choice of its PE in both cases. Within a PE, and among PEs, the
+order is round robin.
 """
 
 from __future__ import annotations
@@ -22,26 +23,29 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 
 QUANTUM_NS = 100_000
-"""The turn of a PE on a host with several PEs. It is short because turns stand for PEs that run at
-the same time. It is also the time that a vCPU has before a YIELD ends its turn."""
+"""The time slice of a PE on a host with several PEs. It is short because time slices stand for PEs
+that run at the same time. It is also the time that a vCPU has before a YIELD ends its time
+slice."""
 
 SLICE_NS = 1_000_000
-"""The turn of a vCPU on a host's only PE: about the base_slice of a kernel. The end of a turn costs
-about as much host time as a hundred thousand instructions, most of it for cold caches."""
+"""The time slice of a vCPU on a host with one PE: about base_slice of a Linux kernel. The end of a
+time slice costs about as much host time as a hundred thousand instructions, most of it for cold
+caches."""
 
 MIN_QUANTUM_NS = 1_000
-"""The shortest turn. The end of a turn clears the exclusive monitor, so a turn must have room for
-LDXR, an exception or two, and STXR: with a shorter turn no vCPU might ever take a lock."""
+"""The shortest time slice. The end of a time slice clears the exclusive monitor, so a time slice
+must be long enough for LDXR, an exception or two, and STXR: with a shorter time slice a vCPU might
+never acquire a lock."""
 
 
 def default_quantum(pcpus: int) -> int:
-    """The default turn in ns."""
+    """The default time slice in ns."""
     return SLICE_NS if pcpus == 1 else QUANTUM_NS
 
 
 def pick_next(runnable: Sequence[int], last: int) -> int | None:
-    """Round robin: the first runnable index after ``last``, else the lowest; None if there is
-    none."""
+    """Round robin: the first runnable index after ``last``, else the lowest; None if ``runnable``
+    is empty."""
     if not runnable:
         return None
     after = [v for v in runnable if v > last]
@@ -51,8 +55,8 @@ def pick_next(runnable: Sequence[int], last: int) -> int | None:
 def place(home: int | None, loads: Sequence[int], allowed: Collection[int] | None = None) -> int:
     """The PE at which a vCPU queues when it becomes runnable.
 
-    ``loads`` is the number of runnable vCPUs of each PE, without this vCPU; ``home`` is None before
-    the vCPU first ran; ``allowed`` are the PEs of its affinity, None for all.
+    ``loads`` is the number of runnable vCPUs of each PE, not counting this vCPU; ``home`` is None
+    before the vCPU was first runnable; ``allowed`` are the PEs of its affinity, None for all.
     """
     choice = range(len(loads)) if allowed is None else sorted(allowed)
     if home not in choice:
@@ -64,18 +68,18 @@ def place(home: int | None, loads: Sequence[int], allowed: Collection[int] | Non
 
 
 def donor(pe: int, loads: Sequence[int]) -> int | None:
-    """The PE from which ``pe`` takes a waiting vCPU: the busiest one, if that leaves it no less
-    loaded than ``pe``."""
+    """The PE from which ``pe`` pulls a waiting vCPU: the busiest PE, if it has at least two
+    runnable vCPUs more than ``pe``; else None."""
     busiest = max(loads)
     return loads.index(busiest) if busiest - loads[pe] >= 2 else None
 
 
 class Pcpu:
-    """One physical CPU. ``vcpu`` is loaded on the PE, or was until it blocked; ``last`` is the
-    index of the vCPU that was chosen last.
+    """One physical CPU. ``vcpu`` is loaded on the PE, or was loaded until it blocked; ``last`` is
+    the index of the vCPU that was chosen last.
 
-    A vCPU stays loaded while other PEs have their turns: turns stand for PEs that run at the same
-    time.
+    A vCPU stays loaded during the time slices of other PEs, which stand for PEs that run at the
+    same time.
     """
 
     __slots__ = ("last", "pe", "vcpu")
@@ -95,11 +99,11 @@ class Pcpu:
 
     @property
     def loaded(self) -> bool:
-        """Whether a vCPU's registers are on this PE."""
+        """Whether the registers of ``vcpu`` are on this PE."""
         return self.vcpu is not None and self.vcpu.pe is self.pe
 
     def switch(self, vcpu: Runnable, now: int) -> None:
-        """Put what is loaded, load ``vcpu`` (context switch)."""
+        """Context switch: put the loaded vCPU, if any, and load ``vcpu``."""
         if self.vcpu is not None and self.loaded:
             self.vcpu.put()
         self.vcpu = vcpu
@@ -107,12 +111,12 @@ class Pcpu:
         vcpu.load(self.pe)
 
     def leave(self, vcpu: Runnable) -> None:
-        """``vcpu`` queues at another PE from now on."""
+        """Forget ``vcpu``, which queues at another PE from now on."""
         if self.vcpu is vcpu:
             self.vcpu = None
 
     def unload(self) -> None:
-        """Detach the loaded vCPU without saving it: a restore follows."""
+        """Detach the loaded vCPU without saving it: the caller restores a state next."""
         if self.vcpu is not None and self.loaded:
             self.vcpu.detach()
         self.vcpu = None
@@ -125,7 +129,7 @@ class Pcpu:
         }  # fmt: skip
 
     def load(self, state: State, vcpus: Sequence[Runnable]) -> None:
-        """Take over `state`; the vCPUs' own state is there already."""
+        """Restore `state`, after the state of the vCPUs was restored."""
         checked(state, "Pcpu", STATE_VERSION)
         self.pe.load(state["pe"])
         self.last = state["last"]
@@ -138,8 +142,8 @@ class RunDelay:
     """The time in ns for which a vCPU was runnable while another vCPU had its PE
     (sched_info.run_delay).
 
-    The guest sees this as stolen time. A wait for the turn of the PE itself does not count: turns
-    stand for PEs that run at the same time.
+    The guest sees this time as stolen time. The time in which the PE waits for its time slice does
+    not count: time slices stand for PEs that run at the same time.
     """
 
     __slots__ = ("since", "total")
@@ -149,7 +153,7 @@ class RunDelay:
         self.since: int | None = None
 
     def queue(self, now: int) -> None:
-        """The vCPU is runnable, and another vCPU has the PE."""
+        """The vCPU is runnable, and another vCPU has its PE."""
         if self.since is None:
             self.since = now
 

@@ -1,8 +1,9 @@
 """Detects vCPUs that run without progress, and guests that are stuck.
 
-A vCPU stands still in a branch to itself, and while its exception vectors fault again and again. An
-interrupt ends the branch; another vCPU may repair the vectors. The guest is stuck if every runnable
-vCPU stands still, or no vCPU is runnable, and no event is due that could wake one.
+A vCPU makes no progress ("stands still") in a branch to itself, or while its exception vectors
+fault again and again. An interrupt can end the branch loop; another vCPU can repair the vectors.
+The guest is stuck if every runnable vCPU stands still, or no vCPU is runnable, and no event is due
+that can wake or interrupt a vCPU.
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 
 FOREVER_NS = 1 << 62
-"""146 years: a longer wait counts as endless. Guests park an unused timer at 2**63 ticks or more,
-and the time of a host has 64 bits of ns."""
+"""146 years: a wait of this length or more counts as endless. Guests set an unused timer to 2**63
+ticks or more, and the host's time has 64 bits of ns."""
 
 FAULTS = 128
-"""How many instructions the engine retires, at most, to find that vectors fault again and again."""
+"""The maximum number of instructions that the engine retires until it detects that the exception
+vectors fault again and again."""
 
 RESCUES = 64
-"""How often in a row exclusive monitors are treated as lost (`armvirt.hyp.vcpu.event_wait`) while
-no vCPU can go on."""
+"""How many times in succession exclusive monitors are treated as cleared
+(`armvirt.hyp.vcpu.event_wait`) while no vCPU can make progress."""
 
 
 class Still(NamedTuple):
-    """Where one vCPU stands still: the PC, the cause in words, and whether its vectors fault."""
+    """Where a vCPU makes no progress: the PC, the cause in words, and whether its exception vectors
+    fault."""
 
     pc: int
     cause: str
@@ -43,19 +46,19 @@ class Still(NamedTuple):
 
 
 class Standstill:
-    """The vCPUs that stand still, since another vCPU of the host ran or an event of the clock was
-    due. ``still`` has them by index."""
+    """The vCPUs that have made no progress since another vCPU of the host made progress or an event
+    of the clock was due. ``still`` maps the vCPU's index to its `Still`."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self.still: dict[int, Still] = {}
         self._rescues = 0
 
-    # -- what ends it --
+    # -- progress --
 
     def ran(self, vcpu: Runnable, kind: ExitKind | Request, insns: int) -> None:
-        """A vCPU retired ``insns`` instructions. Unless it stood still, they may have changed what
-        the others wait for."""
+        """A vCPU retired ``insns`` instructions. If the vCPU made progress, its instructions may
+        let other vCPUs make progress: clear ``still``."""
         before = self.still.get(vcpu.index)
         stopped = kind is ExitKind.BUDGET and before is not None
         if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
@@ -66,25 +69,27 @@ class Standstill:
             self.still.clear()
 
     def happened(self) -> None:
-        """An event of the clock was due: a vCPU that stands still may see its effect."""
+        """An event of the clock was due, which may let a vCPU make progress: clear ``still``."""
         self.still.clear()
         self._rescues = 0
 
     def busy(self) -> None:
-        """A vCPU has run for a whole turn."""
+        """A vCPU was runnable up to the end of its time slice: reset the limit of `rescue`."""
         self._rescues = 0
 
-    # -- a vCPU that stands still --
+    # -- no progress --
 
     def spin(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """A branch to itself: skip to the next event, or report that no interrupt can come."""
+        """A vCPU executes a branch to itself: skip to the next event, or report that no interrupt
+        can come."""
         why = "and no interrupt will come" if vcpu.hears else "with interrupts masked"
         if not self._dead_end(vcpu, f"branches to itself {why}", False):
             self._skip(until, others)
 
     def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """The vectors fault again and again. The vCPU spends the rest of its turn with that, and
-        executes the vectors anew in its next turn: another vCPU may have repaired them."""
+        """The exception vectors fault again and again. Skip to the end of the vCPU's time slice
+        (without other vCPUs: to the next clock event); the next slice executes the vectors again,
+        because another vCPU may have repaired them. Or report a stuck guest."""
         host = self._host
         fault = describe(vcpu.context.system(ESR_EL1))
         if not self._dead_end(
@@ -94,7 +99,7 @@ class Standstill:
             self.go_on_faulting(vcpu, others, until)
 
     def go_on_faulting(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """Skip to ``faults_until`` at most."""
+        """Skip the vCPU's time to ``faults_until`` or ``until``, whichever is first."""
         self._skip(min(until, vcpu.faults_until), others)
 
     def _skip(self, until: int, others: bool) -> None:
@@ -102,11 +107,11 @@ class Standstill:
         turn_end = host.turn_end if others else NEVER
         host.turn.pe.skip_to(min(until, turn_end, host.turn.pe.next_event(NEVER)))
 
-    # -- dead ends --
+    # -- stuck guests --
 
     def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> bool:
-        """Note that a vCPU stands still. True, and its VMM is told, if the guest is stuck: every
-        runnable vCPU stands still and no event is due."""
+        """Record that a vCPU makes no progress. If the guest is stuck (no runnable vCPU makes
+        progress, and no event is due), report it to the VMM and return True."""
         self.still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
@@ -118,7 +123,8 @@ class Standstill:
         return True
 
     def _somebody_wakes(self, runnable: Iterable[Runnable]) -> bool:
-        """Whether an event is due that lets a vCPU go on which stands still or sleeps."""
+        """Whether an event is due that can interrupt a vCPU of ``runnable`` or wake a blocked
+        vCPU."""
         listening = [v for v in runnable if v.hears]
         sleeping = any(v.is_blocked for v in self._host.vcpus)
         if (sleeping or listening) and self.due() is not None:
@@ -128,7 +134,7 @@ class Standstill:
         return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 
     def _typed(self) -> bool:
-        """Whether console input has come, which can wake or interrupt a vCPU."""
+        """Whether console input has arrived that can wake or interrupt a vCPU."""
         host = self._host
         if host.on_idle is None or (later := host.on_idle(host.clock.now, None)) is None:
             return False
@@ -139,13 +145,14 @@ class Standstill:
         return ns - self._host.clock.now < FOREVER_NS
 
     def due(self) -> int | None:
-        """The ns of the clock's next entry; None without one, or if it is `FOREVER_NS` away."""
+        """The ns of the clock's next entry; None without an entry, or if it is `FOREVER_NS` or more
+        away."""
         due = self._host.clock.deadline()
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
-        """No vCPU can go on: treat monitors as lost that other vCPUs may have cleared unseen.
-        Whether there was one."""
+        """No vCPU can make progress: treat the exclusive monitors as cleared that stores by other
+        vCPUs may have cleared. Whether there was such a monitor."""
         lost = (
             [v.event_wait.take_for_lost() for v in self._host.vcpus]
             if self._rescues < RESCUES
@@ -155,7 +162,8 @@ class Standstill:
         return any(lost)
 
     def stuck_in_wfe(self) -> bool:
-        """No vCPU can run and no event is due. True if one waits in WFE; its VMM is told."""
+        """No vCPU can run and no event is due. If a vCPU waits in WFE, report it to its VMM and
+        return True."""
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
             waiting[0].stuck("waits for an event (WFE) that nothing will send")

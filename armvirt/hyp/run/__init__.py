@@ -1,2 +1,2 @@
-"""Enters a vCPU, handles its exits (`exits`), and talks to its VMM (`vmm_link`); `loop` is the run
-loop."""
+"""KVM_RUN: `loop` is the run loop of a vCPU, `exits` handles its exits (with `abort` and
+`trapped_sysregs`), `vmm_link` delivers exits to its VMM."""

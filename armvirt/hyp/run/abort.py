@@ -1,4 +1,4 @@
-"""Stage-2 aborts: memory to map, or MMIO to emulate (arch/arm64/kvm/mmu.c, mmio.c)."""
+"""Stage-2 aborts: map a page, or emulate an MMIO access (arch/arm64/kvm/mmu.c, mmio.c)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> int:
 
 
 def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """An instruction abort: map the page, or inject an external abort outside of memory."""
+    """An instruction abort: map the page, or inject an external abort outside of the memory
+    slots."""
     outcome = vcpu.vm.mmu.abort(exit.esr, exit.ipa, True)
     if outcome is FaultOutcome.MAPPED:
         return Action.RETRY
@@ -32,7 +33,7 @@ def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def data(vcpu: Vcpu, exit: SyncExit) -> int:
-    """A data abort of a load, a store, or a stage-1 walk."""
+    """A data abort of a load, a store, cache maintenance or a stage-1 walk."""
     esr, ipa = exit.esr, exit.ipa
     outcome = vcpu.vm.mmu.abort(esr, ipa, False)
     if outcome is FaultOutcome.MAPPED:
@@ -51,8 +52,8 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
-    """One device access: the GIC's frames, then ioeventfds, then the VMM, which sets ``abort`` if
-    no device has the address."""
+    """Complete one device access: by the GIC's frames, else by an ioeventfd, else by the VMM, which
+    sets ``abort`` if no device has the address."""
     devices, vmm, bus = vcpu.vm.devices, vcpu.vmm, vcpu.host.bus
     if devices.gic_access(vcpu.id, mmio):
         return mmio
@@ -67,7 +68,7 @@ def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
 
 
 def swap(value: int, size: int) -> int:
-    """The value of a big-endian access, with its bytes in memory order read as little-endian."""
+    """The value with its ``size`` bytes in reverse order, for a big-endian access."""
     return int.from_bytes(value.to_bytes(size, "big"), "little")
 
 
@@ -76,7 +77,8 @@ def _in_memory_order(vcpu: Vcpu, value: int, size: int) -> int:
 
 
 def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
-    """The syndrome describes the access (ISV = 1): one general register, no writeback."""
+    """Emulate an access that the syndrome describes (ISV = 1): one general register, no
+    writeback."""
     esr, context = exit.esr, vcpu.context
     size = 1 << (esr >> 22 & 3)
     mask = (1 << size * 8) - 1
@@ -100,19 +102,20 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
 
 
 def extend(value: int, size: int, signed: bool, wide: bool) -> int:
-    """Sign-extend first, then cut to 32 bits for a W register (kvm_handle_mmio_return)."""
+    """Sign-extend a loaded value if ``signed``, then truncate it to 32 bits for a W register
+    (kvm_handle_mmio_return)."""
     if signed and size < 8 and value >> (size * 8 - 1) & 1:
         value |= MASK64 << size * 8 & MASK64
     return value if wide else value & 0xFFFFFFFF
 
 
 def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """ISV = 0: the instruction says what it does. KVM fails here, unless the VMM has asked for
-    KVM_EXIT_ARM_NISV.
+    """Emulate an access without a syndrome (ISV = 0) by decoding the instruction. KVM fails here,
+    unless the VMM has enabled KVM_EXIT_ARM_NISV.
 
     Exclusives and atomics to a device: unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA:
-    alignment fault. An instruction that we do not know: external abort, as from a bus that refuses
-    it.
+    alignment fault. An instruction that cannot be decoded: external abort, as from a bus that
+    rejects the access.
     """
     from armvirt.arch.load_store import Form, decode_access
 
@@ -125,7 +128,7 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     if (exit.ipa & 0xFFF) + sum(e.size for e in decoded.elements) > 0x1000:
         return inject_data_abort(
             vcpu, exit, DFSC.ALIGNMENT
-        )  # device memory, across a page: never aligned
+        )  # a device access across a page boundary is never aligned
     done = MmioExit(exit.ipa, 0, decoded.is_write)
     loaded: list[tuple[Element, int]] = []
     for element in decoded.elements:
@@ -138,8 +141,8 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def _parts(element: Element) -> tuple[Element, ...]:
-    """The bus transfers of an element. A transfer has 8 bytes at most, so a Q register takes
-    two."""
+    """The bus transfers of an element. A transfer has at most 8 bytes, so a Q register needs two
+    transfers."""
     if element.size <= 8:
         return (element,)
     low = element._replace(size=8)
@@ -170,7 +173,7 @@ def _register(vcpu: Vcpu, part: Element) -> int:
 
 
 def _write_registers(vcpu: Vcpu, decoded: Access, loaded: list[tuple[Element, int]]) -> None:
-    """Write destination and base registers, after every transfer has succeeded."""
+    """Write the destination and base registers, after all transfers have succeeded."""
     context = vcpu.context
     for part, value in loaded:
         if not part.simd:

@@ -1,6 +1,6 @@
 """The exit handlers, in a table by ESR_EL2.EC with a default entry (arch/arm64/kvm/handle_exit.c).
 
-A handler gets the vCPU and the exit, and returns the `Action` of the PE.
+A handler gets the vCPU and the exit, and returns the `Action` for the PE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Handler = Callable[["Vcpu", SyncExit], int]
 
 
 def unknown(vcpu: Vcpu, exit: SyncExit) -> int:
-    """An exception class without a row: UNDEFINED (kvm_handle_unknown_ec)."""
+    """An exception class that is not in `HANDLERS`: UNDEFINED (kvm_handle_unknown_ec)."""
     return vcpu.context.inject(undefined())
 
 
@@ -43,10 +43,10 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
-    """WFI blocks until an interrupt can be delivered, then retires; WFE does not trap in the
-    engine.
+    """WFI blocks until an interrupt can be delivered, then retires. The engine handles WFE, which
+    does not trap.
 
-    WFIT and WFET end by themselves when the virtual count reaches their operand (kvm_handle_wfx).
+    WFIT and WFET also end when the virtual count reaches their operand (kvm_handle_wfx).
     """
     trap = decode_wfx(exit.esr)
     until = vcpu.context.x(trap.register) if trap.register >= 0 else None
@@ -59,8 +59,7 @@ def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
-    """HVC #0 is SMCCC; the PC is past the HVC. Another immediate is UNDEFINED: no hypervisor
-    defines it."""
+    """HVC #0 is an SMCCC call; the PC is after the HVC. HVC with another immediate is UNDEFINED."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
     if _forwarded(vcpu):
@@ -70,7 +69,8 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def smccc(vcpu: Vcpu) -> int:
-    """SMCCC over HVC: x0 function, x1-x6 arguments, x0-x3 results."""
+    """An SMCCC call by HVC: x0 is the function, x1 to x6 are the arguments, x0 to x3 the
+    results."""
     context = vcpu.context
     result = vcpu.vm.smccc.call(vcpu.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
     if result is not None:
@@ -80,10 +80,10 @@ def smccc(vcpu: Vcpu) -> int:
 
 
 def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
-    """SMC: UNDEFINED, because there is no EL3 and the conduit is HVC; but the SMCCC filter may
-    forward a call to the VMM.
+    """SMC: UNDEFINED, because the guest has no EL3 and uses HVC for SMCCC; but the SMCCC filter can
+    forward the call to the VMM.
 
-    The PC of a trapped SMC is at the SMC, so the handler advances it.
+    The PC of a trapped SMC is at the SMC, so the handler advances the PC.
     """
     if immediate(exit.esr) or not _forwarded(vcpu):
         return unknown(vcpu, exit)
@@ -96,13 +96,13 @@ def _forwarded(vcpu: Vcpu) -> bool:
 
 
 def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """BRK, which traps while the VMM debugs the guest (kvm_handle_guest_debug). The PC stays at the
+    """BRK: traps while the VMM debugs the guest (kvm_handle_guest_debug). The PC stays at the
     BRK."""
     vcpu.outcome.exit = DebugExit(exit.esr)
     return Action.STOP
 
 
-#: By ESR_EL2.EC; `unknown` for every other class.
+#: The handlers by ESR_EL2.EC; `unknown` handles every other class.
 HANDLERS: dict[int, Handler] = {
     EC.UNKNOWN: halt,
     EC.WFX: wfx,

@@ -1,4 +1,4 @@
-"""The run loop of a vCPU: flush, enter, exit, sync (arch/arm64/kvm/arm.c,
+"""The run loop of a vCPU: flush, enter the guest, handle exits, sync (arch/arm64/kvm/arm.c,
 kvm_arch_vcpu_ioctl_run)."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class RunLoop:
-    """Enters one vCPU. ``vmm`` is the conversation with its VMM."""
+    """The run loop of one vCPU. ``vmm`` is the link to its VMM."""
 
     __slots__ = ("host", "outcome", "vcpu", "vmm")
 
@@ -31,8 +31,8 @@ class RunLoop:
         return f"<RunLoop of vCPU {self.vcpu.id}>"
 
     def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> Outcome:
-        """One round: flush, run to ``until`` ns or to an exit that leaves the guest, sync; see
-        `armvirt.hyp.host.runnable.Runnable.enter`."""
+        """Run one round: flush, run the guest up to ``until`` ns or up to an exit that EL2 does not
+        finish at once, sync; see `armvirt.hyp.host.runnable.Runnable.enter`."""
         vcpu, pe = self.vcpu, self.vcpu.pe
         assert pe is not None
         if vcpu.suspended:
@@ -63,7 +63,7 @@ class RunLoop:
         return self._left(kind)
 
     def _left(self, kind: ExitKind) -> Outcome:
-        """The PE has left the guest: tell the VMM, and set the outcome."""
+        """After the PE has left the guest: deliver the exit to the VMM, and set the outcome."""
         outcome = self.outcome
         if outcome.exit is not None:
             exit, outcome.exit = outcome.exit, None
@@ -73,16 +73,16 @@ class RunLoop:
         return outcome
 
     def _suspended(self) -> None:
-        """kvm_vcpu_suspend: KVM_SYSTEM_EVENT_WAKEUP where an interrupt can be delivered, at each
-        entry until the VMM sets RUNNABLE; else the vCPU blocks."""
+        """kvm_vcpu_suspend: exit with KVM_SYSTEM_EVENT_WAKEUP if an interrupt can be delivered, at
+        each entry until the VMM sets RUNNABLE; else block the vCPU."""
         if self.vcpu.runnable_interrupt():
             self.outcome.exit = SystemEventExit("wakeup")
         else:
             self.vcpu.block()
 
     def _event_wait_ends(self, pe: Pe) -> bool:
-        """Whether a vCPU in WFE goes on: look at the timers' lines and fill the list registers
-        first."""
+        """Whether the wait of the vCPU in WFE ends. Updates the timers' lines and the list
+        registers first."""
         pe.timer.update()
         self.host_interrupts(pe)
         vgic = self.vcpu.vm.vgic
@@ -91,8 +91,9 @@ class RunLoop:
         return self.vcpu.event_wait.ends(pe)
 
     def _one_instruction(self, pe: Pe, until: int) -> int:
-        """Take an SError that PSTATE.A lets in. Else the deadline of a single step, so that no
-        instruction retires between the clear of PSTATE.A and the SError."""
+        """Take a pending SError if PSTATE.A does not mask it. Returns the deadline: one instruction
+        in a single step, and while an SError stays pending, so that no other instruction retires
+        after PSTATE.A is cleared and before the SError."""
         vcpu = self.vcpu
         if vcpu.serror_pending and vcpu_events.can_take_serror(vcpu.context):
             vcpu.serror_pending = False
@@ -102,7 +103,8 @@ class RunLoop:
         return min(until, self.host.clock.now + pe.ns_per_insn)
 
     def _take_serror(self, pe: Pe) -> None:
-        """An exception entry counts as one instruction, and is an event of the trace."""
+        """Take the SError. The exception entry counts as one instruction, and is emitted as a trace
+        event."""
         context = self.vcpu.context
         elr = context.pc
         vcpu_events.take_serror(context)
@@ -112,21 +114,23 @@ class RunLoop:
         pe.skip_to(self.host.clock.now + pe.ns_per_insn)
 
     def _stepped(self) -> None:
-        """A single step ends in a `DebugExit`, unless the instruction led to another exit."""
+        """A single step ends with a `DebugExit`, unless the instruction caused another exit."""
         if self.outcome.exit is None and self.vmm.silent and not self.vcpu.is_off:
             self.outcome.exit = DebugExit(STEP_HSR)
 
-    # -- the timer tick that the native engine repeats --
+    # -- WFI wake-ups by the virtual timer that the native engine handles --
 
     def _repeat_tick(self, pe: Pe) -> None:
-        """Let the engine repeat the last wake-up (WFI, the virtual timer fires, the same list
-        register) where the guest gets ticks of the virtual timer and nothing else."""
+        """Allow the engine to handle the next WFI wake-ups by the virtual timer without entering
+        EL2 (the interrupt stays in the same list register), if the virtual timer's interrupt is the
+        only interrupt that the guest can get."""
         vgic, intid = self.vcpu.vm.vgic, self.vcpu.timer.wakes_for
         if vgic is not None and intid is not None and vgic.offers_only(self.vcpu.id, intid):
             pe.repeat_tick(self._repeated)
 
     def _repeated(self, times: int) -> None:
-        """Leave the vGIC and the timer as after the last of so many wake-ups."""
+        """Set the state of the vGIC and the timer after ``times`` wake-ups that the engine has
+        handled."""
         vgic = self.vcpu.vm.vgic
         assert vgic is not None
         vgic.sync(self.vcpu.id)
@@ -136,7 +140,8 @@ class RunLoop:
     # -- interrupts --
 
     def host_interrupts(self, pe: Pe) -> None:
-        """The host's interrupt handlers. The PPI of a direct timer stays active for the guest."""
+        """The host's interrupt handlers. The PPI of a direct timer stays active until the guest
+        deactivates its interrupt."""
         vcpu, gic = self.vcpu, pe.gic
         while gic.deliverable(pe.index):
             intid = gic.acknowledge(pe.index)
@@ -150,14 +155,16 @@ class RunLoop:
                 vcpu.timer.host_irq(intid)
 
     def _level_changed(self) -> bool:
-        """kvm_timer_should_notify_user: the VMM has the interrupt controller, and does not know the
-        level of a timer yet."""
+        """kvm_timer_should_notify_user: whether the level of a timer differs from the level that
+        was last reported to the VMM; used without a vGIC, when the VMM has the interrupt
+        controller."""
         vcpu = self.vcpu
         vcpu.timer.sync_user()
         return vcpu.timer.device_irq_level != vcpu.device_irq_level
 
     def _notify_user(self) -> bool:
-        """Tell the VMM of a level that changed. Whether the guest must not be entered now."""
+        """Exit to the VMM with an `IntrExit` if the level of a timer has changed. Whether the guest
+        must not be entered now."""
         vcpu, vmm = self.vcpu, self.vmm
         if not self._level_changed():
             return False
@@ -172,7 +179,7 @@ class RunLoop:
     # -- exits --
 
     def _on_exit(self, exit: SyncExit) -> int:
-        """One synchronous exit, from within the engine's callback."""
+        """Handle one synchronous exit, in the engine's callback."""
         vcpu = self.vcpu
         self.vmm.taken = 0
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Trap(NamedTuple):
-    """A trapped access: encoding of the register, direction, and the value of a write."""
+    """A trapped access: the encoding of the register, the direction, and the value of a write."""
 
     encoding: int
     is_write: bool
@@ -25,7 +25,7 @@ class Trap(NamedTuple):
 
 
 Handler = Callable[["Vcpu", Trap], int | None]
-"""Returns the value of a read (0 for a write), or None for UNDEFINED."""
+"""A handler returns the value of a read (0 for a write), or None for UNDEFINED."""
 
 
 def _timer(vcpu: Vcpu, trap: Trap) -> int | None:
@@ -43,7 +43,8 @@ def _sgi(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 def _deactivate(vcpu: Vcpu, trap: Trap) -> int | None:
-    """ICC_DIR_EL1 under ICH_HCR_EL2.TDIR: the interrupt is in no list register of this vCPU."""
+    """A write of ICC_DIR_EL1 that traps by ICH_HCR_EL2.TDIR: the interrupt is in no list register
+    of this vCPU."""
     if not trap.is_write:
         return None
     vcpu.vm.vgic_of().dir(vcpu.id, trap.value)
@@ -65,8 +66,8 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:
-    """kvm_handle_sys_reg: a register without a row is UNDEFINED (PMU, what ID registers say is
-    absent)."""
+    """kvm_handle_sys_reg: a register without a handler is UNDEFINED (the PMU, and features that the
+    ID registers report as absent)."""
     fields = decode_sysreg(exit.esr)
     trap = Trap(fields.encoding, not fields.is_read, exit.rt_value)
     handler = TABLE.get(trap.encoding) or (_id_register if is_id_space(trap.encoding) else None)

@@ -1,7 +1,7 @@
-"""The conversation of a vCPU with its VMM: exit handlers, KVM_RUN, the answers to accesses.
+"""The link of a vCPU to its VMM: exit handlers, KVM_RUN, and the VMM's answers to accesses.
 
-An exit goes to the vCPU's exit handler. While a caller is in `VmmLink.run`, it goes to that caller,
-who answers in the exit object and calls again.
+An exit goes to the vCPU's exit handler. During `VmmLink.run`, an exit goes to the caller of `run`,
+who writes the answer into the exit object and calls `run` again.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class LeftToCallerError(Exception):
-    """The exit goes to the caller of `VmmLink.run`: leave the guest with nothing of the instruction
-    done."""
+    """Raised to leave the guest before the instruction has any effect, because the exit goes to the
+    caller of `VmmLink.run`."""
 
 
 class VmmLink:
     """The VMM of one vCPU (`armvirt.hyp.vcpu.protocols.Vmm`).
 
     ``answers`` are the accesses of the instruction at ``_answers_pc`` that the caller of `run` has
-    answered, ``taken`` of which the present exit has used.
+    answered; the present exit has used the first ``taken`` of them.
     """
 
     __slots__ = (
@@ -57,7 +57,7 @@ class VmmLink:
         self.answers: list[MmioExit | SemihostingExit] = []
         self.taken = self._answers_pc = 0
         self._exit: Exit | None = None  # for the caller of `run`
-        self._owed = False  # `run` raised an exception in place of returning `_exit`
+        self._owed = False  # `run` raised an exception instead of returning `_exit`
 
     def __repr__(self) -> str:
         return f"<VmmLink of vCPU {self._vcpu.id}: {len(self.answers)} answers>"
@@ -68,12 +68,13 @@ class VmmLink:
 
     @property
     def _asks(self) -> bool:
-        """Whether the exit for the caller of `run` is an access that the caller has to answer."""
+        """Whether the exit for the caller of `run` is an access that the caller must answer."""
         return isinstance(self._exit, (MmioExit, SemihostingExit))
 
     @property
     def silent(self) -> bool:
-        """Whether there is no exit that ends `run` for good."""
+        """Whether no exit is waiting for the caller of `run`, other than an access that the caller
+        must answer."""
         return self._exit is None or self._asks
 
     def forget(self) -> None:
@@ -85,11 +86,11 @@ class VmmLink:
     # -- exits --
 
     def tell(self, exit: Exit) -> int:
-        """Hand an exit to the exit handler, or to the caller of `run`. KvmError ENOSYS with
-        neither."""
+        """Deliver an exit to the caller of `run`, or to the exit handler; returns an `Action`.
+        KvmError ENOSYS without either."""
         if isinstance(exit, (MmioExit, SemihostingExit)):
             if self.taken < len(self.answers):
-                return self._take_answer(exit)  # also if another vCPU's caller drives the host now
+                return self._take_answer(exit)  # also during `run` of another vCPU
             if self.in_run:
                 self._leave_to_caller(exit)
         if self.in_run:
@@ -105,14 +106,14 @@ class VmmLink:
         return Action.STOP
 
     def tell_outside(self, exit: Exit) -> None:
-        """Hand over an exit after the PE has left the guest."""
+        """Deliver an exit after the PE has left the guest."""
         self.abortable = exit if isinstance(exit, NisvExit) else None
         self.tell(exit)
         if self.in_run:
             self._vcpu.host.stop()
 
     def _take_answer(self, exit: MmioExit | SemihostingExit) -> int:
-        """The instruction has trapped again: use what the VMM has answered."""
+        """The instruction has trapped again: copy the answer of the VMM into the exit."""
         answer = self.answers[self.taken]
         self.taken += 1
         if isinstance(exit, MmioExit) and isinstance(answer, MmioExit):
@@ -122,10 +123,11 @@ class VmmLink:
         return Action.RETRY
 
     def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
-        """Leave the guest; the instruction will trap again, and use the answer.
+        """Leave the guest; the instruction will trap again, and then use the answer.
 
-        KVM completes the access at the next KVM_RUN. A second trap is the same to the guest (an
-        access that is retried counts nothing), and serves accesses of several transfers too.
+        KVM completes the access at the next KVM_RUN. A second trap has the same result for the
+        guest (an access that is retried does not count as an instruction), and also works for
+        accesses with several transfers.
         """
         self._answers_pc = self._vcpu.context.exit_pc
         self.answers.append(exit)
@@ -133,9 +135,9 @@ class VmmLink:
         raise LeftToCallerError
 
     def complete(self, pe: Pe, on_exit: Callable[[SyncExit], int]) -> ExitKind:
-        """Complete the access that the VMM has answered, before anything else
-        (kvm_handle_mmio_return comes before the guest is entered): interrupts wait for it. A VMM
-        that has moved the PC has dropped the access."""
+        """Complete the access that the VMM has answered, before any interrupt is delivered (KVM:
+        kvm_handle_mmio_return, before guest entry). If the VMM has changed the PC, the answer is
+        discarded."""
         vcpu, context = self._vcpu, self._vcpu.context
         if context.pc != self._answers_pc:
             self.answers.clear()
@@ -180,8 +182,8 @@ class VmmLink:
         return exit
 
     def _run_host(self, until: int) -> Stop:
-        """An exception of a sink is raised after the exit in which it happened: the next `run`
-        returns that exit."""
+        """Run the host. If a trace sink raises an exception, it is raised after the exit in which
+        it happened, and the next `run` returns that exit."""
         self.in_run = True
         if self._asks:
             self._exit = None

@@ -1,10 +1,10 @@
 """The virtualized Generic Timer, shaped like KVM's (arch/arm64/kvm/arch_timer.c).
 
-A *direct* timer runs on hardware: while a vCPU is loaded, the PE's own comparator has the guest's
-CTL and CVAL behind an offset, its interrupt reaches the host, and the host injects it as an
-interrupt that is mapped to the physical one. An *emulated* timer traps, and a host timer stands for
-the comparator. On an nVHE host the virtual timer is direct and the physical one emulated; a VHE
-host has a timer of its own, so both are direct.
+A *direct* timer uses a timer of the PE: while the vCPU is loaded, the PE's comparator has the
+guest's CTL and CVAL and an offset. The comparator's PPI goes to the host, and the host injects the
+guest's PPI, which is mapped to the physical PPI. The registers of an *emulated* timer trap, and a
+host timer takes the place of the comparator. On an nVHE host the virtual timer is direct and the
+physical one emulated; a VHE host uses the EL2 timers, so both EL1 timers are direct.
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
@@ -82,8 +82,8 @@ class ArchTimer(Showable):
     """One vCPU's timers.
 
     ``set_phys_active(host_intid, active)`` writes the active state of a PPI in the GIC of the PE on
-    which the vCPU is (being) loaded; ``wake`` wakes the blocked vCPU. ``name`` is the owner of its
-    host timers in the clock's queue, unique within a host.
+    which the vCPU is loaded or is being loaded; ``wake`` wakes the blocked vCPU. ``name`` is the
+    owner of the vCPU's host timers in the clock's queue, and must be unique within a host.
     """
 
     def __init__(
@@ -123,11 +123,12 @@ class ArchTimer(Showable):
         return self.vm_data.ppi[context.timer_id]
 
     def now(self, context: ArchTimerContext) -> int:
-        """A context's count: the physical count less its offset."""
+        """The count of a context: the physical count minus the context's offset."""
         return self.vm_data.counter.count() - context.offset.value & MASK64
 
     def _ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
-        """CTL (writable bits) and CVAL, wherever they are."""
+        """CTL (writable bits) and CVAL of a context: from the PE's timer if it has them, else from
+        the context."""
         hw = self.hw
         if context.loaded and hw is not None:
             if context is self._direct_vtimer:
@@ -137,10 +138,10 @@ class ArchTimer(Showable):
         return context.ctl, context.cval
 
     def _shifted(self, context: ArchTimerContext) -> bool:
-        """Whether the hardware compares with another CVAL than the guest's: a physical offset, and
-        no CNTPOFF_EL2.
+        """Whether the PE compares with another CVAL than the guest's: the physical timer is direct
+        and has an offset, and the host has no CNTPOFF_EL2.
 
-        Then CNTP_* traps, so that the context has what the guest wrote.
+        In this case CNTP_* traps, so the context keeps the values that the guest wrote.
         """
         return (
             context is self.map.direct_ptimer
@@ -149,14 +150,14 @@ class ArchTimer(Showable):
         )
 
     def should_fire(self, context: ArchTimerContext) -> bool:
-        """timer_should_fire of a context, loaded or not."""
+        """Whether the output of a context is high (timer_should_fire), loaded or not."""
         ctl, cval = self._ctl_cval(context)
         count = self.vm_data.counter.count() - context.offset.value & MASK64
         return timer_should_fire(ctl, cval, count)
 
     def compute_delta(self, context: ArchTimerContext) -> int:
-        """The ns until the context's condition holds, 0 if it holds: exact, rounded up to the first
-        such ns."""
+        """The ns until the timer condition is met, 0 if it is met now. Rounded up: at that ns the
+        condition is true."""
         return self._delta_to(context, self._ctl_cval(context)[1])
 
     def _delta_to(self, context: ArchTimerContext, count: int) -> int:
@@ -164,25 +165,26 @@ class ArchTimer(Showable):
         return self.vm_data.counter.ns_after(ticks) - self.clock.now if ticks > 0 else 0
 
     def is_pending(self) -> bool:
-        """Whether a timer's output is high: a blocked vCPU must wake up (kvm_timer_is_pending)."""
+        """Whether the output of a timer is high, so that a blocked vCPU must wake up
+        (kvm_timer_is_pending)."""
         return any(self.should_fire(context) for context in self.cpu.contexts)
 
     # Lines and host timers -----------------------------------------------------------------------
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
-        """Tell the vGIC a context's level, also if it did not change: the vGIC lowers mapped lines
-        by itself."""
+        """Inject the level of a context into the vGIC, also if the level did not change: the vGIC
+        can lower a mapped line by itself."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
             self.bus.emit(
                 TimerLine(context.name, int(level))
-            )  # a direct timer's line is the hardware's event
+            )  # for a direct timer, the PE's timer emits this event
         if self.cpu.enabled:
             self.vgic.inject(self.vcpu_id, self.vm_data.ppi[context.timer_id], level, context)
 
     def timer_emulate(self, context: ArchTimerContext) -> None:
-        """Bring an emulated context's level and host timer up to date; every change of it ends
-        here."""
+        """Update the level and the host timer of an emulated context; called after every change of
+        the context."""
         assert context.hrtimer is not None
         level = self.should_fire(context)
         if level != context.irq_level:
@@ -193,9 +195,9 @@ class ArchTimer(Showable):
             context.hrtimer.start(self.clock.now + self.compute_delta(context))
 
     def sync(self) -> None:
-        """At an exit with a high line of an emulated timer: the line falls if the timer's count has
-        rolled over 2**64. No host timer is armed for that, because it would keep a guest that waits
-        for nothing alive for centuries."""
+        """At an exit: lower the line of an emulated timer if its condition ended because the count
+        passed 2**64. No host timer is armed for that wrap: a guest without any other event would
+        then never count as stuck."""
         for context in self.emulated:
             if context.irq_level and not self.should_fire(context):
                 self.timer_emulate(context)
@@ -204,7 +206,7 @@ class ArchTimer(Showable):
         assert context.hrtimer is not None
         delta = self.compute_delta(context)
         if delta:
-            context.hrtimer.start(self.clock.now + delta)  # woke early: an offset moved
+            context.hrtimer.start(self.clock.now + delta)  # expired early: an offset has changed
         else:
             self.update_irq(context, True)
 
@@ -216,7 +218,7 @@ class ArchTimer(Showable):
             self._bg.start(self.clock.now + min(deltas))
 
     def _waits(self) -> list[tuple[ArchTimerContext, int]]:
-        """The contexts that can fire, each with the ns until it does."""
+        """The contexts that can fire, each with the ns until its timer condition is met."""
         return [
             (c, self.compute_delta(c))
             for c in self.cpu.contexts
@@ -224,12 +226,12 @@ class ArchTimer(Showable):
         ]
 
     def host_irq(self, intid: int) -> bool:
-        """The host's handler of a timer PPI, already acknowledged. Returns whether it was the
-        guest's timer.
+        """The host's handler for a timer PPI that the host has acknowledged. Returns whether the
+        PPI was for the guest's timer.
 
         The physical interrupt stays active until the guest deactivates it through its list
-        register. One that is spurious (the line fell meanwhile) has nobody who would, so it is
-        deactivated here.
+        register. If the line is low by now, the guest gets no interrupt to deactivate, so the
+        handler deactivates the physical interrupt.
         """
         context = self._of_host_ppi.get(intid)
         if context is None or not context.loaded:
@@ -237,7 +239,7 @@ class ArchTimer(Showable):
         if not self.should_fire(context):
             if self._shifted(
                 context
-            ):  # the guest's count has rolled over, the hardware's has not: shift anew
+            ):  # the guest's count has passed 2**64, the PE's has not: compute CVAL again
                 self._save()
                 self._restore()
             self.set_phys_active(intid, False)
@@ -246,28 +248,29 @@ class ArchTimer(Showable):
         return True
 
     def _wfit_delay(self) -> list[int]:
-        """The ns until a WFIT that blocks the vCPU times out, as a list of none or one
-        (wfit_delay_ns)."""
+        """The ns until the timeout of a WFIT that blocks the vCPU, as a list of length 1; an empty
+        list without such a WFIT (wfit_delay_ns)."""
         return [] if self.wfit is None else [self._delta_to(self.cpu.vtimer, self.wfit)]
 
     def virtual_count(self) -> int:
-        """CNTVCT_EL0 of this vCPU now, loaded or not."""
+        """The present CNTVCT_EL0 of this vCPU, loaded or not."""
         return self.now(self.cpu.vtimer)
 
     def ns_of_virtual_count(self, count: int) -> int:
-        """The first ns at which the virtual count is ``count`` or more: now if it is."""
+        """The first ns at which the virtual count is ``count`` or more; the present ns if the count
+        is reached already."""
         return self.clock.now + self._delta_to(self.cpu.vtimer, count)
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of the next event of the guest's event stream and of the PE's, after now; None: no
-        stream."""
+        """The ns of the next event, after now, of the guest's event stream or of the PE's event
+        stream (only while loaded); None if no event stream is enabled."""
         if self.hw is not None:
             return self.hw.next_event(cntkctl)
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
         return None if ticks is None else self.vm_data.counter.ns_after(ticks)
 
     def event_since(self, cntkctl: int, ns: int) -> bool:
-        """Whether the event streams had an event after ``ns`` and up to now, under the present
+        """Whether an event stream had an event after ``ns`` and up to now, with the present
         settings."""
         counter = self.vm_data.counter
         elapsed = counter.count() - counter.count_at(ns) & MASK64
@@ -280,22 +283,22 @@ class ArchTimer(Showable):
         return any(edge is not None and edge <= elapsed for edge in edges)
 
     def next_rise(self) -> int | None:
-        """The ns at which the first line rises that is low now, wherever the timers are; None: none
-        will."""
+        """The ns at which the next timer line that is low now rises, whether or not the vCPU is
+        loaded; None if no line will rise."""
         deltas = [delta for _, delta in self._waits() if delta]
         return self.clock.now + min(deltas) if deltas else None
 
-    # A VMM with an interrupt controller of its own -----------------------------------------------
+    # If the VMM has the interrupt controller -----------------------------------------------------
 
     @property
     def device_irq_level(self) -> int:
-        """The levels for ``kvm_run.s.regs.device_irq_level``: bit 0 the virtual timer, bit 1 the
-        physical one."""
+        """The levels of the timers for ``kvm_run.s.regs.device_irq_level``: bit 0 is the virtual
+        timer, bit 1 the physical timer."""
         return sum(DEVICE_IRQ_BITS[c.timer_id] for c in self.cpu.contexts if c.irq_level)
 
     def sync_user(self) -> None:
-        """kvm_timer_sync_user, without a vGIC: a line that fell lets the host's interrupt in
-        again."""
+        """kvm_timer_sync_user, without a vGIC: if a line has fallen, deactivate the physical PPI,
+        so that the host can take the interrupt again."""
         for context in self._direct:
             if context.loaded and context.irq_level and not self.should_fire(context):
                 self.update_irq(context, False)
@@ -304,12 +307,12 @@ class ArchTimer(Showable):
     # Attributes ----------------------------------------------------------------------------------
 
     def set_attr(self, attr: int, value: int | None, in_kernel: bool) -> None:
-        """KVM_ARM_VCPU_TIMER_CTRL: the PPI of a timer, of all vCPUs. ``in_kernel``: the VM has a
-        vGIC.
+        """KVM_ARM_VCPU_TIMER_CTRL: set the PPI of a timer for all vCPUs. ``in_kernel``: the VM has
+        a vGIC.
 
-        EINVAL without a vGIC and for what is no PPI, EFAULT for None (no memory behind the
-        pointer), EBUSY after the first run, ENXIO for another attribute: checked in this order
-        (kvm_arm_timer_set_attr).
+        EINVAL without a vGIC, EFAULT for None (no memory behind the pointer), EINVAL for an INTID
+        that is not a PPI, EBUSY after the first run, ENXIO for an unknown attribute: checked in
+        this order (kvm_arm_timer_set_attr).
         """
         if not in_kernel:
             raise KvmError("EINVAL", "the VM has no interrupt controller")
@@ -320,11 +323,11 @@ class ArchTimer(Showable):
         self.vm_data.set_ppi(self._attribute(attr), value)
 
     def get_attr(self, attr: int) -> int:
-        """The PPI of a timer. ENXIO for another attribute."""
+        """The PPI of a timer. ENXIO for an unknown attribute."""
         return self.vm_data.ppi[self._attribute(attr)]
 
     def has_attr(self, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: ENXIO where there is no such attribute."""
+        """KVM_HAS_DEVICE_ATTR: ENXIO for an unknown attribute."""
         self._attribute(attr)
 
     @staticmethod
@@ -336,10 +339,10 @@ class ArchTimer(Showable):
     # Lifecycle -----------------------------------------------------------------------------------
 
     def enable(self) -> None:
-        """kvm_timer_enable, at the vCPU's first run: check and freeze the PPIs, map the direct
-        timer's.
+        """kvm_timer_enable, at the vCPU's first run: check the PPIs, make them unchangeable, and
+        map the PPIs of the direct timers.
 
-        EINVAL if two timers share a PPI or one is taken by somebody else.
+        KvmError EINVAL if two timers share a PPI, EEXIST if a PPI has another owner.
         """
         if self.cpu.enabled:
             return
@@ -357,22 +360,22 @@ class ArchTimer(Showable):
             raise KvmError("EINVAL", "two timers share a PPI")
 
     def repeat_levels(self) -> None:
-        """After `enable`: lines that rose before the vGIC knew whose they are were told in vain,
-        and a vCPU that sleeps is not loaded to tell them again."""
+        """After `enable`: inject the lines that are high. A line that rose before `enable` was not
+        injected into the vGIC, and a vCPU that is not loaded does not inject it again."""
         for context in self.cpu.contexts:
             if context.irq_level:
                 self.update_irq(context, True)
 
     def _map(self, context: ArchTimerContext) -> None:
-        """kvm_vgic_map_phys_irq, with the line's level as get_input_level gives it."""
+        """kvm_vgic_map_phys_irq; `should_fire` is the get_input_level function of the interrupt."""
         host_intid = HOST_PPI[context.timer_id]
         self.vgic.map_phys_irq(
             self.vcpu_id, self._ppi(context), host_intid, partial(self.should_fire, context)
         )
 
     def vcpu_reset(self) -> None:
-        """kvm_timer_vcpu_reset: timers off, CVAL untouched, lines low, and the mapped interrupt
-        back to inactive."""
+        """kvm_timer_vcpu_reset: disable the timers, keep CVAL, lower the lines, and make the mapped
+        interrupts inactive."""
         hw = self.hw
         self._save()
         for context in self.cpu.contexts:
@@ -389,7 +392,7 @@ class ArchTimer(Showable):
     reset = vcpu_reset
 
     def vcpu_load(self, hw: GenericTimer) -> None:
-        """kvm_timer_vcpu_load: put the guest's timers onto a PE, before the guest runs there."""
+        """kvm_timer_vcpu_load: load the guest's timers on a PE, before the guest runs there."""
         self.hw = hw
         for context in self._direct:
             self._load_gic(context)
@@ -400,8 +403,8 @@ class ArchTimer(Showable):
         self._set_traps(hw)
 
     def vcpu_put(self) -> None:
-        """kvm_timer_vcpu_put: take the guest's timers off the PE. `blocking` follows if the vCPU
-        sleeps."""
+        """kvm_timer_vcpu_put: save the guest's timers from the PE. If the vCPU blocks, the caller
+        calls `blocking` next."""
         hw = self.hw
         if hw is None:
             return
@@ -411,25 +414,28 @@ class ArchTimer(Showable):
         self.hw = None
 
     def attach(self, hw: GenericTimer) -> None:
-        """Be loaded on a PE whose registers hold this vCPU's timer already (restored state)."""
+        """Mark the timers as loaded on a PE whose registers hold this vCPU's timers already
+        (restored state)."""
         self.hw = hw
         for context in self._direct:
             context.loaded = True
 
     def detach(self) -> None:
-        """Be loaded nowhere, without saving: the state is about to be replaced."""
+        """Mark the timers as not loaded, without saving them: the caller replaces the state
+        next."""
         self.hw = None
         for context in self._direct:
             context.loaded = False
 
     def blocking(self) -> None:
-        """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the first timer that
-        can fire, if any.
+        """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the earliest timer
+        that can fire, or for the timeout of a WFIT.
 
-        A timer that fires already and was told to the vGIC is none: its interrupt is disabled, or
-        masked by priority, and waking for it would wake for ever. (KVM does wake, by
-        kvm_cpu_has_pending_timer, and lets WFI spin.) The level that was told is true at this
-        moment only: a mapped line falls in the vGIC without a word to us.
+        A timer is skipped if its condition is met and the vGIC already has the high level
+        (``irq_level``): its interrupt is disabled or masked by priority, and each wake-up for it
+        would be followed by another. (KVM wakes the vCPU, kvm_cpu_has_pending_timer, and WFI
+        spins.) ``irq_level`` is valid only at this moment: the vGIC can lower a mapped line by
+        itself later.
         """
         self.blocked = True
         deltas = [
@@ -442,8 +448,8 @@ class ArchTimer(Showable):
 
     @property
     def wakes_for(self) -> int | None:
-        """The INTID of the virtual timer, if it is on hardware and no other timer could wake the
-        vCPU; else None."""
+        """The INTID of the virtual timer, if it is loaded, the vCPU's timers are ``enabled``, and
+        neither the physical timer nor a WFIT timeout can wake the vCPU; else None."""
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
@@ -452,25 +458,25 @@ class ArchTimer(Showable):
         return self.vm_data.ppi[TimerId.VTIMER]
 
     def slept(self, times: int) -> None:
-        """What so many rounds of `blocking`, the background timer's end and `vcpu_load` for the
-        virtual timer leave."""
+        """Set the state after ``times`` repetitions of: `blocking`, expiry of the background timer
+        for the virtual timer, `vcpu_load`."""
         self.clock.skip(times)
         self.update_irq(self.cpu.vtimer, True)
         self.set_phys_active(HOST_PPI[TimerId.VTIMER], True)
 
     def unblocking(self) -> None:
-        """kvm_timer_unblocking; a WFIT is over with it."""
+        """kvm_timer_unblocking: cancel the background timer and the timeout of a WFIT."""
         self.blocked = False
         self._bg.cancel()
         self.wfit = None
 
     def _load_gic(self, context: ArchTimerContext) -> None:
-        """kvm_timer_vcpu_load_gic: resample the line, and set the host's active state before the
-        timer runs.
+        """kvm_timer_vcpu_load_gic: sample the line again, and set the active state of the physical
+        PPI before the timer runs.
 
-        The interrupt must be active on the host while the guest has it active *or* its line is
-        high: the guest will get it by list register, and an inactive one would throw the guest out
-        again at once.
+        The physical PPI must be active while the guest's interrupt is active *or* the line is high:
+        the guest gets the interrupt by a list register, and an inactive physical PPI would cause an
+        exit at once.
         """
         self.update_irq(context, self.should_fire(context))
         active = context.irq_level
@@ -479,8 +485,8 @@ class ArchTimer(Showable):
         self.set_phys_active(HOST_PPI[context.timer_id], active)
 
     def _save(self) -> None:
-        """timer_save_state of the direct timers: the PE's comparators are off afterwards, at no
-        offset."""
+        """timer_save_state of the direct timers; afterwards the PE's timers are disabled and have
+        the offset 0."""
         hw = self.hw
         for context in self._direct:
             if hw is not None and context.loaded:
@@ -489,8 +495,8 @@ class ArchTimer(Showable):
                 context.loaded = False
 
     def _restore(self) -> None:
-        """timer_restore_state of the direct timers: CTL last, so that none ever runs with half of
-        its state."""
+        """timer_restore_state of the direct timers: CTL is written last, so that no timer runs with
+        an incomplete state."""
         hw = self.hw
         for context in self._direct:
             if hw is not None and not context.loaded:
@@ -511,20 +517,20 @@ class ArchTimer(Showable):
         program(offset, ctl, cval)
 
     def _shift(self, context: ArchTimerContext) -> int:
-        """The CVAL by which hardware that knows no physical offset does what the guest's says;
-        beyond 64 bits if its count rolls over first.
+        """The CVAL for a PE without a physical offset (no CNTPOFF_EL2) with which its timer fires
+        when the guest's would. The value is above 64 bits if the PE's count passes 2**64 first.
 
-        KVM adds the offset modulo 2**64, and a far CVAL fires at once. This is exact until one of
-        the counts rolls over.
+        KVM adds the offset modulo 2**64, so a CVAL far in the future fires at once. This
+        calculation is exact until the guest's count or the PE's count passes 2**64.
         """
         offset = context.offset.value
         rolled = 0 if self.vm_data.counter.count() >= offset else 1 << 64
         return max(context.cval + offset - rolled, 0)
 
     def _set_traps(self, hw: GenericTimer) -> None:
-        """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 are the guest's, unless they need an offset
-        that there is no CNTPOFF_EL2 for. __timer_enable_traps (nVHE): CNTP_* traps always, and
-        CNTPCT_EL0 while it has an offset."""
+        """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 do not trap, unless the physical timer has
+        an offset and the host has no CNTPOFF_EL2. __timer_enable_traps (nVHE): CNTP_* always traps,
+        and CNTPCT_EL0 traps while the physical timer has an offset."""
         moved = self.cpu.ptimer.offset.value != 0
         if self.vm_data.vhe:
             self._allow(
@@ -534,7 +540,7 @@ class ArchTimer(Showable):
             self._allow(hw, 0 if moved else CNTHCTL_PCTEN)
 
     def _allow(self, hw: GenericTimer, enables: int) -> None:
-        """Write CNTHCTL_EL2 in the layout that the host runs with."""
+        """Write CNTHCTL_EL2 in the layout of the host (HCR_EL2.E2H on VHE)."""
         if self.vm_data.vhe:
             enables = enables << EL1_ENABLES_E2H_SHIFT | (
                 CNTHCTL_ECV if self.vm_data.cntpoff else 0
@@ -547,18 +553,19 @@ class ArchTimer(Showable):
                 context.hrtimer.cancel()
 
     def set_vcpu_offset(self, timer_id: TimerId, offset: int | None) -> None:
-        """Give a timer an offset of this vCPU's own, in ticks, on top of the VM's; None: none."""
+        """Set the vCPU's own offset of a timer in ticks, which is added to the VM's offset; None:
+        no own offset."""
         self.offset_moves()
         self._context(timer_id).offset.vcpu_offset = None if offset is None else offset & MASK64
         self.offset_changed()
 
     def offset_moves(self) -> None:
-        """An offset is about to move: the hardware gives back what it has, by the present one."""
+        """Before an offset changes: save the direct timers from the PE, with the present offset."""
         self._save()
 
     def offset_changed(self) -> None:
-        """An offset moved under this vCPU (`offset_moves` came before): lines, host timers and
-        traps follow."""
+        """After an offset has changed (the caller called `offset_moves` first): update lines, host
+        timers and traps."""
         hw = self.hw
         if hw is not None:
             self.vcpu_load(hw)
@@ -571,19 +578,20 @@ class ArchTimer(Showable):
     # Register access -----------------------------------------------------------------------------
 
     def trap(self, encoding: int, is_write: bool, value: int = 0) -> int:
-        """A trapped guest access (kvm_arm_timer_{read,write}_sysreg); returns what a read gives, 0
-        for a write.
+        """A trapped guest access (kvm_arm_timer_{read,write}_sysreg); returns the value of a read,
+        0 for a write.
 
-        KeyError where the guest gets UNDEF: not a timer register, or a write of a counter.
+        KeyError if the guest must get UNDEF: the encoding is not a timer register, or the access is
+        a write of a counter.
         """
         timer_id, register = TRAPPED[encoding]
         context = self._context(timer_id)
         if not is_write:
             found = self._read(context, register)
             disabled = register is TimerRegister.CTL and not found & arch.CTL_ENABLE
-            # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0): the guest reads what
-            # the hardware answers where nothing traps, and cannot tell the hosts apart. (KVM gives
-            # the condition; `get_one_reg` does.)
+            # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0): the guest reads the
+            # same value as from a PE's timer that does not trap, so VHE and nVHE hosts do not
+            # differ. (KVM returns the timer condition; `get_one_reg` does too.)
             return found & ~arch.CTL_ISTATUS if disabled else found
         if register is TimerRegister.CNT:
             raise KeyError(encoding)
@@ -594,12 +602,12 @@ class ArchTimer(Showable):
 
     def get_one_reg(self, encoding: int) -> int:
         """KVM_GET_ONE_REG of a timer register, by the encoding in the id (`ONE_REGS`). KeyError for
-        another one."""
+        an unknown encoding."""
         timer_id, register = ONE_REGS[encoding]
         return self._read(self._context(timer_id), register)
 
     def set_one_reg(self, encoding: int, value: int) -> None:
-        """KVM_SET_ONE_REG of a timer register; CNT moves the counter of the whole VM."""
+        """KVM_SET_ONE_REG of a timer register; CNT sets the counter for the whole VM."""
         timer_id, register = ONE_REGS[encoding]
         if register is TimerRegister.CNT:
             self.vm_data.set_count(timer_id, value & MASK64)
@@ -623,7 +631,8 @@ class ArchTimer(Showable):
         )
 
     def _write(self, context: ArchTimerContext, register: TimerRegister, value: int) -> None:
-        """Change a context where it is: a direct one is saved, changed and restored."""
+        """Write a register of a context. If the context is loaded, save it first and restore it
+        afterwards."""
         was_loaded = context.loaded
         if was_loaded:
             self._save()
@@ -639,8 +648,7 @@ class ArchTimer(Showable):
             self._software_changed(context)
 
     def _software_changed(self, context: ArchTimerContext) -> None:
-        """A context that no hardware has was changed: its level and the host timer that stands for
-        it follow."""
+        """After a context that is not loaded was changed: update its level and its host timer."""
         if self.hw is not None:
             self.timer_emulate(context)
             return
@@ -651,7 +659,7 @@ class ArchTimer(Showable):
     # Showing and saving --------------------------------------------------------------------------
 
     def shown(self) -> list[TimerRow]:
-        """Both timers at this moment."""
+        """The present state of both timers."""
         return [self._shown(context) for context in self.cpu.contexts]
 
     def _shown(self, context: ArchTimerContext) -> TimerRow:
@@ -666,11 +674,12 @@ class ArchTimer(Showable):
         )  # fmt: skip
 
     def rows(self) -> list[dict[str, object]]:
-        """Both timers as plain data for a table."""
+        """The present state of both timers as plain data for a table."""
         return [row._asdict() for row in self.shown()]
 
     def _owner(self, context: ArchTimerContext) -> str:
-        """Who makes the timer fire at this moment: a comparator, or which host timer; nobody."""
+        """What makes the timer fire now: the PE's comparator, hrtimer or bg_timer; "nobody" if
+        nothing does."""
         if context.loaded:
             return "comparator"
         if context.hrtimer is not None and context.hrtimer.active:
@@ -679,7 +688,8 @@ class ArchTimer(Showable):
         return "bg_timer" if waits else "nobody"
 
     def tables(self) -> Sequence[Table | str]:
-        """The contexts and the map for people; counts in hexadecimal."""
+        """The contexts as a table for people, with counts in hexadecimal, and the expiry of the
+        background timer if armed."""
         hexed = ("cval", "now", "offset", "vm_offset", "vcpu_offset")
         rows = [
             {k: f"{v:#x}" if k in hexed and isinstance(v, int) else v for k, v in row.items()}
@@ -694,8 +704,8 @@ class ArchTimer(Showable):
         ]
 
     def state(self) -> dict[str, object]:
-        """The guest's view of both timers, wherever they are loaded. The clock saves the armed host
-        timers."""
+        """The guest's view of both timers, loaded or not. The clock saves the host timers that are
+        armed."""
         timers = {}
         for context in self.cpu.contexts:
             ctl, cval = self._ctl_cval(context)
@@ -707,16 +717,14 @@ class ArchTimer(Showable):
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore `state`. The vCPU comes back loaded on no PE: `vcpu_load` follows if it was on
-        one."""
+        """Restore `state`. Afterwards the timers are not loaded; the caller calls `attach` or
+        `vcpu_load` if the vCPU was on a PE."""
         checked(state, "ArchTimer", STATE_VERSION)
         self.hw = None
         if state["enabled"]:
             self.enable()
         else:
-            self.cpu.enabled = (
-                False  # of before the first run, which will map the interrupt (again)
-            )
+            self.cpu.enabled = False  # saved before the first run, which will map the interrupts
         self.wfit = state["wfit"]
         self.blocked = bool(state["blocked"])
         for context in self.cpu.contexts:

@@ -1,5 +1,5 @@
-"""The data of the virtualized timers: ids, contexts, offsets and the map, and the decisions that
-are pure (include/kvm/arm_arch_timer.h, arch/arm64/kvm/arch_timer.c).
+"""The data of the virtualized timers: ids, contexts, offsets and the map, and the pure decisions
+(include/kvm/arm_arch_timer.h, arch/arm64/kvm/arch_timer.c).
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
@@ -25,8 +25,8 @@ STATE_VERSION = 1
 
 
 class TimerId(IntEnum):
-    """KVM's timer ids. The two of EL2 need nested virtualization: here they have a PPI number and
-    nothing else."""
+    """KVM's timer ids. HVTIMER and HPTIMER need nested virtualization: here each has only a PPI
+    number."""
 
     PTIMER = 0
     VTIMER = 1
@@ -35,8 +35,8 @@ class TimerId(IntEnum):
 
 
 class TimerRow(NamedTuple):
-    """One timer of a vCPU at this moment, for people and for a diagnosis. ``fires_in_ns`` is 0 while
-    the timer condition holds, None for a timer that cannot fire."""
+    """The present state of one timer of a vCPU, for people and for a diagnosis. ``fires_in_ns`` is
+    0 while the timer condition is met, None for a timer that cannot fire."""
 
     timer: str
     ppi: int
@@ -54,7 +54,7 @@ class TimerRow(NamedTuple):
 
 
 class TimerRegister(IntEnum):
-    """KVM's register selectors of one timer."""
+    """KVM's selectors for the registers of one timer."""
 
     CNT = 0
     CVAL = 1
@@ -62,7 +62,7 @@ class TimerRegister(IntEnum):
     CTL = 3
 
 
-#: Names as trace events and the hardware use them.
+#: The names of the timers in trace events and in `armvirt.hw`.
 TIMER_NAMES = {
     TimerId.VTIMER: VTIMER, TimerId.PTIMER: PTIMER, TimerId.HVTIMER: "hvtimer", TimerId.HPTIMER: "hptimer",
 }  # fmt: skip
@@ -70,19 +70,18 @@ DEFAULT_PPI = {
     TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER,
     TimerId.HVTIMER: arch.PPI_HVTIMER, TimerId.HPTIMER: arch.PPI_HPTIMER,
 }  # fmt: skip
-#: The PE's own interrupt of a timer that runs on hardware.
+#: The physical PPI of a direct timer.
 HOST_PPI = {TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER}
 
-#: KVM_ARM_VCPU_TIMER_CTRL, the group of vCPU attributes, and which PPI each of its attributes is
-#: (uapi/asm/kvm.h).
+#: KVM_ARM_VCPU_TIMER_CTRL, the group of vCPU attributes, and the timer whose PPI each attribute
+#: sets (uapi/asm/kvm.h).
 TIMER_CTRL = 1
 TIMER_ATTRIBUTES = {0: TimerId.VTIMER, 1: TimerId.PTIMER, 2: TimerId.HVTIMER, 3: TimerId.HPTIMER}
 
 #: The bits of ``struct kvm_sync_regs.device_irq_level`` (uapi/asm/kvm.h).
 DEVICE_IRQ_BITS = {TimerId.VTIMER: 1 << 0, TimerId.PTIMER: 1 << 1}
 
-#: Guest accesses that can trap (kvm/sys_regs.c): which timer and which of its registers an encoding
-#: names.
+#: Guest accesses that can trap (kvm/sys_regs.c): the timer and the timer register of each encoding.
 TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
     arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
     arch.CNTPCTSS_EL0: (TimerId.PTIMER, TimerRegister.CNT),
@@ -97,8 +96,8 @@ TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
 }
 
 #: ONE_REG registers by the encoding in their id. KVM's ids of the virtual timer's CVAL and CNT are
-#: swapped against the architecture and frozen as ABI (Documentation/virt/kvm/api.rst); those of the
-#: physical timer are not.
+#: swapped against the architecture and frozen as ABI (Documentation/virt/kvm/api.rst); the ids of
+#: the physical timer are not swapped.
 ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
     arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
     arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
@@ -110,7 +109,7 @@ ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
 
 
 class TimerVgic(Protocol):
-    """What the timer needs of the vGIC (include/kvm/arm_vgic.h)."""
+    """The interface of the vGIC to the timers (include/kvm/arm_vgic.h)."""
 
     def inject(
         self, vcpu_id: int | None, intid: int, level: bool, owner: object = None
@@ -136,13 +135,13 @@ def timer_can_fire(ctl: int) -> bool:
 
 
 def timer_should_fire(ctl: int, cval: int, now: int) -> bool:
-    """Whether the timer's output is high; ``now`` is the count less the timer's offset."""
+    """Whether the timer's output is high; ``now`` is the count minus the timer's offset."""
     return timer_can_fire(ctl) and cval <= now
 
 
 def ctl_with_status(ctl: int, cval: int, now: int) -> int:
-    """CTL as KVM computes it for a reader: ISTATUS follows the condition even while ENABLE is 0
-    (then UNKNOWN)."""
+    """CTL as KVM computes it for a read: ISTATUS follows the timer condition also while ENABLE is 0
+    (where the architecture says UNKNOWN)."""
     return ctl | (CTL_ISTATUS if cval <= now else 0)
 
 
@@ -150,12 +149,12 @@ def ctl_with_status(ctl: int, cval: int, now: int) -> int:
 
 
 class ArchTimerVmData:
-    """What all vCPUs of a VM share: the offsets (ticks subtracted from the physical count) and the
-    PPIs.
+    """Data that all vCPUs of a VM share: the offsets (ticks subtracted from the physical count) and
+    the PPIs.
 
-    The virtual count is ``virtual_start`` at creation: KVM's choice of CNTVOFF, for 0. ``vhe`` is
-    how the host runs: at EL2, with both timers for the guest, or with EL2 beside it; ``cntpoff``
-    says that a VHE host has FEAT_ECV_POFF.
+    The virtual count is ``virtual_start`` at creation (KVM: CNTVOFF such that the count starts at
+    0). ``vhe``: the host runs at EL2 and both timers are the guest's; else the host is nVHE.
+    ``cntpoff``: a VHE host has FEAT_ECV_POFF.
     """
 
     def __init__(
@@ -176,18 +175,18 @@ class ArchTimerVmData:
         self._timers: list[ArchTimer] = []
 
     def attach(self, timer: ArchTimer) -> None:
-        """Add a vCPU's timer: it follows when an offset moves."""
+        """Add the timers of a vCPU, which are updated when an offset changes."""
         self._timers.append(timer)
 
     def set_counter_offset(self, offset: int) -> None:
         """KVM_ARM_SET_COUNTER_OFFSET: subtract ``offset`` from both counters; later writes of CNT
-        are ignored."""
+        have no effect."""
         self.counter_offset_set = True
         self._move(offset & MASK64, offset & MASK64)
 
     def set_count(self, timer_id: TimerId, count: int) -> None:
-        """Make a counter read ``count`` now, on every vCPU (ONE_REG CNT); no effect after
-        SET_COUNTER_OFFSET."""
+        """Set the offset so that a counter reads ``count`` now, on every vCPU (ONE_REG CNT); no
+        effect after KVM_ARM_SET_COUNTER_OFFSET."""
         if self.counter_offset_set:
             return
         offset = self.counter.count() - count & MASK64
@@ -197,20 +196,20 @@ class ArchTimerVmData:
             self._move(self.voffset, offset)
 
     def set_ppi(self, timer_id: TimerId, intid: int) -> None:
-        """KVM_ARM_VCPU_TIMER_CTRL: choose a timer's PPI. EINVAL if it is none, EBUSY after the
-        first run."""
+        """KVM_ARM_VCPU_TIMER_CTRL: set a timer's PPI. EINVAL if ``intid`` is not a PPI, EBUSY after
+        the first run."""
         self.check_ppi(intid)
         self.check_changeable()
         self.ppi[timer_id] = intid
 
     @staticmethod
     def check_ppi(intid: int) -> None:
-        """EINVAL for an INTID that is no PPI."""
+        """KvmError EINVAL for an INTID that is not a PPI."""
         if not 16 <= intid <= 31:
             raise KvmError("EINVAL", f"timer interrupt {intid} is not a PPI (16 to 31)")
 
     def check_changeable(self) -> None:
-        """EBUSY once a vCPU has run."""
+        """KvmError EBUSY after a vCPU has run."""
         if self.ppis_immutable:
             raise KvmError("EBUSY", "timer interrupts are fixed once a vCPU has run")
 
@@ -218,8 +217,8 @@ class ArchTimerVmData:
         return self.voffset if timer_id is TimerId.VTIMER else self.poffset
 
     def _move(self, voffset: int, poffset: int) -> None:
-        """Every change of an offset: the timers are taken off the hardware first, by the offsets
-        that they are at."""
+        """Change the offsets: save the timers from the PEs with the old offsets, then update
+        them."""
         for timer in self._timers:
             timer.offset_moves()
         self.voffset, self.poffset = voffset, poffset
@@ -227,7 +226,7 @@ class ArchTimerVmData:
             timer.offset_changed()
 
     def reset(self) -> None:
-        """Nothing of this resets with a vCPU: offsets and PPIs last as long as the VM."""
+        """No effect: offsets and PPIs belong to the VM, and a vCPU reset keeps them."""
 
     def state(self) -> dict[str, object]:
         return {
@@ -239,7 +238,7 @@ class ArchTimerVmData:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. Load it before the vCPUs' timers, which read the offsets."""
+        """Restore `state`, before the state of the vCPUs' timers, which use the offsets."""
         checked(state, "ArchTimerVmData", STATE_VERSION)
         voffset, poffset, ppi = state["voffset"], state["poffset"], state["ppi"]
         assert isinstance(voffset, int) and isinstance(poffset, int) and isinstance(ppi, dict)
@@ -251,10 +250,10 @@ class ArchTimerVmData:
 
 
 class ArchTimerOffset:
-    """A context's offset: the VM's, plus one of the vCPU's own where it has one.
+    """A context's offset: the VM's offset, plus the vCPU's own offset if it is set.
 
-    The second is what a guest hypervisor would have in CNTVOFF_EL2 or CNTPOFF_EL2 for its guest;
-    None: not used. Change it by `ArchTimer.set_vcpu_offset`.
+    ``vcpu_offset`` is what a guest hypervisor would have in CNTVOFF_EL2 or CNTPOFF_EL2 for its
+    guest; None: not used. Change it by `ArchTimer.set_vcpu_offset`.
     """
 
     __slots__ = ("_timer_id", "_vm_data", "vcpu_offset")
@@ -269,7 +268,7 @@ class ArchTimerOffset:
 
     @property
     def value(self) -> int:
-        """timer_get_offset: the sum of both, modulo 2**64."""
+        """timer_get_offset: the sum of ``vm_offset`` and ``vcpu_offset``, modulo 2**64."""
         data = self._vm_data
         vm_offset = data.voffset if self._timer_id is TimerId.VTIMER else data.poffset
         return vm_offset + (self.vcpu_offset or 0) & MASK64
@@ -278,8 +277,8 @@ class ArchTimerOffset:
 class ArchTimerContext:
     """One timer of one vCPU.
 
-    ``ctl`` and ``cval`` are the guest's while the context is not ``loaded``; afterwards the
-    hardware has them. ``irq_level`` is the level that was last told to the vGIC.
+    ``ctl`` and ``cval`` are the guest's while the context is not ``loaded``; while it is loaded the
+    PE's timer has them. ``irq_level`` is the level that was last injected into the vGIC.
     """
 
     __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "name", "offset", "timer_id")
@@ -292,7 +291,7 @@ class ArchTimerContext:
 
 
 class ArchTimerCpu:
-    """The timers of one vCPU, and the background timer that wakes it while it is blocked."""
+    """The timers of one vCPU, and the background timer that wakes the vCPU while it is blocked."""
 
     __slots__ = ("bg_timer", "enabled", "ptimer", "vtimer")
 
@@ -308,7 +307,7 @@ class ArchTimerCpu:
 
 
 class TimerMap(NamedTuple):
-    """Which timers run on hardware and which in software."""
+    """Which timers are direct (they use the PE's timers) and which are emulated."""
 
     direct_vtimer: ArchTimerContext
     direct_ptimer: ArchTimerContext | None
@@ -325,8 +324,8 @@ class TimerMap(NamedTuple):
 
 
 def get_timer_map(cpu: ArchTimerCpu, vhe: bool = False) -> TimerMap:
-    """The map of a VHE host, which gives both timers to its guest, or of an nVHE host, which keeps
-    the physical one."""
+    """The map on a VHE host, where both timers are direct, or on an nVHE host, where the physical
+    timer is emulated."""
     if vhe:
         return TimerMap(
             direct_vtimer=cpu.vtimer, direct_ptimer=cpu.ptimer, emul_vtimer=None, emul_ptimer=None
