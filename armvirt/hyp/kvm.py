@@ -1,8 +1,7 @@
-"""The KVM API in Python: Kvm, Vm, Vcpu, devices. A VMM uses the hypervisor through this module
-only.
+"""The KVM API in Python: Kvm, Vm, Vcpu, devices. A VMM imports only this module of the hypervisor.
 
 Names and semantics follow the ioctls (Documentation/virt/kvm/api.rst); errors are `KvmError` with
-the errno's name. The classes are public: a VMM, or a KVM selftest, can be written against them.
+the name of the errno. The classes are public: they can be used to write a VMM or a KVM selftest.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ PVTIME_IPA = pvtime.ATTR_IPA
 
 
 def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
-    """A vCPU with its run loop and the link to its VMM."""
+    """Create a vCPU with its run loop and the link to its VMM."""
     vcpu = Vcpu(vm, vcpu_id)
     loop = RunLoop(vcpu)
     vcpu.enter, vcpu.vmm = loop.enter, loop.vmm
@@ -118,9 +117,9 @@ def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
 
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable;
-    ``wall_clock_start`` is the date at virtual time 0 in ns since 1970, which guests get by the PTP
-    call; the rest as `Host`."""
+    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable.
+    ``wall_clock_start`` is the date at virtual time 0, in ns since 1970 (the PTP hypercall returns
+    to guests this date plus the virtual time). The other parameters are those of `Host`."""
 
     def __init__(
         self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
@@ -156,7 +155,7 @@ class Kvm:
         return vm
 
     def state(self) -> dict[str, object]:
-        """The state of the host and of all VMs without memory."""
+        """The state of the host and of all VMs, without guest memory."""
         return {
             "version": STATE_VERSION,
             "host": self.host.state(),
@@ -164,10 +163,10 @@ class Kvm:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state` on a host that was built the same way and has the same
-        memory contents.
+        """Restore `state` on a host that was built the same way and has the same memory contents.
 
-        ValueError, and nothing is changed, for the state of a host or VM of another shape.
+        ValueError if the state was saved from a host or VM of another shape; nothing is changed
+        then.
         """
         self.host.check_standing()
         checked(state, "Kvm", STATE_VERSION)
@@ -183,6 +182,6 @@ class Kvm:
         self.host.load(state["host"])
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION: 0 for a missing capability, else 1 or the number that the capability
-        has (see `Cap`)."""
+        """KVM_CHECK_EXTENSION: 0 for a capability that is not supported, else 1 or the value of the
+        capability (see `Cap`)."""
         return check_extension(cap, len(self.host.pcpus))

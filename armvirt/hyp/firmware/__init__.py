@@ -1,1 +1,2 @@
-"""What a guest calls by HVC or SMC: PSCI and the services of the SMC calling convention."""
+"""The functions that a guest calls by HVC or SMC: PSCI and the services of the SMC calling
+convention."""

@@ -1,7 +1,6 @@
-"""Which SMCCC calls a guest may make: the VMM's filter, the VM attribute KVM_ARM_VM_SMCCC_FILTER
-(arch/arm64/kvm/hypercalls.c). It comes before the firmware bitmaps,
-`armvirt.hyp.firmware.service_bitmaps`.
-"""
+"""The SMCCC filter of the VMM: which calls a guest may make. It is the VM attribute
+KVM_ARM_VM_SMCCC_FILTER (arch/arm64/kvm/hypercalls.c). The filter is applied before the firmware
+bitmaps (`armvirt.hyp.firmware.service_bitmaps`)."""
 
 from __future__ import annotations
 
@@ -17,7 +16,8 @@ SMCCC_FILTER = 0  # KVM_ARM_VM_SMCCC_FILTER, its only attribute
 
 
 class FilterAction(IntEnum):
-    """KVM_SMCCC_FILTER_*: do it, answer NOT_SUPPORTED, or leave to the VMM as a `HypercallExit`."""
+    """KVM_SMCCC_FILTER_*: handle the call, return NOT_SUPPORTED, or forward the call to the VMM as
+    a `HypercallExit`."""
 
     HANDLE = 0
     DENY = 1
@@ -33,11 +33,11 @@ class FilterRange(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The last function; a u32, as in the kernel."""
+        """The last function id of the range, modulo 2**32 (a u32 in the kernel)."""
         return self.base + self.nr_functions - 1 & MAX_FUNCTION
 
 
-#: The calls of the Arm architecture, SMC32 and SMC64: a VMM cannot take them away
+#: The calls of the Arm architecture, SMC32 and SMC64: a VMM cannot filter these calls
 #: (init_smccc_filter).
 RESERVED = (
     FilterRange(0x8000_0000, 0x1_0000, FilterAction.HANDLE),
@@ -46,15 +46,14 @@ RESERVED = (
 
 
 class SmcccFilter:
-    """The filter of one VM; without ranges everything is handled."""
+    """The filter of one VM; a call in no range is handled."""
 
     def __init__(self) -> None:
         self._ranges: list[FilterRange] = []
 
     def add(self, new: FilterRange, has_run: bool) -> None:
-        """KvmError EINVAL for an action or a range that cannot be, EBUSY once a vCPU has run,
-        EEXIST for an overlap with another range or the reserved ones. They are looked for in this
-        order."""
+        """Add a range. KvmError EINVAL for an invalid action or range, EBUSY after a vCPU has run,
+        EEXIST if the range overlaps another range or a reserved range: checked in this order."""
         if not 0 <= new.base <= MAX_FUNCTION or not 0 <= new.nr_functions <= MAX_FUNCTION:
             raise KvmError(
                 "EINVAL", f"an SMCCC filter of {new.nr_functions} functions from {new.base:#x}"
@@ -74,7 +73,7 @@ class SmcccFilter:
         self._ranges.append(new)
 
     def action(self, function: int) -> FilterAction:
-        """What is to be done with a call."""
+        """The action for a call of ``function``."""
         for each in self._ranges:
             if each.base <= function <= each.end:
                 return FilterAction(each.action)

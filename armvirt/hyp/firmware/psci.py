@@ -1,5 +1,5 @@
-"""PSCI 0.2 to 1.3 as KVM implements it (Arm DEN 0022; arch/arm64/kvm/psci.c), one row per function
-id."""
+"""PSCI 0.2 to 1.3 as KVM implements it (Arm DEN 0022; arch/arm64/kvm/psci.c), with a table of the
+functions by id."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from armvirt.state import State, checked
 
 STATE_VERSION = 1
 
+#: The PSCI versions that the VMM can choose.
 VERSIONS = (arch.PSCI_0_2, arch.PSCI_1_0, arch.PSCI_1_1, arch.PSCI_1_2, arch.PSCI_1_3)
-LATEST = VERSIONS[-1]  # what a new VM has (KVM_ARM_PSCI_LATEST)
+LATEST = VERSIONS[-1]  # the version of a new VM (KVM_ARM_PSCI_LATEST)
 
 Args = tuple[int, ...]
 
 
 class SmcccHost(Protocol):
-    """What the calls need of the VM."""
+    """The interface of the VM to the SMCCC calls."""
 
     def vcpu_ids(self) -> Iterable[int]:
-        """All vCPUs, powered on or not."""
+        """The ids of all vCPUs, powered on or off."""
         ...
 
     def mpidr(self, vcpu_id: int) -> int:
-        """The vCPU's MPIDR_EL1."""
+        """The MPIDR_EL1 of a vCPU."""
         ...
 
     def is_on(self, vcpu_id: int) -> bool:
-        """Whether it is powered on; true from the moment of `cpu_on`, before it runs."""
+        """Whether a vCPU is powered on: true from `cpu_on`, also before the vCPU runs."""
         ...
 
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Reset a vCPU to start at ``entry`` with ``context_id`` in x0, then power it on, in this
-        order."""
+        """Reset a vCPU to start at ``entry`` with ``context_id`` in x0, then power the vCPU on, in
+        this order."""
         ...
 
     def cpu_off(self, vcpu_id: int) -> None:
@@ -45,30 +46,32 @@ class SmcccHost(Protocol):
         ...
 
     def cpu_suspend(self, vcpu_id: int) -> None:
-        """Block a vCPU as WFI does; its registers are kept."""
+        """Block a vCPU like WFI does; its registers are kept."""
         ...
 
     def polls_for_cpu(self, vcpu_id: int) -> None:
-        """A vCPU was told that another is on, and will ask again until that is off, or up."""
+        """A vCPU polls the power state of another vCPU: AFFINITY_INFO has returned ON, and the vCPU
+        will probably call AFFINITY_INFO again."""
         ...
 
     def system_event(self, kind: str, flags: int) -> None:
-        """All vCPUs off, then KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset.
+        """Power off all vCPUs, then exit with KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset.
 
-        KVM puts INTERNAL_FAILURE into the caller's x0, which a VMM that runs it again will let it
-        see.
+        As in KVM, the caller's x0 gets INTERNAL_FAILURE. The guest sees this value if the VMM runs
+        the vCPU again.
         """
         ...
 
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """KVM_EXIT_SYSTEM_EVENT suspend. The VMM decides: it starts the vCPU at ``entry`` when it
-        wakes, or denies by writing x0, which it finds as the caller left it."""
+        """Exit with KVM_EXIT_SYSTEM_EVENT suspend. The VMM starts the vCPU at ``entry`` at the
+        wake-up, or denies the suspend by a result in x0; x0 still has the caller's value at the
+        exit."""
         ...
 
 
 class PsciCall(NamedTuple):
-    """A function: its handler (None: no return to the caller), and the first PSCI version that has
-    it."""
+    """A PSCI function: its handler (result None: the call does not return to the caller), and the
+    first PSCI version that has the function."""
 
     handler: Callable[[Psci, int, Args], int | None]
     since: int = arch.PSCI_0_2
@@ -77,8 +80,9 @@ class PsciCall(NamedTuple):
 class Psci:
     """The PSCI of one VM.
 
-    `call` returns x0 as a signed number, or None when the caller does not get control back.
-    ``suspend_enabled`` is KVM_CAP_ARM_SYSTEM_SUSPEND: without it there is no SYSTEM_SUSPEND.
+    `call` returns x0 as a signed number, or None if the call does not return to the caller.
+    ``suspend_enabled`` is KVM_CAP_ARM_SYSTEM_SUSPEND: while it is false, SYSTEM_SUSPEND is not
+    supported.
     """
 
     def __init__(self, host: SmcccHost, version: int = LATEST) -> None:
@@ -87,21 +91,22 @@ class Psci:
         self.set_version(version)
 
     def set_version(self, version: int) -> None:
-        """KVM_REG_ARM_PSCI_VERSION: EINVAL for a version that is not `VERSIONS`."""
+        """KVM_REG_ARM_PSCI_VERSION: KvmError EINVAL for a version that is not in `VERSIONS`."""
         if version not in VERSIONS:
             raise KvmError("EINVAL", f"PSCI version {version:#x} is not supported")
         self.version = version
 
     def implements(self, function: int) -> bool:
-        """Whether the VM's PSCI version has this function, and the VMM allows it."""
+        """Whether the VM's PSCI version has the function, and the VMM has enabled it
+        (SYSTEM_SUSPEND)."""
         row = CALLS.get(function)
         if function in _SUSPEND and not self.suspend_enabled:
             return False
         return row is not None and row.since <= self.version
 
     def call(self, vcpu_id: int, function: int, args: Args) -> int | None:
-        """Run one function. ``args`` are x1 to x3 at least, already cut to 32 bits for a 32-bit
-        id."""
+        """Call a function. ``args`` are at least x1 to x3, truncated to 32 bits by the caller if
+        the function id is a 32-bit id."""
         if not self.implements(function):
             return PsciResult.NOT_SUPPORTED
         return CALLS[function].handler(self, vcpu_id, args)
@@ -110,16 +115,16 @@ class Psci:
         return self.version
 
     def features(self, vcpu_id: int, args: Args) -> int:
-        """PSCI_FEATURES: the feature flags of what is there, SMCCC_VERSION included; 0 for all but
-        SYSTEM_OFF2."""
+        """PSCI_FEATURES: the feature flags of a function that is implemented, or of SMCCC_VERSION;
+        the flags are 0 for all functions but SYSTEM_OFF2."""
         function = args[0] & 0xFFFF_FFFF
         if not (function == SmcccFunction.VERSION or self.implements(function)):
             return PsciResult.NOT_SUPPORTED
         return arch.OFF2_HIBERNATE if function in _OFF2 else PsciResult.SUCCESS
 
     def cpu_suspend(self, vcpu_id: int, args: Args) -> int:
-        """CPU_SUSPEND: every power state is a standby state, so this is WFI and the entry point is
-        not used."""
+        """CPU_SUSPEND: every power state is a standby state, so the call is like WFI, and the entry
+        point is not used."""
         self.host.cpu_suspend(vcpu_id)
         return PsciResult.SUCCESS
 
@@ -127,8 +132,8 @@ class Psci:
         self.host.cpu_off(vcpu_id)
 
     def cpu_on(self, vcpu_id: int, args: Args) -> int:
-        """CPU_ON: INVALID_PARAMETERS for an affinity that nobody has, ALREADY_ON for a vCPU that is
-        on."""
+        """CPU_ON: INVALID_PARAMETERS for an affinity that no vCPU has, ALREADY_ON for a vCPU that
+        is on."""
         affinity, entry, context_id = args[:3]
         target = self._find(affinity)
         if target is None:
@@ -139,15 +144,16 @@ class Psci:
         return PsciResult.SUCCESS
 
     def _find(self, affinity: int) -> int | None:
-        """The vCPU with this affinity; None also for bits outside the affinity fields."""
+        """The id of the vCPU with this affinity; None without such a vCPU, and for bits outside the
+        affinity fields."""
         host = self.host
         return next(
             (v for v in host.vcpu_ids() if host.mpidr(v) & MPIDR_AFFINITY == affinity), None
         )
 
     def affinity_info(self, vcpu_id: int, args: Args) -> int:
-        """AFFINITY_INFO: ON if any vCPU of the affinity instance is on; fields below ``level`` do
-        not count."""
+        """AFFINITY_INFO: ON if any vCPU of the affinity instance is on; affinity fields below
+        ``level`` are ignored."""
         affinity, level = args[:2]
         if level > 3 or affinity & ~MPIDR_AFFINITY:
             return PsciResult.INVALID_PARAMETERS
@@ -170,27 +176,27 @@ class Psci:
         self.host.system_event("reset", 0)
 
     def system_reset2(self, vcpu_id: int, args: Args) -> int | None:
-        """SYSTEM_RESET2: the architectural warm reset and vendor resets are the same event,
-        flagged."""
+        """SYSTEM_RESET2: for the architectural warm reset and for vendor resets, exit with the
+        system event reset and the flag PSCI_RESET2."""
         if args[0] != arch.RESET2_WARM and not args[0] & arch.RESET2_VENDOR:
             return PsciResult.INVALID_PARAMETERS
         self.host.system_event("reset", arch.SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2)
         return None
 
     def system_off2(self, vcpu_id: int, args: Args) -> int | None:
-        """SYSTEM_OFF2: HIBERNATE_OFF, by its number or by 0; the cookie must be 0."""
+        """SYSTEM_OFF2: HIBERNATE_OFF, as type 1 or 0; the cookie must be 0."""
         if args[0] not in (0, arch.OFF2_HIBERNATE) or args[1]:
             return PsciResult.INVALID_PARAMETERS
         self.host.system_event("shutdown", arch.SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2)
         return None
 
     def system_suspend(self, vcpu_id: int, args: Args) -> None:
-        """SYSTEM_SUSPEND: KVM checks nothing; that the other CPUs are off, and the address, are the
-        VMM's to check."""
+        """SYSTEM_SUSPEND: like KVM, no checks; the VMM checks that the other CPUs are off, and the
+        entry address."""
         self.host.system_suspend(vcpu_id, args[0], args[1])
 
     def reset(self) -> None:
-        """The version and what the VMM has enabled stay with the VM."""
+        """No effect: the version, and the functions that the VMM has enabled, belong to the VM."""
 
     def state(self) -> dict[str, object]:
         return {
@@ -210,8 +216,7 @@ class Psci:
 _SUSPEND = (PsciFunction.SYSTEM_SUSPEND, PsciFunction.SYSTEM_SUSPEND_64)
 _OFF2 = (PsciFunction.SYSTEM_OFF2, PsciFunction.SYSTEM_OFF2_64)
 
-#: Every function that is implemented. Ids without a row are NOT_SUPPORTED: MIGRATE, STAT_* and so
-#: on.
+#: All implemented functions. Ids without a row, such as MIGRATE and STAT_*, are NOT_SUPPORTED.
 CALLS: dict[int, PsciCall] = {
     PsciFunction.VERSION: PsciCall(Psci.get_version),
     PsciFunction.CPU_SUSPEND: PsciCall(Psci.cpu_suspend),

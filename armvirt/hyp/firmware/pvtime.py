@@ -1,7 +1,7 @@
 """Paravirtualized time: the stolen time of a vCPU (Arm DEN 0057; arch/arm64/kvm/pvtime.c).
 
-The VMM says where a vCPU's structure lies, by the device attribute. The guest finds it by two
-hypercalls, and reads from it for how long the vCPU could have run but had no physical CPU.
+The VMM sets the address of a vCPU's stolen time structure by a device attribute. The guest gets the
+address by hypercalls, and reads there for how long the vCPU was runnable without a physical CPU.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ STATE_VERSION = 1
 
 ATTR_IPA = 0  # KVM_ARM_VCPU_PVTIME_IPA
 STRUCTURE = struct.Struct("<IIQ48x")  # revision, attributes, stolen time in ns (DEN 0057, 3.2.2)
-STOLEN, STOLEN_SIZE = 8, 8  # where the last field is
+STOLEN, STOLEN_SIZE = 8, 8  # offset and size of the field "stolen time"
 ALIGNMENT = 64
 
 
 class Memory(Protocol):
-    """Guest memory by IPA; KvmError EFAULT where no slot is."""
+    """Guest memory by IPA; KvmError EFAULT for an address outside the memory slots."""
 
     def read(self, ipa: int, size: int) -> bytes: ...
 
@@ -33,8 +33,8 @@ class Memory(Protocol):
 
 
 class StolenTime:
-    """The structure of one vCPU. ``run_delay()`` gives the ns that it has waited for a physical
-    CPU, ever."""
+    """The stolen time structure of one vCPU. ``run_delay()`` returns the total ns for which the
+    vCPU has waited for a physical CPU."""
 
     def __init__(self, memory: Memory, run_delay: Callable[[], int]) -> None:
         self._memory, self._run_delay = memory, run_delay
@@ -44,8 +44,9 @@ class StolenTime:
     # KVM_ARM_VCPU_PVTIME_CTRL
 
     def set_attr(self, attr: int, value: int | None) -> None:
-        """Where the structure is. ENXIO for another attribute, EINVAL for an address that is not
-        aligned to 64 bytes or in no memory slot, EEXIST if it has a place."""
+        """Set the address of the structure. KvmError ENXIO for an unknown attribute, EFAULT for
+        None, EINVAL for an address that is not aligned to 64 bytes or in no memory slot, EEXIST if
+        the address is set already."""
         self.has_attr(attr)
         if value is None:
             raise KvmError("EFAULT", "no value")
@@ -62,7 +63,7 @@ class StolenTime:
         self.base, self._last = value, self._run_delay()
 
     def get_attr(self, attr: int) -> int:
-        """Where it is; all ones (INVALID_GPA) if nowhere."""
+        """The address of the structure; all ones (INVALID_GPA) if it is not set."""
         self.has_attr(attr)
         return MASK64 if self.base is None else self.base
 
@@ -73,12 +74,14 @@ class StolenTime:
     # Hypercalls
 
     def features(self, function: int) -> int:
-        """PV_TIME_FEATURES: 0 for the two functions where the vCPU has a structure."""
+        """PV_TIME_FEATURES: SUCCESS for the functions PV_TIME_FEATURES and PV_TIME_ST if the vCPU
+        has a structure; else NOT_SUPPORTED."""
         known = function in (SmcccFunction.PV_TIME_FEATURES, SmcccFunction.PV_TIME_ST)
         return SmcccResult.SUCCESS if known and self.base is not None else SmcccResult.NOT_SUPPORTED
 
     def start(self) -> int:
-        """PV_TIME_ST: begin to count from zero; the structure's address, or NOT_SUPPORTED."""
+        """PV_TIME_ST: set the stolen time to zero, and return the address of the structure;
+        NOT_SUPPORTED without a structure."""
         if self.base is None:
             return SmcccResult.NOT_SUPPORTED
         self._last = self._run_delay()
@@ -88,10 +91,11 @@ class StolenTime:
     # Accounting
 
     def update(self) -> None:
-        """kvm_update_stolen_time, before the guest is entered on a physical CPU: add what it has
-        waited since.
+        """kvm_update_stolen_time, before the guest is entered on a physical CPU: add the time for
+        which the vCPU has waited since the last update.
 
-        It goes on from what is in memory, so that it goes on in a VM that was moved here.
+        The time is added to the value in guest memory, so the count continues in a VM that was
+        migrated to this host.
         """
         base, delay = self.base, self._run_delay()
         if base is None or delay == self._last:
@@ -99,7 +103,7 @@ class StolenTime:
         try:
             stolen = int.from_bytes(self._memory.read(base + STOLEN, STOLEN_SIZE), "little")
         except KvmError:
-            return  # its memory slot is gone
+            return  # the VMM has deleted the memory slot
         grown = stolen + delay - self._last & MASK64
         self._last = delay
         self._write(base + STOLEN, grown.to_bytes(STOLEN_SIZE, "little"))
@@ -108,10 +112,11 @@ class StolenTime:
         try:
             self._memory.write(ipa, data)
         except KvmError:
-            pass  # as KVM: the structure is the guest's loss if the VMM takes its memory away
+            pass  # as in KVM: no stolen time after the VMM has deleted the memory slot
 
     def reset(self) -> None:
-        """A reset of the vCPU changes nothing: the place is the VMM's, the time the host's."""
+        """No effect: a vCPU reset keeps the address, which the VMM sets, and the host's run
+        delay."""
 
     def state(self) -> dict[str, object]:
         return {"version": STATE_VERSION, "base": self.base, "last": self._last}
@@ -127,7 +132,8 @@ Words = tuple[int, int, int, int]
 
 
 def calls(of: Callable[[int], StolenTime]) -> Iterable[tuple[int, Callable[[int, Args], Words]]]:
-    """The hypercalls of a VM, for `Smccc.add`; ``of(vcpu_id)`` finds a vCPU's structure."""
+    """The hypercalls of a VM, for `Smccc.add`; ``of(vcpu_id)`` returns the `StolenTime` of a
+    vCPU."""
     yield (
         SmcccFunction.PV_TIME_FEATURES,
         lambda vcpu_id, args: (of(vcpu_id).features(args[0] & 0xFFFF_FFFF), 0, 0, 0),

@@ -1,9 +1,9 @@
-"""Which hypercall services a VM offers: KVM's firmware bitmap registers
+"""The firmware bitmap registers of KVM: which hypercall services a VM offers
 (arch/arm64/kvm/hypercalls.c).
 
-A bit stands for a service. PSCI, and the calls by which SMCCC itself is discovered, are always
-there. The VMM takes services away before the first run, so that a guest finds the same ones
-wherever it is moved to.
+Each bit enables a service. PSCI, and the calls for the discovery of SMCCC, are always enabled. The
+VMM disables services before the first run, so that a guest finds the same services on every host to
+which it is migrated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ STATE_VERSION = 1
 
 
 class Bitmap(IntEnum):
-    """The registers, by their number in the ONE_REG id (KVM_REG_ARM_FW_FEAT_BMAP)."""
+    """The firmware bitmap registers, by the number in their ONE_REG id
+    (KVM_REG_ARM_FW_FEAT_BMAP)."""
 
     STD = 0
     STD_HYP = 1
@@ -31,7 +32,7 @@ STD_HYP_PV_TIME = 1 << 0
 VENDOR_FEATURES, VENDOR_PTP = 1 << 0, 1 << 1
 VENDOR_2_DISCOVER_IMPL_VER, VENDOR_2_DISCOVER_IMPL_CPUS = 1 << 0, 1 << 1
 
-#: Every bit that can be set.
+#: The bits of each register that can be set.
 SUPPORTED = {
     Bitmap.STD: STD_TRNG,
     Bitmap.STD_HYP: STD_HYP_PV_TIME,
@@ -39,11 +40,11 @@ SUPPORTED = {
     Bitmap.VENDOR_HYP_2: VENDOR_2_DISCOVER_IMPL_VER | VENDOR_2_DISCOVER_IMPL_CPUS,
 }
 
-#: What a new VM has: everything that the hypervisor answers itself. The calls of the last register
-#: are for the VMM.
+#: The bitmaps of a new VM: all services that the hypervisor implements. The VMM implements the
+#: calls of VENDOR_HYP_2.
 DEFAULT = {**SUPPORTED, Bitmap.VENDOR_HYP_2: 0}
 
-#: Functions that a bit stands for (kvm_smccc_test_fw_bmap).
+#: The functions that a bit enables (kvm_smccc_test_fw_bmap).
 GATES: dict[int, tuple[Bitmap, int]] = {
     SmcccFunction.TRNG_VERSION: (Bitmap.STD, STD_TRNG),
     SmcccFunction.TRNG_FEATURES: (Bitmap.STD, STD_TRNG),
@@ -65,12 +66,12 @@ class ServiceMask:
         self._bitmaps = dict(DEFAULT)
 
     def get(self, bitmap: Bitmap) -> int:
-        """The register's value (KVM_GET_ONE_REG)."""
+        """The value of a bitmap register (KVM_GET_ONE_REG)."""
         return self._bitmaps[bitmap]
 
     def set(self, bitmap: Bitmap, value: int, has_run: bool) -> None:
-        """KVM_SET_ONE_REG: EINVAL for bits that do not exist, EBUSY for a change once a vCPU has
-        run."""
+        """KVM_SET_ONE_REG: KvmError EINVAL for bits that do not exist, EBUSY for a change after a
+        vCPU has run."""
         if value & ~SUPPORTED[bitmap]:
             raise KvmError(
                 "EINVAL", f"{bitmap.name} has no services {value & ~SUPPORTED[bitmap]:#x}"
@@ -80,12 +81,13 @@ class ServiceMask:
         self._bitmaps[bitmap] = value
 
     def allows(self, function: int) -> bool:
-        """Whether the guest may call an SMCCC function; True for those that no bit stands for."""
+        """Whether the guest may call an SMCCC function; True for a function that no bit
+        controls."""
         gate = GATES.get(function)
         return gate is None or bool(self._bitmaps[gate[0]] & gate[1])
 
     def reset(self) -> None:
-        """A reboot changes nothing."""
+        """No effect: a reboot keeps the bitmaps."""
 
     def state(self) -> dict[str, object]:
         return {

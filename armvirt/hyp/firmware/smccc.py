@@ -1,5 +1,5 @@
-"""SMCCC 1.1 calls by HVC (Arm DEN 0028; KVM's arch/arm64/kvm/hypercalls.c): one table from function
-id to handler."""
+"""SMCCC 1.1 calls by HVC (Arm DEN 0028; KVM's arch/arm64/kvm/hypercalls.c), with a table of the
+handlers by function id."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ STATE_VERSION = 1
 
 __all__ = ["Result", "Smccc", "SmcccHost"]
 
-#: x0 to x3 after the call, modulo 2**64; None: the caller does not get control back.
+#: x0 to x3 after the call, modulo 2**64; None: the call does not return to the caller.
 Result = tuple[int, int, int, int] | None
 Handler = Callable[[int, Args], Result]
 
-MIN_ARGS = 3  # a handler may count on x1 to x3
+MIN_ARGS = 3  # every handler gets x1 to x3
 WORKAROUND_UNAFFECTED = 1  # ARCH_FEATURES of WORKAROUND_1 and _3: this CPU does not need the call
 
 #: The UID of KVM's vendor-specific hypervisor service, x0 to x3.
 VENDOR_UID_WORDS = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 
-#: ARCH_FEATURES. An emulator does not speculate, so that the guest needs none of the workarounds.
+#: ARCH_FEATURES. An emulator does not speculate, so the guest does not need the workarounds.
 _ARCH_FEATURES: dict[int, int] = {
     SmcccFunction.VERSION: SmcccResult.SUCCESS,
     SmcccFunction.ARCH_FEATURES: SmcccResult.SUCCESS,
@@ -45,11 +45,11 @@ def _x0(value: int) -> Result:
 
 
 class Smccc:
-    """The calls that one VM answers.
+    """The SMCCC calls of one VM.
 
-    ``trng_seed`` fixes the random numbers that the guest gets. Other parts of the hypervisor
-    (stolen time, PTP) add their functions with `add`. ``services`` are those that the VMM leaves to
-    the guest: the others are NOT_SUPPORTED.
+    ``trng_seed`` sets the random numbers that the guest gets. Other parts of the hypervisor (stolen
+    time, PTP) add their functions with `add`. ``services`` are the services that the VMM has
+    enabled; calls of other services are NOT_SUPPORTED.
     """
 
     def __init__(self, vm: SmcccHost, trng_seed: int, bus: EventBus | None = None) -> None:
@@ -74,8 +74,7 @@ class Smccc:
         return {
             SmcccFunction.VERSION: lambda vcpu, args: _x0(arch.SMCCC_1_1),
             SmcccFunction.ARCH_FEATURES: lambda vcpu, args: _x0(self.arch_features(args[0])),
-            # The workarounds are answered although nobody needs them: an unaffected CPU must allow
-            # the call.
+            # The workarounds succeed without effect: an unaffected CPU must allow the call.
             SmcccFunction.WORKAROUND_1: lambda vcpu, args: _x0(SmcccResult.SUCCESS),
             SmcccFunction.WORKAROUND_3: lambda vcpu, args: _x0(SmcccResult.SUCCESS),
             SmcccFunction.TRNG_VERSION: lambda vcpu, args: trng.version(),
@@ -88,14 +87,15 @@ class Smccc:
         }
 
     def add(self, function: int, handler: Handler) -> None:
-        """Answer ``function`` with ``handler(vcpu_id, args)``; ValueError if somebody does
-        already."""
+        """Register ``handler(vcpu_id, args)`` for ``function``; ValueError if the function has a
+        handler already."""
         if function in self._handlers:
             raise ValueError(f"SMCCC function {function:#x} has a handler already")
         self._handlers[function] = handler
 
     def arch_features(self, function: int) -> int:
-        """SMCCC_ARCH_FEATURES; stolen time is discovered by it, too (DEN 0057, 3.1)."""
+        """SMCCC_ARCH_FEATURES; the guest also discovers stolen time with this function (DEN 0057,
+        3.1)."""
         known = _ARCH_FEATURES.get(function)
         if known is not None:
             return known
@@ -103,7 +103,8 @@ class Smccc:
         return SmcccResult.SUCCESS if pv_time else SmcccResult.NOT_SUPPORTED
 
     def vendor_features(self) -> Result:
-        """KVM's own services as the VMM has set them: the first 32 in x0, the next 32 in x2."""
+        """The vendor services that the VMM has enabled: the first 32 (VENDOR_HYP) in x0, the next
+        32 (VENDOR_HYP_2) in x2."""
         first, second = Bitmap.VENDOR_HYP, Bitmap.VENDOR_HYP_2
         return self.services.get(first), 0, self.services.get(second), 0
 
@@ -111,12 +112,12 @@ class Smccc:
         return self._handlers.get(function) if self.services.allows(function) else None
 
     def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
-        """One HVC: ``function_id`` is w0, ``args`` x1 and on (missing ones are 0). Ids that are
-        unknown, that the VMM's filter denies or whose service the firmware does not offer are
-        NOT_SUPPORTED.
+        """Handle one HVC: ``function_id`` is w0, ``args`` are x1 and up (missing arguments are 0).
+        NOT_SUPPORTED for an id that is unknown, that the VMM's filter denies, or whose service is
+        disabled.
 
-        Returns x0 to x3, or None after CPU_OFF and system events: then the caller's registers are
-        left alone.
+        Returns x0 to x3, or None after CPU_OFF and system events: the registers of the caller are
+        not changed then.
         """
         function = function_id & 0xFFFF_FFFF
         mask = MASK64 if arch.is_64bit(function) else 0xFFFF_FFFF
@@ -130,7 +131,7 @@ class Smccc:
         return masked
 
     def reset(self) -> None:
-        """A reboot keeps version and services, and goes on with the random stream."""
+        """A reboot keeps the version and the services, and the random stream continues."""
         self.psci.reset()
 
     def state(self) -> dict[str, object]:

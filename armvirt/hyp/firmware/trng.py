@@ -1,9 +1,9 @@
-"""The TRNG firmware interface (Arm DEN 0098; KVM's arch/arm64/kvm/trng.c), from a seeded,
+"""The TRNG firmware interface (Arm DEN 0098; KVM's arch/arm64/kvm/trng.c), with a seeded,
 reproducible stream.
 
 A run must not depend on the host's randomness, so the bits are SHA-256 in counter mode over a seed
-that the user may choose. They are good numbers for a guest under test and no secret: nobody should
-keep keys that were made of them.
+that the user may choose. The numbers are good for a guest under test, but they are not secret: do
+not keep keys that were made from them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from armvirt.state import State, checked
 
 STATE_VERSION = 1
 
-#: The UUID by which KVM's TRNG names itself: 0d21e000-4384-11eb-8070-5244554e5a4c as four
-#: little-endian words.
+#: The UUID of KVM's TRNG: 0d21e000-4384-11eb-8070-5244554e5a4c as four little-endian words.
 UUID_WORDS = (0x00E0_210D, 0xEB11_8443, 0x4452_7080, 0x4C5A_4E55)
 
 WORDS_PER_CALL = 3  # x1 to x3
@@ -33,8 +32,8 @@ Words = tuple[int, int, int, int]
 
 
 class Trng:
-    """One VM's entropy source. Values are what x0 to x3 hold after the call; negative codes are not
-    yet masked."""
+    """The entropy source of one VM. Each call returns x0 to x3; negative codes are not masked to 64
+    bits."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.counter = seed, 0
@@ -44,19 +43,19 @@ class Trng:
         return TRNG_1_0, 0, 0, 0
 
     def features(self, function: int) -> Words:
-        """TRNG_FEATURES: 0 if ``function`` is there."""
+        """TRNG_FEATURES: 0 if ``function`` is implemented, else NOT_SUPPORTED."""
         return TrngResult.SUCCESS if function in _IMPLEMENTED else TrngResult.NOT_SUPPORTED, 0, 0, 0
 
     def uuid(self) -> Words:
-        """TRNG_GET_UUID."""
+        """TRNG_GET_UUID: the UUID of KVM's TRNG."""
         return UUID_WORDS
 
     def random(self, bits: int, word_bits: int) -> Words:
         """TRNG_RND32 or TRNG_RND64 (``word_bits`` 32 or 64): ``bits`` of entropy, the lowest word
         in x3.
 
-        More than three words' worth is INVALID_PARAMETERS; like KVM it accepts 0 bits and never
-        lacks entropy.
+        More than three words of ``word_bits`` are INVALID_PARAMETERS. Like KVM, 0 bits are
+        accepted, and NO_ENTROPY is never returned.
         """
         if bits > WORDS_PER_CALL * word_bits:
             return TrngResult.INVALID_PARAMETERS, 0, 0, 0
@@ -71,15 +70,15 @@ class Trng:
 
     def _draw(self) -> int:
         """The next 256 bits of the stream."""
-        import hashlib  # slow to load, and few guests ask for it
+        import hashlib  # slow to load, and few guests use the TRNG
 
         block = hashlib.sha256(b"armvirt trng %d %d" % (self.seed, self.counter)).digest()
         self.counter += 1
         return int.from_bytes(block, "little")
 
     def reset(self) -> None:
-        """Start the stream again. A guest's reboot does not do this: a new kernel gets new
-        numbers."""
+        """Restart the stream. A reboot of the guest does not call this method: a new kernel gets
+        new numbers."""
         self.counter = 0
 
     def state(self) -> dict[str, object]:

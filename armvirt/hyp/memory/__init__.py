@@ -1,1 +1,1 @@
-"""Stage 2: memory slots, the MMU's faults, the dirty log."""
+"""Stage 2: memory slots, stage-2 faults, the dirty log."""

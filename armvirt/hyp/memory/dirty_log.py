@@ -1,9 +1,9 @@
 """Dirty logging of one memory slot (virt/kvm/kvm_main.c: kvm_get_dirty_log_protect,
 kvm_clear_dirty_log_protect).
 
-A bitmap with one bit per page; bit 0 of byte 0 is the slot's first page, and its size is a multiple
-of 64 pages. What write-protects the pages is `armvirt.hyp.memory.mmu`; here is only which of them
-are dirty.
+The bitmap has one bit per page; bit 0 of byte 0 is the slot's first page, and the size of the
+bitmap is a multiple of 64 bits. This module only records the dirty pages; `armvirt.hyp.memory.mmu`
+write-protects pages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class ManualProtect(IntFlag):
 
     @classmethod
     def checked(cls, value: int) -> ManualProtect:
-        """KvmError EINVAL for unknown flags, and for INITIALLY_SET without ENABLE."""
+        """Check the flags. KvmError EINVAL for unknown flags, and for INITIALLY_SET without
+        ENABLE."""
         allowed = cls.ENABLE | cls.INITIALLY_SET if value & cls.ENABLE else cls.ENABLE
         if value & ~int(allowed):
             raise KvmError(
@@ -36,7 +37,7 @@ class ManualProtect(IntFlag):
 
 
 class DirtyBitmap:
-    """The dirty pages of a slot of ``pages`` pages; ``full`` starts with all of them
+    """The dirty pages of a slot of ``pages`` pages. With ``full``, all pages are dirty at first
     (INITIALLY_SET)."""
 
     __slots__ = ("_bits", "pages")
@@ -49,17 +50,17 @@ class DirtyBitmap:
             self.mark(pages & ~7, pages)
 
     def mark(self, first: int, last: int) -> None:
-        """Pages [first, last) of the slot are dirty."""
+        """Mark pages [first, last) of the slot as dirty."""
         for page in range(first, last):
             self._bits[page >> 3] |= 1 << (page & 7)
 
     def mark_bytes(self, offset: int, size: int) -> None:
-        """The pages of [offset, offset + size) bytes of the slot are dirty."""
+        """Mark the pages of the bytes [offset, offset + size) of the slot as dirty."""
         if size:
             self.mark(offset >> PAGE_SHIFT, (offset + size - 1 >> PAGE_SHIFT) + 1)
 
     def bits(self) -> bytes:
-        """The bitmap as KVM_GET_DIRTY_LOG gives it."""
+        """The bitmap as KVM_GET_DIRTY_LOG returns it."""
         return bytes(self._bits)
 
     def dirty(self) -> Iterator[int]:
@@ -67,7 +68,7 @@ class DirtyBitmap:
         return pages_of(self._bits)
 
     def clear(self, pages: Iterable[int]) -> list[int]:
-        """Take these pages out; those that were dirty."""
+        """Mark ``pages`` as clean; returns the pages of them that were dirty."""
         cleared = []
         for page in pages:
             if self._bits[page >> 3] >> (page & 7) & 1:
@@ -76,10 +77,10 @@ class DirtyBitmap:
         return cleared
 
     def chosen(self, first_page: int, num_pages: int, bitmap: bytes) -> list[int]:
-        """The pages that KVM_CLEAR_DIRTY_LOG names: bit 0 of ``bitmap`` is ``first_page``.
+        """The pages that KVM_CLEAR_DIRTY_LOG selects: bit 0 of ``bitmap`` is ``first_page``.
 
-        KvmError EINVAL for a range beyond the slot, one whose length is no multiple of 64 and which
-        does not end where the slot does, or a bitmap that is too short (EFAULT).
+        KvmError EINVAL for a range beyond the slot, and for a length that is not a multiple of 64
+        unless the range ends at the end of the slot; EFAULT if the bitmap is too short.
         """
         left = self.pages - first_page
         if (
@@ -97,12 +98,12 @@ class DirtyBitmap:
 
 
 def bitmap_size(pages: int) -> int:
-    """The bytes of a bitmap: whole 64-bit words."""
+    """The size in bytes of the bitmap for ``pages`` pages: whole 64-bit words."""
     return -(-pages // WORD_PAGES) * (WORD_PAGES // 8)
 
 
 def pages_of(bitmap: bytes | bytearray) -> Iterator[int]:
-    """The numbers of the bits that are set."""
+    """The numbers of the bits of ``bitmap`` that are set."""
     for at, byte in enumerate(bitmap):
         if byte:
             yield from (at * 8 + bit for bit in range(8) if byte >> bit & 1)

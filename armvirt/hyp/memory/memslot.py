@@ -1,7 +1,8 @@
 """Memory slots: what KVM_SET_USER_MEMORY_REGION accepts (virt/kvm/kvm_main.c:
 __kvm_set_memory_region).
 
-Pure decisions: `plan` says what a call would do, or refuses it; `armvirt.hyp.memory.mmu` does it.
+The functions are pure: `plan` checks a call and returns the kind of change;
+`armvirt.hyp.memory.mmu` makes the change.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ MEM_READONLY = 1 << 1
 NR_MEMSLOTS = 32767  # KVM_MEM_SLOTS_NUM: SHRT_MAX
 MAP_NORESERVE = 0x4000
 CHUNK = 2 << 20
-"""What `HostMemory` remembers of who may have written where: looking for pages with contents skips
-the rest."""
+"""The unit in bytes in which `HostMemory` records the memory that may have been written: a search
+for pages with contents skips all other memory."""
 _ZERO_PAGE = bytes(s2.PAGE_SIZE)
 
 
@@ -45,20 +46,20 @@ class HostMemory:
         return f"<HostMemory of {self.size:#x} bytes>"
 
     def discard(self) -> None:
-        """Give every page back to the host; they read as zero again."""
+        """Give every page back to the host; afterwards every byte reads as zero."""
         self.map.madvise(mmap.MADV_DONTNEED)
 
     def touch(self, start: int, end: int) -> None:
-        """The bytes [start, end) may be written from now on: by a guest that has them mapped, or
-        they were just now."""
+        """Record that the bytes [start, end) may be written: they are mapped to a guest, or were
+        written by the caller."""
         self._touched.update(range(start // CHUNK, -(-end // CHUNK)))
 
     def populated(
         self, start: int, end: int, tick: Callable[[], None]
     ) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages of [start, end) that were `touch`-ed and are not all zero: (offset,
-        bytes). ``tick`` is called before each 2 MiB are looked through, for there may be no page to
-        give in many of them."""
+        """The 4 KiB pages of [start, end) that were recorded by `touch` and are not all zero, as
+        (offset, bytes). ``tick`` is called before each 2 MiB are searched, because many of these 2
+        MiB may have no such page."""
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             if chunk not in self._touched:
                 continue
@@ -70,8 +71,8 @@ class HostMemory:
 
 
 class MemorySlot(NamedTuple):
-    """A KVM memory slot: [ipa, ipa + size) is ``memory`` from ``offset`` bytes on (its
-    userspace_addr)."""
+    """A KVM memory slot: [ipa, ipa + size) is the part of ``memory`` that starts at ``offset``
+    bytes (userspace_addr in KVM)."""
 
     slot: int
     flags: int
@@ -83,7 +84,7 @@ class MemorySlot(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes; all of ``memory`` where no length was given."""
+        """The size in bytes; without ``length``, from ``offset`` to the end of ``memory``."""
         return self.memory.size - self.offset if self.length is None else self.length
 
     @property
@@ -100,7 +101,7 @@ class MemorySlot(NamedTuple):
 
     @property
     def address(self) -> int:
-        """The host's address of its first byte."""
+        """The host address of the first byte of the slot."""
         return self.memory.address + self.offset
 
 
@@ -114,7 +115,8 @@ class Change(Enum):
 
 
 def check_number(number: int) -> None:
-    """EINVAL for a slot id out of range, or of another address space than 0 (bits 31:16)."""
+    """KvmError EINVAL for a slot id out of range, or of an address space other than 0 (bits
+    31:16)."""
     if not 0 <= number < NR_MEMSLOTS:
         raise KvmError(
             "EINVAL", f"memory slot {number:#x}: there are {NR_MEMSLOTS} in one address space"
@@ -122,8 +124,8 @@ def check_number(number: int) -> None:
 
 
 def check_call(number: int, flags: int, ipa: int) -> None:
-    """What is looked at first, even of a call that deletes a slot: EINVAL for unknown flags, an
-    address that is not page-aligned, and as `check_number`."""
+    """The first checks of every call, also of a call that deletes a slot: KvmError EINVAL for
+    unknown flags and for an address that is not page-aligned, and the errors of `check_number`."""
     if flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
         raise KvmError(
             "EINVAL", f"memory slot flags {flags:#x}: there are LOG_DIRTY_PAGES and READONLY"
@@ -134,11 +136,11 @@ def check_call(number: int, flags: int, ipa: int) -> None:
 
 
 def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
-    """What setting ``slot`` among ``slots`` means.
+    """The change that the call makes if it sets ``slot`` and the VM has ``slots``.
 
-    KvmError EINVAL for unknown flags, what is not page-aligned, memory beyond its object, and for a
-    change of size, memory or READONLY; EFAULT beyond the IPA space
-    (kvm_arch_prepare_memory_region); EEXIST for an overlap.
+    KvmError EINVAL for unknown flags, an address, size or offset that is not page-aligned, memory
+    beyond the end of ``memory``, and for a change of size, memory or READONLY; EFAULT beyond the
+    IPA space (kvm_arch_prepare_memory_region); EEXIST if the slot overlaps another slot.
     """
     _check_shape(slot)
     old = slots.get(slot.slot)

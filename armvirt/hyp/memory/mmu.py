@@ -1,10 +1,10 @@
-"""Memory slots and the stage-2 editor (arch/arm64/kvm/mmu.c).
+"""The memory slots of a VM, and its stage-2 tables (arch/arm64/kvm/mmu.c).
 
-Guest RAM is host memory, given to each engine as physical memory at its own IPA: the stage-2 map is
-the identity where there is a slot. Leaf tables are filled on the first fault in their 2 MiB, every
-page execute-never; a page becomes executable on the first fetch and stays writable. Execute-never
-keeps stores fast (the engine's store path for executable pages is six times slower); code coherence
-does not rest on it.
+Guest RAM is host memory, and each engine has it as physical memory at the address of the slot's
+IPA: stage 2 maps each IPA in a slot to the same physical address. The first fault in a 2 MiB block
+maps all its pages in the slot, execute-never; a page becomes executable at the first fetch and
+stays writable. Execute-never keeps stores fast (the engine's store path for executable pages is six
+times slower); code coherence does not depend on execute-never.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ __all__ = [
 ]  # fmt: skip
 
 TABLE_BASE = 1 << 40
-"""Where the tables lie in the engine's physical memory: no stage-2 output reaches it."""
+"""The address of the tables in the engine's physical memory, outside of all stage-2 output
+addresses."""
 TABLE_SPACE = 1 << 30  # reserved, not committed
 L3_SPAN = s2.PAGE_SIZE * s2.ENTRIES
 COPY = 1 << 26  # bytes that are copied in one step of Python
 
 
 class Stage2:
-    """One VM's stage-2 tables."""
+    """The stage-2 tables of one VM."""
 
     def __init__(self, shape: s2.Geometry, vmid: int = 1) -> None:
         self.shape, self.vmid = shape, vmid
@@ -50,11 +51,11 @@ class Stage2:
 
     @property
     def vttbr(self) -> int:
-        """VTTBR_EL2: the base and the VMID."""
+        """VTTBR_EL2: the table base and the VMID."""
         return TABLE_BASE | self.vmid << 48
 
     def attach(self, context: Context) -> None:
-        """Let a context's engine walk the tables."""
+        """Map the tables into the physical memory of a context's engine."""
         context.map_memory(TABLE_BASE, TABLE_SPACE, self._memory.address)
 
     def _table(self) -> int:
@@ -63,7 +64,8 @@ class Stage2:
         return at
 
     def _leaf_table(self, ipa: int) -> int:
-        """Offset of the level-3 table of ``ipa``; created, with its way there, if missing."""
+        """The offset of the level-3 table of ``ipa``; a missing table is created, with the tables
+        above it."""
         key = ipa // L3_SPAN
         at = self._leaves.get(key)
         if at is None:
@@ -71,7 +73,7 @@ class Stage2:
             for level in range(self.shape.start_level, 3):
                 index = s2.index(
                     ipa, level
-                )  # concatenated tables: the first index is not cut to 9 bits
+                )  # concatenated tables: the index at the start level can have more than 9 bits
                 word = table // 8 + (index if level == self.shape.start_level else index & 511)
                 if not self._words[word]:
                     self._words[word] = TABLE_BASE + self._table() | s2.VALID | s2.TABLE
@@ -80,10 +82,11 @@ class Stage2:
         return at
 
     def map_around(self, ipa: int, slot: MemorySlot) -> None:
-        """Map the slot's part of the 2 MiB around ``ipa``, execute-never; pages that are mapped
-        stay as they are.
+        """Map the part of the slot in the 2 MiB block of ``ipa``, execute-never; pages that are
+        mapped already are not changed.
 
-        Nothing of a slot that is logged is mapped writable: the first store will tell.
+        No page of a slot with dirty logging is mapped writable, so that the first store to the page
+        causes a fault.
         """
         start = max(ipa // L3_SPAN * L3_SPAN, slot.ipa)
         end = min(ipa // L3_SPAN * L3_SPAN + L3_SPAN, slot.end)
@@ -101,7 +104,7 @@ class Stage2:
                 words[at] = page | attributes
 
     def entry(self, ipa: int) -> int:
-        """The leaf descriptor of ``ipa``, 0 if there is none."""
+        """The leaf descriptor of ``ipa``, 0 if ``ipa`` is not mapped."""
         at = self._leaves.get(ipa // L3_SPAN)
         return 0 if at is None else self._words[at // 8 + (ipa >> s2.PAGE_SHIFT & 511)]
 
@@ -109,30 +112,31 @@ class Stage2:
         self._words[self._leaf_table(ipa) // 8 + (ipa >> s2.PAGE_SHIFT & 511)] = descriptor
 
     def protect(self, ipa: int) -> None:
-        """Take write permission from a page; the caller flushes TLBs."""
+        """Write-protect a page; the caller flushes the TLBs."""
         descriptor = self.entry(ipa)
         if descriptor & s2.S2AP_WRITE:
             self.set_entry(ipa, descriptor & ~s2.S2AP_WRITE)
 
     def clear(self) -> None:
-        """Unmap everything; the caller flushes TLBs."""
+        """Unmap everything; the caller flushes the TLBs."""
         self._memory.discard()
         self._next = self.shape.tables * s2.PAGE_SIZE
         self._leaves.clear()
 
 
 class FaultOutcome(Enum):
-    """What kvm_handle_guest_abort decides."""
+    """The outcome of a stage-2 abort (kvm_handle_guest_abort)."""
 
-    MAPPED = "mapped"  # retry the access
-    MMIO = "mmio"  # no slot, or a write to a read-only one
-    INSTRUCTION_ABORT = "instruction-abort"  # a fetch where nothing can be executed
-    EXTERNAL_ABORT = "external-abort"  # a stage-1 walk where there is no memory
-    SKIP = "skip"  # cache maintenance where there is no slot
+    MAPPED = "mapped"  # mapped now: retry the access
+    MMIO = "mmio"  # outside of the slots, or a write to a read-only slot
+    INSTRUCTION_ABORT = "instruction-abort"  # a fetch outside of the slots
+    EXTERNAL_ABORT = "external-abort"  # a stage-1 walk outside of the slots
+    SKIP = "skip"  # cache maintenance outside of the slots or in a read-only slot
 
 
 class Mmu:
-    """A VM's memory: slots, stage 2, and the one way in for writes that are not the guest's."""
+    """The memory of a VM: slots, stage 2, and `write` for all writes that are not made by the
+    guest."""
 
     def __init__(self, domain: ShareableDomain, vmid: int = 1) -> None:
         self.domain, self.vmid = domain, vmid
@@ -151,10 +155,11 @@ class Mmu:
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:
-        """Create, move, change the flags of, or (None) delete a slot. Errors as
+        """Create a slot, move it, change its flags, or (None) delete it. KvmError: the errors of
         `armvirt.hyp.memory.memslot.plan`.
 
-        Creation above 16 GiB is EINVAL once a vCPU exists: the tables have their shape by then.
+        EINVAL for a slot above 16 GiB that is set after a vCPU was created (unless a slot ended
+        there already), because the stage-2 tables then have their final size.
         """
         check_number(number)
         if slot is None:
@@ -191,7 +196,8 @@ class Mmu:
     # -- dirty log --
 
     def _bitmap(self, slot: MemorySlot, old: MemorySlot | None) -> DirtyBitmap | None:
-        """The bitmap that a slot has from now on: that of before while it stays logged."""
+        """The dirty bitmap of a slot after a change: the old bitmap if the slot was logged before,
+        a new one if not, None without logging."""
         if not slot.flags & MEM_LOG_DIRTY_PAGES:
             return None
         if old is not None and old.dirty is not None:
@@ -199,16 +205,16 @@ class Mmu:
         return DirtyBitmap(slot.pages, full=ManualProtect.INITIALLY_SET in self.manual_protect)
 
     def _logging_changed(self, slot: MemorySlot) -> None:
-        """On: write-protect what is mapped, but with INITIALLY_SET that waits for the first CLEAR.
-        Off: map anew."""
+        """Logging was enabled: write-protect the mapped pages (with INITIALLY_SET, the first
+        KVM_CLEAR_DIRTY_LOG does this). Logging was disabled: unmap everything."""
         if slot.dirty is None:
             self.flush()
         elif ManualProtect.INITIALLY_SET not in self.manual_protect:
             self._protect(slot, range(slot.pages))
 
     def _protect(self, slot: MemorySlot, pages: Iterable[int]) -> None:
-        """kvm_arch_mmu_enable_log_dirty_pt_masked: from here on a store to one of these pages is
-        noticed."""
+        """kvm_arch_mmu_enable_log_dirty_pt_masked: write-protect pages, so that the next store to
+        each page causes a fault."""
         if self._stage2 is None:
             return
         for page in pages:
@@ -218,7 +224,7 @@ class Mmu:
     def _flush_tlbs(self) -> None:
         for context in self.domain.contexts:
             context.queue_tlb()
-            context.request_stop()  # the flush comes before the next instruction
+            context.request_stop()  # so that the engine flushes before the next instruction
 
     def _logged(self, number: int) -> tuple[MemorySlot, DirtyBitmap]:
         slot = self.slots.get(number)
@@ -227,9 +233,9 @@ class Mmu:
         return slot, slot.dirty
 
     def get_dirty_log(self, number: int) -> bytes:
-        """KVM_GET_DIRTY_LOG: the bitmap of a slot; without manual protection its bits are cleared
-        and the pages protected again. KvmError EINVAL for an id out of range, ENOENT for a slot
-        that is not logged."""
+        """KVM_GET_DIRTY_LOG: the bitmap of a slot. Without manual protection, clear its bits and
+        write-protect the pages again. KvmError EINVAL for an id out of range, ENOENT for a slot
+        without a dirty log."""
         check_number(number)
         slot, dirty = self._logged(number)
         bits = dirty.bits()
@@ -238,9 +244,9 @@ class Mmu:
         return bits
 
     def clear_dirty_log(self, number: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
-        """KVM_CLEAR_DIRTY_LOG: pages of ``bitmap`` are clean and protected again. KvmError EINVAL
-        for an id out of range, a ``first_page`` that is no multiple of 64 or a range as
-        `DirtyBitmap.chosen`; ENOENT without a log."""
+        """KVM_CLEAR_DIRTY_LOG: mark the pages in ``bitmap`` as clean, and write-protect them again.
+        KvmError EINVAL for an id out of range or a ``first_page`` that is not a multiple of 64, and
+        the errors of `DirtyBitmap.chosen`; ENOENT for a slot without a dirty log."""
         check_number(number)
         if first_page < 0 or num_pages < 0 or first_page % WORD_PAGES:
             raise KvmError("EINVAL", f"page {first_page} is no multiple of {WORD_PAGES}")
@@ -248,7 +254,8 @@ class Mmu:
         self._protect(slot, dirty.clear(dirty.chosen(first_page, num_pages, bitmap)))
 
     def _stored_to(self, ipa: int, slot: MemorySlot) -> None:
-        """A store met a page that it may write: make it writable, and dirty."""
+        """Handle a store to a write-protected page of a logged slot: make the page writable, and
+        mark it as dirty."""
         self.stage2.set_entry(ipa, self.stage2.entry(ipa) | s2.S2AP_WRITE)
         if slot.dirty is not None:
             slot.dirty.mark_bytes(ipa - slot.ipa, 1)
@@ -257,21 +264,22 @@ class Mmu:
         self._order = tuple(sorted(self.slots.values(), key=lambda s: s.ipa))
 
     def attach(self, context: Context) -> None:
-        """Give all slots and the tables to a new context."""
+        """Map all slots and the stage-2 tables into a new context."""
         self.stage2.attach(context)
         for slot in self._order:
             context.map_memory(slot.ipa, slot.size, slot.address)
         self._attached.append(context)
 
     def find(self, ipa: int) -> MemorySlot | None:
-        """The slot that holds ``ipa``."""
+        """The slot that contains ``ipa``, None if no slot does."""
         for slot in self._order:
             if slot.ipa <= ipa < slot.end:
                 return slot
         return None
 
     def flush(self) -> None:
-        """Forget all translations, as after unmapping (TLBI by IPA, then VMALLE1IS)."""
+        """Unmap everything and flush all translations (TLBI by IPA, then VMALLE1IS) and all
+        translated code."""
         self.stage2.clear()
         self._executable.clear()
         for context in self.domain.contexts:
@@ -303,8 +311,8 @@ class Mmu:
         return FaultOutcome.MAPPED
 
     def _open(self, ipa: int) -> None:
-        """First fetch from a page: make it executable. Less strict than before, so no TLB holds a
-        stale refusal."""
+        """Make a page executable at the first fetch. The permission only grows, so no TLB flush is
+        necessary."""
         page = ipa & ~(s2.PAGE_SIZE - 1)
         self.stage2.set_entry(page, self.stage2.entry(page) & ~s2.XN)
         self._executable.add(page)
@@ -312,8 +320,8 @@ class Mmu:
     def populated_pages(
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
-        """Every page with contents, by IPA: of what a guest has ever had mapped, or was written
-        through here. ``tick`` as `HostMemory.populated`."""
+        """All pages with contents, by IPA: pages that were mapped to a guest or written by `write`,
+        and are not all zero. ``tick`` is called like in `HostMemory.populated`."""
         for slot in self._order:
             if not slot.readonly:
                 for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size, tick):
@@ -322,7 +330,7 @@ class Mmu:
     # -- access by hypervisor and devices --
 
     def read(self, ipa: int, size: int) -> bytes:
-        """``size`` bytes at ``ipa``; EFAULT outside the slots."""
+        """Read ``size`` bytes at ``ipa``; KvmError EFAULT outside the slots."""
         out = bytearray()
         for slot, at, count in self._pieces(ipa, size):
             at += slot.offset
@@ -330,12 +338,12 @@ class Mmu:
         return bytes(out)
 
     def write(self, ipa: int, data: bytes) -> None:
-        """Write guest memory (read-only slots too); translated code of the range is dropped
-        everywhere."""
+        """Write guest memory (read-only slots too), and discard the code that any vCPU's engine has
+        translated from the range. KvmError EFAULT outside the slots."""
         done, view = 0, memoryview(data)
         for slot, at, count in self._pieces(ipa, len(data)):
             start = at + slot.offset
-            for part in range(0, count, COPY):  # between two parts Python sees to signals
+            for part in range(0, count, COPY):  # Python handles signals between two parts
                 size = min(COPY, count - part)
                 slot.memory.map[start + part : start + part + size] = view[
                     done + part : done + part + size
@@ -364,17 +372,17 @@ class Mmu:
 
 
 class BusMaster:
-    """Memory as something on the SoC's bus reaches it, such as the GIC for its tables."""
+    """The interface to guest memory for a bus master of the SoC, such as the GIC for its tables."""
 
     def __init__(self, mmu: Mmu) -> None:
         self._mmu = mmu
 
     def read(self, ipa: int, size: int) -> bytes:
-        """As `Mmu.read`."""
+        """Like `Mmu.read`."""
         return self._mmu.read(ipa, size)
 
     def write(self, ipa: int, data: bytes) -> None:
-        """As `Mmu.write`, but a read-only slot cannot be written: EFAULT."""
+        """Like `Mmu.write`, but KvmError EFAULT for a read-only slot."""
         if any(slot.readonly for slot, _, _ in self._mmu._pieces(ipa, len(data))):
             raise KvmError("EFAULT", f"the memory at {ipa:#x} is read-only")
         self._mmu.write(ipa, data)

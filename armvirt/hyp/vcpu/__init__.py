@@ -1,2 +1,2 @@
-"""A vCPU: `vcpu` is its state, power, load and put; the other modules are its registers, events and
-exits."""
+"""A vCPU: `vcpu` has its state, its power state, vcpu_load and vcpu_put; the other modules have its
+registers, events and exits."""

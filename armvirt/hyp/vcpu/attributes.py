@@ -1,4 +1,4 @@
-"""Device attributes of a vCPU: a table from group to handler (arch/arm64/kvm/guest.c)."""
+"""The device attributes of a vCPU: a table of the handlers by group (arch/arm64/kvm/guest.c)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class AttrGroup(Protocol):
 
 
 class TimerAttributes:
-    """The PPI of each timer, see `ArchTimer.set_attr`. Without a vGIC they cannot be set."""
+    """KVM_ARM_VCPU_TIMER_CTRL: the PPI of each timer, see `ArchTimer.set_attr`. Without a vGIC the
+    PPIs cannot be set."""
 
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu

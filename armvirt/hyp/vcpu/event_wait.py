@@ -1,15 +1,16 @@
-"""The wait of a vCPU in WFE, and what ends the wait (DDI 0487 D1.6.1).
+"""The wait of a vCPU in WFE, and the events that end the wait (DDI 0487 D1.6.1).
 
-The engine keeps the event register, and completes a WFE that finds the register set. A WFE that
-finds it clear leaves the guest, and the vCPU waits here. The wait ends at an event (SEV of another
-vCPU, the loss of the exclusive monitor, the event stream, the end of WFET), and where the vCPU can
-take a virtual interrupt or an SError.
+The engine keeps the event register, and completes a WFE if the register is set. If the register is
+clear, WFE leaves the guest, and `EventWait` holds the wait. The wait ends at an event (SEV of
+another vCPU, the clearing of the exclusive monitor, the event stream, the timeout of WFET), or when
+the vCPU can take a virtual interrupt or an SError.
 
-A store of another vCPU to the monitored granule is an event. The core has no global monitor, so EL2
-compares the granule's contents whenever a turn of another vCPU is over; EL2 sees writes of devices
-and of the VMM at once. The comparison misses a store that leaves the granule as it was. Therefore
-EL2 treats the monitor as lost after `UNSEEN_TURNS` turns of others, and where no other vCPU can go
-on: the architecture allows an additional event, and forbids a missing one.
+A store of another vCPU to the monitored granule is an event. The engine has no global monitor, so
+EL2 compares the granule's contents at the end of each time slice of another vCPU; a write by a
+device or the VMM sets the event register at once. The comparison misses a store that does not
+change the granule. Therefore EL2 treats the monitor as cleared after `UNSEEN_TURNS` time slices of
+other vCPUs, and when no other vCPU can make progress: the architecture allows additional events,
+but no event may be missing.
 """
 
 from __future__ import annotations
@@ -28,15 +29,14 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 
 EVENT_NS = 1000
-"""The latency of an event in ns. The engine reports a SEV at the end of a block, and a block has
-512 instructions at most: with a shorter latency the time of the wake-up would depend on the
-blocks."""
+"""The latency of an event in ns. The engine reports a SEV at the end of a translated block of at
+most 512 instructions: with a shorter latency the time of the wake-up would depend on the blocks."""
 
 UNSEEN_TURNS = 64
 
 
 class EventWait:
-    """The wait of one vCPU. ``active``: the vCPU is in WFE, or in WFET until the virtual count
+    """The wait of one vCPU. ``active``: the vCPU is in WFE, or in WFET until the virtual count is
     ``until``."""
 
     __slots__ = ("_others", "_turns", "active", "until", "vcpu")
@@ -48,7 +48,7 @@ class EventWait:
         self._turns = self._others = 0
 
     def entered(self) -> None:
-        """The vCPU starts. EL2 enters it by an exception return, and that sets the event
+        """The vCPU starts: EL2 enters the guest by an exception return, which sets the event
         register."""
         self.forget()
         context = self.vcpu.context
@@ -56,14 +56,14 @@ class EventWait:
         context.event_register = True
 
     def begin(self) -> None:
-        """WFE has found the event register clear."""
+        """The vCPU starts to wait, because WFE has found the event register clear."""
         self.active = True
         self._turns, self._others = 0, 0
         if self.vcpu.context.watch_line():
             self._others = self._retired_by_others()
 
     def resume(self, state: InFlight) -> None:
-        """Take over the register, and the wait, of a vCPU elsewhere."""
+        """Restore the event register and the wait of a vCPU that was migrated to this host."""
         context, now = self.vcpu.context, self.vcpu.host.clock.now
         context.take_event(max(0, now - state.event_age))
         if state.event:
@@ -74,29 +74,30 @@ class EventWait:
             self.until = state.wfet
 
     def forget(self) -> None:
-        """The wait is over, or no more."""
+        """End or cancel the wait."""
         self.active, self.until = False, None
         self.vcpu.context.forget_line()
 
-    # -- what it waits for --
+    # -- the conditions that end the wait --
 
     @property
     def watches(self) -> bool:
-        """Whether a store of another vCPU may end it."""
+        """Whether the vCPU waits in WFE for a store by another vCPU to the granule that its
+        exclusive monitor marks."""
         return self.active and self.vcpu.context.watches
 
     @property
     def next_event(self) -> int | None:
-        """The ns of the next event of the event stream, of the end of WFET or of a timer's rise,
-        whichever is first; None: no such event is due."""
+        """The ns of the next event of the event stream, of the timeout of WFET or of the next rise
+        of a timer line, whichever is first; None if no such event is due."""
         timer, cntkctl = self.vcpu.timer, self.vcpu.context.system(CNTKCTL_EL1)
         end = None if self.until is None else timer.ns_of_virtual_count(self.until)
         times = [ns for ns in (timer.next_event(cntkctl), end, timer.next_rise()) if ns is not None]
         return min(times) if times else None
 
     def ends(self, pe: Pe) -> bool:
-        """Whether the wait is over. The vCPU is loaded on ``pe``, and the timers' lines and the
-        list registers are up to date."""
+        """Whether the wait ends now; if so, end the wait. The caller has loaded the vCPU on ``pe``
+        and updated the timers' lines and the list registers."""
         vcpu, context, now = self.vcpu, self.vcpu.context, self.vcpu.host.clock.now
         event = (
             context.event_register
@@ -107,28 +108,29 @@ class EventWait:
         if not (event or serror or pe.interrupts):
             return False
         self.forget()
-        context.clear_exclusive()  # the core's monitor has not seen the stores of others
+        context.clear_exclusive()  # the engine's monitor misses stores of other vCPUs
         if event:
             context.take_event(now)
         return True
 
-    # -- what others do --
+    # -- events from other vCPUs --
 
     def event(self, ns: int | None) -> None:
-        """Another vCPU, or the VMM, has set the event register at ``ns`` (None: now)."""
+        """Another vCPU or the VMM has set the event register at ``ns`` (None: now): wake the vCPU
+        up."""
         if self.active:
             now = self.vcpu.host.clock.now
             self.vcpu.wake_at((now if ns is None else ns) + EVENT_NS)
 
     def turn_over(self) -> None:
-        """A turn of another vCPU is over: compare the granule."""
+        """At the end of another vCPU's time slice: compare the granule."""
         self._turns += 1
         if self.vcpu.context.line_changed() or self._turns >= UNSEEN_TURNS:
             self._lost()
 
     def take_for_lost(self) -> bool:
-        """No other vCPU can go on: treat the monitor as lost if others have run since the wait
-        began."""
+        """No other vCPU can make progress: treat the exclusive monitor as cleared if other vCPUs
+        have run since the wait began. Returns whether they have."""
         lost = self.watches and self._retired_by_others() != self._others
         if lost:
             self._lost()

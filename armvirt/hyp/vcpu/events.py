@@ -1,6 +1,6 @@
-"""What a VMM injects and observes: SErrors and external aborts (KVM_{GET,SET}_VCPU_EVENTS), single
-steps and breakpoints (KVM_SET_GUEST_DEBUG), and the state that moves with a vCPU beside its
-registers (arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
+"""Events that a VMM injects or observes: SErrors and external aborts (KVM_{GET,SET}_VCPU_EVENTS),
+single steps and breakpoints (KVM_SET_GUEST_DEBUG). Also the state that is migrated with a vCPU in
+addition to its registers (arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from armvirt.hw.context import Context
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
-#: An SError of unknown cause: without the RAS extension the syndrome cannot be chosen (ISS is
-#: IMPLEMENTATION DEFINED).
+#: The syndrome of a virtual SError: without the RAS extension the VMM cannot set the syndrome (ISS
+#: is IMPLEMENTATION DEFINED).
 SERROR_ESR = syndrome.build(EC.SERROR)
 
 
-#: The syndrome of a step that an instruction of EL1 or EL0 has made: ISV, EX clear, IFSC "debug
+#: The syndrome of a single step of an instruction at EL1 or EL0: ISV set, EX clear, IFSC "debug
 #: exception".
 STEP_HSR = syndrome.build(EC.STEP_LOWER, 1 << 24 | 0x22)
 
 
 class GuestDebug(IntFlag):
-    """KVM_GUESTDBG_*: the control word."""
+    """KVM_GUESTDBG_*: the control word of KVM_SET_GUEST_DEBUG."""
 
     NONE = 0
     ENABLE = 1 << 0
@@ -39,7 +39,7 @@ class GuestDebug(IntFlag):
     @classmethod
     def checked(cls, control: int) -> GuestDebug:
         """The control word, NONE without ENABLE. KvmError EINVAL for an unknown bit, and for
-        hardware breakpoints and watchpoints: `Cap.GUEST_DEBUG_HW_BPS` and `_WPS` are 0."""
+        hardware breakpoints and watchpoints, because `Cap.GUEST_DEBUG_HW_BPS` and `_WPS` are 0."""
         if control & ~int(cls.ENABLE | cls.SINGLESTEP | cls.USE_SW_BP):
             raise KvmError(
                 "EINVAL", f"guest debug {control:#x}: there are ENABLE, SINGLESTEP and USE_SW_BP"
@@ -48,16 +48,18 @@ class GuestDebug(IntFlag):
 
 
 class InFlight(NamedTuple):
-    """The state of a vCPU that moves and that no ioctl of KVM saves. A VMM on KVM loses this state,
-    as the architecture allows: WFI completes on the other host, and a store-exclusive fails.
+    """The state of a vCPU that is needed for a migration but that no ioctl of KVM saves. A VMM on
+    KVM loses this state, which the architecture allows: WFI completes on the other host, and a
+    store-exclusive fails.
 
-    ``asleep``: the vCPU is in WFI, or in WFIT until the virtual count ``wfit``. It wakes up on the
-    other host at the time at which it would have woken up here. (MP state SUSPENDED would wait for
-    an interrupt that can be delivered. WFI ends when a timer fires, also if its interrupt is
-    masked.) ``monitor`` is the local exclusive monitor, see `Context.exclusive`.
+    ``asleep``: the vCPU is in WFI, or in WFIT until the virtual count ``wfit``. The vCPU wakes up
+    on the other host at the same virtual time as without the migration. (MP state SUSPENDED cannot
+    replace ``asleep``: a SUSPENDED vCPU waits for an interrupt that can be delivered, but WFI also
+    ends when a timer fires whose interrupt is masked.) ``monitor`` is the local exclusive monitor,
+    see `Context.exclusive`.
 
-    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits``: the vCPU
-    is in WFE, or in WFET until the virtual count ``wfet``.
+    ``event`` is the event register; a WFE cleared the register ``event_age`` ns ago. ``waits``: the
+    vCPU is in WFE, or in WFET until the virtual count ``wfet``.
     """
 
     asleep: bool
@@ -70,8 +72,8 @@ class InFlight(NamedTuple):
 
 
 class VcpuEvents(NamedTuple):
-    """struct kvm_vcpu_events. ``serror_has_esr`` needs the RAS extension, which this CPU lacks;
-    ``ext_dabt_pending`` reads as False."""
+    """struct kvm_vcpu_events. ``serror_has_esr`` needs the RAS extension, which this CPU does not
+    have; ``ext_dabt_pending`` reads as False."""
 
     serror_pending: bool = False
     serror_has_esr: bool = False
@@ -80,8 +82,8 @@ class VcpuEvents(NamedTuple):
 
 
 def set_events(vcpu: Vcpu, events: VcpuEvents) -> None:
-    """Make an SError pending, and answer the access of the last exit with an external abort.
-    KvmError EINVAL as `Vcpu.set_vcpu_events`."""
+    """Make an SError pending, and inject an external abort for the access of the last exit.
+    KvmError EINVAL: the errors of `Vcpu.set_vcpu_events`."""
     exit = vcpu.vmm.abortable
     if events.serror_pending and events.serror_has_esr:
         raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
@@ -100,19 +102,19 @@ def set_events(vcpu: Vcpu, events: VcpuEvents) -> None:
 
 
 def can_take_serror(context: Context) -> bool:
-    """Whether the guest takes a pending virtual SError: PSTATE.A alone masks it (DDI 0487
+    """Whether the guest takes a pending virtual SError: only PSTATE.A masks it (DDI 0487
     D1.3.5)."""
     return not context.pstate & PSTATE_A
 
 
 def take_serror(context: Context) -> None:
-    """The guest takes a virtual SError."""
+    """Take the exception for a virtual SError."""
     context.take_exception(Vector.SERROR, SERROR_ESR)
 
 
 def take_data_abort(context: Context, address: int) -> None:
-    """The guest takes a synchronous external abort at ``address`` (kvm_inject_sea); WnR is 0, as in
-    KVM."""
+    """Take the exception for a synchronous external abort at ``address`` (kvm_inject_sea); WnR is
+    0, as in KVM."""
     same_el = context.pstate & PSTATE_EL != 0
     abort = syndrome.data_abort(DFSC.EXTERNAL, False, same_el)
     context.take_exception(Vector.SYNC, abort, address)

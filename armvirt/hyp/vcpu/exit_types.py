@@ -1,5 +1,5 @@
-"""How an entry of the guest ends: the exits that EL2 does not finish, as typed objects in place of
-``struct kvm_run`` (uapi/linux/kvm.h), and `Outcome`."""
+"""The outcomes of an entry of the guest: the exits that EL2 does not finish, as typed objects
+instead of ``struct kvm_run`` (uapi/linux/kvm.h), and `Outcome`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class MmioExit:
-    """KVM_EXIT_MMIO. ``data`` is the value at the device, ``size`` bytes; the VMM sets it for a
-    read.
+    """KVM_EXIT_MMIO. ``data`` is the value at the device, with ``size`` bytes; for a read the VMM
+    sets ``data``.
 
-    The VMM sets ``abort`` if no device has the address: the guest takes a synchronous external
+    The VMM sets ``abort`` if no device has the address: the guest then takes a synchronous external
     abort.
     """
 
@@ -28,7 +28,7 @@ class MmioExit:
         self.abort = False
 
     def take(self, answer: MmioExit) -> None:
-        """Become ``answer``, which the VMM gave to the same access before."""
+        """Copy ``answer``, which the VMM gave to the same access before."""
         self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
         self.data, self.abort = answer.data, answer.abort
 
@@ -38,10 +38,11 @@ class MmioExit:
 
 
 class SystemEventExit(NamedTuple):
-    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup; flags as in uapi.
+    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup; ``flags`` are those of
+    uapi/linux/kvm.h.
 
     ``entry`` and ``context_id`` are x1 and x2 of SYSTEM_SUSPEND: the guest's entry point after the
-    suspend.
+    suspend, and the value for x0.
     """
 
     kind: str
@@ -51,10 +52,9 @@ class SystemEventExit(NamedTuple):
 
 
 class SemihostingExit:
-    """HLT #0xF000 in a VM with semihosting: operation in x0, parameter block in x1. The VMM sets
-    ``result``, or without input ``retry_at`` (ns): the vCPU sleeps until then and executes the HLT
-    again.
-    """
+    """HLT #0xF000 in a VM with semihosting: the operation is in x0, the parameter block in x1. The
+    VMM sets ``result``; or, without input, ``retry_at`` (ns): the vCPU sleeps until ``retry_at``
+    and executes the HLT again."""
 
     __slots__ = ("operation", "parameter", "result", "retry_at")
 
@@ -63,7 +63,7 @@ class SemihostingExit:
         self.retry_at: int | None = None
 
     def take(self, answer: SemihostingExit) -> None:
-        """Become ``answer``, which the VMM gave to the same call before."""
+        """Copy ``answer``, which the VMM gave to the same call before."""
         self.operation, self.parameter = answer.operation, answer.parameter
         self.result, self.retry_at = answer.result, answer.retry_at
 
@@ -72,8 +72,8 @@ class SemihostingExit:
 
 
 class StuckExit(NamedTuple):
-    """The guest cannot go on. ``cause`` is what vCPU ``cpu`` does at ``pc`` (None: the only vCPU,
-    or all vCPUs)."""
+    """The guest cannot make progress. ``cause`` says what vCPU ``cpu`` does at ``pc``; ``cpu`` is
+    None for the only vCPU, or for all vCPUs."""
 
     cause: str
     pc: int
@@ -81,26 +81,25 @@ class StuckExit(NamedTuple):
 
 
 class IntrExit(NamedTuple):
-    """KVM_EXIT_INTR: without a vGIC, the level of a timer's output changed
+    """KVM_EXIT_INTR: in a VM without a vGIC, the level of a timer's output has changed
     (`Vcpu.device_irq_level`)."""
 
 
 class HypercallExit(NamedTuple):
     """KVM_EXIT_HYPERCALL: a call that the SMCCC filter forwards. The arguments are in x1 and up;
     the VMM writes the results to x0 to x3 before the vCPU runs again. ``flags``: `HYPERCALL_SMC`.
-    The PC is past the HVC or SMC.
-    """
+    The PC is after the HVC or SMC."""
 
     function: int
     flags: int = 0
 
 
 class NisvExit(NamedTuple):
-    """KVM_EXIT_ARM_NISV: an access outside of memory with ISV = 0 in the syndrome. ``esr_iss`` is
-    ESR_EL2.ISS.
+    """KVM_EXIT_ARM_NISV: an access outside of the memory slots with ISV = 0 in the syndrome.
+    ``esr_iss`` is ESR_EL2.ISS.
 
-    The PC is at the instruction: the VMM emulates the access and moves the PC, or injects an abort
-    (`Vcpu.set_vcpu_events`).
+    The PC is at the instruction: the VMM emulates the access and advances the PC, or injects an
+    abort (`Vcpu.set_vcpu_events`).
     """
 
     esr_iss: int
@@ -108,9 +107,9 @@ class NisvExit(NamedTuple):
 
 
 class DebugExit(NamedTuple):
-    """KVM_EXIT_DEBUG: a breakpoint instruction or a single step. ``hsr`` is the syndrome,
-    ``far`` the address of a watchpoint. The PC is at the breakpoint, or at the instruction after
-    the step."""
+    """KVM_EXIT_DEBUG: a breakpoint instruction or a single step. ``hsr`` is the syndrome, ``far``
+    is the address of a watchpoint. The PC is at the breakpoint, or at the instruction after the
+    step."""
 
     hsr: int
     far: int = 0
@@ -123,15 +122,17 @@ Exit = (
 )  # fmt: skip
 
 ExitHandler = Callable[["Vcpu", Exit], "bool | None"]
-"""Completes in place an exit that EL2 does not finish; a true answer stops the host's run."""
+"""Handles an exit that EL2 does not finish, and writes the answer into the exit; if the result is
+true, the host's run stops."""
 
 
 class Outcome:
-    """The outcome of the last entry of one vCPU: one object, used again for every entry.
+    """The outcome of the last entry of one vCPU; the object is used again for every entry.
 
-    ``kind`` says why the PE left the guest, or what an exit handler asks of the host; ``until`` is
-    the ns at which a SLEEP ends. A WAIT or a SLEEP stays until the host has acted on it. ``exit``
-    is what the VMM is told once the PE has left the guest: the VMM may change any register then.
+    ``kind`` says why the PE left the guest, or what an exit handler requests from the host;
+    ``until`` is the ns at which a SLEEP ends. A WAIT or a SLEEP stays until the host has handled
+    it. ``exit`` is delivered to the VMM after the PE has left the guest, because the VMM may then
+    change any register.
     """
 
     __slots__ = ("exit", "kind", "until")
@@ -145,11 +146,11 @@ class Outcome:
         return f"<Outcome: {self.kind.value}, exit {self.exit!r}>"
 
     def wait(self) -> None:
-        """The vCPU blocks."""
+        """Request that the host blocks the vCPU."""
         self.kind = Request.WAIT
 
     def sleep(self, until: int) -> None:
-        """The vCPU sleeps, loaded, until ``until`` ns."""
+        """Request that the host lets the vCPU sleep, loaded, until ``until`` ns."""
         self.kind, self.until = Request.SLEEP, until
 
     @property
@@ -157,10 +158,10 @@ class Outcome:
         return self.kind is Request.WAIT
 
     def cancel_wait(self) -> None:
-        """A change of the power state takes the place of a wait."""
+        """Cancel a WAIT, because the power state changes."""
         if self.kind is Request.WAIT:
             self.kind = Request.NONE
 
     def restore(self, waits: bool) -> None:
-        """Take over saved state."""
+        """Restore the saved state: ``waits`` for a WAIT."""
         self.kind, self.exit = Request.WAIT if waits else Request.NONE, None

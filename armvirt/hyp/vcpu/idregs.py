@@ -1,10 +1,10 @@
-"""What a guest sees of the ID registers: the CPU's values, less what this machine does not
-virtualize.
+"""The ID registers that a guest reads: the CPU's values without the features that the hypervisor
+does not virtualize.
 
-HCR_EL2.TID3 traps the feature registers; KVM answers from sanitised values
-(arch/arm64/kvm/sys_regs.c, read_id_reg). Field meanings: DDI 0487 D23.2. The table lists what
-survives; every field that it does not name reads as zero, which in these registers means "not
-implemented" (FP and AdvSIMD, signed fields, are therefore named).
+HCR_EL2.TID3 traps the feature registers; KVM returns sanitised values (arch/arm64/kvm/sys_regs.c,
+read_id_reg). Field meanings: DDI 0487 D23.2. The table lists the fields that a guest can see; all
+other fields read as zero, which in these registers means "not implemented" (FP and AdvSIMD are
+signed fields, so they are listed).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from armvirt.arch.sysregs import BY_NAME, SysReg, is_id_space
 
 
 class IdRule(NamedTuple):
-    """The rule for one register: fields that keep the CPU's value, and fields with a fixed
+    """The rule for one register: the fields with the CPU's value, and the fields with a fixed
     value."""
 
     keep: tuple[str, ...] = ()
@@ -28,14 +28,14 @@ _RULES: dict[str, IdRule] = {
     "ID_AA64PFR0_EL1": IdRule(
         keep=("FP", "AdvSIMD"),
         # EL0 and EL1 in AArch64 only; no EL2, EL3, RAS, SVE, MPAM, AMU. An emulator does not
-        # speculate, so that the guest may trust CSV2 and CSV3 and spares itself its mitigations;
-        # KVM says the same on an unaffected host.
+        # speculate, so CSV2 and CSV3 are set and the guest needs no mitigations; KVM sets the same
+        # values on an unaffected host.
         fixed=(("EL0", 1), ("EL1", 1), ("CSV2", 1), ("CSV3", 1)),
     ),
     "ID_AA64PFR1_EL1": IdRule(keep=("SSBS",)),
-    # Breakpoints, watchpoints and context comparators as the CPU has them; no PMU, SPE, trace.
+    # The CPU's breakpoints, watchpoints and context comparators; no PMU, SPE or trace.
     "ID_AA64DFR0_EL1": IdRule(keep=("DebugVer", "BRPs", "WRPs", "CTX_CMPs")),
-    # Everything that is pure computation; not RNDR, which is the host's randomness, nor TME.
+    # All features that are pure computation; not RNDR (the host's randomness) and not TME.
     "ID_AA64ISAR0_EL1": IdRule(
         keep=(
             "AES",
@@ -52,11 +52,11 @@ _RULES: dict[str, IdRule] = {
             "TS",
         ),
     ),
-    # No pointer authentication: its keys would be EL2's to save.
+    # No pointer authentication: EL2 would have to save its keys.
     "ID_AA64ISAR1_EL1": IdRule(
         keep=("DPB", "JSCVT", "FCMA", "LRCPC", "FRINTTS", "SB", "BF16", "I8MM")
     ),
-    # No stage-2 granules, fine-grained traps, ECV: those are EL2's features. No secure memory
+    # No stage-2 granules, fine-grained traps, ECV, which are features of EL2. No secure memory
     # without EL3.
     "ID_AA64MMFR0_EL1": IdRule(
         keep=("PARange", "ASIDBits", "BigEnd", "BigEndEL0", "TGran16", "TGran64", "TGran4"),
@@ -72,7 +72,7 @@ class _Masks(NamedTuple):
 
 
 def _compile(name: str, rule: IdRule) -> _Masks:
-    """The rule as two masks. KeyError for a field that the register's row does not have."""
+    """The rule as two masks. KeyError for a field that the register does not have."""
     fields = {field.name: field for field in BY_NAME[name].fields}
     fixed = 0
     for field, value in rule.fixed:
@@ -93,7 +93,7 @@ FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", 
 
 
 def added(encoding: int, features: Iterable[str]) -> int:
-    """The fields of a register that announce ``features`` (`FEATURES`)."""
+    """The fields of a register that report ``features`` (`FEATURES`)."""
     value = 0
     for register, name, number in (FEATURES[feature] for feature in features):
         if BY_NAME[register].encoding == encoding:
@@ -102,11 +102,11 @@ def added(encoding: int, features: Iterable[str]) -> int:
 
 
 def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[str] = ()) -> int:
-    """The value that the guest reads of a register whose value on the CPU is ``native_value``.
+    """The value that the guest reads from an ID register; ``native_value`` is the CPU's value.
 
     In the trapped space (op0=3, op1=0, CRn=0, CRm=1..7) a register without a rule reads as zero:
-    reserved ones, and the AArch32 ones on a machine without AArch32. Outside it (MIDR_EL1, CTR_EL0,
-    caches) the CPU's value stands.
+    reserved registers, and the AArch32 registers, because guests have no AArch32. Outside the
+    trapped space (MIDR_EL1, CTR_EL0, caches) the guest reads the CPU's value.
     """
     if not is_id_space(encoding):
         return native_value
@@ -116,14 +116,14 @@ def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[st
 
 
 def mpidr_of(vcpu_id: int) -> int:
-    """A vCPU's MPIDR_EL1 as KVM numbers them (reset_mpidr): Aff0 = id[3:0], Aff1 = id[11:4], Aff2 =
-    id[19:12].
+    """The MPIDR_EL1 of a vCPU, as KVM numbers vCPUs (reset_mpidr): Aff0 = id[3:0], Aff1 = id[11:4],
+    Aff2 = id[19:12].
 
-    Aff0 stops at 16 because a GICv3 SGI names its targets by a 16-bit list within Aff0.
+    Aff0 is below 16 because a GICv3 SGI selects its targets within Aff0 by a 16-bit list.
     """
     return MPIDR_RES1 | vcpu_id & 0xF | (vcpu_id >> 4 & 0xFF) << 8 | (vcpu_id >> 12 & 0xFF) << 16
 
 
 def rules() -> list[tuple[SysReg, IdRule]]:
-    """The table, for documentation and tests."""
+    """The rules of all registers, for documentation and tests."""
     return [(BY_NAME[name], rule) for name, rule in _RULES.items()]

@@ -1,5 +1,5 @@
-"""KVM_ARM_VCPU_INIT and KVM_{GET,SET}_MP_STATE: target, features and power of a vCPU, and its state
-after reset (arch/arm64/kvm/arm.c, reset.c; DDI 0487 D1.8)."""
+"""KVM_ARM_VCPU_INIT and KVM_{GET,SET}_MP_STATE: target, features and power state of a vCPU, and its
+state after reset (arch/arm64/kvm/arm.c, reset.c; DDI 0487 D1.8)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TARGET_GENERIC_V8 = 5  # KVM_ARM_TARGET_GENERIC_V8
 
 
 class Feature(IntFlag):
-    """KVM_ARM_VCPU_*, as bits of ``features``."""
+    """KVM_ARM_VCPU_*, as bits of ``VcpuInit.features``."""
 
     NONE = 0
     POWER_OFF = 1 << 0
@@ -32,11 +32,12 @@ class Feature(IntFlag):
 
 KNOWN = (1 << 9) - 1
 SUPPORTED = Feature.POWER_OFF | Feature.PSCI_0_2
-STICKY = ~Feature.POWER_OFF  # the features of the VM; POWER_OFF is an argument of the call
+STICKY = ~Feature.POWER_OFF  # features that all vCPUs share; POWER_OFF is for one call
 
 
 class MpState(IntEnum):
-    """KVM_MP_STATE_* (uapi/linux/kvm.h). A vCPU that is blocked in WFI is RUNNABLE."""
+    """KVM_MP_STATE_* (uapi/linux/kvm.h). For a vCPU that is blocked in WFI, the MP state is
+    RUNNABLE."""
 
     RUNNABLE = 0
     STOPPED = 5
@@ -44,14 +45,16 @@ class MpState(IntEnum):
 
 
 class VcpuInit(NamedTuple):
-    """struct kvm_vcpu_init. Every guest has PSCI 0.2 and later, also without PSCI_0_2."""
+    """struct kvm_vcpu_init. Guests get PSCI 0.2 or later whether or not the KVM_ARM_VCPU_PSCI_0_2
+    feature is requested."""
 
     target: int
     features: int = 0
 
     def check(self) -> Feature:
-        """The features. KvmError EINVAL for another target, ENOENT for an unknown feature, EINVAL
-        for a feature that this CPU lacks, in this order (kvm_vcpu_init_check_features)."""
+        """The features. KvmError EINVAL for an unsupported target, ENOENT for an unknown feature,
+        EINVAL for a feature that this CPU does not have: checked in this order
+        (kvm_vcpu_init_check_features)."""
         if self.target != TARGET_GENERIC_V8:
             raise KvmError(
                 "EINVAL",
@@ -67,12 +70,12 @@ class VcpuInit(NamedTuple):
 
 
 def preferred_target() -> VcpuInit:
-    """KVM_ARM_PREFERRED_TARGET."""
+    """The preferred target (KVM_ARM_PREFERRED_TARGET)."""
     return VcpuInit(TARGET_GENERIC_V8)
 
 
 class Start(NamedTuple):
-    """Where a vCPU starts: PC, x0, and endianness (of the caller, for CPU_ON)."""
+    """Where a vCPU starts: PC, x0, and endianness (CPU_ON: the caller's)."""
 
     entry: int
     context_id: int
@@ -80,7 +83,8 @@ class Start(NamedTuple):
 
 
 def reset(context: Context, start: Start) -> None:
-    """EL1h with interrupts masked, MMU and caches off; every register is zero except PC and x0."""
+    """Reset to EL1h with interrupts masked, MMU and caches off; every general-purpose register is
+    zero except PC and x0, and system registers have their reset values."""
     system = {row.name: row.reset for row in CONTEXT_REGISTERS}
     system["SCTLR_EL1"] = SCTLR_KVM_RESET | (SCTLR_EE if start.big_endian else 0)
     context.reset(start.entry, start.context_id, PSTATE_EL1_ENTRY, system)

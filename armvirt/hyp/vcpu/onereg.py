@@ -1,7 +1,7 @@
 """KVM_GET/SET_ONE_REG: registers by their ids (uapi/asm/kvm.h; arch/arm64/kvm/guest.c, sys_regs.c).
 
-An id is architecture (0x60), size (2**n bytes), kind (core, system, firmware) and number. Core
-numbers count 32-bit words in ``struct kvm_regs``.
+The fields of an id are architecture (0x60), size (2**n bytes), kind (core, system, firmware) and
+number. The number of a core register is its offset in ``struct kvm_regs`` in 32-bit words.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
 CORE, SYSTEM, FIRMWARE = 0x0010_0000, 0x0013_0000, 0x0014_0000
 FIRMWARE_BITMAP, DEMUX_CCSIDR = 0x0016_0000, 0x0011_0000
-#: KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: an emulator does not speculate, so each says NOT_REQUIRED.
+#: KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: an emulator does not speculate, so each is NOT_REQUIRED.
 WORKAROUNDS = {1: 2, 2: 3, 3: 2}
 PSCI_VERSION = U64 | FIRMWARE
 WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = (
@@ -45,13 +45,13 @@ WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = (
     0x48,
 )
 WORD_VREGS, WORD_FPSR, WORD_FPCR = 0x54, 0xD4, 0xD5
-#: Registers that a guest has and KVM_GET_REG_LIST has not: OSDLR_EL1 (RAZ/WI), CCSIDR_EL1 (by DEMUX
-#: ids), DCZID_EL0 (the hardware's); sys_reg_descs has no value to save for them.
+#: Registers of a guest that are not in KVM_GET_REG_LIST: OSDLR_EL1 (RAZ/WI), CCSIDR_EL1 (has DEMUX
+#: ids), DCZID_EL0 (the CPU's value); sys_reg_descs has no value to save for these registers.
 NOT_LISTED = frozenset({OSDLR_EL1, CCSIDR_EL1, DCZID_EL0})
 
 
 class Access(NamedTuple):
-    """The functions that read and write one register; without ``set`` a write is EPERM."""
+    """The functions that read and write one register; without ``set`` a write is KvmError EPERM."""
 
     get: Callable[[Vcpu], int]
     set: Callable[[Vcpu, int], None] | None
@@ -70,7 +70,7 @@ def _q(n: int) -> Access:
 
 
 def _named(name: str) -> Access:
-    """An attribute of the context."""
+    """A core register that is an attribute of the context."""
     return _core_register(
         lambda cpu: int(getattr(cpu, name)), lambda cpu, value: setattr(cpu, name, value)
     )
@@ -91,7 +91,8 @@ def _timer(encoding: int) -> Access:
 
 
 def _id(encoding: int) -> Access:
-    """An ID register as the guest reads it; a write of another value is EINVAL."""
+    """An ID register with the value that the guest reads; a write of another value is KvmError
+    EINVAL."""
 
     def get(vcpu: Vcpu) -> int:
         if encoding == MPIDR_EL1:
@@ -115,19 +116,20 @@ GUEST_MODES = frozenset({0, 4, 5})
 
 
 def _set_pstate(context: Context, value: int) -> None:
-    """PSTATE; EINVAL for a mode outside `GUEST_MODES` (set_core_reg)."""
+    """Write PSTATE; KvmError EINVAL for a mode that is not in `GUEST_MODES` (set_core_reg)."""
     if value & 0x1F not in GUEST_MODES:
         raise KvmError("EINVAL", f"PSTATE {value:#x}: the modes of a guest are EL0t, EL1t and EL1h")
     context.pstate = value
 
 
 def _stack(el: int) -> Access:
-    """SP_EL0 and SP_EL1."""
+    """SP_EL0 or SP_EL1."""
     return _core_register(lambda cpu: cpu.stack(el), lambda cpu, value: cpu.set_stack(el, value))
 
 
 def _spsr32(n: int) -> Access:
-    """SPSR_abt, und, irq, fiq: without AArch32 only the VMM can reach them."""
+    """SPSR_abt, und, irq or fiq: only the VMM can access these registers, because the guest has no
+    AArch32."""
 
     def set_(vcpu: Vcpu, value: int) -> None:
         vcpu.spsr32[n] = value
@@ -158,8 +160,8 @@ def _set_psci_version(vcpu: Vcpu, value: int) -> None:
 
 
 def _workaround(number: int) -> Access:
-    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a write of a lower level is accepted and changes
-    nothing; a higher level is EINVAL."""
+    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a write of the same or a lower level has no effect; a
+    higher level is KvmError EINVAL."""
     level = WORKAROUNDS[number]
 
     def set_(vcpu: Vcpu, value: int) -> None:
@@ -180,7 +182,7 @@ def _bitmap(bitmap: Bitmap) -> Access:
 
 def _cache(level: int) -> Access:
     """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 while CSSELR_EL1 is ``level``; a write of another
-    value is EINVAL."""
+    value is KvmError EINVAL."""
 
     def get(vcpu: Vcpu) -> int:
         context = vcpu.context
@@ -198,7 +200,7 @@ def _cache(level: int) -> Access:
 
 
 def caches(clidr: int) -> list[int]:
-    """The values of CSSELR_EL1 that select a cache of CLIDR_EL1."""
+    """The values of CSSELR_EL1 that select the caches in CLIDR_EL1."""
     found = []
     for level in range(7):
         kind = clidr >> 3 * level & 7  # 1 instruction, 2 data, 3 both, 4 unified
@@ -209,7 +211,8 @@ def caches(clidr: int) -> list[int]:
 
 @lru_cache(maxsize=1)
 def table() -> dict[int, Access]:
-    """The ids that all vCPUs have, in the order of KVM_GET_REG_LIST: core, firmware, system."""
+    """The registers that all vCPUs have, by id, in the order of KVM_GET_REG_LIST: core, firmware,
+    system."""
     rows = _core()
     rows[PSCI_VERSION] = Access(lambda vcpu: vcpu.vm.smccc.psci.version, _set_psci_version)
     rows.update({U64 | FIRMWARE | n: _workaround(n) for n in WORKAROUNDS})
@@ -231,7 +234,7 @@ def _demux(vcpu: Vcpu) -> dict[int, Access]:
 
 
 def ids(vcpu: Vcpu) -> list[int]:
-    """Every id of a vCPU; the ids of its caches come last, as in KVM."""
+    """The ids of all registers of a vCPU; the ids of its caches are last, as in KVM."""
     return [*table(), *_demux(vcpu)]
 
 
@@ -243,12 +246,14 @@ def _find(vcpu: Vcpu, register: int) -> Access:
 
 
 def get(vcpu: Vcpu, register: int) -> int:
-    """The value of a register by id."""
+    """The value of a register by id. KvmError ENOENT for an unknown id."""
     return _find(vcpu, register).get(vcpu)
 
 
 def set(vcpu: Vcpu, register: int, value: int) -> None:
-    """Write a register by id; ``value`` must fit its size."""
+    """Write a register by id. KvmError ENOENT for an unknown id, EINVAL for a value that does not
+    fit into the register's size, EPERM for a read-only register; and the errors of the register's
+    own ``set``."""
     access = _find(vcpu, register)
     bits = 8 << (register >> 52 & 15)
     if not 0 <= value < 1 << bits:

@@ -1,4 +1,4 @@
-"""What a vCPU needs of the rooms above: its VM and its VMM."""
+"""The interfaces that a vCPU uses of its VM and its VMM, as protocols."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class VmDevices(Protocol):
     """The in-kernel devices on a VM's bus (struct kvm_io_bus): GIC frames and ioeventfds."""
 
     def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:
-        """Complete an access to a frame of the GIC; False where the address is in no frame."""
+        """Complete an access to a frame of the GIC; False if the address is not in a frame."""
         ...
 
     def signal(self, mmio: MmioExit) -> bool:
-        """Whether an ioeventfd has consumed a store."""
+        """Signal the ioeventfd that matches a store. Returns whether there is one."""
         ...
 
 
 class Vm(Protocol):
-    """What a vCPU needs of its VM (struct kvm, struct kvm_arch).
+    """The interface of a VM to its vCPUs (struct kvm, struct kvm_arch).
 
-    ``id_base`` makes vCPU ids unique on the host. ``vcpu_features`` are those that all vCPUs were
-    initialised with, None before the first.
+    ``id_base`` makes vCPU ids unique on the host. ``vcpu_features`` are the features with which all
+    vCPUs were initialised, None before the first `Vcpu.vcpu_init`.
     """
 
     id: int
@@ -61,7 +61,7 @@ class Vm(Protocol):
 
     @property
     def has_run(self) -> bool:
-        """Whether a vCPU of it has (kvm_vm_has_ran_once)."""
+        """Whether a vCPU of the VM has run (kvm_vm_has_ran_once)."""
         ...
 
     @property
@@ -75,11 +75,11 @@ class Vm(Protocol):
         ...
 
     def vgic_of(self) -> Vgic:
-        """The interrupt controller of a VM that has one."""
+        """The vGIC of the VM; the VM must have a vGIC."""
         ...
 
     def vcpu(self, vcpu_id: int) -> Vcpu:
-        """A vCPU by its id; KvmError ENOENT for one that was not created."""
+        """The vCPU with an id; KvmError ENOENT if it was not created."""
         ...
 
     def first_run(self) -> None:
@@ -88,10 +88,10 @@ class Vm(Protocol):
 
 
 class Vmm(Protocol):
-    """The VMM of a vCPU, as EL2 talks to it.
+    """The interface of a VMM to EL2, for one vCPU.
 
-    ``handler`` takes exits while no caller is in `run`. ``abortable`` is the exit that an external
-    abort can answer.
+    ``handler`` gets the exits while no caller is in `run`. ``abortable`` is the exit for whose
+    access the VMM can inject an external abort.
     """
 
     handler: ExitHandler | None
@@ -99,15 +99,16 @@ class Vmm(Protocol):
 
     @property
     def present(self) -> bool:
-        """Whether anybody takes exits."""
+        """Whether exits can be delivered: a caller is in `run`, or ``handler`` is set."""
         ...
 
     def tell(self, exit: Exit) -> int:
-        """Hand over an exit; an `Action`."""
+        """Deliver an exit; returns an `Action`."""
         ...
 
     def forget(self) -> None:
-        """Drop the answers to accesses: they belong to the state before a reset or a restore."""
+        """Discard the answers to accesses, because they belong to the state before a reset or a
+        restore."""
         ...
 
     def run(self, until: int = NEVER) -> Exit | None:

@@ -1,4 +1,4 @@
-"""The traps of a guest: HCR_EL2 and MDCR_EL2 (arch/arm64/kvm/hyp, __activate_traps)."""
+"""The traps of a guest in HCR_EL2 and MDCR_EL2 (arch/arm64/kvm/hyp, __activate_traps)."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ HCR_GUEST_FLAGS = (
 
 
 def activate_traps(pe: Pe, *, vhe: bool, breakpoints: bool, lines: int) -> None:
-    """Program the traps of the guest on a PE. ``breakpoints``: BRK is the VMM's. ``lines`` are
-    HCR_EL2.VI and VF."""
+    """Program the traps of the guest on a PE. ``breakpoints``: BRK traps to EL2, for the VMM.
+    ``lines`` are HCR_EL2.VI and VF."""
     pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR | (MDCR_TDE if breakpoints else 0))
-    # EL1's trap of EL0 comes before MDCR_EL2.TPM. PMUSERENR_EL0.EN opens it, so that EL2 answers at
-    # EL0 too (__activate_traps_common). The guest cannot reach this register.
+    # At EL0, the trap to EL1 has priority over MDCR_EL2.TPM. PMUSERENR_EL0.EN disables the trap to
+    # EL1, so that PMU accesses at EL0 trap to EL2 (__activate_traps_common). The guest cannot
+    # access this register.
     pe.write_el2(PMUSERENR_EL0, PMUSERENR_EN)
     pe.write_el2(HCR_EL2, HCR_GUEST_FLAGS | (HCR_E2H if vhe else 0) | lines)

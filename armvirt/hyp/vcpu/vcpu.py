@@ -1,7 +1,7 @@
-"""A vCPU: its registers and parts, its power state, vcpu_load and vcpu_put (struct kvm_vcpu).
+"""A vCPU: its registers and parts, its power state, vcpu_load and vcpu_put (struct kvm_vcpu), and
+the calls of its VMM.
 
-`armvirt.hyp.run.loop` runs it. What its VMM calls is here, too; registers, events and attributes
-are modules of their own.
+`armvirt.hyp.run.loop` runs the vCPU. Registers, events and attributes have modules of their own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ DAIF_IF = PSTATE_I | PSTATE_F
 
 
 class Power(Enum):
-    """KVM_MP_STATE: RUNNABLE, STOPPED; and blocked in WFI or WFE."""
+    """The power state: OFF (KVM_MP_STATE_STOPPED), RUNNABLE, or BLOCKED (asleep in WFI or WFE, for
+    input, or SUSPENDED)."""
 
     OFF = "off"
     RUNNABLE = "runnable"
@@ -50,15 +51,16 @@ class Power(Enum):
 class Vcpu:
     """One virtual CPU. `Vm.create_vcpu` creates it.
 
-    ``id`` is its number in the VM. ``uid`` is unique on the host and the vCPU of trace events
-    (equal in a host's first VM). ``index`` is its place in `Host.vcpus`. ``home`` is the PE at
-    which it queues, None before it first could run. ``enter`` runs it once and ``vmm`` is its VMM:
-    the run loop sets both. ``outcome`` says how its last entry ended.
+    ``id`` is the vCPU's number in the VM. ``uid`` is unique on the host and identifies the vCPU in
+    trace events (in a host's first VM it equals ``id``). ``index`` is the index in `Host.vcpus`.
+    ``home`` is the PE at which the vCPU queues, None before the vCPU was first runnable. ``enter``
+    runs the vCPU once and ``vmm`` is the link to its VMM; both are set after creation. ``outcome``
+    says how the last entry ended.
 
-    ``immediate_exit`` is kvm_run.immediate_exit. ``lines`` are HCR_EL2.VI and VF: the inputs of a
-    CPU without an interrupt controller. ``affinity`` are the PEs that it may be on, None for all.
-    ``spsr32`` are SPSR_abt, und, irq and fiq of AArch32, which only the VMM can reach.
-    ``fault_address`` is FAR_EL2 of the last `NisvExit`.
+    ``immediate_exit`` is kvm_run.immediate_exit. ``lines`` are HCR_EL2.VI and VF: the interrupt
+    inputs in a VM without an interrupt controller. ``affinity`` are the PEs on which the vCPU may
+    run, None for all. ``spsr32`` are SPSR_abt, und, irq and fiq of AArch32, which only the VMM can
+    access. ``fault_address`` is FAR_EL2 of the last `NisvExit`.
     """
 
     enter: Enter
@@ -93,7 +95,7 @@ class Vcpu:
         )
         vm.host.clock.register(self._owner, lambda kind: self.wake())
         self.stolen_time: StolenTime = StolenTime(vm.mmu, lambda: self.run_delay_ns)
-        self._monitor: tuple[int, int, int] | None = None  # of `resume`, for the first load
+        self._monitor: tuple[int, int, int] | None = None  # set by `resume`, for the next `load`
         self.event_wait = EventWait(self)
         self.context.on_event = self.event_wait.event
         self.debug = GuestDebug.NONE
@@ -110,19 +112,19 @@ class Vcpu:
         return f"<Vcpu {self.id}: {self.power.value}>"
 
     def _stamp(self) -> Stamp:
-        """The present moment on the PE on which the vCPU is loaded; else the host's."""
+        """The present time stamp of the PE on which the vCPU is loaded; else of the host."""
         return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()
 
     @property
     def _owner(self) -> str:
-        """The owner of its wake-ups in the clock's queue."""
+        """The name of the vCPU's wake-ups in the clock's queue."""
         return f"vm{self.vm.id}-vcpu{self.id}-wfe"
 
     # -- KVM_RUN and exits --
 
     @property
     def exit_handler(self) -> ExitHandler | None:
-        """Takes the exits that EL2 does not finish, while no caller is in `run`."""
+        """Gets the exits that EL2 does not finish, while no caller is in `run`."""
         return self.vmm.handler
 
     @exit_handler.setter
@@ -130,37 +132,39 @@ class Vcpu:
         self.vmm.handler = handler
 
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN: drive the host until this vCPU exits to the VMM, at most to ``until`` ns (then
-        None).
+        """KVM_RUN: run the host until this vCPU exits to the VMM, at most up to ``until`` ns (then
+        the result is None).
 
-        The caller answers in the exit object (data of a read, result) and calls again. Other vCPUs
-        need an ``exit_handler``. A state in which nothing can ever run again is a `StuckExit`.
+        The caller writes the answer into the exit object (the data of a read, a result) and calls
+        `run` again. Other vCPUs need an ``exit_handler``. If no vCPU can ever run again, the exit
+        is a `StuckExit`.
 
-        KvmError ENOEXEC before `init`; at the VM's first run ENXIO, EINVAL, EBUSY as
-        `Vm.first_run`; EBUSY while the host runs (in an exit handler); EINTR while
-        ``immediate_exit`` is set: then only the access that was answered is completed, unless that
-        leads to an exit of its own.
+        KvmError ENOEXEC before `init`; ENXIO, EINVAL and EBUSY of `Vm.first_run` at the VM's first
+        run; EBUSY during `Host.run` (for example in an exit handler); EINTR while
+        ``immediate_exit`` is set: then only the access that the caller has answered is completed,
+        and its own exit, if any, is returned instead of EINTR.
         """
         return self.vmm.run(until)
 
     @property
     def has_vmm(self) -> bool:
-        """Whether there is a VMM that takes its exits."""
+        """Whether a VMM can get the vCPU's exits."""
         return self.vmm.present
 
     def stuck(self, cause: str) -> None:
-        """Tell the VMM that this guest cannot go on."""
+        """Report to the VMM that the guest cannot make progress, with the cause."""
         alone = len(list(self.vm.vcpus)) == 1
         self.vmm.tell(StuckExit(cause, self.context.pc, None if alone else self.id))
 
     # -- power --
 
     def init(self, *, power_off: bool = False) -> None:
-        """KVM_ARM_VCPU_INIT: reset to EL1h at 0; ``power_off`` leaves it to PSCI CPU_ON."""
+        """KVM_ARM_VCPU_INIT: reset to EL1h with PC 0. With ``power_off`` the vCPU stays off until
+        PSCI CPU_ON."""
         self.start(Start(0, 0), run=not power_off)
 
     def start(self, start: Start, *, run: bool = True) -> None:
-        """Reset to ``start``; the reset is done before the power state changes
+        """Reset the vCPU to ``start``, then set its power state, in this order
         (kvm_psci_vcpu_on)."""
         self.initialized, self.suspended, self.serror_pending = True, False, False
         self.spsr32 = [0] * len(self.spsr32)
@@ -172,7 +176,8 @@ class Vcpu:
         self._set_power(Power.RUNNABLE if run else Power.OFF)
 
     def _forget_answers(self) -> None:
-        """Drop pending answers and the moved monitor: they belong to the state before."""
+        """Discard the VMM's answers and the migrated exclusive monitor: they belong to the state
+        before."""
         self.vmm.forget()
         self._monitor = None
 
@@ -189,7 +194,7 @@ class Vcpu:
 
     @property
     def runnable(self) -> bool:
-        """Whether it wants a PE."""
+        """Whether the vCPU can run on a PE."""
         return self.power is Power.RUNNABLE
 
     @property
@@ -198,26 +203,26 @@ class Vcpu:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it sleeps until an interrupt, an event or its input."""
+        """Whether the vCPU sleeps until an interrupt, an event or console input."""
         return self.power is Power.BLOCKED
 
     @property
     def run_delay_ns(self) -> int:
-        """How long it has been runnable while another vCPU had its PE, up to the last time it got
-        one (run_delay)."""
+        """The ns for which the vCPU was runnable while another vCPU had its PE, up to the last time
+        at which the vCPU got a PE (run_delay)."""
         return self.delay.total
 
     @property
     def in_wfi(self) -> bool:
-        """Whether it is blocked until an interrupt can be delivered: in WFI, in CPU_SUSPEND, or
-        SUSPENDED."""
+        """Whether the vCPU is blocked in WFI, in CPU_SUSPEND, or SUSPENDED."""
         asleep = (
             self.power is Power.BLOCKED and self.timer.hw is None and not self.event_wait.active
         )
-        return asleep and self.host.clock.armed(self._owner) is None  # else it waits for input
+        return asleep and self.host.clock.armed(self._owner) is None  # if armed: waits for input
 
     def power_off(self) -> None:
-        """CPU_OFF, or a system event: the vCPU does not run before the next `start`."""
+        """CPU_OFF, or a system event: the vCPU does not run before the next `start` or
+        `make_runnable`."""
         self._set_power(Power.OFF)
         self.timer.unblocking()
         self.host.clock.cancel(self._owner)
@@ -227,20 +232,20 @@ class Vcpu:
         self.request_stop()
 
     def make_runnable(self) -> None:
-        """Leave OFF or SUSPENDED and go on at the present PC."""
+        """Leave OFF or SUSPENDED, and continue at the present PC."""
         self.suspended = False
         self.event_wait.forget()
         self.timer.unblocking()
         self._set_power(Power.RUNNABLE)
 
     def suspend(self) -> None:
-        """KVM_MP_STATE_SUSPENDED: block as in WFI; the VMM gets an exit at the wake-up
-        (kvm_vcpu_suspend)."""
+        """KVM_MP_STATE_SUSPENDED: block like in WFI; at the wake-up the vCPU exits to the VMM with
+        the system event wakeup (kvm_vcpu_suspend)."""
         self.suspended = True
         self.outcome.cancel_wait()
         self.event_wait.forget()
         if self.host.driving and self.power is Power.RUNNABLE:
-            self.request_stop()  # it may be in the guest: KVM_REQ_SUSPEND, at the next entry
+            self.request_stop()  # in the guest perhaps: suspend at the next entry (KVM_REQ_SUSPEND)
             return
         if self.pe is not None:
             self.put()
@@ -251,8 +256,8 @@ class Vcpu:
             self.timer.blocking()
 
     def in_flight(self) -> InFlight:
-        """The state of a vCPU that moves and that no ioctl of KVM saves, see `InFlight`. KvmError
-        ENOEXEC before `init`."""
+        """The state of the vCPU that is needed for a migration but that no ioctl of KVM saves, see
+        `InFlight`. KvmError ENOEXEC before `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
         monitor = self._monitor or self.context.exclusive
@@ -261,8 +266,9 @@ class Vcpu:
                         wait.active, wait.until)  # fmt: skip
 
     def resume(self, state: InFlight) -> None:
-        """Restore `in_flight` of a vCPU that has moved here, after registers, interrupts, timers
-        and counters. KvmError ENOEXEC before `init`, EBUSY while the host runs."""
+        """Restore the `in_flight` state of a migrated vCPU, after its registers, interrupts, timers
+        and counters. KvmError ENOEXEC before `init`, EBUSY during `Host.run`, EBADF after
+        `Host.close`."""
         self.check_initialized()
         self.host.check_standing()
         self._monitor = state.monitor
@@ -280,14 +286,14 @@ class Vcpu:
         self.timer.blocking()
 
     def wake(self) -> None:
-        """kvm_vcpu_wake_up: make a blocked vCPU runnable; a running one goes on."""
+        """kvm_vcpu_wake_up: make the vCPU runnable if it is blocked."""
         if self.power is Power.BLOCKED:
             self._set_power(Power.RUNNABLE)
 
     # -- load and put --
 
     def load(self, pe: Pe) -> None:
-        """Bind to a physical CPU (vcpu_load): exclusive monitor, timers, vGIC."""
+        """Bind the vCPU to a PE (vcpu_load): exclusive monitor, stage 2, traps, vGIC, timers."""
         self.vm.first_run()
         self.pe = pe
         if not self.event_wait.active:
@@ -309,8 +315,8 @@ class Vcpu:
             self.host.bus.emit(Schedule(self.uid, "load"))
 
     def program_traps(self) -> None:
-        """Program MDCR_EL2 and HCR_EL2 of the PE on which the vCPU is loaded: they depend on guest
-        debug and on the CPU's interrupt inputs."""
+        """Program MDCR_EL2 and HCR_EL2 of the PE on which the vCPU is loaded; the values depend on
+        guest debug and on the vCPU's interrupt inputs."""
         if self.pe is not None:
             activate_traps(
                 self.pe,
@@ -320,7 +326,8 @@ class Vcpu:
             )
 
     def attach(self, pe: Pe) -> None:
-        """Bind to ``pe`` after a restore: as `load`, but the PE's registers are correct already."""
+        """Bind the vCPU to ``pe`` after a restore: like `load`, but the PE's registers are restored
+        already."""
         self.pe = pe
         pe.bind(self.context, self.uid)
         if self.vm.vgic is not None:
@@ -328,7 +335,8 @@ class Vcpu:
         self.timer.attach(pe.timer)
 
     def detach(self) -> None:
-        """Leave the PE without saving its registers: a restore follows."""
+        """Unbind the vCPU from the PE without saving its registers: the caller restores a state
+        next."""
         if self.pe is not None:
             self.timer.detach()
             if self.vm.vgic is not None:
@@ -337,7 +345,7 @@ class Vcpu:
             self.pe = None
 
     def put(self) -> None:
-        """vcpu_put."""
+        """Save the vCPU's registers from the PE and unbind it (vcpu_put)."""
         assert self.pe is not None
         if self.host.bus.active:
             self.host.bus.emit(Schedule(self.uid, "put"))
@@ -350,18 +358,18 @@ class Vcpu:
     # -- waiting --
 
     def wait(self, until: int | None = None) -> None:
-        """WFI: block after this exit; WFIT: at most to the virtual count ``until``."""
+        """WFI: block the vCPU after this exit; WFIT: until the virtual count ``until`` at most."""
         self.outcome.wait()
         self.timer.wfit = until
 
     def wait_for_event(self, until: int | None) -> int:
-        """WFET: as WFE, with an event when the virtual count is ``until``."""
+        """WFET: like WFE, but with an event when the virtual count is ``until``."""
         assert self.pe is not None
         self.event_wait.until = until
         return self.pe.wait_for_event()
 
     def runnable_interrupt(self) -> bool:
-        """kvm_arch_vcpu_runnable: whether an interrupt can be delivered."""
+        """Whether an interrupt can be delivered (kvm_arch_vcpu_runnable)."""
         if self.serror_pending:
             return True
         vgic = self.vm.vgic
@@ -370,8 +378,8 @@ class Vcpu:
         return vgic.pending(self.id)
 
     def block(self) -> None:
-        """kvm_vcpu_block: put, and the background timer takes over; unless an interrupt can be
-        delivered."""
+        """kvm_vcpu_block: unless an interrupt can be delivered, put the vCPU, and arm its
+        background timer."""
         if self.runnable_interrupt():
             return
         self.put()
@@ -379,24 +387,25 @@ class Vcpu:
         self.timer.blocking()
 
     def sleep(self, until: int | None) -> None:
-        """Block without a put, until ``until`` ns (None: no limit) or an earlier wake-up."""
+        """Block the vCPU without a put, until ``until`` ns (None: no limit) or an earlier
+        wake-up."""
         self._set_power(Power.BLOCKED)
         if until is not None:
             self.wake_at(until)
 
     def wake_at(self, when: int) -> None:
-        """Wake up at ``when`` ns at the latest."""
+        """Wake the vCPU up at ``when`` ns at the latest."""
         armed = self.host.clock.armed(self._owner)
         if armed is None or when < armed:
             self.host.clock.arm(when, self._owner)
 
     @property
     def hears(self) -> bool:
-        """Whether PSTATE lets a virtual interrupt in."""
+        """Whether virtual IRQs or virtual FIQs are unmasked (PSTATE.I or PSTATE.F is 0)."""
         return self.context.pstate & DAIF_IF != DAIF_IF
 
     def next_rise(self) -> int | None:
-        """The ns at which the next of its timer lines rises; None: none will."""
+        """The ns at which the next of the vCPU's timer lines rises; None if no line will rise."""
         return self.timer.next_rise()
 
     def request_stop(self) -> None:
@@ -408,13 +417,13 @@ class Vcpu:
         if self.pe is not None:
             self.pe.gic.set_active(self.pe.index, intid, active)
 
-    # -- what it is --
+    # -- initialisation --
 
     def vcpu_init(self, init: VcpuInit) -> None:
-        """KVM_ARM_VCPU_INIT: reset, and runnable unless POWER_OFF is among the features.
+        """KVM_ARM_VCPU_INIT: reset the vCPU; it is runnable unless POWER_OFF is among the features.
 
-        KvmError as `VcpuInit.check`; EINVAL where the VM's vCPUs were initialised with other
-        features.
+        KvmError: the errors of `VcpuInit.check`; EINVAL if the VM's vCPUs were initialised with
+        other features.
         """
         features = init.check() & STICKY
         if self.vm.vcpu_features not in (None, features):
@@ -429,12 +438,12 @@ class Vcpu:
         if not self.initialized:
             raise KvmError("ENOEXEC", f"vCPU {self.id} is not initialised")
 
-    # -- where it runs --
+    # -- affinity --
 
     def set_affinity(self, pes: Iterable[int] | None) -> None:
-        """Set the PEs that the vCPU may run on, by number; None: all (sched_setaffinity of its
-        thread). A vCPU that is on another PE moves, at once or when it leaves the guest. KvmError
-        EINVAL for an empty set and for a PE that the host does not have."""
+        """Set the PEs on which the vCPU may run, by number; None: all (sched_setaffinity of its
+        thread). If the vCPU is on another PE, it moves at once, or during `Host.run` after the next
+        exit. KvmError EINVAL for an empty set and for a PE that the host does not have."""
         allowed = None if pes is None else frozenset(pes)
         if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
             raise KvmError(
@@ -445,11 +454,11 @@ class Vcpu:
         self.host.affinity_changed(self.index)
 
     def pin(self, pe: int) -> None:
-        """`set_affinity` to one physical CPU."""
+        """Set the affinity to one PE (see `set_affinity`)."""
         self.set_affinity((pe,))
 
     def may_be_on(self, pe: int) -> bool:
-        """Whether a PE is in its affinity."""
+        """Whether PE ``pe`` is in the vCPU's affinity."""
         return self.affinity is None or pe in self.affinity
 
     # -- registers --
@@ -462,7 +471,7 @@ class Vcpu:
 
     def set_one_reg(self, register: int, value: int) -> None:
         """KVM_SET_ONE_REG. KvmError ENOENT for an unknown id, EINVAL for an invalid value, EBUSY
-        for a register that is fixed once a vCPU has run, ENOEXEC before `init`."""
+        for a register that cannot change after a vCPU has run, ENOEXEC before `init`."""
         self.check_initialized()
         onereg.set(self, register, value)
 
@@ -479,25 +488,25 @@ class Vcpu:
         attributes.group_of(self, group).set_attr(attr, value)
 
     def get_device_attr(self, group: int, attr: int) -> int:
-        """KVM_GET_DEVICE_ATTR: errors as `set_device_attr`."""
+        """KVM_GET_DEVICE_ATTR of a vCPU. KvmError: the errors of `set_device_attr`."""
         return attributes.group_of(self, group).get_attr(attr)
 
     def has_device_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: KvmError ENXIO for an unknown group or attribute."""
+        """KVM_HAS_DEVICE_ATTR of a vCPU. KvmError ENXIO for an unknown group or attribute."""
         attributes.group_of(self, group).has_attr(attr)
 
     # -- power --
 
     def get_mp_state(self) -> MpState:
-        """KVM_GET_MP_STATE."""
+        """KVM_GET_MP_STATE: the MP state of the vCPU."""
         if self.power is Power.OFF:
             return MpState.STOPPED
         return MpState.SUSPENDED if self.suspended else MpState.RUNNABLE
 
     def set_mp_state(self, state: int) -> None:
         """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered, and then
-        exits with the system event wakeup; it goes on once it is RUNNABLE. KvmError EINVAL for
-        another state."""
+        exits with the system event wakeup; it continues after the VMM has set RUNNABLE. KvmError
+        EINVAL for an unknown state."""
         if state not in tuple(MpState):
             raise KvmError("EINVAL", f"there is no MP state {state}")
         self.host.check_thread()
@@ -511,23 +520,25 @@ class Vcpu:
     # -- events --
 
     def get_vcpu_events(self) -> VcpuEvents:
-        """KVM_GET_VCPU_EVENTS. ENOEXEC before `init`."""
+        """KVM_GET_VCPU_EVENTS. KvmError ENOEXEC before `init`."""
         self.check_initialized()
         return VcpuEvents(serror_pending=self.serror_pending)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
-        """KVM_SET_VCPU_EVENTS: a virtual SError, pending until PSTATE.A lets it in, and an external
-        abort for the access of the last exit. An SError that is pending cannot be taken back (as
-        KVM's).
+        """KVM_SET_VCPU_EVENTS: make a virtual SError pending, until PSTATE.A unmasks it, and inject
+        an external abort for the access of the last exit. As in KVM, a pending SError cannot be
+        cancelled.
 
         KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort
-        when the last exit was no `MmioExit` or `NisvExit`."""
+        if the last exit was not an `MmioExit` or a `NisvExit`.
+        """
         self.check_initialized()
         self.host.check_thread()
         vcpu_events.set_events(self, events)
 
     def set_line(self, number: int, level: bool) -> None:
-        """KVM_IRQ_LINE of a CPU's own input, 0 for IRQ and 1 for FIQ (vcpu_interrupt_line)."""
+        """KVM_IRQ_LINE of the vCPU's own interrupt inputs: 0 is IRQ, 1 is FIQ
+        (vcpu_interrupt_line)."""
         self.host.check_thread()
         bit = 1 << (6 if number else 7)  # HCR_EL2.VF, VI
         self.lines = self.lines | bit if level else self.lines & ~bit
@@ -539,15 +550,15 @@ class Vcpu:
 
     def set_guest_debug(self, control: int) -> None:
         """KVM_SET_GUEST_DEBUG: with SINGLESTEP each instruction exits with a `DebugExit`, with
-        USE_SW_BP each BRK. KvmError EINVAL as `GuestDebug.checked`."""
+        USE_SW_BP each BRK. KvmError: the errors of `GuestDebug.checked`."""
         self.host.check_thread()
         self.debug = GuestDebug.checked(control)
         self.single_step = GuestDebug.SINGLESTEP in self.debug
         self.program_traps()
 
     def translate(self, va: int) -> int | None:
-        """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if it is
-        not mapped."""
+        """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if the
+        address is not mapped."""
         return self.context.translate(va)
 
     # -- state --
@@ -565,7 +576,7 @@ class Vcpu:
         }  # fmt: skip
 
     def load_state(self, state: State) -> None:
-        """Restore `state`; the vCPU is loaded on no PE afterwards (see `attach`)."""
+        """Restore `state`; afterwards the vCPU is not loaded on a PE (see `attach`)."""
         checked(state, "Vcpu", STATE_VERSION)
         self._forget_answers()
         self.context.load(state["context"])

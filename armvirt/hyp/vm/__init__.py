@@ -1,2 +1,2 @@
-"""A VM: `vm` is its state and ioctls; the other modules are its devices, interrupts and
-services."""
+"""A VM: `vm` has its state and ioctls; the other modules have its devices, interrupts, capabilities
+and services."""

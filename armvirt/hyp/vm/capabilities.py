@@ -1,4 +1,4 @@
-"""KVM_CHECK_EXTENSION and KVM_ENABLE_CAP: the capabilities as data (uapi/linux/kvm.h,
+"""KVM_CHECK_EXTENSION and KVM_ENABLE_CAP: the capabilities and their values (uapi/linux/kvm.h,
 arch/arm64/kvm/arm.c)."""
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _HAVE_ONE = (
     Cap.SYSTEM_EVENT_DATA, Cap.ARM_USER_IRQ, Cap.STEAL_TIME, Cap.PTP_KVM, Cap.COUNTER_OFFSET,
 )  # fmt: skip
 
-#: The answers of KVM_CHECK_EXTENSION. A capability without a row, such as hardware breakpoints, SVE
+#: The results of KVM_CHECK_EXTENSION. A capability without a row, such as hardware breakpoints, SVE
 #: or the PMU, is 0.
 EXTENSIONS: dict[int, int] = {
     **dict.fromkeys(_HAVE_ONE, 1),
@@ -101,8 +101,8 @@ class Capabilities:
         return cap in self._enabled
 
     def enable(self, cap: int, argument: int, flags: int) -> None:
-        """KVM_ENABLE_CAP. KvmError EINVAL for a capability that cannot be enabled, for flags, and
-        for an invalid argument."""
+        """KVM_ENABLE_CAP. KvmError EINVAL for a capability that cannot be enabled, for flags other
+        than 0, and for an invalid argument."""
         if flags or (cap not in SWITCHES and cap != Cap.MANUAL_DIRTY_LOG_PROTECT2):
             raise KvmError(
                 "EINVAL", f"capability {cap} cannot be enabled, or not with flags {flags:#x}"
@@ -114,9 +114,9 @@ class Capabilities:
 
 
 def check_extension(cap: int, pcpus: int, gic: int | None = None) -> int:
-    """KVM_CHECK_EXTENSION on a host of ``pcpus`` CPUs, and on a VM with a GIC of version ``gic``.
-    The GIC limits the number of vCPUs (kvm_vgic_create sets max_vcpus); the host's CPUs are the
-    recommended number."""
+    """KVM_CHECK_EXTENSION on a host with ``pcpus`` CPUs; ``gic`` is the GIC version of the VM, None
+    without a VM or a GIC. MAX_VCPUS is the limit of the GIC (kvm_vgic_create sets max_vcpus);
+    NR_VCPUS, the recommended number, is the number of the host's CPUs."""
     if cap == Cap.NR_VCPUS:
         return min(pcpus, MAX_VCPUS[3])
     if cap == Cap.MAX_VCPUS and gic is not None:

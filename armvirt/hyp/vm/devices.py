@@ -1,7 +1,7 @@
 """The in-kernel devices on a VM's bus: GIC frames, and ioeventfds (struct kvm_io_bus,
 virt/kvm/eventfd.c).
 
-KVM_IOEVENTFD: a guest's store to an address calls a function at once, before the VMM.
+KVM_IOEVENTFD: a guest's store to an address calls a function at once, without an exit to the VMM.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
 
 
 class IoEventFd(NamedTuple):
-    """A store of ``length`` bytes (0: any length) to ``address`` with the data ``datamatch`` (None:
-    any data) calls ``signal``."""
+    """An ioeventfd: a store of ``length`` bytes (0: any length) to ``address`` with the data
+    ``datamatch`` (None: any data) calls ``signal``."""
 
     address: int
     length: int
@@ -29,7 +29,7 @@ class IoEventFd(NamedTuple):
     signal: Callable[[], None]
 
     def matches(self, address: int, length: int, data: int) -> bool:
-        """ioeventfd_in_range."""
+        """Whether a store matches the ioeventfd (ioeventfd_in_range)."""
         return (
             address == self.address
             and self.length in (ANY_LENGTH, length)
@@ -37,7 +37,7 @@ class IoEventFd(NamedTuple):
         )
 
     def collides(self, other: IoEventFd) -> bool:
-        """ioeventfd_check_collision: whether one store could match both."""
+        """Whether one store could match both ioeventfds (ioeventfd_check_collision)."""
         if self.address != other.address:
             return False
         if ANY_LENGTH in (self.length, other.length):
@@ -56,8 +56,8 @@ class IoEventFds:
     def assign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """KVM_IOEVENTFD. KvmError EINVAL for an invalid length, for data to match without a length,
-        and for a range that wraps; EEXIST if a store could match another ioeventfd."""
+        """KVM_IOEVENTFD. KvmError EINVAL for an invalid length, for ``datamatch`` with length 0,
+        and for a range that wraps around; EEXIST if a store could match another ioeventfd too."""
         new = self._checked(address, length, signal, datamatch)
         if any(new.collides(each) for each in self._all):
             raise KvmError("EEXIST", f"an ioeventfd takes stores to {address:#x} already")
@@ -66,8 +66,8 @@ class IoEventFds:
     def deassign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """KVM_IOEVENTFD_FLAG_DEASSIGN: KvmError ENOENT unless the same ioeventfd is assigned;
-        EINVAL as `assign`."""
+        """KVM_IOEVENTFD_FLAG_DEASSIGN. KvmError ENOENT unless the same ioeventfd is assigned; the
+        EINVAL errors of `assign`."""
         gone = self._checked(address, length, signal, datamatch)
         if gone not in self._all:
             raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")
@@ -88,7 +88,8 @@ class IoEventFds:
         return IoEventFd(address, length, datamatch, signal)
 
     def store(self, address: int, length: int, data: int) -> bool:
-        """A guest's store; True if an ioeventfd has consumed it."""
+        """Handle a guest's store: signal the first ioeventfd that matches. Returns whether there is
+        one."""
         if not self._all:
             return False
         hit = next((each for each in self._all if each.matches(address, length, data)), None)
@@ -98,7 +99,7 @@ class IoEventFds:
 
 
 class Devices:
-    """The devices of one VM. ``vgic`` is its interrupt controller, None while there is none."""
+    """The devices of one VM. ``vgic`` is its interrupt controller, None if the VM has none."""
 
     __slots__ = ("_frames", "ioeventfds", "vgic")
 
@@ -108,11 +109,11 @@ class Devices:
         self.ioeventfds = IoEventFds()
 
     def forget_frames(self) -> None:
-        """A frame was added: ask the vGIC anew at the next access."""
+        """A frame was added: get the list of frames from the vGIC again at the next access."""
         self._frames.clear()
 
     def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:
-        """Complete an access to a frame of the GIC; False where the address is in no frame."""
+        """Complete an access to a frame of the GIC; False if the address is not in a frame."""
         if not self._frames:
             if self.vgic is None:
                 return False
@@ -130,5 +131,5 @@ class Devices:
         return False
 
     def signal(self, mmio: MmioExit) -> bool:
-        """Whether an ioeventfd has consumed a store."""
+        """Signal the ioeventfd that matches a store. Returns whether there is one."""
         return self.ioeventfds.store(mmio.phys_addr, mmio.size, mmio.data)

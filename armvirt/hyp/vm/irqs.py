@@ -1,9 +1,10 @@
-"""The interrupts of a VM as its VMM raises them: KVM_IRQ_LINE, GSIs, irqfds (virt/kvm/irqchip.c,
+"""The interrupts that a VMM raises in its VM: KVM_IRQ_LINE, GSIs, irqfds (virt/kvm/irqchip.c,
 virt/kvm/eventfd.c, vgic-irqfd.c).
 
 A GSI is routed to a pin of the interrupt controller; pin n is SPI n, INTID 32 + n. An irqfd is a
-callable instead of a file: a call of it stands for a write of the eventfd. The VMM sets up routes
-and irqfds again after `Vm.load`; what they did to interrupts is in the vGIC's state.
+callable instead of a file: a call of the callable corresponds to a write of the eventfd. The VMM
+sets up routes and irqfds again after `Vm.load`; the state of the interrupts is part of the vGIC's
+state.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_ROUTES = 4096  # KVM_MAX_IRQ_ROUTES
 
 
 def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
-    """The word of KVM_IRQ_LINE: vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
+    """The packed word of KVM_IRQ_LINE: vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
     return (vcpu_id >> 8 & 15) << 28 | kind << 24 | (vcpu_id & 0xFF) << 16 | number & 0xFFFF
 
 
@@ -36,7 +37,8 @@ class GsiRoute(NamedTuple):
 
 
 class IrqRouter:
-    """The GSIs of one VM. ``vgic()`` gives its interrupt controller, None while there is none."""
+    """The GSIs of one VM. ``vgic()`` returns the VM's interrupt controller, None if the VM has
+    none."""
 
     def __init__(self, vgic: Callable[[], Vgic | None]) -> None:
         self._vgic = vgic
@@ -48,9 +50,9 @@ class IrqRouter:
     # Routing -------------------------------------------------------------------------------------
 
     def set_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """KVM_SET_GSI_ROUTING: replace the whole table. KvmError EINVAL, and nothing is changed,
-        for a pin or an irqchip that does not exist, a GSI that is routed twice or out of range, or
-        too many entries."""
+        """KVM_SET_GSI_ROUTING: replace the whole table. KvmError EINVAL for a pin or an irqchip
+        that does not exist, for a GSI that is routed twice or out of range, and for too many
+        entries; the table is not changed then."""
         routes: dict[int, int] = {}
         for entry in entries:
             if not 0 <= entry.pin < PINS or entry.irqchip != 0:
@@ -64,13 +66,14 @@ class IrqRouter:
         self._listen()
 
     def pin(self, gsi: int) -> int | None:
-        """The pin that a GSI is routed to, None for nowhere."""
+        """The pin to which a GSI is routed, None if it is not routed."""
         if self._routes is None:
             return gsi if 0 <= gsi < PINS else None
         return self._routes.get(gsi)
 
     def set_irq(self, gsi: int, level: bool) -> None:
-        """kvm_set_irq. A GSI without a pin, or with an SPI that the vGIC lacks, has no effect."""
+        """Set the level of a GSI's pin (kvm_set_irq). No effect if the GSI has no pin, or if the
+        vGIC does not have the pin's SPI."""
         pin, vgic = self.pin(gsi), self._vgic()
         if pin is not None and vgic is not None and vgic.dist.spi(FIRST_SPI + pin) is not None:
             vgic.inject(None, FIRST_SPI + pin, level)
@@ -78,12 +81,13 @@ class IrqRouter:
     # irqfds --------------------------------------------------------------------------------------
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
-        """KVM_IRQFD: a function that raises a GSI. KvmError EAGAIN before the vGIC is initialised.
+        """KVM_IRQFD: returns a function that raises a GSI. KvmError EAGAIN before the vGIC is
+        initialised.
 
-        Without ``resample`` a call is a pulse, for edge interrupts. With it, the line is asserted
-        until the guest ends the (level) interrupt; then the line falls and ``resample()`` is
-        called, which raises the GSI again if its device still asserts the interrupt. Irqfds with
-        ``resample`` on one GSI share its line.
+        Without ``resample``, a call of the function is a pulse, for edge-triggered interrupts. With
+        ``resample``, a call asserts the line until the guest ends the level-sensitive interrupt.
+        Then the line falls, and ``resample()`` is called, which raises the GSI again if its device
+        still asserts the interrupt. Irqfds with ``resample`` on one GSI share its line.
         """
         vgic = self._vgic()
         if vgic is None or not vgic.dist.initialized:
@@ -95,8 +99,8 @@ class IrqRouter:
         return lambda: self.set_irq(gsi, True)
 
     def deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with ``resample``; the last irqfd of a GSI lowers the
-        line."""
+        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with ``resample``; when the last irqfd of a GSI is
+        deassigned, the line falls."""
         left = self._resamplers.get(gsi, [])
         if resample in left:
             left.remove(resample)
@@ -109,15 +113,15 @@ class IrqRouter:
         self.set_irq(gsi, False)
 
     def _listen(self) -> None:
-        """Tell the vGIC the SPIs whose end of interrupt has a resampler."""
+        """Give the vGIC the SPIs with a resampler, whose end of interrupt it must report."""
         vgic = self._vgic()
         if vgic is not None:
             pins = {self.pin(gsi) for gsi in self._resamplers}
             vgic.watch(frozenset(FIRST_SPI + pin for pin in pins if pin is not None))
 
     def ended(self, intid: int) -> None:
-        """The guest ended a level SPI (kvm_notify_acked_irq, irqfd_resampler_ack): lower its line,
-        then call the resamplers."""
+        """The guest has ended a level-sensitive SPI (kvm_notify_acked_irq, irqfd_resampler_ack):
+        lower its line, then call the resamplers."""
         for gsi, resamplers in list(self._resamplers.items()):
             if self.pin(gsi) == intid - FIRST_SPI:
                 self.set_irq(gsi, False)

@@ -1,4 +1,4 @@
-"""What a VM does for its timers, its vGIC and its hypercalls: small objects, one for each."""
+"""The services of a VM for its timers, its vGIC and its hypercalls, as one small class for each."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 
 
 class NoVgic:
-    """The vGIC of the timers (`TimerVgic`) in a VM that has none yet: no timer is enabled then."""
+    """Replaces the vGIC that the timers call (`TimerVgic`) while the VM has no vGIC; ``enabled`` of
+    the timers is false then."""
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        """Nothing: the VMM has the interrupt controller."""
+        """No effect: the VMM has the interrupt controller."""
 
     def map_phys_irq(
         self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]
@@ -49,8 +50,8 @@ NO_VGIC = NoVgic()
 
 
 class VmVgicCallbacks:
-    """The `armvirt.hyp.vgic.vm_interface.VgicCallbacks` of one VM. ``owner`` names the timer of LPI
-    work in the host's clock."""
+    """The `armvirt.hyp.vgic.vm_interface.VgicCallbacks` of one VM. ``owner`` is the name of the
+    timer for LPI jobs in the host's clock."""
 
     def __init__(
         self, vcpus: Mapping[int, Vcpu], irqs: IrqRouter, clock: Clock, owner: str
@@ -58,7 +59,7 @@ class VmVgicCallbacks:
         self._vcpus, self._irqs, self._clock, self._owner = vcpus, irqs, clock, owner
 
     def connect(self, vgic: Vgic) -> None:
-        """Let the host's clock call `Vgic.go_on`."""
+        """Register `Vgic.go_on` as the callback of the timer for LPI jobs."""
         self._clock.register(self._owner, lambda _: vgic.go_on())
 
     def kick(self, vcpu_id: int) -> None:
@@ -73,13 +74,14 @@ class VmVgicCallbacks:
         self._irqs.ended(intid)
 
     def lpi_work_left(self) -> None:
-        """Do the next slice after `SLICE_NS` of guest time."""
+        """Arm the timer, so that the next slice of LPI work is done after `SLICE_NS` of guest
+        time."""
         if self._clock.armed(self._owner) is None:
             self._clock.arm(self._clock.now + SLICE_NS, self._owner)
 
 
 class VmSmcccHost:
-    """The VM as PSCI sees it (`SmcccHost`)."""
+    """The interface of the VM to PSCI (`SmcccHost`)."""
 
     __slots__ = ("_vm",)
 
@@ -96,7 +98,7 @@ class VmSmcccHost:
         return self._vm.vcpu(vcpu_id).power is not Power.OFF
 
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """The new vCPU has the endianness of its caller (kvm_psci_vcpu_on)."""
+        """Start a vCPU with the endianness of the caller (kvm_psci_vcpu_on)."""
         caller = self._vm.host.current
         big_endian = caller is not None and bool(caller.context.system(SCTLR_EL1) & SCTLR_EE)
         self._vm.vcpu(vcpu_id).start(Start(entry, context_id, big_endian))
@@ -116,12 +118,14 @@ class VmSmcccHost:
         self._vm.host.give_way(self._vm.vcpu(vcpu_id))
 
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """SYSTEM_SUSPEND is the VMM's to do, or to deny in x0."""
+        """Exit to the VMM with the system event suspend. The VMM suspends the VM, or denies the
+        suspend by a result in x0."""
         self._vm.vcpu(vcpu_id).vmm.tell(SystemEventExit("suspend", 0, entry, context_id))
         self._vm.host.stop()
 
     def system_event(self, kind: str, flags: int) -> None:
-        """x0 has INTERNAL_FAILURE, which the guest sees if the VMM runs it again."""
+        """Power off all vCPUs and exit to the VMM with a system event. The caller's x0 gets
+        INTERNAL_FAILURE, which the guest sees if the VMM runs the vCPU again."""
         host = self._vm.host
         for vcpu in self._vm.vcpus:
             vcpu.power_off()

@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 
 VM_ID_SHIFT = 16
-"""Trace events name vCPU n of VM m as m << 16 | n."""
-MAX_VMID = 0xFF  # 8 bits, which every CPU has (ID_AA64MMFR1_EL1.VMIDBits = 0)
+"""The vCPU number in trace events: vCPU n of VM m is m << 16 | n."""
+MAX_VMID = 0xFF  # every CPU has at least 8 bits (ID_AA64MMFR1_EL1.VMIDBits = 0)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
 
 
 class Vm:
-    """A virtual machine. ``new_vcpu(vm, vcpu_id)`` makes a vCPU and its run loop.
+    """A virtual machine. ``new_vcpu(vm, vcpu_id)`` creates a vCPU and its run loop.
 
     ``semihosting``: HLT #0xF000 is a semihosting call. ``wall_clock_start`` is the date at virtual
-    time 0 in ns since 1970.
+    time 0, in ns since 1970.
     """
 
     def __init__(
@@ -89,31 +89,31 @@ class Vm:
     # -- capabilities and attributes --
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION on a VM: as `Kvm.check_extension`, but MAX_VCPUS depends on its
-        interrupt controller."""
+        """KVM_CHECK_EXTENSION on a VM: like `Kvm.check_extension`, but MAX_VCPUS depends on the
+        VM's interrupt controller."""
         return check_extension(
             cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model
         )
 
     def enable_cap(self, cap: int, argument: int = 0, flags: int = 0) -> None:
-        """KVM_ENABLE_CAP. Errors as `Capabilities.enable`."""
+        """KVM_ENABLE_CAP. KvmError: the errors of `Capabilities.enable`."""
         self.caps.enable(cap, argument, flags)
         if cap == Cap.ARM_SYSTEM_SUSPEND:
             self.smccc.psci.suspend_enabled = True
 
     def has_device_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR on a VM: KvmError ENXIO if there is no such attribute."""
+        """KVM_HAS_DEVICE_ATTR on a VM. KvmError ENXIO for an unknown group or attribute."""
         if (group, attr) != (VM_SMCCC_CTRL, SMCCC_FILTER):
             raise KvmError("ENXIO", f"a VM has no attribute {attr:#x} in group {group}")
 
     def set_device_attr(self, group: int, attr: int, value: FilterRange) -> None:
-        """KVM_SET_DEVICE_ATTR on a VM: a range of the SMCCC filter. Errors as `has_device_attr`,
-        `SmcccFilter.add`."""
+        """KVM_SET_DEVICE_ATTR on a VM: add a range to the SMCCC filter. KvmError: the errors of
+        `has_device_attr` and of `SmcccFilter.add`."""
         self.has_device_attr(group, attr)
         self.smccc.filter.add(value, self._has_run)
 
     def preferred_target(self) -> VcpuInit:
-        """KVM_ARM_PREFERRED_TARGET."""
+        """The preferred target of the vCPUs (KVM_ARM_PREFERRED_TARGET)."""
         return preferred_target()
 
     @property
@@ -123,16 +123,17 @@ class Vm:
 
     @property
     def has_run(self) -> bool:
-        """kvm_vm_has_ran_once: whether a vCPU of it has."""
+        """Whether a vCPU of the VM has run (kvm_vm_has_ran_once)."""
         return self._has_run
 
     def set_counter_offset(self, offset: int, reserved: int = 0) -> None:
         """KVM_ARM_SET_COUNTER_OFFSET: ``offset`` (modulo 2**64) is subtracted from both counters of
         all vCPUs.
 
-        Afterwards setting a counter by its register has no effect. EINVAL for ``reserved`` other
-        than 0, EBUSY where a vCPU beside the one whose exit this is runs at this moment (not every
-        vCPU's lock can be had).
+        Afterwards a write of a counter register by KVM_SET_ONE_REG has no effect. KvmError EINVAL
+        if ``reserved`` is not 0; EBUSY during `Host.run` (for example in an exit handler) while a
+        vCPU of the VM other than the current vCPU is not powered off (KVM: it cannot lock all
+        vCPUs).
         """
         if reserved:
             raise KvmError("EINVAL", "reserved must be 0")
@@ -146,21 +147,23 @@ class Vm:
 
     @property
     def timers(self) -> Clock:
-        """Virtual time and its queue, for the VMM's devices."""
+        """The host's clock: virtual time and its event queue, for the VMM's devices."""
         return self.host.clock
 
     def reset(self) -> None:
-        """Reset the GIC and the hypercall services for a reboot. The VMM starts the vCPUs."""
+        """Reset the GIC and the hypercall services for a reboot. The VMM starts the vCPUs
+        afterwards."""
         if self.vgic is not None:
             self.vgic.reset()
         self.smccc.reset()
 
     def state(self) -> dict[str, object]:
-        """The state of this VM and its host without memory. `Kvm.state` is for several VMs."""
+        """The state of this VM and of its host, without guest memory. For several VMs use
+        `Kvm.state`."""
         return {**self.own_state(), "host": self.host.state()}
 
     def own_state(self) -> dict[str, object]:
-        """The state of this VM without memory and without the host."""
+        """The state of this VM, without guest memory and without the host."""
         return {
             "version": STATE_VERSION, "has_run": self._has_run,
             "timers": self.timer_data.state(), "smccc": self.smccc.state(),
@@ -171,7 +174,7 @@ class Vm:
     def load(self, state: State) -> None:
         """Restore `state` in a VM that was created the same way and has the same memory contents.
 
-        ValueError as `Kvm.load`.
+        ValueError: the errors of `Kvm.load`.
         """
         self.host.check_standing()
         self.check_shape(state)
@@ -181,8 +184,8 @@ class Vm:
         self.host.load(state["host"])
 
     def check_shape(self, state: State) -> None:
-        """ValueError unless ``state`` (`own_state`) is of a VM with the same vCPUs and the same
-        interrupt controller."""
+        """ValueError unless ``state`` (`own_state`) was saved from a VM with the same vCPUs and the
+        same interrupt controller."""
         checked(state, "Vm", STATE_VERSION)
         vcpus, vgic = state["vcpus"], state["vgic"]
         if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
@@ -193,7 +196,8 @@ class Vm:
             self.vgic.check_shape(vgic)
 
     def load_own(self, state: State) -> None:
-        """Restore `own_state` while no vCPU is loaded (`Host.unload`); the host's PEs follow."""
+        """Restore `own_state` while no vCPU is loaded (`Host.unload`); the caller restores the
+        host's PEs afterwards."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         self._has_run = bool(state["has_run"])
         self.timer_data.load(state["timers"])
@@ -208,9 +212,9 @@ class Vm:
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
         """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
 
-        KvmError EINVAL for an id out of range, and where there are as many as there can be; EBUSY
-        once the GIC is initialised, EINVAL for an id beyond what it can address; EEXIST for an id
-        that is taken. They are looked for in this order (kvm_vm_ioctl_create_vcpu).
+        KvmError EINVAL for an id out of range, and if the VM has the maximum number of vCPUs; EBUSY
+        after the GIC was initialised, EINVAL for an id that the GIC cannot address; EEXIST if the
+        id exists: checked in this order (kvm_vm_ioctl_create_vcpu).
         """
         most = self.check_extension(Cap.MAX_VCPUS)
         if not 0 <= vcpu_id < self.check_extension(Cap.MAX_VCPU_ID) or len(self._vcpus) >= most:
@@ -231,7 +235,7 @@ class Vm:
         return self._vcpus.values()
 
     def vcpu(self, vcpu_id: int) -> Vcpu:
-        """A vCPU by its id; KvmError ENOENT for one that was not created."""
+        """The vCPU with an id; KvmError ENOENT if it was not created."""
         if vcpu_id not in self._vcpus:
             raise KvmError("ENOENT", f"there is no vCPU {vcpu_id}")
         return self._vcpus[vcpu_id]
@@ -242,11 +246,13 @@ class Vm:
         self, slot: int, guest_phys_addr: int, memory: HostMemory | None, flags: int = 0, *,
         memory_size: int | None = None, offset: int = 0,
     ) -> None:  # fmt: skip
-        """KVM_SET_USER_MEMORY_REGION. ``memory`` from ``offset`` bytes on stands for
-        userspace_addr; ``memory_size`` is in bytes, all the rest of it by default.
+        """KVM_SET_USER_MEMORY_REGION. ``memory`` and ``offset`` (bytes) correspond to
+        userspace_addr; ``memory_size`` is in bytes, by default the size of ``memory`` after
+        ``offset``.
 
-        A slot that exists can be moved, and LOG_DIRTY_PAGES be changed. None for the memory, or
-        size 0, deletes it. Errors as `Mmu.set_slot`.
+        An existing slot can be moved, and its flag LOG_DIRTY_PAGES can be changed. If ``memory`` is
+        None or ``memory_size`` is 0, the slot is deleted. KvmError: the errors of `Mmu.set_slot`,
+        and of `Host.check_open`.
         """
         check_call(slot, flags, guest_phys_addr)
         self.host.check_open()
@@ -259,33 +265,34 @@ class Vm:
         self.mmu.set_slot(new, slot)
 
     def get_dirty_log(self, slot: int) -> bytes:
-        """KVM_GET_DIRTY_LOG: a bit per page, bit 0 of byte 0 the first. Errors as
-        `Mmu.get_dirty_log`."""
+        """KVM_GET_DIRTY_LOG: one bit per page, bit 0 of byte 0 is the first page. KvmError: the
+        errors of `Mmu.get_dirty_log`."""
         return self.mmu.get_dirty_log(slot)
 
     def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
-        """KVM_CLEAR_DIRTY_LOG: bit 0 of ``bitmap`` is ``first_page``. Errors as
+        """KVM_CLEAR_DIRTY_LOG: bit 0 of ``bitmap`` is ``first_page``. KvmError: the errors of
         `Mmu.clear_dirty_log`."""
         self.mmu.clear_dirty_log(slot, first_page, num_pages, bitmap)
 
     def read_memory(self, ipa: int, size: int) -> bytes:
-        """``size`` bytes of guest memory; KvmError EFAULT outside the slots."""
+        """Read ``size`` bytes of guest memory; KvmError EFAULT outside the slots."""
         return self.mmu.read(ipa, size)
 
     def write_memory(self, ipa: int, data: bytes) -> None:
-        """Write guest memory as its VMM does, read-only slots too; the pages become dirty. EFAULT
-        outside the slots."""
+        """Write guest memory as the VMM, read-only slots too; the pages become dirty. KvmError
+        EFAULT outside the slots."""
         self.mmu.write(ipa, data)
 
     def has_memory(self, ipa: int, size: int) -> bool:
-        """Whether [ipa, ipa + size) lies in one slot."""
+        """Whether [ipa, ipa + size) is in one memory slot."""
         slot = self.mmu.find(ipa)
         return slot is not None and ipa + size <= slot.end
 
     def populated_pages(
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
-        """The pages of guest RAM that have contents; ``tick`` is called every now and then."""
+        """The pages of guest RAM that are not all zero; ``tick`` is called like in
+        `HostMemory.populated`."""
         return self.mmu.populated_pages(tick)
 
     # -- the interrupt controller --
@@ -303,11 +310,11 @@ class Vm:
     def create_device(self, kind: str, *, test: bool) -> VgicDevice | ItsDevice | None: ...
 
     def create_device(self, kind: str, *, test: bool = False) -> VgicDevice | ItsDevice | None:
-        """KVM_CREATE_DEVICE: ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``.
-        ``test`` (KVM_CREATE_DEVICE_TEST) asks whether the kind exists and creates nothing.
+        """KVM_CREATE_DEVICE: one ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``.
+        With ``test`` (KVM_CREATE_DEVICE_TEST), only check that the kind exists, and create nothing.
 
-        KvmError ENODEV for another kind, EEXIST for a second interrupt controller of whatever kind,
-        EBUSY once a vCPU has run, E2BIG for a GICv2 with too many vCPUs (kvm_vgic_create).
+        KvmError ENODEV for an unknown kind, EEXIST for a second GIC of either version, EBUSY after
+        a vCPU has run, E2BIG for a GICv2 with too many vCPUs (kvm_vgic_create).
         """
         if kind == ITS_DEVICE:
             return None if test else self._create_its()
@@ -346,11 +353,11 @@ class Vm:
 
     @property
     def timer_vgic(self) -> TimerVgic:
-        """The vGIC of the timers of a new vCPU."""
+        """The vGIC that the timers of a new vCPU call; `NO_VGIC` in a VM without a vGIC."""
         return NO_VGIC if self.vgic is None else self.vgic
 
     def vgic_of(self) -> Vgic:
-        """The interrupt controller of a VM that has one."""
+        """The vGIC of the VM; the VM must have a vGIC."""
         assert self.vgic is not None
         return self.vgic
 
@@ -358,12 +365,12 @@ class Vm:
         return self.vgic
 
     def first_run(self) -> None:
-        """The first run of a vCPU (kvm_arch_vcpu_run_pid_change): check the GIC's frames, map the
-        timers' PPIs.
+        """Before the first run of a vCPU (kvm_arch_vcpu_run_pid_change): check the GIC's frames,
+        and map the timers' PPIs.
 
-        ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not
-        initialised; EINVAL for timers that share a PPI. It has not run then, and the next time is
-        as the first.
+        KvmError ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not
+        initialised; EINVAL for timers that share a PPI. After an error the VM has not run, and the
+        next call repeats the checks.
         """
         if self._has_run:
             return
@@ -385,10 +392,10 @@ class Vm:
     # -- interrupts --
 
     def signal_msi(self, address: int, data: int, devid: int | None = None) -> int:
-        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. 1: delivered, 0: the guest blocks
-        it.
+        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. Returns 1 if the MSI was
+        delivered, 0 if the guest has blocked it.
 
-        Errors as `Vgic.signal_msi`; EINVAL without an interrupt controller.
+        KvmError: the errors of `Vgic.signal_msi`; EINVAL without an interrupt controller.
         """
         if self.vgic is None:
             raise KvmError("EINVAL", "this VM has no interrupt controller")
@@ -396,8 +403,9 @@ class Vm:
         return int(self.vgic.signal_msi(address, data, devid))
 
     def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
-        """KVM_IRQ_LINE: an SPI by INTID, or a PPI of a vCPU. EINVAL out of range, ENXIO without a
-        GIC."""
+        """KVM_IRQ_LINE: set the level of an SPI, by INTID, or of a PPI of a vCPU. KvmError EINVAL
+        for an INTID that is not implemented or is an LPI, and for a PPI of no existing vCPU; EBUSY
+        before a GICv3 is initialised; ENXIO without a GIC."""
         if self.vgic is None:
             raise KvmError("ENXIO", "this VM has no interrupt controller")
         self.host.check_thread()
@@ -406,12 +414,12 @@ class Vm:
     def irq_line_raw(self, word: int, level: bool) -> None:
         """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
 
-        Of type CPU, ``number`` is the vCPU's own IRQ (0) or FIQ (1) input, for a VM without an
+        For type CPU, ``number`` is the vCPU's own IRQ (0) or FIQ (1) input, in a VM without an
         interrupt controller.
 
-        KvmError ENXIO for SPIs and PPIs without an interrupt controller, and for a CPU's inputs
-        with one, which drives them; EINVAL for an unknown type, a vCPU that does not exist, an
-        INTID that is not of the type or not implemented.
+        KvmError ENXIO for SPIs and PPIs in a VM without an interrupt controller, and for type CPU
+        in a VM with an interrupt controller, which drives the inputs itself; EINVAL for an unknown
+        type, a vCPU that does not exist, and an INTID that is not of the type or not implemented.
         """
         kind, number = word >> 24 & 15, word & 0xFFFF
         if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
@@ -439,40 +447,40 @@ class Vm:
         self._irqs.set_routing(entries)
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
-        """KVM_IRQFD: a function that raises a GSI, see `IrqRouter.irqfd`."""
+        """KVM_IRQFD: returns a function that raises a GSI, see `IrqRouter.irqfd`."""
         return self._irqs.irqfd(gsi, resample)
 
     def irqfd_deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with a resampler."""
+        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with a resampler, see `IrqRouter.deassign`."""
         self._irqs.deassign(gsi, resample)
 
     def ioeventfd(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None, *,
         deassign: bool = False,
     ) -> None:  # fmt: skip
-        """KVM_IOEVENTFD: a guest's store of ``length`` bytes (0: any) to ``address``, if it has the
-        data ``datamatch`` or that is None, calls ``signal()`` instead of leaving to the VMM. Errors
-        as `IoEventFds`."""
+        """KVM_IOEVENTFD: a guest's store of ``length`` bytes (0: any length) to ``address`` calls
+        ``signal()`` and does not exit to the VMM. With ``datamatch``, only a store of this value
+        does so. KvmError: the errors of `IoEventFds.assign` and `IoEventFds.deassign`."""
         change = self.devices.ioeventfds.deassign if deassign else self.devices.ioeventfds.assign
         change(address, length, signal, datamatch)
 
     # -- diagnosis --
 
     def why_idle(self) -> list[IdleCause]:
-        """Why no vCPU wakes up, in sentences (`armvirt.hyp.diagnosis.idle`)."""
+        """The causes why no vCPU wakes up (`armvirt.hyp.diagnosis.idle`)."""
         from armvirt.hyp.diagnosis import idle
 
         return idle.causes(self)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Every station of an interrupt on its way to a vCPU, and what holds the interrupt there
-        (`hyp.diagnosis.of_vcpu`)."""
+        """The checks on an interrupt's way to a vCPU, in order, and for each check what blocks the
+        interrupt, if anything (`hyp.diagnosis.of_vcpu`)."""
         from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 
         return diagnosis.trace(self, vcpu_id, intid)
 
     def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
-        """Why a vCPU takes one interrupt and not the other."""
+        """Why a vCPU takes the interrupt ``taken`` and not the interrupt ``other``."""
         from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 
         return diagnosis.compare(self, vcpu_id, taken, other)
