@@ -1,2 +1,2 @@
-"""Readers of the hypervisor's state: where an interrupt is, and why no vCPU goes on. Nothing here
-changes state."""
+"""Diagnosis of the hypervisor's state: where an interrupt is, and why no vCPU can continue. These
+modules only read the state."""

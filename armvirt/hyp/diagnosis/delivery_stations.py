@@ -1,7 +1,7 @@
-"""The last stations of an interrupt: the physical CPU, list registers, the virtual line, and
-PSTATE.
+"""The last checks (stations) of an interrupt: the physical CPU, list registers, the virtual
+interrupt signal, and PSTATE.
 
-They are EL2's and the silicon's; a guest sees of them only that the interrupt comes or does not.
+EL2 and the hardware execute these steps. The guest sees only whether the interrupt is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from armvirt.hyp.vgic.irq import VgicIrq
 
 
 def loaded(case: Case) -> Finding | None:
-    """Does its vCPU run on a physical CPU? One that is off would have to be switched on first."""
+    """Check whether the vCPU is on a physical CPU. None for a vCPU that is off, because it has to
+    be switched on first."""
     here = case.cpu.vcpu_id
     if case.view.power == "off":
         return None
@@ -36,7 +37,7 @@ def loaded(case: Case) -> Finding | None:
 
 
 def in_list_register(case: Case) -> Finding:
-    """Has the hypervisor put it into a list register, and if not, why not?"""
+    """Check whether the interrupt is pending in a list register of the vCPU; if not, say why."""
     if case.irq.lr >= 0 and case.irq.vcpu != case.cpu.vcpu_id:
         text = f"still in a list register of vCPU {case.irq.vcpu}, from where it moves at that one's next exit"
         return Finding(
@@ -55,7 +56,7 @@ def in_list_register(case: Case) -> Finding:
         return Finding("list register", True, text, register, case.lr)
     if (
         case.irq in case.cpu.outside
-    ):  # of the last flush, which gave the list registers to the most urgent
+    ):  # since the last flush: more urgent interrupts have the list registers
         winners = case.cpu.resident
         text = f"all {len(winners)} list registers hold more urgent ones: {', '.join(map(_named, winners))}"
         return Finding("list register", False, text, None, None, *_overtake(case, winners[-1]))
@@ -63,7 +64,8 @@ def in_list_register(case: Case) -> Finding:
 
 
 def _before_the_entry(case: Case) -> Finding:
-    """It became pending at this moment: list registers are filled before the next instruction."""
+    """The finding before the next flush: whether this interrupt, or another interrupt before it,
+    gets a list register."""
     coming = [irq for irq in case.cpu.ap_list if _may_come(case, irq)]
     best = min(coming, key=lambda irq: irq.priority, default=case.irq)
     if best is case.irq:
@@ -86,7 +88,8 @@ def _named(irq: VgicIrq) -> str:
 
 
 def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
-    """To get ahead of ``other``: let it be served, or have a lower priority value."""
+    """How this interrupt can be taken before ``other``: the guest ends ``other``, or this interrupt
+    gets a lower priority value."""
     remedy = f"let INTID {other.intid} be taken and ended"
     if other.priority < 8 or other.active:
         return remedy, None
@@ -95,7 +98,8 @@ def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
 
 
 def highest(case: Case) -> Finding:
-    """Only the highest-priority pending interrupt is signalled (IHI 0069 4.8.2)."""
+    """Check for the highest-priority pending interrupt: no other interrupt is signalled (IHI 0069
+    4.8.2)."""
     register = case.control(f"highest{case.irq.group}")
     best = inflight.highest_pending(case.dist, case.cpu)
     value = 1023 if best is None or best.group != case.irq.group else best.intid
@@ -110,7 +114,7 @@ def highest(case: Case) -> Finding:
 
 
 def hypervisor_enable(case: Case) -> Finding:
-    """ICH_HCR_EL2.En: EL2 lets the virtual CPU interface signal anything."""
+    """Check ICH_HCR_EL2.En: with En = 0 the virtual CPU interface signals no interrupt."""
     assert case.cpu.vif is not None
     on, register = (
         bool(case.cpu.vif.hcr & HCR_EN),
@@ -123,7 +127,8 @@ def hypervisor_enable(case: Case) -> Finding:
 
 
 def virtual_line(case: Case) -> Finding:
-    """vIRQ or vFIQ from the virtual CPU interface to the PE: HCR_EL2.VI and VF in effect."""
+    """Check the vIRQ or vFIQ signal from the virtual CPU interface to the PE; the value is that of
+    HCR_EL2.VI and VF in effect."""
     vif = case.cpu.vif
     assert vif is not None
     high = vif.virq if case.as_irq else vif.vfiq
@@ -134,7 +139,8 @@ def virtual_line(case: Case) -> Finding:
 
 
 def exception_mask(case: Case, signalled: bool) -> Finding:
-    """PSTATE.I or .F; the last thing that can hold an interrupt that is ``signalled``."""
+    """Check PSTATE.I or PSTATE.F, the last mask of an interrupt. ``signalled`` is True if all other
+    checks passed."""
     pstate, name = case.view.pstate, "I" if case.as_irq else "F"
     if pstate is None:
         return Finding("PSTATE", True, f"see PSTATE.{name}")
@@ -150,7 +156,8 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
 
 
 def _vector(case: Case) -> str:
-    """Where it is taken to (DDI 0487 D1.3.1.5, vector offsets)."""
+    """The address of the vector at which the interrupt is taken (DDI 0487 D1.3.1.5, vector
+    offsets)."""
     pstate, vbar = case.view.pstate or 0, case.view.vbar
     offset = vector_offset(pstate, Vector.IRQ if case.as_irq else Vector.FIQ)
     where = "" if vbar is None else f" to {vbar + offset:#x} (VBAR_EL1+{offset:#x})"

@@ -1,5 +1,4 @@
-"""The plain data of a diagnosis: what is looked at from outside the vGIC, which register, and what
-was found."""
+"""The plain data of a diagnosis: the views of a vCPU and a timer, registers, and findings."""
 
 from __future__ import annotations
 
@@ -7,10 +6,10 @@ from typing import NamedTuple
 
 
 class TimerView(NamedTuple):
-    """One timer of a vCPU: ``prefix`` CNTV or CNTP, CTL (writable bits) and CVAL, and its count
-    now.
+    """One timer of a vCPU: ``prefix`` CNTV or CNTP, ``ctl`` (CTL, writable bits), ``cval`` (CVAL),
+    and ``now``, the count of the timer.
 
-    ``fires_in_ns`` is 0 while its condition holds, None while it cannot fire.
+    ``fires_in_ns`` is 0 while the timer condition is met, None while the timer cannot fire.
     """
 
     prefix: str
@@ -21,11 +20,11 @@ class TimerView(NamedTuple):
 
 
 class CpuView(NamedTuple):
-    """What the vGIC does not know of a vCPU: ``power`` is off, blocked (in WFI or WFE), waking (on
-    no PE yet, but it gets one before anything else happens) or runnable.
+    """The state of a vCPU outside the vGIC. ``power`` is off, blocked (in WFI or WFE), waking (not
+    yet on a PE, but loaded on a PE before any other event) or runnable.
 
-    ``pstate`` (an SPSR) and ``vbar`` are None if unknown. ``timer`` is the one behind the interrupt
-    in question.
+    ``pstate`` (an SPSR) and ``vbar`` are None if unknown. ``timer`` is the timer that drives the
+    interrupt, None for another source.
     """
 
     power: str = "runnable"
@@ -35,12 +34,13 @@ class CpuView(NamedTuple):
 
 
 class Register(NamedTuple):
-    """Where to look: ``name`` (GICD_ISENABLER1, ICC_PMR_EL1), ``field`` in it (bit 8, EnableGrp1;
-    "" for all of it).
+    """A register or a field: ``name`` (GICD_ISENABLER1, ICC_PMR_EL1), ``field`` in the register
+    (bit 8, EnableGrp1; "" for the whole register).
 
-    Memory-mapped registers have a ``frame`` (GICD, GICR, GICC) and an ``offset`` in it, in bytes,
-    of an access of ``size`` bytes. ``bit`` is the bit of a register with a bit per INTID, -1 for
-    others. ``cpu`` is the vCPU that it belongs to, -1 for one that all share.
+    A memory-mapped register has a ``frame`` (GICD, GICR, GICC), an ``offset`` in the frame in
+    bytes, and the ``size`` of an access in bytes. ``bit`` is the bit in a register with a bit per
+    INTID, -1 for other registers. ``cpu`` is the vCPU that has the register, -1 for a register that
+    all vCPUs share.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Register(NamedTuple):
 
     @property
     def address(self) -> str:
-        """``GICD+0x104``; empty for a system register."""
+        """Frame and offset, such as ``GICD+0x104``; empty for a system register."""
         return f"{self.frame}+{self.offset:#x}" if self.frame else ""
 
     def __str__(self) -> str:
@@ -62,13 +62,13 @@ class Register(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A guest's write that would change a finding."""
+    """A write by the guest that would change a finding."""
 
     register: Register
     value: int
 
     def __str__(self) -> str:
-        """As an instruction to a person: ``write 1 to bit 8 of GICD_ISENABLER1 (GICD+0x104)``."""
+        """The instruction to write: ``write 1 to bit 8 of GICD_ISENABLER1 (GICD+0x104)``."""
         register = self.register
         if register.bit >= 0:
             return f"write 1 to {register.field} of {register._replace(field='')}"
@@ -79,11 +79,13 @@ class Write(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One station on the way of an interrupt. ``passed``: it gets past it.
+    """The result of one check (``station``) of an interrupt. ``passed`` is False if the check
+    blocks the interrupt.
 
-    ``text`` says what is so. ``register`` holds it, with ``value`` as the guest would read it (for
-    an array of bytes the byte). ``remedy`` is what would change it, in the imperative; ``fix`` the
-    write behind that, if it is one.
+    ``text`` states what was found. ``register`` is the register checked, and ``value`` its value as
+    the guest would read it (for an array of bytes, one byte). ``remedy`` is the action that changes
+    the finding, in the imperative; ``fix`` is the write of the remedy, None if the remedy is not a
+    write.
     """
 
     station: str
@@ -95,7 +97,7 @@ class Finding(NamedTuple):
     fix: Write | None = None
 
     def row(self) -> dict[str, object]:
-        """As plain data for a table."""
+        """The finding as plain data for a table."""
         return {
             "station": self.station, "passed": self.passed, "text": self.text,
             "register": None if self.register is None else str(self.register),
@@ -107,8 +109,7 @@ DAY, YEAR = 86_400 * 10**9, 365 * 86_400 * 10**9  # ns
 
 
 def span(ns: int) -> str:
-    """A time for people, exact to four digits: ``312.4 us``; where nobody will wait for it, in days
-    or years."""
+    """A time as text, with four digits: ``312.4 us``; from one day on, in days or years."""
     if ns >= DAY:
         return f"{ns // YEAR:,} years" if ns >= 2 * YEAR else f"{ns // DAY:,} days"
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):

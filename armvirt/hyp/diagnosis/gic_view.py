@@ -1,5 +1,5 @@
-"""The vGIC as it is at this moment, as rows of plain data for tables. Nothing is folded or
-changed."""
+"""The current state of the vGIC, as rows of plain data for tables. List registers are not folded,
+and no state changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REDISTRIBUTOR = {
 
 
 def distributor(dist: Distributor) -> list[Row]:
-    """The distributor's own registers: name, offset, value, and what they say."""
+    """The registers of the distributor: name, offset, value and meaning."""
     cpu, frame = next(iter(dist.cpus())), distributor_map(dist.model)
     says = {
         "GICD_CTLR": ", ".join(
@@ -50,7 +50,7 @@ def distributor(dist: Distributor) -> list[Row]:
 
 
 def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
-    """Of a GICv3, by vCPU: where each is, and its registers."""
+    """The redistributors of a GICv3, by vCPU: address and registers. Empty for a GICv2."""
     if dist.model == 2:
         return []
     return [
@@ -63,7 +63,7 @@ def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
 
 
 def interfaces(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
-    """The CPU interfaces, which EL2 keeps in ICH_VMCR_EL2: mask, binary points as they act, modes,
+    """The CPU interfaces, which EL2 keeps in ICH_VMCR_EL2: mask, effective binary points, modes,
     group enables."""
     return [_interface(dist, cpu) for cpu in cpus]
 
@@ -87,14 +87,14 @@ def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
 
 
 def _words(cpu: VgicCpu, group: int) -> str:
-    """Active-priority registers: the words that this many preemption bits need (IHI 0069
+    """The active-priority registers that exist with this number of preemption bits (IHI 0069
     12.2.1)."""
     words = cpu.active_priorities(group)[: 1 << inflight.preemption_bits(cpu) - 5]
     return " ".join(f"{word:#x}" for word in words)
 
 
 def list_registers(cpus: Iterable[VgicCpu]) -> list[Row]:
-    """Of the vCPUs that are on a PE: every list register that is not zero."""
+    """Every list register that is not zero, of the vCPUs that are on a PE."""
     return [
         {"vcpu": cpu.vcpu_id, "list register": f"ICH_LR{n}_EL2", "value": f"{value:#018x}", **_decoded(value)}
         for cpu in cpus if cpu.vif is not None for n, value in enumerate(cpu.vif.lr) if value
@@ -112,8 +112,9 @@ def _decoded(value: int) -> Row:
 def interrupts(
     dist: Distributor, cpus: Iterable[VgicCpu], *, everything: bool = False
 ) -> list[Row]:
-    """Private interrupts of these vCPUs, all shared ones, and LPIs with an event: those that are
-    enabled (SGIs always are), pending, active or in flight, or every one."""
+    """The private interrupts of these vCPUs, all SPIs, and the LPIs with an event. With
+    ``everything`` every interrupt, else only interrupts that are enabled (except SGIs, which are
+    always enabled), pending, active or on an ap_list."""
     return [
         _interrupt(dist, irq, owner)
         for irq, owner in _all(dist, cpus)

@@ -1,5 +1,4 @@
-"""Why does nothing wake this VM? One sentence per cause that can be named, for the diagnosis of a
-dead end."""
+"""Why no vCPU of a VM can wake up: one sentence per cause, for the diagnosis of a stuck guest."""
 
 from __future__ import annotations
 
@@ -23,15 +22,16 @@ NAMES = {"vtimer": "virtual timer", "ptimer": "physical timer"}
 
 
 class IdleCause(NamedTuple):
-    """What a vCPU waits for in vain, in a sentence. ``intid`` is the interrupt that has fired and is
-    held (None: there is none)."""
+    """A sentence about an event that will not wake a vCPU. ``intid`` is the interrupt that has
+    fired and is blocked, None for another cause."""
 
     text: str
     intid: int | None = None
 
 
 def causes(vm: Vm) -> list[IdleCause]:
-    """What each powered-on vCPU waits for in vain; empty where nothing was even programmed."""
+    """Why the enabled timers of each powered-on vCPU do not wake it; empty if no timer is
+    enabled."""
     on = (vcpu for vcpu in vm.vcpus if vcpu.power is not Power.OFF)
     return [cause for vcpu in on for cause in _of(vm, vcpu)]
 

@@ -1,4 +1,4 @@
-"""ITSs and what belongs to LPIs, as they are at this moment, as rows of plain data for tables."""
+"""The current state of ITSs and LPI tables, as rows of plain data for tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REGISTERS = (
 
 
 def of(vgic: Vgic) -> dict[str, list[Row]]:
-    """By subject: "LPI tables" of each redistributor, registers, collections, devices and
+    """The rows by subject: "LPI tables" of each redistributor; registers, collections, devices and
     translations of every ITS. Empty without an ITS."""
     if not vgic.its:
         return {}
@@ -40,16 +40,16 @@ def of(vgic: Vgic) -> dict[str, list[Row]]:
 
 
 def in_use(vgic: Vgic) -> bool:
-    """Whether the guest has to do with LPIs: they are enabled somewhere, or an ITS is, or one has
-    maps."""
+    """Whether the guest uses LPIs: LPIs are enabled on a redistributor, an ITS is enabled, or an
+    ITS has maps."""
     return any(cpu.lpis_enabled for cpu in vgic.dist.cpus()) or any(
         its.enabled or its.devices or its.collections for its in vgic.its
     )
 
 
 def _tables(dist: Distributor) -> list[Row]:
-    """GICR_PROPBASER is one for all, GICR_PENDBASER each redistributor's own; how many LPIs each
-    holds."""
+    """GICR_PROPBASER (common to all redistributors), GICR_PENDBASER, and the number of LPIs of each
+    redistributor."""
     return [
         {"vcpu": cpu.vcpu_id, "EnableLPIs": int(cpu.lpis_enabled), "GICR_PROPBASER": f"{dist.propbaser:#x}",
          "GICR_PENDBASER": f"{cpu.pendbaser:#x}", "LPIs": len(homed),
@@ -59,7 +59,8 @@ def _tables(dist: Distributor) -> list[Row]:
 
 
 def _registers(its: Its) -> list[Row]:
-    """Read without the effect that a guest's read has, which lets a long queue go on."""
+    """The registers of an ITS. Unlike a guest's read, this read does not execute commands of the
+    queue."""
     size = arch.queue_size(its.cbaser)
     waiting = (its.cwriter - its.creadr) % max(size, 1) // arch.COMMAND_SIZE
     says = {

@@ -1,5 +1,5 @@
-"""What LPIs have instead of registers with a bit per INTID: ITS, translation, configuration and
-collection."""
+"""The checks (stations) of an LPI that differ from those of other interrupts: ITS, translation,
+configuration table and collection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
-    """The first of the events that are translated to an LPI."""
+    """The first event that is translated to an LPI; None if there is none."""
     return next(
         (
             Source(its, device.device_id, number, event)
@@ -53,8 +53,7 @@ def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
 
 
 def unmapped(vgic: Vgic, cpu: VgicCpu, intid: int) -> list[Finding]:
-    """All that there is to say of an LPI to which no event is translated: it has no state
-    anywhere."""
+    """The findings for an LPI to which no event is translated; such an LPI has no state."""
     remedy = f"queue MAPTI for the DeviceID and EventID of its device, with INTID {intid}"
     event = Finding(
         "event",
@@ -72,8 +71,8 @@ def lpis_enabled(case: Case) -> Finding:
 
 
 def lpis_enabled_at(dist: Distributor, cpu: VgicCpu) -> Finding:
-    """The redistributor takes LPIs at all. While it does not, what is pending is in memory only
-    (IHI 0069 5.1.2), so this comes first."""
+    """Check GICR_CTLR.EnableLPIs. While EnableLPIs is 0, the pending state is only in memory (IHI
+    0069 5.1.2), so this check is the first."""
     register = naming.redistributor(cpu, "GICR_CTLR", "EnableLPIs", 0)
     value = RD_MAP.read(dist, cpu, 0, 4)
     on = bool(value & GICR_CTLR_ENABLE_LPIS)
@@ -92,8 +91,9 @@ def its_on(case: Case) -> Finding:
 
 
 def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> Finding:
-    """GITS_CTLR.Enabled: without it messages are ignored, and the queue waits (IHI 0069 12.19,
-    GITS_CTLR). What is pending is past it."""
+    """Check GITS_CTLR.Enabled: while Enabled is 0, messages are ignored, and the commands of the
+    queue are not executed (IHI 0069 12.19, GITS_CTLR). ``needed`` is False for a pending LPI, which
+    needs no message."""
     its = all_its[0] if source is None else source.its
     register = Register("GITS_CTLR", "Enabled", "GITS", 0)
     value = (arch.CTLR_ENABLED if its.enabled else 0) | (
@@ -119,7 +119,7 @@ def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> 
 
 
 def translated(case: Case) -> Finding:
-    """Which event it is; `unmapped` is for one that is none."""
+    """The event that is translated to the LPI (an LPI without an event: see `unmapped`)."""
     return Finding(
         "event", True, f"translated from {source_of(case.its, case.irq.intid)}", TRANSLATION
     )
@@ -140,8 +140,8 @@ def source(case: Case) -> Finding:
 
 
 def enable(case: Case) -> Finding:
-    """Bit 0 of its configuration byte, as the redistributor read it last: a change of the table
-    counts after INV or INVALL (IHI 0069 5.1.1, 5.3)."""
+    """Check bit 0 of the configuration byte, as the redistributor has read it: a change of the
+    table takes effect after INV or INVALL (IHI 0069 5.1.1, 5.3)."""
     irq, register = case.irq, naming.property_byte(case.dist, case.irq.intid, "bit 0")
     data = fetch(case.dist.memory, arch.property_address(case.dist.propbaser, irq.intid), 1)
     value = None if data is None else data[0]
@@ -173,8 +173,8 @@ def group(case: Case) -> Finding:
 
 
 def route(case: Case) -> Finding:
-    """The collection of its event; MOVALL sends LPIs elsewhere, too. ``lpi.home`` knows where it
-    is."""
+    """Check the target of the LPI: the vCPU of its collection, or of MOVALL (``lpi.home`` is the
+    current vCPU)."""
     lpi = case.irq
     assert isinstance(lpi, Lpi)
     here, found = case.cpu.vcpu_id, source_of(case.its, lpi.intid)

@@ -1,5 +1,5 @@
-"""Why did no interrupt come to a vCPU? `armvirt.hyp.diagnosis.trace`, with what the vCPU and its
-timers know."""
+"""Why a vCPU does not take an interrupt: `armvirt.hyp.diagnosis.trace`, with the state of the vCPU
+and of its timers."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
 
 
 def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
-    """Every station of an interrupt on its way to a vCPU. KvmError ENXIO without a GIC, EINVAL for
-    an INTID that does not exist."""
+    """The finding of every check of an interrupt on its way to a vCPU. KvmError ENXIO without a
+    GIC, EINVAL for an INTID that does not exist."""
     return diagnose.trace(_vgic(vm), vcpu_id, intid, view(vm.vcpu(vcpu_id), intid))
 
 
 def compare(vm: Vm, vcpu_id: int, taken: int, other: int) -> Comparison:
-    """Why a vCPU takes one interrupt and not the other; errors as `trace`."""
+    """Why a vCPU takes the interrupt ``taken`` and not ``other``. The errors are those of
+    `trace`."""
     return diagnose.compare(_vgic(vm), vcpu_id, taken, other, view(vm.vcpu(vcpu_id), other))
 
 
 def view(vcpu: Vcpu, intid: int) -> CpuView:
-    """A vCPU as the diagnosis of one interrupt needs it."""
+    """The state of a vCPU outside the vGIC, for the diagnosis of one interrupt."""
     context = vcpu.context
     return CpuView(_power(vcpu), context.pstate, context.system(VBAR_EL1), _timer(vcpu, intid))
 
 
 def _power(vcpu: Vcpu) -> str:
-    """As `CpuView.power` has it. A vCPU that can run and is on no PE, with nobody else who wants
-    that PE, has been woken at this very moment."""
+    """The value of `CpuView.power`. It is "waking" for a runnable vCPU that is on no PE, if no
+    other runnable vCPU uses the same PE."""
     if vcpu.pe is None and vcpu.runnable:
         rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)
         if not any(other.home == vcpu.home for other in rivals):

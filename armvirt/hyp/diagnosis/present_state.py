@@ -1,9 +1,8 @@
-"""An interrupt's state as it is at this moment, list registers looked at where they are. Nothing is
-folded or changed.
+"""The current state of an interrupt, read from list registers without a fold. No state changes.
 
-While an interrupt is in a list register its fields are what they were when it was put there
-(`VgicIrq`); a fold would bring them up to date, and change the run. These functions say what the
-fold would find.
+While an interrupt is in a list register, the fields of `VgicIrq` are those of the last flush. A
+fold would update the fields, and change the run. These functions return the state that the fold
+would find.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def list_register(dist: Distributor, irq: VgicIrq) -> int:
-    """ICH_LR<n>_EL2 that holds an interrupt, 0 if none does."""
+    """ICH_LR<n>_EL2 that holds an interrupt, 0 if no list register holds it."""
     if irq.lr < 0 or irq.vcpu is None:
         return 0
     vif = dist.cpu(irq.vcpu).vif
@@ -40,27 +39,27 @@ def list_register(dist: Distributor, irq: VgicIrq) -> int:
 
 
 def line(irq: VgicIrq) -> bool:
-    """The input of a level interrupt. A mapped one is lowered while it is in flight, so its source
-    is asked."""
+    """The input of a level-sensitive interrupt. For a mapped interrupt the source is read, because
+    ``line_level`` is not current while a list register holds the interrupt."""
     if irq.hw and irq.get_input_level is not None:
         return irq.get_input_level()
     return irq.line_level
 
 
 def pending(dist: Distributor, irq: VgicIrq) -> bool:
-    """Whether it is pending: in its list register, by its latch, or by its line."""
+    """Whether an interrupt is pending: in its list register, by its latch, or by its line."""
     offered = bool(list_register(dist, irq) & LR_PENDING)
     if not irq.level:
         return offered or irq.pending_latch
-    # The latch that ISPENDR sets on a level interrupt died if the list register offered it and no
-    # longer does.
+    # The latch that ISPENDR sets on a level-sensitive interrupt is cleared by the acknowledge: the
+    # list register was pending at the flush, and is no longer pending.
     latch = irq.pending_latch and (offered or not (irq.lr >= 0 and irq.offered))
     return latch or line(irq)
 
 
 def active(dist: Distributor, irq: VgicIrq) -> bool:
-    """Whether it is active. One that is in no list register may have been ended already, which
-    EOIcount says."""
+    """Whether an interrupt is active. The guest may have ended an active interrupt without a list
+    register; EOIcount counts such ends."""
     if irq.lr >= 0:
         return bool(list_register(dist, irq) & LR_ACTIVE)
     return irq.active and irq not in _ended_outside(dist, irq)
@@ -74,13 +73,14 @@ def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
 
 
 def preemption_bits(cpu: VgicCpu) -> int:
-    """Of the interface that a vCPU is on; one that is on none has what the next has."""
+    """The preemption bits of the CPU interface on which a vCPU is loaded; for a vCPU that is not
+    loaded, those of the host's interface."""
     return cpu.prebits if cpu.vif is None else cpu.vif.prebits
 
 
 def binary_point(cpu: VgicCpu, group: int) -> int:
-    """ICC_BPR<group>_EL1 as it acts: raised to its minimum, and with CBPR that of group 0 (IHI 0069
-    4.8.5)."""
+    """The effective value of ICC_BPR<group>_EL1: at least the minimum, and with CBPR derived from
+    BPR0 (IHI 0069 4.8.5)."""
     least, vmcr = 7 - preemption_bits(cpu), cpu.vmcr
     bpr0 = max(vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, least)
     if not group:
@@ -90,8 +90,8 @@ def binary_point(cpu: VgicCpu, group: int) -> int:
 
 
 def group_priority(cpu: VgicCpu, group: int, priority: int) -> int:
-    """The part of a priority that decides preemption: group 0 drops BPR0 + 1 low bits, group 1
-    drops BPR1."""
+    """The group priority of a priority: the low BPR0 + 1 bits are cleared for group 0, the low BPR1
+    bits for group 1."""
     if cpu.vif is not None:
         return cpu.vif.preemption_level(priority, group) << 8 - cpu.vif.prebits
     dropped = binary_point(cpu, group) + (0 if group else 1)
@@ -99,7 +99,7 @@ def group_priority(cpu: VgicCpu, group: int, priority: int) -> int:
 
 
 def running_priority(cpu: VgicCpu) -> int:
-    """ICC_RPR_EL1 of a vCPU, loaded or not; 0xFF if nothing runs."""
+    """ICC_RPR_EL1 of a vCPU, loaded or not; 0xFF (idle priority) if no interrupt is active."""
     if cpu.vif is not None:
         return cpu.vif.running_priority()
     for word, (group0, group1) in enumerate(zip(cpu.ap0r, cpu.ap1r, strict=True)):
@@ -110,9 +110,9 @@ def running_priority(cpu: VgicCpu) -> int:
 
 
 def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
-    """The interrupt that a vCPU handles at its running priority. None if nothing runs, or it cannot
-    be told: an LPI has no active state, and software may have written the active-priority
-    registers."""
+    """The interrupt that a vCPU handles at its running priority. None at the idle priority, or if
+    the interrupt is unknown: an LPI has no active state, and software may have written the
+    active-priority registers."""
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None
@@ -121,15 +121,15 @@ def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
 
 
 def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
-    """The group priority that the end of an active interrupt drops."""
+    """The group priority that the priority drop of an active interrupt clears."""
     return group_priority(
         cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & 0xFF
     )
 
 
 def highest_pending(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
-    """What ICC_HPPIR<n>_EL1 would name on a loaded vCPU: pending in a list register, its group
-    enabled, the lowest priority value, then the lowest list register."""
+    """The interrupt in ICC_HPPIR<n>_EL1 of a loaded vCPU: pending in a list register, its group
+    enabled, with the lowest priority value, then in the lowest list register."""
     if cpu.vif is None:
         return None
     offered = [

@@ -1,5 +1,5 @@
-"""The registers in which an interrupt's fields are, by name and offset, for each model of GIC.
-Nothing here folds."""
+"""The registers with the fields of an interrupt, by name and offset, for GICv2 and GICv3. List
+registers are not folded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BIT_ARRAYS = {
     ISACTIVER: "ISACTIVER", ICACTIVER: "ICACTIVER",
 }  # fmt: skip
 
-#: Where the CPU interface's controls are: (GICv3 system register, its field), (GICv2 register, its
+#: The registers of the CPU interface: (GICv3 system register, its field), (GICv2 register, its
 #: offset, its field).
 CPU_INTERFACE = {
     "group0": (("ICC_IGRPEN0_EL1", "Enable"), ("GICC_CTLR", 0x00, "EnableGrp0")),
@@ -52,7 +52,7 @@ CPU_INTERFACE = {
 
 
 def interface(dist: Distributor, cpu: VgicCpu, what: str) -> Register:
-    """A control of the CPU interface, by its key in `CPU_INTERFACE`."""
+    """A register of the CPU interface, by its key in `CPU_INTERFACE`."""
     (name, field), (v2_name, offset, v2_field) = CPU_INTERFACE[what]
     if dist.model == 2:
         return Register(v2_name, v2_field, "GICC", offset, cpu=cpu.vcpu_id)
@@ -82,7 +82,8 @@ def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Reg
 
 
 def bit_value(dist: Distributor, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
-    """The word that `bit_register` names, put together from a field of its interrupts."""
+    """The value of the register that `bit_register` returns, computed from ``field`` of each of its
+    interrupts."""
     if is_private(intid):
         return sum(field(irq) << n for n, irq in enumerate(cpu.private))
     first = intid & ~31
@@ -102,7 +103,8 @@ def priority_byte(dist: Distributor, cpu: VgicCpu, intid: int) -> Register:
 
 
 def routing_register(dist: Distributor, intid: int) -> Register:
-    """Of an SPI: GICD_IROUTER<n>, or with a GICv2 its byte of GICD_ITARGETSR<n>."""
+    """The routing register of an SPI: GICD_IROUTER<n>, or for a GICv2 the byte of
+    GICD_ITARGETSR<n>."""
     if dist.model == 2:
         return Register(
             f"GICD_ITARGETSR{intid // 4}", f"byte {intid % 4}", "GICD", ITARGETSR + intid, 1
@@ -111,7 +113,8 @@ def routing_register(dist: Distributor, intid: int) -> Register:
 
 
 def property_byte(dist: Distributor, intid: int, field: str) -> Register:
-    """An LPI's byte in the table at GICR_PROPBASER (IHI 0069 5.1.1); it is memory, no register."""
+    """The configuration byte of an LPI, which is in memory, in the table at GICR_PROPBASER (IHI
+    0069 5.1.1)."""
     return Register(f"LPI configuration at {property_address(dist.propbaser, intid):#x}", field)
 
 
@@ -120,12 +123,12 @@ def redistributor(cpu: VgicCpu, name: str, field: str, offset: int) -> Register:
 
 
 def _sgi_base(cpu: VgicCpu) -> int:
-    """SGI_base of a vCPU's redistributor, from the start of its region."""
+    """The offset of SGI_base of a vCPU's redistributor from the start of its region."""
     return max(cpu.redist_index, 0) * GICR_SIZE + GICR_FRAME_SIZE
 
 
 def kind_of(intid: int) -> str:
-    """SGI, PPI, SPI or LPI."""
+    """The kind of an INTID: SGI, PPI, SPI or LPI."""
     if intid >= FIRST_LPI:
         return "LPI"
     return "SGI" if intid < 16 else "PPI" if intid < NR_PRIVATE else "SPI"

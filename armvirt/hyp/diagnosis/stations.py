@@ -1,9 +1,9 @@
-"""The stations of an interrupt from its source to the virtual CPU interface, each as one decision:
-passed, or held.
+"""The checks (stations) of an interrupt from its source to the virtual CPU interface. Each function
+is one check, and returns whether the interrupt passed.
 
-The order is that of the specification (IHI 0069 4.1 and 4.8: pending, enabled, group enabled,
-targeted, of sufficient priority). The stations that KVM adds (ap_list, list registers) are in
-`delivery_stations`, those of LPIs, which have tables instead of registers, in `lpi_stations`.
+The order is that of IHI 0069 4.1 and 4.8 (pending, enabled, group enabled, targeted, of sufficient
+priority). The checks that KVM adds (ap_list, list registers) are in `delivery_stations`; the checks
+of LPIs, which have tables instead of registers, are in `lpi_stations`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its
     from armvirt.hyp.vgic.vgic import Vgic
 
-PMR_OPEN = 0xFF  # lets every priority through that the interface implements, but for the lowest
+PMR_OPEN = 0xFF  # masks only the lowest priority that the interface implements
 
 
 class Case(NamedTuple):
-    """An interrupt on its way to one vCPU."""
+    """An interrupt and its target vCPU, with the state that the checks need."""
 
     dist: Distributor
     its: Sequence[Its]
@@ -51,11 +51,12 @@ class Case(NamedTuple):
     view: CpuView
     pending: bool
     active: bool
-    lr: int  # ICH_LR<n>_EL2, 0 if it is in none
+    lr: int  # ICH_LR<n>_EL2, 0 if the interrupt is in no list register
 
     @classmethod
     def of(cls, vgic: Vgic, vcpu_id: int, intid: int, view: CpuView) -> Case:
-        """KvmError EINVAL for an INTID that does not exist."""
+        """Collect the state of an interrupt and a vCPU. KvmError EINVAL for an INTID that does not
+        exist."""
         dist = vgic.dist
         irq = dist.irq(vcpu_id, intid)
         pending, active = inflight.pending(dist, irq), inflight.active(dist, irq)
@@ -64,8 +65,8 @@ class Case(NamedTuple):
 
     @property
     def as_irq(self) -> bool:
-        """Signalled as IRQ, not FIQ: group 1, and with a GICv2 group 0 too while GICC_CTLR.FIQEn is
-        0."""
+        """Whether the interrupt is signalled as IRQ, not FIQ: group 1, and for a GICv2 also group 0
+        while GICC_CTLR.FIQEn is 0."""
         return bool(self.irq.group) or (self.dist.model == 2 and not self.cpu.vmcr & VMCR_VFIQEN)
 
     def control(self, what: str) -> Register:
@@ -76,7 +77,8 @@ class Case(NamedTuple):
 
 
 def timer(case: Case) -> Finding | None:
-    """The timer behind a PPI; none for other interrupts. What is pending or active got past it."""
+    """Check the timer that drives a PPI; None for other interrupts. A pending or active interrupt
+    passes."""
     view = case.view.timer
     if view is None:
         return None
@@ -105,7 +107,8 @@ def _timer_state(view: TimerView) -> str:
 
 
 def source(case: Case) -> Finding:
-    """Is it pending: by its line, by the latch of an edge, or by ISPENDR?"""
+    """Check whether the interrupt is pending: by its line, by the latch of an edge, or by
+    ISPENDR."""
     irq = case.irq
     kind = f"level, line {'high' if inflight.line(irq) else 'low'}" if irq.level else "edge"
     register = naming.bit_register(case.dist, case.cpu, irq.intid, ISPENDR)
@@ -131,7 +134,7 @@ def _raise(case: Case) -> str:
 
 
 def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
-    """The word of `naming.bit_register`."""
+    """The value of the register that `naming.bit_register` returns."""
     return naming.bit_value(case.dist, case.cpu, case.irq.intid, field)
 
 
@@ -141,13 +144,15 @@ def _active_register(case: Case) -> tuple[Register, int]:
 
 
 def _end(case: Case) -> tuple[str, Write]:
-    """How the guest ends an active interrupt: by EOIR, or with EOImode 1 by DIR (IHI 0069
-    4.8.3)."""
+    """The write with which the guest ends an active interrupt: EOIR, or DIR with EOImode 1 (IHI
+    0069 4.8.3)."""
     split = case.cpu.vmcr & VMCR_VEOIM
     register = case.control("dir" if split else f"eoi{case.irq.group}")
     value = case.irq.intid
     if case.dist.model == 2 and is_sgi(value):
-        value |= case.irq.active_source << 10  # GICC_EOIR wants the CPUID that GICC_IAR gave
+        value |= (
+            case.irq.active_source << 10
+        )  # GICC_EOIR needs the CPUID that was read from GICC_IAR
     fix = Write(register, value)
     return f"end its handler with a write of {value} to {register._replace(field='')}", fix
 
@@ -169,7 +174,7 @@ def _if(passed: bool, remedy: str) -> str:
 
 
 def distributor(case: Case) -> Finding:
-    """GICD_CTLR forwards interrupts of this group."""
+    """Check GICD_CTLR: whether the distributor forwards interrupts of this group."""
     group = case.irq.group
     register = naming.distributor_control(case.dist, group)
     on = bool(case.dist.enables >> group & 1)
@@ -181,8 +186,8 @@ def distributor(case: Case) -> Finding:
 
 
 def group(case: Case) -> Finding:
-    """Which group it is in; that decides IRQ or FIQ, and which enables count. It holds nothing by
-    itself."""
+    """The group of the interrupt, which selects IRQ or FIQ and the group enables. This check always
+    passes."""
     irq = case.irq
     signal = "IRQ" if case.as_irq else "FIQ"
     register = naming.bit_register(case.dist, case.cpu, irq.intid, IGROUPR)
@@ -191,7 +196,7 @@ def group(case: Case) -> Finding:
 
 
 def route(case: Case) -> Finding:
-    """Is this vCPU the one it goes to? An active interrupt never migrates."""
+    """Check whether this vCPU is the target. An active interrupt stays on its vCPU."""
     irq, here = case.irq, case.cpu.vcpu_id
     if case.active and irq.vcpu not in (None, here):
         text = f"it is active on vCPU {irq.vcpu}, and an active interrupt does not migrate"
@@ -222,7 +227,7 @@ def _routed_elsewhere(case: Case, register: Register, value: int) -> Finding:
 
 
 def power(case: Case) -> Finding:
-    """Is the vCPU on? (PSCI; a KVM vCPU that is off is not run.)"""
+    """Check whether the vCPU is powered on (PSCI). KVM does not run a vCPU that is off."""
     here, state = case.cpu.vcpu_id, case.view.power
     if state != "off":
         return Finding("vCPU", True, "blocked in WFI or WFE" if state == "blocked" else "on")
@@ -231,7 +236,8 @@ def power(case: Case) -> Finding:
 
 
 def not_active(case: Case) -> Finding:
-    """One that is active is not signalled again before it is deactivated, pending or not."""
+    """Check that the interrupt is not active: an active interrupt, pending or not, is not signalled
+    again before its deactivation."""
     register, value = _active_register(case)
     if not case.active:
         return Finding("active", True, "not active", register, value)
@@ -263,7 +269,8 @@ def interface_enable(case: Case) -> Finding:
 
 
 def mask(case: Case) -> Finding:
-    """Its priority value has to be strictly lower than the mask (IHI 0069 4.8.6)."""
+    """Check the priority mask: the priority value has to be lower than the mask (IHI 0069
+    4.8.6)."""
     register, value, priority = case.control("mask"), case.cpu.priority_mask, case.irq.priority
     if priority < value:
         return Finding(
@@ -277,15 +284,15 @@ def mask(case: Case) -> Finding:
     fix = Write(register, PMR_OPEN)
     remedy = f"write more than {priority:#x} to {register}"
     if priority >= _highest_mask(case.cpu):
-        # 0xF8 with five bits: no mask lets the lowest priority through.
+        # 0xF8 with five bits: every mask masks the lowest priority.
         how, fix = set_priority(case, 0xA0)
         remedy = f"no mask lets the lowest priority through: {how}"
     return Finding("mask", False, text, register, value, remedy, fix)
 
 
 def set_priority(case: Case, priority: int) -> tuple[str, Write]:
-    """Give the interrupt another priority. An LPI has its enable in the same byte, and the byte has
-    to be read anew."""
+    """The write that gives the interrupt another priority. For an LPI the byte also has the enable
+    bit, and INV has to follow."""
     register, lpi = (
         naming.priority_byte(case.dist, case.cpu, case.irq.intid),
         case.irq.intid >= FIRST_LPI,
@@ -299,8 +306,8 @@ def _highest_mask(cpu: VgicCpu) -> int:
 
 
 def preemption(case: Case) -> Finding:
-    """Its group priority has to be strictly lower than that of the running priority, cut at the
-    same binary point (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
+    """Check preemption: the group priority of the interrupt has to be lower than the running
+    priority, with the same binary point (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
     register, value, irq = case.control("running"), inflight.running_priority(case.cpu), case.irq
     if value == IDLE_PRIORITY:
         return Finding("running", True, "nothing is running", register, value)

@@ -1,7 +1,7 @@
-"""Why did no interrupt arrive? The stations of an interrupt from its source to the PE, and the
-first that holds it.
+"""Why a vCPU does not take an interrupt: the checks (stations) of an interrupt from its source to
+the PE, and the first check that blocks it.
 
-Nothing here changes anything: list registers are looked at where they are, not folded.
+No state changes: list registers are read, not folded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held
 _RUNNING = CpuView()
 LPIS_END = 1 << ID_BITS  # GICD_TYPER.IDbits
 
-#: A station that says None does not exist for this interrupt.
+#: A check (station) of an interrupt; None if the check does not apply to the interrupt.
 _Station = Callable[[Case], "Finding | None"]
 _STATIONS: tuple[_Station, ...] = (
     stations.timer, stations.source, stations.enable, stations.distributor, stations.group, stations.route,
@@ -33,19 +33,19 @@ _LPI_STATIONS: tuple[_Station, ...] = (
     stations.distributor, lpi_stations.group, lpi_stations.route, stations.power, lpi_stations.not_active,
     stations.interface_enable, stations.mask, stations.preemption, delivery.loaded,
 )  # fmt: skip
-#: What EL2 and the silicon do with an interrupt that has got past all of those, and into a list
-#: register.
+#: The checks of EL2 and of the hardware, for an interrupt that has passed all checks above and is
+#: in a list register.
 _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
     delivery.highest, delivery.hypervisor_enable, delivery.virtual_line,
 )  # fmt: skip
 
 
 def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
-    """Every station of an interrupt on its way to a vCPU. Those of list registers are left out
-    while it is held before them, and there would be nothing to say; PSTATE comes last in any case.
+    """The finding of every check of an interrupt on its way to a vCPU. The checks of list registers
+    are left out if an earlier check blocks the interrupt; PSTATE is always the last finding.
 
-    An LPI to which no event is translated has no state: what is said of it ends there. KvmError
-    EINVAL for an INTID that does not exist.
+    An LPI to which no event is translated has no state, and only the findings of
+    `lpi_stations.unmapped`. KvmError EINVAL for an INTID that does not exist.
     """
     if _is_unmapped(vgic, intid):
         return lpi_stations.unmapped(vgic, vgic.dist.cpu(vcpu_id), intid)
@@ -58,8 +58,8 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
 
 
 def _on_a_pe(case: Case) -> list[Finding]:
-    """While list registers are stale, or it is in none, there is nothing to say of what follows
-    them."""
+    """The findings on a loaded vCPU. Only the first finding if the list registers are out of date,
+    or the interrupt is pending in no list register."""
     first = delivery.in_list_register(case)
     stale = case.cpu.dirty or not case.lr & LR_PENDING
     return [first] if stale else [first, *(station(case) for station in _ON_A_PE)]
@@ -70,18 +70,19 @@ def _is_unmapped(vgic: Vgic, intid: int) -> bool:
 
 
 def first_held(findings: Sequence[Finding]) -> Finding | None:
-    """The first station that holds the interrupt; None: the PE takes it."""
+    """The first check that blocks the interrupt; None if no check blocks it, so the PE takes it."""
     return next((finding for finding in findings if not finding.passed), None)
 
 
 def blocker(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> Finding | None:
-    """The first station that holds an interrupt back; None if the PE takes it."""
+    """The first check that blocks an interrupt; None if the PE takes the interrupt."""
     return first_held(trace(vgic, vcpu_id, intid, view))
 
 
 class Comparison(NamedTuple):
-    """Why one interrupt comes before another. ``rule`` is the station that decides, or one of
-    priority, preemption, list register order, nothing (the other is ahead)."""
+    """Why a vCPU takes one interrupt before another. ``rule`` is the check that blocks the other
+    interrupt, or priority, preemption, list register order, or nothing (the other interrupt comes
+    first)."""
 
     rule: str
     text: str
@@ -103,7 +104,7 @@ def compare(
     return _by_priority(first, second, held)
 
 
-#: Stations at which an interrupt waits only because of others, or until the vCPU runs.
+#: The checks that block an interrupt only because of other interrupts, or until the vCPU runs.
 _RIVALRY = {"running", "loaded", "list register", "highest", "hypervisor", "virtual line", "PSTATE"}
 
 

@@ -1,10 +1,10 @@
-"""Jobs on many LPIs, done in slices: a bound on the work of one guest access.
+"""The jobs on many LPIs, done in slices, so that the work of one guest access is bounded.
 
 There are up to 57,344 LPIs, and one access may concern all of them: GICR_CTLR.EnableLPIs,
 GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. Such an access makes a job, a list of
 INTIDs. An access does `STEPS` steps of work (one LPI or one event is a step); the rest is done at
 the guest's next accesses to an ITS or to the LPI registers, and every `SLICE_NS` of guest time. The
-host's clock has no influence, and jobs are part of the state.
+host's time has no influence, and jobs are part of the saved state.
 
 The guest sees a job under way: GITS_CREADR stays at the command, GICR_CTLR.RWP and GICR_SYNCR.Busy
 read as 1. The architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).
@@ -22,8 +22,8 @@ SCAN = 64  # this many entries of a map count as one step
 
 
 class Job:
-    """``action`` is a name in `lpi.ACTIONS`, ``about`` its argument (plain data), ``left`` the
-    INTIDs to do, in order. An INTID whose LPI no longer exists is skipped."""
+    """One action on many LPIs. ``action`` is a name in `lpi.ACTIONS`, ``about`` its argument (plain
+    data), ``left`` the INTIDs to do, in order. An INTID whose LPI no longer exists is skipped."""
 
     __slots__ = ("about", "action", "left")
 
@@ -32,20 +32,21 @@ class Job:
 
 
 class Worker(Protocol):
-    """What does the jobs (`lpi.LpiWorker`)."""
+    """Does the jobs of a `Backlog` (`lpi.LpiWorker`)."""
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
-        """Do an action to a batch of LPIs."""
+        """Apply an action to a batch of LPIs."""
 
     def take_up(self) -> None:
-        """The last job is done: start what redistributors were asked for meanwhile."""
+        """Called after the last job: start the jobs for the writes of EnableLPIs and GICR_INVALLR
+        that came during that job."""
 
 
 class Backlog:
-    """The jobs of one vGIC in order; the first one is under way.
+    """The jobs of one vGIC in order; the first job is under way.
 
-    ``limit`` is the number of steps of an access, ``steps`` the number that is left. ``later`` is
-    called when jobs are left. ``worker`` does the jobs; the first ITS sets it.
+    ``limit`` is the number of steps of an access, ``steps`` the number of steps that are left.
+    ``later`` is called when jobs are left. ``worker`` does the jobs; the first ITS sets ``worker``.
     """
 
     __slots__ = ("jobs", "later", "limit", "steps", "worker")
@@ -57,18 +58,18 @@ class Backlog:
         self.worker: Worker | None = None
 
     def begin(self) -> None:
-        """A guest access or a slice of guest time begins: spend ``limit`` steps, first on the
-        jobs."""
+        """Begin a guest access or a slice of guest time: ``limit`` steps are available, first for
+        the jobs."""
         self.steps = self.limit
         if self.jobs:
             self.work()
 
     def spend(self, entries: int) -> None:
-        """Account for a walk over this many entries of a map."""
+        """Subtract the steps for a walk over ``entries`` entries of a map."""
         self.steps -= entries // SCAN
 
     def add(self, action: str, about: Any, intids: Iterable[int]) -> None:
-        """Queue a job on LPIs, and do as much of it as the steps of this access allow."""
+        """Queue a job on LPIs, and do as much of the job as the steps of this access allow."""
         left = list(intids)
         self.spend(len(left))
         if left:
@@ -96,5 +97,5 @@ class Backlog:
         return [[job.action, job.about, list(job.left)] for job in self.jobs]
 
     def load(self, state: list[list[Any]]) -> None:
-        """Restore `state`. The host's clock restores the time of the next `Vgic.go_on`."""
+        """Restore `state`. The state of the host's clock has the time of the next `Vgic.go_on`."""
         self.jobs = [Job(action, about, list(left)) for action, about, left in state]

@@ -1,4 +1,4 @@
-"""The vGIC's side of one vCPU (struct vgic_cpu): private interrupts, ap_list, CPU interface."""
+"""The vGIC's state of one vCPU (struct vgic_cpu): private interrupts, ap_list, CPU interface."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ APRS = 4  # active-priority registers per group in the architecture; an interfac
 class VgicCpu:
     """Interrupts and CPU interface of one vCPU. ``model`` is 2 or 3.
 
-    ``ap_list`` has the interrupts as keys, in order of arrival; removing one costs the same at any
-    length. ``resident`` are the interrupts in list registers 0, 1, ... of ``vif``; ``mapped`` are
-    the mapped level-sensitive ones of them. ``outside`` are the interrupts for which the last flush
-    had no list register. ``cleared`` are interrupts that this vCPU acknowledged and that a write of
-    ICACTIVER made inactive before their end of interrupt.
+    ``ap_list`` has the interrupts as keys, in order of arrival; removing an interrupt costs the
+    same at any length. ``resident`` are the interrupts in list registers 0, 1, ... of ``vif``;
+    ``mapped`` are the mapped level-sensitive interrupts among ``resident``. ``outside`` are the
+    interrupts for which the last flush had no list register. ``cleared`` are interrupts that this
+    vCPU acknowledged and that a write of ICACTIVER made inactive before their end of interrupt.
 
-    ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if it is not
-    loaded. ``dirty``: an interrupt changed since the last flush, so flush has to run before the next
-    entry; `Distributor.queue` and a fold set it, a flush clears it. ``used``: a list register or a
-    maintenance enable of ``vif`` may be non-zero. ``running_before``: the active-priority registers
-    at the last flush that left an interrupt outside. ``groups``: the group enables for which 1-of-N
-    SPIs were last routed.
+    ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if the vCPU is
+    not loaded. ``dirty``: an interrupt changed since the last flush, and flush has to run before
+    the next entry; `Distributor.queue` and a fold set ``dirty``, a flush clears it. ``used``: a
+    list register or a maintenance enable of ``vif`` may be non-zero. ``running_before``: the
+    active-priority registers at the last flush that left an interrupt outside. ``groups``: the
+    group enables for which 1-of-N SPIs were last routed.
 
     ``num_pri_bits`` are the priority bits that user space sees: those of the host's interface
     (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
@@ -50,7 +50,8 @@ class VgicCpu:
         self.reset()
 
     def reset(self) -> None:
-        """Interrupts and CPU interface as after creation. The vCPU is not loaded."""
+        """Reset interrupts and CPU interface to the state after creation. The vCPU is not
+        loaded."""
         for irq in self.private:
             irq.reset(self.vcpu_id)
         self.clear_lists()
@@ -59,8 +60,9 @@ class VgicCpu:
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def reset_interface(self) -> None:
-        """ICC_*_EL1 as after a warm reset (IHI 0069 12.2), on a loaded vCPU too; a sync comes
-        before. No end of interrupt will come for what this vCPU acknowledged."""
+        """Reset ICC_*_EL1 (warm reset, IHI 0069 12.2), also if the vCPU is loaded. The caller syncs
+        first. The vCPU will not end the interrupts that it acknowledged, so their ``acked`` is
+        cleared, and ``cleared`` is emptied."""
         for irq in [*self.ap_list, *self.cleared]:
             if irq.acked == self.vcpu_id:
                 irq.acked = None
@@ -85,7 +87,7 @@ class VgicCpu:
         """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load); a flush
         has to follow."""
         self.vif = vif
-        vif.sre = self.model != 2  # before ICH_VMCR_EL2: SRE decides what VFIQEn means
+        vif.sre = self.model != 2  # before ICH_VMCR_EL2: the effect of VFIQEn depends on SRE
         vif.restore(self._vmcr, self.ap0r, self.ap1r)
         self.dirty = self.used = True
 
@@ -103,13 +105,12 @@ class VgicCpu:
 
     @property
     def nr_aprs(self) -> int:
-        """Active-priority registers per group for this many priority bits (kvm
-        vgic_v3_max_apr_idx)."""
+        """Active-priority registers per group for ``num_pri_bits`` (kvm vgic_v3_max_apr_idx)."""
         return 1 << self.num_pri_bits - 5
 
     @property
     def vmcr(self) -> int:
-        """ICH_VMCR_EL2: of the PE if the vCPU is loaded, else the saved value."""
+        """ICH_VMCR_EL2: the register of the PE if the vCPU is loaded, else the saved value."""
         return self.vif.vmcr if self.vif is not None else self._vmcr
 
     @vmcr.setter
@@ -123,8 +124,8 @@ class VgicCpu:
         return self.vmcr >> VMCR_VPMR_SHIFT & 0xFF
 
     def active_priorities(self, group: int) -> list[int]:
-        """ICH_AP0R<n>_EL2 or ICH_AP1R<n>_EL2: of the PE if the vCPU is loaded, else the saved
-        values."""
+        """ICH_AP0R<n>_EL2 or ICH_AP1R<n>_EL2: the registers of the PE if the vCPU is loaded, else
+        the saved values."""
         if self.vif is not None:
             return self.vif.ap1r if group else self.vif.ap0r
         return self.ap1r if group else self.ap0r
@@ -135,7 +136,7 @@ class VgicCpu:
             self.vif.update()
 
     def state(self) -> dict[str, object]:
-        """Plain data; lists are INTIDs in order."""
+        """The state as plain data; lists of interrupts are INTIDs in order."""
         vif = self.vif
         return {
             "vcpu_id": self.vcpu_id,
@@ -160,5 +161,6 @@ class VgicCpu:
 
 
 def _padded(registers: list[int]) -> list[int]:
-    """The four active-priority registers of the architecture; absent ones are 0."""
+    """Pad to the four active-priority registers of the architecture; registers that do not exist
+    are 0."""
     return registers + [0] * (APRS - len(registers))

@@ -1,4 +1,4 @@
-"""Active state that is written from outside the list registers: ISACTIVER, ICACTIVER, and trapped
+"""Writes of the active state from outside the list registers: ISACTIVER, ICACTIVER, and trapped
 ICC_DIR_EL1 and GICV_DIR."""
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from armvirt.hyp.vgic.irq import VgicIrq
 
 
 def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
-    """A guest writes ISACTIVER<n> or ICACTIVER<n>; `flush.sync_all` comes before.
+    """Set or clear the active state for a guest's write of ISACTIVER<n> or ICACTIVER<n>. The caller
+    runs `flush.sync_all` first.
 
-    ``line_level`` of a mapped interrupt was lowered when the guest acknowledged the interrupt, so
-    deactivating samples the line. A high line makes the interrupt pending, which may wake a vCPU
-    from WFI: no comparator of a PE reports the line of a vCPU that is not loaded. (In KVM a vCPU
-    does not sleep while the output of a timer is high.)
+    Deactivating a mapped level-sensitive interrupt samples its line again, because the acknowledge
+    cleared ``line_level``. A high line makes the interrupt pending, which may wake a vCPU from WFI:
+    while the vCPU is not loaded, no comparator of a PE reports the line. (In KVM a vCPU does not
+    sleep while the output of a timer is high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
@@ -44,7 +45,8 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
 
 def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
-    """With EOImode 0 the end of interrupt is still to come: remember the interrupt until then."""
+    """With EOImode 0 the guest will still write EOIR: keep the interrupt in ``cleared`` until this
+    write."""
     if cpu.vmcr & VMCR_VEOIM:
         irq.acked = None
     elif irq not in cpu.cleared:
@@ -52,8 +54,8 @@ def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
 
 
 def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """A vCPU writes ICC_DIR_EL1 or GICV_DIR: deactivate an interrupt that may be active on any vCPU
-    (kvm vgic_v3_deactivate). Ignored with EOImode 0.
+    """Handle a vCPU's write of ICC_DIR_EL1 or GICV_DIR: deactivate an interrupt that may be active
+    on any vCPU (kvm vgic_v3_deactivate). The write is ignored with EOImode 0.
 
     A GICv2 guest has to write the CPUID of the active SGI.
     """
@@ -72,10 +74,10 @@ def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
 
 
 def _deactivate(dist: Distributor, irq: VgicIrq) -> None:
-    """Do what the end of an interrupt in a list register does: deactivate the host interrupt too.
+    """Deactivate an interrupt, and its host interrupt too, like a deactivation in a list register.
 
-    A host interrupt whose line is high fires again, and the interrupt is a new arrival at the end of
-    the ap_list.
+    If its line is high, the host interrupt fires again, and the interrupt is a new arrival at the
+    end of the ap_list.
     """
     irq.active, irq.acked = False, None
     if irq.hw:

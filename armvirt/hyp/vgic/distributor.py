@@ -1,8 +1,8 @@
 """The Distributor (struct vgic_dist): the state of one VM's vGIC, look-up, and the ap_lists.
 
-An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU.
-`Distributor.queue` puts it there: every change to an interrupt ends in one call of ``queue``. Before
-a vCPU enters the guest, `armvirt.hyp.vgic.flush` moves its ap_list into list registers.
+An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU. Every
+change to an interrupt ends in one call of `Distributor.queue`, which updates the ap_lists. Before a
+vCPU enters the guest, `armvirt.hyp.vgic.flush` moves its ap_list into list registers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LATEST_REVISION = 3
 
 
 class Distributor:
-    """All interrupts of a VM, and the vGIC's side of its vCPUs (``vcpus``, by id).
+    """All interrupts of a VM, and the vGIC's state of its vCPUs (``vcpus``, by id).
 
     ``model`` is 2 or 3. ``enables`` has the group enables of GICD_CTLR, bit n for group n.
     ``any_cpu`` are the SPIs with GICD_IROUTER.Interrupt_Routing_Mode = 1 (1-of-N). ``stray_active``
@@ -31,9 +31,10 @@ class Distributor:
     level-sensitive SPIs whose end of interrupt `VgicCallbacks.irq_ended` reports.
 
     ``lpis`` has the LPIs that an ITS maps, by INTID; ``has_its`` says whether there is an ITS.
-    ``propbaser`` is GICR_PROPBASER, which all redistributors share. ``memory`` has the tables.
+    ``propbaser`` is GICR_PROPBASER, which all redistributors share. ``memory`` is the guest memory
+    with the tables of LPIs and ITSs.
 
-    ``id_base`` is added to vCPU ids in events, so that they are unique on the host.
+    ``id_base`` is added to vCPU ids in events, so that the ids are unique on the host.
     ``num_pri_bits`` are the priority bits of the host's ICH_VTR_EL2.
     """
 
@@ -68,13 +69,12 @@ class Distributor:
 
     @property
     def nr_irqs(self) -> int:
-        """The number of INTIDs up to the last SPI; 32 before user space or `create_spis` fixes
-        it."""
+        """The number of INTIDs up to the last SPI; 32 until user space or `create_spis` sets it."""
         return self.nr_spis + NR_PRIVATE
 
     @property
     def nr_irqs_after_init(self) -> int:
-        """The value that `nr_irqs` has, or will have after `create_spis`."""
+        """The value of `nr_irqs` after `create_spis`, also before the call."""
         return (self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE) + NR_PRIVATE
 
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
@@ -83,7 +83,7 @@ class Distributor:
         self.placement.place(cpu)
 
     def create_spis(self) -> None:
-        """Fix the number of INTIDs, and create the SPIs; their target is the first vCPU."""
+        """Set the final number of INTIDs, and create the SPIs; their target is the first vCPU."""
         self.nr_spis = self.nr_irqs_after_init - NR_PRIVATE
         boot = next(iter(self.vcpus))
         last = min(self.nr_irqs - 1, MAX_SPI)
@@ -91,8 +91,8 @@ class Distributor:
         self.initialized = True
 
     def reset(self) -> None:
-        """The state after `create_spis`, without LPIs. No vCPU is loaded. Addresses and wiring
-        stay."""
+        """Reset to the state after `create_spis`, without LPIs. No vCPU is loaded. Addresses and
+        wiring stay."""
         self.enables = 0
         self.any_cpu.clear()
         self.stray_active.clear()
@@ -116,7 +116,7 @@ class Distributor:
         return vcpu_id in self.vcpus
 
     def vcpu_with_affinity(self, affinity: int) -> int | None:
-        """The vCPU with these affinity fields of MPIDR_EL1, None without one."""
+        """The vCPU with these affinity fields of MPIDR_EL1; None if no vCPU has them."""
         for cpu in self.vcpus.values():
             if cpu.mpidr & MPIDR_AFFINITY == affinity & MPIDR_AFFINITY:
                 return cpu.vcpu_id
@@ -135,7 +135,7 @@ class Distributor:
 
     def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
         """An interrupt by INTID (kvm vgic_get_irq). KvmError EINVAL if the INTID does not exist, or
-        is private and ``vcpu_id`` names no vCPU."""
+        the INTID is private and no vCPU ``vcpu_id`` exists."""
         if 0 <= intid < NR_PRIVATE:
             cpu = None if vcpu_id is None else self.vcpus.get(vcpu_id)
             if cpu is None:
@@ -147,7 +147,7 @@ class Distributor:
         return found
 
     def all_irqs(self) -> Iterator[VgicIrq]:
-        """Private interrupts of every vCPU, SPIs, and LPIs."""
+        """The private interrupts of every vCPU, then the SPIs, then the LPIs."""
         for cpu in self.vcpus.values():
             yield from cpu.private
         yield from self._spis
@@ -156,11 +156,11 @@ class Distributor:
     # The ap_lists --------------------------------------------------------------------------------
 
     def queue(self, irq: VgicIrq) -> None:
-        """Move an interrupt to the ap_list that `target_oracle` names; called after every change to
-        it (kvm vgic_queue_irq_unlock).
+        """Move an interrupt to the ap_list of the vCPU that `target_oracle` returns; called after
+        every change to the interrupt (kvm vgic_queue_irq_unlock).
 
         An interrupt in a list register stays on its list until the next sync of that vCPU. The vCPU
-        that has or had the interrupt is marked dirty; a vCPU that shall take it is kicked.
+        that has or had the interrupt is marked dirty; the target vCPU is kicked.
         """
         if irq.hw:
             self.resample(irq)
@@ -190,19 +190,19 @@ class Distributor:
             self.vm.kick(target)
 
     def mark_dirty(self) -> None:
-        """Every vCPU has to flush before its next entry."""
+        """Mark every vCPU dirty, so that each vCPU flushes before its next entry."""
         for cpu in self.vcpus.values():
             cpu.dirty = True
 
     def look_again(self, cpu: VgicCpu) -> None:
-        """A register of a vCPU's CPU interface or of GICD_CTLR changed, which may let a pending
-        interrupt through: flush before the next entry, and wake the vCPU from WFI."""
+        """Flush before the next entry, and wake the vCPU from WFI: a register of its CPU interface,
+        or GICD_CTLR, has changed, and a pending interrupt may now be signalled."""
         cpu.dirty = True
         self.vm.kick(cpu.vcpu_id)
 
     def set_enables(self, enables: int) -> None:
-        """Write GICD_CTLR.EnableGrp0 (bit 0) and EnableGrp1 (bit 1). KVM has one enable for both
-        groups."""
+        """Write GICD_CTLR.EnableGrp0 (bit 0) and EnableGrp1 (bit 1). KVM has a single enable for
+        both groups."""
         if enables == self.enables:
             return
         self.enables = enables
@@ -216,10 +216,11 @@ class Distributor:
 
     def resample(self, irq: VgicIrq) -> None:
         """Sample the line of a mapped level-sensitive interrupt that is pending, not active, and in
-        no list register: no injection reports a falling line.
+        no list register. The vGIC has to sample, because no injection reports a falling line.
 
-        The host interrupt of a line that fell is deactivated, so that it can fire again, unless the
-        latch keeps the interrupt pending. KVM delivers the interrupt, and notices at the next exit.
+        The host interrupt of a line that fell is deactivated, so that it can fire again, unless
+        ``pending_latch`` keeps the interrupt pending. (KVM delivers the interrupt, and samples the
+        line at the next exit.)
         """
         if not (irq.hw and irq.level and irq.line_level) or irq.active or irq.lr >= 0:
             return
@@ -234,6 +235,7 @@ class Distributor:
             self.vm.set_phys_active(vcpu_id, irq.hwintid, active)
 
     def ended(self, irq: VgicIrq) -> None:
-        """The guest deactivated an interrupt: report it if an irqfd resamples its line."""
+        """The guest deactivated an interrupt: call `VgicCallbacks.irq_ended` if an irqfd resamples
+        its line."""
         if irq.intid in self.watched and irq.level and not irq.hw:
             self.vm.irq_ended(irq.intid)

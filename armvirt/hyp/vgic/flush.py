@@ -1,10 +1,10 @@
-"""Around a guest entry: flush ap_lists into list registers, fold and prune them afterwards
-(kvm/vgic/vgic.c).
+"""Flush ap_lists into list registers before a guest entry; fold list registers and prune ap_lists
+after an exit (kvm/vgic/vgic.c).
 
 Most exits change no interrupt, and a fold and a flush cost microseconds per interrupt. So list
 registers stay in place between entries: `Distributor.queue` marks a vCPU dirty, and only `stale`
-vCPUs need `sync` and `flush` before the next entry. Whoever reads or writes pending or active state
-calls `sync_all` first.
+vCPUs need `sync` and `flush` before the next entry. Code that reads or writes pending or active
+state calls `sync_all` first.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
 
 def stale(cpu: VgicCpu) -> bool:
-    """Whether `sync` and `flush` have to run before the next entry: an interrupt changed, the
-    maintenance interrupt is pending, or the line of a mapped interrupt fell (`retracted`)."""
+    """Whether `sync` and `flush` have to run before the next entry, because an interrupt changed,
+    the maintenance interrupt is pending, or the line of a mapped interrupt fell (`retracted`)."""
     vif = cpu.vif
     if cpu.dirty or vif is None:
         return cpu.dirty
@@ -41,11 +41,11 @@ def stale(cpu: VgicCpu) -> bool:
 
 
 def retracted(cpu: VgicCpu) -> bool:
-    """Whether the line of a mapped interrupt fell before the guest acknowledged the interrupt: it is
-    still pending in its list register, or has no list register.
+    """Whether the line of a mapped interrupt fell before the guest acknowledged the interrupt: the
+    interrupt is still pending in its list register, or has no list register.
 
-    `armvirt.hw.pe.Pe` exits when such a line falls. KVM notices at the next exit, because it folds
-    at every exit.
+    `armvirt.hw.pe.Pe` exits when such a line falls. (KVM samples the line at the next exit, because
+    KVM folds at every exit.)
     """
     vif = cpu.vif
     if vif is None:
@@ -69,8 +69,8 @@ def _level(irq: VgicIrq) -> bool:
 
 
 def offers_only(cpu: VgicCpu, intid: int) -> bool:
-    """Whether one mapped interrupt is pending in a list register of the vCPU, its ap_list has no
-    other interrupt, and no maintenance interrupt is enabled."""
+    """Whether ``intid`` is a mapped interrupt that is pending in list register 0 and alone on the
+    vCPU's ap_list, and no maintenance interrupt is enabled."""
     vif = cpu.vif
     if (
         vif is None
@@ -91,8 +91,8 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
 def flush(dist: Distributor, cpu: VgicCpu) -> None:
     """Fill the list registers of a loaded vCPU from its ap_list (kvm vgic_flush_lr_state).
 
-    After a sync every interrupt of the ap_list belongs there: each later change went through
-    `Distributor.queue`, and no list register holds an interrupt back.
+    After a sync every interrupt is on the correct ap_list: each later change went through
+    `Distributor.queue`, which moves an interrupt at once if no list register holds it.
     """
     vif = cpu.vif
     assert vif is not None
@@ -100,21 +100,21 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
         sync(dist, cpu)
     cpu.dirty = False
     resident = list(cpu.ap_list)
-    # An SPI that is active on no vCPU, or on the ap_list of another one, may be deactivated here.
+    # This vCPU may deactivate an SPI that is stray_active or on another vCPU's ap_list.
     foreign = bool(dist.stray_active) or (len(dist.vcpus) > 1 and _foreign_spis(dist, cpu))
     watch, ends = bool(dist.any_cpu), bool(cpu.cleared)
     if not (resident or cpu.used or foreign or watch or ends):
         return
     limit, unknown, left_out = len(vif.lr), [], []
     if dist.model == 2:
-        # No list register could match the CPUID of the guest's end of interrupt: the end counts in
-        # ICH_HCR_EL2.EOIcount, as that of an interrupt without a list register.
+        # No list register could match the CPUID of the guest's end of interrupt: the interrupt gets
+        # no list register, and its end increments ICH_HCR_EL2.EOIcount.
         unknown = [irq for irq in resident if irq.sender_is_unknown]
         resident = [irq for irq in resident if irq not in unknown]
     if len(resident) > limit:
         irqs = lr.by_urgency(resident, vif.vmcr)
         left_out = irqs[limit:]
-        # In order of arrival: of equal priorities, the lowest list register wins.
+        # In order of arrival: at equal priority the lowest list register is signalled first.
         resident = [irq for irq in cpu.ap_list if irq in irqs[:limit]]
     cpu.resident, cpu.outside = resident, left_out + unknown
     hcr = HCR_EN
@@ -147,7 +147,7 @@ def _fill(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -
 
 
 def _waiting(cpu: VgicCpu) -> int:
-    """A bit for each host interrupt whose mapped interrupt is pending without a list register."""
+    """A bit map of host INTIDs whose mapped interrupt is pending without a list register."""
     return sum(1 << irq.hwintid for irq in cpu.outside if _waits(irq))
 
 
@@ -177,7 +177,7 @@ def _foreign_spis(dist: Distributor, cpu: VgicCpu) -> bool:
 def sync(dist: Distributor, cpu: VgicCpu) -> None:
     """Fold the list registers into the interrupts, and prune the ap_list (kvm vgic_sync_hwstate).
 
-    A second call has no effect. The list registers are stale until the next flush.
+    A second call has no effect. The list registers are out of date until the next flush.
     """
     vif = cpu.vif
     if vif is not None and (cpu.resident or cpu.outside or cpu.cleared):
@@ -196,11 +196,12 @@ def sync_all(dist: Distributor) -> None:
 
 
 def settle(dist: Distributor, irq: VgicIrq) -> None:
-    """Before an interrupt becomes pending: fold it if a list register holds it.
+    """Sync the vCPU that has ``irq`` in a list register, if any. Called before ``irq`` becomes
+    pending.
 
     An interrupt that the guest has ended, and that becomes pending again, is a new arrival at the
-    end of the ap_list, whether or not EL2 has been entered since. An edge-triggered interrupt that
-    is alone on the ap_list is first and last, so the next sync is soon enough.
+    end of the ap_list, whether or not EL2 has been entered since. For an edge-triggered interrupt
+    that is alone on the ap_list there is no order to keep, so the fold is left to the next sync.
     """
     if irq.lr >= 0 and irq.vcpu is not None:
         cpu = dist.vcpus[irq.vcpu]
@@ -209,14 +210,15 @@ def settle(dist: Distributor, irq: VgicIrq) -> None:
 
 
 def fold_irq(dist: Distributor, irq: VgicIrq) -> None:
-    """Before the trigger of an interrupt changes: fold it if a list register holds it."""
+    """Sync the vCPU that has ``irq`` in a list register, if any. Called before the trigger of
+    ``irq`` changes."""
     if irq.lr >= 0 and irq.vcpu is not None:
         sync(dist, dist.vcpus[irq.vcpu])
 
 
 def prune(dist: Distributor, cpu: VgicCpu) -> None:
-    """Sample the lines of mapped interrupts; move interrupts that do not belong on this ap_list (kvm
-    vgic_prune_ap_list)."""
+    """Sample the lines of mapped interrupts, and move each interrupt with another `target_oracle`
+    to the ap_list of that vCPU, or to none (kvm vgic_prune_ap_list)."""
     enables, vcpu_id = dist.enables, cpu.vcpu_id
     leaving = []
     for irq in cpu.ap_list:
@@ -264,11 +266,11 @@ def _replay(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, count: in
 def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
     """The ``count`` (ICH_HCR_EL2.EOIcount) interrupts without a list register that the guest ended.
 
-    Only interrupts that this vCPU acknowledged count, most urgent first. The guest's end of
-    interrupt dropped their priority after the flush; an active state that software wrote has no
-    active-priority bit. If the binary point changed after the acknowledge, the bit may differ:
-    interrupts whose bit was not set at the flush come last. KVM takes the first ``count`` interrupts
-    without a list register.
+    Only interrupts that this vCPU acknowledged are candidates, most urgent first. The guest's end
+    of interrupt dropped their priority after the flush; an active state that software wrote has no
+    active-priority bit. If the binary point changed after the acknowledge, the interrupt may have
+    another bit: interrupts whose bit was not set at the flush come last. KVM takes the first
+    ``count`` interrupts without a list register.
     """
     before = cpu.running_before
     dropped = [old & ~now for old, now in zip(before, [*vif.ap0r, *vif.ap1r], strict=True)]
@@ -280,7 +282,7 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
 
 def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> bool:
     """Whether ``dropped`` (the words of AP0R, then of AP1R) has the active-priority bit of an
-    interrupt. A GICv2 guest uses AP1R alone."""
+    interrupt. A GICv2 guest uses only AP1R."""
     group = irq.running & LR_GROUP1
     level = vif.preemption_level(irq.running >> LR_PRIORITY_SHIFT & 0xFF, group)
     first = len(vif.ap0r) if group or not vif.sre else 0

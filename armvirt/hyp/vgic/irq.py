@@ -1,4 +1,5 @@
-"""One interrupt of the vGIC (struct vgic_irq), and the pure decisions about one interrupt."""
+"""One interrupt of the vGIC (struct vgic_irq), and the functions that decide its target and whether
+an injection changes it."""
 
 from __future__ import annotations
 
@@ -36,18 +37,19 @@ class VgicIrq:
     of a GICv2.
 
     State: ``pending_latch``, ``line_level`` (the input), ``active``. ``acked`` is the vCPU that
-    acknowledged the interrupt and has not ended it, None for no vCPU. ``running`` has the priority
-    and the group of the last activation, as list register fields
+    acknowledged the interrupt and has not yet ended it, None for no vCPU. ``running`` has the
+    priority and the group of the last activation, as list register fields
     (`list_registers.priority_and_group`). GICv2 SGIs (``carries_cpuid``) have ``source``, a bit for
     each vCPU whose SGI is pending, and ``active_source``, the sender of the active SGI.
 
     Place: ``vcpu`` is the vCPU whose ap_list has the interrupt, None for no list. ``lr`` is the
-    index of the list register that holds it, -1 for none; as long as a list register holds it, the
-    active and pending fields here are those of the last flush. ``offered`` is True if that list
-    register was pending when the flush filled it: not pending any more means acknowledged.
+    index of the list register that holds the interrupt, -1 for none; while ``lr`` is not -1, the
+    active and pending fields here are those of the last flush. ``offered`` is True if the flush
+    wrote the list register as pending: if the list register is no longer pending, the guest has
+    acknowledged the interrupt.
 
     Wiring: only ``owner`` may inject the interrupt (None: user space). ``hw``, ``hwintid`` and
-    ``get_input_level`` map it to a host interrupt.
+    ``get_input_level`` map the interrupt to a host interrupt.
     """
 
     __slots__ = (
@@ -66,8 +68,8 @@ class VgicIrq:
         self.reset(target)
 
     def reset(self, target: int | None) -> None:
-        """The state after initialisation: SGIs enabled, PPIs level-sensitive, others edge-triggered,
-        priority 0, group 0 (GICv2) or 1 (GICv3). The wiring stays.
+        """Reset to the state after initialisation: SGIs enabled, PPIs level-sensitive, others
+        edge-triggered, priority 0, group 0 (GICv2) or 1 (GICv3). The wiring stays.
 
         The trigger of an SPI is UNKNOWN at reset; KVM starts with edge-triggered SPIs.
         """
@@ -84,19 +86,19 @@ class VgicIrq:
 
     @property
     def pending(self) -> bool:
-        """The latch; of a level-sensitive interrupt also the line (kvm irq_is_pending)."""
+        """Whether ``pending_latch`` is set or, for a level-sensitive interrupt, its line is high
+        (kvm irq_is_pending)."""
         return self.pending_latch or (self.level and self.line_level)
 
     @property
     def mapped_level(self) -> bool:
-        """Whether this is a level-sensitive interrupt that is mapped to a host interrupt: the vGIC
-        samples its line with ``get_input_level``."""
+        """Whether the interrupt is level-sensitive and mapped to a host interrupt; the vGIC samples
+        the line of such an interrupt with ``get_input_level``."""
         return self.hw and self.level
 
     @property
     def sender_is_unknown(self) -> bool:
-        """Whether this is an active GICv2 SGI, and the guest will end it with a CPUID that the vGIC
-        does not know."""
+        """Whether the interrupt is an active GICv2 SGI whose CPUID the vGIC does not know."""
         return self.active and self.active_source == UNKNOWN_SENDER
 
     def sample_line(self) -> bool:
@@ -106,12 +108,13 @@ class VgicIrq:
         return self.line_level
 
     def state(self) -> dict[str, object]:
-        """Configuration, routing and state. The vCPUs' lists have the place."""
+        """The configuration, routing and state as plain data. `VgicCpu.state` has the place of the
+        interrupt (its ap_list and list register)."""
         saved: dict[str, object] = {name: getattr(self, name) for name in (*_FLAGS, *_NUMBERS)}
         return {"intid": self.intid, "target": self.target, "acked": self.acked, **saved}
 
     def load(self, state: State) -> None:
-        """Restore `state`. ``hw`` is restored, ``get_input_level`` is set by the owner."""
+        """Restore `state`, with ``hw``; the owner sets ``get_input_level`` again."""
         for name in (*_FLAGS, *_NUMBERS):
             setattr(self, name, state[name])
         target, acked = state["target"], state["acked"]
@@ -128,8 +131,8 @@ class Lpi(VgicIrq):
     active state.
 
     ``home`` is the vCPU whose redistributor holds the LPI, None if its collection is not mapped.
-    ``target`` equals ``home`` if LPIs are enabled on that redistributor, else it is None.
-    ``references`` counts the events.
+    ``target`` equals ``home`` if LPIs are enabled on that redistributor, else None. ``references``
+    counts the events.
     """
 
     __slots__ = ("home", "references")
@@ -140,7 +143,8 @@ class Lpi(VgicIrq):
         self.references = 0
 
     def state(self) -> dict[str, object]:
-        """The fields in which LPIs differ; ITSs have the references, redistributors the target."""
+        """The fields in which LPIs differ. The state of the ITSs has ``references``; ``target`` is
+        computed from the state of the redistributors."""
         return {name: getattr(self, name) for name in _LPI_SAVED}
 
     def load(self, state: State) -> None:
@@ -149,10 +153,11 @@ class Lpi(VgicIrq):
 
 
 def target_oracle(irq: VgicIrq, enables: int) -> int | None:
-    """The vCPU whose ap_list an interrupt belongs on, None for no list (kvm vgic_target_oracle).
+    """The vCPU whose ap_list has to have the interrupt, None for no list (kvm vgic_target_oracle).
 
     An active interrupt stays on the list of the vCPU on which it is active. The group enables of
-    the distributor (bit n of ``enables`` for group n) gate pending interrupts, not active ones.
+    the distributor (bit n of ``enables`` for group n) gate pending interrupts, not active
+    interrupts.
     """
     if irq.active:
         return irq.vcpu if irq.vcpu is not None else irq.target
@@ -166,8 +171,8 @@ def target_oracle(irq: VgicIrq, enables: int) -> int | None:
 
 
 def accepts(irq: VgicIrq, level: bool, owner: object) -> bool:
-    """Whether an injection changes the interrupt (kvm vgic_validate_injection). False for an
-    injection by anyone but the owner."""
+    """Whether an injection changes the interrupt (kvm vgic_validate_injection). False if ``owner``
+    is not the owner of the interrupt."""
     if irq.owner is not owner:
         return False
     return level != irq.line_level if irq.level else level

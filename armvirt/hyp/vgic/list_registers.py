@@ -1,8 +1,8 @@
-"""List register values: from an interrupt before an entry (`populate`), back into it afterwards
-(`fold`), and ICH_HCR_EL2 (kvm/vgic/vgic-v3.c).
+"""List register values: written from an interrupt before an entry (`populate`), read back into the
+interrupt after an exit (`fold`); and ICH_HCR_EL2 (kvm/vgic/vgic-v3.c).
 
-GICv2 and GICv3 guests use the same ICH_LR<n>_EL2; with ICC_SRE_EL1.SRE = 0, vINTID[12:10] is the CPUID
-(IHI 0069 chapter 12, ICH_LR<n>_EL2). `armvirt.hyp.vgic.flush` calls these functions for each
+GICv2 and GICv3 guests use the same ICH_LR<n>_EL2; with ICC_SRE_EL1.SRE = 0, vINTID[12:10] is the
+CPUID (IHI 0069 chapter 12, ICH_LR<n>_EL2). `armvirt.hyp.vgic.flush` calls these functions for each
 interrupt of an ap_list.
 """
 
@@ -37,23 +37,25 @@ def priority_and_group(irq: VgicIrq) -> int:
 def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     """Move an interrupt into a list register; returns ICH_LR<n>_EL2 (kvm vgic_v3_populate_lr).
 
-    ``may_pend`` is False if the interrupt is disabled or routed to another vCPU: an active interrupt
-    then is active only, and its EOI bit brings it back to EL2. (KVM offers it as pending too.)
-    ``come_back`` sets the EOI bit of any interrupt without HW: with a single list register, no other
-    maintenance interrupt reports that it is free.
+    ``may_pend`` is False if the interrupt is disabled or routed to another vCPU: the list register
+    of such an active interrupt is active and not pending, and its EOI bit raises a maintenance
+    interrupt when the guest deactivates the interrupt. (KVM sets the pending bit too.)
+    ``come_back`` sets the EOI bit of any interrupt without HW: with a single list register, no
+    other maintenance interrupt reports that the list register is free.
 
-    A level-sensitive interrupt is never pending and active at once. HW = 1 forbids it; with HW = 0
-    the EOI bit brings the guest to EL2 when it deactivates the interrupt, and EL2 looks at the line
-    again. The same applies to a GICv2 SGI that is active or has a second sender.
+    A level-sensitive interrupt is never pending and active at once. HW = 1 forbids this state; with
+    HW = 0 the EOI bit raises a maintenance interrupt when the guest deactivates the interrupt, and
+    EL2 reads the line again. The same applies to a GICv2 SGI that is active or has a second sender.
 
     A mapped interrupt that is active, and whose latch ISPENDR has set, gets HW = 0 and the EOI bit:
-    it becomes pending when it becomes inactive (IHI 0069 4.1.2), and a list register with HW = 1 has
-    no maintenance interrupt for that. (KVM keeps HW = 1; the latch waits for the next exit.)
+    the interrupt becomes pending when it becomes inactive (IHI 0069 4.1.2), and a list register
+    with HW = 1 raises no maintenance interrupt at deactivation. (KVM keeps HW = 1, and sees the
+    latch only at the next exit.)
 
     An active interrupt keeps the priority and group of its acknowledge until its deactivation,
     whatever the guest writes to IPRIORITYR or IGROUPR. That is IMPLEMENTATION DEFINED (IHI 0069,
     GICD_IPRIORITYR<n>). With another priority in the list register, the guest's end of interrupt
-    would not deactivate the interrupt (in KVM it can stay active so).
+    would not deactivate the interrupt (in KVM the interrupt can stay active for this reason).
     """
     now = priority_and_group(irq)
     latched = irq.hw and irq.active and irq.pending_latch
@@ -82,8 +84,8 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
 
 
 def _take_source(irq: VgicIrq) -> int:
-    """Remove the lowest sender of a GICv2 SGI, and return it; the latch stays set for the other
-    senders."""
+    """Remove the lowest sender of a GICv2 SGI, and return it; ``pending_latch`` stays set if there
+    are other senders."""
     first = irq.source & -irq.source
     irq.source &= ~first
     irq.pending_latch = irq.source != 0
@@ -91,18 +93,19 @@ def _take_source(irq: VgicIrq) -> int:
 
 
 def fold(irq: VgicIrq, value: int) -> bool:
-    """Move the state of a list register back into its interrupt; True if the host interrupt has to be
-    deactivated (kvm vgic_v3_fold_lr_state).
+    """Move the state of a list register back into its interrupt; True if the host interrupt has to
+    be deactivated (kvm vgic_v3_fold_lr_state).
 
-    The acknowledge clears the latch that ISPENDR set on a level-sensitive interrupt (IHI 0048 figure
-    4-10). KVM clears the latch at the end of interrupt, and with it one that was set in between.
+    The acknowledge clears the latch that ISPENDR set on a level-sensitive interrupt (IHI 0048
+    figure 4-10). KVM clears the latch at the end of interrupt, and so loses an ISPENDR write that
+    came in between.
 
-    The line of a mapped interrupt is sampled if the guest has not acknowledged the interrupt. If the
-    line is low, the guest will not deactivate the host interrupt, so EL2 does. If the guest has ended
-    the interrupt, it has deactivated the host interrupt too, which fires again if the line is high,
-    as a new arrival. (KVM samples the line here too if it was reported high again, so the order of
-    two exits decides whether the interrupt is a new arrival.) An end of interrupt with HW = 0 has
-    left the host interrupt active.
+    The line of a mapped interrupt is sampled if the guest has not acknowledged the interrupt. If
+    the line is low, the guest will not deactivate the host interrupt, so EL2 does. If the guest has
+    ended the interrupt, the host interrupt is inactive too; if the line is high, the host interrupt
+    fires again, as a new arrival. (KVM samples the line here too if the line was reported high
+    again, so the order of two exits decides whether the interrupt is a new arrival.) After an end
+    of interrupt with HW = 0 the host interrupt is still active, so EL2 deactivates it.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)
@@ -143,14 +146,15 @@ def by_urgency(irqs: Sequence[VgicIrq], vmcr: int) -> list[VgicIrq]:
     """Order of list register allocation if there are too few: pending interrupts of enabled groups,
     by priority; active interrupts; interrupts of disabled groups.
 
-    Equals keep their order of arrival, as with enough list registers: which of two equals is taken
-    first must not depend on the last exit.
+    Interrupts of the same priority keep the order of the ap_list, so the result does not depend on
+    which of them had a list register at the last exit.
     """
     return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority))
 
 
 class Overflow(NamedTuple):
-    """Whether interrupts without a list register exist: pending ones, active ones, any."""
+    """Whether pending interrupts, active interrupts, or any interrupts are without a list
+    register."""
 
     pending: bool
     active: bool
@@ -169,15 +173,18 @@ def configure_hcr(
     left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False,
     watch_ends: bool = False,
 ) -> int:  # fmt: skip
-    """ICH_HCR_EL2 for an entry: which maintenance interrupts are enabled (kvm vgic_v3_configure_hcr).
+    """ICH_HCR_EL2 for an entry, with the maintenance interrupts to enable (kvm
+    vgic_v3_configure_hcr).
 
     * Pending interrupts without a list register: NPIE (no list register is pending).
-    * Active ones: LRENPIE (the guest ends an interrupt without a list register), and TDIR, because
-      EOIcount does not say which INTID ICC_DIR_EL1 deactivates.
-    * Any: UIE (list registers run empty; with a single list register it would always be pending).
-    * Any, or ``watch_groups`` (1-of-N SPIs exist): a change of a group enable.
+    * Active interrupts without a list register: LRENPIE (the guest ends an interrupt without a list
+      register), and TDIR, because EOIcount does not say which INTID ICC_DIR_EL1 deactivates.
+    * Any interrupt without a list register: UIE (at most one list register is in use). Not with a
+      single list register, because UIE would always be pending.
+    * Any interrupt without a list register, or ``watch_groups`` (1-of-N SPIs exist): VGrp0DIE or
+      VGrp0EIE, and VGrp1DIE or VGrp1EIE (a group enable changes).
     * ``watch_ends`` (`VgicCpu.cleared` is not empty): LRENPIE.
-    * ``foreign_spis`` (another vCPU has an SPI that this one may deactivate with EOImode 1): TDIR.
+    * ``foreign_spis`` (another vCPU has an SPI that this vCPU may deactivate with EOImode 1): TDIR.
     """
     hcr = arch.HCR_EN
     if left.any or watch_groups:

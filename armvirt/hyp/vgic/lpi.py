@@ -1,10 +1,10 @@
 """LPIs: creation, routing, configuration and pending tables, and the LPI registers of a
 redistributor (IHI 0069 chapter 5.1).
 
-There is an `Lpi` for each INTID that an ITS maps. Its configuration is a copy of a byte of the table
-at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0); an invalidation reads
-the byte again. The object has the pending state if LPIs are enabled on its redistributor, else the
-table at GICR_PENDBASER has it.
+There is an `Lpi` for each INTID that an ITS maps. Its configuration is a copy of a byte of the
+table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0); an
+invalidation reads the byte again. The pending state is in the `Lpi` if LPIs are enabled on its
+redistributor, else in the table at GICR_PENDBASER.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
     """Map one more event to an LPI; the first event creates the LPI (kvm vgic_add_lpi).
 
     An LPI that exists keeps its ``home``. If the configuration cannot be read, KVM refuses the
-    event; here the LPI is disabled, because in the specification MAPTI does not read the
+    event; here the LPI is created disabled, because in IHI 0069 MAPTI does not read the
     configuration.
     """
     lpi = dist.lpis.get(intid)
@@ -43,8 +43,8 @@ def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
 
 
 def release(dist: Distributor, lpi: Lpi) -> None:
-    """Unmap one event of an LPI; the last one removes the LPI and its pending state (IHI 0069 5.3,
-    DISCARD). `flush.sync_all` comes before."""
+    """Unmap one event of an LPI; unmapping the last event removes the LPI and its pending state
+    (IHI 0069 5.3, DISCARD). The caller runs `flush.sync_all` first."""
     lpi.references -= 1
     if lpi.references:
         return
@@ -55,10 +55,11 @@ def release(dist: Distributor, lpi: Lpi) -> None:
 
 
 def move(dist: Distributor, lpi: Lpi, home: int | None) -> None:
-    """Move an LPI to another redistributor, with its pending state.
+    """Move an LPI to the redistributor of vCPU ``home`` (None: no redistributor), with its pending
+    state.
 
-    An LPI without a redistributor reads its pending state from the pending table of the new one: a
-    redistributor reads the whole table when LPIs are enabled.
+    If the LPI had no redistributor, its pending bit is read from the pending table of the new
+    redistributor, provided that LPIs are enabled there.
     """
     arrives = lpi.home is None and home is not None
     lpi.home = home
@@ -74,7 +75,7 @@ def _retarget(dist: Distributor, lpi: Lpi) -> None:
 
 
 def homed(dist: Distributor, vcpu_id: int) -> list[Lpi]:
-    """The LPIs that the redistributor of a vCPU holds."""
+    """The LPIs whose ``home`` is this vCPU."""
     return [lpi for lpi in dist.lpis.values() if lpi.home == vcpu_id]
 
 
@@ -101,7 +102,7 @@ def _move_to(dist: Distributor, target: int | None, lpis: list[Lpi]) -> None:
 
 
 def _release_all(dist: Distributor, _: None, lpis: list[Lpi]) -> None:
-    """An LPI is in ``lpis`` once for each event that was unmapped."""
+    """Release each LPI in ``lpis``; an LPI is in the list once for each event that was unmapped."""
     flush.sync_all(dist)
     for lpi in lpis:
         release(dist, lpi)
@@ -143,7 +144,8 @@ def _invalidate_some(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def _configure_all(dist: Distributor, lpis: list[Lpi]) -> None:
-    """Read the configuration of several LPIs, by one read of the table if all of it is in memory."""
+    """Read the configuration of several LPIs, with a single read if the whole table is in
+    memory."""
     table = None
     end = min(max((lpi.intid for lpi in lpis), default=0) + 1, arch.lpis_end(dist.propbaser))
     if end > FIRST_LPI:
@@ -177,8 +179,8 @@ def _take_pending(dist: Distributor, lpi: Lpi) -> None:
 
 def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
     """Write the pending state of LPIs into the pending tables (for all LPIs:
-    KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES); False if a table is outside memory. `flush.sync_all` comes
-    before."""
+    KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES); False if a table is outside memory. The caller runs
+    `flush.sync_all` first."""
     complete = True
     for lpi in lpis:
         if lpi.home is None:
@@ -196,8 +198,8 @@ def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
 
 
 def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
-    """Write GICR_CTLR.EnableLPIs; RES0 without an ITS. If a job is under way, the write takes effect
-    after it."""
+    """Write GICR_CTLR.EnableLPIs; RES0 without an ITS. If a job is under way, the write takes
+    effect after the job."""
     if dist.has_its:
         cpu.lpis_wanted = enabled
         if not dist.backlog.jobs:
@@ -205,8 +207,8 @@ def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
 
 
 def take_up(dist: Distributor) -> None:
-    """No job is under way: start the jobs for the writes of EnableLPIs and GICR_INVALLR that came
-    during the last one."""
+    """Start the jobs for the writes of EnableLPIs and GICR_INVALLR that came during the last job.
+    Called while no job is under way."""
     for cpu in dist.cpus():
         if cpu.lpis_wanted != cpu.lpis_enabled:
             _switch(dist, cpu)
@@ -225,8 +227,8 @@ def _switch(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Read configuration and pending state of the LPIs of a redistributor. GICR_PENDBASER.PTZ says
-    that the pending table is all zero."""
+    """Read configuration and pending state of the LPIs of a redistributor. With GICR_PENDBASER.PTZ
+    the pending table is all zero, and is not read."""
     cpu = dist.cpu(vcpu_id)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     _configure_all(dist, here)
@@ -237,9 +239,9 @@ def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Take the LPIs of a redistributor out of the list registers, and write their pending state into
-    the pending table before GICR_CTLR.RWP reads 0 (IHI 0069 12.11, GICR_CTLR). KVM drops the pending
-    state (vgic_flush_pending_lpis)."""
+    """Take the LPIs of a redistributor out of the list registers, and write their pending state
+    into the pending table before GICR_CTLR.RWP reads 0 (IHI 0069 12.11, GICR_CTLR). KVM discards
+    the pending state (vgic_flush_pending_lpis)."""
     flush.sync_all(dist)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     store_pending(dist, here)
@@ -257,36 +259,36 @@ def settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 
 def write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PROPBASER, which all redistributors share. Read-only while LPIs are enabled on the
-    redistributor that is written, or a job disables them."""
+    """Write GICR_PROPBASER, which all redistributors share. The write is ignored while LPIs are
+    enabled on the redistributor of ``cpu``, or a job is under way."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         dist.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_pendbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PENDBASER. Read-only while LPIs are enabled, or a job disables them."""
+    """Write GICR_PENDBASER. The write is ignored while LPIs are enabled, or a job is under way."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_invlpir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_INVLPIR: the INTID is in the low word. With bit 63 (V) it is a virtual LPI, which
-    does not exist here."""
+    """Write GICR_INVLPIR: the INTID is in the low word. Ignored with bit 63 (V, a virtual LPI) set,
+    since virtual LPIs are not implemented, and while LPIs are disabled."""
     lpi = dist.lpis.get(value & 0xFFFF_FFFF)
     if cpu.lpis_enabled and lpi is not None and not value >> 63:
         invalidate(dist, lpi)
 
 
 def write_invallr(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_INVALLR: invalidate all LPIs of this redistributor. If a job is under way, the write
-    takes effect after it."""
+    """Write GICR_INVALLR: invalidate all LPIs of this redistributor. If a job is under way, the
+    write takes effect after the job."""
     if cpu.lpis_enabled and not value >> 63:
         cpu.invalidate_wanted = True
         if not dist.backlog.jobs:
             take_up(dist)
 
 
-#: What a `backlog.Job` does to a batch of LPIs, by its ``action``.
+#: The function for the ``action`` of a `backlog.Job`; it is called with a batch of LPIs.
 ACTIONS: dict[str, Action] = {
     "configure": _invalidate_some, "enable": _enable, "disable": _disable, "move from": _move_from,
     "move to": _move_to, RELEASE: _release_all,
@@ -294,7 +296,7 @@ ACTIONS: dict[str, Action] = {
 
 
 class LpiWorker:
-    """Does the jobs of the backlog on the LPIs of one vGIC."""
+    """Does the jobs of a `Backlog` on the LPIs of its vGIC."""
 
     __slots__ = ("_dist",)
 
@@ -302,7 +304,7 @@ class LpiWorker:
         self._dist = dist
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
-        """Do an action to the LPIs among ``intids`` that still exist."""
+        """Apply an action to the LPIs among ``intids`` that still exist."""
         lpis = self._dist.lpis
         ACTIONS[action](self._dist, about, [lpis[intid] for intid in intids if intid in lpis])
 

@@ -1,4 +1,5 @@
-"""Where the vGIC's frames are in the IPA space: GICD, GICC, and the redistributor regions."""
+"""The addresses of the vGIC's frames in the IPA space: GICD, GICC, and the redistributor
+regions."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 class RedistRegion:
     """Consecutive redistributors at ``base`` (struct vgic_redist_region).
 
-    ``count`` is the number of redistributors; 0 is the single region of the older attribute, which
-    grows with the vCPUs. ``members`` has the vCPU ids in order of address.
+    ``count`` is the number of redistributors; 0 is the single region of
+    KVM_VGIC_V3_ADDR_TYPE_REDIST, which grows with the vCPUs. ``members`` has the vCPU ids in order
+    of address.
     """
 
     __slots__ = ("base", "count", "index", "members")
@@ -22,7 +24,7 @@ class RedistRegion:
 
     @property
     def size(self) -> int:
-        """Bytes: of all ``count`` redistributors, or of the members of a growing region."""
+        """Size in bytes: of ``count`` redistributors, or of the members if ``count`` is 0."""
         return (self.count or len(self.members)) * GICR_SIZE
 
     @property
@@ -33,14 +35,14 @@ class RedistRegion:
         return self.base < base + size and base < self.base + self.size
 
     def take(self, cpu: VgicCpu) -> None:
-        """Give the redistributor of a vCPU the next place."""
+        """Give the redistributor of a vCPU the next address of the region."""
         cpu.redist_region, cpu.redist_index = self.index, len(self.members)
         cpu.redist_base = self.base + cpu.redist_index * GICR_SIZE
         self.members.append(cpu.vcpu_id)
 
 
 class Placement:
-    """The addresses that user space has set; None for a frame without one.
+    """The addresses that user space has set; None for a frame without an address.
 
     ``dist_base`` is the distributor, ``cpu_base`` GICC of a GICv2, ``regions`` has the
     redistributors of a GICv3. ``ipa_bits`` is the size of the IPA space.
@@ -55,20 +57,21 @@ class Placement:
         self.regions: list[RedistRegion] = []
 
     def place(self, cpu: VgicCpu) -> None:
-        """Give the redistributor of a new vCPU the first free place.
+        """Give the redistributor of a new vCPU the first free address.
 
-        A redistributor for which no region has room stays without an address, and the first run
-        fails.
+        If no region has room, the redistributor stays without an address, and the first run fails.
         """
         region = next((region for region in self.regions if not region.full), None)
         if region is not None:
             region.take(cpu)
 
     def new_region(self, index: int, base: int, count: int) -> RedistRegion:
-        """A region that may be added (kvm vgic_v3_alloc_redist_region); ``regions`` is unchanged.
+        """Check and create a region (kvm vgic_v3_alloc_redist_region), without adding it to
+        ``regions``.
 
-        ``count`` 0 asks for the single region of the older attribute; the two ways exclude each
-        other. KvmError EINVAL, or EEXIST for a second single region.
+        ``count`` 0 makes the single region of KVM_VGIC_V3_ADDR_TYPE_REDIST, which excludes regions
+        with a count. KvmError EEXIST for a second single region; EINVAL for a mix of both kinds,
+        for an ``index`` that is not the next index, and for an overlap.
         """
         regions = self.regions
         if regions and not count:
@@ -91,7 +94,7 @@ class Placement:
         """Whether the redistributors are inside the IPA space and do not overlap the distributor
         (kvm vgic_v3_check_base).
 
-        A growing region may stop fitting after its address was set.
+        The result can change after the addresses were set, because a region with ``count`` 0 grows.
         """
         if any(region.base + region.size > 1 << self.ipa_bits for region in self.regions):
             return False
@@ -99,7 +102,7 @@ class Placement:
         return base is None or not any(region.overlaps(base, GICD_SIZE) for region in self.regions)
 
     def is_last(self, cpu: VgicCpu) -> bool:
-        """GICR_TYPER.Last: no redistributor in use follows at the next address."""
+        """GICR_TYPER.Last: whether no redistributor is in use at the next address."""
         if cpu.redist_region < 0:
             return False
         region = self.regions[cpu.redist_region]

@@ -1,4 +1,5 @@
-"""SGIs: ICC_SGI1R_EL1 and its siblings of a GICv3, GICD_SGIR and the pending senders of a GICv2."""
+"""SGIs: ICC_SGI1R_EL1, ICC_SGI0R_EL1 and ICC_ASGI1R_EL1 of a GICv3, GICD_SGIR and the pending
+senders of a GICv2."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ NOBODY = -1  # the target in the event of an SGI that reaches no vCPU
 
 
 def is_target(request: SgiRequest, sender: VgicCpu, cpu: VgicCpu) -> bool:
-    """Whether an SGI goes to a vCPU. RS selects the 16 values of Aff0 that TargetList covers; KVM
-    ignores RS."""
+    """Whether a vCPU is a target of an SGI. RS selects the 16 values of Aff0 that TargetList
+    covers; KVM ignores RS."""
     if request.all_others:
         return cpu is not sender
     affinity = cpu.mpidr & MPIDR_AFFINITY
@@ -42,7 +43,7 @@ def dispatch(dist: Distributor, sender: VgicCpu, encoding: int, value: int) -> N
     """Make an SGI pending on its targets (kvm vgic_v3_dispatch_sgi).
 
     Only ICC_SGI1R_EL1 generates group 1 SGIs; each of the three registers generates group 0 SGIs
-    (IHI 0069 12.2.24: the group is the one that the SGI has on the target).
+    (IHI 0069 12.2.24: the group is the group of the SGI on the target).
     """
     request = SgiRequest.decode(value)
     if dist.bus.active:
@@ -65,7 +66,7 @@ def dispatch(dist: Distributor, sender: VgicCpu, encoding: int, value: int) -> N
 
 
 def send(dist: Distributor, sender: VgicCpu, value: int) -> None:
-    """Write GICD_SGIR. With a single Security state, NSATT has no effect."""
+    """Handle a write of GICD_SGIR. With a single Security state, NSATT has no effect."""
     request = SgirRequest.decode(value)
     receivers = request.receivers(sender.vcpu_id, existing(dist))
     for cpu in dist.cpus():
@@ -92,7 +93,7 @@ def set_sources(dist: Distributor, irq: VgicIrq, senders: int) -> None:
 
 
 def clear_sources(dist: Distributor, irq: VgicIrq, senders: int) -> None:
-    """Write GICD_CPENDSGIR<n>: the SGI is no longer pending from these senders."""
+    """Write GICD_CPENDSGIR<n>: clear the pending state of the SGI from these senders."""
     irq.source &= ~senders
     irq.pending_latch = irq.source != 0
     dist.queue(irq)

@@ -1,5 +1,5 @@
-"""To which vCPU an SPI goes: GICD_IROUTER of a GICv3, with 1-of-N routing (IHI 0069 3.2.3, 12.9.22),
-and GICD_ITARGETSR of a GICv2 (IHI 0048 4.3.12)."""
+"""The target vCPU of an SPI: GICD_IROUTER of a GICv3, with 1-of-N routing (IHI 0069 3.2.3,
+12.9.22), and GICD_ITARGETSR of a GICv2 (IHI 0048 4.3.12)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def router(irq: VgicIrq) -> int:
 
 
 def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
-    """Write GICD_IROUTER<n>. With an affinity that no vCPU has, the SPI stays pending and goes to
-    no vCPU."""
+    """Write GICD_IROUTER<n>. With an affinity that no vCPU has, the SPI has no target, and stays
+    pending."""
     irq.mpidr, irq.any_cpu = router & AFFINITY, bool(router & IROUTER_IRM)
     if irq.any_cpu:
         dist.any_cpu.add(irq)
@@ -46,7 +46,8 @@ def one_of_n(dist: Distributor, irq: VgicIrq) -> int | None:
 
 
 def groups_changed(dist: Distributor, cpu: VgicCpu) -> None:
-    """Route 1-of-N SPIs anew if the vCPU has changed a group enable since the last call."""
+    """Choose the targets of 1-of-N SPIs again if the vCPU has changed a group enable since the last
+    call."""
     groups = cpu.vmcr & GROUPS
     if groups != cpu.groups:
         cpu.groups = groups
@@ -54,7 +55,7 @@ def groups_changed(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def reroute(dist: Distributor) -> None:
-    """Choose the target of every 1-of-N SPI anew. An active SPI stays on its ap_list."""
+    """Choose the target of every 1-of-N SPI again. An active SPI stays on its ap_list."""
     for irq in sorted(dist.any_cpu, key=lambda i: i.intid):
         target = one_of_n(dist, irq)
         if target != irq.target:
@@ -66,14 +67,14 @@ def reroute(dist: Distributor) -> None:
 
 
 def existing(dist: Distributor) -> int:
-    """A bit for each CPU interface; the number of a CPU interface is the vCPU id."""
+    """A bit for each CPU interface of the VM; the number of a CPU interface is the vCPU id."""
     return sum(1 << cpu.vcpu_id for cpu in dist.cpus())
 
 
 def set_targets(dist: Distributor, irq: VgicIrq, value: int) -> None:
     """Write GICD_ITARGETSR<n>. The target is the lowest CPU in the mask, as in KVM.
 
-    With an empty mask the SPI goes to no vCPU; KVM takes vCPU 0. The masks of private interrupts are
+    With an empty mask the SPI has no target; KVM takes vCPU 0. The masks of private interrupts are
     read-only.
     """
     if irq.intid < FIRST_SPI:

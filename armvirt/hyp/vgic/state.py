@@ -1,7 +1,7 @@
 """The vGIC's state as plain data: save, check and restore.
 
-Interrupts in list registers are saved as INTIDs; the PE's state has the list register values.
-Addresses, owners and host interrupts are wiring, which is not saved.
+Interrupts in list registers are saved as INTIDs; the state of the PE has the list register values.
+Addresses, owners and host interrupts (the wiring) are not saved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATE_VERSION = 1
 
 
 def save(dist: Distributor, its: Sequence[Its]) -> State:
-    """The state that the guest can observe."""
+    """The state that the guest can observe, as plain data."""
     return {
         "version": STATE_VERSION,
         "model": dist.model,
@@ -41,8 +41,8 @@ def save(dist: Distributor, its: Sequence[Its]) -> State:
 
 
 def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
-    """StateError for the state of another version. ValueError if the state is of a vGIC of another
-    model, or with other vCPUs, INTIDs or ITSs."""
+    """Check that `load` can restore ``saved``. StateError for the state of another version.
+    ValueError if the state is of a vGIC of another model, or with other vCPUs, INTIDs or ITSs."""
     checked(saved, "Vgic", STATE_VERSION)
     becomes_ready = dist.model == 2 and saved["initialized"] and not dist.initialized
     if saved["initialized"] != dist.initialized and not becomes_ready:
@@ -56,8 +56,8 @@ def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
 
 
 def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
-    """Restore what `save` gave; `check_shape` comes before. LPIs come before the lists with their
-    INTIDs."""
+    """Restore what `save` returned. The caller runs `check_shape` first. LPIs are restored before
+    the lists that contain their INTIDs."""
     dist.ready, dist.enables, dist.revision = saved["ready"], saved["enables"], saved["revision"]
     dist.v2_groups_user_writable = saved["v2_groups_user_writable"]
     spis = dist.spis(FIRST_SPI, dist.nr_spis)

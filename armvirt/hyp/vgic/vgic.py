@@ -1,8 +1,8 @@
 """The vGIC of one VM: the API that KVM offers to the VM, its vCPUs and devices (kvm/vgic/vgic.c,
 vgic-init.c).
 
-The protocol with the run loop: `Vgic.load` when a vCPU is loaded on a PE, `Vgic.put` when it leaves
-the PE, `Vgic.refresh` before each entry. The state is in the `Distributor`.
+The run loop calls `Vgic.load` when a vCPU is loaded on a PE, `Vgic.put` when the vCPU leaves the
+PE, and `Vgic.refresh` before each entry. The state is in the `Distributor`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Vgic:
     # Creation ------------------------------------------------------------------------------------
 
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
-        """Add a vCPU with this MPIDR_EL1 (kvm_vgic_vcpu_init). KvmError EEXIST, or as
-        `precreate`."""
+        """Add a vCPU with this MPIDR_EL1 (kvm_vgic_vcpu_init). KvmError EEXIST if the id exists;
+        else the errors of `precreate`."""
         if self.dist.has_vcpu(vcpu_id):
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
         self.precreate(vcpu_id)
@@ -67,7 +67,8 @@ class Vgic:
 
     def precreate(self, vcpu_id: int) -> None:
         """Check that a vCPU can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after `init`,
-        EINVAL for an id that the model cannot address, and for redistributors without room."""
+        EINVAL for an id that the model cannot address, and for redistributors that overlap the
+        distributor or are beyond the IPA space."""
         if self.dist.initialized:
             raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised")
         if vcpu_id >= MAX_VCPUS[self.model]:
@@ -80,7 +81,8 @@ class Vgic:
             )
 
     def add_its(self) -> Its:
-        """Add an ITS to a GICv3. The first one brings LPIs."""
+        """Add an ITS to a GICv3. With the first ITS the GIC supports LPIs (GICR_PROPBASER gets its
+        reset value)."""
         from armvirt.hyp.vgic.its.its import Its, enable_lpis
 
         enable_lpis(self.dist)
@@ -88,8 +90,8 @@ class Vgic:
         return self.its[-1]
 
     def init(self) -> None:
-        """KVM_DEV_ARM_VGIC_CTRL_INIT: fix the number of INTIDs and create the SPIs. A second call
-        has no effect. KvmError EBUSY without vCPUs, because an SPI needs a target."""
+        """KVM_DEV_ARM_VGIC_CTRL_INIT: set the final number of INTIDs and create the SPIs. A second
+        call has no effect. KvmError EBUSY without vCPUs, because an SPI needs a target."""
         if self.dist.initialized:
             return
         if not self.dist.vcpus:
@@ -97,14 +99,16 @@ class Vgic:
         self.dist.create_spis()
 
     def lazy_init(self) -> None:
-        """The first use initialises a GICv2 (vgic_lazy_init); it is older than the INIT attribute.
-        KvmError EBUSY for a GICv3 that is not initialised."""
+        """Initialise a GICv2 at its first use (vgic_lazy_init), because the GICv2 device is older
+        than the INIT attribute. KvmError EBUSY for a GICv3 that is not initialised."""
         if not self.dist.initialized and self.model != 2:
             raise KvmError("EBUSY", "the vGIC is not initialised")
         self.init()
 
     def map_resources(self) -> None:
-        """The first run of a vCPU (kvm_vgic_map_resources). Errors as `check_resources`."""
+        """Check the frames and make the vGIC ready before a vCPU runs for the first time
+        (kvm_vgic_map_resources). A GICv2 that is not initialised is initialised. The errors are
+        those of `check_resources` and `init`."""
         if self.dist.ready:
             return
         self.check_resources()
@@ -152,8 +156,8 @@ class Vgic:
         return frames
 
     def reset(self) -> None:
-        """Interrupts, ITSs and CPU interfaces as after `init`. No vCPU is loaded. Addresses and
-        wiring stay."""
+        """Reset interrupts, ITSs and CPU interfaces to the state after `init`. No vCPU is loaded.
+        Addresses and wiring stay."""
         for its in self.its:
             its.forget()
         self.dist.reset()
@@ -165,11 +169,12 @@ class Vgic:
     # Interrupts in -------------------------------------------------------------------------------
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        """An input changes (kvm_vgic_inject_irq): the line of a level-sensitive interrupt, or an
-        edge (``level`` True).
+        """Change an input (kvm_vgic_inject_irq): set the line of a level-sensitive interrupt, or
+        signal an edge (``level`` True).
 
-        An injection that changes nothing, or by anyone but the owner, is ignored. KvmError EINVAL
-        for an INTID that does not exist or is an LPI, EBUSY before `init` of a GICv3.
+        An injection is ignored if the input does not change, or if ``owner`` is not the owner of
+        the interrupt. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY before
+        `init` of a GICv3.
         """
         dist = self.dist
         if not dist.initialized:
@@ -181,9 +186,9 @@ class Vgic:
         if irq.owner is not owner:
             return
         if not irq.level:
-            irq.line_level = level  # of use if the interrupt becomes level-sensitive later
+            irq.line_level = level  # for an interrupt that becomes level-sensitive later
         if irq.lr >= 0 and (irq.mapped_level or accepts(irq, level, owner)):
-            flush.settle(dist, irq)  # the line of a mapped interrupt is lowered in a list register
+            flush.settle(dist, irq)  # a mapped interrupt in a list register has line_level False
         if not accepts(irq, level, owner):
             return
         if irq.level:
@@ -197,8 +202,8 @@ class Vgic:
         dist.queue(irq)
 
     def _check_line(self, vcpu_id: int | None, intid: int) -> None:
-        """A GICv2 initialises on the first KVM_IRQ_LINE; before that, EINVAL if the INTID will be
-        out of range."""
+        """Check an injection before `init`: the first KVM_IRQ_LINE initialises a GICv2. KvmError
+        EINVAL for an INTID that will not exist."""
         count = self.dist.nr_irqs_after_init
         private = 0 <= intid < NR_PRIVATE
         absent = private and (vcpu_id is None or not self.dist.has_vcpu(vcpu_id))
@@ -211,8 +216,9 @@ class Vgic:
     def signal_msi(self, address: int, data: int, devid: int | None) -> bool:
         """KVM_SIGNAL_MSI: a device writes EventID ``data`` to the GITS_TRANSLATER at ``address``.
 
-        True if an LPI became pending, False if the guest has not enabled or mapped it. KvmError
-        ENODEV without an ITS, EINVAL without ``devid`` or with an address of no ITS.
+        True if an LPI became pending, False if the event is not mapped, or the ITS or the LPIs of
+        the target redistributor are disabled. KvmError ENODEV without an ITS, EINVAL without
+        ``devid``, or if no ITS has its GITS_TRANSLATER at ``address``.
         """
         if not self.its:
             raise KvmError("ENODEV", "this VM has no ITS")
@@ -224,17 +230,18 @@ class Vgic:
         return its.trigger(devid, data) == 0
 
     def sgi(self, vcpu_id: int, encoding: int, value: int) -> None:
-        """A vCPU writes ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed encoding)."""
+        """Handle a vCPU's write of ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed
+        encoding)."""
         sgi.dispatch(self.dist, self.dist.cpu(vcpu_id), encoding, value)
 
     def dir(self, vcpu_id: int, value: int) -> None:
-        """A vCPU writes ICC_DIR_EL1, and the write traps."""
+        """Handle a vCPU's trapped write of ICC_DIR_EL1."""
         deactivation.dir(self.dist, self.dist.cpu(vcpu_id), value)
 
     # LPI work ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Do a slice of the jobs and commands that a guest access left
+        """Do a slice of the jobs and ITS commands that guest accesses have not finished
         (`armvirt.hyp.vgic.backlog`)."""
         self.dist.backlog.begin()
         if self.its:
@@ -251,7 +258,8 @@ class Vgic:
     # Host interrupts and irqfds ------------------------------------------------------------------
 
     def watch(self, intids: frozenset[int]) -> None:
-        """Report the end of these level-sensitive SPIs with `VgicCallbacks.irq_ended`."""
+        """Select the level-sensitive SPIs whose end of interrupt `VgicCallbacks.irq_ended`
+        reports."""
         self.dist.watched = intids
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
@@ -306,22 +314,24 @@ class Vgic:
     # Around the guest ----------------------------------------------------------------------------
 
     def load(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """A vCPU is loaded on a PE with this virtual CPU interface (kvm_vgic_load)."""
+        """Load a vCPU on the PE with this virtual CPU interface (kvm_vgic_load)."""
         self.dist.cpu(vcpu_id).load(vif)
 
     def put(self, vcpu_id: int) -> None:
-        """A vCPU leaves its PE: fold and save, and disable the interface (kvm_vgic_put)."""
+        """Unload a vCPU from its PE: fold, save the CPU interface, and disable the interface
+        (kvm_vgic_put)."""
         cpu = self.dist.cpu(vcpu_id)
         if cpu.vif is not None:
             flush.sync(self.dist, cpu)
             cpu.put()
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """After a restore: a vCPU is on this interface, whose registers are already correct."""
+        """After a restore: set the interface on which the vCPU is loaded; its registers are already
+        restored."""
         self.dist.cpu(vcpu_id).vif = vif
 
     def detach(self, vcpu_id: int) -> None:
-        """Before a restore: a vCPU is on no interface; its registers are not saved."""
+        """Before a restore: remove the vCPU from its interface, without saving the registers."""
         self.dist.cpu(vcpu_id).vif = None
 
     def flush(self, vcpu_id: int) -> None:
@@ -334,7 +344,7 @@ class Vgic:
         flush.sync(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync_all(self) -> None:
-        """`sync` every loaded vCPU."""
+        """`sync` every vCPU that has an interrupt in a list register."""
         flush.sync_all(self.dist)
 
     def dirty(self, vcpu_id: int) -> bool:
@@ -352,14 +362,14 @@ class Vgic:
                 flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether a loaded vCPU has this interrupt pending in a list register, and no other
+        """Whether ``intid`` is pending in a list register of the vCPU, and the vCPU has no other
         interrupt; see `armvirt.hyp.vgic.flush.offers_only`."""
         return flush.offers_only(self.dist.vcpus[vcpu_id], intid)
 
     def pending(self, vcpu_id: int) -> bool:
         """Whether WFI ends: an enabled pending interrupt has a higher priority than the mask
-        (kvm_vgic_vcpu_pending_irq). Group enables of the CPU interface and the running priority do
-        not count."""
+        (kvm_vgic_vcpu_pending_irq). Group enables of the CPU interface and the running priority are
+        ignored."""
         cpu, enables = self.dist.vcpus[vcpu_id], self.dist.enables
         flush.sync(self.dist, cpu)
         mask = cpu.priority_mask
@@ -373,7 +383,7 @@ class Vgic:
         )
 
     def power_off(self, vcpu_id: int) -> None:
-        """A PE is powered off: its ICC_*_EL1 are reset, so that 1-of-N SPIs go to other vCPUs.
+        """Reset ICC_*_EL1 of a vCPU that is powered off, so that 1-of-N SPIs go to other vCPUs.
         Active interrupts stay active.
 
         KVM keeps the registers. The CPU interface of a GICv2 is not part of the PE, and keeps its
@@ -400,12 +410,13 @@ class Vgic:
         return state.save(self.dist, self.its)
 
     def check_shape(self, saved: dict[str, Any]) -> None:
-        """The ValueError that `load_state` would raise; nothing changes."""
+        """Raise the errors that `load_state` would raise; nothing changes."""
         state.check_shape(self.dist, self.its, saved)
 
     def load_state(self, saved: dict[str, Any]) -> None:
         """Restore `state` into a vGIC with the same vCPUs, INTIDs and ITSs, and with the same vCPUs
-        loaded; ValueError for another one. A GICv2 is initialised if the saved one was."""
+        loaded; ValueError for another vGIC. A GICv2 is initialised if the saved GICv2 was
+        initialised."""
         self.check_shape(saved)
         if saved["initialized"] and self.model == 2:
             self.init()

@@ -1,4 +1,5 @@
-"""What the vGIC uses of its VM: callbacks, and the guest memory that holds LPI and ITS tables."""
+"""The interfaces that the vGIC uses of its VM: callbacks, and the guest memory with the tables of
+LPIs and ITSs."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ from armvirt.errors import KvmError
 
 
 class VgicCallbacks(Protocol):
-    """What a VM does for its vGIC."""
+    """The functions of the VM that the vGIC calls."""
 
     def kick(self, vcpu_id: int) -> None:
-        """A vCPU has a new interrupt to look at: wake it if it waits (kvm_vcpu_kick)."""
+        """A vCPU may have a new interrupt: wake the vCPU if it is blocked (kvm_vcpu_kick)."""
 
     def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
         """Write the active state of a host interrupt on the PE of a vCPU."""
@@ -44,7 +45,7 @@ class NoMemory:
 def fetch(memory: GuestMemory, ipa: int, size: int) -> bytes | None:
     """Read guest memory; None if the address is outside the memory slots.
 
-    The guest chooses the address, so a bad one must not end the run.
+    The guest chooses the address, so a bad address must not end the run.
     """
     try:
         return memory.read(ipa, size)

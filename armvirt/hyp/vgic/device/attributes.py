@@ -51,7 +51,8 @@ class Ctrl(IntEnum):
 
 
 class Attributes(NamedTuple):
-    """The handlers of one group; ``has`` raises ENXIO for an attribute that does not exist."""
+    """The handlers of one attribute group; ``has`` raises ENXIO for an attribute that does not
+    exist."""
 
     has: Callable[[Vgic, int], None]
     get: Callable[[Vgic, int, int], int]
@@ -63,14 +64,14 @@ def no_attribute(what: str, attr: int) -> KvmError:
 
 
 def check_value(value: int) -> None:
-    """KvmError EINVAL for a value that is not a u64."""
+    """Check that ``value`` is a u64: KvmError EINVAL."""
     if not 0 <= value < 1 << 64:
         raise KvmError("EINVAL", f"{value:#x} is no value of 64 bits")
 
 
 def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
-    """KvmError EINVAL for an address that is not aligned (in bytes), E2BIG for a frame beyond the IPA
-    space (kvm vgic_check_iorange)."""
+    """Check the address of a frame (kvm vgic_check_iorange): KvmError EINVAL if ``base`` is not
+    aligned (in bytes), E2BIG if the frame is beyond the IPA space."""
     if base % alignment:
         raise KvmError("EINVAL", f"{base:#x} is not aligned to {alignment >> 10} KiB")
     if base + size > 1 << ipa_bits:
@@ -78,8 +79,9 @@ def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
 
 
 def check_register(vgic: Vgic, offset: int) -> None:
-    """KvmError ENXIO if the distributor has no register at ``offset``, or only the fields of INTIDs that
-    are not implemented (kvm vgic_get_mmio_region, check_region)."""
+    """Check that the distributor has a register at ``offset``: KvmError ENXIO if not, or if the
+    register has only fields of INTIDs that are not implemented (kvm vgic_get_mmio_region,
+    check_region)."""
     bound = distributor_map(vgic.model).lookup(offset, 4)
     bits = 0 if bound is None else bound.row.bits_per_irq
     if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.dist.nr_irqs):
@@ -87,7 +89,7 @@ def check_register(vgic: Vgic, offset: int) -> None:
 
 
 def get_nothing(_: Vgic, attr: int, _value: int) -> int:
-    """A control has no value."""
+    """Raise KvmError ENXIO, because a control has no value."""
     raise no_attribute("readable control", attr)
 
 

@@ -39,14 +39,15 @@ class VgicDevice:
         self._group(group).has(self.vgic, attr)
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
-        """KVM_GET_DEVICE_ATTR. ``value`` is the content of the caller's buffer, which has the index
-        of a redistributor region."""
+        """KVM_GET_DEVICE_ATTR. ``value`` is the content of the caller's buffer; for
+        V3_REDIST_REGION the buffer has the index of the region."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         return self._group(group).get(self.vgic, attr, value)
 
     def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
-        """KVM_SET_DEVICE_ATTR. EINVAL for a value of more than 64 bits."""
+        """KVM_SET_DEVICE_ATTR. EINVAL for a value of more than 64 bits. A control needs no
+        value."""
         handlers = self._group(group)
         if value is None:
             if group == Group.CTRL:

@@ -1,9 +1,9 @@
 """The device attributes of a GICv2 (Documentation/virt/kvm/devices/arm-vgic.rst,
 kvm/vgic/vgic-kvm-device.c).
 
-A register attribute has the vCPU id in [39:32] and the offset in the frame in [31:0]. An access to a
-register initialises the vGIC. (KVM returns EBUSY if a vCPU runs; here user space and vCPUs share a
-thread.)
+A register attribute has the vCPU id in [39:32] and the offset in the frame in [31:0]. An access to
+a register initialises the vGIC. (KVM returns EBUSY if a vCPU runs; here user space and the vCPUs
+run in one thread.)
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def _set_addr(vgic: Vgic, attr: int, value: int) -> None:
 
 
 def _vcpu_of(vgic: Vgic, attr: int) -> int:
-    """The vCPU id in [39:32] (vgic_v2_parse_attr); KvmError EINVAL if the vCPU does not exist, for
-    has_attr too."""
+    """The vCPU id in [39:32] (vgic_v2_parse_attr); KvmError EINVAL if the vCPU does not exist, in
+    `has_attr` too."""
     vcpu_id = attr >> 32 & 0xFF
     if not vgic.dist.has_vcpu(vcpu_id):
         raise KvmError("EINVAL", f"there is no vCPU {vcpu_id}")
@@ -87,7 +87,8 @@ def _has_dist_reg(vgic: Vgic, attr: int) -> None:
 
 
 def _get_dist_reg(vgic: Vgic, attr: int, _: int) -> int:
-    """0 without a register, as in KVM (vgic_uaccess); the documentation of KVM says ENXIO."""
+    """Read a distributor register; 0 if there is none, as in KVM (vgic_uaccess). The documentation
+    of KVM says ENXIO."""
     cpu = _cpu_of(vgic, attr)
     return distributor_map(2).read(vgic.dist, cpu, attr & 0xFFFF_FFFF, 4, user=True)
 

@@ -113,8 +113,8 @@ def _add_region(vgic: Vgic, index: int, base: int, count: int) -> None:
 
 
 def _vcpu_of(vgic: Vgic, attr: int) -> VgicCpu:
-    """The vCPU with the MPIDR affinity in [63:32] (kvm vgic_v3_parse_attr); KvmError EINVAL if it does
-    not exist, for has_attr too."""
+    """The vCPU with the MPIDR affinity in [63:32] (kvm vgic_v3_parse_attr); KvmError EINVAL if no
+    vCPU has the affinity, in `has_attr` too."""
     vcpu_id = vgic.dist.vcpu_with_affinity(arch.unpacked_affinity(attr >> 32))
     if vcpu_id is None:
         raise KvmError("EINVAL", f"no vCPU has affinity {attr >> 32:#x}")
@@ -134,7 +134,8 @@ def _cpu_of(vgic: Vgic, attr: int) -> VgicCpu:
 
 
 def _any_cpu(vgic: Vgic) -> VgicCpu:
-    """A vCPU for an access to the distributor, which ignores [63:32]. KvmError EINVAL without one."""
+    """The first vCPU, for an access to the distributor, which ignores [63:32]. KvmError EINVAL if
+    the VM has no vCPU."""
     cpu = next(iter(vgic.dist.cpus()), None)
     if cpu is None:
         raise KvmError("EINVAL", "there is no vCPU")
@@ -238,8 +239,8 @@ def _get_level_info(vgic: Vgic, attr: int, _: int) -> int:
 
 
 def _line(irq: VgicIrq) -> bool:
-    """The line level; of a mapped interrupt the input itself, because ``line_level`` is that of the
-    last sample."""
+    """The line level. For a mapped interrupt the input is read, because ``line_level`` is the level
+    at the last sample."""
     return (
         irq.get_input_level()
         if irq.mapped_level and irq.get_input_level is not None

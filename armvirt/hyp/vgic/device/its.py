@@ -1,7 +1,7 @@
 """An ITS as a KVM device (Documentation/virt/kvm/devices/arm-vgic-its.rst, kvm/vgic/vgic-its.c).
 
-Values and errors are as those of the vGIC device (`armvirt.hyp.vgic.device.gic`). Registers, commands
-and tables of the ITS are loaded at the first use.
+Values and errors have the form of those of the vGIC device (`armvirt.hyp.vgic.device.gic`). The
+modules of registers, commands and tables are loaded at the first use.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ItsDevice:
         return f"<ItsDevice: {'initialized' if self._its is not None else 'not initialized'}>"
 
     def connect(self) -> None:
-        """Add the ITS to the GICv3 of the VM; no effect before its creation."""
+        """Add the ITS to the GICv3 of the VM; no effect before the GICv3 is created."""
         vgic = self._find_vgic()
         if self._its is None and vgic is not None and vgic.model == 3:
             self._its = vgic.add_its()
@@ -57,7 +57,7 @@ class ItsDevice:
 
     @property
     def its(self) -> Its:
-        """The ITS; KvmError ENODEV before the VM has a GICv3."""
+        """The ITS; KvmError ENODEV while the VM has no GICv3."""
         if self._its is None:
             raise KvmError("ENODEV", "an ITS needs a GICv3 in its VM")
         return self._its
@@ -111,15 +111,15 @@ class ItsDevice:
         check_range(self.ipa_bits, base, GITS_SIZE, GITS_FRAME_SIZE)
         vgic = self._vgic
         assert vgic is not None
-        # The first run of a vCPU checks overlaps; after it nothing else does.
+        # The first run of a vCPU checks overlaps; after the first run, only this code does.
         if its.dist.ready and any(frame.overlaps(base, GITS_SIZE) for frame in vgic.mmio_frames()):
             raise KvmError("EINVAL", f"an ITS at {base:#x} overlaps another frame")
         its.base = base
         self._on_placed()
 
     def _placed(self, attr: int) -> Its:
-        """The ITS for an access to a register; KvmError ENXIO before it has an address. An unaligned
-        offset is EINVAL even then."""
+        """The ITS, for an access to a register. KvmError ENXIO if the ITS has no address; an
+        unaligned offset is EINVAL even without an address."""
         from armvirt.hyp.vgic.its import registers
 
         try:
@@ -132,7 +132,7 @@ class ItsDevice:
         return self.its
 
     def _control(self, attr: int) -> None:
-        """A control: save or restore tables, or reset. INIT has no effect."""
+        """Execute a control: save tables, restore tables, or reset. INIT has no effect."""
         its = self.its
         if attr not in CONTROLS:
             raise _no_attribute(Group.CTRL, attr)

@@ -23,8 +23,8 @@ Handler = Callable[..., int]
 
 
 class Command(NamedTuple):
-    """A command: ``operands`` are the fields that ``handler`` takes, in order; ``layout`` has their
-    places (`arch.FIELDS`)."""
+    """A command: ``operands`` are the names of the fields that ``handler`` takes, in order;
+    ``layout`` has the bit positions of these fields (`arch.FIELDS`)."""
 
     name: str
     operands: tuple[str, ...]
@@ -36,8 +36,8 @@ class Command(NamedTuple):
 
 
 def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
-    """Map or unmap a device. Mapping a mapped device unmaps its events first (5.3, MAPD: cached data
-    of the device are invalidated)."""
+    """Map or unmap a device. Mapping a mapped device unmaps its events first (IHI 0069 5.3, MAPD:
+    cached data of the device is invalidated)."""
     if tables.entry_address(its, DEVICE_TABLE, device_id) is None:
         return arch.E_MAPD_DEVICE_OOR
     if valid and size + 1 > arch.ID_BITS:
@@ -51,8 +51,8 @@ def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
 
 
 def _mapti(its: Its, device_id: int, event_id: int, intid: int, icid: int) -> int:
-    """Map an event to an LPI in a collection, which may be mapped later. An event that is mapped
-    already keeps its translation (UNPREDICTABLE)."""
+    """Map an event to an LPI in a collection; MAPC may map the collection later. An event that is
+    mapped already keeps its translation (UNPREDICTABLE)."""
     device = its.devices.get(device_id)
     if device is None:
         return arch.E_MAPTI_UNMAPPED_DEVICE
@@ -104,7 +104,8 @@ def _int(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _clear(its: Its, device_id: int, event_id: int) -> int:
-    """Clear the pending state of an LPI, in a list register too. KVM clears the latch only."""
+    """Clear the pending state of an LPI, in a list register too. KVM clears only
+    ``pending_latch``."""
     event = its.find(device_id, event_id)
     if event is None:
         return arch.E_CLEAR_UNMAPPED_INTERRUPT
@@ -157,7 +158,7 @@ def _movall(its: Its, source: int, target: int) -> int:
 
 
 def _sync(_: Its) -> int:
-    """No effect: every command takes effect before the next one is read."""
+    """No effect: every command takes effect before the ITS reads the next command."""
     return arch.E_DONE
 
 
@@ -177,12 +178,12 @@ COMMANDS: dict[int, Command] = {
 
 
 def process(its: Its) -> None:
-    """Execute the commands from GITS_CREADR to GITS_CWRITER, while the ITS is enabled and the access
-    has steps left (`armvirt.hyp.vgic.backlog`).
+    """Execute the commands from GITS_CREADR to GITS_CWRITER, while the ITS is enabled and the
+    access has steps left (`armvirt.hyp.vgic.backlog`).
 
-    A command is one step, and a step more for each LPI that it concerns. A command waits until the
-    job of the command before it is done. The rest is executed at the guest's next access, and after
-    some guest time.
+    A command costs one step, and one more step for each LPI that the command changes. A command
+    waits until the job of the previous command is done. The remaining commands are executed at the
+    guest's next accesses, and every `backlog.SLICE_NS` of guest time.
     """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
     backlog = its.dist.backlog
@@ -214,7 +215,7 @@ def execute(its: Its, data: bytes) -> None:
         ]
         error = command.handler(its, *operands)
     if before is not None:
-        # The event of DISCARD has an LPI before the command, that of MAPTI after it.
+        # The event of DISCARD has an LPI before the command, the event of MAPTI after the command.
         event = before if before.intid >= 0 else _event(its, value, command)
         bus.emit(event._replace(error=error))
 

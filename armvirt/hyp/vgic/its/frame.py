@@ -1,4 +1,4 @@
-"""The register frame of an ITS on the bus."""
+"""The register frame GITS of an ITS, for MMIO accesses of a vCPU."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CPU_DEVICE_ID = 0  # the DeviceID of a message that a CPU writes
 
 
 class ItsFrame:
-    """GITS: the control registers, then the page of GITS_TRANSLATER, which takes an EventID of 16 or
-    32 bits.
+    """GITS: the control registers, then the page of GITS_TRANSLATER. A write of GITS_TRANSLATER is
+    an EventID of 16 or 32 bits.
 
     The DeviceID of a store by a CPU is the board's choice: 0, as in QEMU's virt board. KVM ignores
     such a store.
@@ -30,7 +30,8 @@ class ItsFrame:
 
     @cached_property
     def _registers(self) -> ModuleType:
-        """Import the registers when a guest uses the ITS: few guests do."""
+        """The module of the registers, imported at the first access, because few guests use the
+        ITS."""
         from armvirt.hyp.vgic.its import registers
 
         return registers

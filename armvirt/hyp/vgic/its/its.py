@@ -2,7 +2,7 @@
 (kvm/vgic/vgic-its.c).
 
 The maps are Python objects, as they are C objects in KVM. The tables that the guest provides limit
-the number of entries, and `armvirt.hyp.vgic.its.tables` saves the maps in them.
+the number of entries, and `armvirt.hyp.vgic.its.tables` saves the maps in these tables.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ TYPES = (arch.TYPE_DEVICE, arch.TYPE_COLLECTION)
 
 
 class Collection:
-    """Events with a common target vCPU. ``target`` None: MAPTI named the collection, MAPC has not
-    mapped it."""
+    """Events with a common target vCPU. ``target`` is None while MAPTI has named the collection,
+    and MAPC has not mapped it."""
 
     __slots__ = ("icid", "target")
 
@@ -40,7 +40,8 @@ class Collection:
 
 
 class Event:
-    """The translation of an EventID. Without a target of the collection, messages have no effect."""
+    """The translation of an EventID. While MAPC has not mapped the collection, messages have no
+    effect."""
 
     __slots__ = ("collection", "lpi")
 
@@ -49,8 +50,8 @@ class Event:
 
 
 class Device:
-    """A DeviceID with its events, by EventID. The ITT at ``itt`` has room for EventIDs of
-    ``event_bits`` bits."""
+    """A DeviceID with its events, by EventID. The ITT at address ``itt`` has an entry for each
+    EventID of ``event_bits`` bits."""
 
     __slots__ = ("device_id", "event_bits", "events", "itt")
 
@@ -62,10 +63,10 @@ class Device:
 class Its:
     """One ITS of a GICv3.
 
-    ``base`` is its address, None before user space sets it. ``cbaser``, ``creadr`` and ``cwriter``
-    are the registers of the command queue; ``baser`` are GITS_BASER0 (devices) and GITS_BASER1
-    (collections). ``events`` counts the mapped events. ``executed``: the command at GITS_CREADR was
-    executed, and its job may be under way.
+    ``base`` is the address of the ITS, None before user space sets the address. ``cbaser``,
+    ``creadr`` and ``cwriter`` are the registers of the command queue; ``baser`` are GITS_BASER0
+    (devices) and GITS_BASER1 (collections). ``events`` counts the mapped events. ``executed``: the
+    command at GITS_CREADR was executed, and its job may be under way.
     """
 
     __slots__ = (
@@ -82,13 +83,13 @@ class Its:
         self.forget()
 
     def reset(self) -> None:
-        """KVM_DEV_ARM_ITS_CTRL_RESET: the state after creation, with the address. LPIs that only this
-        ITS maps are removed."""
+        """KVM_DEV_ARM_ITS_CTRL_RESET: reset to the state after creation; the address stays. LPIs
+        that only this ITS maps are removed."""
         self.free_devices()
         self.forget()
 
     def forget(self) -> None:
-        """The state after creation, without maps; the caller removes the LPIs."""
+        """Reset to the state after creation, without maps; the caller removes the LPIs."""
         self.devices.clear()
         self.collections.clear()
         self.enabled = self.executed = False
@@ -102,8 +103,8 @@ class Its:
 
     @staticmethod
     def sanitised_baser(index: int, value: int) -> int:
-        """GITS_BASER<n> after a write of ``value``: type, entry size and page size are read-only; a
-        collection table is flat."""
+        """The value of GITS_BASER<n> after a write of ``value``: type, entry size and page size are
+        read-only, and a collection table is always flat."""
         value &= ~(
             arch.BASER_READ_ONLY
             | arch.BASER_PAGE_SIZE
@@ -118,7 +119,7 @@ class Its:
 
     @property
     def doorbell(self) -> int | None:
-        """The address of GITS_TRANSLATER."""
+        """The address of GITS_TRANSLATER; None before user space sets the address of the ITS."""
         return None if self.base is None else self.base + GITS_TRANSLATER
 
     @property
@@ -133,10 +134,10 @@ class Its:
 
     def trigger(self, device_id: int, event_id: int) -> int:
         """A device writes an EventID, or the guest executes INT: make the LPI pending. Returns
-        `arch.E_DONE`, or the error for which no LPI became pending.
+        `arch.E_DONE`, or the error because of which no LPI became pending.
 
-        After MOVALL the LPI may be on another redistributor than its collection: a new message moves
-        it to that of the collection.
+        After MOVALL the LPI may be on another redistributor than the target of its collection: a
+        new message moves the LPI to the target, unless the LPI is pending.
         """
         if not self.enabled:
             return arch.E_BUSY
@@ -162,7 +163,7 @@ class Its:
         return device
 
     def free_device(self, device_id: int) -> None:
-        """Unmap a device and its events; no effect if it is not mapped."""
+        """Unmap a device and its events; no effect if the device is not mapped."""
         device = self.devices.pop(device_id, None)
         if device is not None:
             self._release([device])
@@ -173,7 +174,7 @@ class Its:
         self._release(gone.values())
 
     def _release(self, devices: Iterable[Device]) -> None:
-        """Release the LPIs of devices that are unmapped already, by a job."""
+        """Release, by a job, the LPIs of devices that are unmapped already."""
         intids = [event.lpi.intid for device in devices for event in device.events.values()]
         self.events -= len(intids)
         self.dist.backlog.add(RELEASE, None, intids)
@@ -192,7 +193,8 @@ class Its:
         lpis.release(self.dist, event.lpi)
 
     def map_collection(self, icid: int, target: int | None) -> Collection:
-        """Create a collection, or change its target: its LPIs move there with their pending state."""
+        """Create a collection, or change its target; a change moves its LPIs to the new target,
+        with their pending state."""
         collection = self.collections.get(icid)
         if collection is None:
             collection = self.collections[icid] = Collection(icid, target)
@@ -205,7 +207,8 @@ class Its:
 
     def free_collection(self, icid: int) -> None:
         """Unmap a collection. Its events stay mapped, and their LPIs have no target until the
-        collection is mapped again (IHI 0069 5.3, MAPC). KVM detaches the events for good."""
+        collection is mapped again (IHI 0069 5.3, MAPC). KVM removes the events from the collection
+        permanently."""
         collection = self.collections.get(icid)
         if collection is None:
             return
@@ -255,7 +258,7 @@ class Its:
         ]
 
     def state(self) -> dict[str, object]:
-        """Registers and maps; the vGIC saves the LPIs."""
+        """Registers and maps as plain data; `armvirt.hyp.vgic.state` saves the LPIs."""
         return {
             "version": STATE_VERSION,
             "abi_revision": self.abi_revision,
@@ -303,7 +306,7 @@ def _events(device: Device) -> list[list[int]]:
 
 
 def enable_lpis(dist: Distributor) -> None:
-    """A GICv3 gets an ITS: it has LPIs from now on."""
+    """Make LPIs available: a GICv3 has LPIs from its first ITS on."""
     if not dist.has_its:
         dist.has_its = True
         dist.backlog.worker = lpis.LpiWorker(dist)
@@ -311,8 +314,8 @@ def enable_lpis(dist: Distributor) -> None:
 
 
 def load_all(dist: Distributor, all_its: Sequence[Its], state: dict[str, Any]) -> None:
-    """Restore LPIs and ITSs from the state of a vGIC. Redistributors, ap_lists and the backlog are
-    restored apart."""
+    """Restore LPIs and ITSs from the state of a vGIC. `armvirt.hyp.vgic.state` restores
+    redistributors, ap_lists and the backlog."""
     enabled = {cpu["vcpu_id"]: cpu["lpis_enabled"] for cpu in state["cpus"]}
     dist.propbaser, dist.lpis = state["propbaser"], {}
     for saved in state["lpis"]:

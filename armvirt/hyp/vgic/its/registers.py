@@ -27,8 +27,8 @@ Write = Callable[[Its, int], None]
 
 
 class ItsRegister(NamedTuple):
-    """A register of an ITS. Without ``write`` it ignores writes. User space writes through
-    ``user_write``, by default as the guest does."""
+    """A register of an ITS. Without ``write`` the register is WI. User space writes with
+    ``user_write``, default ``write``."""
 
     name: str
     read: Read
@@ -48,7 +48,8 @@ def _read_ctlr(its: Its) -> int:
 
 
 def _write_ctlr(its: Its, value: int) -> None:
-    """Enabling without a valid queue and two valid tables is UNPREDICTABLE: ignored, as in KVM."""
+    """Set Enabled. Enabling without a valid queue and two valid tables is UNPREDICTABLE: the write
+    is ignored, as in KVM."""
     enable = bool(value & arch.CTLR_ENABLED)
     if enable and not its.enabled and not (its.cbaser & its.baser[0] & its.baser[1] & arch.VALID):
         return
@@ -61,7 +62,7 @@ def _read_iidr(its: Its) -> int:
 
 
 def _restore_iidr(its: Its, value: int) -> None:
-    """The revision is the layout of saved tables."""
+    """Restore the revision, which is the layout of saved tables."""
     revision = value >> arch.IIDR_REVISION_SHIFT & 15
     if revision >= ABI_REVISIONS:
         raise KvmError("EINVAL", f"there is no ITS table layout {revision}")
@@ -69,16 +70,16 @@ def _restore_iidr(its: Its, value: int) -> None:
 
 
 def _read_typer(_: Its) -> int:
-    """Physical LPIs, entries of 8 bytes, EventIDs and DeviceIDs of 16 bits; PTA = 0: RDbase is a
-    processor number."""
+    """GITS_TYPER: physical LPIs, ITT entries of 8 bytes, EventIDs and DeviceIDs of 16 bits; PTA =
+    0: RDbase is a processor number."""
     bits = arch.ID_BITS - 1
     sizes = bits << arch.TYPER_IDBITS_SHIFT | bits << arch.TYPER_DEVBITS_SHIFT
     return arch.TYPER_PHYSICAL | arch.ENTRY_SIZE - 1 << arch.TYPER_ITT_ENTRY_SHIFT | sizes
 
 
 def _write_cbaser(its: Its, value: int) -> None:
-    """Read-only while the ITS is enabled. A write sets GITS_CREADR to 0, and GITS_CWRITER, which the
-    architecture makes UNKNOWN."""
+    """Ignored while the ITS is enabled. A write sets GITS_CREADR to 0, and also GITS_CWRITER, which
+    is UNKNOWN in the architecture."""
     if not its.enabled:
         its.executed = False
         its.cbaser = arch.sanitise(value & arch.CBASER_WRITABLE, arch.GITS_ATTRIBUTES)
@@ -86,7 +87,8 @@ def _write_cbaser(its: Its, value: int) -> None:
 
 
 def _write_cwriter(its: Its, value: int) -> None:
-    """An offset beyond the queue is ignored. Retry has no effect: Stalled is never set."""
+    """Set GITS_CWRITER and execute commands; an offset beyond the queue is ignored. Retry has no
+    effect, because Stalled is never set."""
     offset = value & arch.OFFSET
     if offset < arch.queue_size(its.cbaser):
         its.cwriter = offset
@@ -107,7 +109,7 @@ def _read_baser(index: int, its: Its) -> int:
 
 
 def _write_baser(index: int, its: Its, value: int) -> None:
-    """Read-only while the ITS is enabled. Valid = 0 unmaps the devices or the collections."""
+    """Ignored while the ITS is enabled. Valid = 0 unmaps the devices or the collections."""
     if its.enabled:
         return
     its.baser[index] = its.sanitised_baser(index, value)
@@ -149,7 +151,7 @@ BINDINGS: tuple[ItsRegister, ...] = (
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[ItsRegister]) -> dict[int, BoundRegister]:
-    """`match`, by the offset of each word."""
+    """The result of `match` as a map, by the offset of each word."""
     bound = (BoundRegister(*pair) for pair in match(rows, bindings))
     return {offset: each for each in bound for offset in range(each.row.offset, each.row.end, 4)}
 
@@ -164,7 +166,8 @@ def lookup(offset: int, size: int) -> BoundRegister | None:
 
 
 def read(its: Its, offset: int, size: int) -> int:
-    """The guest reads; 0 without a register. A slice of the commands that are left comes first."""
+    """The value that a guest reads at ``offset``, 0 if there is no register. Before the read, do a
+    slice of the LPI jobs and ITS commands that are left."""
     bound = lookup(offset, size)
     if bound is None:
         return 0
@@ -175,7 +178,8 @@ def read(its: Its, offset: int, size: int) -> int:
 
 
 def write(its: Its, offset: int, size: int, value: int) -> None:
-    """The guest writes; no effect without a register. A write of one half keeps the other half."""
+    """Write a register for the guest; no effect if there is none at ``offset``. A write of one half
+    keeps the other half."""
     bound = lookup(offset, size)
     if bound is None or bound.register.write is None:
         return
@@ -188,8 +192,9 @@ def write(its: Its, offset: int, size: int, value: int) -> None:
 
 
 def user_register(offset: int) -> BoundRegister:
-    """The register that user space saves or restores. KvmError ENXIO without a register, EINVAL for
-    an unaligned offset: from GITS_TYPER up to the ID registers, KVM requires 64-bit alignment."""
+    """The register that user space saves or restores. KvmError ENXIO if there is no register,
+    EINVAL for an unaligned offset: from GITS_TYPER up to the ID registers, KVM requires 64-bit
+    alignment."""
     first, last = 0x0008, 0xFFD0
     if offset % (8 if first <= offset < last else 4):
         raise KvmError("EINVAL", f"ITS register offset {offset:#x} is not aligned")
@@ -200,13 +205,13 @@ def user_register(offset: int) -> BoundRegister:
 
 
 def user_read(its: Its, offset: int) -> int:
-    """Save a whole register. KvmError as `user_register`."""
+    """Save a whole register. The errors are those of `user_register`."""
     return user_register(offset).register.read(its)
 
 
 def user_write(its: Its, offset: int, value: int) -> None:
-    """Restore a whole register. KvmError as `user_register`; EINVAL for a value that the register
-    cannot have, EBUSY for GITS_CREADR of an enabled ITS."""
+    """Restore a whole register. The errors are those of `user_register`; also EINVAL for a value
+    that the register cannot have, EBUSY for GITS_CREADR of an enabled ITS."""
     bound = user_register(offset)
     write = bound.register.user_write or bound.register.write
     if write is not None:

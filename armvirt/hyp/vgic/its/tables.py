@@ -1,4 +1,4 @@
-"""The tables of an ITS in guest memory: their room for ids, and save and restore of the maps
+"""The tables of an ITS in guest memory: addresses of entries, and save and restore of the maps
 (kvm/vgic/vgic-its.c).
 
 While the guest runs, an unmap writes an invalid entry, so that a restore does not find an entry of
@@ -18,12 +18,12 @@ from armvirt.hyp.vgic.vm_interface import fetch_entry, store
 
 _IDS = 1 << arch.ID_BITS
 Restore = Callable[[int, int], int]
-"""Takes an id and its entry; returns the distance to the next id, 0 after the last one."""
+"""Takes an id and its entry; returns the distance to the next id, 0 after the last id."""
 
 
 def entry_address(its: Its, table: int, number: int) -> int | None:
-    """The address of the entry of a DeviceID or a collection id; None if the guest's table has no room
-    for it, or is outside memory (kvm vgic_its_check_id)."""
+    """The address of the entry of a DeviceID or a collection id; None if the guest's table has no
+    entry for this id, or the entry is outside memory (kvm vgic_its_check_id)."""
     baser = its.baser[table]
     if number >= _IDS:
         return None
@@ -76,7 +76,7 @@ def _save_entry(its: Its, address: int, entry: int) -> None:
 
 def save(its: Its) -> None:
     """KVM_DEV_ARM_ITS_SAVE_TABLES. KvmError EFAULT for a table outside memory, EINVAL for a device
-    without room in the device table."""
+    for which the device table has no entry."""
     if its.baser[DEVICE_TABLE] & arch.VALID:
         _save_devices(its)
     if its.baser[COLLECTION_TABLE] & arch.VALID:
@@ -84,7 +84,7 @@ def save(its: Its) -> None:
 
 
 def _following(ids: list[int], most: int) -> list[tuple[int, int]]:
-    """Each id with the distance to the next one, at most ``most``; 0 for the last."""
+    """Each id with the distance to the next id, at most ``most``; 0 for the last id."""
     return (
         [(one, min(other - one, most)) for one, other in pairwise(ids)] + [(ids[-1], 0)]
         if ids
@@ -112,7 +112,8 @@ def _save_events(its: Its, device: Device) -> None:
 
 
 def _save_collections(its: Its) -> None:
-    """Write the entries one after the other, in any order, and an invalid entry after the last."""
+    """Write the entries one after the other, in any order; then an invalid entry, if the table has
+    room."""
     address = arch.table_address(its.baser[COLLECTION_TABLE])
     for collection in its.collections.values():
         target = arch.NOT_MAPPED if collection.target is None else collection.target
@@ -164,7 +165,7 @@ def _restore_collections(its: Its) -> None:
 
 
 def _scan(its: Its, base: int, first: int, entries: int, restore_entry: Restore) -> bool:
-    """Walk a table by the distances in its entries; True after its last entry (kvm
+    """Walk a table by the distances in its entries; True if the walk found the last entry (kvm
     scan_its_table)."""
     index = 0
     while index < entries:

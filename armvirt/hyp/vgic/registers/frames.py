@@ -1,4 +1,4 @@
-"""The frames GICD and GICR as MMIO accesses of a vCPU find them; each access is a trace event."""
+"""The frames GICD and GICR for MMIO accesses of a vCPU; each access is a trace event."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def distributor_map(model: int) -> RegisterMap:
 
 
 class Frame(Protocol):
-    """A register frame. Offsets and sizes are in bytes; ``vcpu_id`` accesses it. No access
-    aborts."""
+    """A register frame. Offsets and sizes are in bytes; ``vcpu_id`` is the vCPU that accesses the
+    frame. No access aborts."""
 
     name: str
 
@@ -46,7 +46,7 @@ class PlacedFrame(NamedTuple):
 
 
 class DistributorFrame:
-    """GICD. The private fields of a GICv2 are those of the vCPU that accesses it."""
+    """GICD. For a GICv2, a vCPU accesses the fields of its own private interrupts."""
 
     name = "GICD"
 
@@ -68,7 +68,7 @@ class DistributorFrame:
 
 
 class RedistributorFrame:
-    """GICR: the redistributors of one region. Any vCPU may access any of them.
+    """GICR: the redistributors of one region. Any vCPU may access any redistributor.
 
     An access to an RD_base frame first does a slice of the LPI jobs.
     """
@@ -108,5 +108,5 @@ class RedistributorFrame:
 
 
 def redistributor_map(offset: int) -> RegisterMap:
-    """The frame of a redistributor that has an offset from RD_base."""
+    """The frame (RD_base or SGI_base) that an offset from RD_base is in."""
     return SGI_MAP if offset >= GICR_FRAME_SIZE else RD_MAP

@@ -1,4 +1,4 @@
-"""Registers with a field for each INTID, in GICD and GICR alike (kvm/vgic/vgic-mmio.c): enable,
+"""Registers with a field for each INTID, for both GICD and GICR (kvm/vgic/vgic-mmio.c): enable,
 pending, active, priority, group, configuration.
 
 Every write ends in `Distributor.queue`. `RegisterMap` folds list registers before an access to
@@ -36,7 +36,7 @@ def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 def restored(irq: VgicIrq) -> None:
     """Recompute ``running`` after user space restored priority, group or active state: user space
-    may restore the three in any order."""
+    may restore these three in any order."""
     irq.running = lr.priority_and_group(irq)
 
 
@@ -44,8 +44,9 @@ _enabled: GetField = attrgetter("enabled")  # a C function: a guest's read calls
 
 
 def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Sample the line of a mapped level-sensitive interrupt first: it may have changed while the
-    interrupt was disabled. If it fell, deactivate the host interrupt, so that it can fire again."""
+    """Sample the line of a mapped level-sensitive interrupt first, because the line may have
+    changed while the interrupt was disabled. If the line fell, deactivate the host interrupt, so
+    that it can fire again."""
     if irq.hw and irq.level:
         flush.settle(dist, irq)
         was_high = irq.line_level
@@ -66,8 +67,8 @@ def _disable(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _pending(irq: VgicIrq) -> int:
-    """Latch or line. The line of a mapped interrupt is sampled: ``line_level`` is lowered while a
-    list register holds the interrupt."""
+    """Whether the latch is set or the line is high. The line of a mapped interrupt is sampled,
+    because ``line_level`` is not current while a list register holds the interrupt."""
     if irq.mapped_level and irq.get_input_level is not None:
         return int(irq.pending_latch or irq.get_input_level())
     return int(irq.pending)
@@ -78,8 +79,8 @@ def _raw_latch(irq: VgicIrq) -> int:
 
 
 def _set_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """ISPENDR sets the latch. The host interrupt of a mapped interrupt becomes active, because the
-    guest's end of interrupt will deactivate it."""
+    """Set the latch for a write of ISPENDR. The host interrupt of a mapped interrupt becomes
+    active, because the guest's end of interrupt will deactivate it."""
     irq.pending_latch = True
     if irq.hw:
         dist.set_phys_active(irq, True)
@@ -87,7 +88,7 @@ def _set_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _clear_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """ICPENDR clears the latch; a high line keeps the interrupt pending."""
+    """Clear the latch for a write of ICPENDR; a high line keeps the interrupt pending."""
     irq.pending_latch = False
     if irq.mapped_level:
         irq.sample_line()
@@ -97,7 +98,8 @@ def _clear_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_pending(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Restore the latch, of a level-sensitive interrupt too: ICFGR may be restored later."""
+    """Restore the latch, also of an interrupt that is level-sensitive now, because ICFGR may be
+    restored later."""
     irq.pending_latch = bool(value)
     dist.queue(irq)
 
@@ -115,7 +117,8 @@ def _clear_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """The vCPU that has the interrupt acknowledged it before the save."""
+    """Make an interrupt active; the vCPU that has the interrupt counts as the vCPU that
+    acknowledged it."""
     irq.active = True
     restored(irq)
     dist.queue(irq)
@@ -146,18 +149,19 @@ def _config(irq: VgicIrq) -> int:
 
 
 def _set_config(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """The trigger of an SPI. SGIs are edge-triggered, PPIs level-sensitive."""
+    """Set the trigger of an SPI. The trigger of SGIs (edge) and PPIs (level) is fixed."""
     if irq.intid >= FIRST_SPI:
-        flush.fold_irq(dist, irq)  # the old trigger decides what the list register means
+        flush.fold_irq(dist, irq)  # with the old trigger
         irq.level = not value & 2
         dist.queue(irq)
 
 
 def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
-    """The arrays that GICD and GICR have in common: ``{prefix}_IGROUPR{suffix}`` and so on.
+    """The arrays that GICD and GICR have in common; a name is ``{prefix}_IGROUPR{suffix}``.
 
-    The set and the clear register of enable, pending and active state read the same. User space
-    clears pending state by a restore of ISPENDR, as in KVM, so its ICPENDR is RAZ/WI.
+    For enable, pending and active state, the set register and the clear register read the same
+    value. User space clears pending state by a restore of ISPENDR, as in KVM, so ICPENDR is RAZ/WI
+    for user space.
     """
     name = f"{prefix}_{{}}{suffix}".format
     return [

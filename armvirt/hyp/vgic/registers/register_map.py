@@ -1,9 +1,10 @@
-"""A register frame as a table: rows of `armvirt.arch.gic`, bound by name to what an access does.
+"""A register frame as a table: rows of `armvirt.arch.gic`, bound by name to the functions that read
+and write.
 
 A `Register` is a plain register; an `IrqBank` is an array with a field for each INTID. A guest's
-access and an access by user space (save and restore) may differ. An access of a wrong size, an
-unaligned one, and one without a register or an implemented INTID reads as zero and writes nothing:
-as in KVM, no access aborts.
+access and an access by user space (save and restore) may differ. A read of a wrong size, an
+unaligned read, and a read without a register or an implemented INTID return zero; such writes are
+ignored. As in KVM, no access aborts.
 """
 
 from __future__ import annotations
@@ -30,11 +31,10 @@ def _zero(dist: Distributor, cpu: VgicCpu) -> int:
 
 
 class Register(NamedTuple):
-    """A plain register. Without ``write`` it ignores writes. User space writes through
-    ``user_write``, by default as the guest does.
+    """A plain register. Without ``write`` the register is WI. User space writes with
+    ``user_write``, default ``write``.
 
-    ``stored``: the other half of the register when a guest writes one half, by default what
-    ``read`` gives.
+    If a guest writes one half, the other half comes from ``stored``, default ``read``.
     """
 
     name: str
@@ -45,13 +45,12 @@ class Register(NamedTuple):
 
 
 class IrqBank(NamedTuple):
-    """An array with a field for each INTID; without ``get`` it reads as zero, without ``put`` it
-    ignores writes.
+    """An array with a field for each INTID. Without ``get`` the array is RAZ, without ``put`` WI.
 
-    ``ones``: a write calls ``put`` where the value has a 1, else for every field. ``folds``: a list
-    register may have the field's value, so list registers are folded before the access. ``user`` is
-    the access by user space, by default as the guest's. ``hidden``: the guest finds the array RAZ/WI
-    if this is true.
+    ``ones``: a write calls ``put`` only for fields that are not 0, else for every field. ``folds``:
+    a list register may have the field's value, so list registers are folded before the access.
+    ``user`` is the access by user space, default the guest's access. ``hidden``: the array is
+    RAZ/WI for the guest if this function returns True.
     """
 
     name: str
@@ -64,7 +63,7 @@ class IrqBank(NamedTuple):
 
 
 class UserBank(NamedTuple):
-    """The access by user space to an `IrqBank`, which saves and restores the raw state."""
+    """The access by user space to an `IrqBank`: saves and restores the raw state."""
 
     get: GetField | None
     put: PutField | None
@@ -91,7 +90,7 @@ def match(
     rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]
 ) -> list[tuple[MmioRow, NamedBinding]]:
     """Each row with the binding of the same name. ValueError for a row without a binding, a binding
-    without a row, or two bindings of one name."""
+    without a row, or two bindings of the same name."""
     table: dict[str, NamedBinding] = {}
     for binding in bindings:
         if binding.name in table:
@@ -110,7 +109,7 @@ def match(
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
-    """`match`, ordered by offset."""
+    """The result of `match`, ordered by offset."""
     return sorted(
         (Bound(*pair) for pair in match(rows, bindings)), key=lambda bound: bound.row.offset
     )
@@ -119,8 +118,8 @@ def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
 class RegisterMap:
     """The registers of one frame. Offsets and sizes are in bytes.
 
-    ``find`` gives the interrupts of the frame from an INTID on, at most so many. An access covers
-    either private interrupts or SPIs.
+    ``find`` returns at most a given number of interrupts of the frame, from a given INTID on. An
+    access covers either private interrupts or SPIs.
     """
 
     def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
@@ -141,7 +140,7 @@ class RegisterMap:
     def read(
         self, dist: Distributor, cpu: VgicCpu, offset: int, size: int, user: bool = False
     ) -> int:
-        """Read ``size`` bytes; 0 without a register."""
+        """Read ``size`` bytes; 0 if no register accepts the access."""
         bound = self.lookup(offset, size)
         if bound is None:
             return 0
@@ -169,8 +168,8 @@ class RegisterMap:
         value: int,
         user: bool = False,
     ) -> None:
-        """Write ``size`` bytes; no effect without a register. KvmError for a value that user space
-        cannot restore."""
+        """Write ``size`` bytes; no effect if no register accepts the access. KvmError for a value
+        that user space cannot restore."""
         bound = self.lookup(offset, size)
         if bound is None:
             return
@@ -216,6 +215,6 @@ def _write_register(
 
 
 def _merge(old: int, at: int, size: int, value: int) -> int:
-    """``old`` with ``size`` bytes from byte ``at`` on replaced."""
+    """``old`` with ``size`` bytes from byte ``at`` on replaced by ``value``."""
     mask = (1 << 8 * size) - 1 << 8 * at
     return old & ~mask | value << 8 * at & mask

@@ -23,12 +23,13 @@ from armvirt.hyp.vgic.distributor import Distributor
 
 
 class CpuInterfaceFrame:
-    """GICC. On hardware stage 2 maps the GICV frame there, and an access does not exit.
+    """GICC. On hardware, stage 2 maps the GICV frame at the address of GICC, and an access does not
+    exit.
 
     Here an access exits, and the virtual CPU interface of the PE completes it without a fold or a
-    flush. GICV_DIR is in a page of its own, which KVM does not map, so that each write of it exits
-    and can deactivate an interrupt of another vCPU. Here a write of GICV_DIR goes to the vGIC only
-    if ICH_HCR_EL2.TDIR is 1, like one of ICC_DIR_EL1.
+    flush. GICV_DIR is in a separate page, which KVM does not map, so that each write of GICV_DIR
+    exits and can deactivate an interrupt of another vCPU. Here a write of GICV_DIR goes to the vGIC
+    only if ICH_HCR_EL2.TDIR is 1, like a write of ICC_DIR_EL1.
     """
 
     name = "GICC"
@@ -61,7 +62,7 @@ class CpuInterfaceFrame:
 
 
 class UserRegister(NamedTuple):
-    """A register that user space saves and restores; without ``write`` it ignores writes."""
+    """A register that user space saves and restores; without ``write`` the register is WI."""
 
     name: str
     read: Callable[[VgicCpu], int]
@@ -81,8 +82,8 @@ _PMR_SHIFT, _PMR_MASK = VMCR_VPMR_SHIFT + 3, 0x1F
 
 
 def _active_priorities(n: int) -> UserRegister:
-    """ICH_AP1R<n>_EL2, for both groups (kvm vgic_mmio_read_apr); RAZ/WI if the priority bits need
-    fewer registers."""
+    """ICH_AP1R<n>_EL2, for both groups (kvm vgic_mmio_read_apr); RAZ/WI if ``n`` is not below
+    `VgicCpu.nr_aprs`."""
 
     def read(cpu: VgicCpu) -> int:
         return cpu.active_priorities(1)[n] if n < cpu.nr_aprs else 0

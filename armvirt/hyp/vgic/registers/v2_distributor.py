@@ -1,6 +1,6 @@
 """The registers of a GICv2 distributor frame, GICD (IHI 0048 4.3; kvm/vgic/vgic-mmio-v2.c).
 
-The fields of INTIDs 0 to 31 are banked: a vCPU accesses those of its own private interrupts.
+The fields of INTIDs 0 to 31 are banked: a vCPU accesses the fields of its own private interrupts.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _write_ctlr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """EnableGrp0 and EnableGrp1 of a GIC without the Security Extensions (IHI 0048 4.3.1). KVM has
-    bit 0 only, for both groups."""
+    """Write EnableGrp0 and EnableGrp1 of a GIC without the Security Extensions (IHI 0048 4.3.1).
+    KVM has only bit 0, for both groups."""
     dist.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
@@ -47,8 +47,8 @@ def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """Select a revision, as in a GICv3. From now on user space may restore the groups of interrupts
-    (kvm vgic_mmio_uaccess_write_v2_misc)."""
+    """Select a revision, as in a GICv3. After this write user space may restore the groups of
+    interrupts (kvm vgic_mmio_uaccess_write_v2_misc)."""
     revision = value >> REVISION_SHIFT & 15
     if value != iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
@@ -59,8 +59,8 @@ def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
 
 
 def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Ignored before user space has written GICD_IIDR: user space that does not write it saved the
-    groups of an older KVM, whose GICD_IGROUPR was wrong."""
+    """Restore a group. Ignored before user space has written GICD_IIDR: user space that does not
+    write GICD_IIDR saved the groups of an older KVM, whose GICD_IGROUPR was wrong."""
     if dist.v2_groups_user_writable:
         irq.group = value
         restored(irq)
@@ -68,8 +68,8 @@ def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 
 def _restore_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """ISPENDR does not say who sent an SGI: the vCPU itself becomes the sender (kvm
-    __set_pending)."""
+    """Make an interrupt pending. ISPENDR does not have the sender of an SGI, so the vCPU itself
+    becomes the sender (kvm __set_pending)."""
     if irq.carries_cpuid and irq.target is not None:
         irq.source |= 1 << irq.target
     irq.pending_latch = True
@@ -77,7 +77,7 @@ def _restore_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_not_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """The SGI is no longer pending from any sender (kvm __clear_pending)."""
+    """Clear the pending state, of an SGI for all senders (kvm __clear_pending)."""
     irq.pending_latch, irq.source = False, 0
     dist.queue(irq)
 
@@ -86,8 +86,8 @@ def _active_source(irq: VgicIrq, source: int) -> None:
     """Set the sender of an SGI that ISACTIVER makes active (kvm vgic_mmio_change_active).
 
     A guest's write makes the vCPU itself the sender, as in KVM. After a restore the guest ends the
-    SGI with the CPUID that it read before the save, which ISACTIVER does not have. KVM takes CPUID 0
-    then, and an SGI of another sender stays active for ever.
+    SGI with the CPUID that the guest read before the save; ISACTIVER does not have this CPUID. KVM
+    takes CPUID 0, and an SGI of another sender stays active for ever.
     """
     if irq.carries_cpuid and not irq.active:
         irq.active_source = source
@@ -98,15 +98,15 @@ def _targets(irq: VgicIrq) -> int:
 
 
 def _single_cpu(dist: Distributor) -> bool:
-    """With a single CPU the guest finds GICD_ITARGETSR RAZ/WI (IHI 0048 4.3.12); KVM shows bit
-    0."""
+    """Whether the VM has a single CPU, so that GICD_ITARGETSR is RAZ/WI for the guest (IHI 0048
+    4.3.12). In KVM bit 0 reads as 1."""
     return len(dist.vcpus) == 1
 
 
 def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
-    """ISPENDR and ICPENDR: their SGI bits are read-only to the guest (IHI 0048 4.3.7), which uses
-    SPENDSGIR and CPENDSGIR. User space reads what the guest reads, and sets and clears bit by
-    bit."""
+    """ISPENDR and ICPENDR. The SGI bits are read-only for the guest, which has SPENDSGIR and
+    CPENDSGIR (IHI 0048 4.3.7). User space reads the same value as the guest, and a 1 sets or clears
+    a bit."""
     for name, restore in (
         ("GICD_ISPENDR", _restore_pending),
         ("GICD_ICPENDR", _restore_not_pending),
@@ -121,8 +121,8 @@ def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
 
 
 def _active_bank(bank: IrqBank) -> IrqBank:
-    """ISACTIVER: the sender of an SGI is the vCPU itself if the guest writes, and unknown if user
-    space restores."""
+    """ISACTIVER. The sender of an active SGI is the vCPU itself after a guest's write, and unknown
+    after a restore by user space."""
     put, user = bank.put, bank.user
     assert put is not None and user is not None and user.put is not None
     restore_active = user.put
@@ -139,7 +139,7 @@ def _active_bank(bank: IrqBank) -> IrqBank:
 
 
 def _banks() -> list[IrqBank]:
-    """The arrays that GICv2 and GICv3 have in common, with the differences of a GICv2."""
+    """The arrays that GICv2 and GICv3 have in common, changed where a GICv2 differs."""
     banks = {bank.name: bank for bank in irq_banks("GICD", "") if bank.name != "GICD_IGRPMODR"}
     group = banks["GICD_IGROUPR"]
     changed = [

@@ -1,9 +1,9 @@
 """Save and restore of ICC_*_EL1, the GICv3 CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
 
 The values are fields of ICH_VMCR_EL2 and the active-priority registers, as EL1 reads them through
-ICC_*_EL1. For a vCPU that is not loaded they are the values that the interface will have: priority
-bits that it does not implement are zero, binary points are at least the minimum. (KVM shows the raw
-fields before the first load.)
+ICC_*_EL1. For a vCPU that is not loaded, the values are those that the interface will have after
+the load: priority bits that are not implemented are zero, and binary points are at least the
+minimum. (KVM returns the raw fields before the first load.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 
 
 class SysRegAccess(NamedTuple):
-    """How user space reads and writes one ICC_*_EL1 of a vCPU."""
+    """The functions with which user space reads and writes one ICC_*_EL1 of a vCPU."""
 
     name: str
     read: Callable[[VgicCpu], int]
@@ -50,8 +50,7 @@ def _write_pmr(cpu: VgicCpu, value: int) -> None:
 
 
 def _bpr(cpu: VgicCpu, group: int) -> int:
-    """ICH_VMCR_EL2.VBPR0 or .VBPR1, or the minimum for this many priority bits (IHI 0069
-    4.8.5)."""
+    """ICH_VMCR_EL2.VBPR0 or .VBPR1, at least the minimum for ``num_pri_bits`` (IHI 0069 4.8.5)."""
     field = cpu.vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
     return max(field, 7 + group - cpu.num_pri_bits)
 
@@ -74,16 +73,16 @@ def _write_bpr1(cpu: VgicCpu, value: int) -> None:
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
-    """The value that KVM gives user space: without RSS and ExtRange, which the guest reads from the
-    PE."""
+    """The value that KVM returns to user space: without RSS and ExtRange, which the guest reads
+    from the PE."""
     value = arch.CTLR_A3V | cpu.num_pri_bits - 1 << arch.CTLR_PRIBITS_SHIFT
     value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
     return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
 
 
 def _write_ctlr(cpu: VgicCpu, value: int) -> None:
-    """KvmError EINVAL for more priority or INTID bits than this interface has, and for another SEIS
-    or A3V.
+    """Restore ICC_CTLR_EL1. KvmError EINVAL for more priority or INTID bits than this interface
+    has, and for another SEIS or A3V.
 
     A lower number of priority bits is restored, so that user space sees that number (kvm
     set_gic_ctlr). The minimum is five, as in the architecture; KVM has no minimum.
@@ -110,8 +109,8 @@ def _write_sre(_: VgicCpu, value: int) -> None:
 
 
 def _apr(group: int, index: int) -> SysRegAccess:
-    """An active-priority register; KvmError EINVAL if the priority bits need fewer registers: 1, 2
-    or 4 (kvm vgic_v3_max_apr_idx)."""
+    """An active-priority register; KvmError EINVAL if the interface has fewer registers: 1, 2 or 4,
+    by its priority bits (kvm vgic_v3_max_apr_idx)."""
     name = f"ICC_AP{group}R{index}_EL1"
 
     def check(cpu: VgicCpu) -> None:
@@ -145,11 +144,12 @@ BY_ENCODING: dict[int, SysRegAccess] = {ICC_REGISTERS[access.name]: access for a
 
 
 def read(cpu: VgicCpu, encoding: int) -> int:
-    """The value of a register, by packed encoding. KeyError if it is not in `ACCESSES`."""
+    """The value of a register, by packed encoding. KeyError if the encoding is not in
+    `BY_ENCODING`."""
     return BY_ENCODING[encoding].read(cpu)
 
 
 def write(cpu: VgicCpu, encoding: int, value: int) -> None:
-    """Restore a register, by packed encoding. KeyError if it is not in `ACCESSES`, KvmError EINVAL for
-    a value that this interface cannot have."""
+    """Restore a register, by packed encoding. KeyError if the encoding is not in `BY_ENCODING`,
+    KvmError EINVAL for a value that this interface cannot have."""
     BY_ENCODING[encoding].write(cpu, value)

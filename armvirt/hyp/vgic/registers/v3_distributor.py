@@ -19,7 +19,7 @@ ID_BITS, LPI_ID_BITS = 10, 16  # GICD_TYPER.IDbits + 1 without and with LPIs
 
 
 def iidr(revision: int) -> int:
-    """GICD_IIDR: product, revision, implementer."""
+    """The value of GICD_IIDR: product, revision, implementer."""
     return arch.PRODUCT_ID_KVM << 24 | revision << REVISION_SHIFT | arch.IMPLEMENTER_ARM
 
 
@@ -28,13 +28,13 @@ def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _write_ctlr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """EnableGrp0 and EnableGrp1 of a GIC with a single Security state (IHI 0069 12.9.4). KVM has
-    EnableGrp1 only, for both groups."""
+    """Write EnableGrp0 and EnableGrp1 of a GIC with a single Security state (IHI 0069 12.9.4). KVM
+    has only EnableGrp1, for both groups."""
     dist.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
 def _read_typer(dist: Distributor, _: VgicCpu) -> int:
-    """LPIs and INTIDs of 16 bits exist only with an ITS."""
+    """GICD_TYPER; LPIs and INTIDs of 16 bits exist only with an ITS."""
     lpis, id_bits = (arch.GICD_TYPER_LPIS, LPI_ID_BITS) if dist.has_its else (0, ID_BITS)
     return (
         (dist.nr_irqs // 32 - 1) & 31
@@ -49,7 +49,7 @@ def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """User space may select an older revision; the other fields are read-only."""
+    """Restore the revision, which may be an older revision; the other fields are read-only."""
     revision = value >> REVISION_SHIFT & 15
     if value != iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
@@ -88,7 +88,7 @@ BINDINGS: tuple[Binding, ...] = (
     Register("GICD_SETSPI_SR"),
     Register("GICD_CLRSPI_SR"),
     *irq_banks("GICD", ""),
-    IrqBank("GICD_ITARGETSR"),  # RES0 with affinity routing, as the SGI registers
+    IrqBank("GICD_ITARGETSR"),  # RES0 with affinity routing, like the SGI registers
     Register("GICD_SGIR"),
     Register("GICD_CPENDSGIR"),
     Register("GICD_SPENDSGIR"),
@@ -100,7 +100,8 @@ BINDINGS: tuple[Binding, ...] = (
 
 
 def _spis(dist: Distributor, _: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
-    """SPIs; the fields of private interrupts are RES0, because the redistributors have them."""
+    """The SPIs of an access; the fields of private interrupts are RES0, because they are in the
+    redistributors."""
     return dist.spis(first, count)
 
 

@@ -14,13 +14,13 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.irq_registers import irq_banks
 from armvirt.hyp.vgic.registers.register_map import Binding, Register, RegisterMap, bind
 
-#: GICR_IIDR. Its Revision is 0, unlike that of GICD_IIDR.
+#: GICR_IIDR. Its Revision field is 0, unlike the Revision field of GICD_IIDR.
 IIDR = arch.PRODUCT_ID_KVM << 24 | arch.IMPLEMENTER_ARM
 
 
 def _read_ctlr(dist: Distributor, cpu: VgicCpu) -> int:
     """From revision 3 on, the guest can clear EnableLPIs (CES), and GICR_INVLPIR and GICR_INVALLR
-    exist (IR). RWP: a job is still disabling LPIs."""
+    exist (IR). RWP: EnableLPIs is 0, and a job is still under way."""
     enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_wanted else 0
     if not cpu.lpis_wanted and not _settled(dist, cpu):
         enabled |= arch.GICR_CTLR_RWP
@@ -32,7 +32,7 @@ def _settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 
 def _read_syncr(dist: Distributor, cpu: VgicCpu) -> int:
-    """Busy: a job is under way, which may be an invalidation."""
+    """GICR_SYNCR.Busy: a job is under way, which may be an invalidation."""
     return 0 if _settled(dist, cpu) else arch.GICR_SYNCR_BUSY
 
 
@@ -56,18 +56,19 @@ def _read_propbaser(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """RES0 without LPIs (GICR_TYPER.PLPIS = 0), as GICR_PENDBASER and the invalidate registers."""
+    """RES0 without LPIs (GICR_TYPER.PLPIS = 0), like GICR_PENDBASER and the invalidate
+    registers."""
     if dist.has_its:
         lpi.write_propbaser(dist, cpu, value)
 
 
 def _read_pendbaser(dist: Distributor, cpu: VgicCpu) -> int:
-    """PTZ reads as zero."""
+    """GICR_PENDBASER; PTZ reads as zero."""
     return _stored_pendbaser(dist, cpu) & ~PENDBASER_PTZ
 
 
 def _stored_pendbaser(dist: Distributor, cpu: VgicCpu) -> int:
-    """The value with PTZ. At reset it has the attributes that every write has (kvm
+    """GICR_PENDBASER with PTZ. The reset value has the attributes of every written value (kvm
     INITIAL_PENDBASER_VALUE), so that a restore of the value read has no effect. A written value is
     never 0."""
     if cpu.pendbaser or not dist.has_its:
