@@ -1,1 +1,2 @@
-"""The VMM: memory map, device tree, boot protocols, devices. Knows ``hyp`` only as its KVM API."""
+"""The VMM: memory map, device tree, boot protocols, devices. The VMM uses ``hyp`` only through its
+KVM API."""

@@ -1,4 +1,4 @@
-"""The board, as the front uses it."""
+"""The interface of the board (protocol `Board`) that `armvirt.machine` uses."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
 
 class Receiver(Protocol):
-    """The device at which console input arrives."""
+    """The device that receives console input."""
 
     @property
     def listens(self) -> bool:
-        """Whether a byte that arrives would raise the interrupt line."""
+        """Whether the arrival of a byte would raise the interrupt line."""
 
     def poll_input(self) -> None:
-        """Look for input."""
+        """Check for input."""
 
 
 class Board(Stateful, Protocol):
     """A virtual machine on the KVM API: memory, vCPUs, interrupt controller, devices, a loaded
     guest.
 
-    ``loaded`` are the image and the ROM, of which the last is entered. ``devices`` are the devices
-    by name; ``its`` is None without one. ``heap_start`` and ``ram_end`` are addresses.
+    ``loaded`` are the image and the ROM; the first CPU starts in the last of them. ``devices`` are
+    the devices by name; ``its`` is None without an ITS. ``heap_start`` and ``ram_end`` are
+    addresses.
     """
 
     config: BoardConfig
@@ -55,19 +56,19 @@ class Board(Stateful, Protocol):
 
     @property
     def receiver(self) -> Receiver:
-        """The device at which console input arrives."""
+        """The device that receives console input."""
 
     @property
     def semihosting(self) -> Sequence[Semihosting]:
-        """The semihosting of each CPU; empty where the guest has none."""
+        """The semihosting of each CPU; empty if semihosting is off."""
 
     @property
     def own_parts(self) -> Mapping[str, Stateful]:
-        """The stateful parts of the VMM's own, by name: the devices, the console, semihosting."""
+        """The parts of the VMM that have state, by name: the devices, the console, semihosting."""
 
     @property
     def insns(self) -> int:
-        """Instructions that all vCPUs have retired."""
+        """The number of instructions that all vCPUs have retired."""
 
     @property
     def heap_start(self) -> int: ...
@@ -80,10 +81,10 @@ class Board(Stateful, Protocol):
         """The command line of a semihosting guest."""
 
     def wires(self) -> list[Wire]:
-        """The devices that drive an SPI each."""
+        """The devices that drive an SPI."""
 
     def in_memory(self, ipa: int, size: int) -> bool:
-        """Whether all of a range is in memory slots."""
+        """Whether a whole range of IPAs is in memory slots."""
 
     def dump_dtb(self) -> bytes:
         """The device tree that the guest gets."""
@@ -92,11 +93,11 @@ class Board(Stateful, Protocol):
         """A digest of the registers of every CPU and of RAM."""
 
     def run(self, until: int, insns: int) -> Stop:
-        """Drive the machine to ``until`` ns, to ``insns`` retired in all, to an event, or to
-        idleness."""
+        """Run the machine until ``until`` ns, until all vCPUs have retired ``insns`` instructions,
+        until an event, or until every vCPU is idle."""
 
     def take_event(self) -> SystemEventExit | StuckExit | Exit | None:
-        """The event that ended the last `run`, once; None if there was none."""
+        """Return and clear the event that ended the last `run`; None if there was no event."""
 
     def reset(self) -> None:
-        """SYSTEM_RESET."""
+        """Reset the machine (PSCI SYSTEM_RESET)."""

@@ -1,4 +1,4 @@
-"""The bus: which device answers at an address."""
+"""The MMIO bus: the device at an address."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from armvirt.board.devices.device import MmioDevice
 
 
 class MmioBus:
-    """Devices by address. An address without a device is the caller's to handle: a real bus answers
-    it with an external abort, which only the one who runs the vCPU can inject.
-    """
+    """Devices by address. If there is no device at an address, the caller has to inject an external
+    abort into the vCPU, as a hardware bus does."""
 
     def __init__(self) -> None:
         self._bases: list[int] = []
@@ -21,7 +20,8 @@ class MmioBus:
         return f"<MmioBus with {len(self._devices)} devices>"
 
     def add(self, base: int, size: int, device: MmioDevice) -> None:
-        """Put ``device`` at ``size`` bytes from ``base``; ValueError where something is already."""
+        """Put ``device`` at ``size`` bytes from ``base``; ValueError if the range overlaps another
+        device."""
         index = bisect_right(self._bases, base)
         after = self._bases[index] if index < len(self._bases) else base + size
         before = self._bases[index - 1] + self._sizes[index - 1] if index else 0
@@ -34,7 +34,8 @@ class MmioBus:
         self._sizes.insert(index, size)
 
     def lookup(self, address: int, size: int = 1) -> tuple[MmioDevice, int] | None:
-        """The device that holds all ``size`` bytes at ``address`` and the offset in it, or None."""
+        """The device that has all ``size`` bytes at ``address``, and the offset in the device; None
+        if there is no such device."""
         index = bisect_right(self._bases, address) - 1
         if index < 0:
             return None
@@ -42,12 +43,12 @@ class MmioBus:
         return (self._devices[index], offset) if offset + size <= self._sizes[index] else None
 
     def read(self, address: int, size: int) -> int | None:
-        """What a load of ``size`` bytes gets; None: nobody answers."""
+        """The value of a load of ``size`` bytes; None if there is no device at the address."""
         found = self.lookup(address, size)
         return None if found is None else found[0].read(found[1], size)
 
     def write(self, address: int, size: int, value: int) -> bool:
-        """Store ``size`` bytes; False: nobody answers."""
+        """Store ``size`` bytes; False if there is no device at the address."""
         found = self.lookup(address, size)
         if found is None:
             return False
@@ -55,5 +56,5 @@ class MmioBus:
         return True
 
     def devices(self) -> list[tuple[int, int, MmioDevice]]:
-        """All (base, size, device), by address."""
+        """All devices as (base, size, device), by address."""
         return list(zip(self._bases, self._sizes, self._devices, strict=True))

@@ -1,7 +1,7 @@
-"""What a board is built from: every setting with its default, and the limits of a board.
+"""The configuration of a board: every setting with its default, and the limits of a board.
 
-This file is the only home of the defaults. The command line, suite files and `Machine` read them
-here, so nothing heavy is imported.
+Only this file has the defaults. The command line, suite files and `Machine` read the defaults here,
+so this module imports no large module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Region(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a board can have: the number of its CPUs, and the bytes of its RAM."""
+    """The limits of a board: the number of CPUs, and the bytes of RAM."""
 
     cpus: int
     ram_min: int
@@ -35,15 +35,15 @@ class Limits(NamedTuple):
 
 
 class BoardConfig(NamedTuple):
-    """What the board is built from: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks
-    (None: from 0).
+    """The configuration of the board: ``memory`` in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks
+    (None: the guest's virtual count starts at 0).
 
-    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` says so. The host has ``pcpus`` physical CPUs,
-    which take turns of ``quantum_ns`` (None: 1 ms on one, 100 us on several). ``rtc_base`` is the
-    date at virtual time 0, in seconds since 1970 (None: 2024-01-01); ``counter_start`` the host's
-    physical count then, in ticks (None: the host's own choice). All random numbers that a guest is
-    given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless ``kaslr_seed`` is
-    False, /chosen/kaslr-seed.
+    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` is True. The host has ``pcpus`` physical CPUs,
+    and time slices of ``quantum_ns`` (None: 1 ms on one physical CPU, 100 us on several).
+    ``rtc_base`` is the date at virtual time 0, in seconds since 1970 (None: 2024-01-01);
+    ``counter_start`` the host's physical count at virtual time 0, in ticks (None: the default of
+    the host). All random numbers for a guest are functions of ``seed``: those of the TRNG,
+    /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed.
     """
 
     image: str | Path | None
@@ -74,7 +74,8 @@ class BoardConfig(NamedTuple):
 
 
 def check(config: BoardConfig, limits: Limits) -> None:
-    """UserError for a configuration that no board of these limits can have."""
+    """Check a configuration; UserError if no board with these limits can have this
+    configuration."""
     if config.image is None and config.bios is None:
         raise UserError("no guest: give an image, or a ROM with --bios")
     if config.gic not in (2, 3):

@@ -1,8 +1,8 @@
-"""The console: what the guest sends, what it is sent, and scripted conversation.
+"""The console: the output of the guest, the input of the guest, and console scripts.
 
-Scripted input acts at the instruction at which the expected text was completed, so it belongs to
-the run and not to the host. Terminal input arrives through `feed`, from whatever thread, and is
-pulled when the guest has room.
+Scripted input arrives at the instruction that completed the expected text, so scripted input
+depends on the run, not on the host. Terminal input arrives through `feed`, from any thread; the
+device reads the input when its FIFO has room.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OWNER = "console"
 VERSION = 1  # of its state
 KEPT = 8 << 20
-"""Bytes of what the guest has printed that are kept at least; from twice as many on the oldest are
+"""The minimum number of bytes of output that are kept; at twice this number the oldest bytes are
 dropped."""
 
 
@@ -43,11 +43,11 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 class Console:
-    """Both directions of one serial line. ``output`` holds what the guest has printed, but for the
-    first ``dropped`` bytes (`KEPT`).
+    """Both directions of one serial line. ``output`` is the output of the guest without the first
+    ``dropped`` bytes (`KEPT`).
 
-    Each of ``listeners`` gets every byte that the guest prints. Each of ``receivers`` is called when
-    a script has typed a text.
+    Each of ``listeners`` gets every byte that the guest prints. Each of ``receivers`` is called
+    when a script has sent a text.
     """
 
     def __init__(self, bus: EventBus) -> None:
@@ -58,7 +58,7 @@ class Console:
         self.receivers: list[Callable[[], None]] = []
         self.interactive = False  # a person may type at any time
         self._input: deque[int] = deque()
-        self._fed: deque[int] = deque()  # appended to by another thread, popped by ours
+        self._fed: deque[int] = deque()  # another thread appends, the run's thread pops
         self._steps: deque[Step] = deque()
         self._seen = 0
         self._timers: Timers | None = None
@@ -72,18 +72,17 @@ class Console:
     # -- scripts --
 
     def attach(self, timers: Timers, stop: Callable[[], None]) -> None:
-        """Give the console a clock, for expectations with a time limit. ``stop`` is called when a
-        limit passes."""
+        """Give the console a clock, for ``expect`` steps with a time limit. ``stop`` is called when
+        a limit passes."""
         self._timers, self._stop = timers, stop
         timers.register(OWNER, self._expire)
         self._advance()
 
     def expect(self, text: str | bytes, timeout_ns: int | None = None) -> Console:
-        """Wait, from where the last expected text ended, until ``text`` appears; then go on with
-        the next step.
+        """Add a step: wait until ``text`` appears after the end of the last expected text, then
+        continue with the next step.
 
-        With ``timeout_ns``, that much guest time after it becomes the step to wait for, the run
-        ends as failed.
+        With ``timeout_ns``, the run fails if the step takes longer than this guest time.
         """
         if timeout_ns is not None and (
             isinstance(timeout_ns, bool) or not isinstance(timeout_ns, int)
@@ -94,14 +93,14 @@ class Console:
         return self
 
     def send(self, text: str | bytes) -> Console:
-        """Type ``text`` when the steps before are done."""
+        """Add a step: send ``text`` to the guest when the previous steps are done."""
         self._steps.append(Step("send", _bytes(text)))
         self._advance()
         return self
 
     @property
     def waiting_for(self) -> bytes | None:
-        """The text that the script is waiting for; None when it is finished."""
+        """The text of the current step of the script; None if the script is finished."""
         return self._steps[0].text if self._steps else None
 
     def _advance(self) -> None:
@@ -137,7 +136,7 @@ class Console:
     # -- the device's side --
 
     def transmit(self, byte: int) -> None:
-        """The guest sends a byte."""
+        """Output of the guest: one byte."""
         self.output.append(byte)
         if len(self.output) >= 2 * KEPT:
             self._drop()
@@ -159,12 +158,12 @@ class Console:
 
     @property
     def printed(self) -> int:
-        """How many bytes the guest has printed so far."""
+        """The number of bytes that the guest has printed."""
         return self.dropped + len(self.output)
 
     @property
     def text(self) -> str:
-        """What the guest has printed, as text; where its begin is not kept, a line says so."""
+        """The output of the guest as text; a first line says how many bytes were dropped."""
         kept = bytes(self.output).decode("utf-8", "replace")
         return (
             f"[armvirt: the first {self.dropped} bytes are not kept]\n{kept}"
@@ -173,7 +172,7 @@ class Console:
         )
 
     def receive(self) -> int | None:
-        """The next byte for the guest, None if there is none now."""
+        """The next byte for the guest; None if there is no input now."""
         queue = self._input or self._fed
         if not queue:
             return None
@@ -183,30 +182,31 @@ class Console:
         return byte
 
     def feed(self, data: str | bytes) -> None:
-        """Terminal input; may be called from another thread. The running machine looks at it
-        soon."""
+        """Add terminal input; may be called from another thread. The running machine reads the
+        input soon."""
         self._fed.extend(_bytes(data))
         self.arrived.set()
 
     @cached_property
     def arrived(self) -> threading.Event:
-        """Set by `feed`, for who waits for input."""
-        import threading  # only where somebody may type
+        """Set by `feed`, to wake a thread that waits for input."""
+        import threading  # only for an interactive console
 
         return threading.Event()
 
     @property
     def closed(self) -> bool:
-        """Whether no input will come any more."""
+        """Whether all input has ended."""
         return not (self.interactive or self._input or self._fed or self._steps)
 
     @property
     def fed(self) -> bool:
-        """Whether terminal input waits."""
+        """Whether there is terminal input that the guest has not read."""
         return bool(self._fed)
 
     def state(self) -> State:
-        """What was printed and typed, and the steps of the script that are left."""
+        """The output, the scripted input that is left, and the steps of the script that are
+        left."""
         return {
             "version": VERSION, "output": bytes(self.output).hex(),
             "dropped": self.dropped, "input": list(self._input), "seen": self._seen,
@@ -215,7 +215,7 @@ class Console:
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Load what `state` gave."""
+        """Restore what `state` returned."""
         checked(state, "the console", VERSION)
         self.output[:] = bytes.fromhex(state["output"])
         self.dropped, self._seen = state["dropped"], state["seen"]

@@ -1,5 +1,5 @@
-"""What can be said against the inputs of a board without building it, or reading more of them than
-their headers."""
+"""Checks of the inputs of a board, without building the board, and without reading more than the
+headers of files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 
 class Precheck:
-    """Checks many configurations, and looks once at what several of them have in common."""
+    """Checks many configurations; a file that several configurations use is checked once."""
 
     def __init__(self) -> None:
         self._good: set[tuple[object, ...]] = set()
 
     def __call__(self, config: BoardConfig) -> None:
-        """UserError for what no board can be, and (ImageError) for a file that cannot be used."""
+        """Check a configuration. UserError if no board can have this configuration, ImageError for
+        a file that cannot be used."""
         check(config, LIMITS)
         if config.image is not None:
             self.file(config.image, boot.check, RAM_BASE, config.memory, config.load_addr)
@@ -38,8 +39,8 @@ class Precheck:
             self.file(config.dtb, user_tree.load_user_tree)
 
     def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
-        """``look(path, *more)``, unless it was done before; it raises ImageError for a file that
-        cannot be used."""
+        """Call ``look(path, *more)``, unless the same call has succeeded before. ImageError for a
+        file that cannot be used."""
         key = (look, path, *more)
         if key not in self._good:
             _refuse_pipe(path)
@@ -48,11 +49,12 @@ class Precheck:
 
 
 def _refuse_pipe(path: str | Path) -> None:
-    """A pipe can be read once: what is read here would not be there for the run."""
+    """Refuse a pipe, because it can be read only once: data read here would be missing in the
+    run."""
     try:
         pipe = str(path) == STDIN or stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):
-        return  # what is wrong with it is found when it is opened
+        return  # opening the file reports the error
     if pipe:
         raise ImageError(
             path,

@@ -2,8 +2,8 @@
 under test.
 
 A guest executes HLT #0xF000 with the operation in W0 and the address of a block of 64-bit arguments
-in X1 (or, for a few operations, a plain value); the result goes to X0. There is no access to files
-of the host: the only names that open are ``:tt`` (the console) and ``:semihosting-features``.
+in X1 (or, for a few operations, a plain value); the result goes to X0. The guest has no access to
+files of the host: SYS_OPEN accepts only ``:tt`` (the console) and ``:semihosting-features``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38
 
 TICK_HZ = 1_000_000_000
 MAX_TRANSFER = 1 << 20
-"""Bytes that one WRITE moves at most; the guest is told of the rest as not transferred."""
+"""The maximum number of bytes of one WRITE; the result counts the rest as not written."""
 MAX_READ = 1 << 14
-"""The same for READ, which may fill a part of its buffer at any time."""
+"""The maximum number of bytes of one READ, which may always fill only a part of its buffer."""
 MAX_AT_ONCE = 1 << 11
-"""Bytes that are shown before the HLT is executed anew for the rest: each may be an event of the
-trace, and output that somebody waits for. No call keeps the host busy for long."""
+"""The number of bytes that are written before the HLT is executed again for the rest, so that no
+call takes long on the host: each byte may be an event of the trace, and end an ``expect``."""
 MAX_UNFINISHED = 8
 MAX_STRING = 1 << 16
 MAX_HANDLES = 64
@@ -39,7 +39,7 @@ _EXIT_ON_TRAP = 1
 
 
 class Op(IntEnum):
-    """Operation numbers."""
+    """The operation numbers of semihosting (W0)."""
 
     OPEN = 0x01
     CLOSE = 0x02
@@ -64,29 +64,28 @@ class Op(IntEnum):
 
 
 class BadAddressError(ArmvirtError):
-    """The guest named memory that is not there; raised by a ``SemihostingHost``."""
+    """The guest gave an address without memory; raised by a ``SemihostingHost``."""
 
 
 class Exit(NamedTuple):
-    """The guest ends with this exit code."""
+    """An outcome: the guest ends with this exit code."""
 
     code: int
 
 
 class Wait(NamedTuple):
-    """The guest wants input and there is none yet: call again, with the same arguments, when there
-    may be."""
+    """An outcome: there is no input yet. Make the same call again when there may be input."""
 
 
 class Again(NamedTuple):
-    """A part of the output is done: call again, with the same arguments, at once."""
+    """An outcome: a part of the output is written. Make the same call again at once."""
 
 
 Outcome = int | Exit | Wait | Again
 
 
 class Heap(NamedTuple):
-    """What SYS_HEAPINFO answers: guest addresses, 0 where there is no advice."""
+    """The result of SYS_HEAPINFO: guest addresses; 0 means unknown."""
 
     heap_base: int
     heap_limit: int
@@ -95,19 +94,21 @@ class Heap(NamedTuple):
 
 
 class SemihostingHost(Protocol):
-    """What the operations act on. Addresses are the guest's own (virtual)."""
+    """The functions of the board that the operations use. Addresses are virtual addresses of the
+    guest."""
 
     def read_memory(self, address: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; BadAddressError where there is no memory."""
+        """Read exactly ``size`` bytes; BadAddressError if there is no memory at an address."""
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Store; BadAddressError where there is no memory."""
+        """Write ``data``; BadAddressError if there is no memory at an address."""
 
     def write_console(self, data: bytes) -> None:
-        """Show what the guest writes."""
+        """Write output of the guest to the console."""
 
     def read_console(self) -> int | None:
-        """The next byte of input; None: none yet, or never again (``input_closed``)."""
+        """The next byte of input; None if there is no input now, or if input has ended
+        (``input_closed``)."""
 
     @property
     def input_closed(self) -> bool:
@@ -123,11 +124,11 @@ class SemihostingHost(Protocol):
 
     @property
     def command_line(self) -> str:
-        """What SYS_GET_CMDLINE answers."""
+        """The result of SYS_GET_CMDLINE."""
 
     @property
     def heap(self) -> Heap:
-        """What SYS_HEAPINFO answers."""
+        """The result of SYS_HEAPINFO."""
 
 
 class _RefusedError(Exception):
@@ -139,8 +140,7 @@ class _RefusedError(Exception):
 
 
 class _File:
-    """An open handle: the console (which direction does not matter) or the features file, with its
-    position."""
+    """An open handle: the console, for input and output, or the features file with its position."""
 
     __slots__ = ("is_console", "position")
 
@@ -149,7 +149,7 @@ class _File:
 
 
 class Semihosting:
-    """The semihosting of one VM: its open handles and last errno."""
+    """The semihosting of one vCPU: its open handles and last errno."""
 
     def __init__(self, host: SemihostingHost) -> None:
         self._host = host
@@ -159,16 +159,15 @@ class Semihosting:
         return f"<Semihosting with {len(self._files)} open handles>"
 
     def reset(self) -> None:
-        """No open handles, errno 0."""
+        """Close all handles and set errno to 0."""
         self._files: dict[int, _File] = {}
         self._errno = 0
-        # Bytes that are shown already, by the call: an interrupt handler may make another one
-        # between two parts.
+        # The bytes that are written already, by call: an interrupt handler may make another call
+        # between two parts of a call.
         self._shown: dict[tuple[int, ...], int] = {}
 
     def call(self, operation: int, argument: int) -> Outcome:
-        """Carry out operation W0 with X1; what goes to X0, or that the guest exits or has to
-        wait."""
+        """Execute operation W0 with X1. Returns the value for X0, or `Exit`, `Wait` or `Again`."""
         handler = _OPERATIONS.get(operation & 0xFFFF_FFFF)
         try:
             if handler is None:
@@ -181,8 +180,8 @@ class Semihosting:
         return FAILED
 
     def state(self) -> State:
-        """Handles as [number, is console, position], errno, unfinished output as [call, bytes that
-        are shown]."""
+        """Handles as [number, is console, position], errno, and unfinished output as [call, bytes
+        written]."""
         files = [
             [number, file.is_console, file.position] for number, file in sorted(self._files.items())
         ]
@@ -190,7 +189,7 @@ class Semihosting:
         return {"version": VERSION, "files": files, "errno": self._errno, "shown": shown}
 
     def load(self, state: State) -> None:
-        """Load what `state` gave."""
+        """Restore what `state` returned."""
         checked(state, "semihosting", VERSION)
         self._files = {
             number: _File(is_console, position) for number, is_console, position in state["files"]
@@ -222,7 +221,7 @@ class Semihosting:
             raise _RefusedError(ENOENT)
         if len(self._files) >= MAX_HANDLES:
             raise _RefusedError(EMFILE)
-        # Zero is no valid handle.
+        # Zero is not a valid handle.
         handle = next(number for number in range(1, MAX_HANDLES + 1) if number not in self._files)
         self._files[handle] = _File(name == b":tt")
         return handle
@@ -262,11 +261,12 @@ class Semihosting:
         return Again() if self._goes_on(call, shown, complete or shown >= MAX_STRING) else 0
 
     def _string(self, address: int, most: int) -> tuple[bytes, bool]:
-        """(text at an address, about as much as wanted; whether it is terminated there)."""
+        """(text at an address, at least ``most`` bytes unless a terminator comes first; whether the
+        text is terminated)."""
         text = bytearray()
         while len(text) < most:
-            # Never across a 64-byte line: what follows the terminator may be on a page that is not
-            # there.
+            # Never across a 64-byte line: the bytes after the terminator may be on a page without
+            # memory.
             chunk = self._host.read_memory(address, 64 - address % 64)
             end = chunk.find(b"\0")
             if end >= 0:
@@ -276,14 +276,14 @@ class Semihosting:
         return bytes(text), False
 
     def _write(self, address: int) -> Outcome:
-        """The number of bytes that were not written."""
+        """Write to the console; returns the number of bytes that were not written."""
         handle, data_at, length = self._words(address, 3)
         if not self._by_handle(handle).is_console:
             raise _RefusedError(EBADF)
         call, size = (Op.WRITE, address, data_at, length), min(length, MAX_TRANSFER)
         shown = self._shown.get(call, 0)
         if not shown:
-            self._host.read_memory(data_at, size)  # EFAULT before anything is shown
+            self._host.read_memory(data_at, size)  # EFAULT before the first output
         count = min(MAX_AT_ONCE, size - shown)
         self._host.write_console(self._host.read_memory(data_at + shown, count))
         return (
@@ -291,17 +291,18 @@ class Semihosting:
         )
 
     def _goes_on(self, call: tuple[int, ...], shown: int, complete: bool) -> bool:
-        """Whether an output call is not complete: remember how far it is."""
+        """Whether an output call is not complete; if so, store the number of bytes written."""
         self._shown.pop(call, None)
         if complete:
             return False
-        while len(self._shown) >= MAX_UNFINISHED:  # calls that were left for good
+        while len(self._shown) >= MAX_UNFINISHED:  # calls that the guest will not finish
             self._shown.pop(next(iter(self._shown)))
         self._shown[call] = shown
         return True
 
     def _read(self, address: int) -> Outcome:
-        """The number of bytes that were not read: all of them at the end of input."""
+        """Read from a handle; returns the number of bytes that were not read (all bytes at the end
+        of input)."""
         handle, data_at, length = self._words(address, 3)
         file, size = self._by_handle(handle), min(length, MAX_READ)
         if file.is_console:
@@ -363,8 +364,8 @@ class Semihosting:
         return 0
 
     def _exit(self, address: int) -> Exit:
-        """In AArch64 both forms take a reason and a code; any reason but a regular exit is a
-        failure."""
+        """The exit of SYS_EXIT and SYS_EXIT_EXTENDED: in AArch64 both have a reason and a code. Any
+        reason except ApplicationExit is a failure."""
         reason, code = self._words(address, 2)
         return Exit(code & 0xFFFF_FFFF) if reason == _APPLICATION_EXIT else Exit(_EXIT_ON_TRAP)
 

@@ -1,4 +1,4 @@
-"""What a semihosting call of a vCPU reaches on the board."""
+"""The functions of the board that a semihosting call of a vCPU uses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class VcpuMemory:
-    """The host of the semihosting calls of one vCPU: memory by its virtual addresses, the console,
-    the time."""
+    """The `SemihostingHost` of one vCPU: memory by virtual address of the vCPU, the console, the
+    time."""
 
     def __init__(self, board: Board, vcpu: Vcpu) -> None:
         self.board, self.vcpu = board, vcpu

@@ -1,4 +1,4 @@
-"""A machine with a guest in it: how it is built, run to a verdict, and moved to another host."""
+"""A machine with a guest: how to build it, run it to a verdict, and move it to another host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HOME = {"EXIT_STATUS": "result", "Machine": "machine", "Result": "result"}
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is used: most commands need only a small module of this room."""
+    """Import a name at its first use: most commands need only a small module of this package."""
     if name not in _HOME:
         raise AttributeError(f"module 'armvirt.machine' has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""The arguments of `Machine`: each as Python code gave it, checked and as the board takes it."""
+"""Checks and conversions of the arguments of `Machine`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def board_config(
     image: str | Path | None, cpus: int | str | None, counter_start: int | None, **given: Any
 ) -> BoardConfig:
-    """What the board is built from. ``given`` are values by their names in the table of settings;
-    each may be the text that the option takes. UserError for what cannot be used."""
+    """The configuration of the board. ``given`` are values by their names in the table of settings;
+    each value may be the text of the command-line option. UserError for a value that cannot be
+    used."""
     path, count = _named(image, None if cpus is None else native("cpus", cpus))
     return BoardConfig(
         image=path,
@@ -34,8 +35,8 @@ def board_config(
 
 
 def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | None, int]:
-    """(path, CPUs) of a path, or of a bundled guest's name; ``cpus`` None: as many as the guest
-    needs."""
+    """(path, number of CPUs) for a path or for the name of a bundled guest. With ``cpus`` None the
+    guest gets as many CPUs as it needs."""
     if image is None or isinstance(image, os.PathLike):
         return image, 1 if cpus is None else cpus
     if not isinstance(image, str):
@@ -45,7 +46,7 @@ def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | Non
 
 
 def loaded_script(script: Script | str | Path | None) -> Script | None:
-    """A console script, or the one in the file of that name."""
+    """A console script: the argument itself, or the script in the file of that name."""
     if script is None:
         return None
     from armvirt.script import Script, load
@@ -65,8 +66,8 @@ def play(script: Script, console: Console) -> None:
 
 
 def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
-    """A limit of a run. A number is taken as it is, because 0 is a moment, too. An error calls the
-    argument ``name``."""
+    """Check a limit of a run. A number is used unchanged (0 is a valid limit); a text is converted
+    like the option. ``name`` is the name of the argument in an error."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     limit: int | None = native(argument, value, name)
@@ -74,7 +75,7 @@ def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
 
 
 def timeout(value: float | str | None) -> float | None:
-    """A limit of host time in seconds."""
+    """Check a limit of host time, in seconds."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return value
     timeout: float | None = native("timeout_s", value)
@@ -82,7 +83,7 @@ def timeout(value: float | str | None) -> float | None:
 
 
 def intid(argument: str, value: int | str) -> int:
-    """An INTID by number or by name."""
+    """The INTID of a number or a name."""
     if isinstance(value, str):
         from armvirt.intids import parse_intid
 
@@ -91,21 +92,21 @@ def intid(argument: str, value: int | str) -> int:
 
 
 def number(argument: str, value: int) -> int:
-    """A whole number."""
+    """Check a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{argument}={shown(value)}: write a whole number")
     return value
 
 
 def ticks(argument: str, value: int) -> int:
-    """A count of 64 bits."""
+    """Check a counter value of 64 bits."""
     if not 0 <= number(argument, value) < 1 << 64:
         raise UserError(f"{argument}={value}: a counter has 64 bits")
     return value
 
 
 def sink_list(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
-    """Sinks, each of which can be called."""
+    """Check the sinks: each sink must be callable."""
     if not isinstance(sinks, Iterable):
         raise UserError(f"sinks={shown(sinks)}: write a list of sinks, [sink]")
     listed = tuple(sinks)
@@ -116,7 +117,7 @@ def sink_list(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
 
 
 def address(pc: int) -> int:
-    """An address of 64 bits."""
+    """Check an address of 64 bits."""
     if not 0 <= pc < 1 << 64:
         raise UserError(f"pc={shown(pc)}: an address has 64 bits")
     return pc

@@ -1,4 +1,4 @@
-"""The Python API: a machine with a guest in it, run to a verdict.
+"""The Python API: a machine that runs a guest to a verdict.
 
 result = Machine("hello").run()
 assert result.verdict == "pass"
@@ -47,25 +47,26 @@ class Machine:
 
     ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the
     version of the interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False.
-    ``memory`` is a size such as "512M" or a number of bytes, ``cpus`` defaults to what a bundled
-    guest wants, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's virtual count
-    starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are the shape of the
-    virtual CPU interface. The CPUs run on ``pcpus`` physical ones, in turns of ``quantum_ns``
-    (None: 1 ms on one, 100 us on several). ``vhe`` runs the hypervisor at EL2 (both timers are the
-    guest's then, nothing that it could tell); ``cpu_features`` adds to the CPU what its model
-    lacks: "ecv", "wfxt", by commas. ``rtc_base`` is the date at virtual time 0 in seconds since
-    1970 (None: 2024-01-01, midnight UTC): what the clock chip, the PTP hypercall and semihosting
-    show; ``counter_start`` the physical count then, in ticks. All random numbers that the guest is
-    given are functions of ``seed``: the TRNG's, /chosen/rng-seed and, unless ``kaslr_seed`` is
-    False, /chosen/kaslr-seed. ``sinks`` get every event.
+    ``memory`` is a size such as "512M" or a number of bytes, ``cpus`` defaults to the number that a
+    bundled guest needs, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's
+    virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7)
+    configure the virtual CPU interface. The CPUs run on ``pcpus`` physical CPUs, in time slices of
+    ``quantum_ns`` (None: 1 ms on one physical CPU, 100 us on several). ``vhe`` runs the hypervisor
+    with VHE at EL2: the guest uses both timers directly, which the guest cannot observe.
+    ``cpu_features`` adds features that the CPU model does not have: "ecv", "wfxt", separated by
+    commas. ``rtc_base`` is the date at virtual time 0 in seconds since 1970 (None: 2024-01-01,
+    midnight UTC): the RTC, the PTP hypercall and semihosting return this date; ``counter_start`` is
+    the physical count at virtual time 0, in ticks. All random numbers for the guest are functions
+    of ``seed``: those of the TRNG, /chosen/rng-seed and, unless ``kaslr_seed`` is False,
+    /chosen/kaslr-seed. ``sinks`` get every event.
 
-    ``symbols`` is a file with names for the guest's addresses, where the guest has none or others:
-    the ELF that it was made from, or a System.map.
+    ``symbols`` is a file with names for the guest's addresses, if the guest file has no symbols, or
+    not the right symbols: the ELF file of the guest, or a System.map.
 
-    Wherever the command line has the option, the text that the option takes is taken, too:
+    An argument that is also a command-line option accepts the text of the option, too:
     ``cntfrq="24MHz"``, ``quantum_ns="100us"``, ``load_addr="0x40080000"``,
-    ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for what cannot be used; nothing has
-    run then. ``watch`` can end a run from outside (`armvirt.machine.watch`).
+    ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for a value that cannot be used, before
+    the guest runs. ``watch`` can end a run from outside (`armvirt.machine.watch`).
     """
 
     def __init__(
@@ -141,17 +142,17 @@ class Machine:
 
     @property
     def host(self) -> Host:
-        """The host under the hypervisor: its clock, physical CPU and vCPUs."""
+        """The host under the hypervisor: its clock, physical CPUs and vCPUs."""
         return self.board.kvm.host
 
     @property
     def ns(self) -> int:
-        """Virtual time now."""
+        """The current virtual time, in ns."""
         return self.board.vm.timers.now
 
     @property
     def insns(self) -> int:
-        """Instructions that all vCPUs have retired."""
+        """The number of instructions that all vCPUs have retired."""
         return self.board.insns
 
     def dump_dtb(self) -> bytes:
@@ -160,7 +161,7 @@ class Machine:
 
     @property
     def gic(self) -> GicView:
-        """The interrupt controller at this moment, as plain rows that show themselves
+        """The current state of the interrupt controller, as plain rows that can be printed
         (``print(machine.gic)``)."""
         from armvirt.views.gic import GicView
 
@@ -169,11 +170,11 @@ class Machine:
     def explain(
         self, intid: int | str, vcpu: int | None = None, versus: int | str | None = None
     ) -> Explanation:
-        """What keeps an interrupt from a vCPU at this moment (see `armvirt.views.explain.explain`); it
-        changes nothing.
+        """Why a vCPU does not take an interrupt at this moment (see
+        `armvirt.views.explain.explain`). No state changes.
 
         An interrupt is a number or a name ("vtimer", "uart", "spi1"). With a `LastWriters` among
-        the sinks it says who wrote each register last.
+        the sinks, the explanation has the last writer of each register.
         """
         from armvirt.views.explain import explain
 
@@ -186,7 +187,7 @@ class Machine:
 
     @property
     def result(self) -> Result | None:
-        """How the guest ended; None while it has not."""
+        """How the guest ended; None while the guest has not ended."""
         return self._runner.result
 
     @property
@@ -202,11 +203,11 @@ class Machine:
         max_time_ns: int | str | None = None,
         timeout_s: float | str | None = None,
     ) -> Result:
-        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time,
-        seconds of the host's.
+        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, or
+        seconds of host time.
 
-        Each limit may be a text, as its option takes it: "1M" instructions, "10ms", "2s". Ctrl-C
-        raises KeyboardInterrupt from here, with the machine where it stands: it can run on.
+        Each limit may be the text of its option: "1M" instructions, "10ms", "2s". Ctrl-C raises
+        KeyboardInterrupt from this call; the machine keeps its state, and can run again.
         """
         goal = Goal(
             arguments.limit("max_insns", max_insns),
@@ -221,13 +222,14 @@ class Machine:
         pc: int | str | None = None, timeout_s: float | str | None = None,
     ) -> Result | None:  # fmt: skip
         """Run until a point is reached: instructions, guest time (ns), a text on the console, or
-        the instruction at virtual address ``pc``, before it executes (at once where a CPU is there
-        already). None: reached.
+        the instruction at virtual address ``pc``, before its execution (at once if a CPU is already
+        at ``pc``). Returns None if the point was reached.
 
-        ``pc`` may be the text of a place, as ``--at`` takes it: "main", "main+0x10", "timer.c:42",
-        "0x40080000"; of several addresses that a text can mean (copies of an inlined function), the
-        first that is reached counts. A Result: the guest ended before (or the host's ``timeout_s``
-        did). Running on from here changes nothing.
+        ``pc`` may be the text of a place, like the value of ``--at``: "main", "main+0x10",
+        "timer.c:42", "0x40080000". If a text has several addresses (copies of an inlined function),
+        the run stops at the first address that is reached. Returns a Result if the guest ended
+        before the point, or ``timeout_s`` of host time passed. The stop has no effect on the rest
+        of the run.
         """
         if console is not None and not isinstance(console, (str, bytes)):
             raise UserError(f"console={shown(console)}: write the text to wait for")
@@ -244,7 +246,7 @@ class Machine:
                 return ended
             if not ended.moved:
                 break
-            marks.learn(self)  # where the guest executes is known now: the marks are others
+            marks.learn(self)  # the guest executes at other addresses, and so do the marks
         return self._judge.make("limit", ended.text) if self.expired else None
 
     def _marks(self, pc: int | str | None) -> Marks:
@@ -259,7 +261,7 @@ class Machine:
         return marks(pc, self)
 
     def _to_marks(self, goal: Goal, marks: Marks) -> Result | Reached:
-        """Run to the goal, or to one of the marks."""
+        """Run to the goal, or to the first mark."""
         with ExitStack() as stops:
             for address in marks.addresses:
                 stops.callback(self.host.stop_at(address))
@@ -274,15 +276,14 @@ class Machine:
 
     @property
     def waiting(self) -> str:
-        """What the guest waits for, in a sentence, while nothing but the keyboard could wake it;
-        else empty."""
+        """A sentence about a guest that waits and that only the keyboard could wake; else empty."""
         return self._judge.waiting() if self.pacer.waits else ""
 
     def close(self) -> None:
-        """Free the engines now: what needs them (running on, registers, `state`) is refused from
-        now on, with KvmError EBADF; results, console and symbols stay. A machine that is forgotten
-        is freed too, when the garbage collector finds it. KvmError EBUSY while it runs: in a sink,
-        or from another thread."""
+        """Free the engines now. Afterwards a run, registers and `state` raise KvmError EBADF;
+        results, console and symbols stay available. The garbage collector also frees a machine that
+        is no longer used. KvmError EBUSY while the machine runs: called in a sink, or from another
+        thread."""
         self.host.close()
 
     def __enter__(self) -> Machine:
@@ -294,27 +295,27 @@ class Machine:
     # -- state --
 
     def state(self) -> State:
-        """Everything but memory, by name: architectural, plain data. `load` takes it back."""
+        """The architectural state without memory, by name, as plain data. `load` restores it."""
         return self.board.state()
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave, in a machine of the same arguments whose memory has the same
-        contents. KvmError EBUSY while it runs, EBADF after `close`."""
+        """Restore what `state` returned, in a machine with the same arguments and the same memory
+        contents. KvmError EBUSY while the machine runs, EBADF after `close`."""
         self.host.check_standing()
         self.board.load(state)
         self._runner.result = None
         self._restarted(loaded=True)
 
     def _restarted(self, *, loaded: bool = False) -> None:
-        """Tell the sinks that keep a record of registers: what they heard is no more true
-        (`LastWriters.restart`)."""
+        """Call ``restart`` of the sinks that record registers, because their records are no longer
+        valid (`LastWriters.restart`)."""
         for sink in self.sinks:
             restart = getattr(sink, "restart", None)
             if restart is not None:
                 restart(self.ns, loaded=loaded)
 
     def _digest(self) -> str | None:
-        """The trace hash; None without one, and where host time is over before the digest of much
+        """The trace hash; None if the hash is off, or if host time ends before the digest of the
         RAM is done."""
         if self._hash is None:
             return None
@@ -327,8 +328,8 @@ class Machine:
 def _subscribe(
     bus: EventBus, trace_hash: bool, sinks: Sequence[Sink], recent: deque[tuple[Stamp, Event]]
 ) -> HashSink | None:
-    """Give every event to the trace hash and to the sinks, and keep the last ones if there is any
-    of these. Returns the sink of the hash."""
+    """Subscribe the trace hash and the sinks to every event; if there is any of these, also keep
+    the last events in ``recent``. Returns the sink of the hash."""
     hashed: HashSink | None = None
     if trace_hash:
         from armvirt.trace.hash import HashSink
@@ -343,7 +344,7 @@ def _subscribe(
 
 
 def _symbols(path: str | Path | None, board: Board) -> SymbolSource | None:
-    """The names in a file beside the guest; without one, the guest's own."""
+    """The symbols in the file ``path``; None: the symbols of the guest itself."""
     if path is None:
         return board.loaded[0].symbols
     from armvirt.debug.symbol_file import ImageSymbols, read

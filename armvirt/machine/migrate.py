@@ -1,15 +1,15 @@
-"""A machine moves to another host in the middle of its guest, through the KVM API.
+"""Migration of a machine to another host while its guest runs, through the KVM API.
 
-What a VMM can ask for is saved: one-regs (among them what belongs to the whole VM, the PSCI version
-and the service bitmaps), MP state, events and the place of the stolen time of each vCPU, the
-attributes of the interrupt controller, memory, and the board's devices, which are the VMM's own.
-The host that takes it over has a physical counter that started elsewhere; the guest's counters go
-on by CNTVOFF and CNTPOFF.
+The state that a VMM can read is saved: one-regs (among them those of the whole VM, the PSCI version
+and the service bitmaps), MP state, events and the address of the stolen time of each vCPU, the
+attributes of the interrupt controller, memory, and the board's devices, which belong to the VMM.
+The physical counter of the destination host started at another time; CNTVOFF and CNTPOFF make the
+guest's counters continue.
 
-Beside it goes what KVM has no call for and loses (`InFlight`), so that a guest that is right ends
-at the same instruction as one that was not moved. The time of the host goes along, too: the phase
-of the counters below a tick is in it, which a VMM on KVM loses, for it sets a counter in whole
-ticks.
+The snapshot also has state for which KVM has no call, and which KVM loses (`InFlight`), so that a
+correct guest ends at the same instruction as without a migration. The snapshot has the time of the
+host too, and with it the phase of the counters below a tick. A VMM on KVM loses this phase, because
+it sets a counter in whole ticks.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 ONE_REG_U64_SYSTEM = 0x6030_0000_0013_0000
 PSTATE = 0x6030_0000_0010_0042
-#: Counters first, controls last: else a timer would fire in between. (The ids are KVM's, with CNT
-#: and CVAL of the virtual timer swapped.)
+#: Counters first, controls last: otherwise a timer could fire between the writes. (The ids are
+#: those of KVM, with CNT and CVAL of the virtual timer swapped.)
 TIMER_ORDER = tuple(
     ONE_REG_U64_SYSTEM | encoding
     for encoding in (
@@ -46,8 +46,8 @@ SMP_TOLERANCE_NS = 500_000
 
 
 class VcpuState(NamedTuple):
-    """One vCPU: registers by id in the order of restoring, MP state, events, where its stolen time
-    is, and what KVM has no call for."""
+    """One vCPU: registers by id in the order of restoring, MP state, events, the address of the
+    stolen time, and the state for which KVM has no call."""
 
     registers: list[tuple[int, int]]
     mp_state: MpState
@@ -57,10 +57,11 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A machine at ``ns`` of its host's time. ``devices`` are the board's, by name; ``timers`` what
-    they have set, as (ns, owner, kind); ``lines`` the levels that they drive, by INTID. ``entropy``
-    is no state of the guest's: the random numbers of TRNG come from the host, and go on in order so
-    that two runs can be compared."""
+    """The saved state of a machine at ``ns`` of its host's time. ``devices`` are the states of the
+    board's devices, by name; ``timers`` the expiries that the devices have set, as (ns, owner,
+    kind); ``lines`` the levels that the devices drive, by INTID. ``entropy`` is not state of the
+    guest: the random numbers of the TRNG come from the host, and continue in order so that two runs
+    can be compared."""
 
     ns: int
     vcpus: list[VcpuState]
@@ -74,7 +75,7 @@ class Snapshot(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a guest ended, and its virtual count then, in ticks of ``frequency`` Hz."""
+    """How a guest ended, and its virtual count at the end, in ticks of ``frequency`` Hz."""
 
     result: Result
     ticks: int
@@ -82,8 +83,8 @@ class Ending(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What became of a guest that was moved, beside the same guest left alone. ``differences`` are
-    sentences."""
+    """The results of a guest that was moved and of the same guest without a move. ``differences``
+    are sentences."""
 
     at_ns: int
     straight: Result
@@ -96,7 +97,8 @@ class Report(NamedTuple):
 
 
 def _order(register: int) -> tuple[int, int]:
-    """PSTATE first, for it says which stack pointer is in use; timers last."""
+    """The sort key of a register: PSTATE first, because it selects the stack pointer; timers
+    last."""
     if register in TIMER_ORDER:
         return 2, TIMER_ORDER.index(register)
     return (0 if register == PSTATE else 1), 0
@@ -112,8 +114,8 @@ def _save_vcpu(vcpu: Vcpu) -> VcpuState:
 
 
 def save(machine: Machine) -> Snapshot:
-    """Everything of a machine that stands still. An ITS writes its tables into guest memory, as on
-    KVM."""
+    """Save the whole state of a machine that does not run. An ITS writes its tables into guest
+    memory, as on KVM."""
     board = machine.board
     cpus = list(board.vcpus)
     if board.config.gic == 3:
@@ -132,8 +134,8 @@ def save(machine: Machine) -> Snapshot:
 
 
 def _timers(machine: Machine) -> list[tuple[int, str, str]]:
-    """What the board's devices have set in the queue of their time, in order: a device's state does
-    not have it."""
+    """The expiries that the board's devices have set in the queue of the clock, in order; the state
+    of a device does not have them."""
     owners = {*(device.name for device in machine.board.devices.values()), CONSOLE_TIMER}
     entries: Any = machine.board.vm.timers.state()["entries"]
     return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
@@ -148,8 +150,8 @@ def _set_timers(machine: Machine, timers: list[tuple[int, str, str]]) -> None:
 
 
 def _high_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The inputs of the interrupt controller that are high: what the devices drive, and the timers
-    of each vCPU."""
+    """The inputs of the interrupt controller that are high: the lines of the devices, and the
+    timers of each vCPU."""
     board = machine.board
     high: set[vgic_save.Line] = {(None, wire.intid) for wire in board.wires() if wire.device.level}
     for vcpu in board.vcpus:
@@ -163,9 +165,9 @@ def _high_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def _only_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The lines of a GICv2 that are high, but for those whose interrupt the guest has made pending
-    beside (ISPENDR): it stays pending when the line falls. No attribute tells the two apart; KVM
-    loses the latch."""
+    """The lines of a GICv2 that are high, without those whose interrupt the guest has also made
+    pending by ISPENDR: such an interrupt stays pending when the line falls. No attribute
+    distinguishes line and latch; KVM loses the latch."""
     vgic = machine.board.vm.vgic
     assert vgic is not None
     vgic.sync_all()
@@ -177,11 +179,10 @@ def _only_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
-    """Go on with a snapshot in a machine of the same arguments that has not run yet, on a host of
-    its own.
+    """Load a snapshot into a machine with the same arguments that has not run, on its own host.
 
-    The host's own time is moved to that of the snapshot, for the board's devices count by it; its
-    physical counter is what it is.
+    The host's virtual time is advanced to that of the snapshot, because the board's devices count
+    by it; the host's physical counter is not restored.
     """
     board = machine.board
     machine.host.clock.advance_to(snapshot.ns)
@@ -207,7 +208,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
 
 
 def _place_stolen_time(vcpu: Vcpu, place: int) -> None:
-    """A place can be set once: a board that has chosen the same one already is left alone."""
+    """Set the address of the stolen time. KVM accepts one write, so an equal address is not written
+    again."""
     if place != vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA):
         vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, place)
 
@@ -221,8 +223,8 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 
 
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
-    """The attributes of a GICv2 have no line levels: the devices say them again, and what is
-    restored after that has the last word on what pends."""
+    """Drive the saved line levels of the devices again, because the attributes of a GICv2 have no
+    line levels. The pending state is restored after this call, and takes precedence."""
     for intid, level in snapshot.lines.items():
         machine.board.vm.irq_line(intid, bool(level))
 
@@ -231,10 +233,11 @@ def migrate_test(
     image: Any, at_ns: int | str, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None, **arguments: Any,
 ) -> Report:  # fmt: skip
-    """Run a guest to ``at_ns`` of guest time, move it to another host, run on, and compare with a
-    run without a move.
+    """Run a guest to ``at_ns`` of guest time, move the guest to another host, run it to the end,
+    and compare the end with that of a run without a move.
 
-    ``arguments`` are those of `Machine`; the rest, and the errors, as `compare`.
+    ``arguments`` are those of `Machine`; the other parameters and the errors are those of
+    `compare`.
     """
 
     def make(**more: Any) -> Machine:
@@ -252,12 +255,12 @@ def compare(
     make: Callable[..., Machine], at_ns: int, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None,
 ) -> Report:  # fmt: skip
-    """As `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` give.
+    """Like `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` return.
 
-    ``tolerance_ns`` is how far the guest time of the end may differ: nothing for a guest with one
-    CPU, `SMP_TOLERANCE_NS` or two rounds for others, whose turns on the physical CPU begin anew
-    with the move. UserError where the guest ends before ``at_ns``, LimitError where host time ends
-    one of the runs, for then there is nothing to compare.
+    ``tolerance_ns`` is the allowed difference of the guest time at the end. Default: 0 for a guest
+    with one CPU; for others the larger of `SMP_TOLERANCE_NS` and two rounds of time slices, because
+    the time slices start again with the move. UserError if the guest ends before ``at_ns``;
+    LimitError if the limit of host time ends one of the runs.
     """
     with make() as machine:
         ended = machine.run_until(ns=at_ns, insns=max_insns)
@@ -277,8 +280,8 @@ def compare(
 
 
 def tolerance_of(machine: Machine) -> int:
-    """How many ns a moved guest may end earlier or later, see `compare`: with many CPUs two rounds
-    of turns."""
+    """The default tolerance of `compare` in ns: 0 with one CPU, else the larger of
+    `SMP_TOLERANCE_NS` and two rounds of time slices."""
     cpus = len(machine.board.vcpus)
     return max(SMP_TOLERANCE_NS, 2 * cpus * machine.host.quantum_ns) if cpus > 1 else 0
 
@@ -287,7 +290,7 @@ def go_on(
     make: Callable[..., Machine], snapshot: Snapshot, counter_start: int = COUNTER_START,
     max_insns: int | None = None, max_time_ns: int | None = None,
 ) -> Ending:  # fmt: skip
-    """The rest of a run, on another host."""
+    """Restore a snapshot on another host, and run the guest to its end."""
     with make(counter_start=counter_start) as machine:
         restore(machine, snapshot)
         return finish(machine, max_insns, max_time_ns)
@@ -296,8 +299,8 @@ def go_on(
 def finish(
     machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None
 ) -> Ending:
-    """The rest of a run, and the guest's own count at its end. LimitError where host time ends
-    it."""
+    """Run to the end; returns the result and the guest's virtual count. LimitError if the limit of
+    host time ends the run."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
     _check_time(machine, result)
     return Ending(
@@ -311,7 +314,7 @@ def _check_time(machine: Machine, result: Result | None) -> None:
 
 
 def differences(straight: Ending, moved: Ending, tolerance_ns: int = 0) -> list[str]:
-    """What differs between two ends of the same guest, as sentences."""
+    """The differences between two ends of the same guest, as sentences."""
     found = []
     if moved.result.console != straight.result.console:
         found.append("the console differs")

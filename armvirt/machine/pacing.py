@@ -1,9 +1,10 @@
-"""Idle guest time at a terminal: it passes as on the wall clock, and ends as soon as somebody types.
+"""Idle guest time at a terminal: idle time passes at the speed of the wall clock, and ends at
+keyboard input.
 
-A guest that only the keyboard could wake waits for the keyboard, and the listeners are told so once.
-A guest that a key would not wake either is at a dead end.
+If only keyboard input can wake the guest, the host waits for input, and calls the listeners the
+first time. If keyboard input cannot wake the guest either, the guest is stuck.
 
-The guest can see one effect of this module: the moment at which typed input arrives.
+The guest can see one effect of this module: the guest time at which typed input arrives.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from armvirt.board.console import Console
     from armvirt.machine.watch import RunTime
 
-SLICE_S = 0.1  # the longest time that Ctrl-C has to wait
+SLICE_S = 0.1  # the maximum delay of Ctrl-C
 
 
 class Pacer:
-    """Decides how far idle time may jump. ``pace``: idle time passes as on the wall clock.
+    """Decides how far guest time advances while every CPU is idle. ``pace``: idle time passes at
+    the speed of the wall clock.
 
     Each of ``listeners`` is called when the guest waits for the keyboard for the first time.
     """
@@ -29,7 +31,7 @@ class Pacer:
     def __init__(self, console: Console, receiver: Receiver, run_time: RunTime, pace: bool) -> None:
         self._console, self._receiver, self._run_time = console, receiver, run_time
         self._pace = pace
-        self.waits = False  # for the keyboard, which alone could wake the guest
+        self.waits = False  # only the keyboard could wake the guest
         self.listeners: list[Callable[[], None]] = []
         self._told = False
 
@@ -38,15 +40,16 @@ class Pacer:
 
     @property
     def wanted(self) -> bool:
-        """Whether idle time has to be asked for: a person may type, or time is paced."""
+        """Whether the host has to call `idle`: the console is interactive, or idle time is
+        paced."""
         return self._console.interactive or self._pace
 
     def idle(self, now: int, due: int | None) -> int | None:
-        """Every CPU waits. ``due`` ns is the next event (None: never). Returns the ns to go on at,
-        or None to give up: where the run has to end, and where nothing could wake the guest.
+        """The time in ns to continue at while every CPU waits, or None if the run has to end or no
+        event can wake the guest. ``due`` is the time of the next event in ns (None: no event).
 
-        Without pacing, time jumps to ``due``; where nothing is due, the host waits for a person to
-        type.
+        Without pacing, time jumps to ``due``; if no event is due, the host waits for keyboard
+        input.
         """
         console = self._console
         if due is not None and not self._pace:

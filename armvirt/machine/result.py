@@ -1,4 +1,4 @@
-"""How a run ended: its `Result`, and how the verdict is found."""
+"""How a run ended: its `Result`, and the `Judge` that finds the verdict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONSOLE_SHOWN = 60
 WAITS = "waits for an interrupt (WFI)"
 
 #: An instruction that the guest executed and that is UNDEFINED on this machine
-#: (`armvirt.hw.pe.Pe.lacking`), and the option that serves it.
+#: (`armvirt.hw.pe.Pe.lacking`), and the option that enables it.
 LACKING = {
     "semihosting": "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting",
     "wfxt": "WFIT or WFET is UNDEFINED without --cpu-features wfxt",
@@ -35,12 +35,12 @@ LACKING = {
 class Result(NamedTuple):
     """How a run ended.
 
-    ``verdict``: pass or fail (the guest said so), off (powered off without a verdict), reset (with
-    ``reboot`` off), stuck (``diagnosis`` says why), limit. ``ns`` is virtual time, ``insns`` what
-    all CPUs have retired, ``trace_hash`` is None without one, and where a limit of host time left
-    no time for the digest of the RAM; ``guest_code`` the code of a semihosting exit, ``recent`` the
-    last events where events were recorded. ``intid`` is the interrupt for which a stuck guest waits
-    in vain, if one has fired.
+    ``verdict``: pass or fail (reported by the guest), off (powered off without a verdict), reset
+    (with ``reboot`` off), stuck (``diagnosis`` has the cause), limit. ``ns`` is virtual time,
+    ``insns`` the number of instructions that all CPUs have retired. ``trace_hash`` is None if the
+    hash is off, or if a limit of host time left no time for the digest of the RAM. ``guest_code``
+    is the code of a semihosting exit, ``recent`` the last events if events were recorded. ``intid``
+    is an interrupt that has fired, but cannot wake a stuck guest; None if there is none.
     """
 
     verdict: str
@@ -55,8 +55,8 @@ class Result(NamedTuple):
     intid: int | None = None
 
     def __repr__(self) -> str:
-        """As a NamedTuple, without what is long: the whole of ``console`` and ``recent`` is in
-        these fields."""
+        """The fields like a NamedTuple, but only the end of ``console`` and the number of events in
+        ``recent``."""
         last = self.console[-CONSOLE_SHOWN:]
         console = repr(last) if last == self.console else f"...{last!r}"
         rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []
@@ -82,7 +82,7 @@ class Result(NamedTuple):
 class Judge:
     """Finds the verdict of a run from the event that ended it, the console and the vCPUs.
 
-    ``digest`` gives the trace hash at this moment, ``recent`` has the last events.
+    ``digest`` returns the current trace hash, ``recent`` has the last events.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Judge:
     def make(
         self, verdict: str, diagnosis: str = "", guest_code: int | None = None, pc: int = 0
     ) -> Result:
-        """A result at this moment. The diagnosis of a run that did not pass names what the guest
-        executed and the machine does not have."""
+        """A result with the current state. For a run that did not pass, the diagnosis names
+        instructions that the guest executed and that the machine does not have."""
         if verdict in ("fail", "stuck", "limit") and (lacking := self._lacking()):
             diagnosis = f"{diagnosis}; {lacking}" if diagnosis else lacking
         board = self._board
@@ -115,7 +115,8 @@ class Judge:
         )  # fmt: skip
 
     def of_event(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
-        """The result of a run that the guest ended. A console script with a step left fails it."""
+        """The result of a run that the guest ended. If a step of the console script is left, the
+        verdict is fail."""
         if isinstance(event, StuckExit):
             result = self.make(
                 "stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc
@@ -135,13 +136,13 @@ class Judge:
         return self.make("fail", f"the script waited in vain for {self._awaited()!r}")
 
     def of_idleness(self) -> Result:
-        """The result of a run in which every vCPU waits and nothing is due."""
+        """The result of a run in which every vCPU waits and no event is due."""
         result = self.of_event(StuckExit(self._idle_cause(), self._board.vcpus[0].context.pc))
         fired = (cause.intid for cause in self._board.vm.why_idle() if cause.intid is not None)
         return result._replace(intid=next(fired, None))
 
     def waiting(self) -> str:
-        """A sentence about the vCPUs of a guest that only the keyboard could wake."""
+        """A sentence about the vCPUs of a guest that only keyboard input could wake."""
         vcpus = [vcpu for vcpu in self._board.vcpus if vcpu.power is not Power.OFF]
         what = WAITS
         if any(vcpu.runnable for vcpu in vcpus):
@@ -151,7 +152,7 @@ class Judge:
         return self.describe(vcpus[0].context.pc, self._idle_cause(what, " but the keyboard"))
 
     def describe(self, pc: int, cause: str, cpu: int | None = None) -> str:
-        """One line for a guest that cannot go on: the CPU if there are several, cause, PC,
+        """One line for a guest that cannot continue: the CPU ``cpu`` unless None, cause, PC,
         symbol."""
         who = "the guest" if cpu is None else f"CPU {cpu} of the guest"
         return f"{who} {cause}: {self._place(pc)}"
@@ -165,7 +166,7 @@ class Judge:
 
     def _lacking(self) -> str:
         """The instructions that the guest executed and that are UNDEFINED on this machine, each
-        with the option that serves it."""
+        with the option that enables it."""
         pcpus = self._board.kvm.host.pcpus
         found = {name: pc for pcpu in pcpus for name, pc in pcpu.pe.lacking.items()}
         return "; ".join(

@@ -1,4 +1,4 @@
-"""The run loop: drives a board until the guest ends, or until a goal is reached."""
+"""The run loop: runs a board until the guest ends, or until a goal is reached."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 class Arrival(Protocol):
-    """A place that a vCPU has reached. ``moved``: the guest executes elsewhere, so that its places
-    have other addresses now."""
+    """A place that a vCPU has reached. ``moved``: the guest executes at other addresses, so that
+    its places have other addresses now."""
 
     @property
     def text(self) -> str: ...
@@ -29,17 +29,16 @@ class Arrival(Protocol):
 
 
 class Reached(NamedTuple):
-    """The part of a goal at which a run stopped, in words."""
+    """The part of a goal at which a run stopped, as text."""
 
     text: str
     moved: bool = False
 
 
 class Goal(NamedTuple):
-    """Where a run stops before the guest's end: after ``insns`` instructions of all CPUs, at ``ns``
-    of guest time, after ``timeout_s`` seconds of host time (None: no such limit), when ``text`` has
-    appeared on the console from now on, or where ``at`` gives an
-    arrival."""
+    """Where a run stops before the guest ends: after ``insns`` instructions of all CPUs, at ``ns``
+    of guest time, after ``timeout_s`` seconds of host time (None: no such limit), when ``text``
+    appears on the console after the start of the run, or when ``at`` returns an arrival."""
 
     insns: int | None = None
     ns: int | None = None
@@ -49,8 +48,8 @@ class Goal(NamedTuple):
 
 
 class Runner:
-    """Runs one board. ``result`` is how the guest ended, None while it has not; ``restarted`` is
-    called after a reset."""
+    """Runs one board. ``result`` is how the guest ended, None while the guest has not ended;
+    ``restarted`` is called after a reset."""
 
     def __init__(
         self,
@@ -85,7 +84,7 @@ class Runner:
                     return result
 
     def _reached(self, goal: Goal, appeared: Callable[[], bool]) -> Reached | None:
-        """The part of the goal that has been reached."""
+        """The part of the goal that has been reached; None if no part has been reached."""
         if appeared():
             return Reached(f"{goal.text!r} appeared")
         if (arrival := goal.at()) is not None:
@@ -99,8 +98,8 @@ class Runner:
         return None
 
     def _step(self, goal: Goal) -> Result | None:
-        """Drive the board once, and handle the event that stopped it. The result if the guest has
-        ended."""
+        """Run the board once, and handle the event that stopped it. Returns the result if the guest
+        has ended."""
         stop = self._board.run(
             NEVER if goal.ns is None else goal.ns, NEVER if goal.insns is None else goal.insns
         )
@@ -121,8 +120,8 @@ class Runner:
 def _watched(
     console: Console, text: bytes | None, stop: Callable[[], None]
 ) -> Iterator[Callable[[], bool]]:
-    """Within this, ``stop`` is called when ``text`` has appeared on the console, from here on. The
-    function says whether it has."""
+    """In the block, call ``stop`` when ``text`` has appeared on the console after the start of the
+    block. The function yielded returns whether ``text`` has appeared."""
     if text is None:
         yield lambda: False
         return

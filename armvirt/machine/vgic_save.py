@@ -1,7 +1,7 @@
-"""Save and restore of an interrupt controller through its device attributes alone, as QEMU's
-kvm_arm_gic*_{get,put}.
+"""Save and restore of an interrupt controller through its device attributes alone, like
+kvm_arm_gic*_{get,put} of QEMU.
 
-Which registers, and in which order, is a table per model; the order of restoring is the table's.
+A save returns a list of attributes with their values, in the order of restoring.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALL_ONES = 0xFFFF_FFFF
 CTLR, IIDR, TARGETS, ROUTERS, SGI_FRAME = 0x000, 0x008, 0x800, 0x6000, 0x1_0000
 PROPBASER, PENDBASER = (0x70, 0x74), (0x78, 0x7C)
 PRIVATE, SGIS = 32, 16
-#: Of the CPU interfaces: ICC_* in the order of KVM's table; GICC_* by offset.
+#: The registers of the CPU interfaces: ICC_* in the order of KVM's table; GICC_* by offset.
 ICC_SAVED = (
     "ICC_SRE_EL1", "ICC_CTLR_EL1", "ICC_PMR_EL1", "ICC_BPR0_EL1", "ICC_BPR1_EL1",
     *(f"ICC_AP{group}R{n}_EL1" for group in (0, 1) for n in range(4)), "ICC_IGRPEN0_EL1", "ICC_IGRPEN1_EL1",
@@ -42,19 +42,19 @@ ITS_CTLR, ITS_SAVED = 0x00, (0x04, 0x80, 0x90, 0x88, *(0x100 + 8 * n for n in ra
 
 
 class Array(NamedTuple):
-    """Registers with ``bits`` per interrupt. ``clear`` is where ones take away what the array at
-    ``offset`` sets."""
+    """Registers with ``bits`` bits per interrupt. ``offset`` is the array that sets fields,
+    ``clear`` the array that clears them (None: ``offset`` can clear fields itself)."""
 
     offset: int
     bits: int
     clear: int | None = None
 
 
-#: Group, trigger, priority, and then what they decide about: pending, active, enabled.
+#: Group, trigger and priority first, because pending, active and enabled depend on them.
 ARRAYS = (Array(IGROUPR, 1), Array(ICFGR, 2), Array(IPRIORITYR, 8), Array(ISPENDR, 1, ICPENDR),
           Array(ISACTIVER, 1, ICACTIVER), Array(ISENABLER, 1, ICENABLER))  # fmt: skip
 
-#: Who sent a GICv2's pending SGIs, in place of the sender that ISPENDR makes up (the vCPU itself).
+#: The senders of a GICv2's pending SGIs; a restore of ISPENDR sets the vCPU itself as the sender.
 SGI_SENDERS = Array(0xF20, 8, 0xF10)
 
 
@@ -77,8 +77,8 @@ def _words(array: Array, first: int, last: int) -> Iterable[int]:
 def _array(
     device: VgicDevice, group: int, where: int, array: Array, first: int, last: int
 ) -> Iterator[Saved]:
-    """The words of interrupts [first, last); ``where`` is the CPU's part of the attribute and the
-    frame's offset."""
+    """The words of interrupts [first, last); ``where`` is the CPU part of the attribute plus the
+    offset of the frame."""
     for word in _words(array, first, last):
         value = device.get_attr(group, where + array.offset + 4 * word)
         if array.clear is not None:
@@ -92,7 +92,8 @@ def _arrays(device: VgicDevice, group: int, where: int, first: int, last: int) -
 
 
 def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Saved]:
-    """Those of these that are there: active priorities depend on the interface's shape."""
+    """The attributes of ``attrs`` that exist: the number of active-priority registers depends on
+    the priority bits."""
     for attr in attrs:
         try:
             yield Saved(group, attr, device.get_attr(group, attr))
@@ -104,12 +105,12 @@ def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Save
 def save_v3(
     device: VgicDevice, affinities: Iterable[int], high: Collection[Line] = ()
 ) -> list[Saved]:
-    """A GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these affinities
-    (MPIDR[23:0]).
+    """Save a GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these
+    affinities (MPIDR[23:0]).
 
-    ``high`` are the SPIs whose line is high now. LEVEL_INFO tells only of those that are
-    level-sensitive, but is restored whatever the trigger is (kvm vgic_write_irq_line_level_info):
-    the guest may change the trigger later.
+    ``high`` are the SPIs whose line is high now. LEVEL_INFO reads 1 only for level-sensitive SPIs,
+    but the restore sets the line whatever the trigger is (kvm vgic_write_irq_line_level_info),
+    because the guest may change the trigger later.
     """
     cpus = [affinity << 32 for affinity in affinities]
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
@@ -150,12 +151,12 @@ def _levels(
 def save_v2(
     device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] = ()
 ) -> list[Saved]:
-    """A GICv2. It has no line levels: whoever drives a line says it again, before the restore.
-    (After it, an edge-triggered interrupt would become pending once more.)
+    """Save a GICv2. The attributes have no line levels: the VMM has to drive each line again before
+    the restore. (After the restore, an edge-triggered interrupt would become pending once more.)
 
-    ``high`` are the lines that are high now. GICD_ISPENDR has them too, if they are
-    level-sensitive, and restored from there they would stay pending when the line falls. (What the
-    guest has made pending beside a high line is lost, unless the line is left out of ``high``.)
+    ``high`` are the lines that are high now. GICD_ISPENDR reads 1 for these lines too, if they are
+    level-sensitive; restored by ISPENDR, the interrupts would stay pending when the line falls. (An
+    ISPENDR write of the guest during a high line is lost, unless the line is left out of ``high``.)
     """
     return [_without_lines(device, row, high) for row in _save_v2(device, vcpu_ids)]
 
@@ -193,15 +194,15 @@ def _save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
 
 
 def restore(device: VgicDevice, rows: Iterable[Saved]) -> None:
-    """Write what `save_v2` or `save_v3` gave into a controller of the same shape. Memory is in
-    place before."""
+    """Write the attributes that `save_v2` or `save_v3` returned into a controller with the same
+    configuration. Memory has to be restored first."""
     for group, attr, value in rows:
         device.set_attr(group, attr, value)
 
 
 def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
-    """An ITS: its tables and the pending tables into guest memory, which is to be saved after this;
-    its registers."""
+    """Save an ITS: write its tables and the pending tables into guest memory, and return its
+    registers. Guest memory has to be saved afterwards."""
     its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_SAVE_TABLES)
     device.set_attr(VgicGroup.CTRL, VgicCtrl.SAVE_PENDING_TABLES)
     attrs = (*ITS_SAVED, ITS_CTLR)
@@ -211,8 +212,8 @@ def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
 
 
 def restore_its(its: ItsDevice, rows: Iterable[Saved]) -> None:
-    """The registers, the tables from guest memory, and last GITS_CTLR. The redistributors are
-    restored before."""
+    """Restore an ITS: its registers, its tables from guest memory, and last GITS_CTLR. The
+    redistributors have to be restored first."""
     *registers, control = rows
     for row in registers:
         its.set_attr(*row)

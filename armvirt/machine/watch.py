@@ -1,10 +1,10 @@
-"""What ends work from outside: a limit of host time, and a signal. One object, asked wherever the
-work can stay.
+"""Requests to end work: a limit of host time, and a signal, in one object that every long operation
+checks.
 
-A guest's run is stopped where nothing of it changes: while one is under way, a signal only leaves a
-request, and the host's loop and the engines ask every 20 ms of host time (`Host.on_poll`).
-Everything else (loading, digests, reports) is Python code that an exception can leave anywhere, so
-there a signal raises at once.
+A guest's run stops only at a point where its result does not change: during a run a signal only
+leaves a request, and the host's loop and the engines check for it every 20 ms of host time
+(`Host.on_poll`). All other work (loading, digests, reports) is Python code that an exception can
+end anywhere, so there a signal raises at once.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from types import FrameType
 
 from armvirt.errors import LimitError
 
-REPORT_S = 0.25  # after a limit of host time: for the digest of a run that the limit ended
+REPORT_S = 0.25  # after the limit of host time, for the digest of a run that the limit ended
 
 
 class Watch:
-    """Whether work has to end. ``seconds`` of the host's time are the limit (None: there is none),
-    of which ``spent`` are over already.
+    """Whether work has to end. ``seconds`` is the limit of host time (None: no limit), of which
+    ``spent`` seconds have passed already.
 
-    `request` is for signal handlers. ``with watch:`` is around what must not be left by an
-    exception: a request that comes meanwhile is kept, `requested` says so, and its exception is
-    raised at the end of the block.
+    Signal handlers call `request`. In a ``with watch:`` block, which no exception must interrupt, a
+    request is kept: `requested` is True, and the exception is raised at the end of the block.
     """
 
     def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
@@ -41,12 +40,12 @@ class Watch:
         )
 
     def limit(self, seconds: float, spent: float = 0.0) -> None:
-        """The limit, from now on."""
+        """Set the limit of host time; ``seconds`` counts from now, less ``spent``."""
         self.seconds, self.deadline = seconds, monotonic() + seconds - spent
 
     @property
     def left(self) -> float | None:
-        """Seconds until the limit; None without one."""
+        """Seconds until the limit; None if there is no limit."""
         return None if self.deadline is None else self.deadline - monotonic()
 
     @property
@@ -56,13 +55,13 @@ class Watch:
 
     @property
     def requested(self) -> bool:
-        """Whether a request waits for the end of the ``with`` block."""
+        """Whether a request is kept until the end of the ``with`` block."""
         return self._request is not None
 
     def request(self, error: BaseException) -> None:
         """End the work with ``error``: now, or at the end of the ``with`` block that is under way.
 
-        A second request is obeyed at once: whoever asks again does not want to wait.
+        A second request raises at once, even in a ``with`` block.
         """
         if not self._held or self._request is not None:
             raise error
@@ -83,9 +82,9 @@ class Watch:
             error, self._request = self._request, None
             raise error
 
-    # Python's own handler of SIGINT raises KeyboardInterrupt wherever the program is: at the first
-    # instruction of a callback of the engine it would be printed and lost. A program with a handler
-    # of its own keeps it.
+    # Python's default handler of SIGINT raises KeyboardInterrupt at any instruction: in a callback
+    # of the engine the exception would be printed and lost. A handler that the program has set is
+    # kept.
 
     def _take_ctrl_c(self) -> None:
         import signal
@@ -93,7 +92,7 @@ class Watch:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             try:
                 self._restore = signal.signal(signal.SIGINT, self._ctrl_c)
-            except ValueError:  # not the main thread, which alone gets signals
+            except ValueError:  # not the main thread; only the main thread gets signals
                 self._restore = None
 
     def _give_ctrl_c_back(self) -> None:
@@ -108,7 +107,7 @@ class Watch:
 
 
 class RunTime:
-    """The host time that a run may take: the limit of its `Watch`, and a limit of its own."""
+    """The host time that a run may take: the limit of its `Watch`, and the limit of the run."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -119,7 +118,7 @@ class RunTime:
         return f"<RunTime of {self.watch!r}>"
 
     def start(self, timeout_s: float | None) -> None:
-        """A run begins, which may take ``timeout_s`` seconds (None: no limit of its own)."""
+        """Start a run that may take ``timeout_s`` seconds (None: only the limit of the `Watch`)."""
         own = None if timeout_s is None else monotonic() + timeout_s
         limits = [limit for limit in (self.watch.deadline, own) if limit is not None]
         self._deadline = min(limits, default=None)
@@ -127,16 +126,17 @@ class RunTime:
 
     @property
     def expired(self) -> bool:
-        """Whether the limit has passed."""
+        """Whether a limit of host time has passed."""
         return self._deadline is not None and monotonic() >= self._deadline
 
     @property
     def over(self) -> bool:
-        """Whether the run has to end: by its limit, or by a request to its watch."""
+        """Whether the run must end: its limit of host time has passed, or a signal has requested
+        the end (`Watch.requested`)."""
         return self.watch.requested or self.expired
 
     def check_digest(self) -> None:
-        """LimitError once the digest at the end of the run has no time left."""
+        """Raise LimitError if no host time is left for the digest at the end of the run."""
         late = self._deadline is not None and monotonic() >= self._deadline + REPORT_S
         if self.watch.requested or late:
             raise LimitError("host time is over")

@@ -1,4 +1,5 @@
-"""Boot protocols: what kind of file a guest is, where it goes, where device tree and initrd go."""
+"""Boot protocols: the file format of a guest, and the addresses of guest, device tree and
+initrd."""
 
 from armvirt.board.boot.bios import check_bios, load_bios
 from armvirt.board.boot.loader import check, check_initrd, load, load_initrd

@@ -1,4 +1,4 @@
-"""Firmware in the boot ROM at address 0, such as U-Boot's or EDK II's for QEMU's virt board."""
+"""Firmware in the boot ROM at address 0, such as U-Boot or EDK II for QEMU's virt board."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def load_bios(path: str | Path, rom: Region, ram_base: int) -> Loaded:
-    """Firmware for the ROM. The file is flat, and entered at its first byte; firmware looks for the
-    device tree at the base of RAM."""
+    """Load firmware for the ROM. The file is flat, and the entry is its first byte; firmware
+    expects the device tree at the base of RAM. ImageError if the file is an ELF file or larger than
+    the ROM."""
     with Input(path, "firmware image", rom.size) as source:
         _check(source, rom)
         data = source.read_at(0, source.size)
@@ -25,7 +26,7 @@ def load_bios(path: str | Path, rom: Region, ram_base: int) -> Loaded:
 
 
 def check_bios(path: str | Path, rom: Region) -> None:
-    """As `load_bios`, without reading all of it."""
+    """Check firmware like `load_bios`, without reading the whole file."""
     with Input(path, "firmware image", rom.size) as source:
         _check(source, rom)
 

@@ -1,10 +1,10 @@
-"""ELF guests: static executables at their physical addresses, and position-independent ones.
+"""ELF guests: static executables at their physical addresses, and position-independent executables.
 
-Segments go to p_paddr, and an entry given as a virtual address follows its segment, as in QEMU. A
-position-independent executable that is not linked inside RAM goes to RAM base + 2 MiB (or
-``--load-addr``); relocations are left to its own start-up code, which has to be able to do that on
-hardware too. Headers are parsed here, in a few lines, because start-up time counts; formats are
-those of the System V gABI.
+Segments are loaded at p_paddr; a virtual entry address is translated with the segment that contains
+it, as in QEMU. A position-independent executable that is not linked inside RAM is loaded at RAM
+base + 2 MiB (or ``--load-addr``); the guest's start-up code does the relocations, as on hardware.
+Headers are parsed here, without a library, to keep the start-up time short; formats are those of
+the System V gABI.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PT_LOAD, _PT_DYNAMIC, _DT_NEEDED = 1, 2, 1
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _MAX_DYNAMIC = 1 << 16
-_MAX_SHARED = 1 << 20  # bytes that segments may have from the same place of the file
+_MAX_SHARED = 1 << 20  # bytes of the file that several segments may share
 
 
 class Header(NamedTuple):
@@ -56,8 +56,8 @@ class ProgramHeader(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Where an ELF file goes: its loadable segments at their guest addresses, the entry point, what
-    was added."""
+    """The placement of an ELF file: its loadable segments at their guest addresses, the entry
+    point, and ``bias``, the number added to the addresses of the file."""
 
     placed: list[ProgramHeader]
     entry: int
@@ -65,7 +65,8 @@ class Plan(NamedTuple):
 
 
 def plan(source: Input, ram: Ram, load_addr: int | None = None) -> Plan:
-    """What the headers say, without a look at the contents; ImageError says why it cannot run."""
+    """Place an ELF file by its headers, without reading the segments. ImageError if the file cannot
+    run."""
     header = read_header(source)
     programs = _program_headers(source, header)
     _refuse_dynamic(source, programs)
@@ -82,7 +83,7 @@ def plan(source: Input, ram: Ram, load_addr: int | None = None) -> Plan:
 
 
 def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
-    """Load an ELF file; ImageError says why it cannot run."""
+    """Load an ELF file. ImageError if the file cannot run."""
     placed, entry, bias = plan(source, ram, load_addr)
     segments = tuple(Segment(p.paddr, source.read_at(p.offset, p.filesz), p.memsz) for p in placed)
     symbols = SymbolTable(source.path, bias, [(p.paddr, p.vaddr, p.memsz) for p in placed], source)
@@ -90,7 +91,7 @@ def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
 
 
 def read_header(source: Input) -> Header:
-    """The ELF header, if it is one that armvirt runs."""
+    """Read the ELF header. ImageError if the file is not an AArch64 executable."""
     raw = source.head(_EHDR.size)
     if len(raw) < 20:
         raise ImageError(
@@ -117,7 +118,8 @@ def read_header(source: Input) -> Header:
 
 
 def _check_ident(path: str, raw: bytes) -> None:
-    """Machine first: "this is x86" says more than "this is 32-bit"."""
+    """Check the identification. The machine is checked first, because "x86" is a better error than
+    "32-bit"."""
     big = raw[5] == 2
     machine = int.from_bytes(raw[18:20], "big" if big else "little")
     if machine != _AARCH64:
@@ -144,9 +146,9 @@ def _program_headers(source: Input, header: Header) -> list[ProgramHeader]:
 
 
 def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
-    """A program that needs shared libraries is for an operating system, not for a board."""
+    """Refuse a program that needs shared libraries, because it needs an operating system."""
     dynamic = [program for program in programs if program.type == _PT_DYNAMIC]
-    if len(dynamic) > 1:  # the gABI has one _DYNAMIC; to look through thousands takes long
+    if len(dynamic) > 1:  # the gABI has one _DYNAMIC; reading thousands takes long
         raise ImageError(source.path, f"it has {len(dynamic)} dynamic segments", "build it again")
     for program in dynamic:
         if program.filesz <= _MAX_DYNAMIC and not program.filesz % 16:
@@ -158,8 +160,8 @@ def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
 
 
 def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
-    """Segments may share bytes of the file, but a small file must not fill a large RAM by doing
-    so."""
+    """Limit the bytes of the file that segments share, so that a small file cannot fill a large
+    RAM."""
     total = sum(program.filesz for program in programs)
     if total > source.size + _MAX_SHARED:
         raise ImageError(
@@ -172,7 +174,7 @@ def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
 def _bias(
     path: str, header: Header, loadable: list[ProgramHeader], ram: Ram, load_addr: int | None
 ) -> int:
-    """What to add to the addresses of the file."""
+    """The number to add to the addresses of the file."""
     lowest = min(program.vaddr for program in loadable)
     if header.type == _ET_EXEC:
         if load_addr is not None:
@@ -223,8 +225,7 @@ def _check_segments(source: Input, programs: list[ProgramHeader], ram: Ram) -> N
 
 
 def _entry(path: str, entry: int, programs: list[ProgramHeader]) -> int:
-    """The physical address of the entry point, which a file gives as virtual or physical
-    address."""
+    """The physical address of the entry point; the file has a virtual or a physical address."""
     for program in programs:
         if program.vaddr <= entry < program.vaddr + program.memsz:
             return _aligned(path, entry - program.vaddr + program.paddr)

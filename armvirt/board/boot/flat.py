@@ -1,4 +1,4 @@
-"""Flat binaries: bytes without a header, entered at the first one."""
+"""Flat binaries: files without a header, with the entry at the first byte."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from armvirt.errors import ImageError
 from armvirt.inputs import Input
 
 LOAD_OFFSET = 0x80000
-"""Where QEMU puts a raw kernel: RAM base + 512 KiB (hw/arm/boot.c)."""
+"""The load offset of a raw kernel in QEMU: RAM base + 512 KiB (hw/arm/boot.c)."""
 
 
 def place(source: Input, ram: Ram, load_addr: int | None = None) -> int:
-    """Where a flat binary goes: ``load_addr`` (default RAM base + 512 KiB). ImageError where it
-    cannot."""
+    """The load address of a flat binary: ``load_addr`` (default RAM base + 512 KiB). ImageError if
+    the binary cannot be loaded there."""
     address = ram.base + LOAD_OFFSET if load_addr is None else load_addr
     if source.size < 4:
         raise ImageError(

@@ -1,5 +1,5 @@
-"""The arm64 Image of Linux (Documentation/arch/arm64/booting.rst): plain, in gzip, or in an EFI
-zboot wrapper."""
+"""The arm64 Image of Linux (Documentation/arch/arm64/booting.rst): plain, compressed with gzip, or
+in an EFI zboot image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MAGIC, _MAGIC_AT = b"ARM\x64", 56
 _GZIP = b"\x1f\x8b"
 _HEADER_SIZE = 64
 _FIELDS = struct.Struct("<QQQ")
-# Without an image_size the header is of before v3.17 and text_offset cannot be trusted: 0x80000
-# then.
+# Without an image_size the header is older than v3.17, and text_offset is not reliable: 0x80000 is
+# used.
 _OLD_TEXT_OFFSET = 0x80000
 _UNPACK_STEP = 1 << 20
 
@@ -33,7 +33,7 @@ class ImageHeader(NamedTuple):
 
 
 def recognise(head: bytes) -> bool:
-    """Whether a file that starts so is, or should hold, an Image."""
+    """Whether ``head`` is the start of an Image, of a gzip file or of an EFI zboot image."""
     return _is_image(head) or head.startswith(_GZIP) or _is_zboot(head)
 
 
@@ -46,14 +46,15 @@ def _is_zboot(head: bytes) -> bool:
 
 
 def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
-    """Load an Image at a 2 MiB boundary + text_offset; ImageError says why it cannot run."""
+    """Load an Image at a 2 MiB boundary + text_offset. ImageError if the Image cannot run."""
     data = _unpacked(source, ram)
     address, size = _place(source.path, data, len(data), ram, load_addr)
     return Loaded(source.path, "image", (Segment(address, data, size),), address, address + size)
 
 
 def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
-    """As `load`, as far as the header tells: what is compressed is not unpacked to its end."""
+    """Check an Image like `load`, by its header only: compressed data is not unpacked
+    completely."""
     head = source.head()
     if _is_zboot(head):
         _payload(source, head)
@@ -76,8 +77,8 @@ def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
 
 
 def _place(path: str, data: bytes, size: int, ram: Ram, load_addr: int | None) -> tuple[int, int]:
-    """(address, size in memory) of an Image that begins with ``data`` and has ``size`` bytes in its
-    file."""
+    """(load address, size in memory) of an Image that begins with ``data``, and whose file has
+    ``size`` bytes."""
     header = _header(path, data)
     size = max(header.image_size, size)
     address = _address(path, header, ram) if load_addr is None else load_addr
@@ -94,7 +95,8 @@ def _place(path: str, data: bytes, size: int, ram: Ram, load_addr: int | None) -
 
 
 def _address(path: str, header: ImageHeader, ram: Ram) -> int:
-    """As QEMU: an offset below 4 KiB moves up by 2 MiB, so that the start of RAM stays free."""
+    """The load address, as in QEMU: an offset below 4 KiB is increased by 2 MiB, so that the start
+    of RAM stays free."""
     return ram.base + header.text_offset + (ALIGN if header.text_offset < 4096 else 0)
 
 
@@ -108,7 +110,7 @@ def _header(path: str, data: bytes) -> ImageHeader:
 
 
 def _unpacked(source: Input, ram: Ram) -> bytes:
-    """The bytes of the Image itself."""
+    """The bytes of the Image, without gzip and zboot."""
     head = source.head()
     if _is_zboot(head):
         return _from_zboot(source, head, ram)
@@ -121,7 +123,7 @@ def _unpacked(source: Input, ram: Ram) -> bytes:
 
 
 def _from_zboot(source: Input, head: bytes, ram: Ram) -> bytes:
-    """What is in an EFI zboot image."""
+    """The bytes of the Image in an EFI zboot image."""
     return _gunzip(source, *_payload(source, head), ram)
 
 
@@ -147,7 +149,7 @@ def _payload(source: Input, head: bytes) -> tuple[int, int]:
 
 
 def _gunzip(source: Input, offset: int, size: int, ram: Ram) -> bytes:
-    """Unpack, but never more than fits into RAM: a small file can unpack to anything."""
+    """Unpack gzip data, up to the size of RAM, because a small file can unpack to any size."""
     unpacker = zlib.decompressobj(wbits=31)
     data, end = bytearray(), offset + size
     pending = b""

@@ -14,7 +14,7 @@ from armvirt.units import human_size
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Files that are no guest image but are easily taken for one: offset, magic, what it is, what to do.
+# Files that users pass as a guest image by mistake: offset, magic, problem, remedy.
 _MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xd0\x0d\xfe\xed", "it is a device tree", "pass it with --dtb"),
     (0, b"070701", "it is a cpio archive", "pass it with --initrd, and a kernel as the guest"),
@@ -43,8 +43,8 @@ _MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (
 def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> Loaded:
     """Load a guest: ELF, arm64 Image (plain, gzip or EFI zboot), else a flat binary.
 
-    ``load_addr`` overrides the load address of what is not tied to one. ImageError for all that
-    cannot run.
+    ``load_addr`` replaces the default load address; ImageError if the file is linked at fixed
+    addresses. ImageError also for a file that cannot run.
     """
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
@@ -52,15 +52,15 @@ def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None =
 
 
 def check(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> None:
-    """As `load`, but only the headers are read: what can be said against a guest without loading
-    it."""
+    """Check a guest like `load`, by its headers only, without loading it."""
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
         _format(source).check(source, ram, load_addr)
 
 
 class _Format(NamedTuple):
-    """A format of guest images: how it is loaded, and how it is checked without that."""
+    """A format of guest images: the function that loads a file, and the function that only checks
+    it."""
 
     load: Callable[[Input, Ram, int | None], Loaded]
     check: Callable[[Input, Ram, int | None], object]
@@ -89,14 +89,14 @@ def _refuse_mistakes(path: str, head: bytes) -> None:
 
 
 def load_initrd(path: str | Path, ram_size: int) -> bytes:
-    """The bytes of an initial RAM disk; ImageError if it cannot fit into ``ram_size``."""
+    """The bytes of an initial RAM disk; ImageError if the file is larger than ``ram_size``."""
     with Input(path, "initrd", ram_size) as source:
         _check_initrd(source, ram_size)
         return source.read_at(0, source.size)
 
 
 def check_initrd(path: str | Path, ram_size: int) -> None:
-    """As `load_initrd`, without reading it."""
+    """Check an initial RAM disk like `load_initrd`, without reading it."""
     with Input(path, "initrd", ram_size) as source:
         _check_initrd(source, ram_size)
 

@@ -1,4 +1,4 @@
-"""What a loader hands to the board."""
+"""The data that a loader returns to the board: a loaded guest, its segments and symbols."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NamedTuple, Protocol
 
 
 class SymbolSource(Protocol):
-    """Names for addresses."""
+    """The symbols of a guest: names for addresses."""
 
     def lookup(self, address: int) -> str | None:
-        """``name`` or ``name+0x10``, or None."""
+        """The symbol at an address, as ``name`` or ``name+0x10``; None if there is no symbol."""
 
     def names(self) -> Iterable[str]:
-        """Every name that `address_of` knows."""
+        """Every name for which `address_of` has an address."""
 
     def address_of(self, name: str) -> int | None:
-        """The address of a symbol, or None."""
+        """The address of a symbol; None if there is no symbol of this name."""
 
     def addresses_of(self, name: str) -> list[int]:
-        """The addresses of all symbols of a name: static functions of several files can share
-        one."""
+        """The addresses of all symbols of a name: static functions of several files can have the
+        same name."""
 
 
 class Ram(NamedTuple):
@@ -35,7 +35,7 @@ class Ram(NamedTuple):
         return self.base + self.size
 
     def holds(self, start: int, end: int) -> bool:
-        """Whether [start, end) is inside."""
+        """Whether [start, end) is inside RAM."""
         return self.base <= start <= end <= self.end
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Ram(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """``data`` at guest physical ``address``; the rest of ``size`` bytes is zero."""
+    """``size`` bytes at guest physical ``address``: ``data``, then zeros."""
 
     address: int
     data: bytes
@@ -59,10 +59,10 @@ class Segment(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A guest, ready to be put into memory.
+    """A guest whose file has been read, and that can be written to memory.
 
-    ``kind`` is elf, image, flat or bios. ``end`` is the first address after everything that the
-    guest claims, its bss included (the RAM base if it claims nothing there).
+    ``kind`` is elf, image, flat or bios. ``end`` is the first address after all memory that the
+    guest uses, with its bss (the RAM base for a ROM).
     """
 
     path: str

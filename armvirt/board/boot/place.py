@@ -1,9 +1,10 @@
-"""Where device tree and initrd go: a pure decision.
+"""The addresses of device tree and initrd.
 
-The wishes are QEMU's (hw/arm/boot.c): the initrd far above the image, at min(half of RAM, 128 MiB),
-the device tree in the 2 MiB block after it; for an ELF guest or firmware the device tree at RAM
-base, where such guests look for it. A wish that collides moves up to the next free place, or down
-if there is none above.
+The preferred addresses are those of QEMU (hw/arm/boot.c): the initrd far above the image, at
+min(half of RAM, 128 MiB), and the device tree in the 2 MiB block after the initrd. For an ELF guest
+or firmware, the device tree is at RAM base, where such guests expect it. If the preferred address
+is not free, the next free address above is used, or the lowest free address of RAM if there is none
+above.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from armvirt.errors import UserError
 from armvirt.units import human_size
 
 STACK_ROOM = 1 << 20
-"""Bytes kept free after a flat or ELF guest, which may have put its stack and heap there."""
+"""Bytes kept free after a flat or ELF guest, which may have its stack and heap there."""
 
 _INITRD_OFFSET = 128 << 20
 _BLOCK = 2 << 20
@@ -26,7 +27,7 @@ Range = tuple[int, int]
 
 
 class Placement(NamedTuple):
-    """Guest physical addresses of the device tree and of the initrd (None: there is none)."""
+    """Guest physical addresses of the device tree and of the initrd (None without an initrd)."""
 
     dtb: int
     initrd: int | None
@@ -66,7 +67,7 @@ def place(
 def _image_ranges(loaded: Loaded, ram: Ram) -> list[Range]:
     if loaded.kind == "bios":
         return []
-    # An Image says how much it needs beyond its file; nothing else does.
+    # Only an Image has its size in memory in its header.
     room = 0 if loaded.kind == "image" else STACK_ROOM
     return [(loaded.start, loaded.end + room)]
 
@@ -74,8 +75,8 @@ def _image_ranges(loaded: Loaded, ram: Ram) -> list[Range]:
 def _free(
     size: int, wishes: Sequence[tuple[int, int]], used: Sequence[Range], ram: Ram, what: str
 ) -> int:
-    """The first (address, alignment) that is free as wished, else the first after it, else the
-    lowest in RAM."""
+    """The first preferred address (address, alignment) that is free, else the next free address
+    after one of them, else the lowest free address in RAM. UserError if RAM has no room."""
     for address, align in wishes:
         wished = _up(address, align)
         if _collision(wished, size, used) is None and ram.holds(wished, wished + size):
@@ -94,7 +95,8 @@ def _next_free(address: int, size: int, align: int, used: Sequence[Range], ram: 
 
 
 def _collision(address: int, size: int, used: Sequence[Range]) -> int | None:
-    """The end of a used range that [address, address + size) touches, or None."""
+    """The end of a used range that overlaps [address, address + size); None if no range
+    overlaps."""
     return next((end for start, end in used if address < end and start < address + size), None)
 
 

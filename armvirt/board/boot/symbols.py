@@ -1,8 +1,8 @@
-"""Names for addresses, from the symbol table of an ELF file, read when first asked for.
+"""Names for addresses, from the symbol table of an ELF file, which is read at the first use.
 
-A table is a few arrays beside the file's own string table: what it takes of memory is bounded by
-the file's size, whatever the strings are. (Strings may overlap: n symbols can name the n tails of
-one string.) A name becomes text when it is shown, printable and of bounded length.
+A table is a few arrays and the string table of the file, so the size of the file limits the memory
+of the table. (Strings may overlap: n symbols can name the n tails of one string.) A name is
+converted to text, printable and of limited length, only when it is displayed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _SYM_SIZE = 24
 _SHT_SYMTAB = 2
 _FUNC = 2
 _SHN_UNDEF, _SHN_RESERVED = 0, 0xFF00
-_MAX_SYMBOLS = 1 << 20  # several times what a kernel with everything in it has
+_MAX_SYMBOLS = 1 << 20  # several times the number in a kernel with all options
 _MAX_NAMES = 1 << 28
 
 
 class SymbolTable:
     """The symbols of one ELF file.
 
-    ``bias`` is added to the file's addresses. ``ranges`` are the loaded (physical, virtual, size),
-    so that a PC has its name before the guest turns its MMU on as well as after; none are needed
-    for the symbols of a kernel whose Image was booted. ``file`` is what was loaded: a file that has
-    been changed since has no names to give. A file without symbols, or whose symbol table is
-    damaged, has no names either: that is no reason to refuse the guest.
+    ``bias`` is added to the file's addresses. ``ranges`` are the loaded ranges (physical, virtual,
+    size), so that a PC has a name before and after the guest enables its MMU; the symbols of a
+    kernel whose Image was booted need no ranges. ``file`` is the file that was loaded: if the file
+    has changed since then, the table is empty. The table is also empty for a file without symbols
+    or with a damaged symbol table; such a guest still runs.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class SymbolTable:
         return f"<SymbolTable of {self._path}>"
 
     def lookup(self, address: int) -> str | None:
-        """``name`` or ``name+0x10`` of a virtual or physical address, printable; None where nothing
-        has a name."""
+        """``name`` or ``name+0x10`` of a virtual or physical address, printable; None if no symbol
+        contains the address."""
         index = self._find(address)
         if index is None and (virtual := _moved(self._by_physical, address)) is not None:
             address, index = virtual, self._find(virtual)
@@ -65,27 +65,27 @@ class SymbolTable:
         return f"{name}+{offset:#x}" if offset else name
 
     def address_of(self, name: str) -> int | None:
-        """The (virtual) address of a symbol, or None. The name is as the file has it, not as it is
-        shown."""
+        """The virtual address of a symbol; None if there is no such symbol. ``name`` is the name in
+        the file, not the displayed name."""
         return self._table.address_of(name)
 
     def addresses_of(self, name: str) -> list[int]:
-        """The (virtual) addresses of all symbols of a name."""
+        """The virtual addresses of all symbols of a name."""
         return self._table.addresses_of(name)
 
     @property
     def origin(self) -> tuple[str, int] | None:
-        """The path of the file, and what is added to its addresses; None if it cannot be opened
+        """The path of the file, and the bias of its addresses; None if the file cannot be opened
         again."""
         return None if self._data is not None else (self._path, self._bias)
 
     def names(self) -> Iterator[str]:
-        """Every name that `address_of` knows, in the order of the addresses, one at a time."""
+        """An iterator over the displayed names, in the order of the addresses."""
         return map(self._table.name, range(len(self._table.addresses)))
 
     def _find(self, address: int) -> int | None:
-        """The symbol that an address belongs to. One of unknown size reaches to the next, but not
-        beyond what was loaded."""
+        """The index of the symbol that contains an address. A symbol of unknown size ends at the
+        next symbol, or at the end of the loaded range."""
         table = self._table
         index = bisect_right(table.addresses, address) - 1
         if index < 0:
@@ -118,7 +118,7 @@ class SymbolTable:
 
 
 def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
-    """``address`` as the other one of the two by which a loaded range is known."""
+    """Convert a physical address to a virtual address by the loaded ranges, or the reverse."""
     at = bisect_right(ranges, (address, MASK64, 0)) - 1
     if at < 0:
         return None
@@ -127,7 +127,7 @@ def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
 
 
 class _Piped:
-    """What a pipe gave, to be read as a file."""
+    """The data of a pipe, with the read function of a file."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -139,14 +139,14 @@ class _Piped:
 
 
 class _Table:
-    """The symbols by address, of several at one address the best: a function before an object
-    before a label, global before local, the first of equals. ``keys`` are as `_ranked` gives
-    them."""
+    """The symbols by address. Of several symbols at one address the table has the best: a function
+    before an object before a label, global before local, then the first. ``keys`` have the format
+    of `_ranked`."""
 
     def __init__(self, keys: list[int], raw: bytes, names: bytes, bias: int) -> None:
         keys.sort()
         words = memoryview(raw).cast("Q")
-        # The first of several with one address is the best.
+        # The first key of an address has the best rank.
         firsts = (
             key for key, before in zip(keys, [-1, *keys], strict=False) if key >> 40 != before >> 40
         )
@@ -157,20 +157,21 @@ class _Table:
         self._names = names
 
     def name(self, index: int) -> str:
-        """The name of a symbol as it is shown."""
+        """The displayed name of a symbol."""
         start = self._offsets[index]
-        # A character takes up to four bytes; of a longer name its end is not looked for.
+        # A character takes up to four bytes; the search for the end of the name stops there.
         end = self._names.find(b"\0", start, start + 4 * MOST)
         raw = self._names[start : end if end >= 0 else start + 4 * MOST]
         return printable(raw.decode("utf-8", "replace"))
 
     def address_of(self, name: str) -> int | None:
-        """By looking at one after the other: it is asked once or twice in a run."""
+        """The address of the first symbol of a name. A linear search is sufficient, because a run
+        searches once or twice."""
         index = next(self._named(name), None)
         return None if index is None else self.addresses[index]
 
     def addresses_of(self, name: str) -> list[int]:
-        """As `address_of`, of all that have the name."""
+        """The addresses of all symbols of a name."""
         return [self.addresses[index] for index in self._named(name)]
 
     def _named(self, name: str) -> Iterator[int]:
@@ -206,8 +207,8 @@ def _sections(source: Input | _Piped) -> list[tuple[int, int, int, int]]:
 
 
 def _ranked(raw: bytes, names: bytes, bias: int) -> list[int]:
-    """One number for each symbol that names code or data: address, rank (0 the best) and index,
-    from the top down, in 64, 8 and 32 bits."""
+    """One number for each symbol that names code or data: from the top bits down, the address (64
+    bits), the rank (8 bits, 0 is the best) and the index (32 bits)."""
     words = memoryview(raw).cast(
         "Q"
     )  # st_name, st_info, st_other and st_shndx in one, st_value, st_size

@@ -1,1 +1,1 @@
-"""The devices of the board, a module each."""
+"""The devices of the board, one module for each device."""

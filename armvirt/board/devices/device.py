@@ -1,4 +1,4 @@
-"""What a board expects of a device, and what a board offers a device.
+"""The interfaces between a board and its devices.
 
 A device is a range of registers, an interrupt line and state. The device knows neither its address
 nor its INTID: a `Slot` of the board has them.
@@ -25,48 +25,50 @@ IrqLine = Callable[[int], None]
 
 
 class Timers(Protocol):
-    """Virtual time, as far as a device sees it (``armvirt.hw.clock.Clock`` fits)."""
+    """The virtual time of a device, with timers (``armvirt.hw.clock.Clock`` implements it)."""
 
     @property
     def now(self) -> int:
         """Virtual time in ns."""
 
     def register(self, owner: str, handler: Callable[[str], None]) -> None:
-        """Name the handler of ``owner``'s entries; it is called with the entry's kind."""
+        """Set the handler for the timers of ``owner``; the handler is called with the kind of the
+        timer."""
 
     def arm(self, when: int, owner: str, kind: str = "") -> None:
-        """(Re)arm the one entry of (owner, kind) for ``when`` ns."""
+        """Arm the timer (owner, kind) for ``when`` ns; a timer that is armed already is moved."""
 
     def cancel(self, owner: str, kind: str = "") -> None:
-        """Disarm."""
+        """Disarm the timer (owner, kind)."""
 
     def armed(self, owner: str, kind: str = "") -> int | None:
-        """The ns for which it is armed, or None."""
+        """The time in ns for which the timer (owner, kind) is armed; None if the timer is not
+        armed."""
 
 
 class MmioDevice(Stateful, Protocol):
-    """A device on the bus. Offsets are bytes from its base; ``size`` of an access is 1, 2, 4 or 8
-    bytes.
+    """A device on the bus. Offsets are bytes from the base of the device; ``size`` of an access is
+    1, 2, 4 or 8 bytes.
 
-    Its state has no timers, which are part of the clock's state, and `load` drives no line: the
-    level is part of the interrupt controller's state.
+    The state of a device does not include its timers, which are part of the clock's state. `load`
+    drives no line, because the level is part of the interrupt controller's state.
     """
 
     name: str
     size: int
 
     def read(self, offset: int, size: int) -> int:
-        """The value that a load of ``size`` bytes gets, zero-extended."""
+        """The value of a load of ``size`` bytes, zero-extended."""
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """A store of ``size`` bytes."""
+        """Store ``size`` bytes."""
 
     def reset(self) -> None:
-        """Back to the state after power-on."""
+        """Return to the state after power-on."""
 
 
 class Row(NamedTuple):
-    """One line about a device for a person: a register or a buffer, its value, what it means."""
+    """One line of a table about a device: a register or a buffer, its value and its meaning."""
 
     name: str
     value: int
@@ -74,7 +76,7 @@ class Row(NamedTuple):
 
 
 class Shown(Protocol):
-    """A device that shows its registers."""
+    """A device whose registers can be displayed."""
 
     def rows(self) -> list[Row]:
         """The registers, for display."""
@@ -92,9 +94,10 @@ class Wired(Shown, Protocol):
 class RegisterDevice(ABC):
     """A device whose registers are 32-bit words (an APB peripheral).
 
-    Narrow loads get their byte lanes. A narrow store counts as a store of the whole register if it
-    starts at the word, which is what QEMU does and what guests that use STRB on a UART need;
-    elsewhere it is ignored. A 64-bit access is two words, lower address first.
+    A narrow load returns its bytes of the register. A narrow store at the start of a word is a
+    store of the whole register, as in QEMU; guests that use STRB on a UART need this. A narrow
+    store at another offset is ignored. A 64-bit access is two accesses of a word, lower address
+    first.
     """
 
     name: str
@@ -102,7 +105,7 @@ class RegisterDevice(ABC):
 
     @abstractmethod
     def read_word(self, offset: int) -> int:
-        """The register at ``offset`` (a multiple of 4)."""
+        """Read the register at ``offset`` (a multiple of 4)."""
 
     @abstractmethod
     def write_word(self, offset: int, value: int) -> None:
@@ -125,9 +128,9 @@ class RegisterDevice(ABC):
 
 
 class Surroundings(NamedTuple):
-    """What a board offers a device that it makes: the line of its slot, virtual time, the console,
-    ``spi(intid, level)``, the settings of the board, and the date at virtual time 0 in seconds since
-    1970."""
+    """The parts of the board that a new device can use: the line of its slot, virtual time, the
+    console, ``spi(intid, level)``, the settings of the board, and the date at virtual time 0 in
+    seconds since 1970."""
 
     line: IrqLine
     timers: Timers
@@ -138,11 +141,12 @@ class Surroundings(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One row of a board's list of devices: where the device is and how it is made.
+    """One row of a board's list of devices: the address of the device and the function that makes
+    it.
 
-    ``name`` names its state and its interrupt, ``part`` is what it is (PL011). A board with a ``config`` for which
-    ``present`` is False has no such device. ``node`` makes its node of the device tree, a child of
-    the node of the interrupt controller if ``in_gic``.
+    ``name`` is the name of its state and of its interrupt, ``part`` the part name (PL011). A board
+    with a ``config`` for which ``present`` is False has no such device. ``node`` makes its node of
+    the device tree, a child of the node of the interrupt controller if ``in_gic``.
     """
 
     name: str
@@ -156,7 +160,8 @@ class Slot(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """A device whose line is an interrupt of the board: the name and the part of its `Slot`."""
+    """A device whose line is an interrupt of the board, with the name and the part of its
+    `Slot`."""
 
     slot: str
     part: str
@@ -165,15 +170,16 @@ class Wire(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The prefix of the names of its registers in its manual: UART, of UARTIMSC."""
+        """The prefix of the register names of the device in its manual: UART in UARTIMSC."""
         return self.slot.upper()
 
 
 def primecell_id(part_and_revision: bytes, offset: int) -> int:
-    """The identification registers at 0xFE0 of every Arm PrimeCell: one byte per word.
+    """The value of an identification register (from 0xFE0 on) of an Arm PrimeCell: one byte per
+    word.
 
-    ``part_and_revision`` are the four PeriphID bytes; the PCellID that follows is the same
-    everywhere.
+    ``part_and_revision`` are the four PeriphID bytes; the PCellID that follows is the same for all
+    PrimeCells.
     """
     index = (offset - 0xFE0) >> 2
     identification = part_and_revision + b"\x0d\xf0\x05\xb1"

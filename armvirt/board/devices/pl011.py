@@ -1,14 +1,14 @@
-"""The UART: an Arm PrimeCell PL011 (TRM DDI 0183), as QEMU's virt board has it.
+"""The UART: an Arm PrimeCell PL011 (TRM DDI 0183), as in QEMU's virt board.
 
-Where QEMU and the TRM differ, guests written under QEMU decide: transmission takes no time, the
-enable bits of CR are ignored, and RIS.RX is raised by the first byte unless ``honour_ifls`` asks
-for the FIFO level of the TRM.
+Where QEMU and the TRM differ, this UART behaves like QEMU, for guests that were written for QEMU:
+transmission takes no time, the enable bits of CR are ignored, and the first byte sets RIS.RX,
+unless ``honour_ifls`` selects the FIFO level of the TRM.
 
-Input is pulled from ``receive`` while the FIFO has room, one character per 10 us of virtual time:
-never within the guest's own access. A handler that reads DR and then clears RX by ICR, as many do,
-would otherwise clear the interrupt of a byte that the read had just made room for. Only a guest
-that polls (RX and RT masked) gets the byte the moment it looks at FR: it has no interrupt to lose,
-and each look is expensive.
+While the FIFO has room, the UART reads input from ``receive``, one character per 10 us of virtual
+time, and never during an access of the guest. Otherwise a handler that reads DR and then clears RX
+by ICR, as many handlers do, would clear the interrupt of a byte that arrived with the read. Only a
+guest that polls (RX and RT masked) gets the byte at its read of FR: such a guest can lose no
+interrupt, and each read of FR is expensive.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIFO_DEPTH = 16
 CHARACTER_NS = 10_000
 """One character, start and stop bit included, at a nominal 1 Mbit/s."""
 TIMEOUT_NS = 32_000
-"""RT comes 32 bit periods after the last character (TRM 2.8.3)."""
+"""RT is set 32 bit periods after the last character (TRM 2.8.3)."""
 
 VERSION = 1  # of its state
 _PERIPHERAL_ID = b"\x11\x10\x14\x00"
@@ -63,7 +63,7 @@ RXFE, TXFF, RXFF, TXFE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
 FEN = 1 << 4
 LBE = 1 << 7
 OVERRUN = 1 << 11
-# Plain integers for what runs per character: an IntFlag operation costs a microsecond.
+# Plain integers for code that runs per character: an IntFlag operation takes a microsecond.
 RX, TX, RT, OE = int(Irq.RX), int(Irq.TX), int(Irq.RT), int(Irq.OE)
 RECEIVE_IRQS = RX | RT
 
@@ -87,9 +87,9 @@ _LEVELS = (2, 4, 8, 12, 14, 8, 8, 8)
 class Pl011(RegisterDevice):
     """One UART.
 
-    ``transmit`` gets each byte that the guest sends. ``receive`` is asked for the next byte of
-    input when there is room; None means that there is none now: call ``poll_input`` when that may
-    have changed.
+    ``transmit`` gets each byte that the guest sends. ``receive`` is called for the next byte of
+    input when the FIFO has room, and returns None if there is no input. Call ``poll_input`` when
+    new input may be available.
     """
 
     def __init__(
@@ -132,7 +132,8 @@ class Pl011(RegisterDevice):
         self._arriving = False
 
     def reset(self) -> None:
-        """Power-on state (TRM table 3-1); the line falls, characters on the wire are lost."""
+        """Return to the power-on state (TRM table 3-1). The line falls; characters that have not
+        arrived are lost."""
         self._timers.cancel(self.name, "rx")
         self._timers.cancel(self.name, "timeout")
         self._clear()
@@ -142,13 +143,14 @@ class Pl011(RegisterDevice):
     # --- registers ---
 
     def read_word(self, offset: int) -> int:
-        """The register at ``offset``; unknown ones read as zero."""
+        """Read the register at ``offset``; unknown registers read as zero."""
         if offset in self._reads:
             return self._reads[offset]()
         return self._regs[offset] if offset in self._regs else primecell_id(_PERIPHERAL_ID, offset)
 
     def write_word(self, offset: int, value: int) -> None:
-        """Write the register at ``offset``; unknown and read-only ones ignore it."""
+        """Write the register at ``offset``; writes to unknown and read-only registers are
+        ignored."""
         if offset in self._writes:
             self._writes[offset](value)
         elif offset in self._regs:
@@ -168,7 +170,7 @@ class Pl011(RegisterDevice):
             self._push(value & 0xFF)
         else:
             self.transmit(value & 0xFF)
-        # The byte leaves at once, so every write takes the FIFO through its trigger level.
+        # The byte leaves at once, so every write passes the trigger level of the FIFO.
         self._ris |= TX
 
     def _write_ecr(self, value: int) -> None:
@@ -201,14 +203,14 @@ class Pl011(RegisterDevice):
 
     @property
     def _trigger(self) -> int:
-        """The fill level that raises RX."""
+        """The fill level of the FIFO that sets RIS.RX."""
         if not self._honour_ifls or not self._regs[Reg.LCR_H] & FEN:
             return 1
         return _LEVELS[self._regs[Reg.IFLS] >> 3 & 7]
 
     def poll_input(self) -> None:
-        """There may be input: let the next character arrive, if there is room and none is on its
-        way."""
+        """Schedule the arrival of the next character, if the FIFO has room and no character is
+        scheduled. Called when there may be new input."""
         if not self._arriving and len(self._fifo) < self._depth:
             self._arriving = True
             self._timers.arm(self._timers.now + CHARACTER_NS, self.name, "rx")
@@ -219,7 +221,7 @@ class Pl011(RegisterDevice):
             self.poll_input()
 
     def _pull(self) -> bool:
-        """Take one byte from the sender; False if it has none."""
+        """Read one byte of input into the FIFO; False if there is no input."""
         byte = self.receive()
         if byte is None:
             return False
@@ -229,8 +231,8 @@ class Pl011(RegisterDevice):
 
     def _push(self, byte: int) -> None:
         if len(self._fifo) >= self._depth:
-            # The newest byte is lost; the one that is read next tells of it (TRM 3.3.1). Only
-            # loopback gets here.
+            # The new byte is lost; the last byte of the FIFO gets the overrun flag (TRM 3.3.1).
+            # Only loopback can overrun.
             self._fifo[-1] |= OVERRUN
             self._ris |= OE
             return
@@ -240,7 +242,7 @@ class Pl011(RegisterDevice):
         self._timers.arm(self._timers.now + TIMEOUT_NS, self.name, "timeout")
 
     def _settle_receive(self) -> None:
-        """Withdraw the interrupts whose reason has been read away."""
+        """Clear RX and RT in RIS if a read of the FIFO has removed their cause."""
         if len(self._fifo) < self._trigger:
             self._ris &= ~RX
         if not self._fifo:
@@ -254,13 +256,13 @@ class Pl011(RegisterDevice):
 
     @property
     def listens(self) -> bool:
-        """Whether a byte that arrives would raise the interrupt line."""
+        """Whether the arrival of a byte would raise the interrupt line."""
         return bool(self._regs[Reg.IMSC] & (RX | RT))
 
     # --- line and state ---
 
     def update(self) -> None:
-        """Recompute the interrupt line; tell only changes."""
+        """Recompute the level of the interrupt line, and drive the line if the level changed."""
         level = int(bool(self._ris & self._regs[Reg.IMSC]))
         if level != self.level:
             self.level = level
@@ -273,7 +275,7 @@ class Pl011(RegisterDevice):
                 "rsr": self._rsr, "arriving": self._arriving, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Take over saved state (see `MmioDevice`)."""
+        """Restore what `state` returned (see `MmioDevice`)."""
         checked(state, self.name, VERSION)
         self._regs = {int(Reg[name]): value for name, value in state["registers"].items()}
         self._fifo = deque(state["fifo"])

@@ -1,7 +1,7 @@
 """The real-time clock: an Arm PrimeCell PL031 (TRM DDI 0224).
 
-It counts seconds of virtual time from a fixed date, never the host's: a run must not depend on the
-day.
+The clock counts seconds of virtual time from a fixed date, not the host's time, so that a run does
+not depend on the date of the host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from armvirt.board.tree.fdt import Node
 from armvirt.state import checked
 
 EPOCH = 1_704_067_200
-"""What the clock shows at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""
+"""The date at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""
 
 VERSION = 2  # of its state
 _PERIPHERAL_ID = b"\x31\x10\x14\x00"
@@ -36,7 +36,7 @@ class Reg(IntEnum):
 
 
 def seconds_until(match: int, count: int) -> int:
-    """Seconds until a 32-bit counter at ``count`` shows ``match``; 0: it does now."""
+    """Seconds until a 32-bit counter at ``count`` reaches ``match``; 0 if both are equal."""
     return (match - count) & _MASK
 
 
@@ -72,23 +72,23 @@ class Pl031(RegisterDevice):
 
     def _clear(self) -> None:
         self._match = self._loaded = self._imsc = self._ris = 0
-        self._base = self._epoch * NS_PER_SECOND  # ns that the chip is ahead of virtual time
+        self._base = self._epoch * NS_PER_SECOND  # ns that the clock is ahead of virtual time
 
     def reset(self) -> None:
-        """Registers to zero, the date back to that of the epoch plus virtual time."""
+        """Set the registers to zero, and the date to the epoch plus virtual time."""
         self._timers.cancel(self.name, "alarm")
         self._clear()
         self.update()
 
     def read_word(self, offset: int) -> int:
-        """The register at ``offset``; unknown ones read as zero."""
+        """Read the register at ``offset``; unknown registers read as zero."""
         return (
             self._reads[offset]() if offset in self._reads else primecell_id(_PERIPHERAL_ID, offset)
         )
 
     def write_word(self, offset: int, value: int) -> None:
-        """Write the register at ``offset``; unknown and read-only ones ignore it (CR cannot stop
-        the clock)."""
+        """Write the register at ``offset``; writes to unknown and read-only registers are ignored
+        (CR cannot stop the clock)."""
         if offset in self._writes:
             self._writes[offset](value)
             self.update()
@@ -116,7 +116,8 @@ class Pl031(RegisterDevice):
         self._ris &= ~(value & 1)
 
     def _set_alarm(self) -> None:
-        """Arm for the first ns at which the count shows MR; at once if it does now."""
+        """Arm the alarm for the first ns at which the count equals MR; if the count equals MR now,
+        set RIS at once."""
         seconds = seconds_until(self._match, self._count())
         if seconds == 0:
             self._timers.cancel(self.name, "alarm")
@@ -133,23 +134,24 @@ class Pl031(RegisterDevice):
         self.update()
 
     def update(self) -> None:
-        """Recompute the interrupt line; tell only changes."""
+        """Recompute the level of the interrupt line, and drive the line if the level changed."""
         level = self._ris & self._imsc
         if level != self.level:
             self.level = level
             self._irq(level)
 
     def state(self) -> State:
-        """Registers and line level; the date, and that of the alarm (None: not set), in ns: they
-        hold on another host, whose virtual time is another."""
+        """Registers, line level, the date, and the date of the alarm (None: not set). The dates are
+        in ns, and not virtual times, so that the state is also valid on a host with another virtual
+        time."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
         return {"version": VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
                 "time": self._time, "alarm": alarm, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Take over saved state (see `MmioDevice`). The alarm is set unless the clock's
-        queue has it already."""
+        """Restore what `state` returned (see `MmioDevice`). The alarm is set unless the clock's
+        queue already has it."""
         checked(state, self.name, VERSION)
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]

@@ -1,7 +1,7 @@
-"""The ROM that stands where QEMU's two flash banks are: reads are memory's, writes are ignored.
+"""The ROM at the address of QEMU's two flash banks: a memory slot serves reads, and writes are
+ignored.
 
-Not a CFI flash: firmware that asks for one finds an array that does not answer, and uses its
-defaults.
+This is not a CFI flash: firmware that sends a CFI query gets no CFI data, and uses its defaults.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from armvirt.board.devices.device import State
 
 
 class Rom:
-    """What is left of the ROM when its contents are a read-only memory slot: a place where stores
-    vanish."""
+    """The device of the ROM for stores, which are ignored; a read-only memory slot has the
+    contents."""
 
     name = "rom"
 
@@ -22,17 +22,18 @@ class Rom:
         return f"<Rom of {self.size:#x} bytes>"
 
     def read(self, offset: int, size: int) -> int:
-        """Only accesses that the memory slot refuses come here; it never refuses a load."""
+        """Return 0. The device gets only accesses that the memory slot refuses, and the slot
+        refuses no load."""
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Ignored."""
+        """Ignore a store."""
 
     def reset(self) -> None:
-        """A ROM has no state."""
+        """No effect, because the device has no state."""
 
     def state(self) -> State:
         return {"version": 1}
 
     def load(self, state: State) -> None:
-        """Nothing to take over."""
+        """No effect, because the device has no state."""

@@ -1,1 +1,1 @@
-"""Device trees: the format, and the tree of the board."""
+"""Device trees: the format, and trees that the user provides."""

@@ -23,11 +23,11 @@ _MAX_PROPERTIES = 1 << 17
 
 
 class FdtError(ArmvirtError):
-    """A blob that is no well-formed device tree."""
+    """The blob is not a well-formed device tree."""
 
 
 class Node:
-    """A node: its name with unit address, properties as raw big-endian bytes, children, all in
+    """A node: its name with unit address, properties as raw big-endian bytes, and children, in
     order."""
 
     __slots__ = ("children", "name", "properties")
@@ -62,14 +62,14 @@ class Node:
         self.properties[name] = struct.pack(f">{len(values)}Q", *values)
 
     def text(self, name: str, *strings: str) -> None:
-        """Set a string or string-list property. Bytes that are no UTF-8 (os.fsdecode) stay what
-        they are."""
+        """Set a string or string-list property. Bytes that are not valid UTF-8 (os.fsdecode) stay
+        unchanged."""
         self.properties[name] = b"".join(
             string.encode("utf-8", "surrogateescape") + b"\0" for string in strings
         )
 
     def flag(self, name: str) -> None:
-        """Set an empty property, which means true."""
+        """Set an empty property, which has the meaning true."""
         self.properties[name] = b""
 
     def add(self, child: Node) -> Node:
@@ -78,16 +78,16 @@ class Node:
         return child
 
     def child(self, name: str) -> Node | None:
-        """The child of that full name, or None."""
+        """The child with this full name; None if there is no such child."""
         return next((child for child in self.children if child.name == name), None)
 
     def get_cell(self, name: str, default: int) -> int:
-        """A one-cell property, or ``default`` where it is missing or of another length."""
+        """A property of one cell; ``default`` if the property is missing or has another length."""
         raw = self.properties.get(name, b"")
         return int.from_bytes(raw, "big") if len(raw) == 4 else default
 
     def walk(self) -> Iterator[Node]:
-        """This node and all below it, parents first."""
+        """This node and all nodes below it, parents first."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -106,7 +106,7 @@ class Tree(NamedTuple):
 
 
 class _Strings:
-    """The strings block: each property name once."""
+    """The strings block, with each property name once."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -150,7 +150,7 @@ def write(tree: Tree) -> bytes:
 
 
 class _Reader:
-    """Reads one blob; every access is checked against its block."""
+    """Reads one blob; every access is checked against the bounds of its block."""
 
     def __init__(self, blob: bytes) -> None:
         if len(blob) < _HEADER.size:
@@ -176,7 +176,7 @@ class _Reader:
         self.blob = blob[:total]
         self.boot_cpu, self._reserved = boot_cpu, reserved
         self._strings = self._block("strings", strings, strings_size)
-        # Version 16 has no size of the structure block: it runs to the strings.
+        # Version 16 has no size of the structure block: the block ends at the strings.
         size = structure_size if version >= _VERSION else max(strings - structure, 0)
         self._structure, self._at = self._block("structure", structure, size), 0
         self._nodes = self._properties = 0
@@ -268,5 +268,5 @@ def _ascii(raw: bytes) -> str:
 
 
 def parse(blob: bytes) -> Tree:
-    """The tree in a blob. FdtError says what is wrong with it; nothing else is raised."""
+    """The tree in a blob. FdtError, and no other exception, for a malformed blob."""
     return _Reader(blob).tree()

@@ -1,4 +1,4 @@
-"""A device tree that the user brings, and what a boot loader adds to any tree."""
+"""A device tree from the user, and the properties that a boot loader adds to any tree."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def checked(blob: bytes) -> bytes:
-    """A blob that the boot protocol allows; UserError for one that a long ``--append`` has made too
-    large."""
+    """Check the size of a blob; UserError if the blob is larger than the boot protocol allows, for
+    example because of a long ``--append``."""
     if len(blob) > fdt.MAX_SIZE:
         raise UserError(
             f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append"
@@ -26,13 +26,13 @@ def checked(blob: bytes) -> bytes:
 
 
 def set_initrd(node: Node, initrd: tuple[int, int]) -> None:
-    """Say in /chosen where the initrd is: [start, end)."""
+    """Write the address range [start, end) of the initrd into /chosen."""
     node.u64("linux,initrd-start", initrd[0])
     node.u64("linux,initrd-end", initrd[1])
 
 
 def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) -> Node:
-    """The RAM, with the cell counts of its parent."""
+    """The memory node for RAM, with the cell counts of its parent."""
     node = Node(f"memory@{base:x}")
     node.text("device_type", "memory")
     node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(
@@ -42,7 +42,7 @@ def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) ->
 
 
 def load_user_tree(path: str | Path) -> Tree:
-    """The tree in a .dtb file; ImageError if it is none."""
+    """The tree in a .dtb file; ImageError if the file is not a device tree."""
     with Input(path, "device tree", fdt.MAX_SIZE) as source:
         if source.size > fdt.MAX_SIZE:
             raise ImageError(
@@ -56,10 +56,11 @@ def load_user_tree(path: str | Path) -> Tree:
 
 
 def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region) -> bytes:
-    """The blob of a user's tree with what a boot loader fills in.
+    """The blob of a user's tree, with the properties that a boot loader writes.
 
-    ``bootargs`` replaces the tree's if not empty; the initrd of an earlier boot is forgotten; a
-    tree without memory gets the board's. The rest stays as it is.
+    ``bootargs`` replaces the bootargs of the tree if not empty; the initrd of an earlier boot is
+    removed; a tree without a memory node gets that of the board. All other properties stay
+    unchanged.
     """
     root = tree.root
     node = root.child("chosen") or root.add(Node("chosen"))
@@ -75,7 +76,8 @@ def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region
 
 
 def _memory_for(root: Node, ram: Region) -> Node:
-    """A memory node with the root's cell counts; without them the specification says 2 and 1."""
+    """A memory node with the root's cell counts; without them the defaults of the specification are
+    2 and 1."""
     address_cells, size_cells = root.get_cell("#address-cells", 2), root.get_cell("#size-cells", 1)
     if address_cells not in (1, 2) or size_cells not in (1, 2) or ram.size >> 32 * size_cells:
         root.cells("#address-cells", address_cells := 2)

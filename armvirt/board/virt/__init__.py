@@ -1,1 +1,1 @@
-"""The board that QEMU calls virt: memory map, devices, device tree."""
+"""The virt board of QEMU: memory map, devices, device tree."""

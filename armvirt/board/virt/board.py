@@ -1,7 +1,7 @@
 """The board: QEMU's ``virt`` machine, built on the KVM API.
 
-It creates the VM, memory slots, vCPUs, the GIC and the devices, loads the guest by its boot
-protocol, and takes the exits that EL2 does not finish.
+The board creates the VM, memory slots, vCPUs, the GIC and the devices, loads the guest by its boot
+protocol, and handles the exits that the hypervisor does not handle.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ _GIC_FRAMES = {
 
 
 class VirtBoard:
-    """The machine. ``run`` drives it; what ended it is in ``event`` until
-    `take_event` takes it."""
+    """The machine. ``run`` runs it; the event that ended the run is in ``event`` until `take_event`
+    returns it."""
 
     def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
         self.config, self.bus, self.console = config, bus, console
@@ -114,14 +114,14 @@ class VirtBoard:
     # -- creation --
 
     def _create_semihosting(self) -> dict[int, Semihosting]:
-        # Imported here because few guests ask for it: start-up time.
+        # Imported here to keep the start-up time short, because few guests use semihosting.
         from armvirt.board.semihosting import Semihosting
         from armvirt.board.semihosting_host import VcpuMemory
 
         return {v.id: Semihosting(VcpuMemory(self, v)) for v in self.vcpus}
 
     def _create_device(self, slot: Slot) -> MmioDevice:
-        """Make the device of a slot and put it on the bus."""
+        """Make the device of a slot, and put the device on the bus."""
 
         def line(level: int) -> None:
             assert slot.intid is not None
@@ -136,7 +136,7 @@ class VirtBoard:
         return device
 
     def _load_guest(self) -> list[Loaded]:
-        """The ROM and the image; which of them is entered comes last."""
+        """The image and the ROM; the first CPU starts in the last of them."""
         config = self.config
         loaded = []
         if config.image is not None:
@@ -147,7 +147,7 @@ class VirtBoard:
 
     @property
     def entered(self) -> Loaded:
-        """What the first CPU starts in: the ROM if there is one."""
+        """The file that the first CPU starts in: the ROM if there is a ROM."""
         return self.loaded[-1]
 
     def _create_memory(self) -> None:
@@ -160,8 +160,8 @@ class VirtBoard:
         self.vm.set_user_memory_region(SLOT_PVTIME, memmap.PVTIME.base, self.pvtime)
 
     def _place_stolen_time(self) -> None:
-        """A memory slot of its own, where QEMU has it: it is no RAM that a guest would put other
-        things into."""
+        """Set the address of the stolen time, in a separate memory slot as in QEMU, because a guest
+        may use all of RAM for other data."""
         for vcpu in self.vcpus:
             at = memmap.PVTIME.base + memmap.PVTIME_STRIDE * vcpu.id
             vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, at)
@@ -180,7 +180,7 @@ class VirtBoard:
         return gic
 
     def wires(self) -> list[Wire]:
-        """The devices that drive an SPI each."""
+        """The devices that drive an SPI."""
         found = [(slot, self.devices[slot.name]) for slot in self._slots]
         return [
             Wire(slot.name, slot.part, device, slot.intid)
@@ -189,7 +189,8 @@ class VirtBoard:
         ]
 
     def _place(self) -> tuple[int, bytes, int | None]:
-        """(address of the device tree, the tree, address of the initrd)."""
+        """Place device tree and initrd: (address of the device tree, the blob, address of the
+        initrd)."""
         blob = self._tree(None if not self._initrd else (0, len(self._initrd)))
         where = boot.place(
             self.loaded[0], len(blob), len(self._initrd), memmap.RAM_BASE, self.config.memory
@@ -210,8 +211,8 @@ class VirtBoard:
         return user_tree.checked(build(board))
 
     def _boot(self) -> None:
-        """Put images, tree and initrd into memory and the first CPU at the entry; the others wait
-        for CPU_ON."""
+        """Write images, device tree and initrd to memory, and start the first CPU at the entry; the
+        other CPUs are off until CPU_ON."""
         at, blob, initrd = self.tree
         for loaded in self.loaded:
             for segment in loaded.segments:
@@ -232,8 +233,8 @@ class VirtBoard:
     _booted = False
 
     def _clear_bss(self) -> None:
-        """Zero what segments have beyond their data, where anything is there: a bss may be as large
-        as RAM."""
+        """Zero the part of each segment after its data, in pages that have contents only, because a
+        bss may be as large as RAM."""
         bss = sorted(
             (s.address + len(s.data), s.end) for loaded in self.loaded for s in loaded.segments
         )
@@ -247,10 +248,9 @@ class VirtBoard:
                     self.vm.write_memory(first, bytes(last - first))
 
     def reset(self) -> None:
-        """SYSTEM_RESET: images are reloaded, devices and GIC reset; time goes on, RAM keeps its
-        contents.
-
-        KvmError EBUSY while it runs, EBADF once it is closed."""
+        """SYSTEM_RESET: load the images again, and reset devices and GIC. Time continues, and RAM
+        keeps its other contents. KvmError EBUSY while the machine runs, EBADF after
+        `Machine.close`."""
         self.kvm.host.check_standing()
         self.event = None
         for vcpu in self.vcpus:
@@ -266,7 +266,7 @@ class VirtBoard:
 
     @property
     def semihosting(self) -> list[Semihosting]:
-        """The semihosting of each CPU; none where the guest has none."""
+        """The semihosting of each CPU; empty if semihosting is off."""
         return list(self._semihosting.values())
 
     @property
@@ -282,7 +282,7 @@ class VirtBoard:
 
     @property
     def heap_start(self) -> int:
-        """Where the heap of a semihosting guest starts."""
+        """The start address of the heap of a semihosting guest."""
         return self.loaded[0].end + 0xFFFF & ~0xFFFF
 
     def in_memory(self, ipa: int, size: int) -> bool:
@@ -294,15 +294,15 @@ class VirtBoard:
 
     @property
     def insns(self) -> int:
-        """Instructions that all vCPUs have retired."""
+        """The number of instructions that all vCPUs have retired."""
         return self.kvm.host.insns
 
     def final_state(self, tick: Callable[[], None] = lambda: None) -> bytes:
-        """The registers of every CPU by name and the contents of RAM, for a digest. Zero pages
-        count as absent.
+        """A digest of the registers of every CPU by name and of the contents of RAM. Pages of zeros
+        are skipped.
 
-        ``tick`` is called before every 2 MiB, which take about a millisecond; it may raise to give
-        up.
+        ``tick`` is called before every 2 MiB, about once per millisecond; an exception of ``tick``
+        ends the digest.
         """
         import hashlib
         import json
@@ -320,16 +320,16 @@ class VirtBoard:
     # -- running --
 
     def run(self, until: int, insns: int) -> Stop:
-        """Drive the machine to ``until`` ns, to ``insns`` retired in all, to an ``event``, or to
-        idleness."""
+        """Run the machine until ``until`` ns, until all vCPUs have retired ``insns`` instructions,
+        until an event, or until every vCPU is idle."""
         if self.event is not None:
-            return Stop.HANDLER  # of a run that a sink's exception ended before anybody took it
+            return Stop.HANDLER  # a sink's exception ended the run before take_event
         if self.console.fed:
             self.receiver.poll_input()
         return self.kvm.host.run(until, insns)
 
     def take_event(self) -> SystemEventExit | StuckExit | Exit | None:
-        """What ended the last `run`, if anything did; once."""
+        """Return and clear the event that ended the last `run`; None if there was no event."""
         event, self.event = self.event, None
         return event
 
@@ -346,7 +346,7 @@ class VirtBoard:
 
     def _end(self, vcpu: Vcpu, exit: SystemEventExit | StuckExit) -> bool:
         if isinstance(exit, SystemEventExit) and exit.kind == "wakeup":
-            vcpu.set_mp_state(MpState.RUNNABLE)  # it was brought here asleep
+            vcpu.set_mp_state(MpState.RUNNABLE)  # it was restored as SUSPENDED
             return False
         self.event = exit
         return True
@@ -371,26 +371,27 @@ class VirtBoard:
 
     @property
     def own_parts(self) -> Mapping[str, Stateful]:
-        """The stateful parts of the VMM's own, by name: the devices, the console, semihosting."""
+        """The parts of the VMM that have state, by name: the devices, the console, semihosting."""
         calls = {f"semihosting{n}": each for n, each in self._semihosting.items()}
         return {**self.devices, "console": self.console, **calls}
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """Every stateful part by name, in the order of loading."""
+        """Every part that has state, by name, in the order of loading."""
         return {"vm": self.vm, **self.own_parts}
 
     def state(self) -> State:
-        """Everything but memory: the host's clock, the VM, the VMM's own parts."""
+        """The state without memory: the host's clock, the VM, and the parts of the VMM."""
         return {"version": VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
-        """Load what `state` gave. StateError where it is of another version or another board."""
+        """Restore what `state` returned. StateError for the state of another version or of another
+        board."""
         self.event = None
         load_states(self.parts, checked(state, "the board", VERSION)["parts"], "the board")
 
 
-#: The handlers of the exits that EL2 does not finish.
+#: The handlers of the exits that the hypervisor does not handle.
 _EXITS: dict[type, Callable[[VirtBoard, Vcpu, Any], bool]] = {
     MmioExit: VirtBoard._mmio,
     SystemEventExit: VirtBoard._end,

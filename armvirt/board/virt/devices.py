@@ -1,7 +1,7 @@
-"""The list of the board's devices: where each is, and how it is made.
+"""The list of the board's devices: the address of each device, and the function that makes it.
 
-A new device is a module of `armvirt.board.devices` and a row here: the board makes it, puts it on
-the bus, resets, saves, loads and moves it, and gives it its node of the device tree.
+A new device is a module of `armvirt.board.devices` and a row here. The board makes the device, puts
+it on the bus, resets, saves, restores and migrates it, and adds its node to the device tree.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _gicv2m_node(slot: Slot) -> Node:
 
 
 def _spi(slot: Slot) -> int:
-    """The number of the interrupt as a device tree counts SPIs."""
+    """The SPI number of the interrupt in a device tree, which counts from `FIRST_SPI`."""
     assert slot.intid is not None
     return slot.intid - FIRST_SPI
 

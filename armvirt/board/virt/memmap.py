@@ -1,7 +1,8 @@
-"""Where things are on the board: QEMU's ``virt`` machine (hw/arm/virt.c), as data.
+"""The memory map of the board: that of QEMU's ``virt`` machine (hw/arm/virt.c), as data.
 
 Guests find devices through the device tree, but firmware and small test guests hard-code these
-addresses, so they are an interface. Only what armvirt models, or must keep free, is listed.
+addresses, so the addresses are an interface. The map has only the regions that armvirt models or
+must keep free.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from armvirt.board.config import Limits, Region
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 FLASH = Region(0x0000_0000, 128 * MIB)  # two banks
-ROM = Region(0x0000_0000, 64 * MIB)  # the first one, where firmware starts
+ROM = Region(0x0000_0000, 64 * MIB)  # the first bank, where firmware starts
 GICD = Region(0x0800_0000, 64 * KIB)
 GICC = Region(0x0801_0000, 64 * KIB)
 GICV2M = Region(0x0802_0000, 4 * KIB)

@@ -1,7 +1,7 @@
 """The device tree of the board.
 
-Nodes and properties are those that QEMU's virt board has for the same devices (hw/arm/virt.c);
-guests must not be able to tell. A node that belongs to a device is built beside the device.
+Nodes and properties are those of QEMU's virt board for the same devices (hw/arm/virt.c), so that a
+guest sees no difference. The node of a device is built in the module of the device.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
 
 
 class BoardTree(NamedTuple):
-    """What the tree of the board depends on.
+    """The parameters of the device tree of the board.
 
     ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM.
     /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of
-    ``seed``; QEMU's property dtb-randomness gives both.
+    ``seed``; QEMU writes both with its property dtb-randomness.
     """
 
     mpidrs: Sequence[int]
@@ -45,14 +45,15 @@ class BoardTree(NamedTuple):
     devices: Sequence[Slot] = ()
 
     def nodes(self, *, in_gic: bool = False) -> list[Node]:
-        """The nodes of the devices, of those in the node of the interrupt controller or of the
-        others."""
+        """The nodes of the devices: with ``in_gic`` those inside the node of the interrupt
+        controller, else the others."""
         slots = [slot for slot in self.devices if slot.in_gic == in_gic]
         return [slot.node(slot) for slot in slots if slot.node is not None]
 
 
 def build(board: BoardTree) -> bytes:
-    """The blob. Its length does not depend on where the initrd is, only on whether there is one."""
+    """The blob. Its length depends on whether there is an initrd, but not on the address of the
+    initrd."""
     root = Node("")
     root.cells("interrupt-parent", GIC_PHANDLE)
     root.text("model", "linux,dummy-virt")
@@ -79,8 +80,8 @@ def seed_bytes(seed: int, purpose: str, size: int) -> bytes:
 
 
 def _splitmix(n: int) -> int:
-    """The n-th number of SplitMix64. hashlib would load OpenSSL, which takes as long as the guest
-    `hello`."""
+    """The n-th number of SplitMix64. hashlib is not used, because it loads OpenSSL, which takes as
+    long as a run of the guest `hello`."""
     z = n * 0x9E37_79B9_7F4A_7C15 & MASK64
     z = (z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9 & MASK64
     z = (z ^ z >> 27) * 0x94D0_49BB_1331_11EB & MASK64
@@ -120,7 +121,8 @@ def cpus(model: str, mpidrs: Sequence[int]) -> Node:
 
 
 def psci() -> Node:
-    """/psci by HVC. The ids are those of PSCI 0.1's properties, which some guests still read."""
+    """/psci by HVC. The function ids are in the properties of PSCI 0.1, which some guests still
+    read."""
     node = Node("psci")
     node.text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
     node.text("method", "hvc")
@@ -132,8 +134,8 @@ def psci() -> Node:
 
 
 def timer(gic: int, cpu_count: int) -> Node:
-    """/timer: secure, physical, virtual and EL2 interrupts; a GICv2 takes the CPU mask in bits 15:8
-    of the flags."""
+    """/timer: secure, physical, virtual and EL2 timer interrupts; for a GICv2, bits 15:8 of the
+    flags are the CPU mask."""
     flags = _LEVEL_HIGH | (((1 << cpu_count) - 1) << 8 if gic == 2 else 0)
     node = Node("timer")
     node.text("compatible", "arm,armv8-timer", "arm,armv7-timer")
@@ -156,7 +158,7 @@ def _gic(compatible: str) -> Node:
 
 
 def gic_v3(its: bool = False) -> Node:
-    """A GICv3 with one redistributor region, and perhaps an ITS."""
+    """A GICv3 with one redistributor region; with ``its`` also an ITS."""
     node = _gic("arm,gic-v3")
     node.cells("#redistributor-regions", 1)
     node.u64("reg", *memmap.GICD, *memmap.GICR)
@@ -186,7 +188,7 @@ def gic(board: BoardTree) -> Node:
 
 
 def apb_clock(phandle: int) -> Node:
-    """The 24 MHz clock of the PrimeCells."""
+    """The 24 MHz clock of the PrimeCell devices."""
     node = Node("apb-pclk")
     node.cells("phandle", phandle)
     node.text("compatible", "fixed-clock")
