@@ -1,2 +1,2 @@
-"""The architecture as data: registers, encodings, syndromes, GIC maps. Imports nothing above
-itself."""
+"""The architecture as data: registers, encodings, syndromes, GIC register maps. This package
+imports no package above it."""

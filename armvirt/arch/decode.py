@@ -45,7 +45,8 @@ _SYSTEM_OPERATION_MASK = 0xFFD8_0000
 
 
 class SysregAccess(NamedTuple):
-    """An MSR or MRS (register), or a SYS or SYSL. ``rt`` 31 is XZR."""
+    """The register of an MSR or MRS (register), or the operation of a SYS or SYSL. ``rt`` 31 is
+    XZR."""
 
     encoding: int
     is_read: bool
@@ -53,22 +54,21 @@ class SysregAccess(NamedTuple):
 
 
 def is_msr_mrs(insn: int) -> SysregAccess | None:
-    """The register that an MSR or MRS (register form) names, or None for any other instruction."""
+    """The register of an MSR or MRS (register form), or None for any other instruction."""
     if insn & SYSTEM_REGISTER_MASK != SYSTEM_REGISTER:
         return None
     return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
 
 
 def is_sys(insn: int) -> SysregAccess | None:
-    """The operation that a SYS or SYSL (TLBI, IC, DC, AT) names, or None for any other
-    instruction."""
+    """The operation of a SYS or SYSL (TLBI, IC, DC, AT), or None for any other instruction."""
     if insn & _SYSTEM_OPERATION_MASK != _SYSTEM_OPERATION:
         return None
     return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
 
 
 class Op(Enum):
-    """Instructions that `decode` knows, by mnemonic."""
+    """The instructions that `decode` recognises, by mnemonic."""
 
     NOP = "nop"
     YIELD = "yield"
@@ -92,15 +92,15 @@ class Op(Enum):
 
 
 class Insn(NamedTuple):
-    """A decoded instruction; ``imm`` is its immediate, 0 where it has none."""
+    """A decoded instruction; ``imm`` is its immediate, 0 for an instruction without an
+    immediate."""
 
     op: Op
     imm: int
 
 
 class _Pattern(NamedTuple):
-    """``insn & mask == value`` selects ``op``; its immediate is the field above ``shift`` under
-    ``field``."""
+    """``insn & mask == value`` selects ``op``. The immediate is ``insn >> shift & field``."""
 
     mask: int
     value: int
@@ -137,7 +137,7 @@ _PATTERNS: tuple[_Pattern, ...] = (
 
 
 def decode(insn: int) -> Insn | None:
-    """The instruction, if it is one of `Op`; None otherwise."""
+    """The decoded instruction if it is in `Op`; else None."""
     for pattern in _PATTERNS:
         if insn & pattern.mask == pattern.value:
             return Insn(pattern.op, insn >> pattern.shift & pattern.field)
@@ -145,7 +145,7 @@ def decode(insn: int) -> Insn | None:
 
 
 def daif_bits(imm: int) -> int:
-    """The PSTATE bits that the 4-bit operand of MSR DAIFSet/DAIFClr names: D, A, I, F from bit 3
+    """The PSTATE bits that the 4-bit operand of MSR DAIFSet/DAIFClr selects: D, A, I, F from bit 3
     down."""
     return sum(
         bit for i, bit in enumerate((PSTATE_F, PSTATE_I, PSTATE_A, PSTATE_D)) if imm >> i & 1
@@ -156,10 +156,10 @@ def daif_bits(imm: int) -> int:
 
 
 class Scope(Enum):
-    """What a maintenance operation names in its register."""
+    """What the register of a maintenance operation selects."""
 
     ALL = "all"
-    VA = "va"  # VA and, for TLBI, ASID
+    VA = "va"  # the VA and, for a TLBI, the ASID
     ASID = "asid"
     VA_ANY_ASID = "va, any asid"
     IPA = "ipa"
@@ -169,8 +169,8 @@ class Scope(Enum):
 class SysOp(NamedTuple):
     """A TLBI, IC, DC or AT operation.
 
-    ``broadcast``: inner shareable, so that it concerns every PE. ``last_level``: a TLBI that need
-    not drop walk caches.
+    ``broadcast``: the operation is inner shareable, so it applies to every PE. ``last_level``: a
+    TLBI that does not have to invalidate walk caches.
     """
 
     name: str
@@ -204,7 +204,7 @@ def _tlbi(
 SYS_OPERATIONS: tuple[SysOp, ...] = (
     SysOp("IC IALLUIS", IC_IALLUIS, Scope.ALL, True),
     SysOp("IC IALLU", IC_IALLU, Scope.ALL),
-    # By VA to the point of unification: reaches every PE in the inner shareable domain (D7.5.9).
+    # By VA to the point of unification: applies to every PE in the inner shareable domain (D7.5.9).
     SysOp("IC IVAU", IC_IVAU, Scope.VA, True),
     SysOp("DC IVAC", sysreg(1, 0, 7, 6, 1), Scope.VA, True),
     SysOp("DC ISW", sysreg(1, 0, 7, 6, 2), Scope.SET_WAY),
@@ -243,18 +243,18 @@ SYS_BY_NAME: dict[str, SysOp] = {row.name: row for row in SYS_OPERATIONS}
 
 
 def sys_name(encoding: int) -> str:
-    """The operation's mnemonic, or the generic spelling where the table has none."""
+    """The operation's mnemonic, or the generic spelling for an operation outside the table."""
     row = SYS_BY_ENCODING.get(encoding)
     return row.name if row is not None else generic_name(encoding)
 
 
 def tlbi_address(value: int) -> int:
-    """The VA that a TLBI by address names: bits 43:0 are VA[55:12]; sign-extended from bit 55
-    (C5.5)."""
+    """The VA in the register of a TLBI by address: bits 43:0 are VA[55:12]; sign-extended from bit
+    55 (C5.5)."""
     page = value & (1 << 44) - 1
     return page << 12 | (0xFF << 56 if page >> 43 else 0)
 
 
 def tlbi_asid(value: int) -> int:
-    """The ASID that a TLBI by address or by ASID names, bits 63:48."""
+    """The ASID in the register of a TLBI by address or by ASID, bits 63:48."""
     return value >> 48 & 0xFFFF

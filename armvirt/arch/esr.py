@@ -17,7 +17,7 @@ ISS_MASK = field("ESR_EL1.ISS")
 #: ISS of a data abort: the access fields are valid; sign-extended; 64-bit register; a write.
 ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
 ACCESS_FIELDS = 0x7FF << 14  # ISV, SAS, SSE, SRT, SF and AR
-STEP_ISV = 1 << 24  # ISS of a step: EX is valid
+STEP_ISV = 1 << 24  # ISS of a software step exception: EX is valid
 
 
 class EC(IntEnum):
@@ -77,8 +77,8 @@ EC_WITH_FAR = frozenset(
 
 
 class DFSC(IntEnum):
-    """Fault status code, ISS[5:0] of an abort; the low two bits of the first four give the table
-    level."""
+    """Fault status code, ISS[5:0] of an abort. In the first four codes and in ``*_ON_WALK``, the
+    low two bits are the table level."""
 
     ADDRESS_SIZE = 0x00
     TRANSLATION = 0x04
@@ -105,8 +105,8 @@ class WfxKind(IntEnum):
 
 
 def exception_class(esr: int) -> int:
-    """EC of a syndrome; compare it with `EC`, which holds only the classes that the architecture
-    defines."""
+    """The EC of a syndrome. Compare the result with `EC`, which has only the classes that the
+    architecture defines."""
     return esr >> 26 & 0x3F
 
 
@@ -115,8 +115,8 @@ def iss(esr: int) -> int:
 
 
 def build(ec: int, iss: int = 0, il: bool = True) -> int:
-    """A syndrome from its class and ISS. ``il``: the instruction was 32 bits long, always so in
-    AArch64."""
+    """A syndrome from its class and ISS. ``il``: the instruction has 32 bits (always in
+    AArch64)."""
     return ec << 26 | (IL if il else 0) | iss & ISS_MASK
 
 
@@ -124,7 +124,7 @@ def build(ec: int, iss: int = 0, il: bool = True) -> int:
 
 
 class DataAbort(NamedTuple):
-    """ISS of a data abort. The access fields (``size`` in bytes and on) hold only when ``isv`` is
+    """ISS of a data abort. ``size`` (in bytes) and the fields after it are valid only if ``isv`` is
     set."""
 
     isv: bool
@@ -167,20 +167,20 @@ def data_abort(
     cache_maintenance: bool = False,
     s1ptw: bool = False,
 ) -> int:
-    """A data abort without access information (ISV=0), as stage-1 faults and injected external
-    aborts have it."""
+    """A data abort without access information (ISV=0), like stage-1 faults and injected external
+    aborts."""
     ec = EC.DABT_CURRENT if same_el else EC.DABT_LOWER
     return build(ec, dfsc | is_write << 6 | s1ptw << 7 | cache_maintenance << 8)
 
 
 def instruction_abort(ifsc: int, same_el: bool = False, s1ptw: bool = False) -> int:
-    """An instruction abort."""
+    """The syndrome of an instruction abort."""
     return build(EC.IABT_CURRENT if same_el else EC.IABT_LOWER, ifsc | s1ptw << 7)
 
 
 def fault_type(dfsc: int) -> int:
-    """The kind of fault without its level: one of the leveled members of `DFSC`, or the code
-    itself."""
+    """The kind of fault without its table level: the member of `DFSC` for a code with a level, else
+    the code itself."""
     return (
         dfsc & 0x3C if dfsc < DFSC.EXTERNAL or 0x14 <= dfsc < 0x18 or 0x1C <= dfsc < 0x20 else dfsc
     )
@@ -199,7 +199,7 @@ class SysregTrap(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def decode_sysreg(esr: int) -> SysregTrap:
-    """Which register a trapped MSR, MRS or SYS names."""
+    """The register or operation of a trapped MSR, MRS or SYS."""
     op0, op2, op1 = esr >> 20 & 3, esr >> 17 & 7, esr >> 14 & 7
     return SysregTrap(
         sysreg(op0, op1, esr >> 10 & 15, esr >> 1 & 15, op2), bool(esr & 1), esr >> 5 & 31
@@ -216,20 +216,20 @@ def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
 
 
 class WfxTrap(NamedTuple):
-    """ISS of EC 0x01. ``register`` holds the deadline of WFIT/WFET, -1 without one."""
+    """ISS of EC 0x01. ``register`` is the register with the deadline of WFIT or WFET, else -1."""
 
     kind: WfxKind
     register: int
 
 
 def decode_wfx(esr: int) -> WfxTrap:
-    """Which wait trapped, and the register of its timeout."""
+    """The kind of a trapped WFx instruction, and the register with its deadline."""
     return WfxTrap(WfxKind(esr & 3), esr >> 5 & 31 if esr & 4 else -1)
 
 
 def wfx(kind: WfxKind, register: int = -1) -> int:
-    """The syndrome of a trapped WFI or WFE: unconditional, CV=1, COND=0xE; of WFIT or WFET, with
-    its register."""
+    """The syndrome of a trapped WFI or WFE (CV=1, COND=0xE). For WFIT or WFET pass ``register``,
+    which is encoded too (RN, RV=1)."""
     timeout = register << 5 | 1 << 2 if register >= 0 else 0
     return build(EC.WFX, 1 << 24 | 0xE << 20 | timeout | kind)
 
@@ -273,7 +273,7 @@ _PLAIN = {
 
 
 def describe_fault(dfsc: int) -> str:
-    """A fault status code for people: ``translation fault, level 3``."""
+    """A fault status code as text: ``translation fault, level 3``."""
     kind = fault_type(dfsc)
     if (leveled := _LEVELED.get(DFSC(kind)) if kind in _FAULTS else None) is not None:
         return f"{leveled}, level {dfsc & 3}"
@@ -345,7 +345,7 @@ _TITLES: dict[int, str] = {
 
 
 def describe(esr: int) -> str:
-    """A syndrome for traces: ``data abort: write, translation fault, level 3``."""
+    """A syndrome as text for traces: ``data abort: write, translation fault, level 3``."""
     ec = exception_class(esr)
     title = _TITLES.get(ec, f"EC {ec:#x}")
     detail = _DETAILS.get(ec)

@@ -1,9 +1,9 @@
 """The GIC as data (Arm IHI 0069; for GICv2 IHI 0048): INTIDs, register rows, encodings, and the
-fields that more than one floor reads.
+register fields that several packages use.
 
 Behaviour is bound to the rows by name: `armvirt.hyp.vgic` binds GICD and GICR, `armvirt.hw.ich` ICC
-and ICH, `armvirt.hw.gicv` GICC. Fields that are used per interrupt are plain integers, because an
-IntFlag operation costs a microsecond.
+and ICH, `armvirt.hw.gicv` GICC. Fields that are used for each interrupt are plain integers, because
+an IntFlag operation costs a microsecond.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPECIAL_INTIDS = range(FIRST_SPECIAL, LAST_SPECIAL + 1)
 SPURIOUS = 1023
 FIRST_LPI = 8192
 
-#: Level interrupt by which the virtual CPU interface calls the hypervisor (BSA).
+#: The maintenance interrupt of the virtual CPU interface, level-sensitive (BSA).
 PPI_MAINTENANCE = 25
 
 
@@ -58,8 +58,8 @@ class MmioRow(NamedTuple):
     """One register, or one array of registers, of a frame.
 
     ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise
-    the array holds a field of that many bits for INTID 0, 1, 2 and so on. ``widths`` are the access
-    sizes in bytes that it takes.
+    the array has a field of ``bits_per_irq`` bits for INTID 0, 1, 2 and so on. ``widths`` are the
+    supported access sizes in bytes.
     """
 
     name: str
@@ -81,7 +81,7 @@ def _per_irq(
 
 
 def _irq_arrays(prefix: str, suffix: str, irqs: int) -> tuple[MmioRow, ...]:
-    """The arrays that the distributor and the redistributor's SGI frame have in common (same
+    """The arrays that are both in the distributor and in the redistributor's SGI frame (same
     offsets)."""
 
     def row(name: str, offset: int, bits: int, widths: tuple[int, ...] = (4,)) -> MmioRow:
@@ -161,8 +161,8 @@ GICR_RD_ROWS: tuple[MmioRow, ...] = (
 )
 GICR_SGI_ROWS: tuple[MmioRow, ...] = _irq_arrays("GICR", "0", NR_PRIVATE)
 
-#: ITS: the control frame, 64 KiB, then the page of GITS_TRANSLATER (IHI 0069 12.18, 12.19). What it
-#: means is in `armvirt.arch.its`.
+#: ITS: the control frame, 64 KiB, then the page of GITS_TRANSLATER (IHI 0069 12.18, 12.19). The
+#: fields are in `armvirt.arch.its`.
 GITS_FRAME_SIZE = 0x1_0000
 GITS_SIZE = 2 * GITS_FRAME_SIZE
 GITS_TRANSLATER = GITS_FRAME_SIZE + 0x0040
@@ -180,8 +180,8 @@ GITS_ROWS: tuple[MmioRow, ...] = (
     *(MmioRow(f"GITS_CIDR{n}", 0xFFF0 + 4 * n, access="ro") for n in range(4)),
 )
 
-#: GICv2 distributor, 4 KiB (IHI 0048 4.3). From 0xD00 on a GICv2 has no IGRPMODR, but registers of
-#: its implementer.
+#: GICv2 distributor, 4 KiB (IHI 0048 4.3). At 0xD00 a GICv2 has no IGRPMODR, but IMPLEMENTATION
+#: DEFINED registers.
 GICV2_GICD_SIZE = 0x1000
 GICV2_GICD_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICD_CTLR", 0x000),
@@ -197,7 +197,7 @@ GICV2_GICD_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICD_CIDR", 0xFEC, 0x14, widths=_ID_WIDTHS, access="ro"),
 )
 
-#: GICv2 CPU interface, 8 KiB (IHI 0048 4.4); GICV, which a guest gets in its place, has the same
+#: GICv2 CPU interface, 8 KiB (IHI 0048 4.4). GICV, which a guest uses as its GICC, has the same
 #: layout (5.5).
 GICC_SIZE = 0x2000
 GICC_ROWS: tuple[MmioRow, ...] = (
@@ -222,13 +222,11 @@ GICC_CTLR_ENABLE_GRP0, GICC_CTLR_ENABLE_GRP1, GICC_CTLR_ACKCTL = 1 << 0, 1 << 1,
 GICC_CTLR_FIQEN, GICC_CTLR_CBPR, GICC_CTLR_EOIMODE = 1 << 3, 1 << 4, 1 << 9
 GICC_CTLR_BITS = 0x21F
 GICC_DIR_OFFSET = 0x1000
-# What GICC_IAR returns and GICC_EOIR and GICC_DIR take back: INTID and, for an SGI, the CPU that
+# The value of GICC_IAR, GICC_EOIR and GICC_DIR: the INTID and, for an SGI, the CPU that
 # sent it.
 GICC_INTID, GICC_CPUID_SHIFT, GICC_CPUID_MASK = 0x3FF, 10, 7
 GICC_ID_BITS = 0x1FFF
-GROUP1_ONLY = (
-    1022  # what GICC_IAR says of a group 1 interrupt that it may not acknowledge (IHI 0048 3.2.5)
-)
+GROUP1_ONLY = 1022  # GICC_IAR for a group 1 interrupt while AckCtl is 0 (IHI 0048 3.2.5)
 GICV2_TYPER_CPUS_SHIFT = 5
 PIDR2_GICV2 = 0x2B  # architecture revision 2, JEDEC-assigned
 MAX_CPUS_GICV2 = 8
@@ -248,21 +246,21 @@ GICR_TYPER_AFFINITY_SHIFT = 32
 PIDR2_GICV3 = 0x3B  # architecture revision 3, JEDEC-assigned
 IMPLEMENTER_ARM = 0x43B
 PRODUCT_ID_KVM = 0x4B
-#: GICC_IIDR as KVM has it for user space: product, architecture version 2, implementer.
+#: GICC_IIDR as KVM gives it to user space: product, architecture version 2, implementer.
 GICC_IIDR = PRODUCT_ID_KVM << 20 | 2 << 16 | IMPLEMENTER_ARM
 
-# Affinity: MPIDR_EL1 has Aff3 at [39:32], the GIC's registers want it beside the rest.
+# Affinity: MPIDR_EL1 has Aff3 at [39:32], the GIC's registers next to Aff2.
 MPIDR_AFFINITY = 0xFF_00FF_FFFF
 
 
 def packed_affinity(mpidr: int) -> int:
-    """Aff3.Aff2.Aff1.Aff0 as 32 bits, the form of GICR_TYPER[63:32] and of the device
+    """Aff3.Aff2.Aff1.Aff0 as 32 bits, the format of GICR_TYPER[63:32] and of the device
     attributes."""
     return mpidr >> 8 & 0xFF00_0000 | mpidr & 0x00FF_FFFF
 
 
 def unpacked_affinity(packed: int) -> int:
-    """The affinity fields of MPIDR_EL1 from their 32-bit form."""
+    """The affinity fields of MPIDR_EL1 from their 32-bit format."""
     return (packed & 0xFF00_0000) << 8 | packed & 0x00FF_FFFF
 
 
@@ -367,7 +365,7 @@ def _fields(register: str, *parts: str) -> tuple[int, ...]:
 
 
 def _low(mask: int) -> int:
-    """The number of the lowest bit of a field: how far its value is shifted."""
+    """The number of the lowest bit of a field, by which the value is shifted."""
     return (mask & -mask).bit_length() - 1
 
 
@@ -389,8 +387,8 @@ LR_VINTID, LR_GROUP1, LR_HW, LR_STATE = _fields("ICH_LR0_EL2", "vINTID", "Group"
 LR_PINTID_SHIFT = _low(field("ICH_LR0_EL2.pINTID"))
 LR_PINTID_MASK = field("ICH_LR0_EL2.pINTID") >> LR_PINTID_SHIFT
 LR_PRIORITY_SHIFT = _low(field("ICH_LR0_EL2.Priority"))
-LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # in vINTID, for a GICv2 guest's SGIs
-LR_EOI = 1 << 41  # only with HW = 0, where pINTID means nothing else
+LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # in vINTID, for the SGIs of a GICv2 guest
+LR_EOI = 1 << 41  # only with HW = 0 (with HW = 1 the bit is part of pINTID)
 LR_STATE_SHIFT, LR_GROUP_SHIFT = _low(LR_STATE), _low(LR_GROUP1)
 LR_PENDING, LR_ACTIVE = 1 << LR_STATE_SHIFT, 2 << LR_STATE_SHIFT
 STATE_NAMES = ("inactive", "pending", "active", "pending+active")
@@ -471,7 +469,7 @@ VMCR_VBPR1_SHIFT = _low(field("ICH_VMCR_EL2.VBPR1"))
 VMCR_VBPR0_SHIFT = _low(field("ICH_VMCR_EL2.VBPR0"))
 VMCR_BPR_MASK = field("ICH_VMCR_EL2.VBPR0") >> VMCR_VBPR0_SHIFT
 VMCR_VPMR_SHIFT = _low(field("ICH_VMCR_EL2.VPMR"))
-VMCR_LEGACY_FLAGS = VMCR_VACKCTL | VMCR_VFIQEN  # writable with ICC_SRE_EL1.SRE = 0 alone
+VMCR_LEGACY_FLAGS = VMCR_VACKCTL | VMCR_VFIQEN  # writable only with ICC_SRE_EL1.SRE = 0
 VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
 
 # ICC_CTLR_EL1 (12.2.6) and ICH_VTR_EL2 (12.4.9).
@@ -491,11 +489,11 @@ IDLE_PRIORITY = 0xFF
 
 
 class SgiRequest(NamedTuple):
-    """What a write of ICC_SGI0R/SGI1R/ASGI1R_EL1 asks for (12.2.24). ``affinity`` is
+    """The fields of ICC_SGI0R, SGI1R and ASGI1R_EL1 (IHI 0069 12.2.24). ``affinity`` is
     Aff3.Aff2.Aff1.0 as in MPIDR_EL1.
 
-    ``targets`` has a bit per Aff0 from ``first_aff0`` on; ``all_others`` (IRM) makes both
-    meaningless.
+    ``targets`` has a bit per Aff0, starting at ``first_aff0``. ``all_others`` (IRM): all PEs but
+    the sender; ``affinity`` and ``targets`` are then ignored.
     """
 
     intid: int
@@ -520,9 +518,8 @@ class SgiRequest(NamedTuple):
 
 
 class SgirRequest(NamedTuple):
-    """What a write of GICD_SGIR asks for (IHI 0048 4.3.15). ``targets`` has a bit per CPU; which of
-    them are meant ``target_filter`` says: 0 those of the list, 1 all but the sender, 2 the sender,
-    3 reserved."""
+    """The fields of GICD_SGIR (IHI 0048 4.3.15). ``targets`` has a bit per CPU (CPUTargetList).
+    ``target_filter``: 0: ``targets``, 1: all CPUs but the sender, 2: the sender, 3: reserved."""
 
     intid: int
     targets: int
@@ -533,5 +530,5 @@ class SgirRequest(NamedTuple):
         return cls(value & 15, value >> 16 & 0xFF, value >> 24 & 3)
 
     def receivers(self, sender: int, existing: int) -> int:
-        """A bit for each CPU that gets it, out of those that exist."""
+        """A bit for each CPU that receives the SGI, out of the ``existing`` CPUs."""
         return (self.targets, ~(1 << sender), 1 << sender, 0)[self.target_filter] & existing

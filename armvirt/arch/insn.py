@@ -16,14 +16,14 @@ SEV, SEVL = 0xD503_209F, 0xD503_20BF
 ISB = 0xD503_3FDF
 ERET = 0xD69F_03E0
 SVC, HVC, SMC, BRK, HLT = 0xD400_0001, 0xD400_0002, 0xD400_0003, 0xD420_0000, 0xD440_0000
-EXCEPTION_MASK = 0xFFE0_001F  # of the five: all but imm16
+EXCEPTION_MASK = 0xFFE0_001F  # of the five above: all bits but imm16
 IMM16_SHIFT = 5
 HLT_SEMIHOSTING = HLT | 0xF000 << IMM16_SHIFT
-PSTATE_IMM_MASK = 0xFFFF_F0FF  # of MSR (immediate) with one PSTATE field: all but CRm
+PSTATE_IMM_MASK = 0xFFFF_F0FF  # of MSR (immediate) with one PSTATE field: all bits but CRm
 MSR_DAIFSET, MSR_DAIFCLR, MSR_SPSEL = 0xD503_40DF, 0xD503_40FF, 0xD500_40BF
 #: MSR (immediate) of any PSTATE field: op1 and op2 select the field, CRm is the operand.
 MSR_IMM, MSR_IMM_MASK = 0xD500_401F, 0xFFF8_F01F
-#: WFET and WFIT: bit 5 tells them apart, bits 4:0 are the register with the deadline.
+#: WFET and WFIT: bit 5 distinguishes them, bits 4:0 are the register with the deadline.
 WFXT, WFXT_MASK, WFXT_IS_WFIT = 0xD503_1000, 0xFFFF_FFC0, 1 << 5
 #: MSR and MRS (register): bit 21 is the direction, bits 20:5 the encoding.
 SYSTEM_REGISTER, SYSTEM_REGISTER_MASK, SYSTEM_READ = 0xD510_0000, 0xFFD0_0000, 1 << 21
@@ -38,7 +38,7 @@ MSR_DAIF = _SYSTEM | encoding_of("DAIF") << SYSTEM_SHIFT
 MRS_CNTPCTSS = _SYSTEM | SYSTEM_READ | encoding_of("CNTPCTSS_EL0") << SYSTEM_SHIFT
 MRS_CNTVCTSS = _SYSTEM | SYSTEM_READ | encoding_of("CNTVCTSS_EL0") << SYSTEM_SHIFT
 
-# System operations that the emulator names; the whole table is in `armvirt.arch.decode`.
+# System operations that the emulator uses; the complete table is in `armvirt.arch.decode`.
 IC_IALLUIS = sysreg(1, 0, 7, 1, 0)
 IC_IALLU = sysreg(1, 0, 7, 5, 0)
 IC_IVAU = sysreg(1, 3, 7, 5, 1)
@@ -47,20 +47,20 @@ AT_S1E1R = sysreg(1, 0, 7, 8, 0)
 
 
 def msr(encoding: int, rt: int) -> int:
-    """The word of MSR <encoding>, X<rt>."""
+    """The instruction word of MSR <encoding>, X<rt>."""
     return _SYSTEM | encoding << SYSTEM_SHIFT | rt
 
 
 def mrs(encoding: int, rt: int) -> int:
-    """The word of MRS X<rt>, <encoding>."""
+    """The instruction word of MRS X<rt>, <encoding>."""
     return _SYSTEM | SYSTEM_READ | encoding << SYSTEM_SHIFT | rt
 
 
 def hvc(imm: int) -> int:
-    """The word of HVC #imm."""
+    """The instruction word of HVC #imm."""
     return HVC | imm << IMM16_SHIFT
 
 
 def unmasks_interrupts(insn: int) -> bool:
-    """Can this instruction clear PSTATE.I or PSTATE.F? ERET, MSR DAIFClr, MSR DAIF."""
+    """Whether the instruction can clear PSTATE.I or PSTATE.F: ERET, MSR DAIFClr or MSR DAIF."""
     return insn == ERET or insn & PSTATE_IMM_MASK == MSR_DAIFCLR or insn & WITHOUT_RT == MSR_DAIF

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_LPI
 
-#: INTIDs have 16 bits where there are LPIs, and so do EventIDs, DeviceIDs and collection ids.
+#: With LPIs, INTIDs have 16 bits; so have EventIDs, DeviceIDs and collection ids.
 ID_BITS = 16
 END_LPI = 1 << ID_BITS
 
@@ -24,18 +24,18 @@ PENDBASER_WRITABLE = PENDBASER_PTZ | 0x070F_FFFF_FFFF_0F80
 
 
 def lpis_end(propbaser: int) -> int:
-    """The first INTID beyond the configuration table; GICD_TYPER.IDbits caps
+    """The first INTID after the LPI configuration table; GICD_TYPER.IDbits limits
     GICR_PROPBASER.IDbits."""
     return 1 << min((propbaser & PROPBASER_IDBITS) + 1, ID_BITS)
 
 
 def property_address(propbaser: int, intid: int) -> int:
-    """Where the configuration byte of an LPI is."""
+    """The address of the configuration byte of an LPI."""
     return (propbaser & ADDRESS) + intid - FIRST_LPI
 
 
 def pending_address(pendbaser: int, intid: int) -> tuple[int, int]:
-    """(address of the byte, its bit) of an LPI in a pending table."""
+    """The address of the byte with an LPI's bit in a pending table, and a mask of the bit."""
     return (pendbaser & PENDING_ADDRESS) + intid // 8, 1 << intid % 8
 
 
@@ -49,9 +49,9 @@ GITS_ATTRIBUTES = (59, 10, 53)
 
 
 def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
-    """A table register with attributes that every implementation here has (kvm vgic_sanitise_*):
-    nothing is outer shareable, or Device or non-cacheable inside; outside it is non-cacheable or
-    the same.
+    """The value that a table register stores for ``value``, with supported memory attributes (kvm
+    vgic_sanitise_*): outer shareable becomes inner shareable; inner Device or non-cacheable becomes
+    write-back; the outer cacheability is non-cacheable or same as inner.
     """
     inner, share, outer = attributes
     if value >> share & 3 == OUTER_SHAREABLE:
@@ -65,8 +65,8 @@ def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
 
 #: GICR_PROPBASER and GICR_PENDBASER at reset: normal memory, no table.
 PROPBASER_RESET = PENDBASER_RESET = sanitise(INNER_SHAREABLE << GICR_ATTRIBUTES[1], GICR_ATTRIBUTES)
-#: GITS_CBASER at reset: not valid, and otherwise UNKNOWN (IHI 0069 12.19). KVM's 0 is a value that
-#: no write leaves.
+#: GITS_CBASER at reset: Valid is 0, the rest UNKNOWN (IHI 0069 12.19). KVM's 0 is a value that
+#: no write can produce.
 CBASER_RESET = sanitise(0, GITS_ATTRIBUTES)
 
 # GITS registers (12.19) --------------------------------------------------------------------------
@@ -74,13 +74,13 @@ CBASER_RESET = sanitise(0, GITS_ATTRIBUTES)
 CTLR_ENABLED, CTLR_QUIESCENT = 1 << 0, 1 << 31
 IIDR_REVISION_SHIFT = 12
 TYPER_PHYSICAL, TYPER_ITT_ENTRY_SHIFT, TYPER_IDBITS_SHIFT, TYPER_DEVBITS_SHIFT = 1 << 0, 4, 8, 13
-VALID = 1 << 63  # of GITS_CBASER, GITS_BASER<n>, and of first-level table entries
+VALID = 1 << 63  # of GITS_CBASER, GITS_BASER<n>, and of level 1 table entries
 INDIRECT = 1 << 62
 BASER_TYPE_SHIFT, TYPE_DEVICE, TYPE_COLLECTION = 56, 1, 4
 BASER_ENTRY_SHIFT = 48
 BASER_READ_ONLY = 7 << BASER_TYPE_SHIFT | 0x1F << BASER_ENTRY_SHIFT
 BASER_PAGE_SIZE, BASER_64K = 3 << 8, 2 << 8
-PAGE_SIZE = 0x1_0000  # of tables: the only size that GITS_BASER<n>.Page_Size takes here
+PAGE_SIZE = 0x1_0000  # of tables: the only GITS_BASER<n>.Page_Size that is supported
 CBASER_ADDRESS = 0x000F_FFFF_FFFF_0000
 CBASER_WRITABLE = 0xB8EF_FFFF_FFFF_0CFF
 OFFSET = 0xF_FFE0  # the offset in GITS_CWRITER and GITS_CREADR, in bytes
@@ -88,17 +88,19 @@ COMMAND_SIZE = 32
 
 
 def queue_size(cbaser: int) -> int:
-    """Bytes of the command queue."""
+    """The size in bytes of the command queue."""
     return ((cbaser & 0xFF) + 1) << 12
 
 
 def table_size(baser: int) -> int:
-    """Bytes of a table's one, or first, level."""
+    """Size in bytes of an ITS table: all of a flat table, or level 1 of a two-level table
+    (GITS_BASER<n>.Size)."""
     return ((baser & 0xFF) + 1) * PAGE_SIZE
 
 
 def table_address(baser: int) -> int:
-    """With pages of 64 KiB, bits [15:12] of GITS_BASER<n> are bits [51:48] of the address."""
+    """The address of a table. With pages of 64 KiB, bits [15:12] of GITS_BASER<n> are bits [51:48]
+    of the address."""
     return baser & 0xFFFF_FFFF_0000 | (baser >> 12 & 15) << 48
 
 
@@ -124,7 +126,7 @@ def collection_entry(target: int, icid: int) -> int:
 
 
 def collection_fields(entry: int) -> tuple[int, int]:
-    """(target as in GICR_TYPER.Processor_Number, collection id)."""
+    """(target in the format of GICR_TYPER.Processor_Number, collection id)."""
     return entry >> 16 & 0xFFFF_FFFF, entry & 0xFFFF
 
 
@@ -133,11 +135,11 @@ def event_entry(following: int, intid: int, icid: int) -> int:
 
 
 def event_fields(entry: int) -> tuple[int, int, int]:
-    """(offset of the next EventID, INTID, collection id). INTID 0: no entry."""
+    """(offset of the next EventID, INTID, collection id). With INTID 0 there is no entry."""
     return entry >> 48, entry >> 16 & 0xFFFF_FFFF, entry & 0xFFFF
 
 
-#: The target of a collection that MAPTI named before any MAPC.
+#: The target of a collection that a MAPTI used and no MAPC has mapped yet.
 NOT_MAPPED = 0xFFFF_FFFF
 
 # Commands (5.3): first bit, width and scale of each field in the 256 bits of a command -----------
@@ -146,7 +148,7 @@ FIELDS: dict[str, tuple[int, int, int]] = {
     "opcode": (0, 8, 0),
     "device": (32, 32, 0),
     "event": (64, 32, 0),
-    "size": (64, 5, 0),  # EventID bits, minus one
+    "size": (64, 5, 0),  # number of EventID bits, minus one
     "intid": (96, 32, 0),
     "icid": (128, 16, 0),
     "itt": (136, 44, 8),  # in units of 256 bytes
@@ -155,7 +157,7 @@ FIELDS: dict[str, tuple[int, int, int]] = {
     "rdbase2": (208, 35, 0),
 }
 
-#: Opcode to name and operands. Those of GICv4 are no commands of this ITS.
+#: Opcode to name and operands. This ITS does not have the commands of GICv4.
 COMMANDS: dict[int, tuple[str, tuple[str, ...]]] = {
     0x01: ("MOVI", ("device", "event", "icid")),
     0x03: ("INT", ("device", "event")),
@@ -173,13 +175,13 @@ COMMANDS: dict[int, tuple[str, tuple[str, ...]]] = {
 
 
 def command_field(command: int, name: str) -> int:
-    """A field of a command, given as one little-endian number."""
+    """A field of a command; ``command`` is the command as one little-endian number."""
     first, width, scale = FIELDS[name]
     return (command >> first & (1 << width) - 1) << scale
 
 
 def encode_command(name: str, **fields: int) -> bytes:
-    """The 32 bytes of a command. KeyError for a name or field that does not exist."""
+    """The 32 bytes of a command. KeyError for an unknown name or field."""
     opcode = next((code for code, (known, _) in COMMANDS.items() if known == name), None)
     if opcode is None:
         raise KeyError(name)
@@ -190,8 +192,8 @@ def encode_command(name: str, **fields: int) -> bytes:
     return value.to_bytes(COMMAND_SIZE, "little")
 
 
-# What a command ends with: done, the error codes of 5.3 (each command's table of errors), or a
-# refusal of another kind in the form of KVM's errnos.
+# The results of a command: done, the error codes of 5.3 (each command's table of errors), or
+# another error in the form of a negative errno of KVM.
 E_MOVI_UNMAPPED_INTERRUPT = 0x01_0107
 E_MOVI_UNMAPPED_COLLECTION = 0x01_0109
 E_INT_UNMAPPED_INTERRUPT = 0x01_0307
@@ -208,7 +210,7 @@ E_INVALL_UNMAPPED_COLLECTION = 0x01_0D09
 E_MOVALL_PROCNUM_OOR = 0x01_0E01
 E_DISCARD_UNMAPPED_INTERRUPT = 0x01_0F07
 E_DONE = 0
-E_BUSY = -16  # the ITS, or LPIs on the target, are disabled: nothing happens (KVM: -EBUSY)
-E_NO_MEMORY = -12  # as many events are mapped as this model takes
-E_FAULT = -14  # the command is not in memory
-E_UNKNOWN = -19  # no such command (KVM: -ENODEV)
+E_BUSY = -16  # the ITS, or LPIs on the target, are disabled: no effect (KVM: -EBUSY)
+E_NO_MEMORY = -12  # the maximum number of mapped events of this model is reached
+E_FAULT = -14  # the command queue is outside of memory
+E_UNKNOWN = -19  # unknown command (KVM: -ENODEV)

@@ -1,8 +1,9 @@
-"""Loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback, SIMD&FP,
-exclusives, atomics.
+"""Decoders for loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback,
+SIMD&FP, exclusives, atomics.
 
-KVM gives up on these; the instruction says all that is needed. Encodings: DDI 0487 C4.1.94 "Loads
-and Stores". Only the encodings that can reach a stage-2 abort with ISV = 0 are described.
+KVM does not emulate such an access; here the instruction word gives the missing information.
+Encodings: DDI 0487 C4.1.94 "Loads and Stores". Only encodings that can cause a stage-2 abort with
+ISV = 0 are decoded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from armvirt.arch.words import sign_extend
 
 
 class Element(NamedTuple):
-    """One register's part of an access: ``size`` bytes at ``offset`` from the address."""
+    """The access of one register: ``size`` bytes at ``offset`` from the address."""
 
     register: int
     offset: int
@@ -25,7 +26,7 @@ class Element(NamedTuple):
 
 
 class Form(Enum):
-    """What the architecture does with the access when the memory is a device."""
+    """The kind of access, which defines the result of an access to Device memory."""
 
     PLAIN = "plain"
     EXCLUSIVE = "exclusive"  # LDXR/STXR, LSE atomics: unsupported exclusive access, DFSC 0x35
@@ -34,7 +35,8 @@ class Form(Enum):
 
 
 class Access(NamedTuple):
-    """A decoded access. ``writeback`` is (register, signed byte offset to add), 31 being SP."""
+    """A decoded access. ``writeback`` is (register, signed byte offset to add); register 31 is
+    SP."""
 
     form: Form
     is_write: bool = False
@@ -59,7 +61,8 @@ def _pair(insn: int) -> Access:
 
 
 def _single(insn: int) -> Access:
-    """LDR, STR and kin: unsigned offset, unscaled, register offset, pre- and post-index."""
+    """LDR, STR and their variants: unsigned offset, unscaled, register offset, pre- and
+    post-index."""
     size_field, simd, opc = insn >> 30, bool(insn >> 26 & 1), insn >> 22 & 3
     if simd:
         scale = size_field | (opc & 2) << 1
@@ -80,7 +83,7 @@ def _single(insn: int) -> Access:
 
 
 def _exclusive(insn: int) -> Access:
-    """LDXR, STXR, pairs, CAS; LDAR and STLR alone are ordinary accesses."""
+    """LDXR, STXR, their pair forms, and CAS. A single LDAR or STLR is an ordinary access."""
     if insn >> 23 & 1 and not insn >> 21 & 1:
         load = bool(insn >> 22 & 1)
         return Access(Form.PLAIN, not load, (Element(insn & 31, 0, 1 << (insn >> 30), False),))
@@ -88,8 +91,8 @@ def _exclusive(insn: int) -> Access:
 
 
 def _multiple(insn: int) -> Access:
-    """LD1/ST1 of one to four whole registers, with or without post-index; the interleaving forms
-    are not told apart."""
+    """LD1/ST1 of one to four whole registers, with or without post-index; LD2 to LD4 and ST2 to ST4
+    are not decoded separately."""
     counts = {0b0111: 1, 0b1010: 2, 0b0110: 3, 0b0010: 4}
     count, size = counts.get(insn >> 12 & 15, 0), 16 if insn >> 30 & 1 else 8
     if not count:
@@ -106,7 +109,7 @@ _TABLE = (
     # mask, value, decoder
     (0x3A000000, 0x28000000, _pair),
     (0x3F000000, 0x08000000, _exclusive),
-    (0x3B200C00, 0x38200000, lambda insn: Access(Form.EXCLUSIVE, True)),  # LDADD, SWP, CAS kin
+    (0x3B200C00, 0x38200000, lambda insn: Access(Form.EXCLUSIVE, True)),  # LDADD, SWP and the like
     (0x3A000000, 0x38000000, _single),
     (0xBF000000, 0x0C000000, _multiple),
     (0xFFFFFFE0, 0xD50B7420, lambda insn: Access(Form.ZVA, True)),
@@ -114,7 +117,7 @@ _TABLE = (
 
 
 def decode_access(insn: int) -> Access:
-    """What the load or store ``insn`` does; form UNKNOWN where it is not one that we describe."""
+    """Decode a load or store instruction. Form UNKNOWN for an encoding that is not in the table."""
     for mask, value, decoder in _TABLE:
         if insn & mask == value:
             return decoder(insn)

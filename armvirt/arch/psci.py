@@ -18,8 +18,8 @@ TRNG_1_0 = 0x0001_0000
 
 
 class PsciFunction(IntEnum):
-    """PSCI function ids (DEN 0022, 5.1): 0x84000000 + n, and 0xC4000000 + n where a 64-bit form
-    exists."""
+    """PSCI function ids (DEN 0022, 5.1): 0x84000000 + n, and 0xC4000000 + n for functions with a
+    64-bit form."""
 
     VERSION = 0x8400_0000
     CPU_SUSPEND = 0x8400_0001
@@ -82,9 +82,9 @@ class AffinityState(IntEnum):
 
 
 MIGRATE_INFO_NOT_REQUIRED = 2  # no trusted OS that would need migration (DEN 0022, 5.9)
-RESET2_WARM = 0  # architectural SYSTEM_WARM_RESET
+RESET2_WARM = 0  # the architectural reset of SYSTEM_RESET2: SYSTEM_WARM_RESET
 RESET2_VENDOR = 1 << 31
-OFF2_HIBERNATE = 1 << 0  # SYSTEM_OFF2's only type; 0 stands for it (DEN 0022, 5.11)
+OFF2_HIBERNATE = 1 << 0  # the only type of SYSTEM_OFF2; 0 is the same type (DEN 0022, 5.11)
 SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2 = 1 << 0  # uapi/linux/kvm.h
 SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2 = 1 << 0
 
@@ -121,7 +121,7 @@ class SmcccResult(IntEnum):
 
 
 class TrngResult(IntEnum):
-    """TRNG return codes (DEN 0098), as signed numbers: the same numbers mean other things than in
+    """TRNG return codes (DEN 0098), as signed numbers. The same numbers have other meanings in
     SMCCC."""
 
     SUCCESS = 0
@@ -131,19 +131,20 @@ class TrngResult(IntEnum):
 
 
 def is_64bit(function: int) -> bool:
-    """Whether a function id uses the 64-bit convention; a 32-bit call has its arguments cut to 32
+    """Whether a function id uses the 64-bit convention. A 32-bit call truncates its arguments to 32
     bits."""
     return bool(function & SMCCC_64)
 
 
 def owner(function: int) -> int:
-    """Owning entity: 0 arch, 1 CPU, 2 SiP, 3 OEM, 4 standard, 5 standard hypervisor, 6 vendor
+    """The owning entity: 0 arch, 1 CPU, 2 SiP, 3 OEM, 4 standard, 5 standard hypervisor, 6 vendor
     hypervisor."""
     return function >> SMCCC_OWNER_SHIFT & 0x3F
 
 
 def function_name(function: int) -> str:
-    """For traces: ``PSCI_CPU_ON_64``, ``SMCCC_TRNG_RND64``, or the id in hex."""
+    """The name of a function for traces: ``PSCI_CPU_ON_64``, ``SMCCC_TRNG_RND64``; an unknown id in
+    hex."""
     for table, prefix in ((PsciFunction, "PSCI_"), (SmcccFunction, "SMCCC_")):
         for member in table:
             if member == function:

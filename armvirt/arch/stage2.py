@@ -9,7 +9,7 @@ PAGE_SHIFT, PAGE_SIZE = 12, 4096
 ENTRIES = 512
 
 VALID = 1 << 0
-TABLE = 1 << 1  # with VALID: a table, or a page at level 3
+TABLE = 1 << 1  # with VALID: a table; at level 3 a page
 MEMATTR_NORMAL_WB = 0xF << 2
 MEMATTR_DEVICE_NGNRE = 1 << 2
 S2AP_READ = 1 << 6
@@ -23,7 +23,8 @@ NORMAL_PAGE = VALID | TABLE | MEMATTR_NORMAL_WB | S2AP_READ | SH_INNER | ACCESS_
 
 
 class Geometry(NamedTuple):
-    """Where a walk starts: IPA size in bits, start level, number of concatenated tables there."""
+    """The start of a table walk: IPA size in bits, start level, number of concatenated tables at
+    this level."""
 
     ipa_bits: int
     start_level: int
@@ -31,13 +32,14 @@ class Geometry(NamedTuple):
 
 
 SMALL = Geometry(34, 2, 16)
-"""16 GiB from level 2: the walk is one level shorter, which a boot notices."""
+"""16 GiB, from level 2: a walk has one level less than in `LARGE`, so a boot is measurably
+faster."""
 LARGE = Geometry(40, 1, 2)
 
 
 def geometry(top: int) -> Geometry:
-    """The shortest walk whose IPA space holds addresses below ``top``; ValueError beyond 40
-    bits."""
+    """The geometry with the fewest levels whose IPA space contains the addresses below ``top``;
+    ValueError if ``top`` needs more than 40 bits."""
     for candidate in (SMALL, LARGE):
         if top <= 1 << candidate.ipa_bits:
             return candidate
@@ -51,6 +53,6 @@ def vtcr(shape: Geometry) -> int:
 
 
 def index(ipa: int, level: int) -> int:
-    """The index of ``ipa`` in a table of ``level`` (concatenated tables make it larger than
+    """The index of ``ipa`` in a table of ``level`` (with concatenated tables the index can exceed
     511)."""
     return ipa >> (PAGE_SHIFT + 9 * (3 - level))

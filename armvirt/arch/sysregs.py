@@ -1,11 +1,11 @@
 """System registers as data: the one table of name, encoding, access, reset value and fields.
 
-Rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"), restricted to what a
-Cortex-A72 guest at EL1/EL0 can name, the EL2 registers that the hypervisor programs, and the whole
-ID space. Decoding in traces, save order, the debugger's target description and the documentation
-read these rows; behaviour is bound elsewhere, by name.
+Rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"), restricted to the registers
+that a Cortex-A72 guest at EL1/EL0 can access, the EL2 registers that the hypervisor programs, and
+the whole ID space. Decoding in traces, save order, the debugger's target description and the
+documentation use these rows; behaviour is bound in other packages, by name.
 
-The GIC CPU interface (ICC_*, ICH_*) has a table of its own in `armvirt.arch.gic`; `name_of` knows
+The GIC CPU interface (ICC_*, ICH_*) has its own table in `armvirt.arch.gic`; `name_of` searches
 both.
 """
 
@@ -30,15 +30,15 @@ class Field(NamedTuple):
 
     @property
     def mask(self) -> int:
-        """The field's bits, in place."""
+        """The mask of the field, in place."""
         return (1 << self.high + 1) - (1 << self.low)
 
     def get(self, value: int) -> int:
-        """The field of ``value``, shifted down."""
+        """The field of ``value``, shifted right to bit 0."""
         return (value & self.mask) >> self.low
 
     def put(self, value: int, field: int) -> int:
-        """``value`` with the field replaced; bits of ``field`` that do not fit are dropped."""
+        """``value`` with this field replaced; bits of ``field`` beyond its width are dropped."""
         return value & ~self.mask | field << self.low & self.mask
 
 
@@ -48,7 +48,7 @@ class SysReg(NamedTuple):
     ``encoding`` is packed as in `armvirt.arch.encoding`, ``access`` is rw, ro or wo, ``reset`` is
     the value that a warm reset gives (0 where the architecture says UNKNOWN: a run must be
     reproducible). ``layout`` holds the fields in text form, "NAME:bit" or "NAME:high:low"; `fields`
-    parses it when somebody asks.
+    parses the text at the first use.
     """
 
     name: str
@@ -64,7 +64,8 @@ class SysReg(NamedTuple):
         return tuple(_parse_fields(self.layout))
 
     def mask(self, field: str) -> int:
-        """The bits of the field with this name, in place; KeyError without such a field."""
+        """The mask of the field with this name, in place; KeyError if the register has no such
+        field."""
         return _masks(self.layout)[field]
 
     @property
@@ -76,7 +77,7 @@ class SysReg(NamedTuple):
         return self.access != "ro"
 
     def describe(self, value: int) -> str:
-        """The fields that are not zero, for people: ``ENABLE=1 IMASK=1``."""
+        """The fields that are not zero, as text: ``ENABLE=1 IMASK=1``."""
         parts = (
             f"{f.name}={f.get(value):#x}" if f.high > f.low else f.name
             for f in self.fields
@@ -186,7 +187,7 @@ _TIMER_ROWS: tuple[SysReg, ...] = (
     _row("CNTV_CVAL_EL0", (3, 3, 14, 3, 2)),
     _row("CNTVOFF_EL2", (3, 4, 14, 0, 3)),
     _row("CNTPOFF_EL2", (3, 4, 14, 0, 6)),
-    # The layout without HCR_EL2.E2H: with it, EL1PCTEN and EL1PCEN move up by ten.
+    # The layout with HCR_EL2.E2H = 0; with E2H = 1, EL1PCTEN and EL1PCEN are ten bits higher.
     _row(
         "CNTHCTL_EL2",
         (3, 4, 14, 1, 0),
@@ -198,7 +199,7 @@ _TIMER_ROWS: tuple[SysReg, ...] = (
     _row("CNTHP_CVAL_EL2", (3, 4, 14, 2, 2)),
 )
 
-# What the hypervisor programs (DDI 0487 D23.2, the _EL2 registers).
+# Registers that the hypervisor programs (DDI 0487 D23.2, the _EL2 registers).
 _EL2_ROWS: tuple[SysReg, ...] = (
     _row("VPIDR_EL2", (3, 4, 0, 0, 0)),
     _row("VMPIDR_EL2", (3, 4, 0, 0, 5)),
@@ -272,8 +273,8 @@ def _debug_rows() -> Iterator[SysReg]:
     yield _row("DBGDTRRX_EL0", (2, 3, 0, 5, 0), "ro")
 
 
-# The performance monitors (DDI 0487 D13). armvirt hides them: these rows only name what a guest
-# tried.
+# The performance monitors (DDI 0487 D13). armvirt does not implement them: these rows only name
+# the registers in traces.
 _PMU_ROWS: tuple[SysReg, ...] = (
     _row("PMINTENSET_EL1", (3, 0, 9, 14, 1)),
     _row("PMINTENCLR_EL1", (3, 0, 9, 14, 2)),
@@ -374,7 +375,7 @@ _ID_NAMES: dict[int, tuple[str | None, ...]] = {
     ),
 }
 
-# Fields of the ID registers that armvirt looks at.
+# Fields of the ID registers that armvirt reads.
 _ID_LAYOUTS = {
     "ID_AA64PFR0_EL1": (
         "EL0:3:0 EL1:7:4 EL2:11:8 EL3:15:12 FP:19:16 AdvSIMD:23:20 GIC:27:24 RAS:31:28 SVE:35:32 SEL2:39:36"
@@ -482,34 +483,35 @@ BY_NAME: dict[str, SysReg] = {row.name: row for row in SYSREGS}
 
 
 def lookup(key: int | str) -> SysReg | None:
-    """The row with this packed encoding or this name (case does not matter), or None."""
+    """The row with this packed encoding or this name (case-insensitive), or None."""
     if isinstance(key, int):
         return BY_ENCODING.get(key)
     return BY_NAME.get(key) or BY_NAME.get(key.upper())
 
 
 def encoding_of(name: str) -> int:
-    """The packed encoding of a register that must exist; KeyError otherwise."""
+    """The packed encoding of a register; KeyError for an unknown name."""
     return BY_NAME[name].encoding
 
 
 def field(name: str) -> int:
-    """The mask of a field, in place: ``field("HCR_EL2.IMO")``. KeyError if there is none.
+    """The mask of a field, in place: ``field("HCR_EL2.IMO")``. KeyError for an unknown field.
 
-    For module level: code that runs per exit uses the plain integer.
+    For use at module level: code that runs at each exit uses the plain integer.
     """
     register, _, part = name.partition(".")
     return BY_NAME[register].mask(part)
 
 
 def name_of(encoding: int) -> str:
-    """The register's name, or the assembler's generic spelling where no table has it."""
+    """The register's name, or the assembler's generic spelling for a register outside the
+    tables."""
     row = BY_ENCODING.get(encoding)
     return row.name if row is not None else _gic_name(encoding) or generic_name(encoding)
 
 
 def _gic_name(encoding: int) -> str | None:
-    from armvirt.arch import gic  # its rows are made of SysReg, so it imports this module
+    from armvirt.arch import gic  # armvirt.arch.gic imports this module for SysReg
 
     tables = (gic.ICC_REGISTERS, gic.ICH_REGISTERS)
     return next(
@@ -525,24 +527,24 @@ def is_id_space(encoding: int) -> bool:
 
 
 def _context_names() -> Iterator[str]:
-    yield "CSSELR_EL1"  # selects what CCSIDR_EL1 shows; the guest sets it apart from the read
-    yield "CPACR_EL1"  # a lost FPEN turns the guest's FP instructions into traps
+    yield "CSSELR_EL1"  # selects the cache of CCSIDR_EL1; the guest writes it before the read
+    yield "CPACR_EL1"  # without FPEN the guest's FP instructions trap
     yield "ACTLR_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
-    yield "TTBR0_EL1"  # translation: the tables of the low half, with the ASID
-    yield "TTBR1_EL1"  # translation: the tables of the high half
+    yield "TTBR0_EL1"  # translation: the tables of the lower VA range, with the ASID
+    yield "TTBR1_EL1"  # translation: the tables of the upper VA range
     yield "TCR_EL1"  # translation: sizes and granules
     yield "MAIR_EL1"  # translation: memory types
     yield "AMAIR_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
-    yield "CONTEXTIDR_EL1"  # context-aware breakpoints compare it
-    yield "SCTLR_EL1"  # after the translation registers: a restore that sets M must find them in place
-    yield "VBAR_EL1"  # where every exception goes
-    yield "ESR_EL1"  # the syndrome that a handler may not have read yet
+    yield "CONTEXTIDR_EL1"  # context-aware breakpoints compare this register
+    yield "SCTLR_EL1"  # after the translation registers: they must be restored before M is set
+    yield "VBAR_EL1"  # the base of the exception vectors
+    yield "ESR_EL1"  # the syndrome, which a handler may not have read yet
     yield "AFSR0_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
     yield "AFSR1_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
-    yield "FAR_EL1"  # the fault address that goes with ESR_EL1
-    yield "PAR_EL1"  # the result of an AT whose read may still come
-    yield "ELR_EL1"  # where ERET goes
-    yield "SPSR_EL1"  # what ERET restores
+    yield "FAR_EL1"  # the fault address for ESR_EL1
+    yield "PAR_EL1"  # the result of an AT, which the guest may not have read yet
+    yield "ELR_EL1"  # the return address of ERET
+    yield "SPSR_EL1"  # the PSTATE that ERET restores
     yield "TPIDR_EL0"  # thread pointer
     yield "TPIDRRO_EL0"  # thread pointer, read-only at EL0
     yield "TPIDR_EL1"  # per-CPU pointer of the kernel
@@ -553,9 +555,9 @@ def _context_names() -> Iterator[str]:
     yield from (
         f"DBG{kind}{n}_EL1" for n in range(DEBUG_WATCHPOINTS) for kind in ("WVR", "WCR")
     )  # watchpoints
-    yield "OSDLR_EL1"  # OS double lock: plain storage here
-    yield "OSLSR_EL1"  # the OS lock as its status: OSLAR_EL1 is write-only and changes only this
-    yield "MDSCR_EL1"  # last of debug: it enables what the rows above describe (single step, breakpoints)
+    yield "OSDLR_EL1"  # OS double lock: storage only here
+    yield "OSLSR_EL1"  # the OS lock's status: OSLAR_EL1 is write-only and changes only this
+    yield "MDSCR_EL1"  # last of debug: it enables single step and the breakpoints above
 
 
 #: A vCPU's EL1/EL0 context beyond the general and FP registers: plain read/write storage of the

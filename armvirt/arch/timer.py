@@ -39,8 +39,8 @@ MAX_FREQUENCY_HZ = (1 << 32) - 1  # CNTFRQ_EL0 holds 32 bits
 
 
 class Ctl(IntFlag):
-    """CNT*_CTL_EL0 (DDI 0487 D23.9, CNTV_CTL_EL0). ISTATUS is read-only and means nothing while
-    ENABLE is 0."""
+    """CNT*_CTL_EL0 (DDI 0487 D23.9, CNTV_CTL_EL0). ISTATUS is read-only, and UNKNOWN while ENABLE
+    is 0."""
 
     ENABLE = field("CNTV_CTL_EL0.ENABLE")
     IMASK = field("CNTV_CTL_EL0.IMASK")
@@ -48,11 +48,11 @@ class Ctl(IntFlag):
 
 
 class CntHctl(IntFlag):
-    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. EL1PCTEN and EL1PCEN say what does *not* trap, EL1TVT and
-    EL1TVCT what does.
+    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. An access traps if EL1PCTEN or EL1PCEN is 0; EL1TVT and
+    EL1TVCT trap with 1.
 
-    With E2H = 1 the first two stand ten bits higher (`EL1_ENABLES_E2H_SHIFT`). From ECV on they
-    need FEAT_ECV.
+    With E2H = 1, EL1PCTEN and EL1PCEN are ten bits higher (`EL1_ENABLES_E2H_SHIFT`). The fields
+    from ECV on need FEAT_ECV.
     """
 
     EL1PCTEN = field("CNTHCTL_EL2.EL1PCTEN")
@@ -69,8 +69,8 @@ EL1_ENABLES_E2H_SHIFT = 10
 
 
 class CntKctl(IntFlag):
-    """CNTKCTL_EL1: what EL0 may use without a trap to EL1, and the event stream (EVNTIS with
-    FEAT_ECV)."""
+    """CNTKCTL_EL1: the timer accesses that EL0 makes without a trap to EL1, and the event stream
+    (EVNTIS with FEAT_ECV)."""
 
     EL0PCTEN = field("CNTKCTL_EL1.EL0PCTEN")
     EL0VCTEN = field("CNTKCTL_EL1.EL0VCTEN")
@@ -83,11 +83,11 @@ class CntKctl(IntFlag):
 
 EVNTI_MASK = field("CNTKCTL_EL1.EVNTI")
 EVNTI_SHIFT = (EVNTI_MASK & -EVNTI_MASK).bit_length() - 1
-EVNTIS_SHIFT = 8  # EVNTIS = 1 selects among bits 8 to 23 instead of 0 to 15
-KCTL_BITS = 0x3FF  # what is not RES0 without FEAT_ECV
+EVNTIS_SHIFT = 8  # EVNTIS = 1: EVNTI selects one of the bits 8 to 23, not 0 to 15
+KCTL_BITS = 0x3FF  # the bits that are not RES0 without FEAT_ECV
 KCTL_BITS_ECV = KCTL_BITS | int(CntKctl.EVNTIS)
 
-# Plain integers for the paths that run per access: an IntFlag operation costs a microsecond.
+# Plain integers for the code that runs at each access: an IntFlag operation costs a microsecond.
 CTL_ENABLE = int(Ctl.ENABLE)
 CTL_IMASK = int(Ctl.IMASK)
 CTL_ISTATUS = int(Ctl.ISTATUS)
@@ -99,18 +99,17 @@ CNTHCTL_ECV = int(CntHctl.ECV)
 CNTHCTL_TVT, CNTHCTL_TVCT = int(CntHctl.EL1TVT), int(CntHctl.EL1TVCT)
 
 
-#: The counters; the self-synchronised ones read the same, in program order (FEAT_ECV).
+#: The counters; the self-synchronised counters read the same value, in program order (FEAT_ECV).
 PHYSICAL_COUNTERS = frozenset((CNTPCT_EL0, CNTPCTSS_EL0))
 VIRTUAL_COUNTERS = frozenset((CNTVCT_EL0, CNTVCTSS_EL0))
 
 
-#: How the registers of a timer are called.
+#: The names of a timer's registers.
 TIMER_PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 
 class TimerRegister(NamedTuple):
-    """Which comparator an encoding belongs to (vtimer, ptimer) and which of its registers it is
-    (ctl, cval, tval)."""
+    """The comparator of an encoding (vtimer, ptimer), and its register (ctl, cval, tval)."""
 
     timer: str
     register: str
@@ -126,7 +125,7 @@ TIMER_REGISTERS: dict[int, TimerRegister] = {
     CNTP_TVAL_EL0: TimerRegister("ptimer", "tval"),
 }
 
-#: EL0 needs this CNTKCTL_EL1 bit for a register; CNTFRQ_EL0 needs either counter bit (DDI 0487
+#: EL0 needs this CNTKCTL_EL1 bit for a register; CNTFRQ_EL0 needs one of the counter bits (DDI 0487
 #: D23.9).
 EL0_ENABLES: dict[int, CntKctl] = {
     CNTFRQ_EL0: CntKctl.EL0PCTEN | CntKctl.EL0VCTEN,
@@ -148,12 +147,12 @@ EL0_ENABLES: dict[int, CntKctl] = {
 
 
 def ticks_to_edge(control: int, count: int) -> int | None:
-    """The ticks from ``count`` to the next event of an event stream, 1 at least; None while it is
-    off.
+    """The ticks from ``count`` to the next event of an event stream, at least 1; None while the
+    event stream is disabled.
 
-    ``control`` is CNTKCTL_EL1 or CNTHCTL_EL2, whose fields agree: EVNTI (and EVNTIS) name a bit of
-    the count, and its transition from 0 to 1, with EVNTDIR = 1 that from 1 to 0, is the event (DDI
-    0487 D12.2.3).
+    ``control`` is CNTKCTL_EL1 or CNTHCTL_EL2, which have the same fields. EVNTI (and EVNTIS) select
+    a bit of the count. The event is the transition of this bit from 0 to 1, or with EVNTDIR = 1
+    from 1 to 0 (DDI 0487 D12.2.3).
     """
     if not control & CntKctl.EVNTEN:
         return None
@@ -172,17 +171,17 @@ def sign_extend_32(value: int) -> int:
 
 
 def tval_of(cval: int, now: int) -> int:
-    """TVAL as read: the low 32 bits of CVAL minus the count (DDI 0487 D12.2.4)."""
+    """The value of a TVAL read: the low 32 bits of CVAL minus the count (DDI 0487 D12.2.4)."""
     return cval - now & 0xFFFF_FFFF
 
 
 def cval_from_tval(tval: int, now: int) -> int:
-    """The CVAL that a write of TVAL stores: count plus the signed 32-bit value, modulo 2**64 (DDI
-    0487 D12.2.4)."""
+    """The CVAL that a write of TVAL stores: the count plus the signed 32-bit value, modulo 2**64
+    (DDI 0487 D12.2.4)."""
     return now + sign_extend_32(tval) & MASK64
 
 
 def condition_met(cval: int, now: int) -> bool:
-    """TimerConditionMet: an unsigned compare of 64-bit values, both already modulo 2**64 (DDI 0487
-    D12.2.4)."""
+    """TimerConditionMet: an unsigned comparison of 64-bit values, both already modulo 2**64 (DDI
+    0487 D12.2.4)."""
     return now >= cval

@@ -1,1 +1,1 @@
-"""The silicon: what an Arm SoC does in hardware, as EL2 software sees it."""
+"""The hardware: what the CPU cores of an Arm SoC do, as software at EL2 sees it."""

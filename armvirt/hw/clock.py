@@ -1,7 +1,7 @@
 """Virtual time and the only event queue.
 
-Time is in ns and advances with instructions only. Entries are (time, sequence, owner, kind): data,
-never closures, so that they can be saved; owners register a handler by name.
+Time is in ns and advances with instructions only. An entry of the queue is (time, sequence, owner,
+kind), which is plain data so that it can be saved. An owner registers a handler under its name.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ STATE_VERSION = 1
 Handler = Callable[[str], None]
 
 NEVER = (1 << 64) - 1
-"""A time, or a count of instructions, that does not come."""
+"""A time, or a count of instructions, that is never reached."""
 
-#: Entries of the heap that are no longer live may outnumber the live ones by this many before it is
-#: rebuilt: whoever rearms a timer for ever (a guest that rewrites a comparator) must not make the
-#: heap grow for ever.
+#: The heap is rebuilt when the cancelled entries outnumber the live entries by more than this
+#: number: a timer that is rearmed again and again (a guest that rewrites a comparator) must not
+#: make the heap grow without limit.
 STALE_LIMIT = 64
 
 
 class Clock:
     """The clock of one host.
 
-    ``progress`` is set while a vCPU runs: it gives the ns that have passed since ``base``. Reading
-    ``now`` never goes backwards. ``on_earlier`` is called when an entry becomes the first of the
-    queue, so that a running vCPU can be told to stop sooner.
+    ``progress`` is set while a vCPU runs, and gives the ns that have passed since ``base``. ``now``
+    never decreases. ``on_earlier`` is called when an entry becomes the first of the queue, so that
+    a running vCPU can stop sooner.
     """
 
     def __init__(self) -> None:
@@ -50,13 +50,15 @@ class Clock:
         return self.base + self.progress() if self.progress is not None else self.base
 
     def register(self, owner: str, handler: Handler) -> None:
-        """Name the handler of an owner's entries; it is called with the entry's kind."""
+        """Register the handler of an owner's entries. The handler is called with the entry's
+        kind."""
         if owner in self._handlers:
             raise ValueError(f"clock owner {owner!r} is registered twice")
         self._handlers[owner] = handler
 
     def arm(self, when: int, owner: str, kind: str = "") -> None:
-        """(Re)arm the one entry that (owner, kind) may have, for ``when`` ns."""
+        """Arm or rearm the entry (owner, kind) for ``when`` ns. There is at most one entry per
+        (owner, kind)."""
         key = (owner, kind)
         self._sequence += 1
         self._live[key] = (when, self._sequence)
@@ -67,15 +69,16 @@ class Clock:
             self.on_earlier()
 
     def skip(self, count: int) -> None:
-        """So many entries were armed and ran, as far as anybody can tell (`armvirt.hw.shadow`)."""
+        """Count ``count`` entries as armed and run, without running a handler
+        (`armvirt.hw.shadow`)."""
         self._sequence += count
 
     def cancel(self, owner: str, kind: str = "") -> None:
-        """Disarm; nothing happens where nothing is armed."""
+        """Disarm the entry (owner, kind); no effect if it is not armed."""
         self._live.pop((owner, kind), None)
 
     def armed(self, owner: str, kind: str = "") -> int | None:
-        """The ns for which an entry is armed, or None."""
+        """The ns for which the entry (owner, kind) is armed, or None."""
         entry = self._live.get((owner, kind))
         return entry[0] if entry is not None else None
 
@@ -85,7 +88,7 @@ class Clock:
         return first[0] if first is not None else None
 
     def _first(self) -> tuple[int, int] | None:
-        """(time, sequence) of the first live entry, after dropping dead ones before it."""
+        """(time, sequence) of the first live entry. Removes the cancelled entries before it."""
         queue = self._queue
         while queue:
             when, sequence, owner, kind = queue[0]
@@ -101,9 +104,10 @@ class Clock:
         heapq.heapify(self._queue)
 
     def run_due(self) -> int:
-        """Call the handlers of all entries that are due, in (time, sequence) order; how many ran.
+        """Call the handlers of all entries that are due, in (time, sequence) order; returns their
+        number.
 
-        A handler that raises has had its entry removed; the rest stays in the queue.
+        If a handler raises, its entry has been removed; the other entries stay in the queue.
         """
         count = 0
         while (first := self._first()) is not None and first[0] <= self.now:
@@ -114,20 +118,21 @@ class Clock:
         return count
 
     def advance_to(self, when: int) -> None:
-        """Jump to ``when`` ns (idle time). Only while no vCPU runs; never backwards."""
+        """Set the time to ``when`` ns (idle time). Only while no vCPU runs; time never goes
+        backwards."""
         if self.progress is not None:
             raise RuntimeError("the clock cannot jump while a vCPU runs")
         self.base = max(self.base, when)
 
     def reset(self) -> None:
-        """Back to time 0 with nothing armed; owners stay registered."""
+        """Set the time to 0 and remove all entries; owners stay registered."""
         self.base, self._sequence = 0, 0
         self._queue.clear()
         self._live.clear()
 
     def state(self) -> dict[str, object]:
-        """The time (ns) and what is armed, as [when, sequence, owner, kind] in the order in which
-        it will run."""
+        """The time (ns) and the armed entries, as [when, sequence, owner, kind], in the order in
+        which they will run."""
         live = sorted((when, seq, owner, kind) for (owner, kind), (when, seq) in self._live.items())
         return {
             "version": STATE_VERSION,
@@ -137,8 +142,8 @@ class Clock:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. Only while no vCPU runs. Owners register before they are due, not before
-        the load."""
+        """Restore `state`. Only while no vCPU runs. An owner may register after the load, but
+        before its first entry is due."""
         checked(state, "Clock", STATE_VERSION)
         entries = state["entries"]
         assert (

@@ -1,4 +1,4 @@
-"""A vCPU's context: one engine, and the maintenance that other CPUs have broadcast to it."""
+"""A vCPU's context: one engine, and the TLB and cache maintenance that other CPUs broadcast."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STATE_VERSION = 2
 MANY_LINES = 4096
 NO_MONITOR = MASK64  # the address of an exclusive monitor in the open state
 GRANULE = 64
-"""The exclusives reservation granule in bytes, CTR_EL0.ERG of the cores that there are."""
+"""The exclusives reservation granule in bytes: CTR_EL0.ERG of the supported cores."""
 
 
 class Context:
     """Registers and translations of one vCPU.
 
-    Maintenance of others is queued here and honoured before the next instruction, which nobody can
-    tell from doing it at once: only one context runs at a time.
+    Maintenance by other CPUs is queued here and done before the next instruction of this context.
+    As only one context runs at a time, a guest cannot see the delay.
     """
 
     def __init__(self, engine: Engine, domain: ShareableDomain) -> None:
@@ -42,7 +42,7 @@ class Context:
     def __repr__(self) -> str:
         return f"<Context on {self.engine!r}>"
 
-    # -- registers, as hyp needs them --
+    # -- registers, for `armvirt.hyp` --
 
     def x(self, n: int) -> int:
         """X<n>; 31 reads as zero."""
@@ -93,7 +93,7 @@ class Context:
         return self.engine.fetch(va)
 
     def stack(self, el: int) -> int:
-        """SP_EL0 or SP_EL1, also while it is the stack pointer in use."""
+        """SP_EL0 or SP_EL1, also if it is the stack pointer in use."""
         engine = self.engine
         if self._selected == el:
             return engine.sp
@@ -132,7 +132,8 @@ class Context:
 
     @pstate.setter
     def pstate(self, value: int) -> None:
-        """Both stack pointers keep their values, whichever is in use before and after."""
+        """Set PSTATE. SP_EL0 and SP_EL1 keep their values, whichever of them is in use before and
+        after."""
         engine, stacks = self.engine, (self.stack(0), self.stack(1))
         engine.pstate = value
         engine.rebuild_flags()
@@ -147,8 +148,9 @@ class Context:
         self.engine.write_system(encoding, value)
 
     def reset(self, pc: int, x0: int, pstate: int, system: Mapping[str, int]) -> None:
-        """Start at ``pc`` with ``x0`` and the system registers by name; every other register is zero
-        and the exclusive monitor open. The counts and the event register stay."""
+        """Start at ``pc`` with ``x0`` and the system registers by name; all other registers are
+        zero and the exclusive monitor is in the open state. The counts and the event register keep
+        their values."""
         saved = self.engine.save()
         saved.update(
             x=[x0] + [0] * 30, q=[0] * 32, sp=0, sp_el0=0, sp_el1=0, pc=pc, pstate=pstate,
@@ -157,20 +159,21 @@ class Context:
         self.engine.load(saved)
 
     def take_exception(self, kind: Vector, esr: int, far: int | None = None) -> None:
-        """Take an exception to EL1 now, between runs or in place of the instruction of the present
+        """Take an exception to EL1 now: between runs, or instead of the instruction of the present
         exit."""
         take_exception(self.engine, kind, esr, far)
 
     def answer(self, value: int) -> int:
-        """Finish the trapped instruction, whose destination the syndrome named, with ``value``."""
+        """Finish the trapped instruction: write ``value`` to the destination register that the
+        syndrome names."""
         self.engine.state.rt_value = value
         return Action.WRITE_RT | Action.ADVANCE
 
     def translate(self, va: int) -> int | None:
         """The IPA of ``va`` in the present regime, None if stage 1 does not map it.
 
-        Stage 2 is filled on demand, so where the two stages together say no, stage 1 is asked alone
-        (AT S1E1R), with the guest's PAR_EL1 kept.
+        Stage 2 is filled on demand. So if the translation by both stages fails, AT S1E1R translates
+        by stage 1 alone; the guest's PAR_EL1 keeps its value.
         """
         pa = self.engine.translate(va)
         if pa is not None:
@@ -182,7 +185,7 @@ class Context:
         return None if par & PAR_F else par & PAR_PA | va & PAGE_SIZE - 1
 
     def inject(self, esr: int, far: int | None = None) -> int:
-        """Take a synchronous exception to EL1 at the present PC instead of finishing the
+        """Take a synchronous exception to EL1 at the present PC, instead of finishing the
         instruction."""
         state = self.engine.state
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
@@ -196,17 +199,18 @@ class Context:
 
     @event_register.setter
     def event_register(self, value: bool) -> None:
-        """Only the register; `set_event` tells whoever waits, too."""
+        """Write the event register only. `set_event` also calls ``on_event``."""
         self.engine.state.event_register = int(value)
 
     def watch_wfe(self) -> None:
-        """Keep the event register from now on, and leave at each WFE that finds it clear."""
+        """From now on keep the event register, and leave the guest at each WFE that finds it
+        clear."""
         self.engine.watch_wfe()
 
     @property
     def exclusive(self) -> tuple[int, int, int]:
-        """The local exclusive monitor: address, value, second word of a pair; open: address all
-        ones."""
+        """The local exclusive monitor: address, value, second word of a pair. Open state: address
+        all ones."""
         return self.engine.exclusive
 
     @exclusive.setter
@@ -214,30 +218,31 @@ class Context:
         self.engine.exclusive = monitor
 
     def set_event(self, ns: int | None = None) -> None:
-        """An event for this PE, at ``ns`` of virtual time (None: now): the register is set, and
-        ``on_event`` called."""
+        """Send an event to this PE, at ``ns`` of virtual time (None: now): set the event register
+        and call ``on_event``."""
         self.engine.state.event_register = 1
         self.on_event(ns)
 
     def take_event(self, ns: int) -> None:
-        """A WFE completes: it clears the event register."""
+        """Complete a WFE at ``ns``: clear the event register."""
         self.engine.state.event_register, self.engine.state.event_cleared = 0, ns
 
     @property
     def event_cleared(self) -> int:
-        """The ns at which a WFE cleared the event register last."""
+        """The ns at which a WFE last cleared the event register."""
         return self.engine.state.event_cleared
 
     def clear_exclusive(self) -> None:
-        """Open the exclusive monitor, as at every load of a vCPU. A PE that loses its monitor gets
-        an event (DDI 0487 B2.17.2, D1.6.1)."""
+        """Set the exclusive monitor to the open state, as at every load of a vCPU. A PE whose
+        monitor leaves the exclusive state gets an event (DDI 0487 B2.17.2, D1.6.1)."""
         if self.engine.clear_exclusive():
             self.engine.state.event_register = 1
 
     def watch_line(self) -> bool:
-        """Remember what the monitored granule holds; whether the monitor is in the exclusive state.
+        """Save the content of the granule that the exclusive monitor marks; False if the monitor is
+        open.
 
-        The core's monitor compares values, and knows of no store of another CPU.
+        The core's monitor compares values only, and does not see the stores of other CPUs.
         """
         address = self.engine.exclusive[0]
         pa = None if address == NO_MONITOR else self.engine.translate(address)
@@ -250,18 +255,18 @@ class Context:
 
     @property
     def watches(self) -> bool:
-        """Whether the PE waits for a store to the granule that its monitor marks."""
+        """Whether the PE waits for a store to the granule that its exclusive monitor marks."""
         return self._line is not None
 
     def line_changed(self) -> bool:
-        """Whether the granule that is watched holds anything else by now."""
+        """Whether the content of the watched granule has changed since `watch_line`."""
         return (
             self._line is not None
             and self.engine.read_physical(self._line[0], GRANULE) != self._line[1]
         )
 
     def line_written(self, address: int, size: int) -> bool:
-        """Whether a write of [address, address + size) is one of the granule that is watched."""
+        """Whether a write of [address, address + size) is a write to the watched granule."""
         return (
             self._line is not None
             and address < self._line[0] + GRANULE
@@ -274,7 +279,7 @@ class Context:
         return self.engine.state.count
 
     def program(self, encoding: int, value: int) -> None:
-        """Write a register that only EL2 and EL3 can reach; nothing happens where it has the value
+        """Write a register that only EL2 and EL3 can access; no effect if it has this value
         already."""
         if self._programmed.get(encoding) == value:
             return
@@ -289,25 +294,26 @@ class Context:
     # -- memory and control --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Give ``size`` bytes at host address ``host`` to the core as physical memory."""
+        """Map ``size`` bytes at host address ``host`` as physical memory of the core."""
         self.engine.map_memory(address, size, host)
 
     def unmap_memory(self, address: int, size: int) -> None:
         self.engine.unmap_memory(address, size)
 
     def request_stop(self) -> None:
-        """Leave the guest at the next instruction, if it runs."""
+        """Leave the guest at the next instruction, if the guest runs."""
         self.engine.state.stop = 1
 
     def stop_at(self, address: int, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """Leave before the instruction at a virtual address and call ``on_stop``; the function that
-        is returned ends that."""
+        """Stop before the instruction at a virtual address and call ``on_stop``. The returned
+        function removes the stop."""
         from armvirt.hw.engine.breakpoint import PcStop
 
         return PcStop(self.engine, address, on_stop).remove
 
     def stop_in(self, addresses: range, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """The same for a range of whole pages that the guest enters from outside."""
+        """Like `stop_at`, for a range of whole pages: stop when the guest enters it from
+        outside."""
         from armvirt.hw.engine.breakpoint import RangeStop
 
         return RangeStop(self.engine, addresses, on_stop).remove
@@ -319,8 +325,9 @@ class Context:
     # -- maintenance --
 
     def queue_code(self, address: int, size: int) -> None:
-        """Translated code of [address, address + size) is stale (physical addresses)."""
-        self.request_stop()  # `honour` comes before the next instruction
+        """Queue the invalidation of the code translated from [address, address + size) (physical
+        addresses)."""
+        self.request_stop()  # `honour` is called before the next instruction
         if len(self._lines) < MANY_LINES:
             self._lines.append((address, size))
         else:
@@ -334,7 +341,7 @@ class Context:
         self._tlb = True
 
     def honour(self) -> None:
-        """Do what was queued. Only between runs or at an exit."""
+        """Do the queued maintenance. Only between runs or at an exit."""
         if self._all_code:
             self.engine.invalidate_all_code()
         else:
@@ -346,8 +353,7 @@ class Context:
         self._all_code = self._tlb = False
 
     def state(self) -> dict[str, object]:
-        """Architectural state only: a fresh engine has no stale code or translations to
-        remember."""
+        """Architectural state only: a new engine has no stale code and no stale translations."""
         line = None if self._line is None else [self._line[0], self._line[1].hex()]
         return {"version": STATE_VERSION, "engine": self.engine.save(), "line": line}
 
@@ -364,10 +370,10 @@ class Context:
 class ShareableDomain:
     """The inner shareable domain: where broadcast maintenance and SEV go.
 
-    There is one for each VM. TLBI from EL1 is for its VMID only, and the engine's physical memory
-    is the VM's: no other VM has translations of it. A local TLBI is for this context alone; vCPUs
-    that take turns on a PE share no TLB here, so that what KVM has to flush when a PE changes its
-    vCPU, and what HCR_EL2.FB is for, cannot go stale.
+    There is one for each VM. A TLBI at EL1 applies to its VMID only, and the physical memory of an
+    engine belongs to one VM, so other VMs have no translations of it. A local TLBI applies to this
+    context alone. vCPUs that share a PE have separate TLBs here. So the TLB flush of KVM when a PE
+    changes its vCPU, and HCR_EL2.FB, are not needed.
     """
 
     def __init__(self, factory: EngineFactory) -> None:
@@ -385,8 +391,8 @@ class ShareableDomain:
         return context
 
     def broadcast(self, source: Context, encoding: int, value: int) -> None:
-        """TLBI ...IS by encoding, IC IVAU by physical address, IC IALLUIS: to all but the
-        source."""
+        """Queue TLBI ...IS (by encoding), IC IVAU (by physical address) or IC IALLUIS on all
+        contexts but ``source``."""
         for context in self.contexts:
             if context is source:
                 continue
@@ -398,18 +404,21 @@ class ShareableDomain:
                 context.queue_tlb()
 
     def code_written(self, address: int, size: int) -> None:
-        """Memory was written other than by a guest's stores (device, hypervisor, debugger)."""
+        """Memory was written, but not by a guest's store (by a device, the hypervisor or a
+        debugger): invalidate the code."""
         for context in self.contexts:
             context.queue_code(address, size)
 
     def memory_written(self, address: int, size: int) -> None:
-        """The same, for those who wait for a store to what their monitors mark."""
+        """Memory was written, but not by a guest's store: wake the PEs that wait for a store to the
+        granule of their monitor."""
         for context in self.contexts:
             if context.line_written(address, size):
                 context.set_event()
 
     def send_event(self, source: Context, ns: int) -> None:
-        """SEV at ``ns``: an event for all but the source, which has set its own register."""
+        """SEV at ``ns``: send an event to all contexts but ``source``, which has set its own event
+        register."""
         for context in self.contexts:
             if context is not source:
                 context.set_event(ns)

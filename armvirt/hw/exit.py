@@ -16,9 +16,9 @@ __all__ = ["Action", "ExitKind", "SyncExit", "new_exit"]
 class ExitKind(Enum):
     """IRQ: a physical interrupt for EL2. BUDGET: the deadline was reached.
 
-    WFE: the guest executed WFE with the event register clear. YIELD: it executed YIELD, and has had
-    its time. STOPPED: the handler asked to leave. SPIN: the guest is in an instruction that
-    branches to itself. VECTOR_LOOP: the guest faults in its vectors for ever.
+    WFE: the guest executed WFE with the event register clear. YIELD: the guest executed YIELD at or
+    after ``yield_at`` of `Pe.run`. STOPPED: a stop was requested. SPIN: the guest executes a branch
+    to itself. VECTOR_LOOP: the exception vectors of the guest fault again and again.
     """
 
     IRQ = "irq"
@@ -31,11 +31,11 @@ class ExitKind(Enum):
 
 
 class SyncExit(NamedTuple):
-    """A synchronous exception to EL2, as its registers show it (DDI 0487 D17.2.37 ESR_ELx).
+    """A synchronous exception to EL2, as the EL2 registers show it (DDI 0487 D17.2.37 ESR_ELx).
 
-    ``pc`` is ELR_EL2; ``rt`` the register that the syndrome names (31: none or XZR) and
-    ``rt_value`` its 64-bit value; ``insn`` is the instruction word where hardware gives it (0:
-    fetch it if needed).
+    ``pc`` is ELR_EL2. ``rt`` is the register that the syndrome names (31: none or XZR), and
+    ``rt_value`` its 64-bit value. ``insn`` is the instruction word if the engine gives it (0: the
+    reader has to fetch it).
     """
 
     esr: int
@@ -63,4 +63,4 @@ class SyncExit(NamedTuple):
 new_exit: Callable[[tuple[int, int, int, int, int, int, int]], SyncExit] = partial(
     tuple.__new__, SyncExit
 )
-"""A `SyncExit` of all its fields, without the Python function that a NamedTuple has for that."""
+"""Make a `SyncExit` from all its fields; faster than the Python constructor of a NamedTuple."""

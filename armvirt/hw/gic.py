@@ -1,9 +1,8 @@
 """The physical GIC as EL2 sees it: the private interrupts of each CPU.
 
 The host has no devices, so its GIC has PPIs (timers, maintenance) and the SGIs with which the
-hypervisor kicks another CPU. Lines are levels: an interrupt that is acknowledged stays active until
-somebody deactivates it, be it EL2 or a guest through a list register with HW = 1 (IHI 0069 4.1,
-6.3).
+hypervisor kicks another CPU. The inputs are level-sensitive. An acknowledged interrupt stays active
+until EL2 deactivates it, or a guest does through a list register with HW = 1 (IHI 0069 4.1, 6.3).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _SGIS = 0xFFFF
 
 
 class _CpuState:
-    """Bit n of each word is INTID n."""
+    """The interrupts of one CPU; bit n of each word is INTID n."""
 
     __slots__ = ("active", "enabled", "latch", "line")
 
@@ -28,14 +27,16 @@ class _CpuState:
 
     def reset(self) -> None:
         self.line = self.latch = self.active = 0
-        self.enabled = _SGIS  # the host's own kicks are always on; it enables the PPIs that it uses
+        self.enabled = (
+            _SGIS  # SGIs, which kick a CPU, are always enabled; the host enables its PPIs
+        )
 
 
 class PhysicalGic:
     """The interrupt state of ``cpus`` physical CPUs; INTIDs are 0 to 31.
 
-    ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. ``changed[cpu]`` is
-    set by each mutation, and reset by whoever keeps a copy (`armvirt.hw.shadow`).
+    ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. Each mutation sets
+    ``changed[cpu]``; the holder of a copy (`armvirt.hw.shadow`) resets it.
     """
 
     def __init__(self, cpus: int) -> None:
@@ -54,7 +55,7 @@ class PhysicalGic:
         return len(self._cpus)
 
     def reset(self) -> None:
-        """Lines low, nothing active, PPIs disabled."""
+        """Reset: all lines low, no interrupt active, PPIs disabled."""
         for cpu, state in enumerate(self._cpus):
             state.reset()
             self._deliverable[cpu] = False
@@ -62,32 +63,32 @@ class PhysicalGic:
     # Inputs and EL2's registers ------------------------------------------------------------------
 
     def set_line(self, cpu: int, intid: int, level: bool) -> None:
-        """A level-sensitive input changes."""
+        """Change the level of a level-sensitive input."""
         state = self._cpus[cpu]
         state.line = state.line | 1 << intid if level else state.line & ~(1 << intid)
         self.update(cpu)
 
     def send_sgi(self, cpu: int, intid: int) -> None:
-        """An SGI for ``cpu``: pending until it is acknowledged."""
+        """Send an SGI to ``cpu``; the SGI is pending until it is acknowledged."""
         self._cpus[cpu].latch |= 1 << intid & _SGIS
         self.update(cpu)
 
     def enable(self, cpu: int, intid: int, on: bool) -> None:
-        """GICR_ISENABLER0 / GICR_ICENABLER0."""
+        """Write GICR_ISENABLER0 / GICR_ICENABLER0."""
         state = self._cpus[cpu]
         state.enabled = state.enabled | 1 << intid if on else state.enabled & ~(1 << intid)
         self.update(cpu)
 
     def set_active(self, cpu: int, intid: int, on: bool) -> None:
-        """GICR_ISACTIVER0 / GICR_ICACTIVER0: how a hypervisor hands an interrupt to a guest, or
-        takes it back."""
+        """Write GICR_ISACTIVER0 / GICR_ICACTIVER0. A hypervisor sets the active state so that the
+        host does not signal an interrupt again while the guest handles it."""
         state = self._cpus[cpu]
         state.active = state.active | 1 << intid if on else state.active & ~(1 << intid)
         self.update(cpu)
 
     def acknowledge(self, cpu: int) -> int:
-        """EL2 reads ICC_IAR1_EL1: the lowest INTID that is deliverable becomes active; 1023 if
-        there is none.
+        """EL2 reads ICC_IAR1_EL1: activate and return the lowest INTID that is deliverable; 1023 if
+        none is.
 
         All priorities are equal, and the host runs one handler at a time: there is no preemption.
         """
@@ -102,23 +103,24 @@ class PhysicalGic:
         return intid
 
     def deactivate(self, cpu: int, intid: int) -> None:
-        """EL2 writes ICC_DIR_EL1, or a guest ends an interrupt whose list register has HW = 1."""
+        """EL2 writes ICC_DIR_EL1, or a guest deactivates an interrupt whose list register has HW =
+        1."""
         if 0 <= intid < NR_PRIVATE:
             self.set_active(cpu, intid, False)
 
     def words(self, cpu: int) -> tuple[int, int, int, int]:
-        """Lines, latches, active and enabled interrupts of a CPU: bit n is INTID n."""
+        """The lines, SGI latches, active and enabled interrupts of a CPU: bit n is INTID n."""
         state = self._cpus[cpu]
         return state.line, state.latch, state.active, state.enabled
 
     def set_private(self, cpu: int, line: int, active: int) -> None:
-        """The lines and active interrupts of a CPU, after changes that were made elsewhere
+        """Set the lines and active interrupts of a CPU to the values of the shadow copies
         (`armvirt.hw.shadow`)."""
         state = self._cpus[cpu]
         state.line, state.active = line, active
         self.update(cpu)
 
-    # Questions -----------------------------------------------------------------------------------
+    # Queries -------------------------------------------------------------------------------------
 
     @staticmethod
     def _ready(state: _CpuState) -> int:
@@ -131,16 +133,17 @@ class PhysicalGic:
         return bool(self._cpus[cpu].enabled >> intid & 1)
 
     def is_pending(self, cpu: int, intid: int) -> bool:
-        """The line is high, or the SGI was sent and not acknowledged."""
+        """Whether the line is high, or an SGI was sent and not acknowledged."""
         state = self._cpus[cpu]
         return bool((state.line | state.latch) >> intid & 1)
 
     def deliverable(self, cpu: int) -> bool:
-        """Whether EL2 is interrupted: something is enabled, pending and not active."""
+        """Whether an interrupt is signalled to EL2: enabled, pending and not active."""
         return self._deliverable[cpu]
 
     def update(self, cpu: int) -> None:
-        """Recompute the interrupt request to EL2 on one CPU. Every mutation ends here."""
+        """Recompute the interrupt request to EL2 on one CPU. Every mutation calls this function
+        last."""
         self.changed[cpu] = True
         deliverable = self._ready(self._cpus[cpu]) != 0
         if deliverable != self._deliverable[cpu]:
@@ -151,7 +154,8 @@ class PhysicalGic:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Every interrupt that is pending, active or an enabled PPI, as plain data for a table."""
+        """All interrupts that are pending or active, and all enabled PPIs, as plain data for a
+        table."""
         return [
             {
                 "cpu": cpu,
@@ -173,7 +177,8 @@ class PhysicalGic:
         return {"version": STATE_VERSION, "cpus": cpus}
 
     def load(self, state: State) -> None:
-        """Restore `state` of a GIC with as many CPUs; nothing is reported."""
+        """Restore `state`; ValueError if it was saved with another number of CPUs. ``on_change`` is
+        not called."""
         checked(state, "PhysicalGic", STATE_VERSION)
         cpus = state["cpus"]
         if not isinstance(cpus, list) or len(cpus) != len(self._cpus):

@@ -1,11 +1,11 @@
 """The virtual CPU interface as a GICv2 guest sees it: the GICV frame (IHI 0048 5.5; IHI 0069 12.13,
 GICV_*).
 
-With ICC_SRE_EL1.SRE = 0 these registers stand in for ICC_*_EL1. They act on the same list registers
-and the same ICH_VMCR_EL2 (`armvirt.hw.ich`), in which VAckCtl and VFIQEn are then writable. What
-they add to the system registers: one acknowledge register for both groups, if GICV_CTLR.AckCtl
-allows it; aliased registers for group 1; the CPUID of an SGI's sender in bits [12:10] of what is
-acknowledged and ended.
+With ICC_SRE_EL1.SRE = 0 these registers replace ICC_*_EL1. They act on the same list registers and
+the same ICH_VMCR_EL2 (`armvirt.hw.ich`), in which VAckCtl and VFIQEn are then writable. They differ
+from the system registers in three points: one acknowledge register serves both groups, if
+GICV_CTLR.AckCtl allows it; group 1 has aliased registers; bits [12:10] of the value of IAR, EOIR
+and DIR are the CPUID of an SGI's sender.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from armvirt.hw.ich import VirtualCpuInterface
 
 
 class GicvRow(NamedTuple):
-    """The behaviour of one register; without ``read`` it reads as zero, without ``write`` it
-    ignores writes."""
+    """The behaviour of one register. Without ``read`` the register is RAZ, without ``write`` WI."""
 
     name: str
     read: Callable[[VirtualCpuInterface], int] | None = None
@@ -44,13 +43,14 @@ class GicvRow(NamedTuple):
 
 
 def read(vif: VirtualCpuInterface, offset: int, size: int) -> int:
-    """A load of ``size`` bytes at ``offset``; 0 unless it is a word that is a register."""
+    """A load of ``size`` bytes at ``offset``; 0 unless this is a word access to a register."""
     row = _BY_OFFSET.get(offset)
     return row.read(vif) if row is not None and size == 4 and row.read is not None else 0
 
 
 def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
-    """A store of ``size`` bytes at ``offset``; ignored unless it is a word that is a register."""
+    """A store of ``size`` bytes at ``offset``; ignored unless this is a word access to a
+    register."""
     row = _BY_OFFSET.get(offset)
     if row is not None and size == 4 and row.write is not None:
         row.write(vif, value & MASK32)
@@ -60,12 +60,12 @@ def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
 
 
 def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
-    """The special INTID that hides list register ``index`` (-1: none) from a register, None if it
-    may be seen.
+    """The special INTID that a register returns instead of the interrupt in list register ``index``
+    (-1: none); None if the register may return the interrupt.
 
-    The aliased registers are for group 1 alone. The others give 1022 for group 1, unless AckCtl
-    lets them have it; only for an interrupt that could be acknowledged, so that 1023 comes before
-    (IHI 0048 3.2.5, 4.4.4, 4.4.11).
+    The aliased registers return group 1 interrupts only. The others return 1022 for a group 1
+    interrupt, unless AckCtl is set. A register returns 1022 only if the interrupt could be
+    acknowledged, else 1023 (IHI 0048 3.2.5, 4.4.4, 4.4.11).
     """
     if index < 0:
         return SPURIOUS
@@ -76,7 +76,7 @@ def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
 
 
 def _acknowledge(vif: VirtualCpuInterface, aliased: bool) -> int:
-    """GICV_IAR, GICV_AIAR."""
+    """Read GICV_IAR or GICV_AIAR."""
     index = vif.signalled
     value = _visible(vif, index, aliased)
     if value is None:
@@ -87,7 +87,7 @@ def _acknowledge(vif: VirtualCpuInterface, aliased: bool) -> int:
 
 
 def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
-    """GICV_HPPIR, GICV_AHPPIR: whatever the mask and the running priority."""
+    """Read GICV_HPPIR or GICV_AHPPIR; the priority mask and the running priority do not matter."""
     index = vif.candidate
     value = _visible(vif, index, aliased)
     return vif.lr[index] & GICC_ID_BITS if value is None else value
@@ -97,8 +97,8 @@ def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
 
 
 def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
-    """GICV_EOIR, GICV_AEOIR: priority drop and, with EOImode 0, deactivation of what was
-    acknowledged as ``value``.
+    """Write GICV_EOIR or GICV_AEOIR: priority drop and, with EOImode 0, deactivation of the
+    interrupt for which the acknowledge returned ``value``.
 
     Ending a group 1 interrupt through GICV_EOIR with AckCtl = 0 is UNPREDICTABLE (IHI 0048 4.4.5);
     here, as in QEMU, AckCtl does not matter. GICV_AEOIR for a group 0 interrupt is ignored (IHI
@@ -119,7 +119,8 @@ def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
 
 
 def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> None:
-    """What is ended is in list register ``index``, or in none (-1) and counted for EL2.
+    """Deactivate list register ``index``; with -1 (in no list register) increment EOIcount, if
+    ``counts``.
 
     An end of interrupt that clears no active priority is not counted (IHI 0048 5.3.2,
     GICH_HCR.EOICount).
@@ -131,8 +132,8 @@ def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> No
 
 
 def _write_dir(vif: VirtualCpuInterface, value: int) -> None:
-    """GICV_DIR: deactivation alone. With EOImode 0 it is UNPREDICTABLE (IHI 0048 4.4.15), and
-    ignored here."""
+    """Write GICV_DIR: deactivation only. With EOImode 0 the write is UNPREDICTABLE (IHI 0048
+    4.4.15), and ignored here."""
     intid = value & GICC_ID_BITS
     if not vif.vmcr & VMCR_VEOIM or intid & GICC_INTID >= FIRST_SPECIAL:
         return
@@ -154,7 +155,7 @@ def _field(name: str, shift: int, mask: int) -> GicvRow:
 
 
 def _active_priorities(n: int) -> GicvRow:
-    """GICV_APR<n>: ICH_AP1R<n>_EL2, for both groups; those that the preemption bits do not need are
+    """GICV_APR<n>: ICH_AP1R<n>_EL2, for both groups. Registers beyond the preemption bits are
     RAZ/WI."""
 
     def read(vif: VirtualCpuInterface) -> int:
@@ -176,7 +177,7 @@ BINDINGS: tuple[GicvRow, ...] = (
     GicvRow("GICC_EOIR", None, lambda vif, value: _end(vif, value, False)),
     GicvRow("GICC_RPR", VirtualCpuInterface.running_priority),
     GicvRow("GICC_HPPIR", lambda vif: _highest_pending(vif, False)),
-    # Unlike ICC_BPR1_EL1 it is VBPR1 whatever CBPR says (IHI 0069, GICV_ABPR).
+    # Unlike ICC_BPR1_EL1 this register is VBPR1 for each value of CBPR (IHI 0069, GICV_ABPR).
     _field("GICC_ABPR", VMCR_VBPR1_SHIFT, VMCR_BPR_MASK),
     GicvRow("GICC_AIAR", lambda vif: _acknowledge(vif, True)),
     GicvRow("GICC_AEOIR", None, lambda vif, value: _end(vif, value, True)),

@@ -1,10 +1,10 @@
-"""The virtual CPU interface of one PE: list registers, ICH_*_EL2, and what EL1 sees as ICC_*_EL1
-(IHI 0069 chapter 6).
+"""The virtual CPU interface of one PE: list registers, ICH_*_EL2, and the ICC_*_EL1 of EL1 (IHI
+0069 chapter 6).
 
-EL2 fills list registers; this decides which interrupt is signalled to EL1 and follows it through
-acknowledge, priority drop and deactivation. Names of the steps are those of the specification's
-pseudocode. `update` recomputes the three outputs after every mutation: virq (group 1), vfiq (group
-0, if VFIQEn) and the maintenance interrupt.
+EL2 writes list registers. The interface selects the interrupt that is signalled to EL1, and changes
+its state at acknowledge, priority drop and deactivation. Names of the steps are those of the
+specification's pseudocode. `update` recomputes the three outputs after every mutation: virq (group
+1), vfiq (group 0, if VFIQEn) and the maintenance interrupt.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ STATE_VERSION = 1
 
 
 class IccAction(Enum):
-    """How an access ends: completed, undefined at EL1, or trapped to EL2 with EC 0x18."""
+    """How an access ends: completed, UNDEFINED at EL1, or trapped to EL2 with EC 0x18."""
 
     DONE = "done"
     UNDEF = "undef"
@@ -66,13 +66,13 @@ class IccAction(Enum):
 
 
 class IccOutcome(NamedTuple):
-    """``value`` is what a completed read returns."""
+    """The result of an access. ``value`` is the value of a completed read."""
 
     action: IccAction
     value: int = 0
 
 
-_outcome = tuple.__new__  # what IccOutcome(...) does, less a call on the hottest path
+_outcome = tuple.__new__  # the same as IccOutcome(...), without a Python call
 _DONE = IccOutcome(IccAction.DONE)
 _UNDEF = IccOutcome(IccAction.UNDEF)
 _TRAP = IccOutcome(IccAction.TRAP)
@@ -81,14 +81,14 @@ _TRAP = IccOutcome(IccAction.TRAP)
 class VirtualCpuInterface:
     """ICH_* state and ICV_* behaviour of PE number ``cpu``.
 
-    ``list_registers`` is 1 to 16; ``prebits`` (preemption bits, also the priority bits) 5 to 7. HW
-    list registers deactivate in ``gic``. ``on_change()``, if set, is called when `update` finds
-    that an output changed.
+    ``list_registers`` is 1 to 16; ``prebits`` (preemption bits, also the priority bits) 5 to 7. The
+    deactivation of a list register with HW = 1 deactivates the physical interrupt in ``gic``.
+    ``on_change()``, if set, is called when `update` changes an output.
 
     ``sre`` is ICC_SRE_EL1.SRE as EL2 sets it before it writes ICH_VMCR_EL2: False for a GICv2
-    guest, which has the frame of `armvirt.hw.gicv` in place of the system registers (IHI 0069
-    chapter 10). ``changed`` is set by every mutation, and reset by whoever keeps a copy
-    (`armvirt.hw.shadow`).
+    guest, which uses the frame of `armvirt.hw.gicv` instead of the system registers (IHI 0069
+    chapter 10). Each mutation sets ``changed``; the holder of a copy (`armvirt.hw.shadow`) resets
+    it.
     """
 
     __slots__ = (
@@ -126,7 +126,7 @@ class VirtualCpuInterface:
         self._candidate, self._signalled = -1, False
 
     def reset(self) -> None:
-        """Warm reset: interface disabled, no list register in use, nothing active."""
+        """Warm reset: interface disabled, no list register in use, no interrupt active."""
         self.hcr = self.waiting = 0
         self.sre = True
         self._set_vmcr(0)
@@ -138,11 +138,11 @@ class VirtualCpuInterface:
     # EL2's side ----------------------------------------------------------------------------------
 
     def program(self, hcr: int, list_registers: Sequence[int], waiting: int = 0) -> None:
-        """EL2 writes ICH_HCR_EL2 and ICH_LR0_EL2 onwards in one go; the rest of the list registers
-        becomes 0.
+        """EL2 writes ICH_HCR_EL2 and, from ICH_LR0_EL2 on, ``list_registers``. The remaining list
+        registers become 0.
 
-        ``waiting`` is no register of an Arm CPU: the physical interrupts (bit n: INTID n) that EL2
-        has for the guest and found no list register for, see `waits`.
+        ``waiting`` is not a register of an Arm CPU: it holds the physical interrupts (bit n: INTID
+        n) that EL2 has for the guest but could not put into a list register, see `waits`.
         """
         self.hcr, self.waiting = hcr & arch.HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
@@ -151,7 +151,8 @@ class VirtualCpuInterface:
         self.update()
 
     def restore(self, vmcr: int, ap0r: Sequence[int], ap1r: Sequence[int]) -> None:
-        """EL2 writes ICH_VMCR_EL2 and the active-priority registers of a vCPU that it loads."""
+        """EL2 writes ICH_VMCR_EL2 and the active-priority registers of a vCPU that is being
+        loaded."""
         self._set_vmcr(vmcr)
         self.ap0r[:] = ap0r[: len(self.ap0r)]
         self.ap1r[:] = ap1r[: len(self.ap1r)]
@@ -160,22 +161,22 @@ class VirtualCpuInterface:
     def set_registers(
         self, hcr: int, vmcr: int, lr: Sequence[int], ap0r: Sequence[int], ap1r: Sequence[int]
     ) -> None:
-        """Take over the registers after accesses of EL1 to their copies (`armvirt.hw.shadow`)."""
+        """Set the registers after EL1 has accessed their shadow copies (`armvirt.hw.shadow`)."""
         self.hcr, self.vmcr = (
             hcr,
             vmcr,
-        )  # of ICH_VMCR_EL2 only VPMR: the binary points are as they were
+        )  # of ICH_VMCR_EL2 only VPMR has changed, not the binary points
         self.lr[:], self.ap0r[:], self.ap1r[:] = lr, ap0r, ap1r
         self.update()
 
     def end(self, index: int) -> None:
-        """Show a list register as when the guest has ended what was in it."""
+        """Set a list register to the state after the guest's end of interrupt: invalid."""
         self.lr[index] &= ~LR_STATE
         self.update()
 
     def waits(self, pintid: int) -> bool:
-        """Whether the interrupt of physical interrupt ``pintid`` waits for the guest: it is pending
-        in a list register, or EL2 has it outside."""
+        """Whether physical interrupt ``pintid`` is waiting for the guest: it is pending in a list
+        register, or EL2 has it without a list register (``waiting`` of `program`)."""
         if self.waiting >> pintid & 1:
             return True
         wanted = LR_HW | LR_PENDING | pintid << LR_PINTID_SHIFT
@@ -184,11 +185,12 @@ class VirtualCpuInterface:
 
     @property
     def group_masks(self) -> tuple[int, int]:
-        """The bits of a priority that are its group priority, for group 0 and group 1."""
+        """The bits of a priority that form the group priority, for group 0 and for group 1."""
         return self._mask0, self._mask1
 
     def read_ich(self, encoding: int) -> int:
-        """MRS of an ICH_*_EL2 register by packed encoding. KeyError if it does not exist here."""
+        """MRS of an ICH_*_EL2 register by packed encoding. KeyError if the register is not
+        implemented."""
         kind, index = _ICH[encoding]
         if kind in ("lr", "ap0r", "ap1r"):
             registers: list[int] = getattr(self, kind)
@@ -200,8 +202,8 @@ class VirtualCpuInterface:
         return value
 
     def write_ich(self, encoding: int, value: int) -> None:
-        """MSR of an ICH_*_EL2 register by packed encoding. KeyError if it does not exist here or is
-        read-only."""
+        """MSR of an ICH_*_EL2 register by packed encoding. KeyError if the register is not
+        implemented, or is read-only."""
         kind, index = _ICH[encoding]
         if kind == "hcr":
             self.hcr = value & arch.HCR_WRITABLE
@@ -221,7 +223,8 @@ class VirtualCpuInterface:
     def vtr(self) -> int:
         """ICH_VTR_EL2: list registers, 16-bit INTIDs, preemption and priority bits.
 
-        ICH_HCR_EL2.TDIR works (TDS); there is no direct injection, so nV4 is 1 as in every GICv3.
+        ICH_HCR_EL2.TDIR is implemented (TDS = 1). Direct injection is not, so nV4 is 1 as in every
+        GICv3.
         """
         bits, features = self.prebits - 1, arch.VTR_TDS | arch.VTR_NV4 | arch.VTR_A3V
         return (
@@ -233,15 +236,15 @@ class VirtualCpuInterface:
 
     @property
     def eisr(self) -> int:
-        """ICH_EISR_EL2: list registers that ask for EOI maintenance."""
+        """ICH_EISR_EL2: list registers that request EOI maintenance."""
         return sum(
             1 << n for n, lr in enumerate(self.lr) if lr & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
         )
 
     @property
     def elrsr(self) -> int:
-        """ICH_ELRSR_EL2: list registers that are free. One that waits for EOI maintenance is
-        not."""
+        """ICH_ELRSR_EL2: list registers that are free. A list register with pending EOI maintenance
+        is not free."""
         return sum(
             1 << n
             for n, lr in enumerate(self.lr)
@@ -250,7 +253,7 @@ class VirtualCpuInterface:
 
     @property
     def misr(self) -> int:
-        """ICH_MISR_EL2: why the maintenance interrupt would be asserted."""
+        """ICH_MISR_EL2: the reasons for which the maintenance interrupt is asserted."""
         hcr, vmcr = self.hcr, self.vmcr
         in_use = sum(1 for lr in self.lr if lr & LR_STATE)
         pending = any(lr & LR_STATE == LR_PENDING for lr in self.lr)
@@ -275,7 +278,7 @@ class VirtualCpuInterface:
 
     def update(self) -> None:
         """Recompute the highest-priority pending interrupt and the three outputs. Every mutation
-        ends here."""
+        calls this function last."""
         self.changed = True
         vmcr, hcr = self.vmcr, self.hcr
         best, best_priority, eoi = -1, IDLE_PRIORITY, False
@@ -306,12 +309,12 @@ class VirtualCpuInterface:
                 self.on_change()
 
     def _can_signal(self, index: int) -> bool:
-        """CanSignalVirtualInterrupt: more urgent than the mask, and of a higher group priority than
-        what is running.
+        """CanSignalVirtualInterrupt: the priority is higher than the mask, and the group priority
+        higher than the running priority.
 
-        Both sides are cut to the group priority of the candidate (as QEMU icv_hppi_can_preempt).
-        KVM's emulation cuts the candidate only, which lets it preempt its equals once the binary
-        point was moved up under them.
+        The running priority, too, is masked to the group priority of the candidate (like QEMU
+        icv_hppi_can_preempt). KVM's emulation masks only the candidate, so that a candidate of the
+        same priority preempts after the guest has raised the binary point.
         """
         lr = self.lr[index]
         priority = lr >> LR_PRIORITY_SHIFT & 0xFF
@@ -322,7 +325,7 @@ class VirtualCpuInterface:
         return running == IDLE_PRIORITY or priority & mask < running & mask
 
     def running_priority(self) -> int:
-        """The lowest active priority value over both groups; 0xFF if nothing is active."""
+        """The lowest active priority value of both groups; 0xFF if no priority is active."""
         for word, bits in enumerate(self.ap0r):
             bits |= self.ap1r[word]
             if bits:
@@ -330,7 +333,7 @@ class VirtualCpuInterface:
         return IDLE_PRIORITY
 
     def preemption_level(self, priority: int, group: int) -> int:
-        """The bit of the active-priority registers that an acknowledge of this priority and group
+        """The bit of the active-priority registers that the acknowledge of this priority and group
         sets."""
         return (priority & (self._mask1 if group else self._mask0)) >> self._level_shift
 
@@ -352,11 +355,12 @@ class VirtualCpuInterface:
     ) -> IccOutcome:
         """MRS or MSR of a GIC CPU interface register from EL0 or EL1, under HCR_EL2.IMO and .FMO.
 
-        Unknown registers, the wrong direction, registers of EL2 and EL3 and everything at EL0 are
-        UNDEFINED. So is everything with SRE = 0; the one register that a core would trap then,
-        ICC_SRE_EL1 under ICC_SRE_EL2.Enable = 0, KVM answers in the same way (access_gic_sre, for a
-        guest without a GICv3). Without IMO and FMO the access would go to the physical interface of
-        EL1. No hypervisor here lets a guest have that, so it is not modelled and is UNDEFINED too.
+        Accesses to unknown registers, in the wrong direction, to registers of EL2 and EL3, and all
+        accesses at EL0 are UNDEFINED. With SRE = 0 all accesses are UNDEFINED: a core would trap
+        only ICC_SRE_EL1 (ICC_SRE_EL2.Enable = 0), and KVM makes this access UNDEFINED too
+        (access_gic_sre, for a guest without a GICv3). Without IMO and FMO an access would go to the
+        physical interface of EL1. The hypervisor never gives it to a guest, so it is not modelled:
+        the access is UNDEFINED.
         """
         row = _ICC.get(encoding)
         if row is None or el == 0 or not self.sre:
@@ -376,7 +380,8 @@ class VirtualCpuInterface:
         return _outcome(IccOutcome, (IccAction.DONE, handler(self) or 0))
 
     def _read_iar(self, group: int) -> int:
-        """VirtualReadIAR: pending becomes active, its priority becomes the running one."""
+        """VirtualReadIAR: the pending interrupt becomes active, and its priority the running
+        priority."""
         intid = self._acknowledge(group)
         if self.bus.active:
             self.bus.emit(Acknowledge(intid))
@@ -389,8 +394,8 @@ class VirtualCpuInterface:
         return self.activate(index)
 
     def activate(self, index: int) -> int:
-        """The acknowledge of what list register ``index`` signals: its vINTID, with the CPUID of a
-        GICv2's SGI.
+        """Acknowledge the interrupt that list register ``index`` signals. Returns the vINTID; for
+        an SGI of a GICv2 guest, with the CPUID.
 
         With SRE = 0 the active priorities of both groups are in ICH_AP1R<n>_EL2 (IHI 0069,
         GICV_APR<n>).
@@ -399,7 +404,7 @@ class VirtualCpuInterface:
         intid = lr & VINTID_MASK
         if (
             FIRST_SPECIAL <= intid <= LAST_SPECIAL
-        ):  # nothing can be active under such a number, but it is returned
+        ):  # an interrupt with such an INTID cannot be active, but the INTID is returned
             self.lr[index] = lr & ~LR_PENDING
             self.update()
             return intid
@@ -416,21 +421,21 @@ class VirtualCpuInterface:
         return intid
 
     def _read_hppir(self, group: int) -> int:
-        """The highest-priority pending interrupt of an enabled group, whatever the mask and the
-        running priority."""
+        """The highest-priority pending interrupt of an enabled group; the mask and the running
+        priority do not matter."""
         index = self._candidate
         if index < 0 or self.lr[index] >> 60 & 1 != group:
             return SPURIOUS
         return self.lr[index] & VINTID_MASK
 
     def _write_eoir(self, group: int, value: int) -> None:
-        """VirtualWriteEOIR: the priority drop comes first and happens whatever INTID is written
-        (IHI 0069 12.2.10).
+        """VirtualWriteEOIR: the priority drop comes first, for every INTID that is written (IHI
+        0069 12.2.10).
 
-        Not for an INTID that the interface cannot have (VirtualIdentifierValid). If no priority was
-        active, nothing else happens: whether EOIcount goes up then is CONSTRAINED UNPREDICTABLE
-        (ICH_HCR_EL2.EOIcount), and a hypervisor that counts would deactivate what the guest did not
-        end.
+        Exception: an INTID that the interface cannot have (VirtualIdentifierValid). If no priority
+        was active, the write has no other effect. Whether it increments EOIcount is CONSTRAINED
+        UNPREDICTABLE (ICH_HCR_EL2.EOIcount), and a hypervisor that counts would deactivate an
+        interrupt that the guest did not end.
         """
         intid = value & INTID_MASK
         if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > VINTID_MASK:
@@ -443,9 +448,9 @@ class VirtualCpuInterface:
         self.update()
 
     def _end(self, intid: int, group: int, dropped: int) -> None:
-        """Deactivate after EOIR, if it ends what it says it ends: with EOImode 0, or an LPI, for
-        which no deactivation of its own will come. One that is in no list register is counted, but
-        an LPI has nothing to deactivate."""
+        """Deactivate interrupt ``intid`` after EOIR, with EOImode 0 or for an LPI (a guest does not
+        deactivate an LPI separately), if its priority and ``group`` match. If no list register
+        holds it, increment EOIcount, except for an LPI."""
         index = self.find_active(intid)
         if index < 0:
             if intid < FIRST_LPI:
@@ -457,7 +462,7 @@ class VirtualCpuInterface:
             self.deactivate_lr(index)
 
     def _write_dir(self, value: int) -> None:
-        """VirtualWriteDIR: deactivation alone, with EOImode 1 (IHI 0069 12.2.7)."""
+        """VirtualWriteDIR: deactivation only, with EOImode 1 (IHI 0069 12.2.7)."""
         intid = value & INTID_MASK
         if not self.vmcr & VMCR_VEOIM or intid >= FIRST_SPECIAL:
             return
@@ -478,7 +483,7 @@ class VirtualCpuInterface:
         return -1
 
     def deactivate_lr(self, index: int) -> None:
-        """Deactivation, and that of the physical interrupt behind a list register with HW = 1. No
+        """Deactivate a list register and, with HW = 1, its physical interrupt. Does not call
         `update`."""
         lr = self.lr[index]
         self.lr[index] = lr & ~LR_ACTIVE
@@ -486,8 +491,8 @@ class VirtualCpuInterface:
             self._deactivate(self.cpu, lr >> LR_PINTID_SHIFT & LR_PINTID_MASK)
 
     def count_eoi(self) -> None:
-        """EOIcount: the guest ended an interrupt that is in no list register; EL2 has to find
-        it."""
+        """Increment EOIcount: the guest ended an interrupt that is in no list register. EL2 has to
+        deactivate it."""
         count = (self.hcr >> HCR_EOICOUNT_SHIFT) + 1 & HCR_EOICOUNT_MASK
         self.hcr = (
             self.hcr & ~(HCR_EOICOUNT_MASK << HCR_EOICOUNT_SHIFT) | count << HCR_EOICOUNT_SHIFT
@@ -496,7 +501,7 @@ class VirtualCpuInterface:
     def drop_priority(self) -> int:
         """PriorityDrop: clear the highest active priority and return it, 0xFF if there is none.
 
-        Both groups active at one level is a guest's mistake; group 0 goes first.
+        If both groups are active at one level (an error of the guest), group 0 is cleared first.
         """
         priority = self.running_priority()
         if priority != IDLE_PRIORITY:
@@ -509,8 +514,8 @@ class VirtualCpuInterface:
     # Control registers, which are views of ICH_VMCR_EL2 ------------------------------------------
 
     def _set_vmcr(self, value: int) -> None:
-        """Store ICH_VMCR_EL2: binary points are raised to their minimum; with SRE = 1 VFIQEn is
-        RES1, VAckCtl RES0."""
+        """Write ICH_VMCR_EL2: the binary points are raised to their minimum. With SRE = 1 VFIQEn is
+        RES1 and VAckCtl is RES0."""
         bpr0 = max(value >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, self._min_bpr0)
         bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr0 + 1)
         pmr = value >> VMCR_VPMR_SHIFT & self._priority_mask
@@ -521,13 +526,13 @@ class VirtualCpuInterface:
             | bpr1 << VMCR_VBPR1_SHIFT
             | pmr << VMCR_VPMR_SHIFT
         )
-        # Group priority: group 0 drops BPR0 + 1 low bits, group 1 drops BPR1, which is biased by
-        # one (IHI 0069 4.8.5).
+        # Group priority: without the BPR0 + 1 low bits in group 0, the BPR1 low bits in group 1
+        # (IHI 0069 4.8.5).
         self._mask0 = 0xFF << bpr0 + 1 & 0xFF
         self._mask1 = self._mask0 if value & VMCR_VCBPR else 0xFF << bpr1 & 0xFF
 
     def put_field(self, shift: int, mask: int, value: int) -> None:
-        """Write the field of ICH_VMCR_EL2 that ``mask``, shifted, covers."""
+        """Write the field of ICH_VMCR_EL2 whose bits are ``mask`` << ``shift``."""
         self._set_vmcr(self.vmcr & ~(mask << shift) | (value & mask) << shift)
         self.update()
 
@@ -602,7 +607,8 @@ class VirtualCpuInterface:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state` of an interface of the same shape; outputs that differ are reported."""
+        """Restore `state` of an interface with the same numbers of registers and bits. Changed
+        outputs are reported."""
         checked(state, "VirtualCpuInterface", STATE_VERSION)
         hcr, vmcr = state["hcr"], state["vmcr"]
         lr, ap0r, ap1r = state["lr"], state["ap0r"], state["ap1r"]
@@ -623,8 +629,8 @@ _EITHER = _FMO | _IMO
 
 
 class _IccRow(NamedTuple):
-    """``routed`` says which of FMO and IMO makes it virtual, ``traps`` which ICH_HCR_EL2 bits trap
-    it to EL2."""
+    """The behaviour of one register. ``routed``: FMO, IMO or both make the access virtual;
+    ``traps``: the bits of ICH_HCR_EL2 that trap it to EL2."""
 
     name: str
     routed: int
@@ -632,17 +638,16 @@ class _IccRow(NamedTuple):
     read: Callable[[VirtualCpuInterface], int] | None = None
     write: Callable[[VirtualCpuInterface, int], None] | None = None
     always_traps: bool = False
-    number: int = (
-        0  # of an active-priority register: those beyond the implemented ones are UNDEFINED
-    )
+    number: int = 0  # the index of an active-priority register; those not implemented are UNDEFINED
 
 
 def _nothing(vif: VirtualCpuInterface, value: int) -> None:
-    """A register whose writable bits are all RAO/WI, or that traps before it gets here."""
+    """Write a register whose writable bits are all RAO/WI, or whose access is always trapped
+    before."""
 
 
 def _common_rows() -> list[_IccRow]:
-    """Registers of both groups; IHI 0069 6.1.2 says which routing bit makes each of them
+    """Registers of both groups. IHI 0069 6.1.2 defines which routing bit makes each of them
     virtual."""
     v = VirtualCpuInterface
     return [
@@ -703,7 +708,8 @@ _ICC: dict[int, _IccRow] = {ICC_REGISTERS[row.name]: row for row in ICC_BINDINGS
 
 
 def _ich_key(name: str) -> tuple[str, int]:
-    """ICH_LR3_EL2 is ("lr", 3): the attribute that holds it and the index in it."""
+    """For example ICH_LR3_EL2 gives ("lr", 3): the attribute that holds the register, and the index
+    in it."""
     stem = name[len("ICH_") : -len("_EL2")].lower()
     for family in ("ap0r", "ap1r", "lr"):
         if stem.startswith(family) and stem[len(family) :].isdigit():

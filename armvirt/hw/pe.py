@@ -1,5 +1,5 @@
-"""A physical CPU: EL2 registers, comparators, virtual CPU interface; it runs the context that is
-bound to it."""
+"""A physical CPU: EL2 registers, comparators, virtual CPU interface. It runs the bound vCPU
+context."""
 
 from __future__ import annotations
 
@@ -71,10 +71,11 @@ class Pe:
     """One physical CPU.
 
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the
-    handler of synchronous exits answers STOP. Times are ns of virtual time. ``list_registers`` and
-    ``priority_bits`` are the shape of the virtual CPU interface (ICH_VTR_EL2), ``counter_start``
-    the count at time 0. ``ecv`` (FEAT_ECV) and ``wfxt`` (FEAT_WFxT) are what the core has beyond
-    its model, for the guest; ``cntpoff`` (FEAT_ECV_POFF) for EL2 alone.
+    handler of synchronous exits returns STOP. Times are ns of virtual time. ``list_registers`` and
+    ``priority_bits`` are the parameters of the virtual CPU interface (ICH_VTR_EL2);
+    ``counter_start`` is the count at time 0. ``ecv`` (FEAT_ECV), ``wfxt`` (FEAT_WFxT) and
+    ``cntpoff`` (FEAT_ECV_POFF) are features that the CPU model lacks; ``ecv`` and ``wfxt`` are for
+    the guest, ``cntpoff`` is for EL2 only.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class Pe:
         cntpoff: bool = False, counter_start: int = COUNTER_START,
     ) -> None:  # fmt: skip
         self.ecv, self.wfxt = ecv, wfxt
-        #: {feature: PC}: what guests executed that is UNDEFINED here. For people: it is no part of
-        #: the state.
+        #: {feature: PC}: first use of each feature that is UNDEFINED here. For reports only,
+        #: not saved.
         self.lacking: dict[str, int] = {}
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
@@ -99,15 +100,13 @@ class Pe:
         self.vcpu_id = -1
         self.on_poll: Callable[[], bool] = lambda: False
         self._el2: dict[int, int] = {}
-        self._vi = self._vf = (
-            False  # HCR_EL2.VI and VF: interrupts of EL2's own, beside those of the interface
-        )
+        self._vi = self._vf = False  # HCR_EL2.VI and VF: interrupts that EL2 makes pending directly
         self._hold = 0  # 1: no virtual interrupt is taken, see `hold_interrupts`
         self._imo = self._fmo = (
-            False  # HCR_EL2.IMO and FMO, at hand for every access to the CPU interface
+            False  # copies of HCR_EL2.IMO and FMO for the accesses to the CPU interface
         )
         self._until = NEVER
-        self._offsets: Offsets | None = None  # what the bound context's engine knows of the timer
+        self._offsets: Offsets | None = None  # the timer's values in the bound context's engine
         self._on_exit: OnExit = lambda _: int(Action.STOP)
         self._running = False
 
@@ -118,7 +117,8 @@ class Pe:
     # -- the bound context --
 
     def bind(self, context: Context, vcpu_id: int) -> None:
-        """Put a vCPU's context on this CPU: its engine takes over the EL2 registers."""
+        """Bind a vCPU's context to this CPU: program the EL2 registers of the CPU into its
+        engine."""
         self.context, self.vcpu_id = context, vcpu_id
         context.engine.silicon = self
         state = context.engine.state
@@ -140,7 +140,7 @@ class Pe:
         self.context, self.vcpu_id = None, -1
 
     def write_el2(self, encoding: int, value: int) -> None:
-        """Program an EL2 register (packed encoding) of this CPU."""
+        """Write an EL2 register (packed encoding) of this CPU."""
         if encoding in TIMER_EL2:
             self.timer.set(encoding, value)
             return
@@ -150,7 +150,7 @@ class Pe:
             self._to_engine(encoding, value)
 
     def _route(self) -> None:
-        """What HCR_EL2 decides outside the engine."""
+        """Apply the bits of HCR_EL2 that act outside the engine."""
         hcr = self._el2.get(HCR_EL2, 0)
         self._imo, self._fmo = bool(hcr & HCR_IMO), bool(hcr & HCR_FMO)
         self.timer.set_e2h(bool(hcr & HCR_E2H))
@@ -159,11 +159,11 @@ class Pe:
     def _to_engine(self, encoding: int, value: int) -> None:
         assert self.context is not None
         if encoding == HCR_EL2:
-            # Cache maintenance is trapped for the silicon itself: a core keeps its instruction
-            # cache coherent, the engine has to be told. Without EL2's own TPU such a trap is no
-            # exit.
+            # Cache maintenance always traps to this model: a core keeps its instruction
+            # cache coherent, but the engine needs a call. If EL2 has not set TPU, such a trap is no
+            # exit to EL2.
             self.context.engine.state.native_maintenance = int(not value & HCR_TPU)
-            # This core has no FEAT_VHE: EL1 and EL0 under it are the same.
+            # The engine's core has no FEAT_VHE; E2H makes no difference at a guest's EL1 and EL0.
             value = value & ~(HCR_E2H | HCR_VI | HCR_VF) | HCR_TPU
             self._lines_changed()
         self.context.program(encoding, value)
@@ -177,7 +177,7 @@ class Pe:
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Take over `state`; a context is bound afterwards."""
+        """Load what `state` returned. A context is bound afterwards."""
         checked(state, "Pe", STATE_VERSION)
         el2 = state["el2"]
         assert isinstance(el2, dict)
@@ -189,9 +189,9 @@ class Pe:
     # -- running --
 
     def run(self, until: int, on_exit: OnExit, yield_at: int = NEVER) -> ExitKind:
-        """Execute to ``until`` ns at most, or to a YIELD at ``yield_at`` ns or later.
+        """Execute until ``until`` ns at most, or until a YIELD at ``yield_at`` ns or later.
 
-        SYNC exits go to ``on_exit`` and never come back from here.
+        A synchronous exit is passed to ``on_exit`` and is never the return value.
         """
         context = self.context
         assert context is not None
@@ -223,13 +223,13 @@ class Pe:
         return self._kind(why)
 
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
-        """Let the engine repeat the last timer wake-up, see `ShadowRegisters.repeat_tick`; not while a
-        trace sink is attached."""
+        """Allow the engine to handle the next WFI wake-ups by the virtual timer without entering
+        EL2 (`ShadowRegisters.repeat_tick`). No effect while a trace sink is attached."""
         if not self.bus.active:
             self.shadow.repeat_tick(on_repeats)
 
     def _shadowed(self) -> int:
-        """Which accesses the engine may complete itself (`Shadowed`)."""
+        """The accesses that the engine may complete itself (`Shadowed`)."""
         if self.bus.active:
             return 0
         return Shadowed.TIMERS | (Shadowed.ICC if self.vif.sre and self._imo and self._fmo else 0)
@@ -241,7 +241,7 @@ class Pe:
             return ExitKind.VECTOR_LOOP
         waits, state.wfe = state.wfe, 0
         if waits == Waits.WFE:
-            return ExitKind.WFE  # EL2 looks for interrupts before it lets the vCPU sleep
+            return ExitKind.WFE  # EL2 checks for interrupts before the vCPU blocks
         if self.gic.deliverable(self.index):
             return ExitKind.IRQ
         if waits:
@@ -251,7 +251,7 @@ class Pe:
         return ExitKind.STOPPED
 
     def next_event(self, until: int) -> int:
-        """The ns of the next thing that happens by itself (clock entry, comparator), at most
+        """The ns of the next event without an instruction (clock entry, comparator), at most
         ``until``."""
         for when in (self.clock.deadline(), self.timer.deadline()):
             if when is not None and when < until:
@@ -259,8 +259,8 @@ class Pe:
         return until
 
     def skip_to(self, when: int) -> None:
-        """Let the bound context spin on its instruction until ``when`` ns, without executing it so
-        often."""
+        """Advance time to ``when`` ns as if the bound context executed its branch-to-itself until
+        then. The instructions are counted, but not executed."""
         assert self.context is not None and not self._running
         count = -(-(when - self.clock.base) // self.ns_per_insn)
         if count > 0:
@@ -270,11 +270,11 @@ class Pe:
 
     @property
     def running(self) -> bool:
-        """Whether the engine is being executed: true in callbacks."""
+        """Whether the engine is executing: true in callbacks."""
         return self._running
 
     def _deadline(self) -> int:
-        """The instruction count at which something must be looked at."""
+        """The instruction count at which the engine must leave for the next event."""
         assert self.context is not None
         state = self.context.engine.state
         until = self.next_event(self._until)
@@ -284,25 +284,25 @@ class Pe:
         return state.count_base + max(0, -(-(until - state.ns_base) // self.ns_per_insn))
 
     def refresh(self) -> None:
-        """A deadline may have moved while the engine runs."""
+        """Recompute the engine's deadline, which may have moved while the engine runs."""
         if self._running and self.context is not None:
             self.context.engine.state.deadline = self._deadline()
 
     def hold_interrupts(self, hold: bool) -> None:
-        """Let no virtual interrupt in while EL2 finishes an instruction that it has emulated
-        already."""
+        """Hold virtual interrupts back while EL2 finishes an instruction that it has already
+        emulated."""
         self._hold = int(hold)
         self._lines_changed()
 
     def request_stop(self) -> None:
-        """Leave the engine at the next instruction that may be one (from a callback)."""
+        """Leave the engine at the next instruction at which it can stop (from a callback)."""
         if self._running and self.context is not None:
             self.context.engine.state.stop = 1
 
     # -- wires --
 
     def _timer_changed(self) -> None:
-        """The engine reads the counters by itself: it has to know their offsets and traps."""
+        """Give the engine the new offsets and traps of the counters, which it reads by itself."""
         offsets = self.timer.offsets
         if self.context is not None and offsets != self._offsets:
             self._offsets = offsets
@@ -314,13 +314,13 @@ class Pe:
             self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
-        """A comparator's output changes. A level that is low is not pending (IHI 0069 4.1.2), at
-        that instruction.
+        """The output of a comparator changes. When the level falls, the interrupt is no longer
+        pending (IHI 0069 4.1.2), from that instruction on.
 
-        List registers do not follow the line of the physical interrupt behind them. A machine shows
-        the guest an interrupt that is no more until something else makes it leave; here the falling
-        edge itself is an event for EL2 while the interrupt waits for the guest, in a list register
-        or for want of one.
+        A list register does not follow the line of its physical interrupt. On hardware the guest
+        sees an interrupt whose line has fallen until some other event causes an exit. Here the
+        falling edge itself is an event for EL2 if the interrupt is waiting for the guest
+        (`VirtualCpuInterface.waits`), in a list register or without one.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
         self.set_ppi(intid, level)
@@ -340,7 +340,7 @@ class Pe:
         if self.gic.is_pending(self.index, PPI_MAINTENANCE) != self.vif.maintenance:
             self.set_ppi(PPI_MAINTENANCE, self.vif.maintenance)
 
-    # -- what the engine asks (hw.engine.base.Silicon) --
+    # -- callbacks of the engine (hw.engine.base.Silicon) --
 
     def el2_exit(self) -> int:
         assert self.context is not None
@@ -349,15 +349,15 @@ class Pe:
         action = self._on_exit(new_exit((s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value, 0)))
         if self.gic.deliverable(
             cpu
-        ):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) lets a line in
+        ):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) can make a high line deliverable
             s.stop = 1
         if self.vif.changed or self.timer.changed or self.gic.changed[cpu]:
             self.shadow.load()
         return action
 
     def undefined(self) -> int:
-        """MRS/MSR of the GIC CPU interface, which the engine lacks, HLT, or of FEAT_ECV and
-        FEAT_WFxT."""
+        """Emulate an instruction that is UNDEFINED in the engine: MRS/MSR of the GIC CPU interface,
+        HLT, or an instruction of FEAT_ECV or FEAT_WFxT."""
         self.shadow.write_back()
         action = self._undefined()
         self.shadow.load()
@@ -401,15 +401,15 @@ class Pe:
         return Action.ENTER
 
     def _lacking(self, feature: str) -> int:
-        """UNDEFINED for want of a feature that this CPU could have; the first instruction of each
-        is remembered."""
+        """Make the instruction UNDEFINED, because this CPU was made without ``feature``. The first
+        such PC per feature is saved in ``lacking``."""
         assert self.context is not None
         self.lacking.setdefault(feature, self.context.engine.state.pc)
         return self._undef()
 
     def _counter(self, encoding: int) -> int:
-        """MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0: as the counter that they are, in program order
-        anyway."""
+        """MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0: same as CNTPCT_EL0 or CNTVCT_EL0, as all accesses
+        are in program order."""
         assert self.context is not None
         state = self.context.engine.state
         syndrome = sysreg_trap(encoding, True, state.insn & 31)
@@ -422,8 +422,8 @@ class Pe:
         return self.context.answer(self.timer.read(encoding))
 
     def _wait_with_timeout(self, kind: WfxKind) -> int:
-        """WFET, WFIT (DDI 0487 C6.2): trapped as WFE and WFI are. What nobody traps may retire at
-        once."""
+        """WFET or WFIT (DDI 0487 C6.2): trapped like WFE and WFI. Without a trap the instruction
+        completes at once, which is permitted."""
         assert self.context is not None
         state, wfi = self.context.engine.state, kind is WfxKind.WFIT
         if not self.wfxt:
@@ -437,8 +437,8 @@ class Pe:
         return Action.ADVANCE
 
     def wait_for_event(self) -> int:
-        """EL2's answer to a trapped WFET: as WFE, it completes and clears the event register if
-        that is set, else it retires and leaves."""
+        """EL2's answer to a trapped WFET, like WFE: if the event register is set, clear it and
+        complete; else complete the instruction and leave the engine."""
         assert self.context is not None
         if self.context.event_register:
             self.context.take_event(self.clock.now + self.ns_per_insn)
@@ -448,8 +448,8 @@ class Pe:
 
     @property
     def interrupts(self) -> bool:
-        """Whether a virtual interrupt is signalled that PSTATE does not mask: the next instruction
-        would take it."""
+        """Whether a virtual interrupt is signalled and not masked by PSTATE, so that it is taken
+        before the next instruction."""
         assert self.context is not None
         state, pstate = self.context.engine.state, self.context.pstate
         return bool(
@@ -457,7 +457,7 @@ class Pe:
         )
 
     def timer_access(self) -> None:
-        """CNTV_* and CNTP_* that EL2 does not trap: the silicon's own."""
+        """Accesses to CNTV_* and CNTP_* that EL2 does not trap."""
         assert self.context is not None
         self.shadow.write_back()
         state = self.context.engine.state
@@ -492,7 +492,7 @@ class Pe:
         self.shadow.load()
 
     def stamp(self) -> Stamp:
-        """The present moment, for events."""
+        """The present moment, for trace events."""
         if self.context is None:
             return Stamp(self.clock.now, 0, -1, 0)
         engine = self.context.engine

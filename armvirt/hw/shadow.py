@@ -1,14 +1,14 @@
 """Shadow copies of PE registers, which the native engine accesses without a call to Python.
 
-For each interrupt a guest acknowledges, ends, and writes a timer once or twice. Each of these
-accesses is arithmetic on the registers of one PE, and would cost a call from the native engine to
-Python. Therefore the engine's state has copies of these registers for the time of a run: the list
-registers and active priorities, both comparators, the private interrupts of the PE. The engine does
-with the copies what `VirtualCpuInterface`, `GenericTimer` and `PhysicalGic` do (shadow.h), and sets
-state.dirty. At each callback and at the end of a run the copies are written back first.
+For each interrupt a guest reads IAR, writes EOIR, and writes a timer register once or twice. Each
+of these accesses is arithmetic on the registers of one PE, but would cost a call from the native
+engine to Python. Therefore the engine's state has copies of these registers during a run: the list
+registers and active priorities, both comparators, the private interrupts of the PE. On the copies
+the engine does the same as `VirtualCpuInterface`, `GenericTimer` and `PhysicalGic` (shadow.h), and
+sets state.dirty. At each callback and at the end of a run, the copies are first written back.
 
-While a trace sink is attached, nothing is shadowed, because each access is a trace event. The
-portable engine has no shadow registers.
+While a trace sink is attached, no register has a shadow copy, because each access is a trace event.
+The portable engine has no shadow registers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ OnRepeats = Callable[[int], None]
 
 
 class ShadowRegisters:
-    """The registers of one PE, and the state of the engine that has their copies, if a context
-    with such an engine is bound to the PE."""
+    """The registers of one PE, and the engine state with their copies, if the PE has a bound
+    context whose engine has shadow registers."""
 
     __slots__ = (
         "_on_repeats",
@@ -60,13 +60,13 @@ class ShadowRegisters:
         self.vif.changed = self.timer.changed = self.gic.changed[self.cpu] = True
 
     def detach(self) -> None:
-        """Use no engine's state: the context is no longer bound to the PE."""
+        """Detach the engine's state: the context is no longer bound to the PE."""
         if self._shadow is not None:
             self._shadow.accesses = 0
         self._state = self._shadow = None
 
     def start(self, accesses: int, own_virq: bool, own_vfiq: bool) -> None:
-        """Begin a run. ``accesses`` (`Shadowed`) says which accesses the engine completes;
+        """Begin a run. ``accesses`` (`Shadowed`) is the set of accesses that the engine completes;
         ``own_virq`` and ``own_vfiq`` are HCR_EL2.VI and VF."""
         shadow = self._shadow
         if shadow is not None:
@@ -83,11 +83,11 @@ class ShadowRegisters:
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
         """Let the engine repeat the last wake-up by the virtual timer without entering EL2.
 
-        If the guest executes WFI and the line of the virtual timer is the next one to rise, the
+        If the guest executes WFI and the line of the virtual timer is the next line to rise, the
         engine puts the present value of list register 0 there, and continues at that time. The
         permission ends with the run, or with the next entry to EL2. After n repetitions
-        ``on_repeats(n)`` is called before EL2 sees anything else. It finds list register 0 as after
-        the guest's end of interrupt; the real values follow.
+        ``on_repeats(n)`` is called before any other code of EL2. During the call, list register 0
+        has the state after the guest's end of interrupt; then the actual values are written back.
         """
         shadow = self._shadow
         if shadow is not None:
@@ -96,7 +96,7 @@ class ShadowRegisters:
 
     def write_back(self) -> None:
         """Copy what the engine has changed into the PE's registers. Code outside the engine calls
-        this before it looks at them. The permission of `repeat_tick` ends."""
+        this before it reads these registers. The permission of `repeat_tick` ends."""
         state = self._state
         if state is None:
             return
@@ -106,7 +106,8 @@ class ShadowRegisters:
             self._copy_back(state)
 
     def load(self) -> None:
-        """Copy what has changed in the PE's registers since the last `load` or `write_back`."""
+        """Copy the PE registers that have changed since the last `load` or `write_back` to the
+        engine."""
         shadow = self._shadow
         if shadow is None:
             return
@@ -148,7 +149,7 @@ class ShadowRegisters:
             self._on_repeats(repeats)
 
     def _copy_back(self, state: EngineState) -> None:
-        """Copy what the engine has changed; the outputs follow, as at every mutation."""
+        """Copy what the engine has changed, and recompute the outputs as after every mutation."""
         shadow, vif, timer = state.shadow, self.vif, self.timer
         state.dirty = 0
         for n, comparator in enumerate((timer.vtimer, timer.ptimer)):

@@ -1,9 +1,9 @@
 """One PE's Generic Timer: its view of the system counter and the EL1 comparators (DDI 0487 D12).
 
 The counter follows virtual time: ``start + ns * frequency // 10**9``, in whole numbers, so that it
-is exact at any frequency. The comparators' output is a level; `GenericTimer.update` recomputes both
-lines and reports changes. Nothing polls: `GenericTimer.deadline` gives the exact nanosecond at
-which a low line will rise.
+is exact at any frequency. The output of a comparator is a level; `GenericTimer.update` recomputes
+both lines and reports changes. Polling is not needed: `GenericTimer.deadline` gives the exact
+nanosecond at which a low line will rise.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from armvirt.state import State, checked
 
 STATE_VERSION = 1
 
-#: The physical count at virtual time 0, in ticks. It is not zero so that CNTPCT_EL0 differs from
-#: CNTVCT_EL0 in every guest and code that mixes the two is caught; a board whose firmware ran for a
-#: while looks the same.
+#: The physical count at virtual time 0, in ticks. A value other than zero makes CNTPCT_EL0 differ
+#: from CNTVCT_EL0 in every guest, so code that confuses the two fails; it is also the case on a
+#: board whose firmware has run for a while.
 COUNTER_START = 0x1000_0000
 
 VTIMER, PTIMER = "vtimer", "ptimer"
@@ -45,7 +45,7 @@ VTIMER, PTIMER = "vtimer", "ptimer"
 class Comparator:
     """CTL (writable bits only) and CVAL of one timer, and the line that was last reported.
 
-    TVAL is no state: it is a view of CVAL (DDI 0487 D12.2.4).
+    TVAL is not stored, because it is a view of CVAL (DDI 0487 D12.2.4).
     """
 
     __slots__ = ("ctl", "cval", "line", "name")
@@ -62,8 +62,8 @@ class Rise(NamedTuple):
 
 
 class Offsets(NamedTuple):
-    """What decides how EL1 sees the counters: CNTVOFF_EL2, CNTPOFF_EL2, CNTHCTL_EL2 and in which
-    layout it is."""
+    """The registers that define the counters as EL1 reads them: CNTVOFF_EL2, CNTPOFF_EL2,
+    CNTHCTL_EL2 and its layout."""
 
     cntvoff: int
     cntpoff: int
@@ -72,8 +72,8 @@ class Offsets(NamedTuple):
 
 
 def output(ctl: int, cval: int, now: int) -> bool:
-    """The comparator's output: ENABLE and not IMASK and the condition; ``now`` is its count less
-    its offset."""
+    """The comparator's output: ENABLE, not IMASK, and TimerConditionMet. ``now`` is the physical
+    count minus the timer's offset."""
     return ctl & CTL_WRITABLE == CTL_ENABLE and now >= cval
 
 
@@ -102,12 +102,12 @@ class SystemCounter:
         return self.start + self.clock.now * self.frequency_hz // NS_PER_SECOND & MASK64
 
     def ns_of_count(self, ticks: int) -> int:
-        """The first ns at which the count is ``ticks`` or more, before it rolls over; 0 if it
-        starts there."""
+        """The first ns at which the count is ``ticks`` or more, before the count rolls over; 0 if
+        it starts at ``ticks`` or more."""
         return self._ns_of_elapsed(max(0, ticks - self.start))
 
     def ns_after(self, ticks: int) -> int:
-        """The first ns at which the count has moved on by ``ticks`` from what it is now."""
+        """The first ns of virtual time at which the count is ``ticks`` more than now."""
         now = self.clock.now
         return (
             self._ns_of_elapsed(now * self.frequency_hz // NS_PER_SECOND + ticks) if ticks else now
@@ -120,11 +120,11 @@ class SystemCounter:
 class GenericTimer:
     """The timer of one PE.
 
-    ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` finds a line changed:
-    it is the wire to the physical GIC. ``on_change`` is called after anything that may have moved
-    the deadline, so that a running engine can look at it again; ``changed`` is set by each
-    mutation, and reset by whoever keeps a copy (`armvirt.hw.shadow`). ``ecv`` is FEAT_ECV with its
-    offset of the physical counter (FEAT_ECV_POFF).
+    ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` changes a line, and
+    drives the input of the physical GIC. ``on_change`` is called after each change that may move
+    the deadline, so that a running engine can read it again. Each mutation sets ``changed``; the
+    holder of a copy (`armvirt.hw.shadow`) resets it. ``ecv`` is FEAT_ECV with its offset of the
+    physical counter (FEAT_ECV_POFF).
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class GenericTimer:
         self.reset()
 
     def reset(self) -> None:
-        """Warm reset: both timers off (CTL.ENABLE resets to 0), lines low without a report, no
-        offset, no traps."""
+        """Warm reset: both timers off (CTL.ENABLE resets to 0), lines low (``on_line`` is not
+        called), no offset, no traps."""
         for timer in (self.vtimer, self.ptimer):
             timer.ctl, timer.cval, timer.line = 0, 0, False
         self.cntvoff = self.cntpoff = self.cntkctl = 0
@@ -167,21 +167,22 @@ class GenericTimer:
         return self.counter.count_at(ns)
 
     def count(self) -> int:
-        """The physical count now, with no offset."""
+        """The physical count now, without an offset."""
         return self.counter.count()
 
     def virtual_count(self) -> int:
-        """CNTVCT_EL0 now: the physical count less CNTVOFF_EL2, modulo 2**64."""
+        """CNTVCT_EL0 now: the physical count minus CNTVOFF_EL2, modulo 2**64."""
         return self.counter.count() - self.cntvoff & MASK64
 
     @property
     def physical_offset(self) -> int:
-        """What EL1 finds subtracted from the physical count: CNTPOFF_EL2 under CNTHCTL_EL2.ECV,
-        else 0."""
+        """The offset that EL1's reads of the physical counter subtract: CNTPOFF_EL2 under
+        CNTHCTL_EL2.ECV, else 0."""
         return self.cntpoff if self.cnthctl & CNTHCTL_ECV else 0
 
     def ns_of_count(self, ticks: int) -> int:
-        """The first ns at which the physical count is ``ticks`` or more, before it rolls over."""
+        """The first ns at which the physical count is ``ticks`` or more, before the count rolls
+        over."""
         return self.counter.ns_of_count(ticks)
 
     # Registers -----------------------------------------------------------------------------------
@@ -190,13 +191,13 @@ class GenericTimer:
         return self.vtimer if name == VTIMER else self.ptimer
 
     def timer_count(self, name: str) -> int:
-        """The count that a comparator sees: its offset applies at every EL (DDI 0487 D12.2)."""
+        """The count that a comparator compares: its offset applies at every EL (DDI 0487 D12.2)."""
         offset = self.cntvoff if name == VTIMER else self.physical_offset
         return self.counter.count() - offset & MASK64
 
     def read(self, encoding: int) -> int:
-        """A timer register by packed encoding, as EL1 reads it. KeyError for a register that is not
-        the timer's."""
+        """A timer register by packed encoding, as EL1 reads it. KeyError for a register of another
+        unit."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             return _READERS[encoding](self)
@@ -208,10 +209,10 @@ class GenericTimer:
         return timer.ctl | (CTL_ISTATUS if timer.ctl & CTL_ENABLE and now >= timer.cval else 0)
 
     def write(self, encoding: int, value: int) -> None:
-        """A guest's write of a timer register, by packed encoding; one of a comparator is a trace
-        event.
+        """A guest's write of a timer register, by packed encoding. A write of a comparator's
+        register is a trace event.
 
-        KeyError for a register that is not the timer's or cannot be written.
+        KeyError for a register of another unit, or a read-only register.
         """
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is not None and self.bus.active:
@@ -219,7 +220,8 @@ class GenericTimer:
         self.set(encoding, value)
 
     def set(self, encoding: int, value: int) -> None:
-        """A hypervisor's write of a timer register: as `write`, without the event."""
+        """Write a timer register as the hypervisor: like `write`, but without the TimerWrite trace
+        event."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             setattr(
@@ -232,21 +234,22 @@ class GenericTimer:
         self.update()
 
     def program_virtual(self, cntvoff: int, ctl: int, cval: int) -> None:
-        """A hypervisor's writes of CNTVOFF_EL2, CNTV_CVAL_EL0 and, last, CNTV_CTL_EL0, seen as
-        one."""
+        """The hypervisor writes CNTVOFF_EL2, CNTV_CVAL_EL0 and last CNTV_CTL_EL0; the line is
+        updated once."""
         self.cntvoff = cntvoff & MASK64
         self.vtimer.ctl, self.vtimer.cval = ctl & CTL_WRITABLE, cval & MASK64
         self.update()
 
     def program_physical(self, cntpoff: int, ctl: int, cval: int) -> None:
-        """The same for CNTPOFF_EL2 (0 without FEAT_ECV_POFF), CNTP_CVAL_EL0 and CNTP_CTL_EL0."""
+        """Like `program_virtual`, for CNTPOFF_EL2 (0 without FEAT_ECV_POFF), CNTP_CVAL_EL0 and
+        CNTP_CTL_EL0."""
         assert self.ecv or not cntpoff
         self.cntpoff = cntpoff & MASK64
         self.ptimer.ctl, self.ptimer.cval = ctl & CTL_WRITABLE, cval & MASK64
         self.update()
 
     def set_e2h(self, e2h: bool) -> None:
-        """HCR_EL2.E2H changed: CNTHCTL_EL2 has another layout from here on."""
+        """HCR_EL2.E2H has changed: from now on CNTHCTL_EL2 has the other layout."""
         if e2h != self.e2h:
             self.e2h = e2h
             self.update()
@@ -263,17 +266,18 @@ class GenericTimer:
     # Lines ---------------------------------------------------------------------------------------
 
     def deadline(self) -> int | None:
-        """The first ns at which a line that is low now will be high, if nothing is written; None:
-        never.
+        """The first ns at which a line that is low now will be high, if no register is written;
+        None: never.
 
-        A high line can fall without a write only where its count rolls over 2**64. That is no
-        deadline: nobody waits for it, and `update` finds it.
+        A high line can fall without a write only if its count rolls over 2**64. This is not a
+        deadline, as no code waits for it; `update` lowers the line.
         """
         rise = self.next_rise()
         return rise.ns if rise is not None else None
 
     def next_rise(self) -> Rise | None:
-        """The line that rises first, the virtual one before the physical one at the same ns."""
+        """The line that will rise first; at the same ns, the virtual timer's before the physical
+        timer's."""
         ns = self.clock.now
         rises = [
             Rise(when, t.name)
@@ -285,16 +289,18 @@ class GenericTimer:
     def _rise(self, timer: Comparator, ns: int) -> int | None:
         if timer.ctl & CTL_WRITABLE != CTL_ENABLE:
             return None
-        # Before it rolls over, a count that has not reached CVAL reaches it: no special case for
-        # the wrap.
+        # A count below CVAL reaches CVAL before it rolls over, so the wrap needs no special
+        # case.
         ticks = timer.cval - self.timer_count(timer.name)
         if ticks > 0:
             return self.counter.ns_after(ticks)
-        return None if timer.line else ns  # met but not yet recomputed: it rises at once
+        return (
+            None if timer.line else ns
+        )  # the condition is met: the line rises at the next `update`
 
     def update(self) -> None:
-        """Recompute both lines at the clock's now and report those that changed. Every mutation
-        ends here."""
+        """Recompute both lines at the clock's present time and report changes. Every mutation calls
+        this function last."""
         self.changed = True
         for timer in (self.vtimer, self.ptimer):
             level = output(timer.ctl, timer.cval, self.timer_count(timer.name))
@@ -314,21 +320,20 @@ class GenericTimer:
 
     @property
     def controls(self) -> int:
-        """What CNTHCTL_EL2 says of EL1's accesses, in the layout of E2H = 0 whichever is in
-        force."""
+        """The bits of CNTHCTL_EL2 that control EL1's accesses, always in the layout of E2H = 0."""
         enables = self.cnthctl >> EL1_ENABLES_E2H_SHIFT if self.e2h else self.cnthctl
         return enables & (CNTHCTL_PCTEN | CNTHCTL_PCEN) | self.cnthctl & (
             CNTHCTL_TVT | CNTHCTL_TVCT
         )
 
     def el0_allowed(self, encoding: int) -> bool:
-        """Whether CNTKCTL_EL1 lets EL0 use this register; a refusal is EC 0x18 to EL1 (DDI 0487
-        D12.2)."""
+        """Whether CNTKCTL_EL1 permits EL0 to access this register. If not, the access traps to EL1
+        with EC 0x18 (DDI 0487 D12.2)."""
         return bool(self.cntkctl & arch.EL0_ENABLES[encoding])
 
     def traps_to_el2(self, encoding: int) -> bool:
-        """Whether CNTHCTL_EL2 sends an EL1 access, or one that EL0 is allowed, of this register to
-        EL2."""
+        """Whether CNTHCTL_EL2 traps an EL1 access to this register, or an EL0 access that EL1
+        permits, to EL2."""
         if encoding in PHYSICAL_COUNTERS:
             return not self.controls & CNTHCTL_PCTEN
         if encoding in VIRTUAL_COUNTERS:
@@ -345,9 +350,9 @@ class GenericTimer:
     # The event stream ----------------------------------------------------------------------------
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of the next event that wakes WFE, after now: of CNTKCTL_EL1's stream, which
-        follows the virtual count, and of CNTHCTL_EL2's, which follows the physical one. None while
-        both are off."""
+        """The ns of the next event after now that wakes a PE from WFE: the event stream of
+        CNTKCTL_EL1 follows the virtual count, the event stream of CNTHCTL_EL2 the physical count.
+        None while both are disabled."""
         streams = ((cntkctl, self.virtual_count()), (self.cnthctl, self.count()))
         ticks = [
             edge
@@ -375,7 +380,7 @@ class GenericTimer:
         ]
 
     def state(self) -> dict[str, object]:
-        """Architectural state; the clock saves the time itself."""
+        """The architectural state; the time itself is saved by the clock."""
         timers = {
             t.name: {"ctl": t.ctl, "cval": t.cval, "line": t.line}
             for t in (self.vtimer, self.ptimer)
@@ -392,8 +397,8 @@ class GenericTimer:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. Lines come back as saved, without a report: the GIC restores its own
-        inputs."""
+        """Restore `state`. The lines are restored without calling ``on_line``: the GIC restores its
+        own inputs."""
         checked(state, "GenericTimer", STATE_VERSION)
         self.counter = SystemCounter(
             self.clock, _int(state, "frequency_hz"), _int(state, "counter_start")
@@ -424,7 +429,7 @@ _READERS: dict[int, Callable[[GenericTimer], int]] = {
     arch.CNTPOFF_EL2: lambda timer: timer.cntpoff,
 }
 
-#: Registers that are storage beside the comparators, and the attribute that holds each.
+#: Registers other than the comparators, and the attribute that stores each of them.
 _STORAGE: dict[int, str] = {
     arch.CNTKCTL_EL1: "cntkctl",
     arch.CNTHCTL_EL2: "cnthctl",
@@ -432,7 +437,7 @@ _STORAGE: dict[int, str] = {
     arch.CNTPOFF_EL2: "cntpoff",
 }
 
-#: The bits that there are without FEAT_ECV; the others are RES0.
+#: The bits that are implemented without FEAT_ECV; the others are RES0.
 _WITHOUT_ECV = {
     arch.CNTKCTL_EL1: arch.KCTL_BITS,
     arch.CNTHCTL_EL2: 0xFFF,

@@ -1,4 +1,5 @@
-"""The only place that knows Unicorn's raw API: two interchangeable engines behind one interface."""
+"""The engine: the only package that uses Unicorn's raw API. It has two engines with one
+interface."""
 
 from __future__ import annotations
 
@@ -27,9 +28,9 @@ __all__ = [
 
 
 class EngineFactory:
-    """Creates the engines of one host: loads libunicorn once, calibrates it once for a CPU model.
+    """Creates the engines of one host: loads and calibrates libunicorn once for a CPU model.
 
-    ``kind`` is auto, native or portable; auto takes native where it is built.
+    ``kind`` is auto, native or portable; auto selects native if native is built.
     """
 
     def __init__(self, kind: str = "auto", model: str = "cortex-a72") -> None:
@@ -49,7 +50,7 @@ class EngineFactory:
         return f"<EngineFactory: {self.kind}, {self.model}>"
 
     def create(self) -> Engine:
-        """A new engine with nothing mapped."""
+        """Create a new engine without mapped memory."""
         if self.native is not None:
             from armvirt.hw.engine.native import NativeEngine
 
@@ -68,7 +69,7 @@ def _native(*, required: bool) -> NativeLibrary | None:
 
 
 def describe() -> dict[str, str]:
-    """What is in use, for ``armvirt doctor``."""
+    """The engine, libunicorn and calibration in use, for ``armvirt doctor``."""
     factory = EngineFactory()
     return {
         "engine": factory.kind,

@@ -1,7 +1,7 @@
-"""The raw API of the installed libunicorn: found without importing the ``unicorn`` package (60-120
-ms).
+"""The raw API of the installed libunicorn, which is found without importing the ``unicorn`` package
+(60-120 ms).
 
-Identifiers are those of Unicorn 2.1; a test compares them with the package's own constants.
+Identifiers are those of Unicorn 2.1; a test compares them with the constants of the package.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ R_ELR_EL1, R_SP_EL0, R_SP_EL1, R_ESR_EL1, R_FAR_EL1, R_VBAR_EL1 = 267, 270, 271,
 R_TTBR0_EL1, R_TTBR1_EL1 = 274, 275
 
 CPU_MODELS = {"cortex-a57": 0, "cortex-a53": 1, "cortex-a72": 2}
-"""CPU models that are deterministic in Unicorn; ``max`` is not (RNDR) and is not offered."""
+"""CPU models that are deterministic in Unicorn; ``max`` is not (RNDR) and is not supported."""
 
 SUPPORTED_VERSION = (2, 1)
 CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
-"""Bytes of address space for an engine's translated code if nothing else is asked for
-(translate-all.c of Unicorn)."""
-CODE_BUFFER_MARGIN = 64 << 20  # for what else it allocates before it runs
+"""Default size in bytes of the address space for an engine's translated code (translate-all.c of
+Unicorn)."""
+CODE_BUFFER_MARGIN = 64 << 20  # for its other allocations before it runs
 
 FUNCTIONS = (
     "uc_open", "uc_close", "uc_version", "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write",
@@ -63,7 +63,7 @@ class CpReg(C.Structure):
 
 
 def library_path() -> str:
-    """The libunicorn of the installed package."""
+    """The path of libunicorn in the installed package."""
     spec = importlib.util.find_spec("unicorn")
     if spec is None or not spec.submodule_search_locations:
         raise EngineError("the unicorn package is not installed; run: pip install unicorn==2.1.4")
@@ -77,15 +77,13 @@ def library_path() -> str:
 
 
 class Library:
-    """The loaded libunicorn, every function typed."""
+    """The loaded libunicorn, with the types of all its functions."""
 
     def __init__(self) -> None:
         self.path = library_path()
         try:
             self.lib = C.CDLL(self.path)
-        except (
-            OSError
-        ) as error:  # it says which file, and "failed to map segment" where address space is short
+        except OSError as error:  # names the file; "failed to map segment": address space is short
             raise UserError(f"{error}; raise ulimit -v, or install unicorn==2.1.4 again") from None
         p, u64, u32, i = C.c_void_p, C.c_uint64, C.c_uint32, C.c_int
         prototypes: dict[str, tuple[object, list[object]]] = {
@@ -122,9 +120,9 @@ class Library:
         raise AttributeError(name)
 
     def open(self, buffer: int = CODE_BUFFER) -> C.c_void_p:
-        """A new engine. Its buffer for translated code is allocated later, and where that fails
-        Unicorn ends the process by exit(1), which would read as "the guest says fail": UserError
-        here if there is no room for ``buffer`` bytes."""
+        """Open a new engine. UserError if there is no address space for ``buffer`` bytes of
+        translated code: Unicorn allocates them later, and if that fails ends the process by
+        exit(1), which is the exit status of a guest that fails."""
         try:
             mmap.mmap(
                 -1, buffer + CODE_BUFFER_MARGIN, prot=mmap.PROT_READ | mmap.PROT_WRITE

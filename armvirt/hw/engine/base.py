@@ -1,8 +1,8 @@
 """What both engines share: creation, registers, memory, translations, save and load.
 
-An engine is one vCPU's registers and translations. It executes EL0 and EL1 code under the EL2
-registers that the PE programs, and calls a `Silicon` for what needs the rest of the SoC. See
-docs/engine.md.
+An engine has the registers and translations of one vCPU. It executes EL0 and EL1 code under the EL2
+registers that the PE programs, and calls a `Silicon` for everything that needs the rest of the SoC.
+See docs/engine.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes as C
 import struct
 import weakref
-from _thread import _local, get_ident  # as threading has them, which takes its time to import
+from _thread import _local, get_ident  # same as in threading, which is slow to import
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
@@ -32,43 +32,46 @@ STATE_VERSION = 1
 
 TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
-"""Virtual addresses under a read-protection hook that never fires: spares each new block a scan of
-the TLBs. No guest RAM may lie there *by physical address*, or its stores become slow."""
+"""Virtual addresses with a read-protection hook that is never called: the hook saves a scan of the
+TLBs per new block. Guest RAM must not be at these *physical addresses*, or stores become slow."""
 
 CODE_BUFFER = 64 << 20
-"""Bytes for the translated code of one engine; Unicorn's own choice is 1 GiB. When they are full,
-all of it is dropped and translated anew. Linux, from its start to its end, does not fill them."""
+"""Bytes for the translated code of one engine; Unicorn's default is 1 GiB. When this buffer is
+full, all code is dropped and translated again. A boot and shutdown of Linux does not fill the
+buffer."""
 
 
 class Silicon(Protocol):
-    """What the engine asks of the PE. Each answer is an `Action`; details are in
-    ``engine.state``."""
+    """The callbacks from the engine to the PE model. Each returned int is an `Action`; details are
+    in ``engine.state``."""
 
     def el2_exit(self) -> int:
-        """A synchronous exception to EL2: state.esr, far, hpfar, pc, rt, rt_value."""
+        """A synchronous exception to EL2. Input: state.esr, far, hpfar, pc, rt, rt_value."""
 
     def undefined(self) -> int:
-        """An UNDEFINED MRS, MSR or HLT at state.pc: state.insn, rt, rt_value, el."""
+        """An UNDEFINED MRS, MSR or HLT at state.pc. Input: state.insn, rt, rt_value, el."""
 
     def timer_access(self) -> None:
-        """CNTV_*, CNTP_* by state.timer_encoding; state.value in or out.
+        """An access to CNTV_* or CNTP_* (state.timer_encoding). state.value is input or output.
 
-        Only registers may change; stop by state.stop.
+        Only registers may change; to stop the run, set state.stop.
         """
 
     def poll(self) -> bool:
-        """About every 20 ms of host time; True stops the run."""
+        """Called about every 20 ms of host time; True stops the run."""
 
     def entries(self, records: list[EventRecord]) -> None:
-        """Exception entries since the last call, oldest first (only while state.trace is set)."""
+        """The exception entries since the last call, oldest first (only while state.trace is
+        set)."""
 
     def broadcast(self, encoding: int, value: int) -> None:
-        """Maintenance for all CPUs: TLBI by its encoding, IC IVAU with a physical address, IC
+        """Maintenance for all CPUs: TLBI by its encoding, IC IVAU with a physical address, or IC
         IALLUIS."""
 
     def send_event(self, count: int) -> None:
-        """SEV, to the other CPUs (only while state.broadcast is set): it retired as instruction
-        ``count``, which the engine has gone past by a block at most."""
+        """SEV, for the other CPUs; called only while state.broadcast is set. ``count`` is the
+        instruction count at which SEV retired; the engine may be up to one translated block
+        further."""
 
 
 def _free(lib: abi.Library, uc: C.c_void_p, context: C.c_void_p) -> None:
@@ -81,15 +84,15 @@ OTHER_THREAD = "the machine runs in another thread: wait until that has come to 
 
 
 class _Closed:
-    """In place of the library of an engine that was closed."""
+    """Replaces the library of a closed engine: each access is KvmError EBADF."""
 
     def __getattr__(self, name: str) -> object:
         raise KvmError("EBADF", CLOSED)
 
 
 class _OneThread(_local):
-    """In place of the library while the engine runs: its functions, in the thread that runs it. In
-    another one Unicorn would be in use twice, which ends the process."""
+    """Replaces the library while the engine runs. It has the library's functions only in the thread
+    that runs the engine; in another thread, where a call would end the process, KvmError EBUSY."""
 
     def __init__(self, library: abi.Library, thread: int) -> None:
         if get_ident() == thread:
@@ -100,12 +103,12 @@ class _OneThread(_local):
 
 
 class Engine(ABC):
-    """One vCPU's engine. ``run`` is the only way in; registers may be touched between runs and in
+    """One vCPU's engine. Only ``run`` executes code; registers may be accessed between runs and in
     callbacks."""
 
     kind = ""
     has_shadow: ClassVar[bool] = False
-    """Whether it uses state.shadow, the shadow registers of `armvirt.hw.shadow`."""
+    """Whether the engine uses state.shadow, the shadow registers of `armvirt.hw.shadow`."""
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
         self.lib, self.calibration = lib, calibration
@@ -117,7 +120,7 @@ class Engine(ABC):
         self._open(model)
         self._finalizer = weakref.finalize(self, _free, lib, self.uc, self.raw_context)
         self._finalizer.atexit = (
-            False  # a thread of the user's may run it still when the interpreter ends
+            False  # a thread of the user may still run the engine when the interpreter ends
         )
         self._running = False
         self._guard: tuple[int, abi.Library] | None = None
@@ -165,7 +168,7 @@ class Engine(ABC):
         end: int = 0,
         instruction: int | None = None,
     ) -> None:
-        """Add a hook; the function's first argument is the engine, its last the address of
+        """Add a hook. The first argument of the function is the engine, the last the address of
         ``state``."""
         self._keep.append(function)
         self.add_hook(kind, function, begin, end, instruction)
@@ -173,8 +176,8 @@ class Engine(ABC):
     def add_hook(
         self, kind: int, function: object, begin: int, end: int, instruction: int | None = None
     ) -> int:
-        """Add a hook whose function the caller keeps; returns the handle by which `remove_hook`
-        takes it away."""
+        """Add a hook whose function the caller keeps alive; returns the handle for
+        `remove_hook`."""
         handle = C.c_void_p()
         extra = () if instruction is None else (C.c_int(instruction),)
         code = self.lib.uc_hook_add(
@@ -191,13 +194,13 @@ class Engine(ABC):
         return handle.value or 0
 
     def remove_hook(self, handle: int) -> None:
-        """Take a hook away, and the code that was translated with it. Only between runs."""
+        """Remove a hook, and all code that was translated with it. Only between runs."""
         self.lib.check(self.lib.uc_hook_del(self.uc, handle), "hook")
         self.invalidate_all_code()
 
     @abstractmethod
     def watch_wfe(self) -> None:
-        """Keep the event register from now on, and stop behind each WFE that finds it clear, with
+        """From now on keep the event register, and stop after each WFE that finds it clear, with
         state.wfe set."""
 
     @abstractmethod
@@ -212,8 +215,8 @@ class Engine(ABC):
             self.hook(abi.HOOK_MEM_READ_PROT, never, begin, end)
 
     def close(self) -> None:
-        """Free the engine: every use of it is KvmError EBADF from now on. The garbage collector
-        frees one that is forgotten. KvmError EBUSY while it runs."""
+        """Free the engine: from now on every use is KvmError EBADF. The garbage collector frees an
+        engine that was not closed. KvmError EBUSY while the engine runs."""
         if self._running:
             raise KvmError("EBUSY", "the engine runs: it can be freed when it has come to a stop")
         self.lib = cast("abi.Library", _Closed())
@@ -223,10 +226,10 @@ class Engine(ABC):
     # -- running --
 
     def run(self, deadline: int) -> Leave:
-        """Execute until ``state.count == deadline`` (at least; an interrupt entry may be one past)
-        or a stop.
+        """Execute until ``state.count`` reaches ``deadline`` (with an interrupt entry possibly one
+        more) or a stop.
 
-        An exception raised in a callback stops the run and is raised from here.
+        An exception raised in a callback stops the run and is raised by `run`.
         """
         self.state.deadline = deadline
         library = self.lib
@@ -244,7 +247,8 @@ class Engine(ABC):
         return why
 
     def _guarded_library(self, library: abi.Library) -> abi.Library:
-        """The same functions for the present thread, and a refusal for every other."""
+        """The library for the calling thread: in every other thread its functions are KvmError
+        EBUSY."""
         if self._guard is None or self._guard[0] != get_ident():
             self._guard = (get_ident(), cast("abi.Library", _OneThread(library, get_ident())))
         return self._guard[1]
@@ -261,8 +265,8 @@ class Engine(ABC):
         )
 
     def dispatch(self, what: int) -> int:
-        """Call the silicon for callback ``what``; an exception is kept for run() and stops the
-        engine."""
+        """Call the callback ``what`` of `Silicon`. An exception stops the engine, and is kept for
+        `run` to raise."""
         try:
             if self.state.events_n:
                 self.flush_events()
@@ -271,13 +275,13 @@ class Engine(ABC):
             return self.keep(error)
 
     def keep(self, error: BaseException) -> int:
-        """An exception of a callback, for run() to raise; the engine stops."""
+        """Keep an exception of a callback for `run` to raise; the engine stops."""
         self.error = self.error or error
         self.state.stop = 1
         return Action.STOP
 
     def flush_events(self) -> None:
-        """Hand the recorded exception entries to the silicon."""
+        """Pass the recorded exception entries to `Silicon.entries`."""
         count = self.state.events_n
         if count and self.silicon is not None:
             records = [EventRecord.from_buffer_copy(self.state.events[i]) for i in range(count)]
@@ -334,7 +338,7 @@ class Engine(ABC):
 
     @pc.setter
     def pc(self, value: int) -> None:
-        # A batch: a plain write in a hook leaves a flag that makes the next exit report a stale PC.
+        # A batch: a single write in a hook sets a flag, and the next exit then reports a stale PC.
         identifier, box = C.c_int(abi.R_PC), C.c_uint64(value)
         pointer = C.c_void_p(C.addressof(box))
         self.lib.uc_reg_write_batch(self.uc, C.byref(identifier), C.byref(pointer), 1)
@@ -362,7 +366,7 @@ class Engine(ABC):
 
     @property
     def sp_el0(self) -> int:
-        """The banked SP_EL0; stale while it is the one in use."""
+        """The banked SP_EL0; stale while SP_EL0 is the stack pointer in use."""
         return self.read(abi.R_SP_EL0)
 
     @sp_el0.setter
@@ -371,7 +375,7 @@ class Engine(ABC):
 
     @property
     def sp_el1(self) -> int:
-        """The banked SP_EL1; stale while it is the one in use."""
+        """The banked SP_EL1; stale while SP_EL1 is the stack pointer in use."""
         return self.read(abi.R_SP_EL1)
 
     @sp_el1.setter
@@ -405,7 +409,7 @@ class Engine(ABC):
         self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
 
     def read_system(self, encoding: int) -> int:
-        """A system register that the engine stores (packed encoding)."""
+        """A system register (packed encoding) of the engine's core."""
         box = abi.CpReg.of(encoding)
         self.lib.check(
             self.lib.uc_reg_read(self.uc, abi.R_CP, C.byref(box)), f"read of {encoding:#x}"
@@ -413,7 +417,8 @@ class Engine(ABC):
         return int(box.val)
 
     def write_system(self, encoding: int, value: int) -> None:
-        """Any such write also rebuilds the translation flags after a change of PSTATE."""
+        """Write a system register. Each write also rebuilds the translation flags after a change of
+        PSTATE."""
         box = abi.CpReg.of(encoding, value)
         if encoding in TRANSLATION:
             self.state.epoch += 1
@@ -422,11 +427,11 @@ class Engine(ABC):
         )
 
     def rebuild_flags(self) -> None:
-        """Make the engine notice a changed PSTATE."""
+        """Make the engine use a changed PSTATE."""
         self.write_system(TPIDR_EL2, 0)
 
     def set_hcr(self, value: int) -> None:
-        """HCR_EL2 without VI and VF, which follow the virtual CPU interface."""
+        """Set HCR_EL2, except VI and VF, which follow the virtual CPU interface."""
         self.state.hcr = value
         self.write_system(HCR_EL2, value | self.state.lines_in_engine)
 
@@ -437,7 +442,7 @@ class Engine(ABC):
     # -- memory and translations --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Give ``size`` bytes at host address ``host`` to the engine as physical memory."""
+        """Map ``size`` bytes at host address ``host`` as physical memory of the engine."""
         self.lib.check(
             self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}"
         )
@@ -446,8 +451,8 @@ class Engine(ABC):
         self.lib.check(self.lib.uc_mem_unmap(self.uc, address, size), f"unmap {address:#x}")
 
     def translate(self, va: int, *, execute: bool = False) -> int | None:
-        """Guest VA to physical address in the current regime, without side effects; None if it
-        faults."""
+        """Translate a guest VA to a physical address in the current regime, without side effects;
+        None on a fault."""
         kinds = (abi.PROT_EXEC,) if execute else (abi.PROT_READ, abi.PROT_EXEC)
         for kind in kinds:
             if self.lib.uc_vmem_translate(self.uc, va, kind, C.byref(self._u64)) == 0:
@@ -467,7 +472,7 @@ class Engine(ABC):
     def invalidate_code(self, address: int, size: int) -> None:
         """Drop translated code by physical address. Only in INTR callbacks and between runs.
 
-        The engine wants the address as the current regime sees it, so this looks from EL2 (stage 1
+        Unicorn takes a virtual address of the current regime, so the call is made at EL2 (stage 1
         off).
         """
         before = self.pstate
@@ -489,7 +494,7 @@ class Engine(ABC):
     # -- named state --
 
     def save(self) -> dict[str, object]:
-        """The architectural state by name: plain data, nothing of the engine's own layout."""
+        """The architectural state by name: plain data, independent of the engine's own layout."""
         return {
             "version": STATE_VERSION,
             "x": [self.x(n) for n in range(31)],
@@ -503,7 +508,7 @@ class Engine(ABC):
         }  # fmt: skip
 
     def load(self, saved: State) -> None:
-        """Take over what `save` gave, here or in another engine."""
+        """Load what `save` returned, from this or another engine."""
         checked(saved, "Engine", STATE_VERSION)
         get = saved.__getitem__
         self.exclusive = tuple(get("exclusive"))
@@ -530,8 +535,8 @@ class Engine(ABC):
 
     @property
     def exclusive(self) -> tuple[int, int, int]:
-        """The local exclusive monitor: (address, value, second word of a pair); open: address all
-        ones."""
+        """The local exclusive monitor: (address, value, second word of a pair). Open state: address
+        all ones."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 24)
         address, value, high = struct.unpack("<QQQ", blob)
@@ -539,15 +544,16 @@ class Engine(ABC):
 
     @exclusive.setter
     def exclusive(self, monitor: tuple[int, int, int]) -> None:
-        """The context is the present one but for the monitor, so the interrupt line and the TLB
-        stay right."""
+        """Set the exclusive monitor. The rest of the context keeps its values, so the interrupt
+        line and the TLB stay valid."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         base = self.raw_context.value or 0
         C.memmove(base + self.calibration.exclusive, struct.pack("<QQQ", *monitor), 24)
         self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
 
     def clear_exclusive(self) -> bool:
-        """Open the exclusive monitor; whether it was in the exclusive state."""
+        """Set the exclusive monitor to the open state; returns whether it was in the exclusive
+        state."""
         armed = self.exclusive[0] != MASK64
         if armed:
             self.exclusive = (MASK64, 0, 0)

@@ -1,9 +1,9 @@
-"""Where this libunicorn keeps what its API does not give: the exception record and the exclusive
-monitor.
+"""The offsets at which this libunicorn stores the exception record and the exclusive monitor, which
+its API does not provide.
 
-A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP; the
-places are searched in the bytes of ``uc_context_save`` and must be unique. An engine that does not
-fit is refused.
+A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP. Each
+value is searched in the bytes of ``uc_context_save``, and must have exactly one offset. EngineError
+for a libunicorn that does not match.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Calibration(NamedTuple):
     """Byte offsets in the saved context.
 
     ``syndrome``: record {u32 syndrome; u32 fsr; u64 vaddress; u32 target_el}; ``exclusive``: {u64
-    address; u64 value; u64 high}, high being the second word of a pair. ``context_size`` in bytes.
+    address; u64 value; u64 high}; high is the second word of a pair. ``context_size`` in bytes.
     """
 
     syndrome: int
@@ -56,8 +56,8 @@ class Calibration(NamedTuple):
 
 
 class _Scratch:
-    """A scratch engine: one page of code, an almost empty stage 2, an INTR hook that saves the
-    context."""
+    """An engine for calibration only: one page of code, an almost empty stage 2, and an INTR hook
+    that saves the context."""
 
     def __init__(self, lib: abi.Library, model: int) -> None:
         self.lib, self.uc = lib, lib.open()
@@ -105,7 +105,7 @@ class _Scratch:
         self.lib.uc_reg_write(self.uc, abi.x_register(n), C.byref(C.c_uint64(value)))
 
     def run(self, pc: int) -> bytes:
-        """Run from ``pc`` to the next exception; the context at that moment."""
+        """Run from ``pc`` to the next exception; returns the context at the exception."""
         self.contexts.clear()
         self.lib.uc_emu_start(self.uc, pc, 0xFFFF_FFFF_F000, 0, 0)
         if len(self.contexts) != 1:
@@ -136,7 +136,7 @@ def _set_up(scratch: _Scratch) -> None:
 
 
 def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
-    """The offsets that are multiples of ``step`` at which ``pattern`` lies in ``blob``."""
+    """The multiples of ``step`` that are offsets of ``pattern`` in ``blob``."""
     places, at = set(), blob.find(pattern)
     while at >= 0:
         if at % step == 0:
@@ -146,7 +146,7 @@ def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
 
 
 def calibrate(lib: abi.Library, model: int) -> Calibration:
-    """Find both records, or raise EngineError."""
+    """Find both offsets; EngineError if one of them is not found."""
     scratch = _Scratch(lib, model)
     try:
         _set_up(scratch)

@@ -1,6 +1,7 @@
-"""The text of layout.h: the constants and structures of native.c, from their homes in Python.
+"""The text of layout.h: the constants and structures of native.c, generated from Python.
 
-Only tools/layout_header.py and a test import this module; the engine itself reads no C.
+Only tools/layout_header.py and a test import this module; the engine itself does not read the
+header.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _defines(prefix: str, home: object, names: Iterable[str]) -> Iterator[str]:
 
 
 def _enum(prefix: str, home: type) -> str:
-    """The constants of a class: of an IntEnum its members, else its upper-case attributes."""
+    """The constants of a class: the members of an IntEnum, else the upper-case attributes."""
     members = getattr(home, "__members__", None) or {
         name: value for name, value in vars(home).items() if name.isupper()
     }
@@ -129,7 +130,7 @@ def _structure(struct: type[C.Structure]) -> str:
 
 
 def header() -> str:
-    """The whole file."""
+    """The complete text of layout.h."""
     structures = (
         (state.EventRecord, "event"),
         (state.MarkedBlock, "marked"),

@@ -1,4 +1,4 @@
-"""The engine whose hooks run in C (native.c); exits that need the SoC call back into Python."""
+"""The engine whose hooks run in C (native.c); exits that need the SoC call Python."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.state import ABI_VERSION, CALLBACK, Action, Callback, EngineState, Leave
 
-_UNDEF = int(Callback.UNDEF)  # the callbacks up to it are exits
+_UNDEF = int(Callback.UNDEF)  # the callbacks up to UNDEF are exits
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 LIBRARY = os.path.join(_FOLDER, "_native.so")
 BUILD_LOG = os.path.join(_FOLDER, "native-build.log")
 
 
 def build_log(path: str = BUILD_LOG) -> list[str]:
-    """Why the installation has no library, as setup.py left it: the first line in short, then the
-    compiler's words."""
+    """Why setup.py did not build the native library: the lines of native-build.log (a summary, then
+    the compiler's output). Empty if there is no log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
@@ -29,7 +29,8 @@ def build_log(path: str = BUILD_LOG) -> list[str]:
 
 
 class NativeLibrary:
-    """The compiled native.c; refused where its idea of the state differs from ours."""
+    """The compiled native.c. EngineError if it is missing, or was built for another ABI version or
+    size of `EngineState`."""
 
     def __init__(self, path: str = LIBRARY) -> None:
         if not os.path.exists(path):
@@ -48,7 +49,7 @@ class NativeLibrary:
 
 
 class NativeEngine(Engine):
-    """See `Engine`; the rules are those of portable.py, in C."""
+    """The `Engine` with its hooks in C (native.c); it behaves exactly like `PortableEngine`."""
 
     kind = "native"
     has_shadow = True
@@ -58,11 +59,11 @@ class NativeEngine(Engine):
     ) -> None:
         self._native = native.lib
         super().__init__(lib, calibration, model)
-        this = weakref.ref(self)  # else the callback would keep the engine alive
+        this = weakref.ref(self)  # otherwise the callback would keep the engine alive
 
         def call(what: int) -> int:
-            """`dispatch`, with the two callbacks that come by the thousand not looked up in its
-            table."""
+            """Like `dispatch`, but the two most frequent callbacks are called directly, not looked
+            up in its table."""
             engine = this()
             if engine is None:
                 return Action.STOP
@@ -96,9 +97,9 @@ class NativeEngine(Engine):
         """See `Engine.watch_wfe`."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
-            self.invalidate_all_code()  # what is translated was not looked at
+            self.invalidate_all_code()  # code that is already translated was not examined for marks
             self.hook(abi.HOOK_EDGE, C.c_void_p(self._native.av_hook(5)))
 
     def _run(self) -> Leave:
-        _ = self.lib.uc_emu_start  # refused where the engine was closed
+        _ = self.lib.uc_emu_start  # KvmError if the engine was closed
         return Leave(self._native.av_run(self._address))

@@ -1,8 +1,8 @@
-"""The engine whose hooks run in Python through ctypes: slow, needs no compiler, equal to native.c
-to the bit.
+"""The engine whose hooks run in Python through ctypes: slow, needs no compiler, same results as
+native.c.
 
-Read this file first: native.c says the same in C. The order of tests in each hook is part of the
-contract.
+Read this file first: native.c implements the same in C. The order of the tests in each hook is part
+of the contract.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ from armvirt.hw.engine.state import (
 from armvirt.hw.exception import take_exception
 
 LINE_IRQ, LINE_FIQ = HCR_VI, HCR_VF
-assert (LINE_IRQ, LINE_FIQ) == (PSTATE_I, PSTATE_F)  # one test says both "signalled" and "masked"
+assert (LINE_IRQ, LINE_FIQ) == (PSTATE_I, PSTATE_F)  # one test for both "signalled" and "masked"
 LAST_WORDS = {WFE: Marks.WFE, YIELD: Marks.YIELD, ERET: Marks.ERET}
 FETCH_FAULTS = (EC.IABT_LOWER, EC.IABT_CURRENT)
 STEPS = (EC.STEP_LOWER, EC.STEP_CURRENT)
 STAGE2_ABORTS = (EC.IABT_LOWER, EC.DABT_LOWER)
-MARKED_ADDRESSES = 1 << 16  # addresses of blocks with marks that are remembered
+MARKED_ADDRESSES = 1 << 16  # maximum of remembered addresses of blocks with marks
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
 _INTR = C.CFUNCTYPE(None, C.c_void_p, C.c_uint32, C.c_void_p)
@@ -127,8 +127,8 @@ _EDGE = C.CFUNCTYPE(None, C.c_void_p, C.POINTER(_Tb), C.POINTER(_Tb), C.c_void_p
 
 
 class _Everywhere(set[int]):
-    """In place of the addresses of blocks with marks, where there are too many: every block is
-    looked at."""
+    """Replaces the set of addresses of marked blocks when it has more than MARKED_ADDRESSES:
+    contains every address, so every block is examined for marks."""
 
     def __contains__(self, pc: object) -> bool:
         return True
@@ -138,12 +138,12 @@ class _Everywhere(set[int]):
 
 
 class PortableEngine(Engine):
-    """See `Engine`."""
+    """The `Engine` with its hooks in Python."""
 
     kind = "portable"
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
-        self._marked: set[int] = set()  # addresses at which there was a block with marks
+        self._marked: set[int] = set()  # addresses at which a block with marks was translated
         super().__init__(lib, calibration, model)
 
     def _add_hooks(self) -> None:
@@ -160,9 +160,10 @@ class PortableEngine(Engine):
     def _guarded(
         self, function: Callable[..., object], default: object = None
     ) -> Callable[..., object]:
-        """ctypes prints and drops an exception: keep it for run() instead, and stop."""
+        """Wrap a hook: keep its exception for `run` and stop, because ctypes prints and drops an
+        exception."""
 
-        method = weakref.WeakMethod(function)  # else the hook would keep the engine alive
+        method = weakref.WeakMethod(function)  # otherwise the hook would keep the engine alive
 
         def call(*arguments: object) -> object:
             bound = method()
@@ -182,7 +183,7 @@ class PortableEngine(Engine):
         """See `Engine.watch_wfe`."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
-            self.invalidate_all_code()  # what is translated was not looked at
+            self.invalidate_all_code()  # code that is already translated was not examined for marks
             self.hook(abi.HOOK_EDGE, _EDGE(self._guarded(self._on_edge)))
 
     def _leave(self, why: Leave) -> None:
@@ -216,7 +217,7 @@ class PortableEngine(Engine):
     # -- exception entry --
 
     def enter_el1(self, what: What, esr: int, far: int | None) -> None:
-        """Take an exception to EL1 at the present PC; one count."""
+        """Take an exception to EL1 at the present PC; state.count increases by one."""
         state, pstate, pc = self.state, self.pstate, self.pc
         vbar, sync = self.read(abi.R_VBAR_EL1), what == What.SYNC
         target = take_exception(self, Vector(what * VECTOR_BYTES), esr if sync else None, far)
@@ -226,7 +227,8 @@ class PortableEngine(Engine):
         self._watch_vectors(sync and in_vectors, pc)
 
     def _watch_vectors(self, in_vectors: bool, pc: int) -> None:
-        """The same fault in the vectors again and again: the guest cannot go on."""
+        """Leave with VECTOR_LOOP if the exception vectors fault at the same address
+        VECTOR_FAULT_LIMIT times."""
         state = self.state
         if in_vectors and pc == state.last_vector_elr:
             state.vector_faults += 1
@@ -238,8 +240,8 @@ class PortableEngine(Engine):
         state.last_vector_elr = pc
 
     def apply_lines(self) -> None:
-        """Enter what is signalled and unmasked; leave the rest to the engine, for when the guest
-        unmasks it."""
+        """Take a signalled, unmasked interrupt now. Pass a masked interrupt to the core, which
+        takes it when the guest unmasks it."""
         state = self.state
         lines = (LINE_IRQ if state.virq else 0) | (LINE_FIQ if state.vfiq else 0)
         if lines:
@@ -255,7 +257,8 @@ class PortableEngine(Engine):
             self.write_system(HCR_EL2, state.hcr | lines)
 
     def _native_irq(self, pc: int) -> What | None:
-        """Has the engine just taken a virtual interrupt by itself, where the guest unmasked it?"""
+        """The kind of the virtual interrupt that the core has just taken by itself, because the
+        guest unmasked the interrupt; else None."""
         state, kind = self.state, pc >> 7 & 3
         if (
             kind not in (1, 2)
@@ -272,7 +275,7 @@ class PortableEngine(Engine):
         if offset >= VECTOR_LOWER_A32 or self.read(abi.R_VBAR_EL1) != pc - offset:
             return None
         if self.read_system(SPSR_EL1) & (LINE_IRQ if kind == 1 else LINE_FIQ):
-            return None  # it was masked: a jump to the vector
+            return None  # the interrupt was masked: a jump to the vector
         return (
             What(kind)
             if unmasks_interrupts(self.fetch(state.block_pc + 4 * (state.open - 1)))
@@ -328,15 +331,15 @@ class PortableEngine(Engine):
         self._note_block(tb.pc, tb.size)
 
     def _note_block(self, pc: int, size: int) -> None:
-        """Remember where there was a block with marks."""
+        """Remember the address of a block with marks."""
         if size >= 4 and self._marks_of(pc, size)[0]:
             self._marked.add(pc)
             if len(self._marked) > MARKED_ADDRESSES:
                 self._marked = _Everywhere()
 
     def _marks_of(self, pc: int, size: int) -> tuple[int, int, int]:
-        """(marks, index of the first SEV, of the first SEVL) of the code at ``pc``. A block does
-        not leave its page."""
+        """(marks, index of the first SEV, index of the first SEVL) of the code at ``pc``. A block
+        is within one page."""
         pa = self.translate(pc, execute=True)
         if pa is None:
             return Marks.UNREAD, 0, 0
@@ -349,22 +352,22 @@ class PortableEngine(Engine):
         return marks, sev, sevl
 
     def _open_marked(self, pc: int, size: int) -> None:
-        """Look again when it begins: the same address may have another block in another address
-        space."""
+        """Read the marks when the block begins: another address space may have another block at the
+        same address."""
         state = self.state
         state.marks, state.block_sev, state.block_sevl = self._marks_of(pc, size)
         if state.marks & (
             Marks.WFE | Marks.YIELD
-        ):  # the core starts anew behind it: no edge leads there
+        ):  # after this block the core starts again, without a call of _on_edge
             state.unreported = state.wfe_watch
 
     def _retire(self, done: int, can_wait: bool = True) -> None:
-        """``done`` instructions of the open block have retired: what its marks say of them (DDI
+        """Apply the marks of the open block when ``done`` of its instructions have retired (DDI
         0487 D1.6.1).
 
-        SEVL sets the event register, SEV that of the other CPUs too, and so does an exception
-        return. A WFE at the block's end clears the register and completes if it is set, or if it
-        cannot wait; else the run ends behind it.
+        SEVL and an exception return set the event register; SEV sets it on all CPUs. A WFE at the
+        end of the block clears the event register and completes if the register is set, or if
+        ``can_wait`` is False. Otherwise the run ends after the WFE.
         """
         state, end = self.state, self.state.count + done
         marks, state.marks = state.marks, 0
@@ -412,20 +415,20 @@ class PortableEngine(Engine):
             )  # fmt: skip
             return
         if n == 1 and pc == state.block_pc and state.open == 1 and not state.tail:
-            # One instruction that branches to itself: only an interrupt can change anything.
+            # A branch to itself: only an interrupt ends it.
             state.count, state.open, state.spin = count, 0, 1
             self._leave(Leave.BUDGET)
             return
         state.count, state.open, state.block_pc = count, n, pc
-        if state.unreported:  # translated, perhaps, without a word to _on_edge
+        if state.unreported:  # translated, possibly, without a call of _on_edge
             state.unreported = 0
             self._note_block(pc, size)
         if pc in self._marked:
             self._open_marked(pc, size)
 
     def _poll_if_due(self) -> None:
-        """After what takes long without executing much: if it is time to poll, the next block
-        does."""
+        """Called after slow work with few instructions: if a poll is due, poll at the next
+        block."""
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
 
@@ -439,13 +442,14 @@ class PortableEngine(Engine):
                 state.stop = 1
 
     def _el0_denied(self, encoding: int) -> bool:
-        """CNTKCTL_EL1 at EL0: then the engine itself raises the trap to EL1."""
+        """Whether CNTKCTL_EL1 denies the access at EL0; the core itself then takes the trap to
+        EL1."""
         if self.pstate & PSTATE_EL:
             return False
         return not self.read_system(CNTKCTL_EL1) & EL0_ENABLES[encoding]
 
     def _trapped_to_el2(self, encoding: int) -> bool:
-        """CNTHCTL_EL2's answer to an access that EL1 makes or allows, in the layout of E2H = 0."""
+        """Whether CNTHCTL_EL2 (layout of E2H = 0) traps an access that EL1 makes or permits."""
         cnthctl, crm = self.state.cnthctl, encoding >> 3 & 15
         if crm == 0:
             return (
@@ -456,11 +460,10 @@ class PortableEngine(Engine):
         return not cnthctl & CNTHCTL_PCEN if crm == 2 else bool(cnthctl & CNTHCTL_TVT)
 
     def _refuse(self) -> int:
-        """Make the core refuse the access itself, with a syndrome: it does as at EL0 under a
-        CNTKCTL_EL1 of zero.
+        """Make the core trap the access itself, with a syndrome, as at EL0 with CNTKCTL_EL1 = 0.
 
-        A hook cannot raise an exception, and this core knows no trap of the virtual timer
-        (FEAT_ECV). `_on_intr` puts both registers back, and sends the exception to EL2.
+        A hook cannot raise an exception, and this core has no trap of the virtual timer (FEAT_ECV).
+        `_on_intr` restores PSTATE and CNTKCTL_EL1, and redirects the exception to EL2.
         """
         state = self.state
         state.denied, state.denied_pstate = 1, self.pstate
@@ -510,7 +513,9 @@ class PortableEngine(Engine):
         if r.crn == 14:
             beyond = r.val & ~self.state.cntkctl_bits
             if r.crm == 1 and r.op1 == r.op2 == 0 and beyond:
-                self.write_system(CNTKCTL_EL1, r.val ^ beyond)  # RES0 here, kept by the core
+                self.write_system(
+                    CNTKCTL_EL1, r.val ^ beyond
+                )  # RES0 here, but the core stores them
                 return 1
             return self._timer_access(rt, r, True)
         if r.crn == 4 and r.crm == r.op1 == r.op2 == 0:
@@ -519,17 +524,17 @@ class PortableEngine(Engine):
                 self.write_system(SPSR_EL1, r.val & ~(PSTATE_NRW | PSTATE_MODE) | PSTATE_MODE)
                 return 1
         if r.crn == 12 and r.crm == r.op1 == r.op2 == 0 and r.val & VECTOR_END - 1:
-            self.write(abi.R_VBAR_EL1, r.val & -VECTOR_END)  # RES0 here, kept by the core
+            self.write(abi.R_VBAR_EL1, r.val & -VECTOR_END)  # RES0 here, but the core stores them
             return 1
         return 0
 
     def _page_mapped(self, va: int, asid: int | None) -> bool:
-        """Does the leaf table of ``va`` still stand?
+        """Whether the tables still map ``va`` by a leaf table.
 
-        Then every cached entry of ``va`` is a page's, and the engine's own flush of one page is
-        enough. Else a block may have been cached as many pages (break-before-make, DDI 0487 D8.16,
-        promises that its descriptor is invalid or still a block at this moment). 4 KiB granule
-        only; the stage-2 map is the identity.
+        If so, every TLB entry of ``va`` is an entry for a page, and the core's flush of one page is
+        sufficient. Otherwise the core may have cached a block as many pages. (Break-before-make,
+        DDI 0487 D8.16, requires that the block's descriptor is invalid or still a block at this
+        moment.) For the 4 KiB granule only; the stage-2 map is the identity.
         """
         tcr, high = self.read_system(TCR_EL1), va >> 55 & 1
         ttbr = self.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)
@@ -590,7 +595,8 @@ class PortableEngine(Engine):
             self._leave(Leave.STOP)
 
     def _maintenance(self, esr: int, pc: int) -> bool:
-        """Cache maintenance that HCR_EL2.TPU brought here: the silicon's own work, no exit."""
+        """Complete cache maintenance that trapped only because this model sets HCR_EL2.TPU: not an
+        exit to EL2."""
         state, rt = self.state, esr >> 5 & 31
         encoding = decode_sysreg(esr).encoding
         if not state.native_maintenance or encoding >> 14 != 1 or encoding >> 7 & 15 != 7:
@@ -616,8 +622,8 @@ class PortableEngine(Engine):
         return True
 
     def _tail_debug_register(self, esr: int, pc: int) -> bool:
-        """A debug register read in the tail would show our own step bits: answer with the
-        guest's."""
+        """A debug register access during single steps would reach the engine's own step bits:
+        complete it with the guest's value."""
         rt = esr >> 5 & 31
         encoding = decode_sysreg(esr).encoding
         if encoding >> 14 != 2 or self.state.mdcr & MDCR_TDA:
@@ -631,16 +637,17 @@ class PortableEngine(Engine):
         return True
 
     def _syndrome(self) -> tuple[int, int, int]:
-        """(ESR, FAR, target EL) of the exception in flight."""
+        """(ESR, FAR, target EL) of the exception that is being taken."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         at = (self.raw_context.value or 0) + self.calibration.syndrome
         word, address = C.c_uint32.from_address, C.c_uint64.from_address(at + 8)
         return word(at).value, address.value, word(at + 16).value
 
     def _repair_syndrome(self, esr: int, target: int, pc: int) -> int:
-        """What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings)."""
+        """Correct the core's syndrome where it differs from the architecture (DDI 0487, ISS
+        encodings)."""
         if exception_class(esr) == EC.DABT_LOWER and target == 2 and esr & ISV:
-            # ISV is 0 for loads and stores with writeback, the core says 1.
+            # ISV is 0 for loads and stores with writeback; the core sets 1.
             writeback = self.fetch(pc) & WRITEBACK_MASK == WRITEBACK
             return esr & ~ACCESS_FIELDS if writeback else esr
         if esr == 0 and target == 1:
@@ -651,16 +658,17 @@ class PortableEngine(Engine):
                 return sysreg_trap(insn >> SYSTEM_SHIFT & SYSTEM_ENCODING, False, XZR)
             return UNDEFINED
         if exception_class(esr) == EC.SYSREG and target == 1 and self.pstate & PSTATE_EL:
-            # EL1 traps no register of its own to itself. The core says so of CNTPS_*_EL1, which are
+            # EL1 accesses do not trap to EL1. But the core traps CNTPS_*_EL1, which are
             # UNDEFINED at Non-secure EL1 (DDI 0487, CNTPS_CTL_EL1).
             return UNDEFINED
         return esr
 
     def _close_block(self, pc: int, number: int, esr: int, target: int) -> bool:
-        """Count what the open block executed; False where the exit does not lie in it."""
+        """Count the executed instructions of the open block; False if the exit is not within the
+        block."""
         state, ec = self.state, exception_class(esr)
         if state.open:
-            # A fetch fault comes after its block; ISV of a guest's step says that its instruction
+            # A fetch fault is taken after the block; ISV of a guest step means that the instruction
             # was executed.
             complete = ec in FETCH_FAULTS or (ec in STEPS and esr & STEP_ISV)
             done = state.open if complete else (pc - state.block_pc) >> 2
@@ -669,7 +677,9 @@ class PortableEngine(Engine):
                 self._leave(Leave.FAULT)
                 return False
             if state.marks:
-                self._retire(done, ec not in STEPS or target == 2)  # the guest's step ends a WFE
+                self._retire(
+                    done, ec not in STEPS or target == 2
+                )  # the guest's step completes a WFE
             state.count += done
             state.open = 0
         state.block_pc, state.marks, state.unreported = NO_BLOCK, 0, state.wfe_watch
@@ -687,10 +697,10 @@ class PortableEngine(Engine):
         state.stats[Stat.INTR] += 1
         self._poll_if_due()
         if ec in FETCH_FAULTS and state.lines_in_engine:
-            self._note_native_irq(pc)  # taken, and the vector's fetch faults
+            self._note_native_irq(pc)  # taken, and the fetch of the vector faults
         if not self._close_block(pc, number, esr, target):
             return
-        if ec in FETCH_FAULTS and state.wfe:  # WFE, and the fetch behind it faults: not yet
+        if ec in FETCH_FAULTS and state.wfe:  # WFE, and the next fetch faults: not yet
             self._leave(Leave.STOP)
             return
         if state.tail:
@@ -709,7 +719,7 @@ class PortableEngine(Engine):
             self._act(self.dispatch(Callback.UNDEF), pc)
         else:
             state.stats[Stat.EL1_SYNC] += 1
-            if number == INTNO_SVC:  # the SVC itself was counted by its PC
+            if number == INTNO_SVC:  # the SVC itself was counted, as the PC is after it
                 state.count -= 1
             self.enter_el1(What.SYNC, esr, far if ec in EC_WITH_FAR else None)
             self.apply_lines()
@@ -731,8 +741,9 @@ class PortableEngine(Engine):
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
-        """Is the UNDEFINED instruction one for the PE: MRS/MSR with op0 = 3 and CRn = 4 or 12, HLT,
-        or of FEAT_ECV and FEAT_WFxT: MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT?"""
+        """Whether the PE emulates this UNDEFINED instruction: MRS/MSR with op0 = 3 and CRn = 4
+        or 12, HLT, and of FEAT_ECV and FEAT_WFxT MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET and
+        WFIT."""
         state, insn = self.state, self.fetch(pc)
         access = is_msr_mrs(insn)
         icc = (

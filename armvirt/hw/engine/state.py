@@ -1,8 +1,8 @@
-"""The state that both engines keep: the one definition of its layout, of which layout.h is made.
+"""The state of an engine: the only definition of its layout, from which layout.h is generated.
 
-`armvirt.hw.engine.layout` writes the C side from the annotations of the structures here, from the
-classes of constants, and from `armvirt.arch`. Times are instruction counts unless a name says ns.
-``count`` excludes the open block.
+`armvirt.hw.engine.layout` generates the C text from the annotations of the structures here, from
+the classes of constants, and from `armvirt.arch`. Times are instruction counts unless a name
+contains ns. ``count`` does not include the open block.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Any, Final, TypeVar
 
 ABI_VERSION = 9
-"""Changes with the meaning of a field; the layout itself is checked by its size."""
+"""Incremented when the meaning of a field changes; the layout itself is checked by its size."""
 
 EVENTS = 256
 MARKED = 1024  # a power of 2
@@ -20,14 +20,14 @@ CHECKED = 256
 FILTER = 4096
 LIST_REGISTERS, ACTIVE_PRIORITIES, TIMERS = 16, 4, 2
 VECTOR_FAULT_LIMIT = 16
-POLL_INSNS = 1 << 12  # microseconds of host time, or milliseconds where each costs a translation
+POLL_INSNS = 1 << 12  # microseconds of host time; milliseconds if each needs a translation
 POLL_NS = 20_000_000
-INTNO_SVC = 2  # the number under which the core reports an SVC
+INTNO_SVC = 2  # the number with which the core reports an SVC
 NO_BLOCK = 1  # no block starts at an odd address
 
 
 class Action:
-    """What the engine does after a callback: bits, acted on in this order. Plain integers: this is
+    """What the engine does after a callback: bits, executed in this order. Plain integers: this is
     a hot path."""
 
     RETRY: Final = 0
@@ -38,53 +38,56 @@ class Action:
 
 
 class Callback(IntEnum):
-    """What the engine asks its silicon for: the methods of `armvirt.hw.engine.base.Silicon`."""
+    """The callbacks from the engine to the PE model, one for each method of
+    `armvirt.hw.engine.base.Silicon`."""
 
     EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
 
 
 class Leave(IntEnum):
-    """Why run() came back (TAIL, MISALIGNED, ILLEGAL never leave the engine)."""
+    """Why run() returned (TAIL, MISALIGNED and ILLEGAL are internal to the engine)."""
 
     NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP, ILLEGAL = range(8)
 
 
 class Waits:
-    """state.wfe: the run ended behind a WFE, or behind a YIELD after state.yield_at. Plain
-    integers, as `Action`."""
+    """state.wfe: the run ended after a WFE, or after a YIELD past state.yield_at. Plain integers,
+    like `Action`."""
 
     WFE: Final = 1
     YIELD: Final = 2
 
 
 class Marks:
-    """state.marks: what there is to know of the open block. Plain integers, as `Action`."""
+    """state.marks: the special instructions of the open block. Plain integers, like `Action`."""
 
-    WFE: Final = 1  # its last instruction
+    WFE: Final = 1  # the last instruction of the block
     YIELD: Final = 2
     ERET: Final = 4
-    SEV: Final = 8  # anywhere in it; state.block_sev is the index of the first one
+    SEV: Final = 8  # anywhere in the block; state.block_sev is the index of the first SEV
     SEVL: Final = 16
-    UNREAD: Final = 32  # its code could not be read before it ran; it is read again afterwards
+    UNREAD: Final = 32  # the code could not be read before the block; it is read again later
 
 
 class What(IntEnum):
-    """Kind of exception entry; the size of a vector times it is the vector's offset."""
+    """Kind of exception entry. The offset of the vector is this number times the size of a
+    vector."""
 
     SYNC, IRQ, FIQ = range(3)
 
 
 class Shadowed:
-    """shadow.accesses: which accesses the core completes itself. Plain integers, as `Action`."""
+    """shadow.accesses: the accesses that the engine completes itself. Plain integers, like
+    `Action`."""
 
     ICC: Final = 1
     TIMERS: Final = 2
 
 
 class Stat(IntEnum):
-    """Indices of state.stats: how often each thing has happened."""
+    """Indices of state.stats: the number of times that each event has happened."""
 
-    TAILS = 0  # single steps to an exact count began
+    TAILS = 0  # starts of single steps to an exact count
     STEPS = 1
     INTR = 2  # exceptions that the core reported
     EL2 = 3
@@ -107,7 +110,7 @@ class Stat(IntEnum):
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
 
-# Types of the fields: what type checkers see, and below what ctypes and C make of their names.
+# Types of the fields: for type checkers here, and for ctypes and C below.
 u16 = int
 u32 = int
 i32 = int
@@ -120,7 +123,7 @@ u64s = Any
 EventRecords = Any
 MarkedBlocks = Any
 
-#: By the annotation of a field: its ctypes class and its C type.
+#: For each annotation of a field: the ctypes class and the C type.
 TYPES: dict[str, tuple[Any, str]] = {
     "u8": (C.c_uint8, "uint8_t"),
     "u16": (C.c_uint16, "uint16_t"),
@@ -139,7 +142,7 @@ Struct = TypeVar("Struct", bound="type[C.Structure]")
 
 def _structure(**shapes: tuple[int, ...]) -> Any:
     """A class decorator: the annotated fields become ``_fields_``, in their order. ``shapes`` are
-    the dimensions of those that are arrays."""
+    the dimensions of array fields."""
 
     def make(cls: Struct) -> Struct:
         fields = []
@@ -173,10 +176,10 @@ TYPES["EventRecord"] = (EventRecord, "event")
 
 @_structure()
 class MarkedBlock(C.Structure):
-    """A block that ends in an instruction which the run has to know of, or has SEV or SEVL in it.
+    """A block that ends in WFE, YIELD or ERET, or contains SEV or SEVL.
 
-    ``sev`` and ``sevl`` are the indices of the first of each. The entry holds as long as the
-    engine's epoch is ``epoch``. ``edges``: how often on_edge was called for the block.
+    ``sev`` and ``sevl`` are the indices of the first SEV and SEVL. The entry is valid while the
+    engine's epoch is ``epoch``. ``edges`` is the number of calls of on_edge for the block.
     """
 
     pc: u64
@@ -196,9 +199,9 @@ TYPES["MarkedBlock"] = (MarkedBlock, "marked")
     line=(TIMERS,),
 )  # fmt: skip
 class Shadow(C.Structure):
-    """Shadow copies of PE registers for the time of a run, see `armvirt.hw.shadow`.
+    """Shadow copies of PE registers during a run, see `armvirt.hw.shadow`.
 
-    Index 0 of a timer's fields is the virtual timer, 1 the physical one; of ``ap`` and ``mask`` the
+    Index 0 of a timer's fields is the virtual timer, 1 the physical one; in ``ap`` and ``mask`` the
     index is the group.
     """
 
@@ -209,7 +212,7 @@ class Shadow(C.Structure):
     vmcr: u32
     lrs: u32  # the number of list registers
     prebits: u32
-    mask: u32s  # the bits of a priority that are its group priority
+    mask: u32s  # the bits of a priority that form the group priority
     candidate: i32  # the list register of the highest-priority pending interrupt, -1: none
     signalled: u32
     maintenance: u32
@@ -224,12 +227,12 @@ class Shadow(C.Structure):
     ppi_active: u32
     ppi_enabled: u32
     accesses: u32  # `Shadowed`
-    repeat: u32  # EL2 lets the core repeat the last timer wake-up
+    repeat: u32  # EL2 permits the core to repeat the last timer wake-up
     repeat_lr: u64  # the list register of that wake-up
-    event_ns: u64  # when the next event other than a timer's is due
-    repeats: u32  # how often the core has repeated it
+    event_ns: u64  # the time of the next event, except those of the timers
+    repeats: u32  # how often the core has repeated the wake-up
     repeat_hcr: u32  # ICH_HCR_EL2 of that wake-up
-    waiting: u32  # physical interrupts that EL2 has for the guest and no list register for
+    waiting: u32  # physical interrupts that EL2 has for the guest without a list register
 
 
 TYPES["Shadow"] = (Shadow, "shadow")
@@ -239,8 +242,8 @@ TYPES["Shadow"] = (Shadow, "shadow")
     events=(EVENTS,), stats=(len(Stat),), marked=(MARKED,), checked=(CHECKED,), filter=(FILTER,)
 )
 class EngineState(C.Structure):
-    """See the module. The first fields are those that every block looks at, together in two cache
-    lines."""
+    """The state of an engine (see the module). The fields that are read at every translated block
+    come first, in two cache lines."""
 
     count: u64
     deadline: u64
@@ -248,7 +251,7 @@ class EngineState(C.Structure):
     block_pc: u64
     open: u32
     tail: u32
-    lines_in_engine: u32  # what the engine's HCR_EL2 has of VI and VF
+    lines_in_engine: u32  # VI and VF of the engine's HCR_EL2
     stop: u32
     marks: u32
     illegal_watch: u32
@@ -287,12 +290,12 @@ class EngineState(C.Structure):
     denied: u32
     denied_pstate: u32
     tail_mdscr: u64
-    # Lines of the virtual CPU interface; EL2's controls
+    # Lines of the virtual CPU interface; controls of EL2
     virq: u32
     vfiq: u32
     hcr: u64
     mdcr: u64
-    # The exit that Python looks at, and its answer
+    # The exit, which Python handles, and the answer
     esr: u32
     insn: u32
     intno: u32
@@ -312,10 +315,10 @@ class EngineState(C.Structure):
     big_endian: u32
     exclusive_offset: u32
     dirty: u32  # the core has changed shadow registers
-    yield_at: u64  # the count from which on a YIELD ends the run, as WFE does
+    yield_at: u64  # a YIELD at this count or later ends the run, like WFE
     repeat_ns: u64  # ns that passed in repeated timer ticks
     shadow: Shadow
-    # Loops that cannot end
+    # Endless loops
     last_vector_elr: u64
     vector_faults: u32
     wfe: u32  # `Waits`
@@ -330,17 +333,17 @@ class EngineState(C.Structure):
     fault_error: u32
     stats: u64s
     event_register: u32
-    epoch: u32  # how often addresses may have come to mean other code
+    epoch: u32  # increases when the code at an address may have changed
     event_cleared: u64  # the ns at which a WFE cleared the event register last
-    block_sev: u32  # of the open block, if it has marks
+    block_sev: u32  # of the open block, if the block has marks
     block_sevl: u32
-    # Blocks with marks: by a filter, and exactly; blocks that were checked without a call of on_edge
+    # Blocks with marks: a filter, the entries; blocks that were checked without a call of on_edge
     marked_n: u32
     marked_overflow: u32
     marked: MarkedBlocks
     checked: MarkedBlocks
     filter: u8s
-    exchanged_pa: u64  # the physical address of a WFE that is an ISB in memory now
+    exchanged_pa: u64  # the physical address of a WFE that is replaced by an ISB in memory
     exchanged: u32
     padding: u32
 
