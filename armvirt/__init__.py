@@ -18,7 +18,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for: the command line starts faster than the whole of armvirt."""
+    """Import a name at its first use: the command line starts faster than with all of armvirt."""
     if name not in _HOME:
         raise AttributeError(f"module 'armvirt' has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""The guests that come with armvirt, and how the word GUEST becomes a file."""
+"""The guests that are installed with armvirt, and the search for the file of a GUEST argument."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from armvirt.script import Script
 
-# `armvirt run` on a small guest takes little longer than an import of pathlib or tomllib, so both
-# are left out of it.
+# The import of pathlib or tomllib takes nearly as long as `armvirt run` of a small guest, so both
+# are not imported for it.
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guests")
 MANIFEST = "guests.toml"
 
 
 class Setup(NamedTuple):
-    """A machine that a guest is tested on: version of the GIC, number of CPUs."""
+    """A machine configuration that a guest is tested with: version of the GIC, number of CPUs."""
 
     gic: int
     cpus: int
@@ -30,11 +30,12 @@ class Setup(NamedTuple):
 
 
 class Guest(NamedTuple):
-    """One guest: a bundled one with what its manifest says, or the user's file with nothing said.
+    """One guest: a bundled guest with the data of the manifest, or the user's file with the
+    defaults.
 
-    ``file`` is its path, ``expect`` how a run should end (pass, fail, stuck, limit), ``script``
-    what to type. ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are what it is tested with,
-    ``its`` whether it needs an ITS.
+    ``file`` is its path, ``expect`` how a run should end (pass, fail, stuck, limit), ``script`` the
+    console input. ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are the tested GIC versions
+    and CPU counts, ``its`` is whether the guest needs an ITS.
     """
 
     name: str
@@ -50,15 +51,15 @@ class Guest(NamedTuple):
 
     @property
     def setups(self) -> list[Setup]:
-        """Every machine that it is tested on."""
+        """All machine configurations that the guest is tested with."""
         return [Setup(gic, cpus) for gic in self.gics for cpus in self.cpu_counts or (self.cpus,)]
 
     def cpus_or(self, asked: int | None) -> int:
-        """The CPUs that it runs with: as many as ``asked``, or as it wants; UserError if it was not
-        made for so many.
+        """The number of CPUs for the guest: ``asked``, or None: its own default. UserError if
+        ``asked`` is more than the guest supports.
 
-        The greatest of its ``cpu_counts`` is what its arrays are sized for. A guest without them
-        leaves the CPUs that it does not know switched off.
+        The arrays of a guest have the size of the greatest of its ``cpu_counts``. A guest without
+        ``cpu_counts`` leaves additional CPUs powered off.
         """
         most = max(self.cpu_counts, default=None)
         if asked is not None and most is not None and asked > most:
@@ -76,7 +77,7 @@ class Guest(NamedTuple):
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML as plain data; ValueError (a TOMLDecodeError) says where it is malformed."""
+    """TOML as plain data; ValueError (a TOMLDecodeError) names the position of an error."""
     import sys
 
     if sys.version_info >= (3, 11):
@@ -102,13 +103,14 @@ def _manifest(folder: str | Path) -> str:
 
 
 def _bundled(name: str) -> Guest | None:
-    """One bundled guest. Its row is read without the TOML parser where it is plain."""
+    """One bundled guest. If its manifest row has the plain form, it is read without the TOML
+    parser."""
     row = plain_row(_manifest(FOLDER), name)
     return guests().get(name) if row is None else _guest(FOLDER, row)
 
 
 def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
-    """The [[guest]] of that name, if each of its lines is a key and a string, number or boolean;
+    """The [[guest]] with this name, if each of its lines is a key with a string, number or boolean;
     else None."""
     for block in manifest.split("[[guest]]\n")[1:]:
         pairs = [line.partition(" = ") for line in block.splitlines() if line]
@@ -119,7 +121,7 @@ def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
 
 
 def _plain_value(text: str) -> str | int | None:
-    """A TOML value of the simplest forms; None for any other."""
+    """A TOML value in one of the simplest forms; None for another form."""
     if text in ("true", "false"):
         return text == "true"
     if text.isdecimal():
@@ -152,17 +154,17 @@ def _script(row: dict[str, Any]) -> Script | None:
 
 
 def resolve(image: str | Path) -> Path:
-    """The file that ``image`` means, see `find`. A `Path` object is always a path."""
+    """The file for ``image``, see `find`. A `Path` object is always a path."""
     return find(image).path if isinstance(image, str) else image
 
 
 def find(text: str) -> Guest:
-    """The guest that ``text`` means: a path if there is such a file or it looks like one, else a
+    """The guest for ``text``: a path if the file exists or the text looks like a path, else a
     bundled name."""
     stem, suffix = os.path.splitext(os.path.basename(text))
     if text == STDIN or "/" in text or suffix or os.path.exists(text):
-        # A name with a slash or suffix is a path even when missing: the loader says so in its own
-        # words.
+        # A name with a slash or suffix is a path even if the file is missing: the loader reports
+        # the error.
         return Guest(stem or text, text)
     if guest := _bundled(text):
         return guest

@@ -1,4 +1,4 @@
-"""The one exception tree. Every class knows the exit status that the command line gives it."""
+"""The exceptions of armvirt. Each class has the exit status of the command line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import errno
 
 
 class ArmvirtError(Exception):
-    """Root of everything that armvirt raises on purpose.
+    """The base class of all errors that armvirt raises on purpose.
 
-    ``exit_status`` is what the command line ends with when the error reaches it.
+    ``exit_status`` is the exit status of the command line for this error.
     """
 
     exit_status = 70
 
 
 class UserError(ArmvirtError):
-    """A mistake in what the user gave (file, option, size): one line that says what to do."""
+    """An error in the user's input (file, option, size). The message is one line that says what to
+    do."""
 
     exit_status = 2
 
@@ -40,8 +41,8 @@ _LACKS = {
 
 
 def lack_of(error: BaseException) -> str | None:
-    """What the host does not give, in one line, if that is the reason of ``error``: no mistake of
-    armvirt's."""
+    """The resource that the host lacks, in one line, if this is the reason of ``error``, which is
+    then not an error in armvirt; else None."""
     if isinstance(error, MemoryError):
         return _LACKS[errno.ENOMEM]
     number = error.errno if isinstance(error, OSError) else None
@@ -49,13 +50,13 @@ def lack_of(error: BaseException) -> str | None:
 
 
 class LimitError(ArmvirtError):
-    """A limit of host time ended work that has no other result to give."""
+    """A limit of host time ended a command that has no other result."""
 
     exit_status = 4
 
 
 class EngineError(ArmvirtError):
-    """The CPU engine does not fit, or failed: our fault or the installation's."""
+    """The CPU engine does not match, or failed: an error of armvirt or of the installation."""
 
 
 class KvmError(ArmvirtError):

@@ -1,8 +1,8 @@
 """Typed trace events and the bus that carries them.
 
-Events are plain tuples of ids and numbers, never objects. The bus stamps each with virtual time
-(ns), vCPU and PC, and hands it to its sinks. ``active`` is False without a sink: emitters test it
-first, so a run that nobody watches pays one attribute read per event.
+Events are plain tuples of ids and numbers, never objects. The bus stamps each event with virtual
+time (ns), vCPU and PC, and passes the event to its sinks. ``active`` is False without a sink.
+Emitters test ``active`` first, so a run without sinks costs one attribute read per event.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 
 
 class Stamp(NamedTuple):
-    """When and where: virtual time in ns, instructions retired by the vCPU, vCPU id (-1: none),
-    PC."""
+    """The time and place of an event: virtual time in ns, instructions retired by the vCPU, vCPU id
+    (-1: none), PC."""
 
     ns: int
     insns: int
@@ -33,7 +33,7 @@ class ExceptionEntry(NamedTuple):
 
 
 class TimerWrite(NamedTuple):
-    """The guest programs a timer register (``timer`` vtimer or ptimer; ``register`` ctl, cval,
+    """The guest writes a timer register (``timer`` vtimer or ptimer; ``register`` ctl, cval,
     tval)."""
 
     timer: str
@@ -51,7 +51,8 @@ class TimerLine(NamedTuple):
 
 
 class VgicInject(NamedTuple):
-    """An interrupt line or message reaches the vGIC (``target`` vCPU, -1 for SPIs without one)."""
+    """An interrupt line or message reaches the vGIC (``target`` vCPU, -1 for an SPI without a
+    target)."""
 
     intid: int
     level: int
@@ -60,7 +61,7 @@ class VgicInject(NamedTuple):
 
 
 class ListRegisterWrite(NamedTuple):
-    """The hypervisor fills list register ``lr`` of ``target`` for ``intid``; ``value`` is
+    """The hypervisor writes list register ``lr`` of ``target`` for ``intid``; ``value`` is
     ICH_LR<n>_EL2."""
 
     target: int
@@ -71,7 +72,7 @@ class ListRegisterWrite(NamedTuple):
 
 
 class Acknowledge(NamedTuple):
-    """The guest reads IAR and gets ``intid`` (1023: spurious)."""
+    """The guest reads IAR, which returns ``intid`` (1023: spurious)."""
 
     intid: int
     kind: Literal["ack"] = "ack"
@@ -88,8 +89,8 @@ class EndOfInterrupt(NamedTuple):
 class IccWrite(NamedTuple):
     """The guest writes a control register of its CPU interface (``register`` such as ICC_PMR_EL1).
 
-    Acknowledge and end of interrupt have events of their own. It is for people: no part of a run's
-    hash.
+    Acknowledge and end of interrupt have separate events. This event is for display only, and not
+    part of a run's hash.
     """
 
     register: str
@@ -109,12 +110,12 @@ class GicAccess(NamedTuple):
 
 
 class ItsCommand(NamedTuple):
-    """An ITS takes a command from its queue. ``op`` is its name, or its opcode if there is no such
-    command; ids that it does not have are -1. ``intid`` is what the event is translated to
-    (DISCARD: was). ``icid`` is the collection, ``target`` the processor that MAPC and MOVALL send
-    to, ``valid`` the V bit of MAPD and MAPC. ``error`` is 0 if it was done, else why it was
-    skipped: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS, or LPIs on the
-    target, are disabled).
+    """An ITS executes a command from its queue. ``op`` is its name, or the opcode of an unknown
+    command; ids that the command does not have are -1. ``intid`` is the INTID of the event (for
+    DISCARD before the command). ``icid`` is the collection, ``target`` the processor of MAPC and
+    MOVALL, ``valid`` the V bit of MAPD and MAPC. ``error`` is 0 if the command was executed, else
+    the reason why it was skipped: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS,
+    or LPIs on the target, are disabled).
     """
 
     op: str
@@ -139,7 +140,7 @@ class Mmio(NamedTuple):
 
 
 class Hypercall(NamedTuple):
-    """A PSCI or SMCCC call and its result."""
+    """A PSCI or SMCCC call, and its result."""
 
     function: int
     args: tuple[int, ...]
@@ -148,7 +149,7 @@ class Hypercall(NamedTuple):
 
 
 class Console(NamedTuple):
-    """One byte on the console (``direction`` tx or rx)."""
+    """One byte on the guest's console (``direction`` tx or rx)."""
 
     direction: str
     byte: int
@@ -164,7 +165,7 @@ class Schedule(NamedTuple):
 
 
 class Event(Protocol):
-    """What every event has: a kind, and the behaviour of a tuple."""
+    """The interface of every event: a kind, and the methods of a tuple."""
 
     @property
     def kind(self) -> str: ...
@@ -178,11 +179,11 @@ Sink = Callable[[Stamp, Event], None]
 
 
 class Late:
-    """An exception of a sink, or of what else watches, while a host runs. It is kept until the run
-    has come to a stop: raised where it happens it would cut the work on an exit in two, and the run
-    could not go on.
+    """Keeps an exception of a sink, or of another observer, while a host runs. The exception is
+    raised after the run has stopped: if raised at once, it would interrupt the handling of an exit,
+    and the run could not be continued.
 
-    ``stop`` asks the host that runs to come to a stop; None: nothing runs.
+    ``stop`` requests the running host to stop; None: no host runs.
     """
 
     __slots__ = ("error", "stop")
@@ -192,25 +193,25 @@ class Late:
         self.stop: Callable[[], None] | None = None
 
     def keep(self, error: BaseException) -> None:
-        """To be called in an ``except`` clause: raises ``error`` where nothing runs. The first one
-        is kept."""
+        """Call this in an ``except`` clause. Raises ``error`` if no host runs; else keeps the first
+        error and stops the host."""
         if self.stop is None:
             raise error
         self.error = self.error or error
         self.stop()
 
     def over(self) -> None:
-        """The run has come to a stop: raise what was kept."""
+        """The run has stopped: raise the kept error, if any."""
         self.stop, error, self.error = None, self.error, None
         if error is not None:
             raise error
 
 
 class EventBus:
-    """Carries events from the floors to whoever watches.
+    """Delivers events from all packages to the sinks.
 
-    ``stamp`` is set by the host; it gives the present moment. An exception of a sink is raised by
-    the run in which it happened, once that has come to a stop (``late``).
+    The host sets ``stamp``, which returns the present moment. An exception of a sink is raised by
+    the run in which it happened, after this run has stopped (``late``).
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")
@@ -235,15 +236,15 @@ class EventBus:
             view._activate()
 
     def view(self, stamp: Callable[[], Stamp]) -> EventBus:
-        """The same bus with another stamp, for somebody whose events happen where the present
-        moment is not: a timer of one CPU may expire in another's turn."""
+        """The same bus with another stamp, for events that do not happen at the present moment: a
+        timer of one CPU may expire in the time slice of another CPU."""
         view = EventBus()
         view._sinks, view.active, view.stamp, view.late = self._sinks, self.active, stamp, self.late
         self._views.append(view)
         return view
 
     def emit(self, event: Event) -> None:
-        """Stamp an event with the present moment and deliver it. Call only when ``active``."""
+        """Stamp an event with the present moment and deliver the event. Call only if ``active``."""
         self.deliver(self.stamp(), event)
 
     def deliver(self, stamp: Stamp, event: Event) -> None:

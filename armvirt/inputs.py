@@ -1,11 +1,11 @@
-"""The one way to open a file that the user named: opened once, read in parts, every failure one
+"""Reads the files that the user names: a file is opened once, read in parts, and an error is one
 line.
 
-A regular file is read where it is wanted, within the size that it had when it was opened: a file
-that grows is read as it was, one that shrinks is an error. A pipe (a FIFO, ``<(...)`` of a shell,
-``-`` for standard input) is read to its end first, and no further than its reader can use; signals
-end the wait for whoever writes it. Nothing else is a file: a directory, a socket, and a device such
-as /dev/zero, which never ends, are refused.
+A regular file is read only where needed, within its size at the open: later growth is ignored, and
+a file that shrinks is an error. A pipe (a FIFO, ``<(...)`` of a shell, ``-`` for standard input) is
+first read to its end, at most as many bytes as the reader can use; signals end the wait for a
+writer. Other files are refused: a directory, a socket, and a device such as /dev/zero, which has no
+end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 _STEP = 1 << 20
-_PART = 1 << 26  # bytes that are read in one call: between two calls Python sees to signals
+_PART = 1 << 26  # bytes that are read in one call: between two calls Python handles signals
 _MOST_PIPED = 1 << 30
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -33,7 +33,7 @@ _KINDS = {
 
 
 class Identity(NamedTuple):
-    """Which file it is, and which version of it."""
+    """The identity of a file (device, inode) and of its version (size, time)."""
 
     device: int
     inode: int
@@ -43,12 +43,13 @@ class Identity(NamedTuple):
 
 @final
 class Input:
-    """A file, which is not empty unless ``may_be_empty``. Use it as a context manager.
+    """An input file. ImageError for an empty file, unless ``may_be_empty``. Use it as a context
+    manager.
 
-    ``what`` is the file's role in messages, ``most`` the bytes beyond which a pipe is not read (a
-    regular file's reader looks at ``size``). ``size`` is in bytes; ``path`` is what messages call
-    it; ``data`` is what a pipe gave, None for a regular file. ImageError for what cannot be opened
-    or read.
+    ``what`` is the file's role in messages, ``most`` the maximum of bytes that are read from a pipe
+    (for a regular file, the caller checks ``size``). ``size`` is in bytes; ``path`` is the name in
+    messages; ``data`` is the content of a pipe, None for a regular file. ImageError for a file that
+    cannot be opened or read.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Input:
             )
 
     def _drain(self, most: int) -> bytes:
-        """All that a pipe gives until its last writer has closed it."""
+        """The bytes of a pipe until its last writer has closed it."""
         parts, total = bytearray(), 0
         while part := self._next_part():
             parts += part
@@ -104,7 +105,7 @@ class Input:
         import select
 
         try:
-            # Without a writer yet, read() would say "end"; poll() waits for the first one.
+            # Without a writer, read() would return the end; poll() waits for the first writer.
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
             poll.poll()
@@ -126,7 +127,7 @@ class Input:
         os.close(self._fd)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes from ``offset``; ImageError if the file ends before."""
+        """Exactly ``size`` bytes from ``offset``; ImageError if the file is shorter."""
         if offset + size > self.size:
             raise ImageError(
                 self.path, f"it is truncated: {size} bytes at {offset:#x} lie beyond its end"
@@ -150,12 +151,12 @@ class Input:
         return part
 
     def head(self, size: int = 512) -> bytes:
-        """The first bytes, fewer if the file is shorter."""
+        """The first ``size`` bytes, or fewer if the file is shorter."""
         return self.read_at(0, min(size, self.size))
 
 
 def read_text(path: str | Path, what: str, most: int) -> str:
-    """A UTF-8 text of at most ``most`` bytes; ImageError for what is none."""
+    """A UTF-8 text of at most ``most`` bytes; ImageError for another content."""
     with Input(path, what, most, may_be_empty=True) as source:
         if source.size > most:
             raise ImageError(path, f"it has more than {most >> 20} MiB", f"is it the {what}?")
@@ -167,8 +168,8 @@ def read_text(path: str | Path, what: str, most: int) -> str:
 
 
 def _open(name: str, path: str | Path, what: str) -> int:
-    """Non-blocking, so that a FIFO which nobody writes does not hold the opening, where no signal
-    would end it."""
+    """Open without blocking: the open of a FIFO without a writer would otherwise block, and signals
+    would not end it."""
     try:
         if name == STDIN:
             return os.dup(0)

@@ -1,7 +1,7 @@
-"""The names of INTIDs: what people write instead of a number, and read beside one.
+"""The names of INTIDs, for input and for display.
 
 ``vtimer`` and ``ptimer`` are the PPIs of the EL1 timers (BSA, level 1), ``uart`` and ``rtc`` the
-SPIs of the board (`armvirt.board.virt.devices`). Each class of interrupts has numbers of its own as well,
+SPIs of the board (`armvirt.board.virt.devices`). Each class of interrupts also has its own numbers,
 as in a device tree (Linux, Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml):
 ``sgi0``, ``ppi11``, ``spi1``, ``lpi0``.
 """
@@ -22,7 +22,7 @@ NAMES = {
     **{slot.intid: slot.name for slot in devices.SLOTS if slot.intid is not None},
 }
 _BY_NAME = {name: intid for intid, name in NAMES.items()}
-#: The first INTID of each class, and how many it has at most (IHI 0069 2.2).
+#: The first INTID of each class, and its maximum number of INTIDs (IHI 0069 2.2).
 _CLASSES = {
     "sgi": (0, NR_SGIS),
     "ppi": (FIRST_PPI, NR_PRIVATE - FIRST_PPI),
@@ -34,7 +34,7 @@ _INTID = (1 << 32) - 1
 
 
 def parse_intid(text: str) -> int:
-    """An INTID by number or by name; UserError says what the names are."""
+    """An INTID by number or by name; UserError lists the names."""
     word = text.strip().lower()
     if word in _BY_NAME:
         return _BY_NAME[word]
@@ -53,7 +53,7 @@ def parse_intid(text: str) -> int:
 
 
 def named(intid: int) -> str:
-    """``INTID 27, vtimer``, or the number alone of one without a name."""
+    """``INTID 27, vtimer``, or the number alone for an INTID without a name."""
     name = NAMES.get(intid)
     return f"INTID {intid}, {name}" if name else f"INTID {intid}"
 
@@ -64,7 +64,8 @@ _UNNAMED = re.compile(
 
 
 def with_names(text: str) -> str:
-    """A sentence with a name behind each INTID that has one: ``INTID 27 (vtimer) is held``."""
+    """A sentence with the name added after each INTID that has a name: ``INTID 27 (vtimer) is
+    held``."""
     return _UNNAMED.sub(lambda match: match[0] + _named_so(int(match[1])), text)
 
 

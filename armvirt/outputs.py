@@ -1,12 +1,12 @@
-"""The one way to write a file that the user named.
+"""Writes the files that the user names.
 
-A file is written beside its place, as ``NAME.PID.partial``, and takes the place when it is
-complete: a full disk, a limit of the file's size (``ulimit -f``) or a kill leave what was there
-before, or nothing. A stream of records such as a trace is complete when its last record says so; it
-takes its place whatever ended the run, Ctrl-C included, but not if it could not be written. Pipes
-and devices (``/dev/null``, ``/dev/fd/3``) have no place beside them and are written where they are.
+A file is written next to its final place, as ``NAME.PID.partial``, and renamed when it is complete:
+after a full disk, a file size limit (``ulimit -f``) or a kill, the old file, or no file, is there.
+A stream of records such as a trace is complete if its last record says so. The stream is renamed
+whatever ended the run, Ctrl-C included, but not after a write error. Pipes and devices
+(``/dev/null``, ``/dev/fd/3``) are written directly.
 
-No output may be an input of the same run, under whatever name: `check` compares inodes.
+An output must not be an input of the same run, under any name: `check` compares inodes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = "-"
 _IN_PLACE = ("/dev/", "/proc/")
-_NAME_BYTES = 200  # of the file's name in that of the partial one; a name has at most 255
+_NAME_BYTES = 200  # of the file's name in the name of the partial file; a name has at most 255
 
 
 def check(outputs: Mapping[str, str | None], inputs: Iterable[str | Path | None] = ()) -> None:
-    """Complain about an output that cannot be written, or that would overwrite an input or another
+    """UserError for an output that cannot be written, or that would overwrite an input or another
     output.
 
-    ``outputs`` are paths by the option that named them; ``-`` and None are none. Nothing is
-    touched. UserError.
+    ``outputs`` are the paths by option; ``-`` and None are ignored. No file is changed.
     """
     taken: dict[object, str] = {}
     for path in inputs:
@@ -44,7 +43,7 @@ def check(outputs: Mapping[str, str | None], inputs: Iterable[str | Path | None]
         if name is None or name == STANDARD_OUTPUT:
             continue
         _check_place(option, name)
-        # A file that does not exist yet is known by its path.
+        # A file that does not exist yet is identified by its path.
         key = _inode(name) or os.path.realpath(name)
         if key in taken and not _in_place(name):
             raise UserError(f"{option} {name}: {taken[key]}; name another file")
@@ -64,7 +63,8 @@ def _check_place(option: str, path: str) -> None:
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:
-    """What a regular file is, whatever its name; None for other files, and where there is none."""
+    """The identity of a regular file, independent of its name; None for other files, and if there
+    is no file."""
     try:
         status = os.fstat(0) if str(path) == STDIN else os.stat(path)
     except (OSError, ValueError):
@@ -73,22 +73,22 @@ def _inode(path: str | Path) -> tuple[int, int] | None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a whole file, or leave what is there. UserError where it cannot be written."""
+    """Write a whole file, or leave the old file. UserError if it cannot be written."""
     with _opened(path, "b", keep=False) as file:
         file.write(data)
 
 
 @contextmanager
 def open_text(path: str | Path) -> Iterator[IO[str]]:
-    """A stream of records to write, see above. UserError where it cannot be written."""
+    """Open a stream of records for writing (see the module). UserError if it cannot be written."""
     with _opened(path, "", keep=True, encoding="utf-8") as file:
         yield file
 
 
 @contextmanager
 def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[Any]]:
-    """The file to write into. ``keep``: it takes its place even if an exception ends the writing,
-    but for one of its own (an OSError that names no other file)."""
+    """The file to write into. ``keep``: the file is also renamed to its place after an exception,
+    except after a write error (an OSError that names no other file)."""
     place, partial = (str(path), None) if _in_place(path) else _beside(os.path.realpath(path))
     try:
         file = open(partial or place, f"{'x' if partial else 'w'}{mode}", **how)
@@ -113,7 +113,7 @@ def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[
 
 
 def _beside(place: str) -> tuple[str, str]:
-    """A place, and a file beside it that does not exist yet."""
+    """The final place, and the path of a file next to it that does not exist yet."""
     folder, name = os.path.split(place)
     start = os.path.join(folder, os.fsdecode(os.fsencode(name)[:_NAME_BYTES]) + f".{os.getpid()}")
     names = (f"{start}.{n}.partial" if n else f"{start}.partial" for n in count())
@@ -136,7 +136,7 @@ def _drop(partial: str | None) -> None:
 
 
 def _in_place(path: str | Path) -> bool:
-    """Whether there is nothing beside it: a pipe, a device, a descriptor of ours by its name in
+    """Whether the file is written directly: a pipe, a device, or an own descriptor by its name in
     /dev or /proc."""
     if os.path.abspath(path).startswith(_IN_PLACE):
         return True

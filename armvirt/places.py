@@ -1,9 +1,9 @@
-"""Where a guest is stopped to be looked at, from the text of a time, a function, a source line or
-an address.
+"""The points at which a guest is stopped for inspection, from the text of a time, a function, a
+source line or an address.
 
 A text can mean several addresses: the copies of a function that the compiler has inlined, the
-instructions at which code of a line begins, a kernel's virtual and physical addresses. The guest
-stops at the first of them that it reaches.
+instructions at which the code of a line begins, a kernel's virtual and physical addresses. The
+guest stops at the first of them that it reaches.
 """
 
 from __future__ import annotations
@@ -26,43 +26,42 @@ if TYPE_CHECKING:
     from armvirt.subject import Subject
 
 NEAR = 3
-MOST_NAMES = 200_000  # that are looked through for one like it
-MOST_NEAR = 20_000  # names that are compared with one that is not there
+MOST_NAMES = 200_000  # names that are searched for a similar name
+MOST_NEAR = 20_000  # names that are compared with an unknown name
 MOST_MARKS = 256
 MOST_SHOWN = 8
 ZERO = re.compile("0+[a-z]*")
 _LINE = re.compile(r"(?P<file>[^:]*[^:\d][^:]*):(?P<line>\d+)", re.ASCII)
 _FILE_FUNCTION = re.compile(r"(?P<file>[^:]+\.[a-zA-Z]+):(?P<name>[^:]+)")
-#: Clones of a function that begin where it begins: gcc's and clang's suffixes. ``.part`` and
+#: Clones of a function that begin at its beginning: gcc's and clang's suffixes. ``.part`` and
 #: ``.cold`` do not.
 _CLONE = re.compile(r"\.(constprop|isra|lto_priv|llvm)\.\d+")
 
 
 class Place(NamedTuple):
-    """A time (ns of guest time), or the text of addresses; None for the one it is not."""
+    """A time (``ns`` of guest time), or the text of addresses (``pc``); the other field is None."""
 
     ns: int | None = None
     pc: str | None = None
 
 
 class Arrival(NamedTuple):
-    """A stop at one of the marks. ``moved``: at none of them, but the guest executes at the
-    addresses of `Marks.moves_to`."""
+    """A stop at one of the marks. ``moved``: not at a mark, but at an address in
+    `Marks.moves_to`."""
 
     text: str
     moved: bool = False
 
 
 class Marks(NamedTuple):
-    """Addresses at which the guest stops. ``moves_to`` are those in which it will execute from some
-    moment on, where it is not known yet what it adds to the addresses of its link; `learn` then
-    knows it."""
+    """Addresses at which the guest stops. ``moves_to`` is the range in which the guest will execute
+    later, while its offset from the link addresses is not known yet; `learn` finds the offset."""
 
     addresses: tuple[int, ...]
     moves_to: range | None = None
 
     def reached(self, subject: Subject) -> Arrival | None:
-        """Where a vCPU has arrived; None if none has."""
+        """The stop at which a vCPU is now; None if no vCPU is at a mark."""
         if not self.addresses:
             return None
         at = [vcpu.context.pc for vcpu in subject.board.vcpus if vcpu.power is not Power.OFF]
@@ -74,7 +73,7 @@ class Marks(NamedTuple):
         return None
 
     def learn(self, subject: Subject) -> None:
-        """Tell the machine's symbols where the guest executes."""
+        """Set the address offset in the machine's symbols from where the guest executes."""
         from armvirt.debug.symbol_file import ImageSymbols
 
         symbols = subject.symbols
@@ -84,13 +83,12 @@ class Marks(NamedTuple):
             physical = vcpu.translate(pc) if pc in self.moves_to else None
             if physical is not None and symbols.settle(pc, physical):
                 return
-        symbols.bias = (
-            0  # it executes something that is not in the image: what the link says has to do
-        )
+        symbols.bias = 0  # the guest executes code outside the image: use the link addresses
 
 
 def parse(text: str, subject: Subject) -> Place:
-    """UserError for what is neither a time, nor an address, a symbol or a line of the guest."""
+    """The place for a text; UserError if the text is neither a time, nor an address, a symbol or a
+    line of the guest."""
     if ZERO.fullmatch(text):
         return Place(ns=0)  # before the first instruction
     if text[:1].isdigit() and text[:2].lower() != "0x" and ":" not in text:
@@ -101,7 +99,7 @@ def parse(text: str, subject: Subject) -> Place:
 
 def marks(text: str, subject: Subject) -> Marks:
     """The addresses of ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or ``timer.c:init``;
-    UserError says what there is."""
+    UserError lists similar names."""
     if text[:2].lower() == "0x":
         return Marks((units.parse_count(text, what="address"),))
     name, offset = _split(text)
@@ -122,8 +120,8 @@ def _split(text: str) -> tuple[str, int]:
 
 
 def elsewhere(text: str, subject: Subject) -> str:
-    """Where else a function is whose symbol was not reached: the compiler may have inlined every
-    call of it; "" if it has not, or nobody knows."""
+    """A hint for a function whose symbol was not reached: the places at which the compiler has
+    inlined it; "" if there are none, or no debug information."""
     name, _ = _split(text)
     return (
         _Finder(subject).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
@@ -131,8 +129,8 @@ def elsewhere(text: str, subject: Subject) -> str:
 
 
 class _Finder:
-    """Looks for a name in the guest's symbols, and then in its debug information. ``linked`` are
-    the symbols at the addresses of the link, which ``_moved`` makes those at which the guest
+    """Finds a name in the guest's symbols, and then in its debug information. ``linked`` are the
+    symbols at link addresses, which ``_moved`` converts to the addresses at which the guest
     executes."""
 
     def __init__(self, subject: Subject) -> None:
@@ -148,7 +146,7 @@ class _Finder:
 
     @cached_property
     def _debug(self) -> DebugInfo | None:
-        """The debug information of the file that the symbols are from."""
+        """The debug information of the symbols' file."""
         if self._file is None:
             return None
         from armvirt.debug.dwarf import DebugInfo
@@ -157,8 +155,8 @@ class _Finder:
         return debug if debug.present else None
 
     def addresses(self, name: str, offset: int) -> list[int]:
-        """Where the guest executes what ``name`` names, and ``offset`` bytes on; UserError for a
-        name of nothing."""
+        """The addresses at which the guest executes ``name`` + ``offset`` bytes; UserError for an
+        unknown name."""
         if match := _LINE.fullmatch(name):
             found = self._lines(match["file"], int(match["line"]))
         elif match := _FILE_FUNCTION.fullmatch(name):
@@ -168,7 +166,7 @@ class _Finder:
         return [at for address in found for at in self._moved(address + offset)]
 
     def _named(self, name: str) -> list[int]:
-        """By the symbol table."""
+        """The addresses of a name in the symbol table."""
         if self.linked is None:
             return []
         whole = self.linked.addresses_of(name)
@@ -176,7 +174,7 @@ class _Finder:
         if len(found) < 2:
             return found
         files = self._files_of(name)
-        # One function and its clones are one thing, functions of several files are not.
+        # A function and its clones count as one function; functions of several files do not.
         if len(whole) > 1 or len({files[address] for address in found if address in files}) > 1:
             shown = [
                 f"{address:#x}" + (f" ({files[address]})" if address in files else "")
@@ -190,8 +188,8 @@ class _Finder:
         return found
 
     def _files_of(self, name: str) -> dict[int, str]:
-        """The source files of functions by their addresses, as far as the debug information says it
-        cheaply."""
+        """The source files of functions by their addresses, if the debug information has them
+        without much work."""
         from armvirt.debug.dwarf import TooManyError
 
         try:
@@ -201,7 +199,8 @@ class _Finder:
         return {site.address: site.file for site in sites}
 
     def _clones(self, name: str) -> list[int]:
-        """``name.constprop.0`` and its kin, of which the compiler made several from one."""
+        """The addresses of ``name.constprop.0`` and similar clones, which the compiler made from
+        one function."""
         assert self.linked is not None
         size = len(name)
         clones = {
@@ -212,7 +211,8 @@ class _Finder:
         return [address for full in clones for address in self.linked.addresses_of(full)]
 
     def inlined_too(self, name: str) -> str:
-        """Of a function that has a symbol: "it is inlined in a+0x10, b+0x20"; "" if it is not."""
+        """For a function that has a symbol: "it is inlined in a+0x10, b+0x20"; "" if it is not
+        inlined."""
         if self.linked is None or self.linked.address_of(name) is None or self._debug is None:
             return ""
         from armvirt.debug.dwarf import TooManyError
@@ -280,7 +280,8 @@ _NO_SYMBOLS = "give a time or an address, or --symbols with its ELF (vmlinux) or
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:
-    """Names like ``name``: those that contain it, then those with a letter or two changed."""
+    """Names similar to ``name``: those that contain it, then those with one or two letters
+    changed."""
     distinct = list(dict.fromkeys(names))
     within = (
         sorted((each for each in distinct if name.lower() in each.lower()), key=len)

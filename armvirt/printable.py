@@ -1,29 +1,29 @@
-"""The one place where foreign text becomes fit to be printed.
+"""Makes foreign text printable.
 
-Foreign is what armvirt did not write itself: symbols, names in device trees and suites, file names,
-arguments, what a guest prints. Such text can hold terminal escapes, line feeds and overrides of the
-writing direction (CVE-2021-42574), which would change what a person or a script reads in the lines
-around it. The console of ``armvirt run`` is the exception: its bytes are passed on as they are, as
-QEMU's ``-serial stdio`` does.
+Foreign text is text that armvirt did not write: symbols, names in device trees and suites, file
+names, arguments, the output of a guest. It can hold terminal escapes, line feeds and overrides of
+the writing direction (CVE-2021-42574), which would change how the lines around it are read.
+Exception: the console of ``armvirt run`` passes its bytes on unchanged, like QEMU's ``-serial
+stdio``.
 """
 
 from __future__ import annotations
 
 MOST = 240
-"""Characters of a name that are shown; longer ones lose their middle."""
+"""The maximum number of characters of a displayed name; a longer name loses its middle."""
 
 _SIMPLE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_SURROGATES = range(0xDC80, 0xDD00)  # bytes that were no UTF-8, see os.fsdecode
+_SURROGATES = range(0xDC80, 0xDD00)  # bytes that were not UTF-8, see os.fsdecode
 
 
 def printable(text: str, most: int = MOST) -> str:
     """``text`` as one line of printable characters, at most ``most`` of them.
 
-    Control characters, line and paragraph separators, direction overrides and bytes that are no
+    Control characters, line and paragraph separators, direction overrides and bytes that are not
     UTF-8 are shown as the escapes ``\\n``, ``\\x1b``, ``\\u202e``. Of a text that is too long the
     beginning and the end are kept.
     """
-    # The whole of a huge text is not looked at: what is left out needs no escapes.
+    # Only the shown parts of a huge text are escaped.
     if len(text) <= most and text.isprintable():
         return text
     if len(text) <= most:
@@ -35,8 +35,8 @@ def printable(text: str, most: int = MOST) -> str:
 
 
 def escaped(text: str) -> str:
-    """All of ``text``, with escapes for what is not printable. ASCII space is the only blank that
-    stays."""
+    """All of ``text``, with escapes for characters that are not printable. Of all blanks only the
+    ASCII space is kept."""
     return (
         text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
     )
@@ -64,9 +64,9 @@ def printable_lines(text: str, most: int = MOST) -> list[str]:
 
 
 def folded(text: str, width: int, indent: int = 4) -> list[str]:
-    """A line as lines of at most ``width`` characters, broken only where a blank is; those after
-    the first are indented by ``indent``, or less where a word would not fit. A word that is longer
-    than ``width`` stays whole."""
+    """Fold a line into lines of at most ``width`` characters, only at blanks. Lines after the first
+    are indented by ``indent``, or less if a word would not fit. A word longer than ``width`` is not
+    broken."""
     if len(text) <= width:
         return [text]
     import textwrap

@@ -6,8 +6,8 @@
 * Folders listed in the ini option ``armvirt_guests`` are suites: their ``armvirt.toml`` says what
   is expected, or every guest in them has to pass (`armvirt.suite.collect`).
 
-Nothing of armvirt but this file is imported until a guest is there: other projects' test runs stay
-fast.
+Until there is a guest, only this file of armvirt is imported, so that the test runs of other
+projects stay fast.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A guest by its name, an armvirt.toml or a guest in a folder that the ini option lists."""
+    """Collect a guest by its name, or in a folder of the ini option an armvirt.toml or a guest."""
     in_suite = file_path.parent.resolve() in {
         Path(path).resolve() for path in parent.config.getini(INI)
     }
@@ -55,7 +55,7 @@ def _is_guest(path: Path) -> bool:
 
 
 class GuestFile(pytest.File):
-    """A guest, or an armvirt.toml with several."""
+    """A guest, or an armvirt.toml with several guests."""
 
     def collect(self) -> Iterator[GuestItem]:
         from armvirt.errors import UserError
@@ -122,8 +122,8 @@ class GuestFailure(Exception):
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
-    """A factory of machines: ``machine(image, **settings)``, as `armvirt.machine.Machine`, events
-    recorded."""
+    """A factory of machines: ``machine(image, **settings)``, like `armvirt.machine.Machine`, with
+    events recorded."""
     made: list[tuple[Machine, Tail]] = []
     request.node.stash[MACHINES] = made
 
@@ -142,7 +142,8 @@ def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed test that made machines shows what their guests said last, and where they are."""
+    """Add the last console output and the present state of its machines to the report of a failed
+    test."""
     result: Any = yield
     report = result.get_result()
     if report.when != "call" or not report.failed:

@@ -1,4 +1,4 @@
-"""Console scripts: wait for a text on the guest's console, then type something.
+"""Console scripts: wait for a text on the guest's console, then type a text.
 
 One step per line; ``#`` starts a comment::
 
@@ -41,8 +41,8 @@ Step: TypeAlias = "Expect | Send"
 
 
 class Script(tuple[Step, ...]):
-    """The steps of a console script, in order. Text sent acts at the instruction where the expected
-    text ended."""
+    """The steps of a console script, in order. A sent text arrives at the instruction at which the
+    expected text ended."""
 
     __slots__ = ()
 
@@ -51,8 +51,8 @@ class Script(tuple[Step, ...]):
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Sequence[str]]) -> Script:
-        """From (text to wait for, text to send) pairs; an empty text is no step. UserError for what
-        is no such pair."""
+        """Make a script from (text to wait for, text to send) pairs; an empty text makes no step.
+        UserError for another value."""
         steps: list[Step] = []
         for pair in pairs:
             if (
@@ -79,12 +79,13 @@ _HEX = re.compile("x([0-9a-fA-F]{2})")
 
 
 def load(path: str | Path) -> Script:
-    """The script in a file. UserError for a file that cannot be read or a line that is no step."""
+    """The script in a file. UserError for a file that cannot be read, or a line that is not a
+    step."""
     return parse(read_text(path, "console script", MAX_FILE), str(path))
 
 
 def parse(text: str, name: str = "script") -> Script:
-    """The script in ``text``; ``name`` is what messages call it."""
+    """The script in ``text``; ``name`` is its name in messages."""
     steps: list[Step] = []
     timeout: int | None = None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -109,7 +110,7 @@ _STEPS: dict[str, Callable[[bytes, int | None], Step]] = {
 
 
 def _split(line: str) -> tuple[str, str]:
-    """The verb of a line, and what follows it."""
+    """The verb of a line, and the rest of the line."""
     match = _VERB.match(line)
     verb = match[0] if match is not None else ""
     if verb not in (*_STEPS, "timeout"):
@@ -123,14 +124,14 @@ _NO_STEP = 'not a step; write expect "text", send "text\\n" or timeout 5s'
 def _text(rest: str) -> bytes:
     """The bytes of a text in double quotes, after which only a comment may follow.
 
-    Each character is looked at once: a line may be as long as the file.
+    Each character is read once, because a line may be as long as the file.
     """
     if not rest.startswith('"'):
         raise UserError('the text must be in double quotes, for example expect "login: "')
     out, at = bytearray(), 1
     while True:
         plain = _PLAIN.match(rest, at)
-        assert plain is not None  # it may be empty
+        assert plain is not None  # the text may be empty
         out += plain[0].encode()
         at = plain.end()
         if rest[at : at + 1] != "\\":

@@ -1,9 +1,9 @@
-"""Every setting of a run, in one table: the command line, suite files and `Machine` read it.
+"""Every setting of a run, in one table: the command line, suite files and `Machine` use it.
 
 A `Setting` is the option ``--quantum`` of the command line, the key ``quantum`` of armvirt.toml,
-and the argument ``quantum_ns`` of Python. Each of them takes the same text. The default is that of
-`armvirt.board.config.BoardConfig`. Nothing heavy is imported here, because every command reads the
-table.
+and the argument ``quantum_ns`` of Python. Each of them accepts the same text. The default is that
+of `armvirt.board.config.BoardConfig`. This module imports no large module, because every command
+reads the table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULTS: dict[str, Any] = BoardConfig._field_defaults
 
 
 def text(value: str) -> str:
-    """Any text that a device tree's string can hold."""
+    """Any text that can be a device tree's string."""
     if "\0" in value:
         raise UserError("a NUL character would end the text; leave it out")
     return value
@@ -48,7 +48,7 @@ def choice(*allowed: str) -> Parse:
 
 
 def count(low: int, high: int = MASK64, what: str = "number") -> Parse:
-    """A parser of whole numbers within ``low..high``."""
+    """A parser of whole numbers in ``low..high``."""
     return lambda value: units.parse_count(value, low, high, what=what)
 
 
@@ -58,19 +58,19 @@ def memory(value: str) -> int:
 
 
 def gic_version(value: str) -> int:
-    """2 or 3."""
+    """The GIC version: 2 or 3."""
     return int(choice("2", "3")(value))
 
 
 def cpu_model(value: str) -> str:
-    """A CPU model that the engine has."""
+    """A CPU model that the engine supports."""
     from armvirt.hw.engine.abi import CPU_MODELS
 
     return str(choice(*CPU_MODELS)(value))
 
 
 def cpu_features(value: str) -> tuple[str, ...]:
-    """The names of a list such as "ecv,wfxt". UserError for one that is not there."""
+    """The names of a list such as "ecv,wfxt". UserError for an unknown name."""
     from armvirt.hyp.kvm import CPU_FEATURES
 
     names = tuple(name for name in value.split(",") if name)
@@ -83,7 +83,7 @@ def cpu_features(value: str) -> tuple[str, ...]:
 
 
 def quantum(value: str) -> int:
-    """The turn of a CPU in ns."""
+    """The time slice of a CPU in ns."""
     from armvirt.hyp.kvm import MIN_QUANTUM_NS
 
     ns = units.parse_time(value)
@@ -98,12 +98,12 @@ def seconds(value: str) -> float:
 
 
 class Setting(NamedTuple):
-    """One setting: ``parse`` reads its text (None: a switch, true or false), ``meta`` names the
+    """One setting: ``parse`` reads the text (None: a switch, true or false), ``meta`` names the
     value in ``--help``.
 
-    ``argument`` is the keyword of `Machine` (of `Machine.run` for a `LIMIT`) that it becomes; a
-    switch that ``negates`` makes that argument False. ``unit`` is what a number counts that Python
-    code gives instead of a text. ``by_guest``: a bundled guest brings its own default.
+    ``argument`` is the keyword argument of `Machine` (for a `LIMIT` of `Machine.run`); a switch
+    with ``negates`` makes this argument False. ``unit`` is the unit of a number that Python code
+    gives instead of a text. ``by_guest``: a bundled guest has its own default.
     """
 
     name: str
@@ -123,8 +123,7 @@ class Setting(NamedTuple):
 
     @property
     def default(self) -> Any:
-        """The value if nothing is said: of the switch, or of the argument (None: somebody else
-        decides)."""
+        """The default of the switch, or of the argument (None: no default in this table)."""
         if self.negates or (self.parse is None and self.argument not in DEFAULTS):
             return False
         return None if self.by_guest else DEFAULTS.get(self.argument)
@@ -294,11 +293,11 @@ _BY_ARGUMENT = {
 
 
 def native(argument: str, value: Any, name: str = "") -> Any:
-    """The value of a Python argument, from what Python code gave: the value itself, or a text as on
-    the command line.
+    """The value of a Python argument, which Python code gives as the value itself or as a text like
+    on the command line.
 
-    UserError, which says what to write, for everything else; ``name`` is what it calls the
-    argument.
+    UserError for other values, with the accepted forms; ``name`` is the argument's name in the
+    message.
     """
     setting = _BY_ARGUMENT[argument]
     default = DEFAULTS.get(argument)
@@ -311,10 +310,10 @@ def native(argument: str, value: Any, name: str = "") -> Any:
 
 
 def shown(value: object) -> str:
-    """What Python code gave, cut to a length that fits into a line."""
+    """The value that Python code gave, as text that is cut to fit into a line."""
     try:
         shown = repr(value)
-    except ValueError:  # an integer of more digits than Python turns into text
+    except ValueError:  # an integer with more digits than Python converts to text
         return "..."
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
@@ -336,7 +335,7 @@ def _native(setting: Setting, value: Any) -> Any:
 
 
 def _as_text(setting: Setting, value: Any) -> str:
-    """What ``parse`` of a setting reads, for a text, a number or a sequence of names."""
+    """The text for ``parse`` of a setting, from a text, a number or a sequence of names."""
     if isinstance(value, str):
         return value
     if isinstance(value, (tuple, list)) and all(isinstance(name, str) for name in value):
@@ -349,8 +348,8 @@ def _as_text(setting: Setting, value: Any) -> str:
 
 
 def number_text(value: int | float) -> str:
-    """A number as `parse` of a setting reads it."""
+    """A number as text for `parse` of a setting."""
     try:
         return str(int(value) if isinstance(value, float) and value.is_integer() else value)
-    except ValueError:  # more digits than Python turns into text
+    except ValueError:  # more digits than Python converts to text
         raise UserError("the number is too large") from None

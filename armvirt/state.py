@@ -1,7 +1,7 @@
-"""Saved state: plain data with a version, and the protocol of an object that has it.
+"""Saved state: plain data with a version, and the protocol of an object with such state.
 
-A composite keeps one table of its parts, by name: `states_of` saves the table, `load_states` loads
-it. Every floor may import this module.
+An object with parts has one table of them, by name: `states_of` saves the table, `load_states`
+loads it. Every package may import this module.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from armvirt.errors import UserError
 
 State = dict[str, Any]
-"""Data that JSON can hold, with a ``version``."""
+"""Data for JSON, with a ``version``."""
 
 
 class StateError(UserError):
@@ -20,17 +20,17 @@ class StateError(UserError):
 
 
 class Stateful(Protocol):
-    """An object with state that a guest can tell."""
+    """An object with state that is visible to a guest."""
 
     def state(self) -> State:
         """The state as plain data."""
 
     def load(self, state: State) -> None:
-        """Load what `state` gave. StateError for another version."""
+        """Load what `state` returned. StateError for another version."""
 
 
 def checked(state: State, what: str, version: int) -> State:
-    """The saved state of ``what`` if it has this version; StateError otherwise."""
+    """The saved state of ``what``, checked for this version; StateError for another version."""
     found = state.get("version")
     if found != version:
         raise StateError(
@@ -41,12 +41,12 @@ def checked(state: State, what: str, version: int) -> State:
 
 
 def states_of(parts: Mapping[str, Stateful]) -> State:
-    """The state of every part by its name."""
+    """The states of all parts, by name."""
     return {name: part.state() for name, part in parts.items()}
 
 
 def load_states(parts: Mapping[str, Stateful], states: State, what: str) -> None:
-    """Load the state of every part of ``what``. StateError where the names of the parts differ."""
+    """Load the states of all parts of ``what``. StateError if the names of the parts differ."""
     if states.keys() != parts.keys():
         raise StateError(
             f"the saved state of {what} is of another machine: it has {', '.join(sorted(states))}, "

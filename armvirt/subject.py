@@ -1,4 +1,5 @@
-"""What is looked at: the part of `armvirt.machine.machine.Machine` that views and places read."""
+"""The machine under inspection: the part of `armvirt.machine.machine.Machine` that views and places
+use."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Subject(Protocol):
-    """A machine that stands still."""
+    """A machine that does not run at the moment."""
 
     @property
     def board(self) -> Board:
@@ -20,11 +21,11 @@ class Subject(Protocol):
 
     @property
     def symbols(self) -> SymbolSource | None:
-        """The guest's symbols, None if it has none."""
+        """The guest's symbols, None without symbols."""
 
     @property
     def sinks(self) -> Sequence[Sink]:
-        """The sinks that heard the run."""
+        """The sinks that received the events of the run."""
 
     @property
     def ended(self) -> str | None:

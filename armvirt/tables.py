@@ -1,7 +1,7 @@
-"""Plain tables that show themselves: as text anywhere, with rich on a console that knows it.
+"""Plain tables that print themselves: as text, or on a rich console with its styles.
 
-The floors below offer ``rows()``, plain data; here these become cells. rich is imported only when
-it is asked to show something.
+The packages below return ``rows()`` as plain data; here the rows become cells. rich is imported
+only when it displays a table.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 GAP = "  "
-EDGES = 2  # characters that rich puts around a table without lines
+EDGES = 2  # characters that rich adds around a table without lines
 
 
 class Table(NamedTuple):
-    """``rows`` are cells as text, as many as ``columns``. ``marks`` gives a row a style of rich's,
-    by its number, ``styles`` a column; ``numbers`` moves all columns but the first to the right."""
+    """``rows`` are cells as text, one per column in ``columns``. ``marks`` is a style of rich by
+    row number, ``styles`` by column; ``numbers`` aligns all columns but the first to the right."""
 
     title: str
     columns: tuple[str, ...]
@@ -38,7 +38,7 @@ class Table(NamedTuple):
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The table as lines of text; no cell begins another line."""
+        """The table as lines of text; a cell never starts a new line."""
         rows = [tuple(map(escaped, row)) for row in (self.columns, *self.rows)]
         widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
         text = [
@@ -51,8 +51,8 @@ class Table(NamedTuple):
         return cell.rjust(width) if self.numbers and column else cell.ljust(width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """With lines around the cells where the terminal has room for them; else without, long
-        texts folded between words, and as several tables where that is not enough."""
+        """With lines around the cells if the terminal is wide enough. Otherwise without lines and
+        with long texts folded between words, and as several tables if that is still too wide."""
         room = options.max_width
         widths = self._widths(len)
         if sum(widths) + 3 * len(widths) + 1 <= room and not self.numbers:
@@ -62,10 +62,10 @@ class Table(NamedTuple):
             yield part._narrow(part._fitted(room - EDGES))
 
     def parts(self, room: int) -> list[Table]:
-        """Tables of at most ``room`` characters, each with the first column; no word of a cell is
+        """Tables of at most ``room`` characters, each with the first column; words of cells are not
         broken.
 
-        A row that has nothing in the columns of a later part is left out of it.
+        A later part omits the rows that are empty in its columns.
         """
         least = self._widths(_longest_word)
         groups = [[0]]
@@ -100,7 +100,8 @@ class Table(NamedTuple):
         ]
 
     def _fitted(self, room: int) -> list[int]:
-        """The widths of the columns: the widest are narrowed first, none below its longest word."""
+        """The widths of the columns: the widest columns are narrowed first, no column below its
+        longest word."""
         widths, least = self._widths(len), self._widths(_longest_word)
         while sum(widths) + len(widths) - 1 > room:
             wide = [n for n in range(len(widths)) if widths[n] > least[n]]
@@ -145,8 +146,8 @@ def _longest_word(text: str) -> int:
 
 
 class Showable:
-    """An object that is shown as `tables`: ``str`` gives text, rich shows it on any of its
-    consoles."""
+    """An object that is displayed by `tables`: as text with ``str``, or by rich on a rich
+    console."""
 
     def tables(self) -> Sequence[Table | str]:
         """Tables, and lines of text between them."""
@@ -156,7 +157,7 @@ class Showable:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The tables as lines of text, with an empty one between them."""
+        """The tables as lines of text, with an empty line between them."""
         blocks = [
             part.split("\n") if isinstance(part, str) else part.lines() for part in self.tables()
         ]
@@ -175,9 +176,9 @@ def table_of(
     title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str] = (), optional: Iterable[str] = (),
     headings: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:  # fmt: skip
-    """A table of what a ``rows()`` gives: the columns named, or all that the first row has.
-    ``optional`` columns are left out if nothing is in them, ``headings`` are shorter names for a
-    screen."""
+    """A table from the result of a ``rows()``: the columns named, or all columns of the first
+    row. ``optional`` columns are omitted if they are empty, ``headings`` are shorter names for
+    display."""
     rows = list(rows)
     names = tuple(columns) or tuple(rows[0] if rows else ())
     empty = {name for name in optional if not any(cell(row.get(name)) for row in rows)}
@@ -187,7 +188,7 @@ def table_of(
 
 
 def cell(value: object) -> str:
-    """A value for people: yes and nothing for truth, nothing for None."""
+    """A value as text for display: True is yes; False and None are empty."""
     if value is None or value is False:
         return ""
     return "yes" if value is True else str(value)

@@ -1,5 +1,5 @@
-"""Numbers as people write them: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``, ``512MiB``. Everything is
-exact, nothing is a float."""
+"""Parsers and formats for numbers: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``, ``512MiB``. All
+results are exact; no float is used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SIZE = {"": 1 << 20, "B": 1} | {
     for unit, shift in (("K", 10), ("M", 20), ("G", 30), ("T", 40))
     for rest in ("", "B", "IB")
 }
-LONGEST_TIME = 1 << 62  # ns; far beyond any run, small enough to add to the clock
+LONGEST_TIME = 1 << 62  # ns; longer than any run, and small enough to add to the clock
 
 
 def parse_count(text: str, low: int = 0, high: int = MASK64, *, what: str = "number") -> int:
@@ -43,7 +43,7 @@ def parse_count(text: str, low: int = 0, high: int = MASK64, *, what: str = "num
 
 
 def parse_offset(text: str) -> int:
-    """Ticks of CNTVOFF_EL2; a negative number is what the 64-bit register holds for it."""
+    """Ticks of CNTVOFF_EL2; a negative number becomes its 64-bit two's complement."""
     return parse_count(text, -(1 << 63), MASK64, what="offset") & MASK64
 
 
@@ -56,8 +56,8 @@ def parse_frequency(text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """A span of time in ns: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``; without a unit:
-    seconds."""
+    """A span of time in ns: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``; without a unit
+    in seconds."""
     value = _parse(text, _TIME, "time", "for example 10ms or 2s")
     return _bounded(text, value, 1, LONGEST_TIME, "time", " ns")
 
@@ -69,7 +69,7 @@ def parse_address(text: str) -> int:
 
 def parse_date(text: str) -> int:
     """A date in seconds since 1970: ``2024-02-29``, ``2024-02-29T12:30:00`` (UTC), or the seconds
-    themselves; what 32 bits hold, as a PL031 does."""
+    themselves; within 32 bits, like a PL031."""
     from datetime import datetime, timezone
 
     bare = text.strip()
@@ -89,8 +89,8 @@ def parse_date(text: str) -> int:
 def parse_size(text: str, least: int, most: int) -> int:
     """Bytes of guest RAM, ``least`` to ``most``: ``512M``, ``1.5GiB``, ``0x20000K``.
 
-    A number without unit counts MiB, as in QEMU's ``-m``. UserError for what is no size, is not a
-    multiple of 4 KiB, or is outside the limits.
+    A number without a unit is in MiB, as in QEMU's ``-m``. UserError for a text that is not a size,
+    or a size that is not a multiple of 4 KiB or is outside the limits.
     """
     match = _match(text)
     if match is None or match["sign"] or match["unit"].upper() not in _SIZE:
@@ -110,7 +110,7 @@ def parse_size(text: str, least: int, most: int) -> int:
 
 
 def _match(text: str) -> re.Match[str] | None:
-    """The sign, digits and unit of a number; None for what is no number."""
+    """The sign, digits and unit of a number; None if the text is not a number."""
     compact = text.strip().replace("_", "")
     return _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
 
@@ -118,7 +118,7 @@ def _match(text: str) -> re.Match[str] | None:
 def _number(digits: str) -> int | Fraction:
     if "." not in digits:
         return int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
-    from fractions import Fraction  # with decimal behind it: not for a whole number
+    from fractions import Fraction  # imported here with decimal: not needed for a whole number
 
     return Fraction(digits)
 
@@ -144,7 +144,7 @@ def _bounded(
 
 
 def human_size(size: int) -> str:
-    """``size`` bytes in the largest unit that is exact: 536870912 is ``512M``."""
+    """``size`` bytes in the largest unit that gives a whole number: 536870912 is ``512M``."""
     for unit in "TGMK":
         if size and size % _SIZE[unit] == 0:
             return f"{size // _SIZE[unit]}{unit}"
@@ -152,8 +152,8 @@ def human_size(size: int) -> str:
 
 
 def human_time(ns: int) -> str:
-    """``ns`` for people, four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
+    """``ns`` as text with at most four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if abs(ns) >= scale * 0.99995:  # not 1000 us, which 999.99 would be
+        if abs(ns) >= scale * 0.99995:  # otherwise 999.99 us would become 1000 us
             return f"{ns / scale:.4g} {unit}"
     return f"{ns} ns"

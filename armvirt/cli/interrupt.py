@@ -1,9 +1,9 @@
 """Signals that end a command: Ctrl-C, SIGTERM, SIGHUP, and the alarm of ``--timeout``.
 
-All of them go to the command's `Watch`: while a guest runs they end the run where nothing of it
-changes; elsewhere, in loading, digests and reports, they raise at once. What is around (a terminal
-in raw mode, a trace file) is put in order on the way out. An alarm sees to it that nothing lasts: a
-run that does not end within `RUN_S` (its output is a pipe that nobody reads) is left where it is,
+All of them go to the command's `Watch`. While a guest runs, they end the run at a point where the
+run stays unchanged. Elsewhere (loading, digests, reports) they raise at once. Contexts such as a
+terminal in raw mode or a trace file are closed on the way out. An alarm limits the time after the
+signal: a run that does not end within `RUN_S` (its output is a pipe that is not read) is abandoned,
 and so is a report that is not complete after `REPORT_S`.
 """
 
@@ -25,9 +25,9 @@ NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 class Signals:
-    """The handlers of one command. ``error`` is what ends it, once something does. ``forced`` is
-    set when something was left where it was: files may hold what cannot be written, so the process
-    should end without another try."""
+    """The signal handlers of one command. ``error`` is the exception that ends the command, None
+    until then. ``forced`` is set when a run or report was abandoned: buffered output may be
+    impossible to write, so the process should end without another try."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -36,13 +36,13 @@ class Signals:
         self._since = 0.0
 
     def limit(self, seconds: float, spent: float) -> None:
-        """The limit is known now: ``seconds`` of host time, of which ``spent`` are over."""
+        """Set the limit: ``seconds`` of host time, of which ``spent`` have passed."""
         self.watch.limit(seconds, spent)
         self.wind_up()
 
     def wind_up(self) -> None:
-        """Set the alarm to the limit, where there is one and this is the main thread, which alone
-        gets signals."""
+        """Set the alarm to the limit, if there is a limit and this is the main thread (only it gets
+        signals)."""
         left = self.watch.left
         if left is not None and signal.getsignal(signal.SIGALRM) == self.handle:
             signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
@@ -52,7 +52,7 @@ class Signals:
             self._alarm()
             return
         error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-        if self.error is not None:  # asked for again
+        if self.error is not None:  # the second signal
             self.forced = True
             raise error
         self._begin_to_end(error)
@@ -68,22 +68,22 @@ class Signals:
         elif (
             self.watch.held and not self.watch.requested and not isinstance(self.error, LimitError)
         ):
-            # What was raised is lost, as in a callback of the import system, and a run has begun:
-            # ask it to end.
+            # The exception is lost, as in a callback of the import system, and a run has begun:
+            # request its end.
             signal.setitimer(signal.ITIMER_REAL, RUN_S)
             self.watch.request(self.error)
         elif self.watch.held or monotonic() - self._since >= REPORT_S:
             self.forced = True
             signal.setitimer(
                 signal.ITIMER_REAL, REPORT_S
-            )  # if this exception is lost, or leads to where it hangs
+            )  # if this exception is lost, or its handling blocks
             raise self.error
         else:
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, self._since + REPORT_S - monotonic()))
 
     def _limit(self) -> None:
-        """The limit of host time has passed: a run under way looks at the clock by itself, and has
-        a result to give."""
+        """The limit of host time has passed. A present run checks the clock by itself, and returns
+        a result."""
         error = time_is_over(self.watch.seconds or 0.0)
         self._begin_to_end(error)
         if not self.watch.held:
@@ -91,15 +91,16 @@ class Signals:
 
 
 def time_is_over(seconds: float) -> LimitError:
-    """What ends a command whose limit of host time passes while no guest runs."""
+    """The error that ends a command if its limit of host time passes while no guest runs."""
     return LimitError(f"limit reached: host time of {human_time(round(seconds * 1e9))} is over")
 
 
 @contextmanager
 def signals(watch: Watch | None = None) -> Iterator[Signals]:
-    """Within this, SIGINT ends the work by KeyboardInterrupt, SIGTERM and SIGHUP by SystemExit, the
-    limit of ``watch`` by LimitError. What a parent has set to be ignored (nohup, a shell's
-    background job) stays ignored, but for SIGINT at a terminal, by which Ctrl-A x leaves."""
+    """A context in which SIGINT ends the command by KeyboardInterrupt, SIGTERM and SIGHUP by
+    SystemExit, the limit of ``watch`` by LimitError. A signal that the parent has set to be ignored
+    (nohup, a shell's background job) stays ignored, except SIGINT at a terminal, which Ctrl-A x
+    uses."""
     taken = Signals(watch if watch is not None else Watch())
     before = {}
     try:
@@ -108,7 +109,7 @@ def signals(watch: Watch | None = None) -> Iterator[Signals]:
                 number == signal.SIGINT and _at_terminal()
             ):
                 before[number] = signal.signal(number, taken.handle)
-    except ValueError:  # not the main thread, which alone gets signals
+    except ValueError:  # not the main thread: only the main thread gets signals
         yield taken
         return
     taken.wind_up()
@@ -125,7 +126,7 @@ def _at_terminal() -> bool:
 
 
 def report_begins(watch: Watch) -> None:
-    """The run is over and its result is there: what is left to be said has a moment more, even if
-    the limit is near."""
+    """The run is over and has a result. Allow some more time for the report, even if the limit is
+    near."""
     if watch.left is not None:
         signal.setitimer(signal.ITIMER_REAL, max(watch.left, 0.0) + REPORT_S)

@@ -1,4 +1,4 @@
-"""Outcomes as a JUnit XML report, the form that CI systems read."""
+"""Outcomes as a JUnit XML report, the format that CI systems read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def report(outcomes: Sequence[Outcome]) -> bytes:
 
 
 def _case(suite: xml.Element, outcome: Outcome) -> None:
-    """What is printable is what XML 1.0 can hold."""
+    """Add the test case of one guest. All printable text is valid in XML 1.0."""
     name = {
         "classname": "armvirt",
         "name": printable(outcome.name),

@@ -1,5 +1,4 @@
-"""Entry point: ``armvirt COMMAND ...``. Turns every outcome into an exit status and at most one
-line."""
+"""Entry point: ``armvirt COMMAND ...``. Each outcome gives an exit status and at most one line."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
 INTERNAL = 70
 INTERRUPTED = 130
-GC_THRESHOLD = 100_000  # objects; Python's own is 700
-BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
+GC_THRESHOLD = 100_000  # objects; the default of Python is 700
+BROKEN_PIPE = 141  # the status of a program that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     70 internal)."""
     if argv is not None:
         return _main(list(argv), own=False)
-    # We are the process. What is made up to the guest's start stays to the end, and a collector
-    # that looked through it again and again, and once more at the end, would take a fifth of the
-    # run of a small guest.
+    # This is the process. Objects made before the guest's start live to its end. A collector
+    # that scans them again and again, and once more at the end, would take a fifth of the run of a
+    # small guest.
     gc.set_threshold(GC_THRESHOLD)
     printing.prepare()
     status = _main(sys.argv[1:], own=True)
@@ -43,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str], own: bool) -> int:
-    """``own``: the process ends with this command."""
+    """Run one command. ``own``: the process ends with this command."""
     try:
         try:
             return _dispatch(words, own)
         finally:
-            printing.flush()  # of --help, too, which argparse prints and leaves with SystemExit
+            printing.flush()  # also for --help: argparse prints and raises SystemExit
     except OutputError as error:
         printing.give_up()
         return _say(str(error), error.exit_status)
@@ -57,7 +56,7 @@ def _main(words: list[str], own: bool) -> int:
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        printing.give_up()  # who read our output has gone: end quietly
+        printing.give_up()  # the reader of the output has closed its end: end quietly
         return BROKEN_PIPE
     except (OSError, MemoryError) as error:
         lack = lack_of(error)
@@ -81,7 +80,8 @@ def _dispatch(words: list[str], own: bool) -> int:
 
 
 def _execute(words: list[str], own: bool, taken: Signals) -> int:
-    """The limit of host time counts from the start of the process: loading is part of it."""
+    """Parse and run one command. The limit of host time counts from the start of the process:
+    loading is included."""
     parser = build_parser(__version__, words)
     arguments = _parsed(parser, words)
     if arguments.command is None:
@@ -109,7 +109,7 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
 
 
 def _age() -> float:
-    """Seconds for which the process has run at least; 0 where the system does not say."""
+    """The minimum age of the process in seconds; 0 if the system does not report its start."""
     try:
         with open("/proc/self/stat", "rb") as stat:
             started = int(stat.read().rpartition(b")")[2].split()[19])  # proc(5), field 22
@@ -119,24 +119,24 @@ def _age() -> float:
 
 
 def least_age(started: int, per_second: int, now: float) -> float:
-    """The least age in seconds, at ``now``, of a process that started at ``started`` clock ticks of
-    the system.
+    """The minimum age in seconds, at ``now``, of a process that started at ``started`` clock ticks
+    of the system.
 
-    The kernel rounds the start down to a tick: a limit that took the rounded start for the start
-    would end up to a tick early.
+    The kernel rounds the start down to a tick: with the rounded start a limit would end up to one
+    tick early.
     """
     return max(0.0, now - (started + 1) / per_second)
 
 
 def _end_now(error: BaseException, forced: bool) -> NoReturn:
-    """A signal or the limit of host time ends the process: an output that nobody reads must not
-    keep it, neither here, where the alarm is still on, nor when Python flushes its files at its
-    end."""
+    """End the process after a signal or the limit of host time. An output that is not read must not
+    block the end: neither here, where the alarm is still set, nor when Python flushes its files at
+    exit."""
     try:
         if not forced:
             printing.flush()
     except (Exception, type(error)):
-        pass  # nobody reads it, or the alarm has come
+        pass  # the output is not read, or the alarm has fired
     if not isinstance(error, SystemExit) and select.select([], [2], [], 0)[1]:
         os.write(2, f"armvirt: {str(error) or 'interrupted'}\n".encode())
     os._exit(_status_of(error))

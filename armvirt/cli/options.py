@@ -1,4 +1,4 @@
-"""Every command-line option, as a table. Nothing heavy is imported here: a run should start
+"""Every command-line option, as a table. This module imports no large module, so that a run starts
 fast."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from armvirt.settings import SETTINGS, Parse, Setting, count, file
 
 
 class Option(NamedTuple):
-    """One option: its flag, how its value is read (None: a switch), and what it means."""
+    """One option: its flag, its parser (None: a switch), and its meaning."""
 
     flag: str
     meta: str
@@ -29,8 +29,8 @@ class Option(NamedTuple):
 
 
 def _option(setting: Setting) -> Option:
-    # argparse would parse a default that is a text, in every run: `Machine` knows it, None stands
-    # for it here.
+    # argparse would parse a default that is a text, in every run. So None stands for it, and
+    # `Machine` has the default.
     default = None if isinstance(setting.default, str) else setting.default
     return Option(setting.flag, setting.meta, setting.parse, setting.help, default)
 
@@ -64,7 +64,7 @@ TRACE = (
 
 
 def intid(text: str) -> int:
-    """The INTID of a number or a name."""
+    """The INTID for a number or a name."""
     from armvirt.intids import parse_intid
 
     return parse_intid(text)
@@ -196,13 +196,14 @@ COMMANDS = (
 
 
 class _Formatter(argparse.HelpFormatter):
-    """argparse makes one for each option, and would load shutil to ask for the terminal's width."""
+    """A HelpFormatter with a given width: argparse creates one per option, and by default imports
+    shutil for the terminal's width."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=printing.columns(sys.stdout) - 2)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        """argparse's own breaks words at hyphens."""
+        """Wrap ``text`` at spaces only; argparse's own method breaks words at hyphens."""
         return folded(" ".join(text.split()), width, 0)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -210,20 +211,20 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
+    """An argument parser whose errors are one line."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Formatter, allow_abbrev=False, **settings)
-        self.color = False  # of Python 3.14: `printing` would show its escapes
+        self.color = False  # for Python 3.14: `printing` would show the escapes of colours
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """``--help`` and ``--version``; newer versions of argparse ignore that the stream cannot be
-        written."""
+        """Print ``--help`` and ``--version``; newer versions of argparse ignore an output that
+        cannot be written."""
         printing.lines(message.rstrip("\n").split("\n"), fold=False)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """``--append=--`` gives the value ``--``. argparse takes it for the end of the options, and
-        gives an empty list to actions that have one value."""
+        """``--append=--`` gives the value ``--``. argparse treats ``--`` as the end of the options,
+        and gives an empty list to an action with one value."""
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
             return self._get_value(action, "--")
         return super()._get_values(action, arg_strings)
@@ -256,8 +257,8 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
 def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
     """The parser of the whole command line.
 
-    Given the ``words`` that it is for, it has the options of the commands among them only: making
-    every option takes longer than the whole run of a small guest.
+    With ``words``, the words of the command line, the parser has only the options of the commands
+    in ``words``: making all options takes longer than the run of a small guest.
     """
     parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.")
     parser.add_argument("--version", action="version", version=f"armvirt {version}")
@@ -282,7 +283,7 @@ def _fill(parser: Parser, command: Command) -> None:
 
 
 def board_words(words: Sequence[str]) -> list[str]:
-    """Of a command line, the options that make the machine, as they were written."""
+    """The words of a command line that set options of the machine, unchanged."""
     takes_value = {option.flag: option.parse is not None for option in BOARD}
     kept: list[str] = []
     rest = iter(words)
@@ -294,7 +295,7 @@ def board_words(words: Sequence[str]) -> list[str]:
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The `Machine` arguments that the board's options stand for."""
+    """The `Machine` arguments for the board options on the command line."""
     chosen = {}
     for setting in SETTINGS:
         if setting.group == settings_table.BOARD:

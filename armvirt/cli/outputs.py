@@ -1,6 +1,6 @@
-"""What a command writes: files (`armvirt.outputs`), or standard output for ``-``.
+"""The outputs of a command: files (`armvirt.outputs`), or standard output for ``-``.
 
-Nothing is opened before all input has been checked.
+No output is opened before all input has been checked.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ INPUTS = ("initrd", "dtb", "bios", "script")
 
 
 def check(arguments: argparse.Namespace, more: Iterable[str | None] = ()) -> None:
-    """UserError for an output among the arguments that cannot be written, or would overwrite an
-    input (an option's, or one of ``more``), another output, or the file that standard output goes
-    to."""
+    """UserError for an output in ``arguments`` that cannot be written, or would overwrite an input
+    (of an option, or in ``more``), another output, or the file of standard output."""
     named = {f"--{name.replace('_', '-')}": getattr(arguments, name, None) for name in OPTIONS}
     given = [getattr(arguments, name, None) for name in INPUTS]
     outputs.check(
         named, [*given, *more, STDIN]
-    )  # a file that standard input comes from is the guest's input
+    )  # a file that is standard input is the guest's input
     for option, path in named.items():
         if path and path != STANDARD_OUTPUT and _is_standard_output(path):
             raise UserError(
@@ -53,7 +52,7 @@ def _is_standard_output(path: str) -> bool:
 
 @contextmanager
 def open_text(path: str) -> Iterator[SupportsWrite]:
-    """As `armvirt.outputs.open_text`, or standard output for ``-``."""
+    """Like `armvirt.outputs.open_text`, or standard output for ``-``."""
     if path == STANDARD_OUTPUT:
         yield printing.Lines()
         printing.flush()
@@ -63,7 +62,7 @@ def open_text(path: str) -> Iterator[SupportsWrite]:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """As `armvirt.outputs.write_bytes`, or standard output for ``-``."""
+    """Like `armvirt.outputs.write_bytes`, or standard output for ``-``."""
     if path == STANDARD_OUTPUT:
         printing.raw(data)
     else:

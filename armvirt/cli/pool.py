@@ -1,7 +1,7 @@
 """Runs the cases of a suite in worker processes, a few at a time.
 
-No worker outlives the command: whatever leaves `run_all` kills them, and the kernel kills those of
-a command that was killed itself (`armvirt.cli.worker`).
+No worker runs longer than the command: at its end `run_all` kills all workers, also on an
+exception, and the kernel kills the workers of a command that was killed (`armvirt.cli.worker`).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from armvirt.cli.worker import encode
 from armvirt.suite.case import Case
 from armvirt.suite.outcome import Outcome
 
-GRACE_S = 5.0  # on top of a guest's own timeout, before its process is ended from outside
+GRACE_S = 5.0  # seconds after a guest's own timeout until its process is killed
 READ = 1 << 16
-LONGEST_WAIT_S = 3600.0  # at once; epoll_wait(2) takes no more than 24 days
+LONGEST_WAIT_S = 3600.0  # seconds of one wait; epoll_wait(2) accepts at most 24 days
 
 Report = Callable[[Outcome], None]
 
 
 def command() -> list[str]:
-    """What a worker is."""
+    """The command line of a worker."""
     return [sys.executable, "-m", "armvirt.cli.worker", str(os.getpid())]
 
 
 class Worker:
-    """One case in a process of its own. ``index`` is the case's place in the suite."""
+    """A case in its own process. ``index`` is the position of the case in the suite."""
 
     def __init__(self, index: int, case: Case) -> None:
         self.index, self.case = index, case
@@ -45,29 +45,29 @@ class Worker:
 
     @property
     def streams(self) -> tuple[IO[bytes], IO[bytes]]:
-        """Standard output and standard error."""
+        """Standard output and standard error of the worker process."""
         process = self.process
         assert process.stdout is not None and process.stderr is not None
         return process.stdout, process.stderr
 
     def begin(self) -> None:
-        """Tell it its case."""
+        """Send the case to the worker process."""
         stdin = self.process.stdin
         assert stdin is not None
         try:
             with stdin:
                 stdin.write(encode(self.case).encode())
         except BrokenPipeError:
-            pass  # it is dead already; how, its outcome says
+            pass  # the process has ended already; the outcome says why
 
     def read(self, stream: IO[bytes]) -> bool:
-        """Take what it says on a stream that is ready; False at the end of the stream."""
+        """Read the output on a stream that is ready; False at the end of the stream."""
         data = os.read(stream.fileno(), READ)
         self._said[stream] += data
         return bool(data)
 
     def kill(self) -> None:
-        """End it now, if it has not ended, and wait for it."""
+        """Kill the worker process if it has not exited, wait for it, and close its pipes."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, *self.streams):
@@ -75,7 +75,7 @@ class Worker:
                 stream.close()
 
     def outcome(self) -> Outcome:
-        """What came of the case, once both streams have ended or the patience has."""
+        """The outcome of the case, after both streams have ended or the deadline has passed."""
         case, hung = self.case, monotonic() >= self.deadline
         if hung:
             self.kill()
@@ -95,8 +95,8 @@ class Worker:
 def run_all(
     cases: Sequence[Case], jobs: int, started: Callable[[Case], None], finished: Report
 ) -> list[Outcome]:
-    """Run every case, ``jobs`` at a time; ``started`` and ``finished`` are told. Outcomes in the
-    order of the cases."""
+    """Run all cases, ``jobs`` at a time; ``started`` and ``finished`` are called for each. Returns
+    the outcomes in the order of the cases."""
     outcomes: dict[int, Outcome] = {}
     waiting = list(enumerate(cases))[::-1]
     running: list[Worker] = []
@@ -117,7 +117,7 @@ def run_all(
 
 
 def run_one(case: Case) -> Outcome:
-    """Run one case in a process of its own."""
+    """Run one case in its own process."""
     return run_all([case], 1, lambda _: None, lambda _: None)[0]
 
 
@@ -134,8 +134,8 @@ def _start(selector: selectors.BaseSelector, index: int, case: Case) -> Worker:
 
 
 def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[Worker]:
-    """Wait until workers say something or their time is over; those that have nothing more to
-    say."""
+    """Wait for output of the workers, or for a deadline. Returns the workers that have ended or
+    whose deadline has passed."""
     patience = min(worker.deadline for worker in running) - monotonic()
     for key, _ in selector.select(min(max(0.0, patience), LONGEST_WAIT_S)):
         stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
@@ -154,7 +154,7 @@ def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[
 
 
 def _death(status: int, err: str) -> str:
-    """How a worker died that gave no outcome."""
+    """The reason why a worker ended without an outcome."""
     if status < 0:
         try:
             name = signal.Signals(-status).name

@@ -1,8 +1,8 @@
-"""Standard output and standard error: the only place from which the commands print.
+"""Standard output and standard error: all commands print through this module.
 
-A call prints whole lines, and a line feed in a text does not begin another one: foreign text
-(`armvirt.printable`) cannot make a line of its own. A stream that cannot be written is an error in
-one line: a full disk (ENOSPC), a limit of the file's size (EFBIG), a descriptor that was closed
+A call prints whole lines, and a line feed in a text does not start a new line: foreign text
+(`armvirt.printable`) cannot imitate a line of armvirt. A stream that cannot be written gives an
+error of one line: a full disk (ENOSPC), a file size limit (EFBIG), a descriptor that was closed
 before the start (EBADF). BrokenPipeError is left to `main`.
 """
 
@@ -18,7 +18,7 @@ from armvirt.printable import escaped, folded, printable
 
 INDENT = 2
 LONGEST = 4000
-"""Characters of a remark on standard error."""
+"""The maximum length of a remark on standard error, in characters."""
 
 
 class OutputError(UserError):
@@ -31,8 +31,8 @@ class OutputError(UserError):
 
 
 class _Checked:
-    """Around a write to standard output. A class, for a generator would cost each byte of a guest's
-    console 2 us."""
+    """A context for a write to standard output. It is a class because a generator would cost 2 us
+    per byte of a guest's console."""
 
     def __enter__(self) -> None:
         pass
@@ -46,14 +46,14 @@ _checked = _Checked()
 
 
 def line(text: str = "", *, fold: bool = True, indent: int | None = None) -> None:
-    """One line on standard output, as `lines`."""
+    """Print one line on standard output, like `lines`."""
     lines([text], fold=fold, indent=indent)
 
 
 def lines(texts: Iterable[str], *, fold: bool = True, indent: int | None = None) -> None:
-    """Lines on standard output. A terminal would break those that are too long for it within a
-    word: there they are folded between words, and indented by ``indent`` (None: a little more than
-    they are themselves)."""
+    """Print lines on standard output. On a terminal, a line that is too long is folded between
+    words, and its continuation indented by ``indent`` (None: a little more than the line
+    itself)."""
     shown = [escaped(text) for text in texts]
     if fold and sys.stdout is not None and sys.stdout.isatty():
         width = columns(sys.stdout)
@@ -71,8 +71,8 @@ def _indent(text: str) -> int:
 
 
 def columns(stream: IO[str]) -> int:
-    """The width of the terminal that a stream is: what COLUMNS says, else what the terminal says,
-    else 80."""
+    """The width of a stream's terminal: COLUMNS, else the width that the terminal reports, else
+    80."""
     try:
         return (
             int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns or 80
@@ -82,7 +82,7 @@ def columns(stream: IO[str]) -> int:
 
 
 class Lines:
-    """Standard output as the file of a sink that writes whole lines of ASCII
+    """Standard output as a file, for a sink that writes whole lines of ASCII
     (`armvirt.trace.jsonl`)."""
 
     def write(self, text: str) -> int:
@@ -91,32 +91,33 @@ class Lines:
 
 
 def flush() -> None:
-    """What was printed reaches its reader now."""
+    """Flush standard output."""
     with _checked:
         sys.stdout.flush()
 
 
 def raw(data: bytes) -> None:
-    """Bytes of the guest's console on standard output, at once and as they are."""
+    """Write bytes of the guest's console to standard output, unchanged and unbuffered."""
     with _checked:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
 
 def rich(console: Any, *what: object, **style: Any) -> None:
-    """``console.print`` of a console of rich, whose texts are printable already."""
+    """``console.print`` of a rich console whose texts are already printable."""
     with _checked:
         console.print(*what, **style)
 
 
 def remark(text: str, lead: str = "") -> None:
-    """One line of our own on standard error, behind what was printed; ``lead`` goes before it."""
+    """Print one line on standard error, after flushing standard output; ``lead`` is printed before
+    the line."""
     flush()
     complain(text, lead)
 
 
 def complain(text: str, lead: str = "") -> None:
-    """As `remark`, when standard output may be what there is to complain about."""
+    """Like `remark`, for an error that may be about standard output itself."""
     said = f"armvirt: {printable(text, LONGEST)}"
     if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty():
         said = "\n".join(folded(said, columns(sys.stderr), INDENT))
@@ -124,7 +125,7 @@ def complain(text: str, lead: str = "") -> None:
 
 
 def raw_error(data: bytes) -> None:
-    """Bytes of the guest's console on standard error."""
+    """Write bytes of the guest's console to standard error."""
     try:
         sys.stderr.buffer.write(data)
         sys.stderr.buffer.flush()
@@ -133,7 +134,8 @@ def raw_error(data: bytes) -> None:
 
 
 def _error(text: str) -> None:
-    """Standard error may be closed: the exit status is all that is left to say it then."""
+    """Write to standard error. If standard error is closed, only the exit status reports the
+    error."""
     try:
         if sys.stderr is not None:
             sys.stderr.write(text)
@@ -142,17 +144,17 @@ def _error(text: str) -> None:
         pass
 
 
-# The process's own streams
+# The standard streams of the process
 
 
 def prepare() -> None:
-    """Make the standard streams of this process such that each can be written, or gives an error
-    that can be reported.
+    """Prepare the standard streams of this process, so that each is writable or gives an error that
+    can be reported.
 
-    A descriptor that is closed would be given to the next file that is opened, and the guest's
-    console would go into that file; /dev/null takes its place. As standard output it is open for
-    reading only: writing fails with EBADF, as on the closed descriptor. Characters that the
-    streams' encoding does not have are shown as escapes.
+    A closed descriptor would be reused by the next file that is opened, and the guest's console
+    would go into this file. So /dev/null is opened for a closed descriptor; for standard output
+    read-only, so that writing still fails with EBADF. Characters outside the encoding of a stream
+    are shown as escapes.
     """
     for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -179,12 +181,12 @@ def _show_anything(stream: IO[str] | None) -> None:
 
 
 def give_up() -> None:
-    """Standard output takes nothing more: keep Python from trying again, and complaining, when the
-    process ends."""
+    """Standard output is no longer writable: prevent Python from flushing it, and reporting an
+    error, at exit."""
     try:
         fd = sys.stdout.fileno()
     except (OSError, ValueError):
-        return  # not a stream of the process, as in a test
+        return  # not a stream of the process, for example in a test
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, fd)
     os.close(devnull)

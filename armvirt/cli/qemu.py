@@ -1,7 +1,7 @@
-"""The options of QEMU that people try first, and what armvirt has in their place.
+"""The common options of QEMU, and the corresponding options of armvirt.
 
-The rows are consulted only for a command line that cannot be parsed. Names and arguments are those
-of QEMU's manual (https://www.qemu.org/docs/master/system/invocation.html).
+The rows are used only for a command line that cannot be parsed. Names and arguments are those of
+QEMU's manual (https://www.qemu.org/docs/master/system/invocation.html).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ Translate = Callable[[str], list[str]]
 
 
 class Word(NamedTuple):
-    """An option of QEMU: whether a value follows, what it is here, and the words of armvirt that
-    say the same."""
+    """An option of QEMU: whether it has a value, its meaning in armvirt, and the equivalent words
+    of armvirt."""
 
     takes_value: bool
     here: str
@@ -118,8 +118,8 @@ WORDS: dict[str, Word] = {
 
 
 def answer(words: Sequence[str], commands: Sequence[str]) -> str | None:
-    """What to write instead of a command line with QEMU's options, in one line; None if there is
-    none in it."""
+    """The message for a command line with QEMU's options, as one line, with the corresponding
+    command line of armvirt; None if ``words`` have no option of QEMU."""
     words = list(words)
     command = words.pop(0) if words and words[0] in commands else "run"
     if words and words[0].startswith("qemu-system-"):
@@ -142,10 +142,11 @@ def answer(words: Sequence[str], commands: Sequence[str]) -> str | None:
 
 
 def _split(words: Sequence[str]) -> Iterator[tuple[str | None, str, str]]:
-    """(name of QEMU's option, its value, "") or (None, "", a word of another kind)."""
+    """(name of QEMU's option, its value, ""), or (None, "", a word that is not an option of
+    QEMU)."""
     rest = iter(words)
     for word in rest:
-        # QEMU takes two dashes as well as one, but with two some of its words are armvirt's own.
+        # QEMU accepts one or two dashes, but with two, some options are also options of armvirt.
         name = (
             word[1:]
             if not word.startswith("--")

@@ -1,5 +1,5 @@
-"""What ``run`` and ``trace`` share: from arguments to a Machine, and from its Result to the last
-words."""
+"""Shared code of ``run`` and ``trace``: from arguments to a Machine, and from its Result to the
+final report."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ ENDINGS = {
 
 
 def guest_of(arguments: argparse.Namespace) -> Guest | None:
-    """The guest that the arguments name; None for firmware alone (``--bios``) or a bare device
-    tree."""
+    """The guest in the arguments; None for firmware alone (``--bios``) or a bare device tree."""
     if arguments.guest is not None:
         return find(arguments.guest)
     if arguments.bios or getattr(arguments, "dump_dtb", None):
@@ -42,7 +41,7 @@ def guest_of(arguments: argparse.Namespace) -> Guest | None:
 def build_machine(
     arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **more: Any
 ) -> Machine:
-    """Check every input and make the machine; nothing is written before this has succeeded."""
+    """Check all inputs and make the machine; before this succeeds, no output is written."""
     guest = guest_of(arguments)
     outputs.check(arguments, [guest.file if guest else None])
     script = _script(arguments, guest)
@@ -57,7 +56,7 @@ def build_machine(
 
 
 def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None:
-    """The console script that the user gave, or the one of a bundled guest."""
+    """The console script in the arguments, or the script of a bundled guest."""
     if arguments.script:
         from armvirt.script import load
 
@@ -66,8 +65,8 @@ def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `Machine.run` that the limit options stand for; that of host time is in the
-    command's watch."""
+    """The arguments of `Machine.run` for the limit options, except the limit of host time, which is
+    in the command's watch."""
     return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time}
 
 
@@ -88,7 +87,7 @@ def ending(result: Result) -> str:
 
 
 def _hint(result: Result, arguments: argparse.Namespace) -> str:
-    """What to type, or to know, about a guest that did not end well."""
+    """The next step for the user if a guest did not end well: a command or an explanation."""
     if arguments.guest and result.verdict == "stuck":
         return _explain_hint(result, arguments)
     if arguments.guest and result.verdict == "fail":
@@ -100,7 +99,8 @@ def _hint(result: Result, arguments: argparse.Namespace) -> str:
 
 
 def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
-    """For one that waits in vain for an interrupt that can be named; on the same machine."""
+    """The hint for a guest that waits in vain for an interrupt whose INTID is known: ``armvirt
+    explain`` on the same machine."""
     if result.intid is None:
         return ""
     import shlex
@@ -111,8 +111,8 @@ def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
 
 
 def say_ending(result: Result, console_tail: str, arguments: argparse.Namespace) -> None:
-    """Say on standard error how a run ended, on a line of its own."""
-    # Only where both go to one place can the guest's unfinished line be in the way.
+    """Print on standard error how a run ended, on a separate line."""
+    # The guest's unfinished line matters only if both streams go to one place.
     unfinished = console_tail and not console_tail.endswith("\n")
     lead = "\n" if unfinished and sys.stderr is not None and sys.stderr.isatty() else ""
     printing.remark(f"{ending(result)}{_hint(result, arguments)}", lead)

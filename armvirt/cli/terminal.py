@@ -1,5 +1,5 @@
-"""The person's side of the guest console: raw mode, Ctrl-A commands, and input that does not come
-from a person."""
+"""The user's side of the guest console: raw mode, Ctrl-A commands, and input from a file or
+pipe."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from armvirt.errors import UserError
 CTRL_A = 0x01
 HELP = b"\r\nCtrl-A x  leave armvirt\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n"
 MAX_PIPED = 1 << 20  # bytes of piped input
-PIPE_PATIENCE = 0.05  # seconds, after our own start, until a pipe without data is taken for one nobody writes to
-PIPE_QUIET = 1.0  # seconds without more data until a pipe that has given some is taken for one that gives no more
+PIPE_PATIENCE = 0.05  # seconds after the start until a pipe without data counts as unused
+PIPE_QUIET = 1.0  # seconds without data until a pipe that has had data counts as ended
 
 
 class Keys(NamedTuple):
-    """What typed bytes mean: ``data`` for the guest, and whether to leave or to show the help."""
+    """The meaning of typed bytes: ``data`` for the guest, and whether to leave or to show the
+    help."""
 
     data: bytes
     leave: bool = False
@@ -30,7 +31,7 @@ class Keys(NamedTuple):
 
 
 class Escape:
-    """The Ctrl-A state machine. Pure: bytes in, meaning out."""
+    """The Ctrl-A state machine, without I/O: bytes in, `Keys` out."""
 
     def __init__(self) -> None:
         self._armed = False
@@ -51,10 +52,11 @@ class Escape:
 
 
 class Reader:
-    """A thread that reads the terminal. It only fills the guest's input queue (``feed``) and notes
-    the wish to leave.
+    """A thread that reads the terminal. The thread only fills the guest's input queue (``feed``)
+    and records a request to leave.
 
-    To leave, ``interrupt`` is called once: it makes the main thread raise KeyboardInterrupt.
+    For a request to leave, ``interrupt`` is called once; it raises KeyboardInterrupt in the main
+    thread.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Reader:
                 return
 
     def _handle(self, keys: Keys) -> bool:
-        """Act on what was typed; True to end the thread."""
+        """Handle typed keys; True to end the thread."""
         if keys.data:
             self._feed(keys.data)
         if keys.help:
@@ -100,9 +102,10 @@ class Reader:
 
 @contextmanager
 def raw_mode(fd: int) -> Iterator[None]:
-    """The terminal passes every key to us, and is as it was afterwards, whatever happens.
+    """A context in which the terminal passes every key to armvirt. At the end, also after an
+    exception, its settings are restored.
 
-    Output processing stays on: the guest's bare line feeds would otherwise make a staircase.
+    Output processing stays on: the guest's bare line feeds would otherwise not return to column 0.
     """
     import termios
 
@@ -129,9 +132,9 @@ def piped_input(fd: int = 0) -> bytes:
     """Input from a file or pipe, read to its end before the guest starts, so that runs can be
     repeated.
 
-    A pipe on which nothing comes at once belongs to whoever started us, not to the guest: it is
-    left alone. One that gives something, and then nothing for a while without coming to its end,
-    has given all that the guest gets.
+    A pipe without data at the start belongs to the caller of armvirt, not to the guest: it is not
+    read. If a pipe has had data and then has none for a while, without its end, the guest gets the
+    data so far.
     """
     try:
         mode = os.fstat(fd).st_mode

@@ -1,8 +1,8 @@
 """A worker of ``armvirt test``: runs one case, given as JSON on standard input, and prints its
 outcome as JSON.
 
-One process per guest: a crash, even of the engine's C code, is that guest's error and no other's.
-It ends with its parent, whatever ends that.
+With one process per guest, a crash (also of the engine's C code) is an error of this guest only. A
+worker ends when its parent ends for any reason.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def run_case(case: Case) -> Outcome:
-    """Run one guest; whatever goes wrong is its outcome. Its timeout counts from here: loading is
-    part of it."""
+    """Run one guest; every error becomes its outcome. The timeout starts with this call: loading is
+    included."""
     started = time.monotonic()
     watch = Watch(case.timeout_s)
     with signals(watch):
@@ -61,14 +61,14 @@ def _run(case: Case, watch: Watch, started: float) -> Outcome:
 
 
 def encode(case: Case) -> str:
-    """A case as JSON."""
+    """The case as JSON."""
     return json.dumps(asdict(case))
 
 
 def end_with_parent(parent: int) -> None:
-    """Be killed when the process ``parent``, which has started this one, ends in whatever way.
+    """Make the kernel kill this process when its parent ``parent`` ends for any reason.
 
-    Ctrl-C goes to every process of the terminal: the parent says what becomes of the workers.
+    Ctrl-C is sent to every process of the terminal, so the workers ignore it: the parent ends them.
     """
     import ctypes
 
@@ -76,13 +76,13 @@ def end_with_parent(parent: int) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended before that
+    if os.getppid() != parent:  # the parent ended before the call
         os._exit(1)
 
 
 def main() -> int:
-    """Standard input: a case. Last line of standard output: its outcome. The only argument: the
-    parent's process id."""
+    """Read a case from standard input; print its outcome as the last line of standard output. The
+    only argument is the parent's process id."""
     end_with_parent(int(sys.argv[1]))
     data: dict[str, Any] = json.loads(sys.stdin.read())
     outcome = run_case(Case(**data))

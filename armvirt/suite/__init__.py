@@ -1,1 +1,1 @@
-"""Suites of guests: which guests, how they run, how they should end."""
+"""Suites of guests: the guests of a suite, their settings, and their expected results."""

@@ -1,4 +1,4 @@
-"""One guest of a suite: how it runs, and what is expected of it."""
+"""One guest of a suite: its settings and its expected result."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DEFAULT_LIMIT_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """One guest, ready to run. ``settings`` are arguments of `Machine`, ``limits`` of `Machine.run`.
+    """One guest, ready to run. ``settings`` are arguments for `Machine`, ``limits`` for `run`.
 
-    ``trace`` and ``dump_dtb`` are files to write. ``trace_hash`` is the hash that the run must have, or whether the
-    report shows it; ``exit_raw`` the exit code that the guest must end with, whatever the verdict (None: ``expect``
-    decides).
+    ``trace`` and ``dump_dtb`` are files to write. ``trace_hash`` is the hash that the run must
+    have, or True if the report shows the hash. ``exit_raw`` is the exit code with which the guest
+    must end, whatever the verdict (None: ``expect`` decides).
     """
 
     name: str
@@ -44,7 +44,7 @@ class Case:
     debug: bool = False
 
     def machine(self, sinks: Iterable[Sink] = (), watch: Watch | None = None) -> Machine:
-        """The machine; UserError for what cannot be used."""
+        """Make the machine; UserError for settings or files that cannot be used."""
         from armvirt.machine import Machine
 
         guest = find(self.image) if self.image is not None else None
@@ -60,7 +60,8 @@ class Case:
         return Machine(guest.path if guest else None, **arguments)
 
     def run(self, machine: Machine) -> Result:
-        """Run to the end or a limit. A guest that should reach one, but has none, gets a short one."""
+        """Run to the end or a limit. If ``expect`` is "limit" and no limit is set, guest time is
+        limited to DEFAULT_LIMIT_NS."""
         limits = {"timeout_s": DEFAULT_TIMEOUT_S, **self.limits}
         if self.expect == "limit" and not self.limits:
             limits["max_time_ns"] = DEFAULT_LIMIT_NS
@@ -70,11 +71,13 @@ class Case:
             return machine.run(**limits)
 
     def accepts(self, verdict: str) -> bool:
-        """Whether a run that ended so is as expected: a guest that just powers off passes, as for ``armvirt run``."""
+        """Whether a run with this verdict is as expected. A guest that powers off without a verdict
+        passes, as for ``armvirt run``."""
         return verdict == self.expect or (self.expect == "pass" and verdict == "off")
 
     def difference(self, result: Result) -> str:
-        """What is not as expected of a run: "expected pass, got stuck: ..."; "" if all is."""
+        """The difference between a run and its expected result: "expected pass, got stuck: ..."; ""
+        if there is none."""
         if self.exit_raw is not None and result.guest_code != self.exit_raw:
             ended = (
                 f"exit code {result.guest_code}"
@@ -89,7 +92,7 @@ class Case:
         return ""
 
     def config(self) -> BoardConfig:
-        """The board of `machine`, without the machine."""
+        """The board configuration of `machine`, without making the machine."""
         from armvirt.board.config import BoardConfig
 
         guest = find(self.image) if self.image is not None else None
@@ -101,7 +104,7 @@ class Case:
         return BoardConfig(guest.file if guest is not None else None, **board)
 
     def outputs(self) -> dict[str, str | None]:
-        """The files that the run writes, by the key that names them."""
+        """The files that the run writes, by their key in armvirt.toml."""
         return {"trace": self.trace, "dump-dtb": self.dump_dtb}
 
     @property

@@ -22,8 +22,9 @@ GUEST_NAMES = ("Image", "Image.gz")
 
 
 def collect(paths: Iterable[str]) -> list[Case]:
-    """The cases of all ``paths``, in order. UserError if one is no suite, or for anything that can be said against a
-    case before it runs: a file that is not there or cannot be used, a board that cannot be, an output over an input."""
+    """The cases of all ``paths``, in order. UserError if a path is not a suite, and for each error
+    of a case that is known before its run: a missing or unusable file, an impossible board, an
+    output that would overwrite an input."""
     paths = list(paths)
     known = guests()
     cases = [case for path in paths for case in _collect_one(path, known)]
@@ -49,7 +50,7 @@ def _check_all(cases: Iterable[Case]) -> None:
 
 
 def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
-    """Every file that the suites of ``paths`` and their ``cases`` read."""
+    """All files that the suites of ``paths`` and their ``cases`` read."""
     for text in paths:
         yield os.path.join(text, FILE) if os.path.isdir(text) else text
     for case in cases:
@@ -69,7 +70,8 @@ def _collect_one(text: str, known: dict[str, Guest]) -> list[Case]:
 
 
 def folder_cases(folder: Path) -> list[Case]:
-    """The suite of a folder: what its armvirt.toml says, else every guest in it."""
+    """The suite of a folder: the guests of its armvirt.toml, or without armvirt.toml every guest in
+    the folder."""
     if os.path.exists(folder / FILE):
         return toml_cases(folder / FILE)
     try:

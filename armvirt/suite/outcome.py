@@ -1,4 +1,4 @@
-"""What came of one guest of a suite, as plain data that passes between processes."""
+"""The outcome of one guest of a suite, as plain data that can be sent between processes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Details = list[tuple[str, list[str]]]
 
 @dataclass
 class Outcome:
-    """``ok``: as expected. ``error`` is set where there is no verdict: bad input, our own fault, a
-    crash."""
+    """``ok``: the result is as expected. ``error`` is set if there is no verdict: bad input, an
+    internal error, a crash."""
 
     name: str
     expect: str
@@ -50,20 +50,19 @@ class Outcome:
 
     @property
     def headline(self) -> str:
-        """What is to be said in one line about a guest that is not as expected."""
+        """One line about a guest whose result is not as expected."""
         if self.error:
             return self.error
         reason = f": {self.diagnosis}" if self.diagnosis else ""
         return (self.difference or f"expected {self.expect}, got {self.verdict}") + reason
 
     def details(self) -> Details:
-        """Titles and lines of what is known about the end of the run."""
+        """Details about the end of the run, as titles and lines."""
         return _titled(self.console, self.events, self.code)
 
 
 class Tail:
-    """A sink that keeps the last events that tell something: the guest's printing, byte by byte, is
-    left out."""
+    """A sink that keeps the last events, except the bytes that the guest prints on its console."""
 
     def __init__(self, length: int = EVENTS) -> None:
         self.events: deque[tuple[Stamp, Event]] = deque(maxlen=length)
@@ -74,7 +73,7 @@ class Tail:
 
 
 def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds: float) -> Outcome:
-    """The outcome of a run that came to a verdict; ``tail`` listened to the machine."""
+    """The outcome of a run that has a verdict; ``tail`` is a sink of the machine."""
     difference = case.difference(result)
     ok = not difference
     outcome = Outcome(case.name, case.expect, result.verdict, ok, result.diagnosis, difference)
@@ -88,7 +87,7 @@ def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds
 
 
 def machine_details(machine: Machine, tail: Tail) -> Details:
-    """The same about a machine wherever it is now."""
+    """The details about a machine in its present state."""
     console = machine.console.text
     return _titled(
         console_tail(console), event_tail(machine, tail), code_around(machine, _pc(machine))
@@ -103,7 +102,7 @@ def _titled(console: list[str], events: list[str], code: list[str]) -> Details:
 
 
 def console_tail(console: str) -> list[str]:
-    """The last lines of the guest's console, fit for a terminal."""
+    """The last lines of the guest's console, made printable."""
     return printable_lines(console.rstrip("\n"))[-CONSOLE_LINES:] if console else []
 
 
@@ -127,11 +126,12 @@ def _pc(machine: Machine) -> int:
 
 
 def code_around(machine: Machine, pc: int) -> list[str]:
-    """Disassembly around ``pc`` as the first CPU sees it; empty where there is no memory."""
+    """Disassembly around ``pc`` in the first CPU's address space; empty if ``pc`` is not in
+    memory."""
     from armvirt.errors import ArmvirtError
 
     ipa = machine.board.vcpus[0].translate(pc)
-    before = min(CODE_BEFORE * 4, pc % 4096)  # one page, so that one translation does
+    before = min(CODE_BEFORE * 4, pc % 4096)  # one page, so that one translation is sufficient
     size = min(before + (CODE_AFTER + 1) * 4, 4096 - (pc - before) % 4096)
     if ipa is None or pc % 4 or not machine.board.in_memory(ipa - before, size):
         return []
@@ -148,7 +148,8 @@ def _marked(machine: Machine, line: tuple[int, str], pc: int) -> str:
 
 
 def disassemble(code: bytes, address: int) -> Iterable[tuple[int, str]]:
-    """(address, text) of each A64 instruction; words that are none show as ``.word``."""
+    """(address, text) of each A64 instruction; a word that is not an instruction is shown as
+    ``.word``."""
     import capstone
 
     engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)

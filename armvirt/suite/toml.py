@@ -11,10 +11,11 @@
     expect = "pass"         # pass, fail, off, reset, stuck or limit; default pass
     max-time = "2s"         # of guest time
 
-Keys are the options of ``armvirt run`` without dashes in front, all of them (`armvirt.settings`), and ``expect``. A
-switch is true or false. Files are relative to armvirt.toml. Three mean more than on the command line: ``trace-hash``
-may be the hash that the run must have, ``exit-raw`` is the exit code with which the guest must end (semihosting), and
-``dump-dtb`` writes the device tree and runs the guest all the same.
+The keys are all options of ``armvirt run`` without the dashes in front (`armvirt.settings`), and
+``expect``. A switch is true or false. Files are relative to armvirt.toml. Three keys differ from
+the command line: ``trace-hash`` may be the hash that the run must have, ``exit-raw`` is the exit
+code with which the guest must end (semihosting), and ``dump-dtb`` writes the device tree and also
+runs the guest.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from armvirt.suite.case import VERDICTS, Case
 FILE = "armvirt.toml"
 HASH = re.compile("[0-9a-f]{64}")
 MAX_FILE = 8 << 20
-MOST_PARTS = 64  # of a dotted key; a suite's keys have two
+MOST_PARTS = 64  # parts of a dotted key; the keys of a suite have two
 _TOKEN = re.compile(
     r"""(?P<part>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\w \t-]+)|(?P<dot>\.)|(?P<end>.|\n)""", re.DOTALL
 )
 
 
 def toml_cases(path: Path) -> list[Case]:
-    """The suite that a file describes; UserError, with the file's name, for anything that is not as documented."""
+    """The suite that a file describes; UserError with the file's name for undocumented content."""
     document = _document(path)
     try:
         _known_keys(document, frozenset({"defaults", "guest"}), "the file")
@@ -84,7 +85,8 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _longest_key(text: str) -> int:
-    """The parts of the longest dotted key, or of what looks like one. (The TOML parser takes time by their square.)"""
+    """The number of parts of the longest dotted key, or of a text like a dotted key. (The time of
+    the TOML parser is quadratic in this number.)"""
     longest = parts = 0
     for match in _TOKEN.finditer(text):
         if match.lastgroup == "dot":
@@ -208,7 +210,7 @@ def _reader(setting: Setting) -> Read:
 
 
 class Key(NamedTuple):
-    """A key of [[guest]]: how its value is read, and where it goes in a `Case`."""
+    """A key of [[guest]]: how its value is read, and where it is stored in a `Case`."""
 
     read: Read
     goes: str  # settings, limits, or "" for a field of the case itself
@@ -217,7 +219,8 @@ class Key(NamedTuple):
 
 
 def _keys() -> dict[str, Key]:
-    """Every setting of a run is a key; the table below says where those go that `Machine` does not take."""
+    """The keys: every setting of a run. The table below has those that are not arguments of
+    `Machine`."""
     goes = {settings.BOARD: "settings", settings.LIMIT: "limits", settings.RUN: "settings"}
     keys = {
         setting.name: Key(_reader(setting), goes[setting.group], setting.argument, setting.negates)

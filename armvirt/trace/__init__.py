@@ -1,1 +1,1 @@
-"""Sinks for trace events: hash, JSON lines, terminal timeline."""
+"""Sinks for trace events: hash, JSON lines, timeline, history."""

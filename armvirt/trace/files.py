@@ -1,7 +1,7 @@
-"""Sinks that write a trace to a file: one row for each format, found by the suffix of the file.
+"""Sinks that write a trace to a file: one row per format, selected by the suffix of the file.
 
-A new format is a module of `armvirt.trace` with a sink and a row here: ``armvirt run --trace``,
-``armvirt trace --trace`` and the key ``trace`` of a suite know the format then.
+A new format is a module of `armvirt.trace` with a sink, and a row here. ``armvirt run --trace``,
+``armvirt trace --trace`` and the key ``trace`` of a suite then support the format.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from armvirt.events import Event, Sink, Stamp
 
 
 class SupportsWrite(Protocol):
-    """Where lines go: a text file, or anything with its ``write``."""
+    """The destination of lines: a text file, or any object with the ``write`` of a text file."""
 
     def write(self, text: str, /) -> object:
-        """Take the text, which is one line or several."""
+        """Write a text of one or several lines."""
 
 
 @runtime_checkable
 class FileSink(Protocol):
-    """A sink that writes every event to a file while one is attached, and drops it otherwise."""
+    """A sink that writes each event to a file while a file is attached, and otherwise drops it."""
 
     def __call__(self, stamp: Stamp, event: Event) -> None: ...
 
     def writing(self, file: SupportsWrite, **about: object) -> AbstractContextManager[None]:
-        """Within this, events go to ``file``. ``about`` describes the run."""
+        """A context in which the sink writes events to ``file``. ``about`` describes the run."""
 
 
 class Format(NamedTuple):
-    """A format of a trace: the suffixes of its files, and how its sink is made."""
+    """A trace format: the suffixes of its files, and the factory of its sink."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -46,21 +46,21 @@ def _json_lines() -> FileSink:
 
 FORMATS = (Format("JSON lines", (".jsonl", ".json"), _json_lines),)
 DEFAULT = FORMATS[0]
-"""The format of a file with another suffix, and of standard output."""
+"""The format of files with an unknown suffix, and of standard output."""
 
 Open = Callable[[str], AbstractContextManager[SupportsWrite]]
 
 
 def format_of(path: str) -> Format:
-    """The format of a file of this name."""
+    """The format for a file with this name."""
     return next((each for each in FORMATS if path.lower().endswith(each.suffixes)), DEFAULT)
 
 
 class TraceFile:
-    """The trace of a run in a file (``path`` None: there is none). ``sinks`` are for the machine,
-    or are those of a machine that was made with them.
+    """The trace of a run in a file (``path`` None: no trace). ``sinks`` are the sinks for a new
+    machine, or those of an existing machine.
 
-    The sink is made before the machine, and the file is opened when all inputs are checked.
+    The sink is made before the machine. The file is opened after all inputs have been checked.
     """
 
     def __init__(self, path: str | None, sinks: Sequence[Sink] | None = None) -> None:
@@ -75,7 +75,7 @@ class TraceFile:
 
     @contextmanager
     def writing(self, open_text: Open, **about: object) -> Iterator[None]:
-        """Within this, events go to the file, which ``open_text`` opens."""
+        """A context in which events are written to the file, which ``open_text`` opens."""
         if self.path is None:
             yield
             return

@@ -1,19 +1,21 @@
 """A run as one number: SHA-256 over its canonical architectural events and its final state.
 
-Two runs have the same hash if and only if (up to SHA-256) the guest saw the same things at the same
-times. The hash does not depend on filters, other sinks, the engine, or the machine.
+Two runs have the same hash if and only if (up to SHA-256) the guest observed the same events at the
+same times. The hash does not depend on filters, other sinks, the engine, or the machine.
 
-The hashed text, in UTF-8, is this. First the line ``armvirt-trace 1``. Then one line per canonical event::
+The hashed text is UTF-8. The first line is ``armvirt-trace 1``. Then follows one line per canonical
+event::
 
     NS VCPU PC KIND FIELD FIELD ...
 
-NS, VCPU in decimal, PC in lower-case hexadecimal without prefix, KIND as in `armvirt.events`, and each field of the
-event in the order of its declaration (its kind, too, is a field, the last one): an integer (booleans count as 0 and
-1) in decimal, a string as a JSON string in ASCII, a tuple as its fields in brackets separated by
-   commas. Events whose kind is not in `CANONICAL` are left out, so that new kinds of diagnostic
-   events (``icc-write``, whose effects are in the other kinds) do not change old hashes. Last the
-   line ``state HEX``: the SHA-256 of the final state (general and system registers, RAM) as
-   `Machine` lays it out, of nothing if there is none.
+NS and VCPU are decimal, PC is lower-case hexadecimal without prefix, KIND is as in
+`armvirt.events`. Then follows each field of the event in the order of declaration, the last one
+being its kind again: an integer (booleans count as 0 and 1) in decimal, a string as a JSON string
+in ASCII, a tuple as its fields in brackets separated by commas. Events whose kind is not in
+`CANONICAL` are left out, so that new kinds of diagnostic events (``icc-write``, whose effects are
+in the other kinds) do not change old hashes. The last line is ``state HEX``: the SHA-256 of the
+final state (general and system registers, RAM) in the layout of `Machine`; of no bytes if there is
+no final state.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ _CHUNK = 512  # lines hashed at once
 
 
 def encode(value: object) -> str:
-    """One field in the canonical text."""
+    """A field of an event in the canonical text."""
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, str):
@@ -56,13 +58,14 @@ def encode(value: object) -> str:
 
 
 def line(stamp: Stamp, event: Event) -> str:
-    """One event in the canonical text, with its line feed."""
+    """An event in the canonical text, with its line feed."""
     fields = " ".join(map(encode, event))
     return f"{stamp.ns} {stamp.vcpu} {stamp.pc:x} {event.kind} {fields}\n"
 
 
 class HashSink:
-    """The sink. ``finish`` gives the hash of what was seen so far; the run may go on after it."""
+    """The sink. ``finish`` returns the hash of the events so far; the run may continue after the
+    call."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
@@ -81,7 +84,7 @@ class HashSink:
             self._drain()
 
     def finish(self, final_state: bytes = b"") -> str:
-        """The hash in hexadecimal, if the run ended here with this state."""
+        """The hash in hexadecimal, as if the run ended now with this state."""
         self._drain()
         whole = self._sha.copy()
         whole.update(f"state {hashlib.sha256(final_state).hexdigest()}\n".encode())

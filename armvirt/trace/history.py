@@ -1,9 +1,8 @@
-"""What has happened so far, counted: a sink that answers how often an interrupt was raised, taken
-and ended.
+"""Counts of past events: a sink that records how often an interrupt was raised, taken and ended.
 
-`armvirt.trace.timeline` shows each event to a person; this keeps what an explanation needs of a run
-of any length: counts, the first and the last time, and of the rest only what is open. Stamps are
-those of the events.
+`armvirt.trace.timeline` displays each event. This sink keeps the data that an explanation needs,
+for a run of any length: counts, first and last times, and the interrupts that are not finished.
+Stamps are those of the events.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ VECTORS_SIZE = 0x800
 
 @dataclass(slots=True)
 class Times:
-    """How often something happened, and when first and last."""
+    """How often something happened, and when it happened first and last."""
 
     count: int = 0
     first: Stamp | None = None
@@ -37,9 +36,9 @@ class Times:
 
 
 class Loss(NamedTuple):
-    """What was pending is pending no more, and the guest did not take it. ``how`` is fell (its
-    line), the name of an ICPENDR register or of an ITS command; ``raised`` is when it had become
-    pending."""
+    """An interrupt that lost its pending state before the guest took it. ``how`` is fell (its
+    line), the name of an ICPENDR register, or of an ITS command. ``raised`` is the time at which it
+    became pending."""
 
     how: str
     raised: Stamp
@@ -48,12 +47,13 @@ class Loss(NamedTuple):
 
 @dataclass(slots=True)
 class Past:
-    """An interrupt, of one vCPU or shared by all.
+    """The history of an interrupt of one vCPU, or of an interrupt that all vCPUs share.
 
-    ``raised`` counts what made it pending, ``again`` how often that was so already: a latch holds
-    one. ``waiting`` is since when it is pending and not acknowledged. ``rose`` is when its line
-    rose that is high now (None: it is low, or it has none); ``taken_high`` and ``ended_high`` count
-    from there. ``lost`` is the last time it was lost.
+    ``raised`` counts the events that made the interrupt pending, ``again`` those of them while it
+    was pending already. ``waiting`` is the time since which the interrupt is pending and not
+    acknowledged. ``rose`` is the time at which its line rose, if the line is high now (None: low,
+    or no line); ``taken_high`` and ``ended_high`` count since then. ``lost`` is the last loss of
+    its pending state.
     """
 
     raised: Times = field(default_factory=Times)
@@ -69,8 +69,8 @@ class Past:
 
 
 class Send(NamedTuple):
-    """An SGI that a CPU has sent: the register and value that were written, and the vCPUs that got
-    it."""
+    """An SGI that a CPU has sent: the register and value that were written, and the vCPUs that
+    received the SGI."""
 
     stamp: Stamp
     register: str
@@ -79,15 +79,15 @@ class Send(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """A write of EOIR with INTID ``written`` that ended no interrupt of that number."""
+    """A write of EOIR with INTID ``written`` that did not end an interrupt with this INTID."""
 
     written: int
     stamp: Stamp
 
 
 class Message(NamedTuple):
-    """An event that made no LPI pending: by the ITS command INT, with its ``error``, or (-1) by a
-    CPU's store to GITS_TRANSLATER."""
+    """A message that made no LPI pending: from the ITS command INT, with its ``error``, or (-1)
+    from a CPU's store to GITS_TRANSLATER."""
 
     stamp: Stamp
     device: int
@@ -96,7 +96,7 @@ class Message(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """One register of the GIC that a CPU reads again and again, always with the same value."""
+    """A register of the GIC that a CPU reads again and again, always with the same value."""
 
     frame: str
     offset: int
@@ -107,8 +107,8 @@ class Poll(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """Synchronous exceptions in a row, from one place or from within the vectors; the last of
-    them."""
+    """Consecutive synchronous exceptions from one place or from within the vectors; ``event`` is
+    the last."""
 
     times: int
     stamp: Stamp
@@ -124,11 +124,12 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class CpuPast:
-    """One vCPU. ``running`` are the interrupts that it acknowledged and whose priority no EOIR has
-    dropped since, the last on top. ``entries`` are the interrupt exceptions since its last
-    acknowledge, ``entry`` the last of all; ``spurious`` counts from there, too. ``faults`` is None
-    once it has used the GIC or a timer again. ``dropped`` has, by INTID, the EOIR that dropped its
-    priority in another's name, ``idle_ends`` the EOIR that came when nothing ran."""
+    """The history of one vCPU. ``running`` are the interrupts that it acknowledged and whose
+    priority no EOIR has dropped since; the last is the most recent. ``entries`` is the number of
+    interrupt exceptions since the last acknowledge, ``entry`` the last interrupt exception;
+    ``spurious`` also counts since that acknowledge. ``faults`` is None after the vCPU has used the
+    GIC or a timer. ``dropped`` is, by INTID, the EOIR with another INTID that dropped its priority.
+    ``idle_ends`` is, by INTID, the EOIR while no interrupt was active."""
 
     running: list[tuple[int, Stamp]] = field(default_factory=list)
     entries: int = 0
@@ -141,7 +142,7 @@ class CpuPast:
 
 
 class History:
-    """The sink."""
+    """The sink that records the history of a run."""
 
     def __init__(self) -> None:
         self._past: dict[tuple[int, int], Past] = {}
@@ -166,20 +167,20 @@ class History:
         if handler is not None:
             handler(stamp, event)
 
-    # What is asked -------------------------------------------------------------------------------
+    # Queries --------------------------------------------------------------------------------------
 
     def of(self, intid: int, vcpu: int) -> Past:
-        """The past of an interrupt; for a private one, of that vCPU's."""
+        """The history of an interrupt; of a private interrupt, the one of vCPU ``vcpu``."""
         return self._past.get(key_of(vcpu, intid)) or Past()
 
     def cpu(self, vcpu: int) -> CpuPast:
         return self._cpus.get(vcpu) or CpuPast()
 
     def last_send(self, intid: int) -> Send | None:
-        """The last SGI of that number that any CPU has sent, whoever got it."""
+        """The last SGI with this INTID that any CPU has sent, to any receiver."""
         return self._sends.get(intid)
 
-    # What is heard -------------------------------------------------------------------------------
+    # Events ---------------------------------------------------------------------------------------
 
     def _of(self, vcpu: int, intid: int) -> Past:
         return self._past.setdefault(key_of(vcpu, intid), Past())
@@ -205,7 +206,8 @@ class History:
             _falls(self._of(event.target, TIMER_INTIDS[timer]), stamp)
 
     def _inject(self, stamp: Stamp, event: Any) -> None:
-        """A line, a message or an SGI; what a timer does was seen at its line already."""
+        """A line, a message or an SGI. The interrupt of a timer was counted at the timer's line
+        already."""
         intid, target = event.intid, event.target
         if intid in TIMER_INTIDS.values():
             return
@@ -243,8 +245,8 @@ class History:
         past.waiting = None
 
     def _end(self, stamp: Stamp, event: Any) -> None:
-        """EOIR drops the highest active priority, whatever INTID is written; with that INTID it
-        ends the interrupt (IHI 0069 12.2.10)."""
+        """EOIR drops the highest active priority for any INTID, and ends the interrupt with the
+        INTID that is written (IHI 0069 12.2.10)."""
         intid, cpu = event.intid, self._cpu(stamp.vcpu)
         if event.register == "DIR":
             self._of(stamp.vcpu, intid).deactivated.add(stamp)

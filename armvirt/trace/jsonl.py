@@ -22,7 +22,7 @@ HEX_FIELDS = frozenset({"pc", "esr", "elr", "value", "address", "offset", "funct
 
 
 def record(stamp: Stamp, event: Event) -> dict[str, Any]:
-    """One event as JSON-able data."""
+    """One event as data for JSON."""
     fields = event._asdict()
     plain = {
         "ns": stamp.ns,
@@ -31,7 +31,7 @@ def record(stamp: Stamp, event: Event) -> dict[str, Any]:
         "pc": hex(stamp.pc),
         "kind": event.kind,
     }
-    # An exception's target is an address; other events call a vCPU their target.
+    # The target of an exception is an address; the target of other events is a vCPU.
     address_target = event.kind == "exception"
     for name, value in fields.items():
         as_hex = name in HEX_FIELDS or (address_target and name == "target")
@@ -46,8 +46,8 @@ def _plain(value: object) -> object:
 
 
 class JsonLines:
-    """A sink that writes to ``file``. Until one is attached, events are dropped: files open after
-    input is checked."""
+    """A sink that writes to ``file``. Without a file, events are dropped: files are opened after
+    the input is checked."""
 
     def __init__(self, file: SupportsWrite | None = None) -> None:
         self._file: SupportsWrite | None = None
@@ -59,13 +59,14 @@ class JsonLines:
         return f"<JsonLines of {self.count:,} events>"
 
     def attach(self, file: SupportsWrite, **about: object) -> None:
-        """Start writing; ``about`` goes into the first line."""
+        """Start writing to a file; ``about`` goes into the first line."""
         self._file = file
         self._write({"kind": "header", "format": FORMAT, **about})
 
     @contextmanager
     def writing(self, file: SupportsWrite, **about: object) -> Iterator[None]:
-        """Within this events go to ``file``; at its end, whatever ends it, comes the last line."""
+        """A context in which events go to ``file``. At the end, also after an exception, the last
+        line is written."""
         self.attach(file, **about)
         try:
             yield
@@ -79,9 +80,9 @@ class JsonLines:
             self.count += 1
 
     def end(self, **about: object) -> None:
-        """The last line, which says that nothing is missing; ``about`` goes into it. What comes
-        later is dropped, and so is this after an error in writing, for something is missing
-        then."""
+        """Write the last line, which says that the file is complete; ``about`` goes into it. Later
+        events are dropped. After a write error the last line is not written, because events are
+        missing."""
         if self._file is not None:
             self._write({"ns": self._last_ns, "kind": "end", "events": self.count, **about})
             self._file = None

@@ -1,7 +1,6 @@
-"""The life of an interrupt, from the line that rises to the end of interrupt. Pure data, no
-display.
+"""The life of an interrupt, from the rising line to the end of interrupt. Data only, no display.
 
-Stages, in the order in which KVM, the virtual CPU interface and the guest bring them about:
+Stages, in the order in which KVM, the virtual CPU interface and the guest perform them:
 
     fire      the timer's output rises, or a line or message reaches the vGIC
     list      the hypervisor puts the interrupt into a list register
@@ -26,8 +25,8 @@ STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"
 
 @dataclass(slots=True)
 class Life:
-    """One interrupt on one vCPU; a stage that did not happen (yet), or not for it alone, is
-    None."""
+    """One interrupt on one vCPU. A stage is None if it has not happened (yet), or not for this
+    interrupt alone."""
 
     intid: int
     vcpu: int
@@ -38,27 +37,27 @@ class Life:
     eoi: Stamp | None = None
 
     def latency(self, start: str, end: str) -> Latency | None:
-        """The way from one stage to another, or None where one of them is missing."""
+        """The time from one stage to another, or None if one of the stages is missing."""
         first: Stamp | None = getattr(self, start)
         last: Stamp | None = getattr(self, end)
         if first is None or last is None:
             return None
-        # Instruction counts are per vCPU: they compare only where the same vCPU saw both stages.
+        # Instruction counts are per vCPU, and comparable only if both stages are of the same vCPU.
         return Latency(
             last.ns - first.ns, last.insns - first.insns if first.vcpu == last.vcpu else None
         )
 
 
 class Latency(NamedTuple):
-    """Virtual time in ns, and instructions of the vCPU (None: the stages were seen by different
-    CPUs)."""
+    """Virtual time in ns, and instructions of the vCPU (None: the stages are of different
+    vCPUs)."""
 
     ns: int
     insns: int | None
 
 
 class Statistics(NamedTuple):
-    """Least, middle and greatest of ``total`` values."""
+    """The minimum, median and maximum of ``total`` values."""
 
     total: int
     least: int
@@ -67,7 +66,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(values: Sequence[int]) -> Statistics | None:
-    """Of no value there are no statistics."""
+    """The statistics of ``values``; None without values."""
     return (
         Statistics(len(values), min(values), int(median(values)), max(values)) if values else None
     )
@@ -85,7 +84,7 @@ class Summary(NamedTuple):
 
 
 def summarize(lives: Iterable[Life]) -> list[Summary]:
-    """One summary per INTID, by INTID."""
+    """One summary per INTID, sorted by INTID."""
     groups: dict[int, list[Life]] = {}
     for life in lives:
         groups.setdefault(life.intid, []).append(life)
@@ -108,7 +107,7 @@ def _count(lives: list[Life], stage: Callable[[Life], Stamp | None]) -> int:
 
 
 def _periods(lives: list[Life]) -> list[int]:
-    """Times between one firing and the next on the same vCPU."""
+    """The times between two consecutive fire stages on the same vCPU."""
     fired: dict[int, list[int]] = {}
     for life in lives:
         if life.fire is not None:

@@ -1,8 +1,8 @@
-"""Which changes of a timer's line are not the guest's: vcpu_put takes its timer off the PE,
-vcpu_load puts it back.
+"""The changes of a timer's line that are not caused by the guest: vcpu_put removes the timer from
+the PE, and vcpu_load restores it.
 
-The comparator's output falls and rises with that, and the trace has both, for they are what the
-hardware does. For the guest nothing has happened: its CTL and CVAL are what they were.
+The comparator's output then falls and rises, and the trace has both events, because the hardware
+does the same. For the guest nothing has changed: its CTL and CVAL have the same values.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from armvirt.events import Stamp
 
 
 class Parking:
-    """Told of every `Schedule` event, it knows which `TimerLine` events to leave out of the life of
-    an interrupt."""
+    """Selects, from the `Schedule` events, the `TimerLine` events that are no part of an
+    interrupt's life."""
 
     def __init__(self) -> None:
-        self._put: dict[int, int] = {}  # vCPU: the ns at which it was put, until it is loaded
+        self._put: dict[int, int] = {}  # by vCPU that is not loaded: the ns at which it was put
         self._parked: set[tuple[int, str]] = set()  # lines that were high then
 
     def schedule(self, stamp: Stamp, event: Any) -> list[str]:
-        """The timers whose line has fallen while the vCPU was on no PE, as is found when it is
+        """The timers whose line fell while the vCPU was not loaded; this is known when the vCPU is
         loaded."""
         if event.what == "put":
             self._put[event.target] = stamp.ns
@@ -33,8 +33,7 @@ class Parking:
         return sorted(timer for _, timer in fallen)
 
     def hides(self, stamp: Stamp, event: Any) -> bool:
-        """Whether a change of a line is that of a vcpu_put, or of the vcpu_load that takes it
-        back."""
+        """Whether a change of a line is caused by vcpu_put, or by the vcpu_load that follows."""
         line = stamp.vcpu, event.timer
         if event.level:
             parked = line in self._parked

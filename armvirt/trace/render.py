@@ -1,5 +1,5 @@
-"""Shows a timeline: in colour with rich on a terminal, as plain text elsewhere. It returns strings
-or rich objects."""
+"""The display of a timeline: in colour with rich on a terminal, else as plain text. Functions
+return strings or rich objects."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ STYLES = {
     "console": "dim",
 }
 INDENT = 4
-"""Of what goes on in the next line and has no room under its beginning."""
+"""The indentation of a continued line if there is no room below the beginning of its text."""
 STAGES_WITH_PC = ("program", "deliver")
 
 
 def location(row: Row, lookup: Lookup | None) -> str:
-    """Where the guest was: a symbol if there is one, else the address; empty where it says
-    nothing."""
+    """The code location of the guest: a symbol if possible, else the address; empty if the stage
+    has no location."""
     if row.stage not in STAGES_WITH_PC or row.vcpu < 0:
         return ""
     return (lookup(row.pc) if lookup else None) or f"{row.pc:#x}"
 
 
 def latencies(life: Life) -> str:
-    """``12 + 328 + 680 = 1,020 ns, 1,005 insns`` (to deliver, ack, eoi); empty where nothing is
-    known."""
+    """``12 + 328 + 680 = 1,020 ns, 1,005 insns``: ns from fire to deliver, to ack and to eoi, then
+    the total. Fewer numbers if stages are missing; empty without a total."""
     steps = [latency for start, end in STEPS[:3] if (latency := life.latency(start, end))]
     total = life.latency("fire", "eoi") or life.latency("ack", "eoi")
     if total is None:
@@ -66,8 +66,8 @@ def plain(row: Row, lookup: Lookup | None = None) -> str:
 
 
 def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
-    """One row for a terminal. What does not fit goes on in the next line under its beginning; no
-    word is broken but one that is longer than the terminal is wide."""
+    """One row for a terminal. A long text continues on the next line, below its beginning. A word
+    is broken only if it is longer than the width of the terminal."""
     from rich.text import Text
 
     style = STYLES.get(row.stage, "")
@@ -88,8 +88,8 @@ def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
 
 
 def _under(head: Text, body: Text, width: int) -> Text:
-    """``body`` behind ``head``, with its further lines under its first one, or further to the left
-    if it has a word that needs the room."""
+    """``body`` after ``head``. Further lines of ``body`` start below its first line, or further
+    left if a word needs the room."""
     from rich.console import Console
     from rich.text import Text
 
@@ -128,14 +128,14 @@ def title(summary: Summary) -> str:
     )
 
 
-#: So many INTIDs have a table of their own; of more there is one table, with a line for each.
+#: The maximum number of INTIDs with a table for each; more INTIDs share a table, one line each.
 DETAILED = 4
 OVERVIEW = ("INTID", "fired", "taken", "ended", "→ deliver", "→ ack", "→ eoi", "all", "longest")
 OVERVIEW_TITLE = "median ns from each step to the next, and from fire to eoi"
 
 
 def overview_row(summary: Summary) -> tuple[str, ...]:
-    """The cells of one INTID in the table of many, under `OVERVIEW`."""
+    """The cells of one INTID in the table of all INTIDs, under `OVERVIEW`."""
     counts = (f"{count:,}" for count in (summary.fired, summary.acknowledged, summary.ended))
     steps = [summary.steps[step][0] for step in STEPS]
     middles = (f"{ns.middle:,}" if ns else "-" for ns in steps)
@@ -170,7 +170,7 @@ NOTHING = "no interrupt was raised"
 
 
 def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
-    """The same for a terminal."""
+    """The tables for a terminal."""
     if len(summaries) > DETAILED:
         return [_table(OVERVIEW_TITLE, OVERVIEW, map(overview_row, summaries))]
     return [_table(title(summary), COLUMNS, summary_rows(summary)) for summary in summaries]

@@ -1,5 +1,5 @@
-"""What makes an interrupt pending, or takes that back, other than a line: register writes and ITS
-commands."""
+"""Events other than a line that set or clear the pending state of an interrupt: register writes and
+ITS commands."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.intids import NAMES, named
 
 TIMER_INTIDS = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER}
-ANY = -1  # an interrupt that all vCPUs share, before one takes it
-ARRAY_SIZE = 0x80  # of a register with a bit per INTID (IHI 0069 12.9)
+ANY = -1  # an interrupt that all vCPUs share, before a vCPU takes it
+ARRAY_SIZE = 0x80  # INTIDs in a register with a bit per INTID (IHI 0069 12.9)
 PENDING_ARRAYS = {ISPENDR: "ISPENDR", ICPENDR: "ICPENDR"}
-#: ITS commands after which their LPI is not pending, or which begin another life of it.
+#: ITS commands after which their LPI is not pending, or its life starts again.
 FORGETS = frozenset({"CLEAR", "DISCARD", "MAPTI", "MAPI"})
-BARRIERS = frozenset({"SYNC"})  # they say nothing here: every command is complete before the next
+BARRIERS = frozenset({"SYNC"})  # not shown: each command is complete before the next starts
 ERRORS = {
     value: name[2:]
     for name, value in vars(its).items()
@@ -27,7 +27,7 @@ ERRORS = {
 
 
 class Pend(NamedTuple):
-    """A bit of ISPENDR (``sets``) or ICPENDR that was written. ``vcpu`` is `ANY` for a shared
+    """A bit that was written in ISPENDR (``sets``) or ICPENDR. ``vcpu`` is `ANY` for a shared
     interrupt."""
 
     intid: int
@@ -37,20 +37,21 @@ class Pend(NamedTuple):
 
 
 def key_of(vcpu: int, intid: int) -> tuple[int, int]:
-    """Whose an interrupt is: of one vCPU, or of all, and then it may move from one to another."""
+    """(vCPU, INTID) as a key. The vCPU is `ANY` for a shared interrupt, which can move from one
+    vCPU to another."""
     return vcpu if intid < 32 else ANY, intid
 
 
 def intid_text(intid: int) -> str:
-    """``INTID 27, vtimer``; of one without a name, its class."""
+    """``INTID 27, vtimer``; for an INTID without a name, its class."""
     return named(intid) if intid in NAMES else f"INTID {intid}, {kind_of(intid)}"
 
 
 def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:
     """The interrupts whose pending bits an access of ``vcpu`` to GICD or GICR writes.
 
-    Those of SGIs are read-only in a GICv2, and a GICv3's distributor has no private ones (IHI 0048
-    4.3.7, 0069 12.9).
+    The pending bits of SGIs are read-only in a GICv2, and the distributor of a GICv3 has no private
+    interrupts (IHI 0048 4.3.7, IHI 0069 12.9).
     """
     offset, who = event.offset, vcpu
     if event.frame == "GICR":
@@ -68,8 +69,8 @@ def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:
 
 
 def its_text(event: Any) -> str:
-    """``MAPTI, device 1, event 3, INTID 8195, collection 0``; of a command that was skipped,
-    why."""
+    """``MAPTI, device 1, event 3, INTID 8195, collection 0``; for a skipped command, also the
+    reason."""
     ids = {
         "device": event.device, "event": event.event, "INTID": event.intid, "collection": event.icid,
         "to CPU": event.target,
@@ -83,5 +84,5 @@ def its_text(event: Any) -> str:
 
 
 def its_error(error: int) -> str:
-    """``MAPTI_ID_OOR (0x10a05)``."""
+    """The name and number of an ITS error: ``MAPTI_ID_OOR (0x10a05)``."""
     return f"{ERRORS.get(error, 'error')} ({f'{error:#x}' if error > 0 else error})"

@@ -1,5 +1,5 @@
-"""Turns events into the rows of a timeline, and correlates them into interrupt lives. Pure: it
-displays nothing."""
+"""Makes the rows of a timeline from events, and assigns events to interrupt lives. No display
+here."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from armvirt.trace.sources import (
 )
 
 LR_STATES = ("inactive", "pending", "active", "pending and active")
-LONGEST_LINE = 1000  # characters of a line of the console that are shown
+LONGEST_LINE = 1000  # maximum of displayed characters of a console line
 EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 
 class Row(NamedTuple):
-    """One line: when (ns, ns since the row before), on which vCPU, which stage, what, where, and
-    whose life ended."""
+    """One row: when (ns, and ns since the previous row), on which vCPU, which stage, what, where,
+    and whose life has ended."""
 
     ns: int
     delta: int
@@ -43,10 +43,11 @@ class Row(NamedTuple):
 
 
 class Timeline:
-    """A sink. ``show`` gets each row as it happens; ``lives`` holds every interrupt seen.
+    """A sink. ``show`` is called with each row when it happens; ``lives`` holds every interrupt of
+    the run.
 
-    ``frequency`` (Hz) is that of the counter. ``virtual_start`` is the virtual count at time 0 if
-    it is known: it makes the distance to a compare value known, too. ``model`` is the version of
+    ``frequency`` is that of the counter in Hz. ``virtual_start`` is the virtual count at time 0,
+    None if unknown; with it the time until a compare value is shown. ``model`` is the version of
     the GIC.
     """
 
@@ -67,13 +68,13 @@ class Timeline:
         self._waiting: dict[tuple[int, int], Life] = {}  # by `key_of`: not acknowledged yet
         self._withdrawn: set[tuple[int, int]] = (
             set()
-        )  # of those: the guest took back what was pending
+        )  # those of them whose pending state the guest cleared
         self._running: dict[
             tuple[int, int], list[Life]
-        ] = {}  # (vcpu, intid): acknowledged, not ended
+        ] = {}  # by (vcpu, intid): acknowledged and not ended
         self._entered: dict[
             int, Stamp
-        ] = {}  # vcpu: interrupt exception that no acknowledge has claimed yet
+        ] = {}  # by vCPU: interrupt exception without an acknowledge yet
         self._line = bytearray()
         self._parking = Parking()
         self.lives: list[Life] = []
@@ -173,8 +174,8 @@ class Timeline:
         self._row(stamp, "fire", text, vcpu=vcpu)
 
     def _inject(self, stamp: Stamp, event: Any) -> None:
-        """An interrupt of another source than a timer; a timer's own firing was seen at its line
-        already."""
+        """An interrupt from a source other than a timer. A timer's interrupt was seen at the
+        timer's line."""
         if event.intid in TIMER_INTIDS.values() or not event.level:
             return
         if event.intid < 16 and event.target < 0:
@@ -194,7 +195,8 @@ class Timeline:
         return key in self._waiting and key not in self._withdrawn
 
     def _gic_access(self, stamp: Stamp, event: Any) -> None:
-        """ISPENDR makes an interrupt pending, too; after ICPENDR what comes next is another one."""
+        """A write of ISPENDR makes an interrupt pending. After a write of ICPENDR, the next event
+        starts another life."""
         for intid, vcpu, register, sets in pends(event, stamp.vcpu, self._model):
             if not sets:
                 self._withdrawn.add(key_of(vcpu, intid))
@@ -216,7 +218,7 @@ class Timeline:
             or not event.value & LR_PENDING
             or (life.list is not None and life.vcpu == event.target)
         ):
-            return  # the hypervisor rewrites list registers at every entry; the first time on a CPU tells the story
+            return  # list registers are written at every entry; only the first on a CPU is shown
         life.list, life.vcpu = stamp, event.target
         state = LR_STATES[event.value >> LR_STATE_SHIFT & 3]
         self._row(stamp, "list", f"LR{event.lr} {state}, {named(event.intid)}", vcpu=event.target)
@@ -238,7 +240,7 @@ class Timeline:
             self.lives.append(life)
         life.vcpu = stamp.vcpu
         life.ack, entered = stamp, self._entered.pop(stamp.vcpu, None)
-        # An exception taken before the interrupt fired was taken for another one.
+        # An exception before the interrupt fired was taken for another interrupt.
         if entered is not None and (life.fire is None or entered.ns >= life.fire.ns):
             life.deliver = entered
         self._running.setdefault((stamp.vcpu, event.intid), []).append(life)

@@ -1,9 +1,9 @@
-"""Who wrote a register last? A sink that remembers, for each register word of the GIC and the
-timers, the last write.
+"""The last write of each register: a sink that records it for each register word of the GIC and the
+timers.
 
-Registers with a bit per INTID remember each bit by itself, for a set and a clear register together:
-a write of another interrupt's bit says nothing about this one's. All others remember each byte, as
-priorities have one each.
+In registers with a bit per INTID each bit is recorded separately, for a set register and its clear
+register together, because a write for another interrupt does not matter. In other registers each
+byte is recorded, because a priority has one byte.
 """
 
 from __future__ import annotations
@@ -28,22 +28,27 @@ from armvirt.trace.history import History
 BITS_FROM, BITS_TO = 0x100, 0x400  # ISENABLER to ICACTIVER
 CLEAR = 0x80  # from a set register to its clear register
 BIT_REGISTERS = ("ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER")
-ALL = -1  # any vCPU, for registers that are not banked
+ALL = -1  # any vCPU: for registers that are not banked
 NOWHERE = -2
 #: ITS commands that change an LPI by its event, and those that change all of a collection, of a
 #: device, or everything.
 BY_EVENT = frozenset({"MAPTI", "MAPI", "MOVI", "DISCARD", "INV"})
 BY_COLLECTION = frozenset({"MAPC", "INVALL"})
 ITS_COMMANDS = BY_EVENT | BY_COLLECTION | {"MAPD", "MOVALL"}
-RAISED, LOWERED, TAKEN = "raised", "lowered", "taken"  # no write: the input of an interrupt
-OFF = "off"  # no write: the vCPU was switched off, and the register reset
+RAISED, LOWERED, TAKEN = (
+    "raised",
+    "lowered",
+    "taken",
+)  # no register write: an interrupt's input
+OFF = "off"  # not a register write: the vCPU was powered off, and the register reset
 
 Key = tuple[object, ...]
 
 
 class LastWrite(NamedTuple):
-    """``what`` was written (a register), or raised, lowered, taken (an interrupt), `OFF`, or an ITS
-    command; value (of a command its error, 0 if it was done), when, by whom, where."""
+    """The last write. ``what`` is a register, or raised, lowered or taken (an interrupt), `OFF`, or
+    an ITS command. Then the value (for a command its error, 0 without error), and when, by which
+    vCPU and where."""
 
     what: str
     value: int
@@ -53,8 +58,8 @@ class LastWrite(NamedTuple):
 
 
 class LastWriters:
-    """A sink: who wrote each register last, and in ``history`` what happened to each interrupt.
-    What was before it listened is unknown to it."""
+    """A sink: the last write of each register, and in ``history`` the past of each interrupt.
+    Events before the sink was attached are unknown."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
@@ -73,17 +78,17 @@ class LastWriters:
         self.history = History()
         self._writes: dict[Key, LastWrite] = {}
         self._entries: dict[int, Stamp] = {}
-        self._places: dict[int, tuple[int, int]] = {}  # device and collection of an LPI
+        self._places: dict[int, tuple[int, int]] = {}  # the device and collection of an LPI
 
     def restart(self, ns: int, *, loaded: bool = False) -> None:
-        """The machine was reset at ``ns``, or (``loaded``) a saved state of that time was loaded
-        into it: nothing that was heard is true any more. ``since`` is that time; ``blind`` says
-        that there was a past of which nothing is known."""
+        """The machine was reset at ``ns``, or (``loaded``) a saved state of that time was loaded:
+        forget all events. ``since`` is set to that time; ``blind`` means that there are unknown
+        earlier events."""
         self._forget()
         self.since, self.blind = ns, loaded
 
     def never(self, what: str) -> str:
-        """``never written``; after a restart, since when."""
+        """``never written``; after a restart, with the time of the restart."""
         return f"never {what}" if self.since is None else f"not {what} since {self.since:,} ns"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
@@ -92,37 +97,38 @@ class LastWriters:
         if handler is not None:
             handler(stamp, event)
 
-    # What is asked -------------------------------------------------------------------------------
+    # Queries --------------------------------------------------------------------------------------
 
     def memory(
         self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL
     ) -> LastWrite | None:
-        """The last write to a register of a frame; with ``bit``, of that bit in a register with a
-        bit per INTID. ``vcpu`` is for registers that each vCPU has of its own at one address."""
+        """The last write of a register of a frame; with ``bit``, of this bit in a register with
+        a bit per INTID. ``vcpu`` is for registers that are banked, or of each vCPU, at one
+        address."""
         if bit >= 0 and _has_bits(frame, offset):
             return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
         return latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
 
     def system(self, vcpu: int, name: str) -> LastWrite | None:
-        """The last write of a system register: CNTV_CVAL_EL0 by CVAL or by TVAL, whose view it
-        is."""
+        """The last write of a system register. For CNT*_CVAL, a write of CNT*_TVAL counts too (TVAL
+        is a view of CVAL)."""
         view = name.replace("_CVAL_", "_TVAL_")
         return latest(self._writes.get((vcpu, each)) for each in {name, view})
 
     def raised(self, intid: int, vcpu: int = ALL) -> LastWrite | None:
-        """When an interrupt's input changed last; ``vcpu`` is for private ones."""
+        """The last change of an interrupt's input; ``vcpu`` is for private interrupts."""
         return self._writes.get(("input", intid, vcpu))
 
     def acknowledged(self, intid: int, vcpu: int) -> LastWrite | None:
-        """When a vCPU acknowledged an interrupt last, and where."""
+        """The last acknowledge of an interrupt by a vCPU."""
         return self._writes.get(("ack", intid, vcpu))
 
     def entered(self, vcpu: int) -> Stamp | None:
-        """The interrupt exception that a vCPU took and has acknowledged nothing for."""
+        """The interrupt exception that a vCPU has taken without an acknowledge since."""
         return self._entries.get(vcpu)
 
     def commanded(self, intid: int, names: Iterable[str]) -> LastWrite | None:
-        """The last of these ITS commands that was about an LPI, or its collection, or all."""
+        """The last of these ITS commands that applied to an LPI, its collection, or all LPIs."""
         device, collection = self._places.get(intid, (NOWHERE, NOWHERE))
         writes = (
             self._writes.get(("its", name, _subject(name, intid, device, collection)))
@@ -130,7 +136,7 @@ class LastWriters:
         )
         return latest(writes)
 
-    # What is heard -------------------------------------------------------------------------------
+    # Events ---------------------------------------------------------------------------------------
 
     def _gic(self, stamp: Stamp, event: Any) -> None:
         if not event.is_write:
@@ -150,8 +156,8 @@ class LastWriters:
         self._system(stamp, event.register, event.value)
 
     def _schedule(self, stamp: Stamp, event: Any) -> None:
-        """CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2): whoever wrote its registers
-        is forgotten."""
+        """CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2): forget the last writes of
+        its registers."""
         if event.what == "off":
             for key in self._writes:
                 if key[0] == event.target and str(key[1]).startswith("ICC_"):
@@ -175,7 +181,8 @@ class LastWriters:
         self._writes["input", event.intid, event.target] = write
 
     def _its(self, stamp: Stamp, event: Any) -> None:
-        """One in error counts too, where it names the LPI: it is why nothing changed."""
+        """A command with an error is recorded too, if it names the LPI: it is the reason why
+        nothing changed."""
         if event.op not in ITS_COMMANDS:
             return
         subject = _subject(event.op, event.intid, event.device, event.icid)
@@ -196,7 +203,7 @@ class LastWriters:
 
 
 def _subject(op: str, intid: int, device: int, collection: int) -> int:
-    """What a command is about: an LPI, a collection, a device, or `ALL`."""
+    """The subject of a command: an LPI, a collection, a device, or `ALL`."""
     return (
         intid
         if op in BY_EVENT
@@ -215,7 +222,8 @@ def _has_bits(frame: str, offset: int) -> bool:
 
 
 def _name(frame: str, offset: int) -> str:
-    """The register, where it matters which of a pair was written; else its place."""
+    """The name of the register; for a pair of set and clear registers, the one that was written.
+    Else its frame and offset."""
     if not _has_bits(frame, offset):
         return f"{frame}+{offset:#x}"
     within = offset % GICR_SIZE % GICR_FRAME_SIZE if frame == "GICR" else offset
@@ -228,8 +236,8 @@ _ROWS: dict[str, tuple[MmioRow, ...]] = {
 
 
 def register_name(frame: str, offset: int) -> str:
-    """``GICR_WAKER``; an array of registers by its word, ``GICD_ISPENDR1``; ``GICR+0x40`` where
-    none is."""
+    """``GICR_WAKER``; for an array of registers with the word, ``GICD_ISPENDR1``; for an unknown
+    offset ``GICR+0x40``."""
     within, rows = offset, _ROWS.get(frame, ())
     if frame == "GICR":
         within = offset % GICR_SIZE

@@ -1,1 +1,1 @@
-"""Views of a machine for people: why an interrupt does not come, and the whole GIC."""
+"""Views of a machine as text: why an interrupt is not taken, and the state of the GIC."""

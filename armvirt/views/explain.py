@@ -1,5 +1,5 @@
-"""Why did no interrupt come? An `Explanation`: each station of an interrupt, its register, and who
-wrote that last.
+"""Why a vCPU does not take an interrupt. An `Explanation` lists each check on the interrupt's way
+to the vCPU, the register that decides, and the last write of this register.
 
 machine = Machine("wfi-forever", sinks=[LastWriters()])
 machine.run()
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "LastWriters", "Step", "explain"]
 
-#: Stations that a waiting interrupt does not pass because of those before.
+#: Checks that block a waiting interrupt only because an earlier check blocks it.
 CONSEQUENCES = ("pending", "loaded")
 UNRECORDED = (
     "Nothing was recorded: who wrote what, and how often the interrupt was taken and ended, is unknown "
@@ -37,9 +37,9 @@ UNRECORDED = (
 
 
 class Step(NamedTuple):
-    """One station for people. ``written`` says when and where its register was written last (or the
-    interrupt raised, or taken), ``writer`` the same with the address; "" where nobody recorded it
-    or nobody can write it."""
+    """One check (``station``) as text. ``written`` is the time and place of the last write of its
+    register (or when the interrupt was raised or taken), ``writer`` the same with the address; ""
+    if it was not recorded, or the register cannot be written."""
 
     station: str
     passed: bool
@@ -52,11 +52,12 @@ class Step(NamedTuple):
 
 
 class Explanation(Showable):
-    """What keeps INTID ``intid`` from vCPU ``vcpu`` at this moment (``ns``): ``steps``, of which
-    ``held`` is the first that holds it (None: it is taken). ``state`` is waiting, handled (active)
-    or entered (an interrupt exception was taken and nothing acknowledged). ``cause`` is the mistake
-    that the history of the run shows, where one does (`armvirt.views.causes`); ``recorded`` says whether
-    there is a history. ``versus`` says why another one comes first, if that was asked."""
+    """Why vCPU ``vcpu`` does not take INTID ``intid`` at this moment (``ns``). ``steps`` are the
+    checks; ``held`` is the first check that blocks the interrupt (None: the interrupt is taken).
+    ``state`` is waiting, handled (active) or entered (an interrupt exception was taken, and nothing
+    acknowledged). ``cause`` is the mistake that the history of the run shows, if any
+    (`armvirt.views.causes`); ``recorded`` is whether there is a history. ``versus`` is why another
+    interrupt is taken first, if the caller asked."""
 
     def __init__(
         self, intid: int, vcpu: int, ns: int, where: str, steps: Sequence[Step], state: str = "waiting",
@@ -82,8 +83,8 @@ class Explanation(Showable):
 
     @property
     def also(self) -> list[str]:
-        """Later stations that would hold it, too. Whether the vCPU has the physical CPU is the
-        host's business."""
+        """Later checks that would also block the interrupt, without `CONSEQUENCES`: the host
+        decides which vCPU is loaded."""
         later = (step.station for step in self.steps if not step.passed and step is not self.held)
         return [station for station in later if station not in CONSEQUENCES]
 
@@ -95,8 +96,8 @@ class Explanation(Showable):
 
     @property
     def verdict(self) -> str:
-        """The answer in one line: the mistake if one is known, else the first station that holds
-        the interrupt; and what would change it."""
+        """The answer in one line: the mistake if the history shows one, else the first check that
+        blocks the interrupt; and what would change the result."""
         return with_names(self._verdict)
 
     @property
@@ -120,11 +121,11 @@ class Explanation(Showable):
         return f" Also in its way: {', '.join(self.also)}." if self.also else ""
 
     def rows(self) -> list[dict[str, object]]:
-        """Every station as plain data."""
+        """All checks as plain data."""
         return [step._asdict() for step in self.steps]
 
     def data(self) -> dict[str, Any]:
-        """All of it as plain data, for JSON."""
+        """The complete explanation as plain data, for JSON."""
         held = self.held
         return {
             "intid": self.intid, "name": NAMES.get(self.intid), "vcpu": self.vcpu, "ns": self.ns, "pc": self.where,
@@ -156,11 +157,12 @@ class Explanation(Showable):
 
     def _cells(self, step: Step) -> tuple[str, ...]:
         sign = "ok" if step.passed else "NO" if step is self.held else "no"
-        name = step.register.partition(" (")[0]  # without its address, which the verdict has
+        name = step.register.partition(" (")[0]  # without the address, which is in the verdict
         return step.station, sign, with_names(step.text), name, step.value, step.written
 
     def _marks(self) -> dict[int, str]:
-        """Red for the first station that holds it; what comes after it counts for less."""
+        """The styles of the rows: red for the first check that blocks the interrupt, green for the
+        checks before it, faint for those after it."""
         held = self.held
         at = len(self.steps) if held is None else self.steps.index(held)
         return {
@@ -171,9 +173,9 @@ class Explanation(Showable):
 def explain(
     machine: Subject, intid: int, vcpu: int | None = None, versus: int | None = None
 ) -> Explanation:
-    """What keeps an interrupt from a vCPU: by default the one that an SPI or LPI is routed to, and
-    for private ones the first on which anything is the matter. ``versus`` is another INTID, which
-    is taken instead. UserError for what does not exist."""
+    """Explain why a vCPU does not take an interrupt. Default vCPU: the target of an SPI or LPI; for
+    a private interrupt, the first vCPU on which it is in use. ``versus`` is another INTID, which is
+    taken instead. UserError for an interrupt or vCPU that does not exist."""
     vm = machine.board.vm
     check(machine, intid, vcpu)
     who = _whose(machine, intid) if vcpu is None else vcpu
@@ -211,7 +213,7 @@ class _Scene(NamedTuple):
 
 
 def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
-    """UserError for a vCPU or an interrupt that this machine can never have."""
+    """UserError for a vCPU or an interrupt that this machine cannot have."""
     cpus = len(machine.board.vcpus)
     if vcpu is not None and not 0 <= vcpu < cpus:
         raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")
@@ -228,7 +230,7 @@ def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
 
 
 def _whose(machine: Subject, intid: int) -> int:
-    """The vCPU to look at if nobody says which."""
+    """The vCPU to examine if the user has not given one."""
     dist = machine.board.vm.vgic_of().dist
     if intid >= 32:
         irq = dist.lpis.get(intid) if intid >= FIRST_LPI else dist.spi(intid)
@@ -244,9 +246,9 @@ def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:
 
 
 def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]:
-    """(state, steps). An interrupt that is active is being handled; one that is masked by PSTATE
-    because an interrupt exception was taken, and nothing acknowledged, is about to be: IAR would
-    give it."""
+    """(state, steps). The state is handled if the interrupt is active. The state is entered if
+    PSTATE masks the interrupt because an interrupt exception was taken and nothing acknowledged:
+    IAR would return the interrupt."""
     steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
     if held is None:
         return "waiting", steps

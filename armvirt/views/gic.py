@@ -1,5 +1,4 @@
-"""The guest's interrupt controller at this moment, as an object that shows itself:
-``print(machine.gic)``."""
+"""The state of the guest's interrupt controller as a printable object: ``print(machine.gic)``."""
 
 from __future__ import annotations
 
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
 
 UNUSED = "no interrupt is enabled, pending or active (SGIs are always enabled)"
 
-#: The columns of an interface, in two tables: one would be wider than a terminal.
+#: The columns of an interface, in two tables: a single table would be wider than a terminal.
 GUEST_SIDE = (
     "vcpu", "loaded", "group 0", "group 1", "PMR", "RPR", "HPPI", "BPR0", "BPR1", "CBPR", "EOImode", "signals",
 )  # fmt: skip
 EL2_SIDE = ("vcpu", "HCR", "VMCR", "AP0R", "AP1R")
-#: Columns that say nothing in most machines, and shorter names, so that 80 characters are enough.
+#: Columns that are empty in most machines, and shorter names, so that a table fits 80 characters.
 OPTIONAL = ("line", "host", "pINTID", "EOI")
 HEADINGS = {
     "enabled": "on", "pending": "pend", "priority": "prio", "list register": "LR",
@@ -30,9 +29,9 @@ HEADINGS = {
 
 
 class GicView(Showable):
-    """A snapshot: plain rows by subject, taken when it is made. ``vcpu`` leaves out what is private
-    to others, ``everything`` adds the interrupts that are not in use. UserError for a vCPU that
-    does not exist."""
+    """A snapshot as plain rows, taken at construction. ``vcpu`` selects one vCPU's private
+    interrupts and registers, ``everything`` adds the interrupts that are not in use. UserError for
+    a vCPU that does not exist."""
 
     def __init__(
         self, machine: Subject, vcpu: int | None = None, *, everything: bool = False
@@ -56,7 +55,7 @@ class GicView(Showable):
         return f"<GicView: GICv{self.model} at {self.ns:,} ns, {len(self.interrupts)} interrupts>"
 
     def rows(self) -> list[dict[str, object]]:
-        """The interrupts."""
+        """The interrupts as plain data."""
         return self.interrupts
 
     def data(self) -> dict[str, Any]:
@@ -92,7 +91,8 @@ class GicView(Showable):
         return [*parts, table._replace(marks=self._marks())]
 
     def _marks(self) -> dict[int, str]:
-        """Bold for what is pending or active, faint for what is disabled."""
+        """Rows to highlight: bold for pending or active interrupts, faint for disabled
+        interrupts."""
         return {
             n: "bold yellow" if row["pending"] else "bold green" if row["active"] else "dim"
             for n, row in enumerate(self.interrupts)
@@ -101,5 +101,5 @@ class GicView(Showable):
 
 
 def _named(rows: list[dict[str, object]], column: str) -> list[dict[str, object]]:
-    """The rows for people: a column of INTIDs with their names."""
+    """The rows for display: ``column``, a column of INTIDs, with the names of the INTIDs."""
     return [{**row, column: short(row[column])} for row in rows]

@@ -1,4 +1,4 @@
-"""``armvirt doctor``: is this installation fit for use, and what is it made of?"""
+"""``armvirt doctor``: checks whether this installation works, and lists its parts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOOLS = (
 )
 PYTHON = (3, 10)
 DOCUMENTS = os.path.join("share", "doc", "armvirt")
-LOG_LINES = 12  # of what a compiler said
+LOG_LINES = 12  # lines of the compiler's output
 
 
 class Finding(NamedTuple):
@@ -43,7 +43,7 @@ def python() -> Iterator[Finding]:
 
 
 def engine() -> Iterator[Finding]:
-    """Loads Unicorn and calibrates the engine: the whole of what a run needs."""
+    """Load Unicorn and calibrate the engine, which is all that a run needs."""
     try:
         from armvirt.hw.engine import describe
 
@@ -62,7 +62,8 @@ def engine() -> Iterator[Finding]:
 
 
 def why_not_native() -> Iterator[Finding]:
-    """What the installation keeps of its build, at most `LOG_LINES` of it, and what to do."""
+    """The build log of the installation, at most `LOG_LINES` lines of it, and what the user can
+    do."""
     from armvirt.hw.engine.native import BUILD_LOG, build_log
 
     log = build_log()
@@ -80,7 +81,8 @@ def why_not_native() -> Iterator[Finding]:
 
 
 def documentation() -> Iterator[Finding]:
-    """Where the installation has README, changelog and docs; a source tree has them at its root."""
+    """The places of README, changelog and docs in the installation; in a source tree they are at
+    its root."""
     source = os.path.dirname(os.path.dirname(os.path.abspath(armvirt.__file__)))
     roots = [os.path.join(base, DOCUMENTS) for base in (sys.prefix, site.getuserbase())] + [source]
     found = next(
@@ -127,7 +129,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 
 def execute(_arguments: argparse.Namespace) -> int:
-    """0: fit for use; 1: something is broken."""
+    """Print the report. 0: the installation works; 1: a part of it does not."""
     findings = [
         Finding(GOOD, "armvirt", __version__),
         *(finding for check in CHECKS for finding in check()),

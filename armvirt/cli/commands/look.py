@@ -1,7 +1,7 @@
-"""``armvirt explain`` and ``armvirt gic``: boot a guest, stop it at ``--at``, and show a view of it.
+"""``armvirt explain`` and ``armvirt gic``: boot a guest, stop it at ``--at``, and show its state.
 
-``--at`` is a time, SYMBOL[+OFFSET], FILE:LINE or an address; without it the view is of the guest's
-end.
+``--at`` is a time, SYMBOL[+OFFSET], FILE:LINE or an address; without ``--at`` the view shows the
+state at the guest's end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def explain(arguments: argparse.Namespace) -> int:
-    """Say why an interrupt does not come. 0 whenever there is an explanation, however the guest
+    """Print why an interrupt is not taken. Returns 0 if there is an explanation, however the guest
     ended."""
     from armvirt.trace.writers import LastWriters
     from armvirt.views.explain import check
@@ -35,7 +35,7 @@ def explain(arguments: argparse.Namespace) -> int:
     machine = session.build_machine(arguments, sinks=[LastWriters()], trace_hash=False)
     for intid in (arguments.intid, arguments.versus):
         if intid is not None:
-            check(machine, intid, arguments.vcpu)  # complains before the guest runs
+            check(machine, intid, arguments.vcpu)  # an error is reported before the guest runs
     echo_console(machine, arguments)
     result = run_to(machine, arguments)
     explanation = machine.explain(arguments.intid, arguments.vcpu, arguments.versus)
@@ -44,12 +44,12 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def gic(arguments: argparse.Namespace) -> int:
-    """Show the interrupt controller. 0 whenever there is something to show, however the guest
+    """Print the state of the interrupt controller. Returns 0 if there is one, however the guest
     ended."""
     from armvirt.views.gic import GicView
 
     machine = session.build_machine(arguments, trace_hash=False)
-    GicView(machine, arguments.vcpu)  # complains before the guest runs
+    GicView(machine, arguments.vcpu)  # an error is reported before the guest runs
     echo_console(machine, arguments)
     result = run_to(machine, arguments)
     view = GicView(machine, arguments.vcpu, everything=arguments.all)
@@ -57,11 +57,11 @@ def gic(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# Where the guest is stopped
+# The place at which the guest is stopped
 
 
 def parse(text: str, machine: Machine) -> Place:
-    """The place that ``--at`` names; UserError says what there is."""
+    """The place for ``--at``; UserError lists similar names."""
     try:
         return places.parse(text, machine)
     except UserError as error:
@@ -77,7 +77,7 @@ def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
     ns = [limit for limit in (place.ns, limits["max_time_ns"]) if limit is not None]
     ended = machine.run_until(ns=min(ns, default=None), pc=place.pc, insns=limits["max_insns"])
     if ended is None and not _reached(machine, place):
-        ended = machine.run(**limits)  # a limit came first: it says so
+        ended = machine.run(**limits)  # a limit was reached first, which the result says
     report_begins(arguments.watch)
     return ended
 
@@ -89,7 +89,7 @@ def _reached(machine: Machine, place: Place) -> bool:
 
 
 def remark(result: Result | None, arguments: argparse.Namespace, machine: Machine) -> str:
-    """What is to be said of a run that did not come to where it was asked to go; "" if it did."""
+    """A remark on a run that did not reach ``--at``; "" if the run reached it."""
     if result is None:
         return ""
     if arguments.at is None:
@@ -98,14 +98,14 @@ def remark(result: Result | None, arguments: argparse.Namespace, machine: Machin
     return f"--at {arguments.at} was not reached{f' ({also})' if also else ''}: {session.ending(result)}"
 
 
-# What is printed
+# Output
 
 
 def show(
     what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None, machine: Machine
 ) -> None:  # fmt: skip
-    """``what`` on standard output, and on standard error what is to be said of a run that ended
-    short of ``--at``."""
+    """Print ``what`` on standard output, and on standard error a remark on a run that ended before
+    ``--at``."""
     if arguments.json:
         printing.lines(json.dumps(what.data(), indent=2).split("\n"), fold=False)
     else:
@@ -115,7 +115,7 @@ def show(
 
 
 def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
-    """With rich on a terminal, as plain text elsewhere."""
+    """Print tables: with rich on a terminal, otherwise as plain text."""
     if plain or not sys.stdout.isatty():
         printing.lines(what.lines())
         return
@@ -125,8 +125,8 @@ def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
 
 
 def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
-    """What the guest prints goes nowhere, or with ``--console`` to standard error; what is piped in
-    goes to it."""
+    """Discard the guest's console output, or with ``--console`` print it on standard error. Piped
+    input goes to the guest."""
     if arguments.console:
         machine.console.listeners.append(printing.raw_error)
     if not arguments.script and (data := piped_input()):

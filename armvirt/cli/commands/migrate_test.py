@@ -1,4 +1,5 @@
-"""``armvirt migrate-test``: move a guest to another host in the middle of its run, and compare."""
+"""``armvirt migrate-test``: move a guest to another host in the middle of its run, and compare the
+two runs."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """0 if the guest went on as if it had not been moved, else 1."""
+    """Run the test; 0 if the guest continued as without the move, else 1."""
     if arguments.at is None:
         raise UserError("armvirt migrate-test needs --at TIME, when the guest moves")
     from armvirt.machine import migrate

@@ -1,4 +1,4 @@
-"""``armvirt run``: boot a guest, its console on the terminal."""
+"""``armvirt run``: boot a guest with its console on the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from armvirt.trace.files import TraceFile
 if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
 
-LEFT = 130  # the person at the terminal ended the run
+LEFT = 130  # the user at the terminal ended the run
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -54,7 +54,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _interactive(arguments: argparse.Namespace) -> bool:
-    """Is a person typing to the guest? With a script, or a trace on standard output, nobody is."""
+    """Whether the user types input for the guest: not with a script, nor with a trace on standard
+    output."""
     if arguments.trace == STANDARD_OUTPUT:
         return False
     return (
@@ -76,9 +77,9 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
 
 
 def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile) -> Result | None:
-    """The run itself, with everything attached that must be detached afterwards; None if the person
-    left."""
-    # Standard output is the trace's alone if it goes there.
+    """The run itself, in the contexts that it needs (terminal, trace); None if the user ended the
+    run."""
+    # With a trace on standard output, only the trace is printed there.
     machine.console.listeners.append(
         printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
     )
@@ -93,7 +94,7 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile) -> R
 
 
 def _say_waiting(machine: Machine) -> None:
-    """Once a run: a person should know that the guest sleeps until a key is pressed."""
+    """Print once per run that the guest sleeps until a key is pressed."""
     unfinished = not machine.console.output.endswith(b"\n")
     printing.remark(
         f"{machine.waiting}; Ctrl-A x leaves", "\n" if unfinished and machine.console.output else ""

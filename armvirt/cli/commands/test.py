@@ -1,4 +1,4 @@
-"""``armvirt test``: run guests in parallel and compare how they end with what is expected."""
+"""``armvirt test``: run guests in parallel and compare their results with the expected results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def describe(outcome: Outcome, width: int) -> str:
 
 
 def failure(outcome: Outcome) -> list[str]:
-    """What is known about a guest that is not as expected."""
+    """Details about a guest whose result is not as expected."""
     lines = [f"--- {printable(outcome.name)}: {outcome.headline}"]
     for title, rows in outcome.details():
         lines += [f"  {title}:", *(f"    {row}" for row in rows)]
@@ -39,14 +39,14 @@ def failure(outcome: Outcome) -> list[str]:
 
 
 def closing(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """``5 passed, 1 failed, 0 errors in 2.10 s``."""
+    """The last line: ``5 passed, 1 failed, 0 errors in 2.10 s``."""
     errors = sum(bool(outcome.error) for outcome in outcomes)
     passed = sum(outcome.ok for outcome in outcomes)
     return f"{passed} passed, {len(outcomes) - passed - errors} failed, {errors} errors in {seconds:.2f} s"
 
 
 class PlainProgress:
-    """A line for each guest that has ended."""
+    """One line for each guest that has ended."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self._width = max(len(printable(case.name)) for case in cases)
@@ -71,7 +71,7 @@ class PlainProgress:
 
 
 class RichProgress(PlainProgress):
-    """The same lines in colour, above a bar that says what is running."""
+    """The same lines in colour, above a progress bar with the running guests."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         super().__init__(cases)
@@ -119,7 +119,7 @@ class RichProgress(PlainProgress):
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """0: all as expected; 1: something is not."""
+    """Run the suites. 0: all results as expected; 1: a result is not as expected."""
     cases = suite.collect(arguments.paths)
     if arguments.junit == STANDARD_OUTPUT:
         raise UserError("--junit -: the report for people is on standard output; name a file")

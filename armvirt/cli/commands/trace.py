@@ -36,7 +36,7 @@ class Plain:
 
 
 class Coloured(Plain):
-    """Writes them with rich."""
+    """Writes rows and tables with rich."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Coloured(Plain):
 
 
 class Shower:
-    """Passes rows on to a writer: at most ``most`` of them, console lines only if wanted."""
+    """Passes rows on to a writer: at most ``most`` rows, and console lines only if requested."""
 
     def __init__(self, write: Callable[[Row], None], most: int | None, console: bool) -> None:
         self._write, self._most, self._console = write, most, console
@@ -86,7 +86,7 @@ def execute(arguments: argparse.Namespace) -> int:
         )
     writer = Plain() if arguments.plain or not sys.stdout.isatty() else Coloured()
     shower = Shower(writer.row, arguments.rows, not arguments.no_console)
-    # With a CNTVOFF of the user's, what the virtual count is at time 0 is not known here.
+    # With a CNTVOFF from the user, the virtual count at time 0 is not known here.
     timeline = Timeline(
         shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None, arguments.gic
     )
@@ -100,7 +100,7 @@ def execute(arguments: argparse.Namespace) -> int:
         try:
             result = session.run(machine, arguments)
         finally:
-            # Also after Ctrl-C: what was seen so far is what the person asked for.
+            # Also after Ctrl-C: the user wants the rows so far.
             timeline.flush()
             writer.end(timeline.summaries(), shower.left_out)
     session.say_ending(result, "", arguments)

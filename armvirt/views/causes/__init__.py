@@ -1,9 +1,9 @@
-"""Why does an interrupt not come, or not stop? Rules that put together the stations of an interrupt
-and its past.
+"""Rules that find the cause if an interrupt is not taken, or does not stop: they combine the checks
+of an interrupt with its history.
 
-The stations (`armvirt.hyp.diagnosis.trace`) say what holds an interrupt at this moment. A person
-asks for the mistake behind that: each rule knows one kind, and says nothing where it does not
-apply. A rule changes nothing.
+The checks (`armvirt.hyp.diagnosis.trace`) show what blocks an interrupt at this moment. The user
+wants to know the mistake that causes this: each rule detects one kind of mistake, and returns None
+otherwise. A rule changes no state.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from armvirt.views.causes.evidence import Cause, Evidence
 
 __all__ = ["RULES", "Cause", "Evidence", "cause_of"]
 
-#: The first that applies is the answer: a CPU that is lost explains everything else, then what
-#: repeats for ever, then what is written in a wrong place, and last what is only missing.
+#: The first rule that applies gives the answer. First a CPU that is lost in its vectors, which
+#: explains all else, then endless repetition, then a write to a wrong place, last a missing write.
 RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     vectors.lost_in_vectors,
     storms.storm,
@@ -46,5 +46,6 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
 
 
 def cause_of(evidence: Evidence) -> Cause | None:
-    """The cause that the rules find; None: the first station that holds it says all there is."""
+    """The cause that the rules find; None if the first check that blocks the interrupt is the full
+    explanation."""
     return next((cause for rule in RULES if (cause := rule(evidence)) is not None), None)

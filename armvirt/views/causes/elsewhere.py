@@ -1,5 +1,5 @@
-"""Settings that were made, but of another interrupt, CPU, frame or group; and priorities that the
-mask holds back."""
+"""Rules for settings of a wrong interrupt, CPU, frame or group, and for priorities that the mask
+blocks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from armvirt.trace.sources import TIMER_INTIDS, intid_text
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence
 
-OPEN = 0xF0  # a mask of at least this is meant to be open
+OPEN = 0xF0  # a mask of at least this value is intended to be open
 
 
 def enabled_elsewhere(evidence: Evidence) -> Cause | None:
-    """It is not enabled. Was the bit of ISENABLER written in a place where it does not count?"""
+    """The interrupt is not enabled, but a bit of ISENABLER was written in a place without effect on
+    it."""
     held = evidence.holds("enable")
     if held is None or evidence.intid >= FIRST_LPI or not evidence.written(held).never:
         return None
@@ -32,7 +33,7 @@ def enabled_elsewhere(evidence: Evidence) -> Cause | None:
 
 
 def _misplaced(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
-    """(what was written instead, the write), the likeliest mistake first."""
+    """(a description of the wrong write, the write), the most likely mistake first."""
     yield from _other_frames(evidence)
     yield from _other_cpus(evidence)
     yield from _other_intids(evidence)
@@ -71,8 +72,8 @@ def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 
 
 def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
-    """The number of an SPI or PPI as device trees have it; the other timer's; any other private
-    one."""
+    """The INTID minus the offset that device trees use for an SPI or PPI; the other timer's PPI;
+    any other private interrupt."""
     intid = evidence.intid
     offset = NR_PRIVATE if intid >= NR_PRIVATE else 16
     for other, why in (
@@ -100,8 +101,8 @@ def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 
 
 def other_group(evidence: Evidence) -> Cause | None:
-    """The group that it is in is not enabled or is masked, the other one is: it is in the wrong
-    group."""
+    """The interrupt is in a group that is not enabled or is masked, while the other group is
+    enabled: it is in the wrong group."""
     held, irq = evidence.holds("distributor", "group enable", "PSTATE"), evidence.irq
     if held is None or irq is None or irq.intid >= FIRST_LPI:
         return None
@@ -120,7 +121,7 @@ def other_group(evidence: Evidence) -> Cause | None:
 
 
 def _fiq_alone(evidence: Evidence) -> bool:
-    """PSTATE.F masks it, and PSTATE.I is open: the guest expects IRQs."""
+    """Whether PSTATE.F is set and PSTATE.I is clear: the guest expects IRQs."""
     pstate = evidence.machine.board.vcpus[evidence.vcpu].context.pstate
     at = evidence.at("PSTATE")
     if at is None or at.passed or at.register is None:
@@ -129,7 +130,7 @@ def _fiq_alone(evidence: Evidence) -> bool:
 
 
 def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
-    """An SPI that is routed to a vCPU on which it cannot be taken: off, or without a CPU
+    """An SPI is routed to a vCPU that cannot take it: powered off, or without an enabled CPU
     interface."""
     held, irq = evidence.holds("vCPU", "group enable", "mask", "route"), evidence.irq
     if held is None or irq is None or not NR_PRIVATE <= irq.intid < FIRST_LPI or irq.any_cpu:
@@ -166,8 +167,8 @@ def _can_take(evidence: Evidence, vcpu: int) -> bool:
 
 
 def masked(evidence: Evidence) -> Cause | None:
-    """Names both writers. (A mask that was never written is the plain case, and the station says
-    all of it.)"""
+    """The priority mask blocks the interrupt: names the writers of mask and priority. (For a mask
+    that was never written, the check is the full explanation.)"""
     held, irq = evidence.holds("mask"), evidence.irq
     if held is None or irq is None or held.register is None or evidence.written(held).never:
         return None

@@ -1,4 +1,5 @@
-"""Interrupts that stay active: their end was not written, or written in another's name."""
+"""Rules for interrupts that stay active: the end was not written, or was written with another
+INTID."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ UNSURE = " (PSTATE.I is 0: its handler has returned, or lets others in)"
 
 
 def not_ended(evidence: Evidence) -> Cause | None:
-    """It is active. What of its end is missing? None while its handler may still run."""
+    """The interrupt is active: which write of its end is missing? None while its handler may still
+    run."""
     irq = evidence.irq
     if irq is None or not evidence.active or irq.vcpu not in (None, evidence.vcpu):
         return None
@@ -31,7 +33,8 @@ def not_ended(evidence: Evidence) -> Cause | None:
 
 
 def behind(evidence: Evidence) -> Cause | None:
-    """Another interrupt runs, and this one does not preempt it. Is that one's end missing?"""
+    """Another interrupt is active, and this interrupt does not preempt it: is the end of the other
+    one missing?"""
     irq = evidence.irq
     if not evidence.holds("running") or irq is None:
         return None
@@ -49,8 +52,8 @@ def behind(evidence: Evidence) -> Cause | None:
 
 
 def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """An LPI has no active state, and what DIR has deactivated may have been ended by no EOIR: a
-    priority is left."""
+    """A priority is still active without an active interrupt: an LPI has no active state, and an
+    interrupt may have been deactivated by DIR without an EOIR."""
     running, returned = evidence.cpu.running, _handler_has_returned(evidence)
     if not running or returned is False:
         return None
@@ -68,7 +71,8 @@ def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> Cause:
-    """More urgent than what runs, but not by the bits that count (IHI 0069 4.8.5)."""
+    """The interrupt has a higher priority than the running interrupt, but the same group priority
+    (IHI 0069 4.8.5)."""
     old = evidence.dist.model == 2
     register = Register(
         "GICC_BPR" if old else f"ICC_BPR{irq.group}_EL1",
@@ -134,7 +138,7 @@ def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """EOIR is for the interface of the CPU that writes it (IHI 0069 4.8.3)."""
+    """EOIR acts on the CPU interface of the CPU that writes it (IHI 0069 4.8.3)."""
     last = evidence.past.taken.last
     for cpu in evidence.dist.cpus():
         theirs = evidence.history.cpu(cpu.vcpu_id)
@@ -157,9 +161,9 @@ def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _handler_has_returned(evidence: Evidence) -> bool | None:
-    """Whether its handler runs no more. That is sure where the vCPU sleeps, or is back in the
-    function that was interrupted, with IRQs let in; no event tells of an ERET, so None: it may have
-    returned, or let others in."""
+    """Whether the interrupt's handler has returned: True if the vCPU sleeps, or is again in the
+    interrupted function with IRQs unmasked; False with IRQs masked. As there is no event for ERET,
+    None means: the handler may have returned, or have unmasked interrupts."""
     vcpu, entry = evidence.machine.board.vcpus[evidence.vcpu], evidence.cpu.entry
     if vcpu.power is not Power.RUNNABLE:
         return True
@@ -175,7 +179,7 @@ def _function(evidence: Evidence, pc: int) -> str | None:
 
 
 def _ended_as_another(evidence: Evidence, irq: VgicIrq, stray: Stray) -> Cause:
-    """EOIR drops the highest active priority, whatever INTID is written (IHI 0069 12.2.10)."""
+    """EOIR drops the highest active priority for each INTID that is written (IHI 0069 12.2.10)."""
     end, other, when = eoir(evidence, irq.group), stray.written, evidence.when(stray.stamp)
     theirs = evidence.history.of(other, evidence.vcpu)
     if theirs.ended.count == theirs.taken.count > 0:
@@ -204,7 +208,7 @@ def _ended_in_vain(evidence: Evidence, irq: VgicIrq, idle: Stray) -> Cause:
 
 
 def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """With EOImode 1 EOIR drops the priority, and DIR deactivates (IHI 0069 4.8.3)."""
+    """With EOImode 1 EOIR only drops the priority; a write of DIR is missing (IHI 0069 4.8.3)."""
     if not evidence.dist.cpu(evidence.vcpu).vmcr & VMCR_VEOIM:
         return None
     past, register = evidence.past, evidence.control("dir")
@@ -224,7 +228,8 @@ def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """GICC_EOIR of an SGI has to carry the CPUID that GICC_IAR gave (IHI 0048 4.4.5)."""
+    """A write of GICC_EOIR for an SGI must contain the CPUID that GICC_IAR returned (IHI 0048
+    4.4.5)."""
     write, last = (
         evidence.recorder.memory("GICC", GICC_EOIR, 4, vcpu=evidence.vcpu),
         evidence.past.taken.last,

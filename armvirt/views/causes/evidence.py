@@ -1,5 +1,5 @@
-"""What the rules look at: the stations of an interrupt now, and what was recorded of the run until
-now."""
+"""The input of the rules: the present checks of an interrupt, and the recorded history of the
+run."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class Cause(NamedTuple):
-    """Why an interrupt does not come, or does not stop. ``name`` is for programs; ``text`` goes on
-    after "INTID n"; ``remedy`` is in the imperative. ``on_its_way``: later stations hold it too,
-    which a person should know."""
+    """Why an interrupt is not taken, or does not stop. ``name`` is for programs. ``text`` continues
+    the phrase "INTID n"; ``remedy`` is in the imperative. ``on_its_way``: later checks block the
+    interrupt too, and the user should know this."""
 
     name: str
     text: str
@@ -38,7 +38,7 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """An interrupt on its way to a vCPU. ``recorder`` has heard the run."""
+    """An interrupt on its way to a vCPU. ``recorder`` is the sink that recorded the run."""
 
     machine: Subject
     intid: int
@@ -58,7 +58,7 @@ class Evidence(NamedTuple):
 
     @property
     def irq(self) -> VgicIrq | None:
-        """None for an LPI to which no event is translated."""
+        """The interrupt; None for an LPI without a translated event."""
         return (
             self.dist.lpis.get(self.intid)
             if self.intid >= FIRST_LPI
@@ -70,7 +70,7 @@ class Evidence(NamedTuple):
         return first_held(self.findings)
 
     def holds(self, *stations: str) -> Finding | None:
-        """The first station that holds it, if it is one of these."""
+        """The first check that blocks the interrupt, if it is one of ``stations``."""
         held = self.held
         return held if held is not None and held.station in stations else None
 
@@ -87,28 +87,28 @@ class Evidence(NamedTuple):
 
     @property
     def timer(self) -> str:
-        """``vtimer`` or ``ptimer``, whose interrupt it is; else ""."""
+        """The timer of the interrupt, ``vtimer`` or ``ptimer``; "" if the interrupt is not a
+        timer's."""
         return next((name for name, intid in TIMER_INTIDS.items() if intid == self.intid), "")
 
     def timer_row(self, name: str = "") -> TimerRow:
-        """CTL, CVAL, count, offset of a timer of this vCPU, by default of the one behind the
-        interrupt."""
+        """CTL, CVAL, count and offset of a timer of this vCPU, by default of the interrupt's
+        timer."""
         rows = self.machine.board.vcpus[self.vcpu].timer.shown()
         return next(row for row in rows if row.timer == (name or self.timer))
 
     def control(self, what: str) -> Register:
-        """A control of the CPU interface, by its key in `naming.CPU_INTERFACE`."""
+        """A control register of the CPU interface, by its key in `naming.CPU_INTERFACE`."""
         return naming.interface(self.dist, self.dist.cpu(self.vcpu), what)
 
     def bit(self, array: int, intid: int | None = None) -> Register:
-        """The bit of an interrupt, by default of this one, in an array such as
-        `ISENABLER`."""
+        """The bit of an interrupt (default: this interrupt) in an array such as `ISENABLER`."""
         return naming.bit_register(
             self.dist, self.dist.cpu(self.vcpu), self.intid if intid is None else intid, array
         )
 
     def code(self, pc: int) -> int | None:
-        """The instruction at a virtual address; None where it cannot be read."""
+        """The instruction at a virtual address; None if the address cannot be read."""
         ipa = self.machine.board.vcpus[self.vcpu].translate(pc)
         if ipa is None or pc % 4 or not self.machine.board.in_memory(ipa, 4):
             return None
@@ -129,7 +129,7 @@ class Evidence(NamedTuple):
         return self.history.cpu(self.vcpu)
 
     def wrote(self, register: Register) -> str:
-        """``never written``, or by whom, when and with which value."""
+        """``never written``, or the writer, time and value of the last write."""
         write = written.of_register(self.recorder, register)
         if write is None:
             return self.recorder.never("written")
@@ -148,7 +148,7 @@ class Evidence(NamedTuple):
         return self.machine.symbols.lookup if self.machine.symbols is not None else None
 
     def when(self, stamp: Stamp | None) -> str:
-        """``1,234 ns by gic_init+0x20``."""
+        """A stamp as text: ``1,234 ns by gic_init+0x20``."""
         return "an unknown time" if stamp is None else written.moment(stamp, self.names)
 
     def place(self, pc: int) -> str:
@@ -156,7 +156,7 @@ class Evidence(NamedTuple):
 
 
 def taken(how_often: Times, evidence: Evidence) -> str:
-    """``taken once, at 1,234 ns by dispatch+0x54``."""
+    """The text ``taken once, at 1,234 ns by dispatch+0x54``."""
     last = "last " if how_often.count > 1 else ""
     return f"taken {times(how_often.count)}, {last}at {evidence.when(how_often.last)}"
 

@@ -1,4 +1,4 @@
-"""LPIs: translations, tables and collections that are missing behind what the stations show."""
+"""Rules for LPIs: missing translations, tables and collections, which the checks do not show."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PROPBASER = 0x70
 
 
 def no_property_table(evidence: Evidence) -> Cause | None:
-    """GICR_PROPBASER gives the configuration table and, by IDbits, how many LPIs there are (IHI
-    0069 12.11)."""
+    """The LPI is beyond the configuration table: GICR_PROPBASER has no table, or too few IDbits
+    (IHI 0069 12.11)."""
     held, propbaser = evidence.holds("event", "enable"), evidence.dist.propbaser
     if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
         return None
@@ -34,7 +34,7 @@ def no_property_table(evidence: Evidence) -> Cause | None:
 
 
 def skipped_mapping(evidence: Evidence) -> Cause | None:
-    """The command that should have mapped it was in error."""
+    """The command that should have mapped the LPI had an error."""
     held = evidence.holds("event")
     write = evidence.recorder.commanded(evidence.intid, ("MAPTI", "MAPI"))
     if held is None or evidence.intid < FIRST_LPI or write is None or not write.value:
@@ -51,7 +51,7 @@ def skipped_mapping(evidence: Evidence) -> Cause | None:
 
 
 def message_lost(evidence: Evidence) -> Cause | None:
-    """It was never raised; a message with other numbers was."""
+    """The LPI was never raised, but a message with other numbers was sent."""
     lost, found = (
         evidence.history.lost_message,
         lpi_stations.source_of(evidence.its, evidence.intid),
@@ -68,7 +68,7 @@ def message_lost(evidence: Evidence) -> Cause | None:
 
 
 def unmapped_collection(evidence: Evidence) -> Cause | None:
-    """A message to a collection that is mapped to no CPU is lost (IHI 0069 5.3)."""
+    """A message for a collection that is mapped to no CPU is lost (IHI 0069 5.3)."""
     held, route = evidence.holds("pending"), evidence.at("route")
     if evidence.intid < FIRST_LPI or held is None or route is None or route.passed:
         return None

@@ -1,5 +1,5 @@
-"""SGIs that do not arrive: never sent, sent to nobody, to another CPU, or by a register that does
-not generate them."""
+"""Rules for SGIs that are not received: never sent, sent to no CPU or to another CPU, or through a
+register that generates no SGI."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from armvirt.views.causes.evidence import Cause, Evidence, times
 
 
 def not_sent(evidence: Evidence) -> Cause | None:
-    """It is not pending: who has sent it, and to whom?"""
+    """The SGI is not pending: was it sent, by which CPU, and to which CPUs?"""
     if not is_sgi(evidence.intid) or evidence.pending or evidence.active:
         return None
     send = evidence.history.last_send(evidence.intid)
     if evidence.past.taken.count:
-        return None  # it has come before
+        return None  # the SGI has been taken before
     if send is None:
         if evidence.past.raised.count or evidence.recorder.blind:
             return None
@@ -43,7 +43,7 @@ def _missed(evidence: Evidence, send: Send) -> Cause:
 
 
 def receivers(send: Send) -> str:
-    """``vCPU 1 and vCPU 2``, or ``nobody``."""
+    """``vCPU 1 and vCPU 2``; ``nobody`` without a receiver."""
     return " and ".join(f"vCPU {target}" for target in send.targets) or "nobody"
 
 

@@ -1,4 +1,4 @@
-"""Interrupts that are not pending: never raised, raised and lost, or served."""
+"""Rules for interrupts that are not pending: never raised, raised and lost, or served."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from armvirt.views.causes.storms import device_state, wire_of
 
 
 def line_fell(evidence: Evidence) -> Cause | None:
-    """A level that is low is not pending (IHI 0069 4.1.2): it was raised, and fell before the guest
-    took it."""
+    """The line rose, but fell before the guest took the interrupt: with a low line it is not
+    pending (IHI 0069 4.1.2)."""
     lost = evidence.past.lost
     if (
         lost is None
@@ -36,7 +36,7 @@ def line_fell(evidence: Evidence) -> Cause | None:
 
 
 def _came_since(evidence: Evidence, lost: Loss) -> bool:
-    """Whether it was raised or taken again."""
+    """Whether the interrupt was raised or taken again after it was lost."""
     past = evidence.past
     return any(
         each is not None and each.ns > lost.stamp.ns for each in (past.taken.last, past.raised.last)
@@ -53,7 +53,7 @@ def _timer_change(evidence: Evidence, prefix: str, lost: Loss) -> str:
 
 
 def latch_lost(evidence: Evidence) -> Cause | None:
-    """What was pending was taken back, by ICPENDR or an ITS command."""
+    """The pending state was cleared by ICPENDR or an ITS command."""
     lost = evidence.past.lost
     if (
         lost is None
@@ -71,8 +71,8 @@ def latch_lost(evidence: Evidence) -> Cause | None:
 
 
 def edge_of_a_level(evidence: Evidence) -> Cause | None:
-    """Configured as edge-triggered, with a line that stays high: one interrupt at its rise, and no
-    more."""
+    """An interrupt is configured as edge-triggered, and its line stays high: it is pending once, at
+    the rising edge."""
     irq = evidence.irq
     if (
         irq is None
@@ -101,7 +101,7 @@ def edge_of_a_level(evidence: Evidence) -> Cause | None:
 
 
 def never_raised(evidence: Evidence) -> Cause | None:
-    """Its device has the line low, and always had. The devices of the board say why."""
+    """The line of the interrupt has always been low. The devices of the board give the reason."""
     if (
         not NR_PRIVATE <= evidence.intid < FIRST_LPI
         or not evidence.holds("pending")
@@ -121,8 +121,8 @@ def never_raised(evidence: Evidence) -> Cause | None:
 
 
 def served(evidence: Evidence) -> Cause | None:
-    """It has come before, and nothing is missing but its source. A latch holds one, however often
-    it was raised."""
+    """The interrupt has been taken before, and only its source is missing. A latch holds one
+    interrupt, however often it was raised."""
     past = evidence.past
     if (
         not evidence.holds("pending")

@@ -1,5 +1,5 @@
-"""Interrupts that never stop: ended again and again with the line still high, or taken and not
-acknowledged."""
+"""Rules for interrupts that never stop: ended again and again with the line still high, or taken
+without an acknowledge."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Entry, Past
 from armvirt.views.causes.evidence import Cause, Evidence, times
 
-STORM = 20  # so often taken and ended, and its line never fell: more than a FIFO of 16 entries, drained one by one
+STORM = 20  # times taken and ended without a fall of the line: more than the 16 entries of a FIFO
 SIGN_BIT = 1 << 31  # of TVAL, a signed view of 32 bits (DDI 0487 D12.2.4)
 SIGNALLED = ("PSTATE", "loaded", "list register", "highest", "virtual line")
 
 
 def storm(evidence: Evidence) -> Cause | None:
-    """A level-sensitive interrupt comes again after its end as long as its line is high (IHI 0069
+    """A level-sensitive interrupt is pending again after its end while its line is high (IHI 0069
     4.1.2)."""
     past, irq = evidence.past, evidence.irq
     if irq is None or not irq.level or past.rose is None or not inflight.line(irq):
@@ -50,7 +50,7 @@ def _timer(evidence: Evidence, past: Past) -> tuple[str, str]:
 
 
 def past_compare(evidence: Evidence, compare: Register, row: TimerRow) -> str:
-    """Why a CVAL that the guest wrote lies in the past."""
+    """Why a CVAL that the guest wrote is already reached."""
     write = evidence.write_of(compare)
     text = f"CVAL {row.cval:#x}, count {row.now:#x} ({evidence.wrote(compare)})"
     if write is not None and "TVAL" in write.what and write.value & SIGN_BIT:
@@ -75,27 +75,27 @@ def _device(evidence: Evidence) -> tuple[str, str]:
 
 
 def wire_of(evidence: Evidence) -> Wire | None:
-    """The device of the board whose line it is."""
+    """The device of the board that drives the interrupt's line."""
     return next(
         (wire for wire in evidence.machine.board.wires() if wire.intid == evidence.intid), None
     )
 
 
 def device_state(wire: Wire) -> str:
-    """What the interrupt registers of a PrimeCell say: ``UARTRIS 0x20, UARTIMSC 0x0, UARTMIS
+    """The interrupt registers of a PrimeCell as text: ``UARTRIS 0x20, UARTIMSC 0x0, UARTMIS
     0x0``."""
     values = {row.name: row.value for row in wire.device.rows()}
     return ", ".join(f"{wire.name}{each} {values[each]:#x}" for each in ("RIS", "IMSC", "MIS"))
 
 
 def unacknowledged(evidence: Evidence) -> Cause | None:
-    """An exception whose handler reads no IAR, or one that gives 1023, comes again after its
-    ERET."""
+    """The handler of an exception does not read IAR, or IAR returns 1023, so the exception is taken
+    again after ERET."""
     cpu, irq, held = evidence.cpu, evidence.irq, evidence.held
     if irq is None or cpu.entry is None or cpu.entries < STORM or not evidence.pending:
         return None
     if held is not None and held.station not in SIGNALLED:
-        return None  # the exceptions are another's
+        return None  # the exceptions are those of another interrupt
     if cpu.spurious.count >= STORM:
         return _wrong_register(evidence, irq, cpu.entry)
     read = iar(evidence, irq.group)

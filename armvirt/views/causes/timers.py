@@ -1,4 +1,5 @@
-"""Timers that do not fire: never started, another one started, or a CVAL far away by a mistake."""
+"""Rules for timers that do not fire: never started, another timer started, or a CVAL far in the
+future by mistake."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence
 from armvirt.views.causes.storms import SIGN_BIT
 
-NEAR = 8  # a CVAL that is by so much nearer to the other count was computed from that
+NEAR = 8  # a CVAL that is nearer to the other count by this factor was computed from that count
 FAR_NS = 10**9
 
 
 def never_started(evidence: Evidence) -> Cause | None:
-    """CTL.ENABLE was never 1. Another timer may have been started in its place."""
+    """CTL.ENABLE was never 1; the guest may have started another timer instead."""
     held = evidence.holds("timer")
     if held is None or not evidence.timer:
         return None
@@ -60,8 +61,8 @@ def _runs(evidence: Evidence, name: str) -> bool:
 
 
 def far_away(evidence: Evidence) -> Cause | None:
-    """CVAL is seconds or years ahead, for it was computed from another count, or by a TVAL of the
-    wrong width."""
+    """CVAL is seconds or years in the future: it was computed from another count, or by a TVAL of
+    the wrong width."""
     if not evidence.holds("timer") or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]

@@ -1,5 +1,5 @@
-"""CPUs that never get to a handler: vectors that are not there, faults for ever, a register that is
-polled in vain."""
+"""Rules for CPUs that never reach a handler: missing vectors, endless faults, polling of a register
+that does not change."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ GICC = range(memmap.GICC.base, memmap.GICC.end)
 
 
 def lost_in_vectors(evidence: Evidence) -> Cause | None:
-    """An IRQ or FIQ exception was taken, and synchronous ones followed before anything was
-    acknowledged."""
+    """An IRQ or FIQ exception was taken, and synchronous exceptions followed before an
+    acknowledge."""
     cpu = evidence.cpu
     entry, faults = cpu.entry, cpu.faults
     if entry is None or faults is None or not cpu.entries or faults.times < FAULTS:
@@ -47,8 +47,8 @@ def lost_in_vectors(evidence: Evidence) -> Cause | None:
 
 
 def not_acknowledged(evidence: Evidence) -> Cause | None:
-    """The exception was taken long ago, or the guest is stuck since, and its handler has not come
-    to IAR."""
+    """The exception was taken long ago, or the guest has been stuck since, and its handler has not
+    read IAR."""
     entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
     stuck = evidence.machine.ended == "stuck"
     if entry is None or not evidence.cpu.entries or not evidence.holds("PSTATE"):
@@ -82,14 +82,14 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
 
 
 def faults_for_ever(evidence: Evidence) -> Cause | None:
-    """The vCPU faults within its vectors, or gave up after a fault, and has done nothing with the
-    GIC since."""
+    """The vCPU faults within its vectors, or stopped after a fault, and has not accessed the GIC
+    since."""
     faults, ended = evidence.cpu.faults, evidence.machine.ended
     if faults is None or evidence.held is None:
         return None
     in_vectors = 0 <= faults.event.elr - (faults.event.target & -VECTOR_END) < VECTOR_END
     if not (in_vectors and faults.times >= FAULTS) and ended != "fail":
-        return None  # a handler may go on: of page faults and system calls there are many
+        return None  # a handler may continue: page faults and system calls are frequent
     often = f"{times(faults.times)}, last " if faults.times > 1 else ""
     where = f"{faults.stamp.ns:,} ns from {evidence.place(faults.event.elr)}"
     text = (
@@ -119,15 +119,16 @@ def _fault(evidence: Evidence, faults: Faults) -> str:
 
 
 def _system_register(evidence: Evidence, pc: int) -> str | None:
-    """The system register that the instruction at ``pc`` moves, if it is such a one."""
+    """The system register that the instruction at ``pc`` reads or writes (MRS or MSR), else
+    None."""
     word = evidence.code(pc)
     access = None if word is None else is_msr_mrs(word)
     return access and f"{'MRS' if access.is_read else 'MSR'} {name_of(access.encoding)}"
 
 
 def polls(evidence: Evidence) -> Cause | None:
-    """A driver that waits for a bit which will not change never gets to what the held station
-    misses."""
+    """The guest polls for a bit that will not change, so it never reaches the code that would
+    unblock the interrupt."""
     held = evidence.held
     if (
         held is None

@@ -1,4 +1,4 @@
-"""Who wrote a register last, or raised or took an interrupt, in words."""
+"""The last write of a register, or the last raise or acknowledge of an interrupt, as text."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from armvirt.trace.writers import (
 
 Lookup = Callable[[int], "str | None"]
 
-#: The ITS commands that decide over an LPI at a station, and what the LPI is never without one
-#: ("never mapped"; None: nothing is said).
+#: By check: the ITS commands that decide over an LPI, and the text for an LPI without any of them
+#: ("never mapped"; None: no text).
 _COMMANDS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
     "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
@@ -34,9 +34,9 @@ _COMMANDS: dict[str, tuple[tuple[str, ...], str | None]] = {
 
 
 class Written(NamedTuple):
-    """The last write of a register for a table (``short``) and with the address (``full``); ""
-    where nobody recorded it or nobody can write it. ``never``: it has its reset value. ``raised``:
-    the last write was the input of the interrupt, which rose."""
+    """The last write of a register: for a table (``short``), and with the address (``full``); "" if
+    it was not recorded, or the register cannot be written. ``never``: the register has its reset
+    value. ``raised``: the last write was a rising input of the interrupt."""
 
     short: str = ""
     full: str = ""
@@ -51,7 +51,7 @@ def place(pc: int, names: Lookup | None) -> str:
 
 
 def moment(stamp: Stamp, names: Lookup | None) -> str:
-    """``1,234 ns by gic_init+0x20``, or the address where there is no symbol."""
+    """``1,234 ns by gic_init+0x20``, or with the address if there is no symbol."""
     symbol = names(stamp.pc) if names is not None else None
     return f"{stamp.ns:,} ns by {symbol or f'{stamp.pc:#x}'}"
 
@@ -59,7 +59,7 @@ def moment(stamp: Stamp, names: Lookup | None) -> str:
 def of_finding(
     finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None
 ) -> Written:
-    """Who wrote the register of a finding about an interrupt on its way to a vCPU."""
+    """The last write of a finding's register, for an interrupt on its way to a vCPU."""
     register = finding.register
     if recorder is None or register is None:
         return Written()
@@ -71,16 +71,17 @@ def of_finding(
 
 
 def _never(recorder: LastWriters, verb: str) -> Written:
-    """A register that was never written (``verb`` is empty), an interrupt that was never raised, an
-    event that was never mapped."""
+    """The text for a register that was never written (``verb`` is empty), an interrupt that was
+    never raised, or an event that was never mapped."""
     never = f"never {verb}".rstrip()
     short = never if recorder.since is None else f"not since {recorder.since:,} ns"
     return Written(short, recorder.never(verb or "written"), not recorder.blind)
 
 
 def of_pending(past: Past, otherwise: Written) -> Written:
-    """Since when an interrupt is pending. One of which that was not heard becomes so at this
-    moment: its timer has fired, and the hypervisor is told before the next instruction."""
+    """The time since which an interrupt is pending. Without a recorded time it becomes pending
+    at this moment: its timer has fired, and the hypervisor handles this before the next
+    instruction."""
     if past.waiting is not None:
         text = f"raised at {past.waiting.ns:,} ns"
     elif past.rose is not None:
@@ -97,7 +98,7 @@ def of_pending(past: Past, otherwise: Written) -> Written:
 
 
 def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
-    """The last write of a register; of one with a bit per interrupt, of that bit."""
+    """The last write of a register; for a register with a bit per interrupt, of this bit."""
     if not register.frame:
         return recorder.system(register.cpu, register.name)
     return recorder.memory(
@@ -106,8 +107,8 @@ def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
 
 
 def describe(write: LastWrite, register: Register, names: Lookup | None, *, full: bool) -> str:
-    """``1,234 ns, gic_init+0x20: 0x100``; the register too where it is not the one that is looked
-    at."""
+    """``1,234 ns, gic_init+0x20: 0x100``; with the register's name if the write was to another
+    register."""
     symbol = names(write.pc) if names is not None else None
     where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
     if write.what == OFF:
@@ -133,8 +134,8 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 def _last(
     recorder: LastWriters, station: str, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
-    """What was done last at a station, and the verb of what was never done otherwise (None: nothing
-    is said)."""
+    """The last action for a check, and the verb for an action that never happened (None: no
+    text)."""
     if intid >= FIRST_LPI and station in _COMMANDS:
         names, verb = _COMMANDS[station]
         return recorder.commanded(intid, names), verb
@@ -147,18 +148,19 @@ def _last(
 
 
 def is_bit_of(register: Register, array: int) -> bool:
-    """Whether a register is a word of this array of bits (an offset such as `ISACTIVER`)."""
+    """Whether a register is a word of an array of bits (``array`` is an offset such as
+    `ISACTIVER`)."""
     within = register.offset % GICR_FRAME_SIZE  # GICR has the arrays in its second frame
     return register.bit >= 0 and array <= within < array + ARRAY_SIZE
 
 
 def _bank(register: Register) -> int:
-    """Registers of one address that each vCPU has of its own: all of GICC, a GICv2's private ones
-    in GICD. GICR's addresses differ."""
+    """The vCPU of a register that can be banked at one address (all of GICC, and the private
+    interrupts of a GICv2 in GICD), else ALL: the addresses of GICR differ per vCPU."""
     return register.cpu if register.frame in ("GICC", "GICD") else ALL
 
 
 def _writable(register: Register) -> bool:
-    """Only what a guest writes has a writer: no list register, no PSTATE, no RPR or HPPIR."""
+    """Whether a guest writes the register: not a list register, PSTATE, RPR or HPPIR."""
     guests = bool(register.frame) or register.name.startswith(("ICC_", "CNT"))
     return guests and not any(name in register.name for name in ("RPR", "HPPIR"))
