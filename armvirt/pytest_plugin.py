@@ -36,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect a guest by its name, or in a folder of the ini option an armvirt.toml or a guest."""
+    """Collect ``test_*.elf`` in any folder. In a folder that the ini option lists, collect
+    armvirt.toml if there is one, else each guest."""
     in_suite = file_path.parent.resolve() in {
         Path(path).resolve() for path in parent.config.getini(INI)
     }

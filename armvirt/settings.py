@@ -101,9 +101,9 @@ class Setting(NamedTuple):
     """One setting: ``parse`` reads the text (None: a switch, true or false), ``meta`` names the
     value in ``--help``.
 
-    ``argument`` is the keyword argument of `Machine` (for a `LIMIT` of `Machine.run`); a switch
-    with ``negates`` makes this argument False. ``unit`` is the unit of a number that Python code
-    gives instead of a text. ``by_guest``: a bundled guest has its own default.
+    ``argument`` is the keyword argument of `Machine`, or of `Machine.run` if ``group`` is `LIMIT`.
+    With ``negates`` the switch sets this argument to False. ``unit`` is the unit of a number that
+    Python code gives instead of a text. ``by_guest``: each bundled guest has its own default.
     """
 
     name: str

@@ -27,8 +27,8 @@ class Case:
     """One guest, ready to run. ``settings`` are arguments for `Machine`, ``limits`` for `run`.
 
     ``trace`` and ``dump_dtb`` are files to write. ``trace_hash`` is the hash that the run must
-    have, or True if the report shows the hash. ``exit_raw`` is the exit code with which the guest
-    must end, whatever the verdict (None: ``expect`` decides).
+    have, or True if the report shows the hash. ``expect`` is the verdict that the run must have. If
+    ``exit_raw`` is not None, the guest must end with this exit code instead of this verdict.
     """
 
     name: str

@@ -2,7 +2,6 @@
 
 `armvirt.trace.timeline` displays each event. This sink keeps the data that an explanation needs,
 for a run of any length: counts, first and last times, and the interrupts that are not finished.
-Stamps are those of the events.
 """
 
 from __future__ import annotations
@@ -49,11 +48,11 @@ class Loss(NamedTuple):
 class Past:
     """The history of an interrupt of one vCPU, or of an interrupt that all vCPUs share.
 
-    ``raised`` counts the events that made the interrupt pending, ``again`` those of them while it
-    was pending already. ``waiting`` is the time since which the interrupt is pending and not
-    acknowledged. ``rose`` is the time at which its line rose, if the line is high now (None: low,
-    or no line); ``taken_high`` and ``ended_high`` count since then. ``lost`` is the last loss of
-    its pending state.
+    ``raised`` counts the events that raise the interrupt, ``again`` the events of this kind that
+    came while the interrupt was pending already. ``waiting`` is the time since which the interrupt
+    is pending and not acknowledged. ``rose`` is the time at which its line rose, if the line is
+    high now (None: low, or no line); ``taken_high`` and ``ended_high`` are the numbers of
+    acknowledges and of ends since ``rose``. ``lost`` is the last loss of its pending state.
     """
 
     raised: Times = field(default_factory=Times)

@@ -25,8 +25,8 @@ STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"
 
 @dataclass(slots=True)
 class Life:
-    """One interrupt on one vCPU. A stage is None if it has not happened (yet), or not for this
-    interrupt alone."""
+    """One interrupt on one vCPU. A stage is None if it has not happened (yet), or if its event
+    belongs to another interrupt."""
 
     intid: int
     vcpu: int

@@ -299,7 +299,7 @@ def _names(value: int) -> str:
 
 
 def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
-    """The device-tree node: ``spi`` counts from 32, ``clock`` is the phandle of apb-pclk."""
+    """The device-tree node: ``spi`` is INTID - 32, ``clock`` is the phandle of apb-pclk."""
     node = Node(f"pl011@{base:x}")
     node.text("compatible", "arm,pl011", "arm,primecell")
     node.u64("reg", base, size)

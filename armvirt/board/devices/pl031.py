@@ -169,7 +169,7 @@ class Pl031(RegisterDevice):
 
 
 def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
-    """The device-tree node: ``spi`` counts from 32, ``clock`` is the phandle of apb-pclk."""
+    """The device-tree node: ``spi`` is INTID - 32, ``clock`` is the phandle of apb-pclk."""
     node = Node(f"pl031@{base:x}")
     node.text("compatible", "arm,pl031", "arm,primecell")
     node.u64("reg", base, size)

@@ -173,8 +173,8 @@ def group(case: Case) -> Finding:
 
 
 def route(case: Case) -> Finding:
-    """Check the target of the LPI: the vCPU of its collection, or of MOVALL (``lpi.home`` is the
-    current vCPU)."""
+    """Check that the LPI goes to this vCPU. ``lpi.home`` is the vCPU whose redistributor has the
+    LPI: the vCPU of its collection, or the vCPU to which MOVALL has moved it."""
     lpi = case.irq
     assert isinstance(lpi, Lpi)
     here, found = case.cpu.vcpu_id, source_of(case.its, lpi.intid)

@@ -129,7 +129,7 @@ def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
 
 def highest_pending(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
     """The interrupt in ICC_HPPIR<n>_EL1 of a loaded vCPU: pending in a list register, its group
-    enabled, with the lowest priority value, then in the lowest list register."""
+    enabled, with the lowest priority value; of equal priorities, in the lowest list register."""
     if cpu.vif is None:
         return None
     offered = [

@@ -2,9 +2,10 @@
 
 A *direct* timer uses a timer of the PE: while the vCPU is loaded, the PE's comparator has the
 guest's CTL and CVAL and an offset. The comparator's PPI goes to the host, and the host injects the
-guest's PPI, which is mapped to the physical PPI. The registers of an *emulated* timer trap, and a
-host timer takes the place of the comparator. On an nVHE host the virtual timer is direct and the
-physical one emulated; a VHE host uses the EL2 timers, so both EL1 timers are direct.
+guest's PPI, which is mapped to the physical PPI. An *emulated* timer has no timer of the
+PE: each access to its registers traps to EL2, and a host timer takes the place of the comparator.
+On an nVHE host the virtual timer is direct and the physical timer is emulated. A VHE host uses the
+EL2 timers, so both EL1 timers are direct.
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """

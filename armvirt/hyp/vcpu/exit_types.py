@@ -107,9 +107,9 @@ class NisvExit(NamedTuple):
 
 
 class DebugExit(NamedTuple):
-    """KVM_EXIT_DEBUG: a breakpoint instruction or a single step. ``hsr`` is the syndrome, ``far``
-    is the address of a watchpoint. The PC is at the breakpoint, or at the instruction after the
-    step."""
+    """KVM_EXIT_DEBUG: a breakpoint instruction or a single step. ``hsr`` is the syndrome.
+    ``far`` is always 0: KVM sets it for a watchpoint, which armvirt does not have. The PC is at the
+    breakpoint, or at the instruction after the step."""
 
     hsr: int
     far: int = 0

@@ -136,13 +136,13 @@ class Vcpu:
         the result is None).
 
         The caller writes the answer into the exit object (the data of a read, a result) and calls
-        `run` again. Other vCPUs need an ``exit_handler``. If no vCPU can ever run again, the exit
-        is a `StuckExit`.
+        `run` again. Other vCPUs need an ``exit_handler``, because `run` does not return their
+        exits. If no vCPU can ever run again, the exit is a `StuckExit`.
 
         KvmError ENOEXEC before `init`; ENXIO, EINVAL and EBUSY of `Vm.first_run` at the VM's first
-        run; EBUSY during `Host.run` (for example in an exit handler); EINTR while
-        ``immediate_exit`` is set: then only the access that the caller has answered is completed,
-        and its own exit, if any, is returned instead of EINTR.
+        run; EBUSY during `Host.run` (for example in an exit handler). While ``immediate_exit`` is
+        set, `run` completes the access that the caller has answered, and raises EINTR. If this
+        access causes another exit (its second transfer), `run` returns that exit instead.
         """
         return self.vmm.run(until)
 

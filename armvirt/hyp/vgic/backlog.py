@@ -65,7 +65,8 @@ class Backlog:
             self.work()
 
     def spend(self, entries: int) -> None:
-        """Subtract the steps for a walk over ``entries`` entries of a map."""
+        """Take a walk over ``entries`` entries of a table of the ITS from the steps that this
+        access has left: one step for `SCAN` entries."""
         self.steps -= entries // SCAN
 
     def add(self, action: str, about: Any, intids: Iterable[int]) -> None:

@@ -24,9 +24,9 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
     runs `flush.sync_all` first.
 
     Deactivating a mapped level-sensitive interrupt samples its line again, because the acknowledge
-    cleared ``line_level``. A high line makes the interrupt pending, which may wake a vCPU from WFI:
-    while the vCPU is not loaded, no comparator of a PE reports the line. (In KVM a vCPU does not
-    sleep while the output of a timer is high.)
+    cleared ``line_level``. If the line is high, the interrupt becomes pending, and this may wake a
+    vCPU from WFI: its timer is not on a PE while the vCPU is not loaded, so no comparator reports
+    the line. (In KVM a vCPU does not sleep while the output of a timer is high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
