@@ -9,8 +9,10 @@ end anywhere, so there a signal raises at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from types import FrameType
+from typing import Any
 
 from armvirt.errors import LimitError
 
@@ -32,7 +34,7 @@ class Watch:
             self.limit(seconds, spent)
         self._held = 0
         self._request: BaseException | None = None
-        self._restore: object = None
+        self._restore: Callable[[int, FrameType | None], Any] | int | None = None
 
     def __repr__(self) -> str:
         return (
@@ -99,7 +101,7 @@ class Watch:
         if self._restore is not None:
             import signal
 
-            signal.signal(signal.SIGINT, self._restore)  # type: ignore[arg-type]
+            signal.signal(signal.SIGINT, self._restore)
             self._restore = None
 
     def _ctrl_c(self, _number: int, _frame: FrameType | None) -> None:

@@ -61,9 +61,8 @@ def move(dist: Distributor, lpi: Lpi, home: int | None) -> None:
     If the LPI had no redistributor, its pending bit is read from the pending table of the new
     redistributor, provided that LPIs are enabled there.
     """
-    arrives = lpi.home is None and home is not None
-    lpi.home = home
-    if arrives and dist.cpu(home).lpis_enabled:  # type: ignore[arg-type]
+    before, lpi.home = lpi.home, home
+    if before is None and home is not None and dist.cpu(home).lpis_enabled:
         _take_pending(dist, lpi)
     _retarget(dist, lpi)
 
