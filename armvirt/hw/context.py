@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from armvirt.arch.el1 import PAR_EL1, PAR_F, PAR_PA
-from armvirt.arch.el2 import HCR_EL2, MDCR_EL2
 from armvirt.arch.insn import AT_S1E1R, IC_IALLUIS, IC_IVAU
+from armvirt.arch.named import HCR_EL2, MDCR_EL2, PAR_EL1, PAR_F, PAR_PA
 from armvirt.arch.pstate import PSTATE_SP, Vector
 from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.arch.words import MASK64

@@ -5,18 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armvirt.arch.el1 import SCTLR_EL1, SCTLR_NTWE, SCTLR_NTWI
-from armvirt.arch.el2 import (
-    HCR_E2H,
-    HCR_EL2,
-    HCR_FMO,
-    HCR_IMO,
-    HCR_TPU,
-    HCR_TWE,
-    HCR_TWI,
-    HCR_VF,
-    HCR_VI,
-)
 from armvirt.arch.esr import WfxKind, sysreg_trap, undefined, wfx
 from armvirt.arch.gic import PPI_MAINTENANCE
 from armvirt.arch.insn import (
@@ -29,6 +17,20 @@ from armvirt.arch.insn import (
     WFXT,
     WFXT_IS_WFIT,
     WFXT_MASK,
+)
+from armvirt.arch.named import (
+    HCR_E2H,
+    HCR_EL2,
+    HCR_FMO,
+    HCR_IMO,
+    HCR_TPU,
+    HCR_TWE,
+    HCR_TWI,
+    HCR_VF,
+    HCR_VI,
+    SCTLR_EL1,
+    SCTLR_NTWE,
+    SCTLR_NTWI,
 )
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.arch.timer import (

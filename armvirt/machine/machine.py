@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from armvirt.arch.el1 import VBAR_EL1
+from armvirt.arch.named import VBAR_EL1
 from armvirt.board.console import Console
 from armvirt.board.virt.board import VirtBoard
 from armvirt.errors import LimitError, UserError

@@ -19,8 +19,8 @@ from engine.bench import DATA, RAM, RAM_SIZE
 from engine.conftest import make_factory
 
 from armvirt.arch import gic as arch
-from armvirt.arch.el2 import HCR_EL2, HCR_FMO, HCR_IMO
 from armvirt.arch.gic import ListRegister
+from armvirt.arch.named import HCR_EL2, HCR_FMO, HCR_IMO
 from armvirt.arch.timer import CNTHCTL_EL2, CntHctl
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock

@@ -15,8 +15,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
-from armvirt.arch.el1 import SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1
-from armvirt.arch.el2 import HCR_EL2, MDCR_EL2, SCR_EL3, TPIDR_EL2
+from armvirt.arch.named import (
+    HCR_EL2,
+    MDCR_EL2,
+    SCR_EL3,
+    SCTLR_EL1,
+    TCR_EL1,
+    TPIDR_EL2,
+    TTBR0_EL1,
+    TTBR1_EL1,
+)
 from armvirt.arch.pstate import PSTATE_EL2_ENTRY
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.arch.timer import KCTL_BITS

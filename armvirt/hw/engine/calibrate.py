@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from armvirt.arch import stage2
-from armvirt.arch.el2 import (
+from armvirt.arch.esr import EC, build, exception_class
+from armvirt.arch.insn import hvc
+from armvirt.arch.named import (
     HCR_EL2,
     HCR_RW,
     HCR_VM,
@@ -25,8 +27,6 @@ from armvirt.arch.el2 import (
     VTCR_EL2,
     VTTBR_EL2,
 )
-from armvirt.arch.esr import EC, build, exception_class
-from armvirt.arch.insn import hvc
 from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes as C
 from collections.abc import Iterable, Iterator
 
-from armvirt.arch import el1, el2, esr, gic, insn, pstate, stage2, timer
+from armvirt.arch import esr, gic, insn, named, pstate, stage2, timer
 from armvirt.arch.esr import EC
 from armvirt.hw.engine import abi, state
 from armvirt.hw.engine.state import TYPES
@@ -26,15 +26,15 @@ STATE = (
     "INTNO_SVC",
 )  # fmt: skip
 REGISTERS = (
-    (el1, ("MDSCR_EL1", "SPSR_EL1", "SCTLR_EL1", "TCR_EL1")),
-    (el2, ("HCR_EL2", "MDCR_EL2", "HPFAR_EL2", "TPIDR_EL2")),
+    (named, ("MDSCR_EL1", "SPSR_EL1", "SCTLR_EL1", "TCR_EL1")),
+    (named, ("HCR_EL2", "MDCR_EL2", "HPFAR_EL2", "TPIDR_EL2")),
     (timer, ("CNTKCTL_EL1", "CNTPCT_EL0", "CNTVCT_EL0")),
     (insn, ("XZR", "DC_CVAU", "IC_IVAU", "IC_IALLU", "IC_IALLUIS")),
 )
 ICC = ("PMR", "IAR0", "EOIR0", "HPPIR0", "DIR", "RPR", "IAR1", "EOIR1", "HPPIR1")
 MASKS = (
-    (el1, ("MDSCR_SS", "SCTLR_E0E", "SCTLR_EE")),
-    (el2, ("HCR_VI", "HCR_VF", "MDCR_TDE", "MDCR_TDA")),
+    (named, ("MDSCR_SS", "SCTLR_E0E", "SCTLR_EE")),
+    (named, ("HCR_VI", "HCR_VF", "MDCR_TDE", "MDCR_TDA")),
     (
         pstate,
         (

@@ -13,8 +13,6 @@ import weakref
 from collections.abc import Callable
 
 from armvirt.arch.decode import is_msr_mrs, tlbi_address, tlbi_asid
-from armvirt.arch.el1 import MDSCR_EL1, MDSCR_SS, SCTLR_E0E, SCTLR_EE, SCTLR_EL1, SPSR_EL1, TCR_EL1
-from armvirt.arch.el2 import HCR_EL2, HCR_VF, HCR_VI, HPFAR_EL2, MDCR_EL2, MDCR_TDA, MDCR_TDE
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import (
     ACCESS_FIELDS,
@@ -55,6 +53,22 @@ from armvirt.arch.insn import (
     XZR,
     YIELD,
     unmasks_interrupts,
+)
+from armvirt.arch.named import (
+    HCR_EL2,
+    HCR_VF,
+    HCR_VI,
+    HPFAR_EL2,
+    MDCR_EL2,
+    MDCR_TDA,
+    MDCR_TDE,
+    MDSCR_EL1,
+    MDSCR_SS,
+    SCTLR_E0E,
+    SCTLR_EE,
+    SCTLR_EL1,
+    SPSR_EL1,
+    TCR_EL1,
 )
 from armvirt.arch.pstate import (
     PSTATE_DAIF,

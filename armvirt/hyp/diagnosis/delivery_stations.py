@@ -6,8 +6,8 @@ EL2 and the hardware execute these steps. The guest sees only whether the interr
 
 from __future__ import annotations
 
-from armvirt.arch.el2 import HCR_VF, HCR_VI
 from armvirt.arch.gic import HCR_EN, LR_PENDING, ListRegister
+from armvirt.arch.named import HCR_VF, HCR_VI
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I, Vector, vector_offset
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis.finding import Finding, Register, Write

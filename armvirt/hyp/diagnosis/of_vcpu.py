@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from armvirt.arch.el1 import VBAR_EL1
+from armvirt.arch.named import VBAR_EL1
 from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.errors import KvmError
 from armvirt.hyp.diagnosis import trace as diagnose

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.el1 import ESR_EL1
 from armvirt.arch.esr import describe
+from armvirt.arch.named import ESR_EL1
 from armvirt.hw.clock import NEVER
 from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.runnable import Request, Runnable

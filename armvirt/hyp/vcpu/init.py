@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from armvirt.arch.el1 import SCTLR_EE, SCTLR_KVM_RESET
+from armvirt.arch.named import SCTLR_EE, SCTLR_KVM_RESET
 from armvirt.arch.pstate import PSTATE_EL1_ENTRY
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.errors import KvmError

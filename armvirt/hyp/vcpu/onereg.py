@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.el1 import (
+from armvirt.arch.named import (
     CCSIDR_EL1,
     CLIDR_EL1,
     CSSELR_EL1,

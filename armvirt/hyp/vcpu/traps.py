@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from armvirt.arch.el1 import PMUSERENR_EL0, PMUSERENR_EN
-from armvirt.arch.el2 import (
+from armvirt.arch.named import (
     HCR_AMO,
     HCR_E2H,
     HCR_EL2,
@@ -20,6 +19,8 @@ from armvirt.arch.el2 import (
     MDCR_TDE,
     MDCR_TPM,
     MDCR_TPMCR,
+    PMUSERENR_EL0,
+    PMUSERENR_EN,
 )
 from armvirt.hw.pe import Pe
 

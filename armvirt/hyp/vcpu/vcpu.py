@@ -11,8 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from armvirt.arch import stage2
-from armvirt.arch.el1 import MIDR_EL1
-from armvirt.arch.el2 import VMPIDR_EL2, VPIDR_EL2, VTCR_EL2, VTTBR_EL2
+from armvirt.arch.named import MIDR_EL1, VMPIDR_EL2, VPIDR_EL2, VTCR_EL2, VTTBR_EL2
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.errors import KvmError
 from armvirt.events import Schedule, Stamp

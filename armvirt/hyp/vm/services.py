@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from armvirt.arch.el1 import SCTLR_EE, SCTLR_EL1
+from armvirt.arch.named import SCTLR_EE, SCTLR_EL1
 from armvirt.arch.psci import SmcccFunction
 from armvirt.hw.clock import Clock
 from armvirt.hyp.firmware import ptp, pvtime

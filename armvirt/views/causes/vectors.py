@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from armvirt.arch import esr as syndrome
 from armvirt.arch.decode import is_msr_mrs
-from armvirt.arch.el1 import FAR_EL1, VBAR_EL1
 from armvirt.arch.esr import EC
+from armvirt.arch.named import FAR_EL1, VBAR_EL1
 from armvirt.arch.pstate import VECTOR_END
 from armvirt.arch.sysregs import name_of
 from armvirt.board.virt import memmap
