@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from armvirt import __version__
 from armvirt.cli import printing
-from armvirt.cli.options import COMMANDS, build_parser
 from armvirt.cli.printing import OutputError
 from armvirt.errors import ArmvirtError, LimitError, UserError, lack_of
 
@@ -82,6 +81,9 @@ def _dispatch(words: list[str], own: bool) -> int:
 def _execute(words: list[str], own: bool, taken: Signals) -> int:
     """Parse and run one command. The limit of host time counts from the start of the process:
     loading is included."""
+    # Imported after `main` has set the threshold of the collector, and while signals are handled.
+    from armvirt.cli.options import COMMANDS, build_parser
+
     parser = build_parser(__version__, words)
     arguments = _parsed(parser, words)
     if arguments.command is None:
@@ -102,6 +104,7 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
         return arguments
     except UserError:
         from armvirt.cli import qemu
+        from armvirt.cli.options import COMMANDS
 
         if (said := qemu.answer(words, [command.name for command in COMMANDS])) is not None:
             raise UserError(said) from None

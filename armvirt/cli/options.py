@@ -27,6 +27,14 @@ class Option(NamedTuple):
     help: str
     default: Any = None
 
+    @property
+    def dest(self) -> str:
+        """The attribute of the parsed arguments that has the value."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+
+HELP = ("-h", "--help")
+
 
 def _option(setting: Setting) -> Option:
     # argparse would parse a default that is a text, in every run. So None stands for it, and
@@ -257,28 +265,37 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
 def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
     """The parser of the whole command line.
 
-    With ``words``, the words of the command line, the parser has only the options of the commands
-    in ``words``: making all options takes longer than the run of a small guest.
+    With ``words``, the words of the command line, the parser has only the command and the options
+    in ``words``, and the defaults of the other options: making all options takes longer than the
+    run of a small guest.
     """
     parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.")
     parser.add_argument("--version", action="version", version=f"armvirt {version}")
     subparsers = parser.add_subparsers(
         prog="armvirt", dest="command", metavar="COMMAND", parser_class=Parser
     )
-    for command in COMMANDS:
+    first = words[0] if words else ""
+    for command in [each for each in COMMANDS if each.name == first] or COMMANDS:
         sub = subparsers.add_parser(command.name, help=command.help, description=command.help)
         if words is None or command.name in words:
-            _fill(sub, command)
+            _fill(sub, command, words)
     return parser
 
 
-def _fill(parser: Parser, command: Command) -> None:
+def _fill(parser: Parser, command: Command, words: Sequence[str] | None) -> None:
+    """Add the arguments of ``command``; with ``words``, only the options that occur there."""
     if command.positional:
         name, nargs, text = command.positional
         parser.add_argument(
             name, nargs=nargs, metavar=name.upper() if nargs == "?" else "PATH", help=text
         )
-    for option in (*command.options, DEBUG):
+    options = (*command.options, DEBUG)
+    if words is not None and not any(word.startswith(HELP) for word in words):
+        named = {word.partition("=")[0] for word in words}
+        parser.set_defaults(**{option.dest: option.default for option in options})
+        # A value can be joined to an option with one hyphen: -j4.
+        options = tuple(each for each in options if each.flag in named or each.flag[1] != "-")
+    for option in options:
         _add(parser, option)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from armvirt import events
-from armvirt.cli.options import COMMANDS, build_parser, settings
+from armvirt.cli.options import COMMANDS, Parser, build_parser, settings
 from armvirt.errors import UserError
 from armvirt.settings import DEFAULTS, SETTINGS
 
@@ -89,6 +89,50 @@ def test_complaints_are_one_line(words: list[str], problem: str) -> None:
         parse("run", "guest", *words)
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+LINES = (
+    "run hello",
+    "run hello --gic 2 --mem=1G --vhe --append=-- --trace-hash",
+    "run --bios u-boot.bin --append --vhe",
+    "run --append x hello --cntvoff -1",
+    "trace hello --trace t.jsonl --rows 5 --plain",
+    "explain hello --intid vtimer --at 1ms",
+    "gic hello --all --no-its",
+    "migrate-test hello --at 1ms",
+    "test a b -j4 --junit=j.xml",
+    "test -j 4 run",
+    "list --json",
+    "doctor",
+    "",
+    "run --help",
+    "test -h",
+    "--version",
+    "hello",
+    "hello run --gic 2",
+    "--gic 2 run hello",
+    "run hello --gic 4",
+    "run hello --max-in 1",
+    "run hello --j 4",
+    "run hello --cpu",
+    "run hello -v",
+    "test -jx a",
+    "test",
+)
+
+
+@pytest.mark.parametrize("words", LINES)
+def test_the_parser_of_one_command_line_reads_it_like_the_whole_parser(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(parser: Parser) -> tuple[object, str]:
+        try:
+            outcome: object = vars(parser.parse_args(words.split()))
+        except (UserError, SystemExit) as error:
+            outcome = repr(error)
+        return outcome, capsys.readouterr().out
+
+    assert read(build_parser("0", words.split())) == read(build_parser("0"))
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])

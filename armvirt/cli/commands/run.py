@@ -13,10 +13,10 @@ from armvirt.cli import printing, session
 from armvirt.cli.outputs import STANDARD_OUTPUT, open_text, write_bytes
 from armvirt.cli.terminal import Reader, piped_input, raw_mode
 from armvirt.errors import LimitError, UserError
-from armvirt.trace.files import TraceFile
 
 if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
+    from armvirt.trace.files import TraceFile
 
 LEFT = 130  # the user at the terminal ended the run
 
@@ -25,10 +25,10 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run the guest; returns the exit status."""
     if arguments.pace and arguments.no_pace:
         raise UserError("--pace and --no-pace exclude each other; give one")
-    trace = TraceFile(arguments.trace)
+    trace = _trace_file(arguments)
     machine = session.build_machine(
         arguments,
-        sinks=trace.sinks,
+        sinks=trace.sinks if trace else (),
         pace=_pace(arguments),
         trace_hash=arguments.trace_hash,
     )
@@ -51,6 +51,14 @@ def execute(arguments: argparse.Namespace) -> int:
             )
         printing.line(result.trace_hash)
     return _status(arguments, result)
+
+
+def _trace_file(arguments: argparse.Namespace) -> TraceFile | None:
+    if arguments.trace is None:
+        return None
+    from armvirt.trace.files import TraceFile  # most runs write no trace
+
+    return TraceFile(arguments.trace)
 
 
 def _interactive(arguments: argparse.Namespace) -> bool:
@@ -76,7 +84,7 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
     return result.exit_status
 
 
-def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile) -> Result | None:
+def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile | None) -> Result | None:
     """The run itself, in the contexts that it needs (terminal, trace); None if the user ended the
     run."""
     # With a trace on standard output, only the trace is printed there.
@@ -84,8 +92,9 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile) -> R
         printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
     )
     with ExitStack() as stack:
-        about = {"armvirt": __version__, "guest": arguments.guest or ""}
-        stack.enter_context(trace.writing(open_text, **about))
+        if trace is not None:
+            about = {"armvirt": __version__, "guest": arguments.guest or ""}
+            stack.enter_context(trace.writing(open_text, **about))
         if not _interactive(arguments):
             if not arguments.script and (data := piped_input()):
                 machine.console.feed(data)
