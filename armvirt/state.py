@@ -1,12 +1,13 @@
 """Saved state: plain data with a version, and the protocol of an object with such state.
 
 An object with parts has one table of them, by name: `states_of` saves the table, `load_states`
-loads it. Every package may import this module.
+loads it. An object with plain values has one table of the attributes: `fields_of` saves the values,
+`load_fields` loads them. Every package may import this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from armvirt.errors import UserError
@@ -38,6 +39,20 @@ def checked(state: State, what: str, version: int) -> State:
             "save it again with this armvirt"
         )
     return state
+
+
+def fields_of(source: object, names: Iterable[str]) -> State:
+    """The values of attributes, by name: numbers, booleans, texts, None; a list is copied."""
+    values = {name: getattr(source, name) for name in names}
+    return {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def load_fields(target: object, names: Iterable[str], state: State) -> None:
+    """Set attributes to the values that `fields_of` returned. KeyError for a name that ``state``
+    does not have."""
+    for name in names:
+        value = state[name]
+        setattr(target, name, list(value) if isinstance(value, list) else value)
 
 
 def states_of(parts: Mapping[str, Stateful]) -> State:

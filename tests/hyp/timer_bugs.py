@@ -87,8 +87,8 @@ BUGS = (
     Bug("level-not-retracted", f"{CONTEXT}:ArchTimerVmData._move", "timer.offset_changed()", "pass"),
     Bug(
         "flag-of-the-offset-not-restored", f"{CONTEXT}:ArchTimerVmData.load",
-        'bool(state["counter_offset_set"])',
-        "False",
+        "load_fields(self, self.SAVED, state)",
+        "load_fields(self, self.SAVED[:2], state)",
     ),
     Bug(
         "vcpu-offset-ignored", f"{CONTEXT}:ArchTimerOffset.value",

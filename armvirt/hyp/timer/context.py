@@ -16,7 +16,7 @@ from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.hw.timer import PTIMER, VTIMER, SystemCounter
 from armvirt.hyp.host.hrtimer import HrTimer
-from armvirt.state import State, checked
+from armvirt.state import State, checked, fields_of, load_fields
 
 if TYPE_CHECKING:
     from armvirt.hyp.timer.arch_timer import ArchTimer
@@ -157,6 +157,8 @@ class ArchTimerVmData:
     ``cntpoff``: a VHE host has FEAT_ECV_POFF.
     """
 
+    SAVED = ("voffset", "poffset", "counter_offset_set")
+
     def __init__(
         self,
         counter: SystemCounter,
@@ -231,22 +233,18 @@ class ArchTimerVmData:
     def state(self) -> dict[str, object]:
         return {
             "version": STATE_VERSION,
-            "voffset": self.voffset,
-            "poffset": self.poffset,
+            **fields_of(self, self.SAVED),
             "ppi": {TIMER_NAMES[t]: intid for t, intid in self.ppi.items()},
-            "counter_offset_set": self.counter_offset_set,
         }
 
     def load(self, state: State) -> None:
         """Restore `state`, before the state of the vCPUs' timers, which use the offsets."""
         checked(state, "ArchTimerVmData", STATE_VERSION)
-        voffset, poffset, ppi = state["voffset"], state["poffset"], state["ppi"]
-        assert isinstance(voffset, int) and isinstance(poffset, int) and isinstance(ppi, dict)
-        self.voffset, self.poffset = voffset, poffset
+        load_fields(self, self.SAVED, state)
+        ppi = state["ppi"]
         self.ppi = {
             timer_id: ppi.get(name, DEFAULT_PPI[timer_id]) for timer_id, name in TIMER_NAMES.items()
         }
-        self.counter_offset_set = bool(state["counter_offset_set"])
 
 
 class ArchTimerOffset:

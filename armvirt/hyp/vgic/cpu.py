@@ -33,6 +33,14 @@ class VgicCpu:
     ``pendbaser`` is GICR_PENDBASER. ``redist_base`` is the address of the redistributor.
     """
 
+    #: The attributes that are saved: plain values, then lists of interrupts, which are saved as
+    #: INTIDs. `armvirt.hyp.vgic.state` also saves ``private`` and the active priorities, and
+    #: computes ``mapped``.
+    SAVED = (
+        "vcpu_id", "num_pri_bits", "vmcr", "groups", "running_before", "dirty", "used", "lpis_enabled", "lpis_wanted",
+        "invalidate_wanted", "pendbaser",
+    )  # fmt: skip
+    SAVED_LISTS = ("ap_list", "resident", "outside", "cleared")
     __slots__ = (
         "_vmcr", "ap0r", "ap1r", "ap_list", "cleared", "dirty", "groups", "invalidate_wanted", "lpis_enabled",
         "lpis_wanted", "mapped", "model", "mpidr",
@@ -134,33 +142,3 @@ class VgicCpu:
         self.active_priorities(group)[index] = value
         if self.vif is not None:
             self.vif.update()
-
-    def state(self) -> dict[str, object]:
-        """The state as plain data; lists of interrupts are INTIDs in order."""
-        vif = self.vif
-        return {
-            "vcpu_id": self.vcpu_id,
-            "vmcr": self.vmcr,
-            "num_pri_bits": self.num_pri_bits,
-            "ap0r": _padded(vif.ap0r if vif else self.ap0r),
-            "ap1r": _padded(vif.ap1r if vif else self.ap1r),
-            "private": [irq.state() for irq in self.private],
-            "ap_list": [irq.intid for irq in self.ap_list],
-            "resident": [irq.intid for irq in self.resident],
-            "outside": [irq.intid for irq in self.outside],
-            "groups": self.groups,
-            "running_before": list(self.running_before),
-            "cleared": [irq.intid for irq in self.cleared],
-            "dirty": self.dirty,
-            "used": self.used,
-            "lpis_enabled": self.lpis_enabled,
-            "lpis_wanted": self.lpis_wanted,
-            "invalidate_wanted": self.invalidate_wanted,
-            "pendbaser": self.pendbaser,
-        }
-
-
-def _padded(registers: list[int]) -> list[int]:
-    """Pad to the four active-priority registers of the architecture; registers that do not exist
-    are 0."""
-    return registers + [0] * (APRS - len(registers))

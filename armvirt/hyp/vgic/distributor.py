@@ -38,6 +38,10 @@ class Distributor:
     ``num_pri_bits`` are the priority bits of the host's ICH_VTR_EL2.
     """
 
+    #: The attributes that are saved and restored, and those that have to be equal before a restore.
+    SAVED = ("ready", "enables", "revision", "v2_groups_user_writable", "propbaser")
+    SHAPE = ("model", "initialized", "nr_irqs")
+
     def __init__(
         self, bus: EventBus, vm: VgicCallbacks, model: int = 3, num_pri_bits: int = 5
     ) -> None:

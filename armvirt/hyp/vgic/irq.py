@@ -4,27 +4,16 @@ an injection changes it."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from armvirt.arch.gic import is_ppi, is_sgi
-from armvirt.state import State
+from armvirt.state import State, fields_of, load_fields
 
 #: KVM implements five priority bits (VGIC_PRI_BITS); the low bits of a priority byte read as zero.
 PRIORITY_MASK = 0xF8
 UNKNOWN_SENDER = 0xFF
 """`VgicIrq.active_source` of a GICv2 SGI that user space made active: no register has the
 sender."""
-
-_FLAGS = ("pending_latch", "line_level", "active", "enabled", "hw", "level", "any_cpu", "offered")
-_NUMBERS = (
-    "hwintid",
-    "mpidr",
-    "priority",
-    "group",
-    "running",
-    "targets",
-    "source",
-    "active_source",
-)
 
 
 class VgicIrq:
@@ -52,6 +41,10 @@ class VgicIrq:
     ``get_input_level`` map the interrupt to a host interrupt.
     """
 
+    SAVED: ClassVar[tuple[str, ...]] = (
+        "intid", "target", "acked", "pending_latch", "line_level", "active", "enabled", "hw", "level", "any_cpu",
+        "offered", "hwintid", "mpidr", "priority", "group", "running", "targets", "source", "active_source",
+    )  # fmt: skip
     __slots__ = (
         "acked", "active", "active_source", "any_cpu", "carries_cpuid", "enabled", "get_input_level", "group", "hw",
         "hwintid", "intid", "level", "line_level", "lr", "mpidr", "offered", "owner", "pending_latch", "priority",
@@ -108,22 +101,15 @@ class VgicIrq:
         return self.line_level
 
     def state(self) -> dict[str, object]:
-        """The configuration, routing and state as plain data. `VgicCpu.state` has the place of the
-        interrupt (its ap_list and list register)."""
-        saved: dict[str, object] = {name: getattr(self, name) for name in (*_FLAGS, *_NUMBERS)}
-        return {"intid": self.intid, "target": self.target, "acked": self.acked, **saved}
+        """The attributes of ``SAVED``: configuration, routing and state. The state of the vCPU has
+        the place of the interrupt (ap_list and list register)."""
+        return fields_of(self, self.SAVED)
 
     def load(self, state: State) -> None:
-        """Restore `state`, with ``hw``; the owner sets ``get_input_level`` again."""
-        for name in (*_FLAGS, *_NUMBERS):
-            setattr(self, name, state[name])
-        target, acked = state["target"], state["acked"]
-        assert target is None or isinstance(target, int)
-        assert acked is None or isinstance(acked, int)
-        self.target, self.acked, self.vcpu, self.lr = target, acked, None, -1
-
-
-_LPI_SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
+        """Restore `state`, with ``hw``; the owner sets ``get_input_level`` again, and the load of
+        the vCPU sets the place of the interrupt."""
+        load_fields(self, self.SAVED, state)
+        self.vcpu, self.lr = None, -1
 
 
 class Lpi(VgicIrq):
@@ -132,24 +118,16 @@ class Lpi(VgicIrq):
 
     ``home`` is the vCPU whose redistributor holds the LPI, None if its collection is not mapped.
     ``target`` equals ``home`` if LPIs are enabled on that redistributor, else None. ``references``
-    counts the events.
+    counts the events. Neither is saved: `armvirt.hyp.vgic.its.its.load_all` computes both.
     """
 
+    SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
     __slots__ = ("home", "references")
 
     def __init__(self, intid: int) -> None:
         super().__init__(intid, None)
         self.home: int | None = None
         self.references = 0
-
-    def state(self) -> dict[str, object]:
-        """The fields in which LPIs differ. The state of the ITSs has ``references``; ``target`` is
-        computed from the state of the redistributors."""
-        return {name: getattr(self, name) for name in _LPI_SAVED}
-
-    def load(self, state: State) -> None:
-        for name in _LPI_SAVED:
-            setattr(self, name, state[name])
 
 
 def target_oracle(irq: VgicIrq, enables: int) -> int | None:

@@ -1,18 +1,21 @@
 """The vGIC's state as plain data: save, check and restore.
 
-Interrupts in list registers are saved as INTIDs; the state of the PE has the list register values.
-Addresses, owners and host interrupts (the wiring) are not saved.
+The tables ``SAVED`` of `Distributor`, `VgicCpu`, `VgicIrq`, `Lpi` and `Its` name the attributes that
+are saved as they are; this module saves and restores the rest. Interrupts on the lists of a vCPU are
+saved as INTIDs; the state of the PE has the list register values. Addresses, owners and host
+interrupts (the wiring) are not saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_SPI
-from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.hyp.vgic.cpu import APRS, VgicCpu
 from armvirt.hyp.vgic.distributor import Distributor
-from armvirt.state import State, checked
+from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.state import State, checked, fields_of, load_fields
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its
@@ -24,16 +27,9 @@ def save(dist: Distributor, its: Sequence[Its]) -> State:
     """The state that the guest can observe, as plain data."""
     return {
         "version": STATE_VERSION,
-        "model": dist.model,
-        "initialized": dist.initialized,
-        "ready": dist.ready,
-        "enables": dist.enables,
-        "revision": dist.revision,
-        "v2_groups_user_writable": dist.v2_groups_user_writable,
-        "nr_irqs": dist.nr_irqs,
-        "cpus": [cpu.state() for cpu in dist.cpus()],
+        **fields_of(dist, (*dist.SHAPE, *dist.SAVED)),
+        "cpus": [_save_cpu(cpu) for cpu in dist.cpus()],
         "spis": [irq.state() for irq in dist.spis(FIRST_SPI, dist.nr_spis)],
-        "propbaser": dist.propbaser,
         "lpis": [lpi.state() for lpi in dist.lpis.values()],
         "its": [each.state() for each in its],
         "backlog": dist.backlog.state(),
@@ -58,11 +54,9 @@ def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
 def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
     """Restore what `save` returned. The caller runs `check_shape` first. LPIs are restored before
     the lists that contain their INTIDs."""
-    dist.ready, dist.enables, dist.revision = saved["ready"], saved["enables"], saved["revision"]
-    dist.v2_groups_user_writable = saved["v2_groups_user_writable"]
+    load_fields(dist, dist.SAVED, saved)
     spis = dist.spis(FIRST_SPI, dist.nr_spis)
-    for irq, one in zip(spis, saved["spis"], strict=True):
-        irq.load(one)
+    _load_irqs(spis, saved["spis"])
     dist.any_cpu = {irq for irq in spis if irq.any_cpu}
     dist.backlog.load(saved["backlog"])
     if its:
@@ -74,20 +68,38 @@ def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
     dist.stray_active = {irq for irq in spis if irq.active and irq.vcpu is None}
 
 
+def _save_cpu(cpu: VgicCpu) -> State:
+    """The state of one vCPU; lists of interrupts are INTIDs in order."""
+    return {
+        **fields_of(cpu, cpu.SAVED),
+        "ap0r": _padded(cpu.active_priorities(0)),
+        "ap1r": _padded(cpu.active_priorities(1)),
+        "private": [irq.state() for irq in cpu.private],
+        **{name: [irq.intid for irq in getattr(cpu, name)] for name in cpu.SAVED_LISTS},
+    }
+
+
 def _load_cpu(dist: Distributor, cpu: VgicCpu, saved: State) -> None:
-    for irq, private in zip(cpu.private, saved["private"], strict=True):
-        irq.load(private)
+    """Restore one vCPU; ``mapped`` and the place of each interrupt follow from the lists."""
+    _load_irqs(cpu.private, saved["private"])
     cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
-    cpu.num_pri_bits, cpu.vmcr = saved["num_pri_bits"], saved["vmcr"]
-    for name in ("resident", "outside", "cleared"):
+    load_fields(cpu, cpu.SAVED, saved)
+    for name in cpu.SAVED_LISTS:
         setattr(cpu, name, [dist.irq(cpu.vcpu_id, intid) for intid in saved[name]])
-    cpu.ap_list = dict.fromkeys(dist.irq(cpu.vcpu_id, intid) for intid in saved["ap_list"])
+    cpu.ap_list = dict.fromkeys(cpu.ap_list)
     for irq in cpu.ap_list:
         irq.vcpu = cpu.vcpu_id
     for index, irq in enumerate(cpu.resident):
         irq.lr = index
-    cpu.mapped = [irq for irq in cpu.resident if irq.hw and irq.level]
-    cpu.groups, cpu.running_before = saved["groups"], list(saved["running_before"])
-    cpu.lpis_enabled, cpu.pendbaser = saved["lpis_enabled"], saved["pendbaser"]
-    cpu.lpis_wanted, cpu.invalidate_wanted = saved["lpis_wanted"], saved["invalidate_wanted"]
-    cpu.dirty, cpu.used = saved["dirty"], saved["used"]
+    cpu.mapped = [irq for irq in cpu.resident if irq.mapped_level]
+
+
+def _load_irqs(irqs: Iterable[VgicIrq], saved: Iterable[State]) -> None:
+    for irq, one in zip(irqs, saved, strict=True):
+        irq.load(one)
+
+
+def _padded(registers: list[int]) -> list[int]:
+    """Pad to the four active-priority registers of the architecture; registers that do not exist
+    are 0."""
+    return registers + [0] * (APRS - len(registers))

@@ -18,7 +18,7 @@ from armvirt.hyp.vgic import lpi as lpis
 from armvirt.hyp.vgic.backlog import RELEASE
 from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import Lpi
-from armvirt.state import State, checked
+from armvirt.state import State, checked, fields_of, load_fields
 
 STATE_VERSION = 1
 
@@ -69,6 +69,8 @@ class Its:
     command at GITS_CREADR was executed, and its job may be under way.
     """
 
+    #: The attributes that are saved as they are; `state` also has the maps.
+    SAVED = ("abi_revision", "enabled", "cbaser", "creadr", "executed", "cwriter", "baser")
     __slots__ = (
         "abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "dist",
         "enabled", "events", "executed",
@@ -261,13 +263,7 @@ class Its:
         """Registers and maps as plain data; `armvirt.hyp.vgic.state` saves the LPIs."""
         return {
             "version": STATE_VERSION,
-            "abi_revision": self.abi_revision,
-            "enabled": self.enabled,
-            "cbaser": self.cbaser,
-            "creadr": self.creadr,
-            "executed": self.executed,
-            "cwriter": self.cwriter,
-            "baser": list(self.baser),
+            **fields_of(self, self.SAVED),
             "collections": [[c.icid, c.target] for c in self.collections.values()],
             "devices": [
                 [d.device_id, d.itt, d.event_bits, _events(d)] for d in self.devices.values()
@@ -277,17 +273,7 @@ class Its:
     def load(self, state: State) -> None:
         """Restore `state`; `load_all` has created the LPIs without references."""
         checked(state, "Its", STATE_VERSION)
-        self.abi_revision, self.enabled, self.cbaser = (
-            state["abi_revision"],
-            state["enabled"],
-            state["cbaser"],
-        )
-        self.creadr, self.cwriter, self.baser = (
-            state["creadr"],
-            state["cwriter"],
-            list(state["baser"]),
-        )
-        self.executed = state["executed"]
+        load_fields(self, self.SAVED, state)
         self.collections = {icid: Collection(icid, target) for icid, target in state["collections"]}
         self.devices, self.events = {}, 0
         for device_id, itt, bits, events in state["devices"]:
@@ -315,9 +301,9 @@ def enable_lpis(dist: Distributor) -> None:
 
 def load_all(dist: Distributor, all_its: Sequence[Its], state: dict[str, Any]) -> None:
     """Restore LPIs and ITSs from the state of a vGIC. `armvirt.hyp.vgic.state` restores
-    redistributors, ap_lists and the backlog."""
+    GICR_PROPBASER, redistributors, ap_lists and the backlog."""
     enabled = {cpu["vcpu_id"]: cpu["lpis_enabled"] for cpu in state["cpus"]}
-    dist.propbaser, dist.lpis = state["propbaser"], {}
+    dist.lpis = {}
     for saved in state["lpis"]:
         lpi = dist.lpis[saved["intid"]] = Lpi(saved["intid"])
         lpi.load(saved)
