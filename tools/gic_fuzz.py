@@ -398,7 +398,7 @@ class Fuzzer:
         """Law: IAR gives what HPPIR shows if the interface signals it, and the spurious value
         otherwise."""
         vif = self.vifs[self.pe_of[vcpu]]
-        if vif.hcr & (arch.HCR_TALL0 | arch.HCR_TALL1):
+        if vif.hcr & (arch.ICH_HCR_TALL0 | arch.ICH_HCR_TALL1):
             return
         signalled = vif.virq if iar == IAR1 else vif.vfiq
         shown = self._icc(vcpu, HPPIR[iar], False, 0)

@@ -17,11 +17,11 @@ from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
     FIRST_LPI,
     FIRST_SPECIAL,
-    HCR_EN,
-    HCR_EOICOUNT_MASK,
-    HCR_EOICOUNT_SHIFT,
-    HCR_MAINTENANCE_ENABLES,
     ICC_REGISTERS,
+    ICH_HCR_EN,
+    ICH_HCR_EOICOUNT_MASK,
+    ICH_HCR_EOICOUNT_SHIFT,
+    ICH_HCR_MAINTENANCE_ENABLES,
     ICH_REGISTERS,
     IDLE_PRIORITY,
     INTID_MASK,
@@ -144,7 +144,7 @@ class VirtualCpuInterface:
         ``waiting`` is not a register of an Arm CPU: it holds the physical interrupts (bit n: INTID
         n) that EL2 has for the guest but could not put into a list register, see `waits`.
         """
-        self.hcr, self.waiting = hcr & arch.HCR_WRITABLE, waiting
+        self.hcr, self.waiting = hcr & arch.ICH_HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
         lrs = [value & (hw if value & LR_HW else software) for value in list_registers]
         self.lr[:] = lrs + [0] * (len(self.lr) - len(lrs))
@@ -206,7 +206,7 @@ class VirtualCpuInterface:
         implemented, or is read-only."""
         kind, index = _ICH[encoding]
         if kind == "hcr":
-            self.hcr = value & arch.HCR_WRITABLE
+            self.hcr = value & arch.ICH_HCR_WRITABLE
         elif kind == "vmcr":
             self._set_vmcr(value)
         elif kind in ("lr", "ap0r", "ap1r"):
@@ -259,13 +259,13 @@ class VirtualCpuInterface:
         pending = any(lr & LR_STATE == LR_PENDING for lr in self.lr)
         causes = (
             (self.eisr != 0, arch.MISR_EOI),
-            (hcr & arch.HCR_UIE and in_use <= 1, arch.MISR_U),
-            (hcr & arch.HCR_LRENPIE and hcr >> HCR_EOICOUNT_SHIFT, arch.MISR_LRENP),
-            (hcr & arch.HCR_NPIE and not pending, arch.MISR_NP),
-            (hcr & arch.HCR_VGRP0EIE and vmcr & VMCR_VENG0, arch.MISR_VGRP0E),
-            (hcr & arch.HCR_VGRP0DIE and not vmcr & VMCR_VENG0, arch.MISR_VGRP0D),
-            (hcr & arch.HCR_VGRP1EIE and vmcr & VMCR_VENG1, arch.MISR_VGRP1E),
-            (hcr & arch.HCR_VGRP1DIE and not vmcr & VMCR_VENG1, arch.MISR_VGRP1D),
+            (hcr & arch.ICH_HCR_UIE and in_use <= 1, arch.MISR_U),
+            (hcr & arch.ICH_HCR_LRENPIE and hcr >> ICH_HCR_EOICOUNT_SHIFT, arch.MISR_LRENP),
+            (hcr & arch.ICH_HCR_NPIE and not pending, arch.MISR_NP),
+            (hcr & arch.ICH_HCR_VGRP0EIE and vmcr & VMCR_VENG0, arch.MISR_VGRP0E),
+            (hcr & arch.ICH_HCR_VGRP0DIE and not vmcr & VMCR_VENG0, arch.MISR_VGRP0D),
+            (hcr & arch.ICH_HCR_VGRP1EIE and vmcr & VMCR_VENG1, arch.MISR_VGRP1E),
+            (hcr & arch.ICH_HCR_VGRP1DIE and not vmcr & VMCR_VENG1, arch.MISR_VGRP1D),
         )
         return sum(bit for cause, bit in causes if cause)
 
@@ -295,10 +295,12 @@ class VirtualCpuInterface:
             elif not state and lr & LR_EOI and not lr & LR_HW:
                 eoi = True
         self._candidate = best
-        self._signalled = signalled = best >= 0 and bool(hcr & HCR_EN) and self._can_signal(best)
+        self._signalled = signalled = (
+            best >= 0 and bool(hcr & ICH_HCR_EN) and self._can_signal(best)
+        )
         irq = signalled and (self.lr[best] & LR_GROUP1 != 0 or not vmcr & VMCR_VFIQEN)
-        maintenance = bool(hcr & HCR_EN) and (
-            eoi or (hcr & HCR_MAINTENANCE_ENABLES != 0 and self.misr != 0)
+        maintenance = bool(hcr & ICH_HCR_EN) and (
+            eoi or (hcr & ICH_HCR_MAINTENANCE_ENABLES != 0 and self.misr != 0)
         )
         self._drive(irq, signalled and not irq, maintenance)
 
@@ -493,9 +495,10 @@ class VirtualCpuInterface:
     def count_eoi(self) -> None:
         """Increment EOIcount: the guest ended an interrupt that is in no list register. EL2 has to
         deactivate it."""
-        count = (self.hcr >> HCR_EOICOUNT_SHIFT) + 1 & HCR_EOICOUNT_MASK
+        count = (self.hcr >> ICH_HCR_EOICOUNT_SHIFT) + 1 & ICH_HCR_EOICOUNT_MASK
         self.hcr = (
-            self.hcr & ~(HCR_EOICOUNT_MASK << HCR_EOICOUNT_SHIFT) | count << HCR_EOICOUNT_SHIFT
+            self.hcr & ~(ICH_HCR_EOICOUNT_MASK << ICH_HCR_EOICOUNT_SHIFT)
+            | count << ICH_HCR_EOICOUNT_SHIFT
         )
 
     def drop_priority(self) -> int:
@@ -651,10 +654,10 @@ def _common_rows() -> list[_IccRow]:
     virtual."""
     v = VirtualCpuInterface
     return [
-        _IccRow("ICC_PMR_EL1", _EITHER, arch.HCR_TC, v._read_pmr, v._write_pmr),
-        _IccRow("ICC_RPR_EL1", _EITHER, arch.HCR_TC, v.running_priority),
-        _IccRow("ICC_CTLR_EL1", _EITHER, arch.HCR_TC, v._read_ctlr, v._write_ctlr),
-        _IccRow("ICC_DIR_EL1", _EITHER, arch.HCR_TC | arch.HCR_TDIR, None, v._write_dir),
+        _IccRow("ICC_PMR_EL1", _EITHER, arch.ICH_HCR_TC, v._read_pmr, v._write_pmr),
+        _IccRow("ICC_RPR_EL1", _EITHER, arch.ICH_HCR_TC, v.running_priority),
+        _IccRow("ICC_CTLR_EL1", _EITHER, arch.ICH_HCR_TC, v._read_ctlr, v._write_ctlr),
+        _IccRow("ICC_DIR_EL1", _EITHER, arch.ICH_HCR_TC | arch.ICH_HCR_TDIR, None, v._write_dir),
         _IccRow("ICC_SGI1R_EL1", _EITHER, 0, None, _nothing, always_traps=True),
         _IccRow("ICC_ASGI1R_EL1", _EITHER, 0, None, _nothing, always_traps=True),
         _IccRow("ICC_SGI0R_EL1", _EITHER, 0, None, _nothing, always_traps=True),
@@ -664,7 +667,7 @@ def _common_rows() -> list[_IccRow]:
 
 def _group_rows(group: int) -> list[_IccRow]:
     v = VirtualCpuInterface
-    routed, traps = (_IMO, arch.HCR_TALL1) if group else (_FMO, arch.HCR_TALL0)
+    routed, traps = (_IMO, arch.ICH_HCR_TALL1) if group else (_FMO, arch.ICH_HCR_TALL0)
 
     def row(
         name: str,

@@ -15,7 +15,7 @@ class Guest:
     def __init__(self, list_registers: int = 4, prebits: int = 5) -> None:
         self.gic, self.bus = PhysicalGic(1), EventBus()
         self.vif = VirtualCpuInterface(0, self.gic, self.bus, list_registers, prebits)
-        self.vif.program(arch.HCR_EN, [])
+        self.vif.program(arch.ICH_HCR_EN, [])
         self.write("PMR", 0xFF)
         self.write("IGRPEN0", 1)
         self.write("IGRPEN1", 1)
@@ -47,4 +47,4 @@ class Guest:
 
     @property
     def eoicount(self) -> int:
-        return self.ich("HCR") >> arch.HCR_EOICOUNT_SHIFT
+        return self.ich("HCR") >> arch.ICH_HCR_EOICOUNT_SHIFT

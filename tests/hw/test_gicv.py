@@ -27,7 +27,7 @@ class Guest:
         self.vif = VirtualCpuInterface(0, self.gic, self.bus, 4, prebits)
         self.vif.sre = False
         self.vif.restore(0, [0] * 4, [0] * 4)
-        self.vif.program(arch.HCR_EN, [])
+        self.vif.program(arch.ICH_HCR_EN, [])
         self.write("PMR", 0xFF)
         self.write("CTLR", ctlr)
 
@@ -48,7 +48,7 @@ class Guest:
 
     @property
     def eoicount(self) -> int:
-        return self.vif.hcr >> arch.HCR_EOICOUNT_SHIFT
+        return self.vif.hcr >> arch.ICH_HCR_EOICOUNT_SHIFT
 
 
 @pytest.fixture

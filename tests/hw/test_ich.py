@@ -255,7 +255,7 @@ def test_seven_preemption_bits_have_four_active_priority_registers() -> None:
 
 
 def hcr(guest: Guest, bits: int) -> None:
-    guest.vif.write_ich(ICH_REGISTERS["ICH_HCR_EL2"], arch.HCR_EN | bits)
+    guest.vif.write_ich(ICH_REGISTERS["ICH_HCR_EL2"], arch.ICH_HCR_EN | bits)
 
 
 def test_eoi_maintenance(guest: Guest) -> None:
@@ -268,7 +268,7 @@ def test_eoi_maintenance(guest: Guest) -> None:
 
 
 def test_underflow_maintenance(guest: Guest) -> None:
-    hcr(guest, arch.HCR_UIE)
+    hcr(guest, arch.ICH_HCR_UIE)
     assert guest.vif.misr == arch.MISR_U
     guest.pend(0, 40)
     assert guest.vif.maintenance
@@ -278,14 +278,14 @@ def test_underflow_maintenance(guest: Guest) -> None:
 
 def test_no_pending_maintenance(guest: Guest) -> None:
     guest.pend(0, 40)
-    hcr(guest, arch.HCR_NPIE)
+    hcr(guest, arch.ICH_HCR_NPIE)
     assert not guest.vif.maintenance
     guest.read("IAR1")
     assert guest.vif.misr == arch.MISR_NP
 
 
 def test_lrenp_needs_both_the_enable_and_a_count(guest: Guest) -> None:
-    hcr(guest, arch.HCR_LRENPIE)
+    hcr(guest, arch.ICH_HCR_LRENPIE)
     assert not guest.vif.maintenance
     guest.write("AP1R0", 1 << 4)
     guest.write("EOIR1", 99)
@@ -295,10 +295,10 @@ def test_lrenp_needs_both_the_enable_and_a_count(guest: Guest) -> None:
 @pytest.mark.parametrize(
     ("bit", "register", "value", "cause"),
     [
-        (arch.HCR_VGRP0EIE, "IGRPEN0", 1, arch.MISR_VGRP0E),
-        (arch.HCR_VGRP0DIE, "IGRPEN0", 0, arch.MISR_VGRP0D),
-        (arch.HCR_VGRP1EIE, "IGRPEN1", 1, arch.MISR_VGRP1E),
-        (arch.HCR_VGRP1DIE, "IGRPEN1", 0, arch.MISR_VGRP1D),
+        (arch.ICH_HCR_VGRP0EIE, "IGRPEN0", 1, arch.MISR_VGRP0E),
+        (arch.ICH_HCR_VGRP0DIE, "IGRPEN0", 0, arch.MISR_VGRP0D),
+        (arch.ICH_HCR_VGRP1EIE, "IGRPEN1", 1, arch.MISR_VGRP1E),
+        (arch.ICH_HCR_VGRP1DIE, "IGRPEN1", 0, arch.MISR_VGRP1D),
     ],
 )
 def test_group_maintenance_watches_its_own_group(
@@ -313,7 +313,7 @@ def test_group_maintenance_watches_its_own_group(
 
 
 def test_maintenance_needs_the_interface_on(guest: Guest) -> None:
-    guest.vif.program(arch.HCR_UIE, [])
+    guest.vif.program(arch.ICH_HCR_UIE, [])
     assert guest.vif.misr and not guest.vif.maintenance
 
 
@@ -364,9 +364,9 @@ def test_sgi_writes_always_trap(guest: Guest, name: str) -> None:
 @pytest.mark.parametrize(
     ("bit", "trapped", "free"),
     [
-        (arch.HCR_TC, ["PMR", "RPR", "CTLR"], ["IAR0", "IAR1", "SRE"]),
-        (arch.HCR_TALL0, ["IAR0", "HPPIR0", "BPR0", "AP0R0", "IGRPEN0"], ["IAR1", "PMR"]),
-        (arch.HCR_TALL1, ["IAR1", "HPPIR1", "BPR1", "AP1R0", "IGRPEN1"], ["IAR0", "PMR"]),
+        (arch.ICH_HCR_TC, ["PMR", "RPR", "CTLR"], ["IAR0", "IAR1", "SRE"]),
+        (arch.ICH_HCR_TALL0, ["IAR0", "HPPIR0", "BPR0", "AP0R0", "IGRPEN0"], ["IAR1", "PMR"]),
+        (arch.ICH_HCR_TALL1, ["IAR1", "HPPIR1", "BPR1", "AP1R0", "IGRPEN1"], ["IAR0", "PMR"]),
     ],
 )
 def test_hypervisor_traps(guest: Guest, bit: int, trapped: list[str], free: list[str]) -> None:
@@ -375,7 +375,7 @@ def test_hypervisor_traps(guest: Guest, bit: int, trapped: list[str], free: list
     assert {access(guest, f"ICC_{name}_EL1", False) for name in free} == {IccAction.DONE}
 
 
-@pytest.mark.parametrize("bit", [arch.HCR_TC, arch.HCR_TDIR])
+@pytest.mark.parametrize("bit", [arch.ICH_HCR_TC, arch.ICH_HCR_TDIR])
 def test_dir_traps(guest: Guest, bit: int) -> None:
     hcr(guest, bit)
     assert access(guest, "ICC_DIR_EL1", True) is IccAction.TRAP

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from ich_guest import Guest
 
-from armvirt.arch.gic import CTLR_CBPR, CTLR_EOIMODE, HCR_EN
+from armvirt.arch.gic import CTLR_CBPR, CTLR_EOIMODE, ICH_HCR_EN
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_count_wraps_after_31(guest: Guest) -> None:
     assert guest.eoicount == 31
     guest.write("AP1R0", 1)
     guest.write("EOIR1", 99)
-    assert guest.eoicount == 0 and guest.ich("HCR") == HCR_EN
+    assert guest.eoicount == 0 and guest.ich("HCR") == ICH_HCR_EN
 
 
 @pytest.mark.parametrize("intid", [1020, 1023, 1024, 8192, 0xFF_FFFF])
@@ -117,7 +117,7 @@ def test_list_register_bits_that_exist(guest: Guest, written: int, stored: int) 
     """pINTID only with HW = 1; of its bits, 41 is EOI without it. NMI and the rest are RES0."""
     value = guest.ich("LR0", written | 1 << 59 | 0xF << 56 | 0x1FFF << 32 | 0x3 << 45)
     assert value == stored
-    guest.vif.program(HCR_EN, [written | 0x1FFF << 32])
+    guest.vif.program(ICH_HCR_EN, [written | 0x1FFF << 32])
     assert guest.ich("LR0") == stored
 
 

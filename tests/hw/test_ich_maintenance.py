@@ -9,7 +9,7 @@ import pytest
 from ich_guest import Guest
 
 from armvirt.arch import gic as arch
-from armvirt.arch.gic import HCR_EN, LR_EOI, LR_GROUP1, LR_HW, LR_STATE_SHIFT
+from armvirt.arch.gic import ICH_HCR_EN, LR_EOI, LR_GROUP1, LR_HW, LR_STATE_SHIFT
 
 STATES = (0, 1, 2, 3)
 
@@ -33,19 +33,19 @@ def test_underflow_and_no_pending(states: tuple[int, int]) -> None:
     """U: at most one list register in use. NP: none is pending; pending and active does not count
     as pending."""
     guest = Guest()
-    guest.ich("HCR", HCR_EN | arch.HCR_UIE | arch.HCR_NPIE)
+    guest.ich("HCR", ICH_HCR_EN | arch.ICH_HCR_UIE | arch.ICH_HCR_NPIE)
     for n, state in enumerate(states):
         guest.ich(f"LR{n}", state << LR_STATE_SHIFT | LR_GROUP1 | 40 + n)
     expected = 0 if all(states) else arch.MISR_U
     expected |= 0 if 1 in states else arch.MISR_NP
     assert guest.ich("MISR") == expected
-    guest.ich("HCR", HCR_EN)
+    guest.ich("HCR", ICH_HCR_EN)
     assert guest.ich("MISR") == 0
 
 
 def test_a_single_list_register_is_always_nearly_empty() -> None:
     guest = Guest(list_registers=1)
-    guest.ich("HCR", HCR_EN | arch.HCR_UIE)
+    guest.ich("HCR", ICH_HCR_EN | arch.ICH_HCR_UIE)
     guest.pend(0, 40)
     assert guest.ich("MISR") == arch.MISR_U
 
@@ -57,7 +57,7 @@ def test_group_enables(enables: int) -> None:
     guest = Guest()
     guest.write("IGRPEN0", enables & 1)
     guest.write("IGRPEN1", enables >> 1)
-    guest.ich("HCR", HCR_EN | 0xF0)
+    guest.ich("HCR", ICH_HCR_EN | 0xF0)
     expected = arch.MISR_VGRP0E if enables & 1 else arch.MISR_VGRP0D
     expected |= arch.MISR_VGRP1E if enables & 2 else arch.MISR_VGRP1D
     assert guest.ich("MISR") == expected and guest.vif.maintenance
@@ -66,11 +66,11 @@ def test_group_enables(enables: int) -> None:
 def test_the_count_alone_asks_for_nothing() -> None:
     """LRENP needs LRENPIE and a count (an early QEMU took either)."""
     guest = Guest()
-    guest.ich("HCR", HCR_EN | 3 << arch.HCR_EOICOUNT_SHIFT)
+    guest.ich("HCR", ICH_HCR_EN | 3 << arch.ICH_HCR_EOICOUNT_SHIFT)
     assert guest.ich("MISR") == 0
-    guest.ich("HCR", HCR_EN | arch.HCR_LRENPIE)
+    guest.ich("HCR", ICH_HCR_EN | arch.ICH_HCR_LRENPIE)
     assert guest.ich("MISR") == 0
-    guest.ich("HCR", HCR_EN | arch.HCR_LRENPIE | 3 << arch.HCR_EOICOUNT_SHIFT)
+    guest.ich("HCR", ICH_HCR_EN | arch.ICH_HCR_LRENPIE | 3 << arch.ICH_HCR_EOICOUNT_SHIFT)
     assert guest.ich("MISR") == arch.MISR_LRENP
 
 

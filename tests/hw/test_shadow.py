@@ -62,7 +62,7 @@ class Setting(NamedTuple):
     count."""
 
     lrs: list[int]
-    hcr: int = arch.HCR_EN
+    hcr: int = arch.ICH_HCR_EN
     vmcr: int = 0xF8 << arch.VMCR_VPMR_SHIFT | arch.VMCR_VENG0 | arch.VMCR_VENG1
     aprs: tuple[int, int] = (0, 0)
     active: int = 0
@@ -245,7 +245,9 @@ class Chance:
 
         return Setting(
             [self.list_register() for _ in range(self.shape.list_registers)],
-            arch.HCR_EN | pick([0] * 8 + [arch.HCR_UIE, arch.HCR_TDIR, arch.HCR_NPIE, arch.HCR_TALL0]), vmcr,
+            arch.ICH_HCR_EN
+            | pick([0] * 8 + [arch.ICH_HCR_UIE, arch.ICH_HCR_TDIR, arch.ICH_HCR_NPIE, arch.ICH_HCR_TALL0]),
+            vmcr,
             aprs, pick([0, 0, 1 << 27, 1 << 30, 1 << 25]), (timer(), timer()),  # type: ignore[arg-type]
             pick([0, 0, 0, 1 << 27, 1 << 30]),
         )  # fmt: skip
@@ -308,11 +310,11 @@ def test_an_interrupt_is_taken_and_ended_without_a_callback() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", [arch.HCR_UIE, arch.HCR_TC, arch.HCR_TALL1], ids=["UIE", "TC", "TALL1"]
+    "flag", [arch.ICH_HCR_UIE, arch.ICH_HCR_TC, arch.ICH_HCR_TALL1], ids=["UIE", "TC", "TALL1"]
 )
 def test_what_el2_wants_to_see_is_not_lent(flag: int) -> None:
     with pair() as machines:
-        machines.run(Setting([PENDING, 0], arch.HCR_EN | flag), INTERRUPT)
+        machines.run(Setting([PENDING, 0], arch.ICH_HCR_EN | flag), INTERRUPT)
         assert machines.lent.native_accesses == 0
 
 

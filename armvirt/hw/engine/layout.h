@@ -125,6 +125,13 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define VMCR_VPMR_SHIFT 0x18u
 #define VINTID_MASK 0xffffu
 #define INTID_MASK 0xffffffu
+#define ICH_HCR_EN 0x1u
+#define ICH_HCR_MAINTENANCE_ENABLES 0xfeu
+#define ICH_HCR_TC 0x400u
+#define ICH_HCR_TALL0 0x800u
+#define ICH_HCR_TALL1 0x1000u
+#define ICH_HCR_TDIR 0x4000u
+#define ICH_HCR_EOICOUNT_SHIFT 0x1bu
 #define ADDRESS_MASK 0xfffffffff000ull
 #define ICC_PMR 0xc230u
 #define ICC_IAR0 0xc640u
@@ -135,13 +142,6 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define ICC_IAR1 0xc660u
 #define ICC_EOIR1 0xc661u
 #define ICC_HPPIR1 0xc662u
-#define ICH_HCR_EN 0x1u
-#define ICH_HCR_MAINTENANCE_ENABLES 0xfeu
-#define ICH_HCR_TC 0x400u
-#define ICH_HCR_TALL0 0x800u
-#define ICH_HCR_TALL1 0x1000u
-#define ICH_HCR_TDIR 0x4000u
-#define ICH_HCR_EOICOUNT_SHIFT 0x1bu
 #define INSN_WFE 0xd503205fu
 #define INSN_YIELD 0xd503203fu
 #define INSN_ISB 0xd5033fdfu

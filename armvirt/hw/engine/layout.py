@@ -51,11 +51,10 @@ MASKS = (
              "NS_PER_SECOND")),
     (gic, ("PPI_MAINTENANCE", "SPURIOUS", "FIRST_SPECIAL", "FIRST_LPI", "IDLE_PRIORITY", "LR_PENDING", "LR_ACTIVE",
            "LR_HW", "LR_EOI", "LR_STATE", "LR_STATE_SHIFT", "LR_PRIORITY_SHIFT", "LR_GROUP_SHIFT", "LR_PINTID_SHIFT",
-           "LR_PINTID_MASK", "VMCR_VFIQEN", "VMCR_VEOIM", "VMCR_VPMR_SHIFT", "VINTID_MASK", "INTID_MASK")),
+           "LR_PINTID_MASK", "VMCR_VFIQEN", "VMCR_VEOIM", "VMCR_VPMR_SHIFT", "VINTID_MASK", "INTID_MASK",
+           "ICH_HCR_EN", "ICH_HCR_MAINTENANCE_ENABLES", "ICH_HCR_TC", "ICH_HCR_TALL0", "ICH_HCR_TALL1", "ICH_HCR_TDIR",
+           "ICH_HCR_EOICOUNT_SHIFT")),
     (stage2, ("ADDRESS_MASK",)),
-)  # fmt: skip
-ICH = (
-    "HCR_EN", "HCR_MAINTENANCE_ENABLES", "HCR_TC", "HCR_TALL0", "HCR_TALL1", "HCR_TDIR", "HCR_EOICOUNT_SHIFT",
 )  # fmt: skip
 INSNS = (
     "WFE", "YIELD", "ISB", "SEV", "SEVL", "ERET", "HLT", "EXCEPTION_MASK", "WFXT", "WFXT_MASK", "SYSTEM_REGISTER",
@@ -106,7 +105,6 @@ def _constants() -> Iterator[str]:
         yield from _defines("", home, names)
     for name in ICC:
         yield _define(f"ICC_{name}", gic.ICC_REGISTERS[f"ICC_{name}_EL1"])
-    yield from _defines("ICH_", gic, ICH)
     yield from _defines("INSN_", insn, INSNS)
     yield "enum { " + ", ".join(f"EC_{each.name} = {each:d}" for each in CLASSES) + " };\n"
     far = " ".join(f"| 1ull << {ec:#x}" for ec in sorted(esr.EC_WITH_FAR))

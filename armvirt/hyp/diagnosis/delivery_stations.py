@@ -6,7 +6,7 @@ EL2 and the hardware execute these steps. The guest sees only whether the interr
 
 from __future__ import annotations
 
-from armvirt.arch.gic import HCR_EN, LR_PENDING, ListRegister
+from armvirt.arch.gic import ICH_HCR_EN, LR_PENDING, ListRegister
 from armvirt.arch.named import HCR_VF, HCR_VI
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I, Vector, vector_offset
 from armvirt.hyp.diagnosis import present_state as inflight
@@ -117,7 +117,7 @@ def hypervisor_enable(case: Case) -> Finding:
     """Check ICH_HCR_EL2.En: with En = 0 the virtual CPU interface signals no interrupt."""
     assert case.cpu.vif is not None
     on, register = (
-        bool(case.cpu.vif.hcr & HCR_EN),
+        bool(case.cpu.vif.hcr & ICH_HCR_EN),
         Register("ICH_HCR_EL2", "En", cpu=case.cpu.vcpu_id),
     )
     remedy = "" if on else "let the vCPU run: the hypervisor sets it before the next entry"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import (
-    HCR_EOICOUNT_SHIFT,
+    ICH_HCR_EOICOUNT_SHIFT,
     IDLE_PRIORITY,
     LR_ACTIVE,
     LR_GROUP1,
@@ -69,7 +69,7 @@ def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
     cpu = None if irq.vcpu is None else dist.cpu(irq.vcpu)
     if cpu is None or cpu.vif is None or cpu.vif.vmcr & VMCR_VEOIM or not cpu.outside:
         return []
-    return flush.ended_outside(cpu, cpu.vif, cpu.vif.hcr >> HCR_EOICOUNT_SHIFT)
+    return flush.ended_outside(cpu, cpu.vif, cpu.vif.hcr >> ICH_HCR_EOICOUNT_SHIFT)
 
 
 def preemption_bits(cpu: VgicCpu) -> int:

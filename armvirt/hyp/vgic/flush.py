@@ -12,8 +12,8 @@ from __future__ import annotations
 from armvirt.arch.gic import (
     FIRST_LPI,
     FIRST_SPI,
-    HCR_EN,
-    HCR_EOICOUNT_SHIFT,
+    ICH_HCR_EN,
+    ICH_HCR_EOICOUNT_SHIFT,
     LR_GROUP1,
     LR_PENDING,
     LR_PRIORITY_SHIFT,
@@ -77,7 +77,7 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
         or len(cpu.ap_list) != 1
         or len(cpu.resident) != 1
         or cpu.cleared
-        or vif.hcr != HCR_EN
+        or vif.hcr != ICH_HCR_EN
     ):
         return False
     return (
@@ -117,7 +117,7 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
         # In order of arrival: at equal priority the lowest list register is signalled first.
         resident = [irq for irq in cpu.ap_list if irq in irqs[:limit]]
     cpu.resident, cpu.outside = resident, left_out + unknown
-    hcr = HCR_EN
+    hcr = ICH_HCR_EN
     if cpu.outside or foreign or watch or ends:
         left = lr.overflow(left_out, vif.vmcr)
         if unknown:
@@ -137,7 +137,7 @@ def _fill(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -
         values.append(lr.populate(irq, _may_pend(dist, cpu, irq), lonely))
         if irq.hw and irq.level:
             cpu.mapped.append(irq)
-    cpu.used = bool(values) or hcr != HCR_EN
+    cpu.used = bool(values) or hcr != ICH_HCR_EN
     before = list(vif.lr) if dist.bus.active else ()
     vif.program(hcr, values, _waiting(cpu) if cpu.outside else 0)
     for index, old in enumerate(before[: len(values)]):
@@ -242,7 +242,7 @@ def _fold(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
             dist.vm.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
         if irq.intid in dist.watched and lr.signals_eoi(value):
             ended.append(irq)
-    count = vif.hcr >> HCR_EOICOUNT_SHIFT
+    count = vif.hcr >> ICH_HCR_EOICOUNT_SHIFT
     if count and cpu.outside and not vif.vmcr & VMCR_VEOIM:
         ended += _replay(dist, cpu, vif, count)
     if cpu.cleared:

@@ -186,12 +186,12 @@ def configure_hcr(
     * ``watch_ends`` (`VgicCpu.cleared` is not empty): LRENPIE.
     * ``foreign_spis`` (another vCPU has an SPI that this vCPU may deactivate with EOImode 1): TDIR.
     """
-    hcr = arch.HCR_EN
+    hcr = arch.ICH_HCR_EN
     if left.any or watch_groups:
-        hcr |= arch.HCR_VGRP0DIE if vmcr & VMCR_VENG0 else arch.HCR_VGRP0EIE
-        hcr |= arch.HCR_VGRP1DIE if vmcr & VMCR_VENG1 else arch.HCR_VGRP1EIE
+        hcr |= arch.ICH_HCR_VGRP0DIE if vmcr & VMCR_VENG0 else arch.ICH_HCR_VGRP0EIE
+        hcr |= arch.ICH_HCR_VGRP1DIE if vmcr & VMCR_VENG1 else arch.ICH_HCR_VGRP1EIE
     if left.any:
-        hcr |= arch.HCR_UIE if list_registers > 1 else 0
-    hcr |= arch.HCR_NPIE if left.pending else 0
-    hcr |= arch.HCR_LRENPIE if left.active or watch_ends else 0
-    return hcr | (arch.HCR_TDIR if left.active or foreign_spis else 0)
+        hcr |= arch.ICH_HCR_UIE if list_registers > 1 else 0
+    hcr |= arch.ICH_HCR_NPIE if left.pending else 0
+    hcr |= arch.ICH_HCR_LRENPIE if left.active or watch_ends else 0
+    return hcr | (arch.ICH_HCR_TDIR if left.active or foreign_spis else 0)

@@ -19,7 +19,7 @@ import pytest
 
 from armvirt.arch.decode import SYS_BY_NAME
 from armvirt.arch.encoding import sysreg
-from armvirt.arch.gic import HCR_EN, ICC_REGISTERS, ListRegister
+from armvirt.arch.gic import ICC_REGISTERS, ICH_HCR_EN, ListRegister
 from armvirt.arch.sysregs import encoding_of
 from armvirt.arch.timer import PPI_VTIMER
 from armvirt.errors import UserError
@@ -561,7 +561,7 @@ class Hypervisor:
         engine.pstate, engine.pc = DAIF | EL1H, RAM
         engine.rebuild_flags()
         self.gic.enable(0, PPI_VTIMER, True)
-        self.pe.vif.program(HCR_EN, [])
+        self.pe.vif.program(ICH_HCR_EN, [])
         self.interrupts: list[int] = []
 
     def run(self, limit: int) -> ExitKind:
@@ -570,7 +570,7 @@ class Hypervisor:
             self.interrupts.append(self.clock.now)
             assert len(self.interrupts) < 100, "a storm"
             lr = ListRegister(PPI_VTIMER, 0xA0, 1, True, False, PPI_VTIMER)
-            self.pe.vif.program(HCR_EN, [lr.encode()])
+            self.pe.vif.program(ICH_HCR_EN, [lr.encode()])
         return kind
 
     def close(self) -> None:

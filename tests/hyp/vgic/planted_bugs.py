@@ -29,11 +29,11 @@ BUGS = (
         "(not group_enabled(i, vmcr), i.active, i.priority)",
         "(not group_enabled(i, vmcr), i.active)", "v3",
     ),
-    Bug("no-npie", f"{LRS}:configure_hcr", "hcr |= arch.HCR_NPIE if left.pending else 0", "pass", "v3"),
+    Bug("no-npie", f"{LRS}:configure_hcr", "hcr |= arch.ICH_HCR_NPIE if left.pending else 0", "pass", "v3"),
     Bug("no-lrenpie", f"{LRS}:configure_hcr", "left.active or watch_ends", "False", "v3"),
     Bug(
         "no-trap-of-dir", f"{LRS}:configure_hcr",
-        "arch.HCR_TDIR if left.active or foreign_spis else 0",
+        "arch.ICH_HCR_TDIR if left.active or foreign_spis else 0",
         "0", "v3",
     ),
     Bug("groups-not-watched", f"{LRS}:configure_hcr", "left.any or watch_groups", "left.any", "v3"),

@@ -765,7 +765,7 @@ def test_the_end_of_what_was_made_inactive_by_hand_is_seen_at_once() -> None:
     rig.pulse(EDGE)
     assert rig.ack() == EDGE
     rig.set_bit(0x380, EDGE)
-    assert rig.vgic.dist.cpu(0).cleared and rig.vif(0).hcr & arch.HCR_LRENPIE
+    assert rig.vgic.dist.cpu(0).cleared and rig.vif(0).hcr & arch.ICH_HCR_LRENPIE
     rig.eoi(EDGE)
-    assert not rig.vgic.dist.cpu(0).cleared and rig.vif(0).hcr == arch.HCR_EN
+    assert not rig.vgic.dist.cpu(0).cleared and rig.vif(0).hcr == arch.ICH_HCR_EN
     assert rig.vgic.dist.spi(EDGE).acked is None  # type: ignore[union-attr]

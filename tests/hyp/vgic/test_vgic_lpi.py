@@ -24,7 +24,7 @@ from its_rig import (
 from vgic_rig import SPURIOUS, Rig
 
 from armvirt.arch import its as arch
-from armvirt.arch.gic import GICR_CTLR_RWP, HCR_TDIR
+from armvirt.arch.gic import GICR_CTLR_RWP, ICH_HCR_TDIR
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.device import Ctrl, Group
 
@@ -84,12 +84,12 @@ def test_lpis_do_not_make_others_trap_dir() -> None:
     rig.map(LPI)
     rig.vgic.flush(1)
     rig.msi(0)
-    assert not rig.vif(1).hcr & HCR_TDIR
+    assert not rig.vif(1).hcr & ICH_HCR_TDIR
     rig.vgic.flush(1)
-    assert not rig.vif(1).hcr & HCR_TDIR
+    assert not rig.vif(1).hcr & ICH_HCR_TDIR
     rig.enable(40)
     rig.pulse(40)
-    assert rig.vif(1).hcr & HCR_TDIR
+    assert rig.vif(1).hcr & ICH_HCR_TDIR
 
 
 def test_lpis_mark_no_other_vcpu_dirty() -> None:

@@ -194,18 +194,19 @@ def test_who_gets_a_list_register_first() -> None:
     ("left", "list_registers", "foreign", "expected"),
     [
         (lr.Overflow(False, False, False), 4, False, 0),
-        (lr.Overflow(False, False, False), 4, True, arch.HCR_TDIR),
+        (lr.Overflow(False, False, False), 4, True, arch.ICH_HCR_TDIR),
         (lr.Overflow(True, False, True), 4, False,
-         arch.HCR_NPIE | arch.HCR_UIE | arch.HCR_VGRP1DIE | arch.HCR_VGRP0EIE),
+         arch.ICH_HCR_NPIE | arch.ICH_HCR_UIE | arch.ICH_HCR_VGRP1DIE | arch.ICH_HCR_VGRP0EIE),
         (lr.Overflow(False, True, True), 1, False,
-         arch.HCR_LRENPIE | arch.HCR_TDIR | arch.HCR_VGRP1DIE | arch.HCR_VGRP0EIE),
+         arch.ICH_HCR_LRENPIE | arch.ICH_HCR_TDIR | arch.ICH_HCR_VGRP1DIE | arch.ICH_HCR_VGRP0EIE),
     ],
 )  # fmt: skip
 def test_maintenance_that_an_entry_asks_for(
     left: lr.Overflow, list_registers: int, foreign: bool, expected: int
 ) -> None:
     assert (
-        lr.configure_hcr(left, arch.VMCR_VENG1, list_registers, foreign) == arch.HCR_EN | expected
+        lr.configure_hcr(left, arch.VMCR_VENG1, list_registers, foreign)
+        == arch.ICH_HCR_EN | expected
     )
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
     GICC_DIR_OFFSET,
-    HCR_TDIR,
+    ICH_HCR_TDIR,
     VMCR_BPR_MASK,
     VMCR_VBPR0_SHIFT,
     VMCR_VBPR1_SHIFT,
@@ -52,7 +52,7 @@ class CpuInterfaceFrame:
         assert vif is not None
         if dist.bus.active:
             dist.bus.emit(GicAccess(self.name, offset, size, value, 1))
-        if offset == GICC_DIR_OFFSET and size == 4 and vif.hcr & HCR_TDIR:
+        if offset == GICC_DIR_OFFSET and size == 4 and vif.hcr & ICH_HCR_TDIR:
             deactivation.dir(dist, dist.vcpus[vcpu_id], value)
         else:
             gicv.write(vif, offset, size, value)
