@@ -8,7 +8,7 @@ an IntFlag operation costs a microsecond.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -495,7 +495,49 @@ SRE_ALL = (
     field("ICC_SRE_EL1.SRE") | field("ICC_SRE_EL1.DFB") | field("ICC_SRE_EL1.DIB")
 )  # system registers only, no bypass
 
+# Priorities (IHI 0069 4.8). ``bits`` is the number of priority bits, which is also the number of
+# preemption bits here; they are the upper bits of the 8-bit priority.
+
 IDLE_PRIORITY = 0xFF
+#: The bits of a priority that form the group priority: ``GROUP_MASKS[group][binary point]``. BPR0
+#: removes the BPR0 + 1 low bits, BPR1 the BPR1 low bits (4.8.5).
+GROUP_MASKS = (
+    tuple(0xFF << bpr + 1 & 0xFF for bpr in range(8)),
+    tuple(0xFF << bpr & 0xFF for bpr in range(9)),
+)
+
+
+def implemented_priority(bits: int) -> int:
+    """The implemented bits of a priority and of ICC_PMR_EL1."""
+    return 0xFF << 8 - bits & 0xFF
+
+
+def minimum_bpr(bits: int, group: int) -> int:
+    """The minimum of ICC_BPR<group>_EL1: 7 - ``bits`` for group 0, one more for group 1 (4.8.5)."""
+    return 7 - bits + group
+
+
+def binary_point(vmcr: int, bits: int, group: int) -> int:
+    """ICH_VMCR_EL2.VBPR<group>, raised to its minimum."""
+    field = vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
+    return max(field, minimum_bpr(bits, group))
+
+
+def read_bpr(vmcr: int, bits: int, group: int) -> int:
+    """The value that ICC_BPR<group>_EL1 reads: with CBPR, ICC_BPR1_EL1 is BPR0 + 1, at most 7."""
+    if group and vmcr & VMCR_VCBPR:
+        return min(binary_point(vmcr, bits, 0) + 1, 7)
+    return binary_point(vmcr, bits, group)
+
+
+def running_priority(ap0r: Sequence[int], ap1r: Sequence[int], bits: int) -> int:
+    """The priority of the lowest bit that is set in the active-priority registers of both groups;
+    `IDLE_PRIORITY` if none is set."""
+    for word, active in enumerate(ap0r):
+        active |= ap1r[word]
+        if active:
+            return 32 * word + (active & -active).bit_length() - 1 << 8 - bits
+    return IDLE_PRIORITY
 
 
 class SgiRequest(NamedTuple):

@@ -29,12 +29,14 @@ from armvirt.arch.gic import (
     LR_ACTIVE,
     LR_EOI,
     LR_GROUP1,
+    LR_GROUP_SHIFT,
     LR_HW,
     LR_PENDING,
     LR_PINTID_MASK,
     LR_PINTID_SHIFT,
     LR_PRIORITY_SHIFT,
     LR_STATE,
+    LR_STATE_SHIFT,
     SPURIOUS,
     VINTID_MASK,
     VMCR_BPR_MASK,
@@ -48,6 +50,7 @@ from armvirt.arch.gic import (
     VMCR_VEOIM,
     VMCR_VFIQEN,
     VMCR_VPMR_SHIFT,
+    running_priority,
 )
 from armvirt.arch.words import MASK32
 from armvirt.events import Acknowledge, EndOfInterrupt, EventBus, IccWrite
@@ -92,9 +95,9 @@ class VirtualCpuInterface:
     """
 
     __slots__ = (
-        "_candidate", "_deactivate", "_level_shift", "_lr_hw", "_lr_software", "_mask0", "_mask1", "_min_bpr0",
-        "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "changed", "cpu", "hcr", "lr", "maintenance",
-        "on_change", "prebits", "sre", "vfiq", "virq", "vmcr", "waiting",
+        "_candidate", "_deactivate", "_level_shift", "_lr_hw", "_lr_software", "_mask0", "_mask1",
+        "_min_bpr0", "_min_bpr1", "_priority_mask", "_signalled", "ap0r", "ap1r", "bus", "changed", "cpu", "hcr", "lr",
+        "maintenance", "on_change", "prebits", "sre", "vfiq", "virq", "vmcr", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -107,8 +110,8 @@ class VirtualCpuInterface:
         self.cpu, self.prebits = cpu, prebits
         self.bus, self._deactivate = bus, gic.deactivate
         self._level_shift = 8 - prebits
-        self._min_bpr0 = 7 - prebits
-        self._priority_mask = 0xFF << self._level_shift & 0xFF
+        self._min_bpr0, self._min_bpr1 = arch.minimum_bpr(prebits, 0), arch.minimum_bpr(prebits, 1)
+        self._priority_mask = arch.implemented_priority(prebits)
         # The rest is RES0; pINTID exists with HW = 1 only, without it bit 41 is EOI.
         common = (
             VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE
@@ -285,7 +288,7 @@ class VirtualCpuInterface:
         for index, lr in enumerate(self.lr):
             if not lr:
                 continue
-            state = lr >> 62
+            state = lr >> LR_STATE_SHIFT
             if state == 1:
                 priority = lr >> LR_PRIORITY_SHIFT & 0xFF
                 if priority < best_priority and vmcr & (
@@ -322,17 +325,13 @@ class VirtualCpuInterface:
         priority = lr >> LR_PRIORITY_SHIFT & 0xFF
         if priority >= self.vmcr >> VMCR_VPMR_SHIFT:
             return False
-        running = self.running_priority()
+        running = running_priority(self.ap0r, self.ap1r, self.prebits)
         mask = self._mask1 if lr & LR_GROUP1 else self._mask0
         return running == IDLE_PRIORITY or priority & mask < running & mask
 
     def running_priority(self) -> int:
         """The lowest active priority value of both groups; 0xFF if no priority is active."""
-        for word, bits in enumerate(self.ap0r):
-            bits |= self.ap1r[word]
-            if bits:
-                return 32 * word + (bits & -bits).bit_length() - 1 << self._level_shift
-        return IDLE_PRIORITY
+        return running_priority(self.ap0r, self.ap1r, self.prebits)
 
     def preemption_level(self, priority: int, group: int) -> int:
         """The bit of the active-priority registers that the acknowledge of this priority and group
@@ -391,7 +390,7 @@ class VirtualCpuInterface:
 
     def _acknowledge(self, group: int) -> int:
         index = self._candidate
-        if not self._signalled or self.lr[index] >> 60 & 1 != group:
+        if not self._signalled or self.lr[index] >> LR_GROUP_SHIFT & 1 != group:
             return SPURIOUS
         return self.activate(index)
 
@@ -426,7 +425,7 @@ class VirtualCpuInterface:
         """The highest-priority pending interrupt of an enabled group; the mask and the running
         priority do not matter."""
         index = self._candidate
-        if index < 0 or self.lr[index] >> 60 & 1 != group:
+        if index < 0 or self.lr[index] >> LR_GROUP_SHIFT & 1 != group:
             return SPURIOUS
         return self.lr[index] & VINTID_MASK
 
@@ -460,7 +459,7 @@ class VirtualCpuInterface:
             return
         lr = self.lr[index]
         mask = self._mask1 if group else self._mask0
-        if lr >> 60 & 1 == group and lr >> LR_PRIORITY_SHIFT & mask == dropped:
+        if lr >> LR_GROUP_SHIFT & 1 == group and lr >> LR_PRIORITY_SHIFT & mask == dropped:
             self.deactivate_lr(index)
 
     def _write_dir(self, value: int) -> None:
@@ -506,7 +505,7 @@ class VirtualCpuInterface:
 
         If both groups are active at one level (an error of the guest), group 0 is cleared first.
         """
-        priority = self.running_priority()
+        priority = running_priority(self.ap0r, self.ap1r, self.prebits)
         if priority != IDLE_PRIORITY:
             level = priority >> self._level_shift
             word, bit = level >> 5, 1 << (level & 31)
@@ -520,7 +519,7 @@ class VirtualCpuInterface:
         """Write ICH_VMCR_EL2: the binary points are raised to their minimum. With SRE = 1 VFIQEn is
         RES1 and VAckCtl is RES0."""
         bpr0 = max(value >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, self._min_bpr0)
-        bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr0 + 1)
+        bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr1)
         pmr = value >> VMCR_VPMR_SHIFT & self._priority_mask
         self.vmcr = (
             value & VMCR_FLAGS
@@ -529,10 +528,9 @@ class VirtualCpuInterface:
             | bpr1 << VMCR_VBPR1_SHIFT
             | pmr << VMCR_VPMR_SHIFT
         )
-        # Group priority: without the BPR0 + 1 low bits in group 0, the BPR1 low bits in group 1
-        # (IHI 0069 4.8.5).
-        self._mask0 = 0xFF << bpr0 + 1 & 0xFF
-        self._mask1 = self._mask0 if value & VMCR_VCBPR else 0xFF << bpr1 & 0xFF
+        group0, group1 = arch.GROUP_MASKS
+        self._mask0 = group0[bpr0]
+        self._mask1 = self._mask0 if value & VMCR_VCBPR else group1[bpr1]
 
     def put_field(self, shift: int, mask: int, value: int) -> None:
         """Write the field of ICH_VMCR_EL2 whose bits are ``mask`` << ``shift``."""
@@ -546,14 +544,7 @@ class VirtualCpuInterface:
         self.put_field(VMCR_VPMR_SHIFT, 0xFF, value)
 
     def _read_bpr(self, group: int) -> int:
-        bpr0 = self.vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK
-        if not group:
-            return bpr0
-        return (
-            min(bpr0 + 1, 7)
-            if self.vmcr & VMCR_VCBPR
-            else self.vmcr >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK
-        )
+        return arch.read_bpr(self.vmcr, self.prebits, group)
 
     def _write_bpr(self, group: int, value: int) -> None:
         if not group:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
     ICH_HCR_EOICOUNT_SHIFT,
     IDLE_PRIORITY,
@@ -16,9 +17,6 @@ from armvirt.arch.gic import (
     LR_GROUP1,
     LR_PENDING,
     LR_PRIORITY_SHIFT,
-    VMCR_BPR_MASK,
-    VMCR_VBPR0_SHIFT,
-    VMCR_VBPR1_SHIFT,
     VMCR_VCBPR,
     VMCR_VEOIM,
 )
@@ -79,34 +77,24 @@ def preemption_bits(cpu: VgicCpu) -> int:
 
 
 def binary_point(cpu: VgicCpu, group: int) -> int:
-    """The effective value of ICC_BPR<group>_EL1: at least the minimum, and with CBPR derived from
-    BPR0 (IHI 0069 4.8.5)."""
-    least, vmcr = 7 - preemption_bits(cpu), cpu.vmcr
-    bpr0 = max(vmcr >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, least)
-    if not group:
-        return bpr0
-    bpr1 = max(vmcr >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, least + 1)
-    return min(bpr0 + 1, 8) if vmcr & VMCR_VCBPR else bpr1
+    """The effective binary point of a group: with CBPR, group 1 has BPR0 + 1."""
+    common = group and cpu.vmcr & VMCR_VCBPR
+    point = arch.binary_point(cpu.vmcr, preemption_bits(cpu), 0 if common else group)
+    return point + 1 if common else point
 
 
 def group_priority(cpu: VgicCpu, group: int, priority: int) -> int:
-    """The group priority of a priority: the low BPR0 + 1 bits are cleared for group 0, the low BPR1
-    bits for group 1."""
+    """The bits of a priority that are compared for preemption (IHI 0069 4.8.5)."""
     if cpu.vif is not None:
         return cpu.vif.preemption_level(priority, group) << 8 - cpu.vif.prebits
-    dropped = binary_point(cpu, group) + (0 if group else 1)
-    return priority & 0xFF << dropped & 0xFF
+    return priority & arch.GROUP_MASKS[group][binary_point(cpu, group)]
 
 
 def running_priority(cpu: VgicCpu) -> int:
     """ICC_RPR_EL1 of a vCPU, loaded or not; 0xFF (idle priority) if no interrupt is active."""
     if cpu.vif is not None:
         return cpu.vif.running_priority()
-    for word, (group0, group1) in enumerate(zip(cpu.ap0r, cpu.ap1r, strict=True)):
-        bits = group0 | group1
-        if bits:
-            return 32 * word + (bits & -bits).bit_length() - 1 << 8 - cpu.prebits
-    return IDLE_PRIORITY
+    return arch.running_priority(cpu.ap0r, cpu.ap1r, cpu.prebits)
 
 
 def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:

@@ -20,6 +20,7 @@ from armvirt.arch.gic import (
     ISPENDR,
     VMCR_VEOIM,
     VMCR_VFIQEN,
+    implemented_priority,
     is_private,
     is_sgi,
 )
@@ -302,7 +303,7 @@ def set_priority(case: Case, priority: int) -> tuple[str, Write]:
 
 
 def _highest_mask(cpu: VgicCpu) -> int:
-    return 0xFF << 8 - inflight.preemption_bits(cpu) & 0xFF
+    return implemented_priority(inflight.preemption_bits(cpu))
 
 
 def preemption(case: Case) -> Finding:

@@ -89,7 +89,7 @@ BUGS = (
     ),
     Bug(
         "no-preemption-groups", f"{ICH}:VirtualCpuInterface._set_vmcr",
-        "self._mask0 if value & VMCR_VCBPR else 255 << bpr1 & 255",
+        "self._mask0 if value & VMCR_VCBPR else group1[bpr1]",
         "self._mask0", "v3",
     ),
     Bug("lpi-is-active", f"{ICH}:VirtualCpuInterface.activate", "LR_ACTIVE if intid < FIRST_LPI else 0", "0", "v3"),

@@ -41,35 +41,28 @@ def _field(name: str, shift: int, mask: int) -> SysRegAccess:
 
 
 def _read_pmr(cpu: VgicCpu) -> int:
-    return cpu.priority_mask & 0xFF << 8 - cpu.num_pri_bits
+    return cpu.priority_mask & arch.implemented_priority(cpu.num_pri_bits)
 
 
 def _write_pmr(cpu: VgicCpu, value: int) -> None:
-    pmr = value & 0xFF << 8 - cpu.num_pri_bits & 0xFF
+    pmr = value & arch.implemented_priority(cpu.num_pri_bits)
     cpu.vmcr = cpu.vmcr & ~(0xFF << VMCR_VPMR_SHIFT) | pmr << VMCR_VPMR_SHIFT
 
 
-def _bpr(cpu: VgicCpu, group: int) -> int:
-    """ICH_VMCR_EL2.VBPR0 or .VBPR1, at least the minimum for ``num_pri_bits`` (IHI 0069 4.8.5)."""
-    field = cpu.vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
-    return max(field, 7 + group - cpu.num_pri_bits)
+def _read_bpr(group: int) -> Callable[[VgicCpu], int]:
+    return lambda cpu: arch.read_bpr(cpu.vmcr, cpu.num_pri_bits, group)
 
 
-def _write_bpr0(cpu: VgicCpu, value: int) -> None:
-    bpr = max(value & VMCR_BPR_MASK, 7 - cpu.num_pri_bits)
-    cpu.vmcr = cpu.vmcr & ~(VMCR_BPR_MASK << VMCR_VBPR0_SHIFT) | bpr << VMCR_VBPR0_SHIFT
+def _write_bpr(group: int) -> Callable[[VgicCpu, int], None]:
+    shift = VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT
 
+    def write(cpu: VgicCpu, value: int) -> None:
+        if group and cpu.vmcr & VMCR_VCBPR:
+            return
+        bpr = max(value & VMCR_BPR_MASK, arch.minimum_bpr(cpu.num_pri_bits, group))
+        cpu.vmcr = cpu.vmcr & ~(VMCR_BPR_MASK << shift) | bpr << shift
 
-def _read_bpr1(cpu: VgicCpu) -> int:
-    if cpu.vmcr & VMCR_VCBPR:
-        return min(_bpr(cpu, 0) + 1, 7)
-    return _bpr(cpu, 1)
-
-
-def _write_bpr1(cpu: VgicCpu, value: int) -> None:
-    if not cpu.vmcr & VMCR_VCBPR:
-        bpr = max(value & VMCR_BPR_MASK, 8 - cpu.num_pri_bits)
-        cpu.vmcr = cpu.vmcr & ~(VMCR_BPR_MASK << VMCR_VBPR1_SHIFT) | bpr << VMCR_VBPR1_SHIFT
+    return write
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
@@ -131,10 +124,10 @@ def _apr(group: int, index: int) -> SysRegAccess:
 #: Every register that user space can save, in the order of KVM's table.
 ACCESSES: tuple[SysRegAccess, ...] = (
     SysRegAccess("ICC_PMR_EL1", _read_pmr, _write_pmr),
-    SysRegAccess("ICC_BPR0_EL1", lambda cpu: _bpr(cpu, 0), _write_bpr0),
+    SysRegAccess("ICC_BPR0_EL1", _read_bpr(0), _write_bpr(0)),
     *(_apr(0, n) for n in range(4)),
     *(_apr(1, n) for n in range(4)),
-    SysRegAccess("ICC_BPR1_EL1", _read_bpr1, _write_bpr1),
+    SysRegAccess("ICC_BPR1_EL1", _read_bpr(1), _write_bpr(1)),
     SysRegAccess("ICC_CTLR_EL1", _read_ctlr, _write_ctlr),
     SysRegAccess("ICC_SRE_EL1", lambda _: arch.SRE_ALL, _write_sre),
     _field("ICC_IGRPEN0_EL1", 0, 1),
