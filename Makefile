@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
 .PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign fuzz limits \
-	exit-campaign firmware differential package install clean
+	exit-campaign firmware cases differential package install clean
 
 demo: $(STAMP)
 	@$(BIN)/python tools/demo.py
@@ -78,7 +78,7 @@ timer-reference: $(STAMP)
 
 # Sixty and more storms under --timeout, SIGINT and SIGTERM, on both engines: about ten minutes.
 limits: $(STAMP)
-	$(BIN)/python tests/storms/limits.py $(LIMITS_ARGS)
+	PYTHONPATH=tests/board:tests/hw $(BIN)/python tests/storms/limits.py $(LIMITS_ARGS)
 
 fuzz: $(STAMP)
 	$(BIN)/python tools/fuzz.py $(CAMPAIGN_ARGS)
@@ -88,6 +88,9 @@ gic-campaign: $(STAMP)
 
 firmware: $(STAMP)
 	$(BIN)/python tools/build_firmware.py
+
+cases: $(STAMP)
+	PYTHONPATH=tools $(BIN)/python tests/cases/case_builder.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

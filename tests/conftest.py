@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -42,6 +43,11 @@ def require_guest(name: str) -> Path:
     if not path.exists():
         skip_or_fail(f"{name} is not fetched; run make guests")
     return path
+
+
+def with_path() -> dict[str, str]:
+    """The environment for a Python process that imports what this one can import."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def sampled(values: Iterable[object], share: int = 3) -> list[object]:

@@ -4,17 +4,13 @@ with the verdicts."""
 from __future__ import annotations
 
 import struct
-import sys
 import tempfile
 from pathlib import Path
 
-import pytest
-from conftest import ROOT, require_tool, skip_or_fail
-
-sys.path.insert(0, str(ROOT / "tools"))
-
 import build_firmware
 import differential
+import pytest
+from conftest import ROOT, require_tool, skip_or_fail
 
 from armvirt.bundled import Guest, Setup, guests
 from armvirt.script import Expect, Send

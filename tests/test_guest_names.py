@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import with_path
 
 from armvirt.bundled import FOLDER, Guest, find, guests, parse_toml, plain_row, resolve
 from armvirt.errors import UserError
@@ -66,7 +66,7 @@ def test_a_plain_run_loads_nothing_heavy() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=with_path(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"

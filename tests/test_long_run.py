@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent / "hw"))
+from conftest import with_path
 from engine.asm import Asm
 
 from armvirt.board import console as board_console
@@ -113,9 +112,7 @@ def test_marks_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 PROGRAM = """
-import sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}, {tests!r} + "/hw"]
 import test_long_run as t
 from armvirt.hw.engine import base
 from armvirt.board import console
@@ -147,11 +144,14 @@ def growth(
 ) -> int:
     """By how many bytes the process grows in a run, after its start."""
     what = what.format(folder=str(folder), kind=kind)
-    program = PROGRAM.format(
-        tests=str(Path(__file__).resolve().parent), buffer=buffer, kept=kept, what=what
-    )
+    program = PROGRAM.format(buffer=buffer, kept=kept, what=what)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=with_path(),
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

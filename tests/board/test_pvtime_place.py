@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from engine.asm import Asm
 
 from armvirt.board.virt import memmap
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import PVTIME_IPA, VcpuGroup
 from armvirt.machine import Machine
 from armvirt.units import parse_date
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hw"))
-from engine.asm import Asm
 
 LEAP_DAY = 1_709_209_800  # 2024-02-29T12:30:00Z
 RESULTS = 0x4010_0000

@@ -1,5 +1,4 @@
-"""The cases: what each is built from, and how. ``python tests/cases/case_builder.py`` builds the
-ELFs anew.
+"""The cases: what each is built from, and how. ``make cases`` builds the ELFs anew.
 
 The ELFs are committed beside their sources, so that they run where there is no cross compiler. The
 compiler that made them is that of the bundled guests (``firmware/guests.toml``).
@@ -10,8 +9,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import build_firmware
 

@@ -10,13 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-
 import build_firmware
 import campaign
+import pytest
 from case_builder import CASES, HERE, build, elf_of
 from conftest import require_tool, sampled
 

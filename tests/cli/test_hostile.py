@@ -11,13 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from elf_builder import TEXT, Load, elf
 
 from armvirt.bundled import FOLDER
 from armvirt.cli.options import BOARD, LIMITS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "board"))
-
-from elf_builder import TEXT, Load, elf
 
 NOT_UTF8 = os.fsdecode(b"\xff\xfe")
 FORGED = "a\nVERDICT: PASS\x1b[2J"

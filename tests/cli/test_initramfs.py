@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
+import make_initramfs
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import make_initramfs  # noqa: E402  (after sys.path)
 
 
 def members(archive: bytes) -> list[tuple[str, int, bytes]]:

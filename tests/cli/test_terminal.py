@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hw"))
 from engine.asm import Asm
 
 from armvirt.arch.gic import ICC_REGISTERS

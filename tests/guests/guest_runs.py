@@ -3,17 +3,14 @@ them."""
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from pathlib import Path
 
-from conftest import ROOT, skip_or_fail
+import campaign
+from conftest import skip_or_fail
 
 from armvirt.bundled import Guest, guests
 from armvirt.hw.engine.native import LIBRARY
-
-sys.path.insert(0, str(ROOT / "tools"))
-import campaign
 
 GUESTS = guests()
 BUNDLED = [name for name in GUESTS if not name.startswith(campaign.BENCHMARKS)]

@@ -7,18 +7,15 @@ time, the clock chip.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+import linux_matrix
 import pytest
 from conftest import require_guest
 from guest_runs import campaign
 
 from armvirt.machine import Result
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import linux_matrix
 
 pytestmark = [pytest.mark.linux, pytest.mark.long]
 

@@ -3,13 +3,8 @@ change nothing."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import campaign
+import pytest
 
 from armvirt.bundled import find
 from armvirt.machine import Machine

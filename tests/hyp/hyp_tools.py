@@ -7,12 +7,13 @@ ends by `power_off`: PSCI SYSTEM_OFF.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from engine.asm import EQ, NE, XZR, Asm
+from engine.conftest import make_factory
 
+from armvirt.arch.encoding import sysreg
 from armvirt.hyp.kvm import (
     Exit,
     HostMemory,
@@ -29,18 +30,18 @@ from armvirt.hyp.kvm import (
     VgicGroup,
 )
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "hw"))
-from engine.asm import EQ, NE, XZR, Asm
-from engine.conftest import make_factory
-
-__all__ = ["DATA", "DEVICE", "EQ", "GICD", "GICR", "KINDS", "NE", "NOWHERE", "RAM", "RAM_SIZE", "STACK", "XZR",
-           "Asm", "Rig", "both_engines", "faulting", "native_first", "power_off", "program", "run"]  # fmt: skip
+__all__ = ["DATA", "DEVICE", "EQ", "GICD", "GICR", "KINDS", "NE", "NOWHERE", "OTHER", "RAM", "RAM_SIZE", "STACK", "XZR",
+           "Asm", "Rig", "assembled", "both_engines", "cpu_off", "faulting", "native_first", "power_off", "program",
+           "run", "two_vcpus", "wake_by_timer"]  # fmt: skip
 
 RAM, RAM_SIZE = 0x4000_0000, 4 << 20
+OTHER = RAM + 0x1000
 DATA, STACK = RAM + 0x10_0000, RAM + 0x20_0000
 DEVICE, NOWHERE = 0x0A00_0000, 0x0B00_0000
 GICD, GICR = 0x0800_0000, 0x080A_0000
 SYSTEM_OFF, SYSTEM_RESET, CPU_ON = 0x8400_0008, 0x8400_0009, 0xC400_0003
+CPU_OFF = 0x8400_0002
+CNTV_TVAL, CNTV_CTL, CNTVCT = sysreg(3, 3, 14, 3, 0), sysreg(3, 3, 14, 3, 1), sysreg(3, 3, 14, 0, 2)
 KINDS = ("native", "portable")
 LIMIT_NS = 50_000_000
 
@@ -51,16 +52,32 @@ native_first = pytest.mark.parametrize(
 """As `both_engines`, for guests that keep the portable engine busy for seconds."""
 
 
+Write = Callable[[Asm], None]
+
+
 def power_off(a: Asm) -> None:
     a.mov(0, SYSTEM_OFF)
     a.hvc(0)
 
 
-def program(write: Callable[[Asm], None], base: int = RAM) -> Asm:
+def cpu_off(a: Asm) -> None:
+    """PSCI CPU_OFF."""
+    a.mov(0, CPU_OFF)
+    a.hvc(0)
+
+
+def program(write: Write, base: int = RAM) -> Asm:
     """``write``, then power off."""
     a = Asm(base)
     write(a)
     power_off(a)
+    return a
+
+
+def assembled(write: Write, base: int = RAM) -> Asm:
+    """``write`` and nothing more."""
+    a = Asm(base)
+    write(a)
     return a
 
 
@@ -159,12 +176,12 @@ class Rig:
             vcpu.context.engine.close()
 
 
-def run(write: Callable[[Asm], None], kind: str = "auto", **options: object) -> Rig:
+def run(write: Write, kind: str = "auto", **options: object) -> Rig:
     """A VM of one vCPU that has run a program to its end."""
     return Rig(program(write), kind=kind, **options).finish()
 
 
-def faulting(write: Callable[[Asm], None], kind: str = "auto", **options: object) -> Rig:
+def faulting(write: Write, kind: str = "auto", **options: object) -> Rig:
     """The same, but an exception to EL1 ends it: then ESR, FAR and ELR are in X20, X21, X22, and
     X19 is 1."""
     a = Asm(RAM)
@@ -173,6 +190,35 @@ def faulting(write: Callable[[Asm], None], kind: str = "auto", **options: object
     power_off(a)
     a.vectors(_end)
     return Rig(a, kind=kind, **options).finish()
+
+
+def two_vcpus(first: Write, second: Write, **options: object) -> Rig:
+    """CPU 0 runs ``first``, CPU 1 ``second``; each has to end by itself."""
+    rig = Rig(assembled(first), vcpus=2, **options)  # type: ignore[arg-type]
+    rig.start(assembled(second, OTHER), 1)
+    return rig
+
+
+def wake_by_timer(a: Asm) -> None:
+    """Sleep 10 us (625 ticks) by the virtual timer; X5, X6: the count before and after."""
+    a.mov(2, 0x0800_0000)  # GICD: affinity routing and group 1
+    a.movz(3, 0x12)
+    a.str_w(3, 2)
+    a.mov(2, 0x080B_0000)  # GICR SGI frame: PPI 27 in group 1, enabled
+    a.mov(3, 1 << 27)
+    a.str_w(3, 2, 0x80)
+    a.str_w(3, 2, 0x100)
+    a.mov(2, 0x080A_0000)  # GICR_WAKER
+    a.str_w(31, 2, 0x14)
+    a.msr_const(sysreg(3, 0, 12, 12, 5), 7)
+    a.isb()
+    a.msr_const(sysreg(3, 0, 4, 6, 0), 0xFF)
+    a.msr_const(sysreg(3, 0, 12, 12, 7), 1)
+    a.mrs(5, CNTVCT)
+    a.msr_const(CNTV_TVAL, 625)
+    a.msr_const(CNTV_CTL, 1)
+    a.wfi()
+    a.mrs(6, CNTVCT)
 
 
 def _end(a: Asm, offset: int) -> None:

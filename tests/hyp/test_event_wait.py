@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, native_first, power_off
+from hyp_tools import (
+    DATA,
+    NE,
+    RAM,
+    Asm,
+    Rig,
+    assembled,
+    both_engines,
+    cpu_off,
+    native_first,
+    power_off,
+    two_vcpus,
+    wake_by_timer,
+)
 
 from armvirt.arch.encoding import sysreg
 from armvirt.hyp.kvm import MpState, Stop, StuckExit, SystemEventExit
@@ -13,22 +26,7 @@ from armvirt.hyp.vcpu.event_wait import EVENT_NS, UNSEEN_TURNS
 
 CNTV_CVAL, CNTV_CTL = sysreg(3, 3, 14, 3, 2), sysreg(3, 3, 14, 3, 1)
 IAR1, EOIR1 = sysreg(3, 0, 12, 12, 0), sysreg(3, 0, 12, 12, 1)
-CPU_OFF = 0x8400_0002
-OTHER = RAM + 0x1000
 Write = Callable[[Asm], None]
-
-
-def code(write: Write, base: int = RAM) -> Asm:
-    a = Asm(base)
-    write(a)
-    return a
-
-
-def two(first: Write, second: Write, **options: object) -> Rig:
-    """CPU 0 runs ``first``, CPU 1 ``second``; each has to end by itself."""
-    rig = Rig(code(first), vcpus=2, **options)  # type: ignore[arg-type]
-    rig.start(code(second, OTHER), 1)
-    return rig
 
 
 def loop(a: Asm, rounds: int) -> None:
@@ -37,12 +35,6 @@ def loop(a: Asm, rounds: int) -> None:
     a.label("loop")
     a.subs_imm(20, 20, 1)
     a.b_cond(NE, "loop")
-
-
-def stop(a: Asm) -> None:
-    """CPU_OFF."""
-    a.mov(0, CPU_OFF)
-    a.hvc(0)
 
 
 def drain(a: Asm) -> None:
@@ -78,11 +70,11 @@ def test_sev_wakes_a_waiter_an_instant_later(kind: str, pcpus: int, after: int) 
         a.sev()
         for _ in range(after):
             a.nop()
-        stop(a)
+        cpu_off(a)
 
     ends = set()
     for step in (None, 1, 7, 1000):
-        rig = two(waiter, sender, kind=kind, pcpus=pcpus)
+        rig = two_vcpus(waiter, sender, kind=kind, pcpus=pcpus)
         while step is not None and rig.run(rig.host.clock.now + step) is Stop.UNTIL:
             pass
         if step is None:
@@ -104,24 +96,24 @@ def test_an_event_is_remembered(kind: str) -> None:
         a.wfe()
         power_off(a)
 
-    rig = two(late, lambda a: (a.sev(), stop(a)), kind=kind)
+    rig = two_vcpus(late, lambda a: (a.sev(), cpu_off(a)), kind=kind)
     assert isinstance(rig.finish().end, SystemEventExit)
     assert rig.vcpu.context.insns == 2 + 3 + 200_000 - 1 + 1 + 3
 
 
 @both_engines
 def test_sevl_is_for_nobody_else(kind: str) -> None:
-    stuck = cause(two(waiter, lambda a: (a.sevl(), stop(a)), kind=kind))
+    stuck = cause(two_vcpus(waiter, lambda a: (a.sevl(), cpu_off(a)), kind=kind))
     assert stuck.cpu == 0 and stuck.cause == "waits for an event (WFE) that nothing will send"
 
 
 def test_sev_stays_in_its_vm() -> None:
     from armvirt.hyp.kvm import HostMemory, Start
 
-    rig = Rig(code(waiter))
+    rig = Rig(assembled(waiter))
     vm = rig.kvm.create_vm()
     vm.set_user_memory_region(0, RAM, HostMemory(1 << 20))
-    vm.write_memory(RAM, code(lambda a: (a.sev(), stop(a))).code())
+    vm.write_memory(RAM, assembled(lambda a: (a.sev(), cpu_off(a))).code())
     for n in range(2):
         vcpu = vm.create_vcpu(n)
         vcpu.exit_handler = rig.handle
@@ -144,7 +136,7 @@ def lock_waiter(a: Asm, offset: int = 0) -> None:
     power_off(a)
 
 
-def storer(offset: int, value: int, then: Write = stop, rounds: int = 1000) -> Write:
+def storer(offset: int, value: int, then: Write = cpu_off, rounds: int = 1000) -> Write:
     def write(a: Asm) -> None:
         a.mov(1, DATA + offset)
         a.mov(2, value)
@@ -164,10 +156,10 @@ def spin(a: Asm) -> None:
 
 @both_engines
 @pytest.mark.parametrize("pcpus", [1, 2])
-@pytest.mark.parametrize("then", [stop, spin], ids=["stops", "spins"])
+@pytest.mark.parametrize("then", [cpu_off, spin], ids=["stops", "spins"])
 def test_a_store_to_the_marked_granule(kind: str, pcpus: int, then: Write) -> None:
     """Whether its CPU goes to sleep then or never does: its turn is over some time."""
-    rig = two(lock_waiter, storer(0, 1, then), kind=kind, pcpus=pcpus)
+    rig = two_vcpus(lock_waiter, storer(0, 1, then), kind=kind, pcpus=pcpus)
     assert isinstance(rig.finish().end, SystemEventExit)
     assert rig.vcpu.context.insns < 40 and rig.host.clock.now < 200_000
 
@@ -185,13 +177,13 @@ def test_any_store_to_the_granule_is_an_event(kind: str, offset: int, turns: int
         a.wfe()
         power_off(a)
 
-    rig = two(once, storer(offset, 7, spin), kind=kind)
+    rig = two_vcpus(once, storer(offset, 7, spin), kind=kind)
     assert isinstance(rig.finish().end, SystemEventExit)
     assert turns * 100_000 <= rig.host.clock.now < turns * 100_000 + 100
 
 
 @native_first
-@pytest.mark.parametrize("then", [stop, spin], ids=["stops", "spins"])
+@pytest.mark.parametrize("then", [cpu_off, spin], ids=["stops", "spins"])
 def test_a_store_of_the_same_value(kind: str, then: Write) -> None:
     """The monitor is lost, and nothing else shows it. It takes longer, but it is not waited for
     ever."""
@@ -203,7 +195,7 @@ def test_a_store_of_the_same_value(kind: str, then: Write) -> None:
         a.wfe()
         power_off(a)
 
-    rig = two(once, storer(0, 0, then), kind=kind)
+    rig = two_vcpus(once, storer(0, 0, then), kind=kind)
     assert isinstance(rig.finish().end, SystemEventExit)
     assert rig.host.clock.now < (UNSEEN_TURNS + 2) * 100_000
 
@@ -222,7 +214,7 @@ def test_a_turn_that_ends_between_load_and_wfe(kind: str, pcpus: int) -> None:
         a.wfe()
         power_off(a)
 
-    rig = two(slow, storer(0, 1), kind=kind, pcpus=pcpus)
+    rig = two_vcpus(slow, storer(0, 1), kind=kind, pcpus=pcpus)
     assert isinstance(rig.finish().end, SystemEventExit)
 
 
@@ -237,7 +229,7 @@ def test_a_device_writes_the_granule(value: bytes) -> None:
         a.wfe()
         power_off(a)
 
-    rig = Rig(code(once))
+    rig = Rig(assembled(once))
     rig.vm.timers.register("device", lambda kind: rig.vm.write_memory(DATA + 60, value))
     rig.vm.timers.arm(5000, "device")
     rig.finish()
@@ -265,9 +257,9 @@ def test_locks_of_xv6_cost_no_turns(kind: str, pcpus: int) -> None:
         a.str_(31, 1)
         a.subs_imm(20, 20, 1)
         a.b_cond(NE, "acquire")
-        stop(a)
+        cpu_off(a)
 
-    rig = two(lambda a: acquire(a, 0), lambda a: acquire(a, 4096), kind=kind, pcpus=pcpus)
+    rig = two_vcpus(lambda a: acquire(a, 0), lambda a: acquire(a, 4096), kind=kind, pcpus=pcpus)
     assert rig.run() is Stop.IDLE and rig.host.clock.now == 2 * (9 * rounds + 7)
 
 
@@ -289,7 +281,7 @@ def test_many_waiters_wake_for_little(kind: str, pcpus: int) -> None:
         a.b_cond(NE, "wait")
         a.add_imm(2, 2, 1)
         a.str_(2, 1)
-        stop(a)
+        cpu_off(a)
         rig.start(a, n)
     last = Asm(RAM + 0x7000)
     storer(0, 1)(last)
@@ -305,7 +297,6 @@ def test_many_waiters_wake_for_little(kind: str, pcpus: int) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_timer_ends_it_where_it_can_be_taken(kind: str, masked: bool) -> None:
     """A virtual interrupt that PSTATE masks is no wake-up event for WFE."""
-    from test_host import wake_by_timer
 
     def handler(a: Asm) -> None:
         a.mrs(2, IAR1)
@@ -330,7 +321,7 @@ def test_a_timer_ends_it_where_it_can_be_taken(kind: str, masked: bool) -> None:
         power_off(a)
         a.vectors(lambda each, offset: handler(each))
 
-    a = code(write)
+    a = assembled(write)
     rig = Rig(kind=kind, gic=True)
     rig.start(a)
     rig.vcpu.context.set_x(7, a["vectors"])
@@ -367,13 +358,13 @@ def test_all_wait_for_each_other(kind: str, cpus: int, pcpus: int) -> None:
 
 
 def test_one_sleeps_and_one_waits() -> None:
-    stuck = cause(two(lambda a: (a.wfi(), power_off(a)), waiter))
+    stuck = cause(two_vcpus(lambda a: (a.wfi(), power_off(a)), waiter))
     assert stuck.cpu == 1
 
 
 def test_the_vmm_ends_a_wait() -> None:
     """It makes the vCPU sleep, and run: a WFE may end at any time."""
-    rig = Rig(code(waiter))
+    rig = Rig(assembled(waiter))
     assert cause(rig)
     rig.vcpu.set_mp_state(MpState.SUSPENDED)
     rig.vcpu.set_mp_state(MpState.RUNNABLE)

@@ -14,6 +14,7 @@ from hyp_tools import (
     native_first,
     power_off,
     program,
+    wake_by_timer,
 )
 
 from armvirt.arch.encoding import sysreg
@@ -184,28 +185,6 @@ def test_idle_time_belongs_to_the_caller() -> None:
     rig.vm.timers.arm(1000, "device")
     assert rig.run() is Stop.IDLE
     assert asked == [(1, 1000), (251, 1000), (501, 1000)]
-
-
-def wake_by_timer(a: Asm) -> None:
-    """Sleep 10 us (625 ticks) by the virtual timer; X5, X6: the count before and after."""
-    a.mov(2, 0x0800_0000)  # GICD: affinity routing and group 1
-    a.movz(3, 0x12)
-    a.str_w(3, 2)
-    a.mov(2, 0x080B_0000)  # GICR SGI frame: PPI 27 in group 1, enabled
-    a.mov(3, 1 << 27)
-    a.str_w(3, 2, 0x80)
-    a.str_w(3, 2, 0x100)
-    a.mov(2, 0x080A_0000)  # GICR_WAKER
-    a.str_w(31, 2, 0x14)
-    a.msr_const(sysreg(3, 0, 12, 12, 5), 7)
-    a.isb()
-    a.msr_const(sysreg(3, 0, 4, 6, 0), 0xFF)
-    a.msr_const(sysreg(3, 0, 12, 12, 7), 1)
-    a.mrs(5, CNTVCT)
-    a.msr_const(CNTV_TVAL, 625)
-    a.msr_const(CNTV_CTL, 1)
-    a.wfi()
-    a.mrs(6, CNTVCT)
 
 
 @both_engines

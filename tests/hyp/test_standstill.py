@@ -7,8 +7,19 @@ from collections.abc import Callable
 
 import pytest
 from conftest import sampled
-from hyp_tools import DATA, NE, RAM, Asm, Rig, both_engines, native_first, power_off
-from test_event_wait import code, stop, two
+from hyp_tools import (
+    DATA,
+    NE,
+    RAM,
+    Asm,
+    Rig,
+    assembled,
+    both_engines,
+    cpu_off,
+    native_first,
+    power_off,
+    two_vcpus,
+)
 
 from armvirt.hyp.kvm import Stop, StuckExit, SystemEventExit, Vcpu
 
@@ -59,16 +70,16 @@ def end_of(make: Callable[[], Rig]) -> tuple[int, object]:
 @pytest.mark.parametrize("pcpus", sampled([1, 2], 2))
 def test_one_that_faults_for_ever_is_nobody_elses_matter(kind: str, pcpus: int) -> None:
     """The other works for 3 ms, and ends the VM in order."""
-    _, end = end_of(lambda: two(work(1_500_000, power_off), faults, kind=kind, pcpus=pcpus))
+    _, end = end_of(lambda: two_vcpus(work(1_500_000, power_off), faults, kind=kind, pcpus=pcpus))
     assert isinstance(end, SystemEventExit)
 
 
 @both_engines
-@pytest.mark.parametrize("first", [stop, endless, lambda a: a.wfi(), lambda a: (a.sevl(), a.wfe(), a.wfe())],
+@pytest.mark.parametrize("first", [cpu_off, endless, lambda a: a.wfi(), lambda a: (a.sevl(), a.wfe(), a.wfe())],
                          ids=["off", "spins", "sleeps", "waits"])  # fmt: skip
 def test_nobody_can_go_on(kind: str, first: Write) -> None:
     """The diagnosis comes when the last one stops, and names the one at fault."""
-    ns, end = end_of(lambda: two(work(100_000, first), faults, kind=kind))
+    ns, end = end_of(lambda: two_vcpus(work(100_000, first), faults, kind=kind))
     assert isinstance(end, StuckExit) and end.cpu == 1 and ns >= 200_000
     assert end.cause.startswith("faults in its exception vectors again and again")
 
@@ -91,7 +102,7 @@ def test_another_repairs_the_vectors(kind: str, pcpus: int) -> None:
         endless(a)
 
     def make() -> Rig:
-        rig = two(work(150_000, repair), lambda a: faults(a, VECTORS), kind=kind, pcpus=pcpus)
+        rig = two_vcpus(work(150_000, repair), lambda a: faults(a, VECTORS), kind=kind, pcpus=pcpus)
         rig.vm.write_memory(rescue.base, rescue.code())
         return rig
 
@@ -114,14 +125,14 @@ def test_a_store_just_before_standing_still() -> None:
         a.str_(1, 1)
         endless(a)
 
-    rig = two(work(100_000, writes), waits)
+    rig = two_vcpus(work(100_000, writes), waits)
     assert isinstance(rig.finish().end, SystemEventExit)
 
 
 @both_engines
 def test_a_timer_goes_on_while_one_faults(kind: str) -> None:
     """CPU 0 sleeps, and a device's timer will wake it: CPU 1 passes the time."""
-    rig = two(lambda a: (a.wfi(), power_off(a)), faults, kind=kind)
+    rig = two_vcpus(lambda a: (a.wfi(), power_off(a)), faults, kind=kind)
     rig.vm.timers.register("device", lambda kind: rig.vcpu.wake())
     rig.vm.timers.arm(30_000_000, "device")
     rig.finish()
@@ -132,7 +143,7 @@ def test_a_timer_goes_on_while_one_faults(kind: str) -> None:
 def test_the_one_at_fault_is_named_among_many(cpus: int) -> None:
     rig = Rig(vcpus=cpus)
     for n in range(cpus):
-        rig.start(code(faults if n == cpus - 1 else endless, RAM + 0x1000 * n), n)
+        rig.start(assembled(faults if n == cpus - 1 else endless, RAM + 0x1000 * n), n)
     assert rig.run() is Stop.HANDLER and isinstance(rig.end, StuckExit) and rig.end.cpu == cpus - 1
 
 
@@ -171,7 +182,7 @@ def test_a_timer_that_is_parked(
             getattr(a, wait)()
         a.b("here")
 
-    rig = Rig(code(write), kind=kind, vhe=vhe, gic=gic)
+    rig = Rig(assembled(write), kind=kind, vhe=vhe, gic=gic)
     assert rig.host.run() is (Stop.IDLE if wait == "wfi" else Stop.HANDLER)
     assert rig.host.clock.now < 1000 and (wait == "wfi" or isinstance(rig.end, StuckExit))
 
@@ -180,7 +191,9 @@ def test_a_timer_that_is_parked(
 def test_parked_timers_of_many(cpus: int) -> None:
     rig = Rig(vcpus=cpus, gic=True)
     for n in range(cpus):
-        rig.start(code(lambda a: (park("V", FAR[0])(a), a.wfi(), stop(a)), RAM + 0x1000 * n), n)
+        rig.start(
+            assembled(lambda a: (park("V", FAR[0])(a), a.wfi(), cpu_off(a)), RAM + 0x1000 * n), n
+        )
     assert rig.host.run() is Stop.IDLE and rig.host.clock.now < 10_000
     assert all(
         "the virtual timer fires in 4,679 years, nothing else will" in cause.text
@@ -197,7 +210,7 @@ def test_a_wait_with_a_far_end(word: int) -> None:
     vm = kvm.create_vm()
     vm.set_user_memory_region(0, RAM, HostMemory(1 << 20))
     vm.write_memory(
-        RAM, code(lambda a: (a.sevl(), a.wfe(), a.mov(1, 1 << 63), a.word(word | 1))).code()
+        RAM, assembled(lambda a: (a.sevl(), a.wfe(), a.mov(1, 1 << 63), a.word(word | 1))).code()
     )
     vcpu: Vcpu = vm.create_vcpu(0)
     vcpu.start(Start(RAM, 0))
@@ -206,6 +219,8 @@ def test_a_wait_with_a_far_end(word: int) -> None:
 
 def test_a_hundred_years_are_waited_for() -> None:
     """A host's time is 584 years: what is due in the first 146 of them comes."""
-    rig = Rig(code(lambda a: (park("V", 100 * 365 * 86400 * 62_500_000)(a), a.wfi(), power_off(a))))
+    rig = Rig(
+        assembled(lambda a: (park("V", 100 * 365 * 86400 * 62_500_000)(a), a.wfi(), power_off(a)))
+    )
     assert rig.host.run() in (Stop.HANDLER, Stop.IDLE)
     assert rig.host.clock.now > 99 * 365 * 86400 * 10**9

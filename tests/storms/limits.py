@@ -1,8 +1,8 @@
 """Every storm under every limit, on both engines: does the command end in time? (``make limits``)
 
-    python tests/storms/limits.py                     the whole matrix, with a table
-    python tests/storms/limits.py its-mapc svc        these storms only
-    python tests/storms/limits.py --jobs 2 --list
+    make limits                                 the whole matrix, with a table
+    make limits LIMITS_ARGS="its-mapc svc"      these storms only
+    make limits LIMITS_ARGS="--jobs 2 --list"
 
 A run under ``--timeout 2s`` has to end within 2.5 s of its start with status 4; one that gets SIGINT or SIGTERM has to
 end within 0.5 s of the signal with status 130 or 143. Exit status 1 if one does not.
@@ -21,8 +21,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from storm_guests import STORMS
 

@@ -8,13 +8,8 @@ are the loops' own; handlers use X0 to X5.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hw"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "board"))
 
 from elf_builder import TEXT, Load, elf
 from engine.asm import NE, XZR, Asm

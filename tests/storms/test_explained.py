@@ -4,13 +4,9 @@ line high."""
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from storm_guests import STORMS
 
 from armvirt.machine import Machine

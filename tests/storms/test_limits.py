@@ -13,11 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import limits
+import pytest
 from storm_guests import STORMS
 
 LATE_S = 5.0

@@ -7,12 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-
 import bench
+import pytest
 from bench import Guest, Row, Sample, Task
 
 TIMED = Task("t", "a timed thing", Guest(Path("guest.elf")), 2.0)

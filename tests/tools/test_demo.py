@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 
-from conftest import ROOT
+import demo
 
 from armvirt import Machine
-
-sys.path.insert(0, str(ROOT / "tools"))
-import demo
 
 STAGES = ["program", "program", "fire", "list", "deliver", "ack", "program", "lower", "eoi"]
 COMMAND = re.compile(r"^\$ armvirt (\w+) (\S+)")

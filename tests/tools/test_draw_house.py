@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-
 from draw_house import PICTURE, ROOT, TEXT, Floor, Room, draw, problems, read
 
 ARMVIRT = ROOT / "armvirt"

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import random
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from campaign import bundled
 from exit_campaign import WAYS, Case, Host, Outcome, Places, View, main, run
 from planting import Bug, by_name

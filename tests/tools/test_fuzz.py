@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import fuzz
+import pytest
 from fuzz_inputs import TARGETS, Mutant, most_cpus
 
 SHARE = 40

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import gic_campaign
 import gic_fuzz
+import pytest
 from gic_fuzz_its import ItsFuzzer
 
 

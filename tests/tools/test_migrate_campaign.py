@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import migrate_campaign
+import pytest
 from migrate_campaign import KINDS, Moments, main
 
 from armvirt.events import Acknowledge, EndOfInterrupt, Schedule, Stamp, TimerLine

@@ -6,13 +6,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import package
 import pytest
-from conftest import ROOT, skip_or_fail
+from conftest import skip_or_fail
 
 from armvirt.hw.engine.native import LIBRARY
-
-sys.path.insert(0, str(ROOT / "tools"))
-import package
 
 PURE, PLATFORM = "py3-none-any", "py3-none-manylinux_2_17_x86_64"
 PREFIX = "armvirt-0.1.0.data/data/share/doc/armvirt/"

@@ -9,14 +9,9 @@ GUEST_SYNC of KVM's selftests lets it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "vgic"))
 from hyp_tools import DATA, DEVICE, GICD, GICR, RAM, RAM_SIZE, Asm
 
 from armvirt.arch.gic import ICC_REGISTERS

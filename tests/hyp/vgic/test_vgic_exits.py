@@ -3,15 +3,10 @@ with extra exits."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-from planting import Bug, by_name
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 from gic_fuzz import LawError
 from gic_fuzz_exits import compare
+from planting import Bug, by_name
 
 MACHINES, STEPS = 24, 600
 VGIC = "armvirt.hyp.vgic"

@@ -3,12 +3,7 @@ its seed."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 from gic_fuzz import SHAPES, Fuzzer, LawError
 from gic_fuzz_its import ItsFuzzer
 

@@ -3,12 +3,7 @@ VM."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from hyp_tools import DATA, DEVICE, GICD, GICR, RAM, Asm, program
 from hyp_tools import Rig as VmRig
 

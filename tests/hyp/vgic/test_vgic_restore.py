@@ -4,14 +4,10 @@ from reset on."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 from gic_fuzz import ICC_NAMES, VTIMER, Fuzzer
 from gic_fuzz_its import PENDING, PROPERTIES, RAM, ItsFuzzer
 

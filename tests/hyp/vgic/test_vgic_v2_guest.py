@@ -4,13 +4,9 @@ vector."""
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from hyp_tools import DATA, GICD, NE, Asm, Rig, both_engines, power_off, program
 
 from armvirt.hyp.kvm import KvmError, VgicAddress, VgicGroup
