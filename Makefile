@@ -74,7 +74,7 @@ gic-reference: $(STAMP)
 
 # The timers beside the oracle of the architecture: a million steps take about a quarter of an hour.
 timer-reference: $(STAMP)
-	ARMVIRT_REFERENCE_STEPS=$(STEPS) $(BIN)/python -m pytest -s tests/hyp/test_timer_reference.py
+	ARMVIRT_REFERENCE_STEPS=$(STEPS) $(BIN)/python -m pytest -s tests/hyp/timer/test_timer_reference.py
 
 # Sixty and more storms under --timeout, SIGINT and SIGTERM, on both engines: about ten minutes.
 limits: $(STAMP)

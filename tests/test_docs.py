@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (ROOT, ROOT / "armvirt")
 DOCUMENTS = [
     path

@@ -50,8 +50,8 @@ TESTS = (
     "tests/arch",
     "tests/board",
     "tests/trace",
-    "tests/cli/test_units.py",
-    "tests/cli/test_script.py",
+    "tests/test_units.py",
+    "tests/test_script.py",
 )
 TEST_NEEDS = ("pytest", "hypothesis")
 GUEST = "vtimer-tick"

@@ -26,7 +26,7 @@
 #define CACHED         (7ul << 59 | 1ul << 10)
 #define CACHED_LPI     (7ul << 7 | 1ul << 10)
 
-/* RAM behind the image, which ends before 0x42000000 (tests/test_firmware_build.py). */
+/* RAM behind the image, which ends before 0x42000000 (tests/tools/test_build_firmware.py). */
 #define TABLES         0x42000000ul
 #define CONFIG         (TABLES + 0x00000) /* a byte per LPI */
 #define QUEUE          (TABLES + 0x10000)

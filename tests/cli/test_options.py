@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from armvirt import events
 from armvirt.cli.options import COMMANDS, Parser, build_parser, settings
 from armvirt.errors import UserError
 from armvirt.settings import DEFAULTS, SETTINGS
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(*words: str) -> dict[str, object]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from test_bad_use import INTERNAL
 
 from armvirt.hyp.kvm import Kvm, Vcpu, VgicGroup, Vm
 
-TEXT = (Path(__file__).parents[2] / "docs" / "kvm-api.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "kvm-api.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

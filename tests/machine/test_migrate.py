@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from conftest import FETCHED
 
 from armvirt.board.virt import devices, memmap
 from armvirt.bundled import find
@@ -215,7 +214,7 @@ def test_random_numbers_go_on() -> None:
 @pytest.mark.parametrize("at", [300 * MS, 1200 * MS])
 def test_linux_does_not_notice(at: int) -> None:
     """To the tick: the console has the kernel's own times."""
-    folder = Path(__file__).resolve().parents[2] / ".cache" / "guests"
+    folder = FETCHED
     if not (folder / "Image").exists():
         pytest.skip("make guests")
     report = migrate_test(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from armvirt.bundled import guests
 from armvirt.cli.options import COMMANDS, DEBUG
@@ -86,7 +87,7 @@ def test_every_option_of_a_run_is_a_key() -> None:
 
 
 def test_every_key_is_documented() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
+    text = (ROOT / "docs" / "cli.md").read_text()
     section = text[text.index("# armvirt.toml") : text.index("## pytest")]
     assert [key for key in suite.KEYS if f"`{key}`" not in section] == []
 

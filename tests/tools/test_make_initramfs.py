@@ -7,8 +7,7 @@ from pathlib import Path
 
 import make_initramfs
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from conftest import ROOT
 
 
 def members(archive: bytes) -> list[tuple[str, int, bytes]]:

@@ -8,10 +8,10 @@ right:NAME`` runs the same path without it.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from conftest import ROOT
 
 from armvirt.cli.main import main
 from armvirt.machine import Machine, Result
@@ -283,7 +283,7 @@ def test_its_right_twin_passes(name: str, gic: int) -> None:
 
 
 def test_every_bug_of_the_guest_is_here() -> None:
-    source = (Path(__file__).parents[2] / "firmware" / "broken" / "driver-bugs.c").read_text()
+    source = (ROOT / "firmware" / "broken" / "driver-bugs.c").read_text()
     rows = dict(re.findall(r'\{"([a-z-]+)", \w+, (\d)\}', source))
     assert rows.keys() == BUGS.keys()
     for name, bug in BUGS.items():

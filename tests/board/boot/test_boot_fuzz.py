@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from elf_builder import ET_DYN, PT_DYNAMIC, RAM, TEXT, Load, elf, image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ SEEDS: dict[str, bytes] = {
     "image": image(512, text_offset=0x80000),
     "gzip": gzip.compress(image(512)),
 }
-BUNDLED = sorted(Path(__file__).parents[2].glob("armvirt/guests/*.elf"))[:2]
+BUNDLED = sorted(ROOT.glob("armvirt/guests/*.elf"))[:2]
 
 
 def check(path: Path, content: bytes) -> None:

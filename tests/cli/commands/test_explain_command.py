@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from armvirt.cli.main import main
 
@@ -160,7 +160,7 @@ def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) ->
     def shape(text: str) -> str:
         return " ".join(re.sub(r"0x[0-9a-f]+|[\d,]+", "N", text).split())
 
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     example = readme.split("$ armvirt explain wfi-forever --intid 27\n")[1].split("\n\n(Some of")[0]
     printed = shape(explain(capsys, "wfi-forever", "--intid", "27")[1])
     for line in example.splitlines():
