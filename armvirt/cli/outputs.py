@@ -19,7 +19,7 @@ from armvirt.inputs import STDIN
 from armvirt.outputs import STANDARD_OUTPUT
 
 if TYPE_CHECKING:
-    from armvirt.trace.files import SupportsWrite
+    from _typeshed import SupportsWrite
 
 __all__ = ["STANDARD_OUTPUT", "check", "open_text", "write_bytes"]
 
@@ -51,7 +51,7 @@ def _is_standard_output(path: str) -> bool:
 
 
 @contextmanager
-def open_text(path: str) -> Iterator[SupportsWrite]:
+def open_text(path: str) -> Iterator[SupportsWrite[str]]:
     """Like `armvirt.outputs.open_text`, or standard output for ``-``."""
     if path == STANDARD_OUTPUT:
         yield printing.Lines()

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from armvirt.board.virt.memmap import UART as UART_WINDOW
+from armvirt.events import Console, Mmio
 from armvirt.printable import printable_lines
-from armvirt.trace.jsonl import record
+from armvirt.trace.jsonl import fields
 
 if TYPE_CHECKING:
     from armvirt.events import Event, Stamp
@@ -68,7 +69,10 @@ class Tail:
         self.events: deque[tuple[Stamp, Event]] = deque(maxlen=length)
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
-        if event.kind != "console" and not (event.kind == "mmio" and next(iter(event)) in UART):
+        of_console = isinstance(event, Console) or (
+            isinstance(event, Mmio) and event.address in UART
+        )
+        if not of_console:
             self.events.append((stamp, event))
 
 
@@ -112,9 +116,9 @@ def event_tail(machine: Machine, tail: Tail) -> list[str]:
 
 
 def _event_line(machine: Machine, stamp: Stamp, event: Event) -> str:
-    data = record(stamp, event)
-    fields = " ".join(f"{name}={value}" for name, value in list(data.items())[5:])
-    return f"{stamp.ns:>14,} ns  cpu {stamp.vcpu}  {event.kind:<11} {fields}  {_name(machine, stamp.pc) or data['pc']}"
+    shown = " ".join(f"{name}={value}" for name, value in fields(event).items())
+    place = _name(machine, stamp.pc) or hex(stamp.pc)
+    return f"{stamp.ns:>14,} ns  cpu {stamp.vcpu}  {event.kind:<11} {shown}  {place}"
 
 
 def _name(machine: Machine, address: int) -> str | None:

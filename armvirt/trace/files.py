@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from armvirt.events import Event, Sink, Stamp
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
-
-class SupportsWrite(Protocol):
-    """The destination of lines: a text file, or any object with the ``write`` of a text file."""
-
-    def write(self, text: str, /) -> object:
-        """Write a text of one or several lines."""
+    from armvirt.events import Event, Sink, Stamp
 
 
 @runtime_checkable
@@ -26,8 +22,9 @@ class FileSink(Protocol):
 
     def __call__(self, stamp: Stamp, event: Event) -> None: ...
 
-    def writing(self, file: SupportsWrite, **about: object) -> AbstractContextManager[None]:
-        """A context in which the sink writes events to ``file``. ``about`` describes the run."""
+    def writing(self, file: SupportsWrite[str], **about: object) -> AbstractContextManager[None]:
+        """A context in which the sink writes events to ``file``, lines of text. ``about``
+        describes the run."""
 
 
 class Format(NamedTuple):
@@ -48,7 +45,7 @@ FORMATS = (Format("JSON lines", (".jsonl", ".json"), _json_lines),)
 DEFAULT = FORMATS[0]
 """The format of files with an unknown suffix, and of standard output."""
 
-Open = Callable[[str], AbstractContextManager[SupportsWrite]]
+Open = Callable[[str], "AbstractContextManager[SupportsWrite[str]]"]
 
 
 def format_of(path: str) -> Format:

@@ -25,7 +25,7 @@ import json
 
 from armvirt.events import Event, Stamp
 
-VERSION = 1
+HASH_FORMAT = 1  # of the hashed text
 CANONICAL = frozenset(
     {
         "exception",
@@ -69,7 +69,7 @@ class HashSink:
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
-        self._lines = [f"armvirt-trace {VERSION}\n"]
+        self._lines = [f"armvirt-trace {HASH_FORMAT}\n"]
         self.count = 0
 
     def __repr__(self) -> str:

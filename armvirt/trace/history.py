@@ -12,8 +12,21 @@ from typing import Any, NamedTuple
 
 from armvirt.arch.esr import EC, EC_SHIFT
 from armvirt.arch.gic import FIRST_LPI, GITS_TRANSLATER, SPECIAL_INTIDS, SgiRequest, SgirRequest
-from armvirt.events import Event, ExceptionEntry, Stamp
-from armvirt.trace.parking import Parking
+from armvirt.events import (
+    Acknowledge,
+    EndOfInterrupt,
+    Event,
+    ExceptionEntry,
+    GicAccess,
+    IccWrite,
+    ItsCommand,
+    Schedule,
+    Stamp,
+    TimerLine,
+    TimerWrite,
+    VgicInject,
+)
+from armvirt.trace.lifecycle import Parking
 from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
 
 SGI_REGISTERS = frozenset({"ICC_SGI0R_EL1", "ICC_SGI1R_EL1", "ICC_ASGI1R_EL1"})
@@ -152,17 +165,17 @@ class History:
         self.lost_message: Message | None = None
         self._parking = Parking()
         self._model = 3  # until a GICC frame is used
-        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
-            "exception": self._exception, "timer-line": self._timer_line, "vgic-inject": self._inject,
-            "ack": self._acknowledge, "eoi": self._end, "icc-write": self._icc, "gic-mmio": self._gic,
-            "its": self._its, "sched": self._schedule, "timer-write": self._timer_write,
+        self._handlers: dict[type, Callable[[Stamp, Any], None]] = {
+            ExceptionEntry: self._exception, TimerLine: self._timer_line, VgicInject: self._inject,
+            Acknowledge: self._acknowledge, EndOfInterrupt: self._end, IccWrite: self._icc, GicAccess: self._gic,
+            ItsCommand: self._its, Schedule: self._schedule, TimerWrite: self._timer_write,
         }  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<History of {len(self._past):,} interrupts>"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
-        handler = self._handlers.get(event.kind)
+        handler = self._handlers.get(type(event))
         if handler is not None:
             handler(stamp, event)
 
@@ -187,7 +200,7 @@ class History:
     def _cpu(self, vcpu: int) -> CpuPast:
         return self._cpus.setdefault(vcpu, CpuPast())
 
-    def _timer_line(self, stamp: Stamp, event: Any) -> None:
+    def _timer_line(self, stamp: Stamp, event: TimerLine) -> None:
         intid = TIMER_INTIDS.get(event.timer)
         if intid is None or stamp.vcpu < 0 or self._parking.hides(stamp, event):
             return
@@ -197,14 +210,14 @@ class History:
         else:
             _falls(past, stamp)
 
-    def _timer_write(self, stamp: Stamp, event: Any) -> None:
+    def _timer_write(self, stamp: Stamp, event: TimerWrite) -> None:
         self._cpu(stamp.vcpu).faults = None
 
-    def _schedule(self, stamp: Stamp, event: Any) -> None:
+    def _schedule(self, stamp: Stamp, event: Schedule) -> None:
         for timer in self._parking.schedule(stamp, event):
             _falls(self._of(event.target, TIMER_INTIDS[timer]), stamp)
 
-    def _inject(self, stamp: Stamp, event: Any) -> None:
+    def _inject(self, stamp: Stamp, event: VgicInject) -> None:
         """A line, a message or an SGI. The interrupt of a timer was counted at the timer's line
         already."""
         intid, target = event.intid, event.target
@@ -229,7 +242,7 @@ class History:
         _raises(past, stamp)
         past.rose, past.taken_high, past.ended_high = stamp, 0, 0
 
-    def _acknowledge(self, stamp: Stamp, event: Any) -> None:
+    def _acknowledge(self, stamp: Stamp, event: Acknowledge) -> None:
         cpu = self._cpu(stamp.vcpu)
         if event.intid in SPECIAL_INTIDS:
             cpu.spurious.add(stamp)
@@ -243,7 +256,7 @@ class History:
         past.taken_high += 1
         past.waiting = None
 
-    def _end(self, stamp: Stamp, event: Any) -> None:
+    def _end(self, stamp: Stamp, event: EndOfInterrupt) -> None:
         """EOIR drops the highest active priority for any INTID, and ends the interrupt with the
         INTID that is written (IHI 0069 12.2.10)."""
         intid, cpu = event.intid, self._cpu(stamp.vcpu)
@@ -258,7 +271,7 @@ class History:
             past.ended.add(stamp)
             past.ended_high += 1
 
-    def _exception(self, stamp: Stamp, event: Any) -> None:
+    def _exception(self, stamp: Stamp, event: ExceptionEntry) -> None:
         cpu = self._cpu(stamp.vcpu)
         if event.what in ("irq", "fiq"):
             cpu.entries += 1
@@ -272,14 +285,14 @@ class History:
 
     # Registers
 
-    def _icc(self, stamp: Stamp, event: Any) -> None:
+    def _icc(self, stamp: Stamp, event: IccWrite) -> None:
         self._cpu(stamp.vcpu).faults = None
         if event.register in SGI_REGISTERS:
             self._sends[SgiRequest.decode(event.value).intid] = Send(
                 stamp, event.register, event.value, ()
             )
 
-    def _gic(self, stamp: Stamp, event: Any) -> None:
+    def _gic(self, stamp: Stamp, event: GicAccess) -> None:
         if event.frame == "GICC":
             self._model = 2
         if not event.is_write:
@@ -298,7 +311,7 @@ class History:
             else:
                 _loses(past, stamp, register)
 
-    def _read(self, stamp: Stamp, event: Any) -> None:
+    def _read(self, stamp: Stamp, event: GicAccess) -> None:
         cpu, here = self._cpu(stamp.vcpu), (event.frame, event.offset, event.value)
         last = cpu.poll
         if event.frame == "GICC" and event.offset == GICC_IAR:
@@ -319,7 +332,7 @@ class History:
         if target < 0:
             self.to_nobody.setdefault(intid, Times()).add(stamp)
 
-    def _its(self, stamp: Stamp, event: Any) -> None:
+    def _its(self, stamp: Stamp, event: ItsCommand) -> None:
         if event.op == "INT" and event.error:
             self.lost_message = Message(stamp, event.device, event.event, event.error)
         if event.op in FORGETS and not event.error and event.intid >= FIRST_LPI:

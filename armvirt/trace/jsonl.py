@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from armvirt.events import Event, Stamp
-from armvirt.trace.files import SupportsWrite
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+    from armvirt.events import Event, Stamp
 
 FORMAT = 1
 HEX_FIELDS = frozenset({"pc", "esr", "elr", "value", "address", "offset", "function"})
@@ -23,17 +25,18 @@ HEX_FIELDS = frozenset({"pc", "esr", "elr", "value", "address", "offset", "funct
 
 def record(stamp: Stamp, event: Event) -> dict[str, Any]:
     """One event as data for JSON."""
-    fields = event._asdict()
-    plain = {
-        "ns": stamp.ns,
-        "insns": stamp.insns,
-        "vcpu": stamp.vcpu,
-        "pc": hex(stamp.pc),
-        "kind": event.kind,
-    }
+    where = {"ns": stamp.ns, "insns": stamp.insns, "vcpu": stamp.vcpu, "pc": hex(stamp.pc)}
+    return {**where, "kind": event.kind, **fields(event)}
+
+
+def fields(event: Event) -> dict[str, Any]:
+    """The fields of an event, without its kind, as data for JSON."""
+    plain: dict[str, Any] = {}
     # The target of an exception is an address; the target of other events is a vCPU.
     address_target = event.kind == "exception"
-    for name, value in fields.items():
+    for name, value in event._asdict().items():
+        if name == "kind":
+            continue
         as_hex = name in HEX_FIELDS or (address_target and name == "target")
         plain[name] = hex(int(value)) if as_hex and isinstance(value, int) else _plain(value)
     return plain
@@ -49,8 +52,8 @@ class JsonLines:
     """A sink that writes to ``file``. Without a file, events are dropped: files are opened after
     the input is checked."""
 
-    def __init__(self, file: SupportsWrite | None = None) -> None:
-        self._file: SupportsWrite | None = None
+    def __init__(self, file: SupportsWrite[str] | None = None) -> None:
+        self._file: SupportsWrite[str] | None = None
         self.count = self._last_ns = 0
         if file is not None:
             self.attach(file)
@@ -58,13 +61,13 @@ class JsonLines:
     def __repr__(self) -> str:
         return f"<JsonLines of {self.count:,} events>"
 
-    def attach(self, file: SupportsWrite, **about: object) -> None:
+    def attach(self, file: SupportsWrite[str], **about: object) -> None:
         """Start writing to a file; ``about`` goes into the first line."""
         self._file = file
         self._write({"kind": "header", "format": FORMAT, **about})
 
     @contextmanager
-    def writing(self, file: SupportsWrite, **about: object) -> Iterator[None]:
+    def writing(self, file: SupportsWrite[str], **about: object) -> Iterator[None]:
         """A context in which events go to ``file``. At the end, also after an exception, the last
         line is written."""
         self.attach(file, **about)

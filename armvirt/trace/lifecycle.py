@@ -7,6 +7,10 @@ Stages, in the order in which KVM, the virtual CPU interface and the guest perfo
     deliver   EL1 takes the IRQ or FIQ exception
     ack       the guest reads IAR and gets this INTID
     eoi       the guest writes EOIR
+
+A timer's line also falls when vcpu_put removes the timer from the PE, and rises when vcpu_load
+restores the timer. The trace has both events, because the hardware does the same. For the guest
+nothing has changed: CTL and CVAL of its timer have the same values. `Parking` selects these events.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-from armvirt.events import Stamp
+from armvirt.events import Schedule, Stamp, TimerLine
 
 STAGES = ("fire", "list", "deliver", "ack", "eoi")
 STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"))
@@ -119,3 +123,36 @@ def _step(lives: list[Life], start: str, end: str) -> tuple[Statistics | None, S
     latencies = [latency for life in lives if (latency := life.latency(start, end))]
     insns = [latency.insns for latency in latencies if latency.insns is not None]
     return statistics([latency.ns for latency in latencies]), statistics(insns)
+
+
+class Parking:
+    """Selects, from the `Schedule` events, the `TimerLine` events that are no part of an
+    interrupt's life."""
+
+    def __init__(self) -> None:
+        self._put: dict[int, int] = {}  # by vCPU that is not loaded: the ns at which it was put
+        self._parked: set[tuple[int, str]] = set()  # lines that were high then
+
+    def schedule(self, stamp: Stamp, event: Schedule) -> list[str]:
+        """The timers whose line fell while the vCPU was not loaded; this is known when the vCPU is
+        loaded."""
+        if event.what == "put":
+            self._put[event.target] = stamp.ns
+        if event.what != "load":
+            return []
+        self._put.pop(event.target, None)
+        fallen = [line for line in self._parked if line[0] == event.target]
+        self._parked.difference_update(fallen)
+        return sorted(timer for _, timer in fallen)
+
+    def hides(self, stamp: Stamp, event: TimerLine) -> bool:
+        """Whether a change of a line is caused by vcpu_put, or by the vcpu_load that follows."""
+        line = stamp.vcpu, event.timer
+        if event.level:
+            parked = line in self._parked
+            self._parked.discard(line)
+            return parked
+        if self._put.get(stamp.vcpu) != stamp.ns:
+            return False
+        self._parked.add(line)
+        return True

@@ -4,11 +4,12 @@ ITS commands."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from armvirt.arch import its
 from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE, ICPENDR, ISPENDR
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
+from armvirt.events import GicAccess, ItsCommand
 from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.intids import NAMES, named
 
@@ -47,7 +48,7 @@ def intid_text(intid: int) -> str:
     return named(intid) if intid in NAMES else f"INTID {intid}, {kind_of(intid)}"
 
 
-def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:
+def pends(event: GicAccess, vcpu: int, model: int) -> Iterator[Pend]:
     """The interrupts whose pending bits an access of ``vcpu`` to GICD or GICR writes.
 
     The pending bits of SGIs are read-only in a GICv2, and the distributor of a GICv3 has no private
@@ -68,7 +69,7 @@ def pends(event: Any, vcpu: int, model: int) -> Iterator[Pend]:
             yield Pend(intid, who if intid < 32 else ANY, register, array == ISPENDR)
 
 
-def its_text(event: Any) -> str:
+def its_text(event: ItsCommand) -> str:
     """``MAPTI, device 1, event 3, INTID 8195, collection 0``; for a skipped command, also the
     reason."""
     ids = {

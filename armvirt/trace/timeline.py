@@ -8,11 +8,24 @@ from typing import Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, LR_PENDING, LR_STATE_SHIFT, SPECIAL_INTIDS
 from armvirt.arch.timer import TIMER_PREFIXES
-from armvirt.events import Event, Stamp, TimerLine
+from armvirt.events import (
+    Acknowledge,
+    Console,
+    EndOfInterrupt,
+    Event,
+    ExceptionEntry,
+    GicAccess,
+    ItsCommand,
+    ListRegisterWrite,
+    Schedule,
+    Stamp,
+    TimerLine,
+    TimerWrite,
+    VgicInject,
+)
 from armvirt.intids import named
 from armvirt.printable import printable
-from armvirt.trace.lifecycle import Life, Summary, summarize
-from armvirt.trace.parking import Parking
+from armvirt.trace.lifecycle import Life, Parking, Summary, summarize
 from armvirt.trace.sources import (
     ANY,
     BARRIERS,
@@ -78,25 +91,25 @@ class Timeline:
         self._line = bytearray()
         self._parking = Parking()
         self.lives: list[Life] = []
-        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
-            "timer-write": self._timer_write,
-            "timer-line": self._timer_line,
-            "vgic-inject": self._inject,
-            "lr": self._list_register,
-            "exception": self._exception,
-            "ack": self._acknowledge,
-            "eoi": self._end,
-            "console": self._console,
-            "gic-mmio": self._gic_access,
-            "its": self._its_command,
-            "sched": self._schedule,
+        self._handlers: dict[type, Callable[[Stamp, Any], None]] = {
+            TimerWrite: self._timer_write,
+            TimerLine: self._timer_line,
+            VgicInject: self._inject,
+            ListRegisterWrite: self._list_register,
+            ExceptionEntry: self._exception,
+            Acknowledge: self._acknowledge,
+            EndOfInterrupt: self._end,
+            Console: self._console,
+            GicAccess: self._gic_access,
+            ItsCommand: self._its_command,
+            Schedule: self._schedule,
         }
 
     def __repr__(self) -> str:
         return f"<Timeline of {len(self.lives):,} interrupts, at {self._last_ns:,} ns>"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
-        handler = self._handlers.get(event.kind)
+        handler = self._handlers.get(type(event))
         if handler is not None:
             handler(stamp, event)
 
@@ -117,11 +130,11 @@ class Timeline:
 
     # Programming and firing
 
-    def _timer_write(self, stamp: Stamp, event: Any) -> None:
+    def _timer_write(self, stamp: Stamp, event: TimerWrite) -> None:
         name = f"{TIMER_PREFIXES.get(event.timer, event.timer)}_{event.register.upper()}_EL0"
         self._row(stamp, "program", f"{name} = {self._value(stamp, event)}")
 
-    def _value(self, stamp: Stamp, event: Any) -> str:
+    def _value(self, stamp: Stamp, event: TimerWrite) -> str:
         if event.register == "ctl":
             names = [name for bit, name in enumerate(("ENABLE", "IMASK")) if event.value >> bit & 1]
             return "|".join(names) or "0"
@@ -150,7 +163,7 @@ class Timeline:
         amount = f"{seconds / scale:.3f}".rstrip("0").rstrip(".") + f" {unit}"
         return f"in {amount}" if ticks >= 0 else f"{amount} ago"
 
-    def _timer_line(self, stamp: Stamp, event: Any) -> None:
+    def _timer_line(self, stamp: Stamp, event: TimerLine) -> None:
         intid = TIMER_INTIDS.get(event.timer)
         if intid is None or stamp.vcpu < 0 or self._parking.hides(stamp, event):
             return
@@ -162,7 +175,7 @@ class Timeline:
             stamp, "lower", f"{event.timer} line falls" + (", never acknowledged" if life else "")
         )
 
-    def _schedule(self, stamp: Stamp, event: Any) -> None:
+    def _schedule(self, stamp: Stamp, event: Schedule) -> None:
         for timer in self._parking.schedule(stamp, event):
             self._timer_line(stamp._replace(vcpu=event.target), TimerLine(timer, 0))
 
@@ -173,7 +186,7 @@ class Timeline:
         self.lives.append(life)
         self._row(stamp, "fire", text, vcpu=vcpu)
 
-    def _inject(self, stamp: Stamp, event: Any) -> None:
+    def _inject(self, stamp: Stamp, event: VgicInject) -> None:
         """An interrupt from a source other than a timer. A timer's interrupt was seen at the
         timer's line."""
         if event.intid in TIMER_INTIDS.values() or not event.level:
@@ -194,7 +207,7 @@ class Timeline:
         key = key_of(vcpu, intid)
         return key in self._waiting and key not in self._withdrawn
 
-    def _gic_access(self, stamp: Stamp, event: Any) -> None:
+    def _gic_access(self, stamp: Stamp, event: GicAccess) -> None:
         """A write of ISPENDR makes an interrupt pending. After a write of ICPENDR, the next event
         starts another life."""
         for intid, vcpu, register, sets in pends(event, stamp.vcpu, self._model):
@@ -203,7 +216,7 @@ class Timeline:
             elif not self._is_waiting(vcpu, intid):
                 self._fire(stamp, vcpu, intid, f"written to {register}, {intid_text(intid)}")
 
-    def _its_command(self, stamp: Stamp, event: Any) -> None:
+    def _its_command(self, stamp: Stamp, event: ItsCommand) -> None:
         if event.op in FORGETS and not event.error:
             self._withdrawn.add(key_of(ANY, event.intid))
         if event.op not in BARRIERS or event.error:
@@ -211,7 +224,7 @@ class Timeline:
 
     # Delivery and the guest's handler
 
-    def _list_register(self, stamp: Stamp, event: Any) -> None:
+    def _list_register(self, stamp: Stamp, event: ListRegisterWrite) -> None:
         life = self._waiting.get(key_of(event.target, event.intid))
         if (
             life is None
@@ -223,13 +236,13 @@ class Timeline:
         state = LR_STATES[event.value >> LR_STATE_SHIFT & 3]
         self._row(stamp, "list", f"LR{event.lr} {state}, {named(event.intid)}", vcpu=event.target)
 
-    def _exception(self, stamp: Stamp, event: Any) -> None:
+    def _exception(self, stamp: Stamp, event: ExceptionEntry) -> None:
         if event.what not in ("irq", "fiq"):
             return
         self._entered[stamp.vcpu] = stamp
         self._row(stamp, "deliver", f"{event.what.upper()} to {event.target:#x} from")
 
-    def _acknowledge(self, stamp: Stamp, event: Any) -> None:
+    def _acknowledge(self, stamp: Stamp, event: Acknowledge) -> None:
         if event.intid in SPECIAL_INTIDS:
             self._entered.pop(stamp.vcpu, None)
             self._row(stamp, "ack", f"{event.intid}, spurious")
@@ -246,7 +259,7 @@ class Timeline:
         self._running.setdefault((stamp.vcpu, event.intid), []).append(life)
         self._row(stamp, "ack", named(event.intid))
 
-    def _end(self, stamp: Stamp, event: Any) -> None:
+    def _end(self, stamp: Stamp, event: EndOfInterrupt) -> None:
         stack = self._running.get((stamp.vcpu, event.intid))
         if event.register not in EOI_REGISTERS or not stack:
             self._row(stamp, "eoi", f"{named(event.intid)} by {event.register}")
@@ -257,7 +270,7 @@ class Timeline:
 
     # The guest's console
 
-    def _console(self, stamp: Stamp, event: Any) -> None:
+    def _console(self, stamp: Stamp, event: Console) -> None:
         if event.direction != "tx":
             return
         if event.byte == 0x0A:

@@ -22,7 +22,18 @@ from armvirt.arch.gic import (
     MmioRow,
 )
 from armvirt.arch.timer import TIMER_PREFIXES
-from armvirt.events import Event, Stamp
+from armvirt.events import (
+    Acknowledge,
+    Event,
+    ExceptionEntry,
+    GicAccess,
+    IccWrite,
+    ItsCommand,
+    Schedule,
+    Stamp,
+    TimerWrite,
+    VgicInject,
+)
 from armvirt.trace.history import History
 
 BITS_FROM, BITS_TO = 0x100, 0x400  # ISENABLER to ICACTIVER
@@ -62,10 +73,10 @@ class LastWriters:
     Events before the sink was attached are unknown."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, Callable[[Stamp, Any], None]] = {
-            "gic-mmio": self._gic, "icc-write": self._icc, "timer-write": self._timer, "vgic-inject": self._inject,
-            "exception": self._exception, "ack": self._acknowledge,
-            "its": self._its, "sched": self._schedule,
+        self._handlers: dict[type, Callable[[Stamp, Any], None]] = {
+            GicAccess: self._gic, IccWrite: self._icc, TimerWrite: self._timer, VgicInject: self._inject,
+            ExceptionEntry: self._exception, Acknowledge: self._acknowledge,
+            ItsCommand: self._its, Schedule: self._schedule,
         }  # fmt: skip
         self.since: int | None = None
         self.blind = False
@@ -93,7 +104,7 @@ class LastWriters:
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
         self.history(stamp, event)
-        handler = self._handlers.get(event.kind)
+        handler = self._handlers.get(type(event))
         if handler is not None:
             handler(stamp, event)
 
@@ -138,7 +149,7 @@ class LastWriters:
 
     # Events ---------------------------------------------------------------------------------------
 
-    def _gic(self, stamp: Stamp, event: Any) -> None:
+    def _gic(self, stamp: Stamp, event: GicAccess) -> None:
         if not event.is_write:
             return
         frame, offset, value = event.frame, event.offset, event.value
@@ -152,10 +163,10 @@ class LastWriters:
             for n in range(event.size):
                 self._writes[frame, offset + n, vcpu] = write
 
-    def _icc(self, stamp: Stamp, event: Any) -> None:
+    def _icc(self, stamp: Stamp, event: IccWrite) -> None:
         self._system(stamp, event.register, event.value)
 
-    def _schedule(self, stamp: Stamp, event: Any) -> None:
+    def _schedule(self, stamp: Stamp, event: Schedule) -> None:
         """CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2): forget the last writes of
         its registers."""
         if event.what == "off":
@@ -163,7 +174,7 @@ class LastWriters:
                 if key[0] == event.target and str(key[1]).startswith("ICC_"):
                     self._writes[key] = LastWrite(OFF, 0, stamp.ns, event.target, stamp.pc)
 
-    def _timer(self, stamp: Stamp, event: Any) -> None:
+    def _timer(self, stamp: Stamp, event: TimerWrite) -> None:
         self._system(
             stamp,
             f"{TIMER_PREFIXES.get(event.timer, event.timer)}_{event.register.upper()}_EL0",
@@ -173,14 +184,14 @@ class LastWriters:
     def _system(self, stamp: Stamp, name: str, value: int) -> None:
         self._writes[stamp.vcpu, name] = LastWrite(name, value, stamp.ns, stamp.vcpu, stamp.pc)
 
-    def _inject(self, stamp: Stamp, event: Any) -> None:
+    def _inject(self, stamp: Stamp, event: VgicInject) -> None:
         write = LastWrite(
             RAISED if event.level else LOWERED, event.level, stamp.ns, stamp.vcpu, stamp.pc
         )
         self._writes["input", event.intid, ALL] = write
         self._writes["input", event.intid, event.target] = write
 
-    def _its(self, stamp: Stamp, event: Any) -> None:
+    def _its(self, stamp: Stamp, event: ItsCommand) -> None:
         """A command with an error is recorded too, if it names the LPI: it is the reason why
         nothing changed."""
         if event.op not in ITS_COMMANDS:
@@ -192,11 +203,11 @@ class LastWriters:
         if event.op in BY_EVENT and event.icid >= 0 and not event.error:
             self._places[event.intid] = event.device, event.icid
 
-    def _exception(self, stamp: Stamp, event: Any) -> None:
+    def _exception(self, stamp: Stamp, event: ExceptionEntry) -> None:
         if event.what in ("irq", "fiq"):
             self._entries[stamp.vcpu] = stamp
 
-    def _acknowledge(self, stamp: Stamp, event: Any) -> None:
+    def _acknowledge(self, stamp: Stamp, event: Acknowledge) -> None:
         self._entries.pop(stamp.vcpu, None)
         taken = LastWrite(TAKEN, event.intid, stamp.ns, stamp.vcpu, stamp.pc)
         self._writes["ack", event.intid, stamp.vcpu] = taken
