@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from asm import Asm
 from conftest import with_path
-from engine.asm import Asm
 
 from armvirt.board import console as board_console
 from armvirt.hw.engine import base, portable

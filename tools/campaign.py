@@ -26,9 +26,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from armvirt.bundled import Guest, Setup, guests
 from armvirt.errors import UserError
 from armvirt.events import Event, Stamp
@@ -36,6 +33,7 @@ from armvirt.machine import Machine, Result
 from armvirt.script import Script
 from armvirt.trace.hash import HashSink
 
+ROOT = Path(__file__).resolve().parent.parent
 FETCHED = ROOT / ".cache" / "guests"
 BENCHMARKS = "bench-"
 MEMORY = "64M"

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from armvirt import Machine
 from armvirt.trace.lifecycle import STEPS, Summary

@@ -27,12 +27,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from armvirt.bundled import FOLDER, Guest, Setup, guests, parse_toml
 from armvirt.script import Expect, Script, Send
 
+ROOT = Path(__file__).resolve().parent.parent
 QEMU = "qemu-system-aarch64"
 QEMU_ARGUMENTS = "-cpu cortex-a72 -icount shift=0,sleep=off -nographic".split()
 JUDGEMENT = re.compile(r"(ok - |FAIL - |VERDICT: )")

@@ -33,12 +33,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tools"))
 
 from campaign import BENCHMARKS, Subject, bundled, names
 from gic_fuzz_exits import compare as compare_vgics

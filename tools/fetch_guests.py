@@ -26,7 +26,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 import make_initramfs
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,9 +13,6 @@ import os
 import resource
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-
 HANG_S = 60  # CPU seconds after which a child is killed
 
 

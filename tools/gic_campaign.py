@@ -15,9 +15,6 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gic_fuzz import Fuzzer, LawError
 from gic_fuzz_its import ItsFuzzer

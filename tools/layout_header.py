@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from armvirt.hw.engine.layout import header
 
+ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "armvirt" / "hw" / "engine" / "layout.h"
 
 

@@ -22,14 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 import make_initramfs
 
 from armvirt.errors import UserError
 from armvirt.machine import Machine, Result
 
+ROOT = Path(__file__).resolve().parent.parent
 FETCHED = ROOT / ".cache" / "guests"
 CPUS, PCPUS = (1, 2, 4, 8), (1, 2, 4)
 LOAD = 2

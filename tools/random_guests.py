@@ -11,15 +11,11 @@ well.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "hw"))
-
-from engine.asm import HS, LO, NE, Asm
+from asm import HS, LO, NE, Asm
 
 from armvirt.arch import timer as t
 from armvirt.arch.gic import ICC_REGISTERS

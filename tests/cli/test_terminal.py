@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engine.asm import Asm
+from asm import Asm
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.bundled import guests

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
-from engine.asm import Asm
+from asm import Asm
 from engine.bench import DATA, RAM, RAM_SIZE
 from engine.conftest import make_factory
 

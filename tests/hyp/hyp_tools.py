@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from engine.asm import EQ, NE, XZR, Asm
+from asm import EQ, NE, XZR, Asm
 from engine.conftest import make_factory
 
 from armvirt.arch.encoding import sysreg

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import random_guests
-from engine.asm import Asm
+from asm import Asm
 
 from armvirt.machine import Machine, migrate
 

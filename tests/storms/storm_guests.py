@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from asm import NE, XZR, Asm
 from elf_builder import TEXT, Load, elf
-from engine.asm import NE, XZR, Asm
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.its import COMMAND_SIZE, encode_command

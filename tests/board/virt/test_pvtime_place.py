@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engine.asm import Asm
+from asm import Asm
 
 from armvirt.board.virt import memmap
 from armvirt.errors import UserError

@@ -13,12 +13,13 @@ import mmap
 import struct
 from collections.abc import Callable, Sequence
 
+from asm import Asm
+
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.sysregs import encoding_of
 from armvirt.hw.engine import Action, Engine, EngineFactory, Leave
 from armvirt.hw.engine.state import EventRecord
-from engine.asm import Asm
 
 RAM, RAM_SIZE = 0x4000_0000, 1 << 20
 DATA, STACK, TABLES = RAM + 0x8_0000, RAM + 0x9_0000, RAM + 0xC_0000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from asm import NE, XZR, Asm
+
 from armvirt.hw.engine import EngineFactory, Leave
-from engine.asm import NE, XZR, Asm
 from engine.bench import (
     CNTV_CTL,
     CNTV_CVAL,

@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import pytest
+from asm import Asm
 
 from armvirt.errors import EngineError
 from armvirt.hw.engine import Action, Leave
 from armvirt.hw.engine.state import EVENTS
-from engine.asm import Asm
 from engine.bench import CNTV_CTL, DAIF, EL1H, HCR, IAR1, RAM, STOP, Bench
 
 MakeBench = Callable[..., Bench]

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from asm import NE, Asm
 
 from armvirt.hw.engine import Engine, EngineFactory, Leave
 from armvirt.hw.engine.state import Stat
-from engine.asm import NE, Asm
 from engine.bench import DAIF, DATA, EL0T, EL1H, HCR, RAM, STOP, Bench, Stage1, Stage2, Tables, same
 
 MakeBench = Callable[..., Bench]

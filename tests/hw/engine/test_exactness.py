@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from asm import Asm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armvirt.hw.engine import EngineFactory
-from engine.asm import Asm
 from engine.bench import DATA, Bench, same
 from engine.programs import ATOMS, compose, play, set_up, stepping_program
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from asm import Asm
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.insn import mrs
 from armvirt.hw.engine import Action, Leave, What
 from armvirt.hw.engine.state import Stat
-from engine.asm import Asm
 from engine.bench import (
     DAIF,
     DATA,

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Callable
 
 import pytest
+from asm import EQ, XZR, Asm
 
 from armvirt.hw.engine import Leave
-from engine.asm import EQ, XZR, Asm
 from engine.bench import DATA, EL1H, STOP, Bench, stop_vectors, vector_that_stopped
 
 MakeBench = Callable[..., Bench]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from asm import EQ, LO, NE, XZR, Asm
 
 from armvirt.arch.decode import SYS_BY_NAME
 from armvirt.arch.encoding import sysreg
@@ -30,7 +31,6 @@ from armvirt.hw.engine import Action, EngineFactory, Leave, What, abi
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
-from engine.asm import EQ, LO, NE, XZR, Asm
 from engine.bench import (
     CNTV_CTL,
     CNTV_CVAL,

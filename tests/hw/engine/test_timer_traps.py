@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from asm import Asm
 
 from armvirt.arch import timer as t
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import sysreg_trap
 from armvirt.hw.engine import Action, EngineFactory
-from engine.asm import Asm
 from engine.bench import (
     COUNTER_START,
     DAIF,

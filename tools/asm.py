@@ -1,7 +1,7 @@
-"""Just enough of an A64 assembler for the engine's tests: one method an instruction form, and
+"""An A64 assembler for guests of tests and tools: one method for each instruction form, and
 labels.
 
-`test_engine_asm.py` holds every form against GNU as. Encodings: DDI 0487 C6.2.
+`tests/tools/test_asm.py` compares every form with GNU as. Encodings: DDI 0487 C6.2.
 """
 
 from __future__ import annotations

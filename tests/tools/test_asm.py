@@ -1,4 +1,4 @@
-"""The tests' own assembler against GNU as."""
+"""The assembler of tests and tools against GNU as."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from engine.asm import EQ, HS, NE, Asm
+from asm import EQ, HS, NE, Asm
 
 AS, OBJCOPY = "aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy"
 
