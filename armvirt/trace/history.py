@@ -32,6 +32,7 @@ from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
 SGI_REGISTERS = frozenset({"ICC_SGI0R_EL1", "ICC_SGI1R_EL1", "ICC_ASGI1R_EL1"})
 GICD_SGIR, GICC_IAR = 0xF00, 0x0C
 VECTORS_SIZE = 0x800
+FELL = "fell"  # of a `Loss`: the line of the interrupt
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Times:
 
 
 class Loss(NamedTuple):
-    """An interrupt that lost its pending state before the guest took it. ``how`` is fell (its
+    """An interrupt that lost its pending state before the guest took it. ``how`` is `FELL` (its
     line), the name of an ICPENDR register, or of an ITS command. ``raised`` is the time at which it
     became pending."""
 
@@ -348,7 +349,7 @@ def _raises(past: Past, stamp: Stamp) -> None:
 
 
 def _falls(past: Past, stamp: Stamp) -> None:
-    _loses(past, stamp, "fell")
+    _loses(past, stamp, FELL)
     past.rose = None
 
 

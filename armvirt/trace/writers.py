@@ -19,6 +19,7 @@ from armvirt.arch.gic import (
     GICR_SGI_ROWS,
     GICR_SIZE,
     GITS_ROWS,
+    ICC_REGISTERS,
     MmioRow,
 )
 from armvirt.arch.timer import TIMER_PREFIXES
@@ -171,7 +172,7 @@ class LastWriters:
         its registers."""
         if event.what == "off":
             for key in self._writes:
-                if key[0] == event.target and str(key[1]).startswith("ICC_"):
+                if key[0] == event.target and key[1] in ICC_REGISTERS:
                     self._writes[key] = LastWrite(OFF, 0, stamp.ns, event.target, stamp.pc)
 
     def _timer(self, stamp: Stamp, event: TimerWrite) -> None:

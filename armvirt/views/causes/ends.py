@@ -96,7 +96,7 @@ def _why_active(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     last, by_hand = past.taken.last, evidence.write_of(evidence.bit(ISACTIVER))
     if (
         by_hand is not None
-        and "ISACTIVER" in by_hand.what
+        and by_hand.what == evidence.bit(ISACTIVER).name
         and (last is None or by_hand.ns > last.ns)
     ):
         return _active_by_hand(evidence)

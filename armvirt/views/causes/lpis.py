@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_LPI
-from armvirt.arch.its import lpis_end
+from armvirt.arch.its import (
+    E_MAPTI_ID_OOR,
+    E_MAPTI_PHYSICALID_OOR,
+    E_MAPTI_UNMAPPED_DEVICE,
+    lpis_end,
+)
 from armvirt.hyp.diagnosis import lpi_stations
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.trace.sources import its_error
@@ -11,6 +16,12 @@ from armvirt.views.causes.evidence import Cause, Evidence
 from armvirt.views.causes.written import place
 
 PROPBASER = 0x70
+#: The causes of the errors of MAPTI and MAPI.
+MEANINGS = {
+    E_MAPTI_UNMAPPED_DEVICE: "no MAPD has mapped its device",
+    E_MAPTI_ID_OOR: "a number is out of range",
+    E_MAPTI_PHYSICALID_OOR: "a number is out of range",
+}
 
 
 def no_property_table(evidence: Evidence) -> Cause | None:
@@ -39,13 +50,11 @@ def skipped_mapping(evidence: Evidence) -> Cause | None:
     write = evidence.recorder.commanded(evidence.intid, ("MAPTI", "MAPI"))
     if held is None or evidence.intid < FIRST_LPI or write is None or not write.value:
         return None
-    why = {"UNMAPPED_DEVICE": "no MAPD has mapped its device", "ID_OOR": "a number is out of range"}
-    error = its_error(write.value)
-    means = next((text for name, text in why.items() if name in error), "")
+    means = MEANINGS.get(write.value, "")
     where = f"{write.ns:,} ns by {place(write.pc, evidence.names)}"
     text = (
         f"is not taken by vCPU {evidence.vcpu}: {write.what} at {where} was skipped, "
-        f"{error}{': ' + means if means else ''}; no ITS translates an event to it"
+        f"{its_error(write.value)}{': ' + means if means else ''}; no ITS translates an event to it"
     )
     return Cause("mapping-skipped", text, "queue MAPD for the device first, then " + write.what)
 

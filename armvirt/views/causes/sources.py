@@ -5,7 +5,7 @@ from __future__ import annotations
 from armvirt.arch.gic import FIRST_LPI, ICFGR, NR_PRIVATE
 from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.hyp.diagnosis.finding import Register
-from armvirt.trace.history import Loss
+from armvirt.trace.history import FELL, Loss
 from armvirt.views.causes.evidence import Cause, Evidence, taken, times
 from armvirt.views.causes.sgis import receivers
 from armvirt.views.causes.storms import device_state, wire_of
@@ -17,7 +17,7 @@ def line_fell(evidence: Evidence) -> Cause | None:
     lost = evidence.past.lost
     if (
         lost is None
-        or lost.how != "fell"
+        or lost.how != FELL
         or evidence.pending
         or evidence.active
         or _came_since(evidence, lost)
@@ -57,7 +57,7 @@ def latch_lost(evidence: Evidence) -> Cause | None:
     lost = evidence.past.lost
     if (
         lost is None
-        or lost.how == "fell"
+        or lost.how == FELL
         or evidence.pending
         or evidence.active
         or _came_since(evidence, lost)

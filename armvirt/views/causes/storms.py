@@ -11,6 +11,7 @@ from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.timer.context import TimerRow
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Entry, Past
+from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence, times
 
 STORM = 20  # times taken and ended without a fall of the line: more than the 16 entries of a FIFO
@@ -53,11 +54,23 @@ def past_compare(evidence: Evidence, compare: Register, row: TimerRow) -> str:
     """Why a CVAL that the guest wrote is already reached."""
     write = evidence.write_of(compare)
     text = f"CVAL {row.cval:#x}, count {row.now:#x} ({evidence.wrote(compare)})"
-    if write is not None and "TVAL" in write.what and write.value & SIGN_BIT:
-        return f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits; {text}"
+    if write is not None and (negative := negative_tval(evidence, write)):
+        return f"{negative}; {text}"
     if row.cval < row.now // 2:
         return f"an interval is no compare value, the count has to be added; {text}"
     return text
+
+
+def tval_of(evidence: Evidence) -> str:
+    """The name of the TVAL register of the interrupt's timer."""
+    return f"{TIMER_PREFIXES[evidence.timer]}_TVAL_EL0"
+
+
+def negative_tval(evidence: Evidence, write: LastWrite) -> str:
+    """A text for a write of a negative TVAL; "" for any other write."""
+    if write.what != tval_of(evidence) or not write.value & SIGN_BIT:
+        return ""
+    return f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
 
 
 def _device(evidence: Evidence) -> tuple[str, str]:

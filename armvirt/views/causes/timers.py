@@ -9,7 +9,7 @@ from armvirt.hyp.timer.context import TimerRow
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence
-from armvirt.views.causes.storms import SIGN_BIT
+from armvirt.views.causes.storms import negative_tval, tval_of
 
 NEAR = 8  # a CVAL that is nearer to the other count by this factor was computed from that count
 FAR_NS = 10**9
@@ -79,11 +79,10 @@ def far_away(evidence: Evidence) -> Cause | None:
 
 
 def _mistake(evidence: Evidence, row: TimerRow, write: LastWrite) -> str | None:
-    if "TVAL" in write.what:
-        negative = (
-            f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
-        )
-        return f"{negative}, and CVAL lies below zero" if write.value & SIGN_BIT else None
+    if negative := negative_tval(evidence, write):
+        return f"{negative}, and CVAL lies below zero"
+    if write.what == tval_of(evidence):
+        return None
     if evidence.timer != "vtimer" or not row.offset:
         return None
     hz = evidence.machine.board.config.cntfrq

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, ISACTIVER
+from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, ICC_REGISTERS, ISACTIVER
+from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.events import Stamp
+from armvirt.hyp.diagnosis import register_names
 from armvirt.hyp.diagnosis.finding import Finding, Register
 from armvirt.trace.history import Past
 from armvirt.trace.sources import ARRAY_SIZE, its_error
@@ -23,6 +25,16 @@ from armvirt.trace.writers import (
 )
 
 Lookup = Callable[[int], "str | None"]
+
+#: The system registers that `LastWriters` records.
+SYSTEM_REGISTERS = frozenset(ICC_REGISTERS) | {
+    f"{prefix}_{name}_EL0" for prefix in TIMER_PREFIXES.values() for name in ("CTL", "CVAL", "TVAL")
+}
+READ_ONLY = frozenset(
+    name
+    for key in ("running", "highest0", "highest1")
+    for name, *_ in register_names.CPU_INTERFACE[key]
+)
 
 #: By check: the ITS commands that decide over an LPI, and the text for an LPI without any of them
 #: ("never mapped"; None: no text).
@@ -162,5 +174,5 @@ def _bank(register: Register) -> int:
 
 def _writable(register: Register) -> bool:
     """Whether a guest writes the register: not a list register, PSTATE, RPR or HPPIR."""
-    guests = bool(register.frame) or register.name.startswith(("ICC_", "CNT"))
-    return guests and not any(name in register.name for name in ("RPR", "HPPIR"))
+    guests = bool(register.frame) or register.name in SYSTEM_REGISTERS
+    return guests and register.name not in READ_ONLY
