@@ -1,7 +1,7 @@
 """The names of INTIDs, for input and for display.
 
 ``vtimer`` and ``ptimer`` are the PPIs of the EL1 timers (BSA, level 1), ``uart`` and ``rtc`` the
-SPIs of the board (`armvirt.board.virt.devices`). Each class of interrupts also has its own numbers,
+SPIs of the board (`armvirt.board.virt.memmap`). Each class of interrupts also has its own numbers,
 as in a device tree (Linux, Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml):
 ``sgi0``, ``ppi11``, ``spi1``, ``lpi0``.
 """
@@ -13,13 +13,13 @@ import re
 from armvirt import units
 from armvirt.arch.gic import FIRST_LPI, FIRST_PPI, FIRST_SPECIAL, FIRST_SPI, NR_PRIVATE, NR_SGIS
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
-from armvirt.board.virt import devices
+from armvirt.board.boards import BOARDS
 from armvirt.errors import UserError
 
 NAMES = {
     PPI_VTIMER: "vtimer",
     PPI_PTIMER: "ptimer",
-    **{slot.intid: slot.name for slot in devices.SLOTS if slot.intid is not None},
+    **{intid: name for name, intid in BOARDS["virt"].memmap.INTIDS.items()},
 }
 _BY_NAME = {name: intid for intid, name in NAMES.items()}
 #: The first INTID of each class, and its maximum number of INTIDs (IHI 0069 2.2).

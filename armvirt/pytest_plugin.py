@@ -84,7 +84,7 @@ class GuestItem(pytest.Item):
 
         started = time.monotonic()
         tail = Tail()
-        machine = self.case.machine(sinks=[tail])
+        machine = tail.attach(self.case.machine(sinks=[tail]))
         result = self.case.run(machine)
         outcome = outcome_of(self.case, machine, result, tail, time.monotonic() - started)
         if not outcome.ok:
@@ -135,8 +135,9 @@ def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
         from armvirt.suite.outcome import Tail
 
         tail = Tail()
-        made.append((Machine(image, sinks=[*sinks, tail], **settings), tail))
-        return made[-1][0]
+        machine = tail.attach(Machine(image, sinks=[*sinks, tail], **settings))
+        made.append((machine, tail))
+        return machine
 
     return make
 

@@ -14,14 +14,18 @@ from typing import Any, NamedTuple
 
 from armvirt import units
 from armvirt.arch.words import MASK64
+from armvirt.board.boards import BOARDS
 from armvirt.board.config import BoardConfig
-from armvirt.board.virt import memmap
 from armvirt.errors import UserError
 
 Parse = Callable[[str], Any]
 
 BOARD, LIMIT, RUN = "board", "limit", "run"
 DEFAULTS: dict[str, Any] = BoardConfig._field_defaults
+_MAPS = [model.memmap for model in BOARDS.values()]
+#: The limits of the most capable board; `armvirt.board.checks` has those of the chosen board.
+MOST_CPUS = max(at.MAX_CPUS for at in _MAPS)
+LEAST_RAM, MOST_RAM = min(at.RAM_MIN for at in _MAPS), max(at.RAM_MAX for at in _MAPS)
 
 
 def text(value: str) -> str:
@@ -54,7 +58,7 @@ def count(low: int, high: int = MASK64, what: str = "number") -> Parse:
 
 def memory(value: str) -> int:
     """Bytes of RAM, see `armvirt.units.parse_size`."""
-    return units.parse_size(value, memmap.RAM_MIN, memmap.RAM_MAX)
+    return units.parse_size(value, LEAST_RAM, MOST_RAM)
 
 
 def gic_version(value: str) -> int:
@@ -129,7 +133,7 @@ class Setting(NamedTuple):
         return None if self.by_guest else DEFAULTS.get(self.argument)
 
 
-_COUNT_OF_CPUS = count(1, memmap.MAX_CPUS_V3, "CPU count")
+_COUNT_OF_CPUS = count(1, MOST_CPUS, "CPU count")
 
 SETTINGS = (
     Setting("gic", "2|3", gic_version, "GIC version (default 3; 2 has at most 8 CPUs)", "gic"),

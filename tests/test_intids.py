@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armvirt.board.virt import devices
+from armvirt.board.virt import memmap
 from armvirt.errors import UserError
 from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.intids import NAMES, named, parse_intid, short, with_names
@@ -71,7 +71,7 @@ def test_what_is_shown_can_be_typed() -> None:
 def test_names_are_those_of_the_board() -> None:
     """Its device tree has the same numbers: SPIs from 32, PPIs from 16."""
     with Machine("hello") as machine:
-        assert {devices.UART_INTID: "uart", devices.RTC_INTID: "rtc"}.items() <= NAMES.items()
+        assert {memmap.INTIDS["uart"]: "uart", memmap.INTIDS["rtc"]: "rtc"}.items() <= NAMES.items()
         rows = [row for vcpu in machine.board.vcpus for row in vcpu.timer.rows()]
         assert {NAMES[int(str(row["ppi"]))] for row in rows} == {str(row["timer"]) for row in rows}
         for name in ("vtimer", "uart"):

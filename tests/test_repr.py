@@ -26,11 +26,11 @@ MODULES = ["armvirt",
            "armvirt.machine.machine", "armvirt.machine.result", "armvirt.machine.run", "armvirt.machine.watch",
            "armvirt.views.explain", "armvirt.views.gic", "armvirt.script", "armvirt.bundled",
            "armvirt.suite.case", "armvirt.machine.migrate", "armvirt.tables", "armvirt.hyp.kvm", "armvirt.places",
-           "armvirt.settings", "armvirt.board.virt.board", "armvirt.board.config",
+           "armvirt.settings", "armvirt.board.board", "armvirt.board.config",
            *(f"armvirt.trace.{module.name}" for module in pkgutil.iter_modules(armvirt.trace.__path__))]  # fmt: skip
 #: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts
 #: of their own.
-PARTS = {"Arrival", "FileSink", "MmioDevice", "Stateful", "Wired", "Shown",
+PARTS = {"Arrival", "FileSink", "MmioDevice", "Receiver", "Stateful", "Wired", "Shown",
          "Event", "Late", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities",
          "BusMaster", "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "Smccc", "Parking", "Rom"}  # fmt: skip
 

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from armvirt import settings as settings_table
 from armvirt import units
-from armvirt.board.virt import memmap
 from armvirt.cli import printing
 from armvirt.errors import UserError
 from armvirt.printable import folded
-from armvirt.settings import SETTINGS, Parse, Setting, count, file
+from armvirt.settings import MOST_CPUS, SETTINGS, Parse, Setting, count, file
 
 
 class Option(NamedTuple):
@@ -88,7 +87,7 @@ LOOK = (
     Option(
         "--vcpu",
         "N",
-        count(0, memmap.MAX_CPUS_V3 - 1, "CPU number"),
+        count(0, MOST_CPUS - 1, "CPU number"),
         "the CPU to look at, counted from 0",
     ),
     Option("--console", "", None, "show what the guest prints, on standard error", False),

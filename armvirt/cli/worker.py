@@ -43,7 +43,7 @@ def run_case(case: Case) -> Outcome:
 def _run(case: Case, watch: Watch, started: float) -> Outcome:
     try:
         tail = Tail()
-        machine = case.machine(sinks=[tail], watch=watch)
+        machine = tail.attach(case.machine(sinks=[tail], watch=watch))
         return outcome_of(case, machine, case.run(machine), tail, time.monotonic() - started)
     except LimitError:
         raise

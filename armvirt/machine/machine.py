@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from armvirt.arch.named import VBAR_EL1
+from armvirt.board.board import Board
 from armvirt.board.console import Console
-from armvirt.board.virt.board import VirtBoard
 from armvirt.errors import LimitError, UserError
 from armvirt.events import Event, EventBus, Sink, Stamp
 from armvirt.hyp.kvm import Host
@@ -31,7 +31,6 @@ from armvirt.units import human_size
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from armvirt.board.board import Board
     from armvirt.board.boot import SymbolSource
     from armvirt.places import Marks
     from armvirt.script import Script
@@ -119,7 +118,7 @@ class Machine:
         self.recent: deque[tuple[Stamp, Event]] = deque(maxlen=RECENT_EVENTS)
         self._hash = _subscribe(self.bus, trace_hash, self.sinks, self.recent)
         self.console = Console(self.bus)
-        self.board: Board = VirtBoard(self.config, self.bus, self.console)
+        self.board = Board(self.config, self.bus, self.console)
         self.symbols = _symbols(native("symbols", symbols), self.board)
         self.run_time = RunTime(watch if watch is not None else Watch())
         self.pacer = Pacer(self.console, self.board.receiver, self.run_time, pace)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from armvirt.board.board import Receiver
     from armvirt.board.console import Console
+    from armvirt.board.devices.device import Receiver
     from armvirt.machine.watch import RunTime
 
 SLICE_S = 0.1  # the maximum delay of Ctrl-C

@@ -37,7 +37,7 @@ def collect(paths: Iterable[str]) -> list[Case]:
 
 
 def _check_all(cases: Iterable[Case]) -> None:
-    from armvirt.board.precheck import Precheck
+    from armvirt.board.checks import Precheck
 
     precheck = Precheck()
     for case in cases:

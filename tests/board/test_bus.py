@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from armvirt.board.bus import MmioBus
+from armvirt.board.config import Region
 from armvirt.board.devices.device import RegisterDevice, State
 from armvirt.board.virt import memmap
 
@@ -90,6 +91,6 @@ def test_narrow_stores_count_as_the_register_and_wide_ones_as_two() -> None:
 
 def test_memory_map_has_no_overlaps() -> None:
     regions = sorted([memmap.ROM, memmap.GICD, memmap.GICC, memmap.GICV2M, memmap.ITS, memmap.GICR, memmap.UART,
-                      memmap.RTC, memmap.Region(memmap.RAM_BASE, memmap.RAM_MAX)])  # fmt: skip
+                      memmap.RTC, Region(memmap.RAM_BASE, memmap.RAM_MAX)])  # fmt: skip
     assert all(one.end <= other.base for one, other in itertools.pairwise(regions))
-    assert memmap.MAX_CPUS_V3 == 123
+    assert memmap.MAX_CPUS == 123

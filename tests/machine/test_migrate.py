@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import FETCHED
 
-from armvirt.board.virt import devices, memmap
+from armvirt.board.virt import memmap
 from armvirt.bundled import find
 from armvirt.cli.main import main
 from armvirt.errors import KvmError, UserError
@@ -85,7 +85,7 @@ def test_services_and_stolen_time_go_along(monkeypatch: pytest.MonkeyPatch) -> N
             cpu.set_one_reg(register, value)
         old.run_until(ns=2 * US)
         snapshot = save(old)
-    monkeypatch.setattr("armvirt.board.virt.board.VirtBoard._place_stolen_time", lambda board: None)
+    monkeypatch.setattr("armvirt.board.board.Board._place_stolen_time", lambda board: None)
     with Machine("hello") as new:
         cpu = new.board.vcpus[0]
         assert cpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA) == NOWHERE
@@ -130,8 +130,8 @@ def test_saved_and_restored_is_the_same() -> None:
 def test_a_line_that_is_high_and_edge_triggered(gic: int) -> None:
     """The move is no edge of the UART's line, and the line counts where the guest makes it
     level-sensitive later."""
-    group, word = VgicGroup.DIST_REGS, devices.UART_INTID // 32 * 4
-    config = 0xC00 + devices.UART_INTID // 16 * 4
+    group, word = VgicGroup.DIST_REGS, memmap.INTIDS["uart"] // 32 * 4
+    config = 0xC00 + memmap.INTIDS["uart"] // 16 * 4
     with (
         Machine("hello", gic=gic) as old,
         Machine("hello", gic=gic, counter_start=COUNTER_START) as new,
@@ -143,7 +143,7 @@ def test_a_line_that_is_high_and_edge_triggered(gic: int) -> None:
         old.board.gic.set_attr(group, 0x200 + word, 0)
         old.board.gic.set_attr(group, config, 0xFFFF_FFFF)
         restore(new, save(old))
-        irq = new.board.vm.vgic.dist.spi(devices.UART_INTID)
+        irq = new.board.vm.vgic.dist.spi(memmap.INTIDS["uart"])
         assert irq is not None and not irq.level and not irq.pending
         new.board.gic.set_attr(group, config, 0)
         assert irq.pending

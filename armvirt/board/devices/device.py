@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from armvirt.board.console import Console
     from armvirt.board.tree.fdt import Node
 
-__all__ = ["IrqLine", "MmioDevice", "RegisterDevice", "Row", "Shown", "Slot", "State",
+__all__ = ["IrqLine", "MmioDevice", "Receiver", "RegisterDevice", "Row", "Shown", "Slot", "State",
            "Surroundings", "Timers", "Wire", "Wired", "primecell_id"]  # fmt: skip
 
 IrqLine = Callable[[int], None]
@@ -65,6 +65,18 @@ class MmioDevice(Stateful, Protocol):
 
     def reset(self) -> None:
         """Return to the state after power-on."""
+
+
+@runtime_checkable
+class Receiver(Protocol):
+    """A device that receives console input."""
+
+    @property
+    def listens(self) -> bool:
+        """Whether the arrival of a byte would raise the interrupt line."""
+
+    def poll_input(self) -> None:
+        """Check for input."""
 
 
 class Row(NamedTuple):
@@ -144,7 +156,8 @@ class Slot(NamedTuple):
     """One row of a board's list of devices: the address of the device and the function that makes
     it.
 
-    ``name`` is the name of its state and of its interrupt, ``part`` the part name (PL011). A board
+    ``name`` is the name of its state and of its interrupt in the memory map, ``part`` the part name
+    (PL011). A board
     with a ``config`` for which ``present`` is False has no such device. ``node`` makes its node of
     the device tree, a child of the node of the interrupt controller if ``in_gic``.
     """
@@ -153,7 +166,6 @@ class Slot(NamedTuple):
     part: str
     region: Region
     make: Callable[[Surroundings], MmioDevice]
-    intid: int | None = None
     node: Callable[[Slot], Node] | None = None
     in_gic: bool = False
     present: Callable[[BoardConfig], bool] = lambda config: True

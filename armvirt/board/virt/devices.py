@@ -1,63 +1,54 @@
 """The list of the board's devices: the address of each device, and the function that makes it.
 
-A new device is a module of `armvirt.board.devices` and a row here. The board makes the device, puts
+A new device is a module of `armvirt.board.devices` and a row here; its interrupt is a row of
+`armvirt.board.virt.memmap.INTIDS`. The board makes the device, puts
 it on the bus, resets, saves, restores and migrates it, and adds its node to the device tree.
 """
 
 from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_SPI
-from armvirt.board.config import BoardConfig
 from armvirt.board.devices import gicv2m, pl011, pl031
 from armvirt.board.devices.device import Slot
 from armvirt.board.devices.rom import Rom
 from armvirt.board.tree.fdt import Node
+from armvirt.board.tree.nodes import CLOCK_PHANDLE, MSI_PHANDLE
 from armvirt.board.virt import memmap
-
-# Interrupt ids (INTID). A device tree counts SPIs from `FIRST_SPI`.
-UART_INTID, RTC_INTID = FIRST_SPI + 1, FIRST_SPI + 2
-NR_IRQS = 288
 
 
 def _pl011_node(slot: Slot) -> Node:
-    return pl011.fdt_node(*slot.region, _spi(slot), memmap.CLOCK_PHANDLE)
+    return pl011.fdt_node(*slot.region, _spi(slot), CLOCK_PHANDLE)
 
 
 def _pl031_node(slot: Slot) -> Node:
-    return pl031.fdt_node(*slot.region, _spi(slot), memmap.CLOCK_PHANDLE)
+    return pl031.fdt_node(*slot.region, _spi(slot), CLOCK_PHANDLE)
 
 
 def _gicv2m_node(slot: Slot) -> Node:
-    return gicv2m.fdt_node(*slot.region, memmap.MSI_PHANDLE)
+    return gicv2m.fdt_node(*slot.region, MSI_PHANDLE)
 
 
 def _spi(slot: Slot) -> int:
     """The SPI number of the interrupt in a device tree, which counts from `FIRST_SPI`."""
-    assert slot.intid is not None
-    return slot.intid - FIRST_SPI
+    return memmap.INTIDS[slot.name] - FIRST_SPI
 
 
 SLOTS = (
     Slot(
         "uart", "PL011", memmap.UART,
         lambda by: pl011.Pl011(by.line, by.timers, by.console.transmit, by.console.receive),
-        UART_INTID, _pl011_node,
+        _pl011_node,
     ),
     Slot(
         "rtc", "PL031", memmap.RTC, lambda by: pl031.Pl031(by.line, by.timers, epoch=by.date_at_start),
-        RTC_INTID, _pl031_node,
+        _pl031_node,
     ),
     Slot(
         "v2m", "GICv2m", memmap.GICV2M, lambda by: gicv2m.GicV2m(by.spi),
-        node=_gicv2m_node, in_gic=True, present=lambda config: config.gic == 2,
+        _gicv2m_node, in_gic=True, present=lambda config: config.gic == 2,
     ),
     Slot(
         "rom", "ROM", memmap.FLASH, lambda by: Rom(memmap.FLASH.size),
         present=lambda config: config.bios is not None,
     ),
 )  # fmt: skip
-
-
-def slots(config: BoardConfig) -> tuple[Slot, ...]:
-    """The devices that a board of this configuration has."""
-    return tuple(slot for slot in SLOTS if slot.present(config))

@@ -9,7 +9,6 @@ from armvirt.arch.esr import EC
 from armvirt.arch.named import FAR_EL1, VBAR_EL1
 from armvirt.arch.pstate import VECTOR_END
 from armvirt.arch.sysregs import name_of
-from armvirt.board.virt import memmap
 from armvirt.trace.history import Faults, Poll
 from armvirt.trace.writers import register_name
 from armvirt.views.causes.evidence import Cause, Evidence, times
@@ -17,7 +16,6 @@ from armvirt.views.causes.evidence import Cause, Evidence, times
 FAULTS = 3
 LONG = 10_000  # instructions from an exception to a read of IAR
 POLLS = 1000
-GICC = range(memmap.GICC.base, memmap.GICC.end)
 
 
 def lost_in_vectors(evidence: Evidence) -> Cause | None:
@@ -111,7 +109,7 @@ def _fault(evidence: Evidence, faults: Faults) -> str:
         )
     if syndrome.exception_class(esr) in (EC.DABT_CURRENT, EC.DABT_LOWER):
         far = evidence.machine.board.vcpus[evidence.vcpu].context.system(FAR_EL1)
-        new = model != 2 and far in GICC
+        new = model != 2 and far in evidence.machine.board.memmap.GICC.addresses
         return f"{described}, address {far:#x}" + (
             ": a GICv3 has no frame GICC, but ICC_*_EL1" if new else ""
         )

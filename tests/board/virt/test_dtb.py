@@ -10,10 +10,11 @@ from board_tools import require_tool
 from armvirt.board.config import BoardConfig, Region
 from armvirt.board.tree import fdt, user_tree
 from armvirt.board.tree.fdt import Node, Tree
+from armvirt.board.tree.nodes import MSI_PHANDLE, BoardTree
+from armvirt.board.virt import memmap
 from armvirt.board.virt import tree as dtb
-from armvirt.board.virt.devices import slots
+from armvirt.board.virt.devices import SLOTS
 from armvirt.board.virt.memmap import RAM_BASE
-from armvirt.board.virt.tree import BoardTree
 from armvirt.errors import ImageError
 
 MIB = 1 << 20
@@ -21,8 +22,9 @@ MIB = 1 << 20
 
 def board(cpus: int = 2, **other: object) -> BoardTree:
     mpidrs = tuple(1 << 31 | (n & 15) | (n >> 4) << 8 for n in range(cpus))
-    devices = slots(BoardConfig(None, gic=int(str(other.get("gic", 3)))))
-    return BoardTree(mpidrs=mpidrs, memory=512 * MIB, devices=devices, **other)  # type: ignore[arg-type]
+    config = BoardConfig(None, gic=int(str(other.get("gic", 3))))
+    devices = [slot for slot in SLOTS if slot.present(config)]
+    return BoardTree(memmap, mpidrs, memory=512 * MIB, devices=devices, **other)  # type: ignore[arg-type]
 
 
 def node(blob: bytes, path: str) -> Node:
@@ -102,7 +104,7 @@ def test_its_is_a_child_of_the_gic() -> None:
     """Node and properties as QEMU's ``virt,gic-version=3,its=on`` has them, but for the phandle."""
     its = node(dtb.build(board(its=True)), "/intc@8000000/its@8080000")
     assert its.properties == {
-        "phandle": dtb.MSI_PHANDLE.to_bytes(4, "big"),
+        "phandle": MSI_PHANDLE.to_bytes(4, "big"),
         "compatible": b"arm,gic-v3-its\0",
         "msi-controller": b"",
         "#msi-cells": b"\0\0\0\1",
@@ -121,7 +123,7 @@ def test_cpus_have_the_affinity_of_mpidr() -> None:
     assert node(blob, "/cpus/cpu@1").properties["enable-method"] == b"psci\0"
     alone = dtb.build(board(cpus=1))
     assert "enable-method" not in node(alone, "/cpus/cpu@0").properties
-    aff3 = dtb.build(BoardTree(mpidrs=(1 << 32 | 1 << 31,), memory=MIB))
+    aff3 = dtb.build(BoardTree(memmap, (1 << 32 | 1 << 31,), memory=MIB))
     assert cells(node(aff3, "/cpus/cpu@100000000").properties["reg"]) == (1, 0)
 
 

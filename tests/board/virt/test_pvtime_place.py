@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from asm import Asm
 
+from armvirt.board.board import PVTIME_SIZE
 from armvirt.board.virt import memmap
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import PVTIME_IPA, VcpuGroup
@@ -22,7 +23,7 @@ def test_every_cpu_has_its_own_structure() -> None:
     with Machine("hello", cpus=4) as machine:
         places = [v.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA) for v in machine.board.vcpus]
     assert places == [0x090A_0000 + 64 * n for n in range(4)]
-    assert memmap.PVTIME_STRIDE * memmap.MAX_CPUS_V3 <= memmap.PVTIME.size
+    assert PVTIME_SIZE * memmap.MAX_CPUS <= memmap.PVTIME.size
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from elf_builder import TEXT, Load, elf
 
+from armvirt.board.board import Board
+from armvirt.board.config import BoardConfig
 from armvirt.board.console import Console
-from armvirt.board.virt import devices, memmap
-from armvirt.board.virt.board import BoardConfig, VirtBoard
+from armvirt.board.virt import memmap
 from armvirt.bundled import guests
 from armvirt.errors import UserError
 from armvirt.events import EventBus
@@ -26,10 +27,10 @@ WORDS = b"".join(
 )  # nop; nop; b .-4
 
 
-def build(image: Path | None = HELLO, **options: object) -> VirtBoard:
+def build(image: Path | None = HELLO, **options: object) -> Board:
     options.setdefault("memory", 32 * MIB)
     bus = EventBus()
-    return VirtBoard(BoardConfig(image=image, **options), bus, Console(bus))  # type: ignore[arg-type]
+    return Board(BoardConfig(image=image, **options), bus, Console(bus))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def flat(tmp_path: Path) -> Path:
     return path
 
 
-def mmio(board: VirtBoard, address: int, size: int = 4, write: int | None = None) -> MmioExit:
+def mmio(board: Board, address: int, size: int = 4, write: int | None = None) -> MmioExit:
     """An access as a vCPU's exit brings it."""
     exit = MmioExit(address, size, write is not None, write or 0)
     assert not board.vcpus[0].exit_handler(board.vcpus[0], exit)  # type: ignore[misc]
@@ -180,7 +181,7 @@ def test_lines_reach_the_gic() -> None:
     board.devices["uart"]._irq(1)
     assert board.vm.vgic is not None
     rows = {row["intid"]: row for row in board.vm.vgic.rows()}
-    assert devices.UART_INTID in rows
+    assert memmap.INTIDS["uart"] in rows
     board.devices["uart"]._irq(0)
 
 

@@ -1,0 +1,110 @@
+"""Checks of a configuration and of its files, before the board is built. Of a file, only the headers
+are read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from armvirt.board import boot
+from armvirt.board.boards import BOARDS
+from armvirt.board.config import BoardConfig, BoardModel
+from armvirt.board.tree import user_tree
+from armvirt.errors import ImageError, UserError
+from armvirt.inputs import STDIN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check(config: BoardConfig, model: BoardModel) -> None:
+    """Check the numbers of a configuration; UserError if the board cannot have this
+    configuration."""
+    if config.image is None and config.bios is None:
+        raise UserError("no guest: give an image, or a ROM with --bios")
+    if config.gic not in (2, 3):
+        raise UserError(f"--gic {config.gic}: there is GICv2 and GICv3")
+    _check_ranges(config, model)
+    if config.gic == 2:
+        _check_gicv2(config)
+    least, most = model.memmap.RAM_MIN, model.memmap.RAM_MAX
+    if not least <= config.memory <= most:
+        raise UserError(f"--mem {config.memory}: the board takes {least} to {most} bytes of RAM")
+
+
+def _check_gicv2(config: BoardConfig) -> None:
+    from armvirt.arch.gic import MAX_CPUS_GICV2
+
+    if config.cpus > MAX_CPUS_GICV2:
+        raise UserError(
+            f"--cpus {config.cpus}: a GICv2 has at most {MAX_CPUS_GICV2} CPUs; use --gic 3"
+        )
+
+
+def _check_ranges(config: BoardConfig, model: BoardModel) -> None:
+    ranges = (
+        ("cpus", 1, model.memmap.MAX_CPUS, "the board has 1 to {most} CPUs"),
+        ("list_registers", 1, 16, "there can be 1 to {most}"),
+        ("priority_bits", 5, 7, "there can be 5 to {most}"),
+        ("pcpus", 1, model.memmap.MAX_CPUS, "the host has 1 to {most} physical CPUs"),
+    )
+    for name, least, most, text in ranges:
+        value = getattr(config, name)
+        if not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: {text.format(most=most)}")
+    if config.quantum_ns is not None:
+        from armvirt.hyp.kvm import MIN_QUANTUM_NS
+
+        if config.quantum_ns < MIN_QUANTUM_NS:
+            raise UserError(
+                f"--quantum {config.quantum_ns}ns: a turn takes {MIN_QUANTUM_NS} ns at least"
+            )
+
+
+class Precheck:
+    """Checks many configurations; a file that several configurations use is checked once."""
+
+    def __init__(self) -> None:
+        self._good: set[tuple[object, ...]] = set()
+
+    def __call__(self, config: BoardConfig) -> None:
+        """Check a configuration. UserError if the board cannot have this configuration, ImageError
+        for a file that cannot be used."""
+        model = BOARDS[config.board]
+        check(config, model)
+        if config.image is not None:
+            self.file(
+                config.image, boot.check, model.memmap.RAM_BASE, config.memory, config.load_addr
+            )
+        if config.bios is not None:
+            self.file(config.bios, boot.check_bios, model.memmap.ROM)
+        if config.initrd is not None:
+            self.file(config.initrd, boot.check_initrd, config.memory)
+        if config.dtb is not None:
+            self.file(config.dtb, user_tree.load_user_tree)
+
+    def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
+        """Call ``look(path, *more)``, unless the same call has succeeded before. ImageError for a
+        file that cannot be used."""
+        key = (look, path, *more)
+        if key not in self._good:
+            _refuse_pipe(path)
+            look(path, *more)
+            self._good.add(key)
+
+
+def _refuse_pipe(path: str | Path) -> None:
+    """Refuse a pipe, because it can be read only once: data read here would be missing in the
+    run."""
+    try:
+        pipe = str(path) == STDIN or stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return  # opening the file reports the error
+    if pipe:
+        raise ImageError(
+            path,
+            "it is a pipe, and the files of a suite are read more than once",
+            "copy it to a file",
+        )

@@ -1,0 +1,203 @@
+"""The nodes of a device tree that do not belong to a device: /chosen, /cpus, /psci, /timer, the
+interrupt controller, the clock. The node of a device is built in the module of the device.
+
+Nodes and properties are those of QEMU's board virt (hw/arm/virt.c), so that a guest sees no
+difference.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from armvirt.arch.gic import FIRST_PPI
+from armvirt.arch.timer import PPI_HPTIMER, PPI_PTIMER, PPI_STIMER, PPI_VTIMER
+from armvirt.arch.words import MASK64
+from armvirt.board.tree import fdt
+from armvirt.board.tree.fdt import Node, Tree
+from armvirt.board.tree.user_tree import memory, set_initrd
+
+if TYPE_CHECKING:
+    from armvirt.board.devices.device import Slot
+    from armvirt.board.memmap import MemoryMap
+
+CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE = 0x8000, 0x8001, 0x8002
+APB_CLOCK_HZ = 24_000_000
+_LEVEL_HIGH = 4
+_AFFINITY = 0xFF_00FF_FFFF
+_PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
+
+
+class BoardTree(NamedTuple):
+    """The parameters of the device tree of a board, whose memory map is ``memmap``.
+
+    ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM.
+    /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of
+    ``seed``; QEMU writes both with its property dtb-randomness.
+    """
+
+    memmap: MemoryMap
+    mpidrs: Sequence[int]
+    memory: int
+    gic: int = 3
+    cpu: str = "cortex-a72"
+    bootargs: str = ""
+    initrd: tuple[int, int] | None = None
+    seed: int = 0
+    kaslr_seed: bool = True
+    its: bool = False
+    devices: Sequence[Slot] = ()
+
+    def nodes(self, *, in_gic: bool = False) -> list[Node]:
+        """The nodes of the devices: with ``in_gic`` those inside the node of the interrupt
+        controller, else the others."""
+        slots = [slot for slot in self.devices if slot.in_gic == in_gic]
+        return [slot.node(slot) for slot in slots if slot.node is not None]
+
+
+def write(board: BoardTree, root: Node) -> bytes:
+    """The blob. Its length depends on whether there is an initrd, but not on the address of the
+    initrd."""
+    return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & _AFFINITY & 0xFFFF_FFFF))
+
+
+def root_node(compatible: str) -> Node:
+    """The root, for an interrupt controller with the phandle `GIC_PHANDLE`."""
+    root = Node("")
+    root.cells("interrupt-parent", GIC_PHANDLE)
+    root.text("model", compatible)
+    root.cells("#size-cells", 2)
+    root.cells("#address-cells", 2)
+    root.text("compatible", compatible)
+    return root
+
+
+def seed_bytes(seed: int, purpose: str, size: int) -> bytes:
+    """``size`` bytes (at most 32) that depend on ``seed`` and ``purpose`` only."""
+    state = zlib.crc32(f"armvirt {purpose} {seed}".encode())
+    return b"".join(_splitmix(state + n).to_bytes(8, "little") for n in range(4))[:size]
+
+
+def _splitmix(n: int) -> int:
+    """The n-th number of SplitMix64. hashlib is not used, because it loads OpenSSL, which takes as
+    long as a run of the guest `hello`."""
+    z = n * 0x9E37_79B9_7F4A_7C15 & MASK64
+    z = (z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9 & MASK64
+    z = (z ^ z >> 27) * 0x94D0_49BB_1331_11EB & MASK64
+    return z ^ z >> 31
+
+
+def chosen(board: BoardTree) -> Node:
+    """/chosen: command line, console, initrd, seeds."""
+    node = Node("chosen")
+    if board.bootargs:
+        node.text("bootargs", board.bootargs)
+    node.text("stdout-path", f"/pl011@{board.memmap.UART.base:x}")
+    if board.initrd:
+        set_initrd(node, board.initrd)
+    node.properties["rng-seed"] = seed_bytes(board.seed, "rng-seed", 32)
+    if board.kaslr_seed:
+        node.properties["kaslr-seed"] = seed_bytes(board.seed, "kaslr-seed", 8)
+    return node
+
+
+def cpus(model: str, mpidrs: Sequence[int]) -> Node:
+    """/cpus; ``reg`` is the affinity of MPIDR_EL1, in two cells only if Aff3 is used (Linux
+    cpus.yaml)."""
+    affinities = [mpidr & _AFFINITY for mpidr in mpidrs]
+    cells = 2 if max(affinities) >> 32 else 1
+    node = Node("cpus")
+    node.cells("#size-cells", 0)
+    node.cells("#address-cells", cells)
+    for affinity in affinities:
+        cpu = node.add(Node(f"cpu@{affinity:x}"))
+        cpu.text("device_type", "cpu")
+        cpu.text("compatible", f"arm,{model}")
+        cpu.properties["reg"] = affinity.to_bytes(4 * cells, "big")
+        if len(affinities) > 1:
+            cpu.text("enable-method", "psci")
+    return node
+
+
+def psci() -> Node:
+    """/psci by HVC. The function ids are in the properties of PSCI 0.1, which some guests still
+    read."""
+    node = Node("psci")
+    node.text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
+    node.text("method", "hvc")
+    node.cells("cpu_suspend", _PSCI_64 + 1)
+    node.cells("cpu_off", _PSCI_32 + 2)
+    node.cells("cpu_on", _PSCI_64 + 3)
+    node.cells("migrate", _PSCI_64 + 5)
+    return node
+
+
+def timer(gic: int, cpu_count: int) -> Node:
+    """/timer: secure, physical, virtual and EL2 timer interrupts; for a GICv2, bits 15:8 of the
+    flags are the CPU mask."""
+    flags = _LEVEL_HIGH | (((1 << cpu_count) - 1) << 8 if gic == 2 else 0)
+    node = Node("timer")
+    node.text("compatible", "arm,armv8-timer", "arm,armv7-timer")
+    node.flag("always-on")
+    intids = (PPI_STIMER, PPI_PTIMER, PPI_VTIMER, PPI_HPTIMER)
+    node.cells("interrupts", *(cell for intid in intids for cell in (1, intid - FIRST_PPI, flags)))
+    return node
+
+
+def ram(board: BoardTree) -> Node:
+    """/memory: the RAM of the board."""
+    return memory(board.memmap.RAM_BASE, board.memory)
+
+
+def _gic(compatible: str, memmap: MemoryMap) -> Node:
+    node = Node(f"intc@{memmap.GICD.base:x}")
+    node.cells("phandle", GIC_PHANDLE)
+    node.text("compatible", compatible)
+    node.cells("#interrupt-cells", 3)
+    node.flag("interrupt-controller")
+    node.cells("#address-cells", 2)
+    node.cells("#size-cells", 2)
+    node.flag("ranges")
+    return node
+
+
+def gic_v3(memmap: MemoryMap, its: bool = False) -> Node:
+    """A GICv3 with one redistributor region; with ``its`` also an ITS."""
+    node = _gic("arm,gic-v3", memmap)
+    node.cells("#redistributor-regions", 1)
+    node.u64("reg", *memmap.GICD, *memmap.GICR)
+    if its:
+        child = node.add(Node(f"its@{memmap.ITS.base:x}"))
+        child.cells("phandle", MSI_PHANDLE)
+        child.text("compatible", "arm,gic-v3-its")
+        child.flag("msi-controller")
+        child.cells("#msi-cells", 1)
+        child.u64("reg", *memmap.ITS)
+    return node
+
+
+def gic_v2(memmap: MemoryMap) -> Node:
+    """A GICv2: distributor and CPU interface."""
+    node = _gic("arm,cortex-a15-gic", memmap)
+    node.u64("reg", *memmap.GICD, *memmap.GICC)
+    return node
+
+
+def gic(board: BoardTree) -> Node:
+    """The interrupt controller, with the devices of its node."""
+    node = gic_v3(board.memmap, board.its) if board.gic == 3 else gic_v2(board.memmap)
+    for child in board.nodes(in_gic=True):
+        node.add(child)
+    return node
+
+
+def apb_clock() -> Node:
+    """The 24 MHz clock of the PrimeCell devices."""
+    node = Node("apb-pclk")
+    node.cells("phandle", CLOCK_PHANDLE)
+    node.text("compatible", "fixed-clock")
+    node.cells("#clock-cells", 0)
+    node.cells("clock-frequency", APB_CLOCK_HZ)
+    node.text("clock-output-names", "clk24mhz")
+    return node
