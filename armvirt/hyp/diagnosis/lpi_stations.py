@@ -173,17 +173,29 @@ def group(case: Case) -> Finding:
 
 
 def route(case: Case) -> Finding:
-    """Check that the LPI goes to this vCPU. ``lpi.home`` is the vCPU whose redistributor has the
-    LPI: the vCPU of its collection, or the vCPU to which MOVALL has moved it."""
-    lpi = case.irq
+    """Check that the redistributor of this vCPU has the LPI.
+
+    That is the redistributor of the vCPU of its collection, unless MOVALL, or an event of another
+    collection, took the LPI elsewhere. Then the LPI goes to its collection with MOVI, or with the
+    next message after it was served (`Its.trigger`).
+    """
+    lpi, here = case.irq, case.cpu.vcpu_id
     assert isinstance(lpi, Lpi)
-    here, found = case.cpu.vcpu_id, source_of(case.its, lpi.intid)
+    found = source_of(case.its, lpi.intid)
     collection = "its collection" if found is None else f"collection {found.event.collection.icid}"
-    if case.irq.target == here:
-        return Finding("route", True, f"{collection}: mapped to vCPU {here}", COLLECTION)
-    where = "no vCPU" if lpi.home is None else f"vCPU {lpi.home}"
-    remedy = f"queue MAPC or MOVI so that it goes to vCPU {here}"
-    return Finding("route", False, f"{collection}: mapped to {where}", COLLECTION, None, remedy)
+    mapped = lpi.home if found is None else found.event.collection.target
+    text = f"{collection}: mapped to {_vcpu(mapped)}"
+    if lpi.home != mapped:
+        text += f", but {_vcpu(lpi.home)} has the LPI"
+    if lpi.target == here:
+        return Finding("route", True, text, COLLECTION)
+    command = f"MOVI with {collection}" if mapped == here else "MAPC or MOVI"
+    remedy = f"queue {command} so that it goes to vCPU {here}"
+    return Finding("route", False, text, COLLECTION, None, remedy)
+
+
+def _vcpu(vcpu_id: int | None) -> str:
+    return "no vCPU" if vcpu_id is None else f"vCPU {vcpu_id}"
 
 
 def not_active(case: Case) -> Finding:

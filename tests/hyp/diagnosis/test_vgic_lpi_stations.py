@@ -86,6 +86,10 @@ def moved(rig: ItsRig) -> None:
     rig.do("MOVI", device=0, event=0, icid=1)
 
 
+def all_moved(rig: ItsRig) -> None:
+    rig.do("MOVALL", rdbase=0, rdbase2=1)
+
+
 def sent_nowhere(rig: ItsRig) -> None:
     rig.do("MAPC", icid=0, valid=0)
 
@@ -153,6 +157,8 @@ HELD = [
     Held(disabled, "enable", "bit 0 of its configuration byte is 0", "then queue the ITS command INV", set_and_inv),
     Held(no_inv, "enable", "though bit 0 is 1 now: no INV or INVALL since", "queue the ITS command INV", inv),
     Held(moved, "route", "collection 1: mapped to vCPU 1", "goes to vCPU 0", move_back),
+    Held(all_moved, "route", "collection 0: mapped to vCPU 0, but vCPU 1 has the LPI",
+         "queue MOVI with collection 0 so that it goes to vCPU 0", move_back),
     Held(sent_nowhere, "route", "collection 0: mapped to no vCPU", "queue MAPC", map_collection),
     Held(too_low, "mask", "priority 0xf8 is not below",
          f"write 0xa1 to LPI configuration at {PROPERTIES:#x}, then queue", lower),
@@ -169,6 +175,14 @@ def test_what_holds_it_and_what_helps(rig: ItsRig, case: Held) -> None:
     case.cure(rig)
     assert blocker(rig.vgic, 0, LPI, UNMASKED) is None
     assert rig.taken() == [LPI]
+
+
+def test_the_collection_of_one_that_movall_has_moved(rig: ItsRig) -> None:
+    all_moved(rig)
+    found = {finding.station: finding for finding in trace(rig.vgic, 1, LPI, UNMASKED)}
+    assert found["route"].passed
+    assert found["route"].text == "collection 0: mapped to vCPU 0, but vCPU 1 has the LPI"
+    assert rig.taken(1) == [LPI]
 
 
 def test_disabled_in_the_table_but_not_read_yet(rig: ItsRig) -> None:
