@@ -128,17 +128,6 @@ GICD_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICD_CIDR", 0xFFEC, 0x14, widths=_ID_WIDTHS, access="ro"),
 )
 
-_OFFSETS = {row.name: row.offset for row in GICD_ROWS}
-#: Offsets of the arrays with a field per INTID, in GICD and, for INTIDs below 32, in the SGI frame
-#: of GICR.
-IGROUPR, ISENABLER, ICENABLER = (
-    _OFFSETS[f"GICD_{n}"] for n in ("IGROUPR", "ISENABLER", "ICENABLER")
-)
-ISPENDR, ICPENDR = _OFFSETS["GICD_ISPENDR"], _OFFSETS["GICD_ICPENDR"]
-ISACTIVER, ICACTIVER = _OFFSETS["GICD_ISACTIVER"], _OFFSETS["GICD_ICACTIVER"]
-IPRIORITYR, ICFGR = _OFFSETS["GICD_IPRIORITYR"], _OFFSETS["GICD_ICFGR"]
-ITARGETSR, IROUTER = _OFFSETS["GICD_ITARGETSR"], _OFFSETS["GICD_IROUTER"]
-
 #: GICv3 redistributor: RD_base, 64 KiB, then SGI_base, 64 KiB (IHI 0069 12.11).
 GICR_FRAME_SIZE = 0x1_0000
 GICR_SIZE = 2 * GICR_FRAME_SIZE
@@ -217,11 +206,27 @@ GICC_ROWS: tuple[MmioRow, ...] = (
     MmioRow("GICC_DIR", 0x1000, access="wo"),
 )
 
+#: The offset of a register or array in its frame, by name. A register of both GICD frames has the
+#: same offset in both.
+OFFSETS: dict[str, int] = {
+    row.name: row.offset
+    for row in (*GICV2_GICD_ROWS, *GICD_ROWS, *GICR_RD_ROWS, *GICR_SGI_ROWS, *GITS_ROWS, *GICC_ROWS)
+}
+#: Offsets of the arrays with a field per INTID, in GICD and, for INTIDs below 32, in the SGI frame
+#: of GICR.
+IGROUPR, ISENABLER, ICENABLER = (
+    OFFSETS[f"GICD_{n}"] for n in ("IGROUPR", "ISENABLER", "ICENABLER")
+)
+ISPENDR, ICPENDR = OFFSETS["GICD_ISPENDR"], OFFSETS["GICD_ICPENDR"]
+ISACTIVER, ICACTIVER = OFFSETS["GICD_ISACTIVER"], OFFSETS["GICD_ICACTIVER"]
+IPRIORITYR, ICFGR = OFFSETS["GICD_IPRIORITYR"], OFFSETS["GICD_ICFGR"]
+ITARGETSR, IROUTER = OFFSETS["GICD_ITARGETSR"], OFFSETS["GICD_IROUTER"]
+
 # GICC_CTLR, one Security state (IHI 0048 4.4.1). ICH_VMCR_EL2 has the same bits in the same places.
 GICC_CTLR_ENABLE_GRP0, GICC_CTLR_ENABLE_GRP1, GICC_CTLR_ACKCTL = 1 << 0, 1 << 1, 1 << 2
 GICC_CTLR_FIQEN, GICC_CTLR_CBPR, GICC_CTLR_EOIMODE = 1 << 3, 1 << 4, 1 << 9
 GICC_CTLR_BITS = 0x21F
-GICC_DIR_OFFSET = 0x1000
+GICC_DIR_OFFSET = OFFSETS["GICC_DIR"]
 # The value of GICC_IAR, GICC_EOIR and GICC_DIR: the INTID and, for an SGI, the CPU that
 # sent it.
 GICC_INTID, GICC_CPUID_SHIFT, GICC_CPUID_MASK = 0x3FF, 10, 7
@@ -246,6 +251,19 @@ GICR_TYPER_AFFINITY_SHIFT = 32
 PIDR2_GICV3 = 0x3B  # architecture revision 3, JEDEC-assigned
 IMPLEMENTER_ARM = 0x43B
 PRODUCT_ID_KVM = 0x4B
+IIDR_REVISION_SHIFT, IIDR_REVISION_MASK = 12, 15
+
+
+def iidr(revision: int) -> int:
+    """GICD_IIDR, GICR_IIDR and GITS_IIDR of KVM's GIC: product, revision, implementer."""
+    return PRODUCT_ID_KVM << 24 | revision << IIDR_REVISION_SHIFT | IMPLEMENTER_ARM
+
+
+def iidr_revision(value: int) -> int:
+    """The Revision field of an IIDR."""
+    return value >> IIDR_REVISION_SHIFT & IIDR_REVISION_MASK
+
+
 #: GICC_IIDR as KVM gives it to user space: product, architecture version 2, implementer.
 GICC_IIDR = PRODUCT_ID_KVM << 20 | 2 << 16 | IMPLEMENTER_ARM
 
@@ -510,6 +528,11 @@ GROUP_MASKS = (
 def implemented_priority(bits: int) -> int:
     """The implemented bits of a priority and of ICC_PMR_EL1."""
     return 0xFF << 8 - bits & 0xFF
+
+
+def active_priority_registers(bits: int) -> int:
+    """The number of active-priority registers of a group: 1, 2 or 4 (12.2.1)."""
+    return 1 << bits - 5
 
 
 def minimum_bpr(bits: int, group: int) -> int:

@@ -72,7 +72,6 @@ CBASER_RESET = sanitise(0, GITS_ATTRIBUTES)
 # GITS registers (12.19) --------------------------------------------------------------------------
 
 CTLR_ENABLED, CTLR_QUIESCENT = 1 << 0, 1 << 31
-IIDR_REVISION_SHIFT = 12
 TYPER_PHYSICAL, TYPER_ITT_ENTRY_SHIFT, TYPER_IDBITS_SHIFT, TYPER_DEVBITS_SHIFT = 1 << 0, 4, 8, 13
 VALID = 1 << 63  # of GITS_CBASER, GITS_BASER<n>, and of level 1 table entries
 INDIRECT = 1 << 62

@@ -124,8 +124,8 @@ class VirtualCpuInterface:
         self.waiting = 0
         self.sre = self.changed = True
         self._set_vmcr(0)
-        self.ap0r = [0] * (1 << prebits - 5)
-        self.ap1r = [0] * (1 << prebits - 5)
+        self.ap0r = [0] * arch.active_priority_registers(prebits)
+        self.ap1r = [0] * arch.active_priority_registers(prebits)
         self._candidate, self._signalled = -1, False
 
     def reset(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import (
+    GICR_FRAME_SIZE,
     ICACTIVER,
     ICC_REGISTERS,
     ICENABLER,
@@ -17,28 +18,39 @@ from armvirt.arch.gic import (
     ICPENDR,
     IGROUPR,
     IPRIORITYR,
+    IROUTER,
     ISACTIVER,
     ISENABLER,
     ISPENDR,
+    ITARGETSR,
+    NR_PRIVATE,
+    NR_SGIS,
+    OFFSETS,
 )
+from armvirt.arch.words import MASK32
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import VgicCtrl, VgicDevice, VgicGroup
+from armvirt.hyp.vgic.registers.v3_cpu_interface import ACCESSES
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device.its import ItsDevice
 
-ALL_ONES = 0xFFFF_FFFF
-CTLR, IIDR, TARGETS, ROUTERS, SGI_FRAME = 0x000, 0x008, 0x800, 0x6000, 0x1_0000
-PROPBASER, PENDBASER = (0x70, 0x74), (0x78, 0x7C)
-PRIVATE, SGIS = 32, 16
-#: The registers of the CPU interfaces: ICC_* in the order of KVM's table; GICC_* by offset.
-ICC_SAVED = (
-    "ICC_SRE_EL1", "ICC_CTLR_EL1", "ICC_PMR_EL1", "ICC_BPR0_EL1", "ICC_BPR1_EL1",
-    *(f"ICC_AP{group}R{n}_EL1" for group in (0, 1) for n in range(4)), "ICC_IGRPEN0_EL1", "ICC_IGRPEN1_EL1",
-)  # fmt: skip
-GICC_SAVED = (0x00, 0x04, 0x08, 0x1C, 0xD0, 0xD4, 0xD8, 0xDC)
-#: IIDR (the layout of saved tables), CBASER, CREADR, CWRITER, BASERn.
-ITS_CTLR, ITS_SAVED = 0x00, (0x04, 0x80, 0x90, 0x88, *(0x100 + 8 * n for n in range(8)))
+#: A GICR register of 64 bits is two attributes, each of one word.
+REDISTRIBUTOR_SAVED = (
+    *(OFFSETS[name] + half for name in ("GICR_PROPBASER", "GICR_PENDBASER") for half in (0, 4)),
+    OFFSETS["GICR_CTLR"],
+)
+#: ICC_CTLR_EL1 first: its number of priority bits decides what the other registers can have.
+ICC_SAVED = ("ICC_CTLR_EL1", *(row.name for row in ACCESSES if row.name != "ICC_CTLR_EL1"))
+GICC_SAVED = tuple(
+    OFFSETS[f"GICC_{name}"]
+    for name in ("CTLR", "PMR", "BPR", "ABPR", *(f"APR{n}" for n in range(4)))
+)
+#: GITS_IIDR first: it has the layout of the saved tables. GITS_CTLR is last, after the tables.
+ITS_SAVED = tuple(
+    OFFSETS[f"GITS_{name}"]
+    for name in ("IIDR", "CBASER", "CREADR", "CWRITER", *(f"BASER{n}" for n in range(8)), "CTLR")
+)
 
 
 class Array(NamedTuple):
@@ -55,8 +67,7 @@ ARRAYS = (Array(IGROUPR, 1), Array(ICFGR, 2), Array(IPRIORITYR, 8), Array(ISPEND
           Array(ISACTIVER, 1, ICACTIVER), Array(ISENABLER, 1, ICENABLER))  # fmt: skip
 
 #: The senders of a GICv2's pending SGIs; a restore of ISPENDR sets the vCPU itself as the sender.
-SGI_SENDERS = Array(0xF20, 8, 0xF10)
-
+SGI_SENDERS = Array(OFFSETS["GICD_SPENDSGIR"], 8, OFFSETS["GICD_CPENDSGIR"])
 
 Line = tuple["int | None", int]
 """An input of the controller: the vCPU of a private interrupt, None for an SPI, and the INTID."""
@@ -82,7 +93,7 @@ def _array(
     for word in _words(array, first, last):
         value = device.get_attr(group, where + array.offset + 4 * word)
         if array.clear is not None:
-            yield Saved(group, where + array.clear + 4 * word, ALL_ONES)
+            yield Saved(group, where + array.clear + 4 * word, MASK32)
         yield Saved(group, where + array.offset + 4 * word, value)
 
 
@@ -116,24 +127,22 @@ def save_v3(
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
     first = cpus[0]
     rows: list[Saved] = []
-    rows += _read(device, VgicGroup.DIST_REGS, [first + IIDR])
-    rows += _levels(device, first, range(PRIVATE, count, 32), high)
+    rows += _read(device, VgicGroup.DIST_REGS, [first + OFFSETS["GICD_IIDR"]])
+    rows += _levels(device, first, range(NR_PRIVATE, count, 32), high)
     rows += _read(
         device,
         VgicGroup.DIST_REGS,
-        [first + ROUTERS + 4 * n for n in range(2 * PRIVATE, 2 * count)],
+        [first + IROUTER + 4 * n for n in range(2 * NR_PRIVATE, 2 * count)],
     )
-    rows += _arrays(device, VgicGroup.DIST_REGS, first, PRIVATE, count)
+    rows += _arrays(device, VgicGroup.DIST_REGS, first, NR_PRIVATE, count)
     for cpu in cpus:
         rows += _read(device, VgicGroup.LEVEL_INFO, [cpu])
-        rows += _arrays(device, VgicGroup.REDIST_REGS, cpu + SGI_FRAME, 0, PRIVATE)
-        rows += _read(
-            device, VgicGroup.REDIST_REGS, [cpu + at for at in (*PROPBASER, *PENDBASER, CTLR)]
-        )
+        rows += _arrays(device, VgicGroup.REDIST_REGS, cpu + GICR_FRAME_SIZE, 0, NR_PRIVATE)
+        rows += _read(device, VgicGroup.REDIST_REGS, [cpu + at for at in REDISTRIBUTOR_SAVED])
         rows += _read(
             device, VgicGroup.CPU_SYSREGS, [cpu | ICC_REGISTERS[name] for name in ICC_SAVED]
         )
-    rows += _read(device, VgicGroup.DIST_REGS, [first + CTLR])
+    rows += _read(device, VgicGroup.DIST_REGS, [first + OFFSETS["GICD_CTLR"]])
     return rows
 
 
@@ -162,7 +171,7 @@ def save_v2(
 
 
 def _without_lines(device: VgicDevice, row: Saved, high: Collection[Line]) -> Saved:
-    word = (row.attr & 0xFFFF_FFFF) - ISPENDR >> 2
+    word = (row.attr & MASK32) - ISPENDR >> 2
     if row.group != VgicGroup.DIST_REGS or not 0 <= word < 32:
         return row
     vcpu, value = row.attr >> 32, row.value
@@ -182,14 +191,14 @@ def _save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
     first = cpus[0]
     rows: list[Saved] = []
-    rows += _read(device, VgicGroup.DIST_REGS, [first + IIDR])
-    rows += _array(device, VgicGroup.DIST_REGS, first, Array(TARGETS, 8), PRIVATE, count)
-    rows += _arrays(device, VgicGroup.DIST_REGS, first, PRIVATE, count)
+    rows += _read(device, VgicGroup.DIST_REGS, [first + OFFSETS["GICD_IIDR"]])
+    rows += _array(device, VgicGroup.DIST_REGS, first, Array(ITARGETSR, 8), NR_PRIVATE, count)
+    rows += _arrays(device, VgicGroup.DIST_REGS, first, NR_PRIVATE, count)
     for cpu in cpus:
-        rows += _arrays(device, VgicGroup.DIST_REGS, cpu, 0, PRIVATE)
-        rows += _array(device, VgicGroup.DIST_REGS, cpu, SGI_SENDERS, 0, SGIS)
+        rows += _arrays(device, VgicGroup.DIST_REGS, cpu, 0, NR_PRIVATE)
+        rows += _array(device, VgicGroup.DIST_REGS, cpu, SGI_SENDERS, 0, NR_SGIS)
         rows += _read(device, VgicGroup.CPU_REGS, [cpu + at for at in GICC_SAVED])
-    rows += _read(device, VgicGroup.DIST_REGS, [first + CTLR])
+    rows += _read(device, VgicGroup.DIST_REGS, [first + OFFSETS["GICD_CTLR"]])
     return rows
 
 
@@ -205,9 +214,9 @@ def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
     registers. Guest memory has to be saved afterwards."""
     its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_SAVE_TABLES)
     device.set_attr(VgicGroup.CTRL, VgicCtrl.SAVE_PENDING_TABLES)
-    attrs = (*ITS_SAVED, ITS_CTLR)
     return [
-        Saved(VgicGroup.ITS_REGS, attr, its.get_attr(VgicGroup.ITS_REGS, attr)) for attr in attrs
+        Saved(VgicGroup.ITS_REGS, attr, its.get_attr(VgicGroup.ITS_REGS, attr))
+        for attr in ITS_SAVED
     ]
 
 

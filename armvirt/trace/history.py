@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from armvirt.arch.esr import EC, EC_SHIFT
-from armvirt.arch.gic import FIRST_LPI, GITS_TRANSLATER, SPECIAL_INTIDS, SgiRequest, SgirRequest
+from armvirt.arch.gic import (
+    FIRST_LPI,
+    GITS_TRANSLATER,
+    OFFSETS,
+    SPECIAL_INTIDS,
+    SgiRequest,
+    SgirRequest,
+)
 from armvirt.events import (
     Acknowledge,
     EndOfInterrupt,
@@ -30,7 +37,7 @@ from armvirt.trace.lifecycle import Parking
 from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
 
 SGI_REGISTERS = frozenset({"ICC_SGI0R_EL1", "ICC_SGI1R_EL1", "ICC_ASGI1R_EL1"})
-GICD_SGIR, GICC_IAR = 0xF00, 0x0C
+GICD_SGIR, GICC_IAR = OFFSETS["GICD_SGIR"], OFFSETS["GICC_IAR"]
 VECTORS_SIZE = 0x800
 FELL = "fell"  # of a `Loss`: the line of the interrupt
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import armvirt
+from armvirt.arch.gic import OFFSETS
 
 ROOT = Path(armvirt.__file__).parent
 #: What names a register, a field, an interrupt or an instruction, at the beginning of a constant.
@@ -28,6 +29,7 @@ PER_MODULE = {"VERSION", "STATE_VERSION"}
 MEMORY_MAP = re.compile(r"board/\w+/memmap\.py")  # two boards may have the same address
 PPIS = {25, 26, 27, 28, 29, 30}
 VECTORS = {0x200, 0x400}
+FRAMES = ("GICD_", "GICR_", "GICC_", "GITS_")
 
 
 def modules() -> Iterator[Path]:
@@ -103,6 +105,38 @@ def encodings(tree: ast.AST) -> Iterator[str]:
                 timer = isinstance(key, ast.Constant) and key.value in ("vtimer", "ptimer")
                 if timer and literals(value) & PPIS:
                     yield ast.unparse(node)
+
+
+def offsets(tree: ast.AST) -> Iterator[str]:
+    """The places that spell the offset of a GIC register: as a constant of the register's name, or
+    beside the name in a dictionary, a tuple or a call."""
+    for name, value in assigned(tree):
+        found = {OFFSETS.get(frame + name.lstrip("_")) for frame in ("", *FRAMES)}
+        if literals(value) & found:
+            yield f"{name} = {ast.unparse(value)}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            pairs = [[k, v] for k, v in zip(node.keys, node.values, strict=True) if k is not None]
+        elif isinstance(node, ast.Tuple):
+            pairs = [list(node.elts)]
+        else:
+            pairs = [list(node.args)] if isinstance(node, ast.Call) else []
+        for parts in pairs:
+            values = {each.value for each in parts if isinstance(each, ast.Constant)}
+            names = [each for each in values if isinstance(each, str) and each in OFFSETS]
+            # 0 beside a name is mostly something else: a shift, a default.
+            if any(OFFSETS[name] and OFFSETS[name] in values for name in names):
+                yield ast.unparse(node)
+
+
+def test_offsets_of_the_gic_are_in_arch_alone() -> None:
+    offenders = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] != "arch"
+        for text in offsets(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not offenders, "take these from armvirt.arch.gic.OFFSETS:\n" + "\n".join(offenders)
 
 
 def test_encodings_are_in_arch_alone() -> None:

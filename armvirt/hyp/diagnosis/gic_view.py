@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import (
     GICR_RD_ROWS,
+    OFFSETS,
     VMCR_VCBPR,
     VMCR_VEOIM,
     ListRegister,
+    active_priority_registers,
     is_private,
 )
 from armvirt.hyp.diagnosis import present_state as inflight
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, object]
 
-DISTRIBUTOR = {"GICD_CTLR": 0x0, "GICD_TYPER": 0x4, "GICD_IIDR": 0x8}
+DISTRIBUTOR = {name: OFFSETS[name] for name in ("GICD_CTLR", "GICD_TYPER", "GICD_IIDR")}
 REDISTRIBUTOR = {
     row.name: row for row in GICR_RD_ROWS if row.name in ("GICR_CTLR", "GICR_TYPER", "GICR_WAKER")
 }
@@ -89,7 +91,8 @@ def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
 def _words(cpu: VgicCpu, group: int) -> str:
     """The active-priority registers that exist with this number of preemption bits (IHI 0069
     12.2.1)."""
-    words = cpu.active_priorities(group)[: 1 << inflight.preemption_bits(cpu) - 5]
+    count = active_priority_registers(inflight.preemption_bits(cpu))
+    words = cpu.active_priorities(group)[:count]
     return " ".join(f"{word:#x}" for word in words)
 
 

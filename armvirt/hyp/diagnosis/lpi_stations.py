@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch import its as arch
-from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS
+from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS, OFFSETS
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Finding, Register, Write
 from armvirt.hyp.vgic.irq import Lpi
@@ -73,8 +73,8 @@ def lpis_enabled(case: Case) -> Finding:
 def lpis_enabled_at(dist: Distributor, cpu: VgicCpu) -> Finding:
     """Check GICR_CTLR.EnableLPIs. While EnableLPIs is 0, the pending state is only in memory (IHI
     0069 5.1.2), so this check is the first."""
-    register = naming.redistributor(cpu, "GICR_CTLR", "EnableLPIs", 0)
-    value = RD_MAP.read(dist, cpu, 0, 4)
+    register = naming.redistributor(cpu, "GICR_CTLR", "EnableLPIs")
+    value = RD_MAP.read(dist, cpu, OFFSETS["GICR_CTLR"], 4)
     on = bool(value & GICR_CTLR_ENABLE_LPIS)
     text = f"GICR_CTLR.EnableLPIs of vCPU {cpu.vcpu_id} is {int(on)}"
     if on:
@@ -95,7 +95,7 @@ def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> 
     queue are not executed (IHI 0069 12.19, GITS_CTLR). ``needed`` is False for a pending LPI, which
     needs no message."""
     its = all_its[0] if source is None else source.its
-    register = Register("GITS_CTLR", "Enabled", "GITS", 0)
+    register = Register("GITS_CTLR", "Enabled", "GITS", OFFSETS["GITS_CTLR"])
     value = (arch.CTLR_ENABLED if its.enabled else 0) | (
         arch.CTLR_QUIESCENT if its.quiescent else 0
     )

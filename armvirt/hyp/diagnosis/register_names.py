@@ -21,7 +21,9 @@ from armvirt.arch.gic import (
     ISPENDR,
     ITARGETSR,
     NR_PRIVATE,
+    OFFSETS,
     is_private,
+    is_sgi,
 )
 from armvirt.arch.its import property_address
 from armvirt.hyp.diagnosis.finding import Register
@@ -37,30 +39,30 @@ BIT_ARRAYS = {
 }  # fmt: skip
 
 #: The registers of the CPU interface: (GICv3 system register, its field), (GICv2 register, its
-#: offset, its field).
+#: field).
 CPU_INTERFACE = {
-    "group0": (("ICC_IGRPEN0_EL1", "Enable"), ("GICC_CTLR", 0x00, "EnableGrp0")),
-    "group1": (("ICC_IGRPEN1_EL1", "Enable"), ("GICC_CTLR", 0x00, "EnableGrp1")),
-    "mask": (("ICC_PMR_EL1", ""), ("GICC_PMR", 0x04, "")),
-    "running": (("ICC_RPR_EL1", ""), ("GICC_RPR", 0x14, "")),
-    "eoi0": (("ICC_EOIR0_EL1", "INTID"), ("GICC_EOIR", 0x10, "INTID")),
-    "eoi1": (("ICC_EOIR1_EL1", "INTID"), ("GICC_EOIR", 0x10, "INTID")),
-    "dir": (("ICC_DIR_EL1", "INTID"), ("GICC_DIR", 0x1000, "INTID")),
-    "highest0": (("ICC_HPPIR0_EL1", "INTID"), ("GICC_HPPIR", 0x18, "INTID")),
-    "highest1": (("ICC_HPPIR1_EL1", "INTID"), ("GICC_HPPIR", 0x18, "INTID")),
+    "group0": (("ICC_IGRPEN0_EL1", "Enable"), ("GICC_CTLR", "EnableGrp0")),
+    "group1": (("ICC_IGRPEN1_EL1", "Enable"), ("GICC_CTLR", "EnableGrp1")),
+    "mask": (("ICC_PMR_EL1", ""), ("GICC_PMR", "")),
+    "running": (("ICC_RPR_EL1", ""), ("GICC_RPR", "")),
+    "eoi0": (("ICC_EOIR0_EL1", "INTID"), ("GICC_EOIR", "INTID")),
+    "eoi1": (("ICC_EOIR1_EL1", "INTID"), ("GICC_EOIR", "INTID")),
+    "dir": (("ICC_DIR_EL1", "INTID"), ("GICC_DIR", "INTID")),
+    "highest0": (("ICC_HPPIR0_EL1", "INTID"), ("GICC_HPPIR", "INTID")),
+    "highest1": (("ICC_HPPIR1_EL1", "INTID"), ("GICC_HPPIR", "INTID")),
 }
 
 
 def interface(dist: Distributor, cpu: VgicCpu, what: str) -> Register:
     """A register of the CPU interface, by its key in `CPU_INTERFACE`."""
-    (name, field), (v2_name, offset, v2_field) = CPU_INTERFACE[what]
+    (name, field), (v2_name, v2_field) = CPU_INTERFACE[what]
     if dist.model == 2:
-        return Register(v2_name, v2_field, "GICC", offset, cpu=cpu.vcpu_id)
+        return Register(v2_name, v2_field, "GICC", OFFSETS[v2_name], cpu=cpu.vcpu_id)
     return Register(name, field, cpu=cpu.vcpu_id)
 
 
 def distributor_control(dist: Distributor, group: int) -> Register:
-    return Register("GICD_CTLR", f"EnableGrp{group}", "GICD", 0)
+    return Register("GICD_CTLR", f"EnableGrp{group}", "GICD", OFFSETS["GICD_CTLR"])
 
 
 def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Register:
@@ -118,8 +120,10 @@ def property_byte(dist: Distributor, intid: int, field: str) -> Register:
     return Register(f"LPI configuration at {property_address(dist.propbaser, intid):#x}", field)
 
 
-def redistributor(cpu: VgicCpu, name: str, field: str, offset: int) -> Register:
-    return Register(name, field, "GICR", cpu.redist_index * GICR_SIZE + offset, cpu=cpu.vcpu_id)
+def redistributor(cpu: VgicCpu, name: str, field: str) -> Register:
+    """A register of RD_base, by name."""
+    offset = cpu.redist_index * GICR_SIZE + OFFSETS[name]
+    return Register(name, field, "GICR", offset, cpu=cpu.vcpu_id)
 
 
 def _sgi_base(cpu: VgicCpu) -> int:
@@ -131,4 +135,4 @@ def kind_of(intid: int) -> str:
     """The kind of an INTID: SGI, PPI, SPI or LPI."""
     if intid >= FIRST_LPI:
         return "LPI"
-    return "SGI" if intid < 16 else "PPI" if intid < NR_PRIVATE else "SPI"
+    return "SGI" if is_sgi(intid) else "PPI" if intid < NR_PRIVATE else "SPI"

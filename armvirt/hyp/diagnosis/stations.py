@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import (
     FIRST_LPI,
+    GICC_CPUID_SHIFT,
     IDLE_PRIORITY,
     IGROUPR,
     ISACTIVER,
@@ -151,9 +152,8 @@ def _end(case: Case) -> tuple[str, Write]:
     register = case.control("dir" if split else f"eoi{case.irq.group}")
     value = case.irq.intid
     if case.dist.model == 2 and is_sgi(value):
-        value |= (
-            case.irq.active_source << 10
-        )  # GICC_EOIR needs the CPUID that was read from GICC_IAR
+        # GICC_EOIR needs the CPUID that was read from GICC_IAR.
+        value |= case.irq.active_source << GICC_CPUID_SHIFT
     fix = Write(register, value)
     return f"end its handler with a write of {value} to {register._replace(field='')}", fix
 
@@ -179,7 +179,7 @@ def distributor(case: Case) -> Finding:
     group = case.irq.group
     register = naming.distributor_control(case.dist, group)
     on = bool(case.dist.enables >> group & 1)
-    value = distributor_map(case.dist.model).read(case.dist, case.cpu, 0, 4)
+    value = distributor_map(case.dist.model).read(case.dist, case.cpu, register.offset, 4)
     fix = Write(register._replace(field=""), value | 1 << group)
     remedy = f"set {register.field} (bit {group}) of {register._replace(field='')}"
     text = f"GICD_CTLR.EnableGrp{group} is {int(on)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT
+from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT, active_priority_registers
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic.irq import VgicIrq
 
@@ -114,7 +114,7 @@ class VgicCpu:
     @property
     def nr_aprs(self) -> int:
         """Active-priority registers per group for ``num_pri_bits`` (kvm vgic_v3_max_apr_idx)."""
-        return 1 << self.num_pri_bits - 5
+        return active_priority_registers(self.num_pri_bits)
 
     @property
     def vmcr(self) -> int:

@@ -9,6 +9,7 @@ from armvirt.arch.gic import (
     GICC_INTID,
     ICACTIVER,
     ISACTIVER,
+    OFFSETS,
     VMCR_VEOIM,
 )
 from armvirt.arch.pstate import PSTATE_I
@@ -19,7 +20,6 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Stray
 from armvirt.views.causes.evidence import Cause, Evidence, taken
 
-GICC_EOIR = 0x10
 UNSURE = " (PSTATE.I is 0: its handler has returned, or lets others in)"
 
 
@@ -231,7 +231,7 @@ def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
     """A write of GICC_EOIR for an SGI must contain the CPUID that GICC_IAR returned (IHI 0048
     4.4.5)."""
     write, last = (
-        evidence.recorder.memory("GICC", GICC_EOIR, 4, vcpu=evidence.vcpu),
+        evidence.recorder.memory("GICC", OFFSETS["GICC_EOIR"], 4, vcpu=evidence.vcpu),
         evidence.past.taken.last,
     )
     if not irq.carries_cpuid or write is None or last is None or write.ns < last.ns:

@@ -15,7 +15,6 @@ from armvirt.trace.sources import its_error
 from armvirt.views.causes.evidence import Cause, Evidence
 from armvirt.views.causes.written import place
 
-PROPBASER = 0x70
 #: The causes of the errors of MAPTI and MAPI.
 MEANINGS = {
     E_MAPTI_UNMAPPED_DEVICE: "no MAPD has mapped its device",
@@ -30,9 +29,7 @@ def no_property_table(evidence: Evidence) -> Cause | None:
     held, propbaser = evidence.holds("event", "enable"), evidence.dist.propbaser
     if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
         return None
-    register = naming.redistributor(
-        evidence.dist.cpu(evidence.vcpu), "GICR_PROPBASER", "", PROPBASER
-    )
+    register = naming.redistributor(evidence.dist.cpu(evidence.vcpu), "GICR_PROPBASER", "")
     text = (
         f"is not taken by vCPU {evidence.vcpu}: GICR_PROPBASER.IDbits is {propbaser & 0x1F}, for LPIs below "
         f"{max(lpis_end(propbaser), FIRST_LPI)} only ({evidence.wrote(register._replace(size=8))}): {held.text}"

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
+from armvirt.arch import gic
 from armvirt.arch import its as arch
 from armvirt.arch.gic import (
     GITS_ROWS,
-    IMPLEMENTER_ARM,
     PIDR2_GICV3,
-    PRODUCT_ID_KVM,
     MmioRow,
 )
 from armvirt.errors import KvmError
@@ -58,12 +57,12 @@ def _write_ctlr(its: Its, value: int) -> None:
 
 
 def _read_iidr(its: Its) -> int:
-    return PRODUCT_ID_KVM << 24 | its.abi_revision << arch.IIDR_REVISION_SHIFT | IMPLEMENTER_ARM
+    return gic.iidr(its.abi_revision)
 
 
 def _restore_iidr(its: Its, value: int) -> None:
     """Restore the revision, which is the layout of saved tables."""
-    revision = value >> arch.IIDR_REVISION_SHIFT & 15
+    revision = gic.iidr_revision(value)
     if revision >= ABI_REVISIONS:
         raise KvmError("EINVAL", f"there is no ITS table layout {revision}")
     its.abi_revision = revision

@@ -23,7 +23,7 @@ from armvirt.hyp.vgic.registers.register_map import (
     UserBank,
     bind,
 )
-from armvirt.hyp.vgic.registers.v3_distributor import REVISION_SHIFT, REVISIONS, iidr
+from armvirt.hyp.vgic.registers.v3_distributor import REVISIONS
 
 # Plain registers ---------------------------------------------------------------------------------
 
@@ -43,14 +43,14 @@ def _read_typer(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
-    return iidr(dist.revision)
+    return arch.iidr(dist.revision)
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
     """Select a revision, as in a GICv3. After this write user space may restore the groups of
     interrupts (kvm vgic_mmio_uaccess_write_v2_misc)."""
-    revision = value >> REVISION_SHIFT & 15
-    if value != iidr(revision) or revision not in REVISIONS:
+    revision = arch.iidr_revision(value)
+    if value != arch.iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
     dist.revision, dist.v2_groups_user_writable = revision, True
 

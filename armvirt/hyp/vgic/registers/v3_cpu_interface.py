@@ -107,7 +107,7 @@ def _apr(group: int, index: int) -> SysRegAccess:
     name = f"ICC_AP{group}R{index}_EL1"
 
     def check(cpu: VgicCpu) -> None:
-        if index >= 1 << cpu.num_pri_bits - 5:
+        if index >= cpu.nr_aprs:
             raise KvmError("EINVAL", f"{name} does not exist with {cpu.num_pri_bits} priority bits")
 
     def read(cpu: VgicCpu) -> int:

@@ -13,14 +13,8 @@ from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.irq_registers import irq_banks
 from armvirt.hyp.vgic.registers.register_map import Binding, IrqBank, Register, RegisterMap, bind
 
-REVISION_SHIFT = 12
 REVISIONS = (2, 3)
 ID_BITS, LPI_ID_BITS = 10, 16  # GICD_TYPER.IDbits + 1 without and with LPIs
-
-
-def iidr(revision: int) -> int:
-    """The value of GICD_IIDR: product, revision, implementer."""
-    return arch.PRODUCT_ID_KVM << 24 | revision << REVISION_SHIFT | arch.IMPLEMENTER_ARM
 
 
 def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
@@ -45,13 +39,13 @@ def _read_typer(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
-    return iidr(dist.revision)
+    return arch.iidr(dist.revision)
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
     """Restore the revision, which may be an older revision; the other fields are read-only."""
-    revision = value >> REVISION_SHIFT & 15
-    if value != iidr(revision) or revision not in REVISIONS:
+    revision = arch.iidr_revision(value)
+    if value != arch.iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
     dist.revision = revision
 

@@ -15,7 +15,7 @@ from armvirt.hyp.vgic.registers.irq_registers import irq_banks
 from armvirt.hyp.vgic.registers.register_map import Binding, Register, RegisterMap, bind
 
 #: GICR_IIDR. Its Revision field is 0, unlike the Revision field of GICD_IIDR.
-IIDR = arch.PRODUCT_ID_KVM << 24 | arch.IMPLEMENTER_ARM
+IIDR = arch.iidr(0)
 
 
 def _read_ctlr(dist: Distributor, cpu: VgicCpu) -> int:
