@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
 SEMIHOSTING_INPUT_NS = 10_000
-VERSION = 2  # of its state
+STATE_VERSION = 2
 PVTIME_SIZE = 64  # bytes of the stolen time of one CPU (Arm DEN 0057)
 
 
@@ -391,13 +391,13 @@ class Board:
 
     def state(self) -> State:
         """The state without memory: the host's clock, the VM, and the parts of the VMM."""
-        return {"version": VERSION, "parts": states_of(self.parts)}
+        return {"version": STATE_VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
         """Restore what `state` returned. StateError for the state of another version or of another
         board."""
         self.event = None
-        load_states(self.parts, checked(state, "the board", VERSION)["parts"], "the board")
+        load_states(self.parts, checked(state, "the board", STATE_VERSION)["parts"], "the board")
 
 
 #: The handlers of the exits that the hypervisor does not handle.

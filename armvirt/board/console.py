@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from armvirt.board.devices.device import Timers
 
 OWNER = "console"
-VERSION = 1  # of its state
+STATE_VERSION = 1
 KEPT = 8 << 20
 """The minimum number of bytes of output that are kept; at twice this number the oldest bytes are
 dropped."""
@@ -208,7 +208,7 @@ class Console:
         """The output, the scripted input that is left, and the steps of the script that are
         left."""
         return {
-            "version": VERSION, "output": bytes(self.output).hex(),
+            "version": STATE_VERSION, "output": bytes(self.output).hex(),
             "dropped": self.dropped, "input": list(self._input), "seen": self._seen,
             "steps": [[kind, text.hex(), timeout_ns] for kind, text, timeout_ns in self._steps],
             "armed": self._armed, "expired": self.expired,
@@ -216,7 +216,7 @@ class Console:
 
     def load(self, state: State) -> None:
         """Restore what `state` returned."""
-        checked(state, "the console", VERSION)
+        checked(state, "the console", STATE_VERSION)
         self.output[:] = bytes.fromhex(state["output"])
         self.dropped, self._seen = state["dropped"], state["seen"]
         self._input = deque(state["input"])

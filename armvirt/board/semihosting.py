@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from armvirt.errors import ArmvirtError
 from armvirt.state import State, checked
 
-VERSION = 1  # of its state
+STATE_VERSION = 1
 FAILED = (1 << 64) - 1
 ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38
 
@@ -186,11 +186,11 @@ class Semihosting:
             [number, file.is_console, file.position] for number, file in sorted(self._files.items())
         ]
         shown = [[list(call), count] for call, count in self._shown.items()]
-        return {"version": VERSION, "files": files, "errno": self._errno, "shown": shown}
+        return {"version": STATE_VERSION, "files": files, "errno": self._errno, "shown": shown}
 
     def load(self, state: State) -> None:
         """Restore what `state` returned."""
-        checked(state, "semihosting", VERSION)
+        checked(state, "semihosting", STATE_VERSION)
         self._files = {
             number: _File(is_console, position) for number, is_console, position in state["files"]
         }

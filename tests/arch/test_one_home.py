@@ -25,7 +25,7 @@ PREFIXES = (
 #: Of no Arm document: a limit of this program, and Unicorn's identifiers.
 OWN = {"VECTOR_FAULT_LIMIT", "INSN_MRS", "INSN_MSR", "INSN_SYS"}
 #: A fact of the module that says it: the version of its state.
-PER_MODULE = {"VERSION", "STATE_VERSION"}
+PER_MODULE = {"STATE_VERSION"}
 MEMORY_MAP = re.compile(r"board/\w+/memmap\.py")  # two boards may have the same address
 PPIS = {25, 26, 27, 28, 29, 30}
 VECTORS = {0x200, 0x400}

@@ -27,7 +27,7 @@ CHARACTER_NS = 10_000
 TIMEOUT_NS = 32_000
 """RT is set 32 bit periods after the last character (TRM 2.8.3)."""
 
-VERSION = 1  # of its state
+STATE_VERSION = 1
 _PERIPHERAL_ID = b"\x11\x10\x14\x00"
 
 
@@ -271,12 +271,12 @@ class Pl011(RegisterDevice):
     def state(self) -> State:
         """Registers by name, FIFO contents, raw interrupts, line level."""
         registers = {Reg(offset).name: value for offset, value in self._regs.items()}
-        return {"version": VERSION, "registers": registers, "fifo": list(self._fifo), "ris": self._ris,
+        return {"version": STATE_VERSION, "registers": registers, "fifo": list(self._fifo), "ris": self._ris,
                 "rsr": self._rsr, "arriving": self._arriving, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
         """Restore what `state` returned (see `MmioDevice`)."""
-        checked(state, self.name, VERSION)
+        checked(state, self.name, STATE_VERSION)
         self._regs = {int(Reg[name]): value for name, value in state["registers"].items()}
         self._fifo = deque(state["fifo"])
         self._ris, self._rsr = state["ris"], state["rsr"]

@@ -17,7 +17,7 @@ from armvirt.state import checked
 EPOCH = 1_704_067_200
 """The date at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""
 
-VERSION = 2  # of its state
+STATE_VERSION = 2
 _PERIPHERAL_ID = b"\x31\x10\x14\x00"
 _MASK = 0xFFFF_FFFF
 
@@ -146,13 +146,13 @@ class Pl031(RegisterDevice):
         time."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
-        return {"version": VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
+        return {"version": STATE_VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
                 "time": self._time, "alarm": alarm, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
         """Restore what `state` returned (see `MmioDevice`). The alarm is set unless the clock's
         queue already has it."""
-        checked(state, self.name, VERSION)
+        checked(state, self.name, STATE_VERSION)
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]
         self._base, self.level = state["time"] - self._timers.now, state["level"]
