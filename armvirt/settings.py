@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from armvirt import units
-from armvirt.arch.words import MASK64
+from armvirt.arch.bits import MASK64
 from armvirt.board.boards import BOARDS
 from armvirt.board.config import BoardConfig
 from armvirt.errors import UserError

@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.stage2 import PAGE_SIZE
-from armvirt.arch.words import MASK64
 from armvirt.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,6 +1,11 @@
-"""System-register encodings as one integer, in the layout of KVM's ONE_REG ids (uapi/asm/kvm.h)."""
+"""System-register encodings as one integer, in the layout of KVM's ONE_REG ids (uapi/asm/kvm.h), and
+the rows of the tables of registers."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+from armvirt.arch.bits import Field, masks, parse_fields
 
 
 def sysreg(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
@@ -23,3 +28,58 @@ def generic_name(encoding: int) -> str:
     """The assembler's generic spelling, such as ``s3_0_c12_c8_3``."""
     op0, op1, crn, crm, op2 = unpack(encoding)
     return f"s{op0}_{op1}_c{crn}_c{crm}_{op2}"
+
+
+class SysReg(NamedTuple):
+    """One system register: a row of the tables in `armvirt.arch.sysregs` and `armvirt.arch.gic`.
+
+    ``encoding`` is packed as by `sysreg`, ``access`` is rw, ro or wo, ``reset`` is
+    the value that a warm reset gives (0 where the architecture says UNKNOWN: a run must be
+    reproducible). ``layout`` holds the fields in text form, "NAME:bit" or "NAME:high:low"; `fields`
+    parses the text at the first use.
+    """
+
+    name: str
+    encoding: int
+    width: int = 64
+    access: str = "rw"
+    reset: int = 0
+    layout: str = ""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The register's named fields, in the order of the table."""
+        return tuple(parse_fields(self.layout))
+
+    def mask(self, field: str) -> int:
+        """The mask of the field with this name, in place; KeyError if the register has no such
+        field."""
+        return masks(self.layout)[field]
+
+    @property
+    def readable(self) -> bool:
+        return self.access != "wo"
+
+    @property
+    def writable(self) -> bool:
+        return self.access != "ro"
+
+    def describe(self, value: int) -> str:
+        """The fields that are not zero, as text: ``ENABLE=1 IMASK=1``."""
+        parts = (
+            f"{f.name}={f.get(value):#x}" if f.high > f.low else f.name
+            for f in self.fields
+            if f.get(value)
+        )
+        return " ".join(parts)
+
+
+def define(
+    name: str,
+    op: tuple[int, int, int, int, int],
+    access: str = "rw",
+    layout: str = "",
+    reset: int = 0,
+) -> SysReg:
+    """The row of the 64-bit register with encoding ``op`` = (op0, op1, CRn, CRm, op2)."""
+    return SysReg(name, sysreg(*op), 64, access, reset, layout)

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from armvirt.arch.encoding import sysreg
-from armvirt.arch.sysregs import SysReg
+from armvirt.arch.bits import shift_of
+from armvirt.arch.encoding import SysReg, define
 
 # INTIDs (IHI 0069 2.2) ---------------------------------------------------------------------------
 
@@ -285,12 +285,6 @@ def unpacked_affinity(packed: int) -> int:
 # System registers (IHI 0069 12.2, 12.4) ---------------------------------------------------------
 
 
-def _row(
-    name: str, op: tuple[int, int, int, int, int], access: str = "rw", layout: str = ""
-) -> SysReg:
-    return SysReg(name, sysreg(*op), 64, access, 0, layout)
-
-
 _INTID = "INTID:23:0"
 _PRIORITY = "Priority:7:0"
 _BINARY_POINT = "BinaryPoint:2:0"
@@ -298,31 +292,31 @@ _SGI = "TargetList:15:0 Aff1:23:16 INTID:27:24 Aff2:39:32 IRM:40 RS:47:44 Aff3:5
 
 
 def _icc_rows() -> Iterator[SysReg]:
-    yield _row("ICC_PMR_EL1", (3, 0, 4, 6, 0), layout=_PRIORITY)
+    yield define("ICC_PMR_EL1", (3, 0, 4, 6, 0), layout=_PRIORITY)
     for group, crm in ((0, 8), (1, 12)):
-        yield _row(f"ICC_IAR{group}_EL1", (3, 0, 12, crm, 0), "ro", _INTID)
-        yield _row(f"ICC_EOIR{group}_EL1", (3, 0, 12, crm, 1), "wo", _INTID)
-        yield _row(f"ICC_HPPIR{group}_EL1", (3, 0, 12, crm, 2), "ro", _INTID)
-        yield _row(f"ICC_BPR{group}_EL1", (3, 0, 12, crm, 3), layout=_BINARY_POINT)
+        yield define(f"ICC_IAR{group}_EL1", (3, 0, 12, crm, 0), "ro", _INTID)
+        yield define(f"ICC_EOIR{group}_EL1", (3, 0, 12, crm, 1), "wo", _INTID)
+        yield define(f"ICC_HPPIR{group}_EL1", (3, 0, 12, crm, 2), "ro", _INTID)
+        yield define(f"ICC_BPR{group}_EL1", (3, 0, 12, crm, 3), layout=_BINARY_POINT)
     for n in range(4):
-        yield _row(f"ICC_AP0R{n}_EL1", (3, 0, 12, 8, 4 + n))
-        yield _row(f"ICC_AP1R{n}_EL1", (3, 0, 12, 9, n))
-    yield _row("ICC_DIR_EL1", (3, 0, 12, 11, 1), "wo", _INTID)
-    yield _row("ICC_RPR_EL1", (3, 0, 12, 11, 3), "ro", _PRIORITY)
-    yield _row("ICC_SGI1R_EL1", (3, 0, 12, 11, 5), "wo", _SGI)
-    yield _row("ICC_ASGI1R_EL1", (3, 0, 12, 11, 6), "wo", _SGI)
-    yield _row("ICC_SGI0R_EL1", (3, 0, 12, 11, 7), "wo", _SGI)
-    yield _row(
+        yield define(f"ICC_AP0R{n}_EL1", (3, 0, 12, 8, 4 + n))
+        yield define(f"ICC_AP1R{n}_EL1", (3, 0, 12, 9, n))
+    yield define("ICC_DIR_EL1", (3, 0, 12, 11, 1), "wo", _INTID)
+    yield define("ICC_RPR_EL1", (3, 0, 12, 11, 3), "ro", _PRIORITY)
+    yield define("ICC_SGI1R_EL1", (3, 0, 12, 11, 5), "wo", _SGI)
+    yield define("ICC_ASGI1R_EL1", (3, 0, 12, 11, 6), "wo", _SGI)
+    yield define("ICC_SGI0R_EL1", (3, 0, 12, 11, 7), "wo", _SGI)
+    yield define(
         "ICC_CTLR_EL1",
         (3, 0, 12, 12, 4),
         layout=(
             "CBPR:0 EOImode:1 PMHE:6 PRIbits:10:8 IDbits:13:11 SEIS:14 A3V:15 RSS:18 ExtRange:19"
         ),
     )
-    yield _row("ICC_SRE_EL1", (3, 0, 12, 12, 5), layout="SRE:0 DFB:1 DIB:2")
-    yield _row("ICC_IGRPEN0_EL1", (3, 0, 12, 12, 6), layout="Enable:0")
-    yield _row("ICC_IGRPEN1_EL1", (3, 0, 12, 12, 7), layout="Enable:0")
-    yield _row("ICC_SRE_EL2", (3, 4, 12, 9, 5), layout="SRE:0 DFB:1 DIB:2 Enable:3")
+    yield define("ICC_SRE_EL1", (3, 0, 12, 12, 5), layout="SRE:0 DFB:1 DIB:2")
+    yield define("ICC_IGRPEN0_EL1", (3, 0, 12, 12, 6), layout="Enable:0")
+    yield define("ICC_IGRPEN1_EL1", (3, 0, 12, 12, 7), layout="Enable:0")
+    yield define("ICC_SRE_EL2", (3, 4, 12, 9, 5), layout="SRE:0 DFB:1 DIB:2 Enable:3")
 
 
 _LR = "vINTID:31:0 pINTID:44:32 Priority:55:48 NMI:59 Group:60 HW:61 State:63:62"
@@ -331,9 +325,9 @@ MAX_LIST_REGISTERS = 16
 
 def _ich_rows() -> Iterator[SysReg]:
     for n in range(4):
-        yield _row(f"ICH_AP0R{n}_EL2", (3, 4, 12, 8, n))
-        yield _row(f"ICH_AP1R{n}_EL2", (3, 4, 12, 9, n))
-    yield _row(
+        yield define(f"ICH_AP0R{n}_EL2", (3, 4, 12, 8, n))
+        yield define(f"ICH_AP1R{n}_EL2", (3, 4, 12, 9, n))
+    yield define(
         "ICH_HCR_EL2",
         (3, 4, 12, 11, 0),
         layout=(
@@ -341,21 +335,21 @@ def _ich_rows() -> Iterator[SysReg]:
             " TALL1:12 TSEI:13 TDIR:14 DVIM:15 EOIcount:31:27"
         ),
     )
-    yield _row(
+    yield define(
         "ICH_VTR_EL2",
         (3, 4, 12, 11, 1),
         "ro",
         ("ListRegs:4:0 TDS:19 nV4:20 A3V:21 SEIS:22 IDbits:25:23 PREbits:28:26 PRIbits:31:29"),
     )
-    yield _row(
+    yield define(
         "ICH_MISR_EL2",
         (3, 4, 12, 11, 2),
         "ro",
         "EOI:0 U:1 LRENP:2 NP:3 VGrp0E:4 VGrp0D:5 VGrp1E:6 VGrp1D:7",
     )
-    yield _row("ICH_EISR_EL2", (3, 4, 12, 11, 3), "ro", "Status:15:0")
-    yield _row("ICH_ELRSR_EL2", (3, 4, 12, 11, 5), "ro", "Status:15:0")
-    yield _row(
+    yield define("ICH_EISR_EL2", (3, 4, 12, 11, 3), "ro", "Status:15:0")
+    yield define("ICH_ELRSR_EL2", (3, 4, 12, 11, 5), "ro", "Status:15:0")
+    yield define(
         "ICH_VMCR_EL2",
         (3, 4, 12, 11, 7),
         layout=(
@@ -363,7 +357,7 @@ def _ich_rows() -> Iterator[SysReg]:
         ),
     )
     for n in range(MAX_LIST_REGISTERS):
-        yield _row(f"ICH_LR{n}_EL2", (3, 4, 12, 12 + n // 8, n % 8), layout=_LR)
+        yield define(f"ICH_LR{n}_EL2", (3, 4, 12, 12 + n // 8, n % 8), layout=_LR)
 
 
 ICC_ROWS: tuple[SysReg, ...] = tuple(_icc_rows())
@@ -382,11 +376,6 @@ def _fields(register: str, *parts: str) -> tuple[int, ...]:
     return tuple(field(f"{register}.{part}") for part in parts)
 
 
-def _low(mask: int) -> int:
-    """The number of the lowest bit of a field, by which the value is shifted."""
-    return (mask & -mask).bit_length() - 1
-
-
 #: Name to packed encoding.
 ICC_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICC_ROWS}
 ICH_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICH_ROWS}
@@ -402,12 +391,12 @@ VINTID_MASK = 0xFFFF  # ICH_VTR_EL2.IDbits = 0: 16 bits
 
 # ICH_LR<n>_EL2 (IHI 0069 12.4.6).
 LR_VINTID, LR_GROUP1, LR_HW, LR_STATE = _fields("ICH_LR0_EL2", "vINTID", "Group", "HW", "State")
-LR_PINTID_SHIFT = _low(field("ICH_LR0_EL2.pINTID"))
+LR_PINTID_SHIFT = shift_of(field("ICH_LR0_EL2.pINTID"))
 LR_PINTID_MASK = field("ICH_LR0_EL2.pINTID") >> LR_PINTID_SHIFT
-LR_PRIORITY_SHIFT = _low(field("ICH_LR0_EL2.Priority"))
+LR_PRIORITY_SHIFT = shift_of(field("ICH_LR0_EL2.Priority"))
 LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # in vINTID, for the SGIs of a GICv2 guest
 LR_EOI = 1 << 41  # only with HW = 0 (with HW = 1 the bit is part of pINTID)
-LR_STATE_SHIFT, LR_GROUP_SHIFT = _low(LR_STATE), _low(LR_GROUP1)
+LR_STATE_SHIFT, LR_GROUP_SHIFT = shift_of(LR_STATE), shift_of(LR_GROUP1)
 LR_PENDING, LR_ACTIVE = 1 << LR_STATE_SHIFT, 2 << LR_STATE_SHIFT
 STATE_NAMES = ("inactive", "pending", "active", "pending+active")
 
@@ -472,7 +461,7 @@ ICH_HCR_MAINTENANCE_ENABLES = (
 ICH_HCR_TC, ICH_HCR_TALL0, ICH_HCR_TALL1, ICH_HCR_TDIR = _fields(
     "ICH_HCR_EL2", "TC", "TALL0", "TALL1", "TDIR"
 )
-ICH_HCR_EOICOUNT_SHIFT = _low(field("ICH_HCR_EL2.EOIcount"))
+ICH_HCR_EOICOUNT_SHIFT = shift_of(field("ICH_HCR_EL2.EOIcount"))
 ICH_HCR_EOICOUNT_MASK = field("ICH_HCR_EL2.EOIcount") >> ICH_HCR_EOICOUNT_SHIFT
 ICH_HCR_WRITABLE = (
     field("ICH_HCR_EL2.EOIcount")
@@ -493,10 +482,10 @@ MISR_VGRP1E, MISR_VGRP1D = _fields("ICH_MISR_EL2", "VGrp1E", "VGrp1D")
 VMCR_VENG0, VMCR_VENG1 = _fields("ICH_VMCR_EL2", "VENG0", "VENG1")
 VMCR_VACKCTL, VMCR_VFIQEN = _fields("ICH_VMCR_EL2", "VAckCtl", "VFIQEn")
 VMCR_VCBPR, VMCR_VEOIM = _fields("ICH_VMCR_EL2", "VCBPR", "VEOIM")
-VMCR_VBPR1_SHIFT = _low(field("ICH_VMCR_EL2.VBPR1"))
-VMCR_VBPR0_SHIFT = _low(field("ICH_VMCR_EL2.VBPR0"))
+VMCR_VBPR1_SHIFT = shift_of(field("ICH_VMCR_EL2.VBPR1"))
+VMCR_VBPR0_SHIFT = shift_of(field("ICH_VMCR_EL2.VBPR0"))
 VMCR_BPR_MASK = field("ICH_VMCR_EL2.VBPR0") >> VMCR_VBPR0_SHIFT
-VMCR_VPMR_SHIFT = _low(field("ICH_VMCR_EL2.VPMR"))
+VMCR_VPMR_SHIFT = shift_of(field("ICH_VMCR_EL2.VPMR"))
 VMCR_LEGACY_FLAGS = VMCR_VACKCTL | VMCR_VFIQEN  # writable only with ICC_SRE_EL1.SRE = 0
 VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
 
@@ -504,11 +493,11 @@ VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
 CTLR_CBPR, CTLR_EOIMODE, CTLR_SEIS, CTLR_A3V, CTLR_RSS = _fields(
     "ICC_CTLR_EL1", "CBPR", "EOImode", "SEIS", "A3V", "RSS"
 )
-CTLR_PRIBITS_SHIFT = _low(field("ICC_CTLR_EL1.PRIbits"))
-CTLR_IDBITS_SHIFT = _low(field("ICC_CTLR_EL1.IDbits"))
+CTLR_PRIBITS_SHIFT = shift_of(field("ICC_CTLR_EL1.PRIbits"))
+CTLR_IDBITS_SHIFT = shift_of(field("ICC_CTLR_EL1.IDbits"))
 VTR_TDS, VTR_NV4, VTR_A3V = _fields("ICH_VTR_EL2", "TDS", "nV4", "A3V")
-VTR_PREBITS_SHIFT = _low(field("ICH_VTR_EL2.PREbits"))
-VTR_PRIBITS_SHIFT = _low(field("ICH_VTR_EL2.PRIbits"))
+VTR_PREBITS_SHIFT = shift_of(field("ICH_VTR_EL2.PREbits"))
+VTR_PRIBITS_SHIFT = shift_of(field("ICH_VTR_EL2.PRIbits"))
 SRE_ALL = (
     field("ICC_SRE_EL1.SRE") | field("ICC_SRE_EL1.DFB") | field("ICC_SRE_EL1.DIB")
 )  # system registers only, no bypass

@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from armvirt.arch.words import sign_extend
+from armvirt.arch.bits import sign_extend
 
 
 class Element(NamedTuple):

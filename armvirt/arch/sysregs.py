@@ -12,99 +12,12 @@ both.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import NamedTuple
 
-from armvirt.arch.encoding import generic_name, sysreg, unpack
+from armvirt.arch.encoding import SysReg, define, generic_name, sysreg, unpack
+from armvirt.arch.gic import ICC_ROWS, ICH_ROWS
 
 DEBUG_BREAKPOINTS = 6  # Cortex-A72: ID_AA64DFR0_EL1.BRPs + 1
 DEBUG_WATCHPOINTS = 4  # Cortex-A72: ID_AA64DFR0_EL1.WRPs + 1
-
-
-class Field(NamedTuple):
-    """Bits ``high`` to ``low`` of a register, both included."""
-
-    name: str
-    high: int
-    low: int
-
-    @property
-    def mask(self) -> int:
-        """The mask of the field, in place."""
-        return (1 << self.high + 1) - (1 << self.low)
-
-    def get(self, value: int) -> int:
-        """The field of ``value``, shifted right to bit 0."""
-        return (value & self.mask) >> self.low
-
-    def put(self, value: int, field: int) -> int:
-        """``value`` with this field replaced; bits of ``field`` beyond its width are dropped."""
-        return value & ~self.mask | field << self.low & self.mask
-
-
-class SysReg(NamedTuple):
-    """One system register.
-
-    ``encoding`` is packed as in `armvirt.arch.encoding`, ``access`` is rw, ro or wo, ``reset`` is
-    the value that a warm reset gives (0 where the architecture says UNKNOWN: a run must be
-    reproducible). ``layout`` holds the fields in text form, "NAME:bit" or "NAME:high:low"; `fields`
-    parses the text at the first use.
-    """
-
-    name: str
-    encoding: int
-    width: int = 64
-    access: str = "rw"
-    reset: int = 0
-    layout: str = ""
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The register's named fields, in the order of the table."""
-        return tuple(_parse_fields(self.layout))
-
-    def mask(self, field: str) -> int:
-        """The mask of the field with this name, in place; KeyError if the register has no such
-        field."""
-        return _masks(self.layout)[field]
-
-    @property
-    def readable(self) -> bool:
-        return self.access != "wo"
-
-    @property
-    def writable(self) -> bool:
-        return self.access != "ro"
-
-    def describe(self, value: int) -> str:
-        """The fields that are not zero, as text: ``ENABLE=1 IMASK=1``."""
-        parts = (
-            f"{f.name}={f.get(value):#x}" if f.high > f.low else f.name
-            for f in self.fields
-            if f.get(value)
-        )
-        return " ".join(parts)
-
-
-def _parse_fields(layout: str) -> Iterator[Field]:
-    for word in layout.split():
-        name, high, *low = word.split(":")
-        yield Field(name, int(high), int(low[0]) if low else int(high))
-
-
-@lru_cache
-def _masks(layout: str) -> dict[str, int]:
-    return {field.name: field.mask for field in _parse_fields(layout)}
-
-
-def _row(
-    name: str,
-    op: tuple[int, int, int, int, int],
-    access: str = "rw",
-    layout: str = "",
-    reset: int = 0,
-) -> SysReg:
-    return SysReg(name, sysreg(*op), 64, access, reset, layout)
 
 
 _EVENT_STREAM = "EVNTEN:2 EVNTDIR:3 EVNTI:7:4"
@@ -114,7 +27,7 @@ _SPSR = "M:3:0 nRW:4 F:6 I:7 A:8 D:9 IL:20 SS:21 PAN:22 UAO:23 V:28 C:29 Z:30 N:
 
 # Control, translation and exception registers of EL1 and EL0 (DDI 0487 D23.2).
 _EL1_ROWS: tuple[SysReg, ...] = (
-    _row(
+    define(
         "SCTLR_EL1",
         (3, 0, 1, 0, 0),
         reset=0x00C50838,
@@ -123,11 +36,11 @@ _EL1_ROWS: tuple[SysReg, ...] = (
             " UCI:26"
         ),
     ),
-    _row("ACTLR_EL1", (3, 0, 1, 0, 1)),
-    _row("CPACR_EL1", (3, 0, 1, 0, 2), layout="FPEN:21:20 TTA:28"),
-    _row("TTBR0_EL1", (3, 0, 2, 0, 0), layout="CnP:0 BADDR:47:1 ASID:63:48"),
-    _row("TTBR1_EL1", (3, 0, 2, 0, 1), layout="CnP:0 BADDR:47:1 ASID:63:48"),
-    _row(
+    define("ACTLR_EL1", (3, 0, 1, 0, 1)),
+    define("CPACR_EL1", (3, 0, 1, 0, 2), layout="FPEN:21:20 TTA:28"),
+    define("TTBR0_EL1", (3, 0, 2, 0, 0), layout="CnP:0 BADDR:47:1 ASID:63:48"),
+    define("TTBR1_EL1", (3, 0, 2, 0, 1), layout="CnP:0 BADDR:47:1 ASID:63:48"),
+    define(
         "TCR_EL1",
         (3, 0, 2, 0, 2),
         layout=(
@@ -135,76 +48,76 @@ _EL1_ROWS: tuple[SysReg, ...] = (
             " SH1:29:28 TG1:31:30 IPS:34:32 AS:36 TBI0:37 TBI1:38"
         ),
     ),
-    _row("SPSR_EL1", (3, 0, 4, 0, 0), layout=_SPSR),
-    _row("ELR_EL1", (3, 0, 4, 0, 1)),
-    _row("SP_EL0", (3, 0, 4, 1, 0)),
-    _row("SPSel", (3, 0, 4, 2, 0), layout="SP:0", reset=1),
-    _row("CurrentEL", (3, 0, 4, 2, 2), "ro", "EL:3:2"),
-    _row("AFSR0_EL1", (3, 0, 5, 1, 0)),
-    _row("AFSR1_EL1", (3, 0, 5, 1, 1)),
-    _row("ESR_EL1", (3, 0, 5, 2, 0), layout=_SYNDROME),
-    _row("FAR_EL1", (3, 0, 6, 0, 0)),
-    _row("PAR_EL1", (3, 0, 7, 4, 0), layout="F:0 FST:6:1 PTW:8 S:9 PA:47:12 ATTR:63:56"),
-    _row(
+    define("SPSR_EL1", (3, 0, 4, 0, 0), layout=_SPSR),
+    define("ELR_EL1", (3, 0, 4, 0, 1)),
+    define("SP_EL0", (3, 0, 4, 1, 0)),
+    define("SPSel", (3, 0, 4, 2, 0), layout="SP:0", reset=1),
+    define("CurrentEL", (3, 0, 4, 2, 2), "ro", "EL:3:2"),
+    define("AFSR0_EL1", (3, 0, 5, 1, 0)),
+    define("AFSR1_EL1", (3, 0, 5, 1, 1)),
+    define("ESR_EL1", (3, 0, 5, 2, 0), layout=_SYNDROME),
+    define("FAR_EL1", (3, 0, 6, 0, 0)),
+    define("PAR_EL1", (3, 0, 7, 4, 0), layout="F:0 FST:6:1 PTW:8 S:9 PA:47:12 ATTR:63:56"),
+    define(
         "MAIR_EL1",
         (3, 0, 10, 2, 0),
         layout=" ".join(f"Attr{n}:{8 * n + 7}:{8 * n}" for n in range(8)),
     ),
-    _row("AMAIR_EL1", (3, 0, 10, 3, 0)),
-    _row("VBAR_EL1", (3, 0, 12, 0, 0), layout="BASE:63:11"),
-    _row("RVBAR_EL1", (3, 0, 12, 0, 1), "ro"),
-    _row("RMR_EL1", (3, 0, 12, 0, 2), layout="AA64:0 RR:1"),
-    _row("ISR_EL1", (3, 0, 12, 1, 0), "ro", "F:6 I:7 A:8"),
-    _row("CONTEXTIDR_EL1", (3, 0, 13, 0, 1), layout="PROCID:31:0"),
-    _row("TPIDR_EL1", (3, 0, 13, 0, 4)),
-    _row("NZCV", (3, 3, 4, 2, 0), layout="V:28 C:29 Z:30 N:31"),
-    _row("DAIF", (3, 3, 4, 2, 1), layout="F:6 I:7 A:8 D:9", reset=0x3C0),
-    _row("FPCR", (3, 3, 4, 4, 0), layout="RMode:23:22 FZ:24 DN:25 AHP:26"),
-    _row("FPSR", (3, 3, 4, 4, 1), layout="IOC:0 DZC:1 OFC:2 UFC:3 IXC:4 IDC:7 QC:27"),
-    _row("DSPSR_EL0", (3, 3, 4, 5, 0)),
-    _row("DLR_EL0", (3, 3, 4, 5, 1)),
-    _row("TPIDR_EL0", (3, 3, 13, 0, 2)),
-    _row("TPIDRRO_EL0", (3, 3, 13, 0, 3)),
+    define("AMAIR_EL1", (3, 0, 10, 3, 0)),
+    define("VBAR_EL1", (3, 0, 12, 0, 0), layout="BASE:63:11"),
+    define("RVBAR_EL1", (3, 0, 12, 0, 1), "ro"),
+    define("RMR_EL1", (3, 0, 12, 0, 2), layout="AA64:0 RR:1"),
+    define("ISR_EL1", (3, 0, 12, 1, 0), "ro", "F:6 I:7 A:8"),
+    define("CONTEXTIDR_EL1", (3, 0, 13, 0, 1), layout="PROCID:31:0"),
+    define("TPIDR_EL1", (3, 0, 13, 0, 4)),
+    define("NZCV", (3, 3, 4, 2, 0), layout="V:28 C:29 Z:30 N:31"),
+    define("DAIF", (3, 3, 4, 2, 1), layout="F:6 I:7 A:8 D:9", reset=0x3C0),
+    define("FPCR", (3, 3, 4, 4, 0), layout="RMode:23:22 FZ:24 DN:25 AHP:26"),
+    define("FPSR", (3, 3, 4, 4, 1), layout="IOC:0 DZC:1 OFC:2 UFC:3 IXC:4 IDC:7 QC:27"),
+    define("DSPSR_EL0", (3, 3, 4, 5, 0)),
+    define("DLR_EL0", (3, 3, 4, 5, 1)),
+    define("TPIDR_EL0", (3, 3, 13, 0, 2)),
+    define("TPIDRRO_EL0", (3, 3, 13, 0, 3)),
 )
 
 # The Generic Timer (DDI 0487 D12 and D23.9).
 _TIMER_ROWS: tuple[SysReg, ...] = (
-    _row(
+    define(
         "CNTKCTL_EL1",
         (3, 0, 14, 1, 0),
         layout=f"EL0PCTEN:0 EL0VCTEN:1 {_EVENT_STREAM} EL0VTEN:8 EL0PTEN:9 EVNTIS:17",
     ),
-    _row("CNTFRQ_EL0", (3, 3, 14, 0, 0), layout="FREQ:31:0"),
-    _row("CNTPCT_EL0", (3, 3, 14, 0, 1), "ro"),
-    _row("CNTVCT_EL0", (3, 3, 14, 0, 2), "ro"),
-    _row("CNTPCTSS_EL0", (3, 3, 14, 0, 5), "ro"),
-    _row("CNTVCTSS_EL0", (3, 3, 14, 0, 6), "ro"),
-    _row("CNTP_TVAL_EL0", (3, 3, 14, 2, 0), layout="TimerValue:31:0"),
-    _row("CNTP_CTL_EL0", (3, 3, 14, 2, 1), layout=_TIMER_CTL),
-    _row("CNTP_CVAL_EL0", (3, 3, 14, 2, 2)),
-    _row("CNTV_TVAL_EL0", (3, 3, 14, 3, 0), layout="TimerValue:31:0"),
-    _row("CNTV_CTL_EL0", (3, 3, 14, 3, 1), layout=_TIMER_CTL),
-    _row("CNTV_CVAL_EL0", (3, 3, 14, 3, 2)),
-    _row("CNTVOFF_EL2", (3, 4, 14, 0, 3)),
-    _row("CNTPOFF_EL2", (3, 4, 14, 0, 6)),
+    define("CNTFRQ_EL0", (3, 3, 14, 0, 0), layout="FREQ:31:0"),
+    define("CNTPCT_EL0", (3, 3, 14, 0, 1), "ro"),
+    define("CNTVCT_EL0", (3, 3, 14, 0, 2), "ro"),
+    define("CNTPCTSS_EL0", (3, 3, 14, 0, 5), "ro"),
+    define("CNTVCTSS_EL0", (3, 3, 14, 0, 6), "ro"),
+    define("CNTP_TVAL_EL0", (3, 3, 14, 2, 0), layout="TimerValue:31:0"),
+    define("CNTP_CTL_EL0", (3, 3, 14, 2, 1), layout=_TIMER_CTL),
+    define("CNTP_CVAL_EL0", (3, 3, 14, 2, 2)),
+    define("CNTV_TVAL_EL0", (3, 3, 14, 3, 0), layout="TimerValue:31:0"),
+    define("CNTV_CTL_EL0", (3, 3, 14, 3, 1), layout=_TIMER_CTL),
+    define("CNTV_CVAL_EL0", (3, 3, 14, 3, 2)),
+    define("CNTVOFF_EL2", (3, 4, 14, 0, 3)),
+    define("CNTPOFF_EL2", (3, 4, 14, 0, 6)),
     # The layout with HCR_EL2.E2H = 0; with E2H = 1, EL1PCTEN and EL1PCEN are ten bits higher.
-    _row(
+    define(
         "CNTHCTL_EL2",
         (3, 4, 14, 1, 0),
         reset=3,
         layout=f"EL1PCTEN:0 EL1PCEN:1 {_EVENT_STREAM} ECV:12 EL1TVT:13 EL1TVCT:14 EVNTIS:17",
     ),
-    _row("CNTHP_TVAL_EL2", (3, 4, 14, 2, 0), layout="TimerValue:31:0"),
-    _row("CNTHP_CTL_EL2", (3, 4, 14, 2, 1), layout=_TIMER_CTL),
-    _row("CNTHP_CVAL_EL2", (3, 4, 14, 2, 2)),
+    define("CNTHP_TVAL_EL2", (3, 4, 14, 2, 0), layout="TimerValue:31:0"),
+    define("CNTHP_CTL_EL2", (3, 4, 14, 2, 1), layout=_TIMER_CTL),
+    define("CNTHP_CVAL_EL2", (3, 4, 14, 2, 2)),
 )
 
 # Registers that the hypervisor programs (DDI 0487 D23.2, the _EL2 registers).
 _EL2_ROWS: tuple[SysReg, ...] = (
-    _row("VPIDR_EL2", (3, 4, 0, 0, 0)),
-    _row("VMPIDR_EL2", (3, 4, 0, 0, 5)),
-    _row("SCTLR_EL2", (3, 4, 1, 0, 0)),
-    _row(
+    define("VPIDR_EL2", (3, 4, 0, 0, 0)),
+    define("VMPIDR_EL2", (3, 4, 0, 0, 5)),
+    define("SCTLR_EL2", (3, 4, 1, 0, 0)),
+    define(
         "HCR_EL2",
         (3, 4, 1, 1, 0),
         layout=(
@@ -213,27 +126,27 @@ _EL2_ROWS: tuple[SysReg, ...] = (
             " RW:31 CD:32 ID:33 E2H:34"
         ),
     ),
-    _row(
+    define(
         "MDCR_EL2",
         (3, 4, 1, 1, 1),
         layout="HPMN:4:0 TPMCR:5 TPM:6 HPME:7 TDE:8 TDA:9 TDOSA:10 TDRA:11",
     ),
-    _row("CPTR_EL2", (3, 4, 1, 1, 2), layout="TFP:10 TTA:20 TCPAC:31"),
-    _row("HSTR_EL2", (3, 4, 1, 1, 3)),
-    _row("VTTBR_EL2", (3, 4, 2, 1, 0), layout="CnP:0 BADDR:47:1 VMID:63:48"),
-    _row(
+    define("CPTR_EL2", (3, 4, 1, 1, 2), layout="TFP:10 TTA:20 TCPAC:31"),
+    define("HSTR_EL2", (3, 4, 1, 1, 3)),
+    define("VTTBR_EL2", (3, 4, 2, 1, 0), layout="CnP:0 BADDR:47:1 VMID:63:48"),
+    define(
         "VTCR_EL2",
         (3, 4, 2, 1, 2),
         layout="T0SZ:5:0 SL0:7:6 IRGN0:9:8 ORGN0:11:10 SH0:13:12 TG0:15:14 PS:18:16",
     ),
-    _row("SPSR_EL2", (3, 4, 4, 0, 0), layout=_SPSR),
-    _row("ELR_EL2", (3, 4, 4, 0, 1)),
-    _row("SP_EL1", (3, 4, 4, 1, 0)),
-    _row("ESR_EL2", (3, 4, 5, 2, 0), layout=_SYNDROME),
-    _row("FAR_EL2", (3, 4, 6, 0, 0)),
-    _row("HPFAR_EL2", (3, 4, 6, 0, 4), layout="FIPA:43:4"),
-    _row("TPIDR_EL2", (3, 4, 13, 0, 2)),
-    _row(
+    define("SPSR_EL2", (3, 4, 4, 0, 0), layout=_SPSR),
+    define("ELR_EL2", (3, 4, 4, 0, 1)),
+    define("SP_EL1", (3, 4, 4, 1, 0)),
+    define("ESR_EL2", (3, 4, 5, 2, 0), layout=_SYNDROME),
+    define("FAR_EL2", (3, 4, 6, 0, 0)),
+    define("HPFAR_EL2", (3, 4, 6, 0, 4), layout="FIPA:43:4"),
+    define("TPIDR_EL2", (3, 4, 13, 0, 2)),
+    define(
         "SCR_EL3",
         (3, 6, 1, 1, 0),
         layout="NS:0 IRQ:1 FIQ:2 EA:3 SMD:7 HCE:8 SIF:9 RW:10 ST:11 TWI:12 TWE:13",
@@ -246,58 +159,58 @@ def _debug_rows() -> Iterator[SysReg]:
     control = "E:0 PMC:2:1 BAS:8:5 HMC:13 SSC:15:14 LBN:19:16 BT:23:20"
     watch = "E:0 PAC:2:1 LSC:4:3 BAS:12:5 HMC:13 SSC:15:14 LBN:19:16 WT:20 MASK:28:24"
     for n in range(DEBUG_BREAKPOINTS):
-        yield _row(f"DBGBVR{n}_EL1", (2, 0, 0, n, 4))
-        yield _row(f"DBGBCR{n}_EL1", (2, 0, 0, n, 5), layout=control)
+        yield define(f"DBGBVR{n}_EL1", (2, 0, 0, n, 4))
+        yield define(f"DBGBCR{n}_EL1", (2, 0, 0, n, 5), layout=control)
     for n in range(DEBUG_WATCHPOINTS):
-        yield _row(f"DBGWVR{n}_EL1", (2, 0, 0, n, 6))
-        yield _row(f"DBGWCR{n}_EL1", (2, 0, 0, n, 7), layout=watch)
-    yield _row("OSDTRRX_EL1", (2, 0, 0, 0, 2))
-    yield _row("MDCCINT_EL1", (2, 0, 0, 2, 0))
-    yield _row(
+        yield define(f"DBGWVR{n}_EL1", (2, 0, 0, n, 6))
+        yield define(f"DBGWCR{n}_EL1", (2, 0, 0, n, 7), layout=watch)
+    yield define("OSDTRRX_EL1", (2, 0, 0, 0, 2))
+    yield define("MDCCINT_EL1", (2, 0, 0, 2, 0))
+    yield define(
         "MDSCR_EL1",
         (2, 0, 0, 2, 2),
         layout=("SS:0 ERR:6 TDCC:12 KDE:13 HDE:14 MDE:15 TXU:26 RXO:27 TXfull:29 RXfull:30"),
     )
-    yield _row("OSDTRTX_EL1", (2, 0, 0, 3, 2))
-    yield _row("OSECCR_EL1", (2, 0, 0, 6, 2))
-    yield _row("MDRAR_EL1", (2, 0, 1, 0, 0), "ro")
-    yield _row("OSLAR_EL1", (2, 0, 1, 0, 4), "wo", "OSLK:0")
-    yield _row("OSLSR_EL1", (2, 0, 1, 1, 4), "ro", "OSLM0:0 OSLK:1 nTT:2 OSLM1:3", 0xA)
-    yield _row("OSDLR_EL1", (2, 0, 1, 3, 4), layout="DLK:0")
-    yield _row("DBGPRCR_EL1", (2, 0, 1, 4, 4))
-    yield _row("DBGCLAIMSET_EL1", (2, 0, 7, 8, 6))
-    yield _row("DBGCLAIMCLR_EL1", (2, 0, 7, 9, 6))
-    yield _row("DBGAUTHSTATUS_EL1", (2, 0, 7, 14, 6), "ro")
-    yield _row("MDCCSR_EL0", (2, 3, 0, 1, 0), "ro")
-    yield _row("DBGDTR_EL0", (2, 3, 0, 4, 0))
-    yield _row("DBGDTRRX_EL0", (2, 3, 0, 5, 0), "ro")
+    yield define("OSDTRTX_EL1", (2, 0, 0, 3, 2))
+    yield define("OSECCR_EL1", (2, 0, 0, 6, 2))
+    yield define("MDRAR_EL1", (2, 0, 1, 0, 0), "ro")
+    yield define("OSLAR_EL1", (2, 0, 1, 0, 4), "wo", "OSLK:0")
+    yield define("OSLSR_EL1", (2, 0, 1, 1, 4), "ro", "OSLM0:0 OSLK:1 nTT:2 OSLM1:3", 0xA)
+    yield define("OSDLR_EL1", (2, 0, 1, 3, 4), layout="DLK:0")
+    yield define("DBGPRCR_EL1", (2, 0, 1, 4, 4))
+    yield define("DBGCLAIMSET_EL1", (2, 0, 7, 8, 6))
+    yield define("DBGCLAIMCLR_EL1", (2, 0, 7, 9, 6))
+    yield define("DBGAUTHSTATUS_EL1", (2, 0, 7, 14, 6), "ro")
+    yield define("MDCCSR_EL0", (2, 3, 0, 1, 0), "ro")
+    yield define("DBGDTR_EL0", (2, 3, 0, 4, 0))
+    yield define("DBGDTRRX_EL0", (2, 3, 0, 5, 0), "ro")
 
 
 # The performance monitors (DDI 0487 D13). armvirt does not implement them: these rows only name
 # the registers in traces.
 _PMU_ROWS: tuple[SysReg, ...] = (
-    _row("PMINTENSET_EL1", (3, 0, 9, 14, 1)),
-    _row("PMINTENCLR_EL1", (3, 0, 9, 14, 2)),
-    _row(
+    define("PMINTENSET_EL1", (3, 0, 9, 14, 1)),
+    define("PMINTENCLR_EL1", (3, 0, 9, 14, 2)),
+    define(
         "PMCR_EL0",
         (3, 3, 9, 12, 0),
         layout="E:0 P:1 C:2 D:3 X:4 DP:5 LC:6 N:15:11 IDCODE:23:16 IMP:31:24",
     ),
-    _row("PMCNTENSET_EL0", (3, 3, 9, 12, 1)),
-    _row("PMCNTENCLR_EL0", (3, 3, 9, 12, 2)),
-    _row("PMOVSCLR_EL0", (3, 3, 9, 12, 3)),
-    _row("PMSWINC_EL0", (3, 3, 9, 12, 4), "wo"),
-    _row("PMSELR_EL0", (3, 3, 9, 12, 5)),
-    _row("PMCEID0_EL0", (3, 3, 9, 12, 6), "ro"),
-    _row("PMCEID1_EL0", (3, 3, 9, 12, 7), "ro"),
-    _row("PMCCNTR_EL0", (3, 3, 9, 13, 0)),
-    _row("PMXEVTYPER_EL0", (3, 3, 9, 13, 1)),
-    _row("PMXEVCNTR_EL0", (3, 3, 9, 13, 2)),
-    _row("PMUSERENR_EL0", (3, 3, 9, 14, 0), layout="EN:0 SW:1 CR:2 ER:3"),
-    _row("PMOVSSET_EL0", (3, 3, 9, 14, 3)),
-    *(_row(f"PMEVCNTR{n}_EL0", (3, 3, 14, 8 + n // 8, n % 8)) for n in range(6)),
-    *(_row(f"PMEVTYPER{n}_EL0", (3, 3, 14, 12 + n // 8, n % 8)) for n in range(6)),
-    _row("PMCCFILTR_EL0", (3, 3, 14, 15, 7)),
+    define("PMCNTENSET_EL0", (3, 3, 9, 12, 1)),
+    define("PMCNTENCLR_EL0", (3, 3, 9, 12, 2)),
+    define("PMOVSCLR_EL0", (3, 3, 9, 12, 3)),
+    define("PMSWINC_EL0", (3, 3, 9, 12, 4), "wo"),
+    define("PMSELR_EL0", (3, 3, 9, 12, 5)),
+    define("PMCEID0_EL0", (3, 3, 9, 12, 6), "ro"),
+    define("PMCEID1_EL0", (3, 3, 9, 12, 7), "ro"),
+    define("PMCCNTR_EL0", (3, 3, 9, 13, 0)),
+    define("PMXEVTYPER_EL0", (3, 3, 9, 13, 1)),
+    define("PMXEVCNTR_EL0", (3, 3, 9, 13, 2)),
+    define("PMUSERENR_EL0", (3, 3, 9, 14, 0), layout="EN:0 SW:1 CR:2 ER:3"),
+    define("PMOVSSET_EL0", (3, 3, 9, 14, 3)),
+    *(define(f"PMEVCNTR{n}_EL0", (3, 3, 14, 8 + n // 8, n % 8)) for n in range(6)),
+    *(define(f"PMEVTYPER{n}_EL0", (3, 3, 14, 12 + n // 8, n % 8)) for n in range(6)),
+    define("PMCCFILTR_EL0", (3, 3, 14, 15, 7)),
 )
 
 # The ID space op0=3, op1=0, CRn=0: one line per CRm, names by op2; None is reserved and reads as
@@ -428,40 +341,40 @@ def _id_rows() -> Iterator[SysReg]:
     for crm, names in _ID_NAMES.items():
         for op2, known in enumerate(names):
             name = known or generic_name(sysreg(3, 0, 0, crm, op2))
-            yield _row(name, (3, 0, 0, crm, op2), "ro", _ID_LAYOUTS.get(name, ""))
+            yield define(name, (3, 0, 0, crm, op2), "ro", _ID_LAYOUTS.get(name, ""))
 
 
 # Identification outside the trapped block (DDI 0487 D23.2): CPU identity, caches, cache types.
 _IDENTITY_ROWS: tuple[SysReg, ...] = (
-    _row(
+    define(
         "MIDR_EL1",
         (3, 0, 0, 0, 0),
         "ro",
         ("Revision:3:0 PartNum:15:4 Architecture:19:16 Variant:23:20 Implementer:31:24"),
     ),
-    _row(
+    define(
         "MPIDR_EL1",
         (3, 0, 0, 0, 5),
         "ro",
         "Aff0:7:0 Aff1:15:8 Aff2:23:16 MT:24 U:30 RES1:31 Aff3:39:32",
     ),
-    _row("REVIDR_EL1", (3, 0, 0, 0, 6), "ro"),
-    _row("CCSIDR_EL1", (3, 1, 0, 0, 0), "ro", "LineSize:2:0 Associativity:12:3 NumSets:27:13"),
-    _row(
+    define("REVIDR_EL1", (3, 0, 0, 0, 6), "ro"),
+    define("CCSIDR_EL1", (3, 1, 0, 0, 0), "ro", "LineSize:2:0 Associativity:12:3 NumSets:27:13"),
+    define(
         "CLIDR_EL1",
         (3, 1, 0, 0, 1),
         "ro",
         "Ctype1:2:0 Ctype2:5:3 Ctype3:8:6 LoUIS:23:21 LoC:26:24 LoUU:29:27",
     ),
-    _row("AIDR_EL1", (3, 1, 0, 0, 7), "ro"),
-    _row("CSSELR_EL1", (3, 2, 0, 0, 0), layout="InD:0 Level:3:1"),
-    _row(
+    define("AIDR_EL1", (3, 1, 0, 0, 7), "ro"),
+    define("CSSELR_EL1", (3, 2, 0, 0, 0), layout="InD:0 Level:3:1"),
+    define(
         "CTR_EL0",
         (3, 3, 0, 0, 1),
         "ro",
         "IminLine:3:0 L1Ip:15:14 DminLine:19:16 ERG:23:20 CWG:27:24 IDC:28 DIC:29",
     ),
-    _row("DCZID_EL0", (3, 3, 0, 0, 7), "ro", "BS:3:0 DZP:4"),
+    define("DCZID_EL0", (3, 3, 0, 0, 7), "ro", "BS:3:0 DZP:4"),
 )
 
 #: Every ID register that a guest can read: the CPU's identity and the whole feature block, reserved
@@ -480,6 +393,7 @@ SYSREGS: tuple[SysReg, ...] = (
 
 BY_ENCODING: dict[int, SysReg] = {row.encoding: row for row in SYSREGS}
 BY_NAME: dict[str, SysReg] = {row.name: row for row in SYSREGS}
+_GIC_BY_ENCODING: dict[int, SysReg] = {row.encoding: row for row in (*ICC_ROWS, *ICH_ROWS)}
 
 
 def lookup(key: int | str) -> SysReg | None:
@@ -506,17 +420,8 @@ def field(name: str) -> int:
 def name_of(encoding: int) -> str:
     """The register's name, or the assembler's generic spelling for a register outside the
     tables."""
-    row = BY_ENCODING.get(encoding)
-    return row.name if row is not None else _gic_name(encoding) or generic_name(encoding)
-
-
-def _gic_name(encoding: int) -> str | None:
-    from armvirt.arch import gic  # armvirt.arch.gic imports this module for SysReg
-
-    tables = (gic.ICC_REGISTERS, gic.ICH_REGISTERS)
-    return next(
-        (name for table in tables for name, known in table.items() if known == encoding), None
-    )
+    row = BY_ENCODING.get(encoding) or _GIC_BY_ENCODING.get(encoding)
+    return row.name if row is not None else generic_name(encoding)
 
 
 def is_id_space(encoding: int) -> bool:

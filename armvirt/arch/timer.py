@@ -6,8 +6,8 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import NamedTuple
 
+from armvirt.arch.bits import MASK64, shift_of
 from armvirt.arch.sysregs import encoding_of, field
-from armvirt.arch.words import MASK64
 
 NS_PER_SECOND = 1_000_000_000
 
@@ -82,7 +82,7 @@ class CntKctl(IntFlag):
 
 
 EVNTI_MASK = field("CNTKCTL_EL1.EVNTI")
-EVNTI_SHIFT = (EVNTI_MASK & -EVNTI_MASK).bit_length() - 1
+EVNTI_SHIFT = shift_of(EVNTI_MASK)
 EVNTIS_SHIFT = 8  # EVNTIS = 1: EVNTI selects one of the bits 8 to 23, not 0 to 15
 KCTL_BITS = 0x3FF  # the bits that are not RES0 without FEAT_ECV
 KCTL_BITS_ECV = KCTL_BITS | int(CntKctl.EVNTIS)

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from armvirt.arch.words import MASK64
+from armvirt.arch.bits import MASK64
 from armvirt.board.boot import elf
 from armvirt.board.boot.symbols import SymbolTable
 from armvirt.errors import ImageError

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.named import ELR_EL1, ESR_EL1, FAR_EL1, SPSR_EL1, VBAR_EL1
 from armvirt.arch.pstate import PSTATE_PAN, PSTATE_SP, Vector, entry_pstate, vector_offset
-from armvirt.arch.words import MASK64
 
 
 class Registers(Protocol):

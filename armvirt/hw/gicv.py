@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from armvirt.arch import gic as arch
+from armvirt.arch.bits import MASK32
 from armvirt.arch.gic import (
     FIRST_SPECIAL,
     GICC_ID_BITS,
@@ -29,7 +30,6 @@ from armvirt.arch.gic import (
     VMCR_VEOIM,
     VMCR_VPMR_SHIFT,
 )
-from armvirt.arch.words import MASK32
 from armvirt.events import Acknowledge, EndOfInterrupt
 from armvirt.hw.ich import VirtualCpuInterface
 

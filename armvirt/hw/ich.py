@@ -14,6 +14,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from armvirt.arch import gic as arch
+from armvirt.arch.bits import MASK32
 from armvirt.arch.gic import (
     FIRST_LPI,
     FIRST_SPECIAL,
@@ -52,7 +53,6 @@ from armvirt.arch.gic import (
     VMCR_VPMR_SHIFT,
     running_priority,
 )
-from armvirt.arch.words import MASK32
 from armvirt.events import Acknowledge, EndOfInterrupt, EventBus, IccWrite
 from armvirt.hw.gic import PhysicalGic
 from armvirt.state import State, checked

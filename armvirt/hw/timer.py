@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from armvirt.arch import timer as arch
+from armvirt.arch.bits import MASK64
 from armvirt.arch.timer import (
     CNTHCTL_ECV,
     CNTHCTL_PCEN,
@@ -26,7 +27,6 @@ from armvirt.arch.timer import (
     PHYSICAL_COUNTERS,
     VIRTUAL_COUNTERS,
 )
-from armvirt.arch.words import MASK64
 from armvirt.errors import UserError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock

@@ -27,7 +27,7 @@ from armvirt.arch.gic import (
     NR_SGIS,
     OFFSETS,
 )
-from armvirt.arch.words import MASK32
+from armvirt.arch.bits import MASK32
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import VgicCtrl, VgicDevice, VgicGroup
 from armvirt.hyp.vgic.registers.v3_cpu_interface import ACCESSES

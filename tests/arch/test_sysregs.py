@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from armvirt.arch import sysregs
-from armvirt.arch.encoding import sysreg, unpack
+from armvirt.arch.bits import Field
+from armvirt.arch.encoding import SysReg, sysreg, unpack
 from armvirt.arch.gic import ICC_REGISTERS, ICH_REGISTERS
-from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, SYSREGS, Field, SysReg
+from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, SYSREGS
 
 
 def test_names_and_encodings_are_unique() -> None:

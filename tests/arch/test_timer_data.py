@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armvirt.arch import psci, timer
+from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import PsciFunction, SmcccFunction
 from armvirt.arch.sysregs import BY_NAME
-from armvirt.arch.words import MASK64
 
 U64 = st.integers(0, MASK64)
 I32 = st.integers(-(1 << 31), (1 << 31) - 1)

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from armvirt.arch import timer as arch
+from armvirt.arch.bits import MASK64
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
-from armvirt.arch.words import MASK64
 from armvirt.errors import UserError
 from armvirt.events import Event, EventBus, Stamp, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock

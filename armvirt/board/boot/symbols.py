@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from armvirt.arch.words import MASK64
+from armvirt.arch.bits import MASK64
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
 from armvirt.printable import MOST, printable

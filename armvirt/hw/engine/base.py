@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.named import (
     HCR_EL2,
     MDCR_EL2,
@@ -28,7 +29,6 @@ from armvirt.arch.named import (
 from armvirt.arch.pstate import PSTATE_EL2_ENTRY
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.arch.timer import KCTL_BITS
-from armvirt.arch.words import MASK64
 from armvirt.errors import EngineError, KvmError
 from armvirt.hw.clock import NEVER
 from armvirt.hw.engine import abi

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.decode import is_msr_mrs, tlbi_address, tlbi_asid
 from armvirt.arch.encoding import sysreg
 from armvirt.arch.esr import (
@@ -99,7 +100,6 @@ from armvirt.arch.timer import (
     EL0_ENABLES,
     NS_PER_SECOND,
 )
-from armvirt.arch.words import MASK64
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import SmcccFunction, SmcccResult
-from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.psci import Args
 from armvirt.state import State, checked

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.arch import psci as arch
+from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import SmcccFunction, SmcccResult
-from armvirt.arch.words import MASK64
 from armvirt.events import EventBus, Hypercall
 from armvirt.hyp.firmware.filter import FilterAction, SmcccFilter
 from armvirt.hyp.firmware.psci import CALLS as PSCI_CALLS

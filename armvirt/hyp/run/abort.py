@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch import esr as syndrome
+from armvirt.arch.bits import MASK64
 from armvirt.arch.esr import DFSC, ISV, SF, SSE, WNR
-from armvirt.arch.words import MASK64
 from armvirt.events import Mmio
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.memory.mmu import FaultOutcome

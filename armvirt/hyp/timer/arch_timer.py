@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from armvirt.arch import timer as arch
+from armvirt.arch.bits import MASK64
 from armvirt.arch.timer import (
     CNTHCTL_ECV,
     CNTHCTL_PCEN,
@@ -23,7 +24,6 @@ from armvirt.arch.timer import (
     CTL_WRITABLE,
     EL1_ENABLES_E2H_SHIFT,
 )
-from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock

@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from armvirt.arch import timer as arch
+from armvirt.arch.bits import MASK64
 from armvirt.arch.timer import CTL_ENABLE, CTL_ISTATUS, CTL_WRITABLE
-from armvirt.arch.words import MASK64
 from armvirt.errors import KvmError
 from armvirt.hw.timer import PTIMER, VTIMER, SystemCounter
 from armvirt.hyp.host.hrtimer import HrTimer

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from armvirt.arch.encoding import SysReg
 from armvirt.arch.named import ID_AA64PFR0_EL1, MPIDR_RES1, PFR0_GIC_SYSREGS
-from armvirt.arch.sysregs import BY_NAME, SysReg, is_id_space
+from armvirt.arch.sysregs import BY_NAME, is_id_space
 
 
 class IdRule(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from armvirt.arch.words import MASK64
+from armvirt.arch.bits import MASK64
 from armvirt.errors import KvmError
 from armvirt.hyp.vcpu.exit_types import MmioExit
 from armvirt.hyp.vgic.registers.frames import Frame

@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 from timer_vm import HOSTS, NO_WAITS, PES, TIMERS, WAITS, TimerGuest, ticks_of_us
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
-from armvirt.arch.words import MASK64
 
 WAIT = ticks_of_us(10)
 DEF = ticks_of_us(1000)

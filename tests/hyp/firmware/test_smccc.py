@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import PsciFunction as P
 from armvirt.arch.psci import SmcccFunction as S
-from armvirt.arch.words import MASK64
 from armvirt.events import Event, EventBus, Hypercall, Stamp
 from armvirt.hyp.firmware.service_bitmaps import VENDOR_PTP, Bitmap
 from armvirt.hyp.firmware.smccc import Smccc

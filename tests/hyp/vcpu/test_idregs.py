@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armvirt.arch.sysregs import BY_NAME, ID_REGISTERS, SysReg, is_id_space
+from armvirt.arch.encoding import SysReg
+from armvirt.arch.sysregs import BY_NAME, ID_REGISTERS, is_id_space
 from armvirt.hyp.vcpu import idregs
 from armvirt.hyp.vcpu.idregs import mpidr_of, visible
 
