@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from armvirt.arch.bits import MASK64
-from armvirt.arch.stage2 import PAGE_SIZE
+from armvirt.arch.translation import PAGE_SIZE
 from armvirt.errors import UserError
 
 if TYPE_CHECKING:

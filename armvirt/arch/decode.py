@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from armvirt.arch.bits import MASK64, sign_extend
 from armvirt.arch.encoding import generic_name, sysreg
 from armvirt.arch.insn import (
     AT_S1E1R,
@@ -34,11 +35,14 @@ from armvirt.arch.insn import (
     SYSTEM_READ,
     SYSTEM_REGISTER,
     SYSTEM_REGISTER_MASK,
+    TLBI_ASID_SHIFT,
+    TLBI_VA_BITS,
     WFE,
     WFI,
     YIELD,
 )
 from armvirt.arch.pstate import PSTATE_A, PSTATE_D, PSTATE_F, PSTATE_I
+from armvirt.arch.translation import PAGE_SHIFT
 
 _SYSTEM_OPERATION = 0xD508_0000  # SYS/SYSL: op0 = 1
 _SYSTEM_OPERATION_MASK = 0xFFD8_0000
@@ -251,10 +255,9 @@ def sys_name(encoding: int) -> str:
 def tlbi_address(value: int) -> int:
     """The VA in the register of a TLBI by address: bits 43:0 are VA[55:12]; sign-extended from bit
     55 (C5.5)."""
-    page = value & (1 << 44) - 1
-    return page << 12 | (0xFF << 56 if page >> 43 else 0)
+    return sign_extend(value, TLBI_VA_BITS) << PAGE_SHIFT & MASK64
 
 
 def tlbi_asid(value: int) -> int:
     """The ASID in the register of a TLBI by address or by ASID, bits 63:48."""
-    return value >> 48 & 0xFFFF
+    return value >> TLBI_ASID_SHIFT & 0xFFFF

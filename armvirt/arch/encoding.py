@@ -7,20 +7,24 @@ from typing import NamedTuple
 
 from armvirt.arch.bits import Field, masks, parse_fields
 
+#: The fields of an encoding; op2 is at bit 0.
+OP0_SHIFT, OP1_SHIFT, CRN_SHIFT, CRM_SHIFT = 14, 11, 7, 3
+OP0_MASK, OP1_MASK, CRN_MASK, CRM_MASK, OP2_MASK = 3, 7, 15, 15, 7
+
 
 def sysreg(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
-    """Pack an (op0, op1, CRn, CRm, op2) encoding: op0<<14 | op1<<11 | CRn<<7 | CRm<<3 | op2."""
-    return op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
+    """Pack an (op0, op1, CRn, CRm, op2) encoding."""
+    return op0 << OP0_SHIFT | op1 << OP1_SHIFT | crn << CRN_SHIFT | crm << CRM_SHIFT | op2
 
 
 def unpack(encoding: int) -> tuple[int, int, int, int, int]:
     """The (op0, op1, CRn, CRm, op2) fields of a packed encoding."""
     return (
-        encoding >> 14 & 3,
-        encoding >> 11 & 7,
-        encoding >> 7 & 15,
-        encoding >> 3 & 15,
-        encoding & 7,
+        encoding >> OP0_SHIFT & OP0_MASK,
+        encoding >> OP1_SHIFT & OP1_MASK,
+        encoding >> CRN_SHIFT & CRN_MASK,
+        encoding >> CRM_SHIFT & CRM_MASK,
+        encoding & OP2_MASK,
     )
 
 

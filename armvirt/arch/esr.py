@@ -8,7 +8,15 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from armvirt.arch.encoding import sysreg, unpack
+from armvirt.arch.encoding import (
+    CRM_MASK,
+    CRN_MASK,
+    OP0_MASK,
+    OP1_MASK,
+    OP2_MASK,
+    sysreg,
+    unpack,
+)
 from armvirt.arch.sysregs import field, name_of
 
 EC_SHIFT = 26
@@ -16,8 +24,16 @@ IL = field("ESR_EL1.IL")
 ISS_MASK = field("ESR_EL1.ISS")
 #: ISS of a data abort: the access fields are valid; sign-extended; 64-bit register; a write.
 ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
+SAS_SHIFT, SAS_MASK = 22, 3  # the access size: log2 of its bytes
+SRT_SHIFT = 16  # the register that is transferred
 ACCESS_FIELDS = 0x7FF << 14  # ISV, SAS, SSE, SRT, SF and AR
+#: ISS of an abort: by cache maintenance; on the stage-2 translation of a stage-1 walk.
+CM, S1PTW = 1 << 8, 1 << 7
 STEP_ISV = 1 << 24  # ISS of a software step exception: EX is valid
+TI_MASK = 3  # ISS of a trapped WFx: `WfxKind`
+#: ISS of a trapped MSR, MRS or SYS.
+ISS_OP0_SHIFT, ISS_OP2_SHIFT, ISS_OP1_SHIFT = 20, 17, 14
+ISS_CRN_SHIFT, ISS_RT_SHIFT, ISS_CRM_SHIFT, ISS_IS_READ = 10, 5, 1, 1 << 0
 
 
 class EC(IntEnum):
@@ -107,7 +123,7 @@ class WfxKind(IntEnum):
 def exception_class(esr: int) -> int:
     """The EC of a syndrome. Compare the result with `EC`, which has only the classes that the
     architecture defines."""
-    return esr >> 26 & 0x3F
+    return esr >> EC_SHIFT & 0x3F
 
 
 def iss(esr: int) -> int:
@@ -117,7 +133,7 @@ def iss(esr: int) -> int:
 def build(ec: int, iss: int = 0, il: bool = True) -> int:
     """A syndrome from its class and ISS. ``il``: the instruction has 32 bits (always in
     AArch64)."""
-    return ec << 26 | (IL if il else 0) | iss & ISS_MASK
+    return ec << EC_SHIFT | (IL if il else 0) | iss & ISS_MASK
 
 
 # Aborts -----------------------------------------------------------------------------------------
@@ -145,17 +161,17 @@ def decode_data_abort(esr: int) -> DataAbort:
     """The fields of a data abort's syndrome (DDI 0487, "ISS encoding for an exception from a Data
     Abort")."""
     return DataAbort(
-        isv=bool(esr >> 24 & 1),
-        size=1 << (esr >> 22 & 3),
-        sign_extend=bool(esr >> 21 & 1),
-        register=esr >> 16 & 31,
-        sixty_four=bool(esr >> 15 & 1),
+        isv=bool(esr & ISV),
+        size=1 << (esr >> SAS_SHIFT & SAS_MASK),
+        sign_extend=bool(esr & SSE),
+        register=esr >> SRT_SHIFT & 31,
+        sixty_four=bool(esr & SF),
         acquire_release=bool(esr >> 14 & 1),
         far_not_valid=bool(esr >> 10 & 1),
         external=bool(esr >> 9 & 1),
-        cache_maintenance=bool(esr >> 8 & 1),
-        s1ptw=bool(esr >> 7 & 1),
-        is_write=bool(esr >> 6 & 1),
+        cache_maintenance=bool(esr & CM),
+        s1ptw=bool(esr & S1PTW),
+        is_write=bool(esr & WNR),
         dfsc=esr & 0x3F,
     )
 
@@ -170,12 +186,13 @@ def data_abort(
     """A data abort without access information (ISV=0), like stage-1 faults and injected external
     aborts."""
     ec = EC.DABT_CURRENT if same_el else EC.DABT_LOWER
-    return build(ec, dfsc | is_write << 6 | s1ptw << 7 | cache_maintenance << 8)
+    flags = (WNR if is_write else 0) | (S1PTW if s1ptw else 0) | (CM if cache_maintenance else 0)
+    return build(ec, dfsc | flags)
 
 
 def instruction_abort(ifsc: int, same_el: bool = False, s1ptw: bool = False) -> int:
     """The syndrome of an instruction abort."""
-    return build(EC.IABT_CURRENT if same_el else EC.IABT_LOWER, ifsc | s1ptw << 7)
+    return build(EC.IABT_CURRENT if same_el else EC.IABT_LOWER, ifsc | (S1PTW if s1ptw else 0))
 
 
 def fault_type(dfsc: int) -> int:
@@ -200,10 +217,10 @@ class SysregTrap(NamedTuple):
 @lru_cache(maxsize=1024)
 def decode_sysreg(esr: int) -> SysregTrap:
     """The register or operation of a trapped MSR, MRS or SYS."""
-    op0, op2, op1 = esr >> 20 & 3, esr >> 17 & 7, esr >> 14 & 7
-    return SysregTrap(
-        sysreg(op0, op1, esr >> 10 & 15, esr >> 1 & 15, op2), bool(esr & 1), esr >> 5 & 31
-    )
+    op0, op1 = esr >> ISS_OP0_SHIFT & OP0_MASK, esr >> ISS_OP1_SHIFT & OP1_MASK
+    crn, crm = esr >> ISS_CRN_SHIFT & CRN_MASK, esr >> ISS_CRM_SHIFT & CRM_MASK
+    encoding = sysreg(op0, op1, crn, crm, esr >> ISS_OP2_SHIFT & OP2_MASK)
+    return SysregTrap(encoding, bool(esr & ISS_IS_READ), esr >> ISS_RT_SHIFT & 31)
 
 
 @lru_cache(maxsize=1024)
@@ -211,7 +228,14 @@ def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
     """The syndrome of a trapped MSR, MRS or SYS."""
     op0, op1, crn, crm, op2 = unpack(encoding)
     return build(
-        EC.SYSREG, op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read
+        EC.SYSREG,
+        op0 << ISS_OP0_SHIFT
+        | op2 << ISS_OP2_SHIFT
+        | op1 << ISS_OP1_SHIFT
+        | crn << ISS_CRN_SHIFT
+        | rt << ISS_RT_SHIFT
+        | crm << ISS_CRM_SHIFT
+        | is_read,
     )
 
 
@@ -224,7 +248,7 @@ class WfxTrap(NamedTuple):
 
 def decode_wfx(esr: int) -> WfxTrap:
     """The kind of a trapped WFx instruction, and the register with its deadline."""
-    return WfxTrap(WfxKind(esr & 3), esr >> 5 & 31 if esr & 4 else -1)
+    return WfxTrap(WfxKind(esr & TI_MASK), esr >> 5 & 31 if esr & 4 else -1)
 
 
 def wfx(kind: WfxKind, register: int = -1) -> int:

@@ -269,6 +269,7 @@ GICC_IIDR = PRODUCT_ID_KVM << 20 | 2 << 16 | IMPLEMENTER_ARM
 
 # Affinity: MPIDR_EL1 has Aff3 at [39:32], the GIC's registers next to Aff2.
 MPIDR_AFFINITY = 0xFF_00FF_FFFF
+MPIDR_AFF0_TO_2 = 0xFF_FFFF  # KVM gives a vCPU no Aff3
 
 
 def packed_affinity(mpidr: int) -> int:
@@ -485,7 +486,8 @@ VMCR_VCBPR, VMCR_VEOIM = _fields("ICH_VMCR_EL2", "VCBPR", "VEOIM")
 VMCR_VBPR1_SHIFT = shift_of(field("ICH_VMCR_EL2.VBPR1"))
 VMCR_VBPR0_SHIFT = shift_of(field("ICH_VMCR_EL2.VBPR0"))
 VMCR_BPR_MASK = field("ICH_VMCR_EL2.VBPR0") >> VMCR_VBPR0_SHIFT
-VMCR_VPMR_SHIFT = shift_of(field("ICH_VMCR_EL2.VPMR"))
+VMCR_VPMR = field("ICH_VMCR_EL2.VPMR")
+VMCR_VPMR_SHIFT = shift_of(VMCR_VPMR)
 VMCR_LEGACY_FLAGS = VMCR_VACKCTL | VMCR_VFIQEN  # writable only with ICC_SRE_EL1.SRE = 0
 VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
 

@@ -44,6 +44,10 @@ IC_IALLU = sysreg(1, 0, 7, 5, 0)
 IC_IVAU = sysreg(1, 3, 7, 5, 1)
 DC_CVAU = sysreg(1, 3, 7, 11, 1)
 AT_S1E1R = sysreg(1, 0, 7, 8, 0)
+# TLBI at EL1: the CRn of all, the CRm of the inner shareable ones, two bits of op2; VA[55:12] and the
+# ASID in the register (C5.5).
+TLBI_CRN, TLBI_CRM_IS, TLBI_BY_VA, TLBI_ANY_ASID = 8, 3, 1 << 0, 1 << 1
+TLBI_VA_BITS, TLBI_ASID_SHIFT = 44, 48
 
 
 def msr(encoding: int, rt: int) -> int:

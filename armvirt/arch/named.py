@@ -46,6 +46,7 @@ MDSCR_SS = field("MDSCR_EL1.SS")
 # EL2 and EL3
 
 HPFAR_EL2 = encoding_of("HPFAR_EL2")
+HPFAR_FIPA = field("HPFAR_EL2.FIPA")
 TPIDR_EL2 = encoding_of("TPIDR_EL2")
 VMPIDR_EL2 = encoding_of("VMPIDR_EL2")
 VPIDR_EL2 = encoding_of("VPIDR_EL2")

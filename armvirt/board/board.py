@@ -10,8 +10,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from armvirt.arch.stage2 import PAGE_SIZE
 from armvirt.arch.timer import NS_PER_SECOND
+from armvirt.arch.translation import PAGE_SIZE
 from armvirt.board import boot
 from armvirt.board.boards import BOARDS
 from armvirt.board.boot import Loaded

@@ -9,7 +9,7 @@ from armvirt.arch.bits import MASK64
 from armvirt.arch.insn import AT_S1E1R, IC_IALLUIS, IC_IVAU
 from armvirt.arch.named import HCR_EL2, MDCR_EL2, PAR_EL1, PAR_F, PAR_PA
 from armvirt.arch.pstate import PSTATE_SP, Vector
-from armvirt.arch.stage2 import PAGE_SIZE
+from armvirt.arch.translation import PAGE_SIZE
 from armvirt.hw.engine import Action, Engine, EngineFactory
 from armvirt.hw.exception import take_exception
 from armvirt.state import State, checked

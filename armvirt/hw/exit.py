@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from armvirt.arch.esr import EC_SHIFT, ISS_MASK
+from armvirt.arch.named import HPFAR_FIPA
 from armvirt.hw.engine.state import Action
 
 __all__ = ["Action", "ExitKind", "SyncExit", "new_exit"]
@@ -57,7 +58,7 @@ class SyncExit(NamedTuple):
     @property
     def ipa(self) -> int:
         """The faulting IPA: HPFAR_EL2.FIPA and the page offset of FAR_EL2."""
-        return (self.hpfar & ~0xF) << 8 | self.far & 0xFFF
+        return (self.hpfar & HPFAR_FIPA) << 8 | self.far & 0xFFF
 
 
 new_exit: Callable[[tuple[int, int, int, int, int, int, int]], SyncExit] = partial(

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from armvirt.arch import gic as arch
-from armvirt.arch.bits import MASK32
+from armvirt.arch.bits import MASK32, shift_of
 from armvirt.arch.gic import (
     FIRST_LPI,
     FIRST_SPECIAL,
@@ -109,9 +109,9 @@ class VirtualCpuInterface:
             )
         self.cpu, self.prebits = cpu, prebits
         self.bus, self._deactivate = bus, gic.deactivate
-        self._level_shift = 8 - prebits
         self._min_bpr0, self._min_bpr1 = arch.minimum_bpr(prebits, 0), arch.minimum_bpr(prebits, 1)
         self._priority_mask = arch.implemented_priority(prebits)
+        self._level_shift = shift_of(self._priority_mask)
         # The rest is RES0; pINTID exists with HW = 1 only, without it bit 41 is EOI.
         common = (
             VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE

@@ -36,6 +36,8 @@ from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.arch.timer import (
     CNTFRQ_EL0,
     CNTHCTL_EL2,
+    CNTHCTL_PCEN,
+    CNTHCTL_PCTEN,
     CNTKCTL_EL1,
     CNTPCTSS_EL0,
     CNTPOFF_EL2,
@@ -311,7 +313,7 @@ class Pe:
             state, timer = self.context.engine.state, self.timer
             state.cntvoff, state.cntpoff = timer.cntvoff, timer.physical_offset
             state.cnthctl = controls = timer.controls
-            self.context.program(CNTHCTL_EL2, controls & 3)
+            self.context.program(CNTHCTL_EL2, controls & (CNTHCTL_PCTEN | CNTHCTL_PCEN))
         if self._running:
             self.refresh()
 

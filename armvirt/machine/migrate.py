@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.arch import timer
-from armvirt.arch.stage2 import PAGE_SIZE
+from armvirt.arch.gic import MPIDR_AFF0_TO_2
+from armvirt.arch.translation import PAGE_SIZE
 from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import LimitError, UserError
 from armvirt.hyp.kvm import PVTIME_IPA, InFlight, MpState, Vcpu, VcpuEvents, VcpuGroup
@@ -120,7 +121,7 @@ def save(machine: Machine) -> Snapshot:
     cpus = list(board.vcpus)
     if board.config.gic == 3:
         gic = vgic_save.save_v3(
-            board.gic, [vcpu.mpidr & 0xFF_FFFF for vcpu in cpus], _high_lines(machine)
+            board.gic, [vcpu.mpidr & MPIDR_AFF0_TO_2 for vcpu in cpus], _high_lines(machine)
         )
     else:
         gic = vgic_save.save_v2(board.gic, [vcpu.id for vcpu in cpus], _only_lines(machine))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.arch.bits import MASK32
 from armvirt.arch.gic import (
     GICR_FRAME_SIZE,
     ICACTIVER,
@@ -27,7 +28,6 @@ from armvirt.arch.gic import (
     NR_SGIS,
     OFFSETS,
 )
-from armvirt.arch.bits import MASK32
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import VgicCtrl, VgicDevice, VgicGroup
 from armvirt.hyp.vgic.registers.v3_cpu_interface import ACCESSES

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import armvirt
 from armvirt.arch.gic import OFFSETS
 
@@ -27,6 +29,14 @@ OWN = {"VECTOR_FAULT_LIMIT", "INSN_MRS", "INSN_MSR", "INSN_SYS"}
 #: A fact of the module that says it: the version of its state.
 PER_MODULE = {"STATE_VERSION"}
 MEMORY_MAP = re.compile(r"board/\w+/memmap\.py")  # two boards may have the same address
+#: Names of variables that hold a register of an Arm document: its fields are named in `armvirt.arch`.
+REGISTERS = (
+    "esr", "syndrome", "iss", "spsr", "pstate", "ps", "tcr", "vtcr", "ttbr", "sctlr", "mdscr", "tail_mdscr", "hcr",
+    "mdcr", "vmcr", "lr", "cnthctl", "cntkctl", "controls", "ctl", "par", "mpidr", "vtr", "midr", "cpacr", "hpfar",
+    "misr", "propbaser", "pendbaser", "baser",
+)  # fmt: skip
+#: The same in C: a shift or mask that is written as a number.
+C_FIELD = re.compile(rf"(?:\b|_)(?:{'|'.join(REGISTERS)})\s*(?:>>|&|\|)\s*~?\(?(?:0x[0-9a-f]+|\d+)")
 PPIS = {25, 26, 27, 28, 29, 30}
 VECTORS = {0x200, 0x400}
 FRAMES = ("GICD_", "GICR_", "GICC_", "GITS_")
@@ -82,6 +92,22 @@ def is_pattern(node: ast.AST) -> bool:
     return isinstance(node.left.op, ast.BitAnd) and all(max(s, default=0) >> 24 for s in sides)
 
 
+def is_field(node: ast.AST) -> bool:
+    """``esr >> 5``, ``hcr & 1 << 3``: a field of a register by its number."""
+    if not isinstance(node, ast.BinOp) or computed(node.right):
+        return False
+    name = getattr(node.left, "id", getattr(node.left, "attr", "")).lstrip("_")
+    return isinstance(node.op, (ast.RShift, ast.BitAnd, ast.BitOr)) and name in REGISTERS
+
+
+def is_priority(node: ast.AST) -> bool:
+    """``7 - prebits``, ``0xFF << 8 - bits``: a rule of binary points or priorities (IHI 0069 4.8)."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Sub):
+        return False
+    name = getattr(node.right, "id", getattr(node.right, "attr", ""))
+    return literals(node.left) <= {7, 8} and not computed(node.left) and name.endswith("bits")
+
+
 def encodings(tree: ast.AST) -> Iterator[str]:
     """What in a module spells out an encoding, a mask, an offset or a number of the Arm documents."""
     for name, value in assigned(tree):
@@ -95,7 +121,12 @@ def encodings(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sysreg":
             if len(node.args) == 5 and not any(computed(each) for each in node.args):
                 yield ast.unparse(node)
-        elif is_pattern(node) or (isinstance(node, ast.IfExp) and literals(node) >= VECTORS):
+        elif (
+            is_pattern(node)
+            or is_field(node)
+            or is_priority(node)
+            or (isinstance(node, ast.IfExp) and literals(node) >= VECTORS)
+        ):
             yield ast.unparse(node)
         elif isinstance(node, ast.Constant) and type(node.value) is int:
             if 0xD400_0000 <= node.value < 0xD700_0000:
@@ -147,6 +178,48 @@ def test_encodings_are_in_arch_alone() -> None:
         for text in encodings(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not offenders, "take these from armvirt.arch:\n" + "\n".join(offenders)
+
+
+def in_c(text: str) -> list[str]:
+    """The fields of registers that a C source spells by number."""
+    return C_FIELD.findall(text)
+
+
+def test_fields_are_in_arch_alone_in_c() -> None:
+    """native.c and shadow.h take the fields of registers from layout.h."""
+    for name in ("native.c", "shadow.h"):
+        assert not in_c((ROOT / "hw" / "engine" / name).read_text(encoding="utf-8")), name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rt = esr >> 5 & 31",
+        "tsz = self.tcr >> 16",
+        "if exit.esr & 1 << 8: pass",
+        "write(mdscr | 1)",
+        "HCR_TC = 1 << 10",
+        "ICH_HCR_TC = 1 << 10",
+        "least = 7 - self.prebits",
+        "pmr = value & 0xFF << 8 - priority_bits",
+        "enabled = _pstate & 0x80",
+    ],
+)
+def test_the_search_finds(text: str) -> None:
+    assert list(encodings(ast.parse(text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "esr >> 5 & INSN_RT_MASK",
+        "e->tail_mdscr | 1)",
+        "(uint32_t)(high ? tcr >> 16 : tcr)",
+        "x->esr & ~0x3",
+    ],
+)
+def test_the_search_finds_in_c(text: str) -> None:
+    assert in_c(text)
 
 
 def _module(path: Path) -> ModuleType:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from armvirt.arch.stage2 import PAGE_SIZE
+from armvirt.arch.translation import PAGE_SIZE
 from armvirt.board.boot.model import Loaded, Ram
 from armvirt.errors import UserError
 from armvirt.units import human_size

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.gic import FIRST_PPI
 from armvirt.arch.timer import PPI_HPTIMER, PPI_PTIMER, PPI_STIMER, PPI_VTIMER
-from armvirt.arch.bits import MASK64
 from armvirt.board.tree import fdt
 from armvirt.board.tree.fdt import Node, Tree
 from armvirt.board.tree.user_tree import memory, set_initrd

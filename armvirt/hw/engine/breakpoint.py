@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes as C
 from collections.abc import Callable
 
-from armvirt.arch.stage2 import PAGE_SIZE
+from armvirt.arch.translation import PAGE_SIZE
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.state import NO_BLOCK, Leave

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from armvirt.arch import stage2
+from armvirt.arch import translation
 from armvirt.arch.esr import EC, build, exception_class
 from armvirt.arch.insn import hvc
 from armvirt.arch.named import (
@@ -122,9 +122,9 @@ class _Scratch:
 def _set_up(scratch: _Scratch) -> None:
     scratch.write(_CODE, struct.pack("<5I", *_PROGRAM))
     scratch.write(_DATA, struct.pack("<QQ", _MAGIC, _MAGIC_HIGH))
-    leaf = stage2.NORMAL_PAGE | stage2.S2AP_WRITE
+    leaf = translation.NORMAL_PAGE | translation.S2AP_WRITE
     scratch.write(
-        _TABLE, struct.pack("<Q", _TABLE + 0x10000 | stage2.VALID | stage2.TABLE)
+        _TABLE, struct.pack("<Q", _TABLE + 0x10000 | translation.VALID | translation.TABLE)
     )  # level 2 -> level 3
     scratch.write(_TABLE + 0x10000 + (_CODE >> 12) * 8, struct.pack("<Q", _CODE | leaf))
     scratch.system(SCR_EL3, SCR_NS_HCE_RW)

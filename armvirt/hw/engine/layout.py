@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes as C
 from collections.abc import Iterable, Iterator
 
-from armvirt.arch import esr, gic, insn, named, pstate, stage2, timer
+from armvirt.arch import encoding, esr, gic, insn, named, pstate, timer, translation
 from armvirt.arch.esr import EC
 from armvirt.hw.engine import abi, state
 from armvirt.hw.engine.state import TYPES
@@ -29,8 +29,9 @@ REGISTERS = (
     (named, ("MDSCR_EL1", "SPSR_EL1", "SCTLR_EL1", "TCR_EL1")),
     (named, ("HCR_EL2", "MDCR_EL2", "HPFAR_EL2", "TPIDR_EL2")),
     (timer, ("CNTKCTL_EL1", "CNTPCT_EL0", "CNTVCT_EL0")),
-    (insn, ("XZR", "DC_CVAU", "IC_IVAU", "IC_IALLU", "IC_IALLUIS")),
-)
+    (insn, ("XZR", "DC_CVAU", "IC_IVAU", "IC_IALLU", "IC_IALLUIS", "TLBI_CRN", "TLBI_CRM_IS", "TLBI_BY_VA",
+            "TLBI_ANY_ASID", "TLBI_VA_BITS", "TLBI_ASID_SHIFT")),
+)  # fmt: skip
 ICC = ("PMR", "IAR0", "EOIR0", "HPPIR0", "DIR", "RPR", "IAR1", "EOIR1", "HPPIR1")
 MASKS = (
     (named, ("MDSCR_SS", "SCTLR_E0E", "SCTLR_EE")),
@@ -44,17 +45,24 @@ MASKS = (
             "VECTOR_CURRENT_SPX", "VECTOR_LOWER_A64", "VECTOR_LOWER_A32", "VECTOR_BYTES", "VECTOR_END",
         ),
     ),
-    (esr, ("EC_SHIFT", "ISV", "STEP_ISV", "ACCESS_FIELDS", "UNDEFINED", "PC_ALIGNMENT", "ILLEGAL_STATE")),
+    (encoding, ("OP0_SHIFT", "OP1_SHIFT", "CRN_SHIFT", "CRM_SHIFT", "OP0_MASK", "OP1_MASK", "CRN_MASK", "CRM_MASK",
+                "OP2_MASK")),
+    (esr, ("EC_SHIFT", "ISV", "STEP_ISV", "ACCESS_FIELDS", "SRT_SHIFT", "TI_MASK", "ISS_OP0_SHIFT", "ISS_OP1_SHIFT",
+           "ISS_CRN_SHIFT", "ISS_CRM_SHIFT", "ISS_OP2_SHIFT", "ISS_RT_SHIFT", "ISS_IS_READ", "UNDEFINED",
+           "PC_ALIGNMENT", "ILLEGAL_STATE")),
     (timer, ("CNTHCTL_PCTEN", "CNTHCTL_PCEN", "CNTHCTL_TVT", "CNTHCTL_TVCT", "CTL_ENABLE", "CTL_IMASK", "CTL_ISTATUS",
              "CTL_WRITABLE",
              "CNTKCTL_PCTEN", "CNTKCTL_VCTEN", "CNTKCTL_PTEN", "CNTKCTL_VTEN", "PPI_VTIMER", "PPI_PTIMER",
              "NS_PER_SECOND")),
     (gic, ("PPI_MAINTENANCE", "SPURIOUS", "FIRST_SPECIAL", "FIRST_LPI", "IDLE_PRIORITY", "LR_PENDING", "LR_ACTIVE",
            "LR_HW", "LR_EOI", "LR_STATE", "LR_STATE_SHIFT", "LR_PRIORITY_SHIFT", "LR_GROUP_SHIFT", "LR_PINTID_SHIFT",
-           "LR_PINTID_MASK", "VMCR_VFIQEN", "VMCR_VEOIM", "VMCR_VPMR_SHIFT", "VINTID_MASK", "INTID_MASK",
+           "LR_PINTID_MASK", "VMCR_VFIQEN", "VMCR_VEOIM", "VMCR_VPMR", "VMCR_VPMR_SHIFT", "VINTID_MASK", "INTID_MASK",
            "ICH_HCR_EN", "ICH_HCR_MAINTENANCE_ENABLES", "ICH_HCR_TC", "ICH_HCR_TALL0", "ICH_HCR_TALL1", "ICH_HCR_TDIR",
            "ICH_HCR_EOICOUNT_SHIFT")),
-    (stage2, ("ADDRESS_MASK",)),
+    (translation, ("ADDRESS_MASK", "PAGE_SHIFT", "LEVEL_BITS", "ENTRIES", "LAST_LEVEL", "VALID", "TABLE",
+                   "UPPER_RANGE_SHIFT", "TCR_T0SZ_SHIFT", "TCR_T1SZ_SHIFT", "TCR_TSZ_MASK", "TCR_TG0_SHIFT",
+                   "TCR_TG1_SHIFT", "TCR_TG_MASK", "TG0_4K", "TG1_4K", "TCR_A1", "MIN_TSZ", "MAX_TSZ",
+                   "TTBR_ASID_SHIFT")),
 )  # fmt: skip
 INSNS = (
     "WFE", "YIELD", "ISB", "SEV", "SEVL", "ERET", "HLT", "EXCEPTION_MASK", "WFXT", "WFXT_MASK", "SYSTEM_REGISTER",

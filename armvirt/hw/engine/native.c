@@ -12,7 +12,13 @@
 #include "layout.h"
 #include "shadow.h"
 
-#define SYSREG(op0, op1, crn, crm, op2) ((op0) << 14 | (op1) << 11 | (crn) << 7 | (crm) << 3 | (op2))
+#define SYSREG(op0, op1, crn, crm, op2) \
+    ((op0) << OP0_SHIFT | (op1) << OP1_SHIFT | (crn) << CRN_SHIFT | (crm) << CRM_SHIFT | (op2))
+#define OP0(enc) ((enc) >> OP0_SHIFT & OP0_MASK)
+#define OP1(enc) ((enc) >> OP1_SHIFT & OP1_MASK)
+#define CRN(enc) ((enc) >> CRN_SHIFT & CRN_MASK)
+#define CRM(enc) ((enc) >> CRM_SHIFT & CRM_MASK)
+#define OP2(enc) ((enc) & OP2_MASK)
 #define CTL_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 1u << 30)
 #define CTL_NONE(type) CTL_WRITE(type, 0)
 #define CTL_READ_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 3u << 30)
@@ -21,12 +27,12 @@
 
 typedef struct { uint32_t crn, crm, op0, op1, op2; uint64_t val; } cp_reg;
 static uint64_t sys_read(engine *e, uint32_t enc) {
-    cp_reg r = {enc >> 7 & 15, enc >> 3 & 15, enc >> 14 & 3, enc >> 11 & 7, enc & 7, 0};
+    cp_reg r = {CRN(enc), CRM(enc), OP0(enc), OP1(enc), OP2(enc), 0};
     e->reg_read(e->uc, R_CP, &r);
     return r.val;
 }
 static void sys_write(engine *e, uint32_t enc, uint64_t v) {
-    cp_reg r = {enc >> 7 & 15, enc >> 3 & 15, enc >> 14 & 3, enc >> 11 & 7, enc & 7, v};
+    cp_reg r = {CRN(enc), CRM(enc), OP0(enc), OP1(enc), OP2(enc), v};
     e->reg_write(e->uc, R_CP, &r);
 }
 static uint64_t reg(engine *e, int id) {
@@ -115,7 +121,7 @@ static int icc(engine *e) {
 static int repeat_tick(engine *e, uint32_t esr) {
     shadow *s = &e->shadow;
     uint64_t monitor;
-    if (!s->repeat || e->stop || esr & 3 || s->hcr != s->repeat_hcr || s->maintenance || s->own_virq || s->own_vfiq) return 0;
+    if (!s->repeat || e->stop || esr & TI_MASK || s->hcr != s->repeat_hcr || s->maintenance || s->own_virq || s->own_vfiq) return 0;
     for (uint32_t n = 0; n < s->lrs; n++)
         if (s->lr[n] >> LR_STATE_SHIFT) return 0;
     if (!CTL_FIRES(s->ctl[0]) || s->line[0] || CTL_FIRES(s->ctl[1]) || s->line[1]) return 0;
@@ -243,7 +249,7 @@ static void tail_begin(engine *e) {
     e->tail_ss = ps & PSTATE_SS;
     sys_write(e, MDCR_EL2, e->mdcr | MDCR_TDE);
     set_pstate(e, ps | PSTATE_SS);
-    sys_write(e, MDSCR_EL1, e->tail_mdscr | 1);
+    sys_write(e, MDSCR_EL1, e->tail_mdscr | MDSCR_SS);
 }
 static void tail_end(engine *e) {
     uint32_t ps = pstate(e);
@@ -260,7 +266,7 @@ static void tail_stepped(engine *e) {
         return;
     }
     set_pstate(e, pstate(e) | PSTATE_SS);
-    sys_write(e, MDSCR_EL1, e->tail_mdscr | 1);
+    sys_write(e, MDSCR_EL1, e->tail_mdscr | MDSCR_SS);
 }
 
 /* ---- hooks ---- */
@@ -530,13 +536,13 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
 /* CNTKCTL_EL1 at EL0: then the core itself raises the trap to EL1. */
 static int el0_denied(engine *e, uint32_t enc) {
     if (pstate(e) & PSTATE_EL) return 0;
-    uint32_t crm = enc >> 3 & 15, counter = enc == CNTPCT_EL0 ? CNTKCTL_PCTEN : CNTKCTL_VCTEN;
+    uint32_t crm = CRM(enc), counter = enc == CNTPCT_EL0 ? CNTKCTL_PCTEN : CNTKCTL_VCTEN;
     return !(sys_read(e, CNTKCTL_EL1) & (crm == 0 ? counter : crm == 2 ? CNTKCTL_PTEN : CNTKCTL_VTEN));
 }
 
 /* CNTHCTL_EL2's answer to an access that EL1 makes or allows, in the layout of E2H = 0. */
 static int trapped_to_el2(const engine *e, uint32_t enc) {
-    switch (enc >> 3 & 15) {
+    switch (CRM(enc)) {
     case 0: return enc == CNTPCT_EL0 ? !(e->cnthctl & CNTHCTL_PCTEN) : !!(e->cnthctl & CNTHCTL_TVCT);
     case 2: return !(e->cnthctl & CNTHCTL_PCEN);
     default: return !!(e->cnthctl & CNTHCTL_TVT);
@@ -627,20 +633,21 @@ static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
 /* Does the leaf table of va still stand? Then every cached entry of va is a page's, and the engine's own
  * flush of one page is enough; else a block may have been cached as many pages. 4 KiB granule only. */
 static int page_mapped(engine *e, uint64_t va, uint64_t asid, int check_asid) {
-    uint64_t tcr = sys_read(e, TCR_EL1), high = va >> 55 & 1;
+    uint64_t tcr = sys_read(e, TCR_EL1), high = va >> UPPER_RANGE_SHIFT & 1;
     uint64_t ttbr = reg(e, high ? R_TTBR1_EL1 : R_TTBR0_EL1);
-    uint32_t tsz = (uint32_t)(high ? tcr >> 16 : tcr) & 63, granule = (uint32_t)(high ? tcr >> 30 : tcr >> 14) & 3;
-    if (granule != (high ? 2u : 0u) || tsz < 16 || tsz > 39) return 0;
+    uint32_t tsz = tcr >> (high ? TCR_T1SZ_SHIFT : TCR_T0SZ_SHIFT) & TCR_TSZ_MASK;
+    uint32_t granule = tcr >> (high ? TCR_TG1_SHIFT : TCR_TG0_SHIFT) & TCR_TG_MASK;
+    if (granule != (high ? TG1_4K : TG0_4K) || tsz < MIN_TSZ || tsz > MAX_TSZ) return 0;
     if (!high && check_asid) {
-        uint64_t current = (tcr >> 22 & 1 ? reg(e, R_TTBR1_EL1) : ttbr) >> 48;
+        uint64_t current = (tcr & TCR_A1 ? reg(e, R_TTBR1_EL1) : ttbr) >> TTBR_ASID_SHIFT;
         if (current != asid) return 0;
     }
-    uint32_t bits = 64 - tsz, level = 4 - (bits - 4) / 9;
+    uint32_t bits = 64 - tsz, level = LAST_LEVEL - (bits - PAGE_SHIFT - 1) / LEVEL_BITS;
     uint64_t table = ttbr & ADDRESS_MASK, d = 0;
     uint64_t index = va & ((1ull << bits) - 1);
-    for (; level < 3; level++) {
-        uint32_t shift = 12 + 9 * (3 - level);
-        if (e->mem_read(e->uc, table + (index >> shift & 511) * 8, &d, 8) || (d & 3) != 3) return 0;
+    for (; level < LAST_LEVEL; level++) {
+        uint64_t entry = index >> (PAGE_SHIFT + LEVEL_BITS * (LAST_LEVEL - level)) & (ENTRIES - 1);
+        if (e->mem_read(e->uc, table + entry * 8, &d, 8) || ~d & (VALID | TABLE)) return 0;
         table = d & ADDRESS_MASK;
     }
     return 1;
@@ -648,16 +655,17 @@ static int page_mapped(engine *e, uint64_t va, uint64_t asid, int check_asid) {
 
 static uint32_t on_sys(void *uc, int rt, const cp_reg *r, void *user) {
     engine *e = user;
-    if (r->crn != 8 || r->op0 != 1) return 0;
+    if (r->crn != TLBI_CRN || r->op0 != 1) return 0;
     uint64_t v = r->val;
     (void)rt;
     e->epoch++;
     if (!(++e->stats[ST_TLBI] & 3)) poll_if_due(e);
-    if ((r->op2 & 1) && !page_mapped(e, (uint64_t)((int64_t)(v << 20) >> 8), v >> 48, !(r->op2 & 2))) {
+    uint64_t va = (uint64_t)((int64_t)(v << (64 - TLBI_VA_BITS)) >> (64 - TLBI_VA_BITS - PAGE_SHIFT));
+    if (r->op2 & TLBI_BY_VA && !page_mapped(e, va, v >> TLBI_ASID_SHIFT, !(r->op2 & TLBI_ANY_ASID))) {
         e->stats[ST_TLB_FLUSH]++;
         e->ctl(e->uc, CTL_NONE(CTL_TLB_FLUSH));
     }
-    if (e->broadcast && r->crm == 3) broadcast_maintenance(e, SYSREG(r->op0, r->op1, r->crn, r->crm, r->op2), v);
+    if (e->broadcast && r->crm == TLBI_CRM_IS) broadcast_maintenance(e, SYSREG(r->op0, r->op1, r->crn, r->crm, r->op2), v);
     (void)uc;
     return 0;
 }
@@ -672,9 +680,15 @@ static void act(engine *e, int action, uint64_t pc) {
 
 /* The register that a trapped MSR, MRS or SYS names, and its Xt. */
 static uint32_t trapped_encoding(uint32_t esr) {
-    return SYSREG(esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7);
+    return SYSREG(esr >> ISS_OP0_SHIFT & OP0_MASK, esr >> ISS_OP1_SHIFT & OP1_MASK, esr >> ISS_CRN_SHIFT & CRN_MASK,
+                  esr >> ISS_CRM_SHIFT & CRM_MASK, esr >> ISS_OP2_SHIFT & OP2_MASK);
 }
-static uint32_t trapped_rt(uint32_t esr) { return esr >> 5 & INSN_RT_MASK; }
+static uint32_t trapped_rt(uint32_t esr) { return esr >> ISS_RT_SHIFT & INSN_RT_MASK; }
+/* The syndrome of a trapped MSR. */
+static uint32_t msr_trap(uint32_t enc, uint32_t rt) {
+    return UNDEFINED | (uint32_t)EC_SYSREG << EC_SHIFT | OP0(enc) << ISS_OP0_SHIFT | OP2(enc) << ISS_OP2_SHIFT
+        | OP1(enc) << ISS_OP1_SHIFT | CRN(enc) << ISS_CRN_SHIFT | rt << ISS_RT_SHIFT | CRM(enc) << ISS_CRM_SHIFT;
+}
 static uint64_t x(engine *e, uint32_t n) { return n == XZR ? 0 : reg(e, x_id(n)); }
 
 static void advance(engine *e, uint64_t pc) {
@@ -713,8 +727,8 @@ static int maintenance(engine *e, uint32_t esr, uint64_t pc) {
 /* A debug register read in the tail would show our own step bits: answer with the guest's. */
 static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
     uint32_t enc = trapped_encoding(esr), rt = trapped_rt(esr);
-    if (enc >> 14 != 2 || e->mdcr & MDCR_TDA) return 0;
-    if (esr & 1) set_reg(e, x_id(rt), sys_read(e, enc));
+    if (OP0(enc) != 2 || e->mdcr & MDCR_TDA) return 0;
+    if (esr & ISS_IS_READ) set_reg(e, x_id(rt), sys_read(e, enc));
     else sys_write(e, enc, x(e, rt));
     advance(e, pc);
     return 1;
@@ -731,8 +745,7 @@ static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64
         /* MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18; anything else is UNDEFINED with IL */
         uint32_t insn = fetch(e, pc);
         if ((insn & INSN_MSR_IMM_MASK) != INSN_MSR_IMM) return UNDEFINED;
-        return UNDEFINED | (uint32_t)EC_SYSREG << EC_SHIFT | (insn >> 5 & 7) << 17 | (insn >> 16 & 7) << 14
-            | (insn >> 12 & 15) << 10 | XZR << 5 | (insn >> 8 & 15) << 1;
+        return msr_trap(insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING, XZR);
     }
     /* EL1 traps no register of its own to itself (CNTPS_*_EL1 of the Secure state): UNDEFINED */
     if (ec == EC_SYSREG && target == 1 && pstate(e) & PSTATE_EL) return UNDEFINED;
@@ -797,7 +810,7 @@ static void exit_el2(engine *e, const exception *x) {
     if (ec == EC_SYSREG) {
         if (maintenance(e, x->esr, x->pc)) { poll_if_due(e); return; }
         rt = trapped_rt(x->esr);
-    } else if (ec == EC_DABT_LOWER) rt = x->esr >> 16 & INSN_RT_MASK;
+    } else if (ec == EC_DABT_LOWER) rt = x->esr >> SRT_SHIFT & INSN_RT_MASK;
     e->rt = rt;
     e->rt_value = rt == XZR ? 0 : reg(e, x_id(rt));
     if (ec == EC_DABT_LOWER)
@@ -807,8 +820,8 @@ static void exit_el2(engine *e, const exception *x) {
 }
 
 static int is_icc(uint32_t insn) {                /* MSR or MRS with op0 = 3, CRn = 4 or 12 */
-    uint32_t enc = insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING, crn = enc >> 7 & 15;
-    return (insn & INSN_SYSTEM_REGISTER_MASK) == INSN_SYSTEM_REGISTER && enc >> 14 == 3 && (crn == 4 || crn == 12);
+    uint32_t enc = insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING, crn = CRN(enc);
+    return (insn & INSN_SYSTEM_REGISTER_MASK) == INSN_SYSTEM_REGISTER && OP0(enc) == 3 && (crn == 4 || crn == 12);
 }
 
 /* Is the UNDEFINED instruction one for the PE: the GIC CPU interface, HLT, or of FEAT_ECV and FEAT_WFxT: MRS of

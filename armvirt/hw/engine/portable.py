@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from armvirt.arch.bits import MASK64
 from armvirt.arch.decode import is_msr_mrs, tlbi_address, tlbi_asid
-from armvirt.arch.encoding import sysreg
+from armvirt.arch.encoding import CRM_MASK, CRM_SHIFT, CRN_MASK, CRN_SHIFT, OP0_SHIFT, sysreg
 from armvirt.arch.esr import (
     ACCESS_FIELDS,
     EC,
@@ -22,6 +22,7 @@ from armvirt.arch.esr import (
     ILLEGAL_STATE,
     ISV,
     PC_ALIGNMENT,
+    SRT_SHIFT,
     STEP_ISV,
     UNDEFINED,
     decode_sysreg,
@@ -45,6 +46,10 @@ from armvirt.arch.insn import (
     SEVL,
     SYSTEM_ENCODING,
     SYSTEM_SHIFT,
+    TLBI_ANY_ASID,
+    TLBI_BY_VA,
+    TLBI_CRM_IS,
+    TLBI_CRN,
     WFE,
     WFXT,
     WFXT_MASK,
@@ -88,7 +93,6 @@ from armvirt.arch.pstate import (
     exception_level,
     illegal_return,
 )
-from armvirt.arch.stage2 import ADDRESS_MASK
 from armvirt.arch.timer import (
     CNTHCTL_PCEN,
     CNTHCTL_PCTEN,
@@ -99,6 +103,30 @@ from armvirt.arch.timer import (
     CNTVCT_EL0,
     EL0_ENABLES,
     NS_PER_SECOND,
+)
+from armvirt.arch.translation import (
+    ADDRESS_MASK,
+    ENTRIES,
+    LAST_LEVEL,
+    MAX_TSZ,
+    MIN_TSZ,
+    TABLE,
+    TCR_A1,
+    TCR_T0SZ_SHIFT,
+    TCR_T1SZ_SHIFT,
+    TCR_TG0_SHIFT,
+    TCR_TG1_SHIFT,
+    TCR_TG_MASK,
+    TCR_TSZ_MASK,
+    TG0_4K,
+    TG1_4K,
+    TTBR_ASID_SHIFT,
+    UPPER_RANGE_SHIFT,
+    VALID,
+    start_level,
+)
+from armvirt.arch.translation import (
+    index as table_index,
 )
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
@@ -464,7 +492,7 @@ class PortableEngine(Engine):
 
     def _trapped_to_el2(self, encoding: int) -> bool:
         """Whether CNTHCTL_EL2 (layout of E2H = 0) traps an access that EL1 makes or permits."""
-        cnthctl, crm = self.state.cnthctl, encoding >> 3 & 15
+        cnthctl, crm = self.state.cnthctl, encoding >> CRM_SHIFT & CRM_MASK
         if crm == 0:
             return (
                 not cnthctl & CNTHCTL_PCTEN
@@ -550,41 +578,39 @@ class PortableEngine(Engine):
         DDI 0487 D8.16, requires that the block's descriptor is invalid or still a block at this
         moment.) For the 4 KiB granule only; the stage-2 map is the identity.
         """
-        tcr, high = self.read_system(TCR_EL1), va >> 55 & 1
+        tcr, high = self.read_system(TCR_EL1), va >> UPPER_RANGE_SHIFT & 1
         ttbr = self.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)
-        tsz, granule = (tcr >> 16 & 63, tcr >> 30 & 3) if high else (tcr & 63, tcr >> 14 & 3)
-        if granule != (2 if high else 0) or not 16 <= tsz <= 39:
+        tsz = tcr >> (TCR_T1SZ_SHIFT if high else TCR_T0SZ_SHIFT) & TCR_TSZ_MASK
+        granule = tcr >> (TCR_TG1_SHIFT if high else TCR_TG0_SHIFT) & TCR_TG_MASK
+        if granule != (TG1_4K if high else TG0_4K) or not MIN_TSZ <= tsz <= MAX_TSZ:
             return False
         if not high and asid is not None:
-            current = self.read(abi.R_TTBR1_EL1) if tcr >> 22 & 1 else ttbr
-            if current >> 48 != asid:
+            current = self.read(abi.R_TTBR1_EL1) if tcr & TCR_A1 else ttbr
+            if current >> TTBR_ASID_SHIFT != asid:
                 return False
         bits, table = 64 - tsz, ttbr & ADDRESS_MASK
         index = va & (1 << bits) - 1
-        for level in range(4 - (bits - 4) // 9, 3):
-            shift = 12 + 9 * (3 - level)
+        for level in range(start_level(bits), LAST_LEVEL):
+            entry = table + (table_index(index, level) & ENTRIES - 1) * 8
             word = (C.c_uint64 * 1)()
-            if (
-                self.lib.uc_mem_read(self.uc, table + (index >> shift & 511) * 8, word, 8)
-                or word[0] & 3 != 3
-            ):
+            if self.lib.uc_mem_read(self.uc, entry, word, 8) or ~word[0] & (VALID | TABLE):
                 return False
             table = word[0] & ADDRESS_MASK
         return True
 
     def _on_sys(self, _uc: int, _rt: int, register: object, _user: int) -> int:
         r: abi.CpReg = register.contents  # type: ignore[attr-defined]
-        if r.crn != 8 or r.op0 != 1:
+        if r.crn != TLBI_CRN or r.op0 != 1:
             return 0
         value, state = r.val, self.state
         state.stats[Stat.TLBI] += 1
         self._poll_if_due()
-        if r.op2 & 1:
+        if r.op2 & TLBI_BY_VA:
             va = tlbi_address(value)
-            if not self._page_mapped(va, None if r.op2 & 2 else tlbi_asid(value)):
+            if not self._page_mapped(va, None if r.op2 & TLBI_ANY_ASID else tlbi_asid(value)):
                 state.stats[Stat.TLB_FLUSH] += 1
                 self.flush_tlb()
-        if state.broadcast and r.crm == 3:
+        if state.broadcast and r.crm == TLBI_CRM_IS:
             self._broadcast_maintenance(sysreg(r.op0, r.op1, r.crn, r.crm, r.op2), value)
         return 0
 
@@ -611,9 +637,8 @@ class PortableEngine(Engine):
     def _maintenance(self, esr: int, pc: int) -> bool:
         """Complete cache maintenance that trapped only because this model sets HCR_EL2.TPU: not an
         exit to EL2."""
-        state, rt = self.state, esr >> 5 & 31
-        encoding = decode_sysreg(esr).encoding
-        if not state.native_maintenance or encoding >> 14 != 1 or encoding >> 7 & 15 != 7:
+        state, (encoding, _, rt) = self.state, decode_sysreg(esr)
+        if not state.native_maintenance or encoding >> OP0_SHIFT != 1:
             return False
         if encoding == DC_CVAU:  # nothing to clean
             state.stats[Stat.DC] += 1
@@ -638,11 +663,10 @@ class PortableEngine(Engine):
     def _tail_debug_register(self, esr: int, pc: int) -> bool:
         """A debug register access during single steps would reach the engine's own step bits:
         complete it with the guest's value."""
-        rt = esr >> 5 & 31
-        encoding = decode_sysreg(esr).encoding
-        if encoding >> 14 != 2 or self.state.mdcr & MDCR_TDA:
+        encoding, is_read, rt = decode_sysreg(esr)
+        if encoding >> OP0_SHIFT != 2 or self.state.mdcr & MDCR_TDA:
             return False
-        if esr & 1:
+        if is_read:
             self.set_x(rt, self.read_system(encoding))
         else:
             self.write_system(encoding, self.x(rt))
@@ -744,9 +768,9 @@ class PortableEngine(Engine):
         if ec == EC.SYSREG:
             if self._maintenance(esr, pc):
                 return
-            state.rt = esr >> 5 & 31
+            state.rt = decode_sysreg(esr).rt
         else:
-            state.rt = esr >> 16 & 31 if ec == EC.DABT_LOWER else XZR
+            state.rt = esr >> SRT_SHIFT & RT_MASK if ec == EC.DABT_LOWER else XZR
         state.rt_value = self.x(state.rt)
         state.hpfar = self.read_system(HPFAR_EL2) if ec in STAGE2_ABORTS else 0
         if ec == EC.DABT_LOWER:
@@ -762,8 +786,8 @@ class PortableEngine(Engine):
         access = is_msr_mrs(insn)
         icc = (
             access is not None
-            and access.encoding >> 14 == 3
-            and access.encoding >> 7 & 15 in (4, 12)
+            and access.encoding >> OP0_SHIFT == 3
+            and access.encoding >> CRN_SHIFT & CRN_MASK in (4, 12)
         )
         if not (
             icc

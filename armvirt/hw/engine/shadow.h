@@ -132,7 +132,7 @@ static int icc_access(shadow *s, uint32_t enc, int is_read, uint64_t *value) {
         case ICC_EOIR1: vif_end(s, *value, 1); break;
         case ICC_DIR: if (s->hcr & ICH_HCR_TDIR) return ICC_PYTHON; vif_dir(s, *value); break;
         case ICC_PMR:
-            s->vmcr = (s->vmcr & ~(0xffu << VMCR_VPMR_SHIFT))
+            s->vmcr = (s->vmcr & ~VMCR_VPMR)
                 | ((uint32_t)*value & 0xff & 0xffu << (8 - s->prebits)) << VMCR_VPMR_SHIFT;
             break;
         default: return ICC_PYTHON;

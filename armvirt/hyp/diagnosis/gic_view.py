@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import (
     GICR_RD_ROWS,
+    MPIDR_AFF0_TO_2,
     OFFSETS,
     VMCR_VCBPR,
+    VMCR_VENG0,
+    VMCR_VENG1,
     VMCR_VEOIM,
     ListRegister,
     active_priority_registers,
@@ -56,7 +59,7 @@ def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
     if dist.model == 2:
         return []
     return [
-        {"vcpu": cpu.vcpu_id, "affinity": f"{cpu.mpidr & 0xFF_FFFF:#x}",
+        {"vcpu": cpu.vcpu_id, "affinity": f"{cpu.mpidr & MPIDR_AFF0_TO_2:#x}",
          "address": "" if cpu.redist_base is None else f"{cpu.redist_base:#x}",
          **{name: f"{RD_MAP.read(dist, cpu, row.offset, row.widths[-1]):#x}"
             for name, row in REDISTRIBUTOR.items()}}
@@ -78,7 +81,8 @@ def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
         else []
     )
     return {
-        "vcpu": cpu.vcpu_id, "loaded": vif is not None, "group 0": bool(cpu.vmcr & 1), "group 1": bool(cpu.vmcr & 2),
+        "vcpu": cpu.vcpu_id, "loaded": vif is not None,
+        "group 0": bool(cpu.vmcr & VMCR_VENG0), "group 1": bool(cpu.vmcr & VMCR_VENG1),
         "PMR": f"{cpu.priority_mask:#04x}", "RPR": f"{inflight.running_priority(cpu):#04x}",
         "HPPI": None if best is None else best.intid,
         "BPR0": inflight.binary_point(cpu, 0), "BPR1": inflight.binary_point(cpu, 1),

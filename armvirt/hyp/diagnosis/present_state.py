@@ -86,7 +86,7 @@ def binary_point(cpu: VgicCpu, group: int) -> int:
 def group_priority(cpu: VgicCpu, group: int, priority: int) -> int:
     """The bits of a priority that are compared for preemption (IHI 0069 4.8.5)."""
     if cpu.vif is not None:
-        return cpu.vif.preemption_level(priority, group) << 8 - cpu.vif.prebits
+        return priority & cpu.vif.group_masks[group]
     return priority & arch.GROUP_MASKS[group][binary_point(cpu, group)]
 
 

@@ -19,6 +19,9 @@ from armvirt.arch.gic import (
     ISACTIVER,
     ISENABLER,
     ISPENDR,
+    MPIDR_AFF0_TO_2,
+    VMCR_VENG0,
+    VMCR_VENG1,
     VMCR_VEOIM,
     VMCR_VFIQEN,
     implemented_priority,
@@ -214,7 +217,7 @@ def route(case: Case) -> Finding:
 
 def _routed_elsewhere(case: Case, register: Register, value: int) -> Finding:
     irq, here = case.irq, case.cpu.vcpu_id
-    fix = Write(register, 1 << here if case.dist.model == 2 else case.cpu.mpidr & 0xFF_FFFF)
+    fix = Write(register, 1 << here if case.dist.model == 2 else case.cpu.mpidr & MPIDR_AFF0_TO_2)
     if irq.target is not None:
         return Finding(
             "route", False, f"it is routed to vCPU {irq.target}", register, value, str(fix), fix
@@ -232,7 +235,7 @@ def power(case: Case) -> Finding:
     here, state = case.cpu.vcpu_id, case.view.power
     if state != "off":
         return Finding("vCPU", True, "blocked in WFI or WFE" if state == "blocked" else "on")
-    remedy = f"start it with PSCI CPU_ON (MPIDR_EL1 {case.cpu.mpidr & 0xFF_FFFF:#x})"
+    remedy = f"start it with PSCI CPU_ON (MPIDR_EL1 {case.cpu.mpidr & MPIDR_AFF0_TO_2:#x})"
     return Finding("vCPU", False, f"vCPU {here} is powered off", None, None, remedy)
 
 
@@ -254,7 +257,7 @@ def interface_enable(case: Case) -> Finding:
     group = case.irq.group
     register = case.control(f"group{group}")
     on = bool(case.cpu.vmcr >> group & 1)
-    value = case.cpu.vmcr & 3 if case.dist.model == 2 else int(on)
+    value = case.cpu.vmcr & (VMCR_VENG0 | VMCR_VENG1) if case.dist.model == 2 else int(on)
     fix = Write(register, value | 1 << group if case.dist.model == 2 else 1)
     name = f"{register.name}.{register.field}"
     remedy = str(fix) if group else f"{fix}, or put INTID {case.irq.intid} into group 1"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from enum import IntFlag
 
-from armvirt.arch.stage2 import PAGE_SHIFT
+from armvirt.arch.translation import PAGE_SHIFT
 from armvirt.errors import KvmError
 
 WORD_PAGES = 64

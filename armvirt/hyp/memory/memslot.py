@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from armvirt.arch import stage2 as s2
+from armvirt.arch import translation as s2
 from armvirt.errors import KvmError, UserError
 from armvirt.hyp.memory.dirty_log import DirtyBitmap
 

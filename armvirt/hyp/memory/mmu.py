@@ -13,7 +13,8 @@ import ctypes as C
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
-from armvirt.arch import stage2 as s2
+from armvirt.arch import translation as s2
+from armvirt.arch.esr import CM, S1PTW, WNR
 from armvirt.errors import KvmError
 from armvirt.hw.context import Context, ShareableDomain
 from armvirt.hyp.memory.dirty_log import WORD_PAGES, DirtyBitmap, ManualProtect
@@ -291,22 +292,22 @@ class Mmu:
     def abort(self, esr: int, ipa: int, is_fetch: bool) -> FaultOutcome:
         """Handle a stage-2 abort at ``ipa``, in the order of kvm_handle_guest_abort."""
         slot = self.find(ipa)
-        if slot is None and not is_fetch and not esr & 0x180:
+        if slot is None and not is_fetch and not esr & (S1PTW | CM):
             return FaultOutcome.MMIO  # the usual case: neither S1PTW nor CM
-        s1ptw, is_write = bool(esr & 1 << 7), bool(esr & 1 << 6) and not is_fetch
+        s1ptw, is_write = bool(esr & S1PTW), bool(esr & WNR) and not is_fetch
         if slot is None or (slot.readonly and is_write and not s1ptw):
             if is_fetch:
                 return FaultOutcome.EXTERNAL_ABORT if s1ptw else FaultOutcome.INSTRUCTION_ABORT
             if s1ptw:
                 return FaultOutcome.EXTERNAL_ABORT
-            if esr & 1 << 8:
+            if esr & CM:
                 return FaultOutcome.SKIP
             return FaultOutcome.MMIO
         if not self.stage2.entry(ipa):
             self.stage2.map_around(ipa, slot)
         if is_fetch and not s1ptw:
             self._open(ipa)
-        elif slot.dirty is not None and is_write and not esr & 0x180:
+        elif slot.dirty is not None and is_write and not esr & (S1PTW | CM):
             self._stored_to(ipa, slot)
         return FaultOutcome.MAPPED
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch import esr as syndrome
 from armvirt.arch.bits import MASK64
-from armvirt.arch.esr import DFSC, ISV, SF, SSE, WNR
+from armvirt.arch.esr import DFSC, ISV, SAS_MASK, SAS_SHIFT, SF, SSE, WNR
+from armvirt.arch.pstate import exception_level
 from armvirt.events import Mmio
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.memory.mmu import FaultOutcome
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> int:
-    same_el = vcpu.context.pstate >> 2 & 3 == 1
+    same_el = exception_level(vcpu.context.pstate) == 1
     return vcpu.context.inject(syndrome.data_abort(dfsc, bool(exit.esr & WNR), same_el), exit.far)
 
 
@@ -28,7 +29,7 @@ def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     outcome = vcpu.vm.mmu.abort(exit.esr, exit.ipa, True)
     if outcome is FaultOutcome.MAPPED:
         return Action.RETRY
-    same_el = vcpu.context.pstate >> 2 & 3 == 1
+    same_el = exception_level(vcpu.context.pstate) == 1
     return vcpu.context.inject(syndrome.instruction_abort(DFSC.EXTERNAL, same_el), exit.far)
 
 
@@ -80,7 +81,7 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
     """Emulate an access that the syndrome describes (ISV = 1): one general register, no
     writeback."""
     esr, context = exit.esr, vcpu.context
-    size = 1 << (esr >> 22 & 3)
+    size = 1 << (esr >> SAS_SHIFT & SAS_MASK)
     mask = (1 << size * 8) - 1
     if esr & WNR:
         value = exit.rt_value & mask

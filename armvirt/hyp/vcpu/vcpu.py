@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from armvirt.arch import stage2
+from armvirt.arch import translation
 from armvirt.arch.named import MIDR_EL1, VMPIDR_EL2, VPIDR_EL2, VTCR_EL2, VTTBR_EL2
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.errors import KvmError
@@ -301,7 +301,7 @@ class Vcpu:
             self.context.exclusive, self._monitor = self._monitor, None
         pe.bind(self.context, self.uid)
         vm = self.vm
-        pe.write_el2(VTCR_EL2, stage2.vtcr(vm.mmu.stage2.shape))
+        pe.write_el2(VTCR_EL2, translation.vtcr(vm.mmu.stage2.shape))
         pe.write_el2(VTTBR_EL2, vm.mmu.stage2.vttbr)
         self.program_traps()
         self.stolen_time.update()

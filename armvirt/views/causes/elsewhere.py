@@ -5,7 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from armvirt.arch.gic import FIRST_LPI, GICR_SIZE, IGROUPR, ISENABLER, NR_PRIVATE, is_private
+from armvirt.arch.gic import (
+    FIRST_LPI,
+    GICR_SIZE,
+    IGROUPR,
+    ISENABLER,
+    MPIDR_AFF0_TO_2,
+    NR_PRIVATE,
+    is_private,
+)
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
@@ -145,7 +153,7 @@ def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
         return None
     to = "nobody" if irq.target is None else f"vCPU {irq.target}"
     text = f"is routed to {to} by {register.name} ({evidence.wrote(register)}): {held.text}"
-    value = 1 << able.vcpu_id if evidence.dist.model == 2 else able.mpidr & 0xFF_FFFF
+    value = 1 << able.vcpu_id if evidence.dist.model == 2 else able.mpidr & MPIDR_AFF0_TO_2
     field = f"{register.field} of " if register.field else ""
     return Cause(
         "route",

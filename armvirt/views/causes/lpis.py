@@ -7,6 +7,7 @@ from armvirt.arch.its import (
     E_MAPTI_ID_OOR,
     E_MAPTI_PHYSICALID_OOR,
     E_MAPTI_UNMAPPED_DEVICE,
+    PROPBASER_IDBITS,
     lpis_end,
 )
 from armvirt.hyp.diagnosis import lpi_stations
@@ -31,7 +32,8 @@ def no_property_table(evidence: Evidence) -> Cause | None:
         return None
     register = naming.redistributor(evidence.dist.cpu(evidence.vcpu), "GICR_PROPBASER", "")
     text = (
-        f"is not taken by vCPU {evidence.vcpu}: GICR_PROPBASER.IDbits is {propbaser & 0x1F}, for LPIs below "
+        f"is not taken by vCPU {evidence.vcpu}: GICR_PROPBASER.IDbits is "
+        f"{propbaser & PROPBASER_IDBITS}, for LPIs below "
         f"{max(lpis_end(propbaser), FIRST_LPI)} only ({evidence.wrote(register._replace(size=8))}): {held.text}"
     )
     return Cause(

@@ -3,7 +3,7 @@ register that generates no SGI."""
 
 from __future__ import annotations
 
-from armvirt.arch.gic import ICC_REGISTERS, SgiRequest, SgirRequest, is_sgi
+from armvirt.arch.gic import ICC_REGISTERS, MPIDR_AFF0_TO_2, SgiRequest, SgirRequest, is_sgi
 from armvirt.hyp.vgic.sgi import is_target
 from armvirt.trace.history import Send, Times
 from armvirt.views.causes.evidence import Cause, Evidence, times
@@ -61,7 +61,7 @@ def _why(evidence: Evidence, send: Send) -> tuple[str, str]:
             f"{send.register} does not generate an SGI that is in group {group}",
             "write ICC_SGI1R_EL1",
         )
-    affinity = cpu.mpidr & 0xFF_FFFF
+    affinity = cpu.mpidr & MPIDR_AFF0_TO_2
     aff3, aff2, aff1 = (request.affinity >> shift & 0xFF for shift in (32, 16, 8))
     listed = f"target list {request.targets:#06x} at Aff3.Aff2.Aff1 {aff3}.{aff2}.{aff1}"
     bit = affinity & 0xF

@@ -10,7 +10,7 @@ from hyp_tools import DATA, DEVICE, NE, RAM, RAM_SIZE, Asm, Rig, both_engines, p
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armvirt.arch.stage2 import S2AP_WRITE
+from armvirt.arch.translation import S2AP_WRITE
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import (
     MEM_LOG_DIRTY_PAGES,

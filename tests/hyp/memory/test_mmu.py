@@ -23,7 +23,7 @@ from hyp_tools import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armvirt.arch import stage2 as s2
+from armvirt.arch import translation as s2
 from armvirt.errors import KvmError, UserError
 from armvirt.hyp.kvm import MEM_READONLY, HostMemory, Kvm, MmioExit, Start, Vm
 from armvirt.hyp.memory.mmu import TABLE_BASE, MemorySlot, Stage2

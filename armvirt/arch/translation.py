@@ -1,15 +1,36 @@
-"""Stage-2 translation tables, 4 KiB granule (DDI 0487 D8.3): descriptors and control registers as
-data."""
+"""Translation tables of both stages with the 4 KiB granule (DDI 0487 D8): descriptors and control
+registers as data."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from armvirt.arch.bits import shift_of
+from armvirt.arch.sysregs import field
+
 PAGE_SHIFT, PAGE_SIZE = 12, 4096
-ENTRIES = 512
+LEVEL_BITS = 9  # the bits of an address that select an entry of a table
+ENTRIES = 1 << LEVEL_BITS
+LAST_LEVEL = 3
 
 VALID = 1 << 0
 TABLE = 1 << 1  # with VALID: a table; at level 3 a page
+ADDRESS_MASK = 0x0000_FFFF_FFFF_F000
+
+# Stage 1: TCR_EL1 and TTBR<n>_EL1 (D23.2). Bit 55 of an address selects the TTBR.
+
+UPPER_RANGE_SHIFT = 55
+TCR_T0SZ_SHIFT, TCR_T1SZ_SHIFT = shift_of(field("TCR_EL1.T0SZ")), shift_of(field("TCR_EL1.T1SZ"))
+TCR_TSZ_MASK = field("TCR_EL1.T0SZ") >> TCR_T0SZ_SHIFT
+TCR_TG0_SHIFT, TCR_TG1_SHIFT = shift_of(field("TCR_EL1.TG0")), shift_of(field("TCR_EL1.TG1"))
+TCR_TG_MASK = field("TCR_EL1.TG0") >> TCR_TG0_SHIFT
+TG0_4K, TG1_4K = 0, 2
+TCR_A1 = field("TCR_EL1.A1")  # the ASID is that of TTBR1_EL1
+MIN_TSZ, MAX_TSZ = 16, 39
+TTBR_ASID_SHIFT = shift_of(field("TTBR0_EL1.ASID"))
+
+# Stage 2
+
 MEMATTR_NORMAL_WB = 0xF << 2
 MEMATTR_DEVICE_NGNRE = 1 << 2
 S2AP_READ = 1 << 6
@@ -17,7 +38,6 @@ S2AP_WRITE = 1 << 7
 SH_INNER = 3 << 8
 ACCESS_FLAG = 1 << 10
 XN = 1 << 54
-ADDRESS_MASK = 0x0000_FFFF_FFFF_F000
 
 NORMAL_PAGE = VALID | TABLE | MEMATTR_NORMAL_WB | S2AP_READ | SH_INNER | ACCESS_FLAG
 
@@ -52,7 +72,12 @@ def vtcr(shape: Geometry) -> int:
     return 1 << 31 | 4 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | sl0 << 6 | 64 - shape.ipa_bits
 
 
-def index(ipa: int, level: int) -> int:
-    """The index of ``ipa`` in a table of ``level`` (with concatenated tables the index can exceed
-    511)."""
-    return ipa >> (PAGE_SHIFT + 9 * (3 - level))
+def start_level(bits: int) -> int:
+    """The level at which a stage-1 walk of an address of ``bits`` bits starts."""
+    return LAST_LEVEL - (bits - PAGE_SHIFT - 1) // LEVEL_BITS
+
+
+def index(address: int, level: int) -> int:
+    """The index of ``address`` in a table of ``level`` (with concatenated tables the index can
+    exceed 511)."""
+    return address >> (PAGE_SHIFT + LEVEL_BITS * (LAST_LEVEL - level))
