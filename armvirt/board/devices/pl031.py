@@ -146,8 +146,8 @@ class Pl031(RegisterDevice):
         time."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
-        return {"version": STATE_VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc, "ris": self._ris,
-                "time": self._time, "alarm": alarm, "level": self.level}  # fmt: skip
+        return {"version": STATE_VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc,
+                "ris": self._ris, "time": self._time, "alarm": alarm, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
         """Restore what `state` returned (see `MmioDevice`). The alarm is set unless the clock's
