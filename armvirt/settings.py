@@ -136,6 +136,7 @@ class Setting(NamedTuple):
 _COUNT_OF_CPUS = count(1, MOST_CPUS, "CPU count")
 
 SETTINGS = (
+    Setting("board", "NAME", choice(*BOARDS), "the board (default virt)", "board"),
     Setting("gic", "2|3", gic_version, "GIC version (default 3; 2 has at most 8 CPUs)", "gic"),
     Setting(
         "no-its", "", None, "leave out the ITS of a GICv3, and LPIs with it", "its", negates=True

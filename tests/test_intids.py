@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armvirt.board.boards import BOARDS
 from armvirt.board.virt import memmap
 from armvirt.errors import UserError
 from armvirt.hyp.diagnosis.register_names import kind_of
-from armvirt.intids import NAMES, named, parse_intid, short, with_names
+from armvirt.intids import IntidNames, any_intid
 from armvirt.machine import Machine
+
+NAMES = IntidNames(memmap)
+parse_intid, named, short, with_names = NAMES.parse, NAMES.named, NAMES.short, NAMES.with_names
 
 
 @pytest.mark.parametrize(
@@ -57,7 +64,7 @@ def test_any_text_is_an_intid_or_a_users_mistake(text: str) -> None:
 
 
 def test_what_is_shown_can_be_typed() -> None:
-    for intid, name in NAMES.items():
+    for intid, name in NAMES.names.items():
         assert parse_intid(name) == intid
         assert (named(intid), short(intid)) == (f"INTID {intid}, {name}", f"{intid} {name}")
     assert with_names("INTID 33 is behind INTID 27, and INTID 40 too") == (
@@ -66,17 +73,39 @@ def test_what_is_shown_can_be_typed() -> None:
     once = "INTID 27 (PPI, vtimer), INTID 30, ptimer, INTID 270, INTID 27 (vtimer)"
     assert with_names(once) == once
     assert (named(40), short(40), short(None)) == ("INTID 40", "40", "None")
+    assert (NAMES.described(27), NAMES.described(40)) == ("INTID 27, vtimer", "INTID 40, SPI")
 
 
 def test_names_are_those_of_the_board() -> None:
     """Its device tree has the same numbers: SPIs from 32, PPIs from 16."""
     with Machine("hello") as machine:
-        assert {memmap.INTIDS["uart"]: "uart", memmap.INTIDS["rtc"]: "rtc"}.items() <= NAMES.items()
+        assert {
+            memmap.INTIDS["uart"]: "uart",
+            memmap.INTIDS["rtc"]: "rtc",
+        }.items() <= NAMES.names.items()
         rows = [row for vcpu in machine.board.vcpus for row in vcpu.timer.rows()]
-        assert {NAMES[int(str(row["ppi"]))] for row in rows} == {str(row["timer"]) for row in rows}
+        assert {NAMES.get(int(str(row["ppi"]))) for row in rows} == {
+            str(row["timer"]) for row in rows
+        }
         for name in ("vtimer", "uart"):
             assert machine.explain(name).intid == parse_intid(name)
         with pytest.raises(UserError, match="is not an INTID"):
             machine.explain("timer")
         with pytest.raises(UserError, match=r"intid=1\.5: write a whole number"):
             machine.explain(1.5)  # type: ignore[arg-type]
+
+
+def test_each_board_has_names_of_its_own() -> None:
+    """A name that only one of the boards has is an INTID, and its number is that board's."""
+    other = SimpleNamespace(INTIDS={"uart": 40, "disk": 41})
+    boards: list[Any] = [memmap, other]
+    assert any_intid("disk", boards) == "disk" and any_intid("rtc", boards) == "rtc"
+    assert [IntidNames(board).parse("uart") for board in boards] == [33, 40]
+    assert IntidNames(boards[1]).with_names("INTID 33, INTID 40") == "INTID 33, INTID 40 (uart)"
+    with pytest.raises(UserError, match="write a number, vtimer, ptimer, uart, disk, or"):
+        any_intid("gpu", boards)
+
+
+def test_an_interrupt_of_a_board_is_that_of_a_device() -> None:
+    for model in BOARDS.values():
+        assert model.memmap.INTIDS.keys() <= {slot.name for slot in model.slots()}

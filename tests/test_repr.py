@@ -12,6 +12,8 @@ import pytest
 
 import armvirt
 import armvirt.trace
+from armvirt.board.virt import memmap
+from armvirt.intids import IntidNames
 from armvirt.machine import Machine, Result
 from armvirt.script import Script
 from armvirt.trace.jsonl import JsonLines
@@ -70,7 +72,7 @@ def test_every_public_class_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("gic", [2, 3])
 def test_what_a_machine_leads_to(gic: int) -> None:
-    sinks = [LastWriters(), JsonLines(), Timeline(lambda row: None, 62_500_000)]
+    sinks = [LastWriters(), JsonLines(), Timeline(lambda row: None, 62_500_000, IntidNames(memmap))]
     with Machine("vtimer-tick", gic=gic, sinks=sinks) as machine:
         machine.run_until(ns=1_500_000)
         found = list(reachable(machine, 2, set()))

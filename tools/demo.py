@@ -10,6 +10,8 @@ import sys
 import textwrap
 
 from armvirt import Machine
+from armvirt.board.virt import memmap
+from armvirt.intids import IntidNames
 from armvirt.trace.lifecycle import STEPS, Summary
 from armvirt.trace.render import Lookup, location
 from armvirt.trace.timeline import Row, Timeline
@@ -24,7 +26,7 @@ def ticks() -> tuple[list[str], Summary, str]:
     """The timeline up to the end of the first interrupt, what all of them have in common, and the
     run's trace hash."""
     rows: list[Row] = []
-    timeline = Timeline(rows.append, CNTFRQ, 0, 3)
+    timeline = Timeline(rows.append, CNTFRQ, IntidNames(memmap))
     with Machine(TICKING, cntfrq=CNTFRQ, sinks=[timeline]) as machine:
         result, lookup = machine.run(), machine.symbols.lookup if machine.symbols else None
     last = next(number for number, row in enumerate(rows) if row.stage == "eoi")

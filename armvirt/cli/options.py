@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from armvirt import settings as settings_table
 from armvirt import units
+from armvirt.board.boards import BOARDS
 from armvirt.cli import printing
 from armvirt.errors import UserError
 from armvirt.printable import folded
@@ -70,11 +71,11 @@ TRACE = (
 )
 
 
-def intid(text: str) -> int:
-    """The INTID for a number or a name."""
-    from armvirt.intids import parse_intid
+def intid(text: str) -> str:
+    """The number or the name of an INTID, which the board of the machine knows."""
+    from armvirt.intids import any_intid
 
-    return parse_intid(text)
+    return any_intid(text, [model.memmap for model in BOARDS.values()])
 
 
 LOOK = (

@@ -14,6 +14,7 @@ from armvirt.settings import native, shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from armvirt.board.board import Board
     from armvirt.board.console import Console
     from armvirt.events import Sink
     from armvirt.script import Script
@@ -82,12 +83,12 @@ def timeout(value: float | str | None) -> float | None:
     return timeout
 
 
-def intid(argument: str, value: int | str) -> int:
-    """The INTID of a number or a name."""
+def intid(argument: str, value: int | str, board: Board) -> int:
+    """The INTID of a number or a name, on ``board``."""
     if isinstance(value, str):
-        from armvirt.intids import parse_intid
+        from armvirt.intids import IntidNames
 
-        return parse_intid(value)
+        return IntidNames(board.memmap).parse(value)
     return number(argument, value)
 
 

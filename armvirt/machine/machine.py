@@ -44,8 +44,9 @@ RECENT_EVENTS = 64
 class Machine:
     """A board with a guest.
 
-    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``gic`` is the
-    version of the interrupt controller, 2 or 3; a GICv3 has an ITS unless ``its`` is False.
+    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``board`` is a
+    name of `armvirt.board.boards.BOARDS`. ``gic`` is the version of the interrupt controller, 2 or
+    3; a GICv3 has an ITS unless ``its`` is False.
     ``memory`` is a size such as "512M" or a number of bytes, ``cpus`` defaults to the number that a
     bundled guest needs, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's
     virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7)
@@ -72,6 +73,7 @@ class Machine:
         self,
         image: str | Path | None = None,
         *,
+        board: str = DEFAULTS["board"],
         gic: int | str = DEFAULTS["gic"],
         cpus: int | str | None = None,
         memory: str | int = DEFAULTS["memory"],
@@ -105,7 +107,7 @@ class Machine:
         watch: Watch | None = None,
     ) -> None:
         self.config = arguments.board_config(
-            image, cpus, counter_start, bios=bios, memory=memory, cpu=cpu, cntfrq=cntfrq, cntvoff=cntvoff,
+            image, cpus, counter_start, board=board, bios=bios, memory=memory, cpu=cpu, cntfrq=cntfrq, cntvoff=cntvoff,
             append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting, engine=engine,
             seed=seed, kaslr_seed=kaslr_seed, gic=gic, its=its, list_registers=list_registers,
             priority_bits=priority_bits, pcpus=pcpus, quantum_ns=quantum_ns, vhe=vhe, cpu_features=cpu_features,
@@ -179,9 +181,9 @@ class Machine:
 
         return explain(
             self,
-            arguments.intid("intid", intid),
+            arguments.intid("intid", intid, self.board),
             None if vcpu is None else arguments.number("vcpu", vcpu),
-            None if versus is None else arguments.intid("versus", versus),
+            None if versus is None else arguments.intid("versus", versus, self.board),
         )
 
     @property

@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from armvirt.intids import short
+from armvirt.intids import IntidNames
 from armvirt.tables import Table
 from armvirt.trace.lifecycle import STEPS, Life, Statistics, Summary
-from armvirt.trace.sources import intid_text
 from armvirt.trace.timeline import Row
 
 if TYPE_CHECKING:
@@ -121,9 +120,9 @@ def _cells(name: str, ns: Statistics | None, insns: Statistics | None) -> tuple[
     return (name, str(ns.total if ns else 0), *three(ns), *three(insns))
 
 
-def title(summary: Summary) -> str:
+def title(summary: Summary, names: IntidNames) -> str:
     return (
-        f"{intid_text(summary.intid)}: fired {summary.fired:,}, "
+        f"{names.described(summary.intid)}: fired {summary.fired:,}, "
         f"acknowledged {summary.acknowledged:,}, ended {summary.ended:,}"
     )
 
@@ -134,26 +133,31 @@ OVERVIEW = ("INTID", "fired", "taken", "ended", "→ deliver", "→ ack", "→ e
 OVERVIEW_TITLE = "median ns from each step to the next, and from fire to eoi"
 
 
-def overview_row(summary: Summary) -> tuple[str, ...]:
+def overview_row(summary: Summary, names: IntidNames) -> tuple[str, ...]:
     """The cells of one INTID in the table of all INTIDs, under `OVERVIEW`."""
     counts = (f"{count:,}" for count in (summary.fired, summary.acknowledged, summary.ended))
     steps = [summary.steps[step][0] for step in STEPS]
     middles = (f"{ns.middle:,}" if ns else "-" for ns in steps)
     return (
-        short(summary.intid),
+        names.short(summary.intid),
         *counts,
         *middles,
         f"{steps[-1].greatest:,}" if steps[-1] else "-",
     )
 
 
-def plain_summary(summaries: Sequence[Summary]) -> str:
+def plain_summary(summaries: Sequence[Summary], names: IntidNames) -> str:
     """The tables as text."""
     if len(summaries) > DETAILED:
-        blocks = [_plain_table(OVERVIEW_TITLE, [OVERVIEW, *map(overview_row, summaries)])]
+        blocks = [
+            _plain_table(
+                OVERVIEW_TITLE, [OVERVIEW, *(overview_row(each, names) for each in summaries)]
+            )
+        ]
     else:
         blocks = [
-            _plain_table(title(summary), [COLUMNS, *summary_rows(summary)]) for summary in summaries
+            _plain_table(title(summary, names), [COLUMNS, *summary_rows(summary)])
+            for summary in summaries
         ]
     return "\n\n".join(blocks).replace("→", "->") or NOTHING
 
@@ -169,11 +173,11 @@ def _plain_table(heading: str, rows: Sequence[tuple[str, ...]]) -> str:
 NOTHING = "no interrupt was raised"
 
 
-def summary_tables(summaries: Sequence[Summary]) -> list[Table]:
+def summary_tables(summaries: Sequence[Summary], names: IntidNames) -> list[Table]:
     """The tables for a terminal."""
     if len(summaries) > DETAILED:
-        return [_table(OVERVIEW_TITLE, OVERVIEW, map(overview_row, summaries))]
-    return [_table(title(summary), COLUMNS, summary_rows(summary)) for summary in summaries]
+        return [_table(OVERVIEW_TITLE, OVERVIEW, (overview_row(each, names) for each in summaries))]
+    return [_table(title(summary, names), COLUMNS, summary_rows(summary)) for summary in summaries]
 
 
 def _table(heading: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:

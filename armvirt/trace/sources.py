@@ -10,8 +10,6 @@ from armvirt.arch import its
 from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE, ICPENDR, ISPENDR
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
 from armvirt.events import GicAccess, ItsCommand
-from armvirt.hyp.diagnosis.register_names import kind_of
-from armvirt.intids import NAMES, named
 
 TIMER_INTIDS = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER}
 ANY = -1  # an interrupt that all vCPUs share, before a vCPU takes it
@@ -41,11 +39,6 @@ def key_of(vcpu: int, intid: int) -> tuple[int, int]:
     """(vCPU, INTID) as a key. The vCPU is `ANY` for a shared interrupt, which can move from one
     vCPU to another."""
     return vcpu if intid < 32 else ANY, intid
-
-
-def intid_text(intid: int) -> str:
-    """``INTID 27, vtimer``; for an INTID without a name, its class."""
-    return named(intid) if intid in NAMES else f"INTID {intid}, {kind_of(intid)}"
 
 
 def pends(event: GicAccess, vcpu: int, model: int) -> Iterator[Pend]:

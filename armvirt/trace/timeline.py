@@ -23,7 +23,7 @@ from armvirt.events import (
     TimerWrite,
     VgicInject,
 )
-from armvirt.intids import named
+from armvirt.intids import IntidNames
 from armvirt.printable import printable
 from armvirt.trace.lifecycle import Life, Parking, Summary, summarize
 from armvirt.trace.sources import (
@@ -31,7 +31,6 @@ from armvirt.trace.sources import (
     BARRIERS,
     FORGETS,
     TIMER_INTIDS,
-    intid_text,
     its_text,
     key_of,
     pends,
@@ -59,15 +58,16 @@ class Timeline:
     """A sink. ``show`` is called with each row when it happens; ``lives`` holds every interrupt of
     the run.
 
-    ``frequency`` is that of the counter in Hz. ``virtual_start`` is the virtual count at time 0,
-    None if unknown; with it the time until a compare value is shown. ``model`` is the version of
-    the GIC.
+    ``frequency`` is that of the counter in Hz, ``names`` are those of the board's INTIDs.
+    ``virtual_start`` is the virtual count at time 0, None if unknown; with it the time until a
+    compare value is shown. ``model`` is the version of the GIC.
     """
 
     def __init__(
         self,
         show: Callable[[Row], None],
         frequency: int,
+        names: IntidNames,
         virtual_start: int | None = 0,
         model: int = 3,
     ) -> None:
@@ -77,6 +77,7 @@ class Timeline:
             virtual_start,
             model,
         )
+        self._names = names
         self._last_ns = 0
         self._waiting: dict[tuple[int, int], Life] = {}  # by `key_of`: not acknowledged yet
         self._withdrawn: set[tuple[int, int]] = (
@@ -193,15 +194,24 @@ class Timeline:
             return
         if event.intid < 16 and event.target < 0:
             self._row(
-                stamp, "fire", f"sent by CPU {stamp.vcpu} to nobody, {intid_text(event.intid)}"
+                stamp,
+                "fire",
+                f"sent by CPU {stamp.vcpu} to nobody, {self._names.described(event.intid)}",
             )
             return
         sgi = event.intid < 16 and stamp.vcpu >= 0
         how = f"sent by CPU {stamp.vcpu}" if sgi else "raised"
         if not self._is_waiting(event.target, event.intid):
-            self._fire(stamp, event.target, event.intid, f"{how}, {intid_text(event.intid)}")
+            self._fire(
+                stamp, event.target, event.intid, f"{how}, {self._names.described(event.intid)}"
+            )
         elif sgi or event.intid >= FIRST_LPI:
-            self._row(stamp, "fire", f"{how} again, {intid_text(event.intid)}", vcpu=event.target)
+            self._row(
+                stamp,
+                "fire",
+                f"{how} again, {self._names.described(event.intid)}",
+                vcpu=event.target,
+            )
 
     def _is_waiting(self, vcpu: int, intid: int) -> bool:
         key = key_of(vcpu, intid)
@@ -214,7 +224,9 @@ class Timeline:
             if not sets:
                 self._withdrawn.add(key_of(vcpu, intid))
             elif not self._is_waiting(vcpu, intid):
-                self._fire(stamp, vcpu, intid, f"written to {register}, {intid_text(intid)}")
+                self._fire(
+                    stamp, vcpu, intid, f"written to {register}, {self._names.described(intid)}"
+                )
 
     def _its_command(self, stamp: Stamp, event: ItsCommand) -> None:
         if event.op in FORGETS and not event.error:
@@ -234,7 +246,12 @@ class Timeline:
             return  # list registers are written at every entry; only the first on a CPU is shown
         life.list, life.vcpu = stamp, event.target
         state = LR_STATES[event.value >> LR_STATE_SHIFT & 3]
-        self._row(stamp, "list", f"LR{event.lr} {state}, {named(event.intid)}", vcpu=event.target)
+        self._row(
+            stamp,
+            "list",
+            f"LR{event.lr} {state}, {self._names.named(event.intid)}",
+            vcpu=event.target,
+        )
 
     def _exception(self, stamp: Stamp, event: ExceptionEntry) -> None:
         if event.what not in ("irq", "fiq"):
@@ -257,16 +274,16 @@ class Timeline:
         if entered is not None and (life.fire is None or entered.ns >= life.fire.ns):
             life.deliver = entered
         self._running.setdefault((stamp.vcpu, event.intid), []).append(life)
-        self._row(stamp, "ack", named(event.intid))
+        self._row(stamp, "ack", self._names.named(event.intid))
 
     def _end(self, stamp: Stamp, event: EndOfInterrupt) -> None:
         stack = self._running.get((stamp.vcpu, event.intid))
         if event.register not in EOI_REGISTERS or not stack:
-            self._row(stamp, "eoi", f"{named(event.intid)} by {event.register}")
+            self._row(stamp, "eoi", f"{self._names.named(event.intid)} by {event.register}")
             return
         life = stack.pop()
         life.eoi = stamp
-        self._row(stamp, "eoi", named(event.intid), life)
+        self._row(stamp, "eoi", self._names.named(event.intid), life)
 
     # The guest's console
 

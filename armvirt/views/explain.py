@@ -16,7 +16,7 @@ from armvirt.errors import UserError
 from armvirt.hyp.diagnosis.finding import Finding
 from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.hyp.diagnosis.trace import LPIS_END, first_held
-from armvirt.intids import NAMES, with_names
+from armvirt.intids import IntidNames
 from armvirt.tables import Showable, Table
 from armvirt.trace.writers import LastWriters
 from armvirt.views.causes import Cause, Evidence, cause_of
@@ -61,8 +61,9 @@ class Explanation(Showable):
 
     def __init__(
         self, intid: int, vcpu: int, ns: int, where: str, steps: Sequence[Step], state: str = "waiting",
-        versus: str = "", cause: Cause | None = None, recorded: bool = True,
+        versus: str = "", cause: Cause | None = None, recorded: bool = True, *, names: IntidNames,
     ) -> None:  # fmt: skip
+        self._names = names
         self.cause, self.recorded = cause, recorded
         self.intid, self.vcpu, self.ns, self.where, self.state, self.versus = (
             intid,
@@ -92,13 +93,15 @@ class Explanation(Showable):
     def name(self) -> str:
         """``INTID 27 (PPI, vtimer)``."""
         kind = kind_of(self.intid)
-        return f"INTID {self.intid} ({', '.join(filter(None, (kind, NAMES.get(self.intid))))})"
+        return (
+            f"INTID {self.intid} ({', '.join(filter(None, (kind, self._names.get(self.intid))))})"
+        )
 
     @property
     def verdict(self) -> str:
         """The answer in one line: the mistake if the history shows one, else the first check that
         blocks the interrupt; and what would change the result."""
-        return with_names(self._verdict)
+        return self._names.with_names(self._verdict)
 
     @property
     def _verdict(self) -> str:
@@ -128,8 +131,8 @@ class Explanation(Showable):
         """The complete explanation as plain data, for JSON."""
         held = self.held
         return {
-            "intid": self.intid, "name": NAMES.get(self.intid), "vcpu": self.vcpu, "ns": self.ns, "pc": self.where,
-            "state": self.state,
+            "intid": self.intid, "name": self._names.get(self.intid), "vcpu": self.vcpu, "ns": self.ns,
+            "pc": self.where, "state": self.state,
             "taken": held is None, "held": None if held is None else held.station, "also": self.also,
             "cause": None if self.cause is None else self.cause.name, "recorded": self.recorded,
             "verdict": self.verdict, "versus": self.versus or None, "stations": self.rows(),
@@ -158,7 +161,7 @@ class Explanation(Showable):
     def _cells(self, step: Step) -> tuple[str, ...]:
         sign = "ok" if step.passed else "NO" if step is self.held else "no"
         name = step.register.partition(" (")[0]  # without the address, which is in the verdict
-        return step.station, sign, with_names(step.text), name, step.value, step.written
+        return step.station, sign, self._names.with_names(step.text), name, step.value, step.written
 
     def _marks(self) -> dict[int, str]:
         """The styles of the rows: red for the first check that blocks the interrupt, green for the
@@ -180,10 +183,11 @@ def explain(
     check(machine, intid, vcpu)
     who = _whose(machine, intid) if vcpu is None else vcpu
     findings = vm.diagnose(who, intid)
+    names = IntidNames(machine.board.memmap)
     text = ""
     if versus is not None:
         check(machine, versus)
-        text = with_names(f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}.")
+        text = names.with_names(f"Versus INTID {versus}: {vm.compare(who, versus, intid).text}.")
     scene = _Scene(
         machine,
         intid,
@@ -197,7 +201,7 @@ def explain(
     )
     where = place(pc, scene.names)
     return Explanation(
-        intid, who, machine.ns, where, steps, state, text, cause, recorder is not None
+        intid, who, machine.ns, where, steps, state, text, cause, recorder is not None, names=names
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from armvirt.errors import UserError
 from armvirt.hyp.diagnosis import gic_view as snapshot
 from armvirt.hyp.diagnosis import its_view as its_snapshot
-from armvirt.intids import short
+from armvirt.intids import IntidNames
 from armvirt.tables import Showable, Table, table_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class GicView(Showable):
             raise UserError(
                 f"CPU {vcpu} does not exist: this machine has {len(machine.board.vcpus)}, counted from 0"
             )
+        self._names = IntidNames(machine.board.memmap)
         self.ns, self.model = machine.ns, vgic.model
         self.distributor = snapshot.distributor(vgic.dist)
         self.redistributors = snapshot.redistributors(vgic.dist, cpus)
@@ -82,12 +83,18 @@ class GicView(Showable):
         if self.list_registers:
             parts.append(
                 table_of(
-                    "list registers", _named(self.list_registers, "INTID"), (), OPTIONAL, HEADINGS
+                    "list registers",
+                    self._named(self.list_registers, "INTID"),
+                    (),
+                    OPTIONAL,
+                    HEADINGS,
                 )
             )
         if not self.interrupts:
             return [*parts, UNUSED]
-        table = table_of("interrupts", _named(self.interrupts, "INTID"), (), OPTIONAL, HEADINGS)
+        table = table_of(
+            "interrupts", self._named(self.interrupts, "INTID"), (), OPTIONAL, HEADINGS
+        )
         return [*parts, table._replace(marks=self._marks())]
 
     def _marks(self) -> dict[int, str]:
@@ -99,7 +106,6 @@ class GicView(Showable):
             if row["pending"] or row["active"] or not row["enabled"]
         }
 
-
-def _named(rows: list[dict[str, object]], column: str) -> list[dict[str, object]]:
-    """The rows for display: ``column``, a column of INTIDs, with the names of the INTIDs."""
-    return [{**row, column: short(row[column])} for row in rows]
+    def _named(self, rows: list[dict[str, object]], column: str) -> list[dict[str, object]]:
+        """The rows for display: ``column``, a column of INTIDs, with the names of the INTIDs."""
+        return [{**row, column: self._names.short(row[column])} for row in rows]

@@ -94,6 +94,7 @@ def test_every_key_is_documented() -> None:
 
 #: A value of each key that stands for itself when it is read; {folder} is that of the suite.
 SAMPLES: dict[str, tuple[object, str, object]] = {
+    "board": ("virt", "board", "virt"),
     "gic": (2, "gic", 2),
     "no-its": (True, "its", False),
     "cpus": ("0x4", "cpus", 4),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from armvirt import events as ev
+from armvirt.board.virt import memmap
 from armvirt.events import Event, Stamp
+from armvirt.intids import IntidNames
 from armvirt.machine import Machine
 from armvirt.trace.lifecycle import Life, Statistics, statistics, summarize
 from armvirt.trace.render import COLUMNS, latencies, plain, plain_summary, summary_rows
@@ -13,6 +15,7 @@ from armvirt.trace.sources import pends
 from armvirt.trace.timeline import Row, Timeline
 
 HZ = 62_500_000
+NAMES = IntidNames(memmap)
 LR_PENDING = 1 << 62 | 27
 
 
@@ -21,7 +24,7 @@ class Recorder:
 
     def __init__(self, virtual_start: int | None = 0) -> None:
         self.rows: list[Row] = []
-        self.timeline = Timeline(self.rows.append, HZ, virtual_start)
+        self.timeline = Timeline(self.rows.append, HZ, NAMES, virtual_start)
 
     def feed(self, *pairs: tuple[int, Event], vcpu: int = 0) -> Recorder:
         """Events at times in ns; instructions are counted as ns."""
@@ -313,7 +316,7 @@ def test_summary_of_two_ticks() -> None:
     assert summary.steps["deliver", "ack"] == (Statistics(2, 60, 60, 60), Statistics(2, 60, 60, 60))
     rows = summary_rows(summary)
     assert all(len(row) == len(COLUMNS) for row in rows)
-    text = plain_summary([summary])
+    text = plain_summary([summary], NAMES)
     assert text.startswith("INTID 27, vtimer: fired 2, acknowledged 2, ended 2\n")
     assert "→" not in text
 
@@ -324,13 +327,13 @@ def test_many_intids_are_one_table() -> None:
         recorder.feed(
             (10 * intid, ev.VgicInject(intid, 1, 0)), (10 * intid + 7, ev.Acknowledge(intid))
         )
-    lines = plain_summary(recorder.timeline.summaries()).splitlines()
+    lines = plain_summary(recorder.timeline.summaries(), NAMES).splitlines()
     assert len(lines) == 2 + 5
     assert lines[2].split() == ["40", "1", "1", "0", "-", "-", "-", "-", "-"]
 
 
 def test_no_interrupt_at_all() -> None:
-    assert plain_summary(summarize([])) == "no interrupt was raised"
+    assert plain_summary(summarize([]), NAMES) == "no interrupt was raised"
 
 
 def test_statistics() -> None:
@@ -379,7 +382,7 @@ def test_no_firing_is_counted_twice(cpus: int, quantum_ns: int, pcpus: int) -> N
     """gic-ppi leaves its timers pending while its CPUs take turns: vcpu_put takes down the lines of
     18 and of 82."""
     rows: list[Row] = []
-    timeline = Timeline(rows.append, HZ)
+    timeline = Timeline(rows.append, HZ, NAMES)
     with Machine(
         "gic-ppi", cpus=cpus, quantum_ns=quantum_ns, pcpus=pcpus, sinks=[timeline], trace_hash=False
     ) as machine:

@@ -27,15 +27,18 @@ if TYPE_CHECKING:
 def explain(arguments: argparse.Namespace) -> int:
     """Print why an interrupt is not taken. Returns 0 if there is an explanation, however the guest
     ended."""
+    from armvirt.intids import IntidNames
     from armvirt.trace.writers import LastWriters
     from armvirt.views.explain import check
 
     if arguments.intid is None:
         raise UserError("armvirt explain needs --intid N, the interrupt that does not come")
     machine = session.build_machine(arguments, sinks=[LastWriters()], trace_hash=False)
-    for intid in (arguments.intid, arguments.versus):
-        if intid is not None:
-            check(machine, intid, arguments.vcpu)  # an error is reported before the guest runs
+    names = IntidNames(machine.board.memmap)
+    for text in (arguments.intid, arguments.versus):
+        if text is not None:
+            # An error is reported before the guest runs.
+            check(machine, names.parse(text), arguments.vcpu)
     echo_console(machine, arguments)
     result = run_to(machine, arguments)
     explanation = machine.explain(arguments.intid, arguments.vcpu, arguments.versus)

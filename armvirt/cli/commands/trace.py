@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable
 
 from armvirt import __version__
+from armvirt.board.boards import BOARDS
 from armvirt.cli import printing, session
 from armvirt.cli.outputs import STANDARD_OUTPUT, open_text
 from armvirt.cli.terminal import piped_input
 from armvirt.errors import UserError
+from armvirt.intids import IntidNames
+from armvirt.settings import native
 from armvirt.trace import render
 from armvirt.trace.files import TraceFile
 from armvirt.trace.lifecycle import Summary
@@ -18,9 +21,10 @@ from armvirt.trace.timeline import Row, Timeline
 
 
 class Plain:
-    """Writes rows and tables as text."""
+    """Writes rows and tables as text; ``names`` are those of the board's INTIDs."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: IntidNames) -> None:
+        self.names = names
         self.lookup: render.Lookup | None = None
 
     def start(self) -> None:
@@ -32,14 +36,14 @@ class Plain:
     def end(self, summaries: list[Summary], left_out: int) -> None:
         if left_out:
             printing.line(f"... {left_out:,} more rows (--rows)")
-        printing.lines(["", *render.plain_summary(summaries).split("\n")])
+        printing.lines(["", *render.plain_summary(summaries, self.names).split("\n")])
 
 
 class Coloured(Plain):
     """Writes rows and tables with rich."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, names: IntidNames) -> None:
+        super().__init__(names)
         from rich.console import Console
 
         self._console = Console(highlight=False, soft_wrap=False)
@@ -56,7 +60,7 @@ class Coloured(Plain):
             printing.rich(self._console, f"... {left_out:,} more rows (--rows)", style="dim")
         if not summaries:
             printing.rich(self._console, render.NOTHING)
-        for table in render.summary_tables(summaries):
+        for table in render.summary_tables(summaries, self.names):
             printing.rich(self._console)
             printing.rich(self._console, table)
 
@@ -84,11 +88,13 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError(
             "--trace -: the timeline is on standard output; name a file, or use armvirt run --trace -"
         )
-    writer = Plain() if arguments.plain or not sys.stdout.isatty() else Coloured()
+    names = IntidNames(BOARDS[native("board", arguments.board)].memmap)
+    kind = Plain if arguments.plain or not sys.stdout.isatty() else Coloured
+    writer = kind(names)
     shower = Shower(writer.row, arguments.rows, not arguments.no_console)
     # With a CNTVOFF from the user, the virtual count at time 0 is not known here.
     timeline = Timeline(
-        shower, arguments.cntfrq, 0 if arguments.cntvoff is None else None, arguments.gic
+        shower, arguments.cntfrq, names, 0 if arguments.cntvoff is None else None, arguments.gic
     )
     trace = TraceFile(arguments.trace)
     machine = session.build_machine(arguments, sinks=[timeline, *trace.sinks], trace_hash=False)

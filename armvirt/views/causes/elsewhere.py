@@ -18,7 +18,7 @@ from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.vcpu.vcpu import Power
-from armvirt.trace.sources import TIMER_INTIDS, intid_text
+from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence
 
@@ -90,7 +90,7 @@ def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
             f"INTID {intid - offset} was enabled instead: device trees count this kind from {offset}",
         ),
         *(
-            (each, f"{intid_text(each)}, was enabled instead")
+            (each, f"{evidence.intid_names.described(each)}, was enabled instead")
             for each in TIMER_INTIDS.values()
             if evidence.timer
         ),

@@ -12,6 +12,7 @@ from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Finding, Register
 from armvirt.hyp.diagnosis.trace import first_held
+from armvirt.intids import IntidNames
 from armvirt.trace.history import CpuPast, History, Past, Times
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite, LastWriters
@@ -47,6 +48,10 @@ class Evidence(NamedTuple):
     recorder: LastWriters
 
     # The present ---------------------------------------------------------------------------------
+
+    @property
+    def intid_names(self) -> IntidNames:
+        return IntidNames(self.machine.board.memmap)
 
     @property
     def dist(self) -> Distributor:
