@@ -13,18 +13,21 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from armvirt.hw.engine.native import LIBRARY
+
 # How long an example takes depends on what else the machine does, which is no property of the code
 # under test.
 settings.register_profile("armvirt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("armvirt")
 
 ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("ARMVIRT_CI") == "1"
 FETCHED = ROOT / ".cache" / "guests"
 
 
 def skip_or_fail(reason: str) -> NoReturn:
     """Skip on a developer's machine, fail in CI."""
-    if os.environ.get("ARMVIRT_CI") == "1":
+    if IN_CI:
         pytest.fail(f"in CI this must be there: {reason}", pytrace=False)
     pytest.skip(reason)
 
@@ -35,6 +38,12 @@ def require_tool(name: str) -> str:
     if path is None:
         skip_or_fail(f"{name} is not installed")
     return path
+
+
+def require_native() -> None:
+    """The native engine, without which tests that compare the engines have nothing to compare."""
+    if not os.path.exists(LIBRARY):
+        skip_or_fail("the native engine is not built")
 
 
 def require_guest(name: str) -> Path:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
+from gnu_as import words_of
 
 from armvirt.arch import decode, insn
 from armvirt.arch.decode import Insn, Op
 from armvirt.arch.sysregs import SYSREGS
-
-AS, OBJCOPY = "aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy"
 
 #: Registers that are younger than the assembler of Debian 12.
 YOUNG = {
@@ -56,14 +51,7 @@ INSTRUCTIONS: dict[str, Insn] = {
 
 def assemble(lines: list[str], folder: Path) -> list[int]:
     """The instruction words of ``lines``, one each."""
-    if shutil.which(AS) is None:
-        (pytest.fail if os.environ.get("ARMVIRT_CI") else pytest.skip)(f"{AS} is not installed")
-    source, elf, binary = folder / "a.s", folder / "a.o", folder / "a.bin"
-    source.write_text("\n".join([".arch armv8.2-a+profile", *lines, ""]))
-    subprocess.run([AS, "-o", elf, source], check=True)
-    subprocess.run([OBJCOPY, "-O", "binary", "-j", ".text", elf, binary], check=True)
-    data = binary.read_bytes()
-    words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
+    words = words_of([".arch armv8.2-a+profile", *lines], folder)
     assert len(words) == len(lines)
     return words
 

@@ -4,13 +4,10 @@ them."""
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import campaign
-from conftest import skip_or_fail
 
 from armvirt.bundled import Guest, guests
-from armvirt.hw.engine.native import LIBRARY
 
 GUESTS = guests()
 BUNDLED = [name for name in GUESTS if not name.startswith(campaign.BENCHMARKS)]
@@ -49,9 +46,3 @@ def reference(name: str) -> campaign.Outcome:
     """The run of a bundled guest on the engine that users get, which all others are held
     against."""
     return campaign.whole(subject(name))
-
-
-def require_native() -> None:
-    """Tests that compare the engines need both."""
-    if not Path(LIBRARY).exists():
-        skip_or_fail("the native engine is not built")

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from conftest import sampled
+from conftest import require_native, sampled
 from guest_runs import (
     BENCHMARKS,
     BUNDLED,
@@ -15,7 +15,6 @@ from guest_runs import (
     campaign,
     guest,
     reference,
-    require_native,
     subject,
 )
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import sampled
-from guest_runs import BUNDLED, ELSEWHERE, HEAVY, campaign, reference, require_native, subject
+from conftest import require_native, sampled
+from guest_runs import BUNDLED, ELSEWHERE, HEAVY, campaign, reference, subject
 
 from armvirt.machine import Machine
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from conftest import sampled
-from guest_runs import BUNDLED, ELSEWHERE, GUESTS, require_native
+from conftest import require_native, sampled
+from guest_runs import BUNDLED, ELSEWHERE, GUESTS
 
 from armvirt.bundled import Guest, Setup
 from armvirt.machine import Machine

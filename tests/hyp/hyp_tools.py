@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import pytest
 from asm import EQ, NE, XZR, Asm
-from engine.conftest import make_factory
+from conftest import require_native
 
 from armvirt.arch.encoding import sysreg
+from armvirt.errors import KvmError
 from armvirt.hyp.kvm import (
     Exit,
     HostMemory,
@@ -31,8 +32,8 @@ from armvirt.hyp.kvm import (
 )
 
 __all__ = ["DATA", "DEVICE", "EQ", "GICD", "GICR", "KINDS", "NE", "NOWHERE", "OTHER", "RAM", "RAM_SIZE", "STACK", "XZR",
-           "Asm", "Rig", "assembled", "both_engines", "cpu_off", "faulting", "native_first", "power_off", "program",
-           "run", "two_vcpus", "wake_by_timer"]  # fmt: skip
+           "Asm", "Rig", "assembled", "both_engines", "cpu_off", "errno_of", "faulting", "native_first", "power_off",
+           "program", "run", "two_vcpus", "wake_by_timer"]  # fmt: skip
 
 RAM, RAM_SIZE = 0x4000_0000, 4 << 20
 OTHER = RAM + 0x1000
@@ -53,6 +54,13 @@ native_first = pytest.mark.parametrize(
 
 
 Write = Callable[[Asm], None]
+
+
+def errno_of(call: Callable[..., object], *arguments: object) -> str:
+    """The errno that a call of the API ends with."""
+    with pytest.raises(KvmError) as caught:
+        call(*arguments)
+    return caught.value.errno
 
 
 def power_off(a: Asm) -> None:
@@ -97,8 +105,8 @@ class Rig:
         quantum_ns: int = 100_000,
         vhe: bool = False,
     ) -> None:
-        if kind != "auto":
-            make_factory(kind)  # skips where there is no native engine
+        if kind == "native":
+            require_native()
         self.kvm = Kvm(
             engine=kind, frequency_hz=frequency_hz, pcpus=pcpus, quantum_ns=quantum_ns, vhe=vhe
         )

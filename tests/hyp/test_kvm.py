@@ -14,12 +14,13 @@ from hyp_tools import (
     Asm,
     Rig,
     both_engines,
+    errno_of,
     power_off,
     program,
 )
 
 from armvirt.arch.encoding import sysreg
-from armvirt.errors import ArmvirtError, KvmError
+from armvirt.errors import KvmError
 from armvirt.hyp import kvm as api
 from armvirt.hyp.kvm import (
     HostMemory,
@@ -38,13 +39,6 @@ from armvirt.hyp.kvm import (
 
 CORE, SYSTEM = 0x6030_0000_0010_0000, 0x6030_0000_0013_0000
 X0, PC, PSTATE = CORE, CORE | 0x40, CORE | 0x42
-
-
-def errno_of(call: object, *arguments: object) -> str:
-    with pytest.raises(KvmError) as caught:
-        call(*arguments)  # type: ignore[operator]
-    assert isinstance(caught.value, ArmvirtError) and caught.value.exit_status == 70
-    return caught.value.errno
 
 
 @pytest.fixture

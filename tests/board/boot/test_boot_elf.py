@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from board_tools import require_tool
+from conftest import require_tool
 from elf_builder import ET_DYN, PT_DYNAMIC, RAM, TEXT, Load, elf
 
 from armvirt.board.boot import Loaded, load

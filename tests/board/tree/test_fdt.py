@@ -4,7 +4,7 @@ import struct
 import subprocess
 
 import pytest
-from board_tools import require_tool
+from conftest import require_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

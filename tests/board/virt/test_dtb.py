@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from board_tools import require_tool
+from conftest import require_tool
 
 from armvirt.board.config import BoardConfig, Region
 from armvirt.board.tree import fdt, user_tree

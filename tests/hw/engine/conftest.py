@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from conftest import require_native
 
 from armvirt.hw.engine import EngineFactory
-from armvirt.hw.engine.native import LIBRARY
 from engine.bench import Bench
 
 KINDS = ("native", "portable")
@@ -16,10 +15,8 @@ KINDS = ("native", "portable")
 
 def make_factory(kind: str) -> EngineFactory:
     """Without a compiled native engine the test is skipped; in CI (ARMVIRT_CI=1) it fails."""
-    if kind == "native" and not os.path.exists(LIBRARY):
-        (pytest.fail if os.environ.get("ARMVIRT_CI") == "1" else pytest.skip)(
-            "the native engine is not built"
-        )
+    if kind == "native":
+        require_native()
     return EngineFactory(kind)
 
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pytest
 from hyp_tools import DATA, DEVICE, GICD, GICR, RAM, RAM_SIZE, Asm
 
 from armvirt.arch.gic import ICC_REGISTERS
-from armvirt.errors import KvmError
 from armvirt.hyp.kvm import HostMemory, Kvm, MmioExit, Start, VgicAddress, VgicCtrl, VgicGroup, Vm
 
 SPURIOUS = 1023
@@ -31,13 +29,6 @@ ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = (
     0x300,
     0x380,
 )
-
-
-def errno_of(call: Callable[[], object]) -> str:
-    """The errno that a call of the API ends with."""
-    with pytest.raises(KvmError) as caught:
-        call()
-    return caught.value.errno
 
 
 def make_vm(vcpus: Sequence[int] = (0,), **host: int) -> Vm:

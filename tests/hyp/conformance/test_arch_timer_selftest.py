@@ -4,8 +4,8 @@ hosts."""
 from __future__ import annotations
 
 import pytest
-from gic_vm import errno_of, make_gic, make_vm, run_vcpu
-from hyp_tools import DEVICE, RAM, Asm
+from gic_vm import make_gic, make_vm, run_vcpu
+from hyp_tools import DEVICE, RAM, Asm, errno_of
 from timer_vm import HOSTS, TIMERS, WAITS, TimerGuest, ticks_of_us
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK

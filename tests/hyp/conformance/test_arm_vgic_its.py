@@ -4,8 +4,8 @@ in it."""
 from __future__ import annotations
 
 import pytest
-from gic_vm import IPA_END, NR_IRQS, SPURIOUS, Puppet, errno_of, make_gic, make_vm
-from hyp_tools import GICD, GICR, RAM
+from gic_vm import IPA_END, NR_IRQS, SPURIOUS, Puppet, make_gic, make_vm
+from hyp_tools import GICD, GICR, RAM, errno_of
 
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import VgicAddress, VgicCtrl, VgicGroup

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from gic_vm import IPA_END, NR_IRQS, SPURIOUS, Puppet, errno_of, make_vm, run_vcpu
+from gic_vm import IPA_END, NR_IRQS, SPURIOUS, Puppet, make_vm, run_vcpu
+from hyp_tools import errno_of
 
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import SystemEventExit, VgicAddress, VgicCtrl, VgicDevice, VgicGroup, Vm

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from gic_vm import RAM, errno_of, make_gic, make_vm, run_vcpu
+from gic_vm import RAM, make_gic, make_vm, run_vcpu
+from hyp_tools import errno_of
 
 from armvirt.arch.encoding import sysreg
 from armvirt.hyp.kvm import MpState, Vcpu, Vm

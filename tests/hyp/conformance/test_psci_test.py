@@ -4,7 +4,8 @@ code)."""
 from __future__ import annotations
 
 import pytest
-from gic_vm import RAM, Asm, errno_of, make_gic, make_vm
+from gic_vm import RAM, Asm, make_gic, make_vm
+from hyp_tools import errno_of
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.psci import PsciFunction as F

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from gic_vm import IPA_END, errno_of, make_vm, run_vcpu
+from gic_vm import IPA_END, make_vm, run_vcpu
+from hyp_tools import errno_of
 
 from armvirt.arch.gic import CTLR_PRIBITS_SHIFT, ICC_REGISTERS, ICH_REGISTERS
 from armvirt.hyp.kvm import SystemEventExit, VgicAddress, VgicCtrl, VgicDevice, VgicGroup, Vm

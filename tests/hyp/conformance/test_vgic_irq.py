@@ -19,10 +19,10 @@ from gic_vm import (
     NR_IRQS,
     SPURIOUS,
     Puppet,
-    errno_of,
     make_gic,
     make_vm,
 )
+from hyp_tools import errno_of
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.hyp.kvm import GsiRoute, VgicDevice, VgicGroup, irq_line_word

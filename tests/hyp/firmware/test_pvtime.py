@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-from hyp_tools import DATA, RAM, Asm, Rig, both_engines, power_off
+from hyp_tools import DATA, RAM, Asm, Rig, both_engines, errno_of, power_off
 
 from armvirt.arch.psci import SmcccFunction
-from armvirt.errors import KvmError
 from armvirt.hyp.firmware.ptp import WALL_CLOCK_START
 from armvirt.hyp.kvm import PVTIME_IPA, Kvm, Start, VcpuGroup
 
@@ -14,12 +12,6 @@ GROUP = VcpuGroup.PVTIME_CTRL
 PLACE = DATA + 0x1000
 OTHER = RAM + 0x8000
 NONE = (1 << 64) - 1
-
-
-def errno_of(call: object, *arguments: object) -> str:
-    with pytest.raises(KvmError) as caught:
-        call(*arguments)  # type: ignore[operator]
-    return caught.value.errno
 
 
 def calling(*calls: tuple[int, int]) -> Asm:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from fake_vm import FakeVm
 
 from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import PsciFunction as P
@@ -14,37 +15,6 @@ from armvirt.hyp.firmware.service_bitmaps import VENDOR_PTP, Bitmap
 from armvirt.hyp.firmware.smccc import Smccc
 
 NOT_SUPPORTED = (MASK64, 0, 0, 0)
-
-
-class FakeVm:
-    """Two vCPUs; the second is off."""
-
-    def __init__(self) -> None:
-        self.started: list[tuple[int, int, int]] = []
-
-    def vcpu_ids(self) -> tuple[int, ...]:
-        return 0, 1
-
-    def mpidr(self, vcpu_id: int) -> int:
-        return 1 << 31 | vcpu_id
-
-    def is_on(self, vcpu_id: int) -> bool:
-        return vcpu_id == 0
-
-    def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        self.started.append((vcpu_id, entry, context_id))
-
-    def cpu_off(self, vcpu_id: int) -> None:
-        pass
-
-    def cpu_suspend(self, vcpu_id: int) -> None:
-        pass
-
-    def system_event(self, kind: str, flags: int) -> None:
-        pass
-
-    def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        pass
 
 
 @pytest.fixture
@@ -89,9 +59,10 @@ def test_a_32_bit_call_has_32_bit_arguments() -> None:
     smccc = Smccc(vm, 0)
     high = 0xAAAA_AAAA << 32
     assert smccc.call(0, P.CPU_ON, (high | 1, high | 0x1000, high | 7)) == (0, 0, 0, 0)
+    vm.on[1] = False
     assert smccc.call(0, P.CPU_ON_64, (1, high | 0x1000, high | 7, 99)) == (0, 0, 0, 0)
     assert smccc.call(0, P.CPU_ON_64, (high | 1, 0x1000, 7)) == (-2 & MASK64, 0, 0, 0)
-    assert vm.started == [(1, 0x1000, 7), (1, high | 0x1000, high | 7)]
+    assert vm.log == [("on", 1, 0x1000, 7), ("on", 1, high | 0x1000, high | 7)]
 
 
 def test_calls_that_do_not_return(smccc: Smccc) -> None:

@@ -6,12 +6,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hyp_tools import DATA, DEVICE, NE, RAM, RAM_SIZE, Asm, Rig, both_engines, power_off, program
+from hyp_tools import (
+    DATA,
+    DEVICE,
+    NE,
+    RAM,
+    RAM_SIZE,
+    Asm,
+    Rig,
+    both_engines,
+    errno_of,
+    power_off,
+    program,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armvirt.arch.translation import S2AP_WRITE
-from armvirt.errors import KvmError
 from armvirt.hyp.kvm import (
     MEM_LOG_DIRTY_PAGES,
     MEM_READONLY,
@@ -29,12 +40,6 @@ from armvirt.hyp.memory.dirty_log import DirtyBitmap, bitmap_size, pages_of
 PAGE, PAGES = 4096, 130
 SLOT, BASE = 1, 0x5000_0000
 MANUAL, INITIALLY = ManualProtect.ENABLE, ManualProtect.ENABLE | ManualProtect.INITIALLY_SET
-
-
-def errno_of(call: Callable[[], object]) -> str:
-    with pytest.raises(KvmError) as caught:
-        call()
-    return caught.value.errno
 
 
 def dirty(vm: Vm, slot: int = SLOT) -> set[int]:

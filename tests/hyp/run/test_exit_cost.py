@@ -7,17 +7,15 @@ trace hash.
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 
-from conftest import skip_or_fail
+from conftest import require_native
 
 from armvirt.board.devices.pl011 import Pl011
-from armvirt.hw.engine.native import LIBRARY
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
 from armvirt.hyp.run.loop import RunLoop
@@ -84,8 +82,7 @@ def profile(function: Callable[[CodeType, str], None]) -> Iterator[None]:
 
 
 def run(guest: str, function: Callable[[CodeType, str], None]) -> None:
-    if not os.path.exists(LIBRARY):
-        skip_or_fail("the native engine is not built")
+    require_native()
     with Machine(guest, engine="native", trace_hash=False) as machine:
         machine.host._look_at = math.inf  # a look at the host's clock belongs to no exit
         with profile(function):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hyp_tools import DATA, DEVICE, RAM, XZR, Asm, Rig, both_engines, power_off, program
+from hyp_tools import DATA, DEVICE, RAM, XZR, Asm, Rig, both_engines, errno_of, power_off, program
 
-from armvirt.errors import KvmError
 from armvirt.events import Event, ExceptionEntry, Stamp
 from armvirt.hyp.kvm import (
     IRQ_TYPE_CPU,
@@ -30,12 +29,6 @@ from armvirt.hyp.kvm import (
 PC = 0x6030_0000_0010_0040
 LDP = 0xA940_1023  # ldp x3, x4, [x1]
 IRQ_LINE = irq_line_word(IRQ_TYPE_CPU, 0)
-
-
-def errno_of(call: Callable[[], object]) -> str:
-    with pytest.raises(KvmError) as caught:
-        call()
-    return caught.value.errno
 
 
 def alone(write: Callable[[Asm], None] | Asm, kind: str = "auto", **options: int) -> Rig:

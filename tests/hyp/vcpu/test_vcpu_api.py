@@ -16,12 +16,12 @@ from hyp_tools import (
     Asm,
     Rig,
     both_engines,
+    errno_of,
     power_off,
     program,
 )
 
 from armvirt.arch.encoding import sysreg
-from armvirt.errors import KvmError
 from armvirt.hyp.kvm import (
     IRQ_TYPE_CPU,
     IRQ_TYPE_SPI,
@@ -52,12 +52,6 @@ from armvirt.hyp.kvm import (
 CORE = 0x6030_0000_0010_0000
 PC, X0 = CORE | 0x40, CORE
 VBAR_EL1 = sysreg(3, 0, 12, 0, 0)
-
-
-def errno_of(call: Callable[[], object]) -> str:
-    with pytest.raises(KvmError) as caught:
-        call()
-    return caught.value.errno
 
 
 @pytest.fixture

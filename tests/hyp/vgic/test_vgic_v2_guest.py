@@ -6,10 +6,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-import pytest
-from hyp_tools import DATA, GICD, NE, Asm, Rig, both_engines, power_off, program
+from hyp_tools import DATA, GICD, NE, Asm, Rig, both_engines, errno_of, power_off, program
 
-from armvirt.hyp.kvm import KvmError, VgicAddress, VgicGroup
+from armvirt.hyp.kvm import VgicAddress, VgicGroup
 
 GICC = 0x0801_0000
 SGI_TO_SELF = 2 << 24
@@ -137,30 +136,24 @@ def test_state_between_acknowledge_and_end() -> None:
 # The KVM API ------------------------------------------------------------------------------------
 
 
-def errno(call: Callable[[], object]) -> str:
-    with pytest.raises(KvmError) as caught:
-        call()
-    return caught.value.errno
-
-
 def test_a_gicv2_has_eight_vcpus_at_most() -> None:
     vm = V2Rig(vcpus=8, gic=True).vm
-    assert errno(lambda: vm.create_vcpu(8)) == "EINVAL"
+    assert errno_of(lambda: vm.create_vcpu(8)) == "EINVAL"
     assert [vcpu.id for vcpu in vm.vcpus] == list(range(8)), "the one that failed is not there"
     vm.first_run()
-    assert errno(lambda: vm.create_vcpu(7)) == "EINVAL", (
+    assert errno_of(lambda: vm.create_vcpu(7)) == "EINVAL", (
         "eight, initialised, taken: the first of these is said"
     )
 
 
 def test_a_gicv2_does_not_fit_more_vcpus() -> None:
     vm = Rig(vcpus=9).vm
-    assert errno(lambda: vm.create_device("arm-vgic-v2")) == "E2BIG"
+    assert errno_of(lambda: vm.create_device("arm-vgic-v2")) == "E2BIG"
     vm.create_device("arm-vgic-v3")
 
 
 def test_no_vcpu_comes_after_initialisation() -> None:
     vm = V2Rig(gic=True).vm
     vm.irq_line(40, True)
-    assert errno(lambda: vm.create_vcpu(1)) == "EBUSY"
+    assert errno_of(lambda: vm.create_vcpu(1)) == "EBUSY"
     assert [vcpu.id for vcpu in vm.vcpus] == [0]

@@ -3,24 +3,16 @@ vgic_irq)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from hyp_tools import errno_of
 from vgic_rig import QuietVm, Rig
 
 from armvirt.arch.gic import ICC_REGISTERS
-from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, RegionAttribute, VgicDevice
 
 UNDEFINED = (1 << 64) - 1
-
-
-def errno(call: Callable[[], object]) -> str:
-    with pytest.raises(KvmError) as caught:
-        call()
-    return caught.value.errno
 
 
 def device(vcpus: int = 4, ipa_bits: int = 40) -> VgicDevice:
@@ -44,9 +36,11 @@ def set_addr(dev: VgicDevice, kind: int, value: int) -> None:
 @pytest.mark.parametrize("group", [-1, Group.CPU_REGS, Group.ITS_REGS, 9])
 def test_groups_that_a_gicv3_does_not_have(group: int) -> None:
     dev = device()
-    assert errno(lambda: dev.has_attr(group, 0)) == "ENXIO"
+    assert errno_of(lambda: dev.has_attr(group, 0)) == "ENXIO"
     assert (
-        errno(lambda: dev.get_attr(group, 0)) == errno(lambda: dev.set_attr(group, 0, 0)) == "ENXIO"
+        errno_of(lambda: dev.get_attr(group, 0))
+        == errno_of(lambda: dev.set_attr(group, 0, 0))
+        == "ENXIO"
     )
 
 
@@ -67,7 +61,7 @@ def test_groups_that_a_gicv3_does_not_have(group: int) -> None:
     ],
 )
 def test_attributes_that_do_not_exist(group: int, attr: int) -> None:
-    assert errno(lambda: device().has_attr(group, attr)) == "ENXIO"
+    assert errno_of(lambda: device().has_attr(group, attr)) == "ENXIO"
 
 
 @pytest.mark.parametrize(
@@ -88,8 +82,8 @@ def test_attributes_that_exist(group: int, attr: int) -> None:
 
 def test_no_address_for_a_value() -> None:
     dev = device()
-    assert errno(lambda: dev.set_attr(Group.ADDR, AddrType.V3_DIST, None)) == "EFAULT"
-    assert errno(lambda: dev.get_attr(Group.NR_IRQS, 0, None)) == "EFAULT"
+    assert errno_of(lambda: dev.set_attr(Group.ADDR, AddrType.V3_DIST, None)) == "EFAULT"
+    assert errno_of(lambda: dev.get_attr(Group.NR_IRQS, 0, None)) == "EFAULT"
 
 
 # Addresses --------------------------------------------------------------------------------------
@@ -99,37 +93,37 @@ def test_no_address_for_a_value() -> None:
 def test_addresses_are_checked(kind: int) -> None:
     dev = device()
     assert dev.get_attr(Group.ADDR, kind) == UNDEFINED
-    assert errno(lambda: set_addr(dev, kind, 0x1000)) == "EINVAL"
-    assert errno(lambda: set_addr(dev, kind, 1 << 40)) == "E2BIG"
+    assert errno_of(lambda: set_addr(dev, kind, 0x1000)) == "EINVAL"
+    assert errno_of(lambda: set_addr(dev, kind, 1 << 40)) == "E2BIG"
     set_addr(dev, kind, 0x1_0000)
     assert dev.get_attr(Group.ADDR, kind) == 0x1_0000
-    assert errno(lambda: set_addr(dev, kind, 0x100_0000)) == "EEXIST"
+    assert errno_of(lambda: set_addr(dev, kind, 0x100_0000)) == "EEXIST"
 
 
 def test_redistributors_must_end_inside_the_ipa_space() -> None:
-    assert errno(lambda: set_addr(device(), AddrType.V3_REDIST, (1 << 40) - 0x2_0000)) == "E2BIG"
+    assert errno_of(lambda: set_addr(device(), AddrType.V3_REDIST, (1 << 40) - 0x2_0000)) == "E2BIG"
     straddling = region(2, (1 << 40) - 0x2_0000, 0)
-    assert errno(lambda: set_addr(device(), AddrType.V3_REDIST_REGION, straddling)) == "E2BIG"
+    assert errno_of(lambda: set_addr(device(), AddrType.V3_REDIST_REGION, straddling)) == "E2BIG"
 
 
 @pytest.mark.parametrize("kind", [AddrType.V2_DIST, AddrType.V2_CPU])
 def test_gicv2_frames_are_another_devices(kind: int) -> None:
     """kvm_vgic_addr finds ENODEV, of which vgic_set_common_attr and vgic_get_common_attr make
     ENXIO."""
-    assert errno(lambda: set_addr(device(), kind, 0x1_0000)) == "ENXIO"
-    assert errno(lambda: device().get_attr(Group.ADDR, kind)) == "ENXIO"
+    assert errno_of(lambda: set_addr(device(), kind, 0x1_0000)) == "ENXIO"
+    assert errno_of(lambda: device().get_attr(Group.ADDR, kind)) == "ENXIO"
 
 
 def test_single_base_and_regions_do_not_mix() -> None:
     dev = device()
     set_addr(dev, AddrType.V3_REDIST, 0x10_0000)
     assert (
-        errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x100_0000, 0)))
+        errno_of(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x100_0000, 0)))
         == "EINVAL"
     )
     dev = device()
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
-    assert errno(lambda: set_addr(dev, AddrType.V3_REDIST, 0x100_0000)) == "EINVAL"
+    assert errno_of(lambda: set_addr(dev, AddrType.V3_REDIST, 0x100_0000)) == "EINVAL"
 
 
 @pytest.mark.parametrize(
@@ -146,18 +140,19 @@ def test_single_base_and_regions_do_not_mix() -> None:
 def test_regions_are_checked(value: int, expected: str) -> None:
     dev = device()
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
-    assert errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, value)) == expected
+    assert errno_of(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, value)) == expected
     assert len(dev.vgic.dist.placement.regions) == 1
 
 
 def test_regions_start_at_index_0_and_can_be_read_back() -> None:
     dev = device()
     assert (
-        errno(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 1))) == "EINVAL"
+        errno_of(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 1)))
+        == "EINVAL"
     )
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
     assert dev.get_attr(Group.ADDR, AddrType.V3_REDIST_REGION, 0) == region(2, 0x10_0000, 0)
-    assert errno(lambda: dev.get_attr(Group.ADDR, AddrType.V3_REDIST_REGION, 1)) == "ENOENT"
+    assert errno_of(lambda: dev.get_attr(Group.ADDR, AddrType.V3_REDIST_REGION, 1)) == "ENOENT"
 
 
 def typer(dev: VgicDevice, vcpu: int) -> int:
@@ -181,12 +176,12 @@ def test_last_redistributors() -> None:
 def test_what_the_first_run_needs() -> None:
     dev = device()
     vgic = dev.vgic
-    assert errno(vgic.map_resources) == "ENXIO"
+    assert errno_of(vgic.map_resources) == "ENXIO"
     set_addr(dev, AddrType.V3_DIST, 0)
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
-    assert errno(vgic.map_resources) == "ENXIO", "two vCPUs have no redistributor"
+    assert errno_of(vgic.map_resources) == "ENXIO", "two vCPUs have no redistributor"
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x20_0000, 1))
-    assert errno(vgic.map_resources) == "EBUSY"
+    assert errno_of(vgic.map_resources) == "EBUSY"
     dev.set_attr(Group.CTRL, Ctrl.INIT, None)
     vgic.map_resources()
     assert vgic.dist.ready and [frame.base for frame in vgic.mmio_frames()] == [
@@ -201,38 +196,38 @@ def test_overlaps_are_found_at_the_first_run() -> None:
     set_addr(dev, AddrType.V3_REDIST, 0x10_0000)
     set_addr(dev, AddrType.V3_DIST, 0x10_0000)
     dev.set_attr(Group.CTRL, Ctrl.INIT)
-    assert errno(dev.vgic.map_resources) == "EINVAL"
+    assert errno_of(dev.vgic.map_resources) == "EINVAL"
     dev = device()
     set_addr(dev, AddrType.V3_DIST, 0x10_0000)
-    assert errno(lambda: set_addr(dev, AddrType.V3_REDIST, 0x10_0000)) == "EINVAL"
+    assert errno_of(lambda: set_addr(dev, AddrType.V3_REDIST, 0x10_0000)) == "EINVAL"
 
 
 @pytest.mark.parametrize("value", [0, 32, 63, 65, 1025, 1056, -1])
 def test_impossible_numbers_of_interrupts(value: int) -> None:
-    assert errno(lambda: device().set_attr(Group.NR_IRQS, 0, value)) == "EINVAL"
+    assert errno_of(lambda: device().set_attr(Group.NR_IRQS, 0, value)) == "EINVAL"
 
 
 def test_the_number_of_interrupts_is_set_once() -> None:
     dev = device()
     dev.set_attr(Group.NR_IRQS, 0, 288)
     assert dev.get_attr(Group.NR_IRQS, 0) == 288
-    assert errno(lambda: dev.set_attr(Group.NR_IRQS, 0, 288)) == "EBUSY"
+    assert errno_of(lambda: dev.set_attr(Group.NR_IRQS, 0, 288)) == "EBUSY"
     dev = device()
     dev.set_attr(Group.CTRL, Ctrl.INIT)
     assert dev.get_attr(Group.NR_IRQS, 0) == 256
-    assert errno(lambda: dev.set_attr(Group.NR_IRQS, 0, 64)) == "EBUSY"
+    assert errno_of(lambda: dev.set_attr(Group.NR_IRQS, 0, 64)) == "EBUSY"
 
 
 def test_init() -> None:
-    assert errno(lambda: device(vcpus=0).set_attr(Group.CTRL, Ctrl.INIT)) == "EBUSY"
+    assert errno_of(lambda: device(vcpus=0).set_attr(Group.CTRL, Ctrl.INIT)) == "EBUSY"
     dev = device()
-    assert errno(lambda: dev.set_attr(Group.CTRL, Ctrl.SAVE_PENDING_TABLES)) == "EBUSY"
+    assert errno_of(lambda: dev.set_attr(Group.CTRL, Ctrl.SAVE_PENDING_TABLES)) == "EBUSY"
     dev.set_attr(Group.CTRL, Ctrl.INIT)
     dev.set_attr(Group.CTRL, Ctrl.INIT)
     dev.set_attr(Group.CTRL, Ctrl.SAVE_PENDING_TABLES)
-    assert errno(lambda: dev.get_attr(Group.CTRL, Ctrl.INIT)) == "ENXIO"
-    assert errno(lambda: dev.vgic.add_vcpu(9, 9)) == "EBUSY"
-    assert errno(lambda: dev.vgic.add_vcpu(0, 0)) == "EEXIST"
+    assert errno_of(lambda: dev.get_attr(Group.CTRL, Ctrl.INIT)) == "ENXIO"
+    assert errno_of(lambda: dev.vgic.add_vcpu(9, 9)) == "EBUSY"
+    assert errno_of(lambda: dev.vgic.add_vcpu(0, 0)) == "EEXIST"
 
 
 # Registers --------------------------------------------------------------------------------------
@@ -245,18 +240,18 @@ def test_register_groups_need_an_existing_vcpu_and_init(group: int) -> None:
     dev = device()
     attr = ICC_REGISTERS["ICC_PMR_EL1"] if group == Group.CPU_SYSREGS else 0
     if group != Group.DIST_REGS:
-        assert errno(lambda: dev.get_attr(group, 9 << 32 | attr)) == "EINVAL"
+        assert errno_of(lambda: dev.get_attr(group, 9 << 32 | attr)) == "EINVAL"
     if group in (Group.REDIST_REGS, Group.CPU_SYSREGS):
-        assert errno(lambda: dev.has_attr(group, 9 << 32 | attr)) == "EINVAL"
-    assert errno(lambda: device(vcpus=0).get_attr(group, attr)) == "EINVAL"
-    assert errno(lambda: dev.get_attr(group, attr)) == "EBUSY"
-    assert errno(lambda: dev.set_attr(group, attr, 0)) == "EBUSY"
+        assert errno_of(lambda: dev.has_attr(group, 9 << 32 | attr)) == "EINVAL"
+    assert errno_of(lambda: device(vcpus=0).get_attr(group, attr)) == "EINVAL"
+    assert errno_of(lambda: dev.get_attr(group, attr)) == "EBUSY"
+    assert errno_of(lambda: dev.set_attr(group, attr, 0)) == "EBUSY"
 
 
 def test_register_offsets_are_words() -> None:
     dev = Rig().device
-    assert errno(lambda: dev.get_attr(Group.DIST_REGS, 2)) == "EINVAL"
-    assert errno(lambda: dev.get_attr(Group.REDIST_REGS, 0x2_0000)) == "ENXIO"
+    assert errno_of(lambda: dev.get_attr(Group.DIST_REGS, 2)) == "EINVAL"
+    assert errno_of(lambda: dev.get_attr(Group.REDIST_REGS, 0x2_0000)) == "ENXIO"
     assert dev.get_attr(Group.DIST_REGS, 0x3000) == 0
 
 
@@ -287,8 +282,8 @@ def test_level_info() -> None:
     dev = Rig().device
     dev.set_attr(Group.LEVEL_INFO, 0, 1 << 27)
     assert dev.get_attr(Group.LEVEL_INFO, 0) == 1 << 27
-    assert errno(lambda: dev.get_attr(Group.LEVEL_INFO, 33)) == "EINVAL"
-    assert errno(lambda: dev.get_attr(Group.LEVEL_INFO, 1 << 10)) == "EINVAL"
+    assert errno_of(lambda: dev.get_attr(Group.LEVEL_INFO, 33)) == "EINVAL"
+    assert errno_of(lambda: dev.get_attr(Group.LEVEL_INFO, 1 << 10)) == "EINVAL"
 
 
 def test_restored_active_interrupts_end_in_reverse_order() -> None:
@@ -344,7 +339,7 @@ def test_cpu_registers_wherever_they_are(loaded: bool) -> None:
 def test_cpu_registers_that_do_not_fit(name: str, value: int) -> None:
     dev = Rig().device
     assert (
-        errno(lambda: dev.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS[f"ICC_{name}_EL1"], value))
+        errno_of(lambda: dev.set_attr(Group.CPU_SYSREGS, ICC_REGISTERS[f"ICC_{name}_EL1"], value))
         == "EINVAL"
     )
 
@@ -363,7 +358,7 @@ def test_fields_of_intids_that_are_not_implemented() -> None:
     dev = Rig(nr_irqs=96).device
     dev.has_attr(Group.DIST_REGS, 0x108)
     for offset in (0x10C, 0x400 + 96, 0x6000 + 8 * 96):
-        assert errno(lambda offset=offset: dev.has_attr(Group.DIST_REGS, offset)) == "ENXIO"  # type: ignore[misc]
+        assert errno_of(lambda offset=offset: dev.has_attr(Group.DIST_REGS, offset)) == "ENXIO"  # type: ignore[misc]
         assert dev.get_attr(Group.DIST_REGS, offset) == 0
 
 
@@ -398,7 +393,8 @@ def test_cbpr_hides_bpr1() -> None:
     dev.set_attr(Group.CPU_SYSREGS, ctlr, dev.get_attr(Group.CPU_SYSREGS, ctlr) | 1)
     dev.set_attr(Group.CPU_SYSREGS, bpr1, 3)
     assert dev.get_attr(Group.CPU_SYSREGS, bpr1) == 7
-    assert errno(lambda: dev.get_attr(Group.CPU_SYSREGS, 0)) == "ENXIO"
+    assert errno_of(lambda: dev.get_attr(Group.CPU_SYSREGS, 0)) == "ENXIO"
     assert (
-        errno(lambda: dev.get_attr(Group.CPU_SYSREGS, ICC_REGISTERS["ICC_AP1R2_EL1"])) == "EINVAL"
+        errno_of(lambda: dev.get_attr(Group.CPU_SYSREGS, ICC_REGISTERS["ICC_AP1R2_EL1"]))
+        == "EINVAL"
     )
