@@ -78,7 +78,7 @@ timer-reference: $(STAMP)
 
 # Sixty and more storms under --timeout, SIGINT and SIGTERM, on both engines: about ten minutes.
 limits: $(STAMP)
-	PYTHONPATH=tools:tests/board $(BIN)/python tests/storms/limits.py $(LIMITS_ARGS)
+	PYTHONPATH=tools:tests:tests/board $(BIN)/python tests/storms/limits.py $(LIMITS_ARGS)
 
 fuzz: $(STAMP)
 	$(BIN)/python tools/fuzz.py $(CAMPAIGN_ARGS)

@@ -4,12 +4,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from command import ARMVIRT, armvirt, interruptible
 
 from armvirt.bundled import FOLDER
 from armvirt.errors import ImageError
@@ -112,34 +112,22 @@ def test_texts(tmp_path: Path) -> None:
 def test_waiting_for_a_writer_ends_with_ctrl_c_and_with_the_limit(
     tmp_path: Path, words: list[str]
 ) -> None:
-    command = [sys.executable, "-m", "armvirt", *words, str(fifo(tmp_path))]
+    words = [*words, str(fifo(tmp_path))]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+        [*ARMVIRT, *words], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=interruptible,
     )  # fmt: skip
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (130, "armvirt: interrupted\n")
-    done = subprocess.run(
-        [*command, "--timeout", "0.5s"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    done = armvirt(*words, "--timeout", "0.5s", timeout=20)
     assert (done.returncode, len(done.stderr.splitlines())) == (4, 1), done.stderr
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_a_guest_comes_through_standard_input(name: str) -> None:
     with subprocess.Popen(["cat", str(HELLO)], stdout=subprocess.PIPE) as cat:
-        done = subprocess.run(
-            [sys.executable, "-m", "armvirt", "run", name],
-            stdin=cat.stdout,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = armvirt("run", name, stdin=cat.stdout)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("VERDICT: PASS")

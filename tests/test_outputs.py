@@ -5,22 +5,15 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from command import ARMVIRT, armvirt
 
 from armvirt import outputs
 from armvirt.bundled import FOLDER
 from armvirt.errors import UserError
-
-ARMVIRT = [sys.executable, "-m", "armvirt"]
-
-
-def armvirt(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
-    options: dict[str, object] = {"stdin": subprocess.DEVNULL, "timeout": 60, **more}
-    return subprocess.run([*ARMVIRT, *words], capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:

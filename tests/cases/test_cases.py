@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import build_firmware
 import campaign
 import pytest
 from case_builder import CASES, HERE, build, elf_of
+from command import armvirt
 from conftest import require_tool, sampled
 
 from armvirt.machine import Machine
@@ -136,10 +135,7 @@ def test_a_parked_timer(name: str, when: str, gic: str, cpus: int, engine: str) 
 def command(*words: str) -> tuple[int, str, str, float]:
     """(status, output, errors, seconds) of armvirt."""
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "armvirt", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    done = armvirt(*words)
     return done.returncode, done.stdout, done.stderr, time.monotonic() - started
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import Done
+from command import armvirt as run
 from elf_builder import TEXT, Load, elf
 
 from armvirt.bundled import FOLDER
@@ -20,18 +19,10 @@ NOT_UTF8 = os.fsdecode(b"\xff\xfe")
 FORGED = "a\nVERDICT: PASS\x1b[2J"
 
 
-def armvirt(*words: str, limit: tuple[int, int] | None = None) -> subprocess.CompletedProcess[str]:
-    before: Callable[[], None] | None = None
-    if limit is not None:
-        what, value = limit
-
-        def before() -> None:
-            resource.setrlimit(what, (value, value))
-
-    return subprocess.run(
-        [sys.executable, "-m", "armvirt", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        errors="surrogateescape", timeout=60, preexec_fn=before,
-    )  # fmt: skip
+def armvirt(*words: str, limit: tuple[int, int] | None = None) -> Done:
+    """With one resource limit of the host (RLIMIT_*, value)."""
+    before = None if limit is None else lambda: resource.setrlimit(limit[0], (limit[1], limit[1]))
+    return run(*words, errors="surrogateescape", preexec_fn=before)
 
 
 @pytest.mark.parametrize(

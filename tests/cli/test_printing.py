@@ -5,16 +5,15 @@ from __future__ import annotations
 import ast
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import ARMVIRT
 
 import armvirt
 
 ROOT = Path(armvirt.__file__).parent
-ARMVIRT = [sys.executable, "-m", "armvirt"]
 COMMANDS = [
     ["--help"],
     ["--version"],

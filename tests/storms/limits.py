@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from command import ARMVIRT, interruptible
 from storm_guests import STORMS
 
 ENGINES = ("native", "portable")
@@ -57,11 +58,6 @@ class Run(NamedTuple):
         return "" if self.late <= most else f"{self.late:.2f} s late"
 
 
-def interruptible() -> None:
-    """SIGINT as at a terminal, whatever this process has inherited."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def write_guests(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         (folder / f"{name}.elf").write_bytes(STORMS[name].image())
@@ -70,9 +66,7 @@ def write_guests(folder: Path, names: Iterable[str]) -> None:
 def run(folder: Path, name: str, engine: str, ending: str, limit_s: float = LIMIT_S) -> Run:
     """One storm under one limit: ``timeout``, or the name of a signal."""
     words = [
-        sys.executable,
-        "-m",
-        "armvirt",
+        *ARMVIRT,
         "run",
         str(folder / f"{name}.elf"),
         *STORMS[name].options,

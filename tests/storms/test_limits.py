@@ -8,13 +8,13 @@ wide: that the command ends at all is the subject, on however busy a machine.
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import limits
 import pytest
+from command import ARMVIRT, armvirt, interruptible
 from storm_guests import STORMS
 
 LATE_S = 5.0
@@ -47,10 +47,7 @@ def test_a_storm_ends_in_time(folder: Path, name: str, engine: str, ending: str)
 def command(folder: Path, *words: str) -> tuple[int, float]:
     """(status, seconds) of a command."""
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "armvirt", *words], cwd=folder, capture_output=True, stdin=subprocess.DEVNULL,
-        timeout=60, check=False,
-    )  # fmt: skip
+    done = armvirt(*words, cwd=folder)
     return done.returncode, time.monotonic() - started
 
 
@@ -85,8 +82,8 @@ def test_an_output_that_nobody_reads(folder: Path, words: list[str], ending: str
     extra = ["--timeout", f"{LIMIT_S}s"] if ending == "timeout" else []
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "armvirt", words[0], "uart-flood.elf", *words[1:], *extra], cwd=folder,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=limits.interruptible,
+        [*ARMVIRT, words[0], "uart-flood.elf", *words[1:], *extra], cwd=folder,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=interruptible,
     )  # fmt: skip
     try:
         time.sleep(1.5)

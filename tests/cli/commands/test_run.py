@@ -16,24 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from command import ARMVIRT, armvirt, interruptible
 
 from armvirt.bundled import FOLDER
-
-ARMVIRT = [sys.executable, "-m", "armvirt"]
-Done = subprocess.CompletedProcess[str]
-
-
-def armvirt(*words: str, **more: object) -> Done:
-    options: dict[str, object] = {"stdin": subprocess.DEVNULL, "timeout": 60, **more}
-    return subprocess.run([*ARMVIRT, *words], capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def start(*words: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """With SIGINT as at a terminal, whatever this test run has inherited."""
-
-    def interruptible() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
     return subprocess.Popen(
         [*ARMVIRT, *words],
         stdin=subprocess.DEVNULL,

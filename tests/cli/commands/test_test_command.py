@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree as xml
 
 import pytest
+from command import ARMVIRT, interruptible
 
 from armvirt.bundled import FOLDER
 from armvirt.cli import pool, worker
@@ -145,8 +146,8 @@ def test_no_worker_outlives_the_command(
     suite = tmp_path / "armvirt.toml"
     one = '[[guest]]\nname = "endless{n}"\npath = "{folder}/bench-smp8.elf"\ncpus = 1\nengine = "portable"\n'
     suite.write_text("".join(one.format(n=n, folder=FOLDER) for n in range(4)))
-    words = [sys.executable, "-m", "armvirt", "test", str(suite), "-j", "2"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, preexec_fn=as_at_a_terminal)
+    words = [*ARMVIRT, "test", str(suite), "-j", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, preexec_fn=interruptible)
     try:
         wait_for(lambda: len(children(process.pid)) == 2)
         workers = children(process.pid)
@@ -157,10 +158,6 @@ def test_no_worker_outlives_the_command(
     finally:
         process.kill()
         process.wait()
-
-
-def as_at_a_terminal() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_limit_while_a_guest_loads(monkeypatch: pytest.MonkeyPatch) -> None:
