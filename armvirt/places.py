@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt import units
 from armvirt.errors import UserError
-from armvirt.hyp.vcpu.vcpu import Power
+from armvirt.hyp.vcpu.power import Power
 from armvirt.printable import printable
 
 if TYPE_CHECKING:

@@ -23,12 +23,10 @@ from armvirt.hyp.memory.dirty_log import ManualProtect
 from armvirt.hyp.memory.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
 from armvirt.hyp.run.loop import RunLoop
 from armvirt.hyp.vcpu import idregs
-from armvirt.hyp.vcpu.attributes import VcpuGroup
 from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
 from armvirt.hyp.vcpu.exit_types import (
     DebugExit,
     Exit,
-    ExitHandler,
     HypercallExit,
     IntrExit,
     MmioExit,
@@ -37,8 +35,11 @@ from armvirt.hyp.vcpu.exit_types import (
     StuckExit,
     SystemEventExit,
 )
-from armvirt.hyp.vcpu.init import Feature, MpState, Start, VcpuInit
-from armvirt.hyp.vcpu.vcpu import Vcpu
+from armvirt.hyp.vcpu.init import Feature, VcpuInit
+from armvirt.hyp.vcpu.parts import VcpuGroup
+from armvirt.hyp.vcpu.power import MpState
+from armvirt.hyp.vcpu.registers import Start
+from armvirt.hyp.vcpu.vcpu import ExitHandler, Vcpu
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl
 from armvirt.hyp.vgic.device import Group as VgicGroup

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.events import Event, Stamp
 from armvirt.hyp.kvm import StuckExit, SystemEventExit
-from armvirt.hyp.vcpu.vcpu import Power
+from armvirt.hyp.vcpu.power import Power
 
 if TYPE_CHECKING:
     from armvirt.board.board import Board

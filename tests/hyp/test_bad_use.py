@@ -115,8 +115,8 @@ class World:
         return {
             "state": self.kvm.state(), "vms": len(self.kvm.vms),
             "host": [host.turn.index, host.driving, host.clock.now],
-            "vcpus": [(v.id, v.state(), v.get_mp_state(), v.debug, v.affinity, v.immediate_exit, list(v.vmm.answers),
-                       v.vmm.abortable, v.device_irq_level, v.exit_handler) for v in vm.vcpus],
+            "vcpus": [(v.id, v.state(), v.get_mp_state(), v.debug, v.sched.affinity, v.immediate_exit,
+                       list(v.vmm.answers), v.vmm.abortable, v.device_irq_level, v.exit_handler) for v in vm.vcpus],
             "slots": [(s.slot, s.flags, s.ipa, s.size, id(s.memory), s.offset, s.dirty and s.dirty.bits())
                       for s in vm.mmu.slots.values()],
             "memory": [bytes(m.map[:]) for m in (self.ram, self.logged, self.rom)],
@@ -439,15 +439,15 @@ NO_ERRORS = {
     "Kvm": {"create_vm", "check_extension", "state", "load"},
     "Vm": {"check_extension", "preferred_target", "has_memory", "populated_pages", "reset", "state", "own_state",
            "load", "load_own", "check_shape", "irqfd_deassign", "why_idle", "diagnose", "compare"},
-    "Vcpu": {"init", "start", "get_mp_state", "may_be_on", "translate"},
+    "Vcpu": {"init", "start", "get_mp_state", "translate"},
     "VgicDevice": set(), "ItsDevice": set(),
 }  # fmt: skip
 INTERNAL = {
     "Kvm": set(),
     "Vm": {"first_run", "vgic_of"},
-    "Vcpu": {"power_off", "make_runnable", "suspend", "program_traps", "wake", "check_initialized", "set_line", "load",
-             "attach", "detach", "put", "request_stop", "wait", "wait_for_event", "runnable_interrupt", "block",
-             "sleep", "wake_at", "next_rise", "stuck", "state", "load_state"},
+    "Vcpu": {"power_off", "check_initialized", "set_line", "set_vgic", "load", "attach", "detach", "put",
+             "request_stop", "wait", "wait_for_event", "runnable_interrupt", "next_rise", "stuck", "state",
+             "load_state"},
     "VgicDevice": set(), "ItsDevice": {"connect"},
 }  # fmt: skip
 

@@ -9,10 +9,10 @@ from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.hyp.diagnosis import of_vcpu as diagnosis
 from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.hyp.host.standstill import FOREVER_NS
-from armvirt.hyp.vcpu.vcpu import Power
+from armvirt.hyp.vcpu.power import Power
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu.protocols import Vm
+    from armvirt.hyp.diagnosis.of_vcpu import Vm
     from armvirt.hyp.vcpu.vcpu import Vcpu
 
 YEAR_NS = 365 * 24 * 3600 * 10**9

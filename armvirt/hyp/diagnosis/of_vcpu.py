@@ -3,7 +3,8 @@ and of its timers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 from armvirt.arch.named import VBAR_EL1
 from armvirt.arch.timer import TIMER_PREFIXES
@@ -13,9 +14,21 @@ from armvirt.hyp.diagnosis.finding import CpuView, Finding, TimerView
 from armvirt.hyp.diagnosis.trace import Comparison
 
 if TYPE_CHECKING:
-    from armvirt.hyp.vcpu.protocols import Vm
     from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.vgic import Vgic
+
+
+class Vm(Protocol):
+    """What the diagnosis uses of a VM."""
+
+    vgic: Vgic | None
+
+    @property
+    def vcpus(self) -> Iterable[Vcpu]: ...
+
+    def vcpu(self, vcpu_id: int) -> Vcpu:
+        """The vCPU with an id; KvmError ENOENT if it was not created."""
+        ...
 
 
 def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
@@ -41,7 +54,7 @@ def _power(vcpu: Vcpu) -> str:
     other runnable vCPU uses the same PE."""
     if vcpu.pe is None and vcpu.runnable:
         rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)
-        if not any(other.home == vcpu.home for other in rivals):
+        if not any(other.sched.home == vcpu.sched.home for other in rivals):
             return "waking"
     return str(vcpu.power.value)
 

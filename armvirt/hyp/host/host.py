@@ -24,11 +24,11 @@ from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
 from armvirt.hw.timer import COUNTER_START
+from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.runnable import EntryOutcome, Request, Runnable
 from armvirt.hyp.host.sched import (
     MIN_QUANTUM_NS,
     QUANTUM_NS,
-    Pcpu,
     default_quantum,
     donor,
     pick_next,
@@ -165,9 +165,9 @@ class Host:
         ``turn_end``."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
-            self._migrate(vcpu, place(vcpu.home, loads, vcpu.affinity))
-            if loads[vcpu.home or 0]:
-                vcpu.delay.queue(self.clock.now)
+            self._migrate(vcpu, place(vcpu.sched.home, loads, vcpu.sched.affinity))
+            if loads[vcpu.sched.home or 0]:
+                vcpu.sched.queue(self.clock.now)
         if self.current is not vcpu:
             self.turn.pe.request_stop()
 
@@ -176,14 +176,14 @@ class Host:
         loads = [0] * len(self.pcpus)
         for vcpu in self.vcpus:
             if vcpu.runnable and vcpu is not without:
-                loads[vcpu.home or 0] += 1
+                loads[vcpu.sched.home or 0] += 1
         return loads
 
     def _migrate(self, vcpu: Runnable, pe: int) -> None:
-        if vcpu.home != pe:
-            if vcpu.home is not None:
-                self.pcpus[vcpu.home].leave(vcpu)
-            vcpu.home = pe
+        if vcpu.sched.home != pe:
+            if vcpu.sched.home is not None:
+                self.pcpus[vcpu.sched.home].leave(vcpu)
+            vcpu.sched.home = pe
 
     def affinity_changed(self, index: int) -> None:
         """The affinity of a vCPU has changed: move the vCPU now, or during `run` after the next
@@ -197,7 +197,7 @@ class Host:
 
     def _move(self, vcpu: Runnable) -> None:
         """Move a vCPU whose PE is not in its affinity to a PE that is (migrate_task)."""
-        if vcpu.home is None or vcpu.may_be_on(vcpu.home):
+        if vcpu.sched.home is None or vcpu.sched.may_be_on(vcpu.sched.home):
             return
         if vcpu.pe is not None:
             vcpu.put()
@@ -393,14 +393,14 @@ class Host:
         vCPU."""
         before = self.current
         pcpu = self._next_pcpu(self._loads())
-        mine = [v.index for v in runnable if v.home == pcpu.index]
+        mine = [v.index for v in runnable if v.sched.home == pcpu.index]
         index = pick_next(mine, pcpu.last)
         assert index is not None
         pcpu.last, self.turn, self.turn_end = index, pcpu, self.clock.now + self.quantum_ns
         chosen, now = self.vcpus[index], self.clock.now
         for each in mine:
             if each != index:
-                self.vcpus[each].delay.queue(now)
+                self.vcpus[each].sched.queue(now)
         if pcpu.vcpu is not chosen or chosen.pe is None:
             pcpu.switch(chosen, now)
         if (
@@ -433,7 +433,7 @@ class Host:
         waiting = [
             v.index
             for v in self.vcpus
-            if v.runnable and v.home == source and v.pe is None and v.may_be_on(pe)
+            if v.runnable and v.sched.home == source and v.pe is None and v.sched.may_be_on(pe)
         ]
         index = pick_next(waiting, self.pcpus[source].last)
         if index is not None:
@@ -444,7 +444,11 @@ class Host:
         """Enter a vCPU once and handle the outcome. ``watched``: each sleep of a vCPU must return
         to the loop, for the instruction limit or ``on_idle``."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
-        if vcpu.faults_until and vcpu.faults_until > self.clock.now and not vcpu.suspended:
+        if (
+            vcpu.sched.faults_until
+            and vcpu.sched.faults_until > self.clock.now
+            and not vcpu.suspended
+        ):
             self._standstill.go_on_faulting(vcpu, others, until)
             return
         before = vcpu.context.insns

@@ -10,7 +10,7 @@ from armvirt.hw.clock import NEVER
 from armvirt.hw.context import Context
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.pe import Pe
-from armvirt.hyp.host.sched import RunDelay
+from armvirt.hyp.host.sched import SchedEntity
 
 
 class Request(Enum):
@@ -63,13 +63,8 @@ class Enter(Protocol):
 class Runnable(Protocol):
     """The interface of a vCPU to the scheduler.
 
-    ``index`` is the vCPU's index in `Host.vcpus`; ``home`` is the PE at which the vCPU queues, None
-    before it was first runnable; ``pe`` is the PE on which the vCPU is loaded. Up to
-    ``faults_until`` ns the vCPU's exception vectors are known to fault again and again.
+    ``index`` is the vCPU's index in `Host.vcpus`; ``pe`` is the PE on which the vCPU is loaded.
     """
-
-    home: int | None
-    faults_until: int
 
     @property
     def index(self) -> int: ...
@@ -81,13 +76,10 @@ class Runnable(Protocol):
     def context(self) -> Context: ...
 
     @property
-    def delay(self) -> RunDelay: ...
+    def sched(self) -> SchedEntity: ...
 
     @property
     def event_wait(self) -> EventWaiter: ...
-
-    @property
-    def affinity(self) -> frozenset[int] | None: ...
 
     @property
     def runnable(self) -> bool:
@@ -115,10 +107,6 @@ class Runnable(Protocol):
     @property
     def has_vmm(self) -> bool:
         """Whether a VMM can get the vCPU's exits."""
-        ...
-
-    def may_be_on(self, pe: int) -> bool:
-        """Whether PE ``pe`` is in the vCPU's affinity."""
         ...
 
     @property

@@ -1,6 +1,5 @@
-"""The scheduler: the physical CPUs, and the decisions which vCPU runs next on which PE (struct rq).
-
-The decisions are pure functions; `Pcpu.switch` is the context switch.
+"""The scheduler's decisions which vCPU runs next on which PE, as pure functions, and what the
+scheduler knows of a vCPU.
 
 Every vCPU has a home, the physical CPU (PE) on which it ran last. A vCPU that becomes runnable
 queues at its home if the home is idle, else at an idle PE, else at its home (select_task_rq). A PE
@@ -12,13 +11,8 @@ order is round robin.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
-from armvirt.hw.pe import Pe
 from armvirt.state import State, checked
-
-if TYPE_CHECKING:
-    from armvirt.hyp.host.runnable import Runnable
 
 STATE_VERSION = 1
 
@@ -74,102 +68,64 @@ def donor(pe: int, loads: Sequence[int]) -> int | None:
     return loads.index(busiest) if busiest - loads[pe] >= 2 else None
 
 
-class Pcpu:
-    """One physical CPU. ``vcpu`` is loaded on the PE, or was loaded until it blocked; ``last`` is
-    the index of the vCPU that was chosen last.
+class SchedEntity:
+    """What the scheduler knows of one vCPU (struct sched_entity, struct sched_info).
 
-    A vCPU stays loaded during the time slices of other PEs, which stand for PEs that run at the
-    same time.
+    ``home`` is the PE at which the vCPU queues, None before the vCPU was first runnable.
+    ``affinity`` are the PEs on which the vCPU may run, None for all. Up to ``faults_until`` ns the
+    vCPU's exception vectors are known to fault again and again.
+
+    ``run_delay`` is the time in ns for which the vCPU was runnable while another vCPU had its PE,
+    up to the last time at which the vCPU got a PE. The guest sees this time as stolen time. The
+    time in which the PE waits for its time slice does not count: time slices stand for PEs that run
+    at the same time.
     """
 
-    __slots__ = ("last", "pe", "vcpu")
-
-    def __init__(self, pe: Pe) -> None:
-        self.pe = pe
-        self.vcpu: Runnable | None = None
-        self.last = -1
-
-    def __repr__(self) -> str:
-        loaded = "idle" if self.vcpu is None else f"loaded with {self.vcpu!r}"
-        return f"<Pcpu {self.pe.index}: {loaded}>"
-
-    @property
-    def index(self) -> int:
-        return self.pe.index
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the registers of ``vcpu`` are on this PE."""
-        return self.vcpu is not None and self.vcpu.pe is self.pe
-
-    def switch(self, vcpu: Runnable, now: int) -> None:
-        """Context switch: put the loaded vCPU, if any, and load ``vcpu``."""
-        if self.vcpu is not None and self.loaded:
-            self.vcpu.put()
-        self.vcpu = vcpu
-        vcpu.delay.arrive(now)
-        vcpu.load(self.pe)
-
-    def leave(self, vcpu: Runnable) -> None:
-        """Forget ``vcpu``, which queues at another PE from now on."""
-        if self.vcpu is vcpu:
-            self.vcpu = None
-
-    def unload(self) -> None:
-        """Detach the loaded vCPU without saving it: the caller restores a state next."""
-        if self.vcpu is not None and self.loaded:
-            self.vcpu.detach()
-        self.vcpu = None
-
-    def state(self) -> dict[str, object]:
-        vcpu = self.vcpu
-        return {
-            "version": STATE_VERSION, "pe": self.pe.state(), "last": self.last, "loaded": self.loaded,
-            "vcpu": None if vcpu is None else vcpu.index,
-        }  # fmt: skip
-
-    def load(self, state: State, vcpus: Sequence[Runnable]) -> None:
-        """Restore `state`, after the state of the vCPUs was restored."""
-        checked(state, "Pcpu", STATE_VERSION)
-        self.pe.load(state["pe"])
-        self.last = state["last"]
-        self.vcpu = None if state["vcpu"] is None else vcpus[state["vcpu"]]
-        if self.vcpu is not None and state["loaded"]:
-            self.vcpu.attach(self.pe)
-
-
-class RunDelay:
-    """The time in ns for which a vCPU was runnable while another vCPU had its PE
-    (sched_info.run_delay).
-
-    The guest sees this time as stolen time. The time in which the PE waits for its time slice does
-    not count: time slices stand for PEs that run at the same time.
-    """
-
-    __slots__ = ("since", "total")
+    __slots__ = ("_queued_at", "affinity", "faults_until", "home", "run_delay")
 
     def __init__(self) -> None:
-        self.total = 0
-        self.since: int | None = None
+        self.home: int | None = None
+        self.affinity: frozenset[int] | None = None
+        self.faults_until = 0
+        self.run_delay = 0
+        self._queued_at: int | None = None
+
+    def may_be_on(self, pe: int) -> bool:
+        """Whether PE ``pe`` is in the vCPU's affinity."""
+        return self.affinity is None or pe in self.affinity
+
+    def reset(self) -> None:
+        """The vCPU starts, with other exception vectors."""
+        self.faults_until = 0
 
     def queue(self, now: int) -> None:
         """The vCPU is runnable, and another vCPU has its PE."""
-        if self.since is None:
-            self.since = now
+        if self._queued_at is None:
+            self._queued_at = now
 
     def arrive(self, now: int) -> None:
         """The vCPU gets the PE."""
-        if self.since is not None:
-            self.total += now - self.since
-            self.since = None
+        if self._queued_at is not None:
+            self.run_delay += now - self._queued_at
+            self._queued_at = None
 
     def leave(self) -> None:
         """The vCPU is not runnable any more."""
-        self.since = None
+        self._queued_at = None
 
-    def state(self) -> dict[str, object]:
-        return {"version": STATE_VERSION, "total": self.total, "since": self.since}
+    def state(self) -> State:
+        return {
+            "version": STATE_VERSION,
+            "home": self.home,
+            "affinity": None if self.affinity is None else sorted(self.affinity),
+            "faults_until": self.faults_until,
+            "run_delay": self.run_delay,
+            "queued_at": self._queued_at,
+        }
 
     def load(self, state: State) -> None:
-        checked(state, "RunDelay", STATE_VERSION)
-        self.total, self.since = state["total"], state["since"]
+        checked(state, "SchedEntity", STATE_VERSION)
+        affinity = state["affinity"]
+        self.home, self.faults_until = state["home"], state["faults_until"]
+        self.affinity = None if affinity is None else frozenset(affinity)
+        self.run_delay, self._queued_at = state["run_delay"], state["queued_at"]

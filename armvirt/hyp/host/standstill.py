@@ -95,12 +95,12 @@ class Standstill:
         if not self._dead_end(
             vcpu, f"faults in its exception vectors again and again ({fault})", True
         ):
-            vcpu.faults_until = host.turn_end if others else host.clock.deadline() or 0
+            vcpu.sched.faults_until = host.turn_end if others else host.clock.deadline() or 0
             self.go_on_faulting(vcpu, others, until)
 
     def go_on_faulting(self, vcpu: Runnable, others: bool, until: int) -> None:
         """Skip the vCPU's time to ``faults_until`` or ``until``, whichever is first."""
-        self._skip(min(until, vcpu.faults_until), others)
+        self._skip(min(until, vcpu.sched.faults_until), others)
 
     def _skip(self, until: int, others: bool) -> None:
         host = self._host

@@ -21,10 +21,11 @@ from armvirt.hyp.vcpu.vcpu import Vcpu
 class RunLoop:
     """The run loop of one vCPU. ``vmm`` is the link to its VMM."""
 
-    __slots__ = ("host", "outcome", "vcpu", "vmm")
+    __slots__ = ("host", "outcome", "power", "timers", "traps", "vcpu", "vmm")
 
     def __init__(self, vcpu: Vcpu) -> None:
         self.vcpu, self.host, self.outcome = vcpu, vcpu.host, vcpu.outcome
+        self.power, self.traps, self.timers = vcpu.power_state, vcpu.traps, vcpu.timer_part
         self.vmm = VmmLink(vcpu)
 
     def __repr__(self) -> str:
@@ -35,7 +36,7 @@ class RunLoop:
         finish at once, sync; see `armvirt.hyp.host.runnable.Runnable.enter`."""
         vcpu, pe = self.vcpu, self.vcpu.pe
         assert pe is not None
-        if vcpu.suspended:
+        if self.power.suspended:
             self._suspended()
             return self._left(ExitKind.STOPPED)
         vgic = vcpu.vm.vgic
@@ -53,7 +54,7 @@ class RunLoop:
             self.vmm.abortable = None
             if alone:
                 self._repeat_tick(pe)
-            if vcpu.serror_pending or vcpu.single_step:
+            if self.traps.serror_pending or vcpu.single_step:
                 until = self._one_instruction(pe, until)
             kind = pe.run(until, self._on_exit, yield_at)
         if kind is ExitKind.IRQ:
@@ -95,8 +96,8 @@ class RunLoop:
         in a single step, and while an SError stays pending, so that no other instruction retires
         after PSTATE.A is cleared and before the SError."""
         vcpu = self.vcpu
-        if vcpu.serror_pending and vcpu_events.can_take_serror(vcpu.context):
-            vcpu.serror_pending = False
+        if self.traps.serror_pending and vcpu_events.can_take_serror(vcpu.context):
+            self.traps.serror_pending = False
             self._take_serror(pe)
             if not vcpu.single_step:
                 return until
@@ -154,24 +155,15 @@ class RunLoop:
             else:
                 vcpu.timer.host_irq(intid)
 
-    def _level_changed(self) -> bool:
-        """kvm_timer_should_notify_user: whether the level of a timer differs from the level that
-        was last reported to the VMM; used without a vGIC, when the VMM has the interrupt
-        controller."""
-        vcpu = self.vcpu
-        vcpu.timer.sync_user()
-        return vcpu.timer.device_irq_level != vcpu.device_irq_level
-
     def _notify_user(self) -> bool:
         """Exit to the VMM with an `IntrExit` if the level of a timer has changed. Whether the guest
         must not be entered now."""
-        vcpu, vmm = self.vcpu, self.vmm
-        if not self._level_changed():
+        if not self.timers.should_notify_user():
             return False
-        vcpu.device_irq_level = vcpu.timer.device_irq_level
-        if not vmm.present:
+        self.timers.notify_user()
+        if not self.vmm.present:
             return False
-        stop = vmm.tell(IntrExit()) == Action.STOP
+        stop = self.vmm.tell(IntrExit()) == Action.STOP
         if stop:
             self.host.stop()
         return stop
@@ -193,6 +185,6 @@ class RunLoop:
         vgic = vcpu.vm.vgic
         if vgic is not None:
             vgic.refresh(vcpu.id)
-        elif self._level_changed():
+        elif self.timers.should_notify_user():
             vcpu.request_stop()
         return action

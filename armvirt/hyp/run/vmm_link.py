@@ -16,7 +16,6 @@ from armvirt.hw.pe import Pe
 from armvirt.hyp.host.host import Stop
 from armvirt.hyp.vcpu.exit_types import (
     Exit,
-    ExitHandler,
     MmioExit,
     NisvExit,
     SemihostingExit,
@@ -44,14 +43,12 @@ class VmmLink:
         "_vcpu",
         "abortable",
         "answers",
-        "handler",
         "in_run",
         "taken",
     )
 
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu
-        self.handler: ExitHandler | None = None
         self.in_run = False
         self.abortable: MmioExit | NisvExit | None = None
         self.answers: list[MmioExit | SemihostingExit] = []
@@ -64,7 +61,7 @@ class VmmLink:
 
     @property
     def present(self) -> bool:
-        return self.in_run or self.handler is not None
+        return self.in_run or self._vcpu.exit_handler is not None
 
     @property
     def _asks(self) -> bool:
@@ -96,11 +93,12 @@ class VmmLink:
         if self.in_run:
             self._exit = exit
             return Action.STOP
-        if self.handler is None:
+        handler = self._vcpu.exit_handler
+        if handler is None:
             raise KvmError(
                 "ENOSYS", f"vCPU {self._vcpu.id} has no exit handler for {type(exit).__name__}"
             )
-        if not self.handler(self._vcpu, exit):
+        if not handler(self._vcpu, exit):
             return Action.RETRY
         self._vcpu.host.stop()
         return Action.STOP

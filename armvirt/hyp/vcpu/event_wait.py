@@ -1,4 +1,5 @@
-"""The wait of a vCPU in WFE, and the events that end the wait (DDI 0487 D1.6.1).
+"""The wait of a vCPU in WFE, the events that end the wait (DDI 0487 D1.6.1), and the exclusive
+monitor.
 
 The engine keeps the event register, and completes a WFE if the register is set. If the register is
 clear, WFE leaves the guest, and `EventWait` holds the wait. The wait ends at an event (SEV of
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.timer import CNTKCTL_EL1
 from armvirt.hyp.vcpu import events as vcpu_events
+from armvirt.hyp.vcpu.events import InFlight
+from armvirt.hyp.vcpu.parts import VcpuPart
 from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hw.pe import Pe
-    from armvirt.hyp.vcpu.events import InFlight
-    from armvirt.hyp.vcpu.vcpu import Vcpu
+    from armvirt.hyp.vcpu.protocols import VcpuCore
 
 STATE_VERSION = 1
 
@@ -35,25 +37,35 @@ most 512 instructions: with a shorter latency the time of the wake-up would depe
 UNSEEN_TURNS = 64
 
 
-class EventWait:
+class EventWait(VcpuPart):
     """The wait of one vCPU. ``active``: the vCPU is in WFE, or in WFET until the virtual count is
     ``until``."""
 
-    __slots__ = ("_others", "_turns", "active", "until", "vcpu")
+    __slots__ = ("_monitor", "_others", "_turns", "active", "until", "vcpu")
 
-    def __init__(self, vcpu: Vcpu) -> None:
+    def __init__(self, vcpu: VcpuCore) -> None:
         self.vcpu = vcpu
         self.active = False
         self.until: int | None = None
         self._turns = self._others = 0
+        self._monitor: tuple[int, int, int] | None = None  # set by `resume`, for `vcpu_load`
 
-    def entered(self) -> None:
+    def reset(self) -> None:
         """The vCPU starts: EL2 enters the guest by an exception return, which sets the event
         register."""
         self.forget()
+        self._monitor = None
         context = self.vcpu.context
         context.take_event(self.vcpu.host.clock.now)
         context.event_register = True
+
+    def vcpu_load(self, pe: Pe) -> None:
+        """Clear the exclusive monitor, unless the vCPU waits in WFE for its loss."""
+        context = self.vcpu.context
+        if not self.active:
+            context.clear_exclusive()
+        if self._monitor is not None:
+            context.exclusive, self._monitor = self._monitor, None
 
     def begin(self) -> None:
         """The vCPU starts to wait, because WFE has found the event register clear."""
@@ -62,9 +74,17 @@ class EventWait:
         if self.vcpu.context.watch_line():
             self._others = self._retired_by_others()
 
+    def in_flight(self, asleep: bool, wfit: int | None) -> InFlight:
+        """The event register, the wait and the exclusive monitor of a vCPU that is migrated."""
+        context = self.vcpu.context
+        age = self.vcpu.host.clock.now - context.event_cleared
+        monitor = self._monitor or context.exclusive
+        return InFlight(asleep, wfit, monitor, context.event_register, age, self.active, self.until)
+
     def resume(self, state: InFlight) -> None:
-        """Restore the event register and the wait of a vCPU that was migrated to this host."""
+        """Restore `in_flight` of a vCPU that was migrated to this host."""
         context, now = self.vcpu.context, self.vcpu.host.clock.now
+        self._monitor = state.monitor
         context.take_event(max(0, now - state.event_age))
         if state.event:
             context.set_event()
@@ -104,7 +124,7 @@ class EventWait:
             or (self.until is not None and vcpu.timer.virtual_count() >= self.until)
             or vcpu.timer.event_since(context.system(CNTKCTL_EL1), context.event_cleared)
         )
-        serror = vcpu.serror_pending and vcpu_events.can_take_serror(context)
+        serror = vcpu.traps.serror_pending and vcpu_events.can_take_serror(context)
         if not (event or serror or pe.interrupts):
             return False
         self.forget()
@@ -146,7 +166,7 @@ class EventWait:
 
     # -- state --
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> State:
         return {
             "version": STATE_VERSION,
             "active": self.active, "until": self.until, "turns": self._turns, "others": self._others,
@@ -156,3 +176,4 @@ class EventWait:
         checked(state, "EventWait", STATE_VERSION)
         self.active, self.until = state["active"], state["until"]
         self._turns, self._others = state["turns"], state["others"]
+        self._monitor = None

@@ -15,7 +15,7 @@ from armvirt.hyp.vcpu.exit_types import MmioExit
 
 if TYPE_CHECKING:
     from armvirt.hw.context import Context
-    from armvirt.hyp.vcpu.vcpu import Vcpu
+    from armvirt.hyp.vcpu.protocols import VcpuCore
 
 #: The syndrome of a virtual SError: without the RAS extension the VMM cannot set the syndrome (ISS
 #: is IMPLEMENTATION DEFINED).
@@ -81,7 +81,7 @@ class VcpuEvents(NamedTuple):
     serror_esr: int = 0
 
 
-def set_events(vcpu: Vcpu, events: VcpuEvents) -> None:
+def set_events(vcpu: VcpuCore, events: VcpuEvents) -> None:
     """Make an SError pending, and inject an external abort for the access of the last exit.
     KvmError EINVAL: the errors of `Vcpu.set_vcpu_events`."""
     exit = vcpu.vmm.abortable
@@ -90,7 +90,7 @@ def set_events(vcpu: Vcpu, events: VcpuEvents) -> None:
     if events.ext_dabt_pending and exit is None:
         raise KvmError("EINVAL", "an external abort answers an MMIO or NISV exit")
     if events.serror_pending:
-        vcpu.serror_pending = True
+        vcpu.traps.serror_pending = True
         vcpu.wake()
     if not events.ext_dabt_pending:
         return

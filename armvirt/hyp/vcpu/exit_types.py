@@ -3,14 +3,10 @@ instead of ``struct kvm_run`` (uapi/linux/kvm.h), and `Outcome`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.runnable import Request
-
-if TYPE_CHECKING:
-    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class MmioExit:
@@ -120,10 +116,6 @@ HYPERCALL_SMC = 1 << 0  # KVM_HYPERCALL_EXIT_SMC
 Exit = (
     IntrExit | MmioExit | SystemEventExit | SemihostingExit | StuckExit | HypercallExit | NisvExit | DebugExit
 )  # fmt: skip
-
-ExitHandler = Callable[["Vcpu", Exit], "bool | None"]
-"""Handles an exit that EL2 does not finish, and writes the answer into the exit; if the result is
-true, the host's run stops."""
 
 
 class Outcome:

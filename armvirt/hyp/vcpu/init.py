@@ -1,16 +1,11 @@
-"""KVM_ARM_VCPU_INIT and KVM_{GET,SET}_MP_STATE: target, features and power state of a vCPU, and its
-state after reset (arch/arm64/kvm/arm.c, reset.c; DDI 0487 D1.8)."""
+"""KVM_ARM_VCPU_INIT: the target and the features of a vCPU (arch/arm64/kvm/arm.c)."""
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import NamedTuple
 
-from armvirt.arch.named import SCTLR_EE, SCTLR_KVM_RESET
-from armvirt.arch.pstate import PSTATE_EL1_ENTRY
-from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.errors import KvmError
-from armvirt.hw.context import Context
 
 TARGET_GENERIC_V8 = 5  # KVM_ARM_TARGET_GENERIC_V8
 
@@ -33,15 +28,6 @@ class Feature(IntFlag):
 KNOWN = (1 << 9) - 1
 SUPPORTED = Feature.POWER_OFF | Feature.PSCI_0_2
 STICKY = ~Feature.POWER_OFF  # features that all vCPUs share; POWER_OFF is for one call
-
-
-class MpState(IntEnum):
-    """KVM_MP_STATE_* (uapi/linux/kvm.h). For a vCPU that is blocked in WFI, the MP state is
-    RUNNABLE."""
-
-    RUNNABLE = 0
-    STOPPED = 5
-    SUSPENDED = 10
 
 
 class VcpuInit(NamedTuple):
@@ -72,19 +58,3 @@ class VcpuInit(NamedTuple):
 def preferred_target() -> VcpuInit:
     """The preferred target (KVM_ARM_PREFERRED_TARGET)."""
     return VcpuInit(TARGET_GENERIC_V8)
-
-
-class Start(NamedTuple):
-    """Where a vCPU starts: PC, x0, and endianness (CPU_ON: the caller's)."""
-
-    entry: int
-    context_id: int
-    big_endian: bool = False
-
-
-def reset(context: Context, start: Start) -> None:
-    """Reset to EL1h with interrupts masked, MMU and caches off; every general-purpose register is
-    zero except PC and x0, and system registers have their reset values."""
-    system = {row.name: row.reset for row in CONTEXT_REGISTERS}
-    system["SCTLR_EL1"] = SCTLR_KVM_RESET | (SCTLR_EE if start.big_endian else 0)
-    context.reset(start.entry, start.context_id, PSTATE_EL1_ENTRY, system)

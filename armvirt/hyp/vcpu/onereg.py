@@ -28,7 +28,7 @@ from armvirt.hyp.vcpu import idregs
 
 if TYPE_CHECKING:
     from armvirt.hw.context import Context
-    from armvirt.hyp.vcpu.vcpu import Vcpu
+    from armvirt.hyp.vcpu.protocols import VcpuCore
 
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
 CORE, SYSTEM, FIRMWARE = 0x0010_0000, 0x0013_0000, 0x0014_0000
@@ -53,8 +53,8 @@ NOT_LISTED = frozenset({OSDLR_EL1, CCSIDR_EL1, DCZID_EL0})
 class Access(NamedTuple):
     """The functions that read and write one register; without ``set`` a write is KvmError EPERM."""
 
-    get: Callable[[Vcpu], int]
-    set: Callable[[Vcpu, int], None] | None
+    get: Callable[[VcpuCore], int]
+    set: Callable[[VcpuCore, int], None] | None
 
 
 def _core_register(get: Callable[[Context], int], set_: Callable[[Context, int], None]) -> Access:
@@ -94,7 +94,7 @@ def _id(encoding: int) -> Access:
     """An ID register with the value that the guest reads; a write of another value is KvmError
     EINVAL."""
 
-    def get(vcpu: Vcpu) -> int:
+    def get(vcpu: VcpuCore) -> int:
         if encoding == MPIDR_EL1:
             return vcpu.mpidr
         native = (
@@ -104,7 +104,7 @@ def _id(encoding: int) -> Access:
         )
         return idregs.visible(encoding, native, vcpu.vm.has_gicv3, vcpu.host.cpu_features)
 
-    def set_(vcpu: Vcpu, value: int) -> None:
+    def set_(vcpu: VcpuCore, value: int) -> None:
         if value != get(vcpu):
             raise KvmError("EINVAL", "an ID register cannot be changed")
 
@@ -131,10 +131,10 @@ def _spsr32(n: int) -> Access:
     """SPSR_abt, und, irq or fiq: only the VMM can access these registers, because the guest has no
     AArch32."""
 
-    def set_(vcpu: Vcpu, value: int) -> None:
-        vcpu.spsr32[n] = value
+    def set_(vcpu: VcpuCore, value: int) -> None:
+        vcpu.registers.spsr32[n] = value
 
-    return Access(lambda vcpu: vcpu.spsr32[n], set_)
+    return Access(lambda vcpu: vcpu.registers.spsr32[n], set_)
 
 
 def _core() -> dict[int, Access]:
@@ -152,7 +152,7 @@ def _core() -> dict[int, Access]:
     return table
 
 
-def _set_psci_version(vcpu: Vcpu, value: int) -> None:
+def _set_psci_version(vcpu: VcpuCore, value: int) -> None:
     try:
         vcpu.vm.smccc.psci.set_version(value)
     except ValueError as error:
@@ -164,7 +164,7 @@ def _workaround(number: int) -> Access:
     higher level is KvmError EINVAL."""
     level = WORKAROUNDS[number]
 
-    def set_(vcpu: Vcpu, value: int) -> None:
+    def set_(vcpu: VcpuCore, value: int) -> None:
         if value > level:
             raise KvmError(
                 "EINVAL", f"WORKAROUND_{number}: {value:#x} is more than this CPU's {level}"
@@ -184,7 +184,7 @@ def _cache(level: int) -> Access:
     """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 while CSSELR_EL1 is ``level``; a write of another
     value is KvmError EINVAL."""
 
-    def get(vcpu: Vcpu) -> int:
+    def get(vcpu: VcpuCore) -> int:
         context = vcpu.context
         before = context.system(CSSELR_EL1)
         context.set_system(CSSELR_EL1, level)
@@ -192,7 +192,7 @@ def _cache(level: int) -> Access:
         context.set_system(CSSELR_EL1, before)
         return value
 
-    def set_(vcpu: Vcpu, value: int) -> None:
+    def set_(vcpu: VcpuCore, value: int) -> None:
         if value != get(vcpu):
             raise KvmError("EINVAL", "the geometry of a cache cannot be changed")
 
@@ -226,31 +226,31 @@ def table() -> dict[int, Access]:
     return rows
 
 
-def _demux(vcpu: Vcpu) -> dict[int, Access]:
+def _demux(vcpu: VcpuCore) -> dict[int, Access]:
     return {
         U32 | DEMUX_CCSIDR | level: _cache(level)
         for level in caches(vcpu.context.system(CLIDR_EL1))
     }
 
 
-def ids(vcpu: Vcpu) -> list[int]:
+def ids(vcpu: VcpuCore) -> list[int]:
     """The ids of all registers of a vCPU; the ids of its caches are last, as in KVM."""
     return [*table(), *_demux(vcpu)]
 
 
-def _find(vcpu: Vcpu, register: int) -> Access:
+def _find(vcpu: VcpuCore, register: int) -> Access:
     access = table().get(register) or _demux(vcpu).get(register)
     if access is None:
         raise KvmError("ENOENT", f"there is no register {register:#x}")
     return access
 
 
-def get(vcpu: Vcpu, register: int) -> int:
+def get(vcpu: VcpuCore, register: int) -> int:
     """The value of a register by id. KvmError ENOENT for an unknown id."""
     return _find(vcpu, register).get(vcpu)
 
 
-def set(vcpu: Vcpu, register: int, value: int) -> None:
+def set(vcpu: VcpuCore, register: int, value: int) -> None:
     """Write a register by id. KvmError ENOENT for an unknown id, EINVAL for a value that does not
     fit into the register's size, EPERM for a read-only register; and the errors of the register's
     own ``set``."""

@@ -1,23 +1,23 @@
-"""The interfaces that a vCPU uses of its VM and its VMM, as protocols."""
+"""The interfaces between a vCPU and its VM, its VMM and its parts, as protocols. Modules import
+them for annotations only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from armvirt.hw.clock import NEVER
 from armvirt.hw.context import ShareableDomain
 from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host
+from armvirt.hyp.host.runnable import Runnable
 from armvirt.hyp.memory.mmu import Mmu
-from armvirt.hyp.timer.arch_timer import ArchTimerVmData
+from armvirt.hyp.timer.arch_timer import ArchTimer, ArchTimerVmData
 from armvirt.hyp.timer.context import TimerVgic
-from armvirt.hyp.vcpu.exit_types import Exit, ExitHandler, MmioExit, NisvExit
+from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, Outcome
 from armvirt.hyp.vcpu.init import Feature
+from armvirt.hyp.vcpu.registers import Registers
+from armvirt.hyp.vcpu.traps import Traps
 from armvirt.hyp.vgic.vgic import Vgic
-
-if TYPE_CHECKING:
-    from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class VmDevices(Protocol):
@@ -33,7 +33,7 @@ class VmDevices(Protocol):
 
 
 class Vm(Protocol):
-    """The interface of a VM to its vCPUs (struct kvm, struct kvm_arch).
+    """What a vCPU uses of its VM (struct kvm, struct kvm_arch).
 
     ``id_base`` makes vCPU ids unique on the host. ``vcpu_features`` are the features with which all
     vCPUs were initialised, None before the first `Vcpu.vcpu_init`.
@@ -57,7 +57,9 @@ class Vm(Protocol):
     def timer_vgic(self) -> TimerVgic: ...
 
     @property
-    def vcpus(self) -> Iterable[Vcpu]: ...
+    def online_vcpus(self) -> int:
+        """The number of vCPUs."""
+        ...
 
     @property
     def has_run(self) -> bool:
@@ -78,28 +80,21 @@ class Vm(Protocol):
         """The vGIC of the VM; the VM must have a vGIC."""
         ...
 
-    def vcpu(self, vcpu_id: int) -> Vcpu:
-        """The vCPU with an id; KvmError ENOENT if it was not created."""
-        ...
-
     def first_run(self) -> None:
         """Check and map the GIC and the timers' PPIs, unless a vCPU has run before."""
         ...
 
 
 class Vmm(Protocol):
-    """The interface of a VMM to EL2, for one vCPU.
+    """What EL2 uses of the VMM, for one vCPU. ``abortable`` is the exit for whose access the VMM
+    can inject an external abort."""
 
-    ``handler`` gets the exits while no caller is in `run`. ``abortable`` is the exit for whose
-    access the VMM can inject an external abort.
-    """
-
-    handler: ExitHandler | None
     abortable: MmioExit | NisvExit | None
 
     @property
     def present(self) -> bool:
-        """Whether exits can be delivered: a caller is in `run`, or ``handler`` is set."""
+        """Whether exits can be delivered: a caller is in `Vcpu.run`, or the vCPU has an exit
+        handler."""
         ...
 
     def tell(self, exit: Exit) -> int:
@@ -113,4 +108,34 @@ class Vmm(Protocol):
 
     def run(self, until: int = NEVER) -> Exit | None:
         """KVM_RUN, see `Vcpu.run`."""
+        ...
+
+
+class VcpuCore(Runnable, Protocol):
+    """What the parts of a vCPU, and the modules of its ioctls, use of the vCPU."""
+
+    id: int
+    uid: int
+    mpidr: int
+    host: Host
+    outcome: Outcome
+    registers: Registers
+    timer: ArchTimer
+    traps: Traps
+    fault_address: int
+    vmm: Vmm
+
+    @property
+    def vm(self) -> Vm: ...
+
+    def runnable_interrupt(self) -> bool:
+        """Whether an interrupt can be delivered (kvm_arch_vcpu_runnable)."""
+        ...
+
+    def wake_at(self, when: int) -> None:
+        """Wake the vCPU up at ``when`` ns at the latest."""
+        ...
+
+    def request_stop(self) -> None:
+        """Leave the guest after the present exit."""
         ...

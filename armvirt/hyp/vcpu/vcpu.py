@@ -1,50 +1,46 @@
-"""A vCPU: its registers and parts, its power state, vcpu_load and vcpu_put (struct kvm_vcpu), and
-the calls of its VMM.
+"""A vCPU: the table of its parts, vcpu_load and vcpu_put (struct kvm_vcpu), and the calls of its
+VMM.
 
-`armvirt.hyp.run.loop` runs the vCPU. Registers, events and attributes have modules of their own.
+Each part has a module of its own. `armvirt.hyp.run.loop` runs the vCPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import Enum
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from armvirt.arch import translation
-from armvirt.arch.named import MIDR_EL1, VMPIDR_EL2, VPIDR_EL2, VTCR_EL2, VTTBR_EL2
+from armvirt.arch.named import MIDR_EL1, VMPIDR_EL2, VPIDR_EL2
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I
 from armvirt.errors import KvmError
 from armvirt.events import Schedule, Stamp
 from armvirt.hw.clock import NEVER
+from armvirt.hw.context import Context
 from armvirt.hw.pe import Pe
-from armvirt.hyp.firmware.pvtime import StolenTime
 from armvirt.hyp.host.runnable import Enter
-from armvirt.hyp.host.sched import RunDelay
 from armvirt.hyp.timer.arch_timer import ArchTimer
-from armvirt.hyp.vcpu import attributes, idregs, onereg
 from armvirt.hyp.vcpu import events as vcpu_events
+from armvirt.hyp.vcpu import idregs, onereg
 from armvirt.hyp.vcpu.event_wait import EventWait
 from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
-from armvirt.hyp.vcpu.exit_types import Exit, ExitHandler, Outcome, StuckExit
-from armvirt.hyp.vcpu.init import STICKY, Feature, MpState, Start, VcpuInit, reset
-from armvirt.hyp.vcpu.traps import activate_traps
+from armvirt.hyp.vcpu.exit_types import Exit, Outcome, StuckExit
+from armvirt.hyp.vcpu.init import STICKY, Feature, VcpuInit
+from armvirt.hyp.vcpu.parts import SchedPart, StolenTimePart, TimerPart, VcpuParts, VgicPart
+from armvirt.hyp.vcpu.power import MpState, Power, PowerState
+from armvirt.hyp.vcpu.registers import Registers, Start
+from armvirt.hyp.vcpu.traps import Traps
+from armvirt.hyp.vgic.vgic import Vgic
 from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.protocols import Vm, Vmm
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 DAIF_IF = PSTATE_I | PSTATE_F
 
-
-class Power(Enum):
-    """The power state: OFF (KVM_MP_STATE_STOPPED), RUNNABLE, or BLOCKED (asleep in WFI or WFE, for
-    input, or SUSPENDED)."""
-
-    OFF = "off"
-    RUNNABLE = "runnable"
-    BLOCKED = "blocked"
+ExitHandler = Callable[["Vcpu", Exit], "bool | None"]
+"""Handles an exit that EL2 does not finish, and writes the answer into the exit; if the result is
+true, the host's run stops."""
 
 
 class Vcpu:
@@ -52,14 +48,13 @@ class Vcpu:
 
     ``id`` is the vCPU's number in the VM. ``uid`` is unique on the host and identifies the vCPU in
     trace events (in a host's first VM it equals ``id``). ``index`` is the index in `Host.vcpus`.
-    ``home`` is the PE at which the vCPU queues, None before the vCPU was first runnable. ``enter``
-    runs the vCPU once and ``vmm`` is the link to its VMM; both are set after creation. ``outcome``
-    says how the last entry ended.
+    ``pe`` is the PE on which the vCPU is loaded, None if it is not loaded. ``enter`` runs the vCPU
+    once and ``vmm`` is the link to its VMM; both are set after creation. ``outcome`` says how the
+    last entry ended. ``wake``, ``wake_at``, ``block`` and ``sleep`` are methods of `PowerState`.
 
-    ``immediate_exit`` is kvm_run.immediate_exit. ``lines`` are HCR_EL2.VI and VF: the interrupt
-    inputs in a VM without an interrupt controller. ``affinity`` are the PEs on which the vCPU may
-    run, None for all. ``spsr32`` are SPSR_abt, und, irq and fiq of AArch32, which only the VMM can
-    access. ``fault_address`` is FAR_EL2 of the last `NisvExit`.
+    ``exit_handler`` gets the exits that EL2 does not finish, while no caller is in `run`.
+    ``immediate_exit`` is kvm_run.immediate_exit. ``debug`` is the control word of
+    `set_guest_debug`. ``fault_address`` is FAR_EL2 of the last `NisvExit`.
     """
 
     enter: Enter
@@ -69,19 +64,20 @@ class Vcpu:
         self.vm, self.id, self.host = vm, vcpu_id, vm.host
         self.uid, self.index = vm.id_base | vcpu_id, len(vm.host.vcpus)
         self.mpidr = idregs.mpidr_of(vcpu_id)
-        self.context = vm.domain.create()
-        vm.mmu.attach(self.context)
-        self.context.watch_wfe()
-        self.context.set_system(VMPIDR_EL2, self.mpidr)
-        self.context.set_system(VPIDR_EL2, self.context.system(MIDR_EL1))
-        self.outcome = Outcome()
-        self.initialized = False
-        self.power = Power.OFF
-        self.suspended = False
+        self.context = _new_context(vm, self.mpidr)
         self.pe: Pe | None = None
-        self.home: int | None = None
-        self.affinity: frozenset[int] | None = None
-        self.delay = RunDelay()
+        self.outcome = Outcome()
+        self.exit_handler: ExitHandler | None = None
+        self.immediate_exit = False
+        self.debug = GuestDebug.NONE
+        self.single_step = False
+        self.fault_address = 0
+        self.event_wait = EventWait(self)
+        self.context.on_event = self.event_wait.event
+        name = f"vm{vm.id}-vcpu{vcpu_id}"
+        self.power_state = PowerState(self, self.event_wait, f"{name}-wfe")
+        self.wake, self.wake_at = self.power_state.wake, self.power_state.wake_at
+        self.block, self.sleep = self.power_state.block, self.power_state.sleep
         self.timer = ArchTimer(
             vm.timer_data,
             vcpu_id,
@@ -90,22 +86,19 @@ class Vcpu:
             self._set_phys_active,
             self.wake,
             vm.host.bus.view(self._stamp),
-            f"vm{vm.id}-vcpu{vcpu_id}",
+            name,
         )
-        vm.host.clock.register(self._owner, lambda kind: self.wake())
-        self.stolen_time: StolenTime = StolenTime(vm.mmu, lambda: self.run_delay_ns)
-        self._monitor: tuple[int, int, int] | None = None  # set by `resume`, for the next `load`
-        self.event_wait = EventWait(self)
-        self.context.on_event = self.event_wait.event
-        self.debug = GuestDebug.NONE
-        self.single_step = False
-        self.immediate_exit = False
-        self.serror_pending = False
-        self.spsr32 = [0, 0, 0, 0]
-        self.lines = 0
-        self.fault_address = 0
-        self.faults_until = 0
-        self.device_irq_level = 0
+        # The parts, in the order of vcpu_load.
+        self.parts = VcpuParts()
+        add = self.parts.add
+        add("event_wait", self.event_wait)
+        self.registers = add("registers", Registers(self.context))
+        self.traps = add("traps", Traps(vm.mmu, vm.timer_data.vhe))
+        self.sched = add("sched", SchedPart())
+        self.stolen_time = add("stolen_time", StolenTimePart(vm.mmu, lambda: self.sched.run_delay))
+        self._vgic_part = add("vgic", VgicPart(vm.vgic, vcpu_id))
+        self.timer_part = add("timer", TimerPart(self.timer, vm.vgic is not None))
+        add("power", self.power_state)
 
     def __repr__(self) -> str:
         return f"<Vcpu {self.id}: {self.power.value}>"
@@ -114,21 +107,7 @@ class Vcpu:
         """The present time stamp of the PE on which the vCPU is loaded; else of the host."""
         return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()
 
-    @property
-    def _owner(self) -> str:
-        """The name of the vCPU's wake-ups in the clock's queue."""
-        return f"vm{self.vm.id}-vcpu{self.id}-wfe"
-
     # -- KVM_RUN and exits --
-
-    @property
-    def exit_handler(self) -> ExitHandler | None:
-        """Gets the exits that EL2 does not finish, while no caller is in `run`."""
-        return self.vmm.handler
-
-    @exit_handler.setter
-    def exit_handler(self, handler: ExitHandler | None) -> None:
-        self.vmm.handler = handler
 
     def run(self, until: int = NEVER) -> Exit | None:
         """KVM_RUN: run the host until this vCPU exits to the VMM, at most up to ``until`` ns (then
@@ -152,7 +131,7 @@ class Vcpu:
 
     def stuck(self, cause: str) -> None:
         """Report to the VMM that the guest cannot make progress, with the cause."""
-        alone = len(list(self.vm.vcpus)) == 1
+        alone = self.vm.online_vcpus == 1
         self.vmm.tell(StuckExit(cause, self.context.pc, None if alone else self.id))
 
     # -- power --
@@ -165,104 +144,60 @@ class Vcpu:
     def start(self, start: Start, *, run: bool = True) -> None:
         """Reset the vCPU to ``start``, then set its power state, in this order
         (kvm_psci_vcpu_on)."""
-        self.initialized, self.suspended, self.serror_pending = True, False, False
-        self.spsr32 = [0] * len(self.spsr32)
-        self.faults_until = 0
-        self.event_wait.entered()
-        self._forget_answers()
-        reset(self.context, start)
-        self.timer.vcpu_reset()
-        self._set_power(Power.RUNNABLE if run else Power.OFF)
-
-    def _forget_answers(self) -> None:
-        """Discard the VMM's answers and the migrated exclusive monitor: they belong to the state
-        before."""
         self.vmm.forget()
-        self._monitor = None
+        self.registers.reset_state = start
+        self.parts.reset()
+        self.power_state.set(Power.RUNNABLE if run else Power.OFF)
 
-    def _set_power(self, power: Power) -> None:
-        if power is not self.power and self.host.bus.active:
-            what = {Power.OFF: "off", Power.RUNNABLE: "runnable", Power.BLOCKED: "blocked"}[power]
-            self.host.bus.emit(Schedule(self.uid, what))
-        self.power = power
-        if power is Power.RUNNABLE:
-            self.host.clock.cancel(self._owner)
-            self.host.woken(self)
-        else:
-            self.delay.leave()
+    @property
+    def power(self) -> Power:
+        return self.power_state.power
 
     @property
     def runnable(self) -> bool:
         """Whether the vCPU can run on a PE."""
-        return self.power is Power.RUNNABLE
+        return self.power_state.power is Power.RUNNABLE
 
     @property
     def is_off(self) -> bool:
-        return self.power is Power.OFF
+        return self.power_state.power is Power.OFF
 
     @property
     def is_blocked(self) -> bool:
         """Whether the vCPU sleeps until an interrupt, an event or console input."""
-        return self.power is Power.BLOCKED
+        return self.power_state.power is Power.BLOCKED
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the MP state is SUSPENDED."""
+        return self.power_state.suspended
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the vCPU was reset once, see `init`."""
+        return self.power_state.initialized
 
     @property
     def run_delay_ns(self) -> int:
         """The ns for which the vCPU was runnable while another vCPU had its PE, up to the last time
         at which the vCPU got a PE (run_delay)."""
-        return self.delay.total
+        return self.sched.run_delay
 
     @property
     def in_wfi(self) -> bool:
         """Whether the vCPU is blocked in WFI, in CPU_SUSPEND, or SUSPENDED."""
-        asleep = (
-            self.power is Power.BLOCKED and self.timer.hw is None and not self.event_wait.active
-        )
-        return asleep and self.host.clock.armed(self._owner) is None  # if armed: waits for input
+        return self.power_state.in_wfi
 
     def power_off(self) -> None:
-        """CPU_OFF, or a system event: the vCPU does not run before the next `start` or
-        `make_runnable`."""
-        self._set_power(Power.OFF)
-        self.timer.unblocking()
-        self.host.clock.cancel(self._owner)
-        self.event_wait.forget()
-        self.suspended = False
-        self.outcome.cancel_wait()
-        self.request_stop()
-
-    def make_runnable(self) -> None:
-        """Leave OFF or SUSPENDED, and continue at the present PC."""
-        self.suspended = False
-        self.event_wait.forget()
-        self.timer.unblocking()
-        self._set_power(Power.RUNNABLE)
-
-    def suspend(self) -> None:
-        """KVM_MP_STATE_SUSPENDED: block like in WFI; at the wake-up the vCPU exits to the VMM with
-        the system event wakeup (kvm_vcpu_suspend)."""
-        self.suspended = True
-        self.outcome.cancel_wait()
-        self.event_wait.forget()
-        if self.host.driving and self.power is Power.RUNNABLE:
-            self.request_stop()  # in the guest perhaps: suspend at the next entry (KVM_REQ_SUSPEND)
-            return
-        if self.pe is not None:
-            self.put()
-        self._set_power(Power.BLOCKED)
-        if self.runnable_interrupt():
-            self.wake()
-        else:
-            self.timer.blocking()
+        """See `PowerState.power_off`."""
+        self.power_state.power_off()
 
     def in_flight(self) -> InFlight:
         """The state of the vCPU that is needed for a migration but that no ioctl of KVM saves, see
         `InFlight`. KvmError ENOEXEC before `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
-        monitor = self._monitor or self.context.exclusive
-        wait, age = self.event_wait, self.host.clock.now - self.context.event_cleared
-        return InFlight(asleep, self.timer.wfit if asleep else None, monitor, self.context.event_register, age,
-                        wait.active, wait.until)  # fmt: skip
+        return self.event_wait.in_flight(asleep, self.timer.wfit if asleep else None)
 
     def resume(self, state: InFlight) -> None:
         """Restore the `in_flight` state of a migrated vCPU, after its registers, interrupts, timers
@@ -270,89 +205,51 @@ class Vcpu:
         `Host.close`."""
         self.check_initialized()
         self.host.check_standing()
-        self._monitor = state.monitor
         self.event_wait.resume(state)
-        if not state.asleep:
-            return
-        self.outcome.cancel_wait()
-        if self.pe is not None:
-            self.put()
-        self.timer.wfit = state.wfit
-        if self.runnable_interrupt():
-            self.make_runnable()
-            return
-        self._set_power(Power.BLOCKED)
-        self.timer.blocking()
-
-    def wake(self) -> None:
-        """kvm_vcpu_wake_up: make the vCPU runnable if it is blocked."""
-        if self.power is Power.BLOCKED:
-            self._set_power(Power.RUNNABLE)
+        if state.asleep:
+            self.power_state.resume_wfi(state.wfit)
 
     # -- load and put --
 
     def load(self, pe: Pe) -> None:
-        """Bind the vCPU to a PE (vcpu_load): exclusive monitor, stage 2, traps, vGIC, timers."""
+        """Bind the vCPU to a PE, and load its parts there (vcpu_load)."""
         self.vm.first_run()
         self.pe = pe
-        if not self.event_wait.active:
-            self.context.clear_exclusive()
-        if self._monitor is not None:
-            self.context.exclusive, self._monitor = self._monitor, None
         pe.bind(self.context, self.uid)
-        vm = self.vm
-        pe.write_el2(VTCR_EL2, translation.vtcr(vm.mmu.stage2.shape))
-        pe.write_el2(VTTBR_EL2, vm.mmu.stage2.vttbr)
-        self.program_traps()
-        self.stolen_time.update()
-        if vm.vgic is not None:
-            vm.vgic.load(self.id, pe.vif)
-        else:
-            pe.vif.sre = False  # a guest without a GIC: ICC_*_EL1 are UNDEFINED
-        self.timer.vcpu_load(pe.timer)
+        for vcpu_load in self.parts.loads:
+            vcpu_load(pe)
         if self.host.bus.active:
             self.host.bus.emit(Schedule(self.uid, "load"))
 
-    def program_traps(self) -> None:
-        """Program MDCR_EL2 and HCR_EL2 of the PE on which the vCPU is loaded; the values depend on
-        guest debug and on the vCPU's interrupt inputs."""
-        if self.pe is not None:
-            activate_traps(
-                self.pe,
-                vhe=self.vm.timer_data.vhe,
-                breakpoints=GuestDebug.USE_SW_BP in self.debug,
-                lines=self.lines,
-            )
+    def put(self) -> None:
+        """Save the vCPU's parts from the PE and unbind it (vcpu_put)."""
+        assert self.pe is not None
+        if self.host.bus.active:
+            self.host.bus.emit(Schedule(self.uid, "put"))
+        for vcpu_put in self.parts.puts:
+            vcpu_put()
+        self.pe.unbind()
+        self.pe = None
 
     def attach(self, pe: Pe) -> None:
         """Bind the vCPU to ``pe`` after a restore: like `load`, but the PE's registers are restored
         already."""
         self.pe = pe
         pe.bind(self.context, self.uid)
-        if self.vm.vgic is not None:
-            self.vm.vgic.attach(self.id, pe.vif)
-        self.timer.attach(pe.timer)
+        self.parts.attach(pe)
 
     def detach(self) -> None:
         """Unbind the vCPU from the PE without saving its registers: the caller restores a state
         next."""
         if self.pe is not None:
-            self.timer.detach()
-            if self.vm.vgic is not None:
-                self.vm.vgic.detach(self.id)
+            self.parts.detach()
             self.pe.unbind()
             self.pe = None
 
-    def put(self) -> None:
-        """Save the vCPU's registers from the PE and unbind it (vcpu_put)."""
-        assert self.pe is not None
-        if self.host.bus.active:
-            self.host.bus.emit(Schedule(self.uid, "put"))
-        self.timer.vcpu_put()
-        if self.vm.vgic is not None:
-            self.vm.vgic.put(self.id)
-        self.pe.unbind()
-        self.pe = None
+    def set_vgic(self, vgic: Vgic) -> None:
+        """The VM has created its vGIC after this vCPU."""
+        self.timer.vgic = self._vgic_part.vgic = vgic
+        self.timer_part.in_kernel = True
 
     # -- waiting --
 
@@ -369,34 +266,12 @@ class Vcpu:
 
     def runnable_interrupt(self) -> bool:
         """Whether an interrupt can be delivered (kvm_arch_vcpu_runnable)."""
-        if self.serror_pending:
+        if self.traps.serror_pending:
             return True
         vgic = self.vm.vgic
         if vgic is None:
-            return bool(self.lines) or self.timer.is_pending()
+            return bool(self.traps.lines) or self.timer.is_pending()
         return vgic.pending(self.id)
-
-    def block(self) -> None:
-        """kvm_vcpu_block: unless an interrupt can be delivered, put the vCPU, and arm its
-        background timer."""
-        if self.runnable_interrupt():
-            return
-        self.put()
-        self._set_power(Power.BLOCKED)
-        self.timer.blocking()
-
-    def sleep(self, until: int | None) -> None:
-        """Block the vCPU without a put, until ``until`` ns (None: no limit) or an earlier
-        wake-up."""
-        self._set_power(Power.BLOCKED)
-        if until is not None:
-            self.wake_at(until)
-
-    def wake_at(self, when: int) -> None:
-        """Wake the vCPU up at ``when`` ns at the latest."""
-        armed = self.host.clock.armed(self._owner)
-        if armed is None or when < armed:
-            self.host.clock.arm(when, self._owner)
 
     @property
     def hears(self) -> bool:
@@ -449,16 +324,12 @@ class Vcpu:
                 "EINVAL", f"PEs {sorted(allowed)}: the host has {len(self.host.pcpus)}, from 0"
             )
         self.host.check_thread()
-        self.affinity = allowed
+        self.sched.affinity = allowed
         self.host.affinity_changed(self.index)
 
     def pin(self, pe: int) -> None:
         """Set the affinity to one PE (see `set_affinity`)."""
         self.set_affinity((pe,))
-
-    def may_be_on(self, pe: int) -> bool:
-        """Whether PE ``pe`` is in the vCPU's affinity."""
-        return self.affinity is None or pe in self.affinity
 
     # -- registers --
 
@@ -482,46 +353,36 @@ class Vcpu:
     # -- attributes --
 
     def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU (see `attributes`). KvmError ENXIO for an unknown group or
-        attribute."""
-        attributes.group_of(self, group).set_attr(attr, value)
+        """KVM_SET_DEVICE_ATTR of a vCPU: an attribute of a part. KvmError ENXIO for an unknown
+        group or attribute, and the errors of the part."""
+        self.parts.of_group(group).set_attr(attr, value)
 
     def get_device_attr(self, group: int, attr: int) -> int:
         """KVM_GET_DEVICE_ATTR of a vCPU. KvmError: the errors of `set_device_attr`."""
-        return attributes.group_of(self, group).get_attr(attr)
+        return self.parts.of_group(group).get_attr(attr)
 
     def has_device_attr(self, group: int, attr: int) -> None:
         """KVM_HAS_DEVICE_ATTR of a vCPU. KvmError ENXIO for an unknown group or attribute."""
-        attributes.group_of(self, group).has_attr(attr)
+        self.parts.of_group(group).has_attr(attr)
 
     # -- power --
 
     def get_mp_state(self) -> MpState:
         """KVM_GET_MP_STATE: the MP state of the vCPU."""
-        if self.power is Power.OFF:
-            return MpState.STOPPED
-        return MpState.SUSPENDED if self.suspended else MpState.RUNNABLE
+        return self.power_state.get_mp_state()
 
     def set_mp_state(self, state: int) -> None:
         """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered, and then
         exits with the system event wakeup; it continues after the VMM has set RUNNABLE. KvmError
         EINVAL for an unknown state."""
-        if state not in tuple(MpState):
-            raise KvmError("EINVAL", f"there is no MP state {state}")
-        self.host.check_thread()
-        if state == MpState.STOPPED:
-            self.power_off()
-        elif state == MpState.SUSPENDED:
-            self.suspend()
-        elif self.power is Power.OFF or self.suspended:
-            self.make_runnable()
+        self.power_state.set_mp_state(state)
 
     # -- events --
 
     def get_vcpu_events(self) -> VcpuEvents:
         """KVM_GET_VCPU_EVENTS. KvmError ENOEXEC before `init`."""
         self.check_initialized()
-        return VcpuEvents(serror_pending=self.serror_pending)
+        return VcpuEvents(serror_pending=self.traps.serror_pending)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
         """KVM_SET_VCPU_EVENTS: make a virtual SError pending, until PSTATE.A unmasks it, and inject
@@ -539,9 +400,8 @@ class Vcpu:
         """KVM_IRQ_LINE of the vCPU's own interrupt inputs: 0 is IRQ, 1 is FIQ
         (vcpu_interrupt_line)."""
         self.host.check_thread()
-        bit = 1 << (6 if number else 7)  # HCR_EL2.VF, VI
-        self.lines = self.lines | bit if level else self.lines & ~bit
-        self.program_traps()
+        self.traps.set_line(number, level)
+        self._activate_traps()
         if level:
             self.wake()
 
@@ -553,7 +413,12 @@ class Vcpu:
         self.host.check_thread()
         self.debug = GuestDebug.checked(control)
         self.single_step = GuestDebug.SINGLESTEP in self.debug
-        self.program_traps()
+        self.traps.breakpoints = GuestDebug.USE_SW_BP in self.debug
+        self._activate_traps()
+
+    def _activate_traps(self) -> None:
+        if self.pe is not None:
+            self.traps.activate(self.pe)
 
     def translate(self, va: int) -> int | None:
         """KVM_TRANSLATE: the IPA of a virtual address at the present exception level; None if the
@@ -562,33 +427,25 @@ class Vcpu:
 
     # -- state --
 
-    def state(self) -> dict[str, object]:
-        return {
-            "version": STATE_VERSION, "context": self.context.state(), "timer": self.timer.state(),
-            "power": self.power.value, "waiting": self.outcome.waits, "home": self.home, "delay": self.delay.state(),
-            "device_irq_level": self.device_irq_level, "event_wait": self.event_wait.state(),
-            "faults_until": self.faults_until,
-            "stolen_time": self.stolen_time.state(),
-            "initialized": self.initialized,
-            "suspended": self.suspended, "serror_pending": self.serror_pending, "lines": self.lines,
-            "spsr32": list(self.spsr32), "affinity": None if self.affinity is None else sorted(self.affinity),
-        }  # fmt: skip
+    @property
+    def device_irq_level(self) -> int:
+        """kvm_run.s.regs.device_irq_level, see `TimerPart.device_irq_level`."""
+        return self.timer_part.device_irq_level
+
+    def state(self) -> State:
+        return {"version": STATE_VERSION, "parts": self.parts.state()}
 
     def load_state(self, state: State) -> None:
         """Restore `state`; afterwards the vCPU is not loaded on a PE (see `attach`)."""
-        checked(state, "Vcpu", STATE_VERSION)
-        self._forget_answers()
-        self.context.load(state["context"])
-        self.timer.load(state["timer"])
-        self.power = Power(state["power"])
-        self.home = state["home"]
-        self.delay.load(state["delay"])
-        self.outcome.restore(bool(state["waiting"]))
-        self.device_irq_level, self.faults_until = state["device_irq_level"], state["faults_until"]
-        self.event_wait.load(state["event_wait"])
-        self.stolen_time.load(state["stolen_time"])
-        self.initialized, self.suspended = bool(state["initialized"]), bool(state["suspended"])
-        self.serror_pending, self.lines = bool(state["serror_pending"]), int(state["lines"])
-        self.spsr32 = list(state["spsr32"])
-        affinity = state["affinity"]
-        self.affinity = None if affinity is None else frozenset(affinity)
+        self.vmm.forget()
+        self.parts.load(checked(state, "Vcpu", STATE_VERSION)["parts"])
+
+
+def _new_context(vm: Vm, mpidr: int) -> Context:
+    """The context of a vCPU: its engine, with stage 2, and with the CPU's MIDR_EL1."""
+    context = vm.domain.create()
+    vm.mmu.attach(context)
+    context.watch_wfe()
+    context.set_system(VMPIDR_EL2, mpidr)
+    context.set_system(VPIDR_EL2, context.system(MIDR_EL1))
+    return context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from armvirt.arch.named import SCTLR_EE, SCTLR_EL1
 from armvirt.arch.psci import SmcccFunction
@@ -11,17 +11,30 @@ from armvirt.hw.clock import Clock
 from armvirt.hyp.firmware import ptp, pvtime
 from armvirt.hyp.firmware.ptp import PtpCounter
 from armvirt.hyp.firmware.smccc import Smccc
+from armvirt.hyp.host.host import Host
 from armvirt.hyp.vcpu.exit_types import SystemEventExit
-from armvirt.hyp.vcpu.init import Start
-from armvirt.hyp.vcpu.vcpu import Power, Vcpu
+from armvirt.hyp.vcpu.power import Power
+from armvirt.hyp.vcpu.registers import Start
+from armvirt.hyp.vcpu.vcpu import Vcpu
 from armvirt.hyp.vgic.backlog import SLICE_NS
 from armvirt.hyp.vgic.vgic import Vgic
 from armvirt.hyp.vm.irqs import IrqRouter
 
-if TYPE_CHECKING:
-    from armvirt.hyp.vcpu.protocols import Vm
-
 INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Vm(Protocol):
+    """What the services use of a VM."""
+
+    host: Host
+    vgic: Vgic | None
+
+    @property
+    def vcpus(self) -> Iterable[Vcpu]: ...
+
+    def vcpu(self, vcpu_id: int) -> Vcpu:
+        """The vCPU with an id; KvmError ENOENT if it was not created."""
+        ...
 
 
 class NoVgic:

@@ -16,7 +16,8 @@ from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
 from armvirt.hyp.timer.arch_timer import ArchTimerVmData, TimerVgic
 from armvirt.hyp.vcpu.init import Feature, VcpuInit, preferred_target
-from armvirt.hyp.vcpu.vcpu import Power, Vcpu
+from armvirt.hyp.vcpu.power import Power
+from armvirt.hyp.vcpu.vcpu import Vcpu
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic
 from armvirt.hyp.vm.capabilities import Cap, Capabilities, check_extension
@@ -234,6 +235,11 @@ class Vm:
     def vcpus(self) -> Iterable[Vcpu]:
         return self._vcpus.values()
 
+    @property
+    def online_vcpus(self) -> int:
+        """The number of vCPUs."""
+        return len(self._vcpus)
+
     def vcpu(self, vcpu_id: int) -> Vcpu:
         """The vCPU with an id; KvmError ENOENT if it was not created."""
         if vcpu_id not in self._vcpus:
@@ -337,7 +343,7 @@ class Vm:
         self.vgic.dist.id_base = self.id_base
         for vcpu in self._vcpus.values():
             self.vgic.add_vcpu(vcpu.id, vcpu.mpidr)
-            vcpu.timer.vgic = self.vgic
+            vcpu.set_vgic(self.vgic)
         self.vgic.dist.memory = BusMaster(self.mmu)
         callbacks.connect(self.vgic)
         for its in self._its_devices:

@@ -17,7 +17,7 @@ from armvirt.arch.gic import (
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Register
-from armvirt.hyp.vcpu.vcpu import Power
+from armvirt.hyp.vcpu.power import Power
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence

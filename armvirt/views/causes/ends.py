@@ -15,7 +15,7 @@ from armvirt.arch.gic import (
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import present_state as inflight
 from armvirt.hyp.diagnosis.finding import Register
-from armvirt.hyp.vcpu.vcpu import Power
+from armvirt.hyp.vcpu.power import Power
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Stray
 from armvirt.views.causes.evidence import Cause, Evidence, taken

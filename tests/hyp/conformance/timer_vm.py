@@ -144,11 +144,11 @@ class TimerGuest(Puppet):
     def migrate(self) -> None:
         """To another physical CPU of the host, as a test that calls sched_setaffinity between two
         KVM_RUNs."""
-        here = self.vcpu.home
+        here = self.vcpu.sched.home
         assert here is not None
         self.visited |= {here, (here + 1) % PES}
         self.vcpu.pin((here + 1) % PES)
-        assert self.vcpu.pe is None and self.vcpu.home != here
+        assert self.vcpu.pe is None and self.vcpu.sched.home != here
 
     def get(self, name: str) -> int:
         return self.do(f"read {name}")

@@ -63,10 +63,10 @@ def test_an_idle_cpu_pulls_only_who_may_come() -> None:
         rig.vcpus[n].set_affinity({0} if n < 2 else None)
         rig.vcpus[n].start(Start(RAM, 0))
     rig.run(50_000)
-    assert [v.home for v in rig.vcpus] == [0, 0, 1]
+    assert [v.sched.home for v in rig.vcpus] == [0, 0, 1]
     rig.vcpus[2].set_mp_state(MpState.STOPPED)
     rig.run(100_000)
-    assert [v.home for v in rig.vcpus[:2]] == [0, 0] and rig.vcpus[1].run_delay_ns > 40_000
+    assert [v.sched.home for v in rig.vcpus[:2]] == [0, 0] and rig.vcpus[1].run_delay_ns > 40_000
 
 
 @both_engines
@@ -76,7 +76,7 @@ def test_it_moves_at_once_while_the_host_stands(kind: str) -> None:
     rig.run(5_000)
     for pe in (2, 0, 1):
         rig.vcpu.pin(pe)
-        assert rig.vcpu.pe is None and rig.vcpu.home == pe, "off the one that it was on"
+        assert rig.vcpu.pe is None and rig.vcpu.sched.home == pe, "off the one that it was on"
         rig.run(rig.host.clock.now + 5_000)
         assert where(rig) == [pe]
     rig.vcpu.set_affinity({1, 2})
@@ -145,7 +145,7 @@ def test_one_that_sleeps_wakes_elsewhere(kind: str) -> None:
         rig.vcpu.pin(1)
         rig.vm.irq_line_raw(irq_line_word(IRQ_TYPE_CPU, 0), wait == "wfi")
         assert rig.run(100_000) is Stop.UNTIL
-        assert rig.vcpu.home == 1 and rig.host.insns > before
+        assert rig.vcpu.sched.home == 1 and rig.host.insns > before
 
 
 def test_affinities_that_there_are_not() -> None:
@@ -154,9 +154,13 @@ def test_affinities_that_there_are_not() -> None:
     for pes in ((), (2,), (0, 2), (-1,)):
         with pytest.raises(KvmError, match="EINVAL"):
             rig.vcpu.set_affinity(pes)
-        assert rig.vcpu.affinity == {1} and rig.vcpu.may_be_on(1) and not rig.vcpu.may_be_on(0)
+        assert (
+            rig.vcpu.sched.affinity == {1}
+            and rig.vcpu.sched.may_be_on(1)
+            and not rig.vcpu.sched.may_be_on(0)
+        )
     rig.vcpu.set_affinity(None)
-    assert rig.vcpu.affinity is None and rig.vcpu.may_be_on(0)
+    assert rig.vcpu.sched.affinity is None and rig.vcpu.sched.may_be_on(0)
 
 
 @both_engines
@@ -168,7 +172,7 @@ def test_affinity_is_state(kind: str) -> None:
         vcpu.set_affinity({0} if n < 2 else {0, 1})
     old.run(33_333)
     new.kvm.load(old.kvm.state())
-    assert [v.affinity for v in new.vcpus] == [{0}, {0}, {0, 1}]
+    assert [v.sched.affinity for v in new.vcpus] == [{0}, {0}, {0, 1}]
     for rig in (old, new):
         rig.log.clear()
         rig.run(99_999)

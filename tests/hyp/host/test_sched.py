@@ -195,7 +195,9 @@ def test_fair_on_several_pes(kind: str, vcpus: int, pcpus: int) -> None:
     shares = [vcpu.context.insns for vcpu in rig.vcpus]
     assert max(shares) - min(shares) < 4 * vcpus * rounds
     assert sum(shares) == rig.host.clock.now
-    assert sorted(vcpu.home or 0 for vcpu in rig.vcpus) == sorted(n % pcpus for n in range(vcpus))
+    assert sorted(vcpu.sched.home or 0 for vcpu in rig.vcpus) == sorted(
+        n % pcpus for n in range(vcpus)
+    )
     if vcpus <= pcpus:
         assert len(watch.loads) == vcpus, "who has a PE of its own keeps it"
 
@@ -216,7 +218,7 @@ def test_an_idle_pe_takes_one_that_waits() -> None:
     a.b("end")
     rig.start(a, 1)
     rig.run(20 * QUANTUM_NS)
-    assert {rig.vcpus[0].home, rig.vcpus[2].home} == {0, 1}
+    assert {rig.vcpus[0].sched.home, rig.vcpus[2].sched.home} == {0, 1}
 
 
 def test_the_quantum_is_what_was_asked_for() -> None:

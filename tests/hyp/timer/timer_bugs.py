@@ -8,7 +8,7 @@ ARCH, TIMER, PE, VCPU = (
     "armvirt.arch.timer",
     "armvirt.hw.timer",
     "armvirt.hw.pe",
-    "armvirt.hyp.vcpu.vcpu",
+    "armvirt.hyp.vcpu.parts",
 )
 ARCH_TIMER, CONTEXT, VGIC = (
     "armvirt.hyp.timer.arch_timer",
@@ -183,7 +183,7 @@ BUGS = (
     Bug("sleeper-does-not-see-the-counter-move", f"{ARCH_TIMER}:ArchTimer.offset_changed", "self.blocked", "False"),
     Bug("sleeper-does-not-see-one-reg", f"{ARCH_TIMER}:ArchTimer._software_changed", "self.blocked", "False"),
     Bug("sleep-not-saved", f"{ARCH_TIMER}:ArchTimer.load", 'bool(state["blocked"])', "False"),
-    Bug("timers-not-loaded", f"{VCPU}:Vcpu.load", "self.timer.vcpu_load(pe.timer)", "pass"),
+    Bug("timers-not-loaded", f"{VCPU}:TimerPart.vcpu_load", "self._timer.vcpu_load(pe.timer)", "pass"),
     Bug(
         "wfi-ignores-the-mask", f"{VGIC}.vgic:Vgic.pending",
         "i.enabled and enables >> i.group & 1 and i.pending and (not i.active) and i.priority < mask",

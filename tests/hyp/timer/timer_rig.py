@@ -17,7 +17,7 @@ from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.sysregs import encoding_of
 from armvirt.hw.engine.state import Stat
 from armvirt.hw.exit import ExitKind
-from armvirt.hyp.host.sched import Pcpu
+from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.kvm import (
     ONE_REG_ARM64_CORE,
     ONE_REG_ARM64_SYSREG,
@@ -200,15 +200,15 @@ class Rig:
         self.host.turn, self.host.turn_end = pcpu, TURN_FOREVER
 
     def _move(self, vcpu: Vcpu, pcpu: Pcpu) -> None:
-        if vcpu.home is not None and vcpu.home != pcpu.index:
-            self.host.pcpus[vcpu.home].leave(vcpu)
-        vcpu.home = pcpu.index
+        if vcpu.sched.home is not None and vcpu.sched.home != pcpu.index:
+            self.host.pcpus[vcpu.sched.home].leave(vcpu)
+        vcpu.sched.home = pcpu.index
         pcpu.switch(vcpu, self.now)
 
     def turn_to(self, n: int) -> Vcpu:
         """Let it run next, where it is at home."""
         vcpu = self.vcpus[n]
-        self.place(n, vcpu.home or 0)
+        self.place(n, vcpu.sched.home or 0)
         return vcpu
 
     def settle(self) -> None:

@@ -27,7 +27,7 @@ from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.events import Event, Schedule, Stamp
 from armvirt.hyp.host.sched import QUANTUM_NS
 from armvirt.hyp.kvm import MmioExit, Start, Stop, SystemEventExit, Vcpu
-from armvirt.hyp.vcpu.vcpu import Power
+from armvirt.hyp.vcpu.power import Power
 
 CPU_OFF, AFFINITY_INFO = 0x8400_0002, 0xC400_0004
 SECOND = RAM + 0x1_0000

@@ -1,0 +1,75 @@
+"""A physical CPU of the host: a PE, the vCPU on it, and the context switch (struct rq)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from armvirt.hw.pe import Pe
+from armvirt.hyp.host.runnable import Runnable
+from armvirt.state import State, checked
+
+STATE_VERSION = 1
+
+
+class Pcpu:
+    """One physical CPU. ``vcpu`` is loaded on the PE, or was loaded until it blocked; ``last`` is
+    the index of the vCPU that was chosen last.
+
+    A vCPU stays loaded during the time slices of other PEs, which stand for PEs that run at the
+    same time.
+    """
+
+    __slots__ = ("last", "pe", "vcpu")
+
+    def __init__(self, pe: Pe) -> None:
+        self.pe = pe
+        self.vcpu: Runnable | None = None
+        self.last = -1
+
+    def __repr__(self) -> str:
+        loaded = "idle" if self.vcpu is None else f"loaded with {self.vcpu!r}"
+        return f"<Pcpu {self.pe.index}: {loaded}>"
+
+    @property
+    def index(self) -> int:
+        return self.pe.index
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the registers of ``vcpu`` are on this PE."""
+        return self.vcpu is not None and self.vcpu.pe is self.pe
+
+    def switch(self, vcpu: Runnable, now: int) -> None:
+        """Context switch: put the loaded vCPU, if any, and load ``vcpu``."""
+        if self.vcpu is not None and self.loaded:
+            self.vcpu.put()
+        self.vcpu = vcpu
+        vcpu.sched.arrive(now)
+        vcpu.load(self.pe)
+
+    def leave(self, vcpu: Runnable) -> None:
+        """Forget ``vcpu``, which queues at another PE from now on."""
+        if self.vcpu is vcpu:
+            self.vcpu = None
+
+    def unload(self) -> None:
+        """Detach the loaded vCPU without saving it: the caller restores a state next."""
+        if self.vcpu is not None and self.loaded:
+            self.vcpu.detach()
+        self.vcpu = None
+
+    def state(self) -> dict[str, object]:
+        vcpu = self.vcpu
+        return {
+            "version": STATE_VERSION, "pe": self.pe.state(), "last": self.last, "loaded": self.loaded,
+            "vcpu": None if vcpu is None else vcpu.index,
+        }  # fmt: skip
+
+    def load(self, state: State, vcpus: Sequence[Runnable]) -> None:
+        """Restore `state`, after the state of the vCPUs was restored."""
+        checked(state, "Pcpu", STATE_VERSION)
+        self.pe.load(state["pe"])
+        self.last = state["last"]
+        self.vcpu = None if state["vcpu"] is None else vcpus[state["vcpu"]]
+        if self.vcpu is not None and state["loaded"]:
+            self.vcpu.attach(self.pe)

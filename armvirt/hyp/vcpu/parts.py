@@ -1,0 +1,251 @@
+"""The parts of a vCPU (struct kvm_vcpu_arch): the base class `VcpuPart`, the table `VcpuParts`, and
+the parts whose subject has a room of its own: vGIC, timers, stolen time, scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import ClassVar, TypeVar
+
+from armvirt.errors import KvmError
+from armvirt.hw.pe import Pe
+from armvirt.hyp.firmware.pvtime import StolenTime
+from armvirt.hyp.host.sched import SchedEntity
+from armvirt.hyp.timer.arch_timer import ArchTimer
+from armvirt.hyp.vgic.vgic import Vgic
+from armvirt.state import State, checked, load_states, states_of
+
+TIMER_STATE_VERSION = 1
+
+
+class VcpuGroup(IntEnum):
+    """Attribute groups (uapi/asm/kvm.h): KVM_ARM_VCPU_TIMER_CTRL, KVM_ARM_VCPU_PVTIME_CTRL."""
+
+    TIMER_CTRL = 1
+    PVTIME_CTRL = 2
+
+
+class VcpuPart:
+    """One part of a vCPU. A part overrides the methods that concern it.
+
+    The methods of this class have no effect, and `VcpuParts` does not call them: an empty method
+    costs nothing when a vCPU is loaded. A part that overrides `state` overrides `load`, too.
+    ``group`` is the group of the part's device attributes, None without attributes.
+    """
+
+    __slots__ = ()
+    group: ClassVar[VcpuGroup | None] = None
+
+    def reset(self) -> None:
+        """Reset the part (kvm_reset_vcpu)."""
+
+    def vcpu_load(self, pe: Pe) -> None:
+        """Load the part's registers on the PE to which the vCPU is bound (kvm_arch_vcpu_load)."""
+
+    def vcpu_put(self) -> None:
+        """Save the part's registers from the PE (kvm_arch_vcpu_put)."""
+
+    def attach(self, pe: Pe) -> None:
+        """After a restore: the vCPU is on ``pe``, whose registers are restored already."""
+
+    def detach(self) -> None:
+        """Before a restore: the vCPU leaves its PE, and no register is saved."""
+
+    def state(self) -> State:
+        """The state of the part as plain data, with a version."""
+        return {}
+
+    def load(self, state: State) -> None:
+        """Restore what `state` returned. StateError for another version."""
+
+    def set_attr(self, attr: int, value: int | None) -> None:
+        """KVM_SET_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
+        self.has_attr(attr)
+
+    def get_attr(self, attr: int) -> int:
+        """KVM_GET_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
+        self.has_attr(attr)
+        return 0
+
+    def has_attr(self, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
+        raise KvmError("ENXIO", f"no attribute {attr}")
+
+
+Part = TypeVar("Part", bound=VcpuPart)
+
+
+class VcpuParts:
+    """The parts of one vCPU by name. A method is called in the order of the table, `vcpu_put` and
+    `detach` in the reverse order.
+
+    ``loads`` and ``puts`` are the methods `vcpu_load` and `vcpu_put` of the parts that have them,
+    in the order of the calls.
+    """
+
+    __slots__ = ("_attaches", "_detaches", "_groups", "_resets", "_saved", "loads", "puts")
+
+    def __init__(self) -> None:
+        self._saved: dict[str, VcpuPart] = {}
+        self._resets: list[Callable[[], None]] = []
+        self.loads: tuple[Callable[[Pe], None], ...] = ()
+        self.puts: tuple[Callable[[], None], ...] = ()
+        self._attaches: list[Callable[[Pe], None]] = []
+        self._detaches: list[Callable[[], None]] = []
+        self._groups: dict[int, VcpuPart] = {}
+
+    def __repr__(self) -> str:
+        return f"<VcpuParts: {', '.join(self._saved)}>"
+
+    def add(self, name: str, part: Part) -> Part:
+        """Append a part; ``name`` is its key in the saved state. Returns the part."""
+        kind = type(part)
+        if kind.reset is not VcpuPart.reset:
+            self._resets.append(part.reset)
+        if kind.vcpu_load is not VcpuPart.vcpu_load:
+            self.loads = (*self.loads, part.vcpu_load)
+        if kind.vcpu_put is not VcpuPart.vcpu_put:
+            self.puts = (part.vcpu_put, *self.puts)
+        if kind.attach is not VcpuPart.attach:
+            self._attaches.append(part.attach)
+        if kind.detach is not VcpuPart.detach:
+            self._detaches.insert(0, part.detach)
+        if kind.state is not VcpuPart.state:
+            self._saved[name] = part
+        if part.group is not None:
+            self._groups[part.group] = part
+        return part
+
+    def of_group(self, group: int) -> VcpuPart:
+        """The part with an attribute group. KvmError ENXIO for an unknown group
+        (arch/arm64/kvm/guest.c, kvm_arm_vcpu_arch_set_attr)."""
+        if group not in self._groups:
+            raise KvmError("ENXIO", f"a vCPU has no attribute group {group}")
+        return self._groups[group]
+
+    def reset(self) -> None:
+        for reset in self._resets:
+            reset()
+
+    def attach(self, pe: Pe) -> None:
+        for attach in self._attaches:
+            attach(pe)
+
+    def detach(self) -> None:
+        for detach in self._detaches:
+            detach()
+
+    def state(self) -> State:
+        """The states of the parts by name."""
+        return states_of(self._saved)
+
+    def load(self, states: State) -> None:
+        """Restore what `state` returned. StateError if the names of the parts differ."""
+        load_states(self._saved, states, "a vCPU")
+
+
+class VgicPart(VcpuPart):
+    """The vCPU's CPU interface of the vGIC. ``vgic`` is None while the VM has no vGIC. The vGIC
+    saves the state of all vCPUs itself."""
+
+    __slots__ = ("_vcpu_id", "vgic")
+
+    def __init__(self, vgic: Vgic | None, vcpu_id: int) -> None:
+        self.vgic, self._vcpu_id = vgic, vcpu_id
+
+    def vcpu_load(self, pe: Pe) -> None:
+        if self.vgic is not None:
+            self.vgic.load(self._vcpu_id, pe.vif)
+        else:
+            pe.vif.sre = False  # a guest without a GIC: ICC_*_EL1 are UNDEFINED
+
+    def vcpu_put(self) -> None:
+        if self.vgic is not None:
+            self.vgic.put(self._vcpu_id)
+
+    def attach(self, pe: Pe) -> None:
+        if self.vgic is not None:
+            self.vgic.attach(self._vcpu_id, pe.vif)
+
+    def detach(self) -> None:
+        if self.vgic is not None:
+            self.vgic.detach(self._vcpu_id)
+
+
+class TimerPart(VcpuPart):
+    """The vCPU's timers, and their attributes: the PPI of each timer. ``in_kernel``: the VM has a
+    vGIC.
+
+    ``device_irq_level`` are the levels of the timers that the VMM knows, in a VM without a vGIC
+    (kvm_run.s.regs.device_irq_level): bit 0 is the virtual timer, bit 1 the physical timer.
+    """
+
+    __slots__ = ("_timer", "device_irq_level", "in_kernel")
+    group = VcpuGroup.TIMER_CTRL
+
+    def __init__(self, timer: ArchTimer, in_kernel: bool) -> None:
+        self._timer, self.in_kernel = timer, in_kernel
+        self.device_irq_level = 0
+
+    def reset(self) -> None:
+        self._timer.vcpu_reset()
+
+    def vcpu_load(self, pe: Pe) -> None:
+        self._timer.vcpu_load(pe.timer)
+
+    def vcpu_put(self) -> None:
+        self._timer.vcpu_put()
+
+    def attach(self, pe: Pe) -> None:
+        self._timer.attach(pe.timer)
+
+    def detach(self) -> None:
+        self._timer.detach()
+
+    def should_notify_user(self) -> bool:
+        """kvm_timer_should_notify_user, without a vGIC: whether the level of a timer differs from
+        the level that the VMM knows."""
+        self._timer.sync_user()
+        return self._timer.device_irq_level != self.device_irq_level
+
+    def notify_user(self) -> None:
+        """The VMM learns the levels of the timers (kvm_timer_update_run)."""
+        self.device_irq_level = self._timer.device_irq_level
+
+    def set_attr(self, attr: int, value: int | None) -> None:
+        """Set the PPI of a timer, see `ArchTimer.set_attr`. KvmError EINVAL without a vGIC."""
+        self._timer.set_attr(attr, value, self.in_kernel)
+
+    def get_attr(self, attr: int) -> int:
+        return self._timer.get_attr(attr)
+
+    def has_attr(self, attr: int) -> None:
+        self._timer.has_attr(attr)
+
+    def state(self) -> State:
+        return {
+            "version": TIMER_STATE_VERSION,
+            "arch_timer": self._timer.state(),
+            "device_irq_level": self.device_irq_level,
+        }
+
+    def load(self, state: State) -> None:
+        checked(state, "TimerPart", TIMER_STATE_VERSION)
+        self._timer.load(state["arch_timer"])
+        self.device_irq_level = state["device_irq_level"]
+
+
+class StolenTimePart(StolenTime, VcpuPart):
+    """The vCPU's stolen time, and its attribute: the address of the structure."""
+
+    group = VcpuGroup.PVTIME_CTRL
+
+    def vcpu_load(self, pe: Pe) -> None:
+        if self.base is not None:
+            self.update()
+
+
+class SchedPart(SchedEntity, VcpuPart):
+    """What the host's scheduler knows of the vCPU."""
+
+    __slots__ = ()

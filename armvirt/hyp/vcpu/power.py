@@ -1,0 +1,196 @@
+"""The power state of a vCPU: MP state, sleep in WFI, wake-up (arch/arm64/kvm/arm.c:
+kvm_arm_vcpu_power_off, kvm_arm_vcpu_suspend; virt/kvm/kvm_main.c: kvm_vcpu_block,
+kvm_vcpu_wake_up)."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+from armvirt.errors import KvmError
+from armvirt.events import Schedule
+from armvirt.hyp.vcpu.parts import VcpuPart
+from armvirt.state import State, checked
+
+if TYPE_CHECKING:
+    from armvirt.hyp.vcpu.event_wait import EventWait
+    from armvirt.hyp.vcpu.protocols import VcpuCore
+
+STATE_VERSION = 1
+
+
+class MpState(IntEnum):
+    """KVM_MP_STATE_* (uapi/linux/kvm.h). For a vCPU that is blocked in WFI, the MP state is
+    RUNNABLE."""
+
+    RUNNABLE = 0
+    STOPPED = 5
+    SUSPENDED = 10
+
+
+class Power(Enum):
+    """OFF (KVM_MP_STATE_STOPPED), RUNNABLE, or BLOCKED (asleep in WFI or WFE, for input, or
+    SUSPENDED)."""
+
+    OFF = "off"
+    RUNNABLE = "runnable"
+    BLOCKED = "blocked"
+
+
+class PowerState(VcpuPart):
+    """The power state of one vCPU. ``initialized``: the vCPU was reset once (KVM_ARM_VCPU_INIT).
+    ``suspended``: the MP state is SUSPENDED.
+
+    ``owner`` is the name of the vCPU's wake-ups in the clock's queue.
+    """
+
+    __slots__ = ("_owner", "_vcpu", "_wait", "initialized", "power", "suspended")
+
+    def __init__(self, vcpu: VcpuCore, wait: EventWait, owner: str) -> None:
+        self._vcpu, self._wait, self._owner = vcpu, wait, owner
+        self.power = Power.OFF
+        self.initialized = self.suspended = False
+        vcpu.host.clock.register(owner, lambda kind: self.wake())
+
+    def __repr__(self) -> str:
+        return f"<PowerState: {self.power.value}>"
+
+    def set(self, power: Power) -> None:
+        """Change the power state. A vCPU that becomes runnable gets a place at a PE."""
+        vcpu = self._vcpu
+        if power is not self.power and vcpu.host.bus.active:
+            vcpu.host.bus.emit(Schedule(vcpu.uid, power.value))
+        self.power = power
+        if power is Power.RUNNABLE:
+            vcpu.host.clock.cancel(self._owner)
+            vcpu.host.woken(vcpu)
+        else:
+            vcpu.sched.leave()
+
+    @property
+    def in_wfi(self) -> bool:
+        """Whether the vCPU is blocked in WFI, in CPU_SUSPEND, or SUSPENDED."""
+        vcpu = self._vcpu
+        asleep = self.power is Power.BLOCKED and vcpu.timer.hw is None and not self._wait.active
+        return asleep and vcpu.host.clock.armed(self._owner) is None  # if armed: waits for input
+
+    # -- MP state --
+
+    def power_off(self) -> None:
+        """CPU_OFF, or a system event: the vCPU does not run before the next reset or
+        `make_runnable`."""
+        self.set(Power.OFF)
+        self._vcpu.timer.unblocking()
+        self._vcpu.host.clock.cancel(self._owner)
+        self._wait.forget()
+        self.suspended = False
+        self._vcpu.outcome.cancel_wait()
+        self._vcpu.request_stop()
+
+    def make_runnable(self) -> None:
+        """Leave OFF or SUSPENDED, and continue at the present PC."""
+        self.suspended = False
+        self._wait.forget()
+        self._vcpu.timer.unblocking()
+        self.set(Power.RUNNABLE)
+
+    def suspend(self) -> None:
+        """KVM_MP_STATE_SUSPENDED: block like in WFI; at the wake-up the vCPU exits to the VMM with
+        the system event wakeup (kvm_vcpu_suspend)."""
+        vcpu = self._vcpu
+        self.suspended = True
+        vcpu.outcome.cancel_wait()
+        self._wait.forget()
+        if vcpu.host.driving and self.power is Power.RUNNABLE:
+            vcpu.request_stop()  # in the guest perhaps: suspend at the next entry (KVM_REQ_SUSPEND)
+            return
+        if vcpu.pe is not None:
+            vcpu.put()
+        self.set(Power.BLOCKED)
+        if vcpu.runnable_interrupt():
+            self.wake()
+        else:
+            vcpu.timer.blocking()
+
+    def get_mp_state(self) -> MpState:
+        """KVM_GET_MP_STATE."""
+        if self.power is Power.OFF:
+            return MpState.STOPPED
+        return MpState.SUSPENDED if self.suspended else MpState.RUNNABLE
+
+    def set_mp_state(self, state: int) -> None:
+        """KVM_SET_MP_STATE. KvmError EINVAL for an unknown state."""
+        if state not in tuple(MpState):
+            raise KvmError("EINVAL", f"there is no MP state {state}")
+        self._vcpu.host.check_thread()
+        if state == MpState.STOPPED:
+            self.power_off()
+        elif state == MpState.SUSPENDED:
+            self.suspend()
+        elif self.power is Power.OFF or self.suspended:
+            self.make_runnable()
+
+    # -- sleep and wake-up --
+
+    def wake(self) -> None:
+        """kvm_vcpu_wake_up: make the vCPU runnable if it is blocked."""
+        if self.power is Power.BLOCKED:
+            self.set(Power.RUNNABLE)
+
+    def wake_at(self, when: int) -> None:
+        """Wake the vCPU up at ``when`` ns at the latest."""
+        clock = self._vcpu.host.clock
+        armed = clock.armed(self._owner)
+        if armed is None or when < armed:
+            clock.arm(when, self._owner)
+
+    def block(self) -> None:
+        """kvm_vcpu_block: unless an interrupt can be delivered, put the vCPU, and arm its
+        background timer."""
+        vcpu = self._vcpu
+        if vcpu.runnable_interrupt():
+            return
+        vcpu.put()
+        self.set(Power.BLOCKED)
+        vcpu.timer.blocking()
+
+    def sleep(self, until: int | None) -> None:
+        """Block the vCPU without a put, until ``until`` ns (None: no limit) or an earlier
+        wake-up."""
+        self.set(Power.BLOCKED)
+        if until is not None:
+            self.wake_at(until)
+
+    def resume_wfi(self, wfit: int | None) -> None:
+        """Block a migrated vCPU in WFI, or in WFIT until the virtual count ``wfit``, unless an
+        interrupt can be delivered."""
+        vcpu = self._vcpu
+        vcpu.outcome.cancel_wait()
+        if vcpu.pe is not None:
+            vcpu.put()
+        vcpu.timer.wfit = wfit
+        if vcpu.runnable_interrupt():
+            self.make_runnable()
+            return
+        self.set(Power.BLOCKED)
+        vcpu.timer.blocking()
+
+    # -- part of a vCPU --
+
+    def reset(self) -> None:
+        self.initialized, self.suspended = True, False
+
+    def state(self) -> State:
+        return {
+            "version": STATE_VERSION,
+            "power": self.power.value,
+            "initialized": self.initialized,
+            "suspended": self.suspended,
+            "waiting": self._vcpu.outcome.waits,
+        }
+
+    def load(self, state: State) -> None:
+        checked(state, "PowerState", STATE_VERSION)
+        self.power = Power(state["power"])
+        self.initialized, self.suspended = bool(state["initialized"]), bool(state["suspended"])
+        self._vcpu.outcome.restore(bool(state["waiting"]))
