@@ -92,7 +92,7 @@ def quantum(value: str) -> int:
 
     ns = units.parse_time(value)
     if ns < MIN_QUANTUM_NS:
-        raise UserError(f"a turn of {ns} ns is too short; it takes {MIN_QUANTUM_NS} ns at least")
+        raise UserError(f"a time slice of {ns} ns is too short; the minimum is {MIN_QUANTUM_NS} ns")
     return ns
 
 
@@ -185,37 +185,43 @@ SETTINGS = (
         "quantum",
         "TIME",
         quantum,
-        "the turn of a CPU when others wait (default 1ms on one physical CPU, 100us on several)",
+        "time slice of a CPU when others wait (default 1ms on one physical CPU, 100us on several)",
         "quantum_ns",
         unit="ns",
     ),
-    Setting("vhe", "", None, "run the hypervisor at EL2 (VHE): both timers are the guest's", "vhe"),
+    Setting(
+        "vhe",
+        "",
+        None,
+        "run the hypervisor at EL2 (VHE); the guest has both timers directly",
+        "vhe",
+    ),
     Setting(
         "cpu-features",
         "LIST",
         cpu_features,
-        "features beyond the model's: ecv, wfxt (by commas)",
+        "features that the CPU model does not have: ecv, wfxt (separated by commas)",
         "cpu_features",
     ),
     Setting(
         "rtc-base",
         "DATE",
         units.parse_date,
-        "the date when the run starts (default 2024)",
+        "date at the start of the run (default 2024)",
         "rtc_base",
     ),
     Setting(
         "seed",
         "N",
         count(0, what="seed"),
-        "what the guest's random numbers come from (default 0)",
+        "seed of the guest's random numbers (default 0)",
         "seed",
     ),
     Setting(
         "no-kaslr-seed",
         "",
         None,
-        "give no kaslr-seed: Linux runs where it is linked",
+        "give the guest no kaslr-seed: Linux runs at its link addresses",
         "kaslr_seed",
         negates=True,
     ),
@@ -229,15 +235,19 @@ SETTINGS = (
         "symbols",
         "FILE",
         file,
-        "names of the guest's addresses: its ELF (vmlinux), or System.map",
+        "file with the guest's symbols: its ELF (vmlinux), or System.map",
         "symbols",
     ),
-    Setting("load-addr", "ADDR", units.parse_address, "where a flat binary is loaded", "load_addr"),
+    Setting("load-addr", "ADDR", units.parse_address, "load address of a flat binary", "load_addr"),
     Setting("semihosting", "", None, "serve Arm semihosting calls (HLT #0xF000)", "semihosting"),
     Setting("script", "FILE", file, "console script of expect and send lines", "script"),
     Setting("no-reboot", "", None, "end when the guest asks for a reset", "reboot", negates=True),
     Setting(
-        "engine", "native|portable", choice("auto", "native", "portable"), "what runs it", "engine"
+        "engine",
+        "native|portable",
+        choice("auto", "native", "portable"),
+        "engine that executes the guest",
+        "engine",
     ),
     Setting(
         "max-insns",
@@ -281,11 +291,11 @@ SETTINGS = (
         "pace",
         "",
         None,
-        "let idle guest time pass as on the wall clock (default for a terminal)",
+        "let idle guest time take as long as on the host's clock (default at a terminal)",
         "pace",
         RUN,
     ),
-    Setting("no-pace", "", None, "let idle guest time pass at once", "pace", RUN, negates=True),
+    Setting("no-pace", "", None, "skip idle guest time", "pace", RUN, negates=True),
     Setting("exit-raw", "", None, "end with the guest's own exit code", "", RUN),
     Setting("debug", "", None, "show the Python traceback of an internal error", "", RUN),
 )

@@ -59,7 +59,7 @@ BOARD, LIMITS, RUN = (
 DEBUG = _option(settings_table.BY_NAME["debug"])
 
 TRACE = (
-    Option("--plain", "", None, "plain text, also on a terminal", False),
+    Option("--plain", "", None, "plain text, even on a terminal", False),
     Option("--no-console", "", None, "leave out what the guest prints", False),
     Option(
         "--rows",
@@ -92,7 +92,7 @@ LOOK = (
         "the CPU to look at, counted from 0",
     ),
     Option("--console", "", None, "show what the guest prints, on standard error", False),
-    Option("--plain", "", None, "plain text, also on a terminal", False),
+    Option("--plain", "", None, "plain text, even on a terminal", False),
     Option("--json", "", None, "as JSON", False),
 )
 
@@ -103,26 +103,26 @@ EXPLAIN = (
         intid,
         "the interrupt that does not come: 27, vtimer, ptimer, uart, rtc, sgi0, spi1",
     ),
-    Option("--versus", "N|NAME", intid, "an interrupt that comes instead: say why"),
+    Option("--versus", "N|NAME", intid, "an interrupt that is taken instead: say why"),
     *LOOK,
 )
 
-GIC = (*LOOK, Option("--all", "", None, "every interrupt, not only those that are in use", False))
+GIC = (*LOOK, Option("--all", "", None, "show all interrupts, not only those in use", False))
 
 MIGRATE = (
-    Option("--at", "TIME", units.parse_time, "when it moves, in guest time, for example 1.5ms"),
+    Option("--at", "TIME", units.parse_time, "guest time of the move, for example 1.5ms"),
     Option(
         "--counter-start",
         "N",
         count(0),
-        "what the other host's physical counter is at time 0",
+        "physical count of the other host at its time 0",
         None,
     ),
     Option(
         "--tolerance",
         "TIME",
         units.parse_time,
-        "how far the end may be off (default 0; 500us for several CPUs)",
+        "allowed difference of the end times (default 0; 500us for several CPUs)",
     ),
     Option(
         "--max-insns",
@@ -138,10 +138,10 @@ TEST = (
         "-j",
         "N",
         count(1, 256, "job count"),
-        "guests at once (default: one per CPU of this machine)",
+        "number of guests that run at once (default: one per CPU of this machine)",
     ),
     Option("--junit", "FILE", file, "write a JUnit XML report"),
-    Option("--plain", "", None, "plain lines, also on a terminal", False),
+    Option("--plain", "", None, "plain lines, even on a terminal", False),
 )
 
 LIST = (Option("--json", "", None, "as JSON", False),)
@@ -193,7 +193,7 @@ COMMANDS = (
     ),
     Command(
         "migrate-test",
-        "move a guest to another host in mid-run, and compare",
+        "move a guest to another host during its run, and compare",
         BOARD + MIGRATE,
         GUEST,
     ),

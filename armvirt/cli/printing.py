@@ -18,7 +18,7 @@ from armvirt.printable import escaped, folded, printable
 
 INDENT = 2
 LONGEST = 4000
-"""The maximum length of a remark on standard error, in characters."""
+"""The maximum length of a line on standard error, in characters."""
 
 
 class OutputError(UserError):

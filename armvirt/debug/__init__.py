@@ -1,2 +1,2 @@
-"""What a build leaves for debugging: symbols beside an image, lines and inlined functions of
-DWARF."""
+"""The debug information of a guest: symbols from a separate file, and source lines and inlined
+functions from DWARF."""

@@ -1,9 +1,9 @@
-"""Lines and inlined functions, from the DWARF of an ELF file (``gcc -g``), read when first asked
-for.
+"""Source lines and inlined functions from the DWARF information of an ELF file (``gcc -g``). The
+file is read at the first question.
 
-pyelftools reads the entries. A kernel has hundreds of megabytes of them, so only the compilation
-units that can have the answer are read: those in which the 32-bit offset of the wanted string
-occurs. What a file can cost is bounded.
+pyelftools parses the entries. The DWARF of a kernel has hundreds of megabytes, so only those
+compilation units are parsed that contain the 32-bit offset of the wanted string. Limits bound the
+time and the memory for any file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from armvirt.printable import printable
 
 MAX_SECTION = 1 << 30
 SMALL = 1 << 18
-"""Bytes of .debug_info up to which all of it is read entry by entry, which takes about a second."""
+"""A .debug_info of at most this many bytes is parsed completely, in about a second."""
 MAX_READ = 1 << 21
-"""Bytes of .debug_info that are read entry by entry for one question."""
+"""The maximum number of bytes of .debug_info that are parsed for one question."""
 MAX_UNITS = 1 << 16
 MAX_NAMES = 100_000
 MAX_STRINGS = 64
@@ -32,24 +32,24 @@ _SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_line", ".debu
 
 
 class Site(NamedTuple):
-    """Where a function, or its inlined copy, begins; ``file`` is its source file as the compiler
-    was given it."""
+    """The address at which a function, or an inlined copy of a function, begins. ``file`` is the
+    path of its source file, as given to the compiler."""
 
     address: int
     file: str
 
 
 class LineError(UserError):
-    """There is no code of such a line."""
+    """No code belongs to the source line."""
 
 
 class TooManyError(UserError):
-    """More of the debug information mentions a name than is read for one question."""
+    """More compilation units mention a name than may be parsed for one question (`MAX_READ`)."""
 
 
 class DebugInfo:
-    """The DWARF of one ELF file; ``bias`` is added to its addresses. ``present`` is False where
-    there is none, or none that can be read."""
+    """The DWARF information of one ELF file; ``bias`` is added to its addresses. ``present`` is
+    False if the file has no DWARF information that can be read."""
 
     def __init__(self, path: str, bias: int = 0) -> None:
         self._path, self._bias = path, bias
@@ -66,9 +66,7 @@ class DebugInfo:
         from elftools.elf.elffile import ELFFile
 
         if not os.path.isfile(self._path):
-            return (
-                None  # a pipe was read for the guest, and to open it again would wait for a writer
-            )
+            return None  # a pipe: its data has been read as the guest, and a new open would block
         try:
             with open(self._path, "rb") as file:
                 elf = ELFFile(file)
@@ -81,23 +79,23 @@ class DebugInfo:
                     return None
                 return elf.get_dwarf_info(
                     relocate_dwarf_sections=False
-                )  # it reads the sections at once
-        except Exception:  # pyelftools raises what it happens to meet in a damaged file
+                )  # this call reads the sections, so the file can be closed
+        except Exception:  # for a damaged file, pyelftools can raise any exception
             return None
 
     # -- functions --
 
     def inlined(self, name: str, file: str = "") -> list[Site]:
-        """Where the compiler has put copies of a function into others, by address; of a source
-        ``file`` alone, if one is named. TooManyError if too many files mention the name."""
+        """The inlined copies of a function, sorted by address; with ``file``, only those of a
+        function in this source file. TooManyError if too many files mention the name."""
         return self._found(name, file, self._inlined_in)
 
     def functions(self, name: str, file: str = "") -> list[Site]:
-        """Where functions of this name begin, as `inlined`."""
+        """The functions of this name, in the form that `inlined` returns."""
         return self._found(name, file, self._functions_in)
 
     def names(self) -> list[str]:
-        """Names of functions, the inlined ones among them; not those of a large file."""
+        """The names of all functions, inlined ones included; empty for a large file (`SMALL`)."""
         found: dict[str, None] = {}
         if len(self._raw("debug_info_sec")) <= SMALL:
             for unit in self._units:
@@ -111,24 +109,25 @@ class DebugInfo:
         for unit in self._read_for(name, file):
             try:
                 sites.update(search(unit, name))
-            except Exception:  # of a damaged unit what was found before
+            except Exception:  # a damaged unit: keep the sites found before the damage
                 continue
             finally:
                 _forget(unit)
         return sorted(sites)
 
     def _read_for(self, name: str, file: str) -> list[Any]:
-        """The units that can name a function; with ``file`` those of this source file alone."""
+        """The units that may contain the name of a function; with ``file``, only those of this
+        source file."""
         chosen = self._units_with(name.encode())
         if file and chosen:
             chosen &= self._units_with(file.rpartition("/")[2].encode(), suffix=True)
         units = [self._units[index] for index in sorted(chosen)]
-        if file:  # what looks like the offset of a string may be another number
+        if file:  # the same four bytes may be another number, not the offset of the string
             units = [unit for unit in units if self._is_of(unit, file)]
         if len(units) > 1 and sum(unit["unit_length"] for unit in units) > max(MAX_READ, SMALL):
             raise TooManyError(
-                f"{printable(name)}: {len(units)} files of the debug information mention it, more than are read; "
-                "write FILE:FUNCTION, FILE:LINE or an address"
+                f"{printable(name)}: {len(units)} files of the debug information mention this name, too many to "
+                "search; write FILE:FUNCTION, FILE:LINE or an address"
             )
         return units
 
@@ -157,7 +156,8 @@ class DebugInfo:
                 yield Site(address, self._source(unit))
 
     def _begin(self, unit: Any, entry: Any) -> int | None:
-        """DW_AT_entry_pc, DW_AT_low_pc or the first of DW_AT_ranges (DWARF 5, 2.17 and 2.18)."""
+        """The first address of an entry: DW_AT_entry_pc, DW_AT_low_pc or the first of DW_AT_ranges
+        (DWARF 5, 2.17 and 2.18)."""
         attributes = entry.attributes
         low = attributes.get("DW_AT_low_pc")
         first = attributes.get("DW_AT_entry_pc")
@@ -195,8 +195,8 @@ class DebugInfo:
     # -- lines --
 
     def line(self, file: str, line: int) -> list[int]:
-        """The addresses at which code of a line begins. LineError says which files or lines there
-        are."""
+        """The addresses at which the code of a source line begins. LineError names similar files,
+        or the nearest lines with code."""
         tables = list(self._line_tables(file))
         paths = sorted({path for _, indices in tables for path in indices.values()})
         if not paths:
@@ -226,8 +226,7 @@ class DebugInfo:
         return found
 
     def files(self) -> list[str]:
-        """Names of source files, without their folders; not those of a large file's debug
-        information."""
+        """The names of all source files, without folders; empty for a large file (`MAX_READ`)."""
         found: dict[str, None] = {}
         if len(self._raw("debug_line_sec")) <= MAX_READ >> 2:
             for unit in self._units:
@@ -244,8 +243,8 @@ class DebugInfo:
         return list(found)[:MAX_NAMES]
 
     def _line_tables(self, file: str) -> Iterator[tuple[Any, dict[int, str]]]:
-        """The line table of each unit that names a file of this path's end, with the indices of
-        that file in it."""
+        """The line table of each unit that names a file whose path ends with ``file``, with the
+        indices and paths of such files in the table."""
         wanted = [part for part in file.split("/") if part not in ("", ".")]
         for index in sorted(self._units_with(wanted[-1].encode() if wanted else b"", suffix=True)):
             unit = self._units[index]
@@ -261,7 +260,7 @@ class DebugInfo:
 
     @cached_property
     def _units(self) -> list[Any]:
-        """The compilation units; of a damaged section those before the damage."""
+        """The compilation units; in a damaged section, the units before the damage."""
         found: list[Any] = []
         try:
             for unit in self._dwarf.iter_CUs() if self._dwarf is not None else ():
@@ -277,22 +276,24 @@ class DebugInfo:
         return b"" if found is None else found.stream.getvalue()
 
     def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
-        """The indices of the units that can name ``text`` (or, as a ``suffix``, a path that ends
-        so): all of a small file, of a large one those with the string or its offset in them."""
+        """The indices of the units that may contain the string ``text`` (with ``suffix``: a path
+        that ends with it). In a small file these are all units; in a large file, the units that
+        contain the string itself or its offset."""
         units = self._units
         info = self._raw("debug_info_sec")
         if len(info) <= SMALL or not text:
             return set(range(len(units))) if text else set()
         starts = [(unit.cu_offset, index) for index, unit in enumerate(units)]
         found = _owners(starts, self._mentions(info, text, suffix))
-        if suffix:  # headers are named in the line tables alone
+        if suffix:  # header files are named only in the line tables
             found |= _owners(
                 self._line_starts, self._mentions(self._raw("debug_line_sec"), text, suffix)
             )
         return found
 
     def _mentions(self, section: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-        """Where a section has a string, or what may be its offset in a section of strings."""
+        """The offsets in a section at which a string occurs, or a number that may be its offset in
+        a section of strings."""
         yield from _occurrences(section, text + b"\0")
         for strings in ("debug_str_sec", "debug_line_str_sec"):
             for offset in islice(_strings(self._raw(strings), text, suffix), MAX_STRINGS):
@@ -300,7 +301,7 @@ class DebugInfo:
 
     @cached_property
     def _line_starts(self) -> list[tuple[int, int]]:
-        """(offset of its line table, index) of each unit, by offset."""
+        """(offset of its line table, index) of each unit, sorted by offset."""
         found = []
         for index, unit in enumerate(self._units):
             try:
@@ -326,13 +327,14 @@ _WITHIN_UNIT = ("DW_FORM_ref1", "DW_FORM_ref2", "DW_FORM_ref4", "DW_FORM_ref8", 
 
 
 def _owners(starts: list[tuple[int, int]], places: Iterator[int]) -> set[int]:
-    """The indices of the parts of a section in which the places are."""
+    """The indices of the units that contain ``places``, offsets in a section. ``starts`` are
+    (first offset, index) of each unit, sorted."""
     found = (bisect_right(starts, (place, MAX_UNITS)) - 1 for place in places)
     return {starts[at][1] for at in found if at >= 0}
 
 
 def _entries(unit: Any) -> Iterator[Any]:
-    """The entries of a unit; of a damaged one those before the damage."""
+    """The entries of a unit; in a damaged unit, the entries before the damage."""
     try:
         yield from unit.iter_DIEs()
     except Exception:
@@ -340,8 +342,8 @@ def _entries(unit: Any) -> Iterator[Any]:
 
 
 def _forget(unit: Any) -> None:
-    """pyelftools keeps every entry that it has read: about 80 bytes of memory for each byte of the
-    file."""
+    """Free the entries of a unit. pyelftools keeps every entry that it has parsed, about 80 bytes
+    of memory for each byte of the file."""
     for cache in ("_dielist", "_diemap"):
         if isinstance(kept := getattr(unit, cache, None), list):
             kept.clear()
@@ -357,8 +359,8 @@ def _name(entry: Any) -> str:
 
 
 def _origin(entry: Any) -> int:
-    """The offset of the entry that this one is a copy, or the definition, of; -1 if there is
-    none."""
+    """The offset of the entry of which this entry is a copy or the definition; -1 without such an
+    entry."""
     for name in ("DW_AT_abstract_origin", "DW_AT_specification"):
         attribute = entry.attributes.get(name)
         if attribute is not None:
@@ -393,8 +395,8 @@ def _joined(*parts: str) -> str:
 
 
 def _begins(table: Any, indices: dict[int, str]) -> Iterator[tuple[int, int]]:
-    """(line, address) of each instruction at which code of another line of these files begins
-    (DWARF 5, 6.2.2)."""
+    """(line, address) of each instruction at which the code of a line of these files begins
+    (DWARF 5, 6.2.2). ``indices`` are the indices of the files in the table."""
     before = None
     try:
         for entry in table.get_entries():
@@ -416,7 +418,7 @@ def _begins(table: Any, indices: dict[int, str]) -> Iterator[tuple[int, int]]:
 
 
 def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
-    """Where ``wanted`` is, as often as it may be looked for."""
+    """The offsets of ``wanted`` in ``data``, at most `MAX_OCCURRENCES` of them."""
     at = data.find(wanted)
     for _ in range(MAX_OCCURRENCES):
         if at < 0:
@@ -426,12 +428,12 @@ def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
 
 
 def _strings(data: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-    """The offsets in a section of strings at which ``text`` (with ``suffix``: a path that ends with
-    it) is."""
+    """The offsets of the string ``text`` in a section of strings (with ``suffix``: of the paths that
+    end with ``text``)."""
     yield from (at + 1 for at in _occurrences(data, b"\0" + text + b"\0"))
     if data.startswith(text + b"\0"):
         yield 0
     if suffix:
         yield from (data.rfind(b"\0", 0, at) + 1 for at in _occurrences(data, b"/" + text + b"\0"))
-    else:  # the linker merges strings with the same end: a name may begin inside a longer one
+    else:  # the linker merges strings with a common end: a name may begin inside a longer string
         yield from (at for at in _occurrences(data, text + b"\0") if data[at - 1] and at)

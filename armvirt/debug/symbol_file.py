@@ -1,9 +1,8 @@
-"""Symbols from a file beside the guest (``--symbols``): the ELF that it was made from, or a
-System.map.
+"""Symbols from a separate file (``--symbols``): the ELF file of the guest, or a System.map.
 
-An arm64 Image has no symbols. Its vmlinux and its System.map give link-time addresses; the kernel
-executes at physical addresses until it turns its MMU on, and with KASLR at link-time addresses plus
-an offset from then on. Where `ImageSymbols` takes the offset from is said there.
+An arm64 Image has no symbols. Its vmlinux and its System.map have link-time addresses. The kernel
+executes at physical addresses until the MMU is on. Then it executes at link-time addresses, and
+with KASLR at link-time addresses plus an offset, which `ImageSymbols` finds.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ if TYPE_CHECKING:
     from armvirt.board.boot import Loaded, SymbolSource
 
 UPPER = 1 << 63
-"""Virtual addresses from here on are those of TTBR1_EL1, where arm64 kernels run."""
+"""The first virtual address that TTBR1_EL1 translates; arm64 kernels execute above it."""
 _MAX_MAP = 1 << 26
 _LINE = re.compile(rb"^([0-9a-fA-F]{1,16}) ([a-zA-Z?]) (\S+)[^\n]*$", re.MULTILINE)
 _STUB = b"The real System.map is in the "
 _NO_CODE_OR_DATA = b"AaUuN"
 _WHAT = "give the vmlinux or the System.map of the guest"
 _STARTS = ("_text", "_head", "_start")
-"""Symbols at the first byte of an Image (arch/arm64/kernel/vmlinux.lds.S, head.S)."""
+"""The symbols at the first byte of an Image (arch/arm64/kernel/vmlinux.lds.S, head.S)."""
 _B = 0b000101
 """The unconditional branch, in bits 31 to 26 (DDI 0487 C6.2.26)."""
 _KASLR_ALIGN = 1 << 16
-"""An offset of KASLR is a multiple of this: 2 MiB less what the image lies off
-(arch/arm64/kernel/pi/map_kernel.c)."""
+"""The KASLR offset is a multiple of this. (It is a multiple of 2 MiB, less the distance of the
+image from a multiple of 2 MiB; arch/arm64/kernel/pi/map_kernel.c.)"""
 
 
 class MapTable:
-    """The symbols of a System.map, of /proc/kallsyms, or of ``nm``: address, type, name. Sizes are
-    not known there: a symbol reaches to the next one."""
+    """The symbols of a System.map, of /proc/kallsyms, or of the output of ``nm``: lines of address,
+    type and name. These files have no sizes: a symbol ends where the next symbol begins."""
 
     def __init__(self, path: str, text: bytes) -> None:
         rows = [
@@ -69,7 +68,7 @@ class MapTable:
     def lookup(self, address: int) -> str | None:
         """``name`` or ``name+0x10``, or None."""
         index = bisect_right(self._addresses, address) - 1
-        # Nothing is known of what comes after the last one.
+        # The size of the last symbol is unknown.
         if index < 0 or (index == len(self._names) - 1 and address != self._addresses[index]):
             return None
         offset = address - self._addresses[index]
@@ -99,7 +98,7 @@ def _text(name: bytes) -> str:
 
 
 def read(path: str | Path) -> SymbolSource:
-    """The symbols of an ELF file or of a System.map; ImageError for what is neither."""
+    """The symbols of an ELF file or of a System.map; ImageError for any other file."""
     with Input(path, "symbol file") as source:
         if source.head(4) != elf.MAGIC:
             return MapTable(str(path), _map_text(source))
@@ -126,8 +125,9 @@ def _map_text(source: Input) -> bytes:
 
 
 def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
-    """The address of the link of an Image's first byte. Where no symbol has it (/proc/kallsyms
-    leaves it out), it is as far before ``primary_entry`` as the header's branch to that goes."""
+    """The link-time address of the first byte of an Image. If no symbol has this address
+    (/proc/kallsyms omits it), it is computed from the branch to ``primary_entry`` in the header of
+    the Image; None if that is not possible."""
     for name in _STARTS:
         if (address := linked.address_of(name)) is not None:
             return address
@@ -141,12 +141,14 @@ def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
 
 
 class ImageSymbols:
-    """Names for a guest that was loaded without symbols, from those of the file ``linked``.
+    """The symbols of a guest that was loaded without symbols. ``linked`` are the symbols of the
+    separate file, at link-time addresses.
 
-    ``image`` is what was loaded; a symbol at its first byte (``_text``) relates its physical
-    addresses to those of the link. ``bias`` is what the guest has added to virtual addresses of the
-    link, None while that is not known: it comes from `settle`, or from ``vectors()``, which gives
-    VBAR_EL1 of the CPUs: that of arm64 Linux is its symbol ``vectors``.
+    ``image`` is the loaded guest. The link-time address of its first byte (symbol ``_text``) gives
+    the physical address of each symbol. ``bias`` is the offset from link-time addresses to the
+    virtual addresses at which the guest executes, None while it is unknown. It is computed by
+    `settle`, or from ``vectors()``, the VBAR_EL1 values of the CPUs: in arm64 Linux, VBAR_EL1 is
+    the address of the symbol ``vectors``.
     """
 
     def __init__(
@@ -167,8 +169,8 @@ class ImageSymbols:
 
     @property
     def moves(self) -> bool:
-        """Whether the guest may execute elsewhere than it was linked for, and nobody knows yet
-        where."""
+        """Whether the guest may execute at other addresses than the link-time addresses, by an
+        offset that is still unknown."""
         return self.start is not None and self.start >= UPPER and self.bias is None
 
     def lookup(self, address: int) -> str | None:
@@ -180,12 +182,12 @@ class ImageSymbols:
         return self.linked.lookup((address - (self.bias or 0)) & MASK64)
 
     def addresses_of(self, name: str) -> list[int]:
-        """Where a symbol executes: at its virtual address, and at the physical one before the MMU
-        is on."""
+        """The addresses at which a symbol executes: its virtual address, and its physical address
+        while the MMU is off."""
         return [at for address in self.linked.addresses_of(name) for at in self.moved(address)]
 
     def moved(self, address: int) -> list[int]:
-        """Where the instruction at an address of the link executes."""
+        """The addresses at which the instruction at a link-time address executes."""
         found = [(address + (self.bias or 0)) & MASK64]
         if self.start is not None and self.start <= address < self.start + self.size:
             found.append(address - self.start + self.physical)
@@ -200,8 +202,8 @@ class ImageSymbols:
         return iter(self.linked.names())
 
     def settle(self, virtual: int, physical: int) -> bool:
-        """Learn the offset from an address of the guest's and the physical one that it is mapped
-        to; whether that is in the image."""
+        """Compute the offset from a virtual address and its physical address. Returns False, and
+        changes nothing, if the physical address is outside the image."""
         if self.start is None or not self.physical <= physical < self.physical + self.size:
             return False
         self.bias = (virtual - (physical - self.physical + self.start)) & MASK64

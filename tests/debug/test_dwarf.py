@@ -62,7 +62,9 @@ def test_a_large_file_is_searched_by_its_strings(
     monkeypatch.setattr(dwarf, "SMALL", 10)
     monkeypatch.setattr(dwarf, "MAX_READ", 10)
     info = DebugInfo(str(path))
-    with pytest.raises(TooManyError, match="init: 2 files of the debug information mention it"):
+    with pytest.raises(
+        TooManyError, match="init: 2 files of the debug information mention this name"
+    ):
         info.functions("init")
     assert [site.file for site in info.functions("init", "b.c")] == ["sub/b.c"]
     assert info.inlined("put"), "one unit is always read"

@@ -639,7 +639,7 @@ def test_an_argument_may_be_the_text_of_its_option(
         ({"sinks": [3]}, "sinks: 3 cannot be called"),
         ({"script": 3}, "script=3: write the path of a file"),
         ({"image": 3}, "image=3: write a path, or the name of a bundled guest"),
-        ({"quantum_ns": 1}, "quantum_ns=1: a turn of 1 ns is too short"),
+        ({"quantum_ns": 1}, "quantum_ns=1: a time slice of 1 ns is too short"),
         ({"engine": "fast"}, "engine='fast': 'fast' is not one of auto, native, portable"),
     ],
 )
