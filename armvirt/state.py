@@ -55,6 +55,29 @@ def load_fields(target: object, names: Iterable[str], state: State) -> None:
         setattr(target, name, list(value) if isinstance(value, list) else value)
 
 
+def check_versions(saved: object, present: object, what: str, path: str = "") -> None:
+    """Compare each version in ``saved``, at every depth, with the version at the same path in
+    ``present``, which is the present state of ``what``.
+
+    A composite calls it before it loads its first part, so that a refused state changes nothing.
+    StateError for the first version that differs or is missing. A path that only one of the states
+    has is of no concern here: the composite compares the shapes.
+    """
+    if isinstance(present, dict):
+        if not isinstance(saved, dict):
+            return
+        if "version" in present:
+            checked(saved, f"{what}{path and ', part '}{path}", present["version"])
+        for name, part in present.items():
+            if isinstance(part, (dict, list)) and name in saved:
+                check_versions(saved[name], part, what, f"{path}{path and '.'}{name}")
+    elif isinstance(present, list) and isinstance(saved, list):
+        for n, (theirs, ours) in enumerate(zip(saved, present, strict=False)):
+            if not isinstance(ours, (dict, list)):
+                break  # numbers or text: their elements have no versions
+            check_versions(theirs, ours, what, f"{path}[{n}]")
+
+
 def states_of(parts: Mapping[str, Stateful]) -> State:
     """The states of all parts, by name."""
     return {name: part.state() for name, part in parts.items()}

@@ -45,7 +45,7 @@ from armvirt.hyp.kvm import (
     VgicGroup,
 )
 from armvirt.hyp.kvm import Exit as KvmExit
-from armvirt.state import State, Stateful, checked, load_states, states_of
+from armvirt.state import State, Stateful, check_versions, checked, load_states, states_of
 from armvirt.units import human_size
 
 if TYPE_CHECKING:
@@ -395,9 +395,11 @@ class Board:
 
     def load(self, state: State) -> None:
         """Restore what `state` returned. StateError for the state of another version or of another
-        board."""
+        board; nothing is changed then."""
+        parts = checked(state, "the board", STATE_VERSION)["parts"]
+        check_versions(parts, states_of(self.own_parts), "the board")
+        load_states(self.parts, parts, "the board")  # the VM is first, and checks its own versions
         self.event = None
-        load_states(self.parts, checked(state, "the board", STATE_VERSION)["parts"], "the board")
 
 
 #: The handlers of the exits that the hypervisor does not handle.

@@ -166,8 +166,8 @@ class Kvm:
     def load(self, state: State) -> None:
         """Restore `state` on a host that was built the same way and has the same memory contents.
 
-        ValueError if the state was saved from a host or VM of another shape; nothing is changed
-        then.
+        StateError if a version anywhere in the state is another one; ValueError if the state was
+        saved from a host or VM of another shape. Nothing is changed then.
         """
         self.host.check_standing()
         checked(state, "Kvm", STATE_VERSION)

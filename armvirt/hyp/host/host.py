@@ -35,7 +35,7 @@ from armvirt.hyp.host.sched import (
     place,
 )
 from armvirt.hyp.host.standstill import Standstill
-from armvirt.state import State, checked
+from armvirt.state import State, check_versions, checked
 
 STATE_VERSION = 3
 
@@ -247,15 +247,15 @@ class Host:
         }  # fmt: skip
 
     def check_shape(self, state: dict[str, Any]) -> None:
-        """Raise StateError for another version of ``state``, and ValueError for another number of
-        PEs."""
-        checked(state, "Host", STATE_VERSION)
+        """StateError if a version anywhere in ``state`` is another one; ValueError for another
+        number of PEs."""
+        check_versions(state, self.state(), "the host")
         if len(state["pcpus"]) != len(self.pcpus):
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
     def load(self, state: State) -> None:
-        """Restore `state`, after the state of the vCPUs. The errors are those of `check_shape`."""
-        self.check_shape(state)
+        """Restore `state`, after `check_shape` and after the state of the vCPUs."""
+        checked(state, "the host", STATE_VERSION)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])
         for pcpu, saved in zip(self.pcpus, state["pcpus"], strict=True):

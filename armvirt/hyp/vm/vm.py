@@ -31,7 +31,7 @@ from armvirt.hyp.vm.irqs import (
     IrqRouter,
 )
 from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, VmVgicCallbacks, add_calls
-from armvirt.state import State, checked
+from armvirt.state import State, check_versions
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.idle import IdleCause
@@ -175,7 +175,7 @@ class Vm:
     def load(self, state: State) -> None:
         """Restore `state` in a VM that was created the same way and has the same memory contents.
 
-        ValueError: the errors of `Kvm.load`.
+        The errors are those of `Kvm.load`; nothing is changed then.
         """
         self.host.check_standing()
         self.check_shape(state)
@@ -185,9 +185,10 @@ class Vm:
         self.host.load(state["host"])
 
     def check_shape(self, state: State) -> None:
-        """ValueError unless ``state`` (`own_state`) was saved from a VM with the same vCPUs and the
-        same interrupt controller."""
-        checked(state, "Vm", STATE_VERSION)
+        """StateError if a version anywhere in ``state`` (`own_state`) is another one. ValueError
+        unless the state was saved from a VM with the same vCPUs and the same interrupt
+        controller."""
+        check_versions(state, self.own_state(), f"VM {self.id}")
         vcpus, vgic = state["vcpus"], state["vgic"]
         if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
             raise ValueError("saved state is of another shape: the vCPUs")
