@@ -439,7 +439,7 @@ NO_ERRORS = {
     "Kvm": {"create_vm", "check_extension", "state", "load"},
     "Vm": {"check_extension", "preferred_target", "has_memory", "populated_pages", "reset", "state", "own_state",
            "load", "load_own", "check_shape", "irqfd_deassign", "why_idle", "diagnose", "compare"},
-    "Vcpu": {"init", "start", "get_mp_state", "translate"},
+    "Vcpu": {"init", "start", "get_mp_state", "may_be_on", "translate"},
     "VgicDevice": set(), "ItsDevice": set(),
 }  # fmt: skip
 INTERNAL = {

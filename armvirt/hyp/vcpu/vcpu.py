@@ -331,6 +331,10 @@ class Vcpu:
         """Set the affinity to one PE (see `set_affinity`)."""
         self.set_affinity((pe,))
 
+    def may_be_on(self, pe: int) -> bool:
+        """Whether PE ``pe`` is in the vCPU's affinity."""
+        return self.sched.may_be_on(pe)
+
     # -- registers --
 
     def get_one_reg(self, register: int) -> int:
