@@ -322,6 +322,8 @@ def _icc_rows() -> Iterator[SysReg]:
 
 _LR = "vINTID:31:0 pINTID:44:32 Priority:55:48 NMI:59 Group:60 HW:61 State:63:62"
 MAX_LIST_REGISTERS = 16
+#: ICH_VTR_EL2 of Cortex-A53, A57 and A72: the number of list registers and of priority bits.
+LIST_REGISTERS, PRIORITY_BITS = 4, 5
 
 
 def _ich_rows() -> Iterator[SysReg]:

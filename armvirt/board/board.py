@@ -28,6 +28,7 @@ from armvirt.hyp.kvm import (
     MEM_READONLY,
     PVTIME_IPA,
     EventBus,
+    HostConfig,
     HostMemory,
     Kvm,
     MmioExit,
@@ -78,14 +79,13 @@ class Board:
             boot.load_initrd(config.initrd, config.memory) if config.initrd is not None else b""
         )
         self._user_tree = user_tree.load_user_tree(config.dtb) if config.dtb is not None else None
-        self.kvm = Kvm(
-            engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq, bus=bus,
-            list_registers=config.list_registers, priority_bits=config.priority_bits,
-            pcpus=config.pcpus, quantum_ns=config.quantum_ns,
-            vhe=config.vhe, cpu_features=config.cpu_features,
-            wall_clock_start=self.date_at_start * NS_PER_SECOND,
+        host = HostConfig(
+            engine=config.engine, cpu=config.cpu, frequency_hz=config.cntfrq,
             counter_start=COUNTER_START if config.counter_start is None else config.counter_start,
+            list_registers=config.list_registers, priority_bits=config.priority_bits,
+            cpu_features=config.cpu_features, vhe=config.vhe, pcpus=config.pcpus, quantum_ns=config.quantum_ns,
         )  # fmt: skip
+        self.kvm = Kvm(host, bus=bus, wall_clock_start=self.date_at_start * NS_PER_SECOND)
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
         self.vm = self.kvm.create_vm(virtual_start=virtual, trng_seed=config.seed)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from armvirt.arch.gic import LIST_REGISTERS, PRIORITY_BITS
+from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -67,7 +70,7 @@ class BoardConfig(NamedTuple):
     cpus: int = 1
     memory: int = 512 << 20
     cpu: str = "cortex-a72"
-    cntfrq: int = 62_500_000
+    cntfrq: int = DEFAULT_FREQUENCY_HZ
     cntvoff: int | None = None
     append: str = ""
     initrd: str | Path | None = None
@@ -79,8 +82,8 @@ class BoardConfig(NamedTuple):
     kaslr_seed: bool = True
     gic: int = 3
     its: bool = True
-    list_registers: int = 4
-    priority_bits: int = 5
+    list_registers: int = LIST_REGISTERS
+    priority_bits: int = PRIORITY_BITS
     pcpus: int = 1
     quantum_ns: int | None = None
     vhe: bool = False

@@ -51,6 +51,7 @@ from armvirt.arch.timer import (
 )
 from armvirt.events import EventBus, ExceptionEntry, Stamp
 from armvirt.hw.clock import NEVER, Clock
+from armvirt.hw.config import HostConfig
 from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
 from armvirt.hw.engine.state import EventRecord, Shadowed, Waits
@@ -58,7 +59,7 @@ from armvirt.hw.exit import ExitKind, SyncExit, new_exit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.shadow import OnRepeats, ShadowRegisters
-from armvirt.hw.timer import COUNTER_START, GenericTimer, Offsets
+from armvirt.hw.timer import GenericTimer, Offsets
 from armvirt.state import State, checked
 
 STATE_VERSION = 1
@@ -75,28 +76,25 @@ class Pe:
     """One physical CPU.
 
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the
-    handler of synchronous exits returns STOP. Times are ns of virtual time. ``list_registers`` and
-    ``priority_bits`` are the parameters of the virtual CPU interface (ICH_VTR_EL2);
-    ``counter_start`` is the count at time 0. ``ecv`` (FEAT_ECV), ``wfxt`` (FEAT_WFxT) and
-    ``cntpoff`` (FEAT_ECV_POFF) are features that the CPU model lacks; ``ecv`` and ``wfxt`` are for
-    the guest, ``cntpoff`` is for EL2 only.
+    handler of synchronous exits returns STOP. Times are ns of virtual time. ``ecv`` (FEAT_ECV) and
+    ``wfxt`` (FEAT_WFxT) are features for the guest that the CPU model lacks; ``config.cntpoff``
+    (FEAT_ECV_POFF) is for EL2 only.
     """
 
     def __init__(
-        self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, frequency_hz: int, ns_per_insn: int = 1,
-        list_registers: int = 4, priority_bits: int = 5, ecv: bool = False, wfxt: bool = False,
-        cntpoff: bool = False, counter_start: int = COUNTER_START,
+        self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, config: HostConfig, ns_per_insn: int = 1
     ) -> None:  # fmt: skip
-        self.ecv, self.wfxt = ecv, wfxt
+        self.ecv, self.wfxt = "ecv" in config.cpu_features, "wfxt" in config.cpu_features
         #: {feature: PC}: first use of each feature that is UNDEFINED here. For reports only,
         #: not saved.
         self.lacking: dict[str, int] = {}
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
         self.timer = GenericTimer(
-            clock, frequency_hz, self._timer_line, bus, counter_start, ecv=ecv or cntpoff
-        )
-        self.vif = VirtualCpuInterface(index, gic, bus, list_registers, priority_bits)
+            clock, config.frequency_hz, self._timer_line, bus, config.counter_start,
+            ecv=self.ecv or config.cntpoff,
+        )  # fmt: skip
+        self.vif = VirtualCpuInterface(index, gic, bus, config.list_registers, config.priority_bits)
         self.shadow = ShadowRegisters(index, clock, self.vif, self.timer, gic)
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed

@@ -6,13 +6,13 @@ the name of the errno. The classes are public: they can be used to write a VMM o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
-from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 from armvirt.errors import KvmError
 from armvirt.events import Console as ConsoleEvent
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
+from armvirt.hw.config import HostConfig
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.firmware import pvtime
 from armvirt.hyp.firmware.filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
@@ -76,6 +76,7 @@ __all__ = [
     "GsiRoute",
     "GuestDebug",
     "Host",
+    "HostConfig",
     "HostMemory",
     "HypercallExit",
     "InFlight",
@@ -118,24 +119,21 @@ def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
 
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host. ``engine`` is auto, native or portable.
-    ``wall_clock_start`` is the date at virtual time 0, in ns since 1970 (the PTP hypercall returns
-    to guests this date plus the virtual time). The other parameters are those of `Host`."""
+    """/dev/kvm: creates VMs on one host, which has the parameters of ``config``; ``fields`` are
+    parameters by name (``Kvm(pcpus=2)``). ``wall_clock_start`` is the date at virtual time 0, in ns
+    since 1970 (the PTP hypercall returns to guests this date plus the virtual time). ValueError for
+    a parameter that does not exist, or a number out of range."""
 
     def __init__(
-        self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
-        bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
-        pcpus: int = 1, quantum_ns: int | None = None, counter_start: int = COUNTER_START,
-        vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
+        self,
+        config: HostConfig | None = None,
+        *,
+        bus: EventBus | None = None,
         wall_clock_start: int = WALL_CLOCK_START,
-    ) -> None:  # fmt: skip
+        **fields: Any,
+    ) -> None:
         self.wall_clock_start = wall_clock_start
-        self.host = Host(
-            engine=engine, cpu=cpu, frequency_hz=frequency_hz, bus=bus,
-            list_registers=list_registers, priority_bits=priority_bits, pcpus=pcpus, quantum_ns=quantum_ns,
-            vhe=vhe, cntpoff=cntpoff, cpu_features=cpu_features,
-            counter_start=counter_start,
-        )  # fmt: skip
+        self.host = Host((HostConfig() if config is None else config)._replace(**fields), bus)
         self.vms: list[Vm] = []
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ from armvirt.arch.named import HCR_EL2, HCR_FMO, HCR_IMO
 from armvirt.arch.timer import CNTHCTL_EL2, CntHctl
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
+from armvirt.hw.config import HostConfig
 from armvirt.hw.context import Context, ShareableDomain
 from armvirt.hw.engine.state import Stat
 from armvirt.hw.exit import ExitKind, SyncExit
@@ -85,8 +86,13 @@ class Machine:
         self.bus, self.clock, self.gic = EventBus(), Clock(), PhysicalGic(1)
         if watched:
             self.bus.subscribe(lambda stamp, event: None)
-        self.pe = Pe(0, self.clock, self.gic, self.bus, shape.frequency_hz, list_registers=shape.list_registers,
-                     priority_bits=shape.prebits, cntpoff=True)  # fmt: skip
+        config = HostConfig(
+            frequency_hz=shape.frequency_hz,
+            list_registers=shape.list_registers,
+            priority_bits=shape.prebits,
+            cntpoff=True,
+        )
+        self.pe = Pe(0, self.clock, self.gic, self.bus, config)
         self.ram = mmap.mmap(-1, RAM_SIZE)
         factory = make_factory("native")
         self.context = Context(factory.create(), ShareableDomain(factory))

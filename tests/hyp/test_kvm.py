@@ -20,9 +20,11 @@ from hyp_tools import (
 )
 
 from armvirt.arch.encoding import sysreg
+from armvirt.board.config import BoardConfig
 from armvirt.errors import KvmError
 from armvirt.hyp import kvm as api
 from armvirt.hyp.kvm import (
+    HostConfig,
     HostMemory,
     Kvm,
     MmioExit,
@@ -271,3 +273,18 @@ def test_the_virtual_count_starts_where_it_is_told() -> None:
     vcpu.start(Start(RAM, 0))
     assert isinstance(vcpu.run(), SystemEventExit)
     assert vcpu.context.x(1) == 1000
+
+
+def test_the_parameters_of_a_host_have_one_default() -> None:
+    """A board of a user, and a VMM on the KVM API, get the same host."""
+    host, board = HostConfig()._asdict(), BoardConfig._field_defaults
+    shared = host.keys() & board.keys() - {"counter_start"}  # None: that of the host
+    assert {name: host[name] for name in shared} == {name: board[name] for name in shared}
+    assert len(shared) >= 8 and host["frequency_hz"] == board["cntfrq"]
+
+
+def test_a_host_by_fields_and_by_config() -> None:
+    assert Kvm(HostConfig(pcpus=3)).host.config == Kvm(pcpus=3).host.config
+    assert len(Kvm(HostConfig(cpu="cortex-a53"), pcpus=3).host.pcpus) == 3
+    with pytest.raises(ValueError, match="frequency"):
+        Kvm(frequency=1)

@@ -9,21 +9,21 @@ called again, the result is the same.
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
 from typing import Any
 
 from armvirt.arch.gic import PPI_MAINTENANCE
-from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ, PPI_PTIMER, PPI_VTIMER
+from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import NEVER, Clock
+from armvirt.hw.config import HostConfig
 from armvirt.hw.engine import CLOSED, OTHER_THREAD, EngineFactory
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
-from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.runnable import EntryOutcome, Request, Runnable
 from armvirt.hyp.host.sched import (
@@ -62,14 +62,8 @@ def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
 
 
 class Host:
-    """The host kernel of KVM, on ``pcpus`` physical CPUs (PEs) with time slices of ``quantum_ns``
-    (None: 1 ms on one PE, 100 us on several).
-
-    ``frequency_hz`` is CNTFRQ_EL0; ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) are
-    fields of ICH_VTR_EL2; ``counter_start`` is the physical count at time 0, in ticks. ``vhe``: the
-    host runs at EL2 (HCR_EL2.E2H); ``cntpoff``: the host has FEAT_ECV_POFF; ``cpu_features``
-    (`armvirt.hyp.vcpu.idregs.FEATURES`) are additional features of the guests' CPUs. ValueError for
-    a number out of range.
+    """The host kernel of KVM, on the physical CPUs (PEs) of ``config``. ValueError for a number out
+    of range.
 
     ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns.
     ``on_idle(now, due)`` is called when no vCPU can run, with the ns of the next event (None: no
@@ -77,28 +71,18 @@ class Host:
     run. ``driving``: a call of `run` is in progress.
     """
 
-    def __init__(
-        self, *, engine: str = "auto", cpu: str = "cortex-a72", frequency_hz: int = DEFAULT_FREQUENCY_HZ,
-        bus: EventBus | None = None, list_registers: int = 4, priority_bits: int = 5,
-        pcpus: int = 1, quantum_ns: int | None = None, counter_start: int = COUNTER_START,
-        vhe: bool = False, cntpoff: bool = False, cpu_features: Iterable[str] = (),
-    ) -> None:  # fmt: skip
-        self.vhe, self.cntpoff, self.cpu_features = vhe, cntpoff, frozenset(cpu_features)
-        if quantum_ns is None:
-            quantum_ns = default_quantum(pcpus)
+    def __init__(self, config: HostConfig, bus: EventBus | None = None) -> None:
+        self.config = config
+        pcpus = config.pcpus
+        quantum_ns = default_quantum(pcpus) if config.quantum_ns is None else config.quantum_ns
         if pcpus < 1 or quantum_ns < MIN_QUANTUM_NS:
             raise ValueError(f"a host needs a CPU, and a quantum of {MIN_QUANTUM_NS} ns or more")
         self.bus = bus if bus is not None else EventBus()
         self.clock = Clock()
-        self.engines = EngineFactory(engine, cpu)
+        self.engines = EngineFactory(config.engine, config.cpu)
         self.gic = PhysicalGic(pcpus)
         self.quantum_ns = quantum_ns
-        self.pcpus = [
-            Pcpu(Pe(n, self.clock, self.gic, self.bus, frequency_hz,
-                    list_registers=list_registers, priority_bits=priority_bits, counter_start=counter_start,
-                    ecv="ecv" in self.cpu_features, wfxt="wfxt" in self.cpu_features, cntpoff=cntpoff))
-            for n in range(pcpus)
-        ]  # fmt: skip
+        self.pcpus = [Pcpu(Pe(n, self.clock, self.gic, self.bus, config)) for n in range(pcpus)]
         self.bus.stamp = self._stamp
         for n in range(pcpus):
             for intid in HOST_PPIS:

@@ -62,7 +62,7 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
     if trap.is_write:
         return None
     native = vcpu.context.system(trap.encoding) if trap.encoding in idregs.KNOWN else 0
-    return idregs.visible(trap.encoding, native, vcpu.vm.has_gicv3, vcpu.host.cpu_features)
+    return idregs.visible(trap.encoding, native, vcpu.vm.has_gicv3, vcpu.host.config.cpu_features)
 
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:

@@ -89,7 +89,7 @@ _MASKS: dict[int, _Masks] = {
 #: The registers with a rule. Every other register in the trapped space reads as zero.
 KNOWN: frozenset[int] = frozenset(_MASKS)
 
-#: The features that `Host.cpu_features` can add to the CPU: register, field, value.
+#: The features that `HostConfig.cpu_features` can add to the CPU: register, field, value.
 FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", "WFxT", 2)}
 
 

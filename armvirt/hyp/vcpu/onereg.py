@@ -102,7 +102,7 @@ def _id(encoding: int) -> Access:
             if is_id_space(encoding) and encoding not in idregs.KNOWN
             else vcpu.context.system(encoding)
         )
-        return idregs.visible(encoding, native, vcpu.vm.has_gicv3, vcpu.host.cpu_features)
+        return idregs.visible(encoding, native, vcpu.vm.has_gicv3, vcpu.host.config.cpu_features)
 
     def set_(vcpu: VcpuCore, value: int) -> None:
         if value != get(vcpu):

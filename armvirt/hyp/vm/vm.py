@@ -68,7 +68,7 @@ class Vm:
         self.domain = ShareableDomain(host.engines)
         self.mmu = Mmu(self.domain, vm_id % MAX_VMID + 1)
         self.timer_data = ArchTimerVmData(
-            host.pe.timer.counter, virtual_start, vhe=host.vhe, cntpoff=host.cntpoff
+            host.pe.timer.counter, virtual_start, vhe=host.config.vhe, cntpoff=host.config.cntpoff
         )
         self.caps = Capabilities(self.mmu)
         self.vcpu_features: Feature | None = None

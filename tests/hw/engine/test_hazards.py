@@ -26,6 +26,7 @@ from armvirt.arch.timer import PPI_VTIMER
 from armvirt.errors import UserError
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
+from armvirt.hw.config import HostConfig
 from armvirt.hw.context import ShareableDomain
 from armvirt.hw.engine import Action, EngineFactory, Leave, What, abi
 from armvirt.hw.exit import ExitKind
@@ -550,7 +551,7 @@ class Hypervisor:
 
     def __init__(self, factory: EngineFactory, program: Asm) -> None:
         self.clock, self.gic = Clock(), PhysicalGic(1)
-        self.pe = Pe(0, self.clock, self.gic, EventBus(), FREQUENCY)
+        self.pe = Pe(0, self.clock, self.gic, EventBus(), HostConfig(frequency_hz=FREQUENCY))
         self.context = ShareableDomain(factory).create()
         self.bench = Bench(factory, program)  # for its RAM
         engine = self.context.engine

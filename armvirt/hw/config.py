@@ -1,0 +1,34 @@
+"""The parameters of a host: its physical CPUs, its engine, and the time slices of its scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from armvirt.arch.gic import LIST_REGISTERS, PRIORITY_BITS
+from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+from armvirt.hw.timer import COUNTER_START
+
+
+class HostConfig(NamedTuple):
+    """A host with ``pcpus`` physical CPUs (PEs) of the model ``cpu``.
+
+    ``engine`` is auto, native or portable. ``frequency_hz`` is CNTFRQ_EL0; ``counter_start`` is the
+    physical count at time 0, in ticks. ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7)
+    are fields of ICH_VTR_EL2. ``cpu_features`` (`armvirt.hyp.vcpu.idregs.FEATURES`) are features of
+    the guests' CPUs that the CPU model does not have. ``cntpoff``: the PEs have FEAT_ECV_POFF.
+    ``vhe``: the host runs at EL2 (HCR_EL2.E2H). Time slices are of ``quantum_ns`` (None: 1 ms on one
+    PE, 100 us on several).
+    """
+
+    engine: str = "auto"
+    cpu: str = "cortex-a72"
+    frequency_hz: int = DEFAULT_FREQUENCY_HZ
+    counter_start: int = COUNTER_START
+    list_registers: int = LIST_REGISTERS
+    priority_bits: int = PRIORITY_BITS
+    cpu_features: Sequence[str] = ()
+    cntpoff: bool = False
+    vhe: bool = False
+    pcpus: int = 1
+    quantum_ns: int | None = None
