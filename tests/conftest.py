@@ -1,5 +1,5 @@
-"""Shared fixtures. In CI (ARMVIRT_CI=1) a test may not skip because a tool or a fetched guest is
-missing: it fails."""
+"""Fixtures and requirements that all tests share. In CI (ARMVIRT_CI=1) a missing tool or fetched
+guest is a failure; elsewhere the test is skipped."""
 
 from __future__ import annotations
 

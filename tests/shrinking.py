@@ -1,4 +1,4 @@
-"""Fewer actions that fail still: for campaigns that make long random cases of their own."""
+"""Shortens a failing list of actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents name files and modules that exist."""
+"""The files and modules that the documents name exist."""
 
 from __future__ import annotations
 

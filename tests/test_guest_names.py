@@ -1,4 +1,4 @@
-"""How the word GUEST becomes a file, and that a plain run loads nothing that it does not use."""
+"""How the word GUEST names a file, and that a plain run loads no module that it does not use."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Input files: regular files, pipes, standard input, and what cannot be read."""
+
 from __future__ import annotations
 
 import os

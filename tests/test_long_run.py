@@ -1,4 +1,5 @@
-"""Long runs in little memory: a guest whose code is ever new, one that prints ever more."""
+"""Long runs take bounded memory: a guest whose code always changes, and one that prints without
+end."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Output files: complete or absent, and outputs that cannot be written."""
+
 from __future__ import annotations
 
 import json

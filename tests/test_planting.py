@@ -1,4 +1,4 @@
-"""A planted bug finds its place by meaning, and only where that is one place."""
+"""A planted bug finds its place by meaning, and is refused where there are none or several."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Text of guests and users is printed without control characters."""
+
 from __future__ import annotations
 
 import pytest

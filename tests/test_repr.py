@@ -1,5 +1,4 @@
-"""What a person at a Python prompt reads of the objects of the API: one short line that says what
-each is."""
+"""The repr of each public object is one short line that says what the object is."""
 
 from __future__ import annotations
 

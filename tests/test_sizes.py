@@ -1,3 +1,5 @@
+"""Sizes of RAM as people write them, and their limits."""
+
 from __future__ import annotations
 
 import pytest

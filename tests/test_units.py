@@ -1,4 +1,4 @@
-"""Numbers as people write them."""
+"""Times, sizes, frequencies and counts as people write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Syndromes: builders, decoders and text."""
+"""ESR_EL2 syndromes: values are built, decoded and printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instruction decoders: what they take, and what they leave alone."""
+"""The instruction decoders recognise their instructions and no others."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Decoding of loads and stores without a syndrome: a table of words, cross-checked with GNU as
-where that is."""
+"""Loads and stores that give no syndrome are decoded as a table of words says. GNU as checks the
+table."""
 
 from __future__ import annotations
 

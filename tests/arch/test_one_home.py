@@ -1,4 +1,5 @@
-"""A fact has one home: the Arm documents' in `armvirt.arch`, every other constant in one module."""
+"""Each fact has one home: a fact of the Arm documents in `armvirt.arch`, any other constant in one
+module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The system-register table: one row per register, consistent with itself."""
+"""The table of system registers has one row for each register, and the rows agree with each
+other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timer constants and the arithmetic of TVAL; PSCI ids."""
+"""Constants of the Generic Timer, the arithmetic of TVAL, and the function ids of PSCI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ELF files made by hand, so that each field can be wrong on purpose."""
+"""Builds ELF files whose every field a test can set wrong."""
 
 from __future__ import annotations
 

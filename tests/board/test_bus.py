@@ -1,3 +1,5 @@
+"""The MMIO bus: which device an address belongs to, and ranges that overlap."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,4 +1,4 @@
-"""The console: scripted conversation by the guest's own clock, typed input, and its saved state."""
+"""The console: a script that answers the guest by guest time, typed input, saved state."""
 
 from __future__ import annotations
 

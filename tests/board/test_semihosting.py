@@ -1,3 +1,5 @@
+"""Semihosting calls, one by one."""
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,5 @@
-"""Small guests that went wrong once, each for a kind: on every machine that the kind is about, and
-stopped anywhere."""
+"""Each guest here failed once. It runs on every machine that its fault concerns, and is stopped at
+any instruction."""
 
 from __future__ import annotations
 

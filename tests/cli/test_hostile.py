@@ -1,5 +1,5 @@
-"""Arguments, names and limits of the host that nobody would give on purpose: one line, and the
-status of a mistake."""
+"""Malformed arguments and names, and small resource limits of the host: one line says what is
+wrong, with the exit status of a mistake."""
 
 from __future__ import annotations
 

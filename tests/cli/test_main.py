@@ -1,4 +1,4 @@
-"""The command's own clock."""
+"""The age of the process, which the host-time limit counts from, is never too large."""
 
 from __future__ import annotations
 

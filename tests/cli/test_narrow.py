@@ -1,4 +1,4 @@
-"""A terminal of 80 columns: no line is longer, no word is broken, nothing is left out.
+"""On a terminal of 80 columns no line is longer, no word is broken, and no word is missing.
 
 What a command says on a terminal of 400 columns is what it has to say; on one of 80 it has to be
 the same words.

@@ -1,4 +1,4 @@
-"""The table of options, without a machine."""
+"""The table of command-line options, without a machine."""
 
 from __future__ import annotations
 

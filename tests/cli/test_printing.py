@@ -1,4 +1,4 @@
-"""Standard streams that cannot be written, and that nothing prints past `armvirt.cli.printing`."""
+"""Standard streams that cannot be written; only `armvirt.cli.printing` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody is told who writes QEMU's options."""
+"""What armvirt answers to QEMU's options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-A, raw mode, and input that is not typed."""
+"""The terminal: the Ctrl-A keys, raw mode, and input that comes from a pipe."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Small guests with debug information, and an Image with its vmlinux, built by the cross compiler
-if there is one."""
+"""Builds small guests with debug information, and an Image with its vmlinux, by the cross
+compiler."""
 
 from __future__ import annotations
 

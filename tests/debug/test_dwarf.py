@@ -1,4 +1,4 @@
-"""Debug information that is damaged, and what reading it may cost."""
+"""Damaged debug information is refused, and reading it costs bounded time and memory."""
 
 from __future__ import annotations
 

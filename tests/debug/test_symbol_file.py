@@ -1,5 +1,5 @@
-"""``--symbols``: names for an Image from its vmlinux or its System.map, wherever the kernel
-executes."""
+"""``--symbols`` gives an Image the names of its vmlinux or System.map, at whatever address the
+kernel executes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Runs of the bundled guests that several tests share; the campaign's way of running and stopping
-them."""
+"""Runs of the bundled guests that several tests share, and the way in which `tools/campaign.py`
+runs and stops them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Every bundled guest ends as its manifest says, on both engines and at other counter frequencies,
-always the same."""
+"""Every bundled guest ends as its manifest says, on both engines and at several counter
+frequencies, with the same trace."""
 
 from __future__ import annotations
 

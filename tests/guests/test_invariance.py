@@ -1,5 +1,5 @@
-"""Stopping changes nothing: stop and go on, save and load, move to another machine or engine,
-anywhere."""
+"""Stops do not change a run: go on, save and load, or move to another machine or engine, at any
+instruction."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Debian's Linux boots, tests itself, sleeps in guest time, and is the same in every run, however
-it is stopped."""
+"""Debian's Linux boots, passes its self-test and sleeps in guest time. Every run is the same,
+however it is stopped."""
 
 from __future__ import annotations
 

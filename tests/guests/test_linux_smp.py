@@ -1,5 +1,5 @@
-"""Debian's Linux on several CPUs and fewer physical ones: its test of them, load, hotplug, stolen
-time, the clock chip.
+"""Debian's Linux with more CPUs than physical CPUs: self-test, load, hotplug, stolen time, the
+PL031.
 
 `make linux-matrix` boots it on more machines, with more load.
 """

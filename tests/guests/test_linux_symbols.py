@@ -1,4 +1,4 @@
-"""Debian's Linux with KASLR is stopped at its functions, by the addresses of a run without."""
+"""Debian's Linux with KASLR stops at its functions. A run without KASLR tells their addresses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Guests with several CPUs on hosts with several: they pass, alike on both engines, and stops
-change nothing."""
+"""Guests with several CPUs on hosts with several CPUs pass. Both engines agree, and stops do not
+change a run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Saved state: after every bundled guest, each object takes back what it gave, here and in a fresh
-machine."""
+"""After every bundled guest, each object loads the state that it saved: in the same machine and in
+a new one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Debian's U-Boot as firmware: its prompt, commands typed by a script and by hand, sleeping,
-powering off."""
+"""Debian's U-Boot as firmware: its prompt, scripted and typed commands, sleep, power off."""
 
 from __future__ import annotations
 

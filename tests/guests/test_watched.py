@@ -1,5 +1,5 @@
-"""A trace changes nothing: every bundled guest, watched and unwatched, has the same state wherever
-it is stopped.
+"""A trace does not change a run: with and without a trace, every bundled guest has the same state
+wherever it is stopped.
 
 Unwatched, the native engine keeps to itself what nobody else needs to know (docs/engine.md,
 "Shadow registers").

@@ -1,4 +1,4 @@
-"""A guest and a hypervisor in front of a virtual CPU interface: ICC_*_EL1 and ICH_*_EL2 by name."""
+"""A guest and a hypervisor on one virtual CPU interface: ICC_*_EL1 and ICH_*_EL2 by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GIC's tables: rows that fit together, encodings that are right."""
+"""The GIC's tables: rows do not overlap, and encodings are correct."""
 
 from __future__ import annotations
 

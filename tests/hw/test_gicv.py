@@ -1,4 +1,4 @@
-"""The GICV frame: one test per rule of IHI 0048 that a GICv2 guest depends on."""
+"""The GICV frame: one test for each rule of IHI 0048 that a GICv2 guest depends on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The virtual CPU interface: one test per rule of the specification that guests and hypervisors
-depend on."""
+"""The virtual CPU interface: one test for each rule of IHI 0069 that guests and hypervisors depend
+on."""
 
 from __future__ import annotations
 

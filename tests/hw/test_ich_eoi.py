@@ -1,5 +1,5 @@
-"""The end of virtual interrupts: which priority drops, what is deactivated, what is counted (IHI
-0069 6.2, 12.2)."""
+"""The end of virtual interrupts: which priority drops, which interrupt is deactivated, what
+EOIcount counts (IHI 0069 6.2, 12.2)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""ICH_MISR_EL2, ICH_EISR_EL2, ICH_ELRSR_EL2 and ICH_VTR_EL2 over every state of a list register
-(IHI 0069 12.4)."""
+"""ICH_MISR_EL2, ICH_EISR_EL2, ICH_ELRSR_EL2 and ICH_VTR_EL2 for every state of a list register (IHI
+0069 12.4)."""
 
 from __future__ import annotations
 

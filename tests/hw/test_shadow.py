@@ -1,5 +1,5 @@
-"""The shadow registers of the native engine behave as the registers of the PE: the same guest, watched
-and unwatched.
+"""The native engine's shadow registers behave as the PE's registers: the same guest runs with and
+without a trace.
 
 A trace sink keeps every register here, so the run beside it is Python's own.
 """

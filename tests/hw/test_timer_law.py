@@ -1,5 +1,4 @@
-"""The timer against a brute-force oracle that counts nanosecond by nanosecond and knows no
-formula."""
+"""The timer beside an oracle that counts every nanosecond and has no formula."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Bad use of the API: every call that is refused says so with its errno, and leaves the VM as it
-was.
+"""Bad use of the API: every refused call raises its errno and leaves the VM unchanged.
 
 One table for all public methods of Kvm, Vm, Vcpu and the devices. What is compared before and after
 each call is everything: saved state, memory, slots and their logs, capabilities, routes, filters,

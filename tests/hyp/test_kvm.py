@@ -1,5 +1,4 @@
-"""The KVM API: what each call refuses and by which errno, devices, one-regs, and more than one
-VM."""
+"""The KVM API: which errno each call raises, devices, ONE_REG, several VMs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules for the rooms of the hypervisor that import-linter cannot hold."""
+"""Rules for the rooms of the hypervisor that import-linter cannot express."""
 
 from __future__ import annotations
 

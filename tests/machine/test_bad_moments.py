@@ -1,5 +1,5 @@
-"""The API at moments when it cannot serve: after `close`, in a sink, from another thread. A clear
-error, never a crash; and a machine whose sink has raised runs on as if nothing had happened."""
+"""The API raises a clear error after `close`, in a sink and from another thread. A machine whose
+sink has raised can go on."""
 
 from __future__ import annotations
 

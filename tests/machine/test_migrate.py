@@ -1,4 +1,4 @@
-"""Guests that move to another host in mid-run: ten of them, on both GICs, at several times."""
+"""Ten guests move to another host in mid-run, on both GICs, at several times."""
 
 from __future__ import annotations
 

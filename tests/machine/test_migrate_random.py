@@ -1,5 +1,5 @@
-"""Random guests of timers and interrupts that move: each ends at the same instruction as if it had
-been left alone."""
+"""Random guests with timers and interrupts move, and end at the same instruction as without the
+move."""
 
 from __future__ import annotations
 

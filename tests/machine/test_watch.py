@@ -1,5 +1,4 @@
-"""Limits of host time and signals: where they end the work, and that a run that they ended can go
-on."""
+"""Limits of host time and signals: where they end a run, and that the run can go on afterwards."""
 
 from __future__ import annotations
 

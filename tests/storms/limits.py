@@ -1,4 +1,5 @@
-"""Every storm under every limit, on both engines: does the command end in time? (``make limits``)
+"""Runs every storm under every limit on both engines, and checks that the command ends in time
+(``make limits``).
 
     make limits                                 the whole matrix, with a table
     make limits LIMITS_ARGS="its-mapc svc"      these storms only

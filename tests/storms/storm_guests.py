@@ -1,4 +1,4 @@
-"""Guests that keep the emulator busy, each in a way of its own: storms, ping-pong, slow
+"""Guests that keep the emulator busy, each in its own way: interrupt storms, ping-pong, slow
 instructions, long work at EL2.
 
 None of them ends by itself. A storm is a few instructions in a loop, written with the assembler of

@@ -1,5 +1,5 @@
-"""What is said of an interrupt in a storm: how often it was taken and ended, and what keeps its
-line high."""
+"""The explanation of an interrupt storm: how often the interrupt was taken and ended, and what
+keeps its line high."""
 
 from __future__ import annotations
 

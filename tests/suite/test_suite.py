@@ -1,4 +1,4 @@
-"""Which guests a suite has, how they run, what is expected."""
+"""A suite: which guests it has, how they run, what it expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in a suite are found before anything runs, and a large suite starts fast."""
+"""armvirt reports mistakes in a suite before it runs a guest, and a large suite starts fast."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The arithmetic of the benchmark's table. No time is asserted anywhere: only `make bench`
-measures."""
+"""The arithmetic of the table of `make bench`. No test asserts a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundled guests: the manifest is complete, the ELFs are what the sources give, QEMU agrees
+"""The bundled guests: the manifest is complete, the sources give the committed ELFs, QEMU agrees
 with the verdicts."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`make demo`: one screen, and nothing on it that is not so."""
+"""`make demo` prints one screen, and every line of it is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of the floors and rooms is true."""
+"""The picture of the floors and rooms agrees with the code."""
 
 from __future__ import annotations
 

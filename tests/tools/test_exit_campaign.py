@@ -1,4 +1,4 @@
-"""The campaign of extra exits: a modest run of it, and that it finds what it is for."""
+"""The campaign of extra exits: a short run, and planted bugs that it finds."""
 
 from __future__ import annotations
 

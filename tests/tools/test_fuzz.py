@@ -1,4 +1,4 @@
-"""A short share of `make fuzz`, and that its judge can find what it looks for."""
+"""A short run of `make fuzz`, and faults that its judge finds."""
 
 from __future__ import annotations
 

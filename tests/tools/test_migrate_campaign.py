@@ -1,4 +1,4 @@
-"""The campaign of moves: that it finds its moments, and a modest run of it."""
+"""The campaign of moves: it finds its moments, and a short run of it."""
 
 from __future__ import annotations
 

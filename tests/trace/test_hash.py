@@ -1,4 +1,4 @@
-"""The hash is that of the text that its documentation describes."""
+"""The trace hash is the hash of the text that its documentation describes."""
 
 from __future__ import annotations
 

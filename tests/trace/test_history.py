@@ -1,4 +1,4 @@
-"""The past of an interrupt: counts, what is open, what was lost."""
+"""The history of an interrupt: counts, what is open, what was lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From events to rows and to the lives of interrupts."""
+"""Events become rows, and rows the lives of interrupts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The last writer of a register: by bit where a register has a bit per INTID, else by byte."""
+"""The last writer of a register: for each bit where the register has a bit for each INTID, else for
+each byte."""
 
 from __future__ import annotations
 

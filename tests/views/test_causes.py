@@ -1,5 +1,5 @@
-"""The rules of `armvirt.views.causes`: they accuse no guest that is right, change nothing, and are true
-at any moment."""
+"""The rules of `armvirt.views.causes` accuse no correct guest, change no state, and are true at any
+moment."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Sixty bugs that drivers have, planted in a guest: the first line of the explanation names the
-cause of each.
+"""Driver bugs planted in a guest: the first line of the explanation names the cause of each.
 
 The guest is ``driver-bugs``: one source, in which ``--append NAME`` plants a bug and ``--append
 right:NAME`` runs the same path without it.

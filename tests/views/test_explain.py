@@ -1,4 +1,4 @@
-"""`Machine.explain` and `Machine.gic`: right, at any moment, without a trace in the run."""
+"""`Machine.explain` and `Machine.gic` are right at any moment, without a trace of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables show themselves as text and with rich, and text of a guest's is never taken for markup."""
+"""Tables print as text and with rich. Text of a guest is never taken for markup."""
 
 from __future__ import annotations
 

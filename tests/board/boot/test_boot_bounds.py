@@ -1,4 +1,5 @@
-"""What loading takes of memory and time is bounded by the file's size, whatever the file says."""
+"""The size of a file bounds the memory and the time that loading it takes, whatever the file's
+fields say."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Loading of ELF files: segments, entry, symbols, and files that are refused."""
+
 from __future__ import annotations
 
 import struct

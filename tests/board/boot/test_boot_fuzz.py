@@ -1,4 +1,4 @@
-"""Whatever a file holds: it loads into RAM, or it is refused in one line. Never anything else."""
+"""A file of any content is loaded into RAM or refused in one line."""
 
 from __future__ import annotations
 

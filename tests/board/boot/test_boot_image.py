@@ -1,3 +1,5 @@
+"""Loading of Linux Images and flat binaries, compressed or not."""
+
 from __future__ import annotations
 
 import gzip

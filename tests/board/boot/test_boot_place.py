@@ -1,3 +1,5 @@
+"""Where the loader places kernel, initramfs and device tree."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""The symbol table of an ELF file: names of addresses."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The GICv2m frame: which SPIs it has, and what a message does."""
+"""The GICv2m frame: which SPIs it owns, and what a message to it does."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The PL011 UART: registers, FIFOs, interrupts, timing."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The PL031 clock: registers, the match interrupt, saved state."""
+
 from __future__ import annotations
 
 import json

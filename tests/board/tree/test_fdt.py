@@ -1,3 +1,5 @@
+"""The writer and reader of flattened device trees, beside dtc."""
+
 from __future__ import annotations
 
 import struct

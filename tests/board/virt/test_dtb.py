@@ -1,3 +1,5 @@
+"""The virt board's device tree, and device trees of the user."""
+
 from __future__ import annotations
 
 import struct

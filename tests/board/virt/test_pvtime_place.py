@@ -1,4 +1,4 @@
-"""Where the board puts stolen time, and the date that its clocks show."""
+"""Where the board places the stolen-time structures, and which date its clocks show."""
 
 from __future__ import annotations
 

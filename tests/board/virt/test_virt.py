@@ -1,5 +1,4 @@
-"""The board on the KVM API: where things are, what is loaded, the exits it takes, its reset, its
-state."""
+"""The virt board on the KVM API: memory map, loading, MMIO exits, reset, saved state."""
 
 from __future__ import annotations
 

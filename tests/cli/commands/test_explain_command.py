@@ -1,4 +1,4 @@
-"""``armvirt explain``: what a person sees, and where the guest is stopped."""
+"""``armvirt explain``: what it prints, and where it stops the guest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``armvirt run`` as a user meets it: a process, its output and its status."""
+"""``armvirt run`` as a process: its output and its exit status."""
 
 from __future__ import annotations
 

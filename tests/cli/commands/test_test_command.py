@@ -1,4 +1,4 @@
-"""``armvirt test``: parallel runs, reports, and workers that die."""
+"""``armvirt test``: parallel runs, reports, and workers that are killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``armvirt trace`` on a real guest: what it shows agrees with what the guest did."""
+"""``armvirt trace``: its rows agree with what the guest did."""
 
 from __future__ import annotations
 

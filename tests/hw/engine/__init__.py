@@ -1,5 +1,5 @@
-"""The engines on a bench: a package, so that its modules cannot be mistaken for others of the same
-name."""
+"""Tests of the engines alone. This is a package, so that its module names do not collide with
+others."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""One engine on a bench: RAM, a silicon that records what it is asked, and stage-1 tables if
-wanted.
+"""One engine without a VM: RAM, a recording silicon that answers its callbacks, and optional
+stage-1 and stage-2 tables.
 
 Guest convention: HVC with an immediate of STOP or more stops the run; any other HVC goes on (or
 does what the test put in ``silicon.on_hvc``). Vectors of `stop_vectors` stop with STOP_VECTOR +

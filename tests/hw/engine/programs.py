@@ -1,4 +1,5 @@
-"""Programs that do a little of everything, and a driver that stops them where it likes."""
+"""Random programs of all kinds of instructions, and a driver that stops them at chosen
+instructions."""
 
 from __future__ import annotations
 

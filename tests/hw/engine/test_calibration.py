@@ -1,5 +1,5 @@
-"""What the engine takes for granted about libunicorn and native.c is checked, and what does not fit
-is refused."""
+"""The engine checks what it assumes about libunicorn and native.c, and refuses a library that
+differs."""
 
 from __future__ import annotations
 

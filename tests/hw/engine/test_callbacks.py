@@ -1,5 +1,4 @@
-"""An error in the silicon is the run's: it surfaces from `Engine.run`, with its traceback,
-whichever hook it was in."""
+"""An exception that the silicon raises in any hook leaves `Engine.run` with its traceback."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The event register: what sets it, what clears it, and to the instruction when (DDI 0487
-D1.6.1)."""
+"""The event register: what sets it, what clears it, and at which instruction (DDI 0487 D1.6.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping anywhere changes nothing, and both engines are one machine."""
+"""A stop at any instruction does not change a run, and both engines give the same run."""
 
 from __future__ import annotations
 

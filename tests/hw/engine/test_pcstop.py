@@ -1,4 +1,5 @@
-"""A stop before the instruction at one address: exact, in both engines, and it changes nothing."""
+"""A stop before the instruction at one address: at the exact instruction, in both engines, without
+a change of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`take_exception` in Python and native.c's `enter_el1` are one exception entry."""
+"""`take_exception` in Python and `enter_el1` in native.c enter an exception in the same way."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""CNTHCTL_EL2 and CNTKCTL_EL1 over every timer register, from EL1 and EL0, and the instructions of
-FEAT_ECV and FEAT_WFxT, which this core does not know."""
+"""CNTHCTL_EL2 and CNTKCTL_EL1 trap every timer register from EL1 and EL0; FEAT_ECV and FEAT_WFxT,
+whose instructions Unicorn does not have."""
 
 from __future__ import annotations
 

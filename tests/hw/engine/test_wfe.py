@@ -1,4 +1,4 @@
-"""WFE: the core treats it as a hint, so blocks that end in one are found, and the run stops behind
+"""Unicorn executes WFE as a hint. The engine finds the blocks that end in WFE and stops behind
 it."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What the conformance tests stand on: a VM on the KVM API alone, and a guest that does what a test
-tells it.
+"""A VM on the KVM API alone, and a guest that executes one access at a time as the test asks.
 
 `Puppet` is a vCPU whose program reads a word from a device; the word is the address of a few
 instructions that it then executes. So a test is written as the guest's own sequence of accesses,

@@ -1,5 +1,5 @@
-"""Rows of KVM's vgic_init and vgic_lpi_stress selftests about the ITS, and what implementers miss
-in it."""
+"""Rows of KVM's vgic_init and vgic_lpi_stress selftests about the ITS, and rules that implementers
+often miss."""
 
 from __future__ import annotations
 

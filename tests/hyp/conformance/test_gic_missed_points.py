@@ -1,4 +1,4 @@
-"""The points about the GIC that implementers most often miss, each by name.
+"""Rules of the GIC that implementers often miss: one test for each.
 
 Those about one guest are instructions of a guest on the KVM API; those about several vCPUs use the
 vGIC without an engine, which adds nothing to them.

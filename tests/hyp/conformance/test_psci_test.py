@@ -1,5 +1,4 @@
-"""What KVM's selftest psci_test asks of PSCI, and CPU_OFF with work in flight (KVM API, guest
-code)."""
+"""KVM's psci_test selftest, and CPU_OFF while interrupts are pending or active, by guest code."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Rows of KVM's vgic_irq selftest: every way into the vGIC, edge and level, both EOI modes, by a
-real guest.
+"""Rows of KVM's vgic_irq selftest: every injection interface, edge and level, both EOI modes, by
+guest code.
 
 The guest opens its interrupt window, acknowledges and ends as a real one; between its accesses the
 VMM injects. After each delivery the states that the selftest asserts are looked at through the

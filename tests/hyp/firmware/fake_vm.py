@@ -1,4 +1,4 @@
-"""A VM of no vCPU that runs: what firmware calls ask of it goes into a log."""
+"""A VM whose vCPUs never run. It logs what a firmware call asks of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The firmware bitmap registers: which bits there are, when they may change."""
+"""The firmware bitmap registers: which bits exist, and when user space may change them."""
 
 from __future__ import annotations
 

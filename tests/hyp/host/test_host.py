@@ -1,4 +1,5 @@
-"""The host's loop: why it comes back, exactly when, idle time, dead ends, and errors on the way."""
+"""The host's loop: why and when `run` returns, idle time, runs that cannot go on, and errors in
+handlers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Who runs next: the law of the decision, and what it makes of guests that want the CPU all the
-time."""
+"""The scheduler: which vCPU runs next, and how vCPUs that never sleep share a physical CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who dirties a logged page: each kind of a guest's stores, EL2's own structures, devices; and who
+"""What dirties a logged page: each kind of guest store, EL2's own structures and devices; and what
 does not."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Memory slots and stage 2, by a walker of their own tables that shares no code with their
-editor."""
+"""Memory slots and stage 2. The test has a table walker of its own."""
 
 from __future__ import annotations
 

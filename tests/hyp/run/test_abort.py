@@ -1,5 +1,5 @@
-"""Stage-2 aborts that are no memory: every form of device access, and what the guest gets where
-nobody answers."""
+"""Stage-2 aborts outside memory: every form of device access, and what the guest gets where no
+device answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exit table: what each class of exception to EL2 does, and the default."""
+"""The exit table: what EL2 does for each exception class, and by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A guest that sleeps between ticks of its timer is left to the silicon; nobody can tell.
+"""The engine handles the timer interrupt of a guest that sleeps between ticks. The guest sees no
+difference.
 
 Each program runs on the native engine unwatched, and beside it watched: a trace sink keeps every
 wake-up here. They are stopped at the same moments, and their whole state must be the same.

@@ -1,4 +1,4 @@
-"""Trapped system registers: what is answered, what is passed on, what is UNDEFINED."""
+"""Trapped system registers: which EL2 emulates, which it forwards, which are UNDEFINED."""
 
 from __future__ import annotations
 

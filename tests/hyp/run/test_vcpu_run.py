@@ -1,4 +1,4 @@
-"""KVM_RUN between two exits: what a VMM answers is completed first, once, and by nobody else."""
+"""KVM_RUN between two exits: the vCPU completes the VMM's answer first, and once."""
 
 from __future__ import annotations
 

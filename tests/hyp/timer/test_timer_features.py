@@ -1,5 +1,4 @@
-"""FEAT_ECV, FEAT_WFxT, the event stream and the user-space interrupt controller, by guest code in
-the engine."""
+"""FEAT_ECV, FEAT_WFxT, the event stream and the user-space interrupt controller, by guest code."""
 
 from __future__ import annotations
 

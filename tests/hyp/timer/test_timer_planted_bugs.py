@@ -1,4 +1,4 @@
-"""The comparison of the timers with the oracle finds bugs: each planted one."""
+"""The comparison of the timers with the oracle finds each planted bug."""
 
 from __future__ import annotations
 

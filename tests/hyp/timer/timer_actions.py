@@ -1,5 +1,5 @@
-"""What guests, the VMM and time do to the timers: actions for a `timer_twin.Twin`, each for the
-product and the oracle.
+"""Actions of guests, the VMM and time on the timers. Each is done to armvirt and to the oracle
+(`timer_twin.Twin`).
 
 Operands are small integers, so that a random generator and hypothesis can both make them.
 """

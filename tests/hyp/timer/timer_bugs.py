@@ -1,4 +1,4 @@
-"""Bugs to plant in the timers, for a campaign that has to find them."""
+"""Bugs to plant in the timers, which the comparison with the oracle has to find."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Random actions for the timers' twins, by seed: as fast as they can be made, for campaigns and for
-planted bugs."""
+"""Random actions for the timers' comparison, by seed: for campaigns and for planted bugs."""
 
 from __future__ import annotations
 

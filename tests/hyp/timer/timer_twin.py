@@ -1,5 +1,5 @@
-"""The product's timers and the oracle of the architecture, driven by the same actions and compared
-after each.
+"""armvirt's timers and the oracle of the architecture. The same actions drive both, and each action
+ends in a comparison.
 
 What a guest does is one instruction of a nanosecond, and takes effect at its beginning; what the
 VMM does takes no time. The oracle knows nothing of hosts, so where a vCPU is (on which PE, on none,

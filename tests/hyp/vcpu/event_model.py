@@ -1,4 +1,5 @@
-"""An oracle of the event register on several CPUs: one instruction at a time, by DDI 0487 D1.6.1.
+"""An oracle of the event register of several CPUs. It executes one instruction at a time (DDI 0487
+D1.6.1).
 
 Where the architecture leaves it open, docs/architecture.md says what is done. It shares nothing
 with the implementation. The CPUs take turns of ``quantum`` ns on one PE; an instruction takes 1 ns.

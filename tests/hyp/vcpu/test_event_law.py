@@ -1,4 +1,4 @@
-"""The law of events: random programs on one to four CPUs do exactly what the oracle says, wherever
+"""Random programs with WFE and SEV on one to four CPUs do exactly what the oracle says, wherever
 they are stopped."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WFE: what ends it, exactly when, and when nothing can (DDI 0487 D1.6.1)."""
+"""WFE: what ends it, at which instruction, and when nothing can end it (DDI 0487 D1.6.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a guest sees of the ID registers."""
+"""Which ID registers a guest reads, and with which values."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""vCPUs: reset state, PSCI between them, sleep and wake-up by interrupt, the exclusive monitor, two
-on one CPU."""
+"""vCPUs: reset state, PSCI, sleep and wake-up by interrupt, the exclusive monitor, two vCPUs on one
+physical CPU."""
 
 from __future__ import annotations
 

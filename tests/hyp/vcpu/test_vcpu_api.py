@@ -1,5 +1,4 @@
-"""The ioctls of a vCPU: init, MP state, events, inputs, debugging, and the exits that a VMM asks
-for."""
+"""The ioctls of a vCPU: init, MP state, events, inputs, debugging, and the exits to the VMM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A rig with an ITS: memory that is a bytearray, tables in it, and a hand on the command queue."""
+"""A rig with an ITS: guest memory is a bytearray with the tables, and the test writes the command
+queue."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Bugs to plant in the vGIC, for a campaign that has to find them; ``kind`` is the GIC that shows
-the bug."""
+"""Bugs to plant in the vGIC, which the comparison with the reference model has to find. ``kind`` is
+the GIC that shows the bug."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Random actions for twins, by seed: as fast as they can be made, for long campaigns."""
+"""Random actions for the comparison of the vGIC with the reference model, by seed: for long
+campaigns."""
 
 from __future__ import annotations
 

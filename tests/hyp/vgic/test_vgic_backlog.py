@@ -1,4 +1,4 @@
-"""No access of the guest is much work for EL2, and what is left of one comes to the same.
+"""An access of the guest costs EL2 bounded work. What remains is done later, with the same result.
 
 Work is counted here, not taken from `Backlog.steps`: LPIs that a job is applied to, and commands.
 """

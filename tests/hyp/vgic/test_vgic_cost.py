@@ -1,5 +1,5 @@
-"""How many Python calls the vGIC makes for a register access and before an entry. The numbers may only
-fall."""
+"""How many Python calls the vGIC makes for a register access and before an entry. The numbers may
+only fall."""
 
 from __future__ import annotations
 

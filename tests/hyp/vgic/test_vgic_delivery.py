@@ -1,4 +1,4 @@
-"""From an injected interrupt to the guest's end of interrupt, rule by rule."""
+"""The life of an interrupt from injection to the guest's end of interrupt, rule by rule."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Nothing that a guest can see depends on when EL2 last looked: random use of a vGIC, and the same
-with extra exits."""
+"""The guest cannot see when EL2 handled an exit: random use of a vGIC beside the same use with
+extra exits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A hundred thousand random accesses: nothing raises, no law is broken, and a run is a function of
-its seed."""
+"""A hundred thousand random accesses raise nothing and break no law, and a seed gives one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Into a list register and back: one interrupt at a time."""
+"""One interrupt at a time is written to a list register and folded back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vGIC with its list registers against a model of a GIC that has none.
+"""The vGIC with its list registers beside a model of a GIC without list registers.
 
 The model knows nothing of ap_lists, folding or maintenance: per interrupt a latch, a line, where it
 is active; per CPU the running priorities. After every step both must signal the same, and an

@@ -1,4 +1,4 @@
-"""The comparison of the vGIC with the reference model finds bugs: each planted one."""
+"""The comparison of the vGIC with the reference model finds each planted bug."""
 
 from __future__ import annotations
 

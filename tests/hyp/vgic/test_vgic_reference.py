@@ -1,4 +1,4 @@
-"""The vGIC against the reference model of a GIC, under hypothesis.
+"""The vGIC beside the reference model of a GIC, under hypothesis.
 
 The model (tests/gicmodel) was written from the specification by somebody who had not seen the
 implementation, and shares no code with it. ARMVIRT_REFERENCE_STEPS asks for another number of steps

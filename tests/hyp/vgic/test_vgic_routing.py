@@ -1,4 +1,4 @@
-"""1-of-N interrupts: who gets them, and when the choice is made again."""
+"""1-of-N interrupts: which vCPU gets them, and when the vGIC chooses again."""
 
 from __future__ import annotations
 

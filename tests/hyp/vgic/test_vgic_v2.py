@@ -1,5 +1,5 @@
-"""A GICv2: its distributor's registers, who gets an interrupt, and its CPU interface behind the
-vGIC."""
+"""A GICv2: the registers of its distributor, which vCPU gets an interrupt, and its CPU
+interface."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A guest on a GICv2: programs in words, in both engines, from its registers to its exception
-vector."""
+"""A guest on a GICv2, on both engines, from its registers to its exception vector."""
 
 from __future__ import annotations
 

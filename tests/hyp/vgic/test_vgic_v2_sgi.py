@@ -1,4 +1,5 @@
-"""SGIs of a GICv2: filters, one pending state per sender, CPUIDs from acknowledge to end."""
+"""SGIs of a GICv2: target filters, one pending state for each sender, the CPUID field from
+acknowledge to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The vGIC and the reference model of a GIC, driven by the same actions and compared after each.
+"""The vGIC and the reference model of a GIC. The same actions drive both, and each action ends in a
+comparison.
 
 An action is a tuple of small integers, so that a random generator and hypothesis can both make
 them; the twin's `actions` give each its meaning. Actions whose effect the specification calls

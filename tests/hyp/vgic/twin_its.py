@@ -1,4 +1,4 @@
-"""A GICv3 with an ITS and the reference model of one, driven by the same actions (see `twin`).
+"""As `twin`, for a GICv3 with an ITS.
 
 Each has its own copy of guest memory: the vGIC writes to pending tables, the model never does.
 Every event of a device is translated to an LPI of its own, as two events with one LPI are

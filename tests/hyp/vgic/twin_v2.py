@@ -1,4 +1,4 @@
-"""A GICv2 and the reference model of one, driven by the same actions (see `twin`)."""
+"""As `twin`, for a GICv2."""
 
 from __future__ import annotations
 

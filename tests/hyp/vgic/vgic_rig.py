@@ -1,4 +1,4 @@
-"""A host without an engine: a physical GIC, virtual CPU interfaces, a vGIC, and a hand on every
+"""A vGIC without an engine: a physical GIC and virtual CPU interfaces; the test acts for every
 guest."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A VM moves by the API alone: to another VM of the same host or of another one, at another time of
-the host's. The guest's time stands still in between, and goes on."""
+"""The API alone moves a VM: to another VM of the same host or of another host, at another host
+time. The guest's time stands still during the move."""
 
 from __future__ import annotations
 

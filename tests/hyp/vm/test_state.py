@@ -1,5 +1,5 @@
-"""State of a VM through the KVM API: save anywhere, go on here or in another VM, with the same
-end."""
+"""The state of a VM through the KVM API: saved at any instruction and loaded here or in another VM,
+the guest ends the same."""
 
 from __future__ import annotations
 

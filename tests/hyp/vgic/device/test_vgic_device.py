@@ -1,4 +1,4 @@
-"""Device attributes, with the errors that the ioctls give (KVM selftests vgic_init and
+"""Attributes of a GICv3 device, with the errors of the ioctls (KVM selftests vgic_init and
 vgic_irq)."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The ITS as a KVM device: attributes, errors, several of them in a VM, and memory through the
-VM."""
+"""The ITS as a KVM device: attributes, errors, several ITSs in a VM, its tables in the memory of
+the VM."""
 
 from __future__ import annotations
 

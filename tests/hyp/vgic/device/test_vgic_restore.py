@@ -1,6 +1,5 @@
-"""The law of a move: what is saved, restored into a controller at reset and saved again is the
-same, and so is every attribute that can be read. States are those of random machines (`gic_fuzz`),
-from reset on."""
+"""The state of a controller is saved, restored into one at reset and saved again: both states are
+equal, and so is every readable attribute. Random accesses (`gic_fuzz`) make the states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attributes of a GICv2 device, with the errors that the ioctls give."""
+"""Attributes of a GICv2 device, with the errors of the ioctls."""
 
 from __future__ import annotations
 

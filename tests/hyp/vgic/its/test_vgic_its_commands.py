@@ -1,4 +1,4 @@
-"""What each ITS command does, and the error that it ends with (IHI 0069 5.3)."""
+"""What each ITS command does, and its command errors (IHI 0069 5.3)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whatever a guest writes to the ITS, its queue and its tables: nothing raises or hangs, and the
-books balance."""
+"""No write of a guest to the ITS, its queue or its tables raises or hangs, and the maps stay
+consistent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ITS's registers and its command queue as such; what commands do is elsewhere."""
+"""The registers and the command queue of the ITS. `test_vgic_its_commands.py` has the commands."""
 
 from __future__ import annotations
 

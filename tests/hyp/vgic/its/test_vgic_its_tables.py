@@ -1,5 +1,4 @@
-"""ITS tables saved into guest memory and restored from it: the ABI, a migration, tables that make
-no sense."""
+"""The ITS saves tables to guest memory and restores them: the ABI, a migration, invalid tables."""
 
 from __future__ import annotations
 

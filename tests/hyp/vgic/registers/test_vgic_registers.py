@@ -1,4 +1,5 @@
-"""The distributor's and the redistributors' registers, as the guest and as user space see them."""
+"""The registers of the distributor and the redistributors, as the guest and user space read
+them."""
 
 from __future__ import annotations
 
