@@ -1,9 +1,9 @@
-"""The engine handles the timer interrupt of a guest that sleeps between ticks. The guest sees no
+"""The engine repeats the timer tick of a guest that sleeps between ticks. The guest sees no
 difference.
 
-Each program runs on the native engine unwatched, and beside it watched: a trace sink keeps every
-wake-up here. They are stopped at the same moments, and their whole state must be the same.
-`Vcpu._post`, `armvirt.hw.shadow`.
+Each program runs on the native engine without a trace sink, and beside it with one, which makes EL2
+handle every tick. Both runs are stopped at the same moments, and their whole states must be equal.
+`RunLoop._repeat_tick`, `armvirt.hw.shadow`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     setup: Part = nothing
     intid: int = 27
     vhe: bool = False
-    sleeps: bool = True  # it is expected to be left to the silicon at times
+    sleeps: bool = True  # the engine is expected to repeat ticks
 
 
 def next_deadline(a: Asm) -> None:
