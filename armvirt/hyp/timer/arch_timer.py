@@ -27,7 +27,7 @@ from armvirt.arch.timer import (
 from armvirt.errors import KvmError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
-from armvirt.hw.timer import GenericTimer
+from armvirt.hw.timer import GenericTimer, output
 from armvirt.hyp.host.hrtimer import HrTimer
 from armvirt.hyp.timer.context import (
     DEFAULT_PPI,
@@ -151,7 +151,11 @@ class ArchTimer(Showable):
         )
 
     def should_fire(self, context: ArchTimerContext) -> bool:
-        """Whether the output of a context is high (timer_should_fire), loaded or not."""
+        """Whether the output of a context is high (timer_should_fire), loaded or not. The level of
+        a loaded virtual timer is the output of the PE's comparator."""
+        hw = self.hw
+        if context is self._direct_vtimer and context.loaded and hw is not None:
+            return output(hw.vtimer.ctl, hw.vtimer.cval, hw.virtual_count())
         ctl, cval = self._ctl_cval(context)
         count = self.vm_data.counter.count() - context.offset.value & MASK64
         return timer_should_fire(ctl, cval, count)

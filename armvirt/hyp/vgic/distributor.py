@@ -159,14 +159,15 @@ class Distributor:
 
     # The ap_lists --------------------------------------------------------------------------------
 
-    def queue(self, irq: VgicIrq) -> None:
+    def queue(self, irq: VgicIrq, sampled: bool = False) -> None:
         """Move an interrupt to the ap_list of the vCPU that `target_oracle` returns; called after
-        every change to the interrupt (kvm vgic_queue_irq_unlock).
+        every change to the interrupt (kvm vgic_queue_irq_unlock). ``sampled``: the caller has just
+        read the line of a mapped interrupt, and it is not read again.
 
         An interrupt in a list register stays on its list until the next sync of that vCPU. The vCPU
         that has or had the interrupt is marked dirty; the target vCPU is kicked.
         """
-        if irq.hw:
+        if irq.hw and not sampled:
             self.resample(irq)
         target = target_oracle(irq, self.enables)
         if target is None and irq.active:

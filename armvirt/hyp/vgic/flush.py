@@ -230,7 +230,7 @@ def prune(dist: Distributor, cpu: VgicCpu) -> None:
         del cpu.ap_list[irq]
         irq.vcpu = None
     for irq in leaving:
-        dist.queue(irq)
+        dist.queue(irq, sampled=True)
 
 
 def _fold(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:

@@ -170,7 +170,7 @@ class Vgic:
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """Change an input (kvm_vgic_inject_irq): set the line of a level-sensitive interrupt, or
-        signal an edge (``level`` True).
+        signal an edge (``level`` True). The owner of a mapped interrupt has just read its line.
 
         An injection is ignored if the input does not change, or if ``owner`` is not the owner of
         the interrupt. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY before
@@ -199,7 +199,7 @@ class Vgic:
             target = vcpu_id if intid < NR_PRIVATE else irq.target
             target = -1 if target is None else dist.id_base | target
             dist.bus.emit(VgicInject(intid, int(level), target))
-        dist.queue(irq)
+        dist.queue(irq, sampled=True)
 
     def _check_line(self, vcpu_id: int | None, intid: int) -> None:
         """Check an injection before `init`: the first KVM_IRQ_LINE initialises a GICv2. KvmError

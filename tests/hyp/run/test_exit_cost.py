@@ -21,7 +21,7 @@ from armvirt.hw.pe import Pe
 from armvirt.hyp.run.loop import RunLoop
 from armvirt.machine import Machine
 
-TIMER_CALLS = 93
+TIMER_CALLS = 78
 """At most, from the host's interrupt handler to the next `Pe.run`, for an interrupt of the virtual
 timer."""
 MMIO_CALLS = 26
