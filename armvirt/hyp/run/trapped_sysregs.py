@@ -9,7 +9,7 @@ from armvirt.arch.esr import decode_sysreg, undefined
 from armvirt.arch.gic import ICC_ASGI1R_EL1, ICC_DIR_EL1, ICC_SGI0R_EL1, ICC_SGI1R_EL1
 from armvirt.arch.sysregs import is_id_space
 from armvirt.hw.exit import Action, SyncExit
-from armvirt.hyp.timer.context import TRAPPED
+from armvirt.hyp.timer import registers as timer_registers
 from armvirt.hyp.vcpu import idregs
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Handler = Callable[["Vcpu", Trap], int | None]
 
 def _timer(vcpu: Vcpu, trap: Trap) -> int | None:
     try:
-        return vcpu.timer.trap(trap.encoding, trap.is_write, trap.value)
+        return timer_registers.trap(vcpu.timer, trap.encoding, trap.is_write, trap.value)
     except KeyError:
         return None
 
@@ -52,7 +52,7 @@ def _deactivate(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 TABLE: dict[int, Handler] = {
-    **dict.fromkeys(TRAPPED, _timer),
+    **dict.fromkeys(timer_registers.TRAPPED, _timer),
     ICC_DIR_EL1: _deactivate,
     **dict.fromkeys((ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1), _sgi),
 }

@@ -21,33 +21,22 @@ from armvirt.arch.timer import (
     CNTHCTL_ECV,
     CNTHCTL_PCEN,
     CNTHCTL_PCTEN,
-    CTL_WRITABLE,
     EL1_ENABLES_E2H_SHIFT,
 )
 from armvirt.errors import KvmError
-from armvirt.events import EventBus, TimerLine, TimerWrite
+from armvirt.events import EventBus, TimerLine
 from armvirt.hw.clock import Clock
 from armvirt.hw.timer import GenericTimer, output
 from armvirt.hyp.host.hrtimer import HrTimer
 from armvirt.hyp.timer.context import (
-    DEFAULT_PPI,
     DEVICE_IRQ_BITS,
     HOST_PPI,
-    ONE_REGS,
-    TIMER_ATTRIBUTES,
-    TIMER_CTRL,
-    TIMER_NAMES,
-    TRAPPED,
     ArchTimerContext,
     ArchTimerCpu,
-    ArchTimerOffset,
     ArchTimerVmData,
     TimerId,
-    TimerMap,
-    TimerRegister,
     TimerRow,
     TimerVgic,
-    ctl_with_status,
     get_timer_map,
     timer_can_fire,
     timer_should_fire,
@@ -56,27 +45,6 @@ from armvirt.state import State, checked
 from armvirt.tables import Showable, Table, table_of
 
 STATE_VERSION = 1
-
-__all__ = [
-    "DEFAULT_PPI",
-    "ONE_REGS",
-    "TIMER_CTRL",
-    "TIMER_NAMES",
-    "TRAPPED",
-    "ArchTimer",
-    "ArchTimerContext",
-    "ArchTimerCpu",
-    "ArchTimerOffset",
-    "ArchTimerVmData",
-    "TimerId",
-    "TimerMap",
-    "TimerRegister",
-    "TimerVgic",
-    "ctl_with_status",
-    "get_timer_map",
-    "timer_can_fire",
-    "timer_should_fire",
-]
 
 
 class ArchTimer(Showable):
@@ -127,7 +95,7 @@ class ArchTimer(Showable):
         """The count of a context: the physical count minus the context's offset."""
         return self.vm_data.counter.count() - context.offset.value & MASK64
 
-    def _ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
+    def ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
         """CTL (writable bits) and CVAL of a context: from the PE's timer if it has them, else from
         the context."""
         hw = self.hw
@@ -156,14 +124,14 @@ class ArchTimer(Showable):
         hw = self.hw
         if context is self._direct_vtimer and context.loaded and hw is not None:
             return output(hw.vtimer.ctl, hw.vtimer.cval, hw.virtual_count())
-        ctl, cval = self._ctl_cval(context)
+        ctl, cval = self.ctl_cval(context)
         count = self.vm_data.counter.count() - context.offset.value & MASK64
         return timer_should_fire(ctl, cval, count)
 
     def compute_delta(self, context: ArchTimerContext) -> int:
         """The ns until the timer condition is met, 0 if it is met now. Rounded up: at that ns the
         condition is true."""
-        return self._delta_to(context, self._ctl_cval(context)[1])
+        return self._delta_to(context, self.ctl_cval(context)[1])
 
     def _delta_to(self, context: ArchTimerContext, count: int) -> int:
         ticks = count - self.now(context)
@@ -227,7 +195,7 @@ class ArchTimer(Showable):
         return [
             (c, self.compute_delta(c))
             for c in self.cpu.contexts
-            if timer_can_fire(self._ctl_cval(c)[0])
+            if timer_can_fire(self.ctl_cval(c)[0])
         ]
 
     def host_irq(self, intid: int) -> bool:
@@ -308,38 +276,6 @@ class ArchTimer(Showable):
             if context.loaded and context.irq_level and not self.should_fire(context):
                 self.update_irq(context, False)
                 self.set_phys_active(HOST_PPI[context.timer_id], False)
-
-    # Attributes ----------------------------------------------------------------------------------
-
-    def set_attr(self, attr: int, value: int | None, in_kernel: bool) -> None:
-        """KVM_ARM_VCPU_TIMER_CTRL: set the PPI of a timer for all vCPUs. ``in_kernel``: the VM has
-        a vGIC.
-
-        EINVAL without a vGIC, EFAULT for None (no memory behind the pointer), EINVAL for an INTID
-        that is not a PPI, EBUSY after the first run, ENXIO for an unknown attribute: checked in
-        this order (kvm_arm_timer_set_attr).
-        """
-        if not in_kernel:
-            raise KvmError("EINVAL", "the VM has no interrupt controller")
-        if value is None:
-            raise KvmError("EFAULT", "no value")
-        self.vm_data.check_ppi(value)
-        self.vm_data.check_changeable()
-        self.vm_data.set_ppi(self._attribute(attr), value)
-
-    def get_attr(self, attr: int) -> int:
-        """The PPI of a timer. ENXIO for an unknown attribute."""
-        return self.vm_data.ppi[self._attribute(attr)]
-
-    def has_attr(self, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: ENXIO for an unknown attribute."""
-        self._attribute(attr)
-
-    @staticmethod
-    def _attribute(attr: int) -> TimerId:
-        if attr not in TIMER_ATTRIBUTES:
-            raise KvmError("ENXIO", f"no timer attribute {attr}")
-        return TIMER_ATTRIBUTES[attr]
 
     # Lifecycle -----------------------------------------------------------------------------------
 
@@ -458,7 +394,7 @@ class ArchTimer(Showable):
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
-        if timer_can_fire(self._ctl_cval(ptimer)[0]):
+        if timer_can_fire(self.ctl_cval(ptimer)[0]):
             return None
         return self.vm_data.ppi[TimerId.VTIMER]
 
@@ -495,7 +431,7 @@ class ArchTimer(Showable):
         hw = self.hw
         for context in self._direct:
             if hw is not None and context.loaded:
-                context.ctl, context.cval = self._ctl_cval(context)
+                context.ctl, context.cval = self.ctl_cval(context)
                 self._program(hw, context, 0, 0, hw.comparator(context.name).cval)
                 context.loaded = False
 
@@ -561,7 +497,7 @@ class ArchTimer(Showable):
         """Set the vCPU's own offset of a timer in ticks, which is added to the VM's offset; None:
         no own offset."""
         self.offset_moves()
-        self._context(timer_id).offset.vcpu_offset = None if offset is None else offset & MASK64
+        self.context(timer_id).offset.vcpu_offset = None if offset is None else offset & MASK64
         self.offset_changed()
 
     def offset_moves(self) -> None:
@@ -582,71 +518,16 @@ class ArchTimer(Showable):
 
     # Register access -----------------------------------------------------------------------------
 
-    def trap(self, encoding: int, is_write: bool, value: int = 0) -> int:
-        """A trapped guest access (kvm_arm_timer_{read,write}_sysreg); returns the value of a read,
-        0 for a write.
-
-        KeyError if the guest must get UNDEF: the encoding is not a timer register, or the access is
-        a write of a counter.
-        """
-        timer_id, register = TRAPPED[encoding]
-        context = self._context(timer_id)
-        if not is_write:
-            found = self._read(context, register)
-            disabled = register is TimerRegister.CTL and not found & arch.CTL_ENABLE
-            # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0): the guest reads the
-            # same value as from a PE's timer that does not trap, so VHE and nVHE hosts do not
-            # differ. (KVM returns the timer condition; `get_one_reg` does too.)
-            return found & ~arch.CTL_ISTATUS if disabled else found
-        if register is TimerRegister.CNT:
-            raise KeyError(encoding)
-        if self.bus.active:
-            self.bus.emit(TimerWrite(context.name, register.name.lower(), value & MASK64))
-        self._write(context, register, value & MASK64)
-        return 0
-
-    def get_one_reg(self, encoding: int) -> int:
-        """KVM_GET_ONE_REG of a timer register, by the encoding in the id (`ONE_REGS`). KeyError for
-        an unknown encoding."""
-        timer_id, register = ONE_REGS[encoding]
-        return self._read(self._context(timer_id), register)
-
-    def set_one_reg(self, encoding: int, value: int) -> None:
-        """KVM_SET_ONE_REG of a timer register; CNT sets the counter for the whole VM."""
-        timer_id, register = ONE_REGS[encoding]
-        if register is TimerRegister.CNT:
-            self.vm_data.set_count(timer_id, value & MASK64)
-        else:
-            self._write(self._context(timer_id), register, value & MASK64)
-
-    def _context(self, timer_id: TimerId) -> ArchTimerContext:
+    def context(self, timer_id: TimerId) -> ArchTimerContext:
         return self.cpu.vtimer if timer_id is TimerId.VTIMER else self.cpu.ptimer
 
-    def _read(self, context: ArchTimerContext, register: TimerRegister) -> int:
-        ctl, cval = self._ctl_cval(context)
-        now = self.now(context)
-        if register is TimerRegister.CNT:
-            return now
-        if register is TimerRegister.CVAL:
-            return cval
-        return (
-            arch.tval_of(cval, now)
-            if register is TimerRegister.TVAL
-            else ctl_with_status(ctl, cval, now)
-        )
-
-    def _write(self, context: ArchTimerContext, register: TimerRegister, value: int) -> None:
-        """Write a register of a context. If the context is loaded, save it first and restore it
+    def set_ctl_cval(self, context: ArchTimerContext, ctl: int, cval: int) -> None:
+        """Write CTL and CVAL of a context. If the context is loaded, save it first and restore it
         afterwards."""
         was_loaded = context.loaded
         if was_loaded:
             self._save()
-        if register is TimerRegister.CTL:
-            context.ctl = value & CTL_WRITABLE
-        elif register is TimerRegister.CVAL:
-            context.cval = value
-        else:
-            context.cval = arch.cval_from_tval(value, self.now(context))
+        context.ctl, context.cval = ctl, cval
         if was_loaded:
             self._restore()
         else:
@@ -668,7 +549,7 @@ class ArchTimer(Showable):
         return [self._shown(context) for context in self.cpu.contexts]
 
     def _shown(self, context: ArchTimerContext) -> TimerRow:
-        ctl, cval = self._ctl_cval(context)
+        ctl, cval = self.ctl_cval(context)
         offset = context.offset
         return TimerRow(
             context.name, self._ppi(context), ctl, cval, self.now(context), offset.value,
@@ -713,7 +594,7 @@ class ArchTimer(Showable):
         armed."""
         timers = {}
         for context in self.cpu.contexts:
-            ctl, cval = self._ctl_cval(context)
+            ctl, cval = self.ctl_cval(context)
             timers[context.name] = {
                 "ctl": ctl, "cval": cval, "irq_level": context.irq_level, "vcpu_offset": context.offset.vcpu_offset,
             }  # fmt: skip

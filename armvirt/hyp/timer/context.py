@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from armvirt.arch import timer as arch
 from armvirt.arch.bits import MASK64
-from armvirt.arch.timer import CTL_ENABLE, CTL_ISTATUS, CTL_WRITABLE
+from armvirt.arch.timer import CTL_ENABLE, CTL_WRITABLE
 from armvirt.errors import KvmError
 from armvirt.hw.timer import PTIMER, VTIMER, SystemCounter
 from armvirt.hyp.host.hrtimer import HrTimer
 from armvirt.state import State, checked, fields_of, load_fields
-
-if TYPE_CHECKING:
-    from armvirt.hyp.timer.arch_timer import ArchTimer
 
 STATE_VERSION = 1
 
@@ -53,15 +50,6 @@ class TimerRow(NamedTuple):
     vcpu_offset: int | None
 
 
-class TimerRegister(IntEnum):
-    """KVM's selectors for the registers of one timer."""
-
-    CNT = 0
-    CVAL = 1
-    TVAL = 2
-    CTL = 3
-
-
 #: The names of the timers in trace events and in `armvirt.hw`.
 TIMER_NAMES = {
     TimerId.VTIMER: VTIMER, TimerId.PTIMER: PTIMER, TimerId.HVTIMER: "hvtimer", TimerId.HPTIMER: "hptimer",
@@ -73,39 +61,8 @@ DEFAULT_PPI = {
 #: The physical PPI of a direct timer.
 HOST_PPI = {TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER}
 
-#: KVM_ARM_VCPU_TIMER_CTRL, the group of vCPU attributes, and the timer whose PPI each attribute
-#: sets (uapi/asm/kvm.h).
-TIMER_CTRL = 1
-TIMER_ATTRIBUTES = {0: TimerId.VTIMER, 1: TimerId.PTIMER, 2: TimerId.HVTIMER, 3: TimerId.HPTIMER}
-
 #: The bits of ``struct kvm_sync_regs.device_irq_level`` (uapi/asm/kvm.h).
 DEVICE_IRQ_BITS = {TimerId.VTIMER: 1 << 0, TimerId.PTIMER: 1 << 1}
-
-#: Guest accesses that can trap (kvm/sys_regs.c): the timer and the timer register of each encoding.
-TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
-    arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
-    arch.CNTPCTSS_EL0: (TimerId.PTIMER, TimerRegister.CNT),
-    arch.CNTVCTSS_EL0: (TimerId.VTIMER, TimerRegister.CNT),
-    arch.CNTP_TVAL_EL0: (TimerId.PTIMER, TimerRegister.TVAL),
-    arch.CNTP_CTL_EL0: (TimerId.PTIMER, TimerRegister.CTL),
-    arch.CNTP_CVAL_EL0: (TimerId.PTIMER, TimerRegister.CVAL),
-    arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CNT),
-    arch.CNTV_TVAL_EL0: (TimerId.VTIMER, TimerRegister.TVAL),
-    arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
-    arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
-}
-
-#: ONE_REG registers by the encoding in their id. KVM's ids of the virtual timer's CVAL and CNT are
-#: swapped against the architecture and frozen as ABI (Documentation/virt/kvm/api.rst); the ids of
-#: the physical timer are not swapped.
-ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
-    arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
-    arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
-    arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CNT),
-    arch.CNTP_CTL_EL0: (TimerId.PTIMER, TimerRegister.CTL),
-    arch.CNTP_CVAL_EL0: (TimerId.PTIMER, TimerRegister.CVAL),
-    arch.CNTPCT_EL0: (TimerId.PTIMER, TimerRegister.CNT),
-}
 
 
 class TimerVgic(Protocol):
@@ -126,6 +83,16 @@ class TimerVgic(Protocol):
     def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None: ...
 
 
+class OffsetUser(Protocol):
+    """The timers of a vCPU, which count with the offsets of the VM."""
+
+    def offset_moves(self) -> None:
+        """An offset will change: save the timers with the present offset."""
+
+    def offset_changed(self) -> None:
+        """An offset has changed: update the timers."""
+
+
 # Pure decisions ---------------------------------------------------------------------------------
 
 
@@ -137,12 +104,6 @@ def timer_can_fire(ctl: int) -> bool:
 def timer_should_fire(ctl: int, cval: int, now: int) -> bool:
     """Whether the timer's output is high; ``now`` is the count minus the timer's offset."""
     return timer_can_fire(ctl) and cval <= now
-
-
-def ctl_with_status(ctl: int, cval: int, now: int) -> int:
-    """CTL as KVM computes it for a read: ISTATUS follows the timer condition also while ENABLE is 0
-    (where the architecture says UNKNOWN)."""
-    return ctl | (CTL_ISTATUS if cval <= now else 0)
 
 
 # Structures -------------------------------------------------------------------------------------
@@ -174,9 +135,9 @@ class ArchTimerVmData:
         self.ppi = dict(DEFAULT_PPI)
         self.counter_offset_set = False
         self.ppis_immutable = False
-        self._timers: list[ArchTimer] = []
+        self._timers: list[OffsetUser] = []
 
-    def attach(self, timer: ArchTimer) -> None:
+    def attach(self, timer: OffsetUser) -> None:
         """Add the timers of a vCPU, which are updated when an offset changes."""
         self._timers.append(timer)
 

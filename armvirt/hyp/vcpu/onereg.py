@@ -23,7 +23,7 @@ from armvirt.arch.named import (
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.service_bitmaps import Bitmap
-from armvirt.hyp.timer.arch_timer import ONE_REGS
+from armvirt.hyp.timer import registers as timer_registers
 from armvirt.hyp.vcpu import idregs
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _system(encoding: int) -> Access:
 
 def _timer(encoding: int) -> Access:
     return Access(
-        lambda vcpu: vcpu.timer.get_one_reg(encoding),
-        lambda vcpu, value: vcpu.timer.set_one_reg(encoding, value),
+        lambda vcpu: timer_registers.get_one_reg(vcpu.timer, encoding),
+        lambda vcpu, value: timer_registers.set_one_reg(vcpu.timer, encoding, value),
     )
 
 
@@ -222,7 +222,9 @@ def table() -> dict[int, Access]:
     rows.update({U64 | SYSTEM | encoding: _id(encoding) for encoding in ids})
     contexts = (row.encoding for row in CONTEXT_REGISTERS if row.encoding not in elsewhere)
     rows.update({U64 | SYSTEM | encoding: _system(encoding) for encoding in contexts})
-    rows.update({U64 | SYSTEM | encoding: _timer(encoding) for encoding in ONE_REGS})
+    rows.update(
+        {U64 | SYSTEM | encoding: _timer(encoding) for encoding in timer_registers.ONE_REGS}
+    )
     return rows
 
 

@@ -11,6 +11,7 @@ from armvirt.errors import KvmError
 from armvirt.hw.pe import Pe
 from armvirt.hyp.firmware.pvtime import StolenTime
 from armvirt.hyp.host.sched import SchedEntity
+from armvirt.hyp.timer import registers as timer_registers
 from armvirt.hyp.timer.arch_timer import ArchTimer
 from armvirt.hyp.vgic.vgic import Vgic
 from armvirt.state import State, checked, load_states, states_of
@@ -213,14 +214,15 @@ class TimerPart(VcpuPart):
         self.device_irq_level = self._timer.device_irq_level
 
     def set_attr(self, attr: int, value: int | None) -> None:
-        """Set the PPI of a timer, see `ArchTimer.set_attr`. KvmError EINVAL without a vGIC."""
-        self._timer.set_attr(attr, value, self.in_kernel)
+        """Set the PPI of a timer (`armvirt.hyp.timer.registers.set_attr`). KvmError EINVAL
+        without a vGIC."""
+        timer_registers.set_attr(self._timer, attr, value, self.in_kernel)
 
     def get_attr(self, attr: int) -> int:
-        return self._timer.get_attr(attr)
+        return timer_registers.get_attr(self._timer, attr)
 
     def has_attr(self, attr: int) -> None:
-        self._timer.has_attr(attr)
+        timer_registers.has_attr(attr)
 
     def state(self) -> State:
         return {

@@ -11,8 +11,8 @@ from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host
 from armvirt.hyp.host.runnable import Runnable
 from armvirt.hyp.memory.mmu import Mmu
-from armvirt.hyp.timer.arch_timer import ArchTimer, ArchTimerVmData
-from armvirt.hyp.timer.context import TimerVgic
+from armvirt.hyp.timer.arch_timer import ArchTimer
+from armvirt.hyp.timer.context import ArchTimerVmData, TimerVgic
 from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, Outcome
 from armvirt.hyp.vcpu.init import Feature
 from armvirt.hyp.vcpu.registers import Registers

@@ -14,7 +14,7 @@ from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host
 from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
-from armvirt.hyp.timer.arch_timer import ArchTimerVmData, TimerVgic
+from armvirt.hyp.timer.context import ArchTimerVmData, TimerVgic
 from armvirt.hyp.vcpu.init import Feature, VcpuInit, preferred_target
 from armvirt.hyp.vcpu.power import Power
 from armvirt.hyp.vcpu.vcpu import Vcpu

@@ -9,8 +9,7 @@ from hyp_tools import DEVICE, RAM, Asm, errno_of
 from timer_vm import HOSTS, TIMERS, WAITS, TimerGuest, ticks_of_us
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
-from armvirt.hyp.kvm import Start, Vm
-from armvirt.hyp.timer.arch_timer import TIMER_CTRL
+from armvirt.hyp.kvm import Start, VcpuGroup, Vm
 
 PERIOD = ticks_of_us(10)
 both = pytest.mark.parametrize("which", TIMERS)
@@ -126,31 +125,36 @@ def vm_with_gic(vcpus: tuple[int, ...] = (0, 1)) -> Vm:
 
 def test_default_ppis_are_the_same_on_all_vcpus() -> None:
     for vcpu in vm_with_gic().vcpus:
-        assert [vcpu.get_device_attr(TIMER_CTRL, attr) for attr in range(4)] == [27, 30, 28, 26]
+        assert [vcpu.get_device_attr(VcpuGroup.TIMER_CTRL, attr) for attr in range(4)] == [
+            27,
+            30,
+            28,
+            26,
+        ]
 
 
 @pytest.mark.parametrize("attr", range(4))
 def test_setting_on_one_vcpu_applies_to_all(attr: int) -> None:
     vm = vm_with_gic()
-    vm.vcpu(1).set_device_attr(TIMER_CTRL, attr, 20)
-    assert vm.vcpu(0).get_device_attr(TIMER_CTRL, attr) == 20
-    vm.vcpu(0).has_device_attr(TIMER_CTRL, attr)
+    vm.vcpu(1).set_device_attr(VcpuGroup.TIMER_CTRL, attr, 20)
+    assert vm.vcpu(0).get_device_attr(VcpuGroup.TIMER_CTRL, attr) == 20
+    vm.vcpu(0).has_device_attr(VcpuGroup.TIMER_CTRL, attr)
 
 
 def test_attribute_errors() -> None:
     bare, vm = make_vm().vcpu(0), vm_with_gic()
     vcpu = vm.vcpu(0)
-    assert errno_of(lambda: bare.set_device_attr(TIMER_CTRL, VTIMER, 27)) == "EINVAL"
-    assert errno_of(lambda: vcpu.set_device_attr(TIMER_CTRL, VTIMER, None)) == "EFAULT"
+    assert errno_of(lambda: bare.set_device_attr(VcpuGroup.TIMER_CTRL, VTIMER, 27)) == "EINVAL"
+    assert errno_of(lambda: vcpu.set_device_attr(VcpuGroup.TIMER_CTRL, VTIMER, None)) == "EFAULT"
     for intid in (15, 32, -1):
         assert (
-            errno_of(lambda intid=intid: vcpu.set_device_attr(TIMER_CTRL, VTIMER, intid))
+            errno_of(lambda intid=intid: vcpu.set_device_attr(VcpuGroup.TIMER_CTRL, VTIMER, intid))
             == "EINVAL"
         )
     for call in (
-        lambda: vcpu.set_device_attr(TIMER_CTRL, 4, 27),
-        lambda: vcpu.get_device_attr(TIMER_CTRL, 4),
-        lambda: vcpu.has_device_attr(TIMER_CTRL, 4),
+        lambda: vcpu.set_device_attr(VcpuGroup.TIMER_CTRL, 4, 27),
+        lambda: vcpu.get_device_attr(VcpuGroup.TIMER_CTRL, 4),
+        lambda: vcpu.has_device_attr(VcpuGroup.TIMER_CTRL, 4),
         lambda: vcpu.has_device_attr(77, 0),
     ):
         assert errno_of(call) == "ENXIO"
@@ -159,21 +163,21 @@ def test_attribute_errors() -> None:
 def test_two_timers_on_one_ppi_fail_at_the_first_run_only() -> None:
     """Not where they are set; and the VM has not run then: they can be set apart."""
     vm = vm_with_gic((0,))
-    vm.vcpu(0).set_device_attr(TIMER_CTRL, PTIMER, 27)
+    vm.vcpu(0).set_device_attr(VcpuGroup.TIMER_CTRL, PTIMER, 27)
     for _ in range(2):
         assert errno_of(lambda: run_vcpu(vm, 0)) == "EINVAL" and not vm.has_run
-    vm.vcpu(0).set_device_attr(TIMER_CTRL, PTIMER, 30)
+    vm.vcpu(0).set_device_attr(VcpuGroup.TIMER_CTRL, PTIMER, 30)
     run_vcpu(vm, 0)
     assert vm.has_run
 
 
 def test_ppis_are_frozen_at_the_first_run() -> None:
     vm = vm_with_gic((0,))
-    vm.vcpu(0).set_device_attr(TIMER_CTRL, VTIMER, 20)
+    vm.vcpu(0).set_device_attr(VcpuGroup.TIMER_CTRL, VTIMER, 20)
     run_vcpu(vm, 0)
-    assert errno_of(lambda: vm.vcpu(0).set_device_attr(TIMER_CTRL, VTIMER, 20)) == "EBUSY"
-    assert errno_of(lambda: vm.vcpu(0).set_device_attr(TIMER_CTRL, 9, 20)) == "EBUSY"
-    assert vm.vcpu(0).get_device_attr(TIMER_CTRL, VTIMER) == 20
+    assert errno_of(lambda: vm.vcpu(0).set_device_attr(VcpuGroup.TIMER_CTRL, VTIMER, 20)) == "EBUSY"
+    assert errno_of(lambda: vm.vcpu(0).set_device_attr(VcpuGroup.TIMER_CTRL, 9, 20)) == "EBUSY"
+    assert vm.vcpu(0).get_device_attr(VcpuGroup.TIMER_CTRL, VTIMER) == 20
 
 
 # -- showing -------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from timer_vm import HOSTS, ticks_of_us
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
-from armvirt.hyp.kvm import Exit, MmioExit, Start, Vcpu, Vm
-from armvirt.hyp.timer.arch_timer import TIMER_CTRL
+from armvirt.hyp.kvm import Exit, MmioExit, Start, Vcpu, VcpuGroup, Vm
 
 ITERATIONS = 5
 PERIOD = ticks_of_us(10)
@@ -131,7 +130,7 @@ class Selftest:
         self.gic.set_attr(1, 0, 2)  # type: ignore[attr-defined]  # GICD_CTLR: both groups go to EL1 as one
         self.ppis, self.pcpus = ppis, pcpus
         for attr, ppi in zip((VTIMER, PTIMER), ppis, strict=True):
-            self.vm.vcpu(0).set_device_attr(TIMER_CTRL, attr, ppi)
+            self.vm.vcpu(0).set_device_attr(VcpuGroup.TIMER_CTRL, attr, ppi)
         code = guest(ppis, wait)
         self.vm.write_memory(RAM, code.code())
         self.stages: dict[int, list[int]] = {n: [] for n in range(vcpus)}
@@ -216,7 +215,7 @@ def test_the_same_with_a_counter_offset(offset: int) -> None:
 
 def test_the_same_with_other_ppis() -> None:
     test = Selftest(2, 2, "nvhe", "wfi", ppis=(20, 21))
-    assert all(v.get_device_attr(TIMER_CTRL, VTIMER) == 20 for v in test.vm.vcpus)
+    assert all(v.get_device_attr(VcpuGroup.TIMER_CTRL, VTIMER) == 20 for v in test.vm.vcpus)
     test.run(seed=2)
     test.check()
 

@@ -10,7 +10,9 @@ from armvirt.errors import KvmError
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
 from armvirt.hw.timer import GenericTimer, SystemCounter
-from armvirt.hyp.timer.arch_timer import ArchTimer, ArchTimerVmData, TimerId
+from armvirt.hyp.timer import registers
+from armvirt.hyp.timer.arch_timer import ArchTimer
+from armvirt.hyp.timer.context import ArchTimerVmData, TimerId
 
 VCPU = 0
 HOST_VTIMER = 27
@@ -107,14 +109,14 @@ class Machine:
 
     def read(self, encoding: int) -> int:
         return (
-            self.timer.trap(encoding, False)
+            registers.trap(self.timer, encoding, False)
             if self.hw.traps_to_el2(encoding)
             else self.hw.read(encoding)
         )
 
     def write(self, encoding: int, value: int) -> None:
         if self.hw.traps_to_el2(encoding):
-            self.timer.trap(encoding, True, value)
+            registers.trap(self.timer, encoding, True, value)
         else:
             self.hw.write(encoding, value)
         self.fold()
@@ -197,6 +199,6 @@ class Machine:
     def user_set_count(self, count: int) -> None:
         """User space moves the counter between two runs."""
         self.timer.vcpu_put()
-        self.timer.set_one_reg(self.cnt_one_reg, count)
+        registers.set_one_reg(self.timer, self.cnt_one_reg, count)
         self.timer.vcpu_load(self.hw)
         self.host()

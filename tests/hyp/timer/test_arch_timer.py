@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from armvirt.arch import timer as arch
 from armvirt.arch.bits import MASK64
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
-from armvirt.hyp.timer import arch_timer
+from armvirt.hyp.timer import context, registers
 from armvirt.hyp.timer.arch_timer import ArchTimer
 
 
@@ -32,12 +32,12 @@ def which_timer(request: pytest.FixtureRequest) -> str:
     ("ctl", "can"), [(0, False), (1, True), (2, False), (3, False), (5, True), (7, False)]
 )
 def test_timer_can_fire(ctl: int, can: bool) -> None:
-    assert arch_timer.timer_can_fire(ctl) is can
+    assert context.timer_can_fire(ctl) is can
 
 
 @given(st.integers(0, 3), st.integers(0, MASK64), st.integers(0, MASK64))
 def test_timer_should_fire(ctl: int, cval: int, now: int) -> None:
-    assert arch_timer.timer_should_fire(ctl, cval, now) is (ctl == 1 and now >= cval)
+    assert context.timer_should_fire(ctl, cval, now) is (ctl == 1 and now >= cval)
 
 
 def test_timer_map_of_an_nvhe_host() -> None:
@@ -71,7 +71,7 @@ def test_put_twice_is_put_once() -> None:
     machine.write(machine.cval, 5)
     machine.timer.vcpu_put()
     machine.timer.vcpu_put()
-    assert machine.timer.get_one_reg(arch.CNTVCT_EL0) == 5
+    assert registers.get_one_reg(machine.timer, arch.CNTVCT_EL0) == 5
 
 
 def test_restore_programs_offset_and_timer_as_one() -> None:
@@ -258,13 +258,13 @@ def test_a_background_timer_that_wakes_early_sleeps_on(m: Machine) -> None:
 
 
 def test_moving_the_counter_moves_the_background_timer(m: Machine) -> None:
-    m.timer.set_one_reg(m.cnt_one_reg, 0)
+    registers.set_one_reg(m.timer, m.cnt_one_reg, 0)
     m.write(m.cval, DEF)
     m.write(m.ctl, CTL_ENABLE)
     block(m)
-    m.timer.set_one_reg(m.cnt_one_reg, DEF - 7)
+    registers.set_one_reg(m.timer, m.cnt_one_reg, DEF - 7)
     assert m.clock.deadline() == 7
-    m.timer.set_one_reg(m.cnt_one_reg, DEF)
+    registers.set_one_reg(m.timer, m.cnt_one_reg, DEF)
     assert m.clock.deadline() is None and m.timer.is_pending() and m.context.irq_level
 
 
@@ -275,20 +275,22 @@ def cval_one_reg(m: Machine) -> int:
 def test_a_timer_that_the_vmm_starts_wakes_a_vcpu_that_waited_for_none(m: Machine) -> None:
     block(m)
     assert m.clock.deadline() is None
-    m.timer.set_one_reg(cval_one_reg(m), m.timer.get_one_reg(m.cnt_one_reg) + DEF)
-    m.timer.set_one_reg(m.ctl, CTL_ENABLE)
+    registers.set_one_reg(
+        m.timer, cval_one_reg(m), registers.get_one_reg(m.timer, m.cnt_one_reg) + DEF
+    )
+    registers.set_one_reg(m.timer, m.ctl, CTL_ENABLE)
     assert m.clock.deadline() == DEF
 
 
 def test_a_counter_that_is_moved_back_starts_the_background_timer(m: Machine) -> None:
-    m.timer.set_one_reg(m.cnt_one_reg, DEF)
+    registers.set_one_reg(m.timer, m.cnt_one_reg, DEF)
     m.write(m.cval, DEF - 7)
     m.write(m.ctl, CTL_ENABLE)
     block(m)
-    m.timer.set_one_reg(m.cnt_one_reg, 0)
+    registers.set_one_reg(m.timer, m.cnt_one_reg, 0)
     assert m.clock.deadline() == DEF - 7 and not m.context.irq_level
     m.timer.unblocking()
-    m.timer.set_one_reg(m.cnt_one_reg, 1)
+    registers.set_one_reg(m.timer, m.cnt_one_reg, 1)
     assert m.clock.deadline() is None, "who does not sleep has no background timer"
 
 
@@ -298,15 +300,17 @@ def test_a_level_that_fell_without_a_word_is_told_again_to_a_sleeping_vcpu(m: Ma
     m.write(m.ctl, CTL_ENABLE | CTL_IMASK)
     assert not m.pending()
     block(m)
-    m.timer.set_one_reg(m.ctl, CTL_ENABLE)
+    registers.set_one_reg(m.timer, m.ctl, CTL_ENABLE)
     assert m.pending()
 
 
 def test_that_a_vcpu_sleeps_is_saved(m: Machine) -> None:
     block(m)
     m.timer.load(json.loads(json.dumps(m.timer.state())))
-    m.timer.set_one_reg(m.ctl, CTL_ENABLE)
-    m.timer.set_one_reg(cval_one_reg(m), m.timer.get_one_reg(m.cnt_one_reg) + DEF)
+    registers.set_one_reg(m.timer, m.ctl, CTL_ENABLE)
+    registers.set_one_reg(
+        m.timer, cval_one_reg(m), registers.get_one_reg(m.timer, m.cnt_one_reg) + DEF
+    )
     assert m.clock.deadline() == DEF
 
 

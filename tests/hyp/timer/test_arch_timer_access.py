@@ -3,6 +3,8 @@ the offsets between what each of them sees."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from arch_timer_rig import Machine
 
@@ -13,7 +15,9 @@ from armvirt.errors import KvmError
 from armvirt.events import Event, Stamp, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
 from armvirt.hw.timer import COUNTER_START, SystemCounter
-from armvirt.hyp.timer.arch_timer import ArchTimer, ArchTimerVmData, TimerId
+from armvirt.hyp.timer import registers
+from armvirt.hyp.timer.arch_timer import ArchTimer
+from armvirt.hyp.timer.context import ArchTimerVmData, TimerId
 
 
 @pytest.fixture(params=["vtimer", "ptimer"])
@@ -52,7 +56,9 @@ def test_all_vcpus_share_the_offset() -> None:
     )
     machine.vm_data.set_count(TimerId.VTIMER, 99)
     assert (
-        other.get_one_reg(arch.CNTV_CVAL_EL0) == machine.timer.get_one_reg(arch.CNTV_CVAL_EL0) == 99
+        registers.get_one_reg(other, arch.CNTV_CVAL_EL0)
+        == registers.get_one_reg(machine.timer, arch.CNTV_CVAL_EL0)
+        == 99
     )
     assert machine.read(arch.CNTVCT_EL0) == 99
 
@@ -61,8 +67,8 @@ def test_set_counter_offset_moves_both_and_freezes_cnt() -> None:
     machine = Machine()
     machine.vm_data.set_counter_offset(1000)
     assert machine.read(arch.CNTVCT_EL0) == machine.read(arch.CNTPCT_EL0) == COUNTER_START - 1000
-    machine.timer.set_one_reg(arch.CNTV_CVAL_EL0, 5)
-    machine.timer.set_one_reg(arch.CNTPCT_EL0, 5)
+    registers.set_one_reg(machine.timer, arch.CNTV_CVAL_EL0, 5)
+    registers.set_one_reg(machine.timer, arch.CNTPCT_EL0, 5)
     assert machine.read(arch.CNTVCT_EL0) == machine.read(arch.CNTPCT_EL0) == COUNTER_START - 1000
 
 
@@ -72,7 +78,7 @@ def test_the_physical_count_traps_only_while_it_is_offset() -> None:
     assert machine.hw.traps_to_el2(arch.CNTP_CTL_EL0)
     machine.vm_data.set_count(TimerId.PTIMER, 0)
     assert machine.hw.traps_to_el2(arch.CNTPCT_EL0)
-    assert machine.timer.trap(arch.CNTPCT_EL0, False) == 0
+    assert registers.trap(machine.timer, arch.CNTPCT_EL0, False) == 0
     machine.timer.vcpu_put()
     assert not machine.hw.traps_to_el2(arch.CNTP_CTL_EL0), "the host uses its own timer"
 
@@ -82,7 +88,7 @@ def test_the_physical_count_traps_only_while_it_is_offset() -> None:
 
 def test_trapped_reads_and_writes() -> None:
     machine = Machine(which="ptimer")
-    trap = machine.timer.trap
+    trap = partial(registers.trap, machine.timer)
     assert trap(arch.CNTP_CVAL_EL0, True, 1 << 63) == 0
     assert trap(arch.CNTP_CVAL_EL0, False) == 1 << 63
     trap(arch.CNTP_TVAL_EL0, True, -5 & 0xFFFF_FFFF)
@@ -100,29 +106,31 @@ def test_istatus_of_a_disabled_timer() -> None:
         machine.write(machine.cval, 0)
         assert machine.read(machine.ctl) == 0
         encoding = {"ptimer": arch.CNTP_CTL_EL0, "vtimer": arch.CNTV_CTL_EL0}[which]
-        assert machine.timer.get_one_reg(encoding) == CTL_ISTATUS
+        assert registers.get_one_reg(machine.timer, encoding) == CTL_ISTATUS
 
 
 @pytest.mark.parametrize("encoding", [arch.CNTFRQ_EL0, arch.CNTKCTL_EL1, 0xC000])
 def test_registers_that_are_not_the_timers_are_undefined(encoding: int) -> None:
     with pytest.raises(KeyError):
-        Machine().timer.trap(encoding, False)
+        registers.trap(Machine().timer, encoding, False)
 
 
 @pytest.mark.parametrize("counter", [arch.CNTPCT_EL0, arch.CNTVCT_EL0])
 def test_a_guest_cannot_write_counters(counter: int) -> None:
     with pytest.raises(KeyError):
-        Machine().timer.trap(counter, True, 0)
+        registers.trap(Machine().timer, counter, True, 0)
 
 
 def test_a_direct_timer_that_is_reached_by_trap_goes_through_save_and_restore() -> None:
     machine = Machine()
-    machine.timer.trap(arch.CNTV_CVAL_EL0, True, 77)
-    machine.timer.trap(arch.CNTV_CTL_EL0, True, CTL_ENABLE)
+    registers.trap(machine.timer, arch.CNTV_CVAL_EL0, True, 77)
+    registers.trap(machine.timer, arch.CNTV_CTL_EL0, True, CTL_ENABLE)
     assert (machine.hw.vtimer.cval, machine.hw.vtimer.ctl) == (77, CTL_ENABLE)
-    assert machine.timer.trap(arch.CNTV_TVAL_EL0, False) == 77
-    machine.timer.trap(arch.CNTV_TVAL_EL0, True, 9)
-    assert machine.timer.trap(arch.CNTVCT_EL0, False) == 0 and machine.hw.vtimer.cval == 9
+    assert registers.trap(machine.timer, arch.CNTV_TVAL_EL0, False) == 77
+    registers.trap(machine.timer, arch.CNTV_TVAL_EL0, True, 9)
+    assert (
+        registers.trap(machine.timer, arch.CNTVCT_EL0, False) == 0 and machine.hw.vtimer.cval == 9
+    )
 
 
 def test_a_trap_of_the_physical_timer_leaves_the_virtual_one_alone() -> None:
@@ -154,12 +162,12 @@ def test_one_reg_ids_of_cval_and_cnt_are_swapped_for_the_virtual_timer_only() ->
     machine = Machine()
     timer = machine.timer
     machine.timer.vcpu_put()
-    timer.set_one_reg(0xDF02, 0x1111)  # KVM_REG_ARM_TIMER_CVAL
-    timer.set_one_reg(0xDF1A, 0x2222)  # KVM_REG_ARM_TIMER_CNT
-    timer.set_one_reg(0xDF19, 0x7)  # KVM_REG_ARM_TIMER_CTL
-    timer.set_one_reg(0xDF12, 0x3333)
-    timer.set_one_reg(0xDF01, 0x4444)
-    timer.set_one_reg(0xDF11, 0x2)
+    registers.set_one_reg(timer, 0xDF02, 0x1111)  # KVM_REG_ARM_TIMER_CVAL
+    registers.set_one_reg(timer, 0xDF1A, 0x2222)  # KVM_REG_ARM_TIMER_CNT
+    registers.set_one_reg(timer, 0xDF19, 0x7)  # KVM_REG_ARM_TIMER_CTL
+    registers.set_one_reg(timer, 0xDF12, 0x3333)
+    registers.set_one_reg(timer, 0xDF01, 0x4444)
+    registers.set_one_reg(timer, 0xDF11, 0x2)
     assert (timer.cpu.vtimer.cval, timer.now(timer.cpu.vtimer), timer.cpu.vtimer.ctl) == (
         0x1111,
         0x2222,
@@ -170,13 +178,13 @@ def test_one_reg_ids_of_cval_and_cnt_are_swapped_for_the_virtual_timer_only() ->
         0x4444,
         2,
     )
-    assert [timer.get_one_reg(e) for e in (0xDF02, 0xDF1A, 0xDF12, 0xDF01)] == [
+    assert [registers.get_one_reg(timer, e) for e in (0xDF02, 0xDF1A, 0xDF12, 0xDF01)] == [
         0x1111,
         0x2222,
         0x3333,
         0x4444,
     ]
-    assert timer.get_one_reg(0xDF19) == 7  # ISTATUS is computed for the reader
+    assert registers.get_one_reg(timer, 0xDF19) == 7  # ISTATUS is computed for the reader
 
 
 @pytest.mark.parametrize("intid", [0, 15, 32, -1, 1020])

@@ -8,6 +8,7 @@ from arch_timer_rig import DEF, INT32_MIN, TVAL_MAX, Machine
 
 from armvirt.arch.bits import MASK64
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
+from armvirt.hyp.timer import registers
 
 
 @pytest.fixture(params=["vtimer", "ptimer"])
@@ -116,7 +117,7 @@ def test_moving_the_counter_back_retracts_a_high_line(
     m.write(m.ctl, CTL_ENABLE)
     assert m.pending()
     if loaded:
-        m.timer.set_one_reg(m.cnt_one_reg, 0)
+        registers.set_one_reg(m.timer, m.cnt_one_reg, 0)
         m.host()
     else:
         m.user_set_count(0)
@@ -133,7 +134,7 @@ def test_the_counter_rolls_over_before_the_deadline() -> None:
     machine.write(machine.cval, DEF)
     machine.write(machine.ctl, CTL_ENABLE)
     machine.timer.vcpu_put()
-    machine.timer.set_one_reg(machine.cnt_one_reg, MASK64)
+    registers.set_one_reg(machine.timer, machine.cnt_one_reg, MASK64)
     machine.clock.advance_to(machine.clock.now + 1)
     machine.timer.vcpu_load(machine.hw)
     assert machine.now() == 0 and not machine.pending()

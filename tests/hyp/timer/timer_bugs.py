@@ -10,9 +10,10 @@ ARCH, TIMER, PE, VCPU = (
     "armvirt.hw.pe",
     "armvirt.hyp.vcpu.parts",
 )
-ARCH_TIMER, CONTEXT, VGIC = (
+ARCH_TIMER, CONTEXT, REGISTERS, VGIC = (
     "armvirt.hyp.timer.arch_timer",
     "armvirt.hyp.timer.context",
+    "armvirt.hyp.timer.registers",
     "armvirt.hyp.vgic",
 )
 
@@ -98,7 +99,7 @@ BUGS = (
     Bug("vcpu-offset-not-saved", f"{ARCH_TIMER}:ArchTimer.load", 'saved["vcpu_offset"]', "None"),
     # What KVM does with one timer
     Bug("should-fire-is-strict", f"{CONTEXT}:timer_should_fire", "cval <= now", "cval < now"),
-    Bug("istatus-of-a-read-is-strict", f"{CONTEXT}:ctl_with_status", "cval <= now", "cval < now"),
+    Bug("istatus-of-a-read-is-strict", f"{REGISTERS}:ctl_with_status", "cval <= now", "cval < now"),
     Bug(
         "masked-timers-fire", f"{CONTEXT}:timer_can_fire",
         "ctl & CTL_WRITABLE == CTL_ENABLE",
@@ -112,8 +113,8 @@ BUGS = (
     ),
     Bug(
         "cval-not-saved", f"{ARCH_TIMER}:ArchTimer._save",
-        "context.ctl, context.cval = self._ctl_cval(context)",
-        "context.ctl = self._ctl_cval(context)[0]",
+        "context.ctl, context.cval = self.ctl_cval(context)",
+        "context.ctl = self.ctl_cval(context)[0]",
     ),
     Bug(
         "delta-rounds-down", f"{ARCH_TIMER}:ArchTimer._delta_to",
@@ -152,9 +153,9 @@ BUGS = (
         "pass",
     ),
     Bug(
-        "trapped-tval-without-offset", f"{ARCH_TIMER}:ArchTimer._write",
-        "self.now(context)",
-        "self.vm_data.counter.count()",
+        "trapped-tval-without-offset", f"{REGISTERS}:_write",
+        "timer.now(context)",
+        "timer.vm_data.counter.count()",
     ),
     Bug(
         "no-trap-for-a-moved-counter", f"{ARCH_TIMER}:ArchTimer._set_traps",
@@ -171,7 +172,7 @@ BUGS = (
         "max(context.cval + offset - rolled, 0)",
         "context.cval + offset & MASK64",
     ),
-    Bug("shift-not-undone", f"{ARCH_TIMER}:ArchTimer._ctl_cval", "not self._shifted(context)", "True"),
+    Bug("shift-not-undone", f"{ARCH_TIMER}:ArchTimer.ctl_cval", "not self._shifted(context)", "True"),
     # Sleeping vCPUs
     Bug("background-timer-of-one", f"{ARCH_TIMER}:ArchTimer._waits", "self.cpu.contexts", "(self.cpu.vtimer,)"),
     Bug(
