@@ -18,7 +18,7 @@ from armvirt.arch.gic import (
     active_priority_registers,
     is_private,
 )
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.cpu import VgicCpu
@@ -74,7 +74,7 @@ def interfaces(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
 
 
 def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
-    best, vif = inflight.highest_pending(dist, cpu), cpu.vif
+    best, vif = present.highest_pending(dist, cpu), cpu.vif
     lines = (
         [name for name, high in (("vIRQ", vif.virq), ("vFIQ", vif.vfiq)) if high]
         if vif is not None
@@ -83,9 +83,9 @@ def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
     return {
         "vcpu": cpu.vcpu_id, "loaded": vif is not None,
         "group 0": bool(cpu.vmcr & VMCR_VENG0), "group 1": bool(cpu.vmcr & VMCR_VENG1),
-        "PMR": f"{cpu.priority_mask:#04x}", "RPR": f"{inflight.running_priority(cpu):#04x}",
+        "PMR": f"{cpu.priority_mask:#04x}", "RPR": f"{present.running_priority(cpu):#04x}",
         "HPPI": None if best is None else best.intid,
-        "BPR0": inflight.binary_point(cpu, 0), "BPR1": inflight.binary_point(cpu, 1),
+        "BPR0": present.binary_point(cpu, 0), "BPR1": present.binary_point(cpu, 1),
         "CBPR": int(bool(cpu.vmcr & VMCR_VCBPR)), "EOImode": int(bool(cpu.vmcr & VMCR_VEOIM)),
         "AP0R": _words(cpu, 0), "AP1R": _words(cpu, 1), "VMCR": f"{cpu.vmcr:#x}",
         "HCR": None if vif is None else f"{vif.hcr:#x}", "signals": " ".join(lines),
@@ -95,7 +95,7 @@ def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
 def _words(cpu: VgicCpu, group: int) -> str:
     """The active-priority registers that exist with this number of preemption bits (IHI 0069
     12.2.1)."""
-    count = active_priority_registers(inflight.preemption_bits(cpu))
+    count = active_priority_registers(present.preemption_bits(cpu))
     words = cpu.active_priorities(group)[:count]
     return " ".join(f"{word:#x}" for word in words)
 
@@ -142,16 +142,16 @@ def _all(dist: Distributor, cpus: Iterable[VgicCpu]) -> Iterator[tuple[VgicIrq, 
 def _in_use(dist: Distributor, irq: VgicIrq) -> bool:
     enabled = irq.enabled and irq.intid >= 16
     return (
-        enabled or inflight.pending(dist, irq) or inflight.active(dist, irq) or irq.vcpu is not None
+        enabled or present.pending(dist, irq) or present.active(dist, irq) or irq.vcpu is not None
     )
 
 
 def _interrupt(dist: Distributor, irq: VgicIrq, owner: VgicCpu | None) -> Row:
     return {
         "INTID": irq.intid, "kind": naming.kind_of(irq.intid), "target": _target(irq, owner), "enabled": irq.enabled,
-        "pending": inflight.pending(dist, irq), "active": inflight.active(dist, irq),
+        "pending": present.pending(dist, irq), "active": present.active(dist, irq),
         "priority": f"{irq.priority:#04x}", "group": irq.group, "trigger": "level" if irq.level else "edge",
-        "line": ("high" if inflight.line(irq) else "low") if irq.level else "",
+        "line": ("high" if present.line(irq) else "low") if irq.level else "",
         "in": f"LR{irq.lr} of vCPU {irq.vcpu}" if irq.lr >= 0 else "ap_list" if irq.vcpu is not None else "",
         "host": irq.hwintid if irq.hw else None,
     }  # fmt: skip

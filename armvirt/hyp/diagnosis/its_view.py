@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from armvirt.arch import its as arch
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.vgic import lpi
 from armvirt.hyp.vgic.its import registers
 from armvirt.hyp.vgic.its.its import Its
@@ -53,7 +53,7 @@ def _tables(dist: Distributor) -> list[Row]:
     return [
         {"vcpu": cpu.vcpu_id, "EnableLPIs": int(cpu.lpis_enabled), "GICR_PROPBASER": f"{dist.propbaser:#x}",
          "GICR_PENDBASER": f"{cpu.pendbaser:#x}", "LPIs": len(homed),
-         "pending": sum(inflight.pending(dist, each) for each in homed)}
+         "pending": sum(present.pending(dist, each) for each in homed)}
         for cpu in dist.cpus() for homed in (lpi.homed(dist, cpu.vcpu_id),)
     ]  # fmt: skip
 

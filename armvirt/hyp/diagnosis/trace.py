@@ -1,4 +1,4 @@
-"""Why a vCPU does not take an interrupt: the checks (stations) of an interrupt from its source to
+"""Why a vCPU does not take an interrupt: the checks of an interrupt from its source to
 the PE, and the first check that blocks it.
 
 No state changes: list registers are read, not folded.
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, LR_PENDING
 from armvirt.arch.its import ID_BITS
-from armvirt.hyp.diagnosis import delivery_stations as delivery
-from armvirt.hyp.diagnosis import lpi_stations, stations
+from armvirt.hyp.diagnosis import checks, lpi_checks
+from armvirt.hyp.diagnosis import delivery_checks as delivery
+from armvirt.hyp.diagnosis.checks import Case
 from armvirt.hyp.diagnosis.finding import CpuView, Finding
-from armvirt.hyp.diagnosis.stations import Case
 from armvirt.hyp.vgic.vgic import Vgic
 
 __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
@@ -22,16 +22,16 @@ __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held
 _RUNNING = CpuView()
 LPIS_END = 1 << ID_BITS  # GICD_TYPER.IDbits
 
-#: A check (station) of an interrupt; None if the check does not apply to the interrupt.
-_Station = Callable[[Case], "Finding | None"]
-_STATIONS: tuple[_Station, ...] = (
-    stations.timer, stations.source, stations.enable, stations.distributor, stations.group, stations.route,
-    stations.power, stations.not_active, stations.interface_enable, stations.mask, stations.preemption, delivery.loaded,
+#: A check of an interrupt; None if the check does not apply to the interrupt.
+_Check = Callable[[Case], "Finding | None"]
+_CHECKS: tuple[_Check, ...] = (
+    checks.timer, checks.source, checks.enable, checks.distributor, checks.group, checks.route,
+    checks.power, checks.not_active, checks.interface_enable, checks.mask, checks.preemption, delivery.loaded,
 )  # fmt: skip
-_LPI_STATIONS: tuple[_Station, ...] = (
-    lpi_stations.lpis_enabled, lpi_stations.its_on, lpi_stations.translated, lpi_stations.source, lpi_stations.enable,
-    stations.distributor, lpi_stations.group, lpi_stations.route, stations.power, lpi_stations.not_active,
-    stations.interface_enable, stations.mask, stations.preemption, delivery.loaded,
+_LPI_CHECKS: tuple[_Check, ...] = (
+    lpi_checks.lpis_enabled, lpi_checks.its_on, lpi_checks.translated, lpi_checks.source, lpi_checks.enable,
+    checks.distributor, lpi_checks.group, lpi_checks.route, checks.power, lpi_checks.not_active,
+    checks.interface_enable, checks.mask, checks.preemption, delivery.loaded,
 )  # fmt: skip
 #: The checks of EL2 and of the hardware, for an interrupt that has passed all checks above and is
 #: in a list register.
@@ -45,13 +45,13 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
     are left out if an earlier check blocks the interrupt; PSTATE is always the last finding.
 
     An LPI to which no event is translated has no state, and only the findings of
-    `lpi_stations.unmapped`. KvmError EINVAL for an INTID that does not exist.
+    `lpi_checks.unmapped`. KvmError EINVAL for an INTID that does not exist.
     """
     if _is_unmapped(vgic, intid):
-        return lpi_stations.unmapped(vgic, vgic.dist.cpu(vcpu_id), intid)
+        return lpi_checks.unmapped(vgic, vgic.dist.cpu(vcpu_id), intid)
     case = Case.of(vgic, vcpu_id, intid, view)
-    walk = _LPI_STATIONS if intid >= FIRST_LPI else _STATIONS
-    found = [finding for station in walk if (finding := station(case)) is not None]
+    walk = _LPI_CHECKS if intid >= FIRST_LPI else _CHECKS
+    found = [finding for check in walk if (finding := check(case)) is not None]
     if first_held(found) is None and case.cpu.vif is not None:
         found += _on_a_pe(case)
     return [*found, delivery.exception_mask(case, first_held(found) is None)]
@@ -62,7 +62,7 @@ def _on_a_pe(case: Case) -> list[Finding]:
     or the interrupt is pending in no list register."""
     first = delivery.in_list_register(case)
     stale = case.cpu.dirty or not case.lr & LR_PENDING
-    return [first] if stale else [first, *(station(case) for station in _ON_A_PE)]
+    return [first] if stale else [first, *(check(case) for check in _ON_A_PE)]
 
 
 def _is_unmapped(vgic: Vgic, intid: int) -> bool:

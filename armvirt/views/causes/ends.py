@@ -13,7 +13,7 @@ from armvirt.arch.gic import (
     VMCR_VEOIM,
 )
 from armvirt.arch.pstate import PSTATE_I
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.vcpu.power import Power
 from armvirt.hyp.vgic.irq import VgicIrq
@@ -38,7 +38,7 @@ def behind(evidence: Evidence) -> Cause | None:
     irq = evidence.irq
     if not evidence.holds("running") or irq is None:
         return None
-    runner = inflight.running(evidence.dist, evidence.dist.cpu(evidence.vcpu))
+    runner = present.running(evidence.dist, evidence.dist.cpu(evidence.vcpu))
     if runner is None:
         return _dropped_by_nobody(evidence, irq)
     if irq.priority < runner.priority:
@@ -81,7 +81,7 @@ def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> C
         8 if old else 0,
         cpu=evidence.vcpu,
     )
-    point = inflight.binary_point(evidence.dist.cpu(evidence.vcpu), irq.group)
+    point = present.binary_point(evidence.dist.cpu(evidence.vcpu), irq.group)
     text = (
         f"does not preempt INTID {runner.intid} on vCPU {evidence.vcpu}: with binary point {point} in {register.name} "
         f"({evidence.wrote(register)}) priority {irq.priority:#04x} and {runner.priority:#04x} are one group priority"
@@ -252,7 +252,7 @@ def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _sender(evidence: Evidence, irq: VgicIrq) -> int:
-    lr = inflight.list_register(evidence.dist, irq)
+    lr = present.list_register(evidence.dist, irq)
     return lr >> GICC_CPUID_SHIFT & GICC_CPUID_MASK if lr else irq.active_source
 
 

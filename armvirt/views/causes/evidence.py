@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Stamp
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Finding, Register
 from armvirt.hyp.diagnosis.trace import first_held
@@ -84,11 +84,11 @@ class Evidence(NamedTuple):
 
     @property
     def active(self) -> bool:
-        return self.irq is not None and inflight.active(self.dist, self.irq)
+        return self.irq is not None and present.active(self.dist, self.irq)
 
     @property
     def pending(self) -> bool:
-        return self.irq is not None and inflight.pending(self.dist, self.irq)
+        return self.irq is not None and present.pending(self.dist, self.irq)
 
     @property
     def timer(self) -> str:

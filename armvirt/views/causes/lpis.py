@@ -10,7 +10,7 @@ from armvirt.arch.its import (
     PROPBASER_IDBITS,
     lpis_end,
 )
-from armvirt.hyp.diagnosis import lpi_stations
+from armvirt.hyp.diagnosis import lpi_checks
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.trace.sources import its_error
 from armvirt.views.causes.evidence import Cause, Evidence
@@ -62,7 +62,7 @@ def message_lost(evidence: Evidence) -> Cause | None:
     """The LPI was never raised, but a message with other numbers was sent."""
     lost, found = (
         evidence.history.lost_message,
-        lpi_stations.source_of(evidence.its, evidence.intid),
+        lpi_checks.source_of(evidence.its, evidence.intid),
     )
     if lost is None or found is None or not evidence.holds("pending") or evidence.past.raised.count:
         return None
@@ -80,7 +80,7 @@ def unmapped_collection(evidence: Evidence) -> Cause | None:
     held, route = evidence.holds("pending"), evidence.at("route")
     if evidence.intid < FIRST_LPI or held is None or route is None or route.passed:
         return None
-    found = lpi_stations.source_of(evidence.its, evidence.intid)
+    found = lpi_checks.source_of(evidence.its, evidence.intid)
     if found is None or found.event.collection.target is not None:
         return None
     icid = found.event.collection.icid

@@ -6,7 +6,7 @@ from __future__ import annotations
 from armvirt.arch.gic import IGROUPR
 from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.board.devices.device import Wire
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.timer.context import TimerRow
 from armvirt.hyp.vgic.irq import VgicIrq
@@ -23,7 +23,7 @@ def storm(evidence: Evidence) -> Cause | None:
     """A level-sensitive interrupt is pending again after its end while its line is high (IHI 0069
     4.1.2)."""
     past, irq = evidence.past, evidence.irq
-    if irq is None or not irq.level or past.rose is None or not inflight.line(irq):
+    if irq is None or not irq.level or past.rose is None or not present.line(irq):
         return None
     if past.taken_high < STORM or past.ended_high < past.taken_high - 1:
         return None

@@ -1,4 +1,4 @@
-"""The diagnosis names the first station that holds an interrupt back, what would change it, and
+"""The diagnosis names the first check that holds an interrupt back, what would change it, and
 changes nothing."""
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def same_group_priority(rig: Rig) -> None:
 
 
 class Breakage(NamedTuple):
-    """A way to hold EDGE back: the station that has to be named, a part of its text and its
+    """A way to hold EDGE back: the check that has to be named, a part of its text and its
     remedy."""
 
     do: Callable[[Rig], object]
@@ -287,7 +287,7 @@ def test_an_active_interrupt_does_not_migrate() -> None:
     assert finding is not None and "active on vCPU 0" in finding.text
 
 
-# -- GICv2: other registers, the same stations --
+# -- GICv2: other registers, the same checks --
 
 
 def gicv2() -> Vgic:

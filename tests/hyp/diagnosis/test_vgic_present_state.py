@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vgic_rig import SPURIOUS, VTIMER, Rig
 
 from armvirt.arch import gic as arch
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
 
 INTIDS = (VTIMER, 40, 41, 42, 43)
 ISPENDR, ISACTIVER, ICACTIVER = 0x200, 0x300, 0x380
@@ -76,7 +76,7 @@ def test_a_fold_finds_what_was_said(steps: list[tuple[str, int]]) -> None:
         irqs = [vgic.dist.irq(0, n) for n in INTIDS]
         before = vgic.state()
         said = [
-            (irq.intid, inflight.pending(vgic.dist, irq), inflight.active(vgic.dist, irq))
+            (irq.intid, present.pending(vgic.dist, irq), present.active(vgic.dist, irq))
             for irq in irqs
         ]
         assert vgic.state() == before
@@ -100,12 +100,12 @@ def test_what_was_ended_outside_the_list_registers() -> None:
         driven.rig.settle()
         driven.ack()
     (outside,) = vgic.dist.cpu(0).outside
-    assert outside.intid == 43 and inflight.active(vgic.dist, outside)
+    assert outside.intid == 43 and present.active(vgic.dist, outside)
     driven.line(43, False)
     for _ in range(3):
-        assert inflight.active(vgic.dist, outside)
+        assert present.active(vgic.dist, outside)
         driven.eoi()
-    assert not inflight.active(vgic.dist, outside) and outside.active, "said, and not folded"
+    assert not present.active(vgic.dist, outside) and outside.active, "said, and not folded"
     vgic.sync_all()
     assert not outside.active
 
@@ -119,10 +119,10 @@ def test_the_running_priority_and_binary_points(loaded: bool) -> None:
     assert rig.ack() == 41
     if not loaded:
         rig.put(0)
-    assert inflight.running_priority(cpu) == 0x80
-    assert (inflight.binary_point(cpu, 0), inflight.binary_point(cpu, 1)) == (2, 5)
+    assert present.running_priority(cpu) == 0x80
+    assert (present.binary_point(cpu, 0), present.binary_point(cpu, 1)) == (2, 5)
     assert (
-        inflight.group_priority(cpu, 1, 0x98) == 0x80
-        and inflight.group_priority(cpu, 0, 0x98) == 0x98
+        present.group_priority(cpu, 1, 0x98) == 0x80
+        and present.group_priority(cpu, 0, 0x98) == 0x98
     )
-    assert inflight.running(rig.vgic.dist, cpu) is rig.vgic.dist.irq(0, 41)
+    assert present.running(rig.vgic.dist, cpu) is rig.vgic.dist.irq(0, 41)

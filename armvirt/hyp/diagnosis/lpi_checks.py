@@ -1,4 +1,4 @@
-"""The checks (stations) of an LPI that differ from those of other interrupts: ITS, translation,
+"""The checks of an LPI that differ from those of other interrupts: ITS, translation,
 configuration table and collection."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP
 from armvirt.hyp.vgic.vm_interface import fetch
 
 if TYPE_CHECKING:
-    from armvirt.hyp.diagnosis.stations import Case
+    from armvirt.hyp.diagnosis.checks import Case
     from armvirt.hyp.vgic.cpu import VgicCpu
     from armvirt.hyp.vgic.distributor import Distributor
     from armvirt.hyp.vgic.its.its import Event, Its

@@ -1,4 +1,4 @@
-"""The diagnosis of LPIs: each station as the first that holds one, and the remedy tried."""
+"""The diagnosis of LPIs: each check as the first that holds one, and the remedy tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last checks (stations) of an interrupt: the physical CPU, list registers, the virtual
+"""The last checks of an interrupt: the physical CPU, list registers, the virtual
 interrupt signal, and PSTATE.
 
 EL2 and the hardware execute these steps. The guest sees only whether the interrupt is taken.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from armvirt.arch.gic import ICH_HCR_EN, LR_PENDING, ListRegister
 from armvirt.arch.named import HCR_VF, HCR_VI
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I, Vector, vector_offset
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
+from armvirt.hyp.diagnosis.checks import Case, set_priority
 from armvirt.hyp.diagnosis.finding import Finding, Register, Write
-from armvirt.hyp.diagnosis.stations import Case, set_priority
 from armvirt.hyp.vgic.irq import VgicIrq
 
 
@@ -79,7 +79,7 @@ def _before_the_entry(case: Case) -> Finding:
 
 
 def _may_come(case: Case, irq: VgicIrq) -> bool:
-    pending = inflight.pending(case.dist, irq) and not inflight.active(case.dist, irq)
+    pending = present.pending(case.dist, irq) and not present.active(case.dist, irq)
     return pending and irq.enabled and bool(case.cpu.vmcr >> irq.group & 1)
 
 
@@ -101,7 +101,7 @@ def highest(case: Case) -> Finding:
     """Check for the highest-priority pending interrupt: no other interrupt is signalled (IHI 0069
     4.8.2)."""
     register = case.control(f"highest{case.irq.group}")
-    best = inflight.highest_pending(case.dist, case.cpu)
+    best = present.highest_pending(case.dist, case.cpu)
     value = 1023 if best is None or best.group != case.irq.group else best.intid
     if best is None or best is case.irq:
         return Finding(

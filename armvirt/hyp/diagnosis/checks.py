@@ -1,9 +1,9 @@
-"""The checks (stations) of an interrupt from its source to the virtual CPU interface. Each function
+"""The checks of an interrupt from its source to the virtual CPU interface. Each function
 is one check, and returns whether the interrupt passed.
 
 The order is that of IHI 0069 4.1 and 4.8 (pending, enabled, group enabled, targeted, of sufficient
-priority). The checks that KVM adds (ap_list, list registers) are in `delivery_stations`; the checks
-of LPIs, which have tables instead of registers, are in `lpi_stations`.
+priority). The checks that KVM adds (ap_list, list registers) are in `delivery_checks`; the checks
+of LPIs, which have tables instead of registers, are in `lpi_checks`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.arch.its import LPI_ENABLE
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
-from armvirt.hyp.diagnosis import present_state as inflight
+from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
 from armvirt.hyp.vgic.cpu import VgicCpu
@@ -64,8 +64,8 @@ class Case(NamedTuple):
         exist."""
         dist = vgic.dist
         irq = dist.irq(vcpu_id, intid)
-        pending, active = inflight.pending(dist, irq), inflight.active(dist, irq)
-        lr = inflight.list_register(dist, irq)
+        pending, active = present.pending(dist, irq), present.active(dist, irq)
+        lr = present.list_register(dist, irq)
         return cls(dist, vgic.its, irq, dist.cpu(vcpu_id), view, pending, active, lr)
 
     @property
@@ -115,9 +115,9 @@ def source(case: Case) -> Finding:
     """Check whether the interrupt is pending: by its line, by the latch of an edge, or by
     ISPENDR."""
     irq = case.irq
-    kind = f"level, line {'high' if inflight.line(irq) else 'low'}" if irq.level else "edge"
+    kind = f"level, line {'high' if present.line(irq) else 'low'}" if irq.level else "edge"
     register = naming.bit_register(case.dist, case.cpu, irq.intid, ISPENDR)
-    value = _bits(case, lambda each: int(inflight.pending(case.dist, each)))
+    value = _bits(case, lambda each: int(present.pending(case.dist, each)))
     if case.pending:
         return Finding("pending", True, f"pending ({kind})", register, value)
     if case.active:
@@ -145,7 +145,7 @@ def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
 
 def _active_register(case: Case) -> tuple[Register, int]:
     register = naming.bit_register(case.dist, case.cpu, case.irq.intid, ISACTIVER)
-    return register, _bits(case, lambda each: int(inflight.active(case.dist, each)))
+    return register, _bits(case, lambda each: int(present.active(case.dist, each)))
 
 
 def _end(case: Case) -> tuple[str, Write]:
@@ -306,24 +306,24 @@ def set_priority(case: Case, priority: int) -> tuple[str, Write]:
 
 
 def _highest_mask(cpu: VgicCpu) -> int:
-    return implemented_priority(inflight.preemption_bits(cpu))
+    return implemented_priority(present.preemption_bits(cpu))
 
 
 def preemption(case: Case) -> Finding:
     """Check preemption: the group priority of the interrupt has to be lower than the running
     priority, with the same binary point (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
-    register, value, irq = case.control("running"), inflight.running_priority(case.cpu), case.irq
+    register, value, irq = case.control("running"), present.running_priority(case.cpu), case.irq
     if value == IDLE_PRIORITY:
         return Finding("running", True, "nothing is running", register, value)
-    own = inflight.group_priority(case.cpu, irq.group, irq.priority)
-    runner = inflight.running(case.dist, case.cpu)
+    own = present.group_priority(case.cpu, irq.group, irq.priority)
+    runner = present.running(case.dist, case.cpu)
     if runner is irq:
         return Finding(
             "running", True, f"it runs itself, running priority {value:#04x}", register, value
         )
     rounded = own != irq.priority or (runner is not None and runner.priority != value)
-    by = f" with binary point {inflight.binary_point(case.cpu, irq.group)}" if rounded else ""
-    if own < inflight.group_priority(case.cpu, irq.group, value):
+    by = f" with binary point {present.binary_point(case.cpu, irq.group)}" if rounded else ""
+    if own < present.group_priority(case.cpu, irq.group, value):
         text = f"priority {irq.priority:#04x} preempts the running priority {value:#04x}{by}"
         return Finding("running", True, text, register, value)
     who = (
