@@ -34,8 +34,8 @@ from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, VmVgicCallbacks, add_c
 from armvirt.state import State, check_versions
 
 if TYPE_CHECKING:
-    from armvirt.hyp.diagnosis.idle import IdleCause
     from armvirt.hyp.diagnosis.trace import Comparison, Finding
+    from armvirt.hyp.diagnosis.vcpu import IdleCause
     from armvirt.hyp.vgic.device.its import ItsDevice
 
 STATE_VERSION = 1
@@ -474,20 +474,20 @@ class Vm:
     # -- diagnosis --
 
     def why_idle(self) -> list[IdleCause]:
-        """The causes why no vCPU wakes up (`armvirt.hyp.diagnosis.idle`)."""
-        from armvirt.hyp.diagnosis import idle
+        """The causes why no vCPU wakes up (`armvirt.hyp.diagnosis.vcpu`)."""
+        from armvirt.hyp.diagnosis import vcpu as diagnosis
 
-        return idle.causes(self)
+        return diagnosis.idle_causes(self)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
         """The checks on an interrupt's way to a vCPU, in order, and for each check what blocks the
-        interrupt, if anything (`hyp.diagnosis.of_vcpu`)."""
-        from armvirt.hyp.diagnosis import of_vcpu as diagnosis
+        interrupt, if anything (`armvirt.hyp.diagnosis.vcpu`)."""
+        from armvirt.hyp.diagnosis import vcpu as diagnosis
 
         return diagnosis.trace(self, vcpu_id, intid)
 
     def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
         """Why a vCPU takes the interrupt ``taken`` and not the interrupt ``other``."""
-        from armvirt.hyp.diagnosis import of_vcpu as diagnosis
+        from armvirt.hyp.diagnosis import vcpu as diagnosis
 
         return diagnosis.compare(self, vcpu_id, taken, other)

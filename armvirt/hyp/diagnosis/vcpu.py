@@ -1,21 +1,29 @@
-"""Why a vCPU does not take an interrupt: `armvirt.hyp.diagnosis.trace`, with the state of the vCPU
-and of its timers."""
+"""Why a vCPU does not take an interrupt (`armvirt.hyp.diagnosis.trace`, with the state of the vCPU
+and of its timers), and why no vCPU of a VM can wake up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from armvirt.arch.named import VBAR_EL1
-from armvirt.arch.timer import TIMER_PREFIXES
+from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, TIMER_PREFIXES
 from armvirt.errors import KvmError
 from armvirt.hyp.diagnosis import trace as diagnose
 from armvirt.hyp.diagnosis.finding import CpuView, Finding, TimerView
-from armvirt.hyp.diagnosis.trace import Comparison
+from armvirt.hyp.diagnosis.trace import Comparison, first_held
+from armvirt.hyp.host.standstill import FOREVER_NS
+from armvirt.hyp.vcpu.power import Power
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.vgic import Vgic
+
+YEAR_NS = 365 * 24 * 3600 * 10**9
+
+REGISTERS = {"vtimer": "CNTV_CTL_EL0", "ptimer": "CNTP_CTL_EL0"}
+NAMES = {"vtimer": "virtual timer", "ptimer": "physical timer"}
 
 
 class Vm(Protocol):
@@ -71,3 +79,39 @@ def _timer(vcpu: Vcpu, intid: int) -> TimerView | None:
             prefix = TIMER_PREFIXES[row.timer]
             return TimerView(prefix, row.ctl, row.cval, row.now, row.fires_in_ns)
     return None
+
+
+# Why no vCPU wakes up ---------------------------------------------------------------------------
+
+
+class IdleCause(NamedTuple):
+    """A sentence about an event that will not wake a vCPU. ``intid`` is the interrupt that has
+    fired and is blocked, None for another cause."""
+
+    text: str
+    intid: int | None = None
+
+
+def idle_causes(vm: Vm) -> list[IdleCause]:
+    """Why the enabled timers of each powered-on vCPU do not wake it; empty if no timer is
+    enabled."""
+    on = (vcpu for vcpu in vm.vcpus if vcpu.power is not Power.OFF)
+    return [cause for vcpu in on for cause in _idle(vm, vcpu)]
+
+
+def _idle(vm: Vm, vcpu: Vcpu) -> Iterator[IdleCause]:
+    who = "" if len(list(vm.vcpus)) == 1 else f"CPU {vcpu.id}: "
+    for row in vcpu.timer.shown():
+        name, fires = NAMES[row.timer], row.fires_in_ns
+        if not row.ctl & CTL_ENABLE:
+            continue
+        if row.ctl & CTL_IMASK:
+            yield IdleCause(f"{who}the {name} is masked by {REGISTERS[row.timer]}.IMASK")
+        elif fires is not None and fires >= FOREVER_NS:
+            years = fires // YEAR_NS
+            yield IdleCause(f"{who}the {name} fires in {years:,} years, nothing else will")
+        elif fires == 0 and vm.vgic is not None:
+            finding = first_held(trace(vm, vcpu.id, row.ppi))
+            if finding is not None:
+                text = f"{who}the {name} has fired (INTID {row.ppi}), but {finding.text}"
+                yield IdleCause(text, row.ppi)
