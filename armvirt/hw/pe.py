@@ -122,7 +122,7 @@ class Pe:
         """Bind a vCPU's context to this CPU: program the EL2 registers of the CPU into its
         engine."""
         self.context, self.vcpu_id = context, vcpu_id
-        context.engine.silicon = self
+        context.engine.callbacks = self
         state = context.engine.state
         state.frequency, state.counter_start = self.timer.frequency_hz, self.timer.counter.start
         state.ns_per_insn = self.ns_per_insn
@@ -342,7 +342,7 @@ class Pe:
         if self.gic.is_pending(self.index, PPI_MAINTENANCE) != self.vif.maintenance:
             self.set_ppi(PPI_MAINTENANCE, self.vif.maintenance)
 
-    # -- callbacks of the engine (hw.engine.base.Silicon) --
+    # -- callbacks of the engine (hw.engine.callbacks.PeCallbacks) --
 
     def el2_exit(self) -> int:
         assert self.context is not None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from armvirt.errors import UserError
 from armvirt.hw.engine import abi
-from armvirt.hw.engine.base import CLOSED, OTHER_THREAD, Engine
+from armvirt.hw.engine.abi import CLOSED, OTHER_THREAD
+from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration, calibrate
 from armvirt.hw.engine.state import Action, Leave, What
 
@@ -55,7 +56,7 @@ class EngineFactory:
             from armvirt.hw.engine.native import NativeEngine
 
             return NativeEngine(self.lib, self.calibration, self.model, self.native)
-        from armvirt.hw.engine.portable import PortableEngine
+        from armvirt.hw.engine.portable.engine import PortableEngine
 
         return PortableEngine(self.lib, self.calibration, self.model)
 

@@ -11,9 +11,10 @@ import importlib.util
 import mmap
 import os
 import sys
+from _thread import _local, get_ident  # same as in threading, which is slow to import
 
 from armvirt.arch.encoding import unpack
-from armvirt.errors import EngineError, UserError
+from armvirt.errors import EngineError, KvmError, UserError
 
 ARCH_ARM64, MODE_ARM = 2, 0
 HOOK_INTR, HOOK_INSN, HOOK_BLOCK, HOOK_MEM_READ_PROT, HOOK_EDGE = 1, 2, 8, 128, 32768
@@ -142,6 +143,29 @@ class Library:
     def check(self, code: int, what: str) -> None:
         if code:
             raise EngineError(f"unicorn: {what}: {self.uc_strerror(code).decode()}")
+
+
+CLOSED = "the machine is closed"
+OTHER_THREAD = "the machine runs in another thread: wait until that has come to a stop"
+
+
+class ClosedLibrary:
+    """Replaces the library of a closed engine: each access is KvmError EBADF."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KvmError("EBADF", CLOSED)
+
+
+class ThreadLibrary(_local):
+    """Replaces the library while the engine runs. It has the library's functions only in the thread
+    that runs the engine; in another thread, where a call would end the process, KvmError EBUSY."""
+
+    def __init__(self, library: Library, thread: int) -> None:
+        if get_ident() == thread:
+            vars(self).update(vars(library), check=library.check, address=library.address)
+
+    def __getattr__(self, name: str) -> object:
+        raise KvmError("EBUSY", OTHER_THREAD)
 
 
 if sys.maxsize < 2**32:  # pragma: no cover

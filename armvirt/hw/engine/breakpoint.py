@@ -55,8 +55,7 @@ class PcStop:
         state.block_pc = NO_BLOCK
         if here:
             self._on_stop()
-        state.leave = Leave.STOP if here else Leave.TAIL
-        self._engine.lib.uc_emu_stop(self._engine.uc)
+        self._engine.leave(Leave.STOP if here else Leave.TAIL)
 
 
 class RangeStop(PcStop):

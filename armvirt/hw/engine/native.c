@@ -1,9 +1,9 @@
 /*
- * The native engine: the hot half of an armvirt engine, in C.
+ * The native engine: the hooks of an engine in C.
  *
- * It needs no Unicorn headers and links to nothing: Python hands it the addresses of the uc_* functions of
- * the libunicorn that is loaded. portable.py says the same things in Python, rule for rule; tests hold the
- * two equal to the bit. The comments on why stand there and in docs/engine.md; here only what C adds.
+ * This file includes no header of Unicorn and links to no library: Python passes the addresses of the uc_*
+ * functions of the loaded libunicorn. The portable engine (portable/) has the same rules in Python, and tests
+ * compare the two engines bit by bit. The reasons for the rules are in the comments there and in docs/engine.md.
  */
 #include <stdint.h>
 #include <stddef.h>
@@ -22,7 +22,7 @@
 #define CTL_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 1u << 30)
 #define CTL_NONE(type) CTL_WRITE(type, 0)
 #define CTL_READ_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 3u << 30)
-#define LINE_IRQ HCR_VI   /* as PSTATE.I: one test says both "signalled" and "masked" */
+#define LINE_IRQ HCR_VI   /* the bit of PSTATE.I: one test for both "signalled" and "masked" */
 #define LINE_FIQ HCR_VF
 
 typedef struct { uint32_t crn, crm, op0, op1, op2; uint64_t val; } cp_reg;
@@ -50,13 +50,13 @@ static void set_pstate(engine *e, uint32_t v) {
     uint64_t wide = v;
     e->reg_write(e->uc, R_PSTATE, &wide);
 }
-static void set_pc(engine *e, uint64_t v) {   /* a batch: a plain write in a hook leaves a stale-PC flag behind */
+static void set_pc(engine *e, uint64_t v) {   /* a batch: a single write in a hook sets a flag, and the next exit then reports a stale PC */
     int id = R_PC;
     void *p = &v;
     e->reg_write_batch(e->uc, &id, &p, 1);
 }
 static int x_id(uint32_t n) { return n < 29 ? R_X0 + (int)n : n == 29 ? R_X29 : n == 30 ? R_X30 : R_XZR; }
-/* Any CP_REG write rebuilds the translation flags; TPIDR_EL2 is nobody's. */
+/* Each write by CP_REG rebuilds the translation flags; no code uses TPIDR_EL2. */
 static void rebuild_flags(engine *e) { sys_write(e, TPIDR_EL2, 0); }
 
 static void leave(engine *e, uint32_t why) {
@@ -95,7 +95,7 @@ static void set_deadline(engine *e, const moment *now) {
     else e->deadline = e->count_base + (until - e->ns_base + e->ns_per_insn - 1) / e->ns_per_insn;
 }
 
-/* Shadow registers have changed. */
+/* Note that shadow registers have changed. */
 static void changed(engine *e) {
     e->dirty = 1;
     if (ppi_deliverable(&e->shadow)) e->stop = 1;
@@ -115,9 +115,9 @@ static int icc(engine *e) {
     return ACT_ADVANCE | (e->insn & INSN_SYSTEM_READ ? ACT_WRITE_RT : 0);
 }
 
-/* WFI, and EL2 allows the last tick of the virtual timer to be repeated: if the line of the virtual timer is what rises next,
- * and EL2 has nothing else to do, advance the time to it and deliver its interrupt. EL2 updates its state when it is entered
- * next: RunLoop._repeated. */
+/* WFI: repeat the last wake-up by the virtual timer, if EL2 permits it. The line of the virtual timer must be the next event.
+ * The time advances to this event, and the interrupt is delivered. EL2 updates its state at the next entry to EL2
+ * (RunLoop._repeated). */
 static int repeat_tick(engine *e, uint32_t esr) {
     shadow *s = &e->shadow;
     uint64_t monitor;
@@ -127,7 +127,7 @@ static int repeat_tick(engine *e, uint32_t esr) {
     if (!CTL_FIRES(s->ctl[0]) || s->line[0] || CTL_FIRES(s->ctl[1]) || s->line[1]) return 0;
     if (s->ppi_active >> PPI_VTIMER & 1) return 0;
     memcpy(&monitor, (uint8_t *)e->context + e->exclusive_offset, 8);
-    if (monitor != NEVER) return 0;                /* EL2 would clear it */
+    if (monitor != NEVER) return 0;                /* EL2 would clear the monitor */
     moment now = moment_at(e, e->count + 1);
     uint64_t rise = timer_rise(s, 0, &now), before = s->lr[0];
     if (rise <= now.ns || rise >= s->event_ns) return 0;
@@ -182,7 +182,7 @@ static int broadcast_maintenance(engine *e, uint32_t enc, uint64_t value) {
 static void record(engine *e, uint32_t what, uint32_t esr, uint64_t elr, uint64_t target) {
     if (!e->trace) return;
     if (e->events_n == EVENTS) e->callback(CB_DRAIN);
-    if (e->events_n == EVENTS) return;            /* nobody takes them */
+    if (e->events_n == EVENTS) return;            /* no PE is bound, so the buffer was not read */
     event *v = &e->events[e->events_n++];
     v->count = e->count; v->ns = ns_at(e, e->count); v->elr = elr; v->target = target; v->what = what; v->esr = esr;
 }
@@ -203,7 +203,7 @@ static void enter_el1(engine *e, uint32_t what, uint32_t esr, int has_far, uint6
     set_reg(e, R_ELR_EL1, pc);
     if (what == WHAT_SYNC) set_reg(e, R_ESR_EL1, esr64);
     if (has_far) set_reg(e, R_FAR_EL1, far);
-    if (!(ps & PSTATE_SP)) {                          /* EL0 or EL1t: the live SP is SP_EL0's */
+    if (!(ps & PSTATE_SP)) {                          /* EL0 or EL1t: the stack pointer in use is SP_EL0 */
         sp = reg(e, R_SP);
         set_reg(e, R_SP_EL0, sp);
         sp = reg(e, R_SP_EL1);
@@ -224,8 +224,8 @@ static void enter_el1(engine *e, uint32_t what, uint32_t esr, int has_far, uint6
     e->last_vector_elr = pc;
 }
 
-/* What the virtual CPU interface signals is entered by us when it is unmasked now, and by the engine when
- * the guest unmasks it later. */
+/* Take an interrupt that is signalled and not masked now. Pass a masked one to the core, which takes it when the guest
+ * unmasks it. */
 static void apply_lines(engine *e) {
     uint32_t lines = (e->virq ? LINE_IRQ : 0) | (e->vfiq ? LINE_FIQ : 0);
     if (lines) {
@@ -239,7 +239,7 @@ static void apply_lines(engine *e) {
     }
 }
 
-/* ---- the tail: single steps to an exact count ---- */
+/* ---- the tail: single steps to an exact count (portable/steps.py) ---- */
 
 static void tail_begin(engine *e) {
     uint32_t ps = pstate(e);
@@ -273,7 +273,7 @@ static void tail_stepped(engine *e) {
 
 static uint32_t filter_hash(uint64_t pc) { return (uint32_t)((uint32_t)(pc >> 2) * 0x9e3779b1u >> 20); }
 
-/* The marks of the code at pc, by its words. A block does not leave its page. */
+/* The marks of the code at pc. A block is within one page. */
 static marked marks_of(engine *e, uint64_t pc, uint32_t size) {
     marked m = {.pc = pc, .size = size, .epoch = e->epoch, .sev = 0xffff, .sevl = 0xffff};
     uint32_t words[64], n = size >> 2, last = 0;
@@ -292,7 +292,7 @@ static marked marks_of(engine *e, uint64_t pc, uint32_t size) {
     return m;
 }
 
-/* The entry of a block, or the free one where it belongs: a quarter of the table stays free. */
+/* The entry of a block, or the free entry for it. A quarter of the table is always free, so the search ends. */
 static marked *entry_of(engine *e, uint64_t pc, uint32_t size) {
     for (uint32_t i = filter_hash(pc);; i++) {
         marked *m = &e->marked[i & (MARKED - 1)];
@@ -300,13 +300,13 @@ static marked *entry_of(engine *e, uint64_t pc, uint32_t size) {
     }
 }
 
-/* The entry of a block gets the marks that its code has now. */
+/* Set the marks in the entry of a block to those of its present code. */
 static void renew(marked *m, marked now) {
     now.edges = m->edges;
     *m = now;
 }
 
-/* Remember the marks of a block that was translated just now. Its entry; NULL if it has none. */
+/* Store the marks of a block that has just been translated. Returns the entry of the block, NULL if it has no entry. */
 static marked *note_block(engine *e, uint64_t pc, uint32_t size) {
     if (size < 4) return NULL;
     marked now = marks_of(e, pc, size), *m = entry_of(e, pc, size);
@@ -329,11 +329,11 @@ static void put_back(engine *e) {
     e->mem_write(e->uc, e->exchanged_pa, &wfe, 4);
 }
 
-/* A WFE costs the core a longjmp out of its translated code, an ISB ends the block as well and costs next to nothing. All
- * that WFE does here is done by the block hooks (retire), so the blocks that end in this WFE are translated anew with an ISB
- * in its place. The ISB is in memory while the core translates, and the guest executes nothing meanwhile. Where the buffer for
- * translated code is full, the core does not return from the request: then the next hook puts the WFE back. Only on_edge
- * may call this: a block whose hook has run already must not begin again. */
+/* Replace the WFE at the end of a block by an ISB in the translated code. For a WFE the core leaves its translated code by a
+ * longjmp, which is slow; an ISB ends the block too, and is fast. The effect of the WFE is in the block hooks (retire). So the
+ * blocks that end in this WFE are translated again while an ISB is in memory in its place; the guest executes nothing in this
+ * time. If the buffer for translated code is full, the core does not return from the request, and the next hook restores the
+ * WFE. Only on_edge may call this function: a block whose hook was called must not be translated again before it ends. */
 static void exchange(engine *e, uint64_t end) {
     uint32_t isb = INSN_ISB, unreported = e->unreported;
     uint64_t pa;
@@ -352,8 +352,8 @@ static void exchange(engine *e, uint64_t end) {
     e->unreported = unreported;
 }
 
-/* A block that is translated again and again, because the guest changes its code or because other blocks share its WFE, gets its
- * ISB ever more rarely: 16 times at most. */
+/* A block can be translated many times, because the guest changes its code or because other blocks share its WFE. So the WFE
+ * is exchanged only at the translations number 1, 2, 4, 8 and so on: at most 16 times. */
 static void on_edge(void *uc, void *cur, void *prev, void *user) {
     engine *e = user;
     uc_tb *tb = cur;
@@ -365,7 +365,7 @@ static void on_edge(void *uc, void *cur, void *prev, void *user) {
     if (!(m->edges & (m->edges - 1))) exchange(e, m->pc + m->size);
 }
 
-/* A block that was translated, perhaps, without a word to on_edge. */
+/* Examine a block that may have been translated without a call of on_edge. */
 static void check_unreported(engine *e, uint64_t pc, uint32_t size) {
     marked *m = &e->checked[pc >> 2 & (CHECKED - 1)];
     if (m->pc == pc && m->size == size && m->epoch == e->epoch) return;
@@ -373,7 +373,7 @@ static void check_unreported(engine *e, uint64_t pc, uint32_t size) {
     note_block(e, pc, size);
 }
 
-/* The marks of the block that begins, which the filter has let through. */
+/* Read the marks of the block that begins. Called if the filter has the hash of its address. */
 static void open_marked(engine *e, uint64_t pc, uint32_t size) {
     marked *m = entry_of(e, pc, size), now;
     if (!m->size) {
@@ -384,12 +384,12 @@ static void open_marked(engine *e, uint64_t pc, uint32_t size) {
     e->marks = m->marks;
     e->block_sev = m->sev;
     e->block_sevl = m->sevl;
-    if (m->marks & (MARK_WFE | MARK_YIELD)) e->unreported = e->wfe_watch;   /* the core starts anew behind it: no edge */
+    if (m->marks & (MARK_WFE | MARK_YIELD)) e->unreported = e->wfe_watch;   /* after it the core starts again, without a call of on_edge */
     if (m->marks == MARK_YIELD && e->count + (size >> 2) < e->yield_at) e->marks = 0;
 }
 
-/* `done` instructions of the open block have retired: what its marks say of them. A WFE at its end completes if the event
- * register is set, or if it cannot wait. */
+/* Apply the marks of the open block when `done` of its instructions have retired. A WFE at the end of the block completes if
+ * the event register is set, or if can_wait is 0. */
 static void retire(engine *e, uint32_t done, int can_wait) {
     uint32_t marks = e->marks;
     uint64_t end = e->count + done;
@@ -423,7 +423,7 @@ static int unmasks_interrupts(uint32_t insn) {
         || (insn & INSN_WITHOUT_RT) == INSN_MSR_DAIF;
 }
 
-/* The engine has taken a virtual interrupt by itself where the guest unmasked it. */
+/* The kind of the virtual interrupt that the core has just taken by itself, because the guest unmasked it; 0: none. */
 static uint32_t native_irq(engine *e, uint64_t pc) {
     uint32_t what = (uint32_t)(pc >> 7 & 3);
     if ((what != WHAT_IRQ && what != WHAT_FIQ) || pc & (VECTOR_BYTES - 1)) return 0;
@@ -431,7 +431,7 @@ static uint32_t native_irq(engine *e, uint64_t pc) {
     if (!e->open || (pstate(e) & (PSTATE_DAIF | PSTATE_NRW | PSTATE_MODE)) != PSTATE_EL1_ENTRY) return 0;
     uint64_t offset = pc & (VECTOR_END - 1);
     if (offset >= VECTOR_LOWER_A32 || reg(e, R_VBAR_EL1) != pc - offset) return 0;
-    if (sys_read(e, SPSR_EL1) & (what == WHAT_IRQ ? LINE_IRQ : LINE_FIQ)) return 0;   /* it was masked: a jump to the vector */
+    if (sys_read(e, SPSR_EL1) & (what == WHAT_IRQ ? LINE_IRQ : LINE_FIQ)) return 0;   /* the interrupt was masked: a jump to the vector */
     return unmasks_interrupts(fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1))) ? what : 0;
 }
 
@@ -455,7 +455,7 @@ static uint64_t now_host(void) {
     return (uint64_t)t.tv_sec * NS_PER_SECOND + (uint64_t)t.tv_nsec;
 }
 
-/* What takes long without executing much: is it time to poll? Then the next block does. */
+/* Called after slow work with few instructions: if a poll is due, poll at the next block. */
 static void poll_if_due(engine *e) {
     if (now_host() - e->poll_ns >= POLL_NS) e->poll_at = e->count;
 }
@@ -469,8 +469,8 @@ static __attribute__((noinline)) void poll_host(engine *e) {
     }
 }
 
-/* What a block needs only now and then: interrupts, WFE, an illegal state, the deadline, the host. Returns 1 if the
- * engine leaves before the block. */
+/* The rare work before a block: interrupts, marks, an illegal state, the deadline, the poll. Returns 1 if the engine leaves
+ * before the block. */
 static inline __attribute__((always_inline)) int block_slow(engine *e, uint64_t pc, uint32_t n) {
     uint64_t count;
     if (e->lines_in_engine) note_native_irq(e, pc);
@@ -493,13 +493,13 @@ static inline __attribute__((always_inline)) int block_slow(engine *e, uint64_t 
     return 0;
 }
 
-/* A block about which something has to be done or thought. */
+/* A block that on_block cannot handle by its three stores. */
 static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_t size) {
     uint32_t n = size >> 2;
     put_back(e);
     if (block_slow(e, pc, n)) return;
     if (pc == e->block_pc && n == 1 && e->open == 1 && !e->tail) {
-        e->count += 1;                            /* one instruction that branches to itself: nothing can change */
+        e->count += 1;                            /* a branch to itself: only an interrupt ends it */
         e->open = 0;
         e->spin = 1;
         leave(e, LEAVE_BUDGET);
@@ -515,7 +515,7 @@ static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_
     if (e->filter[filter_hash(pc)]) open_marked(e, pc, size);
 }
 
-/* The hottest code of all: a leaf, no stack, three stores. */
+/* Called before each block: a leaf function without a stack frame, which usually does three stores only. */
 static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     engine *e = user;
     uint32_t n = size >> 2, open = e->open;
@@ -533,14 +533,14 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     e->block_pc = pc;
 }
 
-/* CNTKCTL_EL1 at EL0: then the core itself raises the trap to EL1. */
+/* Does CNTKCTL_EL1 deny the access at EL0? Then the core itself takes the trap to EL1. */
 static int el0_denied(engine *e, uint32_t enc) {
     if (pstate(e) & PSTATE_EL) return 0;
     uint32_t crm = CRM(enc), counter = enc == CNTPCT_EL0 ? CNTKCTL_PCTEN : CNTKCTL_VCTEN;
     return !(sys_read(e, CNTKCTL_EL1) & (crm == 0 ? counter : crm == 2 ? CNTKCTL_PTEN : CNTKCTL_VTEN));
 }
 
-/* CNTHCTL_EL2's answer to an access that EL1 makes or allows, in the layout of E2H = 0. */
+/* Does CNTHCTL_EL2 (layout of E2H = 0) trap an access that EL1 makes or permits? */
 static int trapped_to_el2(const engine *e, uint32_t enc) {
     switch (CRM(enc)) {
     case 0: return enc == CNTPCT_EL0 ? !(e->cnthctl & CNTHCTL_PCTEN) : !!(e->cnthctl & CNTHCTL_TVCT);
@@ -549,7 +549,7 @@ static int trapped_to_el2(const engine *e, uint32_t enc) {
     }
 }
 
-/* Make the core refuse the access itself: it does as at EL0 under a CNTKCTL_EL1 of zero. on_intr puts both back. */
+/* Make the core trap the access itself, as at EL0 with CNTKCTL_EL1 = 0. syndrome() restores PSTATE and CNTKCTL_EL1. */
 static uint32_t refuse(engine *e) {
     e->denied = 1;
     e->denied_pstate = pstate(e);
@@ -603,7 +603,7 @@ static uint32_t on_mrs(void *uc, int rt, const cp_reg *r, void *user) {
     (void)uc;
     return r->crn == 14 && r->op0 == 3 ? timer_access(user, rt, r, 0) : 0;
 }
-/* SPSR_EL1 with which ERET sets PSTATE.IL: armvirt.arch.pstate. */
+/* Does ERET with this SPSR_EL1 set PSTATE.IL? armvirt.arch.pstate has the rule. */
 static uint32_t illegal_return(uint64_t spsr) { return spsr & ILLEGAL_IN_SPSR || (spsr & PSTATE_MODE) == RESERVED_MODE; }
 
 static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
@@ -630,8 +630,8 @@ static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
     return 0;
 }
 
-/* Does the leaf table of va still stand? Then every cached entry of va is a page's, and the engine's own
- * flush of one page is enough; else a block may have been cached as many pages. 4 KiB granule only. */
+/* Do the tables still map va by a leaf table? Then every TLB entry of va is an entry for a page, and the core's flush of one
+ * page is sufficient. Otherwise the core may have cached a block as many pages. 4 KiB granule only. */
 static int page_mapped(engine *e, uint64_t va, uint64_t asid, int check_asid) {
     uint64_t tcr = sys_read(e, TCR_EL1), high = va >> UPPER_RANGE_SHIFT & 1;
     uint64_t ttbr = reg(e, high ? R_TTBR1_EL1 : R_TTBR0_EL1);
@@ -678,7 +678,7 @@ static void act(engine *e, int action, uint64_t pc) {
     if (action & ACT_STOP || e->stop) { e->stop = 0; leave(e, LEAVE_STOP); }
 }
 
-/* The register that a trapped MSR, MRS or SYS names, and its Xt. */
+/* The encoding and the Rt of a trapped MSR, MRS or SYS. */
 static uint32_t trapped_encoding(uint32_t esr) {
     return SYSREG(esr >> ISS_OP0_SHIFT & OP0_MASK, esr >> ISS_OP1_SHIFT & OP1_MASK, esr >> ISS_CRN_SHIFT & CRN_MASK,
                   esr >> ISS_CRM_SHIFT & CRM_MASK, esr >> ISS_OP2_SHIFT & OP2_MASK);
@@ -696,7 +696,7 @@ static void advance(engine *e, uint64_t pc) {
     e->count += 1;
 }
 
-/* Cache maintenance that HCR_EL2.TPU brought here: the core's own work, no exit. */
+/* Complete cache maintenance that trapped only because this model sets HCR_EL2.TPU: not an exit to EL2. */
 static int maintenance(engine *e, uint32_t esr, uint64_t pc) {
     uint32_t enc = trapped_encoding(esr);
     if (!e->native_maintenance) return 0;
@@ -724,7 +724,7 @@ static int maintenance(engine *e, uint32_t esr, uint64_t pc) {
     return 1;
 }
 
-/* A debug register read in the tail would show our own step bits: answer with the guest's. */
+/* An access of a debug register in the tail would reach the engine's own step bits: complete it with the guest's value. */
 static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
     uint32_t enc = trapped_encoding(esr), rt = trapped_rt(esr);
     if (OP0(enc) != 2 || e->mdcr & MDCR_TDA) return 0;
@@ -734,11 +734,11 @@ static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
     return 1;
 }
 
-/* What this core's syndrome lacks against the architecture (DDI 0487, ISS encodings). */
+/* Correct the core's syndrome where it differs from the architecture (DDI 0487, ISS encodings). */
 static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64_t pc) {
     uint32_t ec = esr >> EC_SHIFT;
     if (ec == EC_DABT_LOWER && target == 2 && esr & ISV) {
-        /* ISV is 0 for loads and stores with writeback, the core says 1 */
+        /* ISV is 0 for loads and stores with writeback; the core sets 1 */
         return (fetch(e, pc) & INSN_WRITEBACK_MASK) == INSN_WRITEBACK ? esr & ~ACCESS_FIELDS : esr;
     }
     if (esr == 0 && target == 1) {
@@ -747,12 +747,12 @@ static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64
         if ((insn & INSN_MSR_IMM_MASK) != INSN_MSR_IMM) return UNDEFINED;
         return msr_trap(insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING, XZR);
     }
-    /* EL1 traps no register of its own to itself (CNTPS_*_EL1 of the Secure state): UNDEFINED */
+    /* EL1 accesses do not trap to EL1. But the core traps CNTPS_*_EL1, which are UNDEFINED at Non-secure EL1 */
     if (ec == EC_SYSREG && target == 1 && pstate(e) & PSTATE_EL) return UNDEFINED;
     return esr;
 }
 
-/* An exit for Python: it may take as long as a million instructions. */
+/* Call Python for an exit, which can take as long as a million instructions. */
 static int ask(engine *e, int what) {
     int action = e->callback(what);
     poll_if_due(e);
@@ -764,7 +764,7 @@ typedef struct { uint64_t pc, far; uint32_t esr, ec, target, intno; } exception;
 static int is_fetch_fault(uint32_t ec) { return ec == EC_IABT_LOWER || ec == EC_IABT_CURRENT; }
 static int is_step(uint32_t ec) { return ec == EC_STEP_LOWER || ec == EC_STEP_CURRENT; }
 
-/* The exception in flight, from the core's record. */
+/* The exception that is being taken, from the core's record. */
 static exception syndrome(engine *e, uint32_t intno) {
     const uint8_t *record_at = (const uint8_t *)e->context + e->syndrome_offset;
     exception x = {.pc = reg(e, R_PC), .intno = intno};
@@ -783,11 +783,11 @@ static exception syndrome(engine *e, uint32_t intno) {
     return x;
 }
 
-/* Count what the open block executed; 0 where the exit does not lie in it. */
+/* Count the executed instructions of the open block; 0 if the exit is not within the block. */
 static int close_block(engine *e, const exception *x) {
     if (e->open) {
         uint64_t done = (x->pc - e->block_pc) >> 2;
-        /* a fetch fault comes after its block; ISV of a guest's step says that its instruction was executed */
+        /* a fetch fault is taken after the block; ISV of a guest's step means that the instruction was executed */
         if (is_fetch_fault(x->ec) || (is_step(x->ec) && x->esr & STEP_ISV)) done = e->open;
         else if (done > e->open) {
             e->fault = 1;
@@ -795,7 +795,7 @@ static int close_block(engine *e, const exception *x) {
             leave(e, LEAVE_FAULT);
             return 0;
         }
-        if (e->marks) retire(e, (uint32_t)done, !is_step(x->ec) || x->target == 2);   /* the guest's step ends a WFE */
+        if (e->marks) retire(e, (uint32_t)done, !is_step(x->ec) || x->target == 2);   /* the guest's step completes a WFE */
         e->count += done;
         e->open = 0;
     }
@@ -824,8 +824,8 @@ static int is_icc(uint32_t insn) {                /* MSR or MRS with op0 = 3, CR
     return (insn & INSN_SYSTEM_REGISTER_MASK) == INSN_SYSTEM_REGISTER && OP0(enc) == 3 && (crn == 4 || crn == 12);
 }
 
-/* Is the UNDEFINED instruction one for the PE: the GIC CPU interface, HLT, or of FEAT_ECV and FEAT_WFxT: MRS of
- * CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT? */
+/* Does the PE emulate this UNDEFINED instruction: an access of the GIC CPU interface, HLT, or of FEAT_ECV and FEAT_WFxT
+ * MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT? */
 static int emulated(engine *e, uint64_t pc) {
     uint32_t insn = fetch(e, pc), without_rt = insn & INSN_WITHOUT_RT;
     if (!is_icc(insn) && (insn & INSN_EXCEPTION_MASK) != INSN_HLT && (insn & INSN_WFXT_MASK) != INSN_WFXT
@@ -849,9 +849,9 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     put_back(e);
     if (!(++e->stats[ST_INTR] & 15)) poll_if_due(e);
     exception x = syndrome(e, intno);
-    if (is_fetch_fault(x.ec) && e->lines_in_engine) note_native_irq(e, x.pc);   /* taken, and the vector's fetch faults */
+    if (is_fetch_fault(x.ec) && e->lines_in_engine) note_native_irq(e, x.pc);   /* taken, and the fetch of the vector faults */
     if (!close_block(e, &x)) return;
-    if (is_fetch_fault(x.ec) && e->wfe) { leave(e, LEAVE_STOP); return; }   /* WFE, and the fetch behind it faults: not yet */
+    if (is_fetch_fault(x.ec) && e->wfe) { leave(e, LEAVE_STOP); return; }   /* WFE, and the next fetch faults: not yet */
     e->unreported = e->wfe_watch;
     if (e->tail) {
         if (is_step(x.ec) && x.target == 2) { tail_stepped(e); return; }
@@ -866,7 +866,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     else if (x.ec == EC_UNKNOWN && emulated(e, x.pc)) undefined(e, x.pc);
     else {
         e->stats[ST_EL1_SYNC]++;
-        if (intno == INTNO_SVC) e->count -= 1;    /* the SVC itself was counted by its PC */
+        if (intno == INTNO_SVC) e->count -= 1;    /* the SVC itself was counted, as the PC is after it */
         enter_el1(e, WHAT_SYNC, x.esr, EC_WITH_FAR >> x.ec & 1, x.far);
         apply_lines(e);
     }

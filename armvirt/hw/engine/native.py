@@ -67,11 +67,11 @@ class NativeEngine(Engine):
             engine = this()
             if engine is None:
                 return Action.STOP
-            silicon = engine.silicon
-            if what > _UNDEF or silicon is None or engine.state.events_n:
+            callbacks = engine.callbacks
+            if what > _UNDEF or callbacks is None or engine.state.events_n:
                 return engine.dispatch(what)
             try:
-                return silicon.undefined() if what else silicon.el2_exit()
+                return callbacks.undefined() if what else callbacks.el2_exit()
             except BaseException as error:
                 return engine.keep(error)
 

@@ -1,7 +1,7 @@
 /*
- * Accesses of the shadow registers (hw/shadow.py): the virtual CPU interface, the comparators of the Generic Timer, the
- * private interrupts of the PE. hw/ich.py, hw/timer.py and hw/gic.py are the text to read, with the clauses; this says the
- * same, and tests hold the two equal. The structure and the constants are in layout.h.
+ * Accesses to the shadow registers (hw/shadow.py): the virtual CPU interface, the comparators of the Generic Timer, the
+ * private interrupts of the PE. hw/ich.py, hw/timer.py and hw/gic.py have the same rules in Python, with the clauses of the
+ * specifications, and tests compare both. The structure and the constants are in layout.h.
  */
 #define NEVER UINT64_MAX
 #define CTL_FIRES(ctl) (((ctl) & (CTL_ENABLE | CTL_IMASK)) == CTL_ENABLE)
@@ -31,7 +31,8 @@ static int can_signal(const shadow *s, uint64_t lr) {
     return priority < s->vmcr >> VMCR_VPMR_SHIFT && (running == IDLE_PRIORITY || (priority & mask) < (running & mask));
 }
 
-/* With any maintenance cause enabled other than the end of an interrupt, no access is shadowed. */
+/* Recompute the outputs. Only the EOI cause of the maintenance interrupt is examined: icc_access leaves every access to
+ * Python while another cause is enabled. */
 static void vif_update(shadow *s) {
     int best = -1, eoi = 0;
     uint32_t best_priority = IDLE_PRIORITY;
@@ -85,7 +86,7 @@ static void vif_deactivate(shadow *s, int n) {
     if (s->lr[n] & LR_HW && pintid < 32) s->ppi_active &= ~(1u << pintid);
 }
 
-static void vif_count_eoi(shadow *s) { s->hcr += 1u << ICH_HCR_EOICOUNT_SHIFT; }   /* EOIcount is at the top: it wraps by itself */
+static void vif_count_eoi(shadow *s) { s->hcr += 1u << ICH_HCR_EOICOUNT_SHIFT; }   /* EOIcount is the highest field: it wraps without a mask */
 
 static void vif_end(shadow *s, uint64_t value, uint32_t group) {
     uint64_t intid = value & INTID_MASK;
@@ -113,7 +114,7 @@ static uint64_t vif_highest_pending(const shadow *s, uint32_t group) {
 
 enum { ICC_PYTHON, ICC_READ, ICC_MUTATED };
 
-/* MRS or MSR at EL1 of a register that is used at every interrupt; vif_update follows a mutation. */
+/* MRS or MSR at EL1 of a register that is used at every interrupt. After ICC_MUTATED the caller calls vif_update. */
 static int icc_access(shadow *s, uint32_t enc, int is_read, uint64_t *value) {
     if (!(s->accesses & SHADOW_ICC) || s->hcr & (ICH_HCR_MAINTENANCE_ENABLES | ICH_HCR_TC | (ICH_HCR_TALL0 | ICH_HCR_TALL1))) return ICC_PYTHON;
     if (is_read) {
@@ -143,7 +144,7 @@ static int icc_access(shadow *s, uint32_t enc, int is_read, uint64_t *value) {
 
 /* ---- comparators ---- */
 
-/* The moment: ns of virtual time, the ticks since its beginning, and the count less each timer's offset. */
+/* A time: ns of virtual time, the ticks since virtual time 0, and the count minus the offset of each timer. */
 typedef struct { uint64_t ns, elapsed, count[2], frequency; } moment;
 
 static int vif_offers(const shadow *s, uint32_t pintid) {
@@ -152,7 +153,7 @@ static int vif_offers(const shadow *s, uint32_t pintid) {
     return 0;
 }
 
-/* Returns whether a line has fallen whose interrupt waits for the guest: EL2 has to take it back. */
+/* Recompute both lines. Returns whether a line has fallen whose interrupt waits for the guest: EL2 must retract it. */
 static int timers_update(shadow *s, const moment *now) {
     int retract = 0;
     for (int t = 0; t < 2; t++) {
@@ -164,7 +165,7 @@ static int timers_update(shadow *s, const moment *now) {
     return retract;
 }
 
-/* When a line that is low will rise, in ns; NEVER if it will not, or not before that. */
+/* The ns at which a low line will rise; NEVER if the line is high, or does not rise before that time. */
 static uint64_t timer_rise(const shadow *s, int t, const moment *now) {
     if (!CTL_FIRES(s->ctl[t])) return NEVER;
     if (now->count[t] >= s->cval[t]) return s->line[t] ? NEVER : now->ns;

@@ -39,7 +39,7 @@ class Action:
 
 class Callback(IntEnum):
     """The callbacks from the engine to the PE model, one for each method of
-    `armvirt.hw.engine.base.Silicon`."""
+    `armvirt.hw.engine.callbacks.PeCallbacks`."""
 
     EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
 

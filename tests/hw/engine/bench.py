@@ -1,8 +1,8 @@
-"""One engine without a VM: RAM, a recording silicon that answers its callbacks, and optional
+"""One engine without a VM: RAM, callbacks that record their calls and answer them, and optional
 stage-1 and stage-2 tables.
 
 Guest convention: HVC with an immediate of STOP or more stops the run; any other HVC goes on (or
-does what the test put in ``silicon.on_hvc``). Vectors of `stop_vectors` stop with STOP_VECTOR +
+does what the test put in ``callbacks.on_hvc``). Vectors of `stop_vectors` stop with STOP_VECTOR +
 offset / 128.
 """
 
@@ -45,7 +45,7 @@ Result = tuple[list[tuple[object, ...]], int, dict[str, object], bytes]
 
 
 class Recorder:
-    """A silicon with just one of everything. The virtual interrupt that the test raises falls when
+    """Callbacks of a PE with one of everything. The virtual interrupt that the test raises falls when
     IAR1 is read."""
 
     def __init__(self, engine: Engine) -> None:
@@ -134,8 +134,8 @@ class Bench:
         self.factory, self.base, self._hcr, self._mdcr = factory, base, hcr, mdcr
         self.ram = mmap.mmap(-1, RAM_SIZE) if ram is None else ram
         self.engine = self._create()
-        self.silicon = Recorder(self.engine)
-        self.engine.silicon = self.silicon
+        self.callbacks = Recorder(self.engine)
+        self.engine.callbacks = self.callbacks
         self.engine.pstate = pstate
         self.engine.pc = base if program is None else program.base
         if program is not None:
@@ -165,7 +165,7 @@ class Bench:
         return self.engine.run(deadline)
 
     def move(self) -> None:
-        """Save, and go on in a fresh engine; memory and the silicon stay."""
+        """Save, and go on in a fresh engine; memory and the callbacks stay."""
         saved, state = self.engine.save(), self.engine.state
         fresh = self._create()
         fresh.load(saved)
@@ -173,12 +173,12 @@ class Bench:
             fresh.watch_wfe()
         fresh.state.virq, fresh.state.vfiq = state.virq, state.vfiq
         self.engine.close()
-        self.engine = self.silicon.engine = fresh
-        fresh.silicon = self.silicon
+        self.engine = self.callbacks.engine = fresh
+        fresh.callbacks = self.callbacks
 
     def result(self) -> Result:
         """All that an observer can tell one run from another by."""
-        return self.silicon.seen(), self.engine.state.count, self.engine.save(), bytes(self.ram)
+        return self.callbacks.seen(), self.engine.state.count, self.engine.save(), bytes(self.ram)
 
     # -- looking and touching --
 
@@ -221,7 +221,7 @@ def stop_vectors(program: Asm) -> None:
 
 def vector_that_stopped(bench: Bench) -> int:
     """The offset of the vector in which the run has stopped."""
-    line = bench.silicon.of("el2")[-1]
+    line = bench.callbacks.of("el2")[-1]
     esr = line[0]
     assert isinstance(esr, int) and esr & 0xFFFF >= STOP_VECTOR, line
     return (esr & 0xFFFF - STOP_VECTOR) * 128

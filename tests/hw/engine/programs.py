@@ -285,7 +285,7 @@ def run_on(guest: Bench, deadline: int) -> Leave:
     """To the deadline or the end, over the stops for WFE."""
     while (why := guest.run(deadline)) == Leave.STOP and guest.engine.state.wfe:
         guest.engine.state.wfe = 0
-        guest.silicon.log.append(("wfe", guest.engine.pc, guest.count))
+        guest.callbacks.log.append(("wfe", guest.engine.pc, guest.count))
     return why
 
 

@@ -25,7 +25,7 @@ def waits(guest: Bench) -> list[int]:
     """The count behind each WFE that found the register clear, to the guest's end. Such a WFE then
     completes."""
     found = []
-    while guest.run(10_000) == Leave.STOP and not guest.silicon.of("el2"):
+    while guest.run(10_000) == Leave.STOP and not guest.callbacks.of("el2"):
         assert guest.engine.state.wfe == 1
         guest.engine.state.wfe = 0
         found.append(guest.count)
@@ -98,10 +98,12 @@ def test_it_completes_without_leaving_the_engine(bench: MakeBench) -> None:
 def test_sev_tells_the_others_at_which_instruction(bench: MakeBench) -> None:
     program = ending("nop", "sev", "nop", "sevl", "isb", "sev", "sev")
     guest = watched(bench, program)
-    assert waits(guest) == [] and guest.silicon.of("sev") == [(2,), (6,)], "two in a block are one"
+    assert waits(guest) == [] and guest.callbacks.of("sev") == [(2,), (6,)], (
+        "two in a block are one"
+    )
     alone = watched(bench, program)
     alone.engine.state.broadcast = 0
-    assert waits(alone) == [] and alone.silicon.of("sev") == [] and register(alone) == 1
+    assert waits(alone) == [] and alone.callbacks.of("sev") == [] and register(alone) == 1
 
 
 @pytest.mark.parametrize(("word", "set_"), [("sevl", 0), ("sev", 0), ("nop", 0)])
@@ -120,18 +122,18 @@ def test_an_exit_before_it_does_not_count_it(bench: MakeBench, word: str, set_: 
         faults.append(register(guest))
         return 8
 
-    guest.silicon.el2_exit = exit_  # type: ignore[method-assign]
+    guest.callbacks.el2_exit = exit_  # type: ignore[method-assign]
     tables = Stage2(guest)
     tables.identity()
     tables.enable()
-    assert guest.run() == Leave.STOP and faults == [set_] and not guest.silicon.of("sev")
+    assert guest.run() == Leave.STOP and faults == [set_] and not guest.callbacks.of("sev")
 
 
 def test_an_exit_behind_it_counts_it(bench: MakeBench) -> None:
     guest = watched(bench, ending("sev", "nop"))
     seen: list[object] = []
-    guest.silicon.on_hvc[STOP] = lambda: (
-        seen.extend((register(guest), guest.silicon.of("sev"))) or 8
+    guest.callbacks.on_hvc[STOP] = lambda: (
+        seen.extend((register(guest), guest.callbacks.of("sev"))) or 8
     )  # type: ignore[func-returns-value]
     guest.run()
     assert seen == [1, [(1,)]]
@@ -168,7 +170,7 @@ def test_an_exception_return_to_what_is_not_there(bench: MakeBench) -> None:
     tables.identity()
     tables.enable()
     assert guest.run() == Leave.STOP and register(guest) == 1
-    assert guest.silicon.of("el2")[-1][0] >> 26 == 0x20  # type: ignore[operator]
+    assert guest.callbacks.of("el2")[-1][0] >> 26 == 0x20  # type: ignore[operator]
 
 
 def test_an_exception_return_that_lets_an_interrupt_in(bench: MakeBench) -> None:
@@ -186,7 +188,7 @@ def test_an_exception_return_that_lets_an_interrupt_in(bench: MakeBench) -> None
     guest.set_system("VBAR_EL1", program["vectors"])
     guest.engine.state.virq = 1
     guest.run()
-    assert register(guest) == 1 and guest.silicon.of("el2")[-1][0] & 0xFFFF == STOP + 1  # type: ignore[operator]
+    assert register(guest) == 1 and guest.callbacks.of("el2")[-1][0] & 0xFFFF == STOP + 1  # type: ignore[operator]
 
 
 def test_an_exception_entry_does_not(bench: MakeBench) -> None:
@@ -262,7 +264,7 @@ def test_code_that_changes(bench: MakeBench) -> None:
         guest.engine.invalidate_code(RAM + 4, 4)
         return 8 if rounds == 8 else 0
 
-    guest.silicon.on_hvc[1] = patch
+    guest.callbacks.on_hvc[1] = patch
     found = []
     while rounds < 8:
         guest.run(10_000)

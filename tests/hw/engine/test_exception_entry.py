@@ -63,7 +63,7 @@ def entry(bench: Bench, which: int = 0) -> dict[str, object]:
     return dict(
         zip(
             ("what", "elr", "target", "esr", "count", "ns"),
-            bench.silicon.of("entry")[which],
+            bench.callbacks.of("entry")[which],
             strict=True,
         )
     )
@@ -261,7 +261,7 @@ def test_a_pending_interrupt_goes_before_the_instruction(bench: MakeBench) -> No
     guest.set_system("VBAR_EL1", program["vectors"])
     guest.engine.state.virq = 1
     guest.run()
-    assert [(line[0], line[1]) for line in guest.silicon.of("entry")] == [
+    assert [(line[0], line[1]) for line in guest.callbacks.of("entry")] == [
         (What.IRQ, RAM),
         (What.SYNC, RAM + 4),
     ]
@@ -307,7 +307,7 @@ def test_an_injected_abort_goes_before_a_pending_interrupt(bench: MakeBench) -> 
         )
         return Action.ENTER
 
-    guest.silicon.on_hvc[1] = inject
+    guest.callbacks.on_hvc[1] = inject
     guest.run()
     sync, irq = entry(guest, 0), entry(guest, 1)
     assert sync["what"] == What.SYNC and sync["elr"] == RAM + 4 and guest.system("FAR_EL1") == MARK
@@ -411,7 +411,7 @@ def test_a_line_that_falls_before_the_unmask_is_not_taken(bench: MakeBench) -> N
     guest = start(bench, write)
     guest.engine.state.virq = 1
     guest.run()
-    assert not guest.silicon.of("entry") and guest.count == 4
+    assert not guest.callbacks.of("entry") and guest.count == 4
 
 
 def test_an_unmask_that_masks_again_is_no_gap(bench: MakeBench) -> None:
@@ -452,7 +452,7 @@ def test_interrupts_of_a_handler_that_does_not_acknowledge(bench: MakeBench) -> 
     guest = bench(program)
     guest.engine.state.virq = 1
     guest.run()
-    assert [line[1] for line in guest.silicon.of("entry")] == [program["after"]] * 4
+    assert [line[1] for line in guest.callbacks.of("entry")] == [program["after"]] * 4
 
 
 # UNDEFINED at EL0 -------------------------------------------------------------------------------
@@ -481,15 +481,15 @@ def test_el0_may_not(bench: MakeBench, write: Callable[[Asm], None]) -> None:
     assert esr == UNDEF_ESR or (esr >> 26 == 0x18 and esr & 1 << 25)
     assert (esr >> 26 == 0x18) == (write.__code__.co_names == ("daifclr",))
     assert guest.system("ELR_EL1") == RAM + 4 and entry(guest)["count"] == 1
-    assert len(guest.silicon.of("el2")) == 1, "none of it reaches EL2 but the vector's own HVC"
+    assert len(guest.callbacks.of("el2")) == 1, "none of it reaches EL2 but the vector's own HVC"
 
 
 def test_smc_at_el1_is_for_el2(bench: MakeBench) -> None:
     guest = start(bench, lambda a: (a.smc(5), a.hvc(STOP))[0])
     guest.run()
-    smc, _ = guest.silicon.of("el2")
+    smc, _ = guest.callbacks.of("el2")
     assert smc[0] == SMC64 | 5 and smc[2] == RAM
-    assert not guest.silicon.of("entry")
+    assert not guest.callbacks.of("entry")
 
 
 # Illegal exception returns ----------------------------------------------------------------------
@@ -518,7 +518,7 @@ def test_an_illegal_return_stays_in_el1(bench: MakeBench, spsr: int) -> None:
     assert vector_that_stopped(guest) == 0x200
     assert guest.system("ESR_EL1") == 0x0E << 26 | 1 << 25 and guest.x(7) == 0
     assert guest.system("SPSR_EL1") & (1 << 20 | 0x1F) == 1 << 20 | EL1H
-    last = guest.silicon.of("entry")[-1]
+    last = guest.callbacks.of("entry")[-1]
     assert last[1] == guest.system("ELR_EL1") == RAM + 4 * (5 + (spsr > 0xFFFF))
 
 
@@ -534,7 +534,7 @@ def test_a_fault_in_the_vector_of_faults(bench: MakeBench) -> None:
     guest = bench(program)
     guest.set_system("VBAR_EL1", program["vectors"])
     assert guest.run() == Leave.VECTOR_LOOP
-    assert {line[2] for line in guest.silicon.of("entry")} == {program["vectors"] + 0x200}
+    assert {line[2] for line in guest.callbacks.of("entry")} == {program["vectors"] + 0x200}
     assert 16 <= guest.count <= 20
     assert guest.run() == Leave.VECTOR_LOOP, "and again, if run again"
 
@@ -630,23 +630,23 @@ def test_an_interrupt_whose_vector_stage_2_lacks(bench: MakeBench, taken: str) -
     tables.set_entry(vector, 0)
     tables.enable()
 
-    exits = guest.silicon.el2_exit
+    exits = guest.callbacks.el2_exit
 
     def repair() -> int:
         if guest.engine.state.esr >> 26 == 0x20:
-            guest.silicon.log.append(
+            guest.callbacks.log.append(
                 ("fetch", guest.engine.state.pc, guest.engine.state.hpfar << 8, guest.count)
             )
             tables.map(vector & ~0xFFF, vector & ~0xFFF)
             return Action.RETRY
         return exits()
 
-    guest.silicon.el2_exit = repair  # type: ignore[method-assign]
+    guest.callbacks.el2_exit = repair  # type: ignore[method-assign]
     guest.engine.state.virq = 1
     assert guest.run() == Leave.STOP
     before = 2 if taken == "natively" else 0
-    assert vector_that_stopped(guest) == 0x280 and len(guest.silicon.of("entry")) == 1
-    assert guest.silicon.of("fetch") == [(vector, vector & ~0xFFF, before + 1)]
+    assert vector_that_stopped(guest) == 0x280 and len(guest.callbacks.of("entry")) == 1
+    assert guest.callbacks.of("fetch") == [(vector, vector & ~0xFFF, before + 1)]
     assert entry(guest)["count"] == before and guest.count == before + 2
 
 
@@ -715,7 +715,7 @@ def test_a_return_to_the_vector_is_no_interrupt(bench: MakeBench) -> None:
     guest.engine.state.virq = 1
     guest.run()
     assert vector_that_stopped(guest) == 0x280
-    assert not guest.silicon.of("entry") and guest.count == 7
+    assert not guest.callbacks.of("entry") and guest.count == 7
 
 
 def test_low_bits_of_vbar_are_ignored(bench: MakeBench) -> None:
@@ -738,4 +738,4 @@ def test_low_bits_of_vbar_are_ignored(bench: MakeBench) -> None:
 def test_trapped_icc_access_of_el1_is_not_undefined(bench: MakeBench) -> None:
     guest = start(bench, lambda a: (a.mov(1, DATA), a.mrs(0, IAR1), a.hvc(STOP))[0])
     guest.run()
-    assert guest.silicon.of("undefined") == [(mrs(IAR1, 0), 0, 0, RAM + 8, 2)]
+    assert guest.callbacks.of("undefined") == [(mrs(IAR1, 0), 0, 0, RAM + 8, 2)]

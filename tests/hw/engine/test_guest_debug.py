@@ -53,7 +53,9 @@ def check(guest: Bench, a: Asm, ec: int) -> None:
     """Taken before the instruction, at its exact count."""
     assert vector_that_stopped(guest) == 0x200
     assert guest.system("ESR_EL1") >> 26 == ec and guest.system("ELR_EL1") == a["place"]
-    assert guest.silicon.of("entry")[0][4] == (a["place"] - a.base) // 4 and not guest.read64(DATA)
+    assert guest.callbacks.of("entry")[0][4] == (a["place"] - a.base) // 4 and not guest.read64(
+        DATA
+    )
 
 
 @pytest.mark.parametrize("stop", [0, 9, 10])
@@ -117,7 +119,7 @@ def test_a_step_over_a_branch_to_itself_counts(bench: MakeBench, kind: str) -> N
     a.vectors(handler)
     guest = bench(a)
     guest.run(300)
-    counts = [line[4] for line in guest.silicon.of("entry")]
+    counts = [line[4] for line in guest.callbacks.of("entry")]
     length_of_handler = 6
     assert [later - earlier for earlier, later in itertools.pairwise(counts)] == [
         1 + length_of_handler + 1

@@ -113,20 +113,20 @@ def test_hazard_01_a_stop_asked_for_in_a_register_access(bench: MakeBench) -> No
     program.hvc(STOP)
     guest = bench(program)
     guest.engine.set_x(2, DATA)
-    once = guest.silicon.timer_access
+    once = guest.callbacks.timer_access
 
     def access() -> None:
         once()
         guest.engine.state.stop = 1
 
-    guest.silicon.timer_access = access  # type: ignore[method-assign]
+    guest.callbacks.timer_access = access  # type: ignore[method-assign]
     stops = 0
-    while not guest.silicon.of("el2"):
+    while not guest.callbacks.of("el2"):
         assert guest.run() == Leave.STOP
         stops += 1
     assert 8 < stops < 20
-    writes = [line[2] for line in guest.silicon.of("timer") if line[1]]
-    assert writes == list(range(8)) and len(guest.silicon.of("timer")) == 16
+    writes = [line[2] for line in guest.callbacks.of("timer") if line[1]]
+    assert writes == list(range(8)) and len(guest.callbacks.of("timer")) == 16
     assert [guest.read64(DATA + 8 * i) for i in range(16)] == [i // 2 for i in range(16)]
     assert guest.count == 42 - 1 and guest.x(2) == DATA + 128
 
@@ -154,7 +154,7 @@ def test_hazard_01_a_stop_from_another_thread(bench: MakeBench) -> None:
     thread = threading.Thread(target=pester)
     thread.start()
     try:
-        while not guest.silicon.of("el2"):
+        while not guest.callbacks.of("el2"):
             assert guest.run() == Leave.STOP
     finally:
         done.set()
@@ -209,11 +209,11 @@ def test_hazard_02_the_next_exit_has_the_right_pc(bench: MakeBench) -> None:
     assert guest.run() == Leave.STOP
     seen = [
         (line[3] - 4 * (line[1] >> 26 == 0x16), line[6])
-        for line in guest.silicon.log
+        for line in guest.callbacks.log
         if line[0] == "el2"
     ]  # type: ignore[operator]
-    seen += [(line[4], line[5]) for line in guest.silicon.log if line[0] == "undefined"]
-    entries = [line[1] for line in guest.silicon.of("entry")]
+    seen += [(line[4], line[5]) for line in guest.callbacks.log if line[0] == "undefined"]
+    entries = [line[1] for line in guest.callbacks.of("entry")]
     assert sorted(pc for pc, _ in seen) == sorted(
         [pc for which, pc in expected if which in (0, 1, 2, 5)]
         + [program["vectors"] - 4 * _padding(program) - 4]
@@ -399,7 +399,7 @@ def test_hazard_03_code_written_by_the_hypervisor(bench: MakeBench, when: str) -
         guest.engine.invalidate_code(CODE, 8)
         return Action.RETRY if value else Action.STOP
 
-    guest.silicon.on_hvc[1] = rewrite
+    guest.callbacks.on_hvc[1] = rewrite
     assert guest.run(10_000) == Leave.STOP
     if when == "between runs":
         while rewrite() == Action.RETRY:
@@ -426,7 +426,7 @@ def test_hazard_03_other_cpus_are_told_the_physical_address(bench: MakeBench) ->
     tables.enable()
     guest.engine.state.broadcast = 1
     guest.run()
-    assert guest.silicon.of("broadcast") == [
+    assert guest.callbacks.of("broadcast") == [
         (SYS_BY_NAME["IC IVAU"].encoding, CODE + 0x40),
         (SYS_BY_NAME["IC IALLUIS"].encoding, 0),
         (SYS_BY_NAME["TLBI VMALLE1IS"].encoding, 0),
@@ -443,7 +443,7 @@ def test_hazard_03_maintenance_that_el2_wants(bench: MakeBench) -> None:
     guest = bench(program)
     guest.engine.state.native_maintenance = 0
     guest.run()
-    assert [line[0] >> 26 for line in guest.silicon.of("el2")] == [0x18, 0x18, 0x16]  # type: ignore[operator]
+    assert [line[0] >> 26 for line in guest.callbacks.of("el2")] == [0x18, 0x18, 0x16]  # type: ignore[operator]
 
 
 # 4 ----------------------------------------------------------------------------------------------
@@ -490,7 +490,7 @@ def test_hazard_05_a_guest_at_address_0(bench: MakeBench) -> None:
     guest = bench(program, base=0)
     assert guest.run(1000) == Leave.STOP
     assert guest.x(1) == 5 and guest.count == 16
-    [exit_] = guest.silicon.of("el2")
+    [exit_] = guest.callbacks.of("el2")
     assert exit_[0] == 0x16 << 26 | 1 << 25 | STOP and exit_[2] == 16
 
 
@@ -504,7 +504,7 @@ def test_hazard_05_wfi_is_an_exit_of_its_own(bench: MakeBench) -> None:
     for count in (1, 1, 2, 3):
         guest.run(count)
     guest.run()
-    assert [(line[0] >> 26, line[2]) for line in guest.silicon.of("el2")] == [(1, 4), (0x16, 12)]  # type: ignore[operator]
+    assert [(line[0] >> 26, line[2]) for line in guest.callbacks.of("el2")] == [(1, 4), (0x16, 12)]  # type: ignore[operator]
 
 
 # 6 ----------------------------------------------------------------------------------------------
@@ -619,7 +619,7 @@ def test_hazard_07_a_misaligned_pc_faults(bench: MakeBench, mode: int, odd: int)
         guest.system("FAR_EL1") == guest.system("ELR_EL1") == program["target"] + odd
         and guest.x(2) == 0
     )
-    assert guest.silicon.of("entry")[0][4] == 3 and guest.count == 5
+    assert guest.callbacks.of("entry")[0][4] == 3 and guest.count == 5
 
 
 def test_hazard_07_a_misaligned_return(bench: MakeBench) -> None:
@@ -677,9 +677,9 @@ def test_hazard_07_a_loaded_context_at_its_next_exception(bench: MakeBench, kind
         moved.run(count)
         moved.move()
         if (
-            moved.silicon.log
-            and moved.silicon.log[-1][0] == "el2"
-            and moved.silicon.log[-1][1] & STOP
+            moved.callbacks.log
+            and moved.callbacks.log[-1][0] == "el2"
+            and moved.callbacks.log[-1][1] & STOP
         ):  # type: ignore[operator]
             break
     if moved.count < reference.count:
@@ -778,7 +778,7 @@ def test_hazard_09_gic_registers_are_undefined_exits_only(bench: MakeBench) -> N
     guest = bench(program)
     guest.engine.state.virq = 1
     guest.run()
-    lines = guest.silicon.of("undefined")
+    lines = guest.callbacks.of("undefined")
     assert len(lines) == 8 and guest.x(2) == DATA + 8 * 12
     writes = [line[2] for line in lines if not line[0] & 1 << 21]  # type: ignore[operator]
     words = [guest.read64(DATA + 8 * i) for i in range(12)]
@@ -885,21 +885,21 @@ def test_hazard_10_an_interrupt_in_the_tail(bench: MakeBench, line: str, mode: i
         guest = bench(program, pstate=mode)
         guest.set_system("VBAR_EL1", program["vectors"])
         guest.set_system("SCTLR_EL1", guest.system("SCTLR_EL1") | 1 << 16)  # WFI of EL0 goes to EL2
-        exits = guest.silicon.el2_exit
+        exits = guest.callbacks.el2_exit
 
         def raise_line(guest: Bench = guest, exits: Callable[[], int] = exits) -> int:
             if guest.engine.state.esr >> 26 == 1:
                 setattr(guest.engine.state, line, 1)
             return exits()
 
-        guest.silicon.el2_exit = raise_line  # type: ignore[method-assign]
+        guest.callbacks.el2_exit = raise_line  # type: ignore[method-assign]
         guest.run(deadline)
         if deadline < 1000:
             assert guest.count - deadline in (0, 1)
             assert guest.system("MDSCR_EL1") == 0
             guest.run(1000)
         results.append(guest.result())
-        first = guest.silicon.of("entry")[0]
+        first = guest.callbacks.of("entry")[0]
         assert (
             first[:2] == (What.IRQ if line == "virq" else What.FIQ, RAM + 4 * at + 4)
             and first[4] == at + 1
@@ -929,7 +929,7 @@ def test_hazard_11_a_load_brings_the_interrupt_line(bench: MakeBench) -> None:
     guest.engine.load(saved)
     guest.engine.state.virq = 0
     guest.run()
-    assert not guest.silicon.of("entry") and guest.count == 5, (
+    assert not guest.callbacks.of("entry") and guest.count == 5, (
         "the line was not up in what was loaded"
     )
     guest.engine.load(saved)
@@ -990,7 +990,7 @@ def test_hazard_12_nothing_of_the_host_shows(bench: MakeBench) -> None:
             time.sleep(pause / 14)
         guest.run()
         results.append(guest.result())
-        traps = [line[0] >> 26 for line in guest.silicon.of("el2")]  # type: ignore[operator]
+        traps = [line[0] >> 26 for line in guest.callbacks.of("el2")]  # type: ignore[operator]
         assert traps == [0x18] * 8 + [0x16], (
             "the PMU's counter and the identification registers, twice"
         )
@@ -1027,7 +1027,7 @@ def test_hazard_12_el0_may_be_denied_the_timer(bench: MakeBench, kind: str) -> N
     guest.set_system("VBAR_EL1", program["vectors"])
     guest.run()
     assert vector_that_stopped(guest) == 0x400 and guest.system("ESR_EL1") >> 26 == 0x18
-    assert guest.system("ELR_EL1") == RAM and guest.x(1) == 0 and not guest.silicon.of("timer")
+    assert guest.system("ELR_EL1") == RAM and guest.x(1) == 0 and not guest.callbacks.of("timer")
 
 
 def test_hazard_12_the_physical_counter_can_be_trapped(bench: MakeBench) -> None:
@@ -1038,7 +1038,7 @@ def test_hazard_12_the_physical_counter_can_be_trapped(bench: MakeBench) -> None
     guest = bench(program)
     guest.set_cnthctl(0)
     guest.run()
-    assert [line[0] >> 26 for line in guest.silicon.of("el2")] == [0x18, 0x16]  # type: ignore[operator]
+    assert [line[0] >> 26 for line in guest.callbacks.of("el2")] == [0x18, 0x16]  # type: ignore[operator]
 
 
 # 13 ---------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def trapped(
 
 def exits(bench: Bench) -> list[tuple[object, ...]]:
     """(esr, rt value) of the trapped system registers."""
-    lines = bench.silicon.of("el2")
+    lines = bench.callbacks.of("el2")
     return [
         (line[0], line[4]) for line in lines if isinstance(line[0], int) and line[0] >> 26 == 0x18
     ]
@@ -84,29 +84,29 @@ def test_a_read_traps_to_el2_and_nothing_else_changes(
     made = trapped(bench, lambda a: a.mrs(9, encoding), TRAPS[encoding], el)
     assert exits(made) == [(sysreg_trap(encoding, True, 9), 77)]
     assert made.system("CNTKCTL_EL1") == EL0_OPEN
-    assert not made.silicon.of("timer") and made.x(9) == 77
+    assert not made.callbacks.of("timer") and made.x(9) == 77
 
 
 @every_register
-def test_a_read_that_is_not_trapped_is_the_silicons(bench: MakeBench, encoding: int) -> None:
+def test_a_read_that_is_not_trapped_reaches_the_pe(bench: MakeBench, encoding: int) -> None:
     for cnthctl in {*TRAPS.values()} - {TRAPS[encoding]}:
         made = trapped(bench, lambda a: a.mrs(9, encoding), cnthctl)
         assert not exits(made)
         if encoding >> 3 & 15:
-            assert [line[0] for line in made.silicon.of("timer")] == [encoding]
+            assert [line[0] for line in made.callbacks.of("timer")] == [encoding]
 
 
 @pytest.mark.parametrize("encoding", [e for e in TRAPS if e >> 3 & 15])
 def test_a_write_traps_to_el2(bench: MakeBench, encoding: int) -> None:
     made = trapped(bench, lambda a: a.msr(encoding, 9), TRAPS[encoding])
     assert exits(made) == [(sysreg_trap(encoding, False, 9), 77)]
-    assert not made.silicon.of("timer")
+    assert not made.callbacks.of("timer")
 
 
 @pytest.mark.parametrize("encoding", [e for e in TRAPS if e >> 3 & 15])
-def test_a_write_that_is_not_trapped_is_the_silicons(bench: MakeBench, encoding: int) -> None:
+def test_a_write_that_is_not_trapped_reaches_the_pe(bench: MakeBench, encoding: int) -> None:
     made = trapped(bench, lambda a: a.msr(encoding, 9), OPEN)
-    assert [line[:3] for line in made.silicon.of("timer")] == [(encoding, 1, 77)]
+    assert [line[:3] for line in made.callbacks.of("timer")] == [(encoding, 1, 77)]
 
 
 @every_register
@@ -134,9 +134,9 @@ def test_the_trap_is_exact_in_the_middle_of_a_block_and_at_a_deadline(
             made.set_cnthctl(PCTEN)
             made.engine.state.cnthctl = PCTEN | TVT | TVCT
             for cut in cuts:
-                if not made.silicon.of("el2") or made.silicon.of("el2")[-1][0] != 0x5A0000F0:
+                if not made.callbacks.of("el2") or made.callbacks.of("el2")[-1][0] != 0x5A0000F0:
                     made.run(cut)
-            if not made.silicon.of("el2") or made.silicon.of("el2")[-1][0] != 0x5A0000F0:
+            if not made.callbacks.of("el2") or made.callbacks.of("el2")[-1][0] != 0x5A0000F0:
                 made.run()
             results.append(made.result())
             made.close()
@@ -170,14 +170,14 @@ def test_cntkctl_keeps_the_bits_that_there_are(bench: MakeBench, bits: int, kept
 @pytest.mark.parametrize("word", [0xD53BE0A0 | 9, 0xD53BE0C0 | 9, WFET | 9, WFIT | 9])
 def test_ecv_and_wfxt_reach_the_pe(bench: MakeBench, word: int) -> None:
     made = trapped(bench, lambda a: a.word(word), OPEN)
-    assert [line[:3] for line in made.silicon.of("undefined")] == [(word, 9, 77)]
+    assert [line[:3] for line in made.callbacks.of("undefined")] == [(word, 9, 77)]
 
 
 @pytest.mark.parametrize("word", [0xD51BE0A0, 0xD51BE0C0, 0xD503_1040, 0xD53BE0E0, 0xD523_1000])
 def test_their_neighbours_are_undefined(bench: MakeBench, word: int) -> None:
     """MSR of a counter, S0_3_C1_C0_2, the counter after CNTVCTSS_EL0, MRS of the wait."""
     made = trapped(bench, lambda a: a.word(word), OPEN)
-    assert not made.silicon.of("undefined")
+    assert not made.callbacks.of("undefined")
     assert made.system("ESR_EL1") == UNDEF_ESR
 
 
@@ -193,6 +193,6 @@ def test_the_pe_may_answer_a_counter(bench: MakeBench) -> None:
         made.engine.state.rt_value = made.count
         return Action.WRITE_RT | Action.ADVANCE
 
-    made.silicon.undefined = answer  # type: ignore[method-assign]
+    made.callbacks.undefined = answer  # type: ignore[method-assign]
     made.run()
     assert made.x(9) == 1 and made.count == 4

@@ -24,7 +24,7 @@ def watched(make: MakeBench, program: Asm, **options: object) -> Bench:
 def wfe_stops(guest: Bench) -> list[tuple[int, int]]:
     """(count, PC) at each stop for a WFE, to the guest's end."""
     stops = []
-    while guest.run(10_000) == Leave.STOP and not guest.silicon.of("el2"):
+    while guest.run(10_000) == Leave.STOP and not guest.callbacks.of("el2"):
         assert guest.engine.state.wfe == 1
         guest.engine.state.wfe = 0
         stops.append((guest.count, guest.engine.pc))
@@ -43,13 +43,13 @@ def test_stops_behind_each_wfe(bench: MakeBench) -> None:
     program.wfe()
     program.hvc(STOP)
     guest = watched(bench, program)
-    guest.silicon.el2_exit = lambda: 1 if guest.engine.state.esr >> 26 == 1 else _stop(guest)  # type: ignore[method-assign]
+    guest.callbacks.el2_exit = lambda: 1 if guest.engine.state.esr >> 26 == 1 else _stop(guest)  # type: ignore[method-assign]
     assert wfe_stops(guest) == [(1, RAM + 4), (3, RAM + 12), (7, RAM + 28)]
     assert guest.count == 8 and guest.engine.state.stats[Stat.WFE] == 3
 
 
 def _stop(guest: Bench) -> int:
-    guest.silicon.log.append(("el2",))
+    guest.callbacks.log.append(("el2",))
     return 8
 
 
@@ -60,7 +60,7 @@ def test_without_a_watch_it_is_a_hint(bench: MakeBench) -> None:
     program.hvc(STOP)
     guest = bench(program)
     assert (
-        guest.run(10_000) == Leave.STOP and guest.silicon.of("el2") and not guest.engine.state.wfe
+        guest.run(10_000) == Leave.STOP and guest.callbacks.of("el2") and not guest.engine.state.wfe
     )
 
 
@@ -72,13 +72,13 @@ def test_a_watch_that_comes_late_sees_old_code(bench: MakeBench) -> None:
     program.hvc(1)
     program.b("again")
     guest = bench(program)
-    guest.silicon.on_hvc[1] = lambda: 8
+    guest.callbacks.on_hvc[1] = lambda: 8
     guest.run()
     guest.engine.watch_wfe()
     guest.engine.watch_wfe()
-    guest.silicon.log.clear()
+    guest.callbacks.log.clear()
     assert guest.run(10_000) == Leave.STOP
-    assert guest.engine.state.wfe == 1 and not guest.silicon.of("el2")
+    assert guest.engine.state.wfe == 1 and not guest.callbacks.of("el2")
 
 
 def test_a_spinlock_loop(bench: MakeBench) -> None:
@@ -132,7 +132,7 @@ def test_behind_an_indirect_branch(bench: MakeBench) -> None:
     program.vectors(lambda a, offset: a.eret())
     guest = watched(bench, program)
     guest.set_system("VBAR_EL1", program["vectors"])
-    guest.silicon.on_hvc[1] = lambda: guest.silicon.log.clear() or 0
+    guest.callbacks.on_hvc[1] = lambda: guest.callbacks.log.clear() or 0
     assert [count for count, _ in wfe_stops(guest)] == [3, 5, 7]
     assert guest.engine.state.stats[Stat.WFE] == 4 and not guest.engine.state.event_register
 
@@ -150,10 +150,10 @@ def test_a_page_that_is_not_there_behind_it(bench: MakeBench) -> None:
     tables.set_entry(RAM + 0x1000, 0)
     tables.enable()
     assert guest.run(10_000) == Leave.STOP
-    assert guest.engine.state.wfe == 1 and guest.count == 1024 and not guest.silicon.of("el2")
+    assert guest.engine.state.wfe == 1 and guest.count == 1024 and not guest.callbacks.of("el2")
     guest.engine.state.wfe = 0
     assert guest.run(10_000) == Leave.STOP
-    [fault] = guest.silicon.of("el2")
+    [fault] = guest.callbacks.of("el2")
     assert fault[0] >> 26 == 0x20 and guest.count == 1024  # type: ignore[operator]
 
 
@@ -203,7 +203,7 @@ def test_code_that_becomes_a_wfe(bench: MakeBench) -> None:
         guest.engine.invalidate_code(RAM + 4, 4)
         return 0
 
-    guest.silicon.on_hvc[1] = patch
+    guest.callbacks.on_hvc[1] = patch
     assert guest.run(100) == Leave.STOP
     assert guest.engine.state.wfe == 1 and rounds == 3 and guest.engine.pc == RAM + 8
     guest.engine.state.wfe = 0
@@ -256,7 +256,7 @@ def test_a_yield_stops_once_its_time_is_over(bench: MakeBench) -> None:
     guest = watched(bench, program)
     guest.engine.state.yield_at = 4
     stops = []
-    while guest.run(10_000) == Leave.STOP and not guest.silicon.of("el2"):
+    while guest.run(10_000) == Leave.STOP and not guest.callbacks.of("el2"):
         assert guest.engine.state.wfe == Waits.YIELD
         guest.engine.state.wfe = 0
         stops.append((guest.count, guest.engine.pc))

@@ -1,0 +1,320 @@
+"""The core that Unicorn emulates: creation, hooks, registers, memory, translations.
+
+A core belongs to one vCPU. It executes EL0 and EL1 code under the EL2 registers that the PE
+programs; `armvirt.hw.engine.base.Engine` runs it. See docs/engine.md.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+import struct
+
+from armvirt.arch.bits import MASK64
+from armvirt.arch.named import (
+    HCR_EL2,
+    MDCR_EL2,
+    SCR_EL3,
+    SCTLR_EL1,
+    TCR_EL1,
+    TPIDR_EL2,
+    TTBR0_EL1,
+    TTBR1_EL1,
+)
+from armvirt.arch.pstate import PSTATE_EL2_ENTRY
+from armvirt.hw.clock import NEVER
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.calibrate import SCR_NS_HCE_RW, Calibration
+from armvirt.hw.engine.state import EngineState
+
+STATE_VERSION = 1
+
+TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
+DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
+"""Virtual addresses with a read-protection hook that is never called: the hook saves a scan of the
+TLBs per new block. Guest RAM must not be at these *physical addresses*, or stores become slow."""
+
+CODE_BUFFER = 64 << 20
+"""Bytes for the translated code of one engine; Unicorn's default is 1 GiB. When this buffer is
+full, all code is dropped and translated again. A boot and shutdown of Linux does not fill the
+buffer."""
+
+
+class Core:
+    """The registers, the physical memory and the translations of one vCPU.
+
+    ``state`` is the state that the hooks of an engine keep (`EngineState`). Registers may be
+    accessed between runs and in callbacks.
+    """
+
+    def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
+        self.lib, self.calibration = lib, calibration
+        self.state = EngineState()
+        self._keep: list[object] = []
+        self._u64, self._u32 = C.c_uint64(), C.c_uint32()
+        self._open(model)
+
+    def _open(self, model: str) -> None:
+        self.uc = self.lib.open(CODE_BUFFER)
+        self._ctl(abi.CTL_PAGE_SIZE, C.c_int(4096))
+        self._ctl(abi.CTL_CPU_MODEL, C.c_int(abi.CPU_MODELS[model]))
+        self._ctl(abi.CTL_USE_EXITS, C.c_int(1))
+        self._ctl(abi.CTL_TCG_BUFFER_SIZE, C.c_uint32(CODE_BUFFER))
+        self.write_system(SCR_EL3, SCR_NS_HCE_RW)
+        self._context = C.create_string_buffer(self.calibration.context_size)
+        self.raw_context = C.c_void_p()
+        self.lib.check(self.lib.uc_context_alloc(self.uc, C.byref(self.raw_context)), "context")
+
+    def _ctl(self, kind: int, *arguments: object) -> None:
+        control = C.c_uint32(kind | len(arguments) << 26 | 1 << 30)
+        self.lib.check(self.lib.uc_ctl(self.uc, control, *arguments), f"control {kind}")
+
+    def hook(
+        self,
+        kind: int,
+        function: object,
+        begin: int = 1,
+        end: int = 0,
+        instruction: int | None = None,
+    ) -> None:
+        """Add a hook. The first argument of the function is the engine, the last the address of
+        ``state``."""
+        self._keep.append(function)
+        self.add_hook(kind, function, begin, end, instruction)
+
+    def add_hook(
+        self, kind: int, function: object, begin: int, end: int, instruction: int | None = None
+    ) -> int:
+        """Add a hook whose function the caller keeps alive; returns the handle for
+        `remove_hook`."""
+        handle = C.c_void_p()
+        extra = () if instruction is None else (C.c_int(instruction),)
+        code = self.lib.uc_hook_add(
+            self.uc,
+            C.byref(handle),
+            C.c_int(kind),
+            function,
+            C.byref(self.state),
+            C.c_uint64(begin),
+            C.c_uint64(end),
+            *extra,
+        )
+        self.lib.check(code, "hook")
+        return handle.value or 0
+
+    def remove_hook(self, handle: int) -> None:
+        """Remove a hook, and all code that was translated with it. Only between runs."""
+        self.lib.check(self.lib.uc_hook_del(self.uc, handle), "hook")
+        self.invalidate_all_code()
+
+    def _add_dormant_hooks(self) -> None:
+        never = C.CFUNCTYPE(
+            C.c_bool, C.c_void_p, C.c_int, C.c_uint64, C.c_int, C.c_int64, C.c_void_p
+        )(lambda *_: False)
+        for begin, end in DORMANT_RANGES:
+            self.hook(abi.HOOK_MEM_READ_PROT, never, begin, end)
+
+    # -- registers --
+
+    def read(self, register: int) -> int:
+        """A 64-bit register by Unicorn's identifier."""
+        self.lib.uc_reg_read(self.uc, register, C.byref(self._u64))
+        return self._u64.value
+
+    def write(self, register: int, value: int) -> None:
+        self._u64.value = value
+        self.lib.uc_reg_write(self.uc, register, C.byref(self._u64))
+
+    def x(self, n: int) -> int:
+        """X<n>; 31 reads as zero."""
+        return 0 if n == 31 else self.read(abi.x_register(n))
+
+    def set_x(self, n: int, value: int) -> None:
+        if n != 31:
+            self.write(abi.x_register(n), value & NEVER)
+
+    @property
+    def pc(self) -> int:
+        return self.read(abi.R_PC)
+
+    @pc.setter
+    def pc(self, value: int) -> None:
+        # A batch: a single write in a hook sets a flag, and the next exit then reports a stale PC.
+        identifier, box = C.c_int(abi.R_PC), C.c_uint64(value)
+        pointer = C.c_void_p(C.addressof(box))
+        self.lib.uc_reg_write_batch(self.uc, C.byref(identifier), C.byref(pointer), 1)
+
+    @property
+    def pstate(self) -> int:
+        """PSTATE as an SPSR (32 bits)."""
+        self._u32.value = 0
+        self.lib.uc_reg_read(self.uc, abi.R_PSTATE, C.byref(self._u32))
+        return self._u32.value
+
+    @pstate.setter
+    def pstate(self, value: int) -> None:
+        self._u64.value = value
+        self.lib.uc_reg_write(self.uc, abi.R_PSTATE, C.byref(self._u64))
+
+    @property
+    def sp(self) -> int:
+        """The stack pointer in use."""
+        return self.read(abi.R_SP)
+
+    @sp.setter
+    def sp(self, value: int) -> None:
+        self.write(abi.R_SP, value)
+
+    @property
+    def sp_el0(self) -> int:
+        """The banked SP_EL0; stale while SP_EL0 is the stack pointer in use."""
+        return self.read(abi.R_SP_EL0)
+
+    @sp_el0.setter
+    def sp_el0(self, value: int) -> None:
+        self.write(abi.R_SP_EL0, value)
+
+    @property
+    def sp_el1(self) -> int:
+        """The banked SP_EL1; stale while SP_EL1 is the stack pointer in use."""
+        return self.read(abi.R_SP_EL1)
+
+    @sp_el1.setter
+    def sp_el1(self, value: int) -> None:
+        self.write(abi.R_SP_EL1, value)
+
+    @property
+    def fpsr(self) -> int:
+        return self.read(abi.R_FPSR) & 0xFFFFFFFF
+
+    @fpsr.setter
+    def fpsr(self, value: int) -> None:
+        self.write(abi.R_FPSR, value)
+
+    @property
+    def fpcr(self) -> int:
+        return self.read(abi.R_FPCR) & 0xFFFFFFFF
+
+    @fpcr.setter
+    def fpcr(self, value: int) -> None:
+        self.write(abi.R_FPCR, value)
+
+    def q(self, n: int) -> int:
+        """V<n> as 128 bits."""
+        both = (C.c_uint64 * 2)()
+        self.lib.uc_reg_read(self.uc, abi.R_Q0 + n, both)
+        return both[0] | both[1] << 64
+
+    def set_q(self, n: int, value: int) -> None:
+        both = (C.c_uint64 * 2)(value & MASK64, value >> 64)
+        self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
+
+    def read_system(self, encoding: int) -> int:
+        """A system register (packed encoding) of the engine's core."""
+        box = abi.CpReg.of(encoding)
+        self.lib.check(
+            self.lib.uc_reg_read(self.uc, abi.R_CP, C.byref(box)), f"read of {encoding:#x}"
+        )
+        return int(box.val)
+
+    def write_system(self, encoding: int, value: int) -> None:
+        """Write a system register. Each write also rebuilds the translation flags after a change of
+        PSTATE."""
+        box = abi.CpReg.of(encoding, value)
+        if encoding in TRANSLATION:
+            self.state.epoch += 1
+        self.lib.check(
+            self.lib.uc_reg_write(self.uc, abi.R_CP, C.byref(box)), f"write of {encoding:#x}"
+        )
+
+    def rebuild_flags(self) -> None:
+        """Make the engine use a changed PSTATE."""
+        self.write_system(TPIDR_EL2, 0)
+
+    def set_hcr(self, value: int) -> None:
+        """Set HCR_EL2, except VI and VF, which follow the virtual CPU interface."""
+        self.state.hcr = value
+        self.write_system(HCR_EL2, value | self.state.lines_in_engine)
+
+    def set_mdcr(self, value: int) -> None:
+        self.state.mdcr = value
+        self.write_system(MDCR_EL2, value)
+
+    # -- memory and translations --
+
+    def map_memory(self, address: int, size: int, host: int) -> None:
+        """Map ``size`` bytes at host address ``host`` as physical memory of the engine."""
+        self.lib.check(
+            self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}"
+        )
+
+    def unmap_memory(self, address: int, size: int) -> None:
+        self.lib.check(self.lib.uc_mem_unmap(self.uc, address, size), f"unmap {address:#x}")
+
+    def translate(self, va: int, *, execute: bool = False) -> int | None:
+        """Translate a guest VA to a physical address in the current regime, without side effects;
+        None on a fault."""
+        kinds = (abi.PROT_EXEC,) if execute else (abi.PROT_READ, abi.PROT_EXEC)
+        for kind in kinds:
+            if self.lib.uc_vmem_translate(self.uc, va, kind, C.byref(self._u64)) == 0:
+                return self._u64.value
+        return None
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        buffer = C.create_string_buffer(size)
+        self.lib.check(self.lib.uc_mem_read(self.uc, address, buffer, size), f"read {address:#x}")
+        return buffer.raw
+
+    def fetch(self, va: int) -> int:
+        """The instruction word at ``va``; 0 where the fetch would fault."""
+        pa = self.translate(va, execute=True)
+        return 0 if pa is None else int.from_bytes(self.read_physical(pa, 4), "little")
+
+    def invalidate_code(self, address: int, size: int) -> None:
+        """Drop translated code by physical address. Only in INTR callbacks and between runs.
+
+        Unicorn takes a virtual address of the current regime, so the call is made at EL2 (stage 1
+        off).
+        """
+        before = self.pstate
+        self.state.epoch += 1
+        self.pstate = PSTATE_EL2_ENTRY
+        self.rebuild_flags()
+        self._ctl(abi.CTL_TB_REMOVE, C.c_uint64(address), C.c_uint64(address + size))
+        self.pstate = before
+        self.rebuild_flags()
+
+    def invalidate_all_code(self) -> None:
+        self.state.epoch += 1
+        self._ctl(abi.CTL_TB_FLUSH)
+
+    def flush_tlb(self) -> None:
+        self.state.epoch += 1
+        self._ctl(abi.CTL_TLB_FLUSH)
+
+    # -- the exclusive monitor --
+
+    @property
+    def exclusive(self) -> tuple[int, int, int]:
+        """The local exclusive monitor: (address, value, second word of a pair). Open state: address
+        all ones."""
+        self.lib.uc_context_save(self.uc, self.raw_context)
+        blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 24)
+        address, value, high = struct.unpack("<QQQ", blob)
+        return address, value, high
+
+    @exclusive.setter
+    def exclusive(self, monitor: tuple[int, int, int]) -> None:
+        """Set the exclusive monitor. The rest of the context keeps its values, so the interrupt
+        line and the TLB stay valid."""
+        self.lib.uc_context_save(self.uc, self.raw_context)
+        base = self.raw_context.value or 0
+        C.memmove(base + self.calibration.exclusive, struct.pack("<QQQ", *monitor), 24)
+        self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
+
+    def clear_exclusive(self) -> bool:
+        """Set the exclusive monitor to the open state; returns whether it was in the exclusive
+        state."""
+        armed = self.exclusive[0] != MASK64
+        if armed:
+            self.exclusive = (MASK64, 0, 0)
+        return armed

@@ -1,0 +1,1 @@
+"""The engine whose hooks run in Python through ctypes."""

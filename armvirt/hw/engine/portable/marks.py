@@ -1,0 +1,82 @@
+"""Marks of a block: the instructions in it that set, clear or wait for the event register, and
+YIELD (DDI 0487 D1.6.1)."""
+
+from __future__ import annotations
+
+from armvirt.arch.insn import ERET, SEV, SEVL, WFE, YIELD
+from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.state import Callback, Marks, Stat, Waits
+
+LAST_WORDS = {WFE: Marks.WFE, YIELD: Marks.YIELD, ERET: Marks.ERET}
+MARKED_ADDRESSES = 1 << 16  # maximum of remembered addresses of blocks with marks
+
+
+class Everywhere(set[int]):
+    """Replaces the set of addresses of marked blocks when it has more than MARKED_ADDRESSES:
+    contains every address, so every block is examined for marks."""
+
+    def __contains__(self, pc: object) -> bool:
+        return True
+
+    def add(self, pc: int) -> None:
+        pass
+
+
+def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
+    """(marks, index of the first SEV, index of the first SEVL) of the code at ``pc``. A block
+    is within one page."""
+    pa = engine.translate(pc, execute=True)
+    if pa is None:
+        return Marks.UNREAD, 0, 0
+    words = memoryview(engine.read_physical(pa, size)).cast("I").tolist()
+    marks, sev, sevl = LAST_WORDS.get(words[-1], 0), size, size
+    if SEV in words:
+        marks, sev = marks | Marks.SEV, words.index(SEV)
+    if SEVL in words:
+        marks, sevl = marks | Marks.SEVL, words.index(SEVL)
+    return marks, sev, sevl
+
+
+def open_marked(engine: Engine, pc: int, size: int) -> None:
+    """Read the marks when the block begins: another address space may have another block at the
+    same address."""
+    state = engine.state
+    state.marks, state.block_sev, state.block_sevl = marks_of(engine, pc, size)
+    if state.marks & (
+        Marks.WFE | Marks.YIELD
+    ):  # after this block the core starts again, without a call of _on_edge
+        state.unreported = state.wfe_watch
+
+
+def retire(engine: Engine, done: int, can_wait: bool = True) -> None:
+    """Apply the marks of the open block when ``done`` of its instructions have retired (DDI
+    0487 D1.6.1).
+
+    SEVL and an exception return set the event register; SEV sets it on all CPUs. A WFE at the
+    end of the block clears the event register and completes if the register is set, or if
+    ``can_wait`` is False. Otherwise the run ends after the WFE.
+    """
+    state, end = engine.state, engine.state.count + done
+    marks, state.marks = state.marks, 0
+    if marks & Marks.UNREAD:
+        marks, state.block_sev, state.block_sevl = marks_of(engine, state.block_pc, 4 * state.open)
+    if marks & Marks.SEVL and state.block_sevl < done:
+        state.event_register = 1
+    if marks & Marks.SEV and state.block_sev < done:
+        state.event_register = 1
+        state.value = state.count + state.block_sev + 1
+        if state.broadcast:
+            engine.dispatch(Callback.SEV)
+    if not done or done < state.open:
+        return
+    if marks & Marks.ERET:
+        state.event_register = 1
+    if marks & Marks.WFE:
+        state.stats[Stat.WFE] += 1
+        if state.event_register or not can_wait:
+            state.event_register = 0
+            state.event_cleared = state.ns_base + (end - state.count_base) * state.ns_per_insn
+        else:
+            state.wfe, state.stop = Waits.WFE, 1
+    if marks & Marks.YIELD and end >= state.yield_at:
+        state.wfe, state.stop = Waits.YIELD, 1
