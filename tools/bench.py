@@ -1,16 +1,18 @@
-"""How fast armvirt is, as ratios to QEMU measured side by side in the same minutes (never as seconds alone).
+"""Measures how fast armvirt is, as a ratio to QEMU measured in the same minutes (never as seconds
+alone).
 
     python tools/bench.py                      every row, 5 runs of each program
     python tools/bench.py --only hello         one row
     python tools/bench.py --runs 15 --json FILE
 
-Runs of the two programs alternate, so that a busy host slows both. A time is the wall clock's, from before the start of
-the process to its end; a row shows the medians. Of a guest that does one thing many times, a row shows what one of them
-costs, in ns: the time of the guest less that of `hello`, by the number of times. The row `smp8` compares armvirt with
-itself: the same work shared out to eight CPUs, and on one. So does the row `lock`: a free lock taken with SEVL and WFE,
-and without; both sides' guest time is the instructions that they execute, 99 and 97 ns. QEMU runs with
-``-icount shift=0,sleep=off``, which gives the guest the time that armvirt gives it: 1 ns for each instruction. Both get
-the same CPU model, GIC and memory. Exit status 1 if a row does not hold.
+Runs of the two programs alternate, so that a busy host slows both. A time is wall-clock time from
+the start of the process to its end; a row shows the medians. For a guest that repeats one action,
+the row shows the time of one action in ns: the time of the guest minus the time of `hello`, divided
+by the number of actions. The row `smp8` compares armvirt with itself: the same work on eight CPUs
+and on one. The row `lock` does, too: a free lock that is taken with SEVL and WFE, and without them;
+the guest times are 99 and 97 ns, the numbers of instructions. QEMU runs with ``-icount
+shift=0,sleep=off``, so that its guest time is that of armvirt: 1 ns per instruction. Both programs
+get the same CPU model, GIC and memory. The exit status is 1 if a ratio is above its limit.
 """
 
 from __future__ import annotations
@@ -36,13 +38,14 @@ QEMU = "qemu-system-aarch64"
 QEMU_ARGUMENTS = "-M virt,gic-version=3,its=on -cpu cortex-a72 -icount shift=0,sleep=off -nographic -m 512M".split()
 OUR_ARGUMENTS = "--gic 3 --cpu cortex-a72 --mem 512M".split()
 RUNS = 5
-PATIENCE_S = 300.0  # until a run counts as hung
+PATIENCE_S = 300.0  # the maximum time of a run
 
 
 class Guest(NamedTuple):
-    """What both programs run, and what its console must have said by the end, or the run does not count.
+    """A guest that both programs run. A run counts only if the console output contains ``says``.
 
-    Where there is a guest ``beside``, armvirt runs it, and no QEMU: that is the other side of the comparison.
+    If there is a guest ``beside``, armvirt runs this guest too, and QEMU does not run: the
+    comparison is between the two guests.
     """
 
     image: Path
@@ -72,9 +75,10 @@ LOCK = Guest(GUESTS / "bench-lock.elf", beside=Guest(GUESTS / "bench-lock.elf", 
 
 
 class Task(NamedTuple):
-    """A row to be: ``limit`` is the largest ratio wanted or, for ``unit`` MB, the largest amount of ours; None: any.
+    """A row before the measurement. ``limit`` is the largest allowed ratio or, if ``unit`` is MB,
+    the largest amount of memory; None: no limit.
 
-    ``times`` is how often the guest does what the row is about, for ``unit`` ns.
+    If ``unit`` is ns, ``times`` is the number of actions of the guest.
     """
 
     name: str
@@ -131,13 +135,14 @@ class Sample(NamedTuple):
     megabytes: float
 
 
-Pair = tuple[Sample, Sample]  # ours, QEMU's (or ours, of the guest beside)
+Pair = tuple[Sample, Sample]  # of armvirt, and of QEMU (or of armvirt with the guest beside)
 
 
 class Row(NamedTuple):
-    """One line of the table: medians in ``unit``, their ratio, what is wanted and whether it holds.
+    """One row of the table: medians in ``unit``, the ratio, the limit as text, and whether the row
+    is within the limit.
 
-    ``skipped`` says why there are no figures (they are 0 then).
+    ``skipped`` is the reason for a row without values (its values are 0).
     """
 
     name: str
@@ -153,7 +158,7 @@ class Row(NamedTuple):
 
 
 def medians(pairs: Sequence[Pair], megabytes: bool = False) -> tuple[float, float]:
-    """Ours and QEMU's: seconds, or megabytes."""
+    """The medians of armvirt and of QEMU, in seconds or megabytes."""
     ours, theirs = (
         [s.megabytes if megabytes else s.seconds for s in side] for side in zip(*pairs, strict=True)
     )
@@ -161,7 +166,7 @@ def medians(pairs: Sequence[Pair], megabytes: bool = False) -> tuple[float, floa
 
 
 def row_of(task: Task, pairs: Sequence[Pair], hello: Sequence[Pair] = ()) -> Row:
-    """The row that the samples of both programs make; a row in ns needs those of `hello`, too."""
+    """The row for the samples of both programs. A row in ns also needs the samples of `hello`."""
     ours, theirs = medians(pairs, task.unit == "MB")
     if task.unit == "ns":
         starts = medians(hello) if task.guest.beside is None else medians(hello)[:1] * 2
@@ -191,7 +196,7 @@ def skipped(task: Task, reason: str) -> Row:
 
 
 def missing(task: Task) -> str | None:
-    """Why this row cannot be measured here; None if it can."""
+    """The reason why this row cannot be measured on this host; None if it can be measured."""
     if shutil.which(QEMU) is None:
         return f"{QEMU} is not installed"
     absent = [path for path in task.guest.files if not path.exists()]
@@ -218,12 +223,13 @@ def qemu_command(guest: Guest) -> list[str]:
 
 
 def other_command(guest: Guest) -> list[str]:
-    """What ``guest`` is measured against."""
+    """The command with which ``guest`` is compared."""
     return qemu_command(guest) if guest.beside is None else our_command(guest.beside)
 
 
 def environment() -> dict[str, str]:
-    """Ours, with this tree first on the path, and with compiled bytecode as in any installation."""
+    """The environment of this process, with this source tree first on the path, and with compiled
+    bytecode as in an installation."""
     environment = {
         name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
     }
@@ -234,10 +240,11 @@ def environment() -> dict[str, str]:
 
 
 def run(command: Sequence[str], says: bytes) -> Sample:
-    """Run one program to its end. RuntimeError if it fails, hangs, or its guest does not say what it should.
+    """Run one program to its end. RuntimeError if it fails or hangs, or if ``says`` is not in its
+    output.
 
-    The peak of resident memory that the kernel reports is at least our own (about 20 MB): the child shares our
-    memory until it executes the program.
+    The peak of resident memory that the kernel reports is at least that of this process (about 20
+    MB), because the child shares its memory until the child executes the program.
     """
     with tempfile.TemporaryFile() as output:
         begin = time.perf_counter()
@@ -270,7 +277,7 @@ def measure(guest: Guest, runs: int) -> list[Pair]:
 
 
 def rows(tasks: Iterable[Task], runs: int) -> Iterator[Row]:
-    """Measure what can be measured, row by row; tasks with the same guest share its runs."""
+    """Measure each row that can be measured; tasks with the same guest share its runs."""
     measured: dict[Guest, list[Pair]] = {}
     for task in tasks:
         if reason := missing(task):
@@ -278,7 +285,7 @@ def rows(tasks: Iterable[Task], runs: int) -> Iterator[Row]:
             continue
         try:
             if not measured:
-                measure(HELLO, 1)  # compiles the bytecode and fills the page cache; not counted
+                measure(HELLO, 1)  # not counted: compiles the bytecode, fills the page cache
             for guest in (task.guest, HELLO) if task.unit == "ns" else (task.guest,):
                 if guest not in measured:
                     measured[guest] = measure(guest, runs)
@@ -295,13 +302,14 @@ WIDTHS = (42, 10, 10, 7, 10, 5)
 
 
 def line(cells: Sequence[str]) -> str:
-    """A line of the table: the first column to the left, the others to the right."""
+    """A line of the table: the first column is left-aligned, the others are right-aligned."""
     first, *others = (f"{cell:{'<' if n == 0 else '>'}{WIDTHS[n]}}" for n, cell in enumerate(cells))
     return "  ".join([first, *others]).rstrip()
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """What the table shows of a row: seconds with three digits, megabytes with one, nanoseconds with none."""
+    """The texts of a row: seconds with three digits after the point, megabytes with one,
+    nanoseconds with none."""
     digits = {"s": 3, "MB": 1, "ns": 0}[row.unit]
     ours, theirs = (f"{n:,.{digits}f} {row.unit}" for n in (row.armvirt, row.qemu))
     holds = "-" if row.wanted == "-" else "yes" if row.holds else "NO"
@@ -320,8 +328,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--runs", type=int, default=RUNS, metavar="N", help=f"runs of each program (default {RUNS})"
     )
     parser.add_argument("--only", choices=[task.name for task in TASKS], metavar="NAME", action="append",
-                        help=f"measure this row alone: {', '.join(task.name for task in TASKS)}")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write the rows to FILE, too")
+                        help=f"measure only this row: {', '.join(task.name for task in TASKS)}")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="also write the rows to FILE")
     options = parser.parse_args(argv)
     if options.runs < 1:
         parser.error("--runs must be at least 1")

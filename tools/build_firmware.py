@@ -1,12 +1,12 @@
-"""Build the bundled guests.
+"""Builds the bundled guests.
 
     python tools/build_firmware.py                 build into armvirt/guests/
     python tools/build_firmware.py --out DIR       build elsewhere
     python tools/build_firmware.py --check         build elsewhere and compare byte for byte
 
-The compiler is ``CROSS_COMPILE``gcc (default prefix ``aarch64-linux-gnu-``), or ``clang`` where no
-such gcc exists. The same compiler version gives the same bytes on every machine: no time stamps, no
-build id, no paths.
+The compiler is ``CROSS_COMPILE``gcc (default prefix ``aarch64-linux-gnu-``), or ``clang`` if there
+is no such gcc. The same version of the compiler gives the same bytes on every machine: no time
+stamps, no build id, no paths.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ BARE_LDFLAGS = "-nostdlib -static -no-pie -Wl,--build-id=none -Wl,-N -Wl,-Ttext=
 
 
 class BuildError(Exception):
-    """The build cannot go on; the text says why."""
+    """The build failed; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A cross compiler: the command words that start it, and the versions of it and its linker in
-    words."""
+    """A cross compiler: the words of its command, and the versions of compiler and linker as
+    text."""
 
     command: tuple[str, ...]
     version: str
@@ -62,7 +62,8 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest to build: name, file name of the ELF, sources relative to ``firmware/``."""
+    """A guest to build: its name, the file name of its ELF, and its sources relative to
+    ``firmware/``."""
 
     name: str
     file: str
@@ -70,7 +71,7 @@ class Guest:
 
 
 def find_compiler() -> Compiler | None:
-    """The compiler to use, or None where there is none."""
+    """The compiler to use; None if there is none."""
     gcc = os.environ.get("CROSS_COMPILE", "aarch64-linux-gnu-") + "gcc"
     if shutil.which(gcc):
         return Compiler(
@@ -101,7 +102,7 @@ def recorded_compiler() -> str:
 
 
 def guests_to_build() -> list[Guest]:
-    """Every guest of the manifest with its sources."""
+    """Every guest of the manifest, with its sources."""
     manifest = read_manifest()
     extra: dict[str, list[str]] = manifest["build"]["sources"]
     return [Guest(g["name"], g["file"], _sources(g["name"], extra)) for g in manifest["guest"]]
@@ -136,8 +137,8 @@ def build_guests(compiler: Compiler, guests: Sequence[Guest], out: Path) -> list
 
 
 def build_bare(compiler: Compiler, guest: Guest, defines: Sequence[str], out: Path) -> Path:
-    """Assemble a guest that does without the runtime: its entry is ``_start``, at the start of its
-    text."""
+    """Assemble a guest without the runtime: its entry is ``_start``, at the start of its text
+    section."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         objects = [_compile(compiler, name, Path(scratch), defines)[1] for name in guest.sources]
@@ -148,7 +149,7 @@ def build_bare(compiler: Compiler, guest: Guest, defines: Sequence[str], out: Pa
 
 
 def _library() -> list[str]:
-    """The runtime's sources, entry first."""
+    """The sources of the runtime; the entry code is first."""
     names = sorted(
         f"lib/{path.name}" for path in (FIRMWARE / "lib").iterdir() if path.suffix in {".c", ".S"}
     )
@@ -186,8 +187,8 @@ def _run(command: list[str]) -> None:
 
 
 def differences(built: list[Path], against: Path) -> list[str]:
-    """One line for each file of ``built`` that is missing in or differs from ``against``, and for
-    strays there."""
+    """One line for each file of ``built`` that is missing in ``against`` or differs there, and for
+    each additional file in ``against``."""
     lines = []
     for path in built:
         other = against / path.name
@@ -218,7 +219,7 @@ def _check(compiler: Compiler) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Build the bundled guests.")
     parser.add_argument(
         "--out", type=Path, default=BUNDLED, help="directory for the ELFs (default: armvirt/guests)"

@@ -1,16 +1,17 @@
-"""Long campaigns: does stopping change a guest, and is one run like the next?
+"""Long campaigns: does stopping change a guest, and are all runs equal?
 
     python tools/campaign.py                           every bundled guest: 10 runs, 1,000 stops in each way
-    python tools/campaign.py --guests psci,wfi         these only
+    python tools/campaign.py --guests psci,wfi         only these guests
     python tools/campaign.py --setups                  on GICv2 and GICv3, with 1 to 8 CPUs, as the manifest says
-    python tools/campaign.py --linux --uboot           Linux with one and with two CPUs and U-Boot too (make guests)
-    python tools/campaign.py --portable-linux          Linux on the portable engine against the native one (slow)
+    python tools/campaign.py --linux --uboot           also Linux with one and with two CPUs, and U-Boot (make guests)
+    python tools/campaign.py --portable-linux          Linux on the portable engine, compared with the native one (slow)
 
-A stop is at a random instruction or a random time (``--seed``). The ways are: ``plain`` (stop and
-go on), ``load`` (save, and load into the same machine), ``fresh`` (save, and load into a new
-machine; memory is copied) and ``engines`` (as fresh, native and portable in turn). ``portable`` is
-a run without stops on the portable engine. Trace hash, verdict, time and instructions must be those
-of the run that nothing interrupted. One line a result; exit status 1 if one differs.
+A stop is at a random instruction or a random time (``--seed``). The ways to stop are: ``plain``
+(stop and continue), ``load`` (save, and load into the same machine), ``fresh`` (save, and load into
+a new machine; memory is copied) and ``engines`` (like ``fresh``, with the native and the portable
+engine in turn). ``portable`` is a run without stops on the portable engine. Trace hash, verdict,
+time and instructions must be equal to those of a run without stops. One line is printed for each
+result; the exit status is 1 if one differs.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ ALL_WAYS = (*WAYS, "engines", "portable")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is run: an image (None: a ROM), arguments of `Machine`, the guest time after which it is
-    cut off."""
+    """A guest to run: the image (None: only a ROM), the arguments of `Machine`, and the guest time
+    after which the run is ended."""
 
     name: str
     image: Path | None
@@ -66,7 +67,7 @@ class Subject:
 
 
 class Outcome(NamedTuple):
-    """What must not depend on stops, on the engine or on the day."""
+    """The results that must not depend on stops, on the engine or on the day."""
 
     verdict: str
     ns: int
@@ -78,7 +79,7 @@ class Outcome(NamedTuple):
 
 
 class Recorder:
-    """A trace hash that follows a guest from machine to machine."""
+    """A trace hash that continues when the guest moves to another machine."""
 
     def __init__(self) -> None:
         self.hash, self.deaf = HashSink(), False
@@ -94,10 +95,10 @@ class Recorder:
 
 
 def bundled(guest: Guest, setup: Setup | None = None) -> Subject:
-    """A bundled guest on one of its machines (by default the newest GIC it is for, and as many CPUs
-    as it wants).
+    """A bundled guest on one of its machines (default: the newest GIC for which it is made, and as
+    many CPUs as it needs).
 
-    One that would run for ever is cut off early.
+    A guest without an end is ended early.
     """
     limit = LIMIT_OF_RUNAWAY_NS if guest.expect == "limit" else LIMIT_NS
     name = guest.name if setup is None else f"{guest.name}[{setup}]"
@@ -118,7 +119,7 @@ def linux(cpus: int) -> Subject:
 
 
 def uboot() -> Subject:
-    """The fetched U-Boot, by its console."""
+    """The fetched U-Boot, which a console script controls."""
     pairs = (
         ("autoboot: ", "\n"),
         ("=> ", "version\n"),
@@ -133,7 +134,7 @@ def uboot() -> Subject:
 
 
 def whole(subject: Subject, engine: str = "auto") -> Outcome:
-    """A run that nothing interrupts."""
+    """A run without stops."""
     recorder = Recorder()
     machine = subject.machine(engine, recorder)
     outcome = recorder.outcome(machine, machine.run(max_time_ns=subject.limit_ns))
@@ -144,7 +145,7 @@ def whole(subject: Subject, engine: str = "auto") -> Outcome:
 def stopped(
     subject: Subject, stops: Places, way: str, engines: Sequence[str] = ("auto",)
 ) -> Outcome:
-    """A run that is stopped again and again; ``engines`` take turns where the way is ``fresh``."""
+    """A run with many stops. If the way is ``fresh``, the ``engines`` are used in turn."""
     recorder, kinds = Recorder(), cycle(engines)
     machine = subject.machine(next(kinds), recorder)
     while (target := stops.next()) is not None:
@@ -161,18 +162,19 @@ def stopped(
 
 
 class Places(Protocol):
-    """Where to stop."""
+    """The points at which a run is stopped."""
 
     def next(self) -> tuple[int | None, int | None] | None:
-        """(instructions, ns) at which to stop, whichever comes first; None after the last."""
+        """The next point as (instructions, ns): the run stops at the one that comes first. None
+        after the last point."""
 
     def reached(self, insns: int, ns: int) -> None:
-        """Drop what lies behind."""
+        """Remove the points that have been reached."""
 
 
 class Stops:
-    """``count`` random places in a run, half of them instructions, half of them times: a guest may
-    be idle a lot."""
+    """``count`` random points of a run. Half of them are instruction counts, half are times: a
+    guest may be idle for a long time."""
 
     def __init__(self, count: int, reference: Outcome, seed: int) -> None:
         source = random.Random(seed)
@@ -189,21 +191,21 @@ class Stops:
 
 
 def saved(machine: Machine) -> dict[str, object]:
-    """The state as a file would hold it."""
+    """The state in the form in which a file would contain it."""
     state: dict[str, object] = json.loads(json.dumps(machine.state()))
     return state
 
 
 def moved(subject: Subject, machine: Machine, engine: str, recorder: Recorder) -> Machine:
-    """The guest in a new machine; the old one is closed."""
-    recorder.deaf = True  # the new machine is not switched on: it takes over
+    """The guest in a new machine; the old machine is closed."""
+    recorder.deaf = True  # the new machine is not reset: it continues the run
     fresh = subject.machine(engine, recorder)
     recorder.deaf = False
     fresh.board.ram.discard()
     for ipa, page in machine.board.vm.populated_pages():
         fresh.board.vm.write_memory(ipa, page)
     fresh.load(saved(machine))
-    machine.board.ram.discard()  # now, not when the garbage collector comes by
+    machine.board.ram.discard()  # now, not at the next garbage collection
     machine.close()
     return fresh
 
@@ -212,7 +214,7 @@ def moved(subject: Subject, machine: Machine, engine: str, recorder: Recorder) -
 
 
 class Report:
-    """Prints one line a result; remembers whether one differed."""
+    """Prints one line for each result, and remembers whether a result differed."""
 
     def __init__(self) -> None:
         self.differs = False
@@ -243,7 +245,7 @@ def examine(subject: Subject, options: argparse.Namespace, report: Report) -> No
 
 
 def one_way(subject: Subject, way: str, reference: Outcome, options: argparse.Namespace) -> Outcome:
-    """A run in one of the ways that the module's docstring lists."""
+    """A run in one of the ways in the module's docstring."""
     if way == "portable":
         return whole(subject, "portable")
     stops = Stops(options.stops, reference, options.seed)
@@ -253,7 +255,7 @@ def one_way(subject: Subject, way: str, reference: Outcome, options: argparse.Na
 
 
 def portable_linux(cpus: int, report: Report) -> None:
-    """Linux on the portable engine."""
+    """Linux on the portable engine, compared with the native engine."""
     reference, started = whole(linux(cpus)), time.monotonic()
     report.line(
         f"linux-{cpus}", "portable engine", whole(linux(cpus), "portable"), reference, started
@@ -273,21 +275,21 @@ def subjects(options: argparse.Namespace) -> Iterable[Subject]:
 
 
 def names(text: str) -> list[str]:
-    """Names by commas."""
+    """The names in a text that separates them by commas."""
     return [name for name in text.split(",") if name]
 
 
 def add_guests(parser: argparse.ArgumentParser) -> None:
-    """The options that say which guests a campaign runs."""
+    """Add the options that select the guests of a campaign."""
     parser.add_argument(
         "--guests", type=names, help="bundled guests, comma-separated (default: all; '-' for none)"
     )
-    parser.add_argument("--linux", action="store_true", help="Linux with 1 and 2 CPUs too")
-    parser.add_argument("--uboot", action="store_true", help="U-Boot too")
+    parser.add_argument("--linux", action="store_true", help="also Linux with 1 and 2 CPUs")
+    parser.add_argument("--uboot", action="store_true", help="also U-Boot")
 
 
 def check_guests(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """The guests by name: those of ``add_guests`` that are none end the program."""
+    """The guests with these names. The program ends for a name that is unknown."""
     if options.guests == ["-"]:
         options.guests = []
     if unknown := set(options.guests or ()) - set(guests()):
@@ -308,13 +310,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     ways = f"of {','.join(ALL_WAYS)} (default: the first three)"
     parser.add_argument("--ways", type=names, default=list(WAYS), help=ways)
     parser.add_argument(
-        "--seed", type=int, default=1, help="of the random stops (default: %(default)s)"
+        "--seed", type=int, default=1, help="seed of the random stops (default: %(default)s)"
     )
     parser.add_argument(
-        "--setups", action="store_true", help="each guest on every machine that it is tested on"
+        "--setups",
+        action="store_true",
+        help="each guest on every machine of its row in the manifest",
     )
     parser.add_argument(
-        "--portable-linux", action="store_true", help="Linux on the portable engine against native"
+        "--portable-linux",
+        action="store_true",
+        help="compare Linux on the portable engine with the native one",
     )
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(ALL_WAYS):

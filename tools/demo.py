@@ -1,7 +1,7 @@
-"""What `make demo` shows: one interrupt of a timer from its cause to its end, and one that never
-comes. One screen.
+"""The output of `make demo`, one screen: a timer interrupt from its cause to its end, and an
+interrupt that never comes.
 
-Every figure is that of a run made now; nothing is written here but the words around them.
+All numbers are those of runs that are made now; only the texts between them are in this file.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CNTFRQ = 62_500_000
 
 
 def ticks() -> tuple[list[str], Summary, str]:
-    """The timeline up to the end of the first interrupt, what all of them have in common, and the
-    run's trace hash."""
+    """The timeline up to the end of the first interrupt, the summary of all interrupts, and the
+    trace hash of the run."""
     rows: list[Row] = []
     timeline = Timeline(rows.append, CNTFRQ, IntidNames(memmap))
     with Machine(TICKING, cntfrq=CNTFRQ, sinks=[timeline]) as machine:
@@ -43,21 +43,21 @@ def stuck() -> tuple[str, str]:
 
 
 def line(row: Row, lookup: Lookup | None) -> str:
-    """One row of the timeline, as `armvirt trace` has it; where the guest was is left out if it
-    does not fit."""
+    """One row of the timeline, as `armvirt trace` prints it. The code location is left out if the
+    row is too long."""
     shown = f"{row.ns:>11,} {f'+{row.delta:,}':>10} {row.stage:<8} {row.text}"
     where = f"{shown} {location(row, lookup)}".rstrip()
     return where if len(where) <= COLUMNS else shown
 
 
 def command(words: str, remark: str) -> str:
-    """What to type for it, and what it is about."""
+    """The command that the user can type, and a comment on it."""
     return f"$ armvirt {words:<{40}}{remark}"
 
 
 def story() -> list[str]:
-    """The lines of the screen: at most 24, for make and pip have a line each, of at most
-    `COLUMNS`."""
+    """The lines of the screen: at most 24, as make and pip print a line each, of at most `COLUMNS`
+    characters."""
     rows, summary, trace_hash = ticks()
     verdict, why = stuck()
     latency, period = summary.steps[STEPS[-1]][0], summary.period_ns

@@ -1,13 +1,14 @@
-"""Run the bundled guests under QEMU and under armvirt and compare what they say.
+"""Runs the bundled guests under QEMU and under armvirt, and compares their output.
 
     python tools/differential.py                  every guest of the manifest with ``qemu = true``
-    python tools/differential.py wfi oneshot      these only
-    python tools/differential.py --gic 3 --cpus 2 these machines only
-    python tools/differential.py --qemu-only      QEMU's half: the verdict of each guest there
+    python tools/differential.py wfi oneshot      only these guests
+    python tools/differential.py --gic 3 --cpus 2 only these machines
+    python tools/differential.py --qemu-only      only QEMU: the verdict of each guest
 
-A guest runs once on each machine that its row names: with each GIC version and each number of CPUs. Only the lines of
-the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; figures are not part of them. A guest whose row in the
-manifest has ``differs`` must differ. Exit status: 0 as it should be, 1 not, 2 no comparison made.
+A guest runs once on each machine of its row: with each GIC version and each number of CPUs. Only
+the lines of the judgement (``ok``, ``FAIL``, ``VERDICT``) are compared; other lines, with measured
+values, are not. A guest with ``differs`` in its row of the manifest must differ. Exit status: 0 as
+expected, 1 not as expected, 2 no comparison was possible.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ JUDGEMENT = re.compile(r"(ok - |FAIL - |VERDICT: )")
 
 @dataclass(frozen=True)
 class Run:
-    """One guest on one machine: its console, the host's seconds, and whether it was cut off by the time limit."""
+    """One guest on one machine: its console output, the seconds of the host, and whether the time
+    limit ended the run."""
 
     output: str
     seconds: float
@@ -51,7 +53,7 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """The verdict in short: ``PASS (7 checks)``, or why there is none."""
+        """The verdict in short: ``PASS (7 checks)``, or the reason why there is none."""
         last = self.judgement[-1] if self.judgement else ""
         if last.startswith("VERDICT: "):
             return last.removeprefix("VERDICT: ")
@@ -59,7 +61,8 @@ class Run:
 
 
 class Conversation:
-    """A process with its console on pipes. Text that the script waits for is answered; the rest is collected."""
+    """A process whose console is connected to pipes. The script answers the texts for which it
+    waits; all output is collected."""
 
     def __init__(self, command: Sequence[str], script: Script | None, timeout: float) -> None:
         self._steps = list(script or ())
@@ -76,7 +79,7 @@ class Conversation:
         )
 
     def run(self) -> Run:
-        """Talk until the process closes its output or the time is over."""
+        """Run until the process closes its output, or the time limit is reached."""
         try:
             while self._receive():
                 self._answer()
@@ -101,7 +104,7 @@ class Conversation:
             self._steps.pop(0)
 
     def _step(self, step: Expect | Send) -> bool:
-        """Do one step of the script; False if it has to wait."""
+        """Perform one step of the script; False if the step has to wait."""
         if isinstance(step, Send):
             assert self._process.stdin is not None
             self._process.stdin.write(step.text)
@@ -115,7 +118,7 @@ class Conversation:
 
 
 def run_qemu(guest: Guest, setup: Setup, timeout: float) -> Run:
-    """``guest`` under QEMU with instruction-count time."""
+    """Run ``guest`` under QEMU, where each instruction takes the same guest time."""
     board = f"virt,gic-version={setup.gic}{',its=on' if guest.its else ''}"
     command = [
         QEMU,
@@ -131,7 +134,8 @@ def run_qemu(guest: Guest, setup: Setup, timeout: float) -> Run:
 
 
 def run_armvirt(guest: Guest, setup: Setup, timeout: float, extra: Sequence[str] = ()) -> Run:
-    """``guest`` under armvirt, as a user would start it; ``extra`` are further options of ``armvirt run``."""
+    """Run ``guest`` under armvirt, with the command of a user; ``extra`` are further options of
+    ``armvirt run``."""
     machine = ["--gic", str(setup.gic), "--cpus", str(setup.cpus)]
     command = [sys.executable, "-m", "armvirt", "run", guest.name, *machine, "--no-pace", *extra]
     if guest.script is None:
@@ -143,7 +147,7 @@ def run_armvirt(guest: Guest, setup: Setup, timeout: float, extra: Sequence[str]
 
 
 def script_text(script: Script) -> str:
-    """``script`` as a file for --script."""
+    """``script`` in the form of a file for --script."""
     verbs = {Expect: "expect", Send: "send"}
     return "".join(f'{verbs[type(step)]} "{_escaped(step.text)}"\n' for step in script)
 
@@ -153,7 +157,7 @@ def _escaped(text: bytes) -> str:
 
 
 def differences(qemu: Run, ours: Run) -> list[str]:
-    """A unified diff of the two judgements; empty when they agree and there is a verdict."""
+    """The unified diff of the two judgements; empty if they are equal and there is a verdict."""
     if qemu.judgement == ours.judgement:
         return [] if qemu.judgement else ["neither machine printed a judgement"]
     diff = difflib.unified_diff(qemu.judgement, ours.judgement, "qemu", "armvirt", lineterm="", n=1)
@@ -162,19 +166,21 @@ def differences(qemu: Run, ours: Run) -> list[str]:
 
 
 def known_differences() -> dict[str, str]:
-    """Guests whose judgement under armvirt differs from QEMU's, with the reason that the manifest gives."""
+    """The guests whose judgement under armvirt differs from QEMU's, with the reason in the
+    manifest."""
     manifest = parse_toml(Path(FOLDER, "guests.toml").read_text(encoding="utf-8"))
     return {row["name"]: row["differs"] for row in manifest["guest"] if "differs" in row}
 
 
 def as_expected(guest: Guest, run: Run) -> bool:
-    """Whether QEMU's verdict is the one the manifest expects; a guest known to differ passes under QEMU."""
+    """Whether QEMU's verdict is that of the manifest; a guest with a known difference has to pass
+    under QEMU."""
     expect = "pass" if guest.name in known_differences() else guest.expect
     return run.verdict.startswith(expect.upper())
 
 
 def label(guest: Guest, setup: Setup) -> str:
-    """What a run is called: the guest's name, with the machine where there are several."""
+    """The name of a run: the guest's name, with the machine if there are several."""
     return guest.name if len(guest.setups) == 1 else f"{guest.name}[{setup}]"
 
 
@@ -187,7 +193,8 @@ def _cell(run: Run) -> str:
 
 
 def compare(selected: Sequence[tuple[Guest, Setup]], timeout: float, extra: Sequence[str]) -> int:
-    """Both machines, one run after the other; returns how many differ and should not, or should and do not."""
+    """Run each guest under both programs; returns the number of results that are not as
+    expected."""
     bad = 0
     known = known_differences()
     _row("guest", "qemu", "armvirt", "")
@@ -211,7 +218,8 @@ def _outcome(different: bool, known: bool) -> str:
 
 
 def qemu_only(selected: Sequence[tuple[Guest, Setup]], timeout: float) -> int:
-    """QEMU's half; returns how many runs do not end as the manifest expects."""
+    """Run each guest under QEMU; returns the number of runs that do not end as the manifest
+    expects."""
     bad = 0
     _row("guest", "qemu", "")
     for guest, setup in selected:
@@ -242,7 +250,7 @@ def _select(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         description="Compare the bundled guests under QEMU and armvirt."
     )
@@ -250,14 +258,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "names", nargs="*", metavar="GUEST", help="bundled guests (default: all that apply)"
     )
     parser.add_argument(
-        "--gic", type=int, action="append", default=[], help="this GIC version only; repeatable"
+        "--gic", type=int, action="append", default=[], help="only this GIC version; repeatable"
     )
     parser.add_argument(
-        "--cpus", type=int, action="append", default=[], help="this many CPUs only; repeatable"
+        "--cpus", type=int, action="append", default=[], help="only this number of CPUs; repeatable"
     )
-    parser.add_argument("--qemu-only", action="store_true", help="run QEMU's half only")
+    parser.add_argument("--qemu-only", action="store_true", help="run only QEMU")
     parser.add_argument(
-        "--timeout", type=float, default=120.0, help="host seconds for each run (default 120)"
+        "--timeout",
+        type=float,
+        default=120.0,
+        help="time limit of each run in seconds of the host (default 120)",
     )
     parser.add_argument("--engine", choices=("native", "portable"), help="armvirt's engine")
     options = parser.parse_args(argv)

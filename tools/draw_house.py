@@ -1,8 +1,8 @@
-"""Draw docs/house.svg, the floors and rooms of armvirt, from docs/house.txt.
+"""Draws docs/house.svg, the floors and rooms of armvirt, from docs/house.txt.
 
-A line of the text without indentation is a floor, ``name: what it is``; an indented one is a room
-of the floor above, ``path: what it holds``. Paths are relative to armvirt/. Without an argument the
-picture is written; ``--check`` says whether the picture is current and every room exists.
+A line of the text without indentation is a floor, ``name: description``; an indented line is a room
+of the floor above, ``path: content``. Paths are relative to armvirt/. Without an argument the
+picture is written. ``--check`` tells whether the picture is up to date and every room exists.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ FILL = {
 
 
 class Room(NamedTuple):
-    """A package or module of armvirt: its path, and what it holds."""
+    """A package or module of armvirt: its path and its content."""
 
     path: str
     holds: str
 
 
 class Floor(NamedTuple):
-    """A floor: its name, what it is, its rooms."""
+    """A floor: its name, its description and its rooms."""
 
     name: str
     holds: str
@@ -110,7 +110,7 @@ def _words(x: int, y: int, text: str, size: int, colour: str, bold: bool = False
 
 
 def problems(floors: list[Floor], picture: str, root: Path) -> list[str]:
-    """What of the text and the picture is not true of the tree below ``root``."""
+    """The errors in the text and the picture, compared with the tree below ``root``."""
     found = [] if picture == draw(floors) else [f"{PICTURE.name} is not current: run this tool"]
     drawn = {room.path for floor in floors for room in floor.rooms}
     for path in sorted(drawn):
