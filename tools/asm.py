@@ -1,4 +1,4 @@
-"""An A64 assembler for guests of tests and tools: one method for each instruction form, and
+"""An A64 assembler for the guests of tests and tools: one method for each instruction form, and
 labels.
 
 `tests/tools/test_asm.py` compares every form with GNU as. Encodings: DDI 0487 C6.2.
@@ -18,7 +18,8 @@ EQ, NE, HS, LO, MI, PL = range(6)
 
 
 class Asm:
-    """A program at ``base``. Labels may be used before they stand; `code` fills them in."""
+    """A program at address ``base``. A label may be used before its definition; `code` inserts its
+    address."""
 
     def __init__(self, base: int = 0x4000_0000) -> None:
         self.base = base
@@ -63,7 +64,7 @@ class Asm:
         self.word(0xF280_0000 | shift // 16 << 21 | imm << 5 | rd)
 
     def mov(self, rd: int, value: int) -> None:
-        """Any constant, in one to four instructions."""
+        """Write a constant of 64 bits with one to four instructions."""
         self.movz(rd, value & 0xFFFF)
         for shift in (16, 32, 48):
             if part := value >> shift & 0xFFFF:
@@ -240,7 +241,7 @@ class Asm:
         self.word(msr(_encoding(register), rt))
 
     def msr_const(self, register: str | int, value: int, scratch: int = 9) -> None:
-        """A constant into a register, by way of X<scratch>."""
+        """Write a constant into a system register, with X<scratch> as scratch register."""
         self.mov(scratch, value)
         self.msr(register, scratch)
 
@@ -260,8 +261,8 @@ class Asm:
     # -- what many programs have --
 
     def vectors(self, handler: Callable[[Asm, int], None], name: str = "vectors") -> None:
-        """A table of 16 vectors: ``handler`` writes the code of the one at the offset that it is
-        given."""
+        """A table of 16 vectors: ``handler(asm, offset)`` writes the code of the vector at this
+        offset."""
         self.align(2048)
         self.label(name)
         start = self.here
@@ -276,7 +277,7 @@ class Asm:
         self.msr("VBAR_EL1", 9)
 
     def drop_to(self, label: str, spsr: int) -> None:
-        """ERET to a label with this SPSR; X9 is used."""
+        """ERET to a label with this SPSR; X9 is overwritten."""
         self.adr(9, label)
         self.msr("ELR_EL1", 9)
         self.msr_const("SPSR_EL1", spsr)

@@ -1,28 +1,29 @@
-"""Extra exits to EL2: does a guest notice when its hypervisor looks?
+"""Additional exits to EL2: can a guest see when its hypervisor is entered?
 
     python tools/exit_campaign.py                             every bundled guest that takes interrupts, 100 runs each
     python tools/exit_campaign.py --guests gic-ppi,oneshot --runs 1000
-    python tools/exit_campaign.py --exits 1000000             as many runs as it takes for so many exits, for each guest
+    python tools/exit_campaign.py --exits 1000000             as many runs as this number of exits needs, per guest
     python tools/exit_campaign.py --engine portable --ways exit
-    python tools/exit_campaign.py --guests - --vgic 10000     random use of vGICs (`tools/gic_fuzz_exits.py`), no guests
+    python tools/exit_campaign.py --guests - --vgic 10000     only random use of vGICs (`tools/gic_fuzz_exits.py`)
 
-A stop of the host's loop leaves list registers and comparators where they are
-(`tools/campaign.py`). Here each stop is followed by what a hypervisor does around an exit. The ways
-are: ``exit`` (the list registers of the vCPU that runs are folded, its mapped lines sampled, and
-the list registers filled again: vgic sync and flush), ``all`` (the same for every vCPU that is
-loaded), ``put`` (vcpu_put and vcpu_load of the one that runs, which take its timers and its
-interrupts off the CPU and put them back; the exclusive monitor, which a load clears, is restored)
-and ``put-all``.
+A stop of the host's loop does not change list registers and comparators (`tools/campaign.py`). In
+this campaign, the actions of a hypervisor at an exit follow each stop. The ways are: ``exit`` (vgic
+sync and flush of the running vCPU: its list registers are folded, its mapped lines are sampled, and
+its list registers are filled again), ``all`` (the same for every loaded vCPU), ``put`` (vcpu_put
+and vcpu_load of the running vCPU: its timers and interrupts are removed from the CPU and restored;
+the exclusive monitor, which a load clears, is restored) and ``put-all`` (the same for every loaded
+vCPU).
 
-The machines of a guest are those that it is tested on, by turns with an nVHE and a VHE host, with 1
-to 16 list registers, with one physical CPU for each vCPU and with fewer. On each the guest runs
-once without extra exits; from that run come the moments near which exits are wanted: acknowledges,
-ends of interrupts, timer and GIC accesses, lines that change. Then it runs ``--runs-of-a-machine``
-times with exits near them, in bursts of one exit after each instruction, and anywhere, all by
-``--seed``. Verdict, time, instructions, console, registers and memory at the end must be those of
-the run that had none; in every second run also each event that the guest can see, with its time
-(the others use the lent registers, which nobody may watch). One line a machine; exit status 1 if a
-run differs, with its seed.
+A guest runs on the machines of its row in the manifest, alternately with an nVHE and a VHE host,
+with 1 to 16 list registers, with one physical CPU for each vCPU and with fewer. On each machine the
+guest first runs without additional exits. This run gives the moments near which exits are made:
+acknowledges, ends of interrupts, timer and GIC accesses, changes of lines. Then the guest runs
+``--runs-of-a-machine`` times with exits near these moments, with bursts of one exit after each
+instruction, and with exits at random times; ``--seed`` decides all of them. Verdict, time,
+instructions, console, registers and memory at the end must be equal to those of the first run. In
+every second run a trace sink listens, and each event that the guest can see must also be equal,
+with its time; the other runs use the shadow registers, which do not work while a sink listens. One
+line is printed for each machine; the exit status is 1 if a run differs, and the line has its seed.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ from armvirt.machine import Machine, Result
 from armvirt.trace.hash import CANONICAL, HashSink
 
 WAYS = ("exit", "all", "put", "put-all")
-#: What EL2 does by itself, and may do more often or at another time: it fills list registers, tells
-#: the vGIC a line, takes the comparators off the CPU.
+#: Events of EL2 itself, whose number and time may change: EL2 fills list registers, reports a line to
+#: the vGIC, or removes the comparators from the CPU.
 UNSEEN = frozenset({"lr", "vgic-inject", "timer-line"})
 UNSEEN_SCHEDULING = frozenset({"put", "load"})
-#: Events near which an exit may matter.
+#: Events near which an exit is likely to have an effect.
 MOMENTS = frozenset(
     {"ack", "eoi", "timer-write", "timer-line", "gic-mmio", "lr", "vgic-inject", "exception"}
 )
@@ -61,8 +62,8 @@ VGIC_STEPS = 1000
 
 
 class Outcome(NamedTuple):
-    """What must not depend on exits. ``seen`` is a digest of the events that the guest can see, ""
-    unwatched."""
+    """The results that must not depend on exits. ``seen`` is a digest of the events that the guest
+    can see; "" without a trace sink."""
 
     verdict: str
     ns: int
@@ -85,7 +86,7 @@ class Outcome(NamedTuple):
         )
 
     def differences(self, other: Outcome) -> list[str]:
-        """What differs, in words; events only where both runs were watched."""
+        """The differences as text. Events are compared only if both runs had a trace sink."""
         return [
             f"{name} {ours} instead of {theirs}"
             for name, ours, theirs in zip(self._fields, self, other, strict=True)
@@ -94,8 +95,8 @@ class Outcome(NamedTuple):
 
 
 class View:
-    """A sink that hashes what the guest can see, and notes the moments near which exits are
-    wanted."""
+    """A sink that hashes the events that the guest can see, and records the moments near which
+    exits are made."""
 
     def __init__(self) -> None:
         self.hash, self.moments, self.acknowledges = HashSink(), set[int](), 0
@@ -112,7 +113,7 @@ class View:
 
 
 class Host(NamedTuple):
-    """What is under the guest's machine."""
+    """The host of the guest's machine."""
 
     vhe: bool
     list_registers: int
@@ -123,8 +124,8 @@ class Host(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One run: the guest's machine, its host, engine and the seed of its exits; ``watched``: with a
-    trace sink."""
+    """One run: the guest's machine, its host, the engine and the seed of its exits; ``watched``:
+    with a trace sink."""
 
     subject: Subject
     host: Host
@@ -144,7 +145,7 @@ class Case(NamedTuple):
 
 
 def leave(vcpu: Vcpu) -> None:
-    """What an exit and the next entry do to a loaded vCPU."""
+    """Perform the actions of an exit and the next entry for a loaded vCPU."""
     vgic = vcpu.vm.vgic_of()
     vcpu.timer.sync()
     vgic.sync(vcpu.id)
@@ -152,7 +153,8 @@ def leave(vcpu: Vcpu) -> None:
 
 
 def put_and_load(vcpu: Vcpu) -> None:
-    """As if the host had had something else to do on this CPU for no time."""
+    """Put and load the vCPU at the same virtual time, as if the host had scheduled something else
+    in between."""
     pe, engine = vcpu.pe, vcpu.context.engine
     assert pe is not None
     monitor = engine.exclusive
@@ -162,8 +164,7 @@ def put_and_load(vcpu: Vcpu) -> None:
 
 
 def force(machine: Machine, way: str) -> None:
-    """Make an exit of a machine that has stopped, in one of the ways that the module's docstring
-    lists."""
+    """Perform an exit of a stopped machine in one of the ways in the module's docstring."""
     current = machine.host.current
     for vcpu in machine.board.vcpus:
         if vcpu.pe is not None and (way.endswith("all") or vcpu is current):
@@ -171,7 +172,7 @@ def force(machine: Machine, way: str) -> None:
 
 
 class Places:
-    """Times in ns at which to exit, in order, and the way of each."""
+    """The times of the exits in ns, sorted, each with its way."""
 
     def __init__(
         self, count: int, moments: Sequence[int], end: int, ways: Sequence[str], source: random.Random
@@ -193,7 +194,7 @@ class Places:
 def run(
     case: Case, places: Sequence[tuple[int, str]] = (), view: View | None = None
 ) -> tuple[Outcome, int]:
-    """A run with exits at these places, and how many there were."""
+    """A run with exits at these places; returns its outcome and the number of exits."""
     exits = 0
     with case.machine(view) as machine:
         for ns, way in places:
@@ -208,7 +209,7 @@ def run(
 
 
 class Tally(NamedTuple):
-    """What has been done, and how many runs differed."""
+    """The number of runs, of exits, and of runs that differ."""
 
     runs: int = 0
     exits: int = 0
@@ -219,7 +220,8 @@ class Tally(NamedTuple):
 
 
 def machines(name: str, max_cpus: int, source: random.Random) -> Iterator[tuple[Subject, Host]]:
-    """The machines of a guest, without end: each setup in turn, on one host after the other."""
+    """The machines of a guest, in an endless sequence: each setup in turn, with each host in
+    turn."""
     guest, turn = guests()[name], 0
     setups = [setup for setup in guest.setups if setup.cpus <= max_cpus] or guest.setups[:1]
     while True:
@@ -260,7 +262,7 @@ def examine(
 def compare(
     case: Case, expected: Outcome, moments: Sequence[int], options: argparse.Namespace
 ) -> tuple[list[str], int]:
-    """One run with exits: what differs, and how many exits there were."""
+    """One run with exits; returns the differences and the number of exits."""
     places = Places(
         options.places, moments, expected.ns, options.ways, random.Random(case.seed)
     ).places
@@ -288,25 +290,39 @@ def takes_interrupts(name: str) -> bool:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
-        "--guests", type=names, help="by commas (default: all bundled ones that take interrupts)"
+        "--guests",
+        type=names,
+        help="names separated by commas (default: all bundled guests that take interrupts)",
     )
     parser.add_argument(
-        "--runs", type=int, default=100, help="of each guest, at least (default: %(default)s)"
+        "--runs",
+        type=int,
+        default=100,
+        help="minimum number of runs of each guest (default: %(default)s)",
     )
     parser.add_argument(
-        "--exits", type=int, default=0, help="of each guest, at least, however many runs that takes"
+        "--exits", type=int, default=0, help="minimum number of exits of each guest"
     )
     parser.add_argument(
         "--places", type=int, default=100, help="exits in a run (default: %(default)s)"
     )
     parser.add_argument(
-        "--runs-of-a-machine", type=int, default=10, help="on one machine (default: %(default)s)"
+        "--runs-of-a-machine",
+        type=int,
+        default=10,
+        help="runs on one machine (default: %(default)s)",
     )
     parser.add_argument(
-        "--vgic", type=int, default=0, help="random vGICs first (default: %(default)s)"
+        "--vgic",
+        type=int,
+        default=0,
+        help="number of random vGICs before the guests (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-cpus", type=int, default=8, help="of the guests' machines (default: %(default)s)"
+        "--max-cpus",
+        type=int,
+        default=8,
+        help="engine of the guests' machines (default: %(default)s)",
     )
     parser.add_argument(
         "--ways", type=names, default=list(WAYS), help=f"of {','.join(WAYS)} (default: all)"
@@ -315,7 +331,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--engine", choices=("auto", "native", "portable"), default="auto", help="(default: auto)"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="of everything random (default: %(default)s)"
+        "--seed", type=int, default=1, help="seed of all random choices (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     if unknown := set(options.ways) - set(WAYS):

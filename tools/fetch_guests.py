@@ -1,9 +1,9 @@
-"""Fetches real guests from Debian's packages without root: U-Boot, the arm64 kernel and a busybox
+"""Fetches real guests from Debian's packages, without root: U-Boot, the arm64 kernel and a busybox
 initramfs.
 
-apt works on a private state directory below the cache, so neither the machine's package lists nor
-its architecture settings change. The machine's own Debian sources and keyrings are used. What is
-left in the cache:
+apt uses a private state directory in the cache, so the package lists and the architecture settings
+of the machine do not change. The machine's own Debian sources and keyrings are used. The files in
+the cache are:
 
     u-boot.bin       U-Boot for the QEMU ``virt`` board (package u-boot-qemu)
     Image            the kernel that linux-image-arm64 depends on, as a plain arm64 Image
@@ -35,7 +35,7 @@ MODULES = (
     "dummy",
     "crc-itu-t",
     "softdog",
-)  # no module dependencies; the last one uses kernel timers
+)  # without dependencies on other modules; the last module uses kernel timers
 SOURCES = Path("/etc/apt/sources.list")
 SOURCE_PARTS = Path("/etc/apt/sources.list.d")
 DEBIAN_URI = re.compile(
@@ -44,11 +44,12 @@ DEBIAN_URI = re.compile(
 
 
 class FetchError(Exception):
-    """One line for the user."""
+    """An error for the user, as one line."""
 
 
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
-    """Standard output of a command; FetchError with the end of its standard error when it fails."""
+    """Run a command and return its standard output; FetchError with the end of its standard error
+    if it fails."""
     try:
         done = subprocess.run(
             [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
@@ -64,8 +65,8 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
 
 
 def debian_sources() -> dict[str, str]:
-    """The machine's Debian package sources, by file name for a private sources.list.d (third-party
-    ones left out)."""
+    """The machine's Debian package sources, by file name in a private sources.list.d; third-party
+    sources are left out."""
     found: dict[str, str] = {}
     if SOURCES.is_file():
         all_lines = SOURCES.read_text().splitlines()
@@ -88,7 +89,7 @@ def debian_sources() -> dict[str, str]:
 
 
 class Apt:
-    """apt for arm64 packages on a state directory of our own."""
+    """apt for arm64 packages, with a private state directory."""
 
     def __init__(self, home: Path) -> None:
         self.downloads = home / "debs"
@@ -112,7 +113,7 @@ class Apt:
             "Dir::Etc::SourceParts": parts,
             "APT::Architecture": "arm64",
             "APT::Architectures": "arm64",
-            "APT::Sandbox::User": "root",  # as root: do not drop to _apt, which may not write here
+            "APT::Sandbox::User": "root",  # as root: do not change to the user _apt, who may not write here
             "APT::Get::List-Cleanup": "false",
             "Acquire::Languages": "none",
             "Acquire::Retries": "2",
@@ -150,7 +151,7 @@ def kernel_package(apt: Apt) -> str:
 
 
 def plain_image(data: bytes) -> bytes:
-    """A vmlinuz as a plain arm64 Image (Linux Documentation/arm64/booting.rst: magic ARM\\x64 at
+    """The plain arm64 Image of a vmlinuz (Linux Documentation/arm64/booting.rst: magic ARM\x64 at
     56)."""
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
@@ -160,7 +161,7 @@ def plain_image(data: bytes) -> bytes:
 
 
 def module(tree: Path, name: str) -> bytes:
-    """A kernel module by name, decompressed when Debian ships it as .ko.xz."""
+    """A kernel module by name; a .ko.xz of Debian is decompressed."""
     for path in sorted(tree.rglob(f"{name}.ko*")):
         data = path.read_bytes()
         return lzma.decompress(data) if path.suffix == ".xz" else data
@@ -175,7 +176,7 @@ def extract(deb: Path, into: Path) -> Path:
 
 
 def fetch(cache: Path) -> dict[str, object]:
-    """Fill the cache; returns what versions.json holds."""
+    """Fill the cache; returns the data of versions.json."""
     apt = Apt(cache / "apt")
     apt.update()
     packages: dict[str, str] = {}
@@ -202,7 +203,7 @@ def fetch(cache: Path) -> dict[str, object]:
 
 
 def cached(cache: Path) -> dict[str, object] | None:
-    """What an earlier run left, if it is complete and its files are unchanged."""
+    """The versions of an earlier run, if its files are complete and unchanged; else None."""
     try:
         versions: dict[str, object] = json.loads((cache / "versions.json").read_text())
         sums = versions["sha256"]
@@ -217,7 +218,7 @@ def cached(cache: Path) -> dict[str, object] | None:
 
 
 def renew(cache: Path, versions: dict[str, object]) -> None:
-    """Put the scripts of today into the cached initramfs; nothing has to be fetched for that."""
+    """Replace the scripts in the cached initramfs by the present ones; nothing is fetched."""
     path = cache / "initramfs.cpio"
     archive = make_initramfs.renew(path.read_bytes())
     sums = versions["sha256"]
@@ -233,9 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Fetch U-Boot, Linux and an initramfs from Debian's packages."
     )
     parser.add_argument(
-        "--cache", type=Path, default=CACHE, help="where the guests go (default: .cache/guests)"
+        "--cache", type=Path, default=CACHE, help="folder for the guests (default: .cache/guests)"
     )
-    parser.add_argument("--refresh", action="store_true", help="ask Debian for newer versions")
+    parser.add_argument("--refresh", action="store_true", help="fetch newer versions from Debian")
     options = parser.parse_args(argv)
     cache = options.cache.resolve()
     versions = None if options.refresh else cached(cache)

@@ -1,11 +1,12 @@
-"""Fuzz everything that armvirt reads: ELF files, Images, device trees, suites, console scripts,
+"""Fuzzes everything that armvirt reads: ELF files, Images, device trees, suites, console scripts,
 options.
 
-Each mutant is a whole command in a process of its own, forked from one in which a run is loaded. It
-must end with one of the documented statuses but 70 ("our own fault"), with at most one line for the
-user's mistake, in `LOAD_S` + `LOAD_S_PER_100_MIB` of CPU time, and with no more than `RSS_MIB` +
-`RSS_FACTOR` times its file of memory (of a compressed file, times what is in it). Seeded: a mutant
-is named by its target and number, and ``--only elf:17`` runs it again.
+Each mutant is a complete command in its own process, forked from a process that has loaded all
+modules of a run. The command must end with a documented status other than 70 (internal error), with
+at most one line about an error of the user, in `LOAD_S` + `LOAD_S_PER_100_MIB` of CPU time, and
+with at most `RSS_MIB` + `RSS_FACTOR` times the size of its file of memory (for a compressed file,
+the size of its content). The mutants are functions of their numbers: a mutant has the name
+TARGET:NUMBER, and ``--only elf:17`` runs it again.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from fuzz_inputs import TARGETS, Mutant
 
 STATUSES = {0, 1, 2, 3, 4}
 RSS_MIB, RSS_FACTOR = 60, 4
-CPU_MIB = 4  # each CPU of a guest has an engine of its own, of 3 to 4 MiB
+CPU_MIB = 4  # each CPU of a guest has its own engine of 3 to 4 MiB
 LOAD_S, LOAD_S_PER_100_MIB = 1.0, 1.0
-GUESTS_S = 1.0  # CPU time of the guests of a suite, which is none of its loading
+GUESTS_S = 1.0  # CPU time of the guests of a suite, in addition to the time of loading
 
 
 class Run(NamedTuple):
-    """How a mutant ended: status (negative: a signal), CPU seconds, greatest RSS in bytes, standard
+    """How a mutant ended: status (negative: a signal), CPU seconds, maximum RSS in bytes, standard
     error."""
 
     status: int
@@ -41,8 +42,8 @@ class Run(NamedTuple):
 
 
 class Server:
-    """The process that runs the commands (`fuzz_server`). ``folder`` is where a mutant's file and
-    messages are."""
+    """The process that runs the commands (`fuzz_server`). ``folder`` contains the file of the
+    mutant and its messages."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +76,7 @@ class Server:
 
 
 def problem(mutant: Mutant, done: Run) -> str:
-    """What is wrong with how a mutant ended; "" if nothing is."""
+    """The error in the way a mutant ended; "" if there is none."""
     mib = mutant.size / (1 << 20)
     seconds = (
         LOAD_S + LOAD_S_PER_100_MIB * mib / 100 + (GUESTS_S if mutant.words[0] == "test" else 0)
@@ -99,7 +100,7 @@ def mutant_of(target: str, number: int) -> Mutant:
 
 
 class Tally:
-    """What became of the mutants of one target."""
+    """The results of the mutants of one target."""
 
     def __init__(self, target: str) -> None:
         self.target, self.count = target, 0
@@ -125,7 +126,7 @@ class Tally:
 
 
 def campaign(target: str, numbers: range) -> Tally:
-    """Run these mutants of a target."""
+    """Run the mutants of a target with these numbers."""
     tally = Tally(target)
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
         for number in numbers:
@@ -139,11 +140,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-n", type=int, default=5000, help="mutants of each target (default 5,000)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first one")
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument(
         "--targets", default=",".join(TARGETS), help=f"some of {', '.join(TARGETS)}"
     )
-    parser.add_argument("--only", help="one mutant, as TARGET:NUMBER; its file is left in /tmp")
+    parser.add_argument(
+        "--only", help="run only this mutant, TARGET:NUMBER; its file is kept in /tmp"
+    )
     arguments = parser.parse_args()
     if arguments.only:
         target, _, number = arguments.only.partition(":")

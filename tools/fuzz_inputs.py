@@ -1,6 +1,6 @@
-"""What the fuzz targets try: well-formed inputs of each kind, and how they are damaged.
+"""The inputs of the fuzz targets: well-formed inputs of each kind, and functions that damage them.
 
-Seeded: the same numbers give the same mutants.
+The same numbers give the same mutants.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0xFFFF, 1 << 16, 1 << 20, (1 << 31) - 
 
 
 class Mutant(NamedTuple):
-    """The words of a command, the file that ``{}`` among them stands for, and what it is judged by:
-    the bytes of the file (or what is compressed in it), and the most CPUs of a guest that runs."""
+    """A mutant: the words of a command; the file for ``{}`` in these words; and two numbers for the
+    limits: the size of the file in bytes (if it is compressed, of its content), and the largest
+    number of CPUs of a guest that runs."""
 
     words: list[str]
     content: bytes | None
@@ -39,8 +40,8 @@ class Mutant(NamedTuple):
 
 
 def elf(segments: int, symbols: int, names: bytes, step: int, sections: int = 3) -> bytes:
-    """A static ELF with a loop, ``segments`` of 16 bytes, and symbols whose names begin each
-    ``step`` bytes."""
+    """A static ELF with a loop, ``segments`` segments of 16 bytes, and symbols whose names begin
+    every ``step`` bytes."""
     headers = b"".join(
         struct.pack("<IIQQQQQQ", 1, 7, 64 + 56 * segments, TEXT + 16 * n, TEXT + 16 * n, 16, 16, 16)
         for n in range(segments)
@@ -96,7 +97,7 @@ def image_mutant(random: Random) -> Mutant:
     if shape < 0.5:
         return run_file(cut(random, raw))
     packed = bytearray(gzip.compress(bytes(raw), 1))
-    if shape < 0.6:  # a bomb: much more than RAM in a few KiB
+    if shape < 0.6:  # a decompression bomb: a few KiB that decompress to much more than RAM
         packed = bytearray(
             gzip.compress(bytes(raw[:4096]).ljust(random.choice((1, 80)) << 20, b"\0"), 1)
         )
@@ -114,14 +115,15 @@ def image_mutant(random: Random) -> Mutant:
 
 
 def unpacked(content: bytes, most: int) -> int:
-    """Bytes in a compressed file, as far as it can be unpacked, up to ``most``."""
+    """The number of bytes of the content of a compressed file, as far as it can be decompressed, at
+    most ``most``."""
     start = content.find(b"\x1f\x8b")
     if start < 0:
         return 0
     try:
         return len(zlib.decompressobj(wbits=31).decompress(content[start:], most))
     except zlib.error:
-        return most  # as much may have come before the damage
+        return most  # at most this much was decompressed before the damage
 
 
 # --- device tree ---
@@ -200,8 +202,8 @@ def toml_mutant(random: Random) -> Mutant:
 
 
 def most_cpus(suite: bytes) -> int:
-    """The largest number of CPUs that a table of a suite asks for, up to the most that there are;
-    0 where the suite cannot be read, or says nothing."""
+    """The largest number of CPUs in a table of a suite, at most the largest possible number; 0 if
+    the suite cannot be read or has no such number."""
     try:
         tables = tomllib.loads(suite.decode())
     except (ValueError, RecursionError):
@@ -219,12 +221,14 @@ def script_mutant(random: Random) -> Mutant:
 
 
 def damaged_text(random: Random, text: str, tokens: tuple[str, ...]) -> bytes:
-    """Tokens put in, over or instead of others, lines repeated; perhaps some bytes overwritten, or
-    the end cut off."""
+    """A text with tokens inserted, added or replaced and lines repeated; perhaps with some bytes
+    overwritten, or without its end."""
     for _ in range(random.choice((1, 1, 1, 2, 4, 30))):
         at = random.randrange(len(text) + 1)
         if random.random() < 0.5:
-            at = text.rfind("\n", 0, at) + 1  # at the start of a line, more often makes sense
+            at = (
+                text.rfind("\n", 0, at) + 1
+            )  # at the start of a line, where a token is more likely to be valid
         over = random.choice((0, 0, 0, 1, 5, 20))
         text = text[:at] + random.choice(tokens) + text[at + over :]
     if random.random() < 0.05:
@@ -257,7 +261,7 @@ VALUES = (
 )  # fmt: skip
 
 
-#: Options and values that go together, so that many mutants get as far as a run.
+#: Options and values that fit together, so that many mutants reach a run.
 GOOD = (
     ["--mem", "64M"], ["--cpus", "2"], ["--gic", "2"], ["--cntfrq=24MHz"], ["--cntvoff", "-5"], ["--pcpus", "2"],
     ["--list-registers=1"], ["--quantum", "5us"], ["--append", "\udcff\x1b[2J\n"], ["--semihosting"], ["--vhe"],
@@ -279,7 +283,7 @@ def options_mutant(random: Random) -> Mutant:
         )
     if random.random() < 0.1:
         random.shuffle(words)
-    # Nothing here is meant to run long: what comes last counts.
+    # No mutant may run for long: the last occurrence of an option counts.
     runs = words[0] in ("run", "trace", "gic", "explain")
     most = str(MAX_CPUS)
     cpus = MAX_CPUS if most in words or any(word.endswith(f"={most}") for word in words) else 0
@@ -290,7 +294,8 @@ def options_mutant(random: Random) -> Mutant:
 
 
 def overwrite(random: Random, raw: bytearray, within: int, times: int) -> None:
-    """Put edges of integers, or random bytes, over some of the first ``within`` bytes."""
+    """Overwrite some of the first ``within`` bytes with the limits of integers, or with random
+    bytes."""
     for _ in range(times if len(raw) > 8 else 0):
         width = random.choice((1, 2, 4, 8))
         at = random.randrange(max(1, min(within, len(raw)) - width))

@@ -1,9 +1,9 @@
-"""Runs commands of armvirt for `fuzz.py`, each in a child forked from this process.
+"""Runs commands of armvirt for `fuzz.py`, each in a child that is forked from this process.
 
-This process holds what a run of a guest loads and nothing else, so that the memory of a child is
-that of the command. A line of JSON comes in (the words of a command, the folder to run it in), and
-one goes out: status (negative: a signal), CPU seconds, and the greatest RSS in bytes. Standard
-error goes to the folder's file ``stderr``.
+This process has loaded the modules of a run and nothing else, so the memory of a child is that of
+the command. For each command, one line of JSON is read (the words of the command, and the folder in
+which it runs), and one line is written: status (negative: a signal), CPU seconds, and the maximum
+RSS in bytes. Standard error goes to the file ``stderr`` in the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HANG_S = 60  # CPU seconds after which a child is killed
 
 
 def warm() -> None:
-    """Load what a run uses."""
+    """Load the modules of a run."""
     import armvirt.cli.commands.run
     import armvirt.cli.main
     import armvirt.machine  # noqa: F401
@@ -27,7 +27,7 @@ def warm() -> None:
 
 
 def run(words: list[str], folder: str) -> tuple[int, float, int]:
-    """One command in a child: (status, CPU seconds, RSS)."""
+    """Run one command in a child; returns (status, CPU seconds, RSS)."""
     child = os.fork()
     if child == 0:
         _child(words, folder)
@@ -36,7 +36,7 @@ def run(words: list[str], folder: str) -> tuple[int, float, int]:
 
 
 def _child(words: list[str], folder: str) -> None:
-    """Never returns."""
+    """Run the command and exit; does not return."""
     status: int | str | None = 70
     try:
         os.chdir(folder)

@@ -1,12 +1,13 @@
-"""A long campaign of random accesses to the vGIC: nothing may raise, and no law may be broken.
+"""A long campaign of random accesses to the vGIC: no exception may be raised, and no law may be
+broken.
 
     python tools/gic_campaign.py                       a million accesses
     python tools/gic_campaign.py --millions 100        more; a line with the rate for each million
     python tools/gic_campaign.py --seed 7 --millions 2
 
-Each 10,000 accesses are a new machine, whose seed, shape and history `tools/gic_fuzz.py` (or `tools/gic_fuzz_its.py`)
-derives from its number. The first failure is printed with its seed and ends the campaign with status 1; ``--seed`` with
-that number repeats it.
+Each 10,000 accesses are made on a new machine. `tools/gic_fuzz.py` or `tools/gic_fuzz_its.py`
+derives its configuration and its accesses from its number, the seed. The first failure is printed
+with the seed and ends the campaign with status 1; ``--seed`` with this number repeats it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ PER_MACHINE = 10_000
 
 
 def machine(seed: int) -> Fuzzer:
-    """One machine in three has an ITS; the others are GICv2 and GICv3 as their seeds say."""
+    """The machine of a seed: one machine in three has an ITS, the others are a GICv2 or a GICv3."""
     return ItsFuzzer(seed) if seed % 3 == 0 else Fuzzer(seed)
 
 
 def run(seed: int, accesses: int) -> None:
-    """Machine after machine, with seeds from ``seed`` on."""
+    """Run one machine after another, with the seeds from ``seed`` on."""
     done = 0
     while done < accesses:
         done += machine(seed).run(min(PER_MACHINE, accesses - done))
@@ -37,7 +38,7 @@ def run(seed: int, accesses: int) -> None:
 
 
 def campaign(seed: int, accesses: int, report: int = MILLION) -> int:
-    """Run and print; the exit status."""
+    """Run and print; returns the exit status."""
     started, done = time.monotonic(), 0
     while done < accesses:
         count = min(report, accesses - done)
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--millions", type=float, default=1, help="millions of accesses (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="of the first machine (default: %(default)s)"
+        "--seed", type=int, default=1, help="seed of the first machine (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     return campaign(options.seed, int(options.millions * MILLION))

@@ -1,11 +1,10 @@
-"""Random accesses to a vGIC and its virtual CPU interfaces, and the laws that must hold whatever a
-guest does.
+"""Random accesses to a vGIC and its virtual CPU interfaces, and laws that must hold for any guest.
 
-`Fuzzer` is a host without an engine: vCPUs on PEs, a vGIC, devices that pull lines. Each step is
-one thing that a guest, a device, the VMM or the host's scheduler may do: an access of any size to
-any offset of any frame, an ICC access of any encoding, a line, an attribute, a migration. Nothing
-may raise, and after `LAW_PERIOD` steps every law is looked at. A run is a function of its seed:
-``Fuzzer(seed).run(n)`` fails at the same step each time.
+`Fuzzer` is a host without an engine: vCPUs on PEs, a vGIC, devices with lines. Each step is one
+action of a guest, a device, the VMM or the host's scheduler: an access of any size to any offset of
+any frame, an ICC access of any encoding, a change of a line, an attribute, a migration. No
+exception may be raised, and every `LAW_PERIOD` steps all laws are checked. A run is a function of
+its seed: ``Fuzzer(seed).run(n)`` always fails at the same step.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ GICD_BASE, GICC_BASE, GICR_BASE = 0x0800_0000, 0x0801_0000, 0x1000_0000
 GICC = {row.name.removeprefix("GICC_"): row.offset for row in arch.GICC_ROWS}
 VTIMER = 27
 LAW_PERIOD = 32
-ROUNDS = 12  # of sync and flush in which a vGIC has to come to rest
+ROUNDS = 12  # of sync and flush, after which no work may be left
 SHAPES = tuple((lrs, bits) for lrs in (1, 2, 4, 16) for bits in (5, 6, 7))
 ICC_NAMES = {encoding: name for name, encoding in ICC_REGISTERS.items()}
 IAR0, IAR1 = ICC_REGISTERS["ICC_IAR0_EL1"], ICC_REGISTERS["ICC_IAR1_EL1"]
@@ -54,7 +53,7 @@ SETUP = tuple(
     ICC_REGISTERS[f"ICC_{name}_EL1"]
     for name in ("PMR", "IGRPEN0", "IGRPEN1", "CTLR", "BPR0", "BPR1")
 )
-#: What a guest would write, most of the time; random values alone soon leave everything masked.
+#: Values that a guest would write, used most of the time; with random values only, everything would soon be masked.
 USUAL = {
     ICC_REGISTERS[f"ICC_{name}_EL1"]: values
     for name, values in {
@@ -75,12 +74,12 @@ ATTRIBUTES = (
 
 
 class LawError(AssertionError):
-    """A law is broken, or something was raised. The message has the seed, the step and the last
+    """A law is broken, or an exception was raised. The message has the seed, the step and the last
     actions."""
 
 
 def _rows(name: str) -> list[tuple[int, int]]:
-    """(offset, length) of the registers in a frame, by the frame's name."""
+    """(offset, length) of the registers in a frame, by the name of the frame."""
     if name == "GICR":
         sgi = [(GICR_FRAME_SIZE + row.offset, row.length) for row in arch.GICR_SGI_ROWS]
         return [(row.offset, row.length) for row in arch.GICR_RD_ROWS] + sgi
@@ -89,9 +88,10 @@ def _rows(name: str) -> list[tuple[int, int]]:
 
 
 class Fuzzer:
-    """A vGIC under random use. ``seed`` decides everything, the shape of the machine included.
+    """A vGIC with random accesses. ``seed`` decides everything, also the configuration of the
+    machine.
 
-    ``acknowledged`` counts the interrupts that guests got.
+    ``acknowledged`` is the number of interrupts that the guests have acknowledged.
     """
 
     def __init__(self, seed: int) -> None:
@@ -103,7 +103,7 @@ class Fuzzer:
         self.model = 2 if seed % 4 == 3 else 3
         self.intid_mask = (
             0x3FF if self.model == 2 else 0xFFFF
-        )  # of vINTID; above it a GICv2's SGI has its CPUID
+        )  # of vINTID; the bits above it are the CPUID of an SGI of a GICv2
         self.log: deque[str] = deque(maxlen=12)
         self._create()
         self._actions = self._weights()
@@ -144,13 +144,13 @@ class Fuzzer:
         self._set_up()
 
     def _add_devices(self) -> None:
-        """What else the VM has, before its first run."""
+        """Add further devices to the VM, before its first run."""
 
     def _frame(self, name: str) -> Frame:
         return next(frame for _, frame, _ in self.frames if frame.name == name)
 
     def _set_up(self) -> None:
-        """Half of the machines start as a guest would set them up, so that interrupts flow from the
+        """Initialise half of the machines as a guest does, so that interrupts are taken from the
         first step on."""
         if self.rng.random() < 0.5:
             return
@@ -171,20 +171,20 @@ class Fuzzer:
         return lambda: self.timer_line[vcpu]
 
     def kick(self, vcpu_id: int) -> None:
-        """A vCPU of a `Fuzzer` never sleeps."""
+        """No effect: a vCPU of a `Fuzzer` never sleeps."""
 
     def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
         if vcpu_id in self.pe_of:
             self.gic.set_active(self.pe_of[vcpu_id], host_intid, active)
 
     def irq_ended(self, intid: int) -> None:
-        """A `Fuzzer` has no irqfds."""
+        """No effect: a `Fuzzer` has no irqfds."""
 
     def lpi_work_left(self) -> None:
-        """Jobs go on at the next access."""
+        """No effect: jobs continue at the next access."""
 
     def _load(self, vcpu: int, pe: int) -> None:
-        """vcpu_load, with what the timer code does for its mapped interrupt."""
+        """Perform vcpu_load, and the actions of the timer code for its mapped interrupt."""
         line = self.timer_line[vcpu]
         self.pe_of[vcpu] = pe
         self.vgic.inject(vcpu, VTIMER, line)
@@ -200,7 +200,7 @@ class Fuzzer:
         self.gic.set_active(pe, VTIMER, False)
 
     def settle(self) -> None:
-        """The host's interrupt handlers and the run loop, until both are quiet."""
+        """Perform the host's interrupt handlers and the run loop until neither has work left."""
         vgic = self.vgic
         for _ in range(ROUNDS):
             quiet = True
@@ -220,8 +220,8 @@ class Fuzzer:
     # Steps ---------------------------------------------------------------------------------------
 
     def run(self, steps: int) -> int:
-        """Take ``steps`` steps; the number of accesses. LawError at the first thing that is
-        wrong."""
+        """Perform ``steps`` steps; returns the number of accesses. LawError at the first
+        failure."""
         actions, choose = self._actions, self.rng.random
         count = len(actions)
         try:
@@ -240,7 +240,7 @@ class Fuzzer:
         return steps
 
     def _weights(self) -> list[Callable[[], None]]:
-        """One entry per hundredth of the time."""
+        """The actions, each as often as its probability in percent."""
         interrupts = self._interrupts if self.model == 3 else self._interrupts_v2
         return [
             *[self._mmio] * 40, *[self._icc_random] * 8, *[interrupts] * 32, *[self._line] * 12,
@@ -261,7 +261,7 @@ class Fuzzer:
         return int(self.rng.random() * self.vcpus)
 
     def _offset(self, name: str, size: int, rows: list[tuple[int, int]]) -> int:
-        """Four times in five that of a real register, mostly aligned."""
+        """An offset in a frame: in four of five cases the offset of a register, mostly aligned."""
         rng = self.rng
         if not rows or rng.random() < 0.2:
             return int(rng.random() * size)
@@ -278,7 +278,7 @@ class Fuzzer:
         width = 4 if rng.random() < 0.7 else rng.choice((1, 2, 4, 8))
         vcpu = self._vcpu()
         if frame.name == "GICC" and vcpu not in self.pe_of:
-            return  # it is on no PE, so it accesses nothing; all other frames are everybody's
+            return  # a vCPU without a PE cannot access GICC; the other frames can be accessed
         if rng.random() < 0.4:
             self.log.append(f"vCPU {vcpu} reads {width} bytes at {frame.name} + {offset:#x}")
             value = frame.read(vcpu, offset, width)
@@ -296,7 +296,8 @@ class Fuzzer:
             frame.write(vcpu, offset, width, value)
 
     def _icc(self, vcpu: int, encoding: int, is_write: bool, value: int) -> int:
-        """One access from EL1, trapped ones included; an undefined one does nothing."""
+        """One access from EL1, also to a register that traps; an access that is UNDEFINED has no
+        effect."""
         outcome = self.vifs[self.pe_of[vcpu]].icc_access(encoding, is_write, value, 1, True, True)
         assert self.model == 3 or outcome.action is IccAction.UNDEF, (
             "a GICv2 guest has system registers"
@@ -313,7 +314,8 @@ class Fuzzer:
         return vcpu if vcpu in self.pe_of else None
 
     def _icc_random(self) -> None:
-        """Any encoding: a register of the CPU interface three times in four."""
+        """An access with any encoding; in three of four cases, of a register of the CPU
+        interface."""
         rng, vcpu = self.rng, self._loaded()
         if vcpu is None:
             return
@@ -343,7 +345,7 @@ class Fuzzer:
         return ICC_NAMES.get(encoding, f"encoding {encoding:#x}")
 
     def _interrupts(self) -> None:
-        """What a guest does with interrupts: acknowledge, end properly, or end anything in any
+        """The actions of a guest on interrupts: acknowledge, end correctly, or end any INTID in any
         way."""
         rng, vcpu = self.rng, self._loaded()
         if vcpu is None:
@@ -358,7 +360,8 @@ class Fuzzer:
             self._end_anything(vcpu)
 
     def _interrupts_v2(self) -> None:
-        """The same by GICC; what is acknowledged has the CPUID with which it is to be ended."""
+        """The same actions with GICC. An acknowledged SGI has a CPUID, with which the SGI must be
+        ended."""
         rng, vcpu = self.rng, self._loaded()
         if vcpu is None:
             return
@@ -395,8 +398,8 @@ class Fuzzer:
         self._icc(vcpu, encoding, True, intid)
 
     def _acknowledge(self, vcpu: int, iar: int) -> None:
-        """Law: IAR gives what HPPIR shows if the interface signals it, and the spurious value
-        otherwise."""
+        """Law: IAR returns the INTID in HPPIR if the interface signals this interrupt, else the
+        special INTID 1023."""
         vif = self.vifs[self.pe_of[vcpu]]
         if vif.hcr & (arch.ICH_HCR_TALL0 | arch.ICH_HCR_TALL1):
             return
@@ -412,7 +415,7 @@ class Fuzzer:
         )
 
     def _line(self) -> None:
-        """A device's line or pulse, or a PPI; user space's errors are allowed."""
+        """A level or a pulse on a device's line, or a PPI; errors for user space are allowed."""
         rng = self.rng
         private = rng.random() < 0.2
         vcpu = self._vcpu() if private else None
@@ -434,7 +437,7 @@ class Fuzzer:
             self.gic.set_line(self.pe_of[vcpu], VTIMER, level)
 
     def _attribute(self) -> None:
-        """User space: any attribute; KvmError is an answer."""
+        """An access of user space to any attribute; KvmError is an allowed result."""
         rng = self.rng
         group = ATTRIBUTES[int(rng.random() * len(ATTRIBUTES))]
         attr = self._attr(group) | self._vcpu() << 32
@@ -463,8 +466,8 @@ class Fuzzer:
         return 32 * int(rng.random() * 4) if group == Group.LEVEL_INFO else int(rng.random() * 2)
 
     def _host(self) -> None:
-        """The scheduler takes a vCPU off its PE, or puts it on a free one; or everything is saved
-        and loaded."""
+        """The scheduler removes a vCPU from its PE or puts it on a free PE, or the complete state
+        is saved and loaded."""
         vcpu = self._vcpu()
         if self.rng.random() < 0.02:
             self._save_and_load()
@@ -478,7 +481,7 @@ class Fuzzer:
             self._load(vcpu, pe)
 
     def _save_and_load(self) -> None:
-        """Law: saved state is plain, and loading it changes nothing."""
+        """Law: a saved state is plain data, and loading it changes nothing."""
         self.log.append("save and load")
         saved = json.loads(json.dumps([self.vgic.state(), [vif.state() for vif in self.vifs]]))
         self.vgic.load_state(saved[0])
@@ -498,7 +501,7 @@ class Fuzzer:
                 yield irq
 
     def check(self) -> None:
-        """Every law, at rest. AssertionError says which one is broken."""
+        """Check all laws while there is no work left. AssertionError says which law is broken."""
         self._check_lists()
         for cpu in self.vgic.dist.cpus():
             if cpu.vif is not None:
@@ -508,8 +511,8 @@ class Fuzzer:
         self._check_shared()
 
     def _check_lists(self) -> None:
-        """An interrupt is on the list of its ``vcpu``, once, and on no other; and that is where the
-        oracle wants it."""
+        """Law: an interrupt is on the ap_list of its ``vcpu``, once, and on no other list; and
+        ``vcpu`` is the vCPU that the oracle names."""
         listed: dict[VgicIrq, int] = {}
         for cpu in self.vgic.dist.cpus():
             for irq in cpu.ap_list:
@@ -531,8 +534,8 @@ class Fuzzer:
                 )
 
     def _check_list_registers(self, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
-        """Each list register holds its resident; the rest is empty; everybody on the list is
-        resident or outside."""
+        """Law: each list register holds its interrupt, and the others are empty; every interrupt on
+        the ap_list is in a list register or outside."""
         members = sorted(irq.intid for irq in cpu.resident + cpu.outside)
         assert members == sorted(irq.intid for irq in cpu.ap_list), (
             f"vCPU {cpu.vcpu_id}: list and list registers differ"
@@ -555,8 +558,8 @@ class Fuzzer:
                 assert lr & LR_STATE != LR_STATE, f"{what} is pending and active"
 
     def _check_priorities(self, vif: VirtualCpuInterface) -> None:
-        """The running priority is the least of the active ones; signals agree with mask and running
-        priority."""
+        """Law: the running priority is the highest active priority; the signals agree with priority
+        mask and running priority."""
         bits = [
             n
             for n in range(32 * len(vif.ap0r))
@@ -570,7 +573,7 @@ class Fuzzer:
         assert not vif.maintenance, "a maintenance interrupt is left"
 
     def _check_urgency(self, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
-        """Nobody outside is more urgent than what the list registers offer."""
+        """Law: no interrupt outside has a higher priority than those in the list registers."""
         enabled = [irq for irq in cpu.outside if not irq.active and vif.vmcr >> irq.group & 1]
         offered = [
             lr >> LR_PRIORITY_SHIFT & 0xFF
@@ -584,7 +587,7 @@ class Fuzzer:
             )
 
     def _check_shared(self) -> None:
-        """An SPI is in flight on one vCPU at most."""
+        """Law: an SPI is in list registers of at most one vCPU."""
         seen: set[int] = set()
         for vcpu, pe in self.pe_of.items():
             for lr in self.vifs[pe].lr:

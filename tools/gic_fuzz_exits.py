@@ -1,10 +1,10 @@
-"""Random use of a vGIC beside the same use with extra exits: nothing that a guest can see depends
-on them.
+"""Random use of a vGIC, compared with the same use with additional exits: nothing that a guest can
+see may depend on exits.
 
-`compare` runs two machines of one seed in step. Both do what has to be done before an entry; one of
-them also folds its list registers and fills them again, after steps that a source of its own
-chooses. After each step the answers to all reads and the state of every CPU interface must be the
-same: the highest pending interrupt, priorities, signals.
+`compare` runs two machines of one seed in step. Both perform the necessary actions before an entry.
+One of them also folds its list registers and fills them again, after steps that a separate random
+source selects. After each step the results of all reads and the state of every CPU interface must
+be equal: the highest pending interrupt, the priorities, the signals.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gic_fuzz import IAR0, IAR1, VTIMER, Fuzzer, LawError
 from armvirt.arch.gic import ICC_REGISTERS, VMCR_VEOIM
 from armvirt.hw.ich import VirtualCpuInterface
 
-RATE = 0.3  # of steps that are followed by an exit
+RATE = 0.3  # of steps with an exit after them
 INTIDS = (1, 2, VTIMER, VTIMER, VTIMER, 40, 41, 42, 43, 44, 45)
 PRIORITIES = (0x40, 0x40, 0x40, 0x80)
 ISENABLER, ICENABLER, ISPENDR, ICPENDR, ISACTIVER, ICACTIVER = range(0x100, 0x400, 0x80)
@@ -30,12 +30,13 @@ IPRIORITYR, ICFGR, SGIR, GICC_PMR = 0x400, 0xC00, 0xF00, 0x04
 
 
 class Guests(Fuzzer):
-    """Guests that use few interrupts a lot, most of one priority. With ``exits`` they leave for
-    nothing now and then.
+    """Guests that use a few interrupts very often, most of them with one priority. With ``exits``
+    there are exits without a reason.
 
-    They end what they have acknowledged, innermost first, each by its INTID and in its mode. An end
-    of something else is UNPREDICTABLE (IHI 0069 12.2.10), and may hit what is in no list register,
-    of which EL2 knows that one ended, not which.
+    The guests end the interrupts that they have acknowledged, the most recent first, each with its
+    INTID and in its EOImode. An end of another INTID is UNPREDICTABLE (IHI 0069 12.2.10): it may
+    end an interrupt that is in no list register, and EL2 only knows that one of these ended, not
+    which.
     """
 
     def __init__(self, seed: int, exits: bool) -> None:
@@ -52,7 +53,7 @@ class Guests(Fuzzer):
             super().settle()
 
     def _set_up(self) -> None:
-        """Everything is enabled, in the group that IAR1 or GICC_IAR gives; half of the SPIs are
+        """Enable everything, in the group that IAR1 or GICC_IAR acknowledges; half of the SPIs are
         level-sensitive."""
         dist = self.frames[0][1]
         dist.write(0, 0, 4, 3)
@@ -78,7 +79,7 @@ class Guests(Fuzzer):
         return offset if self.model == 2 else vcpu * GICR_STRIDE + GICR_SGI_FRAME + offset
 
     def _bank(self, vcpu: int, intid: int, offset: int, per_byte: int) -> tuple[Any, int]:
-        """The frame and the offset of the byte in which ``intid`` has its field."""
+        """The frame and the offset of the byte with the field of ``intid``."""
         if intid < 32:
             return self._private(vcpu), self._at(vcpu, offset) + intid // per_byte
         return self.frames[0][1], offset + intid // per_byte
@@ -120,7 +121,7 @@ class Guests(Fuzzer):
             self._end(vcpu, intid, group)
 
     def _register(self) -> None:
-        """A bit or a priority, of an interrupt of this vCPU or of another."""
+        """Write a bit or a priority of an interrupt, of this vCPU or of another."""
         rng, vcpu, owner, intid = self.rng, self._vcpu(), self._vcpu(), self.rng.choice(INTIDS)
         if self.model == 2:
             owner = vcpu
@@ -144,7 +145,7 @@ class Guests(Fuzzer):
             self._icc(vcpu, SGI1R, True, intid << 24 | 1 << vcpu)
 
     def _look(self) -> None:
-        """What is pending and active, by register."""
+        """Read which interrupts are pending or active."""
         vcpu, offset, intid = (
             self._vcpu(),
             self.rng.choice((ISPENDR, ISACTIVER)),
@@ -161,7 +162,7 @@ class Guests(Fuzzer):
         self.vgic.inject(None, intid, level)
 
     def _mask(self) -> None:
-        """PMR; EOImode while nothing runs."""
+        """Write PMR, and EOImode while no interrupt is running."""
         vcpu = self._loaded()
         if vcpu is None or self.model == 2:
             return
@@ -176,7 +177,7 @@ class Guests(Fuzzer):
 
 
 def seen(vif: VirtualCpuInterface) -> tuple[Any, ...]:
-    """What a guest can read of its CPU interface, and what signals it."""
+    """The state of a CPU interface that a guest can read, and its signals."""
     highest = -1 if vif.candidate < 0 else vif.lr[vif.candidate] & (1 << 60 | 0xFFFF)
     return (
         highest,
@@ -190,8 +191,8 @@ def seen(vif: VirtualCpuInterface) -> tuple[Any, ...]:
 
 
 def compare(seed: int, steps: int) -> int:
-    """So many steps of the machines of a seed; returns how many interrupts were taken. LawError at
-    a difference."""
+    """Run ``steps`` steps on both machines of a seed; returns the number of interrupts that were
+    taken. LawError at a difference."""
     plain, looked = Guests(seed, False), Guests(seed, True)
     for step in range(steps):
         plain.run(1)

@@ -1,7 +1,7 @@
-"""Random use of a GICv3 with an ITS: its frame, LPI tables in memory, command queues of sense and
-nonsense, messages.
+"""Random use of a GICv3 with an ITS: its frame, LPI tables in memory, queues of valid and invalid
+commands, messages.
 
-`ItsFuzzer` is a `Fuzzer` whose VM has memory and an ITS. The laws are the same, with LPIs among the
+`ItsFuzzer` is a `Fuzzer` whose VM has memory and an ITS. The laws are the same; LPIs are among the
 shared interrupts.
 """
 
@@ -29,7 +29,8 @@ USEFUL = (*NAMES, "INT", "INT", "INT", "MAPTI", "MAPTI", "INV", "MAPC")
 
 
 class Memory:
-    """RAM_SIZE bytes at RAM, as the vGIC reaches them; nothing elsewhere."""
+    """The guest memory that the vGIC accesses: RAM_SIZE bytes at RAM. An access elsewhere raises
+    KvmError."""
 
     def __init__(self) -> None:
         self.bytes = bytearray(RAM_SIZE)
@@ -49,8 +50,8 @@ class Memory:
 
 
 class ItsFuzzer(Fuzzer):
-    """Always a GICv3. Two machines in three start with tables, queue and collections as a guest
-    makes them."""
+    """A `Fuzzer` of a GICv3. Two machines in three start with tables, a queue and collections, as a
+    guest sets them up."""
 
     def _create(self) -> None:
         self.model, self.intid_mask = 3, 0xFFFF
@@ -90,7 +91,7 @@ class ItsFuzzer(Fuzzer):
         ]
 
     def _command(self) -> None:
-        """A command of small operands; now and then any 32 bytes."""
+        """Queue a command with small operands, or with 10% probability any 32 bytes."""
         rng = self.rng
         if rng.random() < 0.1:
             self._push(rng.randbytes(32))
@@ -108,7 +109,8 @@ class ItsFuzzer(Fuzzer):
         self._push(arch.encode_command(name, **chosen))
 
     def _push(self, command: bytes) -> None:
-        """Where the queue is, if it is in memory; the ITS is told in any case."""
+        """Write a command into the queue, if the queue is in memory, and advance GITS_CWRITER in
+        any case."""
         its = self.its
         try:
             self.memory.write((its.cbaser & arch.CBASER_ADDRESS) + its.cwriter, command)
@@ -132,7 +134,8 @@ class ItsFuzzer(Fuzzer):
         self.memory.write(base + int(rng.random() * 64), bytes((rng.getrandbits(8),)))
 
     def _base(self) -> int:
-        """Registers that hold addresses get one in memory, mostly: all ones lead nowhere."""
+        """A value for registers with an address: mostly an address in memory, as all-ones is
+        outside of it."""
         return RAM + 0x1_0000 * int(self.rng.random() * 16) | (
             arch.VALID if self.rng.random() < 0.8 else 0
         )

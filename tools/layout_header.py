@@ -1,4 +1,4 @@
-"""Write armvirt/hw/engine/layout.h, or with --check say whether it is current."""
+"""Writes armvirt/hw/engine/layout.h; with --check, tells whether the file is up to date."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def main() -> int:
         TARGET.write_text(text, encoding="ascii")
         return 0
     current = TARGET.exists() and TARGET.read_text(encoding="ascii") == text
-    print("layout.h is current" if current else "layout.h is stale: python tools/layout_header.py")
+    print(
+        "layout.h is up to date"
+        if current
+        else "layout.h is out of date; run python tools/layout_header.py"
+    )
     return 0 if current else 1
 
 

@@ -1,15 +1,15 @@
-"""Linux with 1 to 8 CPUs on 1 to 4 physical ones: its self-test of them, a row for each machine.
+"""Linux with 1 to 8 CPUs on 1 to 4 physical CPUs: its self-test, with a row for each machine.
 
     python tools/linux_matrix.py                               1, 2, 4 and 8 on 1, 2 and 4
-    python tools/linux_matrix.py --cpus 4 --pcpus 2 --runs 10  one machine, ten runs: they must be one
+    python tools/linux_matrix.py --cpus 4 --pcpus 2 --runs 10  one machine, ten runs, which must be equal
     python tools/linux_matrix.py --load 20                     more rounds of load
     python tools/linux_matrix.py --gic 2                       on a GICv2
 
-The guest (`make guests`; tools/initramfs/autorun-smp.sh) brings all CPUs online, counts each one's
-timer interrupts, works under load, takes each CPU but the first off and on again, and powers off. A
-row has the guest's verdict, its time, the instructions of all its CPUs, the seconds of the host and
-the trace hash; below it stands what is wrong. Exit status 1 if a machine fails, or if its runs
-differ.
+The guest (`make guests`; tools/initramfs/autorun-smp.sh) switches all CPUs on, counts the timer
+interrupts of each CPU, works under load, switches each CPU but the first off and on again, and
+powers off. A row has the guest's verdict, its time, the instructions of all its CPUs, the seconds
+of the host and the trace hash; the errors are printed below it. The exit status is 1 if a machine
+fails, or if its runs differ.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ HEADER = f"{'vCPUs':>5} {'pCPUs':>5} {'verdict':8} {'guest s':>8} {'instructions
 
 
 class Row(NamedTuple):
-    """The runs on one machine: the first one's result, the seconds of the host for each, what is
-    wrong."""
+    """The runs on one machine: the result of the first run, the seconds of the host for each run,
+    and the errors."""
 
     cpus: int
     pcpus: int
@@ -54,14 +54,14 @@ class Row(NamedTuple):
 
 
 def initramfs(folder: Path) -> Path:
-    """The fetched initramfs with the scripts as they are now, written to ``folder``."""
+    """The fetched initramfs with the present scripts, written to ``folder``."""
     path = folder / "initramfs.cpio"
     path.write_bytes(make_initramfs.renew((FETCHED / path.name).read_bytes()))
     return path
 
 
 def options(cpus: int, pcpus: int, initrd: Path, load: int = LOAD, gic: int = 3) -> dict[str, Any]:
-    """The arguments of `Machine` beside the image."""
+    """The arguments of `Machine` except the image."""
     append = f"console=ttyAMA0 autorun smp load={load}"
     return {"initrd": initrd, "append": append, "cpus": cpus, "pcpus": pcpus, "gic": gic}
 
@@ -73,8 +73,8 @@ def boot(machine: dict[str, Any]) -> Result:
 
 
 def steps(cpus: int) -> list[str]:
-    """What the self-test prints on its way on so many CPUs. A test that left something out would
-    pass otherwise."""
+    """The lines that the self-test prints with this number of CPUs. With this list, a test that
+    leaves out a step does not pass."""
     lines = [f"AUTORUN: {cpus} cpu(s)", "ok - all CPUs are online"]
     lines += [f"ok - CPU {cpu} takes its own timer interrupts" for cpu in range(cpus)]
     lines += ["ok - two jobs a CPU of forks, pipes and sleeps side by side"]
@@ -90,7 +90,7 @@ def steps(cpus: int) -> list[str]:
 
 
 def wrong_with(result: Result, cpus: int) -> list[str]:
-    """What is to be said against a run, a line each."""
+    """The errors of a run, one line each."""
     wrong = [result.diagnosis] if result.diagnosis else []
     wrong += [line for line in result.console.splitlines() if line.startswith("FAIL - ")]
     at = 0
@@ -119,23 +119,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
     parser.add_argument(
-        "--cpus", type=numbers, default=list(CPUS), help="of the guest (default: 1,2,4,8)"
+        "--cpus",
+        type=numbers,
+        default=list(CPUS),
+        help="numbers of CPUs of the guest (default: 1,2,4,8)",
     )
     parser.add_argument(
-        "--pcpus", type=numbers, default=list(PCPUS), help="of the host (default: 1,2,4)"
+        "--pcpus",
+        type=numbers,
+        default=list(PCPUS),
+        help="numbers of physical CPUs (default: 1,2,4)",
     )
     parser.add_argument(
         "--gic",
         type=int,
         choices=(2, 3),
         default=3,
-        help="the GIC's version (default: %(default)s)",
+        help="GIC version (default: %(default)s)",
     )
     parser.add_argument(
         "--load", type=int, default=LOAD, help="rounds of work of each job (default: %(default)s)"
     )
     parser.add_argument(
-        "--runs", type=int, default=1, help="of each machine (default: %(default)s)"
+        "--runs", type=int, default=1, help="runs of each machine (default: %(default)s)"
     )
     parsed = parser.parse_args(arguments)
     if min(parsed.runs, parsed.load) < 1:

@@ -1,5 +1,5 @@
-"""Writes a Linux initramfs as a cpio archive in the newc format, byte for byte the same for the
-same files.
+"""Writes a Linux initramfs as a cpio archive in the newc format. The same files give the same
+bytes.
 
 Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst (magic 070701, thirteen
 8-digit hexadecimal fields, names and data padded to four bytes, a trailer entry).
@@ -17,8 +17,8 @@ TRAILER = "TRAILER!!!"
 
 
 class Entry(NamedTuple):
-    """One archive member: ``name`` without a leading slash, ``mode`` with its file type, ``data``
-    (or link target)."""
+    """One member of the archive: ``name`` without a leading slash, ``mode`` with its file type,
+    ``data`` (or the target of a link)."""
 
     name: str
     mode: int
@@ -58,7 +58,7 @@ def newc(entries: Iterable[Entry]) -> bytes:
 
 
 def members(archive: bytes) -> dict[str, bytes]:
-    """The data of each member of a newc archive by name; ValueError for what is none."""
+    """The data of each member of a newc archive by name; ValueError for any other file."""
     found: dict[str, bytes] = {}
     at = 0
     while archive[at : at + 6] == b"070701":
@@ -73,8 +73,7 @@ def members(archive: bytes) -> dict[str, bytes]:
 
 
 def renew(archive: bytes) -> bytes:
-    """An archive of `initramfs` with the busybox and modules that it has, and the scripts of
-    today."""
+    """An archive of `initramfs` with its busybox and modules, and with the present scripts."""
     found = members(archive)
     modules = {
         name.removeprefix("modules/"): data
@@ -94,7 +93,7 @@ def initramfs(busybox: bytes, modules: dict[str, bytes]) -> bytes:
         directory("modules"),
         character_device(
             "dev/console", 5, 1
-        ),  # the kernel opens it for /init before devtmpfs is mounted
+        ),  # the kernel opens /dev/console for /init before devtmpfs is mounted
         regular("bin/busybox", busybox),
         regular("init", (scripts / "init").read_bytes()),
     ]
@@ -106,14 +105,14 @@ def initramfs(busybox: bytes, modules: dict[str, bytes]) -> bytes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write an archive with today's scripts, from one that `make guests` built before."""
+    """Write an archive with the present scripts, from an archive that `make guests` has built."""
     import argparse
 
     parser = argparse.ArgumentParser(
-        description="Put the scripts of tools/initramfs into an initramfs of make guests."
+        description="Write an initramfs of make guests with the present scripts of tools/initramfs."
     )
     parser.add_argument("archive", type=Path, help="for example .cache/guests/initramfs.cpio")
-    parser.add_argument("output", type=Path, help="where the new archive goes")
+    parser.add_argument("output", type=Path, help="path of the new archive")
     options = parser.parse_args(argv)
     options.output.write_bytes(renew(options.archive.read_bytes()))
     return 0

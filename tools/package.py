@@ -1,15 +1,16 @@
-"""Build the packages, check them, and install them into every Python that is here.
+"""Builds the packages, checks them, and installs them into every supported Python on this host.
 
     python tools/package.py                  everything; the packages are in dist/
     python tools/package.py --build-only     no installation
 
-Made are the source package, from it a wheel with the native engine and one for every machine
-(py3-none-any). The first gets the tag manylinux_X_Y if its library needs nothing but a C library of
-that version (PEP 600), and keeps that of this platform otherwise. Each wheel is installed into a
-fresh environment of each supported Python found on the PATH or under pyenv; there it must boot a
-guest with the same trace hash as everywhere, be found by pytest, and pass the tests that need no
-other tool. Where the compiler fails, ``armvirt doctor`` must say why. Pythons that are not here are
-named. Exit status: 0 all is well, 1 something is not.
+The packages are the source package and two wheels that are built from it: one with the native
+engine, and one for any machine (py3-none-any). The wheel with the native engine gets the tag
+manylinux_X_Y if its library only needs a C library of that version (PEP 600), else it keeps the tag
+of this platform. Each wheel is installed into a new environment of each supported Python on the
+PATH or under pyenv. There it must boot a guest with the usual trace hash, be found by pytest, and
+pass the tests that need no other tool. If the compiler fails, ``armvirt doctor`` must show the
+reason. Supported Pythons that are not on this host are named. Exit status: 0 without errors, else
+1.
 """
 
 from __future__ import annotations
@@ -62,13 +63,13 @@ def test_a_guest(machine):
 
 
 class PackageError(Exception):
-    """A package is not as it should be; the text says what."""
+    """An error in a package; the text describes it."""
 
 
 def run(
     words: Sequence[str | Path], cwd: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> str:
-    """The standard output of a program; PackageError with all that it said if it fails."""
+    """The standard output of a program. PackageError with its complete output if it fails."""
     settings = {
         key: value for key, value in os.environ.items() if key not in ("CC", "CFLAGS", "PYTHONPATH")
     }
@@ -95,7 +96,7 @@ class Packages(NamedTuple):
 
 
 def build(folder: Path) -> Packages:
-    """The three packages in ``folder``, which is emptied first."""
+    """Build the three packages in ``folder``, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     run([sys.executable, "-m", "build", "--sdist", "--outdir", folder, "."])
     (source,) = folder.glob("*.tar.gz")
@@ -105,7 +106,7 @@ def build(folder: Path) -> Packages:
 
 
 def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
-    """A wheel built from the source package alone, moved into ``folder``."""
+    """A wheel that is built only from the source package, and moved into ``folder``."""
     with tempfile.TemporaryDirectory() as scratch:
         run(
             [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", scratch, source],
@@ -116,8 +117,8 @@ def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
 
 
 def needed_glibc(library: Path) -> tuple[int, int] | None:
-    """The newest version of glibc whose symbols a shared library uses; None if it needs anything
-    but glibc."""
+    """The newest version of glibc whose symbols a shared library uses; None if the library needs
+    another library than glibc."""
     with library.open("rb") as file:
         elf = ELFFile(file)
         dynamic, versions = (
@@ -133,7 +134,8 @@ def needed_glibc(library: Path) -> tuple[int, int] | None:
 
 
 def newest_glibc(names: Sequence[str]) -> tuple[int, int] | None:
-    """(2, 17) of ["GLIBC_2.2.5", "GLIBC_2.17"]; None if one is of no public version."""
+    """(2, 17) for ["GLIBC_2.2.5", "GLIBC_2.17"]; None if one of the symbols has no public
+    version."""
     versions = [re.fullmatch(r"GLIBC_(\d+)\.(\d+)(?:\.\d+)?", name) for name in names]
     if not all(versions):
         return None
@@ -141,7 +143,7 @@ def newest_glibc(names: Sequence[str]) -> tuple[int, int] | None:
 
 
 def with_widest_tag(wheel: Path) -> Path:
-    """The wheel, renamed to manylinux_X_Y if its library allows."""
+    """The wheel, renamed to manylinux_X_Y if its library allows it."""
     with tempfile.TemporaryDirectory() as scratch:
         glibc = needed_glibc(Path(zipfile.ZipFile(wheel).extract(LIBRARY, scratch)))
     platform = wheel.stem.rpartition("-")[2]
@@ -156,7 +158,7 @@ def with_widest_tag(wheel: Path) -> Path:
 
 
 def check_wheel(wheel: Path, native: bool) -> None:
-    """Tag, library and documents belong together."""
+    """PackageError if tag, library and documents of the wheel do not fit together."""
     archive = zipfile.ZipFile(wheel)
     names = set(archive.namelist())
     (metadata,) = (name for name in names if name.endswith(".dist-info/WHEEL"))
@@ -182,8 +184,8 @@ def check_wheel(wheel: Path, native: bool) -> None:
 
 
 def candidates(version: str, environment: Mapping[str, str]) -> list[str]:
-    """Where a Python of that version could be: this one, the PATH, pyenv's versions, the newest
-    first."""
+    """The paths at which a Python of this version could be: the running one, the PATH, pyenv's
+    versions from the newest on."""
     roots = [environment.get("PYENV_ROOT", ""), str(Path(environment.get("HOME", "/")) / ".pyenv")]
     found = [
         path
@@ -199,8 +201,8 @@ def candidates(version: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def find_python(version: str) -> str | None:
-    """A Python of that version that can make environments; one of pyenv's shims may be there and
-    refuse to run."""
+    """A Python of this version that can create environments. (A pyenv shim can exist and refuse to
+    run.)"""
     says = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
     for path in candidates(version, os.environ):
         done = subprocess.run([path, "-c", says], capture_output=True, text=True, check=False)
@@ -213,12 +215,12 @@ def find_python(version: str) -> str | None:
 
 
 class Installed(NamedTuple):
-    """An environment with armvirt in it, below a folder that is nobody's source tree."""
+    """An environment with armvirt, in a folder outside every source tree."""
 
     folder: Path
 
     def tool(self, name: str, *words: str | Path) -> str:
-        """Run one of its programs where no source tree is in the way."""
+        """Run one of the environment's programs in a folder without a source tree."""
         return run([self.folder / "bin" / name, *words], cwd=self.folder)
 
     def pip(self, *words: str | Path) -> None:
@@ -226,7 +228,7 @@ class Installed(NamedTuple):
 
 
 def check_installed(here: Installed, kind: str) -> str:
-    """The trace hash of a guest; PackageError if the installation is not what it should be."""
+    """The trace hash of a guest; PackageError if the installation has an error."""
     doctor = here.tool("armvirt", "doctor")
     if not re.search(rf"^ok +engine +{kind}\b", doctor, re.MULTILINE):
         raise PackageError(f"not the {kind} engine:\n{doctor}")
@@ -240,7 +242,8 @@ def check_installed(here: Installed, kind: str) -> str:
 
 
 def install(version: str, python: str, packages: Packages, scratch: Path) -> set[str]:
-    """Both wheels, one after the other, in an environment of that Python; the trace hashes."""
+    """Install both wheels, one after the other, in an environment of this Python; returns the trace
+    hashes."""
     here = Installed(scratch / version)
     run([python, "-m", "venv", here.folder])
     here.pip(packages.native, *TEST_NEEDS)
@@ -253,8 +256,8 @@ def install(version: str, python: str, packages: Packages, scratch: Path) -> set
 
 
 def check_failing_compiler(source: Path, scratch: Path) -> None:
-    """A compiler that fails: the wheel is for every machine, and the installation says what the
-    compiler said."""
+    """Build with a compiler that fails: the wheel must be for any machine, and the installation
+    must show the output of the compiler."""
     compiler = scratch / "broken-cc"
     compiler.write_text(
         "#!/bin/sh\necho 'native.c:1: fatal error: stdint.h: No such file' >&2\nexit 1\n"
@@ -275,12 +278,12 @@ def check_failing_compiler(source: Path, scratch: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build, check, install; 0 if all is well."""
+    """Build, check, install; returns 0 without errors."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "dist", help="where the packages go (default: dist/)"
+        "--out", type=Path, default=ROOT / "dist", help="folder for the packages (default: dist/)"
     )
-    parser.add_argument("--build-only", action="store_true", help="install nothing")
+    parser.add_argument("--build-only", action="store_true", help="do not install the packages")
     options = parser.parse_args(arguments)
     try:
         packages = build(options.out.resolve())

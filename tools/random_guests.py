@@ -1,11 +1,12 @@
-"""Random guests of timers and the interrupt controller: the program is a function of its seed.
+"""Random guests that use timers and the interrupt controller. The program is a function of its
+seed.
 
-`write(seed, gic, folder)` makes a flat binary for ``Machine``. It sets the controller up, does
-`STEPS` random things with its timers, SGIs, an SPI, masks and priorities, spins, sleeps and takes
-exclusives, and adds what it reads of counts, lines and interrupts into one sum, as its interrupt
-handler does. It prints the sum, so that one tick more, or an interrupt that comes an instruction
-later, shows on the console. Most guests end; some wait for what never comes, which is an end as
-well.
+`write(seed, gic, folder)` writes a flat binary for ``Machine``. The guest initialises the interrupt
+controller and performs `STEPS` random actions: it uses its timers, SGIs, an SPI, masks and
+priorities, spins, sleeps and executes exclusives. The guest and its interrupt handler add all
+counts, lines and interrupts that they read to one sum. The guest prints the sum, so that a
+difference of one tick, or an interrupt that is taken one instruction later, is visible on the
+console. Most guests end; some wait for an event that never comes, which also ends the run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SYSTEM_OFF = 0x8400_0008
 FREQUENCIES = (62_500_000, 62_500_000, 24_000_000, 19_200_000, 1_000_000, 1_000_000_000)
 STEPS = (20, 60)
 VTIMER, PTIMER, SPI = 27, 30, 40
-MAX_INTERRUPTS = 60  # then the handler closes the mask: no guest is in a storm for ever
+MAX_INTERRUPTS = 60  # then the handler masks interrupts, so that no guest is in an endless storm
 SUM, COUNT, A, B, C = 28, 27, 10, 11, 12  # registers: the sum, interrupts taken, scratch
 HANDLER = (13, 14, 15)
 TIMERS = {VTIMER: (t.CNTV_CTL_EL0, t.CNTV_CVAL_EL0, t.CNTV_TVAL_EL0, t.CNTVCT_EL0),
@@ -48,7 +49,7 @@ def icc(name: str) -> int:
 
 
 class Guest:
-    """One program, as it is written."""
+    """The program while it is written."""
 
     def __init__(self, seed: int, gic: int) -> None:
         self.rng, self.gic = random.Random(f"{seed} {gic}"), gic
@@ -118,7 +119,7 @@ class Guest:
         return int.from_bytes(bytes(self.rng.randrange(0, 0xC0, 8) for _ in range(4)), "little")
 
     def _some(self, bits: int) -> int:
-        """Mostly all of them."""
+        """``bits``, or in one of five cases a random part of them."""
         return bits if self.rng.random() < 0.8 else bits & self.rng.getrandbits(32)
 
     # -- steps --
@@ -170,7 +171,7 @@ class Guest:
         self.a.wfi()
 
     def _wait_for_event(self) -> None:
-        """WFE under an event stream."""
+        """WFE with an event stream."""
         self.a.mov(A, 1 << 2 | self.rng.randrange(3, 9) << 4)
         self.a.msr("CNTKCTL_EL1", A)
         self.a.wfe()
@@ -210,7 +211,7 @@ class Guest:
             self.store(GICD + 0xF00, 2 << 24 | number)
 
     def _set_bits(self) -> None:
-        """Enable, pend, activate or the opposite: of the timers, or of the SPI."""
+        """Set or clear enable, pending or active bits of the timers' interrupts or of the SPI."""
         bank = self.rng.choice((0x100, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380, 0x380))
         if self.rng.random() < 0.7:
             self.store(self.private + bank, 1 << self.rng.choice((VTIMER, PTIMER)))
@@ -221,7 +222,7 @@ class Guest:
         self.store(self.private + 0x400 + 4 * self.rng.randrange(8), self._priorities())
 
     def _exclusive(self) -> None:
-        """A counter that is incremented by LDXR and STXR."""
+        """Increment a counter with LDXR and STXR."""
         again = self._label()
         self.a.mov(A, LOCK)
         self.a.label(again)
@@ -277,7 +278,7 @@ class Guest:
         a.eret()
 
     def _serve_timer(self, intid: int, register: int, ctl: int, cval: int, tval: int) -> None:
-        """Switch it off, mask it, or move it."""
+        """Switch the timer off, mask it, or write its compare value."""
         a, other = self.a, self._label()
         a.cmp_imm(register, intid)
         a.b_cond(NE, other)
@@ -309,7 +310,7 @@ class Guest:
             self.a.str_w(register, A)
 
     def _print(self) -> None:
-        """SUM in letters, the end; a fault prints '!' first."""
+        """Print the sum as letters, and end; a fault prints '!' first."""
         a = self.a
         a.label("fault")
         self.store(UART, ord("!"))
@@ -332,15 +333,15 @@ class Guest:
 
 
 def write(seed: int, gic: int, folder: Path) -> Path:
-    """The guest of a seed, as a flat binary for `BASE`."""
+    """Write the guest of a seed as a flat binary for `BASE`."""
     path = folder / f"random-{seed}-v{gic}.bin"
     path.write_bytes(Guest(seed, gic).a.code())
     return path
 
 
 def options(seed: int) -> dict[str, Any]:
-    """The machine for a seed, as arguments of `Machine`: both GICs, both kinds of host, counters of
-    several speeds."""
+    """The arguments of `Machine` for a seed: both GICs, nVHE and VHE hosts, counters of several
+    frequencies."""
     rng = random.Random(f"machine {seed}")
     return {
         "gic": 2 + seed % 2, "vhe": rng.random() < 0.5, "cntfrq": rng.choice(FREQUENCIES),
