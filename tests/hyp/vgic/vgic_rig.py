@@ -33,6 +33,14 @@ class QuietVm:
     def lpi_work_left(self) -> None: ...
 
 
+def make_device(vcpus: int = 4, ipa_bits: int = 40, model: int = 3) -> VgicDevice:
+    """The KVM device of a vGIC (``model`` 2 or 3) with so many vCPUs, none of them loaded."""
+    vgic = Vgic(EventBus(), QuietVm(), model=model)
+    for n in range(vcpus):
+        vgic.add_vcpu(n, 1 << 31 | n)
+    return VgicDevice(vgic, ipa_bits)
+
+
 class Rig(QuietVm):
     """As many PEs as vCPUs; vCPU n starts loaded on PE n. ``kicked`` collects the kicks."""
 

@@ -5,21 +5,12 @@ from __future__ import annotations
 
 import pytest
 from hyp_tools import errno_of
-from vgic_rig import QuietVm, Rig
+from vgic_rig import Rig, make_device
 
 from armvirt.arch.gic import ICC_REGISTERS
-from armvirt.events import EventBus
-from armvirt.hyp.vgic import Vgic
 from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, RegionAttribute, VgicDevice
 
 UNDEFINED = (1 << 64) - 1
-
-
-def device(vcpus: int = 4, ipa_bits: int = 40) -> VgicDevice:
-    vgic = Vgic(EventBus(), QuietVm())
-    for n in range(vcpus):
-        vgic.add_vcpu(n, 1 << 31 | n)
-    return VgicDevice(vgic, ipa_bits)
 
 
 def region(count: int, base: int, index: int, flags: int = 0) -> int:
@@ -35,7 +26,7 @@ def set_addr(dev: VgicDevice, kind: int, value: int) -> None:
 
 @pytest.mark.parametrize("group", [-1, Group.CPU_REGS, Group.ITS_REGS, 9])
 def test_groups_that_a_gicv3_does_not_have(group: int) -> None:
-    dev = device()
+    dev = make_device()
     assert errno_of(lambda: dev.has_attr(group, 0)) == "ENXIO"
     assert (
         errno_of(lambda: dev.get_attr(group, 0))
@@ -61,7 +52,7 @@ def test_groups_that_a_gicv3_does_not_have(group: int) -> None:
     ],
 )
 def test_attributes_that_do_not_exist(group: int, attr: int) -> None:
-    assert errno_of(lambda: device().has_attr(group, attr)) == "ENXIO"
+    assert errno_of(lambda: make_device().has_attr(group, attr)) == "ENXIO"
 
 
 @pytest.mark.parametrize(
@@ -77,11 +68,11 @@ def test_attributes_that_do_not_exist(group: int, attr: int) -> None:
     ],
 )
 def test_attributes_that_exist(group: int, attr: int) -> None:
-    device().has_attr(group, attr)
+    make_device().has_attr(group, attr)
 
 
 def test_no_address_for_a_value() -> None:
-    dev = device()
+    dev = make_device()
     assert errno_of(lambda: dev.set_attr(Group.ADDR, AddrType.V3_DIST, None)) == "EFAULT"
     assert errno_of(lambda: dev.get_attr(Group.NR_IRQS, 0, None)) == "EFAULT"
 
@@ -91,7 +82,7 @@ def test_no_address_for_a_value() -> None:
 
 @pytest.mark.parametrize("kind", [AddrType.V3_DIST, AddrType.V3_REDIST])
 def test_addresses_are_checked(kind: int) -> None:
-    dev = device()
+    dev = make_device()
     assert dev.get_attr(Group.ADDR, kind) == UNDEFINED
     assert errno_of(lambda: set_addr(dev, kind, 0x1000)) == "EINVAL"
     assert errno_of(lambda: set_addr(dev, kind, 1 << 40)) == "E2BIG"
@@ -101,27 +92,32 @@ def test_addresses_are_checked(kind: int) -> None:
 
 
 def test_redistributors_must_end_inside_the_ipa_space() -> None:
-    assert errno_of(lambda: set_addr(device(), AddrType.V3_REDIST, (1 << 40) - 0x2_0000)) == "E2BIG"
+    assert (
+        errno_of(lambda: set_addr(make_device(), AddrType.V3_REDIST, (1 << 40) - 0x2_0000))
+        == "E2BIG"
+    )
     straddling = region(2, (1 << 40) - 0x2_0000, 0)
-    assert errno_of(lambda: set_addr(device(), AddrType.V3_REDIST_REGION, straddling)) == "E2BIG"
+    assert (
+        errno_of(lambda: set_addr(make_device(), AddrType.V3_REDIST_REGION, straddling)) == "E2BIG"
+    )
 
 
 @pytest.mark.parametrize("kind", [AddrType.V2_DIST, AddrType.V2_CPU])
 def test_gicv2_frames_are_another_devices(kind: int) -> None:
     """kvm_vgic_addr finds ENODEV, of which vgic_set_common_attr and vgic_get_common_attr make
     ENXIO."""
-    assert errno_of(lambda: set_addr(device(), kind, 0x1_0000)) == "ENXIO"
-    assert errno_of(lambda: device().get_attr(Group.ADDR, kind)) == "ENXIO"
+    assert errno_of(lambda: set_addr(make_device(), kind, 0x1_0000)) == "ENXIO"
+    assert errno_of(lambda: make_device().get_attr(Group.ADDR, kind)) == "ENXIO"
 
 
 def test_single_base_and_regions_do_not_mix() -> None:
-    dev = device()
+    dev = make_device()
     set_addr(dev, AddrType.V3_REDIST, 0x10_0000)
     assert (
         errno_of(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x100_0000, 0)))
         == "EINVAL"
     )
-    dev = device()
+    dev = make_device()
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
     assert errno_of(lambda: set_addr(dev, AddrType.V3_REDIST, 0x100_0000)) == "EINVAL"
 
@@ -138,14 +134,14 @@ def test_single_base_and_regions_do_not_mix() -> None:
     ],
 )
 def test_regions_are_checked(value: int, expected: str) -> None:
-    dev = device()
+    dev = make_device()
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
     assert errno_of(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, value)) == expected
     assert len(dev.vgic.dist.placement.regions) == 1
 
 
 def test_regions_start_at_index_0_and_can_be_read_back() -> None:
-    dev = device()
+    dev = make_device()
     assert (
         errno_of(lambda: set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 1)))
         == "EINVAL"
@@ -161,7 +157,7 @@ def typer(dev: VgicDevice, vcpu: int) -> int:
 
 def test_last_redistributors() -> None:
     """Two regions back to back, then a gap: Last is where the addresses stop being contiguous."""
-    dev = device(vcpus=6)
+    dev = make_device(vcpus=6)
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x10_0000, 0))
     set_addr(dev, AddrType.V3_REDIST_REGION, region(2, 0x14_0000, 1))
     set_addr(dev, AddrType.V3_REDIST_REGION, region(4, 0x30_0000, 2))
@@ -174,7 +170,7 @@ def test_last_redistributors() -> None:
 
 
 def test_what_the_first_run_needs() -> None:
-    dev = device()
+    dev = make_device()
     vgic = dev.vgic
     assert errno_of(vgic.map_resources) == "ENXIO"
     set_addr(dev, AddrType.V3_DIST, 0)
@@ -192,35 +188,35 @@ def test_what_the_first_run_needs() -> None:
 
 
 def test_overlaps_are_found_at_the_first_run() -> None:
-    dev = device()
+    dev = make_device()
     set_addr(dev, AddrType.V3_REDIST, 0x10_0000)
     set_addr(dev, AddrType.V3_DIST, 0x10_0000)
     dev.set_attr(Group.CTRL, Ctrl.INIT)
     assert errno_of(dev.vgic.map_resources) == "EINVAL"
-    dev = device()
+    dev = make_device()
     set_addr(dev, AddrType.V3_DIST, 0x10_0000)
     assert errno_of(lambda: set_addr(dev, AddrType.V3_REDIST, 0x10_0000)) == "EINVAL"
 
 
 @pytest.mark.parametrize("value", [0, 32, 63, 65, 1025, 1056, -1])
 def test_impossible_numbers_of_interrupts(value: int) -> None:
-    assert errno_of(lambda: device().set_attr(Group.NR_IRQS, 0, value)) == "EINVAL"
+    assert errno_of(lambda: make_device().set_attr(Group.NR_IRQS, 0, value)) == "EINVAL"
 
 
 def test_the_number_of_interrupts_is_set_once() -> None:
-    dev = device()
+    dev = make_device()
     dev.set_attr(Group.NR_IRQS, 0, 288)
     assert dev.get_attr(Group.NR_IRQS, 0) == 288
     assert errno_of(lambda: dev.set_attr(Group.NR_IRQS, 0, 288)) == "EBUSY"
-    dev = device()
+    dev = make_device()
     dev.set_attr(Group.CTRL, Ctrl.INIT)
     assert dev.get_attr(Group.NR_IRQS, 0) == 256
     assert errno_of(lambda: dev.set_attr(Group.NR_IRQS, 0, 64)) == "EBUSY"
 
 
 def test_init() -> None:
-    assert errno_of(lambda: device(vcpus=0).set_attr(Group.CTRL, Ctrl.INIT)) == "EBUSY"
-    dev = device()
+    assert errno_of(lambda: make_device(vcpus=0).set_attr(Group.CTRL, Ctrl.INIT)) == "EBUSY"
+    dev = make_device()
     assert errno_of(lambda: dev.set_attr(Group.CTRL, Ctrl.SAVE_PENDING_TABLES)) == "EBUSY"
     dev.set_attr(Group.CTRL, Ctrl.INIT)
     dev.set_attr(Group.CTRL, Ctrl.INIT)
@@ -237,13 +233,13 @@ def test_init() -> None:
     "group", [Group.DIST_REGS, Group.REDIST_REGS, Group.CPU_SYSREGS, Group.LEVEL_INFO]
 )
 def test_register_groups_need_an_existing_vcpu_and_init(group: int) -> None:
-    dev = device()
+    dev = make_device()
     attr = ICC_REGISTERS["ICC_PMR_EL1"] if group == Group.CPU_SYSREGS else 0
     if group != Group.DIST_REGS:
         assert errno_of(lambda: dev.get_attr(group, 9 << 32 | attr)) == "EINVAL"
     if group in (Group.REDIST_REGS, Group.CPU_SYSREGS):
         assert errno_of(lambda: dev.has_attr(group, 9 << 32 | attr)) == "EINVAL"
-    assert errno_of(lambda: device(vcpus=0).get_attr(group, attr)) == "EINVAL"
+    assert errno_of(lambda: make_device(vcpus=0).get_attr(group, attr)) == "EINVAL"
     assert errno_of(lambda: dev.get_attr(group, attr)) == "EBUSY"
     assert errno_of(lambda: dev.set_attr(group, attr, 0)) == "EBUSY"
 

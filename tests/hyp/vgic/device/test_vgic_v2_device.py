@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hyp_tools import errno_of
-from vgic_rig import SPURIOUS, QuietVm
+from vgic_rig import SPURIOUS, make_device
 from vgic_v2_rig import GICC, GICD, V2Rig
 
-from armvirt.events import EventBus
-from armvirt.hyp.vgic import Vgic
-from armvirt.hyp.vgic.device import AddrType, Ctrl, Group, VgicDevice
+from armvirt.hyp.vgic.device import AddrType, Ctrl, Group
 
+device = partial(make_device, model=2)
 UNDEFINED = (1 << 64) - 1
 CTLR, PMR, BPR, IAR, ABPR, APR0, IIDR = 0x00, 0x04, 0x08, 0x0C, 0x1C, 0xD0, 0xFC
-
-
-def device(vcpus: int = 4, ipa_bits: int = 40) -> VgicDevice:
-    vgic = Vgic(EventBus(), QuietVm(), model=2)
-    for n in range(vcpus):
-        vgic.add_vcpu(n, 1 << 31 | n)
-    return VgicDevice(vgic, ipa_bits)
 
 
 def attribute(vcpu: int, offset: int) -> int:
