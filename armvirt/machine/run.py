@@ -74,14 +74,19 @@ class Runner:
         self._host.check_standing()
         run_time = self._run_time
         run_time.start(goal.timeout_s)
-        self._host.on_poll(lambda: run_time.over or self._console.fed)
-        self._host.on_idle = self._pacer.idle if self._pacer.wanted else None
-        with _watched(self._console, goal.text, self._host.stop) as appeared, run_time.watch:
-            while True:
-                if (reached := self._reached(goal, appeared)) is not None:
-                    return reached
-                if (result := self._step(goal)) is not None:
-                    return result
+        removes = [self._host.add_poll(lambda: run_time.over or self._console.fed)]
+        if self._pacer.wanted:
+            removes.append(self._host.add_idle(self._pacer.idle))
+        try:
+            with _watched(self._console, goal.text, self._host.stop) as appeared, run_time.watch:
+                while True:
+                    if (reached := self._reached(goal, appeared)) is not None:
+                        return reached
+                    if (result := self._step(goal)) is not None:
+                        return result
+        finally:
+            for remove in removes:
+                remove()
 
     def _reached(self, goal: Goal, appeared: Callable[[], bool]) -> Reached | None:
         """The part of the goal that has been reached; None if no part has been reached."""

@@ -3,7 +3,7 @@ checks.
 
 A guest's run stops only at a point where its result does not change: during a run a signal only
 leaves a request, and the host's loop and the engines check for it every 20 ms of host time
-(`Host.on_poll`). All other work (loading, digests, reports) is Python code that an exception can
+(`Host.add_poll`). All other work (loading, digests, reports) is Python code that an exception can
 end anywhere, so there a signal raises at once.
 """
 

@@ -12,7 +12,7 @@ from _thread import get_ident
 from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from armvirt.arch.gic import PPI_MAINTENANCE
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
@@ -42,6 +42,8 @@ STATE_VERSION = 3
 HOST_PPIS = (PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER)
 LOOK_S = 0.02
 
+F = TypeVar("F")
+
 
 class Stop(Enum):
     """Why `Host.run` returned."""
@@ -49,6 +51,16 @@ class Stop(Enum):
     UNTIL = "until"  # the given time was reached
     HANDLER = "handler"  # a stop was requested, for example by an exit handler
     IDLE = "idle"  # no vCPU is runnable, and no event is due
+
+
+Poll = Callable[[], bool]
+Idle = Callable[[int, int | None], int | None]
+
+
+def _add(functions: list[F], function: F) -> Callable[[], None]:
+    """Append a function to ``functions``. The returned function removes it again."""
+    functions.append(function)
+    return lambda: functions.remove(function)
 
 
 def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
@@ -66,9 +78,7 @@ class Host:
     of range.
 
     ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns.
-    ``on_idle(now, due)`` is called when no vCPU can run, with the ns of the next event (None: no
-    event is due); the function returns the ns to which time advances, or None if no vCPU can ever
-    run. ``driving``: a call of `run` is in progress.
+    ``driving``: a call of `run` is in progress.
     """
 
     def __init__(self, config: HostConfig, bus: EventBus | None = None) -> None:
@@ -90,10 +100,12 @@ class Host:
         self.vcpus: list[Runnable] = []
         self.turn = self.pcpus[-1]  # so that PE 0 has the first time slice
         self.turn_end = 0
-        self.on_idle: Callable[[int, int | None], int | None] | None = None
         self._standstill = Standstill(self)
         self._stop = False
-        self._poll: Callable[[], bool] = lambda: False
+        self._polls: list[Poll] = []
+        self._idles: list[Idle] = []
+        for pcpu in self.pcpus:
+            pcpu.pe.on_poll = self._poll
         self._look_at = 0.0  # the time (`monotonic`) at which `_look` is due
         self.closed = False
         self._thread = 0  # the thread of `run`
@@ -116,26 +128,39 @@ class Host:
     def _stamp(self) -> Stamp:
         return self.turn.pe.stamp()
 
-    def on_poll(self, function: Callable[[], bool]) -> None:
-        """Call ``function`` about every 20 ms of host time; if it returns true, the run stops at
-        once.
+    def add_poll(self, poll: Poll) -> Callable[[], None]:
+        """Call ``poll()`` about every 20 ms of host time; if it returns true, the run stops at
+        once. The returned function removes ``poll``.
 
         The engines read the host's clock every few thousand instructions and after each exit,
         because one instruction may take as long as a million others. `_loop` reads the clock at
         every round, because a guest may leave the engine more often than the engine reads the
         clock.
         """
+        return _add(self._polls, poll)
 
-        def poll() -> bool:
-            self._stop = function() or self._stop
-            return self._stop
+    def add_idle(self, idle: Idle) -> Callable[[], None]:
+        """Call ``idle(now, due)`` when no vCPU can run, with the ns of the next event (None: no
+        event is due); ``idle`` returns the ns to which time advances, or None if no vCPU can ever
+        run. The second function that is added gets the answer of the first as ``due``, and so on.
+        The returned function removes ``idle``.
+        """
+        return _add(self._idles, idle)
 
-        self._poll = poll
-        for pcpu in self.pcpus:
-            pcpu.pe.on_poll = poll
+    def idle_until(self, due: int | None) -> int | None:
+        """The ns to which time advances while no vCPU can run: the answer of the functions of
+        `add_idle`, ``due`` without such a function."""
+        for idle in self._idles:
+            due = idle(self.clock.now, due)
+        return due
+
+    def _poll(self) -> bool:
+        for poll in self._polls:
+            self._stop = poll() or self._stop
+        return self._stop
 
     def _look(self) -> None:
-        """Call the ``on_poll`` function between two entries of the guest."""
+        """Call the functions of `add_poll` between two entries of the guest."""
         self._look_at = monotonic() + LOOK_S
         self._poll()
 
@@ -320,13 +345,12 @@ class Host:
                 due = self._standstill.due()
                 if due is None and self._standstill.rescue():
                     continue
-                if self.on_idle is not None:
-                    due = self.on_idle(clock.now, due if due is None else min(due, until))
+                due = self.idle_until(due if due is None else min(due, until))
                 if due is None:
                     return Stop.HANDLER if self._standstill.stuck_in_wfe() else Stop.IDLE
                 clock.advance_to(min(due, until))
             else:
-                watched = insns != NEVER or self.on_idle is not None
+                watched = insns != NEVER or bool(self._idles)
                 self._round(
                     vcpu, min(until, self._time_of(insns)) if insns != NEVER else until, watched
                 )
@@ -426,7 +450,7 @@ class Host:
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
         """Enter a vCPU once and handle the outcome. ``watched``: each sleep of a vCPU must return
-        to the loop, for the instruction limit or ``on_idle``."""
+        to the loop, for the instruction limit or the functions of `add_idle`."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if (
             vcpu.sched.faults_until

@@ -9,17 +9,15 @@ that can wake or interrupt a vCPU.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from armvirt.arch.esr import describe
 from armvirt.arch.named import ESR_EL1
-from armvirt.hw.clock import NEVER
+from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.exit import ExitKind
+from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.runnable import Request, Runnable
 from armvirt.state import State, checked
-
-if TYPE_CHECKING:
-    from armvirt.hyp.host.host import Host
 
 STATE_VERSION = 1
 
@@ -45,11 +43,24 @@ class Still(NamedTuple):
     faults: bool
 
 
+class Loop(Protocol):
+    """What `Standstill` uses of the host's loop, see `armvirt.hyp.host.host.Host`."""
+
+    clock: Clock
+    vcpus: list[Runnable]
+    turn: Pcpu
+    turn_end: int
+
+    def stop(self) -> None: ...
+
+    def idle_until(self, due: int | None) -> int | None: ...
+
+
 class Standstill:
     """The vCPUs that have made no progress since another vCPU of the host made progress or an event
     of the clock was due. ``still`` maps the vCPU's index to its `Still`."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Loop) -> None:
         self._host = host
         self.still: dict[int, Still] = {}
         self._rescues = 0
@@ -136,7 +147,8 @@ class Standstill:
     def _typed(self) -> bool:
         """Whether console input has arrived that can wake or interrupt a vCPU."""
         host = self._host
-        if host.on_idle is None or (later := host.on_idle(host.clock.now, None)) is None:
+        later = host.idle_until(None)
+        if later is None:
             return False
         host.turn.pe.skip_to(later)
         return True

@@ -80,7 +80,7 @@ def test_to_the_end(kind: str) -> None:
 def test_a_poll_that_always_stops() -> None:
     """Where the host's clock falls makes no difference to the guest."""
     rig = Rig(counting(2_000_000))
-    rig.host.on_poll(lambda: True)
+    rig.host.add_poll(lambda: True)
     stops = 0
     while not rig.log:
         assert rig.run() is Stop.HANDLER
@@ -173,7 +173,7 @@ def test_idle_until_a_time() -> None:
 
 
 def test_idle_time_belongs_to_the_caller() -> None:
-    """`on_idle` decides how far it jumps; None gives up."""
+    """`add_idle`: the function decides how far it jumps; None gives up."""
     asked: list[tuple[int, int | None]] = []
 
     def on_idle(now: int, due: int | None) -> int | None:
@@ -181,11 +181,41 @@ def test_idle_time_belongs_to_the_caller() -> None:
         return None if due is None or now >= 500 else now + 250
 
     rig = Rig(program(lambda a: a.wfi()))
-    rig.host.on_idle = on_idle
+    rig.host.add_idle(on_idle)
     rig.vm.timers.register("device", lambda kind: None)
     rig.vm.timers.arm(1000, "device")
     assert rig.run() is Stop.IDLE
     assert asked == [(1, 1000), (251, 1000), (501, 1000)]
+
+
+def test_functions_for_idle_time_are_asked_in_order_until_they_are_removed() -> None:
+    asked: list[tuple[str, int | None]] = []
+
+    def first(now: int, due: int | None) -> int | None:
+        asked.append(("first", due))
+        return due and due // 2
+
+    def second(now: int, due: int | None) -> int | None:
+        asked.append(("second", due))
+        return None
+
+    rig = Rig(program(lambda a: a.wfi()))
+    remove = rig.host.add_idle(first)
+    rig.host.add_idle(second)
+    rig.vm.timers.register("device", lambda kind: None)
+    rig.vm.timers.arm(1000, "device")
+    assert rig.run() is Stop.IDLE and asked == [("first", 1000), ("second", 500)]
+    remove()
+    assert rig.run() is Stop.IDLE and asked[2:] == [("second", 1000)]
+
+
+def test_each_poll_is_called_until_it_is_removed() -> None:
+    rig, called = Rig(counting(1000)), []
+    removes = [rig.host.add_poll(lambda n=n: called.append(n)) for n in range(2)]  # type: ignore[misc]
+    rig.host._look()
+    removes[0]()
+    rig.host._look()
+    assert called == [0, 1, 1]
 
 
 @both_engines

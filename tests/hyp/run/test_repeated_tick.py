@@ -262,7 +262,7 @@ def test_who_asks_for_idle_time_is_asked_each_time() -> None:
         asked.append(now)
         return due
 
-    made.host.on_idle = on_idle
+    made.host.add_idle(on_idle)
     made.finish()
     assert len(asked) >= TICKS and naps(made) == 0
     made.close()
