@@ -35,10 +35,9 @@ from armvirt.hyp.vcpu.exit_types import (
     StuckExit,
     SystemEventExit,
 )
-from armvirt.hyp.vcpu.init import Feature, VcpuInit
 from armvirt.hyp.vcpu.parts import VcpuGroup
 from armvirt.hyp.vcpu.power import MpState
-from armvirt.hyp.vcpu.registers import Start
+from armvirt.hyp.vcpu.reset import Feature, Start, VcpuInit
 from armvirt.hyp.vcpu.vcpu import ExitHandler, Vcpu
 from armvirt.hyp.vgic.device import AddrType as VgicAddress
 from armvirt.hyp.vgic.device import Ctrl as VgicCtrl

@@ -14,8 +14,7 @@ from armvirt.hyp.memory.mmu import Mmu
 from armvirt.hyp.timer.arch_timer import ArchTimer
 from armvirt.hyp.timer.context import ArchTimerVmData, TimerVgic
 from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, Outcome
-from armvirt.hyp.vcpu.init import Feature
-from armvirt.hyp.vcpu.registers import Registers
+from armvirt.hyp.vcpu.reset import Feature, Registers
 from armvirt.hyp.vcpu.traps import Traps
 from armvirt.hyp.vgic.vgic import Vgic
 

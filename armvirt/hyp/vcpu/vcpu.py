@@ -23,10 +23,9 @@ from armvirt.hyp.vcpu import idregs, onereg
 from armvirt.hyp.vcpu.event_wait import EventWait
 from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
 from armvirt.hyp.vcpu.exit_types import Exit, Outcome, StuckExit
-from armvirt.hyp.vcpu.init import STICKY, Feature, VcpuInit
 from armvirt.hyp.vcpu.parts import SchedPart, StolenTimePart, TimerPart, VcpuParts, VgicPart
 from armvirt.hyp.vcpu.power import MpState, Power, PowerState
-from armvirt.hyp.vcpu.registers import Registers, Start
+from armvirt.hyp.vcpu.reset import STICKY, Feature, Registers, Start, VcpuInit
 from armvirt.hyp.vcpu.traps import Traps
 from armvirt.hyp.vgic.vgic import Vgic
 from armvirt.state import State, checked

@@ -14,7 +14,7 @@ from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host
 from armvirt.hyp.vcpu.exit_types import SystemEventExit
 from armvirt.hyp.vcpu.power import Power
-from armvirt.hyp.vcpu.registers import Start
+from armvirt.hyp.vcpu.reset import Start
 from armvirt.hyp.vcpu.vcpu import Vcpu
 from armvirt.hyp.vgic.backlog import SLICE_NS
 from armvirt.hyp.vgic.vgic import Vgic

@@ -15,8 +15,8 @@ from armvirt.hyp.host.host import Host
 from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.memory.mmu import BusMaster, Mmu
 from armvirt.hyp.timer.context import ArchTimerVmData, TimerVgic
-from armvirt.hyp.vcpu.init import Feature, VcpuInit, preferred_target
 from armvirt.hyp.vcpu.power import Power
+from armvirt.hyp.vcpu.reset import Feature, VcpuInit, preferred_target
 from armvirt.hyp.vcpu.vcpu import Vcpu
 from armvirt.hyp.vgic.device import VgicDevice
 from armvirt.hyp.vgic.vgic import MAX_VCPUS, Vgic

@@ -114,7 +114,9 @@ def test_a_part_with_state_saves_and_loads() -> None:
 
 
 def test_the_parts_of_a_vcpu() -> None:
+    """A new part has its place among these."""
     parts = Rig(gic=True).vcpu.parts
-    assert (
-        repr(parts) == "<VcpuParts: event_wait, registers, traps, sched, stolen_time, timer, power>"
-    )
+    names = list(parts.state())
+    known = ["event_wait", "registers", "traps", "sched", "stolen_time", "timer", "power"]
+    assert [name for name in names if name in known] == known
+    assert repr(parts) == f"<VcpuParts: {', '.join(names)}>"
