@@ -19,8 +19,9 @@ from armvirt.board.bus import MmioBus
 from armvirt.board.checks import check
 from armvirt.board.config import BoardConfig, Region
 from armvirt.board.console import Console
-from armvirt.board.devices.device import MmioDevice, Receiver, Slot, Surroundings, Wire, Wired
+from armvirt.board.devices.device import MmioDevice, Receiver, Wired
 from armvirt.board.devices.pl031 import EPOCH
+from armvirt.board.slot import Slot, Surroundings, Wire
 from armvirt.board.tree import user_tree
 from armvirt.board.tree.nodes import BoardTree
 from armvirt.hyp.kvm import (
@@ -51,9 +52,11 @@ from armvirt.units import human_size
 
 if TYPE_CHECKING:
     from armvirt.board.semihosting import Exit, Semihosting
+    from armvirt.board.tree.fdt import Node
 
 SLOT_RAM, SLOT_ROM, SLOT_PVTIME = 0, 1, 2
 SEMIHOSTING_INPUT_NS = 10_000
+SEMIHOSTING_STACK = 1 << 20  # bytes at the end of RAM
 STATE_VERSION = 2
 PVTIME_SIZE = 64  # bytes of the stolen time of one CPU (Arm DEN 0057)
 
@@ -117,10 +120,17 @@ class Board:
 
     def _create_semihosting(self) -> dict[int, Semihosting]:
         # Imported here to keep the start-up time short, because few guests use semihosting.
-        from armvirt.board.semihosting import Semihosting
+        from armvirt.board.semihosting import Heap, Semihosting
         from armvirt.board.semihosting_host import VcpuMemory
 
-        return {v.id: Semihosting(VcpuMemory(self, v)) for v in self.vcpus}
+        stack = self.ram_end - SEMIHOSTING_STACK
+        heap = Heap(self.heap_start, stack, self.ram_end, stack)
+        return {
+            v.id: Semihosting(
+                VcpuMemory(v, self.vm, self.console, self.date_at_start, self.command_line, heap)
+            )
+            for v in self.vcpus
+        }
 
     def _create_device(self, slot: Slot) -> MmioDevice:
         """Make the device of a slot, and put the device on the bus."""
@@ -215,9 +225,13 @@ class Board:
             return user_tree.checked(user_tree.patch(self._user_tree, config.append, initrd, ram))
         board = BoardTree(
             self.memmap, [v.mpidr for v in self.vcpus], config.memory, config.gic, config.cpu, config.append, initrd,
-            config.seed, config.kaslr_seed, config.its, self._slots,
+            config.seed, config.kaslr_seed, config.its, self._nodes(in_gic=False), self._nodes(in_gic=True),
         )  # fmt: skip
         return user_tree.checked(self.model.tree(board))
+
+    def _nodes(self, *, in_gic: bool) -> list[Node]:
+        slots = [slot for slot in self._slots if slot.in_gic == in_gic]
+        return [slot.node(slot) for slot in slots if slot.node is not None]
 
     def _boot(self) -> None:
         """Write images, device tree and initrd to memory, and start the first CPU at the entry; the

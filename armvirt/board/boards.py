@@ -5,7 +5,7 @@ Settings and options read their limits here, so this module imports no large mod
 
 from __future__ import annotations
 
-from armvirt.board.config import BoardModel
+from armvirt.board.model import BoardModel
 from armvirt.board.virt import VIRT
 
 BOARDS: dict[str, BoardModel] = {model.name: model for model in (VIRT,)}

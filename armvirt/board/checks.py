@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from armvirt.board import boot
 from armvirt.board.boards import BOARDS
-from armvirt.board.config import BoardConfig, BoardModel
+from armvirt.board.config import BoardConfig
 from armvirt.board.tree import user_tree
 from armvirt.errors import ImageError, UserError
 from armvirt.inputs import STDIN
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from armvirt.board.model import BoardModel
 
 
 def check(config: BoardConfig, model: BoardModel) -> None:

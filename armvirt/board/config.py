@@ -1,12 +1,11 @@
-"""What a board is (`BoardModel`) and how a board is configured (`BoardConfig`).
+"""The configuration of a board: every setting with its default.
 
-Only this file has the defaults of the settings. The command line, suite files and `Machine` read
+The command line, suite files and `Machine` read
 the defaults here, so this module imports no large module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.gic import LIST_REGISTERS, PRIORITY_BITS
@@ -14,10 +13,6 @@ from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from armvirt.board.devices.device import Slot
-    from armvirt.board.memmap import MemoryMap
-    from armvirt.board.tree.nodes import BoardTree
 
 
 class Region(NamedTuple):
@@ -35,20 +30,6 @@ class Region(NamedTuple):
     def addresses(self) -> range:
         """All addresses of the region."""
         return range(self.base, self.end)
-
-
-class BoardModel(NamedTuple):
-    """What distinguishes one board from another: the memory map, the devices, the device tree.
-
-    ``memmap`` is a module with addresses, INTIDs and limits. ``slots`` returns the list of the
-    devices, ``tree`` makes the device tree; both are functions, because they import modules that
-    most commands do not need.
-    """
-
-    name: str
-    memmap: MemoryMap
-    slots: Callable[[], Sequence[Slot]]
-    tree: Callable[[BoardTree], bytes]
 
 
 class BoardConfig(NamedTuple):

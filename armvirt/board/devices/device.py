@@ -1,24 +1,19 @@
 """The interfaces between a board and its devices.
 
 A device is a range of registers, an interrupt line and state. The device knows neither its address
-nor its INTID: a `Slot` of the board has them.
+nor its INTID: a slot of the board has them (`armvirt.board.slot`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from armvirt.state import State, Stateful
 
-if TYPE_CHECKING:
-    from armvirt.board.config import BoardConfig, Region
-    from armvirt.board.console import Console
-    from armvirt.board.tree.fdt import Node
-
-__all__ = ["IrqLine", "MmioDevice", "Receiver", "RegisterDevice", "Row", "Shown", "Slot", "State",
-           "Surroundings", "Timers", "Wire", "Wired", "primecell_id"]  # fmt: skip
+__all__ = ["IrqLine", "MmioDevice", "Receiver", "RegisterDevice", "Row", "Shown", "State", "Timers",
+           "Wired", "primecell_id"]  # fmt: skip
 
 IrqLine = Callable[[int], None]
 """The output of a device: called with 1 or 0 when the level changes."""
@@ -137,53 +132,6 @@ class RegisterDevice(ABC):
             self.write(offset + 4, 4, value >> 32)
         elif not offset & 3:
             self.write_word(offset, value & (1 << 8 * size) - 1)
-
-
-class Surroundings(NamedTuple):
-    """The parts of the board that a new device can use: the line of its slot, virtual time, the
-    console, ``spi(intid, level)``, the settings of the board, and the date at virtual time 0 in
-    seconds since 1970."""
-
-    line: IrqLine
-    timers: Timers
-    console: Console
-    spi: Callable[[int, int], None]
-    config: BoardConfig
-    date_at_start: int
-
-
-class Slot(NamedTuple):
-    """One row of a board's list of devices: the address of the device and the function that makes
-    it.
-
-    ``name`` is the name of its state and of its interrupt in the memory map, ``part`` the part name
-    (PL011). A board
-    with a ``config`` for which ``present`` is False has no such device. ``node`` makes its node of
-    the device tree, a child of the node of the interrupt controller if ``in_gic``.
-    """
-
-    name: str
-    part: str
-    region: Region
-    make: Callable[[Surroundings], MmioDevice]
-    node: Callable[[Slot], Node] | None = None
-    in_gic: bool = False
-    present: Callable[[BoardConfig], bool] = lambda config: True
-
-
-class Wire(NamedTuple):
-    """A device whose line is an interrupt of the board, with the name and the part of its
-    `Slot`."""
-
-    slot: str
-    part: str
-    device: Wired
-    intid: int
-
-    @property
-    def name(self) -> str:
-        """The prefix of the register names of the device in its manual: UART in UARTIMSC."""
-        return self.slot.upper()
 
 
 def primecell_id(part_and_revision: bytes, offset: int) -> int:

@@ -16,10 +16,8 @@ from armvirt.arch.gic import FIRST_PPI
 from armvirt.arch.timer import PPI_HPTIMER, PPI_PTIMER, PPI_STIMER, PPI_VTIMER
 from armvirt.board.tree import fdt
 from armvirt.board.tree.fdt import Node, Tree
-from armvirt.board.tree.user_tree import memory, set_initrd
 
 if TYPE_CHECKING:
-    from armvirt.board.devices.device import Slot
     from armvirt.board.memmap import MemoryMap
 
 CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE = 0x8000, 0x8001, 0x8002
@@ -34,7 +32,8 @@ class BoardTree(NamedTuple):
 
     ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM.
     /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of
-    ``seed``; QEMU writes both with its property dtb-randomness.
+    ``seed``; QEMU writes both with its property dtb-randomness. ``devices`` are the nodes of the
+    devices; ``gic_devices`` are those inside the node of the interrupt controller.
     """
 
     memmap: MemoryMap
@@ -47,13 +46,8 @@ class BoardTree(NamedTuple):
     seed: int = 0
     kaslr_seed: bool = True
     its: bool = False
-    devices: Sequence[Slot] = ()
-
-    def nodes(self, *, in_gic: bool = False) -> list[Node]:
-        """The nodes of the devices: with ``in_gic`` those inside the node of the interrupt
-        controller, else the others."""
-        slots = [slot for slot in self.devices if slot.in_gic == in_gic]
-        return [slot.node(slot) for slot in slots if slot.node is not None]
+    devices: Sequence[Node] = ()
+    gic_devices: Sequence[Node] = ()
 
 
 def write(board: BoardTree, root: Node) -> bytes:
@@ -99,6 +93,22 @@ def chosen(board: BoardTree) -> Node:
     node.properties["rng-seed"] = seed_bytes(board.seed, "rng-seed", 32)
     if board.kaslr_seed:
         node.properties["kaslr-seed"] = seed_bytes(board.seed, "kaslr-seed", 8)
+    return node
+
+
+def set_initrd(node: Node, initrd: tuple[int, int]) -> None:
+    """Write the address range [start, end) of the initrd into /chosen."""
+    node.u64("linux,initrd-start", initrd[0])
+    node.u64("linux,initrd-end", initrd[1])
+
+
+def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) -> Node:
+    """The memory node for RAM, with the cell counts of its parent."""
+    node = Node(f"memory@{base:x}")
+    node.text("device_type", "memory")
+    node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(
+        4 * size_cells, "big"
+    )
     return node
 
 
@@ -187,7 +197,7 @@ def gic_v2(memmap: MemoryMap) -> Node:
 def gic(board: BoardTree) -> Node:
     """The interrupt controller, with the devices of its node."""
     node = gic_v3(board.memmap, board.its) if board.gic == 3 else gic_v2(board.memmap)
-    for child in board.nodes(in_gic=True):
+    for child in board.gic_devices:
         node.add(child)
     return node
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from armvirt.board.tree import fdt
 from armvirt.board.tree.fdt import Node, Tree
+from armvirt.board.tree.nodes import memory, set_initrd
 from armvirt.errors import ImageError, UserError
 from armvirt.inputs import Input
 
@@ -23,22 +24,6 @@ def checked(blob: bytes) -> bytes:
             f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append"
         )
     return blob
-
-
-def set_initrd(node: Node, initrd: tuple[int, int]) -> None:
-    """Write the address range [start, end) of the initrd into /chosen."""
-    node.u64("linux,initrd-start", initrd[0])
-    node.u64("linux,initrd-end", initrd[1])
-
-
-def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) -> Node:
-    """The memory node for RAM, with the cell counts of its parent."""
-    node = Node(f"memory@{base:x}")
-    node.text("device_type", "memory")
-    node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(
-        4 * size_cells, "big"
-    )
-    return node
 
 
 def load_user_tree(path: str | Path) -> Tree:

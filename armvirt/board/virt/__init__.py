@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from armvirt.board.config import BoardModel
+from armvirt.board.model import BoardModel
 from armvirt.board.virt import memmap
 
 if TYPE_CHECKING:
-    from armvirt.board.devices.device import Slot
+    from armvirt.board.slot import Slot
     from armvirt.board.tree.nodes import BoardTree
 
 

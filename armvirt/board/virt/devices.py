@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_SPI
 from armvirt.board.devices import gicv2m, pl011, pl031
-from armvirt.board.devices.device import Slot
 from armvirt.board.devices.rom import Rom
+from armvirt.board.slot import Slot
 from armvirt.board.tree.fdt import Node
 from armvirt.board.tree.nodes import CLOCK_PHANDLE, MSI_PHANDLE
 from armvirt.board.virt import memmap

@@ -17,6 +17,6 @@ def build(board: BoardTree) -> bytes:
         nodes.timer(board.gic, len(board.mpidrs)),
         nodes.gic(board),
         nodes.apb_clock(),
-        *board.nodes(),
+        *board.devices,
     ]
     return nodes.write(board, root)

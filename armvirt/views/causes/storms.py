@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from armvirt.arch.gic import IGROUPR
 from armvirt.arch.timer import TIMER_PREFIXES
-from armvirt.board.devices.device import Wire
+from armvirt.board.slot import Wire
 from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis.finding import Register
 from armvirt.hyp.timer.context import TimerRow

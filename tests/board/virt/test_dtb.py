@@ -12,7 +12,7 @@ from conftest import require_tool
 from armvirt.board.config import BoardConfig, Region
 from armvirt.board.tree import fdt, user_tree
 from armvirt.board.tree.fdt import Node, Tree
-from armvirt.board.tree.nodes import MSI_PHANDLE, BoardTree
+from armvirt.board.tree.nodes import MSI_PHANDLE, BoardTree, memory
 from armvirt.board.virt import memmap
 from armvirt.board.virt import tree as dtb
 from armvirt.board.virt.devices import SLOTS
@@ -25,8 +25,18 @@ MIB = 1 << 20
 def board(cpus: int = 2, **other: object) -> BoardTree:
     mpidrs = tuple(1 << 31 | (n & 15) | (n >> 4) << 8 for n in range(cpus))
     config = BoardConfig(None, gic=int(str(other.get("gic", 3))))
-    devices = [slot for slot in SLOTS if slot.present(config)]
-    return BoardTree(memmap, mpidrs, memory=512 * MIB, devices=devices, **other)  # type: ignore[arg-type]
+    in_gic: dict[bool, list[Node]] = {True: [], False: []}
+    for slot in SLOTS:
+        if slot.present(config) and slot.node is not None:
+            in_gic[slot.in_gic].append(slot.node(slot))
+    return BoardTree(
+        memmap,
+        mpidrs,
+        memory=512 * MIB,
+        devices=in_gic[False],
+        gic_devices=in_gic[True],
+        **other,  # type: ignore[arg-type]
+    )
 
 
 def node(blob: bytes, path: str) -> Node:
@@ -215,7 +225,7 @@ def test_a_users_tree_is_patched(tmp_path: Path) -> None:
 
 def test_patching_keeps_what_is_there_and_fixes_cells(tmp_path: Path) -> None:
     root = Node("")
-    root.add(user_tree.memory(0x50000000, MIB))
+    root.add(memory(0x50000000, MIB))
     again = fdt.parse(
         user_tree.patch(Tree(root), "", (0x41000000, 0x41000010), Region(RAM_BASE, 64 * MIB))
     ).root
