@@ -210,7 +210,7 @@ def route(case: Case) -> Finding:
     register = naming.routing_register(case.dist, irq.intid)
     value = irq.targets if case.dist.model == 2 else router(irq)
     if irq.target == here:
-        how = ", as one of those that could take it" if irq.any_cpu else ""
+        how = ", one of the vCPUs that may take it" if irq.any_cpu else ""
         return Finding("route", True, f"routed to vCPU {here}{how}", register, value)
     return _routed_elsewhere(case, register, value)
 

@@ -1,5 +1,5 @@
-"""The last checks of an interrupt: the physical CPU, list registers, the virtual
-interrupt signal, and PSTATE.
+"""The last checks of an interrupt: the physical CPU, list registers, the virtual interrupt signal,
+and PSTATE.
 
 EL2 and the hardware execute these steps. The guest sees only whether the interrupt is taken.
 """
@@ -24,9 +24,8 @@ def loaded(case: Case) -> Finding | None:
     if case.cpu.vif is not None:
         return Finding("loaded", True, f"vCPU {here} is on a physical CPU")
     if case.view.power == "waking":
-        return Finding(
-            "loaded", True, f"vCPU {here} has been woken, and goes on to a physical CPU now"
-        )
+        text = f"vCPU {here} has been woken, and is loaded on a physical CPU next"
+        return Finding("loaded", True, text)
     if case.view.power == "blocked":
         text = f"blocked: this interrupt would wake vCPU {here}"
     else:
@@ -39,7 +38,8 @@ def loaded(case: Case) -> Finding | None:
 def in_list_register(case: Case) -> Finding:
     """Check whether the interrupt is pending in a list register of the vCPU; if not, say why."""
     if case.irq.lr >= 0 and case.irq.vcpu != case.cpu.vcpu_id:
-        text = f"still in a list register of vCPU {case.irq.vcpu}, from where it moves at that one's next exit"
+        other = f"vCPU {case.irq.vcpu}"
+        text = f"still in a list register of {other}, until the next exit of {other}"
         return Finding(
             "list register",
             False,
@@ -54,11 +54,9 @@ def in_list_register(case: Case) -> Finding:
         register = Register(f"ICH_LR{case.irq.lr}_EL2", cpu=case.cpu.vcpu_id)
         text = f"LR{case.irq.lr}: {ListRegister.decode(case.lr)}"
         return Finding("list register", True, text, register, case.lr)
-    if (
-        case.irq in case.cpu.outside
-    ):  # since the last flush: more urgent interrupts have the list registers
+    if case.irq in case.cpu.outside:  # at the last flush
         winners = case.cpu.resident
-        text = f"all {len(winners)} list registers hold more urgent ones: {', '.join(map(_named, winners))}"
+        text = f"all {len(winners)} list registers hold more urgent interrupts: {', '.join(map(_named, winners))}"
         return Finding("list register", False, text, None, None, *_overtake(case, winners[-1]))
     return _before_the_entry(case)
 

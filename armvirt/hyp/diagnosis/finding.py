@@ -79,7 +79,7 @@ class Write(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """The result of one check (``station``) of an interrupt. ``passed`` is False if the check
+    """The result of one check of an interrupt; ``station`` is the name of the check. ``passed`` is False if the check
     blocks the interrupt.
 
     ``text`` states what was found. ``register`` is the register checked, and ``value`` its value as
@@ -113,6 +113,6 @@ def span(ns: int) -> str:
     if ns >= DAY:
         return f"{ns // YEAR:,} years" if ns >= 2 * YEAR else f"{ns // DAY:,} days"
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if ns >= scale * 0.99995:  # not 1000 us, which 999.99 would be
+        if ns >= scale * 0.99995:  # else 999.99 us would be shown as 1000 us
             return f"{ns / scale:.4g} {unit}"
     return f"{ns} ns"

@@ -41,7 +41,7 @@ from armvirt.hyp.timer.context import (
     timer_can_fire,
     timer_should_fire,
 )
-from armvirt.state import State, checked
+from armvirt.state import State, checked, fields_of, load_fields
 from armvirt.tables import Showable, Table, table_of
 
 STATE_VERSION = 1
@@ -53,7 +53,12 @@ class ArchTimer(Showable):
     ``set_phys_active(host_intid, active)`` writes the active state of a PPI in the GIC of the PE on
     which the vCPU is loaded or is being loaded; ``wake`` wakes the blocked vCPU. ``name`` is the
     owner of the vCPU's host timers in the clock's queue, and must be unique within a host.
+
+    ``wfit`` is the virtual count (ticks) at which the WFIT that blocks the vCPU times out, None
+    without such a WFIT. ``blocked``: the vCPU blocks, and the background timer wakes it.
     """
+
+    SAVED = ("wfit", "blocked")
 
     def __init__(
         self,
@@ -149,9 +154,8 @@ class ArchTimer(Showable):
         can lower a mapped line by itself."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
-            self.bus.emit(
-                TimerLine(context.name, int(level))
-            )  # for a direct timer, the PE's timer emits this event
+            # For a direct timer, the PE's timer emits this event.
+            self.bus.emit(TimerLine(context.name, int(level)))
         if self.cpu.enabled:
             self.vgic.inject(self.vcpu_id, self.vm_data.ppi[context.timer_id], level, context)
 
@@ -210,9 +214,8 @@ class ArchTimer(Showable):
         if context is None or not context.loaded:
             return False
         if not self.should_fire(context):
-            if self._shifted(
-                context
-            ):  # the guest's count has passed 2**64, the PE's has not: compute CVAL again
+            if self._shifted(context):
+                # The guest's count has passed 2**64, the PE's has not: compute CVAL again.
                 self._save()
                 self._restore()
             self.set_phys_active(intid, False)
@@ -599,7 +602,7 @@ class ArchTimer(Showable):
                 "ctl": ctl, "cval": cval, "irq_level": context.irq_level, "vcpu_offset": context.offset.vcpu_offset,
             }  # fmt: skip
         return {
-            "version": STATE_VERSION, "enabled": self.cpu.enabled, "wfit": self.wfit, "blocked": self.blocked, **timers,
+            "version": STATE_VERSION, "enabled": self.cpu.enabled, **fields_of(self, self.SAVED), **timers,
         }  # fmt: skip
 
     def load(self, state: State) -> None:
@@ -611,8 +614,7 @@ class ArchTimer(Showable):
             self.enable()
         else:
             self.cpu.enabled = False  # saved before the first run, which will map the interrupts
-        self.wfit = state["wfit"]
-        self.blocked = bool(state["blocked"])
+        load_fields(self, self.SAVED, state)
         for context in self.cpu.contexts:
             saved = state[context.name]
             assert isinstance(saved, dict)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 STEPS = 512
 RELEASE = "release"
 SLICE_NS = 10_000
-SCAN = 64  # this many entries of a map count as one step
+SCAN = 64  # entries of a map that count as one step
 
 
 class Job:
@@ -65,8 +65,8 @@ class Backlog:
             self.work()
 
     def spend(self, entries: int) -> None:
-        """Take a walk over ``entries`` entries of a table of the ITS from the steps that this
-        access has left: one step for `SCAN` entries."""
+        """Subtract a walk over ``entries`` entries of an ITS table from the steps that this access
+        has left: one step for `SCAN` entries."""
         self.steps -= entries // SCAN
 
     def add(self, action: str, about: Any, intids: Iterable[int]) -> None:

@@ -138,7 +138,8 @@ BREAKAGES = {
         CpuView("blocked", UNMASKED),
     ),
     "overflow": Breakage(
-        overflow, "list register", "all 4 list registers hold more urgent ones: INTID 50 (priority 0x40), INTID 51",
+        overflow, "list register",
+        "all 4 list registers hold more urgent interrupts: INTID 50 (priority 0x40), INTID 51",
         "let INTID 53 be taken and ended, or write 0x38 to byte 0 of GICD_IPRIORITYR10 (GICD+0x428)",
     ),
     "second": Breakage(

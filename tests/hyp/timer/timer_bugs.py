@@ -183,7 +183,10 @@ BUGS = (
     Bug("background-timer-wakes-nobody", f"{ARCH_TIMER}:ArchTimer._bg_timer_expired", "self.wake()", "pass"),
     Bug("sleeper-does-not-see-the-counter-move", f"{ARCH_TIMER}:ArchTimer.offset_changed", "self.blocked", "False"),
     Bug("sleeper-does-not-see-one-reg", f"{ARCH_TIMER}:ArchTimer._software_changed", "self.blocked", "False"),
-    Bug("sleep-not-saved", f"{ARCH_TIMER}:ArchTimer.load", 'bool(state["blocked"])', "False"),
+    Bug("sleep-not-saved", f"{ARCH_TIMER}:ArchTimer.load",
+        "load_fields(self, self.SAVED, state)",
+        "load_fields(self, self.SAVED[:1], state)",
+    ),
     Bug("timers-not-loaded", f"{VCPU}:TimerPart.vcpu_load", "self._timer.vcpu_load(pe.timer)", "pass"),
     Bug(
         "wfi-ignores-the-mask", f"{VGIC}.vgic:Vgic.pending",

@@ -100,11 +100,11 @@ def _add_region(vgic: Vgic, index: int, base: int, count: int) -> None:
     ):
         raise KvmError("EINVAL", f"redistributors at {base:#x} overlap the distributor")
     place.regions.append(region)
-    homeless = [cpu for cpu in dist.cpus() if cpu.redist_base is None]
-    if homeless and not place.fits():
+    unplaced = [cpu for cpu in dist.cpus() if cpu.redist_base is None]
+    if unplaced and not place.fits():
         place.regions.remove(region)
         raise KvmError("EINVAL", f"redistributors at {base:#x} overlap the distributor")
-    for cpu in homeless:
+    for cpu in unplaced:
         if not region.full:
             region.take(cpu)
 

@@ -194,7 +194,7 @@ def user_register(offset: int) -> BoundRegister:
     """The register that user space saves or restores. KvmError ENXIO if there is no register,
     EINVAL for an unaligned offset: from GITS_TYPER up to the ID registers, KVM requires 64-bit
     alignment."""
-    first, last = 0x0008, 0xFFD0
+    first, last = gic.OFFSETS["GITS_TYPER"], gic.OFFSETS["GITS_PIDR4"]
     if offset % (8 if first <= offset < last else 4):
         raise KvmError("EINVAL", f"ITS register offset {offset:#x} is not aligned")
     bound = REGISTERS.get(offset)
