@@ -1,10 +1,13 @@
 """Signals that end a command: Ctrl-C, SIGTERM, SIGHUP, and the alarm of ``--timeout``.
 
-All of them go to the command's `Watch`. While a guest runs, they end the run at a point where the
-run stays unchanged. Elsewhere (loading, digests, reports) they raise at once. Contexts such as a
-terminal in raw mode or a trace file are closed on the way out. An alarm limits the time after the
-signal: a run that does not end within `RUN_S` (its output is a pipe that is not read) is abandoned,
-and so is a report that is not complete after `REPORT_S`.
+Each signal goes to the `Watch` of the command. A signal during a guest's run ends the run at a
+point where the state of the guest is complete. At any other time (loading, digests, reports) the
+signal raises an exception at once. The exception closes contexts such as a terminal in raw mode or
+a trace file.
+
+After a signal an alarm limits the remaining time. A run that does not end within `RUN_S` seconds is
+abandoned (for example, nobody reads the pipe of its output). A report that is not complete after
+`REPORT_S` seconds is abandoned, too.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 class Signals:
-    """The signal handlers of one command. ``error`` is the exception that ends the command, None
-    until then. ``forced`` is set when a run or report was abandoned: buffered output may be
-    impossible to write, so the process should end without another try."""
+    """The signal handlers of one command. ``error`` is the exception that ends the command; None
+    before a signal or the limit of host time. ``forced`` is True if the process has to end at once,
+    without writing buffered output: a second signal came, or a run or report was abandoned."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -36,13 +39,14 @@ class Signals:
         self._since = 0.0
 
     def limit(self, seconds: float, spent: float) -> None:
-        """Set the limit: ``seconds`` of host time, of which ``spent`` have passed."""
+        """Set the limit of host time to ``seconds``, of which ``spent`` seconds have passed
+        already."""
         self.watch.limit(seconds, spent)
         self.wind_up()
 
     def wind_up(self) -> None:
-        """Set the alarm to the limit, if there is a limit and this is the main thread (only it gets
-        signals)."""
+        """Set the alarm to the limit of host time. Nothing happens without a limit, or outside the
+        main thread, because only the main thread gets signals."""
         left = self.watch.left
         if left is not None and signal.getsignal(signal.SIGALRM) == self.handle:
             signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
@@ -52,7 +56,7 @@ class Signals:
             self._alarm()
             return
         error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-        if self.error is not None:  # the second signal
+        if self.error is not None:  # a second signal
             self.forced = True
             raise error
         self._begin_to_end(error)
@@ -68,22 +72,22 @@ class Signals:
         elif (
             self.watch.held and not self.watch.requested and not isinstance(self.error, LimitError)
         ):
-            # The exception is lost, as in a callback of the import system, and a run has begun:
-            # request its end.
+            # Python lost the exception, for example in a callback of the import system, and a run
+            # has begun since: request the end of this run.
             signal.setitimer(signal.ITIMER_REAL, RUN_S)
             self.watch.request(self.error)
         elif self.watch.held or monotonic() - self._since >= REPORT_S:
             self.forced = True
             signal.setitimer(
                 signal.ITIMER_REAL, REPORT_S
-            )  # if this exception is lost, or its handling blocks
+            )  # the next alarm, in case this exception is lost or its handling blocks
             raise self.error
         else:
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, self._since + REPORT_S - monotonic()))
 
     def _limit(self) -> None:
-        """The limit of host time has passed. A present run checks the clock by itself, and returns
-        a result."""
+        """End the command, because its limit of host time has passed. A run under way checks the
+        clock by itself and returns a result; only other work gets LimitError."""
         error = time_is_over(self.watch.seconds or 0.0)
         self._begin_to_end(error)
         if not self.watch.held:
@@ -97,10 +101,10 @@ def time_is_over(seconds: float) -> LimitError:
 
 @contextmanager
 def signals(watch: Watch | None = None) -> Iterator[Signals]:
-    """A context in which SIGINT ends the command by KeyboardInterrupt, SIGTERM and SIGHUP by
-    SystemExit, the limit of ``watch`` by LimitError. A signal that the parent has set to be ignored
-    (nohup, a shell's background job) stays ignored, except SIGINT at a terminal, which Ctrl-A x
-    uses."""
+    """A context that handles signals. SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise
+    SystemExit, and the limit of ``watch`` raises LimitError. A signal that the parent process has
+    set to be ignored (nohup, a background job of a shell) stays ignored. Exception: SIGINT at a
+    terminal is handled, because Ctrl-A x uses SIGINT."""
     taken = Signals(watch if watch is not None else Watch())
     before = {}
     try:
@@ -126,7 +130,7 @@ def _at_terminal() -> bool:
 
 
 def report_begins(watch: Watch) -> None:
-    """The run is over and has a result. Allow some more time for the report, even if the limit is
-    near."""
+    """Set the alarm to `REPORT_S` seconds after the limit. The run has its result, and the report
+    gets at least this time."""
     if watch.left is not None:
         signal.setitimer(signal.ITIMER_REAL, max(watch.left, 0.0) + REPORT_S)

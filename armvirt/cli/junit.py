@@ -11,7 +11,7 @@ from armvirt.suite.outcome import Outcome
 
 
 def report(outcomes: Sequence[Outcome]) -> bytes:
-    """One test suite called armvirt, one test case per guest."""
+    """The report in UTF-8: one test suite called armvirt, with one test case per guest."""
     errors = sum(bool(outcome.error) for outcome in outcomes)
     bad = sum(not outcome.ok for outcome in outcomes)
     seconds = sum(outcome.seconds for outcome in outcomes)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INTERNAL = 70
 INTERRUPTED = 130
-GC_THRESHOLD = 100_000  # objects; the default of Python is 700
+GC_THRESHOLD = 100_000  # new objects that start a garbage collection; Python's default is 700
 BROKEN_PIPE = 141  # the status of a program that SIGPIPE ended
 
 
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     70 internal)."""
     if argv is not None:
         return _main(list(argv), own=False)
-    # This is the process. Objects made before the guest's start live to its end. A collector
-    # that scans them again and again, and once more at the end, would take a fifth of the run of a
-    # small guest.
+    # This call is the whole process. The objects made before the guest's start live until the
+    # process ends. With Python's default threshold the garbage collector would scan them again and
+    # again, and once more at exit: a fifth of the run of a small guest.
     gc.set_threshold(GC_THRESHOLD)
     printing.prepare()
     status = _main(sys.argv[1:], own=True)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str], own: bool) -> int:
-    """Run one command. ``own``: the process ends with this command."""
+    """Run one command. ``own`` is True if the process ends with this command."""
     try:
         try:
             return _dispatch(words, own)
@@ -79,9 +79,10 @@ def _dispatch(words: list[str], own: bool) -> int:
 
 
 def _execute(words: list[str], own: bool, taken: Signals) -> int:
-    """Parse and run one command. The limit of host time counts from the start of the process:
-    loading is included."""
-    # Imported after `main` has set the threshold of the collector, and while signals are handled.
+    """Parse and run one command. The limit of host time begins with the start of the process, so
+    that it includes loading."""
+    # This import follows after `main` has set the threshold of the garbage collector, and inside
+    # the context that handles signals.
     from armvirt.cli.options import COMMANDS, build_parser
 
     parser = build_parser(__version__, words)
@@ -122,19 +123,20 @@ def _age() -> float:
 
 
 def least_age(started: int, per_second: int, now: float) -> float:
-    """The minimum age in seconds, at ``now``, of a process that started at ``started`` clock ticks
-    of the system.
+    """The minimum age of a process in seconds. ``started`` is its start in clock ticks since boot,
+    ``per_second`` the number of clock ticks in a second, ``now`` the present time in seconds since
+    boot.
 
-    The kernel rounds the start down to a tick: with the rounded start a limit would end up to one
-    tick early.
+    The kernel rounds the start down to a tick. The real start can be up to one tick later, so one
+    tick is added: otherwise a limit of host time could end a command early.
     """
     return max(0.0, now - (started + 1) / per_second)
 
 
 def _end_now(error: BaseException, forced: bool) -> NoReturn:
-    """End the process after a signal or the limit of host time. An output that is not read must not
-    block the end: neither here, where the alarm is still set, nor when Python flushes its files at
-    exit."""
+    """End the process after a signal or the limit of host time, even if nobody reads its output.
+    The alarm is still set and ends a flush that blocks. ``os._exit`` prevents the flush of Python
+    at exit."""
     try:
         if not forced:
             printing.flush()

@@ -37,8 +37,8 @@ HELP = ("-h", "--help")
 
 
 def _option(setting: Setting) -> Option:
-    # argparse would parse a default that is a text, in every run. So None stands for it, and
-    # `Machine` has the default.
+    # argparse parses a default that is a text, and this costs time in every run. The option has the
+    # default None instead, and `Machine` has the real default.
     default = None if isinstance(setting.default, str) else setting.default
     return Option(setting.flag, setting.meta, setting.parse, setting.help, default)
 
@@ -72,7 +72,8 @@ TRACE = (
 
 
 def intid(text: str) -> str:
-    """The number or the name of an INTID, which the board of the machine knows."""
+    """Check the text of an INTID: a number or a name. The board of the machine converts the text
+    later."""
     from armvirt.intids import any_intid
 
     return any_intid(text, [model.memmap for model in BOARDS.values()])
@@ -204,8 +205,8 @@ COMMANDS = (
 
 
 class _Formatter(argparse.HelpFormatter):
-    """A HelpFormatter with a given width: argparse creates one per option, and by default imports
-    shutil for the terminal's width."""
+    """A HelpFormatter with the width that `printing.columns` returns. argparse creates a formatter
+    for each option, and its own formatter would import shutil to find the width of the terminal."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=printing.columns(sys.stdout) - 2)
@@ -226,13 +227,13 @@ class Parser(argparse.ArgumentParser):
         self.color = False  # for Python 3.14: `printing` would show the escapes of colours
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print ``--help`` and ``--version``; newer versions of argparse ignore an output that
-        cannot be written."""
+        """Print ``--help`` and ``--version`` through `printing`, which reports an output that
+        cannot be written. Newer versions of argparse ignore this error."""
         printing.lines(message.rstrip("\n").split("\n"), fold=False)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """``--append=--`` gives the value ``--``. argparse treats ``--`` as the end of the options,
-        and gives an empty list to an action with one value."""
+        """Accept the value ``--``, as in ``--append=--``. argparse takes ``--`` for the end of the
+        options, and would give an empty list to an action with one value."""
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
             return self._get_value(action, "--")
         return super()._get_values(action, arg_strings)
@@ -263,11 +264,12 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
 
 
 def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
-    """The parser of the whole command line.
+    """The parser of the command line.
 
-    With ``words``, the words of the command line, the parser has only the command and the options
-    in ``words``, and the defaults of the other options: making all options takes longer than the
-    run of a small guest.
+    ``words`` are the words of the command line. With ``words`` the parser has only the command and
+    the options that occur in ``words``, and the defaults of the other options: to make all options
+    takes longer than the run of a small guest. Without ``words`` the parser has all commands and
+    options.
     """
     parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.")
     parser.add_argument("--version", action="version", version=f"armvirt {version}")
@@ -283,7 +285,8 @@ def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
 
 
 def _fill(parser: Parser, command: Command, words: Sequence[str] | None) -> None:
-    """Add the arguments of ``command``; with ``words``, only the options that occur there."""
+    """Add the arguments of ``command``; with ``words``, only the options that occur in
+    ``words``."""
     if command.positional:
         name, nargs, text = command.positional
         parser.add_argument(
@@ -300,7 +303,7 @@ def _fill(parser: Parser, command: Command, words: Sequence[str] | None) -> None
 
 
 def board_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line that set options of the machine, unchanged."""
+    """The words of a command line that are options of the board, and their values."""
     takes_value = {option.flag: option.parse is not None for option in BOARD}
     kept: list[str] = []
     rest = iter(words)

@@ -28,8 +28,9 @@ INPUTS = ("initrd", "dtb", "bios", "script")
 
 
 def check(arguments: argparse.Namespace, more: Iterable[str | None] = ()) -> None:
-    """UserError for an output in ``arguments`` that cannot be written, or would overwrite an input
-    (of an option, or in ``more``), another output, or the file of standard output."""
+    """Check the outputs in ``arguments``. UserError for an output that cannot be written, or that
+    would overwrite an input, another output, or the file to which standard output goes. The inputs
+    are those of the options, and the paths in ``more``."""
     named = {f"--{name.replace('_', '-')}": getattr(arguments, name, None) for name in OPTIONS}
     given = [getattr(arguments, name, None) for name in INPUTS]
     outputs.check(
@@ -52,7 +53,7 @@ def _is_standard_output(path: str) -> bool:
 
 @contextmanager
 def open_text(path: str) -> Iterator[SupportsWrite[str]]:
-    """Like `armvirt.outputs.open_text`, or standard output for ``-``."""
+    """Open a file like `armvirt.outputs.open_text`; the path ``-`` is standard output."""
     if path == STANDARD_OUTPUT:
         yield printing.Lines()
         printing.flush()
@@ -62,7 +63,7 @@ def open_text(path: str) -> Iterator[SupportsWrite[str]]:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Like `armvirt.outputs.write_bytes`, or standard output for ``-``."""
+    """Write a file like `armvirt.outputs.write_bytes`; the path ``-`` is standard output."""
     if path == STANDARD_OUTPUT:
         printing.raw(data)
     else:

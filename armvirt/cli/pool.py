@@ -1,7 +1,7 @@
-"""Runs the cases of a suite in worker processes, a few at a time.
+"""Runs the cases of a suite in worker processes, several at a time.
 
-No worker runs longer than the command: at its end `run_all` kills all workers, also on an
-exception, and the kernel kills the workers of a command that was killed (`armvirt.cli.worker`).
+No worker runs longer than the command. `run_all` kills all workers when it ends, also after an
+exception. If the command itself is killed, the kernel kills the workers (`armvirt.cli.worker`).
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Worker:
 def run_all(
     cases: Sequence[Case], jobs: int, started: Callable[[Case], None], finished: Report
 ) -> list[Outcome]:
-    """Run all cases, ``jobs`` at a time; ``started`` and ``finished`` are called for each. Returns
-    the outcomes in the order of the cases."""
+    """Run all cases, at most ``jobs`` at a time. Returns the outcomes in the order of the cases.
+    ``started`` is called with each case at its start, ``finished`` with each outcome."""
     outcomes: dict[int, Outcome] = {}
     waiting = list(enumerate(cases))[::-1]
     running: list[Worker] = []

@@ -1,9 +1,10 @@
 """Standard output and standard error: all commands print through this module.
 
-A call prints whole lines, and a line feed in a text does not start a new line: foreign text
-(`armvirt.printable`) cannot imitate a line of armvirt. A stream that cannot be written gives an
-error of one line: a full disk (ENOSPC), a file size limit (EFBIG), a descriptor that was closed
-before the start (EBADF). BrokenPipeError is left to `main`.
+A call prints whole lines. A line feed in a text is printed as an escape, so that foreign text
+(`armvirt.printable`) cannot imitate a line of armvirt. If standard output cannot be written, the
+command ends with an error of one line. Examples are a full disk (ENOSPC), a file size limit
+(EFBIG), and a descriptor that was closed before the start (EBADF). BrokenPipeError is handled in
+`armvirt.cli.main`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class OutputError(UserError):
 
 
 class _Checked:
-    """A context for a write to standard output. It is a class because a generator would cost 2 us
-    per byte of a guest's console."""
+    """A context that raises OutputError if a write to standard output fails. This context is a
+    class, because a generator would cost 2 us for each byte of the guest's console."""
 
     def __enter__(self) -> None:
         pass
@@ -46,14 +47,14 @@ _checked = _Checked()
 
 
 def line(text: str = "", *, fold: bool = True, indent: int | None = None) -> None:
-    """Print one line on standard output, like `lines`."""
+    """Print one line on standard output. The parameters are those of `lines`."""
     lines([text], fold=fold, indent=indent)
 
 
 def lines(texts: Iterable[str], *, fold: bool = True, indent: int | None = None) -> None:
-    """Print lines on standard output. On a terminal, a line that is too long is folded between
-    words, and its continuation indented by ``indent`` (None: a little more than the line
-    itself)."""
+    """Print lines on standard output. On a terminal and with ``fold``, a line that is too long is
+    folded between words. Its continuation is indented by ``indent`` columns (None: `INDENT` columns
+    more than the line itself)."""
     shown = [escaped(text) for text in texts]
     if fold and sys.stdout is not None and sys.stdout.isatty():
         width = columns(sys.stdout)
@@ -71,8 +72,8 @@ def _indent(text: str) -> int:
 
 
 def columns(stream: IO[str]) -> int:
-    """The width of a stream's terminal: COLUMNS, else the width that the terminal reports, else
-    80."""
+    """The width of a stream's terminal in characters: the variable COLUMNS, else the width that the
+    terminal reports, else 80."""
     try:
         return (
             int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns or 80
@@ -104,7 +105,8 @@ def raw(data: bytes) -> None:
 
 
 def rich(console: Any, *what: object, **style: Any) -> None:
-    """``console.print`` of a rich console whose texts are already printable."""
+    """Print with a rich console; ``what`` and ``style`` are the arguments of ``console.print``. The
+    texts must be printable already (`armvirt.printable`)."""
     with _checked:
         console.print(*what, **style)
 
@@ -117,7 +119,8 @@ def remark(text: str, lead: str = "") -> None:
 
 
 def complain(text: str, lead: str = "") -> None:
-    """Like `remark`, for an error that may be about standard output itself."""
+    """Like `remark`, without a flush of standard output: the error may be about standard output
+    itself."""
     said = f"armvirt: {printable(text, LONGEST)}"
     if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty():
         said = "\n".join(folded(said, columns(sys.stderr), INDENT))
@@ -134,8 +137,7 @@ def raw_error(data: bytes) -> None:
 
 
 def _error(text: str) -> None:
-    """Write to standard error. If standard error is closed, only the exit status reports the
-    error."""
+    """Write to standard error. If the write fails, only the exit status reports the error."""
     try:
         if sys.stderr is not None:
             sys.stderr.write(text)
@@ -148,13 +150,13 @@ def _error(text: str) -> None:
 
 
 def prepare() -> None:
-    """Prepare the standard streams of this process, so that each is writable or gives an error that
+    """Make sure that a write to a standard stream of this process succeeds, or raises an error that
     can be reported.
 
-    A closed descriptor would be reused by the next file that is opened, and the guest's console
-    would go into this file. So /dev/null is opened for a closed descriptor; for standard output
-    read-only, so that writing still fails with EBADF. Characters outside the encoding of a stream
-    are shown as escapes.
+    The next file that is opened would get the number of a closed descriptor, and the guest's
+    console would go into this file. So /dev/null is opened in place of a closed descriptor. For
+    standard output /dev/null is opened read-only, so that a write still fails with EBADF. A
+    character that the encoding of a stream does not have is printed as an escape.
     """
     for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -181,8 +183,8 @@ def _show_anything(stream: IO[str] | None) -> None:
 
 
 def give_up() -> None:
-    """Standard output is no longer writable: prevent Python from flushing it, and reporting an
-    error, at exit."""
+    """Redirect standard output to /dev/null after a write error. Otherwise Python would flush
+    standard output at exit and report the error once more."""
     try:
         fd = sys.stdout.fileno()
     except (OSError, ValueError):

@@ -27,7 +27,8 @@ def _as(flag: str) -> Translate:
 
 
 def _field(value: str, *names: str) -> str:
-    """A field of ``first,name=value,...``; the first part may be without a name."""
+    """The value of a field of ``first,name=value,...`` that has one of the ``names``. Without this
+    field: ``first``, or "" if ``first`` is a named field, too."""
     parts = [part.partition("=") for part in value.split(",")]
     for name, equals, text in parts:
         if equals and name in names:
@@ -118,8 +119,9 @@ WORDS: dict[str, Word] = {
 
 
 def answer(words: Sequence[str], commands: Sequence[str]) -> str | None:
-    """The message for a command line with QEMU's options, as one line, with the corresponding
-    command line of armvirt; None if ``words`` have no option of QEMU."""
+    """The error message, in one line, for a command line with options of QEMU. The message has the
+    equivalent command line of armvirt. None if ``words`` has no option of QEMU; ``commands`` are
+    the names of armvirt's commands."""
     words = list(words)
     command = words.pop(0) if words and words[0] in commands else "run"
     if words and words[0].startswith("qemu-system-"):
@@ -142,8 +144,7 @@ def answer(words: Sequence[str], commands: Sequence[str]) -> str | None:
 
 
 def _split(words: Sequence[str]) -> Iterator[tuple[str | None, str, str]]:
-    """(name of QEMU's option, its value, ""), or (None, "", a word that is not an option of
-    QEMU)."""
+    """Yield (name, value, "") for an option of QEMU, and (None, "", word) for any other word."""
     rest = iter(words)
     for word in rest:
         # QEMU accepts one or two dashes, but with two, some options are also options of armvirt.

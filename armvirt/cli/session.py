@@ -1,5 +1,5 @@
-"""Shared code of ``run`` and ``trace``: from arguments to a Machine, and from its Result to the
-final report."""
+"""Shared code of the commands that run one guest: make a Machine from the arguments, run it, and
+report how the run ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def guest_of(arguments: argparse.Namespace) -> Guest | None:
 def build_machine(
     arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **more: Any
 ) -> Machine:
-    """Check all inputs and make the machine; before this succeeds, no output is written."""
+    """Check all inputs and the names of the outputs, then make the machine. Outputs are opened only
+    afterwards, so that an input that is wrong changes no file."""
     guest = guest_of(arguments)
     outputs.check(arguments, [guest.file if guest else None])
     script = _script(arguments, guest)
@@ -65,8 +66,8 @@ def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `Machine.run` for the limit options, except the limit of host time, which is
-    in the command's watch."""
+    """The arguments of `Machine.run` from the limit options. The limit of host time is not among
+    them, because the `Watch` of the command has this limit."""
     return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time}
 
 
@@ -87,7 +88,7 @@ def ending(result: Result) -> str:
 
 
 def _hint(result: Result, arguments: argparse.Namespace) -> str:
-    """The next step for the user if a guest did not end well: a command or an explanation."""
+    """The advice that follows the report of a guest that did not pass; "" without advice."""
     if arguments.guest and result.verdict == "stuck":
         return _explain_hint(result, arguments)
     if arguments.guest and result.verdict == "fail":
@@ -99,8 +100,8 @@ def _hint(result: Result, arguments: argparse.Namespace) -> str:
 
 
 def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
-    """The hint for a guest that waits in vain for an interrupt whose INTID is known: ``armvirt
-    explain`` on the same machine."""
+    """The command ``armvirt explain`` for the interrupt that cannot wake a stuck guest, with the
+    same options of the board; "" without this interrupt."""
     if result.intid is None:
         return ""
     import shlex
@@ -112,7 +113,8 @@ def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
 
 def say_ending(result: Result, console_tail: str, arguments: argparse.Namespace) -> None:
     """Print on standard error how a run ended, on a separate line."""
-    # The guest's unfinished line matters only if both streams go to one place.
+    # A line that the guest left unfinished needs a line feed only if both streams go to the
+    # terminal.
     unfinished = console_tail and not console_tail.endswith("\n")
     lead = "\n" if unfinished and sys.stderr is not None and sys.stderr.isatty() else ""
     printing.remark(f"{ending(result)}{_hint(result, arguments)}", lead)

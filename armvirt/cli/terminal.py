@@ -22,8 +22,8 @@ PIPE_QUIET = 1.0  # seconds without data until a pipe that has had data counts a
 
 
 class Keys(NamedTuple):
-    """The meaning of typed bytes: ``data`` for the guest, and whether to leave or to show the
-    help."""
+    """The meaning of typed bytes: ``data`` goes to the guest, ``leave`` ends armvirt, and ``help``
+    shows the help."""
 
     data: bytes
     leave: bool = False
@@ -31,7 +31,8 @@ class Keys(NamedTuple):
 
 
 class Escape:
-    """The Ctrl-A state machine, without I/O: bytes in, `Keys` out."""
+    """The state machine of the Ctrl-A commands: `feed` converts typed bytes to `Keys`, and does no
+    I/O."""
 
     def __init__(self) -> None:
         self._armed = False
@@ -52,11 +53,11 @@ class Escape:
 
 
 class Reader:
-    """A thread that reads the terminal. The thread only fills the guest's input queue (``feed``)
-    and records a request to leave.
+    """A thread that reads the terminal.
 
-    For a request to leave, ``interrupt`` is called once; it raises KeyboardInterrupt in the main
-    thread.
+    The thread gives typed bytes to ``feed``, which queues them as input of the guest. If the user
+    asks to leave, the thread sets ``leaving`` and calls ``interrupt``, which raises
+    KeyboardInterrupt in the main thread.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Reader:
                 return
 
     def _handle(self, keys: Keys) -> bool:
-        """Handle typed keys; True to end the thread."""
+        """Act on typed keys. Returns True if the thread has to end."""
         if keys.data:
             self._feed(keys.data)
         if keys.help:
@@ -102,10 +103,11 @@ class Reader:
 
 @contextmanager
 def raw_mode(fd: int) -> Iterator[None]:
-    """A context in which the terminal passes every key to armvirt. At the end, also after an
-    exception, its settings are restored.
+    """A context in which the terminal passes every key to armvirt. The settings of the terminal are
+    restored at the end of the context, also after an exception.
 
-    Output processing stays on: the guest's bare line feeds would otherwise not return to column 0.
+    Output processing stays on: without output processing the guest's bare line feeds would not
+    return to column 0.
     """
     import termios
 
@@ -129,12 +131,12 @@ def raw_mode(fd: int) -> Iterator[None]:
 
 
 def piped_input(fd: int = 0) -> bytes:
-    """Input from a file or pipe, read to its end before the guest starts, so that runs can be
-    repeated.
+    """Read standard input to its end, if it is a file or a pipe. The guest starts afterwards, so
+    that every run gets the same input. UserError for more than `MAX_PIPED` bytes.
 
-    A pipe without data at the start belongs to the caller of armvirt, not to the guest: it is not
-    read. If a pipe has had data and then has none for a while, without its end, the guest gets the
-    data so far.
+    A pipe without data at the start is not read, because it belongs to the caller of armvirt and
+    not to the guest. If a pipe has had data, and no more data comes for `PIPE_QUIET` seconds
+    although the pipe is still open, the guest gets the data so far.
     """
     try:
         mode = os.fstat(fd).st_mode

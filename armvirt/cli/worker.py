@@ -1,8 +1,8 @@
-"""A worker of ``armvirt test``: runs one case, given as JSON on standard input, and prints its
-outcome as JSON.
+"""A worker process of ``armvirt test``: reads one case as JSON from standard input, runs the case,
+and prints its outcome as JSON.
 
-With one process per guest, a crash (also of the engine's C code) is an error of this guest only. A
-worker ends when its parent ends for any reason.
+Each guest has its own process. A crash, even of the engine's C code, is an error of this guest
+alone. A worker ends when its parent ends for any reason.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def run_case(case: Case) -> Outcome:
-    """Run one guest; every error becomes its outcome. The timeout starts with this call: loading is
-    included."""
+    """Run one guest. Every error becomes an outcome. The timeout starts with this call, so that it
+    includes loading."""
     started = time.monotonic()
     watch = Watch(case.timeout_s)
     with signals(watch):
@@ -68,7 +68,8 @@ def encode(case: Case) -> str:
 def end_with_parent(parent: int) -> None:
     """Make the kernel kill this process when its parent ``parent`` ends for any reason.
 
-    Ctrl-C is sent to every process of the terminal, so the workers ignore it: the parent ends them.
+    Ctrl-C sends SIGINT to every process of the terminal. A worker ignores SIGINT: its parent ends
+    it.
     """
     import ctypes
 

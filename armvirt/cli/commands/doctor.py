@@ -43,12 +43,12 @@ def python() -> Iterator[Finding]:
 
 
 def engine() -> Iterator[Finding]:
-    """Load Unicorn and calibrate the engine, which is all that a run needs."""
+    """Load Unicorn and calibrate the engine. A run of a guest needs nothing else."""
     try:
         from armvirt.hw.engine import describe
 
         facts = dict(describe())
-    except Exception as error:  # a broken installation can fail in any way
+    except Exception as error:  # a broken installation can raise any exception
         yield Finding(BAD, "engine", f"{type(error).__name__}: {error}")
         return
     kind = facts.pop("engine", "?")
@@ -62,8 +62,8 @@ def engine() -> Iterator[Finding]:
 
 
 def why_not_native() -> Iterator[Finding]:
-    """The build log of the installation, at most `LOG_LINES` lines of it, and what the user can
-    do."""
+    """Report at most `LOG_LINES` lines from the build log of the native engine, and tell the user
+    how to get this engine."""
     from armvirt.hw.engine.native import BUILD_LOG, build_log
 
     log = build_log()
@@ -81,8 +81,8 @@ def why_not_native() -> Iterator[Finding]:
 
 
 def documentation() -> Iterator[Finding]:
-    """The places of README, changelog and docs in the installation; in a source tree they are at
-    its root."""
+    """Report the folder that holds the README, the changelog and the docs: ``share/doc/armvirt`` of
+    an installation, or the root of a source tree."""
     source = os.path.dirname(os.path.dirname(os.path.abspath(armvirt.__file__)))
     roots = [os.path.join(base, DOCUMENTS) for base in (sys.prefix, site.getuserbase())] + [source]
     found = next(
@@ -129,7 +129,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 
 def execute(_arguments: argparse.Namespace) -> int:
-    """Print the report. 0: the installation works; 1: a part of it does not."""
+    """Print the report. Returns 0 if the installation works, 1 if a part of it is broken."""
     findings = [
         Finding(GOOD, "armvirt", __version__),
         *(finding for check in CHECKS for finding in check()),

@@ -1,4 +1,4 @@
-"""``armvirt list``: the bundled guests."""
+"""``armvirt list``: print the bundled guests."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 
 def explain(arguments: argparse.Namespace) -> int:
-    """Print why an interrupt is not taken. Returns 0 if there is an explanation, however the guest
-    ended."""
+    """Print why an interrupt is not taken. Returns 0, even if the guest failed or is stuck."""
     from armvirt.intids import IntidNames
     from armvirt.trace.writers import LastWriters
     from armvirt.views.explain import check
@@ -37,7 +36,7 @@ def explain(arguments: argparse.Namespace) -> int:
     names = IntidNames(machine.board.memmap)
     for text in (arguments.intid, arguments.versus):
         if text is not None:
-            # An error is reported before the guest runs.
+            # An unknown interrupt or vCPU is reported before the guest runs.
             check(machine, names.parse(text), arguments.vcpu)
     echo_console(machine, arguments)
     result = run_to(machine, arguments)
@@ -47,12 +46,12 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def gic(arguments: argparse.Namespace) -> int:
-    """Print the state of the interrupt controller. Returns 0 if there is one, however the guest
-    ended."""
+    """Print the state of the interrupt controller. Returns 0, even if the guest failed or is
+    stuck."""
     from armvirt.views.gic import GicView
 
     machine = session.build_machine(arguments, trace_hash=False)
-    GicView(machine, arguments.vcpu)  # an error is reported before the guest runs
+    GicView(machine, arguments.vcpu)  # an unknown vCPU is reported before the guest runs
     echo_console(machine, arguments)
     result = run_to(machine, arguments)
     view = GicView(machine, arguments.vcpu, everything=arguments.all)
@@ -64,7 +63,7 @@ def gic(arguments: argparse.Namespace) -> int:
 
 
 def parse(text: str, machine: Machine) -> Place:
-    """The place for ``--at``; UserError lists similar names."""
+    """Parse the text of ``--at``. For an unknown name UserError lists similar names."""
     try:
         return places.parse(text, machine)
     except UserError as error:
@@ -72,7 +71,8 @@ def parse(text: str, machine: Machine) -> Place:
 
 
 def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
-    """Run to ``--at``, or to the guest's end, or to a limit; None if ``--at`` was reached."""
+    """Run the guest until it reaches ``--at``, ends, or reaches a limit. Returns None if the guest
+    reached ``--at``, else how the run ended."""
     if arguments.at is None:
         return session.run(machine, arguments)
     place = parse(arguments.at, machine)
@@ -80,7 +80,7 @@ def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
     ns = [limit for limit in (place.ns, limits["max_time_ns"]) if limit is not None]
     ended = machine.run_until(ns=min(ns, default=None), pc=place.pc, insns=limits["max_insns"])
     if ended is None and not _reached(machine, place):
-        ended = machine.run(**limits)  # a limit was reached first, which the result says
+        ended = machine.run(**limits)  # a limit was reached first: get its result
     report_begins(arguments.watch)
     return ended
 
@@ -92,7 +92,7 @@ def _reached(machine: Machine, place: Place) -> bool:
 
 
 def remark(result: Result | None, arguments: argparse.Namespace, machine: Machine) -> str:
-    """A remark on a run that did not reach ``--at``; "" if the run reached it."""
+    """A remark on how the run ended; "" if the run stopped at ``--at``."""
     if result is None:
         return ""
     if arguments.at is None:
@@ -107,8 +107,8 @@ def remark(result: Result | None, arguments: argparse.Namespace, machine: Machin
 def show(
     what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None, machine: Machine
 ) -> None:  # fmt: skip
-    """Print ``what`` on standard output, and on standard error a remark on a run that ended before
-    ``--at``."""
+    """Print the view ``what`` on standard output. Unless the run stopped at ``--at``, print on
+    standard error how the run ended."""
     if arguments.json:
         printing.lines(json.dumps(what.data(), indent=2).split("\n"), fold=False)
     else:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run the test; 0 if the guest ran like one that was not moved, else 1."""
+    """Run the test. Returns 0 if the moved guest ended like the guest that was not moved, else
+    1."""
     if arguments.at is None:
         raise UserError("armvirt migrate-test needs --at TIME, when the guest moves")
     from armvirt.machine import migrate

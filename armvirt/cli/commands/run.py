@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
     from armvirt.trace.files import TraceFile
 
-LEFT = 130  # the user at the terminal ended the run
+LEFT = 130  # exit status if the user leaves with Ctrl-A x
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -56,14 +56,14 @@ def execute(arguments: argparse.Namespace) -> int:
 def _trace_file(arguments: argparse.Namespace) -> TraceFile | None:
     if arguments.trace is None:
         return None
-    from armvirt.trace.files import TraceFile  # most runs write no trace
+    from armvirt.trace.files import TraceFile  # imported late: most runs write no trace
 
     return TraceFile(arguments.trace)
 
 
 def _interactive(arguments: argparse.Namespace) -> bool:
-    """Whether the user types input for the guest: not with a script, nor with a trace on standard
-    output."""
+    """Whether the user types the guest's input at a terminal. False with a console script, or with
+    a trace on standard output."""
     if arguments.trace == STANDARD_OUTPUT:
         return False
     return (
@@ -85,8 +85,8 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
 
 
 def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile | None) -> Result | None:
-    """The run itself, in the contexts that it needs (terminal, trace); None if the user ended the
-    run."""
+    """Run the guest with its terminal and its trace file open. Returns None if the user left with
+    Ctrl-A x."""
     # With a trace on standard output, only the trace is printed there.
     machine.console.listeners.append(
         printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw

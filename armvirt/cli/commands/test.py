@@ -23,7 +23,7 @@ from armvirt.units import human_time
 
 
 def describe(outcome: Outcome, width: int) -> str:
-    """One line about a guest."""
+    """The outcome of a guest in one line."""
     word = "ok   " if outcome.ok else "ERROR" if outcome.error else "FAIL "
     detail = f"{outcome.verdict}, {human_time(outcome.ns)}" if outcome.ok else outcome.headline
     detail += f", trace hash {outcome.trace_hash}" if outcome.ok and outcome.trace_hash else ""
@@ -31,7 +31,7 @@ def describe(outcome: Outcome, width: int) -> str:
 
 
 def failure(outcome: Outcome) -> list[str]:
-    """Details about a guest whose result is not as expected."""
+    """Details about an unexpected outcome, as lines."""
     lines = [f"--- {printable(outcome.name)}: {outcome.headline}"]
     for title, rows in outcome.details():
         lines += [f"  {title}:", *(f"    {row}" for row in rows)]
@@ -46,7 +46,7 @@ def closing(outcomes: Sequence[Outcome], seconds: float) -> str:
 
 
 class PlainProgress:
-    """One line for each guest that has ended."""
+    """Prints one line for each guest that has ended."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self._width = max(len(printable(case.name)) for case in cases)
@@ -71,7 +71,8 @@ class PlainProgress:
 
 
 class RichProgress(PlainProgress):
-    """The same lines in colour, above a progress bar with the running guests."""
+    """Prints the lines of `PlainProgress` in colour, and below them a progress bar with the names
+    of the running guests."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         super().__init__(cases)
@@ -119,7 +120,7 @@ class RichProgress(PlainProgress):
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run the suites. 0: all results as expected; 1: a result is not as expected."""
+    """Run the suites. Returns 0 if every result is as expected, else 1."""
     cases = suite.collect(arguments.paths)
     if arguments.junit == STANDARD_OUTPUT:
         raise UserError("--junit -: the report for people is on standard output; name a file")

@@ -21,7 +21,7 @@ from armvirt.trace.timeline import Row, Timeline
 
 
 class Plain:
-    """Writes rows and tables as text; ``names`` are those of the board's INTIDs."""
+    """Writes rows and tables as text. ``names`` has the names of the board's INTIDs."""
 
     def __init__(self, names: IntidNames) -> None:
         self.names = names
@@ -40,7 +40,7 @@ class Plain:
 
 
 class Coloured(Plain):
-    """Writes rows and tables with rich."""
+    """Writes rows and tables in colour with rich."""
 
     def __init__(self, names: IntidNames) -> None:
         super().__init__(names)
@@ -106,7 +106,7 @@ def execute(arguments: argparse.Namespace) -> int:
         try:
             result = session.run(machine, arguments)
         finally:
-            # Also after Ctrl-C: the user wants the rows so far.
+            # After Ctrl-C, too, the rows so far are printed.
             timeline.flush()
             writer.end(timeline.summaries(), shower.left_out)
     session.say_ending(result, "", arguments)
