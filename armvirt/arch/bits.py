@@ -1,4 +1,4 @@
-"""Integers as bit fields: words of 32 and 64 bits, sign extension, the fields of a register."""
+"""Bit operations on integers: 32-bit and 64-bit masks, sign extension, the fields of a register."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ MASK64 = (1 << 64) - 1
 
 
 def sign_extend(value: int, bits: int) -> int:
-    """The low ``bits`` bits of ``value`` as a signed number."""
+    """Read the lowest ``bits`` bits of ``value`` as a two's complement number."""
     low = value & (1 << bits) - 1
     return low - (1 << bits) if low >> bits - 1 else low
 
 
 def shift_of(mask: int) -> int:
-    """The number of the lowest bit of a field, by which the value of the field is shifted."""
+    """The number of the lowest bit that is set in ``mask``. The value of a field is shifted by this
+    number."""
     return (mask & -mask).bit_length() - 1
 
 
@@ -30,20 +31,21 @@ class Field(NamedTuple):
 
     @property
     def mask(self) -> int:
-        """The mask of the field, in place."""
+        """The mask of the field at its position in the register."""
         return (1 << self.high + 1) - (1 << self.low)
 
     def get(self, value: int) -> int:
-        """The field of ``value``, shifted right to bit 0."""
+        """Extract the field from the register value ``value``."""
         return (value & self.mask) >> self.low
 
     def put(self, value: int, field: int) -> int:
-        """``value`` with this field replaced; bits of ``field`` beyond its width are dropped."""
+        """Replace the field in the register value ``value`` by ``field``; bits of ``field`` that do
+        not fit are dropped."""
         return value & ~self.mask | field << self.low & self.mask
 
 
 def parse_fields(layout: str) -> Iterator[Field]:
-    """The fields of a layout in text form: words "NAME:bit" or "NAME:high:low"."""
+    """Parse the layout of a register. Each word of ``layout`` is "NAME:bit" or "NAME:high:low"."""
     for word in layout.split():
         name, high, *low = word.split(":")
         yield Field(name, int(high), int(low[0]) if low else int(high))
@@ -51,5 +53,5 @@ def parse_fields(layout: str) -> Iterator[Field]:
 
 @lru_cache
 def masks(layout: str) -> dict[str, int]:
-    """The mask of each field of a layout, by name."""
+    """The mask of each field in the layout of a register, by field name."""
     return {field.name: field.mask for field in parse_fields(layout)}

@@ -1,7 +1,7 @@
 """Decoders for the few A64 instructions that the emulator recognises (DDI 0487 C4, C5.3).
 
-The decoders take the 32-bit instruction word. An encoding of MSR, MRS or SYS is packed as in
-`armvirt.arch.encoding`: bits 20:5 of the word are that packing.
+A decoder takes a 32-bit instruction word. Bits 20:5 of an MSR, MRS or SYS are the encoding of the
+register or operation, packed as in `armvirt.arch.encoding`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _SYSTEM_OPERATION_MASK = 0xFFD8_0000
 
 
 class SysregAccess(NamedTuple):
-    """The register of an MSR or MRS (register), or the operation of a SYS or SYSL. ``rt`` 31 is
-    XZR."""
+    """A decoded MSR, MRS, SYS or SYSL. ``encoding`` is the system register or operation,
+    ``is_read`` is set for MRS and SYSL, ``rt`` is the general register (31: XZR)."""
 
     encoding: int
     is_read: bool
@@ -58,14 +58,14 @@ class SysregAccess(NamedTuple):
 
 
 def is_msr_mrs(insn: int) -> SysregAccess | None:
-    """The register of an MSR or MRS (register form), or None for any other instruction."""
+    """Decode an MSR or MRS (register form); None for any other instruction."""
     if insn & SYSTEM_REGISTER_MASK != SYSTEM_REGISTER:
         return None
     return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
 
 
 def is_sys(insn: int) -> SysregAccess | None:
-    """The operation of a SYS or SYSL (TLBI, IC, DC, AT), or None for any other instruction."""
+    """Decode a SYS or SYSL (TLBI, IC, DC, AT); None for any other instruction."""
     if insn & _SYSTEM_OPERATION_MASK != _SYSTEM_OPERATION:
         return None
     return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
@@ -104,7 +104,8 @@ class Insn(NamedTuple):
 
 
 class _Pattern(NamedTuple):
-    """``insn & mask == value`` selects ``op``. The immediate is ``insn >> shift & field``."""
+    """The pattern matches if ``insn & mask == value``. The immediate is ``insn >> shift &
+    field``."""
 
     mask: int
     value: int
@@ -141,7 +142,7 @@ _PATTERNS: tuple[_Pattern, ...] = (
 
 
 def decode(insn: int) -> Insn | None:
-    """The decoded instruction if it is in `Op`; else None."""
+    """Decode an instruction of `Op`; None for any other instruction."""
     for pattern in _PATTERNS:
         if insn & pattern.mask == pattern.value:
             return Insn(pattern.op, insn >> pattern.shift & pattern.field)
@@ -149,8 +150,8 @@ def decode(insn: int) -> Insn | None:
 
 
 def daif_bits(imm: int) -> int:
-    """The PSTATE bits that the 4-bit operand of MSR DAIFSet/DAIFClr selects: D, A, I, F from bit 3
-    down."""
+    """The PSTATE bits that the 4-bit operand of MSR DAIFSet or DAIFClr selects. Bit 3 of the
+    operand is D, bit 2 is A, bit 1 is I and bit 0 is F."""
     return sum(
         bit for i, bit in enumerate((PSTATE_F, PSTATE_I, PSTATE_A, PSTATE_D)) if imm >> i & 1
     )
@@ -160,7 +161,7 @@ def daif_bits(imm: int) -> int:
 
 
 class Scope(Enum):
-    """What the register of a maintenance operation selects."""
+    """The TLB entries, cache lines or address to which a TLBI, IC, DC or AT applies."""
 
     ALL = "all"
     VA = "va"  # the VA and, for a TLBI, the ASID
@@ -173,8 +174,8 @@ class Scope(Enum):
 class SysOp(NamedTuple):
     """A TLBI, IC, DC or AT operation.
 
-    ``broadcast``: the operation is inner shareable, so it applies to every PE. ``last_level``: a
-    TLBI that does not have to invalidate walk caches.
+    ``broadcast``: the operation applies to every PE of the Inner Shareable domain. ``last_level``:
+    the TLBI needs to invalidate only entries of the last level of a table walk.
     """
 
     name: str
@@ -197,7 +198,7 @@ def _tlbi(
     last: bool = False,
     crms: tuple[int, int] = (3, 7),
 ) -> list[SysOp]:
-    """The inner-shareable and the local form of one TLB invalidation."""
+    """Two rows for one TLB invalidation: the Inner Shareable form and the form for one PE."""
     shared, local = crms
     return [
         SysOp(f"TLBI {suffix}IS", sysreg(1, op1, 8, shared, op2), scope, True, last),
@@ -208,7 +209,8 @@ def _tlbi(
 SYS_OPERATIONS: tuple[SysOp, ...] = (
     SysOp("IC IALLUIS", IC_IALLUIS, Scope.ALL, True),
     SysOp("IC IALLU", IC_IALLU, Scope.ALL),
-    # By VA to the point of unification: applies to every PE in the inner shareable domain (D7.5.9).
+    # IC IVAU works to the point of unification, so it applies to every PE in the Inner Shareable
+    # domain (D7.5.9).
     SysOp("IC IVAU", IC_IVAU, Scope.VA, True),
     SysOp("DC IVAC", sysreg(1, 0, 7, 6, 1), Scope.VA, True),
     SysOp("DC ISW", sysreg(1, 0, 7, 6, 2), Scope.SET_WAY),
@@ -247,17 +249,18 @@ SYS_BY_NAME: dict[str, SysOp] = {row.name: row for row in SYS_OPERATIONS}
 
 
 def sys_name(encoding: int) -> str:
-    """The operation's mnemonic, or the generic spelling for an operation outside the table."""
+    """The mnemonic of an operation; the assembler's generic name for an operation outside the
+    table."""
     row = SYS_BY_ENCODING.get(encoding)
     return row.name if row is not None else generic_name(encoding)
 
 
 def tlbi_address(value: int) -> int:
-    """The VA in the register of a TLBI by address: bits 43:0 are VA[55:12]; sign-extended from bit
-    55 (C5.5)."""
+    """The VA that a TLBI by address invalidates. Bits 43:0 of the operand ``value`` are VA[55:12];
+    the VA is sign-extended from bit 55 (C5.5)."""
     return sign_extend(value, TLBI_VA_BITS) << PAGE_SHIFT & MASK64
 
 
 def tlbi_asid(value: int) -> int:
-    """The ASID in the register of a TLBI by address or by ASID, bits 63:48."""
+    """The ASID that a TLBI invalidates: bits 63:48 of the operand ``value``."""
     return value >> TLBI_ASID_SHIFT & 0xFFFF

@@ -1,5 +1,7 @@
-"""System-register encodings as one integer, in the layout of KVM's ONE_REG ids (uapi/asm/kvm.h), and
-the rows of the tables of registers."""
+"""System-register encodings packed into one integer, and the row type of the register tables.
+
+The layout of a packed encoding is that of KVM's ONE_REG ids (uapi/asm/kvm.h).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def unpack(encoding: int) -> tuple[int, int, int, int, int]:
 
 
 def generic_name(encoding: int) -> str:
-    """The assembler's generic spelling, such as ``s3_0_c12_c8_3``."""
+    """The assembler's generic name of an encoding, such as ``s3_0_c12_c8_3``."""
     op0, op1, crn, crm, op2 = unpack(encoding)
     return f"s{op0}_{op1}_c{crn}_c{crm}_{op2}"
 
@@ -37,10 +39,10 @@ def generic_name(encoding: int) -> str:
 class SysReg(NamedTuple):
     """One system register: a row of the tables in `armvirt.arch.sysregs` and `armvirt.arch.gic`.
 
-    ``encoding`` is packed as by `sysreg`, ``access`` is rw, ro or wo, ``reset`` is
-    the value that a warm reset gives (0 where the architecture says UNKNOWN: a run must be
-    reproducible). ``layout`` holds the fields in text form, "NAME:bit" or "NAME:high:low"; `fields`
-    parses the text at the first use.
+    ``encoding`` is packed by `sysreg`. ``access`` is rw, ro or wo. ``reset`` is the value after a
+    warm reset; an architecturally UNKNOWN value is 0, because a run must be reproducible.
+    ``layout`` holds the fields in text form, "NAME:bit" or "NAME:high:low"; `fields` parses this
+    text.
     """
 
     name: str
@@ -56,8 +58,8 @@ class SysReg(NamedTuple):
         return tuple(parse_fields(self.layout))
 
     def mask(self, field: str) -> int:
-        """The mask of the field with this name, in place; KeyError if the register has no such
-        field."""
+        """The mask of the field with this name, at its position in the register; KeyError if the
+        register has no such field."""
         return masks(self.layout)[field]
 
     @property
@@ -69,7 +71,8 @@ class SysReg(NamedTuple):
         return self.access != "ro"
 
     def describe(self, value: int) -> str:
-        """The fields that are not zero, as text: ``ENABLE=1 IMASK=1``."""
+        """The fields of ``value`` that are not zero, as text. A field of one bit is shown by its
+        name alone: ``ENABLE IMASK``."""
         parts = (
             f"{f.name}={f.get(value):#x}" if f.high > f.low else f.name
             for f in self.fields

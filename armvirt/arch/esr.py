@@ -22,12 +22,13 @@ from armvirt.arch.sysregs import field, name_of
 EC_SHIFT = 26
 IL = field("ESR_EL1.IL")
 ISS_MASK = field("ESR_EL1.ISS")
-#: ISS of a data abort: the access fields are valid; sign-extended; 64-bit register; a write.
+#: ISS of a data abort: ISV (the access fields are valid), SSE (sign extension), SF (64-bit
+#: register), WnR (a write).
 ISV, SSE, SF, WNR = 1 << 24, 1 << 21, 1 << 15, 1 << 6
-SAS_SHIFT, SAS_MASK = 22, 3  # the access size: log2 of its bytes
+SAS_SHIFT, SAS_MASK = 22, 3  # log2 of the access size in bytes
 SRT_SHIFT = 16  # the register that is transferred
 ACCESS_FIELDS = 0x7FF << 14  # ISV, SAS, SSE, SRT, SF and AR
-#: ISS of an abort: by cache maintenance; on the stage-2 translation of a stage-1 walk.
+#: ISS of an abort: CM (by cache maintenance), S1PTW (stage-2 fault on a stage-1 table walk).
 CM, S1PTW = 1 << 8, 1 << 7
 STEP_ISV = 1 << 24  # ISS of a software step exception: EX is valid
 TI_MASK = 3  # ISS of a trapped WFx: `WfxKind`
@@ -112,7 +113,7 @@ class DFSC(IntEnum):
 
 
 class WfxKind(IntEnum):
-    """TI of a trapped WFx."""
+    """ISS.TI of a trapped WFx: the instruction that trapped."""
 
     WFI = 0
     WFE = 1
@@ -121,8 +122,7 @@ class WfxKind(IntEnum):
 
 
 def exception_class(esr: int) -> int:
-    """The EC of a syndrome. Compare the result with `EC`, which has only the classes that the
-    architecture defines."""
+    """The EC field of a syndrome, as an integer. The value can be one that `EC` does not define."""
     return esr >> EC_SHIFT & 0x3F
 
 
@@ -131,8 +131,8 @@ def iss(esr: int) -> int:
 
 
 def build(ec: int, iss: int = 0, il: bool = True) -> int:
-    """A syndrome from its class and ISS. ``il``: the instruction has 32 bits (always in
-    AArch64)."""
+    """Build a syndrome from its exception class and ISS. ``il`` (ESR_ELx.IL): the instruction has
+    32 bits, as always in AArch64."""
     return ec << EC_SHIFT | (IL if il else 0) | iss & ISS_MASK
 
 
@@ -140,8 +140,8 @@ def build(ec: int, iss: int = 0, il: bool = True) -> int:
 
 
 class DataAbort(NamedTuple):
-    """ISS of a data abort. ``size`` (in bytes) and the fields after it are valid only if ``isv`` is
-    set."""
+    """The ISS of a data abort. The fields ``size`` (bytes) to ``acquire_release`` are valid only if
+    ``isv`` is set."""
 
     isv: bool
     size: int
@@ -158,7 +158,7 @@ class DataAbort(NamedTuple):
 
 
 def decode_data_abort(esr: int) -> DataAbort:
-    """The fields of a data abort's syndrome (DDI 0487, "ISS encoding for an exception from a Data
+    """Decode the syndrome of a data abort (DDI 0487, "ISS encoding for an exception from a Data
     Abort")."""
     return DataAbort(
         isv=bool(esr & ISV),
@@ -183,8 +183,8 @@ def data_abort(
     cache_maintenance: bool = False,
     s1ptw: bool = False,
 ) -> int:
-    """A data abort without access information (ISV=0), like stage-1 faults and injected external
-    aborts."""
+    """The syndrome of a data abort without access information (ISV = 0), as for a stage-1 fault or
+    an injected external abort."""
     ec = EC.DABT_CURRENT if same_el else EC.DABT_LOWER
     flags = (WNR if is_write else 0) | (S1PTW if s1ptw else 0) | (CM if cache_maintenance else 0)
     return build(ec, dfsc | flags)
@@ -196,8 +196,8 @@ def instruction_abort(ifsc: int, same_el: bool = False, s1ptw: bool = False) -> 
 
 
 def fault_type(dfsc: int) -> int:
-    """The kind of fault without its table level: the member of `DFSC` for a code with a level, else
-    the code itself."""
+    """Clear the table level of a fault status code. A code without a table level is returned as it
+    is."""
     return (
         dfsc & 0x3C if dfsc < DFSC.EXTERNAL or 0x14 <= dfsc < 0x18 or 0x1C <= dfsc < 0x20 else dfsc
     )
@@ -207,7 +207,8 @@ def fault_type(dfsc: int) -> int:
 
 
 class SysregTrap(NamedTuple):
-    """ISS of EC 0x18. ``encoding`` is packed as in `armvirt.arch.encoding`; ``rt`` 31 is XZR."""
+    """The ISS of a trapped MSR, MRS or SYS (EC 0x18). ``encoding`` is packed as in
+    `armvirt.arch.encoding`; ``rt`` 31 is XZR."""
 
     encoding: int
     is_read: bool
@@ -216,7 +217,7 @@ class SysregTrap(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def decode_sysreg(esr: int) -> SysregTrap:
-    """The register or operation of a trapped MSR, MRS or SYS."""
+    """Decode the syndrome of a trapped MSR, MRS or SYS."""
     op0, op1 = esr >> ISS_OP0_SHIFT & OP0_MASK, esr >> ISS_OP1_SHIFT & OP1_MASK
     crn, crm = esr >> ISS_CRN_SHIFT & CRN_MASK, esr >> ISS_CRM_SHIFT & CRM_MASK
     encoding = sysreg(op0, op1, crn, crm, esr >> ISS_OP2_SHIFT & OP2_MASK)
@@ -240,26 +241,28 @@ def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
 
 
 class WfxTrap(NamedTuple):
-    """ISS of EC 0x01. ``register`` is the register with the deadline of WFIT or WFET, else -1."""
+    """The ISS of a trapped WFx (EC 0x01). ``register`` is the register that holds the deadline of a
+    WFIT or WFET; -1 for WFI and WFE."""
 
     kind: WfxKind
     register: int
 
 
 def decode_wfx(esr: int) -> WfxTrap:
-    """The kind of a trapped WFx instruction, and the register with its deadline."""
+    """Decode the syndrome of a trapped WFx: the kind of instruction, and the register that holds
+    the deadline."""
     return WfxTrap(WfxKind(esr & TI_MASK), esr >> 5 & 31 if esr & 4 else -1)
 
 
 def wfx(kind: WfxKind, register: int = -1) -> int:
-    """The syndrome of a trapped WFI or WFE (CV=1, COND=0xE). For WFIT or WFET pass ``register``,
-    which is encoded too (RN, RV=1)."""
+    """The syndrome of a trapped WFx (CV=1, COND=0xE). For a WFIT or WFET, ``register`` is the
+    register that holds the deadline (RN, with RV=1)."""
     timeout = register << 5 | 1 << 2 if register >= 0 else 0
     return build(EC.WFX, 1 << 24 | 0xE << 20 | timeout | kind)
 
 
 def immediate(esr: int) -> int:
-    """imm16 of SVC, HVC, SMC and BRK."""
+    """The imm16 in the syndrome of SVC, HVC, SMC and BRK."""
     return esr & 0xFFFF
 
 
@@ -268,7 +271,7 @@ def undefined() -> int:
     return build(EC.UNKNOWN)
 
 
-#: Plain integers for the engines.
+#: Syndromes that the engines use, as plain integers.
 UNDEFINED, PC_ALIGNMENT, ILLEGAL_STATE = (
     build(ec) for ec in (EC.UNKNOWN, EC.PC_ALIGN, EC.ILLEGAL_STATE)
 )

@@ -1,9 +1,9 @@
 """The GIC as data (Arm IHI 0069; for GICv2 IHI 0048): INTIDs, register rows, encodings, and the
 register fields that several packages use.
 
-Behaviour is bound to the rows by name: `armvirt.hyp.vgic` binds GICD and GICR, `armvirt.hw.ich` ICC
-and ICH, `armvirt.hw.gicv` GICC. Fields that are used for each interrupt are plain integers, because
-an IntFlag operation costs a microsecond.
+Other packages bind behaviour to the rows by name: `armvirt.hyp.vgic` to GICD and GICR,
+`armvirt.hw.ich` to ICC and ICH, `armvirt.hw.gicv` to GICC. Fields that are used for each interrupt
+are plain integers, because an IntFlag operation costs a microsecond.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def is_special(intid: int) -> bool:
 
 
 class MmioRow(NamedTuple):
-    """One register, or one array of registers, of a frame.
+    """One register, or one array of registers, of a register frame.
 
     ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise
     the array has a field of ``bits_per_irq`` bits for INTID 0, 1, 2 and so on. ``widths`` are the
@@ -81,8 +81,8 @@ def _per_irq(
 
 
 def _irq_arrays(prefix: str, suffix: str, irqs: int) -> tuple[MmioRow, ...]:
-    """The arrays that are both in the distributor and in the redistributor's SGI frame (same
-    offsets)."""
+    """The arrays that the distributor and the redistributor's SGI frame both have, at the same
+    offsets."""
 
     def row(name: str, offset: int, bits: int, widths: tuple[int, ...] = (4,)) -> MmioRow:
         return _per_irq(f"{prefix}_{name}{suffix}", offset, bits, irqs, widths)
@@ -222,21 +222,22 @@ ISACTIVER, ICACTIVER = OFFSETS["GICD_ISACTIVER"], OFFSETS["GICD_ICACTIVER"]
 IPRIORITYR, ICFGR = OFFSETS["GICD_IPRIORITYR"], OFFSETS["GICD_ICFGR"]
 ITARGETSR, IROUTER = OFFSETS["GICD_ITARGETSR"], OFFSETS["GICD_IROUTER"]
 
-# GICC_CTLR, one Security state (IHI 0048 4.4.1). ICH_VMCR_EL2 has the same bits in the same places.
+# GICC_CTLR with one Security state (IHI 0048 4.4.1). ICH_VMCR_EL2 has these fields in the same
+# bits.
 GICC_CTLR_ENABLE_GRP0, GICC_CTLR_ENABLE_GRP1, GICC_CTLR_ACKCTL = 1 << 0, 1 << 1, 1 << 2
 GICC_CTLR_FIQEN, GICC_CTLR_CBPR, GICC_CTLR_EOIMODE = 1 << 3, 1 << 4, 1 << 9
 GICC_CTLR_BITS = 0x21F
 GICC_DIR_OFFSET = OFFSETS["GICC_DIR"]
-# The value of GICC_IAR, GICC_EOIR and GICC_DIR: the INTID and, for an SGI, the CPU that
-# sent it.
+# The value of GICC_IAR, GICC_EOIR and GICC_DIR: the INTID and, for an SGI, the sender's CPUID.
 GICC_INTID, GICC_CPUID_SHIFT, GICC_CPUID_MASK = 0x3FF, 10, 7
 GICC_ID_BITS = 0x1FFF
-GROUP1_ONLY = 1022  # GICC_IAR for a group 1 interrupt while AckCtl is 0 (IHI 0048 3.2.5)
+GROUP1_ONLY = 1022  # read from GICC_IAR for a group 1 interrupt with AckCtl = 0 (IHI 0048 3.2.5)
 GICV2_TYPER_CPUS_SHIFT = 5
 PIDR2_GICV2 = 0x2B  # architecture revision 2, JEDEC-assigned
 MAX_CPUS_GICV2 = 8
 
-# GICD_CTLR with a single Security state (IHI 0069 12.9.4; IHI 0048 4.3.1 has the enables alone).
+# GICD_CTLR with one Security state (IHI 0069 12.9.4). A GICv2 has the enable bits only (IHI 0048
+# 4.3.1).
 GICD_CTLR_ENABLE_GRP0 = 1 << 0
 GICD_CTLR_ENABLE_GRP1 = 1 << 1
 GICD_CTLR_ARE = 1 << 4
@@ -267,19 +268,19 @@ def iidr_revision(value: int) -> int:
 #: GICC_IIDR as KVM gives it to user space: product, architecture version 2, implementer.
 GICC_IIDR = PRODUCT_ID_KVM << 20 | 2 << 16 | IMPLEMENTER_ARM
 
-# Affinity: MPIDR_EL1 has Aff3 at [39:32], the GIC's registers next to Aff2.
+# Affinity: MPIDR_EL1 has Aff3 at [39:32]; GICR_TYPER has the four fields in 32 contiguous bits.
 MPIDR_AFFINITY = 0xFF_00FF_FFFF
-MPIDR_AFF0_TO_2 = 0xFF_FFFF  # KVM gives a vCPU no Aff3
+MPIDR_AFF0_TO_2 = 0xFF_FFFF  # Aff3 of a vCPU is always 0, as in KVM
 
 
 def packed_affinity(mpidr: int) -> int:
-    """Aff3.Aff2.Aff1.Aff0 as 32 bits, the format of GICR_TYPER[63:32] and of the device
-    attributes."""
+    """Convert MPIDR_EL1 to a 32-bit affinity, Aff3.Aff2.Aff1.Aff0. GICR_TYPER[63:32] and KVM's
+    device attributes have this format."""
     return mpidr >> 8 & 0xFF00_0000 | mpidr & 0x00FF_FFFF
 
 
 def unpacked_affinity(packed: int) -> int:
-    """The affinity fields of MPIDR_EL1 from their 32-bit format."""
+    """Convert a 32-bit affinity (Aff3.Aff2.Aff1.Aff0) to the affinity fields of MPIDR_EL1."""
     return (packed & 0xFF00_0000) << 8 | packed & 0x00FF_FFFF
 
 
@@ -322,7 +323,7 @@ def _icc_rows() -> Iterator[SysReg]:
 
 _LR = "vINTID:31:0 pINTID:44:32 Priority:55:48 NMI:59 Group:60 HW:61 State:63:62"
 MAX_LIST_REGISTERS = 16
-#: ICH_VTR_EL2 of Cortex-A53, A57 and A72: the number of list registers and of priority bits.
+#: The numbers of list registers and of priority bits of Cortex-A53, A57 and A72 (ICH_VTR_EL2).
 LIST_REGISTERS, PRIORITY_BITS = 4, 5
 
 
@@ -370,7 +371,7 @@ _BY_NAME: dict[str, SysReg] = {row.name: row for row in (*ICC_ROWS, *ICH_ROWS)}
 
 
 def field(name: str) -> int:
-    """The mask of a field of ICC_* or ICH_*, in place: ``field("ICH_HCR_EL2.En")``."""
+    """The mask of a field of ICC_* or ICH_* at its position: ``field("ICH_HCR_EL2.En")``."""
     register, _, part = name.partition(".")
     return _BY_NAME[register].mask(part)
 
@@ -379,7 +380,7 @@ def _fields(register: str, *parts: str) -> tuple[int, ...]:
     return tuple(field(f"{register}.{part}") for part in parts)
 
 
-#: Name to packed encoding.
+#: The packed encodings by register name.
 ICC_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICC_ROWS}
 ICH_REGISTERS: dict[str, int] = {row.name: row.encoding for row in ICH_ROWS}
 
@@ -390,15 +391,15 @@ ICC_DIR_EL1 = ICC_REGISTERS["ICC_DIR_EL1"]
 ICC_SRE_EL1 = ICC_REGISTERS["ICC_SRE_EL1"]
 
 INTID_MASK = field("ICC_IAR1_EL1.INTID")
-VINTID_MASK = 0xFFFF  # ICH_VTR_EL2.IDbits = 0: 16 bits
+VINTID_MASK = 0xFFFF  # a vINTID has 16 bits (ICH_VTR_EL2.IDbits = 0)
 
 # ICH_LR<n>_EL2 (IHI 0069 12.4.6).
 LR_VINTID, LR_GROUP1, LR_HW, LR_STATE = _fields("ICH_LR0_EL2", "vINTID", "Group", "HW", "State")
 LR_PINTID_SHIFT = shift_of(field("ICH_LR0_EL2.pINTID"))
 LR_PINTID_MASK = field("ICH_LR0_EL2.pINTID") >> LR_PINTID_SHIFT
 LR_PRIORITY_SHIFT = shift_of(field("ICH_LR0_EL2.Priority"))
-LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # in vINTID, for the SGIs of a GICv2 guest
-LR_EOI = 1 << 41  # only with HW = 0 (with HW = 1 the bit is part of pINTID)
+LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # the CPUID in vINTID: SGIs of a GICv2 guest
+LR_EOI = 1 << 41  # valid with HW = 0; with HW = 1 this bit is part of pINTID
 LR_STATE_SHIFT, LR_GROUP_SHIFT = shift_of(LR_STATE), shift_of(LR_GROUP1)
 LR_PENDING, LR_ACTIVE = 1 << LR_STATE_SHIFT, 2 << LR_STATE_SHIFT
 STATE_NAMES = ("inactive", "pending", "active", "pending+active")
@@ -504,14 +505,15 @@ VTR_PREBITS_SHIFT = shift_of(field("ICH_VTR_EL2.PREbits"))
 VTR_PRIBITS_SHIFT = shift_of(field("ICH_VTR_EL2.PRIbits"))
 SRE_ALL = (
     field("ICC_SRE_EL1.SRE") | field("ICC_SRE_EL1.DFB") | field("ICC_SRE_EL1.DIB")
-)  # system registers only, no bypass
+)  # system registers are enabled, IRQ and FIQ bypass are disabled
 
-# Priorities (IHI 0069 4.8). ``bits`` is the number of priority bits, which is also the number of
-# preemption bits here; they are the upper bits of the 8-bit priority.
+# Priorities (IHI 0069 4.8). In the functions below, ``bits`` is the number of priority bits; the
+# number of preemption bits is the same here. The implemented bits are the upper bits of the 8-bit
+# priority.
 
 IDLE_PRIORITY = 0xFF
-#: The bits of a priority that form the group priority: ``GROUP_MASKS[group][binary point]``. BPR0
-#: removes the BPR0 + 1 low bits, BPR1 the BPR1 low bits (4.8.5).
+#: The bits of a priority that form the group priority: ``GROUP_MASKS[group][binary point]``. The
+#: group priority excludes the BPR0 + 1 low bits in group 0, the BPR1 low bits in group 1 (4.8.5).
 GROUP_MASKS = (
     tuple(0xFF << bpr + 1 & 0xFF for bpr in range(8)),
     tuple(0xFF << bpr & 0xFF for bpr in range(9)),
@@ -519,7 +521,7 @@ GROUP_MASKS = (
 
 
 def implemented_priority(bits: int) -> int:
-    """The implemented bits of a priority and of ICC_PMR_EL1."""
+    """The mask of the implemented bits of a priority and of ICC_PMR_EL1."""
     return 0xFF << 8 - bits & 0xFF
 
 
@@ -529,18 +531,20 @@ def active_priority_registers(bits: int) -> int:
 
 
 def minimum_bpr(bits: int, group: int) -> int:
-    """The minimum of ICC_BPR<group>_EL1: 7 - ``bits`` for group 0, one more for group 1 (4.8.5)."""
+    """The minimum of ICC_BPR<group>_EL1 (4.8.5): 7 - ``bits`` for group 0, 8 - ``bits`` for group
+    1."""
     return 7 - bits + group
 
 
 def binary_point(vmcr: int, bits: int, group: int) -> int:
-    """ICH_VMCR_EL2.VBPR<group>, raised to its minimum."""
+    """The binary point of a group: ICH_VMCR_EL2.VBPR<group>, but at least `minimum_bpr`."""
     field = vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
     return max(field, minimum_bpr(bits, group))
 
 
 def read_bpr(vmcr: int, bits: int, group: int) -> int:
-    """The value that ICC_BPR<group>_EL1 reads: with CBPR, ICC_BPR1_EL1 is BPR0 + 1, at most 7."""
+    """The value that ICC_BPR<group>_EL1 reads. If VCBPR is set, ICC_BPR1_EL1 reads BPR0 + 1, at
+    most 7."""
     if group and vmcr & VMCR_VCBPR:
         return min(binary_point(vmcr, bits, 0) + 1, 7)
     return binary_point(vmcr, bits, group)
@@ -548,7 +552,7 @@ def read_bpr(vmcr: int, bits: int, group: int) -> int:
 
 def running_priority(ap0r: Sequence[int], ap1r: Sequence[int], bits: int) -> int:
     """The priority of the lowest bit that is set in the active-priority registers of both groups;
-    `IDLE_PRIORITY` if none is set."""
+    `IDLE_PRIORITY` if no bit is set."""
     for word, active in enumerate(ap0r):
         active |= ap1r[word]
         if active:
@@ -557,11 +561,11 @@ def running_priority(ap0r: Sequence[int], ap1r: Sequence[int], bits: int) -> int
 
 
 class SgiRequest(NamedTuple):
-    """The fields of ICC_SGI0R, SGI1R and ASGI1R_EL1 (IHI 0069 12.2.24). ``affinity`` is
-    Aff3.Aff2.Aff1.0 as in MPIDR_EL1.
+    """The fields of ICC_SGI0R_EL1, ICC_SGI1R_EL1 and ICC_ASGI1R_EL1 (IHI 0069 12.2.24).
+    ``affinity`` is Aff3.Aff2.Aff1.0 as in MPIDR_EL1.
 
-    ``targets`` has a bit per Aff0, starting at ``first_aff0``. ``all_others`` (IRM): all PEs but
-    the sender; ``affinity`` and ``targets`` are then ignored.
+    Bit n of ``targets`` selects the PE with Aff0 = ``first_aff0`` + n. ``all_others`` (IRM) selects
+    all PEs but the sender; then ``affinity`` and ``targets`` are ignored.
     """
 
     intid: int
@@ -587,7 +591,8 @@ class SgiRequest(NamedTuple):
 
 class SgirRequest(NamedTuple):
     """The fields of GICD_SGIR (IHI 0048 4.3.15). ``targets`` has a bit per CPU (CPUTargetList).
-    ``target_filter``: 0: ``targets``, 1: all CPUs but the sender, 2: the sender, 3: reserved."""
+    ``target_filter`` selects the receivers: 0 is ``targets``, 1 is all CPUs but the sender, 2 is
+    the sender, 3 is reserved."""
 
     intid: int
     targets: int
@@ -598,5 +603,6 @@ class SgirRequest(NamedTuple):
         return cls(value & 15, value >> 16 & 0xFF, value >> 24 & 3)
 
     def receivers(self, sender: int, existing: int) -> int:
-        """A bit for each CPU that receives the SGI, out of the ``existing`` CPUs."""
+        """The CPUs that receive the SGI, one bit per CPU. ``existing`` has a bit for each CPU of
+        the VM."""
         return (self.targets, ~(1 << sender), 1 << sender, 0)[self.target_filter] & existing

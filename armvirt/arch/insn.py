@@ -16,14 +16,14 @@ SEV, SEVL = 0xD503_209F, 0xD503_20BF
 ISB = 0xD503_3FDF
 ERET = 0xD69F_03E0
 SVC, HVC, SMC, BRK, HLT = 0xD400_0001, 0xD400_0002, 0xD400_0003, 0xD420_0000, 0xD440_0000
-EXCEPTION_MASK = 0xFFE0_001F  # of the five above: all bits but imm16
+EXCEPTION_MASK = 0xFFE0_001F  # the mask for SVC, HVC, SMC, BRK and HLT: all bits but imm16
 IMM16_SHIFT = 5
 HLT_SEMIHOSTING = HLT | 0xF000 << IMM16_SHIFT
-PSTATE_IMM_MASK = 0xFFFF_F0FF  # of MSR (immediate) with one PSTATE field: all bits but CRm
+PSTATE_IMM_MASK = 0xFFFF_F0FF  # the mask for MSR (immediate) of one field: all bits but CRm
 MSR_DAIFSET, MSR_DAIFCLR, MSR_SPSEL = 0xD503_40DF, 0xD503_40FF, 0xD500_40BF
 #: MSR (immediate) of any PSTATE field: op1 and op2 select the field, CRm is the operand.
 MSR_IMM, MSR_IMM_MASK = 0xD500_401F, 0xFFF8_F01F
-#: WFET and WFIT: bit 5 distinguishes them, bits 4:0 are the register with the deadline.
+#: WFET and WFIT: bit 5 is 1 for WFIT, bits 4:0 are the register with the deadline.
 WFXT, WFXT_MASK, WFXT_IS_WFIT = 0xD503_1000, 0xFFFF_FFC0, 1 << 5
 #: MSR and MRS (register): bit 21 is the direction, bits 20:5 the encoding.
 SYSTEM_REGISTER, SYSTEM_REGISTER_MASK, SYSTEM_READ = 0xD510_0000, 0xFFD0_0000, 1 << 21
@@ -44,8 +44,8 @@ IC_IALLU = sysreg(1, 0, 7, 5, 0)
 IC_IVAU = sysreg(1, 3, 7, 5, 1)
 DC_CVAU = sysreg(1, 3, 7, 11, 1)
 AT_S1E1R = sysreg(1, 0, 7, 8, 0)
-# TLBI at EL1: the CRn of all, the CRm of the inner shareable ones, two bits of op2; VA[55:12] and the
-# ASID in the register (C5.5).
+# TLBI at EL1 (C5.5): CRn, CRm of the Inner Shareable operations, two bits of op2. The operand has
+# VA[55:12] in its low bits and the ASID at TLBI_ASID_SHIFT.
 TLBI_CRN, TLBI_CRM_IS, TLBI_BY_VA, TLBI_ANY_ASID = 8, 3, 1 << 0, 1 << 1
 TLBI_VA_BITS, TLBI_ASID_SHIFT = 44, 48
 

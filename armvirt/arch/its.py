@@ -1,14 +1,14 @@
 """LPIs and the ITS as data (Arm IHI 0069 chapter 5, 12.11, 12.18): tables in memory, commands,
 register fields.
 
-The registers' rows are in `armvirt.arch.gic`.
+The rows of the ITS registers are in `armvirt.arch.gic`.
 """
 
 from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_LPI
 
-#: With LPIs, INTIDs have 16 bits; so have EventIDs, DeviceIDs and collection ids.
+#: The number of bits of an INTID (with LPIs), an EventID, a DeviceID and a collection ID.
 ID_BITS = 16
 END_LPI = 1 << ID_BITS
 
@@ -24,8 +24,8 @@ PENDBASER_WRITABLE = PENDBASER_PTZ | 0x070F_FFFF_FFFF_0F80
 
 
 def lpis_end(propbaser: int) -> int:
-    """The first INTID after the LPI configuration table; GICD_TYPER.IDbits limits
-    GICR_PROPBASER.IDbits."""
+    """The first INTID after the LPI configuration table. GICR_PROPBASER.IDbits gives the size of
+    the table; GICD_TYPER.IDbits is the maximum."""
     return 1 << min((propbaser & PROPBASER_IDBITS) + 1, ID_BITS)
 
 
@@ -35,7 +35,8 @@ def property_address(propbaser: int, intid: int) -> int:
 
 
 def pending_address(pendbaser: int, intid: int) -> tuple[int, int]:
-    """The address of the byte with an LPI's bit in a pending table, and a mask of the bit."""
+    """The address of the byte that holds the pending bit of an LPI, and the mask of the bit in the
+    byte."""
     return (pendbaser & PENDING_ADDRESS) + intid // 8, 1 << intid % 8
 
 
@@ -44,14 +45,17 @@ def pending_address(pendbaser: int, intid: int) -> tuple[int, int]:
 INNER_SHAREABLE, OUTER_SHAREABLE = 1, 2
 DEVICE_NGNRNE, NON_CACHEABLE, READ_ALLOCATE_WRITE_BACK = 0, 1, 5
 SAME_AS_INNER = 0
-GICR_ATTRIBUTES = (7, 10, 56)  # first bits of InnerCache, Shareability, OuterCache
+GICR_ATTRIBUTES = (7, 10, 56)  # the lowest bit of InnerCache, Shareability, OuterCache
 GITS_ATTRIBUTES = (59, 10, 53)
 
 
 def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
-    """The value that a table register stores for ``value``, with supported memory attributes (kvm
-    vgic_sanitise_*): outer shareable becomes inner shareable; inner Device or non-cacheable becomes
-    write-back; the outer cacheability is non-cacheable or same as inner.
+    """The value that a table register stores after a write of ``value`` (KVM: vgic_sanitise_*).
+
+    Memory attributes that are not supported are replaced. Outer Shareable becomes Inner Shareable;
+    inner Device or Non-cacheable becomes Write-back; the outer cacheability becomes "same as inner"
+    unless it is Non-cacheable. ``attributes`` are the lowest bits of InnerCache, Shareability and
+    OuterCache.
     """
     inner, share, outer = attributes
     if value >> share & 3 == OUTER_SHAREABLE:
@@ -65,21 +69,21 @@ def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
 
 #: GICR_PROPBASER and GICR_PENDBASER at reset: normal memory, no table.
 PROPBASER_RESET = PENDBASER_RESET = sanitise(INNER_SHAREABLE << GICR_ATTRIBUTES[1], GICR_ATTRIBUTES)
-#: GITS_CBASER at reset: Valid is 0, the rest UNKNOWN (IHI 0069 12.19). KVM's 0 is a value that
-#: no write can produce.
+#: GITS_CBASER at reset: Valid is 0, the other fields are UNKNOWN (IHI 0069 12.19). KVM resets the
+#: register to 0, a value that no write can store; here the attributes are sanitised.
 CBASER_RESET = sanitise(0, GITS_ATTRIBUTES)
 
 # GITS registers (12.19) --------------------------------------------------------------------------
 
 CTLR_ENABLED, CTLR_QUIESCENT = 1 << 0, 1 << 31
 TYPER_PHYSICAL, TYPER_ITT_ENTRY_SHIFT, TYPER_IDBITS_SHIFT, TYPER_DEVBITS_SHIFT = 1 << 0, 4, 8, 13
-VALID = 1 << 63  # of GITS_CBASER, GITS_BASER<n>, and of level 1 table entries
+VALID = 1 << 63  # in GITS_CBASER, GITS_BASER<n> and the entries of a level 1 table
 INDIRECT = 1 << 62
 BASER_TYPE_SHIFT, TYPE_DEVICE, TYPE_COLLECTION = 56, 1, 4
 BASER_ENTRY_SHIFT = 48
 BASER_READ_ONLY = 7 << BASER_TYPE_SHIFT | 0x1F << BASER_ENTRY_SHIFT
 BASER_PAGE_SIZE, BASER_64K = 3 << 8, 2 << 8
-PAGE_SIZE = 0x1_0000  # of tables: the only GITS_BASER<n>.Page_Size that is supported
+PAGE_SIZE = 0x1_0000  # bytes; no other GITS_BASER<n>.Page_Size is supported
 CBASER_ADDRESS = 0x000F_FFFF_FFFF_0000
 CBASER_WRITABLE = 0xB8EF_FFFF_FFFF_0CFF
 OFFSET = 0xF_FFE0  # the offset in GITS_CWRITER and GITS_CREADR, in bytes
@@ -92,14 +96,14 @@ def queue_size(cbaser: int) -> int:
 
 
 def table_size(baser: int) -> int:
-    """Size in bytes of an ITS table: all of a flat table, or level 1 of a two-level table
-    (GITS_BASER<n>.Size)."""
+    """The size in bytes of the ITS table of GITS_BASER<n>: the whole flat table, or level 1 of a
+    two-level table."""
     return ((baser & 0xFF) + 1) * PAGE_SIZE
 
 
 def table_address(baser: int) -> int:
-    """The address of a table. With pages of 64 KiB, bits [15:12] of GITS_BASER<n> are bits [51:48]
-    of the address."""
+    """The address of the ITS table of GITS_BASER<n>. With pages of 64 KiB, bits [15:12] of the
+    register are bits [51:48] of the address."""
     return baser & 0xFFFF_FFFF_0000 | (baser >> 12 & 15) << 48
 
 
@@ -116,7 +120,8 @@ def device_entry(following: int, itt: int, event_bits: int) -> int:
 
 
 def device_fields(entry: int) -> tuple[int, int, int]:
-    """(offset of the next DeviceID, address of the ITT, EventID bits)."""
+    """Decode a device table entry: (offset of the next DeviceID, address of the ITT, EventID
+    bits)."""
     return entry >> 49 & MAX_NEXT_DEVICE, (entry >> 5 & (1 << 44) - 1) << 8, (entry & 31) + 1
 
 
@@ -125,7 +130,7 @@ def collection_entry(target: int, icid: int) -> int:
 
 
 def collection_fields(entry: int) -> tuple[int, int]:
-    """(target in the format of GICR_TYPER.Processor_Number, collection id)."""
+    """Decode a collection table entry: (target as GICR_TYPER.Processor_Number, collection ID)."""
     return entry >> 16 & 0xFFFF_FFFF, entry & 0xFFFF
 
 
@@ -134,11 +139,12 @@ def event_entry(following: int, intid: int, icid: int) -> int:
 
 
 def event_fields(entry: int) -> tuple[int, int, int]:
-    """(offset of the next EventID, INTID, collection id). With INTID 0 there is no entry."""
+    """Decode an entry of an interrupt translation table (ITT): (offset of the next EventID, INTID,
+    collection ID). INTID 0 means that the event is not mapped."""
     return entry >> 48, entry >> 16 & 0xFFFF_FFFF, entry & 0xFFFF
 
 
-#: The target of a collection that a MAPTI used and no MAPC has mapped yet.
+#: The target of a collection that a MAPTI has used before any MAPC maps the collection.
 NOT_MAPPED = 0xFFFF_FFFF
 
 # Commands (5.3): first bit, width and scale of each field in the 256 bits of a command -----------
@@ -174,13 +180,13 @@ COMMANDS: dict[int, tuple[str, tuple[str, ...]]] = {
 
 
 def command_field(command: int, name: str) -> int:
-    """A field of a command; ``command`` is the command as one little-endian number."""
+    """Extract a field of a command. ``command`` is the 32 bytes as one little-endian number."""
     first, width, scale = FIELDS[name]
     return (command >> first & (1 << width) - 1) << scale
 
 
 def encode_command(name: str, **fields: int) -> bytes:
-    """The 32 bytes of a command. KeyError for an unknown name or field."""
+    """Encode a command in 32 bytes. KeyError for an unknown name or field."""
     opcode = next((code for code, (known, _) in COMMANDS.items() if known == name), None)
     if opcode is None:
         raise KeyError(name)
@@ -191,8 +197,8 @@ def encode_command(name: str, **fields: int) -> bytes:
     return value.to_bytes(COMMAND_SIZE, "little")
 
 
-# The results of a command: done, the error codes of 5.3 (each command's table of errors), or
-# another error in the form of a negative errno of KVM.
+# The result of a command: E_DONE, an error code of 5.3 (each command has a table of errors), or a
+# negative errno of KVM.
 E_MOVI_UNMAPPED_INTERRUPT = 0x01_0107
 E_MOVI_UNMAPPED_COLLECTION = 0x01_0109
 E_INT_UNMAPPED_INTERRUPT = 0x01_0307
@@ -209,7 +215,7 @@ E_INVALL_UNMAPPED_COLLECTION = 0x01_0D09
 E_MOVALL_PROCNUM_OOR = 0x01_0E01
 E_DISCARD_UNMAPPED_INTERRUPT = 0x01_0F07
 E_DONE = 0
-E_BUSY = -16  # the ITS, or LPIs on the target, are disabled: no effect (KVM: -EBUSY)
+E_BUSY = -16  # the ITS is disabled, or the LPIs of the target: no effect (KVM: -EBUSY)
 E_NO_MEMORY = -12  # the maximum number of mapped events of this model is reached
 E_FAULT = -14  # the command queue is outside of memory
 E_UNKNOWN = -19  # unknown command (KVM: -ENODEV)

@@ -1,9 +1,8 @@
 """Decoders for loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback,
 SIMD&FP, exclusives, atomics.
 
-KVM does not emulate such an access; here the instruction word gives the missing information.
-Encodings: DDI 0487 C4.1.94 "Loads and Stores". Only encodings that can cause a stage-2 abort with
-ISV = 0 are decoded.
+KVM does not emulate an access with ISV = 0; armvirt decodes the instruction word (DDI 0487 C4.1.94
+"Loads and Stores"). The table has only the encodings that can cause a stage-2 abort with ISV = 0.
 """
 
 from __future__ import annotations
@@ -15,18 +14,19 @@ from armvirt.arch.bits import sign_extend
 
 
 class Element(NamedTuple):
-    """The access of one register: ``size`` bytes at ``offset`` from the address."""
+    """The transfer of one register: ``size`` bytes, at ``offset`` bytes from the address of the
+    access."""
 
     register: int
     offset: int
     size: int
     simd: bool
     signed: bool = False
-    wide: bool = True  # the destination is 64 bits (matters with ``signed``)
+    wide: bool = True  # the destination has 64 bits; used only if ``signed``
 
 
 class Form(Enum):
-    """The kind of access, which defines the result of an access to Device memory."""
+    """The kind of an access. The result of an access to Device memory depends on this kind."""
 
     PLAIN = "plain"
     EXCLUSIVE = "exclusive"  # LDXR/STXR, LSE atomics: unsupported exclusive access, DFSC 0x35
@@ -35,8 +35,7 @@ class Form(Enum):
 
 
 class Access(NamedTuple):
-    """A decoded access. ``writeback`` is (register, signed byte offset to add); register 31 is
-    SP."""
+    """A decoded access. ``writeback`` is (base register, bytes to add); base register 31 is SP."""
 
     form: Form
     is_write: bool = False
@@ -48,7 +47,7 @@ UNKNOWN = Access(Form.UNKNOWN)
 
 
 def _pair(insn: int) -> Access:
-    """LDP, STP, LDPSW, LDNP, STNP, general and SIMD&FP."""
+    """Decode LDP, STP, LDPSW, LDNP, STNP, of general and SIMD&FP registers."""
     opc, simd, index, load = insn >> 30, bool(insn >> 26 & 1), insn >> 23 & 3, bool(insn >> 22 & 1)
     if opc == 3 or (opc == 1 and not simd and not load):
         return UNKNOWN
@@ -61,7 +60,7 @@ def _pair(insn: int) -> Access:
 
 
 def _single(insn: int) -> Access:
-    """LDR, STR and their variants: unsigned offset, unscaled, register offset, pre- and
+    """Decode LDR, STR and their variants: unsigned offset, unscaled, register offset, pre- and
     post-index."""
     size_field, simd, opc = insn >> 30, bool(insn >> 26 & 1), insn >> 22 & 3
     if simd:
@@ -83,7 +82,7 @@ def _single(insn: int) -> Access:
 
 
 def _exclusive(insn: int) -> Access:
-    """LDXR, STXR, their pair forms, and CAS. A single LDAR or STLR is an ordinary access."""
+    """Decode LDXR, STXR, their pair forms, and CAS. A single LDAR or STLR is an ordinary access."""
     if insn >> 23 & 1 and not insn >> 21 & 1:
         load = bool(insn >> 22 & 1)
         return Access(Form.PLAIN, not load, (Element(insn & 31, 0, 1 << (insn >> 30), False),))
@@ -91,8 +90,8 @@ def _exclusive(insn: int) -> Access:
 
 
 def _multiple(insn: int) -> Access:
-    """LD1/ST1 of one to four whole registers, with or without post-index; LD2 to LD4 and ST2 to ST4
-    are not decoded separately."""
+    """Decode LD1 and ST1 of one to four whole registers, without or with immediate post-index. All
+    other forms (LD2 to LD4, ST2 to ST4, register post-index) are UNKNOWN."""
     counts = {0b0111: 1, 0b1010: 2, 0b0110: 3, 0b0010: 4}
     count, size = counts.get(insn >> 12 & 15, 0), 16 if insn >> 30 & 1 else 8
     if not count:
@@ -109,7 +108,7 @@ _TABLE = (
     # mask, value, decoder
     (0x3A000000, 0x28000000, _pair),
     (0x3F000000, 0x08000000, _exclusive),
-    (0x3B200C00, 0x38200000, lambda insn: Access(Form.EXCLUSIVE, True)),  # LDADD, SWP and the like
+    (0x3B200C00, 0x38200000, lambda insn: Access(Form.EXCLUSIVE, True)),  # LDADD, SWP, ...
     (0x3A000000, 0x38000000, _single),
     (0xBF000000, 0x0C000000, _multiple),
     (0xFFFFFFE0, 0xD50B7420, lambda insn: Access(Form.ZVA, True)),
@@ -117,7 +116,8 @@ _TABLE = (
 
 
 def decode_access(insn: int) -> Access:
-    """Decode a load or store instruction. Form UNKNOWN for an encoding that is not in the table."""
+    """Decode a load or store. The form is `Form.UNKNOWN` for an encoding that is not in the
+    table."""
     for mask, value, decoder in _TABLE:
         if insn & mask == value:
             return decoder(insn)

@@ -81,10 +81,10 @@ class AffinityState(IntEnum):
     ON_PENDING = 2
 
 
-MIGRATE_INFO_NOT_REQUIRED = 2  # no trusted OS that would need migration (DEN 0022, 5.9)
-RESET2_WARM = 0  # the architectural reset of SYSTEM_RESET2: SYSTEM_WARM_RESET
+MIGRATE_INFO_NOT_REQUIRED = 2  # no Trusted OS needs migration (DEN 0022, 5.9)
+RESET2_WARM = 0  # SYSTEM_RESET2: the architectural reset SYSTEM_WARM_RESET
 RESET2_VENDOR = 1 << 31
-OFF2_HIBERNATE = 1 << 0  # the only type of SYSTEM_OFF2; 0 is the same type (DEN 0022, 5.11)
+OFF2_HIBERNATE = 1 << 0  # SYSTEM_OFF2: the only type; 0 selects this type, too (DEN 0022, 5.11)
 SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2 = 1 << 0  # uapi/linux/kvm.h
 SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2 = 1 << 0
 
@@ -137,13 +137,13 @@ def is_64bit(function: int) -> bool:
 
 
 def owner(function: int) -> int:
-    """The owning entity: 0 arch, 1 CPU, 2 SiP, 3 OEM, 4 standard, 5 standard hypervisor, 6 vendor
-    hypervisor."""
+    """The owning entity of a function id: 0 Arm architecture, 1 CPU, 2 SiP, 3 OEM, 4 standard
+    service, 5 standard hypervisor service, 6 vendor hypervisor service."""
     return function >> SMCCC_OWNER_SHIFT & 0x3F
 
 
 def function_name(function: int) -> str:
-    """The name of a function for traces: ``PSCI_CPU_ON_64``, ``SMCCC_TRNG_RND64``; an unknown id in
+    """The name of a function id for traces, such as ``PSCI_CPU_ON_64``. An unknown id is shown in
     hex."""
     for table, prefix in ((PsciFunction, "PSCI_"), (SmcccFunction, "SMCCC_")):
         for member in table:

@@ -1,4 +1,5 @@
-"""PSTATE as SPSR_EL1/SPSR_EL2 hold it, and the exception levels (DDI 0487 C5.2.19, D1.4)."""
+"""PSTATE in the format of SPSR_EL1 and SPSR_EL2, and the exception levels (DDI 0487 C5.2.19,
+D1.4)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ PSTATE_NZCV = PSTATE_N | PSTATE_Z | PSTATE_C | PSTATE_V
 
 
 class Mode(IntEnum):
-    """M[3:0]: the exception level in bits 3:2, SPSel in bit 0."""
+    """SPSR_ELx.M[3:0]: bits 3:2 are the exception level, bit 0 is SPSel."""
 
     EL0T = 0x0
     EL1T = 0x4
@@ -38,14 +39,15 @@ class Mode(IntEnum):
     EL3H = 0xD
 
 
-#: Where a CPU starts, and where every exception to EL1 lands: EL1h with D, A, I and F masked (DDI
+#: PSTATE at a CPU's reset and after every exception to EL1: EL1h with D, A, I and F masked (DDI
 #: 0487 D1.3, D1.4.1).
 PSTATE_EL1_ENTRY = PSTATE_DAIF | Mode.EL1H
-#: EL2h with D, A, I and F masked: a regime without stage 1.
+#: EL2h with D, A, I and F masked. Stage 1 of EL2 is off, so a virtual address is a physical
+#: address.
 PSTATE_EL2_ENTRY = PSTATE_DAIF | Mode.EL2H
 
-#: Bits of SPSR_EL1 of which each makes an ERET illegal here: IL, AArch32 (not offered), and of M
-#: those of EL2, EL3 and the reserved modes. M = 1 is reserved too.
+#: An ERET is illegal if SPSR_EL1 has one of these bits: IL, nRW (there is no AArch32 here), M[3]
+#: (EL2 and EL3), M[1] (reserved). The mode M = 0b0001 is reserved, too.
 ILLEGAL_IN_SPSR = PSTATE_IL | PSTATE_NRW | 0b1010
 RESERVED_MODE = 0b0001
 
@@ -55,19 +57,20 @@ def illegal_return(spsr: int) -> bool:
     return bool(spsr & ILLEGAL_IN_SPSR) or spsr & PSTATE_MODE == RESERVED_MODE
 
 
-#: Vector offsets of VBAR_ELx (DDI 0487 D1.3.1.1): by origin of the exception, then by kind.
+#: The offset from VBAR_ELx of each group of four vectors (DDI 0487 D1.3.1.1). The group depends on
+#: the state from which the exception is taken.
 VECTOR_CURRENT_SP0 = 0x000
 VECTOR_CURRENT_SPX = 0x200
 VECTOR_LOWER_A64 = 0x400
 VECTOR_LOWER_A32 = 0x600
 
 
-VECTOR_END = 0x800  # the size of a table
-VECTOR_BYTES = 0x80  # the size of one vector
+VECTOR_END = 0x800  # the size in bytes of the vector table
+VECTOR_BYTES = 0x80  # the size in bytes of one vector
 
 
 class Vector(IntEnum):
-    """Offset of a kind of exception within its group of four vectors."""
+    """The offset of a vector in its group of four vectors, by the kind of exception."""
 
     SYNC = 0x000
     IRQ = 0x080
@@ -76,18 +79,19 @@ class Vector(IntEnum):
 
 
 def exception_level(pstate: int) -> int:
-    """The exception level, 0 to 3. AArch32 states exist here at EL0 only."""
+    """The exception level in ``pstate``, 0 to 3. AArch32 states exist here at EL0 only."""
     return 0 if pstate & PSTATE_NRW else pstate >> 2 & 3
 
 
 def uses_sp_elx(pstate: int) -> bool:
-    """Whether the current SP is SP_ELx (the h modes); at EL0 it never is."""
+    """Whether the stack pointer in use is SP_ELx (EL1h, EL2h, EL3h). At EL0 the stack pointer is
+    always SP_EL0."""
     return exception_level(pstate) > 0 and bool(pstate & 1)
 
 
 def vector_offset(pstate: int, kind: Vector) -> int:
-    """Offset from VBAR_EL1 of the vector that an exception of ``kind`` to EL1 uses, taken from
-    ``pstate``."""
+    """The offset from VBAR_EL1 of the vector for an exception to EL1. ``pstate`` is PSTATE before
+    the exception."""
     if exception_level(pstate) == 0:
         group = VECTOR_LOWER_A32 if pstate & PSTATE_NRW else VECTOR_LOWER_A64
     else:
@@ -98,15 +102,16 @@ def vector_offset(pstate: int, kind: Vector) -> int:
 def entry_pstate(pstate: int, span: bool = True) -> int:
     """PSTATE after an exception to EL1 (DDI 0487 D1.4.1, AArch64.TakeException).
 
-    NZCV and PAN survive; PAN is set when SCTLR_EL1.SPAN is 0 (``span`` False, FEAT_PAN only); DAIF
-    are masked; SS, IL and UAO are cleared.
+    N, Z, C, V and PAN keep their values; PAN is set if SCTLR_EL1.SPAN is 0 (``span`` False,
+    FEAT_PAN only). D, A, I and F are set; SS, IL and UAO are cleared.
     """
     kept = pstate & (PSTATE_NZCV | PSTATE_PAN)
     return kept | PSTATE_EL1_ENTRY | (0 if span else PSTATE_PAN)
 
 
 def describe(pstate: int) -> str:
-    """For people: ``EL1h nzCv DaIF``. Capitals are set bits; IL and SS follow when set."""
+    """PSTATE as text, such as ``EL1h nzCv DaIF``. A capital letter is a bit that is set. IL and SS
+    are shown only if they are set."""
     mode = (
         "AArch32"
         if pstate & PSTATE_NRW

@@ -1,9 +1,9 @@
-"""System registers as data: the one table of name, encoding, access, reset value and fields.
+"""System registers as data: one table of names, encodings, access, reset values and fields.
 
-Rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"), restricted to the registers
+The rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"). They are the registers
 that a Cortex-A72 guest at EL1/EL0 can access, the EL2 registers that the hypervisor programs, and
-the whole ID space. Decoding in traces, save order, the debugger's target description and the
-documentation use these rows; behaviour is bound in other packages, by name.
+the whole ID space. Traces, the save order, the target description of the debugger and the
+documentation use these rows. Other packages bind behaviour to the rows by name.
 
 The GIC CPU interface (ICC_*, ICH_*) has its own table in `armvirt.arch.gic`; `name_of` searches
 both.
@@ -155,7 +155,8 @@ _EL2_ROWS: tuple[SysReg, ...] = (
 
 
 def _debug_rows() -> Iterator[SysReg]:
-    """Self-hosted debug (DDI 0487 D23.3): pairs of value and control registers, then the rest."""
+    """Self-hosted debug (DDI 0487 D23.3): first the pairs of value and control registers, then the
+    other registers."""
     control = "E:0 PMC:2:1 BAS:8:5 HMC:13 SSC:15:14 LBN:19:16 BT:23:20"
     watch = "E:0 PAC:2:1 LSC:4:3 BAS:12:5 HMC:13 SSC:15:14 LBN:19:16 WT:20 MASK:28:24"
     for n in range(DEBUG_BREAKPOINTS):
@@ -213,8 +214,8 @@ _PMU_ROWS: tuple[SysReg, ...] = (
     define("PMCCFILTR_EL0", (3, 3, 14, 15, 7)),
 )
 
-# The ID space op0=3, op1=0, CRn=0: one line per CRm, names by op2; None is reserved and reads as
-# zero.
+# The ID space op0=3, op1=0, CRn=0: the names by CRm, then by op2. None is a reserved encoding,
+# which reads as zero.
 _ID_NAMES: dict[int, tuple[str | None, ...]] = {
     1: (
         "ID_PFR0_EL1",
@@ -344,7 +345,7 @@ def _id_rows() -> Iterator[SysReg]:
             yield define(name, (3, 0, 0, crm, op2), "ro", _ID_LAYOUTS.get(name, ""))
 
 
-# Identification outside the trapped block (DDI 0487 D23.2): CPU identity, caches, cache types.
+# ID registers that HCR_EL2.TID3 does not trap (DDI 0487 D23.2): CPU identity, caches, cache types.
 _IDENTITY_ROWS: tuple[SysReg, ...] = (
     define(
         "MIDR_EL1",
@@ -377,8 +378,8 @@ _IDENTITY_ROWS: tuple[SysReg, ...] = (
     define("DCZID_EL0", (3, 3, 0, 0, 7), "ro", "BS:3:0 DZP:4"),
 )
 
-#: Every ID register that a guest can read: the CPU's identity and the whole feature block, reserved
-#: rows included.
+#: Every ID register that a guest can read: the CPU's identity and all feature registers, with the
+#: reserved encodings.
 ID_REGISTERS: tuple[SysReg, ...] = (*_IDENTITY_ROWS, *_id_rows())
 
 #: Every row, in the order of the tables above.
@@ -397,7 +398,8 @@ _GIC_BY_ENCODING: dict[int, SysReg] = {row.encoding: row for row in (*ICC_ROWS, 
 
 
 def lookup(key: int | str) -> SysReg | None:
-    """The row with this packed encoding or this name (case-insensitive), or None."""
+    """Find a row by its packed encoding or its name (case-insensitive); None if there is no such
+    row."""
     if isinstance(key, int):
         return BY_ENCODING.get(key)
     return BY_NAME.get(key) or BY_NAME.get(key.upper())
@@ -409,17 +411,16 @@ def encoding_of(name: str) -> int:
 
 
 def field(name: str) -> int:
-    """The mask of a field, in place: ``field("HCR_EL2.IMO")``. KeyError for an unknown field.
+    """The mask of a field at its position: ``field("HCR_EL2.IMO")``. KeyError for an unknown field.
 
-    For use at module level: code that runs at each exit uses the plain integer.
+    Call this function at import only; code that runs at each exit uses the plain integer.
     """
     register, _, part = name.partition(".")
     return BY_NAME[register].mask(part)
 
 
 def name_of(encoding: int) -> str:
-    """The register's name, or the assembler's generic spelling for a register outside the
-    tables."""
+    """The name of a register; the assembler's generic name for a register outside the tables."""
     row = BY_ENCODING.get(encoding) or _GIC_BY_ENCODING.get(encoding)
     return row.name if row is not None else generic_name(encoding)
 
@@ -432,20 +433,20 @@ def is_id_space(encoding: int) -> bool:
 
 
 def _context_names() -> Iterator[str]:
-    yield "CSSELR_EL1"  # selects the cache of CCSIDR_EL1; the guest writes it before the read
+    yield "CSSELR_EL1"  # selects the cache that the next read of CCSIDR_EL1 describes
     yield "CPACR_EL1"  # without FPEN the guest's FP instructions trap
-    yield "ACTLR_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
+    yield "ACTLR_EL1"  # RAZ/WI on this core, but part of KVM's register list
     yield "TTBR0_EL1"  # translation: the tables of the lower VA range, with the ASID
     yield "TTBR1_EL1"  # translation: the tables of the upper VA range
     yield "TCR_EL1"  # translation: sizes and granules
     yield "MAIR_EL1"  # translation: memory types
-    yield "AMAIR_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
+    yield "AMAIR_EL1"  # RAZ/WI on this core, but part of KVM's register list
     yield "CONTEXTIDR_EL1"  # context-aware breakpoints compare this register
-    yield "SCTLR_EL1"  # after the translation registers: they must be restored before M is set
+    yield "SCTLR_EL1"  # after the translation registers, because SCTLR_EL1.M enables stage 1
     yield "VBAR_EL1"  # the base of the exception vectors
     yield "ESR_EL1"  # the syndrome, which a handler may not have read yet
-    yield "AFSR0_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
-    yield "AFSR1_EL1"  # RAZ/WI on this core; saved because KVM's register list has it
+    yield "AFSR0_EL1"  # RAZ/WI on this core, but part of KVM's register list
+    yield "AFSR1_EL1"  # RAZ/WI on this core, but part of KVM's register list
     yield "FAR_EL1"  # the fault address for ESR_EL1
     yield "PAR_EL1"  # the result of an AT, which the guest may not have read yet
     yield "ELR_EL1"  # the return address of ERET
@@ -461,11 +462,11 @@ def _context_names() -> Iterator[str]:
         f"DBG{kind}{n}_EL1" for n in range(DEBUG_WATCHPOINTS) for kind in ("WVR", "WCR")
     )  # watchpoints
     yield "OSDLR_EL1"  # OS double lock: storage only here
-    yield "OSLSR_EL1"  # the OS lock's status: OSLAR_EL1 is write-only and changes only this
-    yield "MDSCR_EL1"  # last of debug: it enables single step and the breakpoints above
+    yield "OSLSR_EL1"  # the OS lock; OSLAR_EL1 is write-only and has no other state
+    yield "MDSCR_EL1"  # last of the debug registers, because MDSCR_EL1 enables debug exceptions
 
 
-#: A vCPU's EL1/EL0 context beyond the general and FP registers: plain read/write storage of the
-#: engine, in the order in which a restore writes it. Timer state is saved by arch_timer and GIC
-#: state by the vGIC, as in KVM.
+#: The system registers of a vCPU's EL1/EL0 context, in the order in which a restore writes them.
+#: The engine stores each of them as a plain value. The arch timer saves the timer registers and the
+#: vGIC saves the GIC registers, as in KVM.
 CONTEXT_REGISTERS: tuple[SysReg, ...] = tuple(BY_NAME[name] for name in _context_names())

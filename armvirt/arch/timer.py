@@ -27,7 +27,7 @@ CNTHCTL_EL2 = encoding_of("CNTHCTL_EL2")
 CNTVOFF_EL2 = encoding_of("CNTVOFF_EL2")
 CNTPOFF_EL2 = encoding_of("CNTPOFF_EL2")
 
-#: INTIDs of the timers' private interrupts. The cell of a device tree is INTID - 16.
+#: INTIDs of the timers' PPIs. The interrupt number in a device tree is INTID - 16.
 PPI_HPTIMER = 26
 PPI_VTIMER = 27
 PPI_HVTIMER = 28
@@ -48,11 +48,12 @@ class Ctl(IntFlag):
 
 
 class CntHctl(IntFlag):
-    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. An access traps if EL1PCTEN or EL1PCEN is 0; EL1TVT and
-    EL1TVCT trap with 1.
+    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. EL1PCTEN = 0 traps accesses to the physical counter,
+    EL1PCEN = 0 to the physical timer, EL1TVCT = 1 to the virtual counter, EL1TVT = 1 to the virtual
+    timer.
 
-    With E2H = 1, EL1PCTEN and EL1PCEN are ten bits higher (`EL1_ENABLES_E2H_SHIFT`). The fields
-    from ECV on need FEAT_ECV.
+    With E2H = 1, EL1PCTEN and EL1PCEN are ten bits higher (`EL1_ENABLES_E2H_SHIFT`). ECV, EL1TVT,
+    EL1TVCT and EVNTIS need FEAT_ECV.
     """
 
     EL1PCTEN = field("CNTHCTL_EL2.EL1PCTEN")
@@ -69,8 +70,8 @@ EL1_ENABLES_E2H_SHIFT = 10
 
 
 class CntKctl(IntFlag):
-    """CNTKCTL_EL1: the timer accesses that EL0 makes without a trap to EL1, and the event stream
-    (EVNTIS with FEAT_ECV)."""
+    """CNTKCTL_EL1: permits accesses to the counters and timers from EL0, and configures the event
+    stream. EVNTIS needs FEAT_ECV."""
 
     EL0PCTEN = field("CNTKCTL_EL1.EL0PCTEN")
     EL0VCTEN = field("CNTKCTL_EL1.EL0VCTEN")
@@ -83,8 +84,8 @@ class CntKctl(IntFlag):
 
 EVNTI_MASK = field("CNTKCTL_EL1.EVNTI")
 EVNTI_SHIFT = shift_of(EVNTI_MASK)
-EVNTIS_SHIFT = 8  # EVNTIS = 1: EVNTI selects one of the bits 8 to 23, not 0 to 15
-KCTL_BITS = 0x3FF  # the bits that are not RES0 without FEAT_ECV
+EVNTIS_SHIFT = 8  # with EVNTIS = 1, EVNTI selects one of the bits 8 to 23 instead of 0 to 15
+KCTL_BITS = 0x3FF  # the bits that are implemented without FEAT_ECV
 KCTL_BITS_ECV = KCTL_BITS | int(CntKctl.EVNTIS)
 
 # Plain integers for the code that runs at each access: an IntFlag operation costs a microsecond.
@@ -99,17 +100,18 @@ CNTHCTL_ECV = int(CntHctl.ECV)
 CNTHCTL_TVT, CNTHCTL_TVCT = int(CntHctl.EL1TVT), int(CntHctl.EL1TVCT)
 
 
-#: The counters; the self-synchronised counters read the same value, in program order (FEAT_ECV).
+#: The encodings of the counters. A self-synchronised counter (FEAT_ECV) reads the same value,
+#: because all reads are in program order here.
 PHYSICAL_COUNTERS = frozenset((CNTPCT_EL0, CNTPCTSS_EL0))
 VIRTUAL_COUNTERS = frozenset((CNTVCT_EL0, CNTVCTSS_EL0))
 
 
-#: The names of a timer's registers.
+#: The prefix of the register names of each timer.
 TIMER_PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 
 class TimerRegister(NamedTuple):
-    """The comparator of an encoding (vtimer, ptimer), and its register (ctl, cval, tval)."""
+    """A comparator register: ``timer`` is vtimer or ptimer, ``register`` is ctl, cval or tval."""
 
     timer: str
     register: str
@@ -125,8 +127,8 @@ TIMER_REGISTERS: dict[int, TimerRegister] = {
     CNTP_TVAL_EL0: TimerRegister("ptimer", "tval"),
 }
 
-#: EL0 needs this CNTKCTL_EL1 bit for a register; CNTFRQ_EL0 needs one of the counter bits (DDI 0487
-#: D23.9).
+#: The CNTKCTL_EL1 bit that permits EL0 to access a register. CNTFRQ_EL0 needs one of the two
+#: counter bits (DDI 0487 D23.9).
 EL0_ENABLES: dict[int, CntKctl] = {
     CNTFRQ_EL0: CntKctl.EL0PCTEN | CntKctl.EL0VCTEN,
     CNTPCT_EL0: CntKctl.EL0PCTEN,
@@ -165,23 +167,25 @@ def ticks_to_edge(control: int, count: int) -> int | None:
 
 
 def sign_extend_32(value: int) -> int:
-    """The low 32 bits of ``value`` as a signed number, modulo 2**64."""
+    """Sign-extend the low 32 bits of ``value`` to 64 bits; the result is unsigned (modulo
+    2**64)."""
     low = value & 0xFFFF_FFFF
     return low | 0xFFFF_FFFF_0000_0000 if low >> 31 else low
 
 
 def tval_of(cval: int, now: int) -> int:
-    """The value of a TVAL read: the low 32 bits of CVAL minus the count (DDI 0487 D12.2.4)."""
+    """The value of a TVAL read: the low 32 bits of CVAL minus the count ``now`` (DDI 0487
+    D12.2.4)."""
     return cval - now & 0xFFFF_FFFF
 
 
 def cval_from_tval(tval: int, now: int) -> int:
-    """The CVAL that a write of TVAL stores: the count plus the signed 32-bit value, modulo 2**64
-    (DDI 0487 D12.2.4)."""
+    """The CVAL that a write of TVAL stores: the count ``now`` plus the signed 32-bit value, modulo
+    2**64 (DDI 0487 D12.2.4)."""
     return now + sign_extend_32(tval) & MASK64
 
 
 def condition_met(cval: int, now: int) -> bool:
-    """TimerConditionMet: an unsigned comparison of 64-bit values, both already modulo 2**64 (DDI
-    0487 D12.2.4)."""
+    """TimerConditionMet: the count ``now`` is at or above ``cval``. Both are unsigned 64-bit values
+    (DDI 0487 D12.2.4)."""
     return now >= cval

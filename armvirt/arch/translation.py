@@ -9,12 +9,12 @@ from armvirt.arch.bits import shift_of
 from armvirt.arch.sysregs import field
 
 PAGE_SHIFT, PAGE_SIZE = 12, 4096
-LEVEL_BITS = 9  # the bits of an address that select an entry of a table
+LEVEL_BITS = 9  # the number of address bits that index a table
 ENTRIES = 1 << LEVEL_BITS
 LAST_LEVEL = 3
 
 VALID = 1 << 0
-TABLE = 1 << 1  # with VALID: a table; at level 3 a page
+TABLE = 1 << 1  # with VALID: a table descriptor; at level 3, a page descriptor
 ADDRESS_MASK = 0x0000_FFFF_FFFF_F000
 
 # Stage 1: TCR_EL1 and TTBR<n>_EL1 (D23.2). Bit 55 of an address selects the TTBR.
@@ -25,7 +25,7 @@ TCR_TSZ_MASK = field("TCR_EL1.T0SZ") >> TCR_T0SZ_SHIFT
 TCR_TG0_SHIFT, TCR_TG1_SHIFT = shift_of(field("TCR_EL1.TG0")), shift_of(field("TCR_EL1.TG1"))
 TCR_TG_MASK = field("TCR_EL1.TG0") >> TCR_TG0_SHIFT
 TG0_4K, TG1_4K = 0, 2
-TCR_A1 = field("TCR_EL1.A1")  # the ASID is that of TTBR1_EL1
+TCR_A1 = field("TCR_EL1.A1")  # the current ASID is in TTBR1_EL1
 MIN_TSZ, MAX_TSZ = 16, 39
 TTBR_ASID_SHIFT = shift_of(field("TTBR0_EL1.ASID"))
 
@@ -43,8 +43,8 @@ NORMAL_PAGE = VALID | TABLE | MEMATTR_NORMAL_WB | S2AP_READ | SH_INNER | ACCESS_
 
 
 class Geometry(NamedTuple):
-    """The start of a table walk: IPA size in bits, start level, number of concatenated tables at
-    this level."""
+    """The shape of a stage-2 translation: IPA size in bits, start level of a walk, number of
+    concatenated tables at the start level."""
 
     ipa_bits: int
     start_level: int
@@ -58,7 +58,7 @@ LARGE = Geometry(40, 1, 2)
 
 
 def geometry(top: int) -> Geometry:
-    """The geometry with the fewest levels whose IPA space contains the addresses below ``top``;
+    """The geometry with the shortest walk whose IPA space contains all addresses below ``top``;
     ValueError if ``top`` needs more than 40 bits."""
     for candidate in (SMALL, LARGE):
         if top <= 1 << candidate.ipa_bits:
@@ -78,6 +78,6 @@ def start_level(bits: int) -> int:
 
 
 def index(address: int, level: int) -> int:
-    """The index of ``address`` in a table of ``level`` (with concatenated tables the index can
-    exceed 511)."""
+    """The index of the entry for ``address`` in a table of ``level``. With concatenated tables the
+    index can exceed 511."""
     return address >> (PAGE_SHIFT + LEVEL_BITS * (LAST_LEVEL - level))
