@@ -1,6 +1,8 @@
 """The virtual and physical timers of a vCPU (KVM's arch_timer.c).
 
-``registers``: accesses by guest and user space; ``arch_timer``: load and put, levels, host timers
-and the background timer; ``context``: the data, the offsets and the pure decisions. A module
-imports only from those that stand after it.
+* ``registers``: accesses by the guest and by user space.
+* ``arch_timer``: load and put, output levels, host timers and the background timer.
+* ``context``: the data, the offsets, and the decisions that change no state.
+
+A module imports only modules that stand below it in this list.
 """

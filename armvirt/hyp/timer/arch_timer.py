@@ -1,11 +1,11 @@
-"""The virtualized Generic Timer, shaped like KVM's (arch/arm64/kvm/arch_timer.c).
+"""The virtualized Generic Timer (arch/arm64/kvm/arch_timer.c).
 
-A *direct* timer uses a timer of the PE: while the vCPU is loaded, the PE's comparator has the
-guest's CTL and CVAL and an offset. The comparator's PPI goes to the host, and the host injects the
-guest's PPI, which is mapped to the physical PPI. An *emulated* timer has no timer of the
-PE: each access to its registers traps to EL2, and a host timer takes the place of the comparator.
-On an nVHE host the virtual timer is direct and the physical timer is emulated. A VHE host uses the
-EL2 timers, so both EL1 timers are direct.
+A *direct* timer uses a timer of the PE. While the vCPU is loaded, the PE's timer has the guest's
+CTL and CVAL, and the offset. The PE's timer raises a physical PPI of the host; the host then
+injects the guest's PPI, which is mapped to the physical PPI. An *emulated* timer uses no timer of
+the PE: each access to its registers traps to EL2, and a host timer expires when the timer condition
+is met. On an nVHE host the virtual timer is direct and the physical timer is emulated. A VHE host
+uses the EL2 timers for itself, so both EL1 timers are direct.
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
@@ -48,14 +48,15 @@ STATE_VERSION = 1
 
 
 class ArchTimer(Showable):
-    """One vCPU's timers.
+    """The timers of one vCPU.
 
     ``set_phys_active(host_intid, active)`` writes the active state of a PPI in the GIC of the PE on
-    which the vCPU is loaded or is being loaded; ``wake`` wakes the blocked vCPU. ``name`` is the
-    owner of the vCPU's host timers in the clock's queue, and must be unique within a host.
+    which the vCPU is loaded or is being loaded. ``wake()`` wakes the blocked vCPU. ``name``
+    identifies the vCPU's host timers in the queue of the clock, and must be unique on the host.
 
-    ``wfit`` is the virtual count (ticks) at which the WFIT that blocks the vCPU times out, None
-    without such a WFIT. ``blocked``: the vCPU blocks, and the background timer wakes it.
+    ``wfit`` is the virtual count (ticks) at which the WFIT of a blocked vCPU times out, None if the
+    vCPU does not wait in a WFIT. ``blocked`` is True while the vCPU is blocked, so that the
+    background timer has to wake it.
     """
 
     SAVED = ("wfit", "blocked")
@@ -97,12 +98,12 @@ class ArchTimer(Showable):
         return self.vm_data.ppi[context.timer_id]
 
     def now(self, context: ArchTimerContext) -> int:
-        """The count of a context: the physical count minus the context's offset."""
+        """The count of a timer (ticks): the physical count minus the timer's offset."""
         return self.vm_data.counter.count() - context.offset.value & MASK64
 
     def ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
-        """CTL (writable bits) and CVAL of a context: from the PE's timer if it has them, else from
-        the context."""
+        """CTL (the writable bits) and CVAL of a timer. While the PE's timer holds the guest's
+        values, they are read from the PE, else from the context."""
         hw = self.hw
         if context.loaded and hw is not None:
             if context is self._direct_vtimer:
@@ -112,10 +113,10 @@ class ArchTimer(Showable):
         return context.ctl, context.cval
 
     def _shifted(self, context: ArchTimerContext) -> bool:
-        """Whether the PE compares with another CVAL than the guest's: the physical timer is direct
-        and has an offset, and the host has no CNTPOFF_EL2.
+        """Whether the CVAL in the PE's timer differs from the guest's CVAL. This is so if the
+        physical timer is direct and has an offset, and the host has no CNTPOFF_EL2.
 
-        In this case CNTP_* traps, so the context keeps the values that the guest wrote.
+        CNTP_* then traps, and the context keeps the values that the guest wrote.
         """
         return (
             context is self.map.direct_ptimer
@@ -124,8 +125,8 @@ class ArchTimer(Showable):
         )
 
     def should_fire(self, context: ArchTimerContext) -> bool:
-        """Whether the output of a context is high (timer_should_fire), loaded or not. The level of
-        a loaded virtual timer is the output of the PE's comparator."""
+        """Whether the timer's output is high (timer_should_fire), whether or not the vCPU is
+        loaded. For a loaded virtual timer, this is the output of the PE's comparator."""
         hw = self.hw
         if context is self._direct_vtimer and context.loaded and hw is not None:
             return output(hw.vtimer.ctl, hw.vtimer.cval, hw.virtual_count())
@@ -134,8 +135,7 @@ class ArchTimer(Showable):
         return timer_should_fire(ctl, cval, count)
 
     def compute_delta(self, context: ArchTimerContext) -> int:
-        """The ns until the timer condition is met, 0 if it is met now. Rounded up: at that ns the
-        condition is true."""
+        """The ns until the timer condition is met, rounded up; 0 if the condition is met now."""
         return self._delta_to(context, self.ctl_cval(context)[1])
 
     def _delta_to(self, context: ArchTimerContext, count: int) -> int:
@@ -143,15 +143,15 @@ class ArchTimer(Showable):
         return self.vm_data.counter.ns_after(ticks) - self.clock.now if ticks > 0 else 0
 
     def is_pending(self) -> bool:
-        """Whether the output of a timer is high, so that a blocked vCPU must wake up
+        """Whether the output of a timer is high. A blocked vCPU must then wake up
         (kvm_timer_is_pending)."""
         return any(self.should_fire(context) for context in self.cpu.contexts)
 
     # Lines and host timers -----------------------------------------------------------------------
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
-        """Inject the level of a context into the vGIC, also if the level did not change: the vGIC
-        can lower a mapped line by itself."""
+        """Inject the output level of a timer into the vGIC. A level that did not change is injected
+        too, because the vGIC itself can set the line of a mapped interrupt to low."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
             # For a direct timer, the PE's timer emits this event.
@@ -160,8 +160,8 @@ class ArchTimer(Showable):
             self.vgic.inject(self.vcpu_id, self.vm_data.ppi[context.timer_id], level, context)
 
     def timer_emulate(self, context: ArchTimerContext) -> None:
-        """Update the level and the host timer of an emulated context; called after every change of
-        the context."""
+        """Update the output level and the host timer of an emulated timer. The caller calls this
+        function after every change of the timer."""
         assert context.hrtimer is not None
         level = self.should_fire(context)
         if level != context.irq_level:
@@ -172,9 +172,9 @@ class ArchTimer(Showable):
             context.hrtimer.start(self.clock.now + self.compute_delta(context))
 
     def sync(self) -> None:
-        """At an exit: lower the line of an emulated timer if its condition ended because the count
-        passed 2**64. No host timer is armed for that wrap: a guest without any other event would
-        then never count as stuck."""
+        """Lower the output of an emulated timer if its condition ended because the count passed
+        2**64. EL2 calls this function at every exit. No host timer is armed for the wrap of the
+        count, because an armed timer would hide that a guest without any other event is stuck."""
         for context in self.emulated:
             if context.irq_level and not self.should_fire(context):
                 self.timer_emulate(context)
@@ -195,7 +195,7 @@ class ArchTimer(Showable):
             self._bg.start(self.clock.now + min(deltas))
 
     def _waits(self) -> list[tuple[ArchTimerContext, int]]:
-        """The contexts that can fire, each with the ns until its timer condition is met."""
+        """The timers that can fire, each with the ns until its timer condition is met."""
         return [
             (c, self.compute_delta(c))
             for c in self.cpu.contexts
@@ -203,19 +203,20 @@ class ArchTimer(Showable):
         ]
 
     def host_irq(self, intid: int) -> bool:
-        """The host's handler for a timer PPI that the host has acknowledged. Returns whether the
-        PPI was for the guest's timer.
+        """Handle a timer PPI that the host has acknowledged. Returns whether the guest's PPI was
+        injected.
 
-        The physical interrupt stays active until the guest deactivates it through its list
-        register. If the line is low by now, the guest gets no interrupt to deactivate, so the
-        handler deactivates the physical interrupt.
+        The physical interrupt stays active until the guest deactivates the guest's PPI, which is
+        mapped to it. If the timer's output is low by now, the guest gets no interrupt to
+        deactivate, so this handler deactivates the physical interrupt.
         """
         context = self._of_host_ppi.get(intid)
         if context is None or not context.loaded:
             return False
         if not self.should_fire(context):
             if self._shifted(context):
-                # The guest's count has passed 2**64, the PE's has not: compute CVAL again.
+                # The guest's count has passed 2**64 and the PE's count has not: the PE's timer
+                # needs another CVAL.
                 self._save()
                 self._restore()
             self.set_phys_active(intid, False)
@@ -224,30 +225,32 @@ class ArchTimer(Showable):
         return True
 
     def _wfit_delay(self) -> list[int]:
-        """The ns until the timeout of a WFIT that blocks the vCPU, as a list of length 1; an empty
-        list without such a WFIT (wfit_delay_ns)."""
+        """The ns until the WFIT of a blocked vCPU times out (wfit_delay_ns), as a list with one
+        item. The list is empty if the vCPU does not wait in a WFIT."""
         return [] if self.wfit is None else [self._delta_to(self.cpu.vtimer, self.wfit)]
 
     def virtual_count(self) -> int:
-        """The present CNTVCT_EL0 of this vCPU, loaded or not."""
+        """The present CNTVCT_EL0 of this vCPU (ticks), whether or not the vCPU is loaded."""
         return self.now(self.cpu.vtimer)
 
     def ns_of_virtual_count(self, count: int) -> int:
-        """The first ns at which the virtual count is ``count`` or more; the present ns if the count
-        is reached already."""
+        """The first time (ns) at which the virtual count is ``count`` or more; the present time if
+        the virtual count is that high already."""
         return self.clock.now + self._delta_to(self.cpu.vtimer, count)
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of the next event, after now, of the guest's event stream or of the PE's event
-        stream (only while loaded); None if no event stream is enabled."""
+        """The time (ns) of the next event of an event stream, later than now; None if no event
+        stream is enabled. ``cntkctl`` is the guest's CNTKCTL_EL1. While the vCPU is loaded, the
+        event stream of the PE (CNTHCTL_EL2) counts too."""
         if self.hw is not None:
             return self.hw.next_event(cntkctl)
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
         return None if ticks is None else self.vm_data.counter.ns_after(ticks)
 
     def event_since(self, cntkctl: int, ns: int) -> bool:
-        """Whether an event stream had an event after ``ns`` and up to now, with the present
-        settings."""
+        """Whether an event stream had an event after the time ``ns``, up to and including now.
+        ``cntkctl`` is the guest's CNTKCTL_EL1. The present settings of the streams are used for the
+        whole time."""
         counter = self.vm_data.counter
         elapsed = counter.count() - counter.count_at(ns) & MASK64
         streams = [(cntkctl, self.virtual_count())]
@@ -259,8 +262,8 @@ class ArchTimer(Showable):
         return any(edge is not None and edge <= elapsed for edge in edges)
 
     def next_rise(self) -> int | None:
-        """The ns at which the next timer line that is low now rises, whether or not the vCPU is
-        loaded; None if no line will rise."""
+        """The time (ns) at which the next timer output that is low now goes high, whether or not
+        the vCPU is loaded; None if no output will go high."""
         deltas = [delta for _, delta in self._waits() if delta]
         return self.clock.now + min(deltas) if deltas else None
 
@@ -273,8 +276,8 @@ class ArchTimer(Showable):
         return sum(DEVICE_IRQ_BITS[c.timer_id] for c in self.cpu.contexts if c.irq_level)
 
     def sync_user(self) -> None:
-        """kvm_timer_sync_user, without a vGIC: if a line has fallen, deactivate the physical PPI,
-        so that the host can take the interrupt again."""
+        """Deactivate the physical PPI of a timer whose output has fallen, so that the host can take
+        the PPI again (kvm_timer_sync_user). This is for a VM without a vGIC."""
         for context in self._direct:
             if context.loaded and context.irq_level and not self.should_fire(context):
                 self.update_irq(context, False)
@@ -283,8 +286,8 @@ class ArchTimer(Showable):
     # Lifecycle -----------------------------------------------------------------------------------
 
     def enable(self) -> None:
-        """kvm_timer_enable, at the vCPU's first run: check the PPIs, make them unchangeable, and
-        map the PPIs of the direct timers.
+        """Prepare the timers at the vCPU's first run (kvm_timer_enable): check the PPIs, make them
+        unchangeable, and map the PPIs of the direct timers.
 
         KvmError EINVAL if two timers share a PPI, EEXIST if a PPI has another owner.
         """
@@ -299,27 +302,29 @@ class ArchTimer(Showable):
         self.cpu.enabled = True
 
     def check_ppis(self) -> None:
-        """KvmError EINVAL if two timers share a PPI."""
+        """Raise KvmError EINVAL if two timers share a PPI."""
         if len({self._ppi(context) for context in self.cpu.contexts}) != len(self.cpu.contexts):
             raise KvmError("EINVAL", "two timers share a PPI")
 
     def repeat_levels(self) -> None:
-        """After `enable`: inject the lines that are high. A line that rose before `enable` was not
-        injected into the vGIC, and a vCPU that is not loaded does not inject it again."""
+        """Inject the timer outputs that are high; the caller has called `enable` before. An output
+        that rose before `enable` was not injected, and a vCPU that is not loaded does not inject it
+        later."""
         for context in self.cpu.contexts:
             if context.irq_level:
                 self.update_irq(context, True)
 
     def _map(self, context: ArchTimerContext) -> None:
-        """kvm_vgic_map_phys_irq; `should_fire` is the get_input_level function of the interrupt."""
+        """Map a timer's PPI to the physical PPI (kvm_vgic_map_phys_irq). The vGIC reads the line
+        with `should_fire`, which is the get_input_level function of the interrupt."""
         host_intid = HOST_PPI[context.timer_id]
         self.vgic.map_phys_irq(
             self.vcpu_id, self._ppi(context), host_intid, partial(self.should_fire, context)
         )
 
     def vcpu_reset(self) -> None:
-        """kvm_timer_vcpu_reset: disable the timers, keep CVAL, lower the lines, and make the mapped
-        interrupts inactive."""
+        """Disable the timers, lower their outputs, and make the mapped interrupts inactive
+        (kvm_timer_vcpu_reset). CVAL does not change."""
         hw = self.hw
         self._save()
         for context in self.cpu.contexts:
@@ -336,7 +341,7 @@ class ArchTimer(Showable):
     reset = vcpu_reset
 
     def vcpu_load(self, hw: GenericTimer) -> None:
-        """kvm_timer_vcpu_load: load the guest's timers on a PE, before the guest runs there."""
+        """Load the guest's timers on a PE, before the guest runs there (kvm_timer_vcpu_load)."""
         self.hw = hw
         for context in self._direct:
             self._load_gic(context)
@@ -347,8 +352,8 @@ class ArchTimer(Showable):
         self._set_traps(hw)
 
     def vcpu_put(self) -> None:
-        """kvm_timer_vcpu_put: save the guest's timers from the PE. If the vCPU blocks, the caller
-        calls `blocking` next."""
+        """Save the guest's timers from the PE (kvm_timer_vcpu_put). If the vCPU blocks, the caller
+        then calls `blocking`."""
         hw = self.hw
         if hw is None:
             return
@@ -358,28 +363,30 @@ class ArchTimer(Showable):
         self.hw = None
 
     def attach(self, hw: GenericTimer) -> None:
-        """Mark the timers as loaded on a PE whose registers hold this vCPU's timers already
-        (restored state)."""
+        """Mark the timers as loaded on a PE. The PE's registers already hold this vCPU's timers,
+        because the state of the PE was restored."""
         self.hw = hw
         for context in self._direct:
             context.loaded = True
 
     def detach(self) -> None:
-        """Mark the timers as not loaded, without saving them: the caller replaces the state
-        next."""
+        """Mark the timers as not loaded, and do not save them, because the caller will restore
+        another state."""
         self.hw = None
         for context in self._direct:
             context.loaded = False
 
     def blocking(self) -> None:
-        """kvm_timer_blocking, after `vcpu_put`: arm the background timer for the earliest timer
-        that can fire, or for the timeout of a WFIT.
+        """Arm the background timer of a vCPU that blocks (kvm_timer_blocking); `vcpu_put` was
+        called before. The background timer expires when the first timer condition is met or the
+        WFIT times out.
 
-        A timer is skipped if its condition is met and the vGIC already has the high level
-        (``irq_level``): its interrupt is disabled or masked by priority, and each wake-up for it
-        would be followed by another. (KVM wakes the vCPU, kvm_cpu_has_pending_timer, and WFI
-        spins.) ``irq_level`` is valid only at this moment: the vGIC can lower a mapped line by
-        itself later.
+        A timer is left out if its condition is met and the vGIC already has the high level
+        (``irq_level``). The guest has disabled this timer's interrupt or masked it by priority, so
+        the vCPU would block again after each wake-up. (KVM wakes the vCPU,
+        kvm_cpu_has_pending_timer, and the guest executes WFI again and again.) ``irq_level`` is
+        valid only at this moment, because the vGIC itself can later set the line of a mapped
+        interrupt to low.
         """
         self.blocked = True
         deltas = [
@@ -392,8 +399,9 @@ class ArchTimer(Showable):
 
     @property
     def wakes_for(self) -> int | None:
-        """The INTID of the virtual timer, if it is loaded, the vCPU's timers are ``enabled``, and
-        neither the physical timer nor a WFIT timeout can wake the vCPU; else None."""
+        """The INTID of the virtual timer, if neither the physical timer nor a WFIT timeout can wake
+        the vCPU. None if one of them can, if the virtual timer is not loaded, or before
+        `enable`."""
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
@@ -402,25 +410,26 @@ class ArchTimer(Showable):
         return self.vm_data.ppi[TimerId.VTIMER]
 
     def slept(self, times: int) -> None:
-        """Set the state after ``times`` repetitions of: `blocking`, expiry of the background timer
-        for the virtual timer, `vcpu_load`."""
+        """Set the state that the timers have after the vCPU has blocked and woken ``times`` times.
+        Each time is: `blocking`, then the background timer expires for the virtual timer, then
+        `vcpu_load`."""
         self.clock.skip(times)
         self.update_irq(self.cpu.vtimer, True)
         self.set_phys_active(HOST_PPI[TimerId.VTIMER], True)
 
     def unblocking(self) -> None:
-        """kvm_timer_unblocking: cancel the background timer and the timeout of a WFIT."""
+        """Cancel the background timer and the timeout of a WFIT (kvm_timer_unblocking)."""
         self.blocked = False
         self._bg.cancel()
         self.wfit = None
 
     def _load_gic(self, context: ArchTimerContext) -> None:
-        """kvm_timer_vcpu_load_gic: sample the line again, and set the active state of the physical
-        PPI before the timer runs.
+        """Inject the present output level of a timer, and set the active state of the physical PPI,
+        before the timer runs on the PE (kvm_timer_vcpu_load_gic).
 
-        The physical PPI must be active while the guest's interrupt is active *or* the line is high:
-        the guest gets the interrupt by a list register, and an inactive physical PPI would cause an
-        exit at once.
+        The physical PPI must be active while the guest's interrupt is active *or* the output is
+        high. A high output reaches the guest by a list register; an inactive physical PPI would
+        cause an exit at once.
         """
         self.update_irq(context, self.should_fire(context))
         active = context.irq_level
@@ -429,8 +438,8 @@ class ArchTimer(Showable):
         self.set_phys_active(HOST_PPI[context.timer_id], active)
 
     def _save(self) -> None:
-        """timer_save_state of the direct timers; afterwards the PE's timers are disabled and have
-        the offset 0."""
+        """Save the direct timers from the PE (timer_save_state). Afterwards the PE's timers are
+        disabled and have the offset 0."""
         hw = self.hw
         for context in self._direct:
             if hw is not None and context.loaded:
@@ -439,8 +448,8 @@ class ArchTimer(Showable):
                 context.loaded = False
 
     def _restore(self) -> None:
-        """timer_restore_state of the direct timers: CTL is written last, so that no timer runs with
-        an incomplete state."""
+        """Write the direct timers to the PE (timer_restore_state). CTL is written last, so that no
+        timer runs with an incomplete state."""
         hw = self.hw
         for context in self._direct:
             if hw is not None and not context.loaded:
@@ -461,20 +470,24 @@ class ArchTimer(Showable):
         program(offset, ctl, cval)
 
     def _shift(self, context: ArchTimerContext) -> int:
-        """The CVAL for a PE without a physical offset (no CNTPOFF_EL2) with which its timer fires
-        when the guest's would. The value is above 64 bits if the PE's count passes 2**64 first.
+        """The CVAL for the PE's physical timer on a PE without CNTPOFF_EL2. With this CVAL the PE's
+        timer fires at the time of the guest's timer. The value exceeds 64 bits if the PE's count
+        passes 2**64 before that time.
 
-        KVM adds the offset modulo 2**64, so a CVAL far in the future fires at once. This
-        calculation is exact until the guest's count or the PE's count passes 2**64.
+        KVM adds the offset modulo 2**64, so in KVM a timer with a CVAL far in the future fires at
+        once. This calculation is exact until the guest's count or the PE's count passes 2**64.
         """
         offset = context.offset.value
         rolled = 0 if self.vm_data.counter.count() >= offset else 1 << 64
         return max(context.cval + offset - rolled, 0)
 
     def _set_traps(self, hw: GenericTimer) -> None:
-        """timer_set_traps (VHE): CNTP_* and CNTPCT_EL0 do not trap, unless the physical timer has
-        an offset and the host has no CNTPOFF_EL2. __timer_enable_traps (nVHE): CNTP_* always traps,
-        and CNTPCT_EL0 traps while the physical timer has an offset."""
+        """Write the traps of CNTP_* and CNTPCT_EL0.
+
+        VHE (timer_set_traps): both trap if the physical timer has an offset and the host has no
+        CNTPOFF_EL2, else neither traps. nVHE (__timer_enable_traps): CNTP_* always traps, and CNTPCT_EL0
+        traps while the physical timer has an offset.
+        """
         moved = self.cpu.ptimer.offset.value != 0
         if self.vm_data.vhe:
             self._allow(
@@ -484,7 +497,8 @@ class ArchTimer(Showable):
             self._allow(hw, 0 if moved else CNTHCTL_PCTEN)
 
     def _allow(self, hw: GenericTimer, enables: int) -> None:
-        """Write CNTHCTL_EL2 in the layout of the host (HCR_EL2.E2H on VHE)."""
+        """Write ``enables`` to CNTHCTL_EL2. On a VHE host the register has the layout of
+        HCR_EL2.E2H = 1."""
         if self.vm_data.vhe:
             enables = enables << EL1_ENABLES_E2H_SHIFT | (
                 CNTHCTL_ECV if self.vm_data.cntpoff else 0
@@ -497,19 +511,20 @@ class ArchTimer(Showable):
                 context.hrtimer.cancel()
 
     def set_vcpu_offset(self, timer_id: TimerId, offset: int | None) -> None:
-        """Set the vCPU's own offset of a timer in ticks, which is added to the VM's offset; None:
-        no own offset."""
+        """Set the vCPU's own offset of a timer, in ticks; None removes it. The own offset is added
+        to the VM's offset."""
         self.offset_moves()
         self.context(timer_id).offset.vcpu_offset = None if offset is None else offset & MASK64
         self.offset_changed()
 
     def offset_moves(self) -> None:
-        """Before an offset changes: save the direct timers from the PE, with the present offset."""
+        """Save the direct timers from the PE with the present offset. The caller will change the
+        offset next."""
         self._save()
 
     def offset_changed(self) -> None:
-        """After an offset has changed (the caller called `offset_moves` first): update lines, host
-        timers and traps."""
+        """Update outputs, host timers and traps. The caller has called `offset_moves`, and has then
+        changed the offset."""
         hw = self.hw
         if hw is not None:
             self.vcpu_load(hw)
@@ -525,8 +540,8 @@ class ArchTimer(Showable):
         return self.cpu.vtimer if timer_id is TimerId.VTIMER else self.cpu.ptimer
 
     def set_ctl_cval(self, context: ArchTimerContext, ctl: int, cval: int) -> None:
-        """Write CTL and CVAL of a context. If the context is loaded, save it first and restore it
-        afterwards."""
+        """Write CTL and CVAL of a timer. If the timer is loaded, it is saved before the write and
+        restored after it."""
         was_loaded = context.loaded
         if was_loaded:
             self._save()
@@ -537,7 +552,8 @@ class ArchTimer(Showable):
             self._software_changed(context)
 
     def _software_changed(self, context: ArchTimerContext) -> None:
-        """After a context that is not loaded was changed: update its level and its host timer."""
+        """Update the output level and the host timer after a change of a timer that is not
+        loaded."""
         if self.hw is not None:
             self.timer_emulate(context)
             return
@@ -567,8 +583,8 @@ class ArchTimer(Showable):
         return [row._asdict() for row in self.shown()]
 
     def _owner(self, context: ArchTimerContext) -> str:
-        """What makes the timer fire now: the PE's comparator, hrtimer or bg_timer; "nobody" if
-        nothing does."""
+        """The name of the part that makes the timer fire: "comparator" (of the PE), "hrtimer" or
+        "bg_timer"; "nobody" if no part will make the timer fire."""
         if context.loaded:
             return "comparator"
         if context.hrtimer is not None and context.hrtimer.active:
@@ -577,8 +593,8 @@ class ArchTimer(Showable):
         return "bg_timer" if waits else "nobody"
 
     def tables(self) -> Sequence[Table | str]:
-        """The contexts as a table for people, with counts in hexadecimal, and the expiry of the
-        background timer if armed."""
+        """A table of both timers for people, with counts in hexadecimal. If the background timer is
+        armed, a line with its expiry (ns) follows."""
         hexed = ("cval", "now", "offset", "vm_offset", "vcpu_offset")
         rows = [
             {k: f"{v:#x}" if k in hexed and isinstance(v, int) else v for k, v in row.items()}
@@ -593,8 +609,8 @@ class ArchTimer(Showable):
         ]
 
     def state(self) -> dict[str, object]:
-        """The guest's view of both timers, loaded or not. The clock saves the host timers that are
-        armed."""
+        """The guest's view of both timers, whether or not they are loaded. The state of the clock
+        has the host timers that are armed."""
         timers = {}
         for context in self.cpu.contexts:
             ctl, cval = self.ctl_cval(context)
@@ -613,7 +629,7 @@ class ArchTimer(Showable):
         if state["enabled"]:
             self.enable()
         else:
-            self.cpu.enabled = False  # saved before the first run, which will map the interrupts
+            self.cpu.enabled = False  # the first run will call `enable`
         load_fields(self, self.SAVED, state)
         for context in self.cpu.contexts:
             saved = state[context.name]

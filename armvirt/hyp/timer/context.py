@@ -1,5 +1,6 @@
-"""The data of the virtualized timers: ids, contexts, offsets and the map, and the pure decisions
-(include/kvm/arm_arch_timer.h, arch/arm64/kvm/arch_timer.c).
+"""The data of the virtualized timers: timer ids, contexts, offsets, and the map of direct and
+emulated timers; and the decisions that change no state (include/kvm/arm_arch_timer.h,
+arch/arm64/kvm/arch_timer.c).
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
@@ -22,8 +23,8 @@ STATE_VERSION = 1
 
 
 class TimerId(IntEnum):
-    """KVM's timer ids. HVTIMER and HPTIMER need nested virtualization: here each has only a PPI
-    number."""
+    """KVM's timer ids. HVTIMER and HPTIMER are for nested virtualization, which is not emulated:
+    they only have a PPI number."""
 
     PTIMER = 0
     VTIMER = 1
@@ -32,8 +33,8 @@ class TimerId(IntEnum):
 
 
 class TimerRow(NamedTuple):
-    """The present state of one timer of a vCPU, for people and for a diagnosis. ``fires_in_ns`` is
-    0 while the timer condition is met, None for a timer that cannot fire."""
+    """The present state of one timer of a vCPU, for tables and for the diagnosis. ``fires_in_ns``
+    is 0 while the timer condition is met, None while the timer is disabled or masked."""
 
     timer: str
     ppi: int
@@ -61,12 +62,12 @@ DEFAULT_PPI = {
 #: The physical PPI of a direct timer.
 HOST_PPI = {TimerId.VTIMER: arch.PPI_VTIMER, TimerId.PTIMER: arch.PPI_PTIMER}
 
-#: The bits of ``struct kvm_sync_regs.device_irq_level`` (uapi/asm/kvm.h).
+#: The bit of each timer in ``struct kvm_sync_regs.device_irq_level`` (uapi/asm/kvm.h).
 DEVICE_IRQ_BITS = {TimerId.VTIMER: 1 << 0, TimerId.PTIMER: 1 << 1}
 
 
 class TimerVgic(Protocol):
-    """The interface of the vGIC to the timers (include/kvm/arm_vgic.h)."""
+    """The functions of the vGIC that the timers call (include/kvm/arm_vgic.h)."""
 
     def inject(
         self, vcpu_id: int | None, intid: int, level: bool, owner: object = None
@@ -84,7 +85,7 @@ class TimerVgic(Protocol):
 
 
 class OffsetUser(Protocol):
-    """The timers of a vCPU, which count with the offsets of the VM."""
+    """The timers of a vCPU, whose counts depend on the offsets of the VM."""
 
     def offset_moves(self) -> None:
         """An offset will change: save the timers with the present offset."""
@@ -102,7 +103,8 @@ def timer_can_fire(ctl: int) -> bool:
 
 
 def timer_should_fire(ctl: int, cval: int, now: int) -> bool:
-    """Whether the timer's output is high; ``now`` is the count minus the timer's offset."""
+    """Whether the timer's output is high. ``now`` is the timer's count: the physical count minus
+    the timer's offset."""
     return timer_can_fire(ctl) and cval <= now
 
 
@@ -110,12 +112,12 @@ def timer_should_fire(ctl: int, cval: int, now: int) -> bool:
 
 
 class ArchTimerVmData:
-    """Data that all vCPUs of a VM share: the offsets (ticks subtracted from the physical count) and
-    the PPIs.
+    """The timer data that all vCPUs of a VM share: the PPIs, and the offsets (ticks that are
+    subtracted from the physical count).
 
-    The virtual count is ``virtual_start`` at creation (KVM: CNTVOFF such that the count starts at
-    0). ``vhe``: the host runs at EL2 and both timers are the guest's; else the host is nVHE.
-    ``cntpoff``: a VHE host has FEAT_ECV_POFF.
+    ``virtual_start`` is the virtual count at creation (0 in KVM). ``vhe`` is True for a VHE host,
+    where both timers are direct, and False for an nVHE host. ``cntpoff`` is True for a VHE host
+    with FEAT_ECV_POFF.
     """
 
     SAVED = ("voffset", "poffset", "counter_offset_set")
@@ -138,18 +140,18 @@ class ArchTimerVmData:
         self._timers: list[OffsetUser] = []
 
     def attach(self, timer: OffsetUser) -> None:
-        """Add the timers of a vCPU, which are updated when an offset changes."""
+        """Add the timers of a vCPU to the timers that are updated when an offset changes."""
         self._timers.append(timer)
 
     def set_counter_offset(self, offset: int) -> None:
-        """KVM_ARM_SET_COUNTER_OFFSET: subtract ``offset`` from both counters; later writes of CNT
-        have no effect."""
+        """Subtract ``offset`` (ticks) from the virtual and the physical counter
+        (KVM_ARM_SET_COUNTER_OFFSET). Later writes of CNT by KVM_SET_ONE_REG have no effect."""
         self.counter_offset_set = True
         self._move(offset & MASK64, offset & MASK64)
 
     def set_count(self, timer_id: TimerId, count: int) -> None:
-        """Set the offset so that a counter reads ``count`` now, on every vCPU (ONE_REG CNT); no
-        effect after KVM_ARM_SET_COUNTER_OFFSET."""
+        """Set an offset of the VM so that a counter reads ``count`` now (KVM_SET_ONE_REG of CNT).
+        No effect after KVM_ARM_SET_COUNTER_OFFSET."""
         if self.counter_offset_set:
             return
         offset = self.counter.count() - count & MASK64
@@ -159,20 +161,20 @@ class ArchTimerVmData:
             self._move(self.voffset, offset)
 
     def set_ppi(self, timer_id: TimerId, intid: int) -> None:
-        """KVM_ARM_VCPU_TIMER_CTRL: set a timer's PPI. EINVAL if ``intid`` is not a PPI, EBUSY after
-        the first run."""
+        """Set a timer's PPI (KVM_ARM_VCPU_TIMER_CTRL). KvmError EINVAL if ``intid`` is not a PPI,
+        EBUSY after the first run of a vCPU."""
         self.check_ppi(intid)
         self.check_changeable()
         self.ppi[timer_id] = intid
 
     @staticmethod
     def check_ppi(intid: int) -> None:
-        """KvmError EINVAL for an INTID that is not a PPI."""
+        """Raise KvmError EINVAL if ``intid`` is not a PPI."""
         if not 16 <= intid <= 31:
             raise KvmError("EINVAL", f"timer interrupt {intid} is not a PPI (16 to 31)")
 
     def check_changeable(self) -> None:
-        """KvmError EBUSY after a vCPU has run."""
+        """Raise KvmError EBUSY if a vCPU has run."""
         if self.ppis_immutable:
             raise KvmError("EBUSY", "timer interrupts are fixed once a vCPU has run")
 
@@ -180,8 +182,8 @@ class ArchTimerVmData:
         return self.voffset if timer_id is TimerId.VTIMER else self.poffset
 
     def _move(self, voffset: int, poffset: int) -> None:
-        """Change the offsets: save the timers from the PEs with the old offsets, then update
-        them."""
+        """Change the offsets. Before the change all timers are saved from the PEs, and after the
+        change they are updated."""
         for timer in self._timers:
             timer.offset_moves()
         self.voffset, self.poffset = voffset, poffset
@@ -189,7 +191,7 @@ class ArchTimerVmData:
             timer.offset_changed()
 
     def reset(self) -> None:
-        """No effect: offsets and PPIs belong to the VM, and a vCPU reset keeps them."""
+        """Do nothing: offsets and PPIs belong to the VM, and a vCPU reset keeps them."""
 
     def state(self) -> dict[str, object]:
         return {
@@ -199,7 +201,8 @@ class ArchTimerVmData:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`, before the state of the vCPUs' timers, which use the offsets."""
+        """Restore `state`. The caller restores the timers of the vCPUs afterwards, because they use
+        these offsets."""
         checked(state, "ArchTimerVmData", STATE_VERSION)
         load_fields(self, self.SAVED, state)
         ppi = state["ppi"]
@@ -209,10 +212,11 @@ class ArchTimerVmData:
 
 
 class ArchTimerOffset:
-    """A context's offset: the VM's offset, plus the vCPU's own offset if it is set.
+    """The offset of one timer of a vCPU: the VM's offset, plus the vCPU's own offset if one is set.
 
-    ``vcpu_offset`` is what a guest hypervisor would have in CNTVOFF_EL2 or CNTPOFF_EL2 for its
-    guest; None: not used. Change it by `ArchTimer.set_vcpu_offset`.
+    ``vcpu_offset`` is the vCPU's own offset, None if it is not set. It stands for the CNTVOFF_EL2
+    or CNTPOFF_EL2 that a guest hypervisor would write for its guest. `ArchTimer.set_vcpu_offset`
+    changes it.
     """
 
     __slots__ = ("_timer_id", "_vm_data", "vcpu_offset")
@@ -227,7 +231,7 @@ class ArchTimerOffset:
 
     @property
     def value(self) -> int:
-        """timer_get_offset: the sum of ``vm_offset`` and ``vcpu_offset``, modulo 2**64."""
+        """The sum of ``vm_offset`` and ``vcpu_offset`` modulo 2**64 (timer_get_offset)."""
         data = self._vm_data
         vm_offset = data.voffset if self._timer_id is TimerId.VTIMER else data.poffset
         return vm_offset + (self.vcpu_offset or 0) & MASK64
@@ -236,8 +240,9 @@ class ArchTimerOffset:
 class ArchTimerContext:
     """One timer of one vCPU.
 
-    ``ctl`` and ``cval`` are the guest's while the context is not ``loaded``; while it is loaded the
-    PE's timer has them. ``irq_level`` is the level that was last injected into the vGIC.
+    ``ctl`` and ``cval`` are the guest's values while the context is not ``loaded``. While the
+    context is ``loaded``, the PE's timer has the guest's values. ``irq_level`` is the output level
+    that was last injected into the vGIC.
     """
 
     __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "name", "offset", "timer_id")

@@ -1,7 +1,7 @@
-"""The registers of a vCPU's timers for guest and user space: trapped accesses, KVM_GET_ONE_REG and
-KVM_SET_ONE_REG, and the attributes KVM_ARM_VCPU_TIMER_CTRL (arch/arm64/kvm/arch_timer.c).
+"""The registers of a vCPU's timers: trapped accesses of the guest, and KVM_GET_ONE_REG,
+KVM_SET_ONE_REG and KVM_ARM_VCPU_TIMER_CTRL of user space (arch/arm64/kvm/arch_timer.c).
 
-Counts, CVALs and TVALs are ticks; CVALs and counts are modulo 2**64.
+Counts, CVALs and TVALs are ticks; counts and CVALs are modulo 2**64.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ TRAPPED: dict[int, tuple[TimerId, TimerRegister]] = {
     arch.CNTV_CVAL_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
 }
 
-#: ONE_REG registers by the encoding in their id. KVM's ids of the virtual timer's CVAL and CNT are
-#: swapped against the architecture and frozen as ABI (Documentation/virt/kvm/api.rst); the ids of
-#: the physical timer are not swapped.
+#: The timer register for each encoding in the register id of KVM_GET_ONE_REG. KVM's id of the
+#: virtual CVAL has the encoding of CNTVCT_EL0, and KVM's id of the virtual CNT has the encoding of
+#: CNTV_CVAL_EL0. These ids are ABI (Documentation/virt/kvm/api.rst). The ids of the physical timer
+#: have the correct encodings.
 ONE_REGS: dict[int, tuple[TimerId, TimerRegister]] = {
     arch.CNTV_CTL_EL0: (TimerId.VTIMER, TimerRegister.CTL),
     arch.CNTVCT_EL0: (TimerId.VTIMER, TimerRegister.CVAL),
@@ -61,8 +62,8 @@ TIMER_ATTRIBUTES = {0: TimerId.VTIMER, 1: TimerId.PTIMER, 2: TimerId.HVTIMER, 3:
 
 
 def ctl_with_status(ctl: int, cval: int, now: int) -> int:
-    """CTL as KVM computes it for a read: ISTATUS follows the timer condition also while ENABLE is 0
-    (where the architecture says UNKNOWN)."""
+    """CTL with ISTATUS, as KVM computes a read of CTL. ISTATUS is 1 while the timer condition is
+    met, even if ENABLE is 0; in the architecture ISTATUS is UNKNOWN while ENABLE is 0."""
     return ctl | (CTL_ISTATUS if cval <= now else 0)
 
 
@@ -97,20 +98,20 @@ def _write(
 
 
 def trap(timer: ArchTimer, encoding: int, is_write: bool, value: int = 0) -> int:
-    """A trapped guest access (kvm_arm_timer_{read,write}_sysreg); returns the value of a read, 0
-    for a write.
+    """Handle a trapped access of the guest to a timer register (kvm_arm_timer_{read,write}_sysreg).
+    Returns the value of a read, 0 for a write.
 
-    KeyError if the guest must get UNDEF: the encoding is not a timer register, or the access is a
-    write of a counter.
+    KeyError if the access is UNDEFINED for the guest: the encoding is not a timer register, or the
+    guest writes a counter.
     """
     timer_id, register = TRAPPED[encoding]
     context = timer.context(timer_id)
     if not is_write:
         found = _read(timer, context, register)
         disabled = register is TimerRegister.CTL and not found & CTL_ENABLE
-        # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0): the guest reads the same
-        # value as from a PE's timer that does not trap, so VHE and nVHE hosts do not differ. (KVM
-        # returns the timer condition; `get_one_reg` does too.)
+        # ISTATUS is UNKNOWN while ENABLE is 0 (DDI 0487, CNTP_CTL_EL0). Here ISTATUS is 0, as in a
+        # PE's timer that does not trap, so the guest reads the same value on VHE and nVHE hosts.
+        # (KVM returns the timer condition, and so does `get_one_reg`.)
         return found & ~CTL_ISTATUS if disabled else found
     if register is TimerRegister.CNT:
         raise KeyError(encoding)
@@ -124,15 +125,16 @@ def trap(timer: ArchTimer, encoding: int, is_write: bool, value: int = 0) -> int
 
 
 def get_one_reg(timer: ArchTimer, encoding: int) -> int:
-    """KVM_GET_ONE_REG of a timer register, by the encoding in the id (`ONE_REGS`). KeyError for an
-    unknown encoding."""
+    """Read a timer register for KVM_GET_ONE_REG. ``encoding`` is the encoding in the register id;
+    KeyError if the encoding is not in `ONE_REGS`."""
     timer_id, register = ONE_REGS[encoding]
     return _read(timer, timer.context(timer_id), register)
 
 
 def set_one_reg(timer: ArchTimer, encoding: int, value: int) -> None:
-    """KVM_SET_ONE_REG of a timer register; CNT sets the counter for the whole VM. KeyError for an
-    unknown encoding."""
+    """Write a timer register for KVM_SET_ONE_REG. A write of CNT sets the counter of the whole VM.
+    ``encoding`` is the encoding in the register id; KeyError if the encoding is not in
+    `ONE_REGS`."""
     timer_id, register = ONE_REGS[encoding]
     if register is TimerRegister.CNT:
         timer.vm_data.set_count(timer_id, value & MASK64)
@@ -141,12 +143,12 @@ def set_one_reg(timer: ArchTimer, encoding: int, value: int) -> None:
 
 
 def set_attr(timer: ArchTimer, attr: int, value: int | None, in_kernel: bool) -> None:
-    """KVM_ARM_VCPU_TIMER_CTRL: set the PPI of a timer for all vCPUs. ``in_kernel``: the VM has a
-    vGIC.
+    """Set the PPI of a timer for all vCPUs (KVM_ARM_VCPU_TIMER_CTRL). ``in_kernel`` is True if the
+    VM has a vGIC. ``value`` is None if the address that user space passed cannot be read.
 
-    EINVAL without a vGIC, EFAULT for None (no memory behind the pointer), EINVAL for an INTID that
-    is not a PPI, EBUSY after the first run, ENXIO for an unknown attribute: checked in this order
-    (kvm_arm_timer_set_attr).
+    KvmError, checked in this order (kvm_arm_timer_set_attr): EINVAL without a vGIC, EFAULT for
+    None, EINVAL for an INTID that is not a PPI, EBUSY after the first run, ENXIO for an unknown
+    attribute.
     """
     if not in_kernel:
         raise KvmError("EINVAL", "the VM has no interrupt controller")
@@ -158,12 +160,12 @@ def set_attr(timer: ArchTimer, attr: int, value: int | None, in_kernel: bool) ->
 
 
 def get_attr(timer: ArchTimer, attr: int) -> int:
-    """The PPI of a timer. ENXIO for an unknown attribute."""
+    """The PPI of a timer. KvmError ENXIO for an unknown attribute."""
     return timer.vm_data.ppi[_timer_of(attr)]
 
 
 def has_attr(attr: int) -> None:
-    """KVM_HAS_DEVICE_ATTR: ENXIO for an unknown attribute."""
+    """Check an attribute for KVM_HAS_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
     _timer_of(attr)
 
 
