@@ -1,2 +1,2 @@
-"""Diagnosis of the hypervisor's state: where an interrupt is, and why no vCPU can continue. These
-modules only read the state."""
+"""Why a vCPU does not take an interrupt, and why no vCPU can continue. These modules read the state
+of the hypervisor, and never change it."""

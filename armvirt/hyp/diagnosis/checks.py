@@ -1,9 +1,9 @@
-"""The checks of an interrupt from its source to the virtual CPU interface. Each function
-is one check, and returns whether the interrupt passed.
+"""The checks that an interrupt has to pass from its source to the virtual CPU interface. Each
+function makes one check and returns the result as a `Finding`.
 
-The order is that of IHI 0069 4.1 and 4.8 (pending, enabled, group enabled, targeted, of sufficient
-priority). The checks that KVM adds (ap_list, list registers) are in `delivery_checks`; the checks
-of LPIs, which have tables instead of registers, are in `lpi_checks`.
+The order of the checks is the order in IHI 0069 4.1 and 4.8: pending, enabled, group enabled,
+targeted, sufficient priority. `delivery_checks` has the checks of ap_list and list registers, which
+only a hypervisor has. `lpi_checks` has the checks of LPIs, which have tables instead of registers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PMR_OPEN = 0xFF  # masks only the lowest priority that the interface implements
 
 
 class Case(NamedTuple):
-    """An interrupt and its target vCPU, with the state that the checks need."""
+    """One interrupt and one vCPU, with the state that the checks read."""
 
     dist: Distributor
     its: Sequence[Its]
@@ -82,8 +82,8 @@ class Case(NamedTuple):
 
 
 def timer(case: Case) -> Finding | None:
-    """Check the timer that drives a PPI; None for other interrupts. A pending or active interrupt
-    passes."""
+    """Check the timer that drives a PPI. The result is None if no timer drives the interrupt. An
+    interrupt that is pending or active passes."""
     view = case.view.timer
     if view is None:
         return None
@@ -139,7 +139,8 @@ def _raise(case: Case) -> str:
 
 
 def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
-    """The value of the register that `naming.bit_register` returns."""
+    """The value of the register that `naming.bit_register` returns; ``field`` gives the bit of each
+    interrupt."""
     return naming.bit_value(case.dist, case.cpu, case.irq.intid, field)
 
 
@@ -149,8 +150,8 @@ def _active_register(case: Case) -> tuple[Register, int]:
 
 
 def _end(case: Case) -> tuple[str, Write]:
-    """The write with which the guest ends an active interrupt: EOIR, or DIR with EOImode 1 (IHI
-    0069 4.8.3)."""
+    """The remedy for an active interrupt, as text and as a write: the guest writes EOIR, or with
+    EOImode 1 DIR (IHI 0069 4.8.3)."""
     split = case.cpu.vmcr & VMCR_VEOIM
     register = case.control("dir" if split else f"eoi{case.irq.group}")
     value = case.irq.intid
@@ -190,8 +191,8 @@ def distributor(case: Case) -> Finding:
 
 
 def group(case: Case) -> Finding:
-    """The group of the interrupt, which selects IRQ or FIQ and the group enables. This check always
-    passes."""
+    """State the group of the interrupt. The group decides whether the interrupt is an IRQ or an
+    FIQ, and which group enables apply. This check always passes."""
     irq = case.irq
     signal = "IRQ" if case.as_irq else "FIQ"
     register = naming.bit_register(case.dist, case.cpu, irq.intid, IGROUPR)
@@ -200,7 +201,8 @@ def group(case: Case) -> Finding:
 
 
 def route(case: Case) -> Finding:
-    """Check whether this vCPU is the target. An active interrupt stays on its vCPU."""
+    """Check whether this vCPU is the target of the interrupt. An active interrupt stays on the vCPU
+    on which it is active."""
     irq, here = case.irq, case.cpu.vcpu_id
     if case.active and irq.vcpu not in (None, here):
         text = f"it is active on vCPU {irq.vcpu}, and an active interrupt does not migrate"
@@ -288,15 +290,16 @@ def mask(case: Case) -> Finding:
     fix = Write(register, PMR_OPEN)
     remedy = f"write more than {priority:#x} to {register}"
     if priority >= _highest_mask(case.cpu):
-        # 0xF8 with five bits: every mask masks the lowest priority.
+        # The lowest priority (0xF8 with five priority bits) is masked by every value of the mask.
         how, fix = set_priority(case, 0xA0)
         remedy = f"no mask lets the lowest priority through: {how}"
     return Finding("mask", False, text, register, value, remedy, fix)
 
 
 def set_priority(case: Case, priority: int) -> tuple[str, Write]:
-    """The write that gives the interrupt another priority. For an LPI the byte also has the enable
-    bit, and INV has to follow."""
+    """The remedy that gives the interrupt another priority, as text and as a write. The
+    configuration byte of an LPI also has the enable bit, and the guest has to queue INV after the
+    write."""
     register, lpi = (
         naming.priority_byte(case.dist, case.cpu, case.irq.intid),
         case.irq.intid >= FIRST_LPI,
@@ -310,8 +313,9 @@ def _highest_mask(cpu: VgicCpu) -> int:
 
 
 def preemption(case: Case) -> Finding:
-    """Check preemption: the group priority of the interrupt has to be lower than the running
-    priority, with the same binary point (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
+    """Check preemption: the group priority of the interrupt has to be lower (a smaller number) than
+    the group priority of the running priority. Both use the binary point of the interrupt's group
+    (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
     register, value, irq = case.control("running"), present.running_priority(case.cpu), case.irq
     if value == IDLE_PRIORITY:
         return Finding("running", True, "nothing is running", register, value)

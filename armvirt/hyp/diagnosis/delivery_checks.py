@@ -1,7 +1,7 @@
-"""The last checks of an interrupt: the physical CPU, list registers, the virtual interrupt signal,
-and PSTATE.
+"""The last checks of an interrupt: the physical CPU, the list registers, the virtual interrupt
+signal, and PSTATE.
 
-EL2 and the hardware execute these steps. The guest sees only whether the interrupt is taken.
+EL2 and the hardware do these steps. The guest only sees whether the interrupt is taken.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from armvirt.hyp.vgic.irq import VgicIrq
 
 
 def loaded(case: Case) -> Finding | None:
-    """Check whether the vCPU is on a physical CPU. None for a vCPU that is off, because it has to
-    be switched on first."""
+    """Check whether the vCPU is loaded on a physical CPU. The result is None for a vCPU that is
+    powered off, which has to be powered on first."""
     here = case.cpu.vcpu_id
     if case.view.power == "off":
         return None
@@ -36,7 +36,8 @@ def loaded(case: Case) -> Finding | None:
 
 
 def in_list_register(case: Case) -> Finding:
-    """Check whether the interrupt is pending in a list register of the vCPU; if not, say why."""
+    """Check whether the interrupt is pending in a list register of the vCPU. If it is not, the
+    finding gives the reason."""
     if case.irq.lr >= 0 and case.irq.vcpu != case.cpu.vcpu_id:
         other = f"vCPU {case.irq.vcpu}"
         text = f"still in a list register of {other}, until the next exit of {other}"
@@ -54,7 +55,7 @@ def in_list_register(case: Case) -> Finding:
         register = Register(f"ICH_LR{case.irq.lr}_EL2", cpu=case.cpu.vcpu_id)
         text = f"LR{case.irq.lr}: {ListRegister.decode(case.lr)}"
         return Finding("list register", True, text, register, case.lr)
-    if case.irq in case.cpu.outside:  # at the last flush
+    if case.irq in case.cpu.outside:  # the last flush had no list register left
         winners = case.cpu.resident
         text = f"all {len(winners)} list registers hold more urgent interrupts: {', '.join(map(_named, winners))}"
         return Finding("list register", False, text, None, None, *_overtake(case, winners[-1]))
@@ -62,8 +63,8 @@ def in_list_register(case: Case) -> Finding:
 
 
 def _before_the_entry(case: Case) -> Finding:
-    """The finding before the next flush: whether this interrupt, or another interrupt before it,
-    gets a list register."""
+    """Predict the next flush: this interrupt gets a list register, or another interrupt comes
+    first."""
     coming = [irq for irq in case.cpu.ap_list if _may_come(case, irq)]
     best = min(coming, key=lambda irq: irq.priority, default=case.irq)
     if best is case.irq:
@@ -86,8 +87,8 @@ def _named(irq: VgicIrq) -> str:
 
 
 def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
-    """How this interrupt can be taken before ``other``: the guest ends ``other``, or this interrupt
-    gets a lower priority value."""
+    """The remedy if ``other`` comes before this interrupt: the guest ends ``other``, or gives this
+    interrupt a lower priority value."""
     remedy = f"let INTID {other.intid} be taken and ended"
     if other.priority < 8 or other.active:
         return remedy, None
@@ -96,8 +97,8 @@ def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
 
 
 def highest(case: Case) -> Finding:
-    """Check for the highest-priority pending interrupt: no other interrupt is signalled (IHI 0069
-    4.8.2)."""
+    """Check whether the interrupt is the highest-priority pending interrupt, because the CPU
+    interface signals no other interrupt (IHI 0069 4.8.2)."""
     register = case.control(f"highest{case.irq.group}")
     best = present.highest_pending(case.dist, case.cpu)
     value = 1023 if best is None or best.group != case.irq.group else best.intid
@@ -125,8 +126,8 @@ def hypervisor_enable(case: Case) -> Finding:
 
 
 def virtual_line(case: Case) -> Finding:
-    """Check the vIRQ or vFIQ signal from the virtual CPU interface to the PE; the value is that of
-    HCR_EL2.VI and VF in effect."""
+    """Check the vIRQ or vFIQ signal from the virtual CPU interface to the PE. The value of the
+    finding has both signals, as the bits VI and VF of HCR_EL2."""
     vif = case.cpu.vif
     assert vif is not None
     high = vif.virq if case.as_irq else vif.vfiq
@@ -137,8 +138,8 @@ def virtual_line(case: Case) -> Finding:
 
 
 def exception_mask(case: Case, signalled: bool) -> Finding:
-    """Check PSTATE.I or PSTATE.F, the last mask of an interrupt. ``signalled`` is True if all other
-    checks passed."""
+    """Check PSTATE.I for an IRQ, PSTATE.F for an FIQ. ``signalled`` is True if the interrupt passed
+    all other checks."""
     pstate, name = case.view.pstate, "I" if case.as_irq else "F"
     if pstate is None:
         return Finding("PSTATE", True, f"see PSTATE.{name}")
@@ -154,8 +155,8 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
 
 
 def _vector(case: Case) -> str:
-    """The address of the vector at which the interrupt is taken (DDI 0487 D1.3.1.5, vector
-    offsets)."""
+    """A text with the address of the vector at which the interrupt is taken (DDI 0487 D1.3.1.5,
+    vector offsets)."""
     pstate, vbar = case.view.pstate or 0, case.view.vbar
     offset = vector_offset(pstate, Vector.IRQ if case.as_irq else Vector.FIQ)
     where = "" if vbar is None else f" to {vbar + offset:#x} (VBAR_EL1+{offset:#x})"

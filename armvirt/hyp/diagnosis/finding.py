@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 
 class TimerView(NamedTuple):
-    """One timer of a vCPU: ``prefix`` CNTV or CNTP, ``ctl`` (CTL, writable bits), ``cval`` (CVAL),
-    and ``now``, the count of the timer.
+    """One timer of a vCPU. ``prefix`` is CNTV or CNTP, ``ctl`` has the writable bits of CTL,
+    ``cval`` is CVAL, and ``now`` is the count of the timer (ticks).
 
-    ``fires_in_ns`` is 0 while the timer condition is met, None while the timer cannot fire.
+    ``fires_in_ns`` is 0 while the timer condition is met, None while the timer is disabled or
+    masked.
     """
 
     prefix: str
@@ -20,11 +21,12 @@ class TimerView(NamedTuple):
 
 
 class CpuView(NamedTuple):
-    """The state of a vCPU outside the vGIC. ``power`` is off, blocked (in WFI or WFE), waking (not
-    yet on a PE, but loaded on a PE before any other event) or runnable.
+    """The state of a vCPU outside the vGIC. ``power`` is "off", "blocked" (in WFI or WFE),
+    "runnable", or "waking": the vCPU is not on a PE yet, but will be loaded on a PE before any
+    other event.
 
-    ``pstate`` (an SPSR) and ``vbar`` are None if unknown. ``timer`` is the timer that drives the
-    interrupt, None for another source.
+    ``pstate`` (in the format of an SPSR) and ``vbar`` (VBAR_EL1) are None if unknown. ``timer`` is
+    the timer that drives the interrupt, None if no timer drives the interrupt.
     """
 
     power: str = "runnable"
@@ -34,13 +36,13 @@ class CpuView(NamedTuple):
 
 
 class Register(NamedTuple):
-    """A register or a field: ``name`` (GICD_ISENABLER1, ICC_PMR_EL1), ``field`` in the register
-    (bit 8, EnableGrp1; "" for the whole register).
+    """A register, or a field of a register. ``name`` is for example GICD_ISENABLER1 or ICC_PMR_EL1.
+    ``field`` is for example "bit 8" or "EnableGrp1"; "" stands for the whole register.
 
     A memory-mapped register has a ``frame`` (GICD, GICR, GICC), an ``offset`` in the frame in
-    bytes, and the ``size`` of an access in bytes. ``bit`` is the bit in a register with a bit per
-    INTID, -1 for other registers. ``cpu`` is the vCPU that has the register, -1 for a register that
-    all vCPUs share.
+    bytes, and the ``size`` of an access in bytes. In a register with one bit per INTID, ``bit`` is
+    the number of the bit, else -1. ``cpu`` is the vCPU that has the register, -1 for a register
+    that all vCPUs share.
     """
 
     name: str
@@ -68,7 +70,8 @@ class Write(NamedTuple):
     value: int
 
     def __str__(self) -> str:
-        """The instruction to write: ``write 1 to bit 8 of GICD_ISENABLER1 (GICD+0x104)``."""
+        """The write as an instruction for people: ``write 1 to bit 8 of GICD_ISENABLER1
+        (GICD+0x104)``."""
         register = self.register
         if register.bit >= 0:
             return f"write 1 to {register.field} of {register._replace(field='')}"
@@ -79,13 +82,13 @@ class Write(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """The result of one check of an interrupt; ``station`` is the name of the check. ``passed`` is False if the check
-    blocks the interrupt.
+    """The result of one check of an interrupt. ``station`` is the name of the check. ``passed`` is
+    False if the check blocks the interrupt.
 
-    ``text`` states what was found. ``register`` is the register checked, and ``value`` its value as
-    the guest would read it (for an array of bytes, one byte). ``remedy`` is the action that changes
-    the finding, in the imperative; ``fix`` is the write of the remedy, None if the remedy is not a
-    write.
+    ``text`` describes the result. ``register`` is the register that was checked. ``value`` is the
+    value that the guest would read from the register; from an array of bytes, one byte. ``remedy``
+    tells the user how to make the check pass. ``fix`` is the write of the remedy, None if the
+    remedy is not a write.
     """
 
     station: str
@@ -109,7 +112,8 @@ DAY, YEAR = 86_400 * 10**9, 365 * 86_400 * 10**9  # ns
 
 
 def span(ns: int) -> str:
-    """A time as text, with four digits: ``312.4 us``; from one day on, in days or years."""
+    """A time as text with four digits, such as ``312.4 us``; a time of one day or more as days or
+    years."""
     if ns >= DAY:
         return f"{ns // YEAR:,} years" if ns >= 2 * YEAR else f"{ns // DAY:,} days"
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):

@@ -1,4 +1,4 @@
-"""The checks of an LPI that differ from those of other interrupts: ITS, translation,
+"""The checks of an LPI that differ from the checks of other interrupts: ITS, translation,
 configuration table and collection."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PENDING = Register("LPI pending state")
 
 
 class Source(NamedTuple):
-    """An event that is translated to an LPI."""
+    """An event that an ITS translates to an LPI."""
 
     its: Its
     device: int
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
-    """The first event that is translated to an LPI; None if there is none."""
+    """The first event that an ITS translates to this LPI; None without such an event."""
     return next(
         (
             Source(its, device.device_id, number, event)
@@ -53,7 +53,8 @@ def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
 
 
 def unmapped(vgic: Vgic, cpu: VgicCpu, intid: int) -> list[Finding]:
-    """The findings for an LPI to which no event is translated; such an LPI has no state."""
+    """The findings for an LPI to which no ITS translates an event. The vGIC has no state for this
+    LPI."""
     remedy = f"queue MAPTI for the DeviceID and EventID of its device, with INTID {intid}"
     event = Finding(
         "event",
@@ -71,8 +72,8 @@ def lpis_enabled(case: Case) -> Finding:
 
 
 def lpis_enabled_at(dist: Distributor, cpu: VgicCpu) -> Finding:
-    """Check GICR_CTLR.EnableLPIs. While EnableLPIs is 0, the pending state is only in memory (IHI
-    0069 5.1.2), so this check is the first."""
+    """Check GICR_CTLR.EnableLPIs. This check comes first, because the pending state is only in
+    memory while EnableLPIs is 0 (IHI 0069 5.1.2)."""
     register = naming.redistributor(cpu, "GICR_CTLR", "EnableLPIs")
     value = RD_MAP.read(dist, cpu, OFFSETS["GICR_CTLR"], 4)
     on = bool(value & GICR_CTLR_ENABLE_LPIS)
@@ -91,8 +92,8 @@ def its_on(case: Case) -> Finding:
 
 
 def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> Finding:
-    """Check GITS_CTLR.Enabled: while Enabled is 0, messages are ignored, and the commands of the
-    queue are not executed (IHI 0069 12.19, GITS_CTLR). ``needed`` is False for a pending LPI, which
+    """Check GITS_CTLR.Enabled. While Enabled is 0, the ITS ignores messages and executes no
+    commands (IHI 0069 12.19, GITS_CTLR). ``needed`` is False for an LPI that is pending already and
     needs no message."""
     its = all_its[0] if source is None else source.its
     register = Register("GITS_CTLR", "Enabled", "GITS", OFFSETS["GITS_CTLR"])
@@ -119,7 +120,8 @@ def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> 
 
 
 def translated(case: Case) -> Finding:
-    """The event that is translated to the LPI (an LPI without an event: see `unmapped`)."""
+    """State the event that an ITS translates to the LPI. This check always passes; `unmapped`
+    handles an LPI without an event."""
     return Finding(
         "event", True, f"translated from {source_of(case.its, case.irq.intid)}", TRANSLATION
     )
@@ -140,8 +142,8 @@ def source(case: Case) -> Finding:
 
 
 def enable(case: Case) -> Finding:
-    """Check bit 0 of the configuration byte, as the redistributor has read it: a change of the
-    table takes effect after INV or INVALL (IHI 0069 5.1.1, 5.3)."""
+    """Check the enable bit of the configuration byte that the redistributor has read. A change of
+    the byte in the table takes effect after INV or INVALL (IHI 0069 5.1.1, 5.3)."""
     irq, register = case.irq, naming.property_byte(case.dist, case.irq.intid, "bit 0")
     data = fetch(case.dist.memory, arch.property_address(case.dist.propbaser, irq.intid), 1)
     value = None if data is None else data[0]
@@ -175,9 +177,9 @@ def group(case: Case) -> Finding:
 def route(case: Case) -> Finding:
     """Check that the redistributor of this vCPU has the LPI.
 
-    That is the redistributor of the vCPU of its collection, unless MOVALL, or an event of another
-    collection, took the LPI elsewhere. Then the LPI goes to its collection with MOVI, or with the
-    next message after it was served (`Its.trigger`).
+    Usually the LPI is on the redistributor to which its collection is mapped. MOVALL, or an event
+    of another collection, can move the LPI to another redistributor. The LPI comes back with MOVI,
+    or with the next message while the LPI is not pending (`Its.trigger`).
     """
     lpi, here = case.irq, case.cpu.vcpu_id
     assert isinstance(lpi, Lpi)

@@ -1,8 +1,8 @@
-"""The current state of an interrupt, read from list registers without a fold. No state changes.
+"""The present state of an interrupt, read from the list registers without a fold. No state changes.
 
-While an interrupt is in a list register, the fields of `VgicIrq` are those of the last flush. A
-fold would update the fields, and change the run. These functions return the state that the fold
-would find.
+While an interrupt is in a list register, the fields of `VgicIrq` have the values of the last flush.
+A fold would update the fields, but a fold would also change how the run continues. These functions
+return the state that a fold would find.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def list_register(dist: Distributor, irq: VgicIrq) -> int:
-    """ICH_LR<n>_EL2 that holds an interrupt, 0 if no list register holds it."""
+    """The value of the ICH_LR<n>_EL2 that holds an interrupt, 0 if no list register holds it."""
     if irq.lr < 0 or irq.vcpu is None:
         return 0
     vif = dist.cpu(irq.vcpu).vif
@@ -49,15 +49,15 @@ def pending(dist: Distributor, irq: VgicIrq) -> bool:
     offered = bool(list_register(dist, irq) & LR_PENDING)
     if not irq.level:
         return offered or irq.pending_latch
-    # The latch that ISPENDR sets on a level-sensitive interrupt is cleared by the acknowledge: the
-    # list register was pending at the flush, and is no longer pending.
+    # The acknowledge clears the latch that ISPENDR sets on a level-sensitive interrupt. The guest
+    # has acknowledged the interrupt if its list register was pending at the flush and is not now.
     latch = irq.pending_latch and (offered or not (irq.lr >= 0 and irq.offered))
     return latch or line(irq)
 
 
 def active(dist: Distributor, irq: VgicIrq) -> bool:
-    """Whether an interrupt is active. The guest may have ended an active interrupt without a list
-    register; EOIcount counts such ends."""
+    """Whether an interrupt is active. An active interrupt without a list register may have been
+    ended by the guest since the last flush; ICH_HCR_EL2.EOIcount counts these ends."""
     if irq.lr >= 0:
         return bool(list_register(dist, irq) & LR_ACTIVE)
     return irq.active and irq not in _ended_outside(dist, irq)
@@ -71,13 +71,13 @@ def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
 
 
 def preemption_bits(cpu: VgicCpu) -> int:
-    """The preemption bits of the CPU interface on which a vCPU is loaded; for a vCPU that is not
-    loaded, those of the host's interface."""
+    """The number of preemption bits of the CPU interface on which the vCPU is loaded. For a vCPU
+    that is not loaded, the number is that of the host's interface."""
     return cpu.prebits if cpu.vif is None else cpu.vif.prebits
 
 
 def binary_point(cpu: VgicCpu, group: int) -> int:
-    """The effective binary point of a group: with CBPR, group 1 has BPR0 + 1."""
+    """The effective binary point of a group. With CBPR = 1, group 1 uses BPR0 + 1."""
     common = group and cpu.vmcr & VMCR_VCBPR
     point = arch.binary_point(cpu.vmcr, preemption_bits(cpu), 0 if common else group)
     return point + 1 if common else point
@@ -98,9 +98,9 @@ def running_priority(cpu: VgicCpu) -> int:
 
 
 def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
-    """The interrupt that a vCPU handles at its running priority. None at the idle priority, or if
-    the interrupt is unknown: an LPI has no active state, and software may have written the
-    active-priority registers."""
+    """The interrupt that a vCPU handles at its running priority. None at the idle priority. Also
+    None if the interrupt is unknown, because an LPI has no active state, and because software can
+    write the active-priority registers."""
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None
@@ -109,15 +109,17 @@ def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
 
 
 def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
-    """The group priority that the priority drop of an active interrupt clears."""
+    """The group priority of an active interrupt. The priority drop of the interrupt clears the
+    active-priority bit of this group priority."""
     return group_priority(
         cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & 0xFF
     )
 
 
 def highest_pending(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
-    """The interrupt in ICC_HPPIR<n>_EL1 of a loaded vCPU: pending in a list register, its group
-    enabled, with the lowest priority value; of equal priorities, in the lowest list register."""
+    """The interrupt in ICC_HPPIR<n>_EL1 of a loaded vCPU, None without such an interrupt. Of the
+    interrupts that are pending in a list register and whose group is enabled, the interrupt with
+    the lowest priority value is first. At equal priority the lowest list register is first."""
     if cpu.vif is None:
         return None
     offered = [

@@ -1,5 +1,5 @@
-"""The registers with the fields of an interrupt, by name and offset, for GICv2 and GICv3. List
-registers are not folded."""
+"""The GICv2 and GICv3 registers that have the fields of an interrupt, with their names and offsets.
+No function here folds list registers."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ BIT_ARRAYS = {
     ISACTIVER: "ISACTIVER", ICACTIVER: "ICACTIVER",
 }  # fmt: skip
 
-#: The registers of the CPU interface: (GICv3 system register, its field), (GICv2 register, its
-#: field).
+#: The registers of the CPU interface by key: the system register of a GICv3 with its field, then
+#: the register of a GICv2 with its field.
 CPU_INTERFACE = {
     "group0": (("ICC_IGRPEN0_EL1", "Enable"), ("GICC_CTLR", "EnableGrp0")),
     "group1": (("ICC_IGRPEN1_EL1", "Enable"), ("GICC_CTLR", "EnableGrp1")),
@@ -66,7 +66,7 @@ def distributor_control(dist: Distributor, group: int) -> Register:
 
 
 def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Register:
-    """The bit of an INTID in one of `BIT_ARRAYS`."""
+    """The register with the bit of an INTID. ``array`` is a key of `BIT_ARRAYS`."""
     name, bit = BIT_ARRAYS[array], intid % 32
     if is_private(intid) and dist.model != 2:
         return Register(
@@ -84,8 +84,8 @@ def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Reg
 
 
 def bit_value(dist: Distributor, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
-    """The value of the register that `bit_register` returns, computed from ``field`` of each of its
-    interrupts."""
+    """The value of the register that `bit_register` returns. ``field`` gives the bit of each
+    interrupt in the register."""
     if is_private(intid):
         return sum(field(irq) << n for n, irq in enumerate(cpu.private))
     first = intid & ~31
@@ -105,8 +105,8 @@ def priority_byte(dist: Distributor, cpu: VgicCpu, intid: int) -> Register:
 
 
 def routing_register(dist: Distributor, intid: int) -> Register:
-    """The routing register of an SPI: GICD_IROUTER<n>, or for a GICv2 the byte of
-    GICD_ITARGETSR<n>."""
+    """The routing register of an SPI: GICD_IROUTER<n> of a GICv3, or the byte of GICD_ITARGETSR<n>
+    of a GICv2."""
     if dist.model == 2:
         return Register(
             f"GICD_ITARGETSR{intid // 4}", f"byte {intid % 4}", "GICD", ITARGETSR + intid, 1
@@ -115,13 +115,13 @@ def routing_register(dist: Distributor, intid: int) -> Register:
 
 
 def property_byte(dist: Distributor, intid: int, field: str) -> Register:
-    """The configuration byte of an LPI, which is in memory, in the table at GICR_PROPBASER (IHI
-    0069 5.1.1)."""
+    """The configuration byte of an LPI. The byte is in guest memory, in the table at GICR_PROPBASER
+    (IHI 0069 5.1.1)."""
     return Register(f"LPI configuration at {property_address(dist.propbaser, intid):#x}", field)
 
 
 def redistributor(cpu: VgicCpu, name: str, field: str) -> Register:
-    """A register of RD_base, by name."""
+    """A register in the frame RD_base of a vCPU's redistributor, by name."""
     offset = cpu.redist_index * GICR_SIZE + OFFSETS[name]
     return Register(name, field, "GICR", offset, cpu=cpu.vcpu_id)
 

@@ -1,7 +1,7 @@
-"""Why a vCPU does not take an interrupt: the checks of an interrupt from its source to
-the PE, and the first check that blocks it.
+"""Why a vCPU does not take an interrupt: the checks of the interrupt from its source to the PE, and
+the first check that blocks the interrupt.
 
-No state changes: list registers are read, not folded.
+No state changes, because the checks read list registers without a fold.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from armvirt.hyp.vgic.vgic import Vgic
 __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
 
 _RUNNING = CpuView()
-LPIS_END = 1 << ID_BITS  # GICD_TYPER.IDbits
+LPIS_END = 1 << ID_BITS  # above the last LPI (GICD_TYPER.IDbits)
 
-#: A check of an interrupt; None if the check does not apply to the interrupt.
+#: A function that makes one check. The result is None if the check does not apply to the interrupt.
 _Check = Callable[[Case], "Finding | None"]
 _CHECKS: tuple[_Check, ...] = (
     checks.timer, checks.source, checks.enable, checks.distributor, checks.group, checks.route,
@@ -33,19 +33,18 @@ _LPI_CHECKS: tuple[_Check, ...] = (
     checks.distributor, lpi_checks.group, lpi_checks.route, checks.power, lpi_checks.not_active,
     checks.interface_enable, checks.mask, checks.preemption, delivery.loaded,
 )  # fmt: skip
-#: The checks of EL2 and of the hardware, for an interrupt that has passed all checks above and is
-#: in a list register.
+#: The checks that follow if the interrupt has passed all checks above and is in a list register.
 _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
     delivery.highest, delivery.hypervisor_enable, delivery.virtual_line,
 )  # fmt: skip
 
 
 def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
-    """The finding of every check of an interrupt on its way to a vCPU. The checks of list registers
-    are left out if an earlier check blocks the interrupt; PSTATE is always the last finding.
+    """The finding of every check of an interrupt on its way to a vCPU. If a check blocks the
+    interrupt, the checks of list registers are left out. The last finding is always about PSTATE.
 
-    An LPI to which no event is translated has no state, and only the findings of
-    `lpi_checks.unmapped`. KvmError EINVAL for an INTID that does not exist.
+    An LPI to which no ITS translates an event has only the findings of `lpi_checks.unmapped`.
+    KvmError EINVAL for an INTID that does not exist.
     """
     if _is_unmapped(vgic, intid):
         return lpi_checks.unmapped(vgic, vgic.dist.cpu(vcpu_id), intid)
@@ -58,8 +57,8 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
 
 
 def _on_a_pe(case: Case) -> list[Finding]:
-    """The findings on a loaded vCPU. Only the first finding if the list registers are out of date,
-    or the interrupt is pending in no list register."""
+    """The findings about list registers, for a loaded vCPU. The result is only the first finding if
+    the list registers are out of date or the interrupt is pending in no list register."""
     first = delivery.in_list_register(case)
     stale = case.cpu.dirty or not case.lr & LR_PENDING
     return [first] if stale else [first, *(check(case) for check in _ON_A_PE)]
@@ -70,19 +69,21 @@ def _is_unmapped(vgic: Vgic, intid: int) -> bool:
 
 
 def first_held(findings: Sequence[Finding]) -> Finding | None:
-    """The first check that blocks the interrupt; None if no check blocks it, so the PE takes it."""
+    """The first finding that blocks the interrupt. None if no finding blocks the interrupt, so that
+    the PE takes it."""
     return next((finding for finding in findings if not finding.passed), None)
 
 
 def blocker(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> Finding | None:
-    """The first check that blocks an interrupt; None if the PE takes the interrupt."""
+    """Trace an interrupt, and return the first finding that blocks it; None if the PE takes the
+    interrupt."""
     return first_held(trace(vgic, vcpu_id, intid, view))
 
 
 class Comparison(NamedTuple):
-    """Why a vCPU takes one interrupt before another. ``rule`` is the check that blocks the other
-    interrupt, or priority, preemption, list register order, or nothing (the other interrupt comes
-    first)."""
+    """Why a vCPU takes one interrupt before another interrupt. ``rule`` is the name of the check
+    that blocks the other interrupt, or "priority", "preemption" or "list register order". ``rule``
+    is "nothing" if the first interrupt has no precedence. ``text`` explains the rule."""
 
     rule: str
     text: str
@@ -91,8 +92,8 @@ class Comparison(NamedTuple):
 def compare(
     vgic: Vgic, vcpu_id: int, taken: int, other: int, view: CpuView = _RUNNING
 ) -> Comparison:
-    """Why a vCPU takes, or took, ``taken`` and not ``other``. KvmError EINVAL for an INTID that
-    does not exist."""
+    """Why a vCPU takes, or took, the interrupt ``taken`` and not the interrupt ``other``. KvmError
+    EINVAL for an INTID that does not exist."""
     held = first_held(trace(vgic, vcpu_id, other, view))
     if held is not None and held.station not in _RIVALRY:
         return Comparison(held.station, f"INTID {other} is held: {held.text}")
@@ -104,7 +105,7 @@ def compare(
     return _by_priority(first, second, held)
 
 
-#: The checks that block an interrupt only because of other interrupts, or until the vCPU runs.
+#: Checks that block an interrupt only because of another interrupt, or only until the vCPU runs.
 _RIVALRY = {"running", "loaded", "list register", "highest", "hypervisor", "virtual line", "PSTATE"}
 
 

@@ -1,6 +1,5 @@
-"""Why a vCPU does not take an interrupt (`armvirt.hyp.diagnosis.trace`, with the state of the vCPU
-and of its timers), and why no vCPU of a VM can wake up.
-"""
+"""Why a vCPU does not take an interrupt, and why no vCPU of a VM can wake up. This module gives the
+state of the vCPU and of its timers to `armvirt.hyp.diagnosis.trace`."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ NAMES = {"vtimer": "virtual timer", "ptimer": "physical timer"}
 
 
 class Vm(Protocol):
-    """What the diagnosis uses of a VM."""
+    """The attributes of a VM that the diagnosis uses."""
 
     vgic: Vgic | None
 
@@ -52,14 +51,14 @@ def compare(vm: Vm, vcpu_id: int, taken: int, other: int) -> Comparison:
 
 
 def view(vcpu: Vcpu, intid: int) -> CpuView:
-    """The state of a vCPU outside the vGIC, for the diagnosis of one interrupt."""
+    """The state of a vCPU outside the vGIC, with the timer that drives the interrupt ``intid``."""
     context = vcpu.context
     return CpuView(_power(vcpu), context.pstate, context.system(VBAR_EL1), _timer(vcpu, intid))
 
 
 def _power(vcpu: Vcpu) -> str:
-    """The value of `CpuView.power`. It is "waking" for a runnable vCPU that is on no PE, if no
-    other runnable vCPU uses the same PE."""
+    """The power state of a vCPU for `CpuView.power`. A runnable vCPU that is on no PE is "waking"
+    if no other runnable vCPU uses the same PE."""
     if vcpu.pe is None and vcpu.runnable:
         rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)
         if not any(other.sched.home == vcpu.sched.home for other in rivals):
@@ -85,16 +84,16 @@ def _timer(vcpu: Vcpu, intid: int) -> TimerView | None:
 
 
 class IdleCause(NamedTuple):
-    """A sentence about an event that will not wake a vCPU. ``intid`` is the interrupt that has
-    fired and is blocked, None for another cause."""
+    """A reason why a vCPU does not wake up. ``text`` is a sentence for people. ``intid`` is the
+    timer interrupt that is blocked although the timer has fired, None for another reason."""
 
     text: str
     intid: int | None = None
 
 
 def idle_causes(vm: Vm) -> list[IdleCause]:
-    """Why the enabled timers of each powered-on vCPU do not wake it; empty if no timer is
-    enabled."""
+    """The reasons why the enabled timers of the powered-on vCPUs do not wake their vCPUs. A
+    disabled timer gives no reason."""
     on = (vcpu for vcpu in vm.vcpus if vcpu.power is not Power.OFF)
     return [cause for vcpu in on for cause in _idle(vm, vcpu)]
 

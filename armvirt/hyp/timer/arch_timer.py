@@ -485,8 +485,8 @@ class ArchTimer(Showable):
         """Write the traps of CNTP_* and CNTPCT_EL0.
 
         VHE (timer_set_traps): both trap if the physical timer has an offset and the host has no
-        CNTPOFF_EL2, else neither traps. nVHE (__timer_enable_traps): CNTP_* always traps, and CNTPCT_EL0
-        traps while the physical timer has an offset.
+        CNTPOFF_EL2, else neither traps. nVHE (__timer_enable_traps): CNTP_* always traps, and
+        CNTPCT_EL0 traps while the physical timer has an offset.
         """
         moved = self.cpu.ptimer.offset.value != 0
         if self.vm_data.vhe:
