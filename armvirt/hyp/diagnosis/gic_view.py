@@ -24,7 +24,7 @@ from armvirt.hyp.vgic import spi_routing as routing
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.frames import distributor_map
-from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP
+from armvirt.hyp.vgic.registers.mmio_v3 import RD_MAP
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.distributor import Distributor

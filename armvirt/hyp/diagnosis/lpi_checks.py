@@ -11,7 +11,7 @@ from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS, OFFSETS
 from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Finding, Register, Write
 from armvirt.hyp.vgic.irq import Lpi
-from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP
+from armvirt.hyp.vgic.registers.mmio_v3 import RD_MAP
 from armvirt.hyp.vgic.vm_interface import fetch
 
 if TYPE_CHECKING:

@@ -143,7 +143,7 @@ class Vgic:
             size = GICV2_GICD_SIZE if self.model == 2 else GICD_SIZE
             frames.append(PlacedFrame(place.dist_base, size, DistributorFrame(dist)))
         if place.cpu_base is not None:
-            from armvirt.hyp.vgic.registers.v2_cpu_interface import CpuInterfaceFrame
+            from armvirt.hyp.vgic.registers.mmio_v2 import CpuInterfaceFrame
 
             frames.append(PlacedFrame(place.cpu_base, GICC_SIZE, CpuInterfaceFrame(dist)))
         for region in place.regions:

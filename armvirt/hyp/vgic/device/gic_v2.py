@@ -24,7 +24,7 @@ from armvirt.hyp.vgic.device.attributes import (
     no_attribute,
 )
 from armvirt.hyp.vgic.registers.frames import distributor_map
-from armvirt.hyp.vgic.registers.v2_cpu_interface import USER_BY_OFFSET, UserRegister
+from armvirt.hyp.vgic.registers.mmio_v2 import USER_BY_OFFSET, UserRegister
 from armvirt.hyp.vgic.vgic import Vgic
 
 FRAME_ALIGNMENT = 0x1000

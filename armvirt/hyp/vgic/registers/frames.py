@@ -8,19 +8,17 @@ from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
 from armvirt.events import GicAccess
 from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.placement import RedistRegion
+from armvirt.hyp.vgic.registers.mmio_v3 import GICD_MAP, RD_MAP, SGI_MAP
 from armvirt.hyp.vgic.registers.register_map import RegisterMap
-from armvirt.hyp.vgic.registers.v3_redistributor import RD_MAP, SGI_MAP
 
 
 def distributor_map(model: int) -> RegisterMap:
     """The registers of GICD of a GICv2 or a GICv3. A GICv3 does not load the module of a GICv2."""
     if model == 2:
-        from armvirt.hyp.vgic.registers import v2_distributor
+        from armvirt.hyp.vgic.registers import mmio_v2
 
-        return v2_distributor.MAP
-    from armvirt.hyp.vgic.registers import v3_distributor
-
-    return v3_distributor.MAP
+        return mmio_v2.GICD_MAP
+    return GICD_MAP
 
 
 class Frame(Protocol):

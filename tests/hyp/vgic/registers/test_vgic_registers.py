@@ -10,8 +10,7 @@ from armvirt.arch import gic as arch
 from armvirt.errors import KvmError
 from armvirt.events import GicAccess
 from armvirt.hyp.vgic import flush
-from armvirt.hyp.vgic.registers import v3_distributor as v3_dist
-from armvirt.hyp.vgic.registers import v3_redistributor as v3_redist
+from armvirt.hyp.vgic.registers import mmio_v3
 from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.registers.register_map import Register, bind
 
@@ -29,9 +28,9 @@ def rig() -> Rig:
 @pytest.mark.parametrize(
     ("rows", "bindings"),
     [
-        (arch.GICD_ROWS, v3_dist.BINDINGS),
-        (arch.GICR_RD_ROWS, v3_redist.RD_BINDINGS),
-        (arch.GICR_SGI_ROWS, v3_redist.SGI_BINDINGS),
+        (arch.GICD_ROWS, mmio_v3.GICD_BINDINGS),
+        (arch.GICR_RD_ROWS, mmio_v3.RD_BINDINGS),
+        (arch.GICR_SGI_ROWS, mmio_v3.SGI_BINDINGS),
     ],
 )
 def test_every_row_is_bound_once(
