@@ -15,8 +15,13 @@ from armvirt.hw.clock import Clock
 from armvirt.hw.config import HostConfig
 from armvirt.hw.timer import COUNTER_START
 from armvirt.hyp.firmware import pvtime
-from armvirt.hyp.firmware.filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterAction, FilterRange
-from armvirt.hyp.firmware.ptp import WALL_CLOCK_START
+from armvirt.hyp.firmware.pvtime import WALL_CLOCK_START
+from armvirt.hyp.firmware.smccc_services import (
+    SMCCC_FILTER,
+    VM_SMCCC_CTRL,
+    FilterAction,
+    FilterRange,
+)
 from armvirt.hyp.host.host import Host, Stop
 from armvirt.hyp.host.sched import MIN_QUANTUM_NS
 from armvirt.hyp.memory.dirty_log import ManualProtect

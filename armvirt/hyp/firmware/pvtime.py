@@ -1,17 +1,24 @@
-"""Paravirtualized time: the stolen time of a vCPU (Arm DEN 0057; arch/arm64/kvm/pvtime.c).
+"""Time that the hypervisor gives to a guest: the stolen time of a vCPU (Arm DEN 0057;
+arch/arm64/kvm/pvtime.c), and KVM's PTP hypercall (Documentation/virt/kvm/arm/ptp_kvm.rst).
 
 The VMM sets the address of a vCPU's stolen time structure by a device attribute. The guest gets the
 address by hypercalls, and reads there for how long the vCPU was runnable without a physical CPU.
+
+The PTP hypercall returns the wall clock and a counter at the same moment. The wall clock is a start
+date that the VMM sets, plus virtual time. The host's clock is not used, so a run does not depend on
+the date.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
+from enum import IntEnum
 from typing import Protocol
 
 from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import SmcccFunction, SmcccResult
+from armvirt.arch.timer import NS_PER_SECOND
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.psci import Args
 from armvirt.state import State, checked
@@ -139,3 +146,28 @@ def calls(of: Callable[[int], StolenTime]) -> Iterable[tuple[int, Callable[[int,
         lambda vcpu_id, args: (of(vcpu_id).features(args[0] & 0xFFFF_FFFF), 0, 0, 0),
     )
     yield SmcccFunction.PV_TIME_ST, lambda vcpu_id, args: (of(vcpu_id).start(), 0, 0, 0)
+
+
+WALL_CLOCK_START = 1_704_067_200 * NS_PER_SECOND
+"""The default wall clock at virtual time 0: 2024-01-01T00:00:00Z, in ns since 1970."""
+
+_LOW = 0xFFFF_FFFF
+
+
+class PtpCounter(IntEnum):
+    """The counter that the guest requests (KVM_PTP_VIRT_COUNTER, KVM_PTP_PHYS_COUNTER)."""
+
+    VIRTUAL = 0
+    PHYSICAL = 1
+
+
+def ptp_answer(which: int, wall_ns: int, counts: Callable[[PtpCounter], int]) -> Words:
+    """The results x0 to x3: wall clock (ns since 1970) and count, each as high and low 32 bits;
+    NOT_SUPPORTED for an unknown counter.
+
+    ``counts`` returns the count that the guest itself would read.
+    """
+    if which not in tuple(PtpCounter):
+        return SmcccResult.NOT_SUPPORTED, 0, 0, 0
+    count = counts(PtpCounter(which))
+    return wall_ns >> 32 & _LOW, wall_ns & _LOW, count >> 32, count & _LOW

@@ -9,10 +9,9 @@ from armvirt.arch import psci as arch
 from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import SmcccFunction, SmcccResult
 from armvirt.events import EventBus, Hypercall
-from armvirt.hyp.firmware.filter import FilterAction, SmcccFilter
 from armvirt.hyp.firmware.psci import CALLS as PSCI_CALLS
 from armvirt.hyp.firmware.psci import Args, Psci, SmcccHost
-from armvirt.hyp.firmware.service_bitmaps import Bitmap, ServiceMask
+from armvirt.hyp.firmware.smccc_services import Bitmap, FilterAction, ServiceMask, SmcccFilter
 from armvirt.hyp.firmware.trng import Trng
 from armvirt.state import State, checked
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
 from armvirt.hw.exit import Action, SyncExit
-from armvirt.hyp.firmware.filter import FilterAction
+from armvirt.hyp.firmware.smccc_services import FilterAction
 from armvirt.hyp.run import abort
 from armvirt.hyp.run import trapped_sysregs as sysregs
 from armvirt.hyp.vcpu.exit_types import HYPERCALL_SMC, DebugExit, HypercallExit, SemihostingExit

@@ -22,7 +22,7 @@ from armvirt.arch.named import (
 )
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
-from armvirt.hyp.firmware.service_bitmaps import Bitmap
+from armvirt.hyp.firmware.smccc_services import Bitmap
 from armvirt.hyp.timer import registers as timer_registers
 from armvirt.hyp.vcpu import idregs
 

@@ -8,8 +8,8 @@ from typing import Protocol
 from armvirt.arch.named import SCTLR_EE, SCTLR_EL1
 from armvirt.arch.psci import SmcccFunction
 from armvirt.hw.clock import Clock
-from armvirt.hyp.firmware import ptp, pvtime
-from armvirt.hyp.firmware.ptp import PtpCounter
+from armvirt.hyp.firmware import pvtime
+from armvirt.hyp.firmware.pvtime import PtpCounter
 from armvirt.hyp.firmware.smccc import Smccc
 from armvirt.hyp.host.host import Host
 from armvirt.hyp.vcpu.exit_types import SystemEventExit
@@ -162,4 +162,4 @@ def add_calls(smccc: Smccc, vm: Vm, wall_clock: Callable[[], int]) -> None:
 def _ptp(vcpu: Vcpu, which: int, now: int) -> tuple[int, int, int, int]:
     timers = vcpu.timer.cpu
     contexts = {PtpCounter.VIRTUAL: timers.vtimer, PtpCounter.PHYSICAL: timers.ptimer}
-    return ptp.answer(which, now, lambda counter: vcpu.timer.now(contexts[counter]))
+    return pvtime.ptp_answer(which, now, lambda counter: vcpu.timer.now(contexts[counter]))

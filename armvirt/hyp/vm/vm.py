@@ -9,8 +9,8 @@ from armvirt.arch.gic import NR_PRIVATE, is_ppi
 from armvirt.errors import KvmError
 from armvirt.hw.clock import Clock
 from armvirt.hw.context import ShareableDomain
-from armvirt.hyp.firmware.filter import SMCCC_FILTER, VM_SMCCC_CTRL, FilterRange
 from armvirt.hyp.firmware.smccc import Smccc
+from armvirt.hyp.firmware.smccc_services import SMCCC_FILTER, VM_SMCCC_CTRL, FilterRange
 from armvirt.hyp.host.host import Host
 from armvirt.hyp.memory.memslot import HostMemory, MemorySlot, check_call
 from armvirt.hyp.memory.mmu import BusMaster, Mmu

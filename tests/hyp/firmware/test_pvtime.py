@@ -5,7 +5,7 @@ from __future__ import annotations
 from hyp_tools import DATA, RAM, Asm, Rig, both_engines, errno_of, power_off
 
 from armvirt.arch.psci import SmcccFunction
-from armvirt.hyp.firmware.ptp import WALL_CLOCK_START
+from armvirt.hyp.firmware.pvtime import WALL_CLOCK_START
 from armvirt.hyp.kvm import PVTIME_IPA, Kvm, Start, VcpuGroup
 
 GROUP = VcpuGroup.PVTIME_CTRL

@@ -11,8 +11,8 @@ from armvirt.arch.bits import MASK64
 from armvirt.arch.psci import PsciFunction as P
 from armvirt.arch.psci import SmcccFunction as S
 from armvirt.events import Event, EventBus, Hypercall, Stamp
-from armvirt.hyp.firmware.service_bitmaps import VENDOR_PTP, Bitmap
 from armvirt.hyp.firmware.smccc import Smccc
+from armvirt.hyp.firmware.smccc_services import VENDOR_PTP, Bitmap
 
 NOT_SUPPORTED = (MASK64, 0, 0, 0)
 

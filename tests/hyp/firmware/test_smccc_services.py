@@ -6,7 +6,7 @@ import pytest
 
 from armvirt.arch.psci import PsciFunction, SmcccFunction
 from armvirt.errors import KvmError
-from armvirt.hyp.firmware.service_bitmaps import GATES, SUPPORTED, Bitmap, ServiceMask
+from armvirt.hyp.firmware.smccc_services import GATES, SUPPORTED, Bitmap, ServiceMask
 
 
 def test_a_new_vm_has_all_that_the_hypervisor_answers() -> None:
