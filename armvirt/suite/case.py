@@ -24,11 +24,13 @@ DEFAULT_LIMIT_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """One guest, ready to run. ``settings`` are arguments for `Machine`, ``limits`` for `run`.
+    """One guest, ready to run. ``settings`` are arguments of `Machine`, ``limits`` are arguments of
+    `Machine.run`.
 
-    ``trace`` and ``dump_dtb`` are files to write. ``trace_hash`` is the hash that the run must
-    have, or True if the report shows the hash. ``expect`` is the verdict that the run must have. If
-    ``exit_raw`` is not None, the guest must end with this exit code instead of this verdict.
+    ``trace`` and ``dump_dtb`` are the files that the run writes. ``trace_hash`` is the hash that
+    the run must have, or True if the report only shows the hash. ``expect`` is the verdict that the
+    run must have. If ``exit_raw`` is not None, the guest must end with this exit code, and
+    ``expect`` does not matter.
     """
 
     name: str
@@ -60,8 +62,8 @@ class Case:
         return Machine(guest.path if guest else None, **arguments)
 
     def run(self, machine: Machine) -> Result:
-        """Run to the end or a limit. If ``expect`` is "limit" and no limit is set, guest time is
-        limited to DEFAULT_LIMIT_NS."""
+        """Run the guest to its end or to a limit. If ``expect`` is "limit" and the case sets no
+        limit, guest time is limited to `DEFAULT_LIMIT_NS`."""
         limits = {"timeout_s": DEFAULT_TIMEOUT_S, **self.limits}
         if self.expect == "limit" and not self.limits:
             limits["max_time_ns"] = DEFAULT_LIMIT_NS
@@ -71,13 +73,13 @@ class Case:
             return machine.run(**limits)
 
     def accepts(self, verdict: str) -> bool:
-        """Whether a run with this verdict is as expected. A guest that powers off without a verdict
-        passes, as for ``armvirt run``."""
+        """Whether a run with this verdict is as expected. A guest that is expected to pass may also
+        power off without a verdict, as for ``armvirt run``."""
         return verdict == self.expect or (self.expect == "pass" and verdict == "off")
 
     def difference(self, result: Result) -> str:
-        """The difference between a run and its expected result: "expected pass, got stuck: ..."; ""
-        if there is none."""
+        """How a run differs from its expected result, as text: "expected pass, got stuck". The text
+        is "" if the run is as expected."""
         if self.exit_raw is not None and result.guest_code != self.exit_raw:
             ended = (
                 f"exit code {result.guest_code}"
@@ -92,7 +94,7 @@ class Case:
         return ""
 
     def config(self) -> BoardConfig:
-        """The board configuration of `machine`, without making the machine."""
+        """The board configuration that `machine` uses. No machine is made."""
         from armvirt.board.config import BoardConfig
 
         guest = find(self.image) if self.image is not None else None

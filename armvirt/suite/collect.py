@@ -1,7 +1,7 @@
 """The cases of ``armvirt test`` and the pytest plugin, from folders, guests and files armvirt.toml.
 
-A suite is a folder of guests (each ELF or Image in it is expected to pass), one guest, or a file
-armvirt.toml (`armvirt.suite.toml`).
+A suite is a folder of guests, one guest, or a file armvirt.toml (`armvirt.suite.toml`). In a folder
+without armvirt.toml each ELF or Image is expected to pass.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ GUEST_NAMES = ("Image", "Image.gz")
 
 
 def collect(paths: Iterable[str]) -> list[Case]:
-    """The cases of all ``paths``, in order. UserError if a path is not a suite, and for each error
-    of a case that is known before its run: a missing or unusable file, an impossible board, an
-    output that would overwrite an input."""
+    """The cases of all ``paths``, in order. UserError for a path that is not a suite, and for an
+    error of a case that can be found before its run: a missing or unusable file, an impossible
+    board, an output that would overwrite an input."""
     paths = list(paths)
     known = guests()
     cases = [case for path in paths for case in _collect_one(path, known)]
@@ -50,7 +50,7 @@ def _check_all(cases: Iterable[Case]) -> None:
 
 
 def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
-    """All files that the suites of ``paths`` and their ``cases`` read."""
+    """The paths of all files that are read for the suites ``paths`` and their ``cases``."""
     for text in paths:
         yield os.path.join(text, FILE) if os.path.isdir(text) else text
     for case in cases:
@@ -70,7 +70,7 @@ def _collect_one(text: str, known: dict[str, Guest]) -> list[Case]:
 
 
 def folder_cases(folder: Path) -> list[Case]:
-    """The suite of a folder: the guests of its armvirt.toml, or without armvirt.toml every guest in
+    """The cases of a folder: the guests in its armvirt.toml. Without armvirt.toml, every guest in
     the folder."""
     if os.path.exists(folder / FILE):
         return toml_cases(folder / FILE)

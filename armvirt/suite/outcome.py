@@ -25,8 +25,8 @@ Details = list[tuple[str, list[str]]]
 
 @dataclass
 class Outcome:
-    """``ok``: the result is as expected. ``error`` is set if there is no verdict: bad input, an
-    internal error, a crash."""
+    """The outcome of one guest. ``ok`` is True if the result is as expected. ``error`` is the
+    reason why there is no verdict (bad input, an internal error, a crash), else ""."""
 
     name: str
     expect: str
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def headline(self) -> str:
-        """One line about a guest whose result is not as expected."""
+        """One line about an outcome that is not as expected."""
         if self.error:
             return self.error
         reason = f": {self.diagnosis}" if self.diagnosis else ""
@@ -60,7 +60,7 @@ class Outcome:
 
 
 class Tail:
-    """A sink that keeps the last events, except the bytes that the guest prints on its console."""
+    """A sink that keeps the last events. The bytes of the guest's console are left out."""
 
     _uart = range(0)
 
@@ -75,13 +75,15 @@ class Tail:
             self.events.append((stamp, event))
 
     def attach(self, machine: Machine) -> Machine:
-        """Leave out the accesses to the UART of the console of this machine, before it runs."""
+        """Leave out the accesses to the UART of this machine's console. Call this before the
+        machine runs. Returns the machine."""
         self._uart = machine.board.memmap.UART.addresses
         return machine
 
 
 def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds: float) -> Outcome:
-    """The outcome of a run that has a verdict; ``tail`` is a sink of the machine."""
+    """The outcome of a run that has a verdict. ``tail`` is a sink of the machine, ``seconds`` the
+    host time of the run."""
     difference = case.difference(result)
     ok = not difference
     outcome = Outcome(case.name, case.expect, result.verdict, ok, result.diagnosis, difference)
@@ -95,7 +97,7 @@ def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds
 
 
 def machine_details(machine: Machine, tail: Tail) -> Details:
-    """The details about a machine in its present state."""
+    """Details about a machine in its present state, as titles and lines."""
     console = machine.console.text
     return _titled(
         console_tail(console), event_tail(machine, tail), code_around(machine, _pc(machine))
@@ -139,7 +141,7 @@ def code_around(machine: Machine, pc: int) -> list[str]:
     from armvirt.errors import ArmvirtError
 
     ipa = machine.board.vcpus[0].translate(pc)
-    before = min(CODE_BEFORE * 4, pc % 4096)  # one page, so that one translation is sufficient
+    before = min(CODE_BEFORE * 4, pc % 4096)  # one page: one address translation is sufficient
     size = min(before + (CODE_AFTER + 1) * 4, 4096 - (pc - before) % 4096)
     if ipa is None or pc % 4 or not machine.board.in_memory(ipa - before, size):
         return []
@@ -156,8 +158,8 @@ def _marked(machine: Machine, line: tuple[int, str], pc: int) -> str:
 
 
 def disassemble(code: bytes, address: int) -> Iterable[tuple[int, str]]:
-    """(address, text) of each A64 instruction; a word that is not an instruction is shown as
-    ``.word``."""
+    """Yield (address, text) of each A64 instruction of ``code``, which begins at ``address``. A
+    word that is not an instruction is shown as ``.word``."""
     import capstone
 
     engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)

@@ -4,7 +4,7 @@
     timeout = "30s"
 
     [[guest]]
-    name = "boot"           # what reports call it; without path, the name of a bundled guest
+    name = "boot"           # the name in reports; without path, the name of a bundled guest
     path = "build/boot.elf" # relative to this file
     cpus = 2
     mem = "256M"
@@ -37,14 +37,15 @@ from armvirt.suite.case import VERDICTS, Case
 FILE = "armvirt.toml"
 HASH = re.compile("[0-9a-f]{64}")
 MAX_FILE = 8 << 20
-MOST_PARTS = 64  # parts of a dotted key; the keys of a suite have two
+MOST_PARTS = 64  # maximum number of parts of a dotted key; a key of a suite has two
 _TOKEN = re.compile(
     r"""(?P<part>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\w \t-]+)|(?P<dot>\.)|(?P<end>.|\n)""", re.DOTALL
 )
 
 
 def toml_cases(path: Path) -> list[Case]:
-    """The suite that a file describes; UserError with the file's name for undocumented content."""
+    """The cases that a file describes. UserError, with the name of the file, for a key or a value
+    that a suite cannot have."""
     document = _document(path)
     try:
         _known_keys(document, frozenset({"defaults", "guest"}), "the file")
@@ -85,8 +86,8 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _longest_key(text: str) -> int:
-    """The number of parts of the longest dotted key, or of a text like a dotted key. (The time of
-    the TOML parser is quadratic in this number.)"""
+    """The number of parts of the longest dotted key in ``text``. A text in the form of a dotted key
+    counts as a key. The time of the TOML parser grows with the square of this number."""
     longest = parts = 0
     for match in _TOKEN.finditer(text):
         if match.lastgroup == "dot":
@@ -143,7 +144,8 @@ def _value(folder: Path, name: str, key: Key, value: Any) -> Any:
 def _identity(
     folder: Path, row: dict[str, Any], bundled: dict[str, Guest]
 ) -> tuple[str, str | None]:
-    """(name, image) of a guest."""
+    """(name, image) of a guest. The image is a path or the name of a bundled guest; None for
+    firmware alone (``bios``)."""
     name, path = row.get("name"), row.get("path")
     for key, value in (("name", name), ("path", path)):
         if value is not None and not isinstance(value, str):
@@ -183,7 +185,7 @@ def _flag(_folder: Path, value: Any) -> bool:
 
 
 def _unit(parse: Callable[[str], Any]) -> Read:
-    """A number, or a text that ``parse`` understands."""
+    """A reader of a number, or of a text that ``parse`` understands."""
 
     def read(_folder: Path, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -213,14 +215,14 @@ class Key(NamedTuple):
     """A key of [[guest]]: how its value is read, and where it is stored in a `Case`."""
 
     read: Read
-    goes: str  # settings, limits, or "" for a field of the case itself
+    goes: str  # settings or limits of the case, or "" for a field of the case itself
     target: str
     negates: bool = False
 
 
 def _keys() -> dict[str, Key]:
-    """The keys: every setting of a run. The table below has those that are not arguments of
-    `Machine`."""
+    """All keys of [[guest]] except name and path: every setting of a run, and in the table below
+    the keys that are not arguments of `Machine`."""
     goes = {settings.BOARD: "settings", settings.LIMIT: "limits", settings.RUN: "settings"}
     keys = {
         setting.name: Key(_reader(setting), goes[setting.group], setting.argument, setting.negates)
