@@ -1,7 +1,7 @@
-"""Sinks that write a trace to a file: one row per format, selected by the suffix of the file.
+"""Sinks that write a trace to a file. The suffix of the file selects a row of `FORMATS`.
 
-A new format is a module of `armvirt.trace` with a sink, and a row here. ``armvirt run --trace``,
-``armvirt trace --trace`` and the key ``trace`` of a suite then support the format.
+A new format is a module of `armvirt.trace` with a sink, and a row of `FORMATS`. ``armvirt run
+--trace``, ``armvirt trace --trace`` and the key ``trace`` of a suite then support the format.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class FileSink(Protocol):
-    """A sink that writes each event to a file while a file is attached, and otherwise drops it."""
+    """A sink that writes each event to a file. Without an attached file, events are dropped."""
 
     def __call__(self, stamp: Stamp, event: Event) -> None: ...
 
     def writing(self, file: SupportsWrite[str], **about: object) -> AbstractContextManager[None]:
-        """A context in which the sink writes events to ``file``, lines of text. ``about``
-        describes the run."""
+        """A context in which the sink writes each event to ``file`` as lines of text. ``about``
+        describes the run, and is written as well."""
 
 
 class Format(NamedTuple):
@@ -54,10 +54,11 @@ def format_of(path: str) -> Format:
 
 
 class TraceFile:
-    """The trace of a run in a file (``path`` None: no trace). ``sinks`` are the sinks for a new
-    machine, or those of an existing machine.
+    """Writes the trace of a run to a file. With ``path`` None there is no trace.
 
-    The sink is made before the machine. The file is opened after all inputs have been checked.
+    ``sinks`` are the sinks of a machine that exists already. Without ``sinks``, a sink is made here
+    for a machine that is made later. The file is opened in `writing`, after all inputs have been
+    checked.
     """
 
     def __init__(self, path: str | None, sinks: Sequence[Sink] | None = None) -> None:

@@ -1,21 +1,24 @@
-"""A run as one number: SHA-256 over its canonical architectural events and its final state.
+"""The trace hash of a run: SHA-256 over its canonical architectural events and its final state.
 
-Two runs have the same hash if and only if (up to SHA-256) the guest observed the same events at the
-same times. The hash does not depend on filters, other sinks, the engine, or the machine.
+Two runs have the same hash if and only if the guest observed the same events at the same times
+(apart from collisions of SHA-256). The hash does not depend on filters, other sinks, the engine, or
+the host.
 
 The hashed text is UTF-8. The first line is ``armvirt-trace 1``. Then follows one line per canonical
 event::
 
     NS VCPU PC KIND FIELD FIELD ...
 
-NS and VCPU are decimal, PC is lower-case hexadecimal without prefix, KIND is as in
-`armvirt.events`. Then follows each field of the event in the order of declaration, the last one
-being its kind again: an integer (booleans count as 0 and 1) in decimal, a string as a JSON string
-in ASCII, a tuple as its fields in brackets separated by commas. Events whose kind is not in
-`CANONICAL` are left out, so that new kinds of diagnostic events (``icc-write``, whose effects are
-in the other kinds) do not change old hashes. The last line is ``state HEX``: the SHA-256 of the
-final state (general and system registers, RAM) in the layout of `Machine`; of no bytes if there is
-no final state.
+NS and VCPU are decimal, PC is lower-case hexadecimal without prefix, and KIND is the kind of the
+event in `armvirt.events`. The fields of the event follow in the order of their declaration. The
+last field is the kind again. An integer is written in decimal (a boolean as 0 or 1), a string as a
+JSON string in ASCII, and a tuple as its fields in brackets, separated by commas.
+
+An event whose kind is not in `CANONICAL` is left out, so that new kinds of diagnostic events do not
+change old hashes. An example is ``icc-write``: other kinds of events have its effects.
+
+The last line is ``state HEX``. HEX is the SHA-256 of the final state (general and system registers,
+RAM) in the layout of `Machine`. Without a final state, HEX is the SHA-256 of no bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import json
 
 from armvirt.events import Event, Stamp
 
-HASH_FORMAT = 1  # of the hashed text
+HASH_FORMAT = 1  # version of the format of the hashed text
 CANONICAL = frozenset(
     {
         "exception",
@@ -64,8 +67,8 @@ def line(stamp: Stamp, event: Event) -> str:
 
 
 class HashSink:
-    """The sink. ``finish`` returns the hash of the events so far; the run may continue after the
-    call."""
+    """The sink that computes the hash. ``finish`` returns the hash of the events so far, and the
+    run may continue afterwards."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()

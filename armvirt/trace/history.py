@@ -39,7 +39,7 @@ from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
 SGI_REGISTERS = frozenset({"ICC_SGI0R_EL1", "ICC_SGI1R_EL1", "ICC_ASGI1R_EL1"})
 GICD_SGIR, GICC_IAR = OFFSETS["GICD_SGIR"], OFFSETS["GICC_IAR"]
 VECTORS_SIZE = 0x800
-FELL = "fell"  # of a `Loss`: the line of the interrupt
+FELL = "fell"  # cause of a `Loss`: the line of the interrupt fell
 
 
 @dataclass(slots=True)
@@ -56,9 +56,9 @@ class Times:
 
 
 class Loss(NamedTuple):
-    """An interrupt that lost its pending state before the guest took it. ``how`` is `FELL` (its
-    line), the name of an ICPENDR register, or of an ITS command. ``raised`` is the time at which it
-    became pending."""
+    """An interrupt that lost its pending state before the guest took it. ``how`` is the cause:
+    `FELL` (the line fell), the name of an ICPENDR register, or the name of an ITS command. The
+    interrupt became pending at ``raised`` and lost this state at ``stamp``."""
 
     how: str
     raised: Stamp
@@ -69,11 +69,14 @@ class Loss(NamedTuple):
 class Past:
     """The history of an interrupt of one vCPU, or of an interrupt that all vCPUs share.
 
-    ``raised`` counts the events that raise the interrupt, ``again`` the events of this kind that
-    came while the interrupt was pending already. ``waiting`` is the time since which the interrupt
-    is pending and not acknowledged. ``rose`` is the time at which its line rose, if the line is
-    high now (None: low, or no line); ``taken_high`` and ``ended_high`` are the numbers of
-    acknowledges and of ends since ``rose``. ``lost`` is the last loss of its pending state.
+    ``raised`` counts the events that raise the interrupt, ``again`` the events that raise the
+    interrupt while it is pending already. ``taken``, ``ended`` and ``deactivated`` count
+    acknowledges, ends of interrupt and writes of DIR. ``waiting`` is the time since which the
+    interrupt is pending and not acknowledged; None if it is not pending. ``lost`` is the last loss
+    of the pending state.
+
+    ``rose`` is the time at which the line of the interrupt rose; None if the line is low, or if
+    there is no line. ``taken_high`` and ``ended_high`` count acknowledges and ends since ``rose``.
     """
 
     raised: Times = field(default_factory=Times)
@@ -89,8 +92,8 @@ class Past:
 
 
 class Send(NamedTuple):
-    """An SGI that a CPU has sent: the register and value that were written, and the vCPUs that
-    received the SGI."""
+    """An SGI that a CPU sent by a write of ``value`` to ``register``. ``targets`` are the vCPUs
+    that received the SGI."""
 
     stamp: Stamp
     register: str
@@ -99,15 +102,15 @@ class Send(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """A write of EOIR with INTID ``written`` that did not end an interrupt with this INTID."""
+    """A write of EOIR with the INTID ``written`` that did not end the interrupt of this INTID."""
 
     written: int
     stamp: Stamp
 
 
 class Message(NamedTuple):
-    """A message that made no LPI pending: from the ITS command INT, with its ``error``, or (-1)
-    from a CPU's store to GITS_TRANSLATER."""
+    """A message (MSI) that made no LPI pending. ``error`` is the error of the ITS command INT that
+    sent the message, or -1 if a CPU sent the message by a store to GITS_TRANSLATER."""
 
     stamp: Stamp
     device: int
@@ -116,7 +119,8 @@ class Message(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """A register of the GIC that a CPU reads again and again, always with the same value."""
+    """A register of the GIC that a CPU reads ``times`` times, always with the same value, first at
+    ``since`` and last at ``last``."""
 
     frame: str
     offset: int
@@ -127,8 +131,8 @@ class Poll(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """Consecutive synchronous exceptions from one place or from within the vectors; ``event`` is
-    the last."""
+    """Consecutive synchronous exceptions, from the same instruction or from within the vectors.
+    ``times`` is their number, ``event`` the last of them."""
 
     times: int
     stamp: Stamp
@@ -144,12 +148,17 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class CpuPast:
-    """The history of one vCPU. ``running`` are the interrupts that it acknowledged and whose
-    priority no EOIR has dropped since; the last is the most recent. ``entries`` is the number of
-    interrupt exceptions since the last acknowledge, ``entry`` the last interrupt exception;
-    ``spurious`` also counts since that acknowledge. ``faults`` is None after the vCPU has used the
-    GIC or a timer. ``dropped`` is, by INTID, the EOIR with another INTID that dropped its priority.
-    ``idle_ends`` is, by INTID, the EOIR while no interrupt was active."""
+    """The history of one vCPU.
+
+    ``running`` has (INTID, time of the acknowledge) of each interrupt that the vCPU acknowledged
+    and whose priority no EOIR has dropped since; the most recent is the last. ``entry`` is the last
+    interrupt exception. ``entries`` counts the interrupt exceptions, and ``spurious`` the spurious
+    acknowledges, since the last acknowledge of an interrupt.
+
+    ``faults`` is None after the vCPU has used the GIC or a timer. ``dropped`` has, for the INTID of
+    an interrupt, the EOIR with another INTID that dropped the interrupt's priority. ``idle_ends``
+    has, for an INTID, the EOIR with this INTID that was written while no interrupt was active.
+    """
 
     running: list[tuple[int, Stamp]] = field(default_factory=list)
     entries: int = 0
@@ -172,7 +181,7 @@ class History:
         self.to_nobody: dict[int, Times] = {}
         self.lost_message: Message | None = None
         self._parking = Parking()
-        self._model = 3  # until a GICC frame is used
+        self._model = 3  # version of the GIC: 2 after an access to a GICC frame
         self._handlers: dict[type, Callable[[Stamp, Any], None]] = {
             ExceptionEntry: self._exception, TimerLine: self._timer_line, VgicInject: self._inject,
             Acknowledge: self._acknowledge, EndOfInterrupt: self._end, IccWrite: self._icc, GicAccess: self._gic,
@@ -190,7 +199,7 @@ class History:
     # Queries --------------------------------------------------------------------------------------
 
     def of(self, intid: int, vcpu: int) -> Past:
-        """The history of an interrupt; of a private interrupt, the one of vCPU ``vcpu``."""
+        """The history of an interrupt; for a private interrupt, its history on vCPU ``vcpu``."""
         return self._past.get(key_of(vcpu, intid)) or Past()
 
     def cpu(self, vcpu: int) -> CpuPast:
@@ -226,8 +235,8 @@ class History:
             _falls(self._of(event.target, TIMER_INTIDS[timer]), stamp)
 
     def _inject(self, stamp: Stamp, event: VgicInject) -> None:
-        """A line, a message or an SGI. The interrupt of a timer was counted at the timer's line
-        already."""
+        """Record a change of a line, a message or an SGI. A timer's interrupt is left out, because
+        `_timer_line` records the line of the timer."""
         intid, target = event.intid, event.target
         if intid in TIMER_INTIDS.values():
             return
@@ -265,8 +274,8 @@ class History:
         past.waiting = None
 
     def _end(self, stamp: Stamp, event: EndOfInterrupt) -> None:
-        """EOIR drops the highest active priority for any INTID, and ends the interrupt with the
-        INTID that is written (IHI 0069 12.2.10)."""
+        """Record a write of EOIR or DIR. EOIR drops the highest active priority, whatever INTID is
+        written, but ends only the interrupt with this INTID (IHI 0069 12.2.10)."""
         intid, cpu = event.intid, self._cpu(stamp.vcpu)
         if event.register == "DIR":
             self._of(stamp.vcpu, intid).deactivated.add(stamp)
@@ -308,7 +317,7 @@ class History:
             return
         self._cpu(stamp.vcpu).poll = self._cpu(stamp.vcpu).faults = None
         if event.frame == "GITS" and event.offset == GITS_TRANSLATER:
-            self.lost_message = Message(stamp, 0, event.value, -1)  # until an LPI follows
+            self.lost_message = Message(stamp, 0, event.value, -1)  # reset if an LPI follows
         if event.frame == "GICD" and event.offset == GICD_SGIR and event.size == 4:
             intid = SgirRequest.decode(event.value).intid
             self._sends[intid] = Send(stamp, "GICD_SGIR", event.value, ())
@@ -332,7 +341,7 @@ class History:
     def _sent(self, stamp: Stamp, intid: int, target: int) -> None:
         send = self._sends.get(intid)
         if send is None or (send.stamp.ns, send.stamp.vcpu) != (stamp.ns, stamp.vcpu):
-            return  # a VMM's
+            return  # the VMM sent this SGI, not a CPU
         if target >= 0:
             self._sends[intid] = send._replace(targets=(*send.targets, target))
         if not send.targets:

@@ -49,8 +49,8 @@ def _plain(value: object) -> object:
 
 
 class JsonLines:
-    """A sink that writes to ``file``. Without a file, events are dropped: files are opened after
-    the input is checked."""
+    """A sink that writes each event to ``file`` as a line of JSON. Without a file, events are
+    dropped: the sink can be made before its file is opened."""
 
     def __init__(self, file: SupportsWrite[str] | None = None) -> None:
         self._file: SupportsWrite[str] | None = None
@@ -68,8 +68,8 @@ class JsonLines:
 
     @contextmanager
     def writing(self, file: SupportsWrite[str], **about: object) -> Iterator[None]:
-        """A context in which events go to ``file``. At the end, also after an exception, the last
-        line is written."""
+        """A context in which events go to ``file``. The last line is written at the end of the
+        context, also after an exception."""
         self.attach(file, **about)
         try:
             yield
@@ -83,9 +83,9 @@ class JsonLines:
             self.count += 1
 
     def end(self, **about: object) -> None:
-        """Write the last line, which says that the file is complete; ``about`` goes into it. Later
-        events are dropped. After a write error the last line is not written, because events are
-        missing."""
+        """Write the last line, which says that the file is complete and has the fields ``about``.
+        Later events are dropped. After a write error events are missing, so the last line is not
+        written."""
         if self._file is not None:
             self._write({"ns": self._last_ns, "kind": "end", "events": self.count, **about})
             self._file = None

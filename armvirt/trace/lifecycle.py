@@ -1,4 +1,5 @@
-"""The life of an interrupt, from the rising line to the end of interrupt. Data only, no display.
+"""The life of an interrupt, from the rising line to the end of interrupt. This module has the data;
+`armvirt.trace.render` displays it.
 
 Stages, in the order in which KVM, the virtual CPU interface and the guest perform them:
 
@@ -9,8 +10,9 @@ Stages, in the order in which KVM, the virtual CPU interface and the guest perfo
     eoi       the guest writes EOIR
 
 A timer's line also falls when vcpu_put removes the timer from the PE, and rises when vcpu_load
-restores the timer. The trace has both events, because the hardware does the same. For the guest
-nothing has changed: CTL and CVAL of its timer have the same values. `Parking` selects these events.
+restores the timer. The trace has both events, because the line of real hardware changes, too. These
+two events are no part of an interrupt's life: CTL and CVAL of the guest's timer have not changed.
+`Parking` finds these events.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"
 
 @dataclass(slots=True)
 class Life:
-    """One interrupt on one vCPU. A stage is None if it has not happened (yet), or if its event
-    belongs to another interrupt."""
+    """The life of one interrupt on one vCPU. A stage is None if it has not happened yet, or if its
+    event belongs to another interrupt."""
 
     intid: int
     vcpu: int
@@ -46,15 +48,16 @@ class Life:
         last: Stamp | None = getattr(self, end)
         if first is None or last is None:
             return None
-        # Instruction counts are per vCPU, and comparable only if both stages are of the same vCPU.
+        # Each vCPU counts its own instructions, so only two counts of the same vCPU can be
+        # compared.
         return Latency(
             last.ns - first.ns, last.insns - first.insns if first.vcpu == last.vcpu else None
         )
 
 
 class Latency(NamedTuple):
-    """Virtual time in ns, and instructions of the vCPU (None: the stages are of different
-    vCPUs)."""
+    """The time between two stages: virtual time in ns, and instructions of the vCPU (None if the
+    stages are of different vCPUs)."""
 
     ns: int
     insns: int | None
@@ -77,7 +80,8 @@ def statistics(values: Sequence[int]) -> Statistics | None:
 
 
 class Summary(NamedTuple):
-    """All interrupts of one INTID: ``steps`` maps (from, to) to ns and instruction statistics."""
+    """All interrupts of one INTID. ``steps`` maps (first stage, last stage) to the statistics of
+    the time in ns and in instructions."""
 
     intid: int
     fired: int
@@ -126,16 +130,16 @@ def _step(lives: list[Life], start: str, end: str) -> tuple[Statistics | None, S
 
 
 class Parking:
-    """Selects, from the `Schedule` events, the `TimerLine` events that are no part of an
-    interrupt's life."""
+    """Finds the `TimerLine` events that vcpu_put and vcpu_load cause. These events are no part of
+    an interrupt's life. `Schedule` events show when a vCPU is put and loaded."""
 
     def __init__(self) -> None:
-        self._put: dict[int, int] = {}  # by vCPU that is not loaded: the ns at which it was put
-        self._parked: set[tuple[int, str]] = set()  # lines that were high then
+        self._put: dict[int, int] = {}  # by vCPU that is not loaded: time of its vcpu_put in ns
+        self._parked: set[tuple[int, str]] = set()  # lines that were high at vcpu_put
 
     def schedule(self, stamp: Stamp, event: Schedule) -> list[str]:
-        """The timers whose line fell while the vCPU was not loaded; this is known when the vCPU is
-        loaded."""
+        """Record a `Schedule` event. When a vCPU is loaded, the result is the timers whose line
+        fell while the vCPU was not loaded."""
         if event.what == "put":
             self._put[event.target] = stamp.ns
         if event.what != "load":
@@ -146,7 +150,7 @@ class Parking:
         return sorted(timer for _, timer in fallen)
 
     def hides(self, stamp: Stamp, event: TimerLine) -> bool:
-        """Whether a change of a line is caused by vcpu_put, or by the vcpu_load that follows."""
+        """Whether a change of a line is caused by vcpu_put, or by the next vcpu_load."""
         line = stamp.vcpu, event.timer
         if event.level:
             parked = line in self._parked

@@ -1,5 +1,5 @@
-"""The display of a timeline: in colour with rich on a terminal, else as plain text. Functions
-return strings or rich objects."""
+"""Formats a timeline: in colour with rich for a terminal, else as plain text. The functions return
+strings or rich objects."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ STAGES_WITH_PC = ("program", "deliver")
 
 
 def location(row: Row, lookup: Lookup | None) -> str:
-    """The code location of the guest: a symbol if possible, else the address; empty if the stage
-    has no location."""
+    """The guest's code location of a row: a symbol if there is one, else the address. "" for a
+    stage without a location."""
     if row.stage not in STAGES_WITH_PC or row.vcpu < 0:
         return ""
     return (lookup(row.pc) if lookup else None) or f"{row.pc:#x}"
 
 
 def latencies(life: Life) -> str:
-    """``12 + 328 + 680 = 1,020 ns, 1,005 insns``: ns from fire to deliver, to ack and to eoi, then
-    the total. Fewer numbers if stages are missing; empty without a total."""
+    """The latencies of an interrupt as text: ``12 + 328 + 680 = 1,020 ns, 1,005 insns``. The
+    summands are the ns from fire to deliver, from deliver to ack, and from ack to eoi. If a stage
+    is missing, the text has only the total since fire or ack. "" if the interrupt has not ended."""
     steps = [latency for start, end in STEPS[:3] if (latency := life.latency(start, end))]
     total = life.latency("fire", "eoi") or life.latency("ack", "eoi")
     if total is None:
@@ -87,8 +88,8 @@ def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
 
 
 def _under(head: Text, body: Text, width: int) -> Text:
-    """``body`` after ``head``. Further lines of ``body`` start below its first line, or further
-    left if a word needs the room."""
+    """``body`` after ``head``, in lines of ``width`` characters. A further line of ``body`` starts
+    below its first line, or further left if a word needs the room."""
     from rich.console import Console
     from rich.text import Text
 
@@ -108,7 +109,7 @@ COLUMNS = ("", "count", "min ns", "median ns", "max ns", "min insns", "median", 
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, ...]]:
-    """The cells of one INTID's table, under `COLUMNS`."""
+    """The rows of the table of one INTID. The columns are `COLUMNS`."""
     rows = [_cells(f"{start} → {end}", *summary.steps[start, end]) for start, end in STEPS]
     return [*rows, _cells("fire → next fire", summary.period_ns, None)]
 
@@ -127,14 +128,14 @@ def title(summary: Summary, names: IntidNames) -> str:
     )
 
 
-#: The maximum number of INTIDs with a table for each; more INTIDs share a table, one line each.
+#: The maximum number of INTIDs with a table for each. More INTIDs share one table, one line each.
 DETAILED = 4
 OVERVIEW = ("INTID", "fired", "taken", "ended", "→ deliver", "→ ack", "→ eoi", "all", "longest")
 OVERVIEW_TITLE = "median ns from each step to the next, and from fire to eoi"
 
 
 def overview_row(summary: Summary, names: IntidNames) -> tuple[str, ...]:
-    """The cells of one INTID in the table of all INTIDs, under `OVERVIEW`."""
+    """The row of one INTID in the table that all INTIDs share. The columns are `OVERVIEW`."""
     counts = (f"{count:,}" for count in (summary.fired, summary.acknowledged, summary.ended))
     steps = [summary.steps[step][0] for step in STEPS]
     middles = (f"{ns.middle:,}" if ns else "-" for ns in steps)
@@ -147,7 +148,7 @@ def overview_row(summary: Summary, names: IntidNames) -> tuple[str, ...]:
 
 
 def plain_summary(summaries: Sequence[Summary], names: IntidNames) -> str:
-    """The tables as text."""
+    """The tables of the summary as text."""
     if len(summaries) > DETAILED:
         blocks = [
             _plain_table(
@@ -174,7 +175,7 @@ NOTHING = "no interrupt was raised"
 
 
 def summary_tables(summaries: Sequence[Summary], names: IntidNames) -> list[Table]:
-    """The tables for a terminal."""
+    """The tables of the summary for a terminal."""
     if len(summaries) > DETAILED:
         return [_table(OVERVIEW_TITLE, OVERVIEW, (overview_row(each, names) for each in summaries))]
     return [_table(title(summary, names), COLUMNS, summary_rows(summary)) for summary in summaries]

@@ -1,5 +1,5 @@
-"""Events other than a line that set or clear the pending state of an interrupt: register writes and
-ITS commands."""
+"""Register writes and ITS commands that set or clear the pending state of an interrupt without a
+change of its line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
 from armvirt.events import GicAccess, ItsCommand
 
 TIMER_INTIDS = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER}
-ANY = -1  # an interrupt that all vCPUs share, before a vCPU takes it
-ARRAY_SIZE = 0x80  # INTIDs in a register with a bit per INTID (IHI 0069 12.9)
+ANY = -1  # in place of a vCPU id: an interrupt that all vCPUs share
+ARRAY_SIZE = 0x80  # bytes of an array of registers with a bit per INTID (IHI 0069 12.9)
 PENDING_ARRAYS = {ISPENDR: "ISPENDR", ICPENDR: "ICPENDR"}
-#: ITS commands after which their LPI is not pending, or its life starts again.
+#: ITS commands that clear the pending state of an LPI, or map the LPI again.
 FORGETS = frozenset({"CLEAR", "DISCARD", "MAPTI", "MAPI"})
-BARRIERS = frozenset({"SYNC"})  # not shown: each command is complete before the next starts
+BARRIERS = frozenset({"SYNC"})  # not shown: the ITS completes each command before the next
 ERRORS = {
     value: name[2:]
     for name, value in vars(its).items()
@@ -26,8 +26,8 @@ ERRORS = {
 
 
 class Pend(NamedTuple):
-    """A bit that was written in ISPENDR (``sets``) or ICPENDR. ``vcpu`` is `ANY` for a shared
-    interrupt."""
+    """A pending bit that a write of ISPENDR (``sets`` True) or ICPENDR (``sets`` False) changes.
+    ``vcpu`` is `ANY` for an interrupt that all vCPUs share."""
 
     intid: int
     vcpu: int
@@ -36,16 +36,17 @@ class Pend(NamedTuple):
 
 
 def key_of(vcpu: int, intid: int) -> tuple[int, int]:
-    """(vCPU, INTID) as a key. The vCPU is `ANY` for a shared interrupt, which can move from one
-    vCPU to another."""
+    """The key (vCPU, INTID) of an interrupt. The vCPU is `ANY` for a shared interrupt, which can
+    move from one vCPU to another."""
     return vcpu if intid < 32 else ANY, intid
 
 
 def pends(event: GicAccess, vcpu: int, model: int) -> Iterator[Pend]:
-    """The interrupts whose pending bits an access of ``vcpu`` to GICD or GICR writes.
+    """Yield the pending bits that an access of ``vcpu`` to GICD or GICR writes. ``model`` is the
+    version of the GIC.
 
-    The pending bits of SGIs are read-only in a GICv2, and the distributor of a GICv3 has no private
-    interrupts (IHI 0048 4.3.7, IHI 0069 12.9).
+    The pending bits of SGIs are read-only in a GICv2 (IHI 0048 4.3.7). The distributor of a GICv3
+    has no private interrupts (IHI 0069 12.9).
     """
     offset, who = event.offset, vcpu
     if event.frame == "GICR":
@@ -63,8 +64,8 @@ def pends(event: GicAccess, vcpu: int, model: int) -> Iterator[Pend]:
 
 
 def its_text(event: ItsCommand) -> str:
-    """``MAPTI, device 1, event 3, INTID 8195, collection 0``; for a skipped command, also the
-    reason."""
+    """An ITS command as text: ``MAPTI, device 1, event 3, INTID 8195, collection 0``. The text of a
+    skipped command also has the reason."""
     ids = {
         "device": event.device, "event": event.event, "INTID": event.intid, "collection": event.icid,
         "to CPU": event.target,

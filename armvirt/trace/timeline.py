@@ -1,5 +1,5 @@
-"""Makes the rows of a timeline from events, and assigns events to interrupt lives. No display
-here."""
+"""Makes the rows of a timeline from events, and assigns events to the lives of interrupts.
+`armvirt.trace.render` displays the rows."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ from armvirt.trace.sources import (
 )
 
 LR_STATES = ("inactive", "pending", "active", "pending and active")
-LONGEST_LINE = 1000  # maximum of displayed characters of a console line
+LONGEST_LINE = 1000  # maximum length of a displayed console line, in characters
 EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 
 class Row(NamedTuple):
-    """One row: when (ns, and ns since the previous row), on which vCPU, which stage, what, where,
-    and whose life has ended."""
+    """One row of the timeline. ``ns`` is the time, ``delta`` the ns since the previous row.
+    ``vcpu`` is -1 without a vCPU. ``text`` describes the event, ``pc`` is its place in the guest's
+    code. ``life`` is the life of the interrupt that this row ends."""
 
     ns: int
     delta: int
@@ -55,12 +56,13 @@ class Row(NamedTuple):
 
 
 class Timeline:
-    """A sink. ``show`` is called with each row when it happens; ``lives`` holds every interrupt of
-    the run.
+    """A sink that makes a timeline. ``show`` is called with each row at once; ``lives`` has every
+    interrupt of the run.
 
-    ``frequency`` is that of the counter in Hz, ``names`` are those of the board's INTIDs.
-    ``virtual_start`` is the virtual count at time 0, None if unknown; with it the time until a
-    compare value is shown. ``model`` is the version of the GIC.
+    ``frequency`` is the frequency of the counter in Hz, ``names`` are the names of the board's
+    INTIDs. ``virtual_start`` is the virtual count at time 0 in ticks (None: unknown); the time
+    until a compare value is reached is computed from this count. ``model`` is the version of the
+    GIC.
     """
 
     def __init__(
@@ -82,13 +84,13 @@ class Timeline:
         self._waiting: dict[tuple[int, int], Life] = {}  # by `key_of`: not acknowledged yet
         self._withdrawn: set[tuple[int, int]] = (
             set()
-        )  # those of them whose pending state the guest cleared
+        )  # keys of `_waiting`: the guest cleared the pending state
         self._running: dict[
             tuple[int, int], list[Life]
-        ] = {}  # by (vcpu, intid): acknowledged and not ended
+        ] = {}  # by (vCPU, INTID): acknowledged and not ended
         self._entered: dict[
             int, Stamp
-        ] = {}  # by vCPU: interrupt exception without an acknowledge yet
+        ] = {}  # by vCPU: interrupt exception without an acknowledge since
         self._line = bytearray()
         self._parking = Parking()
         self.lives: list[Life] = []
@@ -142,7 +144,7 @@ class Timeline:
         if event.register == "tval":
             ticks = (event.value + (1 << 31) & 0xFFFF_FFFF) - (
                 1 << 31
-            )  # a signed 32-bit view (DDI 0487 D11.2.4)
+            )  # TVAL is a signed view of 32 bits (DDI 0487 D11.2.4)
             return f"{ticks} ({self._distance(ticks)})"
         count = self._virtual_count(stamp.ns) if event.timer == "vtimer" else None
         where = f" ({self._distance(event.value - count)})" if count is not None else ""
@@ -188,8 +190,8 @@ class Timeline:
         self._row(stamp, "fire", text, vcpu=vcpu)
 
     def _inject(self, stamp: Stamp, event: VgicInject) -> None:
-        """An interrupt from a source other than a timer. A timer's interrupt was seen at the
-        timer's line."""
+        """Handle an interrupt from a source other than a timer. `_timer_line` handles the
+        timers."""
         if event.intid in TIMER_INTIDS.values() or not event.level:
             return
         if event.intid < 16 and event.target < 0:
@@ -218,8 +220,8 @@ class Timeline:
         return key in self._waiting and key not in self._withdrawn
 
     def _gic_access(self, stamp: Stamp, event: GicAccess) -> None:
-        """A write of ISPENDR makes an interrupt pending. After a write of ICPENDR, the next event
-        starts another life."""
+        """Handle writes of pending bits. A write of ISPENDR starts the life of an interrupt. After
+        a write of ICPENDR the interrupt is not pending, so its next event starts another life."""
         for intid, vcpu, register, sets in pends(event, stamp.vcpu, self._model):
             if not sets:
                 self._withdrawn.add(key_of(vcpu, intid))
@@ -243,7 +245,7 @@ class Timeline:
             or not event.value & LR_PENDING
             or (life.list is not None and life.vcpu == event.target)
         ):
-            return  # list registers are written at every entry; only the first on a CPU is shown
+            return  # KVM writes list registers at every entry; only the first is shown
         life.list, life.vcpu = stamp, event.target
         state = LR_STATES[event.value >> LR_STATE_SHIFT & 3]
         self._row(

@@ -1,9 +1,8 @@
-"""The last write of each register: a sink that records it for each register word of the GIC and the
-timers.
+"""A sink that records the last write of each register of the GIC and of the timers.
 
-In registers with a bit per INTID each bit is recorded separately, for a set register and its clear
-register together, because a write for another interrupt does not matter. In other registers each
-byte is recorded, because a priority has one byte.
+In registers with a bit per INTID each bit has a record of its own, because a write for another
+interrupt does not matter; a set register and its clear register have the same records. In other
+registers each byte has a record, because a priority has one byte.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ from armvirt.events import (
 )
 from armvirt.trace.history import History
 
-BITS_FROM, BITS_TO = 0x100, 0x400  # ISENABLER to ICACTIVER
-CLEAR = 0x80  # from a set register to its clear register
+BITS_FROM, BITS_TO = 0x100, 0x400  # offsets of ISENABLER to ICACTIVER
+CLEAR = 0x80  # offset from a set register to its clear register
 BIT_REGISTERS = ("ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER")
-ALL = -1  # any vCPU: for registers that are not banked
+ALL = -1  # in place of a vCPU id: any vCPU, for registers that are not banked
 NOWHERE = -2
-#: ITS commands that change an LPI by its event, and those that change all of a collection, of a
-#: device, or everything.
+#: ITS commands that change one LPI (by its event), and ITS commands that change all LPIs of a
+#: collection, of a device, or of the ITS.
 BY_EVENT = frozenset({"MAPTI", "MAPI", "MOVI", "DISCARD", "INV"})
 BY_COLLECTION = frozenset({"MAPC", "INVALL"})
 ITS_COMMANDS = BY_EVENT | BY_COLLECTION | {"MAPD", "MOVALL"}
@@ -51,16 +50,17 @@ RAISED, LOWERED, TAKEN = (
     "raised",
     "lowered",
     "taken",
-)  # no register write: an interrupt's input
+)  # no register writes: an interrupt's input, and its acknowledge
 OFF = "off"  # not a register write: the vCPU was powered off, and the register reset
 
 Key = tuple[object, ...]
 
 
 class LastWrite(NamedTuple):
-    """The last write. ``what`` is a register, or raised, lowered or taken (an interrupt), `OFF`, or
-    an ITS command. Then the value (for a command its error, 0 without error), and when, by which
-    vCPU and where."""
+    """The last write of a register, or the last event of another kind. ``what`` is the name of the
+    register or of an ITS command; `RAISED`, `LOWERED` or `TAKEN` for an interrupt; or `OFF`.
+    ``value`` is the value written; for an ITS command, its error (0: none). ``ns``, ``vcpu`` and
+    ``pc`` are the time, the CPU and the place."""
 
     what: str
     value: int
@@ -90,17 +90,18 @@ class LastWriters:
         self.history = History()
         self._writes: dict[Key, LastWrite] = {}
         self._entries: dict[int, Stamp] = {}
-        self._places: dict[int, tuple[int, int]] = {}  # the device and collection of an LPI
+        self._places: dict[int, tuple[int, int]] = {}  # by LPI: device and collection
 
     def restart(self, ns: int, *, loaded: bool = False) -> None:
-        """The machine was reset at ``ns``, or (``loaded``) a saved state of that time was loaded:
-        forget all events. ``since`` is set to that time; ``blind`` means that there are unknown
-        earlier events."""
+        """Forget all events, because the machine was reset at ``ns``, or (``loaded``) because a
+        saved state of the time ``ns`` was loaded. ``since`` is set to ``ns``. ``blind`` is True
+        after a load: the events before ``ns`` are unknown."""
         self._forget()
         self.since, self.blind = ns, loaded
 
     def never(self, what: str) -> str:
-        """``never written``; after a restart, with the time of the restart."""
+        """The text ``never written``; after a restart, ``not written since 1,234 ns``. ``what`` is
+        the word "written"."""
         return f"never {what}" if self.since is None else f"not {what} since {self.since:,} ns"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
@@ -114,21 +115,21 @@ class LastWriters:
     def memory(
         self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL
     ) -> LastWrite | None:
-        """The last write of a register of a frame; with ``bit``, of this bit in a register with
-        a bit per INTID. ``vcpu`` is for registers that are banked, or of each vCPU, at one
-        address."""
+        """The last write of the register at ``offset`` of a frame. With ``bit``, the last write of
+        this bit, if the register has a bit per INTID. With ``vcpu``, the last write by this vCPU,
+        for a register that each vCPU has at the same address."""
         if bit >= 0 and _has_bits(frame, offset):
             return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
         return latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
 
     def system(self, vcpu: int, name: str) -> LastWrite | None:
-        """The last write of a system register. For CNT*_CVAL, a write of CNT*_TVAL counts too (TVAL
-        is a view of CVAL)."""
+        """The last write of a system register of a vCPU. TVAL is a view of CVAL, so a write of
+        CNT*_TVAL is also a write of CNT*_CVAL."""
         view = name.replace("_CVAL_", "_TVAL_")
         return latest(self._writes.get((vcpu, each)) for each in {name, view})
 
     def raised(self, intid: int, vcpu: int = ALL) -> LastWrite | None:
-        """The last change of an interrupt's input; ``vcpu`` is for private interrupts."""
+        """The last change of an interrupt's input. ``vcpu`` is the vCPU of a private interrupt."""
         return self._writes.get(("input", intid, vcpu))
 
     def acknowledged(self, intid: int, vcpu: int) -> LastWrite | None:
@@ -136,11 +137,13 @@ class LastWriters:
         return self._writes.get(("ack", intid, vcpu))
 
     def entered(self, vcpu: int) -> Stamp | None:
-        """The interrupt exception that a vCPU has taken without an acknowledge since."""
+        """The last interrupt exception of a vCPU; None if the vCPU has acknowledged an interrupt
+        since."""
         return self._entries.get(vcpu)
 
     def commanded(self, intid: int, names: Iterable[str]) -> LastWrite | None:
-        """The last of these ITS commands that applied to an LPI, its collection, or all LPIs."""
+        """The last of the ITS commands ``names`` that applied to an LPI, to its device or
+        collection, or to all LPIs."""
         device, collection = self._places.get(intid, (NOWHERE, NOWHERE))
         writes = (
             self._writes.get(("its", name, _subject(name, intid, device, collection)))
@@ -168,8 +171,8 @@ class LastWriters:
         self._system(stamp, event.register, event.value)
 
     def _schedule(self, stamp: Stamp, event: Schedule) -> None:
-        """CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2): forget the last writes of
-        its registers."""
+        """Handle CPU_OFF. CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2), so `OFF`
+        replaces the last writes of its registers."""
         if event.what == "off":
             for key in self._writes:
                 if key[0] == event.target and key[1] in ICC_REGISTERS:
@@ -193,8 +196,8 @@ class LastWriters:
         self._writes["input", event.intid, event.target] = write
 
     def _its(self, stamp: Stamp, event: ItsCommand) -> None:
-        """A command with an error is recorded too, if it names the LPI: it is the reason why
-        nothing changed."""
+        """Record an ITS command. A command with an error is recorded, too: the error is the reason
+        why the LPI did not change."""
         if event.op not in ITS_COMMANDS:
             return
         subject = _subject(event.op, event.intid, event.device, event.icid)
@@ -215,7 +218,8 @@ class LastWriters:
 
 
 def _subject(op: str, intid: int, device: int, collection: int) -> int:
-    """The subject of a command: an LPI, a collection, a device, or `ALL`."""
+    """The number of the LPI, collection or device on which an ITS command acts; `ALL` for other
+    commands."""
     return (
         intid
         if op in BY_EVENT
@@ -234,8 +238,7 @@ def _has_bits(frame: str, offset: int) -> bool:
 
 
 def _name(frame: str, offset: int) -> str:
-    """The name of the register; for a pair of set and clear registers, the one that was written.
-    Else its frame and offset."""
+    """The name of a register with a bit per INTID; for any other register, its frame and offset."""
     if not _has_bits(frame, offset):
         return f"{frame}+{offset:#x}"
     within = offset % GICR_SIZE % GICR_FRAME_SIZE if frame == "GICR" else offset
@@ -248,8 +251,9 @@ _ROWS: dict[str, tuple[MmioRow, ...]] = {
 
 
 def register_name(frame: str, offset: int) -> str:
-    """``GICR_WAKER``; for an array of registers with the word, ``GICD_ISPENDR1``; for an unknown
-    offset ``GICR+0x40``."""
+    """The name of the register at an offset of a frame: ``GICR_WAKER``. In an array of registers
+    the name has the number of the word: ``GICD_ISPENDR1``. An unknown offset gives
+    ``GICR+0x40``."""
     within, rows = offset, _ROWS.get(frame, ())
     if frame == "GICR":
         within = offset % GICR_SIZE
