@@ -1,17 +1,17 @@
-"""The wait of a vCPU in WFE, the events that end the wait (DDI 0487 D1.6.1), and the exclusive
+"""The wait of a vCPU in WFE: the events that end the wait (DDI 0487 D1.6.1), and the exclusive
 monitor.
 
-The engine keeps the event register, and completes a WFE if the register is set. If the register is
-clear, WFE leaves the guest, and `EventWait` holds the wait. The wait ends at an event (SEV of
-another vCPU, the clearing of the exclusive monitor, the event stream, the timeout of WFET), or when
-the vCPU can take a virtual interrupt or an SError.
+The engine has the event register of the vCPU. If the register is set, WFE completes at once. If the
+register is clear, WFE exits to EL2, and `EventWait` records the wait. An event ends the wait: a SEV
+of another vCPU, the clearing of the exclusive monitor, the event stream, or the timeout of WFET. A
+virtual interrupt or an SError that the vCPU can take also ends the wait.
 
-A store of another vCPU to the monitored granule is an event. The engine has no global monitor, so
-EL2 compares the granule's contents at the end of each time slice of another vCPU; a write by a
-device or the VMM sets the event register at once. The comparison misses a store that does not
-change the granule. Therefore EL2 treats the monitor as cleared after `UNSEEN_TURNS` time slices of
-other vCPUs, and when no other vCPU can make progress: the architecture allows additional events,
-but no event may be missing.
+A store of another vCPU to the granule that the exclusive monitor marks is an event. The engine has
+no global monitor. Therefore EL2 compares the contents of the granule at the end of each time slice
+of another vCPU. A write by a device or the VMM sets the event register at once. The comparison
+misses a store that does not change the granule. Therefore EL2 also clears the monitor after
+`UNSEEN_TURNS` time slices of other vCPUs, and when no other vCPU can make progress. The
+architecture allows the additional event that this clearing causes, but a missing event is an error.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ UNSEEN_TURNS = 64
 
 
 class EventWait(VcpuPart):
-    """The wait of one vCPU. ``active``: the vCPU is in WFE, or in WFET until the virtual count is
-    ``until``."""
+    """The wait of one vCPU. ``active`` is true while the vCPU is in WFE or WFET. ``until`` is the
+    virtual count at which WFET times out; None for WFE."""
 
     __slots__ = ("_monitor", "_others", "_turns", "active", "until", "vcpu")
 
@@ -48,11 +48,11 @@ class EventWait(VcpuPart):
         self.active = False
         self.until: int | None = None
         self._turns = self._others = 0
-        self._monitor: tuple[int, int, int] | None = None  # set by `resume`, for `vcpu_load`
+        self._monitor: tuple[int, int, int] | None = None  # the migrated monitor, for `vcpu_load`
 
     def reset(self) -> None:
-        """The vCPU starts: EL2 enters the guest by an exception return, which sets the event
-        register."""
+        """Cancel the wait, and set the event register, because EL2 enters the guest by an exception
+        return, which is an event."""
         self.forget()
         self._monitor = None
         context = self.vcpu.context
@@ -60,7 +60,8 @@ class EventWait(VcpuPart):
         context.event_register = True
 
     def vcpu_load(self, pe: Pe) -> None:
-        """Clear the exclusive monitor, unless the vCPU waits in WFE for its loss."""
+        """Clear the exclusive monitor, unless the vCPU waits in WFE until the monitor is cleared.
+        After a migration, restore the exclusive monitor."""
         context = self.vcpu.context
         if not self.active:
             context.clear_exclusive()
@@ -68,21 +69,22 @@ class EventWait(VcpuPart):
             context.exclusive, self._monitor = self._monitor, None
 
     def begin(self) -> None:
-        """The vCPU starts to wait, because WFE has found the event register clear."""
+        """Start the wait: WFE has found the event register clear."""
         self.active = True
         self._turns, self._others = 0, 0
         if self.vcpu.context.watch_line():
             self._others = self._retired_by_others()
 
     def in_flight(self, asleep: bool, wfit: int | None) -> InFlight:
-        """The event register, the wait and the exclusive monitor of a vCPU that is migrated."""
+        """Return the event register, the wait and the exclusive monitor, for a migration.
+        ``asleep`` and ``wfit`` describe the wait in WFI; the result contains them unchanged."""
         context = self.vcpu.context
         age = self.vcpu.host.clock.now - context.event_cleared
         monitor = self._monitor or context.exclusive
         return InFlight(asleep, wfit, monitor, context.event_register, age, self.active, self.until)
 
     def resume(self, state: InFlight) -> None:
-        """Restore `in_flight` of a vCPU that was migrated to this host."""
+        """Restore the result of `in_flight` in a vCPU that was migrated to this host."""
         context, now = self.vcpu.context, self.vcpu.host.clock.now
         self._monitor = state.monitor
         context.take_event(max(0, now - state.event_age))
@@ -116,8 +118,9 @@ class EventWait(VcpuPart):
         return min(times) if times else None
 
     def ends(self, pe: Pe) -> bool:
-        """Whether the wait ends now; if so, end the wait. The caller has loaded the vCPU on ``pe``
-        and updated the timers' lines and the list registers."""
+        """End the wait if an event has occurred, or if the vCPU can take a virtual interrupt or an
+        SError. Return whether the wait has ended. The caller loads the vCPU on ``pe``, and updates
+        the timer lines and the list registers, before the call."""
         vcpu, context, now = self.vcpu, self.vcpu.context, self.vcpu.host.clock.now
         event = (
             context.event_register
@@ -136,21 +139,24 @@ class EventWait(VcpuPart):
     # -- events from other vCPUs --
 
     def event(self, ns: int | None) -> None:
-        """Another vCPU or the VMM has set the event register at ``ns`` (None: now): wake the vCPU
-        up."""
+        """Schedule the wake-up of the vCPU, because another vCPU or the VMM has set the event
+        register at ``ns`` (None: now). No effect if the vCPU is not in WFE."""
         if self.active:
             now = self.vcpu.host.clock.now
             self.vcpu.wake_at((now if ns is None else ns) + EVENT_NS)
 
     def turn_over(self) -> None:
-        """At the end of another vCPU's time slice: compare the granule."""
+        """Compare the monitored granule with its contents at the start of the wait. If the contents
+        differ, or after `UNSEEN_TURNS` calls, clear the exclusive monitor and wake the vCPU up. The
+        host calls this method at the end of each time slice of another vCPU."""
         self._turns += 1
         if self.vcpu.context.line_changed() or self._turns >= UNSEEN_TURNS:
             self._lost()
 
     def take_for_lost(self) -> bool:
-        """No other vCPU can make progress: treat the exclusive monitor as cleared if other vCPUs
-        have run since the wait began. Returns whether they have."""
+        """Clear the exclusive monitor and wake the vCPU up, if other vCPUs have run since the wait
+        began. Return whether the monitor was cleared. The host calls this method when no vCPU can
+        make progress."""
         lost = self.watches and self._retired_by_others() != self._others
         if lost:
             self._lost()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from armvirt.hw.context import Context
     from armvirt.hyp.vcpu.protocols import VcpuCore
 
-#: The syndrome of a virtual SError: without the RAS extension the VMM cannot set the syndrome (ISS
-#: is IMPLEMENTATION DEFINED).
+#: The syndrome of a virtual SError. The VMM cannot set another syndrome, because the CPU has no RAS
+#: extension; the ISS is IMPLEMENTATION DEFINED.
 SERROR_ESR = syndrome.build(EC.SERROR)
 
 
@@ -28,7 +28,7 @@ STEP_HSR = syndrome.build(EC.STEP_LOWER, 1 << 24 | 0x22)
 
 
 class GuestDebug(IntFlag):
-    """KVM_GUESTDBG_*: the control word of KVM_SET_GUEST_DEBUG."""
+    """The bits of the control word of KVM_SET_GUEST_DEBUG (KVM_GUESTDBG_*)."""
 
     NONE = 0
     ENABLE = 1 << 0
@@ -38,8 +38,9 @@ class GuestDebug(IntFlag):
 
     @classmethod
     def checked(cls, control: int) -> GuestDebug:
-        """The control word, NONE without ENABLE. KvmError EINVAL for an unknown bit, and for
-        hardware breakpoints and watchpoints, because `Cap.GUEST_DEBUG_HW_BPS` and `_WPS` are 0."""
+        """Check a control word and return it; without the bit ENABLE, return NONE. KvmError EINVAL
+        for an unknown bit, and for USE_HW, because the capabilities of hardware breakpoints and
+        watchpoints are 0."""
         if control & ~int(cls.ENABLE | cls.SINGLESTEP | cls.USE_SW_BP):
             raise KvmError(
                 "EINVAL", f"guest debug {control:#x}: there are ENABLE, SINGLESTEP and USE_SW_BP"
@@ -48,18 +49,18 @@ class GuestDebug(IntFlag):
 
 
 class InFlight(NamedTuple):
-    """The state of a vCPU that is needed for a migration but that no ioctl of KVM saves. A VMM on
-    KVM loses this state, which the architecture allows: WFI completes on the other host, and a
-    store-exclusive fails.
+    """The state of a vCPU that a migration needs, but that no ioctl of KVM saves. A VMM on KVM
+    loses this state: WFI completes on the other host, and a store-exclusive fails. The architecture
+    allows both.
 
-    ``asleep``: the vCPU is in WFI, or in WFIT until the virtual count ``wfit``. The vCPU wakes up
-    on the other host at the same virtual time as without the migration. (MP state SUSPENDED cannot
-    replace ``asleep``: a SUSPENDED vCPU waits for an interrupt that can be delivered, but WFI also
-    ends when a timer fires whose interrupt is masked.) ``monitor`` is the local exclusive monitor,
-    see `Context.exclusive`.
+    ``asleep`` is true if the vCPU is in WFI, or in WFIT until the virtual count ``wfit``. The vCPU
+    wakes up on the other host at the same virtual time as without the migration. The MP state
+    SUSPENDED cannot replace ``asleep``: a SUSPENDED vCPU waits for an interrupt that can be
+    delivered, but a timer ends WFI even if its interrupt is masked. ``monitor`` is the local
+    exclusive monitor, see `Context.exclusive`.
 
-    ``event`` is the event register; a WFE cleared the register ``event_age`` ns ago. ``waits``: the
-    vCPU is in WFE, or in WFET until the virtual count ``wfet``.
+    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits`` is true if
+    the vCPU is in WFE, or in WFET until the virtual count ``wfet``.
     """
 
     asleep: bool
@@ -72,8 +73,9 @@ class InFlight(NamedTuple):
 
 
 class VcpuEvents(NamedTuple):
-    """struct kvm_vcpu_events. ``serror_has_esr`` needs the RAS extension, which this CPU does not
-    have; ``ext_dabt_pending`` reads as False."""
+    """The SError and the external abort of KVM_{GET,SET}_VCPU_EVENTS (struct kvm_vcpu_events). A
+    syndrome (``serror_has_esr``, ``serror_esr``) needs the RAS extension, which this CPU does not
+    have. KVM_GET_VCPU_EVENTS always returns False as ``ext_dabt_pending``."""
 
     serror_pending: bool = False
     serror_has_esr: bool = False
@@ -82,8 +84,8 @@ class VcpuEvents(NamedTuple):
 
 
 def set_events(vcpu: VcpuCore, events: VcpuEvents) -> None:
-    """Make an SError pending, and inject an external abort for the access of the last exit.
-    KvmError EINVAL: the errors of `Vcpu.set_vcpu_events`."""
+    """Make an SError pending, and inject an external abort for the access of the last exit, as
+    ``events`` requests. KvmError EINVAL as `Vcpu.set_vcpu_events`."""
     exit = vcpu.vmm.abortable
     if events.serror_pending and events.serror_has_esr:
         raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
@@ -113,8 +115,8 @@ def take_serror(context: Context) -> None:
 
 
 def take_data_abort(context: Context, address: int) -> None:
-    """Take the exception for a synchronous external abort at ``address`` (kvm_inject_sea); WnR is
-    0, as in KVM."""
+    """Take the data abort exception of a synchronous external abort (kvm_inject_sea). ``address``
+    is the value of FAR_EL1. WnR in the syndrome is 0, as in KVM."""
     same_el = context.pstate & PSTATE_EL != 0
     abort = syndrome.data_abort(DFSC.EXTERNAL, False, same_el)
     context.take_exception(Vector.SYNC, abort, address)

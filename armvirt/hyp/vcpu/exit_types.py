@@ -1,5 +1,5 @@
-"""The outcomes of an entry of the guest: the exits that EL2 does not finish, as typed objects
-instead of ``struct kvm_run`` (uapi/linux/kvm.h), and `Outcome`."""
+"""How an entry of the guest ends: `Outcome`, and the exits that EL2 does not finish, one class for
+each exit reason of ``struct kvm_run`` (uapi/linux/kvm.h)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from armvirt.hyp.host.runnable import Request
 
 
 class MmioExit:
-    """KVM_EXIT_MMIO. ``data`` is the value at the device, with ``size`` bytes; for a read the VMM
-    sets ``data``.
+    """KVM_EXIT_MMIO: a load or store of ``size`` bytes at the IPA ``phys_addr``, outside of the
+    memory slots. ``data`` is the value that the device gets. For a load, the VMM sets ``data`` to
+    the value that the device returns.
 
-    The VMM sets ``abort`` if no device has the address: the guest then takes a synchronous external
+    If no device has the address, the VMM sets ``abort``, and the guest takes a synchronous external
     abort.
     """
 
@@ -24,7 +25,8 @@ class MmioExit:
         self.abort = False
 
     def take(self, answer: MmioExit) -> None:
-        """Copy ``answer``, which the VMM gave to the same access before."""
+        """Copy ``answer``: the object of an earlier exit of the same access, which the VMM has
+        completed."""
         self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
         self.data, self.abort = answer.data, answer.abort
 
@@ -48,9 +50,10 @@ class SystemEventExit(NamedTuple):
 
 
 class SemihostingExit:
-    """HLT #0xF000 in a VM with semihosting: the operation is in x0, the parameter block in x1. The
-    VMM sets ``result``; or, without input, ``retry_at`` (ns): the vCPU sleeps until ``retry_at``
-    and executes the HLT again."""
+    """A semihosting call: the guest has executed HLT #0xF000 in a VM with semihosting.
+    ``operation`` is the value of W0, ``parameter`` that of X1. The VMM sets ``result``, the value
+    for X0. If the call needs input and there is no input yet, the VMM sets ``retry_at`` (ns)
+    instead: the vCPU sleeps until ``retry_at`` and executes the HLT again."""
 
     __slots__ = ("operation", "parameter", "result", "retry_at")
 
@@ -59,7 +62,8 @@ class SemihostingExit:
         self.retry_at: int | None = None
 
     def take(self, answer: SemihostingExit) -> None:
-        """Copy ``answer``, which the VMM gave to the same call before."""
+        """Copy ``answer``: the object of an earlier exit of the same call, which the VMM has
+        completed."""
         self.operation, self.parameter = answer.operation, answer.parameter
         self.result, self.retry_at = answer.result, answer.retry_at
 
@@ -68,8 +72,8 @@ class SemihostingExit:
 
 
 class StuckExit(NamedTuple):
-    """The guest cannot make progress. ``cause`` says what vCPU ``cpu`` does at ``pc``; ``cpu`` is
-    None for the only vCPU, or for all vCPUs."""
+    """The guest cannot make progress. ``cause`` says in words what the vCPU with the number ``cpu``
+    does at ``pc``. ``cpu`` is None if the VM has one vCPU, and if ``cause`` is about all vCPUs."""
 
     cause: str
     pc: int
@@ -77,25 +81,26 @@ class StuckExit(NamedTuple):
 
 
 class IntrExit(NamedTuple):
-    """KVM_EXIT_INTR: in a VM without a vGIC, the level of a timer's output has changed
-    (`Vcpu.device_irq_level`)."""
+    """KVM_EXIT_INTR: the level of a timer line has changed, in a VM without a vGIC.
+    `Vcpu.device_irq_level` has the new levels."""
 
 
 class HypercallExit(NamedTuple):
-    """KVM_EXIT_HYPERCALL: a call that the SMCCC filter forwards. The arguments are in x1 and up;
-    the VMM writes the results to x0 to x3 before the vCPU runs again. ``flags``: `HYPERCALL_SMC`.
-    The PC is after the HVC or SMC."""
+    """KVM_EXIT_HYPERCALL: an SMCCC call that the SMCCC filter forwards to the VMM. ``function`` is
+    the function id; the arguments are in x1 and up. The VMM writes the results to x0 to x3 before
+    the vCPU runs again. ``flags`` is `HYPERCALL_SMC` for an SMC, 0 for an HVC. The PC is after the
+    HVC or SMC."""
 
     function: int
     flags: int = 0
 
 
 class NisvExit(NamedTuple):
-    """KVM_EXIT_ARM_NISV: an access outside of the memory slots with ISV = 0 in the syndrome.
-    ``esr_iss`` is ESR_EL2.ISS.
+    """KVM_EXIT_ARM_NISV: an access outside of the memory slots, at ``fault_ipa``, that the syndrome
+    does not describe (ISV is 0). ``esr_iss`` is ESR_EL2.ISS.
 
-    The PC is at the instruction: the VMM emulates the access and advances the PC, or injects an
-    abort (`Vcpu.set_vcpu_events`).
+    The PC is at the instruction. The VMM emulates the access and advances the PC, or injects an
+    abort by `Vcpu.set_vcpu_events`.
     """
 
     esr_iss: int
@@ -119,12 +124,12 @@ Exit = (
 
 
 class Outcome:
-    """The outcome of the last entry of one vCPU; the object is used again for every entry.
+    """The outcome of the last entry of one vCPU. Every entry uses the same object again.
 
-    ``kind`` says why the PE left the guest, or what an exit handler requests from the host;
-    ``until`` is the ns at which a SLEEP ends. A WAIT or a SLEEP stays until the host has handled
-    it. ``exit`` is delivered to the VMM after the PE has left the guest, because the VMM may then
-    change any register.
+    ``kind`` is the reason why the PE left the guest, or the request of an exit handler to the host.
+    A request WAIT or SLEEP stays in ``kind`` until the host has handled the request. ``until`` is
+    the time in ns at which a SLEEP ends. ``exit`` is the exit to the VMM; the run loop delivers it
+    after the PE has left the guest, so that the VMM can change any register.
     """
 
     __slots__ = ("exit", "kind", "until")
@@ -155,5 +160,5 @@ class Outcome:
             self.kind = Request.NONE
 
     def restore(self, waits: bool) -> None:
-        """Restore the saved state: ``waits`` for a WAIT."""
+        """Restore the saved state. If ``waits`` is true, the request WAIT was saved."""
         self.kind, self.exit = Request.WAIT if waits else Request.NONE, None

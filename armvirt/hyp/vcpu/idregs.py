@@ -2,9 +2,9 @@
 does not virtualize.
 
 HCR_EL2.TID3 traps the feature registers; KVM returns sanitised values (arch/arm64/kvm/sys_regs.c,
-read_id_reg). Field meanings: DDI 0487 D23.2. The table lists the fields that a guest can see; all
-other fields read as zero, which in these registers means "not implemented" (FP and AdvSIMD are
-signed fields, so they are listed).
+read_id_reg). Field meanings: DDI 0487 D23.2. The table lists the fields that a guest can see. All
+other fields read as zero, which means "not implemented". FP and AdvSIMD are signed fields, in which
+zero means "implemented", so the table lists them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from armvirt.arch.sysregs import BY_NAME, is_id_space
 
 
 class IdRule(NamedTuple):
-    """The rule for one register: the fields with the CPU's value, and the fields with a fixed
-    value."""
+    """The rule for one ID register. The fields in ``keep`` have the CPU's value. The fields in
+    ``fixed`` have the given value. All other fields are zero."""
 
     keep: tuple[str, ...] = ()
     fixed: tuple[tuple[str, int], ...] = ()
@@ -28,15 +28,17 @@ class IdRule(NamedTuple):
 _RULES: dict[str, IdRule] = {
     "ID_AA64PFR0_EL1": IdRule(
         keep=("FP", "AdvSIMD"),
-        # EL0 and EL1 in AArch64 only; no EL2, EL3, RAS, SVE, MPAM, AMU. An emulator does not
-        # speculate, so CSV2 and CSV3 are set and the guest needs no mitigations; KVM sets the same
-        # values on an unaffected host.
+        # The guest has EL0 and EL1 in AArch64 only, and no EL2, EL3, RAS, SVE, MPAM and AMU.
+        # CSV2 and CSV3 tell the guest that no mitigations are necessary, because an emulator does
+        # not speculate. KVM sets the same values on an unaffected host.
         fixed=(("EL0", 1), ("EL1", 1), ("CSV2", 1), ("CSV3", 1)),
     ),
     "ID_AA64PFR1_EL1": IdRule(keep=("SSBS",)),
-    # The CPU's breakpoints, watchpoints and context comparators; no PMU, SPE or trace.
+    # The guest has the CPU's breakpoints, watchpoints and context comparators, but no PMU, SPE and
+    # trace.
     "ID_AA64DFR0_EL1": IdRule(keep=("DebugVer", "BRPs", "WRPs", "CTX_CMPs")),
-    # All features that are pure computation; not RNDR (the host's randomness) and not TME.
+    # The guest has all instructions that only compute. RNDR is hidden, because its numbers come
+    # from the host. TME is hidden, too.
     "ID_AA64ISAR0_EL1": IdRule(
         keep=(
             "AES",
@@ -53,12 +55,12 @@ _RULES: dict[str, IdRule] = {
             "TS",
         ),
     ),
-    # No pointer authentication: EL2 would have to save its keys.
+    # Pointer authentication is hidden, because EL2 does not save the keys.
     "ID_AA64ISAR1_EL1": IdRule(
         keep=("DPB", "JSCVT", "FCMA", "LRCPC", "FRINTTS", "SB", "BF16", "I8MM")
     ),
-    # No stage-2 granules, fine-grained traps, ECV, which are features of EL2. No secure memory
-    # without EL3.
+    # The guest has no EL2, so the fields of EL2 are hidden: stage-2 granules, fine-grained traps,
+    # ECV. The guest has no EL3, so the field of secure memory is hidden.
     "ID_AA64MMFR0_EL1": IdRule(
         keep=("PARange", "ASIDBits", "BigEnd", "BigEndEL0", "TGran16", "TGran64", "TGran4"),
     ),
@@ -94,7 +96,7 @@ FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", 
 
 
 def added(encoding: int, features: Iterable[str]) -> int:
-    """The fields of a register that report ``features`` (`FEATURES`)."""
+    """The value of an ID register in the fields that report ``features`` (keys of `FEATURES`)."""
     value = 0
     for register, name, number in (FEATURES[feature] for feature in features):
         if BY_NAME[register].encoding == encoding:
@@ -120,7 +122,7 @@ def mpidr_of(vcpu_id: int) -> int:
     """The MPIDR_EL1 of a vCPU, as KVM numbers vCPUs (reset_mpidr): Aff0 = id[3:0], Aff1 = id[11:4],
     Aff2 = id[19:12].
 
-    Aff0 is below 16 because a GICv3 SGI selects its targets within Aff0 by a 16-bit list.
+    Aff0 is below 16, because the target list of a GICv3 SGI has 16 bits, one for each Aff0.
     """
     return MPIDR_RES1 | vcpu_id & 0xF | (vcpu_id >> 4 & 0xFF) << 8 | (vcpu_id >> 12 & 0xFF) << 16
 

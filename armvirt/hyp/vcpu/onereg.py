@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 U32, U64, U128 = 0x6020_0000_0000_0000, 0x6030_0000_0000_0000, 0x6040_0000_0000_0000
 CORE, SYSTEM, FIRMWARE = 0x0010_0000, 0x0013_0000, 0x0014_0000
 FIRMWARE_BITMAP, DEMUX_CCSIDR = 0x0016_0000, 0x0011_0000
-#: KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: an emulator does not speculate, so each is NOT_REQUIRED.
+#: The values of KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n by n. Each value is NOT_REQUIRED, because an
+#: emulator does not speculate.
 WORKAROUNDS = {1: 2, 2: 3, 3: 2}
 PSCI_VERSION = U64 | FIRMWARE
 WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = (
@@ -45,13 +46,15 @@ WORD_SP, WORD_PC, WORD_PSTATE, WORD_SP_EL1, WORD_ELR_EL1, WORD_SPSR = (
     0x48,
 )
 WORD_VREGS, WORD_FPSR, WORD_FPCR = 0x54, 0xD4, 0xD5
-#: Registers of a guest that are not in KVM_GET_REG_LIST: OSDLR_EL1 (RAZ/WI), CCSIDR_EL1 (has DEMUX
-#: ids), DCZID_EL0 (the CPU's value); sys_reg_descs has no value to save for these registers.
+#: Registers of a guest that KVM_GET_REG_LIST does not list, because KVM has no value to save
+#: (sys_reg_descs): OSDLR_EL1 is RAZ/WI, each cache of CCSIDR_EL1 has an id of the kind DEMUX, and
+#: DCZID_EL0 has the CPU's value.
 NOT_LISTED = frozenset({OSDLR_EL1, CCSIDR_EL1, DCZID_EL0})
 
 
 class Access(NamedTuple):
-    """The functions that read and write one register; without ``set`` a write is KvmError EPERM."""
+    """The functions that read and write one register. If ``set`` is None, a write is KvmError
+    EPERM."""
 
     get: Callable[[VcpuCore], int]
     set: Callable[[VcpuCore, int], None] | None
@@ -203,7 +206,7 @@ def caches(clidr: int) -> list[int]:
     """The values of CSSELR_EL1 that select the caches in CLIDR_EL1."""
     found = []
     for level in range(7):
-        kind = clidr >> 3 * level & 7  # 1 instruction, 2 data, 3 both, 4 unified
+        kind = clidr >> 3 * level & 7  # Ctype: 1 instruction, 2 data, 3 both of them, 4 unified
         found += [level << 1] if kind in (2, 3, 4) else []
         found += [level << 1 | 1] if kind in (1, 3) else []
     return found

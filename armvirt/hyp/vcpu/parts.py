@@ -1,5 +1,5 @@
-"""The parts of a vCPU (struct kvm_vcpu_arch): the base class `VcpuPart`, the table `VcpuParts`, and
-the parts whose subject has a room of its own: vGIC, timers, stolen time, scheduler."""
+"""The parts of a vCPU (struct kvm_vcpu_arch): the base class `VcpuPart`, and the list `VcpuParts`.
+Also the parts for vGIC, timers, stolen time and scheduler, which have packages of their own."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ TIMER_STATE_VERSION = 1
 
 
 class VcpuGroup(IntEnum):
-    """Attribute groups (uapi/asm/kvm.h): KVM_ARM_VCPU_TIMER_CTRL, KVM_ARM_VCPU_PVTIME_CTRL."""
+    """The groups of the device attributes of a vCPU (uapi/asm/kvm.h): KVM_ARM_VCPU_TIMER_CTRL,
+    KVM_ARM_VCPU_PVTIME_CTRL."""
 
     TIMER_CTRL = 1
     PVTIME_CTRL = 2
 
 
 class VcpuPart:
-    """One part of a vCPU. A part overrides the methods that concern it.
+    """One part of the state of a vCPU, for example its registers. A subclass overrides the methods
+    that the part needs.
 
-    The methods of this class have no effect, and `VcpuParts` does not call them: an empty method
-    costs nothing when a vCPU is loaded. A part that overrides `state` overrides `load`, too.
-    ``group`` is the group of the part's device attributes, None without attributes.
+    The methods of this class have no effect. `VcpuParts` calls only the methods that a subclass
+    overrides, so that an empty method costs no time at vcpu_load. A subclass that overrides `state`
+    overrides `load`, too. ``group`` is the group of the part's device attributes; None if the part
+    has no attributes.
     """
 
     __slots__ = ()
@@ -47,10 +50,12 @@ class VcpuPart:
         """Save the part's registers from the PE (kvm_arch_vcpu_put)."""
 
     def attach(self, pe: Pe) -> None:
-        """After a restore: the vCPU is on ``pe``, whose registers are restored already."""
+        """Bind the part to ``pe`` after a restore. The registers of ``pe`` are restored already, so
+        the part loads no register."""
 
     def detach(self) -> None:
-        """Before a restore: the vCPU leaves its PE, and no register is saved."""
+        """Unbind the part from its PE before a restore. The part saves no register, because the
+        restore replaces its state."""
 
     def state(self) -> State:
         """The state of the part as plain data, with a version."""
@@ -60,16 +65,18 @@ class VcpuPart:
         """Restore what `state` returned. StateError for another version."""
 
     def set_attr(self, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
+        """Set a device attribute (KVM_SET_DEVICE_ATTR). KvmError ENXIO for an unknown attribute."""
         self.has_attr(attr)
 
     def get_attr(self, attr: int) -> int:
-        """KVM_GET_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
+        """Return a device attribute (KVM_GET_DEVICE_ATTR). KvmError ENXIO for an unknown
+        attribute."""
         self.has_attr(attr)
         return 0
 
     def has_attr(self, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
+        """Check that the part has a device attribute (KVM_HAS_DEVICE_ATTR). KvmError ENXIO for an
+        unknown attribute."""
         raise KvmError("ENXIO", f"no attribute {attr}")
 
 
@@ -77,11 +84,11 @@ Part = TypeVar("Part", bound=VcpuPart)
 
 
 class VcpuParts:
-    """The parts of one vCPU by name. A method is called in the order of the table, `vcpu_put` and
-    `detach` in the reverse order.
+    """The parts of one vCPU, in the order in which they were added. A method calls the method of
+    the same name of each part in this order; vcpu_put and `detach` use the reverse order.
 
-    ``loads`` and ``puts`` are the methods `vcpu_load` and `vcpu_put` of the parts that have them,
-    in the order of the calls.
+    ``loads`` and ``puts`` are the methods `vcpu_load` and `vcpu_put` of the parts that override
+    them, in the order of the calls.
     """
 
     __slots__ = ("_attaches", "_detaches", "_groups", "_resets", "_saved", "loads", "puts")
@@ -118,7 +125,7 @@ class VcpuParts:
         return part
 
     def of_group(self, group: int) -> VcpuPart:
-        """The part with an attribute group. KvmError ENXIO for an unknown group
+        """The part that has the attributes of ``group``. KvmError ENXIO for an unknown group
         (arch/arm64/kvm/guest.c, kvm_arm_vcpu_arch_set_attr)."""
         if group not in self._groups:
             raise KvmError("ENXIO", f"a vCPU has no attribute group {group}")
@@ -146,8 +153,8 @@ class VcpuParts:
 
 
 class VgicPart(VcpuPart):
-    """The vCPU's CPU interface of the vGIC. ``vgic`` is None while the VM has no vGIC. The vGIC
-    saves the state of all vCPUs itself."""
+    """The CPU interface of one vCPU in the vGIC. ``vgic`` is None while the VM has no vGIC. This
+    part has no saved state, because the vGIC saves the state of all vCPUs."""
 
     __slots__ = ("_vcpu_id", "vgic")
 
@@ -174,11 +181,11 @@ class VgicPart(VcpuPart):
 
 
 class TimerPart(VcpuPart):
-    """The vCPU's timers, and their attributes: the PPI of each timer. ``in_kernel``: the VM has a
-    vGIC.
+    """The timers of one vCPU. The device attributes are the PPIs of the timers. ``in_kernel`` is
+    true if the VM has a vGIC (irqchip_in_kernel).
 
-    ``device_irq_level`` are the levels of the timers that the VMM knows, in a VM without a vGIC
-    (kvm_run.s.regs.device_irq_level): bit 0 is the virtual timer, bit 1 the physical timer.
+    ``device_irq_level`` has the levels of the timer lines that the VMM was told, in a VM without a
+    vGIC (kvm_run.s.regs.device_irq_level): bit 0 is the virtual timer, bit 1 the physical timer.
     """
 
     __slots__ = ("_timer", "device_irq_level", "in_kernel")
@@ -204,18 +211,19 @@ class TimerPart(VcpuPart):
         self._timer.detach()
 
     def should_notify_user(self) -> bool:
-        """kvm_timer_should_notify_user, without a vGIC: whether the level of a timer differs from
-        the level that the VMM knows."""
+        """Whether a timer line has another level than the level that the VMM was told, in a VM
+        without a vGIC (kvm_timer_should_notify_user)."""
         self._timer.sync_user()
         return self._timer.device_irq_level != self.device_irq_level
 
     def notify_user(self) -> None:
-        """The VMM learns the levels of the timers (kvm_timer_update_run)."""
+        """Copy the levels of the timer lines to ``device_irq_level``, which the VMM reads
+        (kvm_timer_update_run)."""
         self.device_irq_level = self._timer.device_irq_level
 
     def set_attr(self, attr: int, value: int | None) -> None:
-        """Set the PPI of a timer (`armvirt.hyp.timer.registers.set_attr`). KvmError EINVAL
-        without a vGIC."""
+        """Set the PPI of a timer, see `armvirt.hyp.timer.registers.set_attr`. KvmError EINVAL in a
+        VM without a vGIC."""
         timer_registers.set_attr(self._timer, attr, value, self.in_kernel)
 
     def get_attr(self, attr: int) -> int:
@@ -238,7 +246,8 @@ class TimerPart(VcpuPart):
 
 
 class StolenTimePart(StolenTime, VcpuPart):
-    """The vCPU's stolen time, and its attribute: the address of the structure."""
+    """The stolen time of one vCPU. The device attribute is the address of the stolen time
+    structure."""
 
     group = VcpuGroup.PVTIME_CTRL
 
@@ -248,6 +257,6 @@ class StolenTimePart(StolenTime, VcpuPart):
 
 
 class SchedPart(SchedEntity, VcpuPart):
-    """What the host's scheduler knows of the vCPU."""
+    """The state of one vCPU in the host's scheduler."""
 
     __slots__ = ()

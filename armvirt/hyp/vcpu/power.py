@@ -29,8 +29,8 @@ class MpState(IntEnum):
 
 
 class Power(Enum):
-    """OFF (KVM_MP_STATE_STOPPED), RUNNABLE, or BLOCKED (asleep in WFI or WFE, for input, or
-    SUSPENDED)."""
+    """The power state of a vCPU: OFF (KVM_MP_STATE_STOPPED), RUNNABLE, or BLOCKED. A BLOCKED vCPU
+    waits in WFI, in WFE or for console input, or has the MP state SUSPENDED."""
 
     OFF = "off"
     RUNNABLE = "runnable"
@@ -38,8 +38,8 @@ class Power(Enum):
 
 
 class PowerState(VcpuPart):
-    """The power state of one vCPU. ``initialized``: the vCPU was reset once (KVM_ARM_VCPU_INIT).
-    ``suspended``: the MP state is SUSPENDED.
+    """The power state of one vCPU. ``initialized`` is true after the first reset
+    (KVM_ARM_VCPU_INIT). ``suspended`` is true in the MP state SUSPENDED.
 
     ``owner`` is the name of the vCPU's wake-ups in the clock's queue.
     """
@@ -56,7 +56,7 @@ class PowerState(VcpuPart):
         return f"<PowerState: {self.power.value}>"
 
     def set(self, power: Power) -> None:
-        """Change the power state. A vCPU that becomes runnable gets a place at a PE."""
+        """Change the power state. If the vCPU becomes runnable, the host chooses its PE."""
         vcpu = self._vcpu
         if power is not self.power and vcpu.host.bus.active:
             vcpu.host.bus.emit(Schedule(vcpu.uid, power.value))
@@ -72,13 +72,13 @@ class PowerState(VcpuPart):
         """Whether the vCPU is blocked in WFI, in CPU_SUSPEND, or SUSPENDED."""
         vcpu = self._vcpu
         asleep = self.power is Power.BLOCKED and vcpu.timer.hw is None and not self._wait.active
-        return asleep and vcpu.host.clock.armed(self._owner) is None  # if armed: waits for input
+        return asleep and vcpu.host.clock.armed(self._owner) is None  # armed: waits for input
 
     # -- MP state --
 
     def power_off(self) -> None:
-        """CPU_OFF, or a system event: the vCPU does not run before the next reset or
-        `make_runnable`."""
+        """Power the vCPU off, for CPU_OFF or a system event. The vCPU runs again only after the
+        next reset or `make_runnable`."""
         self.set(Power.OFF)
         self._vcpu.timer.unblocking()
         self._vcpu.host.clock.cancel(self._owner)
@@ -95,14 +95,14 @@ class PowerState(VcpuPart):
         self.set(Power.RUNNABLE)
 
     def suspend(self) -> None:
-        """KVM_MP_STATE_SUSPENDED: block like in WFI; at the wake-up the vCPU exits to the VMM with
-        the system event wakeup (kvm_vcpu_suspend)."""
+        """Set the MP state SUSPENDED: block the vCPU as WFI does. After the wake-up the vCPU exits
+        to the VMM with the system event wakeup (kvm_vcpu_suspend)."""
         vcpu = self._vcpu
         self.suspended = True
         vcpu.outcome.cancel_wait()
         self._wait.forget()
         if vcpu.host.driving and self.power is Power.RUNNABLE:
-            vcpu.request_stop()  # in the guest perhaps: suspend at the next entry (KVM_REQ_SUSPEND)
+            vcpu.request_stop()  # the next entry blocks the vCPU (KVM_REQ_SUSPEND)
             return
         if vcpu.pe is not None:
             vcpu.put()
@@ -113,13 +113,13 @@ class PowerState(VcpuPart):
             vcpu.timer.blocking()
 
     def get_mp_state(self) -> MpState:
-        """KVM_GET_MP_STATE."""
+        """The MP state (KVM_GET_MP_STATE)."""
         if self.power is Power.OFF:
             return MpState.STOPPED
         return MpState.SUSPENDED if self.suspended else MpState.RUNNABLE
 
     def set_mp_state(self, state: int) -> None:
-        """KVM_SET_MP_STATE. KvmError EINVAL for an unknown state."""
+        """Set the MP state (KVM_SET_MP_STATE). KvmError EINVAL for an unknown state."""
         if state not in tuple(MpState):
             raise KvmError("EINVAL", f"there is no MP state {state}")
         self._vcpu.host.check_thread()
@@ -133,7 +133,7 @@ class PowerState(VcpuPart):
     # -- sleep and wake-up --
 
     def wake(self) -> None:
-        """kvm_vcpu_wake_up: make the vCPU runnable if it is blocked."""
+        """Make the vCPU runnable if it is blocked (kvm_vcpu_wake_up)."""
         if self.power is Power.BLOCKED:
             self.set(Power.RUNNABLE)
 
@@ -145,8 +145,8 @@ class PowerState(VcpuPart):
             clock.arm(when, self._owner)
 
     def block(self) -> None:
-        """kvm_vcpu_block: unless an interrupt can be delivered, put the vCPU, and arm its
-        background timer."""
+        """Put and block the vCPU, and arm its background timer (kvm_vcpu_block). No effect if an
+        interrupt can be delivered."""
         vcpu = self._vcpu
         if vcpu.runnable_interrupt():
             return
@@ -155,15 +155,15 @@ class PowerState(VcpuPart):
         vcpu.timer.blocking()
 
     def sleep(self, until: int | None) -> None:
-        """Block the vCPU without a put, until ``until`` ns (None: no limit) or an earlier
+        """Block the vCPU, which stays loaded, until ``until`` ns (None: no limit) or an earlier
         wake-up."""
         self.set(Power.BLOCKED)
         if until is not None:
             self.wake_at(until)
 
     def resume_wfi(self, wfit: int | None) -> None:
-        """Block a migrated vCPU in WFI, or in WFIT until the virtual count ``wfit``, unless an
-        interrupt can be delivered."""
+        """Continue the WFI of a migrated vCPU, or its WFIT until the virtual count ``wfit``: block
+        the vCPU, unless an interrupt can be delivered."""
         vcpu = self._vcpu
         vcpu.outcome.cancel_wait()
         if vcpu.pe is not None:

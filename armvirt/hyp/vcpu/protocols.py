@@ -23,19 +23,20 @@ class VmDevices(Protocol):
     """The in-kernel devices on a VM's bus (struct kvm_io_bus): GIC frames and ioeventfds."""
 
     def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:
-        """Complete an access to a frame of the GIC; False if the address is not in a frame."""
+        """Complete an access to a GIC frame. Return False if the address is not in a GIC frame."""
         ...
 
     def signal(self, mmio: MmioExit) -> bool:
-        """Signal the ioeventfd that matches a store. Returns whether there is one."""
+        """Signal the ioeventfd that matches a store. Return False if no ioeventfd matches."""
         ...
 
 
 class Vm(Protocol):
-    """What a vCPU uses of its VM (struct kvm, struct kvm_arch).
+    """The VM of a vCPU, as far as the vCPU uses the VM (struct kvm, struct kvm_arch).
 
-    ``id_base`` makes vCPU ids unique on the host. ``vcpu_features`` are the features with which all
-    vCPUs were initialised, None before the first `Vcpu.vcpu_init`.
+    ``id_base`` is added to the vCPU numbers of the VM, so that they are unique on the host.
+    ``vcpu_features`` are the features with which all vCPUs were initialised; None before the first
+    `Vcpu.vcpu_init`.
     """
 
     id: int
@@ -80,38 +81,39 @@ class Vm(Protocol):
         ...
 
     def first_run(self) -> None:
-        """Check and map the GIC and the timers' PPIs, unless a vCPU has run before."""
+        """At the first run of a vCPU of the VM, check and map the GIC and the PPIs of the
+        timers."""
         ...
 
 
 class Vmm(Protocol):
-    """What EL2 uses of the VMM, for one vCPU. ``abortable`` is the exit for whose access the VMM
-    can inject an external abort."""
+    """The interface from EL2 to the VMM of one vCPU. ``abortable`` is the exit of an access for
+    which the VMM can inject an external abort; None if there is no such access."""
 
     abortable: MmioExit | NisvExit | None
 
     @property
     def present(self) -> bool:
-        """Whether exits can be delivered: a caller is in `Vcpu.run`, or the vCPU has an exit
+        """Whether an exit can be delivered: a caller is in `Vcpu.run`, or the vCPU has an exit
         handler."""
         ...
 
     def tell(self, exit: Exit) -> int:
-        """Deliver an exit; returns an `Action`."""
+        """Deliver an exit to the VMM. Return the `Action` for the PE."""
         ...
 
     def forget(self) -> None:
-        """Discard the answers to accesses, because they belong to the state before a reset or a
-        restore."""
+        """Discard the VMM's answers to accesses, because a reset or a restore makes them
+        invalid."""
         ...
 
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN, see `Vcpu.run`."""
+        """Run the vCPU (KVM_RUN), see `Vcpu.run`."""
         ...
 
 
 class VcpuCore(Runnable, Protocol):
-    """What the parts of a vCPU, and the modules of its ioctls, use of the vCPU."""
+    """A vCPU, as far as its parts and the modules of its ioctls use the vCPU."""
 
     id: int
     uid: int

@@ -36,20 +36,20 @@ class Feature(IntFlag):
 
 KNOWN = (1 << 9) - 1
 SUPPORTED = Feature.POWER_OFF | Feature.PSCI_0_2
-STICKY = ~Feature.POWER_OFF  # features that all vCPUs share; POWER_OFF is for one call
+STICKY = ~Feature.POWER_OFF  # equal in all vCPUs of a VM; POWER_OFF is for one call
 
 
 class VcpuInit(NamedTuple):
-    """struct kvm_vcpu_init. Guests get PSCI 0.2 or later whether or not the KVM_ARM_VCPU_PSCI_0_2
-    feature is requested."""
+    """The target and the features of KVM_ARM_VCPU_INIT (struct kvm_vcpu_init). A guest has PSCI 0.2
+    or later, with or without the feature KVM_ARM_VCPU_PSCI_0_2."""
 
     target: int
     features: int = 0
 
     def check(self) -> Feature:
-        """The features. KvmError EINVAL for an unsupported target, ENOENT for an unknown feature,
-        EINVAL for a feature that this CPU does not have: checked in this order
-        (kvm_vcpu_init_check_features)."""
+        """Check the target and the features, and return the features. KvmError in this order:
+        EINVAL for an unsupported target, ENOENT for an unknown feature, EINVAL for a feature that
+        this CPU does not have (kvm_vcpu_init_check_features)."""
         if self.target != TARGET_GENERIC_V8:
             raise KvmError(
                 "EINVAL",
@@ -70,7 +70,8 @@ def preferred_target() -> VcpuInit:
 
 
 class Start(NamedTuple):
-    """Where a vCPU starts: PC, x0, and endianness (CPU_ON: the caller's)."""
+    """The state in which a vCPU starts: ``entry`` is the PC, ``context_id`` is x0, and
+    ``big_endian`` is SCTLR_EL1.EE. CPU_ON uses the endianness of its caller."""
 
     entry: int
     context_id: int
@@ -78,10 +79,11 @@ class Start(NamedTuple):
 
 
 class Registers(VcpuPart):
-    """The registers that a PE has of its own for each vCPU: general, SIMD and system registers in
-    ``context``; ``spsr32`` are SPSR_abt, und, irq and fiq of AArch32, which only the VMM can access.
+    """The registers of one vCPU. ``context`` has the general, SIMD and system registers. ``spsr32``
+    has SPSR_abt, SPSR_und, SPSR_irq and SPSR_fiq of AArch32, which only the VMM can access.
 
-    ``reset_state`` says where the vCPU starts after the next reset (struct vcpu_reset_state).
+    ``reset_state`` is the state in which the vCPU starts after the next reset (struct
+    vcpu_reset_state).
     """
 
     __slots__ = ("context", "reset_state", "spsr32")
@@ -92,8 +94,9 @@ class Registers(VcpuPart):
         self.spsr32 = [0, 0, 0, 0]
 
     def reset(self) -> None:
-        """Reset to EL1h with interrupts masked, MMU and caches off; every general-purpose register
-        is zero except PC and x0, and system registers have their reset values."""
+        """Reset to EL1h with interrupts masked, MMU and caches off. PC and x0 get the values of
+        ``reset_state``, the other general-purpose registers are zero, and system registers have
+        their reset values."""
         start = self.reset_state
         system = {row.name: row.reset for row in CONTEXT_REGISTERS}
         system["SCTLR_EL1"] = SCTLR_KVM_RESET | (SCTLR_EE if start.big_endian else 0)

@@ -52,8 +52,9 @@ HCR_GUEST_FLAGS = (
 class Traps(VcpuPart):
     """HCR_EL2, MDCR_EL2, VTCR_EL2 and VTTBR_EL2 of one vCPU.
 
-    ``lines`` are HCR_EL2.VI and VF: the interrupt inputs in a VM without an interrupt controller.
-    ``serror_pending`` is HCR_EL2.VSE. ``breakpoints``: BRK traps to EL2, for the VMM.
+    ``lines`` are the bits VI and VF of HCR_EL2: the vCPU's interrupt inputs, which the VMM drives
+    in a VM without an interrupt controller. ``serror_pending`` is the bit VSE of HCR_EL2. If
+    ``breakpoints`` is true, BRK traps to EL2, because the VMM debugs the guest.
     """
 
     __slots__ = ("_flags", "_mmu", "breakpoints", "lines", "serror_pending")
@@ -66,8 +67,8 @@ class Traps(VcpuPart):
         self.breakpoints = False
 
     def reset(self) -> None:
-        """Cancel a pending SError. The VMM drives the interrupt inputs, so they keep their
-        levels."""
+        """Cancel a pending SError. The interrupt inputs keep their levels, because the VMM drives
+        them."""
         self.serror_pending = False
 
     def vcpu_load(self, pe: Pe) -> None:
@@ -81,7 +82,7 @@ class Traps(VcpuPart):
         pe.write_el2(MDCR_EL2, MDCR_TPM | MDCR_TPMCR | (MDCR_TDE if self.breakpoints else 0))
         # At EL0, the trap to EL1 has priority over MDCR_EL2.TPM. PMUSERENR_EL0.EN disables the trap
         # to EL1, so that PMU accesses at EL0 trap to EL2 (__activate_traps_common). The guest
-        # cannot access this register.
+        # cannot access PMUSERENR_EL0.
         pe.write_el2(PMUSERENR_EL0, PMUSERENR_EN)
         pe.write_el2(HCR_EL2, self._flags | self.lines)
 

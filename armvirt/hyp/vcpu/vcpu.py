@@ -1,5 +1,4 @@
-"""A vCPU: the table of its parts, vcpu_load and vcpu_put (struct kvm_vcpu), and the calls of its
-VMM.
+"""A vCPU (struct kvm_vcpu): its parts, vcpu_load and vcpu_put, and the ioctls that its VMM calls.
 
 Each part has a module of its own. `armvirt.hyp.run.loop` runs the vCPU.
 """
@@ -46,14 +45,15 @@ class Vcpu:
     """One virtual CPU. `Vm.create_vcpu` creates it.
 
     ``id`` is the vCPU's number in the VM. ``uid`` is unique on the host and identifies the vCPU in
-    trace events (in a host's first VM it equals ``id``). ``index`` is the index in `Host.vcpus`.
-    ``pe`` is the PE on which the vCPU is loaded, None if it is not loaded. ``enter`` runs the vCPU
-    once and ``vmm`` is the link to its VMM; both are set after creation. ``outcome`` says how the
-    last entry ended. ``wake``, ``wake_at``, ``block`` and ``sleep`` are methods of `PowerState`.
+    trace events; in the first VM of a host, ``uid`` equals ``id``. ``index`` is the index in
+    `Host.vcpus`. ``pe`` is the PE on which the vCPU is loaded, None if the vCPU is not loaded.
+    ``enter`` runs the vCPU once and ``vmm`` is the link to its VMM; both are set after creation.
+    ``outcome`` says how the last entry ended. ``wake``, ``wake_at``, ``block`` and ``sleep`` are
+    methods of `PowerState`.
 
-    ``exit_handler`` gets the exits that EL2 does not finish, while no caller is in `run`.
-    ``immediate_exit`` is kvm_run.immediate_exit. ``debug`` is the control word of
-    `set_guest_debug`. ``fault_address`` is FAR_EL2 of the last `NisvExit`.
+    An exit that EL2 does not finish goes to the caller of `run`; if no caller is in `run`, the exit
+    goes to ``exit_handler``. ``immediate_exit`` is kvm_run.immediate_exit. ``debug`` is the control
+    word of `set_guest_debug`. ``fault_address`` is FAR_EL2 of the last `NisvExit`.
     """
 
     enter: Enter
@@ -103,23 +103,24 @@ class Vcpu:
         return f"<Vcpu {self.id}: {self.power.value}>"
 
     def _stamp(self) -> Stamp:
-        """The present time stamp of the PE on which the vCPU is loaded; else of the host."""
+        """The time stamp of a trace event: that of the PE on which the vCPU is loaded; if the vCPU
+        is not loaded, that of the host."""
         return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()
 
     # -- KVM_RUN and exits --
 
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN: run the host until this vCPU exits to the VMM, at most up to ``until`` ns (then
-        the result is None).
+        """KVM_RUN: run the host until this vCPU exits to the VMM, and return the exit. If the time
+        reaches ``until`` ns before, return None.
 
-        The caller writes the answer into the exit object (the data of a read, a result) and calls
-        `run` again. Other vCPUs need an ``exit_handler``, because `run` does not return their
-        exits. If no vCPU can ever run again, the exit is a `StuckExit`.
+        The caller writes the answer into the exit object (the data of a load, the result of a call)
+        and calls `run` again. Other vCPUs need an ``exit_handler``, because `run` does not return
+        their exits. If no vCPU can ever run again, the exit is a `StuckExit`.
 
         KvmError ENOEXEC before `init`; ENXIO, EINVAL and EBUSY of `Vm.first_run` at the VM's first
         run; EBUSY during `Host.run` (for example in an exit handler). While ``immediate_exit`` is
-        set, `run` completes the access that the caller has answered, and raises EINTR. If this
-        access causes another exit (its second transfer), `run` returns that exit instead.
+        set, `run` completes the access that the caller has answered, and raises EINTR. If the
+        access has a second transfer that exits, `run` returns this exit instead.
         """
         return self.vmm.run(until)
 
@@ -129,7 +130,7 @@ class Vcpu:
         return self.vmm.present
 
     def stuck(self, cause: str) -> None:
-        """Report to the VMM that the guest cannot make progress, with the cause."""
+        """Report to the VMM that the guest cannot make progress. ``cause`` says why, in words."""
         alone = self.vm.online_vcpus == 1
         self.vmm.tell(StuckExit(cause, self.context.pc, None if alone else self.id))
 
@@ -141,8 +142,8 @@ class Vcpu:
         self.start(Start(0, 0), run=not power_off)
 
     def start(self, start: Start, *, run: bool = True) -> None:
-        """Reset the vCPU to ``start``, then set its power state, in this order
-        (kvm_psci_vcpu_on)."""
+        """Reset the vCPU to the state ``start``. Then make the vCPU runnable, or power it off if
+        ``run`` is False (kvm_psci_vcpu_on)."""
         self.vmm.forget()
         self.registers.reset_state = start
         self.parts.reset()
@@ -173,13 +174,13 @@ class Vcpu:
 
     @property
     def initialized(self) -> bool:
-        """Whether the vCPU was reset once, see `init`."""
+        """Whether the vCPU was reset at least once (KVM_ARM_VCPU_INIT)."""
         return self.power_state.initialized
 
     @property
     def run_delay_ns(self) -> int:
-        """The ns for which the vCPU was runnable while another vCPU had its PE, up to the last time
-        at which the vCPU got a PE (run_delay)."""
+        """The ns for which the vCPU was runnable while another vCPU had its PE (run_delay). The
+        time of the present wait is added when the vCPU gets a PE."""
         return self.sched.run_delay
 
     @property
@@ -188,20 +189,20 @@ class Vcpu:
         return self.power_state.in_wfi
 
     def power_off(self) -> None:
-        """See `PowerState.power_off`."""
+        """Power the vCPU off, see `PowerState.power_off`."""
         self.power_state.power_off()
 
     def in_flight(self) -> InFlight:
-        """The state of the vCPU that is needed for a migration but that no ioctl of KVM saves, see
+        """The state of the vCPU that a migration needs, but that no ioctl of KVM saves, see
         `InFlight`. KvmError ENOEXEC before `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
         return self.event_wait.in_flight(asleep, self.timer.wfit if asleep else None)
 
     def resume(self, state: InFlight) -> None:
-        """Restore the `in_flight` state of a migrated vCPU, after its registers, interrupts, timers
-        and counters. KvmError ENOEXEC before `init`, EBUSY during `Host.run`, EBADF after
-        `Host.close`."""
+        """Restore the result of `in_flight` in a migrated vCPU. The caller has restored registers,
+        interrupts, timers and counters before. KvmError ENOEXEC before `init`, EBUSY during
+        `Host.run`, EBADF after `Host.close`."""
         self.check_initialized()
         self.host.check_standing()
         self.event_wait.resume(state)
@@ -231,34 +232,36 @@ class Vcpu:
         self.pe = None
 
     def attach(self, pe: Pe) -> None:
-        """Bind the vCPU to ``pe`` after a restore: like `load`, but the PE's registers are restored
-        already."""
+        """Bind the vCPU to ``pe`` after a restore. The registers of ``pe`` are restored already, so
+        the parts load no register."""
         self.pe = pe
         pe.bind(self.context, self.uid)
         self.parts.attach(pe)
 
     def detach(self) -> None:
-        """Unbind the vCPU from the PE without saving its registers: the caller restores a state
-        next."""
+        """Unbind the vCPU from its PE before a restore. The parts save no register, because the
+        restore replaces their state."""
         if self.pe is not None:
             self.parts.detach()
             self.pe.unbind()
             self.pe = None
 
     def set_vgic(self, vgic: Vgic) -> None:
-        """The VM has created its vGIC after this vCPU."""
+        """Connect the vCPU to the vGIC, which the VM has created after the vCPU."""
         self.timer.vgic = self._vgic_part.vgic = vgic
         self.timer_part.in_kernel = True
 
     # -- waiting --
 
     def wait(self, until: int | None = None) -> None:
-        """WFI: block the vCPU after this exit; WFIT: until the virtual count ``until`` at most."""
+        """Block the vCPU after the present exit, for WFI. For WFIT, the wait ends at the virtual
+        count ``until`` at the latest."""
         self.outcome.wait()
         self.timer.wfit = until
 
     def wait_for_event(self, until: int | None) -> int:
-        """WFET: like WFE, but with an event when the virtual count is ``until``."""
+        """Handle WFET like WFE, but with an event when the virtual count reaches ``until``. Return
+        the `Action` for the PE."""
         assert self.pe is not None
         self.event_wait.until = until
         return self.pe.wait_for_event()
@@ -293,7 +296,8 @@ class Vcpu:
     # -- initialisation --
 
     def vcpu_init(self, init: VcpuInit) -> None:
-        """KVM_ARM_VCPU_INIT: reset the vCPU; it is runnable unless POWER_OFF is among the features.
+        """KVM_ARM_VCPU_INIT: reset the vCPU. The vCPU becomes runnable, or stays off if POWER_OFF
+        is among the features.
 
         KvmError: the errors of `VcpuInit.check`; EINVAL if the VM's vCPUs were initialised with
         other features.
@@ -307,16 +311,17 @@ class Vcpu:
         self.init(power_off=Feature.POWER_OFF in init.check())
 
     def check_initialized(self) -> None:
-        """KvmError ENOEXEC before `init`, `vcpu_init` or `start`."""
+        """Raise KvmError ENOEXEC if the vCPU was never reset by `init`, `vcpu_init` or `start`."""
         if not self.initialized:
             raise KvmError("ENOEXEC", f"vCPU {self.id} is not initialised")
 
     # -- affinity --
 
     def set_affinity(self, pes: Iterable[int] | None) -> None:
-        """Set the PEs on which the vCPU may run, by number; None: all (sched_setaffinity of its
-        thread). If the vCPU is on another PE, it moves at once, or during `Host.run` after the next
-        exit. KvmError EINVAL for an empty set and for a PE that the host does not have."""
+        """Set the numbers of the PEs on which the vCPU may run; None means all PEs
+        (sched_setaffinity of the vCPU's thread). If the vCPU is on another PE, the host moves the
+        vCPU at once, or during `Host.run` after the next exit. KvmError EINVAL for an empty set and
+        for a PE that the host does not have."""
         allowed = None if pes is None else frozenset(pes)
         if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
             raise KvmError(
@@ -356,8 +361,8 @@ class Vcpu:
     # -- attributes --
 
     def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU: an attribute of a part. KvmError ENXIO for an unknown
-        group or attribute, and the errors of the part."""
+        """KVM_SET_DEVICE_ATTR of a vCPU: set an attribute of the part that has the group. KvmError
+        ENXIO for an unknown group or attribute, and the errors of the part."""
         self.parts.of_group(group).set_attr(attr, value)
 
     def get_device_attr(self, group: int, attr: int) -> int:
@@ -376,32 +381,33 @@ class Vcpu:
 
     def set_mp_state(self, state: int) -> None:
         """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered, and then
-        exits with the system event wakeup; it continues after the VMM has set RUNNABLE. KvmError
-        EINVAL for an unknown state."""
+        exits with the system event wakeup; the vCPU continues after the VMM has set RUNNABLE.
+        KvmError EINVAL for an unknown state."""
         self.power_state.set_mp_state(state)
 
     # -- events --
 
     def get_vcpu_events(self) -> VcpuEvents:
-        """KVM_GET_VCPU_EVENTS. KvmError ENOEXEC before `init`."""
+        """KVM_GET_VCPU_EVENTS: whether an SError is pending. KvmError ENOEXEC before `init`."""
         self.check_initialized()
         return VcpuEvents(serror_pending=self.traps.serror_pending)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
-        """KVM_SET_VCPU_EVENTS: make a virtual SError pending, until PSTATE.A unmasks it, and inject
-        an external abort for the access of the last exit. As in KVM, a pending SError cannot be
-        cancelled.
+        """KVM_SET_VCPU_EVENTS: make a virtual SError pending, and inject an external abort for the
+        access of the last exit. The guest takes the SError when PSTATE.A is 0. As in KVM, the VMM
+        cannot cancel a pending SError.
 
-        KvmError ENOEXEC before `init`; EINVAL for a syndrome (no RAS extension), and for an abort
-        if the last exit was not an `MmioExit` or a `NisvExit`.
+        KvmError ENOEXEC before `init`. KvmError EINVAL for an SError with a syndrome, because the
+        CPU has no RAS extension, and for an abort if the last exit was neither an `MmioExit` nor a
+        `NisvExit`.
         """
         self.check_initialized()
         self.host.check_thread()
         vcpu_events.set_events(self, events)
 
     def set_line(self, number: int, level: bool) -> None:
-        """KVM_IRQ_LINE of the vCPU's own interrupt inputs: 0 is IRQ, 1 is FIQ
-        (vcpu_interrupt_line)."""
+        """KVM_IRQ_LINE of an interrupt input of the vCPU: ``number`` 0 is the IRQ input, 1 the FIQ
+        input (vcpu_interrupt_line)."""
         self.host.check_thread()
         self.traps.set_line(number, level)
         self._activate_traps()
@@ -411,8 +417,9 @@ class Vcpu:
     # -- debugging --
 
     def set_guest_debug(self, control: int) -> None:
-        """KVM_SET_GUEST_DEBUG: with SINGLESTEP each instruction exits with a `DebugExit`, with
-        USE_SW_BP each BRK. KvmError: the errors of `GuestDebug.checked`."""
+        """KVM_SET_GUEST_DEBUG: with SINGLESTEP, each instruction exits with a `DebugExit`; with
+        USE_SW_BP, each BRK exits with a `DebugExit`. KvmError: the errors of
+        `GuestDebug.checked`."""
         self.host.check_thread()
         self.debug = GuestDebug.checked(control)
         self.single_step = GuestDebug.SINGLESTEP in self.debug
@@ -432,20 +439,23 @@ class Vcpu:
 
     @property
     def device_irq_level(self) -> int:
-        """kvm_run.s.regs.device_irq_level, see `TimerPart.device_irq_level`."""
+        """The levels of the timer lines in a VM without a vGIC (kvm_run.s.regs.device_irq_level),
+        see `TimerPart`."""
         return self.timer_part.device_irq_level
 
     def state(self) -> State:
         return {"version": STATE_VERSION, "parts": self.parts.state()}
 
     def load_state(self, state: State) -> None:
-        """Restore `state`; afterwards the vCPU is not loaded on a PE (see `attach`)."""
+        """Restore what `state` returned. Afterwards the vCPU is not loaded on a PE (see
+        `attach`)."""
         self.vmm.forget()
         self.parts.load(checked(state, "Vcpu", STATE_VERSION)["parts"])
 
 
 def _new_context(vm: Vm, mpidr: int) -> Context:
-    """The context of a vCPU: its engine, with stage 2, and with the CPU's MIDR_EL1."""
+    """Create the context of a vCPU, and map the VM's memory into its engine. The guest reads the
+    MPIDR_EL1 ``mpidr`` and the CPU's MIDR_EL1."""
     context = vm.domain.create()
     vm.mmu.attach(context)
     context.watch_wfe()
