@@ -1,3 +1,3 @@
-"""The host kernel of KVM: `host` is its loop, `runnable` is the protocol of a vCPU that the loop
-schedules, `sched` has the scheduling decisions, `standstill` detects stuck guests, `hrtimer` has
-the timers."""
+"""The host kernel of KVM. `host` is the loop that runs the vCPUs, and `pcpu` is a physical CPU with
+its context switch. `sched` has the decisions of the scheduler, `runnable` the interface between the
+scheduler and a vCPU. `standstill` detects stuck guests, and `hrtimer` has the timers."""

@@ -1,9 +1,9 @@
 """The host: one clock, physical CPUs (PEs), and the loop that runs vCPUs on them.
 
 The loop has one thread and is deterministic. The PEs that have a runnable vCPU run one after
-another, each for a time slice (a quantum of virtual time). The time slices stand for PEs that run
-at the same time, so a vCPU stays loaded while other PEs run. If `Host.run` stops at any time and is
-called again, the result is the same.
+another, each for a time slice (a quantum of virtual time). The time slices model PEs that run at
+the same time, so a vCPU stays loaded while other PEs run. `Host.run` may stop at any time; the next
+call continues the run with the same result.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Host:
     """The host kernel of KVM, on the physical CPUs (PEs) of ``config``. ValueError for a number out
     of range.
 
-    ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns.
-    ``driving``: a call of `run` is in progress.
+    ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns. ``driving``
+    is true while `run` is in progress.
     """
 
     def __init__(self, config: HostConfig, bus: EventBus | None = None) -> None:
@@ -106,9 +106,9 @@ class Host:
         self._idles: list[Idle] = []
         for pcpu in self.pcpus:
             pcpu.pe.on_poll = self._poll
-        self._look_at = 0.0  # the time (`monotonic`) at which `_look` is due
+        self._look_at = 0.0  # the host time (s) at which `_look` is due
         self.closed = False
-        self._thread = 0  # the thread of `run`
+        self._thread = 0  # the id of the thread that is in `run`
         self.driving = False
         self._displaced: list[Runnable] = []  # vCPUs whose affinity has changed during `run`
 
@@ -122,34 +122,37 @@ class Host:
 
     @property
     def current(self) -> Runnable | None:
-        """The vCPU of the PE that has the present time slice: the vCPU that runs, or ran last."""
+        """The vCPU that runs, or that ran last: the vCPU of the PE that has the present time
+        slice."""
         return self.turn.vcpu
 
     def _stamp(self) -> Stamp:
         return self.turn.pe.stamp()
 
     def add_poll(self, poll: Poll) -> Callable[[], None]:
-        """Call ``poll()`` about every 20 ms of host time; if it returns true, the run stops at
-        once. The returned function removes ``poll``.
+        """Call ``poll()`` about every 20 ms of host time; if ``poll`` returns true, the run stops
+        at once. The returned function removes ``poll``.
 
-        The engines read the host's clock every few thousand instructions and after each exit,
-        because one instruction may take as long as a million others. `_loop` reads the clock at
-        every round, because a guest may leave the engine more often than the engine reads the
-        clock.
+        The engine reads the host's clock every few thousand instructions and after each exit,
+        because one instruction may take as much host time as a million others. `_loop` also reads
+        the host's clock, once per round, because a guest may exit so often that the engine does
+        not.
         """
         return _add(self._polls, poll)
 
     def add_idle(self, idle: Idle) -> Callable[[], None]:
-        """Call ``idle(now, due)`` when no vCPU can run, with the ns of the next event (None: no
-        event is due); ``idle`` returns the ns to which time advances, or None if no vCPU can ever
-        run. The second function that is added gets the answer of the first as ``due``, and so on.
-        The returned function removes ``idle``.
+        """Call ``idle(now, due)`` when no vCPU can run. ``now`` is the present virtual time,
+        ``due`` the time of the next event, in ns (None: no event is due). ``idle`` returns the ns
+        to which time advances, or None if no vCPU can ever run.
+
+        If several functions are added, each function gets the result of the function before it as
+        ``due``. The returned function removes ``idle``.
         """
         return _add(self._idles, idle)
 
     def idle_until(self, due: int | None) -> int | None:
-        """The ns to which time advances while no vCPU can run: the answer of the functions of
-        `add_idle`, ``due`` without such a function."""
+        """The ns to which time advances while no vCPU can run: the result of the functions of
+        `add_idle`, or ``due`` if no function was added."""
         for idle in self._idles:
             due = idle(self.clock.now, due)
         return due
@@ -169,9 +172,9 @@ class Host:
         self.vcpus.append(vcpu)
 
     def woken(self, vcpu: Runnable) -> None:
-        """Choose the PE at which a vCPU that became runnable queues. The running vCPU leaves the
-        guest: with a second runnable vCPU, the time slice of the running vCPU must end at
-        ``turn_end``."""
+        """Choose the PE for a vCPU that became runnable. Then stop the running vCPU: a vCPU that
+        runs alone has no end of its time slice, but with a second runnable vCPU the time slice must
+        end at ``turn_end``."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
             self._migrate(vcpu, place(vcpu.sched.home, loads, vcpu.sched.affinity))
@@ -195,7 +198,7 @@ class Host:
             vcpu.sched.home = pe
 
     def affinity_changed(self, index: int) -> None:
-        """The affinity of a vCPU has changed: move the vCPU now, or during `run` after the next
+        """Move a vCPU after a change of its affinity: at once, or during `run` after the next
         exit."""
         vcpu = self.vcpus[index]
         if not self.driving:
@@ -205,21 +208,23 @@ class Host:
             self.turn.pe.request_stop()
 
     def _move(self, vcpu: Runnable) -> None:
-        """Move a vCPU whose PE is not in its affinity to a PE that is (migrate_task)."""
+        """If the vCPU's PE is not in its affinity, move the vCPU to a PE that is in its affinity
+        (migrate_task)."""
         if vcpu.sched.home is None or vcpu.sched.may_be_on(vcpu.sched.home):
             return
         if vcpu.pe is not None:
             vcpu.put()
-            vcpu.wake()  # it sleeps in WFE, which may end at any time (DDI 0487 D1.6.1)
+            vcpu.wake()  # a wait in WFE may end at any time (DDI 0487 D1.6.1)
         if vcpu.runnable:
             self.woken(vcpu)
 
     def give_way(self, vcpu: Runnable) -> None:
-        """End the time slice of the running vCPU, which polls for another vCPU, if another vCPU can
-        run.
+        """End the time slice of the running vCPU, which polls the state of another vCPU, if another
+        vCPU can run.
 
-        Here a hypercall takes the time of one instruction, on a machine microseconds, so a guest
-        that polls would execute tens of thousands of hypercalls in one time slice.
+        A hypercall takes the virtual time of one instruction, but microseconds on hardware. Without
+        `give_way`, a guest that polls by hypercalls would make tens of thousands of them in one
+        time slice.
         """
         if vcpu is self.current and self._others(vcpu):
             self.turn_end = self.clock.now
@@ -256,14 +261,15 @@ class Host:
         }  # fmt: skip
 
     def check_shape(self, state: dict[str, Any]) -> None:
-        """StateError if a version anywhere in ``state`` is another one; ValueError for another
-        number of PEs."""
+        """Check that `load` can restore ``state``. StateError if a version in ``state`` (at any
+        depth) differs; ValueError if the number of PEs differs."""
         check_versions(state, self.state(), "the host")
         if len(state["pcpus"]) != len(self.pcpus):
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
     def load(self, state: State) -> None:
-        """Restore `state`, after `check_shape` and after the state of the vCPUs."""
+        """Restore what `state` returned. The caller calls `check_shape` and restores the vCPUs
+        before."""
         checked(state, "the host", STATE_VERSION)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])
@@ -297,7 +303,7 @@ class Host:
         return stop
 
     def check_standing(self) -> None:
-        """KvmError EBUSY during `run`, EBADF after `close`."""
+        """Check that the host does not run. KvmError EBUSY during `run`, EBADF after `close`."""
         if self.driving:
             raise KvmError(
                 "EBUSY",
@@ -307,13 +313,13 @@ class Host:
             raise KvmError("EBADF", CLOSED)
 
     def check_thread(self) -> None:
-        """KvmError EBUSY during `run` in another thread than that of `run`: the hypervisor has no
+        """Raise KvmError EBUSY if another thread is in `run`, because the hypervisor has no
         locks."""
         if self.driving and self._thread != get_ident():
             raise KvmError("EBUSY", OTHER_THREAD)
 
     def check_open(self) -> None:
-        """KvmError: the errors of `check_thread`, and EBADF after `close`."""
+        """Raise the errors of `check_thread`, and KvmError EBADF after `close`."""
         self.check_thread()
         if self.closed:
             raise KvmError("EBADF", CLOSED)
@@ -377,7 +383,7 @@ class Host:
         if current is not None and runnable == [current]:
             self.turn_end = (
                 self.clock.now + self.quantum_ns
-            )  # a new time slice, so that `turn_over` compares its stores
+            )  # a new time slice: at its end, `turn_over` detects the vCPU's stores
             return self._keep(current)
         return self._next_turn(runnable) if runnable else None
 
@@ -387,8 +393,8 @@ class Host:
         return current
 
     def _look_at_lines(self) -> bool:
-        """At the end of a time slice: compare the granules that vCPUs in WFE monitor. Whether a
-        vCPU still monitors a granule."""
+        """At the end of a time slice, compare the granules that vCPUs in WFE monitor. Return
+        whether a vCPU still waits for a store to its granule."""
         waiting = [
             v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current
         ]
@@ -397,8 +403,8 @@ class Host:
         return any(each.watches for each in waiting)
 
     def _next_turn(self, runnable: list[Runnable]) -> Runnable:
-        """Give a time slice to the next PE that has a runnable vCPU or can pull one; returns the
-        vCPU."""
+        """Give a time slice to the next PE that has a runnable vCPU, or that can pull a vCPU from
+        another PE. Return the vCPU."""
         before = self.current
         pcpu = self._next_pcpu(self._loads())
         mine = [v.index for v in runnable if v.sched.home == pcpu.index]
@@ -417,14 +423,15 @@ class Host:
             and before.pe is not None
             and not before.event_wait.active
         ):
-            # The engine's monitor compares values and would miss other vCPUs' stores A, B, A. An
-            # implementation may clear the monitor at any time (DDI 0487 B2.12); a time slice is
-            # long enough for a loop of exclusives to complete once (MIN_QUANTUM_NS).
+            # The engine's monitor compares values, so it would miss a store of another vCPU that a
+            # second store reverts. An implementation may clear the monitor at any time (DDI 0487
+            # B2.12). A time slice is long enough for a loop of exclusives to complete once
+            # (MIN_QUANTUM_NS).
             before.context.clear_exclusive()
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """The first PE after ``turn``, in circular order, that has a runnable vCPU or pulls one
+        """The first PE after ``turn``, in circular order, that has a runnable vCPU or pulls a vCPU
         from a busier PE."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
@@ -436,8 +443,8 @@ class Host:
         raise AssertionError("somebody can run")
 
     def _pull(self, pe: int, source: int) -> bool:
-        """Move the next vCPU of PE ``source`` that is runnable, not loaded and allowed on PE ``pe``
-        to PE ``pe``. Whether there was such a vCPU."""
+        """Move a waiting vCPU from PE ``source`` to PE ``pe``: the next vCPU, in round-robin order,
+        that is runnable, not loaded, and allowed on PE ``pe``. Return False if no vCPU can move."""
         waiting = [
             v.index
             for v in self.vcpus
@@ -449,8 +456,9 @@ class Host:
         return index is not None
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
-        """Enter a vCPU once and handle the outcome. ``watched``: each sleep of a vCPU must return
-        to the loop, for the instruction limit or the functions of `add_idle`."""
+        """Enter a vCPU once and handle the outcome. If ``watched`` is true, the entry returns at
+        each sleep of the vCPU, because `_loop` has an instruction limit or functions of
+        `add_idle`."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if (
             vcpu.sched.faults_until
@@ -476,7 +484,8 @@ class Host:
         return any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
 
     def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
-        """Handle the outcome of an entry. A vCPU does not block if `run` is about to return."""
+        """Handle the outcome of an entry. If `run` is about to return, the request WAIT does not
+        block the vCPU."""
         kind = outcome.kind
         if kind is Request.WAIT:
             outcome.kind = Request.NONE
@@ -499,8 +508,8 @@ class Host:
             self._standstill.vector_loop(vcpu, others, until)
 
     def _put_stopped(self, vcpu: Runnable) -> None:
-        """Put ``vcpu``, which is not runnable any more, and every loaded vCPU that is off: a system
-        event powers off all vCPUs of the VM."""
+        """Put ``vcpu``, which is not runnable any more. Also put every loaded vCPU that is off,
+        because a system event powers off all vCPUs of the VM."""
         for pcpu in self.pcpus:
             there = pcpu.vcpu
             if (

@@ -9,8 +9,8 @@ from armvirt.hw.clock import Clock
 
 
 class HrTimer:
-    """A one-shot timer without state of its own: the clock holds the expiry, and saves it with its
-    state.
+    """A one-shot timer. The clock holds the expiry time and saves it, so the timer has no state of
+    its own.
 
     ``owner`` and ``kind`` name the timer in the clock's queue; together they must be unique within
     a host. ``callback`` runs at or after the expiry, and may start the timer again.

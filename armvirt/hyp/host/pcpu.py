@@ -15,8 +15,8 @@ class Pcpu:
     """One physical CPU. ``vcpu`` is loaded on the PE, or was loaded until it blocked; ``last`` is
     the index of the vCPU that was chosen last.
 
-    A vCPU stays loaded during the time slices of other PEs, which stand for PEs that run at the
-    same time.
+    A vCPU stays loaded during the time slices of other PEs, because time slices model PEs that run
+    at the same time.
     """
 
     __slots__ = ("last", "pe", "vcpu")
@@ -48,7 +48,7 @@ class Pcpu:
         vcpu.load(self.pe)
 
     def leave(self, vcpu: Runnable) -> None:
-        """Forget ``vcpu``, which queues at another PE from now on."""
+        """Clear ``vcpu``, because the vCPU queues at another PE from now on."""
         if self.vcpu is vcpu:
             self.vcpu = None
 

@@ -1,5 +1,5 @@
-"""What the host's scheduler uses of a vCPU: the protocol `Runnable`, and the outcome of an
-entry."""
+"""The interface between the host's scheduler and a vCPU: the protocol `Runnable`, and the outcome
+of an entry of the guest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from armvirt.hyp.host.sched import SchedEntity
 
 
 class Request(Enum):
-    """What an exit handler requests from the host. NONE: nothing. WAIT: the vCPU blocks (WFI,
-    CPU_SUSPEND). SLEEP: the vCPU sleeps and stays loaded until `EntryOutcome.until`."""
+    """The request of an exit handler to the host. NONE: no request. WAIT: block the vCPU (WFI,
+    CPU_SUSPEND). SLEEP: let the vCPU sleep, loaded, until `EntryOutcome.until`."""
 
     NONE = "none"
     WAIT = "wait"
@@ -23,8 +23,8 @@ class Request(Enum):
 
 
 class EntryOutcome(Protocol):
-    """How one entry of the guest ended: why the PE left the guest, or what an exit handler requests
-    from the host. ``until``: the ns at which a SLEEP ends."""
+    """How one entry of the guest ended. ``kind`` is the reason why the PE left the guest, or the
+    request of an exit handler to the host. ``until`` is the time in ns at which a SLEEP ends."""
 
     kind: ExitKind | Request
     until: int
@@ -45,17 +45,18 @@ class EventWaiter(Protocol):
         ...
 
     def turn_over(self) -> None:
-        """At the end of another vCPU's time slice: compare the monitored granule."""
+        """Compare the contents of the monitored granule, at the end of another vCPU's time
+        slice."""
         ...
 
     def take_for_lost(self) -> bool:
-        """Set the event register if other vCPUs have run since the wait began. Returns whether they
-        have."""
+        """Clear the exclusive monitor and wake the vCPU up, if other vCPUs have run since the wait
+        began. Return whether the monitor was cleared."""
         ...
 
 
 class Enter(Protocol):
-    """Runs a loaded vCPU once, see `Runnable.enter`."""
+    """The type of `Runnable.enter`, which runs a loaded vCPU once."""
 
     def __call__(self, until: int, alone: bool = False, yield_at: int = NEVER) -> EntryOutcome: ...
 
@@ -111,9 +112,9 @@ class Runnable(Protocol):
 
     @property
     def enter(self) -> Enter:
-        """Run the guest up to ``until`` ns or up to an exit that EL2 does not finish at once.
-        ``alone``: no other vCPU can run, and the caller needs no return at each sleep. From
-        ``yield_at`` ns on, YIELD is such an exit."""
+        """Run the guest up to ``until`` ns, or up to an exit that EL2 does not finish at once. If
+        ``alone`` is true, no other vCPU can run, and the vCPU may sleep without a return to the
+        caller. A YIELD instruction at or after ``yield_at`` ns ends the entry, too."""
         ...
 
     def load(self, pe: Pe) -> None:
@@ -149,5 +150,5 @@ class Runnable(Protocol):
         ...
 
     def stuck(self, cause: str) -> None:
-        """Report to the VMM that the guest cannot make progress, with the cause."""
+        """Report to the VMM that the guest cannot make progress. ``cause`` says why, in words."""
         ...

@@ -1,5 +1,5 @@
-"""The scheduler's decisions which vCPU runs next on which PE, as pure functions, and what the
-scheduler knows of a vCPU.
+"""The decisions of the scheduler, as pure functions: which vCPU runs next, and on which PE. Also
+the scheduler's state of a vCPU.
 
 Every vCPU has a home, the physical CPU (PE) on which it ran last. A vCPU that becomes runnable
 queues at its home if the home is idle, else at an idle PE, else at its home (select_task_rq). A PE
@@ -17,19 +17,19 @@ from armvirt.state import State, checked
 STATE_VERSION = 1
 
 QUANTUM_NS = 100_000
-"""The time slice of a PE on a host with several PEs. It is short because time slices stand for PEs
-that run at the same time. It is also the time that a vCPU has before a YIELD ends its time
-slice."""
+"""The time slice in ns of a PE on a host with several PEs. The time slice is short, because time
+slices model PEs that run at the same time. A YIELD in the first `QUANTUM_NS` of a time slice does
+not end the time slice."""
 
 SLICE_NS = 1_000_000
-"""The time slice of a vCPU on a host with one PE: about base_slice of a Linux kernel. The end of a
-time slice costs about as much host time as a hundred thousand instructions, most of it for cold
-caches."""
+"""The time slice in ns of a vCPU on a host with one PE: about base_slice of a Linux kernel. The end
+of a time slice costs about as much host time as a hundred thousand instructions, mainly because of
+cold caches."""
 
 MIN_QUANTUM_NS = 1_000
-"""The shortest time slice. The end of a time slice clears the exclusive monitor, so a time slice
-must be long enough for LDXR, an exception or two, and STXR: with a shorter time slice a vCPU might
-never acquire a lock."""
+"""The shortest time slice in ns. The end of a time slice clears the exclusive monitor, so a time
+slice must be long enough for LDXR, an exception or two, and STXR. With a shorter time slice a vCPU
+might never acquire a lock."""
 
 
 def default_quantum(pcpus: int) -> int:
@@ -38,8 +38,9 @@ def default_quantum(pcpus: int) -> int:
 
 
 def pick_next(runnable: Sequence[int], last: int) -> int | None:
-    """Round robin: the first runnable index after ``last``, else the lowest; None if ``runnable``
-    is empty."""
+    """Choose a vCPU in round-robin order. ``runnable`` has the indices of the runnable vCPUs. The
+    result is the lowest index above ``last``, or else the lowest index; None if ``runnable`` is
+    empty."""
     if not runnable:
         return None
     after = [v for v in runnable if v > last]
@@ -69,16 +70,16 @@ def donor(pe: int, loads: Sequence[int]) -> int | None:
 
 
 class SchedEntity:
-    """What the scheduler knows of one vCPU (struct sched_entity, struct sched_info).
+    """The scheduler's state of one vCPU (struct sched_entity, struct sched_info).
 
     ``home`` is the PE at which the vCPU queues, None before the vCPU was first runnable.
-    ``affinity`` are the PEs on which the vCPU may run, None for all. Up to ``faults_until`` ns the
-    vCPU's exception vectors are known to fault again and again.
+    ``affinity`` are the PEs on which the vCPU may run, None for all. Until ``faults_until`` ns the
+    vCPU does not execute, because its exception vectors fault again and again.
 
     ``run_delay`` is the time in ns for which the vCPU was runnable while another vCPU had its PE,
     up to the last time at which the vCPU got a PE. The guest sees this time as stolen time. The
-    time in which the PE waits for its time slice does not count: time slices stand for PEs that run
-    at the same time.
+    time in which the PE waits for its time slice does not count, because time slices model PEs that
+    run at the same time.
     """
 
     __slots__ = ("_queued_at", "affinity", "faults_until", "home", "run_delay")
@@ -95,22 +96,22 @@ class SchedEntity:
         return self.affinity is None or pe in self.affinity
 
     def reset(self) -> None:
-        """The vCPU starts, with other exception vectors."""
+        """Clear ``faults_until``, because the vCPU starts with other exception vectors."""
         self.faults_until = 0
 
     def queue(self, now: int) -> None:
-        """The vCPU is runnable, and another vCPU has its PE."""
+        """Start a run delay: the vCPU is runnable, but another vCPU has its PE."""
         if self._queued_at is None:
             self._queued_at = now
 
     def arrive(self, now: int) -> None:
-        """The vCPU gets the PE."""
+        """End the run delay, because the vCPU gets the PE, and add it to ``run_delay``."""
         if self._queued_at is not None:
             self.run_delay += now - self._queued_at
             self._queued_at = None
 
     def leave(self) -> None:
-        """The vCPU is not runnable any more."""
+        """Discard the present run delay, because the vCPU is not runnable any more."""
         self._queued_at = None
 
     def state(self) -> State:

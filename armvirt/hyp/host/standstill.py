@@ -1,9 +1,9 @@
-"""Detects vCPUs that run without progress, and guests that are stuck.
+"""Detect vCPUs that run without progress, and guests that are stuck.
 
 A vCPU makes no progress ("stands still") in a branch to itself, or while its exception vectors
 fault again and again. An interrupt can end the branch loop; another vCPU can repair the vectors.
-The guest is stuck if every runnable vCPU stands still, or no vCPU is runnable, and no event is due
-that can wake or interrupt a vCPU.
+The guest is stuck if no event is due that can wake or interrupt a vCPU, and no vCPU is runnable or
+every runnable vCPU stands still.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FAULTS = 128
 vectors fault again and again."""
 
 RESCUES = 64
-"""How many times in succession exclusive monitors are treated as cleared
-(`armvirt.hyp.vcpu.event_wait`) while no vCPU can make progress."""
+"""The maximum number of successive calls of `Standstill.rescue` that clear an exclusive monitor,
+without progress of a vCPU between the calls."""
 
 
 class Still(NamedTuple):
@@ -44,7 +44,7 @@ class Still(NamedTuple):
 
 
 class Loop(Protocol):
-    """What `Standstill` uses of the host's loop, see `armvirt.hyp.host.host.Host`."""
+    """The host's loop, as far as `Standstill` uses it, see `armvirt.hyp.host.host.Host`."""
 
     clock: Clock
     vcpus: list[Runnable]
@@ -57,8 +57,9 @@ class Loop(Protocol):
 
 
 class Standstill:
-    """The vCPUs that have made no progress since another vCPU of the host made progress or an event
-    of the clock was due. ``still`` maps the vCPU's index to its `Still`."""
+    """The vCPUs of a host that make no progress. ``still`` maps the index of each of these vCPUs to
+    its `Still`. The map is cleared when another vCPU makes progress or an event of the clock is
+    due."""
 
     def __init__(self, host: Loop) -> None:
         self._host = host
@@ -68,8 +69,9 @@ class Standstill:
     # -- progress --
 
     def ran(self, vcpu: Runnable, kind: ExitKind | Request, insns: int) -> None:
-        """A vCPU retired ``insns`` instructions. If the vCPU made progress, its instructions may
-        let other vCPUs make progress: clear ``still``."""
+        """Clear ``still`` if a vCPU made progress, because its instructions may let other vCPUs
+        make progress. ``kind`` says how the entry of the vCPU ended, ``insns`` how many
+        instructions it retired."""
         before = self.still.get(vcpu.index)
         stopped = kind is ExitKind.BUDGET and before is not None
         if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
@@ -80,27 +82,30 @@ class Standstill:
             self.still.clear()
 
     def happened(self) -> None:
-        """An event of the clock was due, which may let a vCPU make progress: clear ``still``."""
+        """Clear ``still``, because an event of the clock was due and may let a vCPU make
+        progress."""
         self.still.clear()
         self._rescues = 0
 
     def busy(self) -> None:
-        """A vCPU was runnable up to the end of its time slice: reset the limit of `rescue`."""
+        """Reset the limit of `rescue`, because a vCPU was runnable up to the end of its time
+        slice."""
         self._rescues = 0
 
     # -- no progress --
 
     def spin(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """A vCPU executes a branch to itself: skip to the next event, or report that no interrupt
-        can come."""
+        """Handle a branch to itself: skip the vCPU's time to the next event. If no interrupt can
+        come, report this to the VMM instead."""
         why = "and no interrupt will come" if vcpu.hears else "with interrupts masked"
         if not self._dead_end(vcpu, f"branches to itself {why}", False):
             self._skip(until, others)
 
     def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """The exception vectors fault again and again. Skip to the end of the vCPU's time slice
-        (without other vCPUs: to the next clock event); the next slice executes the vectors again,
-        because another vCPU may have repaired them. Or report a stuck guest."""
+        """Handle exception vectors that fault again and again. If the guest is stuck, report this
+        to the VMM. Otherwise skip the vCPU's time to the end of its time slice, or, without other
+        runnable vCPUs, to the next event of the clock. Then the vCPU executes the vectors again,
+        because another vCPU may have repaired them."""
         host = self._host
         fault = describe(vcpu.context.system(ESR_EL1))
         if not self._dead_end(
@@ -122,7 +127,7 @@ class Standstill:
 
     def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> bool:
         """Record that a vCPU makes no progress. If the guest is stuck (no runnable vCPU makes
-        progress, and no event is due), report it to the VMM and return True."""
+        progress, and no event is due), report ``cause`` to the VMM and return True."""
         self.still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
@@ -145,7 +150,8 @@ class Standstill:
         return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 
     def _typed(self) -> bool:
-        """Whether console input has arrived that can wake or interrupt a vCPU."""
+        """If console input arrives that can wake or interrupt a vCPU, skip to the time of its
+        arrival and return True."""
         host = self._host
         later = host.idle_until(None)
         if later is None:
@@ -157,14 +163,15 @@ class Standstill:
         return ns - self._host.clock.now < FOREVER_NS
 
     def due(self) -> int | None:
-        """The ns of the clock's next entry; None without an entry, or if it is `FOREVER_NS` or more
-        away."""
+        """The ns of the next event of the clock; None if no event is due, or if the next event is
+        `FOREVER_NS` or more in the future."""
         due = self._host.clock.deadline()
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
-        """No vCPU can make progress: treat the exclusive monitors as cleared that stores by other
-        vCPUs may have cleared. Whether there was such a monitor."""
+        """Clear the exclusive monitors of vCPUs in WFE if stores of other vCPUs may have cleared
+        them. Return whether a monitor was cleared. The host calls this method when no vCPU can make
+        progress."""
         lost = (
             [v.event_wait.take_for_lost() for v in self._host.vcpus]
             if self._rescues < RESCUES
@@ -174,8 +181,8 @@ class Standstill:
         return any(lost)
 
     def stuck_in_wfe(self) -> bool:
-        """No vCPU can run and no event is due. If a vCPU waits in WFE, report it to its VMM and
-        return True."""
+        """If a vCPU waits in WFE, report to its VMM that the guest is stuck, and return True. The
+        host calls this method when no vCPU can run and no event is due."""
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
             waiting[0].stuck("waits for an event (WFE) that nothing will send")
