@@ -24,8 +24,8 @@ def inject_data_abort(vcpu: Vcpu, exit: SyncExit, dfsc: int) -> int:
 
 
 def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """An instruction abort: map the page, or inject an external abort outside of the memory
-    slots."""
+    """Handle an instruction abort: map the page, or inject an external abort if the IPA is outside
+    of the memory slots."""
     outcome = vcpu.vm.mmu.abort(exit.esr, exit.ipa, True)
     if outcome is FaultOutcome.MAPPED:
         return Action.RETRY
@@ -34,7 +34,7 @@ def instruction(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def data(vcpu: Vcpu, exit: SyncExit) -> int:
-    """A data abort of a load, a store, cache maintenance or a stage-1 walk."""
+    """Handle a data abort of a load, a store, cache maintenance or a stage-1 walk."""
     esr, ipa = exit.esr, exit.ipa
     outcome = vcpu.vm.mmu.abort(esr, ipa, False)
     if outcome is FaultOutcome.MAPPED:
@@ -78,8 +78,8 @@ def _in_memory_order(vcpu: Vcpu, value: int, size: int) -> int:
 
 
 def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
-    """Emulate an access that the syndrome describes (ISV = 1): one general register, no
-    writeback."""
+    """Emulate an access that the syndrome describes (ISV is 1): a load or store of one
+    general-purpose register, without writeback."""
     esr, context = exit.esr, vcpu.context
     size = 1 << (esr >> SAS_SHIFT & SAS_MASK)
     mask = (1 << size * 8) - 1
@@ -111,11 +111,13 @@ def extend(value: int, size: int, signed: bool, wide: bool) -> int:
 
 
 def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Emulate an access without a syndrome (ISV = 0) by decoding the instruction. KVM fails here,
-    unless the VMM has enabled KVM_EXIT_ARM_NISV.
+    """Emulate an access that the syndrome does not describe (ISV is 0), by decoding the
+    instruction. KVM returns an error for this access, unless the VMM has enabled
+    KVM_CAP_ARM_NISV_TO_USER.
 
-    Exclusives and atomics to a device: unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA:
-    alignment fault. An instruction that cannot be decoded: external abort, as from a bus that
+    The guest takes a data abort for an instruction that no device supports. Exclusives and atomics
+    cause an unsupported exclusive access (DDI 0487, DFSC 0x35), and DC ZVA causes an alignment
+    fault. An instruction that cannot be decoded causes an external abort, as from a bus that
     rejects the access.
     """
     from armvirt.arch.load_store import Form, decode_access
@@ -142,8 +144,8 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def _parts(element: Element) -> tuple[Element, ...]:
-    """The bus transfers of an element. A transfer has at most 8 bytes, so a Q register needs two
-    transfers."""
+    """Split an element of an access into bus transfers. A transfer has at most 8 bytes, so a Q
+    register needs two transfers."""
     if element.size <= 8:
         return (element,)
     low = element._replace(size=8)

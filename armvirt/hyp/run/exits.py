@@ -22,12 +22,14 @@ Handler = Callable[["Vcpu", SyncExit], int]
 
 
 def unknown(vcpu: Vcpu, exit: SyncExit) -> int:
-    """An exception class that is not in `HANDLERS`: UNDEFINED (kvm_handle_unknown_ec)."""
+    """Inject an UNDEFINED exception for an exception class that is not in `HANDLERS`
+    (kvm_handle_unknown_ec)."""
     return vcpu.context.inject(undefined())
 
 
 def halt(vcpu: Vcpu, exit: SyncExit) -> int:
-    """EC 0: HLT #0xF000 is a semihosting call if the VM has semihosting; else UNDEFINED."""
+    """Handle EC 0. HLT #0xF000 is a semihosting call if the VM has semihosting; every other
+    instruction is UNDEFINED."""
     if not (exit.insn and vcpu.vm.semihosting):
         if exit.insn and vcpu.pe is not None:
             vcpu.pe.lacking.setdefault("semihosting", exit.pc)
@@ -43,10 +45,10 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
-    """WFI blocks until an interrupt can be delivered, then retires. The engine handles WFE, which
-    does not trap.
+    """Handle WFI, WFIT and WFET (kvm_handle_wfx). The engine handles WFE, which does not trap.
 
-    WFIT and WFET also end when the virtual count reaches their operand (kvm_handle_wfx).
+    WFI blocks the vCPU until an interrupt can be delivered, then retires. WFIT and WFET also end
+    when the virtual count reaches their operand.
     """
     trap = decode_wfx(exit.esr)
     until = vcpu.context.x(trap.register) if trap.register >= 0 else None
@@ -59,7 +61,8 @@ def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
-    """HVC #0 is an SMCCC call; the PC is after the HVC. HVC with another immediate is UNDEFINED."""
+    """Handle HVC: HVC #0 is an SMCCC call, and HVC with another immediate is UNDEFINED. The PC is
+    after the HVC."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
     if _forwarded(vcpu):
@@ -69,7 +72,7 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def smccc(vcpu: Vcpu) -> int:
-    """An SMCCC call by HVC: x0 is the function, x1 to x6 are the arguments, x0 to x3 the
+    """Make an SMCCC call by HVC: x0 is the function id, x1 to x6 are the arguments, x0 to x3 the
     results."""
     context = vcpu.context
     result = vcpu.vm.smccc.call(vcpu.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
@@ -80,8 +83,8 @@ def smccc(vcpu: Vcpu) -> int:
 
 
 def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
-    """SMC: UNDEFINED, because the guest has no EL3 and uses HVC for SMCCC; but the SMCCC filter can
-    forward the call to the VMM.
+    """Handle SMC: exit to the VMM if the SMCCC filter forwards the call. Otherwise SMC is
+    UNDEFINED, because the guest has no EL3 and uses HVC for SMCCC.
 
     The PC of a trapped SMC is at the SMC, so the handler advances the PC.
     """
@@ -96,8 +99,8 @@ def _forwarded(vcpu: Vcpu) -> bool:
 
 
 def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """BRK: traps while the VMM debugs the guest (kvm_handle_guest_debug). The PC stays at the
-    BRK."""
+    """Handle BRK, which traps while the VMM debugs the guest: exit to the VMM
+    (kvm_handle_guest_debug). The PC stays at the BRK."""
     vcpu.outcome.exit = DebugExit(exit.esr)
     return Action.STOP
 

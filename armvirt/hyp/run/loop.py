@@ -1,5 +1,5 @@
-"""The run loop of a vCPU: flush, enter the guest, handle exits, sync (arch/arm64/kvm/arm.c,
-kvm_arch_vcpu_ioctl_run)."""
+"""The run loop of a vCPU: flush the vGIC state to the list registers, enter the guest, handle
+exits, sync the vGIC state (arch/arm64/kvm/arm.c, kvm_arch_vcpu_ioctl_run)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class RunLoop:
         return f"<RunLoop of vCPU {self.vcpu.id}>"
 
     def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> Outcome:
-        """Run one round: flush, run the guest up to ``until`` ns or up to an exit that EL2 does not
-        finish at once, sync; see `armvirt.hyp.host.runnable.Runnable.enter`."""
+        """Enter the guest once: update the list registers, and run the guest up to ``until`` ns or
+        up to an exit that EL2 does not finish at once. The parameters are those of
+        `armvirt.hyp.host.runnable.Runnable.enter`."""
         vcpu, pe = self.vcpu, self.vcpu.pe
         assert pe is not None
         if self.power.suspended:
@@ -64,7 +65,7 @@ class RunLoop:
         return self._left(kind)
 
     def _left(self, kind: ExitKind) -> Outcome:
-        """After the PE has left the guest: deliver the exit to the VMM, and set the outcome."""
+        """Deliver the exit to the VMM, and set the outcome, after the PE has left the guest."""
         outcome = self.outcome
         if outcome.exit is not None:
             exit, outcome.exit = outcome.exit, None
@@ -74,16 +75,17 @@ class RunLoop:
         return outcome
 
     def _suspended(self) -> None:
-        """kvm_vcpu_suspend: exit with KVM_SYSTEM_EVENT_WAKEUP if an interrupt can be delivered, at
-        each entry until the VMM sets RUNNABLE; else block the vCPU."""
+        """Handle the entry of a SUSPENDED vCPU (kvm_vcpu_suspend): exit with
+        KVM_SYSTEM_EVENT_WAKEUP if an interrupt can be delivered; else block the vCPU. Each entry
+        does this until the VMM sets RUNNABLE."""
         if self.vcpu.runnable_interrupt():
             self.outcome.exit = SystemEventExit("wakeup")
         else:
             self.vcpu.block()
 
     def _event_wait_ends(self, pe: Pe) -> bool:
-        """Whether the wait of the vCPU in WFE ends. Updates the timers' lines and the list
-        registers first."""
+        """Update the timer lines and the list registers. Then return whether the vCPU's wait in WFE
+        ends."""
         pe.timer.update()
         self.host_interrupts(pe)
         vgic = self.vcpu.vm.vgic
@@ -92,9 +94,10 @@ class RunLoop:
         return self.vcpu.event_wait.ends(pe)
 
     def _one_instruction(self, pe: Pe, until: int) -> int:
-        """Take a pending SError if PSTATE.A does not mask it. Returns the deadline: one instruction
-        in a single step, and while an SError stays pending, so that no other instruction retires
-        after PSTATE.A is cleared and before the SError."""
+        """Take a pending SError if PSTATE.A does not mask it. Return the deadline (ns) of the
+        entry, which is one instruction away in a single step. The deadline is also one instruction
+        away while an SError stays pending, so that the guest takes the SError directly after the
+        instruction that clears PSTATE.A."""
         vcpu = self.vcpu
         if self.traps.serror_pending and vcpu_events.can_take_serror(vcpu.context):
             self.traps.serror_pending = False
@@ -115,23 +118,23 @@ class RunLoop:
         pe.skip_to(self.host.clock.now + pe.ns_per_insn)
 
     def _stepped(self) -> None:
-        """A single step ends with a `DebugExit`, unless the instruction caused another exit."""
+        """End a single step with a `DebugExit`, unless the instruction caused another exit."""
         if self.outcome.exit is None and self.vmm.silent and not self.vcpu.is_off:
             self.outcome.exit = DebugExit(STEP_HSR)
 
     # -- WFI wake-ups by the virtual timer that the native engine handles --
 
     def _repeat_tick(self, pe: Pe) -> None:
-        """Allow the engine to handle the next WFI wake-ups by the virtual timer without entering
-        EL2 (the interrupt stays in the same list register), if the virtual timer's interrupt is the
-        only interrupt that the guest can get."""
+        """If the virtual timer's interrupt is the only interrupt that the guest can get, allow the
+        engine to handle the next WFI wake-ups by the virtual timer without an exit to EL2. The
+        interrupt stays in the same list register."""
         vgic, intid = self.vcpu.vm.vgic, self.vcpu.timer.wakes_for
         if vgic is not None and intid is not None and vgic.offers_only(self.vcpu.id, intid):
             pe.repeat_tick(self._repeated)
 
     def _repeated(self, times: int) -> None:
-        """Set the state of the vGIC and the timer after ``times`` wake-ups that the engine has
-        handled."""
+        """Update the state of the vGIC and the timer after the engine has handled ``times``
+        wake-ups."""
         vgic = self.vcpu.vm.vgic
         assert vgic is not None
         vgic.sync(self.vcpu.id)
@@ -141,8 +144,9 @@ class RunLoop:
     # -- interrupts --
 
     def host_interrupts(self, pe: Pe) -> None:
-        """The host's interrupt handlers. The PPI of a direct timer stays active until the guest
-        deactivates its interrupt."""
+        """Handle the pending physical interrupts of the PE, as the host's interrupt handlers do.
+        The PPI of a direct timer stays active until the guest deactivates the timer's virtual
+        interrupt."""
         vcpu, gic = self.vcpu, pe.gic
         while gic.deliverable(pe.index):
             intid = gic.acknowledge(pe.index)
@@ -156,8 +160,8 @@ class RunLoop:
                 vcpu.timer.host_irq(intid)
 
     def _notify_user(self) -> bool:
-        """Exit to the VMM with an `IntrExit` if the level of a timer has changed. Whether the guest
-        must not be entered now."""
+        """If the level of a timer line has changed, exit to the VMM with an `IntrExit`. Return True
+        if the VMM stops the run; then the guest is not entered."""
         if not self.timers.should_notify_user():
             return False
         self.timers.notify_user()
@@ -171,7 +175,8 @@ class RunLoop:
     # -- exits --
 
     def _on_exit(self, exit: SyncExit) -> int:
-        """Handle one synchronous exit, in the engine's callback."""
+        """Handle one synchronous exit, and return the `Action` for the PE. The engine calls this
+        method."""
         vcpu = self.vcpu
         self.vmm.taken = 0
         try:

@@ -43,8 +43,8 @@ def _sgi(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 def _deactivate(vcpu: Vcpu, trap: Trap) -> int | None:
-    """A write of ICC_DIR_EL1 that traps by ICH_HCR_EL2.TDIR: the interrupt is in no list register
-    of this vCPU."""
+    """Handle a write of ICC_DIR_EL1, which ICH_HCR_EL2.TDIR traps: deactivate an interrupt that is
+    in no list register of this vCPU."""
     if not trap.is_write:
         return None
     vcpu.vm.vgic_of().dir(vcpu.id, trap.value)
@@ -66,8 +66,9 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:
-    """kvm_handle_sys_reg: a register without a handler is UNDEFINED (the PMU, and features that the
-    ID registers report as absent)."""
+    """Handle an access to a trapped system register (kvm_handle_sys_reg). A register without a
+    handler is UNDEFINED, for example a register of the PMU, or of another feature that the ID
+    registers report as absent."""
     fields = decode_sysreg(exit.esr)
     trap = Trap(fields.encoding, not fields.is_read, exit.rt_value)
     handler = TABLE.get(trap.encoding) or (_id_register if is_id_space(trap.encoding) else None)

@@ -1,7 +1,7 @@
 """The link of a vCPU to its VMM: exit handlers, KVM_RUN, and the VMM's answers to accesses.
 
-An exit goes to the vCPU's exit handler. During `VmmLink.run`, an exit goes to the caller of `run`,
-who writes the answer into the exit object and calls `run` again.
+While a caller is in `VmmLink.run`, an exit goes to the caller, who writes the answer into the exit
+object and calls `run` again. Otherwise an exit goes to the vCPU's exit handler.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class LeftToCallerError(Exception):
 class VmmLink:
     """The VMM of one vCPU (`armvirt.hyp.vcpu.protocols.Vmm`).
 
-    ``answers`` are the accesses of the instruction at ``_answers_pc`` that the caller of `run` has
-    answered; the present exit has used the first ``taken`` of them.
+    ``answers`` are the exits that the caller of `run` has answered, for the accesses of the
+    instruction at ``_answers_pc``. The instruction has used the first ``taken`` answers since it
+    trapped last.
     """
 
     __slots__ = (
@@ -53,7 +54,7 @@ class VmmLink:
         self.abortable: MmioExit | NisvExit | None = None
         self.answers: list[MmioExit | SemihostingExit] = []
         self.taken = self._answers_pc = 0
-        self._exit: Exit | None = None  # for the caller of `run`
+        self._exit: Exit | None = None  # the exit that `run` returns
         self._owed = False  # `run` raised an exception instead of returning `_exit`
 
     def __repr__(self) -> str:
@@ -70,8 +71,8 @@ class VmmLink:
 
     @property
     def silent(self) -> bool:
-        """Whether no exit is waiting for the caller of `run`, other than an access that the caller
-        must answer."""
+        """Whether the caller of `run` gets no exit, or only an access that the caller must
+        answer."""
         return self._exit is None or self._asks
 
     def forget(self) -> None:
@@ -83,8 +84,8 @@ class VmmLink:
     # -- exits --
 
     def tell(self, exit: Exit) -> int:
-        """Deliver an exit to the caller of `run`, or to the exit handler; returns an `Action`.
-        KvmError ENOSYS without either."""
+        """Deliver an exit to the caller of `run`, or else to the exit handler. Return an `Action`.
+        KvmError ENOSYS if there is neither a caller nor an exit handler."""
         if isinstance(exit, (MmioExit, SemihostingExit)):
             if self.taken < len(self.answers):
                 return self._take_answer(exit)  # also during `run` of another vCPU
@@ -111,7 +112,7 @@ class VmmLink:
             self._vcpu.host.stop()
 
     def _take_answer(self, exit: MmioExit | SemihostingExit) -> int:
-        """The instruction has trapped again: copy the answer of the VMM into the exit."""
+        """Copy the VMM's answer into the exit, because the instruction has trapped again."""
         answer = self.answers[self.taken]
         self.taken += 1
         if isinstance(exit, MmioExit) and isinstance(answer, MmioExit):
@@ -121,7 +122,8 @@ class VmmLink:
         return Action.RETRY
 
     def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
-        """Leave the guest; the instruction will trap again, and then use the answer.
+        """Leave the guest before the access completes. After the caller has written the answer, the
+        instruction traps again and uses the answer.
 
         KVM completes the access at the next KVM_RUN. A second trap has the same result for the
         guest (an access that is retried does not count as an instruction), and also works for
@@ -133,9 +135,9 @@ class VmmLink:
         raise LeftToCallerError
 
     def complete(self, pe: Pe, on_exit: Callable[[SyncExit], int]) -> ExitKind:
-        """Complete the access that the VMM has answered, before any interrupt is delivered (KVM:
-        kvm_handle_mmio_return, before guest entry). If the VMM has changed the PC, the answer is
-        discarded."""
+        """Complete the access that the VMM has answered, before an interrupt is delivered; KVM also
+        completes the access before the guest entry (kvm_handle_mmio_return). If the VMM has changed
+        the PC, discard the answer."""
         vcpu, context = self._vcpu, self._vcpu.context
         if context.pc != self._answers_pc:
             self.answers.clear()
@@ -155,7 +157,7 @@ class VmmLink:
     # -- KVM_RUN --
 
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN, see `Vcpu.run`."""
+        """Run the vCPU (KVM_RUN), see `Vcpu.run`."""
         vcpu = self._vcpu
         vcpu.check_initialized()
         vcpu.host.check_standing()
@@ -180,8 +182,8 @@ class VmmLink:
         return exit
 
     def _run_host(self, until: int) -> Stop:
-        """Run the host. If a trace sink raises an exception, it is raised after the exit in which
-        it happened, and the next `run` returns that exit."""
+        """Run the host. An exception of a trace sink is raised here, after the exit in which the
+        sink raised it. The next `run` returns this exit."""
         self.in_run = True
         if self._asks:
             self._exit = None
