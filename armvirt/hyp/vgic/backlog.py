@@ -1,13 +1,13 @@
-"""The jobs on many LPIs, done in slices, so that the work of one guest access is bounded.
+"""Jobs on many LPIs. A job is done in slices, so that the work of one guest access is bounded.
 
-There are up to 57,344 LPIs, and one access may concern all of them: GICR_CTLR.EnableLPIs,
-GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. Such an access makes a job, a list of
-INTIDs. An access does `STEPS` steps of work (one LPI or one event is a step); the rest is done at
-the guest's next accesses to an ITS or to the LPI registers, and every `SLICE_NS` of guest time. The
-host's time has no influence, and jobs are part of the saved state.
+There are up to 57,344 LPIs, and one access may concern all LPIs: GICR_CTLR.EnableLPIs,
+GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. The access makes a job, which has a
+list of INTIDs. One LPI or one event is one step of work, and the access does at most `STEPS` steps.
+The guest's next accesses to an ITS or to the LPI registers do the other steps, and so does a timer
+every `SLICE_NS` of guest time. The host's time has no influence. The saved state has the jobs.
 
-The guest sees a job under way: GITS_CREADR stays at the command, GICR_CTLR.RWP and GICR_SYNCR.Busy
-read as 1. The architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).
+The guest can see that a job is under way: GITS_CREADR stays at the command, and GICR_CTLR.RWP and
+GICR_SYNCR.Busy are 1. The architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any, Protocol
 STEPS = 512
 RELEASE = "release"
 SLICE_NS = 10_000
-SCAN = 64  # entries of a map that count as one step
+SCAN = 64  # table entries that count as one step
 
 
 class Job:
-    """One action on many LPIs. ``action`` is a name in `lpi.ACTIONS`, ``about`` its argument (plain
-    data), ``left`` the INTIDs to do, in order. An INTID whose LPI no longer exists is skipped."""
+    """One action on many LPIs. ``action`` is a name in `lpi.ACTIONS`. ``about`` is the argument of
+    the action (plain data). ``left`` has the INTIDs that are not done, in order; an INTID whose LPI
+    no longer exists is skipped."""
 
     __slots__ = ("about", "action", "left")
 
@@ -32,21 +33,22 @@ class Job:
 
 
 class Worker(Protocol):
-    """Does the jobs of a `Backlog` (`lpi.LpiWorker`)."""
+    """The interface to the object that does the jobs of a `Backlog` (`lpi.LpiWorker`)."""
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
         """Apply an action to a batch of LPIs."""
 
     def take_up(self) -> None:
-        """Called after the last job: start the jobs for the writes of EnableLPIs and GICR_INVALLR
-        that came during that job."""
+        """Start the jobs for writes of EnableLPIs and GICR_INVALLR that were made during another
+        job. The backlog calls this function when it has no jobs left."""
 
 
 class Backlog:
-    """The jobs of one vGIC in order; the first job is under way.
+    """The jobs of one vGIC, in order. The first job is under way.
 
-    ``limit`` is the number of steps of an access, ``steps`` the number of steps that are left.
-    ``later`` is called when jobs are left. ``worker`` does the jobs; the first ITS sets ``worker``.
+    ``limit`` is the number of steps of one access; ``steps`` is the number of steps that the
+    present access has left. ``later()`` is called when jobs are left. ``worker`` does the jobs, and
+    is set with the first ITS.
     """
 
     __slots__ = ("jobs", "later", "limit", "steps", "worker")
@@ -58,19 +60,19 @@ class Backlog:
         self.worker: Worker | None = None
 
     def begin(self) -> None:
-        """Begin a guest access or a slice of guest time: ``limit`` steps are available, first for
-        the jobs."""
+        """Begin a guest access or a slice of guest time. ``limit`` steps are available. The jobs
+        that are left use the steps first."""
         self.steps = self.limit
         if self.jobs:
             self.work()
 
     def spend(self, entries: int) -> None:
-        """Subtract a walk over ``entries`` entries of an ITS table from the steps that this access
-        has left: one step for `SCAN` entries."""
+        """Subtract the cost of a walk over ``entries`` table entries from the steps that the
+        present access has left. `SCAN` entries cost one step."""
         self.steps -= entries // SCAN
 
     def add(self, action: str, about: Any, intids: Iterable[int]) -> None:
-        """Queue a job on LPIs, and do as much of the job as the steps of this access allow."""
+        """Queue a job on LPIs, and do as much of the job as the present access has steps left."""
         left = list(intids)
         self.spend(len(left))
         if left:
@@ -80,7 +82,7 @@ class Backlog:
     def work(self) -> None:
         """Do jobs until no steps are left."""
         worker = self.worker
-        assert worker is not None  # an ITS or a GICR register of a GIC with an ITS made the job
+        assert worker is not None  # without an ITS there are no jobs
         while self.jobs and self.steps > 0:
             job = self.jobs[0]
             batch = job.left[: self.steps]
@@ -98,5 +100,6 @@ class Backlog:
         return [[job.action, job.about, list(job.left)] for job in self.jobs]
 
     def load(self, state: list[list[Any]]) -> None:
-        """Restore `state`. The state of the host's clock has the time of the next `Vgic.go_on`."""
+        """Restore `state`. The state of the host's clock has the time of the next slice
+        (`Vgic.go_on`)."""
         self.jobs = [Job(action, about, list(left)) for action, about, left in state]

@@ -6,36 +6,36 @@ from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT, active_priority_regist
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic.irq import VgicIrq
 
-APRS = 4  # active-priority registers per group in the architecture; an interface has 1, 2 or 4
+APRS = 4  # the most active-priority registers that a group can have; an interface has 1, 2 or 4
 
 
 class VgicCpu:
-    """Interrupts and CPU interface of one vCPU. ``model`` is 2 or 3.
+    """The interrupts and the CPU interface of one vCPU. ``model`` is 2 or 3.
 
-    ``ap_list`` has the interrupts as keys, in order of arrival; removing an interrupt costs the
-    same at any length. ``resident`` are the interrupts in list registers 0, 1, ... of ``vif``;
-    ``mapped`` are the mapped level-sensitive interrupts among ``resident``. ``outside`` are the
-    interrupts for which the last flush had no list register. ``cleared`` are interrupts that this
-    vCPU acknowledged and that a write of ICACTIVER made inactive before their end of interrupt.
+    ``ap_list`` has the interrupts as keys, in order of arrival, so that the removal of an interrupt
+    takes constant time. ``resident`` has the interrupts in list registers 0, 1, ... of ``vif``;
+    ``mapped`` has the mapped level-sensitive interrupts of ``resident``. ``outside`` has the
+    interrupts for which the last flush had no list register. ``cleared`` has interrupts that this
+    vCPU acknowledged, and that a write of ICACTIVER made inactive before the end of interrupt.
 
     ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if the vCPU is
-    not loaded. ``dirty``: an interrupt changed since the last flush, and flush has to run before
-    the next entry; `Distributor.queue` and a fold set ``dirty``, a flush clears it. ``used``: a
-    list register or a maintenance enable of ``vif`` may be non-zero. ``running_before``: the
-    active-priority registers at the last flush that left an interrupt outside. ``groups``: the
-    group enables for which 1-of-N SPIs were last routed.
+    not loaded. ``dirty`` is True if an interrupt has changed since the last flush, so that a flush
+    has to run before the next entry; `Distributor.queue` and a fold set ``dirty``, and a flush
+    clears it. ``used`` is False if all list registers and maintenance enables of ``vif`` are zero.
+    ``running_before`` has the active-priority registers at the last flush that left an interrupt in
+    ``outside``. ``groups`` has the group enables at the last routing of 1-of-N SPIs.
 
-    ``num_pri_bits`` are the priority bits that user space sees: those of the host's interface
-    (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
+    ``num_pri_bits`` is the number of priority bits that user space sees: the number of the host's
+    interface (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
 
-    ``lpis_enabled`` is GICR_CTLR.EnableLPIs in effect, ``lpis_wanted`` the value that the guest
-    wrote. ``invalidate_wanted``: the guest wrote GICR_INVALLR while a job was under way.
-    ``pendbaser`` is GICR_PENDBASER. ``redist_base`` is the address of the redistributor.
+    ``lpis_enabled`` is the GICR_CTLR.EnableLPIs that is in effect; ``lpis_wanted`` is the value
+    that the guest wrote. ``invalidate_wanted`` is True if the guest wrote GICR_INVALLR during a
+    job. ``pendbaser`` is GICR_PENDBASER. ``redist_base`` is the address of the redistributor.
     """
 
-    #: The attributes that are saved: plain values, then lists of interrupts, which are saved as
-    #: INTIDs. `armvirt.hyp.vgic.state` also saves ``private`` and the active priorities, and
-    #: computes ``mapped``.
+    #: The attributes that are saved. ``SAVED`` has plain values. ``SAVED_LISTS`` has lists of
+    #: interrupts, which are saved as INTIDs. `armvirt.hyp.vgic.state` also saves ``private`` and
+    #: the active-priority registers, and computes ``mapped`` at a restore.
     SAVED = (
         "vcpu_id", "num_pri_bits", "vmcr", "groups", "running_before", "dirty", "used", "lpis_enabled", "lpis_wanted",
         "invalidate_wanted", "pendbaser",
@@ -58,8 +58,8 @@ class VgicCpu:
         self.reset()
 
     def reset(self) -> None:
-        """Reset interrupts and CPU interface to the state after creation. The vCPU is not
-        loaded."""
+        """Reset the interrupts and the CPU interface to the state after creation. The vCPU must not
+        be loaded."""
         for irq in self.private:
             irq.reset(self.vcpu_id)
         self.clear_lists()
@@ -68,9 +68,9 @@ class VgicCpu:
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def reset_interface(self) -> None:
-        """Reset ICC_*_EL1 (warm reset, IHI 0069 12.2), also if the vCPU is loaded. The caller syncs
-        first. The vCPU will not end the interrupts that it acknowledged, so their ``acked`` is
-        cleared, and ``cleared`` is emptied."""
+        """Reset ICC_*_EL1 (warm reset, IHI 0069 12.2), whether or not the vCPU is loaded. The
+        caller syncs the vCPU first. The vCPU will not end the interrupts that it acknowledged, so
+        their ``acked`` becomes None and ``cleared`` becomes empty."""
         for irq in [*self.ap_list, *self.cleared]:
             if irq.acked == self.vcpu_id:
                 irq.acked = None
@@ -92,15 +92,16 @@ class VgicCpu:
     # The CPU interface ---------------------------------------------------------------------------
 
     def load(self, vif: VirtualCpuInterface) -> None:
-        """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load); a flush
-        has to follow."""
+        """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load). A flush
+        must follow before the entry."""
         self.vif = vif
         vif.sre = self.model != 2  # before ICH_VMCR_EL2: the effect of VFIQEn depends on SRE
         vif.restore(self._vmcr, self.ap0r, self.ap1r)
         self.dirty = self.used = True
 
     def put(self) -> None:
-        """Save the CPU interface registers, and disable the interface (kvm vgic_v3_put)."""
+        """Save the CPU interface registers from the PE, and disable the PE's interface (kvm
+        vgic_v3_put)."""
         vif = self.vif
         assert vif is not None
         self._vmcr = vif.vmcr
@@ -113,7 +114,8 @@ class VgicCpu:
 
     @property
     def nr_aprs(self) -> int:
-        """Active-priority registers per group for ``num_pri_bits`` (kvm vgic_v3_max_apr_idx)."""
+        """The number of active-priority registers of a group with ``num_pri_bits`` (kvm
+        vgic_v3_max_apr_idx)."""
         return active_priority_registers(self.num_pri_bits)
 
     @property

@@ -1,5 +1,5 @@
-"""Writes of the active state from outside the list registers: ISACTIVER, ICACTIVER, and trapped
-ICC_DIR_EL1 and GICV_DIR."""
+"""Changes of the active state that do not go through a list register: writes of ISACTIVER and
+ICACTIVER, and trapped writes of ICC_DIR_EL1 and GICV_DIR."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
     """Set or clear the active state for a guest's write of ISACTIVER<n> or ICACTIVER<n>. The caller
     runs `flush.sync_all` first.
 
-    Deactivating a mapped level-sensitive interrupt samples its line again, because the acknowledge
-    cleared ``line_level``. If the line is high, the interrupt becomes pending, and this may wake a
-    vCPU from WFI: its timer is not on a PE while the vCPU is not loaded, so no comparator reports
-    the line. (In KVM a vCPU does not sleep while the output of a timer is high.)
+    The acknowledge of a mapped level-sensitive interrupt has cleared ``line_level``, so a
+    deactivation samples the line again. If the line is high, the interrupt becomes pending and can
+    wake a vCPU from WFI. No comparator reports this line, because the timer of a vCPU that is not
+    loaded is on no PE. (In KVM a vCPU does not sleep while the output of a timer is high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
     if active:
         for cpu in dist.cpus():
             if irq in cpu.cleared:
-                cpu.cleared.remove(irq)  # its end of interrupt will deactivate it
+                cpu.cleared.remove(irq)  # the guest's EOIR write deactivates the interrupt
         if not irq.active:
             irq.running = lr.priority_and_group(irq)
     irq.active = active
@@ -45,8 +45,8 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
 
 def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
-    """With EOImode 0 the guest will still write EOIR: keep the interrupt in ``cleared`` until this
-    write."""
+    """Note that ICACTIVER made an interrupt inactive. With EOImode 0 the guest will still write
+    EOIR, so the interrupt stays in ``cleared`` until this write."""
     if cpu.vmcr & VMCR_VEOIM:
         irq.acked = None
     elif irq not in cpu.cleared:
@@ -54,10 +54,10 @@ def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
 
 
 def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Handle a vCPU's write of ICC_DIR_EL1 or GICV_DIR: deactivate an interrupt that may be active
-    on any vCPU (kvm vgic_v3_deactivate). The write is ignored with EOImode 0.
+    """Handle a vCPU's write of ICC_DIR_EL1 or GICV_DIR: deactivate the interrupt, which may be
+    active on any vCPU (kvm vgic_v3_deactivate). With EOImode 0 the write is ignored.
 
-    A GICv2 guest has to write the CPUID of the active SGI.
+    A GICv2 guest has to write the CPUID of an active SGI too.
     """
     intid, source = value & INTID_MASK, 0
     if dist.model == 2:
@@ -74,10 +74,10 @@ def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
 
 
 def _deactivate(dist: Distributor, irq: VgicIrq) -> None:
-    """Deactivate an interrupt, and its host interrupt too, like a deactivation in a list register.
+    """Deactivate an interrupt and its host interrupt, as a deactivation in a list register does.
 
-    If its line is high, the host interrupt fires again, and the interrupt is a new arrival at the
-    end of the ap_list.
+    If the line is high, the host interrupt fires again. The interrupt then arrives again, and goes
+    to the end of the ap_list.
     """
     irq.active, irq.acked = False, None
     if irq.hw:

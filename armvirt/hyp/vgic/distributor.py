@@ -1,8 +1,9 @@
-"""The Distributor (struct vgic_dist): the state of one VM's vGIC, look-up, and the ap_lists.
+"""The Distributor (struct vgic_dist): the state of one VM's vGIC, look-up of interrupts, and
+ap_lists.
 
-An interrupt that has to be delivered, or is active, is on the ap_list of exactly one vCPU. Every
-change to an interrupt ends in one call of `Distributor.queue`, which updates the ap_lists. Before a
-vCPU enters the guest, `armvirt.hyp.vgic.flush` moves its ap_list into list registers.
+An interrupt that is active, or that has to be delivered, is on the ap_list of exactly one vCPU.
+Every change of an interrupt ends in one call of `Distributor.queue`, which updates the ap_lists.
+Before a vCPU enters the guest, `armvirt.hyp.vgic.flush` writes its ap_list into list registers.
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ LATEST_REVISION = 3
 
 
 class Distributor:
-    """All interrupts of a VM, and the vGIC's state of its vCPUs (``vcpus``, by id).
+    """All interrupts of a VM, and the vGIC's state of the vCPUs (``vcpus``, by vCPU id).
 
     ``model`` is 2 or 3. ``enables`` has the group enables of GICD_CTLR, bit n for group n.
-    ``any_cpu`` are the SPIs with GICD_IROUTER.Interrupt_Routing_Mode = 1 (1-of-N). ``stray_active``
-    are active interrupts without a target, which are on no ap_list. ``watched`` are the
-    level-sensitive SPIs whose end of interrupt `VgicCallbacks.irq_ended` reports.
+    ``any_cpu`` has the SPIs with GICD_IROUTER.Interrupt_Routing_Mode = 1 (1-of-N). ``stray_active``
+    has the active interrupts that have no target and are on no ap_list. ``watched`` has the INTIDs
+    of level-sensitive SPIs; the end of these interrupts is reported by `VgicCallbacks.irq_ended`.
 
-    ``lpis`` has the LPIs that an ITS maps, by INTID; ``has_its`` says whether there is an ITS.
+    ``lpis`` has the LPIs that an ITS maps, by INTID; ``has_its`` is True if there is an ITS.
     ``propbaser`` is GICR_PROPBASER, which all redistributors share. ``memory`` is the guest memory
     with the tables of LPIs and ITSs.
 
-    ``id_base`` is added to vCPU ids in events, so that the ids are unique on the host.
-    ``num_pri_bits`` are the priority bits of the host's ICH_VTR_EL2.
+    ``id_base`` is added to vCPU ids in trace events, so that the ids are unique on the host.
+    ``num_pri_bits`` is the number of priority bits in the host's ICH_VTR_EL2.
     """
 
-    #: The attributes that are saved and restored, and those that have to be equal before a restore.
+    #: ``SAVED`` has the attributes that are saved and restored. The attributes in ``SHAPE`` must
+    #: have the saved values before a restore.
     SAVED = ("ready", "enables", "revision", "v2_groups_user_writable", "propbaser")
     SHAPE = ("model", "initialized", "nr_irqs")
 
@@ -73,16 +75,17 @@ class Distributor:
 
     @property
     def nr_irqs(self) -> int:
-        """The number of INTIDs up to the last SPI; 32 until user space or `create_spis` sets it."""
+        """The number of INTIDs up to and including the last SPI; 32 until user space or
+        `create_spis` sets the number of SPIs."""
         return self.nr_spis + NR_PRIVATE
 
     @property
     def nr_irqs_after_init(self) -> int:
-        """The value of `nr_irqs` after `create_spis`, also before the call."""
+        """The value that `nr_irqs` has, or will have, after `create_spis`."""
         return (self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE) + NR_PRIVATE
 
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
-        """Create the private interrupts and the lists of a vCPU with this MPIDR_EL1."""
+        """Create the vGIC's state of a vCPU with this MPIDR_EL1."""
         cpu = self.vcpus[vcpu_id] = VgicCpu(vcpu_id, mpidr, self.model, self.num_pri_bits)
         self.placement.place(cpu)
 
@@ -95,8 +98,8 @@ class Distributor:
         self.initialized = True
 
     def reset(self) -> None:
-        """Reset to the state after `create_spis`, without LPIs. No vCPU is loaded. Addresses and
-        wiring stay."""
+        """Reset to the state after `create_spis`, and remove the LPIs. No vCPU may be loaded. The
+        addresses of frames, the owners of interrupts and the mappings to host interrupts stay."""
         self.enables = 0
         self.any_cpu.clear()
         self.stray_active.clear()
@@ -120,26 +123,26 @@ class Distributor:
         return vcpu_id in self.vcpus
 
     def vcpu_with_affinity(self, affinity: int) -> int | None:
-        """The vCPU with these affinity fields of MPIDR_EL1; None if no vCPU has them."""
+        """The id of the vCPU with these affinity fields of MPIDR_EL1; None if no vCPU has them."""
         for cpu in self.vcpus.values():
             if cpu.mpidr & MPIDR_AFFINITY == affinity & MPIDR_AFFINITY:
                 return cpu.vcpu_id
         return None
 
     def spi(self, intid: int) -> VgicIrq | None:
-        """An SPI by INTID; None if the INTID is private or not implemented."""
+        """The SPI with this INTID; None if the INTID is private or not implemented."""
         index = intid - FIRST_SPI
         return self._spis[index] if 0 <= index < len(self._spis) else None
 
     def spis(self, first: int, count: int) -> list[VgicIrq]:
-        """The implemented SPIs from INTID ``first`` on, at most ``count``; [] if ``first`` is
-        private."""
+        """The implemented SPIs from INTID ``first`` on, at most ``count`` SPIs. The list is empty
+        if ``first`` is private."""
         index = first - FIRST_SPI
         return self._spis[index : index + count] if index >= 0 else []
 
     def irq(self, vcpu_id: int | None, intid: int) -> VgicIrq:
-        """An interrupt by INTID (kvm vgic_get_irq). KvmError EINVAL if the INTID does not exist, or
-        the INTID is private and no vCPU ``vcpu_id`` exists."""
+        """The interrupt with this INTID (kvm vgic_get_irq). KvmError EINVAL if the INTID does not
+        exist, or if the INTID is private and there is no vCPU ``vcpu_id``."""
         if 0 <= intid < NR_PRIVATE:
             cpu = None if vcpu_id is None else self.vcpus.get(vcpu_id)
             if cpu is None:
@@ -160,12 +163,13 @@ class Distributor:
     # The ap_lists --------------------------------------------------------------------------------
 
     def queue(self, irq: VgicIrq, sampled: bool = False) -> None:
-        """Move an interrupt to the ap_list of the vCPU that `target_oracle` returns; called after
-        every change to the interrupt (kvm vgic_queue_irq_unlock). ``sampled``: the caller has just
-        read the line of a mapped interrupt, and it is not read again.
+        """Move an interrupt to the ap_list of the vCPU that `target_oracle` returns (kvm
+        vgic_queue_irq_unlock). The caller calls this function after every change of the interrupt.
+        ``sampled`` is True if the caller has just read the line of a mapped interrupt; the line is
+        then not read again.
 
-        An interrupt in a list register stays on its list until the next sync of that vCPU. The vCPU
-        that has or had the interrupt is marked dirty; the target vCPU is kicked.
+        An interrupt in a list register stays on its ap_list until the next sync of that vCPU. The
+        vCPU that has or had the interrupt is marked dirty, and the target vCPU is kicked.
         """
         if irq.hw and not sampled:
             self.resample(irq)
@@ -189,7 +193,7 @@ class Distributor:
             cpu.ap_list[irq] = None
             irq.vcpu = target
             if len(self.vcpus) > 1 and FIRST_SPI <= irq.intid < FIRST_LPI:
-                self.mark_dirty()  # EOImode 1: any vCPU may deactivate the SPI, so ICC_DIR_EL1 traps
+                self.mark_dirty()  # with EOImode 1 any vCPU may deactivate the SPI: set TDIR
             else:
                 cpu.dirty = True
             self.vm.kick(target)
@@ -200,14 +204,15 @@ class Distributor:
             cpu.dirty = True
 
     def look_again(self, cpu: VgicCpu) -> None:
-        """Flush before the next entry, and wake the vCPU from WFI: a register of its CPU interface,
-        or GICD_CTLR, has changed, and a pending interrupt may now be signalled."""
+        """Make the vCPU flush before its next entry, and wake the vCPU from WFI. The caller has
+        changed GICD_CTLR or a register of the vCPU's CPU interface, so that a pending interrupt may
+        now be signalled."""
         cpu.dirty = True
         self.vm.kick(cpu.vcpu_id)
 
     def set_enables(self, enables: int) -> None:
-        """Write GICD_CTLR.EnableGrp0 (bit 0) and EnableGrp1 (bit 1). KVM has a single enable for
-        both groups."""
+        """Write GICD_CTLR.EnableGrp0 (bit 0) and EnableGrp1 (bit 1). KVM has one enable for both
+        groups."""
         if enables == self.enables:
             return
         self.enables = enables
@@ -221,11 +226,12 @@ class Distributor:
 
     def resample(self, irq: VgicIrq) -> None:
         """Sample the line of a mapped level-sensitive interrupt that is pending, not active, and in
-        no list register. The vGIC has to sample, because no injection reports a falling line.
+        no list register. The vGIC has to sample the line, because no injection reports that the
+        line fell.
 
-        The host interrupt of a line that fell is deactivated, so that it can fire again, unless
-        ``pending_latch`` keeps the interrupt pending. (KVM delivers the interrupt, and samples the
-        line at the next exit.)
+        If the line fell, the host interrupt is deactivated, so that it can fire again. The host
+        interrupt stays active if ``pending_latch`` keeps the interrupt pending. (KVM delivers the
+        interrupt although the line fell, and samples the line at the next exit.)
         """
         if not (irq.hw and irq.level and irq.line_level) or irq.active or irq.lr >= 0:
             return
@@ -233,14 +239,14 @@ class Distributor:
             self.set_phys_active(irq, False)
 
     def set_phys_active(self, irq: VgicIrq, active: bool) -> None:
-        """Write the active state of the host interrupt of a mapped interrupt, on the PE of the
-        vCPU that has the interrupt or is its target."""
+        """Write the active state of the host interrupt of a mapped interrupt, on the PE of the vCPU
+        whose ap_list has the interrupt, or else of the target vCPU."""
         vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target
         if vcpu_id is not None:
             self.vm.set_phys_active(vcpu_id, irq.hwintid, active)
 
     def ended(self, irq: VgicIrq) -> None:
-        """The guest deactivated an interrupt: call `VgicCallbacks.irq_ended` if an irqfd resamples
-        its line."""
+        """Call `VgicCallbacks.irq_ended` if an irqfd resamples the line of this interrupt. The
+        guest has deactivated the interrupt."""
         if irq.intid in self.watched and irq.level and not irq.hw:
             self.vm.irq_ended(irq.intid)

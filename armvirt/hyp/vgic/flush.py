@@ -1,10 +1,10 @@
-"""Flush ap_lists into list registers before a guest entry; fold list registers and prune ap_lists
-after an exit (kvm/vgic/vgic.c).
+"""Flush and sync. A flush writes ap_lists into list registers before a guest entry. A sync folds
+list registers and prunes ap_lists after an exit (kvm/vgic/vgic.c).
 
 Most exits change no interrupt, and a fold and a flush cost microseconds per interrupt. So list
-registers stay in place between entries: `Distributor.queue` marks a vCPU dirty, and only `stale`
-vCPUs need `sync` and `flush` before the next entry. Code that reads or writes pending or active
-state calls `sync_all` first.
+registers keep their values from one entry to the next. `Distributor.queue` marks a vCPU dirty, and
+only a vCPU that is `stale` needs `sync` and `flush` before the next entry. Code that reads or
+writes pending or active state calls `sync_all` first.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
 
 def stale(cpu: VgicCpu) -> bool:
-    """Whether `sync` and `flush` have to run before the next entry, because an interrupt changed,
-    the maintenance interrupt is pending, or the line of a mapped interrupt fell (`retracted`)."""
+    """Whether `sync` and `flush` have to run before the next entry. They have to run if an
+    interrupt changed, if the maintenance interrupt is pending, or if the line of a mapped interrupt
+    fell (`retracted`)."""
     vif = cpu.vif
     if cpu.dirty or vif is None:
         return cpu.dirty
@@ -41,10 +42,10 @@ def stale(cpu: VgicCpu) -> bool:
 
 
 def retracted(cpu: VgicCpu) -> bool:
-    """Whether the line of a mapped interrupt fell before the guest acknowledged the interrupt: the
+    """Whether the line of a mapped interrupt fell before the guest acknowledged the interrupt. The
     interrupt is still pending in its list register, or has no list register.
 
-    `armvirt.hw.pe.Pe` exits when such a line falls. (KVM samples the line at the next exit, because
+    `armvirt.hw.pe.Pe` exits when the line falls. (KVM samples the line at the next exit, because
     KVM folds at every exit.)
     """
     vif = cpu.vif
@@ -69,8 +70,8 @@ def _level(irq: VgicIrq) -> bool:
 
 
 def offers_only(cpu: VgicCpu, intid: int) -> bool:
-    """Whether ``intid`` is a mapped interrupt that is pending in list register 0 and alone on the
-    vCPU's ap_list, and no maintenance interrupt is enabled."""
+    """Whether the mapped interrupt ``intid`` is pending in list register 0, is alone on the vCPU's
+    ap_list, and no maintenance interrupt is enabled."""
     vif = cpu.vif
     if (
         vif is None
@@ -89,10 +90,10 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
 
 
 def flush(dist: Distributor, cpu: VgicCpu) -> None:
-    """Fill the list registers of a loaded vCPU from its ap_list (kvm vgic_flush_lr_state).
+    """Write the list registers of a loaded vCPU from its ap_list (kvm vgic_flush_lr_state).
 
-    After a sync every interrupt is on the correct ap_list: each later change went through
-    `Distributor.queue`, which moves an interrupt at once if no list register holds it.
+    After a sync every interrupt is on the correct ap_list. It stays on the correct list, because
+    `Distributor.queue` moves an interrupt without a list register at each change.
     """
     vif = cpu.vif
     assert vif is not None
@@ -107,14 +108,15 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
         return
     limit, unknown, left_out = len(vif.lr), [], []
     if dist.model == 2:
-        # No list register could match the CPUID of the guest's end of interrupt: the interrupt gets
-        # no list register, and its end increments ICH_HCR_EL2.EOIcount.
+        # The CPUID that the guest will write at the end of interrupt is unknown, so no list
+        # register could match. Without a list register, the end increments ICH_HCR_EL2.EOIcount.
         unknown = [irq for irq in resident if irq.sender_is_unknown]
         resident = [irq for irq in resident if irq not in unknown]
     if len(resident) > limit:
         irqs = lr.by_urgency(resident, vif.vmcr)
         left_out = irqs[limit:]
-        # In order of arrival: at equal priority the lowest list register is signalled first.
+        # The order is the order of arrival: of equal priorities, the PE signals the interrupt in
+        # the lowest list register first.
         resident = [irq for irq in cpu.ap_list if irq in irqs[:limit]]
     cpu.resident, cpu.outside = resident, left_out + unknown
     hcr = ICH_HCR_EN
@@ -128,7 +130,7 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def _fill(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -> None:
-    """Write the list registers for ``cpu.resident``, and ICH_HCR_EL2."""
+    """Write ICH_HCR_EL2, and a list register for each interrupt in ``cpu.resident``."""
     values = []
     cpu.mapped = []
     lonely = bool(cpu.outside) and len(vif.lr) == 1
@@ -147,7 +149,8 @@ def _fill(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -
 
 
 def _waiting(cpu: VgicCpu) -> int:
-    """A bit map of host INTIDs whose mapped interrupt is pending without a list register."""
+    """A bit map of host INTIDs: the host interrupts whose mapped interrupt is pending and has no
+    list register."""
     return sum(1 << irq.hwintid for irq in cpu.outside if _waits(irq))
 
 
@@ -156,8 +159,8 @@ def _waits(irq: VgicIrq) -> bool:
 
 
 def _may_pend(dist: Distributor, cpu: VgicCpu, irq: VgicIrq) -> bool:
-    """Whether an interrupt of the ap_list may be pending on this vCPU. Active interrupts are on the
-    list even if they are disabled or routed to another vCPU."""
+    """Whether an interrupt of the ap_list may be pending on this vCPU. An active interrupt is on
+    the ap_list even if it is disabled or routed to another vCPU."""
     return irq.enabled and bool(dist.enables >> irq.group & 1) and irq.target == cpu.vcpu_id
 
 
@@ -196,12 +199,12 @@ def sync_all(dist: Distributor) -> None:
 
 
 def settle(dist: Distributor, irq: VgicIrq) -> None:
-    """Sync the vCPU that has ``irq`` in a list register, if any. Called before ``irq`` becomes
-    pending.
+    """Sync the vCPU that has ``irq`` in a list register, if any. The caller makes ``irq`` pending
+    next.
 
-    An interrupt that the guest has ended, and that becomes pending again, is a new arrival at the
-    end of the ap_list, whether or not EL2 has been entered since. For an edge-triggered interrupt
-    that is alone on the ap_list there is no order to keep, so the fold is left to the next sync.
+    If the guest has ended the interrupt, the interrupt then goes to the end of the ap_list as a new
+    arrival. The sync makes this so even if no exit has happened since the end of interrupt. An
+    edge-triggered interrupt that is alone on the ap_list needs no sync, because there is no order.
     """
     if irq.lr >= 0 and irq.vcpu is not None:
         cpu = dist.vcpus[irq.vcpu]
@@ -210,15 +213,15 @@ def settle(dist: Distributor, irq: VgicIrq) -> None:
 
 
 def fold_irq(dist: Distributor, irq: VgicIrq) -> None:
-    """Sync the vCPU that has ``irq`` in a list register, if any. Called before the trigger of
-    ``irq`` changes."""
+    """Sync the vCPU that has ``irq`` in a list register, if any. The caller changes the trigger of
+    ``irq`` next."""
     if irq.lr >= 0 and irq.vcpu is not None:
         sync(dist, dist.vcpus[irq.vcpu])
 
 
 def prune(dist: Distributor, cpu: VgicCpu) -> None:
-    """Sample the lines of mapped interrupts, and move each interrupt with another `target_oracle`
-    to the ap_list of that vCPU, or to none (kvm vgic_prune_ap_list)."""
+    """Sample the lines of mapped interrupts. Remove each interrupt whose `target_oracle` is not
+    this vCPU, and queue it on the ap_list of its target, if any (kvm vgic_prune_ap_list)."""
     enables, vcpu_id = dist.enables, cpu.vcpu_id
     leaving = []
     for irq in cpu.ap_list:
@@ -253,24 +256,28 @@ def _fold(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
 
 
 def _replay(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
-    """Deactivate the ``count`` interrupts without a list register that the guest ended."""
+    """Deactivate the interrupts without a list register that the guest ended, and return them.
+    ``count`` is ICH_HCR_EL2.EOIcount."""
     ended = ended_outside(cpu, vif, count)
     for irq in ended:
         irq.active, irq.acked = False, None
         if irq.hw:
-            irq.line_level = False  # a host interrupt whose line is high fires again
+            irq.line_level = False  # if the line is high, the host interrupt fires again
             dist.vm.set_phys_active(cpu.vcpu_id, irq.hwintid, False)
     return ended
 
 
 def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
-    """The ``count`` (ICH_HCR_EL2.EOIcount) interrupts without a list register that the guest ended.
+    """The interrupts without a list register that the guest ended. ``count`` is
+    ICH_HCR_EL2.EOIcount, the number of these ends.
 
-    Only interrupts that this vCPU acknowledged are candidates, most urgent first. The guest's end
-    of interrupt dropped their priority after the flush; an active state that software wrote has no
-    active-priority bit. If the binary point changed after the acknowledge, the interrupt may have
-    another bit: interrupts whose bit was not set at the flush come last. KVM takes the first
-    ``count`` interrupts without a list register.
+    Only interrupts that this vCPU acknowledged are candidates, because an active state that
+    software wrote has no active-priority bit. The first candidates are interrupts whose
+    active-priority bit was set at the flush and is clear now, because an end of interrupt drops the
+    priority. The last candidates are interrupts whose bit was not set at the flush: the guest may
+    have changed the binary point after the acknowledge, so that another bit was set. Each of the
+    two sets is in order of urgency. KVM takes the first ``count`` interrupts without a list
+    register.
     """
     before = cpu.running_before
     dropped = [old & ~now for old, now in zip(before, [*vif.ap0r, *vif.ap1r], strict=True)]
@@ -281,8 +288,8 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
 
 
 def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> bool:
-    """Whether ``dropped`` (the words of AP0R, then of AP1R) has the active-priority bit of an
-    interrupt. A GICv2 guest uses only AP1R."""
+    """Whether the active-priority bit of an interrupt is set in ``dropped``, which has the words of
+    AP0R and then of AP1R. A GICv2 guest uses only AP1R."""
     group = irq.running & LR_GROUP1
     level = vif.preemption_level(irq.running >> LR_PRIORITY_SHIFT & 0xFF, group)
     first = len(vif.ap0r) if group or not vif.sre else 0
@@ -290,7 +297,8 @@ def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> 
 
 
 def _forget_ended(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
-    """Remove from ``cpu.cleared`` the interrupts whose priority the guest has dropped."""
+    """Remove from ``cpu.cleared`` the interrupts that the guest has ended: their active-priority
+    bits are clear now."""
     active = [*vif.ap0r, *vif.ap1r]
     for irq in [irq for irq in cpu.cleared if not _was_dropped(irq, vif, active)]:
         cpu.cleared.remove(irq)

@@ -1,5 +1,5 @@
-"""One interrupt of the vGIC (struct vgic_irq), and the functions that decide its target and whether
-an injection changes it."""
+"""One interrupt of the vGIC (struct vgic_irq), the decision which vCPU gets the interrupt, and the
+decision whether an injection changes the interrupt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 from armvirt.arch.gic import is_ppi, is_sgi
 from armvirt.state import State, fields_of, load_fields
 
-#: KVM implements five priority bits (VGIC_PRI_BITS); the low bits of a priority byte read as zero.
+#: KVM implements five priority bits (VGIC_PRI_BITS); the low three bits of a priority are zero.
 PRIORITY_MASK = 0xF8
 UNKNOWN_SENDER = 0xFF
 """`VgicIrq.active_source` of a GICv2 SGI that user space made active: no register has the
@@ -17,27 +17,28 @@ sender."""
 
 
 class VgicIrq:
-    """The state of one INTID: an object per vCPU for a private INTID, one per VM for an SPI.
+    """The state of one INTID. A private INTID has one object per vCPU, an SPI one object per VM.
 
     Configuration: ``enabled``, ``priority``, ``group``, and ``level`` (True for level-sensitive).
 
-    Routing: ``target`` is the vCPU that gets the interrupt, None for no vCPU. ``mpidr`` and
-    ``any_cpu`` are GICD_IROUTER (affinity, Interrupt_Routing_Mode); ``targets`` is GICD_ITARGETSR
-    of a GICv2.
+    Routing: ``target`` is the vCPU that gets the interrupt, None for no vCPU. ``mpidr`` (affinity)
+    and ``any_cpu`` (Interrupt_Routing_Mode) are fields of GICD_IROUTER. ``targets`` is
+    GICD_ITARGETSR of a GICv2.
 
-    State: ``pending_latch``, ``line_level`` (the input), ``active``. ``acked`` is the vCPU that
-    acknowledged the interrupt and has not yet ended it, None for no vCPU. ``running`` has the
-    priority and the group of the last activation, as list register fields
-    (`list_registers.priority_and_group`). GICv2 SGIs (``carries_cpuid``) have ``source``, a bit for
-    each vCPU whose SGI is pending, and ``active_source``, the sender of the active SGI.
+    State: ``pending_latch``, ``line_level`` (the input), ``active``. ``acked`` is the vCPU that has
+    acknowledged the interrupt and not ended it, None for no vCPU. ``running`` has the priority and
+    the group of the last activation, as fields of a list register
+    (`list_registers.priority_and_group`). An SGI of a GICv2 (``carries_cpuid``) also has
+    ``source``, with a bit for each vCPU whose SGI is pending, and ``active_source``, the sender of
+    the active SGI.
 
-    Place: ``vcpu`` is the vCPU whose ap_list has the interrupt, None for no list. ``lr`` is the
-    index of the list register that holds the interrupt, -1 for none; while ``lr`` is not -1, the
-    active and pending fields here are those of the last flush. ``offered`` is True if the flush
-    wrote the list register as pending: if the list register is no longer pending, the guest has
-    acknowledged the interrupt.
+    Place: ``vcpu`` is the vCPU whose ap_list has the interrupt, None for no ap_list. ``lr`` is the
+    index of the list register that holds the interrupt, -1 for no list register. While ``lr`` is
+    not -1, the active and pending fields have the values of the last flush. ``offered`` is True if
+    the flush wrote the list register as pending. If the list register is then not pending any more,
+    the guest has acknowledged the interrupt.
 
-    Wiring: only ``owner`` may inject the interrupt (None: user space). ``hw``, ``hwintid`` and
+    Wiring: only ``owner`` may inject the interrupt; None is user space. ``hw``, ``hwintid`` and
     ``get_input_level`` map the interrupt to a host interrupt.
     """
 
@@ -61,10 +62,12 @@ class VgicIrq:
         self.reset(target)
 
     def reset(self, target: int | None) -> None:
-        """Reset to the state after initialisation: SGIs enabled, PPIs level-sensitive, others
-        edge-triggered, priority 0, group 0 (GICv2) or 1 (GICv3). The wiring stays.
+        """Reset to the state after initialisation. SGIs are enabled; PPIs are level-sensitive,
+        other interrupts edge-triggered; the priority is 0; the group is 0 (GICv2) or 1 (GICv3). The
+        wiring stays.
 
-        The trigger of an SPI is UNKNOWN at reset; KVM starts with edge-triggered SPIs.
+        The trigger of an SPI is UNKNOWN at reset in the architecture; KVM starts with
+        edge-triggered SPIs.
         """
         self.vcpu: int | None = None
         self.target, self.mpidr, self.any_cpu = target, 0, False
@@ -85,8 +88,8 @@ class VgicIrq:
 
     @property
     def mapped_level(self) -> bool:
-        """Whether the interrupt is level-sensitive and mapped to a host interrupt; the vGIC samples
-        the line of such an interrupt with ``get_input_level``."""
+        """Whether the interrupt is level-sensitive and mapped to a host interrupt. The vGIC samples
+        the line of a mapped level-sensitive interrupt with ``get_input_level``."""
         return self.hw and self.level
 
     @property
@@ -95,30 +98,32 @@ class VgicIrq:
         return self.active and self.active_source == UNKNOWN_SENDER
 
     def sample_line(self) -> bool:
-        """Read the input of a mapped level-sensitive interrupt into ``line_level``."""
+        """Read the input of a mapped level-sensitive interrupt into ``line_level``, and return the
+        level."""
         if self.get_input_level is not None:
             self.line_level = self.get_input_level()
         return self.line_level
 
     def state(self) -> dict[str, object]:
-        """The attributes of ``SAVED``: configuration, routing and state. The state of the vCPU has
-        the place of the interrupt (ap_list and list register)."""
+        """The attributes in ``SAVED``: configuration, routing and state. The place of the interrupt
+        (ap_list and list register) is saved in the state of the vCPU."""
         return fields_of(self, self.SAVED)
 
     def load(self, state: State) -> None:
-        """Restore `state`, with ``hw``; the owner sets ``get_input_level`` again, and the load of
-        the vCPU sets the place of the interrupt."""
+        """Restore `state`. The owner sets ``get_input_level`` again, and the restore of the vCPU
+        sets the place of the interrupt."""
         load_fields(self, self.SAVED, state)
         self.vcpu, self.lr = None, -1
 
 
 class Lpi(VgicIrq):
-    """An LPI that at least one event of an ITS is translated to: edge-triggered, group 1, without
-    active state.
+    """An LPI to which an ITS translates at least one event. An LPI is edge-triggered, is in group
+    1, and has no active state.
 
-    ``home`` is the vCPU whose redistributor holds the LPI, None if its collection is not mapped.
-    ``target`` equals ``home`` if LPIs are enabled on that redistributor, else None. ``references``
-    counts the events. Neither is saved: `armvirt.hyp.vgic.its.its.load_all` computes both.
+    ``home`` is the vCPU whose redistributor holds the LPI, None if the collection is not mapped.
+    ``target`` equals ``home`` if LPIs are enabled on that redistributor, else ``target`` is None.
+    ``references`` counts the events. `armvirt.hyp.vgic.its.its.load_all` computes ``target`` and
+    ``references`` at a restore, because they are not saved.
     """
 
     SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
@@ -131,10 +136,10 @@ class Lpi(VgicIrq):
 
 
 def target_oracle(irq: VgicIrq, enables: int) -> int | None:
-    """The vCPU whose ap_list has to have the interrupt, None for no list (kvm vgic_target_oracle).
+    """The vCPU whose ap_list must have the interrupt, None for no ap_list (kvm vgic_target_oracle).
 
-    An active interrupt stays on the list of the vCPU on which it is active. The group enables of
-    the distributor (bit n of ``enables`` for group n) gate pending interrupts, not active
+    An active interrupt stays on the ap_list of the vCPU on which it is active. Bit n of ``enables``
+    is the distributor's enable of group n. A disabled group stops pending interrupts, not active
     interrupts.
     """
     if irq.active:

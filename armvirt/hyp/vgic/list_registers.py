@@ -1,7 +1,7 @@
-"""List register values: written from an interrupt before an entry (`populate`), read back into the
-interrupt after an exit (`fold`); and ICH_HCR_EL2 (kvm/vgic/vgic-v3.c).
+"""The values of list registers and of ICH_HCR_EL2 (kvm/vgic/vgic-v3.c). `populate` computes a list
+register from an interrupt before an entry. `fold` updates the interrupt after an exit.
 
-GICv2 and GICv3 guests use the same ICH_LR<n>_EL2; with ICC_SRE_EL1.SRE = 0, vINTID[12:10] is the
+GICv2 and GICv3 guests use the same ICH_LR<n>_EL2. With ICC_SRE_EL1.SRE = 0, vINTID[12:10] is the
 CPUID (IHI 0069 chapter 12, ICH_LR<n>_EL2). `armvirt.hyp.vgic.flush` calls these functions for each
 interrupt of an ap_list.
 """
@@ -35,27 +35,28 @@ def priority_and_group(irq: VgicIrq) -> int:
 
 
 def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
-    """Move an interrupt into a list register; returns ICH_LR<n>_EL2 (kvm vgic_v3_populate_lr).
+    """Move an interrupt into a list register, and return ICH_LR<n>_EL2 (kvm vgic_v3_populate_lr).
 
-    ``may_pend`` is False if the interrupt is disabled or routed to another vCPU: the list register
-    of such an active interrupt is active and not pending, and its EOI bit raises a maintenance
+    ``may_pend`` is False if the interrupt is disabled or routed to another vCPU. Such an interrupt
+    is active, and its list register is active and not pending. The EOI bit raises a maintenance
     interrupt when the guest deactivates the interrupt. (KVM sets the pending bit too.)
-    ``come_back`` sets the EOI bit of any interrupt without HW: with a single list register, no
-    other maintenance interrupt reports that the list register is free.
+    ``come_back`` is True if the PE has a single list register and other interrupts need it. Then
+    the EOI bit is set in any list register without HW, because no other maintenance interrupt
+    reports that the list register is free.
 
-    A level-sensitive interrupt is never pending and active at once. HW = 1 forbids this state; with
-    HW = 0 the EOI bit raises a maintenance interrupt when the guest deactivates the interrupt, and
+    A level-sensitive interrupt is never pending and active at once. HW = 1 forbids this state. With
+    HW = 0, the EOI bit raises a maintenance interrupt when the guest deactivates the interrupt, and
     EL2 reads the line again. The same applies to a GICv2 SGI that is active or has a second sender.
 
-    A mapped interrupt that is active, and whose latch ISPENDR has set, gets HW = 0 and the EOI bit:
-    the interrupt becomes pending when it becomes inactive (IHI 0069 4.1.2), and a list register
-    with HW = 1 raises no maintenance interrupt at deactivation. (KVM keeps HW = 1, and sees the
-    latch only at the next exit.)
+    A mapped interrupt that is active and whose latch ISPENDR has set gets HW = 0 and the EOI bit.
+    The interrupt has to become pending when it becomes inactive (IHI 0069 4.1.2), but with HW = 1
+    the deactivation raises no maintenance interrupt. (KVM keeps HW = 1, and sees the latch only at
+    the next exit.)
 
-    An active interrupt keeps the priority and group of its acknowledge until its deactivation,
-    whatever the guest writes to IPRIORITYR or IGROUPR. That is IMPLEMENTATION DEFINED (IHI 0069,
+    An active interrupt keeps the priority and the group of its acknowledge until its deactivation,
+    even if the guest writes IPRIORITYR or IGROUPR (IMPLEMENTATION DEFINED: IHI 0069,
     GICD_IPRIORITYR<n>). With another priority in the list register, the guest's end of interrupt
-    would not deactivate the interrupt (in KVM the interrupt can stay active for this reason).
+    would not deactivate the interrupt; in KVM such an interrupt can stay active.
     """
     now = priority_and_group(irq)
     latched = irq.hw and irq.active and irq.pending_latch
@@ -84,8 +85,8 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
 
 
 def _take_source(irq: VgicIrq) -> int:
-    """Remove the lowest sender of a GICv2 SGI, and return it; ``pending_latch`` stays set if there
-    are other senders."""
+    """Remove the lowest sender of a GICv2 SGI, and return the sender. ``pending_latch`` stays set
+    if there are other senders."""
     first = irq.source & -irq.source
     irq.source &= ~first
     irq.pending_latch = irq.source != 0
@@ -93,19 +94,20 @@ def _take_source(irq: VgicIrq) -> int:
 
 
 def fold(irq: VgicIrq, value: int) -> bool:
-    """Move the state of a list register back into its interrupt; True if the host interrupt has to
-    be deactivated (kvm vgic_v3_fold_lr_state).
+    """Update an interrupt from its list register (kvm vgic_v3_fold_lr_state). Returns True if the
+    host interrupt has to be deactivated.
 
     The acknowledge clears the latch that ISPENDR set on a level-sensitive interrupt (IHI 0048
-    figure 4-10). KVM clears the latch at the end of interrupt, and so loses an ISPENDR write that
-    came in between.
+    figure 4-10). KVM clears the latch at the end of interrupt, so a write of ISPENDR between the
+    acknowledge and the end is lost.
 
-    The line of a mapped interrupt is sampled if the guest has not acknowledged the interrupt. If
-    the line is low, the guest will not deactivate the host interrupt, so EL2 does. If the guest has
-    ended the interrupt, the host interrupt is inactive too; if the line is high, the host interrupt
-    fires again, as a new arrival. (KVM samples the line here too if the line was reported high
-    again, so the order of two exits decides whether the interrupt is a new arrival.) After an end
-    of interrupt with HW = 0 the host interrupt is still active, so EL2 deactivates it.
+    If the guest has not acknowledged a mapped interrupt, the line is sampled. If the line is low,
+    the guest will not deactivate the host interrupt, so EL2 deactivates it.
+
+    If the guest has ended a mapped interrupt, the host interrupt is inactive too, and a high line
+    makes it fire again as a new arrival. (KVM also samples the line if a high line was reported
+    again, so the order of two exits decides whether the interrupt is a new arrival.) With HW = 0
+    the host interrupt is still active after the end of interrupt, so EL2 deactivates it.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)
@@ -133,8 +135,8 @@ def fold(irq: VgicIrq, value: int) -> bool:
 
 
 def signals_eoi(value: int) -> bool:
-    """Whether the guest has ended the interrupt of a list register with the EOI bit (kvm
-    lr_signals_eoi_mi)."""
+    """Whether a list register with the EOI bit and HW = 0 shows that the guest has ended the
+    interrupt (kvm lr_signals_eoi_mi)."""
     return value & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
 
 
@@ -143,18 +145,19 @@ def group_enabled(irq: VgicIrq, vmcr: int) -> bool:
 
 
 def by_urgency(irqs: Sequence[VgicIrq], vmcr: int) -> list[VgicIrq]:
-    """Order of list register allocation if there are too few: pending interrupts of enabled groups,
-    by priority; active interrupts; interrupts of disabled groups.
+    """The interrupts in the order in which they get list registers: first pending interrupts of
+    enabled groups, by priority; then active interrupts of enabled groups, by priority; then
+    interrupts of disabled groups.
 
-    Interrupts of the same priority keep the order of the ap_list, so the result does not depend on
-    which of them had a list register at the last exit.
+    Interrupts of the same priority keep the order of the ap_list. So the result does not depend on
+    which interrupts had a list register at the last exit.
     """
     return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority))
 
 
 class Overflow(NamedTuple):
-    """Whether pending interrupts, active interrupts, or any interrupts are without a list
-    register."""
+    """Which kinds of interrupts have no list register: ``pending`` interrupts, ``active``
+    interrupts, or ``any`` interrupts."""
 
     pending: bool
     active: bool
@@ -173,15 +176,15 @@ def configure_hcr(
     left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False,
     watch_ends: bool = False,
 ) -> int:  # fmt: skip
-    """ICH_HCR_EL2 for an entry, with the maintenance interrupts to enable (kvm
-    vgic_v3_configure_hcr).
+    """ICH_HCR_EL2 for an entry, with the maintenance interrupts that have to be enabled (kvm
+    vgic_v3_configure_hcr). ``left`` tells which interrupts have no list register.
 
-    * Pending interrupts without a list register: NPIE (no list register is pending).
-    * Active interrupts without a list register: LRENPIE (the guest ends an interrupt without a list
-      register), and TDIR, because EOIcount does not say which INTID ICC_DIR_EL1 deactivates.
-    * Any interrupt without a list register: UIE (at most one list register is in use). Not with a
-      single list register, because UIE would always be pending.
-    * Any interrupt without a list register, or ``watch_groups`` (1-of-N SPIs exist): VGrp0DIE or
+    * Pending interrupts have no list register: NPIE (no list register is pending).
+    * Active interrupts have no list register: LRENPIE (the guest ends an interrupt without a list
+      register), and TDIR, because EOIcount does not tell which INTID ICC_DIR_EL1 deactivates.
+    * Any interrupts have no list register: UIE (at most one list register is in use). With a single
+      list register UIE stays 0, because the underflow would always be pending.
+    * Any interrupts have no list register, or ``watch_groups`` (there are 1-of-N SPIs): VGrp0DIE or
       VGrp0EIE, and VGrp1DIE or VGrp1EIE (a group enable changes).
     * ``watch_ends`` (`VgicCpu.cleared` is not empty): LRENPIE.
     * ``foreign_spis`` (another vCPU has an SPI that this vCPU may deactivate with EOImode 1): TDIR.

@@ -1,8 +1,8 @@
-"""LPIs: creation, routing, configuration and pending tables, and the LPI registers of a
+"""LPIs: creation, routing, configuration tables, pending tables, and the LPI registers of a
 redistributor (IHI 0069 chapter 5.1).
 
-There is an `Lpi` for each INTID that an ITS maps. Its configuration is a copy of a byte of the
-table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0); an
+An `Lpi` exists for each INTID that an ITS maps. The configuration in the `Lpi` is a copy of a byte
+of the table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0). An
 invalidation reads the byte again. The pending state is in the `Lpi` if LPIs are enabled on its
 redistributor, else in the table at GICR_PENDBASER.
 """
@@ -27,11 +27,10 @@ Action = Callable[[Distributor, Any, "list[Lpi]"], None]
 
 
 def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
-    """Map one more event to an LPI; the first event creates the LPI (kvm vgic_add_lpi).
+    """Map one more event to an LPI. The first event creates the LPI (kvm vgic_add_lpi).
 
-    An LPI that exists keeps its ``home``. If the configuration cannot be read, KVM refuses the
-    event; here the LPI is created disabled, because in IHI 0069 MAPTI does not read the
-    configuration.
+    An LPI that exists keeps its ``home``. An LPI whose configuration cannot be read is created
+    disabled, because in IHI 0069 MAPTI does not read the configuration. (KVM refuses the event.)
     """
     lpi = dist.lpis.get(intid)
     if lpi is None:
@@ -43,7 +42,7 @@ def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
 
 
 def release(dist: Distributor, lpi: Lpi) -> None:
-    """Unmap one event of an LPI; unmapping the last event removes the LPI and its pending state
+    """Unmap one event of an LPI. With the last event, the LPI and its pending state are removed
     (IHI 0069 5.3, DISCARD). The caller runs `flush.sync_all` first."""
     lpi.references -= 1
     if lpi.references:
@@ -55,11 +54,11 @@ def release(dist: Distributor, lpi: Lpi) -> None:
 
 
 def move(dist: Distributor, lpi: Lpi, home: int | None) -> None:
-    """Move an LPI to the redistributor of vCPU ``home`` (None: no redistributor), with its pending
-    state.
+    """Move an LPI and its pending state to the redistributor of vCPU ``home``; None is no
+    redistributor.
 
-    If the LPI had no redistributor, its pending bit is read from the pending table of the new
-    redistributor, provided that LPIs are enabled there.
+    If the LPI had no redistributor, and LPIs are enabled on the new redistributor, the pending bit
+    is read from the pending table of the new redistributor.
     """
     before, lpi.home = lpi.home, home
     if before is None and home is not None and dist.cpu(home).lpis_enabled:
@@ -74,7 +73,7 @@ def _retarget(dist: Distributor, lpi: Lpi) -> None:
 
 
 def homed(dist: Distributor, vcpu_id: int) -> list[Lpi]:
-    """The LPIs whose ``home`` is this vCPU."""
+    """The LPIs on the redistributor of this vCPU."""
     return [lpi for lpi in dist.lpis.values() if lpi.home == vcpu_id]
 
 
@@ -84,7 +83,7 @@ def _homed_intids(dist: Distributor, vcpu_id: int) -> list[int]:
 
 
 def move_all(dist: Distributor, source: int, target: int) -> None:
-    """MOVALL: move every LPI of one redistributor to another."""
+    """Move every LPI of one redistributor to another redistributor (MOVALL)."""
     dist.backlog.add("move from", [source, target], _homed_intids(dist, source))
 
 
@@ -101,7 +100,7 @@ def _move_to(dist: Distributor, target: int | None, lpis: list[Lpi]) -> None:
 
 
 def _release_all(dist: Distributor, _: None, lpis: list[Lpi]) -> None:
-    """Release each LPI in ``lpis``; an LPI is in the list once for each event that was unmapped."""
+    """Release each LPI in ``lpis``. The list has an LPI once for each event that was unmapped."""
     flush.sync_all(dist)
     for lpi in lpis:
         release(dist, lpi)
@@ -112,7 +111,7 @@ def _release_all(dist: Distributor, _: None, lpis: list[Lpi]) -> None:
 
 def _property(dist: Distributor, intid: int) -> int:
     """The LPI's byte of the configuration table; 0 (disabled) if the byte is beyond the table or
-    outside memory."""
+    outside guest memory."""
     if intid >= arch.lpis_end(dist.propbaser):
         return 0
     data = fetch(dist.memory, arch.property_address(dist.propbaser, intid), 1)
@@ -125,13 +124,13 @@ def _configure(lpi: Lpi, value: int) -> None:
 
 
 def invalidate(dist: Distributor, lpi: Lpi) -> None:
-    """INV, GICR_INVLPIR: read the configuration of an LPI again."""
+    """Read the configuration of an LPI again (INV, GICR_INVLPIR)."""
     _configure(lpi, _property(dist, lpi.intid))
     dist.queue(lpi)
 
 
 def invalidate_all(dist: Distributor, vcpu_id: int) -> None:
-    """INVALL, GICR_INVALLR: read the configuration of all LPIs of a redistributor again."""
+    """Read the configuration of all LPIs of a redistributor again (INVALL, GICR_INVALLR)."""
     dist.backlog.add("configure", vcpu_id, _homed_intids(dist, vcpu_id))
 
 
@@ -143,7 +142,7 @@ def _invalidate_some(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def _configure_all(dist: Distributor, lpis: list[Lpi]) -> None:
-    """Read the configuration of several LPIs, with a single read if the whole table is in
+    """Read the configuration of several LPIs. One read is enough if the whole table is in guest
     memory."""
     table = None
     end = min(max((lpi.intid for lpi in lpis), default=0) + 1, arch.lpis_end(dist.propbaser))
@@ -165,7 +164,7 @@ def _configure_all(dist: Distributor, lpis: list[Lpi]) -> None:
 
 
 def _take_pending(dist: Distributor, lpi: Lpi) -> None:
-    """Move the LPI's bit of the pending table into ``pending_latch`` (kvm
+    """Set ``pending_latch`` from the LPI's bit in the pending table, and clear the bit (kvm
     vgic_v3_lpi_sync_pending_status)."""
     if lpi.home is None:
         return
@@ -177,9 +176,9 @@ def _take_pending(dist: Distributor, lpi: Lpi) -> None:
 
 
 def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
-    """Write the pending state of LPIs into the pending tables (for all LPIs:
-    KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES); False if a table is outside memory. The caller runs
-    `flush.sync_all` first."""
+    """Write the pending state of LPIs into the pending tables. False if a table is outside guest
+    memory. The caller runs `flush.sync_all` first. KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES writes all
+    LPIs."""
     complete = True
     for lpi in lpis:
         if lpi.home is None:
@@ -197,8 +196,8 @@ def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
 
 
 def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
-    """Write GICR_CTLR.EnableLPIs; RES0 without an ITS. If a job is under way, the write takes
-    effect after the job."""
+    """Write GICR_CTLR.EnableLPIs, which is RES0 without an ITS. If a job is under way, the write
+    takes effect after the job."""
     if dist.has_its:
         cpu.lpis_wanted = enabled
         if not dist.backlog.jobs:
@@ -206,8 +205,8 @@ def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
 
 
 def take_up(dist: Distributor) -> None:
-    """Start the jobs for the writes of EnableLPIs and GICR_INVALLR that came during the last job.
-    Called while no job is under way."""
+    """Start the jobs for writes of EnableLPIs and GICR_INVALLR that were made during another job.
+    The caller checks that no job is under way."""
     for cpu in dist.cpus():
         if cpu.lpis_wanted != cpu.lpis_enabled:
             _switch(dist, cpu)
@@ -226,8 +225,8 @@ def _switch(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Read configuration and pending state of the LPIs of a redistributor. With GICR_PENDBASER.PTZ
-    the pending table is all zero, and is not read."""
+    """Read the configuration and the pending state of the LPIs of a redistributor. With
+    GICR_PENDBASER.PTZ = 1 the pending table is all zero and is not read."""
     cpu = dist.cpu(vcpu_id)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     _configure_all(dist, here)
@@ -238,9 +237,9 @@ def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Take the LPIs of a redistributor out of the list registers, and write their pending state
-    into the pending table before GICR_CTLR.RWP reads 0 (IHI 0069 12.11, GICR_CTLR). KVM discards
-    the pending state (vgic_flush_pending_lpis)."""
+    """Remove the LPIs of a redistributor from the list registers, and write their pending state
+    into the pending table. GICR_CTLR.RWP is 1 until this work is done (IHI 0069 12.11, GICR_CTLR).
+    KVM discards the pending state (vgic_flush_pending_lpis)."""
     flush.sync_all(dist)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     store_pending(dist, here)
@@ -250,8 +249,8 @@ def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def settled(dist: Distributor, cpu: VgicCpu) -> bool:
-    """Whether every write of EnableLPIs and GICR_INVALLR has taken effect: GICR_CTLR.RWP and
-    GICR_SYNCR.Busy are 0."""
+    """Whether no job is under way, and every write of EnableLPIs and GICR_INVALLR has taken effect.
+    GICR_CTLR.RWP and GICR_SYNCR.Busy are then 0."""
     return (
         not dist.backlog.jobs and cpu.lpis_wanted == cpu.lpis_enabled and not cpu.invalidate_wanted
     )
@@ -259,20 +258,22 @@ def settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 def write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
     """Write GICR_PROPBASER, which all redistributors share. The write is ignored while LPIs are
-    enabled on the redistributor of ``cpu``, or a job is under way."""
+    enabled on the redistributor of ``cpu``, and while a job is under way."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         dist.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_pendbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PENDBASER. The write is ignored while LPIs are enabled, or a job is under way."""
+    """Write GICR_PENDBASER. The write is ignored while LPIs are enabled, and while a job is under
+    way."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_invlpir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_INVLPIR: the INTID is in the low word. Ignored with bit 63 (V, a virtual LPI) set,
-    since virtual LPIs are not implemented, and while LPIs are disabled."""
+    """Write GICR_INVLPIR: invalidate the LPI with the INTID in the low word. The write is ignored
+    while LPIs are disabled. A write with V = 1 (bit 63, a virtual LPI) is ignored too, because
+    virtual LPIs are not implemented."""
     lpi = dist.lpis.get(value & 0xFFFF_FFFF)
     if cpu.lpis_enabled and lpi is not None and not value >> 63:
         invalidate(dist, lpi)
@@ -287,7 +288,7 @@ def write_invallr(dist: Distributor, cpu: VgicCpu, value: int) -> None:
             take_up(dist)
 
 
-#: The function for the ``action`` of a `backlog.Job`; it is called with a batch of LPIs.
+#: The function for each ``action`` of a `backlog.Job`. One call handles a batch of LPIs.
 ACTIONS: dict[str, Action] = {
     "configure": _invalidate_some, "enable": _enable, "disable": _disable, "move from": _move_from,
     "move to": _move_to, RELEASE: _release_all,
@@ -295,7 +296,7 @@ ACTIONS: dict[str, Action] = {
 
 
 class LpiWorker:
-    """Does the jobs of a `Backlog` on the LPIs of its vGIC."""
+    """The object that does the jobs of a `Backlog` on the LPIs of its vGIC."""
 
     __slots__ = ("_dist",)
 
@@ -303,7 +304,8 @@ class LpiWorker:
         self._dist = dist
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
-        """Apply an action to the LPIs among ``intids`` that still exist."""
+        """Apply an action to the LPIs with these INTIDs. An INTID whose LPI no longer exists is
+        skipped."""
         lpis = self._dist.lpis
         ACTIONS[action](self._dist, about, [lpis[intid] for intid in intids if intid in lpis])
 

@@ -1,5 +1,5 @@
-"""The addresses of the vGIC's frames in the IPA space: GICD, GICC, and the redistributor
-regions."""
+"""The addresses of the vGIC's frames in the IPA space: GICD, GICC, and the regions of
+redistributors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 
 
 class RedistRegion:
-    """Consecutive redistributors at ``base`` (struct vgic_redist_region).
+    """A region of consecutive redistributors at ``base`` (struct vgic_redist_region).
 
-    ``count`` is the number of redistributors; 0 is the single region of
-    KVM_VGIC_V3_ADDR_TYPE_REDIST, which grows with the vCPUs. ``members`` has the vCPU ids in order
-    of address.
+    ``count`` is the number of redistributors. ``count`` is 0 for the single region of
+    KVM_VGIC_V3_ADDR_TYPE_REDIST, which grows with the number of vCPUs. ``members`` has the vCPU ids
+    in order of address.
     """
 
     __slots__ = ("base", "count", "index", "members")
@@ -24,7 +24,8 @@ class RedistRegion:
 
     @property
     def size(self) -> int:
-        """Size in bytes: of ``count`` redistributors, or of the members if ``count`` is 0."""
+        """The size of the region in bytes. A region with ``count`` 0 has the size of its
+        members."""
         return (self.count or len(self.members)) * GICR_SIZE
 
     @property
@@ -35,7 +36,7 @@ class RedistRegion:
         return self.base < base + size and base < self.base + self.size
 
     def take(self, cpu: VgicCpu) -> None:
-        """Give the redistributor of a vCPU the next address of the region."""
+        """Place the redistributor of a vCPU at the next address of the region."""
         cpu.redist_region, cpu.redist_index = self.index, len(self.members)
         cpu.redist_base = self.base + cpu.redist_index * GICR_SIZE
         self.members.append(cpu.vcpu_id)
@@ -44,8 +45,8 @@ class RedistRegion:
 class Placement:
     """The addresses that user space has set; None for a frame without an address.
 
-    ``dist_base`` is the distributor, ``cpu_base`` GICC of a GICv2, ``regions`` has the
-    redistributors of a GICv3. ``ipa_bits`` is the size of the IPA space.
+    ``dist_base`` is the address of GICD, ``cpu_base`` the address of GICC (GICv2). ``regions`` has
+    the redistributors of a GICv3. ``ipa_bits`` is the size of the IPA space in address bits.
     """
 
     __slots__ = ("cpu_base", "dist_base", "ipa_bits", "regions")
@@ -57,21 +58,22 @@ class Placement:
         self.regions: list[RedistRegion] = []
 
     def place(self, cpu: VgicCpu) -> None:
-        """Give the redistributor of a new vCPU the first free address.
+        """Place the redistributor of a new vCPU at the first free address.
 
-        If no region has room, the redistributor stays without an address, and the first run fails.
+        If no region has room, the redistributor gets no address, and the first run will fail.
         """
         region = next((region for region in self.regions if not region.full), None)
         if region is not None:
             region.take(cpu)
 
     def new_region(self, index: int, base: int, count: int) -> RedistRegion:
-        """Check and create a region (kvm vgic_v3_alloc_redist_region), without adding it to
-        ``regions``.
+        """Check the arguments for a new region, and create the region (kvm
+        vgic_v3_alloc_redist_region). The caller adds the region to ``regions``.
 
-        ``count`` 0 makes the single region of KVM_VGIC_V3_ADDR_TYPE_REDIST, which excludes regions
-        with a count. KvmError EEXIST for a second single region; EINVAL for a mix of both kinds,
-        for an ``index`` that is not the next index, and for an overlap.
+        ``count`` 0 creates the single region of KVM_VGIC_V3_ADDR_TYPE_REDIST, beside which no other
+        region can exist. KvmError EEXIST for a second single region. KvmError EINVAL for a single
+        region beside regions with a count, for an ``index`` that is not the next index, and for an
+        overlap.
         """
         regions = self.regions
         if regions and not count:
@@ -94,7 +96,7 @@ class Placement:
         """Whether the redistributors are inside the IPA space and do not overlap the distributor
         (kvm vgic_v3_check_base).
 
-        The result can change after the addresses were set, because a region with ``count`` 0 grows.
+        The result can change after all addresses are set, because a region with ``count`` 0 grows.
         """
         if any(region.base + region.size > 1 << self.ipa_bits for region in self.regions):
             return False
@@ -102,7 +104,7 @@ class Placement:
         return base is None or not any(region.overlaps(base, GICD_SIZE) for region in self.regions)
 
     def is_last(self, cpu: VgicCpu) -> bool:
-        """GICR_TYPER.Last: whether no redistributor is in use at the next address."""
+        """GICR_TYPER.Last: True if no redistributor is in use at the next address."""
         if cpu.redist_region < 0:
             return False
         region = self.regions[cpu.redist_region]

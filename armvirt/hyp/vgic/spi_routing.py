@@ -1,5 +1,5 @@
 """The target vCPU of an SPI: GICD_IROUTER of a GICv3, with 1-of-N routing (IHI 0069 3.2.3,
-12.9.22), and GICD_ITARGETSR of a GICv2 (IHI 0048 4.3.12)."""
+12.9.22); GICD_ITARGETSR of a GICv2 (IHI 0048 4.3.12)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ GROUPS = 3  # VENG0 and VENG1 of ICH_VMCR_EL2
 
 
 def router(irq: VgicIrq) -> int:
-    """The value of GICD_IROUTER<n>."""
+    """The value of GICD_IROUTER<n> for an SPI."""
     return irq.mpidr | (IROUTER_IRM if irq.any_cpu else 0)
 
 
 def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
-    """Write GICD_IROUTER<n>. With an affinity that no vCPU has, the SPI has no target, and stays
+    """Write GICD_IROUTER<n>. If no vCPU has the affinity, the SPI has no target and stays
     pending."""
     irq.mpidr, irq.any_cpu = router & AFFINITY, bool(router & IROUTER_IRM)
     if irq.any_cpu:
         dist.any_cpu.add(irq)
         irq.target = one_of_n(dist, irq)
-        dist.mark_dirty()  # a flush enables the maintenance interrupts for changes of group enables
+        dist.mark_dirty()  # each flush enables maintenance interrupts for group enables
     else:
         dist.any_cpu.discard(irq)
         irq.target = dist.vcpu_with_affinity(irq.mpidr)
@@ -67,15 +67,15 @@ def reroute(dist: Distributor) -> None:
 
 
 def existing(dist: Distributor) -> int:
-    """A bit for each CPU interface of the VM; the number of a CPU interface is the vCPU id."""
+    """A bit mask of the CPU interfaces of the VM. The number of a CPU interface is the vCPU id."""
     return sum(1 << cpu.vcpu_id for cpu in dist.cpus())
 
 
 def set_targets(dist: Distributor, irq: VgicIrq, value: int) -> None:
     """Write GICD_ITARGETSR<n>. The target is the lowest CPU in the mask, as in KVM.
 
-    With an empty mask the SPI has no target; KVM takes vCPU 0. The masks of private interrupts are
-    read-only.
+    With an empty mask the SPI has no target (in KVM the target is vCPU 0). The masks of private
+    interrupts are read-only.
     """
     if irq.intid < FIRST_SPI:
         return

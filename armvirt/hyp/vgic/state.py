@@ -1,9 +1,9 @@
 """The vGIC's state as plain data: save, check and restore.
 
-The tables ``SAVED`` of `Distributor`, `VgicCpu`, `VgicIrq`, `Lpi` and `Its` name the attributes that
-are saved as they are; this module saves and restores the rest. Interrupts on the lists of a vCPU are
-saved as INTIDs; the state of the PE has the list register values. Addresses, owners and host
-interrupts (the wiring) are not saved.
+The tables ``SAVED`` of `Distributor`, `VgicCpu`, `VgicIrq`, `Lpi` and `Its` name the attributes
+that are saved without a conversion; this module converts the other attributes. The interrupts in
+the lists of a vCPU are saved as INTIDs. The state of the PE has the values of the list registers.
+Addresses of frames, owners of interrupts and mappings to host interrupts are not saved.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def save(dist: Distributor, its: Sequence[Its]) -> State:
 
 
 def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
-    """Check that `load` can restore ``saved``. StateError for the state of another version.
-    ValueError if the state is of a vGIC of another model, or with other vCPUs, INTIDs or ITSs."""
+    """Check that `load` can restore ``saved``. StateError if the state has another version.
+    ValueError if the saved vGIC has another model, other vCPUs, or another number of INTIDs or
+    ITSs."""
     checked(saved, "Vgic", STATE_VERSION)
     becomes_ready = dist.model == 2 and saved["initialized"] and not dist.initialized
     if saved["initialized"] != dist.initialized and not becomes_ready:
@@ -52,8 +53,8 @@ def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
 
 
 def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
-    """Restore what `save` returned. The caller runs `check_shape` first. LPIs are restored before
-    the lists that contain their INTIDs."""
+    """Restore the result of `save`. The caller runs `check_shape` first. LPIs are restored before
+    the ap_lists, which refer to LPIs."""
     load_fields(dist, dist.SAVED, saved)
     spis = dist.spis(FIRST_SPI, dist.nr_spis)
     _load_irqs(spis, saved["spis"])
@@ -69,7 +70,8 @@ def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
 
 
 def _save_cpu(cpu: VgicCpu) -> State:
-    """The state of one vCPU; lists of interrupts are INTIDs in order."""
+    """The state of one vCPU. A list of interrupts is saved as a list of INTIDs in the same
+    order."""
     return {
         **fields_of(cpu, cpu.SAVED),
         "ap0r": _padded(cpu.active_priorities(0)),
@@ -80,7 +82,7 @@ def _save_cpu(cpu: VgicCpu) -> State:
 
 
 def _load_cpu(dist: Distributor, cpu: VgicCpu, saved: State) -> None:
-    """Restore one vCPU; ``mapped`` and the place of each interrupt follow from the lists."""
+    """Restore one vCPU. ``mapped`` and the place of each interrupt are computed from the lists."""
     _load_irqs(cpu.private, saved["private"])
     cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
     load_fields(cpu, cpu.SAVED, saved)
@@ -100,6 +102,6 @@ def _load_irqs(irqs: Iterable[VgicIrq], saved: Iterable[State]) -> None:
 
 
 def _padded(registers: list[int]) -> list[int]:
-    """Pad to the four active-priority registers of the architecture; registers that do not exist
-    are 0."""
+    """Pad a list of active-priority registers to the four registers that the architecture has at
+    most. A register that does not exist is 0."""
     return registers + [0] * (APRS - len(registers))

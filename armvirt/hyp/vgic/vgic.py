@@ -1,4 +1,4 @@
-"""The vGIC of one VM: the API that KVM offers to the VM, its vCPUs and devices (kvm/vgic/vgic.c,
+"""The vGIC of one VM: the functions that the VM, its vCPUs and its devices call (kvm/vgic/vgic.c,
 vgic-init.c).
 
 The run loop calls `Vgic.load` when a vCPU is loaded on a PE, `Vgic.put` when the vCPU leaves the
@@ -40,9 +40,10 @@ MAX_VCPUS = {2: MAX_CPUS_GICV2, 3: 512}
 
 
 class Vgic:
-    """A GIC of ``model`` 2 or 3 (KVM_DEV_TYPE_ARM_VGIC_V2, _V3). ``its`` are its ITSs.
+    """A GIC of ``model`` 2 (KVM_DEV_TYPE_ARM_VGIC_V2) or 3 (KVM_DEV_TYPE_ARM_VGIC_V3). ``its`` has
+    the ITSs.
 
-    ``num_pri_bits`` are the priority bits of the host's ICH_VTR_EL2.
+    ``num_pri_bits`` is the number of priority bits in the host's ICH_VTR_EL2.
     """
 
     def __init__(
@@ -59,16 +60,16 @@ class Vgic:
 
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
         """Add a vCPU with this MPIDR_EL1 (kvm_vgic_vcpu_init). KvmError EEXIST if the id exists;
-        else the errors of `precreate`."""
+        the other errors are those of `precreate`."""
         if self.dist.has_vcpu(vcpu_id):
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
         self.precreate(vcpu_id)
         self.dist.add_vcpu(vcpu_id, mpidr)
 
     def precreate(self, vcpu_id: int) -> None:
-        """Check that a vCPU can be added (kvm_arch_vcpu_precreate): KvmError EBUSY after `init`,
-        EINVAL for an id that the model cannot address, and for redistributors that overlap the
-        distributor or are beyond the IPA space."""
+        """Check that a vCPU can be added (kvm_arch_vcpu_precreate). KvmError EBUSY after `init`.
+        KvmError EINVAL for an id that is too high for the model, and for redistributors that
+        overlap the distributor or are beyond the IPA space."""
         if self.dist.initialized:
             raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised")
         if vcpu_id >= MAX_VCPUS[self.model]:
@@ -81,8 +82,8 @@ class Vgic:
             )
 
     def add_its(self) -> Its:
-        """Add an ITS to a GICv3. With the first ITS the GIC supports LPIs (GICR_PROPBASER gets its
-        reset value)."""
+        """Add an ITS to a GICv3. The first ITS enables support for LPIs, and sets GICR_PROPBASER to
+        its reset value."""
         from armvirt.hyp.vgic.its.its import Its, enable_lpis
 
         enable_lpis(self.dist)
@@ -90,8 +91,8 @@ class Vgic:
         return self.its[-1]
 
     def init(self) -> None:
-        """KVM_DEV_ARM_VGIC_CTRL_INIT: set the final number of INTIDs and create the SPIs. A second
-        call has no effect. KvmError EBUSY without vCPUs, because an SPI needs a target."""
+        """Fix the number of INTIDs and create the SPIs (KVM_DEV_ARM_VGIC_CTRL_INIT). A second call
+        has no effect. KvmError EBUSY without vCPUs, because an SPI needs a target."""
         if self.dist.initialized:
             return
         if not self.dist.vcpus:
@@ -99,16 +100,16 @@ class Vgic:
         self.dist.create_spis()
 
     def lazy_init(self) -> None:
-        """Initialise a GICv2 at its first use (vgic_lazy_init), because the GICv2 device is older
-        than the INIT attribute. KvmError EBUSY for a GICv3 that is not initialised."""
+        """Initialise a GICv2 at its first use (vgic_lazy_init), because user space may use a GICv2
+        without KVM_DEV_ARM_VGIC_CTRL_INIT. KvmError EBUSY for a GICv3 that is not initialised."""
         if not self.dist.initialized and self.model != 2:
             raise KvmError("EBUSY", "the vGIC is not initialised")
         self.init()
 
     def map_resources(self) -> None:
-        """Check the frames and make the vGIC ready before a vCPU runs for the first time
-        (kvm_vgic_map_resources). A GICv2 that is not initialised is initialised. The errors are
-        those of `check_resources` and `init`."""
+        """Check the frames and make the vGIC ready, before a vCPU runs for the first time
+        (kvm_vgic_map_resources). A GICv2 is initialised if it is not initialised yet. The errors
+        are those of `check_resources` and `init`."""
         if self.dist.ready:
             return
         self.check_resources()
@@ -116,7 +117,7 @@ class Vgic:
         self.dist.ready = True
 
     def check_resources(self) -> None:
-        """Check that `map_resources` can succeed: KvmError ENXIO for a frame without an address,
+        """Check that `map_resources` can succeed. KvmError ENXIO for a frame without an address,
         EINVAL for frames that overlap or are beyond the IPA space, EBUSY for a GICv3 before
         `init`."""
         self._check_placed()
@@ -156,8 +157,9 @@ class Vgic:
         return frames
 
     def reset(self) -> None:
-        """Reset interrupts, ITSs and CPU interfaces to the state after `init`. No vCPU is loaded.
-        Addresses and wiring stay."""
+        """Reset interrupts, ITSs and CPU interfaces to the state after `init`. No vCPU may be
+        loaded. The addresses of frames, the owners of interrupts and the mappings to host
+        interrupts stay."""
         for its in self.its:
             its.forget()
         self.dist.reset()
@@ -169,12 +171,13 @@ class Vgic:
     # Interrupts in -------------------------------------------------------------------------------
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        """Change an input (kvm_vgic_inject_irq): set the line of a level-sensitive interrupt, or
-        signal an edge (``level`` True). The owner of a mapped interrupt has just read its line.
+        """Change the input of an interrupt (kvm_vgic_inject_irq). For a level-sensitive interrupt,
+        ``level`` is the new level of the line. For an edge-triggered interrupt, ``level`` True
+        signals an edge. For a mapped interrupt, ``owner`` has just read the line.
 
         An injection is ignored if the input does not change, or if ``owner`` is not the owner of
-        the interrupt. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY before
-        `init` of a GICv3.
+        the interrupt. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY for a
+        GICv3 before `init`.
         """
         dist = self.dist
         if not dist.initialized:
@@ -186,7 +189,7 @@ class Vgic:
         if irq.owner is not owner:
             return
         if not irq.level:
-            irq.line_level = level  # for an interrupt that becomes level-sensitive later
+            irq.line_level = level  # used if the interrupt becomes level-sensitive
         if irq.lr >= 0 and (irq.mapped_level or accepts(irq, level, owner)):
             flush.settle(dist, irq)  # a mapped interrupt in a list register has line_level False
         if not accepts(irq, level, owner):
@@ -202,8 +205,8 @@ class Vgic:
         dist.queue(irq, sampled=True)
 
     def _check_line(self, vcpu_id: int | None, intid: int) -> None:
-        """Check an injection before `init`: the first KVM_IRQ_LINE initialises a GICv2. KvmError
-        EINVAL for an INTID that will not exist."""
+        """Check an injection before `init`. The first KVM_IRQ_LINE initialises a GICv2, so KvmError
+        EINVAL is only for an INTID that will not exist after `init`."""
         count = self.dist.nr_irqs_after_init
         private = 0 <= intid < NR_PRIVATE
         absent = private and (vcpu_id is None or not self.dist.has_vcpu(vcpu_id))
@@ -214,11 +217,12 @@ class Vgic:
             )
 
     def signal_msi(self, address: int, data: int, devid: int | None) -> bool:
-        """KVM_SIGNAL_MSI: a device writes EventID ``data`` to the GITS_TRANSLATER at ``address``.
+        """Handle a message from a device, which writes EventID ``data`` to the GITS_TRANSLATER at
+        ``address`` (KVM_SIGNAL_MSI). ``devid`` is the DeviceID.
 
-        True if an LPI became pending, False if the event is not mapped, or the ITS or the LPIs of
-        the target redistributor are disabled. KvmError ENODEV without an ITS, EINVAL without
-        ``devid``, or if no ITS has its GITS_TRANSLATER at ``address``.
+        True if an LPI became pending. False if the event is not mapped, the ITS is disabled, or
+        LPIs are disabled on the target redistributor. KvmError ENODEV without an ITS; EINVAL if
+        ``devid`` is None, or if no ITS has its GITS_TRANSLATER at ``address``.
         """
         if not self.its:
             raise KvmError("ENODEV", "this VM has no ITS")
@@ -230,8 +234,8 @@ class Vgic:
         return its.trigger(devid, data) == 0
 
     def sgi(self, vcpu_id: int, encoding: int, value: int) -> None:
-        """Handle a vCPU's write of ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1 (packed
-        encoding)."""
+        """Handle a vCPU's write of ICC_SGI1R_EL1, ICC_SGI0R_EL1 or ICC_ASGI1R_EL1. ``encoding`` is
+        the packed encoding of the register."""
         sgi.dispatch(self.dist, self.dist.cpu(vcpu_id), encoding, value)
 
     def dir(self, vcpu_id: int, value: int) -> None:
@@ -241,7 +245,7 @@ class Vgic:
     # LPI work ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Do a slice of the jobs and ITS commands that guest accesses have not finished
+        """Do a slice of the jobs and of the ITS commands that are left
         (`armvirt.hyp.vgic.backlog`)."""
         self.dist.backlog.begin()
         if self.its:
@@ -251,20 +255,20 @@ class Vgic:
                 commands.process(its)
 
     def finish(self) -> None:
-        """Do all jobs that are left, before user space saves tables in guest memory."""
+        """Do all jobs that are left. A save of tables in guest memory needs this first."""
         while self.dist.backlog.jobs:
             self.go_on()
 
     # Host interrupts and irqfds ------------------------------------------------------------------
 
     def watch(self, intids: frozenset[int]) -> None:
-        """Select the level-sensitive SPIs whose end of interrupt `VgicCallbacks.irq_ended`
-        reports."""
+        """Select the level-sensitive SPIs for which the vGIC calls `VgicCallbacks.irq_ended` at the
+        end of interrupt."""
         self.dist.watched = intids
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
-        """Let only ``owner`` inject a PPI or SPI (kvm_vgic_set_owner). KvmError EINVAL for an SGI,
-        EEXIST if another owner has the interrupt."""
+        """Allow only ``owner`` to inject a PPI or SPI (kvm_vgic_set_owner). KvmError EINVAL for an
+        SGI, EEXIST if the interrupt has another owner."""
         if not is_ppi(intid) and not is_spi(intid):
             raise KvmError("EINVAL", f"INTID {intid} cannot be wired to a device")
         irq = self.dist.irq(vcpu_id, intid)
@@ -279,8 +283,8 @@ class Vgic:
         host_intid: int,
         get_input_level: Callable[[], bool] | None = None,
     ) -> None:
-        """Map an interrupt to a host interrupt: the guest's deactivation deactivates both
-        (kvm_vgic_map_phys_irq)."""
+        """Map an interrupt to a host interrupt (kvm_vgic_map_phys_irq). When the guest deactivates
+        the interrupt, the host interrupt is deactivated too."""
         irq = self.dist.irq(vcpu_id, intid)
         irq.hw, irq.hwintid, irq.get_input_level = True, host_intid, get_input_level
 
@@ -292,8 +296,8 @@ class Vgic:
         self.dist.queue(irq)
 
     def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
-        """Clear the pending and active state of a mapped interrupt (kvm_vgic_reset_mapped_irq); no
-        effect if the interrupt is not mapped."""
+        """Clear the pending and the active state of a mapped interrupt (kvm_vgic_reset_mapped_irq).
+        No effect if the interrupt is not mapped."""
         irq = self.dist.irq(vcpu_id, intid)
         if not irq.hw:
             return
@@ -303,8 +307,8 @@ class Vgic:
         self.dist.queue(irq)
 
     def is_active(self, vcpu_id: int, intid: int) -> bool:
-        """Whether a mapped interrupt is active (kvm_vgic_map_is_active); reads a list register
-        without folding it."""
+        """Whether a mapped interrupt is active (kvm_vgic_map_is_active). The list register is read
+        without a fold."""
         irq = self.dist.irq(vcpu_id, intid)
         if not irq.hw:
             return False
@@ -318,29 +322,31 @@ class Vgic:
         self.dist.cpu(vcpu_id).load(vif)
 
     def put(self, vcpu_id: int) -> None:
-        """Unload a vCPU from its PE: fold, save the CPU interface, and disable the interface
-        (kvm_vgic_put)."""
+        """Unload a vCPU from its PE: fold the list registers, save the CPU interface registers, and
+        disable the CPU interface (kvm_vgic_put)."""
         cpu = self.dist.cpu(vcpu_id)
         if cpu.vif is not None:
             flush.sync(self.dist, cpu)
             cpu.put()
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """After a restore: set the interface on which the vCPU is loaded; its registers are already
-        restored."""
+        """Set the virtual CPU interface on which the vCPU is loaded. The caller has restored the
+        registers of the interface before."""
         self.dist.cpu(vcpu_id).vif = vif
 
     def detach(self, vcpu_id: int) -> None:
-        """Before a restore: remove the vCPU from its interface, without saving the registers."""
+        """Remove the vCPU from its virtual CPU interface, and do not save the registers, because
+        the caller will restore another state."""
         self.dist.cpu(vcpu_id).vif = None
 
     def flush(self, vcpu_id: int) -> None:
-        """Fill the list registers of a loaded vCPU. Emits a ListRegisterWrite for each change."""
+        """Write the list registers of a loaded vCPU from its ap_list. Each list register that
+        changes emits a ListRegisterWrite."""
         flush.flush(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync(self, vcpu_id: int) -> None:
-        """Fold the list registers of a vCPU, and prune its ap_list; `flush` has to follow before
-        the next entry."""
+        """Fold the list registers of a vCPU, and prune its ap_list. `flush` must follow before the
+        next entry."""
         flush.sync(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync_all(self) -> None:
@@ -362,14 +368,14 @@ class Vgic:
                 flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether ``intid`` is pending in a list register of the vCPU, and the vCPU has no other
-        interrupt; see `armvirt.hyp.vgic.flush.offers_only`."""
+        """Whether the mapped interrupt ``intid`` is pending in list register 0, is alone on the
+        vCPU's ap_list, and no maintenance interrupt is enabled."""
         return flush.offers_only(self.dist.vcpus[vcpu_id], intid)
 
     def pending(self, vcpu_id: int) -> bool:
-        """Whether WFI ends: an enabled pending interrupt has a higher priority than the mask
-        (kvm_vgic_vcpu_pending_irq). Group enables of the CPU interface and the running priority are
-        ignored."""
+        """Whether a pending interrupt ends WFI (kvm_vgic_vcpu_pending_irq). The interrupt must be
+        enabled and have a higher priority than the priority mask. The group enables of the CPU
+        interface and the running priority have no effect."""
         cpu, enables = self.dist.vcpus[vcpu_id], self.dist.enables
         flush.sync(self.dist, cpu)
         mask = cpu.priority_mask
@@ -386,8 +392,8 @@ class Vgic:
         """Reset ICC_*_EL1 of a vCPU that is powered off, so that 1-of-N SPIs go to other vCPUs.
         Active interrupts stay active.
 
-        KVM keeps the registers. The CPU interface of a GICv2 is not part of the PE, and keeps its
-        registers.
+        KVM does not reset these registers. The CPU interface of a GICv2 is not part of the PE, so
+        its registers keep their values.
         """
         if self.model == 3:
             cpu = self.dist.cpu(vcpu_id)
@@ -397,8 +403,8 @@ class Vgic:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """A row of plain data for each interrupt that is enabled, pending, active, or on an
-        ap_list."""
+        """The interrupts that are enabled, pending, active, or on an ap_list, as rows of plain
+        data."""
         return [
             {**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr}
             for irq in self.dist.all_irqs()
@@ -406,17 +412,17 @@ class Vgic:
         ]
 
     def state(self) -> dict[str, object]:
-        """The state that the guest can observe; see `armvirt.hyp.vgic.state`."""
+        """The state that the guest can observe, as plain data (`armvirt.hyp.vgic.state`)."""
         return state.save(self.dist, self.its)
 
     def check_shape(self, saved: dict[str, Any]) -> None:
-        """Raise the errors that `load_state` would raise; nothing changes."""
+        """Raise the errors that `load_state` would raise, and change nothing."""
         state.check_shape(self.dist, self.its, saved)
 
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Restore `state` into a vGIC with the same vCPUs, INTIDs and ITSs, and with the same vCPUs
-        loaded; ValueError for another vGIC. A GICv2 is initialised if the saved GICv2 was
-        initialised."""
+        """Restore `state`. The vGIC must have the same vCPUs, INTIDs and ITSs as the saved vGIC,
+        and the same vCPUs must be loaded; else ValueError. A GICv2 is initialised if the saved
+        GICv2 was initialised."""
         self.check_shape(saved)
         if saved["initialized"] and self.model == 2:
             self.init()

@@ -1,5 +1,5 @@
-"""The interfaces that the vGIC uses of its VM: callbacks, and the guest memory with the tables of
-LPIs and ITSs."""
+"""The parts of the VM that the vGIC uses: callbacks, and the guest memory with the tables of LPIs
+and ITSs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ class VgicCallbacks(Protocol):
     """The functions of the VM that the vGIC calls."""
 
     def kick(self, vcpu_id: int) -> None:
-        """A vCPU may have a new interrupt: wake the vCPU if it is blocked (kvm_vcpu_kick)."""
+        """Wake a vCPU if it is blocked, because it may have a new interrupt (kvm_vcpu_kick)."""
 
     def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
-        """Write the active state of a host interrupt on the PE of a vCPU."""
+        """Write the active state of a host interrupt in the GIC of the vCPU's PE."""
 
     def irq_ended(self, intid: int) -> None:
-        """The guest ended a level-sensitive SPI of `Distributor.watched` (kvm_notify_acked_irq)."""
+        """Note that the guest ended a level-sensitive SPI in `Distributor.watched`
+        (kvm_notify_acked_irq)."""
 
     def lpi_work_left(self) -> None:
-        """The backlog has jobs left: call `Vgic.go_on` after some guest time."""
+        """Call `Vgic.go_on` after some guest time, because jobs on LPIs are left."""
 
 
 class GuestMemory(Protocol):
-    """Guest memory by IPA; sizes are in bytes. KvmError EFAULT outside the memory slots."""
+    """Guest memory, addressed by IPA. Sizes are in bytes. KvmError EFAULT for an address outside
+    the memory slots."""
 
     def read(self, ipa: int, size: int) -> bytes: ...
 
@@ -45,7 +47,7 @@ class NoMemory:
 def fetch(memory: GuestMemory, ipa: int, size: int) -> bytes | None:
     """Read guest memory; None if the address is outside the memory slots.
 
-    The guest chooses the address, so a bad address must not end the run.
+    The guest chooses the address, so a wrong address must not raise an error that ends the run.
     """
     try:
         return memory.read(ipa, size)

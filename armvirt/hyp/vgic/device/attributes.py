@@ -1,4 +1,4 @@
-"""Attribute numbers of the vGIC devices, and the handlers that GICv2 and GICv3 have in common
+"""The attribute numbers of the vGIC devices, and the attribute handlers that GICv2 and GICv3 share
 (kvm/vgic/vgic-kvm-device.c, uapi/asm/kvm.h)."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ UNDEFINED_ADDRESS = (1 << 64) - 1  # VGIC_ADDR_UNDEF
 
 
 class Group(IntEnum):
-    """KVM_DEV_ARM_VGIC_GRP_* (uapi/asm/kvm.h)."""
+    """The attribute groups KVM_DEV_ARM_VGIC_GRP_* (uapi/asm/kvm.h)."""
 
     ADDR = 0
     DIST_REGS = 1
@@ -30,7 +30,7 @@ class Group(IntEnum):
 
 
 class AddrType(IntEnum):
-    """KVM_VGIC_*_ADDR_TYPE_*."""
+    """The attributes of group ADDR: KVM_VGIC_*_ADDR_TYPE_*."""
 
     V2_DIST = 0
     V2_CPU = 1
@@ -41,7 +41,8 @@ class AddrType(IntEnum):
 
 
 class Ctrl(IntEnum):
-    """KVM_DEV_ARM_VGIC_CTRL_* and KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES."""
+    """The attributes of group CTRL: KVM_DEV_ARM_VGIC_CTRL_* and
+    KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES."""
 
     INIT = 0
     ITS_SAVE_TABLES = 1
@@ -51,8 +52,8 @@ class Ctrl(IntEnum):
 
 
 class Attributes(NamedTuple):
-    """The handlers of one attribute group; ``has`` raises ENXIO for an attribute that does not
-    exist."""
+    """The handlers of one attribute group. ``has`` raises KvmError ENXIO for an attribute that does
+    not exist."""
 
     has: Callable[[Vgic, int], None]
     get: Callable[[Vgic, int, int], int]
@@ -64,14 +65,14 @@ def no_attribute(what: str, attr: int) -> KvmError:
 
 
 def check_value(value: int) -> None:
-    """Check that ``value`` is a u64: KvmError EINVAL."""
+    """Raise KvmError EINVAL if ``value`` is not a u64."""
     if not 0 <= value < 1 << 64:
         raise KvmError("EINVAL", f"{value:#x} is no value of 64 bits")
 
 
 def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
-    """Check the address of a frame (kvm vgic_check_iorange): KvmError EINVAL if ``base`` is not
-    aligned (in bytes), E2BIG if the frame is beyond the IPA space."""
+    """Check the address of a frame (kvm vgic_check_iorange). KvmError EINVAL if ``base`` is not a
+    multiple of ``alignment`` (bytes), E2BIG if the frame is beyond the IPA space."""
     if base % alignment:
         raise KvmError("EINVAL", f"{base:#x} is not aligned to {alignment >> 10} KiB")
     if base + size > 1 << ipa_bits:
@@ -79,9 +80,9 @@ def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
 
 
 def check_register(vgic: Vgic, offset: int) -> None:
-    """Check that the distributor has a register at ``offset``: KvmError ENXIO if not, or if the
-    register has only fields of INTIDs that are not implemented (kvm vgic_get_mmio_region,
-    check_region)."""
+    """Check that the distributor has a register at ``offset`` (kvm vgic_get_mmio_region,
+    check_region). KvmError ENXIO without a register, and for a register that only has fields of
+    INTIDs that are not implemented."""
     bound = distributor_map(vgic.model).lookup(offset, 4)
     bits = 0 if bound is None else bound.row.bits_per_irq
     if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.dist.nr_irqs):
@@ -89,7 +90,7 @@ def check_register(vgic: Vgic, offset: int) -> None:
 
 
 def get_nothing(_: Vgic, attr: int, _value: int) -> int:
-    """Raise KvmError ENXIO, because a control has no value."""
+    """Raise KvmError ENXIO, because an attribute of group CTRL has no value to read."""
     raise no_attribute("readable control", attr)
 
 

@@ -1,8 +1,8 @@
 """The vGIC as a KVM device (Documentation/virt/kvm/devices/arm-vgic.rst, arm-vgic-v3.rst,
 kvm/vgic/vgic-kvm-device.c).
 
-A value is the integer at the address that the ioctl passes; None stands for an address that cannot be
-read. Errors are KvmError with the errno of the ioctl.
+``value`` is the integer at the address that user space passes to the ioctl, None if the address
+cannot be read. Errors are KvmError with the errno of the ioctl.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from armvirt.hyp.vgic.vgic import Vgic
 
 
 def groups(model: int) -> dict[int, Attributes]:
-    """The attribute groups of a GICv2 or a GICv3. A GICv3 does not load the module of a GICv2."""
+    """The attribute groups of a GICv2 or a GICv3. A GICv3 does not import the module of the
+    GICv2."""
     if model == 2:
         from armvirt.hyp.vgic.device import gic_v2
 
@@ -24,8 +25,8 @@ def groups(model: int) -> dict[int, Attributes]:
 
 
 class VgicDevice:
-    """KVM_DEV_TYPE_ARM_VGIC_V2 or _V3, by the model of ``vgic``. ``ipa_bits`` is the size of the IPA
-    space."""
+    """The KVM device of ``vgic``: KVM_DEV_TYPE_ARM_VGIC_V2 or KVM_DEV_TYPE_ARM_VGIC_V3.
+    ``ipa_bits`` is the size of the IPA space in address bits."""
 
     def __init__(self, vgic: Vgic, ipa_bits: int = 40) -> None:
         self.vgic = vgic
@@ -35,23 +36,24 @@ class VgicDevice:
         return f"<VgicDevice of {self.vgic!r}>"
 
     def has_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: KvmError ENXIO for an attribute that does not exist."""
+        """Check an attribute for KVM_HAS_DEVICE_ATTR. KvmError ENXIO if the attribute does not
+        exist."""
         self._group(group).has(self.vgic, attr)
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
-        """KVM_GET_DEVICE_ATTR. ``value`` is the content of the caller's buffer; for
-        V3_REDIST_REGION the buffer has the index of the region."""
+        """Read an attribute for KVM_GET_DEVICE_ATTR. ``value`` is the content of user space's
+        buffer, which only V3_REDIST_REGION uses: there the buffer has the index of the region."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         return self._group(group).get(self.vgic, attr, value)
 
     def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
-        """KVM_SET_DEVICE_ATTR. EINVAL for a value of more than 64 bits. A control needs no
-        value."""
+        """Write an attribute for KVM_SET_DEVICE_ATTR. KvmError EINVAL for a value of more than 64
+        bits. An attribute of group CTRL needs no value."""
         handlers = self._group(group)
         if value is None:
             if group == Group.CTRL:
-                value = 0  # a control takes no value
+                value = 0  # attributes of group CTRL have no value
             else:
                 raise KvmError("EFAULT", "no address for the attribute's value")
         check_value(value)

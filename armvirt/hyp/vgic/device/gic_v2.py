@@ -1,9 +1,9 @@
 """The device attributes of a GICv2 (Documentation/virt/kvm/devices/arm-vgic.rst,
 kvm/vgic/vgic-kvm-device.c).
 
-A register attribute has the vCPU id in [39:32] and the offset in the frame in [31:0]. An access to
-a register initialises the vGIC. (KVM returns EBUSY if a vCPU runs; here user space and the vCPUs
-run in one thread.)
+The attribute of a register has the vCPU id in [39:32] and the offset in the frame in [31:0]. An
+access to a register initialises the vGIC. (KVM returns EBUSY while a vCPU runs. Here no vCPU runs
+during the access, because user space and the vCPUs share one thread.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FRAME_ALIGNMENT = 0x1000
 
 # ADDR --------------------------------------------------------------------------------------------
 
-#: The attribute of `Placement` that has the address, and the size of the frame in bytes.
+#: For each frame, the field of `Placement` with the address, and the size of the frame in bytes.
 _FRAMES = {
     AddrType.V2_DIST: ("dist_base", GICV2_GICD_SIZE),
     AddrType.V2_CPU: ("cpu_base", GICC_SIZE),
@@ -66,8 +66,8 @@ def _set_addr(vgic: Vgic, attr: int, value: int) -> None:
 
 
 def _vcpu_of(vgic: Vgic, attr: int) -> int:
-    """The vCPU id in [39:32] (vgic_v2_parse_attr); KvmError EINVAL if the vCPU does not exist, in
-    `has_attr` too."""
+    """The vCPU id in [39:32] of an attribute (vgic_v2_parse_attr). KvmError EINVAL if the vCPU does
+    not exist; KVM_HAS_DEVICE_ATTR returns this error too."""
     vcpu_id = attr >> 32 & 0xFF
     if not vgic.dist.has_vcpu(vcpu_id):
         raise KvmError("EINVAL", f"there is no vCPU {vcpu_id}")
@@ -75,7 +75,7 @@ def _vcpu_of(vgic: Vgic, attr: int) -> int:
 
 
 def _cpu_of(vgic: Vgic, attr: int) -> VgicCpu:
-    """The vCPU of `_vcpu_of`, after initialising the vGIC."""
+    """The vCPU whose id an attribute has in [39:32]. The vGIC is initialised first."""
     vcpu_id = _vcpu_of(vgic, attr)
     vgic.init()
     return vgic.dist.cpu(vcpu_id)
@@ -87,8 +87,8 @@ def _has_dist_reg(vgic: Vgic, attr: int) -> None:
 
 
 def _get_dist_reg(vgic: Vgic, attr: int, _: int) -> int:
-    """Read a distributor register; 0 if there is none, as in KVM (vgic_uaccess). The documentation
-    of KVM says ENXIO."""
+    """Read a distributor register. An offset without a register reads as 0, as in KVM
+    (vgic_uaccess), although the documentation of KVM says ENXIO."""
     cpu = _cpu_of(vgic, attr)
     return distributor_map(2).read(vgic.dist, cpu, attr & 0xFFFF_FFFF, 4, user=True)
 
@@ -134,7 +134,7 @@ def _set_ctrl(vgic: Vgic, attr: int, _: int) -> None:
     vgic.init()
 
 
-#: A GICv2 has no LEVEL_INFO: KVM_IRQ_LINE restores levels.
+#: A GICv2 has no group LEVEL_INFO, because user space restores the line levels by KVM_IRQ_LINE.
 GROUPS: dict[int, Attributes] = {
     Group.ADDR: Attributes(_has_addr, _get_addr, _set_addr),
     Group.DIST_REGS: Attributes(_has_dist_reg, _get_dist_reg, _set_dist_reg),

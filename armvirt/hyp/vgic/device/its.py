@@ -1,7 +1,7 @@
 """An ITS as a KVM device (Documentation/virt/kvm/devices/arm-vgic-its.rst, kvm/vgic/vgic-its.c).
 
-Values and errors have the form of those of the vGIC device (`armvirt.hyp.vgic.device.gic`). The
-modules of registers, commands and tables are loaded at the first use.
+Values and errors are as for the vGIC device (`armvirt.hyp.vgic.device.gic`). The modules with the
+registers, the commands and the tables are imported at the first use.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CONTROLS = (Ctrl.INIT, Ctrl.ITS_SAVE_TABLES, Ctrl.ITS_RESTORE_TABLES, Ctrl.ITS_C
 
 
 class ItsDevice:
-    """KVM_DEV_TYPE_ARM_VGIC_ITS; a VM may have several.
+    """A KVM device of type KVM_DEV_TYPE_ARM_VGIC_ITS. A VM may have several ITSs.
 
-    ``find_vgic`` returns the vGIC of the VM, None before its creation. ``on_placed`` is called when
-    the ITS gets its address. ``ipa_bits`` is the size of the IPA space.
+    ``find_vgic()`` returns the vGIC of the VM, None before the vGIC is created. ``on_placed()`` is
+    called when the ITS gets its address. ``ipa_bits`` is the size of the IPA space in address bits.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ItsDevice:
         return f"<ItsDevice: {'initialized' if self._its is not None else 'not initialized'}>"
 
     def connect(self) -> None:
-        """Add the ITS to the GICv3 of the VM; no effect before the GICv3 is created."""
+        """Add the ITS to the GICv3 of the VM. No effect before the GICv3 is created."""
         vgic = self._find_vgic()
         if self._its is None and vgic is not None and vgic.model == 3:
             self._its = vgic.add_its()
@@ -63,7 +63,8 @@ class ItsDevice:
         return self._its
 
     def has_attr(self, group: int, attr: int) -> None:
-        """KVM_HAS_DEVICE_ATTR: KvmError ENXIO for an attribute that does not exist."""
+        """Check an attribute for KVM_HAS_DEVICE_ATTR. KvmError ENXIO if the attribute does not
+        exist."""
         if group == Group.ITS_REGS:
             from armvirt.hyp.vgic.its import registers
 
@@ -74,7 +75,7 @@ class ItsDevice:
             raise _no_attribute(group, attr)
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
-        """KVM_GET_DEVICE_ATTR."""
+        """Read an attribute for KVM_GET_DEVICE_ATTR."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         if group == Group.ADDR:
@@ -87,7 +88,7 @@ class ItsDevice:
         raise _no_attribute(group, attr)
 
     def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
-        """KVM_SET_DEVICE_ATTR. Controls take no value."""
+        """Write an attribute for KVM_SET_DEVICE_ATTR. An attribute of group CTRL has no value."""
         if group == Group.CTRL:
             self._control(attr)
             return
@@ -111,15 +112,15 @@ class ItsDevice:
         check_range(self.ipa_bits, base, GITS_SIZE, GITS_FRAME_SIZE)
         vgic = self._vgic
         assert vgic is not None
-        # The first run of a vCPU checks overlaps; after the first run, only this code does.
+        # The first run of a vCPU checks all frames. An ITS that is added later is checked here.
         if its.dist.ready and any(frame.overlaps(base, GITS_SIZE) for frame in vgic.mmio_frames()):
             raise KvmError("EINVAL", f"an ITS at {base:#x} overlaps another frame")
         its.base = base
         self._on_placed()
 
     def _placed(self, attr: int) -> Its:
-        """The ITS, for an access to a register. KvmError ENXIO if the ITS has no address; an
-        unaligned offset is EINVAL even without an address."""
+        """The ITS, for an access to a register. KvmError EINVAL for an unaligned offset, else ENXIO
+        if the ITS has no address."""
         from armvirt.hyp.vgic.its import registers
 
         try:
@@ -132,7 +133,8 @@ class ItsDevice:
         return self.its
 
     def _control(self, attr: int) -> None:
-        """Execute a control: save tables, restore tables, or reset. INIT has no effect."""
+        """Execute an attribute of group CTRL: save the tables, restore the tables, or reset. INIT
+        has no effect."""
         its = self.its
         if attr not in CONTROLS:
             raise _no_attribute(Group.CTRL, attr)

@@ -1,6 +1,9 @@
 """The Interrupt Translation Service of a GICv3 (kvm/vgic/vgic-its.c).
 
-Offers: ``its`` (`its.Its`: maps and messages), ``registers`` (the frame GITS), ``commands`` (the
-command queue), ``tables`` (save and restore in guest memory). A machine without an ITS loads none
-of these modules.
+* ``its``: the maps, and the translation of messages (`its.Its`).
+* ``registers``: the register frame GITS; ``frame``: MMIO accesses of a vCPU to the frame.
+* ``commands``: the command queue.
+* ``tables``: save and restore of the maps in guest memory.
+
+A machine without an ITS imports none of these modules.
 """

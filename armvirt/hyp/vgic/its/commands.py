@@ -1,8 +1,8 @@
 """The command queue of an ITS, and a handler for each command (IHI 0069 5.3; kvm/vgic/vgic-its.c).
 
-A handler returns `arch.E_DONE` or the error of the command. A command in error is skipped, because
-GITS_TYPER.SEIS is 0, and the queue does not stall, as in KVM. The trace has every command and its
-error.
+A handler returns `arch.E_DONE` or the error of the command. The ITS skips a command in error, and
+the queue does not stall, as in KVM, because GITS_TYPER.SEIS is 0. The trace shows every command and
+its error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Handler = Callable[..., int]
 
 
 class Command(NamedTuple):
-    """A command: ``operands`` are the names of the fields that ``handler`` takes, in order;
+    """An ITS command. ``operands`` has the names of the fields that ``handler`` takes, in order.
     ``layout`` has the bit positions of these fields (`arch.FIELDS`)."""
 
     name: str
@@ -36,8 +36,8 @@ class Command(NamedTuple):
 
 
 def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
-    """Map or unmap a device. Mapping a mapped device unmaps its events first (IHI 0069 5.3, MAPD:
-    cached data of the device is invalidated)."""
+    """Map or unmap a device. If the device is mapped already, its events are unmapped first,
+    because MAPD invalidates the cached data of the device (IHI 0069 5.3, MAPD)."""
     if tables.entry_address(its, DEVICE_TABLE, device_id) is None:
         return arch.E_MAPD_DEVICE_OOR
     if valid and size + 1 > arch.ID_BITS:
@@ -51,8 +51,8 @@ def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
 
 
 def _mapti(its: Its, device_id: int, event_id: int, intid: int, icid: int) -> int:
-    """Map an event to an LPI in a collection; MAPC may map the collection later. An event that is
-    mapped already keeps its translation (UNPREDICTABLE)."""
+    """Map an event to an LPI and a collection, which MAPC may map later. If the event is mapped
+    already, it keeps its translation (UNPREDICTABLE in the architecture)."""
     device = its.devices.get(device_id)
     if device is None:
         return arch.E_MAPTI_UNMAPPED_DEVICE
@@ -104,7 +104,7 @@ def _int(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _clear(its: Its, device_id: int, event_id: int) -> int:
-    """Clear the pending state of an LPI, in a list register too. KVM clears only
+    """Clear the pending state of an LPI, even if a list register has this state. KVM clears only
     ``pending_latch``."""
     event = its.find(device_id, event_id)
     if event is None:
@@ -127,7 +127,8 @@ def _inv(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _mapc(its: Its, icid: int, rdbase: int, valid: int) -> int:
-    """Map a collection to a vCPU, or unmap it (V = 0). KVM checks RDbase with V = 0 too."""
+    """Map a collection to a vCPU, or unmap the collection if V = 0. With V = 0 RDbase is ignored;
+    KVM checks it."""
     if not valid:
         its.free_collection(icid)
         return arch.E_DONE
@@ -148,7 +149,8 @@ def _invall(its: Its, icid: int) -> int:
 
 
 def _movall(its: Its, source: int, target: int) -> int:
-    """Move every LPI of one redistributor to another, the LPIs of other ITSs too."""
+    """Move every LPI of one redistributor to another redistributor, including the LPIs of other
+    ITSs."""
     dist = its.dist
     if not dist.has_vcpu(source) or not dist.has_vcpu(target):
         return arch.E_MOVALL_PROCNUM_OOR
@@ -158,7 +160,7 @@ def _movall(its: Its, source: int, target: int) -> int:
 
 
 def _sync(_: Its) -> int:
-    """No effect: every command takes effect before the ITS reads the next command."""
+    """Do nothing: every command takes effect before the ITS reads the next command."""
     return arch.E_DONE
 
 
@@ -179,11 +181,11 @@ COMMANDS: dict[int, Command] = {
 
 def process(its: Its) -> None:
     """Execute the commands from GITS_CREADR to GITS_CWRITER, while the ITS is enabled and the
-    access has steps left (`armvirt.hyp.vgic.backlog`).
+    present access has steps left (`armvirt.hyp.vgic.backlog`).
 
     A command costs one step, and one more step for each LPI that the command changes. A command
-    waits until the job of the previous command is done. The remaining commands are executed at the
-    guest's next accesses, and every `backlog.SLICE_NS` of guest time.
+    waits until the job of the previous command is done. The commands that are left are executed at
+    the guest's next accesses, and every `backlog.SLICE_NS` of guest time.
     """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
     backlog = its.dist.backlog
@@ -215,13 +217,14 @@ def execute(its: Its, data: bytes) -> None:
         ]
         error = command.handler(its, *operands)
     if before is not None:
-        # The event of DISCARD has an LPI before the command, the event of MAPTI after the command.
+        # DISCARD unmaps the LPI of the trace event, so the INTID is read before the command. MAPTI
+        # maps the LPI, so the INTID is read after the command.
         event = before if before.intid >= 0 else _event(its, value, command)
         bus.emit(event._replace(error=error))
 
 
 def _event(its: Its, value: int, command: Command | None) -> ItsCommand:
-    """A command as a trace event; -1 for a field that the command does not have."""
+    """The trace event of a command. A field that the command does not have is -1."""
     operands = () if command is None else command.operands
     field = {
         name: arch.command_field(value, name) if name in operands else -1 for name in arch.FIELDS

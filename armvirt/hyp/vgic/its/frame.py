@@ -12,15 +12,15 @@ from armvirt.events import GicAccess
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.its.its import Its
 
-CPU_DEVICE_ID = 0  # the DeviceID of a message that a CPU writes
+CPU_DEVICE_ID = 0  # the DeviceID of a GITS_TRANSLATER write by a CPU
 
 
 class ItsFrame:
-    """GITS: the control registers, then the page of GITS_TRANSLATER. A write of GITS_TRANSLATER is
-    an EventID of 16 or 32 bits.
+    """The frame GITS: the page of control registers, then the page of GITS_TRANSLATER. A write of
+    16 or 32 bits to GITS_TRANSLATER is a message with this EventID.
 
-    The DeviceID of a store by a CPU is the board's choice: 0, as in QEMU's virt board. KVM ignores
-    such a store.
+    For a write by a CPU, the board chooses the DeviceID. Here it is 0, as in QEMU's virt board; KVM
+    ignores the write.
     """
 
     name = "GITS"
@@ -30,8 +30,8 @@ class ItsFrame:
 
     @cached_property
     def _registers(self) -> ModuleType:
-        """The module of the registers, imported at the first access, because few guests use the
-        ITS."""
+        """The module of the ITS registers. The module is imported at the first access, because few
+        guests use the ITS."""
         from armvirt.hyp.vgic.its import registers
 
         return registers

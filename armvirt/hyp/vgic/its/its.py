@@ -1,8 +1,8 @@
-"""An Interrupt Translation Service: translates (DeviceID, EventID) to an LPI and its target vCPU
-(kvm/vgic/vgic-its.c).
+"""An Interrupt Translation Service, which translates a DeviceID and an EventID to an LPI and its
+target vCPU (kvm/vgic/vgic-its.c).
 
-The maps are Python objects, as they are C objects in KVM. The tables that the guest provides limit
-the number of entries, and `armvirt.hyp.vgic.its.tables` saves the maps in these tables.
+The maps are Python objects, as they are C objects in KVM. The guest provides tables, whose sizes
+limit the number of entries. `armvirt.hyp.vgic.its.tables` saves the maps in these tables.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from armvirt.state import State, checked, fields_of, load_fields
 
 STATE_VERSION = 1
 
-#: The maximum number of events of an ITS: a bound on the host memory that a guest can use by mapping
-#: many events to one LPI.
+#: The maximum number of events of an ITS. A guest can map many events to one LPI, so this number
+#: limits the host memory that a guest can use.
 MAX_EVENTS = 1 << 18
 DEVICE_TABLE, COLLECTION_TABLE = 0, 1
 TYPES = (arch.TYPE_DEVICE, arch.TYPE_COLLECTION)
 
 
 class Collection:
-    """Events with a common target vCPU. ``target`` is None while MAPTI has named the collection,
-    and MAPC has not mapped it."""
+    """A collection of events with the same target vCPU. ``target`` is None while MAPC has not
+    mapped the collection; MAPTI can name a collection before MAPC maps it."""
 
     __slots__ = ("icid", "target")
 
@@ -40,8 +40,8 @@ class Collection:
 
 
 class Event:
-    """The translation of an EventID. While MAPC has not mapped the collection, messages have no
-    effect."""
+    """The translation of an EventID of a device. A message has no effect while MAPC has not mapped
+    the collection."""
 
     __slots__ = ("collection", "lpi")
 
@@ -50,8 +50,8 @@ class Event:
 
 
 class Device:
-    """A DeviceID with its events, by EventID. The ITT at address ``itt`` has an entry for each
-    EventID of ``event_bits`` bits."""
+    """A device, by DeviceID, with its events by EventID. The ITT at address ``itt`` has one entry
+    for each EventID; an EventID has ``event_bits`` bits."""
 
     __slots__ = ("device_id", "event_bits", "events", "itt")
 
@@ -64,12 +64,12 @@ class Its:
     """One ITS of a GICv3.
 
     ``base`` is the address of the ITS, None before user space sets the address. ``cbaser``,
-    ``creadr`` and ``cwriter`` are the registers of the command queue; ``baser`` are GITS_BASER0
-    (devices) and GITS_BASER1 (collections). ``events`` counts the mapped events. ``executed``: the
-    command at GITS_CREADR was executed, and its job may be under way.
+    ``creadr`` and ``cwriter`` are the registers of the command queue. ``baser`` has GITS_BASER0
+    (devices) and GITS_BASER1 (collections). ``events`` is the number of mapped events. ``executed``
+    is True if the command at GITS_CREADR was executed and its job may be under way.
     """
 
-    #: The attributes that are saved as they are; `state` also has the maps.
+    #: The attributes that are saved without a conversion; `state` also has the maps.
     SAVED = ("abi_revision", "enabled", "cbaser", "creadr", "executed", "cwriter", "baser")
     __slots__ = (
         "abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "dist",
@@ -85,13 +85,13 @@ class Its:
         self.forget()
 
     def reset(self) -> None:
-        """KVM_DEV_ARM_ITS_CTRL_RESET: reset to the state after creation; the address stays. LPIs
+        """Reset to the state after creation (KVM_DEV_ARM_ITS_CTRL_RESET). The address stays. LPIs
         that only this ITS maps are removed."""
         self.free_devices()
         self.forget()
 
     def forget(self) -> None:
-        """Reset to the state after creation, without maps; the caller removes the LPIs."""
+        """Reset to the state after creation, without maps. The caller removes the LPIs."""
         self.devices.clear()
         self.collections.clear()
         self.enabled = self.executed = False
@@ -105,8 +105,8 @@ class Its:
 
     @staticmethod
     def sanitised_baser(index: int, value: int) -> int:
-        """The value of GITS_BASER<n> after a write of ``value``: type, entry size and page size are
-        read-only, and a collection table is always flat."""
+        """The value that GITS_BASER<n> has after a write of ``value``. Type, entry size and page
+        size are read-only, and a collection table is always flat."""
         value &= ~(
             arch.BASER_READ_ONLY
             | arch.BASER_PAGE_SIZE
@@ -135,11 +135,11 @@ class Its:
         return None if device is None else device.events.get(event_id)
 
     def trigger(self, device_id: int, event_id: int) -> int:
-        """A device writes an EventID, or the guest executes INT: make the LPI pending. Returns
-        `arch.E_DONE`, or the error because of which no LPI became pending.
+        """Make the LPI of an event pending: a device has written the EventID, or the guest has
+        executed INT. Returns `arch.E_DONE`, or the error if no LPI became pending.
 
-        After MOVALL the LPI may be on another redistributor than the target of its collection: a
-        new message moves the LPI to the target, unless the LPI is pending.
+        After MOVALL the LPI can be on another redistributor than the target of its collection. The
+        message moves the LPI to the target if the LPI is not pending.
         """
         if not self.enabled:
             return arch.E_BUSY
@@ -165,7 +165,7 @@ class Its:
         return device
 
     def free_device(self, device_id: int) -> None:
-        """Unmap a device and its events; no effect if the device is not mapped."""
+        """Unmap a device and its events. No effect if the device is not mapped."""
         device = self.devices.pop(device_id, None)
         if device is not None:
             self._release([device])
@@ -176,13 +176,14 @@ class Its:
         self._release(gone.values())
 
     def _release(self, devices: Iterable[Device]) -> None:
-        """Release, by a job, the LPIs of devices that are unmapped already."""
+        """Release the LPIs of devices that are unmapped already. The work is done by a job."""
         intids = [event.lpi.intid for device in devices for event in device.events.values()]
         self.events -= len(intids)
         self.dist.backlog.add(RELEASE, None, intids)
 
     def map_event(self, device: Device, event_id: int, collection: Collection, intid: int) -> None:
-        """Map an event that is not mapped; the caller has checked the ids."""
+        """Map an event to the LPI ``intid``. The caller has checked that the event is not mapped
+        and that the ids are valid."""
         device.events[event_id] = Event(
             collection, lpis.acquire(self.dist, intid, collection.target)
         )
@@ -195,8 +196,8 @@ class Its:
         lpis.release(self.dist, event.lpi)
 
     def map_collection(self, icid: int, target: int | None) -> Collection:
-        """Create a collection, or change its target; a change moves its LPIs to the new target,
-        with their pending state."""
+        """Create a collection, or change the target of a collection. If the target changes, the
+        LPIs of the collection move to the new target with their pending state."""
         collection = self.collections.get(icid)
         if collection is None:
             collection = self.collections[icid] = Collection(icid, target)
@@ -208,9 +209,9 @@ class Its:
         return collection
 
     def free_collection(self, icid: int) -> None:
-        """Unmap a collection. Its events stay mapped, and their LPIs have no target until the
-        collection is mapped again (IHI 0069 5.3, MAPC). KVM removes the events from the collection
-        permanently."""
+        """Unmap a collection. The events of the collection stay mapped, but their LPIs have no
+        target until MAPC maps the collection again (IHI 0069 5.3, MAPC). KVM removes the events
+        from the collection for ever."""
         collection = self.collections.get(icid)
         if collection is None:
             return
@@ -220,7 +221,7 @@ class Its:
             del self.collections[icid]
 
     def free_collections(self) -> None:
-        """Unmap all collections, in one walk over the events."""
+        """Unmap all collections. The function walks over all events once."""
         self.dist.backlog.spend(self.events + len(self.devices) + len(self.collections))
         events = [event for device in self.devices.values() for event in device.events.values()]
         moving = dict.fromkeys(
@@ -233,7 +234,7 @@ class Its:
         self.dist.backlog.add("move to", None, moving)
 
     def events_of(self, collection: Collection) -> Iterator[Event]:
-        """The events of a collection; walks over all events."""
+        """The events of a collection. The function walks over all events."""
         self.dist.backlog.spend(self.events + len(self.devices))
         return (
             e
@@ -245,7 +246,7 @@ class Its:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """A row of plain data for each translation; ``vcpu`` is None if the collection is not
+        """The translations as rows of plain data. ``vcpu`` is None if the collection is not
         mapped."""
         return [
             {
@@ -260,7 +261,7 @@ class Its:
         ]
 
     def state(self) -> dict[str, object]:
-        """Registers and maps as plain data; `armvirt.hyp.vgic.state` saves the LPIs."""
+        """The registers and the maps as plain data. `armvirt.hyp.vgic.state` saves the LPIs."""
         return {
             "version": STATE_VERSION,
             **fields_of(self, self.SAVED),
@@ -271,7 +272,7 @@ class Its:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`; `load_all` has created the LPIs without references."""
+        """Restore `state`. `load_all` has created the LPIs before, with ``references`` 0."""
         checked(state, "Its", STATE_VERSION)
         load_fields(self, self.SAVED, state)
         self.collections = {icid: Collection(icid, target) for icid, target in state["collections"]}
@@ -292,7 +293,7 @@ def _events(device: Device) -> list[list[int]]:
 
 
 def enable_lpis(dist: Distributor) -> None:
-    """Make LPIs available: a GICv3 has LPIs from its first ITS on."""
+    """Make LPIs available. A GICv3 has LPIs from its first ITS on."""
     if not dist.has_its:
         dist.has_its = True
         dist.backlog.worker = lpis.LpiWorker(dist)
@@ -300,8 +301,8 @@ def enable_lpis(dist: Distributor) -> None:
 
 
 def load_all(dist: Distributor, all_its: Sequence[Its], state: dict[str, Any]) -> None:
-    """Restore LPIs and ITSs from the state of a vGIC. `armvirt.hyp.vgic.state` restores
-    GICR_PROPBASER, redistributors, ap_lists and the backlog."""
+    """Restore the LPIs and the ITSs from the state of a vGIC. `armvirt.hyp.vgic.state` restores
+    GICR_PROPBASER, the redistributors, the ap_lists and the backlog."""
     enabled = {cpu["vcpu_id"]: cpu["lpis_enabled"] for cpu in state["cpus"]}
     dist.lpis = {}
     for saved in state["lpis"]:
@@ -311,6 +312,6 @@ def load_all(dist: Distributor, all_its: Sequence[Its], state: dict[str, Any]) -
     for its, saved in zip(all_its, state["its"], strict=True):
         its.load(saved)
     for action, _, intids in state["backlog"]:
-        if action == RELEASE:  # the job has the references of events that are unmapped already
+        if action == RELEASE:  # each INTID in the job is one reference of an unmapped event
             for intid in intids:
                 dist.lpis[intid].references += 1

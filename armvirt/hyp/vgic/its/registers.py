@@ -1,5 +1,5 @@
-"""The frame GITS: the registers of an ITS (IHI 0069 12.19; kvm/vgic/vgic-its.c), bound by name to the
-rows of `armvirt.arch.gic`."""
+"""The register frame GITS of an ITS (IHI 0069 12.19; kvm/vgic/vgic-its.c). Each register is bound
+by name to a row of `armvirt.arch.gic`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Write = Callable[[Its, int], None]
 
 
 class ItsRegister(NamedTuple):
-    """A register of an ITS. Without ``write`` the register is WI. User space writes with
-    ``user_write``, default ``write``."""
+    """A register of an ITS, with the functions that read and write the register. Without ``write``
+    the register is WI. User space writes with ``user_write`` if it is set, else with ``write``."""
 
     name: str
     read: Read
@@ -36,7 +36,7 @@ class ItsRegister(NamedTuple):
 
 
 class BoundRegister(NamedTuple):
-    """A register with its row of `armvirt.arch.gic`."""
+    """A register, with its row in the register tables of `armvirt.arch.gic`."""
 
     row: MmioRow
     register: ItsRegister
@@ -47,8 +47,8 @@ def _read_ctlr(its: Its) -> int:
 
 
 def _write_ctlr(its: Its, value: int) -> None:
-    """Set Enabled. Enabling without a valid queue and two valid tables is UNPREDICTABLE: the write
-    is ignored, as in KVM."""
+    """Write GITS_CTLR.Enabled. Without a valid queue and two valid tables, a write of 1 is
+    UNPREDICTABLE; here the write is ignored, as in KVM."""
     enable = bool(value & arch.CTLR_ENABLED)
     if enable and not its.enabled and not (its.cbaser & its.baser[0] & its.baser[1] & arch.VALID):
         return
@@ -61,7 +61,7 @@ def _read_iidr(its: Its) -> int:
 
 
 def _restore_iidr(its: Its, value: int) -> None:
-    """Restore the revision, which is the layout of saved tables."""
+    """Restore GITS_IIDR.Revision, which selects the layout of the saved tables."""
     revision = gic.iidr_revision(value)
     if revision >= ABI_REVISIONS:
         raise KvmError("EINVAL", f"there is no ITS table layout {revision}")
@@ -69,7 +69,7 @@ def _restore_iidr(its: Its, value: int) -> None:
 
 
 def _read_typer(_: Its) -> int:
-    """GITS_TYPER: physical LPIs, ITT entries of 8 bytes, EventIDs and DeviceIDs of 16 bits; PTA =
+    """GITS_TYPER: physical LPIs, ITT entries of 8 bytes, EventIDs and DeviceIDs of 16 bits. PTA is
     0: RDbase is a processor number."""
     bits = arch.ID_BITS - 1
     sizes = bits << arch.TYPER_IDBITS_SHIFT | bits << arch.TYPER_DEVBITS_SHIFT
@@ -77,8 +77,8 @@ def _read_typer(_: Its) -> int:
 
 
 def _write_cbaser(its: Its, value: int) -> None:
-    """Ignored while the ITS is enabled. A write sets GITS_CREADR to 0, and also GITS_CWRITER, which
-    is UNKNOWN in the architecture."""
+    """Write GITS_CBASER. The write is ignored while the ITS is enabled. The write sets GITS_CREADR
+    to 0, and also GITS_CWRITER, which is UNKNOWN in the architecture."""
     if not its.enabled:
         its.executed = False
         its.cbaser = arch.sanitise(value & arch.CBASER_WRITABLE, arch.GITS_ATTRIBUTES)
@@ -86,7 +86,7 @@ def _write_cbaser(its: Its, value: int) -> None:
 
 
 def _write_cwriter(its: Its, value: int) -> None:
-    """Set GITS_CWRITER and execute commands; an offset beyond the queue is ignored. Retry has no
+    """Write GITS_CWRITER and execute commands. An offset beyond the queue is ignored. Retry has no
     effect, because Stalled is never set."""
     offset = value & arch.OFFSET
     if offset < arch.queue_size(its.cbaser):
@@ -108,7 +108,8 @@ def _read_baser(index: int, its: Its) -> int:
 
 
 def _write_baser(index: int, its: Its, value: int) -> None:
-    """Ignored while the ITS is enabled. Valid = 0 unmaps the devices or the collections."""
+    """Write GITS_BASER<n>. The write is ignored while the ITS is enabled. A write of Valid = 0
+    unmaps the devices or the collections."""
     if its.enabled:
         return
     its.baser[index] = its.sanitised_baser(index, value)
@@ -150,7 +151,7 @@ BINDINGS: tuple[ItsRegister, ...] = (
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[ItsRegister]) -> dict[int, BoundRegister]:
-    """The result of `match` as a map, by the offset of each word."""
+    """The registers by the offset of each 32-bit word. `match` pairs each row with its binding."""
     bound = (BoundRegister(*pair) for pair in match(rows, bindings))
     return {offset: each for each in bound for offset in range(each.row.offset, each.row.end, 4)}
 
@@ -159,14 +160,14 @@ REGISTERS: dict[int, BoundRegister] = bind(GITS_ROWS, BINDINGS)
 
 
 def lookup(offset: int, size: int) -> BoundRegister | None:
-    """The register for an access by the guest, None if no register accepts it."""
+    """The register for an access by the guest. None if no register accepts the access."""
     bound = REGISTERS.get(offset)
     return bound if bound is not None and size in bound.row.widths and offset % size == 0 else None
 
 
 def read(its: Its, offset: int, size: int) -> int:
-    """The value that a guest reads at ``offset``, 0 if there is no register. Before the read, do a
-    slice of the LPI jobs and ITS commands that are left."""
+    """Read for the guest; 0 if no register accepts the access. The read first does a slice of the
+    LPI jobs and the ITS commands that are left."""
     bound = lookup(offset, size)
     if bound is None:
         return 0
@@ -177,8 +178,8 @@ def read(its: Its, offset: int, size: int) -> int:
 
 
 def write(its: Its, offset: int, size: int, value: int) -> None:
-    """Write a register for the guest; no effect if there is none at ``offset``. A write of one half
-    keeps the other half."""
+    """Write for the guest; no effect if no register accepts the access. A write of one half of a
+    register keeps the other half."""
     bound = lookup(offset, size)
     if bound is None or bound.register.write is None:
         return
@@ -191,9 +192,9 @@ def write(its: Its, offset: int, size: int, value: int) -> None:
 
 
 def user_register(offset: int) -> BoundRegister:
-    """The register that user space saves or restores. KvmError ENXIO if there is no register,
-    EINVAL for an unaligned offset: from GITS_TYPER up to the ID registers, KVM requires 64-bit
-    alignment."""
+    """The register at ``offset``, for save and restore by user space. KvmError ENXIO if there is no
+    register, EINVAL for an unaligned offset. Offsets from GITS_TYPER up to the ID registers must be
+    aligned to 8 bytes, as in KVM, other offsets to 4 bytes."""
     first, last = gic.OFFSETS["GITS_TYPER"], gic.OFFSETS["GITS_PIDR4"]
     if offset % (8 if first <= offset < last else 4):
         raise KvmError("EINVAL", f"ITS register offset {offset:#x} is not aligned")
@@ -204,13 +205,13 @@ def user_register(offset: int) -> BoundRegister:
 
 
 def user_read(its: Its, offset: int) -> int:
-    """Save a whole register. The errors are those of `user_register`."""
+    """Save a whole register for user space. The errors are those of `user_register`."""
     return user_register(offset).register.read(its)
 
 
 def user_write(its: Its, offset: int, value: int) -> None:
-    """Restore a whole register. The errors are those of `user_register`; also EINVAL for a value
-    that the register cannot have, EBUSY for GITS_CREADR of an enabled ITS."""
+    """Restore a whole register for user space. The errors are those of `user_register`, EINVAL for
+    a value that the register cannot have, and EBUSY for GITS_CREADR of an enabled ITS."""
     bound = user_register(offset)
     write = bound.register.user_write or bound.register.write
     if write is not None:

@@ -1,8 +1,8 @@
-"""The tables of an ITS in guest memory: addresses of entries, and save and restore of the maps
+"""The tables of an ITS in guest memory: the addresses of entries, and save and restore of the maps
 (kvm/vgic/vgic-its.c).
 
-While the guest runs, an unmap writes an invalid entry, so that a restore does not find an entry of
-an earlier save. Nothing else is written before a save.
+MAPD and DISCARD write an invalid entry when they unmap, so that a restore does not find an entry of
+an earlier save. No other table entry is written before the next save.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Restore = Callable[[int, int], int]
 
 
 def entry_address(its: Its, table: int, number: int) -> int | None:
-    """The address of the entry of a DeviceID or a collection id; None if the guest's table has no
-    entry for this id, or the entry is outside memory (kvm vgic_its_check_id)."""
+    """The address of the table entry of a DeviceID or a collection id (kvm vgic_its_check_id). None
+    if the guest's table has no entry for the id, or if the entry is outside guest memory."""
     baser = its.baser[table]
     if number >= _IDS:
         return None
@@ -51,7 +51,7 @@ def _second_level(its: Its, baser: int, number: int) -> int | None:
 
 
 def clear_device(its: Its, device_id: int) -> None:
-    """Write an invalid entry for a device that MAPD unmapped."""
+    """Write an invalid entry into the device table, for a device that MAPD unmapped."""
     address = entry_address(its, DEVICE_TABLE, device_id)
     if address is not None:
         _write(its, address, 0)
@@ -75,8 +75,8 @@ def _save_entry(its: Its, address: int, entry: int) -> None:
 
 
 def save(its: Its) -> None:
-    """KVM_DEV_ARM_ITS_SAVE_TABLES. KvmError EFAULT for a table outside memory, EINVAL for a device
-    for which the device table has no entry."""
+    """Save the maps into the tables (KVM_DEV_ARM_ITS_SAVE_TABLES). KvmError EFAULT for a table
+    outside guest memory, EINVAL for a device without an entry in the device table."""
     if its.baser[DEVICE_TABLE] & arch.VALID:
         _save_devices(its)
     if its.baser[COLLECTION_TABLE] & arch.VALID:
@@ -84,7 +84,8 @@ def save(its: Its) -> None:
 
 
 def _following(ids: list[int], most: int) -> list[tuple[int, int]]:
-    """Each id with the distance to the next id, at most ``most``; 0 for the last id."""
+    """Each id with the distance to the next id; a distance above ``most`` becomes ``most``. The
+    last id has the distance 0."""
     return (
         [(one, min(other - one, most)) for one, other in pairwise(ids)] + [(ids[-1], 0)]
         if ids
@@ -112,8 +113,8 @@ def _save_events(its: Its, device: Device) -> None:
 
 
 def _save_collections(its: Its) -> None:
-    """Write the entries one after the other, in any order; then an invalid entry, if the table has
-    room."""
+    """Write the entries of the collections one after the other, in any order. An invalid entry
+    follows if the table has room."""
     address = arch.table_address(its.baser[COLLECTION_TABLE])
     for collection in its.collections.values():
         target = arch.NOT_MAPPED if collection.target is None else collection.target
@@ -127,8 +128,9 @@ def _save_collections(its: Its) -> None:
 
 
 def restore(its: Its) -> None:
-    """KVM_DEV_ARM_ITS_RESTORE_TABLES. KvmError EINVAL for an invalid table, EEXIST for an id that is
-    mapped already, EFAULT for a table outside memory; after an error nothing is mapped."""
+    """Restore the maps from the tables (KVM_DEV_ARM_ITS_RESTORE_TABLES). KvmError EINVAL for an
+    invalid table, EEXIST for an id that is mapped already, EFAULT for a table outside guest memory.
+    After an error nothing is mapped."""
     try:
         if its.baser[COLLECTION_TABLE] & arch.VALID:
             _restore_collections(its)
@@ -165,8 +167,8 @@ def _restore_collections(its: Its) -> None:
 
 
 def _scan(its: Its, base: int, first: int, entries: int, restore_entry: Restore) -> bool:
-    """Walk a table by the distances in its entries; True if the walk found the last entry (kvm
-    scan_its_table)."""
+    """Walk over a table, from each entry to the next entry by the distance in the entry (kvm
+    scan_its_table). True if the walk found the last entry."""
     index = 0
     while index < entries:
         offset = restore_entry(first + index, _read(its, base + index * arch.ENTRY_SIZE))
