@@ -1,5 +1,5 @@
-"""Why a vCPU does not take an interrupt. An `Explanation` lists each check on the interrupt's way
-to the vCPU, the register that decides, and the last write of this register.
+"""Explains why a vCPU does not take an interrupt. An `Explanation` lists each check on the
+interrupt's way to the vCPU, the register that the check reads, and the last write of this register.
 
 machine = Machine("wfi-forever", sinks=[LastWriters()])
 machine.run()
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "LastWriters", "Step", "explain"]
 
-#: Checks that block a waiting interrupt only because an earlier check blocks it.
+#: Checks that a waiting interrupt fails only because an earlier check blocks it.
 CONSEQUENCES = ("pending", "loaded")
 UNRECORDED = (
     "Nothing was recorded: who wrote what, and how often the interrupt was taken and ended, is unknown "
@@ -37,9 +37,10 @@ UNRECORDED = (
 
 
 class Step(NamedTuple):
-    """One check (``station``) as text. ``written`` is the time and place of the last write of its
-    register (or when the interrupt was raised or taken), ``writer`` the same with the address; ""
-    if it was not recorded, or the register cannot be written."""
+    """One check as text; ``station`` is its name. ``written`` is the time and place of the last
+    write of its register, or of the last raise or acknowledge of the interrupt. ``writer`` is the
+    same text with the address. Both are "" without a record, or if the register cannot be
+    written."""
 
     station: str
     passed: bool
@@ -52,12 +53,15 @@ class Step(NamedTuple):
 
 
 class Explanation(Showable):
-    """Why vCPU ``vcpu`` does not take INTID ``intid`` at this moment (``ns``). ``steps`` are the
-    checks; ``held`` is the first check that blocks the interrupt (None: the interrupt is taken).
-    ``state`` is waiting, handled (active) or entered (an interrupt exception was taken, and nothing
-    acknowledged). ``cause`` is the mistake that the history of the run shows, if any
-    (`armvirt.views.causes`); ``recorded`` is whether there is a history. ``versus`` is why another
-    interrupt is taken first, if the caller asked."""
+    """Why vCPU ``vcpu`` does not take INTID ``intid`` at the time ``ns``.
+
+    ``steps`` are the checks. ``held`` is the first check that blocks the interrupt (None: the
+    interrupt is taken). ``state`` is "waiting", "handled" (the interrupt is active) or "entered"
+    (the vCPU took an interrupt exception, and has acknowledged no interrupt since). ``cause`` is
+    the mistake that the history of the run shows, if there is one (`armvirt.views.causes`).
+    ``recorded`` is True if there is a history. ``versus`` says why another interrupt is taken
+    first, if the caller asked this.
+    """
 
     def __init__(
         self, intid: int, vcpu: int, ns: int, where: str, steps: Sequence[Step], state: str = "waiting",
@@ -84,14 +88,13 @@ class Explanation(Showable):
 
     @property
     def also(self) -> list[str]:
-        """Later checks that would also block the interrupt, without `CONSEQUENCES`: the host
-        decides which vCPU is loaded."""
+        """The later checks that would also block the interrupt, without those in `CONSEQUENCES`."""
         later = (step.station for step in self.steps if not step.passed and step is not self.held)
         return [station for station in later if station not in CONSEQUENCES]
 
     @property
     def name(self) -> str:
-        """``INTID 27 (PPI, vtimer)``."""
+        """The interrupt as text: ``INTID 27 (PPI, vtimer)``."""
         kind = kind_of(self.intid)
         return (
             f"INTID {self.intid} ({', '.join(filter(None, (kind, self._names.get(self.intid))))})"
@@ -99,8 +102,8 @@ class Explanation(Showable):
 
     @property
     def verdict(self) -> str:
-        """The answer in one line: the mistake if the history shows one, else the first check that
-        blocks the interrupt; and what would change the result."""
+        """The answer in one line: the mistake if the history shows a mistake, else the first check
+        that blocks the interrupt. The line also says what would change the result."""
         return self._names.with_names(self._verdict)
 
     @property
@@ -176,9 +179,9 @@ class Explanation(Showable):
 def explain(
     machine: Subject, intid: int, vcpu: int | None = None, versus: int | None = None
 ) -> Explanation:
-    """Explain why a vCPU does not take an interrupt. Default vCPU: the target of an SPI or LPI; for
-    a private interrupt, the first vCPU on which it is in use. ``versus`` is another INTID, which is
-    taken instead. UserError for an interrupt or vCPU that does not exist."""
+    """Explain why a vCPU does not take an interrupt. Without ``vcpu``, the vCPU is the target of an
+    SPI or LPI, or the first vCPU on which a private interrupt is in use. ``versus`` is the INTID of
+    an interrupt that is taken instead. UserError for an interrupt or vCPU that does not exist."""
     vm = machine.board.vm
     check(machine, intid, vcpu)
     who = _whose(machine, intid) if vcpu is None else vcpu
@@ -234,7 +237,7 @@ def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
 
 
 def _whose(machine: Subject, intid: int) -> int:
-    """The vCPU to examine if the user has not given one."""
+    """The vCPU to examine if the caller has named no vCPU."""
     dist = machine.board.vm.vgic_of().dist
     if intid >= 32:
         irq = dist.lpis.get(intid) if intid >= FIRST_LPI else dist.spi(intid)
@@ -250,9 +253,9 @@ def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:
 
 
 def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]:
-    """(state, steps). The state is handled if the interrupt is active. The state is entered if
-    PSTATE masks the interrupt because an interrupt exception was taken and nothing acknowledged:
-    IAR would return the interrupt."""
+    """(state, steps) of an explanation. The state is "handled" if the interrupt is active. The
+    state is "entered" if PSTATE masks the interrupt, because the vCPU took an interrupt exception
+    and has not acknowledged it: IAR would return the interrupt."""
     steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
     if held is None:
         return "waiting", steps

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 UNUSED = "no interrupt is enabled, pending or active (SGIs are always enabled)"
 
-#: The columns of an interface, in two tables: a single table would be wider than a terminal.
+#: The columns of a CPU interface, in two tables: a single table would be wider than a terminal.
 GUEST_SIDE = (
     "vcpu", "loaded", "group 0", "group 1", "PMR", "RPR", "HPPI", "BPR0", "BPR1", "CBPR", "EOImode", "signals",
 )  # fmt: skip
 EL2_SIDE = ("vcpu", "HCR", "VMCR", "AP0R", "AP1R")
-#: Columns that are empty in most machines, and shorter names, so that a table fits 80 characters.
+#: Columns that are left out if they are empty, and shorter names: a table fits 80 characters.
 OPTIONAL = ("line", "host", "pINTID", "EOI")
 HEADINGS = {
     "enabled": "on", "pending": "pend", "priority": "prio", "list register": "LR",
@@ -29,9 +29,9 @@ HEADINGS = {
 
 
 class GicView(Showable):
-    """A snapshot as plain rows, taken at construction. ``vcpu`` selects one vCPU's private
-    interrupts and registers, ``everything`` adds the interrupts that are not in use. UserError for
-    a vCPU that does not exist."""
+    """A snapshot of the interrupt controller, taken when this object is made. ``vcpu`` selects the
+    private interrupts and registers of one vCPU. ``everything`` adds the interrupts that are not in
+    use. UserError for a vCPU that does not exist."""
 
     def __init__(
         self, machine: Subject, vcpu: int | None = None, *, everything: bool = False
@@ -98,7 +98,7 @@ class GicView(Showable):
         return [*parts, table._replace(marks=self._marks())]
 
     def _marks(self) -> dict[int, str]:
-        """Rows to highlight: bold for pending or active interrupts, faint for disabled
+        """The styles of the rows: bold for pending or active interrupts, faint for disabled
         interrupts."""
         return {
             n: "bold yellow" if row["pending"] else "bold green" if row["active"] else "dim"
@@ -107,5 +107,5 @@ class GicView(Showable):
         }
 
     def _named(self, rows: list[dict[str, object]], column: str) -> list[dict[str, object]]:
-        """The rows for display: ``column``, a column of INTIDs, with the names of the INTIDs."""
+        """``rows`` for display: the names of the INTIDs are added in the column ``column``."""
         return [{**row, column: self._names.short(row[column])} for row in rows]

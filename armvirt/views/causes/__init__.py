@@ -1,9 +1,9 @@
-"""Rules that find the cause if an interrupt is not taken, or does not stop: they combine the checks
-of an interrupt with its history.
+"""Rules that find the cause if an interrupt is not taken, or does not stop. The rules combine the
+checks of an interrupt with its history.
 
-The checks (`armvirt.hyp.diagnosis.trace`) show what blocks an interrupt at this moment. The user
-wants to know the mistake that causes this: each rule detects one kind of mistake, and returns None
-otherwise. A rule changes no state.
+The checks (`armvirt.hyp.diagnosis.trace`) show what blocks an interrupt at this moment. The rules
+find the mistake of the guest that leads to this state. Each rule detects one kind of mistake, and
+returns None if the guest has not made this mistake. A rule changes no state.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from armvirt.views.causes.evidence import Cause, Evidence
 
 __all__ = ["RULES", "Cause", "Evidence", "cause_of"]
 
-#: The first rule that applies gives the answer. First a CPU that is lost in its vectors, which
-#: explains all else, then endless repetition, then a write to a wrong place, last a missing write.
+#: The first rule that applies gives the answer. The order is: a vCPU that is lost in its vectors
+#: (which explains all other symptoms), endless repetition, a write to a wrong place, a missing
+#: write.
 RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     vectors.lost_in_vectors,
     storms.storm,
@@ -46,6 +47,6 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
 
 
 def cause_of(evidence: Evidence) -> Cause | None:
-    """The cause that the rules find; None if the first check that blocks the interrupt is the full
-    explanation."""
+    """The cause that the first applicable rule finds. None if no rule applies: the first check that
+    blocks the interrupt is then the full explanation."""
     return next((cause for rule in RULES if (cause := rule(evidence)) is not None), None)

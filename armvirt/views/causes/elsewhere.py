@@ -1,5 +1,5 @@
-"""Rules for settings of a wrong interrupt, CPU, frame or group, and for priorities that the mask
-blocks."""
+"""Rules for writes that concern a wrong interrupt, vCPU, frame or group, and for priorities that
+the mask blocks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence
 
-OPEN = 0xF0  # a mask of at least this value is intended to be open
+OPEN = 0xF0  # the guest means a mask of at least this value to block no interrupt
 
 
 def enabled_elsewhere(evidence: Evidence) -> Cause | None:
-    """The interrupt is not enabled, but a bit of ISENABLER was written in a place without effect on
-    it."""
+    """The interrupt is not enabled: the guest wrote ISENABLER in a wrong frame, on a wrong vCPU, or
+    for a wrong INTID."""
     held = evidence.holds("enable")
     if held is None or evidence.intid >= FIRST_LPI or not evidence.written(held).never:
         return None
@@ -41,7 +41,7 @@ def enabled_elsewhere(evidence: Evidence) -> Cause | None:
 
 
 def _misplaced(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
-    """(a description of the wrong write, the write), the most likely mistake first."""
+    """Yield (description, write) of each wrong write. The most likely mistake comes first."""
     yield from _other_frames(evidence)
     yield from _other_cpus(evidence)
     yield from _other_intids(evidence)
@@ -80,8 +80,8 @@ def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 
 
 def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
-    """The INTID minus the offset that device trees use for an SPI or PPI; the other timer's PPI;
-    any other private interrupt."""
+    """Yield the writes that enabled a wrong INTID: the INTID minus the offset of SPIs or PPIs in
+    device trees, the PPI of the other timer, or any other private interrupt."""
     intid = evidence.intid
     offset = NR_PRIVATE if intid >= NR_PRIVATE else 16
     for other, why in (
@@ -109,8 +109,8 @@ def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 
 
 def other_group(evidence: Evidence) -> Cause | None:
-    """The interrupt is in a group that is not enabled or is masked, while the other group is
-    enabled: it is in the wrong group."""
+    """The interrupt is in the wrong group: this group is not enabled or is masked, and the other
+    group is enabled."""
     held, irq = evidence.holds("distributor", "group enable", "PSTATE"), evidence.irq
     if held is None or irq is None or irq.intid >= FIRST_LPI:
         return None
@@ -129,7 +129,7 @@ def other_group(evidence: Evidence) -> Cause | None:
 
 
 def _fiq_alone(evidence: Evidence) -> bool:
-    """Whether PSTATE.F is set and PSTATE.I is clear: the guest expects IRQs."""
+    """Whether PSTATE.F is set and PSTATE.I is clear. The guest then expects IRQs, not FIQs."""
     pstate = evidence.machine.board.vcpus[evidence.vcpu].context.pstate
     at = evidence.at("PSTATE")
     if at is None or at.passed or at.register is None:
@@ -138,8 +138,8 @@ def _fiq_alone(evidence: Evidence) -> bool:
 
 
 def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
-    """An SPI is routed to a vCPU that cannot take it: powered off, or without an enabled CPU
-    interface."""
+    """An SPI is routed to a vCPU that cannot take it: the vCPU is powered off, or its CPU interface
+    is not enabled."""
     held, irq = evidence.holds("vCPU", "group enable", "mask", "route"), evidence.irq
     if held is None or irq is None or not NR_PRIVATE <= irq.intid < FIRST_LPI or irq.any_cpu:
         return None
@@ -175,8 +175,9 @@ def _can_take(evidence: Evidence, vcpu: int) -> bool:
 
 
 def masked(evidence: Evidence) -> Cause | None:
-    """The priority mask blocks the interrupt: names the writers of mask and priority. (For a mask
-    that was never written, the check is the full explanation.)"""
+    """The priority mask blocks the interrupt. The cause names the writers of the mask and of the
+    priority. If the mask was never written, the check is the full explanation, so the rule returns
+    None."""
     held, irq = evidence.holds("mask"), evidence.irq
     if held is None or irq is None or held.register is None or evidence.written(held).never:
         return None

@@ -1,5 +1,5 @@
-"""Rules for interrupts that stay active: the end was not written, or was written with another
-INTID."""
+"""Rules for interrupts that stay active: the guest did not write the end of the interrupt, or wrote
+another INTID."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ UNSURE = " (PSTATE.I is 0: its handler has returned, or lets others in)"
 
 
 def not_ended(evidence: Evidence) -> Cause | None:
-    """The interrupt is active: which write of its end is missing? None while its handler may still
-    run."""
+    """The interrupt is active. The rule finds the write of its end that is missing or wrong; None
+    while the interrupt's handler may still run."""
     irq = evidence.irq
     if irq is None or not evidence.active or irq.vcpu not in (None, evidence.vcpu):
         return None
@@ -33,8 +33,8 @@ def not_ended(evidence: Evidence) -> Cause | None:
 
 
 def behind(evidence: Evidence) -> Cause | None:
-    """Another interrupt is active, and this interrupt does not preempt it: is the end of the other
-    one missing?"""
+    """Another interrupt is active, and this interrupt does not preempt it. The rule finds the write
+    that should have ended the other interrupt."""
     irq = evidence.irq
     if not evidence.holds("running") or irq is None:
         return None
@@ -52,8 +52,9 @@ def behind(evidence: Evidence) -> Cause | None:
 
 
 def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """A priority is still active without an active interrupt: an LPI has no active state, and an
-    interrupt may have been deactivated by DIR without an EOIR."""
+    """A priority is still active, but no interrupt is active. Either the priority is that of an
+    LPI, because an LPI has no active state, or DIR has deactivated the interrupt without an
+    EOIR."""
     running, returned = evidence.cpu.running, _handler_has_returned(evidence)
     if not running or returned is False:
         return None
@@ -71,8 +72,8 @@ def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> Cause:
-    """The interrupt has a higher priority than the running interrupt, but the same group priority
-    (IHI 0069 4.8.5)."""
+    """The interrupt has a higher priority than the running interrupt, but the same group priority,
+    so it does not preempt the running interrupt (IHI 0069 4.8.5)."""
     old = evidence.dist.model == 2
     register = Register(
         "GICC_BPR" if old else f"ICC_BPR{irq.group}_EL1",
@@ -138,7 +139,8 @@ def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """EOIR acts on the CPU interface of the CPU that writes it (IHI 0069 4.8.3)."""
+    """The guest ended the interrupt on another vCPU. EOIR acts on the CPU interface of the CPU that
+    writes EOIR (IHI 0069 4.8.3)."""
     last = evidence.past.taken.last
     for cpu in evidence.dist.cpus():
         theirs = evidence.history.cpu(cpu.vcpu_id)
@@ -161,9 +163,10 @@ def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _handler_has_returned(evidence: Evidence) -> bool | None:
-    """Whether the interrupt's handler has returned: True if the vCPU sleeps, or is again in the
-    interrupted function with IRQs unmasked; False with IRQs masked. As there is no event for ERET,
-    None means: the handler may have returned, or have unmasked interrupts."""
+    """Whether the interrupt's handler has returned. True if the vCPU sleeps, or is again in the
+    interrupted function with IRQs unmasked. False if IRQs are masked. None if IRQs are unmasked
+    elsewhere: the handler may have returned, or may have unmasked IRQs (there is no event for
+    ERET)."""
     vcpu, entry = evidence.machine.board.vcpus[evidence.vcpu], evidence.cpu.entry
     if vcpu.power is not Power.RUNNABLE:
         return True
@@ -179,7 +182,8 @@ def _function(evidence: Evidence, pc: int) -> str | None:
 
 
 def _ended_as_another(evidence: Evidence, irq: VgicIrq, stray: Stray) -> Cause:
-    """EOIR drops the highest active priority for each INTID that is written (IHI 0069 12.2.10)."""
+    """A write of EOIR with another INTID dropped the priority of this interrupt. EOIR drops the
+    highest active priority, whatever INTID is written (IHI 0069 12.2.10)."""
     end, other, when = eoir(evidence, irq.group), stray.written, evidence.when(stray.stamp)
     theirs = evidence.history.of(other, evidence.vcpu)
     if theirs.ended.count == theirs.taken.count > 0:
@@ -208,7 +212,8 @@ def _ended_in_vain(evidence: Evidence, irq: VgicIrq, idle: Stray) -> Cause:
 
 
 def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """With EOImode 1 EOIR only drops the priority; a write of DIR is missing (IHI 0069 4.8.3)."""
+    """With EOImode 1 EOIR only drops the priority. The write of DIR that deactivates the interrupt
+    is missing (IHI 0069 4.8.3)."""
     if not evidence.dist.cpu(evidence.vcpu).vmcr & VMCR_VEOIM:
         return None
     past, register = evidence.past, evidence.control("dir")
@@ -228,8 +233,8 @@ def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """A write of GICC_EOIR for an SGI must contain the CPUID that GICC_IAR returned (IHI 0048
-    4.4.5)."""
+    """The guest ended an SGI with a wrong CPUID. A write of GICC_EOIR for an SGI must contain the
+    CPUID that GICC_IAR returned (IHI 0048 4.4.5)."""
     write, last = (
         evidence.recorder.memory("GICC", OFFSETS["GICC_EOIR"], 4, vcpu=evidence.vcpu),
         evidence.past.taken.last,
@@ -257,5 +262,5 @@ def _sender(evidence: Evidence, irq: VgicIrq) -> int:
 
 
 def eoir(evidence: Evidence, group: int) -> str:
-    """The register that ends an interrupt of a group."""
+    """The name of the register that ends an interrupt of this group."""
     return "GICC_EOIR" if evidence.dist.model == 2 else f"ICC_EOIR{group}_EL1"

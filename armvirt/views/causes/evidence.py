@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class Cause(NamedTuple):
-    """Why an interrupt is not taken, or does not stop. ``name`` is for programs. ``text`` continues
-    the phrase "INTID n"; ``remedy`` is in the imperative. ``on_its_way``: later checks block the
-    interrupt too, and the user should know this."""
+    """The cause why an interrupt is not taken, or does not stop. ``name`` identifies the cause for
+    programs. ``text`` is a phrase that follows "INTID n", ``remedy`` a phrase in the imperative. If
+    ``on_its_way`` is True, the user is also told the later checks that block the interrupt."""
 
     name: str
     text: str
@@ -39,7 +39,8 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """An interrupt on its way to a vCPU. ``recorder`` is the sink that recorded the run."""
+    """The data about an interrupt on its way to a vCPU. ``findings`` are the present checks,
+    ``recorder`` is the sink that recorded the run."""
 
     machine: Subject
     intid: int
@@ -63,7 +64,7 @@ class Evidence(NamedTuple):
 
     @property
     def irq(self) -> VgicIrq | None:
-        """The interrupt; None for an LPI without a translated event."""
+        """The interrupt; None for an LPI to which no event is mapped."""
         return (
             self.dist.lpis.get(self.intid)
             if self.intid >= FIRST_LPI
@@ -75,7 +76,8 @@ class Evidence(NamedTuple):
         return first_held(self.findings)
 
     def holds(self, *stations: str) -> Finding | None:
-        """The first check that blocks the interrupt, if it is one of ``stations``."""
+        """The first check that blocks the interrupt, if the name of this check is in ``stations``;
+        else None."""
         held = self.held
         return held if held is not None and held.station in stations else None
 
@@ -92,28 +94,31 @@ class Evidence(NamedTuple):
 
     @property
     def timer(self) -> str:
-        """The timer of the interrupt, ``vtimer`` or ``ptimer``; "" if the interrupt is not a
-        timer's."""
+        """The timer that raises the interrupt, ``vtimer`` or ``ptimer``; "" if no timer raises
+        it."""
         return next((name for name, intid in TIMER_INTIDS.items() if intid == self.intid), "")
 
     def timer_row(self, name: str = "") -> TimerRow:
-        """CTL, CVAL, count and offset of a timer of this vCPU, by default of the interrupt's
-        timer."""
+        """CTL, CVAL, count and offset of the timer ``name`` of this vCPU. Without ``name``, of the
+        timer that raises the interrupt."""
         rows = self.machine.board.vcpus[self.vcpu].timer.shown()
         return next(row for row in rows if row.timer == (name or self.timer))
 
     def control(self, what: str) -> Register:
-        """A control register of the CPU interface, by its key in `naming.CPU_INTERFACE`."""
+        """A control register of the CPU interface. ``what`` is its key in
+        `naming.CPU_INTERFACE`."""
         return naming.interface(self.dist, self.dist.cpu(self.vcpu), what)
 
     def bit(self, array: int, intid: int | None = None) -> Register:
-        """The bit of an interrupt (default: this interrupt) in an array such as `ISENABLER`."""
+        """The bit of INTID ``intid`` (None: of this interrupt) in an array of registers such as
+        `ISENABLER`."""
         return naming.bit_register(
             self.dist, self.dist.cpu(self.vcpu), self.intid if intid is None else intid, array
         )
 
     def code(self, pc: int) -> int | None:
-        """The instruction at a virtual address; None if the address cannot be read."""
+        """The instruction word at the virtual address ``pc``; None if the address cannot be
+        read."""
         ipa = self.machine.board.vcpus[self.vcpu].translate(pc)
         if ipa is None or pc % 4 or not self.machine.board.in_memory(ipa, 4):
             return None
@@ -134,7 +139,8 @@ class Evidence(NamedTuple):
         return self.history.cpu(self.vcpu)
 
     def wrote(self, register: Register) -> str:
-        """``never written``, or the writer, time and value of the last write."""
+        """The last write of a register as text: writer, time and value. ``never written`` without a
+        write."""
         write = written.of_register(self.recorder, register)
         if write is None:
             return self.recorder.never("written")
@@ -153,7 +159,7 @@ class Evidence(NamedTuple):
         return self.machine.symbols.lookup if self.machine.symbols is not None else None
 
     def when(self, stamp: Stamp | None) -> str:
-        """A stamp as text: ``1,234 ns by gic_init+0x20``."""
+        """The time and the place of an event as text: ``1,234 ns by gic_init+0x20``."""
         return "an unknown time" if stamp is None else written.moment(stamp, self.names)
 
     def place(self, pc: int) -> str:
@@ -161,11 +167,12 @@ class Evidence(NamedTuple):
 
 
 def taken(how_often: Times, evidence: Evidence) -> str:
-    """The text ``taken once, at 1,234 ns by dispatch+0x54``."""
+    """How often, when and where an interrupt was taken: ``taken once, at 1,234 ns by
+    dispatch+0x54``."""
     last = "last " if how_often.count > 1 else ""
     return f"taken {times(how_often.count)}, {last}at {evidence.when(how_often.last)}"
 
 
 def times(count: int) -> str:
-    """``once``, ``twice``, ``949,637 times``."""
+    """A count as text: ``once``, ``twice``, ``949,637 times``."""
     return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count:,} times")

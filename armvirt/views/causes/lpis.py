@@ -1,4 +1,5 @@
-"""Rules for LPIs: missing translations, tables and collections, which the checks do not show."""
+"""Rules for mistakes with LPIs that the checks do not show: missing translations, tables and
+collections."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from armvirt.trace.sources import its_error
 from armvirt.views.causes.evidence import Cause, Evidence
 from armvirt.views.causes.written import place
 
-#: The causes of the errors of MAPTI and MAPI.
+#: What the errors of MAPTI and MAPI mean.
 MEANINGS = {
     E_MAPTI_UNMAPPED_DEVICE: "no MAPD has mapped its device",
     E_MAPTI_ID_OOR: "a number is out of range",
@@ -25,8 +26,8 @@ MEANINGS = {
 
 
 def no_property_table(evidence: Evidence) -> Cause | None:
-    """The LPI is beyond the configuration table: GICR_PROPBASER has no table, or too few IDbits
-    (IHI 0069 12.11)."""
+    """The configuration table has no entry for the LPI: GICR_PROPBASER has no table, or too few
+    IDbits (IHI 0069 12.11)."""
     held, propbaser = evidence.holds("event", "enable"), evidence.dist.propbaser
     if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
         return None
@@ -44,7 +45,8 @@ def no_property_table(evidence: Evidence) -> Cause | None:
 
 
 def skipped_mapping(evidence: Evidence) -> Cause | None:
-    """The command that should have mapped the LPI had an error."""
+    """The ITS skipped the command that should have mapped the LPI, because the command had an
+    error."""
     held = evidence.holds("event")
     write = evidence.recorder.commanded(evidence.intid, ("MAPTI", "MAPI"))
     if held is None or evidence.intid < FIRST_LPI or write is None or not write.value:
@@ -59,7 +61,7 @@ def skipped_mapping(evidence: Evidence) -> Cause | None:
 
 
 def message_lost(evidence: Evidence) -> Cause | None:
-    """The LPI was never raised, but a message with other numbers was sent."""
+    """The LPI was never raised, but a message for another device or event was sent."""
     lost, found = (
         evidence.history.lost_message,
         lpi_checks.source_of(evidence.its, evidence.intid),
@@ -76,7 +78,8 @@ def message_lost(evidence: Evidence) -> Cause | None:
 
 
 def unmapped_collection(evidence: Evidence) -> Cause | None:
-    """A message for a collection that is mapped to no CPU is lost (IHI 0069 5.3)."""
+    """The collection of the LPI is mapped to no CPU, so the messages for the LPI are lost (IHI 0069
+    5.3)."""
     held, route = evidence.holds("pending"), evidence.at("route")
     if evidence.intid < FIRST_LPI or held is None or route is None or route.passed:
         return None

@@ -10,7 +10,8 @@ from armvirt.views.causes.evidence import Cause, Evidence, times
 
 
 def not_sent(evidence: Evidence) -> Cause | None:
-    """The SGI is not pending: was it sent, by which CPU, and to which CPUs?"""
+    """The SGI is not pending, because no CPU has sent it to this vCPU. The cause names the last
+    sender of this SGI and the receivers."""
     if not is_sgi(evidence.intid) or evidence.pending or evidence.active:
         return None
     send = evidence.history.last_send(evidence.intid)
@@ -43,7 +44,7 @@ def _missed(evidence: Evidence, send: Send) -> Cause:
 
 
 def receivers(send: Send) -> str:
-    """``vCPU 1 and vCPU 2``; ``nobody`` without a receiver."""
+    """The receivers of an SGI as text: ``vCPU 1 and vCPU 2``; ``nobody`` without a receiver."""
     return " and ".join(f"vCPU {target}" for target in send.targets) or "nobody"
 
 

@@ -1,4 +1,4 @@
-"""Rules for interrupts that are not pending: never raised, raised and lost, or served."""
+"""Rules for interrupts that are not pending: never raised, raised and lost, or taken before."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from armvirt.views.causes.storms import device_state, wire_of
 
 
 def line_fell(evidence: Evidence) -> Cause | None:
-    """The line rose, but fell before the guest took the interrupt: with a low line it is not
-    pending (IHI 0069 4.1.2)."""
+    """The line rose, but fell before the guest took the interrupt. A level-sensitive interrupt is
+    not pending while its line is low (IHI 0069 4.1.2)."""
     lost = evidence.past.lost
     if (
         lost is None
@@ -36,7 +36,7 @@ def line_fell(evidence: Evidence) -> Cause | None:
 
 
 def _came_since(evidence: Evidence, lost: Loss) -> bool:
-    """Whether the interrupt was raised or taken again after it was lost."""
+    """Whether the interrupt was raised or taken after it lost its pending state."""
     past = evidence.past
     return any(
         each is not None and each.ns > lost.stamp.ns for each in (past.taken.last, past.raised.last)
@@ -53,7 +53,7 @@ def _timer_change(evidence: Evidence, prefix: str, lost: Loss) -> str:
 
 
 def latch_lost(evidence: Evidence) -> Cause | None:
-    """The pending state was cleared by ICPENDR or an ITS command."""
+    """ICPENDR or an ITS command cleared the pending state."""
     lost = evidence.past.lost
     if (
         lost is None
@@ -71,8 +71,8 @@ def latch_lost(evidence: Evidence) -> Cause | None:
 
 
 def edge_of_a_level(evidence: Evidence) -> Cause | None:
-    """An interrupt is configured as edge-triggered, and its line stays high: it is pending once, at
-    the rising edge."""
+    """The interrupt's line stays high, but the interrupt is configured as edge-triggered. So it was
+    pending once, at the rising edge."""
     irq = evidence.irq
     if (
         irq is None
@@ -101,7 +101,8 @@ def edge_of_a_level(evidence: Evidence) -> Cause | None:
 
 
 def never_raised(evidence: Evidence) -> Cause | None:
-    """The line of the interrupt has always been low. The devices of the board give the reason."""
+    """The line of the interrupt has always been low. The cause gives the state of the device that
+    drives the line."""
     if (
         not NR_PRIVATE <= evidence.intid < FIRST_LPI
         or not evidence.holds("pending")
@@ -121,8 +122,8 @@ def never_raised(evidence: Evidence) -> Cause | None:
 
 
 def served(evidence: Evidence) -> Cause | None:
-    """The interrupt has been taken before, and only its source is missing. A latch holds one
-    interrupt, however often it was raised."""
+    """The interrupt has been taken before, and its source has not raised it since. An interrupt
+    that is raised again while it is pending is taken once only."""
     past = evidence.past
     if (
         not evidence.holds("pending")

@@ -14,14 +14,14 @@ from armvirt.trace.history import Entry, Past
 from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence, times
 
-STORM = 20  # times taken and ended without a fall of the line: more than the 16 entries of a FIFO
-SIGN_BIT = 1 << 31  # of TVAL, a signed view of 32 bits (DDI 0487 D12.2.4)
+STORM = 20  # times taken and ended while the line is high: more than the 16 entries of a FIFO
+SIGN_BIT = 1 << 31  # the sign of TVAL, a signed view of 32 bits (DDI 0487 D12.2.4)
 SIGNALLED = ("PSTATE", "loaded", "list register", "highest", "virtual line")
 
 
 def storm(evidence: Evidence) -> Cause | None:
-    """A level-sensitive interrupt is pending again after its end while its line is high (IHI 0069
-    4.1.2)."""
+    """A level-sensitive interrupt is pending again after each end, because its line is still high
+    (IHI 0069 4.1.2)."""
     past, irq = evidence.past, evidence.irq
     if irq is None or not irq.level or past.rose is None or not present.line(irq):
         return None
@@ -51,7 +51,7 @@ def _timer(evidence: Evidence, past: Past) -> tuple[str, str]:
 
 
 def past_compare(evidence: Evidence, compare: Register, row: TimerRow) -> str:
-    """Why a CVAL that the guest wrote is already reached."""
+    """The reason, as text, why the count has already reached a CVAL that the guest wrote."""
     write = evidence.write_of(compare)
     text = f"CVAL {row.cval:#x}, count {row.now:#x} ({evidence.wrote(compare)})"
     if write is not None and (negative := negative_tval(evidence, write)):
@@ -67,7 +67,7 @@ def tval_of(evidence: Evidence) -> str:
 
 
 def negative_tval(evidence: Evidence, write: LastWrite) -> str:
-    """A text for a write of a negative TVAL; "" for any other write."""
+    """The text for a write of a negative TVAL; "" for any other write."""
     if write.what != tval_of(evidence) or not write.value & SIGN_BIT:
         return ""
     return f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
@@ -88,7 +88,8 @@ def _device(evidence: Evidence) -> tuple[str, str]:
 
 
 def wire_of(evidence: Evidence) -> Wire | None:
-    """The device of the board that drives the interrupt's line."""
+    """The device of the board that drives the interrupt's line; None if no device drives the
+    line."""
     return next(
         (wire for wire in evidence.machine.board.wires() if wire.intid == evidence.intid), None
     )
@@ -102,13 +103,13 @@ def device_state(wire: Wire) -> str:
 
 
 def unacknowledged(evidence: Evidence) -> Cause | None:
-    """The handler of an exception does not read IAR, or IAR returns 1023, so the exception is taken
-    again after ERET."""
+    """The handler does not read IAR, or IAR returns 1023. The interrupt stays pending, so the vCPU
+    takes the exception again after ERET."""
     cpu, irq, held = evidence.cpu, evidence.irq, evidence.held
     if irq is None or cpu.entry is None or cpu.entries < STORM or not evidence.pending:
         return None
     if held is not None and held.station not in SIGNALLED:
-        return None  # the exceptions are those of another interrupt
+        return None  # another interrupt causes the exceptions
     if cpu.spurious.count >= STORM:
         return _wrong_register(evidence, irq, cpu.entry)
     read = iar(evidence, irq.group)
@@ -133,7 +134,7 @@ def _wrong_register(evidence: Evidence, irq: VgicIrq, last: Entry) -> Cause:
 
 
 def iar(evidence: Evidence, group: int) -> str:
-    """The register that acknowledges an interrupt of a group."""
+    """The name of the register that acknowledges an interrupt of this group."""
     if evidence.dist.model == 2:
         return "GICC_AIAR" if group else "GICC_IAR"
     return f"ICC_IAR{group}_EL1"

@@ -11,12 +11,13 @@ from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence
 from armvirt.views.causes.storms import negative_tval, tval_of
 
-NEAR = 8  # a CVAL that is nearer to the other count by this factor was computed from that count
+NEAR = 8  # a CVAL less than CNTVOFF_EL2 / NEAR after CNTPCT_EL0 was computed from CNTPCT_EL0
 FAR_NS = 10**9
 
 
 def never_started(evidence: Evidence) -> Cause | None:
-    """CTL.ENABLE was never 1; the guest may have started another timer instead."""
+    """The guest never set CTL.ENABLE of this timer, and may have started the other timer
+    instead."""
     held = evidence.holds("timer")
     if held is None or not evidence.timer:
         return None
@@ -61,8 +62,8 @@ def _runs(evidence: Evidence, name: str) -> bool:
 
 
 def far_away(evidence: Evidence) -> Cause | None:
-    """CVAL is seconds or years in the future: it was computed from another count, or by a TVAL of
-    the wrong width."""
+    """CVAL is seconds or years in the future, because the guest computed CVAL from the physical
+    count or wrote a TVAL that is negative as a number of 32 bits."""
     if not evidence.holds("timer") or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]

@@ -14,12 +14,12 @@ from armvirt.trace.writers import register_name
 from armvirt.views.causes.evidence import Cause, Evidence, times
 
 FAULTS = 3
-LONG = 10_000  # instructions from an exception to a read of IAR
+LONG = 10_000  # instructions within which a handler is expected to read IAR
 POLLS = 1000
 
 
 def lost_in_vectors(evidence: Evidence) -> Cause | None:
-    """An IRQ or FIQ exception was taken, and synchronous exceptions followed before an
+    """The vCPU took an IRQ or FIQ exception, and after that synchronous exceptions without an
     acknowledge."""
     cpu = evidence.cpu
     entry, faults = cpu.entry, cpu.faults
@@ -45,8 +45,8 @@ def lost_in_vectors(evidence: Evidence) -> Cause | None:
 
 
 def not_acknowledged(evidence: Evidence) -> Cause | None:
-    """The exception was taken long ago, or the guest has been stuck since, and its handler has not
-    read IAR."""
+    """The handler of an interrupt exception has not read IAR, although the vCPU took the exception
+    long ago, or the guest is stuck."""
     entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
     stuck = evidence.machine.ended == "stuck"
     if entry is None or not evidence.cpu.entries or not evidence.holds("PSTATE"):
@@ -80,8 +80,8 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
 
 
 def faults_for_ever(evidence: Evidence) -> Cause | None:
-    """The vCPU faults within its vectors, or stopped after a fault, and has not accessed the GIC
-    since."""
+    """The vCPU faults again and again within its vectors, or the guest failed after a fault. The
+    vCPU has not accessed the GIC since."""
     faults, ended = evidence.cpu.faults, evidence.machine.ended
     if faults is None or evidence.held is None:
         return None
@@ -117,16 +117,16 @@ def _fault(evidence: Evidence, faults: Faults) -> str:
 
 
 def _system_register(evidence: Evidence, pc: int) -> str | None:
-    """The system register that the instruction at ``pc`` reads or writes (MRS or MSR), else
-    None."""
+    """The system register access at ``pc`` as text (``MRS`` or ``MSR`` and the register); None for
+    another instruction."""
     word = evidence.code(pc)
     access = None if word is None else is_msr_mrs(word)
     return access and f"{'MRS' if access.is_read else 'MSR'} {name_of(access.encoding)}"
 
 
 def polls(evidence: Evidence) -> Cause | None:
-    """The guest polls for a bit that will not change, so it never reaches the code that would
-    unblock the interrupt."""
+    """A vCPU polls a register for a value that does not come. So the guest never reaches the code
+    that would unblock the interrupt."""
     held = evidence.held
     if (
         held is None

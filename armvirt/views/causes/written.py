@@ -36,8 +36,8 @@ READ_ONLY = frozenset(
     for name, *_ in register_names.CPU_INTERFACE[key]
 )
 
-#: By check: the ITS commands that decide over an LPI, and the text for an LPI without any of them
-#: ("never mapped"; None: no text).
+#: By check: the ITS commands that decide the check of an LPI, and the verb for "never ..." if no
+#: such command has been executed (None: no text).
 _COMMANDS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
     "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
@@ -46,9 +46,10 @@ _COMMANDS: dict[str, tuple[tuple[str, ...], str | None]] = {
 
 
 class Written(NamedTuple):
-    """The last write of a register: for a table (``short``), and with the address (``full``); "" if
-    it was not recorded, or the register cannot be written. ``never``: the register has its reset
-    value. ``raised``: the last write was a rising input of the interrupt."""
+    """The last write of a register as text: ``short`` for a table, ``full`` with the address. Both
+    are "" if the write was not recorded, or if the register cannot be written. ``never`` is True if
+    the register has its reset value, ``raised`` if the last event was a rising input of the
+    interrupt."""
 
     short: str = ""
     full: str = ""
@@ -57,13 +58,14 @@ class Written(NamedTuple):
 
 
 def place(pc: int, names: Lookup | None) -> str:
-    """``0x40080123 (gic_init+0x20)``."""
+    """An address as text: ``0x40080123 (gic_init+0x20)``."""
     symbol = names(pc) if names is not None else None
     return f"{pc:#x}" + (f" ({symbol})" if symbol else "")
 
 
 def moment(stamp: Stamp, names: Lookup | None) -> str:
-    """``1,234 ns by gic_init+0x20``, or with the address if there is no symbol."""
+    """The time and the place of an event as text: ``1,234 ns by gic_init+0x20``. Without a symbol
+    the text has the address."""
     symbol = names(stamp.pc) if names is not None else None
     return f"{stamp.ns:,} ns by {symbol or f'{stamp.pc:#x}'}"
 
@@ -71,7 +73,8 @@ def moment(stamp: Stamp, names: Lookup | None) -> str:
 def of_finding(
     finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None
 ) -> Written:
-    """The last write of a finding's register, for an interrupt on its way to a vCPU."""
+    """The last write of the register that a check (``finding``) of INTID ``intid`` on its way to
+    vCPU ``vcpu`` reads."""
     register = finding.register
     if recorder is None or register is None:
         return Written()
@@ -83,17 +86,17 @@ def of_finding(
 
 
 def _never(recorder: LastWriters, verb: str) -> Written:
-    """The text for a register that was never written (``verb`` is empty), an interrupt that was
-    never raised, or an event that was never mapped."""
+    """The text for an event that never happened. ``verb`` is "" for the write of a register,
+    "raised" for an interrupt, and "mapped" for the event of an LPI."""
     never = f"never {verb}".rstrip()
     short = never if recorder.since is None else f"not since {recorder.since:,} ns"
     return Written(short, recorder.never(verb or "written"), not recorder.blind)
 
 
 def of_pending(past: Past, otherwise: Written) -> Written:
-    """The time since which an interrupt is pending. Without a recorded time it becomes pending
-    at this moment: its timer has fired, and the hypervisor handles this before the next
-    instruction."""
+    """The time since which an interrupt is pending, as text. An interrupt without a recorded time
+    becomes pending at this moment: its timer has fired, and the hypervisor handles the timer before
+    the next instruction."""
     if past.waiting is not None:
         text = f"raised at {past.waiting.ns:,} ns"
     elif past.rose is not None:
@@ -110,7 +113,8 @@ def of_pending(past: Past, otherwise: Written) -> Written:
 
 
 def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
-    """The last write of a register; for a register with a bit per interrupt, of this bit."""
+    """The last write of a register; if the register has a bit per interrupt, the last write of the
+    bit."""
     if not register.frame:
         return recorder.system(register.cpu, register.name)
     return recorder.memory(
@@ -119,8 +123,8 @@ def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
 
 
 def describe(write: LastWrite, register: Register, names: Lookup | None, *, full: bool) -> str:
-    """``1,234 ns, gic_init+0x20: 0x100``; with the register's name if the write was to another
-    register."""
+    """A write as text: ``1,234 ns, gic_init+0x20: 0x100``. The text names the register that was
+    written if this is not ``register``."""
     symbol = names(write.pc) if names is not None else None
     where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
     if write.what == OFF:
@@ -146,8 +150,8 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 def _last(
     recorder: LastWriters, station: str, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
-    """The last action for a check, and the verb for an action that never happened (None: no
-    text)."""
+    """The last write or other event that decides a check (``station``). The text returned is the
+    verb for "never ..." without such an event; None if nothing is to be said."""
     if intid >= FIRST_LPI and station in _COMMANDS:
         names, verb = _COMMANDS[station]
         return recorder.commanded(intid, names), verb
@@ -160,19 +164,20 @@ def _last(
 
 
 def is_bit_of(register: Register, array: int) -> bool:
-    """Whether a register is a word of an array of bits (``array`` is an offset such as
-    `ISACTIVER`)."""
+    """Whether a register is a word of an array of registers with a bit per interrupt. ``array`` is
+    the offset of the array, such as `ISACTIVER`."""
     within = register.offset % GICR_FRAME_SIZE  # GICR has the arrays in its second frame
     return register.bit >= 0 and array <= within < array + ARRAY_SIZE
 
 
 def _bank(register: Register) -> int:
-    """The vCPU of a register that can be banked at one address (all of GICC, and the private
-    interrupts of a GICv2 in GICD), else ALL: the addresses of GICR differ per vCPU."""
+    """The vCPU of a register that may be banked at one address: all of GICC, and in GICD the
+    private interrupts of a GICv2. `ALL` for GICR, because each vCPU has its own addresses in
+    GICR."""
     return register.cpu if register.frame in ("GICC", "GICD") else ALL
 
 
 def _writable(register: Register) -> bool:
-    """Whether a guest writes the register: not a list register, PSTATE, RPR or HPPIR."""
+    """Whether a guest can write the register. False for a list register, PSTATE, RPR and HPPIR."""
     guests = bool(register.frame) or register.name in SYSTEM_REGISTERS
     return guests and register.name not in READ_ONLY
