@@ -1,9 +1,9 @@
-"""Source lines and inlined functions from the DWARF information of an ELF file (``gcc -g``). The
-file is read at the first question.
+"""Finds source lines and inlined functions in the DWARF information of an ELF file (``gcc -g``).
+The file is read at the first look-up.
 
-pyelftools parses the entries. The DWARF of a kernel has hundreds of megabytes, so only those
-compilation units are parsed that contain the 32-bit offset of the wanted string. Limits bound the
-time and the memory for any file.
+pyelftools parses the DWARF entries. The DWARF of a kernel has hundreds of megabytes. So only those
+compilation units are parsed that contain the wanted string, or its 32-bit offset in a section of
+strings. Limits bound the time and the memory for any file.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class Site(NamedTuple):
 
 
 class LineError(UserError):
-    """No code belongs to the source line."""
+    """The debug information has no code for a source line."""
 
 
 class TooManyError(UserError):
-    """More compilation units mention a name than may be parsed for one question (`MAX_READ`)."""
+    """More compilation units mention a name than may be parsed for one look-up (`MAX_READ`)."""
 
 
 class DebugInfo:
-    """The DWARF information of one ELF file; ``bias`` is added to its addresses. ``present`` is
-    False if the file has no DWARF information that can be read."""
+    """The DWARF information of one ELF file. ``bias`` is added to the addresses of the file.
+    ``present`` is False if the file has no DWARF information that can be read."""
 
     def __init__(self, path: str, bias: int = 0) -> None:
         self._path, self._bias = path, bias
@@ -86,16 +86,18 @@ class DebugInfo:
     # -- functions --
 
     def inlined(self, name: str, file: str = "") -> list[Site]:
-        """The inlined copies of a function, sorted by address; with ``file``, only those of a
+        """The inlined copies of a function, sorted by address. With ``file``, only the copies of a
         function in this source file. TooManyError if too many files mention the name."""
         return self._found(name, file, self._inlined_in)
 
     def functions(self, name: str, file: str = "") -> list[Site]:
-        """The functions of this name, in the form that `inlined` returns."""
+        """The addresses at which the functions of this name begin. Arguments and errors are those
+        of `inlined`."""
         return self._found(name, file, self._functions_in)
 
     def names(self) -> list[str]:
-        """The names of all functions, inlined ones included; empty for a large file (`SMALL`)."""
+        """The names of all functions, also of inlined functions. The list is empty if .debug_info
+        has more than `SMALL` bytes."""
         found: dict[str, None] = {}
         if len(self._raw("debug_info_sec")) <= SMALL:
             for unit in self._units:
@@ -116,8 +118,8 @@ class DebugInfo:
         return sorted(sites)
 
     def _read_for(self, name: str, file: str) -> list[Any]:
-        """The units that may contain the name of a function; with ``file``, only those of this
-        source file."""
+        """The units that may contain the name of a function. With ``file``, only the units of this
+        source file. TooManyError if these units are too large."""
         chosen = self._units_with(name.encode())
         if file and chosen:
             chosen &= self._units_with(file.rpartition("/")[2].encode(), suffix=True)
@@ -195,8 +197,9 @@ class DebugInfo:
     # -- lines --
 
     def line(self, file: str, line: int) -> list[int]:
-        """The addresses at which the code of a source line begins. LineError names similar files,
-        or the nearest lines with code."""
+        """The addresses at which the code of a source line begins. LineError for a file that is
+        unknown or a line without code; its message names similar files or the nearest lines with
+        code."""
         tables = list(self._line_tables(file))
         paths = sorted({path for _, indices in tables for path in indices.values()})
         if not paths:
@@ -226,7 +229,8 @@ class DebugInfo:
         return found
 
     def files(self) -> list[str]:
-        """The names of all source files, without folders; empty for a large file (`MAX_READ`)."""
+        """The names of all source files, without folders. The list is empty if .debug_line has more
+        than `MAX_READ` / 4 bytes."""
         found: dict[str, None] = {}
         if len(self._raw("debug_line_sec")) <= MAX_READ >> 2:
             for unit in self._units:
@@ -243,8 +247,8 @@ class DebugInfo:
         return list(found)[:MAX_NAMES]
 
     def _line_tables(self, file: str) -> Iterator[tuple[Any, dict[int, str]]]:
-        """The line table of each unit that names a file whose path ends with ``file``, with the
-        indices and paths of such files in the table."""
+        """Yield (line table, {index: path}) of each unit. The paths are those in the table that end
+        with ``file``; a unit without such a path is left out."""
         wanted = [part for part in file.split("/") if part not in ("", ".")]
         for index in sorted(self._units_with(wanted[-1].encode() if wanted else b"", suffix=True)):
             unit = self._units[index]
@@ -276,9 +280,10 @@ class DebugInfo:
         return b"" if found is None else found.stream.getvalue()
 
     def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
-        """The indices of the units that may contain the string ``text`` (with ``suffix``: a path
-        that ends with it). In a small file these are all units; in a large file, the units that
-        contain the string itself or its offset."""
+        """The indices of the units that may contain the string ``text``. With ``suffix``, the
+        string may also be a path that ends with ``text``. In a small file the result is all units;
+        in a large file, the units that contain the string itself, or its offset in a section of
+        strings."""
         units = self._units
         info = self._raw("debug_info_sec")
         if len(info) <= SMALL or not text:
@@ -292,8 +297,8 @@ class DebugInfo:
         return found
 
     def _mentions(self, section: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-        """The offsets in a section at which a string occurs, or a number that may be its offset in
-        a section of strings."""
+        """Yield the offsets in ``section`` at which the string ``text`` occurs, or a number that
+        may be the offset of this string in a section of strings."""
         yield from _occurrences(section, text + b"\0")
         for strings in ("debug_str_sec", "debug_line_str_sec"):
             for offset in islice(_strings(self._raw(strings), text, suffix), MAX_STRINGS):
@@ -301,7 +306,7 @@ class DebugInfo:
 
     @cached_property
     def _line_starts(self) -> list[tuple[int, int]]:
-        """(offset of its line table, index) of each unit, sorted by offset."""
+        """(offset of the unit's line table, index of the unit) for each unit, sorted by offset."""
         found = []
         for index, unit in enumerate(self._units):
             try:
@@ -327,7 +332,7 @@ _WITHIN_UNIT = ("DW_FORM_ref1", "DW_FORM_ref2", "DW_FORM_ref4", "DW_FORM_ref8", 
 
 
 def _owners(starts: list[tuple[int, int]], places: Iterator[int]) -> set[int]:
-    """The indices of the units that contain ``places``, offsets in a section. ``starts`` are
+    """The indices of the units that contain the offsets ``places`` of a section. ``starts`` has
     (first offset, index) of each unit, sorted."""
     found = (bisect_right(starts, (place, MAX_UNITS)) - 1 for place in places)
     return {starts[at][1] for at in found if at >= 0}
@@ -359,8 +364,8 @@ def _name(entry: Any) -> str:
 
 
 def _origin(entry: Any) -> int:
-    """The offset of the entry of which this entry is a copy or the definition; -1 without such an
-    entry."""
+    """The offset of the entry to which DW_AT_abstract_origin or DW_AT_specification of this entry
+    refers; -1 without these attributes."""
     for name in ("DW_AT_abstract_origin", "DW_AT_specification"):
         attribute = entry.attributes.get(name)
         if attribute is not None:
@@ -395,8 +400,8 @@ def _joined(*parts: str) -> str:
 
 
 def _begins(table: Any, indices: dict[int, str]) -> Iterator[tuple[int, int]]:
-    """(line, address) of each instruction at which the code of a line of these files begins
-    (DWARF 5, 6.2.2). ``indices`` are the indices of the files in the table."""
+    """Yield (line, address) of each instruction at which the code of a source line begins (DWARF 5,
+    6.2.2). Only lines of the files with the indices ``indices`` are included."""
     before = None
     try:
         for entry in table.get_entries():
@@ -428,8 +433,8 @@ def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
 
 
 def _strings(data: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-    """The offsets of the string ``text`` in a section of strings (with ``suffix``: of the paths that
-    end with ``text``)."""
+    """Yield the offsets of the string ``text`` in a section of strings. With ``suffix``, also yield
+    the offsets of the paths that end with ``text``."""
     yield from (at + 1 for at in _occurrences(data, b"\0" + text + b"\0"))
     if data.startswith(text + b"\0"):
         yield 0

@@ -66,7 +66,7 @@ class MapTable:
         return f"<MapTable of {printable(self._path)}: {len(self._names):,} symbols>"
 
     def lookup(self, address: int) -> str | None:
-        """``name`` or ``name+0x10``, or None."""
+        """The symbol at an address as text: ``name`` or ``name+0x10``; None without a symbol."""
         index = bisect_right(self._addresses, address) - 1
         # The size of the last symbol is unknown.
         if index < 0 or (index == len(self._names) - 1 and address != self._addresses[index]):
@@ -85,11 +85,11 @@ class MapTable:
         ]
 
     def address_of(self, name: str) -> int | None:
-        """The first address of this name, or None."""
+        """The first address of a symbol of this name; None without this symbol."""
         return next(iter(self.addresses_of(name)), None)
 
     def names(self) -> Iterator[str]:
-        """Every name."""
+        """The names of all symbols."""
         return map(_text, self._names)
 
 
@@ -126,8 +126,8 @@ def _map_text(source: Input) -> bytes:
 
 def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
     """The link-time address of the first byte of an Image. If no symbol has this address
-    (/proc/kallsyms omits it), it is computed from the branch to ``primary_entry`` in the header of
-    the Image; None if that is not possible."""
+    (/proc/kallsyms omits this symbol), the address is computed from the branch to ``primary_entry``
+    in the header of the Image. None if the header has no such branch."""
     for name in _STARTS:
         if (address := linked.address_of(name)) is not None:
             return address
@@ -142,13 +142,13 @@ def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
 
 class ImageSymbols:
     """The symbols of a guest that was loaded without symbols. ``linked`` are the symbols of the
-    separate file, at link-time addresses.
+    separate file, at link-time addresses; ``image`` is the loaded guest.
 
-    ``image`` is the loaded guest. The link-time address of its first byte (symbol ``_text``) gives
-    the physical address of each symbol. ``bias`` is the offset from link-time addresses to the
-    virtual addresses at which the guest executes, None while it is unknown. It is computed by
-    `settle`, or from ``vectors()``, the VBAR_EL1 values of the CPUs: in arm64 Linux, VBAR_EL1 is
-    the address of the symbol ``vectors``.
+    The link-time address of the first byte of the image (symbol ``_text``) gives the physical
+    address of each symbol. ``bias`` is the offset from link-time addresses to the virtual addresses
+    at which the guest executes; None while this offset is unknown. The offset is computed by
+    `settle`, or from the VBAR_EL1 values of the CPUs, which ``vectors()`` returns: in arm64 Linux,
+    VBAR_EL1 is the address of the symbol ``vectors``.
     """
 
     def __init__(
@@ -169,12 +169,13 @@ class ImageSymbols:
 
     @property
     def moves(self) -> bool:
-        """Whether the guest may execute at other addresses than the link-time addresses, by an
-        offset that is still unknown."""
+        """Whether the guest may execute at an offset from the link-time addresses that is still
+        unknown."""
         return self.start is not None and self.start >= UPPER and self.bias is None
 
     def lookup(self, address: int) -> str | None:
-        """``name`` or ``name+0x10`` of a virtual or physical address, or None."""
+        """The symbol at a virtual or physical address as text: ``name`` or ``name+0x10``; None
+        without a symbol."""
         if self.start is not None and self.physical <= address < self.physical + self.size:
             return self.linked.lookup(address - self.physical + self.start)
         if address >= UPPER and self.moves:
@@ -187,7 +188,8 @@ class ImageSymbols:
         return [at for address in self.linked.addresses_of(name) for at in self.moved(address)]
 
     def moved(self, address: int) -> list[int]:
-        """The addresses at which the instruction at a link-time address executes."""
+        """The addresses at which the guest executes the instruction with this link-time address:
+        the virtual address, and the physical address while the MMU is off."""
         found = [(address + (self.bias or 0)) & MASK64]
         if self.start is not None and self.start <= address < self.start + self.size:
             found.append(address - self.start + self.physical)
@@ -198,12 +200,12 @@ class ImageSymbols:
         return next(iter(self.addresses_of(name)), None)
 
     def names(self) -> Iterator[str]:
-        """Every name that `address_of` knows."""
+        """The names of all symbols that `address_of` finds."""
         return iter(self.linked.names())
 
     def settle(self, virtual: int, physical: int) -> bool:
-        """Compute the offset from a virtual address and its physical address. Returns False, and
-        changes nothing, if the physical address is outside the image."""
+        """Compute the offset ``bias`` from the virtual and the physical address of one byte of the
+        image. Returns False, and changes nothing, if the physical address is outside the image."""
         if self.start is None or not self.physical <= physical < self.physical + self.size:
             return False
         self.bias = (virtual - (physical - self.physical + self.start)) & MASK64
