@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def board_config(
     image: str | Path | None, cpus: int | str | None, counter_start: int | None, **given: Any
 ) -> BoardConfig:
-    """The configuration of the board. ``given`` are values by their names in the table of settings;
-    each value may be the text of the command-line option. UserError for a value that cannot be
+    """The configuration of the board. ``given`` are further arguments of `Machine`, by name. Each
+    value may also be the text of its command-line option. UserError for a value that cannot be
     used."""
     path, count = _named(image, None if cpus is None else native("cpus", cpus))
     return BoardConfig(
@@ -36,8 +36,8 @@ def board_config(
 
 
 def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | None, int]:
-    """(path, number of CPUs) for a path or for the name of a bundled guest. With ``cpus`` None the
-    guest gets as many CPUs as it needs."""
+    """(path, number of CPUs) of a guest, which ``image`` names by a path or as a bundled guest.
+    With ``cpus`` None the guest gets as many CPUs as it needs."""
     if image is None or isinstance(image, os.PathLike):
         return image, 1 if cpus is None else cpus
     if not isinstance(image, str):
@@ -47,7 +47,7 @@ def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | Non
 
 
 def loaded_script(script: Script | str | Path | None) -> Script | None:
-    """A console script: the argument itself, or the script in the file of that name."""
+    """A console script: the argument itself, or the script in the file of this name."""
     if script is None:
         return None
     from armvirt.script import Script, load
@@ -67,8 +67,9 @@ def play(script: Script, console: Console) -> None:
 
 
 def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
-    """Check a limit of a run. A number is used unchanged (0 is a valid limit); a text is converted
-    like the option. ``name`` is the name of the argument in an error."""
+    """Check a limit of a run. A number is returned unchanged (0 is a valid limit), and a text is
+    converted like the command-line option. ``name`` is the name of the argument in an error
+    message."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     limit: int | None = native(argument, value, name)
@@ -76,7 +77,7 @@ def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
 
 
 def timeout(value: float | str | None) -> float | None:
-    """Check a limit of host time, in seconds."""
+    """Check a limit of host time: a number of seconds, or the text of the command-line option."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return value
     timeout: float | None = native("timeout_s", value)
@@ -84,7 +85,7 @@ def timeout(value: float | str | None) -> float | None:
 
 
 def intid(argument: str, value: int | str, board: Board) -> int:
-    """The INTID of a number or a name, on ``board``."""
+    """The INTID for a number, or for a name that ``board`` knows."""
     if isinstance(value, str):
         from armvirt.intids import IntidNames
 

@@ -46,27 +46,31 @@ class Machine:
 
     ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``board`` is a
     name of `armvirt.board.boards.BOARDS`. ``gic`` is the version of the interrupt controller, 2 or
-    3; a GICv3 has an ITS unless ``its`` is False.
-    ``memory`` is a size such as "512M" or a number of bytes, ``cpus`` defaults to the number that a
-    bundled guest needs, else 1, ``cntfrq`` is in Hz, ``cntvoff`` in ticks (None: the guest's
-    virtual count starts at 0). ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7)
-    configure the virtual CPU interface. The CPUs run on ``pcpus`` physical CPUs, in time slices of
-    ``quantum_ns`` (None: 1 ms on one physical CPU, 100 us on several). ``vhe`` runs the hypervisor
-    with VHE at EL2: the guest uses both timers directly, which the guest cannot observe.
-    ``cpu_features`` adds features that the CPU model does not have: "ecv", "wfxt", separated by
-    commas. ``rtc_base`` is the date at virtual time 0 in seconds since 1970 (None: 2024-01-01,
-    midnight UTC): the RTC, the PTP hypercall and semihosting return this date; ``counter_start`` is
-    the physical count at virtual time 0, in ticks. All random numbers for the guest are functions
-    of ``seed``: those of the TRNG, /chosen/rng-seed and, unless ``kaslr_seed`` is False,
-    /chosen/kaslr-seed. ``sinks`` get every event.
+    3. A GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M" or a number
+    of bytes. ``cpus`` is the number of CPUs (None: the number that a bundled guest needs, else 1).
+    ``cntfrq`` is the frequency of the counter in Hz, ``cntvoff`` is CNTVOFF_EL2 in ticks (None: the
+    guest's virtual count starts at 0). ``counter_start`` is the physical count at virtual time 0,
+    in ticks.
+
+    ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) configure the virtual CPU interface.
+    The CPUs run on ``pcpus`` physical CPUs, in time slices of ``quantum_ns`` (None: 1 ms on one
+    physical CPU, 100 us on several). With ``vhe`` the hypervisor runs with VHE at EL2, so the guest
+    uses both timers without traps; the guest cannot observe this. ``cpu_features`` adds features
+    that the CPU model does not have: "ecv", "wfxt", separated by commas.
+
+    ``rtc_base`` is the date at virtual time 0 in seconds since 1970 (None: 2024-01-01, midnight
+    UTC). The RTC, the PTP hypercall and semihosting return this date. ``seed`` decides all random
+    numbers for the guest: those of the TRNG, /chosen/rng-seed and, unless ``kaslr_seed`` is False,
+    /chosen/kaslr-seed. ``sinks`` get every event. ``watch`` can end a run from outside
+    (`armvirt.machine.watch`).
 
     ``symbols`` is a file with names for the guest's addresses, if the guest file has no symbols, or
     not the right symbols: the ELF file of the guest, or a System.map.
 
     An argument that is also a command-line option accepts the text of the option, too:
     ``cntfrq="24MHz"``, ``quantum_ns="100us"``, ``load_addr="0x40080000"``,
-    ``rtc_base="2024-02-29"``. Raises UserError (ImageError) for a value that cannot be used, before
-    the guest runs. ``watch`` can end a run from outside (`armvirt.machine.watch`).
+    ``rtc_base="2024-02-29"``. UserError (ImageError for a file) for a value that cannot be used,
+    before the guest runs.
     """
 
     def __init__(
@@ -162,7 +166,7 @@ class Machine:
 
     @property
     def gic(self) -> GicView:
-        """The current state of the interrupt controller, as plain rows that can be printed
+        """The current state of the interrupt controller, as an object that can be printed
         (``print(machine.gic)``)."""
         from armvirt.views.gic import GicView
 
@@ -222,15 +226,18 @@ class Machine:
         self, *, insns: int | str | None = None, ns: int | str | None = None, console: str | bytes | None = None,
         pc: int | str | None = None, timeout_s: float | str | None = None,
     ) -> Result | None:  # fmt: skip
-        """Run until a point is reached: instructions, guest time (ns), a text on the console, or
-        the instruction at virtual address ``pc``, before its execution (at once if a CPU is already
-        at ``pc``). Returns None if the point was reached.
+        """Run until a point is reached: a number of instructions of all CPUs (``insns``), a guest
+        time (``ns``), a text on the console (``console``), or the instruction at the virtual
+        address ``pc``. At ``pc`` the run stops before this instruction executes, or at once if a
+        CPU is already at ``pc``.
 
-        ``pc`` may be the text of a place, like the value of ``--at``: "main", "main+0x10",
-        "timer.c:42", "0x40080000". If a text has several addresses (copies of an inlined function),
-        the run stops at the first address that is reached. Returns a Result if the guest ended
-        before the point, or ``timeout_s`` of host time passed. The stop has no effect on the rest
-        of the run.
+        Returns None if the point was reached. Returns a Result if the guest ended before the point,
+        or if ``timeout_s`` seconds of host time passed. The stop has no effect on the rest of the
+        run.
+
+        ``pc`` may also be the text of a place, like the value of ``--at``: "main", "main+0x10",
+        "timer.c:42", "0x40080000". If the text has several addresses (copies of an inlined
+        function), the run stops at the first address that a CPU reaches.
         """
         if console is not None and not isinstance(console, (str, bytes)):
             raise UserError(f"console={shown(console)}: write the text to wait for")
@@ -247,7 +254,7 @@ class Machine:
                 return ended
             if not ended.moved:
                 break
-            marks.learn(self)  # the guest executes at other addresses, and so do the marks
+            marks.learn(self)  # the guest executes at other addresses now: set the marks again
         return self._judge.make("limit", ended.text) if self.expired else None
 
     def _marks(self, pc: int | str | None) -> Marks:
@@ -262,7 +269,7 @@ class Machine:
         return marks(pc, self)
 
     def _to_marks(self, goal: Goal, marks: Marks) -> Result | Reached:
-        """Run to the goal, or to the first mark."""
+        """Run to the goal, or until a CPU reaches an address of ``marks``."""
         with ExitStack() as stops:
             for address in marks.addresses:
                 stops.callback(self.host.stop_at(address))
@@ -277,14 +284,15 @@ class Machine:
 
     @property
     def waiting(self) -> str:
-        """A sentence about a guest that waits and that only the keyboard could wake; else empty."""
+        """A sentence about a guest that waits for the keyboard, because only the keyboard can wake
+        it; "" for any other guest."""
         return self._judge.waiting() if self.pacer.waits else ""
 
     def close(self) -> None:
-        """Free the engines now. Afterwards a run, registers and `state` raise KvmError EBADF;
-        results, console and symbols stay available. The garbage collector also frees a machine that
-        is no longer used. KvmError EBUSY while the machine runs: called in a sink, or from another
-        thread."""
+        """Free the engines now. Afterwards `run`, `state` and all accesses to registers raise
+        KvmError EBADF; results, console and symbols stay available. The garbage collector also
+        frees a machine that is no longer used. KvmError EBUSY while the machine runs, if a sink or
+        another thread calls `close`."""
         self.host.close()
 
     def __enter__(self) -> Machine:
@@ -296,28 +304,30 @@ class Machine:
     # -- state --
 
     def state(self) -> State:
-        """The architectural state without memory, by name, as plain data. `load` restores it."""
+        """The architectural state without memory, by name, as plain data. `load` restores this
+        state."""
         return self.board.state()
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned, in a machine with the same arguments and the same memory
-        contents. KvmError EBUSY while the machine runs, EBADF after `close`."""
+        """Restore a state that `state` returned. The machine has the same arguments and the same
+        memory contents as the machine that was saved. KvmError EBUSY while the machine runs, EBADF
+        after `close`."""
         self.host.check_standing()
         self.board.load(state)
         self._runner.result = None
         self._restarted(loaded=True)
 
     def _restarted(self, *, loaded: bool = False) -> None:
-        """Call ``restart`` of the sinks that record registers, because their records are no longer
-        valid (`LastWriters.restart`)."""
+        """Call the method ``restart`` of the sinks that record registers, because their records are
+        no longer valid (`LastWriters.restart`)."""
         for sink in self.sinks:
             restart = getattr(sink, "restart", None)
             if restart is not None:
                 restart(self.ns, loaded=loaded)
 
     def _digest(self) -> str | None:
-        """The trace hash; None if the hash is off, or if host time ends before the digest of the
-        RAM is done."""
+        """The trace hash. None if the hash is off, or if the host time is over before the digest of
+        the RAM is complete."""
         if self._hash is None:
             return None
         try:
@@ -329,8 +339,8 @@ class Machine:
 def _subscribe(
     bus: EventBus, trace_hash: bool, sinks: Sequence[Sink], recent: deque[tuple[Stamp, Event]]
 ) -> HashSink | None:
-    """Subscribe the trace hash and the sinks to every event; if there is any of these, also keep
-    the last events in ``recent``. Returns the sink of the hash."""
+    """Subscribe the trace hash and the sinks to every event. With a hash or a sink, ``recent`` gets
+    the last events, too. Returns the sink of the hash; None without a hash."""
     hashed: HashSink | None = None
     if trace_hash:
         from armvirt.trace.hash import HashSink
@@ -345,7 +355,7 @@ def _subscribe(
 
 
 def _symbols(path: str | Path | None, board: Board) -> SymbolSource | None:
-    """The symbols in the file ``path``; None: the symbols of the guest itself."""
+    """The symbols in the file ``path``; with ``path`` None, the symbols of the guest itself."""
     if path is None:
         return board.loaded[0].symbols
     from armvirt.debug.symbol_file import ImageSymbols, read

@@ -3,13 +3,13 @@
 The state that a VMM can read is saved: one-regs (among them those of the whole VM, the PSCI version
 and the service bitmaps), MP state, events and the address of the stolen time of each vCPU, the
 attributes of the interrupt controller, memory, and the board's devices, which belong to the VMM.
-The physical counter of the destination host started at another time; CNTVOFF and CNTPOFF make the
-guest's counters continue.
+The physical counter of the destination host started at another time. CNTVOFF and CNTPOFF are set so
+that the guest's counters continue.
 
-The snapshot also has state for which KVM has no call, and which KVM loses (`InFlight`), so that a
-correct guest ends at the same instruction as without a migration. The snapshot has the time of the
-host too, and with it the phase of the counters below a tick. A VMM on KVM loses this phase, because
-it sets a counter in whole ticks.
+The snapshot also has the state that no call of KVM saves and that KVM loses (`InFlight`), so that a
+correct guest ends at the same instruction as without a migration. The snapshot also has the time of
+the host, which contains the phase of the counters within a tick. A VMM on KVM loses this phase,
+because the VMM sets a counter in whole ticks.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 ONE_REG_U64_SYSTEM = 0x6030_0000_0013_0000
 PSTATE = 0x6030_0000_0010_0042
-#: Counters first, controls last: otherwise a timer could fire between the writes. (The ids are
-#: those of KVM, with CNT and CVAL of the virtual timer swapped.)
+#: Counters are restored first and controls last: otherwise a timer could fire between the writes.
+#: (The ids are KVM's: the ids of CNT and CVAL of the virtual timer are swapped.)
 TIMER_ORDER = tuple(
     ONE_REG_U64_SYSTEM | encoding
     for encoding in (
@@ -47,8 +47,8 @@ SMP_TOLERANCE_NS = 500_000
 
 
 class VcpuState(NamedTuple):
-    """One vCPU: registers by id in the order of restoring, MP state, events, the address of the
-    stolen time, and the state for which KVM has no call."""
+    """The saved state of one vCPU: registers by id in the order of restoring, MP state, events, the
+    address of the stolen time, and in ``in_flight`` the state for which KVM has no call."""
 
     registers: list[tuple[int, int]]
     mp_state: MpState
@@ -58,11 +58,13 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The saved state of a machine at ``ns`` of its host's time. ``devices`` are the states of the
-    board's devices, by name; ``timers`` the expiries that the devices have set, as (ns, owner,
-    kind); ``lines`` the levels that the devices drive, by INTID. ``entropy`` is not state of the
-    guest: the random numbers of the TRNG come from the host, and continue in order so that two runs
-    can be compared."""
+    """The saved state of a machine at the time ``ns`` of its host.
+
+    ``devices`` has the states of the board's devices, by name. ``timers`` has the expiries that the
+    devices have set, as (ns, owner, kind). ``lines`` has the levels that the devices drive, by
+    INTID. ``entropy`` is the state of the random numbers of the TRNG. On hardware they come from
+    the host and are no state of the guest; here they continue, so that two runs can be compared.
+    """
 
     ns: int
     vcpus: list[VcpuState]
@@ -84,8 +86,8 @@ class Ending(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The results of a guest that was moved and of the same guest without a move. ``differences``
-    are sentences."""
+    """The results of two runs of the same guest: ``moved`` with a move at the guest time ``at_ns``,
+    and ``straight`` without a move. ``differences`` are sentences."""
 
     at_ns: int
     straight: Result
@@ -98,8 +100,8 @@ class Report(NamedTuple):
 
 
 def _order(register: int) -> tuple[int, int]:
-    """The sort key of a register: PSTATE first, because it selects the stack pointer; timers
-    last."""
+    """The sort key of a register. PSTATE is first, because PSTATE selects the stack pointer; the
+    timers are last."""
     if register in TIMER_ORDER:
         return 2, TIMER_ORDER.index(register)
     return (0 if register == PSTATE else 1), 0
@@ -135,8 +137,8 @@ def save(machine: Machine) -> Snapshot:
 
 
 def _timers(machine: Machine) -> list[tuple[int, str, str]]:
-    """The expiries that the board's devices have set in the queue of the clock, in order; the state
-    of a device does not have them."""
+    """The expiries that the board's devices have set in the queue of the clock, in order. The state
+    of a device does not contain its expiries."""
     owners = {*(device.name for device in machine.board.devices.values()), CONSOLE_TIMER}
     entries: Any = machine.board.vm.timers.state()["entries"]
     return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
@@ -144,7 +146,7 @@ def _timers(machine: Machine) -> list[tuple[int, str, str]]:
 
 def _set_timers(machine: Machine, timers: list[tuple[int, str, str]]) -> None:
     clock = machine.board.vm.timers
-    for _, owner, kind in _timers(machine):  # set at power-on
+    for _, owner, kind in _timers(machine):  # expiries that were set at power-on
         clock.cancel(owner, kind)
     for when, owner, kind in timers:
         clock.arm(when, owner, kind)
@@ -152,7 +154,7 @@ def _set_timers(machine: Machine, timers: list[tuple[int, str, str]]) -> None:
 
 def _high_lines(machine: Machine) -> set[vgic_save.Line]:
     """The inputs of the interrupt controller that are high: the lines of the devices, and the
-    timers of each vCPU."""
+    outputs of the timers of each vCPU."""
     board = machine.board
     high: set[vgic_save.Line] = {(None, wire.intid) for wire in board.wires() if wire.device.level}
     for vcpu in board.vcpus:
@@ -166,9 +168,9 @@ def _high_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def _only_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The lines of a GICv2 that are high, without those whose interrupt the guest has also made
-    pending by ISPENDR: such an interrupt stays pending when the line falls. No attribute
-    distinguishes line and latch; KVM loses the latch."""
+    """The lines of a GICv2 that are high. Left out are lines whose interrupt the guest has also
+    made pending by ISPENDR, because this interrupt stays pending when the line falls. No attribute
+    distinguishes line and latch, so KVM loses the latch."""
     vgic = machine.board.vm.vgic
     assert vgic is not None
     vgic.sync_all()
@@ -180,10 +182,11 @@ def _only_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
-    """Load a snapshot into a machine with the same arguments that has not run, on its own host.
+    """Load a snapshot into a machine on another host. The machine has the same arguments and has
+    not run.
 
-    The host's virtual time is advanced to that of the snapshot, because the board's devices count
-    by it; the host's physical counter is not restored.
+    The host's virtual time is advanced to that of the snapshot, because the board's devices use the
+    virtual time. The host's physical counter is not restored.
     """
     board = machine.board
     machine.host.clock.advance_to(snapshot.ns)
@@ -209,8 +212,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
 
 
 def _place_stolen_time(vcpu: Vcpu, place: int) -> None:
-    """Set the address of the stolen time. KVM accepts one write, so an equal address is not written
-    again."""
+    """Set the address of the stolen time. KVM accepts only one write of this address, so an address
+    that is set already is not written again."""
     if place != vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA):
         vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, place)
 
@@ -224,8 +227,8 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 
 
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
-    """Drive the saved line levels of the devices again, because the attributes of a GICv2 have no
-    line levels. The pending state is restored after this call, and takes precedence."""
+    """Drive the lines of the devices to their saved levels, because the attributes of a GICv2 have
+    no line levels. The pending state is restored after this call, and takes precedence."""
     for intid, level in snapshot.lines.items():
         machine.board.vm.irq_line(intid, bool(level))
 
@@ -234,10 +237,10 @@ def migrate_test(
     image: Any, at_ns: int | str, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None, **arguments: Any,
 ) -> Report:  # fmt: skip
-    """Run a guest to ``at_ns`` of guest time, move the guest to another host, run it to the end,
-    and compare the end with that of a run without a move.
+    """Run a guest to ``at_ns`` of guest time, move the guest to another host, and run it to its
+    end. Then compare this end with the end of a run without a move.
 
-    ``arguments`` are those of `Machine`; the other parameters and the errors are those of
+    ``arguments`` are those of `Machine`. The other parameters and the errors are those of
     `compare`.
     """
 
@@ -256,12 +259,13 @@ def compare(
     make: Callable[..., Machine], at_ns: int, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None,
 ) -> Report:  # fmt: skip
-    """Like `migrate_test`, for the machines that ``make()`` and ``make(counter_start=...)`` return.
+    """Like `migrate_test`. ``make()`` returns a machine, and ``make(counter_start=...)`` returns
+    the machine on the other host.
 
     ``tolerance_ns`` is the allowed difference of the guest time at the end. Default: 0 for a guest
-    with one CPU; for others the larger of `SMP_TOLERANCE_NS` and two rounds of time slices, because
-    the time slices start again with the move. UserError if the guest ends before ``at_ns``;
-    LimitError if the limit of host time ends one of the runs.
+    with one CPU, else the larger of `SMP_TOLERANCE_NS` and two rounds of time slices, because the
+    time slices start again with the move. UserError if the guest ends before ``at_ns``. LimitError
+    if the limit of host time ends one of the runs.
     """
     with make() as machine:
         ended = machine.run_until(ns=at_ns, insns=max_insns)
@@ -300,8 +304,8 @@ def go_on(
 def finish(
     machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None
 ) -> Ending:
-    """Run to the end; returns the result and the guest's virtual count. LimitError if the limit of
-    host time ends the run."""
+    """Run a machine to its end. Returns the result and the guest's virtual count. LimitError if the
+    limit of host time ends the run."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
     _check_time(machine, result)
     return Ending(

@@ -1,8 +1,8 @@
 """Idle guest time at a terminal: idle time passes at the speed of the wall clock, and ends at
 keyboard input.
 
-If only keyboard input can wake the guest, the host waits for input, and calls the listeners the
-first time. If keyboard input cannot wake the guest either, the guest is stuck.
+If only keyboard input can wake the guest, the host waits for input. The listeners are called before
+the first wait. If keyboard input cannot wake the guest either, the guest is stuck.
 
 The guest can see one effect of this module: the guest time at which typed input arrives.
 """
@@ -22,16 +22,16 @@ SLICE_S = 0.1  # the maximum delay of Ctrl-C
 
 
 class Pacer:
-    """Decides how far guest time advances while every CPU is idle. ``pace``: idle time passes at
-    the speed of the wall clock.
+    """Decides how far guest time advances while every CPU is idle. With ``pace``, idle time passes
+    at the speed of the wall clock.
 
-    Each of ``listeners`` is called when the guest waits for the keyboard for the first time.
+    Each of ``listeners`` is called once, when the guest waits for the keyboard for the first time.
     """
 
     def __init__(self, console: Console, receiver: Receiver, run_time: RunTime, pace: bool) -> None:
         self._console, self._receiver, self._run_time = console, receiver, run_time
         self._pace = pace
-        self.waits = False  # only the keyboard could wake the guest
+        self.waits = False  # True while only the keyboard can wake the guest
         self.listeners: list[Callable[[], None]] = []
         self._told = False
 
@@ -45,10 +45,11 @@ class Pacer:
         return self._console.interactive or self._pace
 
     def idle(self, now: int, due: int | None) -> int | None:
-        """The time in ns to continue at while every CPU waits, or None if the run has to end or no
-        event can wake the guest. ``due`` is the time of the next event in ns (None: no event).
+        """The time in ns at which the guest continues, while every CPU waits. ``now`` is the
+        present time, ``due`` the time of the next event (None: no event), both in ns. Returns None
+        if the run has to end, or if no event can wake the guest.
 
-        Without pacing, time jumps to ``due``; if no event is due, the host waits for keyboard
+        Without pacing, time jumps to ``due``. If no event is due, the host waits for keyboard
         input.
         """
         console = self._console

@@ -23,8 +23,8 @@ CONSOLE_SHOWN = 60
 """Characters of the console that the ``repr`` of a result shows."""
 WAITS = "waits for an interrupt (WFI)"
 
-#: An instruction that the guest executed and that is UNDEFINED on this machine
-#: (`armvirt.hw.pe.Pe.lacking`), and the option that enables it.
+#: The names are those of `armvirt.hw.pe.Pe.lacking`. Each text has an instruction that is UNDEFINED
+#: on this machine, and the option that enables the instruction.
 LACKING = {
     "semihosting": "HLT #0xF000 (a semihosting call) is UNDEFINED without --semihosting",
     "wfxt": "WFIT or WFET is UNDEFINED without --cpu-features wfxt",
@@ -35,12 +35,13 @@ LACKING = {
 class Result(NamedTuple):
     """How a run ended.
 
-    ``verdict``: pass or fail (reported by the guest), off (powered off without a verdict), reset
-    (with ``reboot`` off), stuck (``diagnosis`` has the cause), limit. ``ns`` is virtual time,
-    ``insns`` the number of instructions that all CPUs have retired. ``trace_hash`` is None if the
-    hash is off, or if a limit of host time left no time for the digest of the RAM. ``guest_code``
-    is the code of a semihosting exit, ``recent`` the last events if events were recorded. ``intid``
-    is an interrupt that has fired, but cannot wake a stuck guest; None if there is none.
+    ``verdict`` is "pass" or "fail" (the guest reported it), "off" (the guest powered off without a
+    verdict), "reset" (the guest asked for a reset, and ``reboot`` is off), "stuck" (``diagnosis``
+    has the cause) or "limit". ``ns`` is virtual time, ``insns`` the number of instructions that all
+    CPUs have retired. ``trace_hash`` is None if the hash is off, or if a limit of host time left no
+    time for the digest of the RAM. ``guest_code`` is the code of a semihosting exit. ``recent`` has
+    the last events, if events were recorded. ``intid`` is an interrupt that has fired, but cannot
+    wake a stuck guest; None without such an interrupt.
     """
 
     verdict: str
@@ -80,7 +81,7 @@ class Result(NamedTuple):
 
 
 class Judge:
-    """Finds the verdict of a run from the event that ended it, the console and the vCPUs.
+    """Finds the verdict of a run from the event that ended the run, the console and the vCPUs.
 
     ``digest`` returns the current trace hash, ``recent`` has the last events.
     """
@@ -104,8 +105,9 @@ class Judge:
     def make(
         self, verdict: str, diagnosis: str = "", guest_code: int | None = None, pc: int = 0
     ) -> Result:
-        """A result with the current state. For a run that did not pass, the diagnosis names
-        instructions that the guest executed and that the machine does not have."""
+        """A result with the current state. For the verdicts fail, stuck and limit, the diagnosis
+        also names the instructions that the guest executed and that are UNDEFINED on this
+        machine."""
         if verdict in ("fail", "stuck", "limit") and (lacking := self._lacking()):
             diagnosis = f"{diagnosis}; {lacking}" if diagnosis else lacking
         board = self._board
@@ -115,8 +117,8 @@ class Judge:
         )  # fmt: skip
 
     def of_event(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
-        """The result of a run that the guest ended. If a step of the console script is left, the
-        verdict is fail."""
+        """The result of a run that the guest ended. A guest that passes or powers off fails if the
+        console script still waits for a text."""
         if isinstance(event, StuckExit):
             result = self.make(
                 "stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc
@@ -152,8 +154,8 @@ class Judge:
         return self.describe(vcpus[0].context.pc, self._idle_cause(what, " but the keyboard"))
 
     def describe(self, pc: int, cause: str, cpu: int | None = None) -> str:
-        """One line for a guest that cannot continue: the CPU ``cpu`` unless None, cause, PC,
-        symbol."""
+        """One line about a guest that cannot continue: the CPU (unless ``cpu`` is None), the cause,
+        the PC and its symbol."""
         who = "the guest" if cpu is None else f"CPU {cpu} of the guest"
         return f"{who} {cause}: {self._place(pc)}"
 
@@ -178,6 +180,6 @@ class Judge:
         return f"pc {pc:#x}" + (f" ({symbol})" if symbol else "")
 
     def _said(self) -> str | None:
-        """The last verdict that the guest printed."""
+        """The last verdict that the guest printed on its console; None if it printed no verdict."""
         found = VERDICT.findall(bytes(self._console.output))
         return found[-1].decode().lower() if found else None

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 class Arrival(Protocol):
-    """A place that a vCPU has reached. ``moved``: the guest executes at other addresses, so that
-    its places have other addresses now."""
+    """A place that a vCPU has reached. If ``moved`` is True, the guest executes at other addresses
+    now, so the places of the guest have other addresses, too."""
 
     @property
     def text(self) -> str: ...
@@ -29,16 +29,16 @@ class Arrival(Protocol):
 
 
 class Reached(NamedTuple):
-    """The part of a goal at which a run stopped, as text."""
+    """The part of a goal that stopped a run, as text."""
 
     text: str
     moved: bool = False
 
 
 class Goal(NamedTuple):
-    """Where a run stops before the guest ends: after ``insns`` instructions of all CPUs, at ``ns``
-    of guest time, after ``timeout_s`` seconds of host time (None: no such limit), when ``text``
-    appears on the console after the start of the run, or when ``at`` returns an arrival."""
+    """The conditions that stop a run before the guest ends: ``insns`` instructions of all CPUs,
+    ``ns`` of guest time, ``timeout_s`` seconds of host time (None: no such limit), ``text`` on the
+    console after the start of the run, or an arrival that ``at()`` returns."""
 
     insns: int | None = None
     ns: int | None = None
@@ -48,8 +48,8 @@ class Goal(NamedTuple):
 
 
 class Runner:
-    """Runs one board. ``result`` is how the guest ended, None while the guest has not ended;
-    ``restarted`` is called after a reset."""
+    """Runs one board. ``result`` is how the guest ended; None while the guest has not ended.
+    ``restarted`` is called after a reset; with ``restarted`` None, a reset ends the run."""
 
     def __init__(
         self,
@@ -125,8 +125,9 @@ class Runner:
 def _watched(
     console: Console, text: bytes | None, stop: Callable[[], None]
 ) -> Iterator[Callable[[], bool]]:
-    """In the block, call ``stop`` when ``text`` has appeared on the console after the start of the
-    block. The function yielded returns whether ``text`` has appeared."""
+    """A context that calls ``stop`` when ``text`` appears on the console. Text from before the
+    context does not count. The context yields a function that returns whether ``text`` has
+    appeared."""
     if text is None:
         yield lambda: False
         return

@@ -1,5 +1,5 @@
-"""Save and restore of an interrupt controller through its device attributes alone, like
-kvm_arm_gic*_{get,put} of QEMU.
+"""Saves and restores an interrupt controller through its device attributes alone, as QEMU does in
+kvm_arm_gic*_{get,put}.
 
 A save returns a list of attributes with their values, in the order of restoring.
 """
@@ -40,13 +40,14 @@ REDISTRIBUTOR_SAVED = (
     *(OFFSETS[name] + half for name in ("GICR_PROPBASER", "GICR_PENDBASER") for half in (0, 4)),
     OFFSETS["GICR_CTLR"],
 )
-#: ICC_CTLR_EL1 first: its number of priority bits decides what the other registers can have.
+#: ICC_CTLR_EL1 is first: its priority bits decide which values the other registers can have.
 ICC_SAVED = ("ICC_CTLR_EL1", *(row.name for row in ACCESSES if row.name != "ICC_CTLR_EL1"))
 GICC_SAVED = tuple(
     OFFSETS[f"GICC_{name}"]
     for name in ("CTLR", "PMR", "BPR", "ABPR", *(f"APR{n}" for n in range(4)))
 )
-#: GITS_IIDR first: it has the layout of the saved tables. GITS_CTLR is last, after the tables.
+#: GITS_IIDR is first, because it decides the layout of the saved tables. GITS_CTLR is last, after
+#: the tables.
 ITS_SAVED = tuple(
     OFFSETS[f"GITS_{name}"]
     for name in ("IIDR", "CBASER", "CREADR", "CWRITER", *(f"BASER{n}" for n in range(8)), "CTLR")
@@ -54,8 +55,9 @@ ITS_SAVED = tuple(
 
 
 class Array(NamedTuple):
-    """Registers with ``bits`` bits per interrupt. ``offset`` is the array that sets fields,
-    ``clear`` the array that clears them (None: ``offset`` can clear fields itself)."""
+    """An array of registers with ``bits`` bits per interrupt. ``offset`` is the array that sets
+    bits, ``clear`` the array that clears bits. ``clear`` is None if a write to ``offset`` can also
+    clear bits."""
 
     offset: int
     bits: int
@@ -66,7 +68,8 @@ class Array(NamedTuple):
 ARRAYS = (Array(IGROUPR, 1), Array(ICFGR, 2), Array(IPRIORITYR, 8), Array(ISPENDR, 1, ICPENDR),
           Array(ISACTIVER, 1, ICACTIVER), Array(ISENABLER, 1, ICENABLER))  # fmt: skip
 
-#: The senders of a GICv2's pending SGIs; a restore of ISPENDR sets the vCPU itself as the sender.
+#: The senders of the pending SGIs of a GICv2. A restore of ISPENDR alone would make the vCPU itself
+#: the sender.
 SGI_SENDERS = Array(OFFSETS["GICD_SPENDSGIR"], 8, OFFSETS["GICD_CPENDSGIR"])
 
 Line = tuple["int | None", int]
@@ -88,8 +91,8 @@ def _words(array: Array, first: int, last: int) -> Iterable[int]:
 def _array(
     device: VgicDevice, group: int, where: int, array: Array, first: int, last: int
 ) -> Iterator[Saved]:
-    """The words of interrupts [first, last); ``where`` is the CPU part of the attribute plus the
-    offset of the frame."""
+    """The words of the array for the interrupts [first, last). ``where`` is the CPU part of the
+    attribute plus the offset of the frame."""
     for word in _words(array, first, last):
         value = device.get_attr(group, where + array.offset + 4 * word)
         if array.clear is not None:
@@ -103,8 +106,8 @@ def _arrays(device: VgicDevice, group: int, where: int, first: int, last: int) -
 
 
 def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Saved]:
-    """The attributes of ``attrs`` that exist: the number of active-priority registers depends on
-    the priority bits."""
+    """Read the attributes of ``attrs`` that exist. The number of active-priority registers depends
+    on the number of priority bits."""
     for attr in attrs:
         try:
             yield Saved(group, attr, device.get_attr(group, attr))
@@ -116,12 +119,12 @@ def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Save
 def save_v3(
     device: VgicDevice, affinities: Iterable[int], high: Collection[Line] = ()
 ) -> list[Saved]:
-    """Save a GICv3: distributor, redistributors and CPU interfaces of the vCPUs with these
-    affinities (MPIDR[23:0]).
+    """Save a GICv3: the distributor, and the redistributors and CPU interfaces of the vCPUs with
+    these affinities (MPIDR[23:0]).
 
-    ``high`` are the SPIs whose line is high now. LEVEL_INFO reads 1 only for level-sensitive SPIs,
-    but the restore sets the line whatever the trigger is (kvm vgic_write_irq_line_level_info),
-    because the guest may change the trigger later.
+    ``high`` are the SPIs whose line is high now. LEVEL_INFO reads 1 only for level-sensitive SPIs.
+    The restore sets the line for every trigger (kvm vgic_write_irq_line_level_info), because the
+    guest may change the trigger later.
     """
     cpus = [affinity << 32 for affinity in affinities]
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
@@ -160,12 +163,14 @@ def _levels(
 def save_v2(
     device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] = ()
 ) -> list[Saved]:
-    """Save a GICv2. The attributes have no line levels: the VMM has to drive each line again before
-    the restore. (After the restore, an edge-triggered interrupt would become pending once more.)
+    """Save a GICv2. The attributes have no line levels, so the VMM has to drive each line again
+    before the restore. (After the restore, an edge-triggered interrupt would become pending once
+    more.)
 
-    ``high`` are the lines that are high now. GICD_ISPENDR reads 1 for these lines too, if they are
-    level-sensitive; restored by ISPENDR, the interrupts would stay pending when the line falls. (An
-    ISPENDR write of the guest during a high line is lost, unless the line is left out of ``high``.)
+    ``high`` are the lines that are high now. GICD_ISPENDR reads 1 for a level-sensitive interrupt
+    whose line is high. The saved value has 0 instead, because an interrupt that is restored by
+    ISPENDR stays pending when the line falls. (If the guest wrote ISPENDR during a high line, this
+    write is lost, unless the caller leaves the line out of ``high``.)
     """
     return [_without_lines(device, row, high) for row in _save_v2(device, vcpu_ids)]
 

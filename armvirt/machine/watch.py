@@ -1,10 +1,10 @@
-"""Requests to end work: a limit of host time, and a signal, in one object that every long operation
-checks.
+"""Requests to end work. A limit of host time and a signal are requests to the same object, a
+`Watch`, which every long operation checks.
 
-A guest's run stops only at a point where its result does not change: during a run a signal only
-leaves a request, and the host's loop and the engines check for it every 20 ms of host time
-(`Host.add_poll`). All other work (loading, digests, reports) is Python code that an exception can
-end anywhere, so there a signal raises at once.
+A guest's run stops only at a point where the result of the run does not change. So during a run a
+signal only leaves a request. The loop of the host and the engines check for a request every 20 ms
+of host time (`Host.add_poll`). All other work (loading, digests, reports) is Python code that an
+exception can end anywhere, so there a signal raises at once.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 from armvirt.errors import LimitError
 
-REPORT_S = 0.25  # after the limit of host time, for the digest of a run that the limit ended
+REPORT_S = 0.25  # seconds after the limit of host time, for the digest of a run that it ended
 
 
 class Watch:
-    """Whether work has to end. ``seconds`` is the limit of host time (None: no limit), of which
-    ``spent`` seconds have passed already.
+    """Decides whether work has to end. ``seconds`` is the limit of host time (None: no limit), of
+    which ``spent`` seconds have passed already.
 
-    Signal handlers call `request`. In a ``with watch:`` block, which no exception must interrupt, a
-    request is kept: `requested` is True, and the exception is raised at the end of the block.
+    Signal handlers call `request`. No exception may interrupt a ``with watch:`` block. So a request
+    in this block is kept: `requested` is True, and the exception is raised at the end of the block.
     """
 
     def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
@@ -52,7 +52,7 @@ class Watch:
 
     @property
     def held(self) -> bool:
-        """Whether a ``with`` block is under way."""
+        """Whether the program is inside a ``with`` block."""
         return self._held > 0
 
     @property
@@ -84,9 +84,9 @@ class Watch:
             error, self._request = self._request, None
             raise error
 
-    # Python's default handler of SIGINT raises KeyboardInterrupt at any instruction: in a callback
-    # of the engine the exception would be printed and lost. A handler that the program has set is
-    # kept.
+    # Python's default handler of SIGINT raises KeyboardInterrupt at any instruction. In a callback
+    # of the engine this exception would be printed and lost, so the block has its own handler. A
+    # handler that the program has set is kept.
 
     def _take_ctrl_c(self) -> None:
         import signal
