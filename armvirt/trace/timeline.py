@@ -144,7 +144,7 @@ class Timeline:
         if event.register == "tval":
             ticks = (event.value + (1 << 31) & 0xFFFF_FFFF) - (
                 1 << 31
-            )  # TVAL is a signed view of 32 bits (DDI 0487 D11.2.4)
+            )  # TVAL is a signed view of 32 bits (DDI 0487 D12.2.4)
             return f"{ticks} ({self._distance(ticks)})"
         count = self._virtual_count(stamp.ns) if event.timer == "vtimer" else None
         where = f" ({self._distance(event.value - count)})" if count is not None else ""
