@@ -1,7 +1,8 @@
-"""Virtual time and the only event queue.
+"""Virtual time, and the only queue of timed events.
 
-Time is in ns and advances with instructions only. An entry of the queue is (time, sequence, owner,
-kind), which is plain data so that it can be saved. An owner registers a handler under its name.
+Time is in ns. It advances with instructions, and over idle time by `Clock.advance_to`. An entry of
+the queue is (time, sequence, owner, kind): plain data, so that it can be saved. An owner registers
+the handler of its entries under its name.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ Handler = Callable[[str], None]
 NEVER = (1 << 64) - 1
 """A time, or a count of instructions, that is never reached."""
 
-#: The heap is rebuilt when the cancelled entries outnumber the live entries by more than this
-#: number: a timer that is rearmed again and again (a guest that rewrites a comparator) must not
-#: make the heap grow without limit.
+#: The heap is rebuilt when it has this many more cancelled entries than live entries. Otherwise a
+#: guest that rewrites a comparator again and again would make the heap grow without limit.
 STALE_LIMIT = 64
 
 
@@ -69,7 +69,8 @@ class Clock:
             self.on_earlier()
 
     def skip(self, count: int) -> None:
-        """Count ``count`` entries as armed and run, without running a handler
+        """Advance the sequence number as if ``count`` entries had been armed and run. No handler is
+        called. EL2 calls this for the timer wake-ups that the engine has repeated
         (`armvirt.hw.shadow`)."""
         self._sequence += count
 
@@ -118,8 +119,8 @@ class Clock:
         return count
 
     def advance_to(self, when: int) -> None:
-        """Set the time to ``when`` ns (idle time). Only while no vCPU runs; time never goes
-        backwards."""
+        """Skip idle time: set the time to ``when`` ns. A ``when`` in the past has no effect.
+        RuntimeError while a vCPU runs."""
         if self.progress is not None:
             raise RuntimeError("the clock cannot jump while a vCPU runs")
         self.base = max(self.base, when)
@@ -142,8 +143,8 @@ class Clock:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. Only while no vCPU runs. An owner may register after the load, but
-        before its first entry is due."""
+        """Restore the dict of `state`, only while no vCPU runs. An owner may register after the
+        load, but before its first entry is due."""
         checked(state, "Clock", STATE_VERSION)
         entries = state["entries"]
         assert (

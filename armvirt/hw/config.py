@@ -15,10 +15,10 @@ class HostConfig(NamedTuple):
 
     ``engine`` is auto, native or portable. ``frequency_hz`` is CNTFRQ_EL0; ``counter_start`` is the
     physical count at time 0, in ticks. ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7)
-    are fields of ICH_VTR_EL2. ``cpu_features`` (`armvirt.hyp.vcpu.idregs.FEATURES`) are features of
-    the guests' CPUs that the CPU model does not have. ``cntpoff``: the PEs have FEAT_ECV_POFF.
-    ``vhe``: the host runs at EL2 (HCR_EL2.E2H). Time slices are of ``quantum_ns`` (None: 1 ms on one
-    PE, 100 us on several).
+    are fields of ICH_VTR_EL2. ``cpu_features`` (`armvirt.hyp.vcpu.idregs.FEATURES`) are features
+    that the guests' CPUs have in addition to those of the CPU model. ``cntpoff``: the PEs have
+    FEAT_ECV_POFF. ``vhe``: the host runs at EL2 (HCR_EL2.E2H). ``quantum_ns`` is the length of a
+    time slice (None: 1 ms on one PE, 100 us on several).
     """
 
     engine: str = "auto"

@@ -44,14 +44,14 @@ class Context:
     # -- registers, for `armvirt.hyp` --
 
     def x(self, n: int) -> int:
-        """X<n>; 31 reads as zero."""
+        """Register X<n>; n = 31 is XZR, which reads as zero."""
         return self.engine.x(n)
 
     def set_x(self, n: int, value: int) -> None:
         self.engine.set_x(n, value)
 
     def q(self, n: int) -> int:
-        """V<n> as 128 bits."""
+        """Register V<n> as 128 bits."""
         return self.engine.q(n)
 
     def set_q(self, n: int, value: int) -> None:
@@ -84,15 +84,15 @@ class Context:
 
     @property
     def big_endian(self) -> bool:
-        """Whether the data accesses of the present exit are big-endian."""
+        """Whether the access that caused the present exit is big-endian."""
         return bool(self.engine.state.big_endian)
 
     def fetch(self, va: int) -> int:
-        """The instruction word at ``va``; 0 where the fetch would fault."""
+        """The instruction word at ``va``; 0 if the fetch would fault."""
         return self.engine.fetch(va)
 
     def stack(self, el: int) -> int:
-        """SP_EL0 or SP_EL1, also if it is the stack pointer in use."""
+        """The current value of SP_EL<el>, even if SP_EL<el> is the stack pointer in use."""
         engine = self.engine
         if self._selected == el:
             return engine.sp
@@ -131,8 +131,8 @@ class Context:
 
     @pstate.setter
     def pstate(self, value: int) -> None:
-        """Set PSTATE. SP_EL0 and SP_EL1 keep their values, whichever of them is in use before and
-        after."""
+        """Set PSTATE. SP_EL0 and SP_EL1 keep their values, even if the new PSTATE selects the other
+        stack pointer."""
         engine, stacks = self.engine, (self.stack(0), self.stack(1))
         engine.pstate = value
         engine.rebuild_flags()
@@ -140,16 +140,16 @@ class Context:
         engine.sp = stacks[self._selected]
 
     def system(self, encoding: int) -> int:
-        """An EL1 system register as the core stores it."""
+        """The stored value of an EL1 system register, by its packed encoding."""
         return self.engine.read_system(encoding)
 
     def set_system(self, encoding: int, value: int) -> None:
         self.engine.write_system(encoding, value)
 
     def reset(self, pc: int, x0: int, pstate: int, system: Mapping[str, int]) -> None:
-        """Start at ``pc`` with ``x0`` and the system registers by name; all other registers are
-        zero and the exclusive monitor is in the open state. The counts and the event register keep
-        their values."""
+        """Reset the vCPU's registers: set ``pc``, ``x0``, ``pstate`` and the system registers by
+        name, and all others to zero. The exclusive monitor is then in the open state. The
+        instruction count and the event register keep their values."""
         saved = self.engine.save()
         saved.update(
             x=[x0] + [0] * 30, q=[0] * 32, sp=0, sp_el0=0, sp_el1=0, pc=pc, pstate=pstate,
@@ -158,21 +158,22 @@ class Context:
         self.engine.load(saved)
 
     def take_exception(self, kind: Vector, esr: int, far: int | None = None) -> None:
-        """Take an exception to EL1 now: between runs, or instead of the instruction of the present
-        exit."""
+        """Take an exception to EL1 at the present PC. Only between runs, or at an exit, where the
+        exception replaces the trapped instruction."""
         take_exception(self.engine, kind, esr, far)
 
     def answer(self, value: int) -> int:
-        """Finish the trapped instruction: write ``value`` to the destination register that the
-        syndrome names."""
+        """Complete the trapped instruction: write ``value`` to the destination register that the
+        syndrome names. Returns the `Action` for the engine."""
         self.engine.state.rt_value = value
         return Action.WRITE_RT | Action.ADVANCE
 
     def translate(self, va: int) -> int | None:
-        """The IPA of ``va`` in the present regime, None if stage 1 does not map it.
+        """The IPA of ``va`` in the current translation regime; None if stage 1 does not map ``va``.
 
-        Stage 2 is filled on demand. So if the translation by both stages fails, AT S1E1R translates
-        by stage 1 alone; the guest's PAR_EL1 keeps its value.
+        Stage 2 is filled on demand, so a translation by both stages can fail although stage 1 maps
+        ``va``. In this case AT S1E1R translates by stage 1 alone. The guest's PAR_EL1 keeps its
+        value.
         """
         pa = self.engine.translate(va)
         if pa is not None:
@@ -184,8 +185,8 @@ class Context:
         return None if par & PAR_F else par & PAR_PA | va & PAGE_SIZE - 1
 
     def inject(self, esr: int, far: int | None = None) -> int:
-        """Take a synchronous exception to EL1 at the present PC, instead of finishing the
-        instruction."""
+        """Replace the trapped instruction by a synchronous exception to EL1. Returns the `Action`
+        for the engine."""
         state = self.engine.state
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
         return Action.ENTER
@@ -198,18 +199,18 @@ class Context:
 
     @event_register.setter
     def event_register(self, value: bool) -> None:
-        """Write the event register only. `set_event` also calls ``on_event``."""
+        """Write the event register only; `set_event` also calls ``on_event``."""
         self.engine.state.event_register = int(value)
 
     def watch_wfe(self) -> None:
-        """From now on keep the event register, and leave the guest at each WFE that finds it
+        """Emulate the event register from now on: a WFE leaves the guest if the event register is
         clear."""
         self.engine.watch_wfe()
 
     @property
     def exclusive(self) -> tuple[int, int, int]:
-        """The local exclusive monitor: address, value, second word of a pair. Open state: address
-        all ones."""
+        """The local exclusive monitor as (address, value, second word of a pair). In the open state
+        the address is all ones."""
         return self.engine.exclusive
 
     @exclusive.setter
@@ -232,16 +233,17 @@ class Context:
         return self.engine.state.event_cleared
 
     def clear_exclusive(self) -> None:
-        """Set the exclusive monitor to the open state, as at every load of a vCPU. A PE whose
-        monitor leaves the exclusive state gets an event (DDI 0487 B2.17.2, D1.6.1)."""
+        """Set the exclusive monitor to the open state, as EL2 does when it loads another vCPU. A
+        monitor that leaves the exclusive state sets the event register (DDI 0487 B2.17.2,
+        D1.6.1)."""
         if self.engine.clear_exclusive():
             self.engine.state.event_register = 1
 
     def watch_line(self) -> bool:
-        """Save the content of the granule that the exclusive monitor marks; False if the monitor is
-        open.
+        """Save the content of the granule that the exclusive monitor marks, for `line_changed`.
+        Returns False if the monitor is in the open state or the address is not mapped.
 
-        The core's monitor compares values only, and does not see the stores of other CPUs.
+        Unicorn's monitor compares values only, so it does not see the stores of other CPUs.
         """
         address = self.engine.exclusive[0]
         pa = None if address == NO_MONITOR else self.engine.translate(address)
@@ -265,7 +267,7 @@ class Context:
         )
 
     def line_written(self, address: int, size: int) -> bool:
-        """Whether a write of [address, address + size) is a write to the watched granule."""
+        """Whether the physical range [address, address + size) overlaps the watched granule."""
         return (
             self._line is not None
             and address < self._line[0] + GRANULE
@@ -274,12 +276,12 @@ class Context:
 
     @property
     def insns(self) -> int:
-        """Instructions retired."""
+        """The number of retired instructions."""
         return self.engine.state.count
 
     def program(self, encoding: int, value: int) -> None:
-        """Write a register that only EL2 and EL3 can access; no effect if it has this value
-        already."""
+        """Write a register of EL2 or EL3. A write of the value that the register already has is
+        skipped."""
         if self._programmed.get(encoding) == value:
             return
         self._programmed[encoding] = value
@@ -293,7 +295,7 @@ class Context:
     # -- memory and control --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Map ``size`` bytes at host address ``host`` as physical memory of the core."""
+        """Map ``size`` bytes of host memory at ``host`` to the guest's physical ``address``."""
         self.engine.map_memory(address, size, host)
 
     def unmap_memory(self, address: int, size: int) -> None:
@@ -311,8 +313,8 @@ class Context:
         return PcStop(self.engine, address, on_stop).remove
 
     def stop_in(self, addresses: range, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """Like `stop_at`, for a range of whole pages: stop when the guest enters it from
-        outside."""
+        """Stop when the guest enters a range of whole pages from outside, and call ``on_stop``. The
+        returned function removes the stop."""
         from armvirt.hw.engine.breakpoint import RangeStop
 
         return RangeStop(self.engine, addresses, on_stop).remove
@@ -324,8 +326,8 @@ class Context:
     # -- maintenance --
 
     def queue_code(self, address: int, size: int) -> None:
-        """Queue the invalidation of the code translated from [address, address + size) (physical
-        addresses)."""
+        """Queue the invalidation of translated code. The range of the code is in physical
+        addresses."""
         self.request_stop()  # `honour` is called before the next instruction
         if len(self._lines) < MANY_LINES:
             self._lines.append((address, size))
@@ -340,7 +342,7 @@ class Context:
         self._tlb = True
 
     def honour(self) -> None:
-        """Do the queued maintenance. Only between runs or at an exit."""
+        """Do the queued maintenance. Call this only between runs or at an exit."""
         if self._all_code:
             self.engine.invalidate_all_code()
         else:
@@ -352,7 +354,8 @@ class Context:
         self._all_code = self._tlb = False
 
     def state(self) -> dict[str, object]:
-        """Architectural state only: a new engine has no stale code and no stale translations."""
+        """The registers and the watched granule. Queued maintenance is not saved, because a new
+        engine has no translated code and no TLB entries."""
         line = None if self._line is None else [self._line[0], self._line[1].hex()]
         return {"version": STATE_VERSION, "engine": self.engine.save(), "line": line}
 
@@ -367,12 +370,12 @@ class Context:
 
 
 class ShareableDomain:
-    """The inner shareable domain: where broadcast maintenance and SEV go.
+    """The Inner Shareable domain of a VM: the contexts that get broadcast maintenance and SEV.
 
-    There is one for each VM. A TLBI at EL1 applies to its VMID only, and the physical memory of an
-    engine belongs to one VM, so other VMs have no translations of it. A local TLBI applies to this
-    context alone. vCPUs that share a PE have separate TLBs here. So the TLB flush of KVM when a PE
-    changes its vCPU, and HCR_EL2.FB, are not needed.
+    Each VM has its own domain. A TLBI at EL1 applies to its VMID only, and an engine has the
+    physical memory of one VM, so other VMs need no invalidation. A local TLBI applies to one
+    context only: vCPUs that share a PE have separate TLBs here. Therefore KVM's TLB flush for a
+    PE that changes its vCPU is not needed. HCR_EL2.FB is not needed for the same reason.
     """
 
     def __init__(self, factory: EngineFactory) -> None:
@@ -390,8 +393,8 @@ class ShareableDomain:
         return context
 
     def broadcast(self, source: Context, encoding: int, value: int) -> None:
-        """Queue TLBI ...IS (by encoding), IC IVAU (by physical address) or IC IALLUIS on all
-        contexts but ``source``."""
+        """Queue a maintenance operation on all contexts but ``source``. ``encoding`` is that of a
+        TLBI ...IS, IC IVAU or IC IALLUIS. For IC IVAU ``value`` is the physical address."""
         for context in self.contexts:
             if context is source:
                 continue
@@ -403,21 +406,21 @@ class ShareableDomain:
                 context.queue_tlb()
 
     def code_written(self, address: int, size: int) -> None:
-        """Memory was written, but not by a guest's store (by a device, the hypervisor or a
-        debugger): invalidate the code."""
+        """Invalidate the code of a physical range that a device, the hypervisor or a debugger has
+        written. The engine itself sees the stores of guests."""
         for context in self.contexts:
             context.queue_code(address, size)
 
     def memory_written(self, address: int, size: int) -> None:
-        """Memory was written, but not by a guest's store: wake the PEs that wait for a store to the
-        granule of their monitor."""
+        """A device, the hypervisor or a debugger has written a physical range: send an event to
+        each PE that waits for a store to the granule of its exclusive monitor."""
         for context in self.contexts:
             if context.line_written(address, size):
                 context.set_event()
 
     def send_event(self, source: Context, ns: int) -> None:
-        """SEV at ``ns``: send an event to all contexts but ``source``, which has set its own event
-        register."""
+        """Execute SEV at ``ns``: send an event to all contexts but ``source``, which has set its
+        own event register."""
         for context in self.contexts:
             if context is not source:
                 context.set_event(ns)

@@ -1,7 +1,7 @@
 """Exception entry to EL1 (DDI 0487 D1.10, AArch64.TakeException).
 
-EL2 uses it for a vCPU that does not run, the portable engine while it runs. native.c has the same
-steps in C (`enter_el1`), and a test compares the two.
+EL2 calls `take_exception` for a vCPU that does not run, the portable engine for a vCPU that runs.
+native.c has the same steps in C (`enter_el1`), and a test compares both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from armvirt.arch.pstate import PSTATE_PAN, PSTATE_SP, Vector, entry_pstate, vec
 
 
 class Registers(Protocol):
-    """What an exception entry reads and writes. ``sp`` is the stack pointer in use; the banked
-    copy of that one is stale."""
+    """The registers that an exception entry reads and writes. ``sp`` is the stack pointer in use.
+    The banked copy (``sp_el0`` or ``sp_el1``) of the stack pointer in use is stale."""
 
     pc: int
     pstate: int
@@ -37,8 +37,8 @@ def take_exception(
 ) -> int:
     """Take an exception to EL1 at the present PC; returns the address of its vector.
 
-    ``esr`` is None for an exception without a syndrome (IRQ, FIQ), ``far`` for one that leaves
-    FAR_EL1 as it is.
+    ``esr`` is None for an exception without a syndrome (IRQ, FIQ). ``far`` is None for an exception
+    that does not write FAR_EL1.
     """
     pstate = registers.pstate
     entered = entry_pstate(pstate) & ~PSTATE_PAN  # no CPU model has FEAT_PAN: the bit is RES0

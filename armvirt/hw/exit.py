@@ -15,11 +15,12 @@ __all__ = ["Action", "ExitKind", "SyncExit", "new_exit"]
 
 
 class ExitKind(Enum):
-    """IRQ: a physical interrupt for EL2. BUDGET: the deadline was reached.
+    """The reason for which `Pe.run` returned.
 
-    WFE: the guest executed WFE with the event register clear. YIELD: the guest executed YIELD at or
-    after ``yield_at`` of `Pe.run`. STOPPED: a stop was requested. SPIN: the guest executes a branch
-    to itself. VECTOR_LOOP: the exception vectors of the guest fault again and again.
+    IRQ: a physical interrupt is signalled to EL2. BUDGET: the deadline was reached. WFE: the guest
+    executed WFE with the event register clear. YIELD: the guest executed YIELD at or after
+    ``yield_at`` of `Pe.run`. STOPPED: a stop was requested. SPIN: the guest executes a branch to
+    itself. VECTOR_LOOP: the exception vectors of the guest fault again and again.
     """
 
     IRQ = "irq"
@@ -35,8 +36,8 @@ class SyncExit(NamedTuple):
     """A synchronous exception to EL2, as the EL2 registers show it (DDI 0487 D17.2.37 ESR_ELx).
 
     ``pc`` is ELR_EL2. ``rt`` is the register that the syndrome names (31: none or XZR), and
-    ``rt_value`` its 64-bit value. ``insn`` is the instruction word if the engine gives it (0: the
-    reader has to fetch it).
+    ``rt_value`` is its 64-bit value. ``insn`` is the instruction word; 0 means that the engine has
+    not read the instruction.
     """
 
     esr: int

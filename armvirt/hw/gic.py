@@ -36,7 +36,7 @@ class PhysicalGic:
     """The interrupt state of ``cpus`` physical CPUs; INTIDs are 0 to 31.
 
     ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. Each mutation sets
-    ``changed[cpu]``; the holder of a copy (`armvirt.hw.shadow`) resets it.
+    ``changed[cpu]``; `armvirt.hw.shadow` clears the flag when it copies the state.
     """
 
     def __init__(self, cpus: int) -> None:
@@ -74,23 +74,25 @@ class PhysicalGic:
         self.update(cpu)
 
     def enable(self, cpu: int, intid: int, on: bool) -> None:
-        """Write GICR_ISENABLER0 / GICR_ICENABLER0."""
+        """Enable or disable an interrupt, as a write of GICR_ISENABLER0 or GICR_ICENABLER0."""
         state = self._cpus[cpu]
         state.enabled = state.enabled | 1 << intid if on else state.enabled & ~(1 << intid)
         self.update(cpu)
 
     def set_active(self, cpu: int, intid: int, on: bool) -> None:
-        """Write GICR_ISACTIVER0 / GICR_ICACTIVER0. A hypervisor sets the active state so that the
-        host does not signal an interrupt again while the guest handles it."""
+        """Set or clear the active state of an interrupt, as a write of GICR_ISACTIVER0 or
+        GICR_ICACTIVER0. A hypervisor sets the active state so that the GIC does not signal the
+        interrupt again while the guest handles it."""
         state = self._cpus[cpu]
         state.active = state.active | 1 << intid if on else state.active & ~(1 << intid)
         self.update(cpu)
 
     def acknowledge(self, cpu: int) -> int:
-        """EL2 reads ICC_IAR1_EL1: activate and return the lowest INTID that is deliverable; 1023 if
-        none is.
+        """EL2 reads ICC_IAR1_EL1: activate and return the lowest deliverable INTID; 1023 if no
+        interrupt is deliverable.
 
-        All priorities are equal, and the host runs one handler at a time: there is no preemption.
+        All priorities are equal, and the host runs one handler at a time, so there is no
+        preemption.
         """
         state = self._cpus[cpu]
         ready = self._ready(state)
@@ -103,13 +105,14 @@ class PhysicalGic:
         return intid
 
     def deactivate(self, cpu: int, intid: int) -> None:
-        """EL2 writes ICC_DIR_EL1, or a guest deactivates an interrupt whose list register has HW =
-        1."""
+        """Deactivate an interrupt: EL2 writes ICC_DIR_EL1, or a guest deactivates a list register
+        with HW = 1."""
         if 0 <= intid < NR_PRIVATE:
             self.set_active(cpu, intid, False)
 
     def words(self, cpu: int) -> tuple[int, int, int, int]:
-        """The lines, SGI latches, active and enabled interrupts of a CPU: bit n is INTID n."""
+        """The lines, SGI latches, active and enabled interrupts of a CPU, as four words. Bit n is
+        INTID n."""
         state = self._cpus[cpu]
         return state.line, state.latch, state.active, state.enabled
 
@@ -133,7 +136,7 @@ class PhysicalGic:
         return bool(self._cpus[cpu].enabled >> intid & 1)
 
     def is_pending(self, cpu: int, intid: int) -> bool:
-        """Whether the line is high, or an SGI was sent and not acknowledged."""
+        """Whether the line is high, or an SGI has been sent and not yet acknowledged."""
         state = self._cpus[cpu]
         return bool((state.line | state.latch) >> intid & 1)
 
@@ -177,8 +180,8 @@ class PhysicalGic:
         return {"version": STATE_VERSION, "cpus": cpus}
 
     def load(self, state: State) -> None:
-        """Restore `state`; ValueError if it was saved with another number of CPUs. ``on_change`` is
-        not called."""
+        """Restore the dict of `state`; ValueError if it has another number of CPUs. ``on_change``
+        is not called."""
         checked(state, "PhysicalGic", STATE_VERSION)
         cpus = state["cpus"]
         if not isinstance(cpus, list) or len(cpus) != len(self._cpus):

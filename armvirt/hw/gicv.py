@@ -1,11 +1,12 @@
 """The virtual CPU interface as a GICv2 guest sees it: the GICV frame (IHI 0048 5.5; IHI 0069 12.13,
 GICV_*).
 
-With ICC_SRE_EL1.SRE = 0 these registers replace ICC_*_EL1. They act on the same list registers and
-the same ICH_VMCR_EL2 (`armvirt.hw.ich`), in which VAckCtl and VFIQEn are then writable. They differ
-from the system registers in three points: one acknowledge register serves both groups, if
-GICV_CTLR.AckCtl allows it; group 1 has aliased registers; bits [12:10] of the value of IAR, EOIR
-and DIR are the CPUID of an SGI's sender.
+With ICC_SRE_EL1.SRE = 0 the GICV registers replace ICC_*_EL1. Both kinds of registers act on the
+same list registers and the same ICH_VMCR_EL2 (`armvirt.hw.ich`). With SRE = 0 the fields VAckCtl
+and VFIQEn of ICH_VMCR_EL2 are writable. The GICV registers differ from the system registers in
+three points. GICV_IAR acknowledges interrupts of both groups if GICV_CTLR.AckCtl is 1. Group 1 also
+has aliased registers (GICV_AIAR, GICV_AEOIR, GICV_AHPPIR, GICV_ABPR). Bits [12:10] of IAR, EOIR and
+DIR are the CPUID of an SGI's sender.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ class GicvRow(NamedTuple):
 
 
 def read(vif: VirtualCpuInterface, offset: int, size: int) -> int:
-    """A load of ``size`` bytes at ``offset``; 0 unless this is a word access to a register."""
+    """Load ``size`` bytes at ``offset``. The value is 0 unless the load is a 32-bit access to a
+    register."""
     row = _BY_OFFSET.get(offset)
     return row.read(vif) if row is not None and size == 4 and row.read is not None else 0
 
 
 def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
-    """A store of ``size`` bytes at ``offset``; ignored unless this is a word access to a
+    """Store ``size`` bytes at ``offset``. The store is ignored unless it is a 32-bit access to a
     register."""
     row = _BY_OFFSET.get(offset)
     if row is not None and size == 4 and row.write is not None:
@@ -60,11 +62,11 @@ def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
 
 
 def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
-    """The special INTID that a register returns instead of the interrupt in list register ``index``
-    (-1: none); None if the register may return the interrupt.
+    """The special INTID that a read of IAR or HPPIR returns for the interrupt in list register
+    ``index`` (-1: there is no interrupt). None means that the read returns the interrupt itself.
 
-    The aliased registers return group 1 interrupts only. The others return 1022 for a group 1
-    interrupt, unless AckCtl is set. A register returns 1022 only if the interrupt could be
+    The aliased registers return group 1 interrupts only. While AckCtl is 0, the other registers
+    return 1022 for a group 1 interrupt. GICV_IAR returns 1022 only for an interrupt that could be
     acknowledged, else 1023 (IHI 0048 3.2.5, 4.4.4, 4.4.11).
     """
     if index < 0:
@@ -87,7 +89,7 @@ def _acknowledge(vif: VirtualCpuInterface, aliased: bool) -> int:
 
 
 def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
-    """Read GICV_HPPIR or GICV_AHPPIR; the priority mask and the running priority do not matter."""
+    """Read GICV_HPPIR or GICV_AHPPIR, regardless of the priority mask and the running priority."""
     index = vif.candidate
     value = _visible(vif, index, aliased)
     return vif.lr[index] & GICC_ID_BITS if value is None else value
@@ -119,10 +121,10 @@ def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
 
 
 def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> None:
-    """Deactivate list register ``index``; with -1 (in no list register) increment EOIcount, if
-    ``counts``.
+    """Deactivate the interrupt in list register ``index``. If no list register has the interrupt
+    (-1) and ``counts`` is True, increment EOIcount.
 
-    An end of interrupt that clears no active priority is not counted (IHI 0048 5.3.2,
+    An end of interrupt that clears no active priority does not increment EOIcount (IHI 0048 5.3.2,
     GICH_HCR.EOICount).
     """
     if index >= 0:
@@ -132,8 +134,8 @@ def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> No
 
 
 def _write_dir(vif: VirtualCpuInterface, value: int) -> None:
-    """Write GICV_DIR: deactivation only. With EOImode 0 the write is UNPREDICTABLE (IHI 0048
-    4.4.15), and ignored here."""
+    """Write GICV_DIR: deactivate an interrupt. With EOImode 0 the write is UNPREDICTABLE (IHI 0048
+    4.4.15); here such a write is ignored."""
     intid = value & GICC_ID_BITS
     if not vif.vmcr & VMCR_VEOIM or intid & GICC_INTID >= FIRST_SPECIAL:
         return
@@ -155,8 +157,8 @@ def _field(name: str, shift: int, mask: int) -> GicvRow:
 
 
 def _active_priorities(n: int) -> GicvRow:
-    """GICV_APR<n>: ICH_AP1R<n>_EL2, for both groups. Registers beyond the preemption bits are
-    RAZ/WI."""
+    """GICV_APR<n> is ICH_AP1R<n>_EL2, which has the active priorities of both groups. Registers
+    beyond the number of preemption bits are RAZ/WI."""
 
     def read(vif: VirtualCpuInterface) -> int:
         return vif.ap1r[n] if n < len(vif.ap1r) else 0

@@ -2,9 +2,9 @@
 0069 chapter 6).
 
 EL2 writes list registers. The interface selects the interrupt that is signalled to EL1, and changes
-its state at acknowledge, priority drop and deactivation. Names of the steps are those of the
-specification's pseudocode. `update` recomputes the three outputs after every mutation: virq (group
-1), vfiq (group 0, if VFIQEn) and the maintenance interrupt.
+the interrupt's state at acknowledge, priority drop and deactivation. The names of the steps come
+from the specification's pseudocode. `update` recomputes the three outputs after every mutation:
+virq (group 1), vfiq (group 0, if VFIQEn) and the maintenance interrupt.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ class VirtualCpuInterface:
     deactivation of a list register with HW = 1 deactivates the physical interrupt in ``gic``.
     ``on_change()``, if set, is called when `update` changes an output.
 
-    ``sre`` is ICC_SRE_EL1.SRE as EL2 sets it before it writes ICH_VMCR_EL2: False for a GICv2
-    guest, which uses the frame of `armvirt.hw.gicv` instead of the system registers (IHI 0069
-    chapter 10). Each mutation sets ``changed``; the holder of a copy (`armvirt.hw.shadow`) resets
-    it.
+    ``sre`` is ICC_SRE_EL1.SRE. EL2 must set ``sre`` before ICH_VMCR_EL2. ``sre`` is False for a
+    GICv2 guest, which uses the frame of `armvirt.hw.gicv` instead of the system registers (IHI 0069
+    chapter 10). Each mutation sets ``changed``; `armvirt.hw.shadow` clears the flag when it copies
+    the state.
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class VirtualCpuInterface:
         self._min_bpr0, self._min_bpr1 = arch.minimum_bpr(prebits, 0), arch.minimum_bpr(prebits, 1)
         self._priority_mask = arch.implemented_priority(prebits)
         self._level_shift = shift_of(self._priority_mask)
-        # The rest is RES0; pINTID exists with HW = 1 only, without it bit 41 is EOI.
+        # The writable bits of a list register: pINTID only with HW = 1, EOI only with HW = 0.
         common = (
             VINTID_MASK | self._priority_mask << LR_PRIORITY_SHIFT | LR_GROUP1 | LR_HW | LR_STATE
         )
@@ -144,8 +144,8 @@ class VirtualCpuInterface:
         """EL2 writes ICH_HCR_EL2 and, from ICH_LR0_EL2 on, ``list_registers``. The remaining list
         registers become 0.
 
-        ``waiting`` is not a register of an Arm CPU: it holds the physical interrupts (bit n: INTID
-        n) that EL2 has for the guest but could not put into a list register, see `waits`.
+        ``waiting`` is not a register of an Arm CPU. Bit n is 1 if EL2 has physical interrupt n for
+        the guest but no list register for this interrupt, see `waits`.
         """
         self.hcr, self.waiting = hcr & arch.ICH_HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
@@ -168,12 +168,12 @@ class VirtualCpuInterface:
         self.hcr, self.vmcr = (
             hcr,
             vmcr,
-        )  # of ICH_VMCR_EL2 only VPMR has changed, not the binary points
+        )  # EL1 can have changed only VPMR, not the binary points
         self.lr[:], self.ap0r[:], self.ap1r[:] = lr, ap0r, ap1r
         self.update()
 
     def end(self, index: int) -> None:
-        """Set a list register to the state after the guest's end of interrupt: invalid."""
+        """Make a list register inactive, as after the guest's end of interrupt."""
         self.lr[index] &= ~LR_STATE
         self.update()
 
@@ -226,8 +226,8 @@ class VirtualCpuInterface:
     def vtr(self) -> int:
         """ICH_VTR_EL2: list registers, 16-bit INTIDs, preemption and priority bits.
 
-        ICH_HCR_EL2.TDIR is implemented (TDS = 1). Direct injection is not, so nV4 is 1 as in every
-        GICv3.
+        ICH_HCR_EL2.TDIR is implemented (TDS = 1). Direct injection is not implemented (nV4 = 1), as
+        in every GICv3.
         """
         bits, features = self.prebits - 1, arch.VTR_TDS | arch.VTR_NV4 | arch.VTR_A3V
         return (
@@ -274,7 +274,7 @@ class VirtualCpuInterface:
 
     @property
     def priority_mask(self) -> int:
-        """VPMR: only interrupts of a strictly lower priority value are signalled."""
+        """ICH_VMCR_EL2.VPMR. Only interrupts with a lower priority value are signalled."""
         return self.vmcr >> VMCR_VPMR_SHIFT
 
     # Outputs -------------------------------------------------------------------------------------
@@ -317,9 +317,10 @@ class VirtualCpuInterface:
         """CanSignalVirtualInterrupt: the priority is higher than the mask, and the group priority
         higher than the running priority.
 
-        The running priority, too, is masked to the group priority of the candidate (like QEMU
-        icv_hppi_can_preempt). KVM's emulation masks only the candidate, so that a candidate of the
-        same priority preempts after the guest has raised the binary point.
+        The mask of the candidate's group priority is applied to the running priority, too (like
+        QEMU icv_hppi_can_preempt). KVM's emulation applies this mask to the candidate only. In KVM
+        therefore a candidate of the same priority preempts after the guest has raised the binary
+        point.
         """
         lr = self.lr[index]
         priority = lr >> LR_PRIORITY_SHIFT & 0xFF
@@ -334,34 +335,36 @@ class VirtualCpuInterface:
         return running_priority(self.ap0r, self.ap1r, self.prebits)
 
     def preemption_level(self, priority: int, group: int) -> int:
-        """The bit of the active-priority registers that the acknowledge of this priority and group
-        sets."""
+        """The number of the active-priority bit that the acknowledge of an interrupt with this
+        priority and group sets."""
         return (priority & (self._mask1 if group else self._mask0)) >> self._level_shift
 
     # EL1's side ----------------------------------------------------------------------------------
 
     @property
     def candidate(self) -> int:
-        """The list register of the highest-priority pending interrupt of an enabled group, -1 if
-        there is none."""
+        """The index of the list register with the highest-priority pending interrupt of an enabled
+        group; -1 if no such interrupt is pending."""
         return self._candidate
 
     @property
     def signalled(self) -> int:
-        """The list register that is signalled to the PE, -1 if there is none."""
+        """The index of the list register that is signalled to the PE; -1 if no interrupt is
+        signalled."""
         return self._candidate if self._signalled else -1
 
     def icc_access(
         self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool
     ) -> IccOutcome:
-        """MRS or MSR of a GIC CPU interface register from EL0 or EL1, under HCR_EL2.IMO and .FMO.
+        """Execute an MRS or MSR of a GIC CPU interface register at ``el``, with the bits IMO and
+        FMO of HCR_EL2.
 
-        Accesses to unknown registers, in the wrong direction, to registers of EL2 and EL3, and all
-        accesses at EL0 are UNDEFINED. With SRE = 0 all accesses are UNDEFINED: a core would trap
-        only ICC_SRE_EL1 (ICC_SRE_EL2.Enable = 0), and KVM makes this access UNDEFINED too
-        (access_gic_sre, for a guest without a GICv3). Without IMO and FMO an access would go to the
-        physical interface of EL1. The hypervisor never gives it to a guest, so it is not modelled:
-        the access is UNDEFINED.
+        An access is UNDEFINED at EL0, and for an unknown register, a register of EL2 or EL3, or the
+        wrong direction. With SRE = 0 all accesses are UNDEFINED. (A core would trap ICC_SRE_EL1,
+        because ICC_SRE_EL2.Enable is 0. KVM makes this access UNDEFINED for a guest without a
+        GICv3, in access_gic_sre.) Without IMO and FMO a core would access the physical interface.
+        The hypervisor never gives the physical interface to a guest, so this access is UNDEFINED
+        here.
         """
         row = _ICC.get(encoding)
         if row is None or el == 0 or not self.sre:
@@ -374,15 +377,16 @@ class VirtualCpuInterface:
         if is_write:
             if (
                 self.bus.active and row.read is not None
-            ):  # a control register: EOIR and DIR cannot be read
+            ):  # a readable register is a control register; EOIR and DIR are write-only
                 self.bus.emit(IccWrite(row.name, value))
             handler(self, value)
             return _DONE
         return _outcome(IccOutcome, (IccAction.DONE, handler(self) or 0))
 
     def _read_iar(self, group: int) -> int:
-        """VirtualReadIAR: the pending interrupt becomes active, and its priority the running
-        priority."""
+        """VirtualReadIAR: the signalled interrupt of ``group`` becomes active, and its priority
+        becomes the running priority. Returns the INTID, or 1023 if no interrupt of ``group`` is
+        signalled."""
         intid = self._acknowledge(group)
         if self.bus.active:
             self.bus.emit(Acknowledge(intid))
@@ -395,8 +399,8 @@ class VirtualCpuInterface:
         return self.activate(index)
 
     def activate(self, index: int) -> int:
-        """Acknowledge the interrupt that list register ``index`` signals. Returns the vINTID; for
-        an SGI of a GICv2 guest, with the CPUID.
+        """Acknowledge the interrupt in list register ``index``, which must be signalled. Returns
+        the vINTID, with the CPUID for an SGI of a GICv2 guest.
 
         With SRE = 0 the active priorities of both groups are in ICH_AP1R<n>_EL2 (IHI 0069,
         GICV_APR<n>).
@@ -405,7 +409,7 @@ class VirtualCpuInterface:
         intid = lr & VINTID_MASK
         if (
             FIRST_SPECIAL <= intid <= LAST_SPECIAL
-        ):  # an interrupt with such an INTID cannot be active, but the INTID is returned
+        ):  # a special INTID cannot be active, but is returned
             self.lr[index] = lr & ~LR_PENDING
             self.update()
             return intid
@@ -422,21 +426,22 @@ class VirtualCpuInterface:
         return intid
 
     def _read_hppir(self, group: int) -> int:
-        """The highest-priority pending interrupt of an enabled group; the mask and the running
-        priority do not matter."""
+        """Read ICC_HPPIR<group>_EL1: the highest-priority pending interrupt of an enabled group,
+        regardless of the priority mask and the running priority."""
         index = self._candidate
         if index < 0 or self.lr[index] >> LR_GROUP_SHIFT & 1 != group:
             return SPURIOUS
         return self.lr[index] & VINTID_MASK
 
     def _write_eoir(self, group: int, value: int) -> None:
-        """VirtualWriteEOIR: the priority drop comes first, for every INTID that is written (IHI
-        0069 12.2.10).
+        """VirtualWriteEOIR (IHI 0069 12.2.10): drop the priority; with EOImode 0, also deactivate
+        the interrupt.
 
-        Exception: an INTID that the interface cannot have (VirtualIdentifierValid). If no priority
-        was active, the write has no other effect. Whether it increments EOIcount is CONSTRAINED
-        UNPREDICTABLE (ICH_HCR_EL2.EOIcount), and a hypervisor that counts would deactivate an
-        interrupt that the guest did not end.
+        The priority drops for every INTID that the interface can have (VirtualIdentifierValid); a
+        write of any other INTID is ignored. If no priority was active, the write has no other
+        effect. The architecture does not define whether EOIcount is incremented in this case
+        (CONSTRAINED UNPREDICTABLE, ICH_HCR_EL2.EOIcount). EOIcount is not incremented here, because
+        the hypervisor would deactivate an interrupt that the guest did not end.
         """
         intid = value & INTID_MASK
         if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > VINTID_MASK:
@@ -449,9 +454,12 @@ class VirtualCpuInterface:
         self.update()
 
     def _end(self, intid: int, group: int, dropped: int) -> None:
-        """Deactivate interrupt ``intid`` after EOIR, with EOImode 0 or for an LPI (a guest does not
-        deactivate an LPI separately), if its priority and ``group`` match. If no list register
-        holds it, increment EOIcount, except for an LPI."""
+        """Deactivate interrupt ``intid`` after EOIR, if ``group`` and the ``dropped`` priority
+        match. If the interrupt is in no list register, increment EOIcount, except for an LPI.
+
+        `_write_eoir` calls this function if EOImode is 0, and for every LPI, because a guest does
+        not deactivate an LPI separately.
+        """
         index = self.find_active(intid)
         if index < 0:
             if intid < FIRST_LPI:
@@ -463,7 +471,8 @@ class VirtualCpuInterface:
             self.deactivate_lr(index)
 
     def _write_dir(self, value: int) -> None:
-        """VirtualWriteDIR: deactivation only, with EOImode 1 (IHI 0069 12.2.7)."""
+        """VirtualWriteDIR (IHI 0069 12.2.7): deactivate an interrupt. With EOImode 0 the write is
+        ignored."""
         intid = value & INTID_MASK
         if not self.vmcr & VMCR_VEOIM or intid >= FIRST_SPECIAL:
             return
@@ -477,14 +486,15 @@ class VirtualCpuInterface:
         self.update()
 
     def find_active(self, intid: int) -> int:
-        """The list register in which vINTID ``intid`` is active, -1 if there is none."""
+        """The index of the list register in which vINTID ``intid`` is active; -1 if no list
+        register has this interrupt."""
         for index, lr in enumerate(self.lr):
             if lr & LR_ACTIVE and lr & VINTID_MASK == intid:
                 return index
         return -1
 
     def deactivate_lr(self, index: int) -> None:
-        """Deactivate a list register and, with HW = 1, its physical interrupt. Does not call
+        """Deactivate a list register and, with HW = 1, its physical interrupt. The caller calls
         `update`."""
         lr = self.lr[index]
         self.lr[index] = lr & ~LR_ACTIVE
@@ -492,8 +502,8 @@ class VirtualCpuInterface:
             self._deactivate(self.cpu, lr >> LR_PINTID_SHIFT & LR_PINTID_MASK)
 
     def count_eoi(self) -> None:
-        """Increment EOIcount: the guest ended an interrupt that is in no list register. EL2 has to
-        deactivate it."""
+        """Increment EOIcount: the guest has ended an interrupt that is in no list register, and EL2
+        has to deactivate this interrupt."""
         count = (self.hcr >> ICH_HCR_EOICOUNT_SHIFT) + 1 & ICH_HCR_EOICOUNT_MASK
         self.hcr = (
             self.hcr & ~(ICH_HCR_EOICOUNT_MASK << ICH_HCR_EOICOUNT_SHIFT)
@@ -501,9 +511,11 @@ class VirtualCpuInterface:
         )
 
     def drop_priority(self) -> int:
-        """PriorityDrop: clear the highest active priority and return it, 0xFF if there is none.
+        """PriorityDrop: clear the highest active priority. Returns this priority, or 0xFF if no
+        priority was active.
 
-        If both groups are active at one level (an error of the guest), group 0 is cleared first.
+        If both groups are active at the same priority (an error of the guest), group 0 is cleared
+        first.
         """
         priority = running_priority(self.ap0r, self.ap1r, self.prebits)
         if priority != IDLE_PRIORITY:
@@ -533,7 +545,7 @@ class VirtualCpuInterface:
         self._mask1 = self._mask0 if value & VMCR_VCBPR else group1[bpr1]
 
     def put_field(self, shift: int, mask: int, value: int) -> None:
-        """Write the field of ICH_VMCR_EL2 whose bits are ``mask`` << ``shift``."""
+        """Write one field of ICH_VMCR_EL2. ``mask`` << ``shift`` are the bits of the field."""
         self._set_vmcr(self.vmcr & ~(mask << shift) | (value & mask) << shift)
         self.update()
 
@@ -601,8 +613,8 @@ class VirtualCpuInterface:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state` of an interface with the same numbers of registers and bits. Changed
-        outputs are reported."""
+        """Restore the dict of `state`; ValueError if it has another number of list registers or
+        active-priority registers. ``on_change`` is called if an output changes."""
         checked(state, "VirtualCpuInterface", STATE_VERSION)
         hcr, vmcr = state["hcr"], state["vmcr"]
         lr, ap0r, ap1r = state["lr"], state["ap0r"], state["ap1r"]
@@ -623,8 +635,8 @@ _EITHER = _FMO | _IMO
 
 
 class _IccRow(NamedTuple):
-    """The behaviour of one register. ``routed``: FMO, IMO or both make the access virtual;
-    ``traps``: the bits of ICH_HCR_EL2 that trap it to EL2."""
+    """The behaviour of one register. ``routed``: the bits of HCR_EL2 (FMO, IMO) that make the
+    access virtual. ``traps``: the bits of ICH_HCR_EL2 that trap the access to EL2."""
 
     name: str
     routed: int
@@ -632,17 +644,17 @@ class _IccRow(NamedTuple):
     read: Callable[[VirtualCpuInterface], int] | None = None
     write: Callable[[VirtualCpuInterface, int], None] | None = None
     always_traps: bool = False
-    number: int = 0  # the index of an active-priority register; those not implemented are UNDEFINED
+    number: int = 0  # n of ICC_AP<group>R<n>_EL1; an unimplemented n is UNDEFINED
 
 
 def _nothing(vif: VirtualCpuInterface, value: int) -> None:
-    """Write a register whose writable bits are all RAO/WI, or whose access is always trapped
-    before."""
+    """Ignore a write: all writable bits of the register are RAO/WI, or every access traps to
+    EL2."""
 
 
 def _common_rows() -> list[_IccRow]:
-    """Registers of both groups. IHI 0069 6.1.2 defines which routing bit makes each of them
-    virtual."""
+    """Rows of the registers for both groups. IHI 0069 6.1.2 defines whether IMO, FMO or both make
+    an access to a register virtual."""
     v = VirtualCpuInterface
     return [
         _IccRow("ICC_PMR_EL1", _EITHER, arch.ICH_HCR_TC, v._read_pmr, v._write_pmr),
@@ -702,8 +714,8 @@ _ICC: dict[int, _IccRow] = {ICC_REGISTERS[row.name]: row for row in ICC_BINDINGS
 
 
 def _ich_key(name: str) -> tuple[str, int]:
-    """For example ICH_LR3_EL2 gives ("lr", 3): the attribute that holds the register, and the index
-    in it."""
+    """The attribute that holds an ICH register, and the index in this attribute: ("lr", 3) for
+    ICH_LR3_EL2."""
     stem = name[len("ICH_") : -len("_EL2")].lower()
     for family in ("ap0r", "ap1r", "lr"):
         if stem.startswith(family) and stem[len(family) :].isdigit():

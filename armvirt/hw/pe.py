@@ -85,8 +85,8 @@ class Pe:
         self, index: int, clock: Clock, gic: PhysicalGic, bus: EventBus, config: HostConfig, ns_per_insn: int = 1
     ) -> None:  # fmt: skip
         self.ecv, self.wfxt = "ecv" in config.cpu_features, "wfxt" in config.cpu_features
-        #: {feature: PC}: first use of each feature that is UNDEFINED here. For reports only,
-        #: not saved.
+        #: {feature: PC of its first use}, for the features that this CPU does not have. Only
+        #: reports use this dict; it is not saved.
         self.lacking: dict[str, int] = {}
         self.index, self.clock, self.gic, self.ns_per_insn = index, clock, gic, ns_per_insn
         self.bus = bus = bus.view(self.stamp)
@@ -108,7 +108,7 @@ class Pe:
             False  # copies of HCR_EL2.IMO and FMO for the accesses to the CPU interface
         )
         self._until = NEVER
-        self._offsets: Offsets | None = None  # the timer's values in the bound context's engine
+        self._offsets: Offsets | None = None  # the values that the bound context's engine has
         self._on_exit: OnExit = lambda _: int(Action.STOP)
         self._running = False
 
@@ -119,8 +119,8 @@ class Pe:
     # -- the bound context --
 
     def bind(self, context: Context, vcpu_id: int) -> None:
-        """Bind a vCPU's context to this CPU: program the EL2 registers of the CPU into its
-        engine."""
+        """Bind the context of a vCPU to this CPU, and write the CPU's EL2 registers to the engine
+        of the context."""
         self.context, self.vcpu_id = context, vcpu_id
         context.engine.callbacks = self
         state = context.engine.state
@@ -161,11 +161,11 @@ class Pe:
     def _to_engine(self, encoding: int, value: int) -> None:
         assert self.context is not None
         if encoding == HCR_EL2:
-            # Cache maintenance always traps to this model: a core keeps its instruction
-            # cache coherent, but the engine needs a call. If EL2 has not set TPU, such a trap is no
-            # exit to EL2.
+            # TPU is always set in the engine, because the engine must drop translated code at cache
+            # maintenance by the guest. If EL2 has not set TPU, the engine itself completes the
+            # maintenance, and there is no exit to EL2.
             self.context.engine.state.native_maintenance = int(not value & HCR_TPU)
-            # The engine's core has no FEAT_VHE; E2H makes no difference at a guest's EL1 and EL0.
+            # The engine's core has no FEAT_VHE. E2H has no effect on a guest's EL1 and EL0.
             value = value & ~(HCR_E2H | HCR_VI | HCR_VF) | HCR_TPU
             self._lines_changed()
         self.context.program(encoding, value)
@@ -179,7 +179,7 @@ class Pe:
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Load what `state` returned. A context is bound afterwards."""
+        """Restore the dict of `state`. A context is bound after this call."""
         checked(state, "Pe", STATE_VERSION)
         el2 = state["el2"]
         assert isinstance(el2, dict)
@@ -191,9 +191,11 @@ class Pe:
     # -- running --
 
     def run(self, until: int, on_exit: OnExit, yield_at: int = NEVER) -> ExitKind:
-        """Execute until ``until`` ns at most, or until a YIELD at ``yield_at`` ns or later.
+        """Run the bound context until ``until`` ns, or until a YIELD at ``yield_at`` ns or later.
+        Returns the reason for the end of the run.
 
-        A synchronous exit is passed to ``on_exit`` and is never the return value.
+        Each synchronous exit is passed to ``on_exit``, which returns an `Action`. A synchronous
+        exit is never the return value of `run`.
         """
         context = self.context
         assert context is not None
@@ -225,7 +227,7 @@ class Pe:
         return self._kind(why)
 
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
-        """Allow the engine to handle the next WFI wake-ups by the virtual timer without entering
+        """Permit the engine to handle the next WFI wake-ups by the virtual timer without entering
         EL2 (`ShadowRegisters.repeat_tick`). No effect while a trace sink is attached."""
         if not self.bus.active:
             self.shadow.repeat_tick(on_repeats)
@@ -253,8 +255,8 @@ class Pe:
         return ExitKind.STOPPED
 
     def next_event(self, until: int) -> int:
-        """The ns of the next event without an instruction (clock entry, comparator), at most
-        ``until``."""
+        """The ns of the next event that needs no instruction (a clock entry, or a rising timer
+        line), at most ``until``."""
         for when in (self.clock.deadline(), self.timer.deadline()):
             if when is not None and when < until:
                 until = when
@@ -272,7 +274,7 @@ class Pe:
 
     @property
     def running(self) -> bool:
-        """Whether the engine is executing: true in callbacks."""
+        """Whether the engine is executing. This is true in callbacks of the engine."""
         return self._running
 
     def _deadline(self) -> int:
@@ -286,25 +288,28 @@ class Pe:
         return state.count_base + max(0, -(-(until - state.ns_base) // self.ns_per_insn))
 
     def refresh(self) -> None:
-        """Recompute the engine's deadline, which may have moved while the engine runs."""
+        """Recompute the engine's deadline. Called when the next event has changed, possibly during
+        a run."""
         if self._running and self.context is not None:
             self.context.engine.state.deadline = self._deadline()
 
     def hold_interrupts(self, hold: bool) -> None:
-        """Hold virtual interrupts back while EL2 finishes an instruction that it has already
-        emulated."""
+        """Hold virtual interrupts back, or release them. EL2 holds them back while it completes an
+        instruction that it has already emulated."""
         self._hold = int(hold)
         self._lines_changed()
 
     def request_stop(self) -> None:
-        """Leave the engine at the next instruction at which it can stop (from a callback)."""
+        """Ask the running engine to stop at the next possible instruction. Called in callbacks of
+        the engine."""
         if self._running and self.context is not None:
             self.context.engine.state.stop = 1
 
     # -- wires --
 
     def _timer_changed(self) -> None:
-        """Give the engine the new offsets and traps of the counters, which it reads by itself."""
+        """Copy new offsets and traps of the counters to the engine, because the engine completes
+        counter reads without a callback."""
         offsets = self.timer.offsets
         if self.context is not None and offsets != self._offsets:
             self._offsets = offsets
@@ -316,12 +321,12 @@ class Pe:
             self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
-        """The output of a comparator changes. When the level falls, the interrupt is no longer
-        pending (IHI 0069 4.1.2), from that instruction on.
+        """Drive the PPI of a comparator whose line has changed. When the level falls, the interrupt
+        is no longer pending from this instruction on (IHI 0069 4.1.2).
 
         A list register does not follow the line of its physical interrupt. On hardware the guest
-        sees an interrupt whose line has fallen until some other event causes an exit. Here the
-        falling edge itself is an event for EL2 if the interrupt is waiting for the guest
+        sees an interrupt whose line has fallen until another event causes an exit. Here the falling
+        edge itself is an event for EL2, if the interrupt is waiting for the guest
         (`VirtualCpuInterface.waits`), in a list register or without one.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
@@ -403,15 +408,15 @@ class Pe:
         return Action.ENTER
 
     def _lacking(self, feature: str) -> int:
-        """Make the instruction UNDEFINED, because this CPU was made without ``feature``. The first
-        such PC per feature is saved in ``lacking``."""
+        """Take an UNDEFINED exception, because this CPU does not have ``feature``. ``lacking``
+        keeps the PC of the first use of each feature."""
         assert self.context is not None
         self.lacking.setdefault(feature, self.context.engine.state.pc)
         return self._undef()
 
     def _counter(self, encoding: int) -> int:
-        """MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0: same as CNTPCT_EL0 or CNTVCT_EL0, as all accesses
-        are in program order."""
+        """Emulate an MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0. The value is that of CNTPCT_EL0 or
+        CNTVCT_EL0, because all accesses are in program order here."""
         assert self.context is not None
         state = self.context.engine.state
         syndrome = sysreg_trap(encoding, True, state.insn & 31)
@@ -424,8 +429,8 @@ class Pe:
         return self.context.answer(self.timer.read(encoding))
 
     def _wait_with_timeout(self, kind: WfxKind) -> int:
-        """WFET or WFIT (DDI 0487 C6.2): trapped like WFE and WFI. Without a trap the instruction
-        completes at once, which is permitted."""
+        """Emulate a WFET or WFIT (DDI 0487 C6.2) with the traps of WFE and WFI. An instruction that
+        is not trapped completes at once, which the architecture permits."""
         assert self.context is not None
         state, wfi = self.context.engine.state, kind is WfxKind.WFIT
         if not self.wfxt:
@@ -439,8 +444,8 @@ class Pe:
         return Action.ADVANCE
 
     def wait_for_event(self) -> int:
-        """EL2's answer to a trapped WFET, like WFE: if the event register is set, clear it and
-        complete; else complete the instruction and leave the engine."""
+        """Complete a trapped WFET for EL2, as a WFE: clear the event register if it is set, else
+        leave the engine after the instruction."""
         assert self.context is not None
         if self.context.event_register:
             self.context.take_event(self.clock.now + self.ns_per_insn)
@@ -450,8 +455,8 @@ class Pe:
 
     @property
     def interrupts(self) -> bool:
-        """Whether a virtual interrupt is signalled and not masked by PSTATE, so that it is taken
-        before the next instruction."""
+        """Whether a virtual interrupt is signalled and PSTATE does not mask it. Such an interrupt
+        is taken before the next instruction."""
         assert self.context is not None
         state, pstate = self.context.engine.state, self.context.pstate
         return bool(
@@ -459,7 +464,7 @@ class Pe:
         )
 
     def timer_access(self) -> None:
-        """Accesses to CNTV_* and CNTP_* that EL2 does not trap."""
+        """Complete an access to CNTV_* or CNTP_* that EL2 does not trap."""
         assert self.context is not None
         self.shadow.write_back()
         state = self.context.engine.state
@@ -494,7 +499,7 @@ class Pe:
         self.shadow.load()
 
     def stamp(self) -> Stamp:
-        """The present moment, for trace events."""
+        """The time, instruction count, vCPU and PC of a trace event that happens now."""
         if self.context is None:
             return Stamp(self.clock.now, 0, -1, 0)
         engine = self.context.engine

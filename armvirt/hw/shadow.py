@@ -25,8 +25,8 @@ OnRepeats = Callable[[int], None]
 
 
 class ShadowRegisters:
-    """The registers of one PE, and the engine state with their copies, if the PE has a bound
-    context whose engine has shadow registers."""
+    """Copies the registers of one PE to the engine's state and back. The methods have no effect
+    without a bound context, or if the context's engine has no shadow registers."""
 
     __slots__ = (
         "_on_repeats",
@@ -55,7 +55,8 @@ class ShadowRegisters:
         self._on_repeats: OnRepeats = lambda _: None
 
     def attach(self, state: EngineState) -> None:
-        """Use the state of an engine that has shadow registers."""
+        """Bind the state of an engine that has shadow registers. The next `load` copies all
+        registers."""
         self._state, self._shadow = state, state.shadow
         self.vif.changed = self.timer.changed = self.gic.changed[self.cpu] = True
 
@@ -74,20 +75,21 @@ class ShadowRegisters:
             self.load()
 
     def set_limit(self, ns: int) -> None:
-        """End the run at ``ns`` or at the clock's next entry. The engine adds the deadlines of the
-        comparators."""
+        """End the run at ``ns`` or at the clock's next entry. The engine itself adds the times at
+        which a timer line rises."""
         if self._shadow is not None:
             due = self.clock.deadline()
             self._shadow.event_ns = ns if due is None else min(due, ns)
 
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
-        """Let the engine repeat the last wake-up by the virtual timer without entering EL2.
+        """Permit the engine to repeat the last wake-up by the virtual timer without entering EL2.
 
-        If the guest executes WFI and the line of the virtual timer is the next line to rise, the
-        engine puts the present value of list register 0 there, and continues at that time. The
-        permission ends with the run, or with the next entry to EL2. After n repetitions
-        ``on_repeats(n)`` is called before any other code of EL2. During the call, list register 0
-        has the state after the guest's end of interrupt; then the actual values are written back.
+        If the guest executes WFI and the next event is the rise of the virtual timer's line, the
+        engine advances the time to this event. Then it writes the value that list register 0 has at
+        this call to list register 0, and continues the guest. The permission ends with the run, or
+        with the next entry to EL2. After n repetitions ``on_repeats(n)`` is called before any other
+        code of EL2. During the call, list register 0 has the state after the guest's end of
+        interrupt; then the actual values are written back.
         """
         shadow = self._shadow
         if shadow is not None:
@@ -95,8 +97,9 @@ class ShadowRegisters:
             shadow.repeat, shadow.repeat_lr, shadow.repeat_hcr = 1, self.vif.lr[0], self.vif.hcr
 
     def write_back(self) -> None:
-        """Copy what the engine has changed into the PE's registers. Code outside the engine calls
-        this before it reads these registers. The permission of `repeat_tick` ends."""
+        """Copy the shadow registers that the engine has changed to the PE. Code outside the engine
+        must call `write_back` before it reads these registers of the PE. The permission of
+        `repeat_tick` ends."""
         state = self._state
         if state is None:
             return
@@ -106,8 +109,8 @@ class ShadowRegisters:
             self._copy_back(state)
 
     def load(self) -> None:
-        """Copy the PE registers that have changed since the last `load` or `write_back` to the
-        engine."""
+        """Copy to the engine the PE registers that have changed since the last `load` or
+        `write_back`."""
         shadow = self._shadow
         if shadow is None:
             return
@@ -149,7 +152,8 @@ class ShadowRegisters:
             self._on_repeats(repeats)
 
     def _copy_back(self, state: EngineState) -> None:
-        """Copy what the engine has changed, and recompute the outputs as after every mutation."""
+        """Copy the changed shadow registers to the PE, and recompute the outputs as after every
+        mutation."""
         shadow, vif, timer = state.shadow, self.vif, self.timer
         state.dirty = 0
         for n, comparator in enumerate((timer.vtimer, timer.ptimer)):

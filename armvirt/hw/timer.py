@@ -34,9 +34,9 @@ from armvirt.state import State, checked
 
 STATE_VERSION = 1
 
-#: The physical count at virtual time 0, in ticks. A value other than zero makes CNTPCT_EL0 differ
-#: from CNTVCT_EL0 in every guest, so code that confuses the two fails; it is also the case on a
-#: board whose firmware has run for a while.
+#: The physical count at virtual time 0, in ticks. With a value other than zero, CNTPCT_EL0 and
+#: CNTVCT_EL0 differ in every guest, so code that confuses these counters fails. On a real board the
+#: counter is not zero either, because firmware has run before the guest.
 COUNTER_START = 0x1000_0000
 
 VTIMER, PTIMER = "vtimer", "ptimer"
@@ -63,7 +63,7 @@ class Rise(NamedTuple):
 
 class Offsets(NamedTuple):
     """The registers that define the counters as EL1 reads them: CNTVOFF_EL2, CNTPOFF_EL2,
-    CNTHCTL_EL2 and its layout."""
+    CNTHCTL_EL2, and HCR_EL2.E2H, which selects the layout of CNTHCTL_EL2."""
 
     cntvoff: int
     cntpoff: int
@@ -103,7 +103,7 @@ class SystemCounter:
 
     def ns_of_count(self, ticks: int) -> int:
         """The first ns at which the count is ``ticks`` or more, before the count rolls over; 0 if
-        it starts at ``ticks`` or more."""
+        the count at time 0 is ``ticks`` or more."""
         return self._ns_of_elapsed(max(0, ticks - self.start))
 
     def ns_after(self, ticks: int) -> int:
@@ -122,9 +122,9 @@ class GenericTimer:
 
     ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` changes a line, and
     drives the input of the physical GIC. ``on_change`` is called after each change that may move
-    the deadline, so that a running engine can read it again. Each mutation sets ``changed``; the
-    holder of a copy (`armvirt.hw.shadow`) resets it. ``ecv`` is FEAT_ECV with its offset of the
-    physical counter (FEAT_ECV_POFF).
+    the deadline, so that a running engine reads the deadline again. Each mutation sets ``changed``;
+    `armvirt.hw.shadow` clears the flag when it copies the state. ``ecv``: the PE has FEAT_ECV and
+    the offset of the physical counter (FEAT_ECV_POFF).
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class GenericTimer:
 
     @property
     def frequency_hz(self) -> int:
-        """CNTFRQ_EL0."""
+        """The frequency of the counter in Hz (CNTFRQ_EL0)."""
         return self.counter.frequency_hz
 
     def count_at(self, ns: int) -> int:
@@ -176,8 +176,8 @@ class GenericTimer:
 
     @property
     def physical_offset(self) -> int:
-        """The offset that EL1's reads of the physical counter subtract: CNTPOFF_EL2 under
-        CNTHCTL_EL2.ECV, else 0."""
+        """The offset that is subtracted when EL1 reads the physical counter: CNTPOFF_EL2 if
+        CNTHCTL_EL2.ECV is 1, else 0."""
         return self.cntpoff if self.cnthctl & CNTHCTL_ECV else 0
 
     def ns_of_count(self, ticks: int) -> int:
@@ -191,13 +191,14 @@ class GenericTimer:
         return self.vtimer if name == VTIMER else self.ptimer
 
     def timer_count(self, name: str) -> int:
-        """The count that a comparator compares: its offset applies at every EL (DDI 0487 D12.2)."""
+        """The count that the comparator ``name`` compares with CVAL: the physical count minus the
+        offset of this timer. The offset applies at every EL (DDI 0487 D12.2)."""
         offset = self.cntvoff if name == VTIMER else self.physical_offset
         return self.counter.count() - offset & MASK64
 
     def read(self, encoding: int) -> int:
-        """A timer register by packed encoding, as EL1 reads it. KeyError for a register of another
-        unit."""
+        """Read a timer register (packed encoding) as EL1. KeyError if the register is not a timer
+        register."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             return _READERS[encoding](self)
@@ -209,10 +210,10 @@ class GenericTimer:
         return timer.ctl | (CTL_ISTATUS if timer.ctl & CTL_ENABLE and now >= timer.cval else 0)
 
     def write(self, encoding: int, value: int) -> None:
-        """A guest's write of a timer register, by packed encoding. A write of a comparator's
-        register is a trace event.
+        """Write a timer register (packed encoding) as the guest. A write of a comparator's register
+        is a trace event.
 
-        KeyError for a register of another unit, or a read-only register.
+        KeyError if the register is read-only or is not a timer register.
         """
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is not None and self.bus.active:
@@ -234,8 +235,8 @@ class GenericTimer:
         self.update()
 
     def program_virtual(self, cntvoff: int, ctl: int, cval: int) -> None:
-        """The hypervisor writes CNTVOFF_EL2, CNTV_CVAL_EL0 and last CNTV_CTL_EL0; the line is
-        updated once."""
+        """Write CNTVOFF_EL2, CNTV_CVAL_EL0 and CNTV_CTL_EL0 as the hypervisor. The line is
+        recomputed once, after all three writes."""
         self.cntvoff = cntvoff & MASK64
         self.vtimer.ctl, self.vtimer.cval = ctl & CTL_WRITABLE, cval & MASK64
         self.update()
@@ -249,7 +250,7 @@ class GenericTimer:
         self.update()
 
     def set_e2h(self, e2h: bool) -> None:
-        """HCR_EL2.E2H has changed: from now on CNTHCTL_EL2 has the other layout."""
+        """Set HCR_EL2.E2H, which selects the layout of CNTHCTL_EL2."""
         if e2h != self.e2h:
             self.e2h = e2h
             self.update()
@@ -267,17 +268,17 @@ class GenericTimer:
 
     def deadline(self) -> int | None:
         """The first ns at which a line that is low now will be high, if no register is written;
-        None: never.
+        None if no line will rise.
 
-        A high line can fall without a write only if its count rolls over 2**64. This is not a
-        deadline, as no code waits for it; `update` lowers the line.
+        A high line can also fall without a write, if its count rolls over 2**64. This moment is not
+        a deadline, because no code waits for a falling line; the next `update` lowers the line.
         """
         rise = self.next_rise()
         return rise.ns if rise is not None else None
 
     def next_rise(self) -> Rise | None:
-        """The line that will rise first; at the same ns, the virtual timer's before the physical
-        timer's."""
+        """The line that will rise first; None if no line will rise. At the same ns the virtual
+        timer is first."""
         ns = self.clock.now
         rises = [
             Rise(when, t.name)
@@ -289,14 +290,14 @@ class GenericTimer:
     def _rise(self, timer: Comparator, ns: int) -> int | None:
         if timer.ctl & CTL_WRITABLE != CTL_ENABLE:
             return None
-        # A count below CVAL reaches CVAL before it rolls over, so the wrap needs no special
-        # case.
+        # A count below CVAL reaches CVAL before the count rolls over, so there is no special case
+        # for the rollover.
         ticks = timer.cval - self.timer_count(timer.name)
         if ticks > 0:
             return self.counter.ns_after(ticks)
         return (
             None if timer.line else ns
-        )  # the condition is met: the line rises at the next `update`
+        )  # the condition is met, so the line rises at the next `update`
 
     def update(self) -> None:
         """Recompute both lines at the clock's present time and report changes. Every mutation calls
@@ -332,8 +333,8 @@ class GenericTimer:
         return bool(self.cntkctl & arch.EL0_ENABLES[encoding])
 
     def traps_to_el2(self, encoding: int) -> bool:
-        """Whether CNTHCTL_EL2 traps an EL1 access to this register, or an EL0 access that EL1
-        permits, to EL2."""
+        """Whether CNTHCTL_EL2 traps an access to this register to EL2. The access is at EL1, or at
+        EL0 and EL1 permits it."""
         if encoding in PHYSICAL_COUNTERS:
             return not self.controls & CNTHCTL_PCTEN
         if encoding in VIRTUAL_COUNTERS:
@@ -350,9 +351,9 @@ class GenericTimer:
     # The event stream ----------------------------------------------------------------------------
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of the next event after now that wakes a PE from WFE: the event stream of
-        CNTKCTL_EL1 follows the virtual count, the event stream of CNTHCTL_EL2 the physical count.
-        None while both are disabled."""
+        """The ns of the next event of an event stream, which wakes a PE from WFE. The stream of
+        CNTKCTL_EL1 follows the virtual count, the stream of CNTHCTL_EL2 the physical count. None if
+        both streams are disabled."""
         streams = ((cntkctl, self.virtual_count()), (self.cnthctl, self.count()))
         ticks = [
             edge
@@ -364,8 +365,8 @@ class GenericTimer:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Both timers as plain data for a table: name, ctl, cval, now (ticks), output, rises (ns or
-        None)."""
+        """Both timers as plain data for a table: timer, ctl, cval, now (ticks), line, rises_ns
+        (None: never)."""
         ns = self.clock.now
         return [
             {
@@ -380,7 +381,7 @@ class GenericTimer:
         ]
 
     def state(self) -> dict[str, object]:
-        """The architectural state; the time itself is saved by the clock."""
+        """The architectural state. The clock saves the time itself."""
         timers = {
             t.name: {"ctl": t.ctl, "cval": t.cval, "line": t.line}
             for t in (self.vtimer, self.ptimer)
@@ -397,8 +398,8 @@ class GenericTimer:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. The lines are restored without calling ``on_line``: the GIC restores its
-        own inputs."""
+        """Restore the dict of `state`. ``on_line`` is not called, because the GIC restores its own
+        inputs."""
         checked(state, "GenericTimer", STATE_VERSION)
         self.counter = SystemCounter(
             self.clock, _int(state, "frequency_hz"), _int(state, "counter_start")
@@ -429,7 +430,7 @@ _READERS: dict[int, Callable[[GenericTimer], int]] = {
     arch.CNTPOFF_EL2: lambda timer: timer.cntpoff,
 }
 
-#: Registers other than the comparators, and the attribute that stores each of them.
+#: The attribute that stores each writable register outside the comparators.
 _STORAGE: dict[int, str] = {
     arch.CNTKCTL_EL1: "cntkctl",
     arch.CNTHCTL_EL2: "cnthctl",
