@@ -1,1 +1,1 @@
-"""Stage 2: memory slots, stage-2 faults, the dirty log."""
+"""The memory of a VM: memory slots, stage-2 tables and faults, the dirty log."""

@@ -68,7 +68,7 @@ class DirtyBitmap:
         return pages_of(self._bits)
 
     def clear(self, pages: Iterable[int]) -> list[int]:
-        """Mark ``pages`` as clean; returns the pages of them that were dirty."""
+        """Mark ``pages`` as clean. Return the pages among them that were dirty."""
         cleared = []
         for page in pages:
             if self._bits[page >> 3] >> (page & 7) & 1:
@@ -77,10 +77,12 @@ class DirtyBitmap:
         return cleared
 
     def chosen(self, first_page: int, num_pages: int, bitmap: bytes) -> list[int]:
-        """The pages that KVM_CLEAR_DIRTY_LOG selects: bit 0 of ``bitmap`` is ``first_page``.
+        """The numbers of the pages that KVM_CLEAR_DIRTY_LOG selects. Bit 0 of ``bitmap`` is the
+        page ``first_page``; the range has ``num_pages`` pages.
 
-        KvmError EINVAL for a range beyond the slot, and for a length that is not a multiple of 64
-        unless the range ends at the end of the slot; EFAULT if the bitmap is too short.
+        KvmError EINVAL for a range beyond the slot. KvmError EINVAL if ``num_pages`` is not a
+        multiple of 64 and the range ends before the end of the slot. KvmError EFAULT if the bitmap
+        is too short.
         """
         left = self.pages - first_page
         if (

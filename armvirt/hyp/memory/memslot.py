@@ -1,4 +1,4 @@
-"""Memory slots: what KVM_SET_USER_MEMORY_REGION accepts (virt/kvm/kvm_main.c:
+"""Memory slots, and the checks of KVM_SET_USER_MEMORY_REGION (virt/kvm/kvm_main.c:
 __kvm_set_memory_region).
 
 The functions are pure: `plan` checks a call and returns the kind of change;
@@ -28,7 +28,8 @@ _ZERO_PAGE = bytes(s2.PAGE_SIZE)
 
 
 class HostMemory:
-    """A lazily populated anonymous mapping of ``size`` bytes."""
+    """``size`` bytes of host memory (an anonymous mapping). The host allocates a page at the first
+    access."""
 
     def __init__(self, size: int) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
@@ -50,16 +51,16 @@ class HostMemory:
         self.map.madvise(mmap.MADV_DONTNEED)
 
     def touch(self, start: int, end: int) -> None:
-        """Record that the bytes [start, end) may be written: they are mapped to a guest, or were
+        """Record that the bytes [start, end) may change, because they are mapped to a guest or
         written by the caller."""
         self._touched.update(range(start // CHUNK, -(-end // CHUNK)))
 
     def populated(
         self, start: int, end: int, tick: Callable[[], None]
     ) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages of [start, end) that were recorded by `touch` and are not all zero, as
-        (offset, bytes). ``tick`` is called before each 2 MiB are searched, because many of these 2
-        MiB may have no such page."""
+        """The 4 KiB pages of [start, end) that are not all zero, as (offset, bytes). Only memory
+        that `touch` has recorded is searched. ``tick`` is called before the search of each 2 MiB,
+        because a long search may find no page."""
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             if chunk not in self._touched:
                 continue
@@ -84,7 +85,7 @@ class MemorySlot(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The size in bytes; without ``length``, from ``offset`` to the end of ``memory``."""
+        """The size in bytes. If ``length`` is None, the slot ends at the end of ``memory``."""
         return self.memory.size - self.offset if self.length is None else self.length
 
     @property
@@ -106,7 +107,7 @@ class MemorySlot(NamedTuple):
 
 
 class Change(Enum):
-    """enum kvm_mr_change."""
+    """The change that a call of KVM_SET_USER_MEMORY_REGION makes (enum kvm_mr_change)."""
 
     CREATE = "create"
     MOVE = "move"
@@ -115,8 +116,8 @@ class Change(Enum):
 
 
 def check_number(number: int) -> None:
-    """KvmError EINVAL for a slot id out of range, or of an address space other than 0 (bits
-    31:16)."""
+    """Raise KvmError EINVAL for a slot id out of range. An address space other than 0 (bits 31:16
+    of the id) is out of range."""
     if not 0 <= number < NR_MEMSLOTS:
         raise KvmError(
             "EINVAL", f"memory slot {number:#x}: there are {NR_MEMSLOTS} in one address space"
@@ -124,8 +125,9 @@ def check_number(number: int) -> None:
 
 
 def check_call(number: int, flags: int, ipa: int) -> None:
-    """The first checks of every call, also of a call that deletes a slot: KvmError EINVAL for
-    unknown flags and for an address that is not page-aligned, and the errors of `check_number`."""
+    """Make the checks that every call of KVM_SET_USER_MEMORY_REGION makes first, also a call that
+    deletes a slot. KvmError EINVAL for unknown flags and for an address that is not page-aligned,
+    and the errors of `check_number`."""
     if flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
         raise KvmError(
             "EINVAL", f"memory slot flags {flags:#x}: there are LOG_DIRTY_PAGES and READONLY"
@@ -136,7 +138,8 @@ def check_call(number: int, flags: int, ipa: int) -> None:
 
 
 def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
-    """The change that the call makes if it sets ``slot`` and the VM has ``slots``.
+    """Check a call of KVM_SET_USER_MEMORY_REGION that sets ``slot`` in a VM with ``slots`` (slots
+    by id), and return the kind of change.
 
     KvmError EINVAL for unknown flags, an address, size or offset that is not page-aligned, memory
     beyond the end of ``memory``, and for a change of size, memory or READONLY; EFAULT beyond the

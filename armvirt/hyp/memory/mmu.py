@@ -1,10 +1,11 @@
 """The memory slots of a VM, and its stage-2 tables (arch/arm64/kvm/mmu.c).
 
-Guest RAM is host memory, and each engine has it as physical memory at the address of the slot's
-IPA: stage 2 maps each IPA in a slot to the same physical address. The first fault in a 2 MiB block
-maps all its pages in the slot, execute-never; a page becomes executable at the first fetch and
-stays writable. Execute-never keeps stores fast (the engine's store path for executable pages is six
-times slower); code coherence does not depend on execute-never.
+Guest RAM is host memory. The engine of each vCPU has the host memory of a slot as physical memory,
+at the address that equals the slot's IPA. So stage 2 maps each IPA in a slot to the same physical
+address. The first fault in a 2 MiB block maps all pages of the block that are in the slot,
+execute-never. A page becomes executable at the first instruction fetch, and stays writable.
+Execute-never makes stores fast, because the engine's store to an executable page is six times
+slower. The coherence of translated code does not depend on execute-never.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
 TABLE_BASE = 1 << 40
 """The address of the tables in the engine's physical memory, outside of all stage-2 output
 addresses."""
-TABLE_SPACE = 1 << 30  # reserved, not committed
+TABLE_SPACE = 1 << 30  # bytes; the host allocates only the pages that are used
 L3_SPAN = s2.PAGE_SIZE * s2.ENTRIES
 COPY = 1 << 26  # bytes that are copied in one step of Python
 
@@ -83,11 +84,11 @@ class Stage2:
         return at
 
     def map_around(self, ipa: int, slot: MemorySlot) -> None:
-        """Map the part of the slot in the 2 MiB block of ``ipa``, execute-never; pages that are
+        """Map the part of the slot in the 2 MiB block of ``ipa``, execute-never. Pages that are
         mapped already are not changed.
 
-        No page of a slot with dirty logging is mapped writable, so that the first store to the page
-        causes a fault.
+        In a slot with dirty logging the pages are mapped read-only, so that the first store to each
+        page causes a fault.
         """
         start = max(ipa // L3_SPAN * L3_SPAN, slot.ipa)
         end = min(ipa // L3_SPAN * L3_SPAN + L3_SPAN, slot.end)
@@ -136,8 +137,8 @@ class FaultOutcome(Enum):
 
 
 class Mmu:
-    """The memory of a VM: slots, stage 2, and `write` for all writes that are not made by the
-    guest."""
+    """The memory of a VM: slots, stage 2, and `write`, which makes all writes other than the
+    guest's stores."""
 
     def __init__(self, domain: ShareableDomain, vmid: int = 1) -> None:
         self.domain, self.vmid = domain, vmid
@@ -156,11 +157,11 @@ class Mmu:
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:
-        """Create a slot, move it, change its flags, or (None) delete it. KvmError: the errors of
-        `armvirt.hyp.memory.memslot.plan`.
+        """Create a slot with the id ``number``, move it, or change its flags. If ``slot`` is None,
+        delete it. KvmError: the errors of `armvirt.hyp.memory.memslot.plan`.
 
-        EINVAL for a slot above 16 GiB that is set after a vCPU was created (unless a slot ended
-        there already), because the stage-2 tables then have their final size.
+        The first vCPU fixes the IPA range of the stage-2 tables: 16 GiB, or 40 bits if a slot ends
+        above 16 GiB. Afterwards a slot beyond this range is KvmError EINVAL.
         """
         check_number(number)
         if slot is None:
@@ -198,7 +199,7 @@ class Mmu:
 
     def _bitmap(self, slot: MemorySlot, old: MemorySlot | None) -> DirtyBitmap | None:
         """The dirty bitmap of a slot after a change: the old bitmap if the slot was logged before,
-        a new one if not, None without logging."""
+        a new bitmap if logging starts, None without logging."""
         if not slot.flags & MEM_LOG_DIRTY_PAGES:
             return None
         if old is not None and old.dirty is not None:
@@ -206,16 +207,17 @@ class Mmu:
         return DirtyBitmap(slot.pages, full=ManualProtect.INITIALLY_SET in self.manual_protect)
 
     def _logging_changed(self, slot: MemorySlot) -> None:
-        """Logging was enabled: write-protect the mapped pages (with INITIALLY_SET, the first
-        KVM_CLEAR_DIRTY_LOG does this). Logging was disabled: unmap everything."""
+        """Change the mapping of a slot after its dirty logging was enabled or disabled. If logging
+        was enabled, write-protect the mapped pages; with INITIALLY_SET, the first
+        KVM_CLEAR_DIRTY_LOG does this instead. If logging was disabled, unmap everything."""
         if slot.dirty is None:
             self.flush()
         elif ManualProtect.INITIALLY_SET not in self.manual_protect:
             self._protect(slot, range(slot.pages))
 
     def _protect(self, slot: MemorySlot, pages: Iterable[int]) -> None:
-        """kvm_arch_mmu_enable_log_dirty_pt_masked: write-protect pages, so that the next store to
-        each page causes a fault."""
+        """Write-protect pages, so that the next store to each page causes a fault
+        (kvm_arch_mmu_enable_log_dirty_pt_masked)."""
         if self._stage2 is None:
             return
         for page in pages:
@@ -321,8 +323,9 @@ class Mmu:
     def populated_pages(
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
-        """All pages with contents, by IPA: pages that were mapped to a guest or written by `write`,
-        and are not all zero. ``tick`` is called like in `HostMemory.populated`."""
+        """All pages that are not all zero, as (IPA, bytes), in the order of the IPAs. Only pages
+        that were mapped to a guest or written by `write` are searched. ``tick`` is called before
+        the search of each 2 MiB."""
         for slot in self._order:
             if not slot.readonly:
                 for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size, tick):
@@ -379,11 +382,11 @@ class BusMaster:
         self._mmu = mmu
 
     def read(self, ipa: int, size: int) -> bytes:
-        """Like `Mmu.read`."""
+        """Read guest memory, see `Mmu.read`."""
         return self._mmu.read(ipa, size)
 
     def write(self, ipa: int, data: bytes) -> None:
-        """Like `Mmu.write`, but KvmError EFAULT for a read-only slot."""
+        """Write guest memory, see `Mmu.write`. KvmError EFAULT also for a read-only slot."""
         if any(slot.readonly for slot, _, _ in self._mmu._pieces(ipa, len(data))):
             raise KvmError("EFAULT", f"the memory at {ipa:#x} is read-only")
         self._mmu.write(ipa, data)
