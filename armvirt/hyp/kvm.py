@@ -123,10 +123,10 @@ def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
 
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host, which has the parameters of ``config``; ``fields`` are
-    parameters by name (``Kvm(pcpus=2)``). ``wall_clock_start`` is the date at virtual time 0, in ns
-    since 1970 (the PTP hypercall returns to guests this date plus the virtual time). ValueError for
-    a parameter that does not exist, or a number out of range."""
+    """/dev/kvm: creates VMs on one host. ``config`` has the parameters of the host; ``fields``
+    replace single parameters by name (``Kvm(pcpus=2)``). ``wall_clock_start`` is the date at
+    virtual time 0, in ns since 1970; the PTP hypercall returns this date plus the virtual time.
+    ValueError for a parameter that does not exist, or a number out of range."""
 
     def __init__(
         self,
@@ -144,8 +144,9 @@ class Kvm:
         return f"<Kvm with {len(self.vms)} VMs on {self.host!r}>"
 
     def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
-        """KVM_CREATE_VM. CNTVOFF is set so that the guest's virtual count starts at
-        ``virtual_start`` ticks."""
+        """Create a VM (KVM_CREATE_VM). CNTVOFF is set so that the guest's virtual count starts at
+        ``virtual_start`` ticks. ``trng_seed`` sets the random numbers that the guest gets from the
+        TRNG hypercalls."""
         vm = Vm(
             self.host,
             len(self.vms),
@@ -166,10 +167,12 @@ class Kvm:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state` on a host that was built the same way and has the same memory contents.
+        """Restore what `state` returned, on a host that was built the same way and has the same
+        memory contents.
 
-        StateError if a version anywhere in the state is another one; ValueError if the state was
-        saved from a host or VM of another shape. Nothing is changed then.
+        StateError if a version in ``state`` (at any depth) differs. ValueError if the state was
+        saved from another number of PEs, VMs or vCPUs, or from another interrupt controller. After
+        an error nothing is changed.
         """
         self.host.check_standing()
         checked(state, "Kvm", STATE_VERSION)

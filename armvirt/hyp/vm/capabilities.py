@@ -13,7 +13,7 @@ from armvirt.hyp.vgic.vgic import MAX_VCPUS
 
 
 class Cap(IntEnum):
-    """KVM_CAP_*."""
+    """The capabilities (KVM_CAP_*, uapi/linux/kvm.h)."""
 
     IRQCHIP = 0
     USER_MEMORY = 3
@@ -101,8 +101,8 @@ class Capabilities:
         return cap in self._enabled
 
     def enable(self, cap: int, argument: int, flags: int) -> None:
-        """KVM_ENABLE_CAP. KvmError EINVAL for a capability that cannot be enabled, for flags other
-        than 0, and for an invalid argument."""
+        """Enable a capability (KVM_ENABLE_CAP). KvmError EINVAL for a capability that cannot be
+        enabled, for flags other than 0, and for an invalid argument."""
         if flags or (cap not in SWITCHES and cap != Cap.MANUAL_DIRTY_LOG_PROTECT2):
             raise KvmError(
                 "EINVAL", f"capability {cap} cannot be enabled, or not with flags {flags:#x}"

@@ -56,8 +56,9 @@ class IoEventFds:
     def assign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """KVM_IOEVENTFD. KvmError EINVAL for an invalid length, for ``datamatch`` with length 0,
-        and for a range that wraps around; EEXIST if a store could match another ioeventfd too."""
+        """Add an ioeventfd (KVM_IOEVENTFD). KvmError EINVAL for an invalid length, for
+        ``datamatch`` with length 0, and for a range that wraps around; EEXIST if a store could
+        match another ioeventfd too."""
         new = self._checked(address, length, signal, datamatch)
         if any(new.collides(each) for each in self._all):
             raise KvmError("EEXIST", f"an ioeventfd takes stores to {address:#x} already")
@@ -66,8 +67,8 @@ class IoEventFds:
     def deassign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """KVM_IOEVENTFD_FLAG_DEASSIGN. KvmError ENOENT unless the same ioeventfd is assigned; the
-        EINVAL errors of `assign`."""
+        """Remove an ioeventfd (KVM_IOEVENTFD_FLAG_DEASSIGN). KvmError ENOENT unless the same
+        ioeventfd is assigned, and EINVAL as `assign`."""
         gone = self._checked(address, length, signal, datamatch)
         if gone not in self._all:
             raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")
@@ -88,8 +89,8 @@ class IoEventFds:
         return IoEventFd(address, length, datamatch, signal)
 
     def store(self, address: int, length: int, data: int) -> bool:
-        """Handle a guest's store: signal the first ioeventfd that matches. Returns whether there is
-        one."""
+        """Handle a guest's store: signal the first ioeventfd that matches. Return False if no
+        ioeventfd matches."""
         if not self._all:
             return False
         hit = next((each for each in self._all if each.matches(address, length, data)), None)
@@ -109,11 +110,12 @@ class Devices:
         self.ioeventfds = IoEventFds()
 
     def forget_frames(self) -> None:
-        """A frame was added: get the list of frames from the vGIC again at the next access."""
+        """Discard the list of GIC frames, because a frame was added. The next access gets the list
+        from the vGIC again."""
         self._frames.clear()
 
     def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:
-        """Complete an access to a frame of the GIC; False if the address is not in a frame."""
+        """Complete an access to a GIC frame. Return False if the address is not in a GIC frame."""
         if not self._frames:
             if self.vgic is None:
                 return False
@@ -131,5 +133,5 @@ class Devices:
         return False
 
     def signal(self, mmio: MmioExit) -> bool:
-        """Signal the ioeventfd that matches a store. Returns whether there is one."""
+        """Signal the ioeventfd that matches a store. Return False if no ioeventfd matches."""
         return self.ioeventfds.store(mmio.phys_addr, mmio.size, mmio.data)

@@ -29,7 +29,8 @@ def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
 
 
 class GsiRoute(NamedTuple):
-    """struct kvm_irq_routing_entry of type KVM_IRQ_ROUTING_IRQCHIP."""
+    """The route of a GSI to a pin of an irqchip (struct kvm_irq_routing_entry of type
+    KVM_IRQ_ROUTING_IRQCHIP)."""
 
     gsi: int
     pin: int
@@ -50,9 +51,9 @@ class IrqRouter:
     # Routing -------------------------------------------------------------------------------------
 
     def set_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """KVM_SET_GSI_ROUTING: replace the whole table. KvmError EINVAL for a pin or an irqchip
-        that does not exist, for a GSI that is routed twice or out of range, and for too many
-        entries; the table is not changed then."""
+        """Replace the whole table of routes (KVM_SET_GSI_ROUTING). KvmError EINVAL for a pin or an
+        irqchip that does not exist, for a GSI that is routed twice or out of range, and for too
+        many entries; after an error the table is unchanged."""
         routes: dict[int, int] = {}
         for entry in entries:
             if not 0 <= entry.pin < PINS or entry.irqchip != 0:
@@ -81,13 +82,13 @@ class IrqRouter:
     # irqfds --------------------------------------------------------------------------------------
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
-        """KVM_IRQFD: returns a function that raises a GSI. KvmError EAGAIN before the vGIC is
-        initialised.
+        """Add an irqfd (KVM_IRQFD): return a function that raises a GSI. KvmError EAGAIN before the
+        vGIC is initialised.
 
         Without ``resample``, a call of the function is a pulse, for edge-triggered interrupts. With
         ``resample``, a call asserts the line until the guest ends the level-sensitive interrupt.
-        Then the line falls, and ``resample()`` is called, which raises the GSI again if its device
-        still asserts the interrupt. Irqfds with ``resample`` on one GSI share its line.
+        Then the line falls, and ``resample()`` is called. ``resample`` raises the GSI again if its
+        device still asserts the interrupt. Irqfds with ``resample`` on one GSI share its line.
         """
         vgic = self._vgic()
         if vgic is None or not vgic.dist.initialized:
@@ -99,8 +100,8 @@ class IrqRouter:
         return lambda: self.set_irq(gsi, True)
 
     def deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with ``resample``; when the last irqfd of a GSI is
-        deassigned, the line falls."""
+        """Remove an irqfd with ``resample`` (KVM_IRQFD_FLAG_DEASSIGN). When the last of these
+        irqfds of a GSI is removed, the line falls."""
         left = self._resamplers.get(gsi, [])
         if resample in left:
             left.remove(resample)
@@ -113,15 +114,16 @@ class IrqRouter:
         self.set_irq(gsi, False)
 
     def _listen(self) -> None:
-        """Give the vGIC the SPIs with a resampler, whose end of interrupt it must report."""
+        """Tell the vGIC the SPIs of the GSIs that have a resampler. The vGIC reports the end of
+        interrupt of these SPIs to `ended`."""
         vgic = self._vgic()
         if vgic is not None:
             pins = {self.pin(gsi) for gsi in self._resamplers}
             vgic.watch(frozenset(FIRST_SPI + pin for pin in pins if pin is not None))
 
     def ended(self, intid: int) -> None:
-        """The guest has ended a level-sensitive SPI (kvm_notify_acked_irq, irqfd_resampler_ack):
-        lower its line, then call the resamplers."""
+        """Handle the end of a level-sensitive SPI (kvm_notify_acked_irq, irqfd_resampler_ack):
+        lower its line, then call the resamplers of its GSI."""
         for gsi, resamplers in list(self._resamplers.items()):
             if self.pin(gsi) == intid - FIRST_SPI:
                 self.set_irq(gsi, False)

@@ -1,4 +1,4 @@
-"""The services of a VM for its timers, its vGIC and its hypercalls, as one small class for each."""
+"""The interfaces of a VM to its timers, its vGIC and its hypercalls, one class each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Vm(Protocol):
-    """What the services use of a VM."""
+    """A VM, as far as the classes of this module use it."""
 
     host: Host
     vgic: Vgic | None
@@ -38,8 +38,8 @@ class Vm(Protocol):
 
 
 class NoVgic:
-    """Replaces the vGIC that the timers call (`TimerVgic`) while the VM has no vGIC; ``enabled`` of
-    the timers is false then."""
+    """The vGIC of the timers (`TimerVgic`) in a VM without a vGIC. The timers of this VM are not
+    ``enabled``, so they call only `inject` and `is_active`."""
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """No effect: the VMM has the interrupt controller."""
@@ -63,8 +63,8 @@ NO_VGIC = NoVgic()
 
 
 class VmVgicCallbacks:
-    """The `armvirt.hyp.vgic.vm_interface.VgicCallbacks` of one VM. ``owner`` is the name of the
-    timer for LPI jobs in the host's clock."""
+    """The interface from the vGIC to its VM (`armvirt.hyp.vgic.vm_interface.VgicCallbacks`).
+    ``owner`` is the name of the timer for LPI jobs in the host's clock."""
 
     def __init__(
         self, vcpus: Mapping[int, Vcpu], irqs: IrqRouter, clock: Clock, owner: str
@@ -94,7 +94,7 @@ class VmVgicCallbacks:
 
 
 class VmSmcccHost:
-    """The interface of the VM to PSCI (`SmcccHost`)."""
+    """The interface from PSCI to its VM (`SmcccHost`)."""
 
     __slots__ = ("_vm",)
 

@@ -42,7 +42,7 @@ STATE_VERSION = 1
 
 VM_ID_SHIFT = 16
 """The vCPU number in trace events: vCPU n of VM m is m << 16 | n."""
-MAX_VMID = 0xFF  # every CPU has at least 8 bits (ID_AA64MMFR1_EL1.VMIDBits = 0)
+MAX_VMID = 0xFF  # every CPU has VMIDs of at least 8 bits (ID_AA64MMFR1_EL1.VMIDBits = 0)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
 
@@ -50,8 +50,8 @@ ITS_DEVICE = "arm-its"
 class Vm:
     """A virtual machine. ``new_vcpu(vm, vcpu_id)`` creates a vCPU and its run loop.
 
-    ``semihosting``: HLT #0xF000 is a semihosting call. ``wall_clock_start`` is the date at virtual
-    time 0, in ns since 1970.
+    If ``semihosting`` is true, HLT #0xF000 is a semihosting call. ``wall_clock_start`` is the date
+    at virtual time 0, in ns since 1970.
     """
 
     def __init__(
@@ -132,9 +132,9 @@ class Vm:
         all vCPUs.
 
         Afterwards a write of a counter register by KVM_SET_ONE_REG has no effect. KvmError EINVAL
-        if ``reserved`` is not 0; EBUSY during `Host.run` (for example in an exit handler) while a
-        vCPU of the VM other than the current vCPU is not powered off (KVM: it cannot lock all
-        vCPUs).
+        if ``reserved`` is not 0. KvmError EBUSY during `Host.run` (for example in an exit handler)
+        if another vCPU than the current vCPU is not powered off, because KVM cannot lock all vCPUs
+        then.
         """
         if reserved:
             raise KvmError("EINVAL", "reserved must be 0")
@@ -173,9 +173,10 @@ class Vm:
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore `state` in a VM that was created the same way and has the same memory contents.
+        """Restore what `state` returned, in a VM that was created the same way and has the same
+        memory contents.
 
-        The errors are those of `Kvm.load`; nothing is changed then.
+        The errors are those of `Kvm.load`; after an error nothing is changed.
         """
         self.host.check_standing()
         self.check_shape(state)
@@ -185,9 +186,9 @@ class Vm:
         self.host.load(state["host"])
 
     def check_shape(self, state: State) -> None:
-        """StateError if a version anywhere in ``state`` (`own_state`) is another one. ValueError
-        unless the state was saved from a VM with the same vCPUs and the same interrupt
-        controller."""
+        """Check that `load_own` can restore ``state``. StateError if a version in ``state`` (at any
+        depth) differs. ValueError if the state was saved from a VM with other vCPUs or another
+        interrupt controller."""
         check_versions(state, self.own_state(), f"VM {self.id}")
         vcpus, vgic = state["vcpus"], state["vgic"]
         if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
@@ -198,8 +199,8 @@ class Vm:
             self.vgic.check_shape(vgic)
 
     def load_own(self, state: State) -> None:
-        """Restore `own_state` while no vCPU is loaded (`Host.unload`); the caller restores the
-        host's PEs afterwards."""
+        """Restore what `own_state` returned. Before the call, the caller unloads all vCPUs
+        (`Host.unload`); after the call, the caller restores the host's PEs."""
         vcpus, vgic = state["vcpus"], state["vgic"]
         self._has_run = bool(state["has_run"])
         self.timer_data.load(state["timers"])
@@ -212,11 +213,11 @@ class Vm:
     # -- vCPUs --
 
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
-        """KVM_CREATE_VCPU. The vCPU is off until `Vcpu.init`.
+        """Create a vCPU (KVM_CREATE_VCPU). The vCPU is off until `Vcpu.init`.
 
-        KvmError EINVAL for an id out of range, and if the VM has the maximum number of vCPUs; EBUSY
-        after the GIC was initialised, EINVAL for an id that the GIC cannot address; EEXIST if the
-        id exists: checked in this order (kvm_vm_ioctl_create_vcpu).
+        KvmError in this order (kvm_vm_ioctl_create_vcpu): EINVAL for an id out of range, and if the
+        VM has the maximum number of vCPUs; EBUSY after the GIC was initialised; EINVAL for an id
+        that the GIC cannot address; EEXIST if the id exists.
         """
         most = self.check_extension(Cap.MAX_VCPUS)
         if not 0 <= vcpu_id < self.check_extension(Cap.MAX_VCPU_ID) or len(self._vcpus) >= most:
@@ -253,9 +254,9 @@ class Vm:
         self, slot: int, guest_phys_addr: int, memory: HostMemory | None, flags: int = 0, *,
         memory_size: int | None = None, offset: int = 0,
     ) -> None:  # fmt: skip
-        """KVM_SET_USER_MEMORY_REGION. ``memory`` and ``offset`` (bytes) correspond to
-        userspace_addr; ``memory_size`` is in bytes, by default the size of ``memory`` after
-        ``offset``.
+        """KVM_SET_USER_MEMORY_REGION: create, change or delete a memory slot. ``memory`` and
+        ``offset`` (bytes) correspond to userspace_addr. ``memory_size`` is in bytes; by default the
+        slot ends at the end of ``memory``.
 
         An existing slot can be moved, and its flag LOG_DIRTY_PAGES can be changed. If ``memory`` is
         None or ``memory_size`` is 0, the slot is deleted. KvmError: the errors of `Mmu.set_slot`,
@@ -272,13 +273,13 @@ class Vm:
         self.mmu.set_slot(new, slot)
 
     def get_dirty_log(self, slot: int) -> bytes:
-        """KVM_GET_DIRTY_LOG: one bit per page, bit 0 of byte 0 is the first page. KvmError: the
-        errors of `Mmu.get_dirty_log`."""
+        """KVM_GET_DIRTY_LOG: the bitmap of a slot, with one bit per page; bit 0 of byte 0 is the
+        first page. KvmError: the errors of `Mmu.get_dirty_log`."""
         return self.mmu.get_dirty_log(slot)
 
     def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
-        """KVM_CLEAR_DIRTY_LOG: bit 0 of ``bitmap`` is ``first_page``. KvmError: the errors of
-        `Mmu.clear_dirty_log`."""
+        """KVM_CLEAR_DIRTY_LOG: mark the pages in ``bitmap`` as clean; bit 0 of ``bitmap`` is
+        ``first_page``. KvmError: the errors of `Mmu.clear_dirty_log`."""
         self.mmu.clear_dirty_log(slot, first_page, num_pages, bitmap)
 
     def read_memory(self, ipa: int, size: int) -> bytes:
@@ -286,8 +287,8 @@ class Vm:
         return self.mmu.read(ipa, size)
 
     def write_memory(self, ipa: int, data: bytes) -> None:
-        """Write guest memory as the VMM, read-only slots too; the pages become dirty. KvmError
-        EFAULT outside the slots."""
+        """Write guest memory, also in read-only slots, and mark the pages as dirty. KvmError EFAULT
+        outside the slots."""
         self.mmu.write(ipa, data)
 
     def has_memory(self, ipa: int, size: int) -> bool:
@@ -298,8 +299,8 @@ class Vm:
     def populated_pages(
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
-        """The pages of guest RAM that are not all zero; ``tick`` is called like in
-        `HostMemory.populated`."""
+        """The pages of guest RAM that are not all zero, as (IPA, bytes). ``tick`` is called before
+        the search of each 2 MiB."""
         return self.mmu.populated_pages(tick)
 
     # -- the interrupt controller --
@@ -317,8 +318,9 @@ class Vm:
     def create_device(self, kind: str, *, test: bool) -> VgicDevice | ItsDevice | None: ...
 
     def create_device(self, kind: str, *, test: bool = False) -> VgicDevice | ItsDevice | None:
-        """KVM_CREATE_DEVICE: one ``arm-vgic-v2`` or ``arm-vgic-v3``, and any number of ``arm-its``.
-        With ``test`` (KVM_CREATE_DEVICE_TEST), only check that the kind exists, and create nothing.
+        """Create a device (KVM_CREATE_DEVICE). A VM can have one GIC (``arm-vgic-v2`` or
+        ``arm-vgic-v3``) and any number of ITSs (``arm-its``). With ``test``
+        (KVM_CREATE_DEVICE_TEST), only check that the kind exists, and create nothing.
 
         KvmError ENODEV for an unknown kind, EEXIST for a second GIC of either version, EBUSY after
         a vCPU has run, E2BIG for a GICv2 with too many vCPUs (kvm_vgic_create).
@@ -372,8 +374,8 @@ class Vm:
         return self.vgic
 
     def first_run(self) -> None:
-        """Before the first run of a vCPU (kvm_arch_vcpu_run_pid_change): check the GIC's frames,
-        and map the timers' PPIs.
+        """Before the first run of a vCPU, check the GIC's frames and map the timers' PPIs
+        (kvm_arch_vcpu_run_pid_change). Later calls have no effect.
 
         KvmError ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not
         initialised; EINVAL for timers that share a PPI. After an error the VM has not run, and the
@@ -399,8 +401,8 @@ class Vm:
     # -- interrupts --
 
     def signal_msi(self, address: int, data: int, devid: int | None = None) -> int:
-        """KVM_SIGNAL_MSI: a device writes ``data`` to a doorbell. Returns 1 if the MSI was
-        delivered, 0 if the guest has blocked it.
+        """KVM_SIGNAL_MSI: write ``data`` to a doorbell, as the device ``devid``. Return 1 if the
+        MSI was delivered, 0 if the guest has blocked it.
 
         KvmError: the errors of `Vgic.signal_msi`; EINVAL without an interrupt controller.
         """
@@ -411,8 +413,8 @@ class Vm:
 
     def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
         """KVM_IRQ_LINE: set the level of an SPI, by INTID, or of a PPI of a vCPU. KvmError EINVAL
-        for an INTID that is not implemented or is an LPI, and for a PPI of no existing vCPU; EBUSY
-        before a GICv3 is initialised; ENXIO without a GIC."""
+        for an INTID that is not implemented or is an LPI, and for a PPI of a vCPU that does not
+        exist; EBUSY before a GICv3 is initialised; ENXIO without a GIC."""
         if self.vgic is None:
             raise KvmError("ENXIO", "this VM has no interrupt controller")
         self.host.check_thread()
@@ -421,12 +423,13 @@ class Vm:
     def irq_line_raw(self, word: int, level: bool) -> None:
         """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
 
-        For type CPU, ``number`` is the vCPU's own IRQ (0) or FIQ (1) input, in a VM without an
-        interrupt controller.
+        In a VM without an interrupt controller, the type CPU sets the level of an interrupt input
+        of a vCPU: the number 0 is the IRQ input, 1 the FIQ input.
 
-        KvmError ENXIO for SPIs and PPIs in a VM without an interrupt controller, and for type CPU
-        in a VM with an interrupt controller, which drives the inputs itself; EINVAL for an unknown
-        type, a vCPU that does not exist, and an INTID that is not of the type or not implemented.
+        KvmError ENXIO for SPIs and PPIs in a VM without an interrupt controller, and for the type
+        CPU in a VM with an interrupt controller, which drives the inputs itself. KvmError EINVAL
+        for an unknown type, a vCPU that does not exist, and an INTID that is not of the type or not
+        implemented.
         """
         kind, number = word >> 24 & 15, word & 0xFFFF
         if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
@@ -449,25 +452,26 @@ class Vm:
         self.vgic.inject(vcpu_id, number, level)
 
     def set_gsi_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """KVM_SET_GSI_ROUTING, see `IrqRouter.set_routing`. By default GSI n is SPI n, INTID 32 +
-        n."""
+        """Replace the routes of the GSIs (KVM_SET_GSI_ROUTING), see `IrqRouter.set_routing`. By
+        default GSI n is SPI n, INTID 32 + n."""
         self._irqs.set_routing(entries)
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
-        """KVM_IRQFD: returns a function that raises a GSI, see `IrqRouter.irqfd`."""
+        """Add an irqfd (KVM_IRQFD): return a function that raises a GSI, see `IrqRouter.irqfd`."""
         return self._irqs.irqfd(gsi, resample)
 
     def irqfd_deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """KVM_IRQFD_FLAG_DEASSIGN of an irqfd with a resampler, see `IrqRouter.deassign`."""
+        """Remove an irqfd with a resampler (KVM_IRQFD_FLAG_DEASSIGN), see `IrqRouter.deassign`."""
         self._irqs.deassign(gsi, resample)
 
     def ioeventfd(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None, *,
         deassign: bool = False,
     ) -> None:  # fmt: skip
-        """KVM_IOEVENTFD: a guest's store of ``length`` bytes (0: any length) to ``address`` calls
-        ``signal()`` and does not exit to the VMM. With ``datamatch``, only a store of this value
-        does so. KvmError: the errors of `IoEventFds.assign` and `IoEventFds.deassign`."""
+        """Add an ioeventfd (KVM_IOEVENTFD): a guest's store of ``length`` bytes (0: any length) to
+        ``address`` calls ``signal()`` and does not exit to the VMM. With ``datamatch``, only a
+        store of this value matches. With ``deassign``, remove the ioeventfd. KvmError: the errors
+        of `IoEventFds.assign` and `IoEventFds.deassign`."""
         change = self.devices.ioeventfds.deassign if deassign else self.devices.ioeventfds.assign
         change(address, length, signal, datamatch)
 
@@ -480,8 +484,9 @@ class Vm:
         return diagnosis.idle_causes(self)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """The checks on an interrupt's way to a vCPU, in order, and for each check what blocks the
-        interrupt, if anything (`armvirt.hyp.diagnosis.vcpu`)."""
+        """Check each step of an interrupt's way to a vCPU, in order. Each result names the cause
+        that blocks the interrupt at the step, if there is a cause
+        (`armvirt.hyp.diagnosis.vcpu`)."""
         from armvirt.hyp.diagnosis import vcpu as diagnosis
 
         return diagnosis.trace(self, vcpu_id, intid)
