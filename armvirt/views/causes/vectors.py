@@ -9,6 +9,7 @@ from armvirt.arch.esr import EC
 from armvirt.arch.named import FAR_EL1, VBAR_EL1
 from armvirt.arch.pstate import VECTOR_END
 from armvirt.arch.sysregs import name_of
+from armvirt.board.boot import SymbolSource
 from armvirt.trace.history import Faults, Poll
 from armvirt.trace.writers import register_name
 from armvirt.views.causes.evidence import Cause, Evidence, times
@@ -66,17 +67,23 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
     if not vbar:
         return "VBAR_EL1 is 0, it was not set"
     symbols = evidence.machine.symbols
-    if symbols is not None and "+" in (symbols.lookup(vbar) or "+"):
+    if symbols is not None and _symbol_at(symbols, vbar) is None:
         found = (
-            (address, symbols.lookup(address)) for address in range(vbar + 4, vbar + VECTOR_END, 4)
+            (address, _symbol_at(symbols, address))
+            for address in range(vbar + 4, vbar + VECTOR_END, 4)
         )
-        inside = next(
-            ((address, name) for address, name in found if name and "+" not in name), None
-        )
+        inside = next(((address, name) for address, name in found if name is not None), None)
         if inside is not None:
             table = f"{inside[1]} at {inside[0]:#x} is not aligned to 2048 bytes"
             return f"VBAR_EL1 {vbar:#x} is no table's start: bits 10 to 0 are RES0, and {table}"
     return f"VBAR_EL1 is {evidence.place(vbar)}"
+
+
+def _symbol_at(symbols: SymbolSource, address: int) -> str | None:
+    """The symbol that begins at ``address``. Inside a symbol `SymbolSource.lookup` returns a name
+    with an offset, and no symbol has that name."""
+    name = symbols.lookup(address)
+    return None if name is None or symbols.address_of(name) is None else name
 
 
 def faults_for_ever(evidence: Evidence) -> Cause | None:
