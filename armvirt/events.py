@@ -210,8 +210,9 @@ class Late:
 class EventBus:
     """Delivers events from all packages to the sinks.
 
-    The host sets ``stamp``, which returns the present moment. An exception of a sink is raised by
-    the run in which it happened, after this run has stopped (``late``).
+    ``stamp`` returns the stamp of an event that `emit` delivers; each host, PE and vCPU has a
+    `view` with its own. An exception of a sink is raised by the run in which it happened, after
+    this run has stopped (``late``).
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")

@@ -87,13 +87,12 @@ class Host:
         quantum_ns = default_quantum(pcpus) if config.quantum_ns is None else config.quantum_ns
         if pcpus < 1 or quantum_ns < MIN_QUANTUM_NS:
             raise ValueError(f"a host needs a CPU, and a quantum of {MIN_QUANTUM_NS} ns or more")
-        self.bus = bus if bus is not None else EventBus()
+        self.bus = (bus if bus is not None else EventBus()).view(self._stamp)
         self.clock = Clock()
         self.engines = EngineFactory(config.engine, config.cpu)
         self.gic = PhysicalGic(pcpus)
         self.quantum_ns = quantum_ns
         self.pcpus = [Pcpu(Pe(n, self.clock, self.gic, self.bus, config)) for n in range(pcpus)]
-        self.bus.stamp = self._stamp
         for n in range(pcpus):
             for intid in HOST_PPIS:
                 self.gic.enable(n, intid, True)

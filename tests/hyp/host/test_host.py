@@ -19,7 +19,9 @@ from hyp_tools import (
 )
 
 from armvirt.arch.encoding import sysreg
-from armvirt.events import Event, Schedule, Stamp
+from armvirt.events import Event, EventBus, Schedule, Stamp
+from armvirt.hw.config import HostConfig
+from armvirt.hyp.host.host import Host
 from armvirt.hyp.kvm import Exit, HostMemory, Start, Stop, StuckExit, SystemEventExit, Vcpu, Vm
 
 CNTV_TVAL, CNTV_CTL, CNTVCT = sysreg(3, 3, 14, 3, 0), sysreg(3, 3, 14, 3, 1), sysreg(3, 3, 14, 0, 2)
@@ -519,3 +521,17 @@ def test_maintenance_stays_in_its_vm() -> None:
 def test_a_saved_host_needs_as_many_pes() -> None:
     with pytest.raises(ValueError, match="physical CPUs"):
         Rig(pcpus=2).vm.load(Rig().vm.state())
+
+
+def test_two_hosts_on_one_bus_stamp_their_own_events() -> None:
+    """The second host does not replace the stamp of the first."""
+    bus, stamps = EventBus(), []
+    hosts = [Host(HostConfig(), bus=bus) for _ in range(2)]
+    bus.subscribe(lambda stamp, event: stamps.append(stamp.ns))
+    for host, now in zip(hosts, (100, 200), strict=True):
+        host.clock.advance_to(now)
+    for host in hosts:
+        host.bus.emit(Schedule(0, "load"))
+    assert stamps == [100, 200]
+    for host in hosts:
+        host.close()
