@@ -1,6 +1,12 @@
 """The register frames of the vGIC.
 
-Offers: ``frames`` (GICD and GICR for MMIO accesses), ``mmio_v2`` (GICC, and its registers for
-user space), ``v3_cpu_interface`` (ICC_*_EL1 for user space). Each other module binds the rows
-of one frame (`armvirt.arch.gic`) to the functions that read and write.
+* ``frames``: GICD and GICR, for MMIO accesses of a vCPU.
+* ``mmio_v2``: the registers of a GICv2, also for save and restore; ``mmio_v3``: GICD and GICR of a
+  GICv3.
+* ``v3_cpu_interface``: ICC_*_EL1, for save and restore.
+* ``irq_registers``: the registers with a field for each INTID; ``register_map``: a frame as a
+  table.
+
+``mmio_v2`` and ``mmio_v3`` bind the rows of `armvirt.arch.gic` to the functions that read and
+write.
 """

@@ -1,4 +1,4 @@
-"""The frames GICD and GICR for MMIO accesses of a vCPU; each access is a trace event."""
+"""The frames GICD and GICR for MMIO accesses of a vCPU. Each access emits a trace event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from armvirt.hyp.vgic.registers.register_map import RegisterMap
 
 
 def distributor_map(model: int) -> RegisterMap:
-    """The registers of GICD of a GICv2 or a GICv3. A GICv3 does not load the module of a GICv2."""
+    """The registers of GICD of a GICv2 or a GICv3. A GICv3 does not import the module of the
+    GICv2."""
     if model == 2:
         from armvirt.hyp.vgic.registers import mmio_v2
 
@@ -22,8 +23,8 @@ def distributor_map(model: int) -> RegisterMap:
 
 
 class Frame(Protocol):
-    """A register frame. Offsets and sizes are in bytes; ``vcpu_id`` is the vCPU that accesses the
-    frame. No access aborts."""
+    """A register frame. ``vcpu_id`` is the vCPU that accesses the frame. Offsets and sizes are in
+    bytes. No access aborts."""
 
     name: str
 
@@ -33,7 +34,7 @@ class Frame(Protocol):
 
 
 class PlacedFrame(NamedTuple):
-    """A frame at IPA ``base``; sizes are in bytes."""
+    """A register frame at the IPA ``base``. Sizes are in bytes."""
 
     base: int
     size: int
@@ -44,7 +45,8 @@ class PlacedFrame(NamedTuple):
 
 
 class DistributorFrame:
-    """GICD. For a GICv2, a vCPU accesses the fields of its own private interrupts."""
+    """The frame GICD. In a GICv2, a vCPU accesses the fields of its own private interrupts
+    there."""
 
     name = "GICD"
 
@@ -66,9 +68,9 @@ class DistributorFrame:
 
 
 class RedistributorFrame:
-    """GICR: the redistributors of one region. Any vCPU may access any redistributor.
+    """The frames GICR: the redistributors of one region. Any vCPU may access any redistributor.
 
-    An access to an RD_base frame first does a slice of the LPI jobs.
+    An access to a frame RD_base first does a slice of the LPI jobs.
     """
 
     name = "GICR"
@@ -106,5 +108,6 @@ class RedistributorFrame:
 
 
 def redistributor_map(offset: int) -> RegisterMap:
-    """The frame (RD_base or SGI_base) that an offset from RD_base is in."""
+    """The registers of the frame at ``offset`` (bytes from the start of a redistributor): RD_base
+    or SGI_base."""
     return SGI_MAP if offset >= GICR_FRAME_SIZE else RD_MAP

@@ -1,8 +1,8 @@
-"""Registers with a field for each INTID, for both GICD and GICR (kvm/vgic/vgic-mmio.c): enable,
+"""The registers of GICD and GICR with a field for each INTID (kvm/vgic/vgic-mmio.c): enable,
 pending, active, priority, group, configuration.
 
 Every write ends in `Distributor.queue`. `RegisterMap` folds list registers before an access to
-pending or active state, so the fields of `VgicIrq` are current here.
+pending or active state, so the fields of `VgicIrq` are up to date here.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 
 def restored(irq: VgicIrq) -> None:
-    """Recompute ``running`` after user space restored priority, group or active state: user space
-    may restore these three in any order."""
+    """Compute ``running`` again after a restore of priority, group or active state. User space may
+    restore these three in any order."""
     irq.running = lr.priority_and_group(irq)
 
 
-_enabled: GetField = attrgetter("enabled")  # a C function: a guest's read calls it 32 times
+_enabled: GetField = attrgetter("enabled")  # a C function is fast; a guest's read makes 32 calls
 
 
 def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Sample the line of a mapped level-sensitive interrupt first, because the line may have
-    changed while the interrupt was disabled. If the line fell, deactivate the host interrupt, so
-    that it can fire again."""
+    """Enable an interrupt. The line of a mapped level-sensitive interrupt is sampled first, because
+    the line may have changed while the interrupt was disabled. If the line fell, the host interrupt
+    is deactivated, so that it can fire again."""
     if irq.hw and irq.level:
         flush.settle(dist, irq)
         was_high = irq.line_level
@@ -67,8 +67,8 @@ def _disable(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _pending(irq: VgicIrq) -> int:
-    """Whether the latch is set or the line is high. The line of a mapped interrupt is sampled,
-    because ``line_level`` is not current while a list register holds the interrupt."""
+    """Whether the latch is set or the line is high. The line of a mapped interrupt is read, because
+    ``line_level`` is out of date while a list register holds the interrupt."""
     if irq.mapped_level and irq.get_input_level is not None:
         return int(irq.pending_latch or irq.get_input_level())
     return int(irq.pending)
@@ -80,7 +80,7 @@ def _raw_latch(irq: VgicIrq) -> int:
 
 def _set_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
     """Set the latch for a write of ISPENDR. The host interrupt of a mapped interrupt becomes
-    active, because the guest's end of interrupt will deactivate it."""
+    active, because the guest's end of interrupt will deactivate the host interrupt."""
     irq.pending_latch = True
     if irq.hw:
         dist.set_phys_active(irq, True)
@@ -88,7 +88,7 @@ def _set_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _clear_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Clear the latch for a write of ICPENDR; a high line keeps the interrupt pending."""
+    """Clear the latch for a write of ICPENDR. If the line is high, the interrupt stays pending."""
     irq.pending_latch = False
     if irq.mapped_level:
         irq.sample_line()
@@ -98,8 +98,8 @@ def _clear_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_pending(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Restore the latch, also of an interrupt that is level-sensitive now, because ICFGR may be
-    restored later."""
+    """Restore the latch. The latch is restored even if the interrupt is level-sensitive now,
+    because user space may restore ICFGR later."""
     irq.pending_latch = bool(value)
     dist.queue(irq)
 
@@ -117,8 +117,7 @@ def _clear_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Make an interrupt active; the vCPU that has the interrupt counts as the vCPU that
-    acknowledged it."""
+    """Make an interrupt active. ``acked`` becomes the vCPU whose ap_list has the interrupt."""
     irq.active = True
     restored(irq)
     dist.queue(irq)
@@ -151,13 +150,14 @@ def _config(irq: VgicIrq) -> int:
 def _set_config(dist: Distributor, irq: VgicIrq, value: int) -> None:
     """Set the trigger of an SPI. The trigger of SGIs (edge) and PPIs (level) is fixed."""
     if irq.intid >= FIRST_SPI:
-        flush.fold_irq(dist, irq)  # with the old trigger
+        flush.fold_irq(dist, irq)  # a fold uses the old trigger
         irq.level = not value & 2
         dist.queue(irq)
 
 
 def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
-    """The arrays that GICD and GICR have in common; a name is ``{prefix}_IGROUPR{suffix}``.
+    """The arrays that GICD and GICR have in common. A name is ``{prefix}_IGROUPR{suffix}``, for
+    example GICR_IGROUPR0.
 
     For enable, pending and active state, the set register and the clear register read the same
     value. User space clears pending state by a restore of ISPENDR, as in KVM, so ICPENDR is RAZ/WI

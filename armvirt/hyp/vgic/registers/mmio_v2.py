@@ -1,5 +1,5 @@
-"""The registers of a GICv2: the distributor GICD (IHI 0048 4.3), and the CPU interface GICC for
-the guest and for save and restore (kvm/vgic/vgic-mmio-v2.c, vgic-v2.c).
+"""The registers of a GICv2 (kvm/vgic/vgic-mmio-v2.c, vgic-v2.c): the distributor GICD (IHI 0048
+4.3), and the CPU interface GICC, which the guest accesses and user space saves and restores.
 
 The GICD fields of INTIDs 0 to 31 are banked: a vCPU accesses the fields of its own private
 interrupts.
@@ -45,7 +45,7 @@ def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
 
 def _write_ctlr(dist: Distributor, _: VgicCpu, value: int) -> None:
     """Write EnableGrp0 and EnableGrp1 of a GIC without the Security Extensions (IHI 0048 4.3.1).
-    KVM has only bit 0, for both groups."""
+    KVM only has bit 0, which enables both groups."""
     dist.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
@@ -58,8 +58,8 @@ def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """Select a revision, as in a GICv3. After this write user space may restore the groups of
-    interrupts (kvm vgic_mmio_uaccess_write_v2_misc)."""
+    """Select a revision of the vGIC, as in a GICv3. After this write user space may restore the
+    groups of interrupts (kvm vgic_mmio_uaccess_write_v2_misc)."""
     revision = arch.iidr_revision(value)
     if value != arch.iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
@@ -70,8 +70,8 @@ def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
 
 
 def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Restore a group. Ignored before user space has written GICD_IIDR: user space that does not
-    write GICD_IIDR saved the groups of an older KVM, whose GICD_IGROUPR was wrong."""
+    """Restore a group. The write is ignored before user space has written GICD_IIDR. User space
+    that does not write GICD_IIDR has saved GICD_IGROUPR of an older KVM, which was wrong."""
     if dist.v2_groups_user_writable:
         irq.group = value
         restored(irq)
@@ -88,7 +88,7 @@ def _restore_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_not_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Clear the pending state, of an SGI for all senders (kvm __clear_pending)."""
+    """Clear the pending state. An SGI is cleared for all senders (kvm __clear_pending)."""
     irq.pending_latch, irq.source = False, 0
     dist.queue(irq)
 
@@ -96,9 +96,10 @@ def _restore_not_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 def _active_source(irq: VgicIrq, source: int) -> None:
     """Set the sender of an SGI that ISACTIVER makes active (kvm vgic_mmio_change_active).
 
-    A guest's write makes the vCPU itself the sender, as in KVM. After a restore the guest ends the
-    SGI with the CPUID that the guest read before the save; ISACTIVER does not have this CPUID. KVM
-    takes CPUID 0, and an SGI of another sender stays active for ever.
+    For a guest's write, the caller passes the vCPU itself, as in KVM. For a restore, the caller
+    passes `UNKNOWN_SENDER`: the guest will end the SGI with the CPUID that it read before the save,
+    but ISACTIVER does not have this CPUID. (KVM sets CPUID 0, so an SGI of another sender stays
+    active for ever.)
     """
     if irq.carries_cpuid and not irq.active:
         irq.active_source = source
@@ -109,15 +110,15 @@ def _targets(irq: VgicIrq) -> int:
 
 
 def _single_cpu(dist: Distributor) -> bool:
-    """Whether the VM has a single CPU, so that GICD_ITARGETSR is RAZ/WI for the guest (IHI 0048
+    """Whether the VM has a single CPU. GICD_ITARGETSR is then RAZ/WI for the guest (IHI 0048
     4.3.12). In KVM bit 0 reads as 1."""
     return len(dist.vcpus) == 1
 
 
 def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
-    """ISPENDR and ICPENDR. The SGI bits are read-only for the guest, which has SPENDSGIR and
-    CPENDSGIR (IHI 0048 4.3.7). User space reads the same value as the guest, and a 1 sets or clears
-    a bit."""
+    """The arrays ISPENDR and ICPENDR. The guest cannot write the bits of SGIs, because SPENDSGIR
+    and CPENDSGIR change the pending state of an SGI (IHI 0048 4.3.7). User space reads the same
+    value as the guest, and writes 1 to set or clear the pending state."""
     for name, restore in (
         ("GICD_ISPENDR", _restore_pending),
         ("GICD_ICPENDR", _restore_not_pending),
@@ -132,8 +133,8 @@ def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
 
 
 def _active_bank(bank: IrqBank) -> IrqBank:
-    """ISACTIVER. The sender of an active SGI is the vCPU itself after a guest's write, and unknown
-    after a restore by user space."""
+    """The array ISACTIVER. After a guest's write, the sender of the active SGI is the vCPU itself.
+    After a restore by user space, the sender is unknown."""
     put, user = bank.put, bank.user
     assert put is not None and user is not None and user.put is not None
     restore_active = user.put
@@ -150,7 +151,7 @@ def _active_bank(bank: IrqBank) -> IrqBank:
 
 
 def _banks() -> list[IrqBank]:
-    """The arrays that GICv2 and GICv3 have in common, changed where a GICv2 differs."""
+    """The arrays that GICv2 and GICv3 have in common, with the differences of a GICv2."""
     banks = {bank.name: bank for bank in irq_banks("GICD", "") if bank.name != "GICD_IGRPMODR"}
     group = banks["GICD_IGROUPR"]
     changed = [
@@ -186,13 +187,13 @@ GICD_MAP = RegisterMap(bind(arch.GICV2_GICD_ROWS, GICD_BINDINGS), _banked)
 
 
 class CpuInterfaceFrame:
-    """GICC. On hardware, stage 2 maps the GICV frame at the address of GICC, and an access does not
-    exit.
+    """The frame GICC. On hardware, stage 2 maps the frame GICV at the address of GICC, and an
+    access causes no exit.
 
-    Here an access exits, and the virtual CPU interface of the PE completes it without a fold or a
-    flush. GICV_DIR is in a separate page, which KVM does not map, so that each write of GICV_DIR
-    exits and can deactivate an interrupt of another vCPU. Here a write of GICV_DIR goes to the vGIC
-    only if ICH_HCR_EL2.TDIR is 1, like a write of ICC_DIR_EL1.
+    Here an access exits, and the virtual CPU interface of the PE completes the access without a
+    fold or a flush. GICV_DIR is in a separate page, which KVM does not map, so each write of
+    GICV_DIR exits and KVM can deactivate an interrupt of another vCPU. Here a write of GICV_DIR
+    goes to the vGIC only if ICH_HCR_EL2.TDIR is 1, like a write of ICC_DIR_EL1.
     """
 
     name = "GICC"
@@ -203,7 +204,7 @@ class CpuInterfaceFrame:
     def read(self, vcpu_id: int, offset: int, size: int) -> int:
         dist = self._dist
         vif = dist.vcpus[vcpu_id].vif
-        assert vif is not None  # the vCPU is executing
+        assert vif is not None  # a vCPU that accesses the frame is loaded
         value = gicv.read(vif, offset, size)
         if dist.bus.active:
             dist.bus.emit(GicAccess(self.name, offset, size, value, 0))
@@ -225,7 +226,8 @@ class CpuInterfaceFrame:
 
 
 class UserRegister(NamedTuple):
-    """A register that user space saves and restores; without ``write`` the register is WI."""
+    """A register of GICC that user space saves and restores. Without ``write`` the register is
+    WI."""
 
     name: str
     read: Callable[[VgicCpu], int]
@@ -239,14 +241,14 @@ def _field(name: str, shift: int, mask: int) -> UserRegister:
     return UserRegister(name, lambda cpu: cpu.vmcr >> shift & mask, write)
 
 
-#: User space's GICC_PMR is GICH_VMCR.VMPriMask, the upper five bits of the priority mask
-#: (Documentation/virt/kvm/devices/arm-vgic.rst).
+#: For user space, GICC_PMR has the value of GICH_VMCR.VMPriMask: the upper five bits of the
+#: priority mask (Documentation/virt/kvm/devices/arm-vgic.rst).
 _PMR_SHIFT, _PMR_MASK = VMCR_VPMR_SHIFT + 3, 0x1F
 
 
 def _active_priorities(n: int) -> UserRegister:
-    """ICH_AP1R<n>_EL2, for both groups (kvm vgic_mmio_read_apr); RAZ/WI if ``n`` is not below
-    `VgicCpu.nr_aprs`."""
+    """GICC_APR<n>, which is ICH_AP1R<n>_EL2 for both groups (kvm vgic_mmio_read_apr). RAZ/WI if the
+    interface has no register ``n``."""
 
     def read(cpu: VgicCpu) -> int:
         return cpu.active_priorities(1)[n] if n < cpu.nr_aprs else 0

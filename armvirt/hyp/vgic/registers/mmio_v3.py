@@ -1,6 +1,5 @@
-"""The registers of a GICv3: GICD, and the frames RD_base and SGI_base of each GICR
-(kvm/vgic/vgic-mmio-v3.c).
-"""
+"""The registers of a GICv3: the frame GICD, and the frames RD_base and SGI_base of each
+redistributor (kvm/vgic/vgic-mmio-v3.c)."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from armvirt.hyp.vgic.registers.irq_registers import irq_banks
 from armvirt.hyp.vgic.registers.register_map import Binding, IrqBank, Register, RegisterMap, bind
 
 REVISIONS = (2, 3)
-ID_BITS, LPI_ID_BITS = 10, 16  # GICD_TYPER.IDbits + 1 without and with LPIs
+ID_BITS, LPI_ID_BITS = 10, 16  # INTID bits without and with LPIs (GICD_TYPER.IDbits + 1)
 
 
 def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
@@ -27,12 +26,12 @@ def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
 
 def _write_ctlr(dist: Distributor, _: VgicCpu, value: int) -> None:
     """Write EnableGrp0 and EnableGrp1 of a GIC with a single Security state (IHI 0069 12.9.4). KVM
-    has only EnableGrp1, for both groups."""
+    only has EnableGrp1, which enables both groups."""
     dist.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
 def _read_typer(dist: Distributor, _: VgicCpu) -> int:
-    """GICD_TYPER; LPIs and INTIDs of 16 bits exist only with an ITS."""
+    """GICD_TYPER. Only with an ITS, the GIC supports LPIs and has INTIDs of 16 bits."""
     lpis, id_bits = (arch.GICD_TYPER_LPIS, LPI_ID_BITS) if dist.has_its else (0, ID_BITS)
     return (
         (dist.nr_irqs // 32 - 1) & 31
@@ -47,7 +46,8 @@ def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """Restore the revision, which may be an older revision; the other fields are read-only."""
+    """Restore GICD_IIDR.Revision, which may be an older revision. The other fields are
+    read-only."""
     revision = arch.iidr_revision(value)
     if value != arch.iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
@@ -81,7 +81,7 @@ GICD_BINDINGS: tuple[Binding, ...] = (
     Register("GICD_IIDR", _read_iidr, user_write=_restore_iidr),
     Register("GICD_TYPER2", user_write=_restore_typer2),
     Register("GICD_STATUSR", _read_all_ones),
-    Register("GICD_SETSPI_NSR"),  # TYPER.MBIS = 0: no message-based SPIs
+    Register("GICD_SETSPI_NSR"),  # GICD_TYPER.MBIS = 0: no message-based SPIs
     Register("GICD_CLRSPI_NSR"),
     Register("GICD_SETSPI_SR"),
     Register("GICD_CLRSPI_SR"),
@@ -98,8 +98,8 @@ GICD_BINDINGS: tuple[Binding, ...] = (
 
 
 def _spis(dist: Distributor, _: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
-    """The SPIs of an access; the fields of private interrupts are RES0, because they are in the
-    redistributors."""
+    """The SPIs of an access to GICD. The fields of private interrupts are RES0 in GICD, because the
+    redistributors have them."""
     return dist.spis(first, count)
 
 
@@ -111,8 +111,9 @@ GICR_IIDR = arch.iidr(0)
 
 
 def _read_gicr_ctlr(dist: Distributor, cpu: VgicCpu) -> int:
-    """From revision 3 on, the guest can clear EnableLPIs (CES), and GICR_INVLPIR and GICR_INVALLR
-    exist (IR). RWP: EnableLPIs is 0, and a job is still under way."""
+    """GICR_CTLR. RWP is 1 while EnableLPIs is 0 and a job is under way. From revision 3 of the vGIC
+    on, CES and IR are 1: the guest can clear EnableLPIs, and GICR_INVLPIR and GICR_INVALLR
+    exist."""
     enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_wanted else 0
     if not cpu.lpis_wanted and not _settled(dist, cpu):
         enabled |= arch.GICR_CTLR_RWP
@@ -124,7 +125,7 @@ def _settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 
 def _read_syncr(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_SYNCR.Busy: a job is under way, which may be an invalidation."""
+    """GICR_SYNCR. Busy is 1 while a job is under way, because the job may be an invalidation."""
     return 0 if _settled(dist, cpu) else arch.GICR_SYNCR_BUSY
 
 
@@ -148,21 +149,21 @@ def _read_propbaser(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """RES0 without LPIs (GICR_TYPER.PLPIS = 0), like GICR_PENDBASER and the invalidate
-    registers."""
+    """Write GICR_PROPBASER. Without an ITS, GICR_PROPBASER, GICR_PENDBASER and the invalidate
+    registers are RES0 (GICR_TYPER.PLPIS = 0)."""
     if dist.has_its:
         lpi.write_propbaser(dist, cpu, value)
 
 
 def _read_pendbaser(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_PENDBASER; PTZ reads as zero."""
+    """GICR_PENDBASER, in which PTZ reads as zero."""
     return _stored_pendbaser(dist, cpu) & ~PENDBASER_PTZ
 
 
 def _stored_pendbaser(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_PENDBASER with PTZ. The reset value has the attributes of every written value (kvm
-    INITIAL_PENDBASER_VALUE), so that a restore of the value read has no effect. A written value is
-    never 0."""
+    """GICR_PENDBASER with PTZ. Before the first write, this is the reset value, which has the same
+    attributes as every written value (kvm INITIAL_PENDBASER_VALUE). So user space can restore the
+    value that it has read. A written value is never 0."""
     if cpu.pendbaser or not dist.has_its:
         return cpu.pendbaser
     return PENDBASER_RESET
@@ -186,8 +187,8 @@ RD_BINDINGS: tuple[Binding, ...] = (
     Register("GICR_IIDR", _read_gicr_iidr),
     Register("GICR_TYPER", _read_gicr_typer),
     Register("GICR_STATUSR"),
-    Register("GICR_WAKER"),  # always awake
-    Register("GICR_SETLPIR"),  # TYPER.DirectLPI = 0: only an ITS makes an LPI pending
+    Register("GICR_WAKER"),  # the redistributor is always awake
+    Register("GICR_SETLPIR"),  # GICR_TYPER.DirectLPI = 0: only an ITS makes an LPI pending
     Register("GICR_CLRLPIR"),
     Register("GICR_PROPBASER", _read_propbaser, _write_propbaser),
     Register("GICR_PENDBASER", _read_pendbaser, _write_pendbaser, stored=_stored_pendbaser),

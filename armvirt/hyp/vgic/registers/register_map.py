@@ -1,10 +1,10 @@
-"""A register frame as a table: rows of `armvirt.arch.gic`, bound by name to the functions that read
-and write.
+"""A register frame as a table. Rows of `armvirt.arch.gic` are bound by name to the functions that
+read and write.
 
-A `Register` is a plain register; an `IrqBank` is an array with a field for each INTID. A guest's
-access and an access by user space (save and restore) may differ. A read of a wrong size, an
-unaligned read, and a read without a register or an implemented INTID return zero; such writes are
-ignored. As in KVM, no access aborts.
+A `Register` is a plain register. An `IrqBank` is an array with a field for each INTID. An access by
+user space (save and restore) may differ from a guest's access. A read returns zero, and a write is
+ignored, if the size is wrong, the offset is unaligned, or there is no register or no implemented
+INTID at the offset. As in KVM, no access aborts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def _zero(dist: Distributor, cpu: VgicCpu) -> int:
 
 
 class Register(NamedTuple):
-    """A plain register. Without ``write`` the register is WI. User space writes with
-    ``user_write``, default ``write``.
+    """A plain register, with the functions that read and write the register. Without ``write`` the
+    register is WI. User space writes with ``user_write`` if it is set, else with ``write``.
 
-    If a guest writes one half, the other half comes from ``stored``, default ``read``.
+    If a guest writes one half of a register, ``stored`` returns the value of the other half;
+    without ``stored``, ``read`` does.
     """
 
     name: str
@@ -47,10 +48,10 @@ class Register(NamedTuple):
 class IrqBank(NamedTuple):
     """An array with a field for each INTID. Without ``get`` the array is RAZ, without ``put`` WI.
 
-    ``ones``: a write calls ``put`` only for fields that are not 0, else for every field. ``folds``:
-    a list register may have the field's value, so list registers are folded before the access.
-    ``user`` is the access by user space, default the guest's access. ``hidden``: the array is
-    RAZ/WI for the guest if this function returns True.
+    If ``ones`` is True, a write calls ``put`` only for fields that are not 0, else for every field.
+    If ``folds`` is True, list registers are folded before an access, because they may have the
+    value of the field. ``user`` has the functions for user space; without ``user``, user space has
+    the same access as the guest. If ``hidden(dist)`` is True, the array is RAZ/WI for the guest.
     """
 
     name: str
@@ -63,7 +64,7 @@ class IrqBank(NamedTuple):
 
 
 class UserBank(NamedTuple):
-    """The access by user space to an `IrqBank`: saves and restores the raw state."""
+    """The functions with which user space saves and restores the fields of an `IrqBank`."""
 
     get: GetField | None
     put: PutField | None
@@ -89,8 +90,8 @@ NamedBinding = TypeVar("NamedBinding", bound=Named)
 def match(
     rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]
 ) -> list[tuple[MmioRow, NamedBinding]]:
-    """Each row with the binding of the same name. ValueError for a row without a binding, a binding
-    without a row, or two bindings of the same name."""
+    """Pairs of each row with the binding of the same name. ValueError for a row without a binding,
+    a binding without a row, or two bindings of the same name."""
     table: dict[str, NamedBinding] = {}
     for binding in bindings:
         if binding.name in table:
@@ -109,7 +110,7 @@ def match(
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
-    """The result of `match`, ordered by offset."""
+    """The pairs that `match` returns, in order of offset."""
     return sorted(
         (Bound(*pair) for pair in match(rows, bindings)), key=lambda bound: bound.row.offset
     )
@@ -118,8 +119,8 @@ def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
 class RegisterMap:
     """The registers of one frame. Offsets and sizes are in bytes.
 
-    ``find`` returns at most a given number of interrupts of the frame, from a given INTID on. An
-    access covers either private interrupts or SPIs.
+    ``find(dist, cpu, first, count)`` returns at most ``count`` interrupts of the frame, from INTID
+    ``first`` on. An access covers either private interrupts or SPIs, never both.
     """
 
     def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
@@ -128,7 +129,7 @@ class RegisterMap:
         self._ends = [b.row.end for b in bound]
 
     def lookup(self, offset: int, size: int) -> Bound | None:
-        """The register for an access, None if no register accepts it."""
+        """The register for an access. None if no register accepts the access."""
         index = bisect_right(self._offsets, offset) - 1
         if index < 0:
             return None
@@ -140,7 +141,8 @@ class RegisterMap:
     def read(
         self, dist: Distributor, cpu: VgicCpu, offset: int, size: int, user: bool = False
     ) -> int:
-        """Read ``size`` bytes; 0 if no register accepts the access."""
+        """Read ``size`` bytes for the vCPU ``cpu``; 0 if no register accepts the access. ``user``
+        is True for an access by user space."""
         bound = self.lookup(offset, size)
         if bound is None:
             return 0
@@ -168,8 +170,9 @@ class RegisterMap:
         value: int,
         user: bool = False,
     ) -> None:
-        """Write ``size`` bytes; no effect if no register accepts the access. KvmError for a value
-        that user space cannot restore."""
+        """Write ``size`` bytes for the vCPU ``cpu``; no effect if no register accepts the access.
+        ``user`` is True for an access by user space. KvmError for a value that user space cannot
+        restore."""
         bound = self.lookup(offset, size)
         if bound is None:
             return
@@ -189,7 +192,7 @@ class RegisterMap:
         for irq in self._find(dist, cpu, 8 * at // bits, 8 * size // bits or 1):
             field = value & mask
             if field or not ones:
-                if bits > 8 * size:  # a part of GICD_IROUTER<n>
+                if bits > 8 * size:  # one half of GICD_IROUTER<n>
                     old = binding.get(irq) if binding.get is not None else 0
                     field = _merge(old, at % (bits // 8), size, value)
                 put(dist, irq, field)
@@ -215,6 +218,6 @@ def _write_register(
 
 
 def _merge(old: int, at: int, size: int, value: int) -> int:
-    """``old`` with ``size`` bytes from byte ``at`` on replaced by ``value``."""
+    """Replace ``size`` bytes of ``old``, from byte ``at`` on, by ``value``."""
     mask = (1 << 8 * size) - 1 << 8 * at
     return old & ~mask | value << 8 * at & mask

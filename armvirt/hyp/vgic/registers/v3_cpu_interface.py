@@ -1,9 +1,9 @@
 """Save and restore of ICC_*_EL1, the GICv3 CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
 
-The values are fields of ICH_VMCR_EL2 and the active-priority registers, as EL1 reads them through
-ICC_*_EL1. For a vCPU that is not loaded, the values are those that the interface will have after
-the load: priority bits that are not implemented are zero, and binary points are at least the
-minimum. (KVM returns the raw fields before the first load.)
+The values come from ICH_VMCR_EL2 and the active-priority registers, in the format in which EL1
+reads ICC_*_EL1. A vCPU that is not loaded has the same values as after the load: priority bits that
+are not implemented are zero, and binary points are at least the minimum. (KVM returns the raw
+fields before the first load.)
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ def _write_bpr(group: int) -> Callable[[VgicCpu, int], None]:
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
-    """The value that KVM returns to user space: without RSS and ExtRange, which the guest reads
-    from the PE."""
+    """ICC_CTLR_EL1 as KVM returns it to user space: RSS and ExtRange are 0. The guest reads both
+    fields from the PE."""
     value = arch.CTLR_A3V | cpu.num_pri_bits - 1 << arch.CTLR_PRIBITS_SHIFT
     value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
     return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
 
 
 def _write_ctlr(cpu: VgicCpu, value: int) -> None:
-    """Restore ICC_CTLR_EL1. KvmError EINVAL for more priority or INTID bits than this interface
-    has, and for another SEIS or A3V.
+    """Restore ICC_CTLR_EL1. KvmError EINVAL for more priority bits or INTID bits than this
+    interface has, and for another value of SEIS or A3V.
 
-    A lower number of priority bits is restored, so that user space sees that number (kvm
+    The number of priority bits may be lower, so that user space sees the restored number (kvm
     set_gic_ctlr). The minimum is five, as in the architecture; KVM has no minimum.
     """
     own = _read_ctlr(cpu)
@@ -102,8 +102,9 @@ def _write_sre(_: VgicCpu, value: int) -> None:
 
 
 def _apr(group: int, index: int) -> SysRegAccess:
-    """An active-priority register; KvmError EINVAL if the interface has fewer registers: 1, 2 or 4,
-    by its priority bits (kvm vgic_v3_max_apr_idx)."""
+    """The access to ICC_AP<group>R<index>_EL1. The interface has 1, 2 or 4 of these registers,
+    which depends on the number of priority bits (kvm vgic_v3_max_apr_idx). KvmError EINVAL if the
+    register does not exist."""
     name = f"ICC_AP{group}R{index}_EL1"
 
     def check(cpu: VgicCpu) -> None:
@@ -137,12 +138,12 @@ BY_ENCODING: dict[int, SysRegAccess] = {ICC_REGISTERS[access.name]: access for a
 
 
 def read(cpu: VgicCpu, encoding: int) -> int:
-    """The value of a register, by packed encoding. KeyError if the encoding is not in
+    """Read a register for user space, by packed encoding. KeyError if the encoding is not in
     `BY_ENCODING`."""
     return BY_ENCODING[encoding].read(cpu)
 
 
 def write(cpu: VgicCpu, encoding: int, value: int) -> None:
-    """Restore a register, by packed encoding. KeyError if the encoding is not in `BY_ENCODING`,
-    KvmError EINVAL for a value that this interface cannot have."""
+    """Restore a register for user space, by packed encoding. KeyError if the encoding is not in
+    `BY_ENCODING`, KvmError EINVAL for a value that this interface cannot have."""
     BY_ENCODING[encoding].write(cpu, value)
