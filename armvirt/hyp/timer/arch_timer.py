@@ -102,8 +102,8 @@ class ArchTimer(Showable):
         return self.vm_data.counter.count() - context.offset.value & MASK64
 
     def ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
-        """CTL (the writable bits) and CVAL of a timer. While the PE's timer holds the guest's
-        values, they are read from the PE, else from the context."""
+        """CTL (the writable bits) and CVAL of a timer. Both are read from the PE while the PE's
+        timer holds the guest's values, else from the context."""
         hw = self.hw
         if context.loaded and hw is not None:
             if context is self._direct_vtimer:
@@ -125,8 +125,8 @@ class ArchTimer(Showable):
         )
 
     def should_fire(self, context: ArchTimerContext) -> bool:
-        """Whether the timer's output is high (timer_should_fire), whether or not the vCPU is
-        loaded. For a loaded virtual timer, this is the output of the PE's comparator."""
+        """Whether the output of a timer is high (timer_should_fire). The timer may be loaded or
+        not. For a loaded virtual timer, the result is the output of the PE's comparator."""
         hw = self.hw
         if context is self._direct_vtimer and context.loaded and hw is not None:
             return output(hw.vtimer.ctl, hw.vtimer.cval, hw.virtual_count())
@@ -207,8 +207,8 @@ class ArchTimer(Showable):
         injected.
 
         The physical interrupt stays active until the guest deactivates the guest's PPI, which is
-        mapped to it. If the timer's output is low by now, the guest gets no interrupt to
-        deactivate, so this handler deactivates the physical interrupt.
+        mapped to the physical interrupt. If the timer's output is low by now, the guest gets no
+        interrupt to deactivate, so this handler deactivates the physical interrupt.
         """
         context = self._of_host_ppi.get(intid)
         if context is None or not context.loaded:
@@ -239,7 +239,7 @@ class ArchTimer(Showable):
         return self.clock.now + self._delta_to(self.cpu.vtimer, count)
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The time (ns) of the next event of an event stream, later than now; None if no event
+        """The time (ns), later than now, of the next event of an event stream; None if no event
         stream is enabled. ``cntkctl`` is the guest's CNTKCTL_EL1. While the vCPU is loaded, the
         event stream of the PE (CNTHCTL_EL2) counts too."""
         if self.hw is not None:
@@ -276,8 +276,8 @@ class ArchTimer(Showable):
         return sum(DEVICE_IRQ_BITS[c.timer_id] for c in self.cpu.contexts if c.irq_level)
 
     def sync_user(self) -> None:
-        """Deactivate the physical PPI of a timer whose output has fallen, so that the host can take
-        the PPI again (kvm_timer_sync_user). This is for a VM without a vGIC."""
+        """For a VM without a vGIC: deactivate the physical PPI of a timer whose output has fallen,
+        so that the host can take the PPI again (kvm_timer_sync_user)."""
         for context in self._direct:
             if context.loaded and context.irq_level and not self.should_fire(context):
                 self.update_irq(context, False)
@@ -377,9 +377,9 @@ class ArchTimer(Showable):
             context.loaded = False
 
     def blocking(self) -> None:
-        """Arm the background timer of a vCPU that blocks (kvm_timer_blocking); `vcpu_put` was
-        called before. The background timer expires when the first timer condition is met or the
-        WFIT times out.
+        """Arm the background timer of a vCPU that blocks (kvm_timer_blocking). The caller has
+        called `vcpu_put` before. The background timer expires when the earliest timer condition is
+        met or the WFIT times out.
 
         A timer is left out if its condition is met and the vGIC already has the high level
         (``irq_level``). The guest has disabled this timer's interrupt or masked it by priority, so
@@ -399,9 +399,9 @@ class ArchTimer(Showable):
 
     @property
     def wakes_for(self) -> int | None:
-        """The INTID of the virtual timer, if neither the physical timer nor a WFIT timeout can wake
-        the vCPU. None if one of them can, if the virtual timer is not loaded, or before
-        `enable`."""
+        """The INTID of the virtual timer, if the virtual timer is the only timer that can wake the
+        vCPU: the physical timer is disabled or masked, and the vCPU waits in no WFIT. Else None;
+        also None if the virtual timer is not loaded, or before `enable`."""
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
@@ -411,8 +411,8 @@ class ArchTimer(Showable):
 
     def slept(self, times: int) -> None:
         """Set the state that the timers have after the vCPU has blocked and woken ``times`` times.
-        Each time is: `blocking`, then the background timer expires for the virtual timer, then
-        `vcpu_load`."""
+        Each time consists of `blocking`, the expiry of the background timer for the virtual timer,
+        and `vcpu_load`."""
         self.clock.skip(times)
         self.update_irq(self.cpu.vtimer, True)
         self.set_phys_active(HOST_PPI[TimerId.VTIMER], True)

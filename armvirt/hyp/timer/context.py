@@ -88,10 +88,10 @@ class OffsetUser(Protocol):
     """The timers of a vCPU, whose counts depend on the offsets of the VM."""
 
     def offset_moves(self) -> None:
-        """An offset will change: save the timers with the present offset."""
+        """Save the timers with the present offset, because an offset will change next."""
 
     def offset_changed(self) -> None:
-        """An offset has changed: update the timers."""
+        """Update the timers, because an offset has changed."""
 
 
 # Pure decisions ---------------------------------------------------------------------------------
@@ -182,8 +182,8 @@ class ArchTimerVmData:
         return self.voffset if timer_id is TimerId.VTIMER else self.poffset
 
     def _move(self, voffset: int, poffset: int) -> None:
-        """Change the offsets. Before the change all timers are saved from the PEs, and after the
-        change they are updated."""
+        """Change the offsets. All timers are saved from the PEs before the change, and updated
+        after it."""
         for timer in self._timers:
             timer.offset_moves()
         self.voffset, self.poffset = voffset, poffset
@@ -201,8 +201,8 @@ class ArchTimerVmData:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. The caller restores the timers of the vCPUs afterwards, because they use
-        these offsets."""
+        """Restore `state`. The caller restores the timers of the vCPUs afterwards, because the
+        timers use these offsets."""
         checked(state, "ArchTimerVmData", STATE_VERSION)
         load_fields(self, self.SAVED, state)
         ppi = state["ppi"]
@@ -214,9 +214,9 @@ class ArchTimerVmData:
 class ArchTimerOffset:
     """The offset of one timer of a vCPU: the VM's offset, plus the vCPU's own offset if one is set.
 
-    ``vcpu_offset`` is the vCPU's own offset, None if it is not set. It stands for the CNTVOFF_EL2
-    or CNTPOFF_EL2 that a guest hypervisor would write for its guest. `ArchTimer.set_vcpu_offset`
-    changes it.
+    ``vcpu_offset`` is the vCPU's own offset, None if the vCPU has no own offset. ``vcpu_offset``
+    stands for the CNTVOFF_EL2 or CNTPOFF_EL2 that a guest hypervisor would write for its guest.
+    `ArchTimer.set_vcpu_offset` changes ``vcpu_offset``.
     """
 
     __slots__ = ("_timer_id", "_vm_data", "vcpu_offset")

@@ -4,7 +4,7 @@ There are up to 57,344 LPIs, and one access may concern all LPIs: GICR_CTLR.Enab
 GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. The access makes a job, which has a
 list of INTIDs. One LPI or one event is one step of work, and the access does at most `STEPS` steps.
 The guest's next accesses to an ITS or to the LPI registers do the other steps, and so does a timer
-every `SLICE_NS` of guest time. The host's time has no influence. The saved state has the jobs.
+every `SLICE_NS` of guest time. The host's time has no influence. Jobs are part of the saved state.
 
 The guest can see that a job is under way: GITS_CREADR stays at the command, and GICR_CTLR.RWP and
 GICR_SYNCR.Busy are 1. The architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).

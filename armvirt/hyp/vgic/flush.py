@@ -92,8 +92,8 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
 def flush(dist: Distributor, cpu: VgicCpu) -> None:
     """Write the list registers of a loaded vCPU from its ap_list (kvm vgic_flush_lr_state).
 
-    After a sync every interrupt is on the correct ap_list. It stays on the correct list, because
-    `Distributor.queue` moves an interrupt without a list register at each change.
+    After a sync every interrupt is on the correct ap_list. Each interrupt stays on the correct
+    ap_list, because `Distributor.queue` moves an interrupt without a list register at each change.
     """
     vif = cpu.vif
     assert vif is not None
@@ -101,7 +101,7 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
         sync(dist, cpu)
     cpu.dirty = False
     resident = list(cpu.ap_list)
-    # This vCPU may deactivate an SPI that is stray_active or on another vCPU's ap_list.
+    # This vCPU may deactivate an SPI that is in stray_active or on another vCPU's ap_list.
     foreign = bool(dist.stray_active) or (len(dist.vcpus) > 1 and _foreign_spis(dist, cpu))
     watch, ends = bool(dist.any_cpu), bool(cpu.cleared)
     if not (resident or cpu.used or foreign or watch or ends):
@@ -203,8 +203,9 @@ def settle(dist: Distributor, irq: VgicIrq) -> None:
     next.
 
     If the guest has ended the interrupt, the interrupt then goes to the end of the ap_list as a new
-    arrival. The sync makes this so even if no exit has happened since the end of interrupt. An
-    edge-triggered interrupt that is alone on the ap_list needs no sync, because there is no order.
+    arrival. Without the sync, this would depend on an exit since the end of interrupt. An
+    edge-triggered interrupt that is alone on the ap_list needs no sync, because one interrupt has
+    no order.
     """
     if irq.lr >= 0 and irq.vcpu is not None:
         cpu = dist.vcpus[irq.vcpu]
@@ -220,8 +221,9 @@ def fold_irq(dist: Distributor, irq: VgicIrq) -> None:
 
 
 def prune(dist: Distributor, cpu: VgicCpu) -> None:
-    """Sample the lines of mapped interrupts. Remove each interrupt whose `target_oracle` is not
-    this vCPU, and queue it on the ap_list of its target, if any (kvm vgic_prune_ap_list)."""
+    """Sample the lines of mapped interrupts. Remove an interrupt from the ap_list if
+    `target_oracle` returns another vCPU or None, and queue the interrupt for that vCPU (kvm
+    vgic_prune_ap_list)."""
     enables, vcpu_id = dist.enables, cpu.vcpu_id
     leaving = []
     for irq in cpu.ap_list:

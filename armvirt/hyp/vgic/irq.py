@@ -64,7 +64,7 @@ class VgicIrq:
     def reset(self, target: int | None) -> None:
         """Reset to the state after initialisation. SGIs are enabled; PPIs are level-sensitive,
         other interrupts edge-triggered; the priority is 0; the group is 0 (GICv2) or 1 (GICv3). The
-        wiring stays.
+        owner and the mapping to a host interrupt stay.
 
         The trigger of an SPI is UNKNOWN at reset in the architecture; KVM starts with
         edge-triggered SPIs.

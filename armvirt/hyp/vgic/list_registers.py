@@ -104,10 +104,11 @@ def fold(irq: VgicIrq, value: int) -> bool:
     If the guest has not acknowledged a mapped interrupt, the line is sampled. If the line is low,
     the guest will not deactivate the host interrupt, so EL2 deactivates it.
 
-    If the guest has ended a mapped interrupt, the host interrupt is inactive too, and a high line
-    makes it fire again as a new arrival. (KVM also samples the line if a high line was reported
-    again, so the order of two exits decides whether the interrupt is a new arrival.) With HW = 0
-    the host interrupt is still active after the end of interrupt, so EL2 deactivates it.
+    If the guest has ended a mapped interrupt, the host interrupt is inactive too. If the line is
+    high, the host interrupt then fires again, and the interrupt is a new arrival. (KVM also samples
+    the line if a high line was reported again, so the order of two exits decides whether the
+    interrupt is a new arrival.) With HW = 0 the host interrupt is still active after the end of
+    interrupt, so EL2 deactivates it.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)

@@ -164,7 +164,7 @@ def _configure_all(dist: Distributor, lpis: list[Lpi]) -> None:
 
 
 def _take_pending(dist: Distributor, lpi: Lpi) -> None:
-    """Set ``pending_latch`` from the LPI's bit in the pending table, and clear the bit (kvm
+    """If the LPI's bit in the pending table is set, clear the bit and set ``pending_latch`` (kvm
     vgic_v3_lpi_sync_pending_status)."""
     if lpi.home is None:
         return

@@ -255,7 +255,7 @@ class Vgic:
                 commands.process(its)
 
     def finish(self) -> None:
-        """Do all jobs that are left. A save of tables in guest memory needs this first."""
+        """Do all jobs that are left. The caller then saves tables in guest memory."""
         while self.dist.backlog.jobs:
             self.go_on()
 
@@ -420,9 +420,9 @@ class Vgic:
         state.check_shape(self.dist, self.its, saved)
 
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Restore `state`. The vGIC must have the same vCPUs, INTIDs and ITSs as the saved vGIC,
-        and the same vCPUs must be loaded; else ValueError. A GICv2 is initialised if the saved
-        GICv2 was initialised."""
+        """Restore the result of `state`. The errors are those of `check_shape`: ValueError if the
+        saved vGIC has other vCPUs, INTIDs or ITSs. The same vCPUs must be loaded as in the saved
+        vGIC. A GICv2 is initialised if the saved GICv2 was initialised."""
         self.check_shape(saved)
         if saved["initialized"] and self.model == 2:
             self.init()

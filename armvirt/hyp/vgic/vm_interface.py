@@ -18,7 +18,7 @@ class VgicCallbacks(Protocol):
         """Write the active state of a host interrupt in the GIC of the vCPU's PE."""
 
     def irq_ended(self, intid: int) -> None:
-        """Note that the guest ended a level-sensitive SPI in `Distributor.watched`
+        """Tell the VM that the guest ended a level-sensitive SPI in `Distributor.watched`
         (kvm_notify_acked_irq)."""
 
     def lpi_work_left(self) -> None:

@@ -51,8 +51,8 @@ def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
 
 
 def _mapti(its: Its, device_id: int, event_id: int, intid: int, icid: int) -> int:
-    """Map an event to an LPI and a collection, which MAPC may map later. If the event is mapped
-    already, it keeps its translation (UNPREDICTABLE in the architecture)."""
+    """Map an event to an LPI and a collection, which MAPC may map later. An event that is mapped
+    already keeps its translation (UNPREDICTABLE in the architecture)."""
     device = its.devices.get(device_id)
     if device is None:
         return arch.E_MAPTI_UNMAPPED_DEVICE

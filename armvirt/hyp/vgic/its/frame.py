@@ -17,10 +17,10 @@ CPU_DEVICE_ID = 0  # the DeviceID of a GITS_TRANSLATER write by a CPU
 
 class ItsFrame:
     """The frame GITS: the page of control registers, then the page of GITS_TRANSLATER. A write of
-    16 or 32 bits to GITS_TRANSLATER is a message with this EventID.
+    16 or 32 bits to GITS_TRANSLATER is a message; the value is the EventID.
 
-    For a write by a CPU, the board chooses the DeviceID. Here it is 0, as in QEMU's virt board; KVM
-    ignores the write.
+    If a CPU writes GITS_TRANSLATER, the board chooses the DeviceID. The DeviceID is 0 here, as in
+    QEMU's virt board. KVM ignores the write.
     """
 
     name = "GITS"

@@ -135,8 +135,8 @@ class Its:
         return None if device is None else device.events.get(event_id)
 
     def trigger(self, device_id: int, event_id: int) -> int:
-        """Make the LPI of an event pending: a device has written the EventID, or the guest has
-        executed INT. Returns `arch.E_DONE`, or the error if no LPI became pending.
+        """Make the LPI of an event pending: a device has written the EventID, or the ITS executes
+        INT. Returns `arch.E_DONE`, or the error if no LPI became pending.
 
         After MOVALL the LPI can be on another redistributor than the target of its collection. The
         message moves the LPI to the target if the LPI is not pending.

@@ -78,7 +78,7 @@ def _read_typer(_: Its) -> int:
 
 def _write_cbaser(its: Its, value: int) -> None:
     """Write GITS_CBASER. The write is ignored while the ITS is enabled. The write sets GITS_CREADR
-    to 0, and also GITS_CWRITER, which is UNKNOWN in the architecture."""
+    and GITS_CWRITER to 0. In the architecture GITS_CWRITER is UNKNOWN after the write."""
     if not its.enabled:
         its.executed = False
         its.cbaser = arch.sanitise(value & arch.CBASER_WRITABLE, arch.GITS_ATTRIBUTES)
