@@ -1,2 +1,2 @@
-"""The VMM: memory map, device tree, boot protocols, devices. The VMM uses ``hyp`` only through its
-KVM API."""
+"""The VMM: memory map, device tree, boot protocols, devices. The VMM calls the hypervisor
+(`armvirt.hyp`) only by its KVM API."""

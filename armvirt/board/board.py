@@ -1,7 +1,7 @@
-"""The board: a virtual machine that is built on the KVM API after a `BoardModel`.
+"""The board: the VMM of one virtual machine, which a `BoardModel` describes.
 
-The board creates the VM, memory slots, vCPUs, the GIC and the devices, loads the guest by its boot
-protocol, and handles the exits that the hypervisor does not handle.
+The board creates the VM, memory slots, vCPUs, the GIC and the devices by the KVM API, loads the
+guest by its boot protocol, and handles the exits that the hypervisor does not handle.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ PVTIME_SIZE = 64  # bytes of the stolen time of one CPU (Arm DEN 0057)
 
 class Board:
     """A virtual machine on the KVM API: memory, vCPUs, interrupt controller, devices, a loaded
-    guest. ``run`` runs it; the event that ended the run is in ``event`` until `take_event` returns
-    it.
+    guest. `run` runs the virtual machine. ``event`` is the event that ended the run, until
+    `take_event` returns the event.
 
-    ``loaded`` are the image and the ROM; the first CPU starts in the last of them. ``devices`` are
-    the devices by name; ``receiver`` is the device that receives console input. ``its`` is None
-    without an ITS.
+    ``loaded`` are the loaded files: the image, the ROM, or both in this order; the first CPU starts
+    in the last of them. ``devices`` are the devices by name; ``receiver`` is the device that
+    receives console input. ``its`` is None without an ITS.
     """
 
     def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
@@ -147,7 +147,8 @@ class Board:
         return device
 
     def _load_guest(self) -> list[Loaded]:
-        """The image and the ROM; the first CPU starts in the last of them."""
+        """Load the image and the ROM, as far as they are given, in this order. The first CPU starts
+        in the last of them."""
         config = self.config
         loaded = []
         if config.image is not None:
@@ -160,7 +161,7 @@ class Board:
 
     @property
     def entered(self) -> Loaded:
-        """The file that the first CPU starts in: the ROM if there is a ROM."""
+        """The file in which the first CPU starts: the ROM, or the image if there is no ROM."""
         return self.loaded[-1]
 
     def _create_memory(self) -> None:
@@ -173,8 +174,8 @@ class Board:
         self.vm.set_user_memory_region(SLOT_PVTIME, self.memmap.PVTIME.base, self.pvtime)
 
     def _place_stolen_time(self) -> None:
-        """Set the address of the stolen time, in a separate memory slot as in QEMU, because a guest
-        may use all of RAM for other data."""
+        """Set the address of each vCPU's stolen time. The stolen time is in a separate memory slot
+        as in QEMU, because a guest may use all of RAM for other data."""
         for vcpu in self.vcpus:
             at = self.memmap.PVTIME.base + PVTIME_SIZE * vcpu.id
             vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, at)
@@ -208,8 +209,8 @@ class Board:
         ]
 
     def _place(self) -> tuple[int, bytes, int | None]:
-        """Place device tree and initrd: (address of the device tree, the blob, address of the
-        initrd)."""
+        """Place device tree and initrd. Return the address of the device tree, its blob, and the
+        address of the initrd (None without an initrd)."""
         blob = self._tree(None if not self._initrd else (0, len(self._initrd)))
         where = boot.place(
             self.loaded[0], len(blob), len(self._initrd), self.memmap.RAM_BASE, self.config.memory
@@ -256,8 +257,8 @@ class Board:
     _booted = False
 
     def _clear_bss(self) -> None:
-        """Zero the part of each segment after its data, in pages that have contents only, because a
-        bss may be as large as RAM."""
+        """Write zeros to the bss of each segment (the part after its data). Only pages with
+        contents are written, because a bss may be as large as RAM."""
         bss = sorted(
             (s.address + len(s.data), s.end) for loaded in self.loaded for s in loaded.segments
         )
@@ -285,7 +286,7 @@ class Board:
         self.vm.reset()
         self._boot()
 
-    # -- what others ask --
+    # -- properties --
 
     @property
     def semihosting(self) -> list[Semihosting]:
@@ -346,7 +347,7 @@ class Board:
         """Run the machine until ``until`` ns, until all vCPUs have retired ``insns`` instructions,
         until an event, or until every vCPU is idle."""
         if self.event is not None:
-            return Stop.HANDLER  # a sink's exception ended the run before take_event
+            return Stop.HANDLER  # an exception of a sink prevented `take_event`
         if self.console.fed:
             self.receiver.poll_input()
         return self.kvm.host.run(until, insns)
@@ -369,7 +370,7 @@ class Board:
 
     def _end(self, vcpu: Vcpu, exit: SystemEventExit | StuckExit) -> bool:
         if isinstance(exit, SystemEventExit) and exit.kind == "wakeup":
-            vcpu.set_mp_state(MpState.RUNNABLE)  # it was restored as SUSPENDED
+            vcpu.set_mp_state(MpState.RUNNABLE)  # the vCPU was restored as SUSPENDED
             return False
         self.event = exit
         return True
@@ -408,8 +409,8 @@ class Board:
         return {"version": STATE_VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned. StateError for the state of another version or of another
-        board; nothing is changed then."""
+        """Restore what `state` returned. StateError if the state has another version, or is that of
+        another board; after this error nothing is changed."""
         parts = checked(state, "the board", STATE_VERSION)["parts"]
         check_versions(parts, states_of(self.own_parts), "the board")
         load_states(self.parts, parts, "the board")  # the VM is first, and checks its own versions

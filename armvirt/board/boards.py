@@ -1,6 +1,7 @@
-"""The table of the boards. A board is a package beside this module with a `BoardModel`.
+"""The table of the boards. Each board is a package beside this module, and has a `BoardModel`.
 
-Settings and options read their limits here, so this module imports no large module.
+The settings and the command line read the limits of a board here, so this module imports no large
+module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The MMIO bus: the device at an address."""
+"""The MMIO bus, which finds the device at an address."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class MmioBus:
         return f"<MmioBus with {len(self._devices)} devices>"
 
     def add(self, base: int, size: int, device: MmioDevice) -> None:
-        """Put ``device`` at ``size`` bytes from ``base``; ValueError if the range overlaps another
-        device."""
+        """Put ``device`` at the addresses [base, base + size). ValueError if the range overlaps
+        another device."""
         index = bisect_right(self._bases, base)
         after = self._bases[index] if index < len(self._bases) else base + size
         before = self._bases[index - 1] + self._sizes[index - 1] if index else 0

@@ -72,8 +72,8 @@ class Console:
     # -- scripts --
 
     def attach(self, timers: Timers, stop: Callable[[], None]) -> None:
-        """Give the console a clock, for ``expect`` steps with a time limit. ``stop`` is called when
-        a limit passes."""
+        """Set the clock for the time limits of `expect` steps. ``stop`` is called when a time limit
+        passes."""
         self._timers, self._stop = timers, stop
         timers.register(OWNER, self._expire)
         self._advance()
@@ -136,7 +136,7 @@ class Console:
     # -- the device's side --
 
     def transmit(self, byte: int) -> None:
-        """Output of the guest: one byte."""
+        """Take one byte of output from the guest."""
         self.output.append(byte)
         if len(self.output) >= 2 * KEPT:
             self._drop()

@@ -13,9 +13,9 @@ class MemoryMap(Protocol):
 
     RAM starts at ``RAM_BASE`` and has ``RAM_MIN`` to ``RAM_MAX`` bytes. ``FLASH`` is a read-only
     memory slot; firmware starts in ``ROM``, a part of ``FLASH``. ``PVTIME`` is the memory slot of
-    the stolen time: 64 bytes for each of ``MAX_CPUS`` CPUs. ``UART`` belongs to the device ``uart``,
-    which is the console. The GIC has ``NR_IRQS`` INTIDs; ``INTIDS`` are those of the devices, by the
-    name of the device.
+    the stolen time: 64 bytes for each of ``MAX_CPUS`` CPUs. ``UART`` is the region of the device
+    ``uart``, which is the console. The GIC has ``NR_IRQS`` INTIDs; ``INTIDS`` has the INTID of each
+    device by the name of the device.
     """
 
     MAX_CPUS: int

@@ -1,4 +1,4 @@
-"""What distinguishes one board from another. Each package of a board has a `BoardModel`."""
+"""The description of a board as data. Each package of a board has a `BoardModel`."""
 
 from __future__ import annotations
 

@@ -261,11 +261,11 @@ class Semihosting:
         return Again() if self._goes_on(call, shown, complete or shown >= MAX_STRING) else 0
 
     def _string(self, address: int, most: int) -> tuple[bytes, bool]:
-        """(text at an address, at least ``most`` bytes unless a terminator comes first; whether the
-        text is terminated)."""
+        """Read a string at an address. Return the text, and whether a terminator ended it. Without
+        a terminator the text has at least ``most`` bytes."""
         text = bytearray()
         while len(text) < most:
-            # Never across a 64-byte line: the bytes after the terminator may be on a page without
+            # A read ends at a 64-byte boundary, because the page after the terminator may have no
             # memory.
             chunk = self._host.read_memory(address, 64 - address % 64)
             end = chunk.find(b"\0")
@@ -276,7 +276,7 @@ class Semihosting:
         return bytes(text), False
 
     def _write(self, address: int) -> Outcome:
-        """Write to the console; returns the number of bytes that were not written."""
+        """Write to the console. Return the number of bytes that were not written."""
         handle, data_at, length = self._words(address, 3)
         if not self._by_handle(handle).is_console:
             raise _RefusedError(EBADF)
@@ -291,7 +291,7 @@ class Semihosting:
         )
 
     def _goes_on(self, call: tuple[int, ...], shown: int, complete: bool) -> bool:
-        """Whether an output call is not complete; if so, store the number of bytes written."""
+        """If an output call is not complete, store the number of bytes written and return True."""
         self._shown.pop(call, None)
         if complete:
             return False
@@ -301,7 +301,7 @@ class Semihosting:
         return True
 
     def _read(self, address: int) -> Outcome:
-        """Read from a handle; returns the number of bytes that were not read (all bytes at the end
+        """Read from a handle. Return the number of bytes that were not read (all bytes at the end
         of input)."""
         handle, data_at, length = self._words(address, 3)
         file, size = self._by_handle(handle), min(length, MAX_READ)

@@ -1,4 +1,4 @@
-"""The slots of a board: a `Slot` is one row of the list of devices."""
+"""The rows of a board's list of devices, each with the place and the interrupt of a device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Surroundings(NamedTuple):
-    """The parts of the board that a new device can use: the line of its slot, virtual time, the
-    console, ``spi(intid, level)``, the settings of the board, and the date at virtual time 0 in
-    seconds since 1970."""
+    """The parts of the board that a new device can use. ``line`` drives the interrupt of its slot,
+    ``timers`` has virtual time, and ``spi(intid, level)`` drives an SPI. ``date_at_start`` is the
+    date at virtual time 0, in seconds since 1970."""
 
     line: IrqLine
     timers: Timers
@@ -29,10 +29,10 @@ class Slot(NamedTuple):
     """One row of a board's list of devices: the address of the device and the function that makes
     it.
 
-    ``name`` is the name of its state and of its interrupt in the memory map, ``part`` the part name
-    (PL011). A board
-    with a ``config`` for which ``present`` is False has no such device. ``node`` makes its node of
-    the device tree, a child of the node of the interrupt controller if ``in_gic``.
+    ``name`` is the name of the device's state, and of its interrupt in the memory map. ``part`` is
+    the part name, for example PL011. ``present`` returns False for a configuration of the board
+    that has no such device. ``node`` makes the device-tree node of the device; if ``in_gic`` is
+    true, the node is a child of the interrupt controller's node.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Slot(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """A device whose line is an interrupt of the board, with the name and the part of its
-    `Slot`."""
+    """A device that drives the SPI ``intid`` of the board; ``slot`` and ``part`` are the name and
+    the part of its `Slot`."""
 
     slot: str
     part: str

@@ -118,8 +118,8 @@ def read_header(source: Input) -> Header:
 
 
 def _check_ident(path: str, raw: bytes) -> None:
-    """Check the identification. The machine is checked first, because "x86" is a better error than
-    "32-bit"."""
+    """Check the identification bytes. The machine is checked first, because for a 32-bit x86 file
+    the error "x86" helps more than the error "32-bit"."""
     big = raw[5] == 2
     machine = int.from_bytes(raw[18:20], "big" if big else "little")
     if machine != _AARCH64:
@@ -174,7 +174,7 @@ def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
 def _bias(
     path: str, header: Header, loadable: list[ProgramHeader], ram: Ram, load_addr: int | None
 ) -> int:
-    """The number to add to the addresses of the file."""
+    """The bias: the number that is added to the addresses of the file."""
     lowest = min(program.vaddr for program in loadable)
     if header.type == _ET_EXEC:
         if load_addr is not None:
@@ -189,7 +189,8 @@ def _bias(
         raise ImageError(
             path, f"load address {base:#x} is not a multiple of 4 KiB", "choose another --load-addr"
         )
-    # 64 KiB is the largest page, so the congruence that ADRP and the linker rely on is kept.
+    # The address is rounded down to 64 KiB, the largest page size, so that the bias does not change
+    # the offset of an address in its page. ADRP and the linker rely on this offset.
     return base - (lowest & ~0xFFFF)
 
 
@@ -225,7 +226,8 @@ def _check_segments(source: Input, programs: list[ProgramHeader], ram: Ram) -> N
 
 
 def _entry(path: str, entry: int, programs: list[ProgramHeader]) -> int:
-    """The physical address of the entry point; the file has a virtual or a physical address."""
+    """The physical address of the entry point. The entry point in the file is a virtual or a
+    physical address."""
     for program in programs:
         if program.vaddr <= entry < program.vaddr + program.memsz:
             return _aligned(path, entry - program.vaddr + program.paddr)

@@ -18,8 +18,8 @@ _MAGIC, _MAGIC_AT = b"ARM\x64", 56
 _GZIP = b"\x1f\x8b"
 _HEADER_SIZE = 64
 _FIELDS = struct.Struct("<QQQ")
-# Without an image_size the header is older than v3.17, and text_offset is not reliable: 0x80000 is
-# used.
+# The text_offset of a kernel before v3.17. Its header has no image_size, and the text_offset in its
+# header is not reliable.
 _OLD_TEXT_OFFSET = 0x80000
 _UNPACK_STEP = 1 << 20
 
@@ -53,7 +53,7 @@ def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
 
 
 def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
-    """Check an Image like `load`, by its header only: compressed data is not unpacked
+    """Check an Image like `load`, but only its header. Compressed data is not unpacked
     completely."""
     head = source.head()
     if _is_zboot(head):
@@ -77,8 +77,8 @@ def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
 
 
 def _place(path: str, data: bytes, size: int, ram: Ram, load_addr: int | None) -> tuple[int, int]:
-    """(load address, size in memory) of an Image that begins with ``data``, and whose file has
-    ``size`` bytes."""
+    """The load address and the size in memory of an Image. ``data`` is the start of the Image,
+    which has ``size`` bytes in its file."""
     header = _header(path, data)
     size = max(header.image_size, size)
     address = _address(path, header, ram) if load_addr is None else load_addr

@@ -41,10 +41,11 @@ _MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> Loaded:
-    """Load a guest: ELF, arm64 Image (plain, gzip or EFI zboot), else a flat binary.
+    """Load a guest. A file that is neither an ELF file nor an arm64 Image (plain, gzip or EFI
+    zboot) is a flat binary.
 
-    ``load_addr`` replaces the default load address; ImageError if the file is linked at fixed
-    addresses. ImageError also for a file that cannot run.
+    ``load_addr`` replaces the default load address. ImageError for a file that cannot run, and for
+    ``load_addr`` with a file that is linked at fixed addresses.
     """
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
@@ -52,7 +53,7 @@ def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None =
 
 
 def check(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> None:
-    """Check a guest like `load`, by its headers only, without loading it."""
+    """Check a guest like `load`, but only its headers, without loading the guest."""
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
         _format(source).check(source, ram, load_addr)
@@ -96,7 +97,7 @@ def load_initrd(path: str | Path, ram_size: int) -> bytes:
 
 
 def check_initrd(path: str | Path, ram_size: int) -> None:
-    """Check an initial RAM disk like `load_initrd`, without reading it."""
+    """Check an initial RAM disk like `load_initrd`, without reading the file."""
     with Input(path, "initrd", ram_size) as source:
         _check_initrd(source, ram_size)
 

@@ -59,7 +59,7 @@ class Segment(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A guest whose file has been read, and that can be written to memory.
+    """A guest that was read from its file, and that can be written to memory.
 
     ``kind`` is elf, image, flat or bios. ``end`` is the first address after all memory that the
     guest uses, with its bss (the RAM base for a ROM).

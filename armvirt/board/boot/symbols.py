@@ -139,9 +139,9 @@ class _Piped:
 
 
 class _Table:
-    """The symbols by address. Of several symbols at one address the table has the best: a function
-    before an object before a label, global before local, then the first. ``keys`` have the format
-    of `_ranked`."""
+    """The symbols by address. If several symbols have the same address, the table keeps the best: a
+    function before an object before a label, global before local, then the first in the file.
+    ``keys`` have the format of `_ranked`."""
 
     def __init__(self, keys: list[int], raw: bytes, names: bytes, bias: int) -> None:
         keys.sort()

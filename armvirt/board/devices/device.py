@@ -31,7 +31,8 @@ class Timers(Protocol):
         timer."""
 
     def arm(self, when: int, owner: str, kind: str = "") -> None:
-        """Arm the timer (owner, kind) for ``when`` ns; a timer that is armed already is moved."""
+        """Arm the timer (owner, kind) for ``when`` ns. A timer that is armed already gets the new
+        time."""
 
     def cancel(self, owner: str, kind: str = "") -> None:
         """Disarm the timer (owner, kind)."""
@@ -119,14 +120,14 @@ class RegisterDevice(ABC):
         """Write the register at ``offset`` (a multiple of 4)."""
 
     def read(self, offset: int, size: int) -> int:
-        """See ``MmioDevice.read``."""
+        """The value of a load of ``size`` bytes, see ``MmioDevice.read``."""
         if size == 8:
             return self.read(offset, 4) | self.read(offset + 4, 4) << 32
         word = self.read_word(offset & ~3)
         return word >> 8 * (offset & 3) & (1 << 8 * size) - 1
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """See ``MmioDevice.write``."""
+        """Store ``size`` bytes, see ``MmioDevice.write``."""
         if size == 8:
             self.write(offset, 4, value & 0xFFFF_FFFF)
             self.write(offset + 4, 4, value >> 32)

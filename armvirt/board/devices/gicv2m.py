@@ -1,8 +1,8 @@
-"""GICv2m: a frame that converts a message of a device, a write of an INTID, to an SPI (Arm SBSA
-1.0, appendix E).
+"""GICv2m: a register frame that converts a message to an SPI (Arm SBSA 1.0, appendix E). The
+message of a device is a write of the INTID to the frame.
 
-Like QEMU's hw/intc/arm_gicv2m.c. The board has this frame with a GICv2; a GICv3 has an ITS for
-messages.
+The frame behaves like QEMU's hw/intc/arm_gicv2m.c. The board has this frame with a GICv2; a GICv3
+has an ITS for messages.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class GicV2m(RegisterDevice):
         return "<GicV2m>"
 
     def read_word(self, offset: int) -> int:
-        """MSI_TYPER has the first SPI and the number of SPIs. The identification registers are
-        optional, and read as zero."""
+        """Read a register. MSI_TYPER has the first SPI and the number of SPIs. The identification
+        registers are optional, and read as zero."""
         return {MSI_TYPER: BASE_INTID << 16 | COUNT, MSI_IIDR: IIDR}.get(offset, 0)
 
     def write_word(self, offset: int, value: int) -> None:
-        """MSI_SETSPI_NS: send a pulse to an SPI. Only an SPI that is configured as edge-triggered
-        stays pending."""
+        """Write a register. A write of MSI_SETSPI_NS sends a pulse to an SPI; only an SPI that is
+        configured as edge-triggered stays pending."""
         intid = value & _INTID
         if offset == MSI_SETSPI_NS and BASE_INTID <= intid < BASE_INTID + COUNT:
             self._line(intid, 1)

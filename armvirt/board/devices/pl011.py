@@ -5,10 +5,10 @@ transmission takes no time, the enable bits of CR are ignored, and the first byt
 unless ``honour_ifls`` selects the FIFO level of the TRM.
 
 While the FIFO has room, the UART reads input from ``receive``, one character per 10 us of virtual
-time, and never during an access of the guest. Otherwise a handler that reads DR and then clears RX
-by ICR, as many handlers do, would clear the interrupt of a byte that arrived with the read. Only a
-guest that polls (RX and RT masked) gets the byte at its read of FR: such a guest can lose no
-interrupt, and each read of FR is expensive.
+time, and never during an access of the guest. Many handlers read DR and then clear RX by ICR: this
+write would clear the interrupt of a byte that arrived with the read of DR. An exception is a guest
+that polls (RX and RT are masked): its read of FR gets the next byte at once. This guest cannot lose
+an interrupt, and each read of FR takes much host time.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class Pl011(RegisterDevice):
 
     def poll_input(self) -> None:
         """Schedule the arrival of the next character, if the FIFO has room and no character is
-        scheduled. Called when there may be new input."""
+        scheduled. The board calls this method when there may be new input."""
         if not self._arriving and len(self._fifo) < self._depth:
             self._arriving = True
             self._timers.arm(self._timers.now + CHARACTER_NS, self.name, "rx")

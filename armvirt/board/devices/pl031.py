@@ -141,9 +141,9 @@ class Pl031(RegisterDevice):
             self._irq(level)
 
     def state(self) -> State:
-        """Registers, line level, the date, and the date of the alarm (None: not set). The dates are
-        in ns, and not virtual times, so that the state is also valid on a host with another virtual
-        time."""
+        """The registers, the line level, the date, and the date of the alarm (None: not set). Both
+        dates are in ns. The dates do not depend on virtual time, so the state is also valid on a
+        host with another virtual time."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
         return {"version": STATE_VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc,

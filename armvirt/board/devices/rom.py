@@ -10,8 +10,8 @@ from armvirt.board.devices.device import State
 
 
 class Rom:
-    """The device of the ROM for stores, which are ignored; a read-only memory slot has the
-    contents."""
+    """The device that gets the stores to the ROM, and ignores them. A read-only memory slot has the
+    contents of the ROM."""
 
     name = "rom"
 
@@ -22,8 +22,7 @@ class Rom:
         return f"<Rom of {self.size:#x} bytes>"
 
     def read(self, offset: int, size: int) -> int:
-        """Return 0. The device gets only accesses that the memory slot refuses, and the slot
-        refuses no load."""
+        """Return 0. The device gets no loads, because the memory slot serves all loads."""
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:

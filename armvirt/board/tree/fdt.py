@@ -62,8 +62,8 @@ class Node:
         self.properties[name] = struct.pack(f">{len(values)}Q", *values)
 
     def text(self, name: str, *strings: str) -> None:
-        """Set a string or string-list property. Bytes that are not valid UTF-8 (os.fsdecode) stay
-        unchanged."""
+        """Set a property that is a string or a list of strings. Bytes that are not valid UTF-8 (in
+        a text of os.fsdecode) stay unchanged."""
         self.properties[name] = b"".join(
             string.encode("utf-8", "surrogateescape") + b"\0" for string in strings
         )
@@ -82,7 +82,8 @@ class Node:
         return next((child for child in self.children if child.name == name), None)
 
     def get_cell(self, name: str, default: int) -> int:
-        """A property of one cell; ``default`` if the property is missing or has another length."""
+        """The value of a property of one cell; ``default`` if the property is missing or has
+        another length."""
         raw = self.properties.get(name, b"")
         return int.from_bytes(raw, "big") if len(raw) == 4 else default
 
@@ -206,8 +207,8 @@ class _Reader:
         return _ascii(self._take(end + 1 - self._at)[:-1])
 
     def _string(self, offset: int) -> str:
-        # Names may overlap: without a bound, n properties could have the n tails of one string of
-        # any length.
+        # The length is limited because names may overlap: the names of n properties could be the n
+        # tails of one long string, so their total length could grow with n squared.
         end = self._strings.find(b"\0", offset, offset + _MAX_NAME + 1)
         if end < 0:
             raise FdtError(

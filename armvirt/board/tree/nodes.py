@@ -28,12 +28,12 @@ _PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
 
 
 class BoardTree(NamedTuple):
-    """The parameters of the device tree of a board, whose memory map is ``memmap``.
+    """The parameters of a board's device tree. ``memmap`` is the memory map of the board.
 
     ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM.
     /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of
     ``seed``; QEMU writes both with its property dtb-randomness. ``devices`` are the nodes of the
-    devices; ``gic_devices`` are those inside the node of the interrupt controller.
+    devices outside of the interrupt controller's node, ``gic_devices`` those inside it.
     """
 
     memmap: MemoryMap
@@ -51,13 +51,13 @@ class BoardTree(NamedTuple):
 
 
 def write(board: BoardTree, root: Node) -> bytes:
-    """The blob. Its length depends on whether there is an initrd, but not on the address of the
-    initrd."""
+    """Write the blob. The length of the blob depends on whether there is an initrd, but not on the
+    address of the initrd."""
     return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & _AFFINITY & 0xFFFF_FFFF))
 
 
 def root_node(compatible: str) -> Node:
-    """The root, for an interrupt controller with the phandle `GIC_PHANDLE`."""
+    """The root node. Its interrupt controller has the phandle `GIC_PHANDLE`."""
     root = Node("")
     root.cells("interrupt-parent", GIC_PHANDLE)
     root.text("model", compatible)
@@ -83,7 +83,7 @@ def _splitmix(n: int) -> int:
 
 
 def chosen(board: BoardTree) -> Node:
-    """/chosen: command line, console, initrd, seeds."""
+    """The node /chosen: command line, console, initrd, seeds."""
     node = Node("chosen")
     if board.bootargs:
         node.text("bootargs", board.bootargs)
@@ -113,8 +113,8 @@ def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) ->
 
 
 def cpus(model: str, mpidrs: Sequence[int]) -> Node:
-    """/cpus; ``reg`` is the affinity of MPIDR_EL1, in two cells only if Aff3 is used (Linux
-    cpus.yaml)."""
+    """The node /cpus. The property reg of a CPU is the affinity of MPIDR_EL1; it has two cells only
+    if Aff3 is used (Linux cpus.yaml)."""
     affinities = [mpidr & _AFFINITY for mpidr in mpidrs]
     cells = 2 if max(affinities) >> 32 else 1
     node = Node("cpus")
@@ -131,8 +131,8 @@ def cpus(model: str, mpidrs: Sequence[int]) -> Node:
 
 
 def psci() -> Node:
-    """/psci by HVC. The function ids are in the properties of PSCI 0.1, which some guests still
-    read."""
+    """The node /psci, with the method HVC. The function ids are in the properties of PSCI 0.1,
+    which some guests still read."""
     node = Node("psci")
     node.text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
     node.text("method", "hvc")
@@ -144,8 +144,8 @@ def psci() -> Node:
 
 
 def timer(gic: int, cpu_count: int) -> Node:
-    """/timer: secure, physical, virtual and EL2 timer interrupts; for a GICv2, bits 15:8 of the
-    flags are the CPU mask."""
+    """The node /timer: the interrupts of the secure, physical, virtual and EL2 timers. For a GICv2,
+    bits 15:8 of the interrupt flags are the CPU mask."""
     flags = _LEVEL_HIGH | (((1 << cpu_count) - 1) << 8 if gic == 2 else 0)
     node = Node("timer")
     node.text("compatible", "arm,armv8-timer", "arm,armv7-timer")
@@ -156,7 +156,7 @@ def timer(gic: int, cpu_count: int) -> Node:
 
 
 def ram(board: BoardTree) -> Node:
-    """/memory: the RAM of the board."""
+    """The node /memory: the RAM of the board."""
     return memory(board.memmap.RAM_BASE, board.memory)
 
 

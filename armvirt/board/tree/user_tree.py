@@ -41,11 +41,11 @@ def load_user_tree(path: str | Path) -> Tree:
 
 
 def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region) -> bytes:
-    """The blob of a user's tree, with the properties that a boot loader writes.
+    """Add to a user's tree the properties that a boot loader writes, and return the blob.
 
-    ``bootargs`` replaces the bootargs of the tree if not empty; the initrd of an earlier boot is
-    removed; a tree without a memory node gets that of the board. All other properties stay
-    unchanged.
+    If ``bootargs`` is not empty, it replaces the bootargs of the tree. The address of an initrd of
+    an earlier boot is removed. A tree without a memory node gets the memory node of the board. All
+    other properties stay unchanged.
     """
     root = tree.root
     node = root.child("chosen") or root.add(Node("chosen"))
@@ -61,8 +61,8 @@ def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region
 
 
 def _memory_for(root: Node, ram: Region) -> Node:
-    """A memory node with the root's cell counts; without them the defaults of the specification are
-    2 and 1."""
+    """A memory node with the cell counts of the root; if the root has no cell counts, with the
+    defaults of the specification, 2 and 1."""
     address_cells, size_cells = root.get_cell("#address-cells", 2), root.get_cell("#size-cells", 1)
     if address_cells not in (1, 2) or size_cells not in (1, 2) or ram.size >> 32 * size_cells:
         root.cells("#address-cells", address_cells := 2)

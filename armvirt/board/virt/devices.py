@@ -1,8 +1,8 @@
 """The list of the board's devices: the address of each device, and the function that makes it.
 
 A new device is a module of `armvirt.board.devices` and a row here; its interrupt is a row of
-`armvirt.board.virt.memmap.INTIDS`. The board makes the device, puts
-it on the bus, resets, saves, restores and migrates it, and adds its node to the device tree.
+`armvirt.board.virt.memmap.INTIDS`. The board makes the device, puts it on the bus, resets, saves,
+restores and migrates it, and adds its node to the device tree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _gicv2m_node(slot: Slot) -> Node:
 
 
 def _spi(slot: Slot) -> int:
-    """The SPI number of the interrupt in a device tree, which counts from `FIRST_SPI`."""
+    """The number of the device's SPI in a device tree: its INTID minus `FIRST_SPI`."""
     return memmap.INTIDS[slot.name] - FIRST_SPI
 
 

@@ -1,8 +1,8 @@
-"""The memory map of the board: that of QEMU's ``virt`` machine (hw/arm/virt.c), as data. See
+"""The memory map of the board, as data: that of QEMU's ``virt`` machine (hw/arm/virt.c). See
 `armvirt.board.memmap`.
 
 Guests find devices through the device tree, but firmware and small test guests hard-code these
-addresses, so the addresses are an interface. The map has only the regions that armvirt models or
+addresses, so the addresses must not change. The map has only the regions that armvirt models or
 must keep free.
 """
 

@@ -1,4 +1,4 @@
-"""The device tree of the board: that of QEMU's board ``virt`` for the same devices."""
+"""The device tree of the board. QEMU's board ``virt`` with the same devices has the same tree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from armvirt.board.tree.nodes import BoardTree
 
 
 def build(board: BoardTree) -> bytes:
-    """The blob."""
+    """Build the device tree, and return its blob."""
     root = nodes.root_node("linux,dummy-virt")
     root.children = [
         nodes.chosen(board),
