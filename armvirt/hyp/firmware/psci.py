@@ -22,7 +22,7 @@ Args = tuple[int, ...]
 
 
 class SmcccHost(Protocol):
-    """The interface of the VM to the SMCCC calls."""
+    """The interface from the SMCCC calls to the VM."""
 
     def vcpu_ids(self) -> Iterable[int]:
         """The ids of all vCPUs, powered on or off."""
@@ -46,12 +46,12 @@ class SmcccHost(Protocol):
         ...
 
     def cpu_suspend(self, vcpu_id: int) -> None:
-        """Block a vCPU like WFI does; its registers are kept."""
+        """Block a vCPU as WFI does. The vCPU keeps its registers."""
         ...
 
     def polls_for_cpu(self, vcpu_id: int) -> None:
-        """A vCPU polls the power state of another vCPU: AFFINITY_INFO has returned ON, and the vCPU
-        will probably call AFFINITY_INFO again."""
+        """Let another vCPU run, because a vCPU polls the power state of a vCPU: AFFINITY_INFO has
+        returned ON, and the caller will probably call AFFINITY_INFO again."""
         ...
 
     def system_event(self, kind: str, flags: int) -> None:
@@ -63,15 +63,15 @@ class SmcccHost(Protocol):
         ...
 
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Exit with KVM_EXIT_SYSTEM_EVENT suspend. The VMM starts the vCPU at ``entry`` at the
-        wake-up, or denies the suspend by a result in x0; x0 still has the caller's value at the
-        exit."""
+        """Exit with KVM_EXIT_SYSTEM_EVENT suspend. At the exit x0 has the caller's value. The VMM
+        starts the vCPU at ``entry`` at the wake-up, with ``context_id`` in x0; or the VMM denies
+        the suspend by an error code in x0."""
         ...
 
 
 class PsciCall(NamedTuple):
-    """A PSCI function: its handler (result None: the call does not return to the caller), and the
-    first PSCI version that has the function."""
+    """A PSCI function. ``handler`` returns x0, or None if the call does not return to the caller.
+    ``since`` is the first PSCI version that has the function."""
 
     handler: Callable[[Psci, int, Args], int | None]
     since: int = arch.PSCI_0_2
@@ -81,8 +81,7 @@ class Psci:
     """The PSCI of one VM.
 
     `call` returns x0 as a signed number, or None if the call does not return to the caller.
-    ``suspend_enabled`` is KVM_CAP_ARM_SYSTEM_SUSPEND: while it is false, SYSTEM_SUSPEND is not
-    supported.
+    ``suspend_enabled`` is true if the VMM has enabled SYSTEM_SUSPEND (KVM_CAP_ARM_SYSTEM_SUSPEND).
     """
 
     def __init__(self, host: SmcccHost, version: int = LATEST) -> None:
@@ -91,22 +90,23 @@ class Psci:
         self.set_version(version)
 
     def set_version(self, version: int) -> None:
-        """KVM_REG_ARM_PSCI_VERSION: KvmError EINVAL for a version that is not in `VERSIONS`."""
+        """Set the PSCI version (KVM_REG_ARM_PSCI_VERSION). KvmError EINVAL for a version that is
+        not in `VERSIONS`."""
         if version not in VERSIONS:
             raise KvmError("EINVAL", f"PSCI version {version:#x} is not supported")
         self.version = version
 
     def implements(self, function: int) -> bool:
-        """Whether the VM's PSCI version has the function, and the VMM has enabled it
-        (SYSTEM_SUSPEND)."""
+        """Whether the VM's PSCI version has the function. For SYSTEM_SUSPEND, the VMM must also
+        have enabled the function."""
         row = CALLS.get(function)
         if function in _SUSPEND and not self.suspend_enabled:
             return False
         return row is not None and row.since <= self.version
 
     def call(self, vcpu_id: int, function: int, args: Args) -> int | None:
-        """Call a function. ``args`` are at least x1 to x3, truncated to 32 bits by the caller if
-        the function id is a 32-bit id."""
+        """Call a PSCI function. ``args`` are x1 to x3 or more. For a 32-bit function id the caller
+        has truncated ``args`` to 32 bits."""
         if not self.implements(function):
             return PsciResult.NOT_SUPPORTED
         return CALLS[function].handler(self, vcpu_id, args)
@@ -115,16 +115,16 @@ class Psci:
         return self.version
 
     def features(self, vcpu_id: int, args: Args) -> int:
-        """PSCI_FEATURES: the feature flags of a function that is implemented, or of SMCCC_VERSION;
-        the flags are 0 for all functions but SYSTEM_OFF2."""
+        """PSCI_FEATURES: the feature flags of an implemented function, or of SMCCC_VERSION; else
+        NOT_SUPPORTED. The flags are 0 for all functions except SYSTEM_OFF2."""
         function = args[0] & 0xFFFF_FFFF
         if not (function == SmcccFunction.VERSION or self.implements(function)):
             return PsciResult.NOT_SUPPORTED
         return arch.OFF2_HIBERNATE if function in _OFF2 else PsciResult.SUCCESS
 
     def cpu_suspend(self, vcpu_id: int, args: Args) -> int:
-        """CPU_SUSPEND: every power state is a standby state, so the call is like WFI, and the entry
-        point is not used."""
+        """CPU_SUSPEND: block the vCPU as WFI does. Every power state is a standby state, so the
+        entry point is not used."""
         self.host.cpu_suspend(vcpu_id)
         return PsciResult.SUCCESS
 
@@ -132,8 +132,8 @@ class Psci:
         self.host.cpu_off(vcpu_id)
 
     def cpu_on(self, vcpu_id: int, args: Args) -> int:
-        """CPU_ON: INVALID_PARAMETERS for an affinity that no vCPU has, ALREADY_ON for a vCPU that
-        is on."""
+        """CPU_ON: start the vCPU that has the affinity in x1. INVALID_PARAMETERS for an affinity
+        that no vCPU has, ALREADY_ON for a vCPU that is on."""
         affinity, entry, context_id = args[:3]
         target = self._find(affinity)
         if target is None:
@@ -144,16 +144,16 @@ class Psci:
         return PsciResult.SUCCESS
 
     def _find(self, affinity: int) -> int | None:
-        """The id of the vCPU with this affinity; None without such a vCPU, and for bits outside the
-        affinity fields."""
+        """The id of the vCPU that has ``affinity``. None if no vCPU has this affinity, and for bits
+        outside the affinity fields."""
         host = self.host
         return next(
             (v for v in host.vcpu_ids() if host.mpidr(v) & MPIDR_AFFINITY == affinity), None
         )
 
     def affinity_info(self, vcpu_id: int, args: Args) -> int:
-        """AFFINITY_INFO: ON if any vCPU of the affinity instance is on; affinity fields below
-        ``level`` are ignored."""
+        """AFFINITY_INFO: ON if a vCPU of the affinity instance is on, else OFF. The affinity fields
+        below the level in x2 are ignored."""
         affinity, level = args[:2]
         if level > 3 or affinity & ~MPIDR_AFFINITY:
             return PsciResult.INVALID_PARAMETERS
@@ -184,15 +184,16 @@ class Psci:
         return None
 
     def system_off2(self, vcpu_id: int, args: Args) -> int | None:
-        """SYSTEM_OFF2: HIBERNATE_OFF, as type 1 or 0; the cookie must be 0."""
+        """SYSTEM_OFF2: for the type HIBERNATE_OFF (1 or 0), exit with the system event shutdown.
+        INVALID_PARAMETERS for another type, and for a cookie other than 0."""
         if args[0] not in (0, arch.OFF2_HIBERNATE) or args[1]:
             return PsciResult.INVALID_PARAMETERS
         self.host.system_event("shutdown", arch.SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2)
         return None
 
     def system_suspend(self, vcpu_id: int, args: Args) -> None:
-        """SYSTEM_SUSPEND: like KVM, no checks; the VMM checks that the other CPUs are off, and the
-        entry address."""
+        """SYSTEM_SUSPEND: exit to the VMM without checks, as in KVM. The VMM checks the entry
+        address, and that the other CPUs are off."""
         self.host.system_suspend(vcpu_id, args[0], args[1])
 
     def reset(self) -> None:

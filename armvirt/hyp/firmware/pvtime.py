@@ -2,7 +2,7 @@
 arch/arm64/kvm/pvtime.c), and KVM's PTP hypercall (Documentation/virt/kvm/arm/ptp_kvm.rst).
 
 The VMM sets the address of a vCPU's stolen time structure by a device attribute. The guest gets the
-address by hypercalls, and reads there for how long the vCPU was runnable without a physical CPU.
+address by hypercalls. The structure says for how long the vCPU was runnable without a physical CPU.
 
 The PTP hypercall returns the wall clock and a counter at the same moment. The wall clock is a start
 date that the VMM sets, plus virtual time. The host's clock is not used, so a run does not depend on
@@ -98,8 +98,8 @@ class StolenTime:
     # Accounting
 
     def update(self) -> None:
-        """kvm_update_stolen_time, before the guest is entered on a physical CPU: add the time for
-        which the vCPU has waited since the last update.
+        """Add the time for which the vCPU has waited since the last update to its stolen time
+        (kvm_update_stolen_time). vcpu_load calls this method before the guest is entered.
 
         The time is added to the value in guest memory, so the count continues in a VM that was
         migrated to this host.
@@ -162,10 +162,11 @@ class PtpCounter(IntEnum):
 
 
 def ptp_answer(which: int, wall_ns: int, counts: Callable[[PtpCounter], int]) -> Words:
-    """The results x0 to x3: wall clock (ns since 1970) and count, each as high and low 32 bits;
-    NOT_SUPPORTED for an unknown counter.
+    """The results x0 to x3 of the PTP hypercall: the wall clock ``wall_ns`` (ns since 1970) and the
+    count of the counter ``which``, each as high and low 32 bits. NOT_SUPPORTED for an unknown
+    counter.
 
-    ``counts`` returns the count that the guest itself would read.
+    ``counts(counter)`` returns the count that the guest itself would read.
     """
     if which not in tuple(PtpCounter):
         return SmcccResult.NOT_SUPPORTED, 0, 0, 0

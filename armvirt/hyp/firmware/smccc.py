@@ -29,7 +29,7 @@ WORKAROUND_UNAFFECTED = 1  # ARCH_FEATURES of WORKAROUND_1 and _3: this CPU does
 #: The UID of KVM's vendor-specific hypervisor service, x0 to x3.
 VENDOR_UID_WORDS = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 
-#: ARCH_FEATURES. An emulator does not speculate, so the guest does not need the workarounds.
+#: The results of ARCH_FEATURES. An emulator does not speculate, so the guest does not need the workarounds.
 _ARCH_FEATURES: dict[int, int] = {
     SmcccFunction.VERSION: SmcccResult.SUCCESS,
     SmcccFunction.ARCH_FEATURES: SmcccResult.SUCCESS,
@@ -93,8 +93,8 @@ class Smccc:
         self._handlers[function] = handler
 
     def arch_features(self, function: int) -> int:
-        """SMCCC_ARCH_FEATURES; the guest also discovers stolen time with this function (DEN 0057,
-        3.1)."""
+        """The result of SMCCC_ARCH_FEATURES for ``function``. The guest discovers stolen time with
+        this call, too (DEN 0057, 3.1)."""
         known = _ARCH_FEATURES.get(function)
         if known is not None:
             return known
@@ -102,8 +102,8 @@ class Smccc:
         return SmcccResult.SUCCESS if pv_time else SmcccResult.NOT_SUPPORTED
 
     def vendor_features(self) -> Result:
-        """The vendor services that the VMM has enabled: the first 32 (VENDOR_HYP) in x0, the next
-        32 (VENDOR_HYP_2) in x2."""
+        """The results x0 to x3: the vendor services that the VMM has enabled, the first 32
+        (VENDOR_HYP) in x0, the next 32 (VENDOR_HYP_2) in x2."""
         first, second = Bitmap.VENDOR_HYP, Bitmap.VENDOR_HYP_2
         return self.services.get(first), 0, self.services.get(second), 0
 
@@ -111,12 +111,12 @@ class Smccc:
         return self._handlers.get(function) if self.services.allows(function) else None
 
     def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
-        """Handle one HVC: ``function_id`` is w0, ``args`` are x1 and up (missing arguments are 0).
-        NOT_SUPPORTED for an id that is unknown, that the VMM's filter denies, or whose service is
-        disabled.
+        """Handle one HVC. ``function_id`` is w0, ``args`` are x1 and up (missing arguments are 0).
+        The result is NOT_SUPPORTED for an id that is unknown, for an id that the VMM's filter
+        denies, and for an id of a disabled service.
 
-        Returns x0 to x3, or None after CPU_OFF and system events: the registers of the caller are
-        not changed then.
+        Return x0 to x3. Return None after CPU_OFF and system events; then the exit handler writes
+        no result to the caller's registers.
         """
         function = function_id & 0xFFFF_FFFF
         mask = MASK64 if arch.is_64bit(function) else 0xFFFF_FFFF
@@ -130,7 +130,8 @@ class Smccc:
         return masked
 
     def reset(self) -> None:
-        """A reboot keeps the version and the services, and the random stream continues."""
+        """Reset for a reboot. The PSCI version and the enabled services stay, and the random stream
+        continues."""
         self.psci.reset()
 
     def state(self) -> dict[str, object]:

@@ -25,8 +25,9 @@ SMCCC_FILTER = 0  # KVM_ARM_VM_SMCCC_FILTER, its only attribute
 
 
 class FilterAction(IntEnum):
-    """KVM_SMCCC_FILTER_*: handle the call, return NOT_SUPPORTED, or forward the call to the VMM as
-    a `HypercallExit`."""
+    """The action for the calls of a range (KVM_SMCCC_FILTER_*). HANDLE: the hypervisor handles the
+    call. DENY: the call returns NOT_SUPPORTED. FWD_TO_USER: the call exits to the VMM as a
+    `HypercallExit`."""
 
     HANDLE = 0
     DENY = 1
@@ -34,7 +35,8 @@ class FilterAction(IntEnum):
 
 
 class FilterRange(NamedTuple):
-    """struct kvm_smccc_filter: functions ``base`` to ``base + nr_functions - 1``."""
+    """A range of functions, from ``base`` to ``base + nr_functions - 1``, and its action (struct
+    kvm_smccc_filter)."""
 
     base: int
     nr_functions: int
@@ -55,14 +57,14 @@ RESERVED = (
 
 
 class SmcccFilter:
-    """The filter of one VM; a call in no range is handled."""
+    """The SMCCC filter of one VM. The hypervisor handles a call that is in no range."""
 
     def __init__(self) -> None:
         self._ranges: list[FilterRange] = []
 
     def add(self, new: FilterRange, has_run: bool) -> None:
-        """Add a range. KvmError EINVAL for an invalid action or range, EBUSY after a vCPU has run,
-        EEXIST if the range overlaps another range or a reserved range: checked in this order."""
+        """Add a range. KvmError in this order: EINVAL for an invalid action or range, EBUSY after a
+        vCPU has run, EEXIST if the range overlaps another range or a reserved range."""
         if not 0 <= new.base <= MAX_FUNCTION or not 0 <= new.nr_functions <= MAX_FUNCTION:
             raise KvmError(
                 "EINVAL", f"an SMCCC filter of {new.nr_functions} functions from {new.base:#x}"
@@ -115,8 +117,8 @@ SUPPORTED = {
     Bitmap.VENDOR_HYP_2: VENDOR_2_DISCOVER_IMPL_VER | VENDOR_2_DISCOVER_IMPL_CPUS,
 }
 
-#: The bitmaps of a new VM: all services that the hypervisor implements. The VMM implements the
-#: calls of VENDOR_HYP_2.
+#: The bitmaps of a new VM: all services that the hypervisor implements. The hypervisor does not
+#: implement the calls of VENDOR_HYP_2; a VMM can do so.
 DEFAULT = {**SUPPORTED, Bitmap.VENDOR_HYP_2: 0}
 
 #: The functions that a bit enables (kvm_smccc_test_fw_bmap).
@@ -135,7 +137,7 @@ GATES: dict[int, tuple[Bitmap, int]] = {
 
 
 class ServiceMask:
-    """The bitmaps of one VM."""
+    """The firmware bitmap registers of one VM."""
 
     def __init__(self) -> None:
         self._bitmaps = dict(DEFAULT)
@@ -145,8 +147,8 @@ class ServiceMask:
         return self._bitmaps[bitmap]
 
     def set(self, bitmap: Bitmap, value: int, has_run: bool) -> None:
-        """KVM_SET_ONE_REG: KvmError EINVAL for bits that do not exist, EBUSY for a change after a
-        vCPU has run."""
+        """Set a bitmap register (KVM_SET_ONE_REG). KvmError EINVAL for bits that do not exist,
+        EBUSY for a change after a vCPU has run."""
         if value & ~SUPPORTED[bitmap]:
             raise KvmError(
                 "EINVAL", f"{bitmap.name} has no services {value & ~SUPPORTED[bitmap]:#x}"
@@ -156,8 +158,8 @@ class ServiceMask:
         self._bitmaps[bitmap] = value
 
     def allows(self, function: int) -> bool:
-        """Whether the guest may call an SMCCC function; True for a function that no bit
-        controls."""
+        """Whether the guest may call an SMCCC function. A function that no bit controls is always
+        allowed."""
         gate = GATES.get(function)
         return gate is None or bool(self._bitmaps[gate[0]] & gate[1])
 

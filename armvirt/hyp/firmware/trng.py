@@ -51,10 +51,10 @@ class Trng:
         return UUID_WORDS
 
     def random(self, bits: int, word_bits: int) -> Words:
-        """TRNG_RND32 or TRNG_RND64 (``word_bits`` 32 or 64): ``bits`` of entropy, the lowest word
-        in x3.
+        """TRNG_RND32 or TRNG_RND64 (``word_bits`` 32 or 64): a random number of ``bits`` bits, with
+        the lowest word in x3.
 
-        More than three words of ``word_bits`` are INVALID_PARAMETERS. Like KVM, 0 bits are
+        More than three words of ``word_bits`` are INVALID_PARAMETERS. As in KVM, 0 bits are
         accepted, and NO_ENTROPY is never returned.
         """
         if bits > WORDS_PER_CALL * word_bits:
