@@ -171,9 +171,9 @@ class Host:
         self.vcpus.append(vcpu)
 
     def woken(self, vcpu: Runnable) -> None:
-        """Choose the PE for a vCPU that became runnable. Then stop the running vCPU: a vCPU that
-        runs alone has no end of its time slice, but with a second runnable vCPU the time slice must
-        end at ``turn_end``."""
+        """Choose the PE for a vCPU that became runnable. Then make the running vCPU leave the
+        guest: a vCPU that runs alone has no end of its time slice, but with a second runnable vCPU
+        the time slice must end at ``turn_end``."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
             self._migrate(vcpu, place(vcpu.sched.home, loads, vcpu.sched.affinity))
@@ -218,8 +218,8 @@ class Host:
             self.woken(vcpu)
 
     def give_way(self, vcpu: Runnable) -> None:
-        """End the time slice of the running vCPU, which polls the state of another vCPU, if another
-        vCPU can run.
+        """If another vCPU can run, end the time slice of the running vCPU, which polls the state of
+        another vCPU.
 
         A hypercall takes the virtual time of one instruction, but microseconds on hardware. Without
         `give_way`, a guest that polls by hypercalls would make tens of thousands of them in one

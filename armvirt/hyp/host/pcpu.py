@@ -66,7 +66,7 @@ class Pcpu:
         }  # fmt: skip
 
     def load(self, state: State, vcpus: Sequence[Runnable]) -> None:
-        """Restore `state`, after the state of the vCPUs was restored."""
+        """Restore what `state` returned. The caller restores the vCPUs before."""
         checked(state, "Pcpu", STATE_VERSION)
         self.pe.load(state["pe"])
         self.last = state["last"]

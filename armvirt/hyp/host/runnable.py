@@ -41,7 +41,7 @@ class EventWaiter(Protocol):
         ...
 
     def begin(self) -> None:
-        """The vCPU starts to wait for an event."""
+        """Start the wait of the vCPU for an event."""
         ...
 
     def turn_over(self) -> None:

@@ -2,8 +2,8 @@
 
 A vCPU makes no progress ("stands still") in a branch to itself, or while its exception vectors
 fault again and again. An interrupt can end the branch loop; another vCPU can repair the vectors.
-The guest is stuck if no event is due that can wake or interrupt a vCPU, and no vCPU is runnable or
-every runnable vCPU stands still.
+The guest is stuck if every runnable vCPU stands still, or if no vCPU is runnable; in both cases no
+event is due that can wake or interrupt a vCPU.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from armvirt.state import State, checked
 STATE_VERSION = 1
 
 FOREVER_NS = 1 << 62
-"""146 years: a wait of this length or more counts as endless. Guests set an unused timer to 2**63
-ticks or more, and the host's time has 64 bits of ns."""
+"""A wait of this length in ns or more (146 years) counts as endless. Guests set an unused timer to
+2**63 ticks or more, and the host's time has 64 bits of ns."""
 
 FAULTS = 128
 """The maximum number of instructions that the engine retires until it detects that the exception
@@ -44,7 +44,7 @@ class Still(NamedTuple):
 
 
 class Loop(Protocol):
-    """The host's loop, as far as `Standstill` uses it, see `armvirt.hyp.host.host.Host`."""
+    """The attributes and methods of `armvirt.hyp.host.host.Host` that `Standstill` uses."""
 
     clock: Clock
     vcpus: list[Runnable]
@@ -126,8 +126,8 @@ class Standstill:
     # -- stuck guests --
 
     def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> bool:
-        """Record that a vCPU makes no progress. If the guest is stuck (no runnable vCPU makes
-        progress, and no event is due), report ``cause`` to the VMM and return True."""
+        """Record that a vCPU makes no progress, and why. If the guest is stuck (no runnable vCPU
+        makes progress, and no event is due), report this to the VMM and return True."""
         self.still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]

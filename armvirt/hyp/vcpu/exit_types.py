@@ -25,8 +25,8 @@ class MmioExit:
         self.abort = False
 
     def take(self, answer: MmioExit) -> None:
-        """Copy ``answer``: the object of an earlier exit of the same access, which the VMM has
-        completed."""
+        """Copy the VMM's answer from ``answer``, the object of an earlier exit for the same
+        access."""
         self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
         self.data, self.abort = answer.data, answer.abort
 
@@ -36,11 +36,11 @@ class MmioExit:
 
 
 class SystemEventExit(NamedTuple):
-    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup; ``flags`` are those of
-    uapi/linux/kvm.h.
+    """KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown, reset, suspend or wakeup. ``flags`` are the
+    flags of the event in uapi/linux/kvm.h.
 
-    ``entry`` and ``context_id`` are x1 and x2 of SYSTEM_SUSPEND: the guest's entry point after the
-    suspend, and the value for x0.
+    For suspend, ``entry`` and ``context_id`` are x1 and x2 of SYSTEM_SUSPEND: the guest's entry
+    point after the suspend, and the value for x0.
     """
 
     kind: str
@@ -62,8 +62,8 @@ class SemihostingExit:
         self.retry_at: int | None = None
 
     def take(self, answer: SemihostingExit) -> None:
-        """Copy ``answer``: the object of an earlier exit of the same call, which the VMM has
-        completed."""
+        """Copy the VMM's answer from ``answer``, the object of an earlier exit for the same
+        call."""
         self.operation, self.parameter = answer.operation, answer.parameter
         self.result, self.retry_at = answer.result, answer.retry_at
 

@@ -3,8 +3,8 @@ does not virtualize.
 
 HCR_EL2.TID3 traps the feature registers; KVM returns sanitised values (arch/arm64/kvm/sys_regs.c,
 read_id_reg). Field meanings: DDI 0487 D23.2. The table lists the fields that a guest can see. All
-other fields read as zero, which means "not implemented". FP and AdvSIMD are signed fields, in which
-zero means "implemented", so the table lists them.
+other fields read as zero, which means "not implemented". The fields FP and AdvSIMD must be listed:
+they are signed, and zero means "implemented".
 """
 
 from __future__ import annotations

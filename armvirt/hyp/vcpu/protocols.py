@@ -32,7 +32,7 @@ class VmDevices(Protocol):
 
 
 class Vm(Protocol):
-    """The VM of a vCPU, as far as the vCPU uses the VM (struct kvm, struct kvm_arch).
+    """The attributes and methods of a VM that its vCPUs use (struct kvm, struct kvm_arch).
 
     ``id_base`` is added to the vCPU numbers of the VM, so that they are unique on the host.
     ``vcpu_features`` are the features with which all vCPUs were initialised; None before the first
@@ -113,7 +113,7 @@ class Vmm(Protocol):
 
 
 class VcpuCore(Runnable, Protocol):
-    """A vCPU, as far as its parts and the modules of its ioctls use the vCPU."""
+    """The attributes and methods of a vCPU that its parts and the modules of its ioctls use."""
 
     id: int
     uid: int

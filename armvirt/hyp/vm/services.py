@@ -24,7 +24,7 @@ INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Vm(Protocol):
-    """A VM, as far as the classes of this module use it."""
+    """The attributes and methods of a VM that the classes of this module use."""
 
     host: Host
     vgic: Vgic | None
