@@ -1,5 +1,5 @@
-"""Checks of a configuration and of its files, before the board is built. Of a file, only the headers
-are read."""
+"""Checks of a configuration and of its files, before the board is built. Only the headers of the
+files are read."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def _check_ranges(config: BoardConfig, model: BoardModel) -> None:
 
 
 class Precheck:
-    """Checks many configurations; a file that several configurations use is checked once."""
+    """Checks the configurations of many runs. A file that several configurations use is checked
+    once."""
 
     def __init__(self) -> None:
         self._good: set[tuple[object, ...]] = set()
@@ -88,8 +89,8 @@ class Precheck:
             self.file(config.dtb, user_tree.load_user_tree)
 
     def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
-        """Call ``look(path, *more)``, unless the same call has succeeded before. ImageError for a
-        file that cannot be used."""
+        """Check a file by ``look(path, *more)``, unless the same call has succeeded before.
+        ImageError for a file that cannot be used."""
         key = (look, path, *more)
         if key not in self._good:
             _refuse_pipe(path)
@@ -98,8 +99,8 @@ class Precheck:
 
 
 def _refuse_pipe(path: str | Path) -> None:
-    """Refuse a pipe, because it can be read only once: data read here would be missing in the
-    run."""
+    """Refuse a pipe, because a pipe can be read only once: the run would miss the data that this
+    check has read."""
     try:
         pipe = str(path) == STDIN or stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """The configuration of a board: every setting with its default.
 
-The command line, suite files and `Machine` read
-the defaults here, so this module imports no large module.
+The command line, suite files and `Machine` read the defaults here, so this module imports no large
+module.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Region(NamedTuple):
 
 
 class BoardConfig(NamedTuple):
-    """The configuration of a board: ``board`` is a name of `armvirt.board.boards.BOARDS`, ``memory``
-    is in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: the guest's virtual count starts at
-    0).
+    """The configuration of a board. ``board`` is a name of `armvirt.board.boards.BOARDS`.
+    ``memory`` is in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: the guest's virtual count
+    starts at 0).
 
     ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` is True. The host has ``pcpus`` physical CPUs,
     and time slices of ``quantum_ns`` (None: 1 ms on one physical CPU, 100 us on several).
-    ``rtc_base`` is the date at virtual time 0, in seconds since 1970 (None: 2024-01-01);
-    ``counter_start`` the host's physical count at virtual time 0, in ticks (None: the default of
+    ``rtc_base`` is the date at virtual time 0, in seconds since 1970 (None: 2024-01-01).
+    ``counter_start`` is the host's physical count at virtual time 0, in ticks (None: the default of
     the host). All random numbers for a guest are functions of ``seed``: those of the TRNG,
     /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed.
     """

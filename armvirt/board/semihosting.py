@@ -26,8 +26,9 @@ MAX_TRANSFER = 1 << 20
 MAX_READ = 1 << 14
 """The maximum number of bytes of one READ, which may always fill only a part of its buffer."""
 MAX_AT_ONCE = 1 << 11
-"""The number of bytes that are written before the HLT is executed again for the rest, so that no
-call takes long on the host: each byte may be an event of the trace, and end an ``expect``."""
+"""The number of bytes that are written at once; then the guest executes the HLT again for the rest.
+The limit keeps a call short on the host, because each byte may be a trace event and may complete an
+``expect`` step."""
 MAX_UNFINISHED = 8
 MAX_STRING = 1 << 16
 MAX_HANDLES = 64
@@ -132,7 +133,7 @@ class SemihostingHost(Protocol):
 
 
 class _RefusedError(Exception):
-    """An operation fails with this errno."""
+    """Raised when an operation fails; SYS_ERRNO returns ``errno`` to the guest."""
 
     def __init__(self, errno: int) -> None:
         self.errno = errno
@@ -167,7 +168,8 @@ class Semihosting:
         self._shown: dict[tuple[int, ...], int] = {}
 
     def call(self, operation: int, argument: int) -> Outcome:
-        """Execute operation W0 with X1. Returns the value for X0, or `Exit`, `Wait` or `Again`."""
+        """Execute the operation in W0 with the parameter in X1. Return the value for X0, or `Exit`,
+        `Wait` or `Again`."""
         handler = _OPERATIONS.get(operation & 0xFFFF_FFFF)
         try:
             if handler is None:

@@ -1,4 +1,4 @@
-"""The rows of a board's list of devices, each with the place and the interrupt of a device."""
+"""The rows of a board's list of devices, and the parts of the board that a new device can use."""
 
 from __future__ import annotations
 

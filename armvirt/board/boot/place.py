@@ -18,7 +18,8 @@ from armvirt.errors import UserError
 from armvirt.units import human_size
 
 STACK_ROOM = 1 << 20
-"""Bytes kept free after a flat or ELF guest, which may have its stack and heap there."""
+"""The number of bytes that stay free after a flat or ELF guest, which may have its stack and heap
+there."""
 
 _INITRD_OFFSET = 128 << 20
 _BLOCK = 2 << 20

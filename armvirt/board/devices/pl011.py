@@ -23,9 +23,9 @@ from armvirt.state import checked
 
 FIFO_DEPTH = 16
 CHARACTER_NS = 10_000
-"""One character, start and stop bit included, at a nominal 1 Mbit/s."""
+"""The time in ns of one character, with start and stop bit, at a nominal 1 Mbit/s."""
 TIMEOUT_NS = 32_000
-"""RT is set 32 bit periods after the last character (TRM 2.8.3)."""
+"""The time in ns from the last character to RT: 32 bit periods (TRM 2.8.3)."""
 
 STATE_VERSION = 1
 _PERIPHERAL_ID = b"\x11\x10\x14\x00"

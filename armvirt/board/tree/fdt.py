@@ -11,7 +11,7 @@ from armvirt.errors import ArmvirtError
 
 MAGIC = 0xD00DFEED
 MAX_SIZE = 2 << 20
-"""The arm64 boot protocol maps no more than 2 MiB of device tree."""
+"""The maximum size in bytes of a device tree, because the arm64 boot protocol maps only 2 MiB."""
 
 _BEGIN_NODE, _END_NODE, _PROP, _NOP, _END = 1, 2, 3, 4, 9
 _HEADER = struct.Struct(">10I")
