@@ -10,9 +10,9 @@ from armvirt.hyp.host.runnable import Request
 
 
 class MmioExit:
-    """KVM_EXIT_MMIO: a load or store of ``size`` bytes at the IPA ``phys_addr``, outside of the
-    memory slots. ``data`` is the value that the device gets. For a load, the VMM sets ``data`` to
-    the value that the device returns.
+    """KVM_EXIT_MMIO: a load or store of ``size`` bytes at the IPA ``phys_addr``, which is in no
+    memory slot, or a store to a read-only slot. ``data`` is the value that the device gets. For a
+    load, the VMM sets ``data`` to the value that the device returns.
 
     If no device has the address, the VMM sets ``abort``, and the guest takes a synchronous external
     abort.
