@@ -1,8 +1,8 @@
 """Virtual time, and the only queue of timed events.
 
-Time is in ns. It advances with instructions, and over idle time by `Clock.advance_to`. An entry of
-the queue is (time, sequence, owner, kind): plain data, so that it can be saved. An owner registers
-the handler of its entries under its name.
+Time is in ns, and advances with instructions, or over idle time by `Clock.advance_to`. An entry of
+the queue is (time, sequence, owner, kind): plain data, which can be saved. An owner registers the
+handler of its entries under its name.
 """
 
 from __future__ import annotations

@@ -84,12 +84,12 @@ class ShadowRegisters:
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
         """Permit the engine to repeat the last wake-up by the virtual timer without entering EL2.
 
-        If the guest executes WFI and the next event is the rise of the virtual timer's line, the
-        engine advances the time to this event. Then it writes the value that list register 0 has at
-        this call to list register 0, and continues the guest. The permission ends with the run, or
-        with the next entry to EL2. After n repetitions ``on_repeats(n)`` is called before any other
-        code of EL2. During the call, list register 0 has the state after the guest's end of
-        interrupt; then the actual values are written back.
+        The engine saves the present value of list register 0. If the guest then executes WFI, and
+        the next event is the rise of the virtual timer's line, the engine advances the time to this
+        event, writes the saved value to list register 0, and continues the guest. The permission
+        ends with the run, or with the next entry to EL2. After n repetitions ``on_repeats(n)`` is
+        called before any other code of EL2. During this call, list register 0 has the state after
+        the guest's end of interrupt; then the actual values are written back.
         """
         shadow = self._shadow
         if shadow is not None:

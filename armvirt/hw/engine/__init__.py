@@ -1,5 +1,7 @@
-"""The engine: the only package that uses Unicorn's raw API. It has two engines with one
-interface."""
+"""The engines that execute guest code. No other package uses Unicorn's raw API.
+
+The native and the portable engine have the same interface.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The raw API of the installed libunicorn, which is found without importing the ``unicorn`` package
-(60-120 ms).
+"""The raw API of the installed libunicorn.
 
+libunicorn is found without importing the ``unicorn`` package, because the import takes 60-120 ms.
 Identifiers are those of Unicorn 2.1; a test compares them with the constants of the package.
 """
 
@@ -11,7 +11,7 @@ import importlib.util
 import mmap
 import os
 import sys
-from _thread import _local, get_ident  # same as in threading, which is slow to import
+from _thread import _local, get_ident  # threading has these, but is slow to import
 
 from armvirt.arch.encoding import unpack
 from armvirt.errors import EngineError, KvmError, UserError
@@ -35,7 +35,7 @@ SUPPORTED_VERSION = (2, 1)
 CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
 """Default size in bytes of the address space for an engine's translated code (translate-all.c of
 Unicorn)."""
-CODE_BUFFER_MARGIN = 64 << 20  # for its other allocations before it runs
+CODE_BUFFER_MARGIN = 64 << 20  # for Unicorn's other allocations before the first run
 
 FUNCTIONS = (
     "uc_open", "uc_close", "uc_version", "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write",
@@ -46,12 +46,12 @@ FUNCTIONS = (
 
 
 def x_register(n: int) -> int:
-    """Unicorn's identifier of X<n>; 31 is XZR."""
+    """Unicorn's identifier of register X<n>; n = 31 is XZR."""
     return R_X0 + n if n < 29 else (R_X29, R_X30, R_XZR)[n - 29]
 
 
 class CpReg(C.Structure):
-    """``uc_arm64_cp_reg``: one system register by its encoding."""
+    """``uc_arm64_cp_reg``: the encoding and the value of one system register."""
 
     _fields_ = [(name, C.c_uint32) for name in ("crn", "crm", "op0", "op1", "op2")] + [
         ("val", C.c_uint64)
@@ -84,7 +84,7 @@ class Library:
         self.path = library_path()
         try:
             self.lib = C.CDLL(self.path)
-        except OSError as error:  # names the file; "failed to map segment": address space is short
+        except OSError as error:  # "failed to map segment": too little address space
             raise UserError(f"{error}; raise ulimit -v, or install unicorn==2.1.4 again") from None
         p, u64, u32, i = C.c_void_p, C.c_uint64, C.c_uint32, C.c_int
         prototypes: dict[str, tuple[object, list[object]]] = {
@@ -117,13 +117,17 @@ class Library:
                 f"unicorn {found} is not the calibrated one; run: pip install unicorn==2.1.4"
             )
 
-    def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions set in __init__
+    def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions of FUNCTIONS
         raise AttributeError(name)
 
     def open(self, buffer: int = CODE_BUFFER) -> C.c_void_p:
-        """Open a new engine. UserError if there is no address space for ``buffer`` bytes of
-        translated code: Unicorn allocates them later, and if that fails ends the process by
-        exit(1), which is the exit status of a guest that fails."""
+        """Open a new engine. UserError if the process has no address space for ``buffer`` bytes of
+        translated code.
+
+        Unicorn allocates this buffer later, and ends the process by exit(1) if the allocation
+        fails. This exit status would be that of a guest that fails, so the address space is checked
+        here.
+        """
         try:
             mmap.mmap(
                 -1, buffer + CODE_BUFFER_MARGIN, prot=mmap.PROT_READ | mmap.PROT_WRITE
@@ -150,15 +154,16 @@ OTHER_THREAD = "the machine runs in another thread: wait until that has come to 
 
 
 class ClosedLibrary:
-    """Replaces the library of a closed engine: each access is KvmError EBADF."""
+    """Replaces the library of a closed engine: each access raises KvmError EBADF."""
 
     def __getattr__(self, name: str) -> object:
         raise KvmError("EBADF", CLOSED)
 
 
 class ThreadLibrary(_local):
-    """Replaces the library while the engine runs. It has the library's functions only in the thread
-    that runs the engine; in another thread, where a call would end the process, KvmError EBUSY."""
+    """Replaces the library while the engine runs. The thread that runs the engine can call the
+    functions of the library. In another thread a call would end the process, so each access raises
+    KvmError EBUSY."""
 
     def __init__(self, library: Library, thread: int) -> None:
         if get_ident() == thread:

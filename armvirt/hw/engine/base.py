@@ -1,15 +1,15 @@
-"""What both engines share: creation, registers, memory, translations, save and load.
+"""The base class of both engines: creation, running, callbacks, saved state.
 
 An engine has the registers and translations of one vCPU. It executes EL0 and EL1 code under the EL2
-registers that the PE programs, and calls a `PeCallbacks` for everything that needs the rest of the SoC.
-See docs/engine.md.
+registers that the PE programs, and calls a `PeCallbacks` for everything that needs the rest of the
+SoC. See docs/engine.md.
 """
 
 from __future__ import annotations
 
 import ctypes as C
 import weakref
-from _thread import get_ident  # same as in threading, which is slow to import
+from _thread import get_ident  # threading has this function, but is slow to import
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -76,16 +76,16 @@ class Engine(Core, ABC):
 
     @abstractmethod
     def watch_wfe(self) -> None:
-        """From now on keep the event register, and stop after each WFE that finds it clear, with
-        state.wfe set."""
+        """Emulate the event register from now on: a WFE stops the run and sets state.wfe if the
+        event register is clear."""
 
     @abstractmethod
     def _add_hooks(self) -> None:
         """Install the block, INTR, MRS, MSR and SYS hooks."""
 
     def close(self) -> None:
-        """Free the engine: from now on every use is KvmError EBADF. The garbage collector frees an
-        engine that was not closed. KvmError EBUSY while the engine runs."""
+        """Free the engine; every later use raises KvmError EBADF. KvmError EBUSY while the engine
+        runs. The garbage collector frees an engine that was not closed."""
         if self._running:
             raise KvmError("EBUSY", "the engine runs: it can be freed when it has come to a stop")
         self.lib = cast("abi.Library", abi.ClosedLibrary())
@@ -95,8 +95,8 @@ class Engine(Core, ABC):
     # -- running --
 
     def run(self, deadline: int) -> Leave:
-        """Execute until ``state.count`` reaches ``deadline`` (with an interrupt entry possibly one
-        more) or a stop.
+        """Execute until ``state.count`` reaches the instruction count ``deadline``, or until a
+        stop. An interrupt entry can make ``state.count`` one more than ``deadline``.
 
         An exception raised in a callback stops the run and is raised by `run`.
         """
@@ -116,8 +116,8 @@ class Engine(Core, ABC):
         return why
 
     def _guarded_library(self, library: abi.Library) -> abi.Library:
-        """The library for the calling thread: in every other thread its functions are KvmError
-        EBUSY."""
+        """The library for the calling thread. In every other thread an access to its functions
+        raises KvmError EBUSY."""
         if self._guard is None or self._guard[0] != get_ident():
             self._guard = (
                 get_ident(),
@@ -137,13 +137,13 @@ class Engine(Core, ABC):
         )
 
     def leave(self, why: Leave) -> None:
-        """Leave `run` before the next block, with ``why`` as its result. Only in a hook."""
+        """End `run` before the next block; `run` returns ``why``. Call this only in a hook."""
         self.state.leave = why
         self.lib.uc_emu_stop(self.uc)
 
     def dispatch(self, what: int) -> int:
-        """Call the callback ``what`` of `PeCallbacks`. An exception stops the engine, and is kept for
-        `run` to raise."""
+        """Call the callback number ``what`` of `PeCallbacks`. If the callback raises, the engine
+        stops and `run` raises the exception."""
         try:
             if self.state.events_n:
                 self.flush_events()
@@ -152,7 +152,7 @@ class Engine(Core, ABC):
             return self.keep(error)
 
     def keep(self, error: BaseException) -> int:
-        """Keep an exception of a callback for `run` to raise; the engine stops."""
+        """Store an exception of a callback and stop the engine; `run` raises the exception."""
         self.error = self.error or error
         self.state.stop = 1
         return Action.STOP
@@ -193,7 +193,7 @@ class Engine(Core, ABC):
     # -- saved state --
 
     def save(self) -> dict[str, object]:
-        """The architectural state by name: plain data, independent of the engine's own layout."""
+        """The architectural state by register name, as plain data that both engines can load."""
         return {
             "version": STATE_VERSION,
             "x": [self.x(n) for n in range(31)],
@@ -207,7 +207,7 @@ class Engine(Core, ABC):
         }  # fmt: skip
 
     def load(self, saved: State) -> None:
-        """Load what `save` returned, from this or another engine."""
+        """Restore the dict of `save`, from this engine or another engine."""
         checked(saved, "Engine", STATE_VERSION)
         get = saved.__getitem__
         self.exclusive = tuple(get("exclusive"))

@@ -1,11 +1,12 @@
 """Stop before the instruction at one address, in either engine.
 
-The engine's own block hook is called most often and does not change. A second block hook, for the
-blocks of one page only, is called after the first. If a block contains the address, the second hook
-undoes the work of the first, and the engine steps to the address (the *tail*, docs/engine.md).
-There the hook is called again, with the address at the start of a block.
+The engine's own block hook does not change, because it is called most often. A breakpoint adds a
+second block hook for one page, which Unicorn calls after the first. If a block contains the
+address, the second hook undoes the work of the first, and the engine executes single steps to the
+address (the *tail*, docs/engine.md). There the hook is called again, with the address at the start
+of a block.
 
-Addresses are virtual, like the guest's PC. The guest cannot see this breakpoint; an architectural
+Addresses are virtual, like the guest's PC. The guest cannot see this breakpoint. An architectural
 breakpoint would be visible, and belongs to the guest.
 """
 
@@ -59,8 +60,8 @@ class PcStop:
 
 
 class RangeStop(PcStop):
-    """Like `PcStop` for a range of whole pages: `Engine.run` leaves with STOP before the first
-    instruction in the range, unless the run starts there. A block is within one page."""
+    """A stop at a range of whole pages: `Engine.run` leaves with STOP before the first instruction
+    in the range, unless the run starts in the range. A block is within one page."""
 
     def __init__(self, engine: Engine, addresses: range, on_stop: Callable[[], None]) -> None:
         self._place(engine, addresses.start, addresses.stop - 1, on_stop)

@@ -1,9 +1,9 @@
-"""The offsets at which this libunicorn stores the exception record and the exclusive monitor, which
-its API does not provide.
+"""Finds the offsets of the exception record and the exclusive monitor in a saved context, because
+the API of libunicorn has neither.
 
-A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP. Each
-value is searched in the bytes of ``uc_context_save``, and must have exactly one offset. EngineError
-for a libunicorn that does not match.
+A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP.
+`calibrate` searches each known value in the bytes that ``uc_context_save`` stores. Each value must
+have exactly one offset; otherwise this libunicorn is not supported (EngineError).
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ _PROGRAM = (
     hvc(_HVC[1]),
     0xC87F1805,  # ldxp x5, x6, [x0]
     hvc(0),
-    0xF9400062,  # ldr x2, [x3]: no stage-2 mapping
+    0xF9400062,  # ldr x2, [x3]: a stage-2 fault
 )
 
 
 class Calibration(NamedTuple):
-    """Byte offsets in the saved context.
+    """Byte offsets in the context that ``uc_context_save`` stores, and the size of the context.
 
-    ``syndrome``: record {u32 syndrome; u32 fsr; u64 vaddress; u32 target_el}; ``exclusive``: {u64
-    address; u64 value; u64 high}; high is the second word of a pair. ``context_size`` in bytes.
+    ``syndrome`` is the offset of the exception record {u32 syndrome; u32 fsr; u64 vaddress; u32
+    target_el}. ``exclusive`` is the offset of the exclusive monitor {u64 address; u64 value; u64
+    high}; high is the second word of a pair. ``context_size`` is in bytes.
     """
 
     syndrome: int
@@ -136,7 +137,7 @@ def _set_up(scratch: _Scratch) -> None:
 
 
 def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
-    """The multiples of ``step`` that are offsets of ``pattern`` in ``blob``."""
+    """The offsets of ``pattern`` in ``blob`` that are multiples of ``step``."""
     places, at = set(), blob.find(pattern)
     while at >= 0:
         if at % step == 0:

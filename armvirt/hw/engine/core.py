@@ -30,8 +30,9 @@ STATE_VERSION = 1
 
 TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
-"""Virtual addresses with a read-protection hook that is never called: the hook saves a scan of the
-TLBs per new block. Guest RAM must not be at these *physical addresses*, or stores become slow."""
+"""Virtual addresses with a read-protection hook that is never called. The hook saves Unicorn a scan
+of the TLBs for each new block. Guest RAM must not be at these *physical addresses*, or stores
+become slow."""
 
 CODE_BUFFER = 64 << 20
 """Bytes for the translated code of one engine; Unicorn's default is 1 GiB. When this buffer is
@@ -76,16 +77,15 @@ class Core:
         end: int = 0,
         instruction: int | None = None,
     ) -> None:
-        """Add a hook. The first argument of the function is the engine, the last the address of
-        ``state``."""
+        """Add a hook. Unicorn passes its engine handle as the first argument of ``function``, and
+        the address of ``state`` as the last."""
         self._keep.append(function)
         self.add_hook(kind, function, begin, end, instruction)
 
     def add_hook(
         self, kind: int, function: object, begin: int, end: int, instruction: int | None = None
     ) -> int:
-        """Add a hook whose function the caller keeps alive; returns the handle for
-        `remove_hook`."""
+        """Add a hook; the caller keeps ``function`` alive. Returns the handle for `remove_hook`."""
         handle = C.c_void_p()
         extra = () if instruction is None else (C.c_int(instruction),)
         code = self.lib.uc_hook_add(
@@ -102,7 +102,7 @@ class Core:
         return handle.value or 0
 
     def remove_hook(self, handle: int) -> None:
-        """Remove a hook, and all code that was translated with it. Only between runs."""
+        """Remove a hook, and drop all translated code. Call this only between runs."""
         self.lib.check(self.lib.uc_hook_del(self.uc, handle), "hook")
         self.invalidate_all_code()
 
@@ -116,7 +116,7 @@ class Core:
     # -- registers --
 
     def read(self, register: int) -> int:
-        """A 64-bit register by Unicorn's identifier."""
+        """Read a 64-bit register by Unicorn's identifier."""
         self.lib.uc_reg_read(self.uc, register, C.byref(self._u64))
         return self._u64.value
 
@@ -125,7 +125,7 @@ class Core:
         self.lib.uc_reg_write(self.uc, register, C.byref(self._u64))
 
     def x(self, n: int) -> int:
-        """X<n>; 31 reads as zero."""
+        """Register X<n>; n = 31 is XZR, which reads as zero."""
         return 0 if n == 31 else self.read(abi.x_register(n))
 
     def set_x(self, n: int, value: int) -> None:
@@ -138,7 +138,8 @@ class Core:
 
     @pc.setter
     def pc(self, value: int) -> None:
-        # A batch: a single write in a hook sets a flag, and the next exit then reports a stale PC.
+        # Use a batch write. A single write in a hook makes Unicorn report a stale PC at the next
+        # exit.
         identifier, box = C.c_int(abi.R_PC), C.c_uint64(value)
         pointer = C.c_void_p(C.addressof(box))
         self.lib.uc_reg_write_batch(self.uc, C.byref(identifier), C.byref(pointer), 1)
@@ -199,7 +200,7 @@ class Core:
         self.write(abi.R_FPCR, value)
 
     def q(self, n: int) -> int:
-        """V<n> as 128 bits."""
+        """Register V<n> as 128 bits."""
         both = (C.c_uint64 * 2)()
         self.lib.uc_reg_read(self.uc, abi.R_Q0 + n, both)
         return both[0] | both[1] << 64
@@ -209,7 +210,7 @@ class Core:
         self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
 
     def read_system(self, encoding: int) -> int:
-        """A system register (packed encoding) of the engine's core."""
+        """Read a system register of Unicorn's core, by its packed encoding."""
         box = abi.CpReg.of(encoding)
         self.lib.check(
             self.lib.uc_reg_read(self.uc, abi.R_CP, C.byref(box)), f"read of {encoding:#x}"
@@ -217,7 +218,7 @@ class Core:
         return int(box.val)
 
     def write_system(self, encoding: int, value: int) -> None:
-        """Write a system register. Each write also rebuilds the translation flags after a change of
+        """Write a system register, by its packed encoding. Each write makes Unicorn use a changed
         PSTATE."""
         box = abi.CpReg.of(encoding, value)
         if encoding in TRANSLATION:
@@ -227,11 +228,11 @@ class Core:
         )
 
     def rebuild_flags(self) -> None:
-        """Make the engine use a changed PSTATE."""
+        """Make Unicorn use a changed PSTATE. The write of an unused register has this effect."""
         self.write_system(TPIDR_EL2, 0)
 
     def set_hcr(self, value: int) -> None:
-        """Set HCR_EL2, except VI and VF, which follow the virtual CPU interface."""
+        """Set HCR_EL2, except VI and VF, which follow the outputs of the virtual CPU interface."""
         self.state.hcr = value
         self.write_system(HCR_EL2, value | self.state.lines_in_engine)
 
@@ -242,7 +243,7 @@ class Core:
     # -- memory and translations --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Map ``size`` bytes at host address ``host`` as physical memory of the engine."""
+        """Map ``size`` bytes of host memory at ``host`` to the guest's physical ``address``."""
         self.lib.check(
             self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}"
         )
@@ -251,8 +252,8 @@ class Core:
         self.lib.check(self.lib.uc_mem_unmap(self.uc, address, size), f"unmap {address:#x}")
 
     def translate(self, va: int, *, execute: bool = False) -> int | None:
-        """Translate a guest VA to a physical address in the current regime, without side effects;
-        None on a fault."""
+        """Translate a guest VA to a physical address in the current translation regime, without
+        side effects; None on a fault."""
         kinds = (abi.PROT_EXEC,) if execute else (abi.PROT_READ, abi.PROT_EXEC)
         for kind in kinds:
             if self.lib.uc_vmem_translate(self.uc, va, kind, C.byref(self._u64)) == 0:
@@ -265,15 +266,16 @@ class Core:
         return buffer.raw
 
     def fetch(self, va: int) -> int:
-        """The instruction word at ``va``; 0 where the fetch would fault."""
+        """The instruction word at ``va``; 0 if the fetch would fault."""
         pa = self.translate(va, execute=True)
         return 0 if pa is None else int.from_bytes(self.read_physical(pa, 4), "little")
 
     def invalidate_code(self, address: int, size: int) -> None:
-        """Drop translated code by physical address. Only in INTR callbacks and between runs.
+        """Drop the code that was translated from a physical range. Call this only in INTR hooks and
+        between runs.
 
-        Unicorn takes a virtual address of the current regime, so the call is made at EL2 (stage 1
-        off).
+        Unicorn takes a virtual address of the current translation regime. During the call PSTATE is
+        EL2h, where stage 1 is off.
         """
         before = self.pstate
         self.state.epoch += 1
@@ -295,8 +297,8 @@ class Core:
 
     @property
     def exclusive(self) -> tuple[int, int, int]:
-        """The local exclusive monitor: (address, value, second word of a pair). Open state: address
-        all ones."""
+        """The local exclusive monitor: (address, value, second word of a pair). In the open state
+        the address is all ones."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 24)
         address, value, high = struct.unpack("<QQQ", blob)
@@ -304,16 +306,16 @@ class Core:
 
     @exclusive.setter
     def exclusive(self, monitor: tuple[int, int, int]) -> None:
-        """Set the exclusive monitor. The rest of the context keeps its values, so the interrupt
-        line and the TLB stay valid."""
+        """Set the exclusive monitor. All other values of the context are unchanged, so the
+        interrupt line and the TLB stay valid."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         base = self.raw_context.value or 0
         C.memmove(base + self.calibration.exclusive, struct.pack("<QQQ", *monitor), 24)
         self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
 
     def clear_exclusive(self) -> bool:
-        """Set the exclusive monitor to the open state; returns whether it was in the exclusive
-        state."""
+        """Set the exclusive monitor to the open state. Returns whether the monitor was in the
+        exclusive state."""
         armed = self.exclusive[0] != MASK64
         if armed:
             self.exclusive = (MASK64, 0, 0)

@@ -88,7 +88,8 @@ def _defines(prefix: str, home: object, names: Iterable[str]) -> Iterator[str]:
 
 
 def _enum(prefix: str, home: type) -> str:
-    """The constants of a class: the members of an IntEnum, else the upper-case attributes."""
+    """A C enum of the constants of a class: the members of an IntEnum, else the upper-case
+    attributes."""
     members = getattr(home, "__members__", None) or {
         name: value for name, value in vars(home).items() if name.isupper()
     }

@@ -3,7 +3,8 @@
  *
  * This file includes no header of Unicorn and links to no library: Python passes the addresses of the uc_*
  * functions of the loaded libunicorn. The portable engine (portable/) has the same rules in Python, and tests
- * compare the two engines bit by bit. The reasons for the rules are in the comments there and in docs/engine.md.
+ * compare the two engines bit by bit. The comments of the portable engine and docs/engine.md give the reasons for the
+ * rules.
  */
 #include <stdint.h>
 #include <stddef.h>
@@ -22,7 +23,7 @@
 #define CTL_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 1u << 30)
 #define CTL_NONE(type) CTL_WRITE(type, 0)
 #define CTL_READ_WRITE(type, nr) ((uint32_t)(type) | (uint32_t)(nr) << 26 | 3u << 30)
-#define LINE_IRQ HCR_VI   /* the bit of PSTATE.I: one test for both "signalled" and "masked" */
+#define LINE_IRQ HCR_VI   /* the same bit as PSTATE.I; HCR_VF is the same bit as PSTATE.F */
 #define LINE_FIQ HCR_VF
 
 typedef struct { uint32_t crn, crm, op0, op1, op2; uint64_t val; } cp_reg;
@@ -50,13 +51,13 @@ static void set_pstate(engine *e, uint32_t v) {
     uint64_t wide = v;
     e->reg_write(e->uc, R_PSTATE, &wide);
 }
-static void set_pc(engine *e, uint64_t v) {   /* a batch: a single write in a hook sets a flag, and the next exit then reports a stale PC */
+static void set_pc(engine *e, uint64_t v) {   /* a single write in a hook makes Unicorn report a stale PC at the next exit */
     int id = R_PC;
     void *p = &v;
     e->reg_write_batch(e->uc, &id, &p, 1);
 }
 static int x_id(uint32_t n) { return n < 29 ? R_X0 + (int)n : n == 29 ? R_X29 : n == 30 ? R_X30 : R_XZR; }
-/* Each write by CP_REG rebuilds the translation flags; no code uses TPIDR_EL2. */
+/* Make Unicorn use a changed PSTATE. Each write by CP_REG has this effect; no code uses TPIDR_EL2. */
 static void rebuild_flags(engine *e) { sys_write(e, TPIDR_EL2, 0); }
 
 static void leave(engine *e, uint32_t why) {
@@ -95,7 +96,7 @@ static void set_deadline(engine *e, const moment *now) {
     else e->deadline = e->count_base + (until - e->ns_base + e->ns_per_insn - 1) / e->ns_per_insn;
 }
 
-/* Note that shadow registers have changed. */
+/* Mark the shadow registers as changed, and stop if a physical interrupt is signalled to EL2. */
 static void changed(engine *e) {
     e->dirty = 1;
     if (ppi_deliverable(&e->shadow)) e->stop = 1;
@@ -115,9 +116,9 @@ static int icc(engine *e) {
     return ACT_ADVANCE | (e->insn & INSN_SYSTEM_READ ? ACT_WRITE_RT : 0);
 }
 
-/* WFI: repeat the last wake-up by the virtual timer, if EL2 permits it. The line of the virtual timer must be the next event.
- * The time advances to this event, and the interrupt is delivered. EL2 updates its state at the next entry to EL2
- * (RunLoop._repeated). */
+/* Repeat the last wake-up by the virtual timer at a WFI, if EL2 permits this and the next event is the rise of the virtual
+ * timer's line. The time advances to this event, and the interrupt is delivered. Returns 0 if EL2 must handle the WFI. EL2
+ * updates its own state at the next entry to EL2 (RunLoop._repeated). */
 static int repeat_tick(engine *e, uint32_t esr) {
     shadow *s = &e->shadow;
     uint64_t monitor;
@@ -182,7 +183,7 @@ static int broadcast_maintenance(engine *e, uint32_t enc, uint64_t value) {
 static void record(engine *e, uint32_t what, uint32_t esr, uint64_t elr, uint64_t target) {
     if (!e->trace) return;
     if (e->events_n == EVENTS) e->callback(CB_DRAIN);
-    if (e->events_n == EVENTS) return;            /* no PE is bound, so the buffer was not read */
+    if (e->events_n == EVENTS) return;            /* no PE is bound, so no callback has emptied the buffer */
     event *v = &e->events[e->events_n++];
     v->count = e->count; v->ns = ns_at(e, e->count); v->elr = elr; v->target = target; v->what = what; v->esr = esr;
 }
@@ -224,8 +225,8 @@ static void enter_el1(engine *e, uint32_t what, uint32_t esr, int has_far, uint6
     e->last_vector_elr = pc;
 }
 
-/* Take an interrupt that is signalled and not masked now. Pass a masked one to the core, which takes it when the guest
- * unmasks it. */
+/* Take an interrupt that is signalled and not masked. Pass a masked interrupt to Unicorn's core, which takes the interrupt
+ * when the guest unmasks it. */
 static void apply_lines(engine *e) {
     uint32_t lines = (e->virq ? LINE_IRQ : 0) | (e->vfiq ? LINE_FIQ : 0);
     if (lines) {
@@ -273,7 +274,7 @@ static void tail_stepped(engine *e) {
 
 static uint32_t filter_hash(uint64_t pc) { return (uint32_t)((uint32_t)(pc >> 2) * 0x9e3779b1u >> 20); }
 
-/* The marks of the code at pc. A block is within one page. */
+/* Read the marks of the block at pc (MARK_*). A block is within one page. */
 static marked marks_of(engine *e, uint64_t pc, uint32_t size) {
     marked m = {.pc = pc, .size = size, .epoch = e->epoch, .sev = 0xffff, .sevl = 0xffff};
     uint32_t words[64], n = size >> 2, last = 0;
@@ -292,7 +293,7 @@ static marked marks_of(engine *e, uint64_t pc, uint32_t size) {
     return m;
 }
 
-/* The entry of a block, or the free entry for it. A quarter of the table is always free, so the search ends. */
+/* Find the entry of a block, or the free entry for this block. A quarter of the table is always free, so the search ends. */
 static marked *entry_of(engine *e, uint64_t pc, uint32_t size) {
     for (uint32_t i = filter_hash(pc);; i++) {
         marked *m = &e->marked[i & (MARKED - 1)];
@@ -329,11 +330,12 @@ static void put_back(engine *e) {
     e->mem_write(e->uc, e->exchanged_pa, &wfe, 4);
 }
 
-/* Replace the WFE at the end of a block by an ISB in the translated code. For a WFE the core leaves its translated code by a
- * longjmp, which is slow; an ISB ends the block too, and is fast. The effect of the WFE is in the block hooks (retire). So the
- * blocks that end in this WFE are translated again while an ISB is in memory in its place; the guest executes nothing in this
- * time. If the buffer for translated code is full, the core does not return from the request, and the next hook restores the
- * WFE. Only on_edge may call this function: a block whose hook was called must not be translated again before it ends. */
+/* Replace the WFE at the end of a block by an ISB in the translated code. At a WFE the core leaves its translated code by a
+ * longjmp, which is slow. An ISB also ends the block, and is fast; the block hooks do what the WFE does (retire). This function
+ * writes an ISB to memory in place of the WFE, lets the core translate all blocks that end in this WFE, and restores the WFE.
+ * The guest executes nothing in this time. If the buffer for translated code is full, the core does not return from the
+ * request, and the next hook restores the WFE. Only on_edge may call this function, because a block must not be translated
+ * again between its block hook and its end. */
 static void exchange(engine *e, uint64_t end) {
     uint32_t isb = INSN_ISB, unreported = e->unreported;
     uint64_t pa;
@@ -352,8 +354,9 @@ static void exchange(engine *e, uint64_t end) {
     e->unreported = unreported;
 }
 
-/* A block can be translated many times, because the guest changes its code or because other blocks share its WFE. So the WFE
- * is exchanged only at the translations number 1, 2, 4, 8 and so on: at most 16 times. */
+/* Called when a block has been translated. A block can be translated many times, because the guest changes the code or
+ * because other blocks end in the same WFE. Therefore the WFE is exchanged only at the translations number 1, 2, 4, 8 and so
+ * on, at most 16 times. */
 static void on_edge(void *uc, void *cur, void *prev, void *user) {
     engine *e = user;
     uc_tb *tb = cur;
@@ -373,7 +376,7 @@ static void check_unreported(engine *e, uint64_t pc, uint32_t size) {
     note_block(e, pc, size);
 }
 
-/* Read the marks of the block that begins. Called if the filter has the hash of its address. */
+/* Read the marks of the block that begins. Called if the filter has the hash of the block's address. */
 static void open_marked(engine *e, uint64_t pc, uint32_t size) {
     marked *m = entry_of(e, pc, size), now;
     if (!m->size) {
@@ -384,7 +387,7 @@ static void open_marked(engine *e, uint64_t pc, uint32_t size) {
     e->marks = m->marks;
     e->block_sev = m->sev;
     e->block_sevl = m->sevl;
-    if (m->marks & (MARK_WFE | MARK_YIELD)) e->unreported = e->wfe_watch;   /* after it the core starts again, without a call of on_edge */
+    if (m->marks & (MARK_WFE | MARK_YIELD)) e->unreported = e->wfe_watch;   /* the core starts again after this block, without a call of on_edge */
     if (m->marks == MARK_YIELD && e->count + (size >> 2) < e->yield_at) e->marks = 0;
 }
 
@@ -423,7 +426,8 @@ static int unmasks_interrupts(uint32_t insn) {
         || (insn & INSN_WITHOUT_RT) == INSN_MSR_DAIF;
 }
 
-/* The kind of the virtual interrupt that the core has just taken by itself, because the guest unmasked it; 0: none. */
+/* The kind of the virtual interrupt that the core has just taken by itself, because the guest unmasked the interrupt; 0 if the
+ * core has not taken an interrupt. */
 static uint32_t native_irq(engine *e, uint64_t pc) {
     uint32_t what = (uint32_t)(pc >> 7 & 3);
     if ((what != WHAT_IRQ && what != WHAT_FIQ) || pc & (VECTOR_BYTES - 1)) return 0;
@@ -431,7 +435,7 @@ static uint32_t native_irq(engine *e, uint64_t pc) {
     if (!e->open || (pstate(e) & (PSTATE_DAIF | PSTATE_NRW | PSTATE_MODE)) != PSTATE_EL1_ENTRY) return 0;
     uint64_t offset = pc & (VECTOR_END - 1);
     if (offset >= VECTOR_LOWER_A32 || reg(e, R_VBAR_EL1) != pc - offset) return 0;
-    if (sys_read(e, SPSR_EL1) & (what == WHAT_IRQ ? LINE_IRQ : LINE_FIQ)) return 0;   /* the interrupt was masked: a jump to the vector */
+    if (sys_read(e, SPSR_EL1) & (what == WHAT_IRQ ? LINE_IRQ : LINE_FIQ)) return 0;   /* the interrupt was masked, so the guest has jumped to the vector */
     return unmasks_interrupts(fetch(e, e->block_pc + 4 * (uint64_t)(e->open - 1))) ? what : 0;
 }
 
@@ -455,7 +459,7 @@ static uint64_t now_host(void) {
     return (uint64_t)t.tv_sec * NS_PER_SECOND + (uint64_t)t.tv_nsec;
 }
 
-/* Called after slow work with few instructions: if a poll is due, poll at the next block. */
+/* Poll at the next block if a poll is due. Called after slow work that executes few instructions. */
 static void poll_if_due(engine *e) {
     if (now_host() - e->poll_ns >= POLL_NS) e->poll_at = e->count;
 }
@@ -469,7 +473,7 @@ static __attribute__((noinline)) void poll_host(engine *e) {
     }
 }
 
-/* The rare work before a block: interrupts, marks, an illegal state, the deadline, the poll. Returns 1 if the engine leaves
+/* Do the rare work before a block: interrupts, marks, an illegal state, the deadline, the poll. Returns 1 if the engine leaves
  * before the block. */
 static inline __attribute__((always_inline)) int block_slow(engine *e, uint64_t pc, uint32_t n) {
     uint64_t count;
@@ -493,13 +497,13 @@ static inline __attribute__((always_inline)) int block_slow(engine *e, uint64_t 
     return 0;
 }
 
-/* A block that on_block cannot handle by its three stores. */
+/* Handle a block for which the three stores of on_block are not sufficient. */
 static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_t size) {
     uint32_t n = size >> 2;
     put_back(e);
     if (block_slow(e, pc, n)) return;
     if (pc == e->block_pc && n == 1 && e->open == 1 && !e->tail) {
-        e->count += 1;                            /* a branch to itself: only an interrupt ends it */
+        e->count += 1;                            /* the block is a branch to itself; only an interrupt ends this loop */
         e->open = 0;
         e->spin = 1;
         leave(e, LEAVE_BUDGET);
@@ -515,7 +519,7 @@ static __attribute__((noinline)) void block_cold(engine *e, uint64_t pc, uint32_
     if (e->filter[filter_hash(pc)]) open_marked(e, pc, size);
 }
 
-/* Called before each block: a leaf function without a stack frame, which usually does three stores only. */
+/* Called before each block. This is a leaf function without a stack frame, and usually does only three stores. */
 static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     engine *e = user;
     uint32_t n = size >> 2, open = e->open;
@@ -533,14 +537,14 @@ static void on_block(void *uc, uint64_t pc, uint32_t size, void *user) {
     e->block_pc = pc;
 }
 
-/* Does CNTKCTL_EL1 deny the access at EL0? Then the core itself takes the trap to EL1. */
+/* Does CNTKCTL_EL1 deny this access at EL0? If so, the core itself takes the trap to EL1. */
 static int el0_denied(engine *e, uint32_t enc) {
     if (pstate(e) & PSTATE_EL) return 0;
     uint32_t crm = CRM(enc), counter = enc == CNTPCT_EL0 ? CNTKCTL_PCTEN : CNTKCTL_VCTEN;
     return !(sys_read(e, CNTKCTL_EL1) & (crm == 0 ? counter : crm == 2 ? CNTKCTL_PTEN : CNTKCTL_VTEN));
 }
 
-/* Does CNTHCTL_EL2 (layout of E2H = 0) trap an access that EL1 makes or permits? */
+/* Does CNTHCTL_EL2 (layout of E2H = 0) trap an access at EL1, or an access at EL0 that EL1 permits? */
 static int trapped_to_el2(const engine *e, uint32_t enc) {
     switch (CRM(enc)) {
     case 0: return enc == CNTPCT_EL0 ? !(e->cnthctl & CNTHCTL_PCTEN) : !!(e->cnthctl & CNTHCTL_TVCT);
@@ -549,7 +553,8 @@ static int trapped_to_el2(const engine *e, uint32_t enc) {
     }
 }
 
-/* Make the core trap the access itself, as at EL0 with CNTKCTL_EL1 = 0. syndrome() restores PSTATE and CNTKCTL_EL1. */
+/* Make the core trap the access, as if the access were at EL0 with CNTKCTL_EL1 = 0. syndrome() restores PSTATE and
+ * CNTKCTL_EL1. */
 static uint32_t refuse(engine *e) {
     e->denied = 1;
     e->denied_pstate = pstate(e);
@@ -610,28 +615,28 @@ static uint32_t on_msr(void *uc, int rt, const cp_reg *r, void *user) {
     engine *e = user;
     (void)uc;
     if (r->op0 != 3) return 0;
-    if (r->crn - 1u < 2) e->epoch++;              /* SCTLR, TTBR0, TTBR1, TCR: other code at the same address */
+    if (r->crn - 1u < 2) e->epoch++;              /* SCTLR, TTBR0, TTBR1, TCR: the code at an address may change */
     if (r->crn == 14 && r->op1 == 0 && r->crm == 1 && r->op2 == 0 && r->val & ~e->cntkctl_bits) {
-        sys_write(e, CNTKCTL_EL1, r->val & e->cntkctl_bits);   /* RES0 here, kept by the core */
+        sys_write(e, CNTKCTL_EL1, r->val & e->cntkctl_bits);   /* RES0, but the core would store the bits */
         return 1;
     }
     if (r->crn == 14) return timer_access(e, rt, r, 1);
     if (r->crn == 4 && r->crm == 0 && r->op1 == 0 && r->op2 == 0) {
         e->illegal_watch = illegal_return(r->val);
-        if (r->val & PSTATE_NRW) {                      /* the engine would run AArch32: make the return illegal */
+        if (r->val & PSTATE_NRW) {                      /* the core would return to AArch32, so make the return illegal */
             sys_write(e, SPSR_EL1, (r->val & ~(uint64_t)PSTATE_NRW) | PSTATE_MODE);
             return 1;
         }
     }
     if (r->crn == 12 && r->crm == 0 && r->op1 == 0 && r->op2 == 0 && r->val & (VECTOR_END - 1)) {
-        set_reg(e, R_VBAR_EL1, r->val & -(uint64_t)VECTOR_END);   /* RES0 here, kept by the core */
+        set_reg(e, R_VBAR_EL1, r->val & -(uint64_t)VECTOR_END);   /* RES0, but the core would store the bits */
         return 1;
     }
     return 0;
 }
 
-/* Do the tables still map va by a leaf table? Then every TLB entry of va is an entry for a page, and the core's flush of one
- * page is sufficient. Otherwise the core may have cached a block as many pages. 4 KiB granule only. */
+/* Does the translation of va still use a level 3 table? If so, every TLB entry of va is an entry for a page, and the core's
+ * flush of one page is sufficient. If not, the core may have cached a block as many pages. For the 4 KiB granule only. */
 static int page_mapped(engine *e, uint64_t va, uint64_t asid, int check_asid) {
     uint64_t tcr = sys_read(e, TCR_EL1), high = va >> UPPER_RANGE_SHIFT & 1;
     uint64_t ttbr = reg(e, high ? R_TTBR1_EL1 : R_TTBR0_EL1);
@@ -696,12 +701,13 @@ static void advance(engine *e, uint64_t pc) {
     e->count += 1;
 }
 
-/* Complete cache maintenance that trapped only because this model sets HCR_EL2.TPU: not an exit to EL2. */
+/* Complete cache maintenance that trapped only because the engine sets HCR_EL2.TPU. Returns 0 for a trap that EL2 must
+ * handle. */
 static int maintenance(engine *e, uint32_t esr, uint64_t pc) {
     uint32_t enc = trapped_encoding(esr);
     if (!e->native_maintenance) return 0;
     switch (enc) {
-    case DC_CVAU: e->stats[ST_DC]++; break;                     /* nothing to clean */
+    case DC_CVAU: e->stats[ST_DC]++; break;                     /* there is no data cache to clean */
     case IC_IVAU: {
         uint64_t line = 64, va = x(e, trapped_rt(esr)) & -line, pa;
         e->stats[ST_IC]++;
@@ -724,7 +730,8 @@ static int maintenance(engine *e, uint32_t esr, uint64_t pc) {
     return 1;
 }
 
-/* An access of a debug register in the tail would reach the engine's own step bits: complete it with the guest's value. */
+/* Complete an access to a debug register that trapped only because of the single steps. The guest accesses its own value, not
+ * the step bits of the engine. Returns 0 if EL2 traps the access. */
 static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
     uint32_t enc = trapped_encoding(esr), rt = trapped_rt(esr);
     if (OP0(enc) != 2 || e->mdcr & MDCR_TDA) return 0;
@@ -738,21 +745,21 @@ static int tail_debug_register(engine *e, uint32_t esr, uint64_t pc) {
 static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64_t pc) {
     uint32_t ec = esr >> EC_SHIFT;
     if (ec == EC_DABT_LOWER && target == 2 && esr & ISV) {
-        /* ISV is 0 for loads and stores with writeback; the core sets 1 */
+        /* ISV must be 0 for a load or store with writeback, but the core sets ISV */
         return (fetch(e, pc) & INSN_WRITEBACK_MASK) == INSN_WRITEBACK ? esr & ~ACCESS_FIELDS : esr;
     }
     if (esr == 0 && target == 1) {
-        /* MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18; anything else is UNDEFINED with IL */
+        /* MSR DAIFSet or DAIFClr at EL0 with SCTLR_EL1.UMA = 0 has EC 0x18. Any other instruction is UNDEFINED, and IL must be 1. */
         uint32_t insn = fetch(e, pc);
         if ((insn & INSN_MSR_IMM_MASK) != INSN_MSR_IMM) return UNDEFINED;
         return msr_trap(insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING, XZR);
     }
-    /* EL1 accesses do not trap to EL1. But the core traps CNTPS_*_EL1, which are UNDEFINED at Non-secure EL1 */
+    /* No access at EL1 traps to EL1. But the core traps CNTPS_*_EL1, which are UNDEFINED at Non-secure EL1. */
     if (ec == EC_SYSREG && target == 1 && pstate(e) & PSTATE_EL) return UNDEFINED;
     return esr;
 }
 
-/* Call Python for an exit, which can take as long as a million instructions. */
+/* Call Python for an exit. The call can take as long as the execution of a million instructions. */
 static int ask(engine *e, int what) {
     int action = e->callback(what);
     poll_if_due(e);
@@ -764,7 +771,7 @@ typedef struct { uint64_t pc, far; uint32_t esr, ec, target, intno; } exception;
 static int is_fetch_fault(uint32_t ec) { return ec == EC_IABT_LOWER || ec == EC_IABT_CURRENT; }
 static int is_step(uint32_t ec) { return ec == EC_STEP_LOWER || ec == EC_STEP_CURRENT; }
 
-/* The exception that is being taken, from the core's record. */
+/* Read the exception that is being taken from the core's exception record. */
 static exception syndrome(engine *e, uint32_t intno) {
     const uint8_t *record_at = (const uint8_t *)e->context + e->syndrome_offset;
     exception x = {.pc = reg(e, R_PC), .intno = intno};
@@ -783,11 +790,11 @@ static exception syndrome(engine *e, uint32_t intno) {
     return x;
 }
 
-/* Count the executed instructions of the open block; 0 if the exit is not within the block. */
+/* Add the executed instructions of the open block to e->count. Returns 0 if the PC of the exit is not in the block. */
 static int close_block(engine *e, const exception *x) {
     if (e->open) {
         uint64_t done = (x->pc - e->block_pc) >> 2;
-        /* a fetch fault is taken after the block; ISV of a guest's step means that the instruction was executed */
+        /* a fetch fault is taken after the block; ISV of a software step by the guest means that the instruction was executed */
         if (is_fetch_fault(x->ec) || (is_step(x->ec) && x->esr & STEP_ISV)) done = e->open;
         else if (done > e->open) {
             e->fault = 1;
@@ -795,7 +802,7 @@ static int close_block(engine *e, const exception *x) {
             leave(e, LEAVE_FAULT);
             return 0;
         }
-        if (e->marks) retire(e, (uint32_t)done, !is_step(x->ec) || x->target == 2);   /* the guest's step completes a WFE */
+        if (e->marks) retire(e, (uint32_t)done, !is_step(x->ec) || x->target == 2);   /* a software step by the guest completes a WFE */
         e->count += done;
         e->open = 0;
     }
@@ -819,13 +826,13 @@ static void exit_el2(engine *e, const exception *x) {
     act(e, ec == EC_WFX && repeat_tick(e, x->esr) ? ACT_ADVANCE : ask(e, CB_EL2), x->pc);
 }
 
-static int is_icc(uint32_t insn) {                /* MSR or MRS with op0 = 3, CRn = 4 or 12 */
+static int is_icc(uint32_t insn) {                /* an MSR or MRS with op0 = 3, CRn = 4 or 12 */
     uint32_t enc = insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING, crn = CRN(enc);
     return (insn & INSN_SYSTEM_REGISTER_MASK) == INSN_SYSTEM_REGISTER && OP0(enc) == 3 && (crn == 4 || crn == 12);
 }
 
-/* Does the PE emulate this UNDEFINED instruction: an access of the GIC CPU interface, HLT, or of FEAT_ECV and FEAT_WFxT
- * MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET, WFIT? */
+/* Does the PE emulate this UNDEFINED instruction? The PE emulates accesses to the GIC CPU interface, HLT, MRS of CNTPCTSS_EL0
+ * and CNTVCTSS_EL0 (FEAT_ECV), WFET and WFIT (FEAT_WFxT). */
 static int emulated(engine *e, uint64_t pc) {
     uint32_t insn = fetch(e, pc), without_rt = insn & INSN_WITHOUT_RT;
     if (!is_icc(insn) && (insn & INSN_EXCEPTION_MASK) != INSN_HLT && (insn & INSN_WFXT_MASK) != INSN_WFXT
@@ -849,9 +856,9 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     put_back(e);
     if (!(++e->stats[ST_INTR] & 15)) poll_if_due(e);
     exception x = syndrome(e, intno);
-    if (is_fetch_fault(x.ec) && e->lines_in_engine) note_native_irq(e, x.pc);   /* taken, and the fetch of the vector faults */
+    if (is_fetch_fault(x.ec) && e->lines_in_engine) note_native_irq(e, x.pc);   /* the fetch of the vector faults */
     if (!close_block(e, &x)) return;
-    if (is_fetch_fault(x.ec) && e->wfe) { leave(e, LEAVE_STOP); return; }   /* WFE, and the next fetch faults: not yet */
+    if (is_fetch_fault(x.ec) && e->wfe) { leave(e, LEAVE_STOP); return; }   /* the guest waits in WFE, before the fetch that faults */
     e->unreported = e->wfe_watch;
     if (e->tail) {
         if (is_step(x.ec) && x.target == 2) { tail_stepped(e); return; }
@@ -866,7 +873,7 @@ static void on_intr(void *uc, uint32_t intno, void *user) {
     else if (x.ec == EC_UNKNOWN && emulated(e, x.pc)) undefined(e, x.pc);
     else {
         e->stats[ST_EL1_SYNC]++;
-        if (intno == INTNO_SVC) e->count -= 1;    /* the SVC itself was counted, as the PC is after it */
+        if (intno == INTNO_SVC) e->count -= 1;    /* the PC is after the SVC, so the SVC was counted */
         enter_el1(e, WHAT_SYNC, x.esr, EC_WITH_FAR >> x.ec & 1, x.far);
         apply_lines(e);
     }
@@ -885,7 +892,7 @@ void av_apply_lines(engine *e) { apply_lines(e); }
 
 void av_enter(engine *e) { enter_el1(e, WHAT_SYNC, e->enter_esr, (int)e->enter_has_far, e->enter_far); }
 
-/* Runs to the deadline or to a stop. Returns enum leave (BUDGET, STOP, FAULT, VECTOR_LOOP). */
+/* Run to the deadline or to a stop. Returns LEAVE_BUDGET, LEAVE_STOP, LEAVE_FAULT or LEAVE_VECTOR_LOOP. */
 int av_run(engine *e) {
     e->spin = 0;
     e->open = 0;

@@ -1,4 +1,4 @@
-"""The engine whose hooks run in C (native.c); exits that need the SoC call Python."""
+"""The engine with its hooks in C (native.c). Exits that need the rest of the SoC call Python."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BUILD_LOG = os.path.join(_FOLDER, "native-build.log")
 
 
 def build_log(path: str = BUILD_LOG) -> list[str]:
-    """Why setup.py did not build the native library: the lines of native-build.log (a summary, then
-    the compiler's output). Empty if there is no log."""
+    """The lines of native-build.log, where setup.py writes why the native library was not built: a
+    summary, then the compiler's output. Empty if there is no log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
@@ -29,8 +29,8 @@ def build_log(path: str = BUILD_LOG) -> list[str]:
 
 
 class NativeLibrary:
-    """The compiled native.c. EngineError if it is missing, or was built for another ABI version or
-    size of `EngineState`."""
+    """The compiled native.c. EngineError if the file is missing, or was built for another ABI
+    version or size of `EngineState`."""
 
     def __init__(self, path: str = LIBRARY) -> None:
         if not os.path.exists(path):
@@ -62,8 +62,8 @@ class NativeEngine(Engine):
         this = weakref.ref(self)  # otherwise the callback would keep the engine alive
 
         def call(what: int) -> int:
-            """Like `dispatch`, but the two most frequent callbacks are called directly, not looked
-            up in its table."""
+            """Call a callback of `PeCallbacks`. The two most frequent callbacks are called
+            directly; `dispatch` looks up all others in a table."""
             engine = this()
             if engine is None:
                 return Action.STOP
@@ -97,7 +97,7 @@ class NativeEngine(Engine):
         """See `Engine.watch_wfe`."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
-            self.invalidate_all_code()  # code that is already translated was not examined for marks
+            self.invalidate_all_code()  # translated code has not been examined for marks
             self.hook(abi.HOOK_EDGE, C.c_void_p(self._native.av_hook(5)))
 
     def _run(self) -> Leave:

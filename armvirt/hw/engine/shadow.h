@@ -1,7 +1,7 @@
 /*
- * Accesses to the shadow registers (hw/shadow.py): the virtual CPU interface, the comparators of the Generic Timer, the
- * private interrupts of the PE. hw/ich.py, hw/timer.py and hw/gic.py have the same rules in Python, with the clauses of the
- * specifications, and tests compare both. The structure and the constants are in layout.h.
+ * Accesses to the shadow registers (hw/shadow.py): the virtual CPU interface, the comparators of the Generic Timer, and
+ * the private interrupts of the PE. hw/ich.py, hw/timer.py and hw/gic.py have the same rules in Python, and cite the
+ * clauses of the specifications. Tests compare C and Python. The structure and the constants are in layout.h.
  */
 #define NEVER UINT64_MAX
 #define CTL_FIRES(ctl) (((ctl) & (CTL_ENABLE | CTL_IMASK)) == CTL_ENABLE)
@@ -31,8 +31,8 @@ static int can_signal(const shadow *s, uint64_t lr) {
     return priority < s->vmcr >> VMCR_VPMR_SHIFT && (running == IDLE_PRIORITY || (priority & mask) < (running & mask));
 }
 
-/* Recompute the outputs. Only the EOI cause of the maintenance interrupt is examined: icc_access leaves every access to
- * Python while another cause is enabled. */
+/* Recompute the outputs of the virtual CPU interface. Of the causes of the maintenance interrupt only EOI is examined,
+ * because icc_access passes every access to Python while another cause is enabled. */
 static void vif_update(shadow *s) {
     int best = -1, eoi = 0;
     uint32_t best_priority = IDLE_PRIORITY;
@@ -86,7 +86,7 @@ static void vif_deactivate(shadow *s, int n) {
     if (s->lr[n] & LR_HW && pintid < 32) s->ppi_active &= ~(1u << pintid);
 }
 
-static void vif_count_eoi(shadow *s) { s->hcr += 1u << ICH_HCR_EOICOUNT_SHIFT; }   /* EOIcount is the highest field: it wraps without a mask */
+static void vif_count_eoi(shadow *s) { s->hcr += 1u << ICH_HCR_EOICOUNT_SHIFT; }   /* EOIcount has the top bits, so it rolls over without a mask */
 
 static void vif_end(shadow *s, uint64_t value, uint32_t group) {
     uint64_t intid = value & INTID_MASK;
@@ -114,7 +114,8 @@ static uint64_t vif_highest_pending(const shadow *s, uint32_t group) {
 
 enum { ICC_PYTHON, ICC_READ, ICC_MUTATED };
 
-/* MRS or MSR at EL1 of a register that is used at every interrupt. After ICC_MUTATED the caller calls vif_update. */
+/* Execute an MRS or MSR at EL1 of a register that guests access at every interrupt. ICC_PYTHON: Python must execute the
+ * access. ICC_MUTATED: the caller must call vif_update. */
 static int icc_access(shadow *s, uint32_t enc, int is_read, uint64_t *value) {
     if (!(s->accesses & SHADOW_ICC) || s->hcr & (ICH_HCR_MAINTENANCE_ENABLES | ICH_HCR_TC | (ICH_HCR_TALL0 | ICH_HCR_TALL1))) return ICC_PYTHON;
     if (is_read) {
@@ -144,7 +145,7 @@ static int icc_access(shadow *s, uint32_t enc, int is_read, uint64_t *value) {
 
 /* ---- comparators ---- */
 
-/* A time: ns of virtual time, the ticks since virtual time 0, and the count minus the offset of each timer. */
+/* A moment of virtual time: the ns, the ticks since virtual time 0, and for each timer the count minus the timer's offset. */
 typedef struct { uint64_t ns, elapsed, count[2], frequency; } moment;
 
 static int vif_offers(const shadow *s, uint32_t pintid) {
@@ -153,7 +154,8 @@ static int vif_offers(const shadow *s, uint32_t pintid) {
     return 0;
 }
 
-/* Recompute both lines. Returns whether a line has fallen whose interrupt waits for the guest: EL2 must retract it. */
+/* Recompute both lines. Returns 1 if a line has fallen and its interrupt waits for the guest; EL2 must then retract the
+ * interrupt. */
 static int timers_update(shadow *s, const moment *now) {
     int retract = 0;
     for (int t = 0; t < 2; t++) {
@@ -165,7 +167,7 @@ static int timers_update(shadow *s, const moment *now) {
     return retract;
 }
 
-/* The ns at which a low line will rise; NEVER if the line is high, or does not rise before that time. */
+/* The ns at which a low line will rise; NEVER if the line is high, or will not rise before NEVER ns. */
 static uint64_t timer_rise(const shadow *s, int t, const moment *now) {
     if (!CTL_FIRES(s->ctl[t])) return NEVER;
     if (now->count[t] >= s->cval[t]) return s->line[t] ? NEVER : now->ns;
@@ -180,7 +182,7 @@ static uint64_t timer_read(const shadow *s, int t, uint32_t op2, const moment *n
     return s->ctl[t] | (s->ctl[t] & CTL_ENABLE && now->count[t] >= s->cval[t] ? CTL_ISTATUS : 0);
 }
 
-/* Returns what timers_update does. */
+/* Write a register of a comparator. The return value is that of timers_update. */
 static int timer_write(shadow *s, int t, uint32_t op2, uint64_t value, const moment *now) {
     if (op2 == 2) s->cval[t] = value;
     else if (op2 == 0) s->cval[t] = now->count[t] + (uint64_t)(int64_t)(int32_t)(uint32_t)value;

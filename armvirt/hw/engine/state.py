@@ -2,7 +2,8 @@
 
 `armvirt.hw.engine.layout` generates the C text from the annotations of the structures here, from
 the classes of constants, and from `armvirt.arch`. Times are instruction counts unless a name
-contains ns. ``count`` does not include the open block.
+contains ns. The open block is the translated block that is executing; ``count`` does not include
+its instructions.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ CHECKED = 256
 FILTER = 4096
 LIST_REGISTERS, ACTIVE_PRIORITIES, TIMERS = 16, 4, 2
 VECTOR_FAULT_LIMIT = 16
-POLL_INSNS = 1 << 12  # microseconds of host time; milliseconds if each needs a translation
+POLL_INSNS = 1 << 12  # executed within microseconds, or milliseconds if translated first
 POLL_NS = 20_000_000
 INTNO_SVC = 2  # the number with which the core reports an SVC
 NO_BLOCK = 1  # no block starts at an odd address
 
 
 class Action:
-    """What the engine does after a callback: bits, executed in this order. Plain integers: this is
-    a hot path."""
+    """The actions of the engine after a callback: bits, executed in the order of this class. The
+    bits are plain integers, because an enum operation is slow on the hot path."""
 
     RETRY: Final = 0
-    WRITE_RT: Final = 2  # state.rt_value into X<state.rt>
-    ADVANCE: Final = 1  # PC + 4; the instruction counts as executed
-    ENTER: Final = 4  # synchronous exception to EL1: state.enter_*
+    WRITE_RT: Final = 2  # write state.rt_value to X<state.rt>
+    ADVANCE: Final = 1  # add 4 to the PC, and count the instruction
+    ENTER: Final = 4  # take the synchronous exception to EL1 that state.enter_* describes
     STOP: Final = 8  # leave run()
 
 
@@ -45,39 +46,41 @@ class Callback(IntEnum):
 
 
 class Leave(IntEnum):
-    """Why run() returned (TAIL, MISALIGNED and ILLEGAL are internal to the engine)."""
+    """The reason for which run() returned. TAIL, MISALIGNED and ILLEGAL are internal to the
+    engine."""
 
     NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP, ILLEGAL = range(8)
 
 
 class Waits:
-    """state.wfe: the run ended after a WFE, or after a YIELD past state.yield_at. Plain integers,
-    like `Action`."""
+    """Values of state.wfe: the run ended after a WFE, or after a YIELD at or after state.yield_at.
+    Plain integers, like `Action`."""
 
     WFE: Final = 1
     YIELD: Final = 2
 
 
 class Marks:
-    """state.marks: the special instructions of the open block. Plain integers, like `Action`."""
+    """Bits of state.marks: the special instructions of the open block. Plain integers, like
+    `Action`."""
 
     WFE: Final = 1  # the last instruction of the block
     YIELD: Final = 2
     ERET: Final = 4
     SEV: Final = 8  # anywhere in the block; state.block_sev is the index of the first SEV
     SEVL: Final = 16
-    UNREAD: Final = 32  # the code could not be read before the block; it is read again later
+    UNREAD: Final = 32  # the code is not readable when the block begins; retire reads the code
 
 
 class What(IntEnum):
-    """Kind of exception entry. The offset of the vector is this number times the size of a
+    """The kind of an exception entry. The offset of the vector is this number times the size of a
     vector."""
 
     SYNC, IRQ, FIQ = range(3)
 
 
 class Shadowed:
-    """shadow.accesses: the accesses that the engine completes itself. Plain integers, like
+    """Bits of shadow.accesses: the accesses that the engine completes itself. Plain integers, like
     `Action`."""
 
     ICC: Final = 1
@@ -85,7 +88,7 @@ class Shadowed:
 
 
 class Stat(IntEnum):
-    """Indices of state.stats: the number of times that each event has happened."""
+    """Indices of state.stats, which has the number of times that each event has happened."""
 
     TAILS = 0  # starts of single steps to an exact count
     STEPS = 1
@@ -110,7 +113,7 @@ class Stat(IntEnum):
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
 
-# Types of the fields: for type checkers here, and for ctypes and C below.
+# The types of fields, for type checkers. TYPES has the types for ctypes and C.
 u16 = int
 u32 = int
 i32 = int
@@ -141,7 +144,7 @@ Struct = TypeVar("Struct", bound="type[C.Structure]")
 
 
 def _structure(**shapes: tuple[int, ...]) -> Any:
-    """A class decorator: the annotated fields become ``_fields_``, in their order. ``shapes`` are
+    """A class decorator. The annotated fields become ``_fields_``, in their order. ``shapes`` are
     the dimensions of array fields."""
 
     def make(cls: Struct) -> Struct:
@@ -179,7 +182,8 @@ class MarkedBlock(C.Structure):
     """A block that ends in WFE, YIELD or ERET, or contains SEV or SEVL.
 
     ``sev`` and ``sevl`` are the indices of the first SEV and SEVL. The entry is valid while the
-    engine's epoch is ``epoch``. ``edges`` is the number of calls of on_edge for the block.
+    engine's epoch is ``epoch``. ``edges`` is the number of calls of on_edge, which Unicorn calls at
+    each translation of the block.
     """
 
     pc: u64
@@ -229,7 +233,7 @@ class Shadow(C.Structure):
     accesses: u32  # `Shadowed`
     repeat: u32  # EL2 permits the core to repeat the last timer wake-up
     repeat_lr: u64  # the list register of that wake-up
-    event_ns: u64  # the time of the next event, except those of the timers
+    event_ns: u64  # the ns of the next event other than the rise of a timer line
     repeats: u32  # how often the core has repeated the wake-up
     repeat_hcr: u32  # ICH_HCR_EL2 of that wake-up
     waiting: u32  # physical interrupts that EL2 has for the guest without a list register
@@ -242,8 +246,8 @@ TYPES["Shadow"] = (Shadow, "shadow")
     events=(EVENTS,), stats=(len(Stat),), marked=(MARKED,), checked=(CHECKED,), filter=(FILTER,)
 )
 class EngineState(C.Structure):
-    """The state of an engine (see the module). The fields that are read at every translated block
-    come first, in two cache lines."""
+    """The state of one engine. The fields that are read at every translated block come first, in
+    two cache lines."""
 
     count: u64
     deadline: u64
@@ -251,7 +255,7 @@ class EngineState(C.Structure):
     block_pc: u64
     open: u32
     tail: u32
-    lines_in_engine: u32  # VI and VF of the engine's HCR_EL2
+    lines_in_engine: u32  # the present VI and VF bits in HCR_EL2 of Unicorn's core
     stop: u32
     marks: u32
     illegal_watch: u32
@@ -335,15 +339,16 @@ class EngineState(C.Structure):
     event_register: u32
     epoch: u32  # increases when the code at an address may have changed
     event_cleared: u64  # the ns at which a WFE cleared the event register last
-    block_sev: u32  # of the open block, if the block has marks
+    block_sev: u32  # the index of the first SEV in the open block, if the block has marks
     block_sevl: u32
-    # Blocks with marks: a filter, the entries; blocks that were checked without a call of on_edge
+    # Blocks with marks: the entries, a filter, and blocks that were checked without a call of
+    # on_edge
     marked_n: u32
     marked_overflow: u32
     marked: MarkedBlocks
     checked: MarkedBlocks
     filter: u8s
-    exchanged_pa: u64  # the physical address of a WFE that is replaced by an ISB in memory
+    exchanged_pa: u64  # the physical address of a WFE while an ISB replaces this WFE in memory
     exchanged: u32
     padding: u32
 

@@ -1,1 +1,1 @@
-"""The engine whose hooks run in Python through ctypes."""
+"""The engine with its hooks in Python, called through ctypes."""

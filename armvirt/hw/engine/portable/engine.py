@@ -1,8 +1,8 @@
-"""The engine whose hooks run in Python through ctypes: slow, needs no compiler, same results as
-native.c.
+"""The engine with its hooks in Python, called through ctypes. This engine is slow, needs no
+compiler, and gives the same results as native.c.
 
-Read this file first: native.c implements the same in C. The order of the tests in each hook is part
-of the contract.
+Read this file first: native.c implements the same in C. Both engines must do the tests in a hook in
+the same order.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class PortableEngine(Engine):
     def _guarded(
         self, function: Callable[..., object], default: object = None
     ) -> Callable[..., object]:
-        """Wrap a hook: keep its exception for `run` and stop, because ctypes prints and drops an
-        exception."""
+        """Wrap a hook. If the hook raises, the engine stops and `run` raises the exception; ctypes
+        would print and drop the exception."""
 
         method = weakref.WeakMethod(function)  # otherwise the hook would keep the engine alive
 
@@ -133,7 +133,7 @@ class PortableEngine(Engine):
         """See `Engine.watch_wfe`."""
         if not self.state.wfe_watch:
             self.state.wfe_watch = 1
-            self.invalidate_all_code()  # code that is already translated was not examined for marks
+            self.invalidate_all_code()  # translated code has not been examined for marks
             self.hook(abi.HOOK_EDGE, _EDGE(self._guarded(self._on_edge)))
 
     def _on_edge(self, _uc: int, current: object, _previous: object, _user: int) -> None:
@@ -141,7 +141,7 @@ class PortableEngine(Engine):
         self._note_block(tb.pc, tb.size)
 
     def _note_block(self, pc: int, size: int) -> None:
-        """Remember the address of a block with marks."""
+        """Remember the address of a translated block, if the block has marks (`marks.marks_of`)."""
         if size >= 4 and marks.marks_of(self, pc, size)[0]:
             self._marked.add(pc)
             if len(self._marked) > marks.MARKED_ADDRESSES:
@@ -166,20 +166,20 @@ class PortableEngine(Engine):
             )  # fmt: skip
             return
         if n == 1 and pc == state.block_pc and state.open == 1 and not state.tail:
-            # A branch to itself: only an interrupt ends it.
+            # The block is a branch to itself; only an interrupt ends this loop.
             state.count, state.open, state.spin = count, 0, 1
             self.leave(Leave.BUDGET)
             return
         state.count, state.open, state.block_pc = count, n, pc
-        if state.unreported:  # translated, possibly, without a call of _on_edge
+        if state.unreported:  # _on_edge may not have been called for this block
             state.unreported = 0
             self._note_block(pc, size)
         if pc in self._marked:
             marks.open_marked(self, pc, size)
 
     def _poll_if_due(self) -> None:
-        """Called after slow work with few instructions: if a poll is due, poll at the next
-        block."""
+        """Poll at the next block if a poll is due. Called after slow work that executes few
+        instructions."""
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
 
@@ -205,16 +205,16 @@ class PortableEngine(Engine):
             if r.crm == 1 and r.op1 == r.op2 == 0 and beyond:
                 self.write_system(
                     CNTKCTL_EL1, r.val ^ beyond
-                )  # RES0 here, but the core stores them
+                )  # RES0, but the core would store these bits
                 return 1
             return timers.access(self, rt, r, True)
         if r.crn == 4 and r.crm == r.op1 == r.op2 == 0:
             self.state.illegal_watch = int(illegal_return(r.val))
-            if r.val & PSTATE_NRW:  # the engine would run AArch32: make the return illegal
+            if r.val & PSTATE_NRW:  # the core would return to AArch32, so make the return illegal
                 self.write_system(SPSR_EL1, r.val & ~(PSTATE_NRW | PSTATE_MODE) | PSTATE_MODE)
                 return 1
         if r.crn == 12 and r.crm == r.op1 == r.op2 == 0 and r.val & VECTOR_END - 1:
-            self.write(abi.R_VBAR_EL1, r.val & -VECTOR_END)  # RES0 here, but the core stores them
+            self.write(abi.R_VBAR_EL1, r.val & -VECTOR_END)  # RES0, but the core would store them
             return 1
         return 0
 
@@ -242,12 +242,12 @@ class PortableEngine(Engine):
             self.leave(Leave.STOP)
 
     def _close_block(self, pc: int, number: int, esr: int, target: int) -> bool:
-        """Count the executed instructions of the open block; False if the exit is not within the
-        block."""
+        """Add the executed instructions of the open block to ``state.count``. Returns False if
+        ``pc`` is not in the block."""
         state, ec = self.state, exception_class(esr)
         if state.open:
-            # A fetch fault is taken after the block; ISV of a guest step means that the instruction
-            # was executed.
+            # A fetch fault is taken after the last instruction of the block. ISV of a software step
+            # by the guest means that the instruction was executed.
             complete = ec in FETCH_FAULTS or (ec in STEPS and esr & STEP_ISV)
             done = state.open if complete else (pc - state.block_pc) >> 2
             if not 0 <= done <= state.open:
@@ -257,7 +257,7 @@ class PortableEngine(Engine):
             if state.marks:
                 marks.retire(
                     self, done, ec not in STEPS or target == 2
-                )  # the guest's step completes a WFE
+                )  # a software step by the guest completes a WFE
             state.count += done
             state.open = 0
         state.block_pc, state.marks, state.unreported = NO_BLOCK, 0, state.wfe_watch
@@ -275,10 +275,10 @@ class PortableEngine(Engine):
         state.stats[Stat.INTR] += 1
         self._poll_if_due()
         if ec in FETCH_FAULTS and state.lines_in_engine:
-            entry.note_native_irq(self, pc)  # taken, and the fetch of the vector faults
+            entry.note_native_irq(self, pc)  # the fetch of the vector faults
         if not self._close_block(pc, number, esr, target):
             return
-        if ec in FETCH_FAULTS and state.wfe:  # WFE, and the next fetch faults: not yet
+        if ec in FETCH_FAULTS and state.wfe:  # the guest waits in WFE, before the fetch that faults
             self.leave(Leave.STOP)
             return
         if state.tail:
@@ -297,7 +297,7 @@ class PortableEngine(Engine):
             self._act(self.dispatch(Callback.UNDEF), pc)
         else:
             state.stats[Stat.EL1_SYNC] += 1
-            if number == INTNO_SVC:  # the SVC itself was counted, as the PC is after it
+            if number == INTNO_SVC:  # the PC is after the SVC, so the SVC was counted
                 state.count -= 1
             entry.enter_el1(self, What.SYNC, esr, far if ec in EC_WITH_FAR else None)
             entry.apply_lines(self)
@@ -319,9 +319,9 @@ class PortableEngine(Engine):
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
-        """Whether the PE emulates this UNDEFINED instruction: MRS/MSR with op0 = 3 and CRn = 4
-        or 12, HLT, and of FEAT_ECV and FEAT_WFxT MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0, WFET and
-        WFIT."""
+        """Whether the PE emulates this UNDEFINED instruction, which is copied to the state. The PE
+        emulates MRS and MSR with op0 = 3 and CRn = 4 or 12 (GIC CPU interface), HLT, MRS of
+        CNTPCTSS_EL0 and CNTVCTSS_EL0 (FEAT_ECV), WFET and WFIT (FEAT_WFxT)."""
         state, insn = self.state, self.fetch(pc)
         access = is_msr_mrs(insn)
         icc = (

@@ -1,4 +1,4 @@
-"""Exception entry to EL1, and the virtual interrupts that the core takes by itself."""
+"""Exception entry to EL1, and the virtual interrupts that Unicorn's core takes by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from armvirt.hw.engine.state import EVENTS, NO_BLOCK, VECTOR_FAULT_LIMIT, Leave,
 from armvirt.hw.exception import take_exception
 
 LINE_IRQ, LINE_FIQ = HCR_VI, HCR_VF
-assert (LINE_IRQ, LINE_FIQ) == (PSTATE_I, PSTATE_F)  # one test for both "signalled" and "masked"
+assert (LINE_IRQ, LINE_FIQ) == (PSTATE_I, PSTATE_F)  # a line's bit is also its mask bit in PSTATE
 
 
 def record(engine: Engine, what: What, esr: int, elr: int, target: int) -> None:
@@ -46,7 +46,7 @@ def record(engine: Engine, what: What, esr: int, elr: int, target: int) -> None:
 
 
 def enter_el1(engine: Engine, what: What, esr: int, far: int | None) -> None:
-    """Take an exception to EL1 at the present PC; state.count increases by one."""
+    """Take an exception to EL1 at the present PC. The instruction count increases by one."""
     state, pstate, pc = engine.state, engine.pstate, engine.pc
     vbar, sync = engine.read(abi.R_VBAR_EL1), what == What.SYNC
     target = take_exception(engine, Vector(what * VECTOR_BYTES), esr if sync else None, far)
@@ -71,8 +71,8 @@ def _watch_vectors(engine: Engine, in_vectors: bool, pc: int) -> None:
 
 
 def apply_lines(engine: Engine) -> None:
-    """Take a signalled, unmasked interrupt now. Pass a masked interrupt to the core, which
-    takes it when the guest unmasks it."""
+    """Take an interrupt that is signalled and not masked. Pass a masked interrupt to Unicorn's
+    core, which takes the interrupt when the guest unmasks it."""
     state = engine.state
     lines = (LINE_IRQ if state.virq else 0) | (LINE_FIQ if state.vfiq else 0)
     if lines:
@@ -89,7 +89,7 @@ def apply_lines(engine: Engine) -> None:
 
 
 def _native_irq(engine: Engine, pc: int) -> What | None:
-    """The kind of the virtual interrupt that the core has just taken by itself, because the
+    """The kind of the virtual interrupt that Unicorn's core has just taken by itself, because the
     guest unmasked the interrupt; else None."""
     state, kind = engine.state, pc >> 7 & 3
     if (
@@ -107,7 +107,7 @@ def _native_irq(engine: Engine, pc: int) -> What | None:
     if offset >= VECTOR_LOWER_A32 or engine.read(abi.R_VBAR_EL1) != pc - offset:
         return None
     if engine.read_system(SPSR_EL1) & (LINE_IRQ if kind == 1 else LINE_FIQ):
-        return None  # the interrupt was masked: a jump to the vector
+        return None  # the interrupt was masked, so the guest has jumped to the vector
     return (
         What(kind)
         if unmasks_interrupts(engine.fetch(state.block_pc + 4 * (state.open - 1)))

@@ -1,5 +1,5 @@
-"""TLB and cache maintenance by the guest: what the core leaves undone, and the broadcast to the
-other CPUs."""
+"""TLB and cache maintenance by the guest: the part that Unicorn's core does not do, and the
+broadcast to the other CPUs."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ from armvirt.hw.engine.state import Callback, Stat
 
 
 def _page_mapped(engine: Engine, va: int, asid: int | None) -> bool:
-    """Whether the tables still map ``va`` by a leaf table.
+    """Whether the translation of ``va`` still uses a level 3 table. For the 4 KiB granule only;
+    otherwise False.
 
     If so, every TLB entry of ``va`` is an entry for a page, and the core's flush of one page is
-    sufficient. Otherwise the core may have cached a block as many pages. (Break-before-make,
-    DDI 0487 D8.16, requires that the block's descriptor is invalid or still a block at this
-    moment.) For the 4 KiB granule only; the stage-2 map is the identity.
+    sufficient. If not, the core may have cached a block as many pages. (Break-before-make, DDI 0487
+    D8.16, requires that the block's descriptor is invalid or still a block at this moment.) The
+    stage-2 map is the identity, so the address of a table is a physical address.
     """
     tcr, high = engine.read_system(TCR_EL1), va >> UPPER_RANGE_SHIFT & 1
     ttbr = engine.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)
@@ -80,8 +81,8 @@ def _broadcast(engine: Engine, encoding: int, value: int) -> None:
 
 
 def tlbi(engine: Engine, r: abi.CpReg) -> None:
-    """A TLBI at EL1: flush the whole TLB where the core's flush of one page does not suffice, and
-    broadcast it."""
+    """Complete a TLBI at EL1. Flush the whole TLB if the core's flush of one page is not
+    sufficient. Broadcast an Inner Shareable TLBI."""
     value, state = r.val, engine.state
     state.stats[Stat.TLBI] += 1
     if r.op2 & TLBI_BY_VA:
@@ -94,12 +95,12 @@ def tlbi(engine: Engine, r: abi.CpReg) -> None:
 
 
 def cache(engine: Engine, esr: int, pc: int) -> bool:
-    """Complete cache maintenance that trapped only because this model sets HCR_EL2.TPU: not an
-    exit to EL2."""
+    """Complete cache maintenance that trapped only because the engine sets HCR_EL2.TPU. Returns
+    False for a trap that EL2 must handle."""
     state, (encoding, _, rt) = engine.state, decode_sysreg(esr)
     if not state.native_maintenance or encoding >> OP0_SHIFT != 1:
         return False
-    if encoding == DC_CVAU:  # nothing to clean
+    if encoding == DC_CVAU:  # there is no data cache to clean
         state.stats[Stat.DC] += 1
     elif encoding == IC_IVAU:
         state.stats[Stat.IC] += 1

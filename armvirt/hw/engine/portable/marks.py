@@ -1,4 +1,4 @@
-"""Marks of a block: the instructions in it that set, clear or wait for the event register, and
+"""Marks of a translated block: its instructions that set, clear or wait for the event register, and
 YIELD (DDI 0487 D1.6.1)."""
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.state import Callback, Marks, Stat, Waits
 
 LAST_WORDS = {WFE: Marks.WFE, YIELD: Marks.YIELD, ERET: Marks.ERET}
-MARKED_ADDRESSES = 1 << 16  # maximum of remembered addresses of blocks with marks
+MARKED_ADDRESSES = 1 << 16  # the maximum number of addresses that the engine remembers
 
 
 class Everywhere(set[int]):
-    """Replaces the set of addresses of marked blocks when it has more than MARKED_ADDRESSES:
-    contains every address, so every block is examined for marks."""
+    """A set that contains every address, so every block is examined for marks. An `Everywhere`
+    replaces a set of marked addresses that has more than MARKED_ADDRESSES elements."""
 
     def __contains__(self, pc: object) -> bool:
         return True
@@ -23,8 +23,8 @@ class Everywhere(set[int]):
 
 
 def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
-    """(marks, index of the first SEV, index of the first SEVL) of the code at ``pc``. A block
-    is within one page."""
+    """Read the code at ``pc``: (marks, index of the first SEV, index of the first SEVL). An index
+    of ``size`` means that there is no such instruction. A block is within one page."""
     pa = engine.translate(pc, execute=True)
     if pa is None:
         return Marks.UNREAD, 0, 0
@@ -38,23 +38,23 @@ def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
 
 
 def open_marked(engine: Engine, pc: int, size: int) -> None:
-    """Read the marks when the block begins: another address space may have another block at the
-    same address."""
+    """Read the marks when the block begins, because another address space may have another block at
+    the same address."""
     state = engine.state
     state.marks, state.block_sev, state.block_sevl = marks_of(engine, pc, size)
     if state.marks & (
         Marks.WFE | Marks.YIELD
-    ):  # after this block the core starts again, without a call of _on_edge
+    ):  # the core starts again after this block, without a call of _on_edge
         state.unreported = state.wfe_watch
 
 
 def retire(engine: Engine, done: int, can_wait: bool = True) -> None:
-    """Apply the marks of the open block when ``done`` of its instructions have retired (DDI
-    0487 D1.6.1).
+    """Apply the marks of the open block when ``done`` of its instructions have retired (DDI 0487
+    D1.6.1).
 
-    SEVL and an exception return set the event register; SEV sets it on all CPUs. A WFE at the
-    end of the block clears the event register and completes if the register is set, or if
-    ``can_wait`` is False. Otherwise the run ends after the WFE.
+    SEVL and ERET set the event register of this CPU; SEV sets the event register of all CPUs. If
+    the block ends in WFE and the event register is set, or ``can_wait`` is False, the WFE clears
+    the event register and completes. Otherwise the run ends after the WFE.
     """
     state, end = engine.state, engine.state.count + done
     marks, state.marks = state.marks, 0

@@ -1,6 +1,6 @@
 """Single steps to an exact count: the *tail* of a run (docs/engine.md).
 
-The engine uses the software step of the architecture, routed to EL2 by MDCR_EL2.TDE.
+The engine uses the architecture's software step, which MDCR_EL2.TDE routes to EL2.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def stepped(engine: Engine) -> None:
 
 
 def debug_register(engine: Engine, esr: int, pc: int) -> bool:
-    """A debug register access during single steps would reach the engine's own step bits:
-    complete it with the guest's value."""
+    """Complete an access to a debug register that trapped only because of the single steps. The
+    guest accesses its own value, not the step bits of the engine. Returns False if EL2 traps the
+    access."""
     encoding, is_read, rt = decode_sysreg(esr)
     if encoding >> OP0_SHIFT != 2 or engine.state.mdcr & MDCR_TDA:
         return False

@@ -1,5 +1,5 @@
-"""The exception record of the core: ESR, FAR and target EL, corrected where the core differs from
-the architecture."""
+"""The exception record of Unicorn's core: ESR, FAR and target EL, corrected where the core differs
+from the architecture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from armvirt.hw.engine.base import Engine
 
 
 def read(engine: Engine) -> tuple[int, int, int]:
-    """(ESR, FAR, target EL) of the exception that is being taken."""
+    """Read (ESR, FAR, target EL) of the exception that is being taken."""
     engine.lib.uc_context_save(engine.uc, engine.raw_context)
     at = (engine.raw_context.value or 0) + engine.calibration.syndrome
     word, address = C.c_uint32.from_address, C.c_uint64.from_address(at + 8)
@@ -31,18 +31,18 @@ def repair(engine: Engine, esr: int, target: int, pc: int) -> int:
     """Correct the core's syndrome where it differs from the architecture (DDI 0487, ISS
     encodings)."""
     if exception_class(esr) == EC.DABT_LOWER and target == 2 and esr & ISV:
-        # ISV is 0 for loads and stores with writeback; the core sets 1.
+        # ISV must be 0 for a load or store with writeback, but the core sets ISV.
         writeback = engine.fetch(pc) & WRITEBACK_MASK == WRITEBACK
         return esr & ~ACCESS_FIELDS if writeback else esr
     if esr == 0 and target == 1:
-        # MSR DAIFSet/DAIFClr at EL0 under SCTLR_EL1.UMA = 0 is EC 0x18; anything else is
-        # UNDEFINED with IL.
+        # MSR DAIFSet or DAIFClr at EL0 with SCTLR_EL1.UMA = 0 has EC 0x18. Any other instruction is
+        # UNDEFINED, and IL must be 1.
         insn = engine.fetch(pc)
         if insn & MSR_IMM_MASK == MSR_IMM:
             return sysreg_trap(insn >> SYSTEM_SHIFT & SYSTEM_ENCODING, False, XZR)
         return UNDEFINED
     if exception_class(esr) == EC.SYSREG and target == 1 and engine.pstate & PSTATE_EL:
-        # EL1 accesses do not trap to EL1. But the core traps CNTPS_*_EL1, which are
-        # UNDEFINED at Non-secure EL1 (DDI 0487, CNTPS_CTL_EL1).
+        # No access at EL1 traps to EL1. But the core traps CNTPS_*_EL1, which are UNDEFINED at
+        # Non-secure EL1 (DDI 0487, CNTPS_CTL_EL1).
         return UNDEFINED
     return esr

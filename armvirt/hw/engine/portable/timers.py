@@ -28,7 +28,7 @@ def _counter_at(engine: Engine, count: int) -> int:
 
 
 def _el0_denied(engine: Engine, encoding: int) -> bool:
-    """Whether CNTKCTL_EL1 denies the access at EL0; the core itself then takes the trap to
+    """Whether CNTKCTL_EL1 denies this access at EL0. If so, Unicorn's core itself takes the trap to
     EL1."""
     if engine.pstate & PSTATE_EL:
         return False
@@ -36,7 +36,8 @@ def _el0_denied(engine: Engine, encoding: int) -> bool:
 
 
 def _trapped_to_el2(engine: Engine, encoding: int) -> bool:
-    """Whether CNTHCTL_EL2 (layout of E2H = 0) traps an access that EL1 makes or permits."""
+    """Whether CNTHCTL_EL2 (layout of E2H = 0) traps an access at EL1, or an access at EL0 that EL1
+    permits."""
     cnthctl, crm = engine.state.cnthctl, encoding >> CRM_SHIFT & CRM_MASK
     if crm == 0:
         return (
@@ -46,9 +47,10 @@ def _trapped_to_el2(engine: Engine, encoding: int) -> bool:
 
 
 def _refuse(engine: Engine) -> int:
-    """Make the core trap the access itself, with a syndrome, as at EL0 with CNTKCTL_EL1 = 0.
+    """Make Unicorn's core trap the access with a syndrome, as if the access were at EL0 with
+    CNTKCTL_EL1 = 0.
 
-    A hook cannot raise an exception, and this core has no trap of the virtual timer (FEAT_ECV).
+    A hook cannot take an exception, and this core has no trap of the virtual timer (FEAT_ECV).
     `_on_intr` restores PSTATE and CNTKCTL_EL1, and redirects the exception to EL2.
     """
     state = engine.state
