@@ -1,5 +1,5 @@
-"""The current state of the vGIC, as rows of plain data for tables. List registers are not folded,
-and no state changes."""
+"""The present state of the vGIC, as rows of plain data for tables. List registers are read without
+a fold, and no state changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ REDISTRIBUTOR = {
 
 
 def distributor(dist: Distributor) -> list[Row]:
-    """The registers of the distributor: name, offset, value and meaning."""
+    """The registers of the distributor. A row has name, offset, value and meaning of one
+    register."""
     cpu, frame = next(iter(dist.cpus())), distributor_map(dist.model)
     says = {
         "GICD_CTLR": ", ".join(
@@ -55,7 +56,8 @@ def distributor(dist: Distributor) -> list[Row]:
 
 
 def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
-    """The redistributors of a GICv3, by vCPU: address and registers. Empty for a GICv2."""
+    """The redistributors of a GICv3 with their addresses and registers, one row per vCPU. Empty for
+    a GICv2."""
     if dist.model == 2:
         return []
     return [
@@ -68,8 +70,8 @@ def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
 
 
 def interfaces(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
-    """The CPU interfaces, which EL2 keeps in ICH_VMCR_EL2: mask, effective binary points, modes,
-    group enables."""
+    """The CPU interfaces, one row per vCPU: priority mask, effective binary points, modes, group
+    enables. These fields are in ICH_VMCR_EL2."""
     return [_interface(dist, cpu) for cpu in cpus]
 
 
@@ -101,7 +103,7 @@ def _words(cpu: VgicCpu, group: int) -> str:
 
 
 def list_registers(cpus: Iterable[VgicCpu]) -> list[Row]:
-    """Every list register that is not zero, of the vCPUs that are on a PE."""
+    """The list registers that are not zero, for each vCPU that is loaded on a PE."""
     return [
         {"vcpu": cpu.vcpu_id, "list register": f"ICH_LR{n}_EL2", "value": f"{value:#018x}", **_decoded(value)}
         for cpu in cpus if cpu.vif is not None for n, value in enumerate(cpu.vif.lr) if value
@@ -119,9 +121,9 @@ def _decoded(value: int) -> Row:
 def interrupts(
     dist: Distributor, cpus: Iterable[VgicCpu], *, everything: bool = False
 ) -> list[Row]:
-    """The private interrupts of these vCPUs, all SPIs, and the LPIs with an event. With
-    ``everything`` every interrupt, else only interrupts that are enabled (except SGIs, which are
-    always enabled), pending, active or on an ap_list."""
+    """The private interrupts of these vCPUs, all SPIs, and the LPIs to which an ITS translates an
+    event. If ``everything`` is False, only interrupts are shown that are enabled, pending, active
+    or on an ap_list. An SGI is always enabled, so for an SGI the enable does not count."""
     return [
         _interrupt(dist, irq, owner)
         for irq, owner in _all(dist, cpus)

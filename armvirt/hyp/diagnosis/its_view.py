@@ -1,4 +1,4 @@
-"""The current state of ITSs and LPI tables, as rows of plain data for tables."""
+"""The present state of ITSs and LPI tables, as rows of plain data for tables."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ REGISTERS = (
 
 
 def of(vgic: Vgic) -> dict[str, list[Row]]:
-    """The rows by subject: "LPI tables" of each redistributor; registers, collections, devices and
-    translations of every ITS. Empty without an ITS."""
+    """The rows of each table, by the name of the table. "LPI tables" has a row per redistributor.
+    The other tables have the registers, the collections, the devices and the translations of every
+    ITS. The result is empty without an ITS."""
     if not vgic.its:
         return {}
     return {
@@ -40,16 +41,16 @@ def of(vgic: Vgic) -> dict[str, list[Row]]:
 
 
 def in_use(vgic: Vgic) -> bool:
-    """Whether the guest uses LPIs: LPIs are enabled on a redistributor, an ITS is enabled, or an
-    ITS has maps."""
+    """Whether the guest uses LPIs. This is so if LPIs are enabled on a redistributor, if an ITS is
+    enabled, or if an ITS has a device or a collection."""
     return any(cpu.lpis_enabled for cpu in vgic.dist.cpus()) or any(
         its.enabled or its.devices or its.collections for its in vgic.its
     )
 
 
 def _tables(dist: Distributor) -> list[Row]:
-    """GICR_PROPBASER (common to all redistributors), GICR_PENDBASER, and the number of LPIs of each
-    redistributor."""
+    """The rows of "LPI tables": GICR_PROPBASER (common to all redistributors), GICR_PENDBASER, and
+    the number of LPIs of each redistributor."""
     return [
         {"vcpu": cpu.vcpu_id, "EnableLPIs": int(cpu.lpis_enabled), "GICR_PROPBASER": f"{dist.propbaser:#x}",
          "GICR_PENDBASER": f"{cpu.pendbaser:#x}", "LPIs": len(homed),
@@ -59,8 +60,8 @@ def _tables(dist: Distributor) -> list[Row]:
 
 
 def _registers(its: Its) -> list[Row]:
-    """The registers of an ITS. Unlike a guest's read, this read does not execute commands of the
-    queue."""
+    """The registers of an ITS. This read does not execute commands of the queue; a guest's read
+    does."""
     size = arch.queue_size(its.cbaser)
     waiting = (its.cwriter - its.creadr) % max(size, 1) // arch.COMMAND_SIZE
     says = {

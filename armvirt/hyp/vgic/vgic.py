@@ -255,7 +255,8 @@ class Vgic:
                 commands.process(its)
 
     def finish(self) -> None:
-        """Do all jobs that are left. The caller then saves tables in guest memory."""
+        """Do all jobs that are left. A save, restore or reset of tables waits for the result of the
+        jobs."""
         while self.dist.backlog.jobs:
             self.go_on()
 
