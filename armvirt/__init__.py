@@ -18,7 +18,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name at its first use: the command line starts faster than with all of armvirt."""
+    """Import a name at its first use, so that the command line starts without the modules that it
+    does not need."""
     if name not in _HOME:
         raise AttributeError(f"module 'armvirt' has no attribute {name!r}")
     from importlib import import_module

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from armvirt.script import Script
 
-# The import of pathlib or tomllib takes nearly as long as `armvirt run` of a small guest, so both
-# are not imported for it.
+# pathlib and tomllib are imported only where they are used: the import of either takes nearly as
+# long as `armvirt run` of a small guest.
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guests")
 MANIFEST = "guests.toml"
 
@@ -33,9 +33,9 @@ class Guest(NamedTuple):
     """One guest: a bundled guest with the data of the manifest, or the user's file with the
     defaults.
 
-    ``file`` is its path, ``expect`` how a run should end (pass, fail, stuck, limit), ``script`` the
-    console input. ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are the tested GIC versions
-    and CPU counts, ``its`` is whether the guest needs an ITS.
+    ``file`` is the path of the guest. ``expect`` is how a run should end (pass, fail, stuck,
+    limit). ``script`` is the console input. ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are
+    the tested GIC versions and CPU counts. ``its`` is True if the guest needs an ITS.
     """
 
     name: str
@@ -55,8 +55,8 @@ class Guest(NamedTuple):
         return [Setup(gic, cpus) for gic in self.gics for cpus in self.cpu_counts or (self.cpus,)]
 
     def cpus_or(self, asked: int | None) -> int:
-        """The number of CPUs for the guest: ``asked``, or None: its own default. UserError if
-        ``asked`` is more than the guest supports.
+        """The number of CPUs for the guest: ``asked``, or the default of the guest if ``asked`` is
+        None. UserError if ``asked`` is more than the guest supports.
 
         The arrays of a guest have the size of the greatest of its ``cpu_counts``. A guest without
         ``cpu_counts`` leaves additional CPUs powered off.
@@ -77,7 +77,7 @@ class Guest(NamedTuple):
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML as plain data; ValueError (a TOMLDecodeError) names the position of an error."""
+    """Parse TOML into plain data. ValueError (a TOMLDecodeError) names the position of an error."""
     import sys
 
     if sys.version_info >= (3, 11):
@@ -103,15 +103,15 @@ def _manifest(folder: str | Path) -> str:
 
 
 def _bundled(name: str) -> Guest | None:
-    """One bundled guest. If its manifest row has the plain form, it is read without the TOML
-    parser."""
+    """The bundled guest of this name; None for an unknown name. A row of the manifest in the plain
+    form is read without the TOML parser, because the import of the parser takes time."""
     row = plain_row(_manifest(FOLDER), name)
     return guests().get(name) if row is None else _guest(FOLDER, row)
 
 
 def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
-    """The [[guest]] with this name, if each of its lines is a key with a string, number or boolean;
-    else None."""
+    """The table [[guest]] with this name. None if there is no such table, or if one of its lines is
+    not a key with a string, number or boolean."""
     for block in manifest.split("[[guest]]\n")[1:]:
         pairs = [line.partition(" = ") for line in block.splitlines() if line]
         row = {key: _plain_value(text) for key, _, text in pairs}
@@ -154,13 +154,13 @@ def _script(row: dict[str, Any]) -> Script | None:
 
 
 def resolve(image: str | Path) -> Path:
-    """The file for ``image``, see `find`. A `Path` object is always a path."""
+    """The file for ``image``. A `Path` is returned unchanged; a text is resolved by `find`."""
     return find(image).path if isinstance(image, str) else image
 
 
 def find(text: str) -> Guest:
-    """The guest for ``text``: a path if the file exists or the text looks like a path, else a
-    bundled name."""
+    """The guest that ``text`` names. ``text`` is a path if this file exists or if ``text`` looks
+    like a path, else the name of a bundled guest. UserError for an unknown name."""
     stem, suffix = os.path.splitext(os.path.basename(text))
     if text == STDIN or "/" in text or suffix or os.path.exists(text):
         # A name with a slash or suffix is a path even if the file is missing: the loader reports

@@ -15,8 +15,8 @@ class ArmvirtError(Exception):
 
 
 class UserError(ArmvirtError):
-    """An error in the user's input (file, option, size). The message is one line that says what to
-    do."""
+    """An error in the user's input (file, option, size). The message is one line that tells the
+    user what to do."""
 
     exit_status = 2
 
@@ -41,8 +41,8 @@ _LACKS = {
 
 
 def lack_of(error: BaseException) -> str | None:
-    """The resource that the host lacks, in one line, if this is the reason of ``error``, which is
-    then not an error in armvirt; else None."""
+    """The message for an error that has its reason in a lack of a host resource (memory, files,
+    disk space), as one line. None for any other error."""
     if isinstance(error, MemoryError):
         return _LACKS[errno.ENOMEM]
     number = error.errno if isinstance(error, OSError) else None
@@ -56,11 +56,13 @@ class LimitError(ArmvirtError):
 
 
 class EngineError(ArmvirtError):
-    """The CPU engine does not match, or failed: an error of armvirt or of the installation."""
+    """The CPU engine failed, or its parts do not match: an error of armvirt or of the
+    installation."""
 
 
 class KvmError(ArmvirtError):
-    """A KVM API call was refused; ``errno`` is the errno name that the ioctl would give."""
+    """The KVM API refused a call. ``errno`` is the name of the errno that the ioctl would
+    return."""
 
     def __init__(self, errno: str, message: str) -> None:
         self.errno = errno

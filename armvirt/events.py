@@ -22,8 +22,8 @@ class Stamp(NamedTuple):
 
 
 class ExceptionEntry(NamedTuple):
-    """EL1 takes an exception. ``what`` is sync, irq, fiq or serror; ``target`` the vector
-    address."""
+    """EL1 takes an exception. ``what`` is sync, irq, fiq or serror; ``target`` is the address of
+    the vector."""
 
     what: str
     esr: int
@@ -33,8 +33,8 @@ class ExceptionEntry(NamedTuple):
 
 
 class TimerWrite(NamedTuple):
-    """The guest writes a timer register (``timer`` vtimer or ptimer; ``register`` ctl, cval,
-    tval)."""
+    """The guest writes a timer register. ``timer`` is vtimer or ptimer, ``register`` is ctl, cval
+    or tval."""
 
     timer: str
     register: str
@@ -51,8 +51,8 @@ class TimerLine(NamedTuple):
 
 
 class VgicInject(NamedTuple):
-    """An interrupt line or message reaches the vGIC (``target`` vCPU, -1 for an SPI without a
-    target)."""
+    """A change of an interrupt line, or a message, reaches the vGIC. ``target`` is the vCPU (-1 for
+    an SPI without a target)."""
 
     intid: int
     level: int
@@ -61,8 +61,8 @@ class VgicInject(NamedTuple):
 
 
 class ListRegisterWrite(NamedTuple):
-    """The hypervisor writes list register ``lr`` of ``target`` for ``intid``; ``value`` is
-    ICH_LR<n>_EL2."""
+    """The hypervisor writes list register ``lr`` of the vCPU ``target`` for INTID ``intid``.
+    ``value`` is the new value of ICH_LR<n>_EL2."""
 
     target: int
     lr: int
@@ -79,7 +79,8 @@ class Acknowledge(NamedTuple):
 
 
 class EndOfInterrupt(NamedTuple):
-    """The guest ends an interrupt (``register`` EOIR0, EOIR1 or DIR; EOIR or AEOIR of a GICv2)."""
+    """The guest ends an interrupt. ``register`` is EOIR0, EOIR1 or DIR; for a GICv2 EOIR, AEOIR or
+    DIR."""
 
     intid: int
     register: str
@@ -110,12 +111,14 @@ class GicAccess(NamedTuple):
 
 
 class ItsCommand(NamedTuple):
-    """An ITS executes a command from its queue. ``op`` is its name, or the opcode of an unknown
-    command; ids that the command does not have are -1. ``intid`` is the INTID of the event (for
-    DISCARD before the command). ``icid`` is the collection, ``target`` the processor of MAPC and
-    MOVALL, ``valid`` the V bit of MAPD and MAPC. ``error`` is 0 if the command was executed, else
-    the reason why it was skipped: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS,
-    or LPIs on the target, are disabled).
+    """An ITS executes a command from its queue. ``op`` is the name of the command, or the opcode of
+    an unknown command. An id that the command does not have is -1.
+
+    ``intid`` is the INTID of the event; for DISCARD, the INTID before the command. ``icid`` is the
+    collection, ``target`` the processor of MAPC and MOVALL, ``valid`` the V bit of MAPD and MAPC.
+    ``error`` is 0 if the ITS executed the command. Otherwise the ITS skipped the command, and
+    ``error`` is the reason: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS is
+    disabled, or LPIs are disabled on the target).
     """
 
     op: str
@@ -130,7 +133,8 @@ class ItsCommand(NamedTuple):
 
 
 class Mmio(NamedTuple):
-    """The guest accesses a device (``address`` is the IPA; ``value`` written or returned)."""
+    """The guest accesses a device. ``address`` is the IPA, ``value`` is the value written or
+    returned."""
 
     address: int
     size: int
@@ -149,7 +153,8 @@ class Hypercall(NamedTuple):
 
 
 class Console(NamedTuple):
-    """One byte on the guest's console (``direction`` tx or rx)."""
+    """One byte on the guest's console. ``direction`` is tx (the guest sends) or rx (the guest
+    receives)."""
 
     direction: str
     byte: int
@@ -157,7 +162,8 @@ class Console(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """A vCPU is loaded, put, blocked, woken, powered on or off (``what``)."""
+    """The vCPU ``target`` is loaded or put, or its power state changes. ``what`` is load, put, off,
+    runnable or blocked."""
 
     target: int
     what: str
@@ -180,10 +186,10 @@ Sink = Callable[[Stamp, Event], None]
 
 class Late:
     """Keeps an exception of a sink, or of another observer, while a host runs. The exception is
-    raised after the run has stopped: if raised at once, it would interrupt the handling of an exit,
-    and the run could not be continued.
+    raised after the run has stopped. If it were raised at once, it would interrupt the handling of
+    an exit, and the run could not be continued.
 
-    ``stop`` requests the running host to stop; None: no host runs.
+    ``stop`` is a function that requests the running host to stop; None if no host runs.
     """
 
     __slots__ = ("error", "stop")
@@ -193,15 +199,15 @@ class Late:
         self.stop: Callable[[], None] | None = None
 
     def keep(self, error: BaseException) -> None:
-        """Call this in an ``except`` clause. Raises ``error`` if no host runs; else keeps the first
-        error and stops the host."""
+        """Handle ``error`` in an ``except`` clause. If no host runs, raise ``error``. Otherwise
+        stop the host and keep the first error."""
         if self.stop is None:
             raise error
         self.error = self.error or error
         self.stop()
 
     def over(self) -> None:
-        """The run has stopped: raise the kept error, if any."""
+        """Raise the kept error, if there is one. The host calls this after the run has stopped."""
         self.stop, error, self.error = None, self.error, None
         if error is not None:
             raise error
@@ -210,9 +216,9 @@ class Late:
 class EventBus:
     """Delivers events from all packages to the sinks.
 
-    ``stamp`` returns the stamp of an event that `emit` delivers; each host, PE and vCPU has a
-    `view` with its own. An exception of a sink is raised by the run in which it happened, after
-    this run has stopped (``late``).
+    `emit` delivers an event with the stamp that ``stamp`` returns. Each host, PE and vCPU has a
+    `view` with another ``stamp``. If a sink raises an exception, the run in which this happens stops
+    and then raises the exception (``late``).
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")
@@ -237,8 +243,8 @@ class EventBus:
             view._activate()
 
     def view(self, stamp: Callable[[], Stamp]) -> EventBus:
-        """The same bus with another stamp, for events that do not happen at the present moment: a
-        timer of one CPU may expire in the time slice of another CPU."""
+        """The same bus with another ``stamp``, for events that do not happen at the present moment.
+        For example, a timer of one CPU may expire in the time slice of another CPU."""
         view = EventBus()
         view._sinks, view.active, view.stamp, view.late = self._sinks, self.active, stamp, self.late
         self._views.append(view)

@@ -1,11 +1,11 @@
-"""Reads the files that the user names: a file is opened once, read in parts, and an error is one
-line.
+"""Reads the files that the user names. A file is opened once and read in parts; the message of an
+error is one line.
 
-A regular file is read only where needed, within its size at the open: later growth is ignored, and
-a file that shrinks is an error. A pipe (a FIFO, ``<(...)`` of a shell, ``-`` for standard input) is
-first read to its end, at most as many bytes as the reader can use; signals end the wait for a
-writer. Other files are refused: a directory, a socket, and a device such as /dev/zero, which has no
-end.
+Of a regular file only the needed parts are read, within the size that the file has when it is
+opened. Later growth is ignored, and a file that shrinks is an error. A pipe (a FIFO, ``<(...)`` of
+a shell, ``-`` for standard input) is first read to its end, at most as many bytes as the reader can
+use. A signal ends the wait for a writer of the pipe. Other files are refused: a directory, a
+socket, and a device such as /dev/zero, which has no end.
 """
 
 from __future__ import annotations
@@ -43,13 +43,12 @@ class Identity(NamedTuple):
 
 @final
 class Input:
-    """An input file. ImageError for an empty file, unless ``may_be_empty``. Use it as a context
-    manager.
+    """An open input file, and a context manager that closes the file. ImageError for a file that
+    cannot be opened or read, and for an empty file unless ``may_be_empty``.
 
-    ``what`` is the file's role in messages, ``most`` the maximum of bytes that are read from a pipe
-    (for a regular file, the caller checks ``size``). ``size`` is in bytes; ``path`` is the name in
-    messages; ``data`` is the content of a pipe, None for a regular file. ImageError for a file that
-    cannot be opened or read.
+    ``what`` is the role of the file in messages. ``most`` is the maximum number of bytes that are
+    read from a pipe; the caller checks the ``size`` of a regular file. ``size`` is in bytes,
+    ``path`` is the name in messages. ``data`` is the content of a pipe; None for a regular file.
     """
 
     def __init__(
@@ -90,7 +89,8 @@ class Input:
             )
 
     def _drain(self, most: int) -> bytes:
-        """The bytes of a pipe until its last writer has closed it."""
+        """Read a pipe until its last writer has closed it. ImageError for more than ``most``
+        bytes."""
         parts, total = bytearray(), 0
         while part := self._next_part():
             parts += part
@@ -156,7 +156,7 @@ class Input:
 
 
 def read_text(path: str | Path, what: str, most: int) -> str:
-    """A UTF-8 text of at most ``most`` bytes; ImageError for another content."""
+    """The text of a file: UTF-8, at most ``most`` bytes. ImageError for any other content."""
     with Input(path, what, most, may_be_empty=True) as source:
         if source.size > most:
             raise ImageError(path, f"it has more than {most >> 20} MiB", f"is it the {what}?")
@@ -168,8 +168,8 @@ def read_text(path: str | Path, what: str, most: int) -> str:
 
 
 def _open(name: str, path: str | Path, what: str) -> int:
-    """Open without blocking: the open of a FIFO without a writer would otherwise block, and signals
-    would not end it."""
+    """Open a file without blocking. Otherwise the open of a FIFO without a writer would block, and
+    a signal would not end the call."""
     try:
         if name == STDIN:
             return os.dup(0)

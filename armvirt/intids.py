@@ -69,27 +69,27 @@ class IntidNames:
         return units.parse_count(text, 0, _INTID, what="INTID")
 
     def named(self, intid: int) -> str:
-        """``INTID 27, vtimer``, or the number alone for an INTID without a name."""
+        """An INTID as text: ``INTID 27, vtimer``; without a name, the number alone."""
         name = self.get(intid)
         return f"INTID {intid}, {name}" if name else f"INTID {intid}"
 
     def described(self, intid: int) -> str:
-        """``INTID 27, vtimer``; for an INTID without a name, its class."""
+        """An INTID as text: ``INTID 27, vtimer``; without a name, the class of the INTID."""
         return self.named(intid) if intid in self.names else f"INTID {intid}, {kind_of(intid)}"
 
     def short(self, intid: object) -> str:
-        """``27 vtimer``, for a column of INTIDs."""
+        """An INTID as text for a column of INTIDs: ``27 vtimer``."""
         name = self.get(intid) if isinstance(intid, int) else None
         return f"{intid} {name}" if name else str(intid)
 
     def with_names(self, text: str) -> str:
-        """A sentence with the name added after each INTID that has a name: ``INTID 27 (vtimer) is
+        """A sentence in which each INTID gets its name, if it has a name: ``INTID 27 (vtimer) is
         held``."""
         return self._unnamed.sub(self._add_name, text)
 
     @cached_property
     def _unnamed(self) -> re.Pattern[str]:
-        """INTIDs without a name after them."""
+        """A pattern that finds each INTID in a text that is not followed by its name."""
         names = "|".join(self._intids)
         return re.compile(rf"\bINTID (\d+)\b(?! \((?:[A-Z]+, )?(?:{names})\)|, (?:{names}))")
 
@@ -99,8 +99,8 @@ class IntidNames:
 
 
 def any_intid(text: str, maps: Iterable[MemoryMap]) -> str:
-    """Check a text that `IntidNames.parse` can read on one of several boards. UserError for
-    another text."""
+    """Check that `IntidNames.parse` can read a text for at least one of several boards. UserError
+    if no board has this INTID."""
     for memmap in maps:
         try:
             IntidNames(memmap).parse(text)

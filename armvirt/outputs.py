@@ -1,10 +1,12 @@
 """Writes the files that the user names.
 
-A file is written next to its final place, as ``NAME.PID.partial``, and renamed when it is complete:
-after a full disk, a file size limit (``ulimit -f``) or a kill, the old file, or no file, is there.
-A stream of records such as a trace is complete if its last record says so. The stream is renamed
-whatever ended the run, Ctrl-C included, but not after a write error. Pipes and devices
-(``/dev/null``, ``/dev/fd/3``) are written directly.
+A file is written next to its final place, as ``NAME.PID.partial``, and renamed when it is complete.
+So after a full disk, a file size limit (``ulimit -f``) or a kill the user has the old file, or no
+file.
+
+A stream of records, such as a trace, has a last record that says that the stream is complete. A
+stream is renamed even if its run ended early, also by Ctrl-C, but not after a write error. Pipes
+and devices (``/dev/null``, ``/dev/fd/3``) are written directly.
 
 An output must not be an input of the same run, under any name: `check` compares inodes.
 """
@@ -26,14 +28,14 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = "-"
 _IN_PLACE = ("/dev/", "/proc/")
-_NAME_BYTES = 200  # of the file's name in the name of the partial file; a name has at most 255
+_NAME_BYTES = 200  # bytes of the file's name that the partial name keeps; a name has at most 255
 
 
 def check(outputs: Mapping[str, str | None], inputs: Iterable[str | Path | None] = ()) -> None:
-    """UserError for an output that cannot be written, or that would overwrite an input or another
-    output.
+    """Check the outputs of a run. UserError for an output that cannot be written, or that would
+    overwrite an input or another output.
 
-    ``outputs`` are the paths by option; ``-`` and None are ignored. No file is changed.
+    ``outputs`` has the path of each option; ``-`` and None are ignored. No file is changed.
     """
     taken: dict[object, str] = {}
     for path in inputs:
@@ -63,8 +65,8 @@ def _check_place(option: str, path: str) -> None:
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:
-    """The identity of a regular file, independent of its name; None for other files, and if there
-    is no file."""
+    """(device, inode) of a regular file, which is the same under each of its names. None for other
+    files, and if there is no file."""
     try:
         status = os.fstat(0) if str(path) == STDIN else os.stat(path)
     except (OSError, ValueError):
@@ -73,22 +75,23 @@ def _inode(path: str | Path) -> tuple[int, int] | None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a whole file, or leave the old file. UserError if it cannot be written."""
+    """Write a whole file. UserError if it cannot be written; the old file is then unchanged."""
     with _opened(path, "b", keep=False) as file:
         file.write(data)
 
 
 @contextmanager
 def open_text(path: str | Path) -> Iterator[IO[str]]:
-    """Open a stream of records for writing (see the module). UserError if it cannot be written."""
+    """A context with a stream of records to write (see the module). UserError if it cannot be
+    written."""
     with _opened(path, "", keep=True, encoding="utf-8") as file:
         yield file
 
 
 @contextmanager
 def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[Any]]:
-    """The file to write into. ``keep``: the file is also renamed to its place after an exception,
-    except after a write error (an OSError that names no other file)."""
+    """A context with the file to write into. With ``keep`` the file is renamed to its final place
+    also after an exception, except after a write error (an OSError that names no other file)."""
     place, partial = (str(path), None) if _in_place(path) else _beside(os.path.realpath(path))
     try:
         file = open(partial or place, f"{'x' if partial else 'w'}{mode}", **how)
@@ -136,8 +139,8 @@ def _drop(partial: str | None) -> None:
 
 
 def _in_place(path: str | Path) -> bool:
-    """Whether the file is written directly: a pipe, a device, or an own descriptor by its name in
-    /dev or /proc."""
+    """Whether the file is written directly, because it is a pipe, a device, or a file that is named
+    in /dev or /proc, such as an own descriptor."""
     if os.path.abspath(path).startswith(_IN_PLACE):
         return True
     try:

@@ -1,9 +1,9 @@
-"""The points at which a guest is stopped for inspection, from the text of a time, a function, a
+"""Finds the points at which a guest is stopped for inspection. The user names a time, a function, a
 source line or an address.
 
 A text can mean several addresses: the copies of a function that the compiler has inlined, the
 instructions at which the code of a line begins, a kernel's virtual and physical addresses. The
-guest stops at the first of them that it reaches.
+guest stops at the first of these addresses that it reaches.
 """
 
 from __future__ import annotations
@@ -26,42 +26,44 @@ if TYPE_CHECKING:
     from armvirt.subject import Subject
 
 NEAR = 3
-MOST_NAMES = 200_000  # names that are searched for a similar name
-MOST_NEAR = 20_000  # names that are compared with an unknown name
+MOST_NAMES = 200_000  # maximum number of symbols among which similar names are searched
+MOST_NEAR = 20_000  # maximum number of names that are compared letter by letter
 MOST_MARKS = 256
 MOST_SHOWN = 8
 ZERO = re.compile("0+[a-z]*")
 _LINE = re.compile(r"(?P<file>[^:]*[^:\d][^:]*):(?P<line>\d+)", re.ASCII)
 _FILE_FUNCTION = re.compile(r"(?P<file>[^:]+\.[a-zA-Z]+):(?P<name>[^:]+)")
-#: Clones of a function that begin at its beginning: gcc's and clang's suffixes. ``.part`` and
-#: ``.cold`` do not.
+#: The suffixes of gcc and clang for clones that begin where the function begins. Clones with
+#: ``.part`` and ``.cold`` begin elsewhere.
 _CLONE = re.compile(r"\.(constprop|isra|lto_priv|llvm)\.\d+")
 
 
 class Place(NamedTuple):
-    """A time (``ns`` of guest time), or the text of addresses (``pc``); the other field is None."""
+    """A point at which a guest is stopped: a time (``ns`` of guest time), or addresses as text
+    (``pc``). The other field is None."""
 
     ns: int | None = None
     pc: str | None = None
 
 
 class Arrival(NamedTuple):
-    """A stop at one of the marks. ``moved``: not at a mark, but at an address in
-    `Marks.moves_to`."""
+    """The place at which a guest has stopped. ``moved`` is False at a mark, and True at an address
+    in `Marks.moves_to`."""
 
     text: str
     moved: bool = False
 
 
 class Marks(NamedTuple):
-    """Addresses at which the guest stops. ``moves_to`` is the range in which the guest will execute
-    later, while its offset from the link addresses is not known yet; `learn` finds the offset."""
+    """Addresses at which the guest stops. While the guest's offset from the link-time addresses is
+    not known, ``moves_to`` is the range in which the guest will execute later, and `learn` finds
+    the offset; otherwise ``moves_to`` is None."""
 
     addresses: tuple[int, ...]
     moves_to: range | None = None
 
     def reached(self, subject: Subject) -> Arrival | None:
-        """The stop at which a vCPU is now; None if no vCPU is at a mark."""
+        """The stop at which a vCPU is now; None if no vCPU is at a mark or in ``moves_to``."""
         if not self.addresses:
             return None
         at = [vcpu.context.pc for vcpu in subject.board.vcpus if vcpu.power is not Power.OFF]
@@ -73,7 +75,8 @@ class Marks(NamedTuple):
         return None
 
     def learn(self, subject: Subject) -> None:
-        """Set the address offset in the machine's symbols from where the guest executes."""
+        """Set the offset from the link-time addresses in the machine's symbols. The offset comes
+        from the address at which a vCPU executes."""
         from armvirt.debug.symbol_file import ImageSymbols
 
         symbols = subject.symbols
@@ -87,8 +90,8 @@ class Marks(NamedTuple):
 
 
 def parse(text: str, subject: Subject) -> Place:
-    """The place for a text; UserError if the text is neither a time, nor an address, a symbol or a
-    line of the guest."""
+    """The place that a text names. UserError if the text is neither a time nor an address, a symbol
+    or a line of the guest."""
     if ZERO.fullmatch(text):
         return Place(ns=0)  # before the first instruction
     if text[:1].isdigit() and text[:2].lower() != "0x" and ":" not in text:
@@ -98,8 +101,8 @@ def parse(text: str, subject: Subject) -> Place:
 
 
 def marks(text: str, subject: Subject) -> Marks:
-    """The addresses of ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or ``timer.c:init``;
-    UserError lists similar names."""
+    """The addresses that a text names: ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or
+    ``timer.c:init``. UserError for an unknown name lists similar names."""
     if text[:2].lower() == "0x":
         return Marks((units.parse_count(text, what="address"),))
     name, offset = _split(text)
@@ -120,8 +123,8 @@ def _split(text: str) -> tuple[str, int]:
 
 
 def elsewhere(text: str, subject: Subject) -> str:
-    """A hint for a function whose symbol was not reached: the places at which the compiler has
-    inlined it; "" if there are none, or no debug information."""
+    """A hint for a function whose symbol was not reached: the places into which the compiler has
+    inlined the function. "" without such places, or without debug information."""
     name, _ = _split(text)
     return (
         _Finder(subject).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
@@ -130,8 +133,8 @@ def elsewhere(text: str, subject: Subject) -> str:
 
 class _Finder:
     """Finds a name in the guest's symbols, and then in its debug information. ``linked`` are the
-    symbols at link addresses, which ``_moved`` converts to the addresses at which the guest
-    executes."""
+    symbols at link-time addresses. ``_moved`` converts a link-time address to the addresses at
+    which the guest executes."""
 
     def __init__(self, subject: Subject) -> None:
         from armvirt.board.boot.symbols import SymbolTable
@@ -146,7 +149,8 @@ class _Finder:
 
     @cached_property
     def _debug(self) -> DebugInfo | None:
-        """The debug information of the symbols' file."""
+        """The debug information of the file that has the symbols; None without debug
+        information."""
         if self._file is None:
             return None
         from armvirt.debug.dwarf import DebugInfo
@@ -188,8 +192,8 @@ class _Finder:
         return found
 
     def _files_of(self, name: str) -> dict[int, str]:
-        """The source files of functions by their addresses, if the debug information has them
-        without much work."""
+        """The source file of each function with this name, by address. Empty without debug
+        information, or if too many files would have to be searched."""
         from armvirt.debug.dwarf import TooManyError
 
         try:
@@ -199,8 +203,8 @@ class _Finder:
         return {site.address: site.file for site in sites}
 
     def _clones(self, name: str) -> list[int]:
-        """The addresses of ``name.constprop.0`` and similar clones, which the compiler made from
-        one function."""
+        """The addresses of the clones that the compiler made from a function, such as
+        ``name.constprop.0``."""
         assert self.linked is not None
         size = len(name)
         clones = {
@@ -211,8 +215,8 @@ class _Finder:
         return [address for full in clones for address in self.linked.addresses_of(full)]
 
     def inlined_too(self, name: str) -> str:
-        """For a function that has a symbol: "it is inlined in a+0x10, b+0x20"; "" if it is not
-        inlined."""
+        """A text for a function that has a symbol and is inlined, too: "it is inlined, too (a+0x10,
+        b+0x20)". "" for any other function."""
         if self.linked is None or self.linked.address_of(name) is None or self._debug is None:
             return ""
         from armvirt.debug.dwarf import TooManyError
@@ -280,8 +284,8 @@ _NO_SYMBOLS = "give a time or an address, or --symbols with its ELF (vmlinux) or
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:
-    """Names similar to ``name``: those that contain it, then those with one or two letters
-    changed."""
+    """At most `NEAR` names similar to ``name``: first names with one or two letters changed, then
+    names that contain ``name``."""
     distinct = list(dict.fromkeys(names))
     within = (
         sorted((each for each in distinct if name.lower() in each.lower()), key=len)

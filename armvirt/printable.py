@@ -1,8 +1,10 @@
 """Makes foreign text printable.
 
 Foreign text is text that armvirt did not write: symbols, names in device trees and suites, file
-names, arguments, the output of a guest. It can hold terminal escapes, line feeds and overrides of
-the writing direction (CVE-2021-42574), which would change how the lines around it are read.
+names, arguments, the output of a guest. Foreign text can hold terminal escapes, line feeds and
+overrides of the writing direction (CVE-2021-42574). Printed unchanged, these characters could make
+other lines of the output look different.
+
 Exception: the console of ``armvirt run`` passes its bytes on unchanged, like QEMU's ``-serial
 stdio``.
 """
@@ -20,8 +22,8 @@ def printable(text: str, most: int = MOST) -> str:
     """``text`` as one line of printable characters, at most ``most`` of them.
 
     Control characters, line and paragraph separators, direction overrides and bytes that are not
-    UTF-8 are shown as the escapes ``\\n``, ``\\x1b``, ``\\u202e``. Of a text that is too long the
-    beginning and the end are kept.
+    UTF-8 are shown as the escapes ``\\n``, ``\\x1b``, ``\\u202e``. A text that is too long loses its
+    middle.
     """
     # Only the shown parts of a huge text are escaped.
     if len(text) <= most and text.isprintable():
@@ -35,8 +37,8 @@ def printable(text: str, most: int = MOST) -> str:
 
 
 def escaped(text: str) -> str:
-    """All of ``text``, with escapes for characters that are not printable. Of all blanks only the
-    ASCII space is kept."""
+    """The whole ``text``, with escapes for characters that are not printable. The ASCII space is
+    the only blank without an escape."""
     return (
         text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
     )

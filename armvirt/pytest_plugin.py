@@ -1,13 +1,13 @@
 """The pytest plugin: a ``machine`` fixture, and guests collected as tests.
 
-* ``machine("hello", cpus=2)`` makes a `Machine` (same arguments) whose failures are shown with its
-  console.
+* ``machine("hello", cpus=2)`` makes a `Machine` from the same arguments. The report of a failed test
+  has the console of its machines.
 * Files named ``test_*.elf`` are tests: the guest has to pass.
-* Folders listed in the ini option ``armvirt_guests`` are suites: their ``armvirt.toml`` says what
-  is expected, or every guest in them has to pass (`armvirt.suite.collect`).
+* Folders listed in the ini option ``armvirt_guests`` are suites. The ``armvirt.toml`` of a folder
+  has the expected results; without armvirt.toml every guest has to pass (`armvirt.suite.collect`).
 
-Until there is a guest, only this file of armvirt is imported, so that the test runs of other
-projects stay fast.
+Before the first guest or machine, no other module of armvirt is imported, so that the test runs of
+other projects stay fast.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _is_guest(path: Path) -> bool:
 
 
 class GuestFile(pytest.File):
-    """A guest, or an armvirt.toml with several guests."""
+    """A file that pytest collects: a guest, or an armvirt.toml with several guests."""
 
     def collect(self) -> Iterator[GuestItem]:
         from armvirt.errors import UserError
@@ -123,8 +123,8 @@ class GuestFailure(Exception):
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
-    """A factory of machines: ``machine(image, **settings)``, like `armvirt.machine.Machine`, with
-    events recorded."""
+    """A factory of machines. ``machine(image, **settings)`` has the arguments of
+    `armvirt.machine.Machine`, and the machine records its last events."""
     made: list[tuple[Machine, Tail]] = []
     request.node.stash[MACHINES] = made
 
@@ -144,8 +144,8 @@ def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Add the last console output and the present state of its machines to the report of a failed
-    test."""
+    """Add the last console output and the present state of a test's machines to the report, if the
+    test has failed."""
     result: Any = yield
     report = result.get_result()
     if report.when != "call" or not report.failed:

@@ -41,8 +41,8 @@ Step: TypeAlias = "Expect | Send"
 
 
 class Script(tuple[Step, ...]):
-    """The steps of a console script, in order. A sent text arrives at the instruction at which the
-    expected text ended."""
+    """The steps of a console script, in order. A text is sent at the instruction at which the
+    expected text before it is complete."""
 
     __slots__ = ()
 
@@ -146,7 +146,7 @@ def _text(rest: str) -> bytes:
 
 
 def _escape(rest: str, at: int) -> tuple[bytes, int]:
-    """The bytes of the escape whose letter is at ``at``, and where it ends."""
+    """The bytes of the escape sequence whose letter is at index ``at``, and the index after it."""
     match = _HEX.match(rest, at)
     if match is not None:
         return bytes([int(match[1], 16)]), match.end()

@@ -23,13 +23,14 @@ Parse = Callable[[str], Any]
 BOARD, LIMIT, RUN = "board", "limit", "run"
 DEFAULTS: dict[str, Any] = BoardConfig._field_defaults
 _MAPS = [model.memmap for model in BOARDS.values()]
-#: The limits of the most capable board; `armvirt.board.checks` has those of the chosen board.
+#: The limits of the most capable board. `armvirt.board.checks` checks the limits of the chosen
+#: board.
 MOST_CPUS = max(at.MAX_CPUS for at in _MAPS)
 LEAST_RAM, MOST_RAM = min(at.RAM_MIN for at in _MAPS), max(at.RAM_MAX for at in _MAPS)
 
 
 def text(value: str) -> str:
-    """Any text that can be a device tree's string."""
+    """Check a text that becomes a string in the device tree."""
     if "\0" in value:
         raise UserError("a NUL character would end the text; leave it out")
     return value
@@ -41,7 +42,7 @@ def file(value: str) -> str:
 
 
 def choice(*allowed: str) -> Parse:
-    """A parser of one of these words."""
+    """A parser that accepts only these words."""
 
     def parse(value: str) -> str:
         if value not in allowed:
@@ -57,24 +58,24 @@ def count(low: int, high: int = MASK64, what: str = "number") -> Parse:
 
 
 def memory(value: str) -> int:
-    """Bytes of RAM, see `armvirt.units.parse_size`."""
+    """Parse a size of RAM in bytes, see `armvirt.units.parse_size`."""
     return units.parse_size(value, LEAST_RAM, MOST_RAM)
 
 
 def gic_version(value: str) -> int:
-    """The GIC version: 2 or 3."""
+    """Parse the GIC version: 2 or 3."""
     return int(choice("2", "3")(value))
 
 
 def cpu_model(value: str) -> str:
-    """A CPU model that the engine supports."""
+    """Check the name of a CPU model that the engine supports."""
     from armvirt.hw.engine.abi import CPU_MODELS
 
     return str(choice(*CPU_MODELS)(value))
 
 
 def cpu_features(value: str) -> tuple[str, ...]:
-    """The names of a list such as "ecv,wfxt". UserError for an unknown name."""
+    """Parse a list of CPU features such as "ecv,wfxt". UserError for an unknown name."""
     from armvirt.hyp.kvm import CPU_FEATURES
 
     names = tuple(name for name in value.split(",") if name)
@@ -87,7 +88,7 @@ def cpu_features(value: str) -> tuple[str, ...]:
 
 
 def quantum(value: str) -> int:
-    """The time slice of a CPU in ns."""
+    """Parse the time slice of a CPU, in ns."""
     from armvirt.hyp.kvm import MIN_QUANTUM_NS
 
     ns = units.parse_time(value)
@@ -97,17 +98,18 @@ def quantum(value: str) -> int:
 
 
 def seconds(value: str) -> float:
-    """A span of time in seconds of the host."""
+    """Parse a span of host time, in seconds."""
     return units.parse_time(value) / 1e9
 
 
 class Setting(NamedTuple):
-    """One setting: ``parse`` reads the text (None: a switch, true or false), ``meta`` names the
-    value in ``--help``.
+    """One setting. ``parse`` reads its text (None: a switch, true or false). ``meta`` is the name
+    of the value in ``--help``.
 
     ``argument`` is the keyword argument of `Machine`, or of `Machine.run` if ``group`` is `LIMIT`.
     With ``negates`` the switch sets this argument to False. ``unit`` is the unit of a number that
-    Python code gives instead of a text. ``by_guest``: each bundled guest has its own default.
+    Python code gives instead of a text. ``by_guest`` is True if each bundled guest has its own
+    default.
     """
 
     name: str
@@ -308,10 +310,10 @@ _BY_ARGUMENT = {
 
 
 def native(argument: str, value: Any, name: str = "") -> Any:
-    """The value of a Python argument, which Python code gives as the value itself or as a text like
-    on the command line.
+    """Convert the value of the Python argument ``argument``. Python code gives the value itself, or
+    a text like on the command line.
 
-    UserError for other values, with the accepted forms; ``name`` is the argument's name in the
+    UserError for other values, with the accepted forms. ``name`` is the name of the argument in the
     message.
     """
     setting = _BY_ARGUMENT[argument]
@@ -325,7 +327,7 @@ def native(argument: str, value: Any, name: str = "") -> Any:
 
 
 def shown(value: object) -> str:
-    """The value that Python code gave, as text that is cut to fit into a line."""
+    """A value of Python code as text for a message. A text that is too long is cut."""
     try:
         shown = repr(value)
     except ValueError:  # an integer with more digits than Python converts to text

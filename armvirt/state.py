@@ -1,8 +1,9 @@
-"""Saved state: plain data with a version, and the protocol of an object with such state.
+"""Saved state: plain data with a version, and the protocol of objects that have such state.
 
-An object with parts has one table of them, by name: `states_of` saves the table, `load_states`
-loads it. An object with plain values has one table of the attributes: `fields_of` saves the values,
-`load_fields` loads them. Every package may import this module.
+An object with parts has a table of its parts, by name: `states_of` saves the parts, and
+`load_states` loads the parts. An object with plain values has a table of its attributes:
+`fields_of` saves the values, and `load_fields` loads the values. Every package may import this
+module.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ class Stateful(Protocol):
         """The state as plain data."""
 
     def load(self, state: State) -> None:
-        """Load what `state` returned. StateError for another version."""
+        """Load a state that `state` returned. StateError for a state of another version."""
 
 
 def checked(state: State, what: str, version: int) -> State:
-    """The saved state of ``what``, checked for this version; StateError for another version."""
+    """The saved state of ``what``, if it has this version. StateError for another version."""
     found = state.get("version")
     if found != version:
         raise StateError(
@@ -42,7 +43,8 @@ def checked(state: State, what: str, version: int) -> State:
 
 
 def fields_of(source: object, names: Iterable[str]) -> State:
-    """The values of attributes, by name: numbers, booleans, texts, None; a list is copied."""
+    """The values of the attributes ``names``, by name. A value is a number, a boolean, a text,
+    None, or a list; a list is copied."""
     values = {name: getattr(source, name) for name in names}
     return {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
 
@@ -57,11 +59,11 @@ def load_fields(target: object, names: Iterable[str], state: State) -> None:
 
 def check_versions(saved: object, present: object, what: str, path: str = "") -> None:
     """Compare each version in ``saved``, at every depth, with the version at the same path in
-    ``present``, which is the present state of ``what``.
+    ``present``. ``present`` is the present state of ``what``.
 
-    A composite calls it before it loads its first part, so that a refused state changes nothing.
-    StateError for the first version that differs or is missing. A path that only one of the states
-    has is of no concern here: the composite compares the shapes.
+    An object with parts calls this function before it loads its first part, so that a refused state
+    changes nothing. StateError for the first version that differs or is missing. A path that only
+    one of the states has is not an error here: the object with parts checks the names of its parts.
     """
     if isinstance(present, dict):
         if not isinstance(saved, dict):
@@ -79,7 +81,7 @@ def check_versions(saved: object, present: object, what: str, path: str = "") ->
 
 
 def states_of(parts: Mapping[str, Stateful]) -> State:
-    """The states of all parts, by name."""
+    """The states of all parts, by name of the part."""
     return {name: part.state() for name, part in parts.items()}
 
 

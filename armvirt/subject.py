@@ -1,5 +1,5 @@
-"""The machine under inspection: the part of `armvirt.machine.machine.Machine` that views and places
-use."""
+"""The protocol of a machine under inspection: the part of `armvirt.machine.machine.Machine` that
+views and places use."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ class Subject(Protocol):
 
     @property
     def ns(self) -> int:
-        """Virtual time now."""
+        """The current virtual time, in ns."""

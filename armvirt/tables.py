@@ -1,7 +1,7 @@
 """Plain tables that print themselves: as text, or on a rich console with its styles.
 
-The packages below return ``rows()`` as plain data; here the rows become cells. rich is imported
-only when it displays a table.
+Other packages return rows as plain data (``rows()``). This module makes cells from the rows. rich
+is imported only when it displays a table.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ EDGES = 2  # characters that rich adds around a table without lines
 
 
 class Table(NamedTuple):
-    """``rows`` are cells as text, one per column in ``columns``. ``marks`` is a style of rich by
-    row number, ``styles`` by column; ``numbers`` aligns all columns but the first to the right."""
+    """A table of cells as text. Each row has one cell per column in ``columns``. ``marks`` has a
+    style of rich for some rows, by row number; ``styles`` has a style for each column. ``numbers``
+    aligns all columns but the first to the right."""
 
     title: str
     columns: tuple[str, ...]
@@ -51,8 +52,9 @@ class Table(NamedTuple):
         return cell.rjust(width) if self.numbers and column else cell.ljust(width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """With lines around the cells if the terminal is wide enough. Otherwise without lines and
-        with long texts folded between words, and as several tables if that is still too wide."""
+        """Display the table with rich. Lines surround the cells if the terminal is wide enough.
+        Otherwise there are no lines, and long texts are folded between words. A table that is still
+        too wide is split into several tables."""
         room = options.max_width
         widths = self._widths(len)
         if sum(widths) + 3 * len(widths) + 1 <= room and not self.numbers:
@@ -62,10 +64,10 @@ class Table(NamedTuple):
             yield part._narrow(part._fitted(room - EDGES))
 
     def parts(self, room: int) -> list[Table]:
-        """Tables of at most ``room`` characters, each with the first column; words of cells are not
-        broken.
+        """Split the table into tables of at most ``room`` characters. Each of these tables has the
+        first column. Words of cells are not broken.
 
-        A later part omits the rows that are empty in its columns.
+        All tables but the first omit the rows that are empty in their columns.
         """
         least = self._widths(_longest_word)
         groups = [[0]]
@@ -100,8 +102,8 @@ class Table(NamedTuple):
         ]
 
     def _fitted(self, room: int) -> list[int]:
-        """The widths of the columns: the widest columns are narrowed first, no column below its
-        longest word."""
+        """The widths of the columns for a table of ``room`` characters. The widest columns are
+        narrowed first. No column becomes narrower than its longest word."""
         widths, least = self._widths(len), self._widths(_longest_word)
         while sum(widths) + len(widths) - 1 > room:
             wide = [n for n in range(len(widths)) if widths[n] > least[n]]
@@ -146,7 +148,7 @@ def _longest_word(text: str) -> int:
 
 
 class Showable:
-    """An object that is displayed by `tables`: as text with ``str``, or by rich on a rich
+    """An object that is displayed as its `tables`: as text with ``str``, or by rich on a rich
     console."""
 
     def tables(self) -> Sequence[Table | str]:
@@ -176,9 +178,9 @@ def table_of(
     title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str] = (), optional: Iterable[str] = (),
     headings: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:  # fmt: skip
-    """A table from the result of a ``rows()``: the columns named, or all columns of the first
-    row. ``optional`` columns are omitted if they are empty, ``headings`` are shorter names for
-    display."""
+    """A table from rows of plain data. ``columns`` are the columns to show (empty: all columns of
+    the first row). ``optional`` columns are left out if they are empty. ``headings`` are shorter
+    names of columns for display."""
     rows = list(rows)
     names = tuple(columns) or tuple(rows[0] if rows else ())
     empty = {name for name in optional if not any(cell(row.get(name)) for row in rows)}
@@ -188,7 +190,7 @@ def table_of(
 
 
 def cell(value: object) -> str:
-    """A value as text for display: True is yes; False and None are empty."""
+    """A value as text for display: True is "yes"; False and None are ""."""
     if value is None or value is False:
         return ""
     return "yes" if value is True else str(value)

@@ -37,18 +37,20 @@ LONGEST_TIME = 1 << 62  # ns; longer than any run, and small enough to add to th
 
 
 def parse_count(text: str, low: int = 0, high: int = MASK64, *, what: str = "number") -> int:
-    """A whole number: ``1500``, ``0x5dc``, ``1.5k``, ``10M`` (k, M, G, T count thousands), within
-    ``low..high``."""
+    """Parse a whole number in ``low..high``: ``1500``, ``0x5dc``, ``1.5k``, ``10M``. The units k,
+    M, G and T are powers of 1000."""
     return _bounded(text, _parse(text, _SI, what, "for example 1000, 0x3e8 or 1k"), low, high, what)
 
 
 def parse_offset(text: str) -> int:
-    """Ticks of CNTVOFF_EL2; a negative number becomes its 64-bit two's complement."""
+    """Parse a value of CNTVOFF_EL2 in ticks. A negative number becomes its 64-bit two's
+    complement."""
     return parse_count(text, -(1 << 63), MASK64, what="offset") & MASK64
 
 
 def parse_frequency(text: str) -> int:
-    """A frequency in Hz: ``62500000``, ``62.5MHz``, ``24M``, ``1GHz``; CNTFRQ_EL0 holds 32 bits."""
+    """Parse a frequency in Hz: ``62500000``, ``62.5MHz``, ``24M``, ``1GHz``. CNTFRQ_EL0 holds 32
+    bits."""
     bare = text.strip()
     bare = bare[:-2] if bare[-2:].lower() == "hz" else bare
     value = _parse(bare, _SI, "frequency", "for example 62.5MHz")
@@ -56,20 +58,20 @@ def parse_frequency(text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """A span of time in ns: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``; without a unit
-    in seconds."""
+    """Parse a span of time: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``. A number
+    without a unit is in seconds. The result is in ns."""
     value = _parse(text, _TIME, "time", "for example 10ms or 2s")
     return _bounded(text, value, 1, LONGEST_TIME, "time", " ns")
 
 
 def parse_address(text: str) -> int:
-    """A physical address below 2^48."""
+    """Parse a physical address below 2^48."""
     return parse_count(text, 0, (1 << 48) - 1, what="address")
 
 
 def parse_date(text: str) -> int:
-    """A date in seconds since 1970: ``2024-02-29``, ``2024-02-29T12:30:00`` (UTC), or the seconds
-    themselves; within 32 bits, like a PL031."""
+    """Parse a date: ``2024-02-29``, ``2024-02-29T12:30:00`` (UTC), or seconds since 1970. The
+    result is in seconds since 1970 and has at most 32 bits, like the counter of a PL031."""
     from datetime import datetime, timezone
 
     bare = text.strip()
@@ -87,10 +89,11 @@ def parse_date(text: str) -> int:
 
 
 def parse_size(text: str, least: int, most: int) -> int:
-    """Bytes of guest RAM, ``least`` to ``most``: ``512M``, ``1.5GiB``, ``0x20000K``.
+    """Parse a size of guest RAM: ``512M``, ``1.5GiB``, ``0x20000K``. The result is in bytes, from
+    ``least`` to ``most``.
 
     A number without a unit is in MiB, as in QEMU's ``-m``. UserError for a text that is not a size,
-    or a size that is not a multiple of 4 KiB or is outside the limits.
+    and for a size that is not a multiple of 4 KiB or is outside the limits.
     """
     match = _match(text)
     if match is None or match["sign"] or match["unit"].upper() not in _SIZE:
@@ -118,7 +121,7 @@ def _match(text: str) -> re.Match[str] | None:
 def _number(digits: str) -> int | Fraction:
     if "." not in digits:
         return int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
-    from fractions import Fraction  # imported here with decimal: not needed for a whole number
+    from fractions import Fraction  # imported here, because a whole number does not need it
 
     return Fraction(digits)
 
@@ -144,7 +147,8 @@ def _bounded(
 
 
 def human_size(size: int) -> str:
-    """``size`` bytes in the largest unit that gives a whole number: 536870912 is ``512M``."""
+    """A size of ``size`` bytes as text, in the largest unit that gives a whole number: 536870912 is
+    ``512M``."""
     for unit in "TGMK":
         if size and size % _SIZE[unit] == 0:
             return f"{size // _SIZE[unit]}{unit}"
@@ -152,7 +156,7 @@ def human_size(size: int) -> str:
 
 
 def human_time(ns: int) -> str:
-    """``ns`` as text with at most four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
+    """A time of ``ns`` as text with at most four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
         if abs(ns) >= scale * 0.99995:  # otherwise 999.99 us would become 1000 us
             return f"{ns / scale:.4g} {unit}"

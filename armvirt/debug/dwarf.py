@@ -23,7 +23,7 @@ MAX_SECTION = 1 << 30
 SMALL = 1 << 18
 """A .debug_info of at most this many bytes is parsed completely, in about a second."""
 MAX_READ = 1 << 21
-"""The maximum number of bytes of .debug_info that are parsed for one question."""
+"""The maximum number of bytes of .debug_info that are parsed for one look-up."""
 MAX_UNITS = 1 << 16
 MAX_NAMES = 100_000
 MAX_STRINGS = 64

@@ -37,8 +37,8 @@ _STARTS = ("_text", "_head", "_start")
 _B = 0b000101
 """The unconditional branch, in bits 31 to 26 (DDI 0487 C6.2.26)."""
 _KASLR_ALIGN = 1 << 16
-"""The KASLR offset is a multiple of this. (It is a multiple of 2 MiB, less the distance of the
-image from a multiple of 2 MiB; arch/arm64/kernel/pi/map_kernel.c.)"""
+"""The KASLR offset is a multiple of this number of bytes. (Linux uses a multiple of 2 MiB, less the
+distance of the image from a multiple of 2 MiB; arch/arm64/kernel/pi/map_kernel.c.)"""
 
 
 class MapTable:
