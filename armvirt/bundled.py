@@ -20,7 +20,8 @@ MANIFEST = "guests.toml"
 
 
 class Setup(NamedTuple):
-    """A machine configuration that a guest is tested with: version of the GIC, number of CPUs."""
+    """A machine configuration with which a guest is tested: the version of the GIC, and the number
+    of CPUs."""
 
     gic: int
     cpus: int

@@ -43,7 +43,8 @@ class TimerWrite(NamedTuple):
 
 
 class TimerLine(NamedTuple):
-    """The output of a comparator changes level."""
+    """The output of a timer's comparator changes. ``timer`` is vtimer or ptimer, ``level`` is the
+    new level."""
 
     timer: str
     level: int
@@ -100,7 +101,8 @@ class IccWrite(NamedTuple):
 
 
 class GicAccess(NamedTuple):
-    """The guest reads or writes a register of GICD, GICR, GICC or GITS."""
+    """The guest reads or writes a register of GICD, GICR, GICC or GITS. ``offset`` is in bytes from
+    the start of ``frame``, ``size`` is in bytes."""
 
     frame: str
     offset: int
@@ -217,8 +219,8 @@ class EventBus:
     """Delivers events from all packages to the sinks.
 
     `emit` delivers an event with the stamp that ``stamp`` returns. Each host, PE and vCPU has a
-    `view` with another ``stamp``. If a sink raises an exception, the run in which this happens stops
-    and then raises the exception (``late``).
+    `view` with another ``stamp``. If a sink raises an exception during a run, the run stops and then
+    raises this exception (``late``).
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")

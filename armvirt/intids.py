@@ -35,7 +35,8 @@ _INTID = (1 << 32) - 1
 
 
 class IntidNames:
-    """The names of the INTIDs of a board, by the memory map of the board."""
+    """The names of the INTIDs of a board. The memory map of the board has the names of its
+    devices."""
 
     def __init__(self, memmap: MemoryMap) -> None:
         self._intids = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER, **memmap.INTIDS}
@@ -49,7 +50,7 @@ class IntidNames:
         return self.names.get(intid)
 
     def parse(self, text: str) -> int:
-        """An INTID by number or by name; UserError lists the names."""
+        """The INTID for a number or a name. UserError for an unknown name lists the names."""
         word = text.strip().lower()
         if word in self._intids:
             return self._intids[word]
@@ -89,7 +90,7 @@ class IntidNames:
 
     @cached_property
     def _unnamed(self) -> re.Pattern[str]:
-        """A pattern that finds each INTID in a text that is not followed by its name."""
+        """A pattern that finds an INTID in a text, unless the name of the INTID follows."""
         names = "|".join(self._intids)
         return re.compile(rf"\bINTID (\d+)\b(?! \((?:[A-Z]+, )?(?:{names})\)|, (?:{names}))")
 

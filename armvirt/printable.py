@@ -22,8 +22,8 @@ def printable(text: str, most: int = MOST) -> str:
     """``text`` as one line of printable characters, at most ``most`` of them.
 
     Control characters, line and paragraph separators, direction overrides and bytes that are not
-    UTF-8 are shown as the escapes ``\\n``, ``\\x1b``, ``\\u202e``. A text that is too long loses its
-    middle.
+    UTF-8 are shown as the escapes ``\\n``, ``\\x1b``, ``\\u202e``. A text that is too long loses
+    its middle.
     """
     # Only the shown parts of a huge text are escaped.
     if len(text) <= most and text.isprintable():

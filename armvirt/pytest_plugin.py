@@ -1,7 +1,7 @@
 """The pytest plugin: a ``machine`` fixture, and guests collected as tests.
 
-* ``machine("hello", cpus=2)`` makes a `Machine` from the same arguments. The report of a failed test
-  has the console of its machines.
+* ``machine("hello", cpus=2)`` makes a `Machine` from the same arguments. The report of a failed
+  test has the console of its machines.
 * Files named ``test_*.elf`` are tests: the guest has to pass.
 * Folders listed in the ini option ``armvirt_guests`` are suites. The ``armvirt.toml`` of a folder
   has the expected results; without armvirt.toml every guest has to pass (`armvirt.suite.collect`).

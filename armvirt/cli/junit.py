@@ -1,4 +1,4 @@
-"""Outcomes as a JUnit XML report, the format that CI systems read."""
+"""Writes the outcomes of a suite as a JUnit XML report, the format that CI systems read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The common options of QEMU, and the corresponding options of armvirt.
 
-The rows are used only for a command line that cannot be parsed. Names and arguments are those of
-QEMU's manual (https://www.qemu.org/docs/master/system/invocation.html).
+armvirt reads this table only after it could not parse a command line. Names and arguments are those
+of QEMU's manual (https://www.qemu.org/docs/master/system/invocation.html).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ Translate = Callable[[str], list[str]]
 
 
 class Word(NamedTuple):
-    """An option of QEMU: whether it has a value, its meaning in armvirt, and the equivalent words
-    of armvirt."""
+    """An option of QEMU. ``here`` is the meaning of the option in armvirt. ``translate`` converts
+    the value of the option to the equivalent words of an armvirt command line."""
 
     takes_value: bool
     here: str

@@ -16,7 +16,7 @@ from armvirt.errors import UserError
 
 CTRL_A = 0x01
 HELP = b"\r\nCtrl-A x  leave armvirt\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n"
-MAX_PIPED = 1 << 20  # bytes of piped input
+MAX_PIPED = 1 << 20  # maximum number of bytes of piped input
 PIPE_PATIENCE = 0.05  # seconds after the start until a pipe without data counts as unused
 PIPE_QUIET = 1.0  # seconds without data until a pipe that has had data counts as ended
 

@@ -423,7 +423,7 @@ def _begins(table: Any, indices: dict[int, str]) -> Iterator[tuple[int, int]]:
 
 
 def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
-    """The offsets of ``wanted`` in ``data``, at most `MAX_OCCURRENCES` of them."""
+    """Yield the offsets of ``wanted`` in ``data``, at most `MAX_OCCURRENCES` of them."""
     at = data.find(wanted)
     for _ in range(MAX_OCCURRENCES):
         if at < 0:

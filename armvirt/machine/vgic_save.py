@@ -64,7 +64,7 @@ class Array(NamedTuple):
     clear: int | None = None
 
 
-#: Group, trigger and priority first, because pending, active and enabled depend on them.
+#: Group, trigger and priority are first, because pending, active and enabled depend on them.
 ARRAYS = (Array(IGROUPR, 1), Array(ICFGR, 2), Array(IPRIORITYR, 8), Array(ISPENDR, 1, ICPENDR),
           Array(ISACTIVER, 1, ICACTIVER), Array(ISENABLER, 1, ICENABLER))  # fmt: skip
 

@@ -42,7 +42,8 @@ class Watch:
         )
 
     def limit(self, seconds: float, spent: float = 0.0) -> None:
-        """Set the limit of host time; ``seconds`` counts from now, less ``spent``."""
+        """Set the limit of host time: ``seconds`` in all, of which ``spent`` seconds have
+        passed."""
         self.seconds, self.deadline = seconds, monotonic() + seconds - spent
 
     @property

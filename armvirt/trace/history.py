@@ -317,7 +317,7 @@ class History:
             return
         self._cpu(stamp.vcpu).poll = self._cpu(stamp.vcpu).faults = None
         if event.frame == "GITS" and event.offset == GITS_TRANSLATER:
-            self.lost_message = Message(stamp, 0, event.value, -1)  # reset if an LPI follows
+            self.lost_message = Message(stamp, 0, event.value, -1)  # reset if an LPI gets pending
         if event.frame == "GICD" and event.offset == GICD_SGIR and event.size == 4:
             intid = SgirRequest.decode(event.value).intid
             self._sends[intid] = Send(stamp, "GICD_SGIR", event.value, ())

@@ -43,8 +43,9 @@ EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 class Row(NamedTuple):
     """One row of the timeline. ``ns`` is the time, ``delta`` the ns since the previous row.
-    ``vcpu`` is -1 without a vCPU. ``text`` describes the event, ``pc`` is its place in the guest's
-    code. ``life`` is the life of the interrupt that this row ends."""
+    ``vcpu`` is -1 without a vCPU. ``stage`` is the kind of the row, ``text`` describes the event,
+    and ``pc`` is the place in the guest's code. ``life`` is the life of the interrupt that ends
+    with this row."""
 
     ns: int
     delta: int
@@ -56,8 +57,8 @@ class Row(NamedTuple):
 
 
 class Timeline:
-    """A sink that makes a timeline. ``show`` is called with each row at once; ``lives`` has every
-    interrupt of the run.
+    """A sink that makes a timeline. ``show`` is called with each row as soon as the row is
+    complete. ``lives`` has every interrupt of the run.
 
     ``frequency`` is the frequency of the counter in Hz, ``names`` are the names of the board's
     INTIDs. ``virtual_start`` is the virtual count at time 0 in ticks (None: unknown); the time

@@ -70,8 +70,8 @@ class LastWrite(NamedTuple):
 
 
 class LastWriters:
-    """A sink: the last write of each register, and in ``history`` the past of each interrupt.
-    Events before the sink was attached are unknown."""
+    """A sink that records the last write of each register and, in ``history``, the past of each
+    interrupt. Events before the sink was attached are unknown."""
 
     def __init__(self) -> None:
         self._handlers: dict[type, Callable[[Stamp, Any], None]] = {
@@ -100,8 +100,8 @@ class LastWriters:
         self.since, self.blind = ns, loaded
 
     def never(self, what: str) -> str:
-        """The text ``never written``; after a restart, ``not written since 1,234 ns``. ``what`` is
-        the word "written"."""
+        """The text for an event that never happened. ``what`` is a verb such as "written", which
+        gives ``never written``, or after a restart ``not written since 1,234 ns``."""
         return f"never {what}" if self.since is None else f"not {what} since {self.since:,} ns"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:

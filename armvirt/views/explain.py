@@ -220,7 +220,7 @@ class _Scene(NamedTuple):
 
 
 def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
-    """UserError for a vCPU or an interrupt that this machine cannot have."""
+    """Check that this machine can have the interrupt and the vCPU. UserError if it cannot."""
     cpus = len(machine.board.vcpus)
     if vcpu is not None and not 0 <= vcpu < cpus:
         raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")

@@ -26,7 +26,7 @@ TOOLS = (
 )
 PYTHON = (3, 10)
 DOCUMENTS = os.path.join("share", "doc", "armvirt")
-LOG_LINES = 12  # lines of the compiler's output
+LOG_LINES = 12  # maximum number of lines from the compiler's output
 
 
 class Finding(NamedTuple):

@@ -103,7 +103,7 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile | Non
 
 
 def _say_waiting(machine: Machine) -> None:
-    """Print once per run that the guest sleeps until a key is pressed."""
+    """Print that the guest sleeps until a key is pressed. The pacer calls this once per run."""
     unfinished = not machine.console.output.endswith(b"\n")
     printing.remark(
         f"{machine.waiting}; Ctrl-A x leaves", "\n" if unfinished and machine.console.output else ""

@@ -80,8 +80,8 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
 
 
 def _symbol_at(symbols: SymbolSource, address: int) -> str | None:
-    """The symbol that begins at ``address``. Inside a symbol `SymbolSource.lookup` returns a name
-    with an offset, and no symbol has that name."""
+    """The name of the symbol that begins at ``address``; None if no symbol begins there. (Inside a
+    symbol `SymbolSource.lookup` returns a name with an offset, which is the name of no symbol.)"""
     name = symbols.lookup(address)
     return None if name is None or symbols.address_of(name) is None else name
 

@@ -36,8 +36,8 @@ READ_ONLY = frozenset(
     for name, *_ in register_names.CPU_INTERFACE[key]
 )
 
-#: By check: the ITS commands that decide the check of an LPI, and the verb for "never ..." if no
-#: such command has been executed (None: no text).
+#: By check: the ITS commands that decide the check of an LPI, and the verb after "never" if none of
+#: these commands was executed (None: no text).
 _COMMANDS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
     "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
@@ -150,8 +150,9 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 def _last(
     recorder: LastWriters, station: str, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
-    """The last write or other event that decides a check (``station``). The text returned is the
-    verb for "never ..." without such an event; None if nothing is to be said."""
+    """(event, verb) for a check (``station``). The event is the last one that decides the check;
+    None if there was no event. The verb then follows "never" in the text; None if there is no
+    text."""
     if intid >= FIRST_LPI and station in _COMMANDS:
         names, verb = _COMMANDS[station]
         return recorder.commanded(intid, names), verb
