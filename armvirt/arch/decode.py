@@ -186,7 +186,7 @@ class SysOp(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """TLBI, IC, DC or AT."""
+        """The kind of the operation: TLBI, IC, DC or AT."""
         return self.name.split()[0]
 
 

@@ -18,8 +18,8 @@ TRNG_1_0 = 0x0001_0000
 
 
 class PsciFunction(IntEnum):
-    """PSCI function ids (DEN 0022, 5.1): 0x84000000 + n, and 0xC4000000 + n for functions with a
-    64-bit form."""
+    """PSCI function ids (DEN 0022, 5.1). Function n has the id 0x84000000 + n, and 0xC4000000 + n
+    for its 64-bit form."""
 
     VERSION = 0x8400_0000
     CPU_SUSPEND = 0x8400_0001

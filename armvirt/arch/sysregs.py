@@ -1,12 +1,12 @@
 """System registers as data: one table of names, encodings, access, reset values and fields.
 
-The rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"). They are the registers
-that a Cortex-A72 guest at EL1/EL0 can access, the EL2 registers that the hypervisor programs, and
-the whole ID space. Traces, the save order, the target description of the debugger and the
-documentation use these rows. Other packages bind behaviour to the rows by name.
+The rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"). The table has the
+registers that a Cortex-A72 guest at EL1/EL0 can access, the EL2 registers that the hypervisor
+programs, and the whole ID space. Traces, the save order, the target description of the debugger and
+the documentation use these rows. Other packages bind behaviour to the rows by name.
 
 The GIC CPU interface (ICC_*, ICH_*) has its own table in `armvirt.arch.gic`; `name_of` searches
-both.
+both tables.
 """
 
 from __future__ import annotations
@@ -467,6 +467,6 @@ def _context_names() -> Iterator[str]:
 
 
 #: The system registers of a vCPU's EL1/EL0 context, in the order in which a restore writes them.
-#: The engine stores each of them as a plain value. The arch timer saves the timer registers and the
+#: Each register is a plain value in the engine. The arch timer saves the timer registers and the
 #: vGIC saves the GIC registers, as in KVM.
 CONTEXT_REGISTERS: tuple[SysReg, ...] = tuple(BY_NAME[name] for name in _context_names())

@@ -1,1 +1,2 @@
-"""The hardware: what the CPU cores of an Arm SoC do, as software at EL2 sees it."""
+"""The hardware: the CPU cores of an Arm SoC as software at EL2 sees them, and the engines that
+execute guest code."""

@@ -1,5 +1,5 @@
-"""A physical CPU: EL2 registers, comparators, virtual CPU interface. It runs the bound vCPU
-context."""
+"""A physical CPU (PE): EL2 registers, comparators, virtual CPU interface. A PE runs the context of
+the bound vCPU."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ class Pe:
 
     @property
     def running(self) -> bool:
-        """Whether the engine is executing. This is true in callbacks of the engine."""
+        """Whether the engine is executing, as in a callback of the engine."""
         return self._running
 
     def _deadline(self) -> int:
@@ -455,8 +455,8 @@ class Pe:
 
     @property
     def interrupts(self) -> bool:
-        """Whether a virtual interrupt is signalled and PSTATE does not mask it. Such an interrupt
-        is taken before the next instruction."""
+        """Whether a virtual interrupt is signalled and not masked by PSTATE. The guest takes this
+        interrupt before the next instruction."""
         assert self.context is not None
         state, pstate = self.context.engine.state, self.context.pstate
         return bool(

@@ -3,9 +3,10 @@
 For each interrupt a guest reads IAR, writes EOIR, and writes a timer register once or twice. Each
 of these accesses is arithmetic on the registers of one PE, but would cost a call from the native
 engine to Python. Therefore the engine's state has copies of these registers during a run: the list
-registers and active priorities, both comparators, the private interrupts of the PE. On the copies
-the engine does the same as `VirtualCpuInterface`, `GenericTimer` and `PhysicalGic` (shadow.h), and
-sets state.dirty. At each callback and at the end of a run, the copies are first written back.
+registers and active priorities, both comparators, the private interrupts of the PE. The engine
+changes the copies by the rules of `VirtualCpuInterface`, `GenericTimer` and `PhysicalGic` (shadow.h
+has these rules in C), and sets state.dirty. At each callback and at the end of a run, the copies
+are first written back.
 
 While a trace sink is attached, no register has a shadow copy, because each access is a trace event.
 The portable engine has no shadow registers.

@@ -125,8 +125,8 @@ class Library:
         translated code.
 
         Unicorn allocates this buffer later, and ends the process by exit(1) if the allocation
-        fails. This exit status would be that of a guest that fails, so the address space is checked
-        here.
+        fails. A guest that fails has the same exit status, so `open` checks the address space
+        first.
         """
         try:
             mmap.mmap(

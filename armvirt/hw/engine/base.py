@@ -1,8 +1,8 @@
 """The base class of both engines: creation, running, callbacks, saved state.
 
-An engine has the registers and translations of one vCPU. It executes EL0 and EL1 code under the EL2
-registers that the PE programs, and calls a `PeCallbacks` for everything that needs the rest of the
-SoC. See docs/engine.md.
+An engine has the registers and translations of one vCPU, and executes EL0 and EL1 code under the
+EL2 registers that the PE programs. An engine calls a `PeCallbacks` for everything that needs the
+rest of the SoC. See docs/engine.md.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
 
 
 def calibrate(lib: abi.Library, model: int) -> Calibration:
-    """Find both offsets; EngineError if one of them is not found."""
+    """Find both offsets. EngineError if an offset is not found, or is not unique."""
     scratch = _Scratch(lib, model)
     try:
         _set_up(scratch)

@@ -1,7 +1,7 @@
 """The core that Unicorn emulates: creation, hooks, registers, memory, translations.
 
-A core belongs to one vCPU. It executes EL0 and EL1 code under the EL2 registers that the PE
-programs; `armvirt.hw.engine.base.Engine` runs it. See docs/engine.md.
+A core belongs to one vCPU, and executes EL0 and EL1 code under the EL2 registers that the PE
+programs. `armvirt.hw.engine.base.Engine` runs the core. See docs/engine.md.
 """
 
 from __future__ import annotations

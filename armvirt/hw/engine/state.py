@@ -106,8 +106,8 @@ class Stat(IntEnum):
     IRQ_MANUAL = 13
     RUN = 14
     WFE = 15
-    ICC = 16  # accesses of the CPU interface that the core completed by itself
-    REPEAT = 17  # timer ticks that the core repeated by itself
+    ICC = 16  # accesses to the CPU interface that the engine completed by itself
+    REPEAT = 17  # timer wake-ups that the engine repeated by itself
     EXCHANGE = 18  # WFEs that were replaced by an ISB
 
 
@@ -231,10 +231,10 @@ class Shadow(C.Structure):
     ppi_active: u32
     ppi_enabled: u32
     accesses: u32  # `Shadowed`
-    repeat: u32  # EL2 permits the core to repeat the last timer wake-up
+    repeat: u32  # EL2 permits the engine to repeat the last timer wake-up
     repeat_lr: u64  # the list register of that wake-up
     event_ns: u64  # the ns of the next event other than the rise of a timer line
-    repeats: u32  # how often the core has repeated the wake-up
+    repeats: u32  # how often the engine has repeated the wake-up
     repeat_hcr: u32  # ICH_HCR_EL2 of that wake-up
     waiting: u32  # physical interrupts that EL2 has for the guest without a list register
 
@@ -318,9 +318,9 @@ class EngineState(C.Structure):
     syndrome_offset: u32
     big_endian: u32
     exclusive_offset: u32
-    dirty: u32  # the core has changed shadow registers
+    dirty: u32  # the engine has changed shadow registers
     yield_at: u64  # a YIELD at this count or later ends the run, like WFE
-    repeat_ns: u64  # ns that passed in repeated timer ticks
+    repeat_ns: u64  # ns that passed in repeated timer wake-ups
     shadow: Shadow
     # Endless loops
     last_vector_elr: u64
