@@ -219,8 +219,8 @@ class EventBus:
     """Delivers events from all packages to the sinks.
 
     `emit` delivers an event with the stamp that ``stamp`` returns. Each host, PE and vCPU has a
-    `view` with another ``stamp``. If a sink raises an exception during a run, the run stops and then
-    raises this exception (``late``).
+    `view` with another ``stamp``. If a sink raises an exception during a run, the run stops and
+    then raises this exception (``late``).
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")

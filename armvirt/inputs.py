@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 _STEP = 1 << 20
-_PART = 1 << 26  # bytes that are read in one call: between two calls Python handles signals
+_PART = 1 << 26  # maximum bytes of one read: Python handles signals between two reads
 _MOST_PIPED = 1 << 30
 _KINDS = {
     stat.S_IFDIR: "a directory",

@@ -75,8 +75,8 @@ class Marks(NamedTuple):
         return None
 
     def learn(self, subject: Subject) -> None:
-        """Set the offset from the link-time addresses in the machine's symbols. The offset comes
-        from the address at which a vCPU executes."""
+        """Set the offset from the link-time addresses in the machine's symbols. The offset is
+        computed from the virtual and physical address at which a vCPU executes."""
         from armvirt.debug.symbol_file import ImageSymbols
 
         symbols = subject.symbols

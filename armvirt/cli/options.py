@@ -224,7 +224,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Formatter, allow_abbrev=False, **settings)
-        self.color = False  # for Python 3.14: `printing` would show the escapes of colours
+        self.color = False  # Python 3.14 colours the help; `printing` would show the escapes
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print ``--help`` and ``--version`` through `printing`, which reports an output that

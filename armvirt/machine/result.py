@@ -56,8 +56,8 @@ class Result(NamedTuple):
     intid: int | None = None
 
     def __repr__(self) -> str:
-        """The fields like a NamedTuple, but only the end of ``console`` and the number of events in
-        ``recent``."""
+        """Show all fields like a NamedTuple, but of ``console`` only the end, and of ``recent``
+        only the number of events."""
         last = self.console[-CONSOLE_SHOWN:]
         console = repr(last) if last == self.console else f"...{last!r}"
         rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []

@@ -23,8 +23,8 @@ class FileSink(Protocol):
     def __call__(self, stamp: Stamp, event: Event) -> None: ...
 
     def writing(self, file: SupportsWrite[str], **about: object) -> AbstractContextManager[None]:
-        """A context in which the sink writes each event to ``file`` as lines of text. ``about``
-        describes the run, and is written as well."""
+        """A context in which the sink writes each event to ``file`` as lines of text. ``about`` has
+        facts about the run, which the sink writes, too."""
 
 
 class Format(NamedTuple):

@@ -50,7 +50,7 @@ _CHUNK = 512  # lines hashed at once
 
 
 def encode(value: object) -> str:
-    """A field of an event in the canonical text."""
+    """The canonical text of one field of an event."""
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, str):
@@ -61,7 +61,7 @@ def encode(value: object) -> str:
 
 
 def line(stamp: Stamp, event: Event) -> str:
-    """An event in the canonical text, with its line feed."""
+    """The canonical text of an event, with its line feed."""
     fields = " ".join(map(encode, event))
     return f"{stamp.ns} {stamp.vcpu} {stamp.pc:x} {event.kind} {fields}\n"
 

@@ -66,7 +66,8 @@ class Coloured(Plain):
 
 
 class Shower:
-    """Passes rows on to a writer: at most ``most`` rows, and console lines only if requested."""
+    """Passes rows on to the function ``write``: at most ``most`` rows, and rows of the guest's
+    console only if ``console`` is True."""
 
     def __init__(self, write: Callable[[Row], None], most: int | None, console: bool) -> None:
         self._write, self._most, self._console = write, most, console
