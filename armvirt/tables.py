@@ -6,6 +6,7 @@ is imported only when it displays a table.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -147,13 +148,13 @@ def _longest_word(text: str) -> int:
     return max(map(len, text.split()), default=0)
 
 
-class Showable:
+class Showable(ABC):
     """An object that is displayed as its `tables`: as text with ``str``, or by rich on a rich
     console."""
 
+    @abstractmethod
     def tables(self) -> Sequence[Table | str]:
         """Tables, and lines of text between them."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

@@ -138,7 +138,7 @@ def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[
     whose deadline has passed."""
     patience = min(worker.deadline for worker in running) - monotonic()
     for key, _ in selector.select(min(max(0.0, patience), LONGEST_WAIT_S)):
-        stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
+        stream: IO[bytes] = key.fileobj  # type: ignore[assignment]  # a pipe
         if not key.data.read(stream):
             selector.unregister(stream)
     open_streams = {id(key.data) for key in selector.get_map().values()}

@@ -180,11 +180,23 @@ class Engine(Core, ABC):
         self.callbacks.send_event(self.state.value)
         return 0
 
+    def _el2_exit(self) -> int:
+        assert self.callbacks is not None
+        return self.callbacks.el2_exit()
+
+    def _undefined(self) -> int:
+        assert self.callbacks is not None
+        return self.callbacks.undefined()
+
+    def _poll(self) -> int:
+        assert self.callbacks is not None
+        return int(self.callbacks.poll())
+
     _table: tuple[Callable[[Engine], int], ...] = (
-        lambda self: self.callbacks.el2_exit(),  # type: ignore[union-attr]
-        lambda self: self.callbacks.undefined(),  # type: ignore[union-attr]
+        _el2_exit,
+        _undefined,
         _timer,
-        lambda self: int(self.callbacks.poll()),  # type: ignore[union-attr]
+        _poll,
         lambda self: 0,
         _broadcast,
         _send_event,

@@ -11,6 +11,7 @@ import ctypes as C
 import time
 import weakref
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from armvirt.arch.decode import is_msr_mrs
 from armvirt.arch.encoding import CRN_MASK, CRN_SHIFT, OP0_SHIFT
@@ -71,6 +72,9 @@ from armvirt.hw.engine.state import (
     What,
 )
 
+if TYPE_CHECKING:
+    from ctypes import _Pointer
+
 FETCH_FAULTS = (EC.IABT_LOWER, EC.IABT_CURRENT)
 STEPS = (EC.STEP_LOWER, EC.STEP_CURRENT)
 STAGE2_ABORTS = (EC.IABT_LOWER, EC.DABT_LOWER)
@@ -122,7 +126,7 @@ class PortableEngine(Engine):
             try:
                 return bound(*arguments)
             except BaseException as error:
-                engine: PortableEngine = bound.__self__  # type: ignore[attr-defined]
+                engine: PortableEngine = bound.__self__  # type: ignore[attr-defined]  # a bound method
                 engine.error = engine.error or error
                 engine.leave(Leave.STOP)
                 return default
@@ -136,8 +140,8 @@ class PortableEngine(Engine):
             self.invalidate_all_code()  # translated code has not been examined for marks
             self.hook(abi.HOOK_EDGE, _EDGE(self._guarded(self._on_edge)))
 
-    def _on_edge(self, _uc: int, current: object, _previous: object, _user: int) -> None:
-        tb = current.contents  # type: ignore[attr-defined]
+    def _on_edge(self, _uc: int, current: _Pointer[_Tb], _previous: object, _user: int) -> None:
+        tb = current.contents
         self._note_block(tb.pc, tb.size)
 
     def _note_block(self, pc: int, size: int) -> None:
@@ -192,12 +196,12 @@ class PortableEngine(Engine):
             if self.dispatch(Callback.POLL):
                 state.stop = 1
 
-    def _on_mrs(self, _uc: int, rt: int, register: object, _user: int) -> int:
-        r: abi.CpReg = register.contents  # type: ignore[attr-defined]
+    def _on_mrs(self, _uc: int, rt: int, register: _Pointer[abi.CpReg], _user: int) -> int:
+        r = register.contents
         return timers.access(self, rt, r, False) if r.crn == 14 and r.op0 == 3 else 0
 
-    def _on_msr(self, _uc: int, rt: int, register: object, _user: int) -> int:
-        r: abi.CpReg = register.contents  # type: ignore[attr-defined]
+    def _on_msr(self, _uc: int, rt: int, register: _Pointer[abi.CpReg], _user: int) -> int:
+        r = register.contents
         if r.op0 != 3:
             return 0
         if r.crn == 14:
@@ -218,8 +222,8 @@ class PortableEngine(Engine):
             return 1
         return 0
 
-    def _on_sys(self, _uc: int, _rt: int, register: object, _user: int) -> int:
-        r: abi.CpReg = register.contents  # type: ignore[attr-defined]
+    def _on_sys(self, _uc: int, _rt: int, register: _Pointer[abi.CpReg], _user: int) -> int:
+        r = register.contents
         if r.crn == TLBI_CRN and r.op0 == 1:
             self._poll_if_due()
             maintenance.tlbi(self, r)
