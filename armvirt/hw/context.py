@@ -328,7 +328,7 @@ class Context:
     def queue_code(self, address: int, size: int) -> None:
         """Queue the invalidation of translated code. The range of the code is in physical
         addresses."""
-        self.request_stop()  # `honour` is called before the next instruction
+        self.request_stop()  # `do_maintenance` is called before the next instruction
         if len(self._lines) < MANY_LINES:
             self._lines.append((address, size))
         else:
@@ -341,7 +341,7 @@ class Context:
     def queue_tlb(self) -> None:
         self._tlb = True
 
-    def honour(self) -> None:
+    def do_maintenance(self) -> None:
         """Do the queued maintenance. Call this only between runs or at an exit."""
         if self._all_code:
             self.engine.invalidate_all_code()

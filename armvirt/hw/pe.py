@@ -200,7 +200,7 @@ class Pe:
         context = self.context
         assert context is not None
         state, clock = context.engine.state, self.clock
-        context.honour()
+        context.do_maintenance()
         self.timer.update()
         if self.gic.deliverable(self.index):
             return ExitKind.IRQ

@@ -1,1 +1,2 @@
-"""The commands of the command line, one module each."""
+"""The commands of the command line: a module for each command, and ``look`` for ``explain`` and
+``gic``."""

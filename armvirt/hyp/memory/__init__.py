@@ -1,1 +1,2 @@
-"""The memory of a VM: memory slots, stage-2 tables and faults, the dirty log."""
+"""The memory of a VM: memory slots (``memslot``), stage-2 tables and faults (``mmu``), and the dirty
+log (``dirty_log``)."""

@@ -138,7 +138,7 @@ class RunLoop:
         vgic = self.vcpu.vm.vgic
         assert vgic is not None
         vgic.sync(self.vcpu.id)
-        self.vcpu.timer.slept(times)
+        self.vcpu.timer.repeat_wakeups(times)
         vgic.flush(self.vcpu.id)
 
     # -- interrupts --

@@ -409,7 +409,7 @@ class ArchTimer(Showable):
             return None
         return self.vm_data.ppi[TimerId.VTIMER]
 
-    def slept(self, times: int) -> None:
+    def repeat_wakeups(self, times: int) -> None:
         """Set the state that the timers have after the vCPU has blocked and woken ``times`` times.
         Each time consists of `blocking`, the expiry of the background timer for the virtual timer,
         and `vcpu_load`."""

@@ -9,7 +9,7 @@ The modules; each module imports only from modules further down in this list:
   interrupts.
 * ``flush``: moves ap_lists into list registers, and back; ``list_registers``, ``spi_routing``.
 * ``distributor``: the state of the vGIC, look-up of interrupts, and the ap_lists.
-* ``backlog``, ``placement``, ``cpu``, ``irq``.
+* ``backlog``, ``placement``, ``vm_interface``, ``cpu``, ``irq``.
 """
 
 from armvirt.hyp.vgic.vgic import Vgic

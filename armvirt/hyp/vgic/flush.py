@@ -198,7 +198,7 @@ def sync_all(dist: Distributor) -> None:
             sync(dist, cpu)
 
 
-def settle(dist: Distributor, irq: VgicIrq) -> None:
+def sync_owner(dist: Distributor, irq: VgicIrq) -> None:
     """Sync the vCPU that has ``irq`` in a list register, if any. The caller makes ``irq`` pending
     next.
 

@@ -53,7 +53,7 @@ def dispatch(dist: Distributor, sender: VgicCpu, encoding: int, value: int) -> N
     for cpu in dist.cpus():
         irq = cpu.private[request.intid]
         if is_target(request, sender, cpu) and (irq.group == 0 or encoding == ICC_SGI1R_EL1):
-            flush.settle(dist, irq)
+            flush.sync_owner(dist, irq)
             reached = irq.pending_latch = True
             if dist.bus.active:
                 dist.bus.emit(VgicInject(request.intid, 1, dist.id_base | cpu.vcpu_id))
@@ -87,7 +87,7 @@ def sources(irq: VgicIrq) -> int:
 def set_sources(dist: Distributor, irq: VgicIrq, senders: int) -> None:
     """Write GICD_SPENDSGIR<n>: make the SGI pending from the CPUs in the bit mask ``senders``. A
     bit of a CPU that does not exist is ignored."""
-    flush.settle(dist, irq)
+    flush.sync_owner(dist, irq)
     irq.source |= senders & existing(dist)
     irq.pending_latch = irq.source != 0
     dist.queue(irq)

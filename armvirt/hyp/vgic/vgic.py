@@ -191,7 +191,9 @@ class Vgic:
         if not irq.level:
             irq.line_level = level  # used if the interrupt becomes level-sensitive
         if irq.lr >= 0 and (irq.mapped_level or accepts(irq, level, owner)):
-            flush.settle(dist, irq)  # a mapped interrupt in a list register has line_level False
+            flush.sync_owner(
+                dist, irq
+            )  # a mapped interrupt in a list register has line_level False
         if not accepts(irq, level, owner):
             return
         if irq.level:

@@ -13,8 +13,8 @@ VGIC = "armvirt.hyp.vgic"
 
 #: ``seed``: the machine that shows it.
 BUGS = by_name((
-    Bug("keeps-its-old-place", f"{VGIC}.flush:settle", "sync(dist, cpu)", "pass", seed=4),
-    Bug("sgi-keeps-its-old-place", f"{VGIC}.sgi:dispatch", "flush.settle(dist, irq)", "pass", seed=6),
+    Bug("keeps-its-old-place", f"{VGIC}.flush:sync_owner", "sync(dist, cpu)", "pass", seed=4),
+    Bug("sgi-keeps-its-old-place", f"{VGIC}.sgi:dispatch", "flush.sync_owner(dist, irq)", "pass", seed=6),
     Bug(
         "mapped-ones-first-when-full", f"{VGIC}.list_registers:by_urgency",
         "(not group_enabled(i, vmcr), i.active, i.priority)",

@@ -134,7 +134,7 @@ def mmio(guest: Guest, offset: int) -> int:
 def test_the_guests_time_stands_still_while_it_moves(
     letter: str, slept: int, pause: int, same_host: bool
 ) -> None:
-    """``slept`` ticks after it has armed its timer the guest moves, and is run again ``pause`` ns
+    """``repeat_wakeups`` ticks after it has armed its timer the guest moves, and is run again ``pause`` ns
     later."""
     kvm = Kvm(pcpus=2)
     old = start(kvm, letter)

@@ -149,7 +149,7 @@ class Its:
         dist, lpi, target = self.dist, event.lpi, event.collection.target
         if not dist.cpu(target).lpis_enabled:
             return arch.E_BUSY
-        flush.settle(dist, lpi)
+        flush.sync_owner(dist, lpi)
         if lpi.home != target and not lpi.pending_latch:
             lpis.move(dist, lpi, target)
         lpi.pending_latch = True

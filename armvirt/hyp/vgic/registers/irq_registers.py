@@ -48,7 +48,7 @@ def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
     the line may have changed while the interrupt was disabled. If the line fell, the host interrupt
     is deactivated, so that it can fire again."""
     if irq.hw and irq.level:
-        flush.settle(dist, irq)
+        flush.sync_owner(dist, irq)
         was_high = irq.line_level
         if not irq.sample_line() and was_high and not irq.active:
             dist.set_phys_active(irq, False)
