@@ -331,10 +331,7 @@ class Board:
         import hashlib
         import json
 
-        registers = [v.context.engine.save() for v in self.vcpus]
-        for saved in registers:
-            for name in ("count", "last_vector_elr", "vector_faults", "event_cleared"):
-                del saved[name]
+        registers = [v.context.registers() for v in self.vcpus]
         digest = hashlib.sha256(json.dumps(registers, sort_keys=True).encode())
         for at, page in self.vm.populated_pages(tick):
             digest.update(at.to_bytes(8, "little"))

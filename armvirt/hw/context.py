@@ -10,11 +10,17 @@ from armvirt.arch.insn import AT_S1E1R, IC_IALLUIS, IC_IVAU
 from armvirt.arch.named import HCR_EL2, MDCR_EL2, PAR_EL1, PAR_F, PAR_PA
 from armvirt.arch.pstate import PSTATE_SP, Vector
 from armvirt.arch.translation import PAGE_SIZE
-from armvirt.hw.engine import Action, Engine, EngineFactory
+from armvirt.hw.engine import CLOSED, OTHER_THREAD, Action, Engine, EngineFactory
 from armvirt.hw.exception import take_exception
 from armvirt.state import State, checked
 
+#: The software above imports the factory and the two texts from here, not from `armvirt.hw.engine`.
+__all__ = ["CLOSED", "OTHER_THREAD", "Context", "EngineFactory", "ShareableDomain"]
+
 STATE_VERSION = 2
+
+#: What `Engine.save` returns beside registers: counts, and the time of the last WFE.
+NO_REGISTERS = ("count", "last_vector_elr", "vector_faults", "event_cleared")
 
 MANY_LINES = 4096
 NO_MONITOR = MASK64  # the address of an exclusive monitor in the open state
@@ -352,6 +358,11 @@ class Context:
             self.engine.flush_tlb()
         self._lines.clear()
         self._all_code = self._tlb = False
+
+    def registers(self) -> dict[str, object]:
+        """The registers by name as plain data, without `NO_REGISTERS`: for a digest."""
+        saved = self.engine.save()
+        return {name: value for name, value in saved.items() if name not in NO_REGISTERS}
 
     def state(self) -> dict[str, object]:
         """The registers and the watched granule. Queued maintenance is not saved, because a new

@@ -1,1 +1,1 @@
-"""The EL2 software: what Linux KVM does. Never touches the engine; sees only ``armvirt.hw``."""
+"""The EL2 software: what Linux KVM does. It uses ``armvirt.hw`` and never ``armvirt.hw.engine``."""

@@ -20,7 +20,7 @@ from armvirt.errors import KvmError
 from armvirt.events import EventBus, Stamp
 from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.config import HostConfig
-from armvirt.hw.engine import CLOSED, OTHER_THREAD, EngineFactory
+from armvirt.hw.context import CLOSED, OTHER_THREAD, EngineFactory
 from armvirt.hw.exit import ExitKind
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.pe import Pe
