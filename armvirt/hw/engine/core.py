@@ -31,8 +31,8 @@ STATE_VERSION = 1
 TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
 """Virtual addresses with a read-protection hook that is never called. The hook saves Unicorn a scan
-of the TLBs for each new block. Guest RAM must not be at these *physical addresses*, or stores
-become slow."""
+of the TLBs for each new block. The RAM of a board must not be at these *physical addresses*,
+or stores become slow; ``tests/board/test_boards.py`` checks it for each board."""
 
 CODE_BUFFER = 64 << 20
 """Bytes for the translated code of one engine; Unicorn's default is 1 GiB. When this buffer is
