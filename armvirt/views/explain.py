@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, ISACTIVER
 from armvirt.errors import UserError
-from armvirt.hyp.diagnosis.finding import Finding
+from armvirt.hyp.diagnosis.finding import Check, Finding
 from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.hyp.diagnosis.trace import LPIS_END, first_held
 from armvirt.intids import IntidNames
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "LastWriters", "Step", "explain"]
 
 #: Checks that a waiting interrupt fails only because an earlier check blocks it.
-CONSEQUENCES = ("pending", "loaded")
+CONSEQUENCES = (Check.PENDING, Check.LOADED)
 UNRECORDED = (
     "Nothing was recorded: who wrote what, and how often the interrupt was taken and ended, is unknown "
     "(Machine(..., sinks=[LastWriters()]) records it)."
@@ -37,12 +37,12 @@ UNRECORDED = (
 
 
 class Step(NamedTuple):
-    """One check as text; ``station`` is its name. ``written`` is the time and place of the last
+    """One check (``station``) as text. ``written`` is the time and place of the last
     write of its register, or of the last raise or acknowledge of the interrupt. ``writer`` is the
     same text with the address. Both are "" without a record, or if the register cannot be
     written."""
 
-    station: str
+    station: Check
     passed: bool
     text: str
     register: str
@@ -90,7 +90,7 @@ class Explanation(Showable):
     def also(self) -> list[str]:
         """The later checks that would also block the interrupt, without those in `CONSEQUENCES`."""
         later = (step.station for step in self.steps if not step.passed and step is not self.held)
-        return [station for station in later if station not in CONSEQUENCES]
+        return [station.value for station in later if station not in CONSEQUENCES]
 
     @property
     def name(self) -> str:
@@ -128,7 +128,7 @@ class Explanation(Showable):
 
     def rows(self) -> list[dict[str, object]]:
         """All checks as plain data."""
-        return [step._asdict() for step in self.steps]
+        return [{**step._asdict(), "station": step.station.value} for step in self.steps]
 
     def data(self) -> dict[str, Any]:
         """The complete explanation as plain data, for JSON."""
@@ -136,7 +136,7 @@ class Explanation(Showable):
         return {
             "intid": self.intid, "name": self._names.get(self.intid), "vcpu": self.vcpu, "ns": self.ns,
             "pc": self.where, "state": self.state,
-            "taken": held is None, "held": None if held is None else held.station, "also": self.also,
+            "taken": held is None, "held": None if held is None else held.station.value, "also": self.also,
             "cause": None if self.cause is None else self.cause.name, "recorded": self.recorded,
             "verdict": self.verdict, "versus": self.versus or None, "stations": self.rows(),
         }  # fmt: skip
@@ -164,7 +164,8 @@ class Explanation(Showable):
     def _cells(self, step: Step) -> tuple[str, ...]:
         sign = "ok" if step.passed else "NO" if step is self.held else "no"
         name = step.register.partition(" (")[0]  # without the address, which is in the verdict
-        return step.station, sign, self._names.with_names(step.text), name, step.value, step.written
+        text = self._names.with_names(step.text)
+        return step.station.value, sign, text, name, step.value, step.written
 
     def _marks(self) -> dict[int, str]:
         """The styles of the rows: red for the first check that blocks the interrupt, green for the
@@ -260,10 +261,10 @@ def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]
     if held is None:
         return "waiting", steps
     active = held.register is not None and is_bit_of(held.register, ISACTIVER)
-    if active and held.station in ("pending", "active"):
+    if active and held.station in (Check.PENDING, Check.ACTIVE):
         return "handled", steps
     entry = scene.recorder.entered(scene.vcpu) if scene.recorder is not None else None
-    if held.station != "PSTATE" or entry is None:
+    if held.station is not Check.PSTATE or entry is None:
         return "waiting", steps
     text = (
         f"{held.text}: an interrupt was taken at {entry.ns:,} ns, and nothing is acknowledged yet"
@@ -278,7 +279,7 @@ def _step(scene: _Scene, finding: Finding) -> Step:
     register, value = finding.register, "" if finding.value is None else f"{finding.value:#x}"
     name = "" if register is None else str(register._replace(field=""))
     written = of_finding(finding, scene.intid, scene.vcpu, scene.recorder, scene.names)
-    if finding.station == "pending" and finding.passed and scene.recorder is not None:
+    if finding.station is Check.PENDING and finding.passed and scene.recorder is not None:
         written = of_pending(scene.recorder.history.of(scene.intid, scene.vcpu), written)
     return Step(
         finding.station, finding.passed, finding.text, name, value, written.short, written.full, finding.remedy

@@ -11,6 +11,7 @@ from conftest import ROOT
 from armvirt import events
 from armvirt.cli.options import COMMANDS, Parser, build_parser, settings
 from armvirt.errors import UserError
+from armvirt.hyp.diagnosis.finding import Check
 from armvirt.settings import DEFAULTS, SETTINGS
 
 
@@ -169,6 +170,11 @@ def test_every_option_is_documented() -> None:
         flag for flag in sorted(flags) if f"`{flag}" not in text and f" {flag} " not in text
     ] == []
     assert [command.name for command in COMMANDS if f"armvirt {command.name}" not in text] == []
+
+
+def test_every_check_of_an_interrupt_is_documented() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    assert [check.value for check in Check if f"`{check.value}`" not in text] == []
 
 
 def test_every_kind_of_event_is_documented_with_its_fields() -> None:

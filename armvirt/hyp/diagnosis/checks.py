@@ -32,7 +32,8 @@ from armvirt.arch.its import LPI_ENABLE
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, CTL_ISTATUS
 from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis import register_names as naming
-from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
+from armvirt.hyp.diagnosis.finding import Check, CpuView, Finding, Register, TimerView, Write, span
+from armvirt.hyp.vcpu.power import Power
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.frames import distributor_map
@@ -91,13 +92,14 @@ def timer(case: Case) -> Finding | None:
     value = view.ctl | (CTL_ISTATUS if view.ctl & CTL_ENABLE and view.cval <= view.now else 0)
     text = _timer_state(view)
     if case.pending or case.active or view.fires_in_ns == 0:
-        return Finding("timer", True, text, control, value)
+        return Finding(Check.TIMER, True, text, control, value)
     if not view.ctl & CTL_ENABLE or view.ctl & CTL_IMASK:
         fix = Write(control, CTL_ENABLE)
-        return Finding("timer", False, text, control, value, f"{fix} (ENABLE, and not IMASK)", fix)
+        remedy = f"{fix} (ENABLE, and not IMASK)"
+        return Finding(Check.TIMER, False, text, control, value, remedy, fix)
     compare = Register(f"{view.prefix}_CVAL_EL0", cpu=case.cpu.vcpu_id)
     remedy = f"wait {span(view.fires_in_ns or 0)}, or write a lower value to {compare}"
-    return Finding("timer", False, text, compare, view.cval, remedy, Write(compare, view.now))
+    return Finding(Check.TIMER, False, text, compare, view.cval, remedy, Write(compare, view.now))
 
 
 def _timer_state(view: TimerView) -> str:
@@ -119,14 +121,13 @@ def source(case: Case) -> Finding:
     register = naming.bit_register(case.dist, case.cpu, irq.intid, ISPENDR)
     value = _bits(case, lambda each: int(present.pending(case.dist, each)))
     if case.pending:
-        return Finding("pending", True, f"pending ({kind})", register, value)
+        return Finding(Check.PENDING, True, f"pending ({kind})", register, value)
     if case.active:
         text = f"active, and not pending again ({kind}): the guest took it and has not ended it"
-        return Finding("pending", False, text, *_active_register(case), *_end(case))
+        return Finding(Check.PENDING, False, text, *_active_register(case), *_end(case))
     text = f"not pending ({kind}): its source never fired, or it was served"
-    return Finding(
-        "pending", False, text, register, value, _raise(case), Write(register, 1 << irq.intid % 32)
-    )
+    fix = Write(register, 1 << irq.intid % 32)
+    return Finding(Check.PENDING, False, text, register, value, _raise(case), fix)
 
 
 def _raise(case: Case) -> str:
@@ -171,7 +172,7 @@ def enable(case: Case) -> Finding:
     value = _bits(case, lambda each: int(each.enabled))
     fix = Write(register, 1 << case.irq.intid % 32)
     text = f"{register.name} {register.field} is {int(on)}"
-    return Finding("enable", on, text, register, value, _if(on, str(fix)), None if on else fix)
+    return Finding(Check.ENABLE, on, text, register, value, _if(on, str(fix)), None if on else fix)
 
 
 def _if(passed: bool, remedy: str) -> str:
@@ -187,7 +188,9 @@ def distributor(case: Case) -> Finding:
     fix = Write(register._replace(field=""), value | 1 << group)
     remedy = f"set {register.field} (bit {group}) of {register._replace(field='')}"
     text = f"GICD_CTLR.EnableGrp{group} is {int(on)}"
-    return Finding("distributor", on, text, register, value, _if(on, remedy), None if on else fix)
+    return Finding(
+        Check.DISTRIBUTOR, on, text, register, value, _if(on, remedy), None if on else fix
+    )
 
 
 def group(case: Case) -> Finding:
@@ -197,7 +200,7 @@ def group(case: Case) -> Finding:
     signal = "IRQ" if case.as_irq else "FIQ"
     register = naming.bit_register(case.dist, case.cpu, irq.intid, IGROUPR)
     value = _bits(case, lambda each: each.group)
-    return Finding("group", True, f"group {irq.group}: signalled as {signal}", register, value)
+    return Finding(Check.GROUP, True, f"group {irq.group}: signalled as {signal}", register, value)
 
 
 def route(case: Case) -> Finding:
@@ -206,14 +209,16 @@ def route(case: Case) -> Finding:
     irq, here = case.irq, case.cpu.vcpu_id
     if case.active and irq.vcpu not in (None, here):
         text = f"it is active on vCPU {irq.vcpu}, and an active interrupt does not migrate"
-        return Finding("route", False, text, *_active_register(case), f"end it on vCPU {irq.vcpu}")
+        return Finding(
+            Check.ROUTE, False, text, *_active_register(case), f"end it on vCPU {irq.vcpu}"
+        )
     if is_private(irq.intid):
-        return Finding("route", True, f"private to vCPU {here}")
+        return Finding(Check.ROUTE, True, f"private to vCPU {here}")
     register = naming.routing_register(case.dist, irq.intid)
     value = irq.targets if case.dist.model == 2 else router(irq)
     if irq.target == here:
         how = ", one of the vCPUs that may take it" if irq.any_cpu else ""
-        return Finding("route", True, f"routed to vCPU {here}{how}", register, value)
+        return Finding(Check.ROUTE, True, f"routed to vCPU {here}{how}", register, value)
     return _routed_elsewhere(case, register, value)
 
 
@@ -222,23 +227,24 @@ def _routed_elsewhere(case: Case, register: Register, value: int) -> Finding:
     fix = Write(register, 1 << here if case.dist.model == 2 else case.cpu.mpidr & MPIDR_AFF0_TO_2)
     if irq.target is not None:
         return Finding(
-            "route", False, f"it is routed to vCPU {irq.target}", register, value, str(fix), fix
+            Check.ROUTE, False, f"it is routed to vCPU {irq.target}", register, value, str(fix), fix
         )
     if irq.any_cpu:
         fix = Write(case.control(f"group{irq.group}"), 1)
         text = f"it may go to any vCPU, but none has group {irq.group} enabled"
-        return Finding("route", False, text, register, value, str(fix), fix)
+        return Finding(Check.ROUTE, False, text, register, value, str(fix), fix)
     text = f"{register.name} names affinity {irq.mpidr:#x}: no such vCPU"
-    return Finding("route", False, text, register, value, str(fix), fix)
+    return Finding(Check.ROUTE, False, text, register, value, str(fix), fix)
 
 
 def power(case: Case) -> Finding:
     """Check whether the vCPU is powered on (PSCI). KVM does not run a vCPU that is off."""
     here, state = case.cpu.vcpu_id, case.view.power
-    if state != "off":
-        return Finding("vCPU", True, "blocked in WFI or WFE" if state == "blocked" else "on")
+    if state is not Power.OFF:
+        text = "blocked in WFI or WFE" if state is Power.BLOCKED else "on"
+        return Finding(Check.VCPU, True, text)
     remedy = f"start it with PSCI CPU_ON (MPIDR_EL1 {case.cpu.mpidr & MPIDR_AFF0_TO_2:#x})"
-    return Finding("vCPU", False, f"vCPU {here} is powered off", None, None, remedy)
+    return Finding(Check.VCPU, False, f"vCPU {here} is powered off", None, None, remedy)
 
 
 def not_active(case: Case) -> Finding:
@@ -246,10 +252,10 @@ def not_active(case: Case) -> Finding:
     again before its deactivation."""
     register, value = _active_register(case)
     if not case.active:
-        return Finding("active", True, "not active", register, value)
+        return Finding(Check.ACTIVE, True, "not active", register, value)
     again = " and pending again" if case.pending else ""
     text = f"active{again}: the guest took it and has not ended it"
-    return Finding("active", False, text, register, value, *_end(case))
+    return Finding(Check.ACTIVE, False, text, register, value, *_end(case))
 
 
 # CPU interface ----------------------------------------------------------------------------------
@@ -264,7 +270,7 @@ def interface_enable(case: Case) -> Finding:
     name = f"{register.name}.{register.field}"
     remedy = str(fix) if group else f"{fix}, or put INTID {case.irq.intid} into group 1"
     return Finding(
-        "group enable",
+        Check.GROUP_ENABLE,
         on,
         f"{name} is {int(on)}",
         register,
@@ -280,7 +286,7 @@ def mask(case: Case) -> Finding:
     register, value, priority = case.control("mask"), case.cpu.priority_mask, case.irq.priority
     if priority < value:
         return Finding(
-            "mask",
+            Check.MASK,
             True,
             f"priority {priority:#04x} is below {register.name} {value:#04x}",
             register,
@@ -293,7 +299,7 @@ def mask(case: Case) -> Finding:
         # The lowest priority (0xF8 with five priority bits) is masked by every value of the mask.
         how, fix = set_priority(case, 0xA0)
         remedy = f"no mask lets the lowest priority through: {how}"
-    return Finding("mask", False, text, register, value, remedy, fix)
+    return Finding(Check.MASK, False, text, register, value, remedy, fix)
 
 
 def set_priority(case: Case, priority: int) -> tuple[str, Write]:
@@ -318,18 +324,18 @@ def preemption(case: Case) -> Finding:
     (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
     register, value, irq = case.control("running"), present.running_priority(case.cpu), case.irq
     if value == IDLE_PRIORITY:
-        return Finding("running", True, "nothing is running", register, value)
+        return Finding(Check.RUNNING, True, "nothing is running", register, value)
     own = present.group_priority(case.cpu, irq.group, irq.priority)
     runner = present.running(case.dist, case.cpu)
     if runner is irq:
         return Finding(
-            "running", True, f"it runs itself, running priority {value:#04x}", register, value
+            Check.RUNNING, True, f"it runs itself, running priority {value:#04x}", register, value
         )
     rounded = own != irq.priority or (runner is not None and runner.priority != value)
     by = f" with binary point {present.binary_point(case.cpu, irq.group)}" if rounded else ""
     if own < present.group_priority(case.cpu, irq.group, value):
         text = f"priority {irq.priority:#04x} preempts the running priority {value:#04x}{by}"
-        return Finding("running", True, text, register, value)
+        return Finding(Check.RUNNING, True, text, register, value)
     who = (
         "something" if runner is None else f"INTID {runner.intid} (priority {runner.priority:#04x})"
     )
@@ -337,7 +343,7 @@ def preemption(case: Case) -> Finding:
         f"{who} is being handled, running priority {value:#04x}: "
         f"priority {irq.priority:#04x} does not preempt it{by}"
     )
-    return Finding("running", False, text, register, value, *_drop(case, runner))
+    return Finding(Check.RUNNING, False, text, register, value, *_drop(case, runner))
 
 
 def _drop(case: Case, runner: VgicIrq | None) -> tuple[str, Write | None]:

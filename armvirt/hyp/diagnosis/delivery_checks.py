@@ -11,7 +11,8 @@ from armvirt.arch.named import HCR_VF, HCR_VI
 from armvirt.arch.pstate import PSTATE_F, PSTATE_I, Vector, vector_offset
 from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis.checks import Case, set_priority
-from armvirt.hyp.diagnosis.finding import Finding, Register, Write
+from armvirt.hyp.diagnosis.finding import Check, Finding, Register, Write
+from armvirt.hyp.vcpu.power import Power
 from armvirt.hyp.vgic.irq import VgicIrq
 
 
@@ -19,20 +20,19 @@ def loaded(case: Case) -> Finding | None:
     """Check whether the vCPU is loaded on a physical CPU. The result is None for a vCPU that is
     powered off, which has to be powered on first."""
     here = case.cpu.vcpu_id
-    if case.view.power == "off":
+    if case.view.power is Power.OFF:
         return None
     if case.cpu.vif is not None:
-        return Finding("loaded", True, f"vCPU {here} is on a physical CPU")
-    if case.view.power == "waking":
+        return Finding(Check.LOADED, True, f"vCPU {here} is on a physical CPU")
+    if case.view.waking:
         text = f"vCPU {here} has been woken, and is loaded on a physical CPU next"
-        return Finding("loaded", True, text)
-    if case.view.power == "blocked":
+        return Finding(Check.LOADED, True, text)
+    if case.view.power is Power.BLOCKED:
         text = f"blocked: this interrupt would wake vCPU {here}"
     else:
         text = f"vCPU {here} waits for its turn on the CPU"
-    return Finding(
-        "loaded", False, text, None, None, "let the host run it: nothing is missing in the guest"
-    )
+    remedy = "let the host run it: nothing is missing in the guest"
+    return Finding(Check.LOADED, False, text, None, None, remedy)
 
 
 def in_list_register(case: Case) -> Finding:
@@ -42,7 +42,7 @@ def in_list_register(case: Case) -> Finding:
         other = f"vCPU {case.irq.vcpu}"
         text = f"still in a list register of {other}, until the next exit of {other}"
         return Finding(
-            "list register",
+            Check.LIST_REGISTER,
             False,
             text,
             None,
@@ -54,11 +54,11 @@ def in_list_register(case: Case) -> Finding:
     if case.lr & LR_PENDING:
         register = Register(f"ICH_LR{case.irq.lr}_EL2", cpu=case.cpu.vcpu_id)
         text = f"LR{case.irq.lr}: {ListRegister.decode(case.lr)}"
-        return Finding("list register", True, text, register, case.lr)
+        return Finding(Check.LIST_REGISTER, True, text, register, case.lr)
     if case.irq in case.cpu.outside:  # the last flush had no list register left
         winners = case.cpu.resident
         text = f"all {len(winners)} list registers hold more urgent interrupts: {', '.join(map(_named, winners))}"
-        return Finding("list register", False, text, None, None, *_overtake(case, winners[-1]))
+        return Finding(Check.LIST_REGISTER, False, text, None, None, *_overtake(case, winners[-1]))
     return _before_the_entry(case)
 
 
@@ -69,12 +69,12 @@ def _before_the_entry(case: Case) -> Finding:
     best = min(coming, key=lambda irq: irq.priority, default=case.irq)
     if best is case.irq:
         return Finding(
-            "list register", True, "it goes into a list register before the next instruction"
+            Check.LIST_REGISTER, True, "it goes into a list register before the next instruction"
         )
     text = f"{_named(best)} comes first: more urgent than priority {case.irq.priority:#04x}"
     if best.priority == case.irq.priority:
         text = f"{_named(best)} comes first: the same priority, and it was pending before"
-    return Finding("list register", False, text, None, None, *_overtake(case, best))
+    return Finding(Check.LIST_REGISTER, False, text, None, None, *_overtake(case, best))
 
 
 def _may_come(case: Case, irq: VgicIrq) -> bool:
@@ -104,12 +104,12 @@ def highest(case: Case) -> Finding:
     value = 1023 if best is None or best.group != case.irq.group else best.intid
     if best is None or best is case.irq:
         return Finding(
-            "highest", True, "it is the highest-priority pending interrupt", register, value
+            Check.HIGHEST, True, "it is the highest-priority pending interrupt", register, value
         )
     text = f"{_named(best)} comes first: more urgent than priority {case.irq.priority:#04x}"
     if best.priority == case.irq.priority:
         text = f"{_named(best)} comes first: the same priority, and list register {best.lr} before {case.irq.lr}"
-    return Finding("highest", False, text, register, value, *_overtake(case, best))
+    return Finding(Check.HIGHEST, False, text, register, value, *_overtake(case, best))
 
 
 def hypervisor_enable(case: Case) -> Finding:
@@ -121,7 +121,7 @@ def hypervisor_enable(case: Case) -> Finding:
     )
     remedy = "" if on else "let the vCPU run: the hypervisor sets it before the next entry"
     return Finding(
-        "hypervisor", on, f"ICH_HCR_EL2.En is {int(on)}", register, case.cpu.vif.hcr, remedy
+        Check.HYPERVISOR, on, f"ICH_HCR_EL2.En is {int(on)}", register, case.cpu.vif.hcr, remedy
     )
 
 
@@ -134,7 +134,9 @@ def virtual_line(case: Case) -> Finding:
     name, bit = ("vIRQ", "VI") if case.as_irq else ("vFIQ", "VF")
     register = Register("HCR_EL2", bit, cpu=case.cpu.vcpu_id)
     value = (HCR_VI if vif.virq else 0) | (HCR_VF if vif.vfiq else 0)
-    return Finding("virtual line", high, f"{name} is {'high' if high else 'low'}", register, value)
+    return Finding(
+        Check.VIRTUAL_LINE, high, f"{name} is {'high' if high else 'low'}", register, value
+    )
 
 
 def exception_mask(case: Case, signalled: bool) -> Finding:
@@ -142,16 +144,16 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
     all other checks."""
     pstate, name = case.view.pstate, "I" if case.as_irq else "F"
     if pstate is None:
-        return Finding("PSTATE", True, f"see PSTATE.{name}")
+        return Finding(Check.PSTATE, True, f"see PSTATE.{name}")
     masked = bool(pstate & (PSTATE_I if case.as_irq else PSTATE_F))
     register = Register("PSTATE", name, cpu=case.cpu.vcpu_id)
     if masked:
         remedy = f"clear PSTATE.{name}: MSR DAIFClr, #{2 if case.as_irq else 1}"
         return Finding(
-            "PSTATE", False, f"PSTATE.{name} is 1: EL1 masks it", register, pstate, remedy
+            Check.PSTATE, False, f"PSTATE.{name} is 1: EL1 masks it", register, pstate, remedy
         )
     taken = f": {_vector(case)}" if signalled else ""
-    return Finding("PSTATE", True, f"PSTATE.{name} is 0{taken}", register, pstate)
+    return Finding(Check.PSTATE, True, f"PSTATE.{name} is 0{taken}", register, pstate)
 
 
 def _vector(case: Case) -> str:

@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import NamedTuple
+
+from armvirt.hyp.vcpu.power import Power
+
+
+class Check(str, Enum):
+    """The checks of an interrupt on its way to a vCPU, in the order of the way. The value is the
+    text that people and programs see."""
+
+    TIMER = "timer"
+    LPIS = "LPIs"
+    ITS = "ITS"
+    EVENT = "event"
+    PENDING = "pending"
+    ENABLE = "enable"
+    DISTRIBUTOR = "distributor"
+    GROUP = "group"
+    ROUTE = "route"
+    VCPU = "vCPU"
+    ACTIVE = "active"
+    GROUP_ENABLE = "group enable"
+    MASK = "mask"
+    RUNNING = "running"
+    LOADED = "loaded"
+    LIST_REGISTER = "list register"
+    HIGHEST = "highest"
+    HYPERVISOR = "hypervisor"
+    VIRTUAL_LINE = "virtual line"
+    PSTATE = "PSTATE"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class TimerView(NamedTuple):
@@ -21,18 +53,18 @@ class TimerView(NamedTuple):
 
 
 class CpuView(NamedTuple):
-    """The state of a vCPU outside the vGIC. ``power`` is "off", "blocked" (in WFI or WFE),
-    "runnable", or "waking": the vCPU is not on a PE yet, but will be loaded on a PE before any
-    other event.
+    """The state of a vCPU outside the vGIC.
 
     ``pstate`` (in the format of an SPSR) and ``vbar`` (VBAR_EL1) are None if unknown. ``timer`` is
-    the timer that drives the interrupt, None if no timer drives the interrupt.
+    the timer that drives the interrupt, None if no timer drives the interrupt. ``waking`` is True
+    for a runnable vCPU that is on no PE yet, but will be loaded on a PE before any other event.
     """
 
-    power: str = "runnable"
+    power: Power = Power.RUNNABLE
     pstate: int | None = None
     vbar: int | None = None
     timer: TimerView | None = None
+    waking: bool = False
 
 
 class Register(NamedTuple):
@@ -82,8 +114,8 @@ class Write(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """The result of one check of an interrupt. ``station`` is the name of the check. ``passed`` is
-    False if the check blocks the interrupt.
+    """The result of one check of an interrupt. ``passed`` is False if the check (``station``)
+    blocks the interrupt.
 
     ``text`` describes the result. ``register`` is the register that was checked. ``value`` is the
     value that the guest would read from the register; from an array of bytes, one byte. ``remedy``
@@ -91,7 +123,7 @@ class Finding(NamedTuple):
     remedy is not a write.
     """
 
-    station: str
+    station: Check
     passed: bool
     text: str
     register: Register | None = None
@@ -102,7 +134,7 @@ class Finding(NamedTuple):
     def row(self) -> dict[str, object]:
         """The finding as plain data for a table."""
         return {
-            "station": self.station, "passed": self.passed, "text": self.text,
+            "station": self.station.value, "passed": self.passed, "text": self.text,
             "register": None if self.register is None else str(self.register),
             "value": None if self.value is None else hex(self.value), "remedy": self.remedy,
         }  # fmt: skip

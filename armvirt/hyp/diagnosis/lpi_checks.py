@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS, OFFSETS
 from armvirt.hyp.diagnosis import register_names as naming
-from armvirt.hyp.diagnosis.finding import Finding, Register, Write
+from armvirt.hyp.diagnosis.finding import Check, Finding, Register, Write
 from armvirt.hyp.vgic.irq import Lpi
 from armvirt.hyp.vgic.registers.mmio_v3 import RD_MAP
 from armvirt.hyp.vgic.vm_interface import fetch
@@ -57,7 +57,7 @@ def unmapped(vgic: Vgic, cpu: VgicCpu, intid: int) -> list[Finding]:
     LPI."""
     remedy = f"queue MAPTI for the DeviceID and EventID of its device, with INTID {intid}"
     event = Finding(
-        "event",
+        Check.EVENT,
         False,
         "no ITS translates an event to it: messages are lost",
         TRANSLATION,
@@ -79,10 +79,10 @@ def lpis_enabled_at(dist: Distributor, cpu: VgicCpu) -> Finding:
     on = bool(value & GICR_CTLR_ENABLE_LPIS)
     text = f"GICR_CTLR.EnableLPIs of vCPU {cpu.vcpu_id} is {int(on)}"
     if on:
-        return Finding("LPIs", True, text, register, value)
+        return Finding(Check.LPIS, True, text, register, value)
     whole = register._replace(field="")
     return Finding(
-        "LPIs", False, text, register, value, f"set EnableLPIs (bit 0) of {whole}",
+        Check.LPIS, False, text, register, value, f"set EnableLPIs (bit 0) of {whole}",
         Write(whole, value | GICR_CTLR_ENABLE_LPIS),
     )  # fmt: skip
 
@@ -103,7 +103,7 @@ def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> 
     text = f"GITS_CTLR.Enabled is {int(its.enabled)}"
     if its.enabled or not needed:
         return Finding(
-            "ITS",
+            Check.ITS,
             True,
             text + ("" if its.enabled else ", but it is pending already"),
             register,
@@ -115,7 +115,7 @@ def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> 
     ready = its.cbaser & its.baser[0] & its.baser[1] & arch.VALID
     remedy = str(fix) if ready else f"set up GITS_CBASER, GITS_BASER0 and GITS_BASER1, then {fix}"
     return Finding(
-        "ITS", False, f"{text}: messages are ignored{queue}", register, value, remedy, fix
+        Check.ITS, False, f"{text}: messages are ignored{queue}", register, value, remedy, fix
     )
 
 
@@ -123,20 +123,20 @@ def translated(case: Case) -> Finding:
     """State the event that an ITS translates to the LPI. This check always passes; `unmapped`
     handles an LPI without an event."""
     return Finding(
-        "event", True, f"translated from {source_of(case.its, case.irq.intid)}", TRANSLATION
+        Check.EVENT, True, f"translated from {source_of(case.its, case.irq.intid)}", TRANSLATION
     )
 
 
 def source(case: Case) -> Finding:
     if case.pending:
-        return Finding("pending", True, "pending", PENDING)
+        return Finding(Check.PENDING, True, "pending", PENDING)
     text = "not pending: no message came, or it was served"
     found = source_of(case.its, case.irq.intid)
     where = "" if found is None or found.its.doorbell is None else f" at {found.its.doorbell:#x}"
     event = "its EventID" if found is None else f"EventID {found.number}"
     who = "its device" if found is None else f"device {found.device}"
     return Finding(
-        "pending", False, text, PENDING, None,
+        Check.PENDING, False, text, PENDING, None,
         f"let {who} write {event} to GITS_TRANSLATER{where}, or queue the ITS command INT",
     )  # fmt: skip
 
@@ -154,7 +154,7 @@ def enable(case: Case) -> Finding:
             else ", though bit 0 is 0 now: no INV or INVALL since"
         )
         return Finding(
-            "enable", True, f"enabled when its configuration was read{stale}", register, value
+            Check.ENABLE, True, f"enabled when its configuration was read{stale}", register, value
         )
     if value is None:
         text, remedy = (
@@ -167,11 +167,11 @@ def enable(case: Case) -> Finding:
     else:
         text = "bit 0 of its configuration byte is 0"
         remedy = f"set bit 0 of the {register.name}, then queue the ITS command INV"
-    return Finding("enable", False, text, register, value, remedy)
+    return Finding(Check.ENABLE, False, text, register, value, remedy)
 
 
 def group(case: Case) -> Finding:
-    return Finding("group", True, "group 1: signalled as IRQ (LPIs always are)")
+    return Finding(Check.GROUP, True, "group 1: signalled as IRQ (LPIs always are)")
 
 
 def route(case: Case) -> Finding:
@@ -190,10 +190,10 @@ def route(case: Case) -> Finding:
     if lpi.home != mapped:
         text += f", but {_vcpu(lpi.home)} has the LPI"
     if lpi.target == here:
-        return Finding("route", True, text, COLLECTION)
+        return Finding(Check.ROUTE, True, text, COLLECTION)
     command = f"MOVI with {collection}" if mapped == here else "MAPC or MOVI"
     remedy = f"queue {command} so that it goes to vCPU {here}"
-    return Finding("route", False, text, COLLECTION, None, remedy)
+    return Finding(Check.ROUTE, False, text, COLLECTION, None, remedy)
 
 
 def _vcpu(vcpu_id: int | None) -> str:
@@ -201,4 +201,4 @@ def _vcpu(vcpu_id: int | None) -> str:
 
 
 def not_active(case: Case) -> Finding:
-    return Finding("active", True, "LPIs have no active state")
+    return Finding(Check.ACTIVE, True, "LPIs have no active state")

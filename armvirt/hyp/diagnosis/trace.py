@@ -14,7 +14,7 @@ from armvirt.arch.its import ID_BITS
 from armvirt.hyp.diagnosis import checks, lpi_checks
 from armvirt.hyp.diagnosis import delivery_checks as delivery
 from armvirt.hyp.diagnosis.checks import Case
-from armvirt.hyp.diagnosis.finding import CpuView, Finding
+from armvirt.hyp.diagnosis.finding import Check, CpuView, Finding
 from armvirt.hyp.vgic.vgic import Vgic
 
 __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
@@ -23,12 +23,12 @@ _RUNNING = CpuView()
 LPIS_END = 1 << ID_BITS  # above the last LPI (GICD_TYPER.IDbits)
 
 #: A function that makes one check. The result is None if the check does not apply to the interrupt.
-_Check = Callable[[Case], "Finding | None"]
-_CHECKS: tuple[_Check, ...] = (
+_CheckFunction = Callable[[Case], "Finding | None"]
+_CHECKS: tuple[_CheckFunction, ...] = (
     checks.timer, checks.source, checks.enable, checks.distributor, checks.group, checks.route,
     checks.power, checks.not_active, checks.interface_enable, checks.mask, checks.preemption, delivery.loaded,
 )  # fmt: skip
-_LPI_CHECKS: tuple[_Check, ...] = (
+_LPI_CHECKS: tuple[_CheckFunction, ...] = (
     lpi_checks.lpis_enabled, lpi_checks.its_on, lpi_checks.translated, lpi_checks.source, lpi_checks.enable,
     checks.distributor, lpi_checks.group, lpi_checks.route, checks.power, lpi_checks.not_active,
     checks.interface_enable, checks.mask, checks.preemption, delivery.loaded,
@@ -96,17 +96,20 @@ def compare(
     EINVAL for an INTID that does not exist."""
     held = first_held(trace(vgic, vcpu_id, other, view))
     if held is not None and held.station not in _RIVALRY:
-        return Comparison(held.station, f"INTID {other} is held: {held.text}")
+        return Comparison(held.station.value, f"INTID {other} is held: {held.text}")
     if _is_unmapped(vgic, taken):
         return _not_pending(taken, other)
     first, second = Case.of(vgic, vcpu_id, taken, view), Case.of(vgic, vcpu_id, other, view)
-    if first.active and held is not None and held.station == "running":
+    if first.active and held is not None and held.station is Check.RUNNING:
         return Comparison("preemption", f"INTID {other} does not preempt: {held.text}")
     return _by_priority(first, second, held)
 
 
 #: Checks that block an interrupt only because of another interrupt, or only until the vCPU runs.
-_RIVALRY = {"running", "loaded", "list register", "highest", "hypervisor", "virtual line", "PSTATE"}
+_RIVALRY = {
+    Check.RUNNING, Check.LOADED, Check.LIST_REGISTER, Check.HIGHEST, Check.HYPERVISOR, Check.VIRTUAL_LINE,
+    Check.PSTATE,
+}  # fmt: skip
 
 
 def _by_priority(first: Case, second: Case, held: Finding | None) -> Comparison:

@@ -53,17 +53,17 @@ def compare(vm: Vm, vcpu_id: int, taken: int, other: int) -> Comparison:
 def view(vcpu: Vcpu, intid: int) -> CpuView:
     """The state of a vCPU outside the vGIC, with the timer that drives the interrupt ``intid``."""
     context = vcpu.context
-    return CpuView(_power(vcpu), context.pstate, context.system(VBAR_EL1), _timer(vcpu, intid))
+    timer, vbar = _timer(vcpu, intid), context.system(VBAR_EL1)
+    return CpuView(vcpu.power, context.pstate, vbar, timer, _is_waking(vcpu))
 
 
-def _power(vcpu: Vcpu) -> str:
-    """The power state of a vCPU for `CpuView.power`. A runnable vCPU that is on no PE is "waking"
-    if no other runnable vCPU uses the same PE."""
-    if vcpu.pe is None and vcpu.runnable:
-        rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)
-        if not any(other.sched.home == vcpu.sched.home for other in rivals):
-            return "waking"
-    return str(vcpu.power.value)
+def _is_waking(vcpu: Vcpu) -> bool:
+    """Whether a runnable vCPU is on no PE, and no other runnable vCPU uses the same PE
+    (`CpuView.waking`)."""
+    if vcpu.pe is not None or not vcpu.runnable:
+        return False
+    rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)
+    return not any(other.sched.home == vcpu.sched.home for other in rivals)
 
 
 def _vgic(vm: Vm) -> Vgic:

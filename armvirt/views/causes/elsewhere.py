@@ -16,7 +16,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import register_names as naming
-from armvirt.hyp.diagnosis.finding import Register
+from armvirt.hyp.diagnosis.finding import Check, Register
 from armvirt.hyp.vcpu.power import Power
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
@@ -28,7 +28,7 @@ OPEN = 0xF0  # the guest means a mask of at least this value to block no interru
 def enabled_elsewhere(evidence: Evidence) -> Cause | None:
     """The interrupt is not enabled: the guest wrote ISENABLER in a wrong frame, on a wrong vCPU, or
     for a wrong INTID."""
-    held = evidence.holds("enable")
+    held = evidence.holds(Check.ENABLE)
     if held is None or evidence.intid >= FIRST_LPI or not evidence.written(held).never:
         return None
     found = next(_misplaced(evidence), None)
@@ -111,13 +111,13 @@ def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 def other_group(evidence: Evidence) -> Cause | None:
     """The interrupt is in the wrong group: this group is not enabled or is masked, and the other
     group is enabled."""
-    held, irq = evidence.holds("distributor", "group enable", "PSTATE"), evidence.irq
+    held, irq = evidence.holds(Check.DISTRIBUTOR, Check.GROUP_ENABLE, Check.PSTATE), evidence.irq
     if held is None or irq is None or irq.intid >= FIRST_LPI:
         return None
     other = 1 - irq.group
     cpu = evidence.dist.cpu(evidence.vcpu)
     open_for_other = bool(evidence.dist.enables >> other & 1) and bool(cpu.vmcr >> other & 1)
-    if not open_for_other or (held.station == "PSTATE" and not _fiq_alone(evidence)):
+    if not open_for_other or (held.station is Check.PSTATE and not _fiq_alone(evidence)):
         return None
     group = evidence.bit(IGROUPR)
     text = (
@@ -131,7 +131,7 @@ def other_group(evidence: Evidence) -> Cause | None:
 def _fiq_alone(evidence: Evidence) -> bool:
     """Whether PSTATE.F is set and PSTATE.I is clear. The guest then expects IRQs, not FIQs."""
     pstate = evidence.machine.board.vcpus[evidence.vcpu].context.pstate
-    at = evidence.at("PSTATE")
+    at = evidence.at(Check.PSTATE)
     if at is None or at.passed or at.register is None:
         return False
     return at.register.field == "F" and not pstate & PSTATE_I
@@ -140,13 +140,16 @@ def _fiq_alone(evidence: Evidence) -> bool:
 def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
     """An SPI is routed to a vCPU that cannot take it: the vCPU is powered off, or its CPU interface
     is not enabled."""
-    held, irq = evidence.holds("vCPU", "group enable", "mask", "route"), evidence.irq
+    held = evidence.holds(Check.VCPU, Check.GROUP_ENABLE, Check.MASK, Check.ROUTE)
+    irq = evidence.irq
     if held is None or irq is None or not NR_PRIVATE <= irq.intid < FIRST_LPI or irq.any_cpu:
         return None
-    if held.station == "route" and irq.target is not None:
+    if held.station is Check.ROUTE and irq.target is not None:
         return None
     register: Register = naming.routing_register(evidence.dist, irq.intid)
-    if (held.station != "route" and evidence.vcpu == 0) or evidence.write_of(register) is None:
+    if (held.station is not Check.ROUTE and evidence.vcpu == 0) or evidence.write_of(
+        register
+    ) is None:
         return None
     able = next((cpu for cpu in evidence.dist.cpus() if _can_take(evidence, cpu.vcpu_id)), None)
     if able is None:
@@ -178,7 +181,7 @@ def masked(evidence: Evidence) -> Cause | None:
     """The priority mask blocks the interrupt. The cause names the writers of the mask and of the
     priority. If the mask was never written, the check is the full explanation, so the rule returns
     None."""
-    held, irq = evidence.holds("mask"), evidence.irq
+    held, irq = evidence.holds(Check.MASK), evidence.irq
     if held is None or irq is None or held.register is None or evidence.written(held).never:
         return None
     mask = held.value or 0

@@ -14,7 +14,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.arch.pstate import PSTATE_I
 from armvirt.hyp.diagnosis import present_state as present
-from armvirt.hyp.diagnosis.finding import Register
+from armvirt.hyp.diagnosis.finding import Check, Register
 from armvirt.hyp.vcpu.power import Power
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Stray
@@ -36,7 +36,7 @@ def behind(evidence: Evidence) -> Cause | None:
     """Another interrupt is active, and this interrupt does not preempt it. The rule finds the write
     that should have ended the other interrupt."""
     irq = evidence.irq
-    if not evidence.holds("running") or irq is None:
+    if not evidence.holds(Check.RUNNING) or irq is None:
         return None
     runner = present.running(evidence.dist, evidence.dist.cpu(evidence.vcpu))
     if runner is None:

@@ -10,7 +10,7 @@ from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Stamp
 from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis import register_names as naming
-from armvirt.hyp.diagnosis.finding import Finding, Register
+from armvirt.hyp.diagnosis.finding import Check, Finding, Register
 from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.intids import IntidNames
 from armvirt.trace.history import CpuPast, History, Past, Times
@@ -75,14 +75,13 @@ class Evidence(NamedTuple):
     def held(self) -> Finding | None:
         return first_held(self.findings)
 
-    def holds(self, *stations: str) -> Finding | None:
-        """The first check that blocks the interrupt, if the name of this check is in ``stations``;
-        else None."""
+    def holds(self, *stations: Check) -> Finding | None:
+        """The first check that blocks the interrupt, if this check is in ``stations``; else None."""
         held = self.held
         return held if held is not None and held.station in stations else None
 
-    def at(self, station: str) -> Finding | None:
-        return next((finding for finding in self.findings if finding.station == station), None)
+    def at(self, station: Check) -> Finding | None:
+        return next((finding for finding in self.findings if finding.station is station), None)
 
     @property
     def active(self) -> bool:

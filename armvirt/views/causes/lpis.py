@@ -13,6 +13,7 @@ from armvirt.arch.its import (
 )
 from armvirt.hyp.diagnosis import lpi_checks
 from armvirt.hyp.diagnosis import register_names as naming
+from armvirt.hyp.diagnosis.finding import Check
 from armvirt.trace.sources import its_error
 from armvirt.views.causes.evidence import Cause, Evidence
 from armvirt.views.causes.written import place
@@ -28,7 +29,7 @@ MEANINGS = {
 def no_property_table(evidence: Evidence) -> Cause | None:
     """The configuration table has no entry for the LPI: GICR_PROPBASER has no table, or too few
     IDbits (IHI 0069 12.11)."""
-    held, propbaser = evidence.holds("event", "enable"), evidence.dist.propbaser
+    held, propbaser = evidence.holds(Check.EVENT, Check.ENABLE), evidence.dist.propbaser
     if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
         return None
     register = naming.redistributor(evidence.dist.cpu(evidence.vcpu), "GICR_PROPBASER", "")
@@ -47,7 +48,7 @@ def no_property_table(evidence: Evidence) -> Cause | None:
 def skipped_mapping(evidence: Evidence) -> Cause | None:
     """The ITS skipped the command that should have mapped the LPI, because the command had an
     error."""
-    held = evidence.holds("event")
+    held = evidence.holds(Check.EVENT)
     write = evidence.recorder.commanded(evidence.intid, ("MAPTI", "MAPI"))
     if held is None or evidence.intid < FIRST_LPI or write is None or not write.value:
         return None
@@ -66,7 +67,9 @@ def message_lost(evidence: Evidence) -> Cause | None:
         evidence.history.lost_message,
         lpi_checks.source_of(evidence.its, evidence.intid),
     )
-    if lost is None or found is None or not evidence.holds("pending") or evidence.past.raised.count:
+    if lost is None or found is None or evidence.past.raised.count:
+        return None
+    if not evidence.holds(Check.PENDING):
         return None
     how = "a store to GITS_TRANSLATER" if lost.error < 0 else "INT"
     error = "" if lost.error < 0 else f", {its_error(lost.error)}"
@@ -80,7 +83,7 @@ def message_lost(evidence: Evidence) -> Cause | None:
 def unmapped_collection(evidence: Evidence) -> Cause | None:
     """The collection of the LPI is mapped to no CPU, so the messages for the LPI are lost (IHI 0069
     5.3)."""
-    held, route = evidence.holds("pending"), evidence.at("route")
+    held, route = evidence.holds(Check.PENDING), evidence.at(Check.ROUTE)
     if evidence.intid < FIRST_LPI or held is None or route is None or route.passed:
         return None
     found = lpi_checks.source_of(evidence.its, evidence.intid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from armvirt.arch.gic import FIRST_LPI, ICFGR, NR_PRIVATE
 from armvirt.arch.timer import TIMER_PREFIXES
-from armvirt.hyp.diagnosis.finding import Register
+from armvirt.hyp.diagnosis.finding import Check, Register
 from armvirt.trace.history import FELL, Loss
 from armvirt.views.causes.evidence import Cause, Evidence, taken, times
 from armvirt.views.causes.sgis import receivers
@@ -79,7 +79,7 @@ def edge_of_a_level(evidence: Evidence) -> Cause | None:
         or irq.level
         or irq.intid < 32
         or not irq.line_level
-        or not evidence.holds("pending")
+        or not evidence.holds(Check.PENDING)
     ):
         return None
     if evidence.active or evidence.pending:
@@ -105,7 +105,7 @@ def never_raised(evidence: Evidence) -> Cause | None:
     drives the line."""
     if (
         not NR_PRIVATE <= evidence.intid < FIRST_LPI
-        or not evidence.holds("pending")
+        or not evidence.holds(Check.PENDING)
         or evidence.active
     ):
         return None
@@ -126,7 +126,7 @@ def served(evidence: Evidence) -> Cause | None:
     that is raised again while it is pending is taken once only."""
     past = evidence.past
     if (
-        not evidence.holds("pending")
+        not evidence.holds(Check.PENDING)
         or evidence.active
         or not past.taken.count
         or past.raised.last is None

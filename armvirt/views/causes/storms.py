@@ -7,7 +7,7 @@ from armvirt.arch.gic import IGROUPR
 from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.board.slot import Wire
 from armvirt.hyp.diagnosis import present_state as present
-from armvirt.hyp.diagnosis.finding import Register
+from armvirt.hyp.diagnosis.finding import Check, Register
 from armvirt.hyp.timer.context import TimerRow
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.trace.history import Entry, Past
@@ -16,7 +16,7 @@ from armvirt.views.causes.evidence import Cause, Evidence, times
 
 STORM = 20  # times taken and ended while the line is high: more than the 16 entries of a FIFO
 SIGN_BIT = 1 << 31  # the sign of TVAL, a signed view of 32 bits (DDI 0487 D12.2.4)
-SIGNALLED = ("PSTATE", "loaded", "list register", "highest", "virtual line")
+SIGNALLED = (Check.PSTATE, Check.LOADED, Check.LIST_REGISTER, Check.HIGHEST, Check.VIRTUAL_LINE)
 
 
 def storm(evidence: Evidence) -> Cause | None:

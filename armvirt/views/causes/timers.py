@@ -4,7 +4,7 @@ future by mistake."""
 from __future__ import annotations
 
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, NS_PER_SECOND, TIMER_PREFIXES
-from armvirt.hyp.diagnosis.finding import Register, span
+from armvirt.hyp.diagnosis.finding import Check, Register, span
 from armvirt.hyp.timer.context import TimerRow
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite
@@ -18,7 +18,7 @@ FAR_NS = 10**9
 def never_started(evidence: Evidence) -> Cause | None:
     """The guest never set CTL.ENABLE of this timer, and may have started the other timer
     instead."""
-    held = evidence.holds("timer")
+    held = evidence.holds(Check.TIMER)
     if held is None or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]
@@ -64,7 +64,7 @@ def _runs(evidence: Evidence, name: str) -> bool:
 def far_away(evidence: Evidence) -> Cause | None:
     """CVAL is seconds or years in the future, because the guest computed CVAL from the physical
     count or wrote a TVAL that is negative as a number of 32 bits."""
-    if not evidence.holds("timer") or not evidence.timer:
+    if not evidence.holds(Check.TIMER) or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]
     distance = row.fires_in_ns or 0

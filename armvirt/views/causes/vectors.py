@@ -10,6 +10,7 @@ from armvirt.arch.named import FAR_EL1, VBAR_EL1
 from armvirt.arch.pstate import VECTOR_END
 from armvirt.arch.sysregs import name_of
 from armvirt.board.boot import SymbolSource
+from armvirt.hyp.diagnosis.finding import Check
 from armvirt.trace.history import Faults, Poll
 from armvirt.trace.writers import register_name
 from armvirt.views.causes.evidence import Cause, Evidence, times
@@ -50,7 +51,7 @@ def not_acknowledged(evidence: Evidence) -> Cause | None:
     long ago, or the guest is stuck."""
     entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
     stuck = evidence.machine.ended == "stuck"
-    if entry is None or not evidence.cpu.entries or not evidence.holds("PSTATE"):
+    if entry is None or not evidence.cpu.entries or not evidence.holds(Check.PSTATE):
         return None
     insns = vcpu.context.insns - entry.stamp.insns
     if insns < LONG and not stuck:
@@ -137,8 +138,8 @@ def polls(evidence: Evidence) -> Cause | None:
     held = evidence.held
     if (
         held is None
-        or held.station == "ITS"
-        or not (evidence.written(held).never or held.station == "vCPU")
+        or held.station is Check.ITS
+        or not (evidence.written(held).never or held.station is Check.VCPU)
     ):
         return None
     others = [cpu.vcpu_id for cpu in evidence.dist.cpus() if cpu.vcpu_id != evidence.vcpu]

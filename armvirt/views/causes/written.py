@@ -9,7 +9,7 @@ from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, ICC_REGISTERS, ISACTIVE
 from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.events import Stamp
 from armvirt.hyp.diagnosis import register_names
-from armvirt.hyp.diagnosis.finding import Finding, Register
+from armvirt.hyp.diagnosis.finding import Check, Finding, Register
 from armvirt.trace.history import Past
 from armvirt.trace.sources import ARRAY_SIZE, its_error
 from armvirt.trace.writers import (
@@ -38,10 +38,10 @@ READ_ONLY = frozenset(
 
 #: By check: the ITS commands that decide the check of an LPI, and the verb after "never" if none of
 #: these commands was executed (None: no text).
-_COMMANDS: dict[str, tuple[tuple[str, ...], str | None]] = {
-    "event": (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
-    "route": (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
-    "enable": (("INV", "INVALL"), None),
+_COMMANDS: dict[Check, tuple[tuple[str, ...], str | None]] = {
+    Check.EVENT: (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
+    Check.ROUTE: (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
+    Check.ENABLE: (("INV", "INVALL"), None),
 }
 
 
@@ -148,7 +148,7 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 
 
 def _last(
-    recorder: LastWriters, station: str, register: Register, intid: int, vcpu: int
+    recorder: LastWriters, station: Check, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
     """(event, verb) for a check (``station``). The event is the last one that decides the check;
     None if there was no event. The verb then follows "never" in the text; None if there is no
@@ -159,7 +159,7 @@ def _last(
     write = of_register(recorder, register) if _writable(register) else None
     if is_bit_of(register, ISACTIVER):
         return latest([write, recorder.acknowledged(intid, vcpu)]), None
-    if station == "pending":
+    if station is Check.PENDING:
         return latest([write, recorder.raised(intid, register.cpu)]), "raised"
     return write, "" if _writable(register) else None
 

@@ -16,8 +16,9 @@ from armvirt.arch.gic import VMCR_VFIQEN
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK
 from armvirt.errors import KvmError
 from armvirt.events import EventBus
-from armvirt.hyp.diagnosis.finding import CpuView, Finding, Register, TimerView, Write, span
+from armvirt.hyp.diagnosis.finding import Check, CpuView, Finding, Register, TimerView, Write, span
 from armvirt.hyp.diagnosis.trace import blocker, compare, first_held, trace
+from armvirt.hyp.vcpu.power import Power
 from armvirt.hyp.vgic import Vgic
 
 EDGE, OTHER = 40, 41
@@ -111,7 +112,7 @@ BREAKAGES = {
     "nowhere": Breakage(lambda rig: rig.route(EDGE, 9), "route", "no such vCPU", "write 0 to GICD_IROUTER40"),
     "nobody": Breakage(any_vcpu, "route", "none has group 1 enabled", "write 1 to ICC_IGRPEN1_EL1"),
     "off": Breakage(
-        lambda rig: None, "vCPU", "powered off", "PSCI CPU_ON (MPIDR_EL1 0x0)", CpuView("off", UNMASKED)
+        lambda rig: None, "vCPU", "powered off", "PSCI CPU_ON (MPIDR_EL1 0x0)", CpuView(Power.OFF, UNMASKED)
     ),
     "active": Breakage(active, "active", "active and pending again", "a write of 40 to ICC_EOIR1_EL1"),
     "group": Breakage(
@@ -135,7 +136,7 @@ BREAKAGES = {
         "nothing is missing in the guest"),
     "asleep": Breakage(
         lambda rig: rig.put(0), "loaded", "this interrupt would wake vCPU 0", "nothing is missing",
-        CpuView("blocked", UNMASKED),
+        CpuView(Power.BLOCKED, UNMASKED),
     ),
     "overflow": Breakage(
         overflow, "list register",
@@ -163,6 +164,13 @@ def test_the_blocker_is_named(breakage: Breakage) -> None:
     finding = blocker(rig.vgic, 0, EDGE, breakage.view)
     assert finding is not None and finding.station == breakage.station
     assert breakage.text in finding.text and breakage.remedy in finding.remedy
+
+
+def test_a_check_is_shown_by_its_value() -> None:
+    finding = Finding(Check.GROUP_ENABLE, True, "on")
+    assert f"{finding.station}" == str(finding.station) == "group enable"
+    assert type(finding.row()["station"]) is str
+    assert json.loads(json.dumps(finding._asdict()))["station"] == "group enable"
 
 
 def order(findings: list[Finding], held: Finding | None) -> int:
@@ -237,8 +245,8 @@ def test_a_vcpu_that_wakes_up_takes_it() -> None:
     """It is on no physical CPU yet, and nobody else wants that."""
     rig = ready()
     rig.put(0)
-    assert blocker(rig.vgic, 0, EDGE, CpuView("waking", UNMASKED)) is None
-    finding = blocker(rig.vgic, 0, EDGE, CpuView("waking", I_MASKED))
+    assert blocker(rig.vgic, 0, EDGE, CpuView(pstate=UNMASKED, waking=True)) is None
+    finding = blocker(rig.vgic, 0, EDGE, CpuView(pstate=I_MASKED, waking=True))
     assert finding is not None and finding.station == "PSTATE"
 
 
