@@ -3,7 +3,7 @@ the bound vCPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from armvirt.arch.esr import WfxKind, sysreg_trap, undefined, wfx
 from armvirt.arch.gic import PPI_MAINTENANCE
@@ -60,9 +60,9 @@ from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.shadow import OnRepeats, ShadowRegisters
 from armvirt.hw.timer import GenericTimer, Offsets
-from armvirt.state import State, checked
+from armvirt.state import State, Stateful, checked, load_states, states_of
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 TIMER_EL2 = (CNTVOFF_EL2, CNTHCTL_EL2, CNTPOFF_EL2)
 COUNTERS_SS = (CNTPCTSS_EL0, CNTVCTSS_EL0)
@@ -172,20 +172,21 @@ class Pe:
 
     # -- state --
 
-    def state(self) -> dict[str, object]:
-        return {
-            "version": STATE_VERSION, "timer": self.timer.state(), "vif": self.vif.state(),
-            "el2": {str(k): v for k, v in self._el2.items()},
-        }  # fmt: skip
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """The parts that have state, by name, in the order of loading."""
+        return {"timer": self.timer, "vif": self.vif}
+
+    def state(self) -> State:
+        """The EL2 registers by packed encoding, and the states of the parts."""
+        el2 = {str(encoding): value for encoding, value in self._el2.items()}
+        return {"version": STATE_VERSION, "el2": el2, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
         """Restore the dict of `state`. A context is bound after this call."""
         checked(state, "Pe", STATE_VERSION)
-        el2 = state["el2"]
-        assert isinstance(el2, dict)
-        self.timer.load(state["timer"])
-        self.vif.load(state["vif"])
-        self._el2 = {int(k): v for k, v in el2.items()}
+        load_states(self.parts, state["parts"], "a PE")
+        self._el2 = {int(encoding): value for encoding, value in state["el2"].items()}
         self._route()
 
     # -- running --
