@@ -1,4 +1,5 @@
-"""Jobs on many LPIs. A job is done in slices, so that the work of one guest access is bounded.
+"""The jobs of a vGIC. A job applies one action to many LPIs. A job is done in slices, so that one
+guest access does a limited amount of work.
 
 There are up to 57,344 LPIs, and one access may concern all LPIs: GICR_CTLR.EnableLPIs,
 GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. The access makes a job, which has a
@@ -39,16 +40,17 @@ class Worker(Protocol):
         """Apply an action to a batch of LPIs."""
 
     def take_up(self) -> None:
-        """Start the jobs for writes of EnableLPIs and GICR_INVALLR that were made during another
-        job. The backlog calls this function when it has no jobs left."""
+        """Start the jobs for writes of EnableLPIs and GICR_INVALLR that the guest made while
+        another job was under way. The backlog calls this function when it has no jobs left."""
 
 
 class Backlog:
     """The jobs of one vGIC, in order. The first job is under way.
 
-    ``limit`` is the number of steps of one access; ``steps`` is the number of steps that the
-    present access has left. ``later()`` is called when jobs are left. ``worker`` does the jobs, and
-    is set with the first ITS.
+    A step is the work on one LPI. ``limit`` is the number of steps that one guest access may do;
+    ``steps`` is the number of steps that the present access has left. The backlog calls ``later()``
+    when the steps are used up and jobs are left. ``worker`` does the jobs, and is set with the
+    first ITS.
     """
 
     __slots__ = ("jobs", "later", "limit", "steps", "worker")
@@ -60,19 +62,21 @@ class Backlog:
         self.worker: Worker | None = None
 
     def begin(self) -> None:
-        """Begin a guest access or a slice of guest time. ``limit`` steps are available. The jobs
-        that are left use the steps first."""
+        """Start the work of a guest access, or of the timer that continues jobs: allow ``limit``
+        steps (a step is the work on one LPI). First use these steps for the jobs that earlier
+        accesses left."""
         self.steps = self.limit
         if self.jobs:
             self.work()
 
     def spend(self, entries: int) -> None:
-        """Subtract the cost of a walk over ``entries`` table entries from the steps that the
-        present access has left. `SCAN` entries cost one step."""
+        """Count a walk over ``entries`` table entries as work of the present guest access: `SCAN`
+        entries count as one step, the work on one LPI."""
         self.steps -= entries // SCAN
 
     def add(self, action: str, about: Any, intids: Iterable[int]) -> None:
-        """Queue a job on LPIs, and do as much of the job as the present access has steps left."""
+        """Queue a job that applies an action to LPIs. Do the job at once up to the limit of work of
+        the present guest access; later accesses do the rest."""
         left = list(intids)
         self.spend(len(left))
         if left:
@@ -80,7 +84,7 @@ class Backlog:
             self.work()
 
     def work(self) -> None:
-        """Do jobs until no steps are left."""
+        """Do the jobs in order, until the present guest access has reached its limit of work."""
         worker = self.worker
         assert worker is not None  # without an ITS there are no jobs
         while self.jobs and self.steps > 0:
@@ -100,6 +104,6 @@ class Backlog:
         return [[job.action, job.about, list(job.left)] for job in self.jobs]
 
     def load(self, state: list[list[Any]]) -> None:
-        """Restore `state`. The state of the host's clock has the time of the next slice
-        (`Vgic.go_on`)."""
+        """Restore the result of `state`. The timer that continues the jobs is not part of this
+        result, because the state of the host's clock contains this timer."""
         self.jobs = [Job(action, about, list(left)) for action, about, left in state]

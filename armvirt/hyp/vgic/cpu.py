@@ -12,11 +12,12 @@ APRS = 4  # the most active-priority registers that a group can have; an interfa
 class VgicCpu:
     """The interrupts and the CPU interface of one vCPU. ``model`` is 2 or 3.
 
-    ``ap_list`` has the interrupts as keys, in order of arrival, so that the removal of an interrupt
-    takes constant time. ``resident`` has the interrupts in list registers 0, 1, ... of ``vif``;
-    ``mapped`` has the mapped level-sensitive interrupts of ``resident``. ``outside`` has the
-    interrupts for which the last flush had no list register. ``cleared`` has interrupts that this
-    vCPU acknowledged, and that a write of ICACTIVER made inactive before the end of interrupt.
+    ``ap_list`` is a dict with the interrupts as keys, in the order in which they were added. A dict
+    can remove an interrupt in constant time. ``resident`` has the interrupts in list registers 0,
+    1, ... of ``vif``; ``mapped`` has the level-sensitive interrupts of ``resident`` that are mapped
+    to a host interrupt. ``outside`` has the interrupts for which the last flush had no list
+    register. ``cleared`` has interrupts that this vCPU acknowledged, and that a write of ICACTIVER
+    made inactive before the vCPU ended them.
 
     ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if the vCPU is
     not loaded. ``dirty`` is True if an interrupt has changed since the last flush, so that a flush
@@ -29,8 +30,9 @@ class VgicCpu:
     interface (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
 
     ``lpis_enabled`` is the GICR_CTLR.EnableLPIs that is in effect; ``lpis_wanted`` is the value
-    that the guest wrote. ``invalidate_wanted`` is True if the guest wrote GICR_INVALLR during a
-    job. ``pendbaser`` is GICR_PENDBASER. ``redist_base`` is the address of the redistributor.
+    that the guest wrote. ``invalidate_wanted`` is True if the guest wrote GICR_INVALLR while a job
+    on LPIs (`armvirt.hyp.vgic.backlog`) was under way. ``pendbaser`` is GICR_PENDBASER.
+    ``redist_base`` is the address of the redistributor.
     """
 
     #: The attributes that are saved. ``SAVED`` has plain values. ``SAVED_LISTS`` has lists of
@@ -69,8 +71,9 @@ class VgicCpu:
 
     def reset_interface(self) -> None:
         """Reset ICC_*_EL1 (warm reset, IHI 0069 12.2), whether or not the vCPU is loaded. The
-        caller syncs the vCPU first. The vCPU will not end the interrupts that it acknowledged, so
-        their ``acked`` becomes None and ``cleared`` becomes empty."""
+        caller syncs the vCPU first. After the reset, the vCPU ends none of the interrupts that it
+        acknowledged before the reset. Therefore ``acked`` of these interrupts becomes None, and
+        ``cleared`` of the vCPU becomes empty."""
         for irq in [*self.ap_list, *self.cleared]:
             if irq.acked == self.vcpu_id:
                 irq.acked = None
@@ -95,7 +98,7 @@ class VgicCpu:
         """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load). A flush
         must follow before the entry."""
         self.vif = vif
-        vif.sre = self.model != 2  # before ICH_VMCR_EL2: the effect of VFIQEn depends on SRE
+        vif.sre = self.model != 2  # set before ICH_VMCR_EL2: VFIQEn depends on SRE
         vif.restore(self._vmcr, self.ap0r, self.ap1r)
         self.dirty = self.used = True
 

@@ -25,15 +25,16 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
     The acknowledge of a mapped level-sensitive interrupt has cleared ``line_level``, so a
     deactivation samples the line again. If the line is high, the interrupt becomes pending and can
-    wake a vCPU from WFI. No comparator reports this line, because the timer of a vCPU that is not
-    loaded is on no PE. (In KVM a vCPU does not sleep while the output of a timer is high.)
+    wake a vCPU from WFI. The vGIC has to sample the line itself: if the vCPU is not loaded, its
+    timer is on no PE, so that no comparator reports the line. (In KVM a vCPU does not sleep while
+    the output of a timer is high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
     if active:
         for cpu in dist.cpus():
             if irq in cpu.cleared:
-                cpu.cleared.remove(irq)  # the guest's EOIR write deactivates the interrupt
+                cpu.cleared.remove(irq)  # active again: a write of EOIR deactivates it
         if not irq.active:
             irq.running = lr.priority_and_group(irq)
     irq.active = active
@@ -46,7 +47,7 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
 def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
     """Note that ICACTIVER made an interrupt inactive. With EOImode 0 the guest will still write
-    EOIR, so the interrupt stays in ``cleared`` until this write."""
+    EOIR for this interrupt. Until this write, the interrupt is in the vCPU's list ``cleared``."""
     if cpu.vmcr & VMCR_VEOIM:
         irq.acked = None
     elif irq not in cpu.cleared:
@@ -76,8 +77,8 @@ def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
 def _deactivate(dist: Distributor, irq: VgicIrq) -> None:
     """Deactivate an interrupt and its host interrupt, as a deactivation in a list register does.
 
-    If the line is high, the host interrupt fires again. The interrupt then arrives again, and goes
-    to the end of the ap_list.
+    If the line is high, the host interrupt fires again. The interrupt then becomes pending again,
+    and is added at the end of the ap_list.
     """
     irq.active, irq.acked = False, None
     if irq.hw:

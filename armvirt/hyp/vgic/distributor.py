@@ -99,7 +99,8 @@ class Distributor:
 
     def reset(self) -> None:
         """Reset to the state after `create_spis`, and remove the LPIs. No vCPU may be loaded. The
-        addresses of frames, the owners of interrupts and the mappings to host interrupts stay."""
+        addresses of frames, the owners of interrupts (the objects that may inject the interrupts)
+        and the mappings to host interrupts stay."""
         self.enables = 0
         self.any_cpu.clear()
         self.stray_active.clear()
@@ -165,8 +166,8 @@ class Distributor:
     def queue(self, irq: VgicIrq, sampled: bool = False) -> None:
         """Move an interrupt to the ap_list of the vCPU that `target_oracle` returns (kvm
         vgic_queue_irq_unlock). The caller calls this function after every change of the interrupt.
-        ``sampled`` is True if the caller has just read the line of a mapped interrupt; the line is
-        then not read again.
+        ``sampled`` is True if the interrupt is mapped to a host interrupt and the caller has just
+        read the line; the line is then not read again.
 
         An interrupt in a list register stays on its ap_list until the next sync of that vCPU. The
         vCPU that has or had the interrupt is marked dirty, and the target vCPU is kicked.
@@ -225,9 +226,9 @@ class Distributor:
     # Host interrupts and irqfds ------------------------------------------------------------------
 
     def resample(self, irq: VgicIrq) -> None:
-        """Sample the line of a mapped level-sensitive interrupt that is pending, not active, and in
-        no list register. The vGIC has to sample the line, because no injection reports that the
-        line fell.
+        """Sample the line of a level-sensitive interrupt that is mapped to a host interrupt, if the
+        interrupt is pending, not active, and in no list register. The vGIC has to sample the line,
+        because no injection reports that the line fell.
 
         If the line fell, the host interrupt is deactivated, so that it can fire again. The host
         interrupt stays active if ``pending_latch`` keeps the interrupt pending. (KVM delivers the

@@ -92,8 +92,9 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
 def flush(dist: Distributor, cpu: VgicCpu) -> None:
     """Write the list registers of a loaded vCPU from its ap_list (kvm vgic_flush_lr_state).
 
-    After a sync every interrupt is on the correct ap_list. Each interrupt stays on the correct
-    ap_list, because `Distributor.queue` moves an interrupt without a list register at each change.
+    A flush moves no interrupt to another ap_list. After a sync every interrupt is on the correct
+    ap_list, and `Distributor.queue` moves an interrupt that is in no list register at each change
+    of the interrupt.
     """
     vif = cpu.vif
     assert vif is not None
@@ -115,8 +116,8 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
     if len(resident) > limit:
         irqs = lr.by_urgency(resident, vif.vmcr)
         left_out = irqs[limit:]
-        # The order is the order of arrival: of equal priorities, the PE signals the interrupt in
-        # the lowest list register first.
+        # The order of the ap_list stays, because the PE signals interrupts of equal priority in
+        # the order of their list registers.
         resident = [irq for irq in cpu.ap_list if irq in irqs[:limit]]
     cpu.resident, cpu.outside = resident, left_out + unknown
     hcr = ICH_HCR_EN
@@ -202,10 +203,10 @@ def sync_owner(dist: Distributor, irq: VgicIrq) -> None:
     """Sync the vCPU that has ``irq`` in a list register, if any. The caller makes ``irq`` pending
     next.
 
-    If the guest has ended the interrupt, the interrupt then goes to the end of the ap_list as a new
-    arrival. Without the sync, this would depend on an exit since the end of interrupt. An
-    edge-triggered interrupt that is alone on the ap_list needs no sync, because one interrupt has
-    no order.
+    If the guest has ended ``irq``, the sync removes ``irq`` from the ap_list, and the caller then
+    adds ``irq`` at the end. Without the sync, ``irq`` would keep its old place in the ap_list,
+    unless an exit had already synced the vCPU after the end of interrupt. An edge-triggered
+    interrupt that is alone on the ap_list needs no sync.
     """
     if irq.lr >= 0 and irq.vcpu is not None:
         cpu = dist.vcpus[irq.vcpu]
@@ -258,8 +259,8 @@ def _fold(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
 
 
 def _replay(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
-    """Deactivate the interrupts without a list register that the guest ended, and return them.
-    ``count`` is ICH_HCR_EL2.EOIcount."""
+    """Deactivate the interrupts that the guest ended while they were in no list register. Return
+    these interrupts. ``count`` is their number, from ICH_HCR_EL2.EOIcount."""
     ended = ended_outside(cpu, vif, count)
     for irq in ended:
         irq.active, irq.acked = False, None
@@ -270,8 +271,8 @@ def _replay(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, count: in
 
 
 def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
-    """The interrupts without a list register that the guest ended. ``count`` is
-    ICH_HCR_EL2.EOIcount, the number of these ends.
+    """The interrupts that the guest ended while they were in no list register. ``count`` is the
+    number of these interrupts, from ICH_HCR_EL2.EOIcount.
 
     Only interrupts that this vCPU acknowledged are candidates, because an active state that
     software wrote has no active-priority bit. The first candidates are interrupts whose

@@ -105,13 +105,14 @@ class VgicIrq:
         return self.line_level
 
     def state(self) -> dict[str, object]:
-        """The attributes in ``SAVED``: configuration, routing and state. The place of the interrupt
-        (ap_list and list register) is saved in the state of the vCPU."""
+        """The attributes in ``SAVED``: configuration, routing and state. The state of the vCPU has
+        the ap_list and the list register of the interrupt."""
         return fields_of(self, self.SAVED)
 
     def load(self, state: State) -> None:
-        """Restore `state`. The owner sets ``get_input_level`` again, and the restore of the vCPU
-        sets the place of the interrupt."""
+        """Restore the result of `state`. The result has no ``get_input_level``, so the owner of the
+        interrupt sets it again. The restore of the vCPU sets the ap_list and the list register of
+        the interrupt."""
         load_fields(self, self.SAVED, state)
         self.vcpu, self.lr = None, -1
 
@@ -155,7 +156,7 @@ def target_oracle(irq: VgicIrq, enables: int) -> int | None:
 
 def accepts(irq: VgicIrq, level: bool, owner: object) -> bool:
     """Whether an injection changes the interrupt (kvm vgic_validate_injection). False if ``owner``
-    is not the owner of the interrupt."""
+    is not the owner of the interrupt, the only object that may inject it."""
     if irq.owner is not owner:
         return False
     return level != irq.line_level if irq.level else level

@@ -101,14 +101,15 @@ def fold(irq: VgicIrq, value: int) -> bool:
     figure 4-10). KVM clears the latch at the end of interrupt, so a write of ISPENDR between the
     acknowledge and the end is lost.
 
-    If the guest has not acknowledged a mapped interrupt, the line is sampled. If the line is low,
-    the guest will not deactivate the host interrupt, so EL2 deactivates it.
+    If an interrupt is mapped to a host interrupt and the guest has not acknowledged the interrupt,
+    the line is sampled. If the line is low, the guest will not deactivate the host interrupt, so
+    EL2 deactivates it.
 
     If the guest has ended a mapped interrupt, the host interrupt is inactive too. If the line is
-    high, the host interrupt then fires again, and the interrupt is a new arrival. (KVM also samples
-    the line if a high line was reported again, so the order of two exits decides whether the
-    interrupt is a new arrival.) With HW = 0 the host interrupt is still active after the end of
-    interrupt, so EL2 deactivates it.
+    high, the host interrupt then fires again, and the interrupt is added at the end of the ap_list.
+    (KVM samples the line if the high line was already injected again. So in KVM the order of two
+    exits decides whether the interrupt keeps its old place in the ap_list.) With HW = 0 the host
+    interrupt is still active after the end of interrupt, so EL2 deactivates it.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)

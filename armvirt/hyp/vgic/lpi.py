@@ -4,7 +4,8 @@ redistributor (IHI 0069 chapter 5.1).
 An `Lpi` exists for each INTID that an ITS maps. The configuration in the `Lpi` is a copy of a byte
 of the table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0). An
 invalidation reads the byte again. The pending state is in the `Lpi` if LPIs are enabled on its
-redistributor, else in the table at GICR_PENDBASER.
+redistributor, else in the table at GICR_PENDBASER. Work on many LPIs is a job
+(`armvirt.hyp.vgic.backlog`), which can take several guest accesses.
 """
 
 from __future__ import annotations
@@ -196,8 +197,8 @@ def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
 
 
 def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
-    """Write GICR_CTLR.EnableLPIs, which is RES0 without an ITS. If a job is under way, the write
-    takes effect after the job."""
+    """Write GICR_CTLR.EnableLPIs, which is RES0 without an ITS. If a job on LPIs
+    (`armvirt.hyp.vgic.backlog`) is under way, the write takes effect after the job."""
     if dist.has_its:
         cpu.lpis_wanted = enabled
         if not dist.backlog.jobs:
@@ -205,8 +206,8 @@ def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
 
 
 def take_up(dist: Distributor) -> None:
-    """Start the jobs for writes of EnableLPIs and GICR_INVALLR that were made during another job.
-    The caller checks that no job is under way."""
+    """Start the jobs for the writes of EnableLPIs and GICR_INVALLR that the guest made while
+    another job was under way. The caller checks that no job is under way now."""
     for cpu in dist.cpus():
         if cpu.lpis_wanted != cpu.lpis_enabled:
             _switch(dist, cpu)
@@ -249,8 +250,8 @@ def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def settled(dist: Distributor, cpu: VgicCpu) -> bool:
-    """Whether no job is under way, and every write of EnableLPIs and GICR_INVALLR has taken effect.
-    GICR_CTLR.RWP and GICR_SYNCR.Busy are then 0."""
+    """Whether no job on LPIs (`armvirt.hyp.vgic.backlog`) is under way, and every write of
+    EnableLPIs and GICR_INVALLR has taken effect. GICR_CTLR.RWP and GICR_SYNCR.Busy are then 0."""
     return (
         not dist.backlog.jobs and cpu.lpis_wanted == cpu.lpis_enabled and not cpu.invalidate_wanted
     )
@@ -258,14 +259,15 @@ def settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 def write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
     """Write GICR_PROPBASER, which all redistributors share. The write is ignored while LPIs are
-    enabled on the redistributor of ``cpu``, and while a job is under way."""
+    enabled on the redistributor of ``cpu``, and while a job on LPIs (`armvirt.hyp.vgic.backlog`) is
+    under way."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         dist.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_pendbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PENDBASER. The write is ignored while LPIs are enabled, and while a job is under
-    way."""
+    """Write GICR_PENDBASER. The write is ignored while LPIs are enabled, and while a job on LPIs
+    (`armvirt.hyp.vgic.backlog`) is under way."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
@@ -280,8 +282,8 @@ def write_invlpir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
 
 
 def write_invallr(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_INVALLR: invalidate all LPIs of this redistributor. If a job is under way, the
-    write takes effect after the job."""
+    """Write GICR_INVALLR: invalidate all LPIs of this redistributor. If a job on LPIs
+    (`armvirt.hyp.vgic.backlog`) is under way, the write takes effect after the job."""
     if cpu.lpis_enabled and not value >> 63:
         cpu.invalidate_wanted = True
         if not dist.backlog.jobs:

@@ -27,7 +27,7 @@ def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
     if irq.any_cpu:
         dist.any_cpu.add(irq)
         irq.target = one_of_n(dist, irq)
-        dist.mark_dirty()  # each flush enables maintenance interrupts for group enables
+        dist.mark_dirty()  # so that a flush enables VGrp<n>EIE or VGrp<n>DIE
     else:
         dist.any_cpu.discard(irq)
         irq.target = dist.vcpu_with_affinity(irq.mpidr)

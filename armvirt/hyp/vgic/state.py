@@ -82,7 +82,8 @@ def _save_cpu(cpu: VgicCpu) -> State:
 
 
 def _load_cpu(dist: Distributor, cpu: VgicCpu, saved: State) -> None:
-    """Restore one vCPU. ``mapped`` and the place of each interrupt are computed from the lists."""
+    """Restore one vCPU. The saved lists (ap_list, list registers) determine ``mapped``, and the
+    ap_list and the list register of each interrupt."""
     _load_irqs(cpu.private, saved["private"])
     cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
     load_fields(cpu, cpu.SAVED, saved)

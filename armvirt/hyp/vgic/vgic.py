@@ -158,8 +158,8 @@ class Vgic:
 
     def reset(self) -> None:
         """Reset interrupts, ITSs and CPU interfaces to the state after `init`. No vCPU may be
-        loaded. The addresses of frames, the owners of interrupts and the mappings to host
-        interrupts stay."""
+        loaded. The addresses of frames, the owners of interrupts (the objects that may inject the
+        interrupts) and the mappings to host interrupts stay."""
         for its in self.its:
             its.forget()
         self.dist.reset()
@@ -173,7 +173,8 @@ class Vgic:
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """Change the input of an interrupt (kvm_vgic_inject_irq). For a level-sensitive interrupt,
         ``level`` is the new level of the line. For an edge-triggered interrupt, ``level`` True
-        signals an edge. For a mapped interrupt, ``owner`` has just read the line.
+        signals an edge. If the interrupt is mapped to a host interrupt, ``owner`` has just read the
+        line.
 
         An injection is ignored if the input does not change, or if ``owner`` is not the owner of
         the interrupt. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY for a
@@ -247,8 +248,8 @@ class Vgic:
     # LPI work ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Do a slice of the jobs and of the ITS commands that are left
-        (`armvirt.hyp.vgic.backlog`)."""
+        """Continue the jobs on LPIs and the ITS commands that guest accesses left, up to the limit
+        of work of one access (`armvirt.hyp.vgic.backlog`)."""
         self.dist.backlog.begin()
         if self.its:
             from armvirt.hyp.vgic.its import commands
@@ -257,8 +258,8 @@ class Vgic:
                 commands.process(its)
 
     def finish(self) -> None:
-        """Do all jobs that are left. A save, restore or reset of tables waits for the result of the
-        jobs."""
+        """Do all jobs on LPIs that guest accesses left (`armvirt.hyp.vgic.backlog`). A save,
+        restore or reset of tables needs the result of the jobs."""
         while self.dist.backlog.jobs:
             self.go_on()
 

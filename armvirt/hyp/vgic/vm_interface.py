@@ -22,7 +22,8 @@ class VgicCallbacks(Protocol):
         (kvm_notify_acked_irq)."""
 
     def lpi_work_left(self) -> None:
-        """Call `Vgic.go_on` after some guest time, because jobs on LPIs are left."""
+        """Call `Vgic.go_on` after some guest time, because jobs on LPIs are left. A job is an
+        action on many LPIs that is done in slices (`armvirt.hyp.vgic.backlog`)."""
 
 
 class GuestMemory(Protocol):

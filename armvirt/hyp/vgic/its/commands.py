@@ -180,12 +180,13 @@ COMMANDS: dict[int, Command] = {
 
 
 def process(its: Its) -> None:
-    """Execute the commands from GITS_CREADR to GITS_CWRITER, while the ITS is enabled and the
-    present access has steps left (`armvirt.hyp.vgic.backlog`).
+    """Execute the commands from GITS_CREADR to GITS_CWRITER, while the ITS is enabled, up to the
+    limit of work of one guest access: `STEPS` steps (`armvirt.hyp.vgic.backlog`).
 
     A command costs one step, and one more step for each LPI that the command changes. A command
-    waits until the job of the previous command is done. The commands that are left are executed at
-    the guest's next accesses, and every `backlog.SLICE_NS` of guest time.
+    that changes many LPIs starts a job. The next command waits until this job is done. The commands
+    that are left are executed at the guest's next accesses, and every `backlog.SLICE_NS` of guest
+    time.
     """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
     backlog = its.dist.backlog

@@ -66,7 +66,8 @@ class Its:
     ``base`` is the address of the ITS, None before user space sets the address. ``cbaser``,
     ``creadr`` and ``cwriter`` are the registers of the command queue. ``baser`` has GITS_BASER0
     (devices) and GITS_BASER1 (collections). ``events`` is the number of mapped events. ``executed``
-    is True if the command at GITS_CREADR was executed and its job may be under way.
+    is True if the command at GITS_CREADR was executed, and the job that changes its LPIs may be
+    under way.
     """
 
     #: The attributes that are saved without a conversion; `state` also has the maps.
@@ -176,7 +177,8 @@ class Its:
         self._release(gone.values())
 
     def _release(self, devices: Iterable[Device]) -> None:
-        """Release the LPIs of devices that are unmapped already. The work is done by a job."""
+        """Release the LPIs of devices that are unmapped already. The work is a job, which later
+        guest accesses can finish (`armvirt.hyp.vgic.backlog`)."""
         intids = [event.lpi.intid for device in devices for event in device.events.values()]
         self.events -= len(intids)
         self.dist.backlog.add(RELEASE, None, intids)
@@ -272,7 +274,8 @@ class Its:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. `load_all` has created the LPIs before, with ``references`` 0."""
+        """Restore the result of `state`. The caller `load_all` has created the LPIs with
+        ``references`` 0. This method adds one reference for each event."""
         checked(state, "Its", STATE_VERSION)
         load_fields(self, self.SAVED, state)
         self.collections = {icid: Collection(icid, target) for icid, target in state["collections"]}

@@ -166,8 +166,9 @@ def lookup(offset: int, size: int) -> BoundRegister | None:
 
 
 def read(its: Its, offset: int, size: int) -> int:
-    """Read for the guest; 0 if no register accepts the access. The read first does a slice of the
-    LPI jobs and the ITS commands that are left."""
+    """Read for the guest; 0 if no register accepts the access. Before the read, the ITS continues
+    the LPI jobs and the commands that earlier accesses left, up to the limit of work of one access
+    (`armvirt.hyp.vgic.backlog`)."""
     bound = lookup(offset, size)
     if bound is None:
         return 0

@@ -1,8 +1,8 @@
 """The tables of an ITS in guest memory: the addresses of entries, and save and restore of the maps
 (kvm/vgic/vgic-its.c).
 
-MAPD and DISCARD write an invalid entry when they unmap, so that a restore does not find an entry of
-an earlier save. No other table entry is written before the next save.
+MAPD and DISCARD write an invalid entry when they unmap a device or an event, so that a restore does
+not find an entry of an earlier save. No other table entry is written before the next save.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ class DistributorFrame:
 class RedistributorFrame:
     """The frames GICR: the redistributors of one region. Any vCPU may access any redistributor.
 
-    An access to a frame RD_base first does a slice of the LPI jobs.
+    An access to a frame RD_base first continues the jobs on LPIs that earlier accesses left
+    (`armvirt.hyp.vgic.backlog`), up to the limit of work of one access.
     """
 
     name = "GICR"

@@ -40,7 +40,7 @@ def restored(irq: VgicIrq) -> None:
     irq.running = lr.priority_and_group(irq)
 
 
-_enabled: GetField = attrgetter("enabled")  # a C function is fast; a guest's read makes 32 calls
+_enabled: GetField = attrgetter("enabled")  # fast, for 32 calls in one read of the guest
 
 
 def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
@@ -156,8 +156,9 @@ def _set_config(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 
 def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
-    """The arrays that GICD and GICR have in common. A name is ``{prefix}_IGROUPR{suffix}``, for
-    example GICR_IGROUPR0.
+    """The register arrays with a field for each INTID that GICD and GICR have in common. ``prefix``
+    and ``suffix`` make the name of an array: ``{prefix}_IGROUPR{suffix}`` is for example
+    GICR_IGROUPR0.
 
     For enable, pending and active state, the set register and the clear register read the same
     value. User space clears pending state by a restore of ISPENDR, as in KVM, so ICPENDR is RAZ/WI

@@ -151,7 +151,8 @@ def _active_bank(bank: IrqBank) -> IrqBank:
 
 
 def _banks() -> list[IrqBank]:
-    """The arrays that GICv2 and GICv3 have in common, with the differences of a GICv2."""
+    """The register arrays that a GICv2 has in common with a GICv3, with other functions for the
+    arrays in which a GICv2 differs."""
     banks = {bank.name: bank for bank in irq_banks("GICD", "") if bank.name != "GICD_IGRPMODR"}
     group = banks["GICD_IGROUPR"]
     changed = [

@@ -98,8 +98,8 @@ GICD_BINDINGS: tuple[Binding, ...] = (
 
 
 def _spis(dist: Distributor, _: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
-    """The SPIs of an access to GICD. The fields of private interrupts are RES0 in GICD, because the
-    redistributors have them."""
+    """The SPIs whose fields are in the register that an access to GICD reads or writes. The fields
+    of private interrupts are RES0 in GICD, because the redistributors have them."""
     return dist.spis(first, count)
 
 
@@ -111,9 +111,9 @@ GICR_IIDR = arch.iidr(0)
 
 
 def _read_gicr_ctlr(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_CTLR. RWP is 1 while EnableLPIs is 0 and a job is under way. From revision 3 of the vGIC
-    on, CES and IR are 1: the guest can clear EnableLPIs, and GICR_INVLPIR and GICR_INVALLR
-    exist."""
+    """GICR_CTLR. RWP is 1 while EnableLPIs is 0 and a job on LPIs (`armvirt.hyp.vgic.backlog`) is
+    under way. From revision 3 of the vGIC on, CES and IR are 1: the guest can clear EnableLPIs, and
+    GICR_INVLPIR and GICR_INVALLR exist."""
     enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_wanted else 0
     if not cpu.lpis_wanted and not _settled(dist, cpu):
         enabled |= arch.GICR_CTLR_RWP
@@ -125,7 +125,8 @@ def _settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 
 def _read_syncr(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_SYNCR. Busy is 1 while a job is under way, because the job may be an invalidation."""
+    """GICR_SYNCR. Busy is 1 while a job on LPIs (`armvirt.hyp.vgic.backlog`) is under way, because
+    the job may be an invalidation."""
     return 0 if _settled(dist, cpu) else arch.GICR_SYNCR_BUSY
 
 
