@@ -1,7 +1,8 @@
 """The last checks of an interrupt: the physical CPU, the list registers, the virtual interrupt
 signal, and PSTATE.
 
-EL2 and the hardware do these steps. The guest only sees whether the interrupt is taken.
+These checks are about the work of EL2 and the hardware. The guest cannot observe this work; the
+guest only observes whether the interrupt is taken.
 """
 
 from __future__ import annotations

@@ -118,9 +118,9 @@ class Finding(NamedTuple):
     blocks the interrupt.
 
     ``text`` describes the result. ``register`` is the register that was checked. ``value`` is the
-    value that the guest would read from the register; from an array of bytes, one byte. ``remedy``
-    tells the user how to make the check pass. ``fix`` is the write of the remedy, None if the
-    remedy is not a write.
+    value that the guest would read from the register. If the register has one byte for each INTID,
+    ``value`` is the byte of the interrupt. ``remedy`` tells the user how to make the check pass.
+    ``fix`` is the write of the remedy, None if the remedy is not a write.
     """
 
     station: Check

@@ -37,8 +37,9 @@ def list_register(dist: Distributor, irq: VgicIrq) -> int:
 
 
 def line(irq: VgicIrq) -> bool:
-    """The input of a level-sensitive interrupt. For a mapped interrupt the source is read, because
-    ``line_level`` is not current while a list register holds the interrupt."""
+    """The input of a level-sensitive interrupt. The line of an interrupt that is mapped to a host
+    interrupt is read again, because ``line_level`` is not current while a list register holds the
+    interrupt."""
     if irq.hw and irq.get_input_level is not None:
         return irq.get_input_level()
     return irq.line_level

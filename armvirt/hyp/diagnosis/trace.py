@@ -40,8 +40,9 @@ _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
 
 
 def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
-    """The finding of every check of an interrupt on its way to a vCPU. If a check blocks the
-    interrupt, the checks of list registers are left out. The last finding is always about PSTATE.
+    """Check an interrupt on its way to a vCPU, and return the `Finding` of each check. If a check
+    blocks the interrupt, the checks of list registers are left out. The last finding is always
+    about PSTATE.
 
     An LPI to which no ITS translates an event has only the findings of `lpi_checks.unmapped`.
     KvmError EINVAL for an INTID that does not exist.

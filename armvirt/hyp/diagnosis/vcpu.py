@@ -39,8 +39,8 @@ class Vm(Protocol):
 
 
 def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
-    """The finding of every check of an interrupt on its way to a vCPU. KvmError ENXIO without a
-    GIC, EINVAL for an INTID that does not exist."""
+    """Check an interrupt on its way to a vCPU, and return the `Finding` of each check. KvmError
+    ENXIO without a GIC, EINVAL for an INTID that does not exist."""
     return diagnose.trace(_vgic(vm), vcpu_id, intid, view(vm.vcpu(vcpu_id), intid))
 
 
@@ -84,8 +84,9 @@ def _timer(vcpu: Vcpu, intid: int) -> TimerView | None:
 
 
 class IdleCause(NamedTuple):
-    """A reason why a vCPU does not wake up. ``text`` is a sentence for people. ``intid`` is the
-    timer interrupt that is blocked although the timer has fired, None for another reason."""
+    """A reason why a vCPU does not wake up. ``text`` is a sentence for people. If a timer has fired
+    and its interrupt is blocked, ``intid`` is this interrupt. For another reason ``intid`` is
+    None."""
 
     text: str
     intid: int | None = None

@@ -33,7 +33,8 @@ class SmcccHost(Protocol):
         ...
 
     def is_on(self, vcpu_id: int) -> bool:
-        """Whether a vCPU is powered on: true from `cpu_on`, also before the vCPU runs."""
+        """Whether a vCPU is powered on. The result is true from the call of `cpu_on` on, even if
+        the vCPU has not run yet."""
         ...
 
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:

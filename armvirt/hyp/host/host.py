@@ -134,8 +134,8 @@ class Host:
 
         The engine reads the host's clock every few thousand instructions and after each exit,
         because one instruction may take as much host time as a million others. `_loop` also reads
-        the host's clock, once per round, because a guest may exit so often that the engine does
-        not.
+        the host's clock before each guest entry, because a guest may exit so often that the engine
+        does not read the clock.
         """
         return _add(self._polls, poll)
 
@@ -162,7 +162,7 @@ class Host:
         return self._stop
 
     def _look(self) -> None:
-        """Call the functions of `add_poll` between two entries of the guest."""
+        """Call the functions of `add_poll` between two guest entries."""
         self._look_at = monotonic() + LOOK_S
         self._poll()
 
@@ -267,8 +267,8 @@ class Host:
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned. The caller calls `check_shape` and restores the vCPUs
-        before."""
+        """Restore what `state` returned. Before this call, the caller calls `check_shape` and
+        restores the vCPUs."""
         checked(state, "the host", STATE_VERSION)
         self.clock.load(state["clock"])
         self.gic.load(state["gic"])
@@ -455,9 +455,9 @@ class Host:
         return index is not None
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
-        """Enter a vCPU once and handle the outcome. If ``watched`` is true, the entry returns at
-        each sleep of the vCPU, because `_loop` has an instruction limit or functions of
-        `add_idle`."""
+        """Let a vCPU enter the guest once, and handle the outcome. ``watched`` is true if `_loop`
+        has an instruction limit or functions of `add_idle`; then the entry ends each time the vCPU
+        sleeps."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if (
             vcpu.sched.faults_until

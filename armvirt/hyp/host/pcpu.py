@@ -66,7 +66,7 @@ class Pcpu:
         }  # fmt: skip
 
     def load(self, state: State, vcpus: Sequence[Runnable]) -> None:
-        """Restore what `state` returned. The caller restores the vCPUs before."""
+        """Restore what `state` returned. Before this call, the caller restores the vCPUs."""
         checked(state, "Pcpu", STATE_VERSION)
         self.pe.load(state["pe"])
         self.last = state["last"]

@@ -1,5 +1,5 @@
 """The interface between the host's scheduler and a vCPU: the protocol `Runnable`, and the outcome
-of an entry of the guest."""
+of a guest entry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from armvirt.hyp.host.sched import SchedEntity
 
 class Request(Enum):
     """The request of an exit handler to the host. NONE: no request. WAIT: block the vCPU (WFI,
-    CPU_SUSPEND). SLEEP: let the vCPU sleep, loaded, until `EntryOutcome.until`."""
+    CPU_SUSPEND). SLEEP: the vCPU sleeps until `EntryOutcome.until`, and stays loaded on its PE."""
 
     NONE = "none"
     WAIT = "wait"
@@ -23,7 +23,7 @@ class Request(Enum):
 
 
 class EntryOutcome(Protocol):
-    """How one entry of the guest ended. ``kind`` is the reason why the PE left the guest, or the
+    """How one guest entry of a vCPU ended. ``kind`` is the reason why the PE left the guest, or the
     request of an exit handler to the host. ``until`` is the time in ns at which a SLEEP ends."""
 
     kind: ExitKind | Request
@@ -138,7 +138,8 @@ class Runnable(Protocol):
         ...
 
     def sleep(self, until: int | None) -> None:
-        """Let the vCPU sleep, loaded, until ``until`` ns (None: no limit) or an earlier `wake`."""
+        """The vCPU sleeps until ``until`` ns (None: no limit) or an earlier `wake`, and stays
+        loaded on its PE."""
         ...
 
     def wake(self) -> None:

@@ -88,8 +88,8 @@ class Standstill:
         self._rescues = 0
 
     def busy(self) -> None:
-        """Reset the limit of `rescue`, because a vCPU was runnable up to the end of its time
-        slice."""
+        """Set the number of successful calls of `rescue` to 0, because a vCPU was runnable up to
+        the end of its time slice. This number is limited to `RESCUES`."""
         self._rescues = 0
 
     # -- no progress --

@@ -347,7 +347,7 @@ class Mmu:
         done, view = 0, memoryview(data)
         for slot, at, count in self._pieces(ipa, len(data)):
             start = at + slot.offset
-            for part in range(0, count, COPY):  # Python handles signals between two parts
+            for part in range(0, count, COPY):  # Python handles signals after each part
                 size = min(COPY, count - part)
                 slot.memory.map[start + part : start + part + size] = view[
                     done + part : done + part + size

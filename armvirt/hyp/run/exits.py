@@ -28,8 +28,8 @@ def unknown(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def halt(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Handle EC 0. HLT #0xF000 is a semihosting call if the VM has semihosting; every other
-    instruction is UNDEFINED."""
+    """Handle the exception class 0 (unknown reason). HLT #0xF000 is a semihosting call if the VM
+    has semihosting; every other instruction is UNDEFINED."""
     if not (exit.insn and vcpu.vm.semihosting):
         if exit.insn and vcpu.pe is not None:
             vcpu.pe.lacking.setdefault("semihosting", exit.pc)

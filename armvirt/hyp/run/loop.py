@@ -65,7 +65,8 @@ class RunLoop:
         return self._left(kind)
 
     def _left(self, kind: ExitKind) -> Outcome:
-        """Deliver the exit to the VMM, and set the outcome, after the PE has left the guest."""
+        """Complete an entry after the PE has left the guest: deliver the exit to the VMM, and set
+        the outcome."""
         outcome = self.outcome
         if outcome.exit is not None:
             exit, outcome.exit = outcome.exit, None

@@ -154,7 +154,7 @@ class ArchTimer(Showable):
         too, because the vGIC itself can set the line of a mapped interrupt to low."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
-            # For a direct timer, the PE's timer emits this event.
+            # Only for an emulated timer: the PE's timer emits the event of a direct timer.
             self.bus.emit(TimerLine(context.name, int(level)))
         if self.cpu.enabled:
             self.vgic.inject(self.vcpu_id, self.vm_data.ppi[context.timer_id], level, context)
@@ -173,8 +173,9 @@ class ArchTimer(Showable):
 
     def sync(self) -> None:
         """Lower the output of an emulated timer if its condition ended because the count passed
-        2**64. EL2 calls this function at every exit. No host timer is armed for the wrap of the
-        count, because an armed timer would hide that a guest without any other event is stuck."""
+        2**64. EL2 calls this function at every exit, because no host timer is armed for the wrap of
+        the count. The host reports a guest as stuck if the guest waits and no event is due. A host
+        timer for the wrap would be such an event, so the host would never report this guest."""
         for context in self.emulated:
             if context.irq_level and not self.should_fire(context):
                 self.timer_emulate(context)
@@ -241,7 +242,7 @@ class ArchTimer(Showable):
     def next_event(self, cntkctl: int) -> int | None:
         """The time (ns), later than now, of the next event of an event stream; None if no event
         stream is enabled. ``cntkctl`` is the guest's CNTKCTL_EL1. While the vCPU is loaded, the
-        event stream of the PE (CNTHCTL_EL2) counts too."""
+        event stream that CNTHCTL_EL2 of the PE enables is included."""
         if self.hw is not None:
             return self.hw.next_event(cntkctl)
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
@@ -497,8 +498,8 @@ class ArchTimer(Showable):
             self._allow(hw, 0 if moved else CNTHCTL_PCTEN)
 
     def _allow(self, hw: GenericTimer, enables: int) -> None:
-        """Write ``enables`` to CNTHCTL_EL2. On a VHE host the register has the layout of
-        HCR_EL2.E2H = 1."""
+        """Write CNTHCTL_EL2. ``enables`` has EL1PCTEN and EL1PCEN in the layout of HCR_EL2.E2H = 0.
+        On a VHE host the bits are moved to the layout of HCR_EL2.E2H = 1."""
         if self.vm_data.vhe:
             enables = enables << EL1_ENABLES_E2H_SHIFT | (
                 CNTHCTL_ECV if self.vm_data.cntpoff else 0
@@ -583,8 +584,9 @@ class ArchTimer(Showable):
         return [row._asdict() for row in self.shown()]
 
     def _owner(self, context: ArchTimerContext) -> str:
-        """The name of the part that makes the timer fire: "comparator" (of the PE), "hrtimer" or
-        "bg_timer"; "nobody" if no part will make the timer fire."""
+        """What makes the timer fire: "comparator" (the PE's timer), "hrtimer" (the host timer of an
+        emulated timer), or "bg_timer" (the background timer of a blocked vCPU). "nobody" if the
+        timer will not fire."""
         if context.loaded:
             return "comparator"
         if context.hrtimer is not None and context.hrtimer.active:

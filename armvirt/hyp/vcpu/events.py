@@ -59,8 +59,9 @@ class InFlight(NamedTuple):
     delivered, but a timer ends WFI even if its interrupt is masked. ``monitor`` is the local
     exclusive monitor, see `Context.exclusive`.
 
-    ``event`` is the event register, which a WFE cleared ``event_age`` ns ago. ``waits`` is true if
-    the vCPU is in WFE, or in WFET until the virtual count ``wfet``.
+    ``event`` is the value of the event register. ``event_age`` is the time in ns since a WFE last
+    cleared the event register. ``waits`` is true if the vCPU is in WFE, or in WFET until the
+    virtual count ``wfet``.
     """
 
     asleep: bool

@@ -1,5 +1,6 @@
-"""How an entry of the guest ends: `Outcome`, and the exits that EL2 does not finish, one class for
-each exit reason of ``struct kvm_run`` (uapi/linux/kvm.h)."""
+"""The results of a guest entry. `Outcome` says why the PE left the guest. The other classes are the
+exits that EL2 passes to the VMM: one class for each exit reason of ``struct kvm_run``
+(uapi/linux/kvm.h)."""
 
 from __future__ import annotations
 
@@ -96,8 +97,8 @@ class HypercallExit(NamedTuple):
 
 
 class NisvExit(NamedTuple):
-    """KVM_EXIT_ARM_NISV: an access outside of the memory slots, at ``fault_ipa``, that the syndrome
-    does not describe (ISV is 0). ``esr_iss`` is ESR_EL2.ISS.
+    """KVM_EXIT_ARM_NISV: an access to ``fault_ipa``, which is in no memory slot. The syndrome does
+    not describe the access (ISV is 0). ``esr_iss`` is ESR_EL2.ISS.
 
     The PC is at the instruction. The VMM emulates the access and advances the PC, or injects an
     abort by `Vcpu.set_vcpu_events`.
@@ -124,7 +125,8 @@ Exit = (
 
 
 class Outcome:
-    """The outcome of the last entry of one vCPU. Every entry uses the same object again.
+    """The outcome of the last guest entry of one vCPU. Every entry of the vCPU writes the same
+    object.
 
     ``kind`` is the reason why the PE left the guest, or the request of an exit handler to the host.
     A request WAIT or SLEEP stays in ``kind`` until the host has handled the request. ``until`` is
@@ -147,7 +149,7 @@ class Outcome:
         self.kind = Request.WAIT
 
     def sleep(self, until: int) -> None:
-        """Request that the host lets the vCPU sleep, loaded, until ``until`` ns."""
+        """Request that the vCPU sleeps until ``until`` ns and stays loaded on its PE."""
         self.kind, self.until = Request.SLEEP, until
 
     @property

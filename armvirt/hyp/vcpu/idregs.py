@@ -75,7 +75,8 @@ class _Masks(NamedTuple):
 
 
 def _compile(name: str, rule: IdRule) -> _Masks:
-    """The rule as two masks. KeyError for a field that the register does not have."""
+    """The rule as the mask of the fields that keep the CPU's value, and the value of the fixed
+    fields. KeyError for a field that the register does not have."""
     fields = {field.name: field for field in BY_NAME[name].fields}
     fixed = 0
     for field, value in rule.fixed:

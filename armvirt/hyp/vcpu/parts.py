@@ -184,8 +184,9 @@ class TimerPart(VcpuPart):
     """The timers of one vCPU. The device attributes are the PPIs of the timers. ``in_kernel`` is
     true if the VM has a vGIC (irqchip_in_kernel).
 
-    ``device_irq_level`` has the levels of the timer lines that the VMM was told, in a VM without a
-    vGIC (kvm_run.s.regs.device_irq_level): bit 0 is the virtual timer, bit 1 the physical timer.
+    In a VM without a vGIC, ``device_irq_level`` has the levels of the timer lines that were last
+    reported to the VMM (kvm_run.s.regs.device_irq_level): bit 0 is the virtual timer, bit 1 the
+    physical timer.
     """
 
     __slots__ = ("_timer", "device_irq_level", "in_kernel")
@@ -211,8 +212,8 @@ class TimerPart(VcpuPart):
         self._timer.detach()
 
     def should_notify_user(self) -> bool:
-        """Whether a timer line has another level than the level that the VMM was told, in a VM
-        without a vGIC (kvm_timer_should_notify_user)."""
+        """For a VM without a vGIC: whether the level of a timer line differs from the level that
+        was last reported to the VMM (kvm_timer_should_notify_user)."""
         self._timer.sync_user()
         return self._timer.device_irq_level != self.device_irq_level
 

@@ -103,15 +103,15 @@ class Vcpu:
         return f"<Vcpu {self.id}: {self.power.value}>"
 
     def _stamp(self) -> Stamp:
-        """The time stamp of a trace event: that of the PE on which the vCPU is loaded; if the vCPU
-        is not loaded, that of the host."""
+        """The time stamp of a trace event. The PE on which the vCPU is loaded gives the time stamp;
+        if the vCPU is not loaded, the host gives the time stamp."""
         return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()
 
     # -- KVM_RUN and exits --
 
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN: run the host until this vCPU exits to the VMM, and return the exit. If the time
-        reaches ``until`` ns before, return None.
+        """KVM_RUN: run the host until this vCPU exits to the VMM, and return the exit. If the
+        virtual time reaches ``until`` ns before the vCPU exits to the VMM, return None.
 
         The caller writes the answer into the exit object (the data of a load, the result of a call)
         and calls `run` again. Other vCPUs need an ``exit_handler``, because `run` does not return
@@ -260,8 +260,9 @@ class Vcpu:
         self.timer.wfit = until
 
     def wait_for_event(self, until: int | None) -> int:
-        """Handle WFET like WFE, but with an event when the virtual count reaches ``until``. Return
-        the `Action` for the PE."""
+        """Handle WFET. As for WFE, the vCPU waits until an event sets its event register. In
+        addition, the wait ends when the virtual count reaches ``until``. Return the `Action` for
+        the PE."""
         assert self.pe is not None
         self.event_wait.until = until
         return self.pe.wait_for_event()

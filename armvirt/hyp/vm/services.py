@@ -64,7 +64,8 @@ NO_VGIC = NoVgic()
 
 class VmVgicCallbacks:
     """The interface from the vGIC to its VM (`armvirt.hyp.vgic.vm_interface.VgicCallbacks`).
-    ``owner`` is the name of the timer for LPI jobs in the host's clock."""
+    ``owner`` is the name, in the host's clock, of the timer that continues jobs on LPIs (actions on
+    many LPIs, `armvirt.hyp.vgic.backlog`)."""
 
     def __init__(
         self, vcpus: Mapping[int, Vcpu], irqs: IrqRouter, clock: Clock, owner: str
@@ -72,7 +73,8 @@ class VmVgicCallbacks:
         self._vcpus, self._irqs, self._clock, self._owner = vcpus, irqs, clock, owner
 
     def connect(self, vgic: Vgic) -> None:
-        """Register `Vgic.go_on` as the callback of the timer for LPI jobs."""
+        """Register `Vgic.go_on` as the callback of the timer that continues jobs on LPIs
+        (`armvirt.hyp.vgic.backlog`)."""
         self._clock.register(self._owner, lambda _: vgic.go_on())
 
     def kick(self, vcpu_id: int) -> None:
@@ -87,7 +89,7 @@ class VmVgicCallbacks:
         self._irqs.ended(intid)
 
     def lpi_work_left(self) -> None:
-        """Arm the timer, so that the next slice of LPI work is done after `SLICE_NS` of guest
+        """Arm the timer that continues jobs on LPIs. The timer expires after `SLICE_NS` ns of guest
         time."""
         if self._clock.armed(self._owner) is None:
             self._clock.arm(self._clock.now + SLICE_NS, self._owner)

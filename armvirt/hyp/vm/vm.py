@@ -484,9 +484,8 @@ class Vm:
         return diagnosis.idle_causes(self)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Check each step of an interrupt's way to a vCPU, in order. Each result names the cause
-        that blocks the interrupt at the step, if there is a cause
-        (`armvirt.hyp.diagnosis.vcpu`)."""
+        """Make the checks that an interrupt has to pass on its way to a vCPU, in order. Each result
+        says whether the check blocks the interrupt, and why (`armvirt.hyp.diagnosis.vcpu`)."""
         from armvirt.hyp.diagnosis import vcpu as diagnosis
 
         return diagnosis.trace(self, vcpu_id, intid)
