@@ -1,8 +1,10 @@
 """Virtual time, and the only queue of timed events.
 
-Time is in ns, and advances with instructions, or over idle time by `Clock.advance_to`. An entry of
-the queue is (time, sequence, owner, kind): plain data, which can be saved. An owner registers the
-handler of its entries under its name.
+Time is in ns. Time advances with instructions, or over idle time by `Clock.advance_to`. An entry of
+the queue is (time, sequence, owner, kind): plain data, which can be saved. The owner is the name of
+the object that put the entry into the queue, for example a device. The kind is a text that
+distinguishes the entries of one owner. `Clock.register` sets the function (handler) that is called
+when an entry of an owner is due.
 """
 
 from __future__ import annotations
@@ -50,15 +52,15 @@ class Clock:
         return self.base + self.progress() if self.progress is not None else self.base
 
     def register(self, owner: str, handler: Handler) -> None:
-        """Register the handler of an owner's entries. The handler is called with the entry's
-        kind."""
+        """Set the function that is called when an entry of ``owner`` is due. The argument of the
+        function is the kind of the entry. ValueError if ``owner`` has a function already."""
         if owner in self._handlers:
             raise ValueError(f"clock owner {owner!r} is registered twice")
         self._handlers[owner] = handler
 
     def arm(self, when: int, owner: str, kind: str = "") -> None:
-        """Arm or rearm the entry (owner, kind) for ``when`` ns. There is at most one entry per
-        (owner, kind)."""
+        """Put the entry (owner, kind) into the queue, due at ``when`` ns of virtual time. If the
+        queue already has an entry (owner, kind), the new entry replaces it."""
         key = (owner, kind)
         self._sequence += 1
         self._live[key] = (when, self._sequence)
@@ -69,17 +71,20 @@ class Clock:
             self.on_earlier()
 
     def skip(self, count: int) -> None:
-        """Advance the sequence number as if ``count`` entries had been armed and run. No handler is
-        called. EL2 calls this for the timer wake-ups that the engine has repeated
-        (`armvirt.hw.shadow`)."""
+        """Advance the sequence number of the queue by ``count``, without a call of a handler. EL2
+        calls this function after the engine has repeated ``count`` timer wake-ups without EL2
+        (`armvirt.hw.shadow`), so that the sequence number is the same as if EL2 had handled
+        them."""
         self._sequence += count
 
     def cancel(self, owner: str, kind: str = "") -> None:
-        """Disarm the entry (owner, kind); no effect if it is not armed."""
+        """Remove the entry (owner, kind) from the queue. No effect if the queue does not have the
+        entry."""
         self._live.pop((owner, kind), None)
 
     def armed(self, owner: str, kind: str = "") -> int | None:
-        """The ns for which the entry (owner, kind) is armed, or None."""
+        """The ns at which the entry (owner, kind) is due; None if the queue does not have the
+        entry."""
         entry = self._live.get((owner, kind))
         return entry[0] if entry is not None else None
 
@@ -126,7 +131,7 @@ class Clock:
         self.base = max(self.base, when)
 
     def reset(self) -> None:
-        """Set the time to 0 and remove all entries; owners stay registered."""
+        """Set the time to 0 and remove all entries. The functions that `register` has set stay."""
         self.base, self._sequence = 0, 0
         self._queue.clear()
         self._live.clear()
@@ -143,8 +148,12 @@ class Clock:
         }
 
     def load(self, state: State) -> None:
-        """Restore the dict of `state`, only while no vCPU runs. An owner may register after the
-        load, but before its first entry is due."""
+        """Restore the dict of `state`. Call this only while no vCPU runs.
+
+        The state has the entries of the queue, but not the functions that handle the entries. So
+        each owner must call `register` before its first entry is due. The call may come before or
+        after `load`.
+        """
         checked(state, "Clock", STATE_VERSION)
         entries = state["entries"]
         assert (

@@ -164,8 +164,8 @@ class Context:
         self.engine.load(saved)
 
     def take_exception(self, kind: Vector, esr: int, far: int | None = None) -> None:
-        """Take an exception to EL1 at the present PC. Only between runs, or at an exit, where the
-        exception replaces the trapped instruction."""
+        """Take an exception to EL1 at the present PC. Call this only between runs or at an exit. At
+        an exit the exception replaces the trapped instruction."""
         take_exception(self.engine, kind, esr, far)
 
     def answer(self, value: int) -> int:

@@ -306,7 +306,7 @@ class Pe:
         if self._running and self.context is not None:
             self.context.engine.state.stop = 1
 
-    # -- wires --
+    # -- interrupt lines --
 
     def _timer_changed(self) -> None:
         """Copy new offsets and traps of the counters to the engine, because the engine completes

@@ -102,8 +102,9 @@ class SystemCounter:
         return self.start + self.clock.now * self.frequency_hz // NS_PER_SECOND & MASK64
 
     def ns_of_count(self, ticks: int) -> int:
-        """The first ns at which the count is ``ticks`` or more, before the count rolls over; 0 if
-        the count at time 0 is ``ticks`` or more."""
+        """The first ns of virtual time at which the count is ``ticks`` or more; 0 if the count is
+        ``ticks`` or more at time 0. The count rolls over (from 2**64 - 1 to 0) only after this
+        ns."""
         return self._ns_of_elapsed(max(0, ticks - self.start))
 
     def ns_after(self, ticks: int) -> int:
@@ -181,8 +182,8 @@ class GenericTimer:
         return self.cntpoff if self.cnthctl & CNTHCTL_ECV else 0
 
     def ns_of_count(self, ticks: int) -> int:
-        """The first ns at which the physical count is ``ticks`` or more, before the count rolls
-        over."""
+        """The first ns of virtual time at which the physical count is ``ticks`` or more, see
+        `SystemCounter.ns_of_count`."""
         return self.counter.ns_of_count(ticks)
 
     # Registers -----------------------------------------------------------------------------------
@@ -277,8 +278,8 @@ class GenericTimer:
         return rise.ns if rise is not None else None
 
     def next_rise(self) -> Rise | None:
-        """The line that will rise first; None if no line will rise. At the same ns the virtual
-        timer is first."""
+        """The line that will rise first; None if no line will rise. If both lines will rise at the
+        same ns, the result is the line of the virtual timer."""
         ns = self.clock.now
         rises = [
             Rise(when, t.name)

@@ -28,8 +28,9 @@ NO_BLOCK = 1  # no block starts at an odd address
 
 
 class Action:
-    """The actions of the engine after a callback: bits, executed in the order of this class. The
-    bits are plain integers, because an enum operation is slow on the hot path."""
+    """The actions of the engine after a callback. Each action is a bit. The engine executes the
+    actions whose bits are set, in the order of this class. The bits are plain integers, because an
+    enum operation is slow on the hot path."""
 
     RETRY: Final = 0
     WRITE_RT: Final = 2  # write state.rt_value to X<state.rt>
@@ -61,8 +62,8 @@ class Waits:
 
 
 class Marks:
-    """Bits of state.marks: the special instructions of the open block. Plain integers, like
-    `Action`."""
+    """Bits of state.marks: the special instructions of the open block, the translated block that is
+    executing. The bits are plain integers, like `Action`."""
 
     WFE: Final = 1  # the last instruction of the block
     YIELD: Final = 2
@@ -179,11 +180,12 @@ TYPES["EventRecord"] = (EventRecord, "event")
 
 @_structure()
 class MarkedBlock(C.Structure):
-    """A block that ends in WFE, YIELD or ERET, or contains SEV or SEVL.
+    """A translated block that ends in WFE, YIELD or ERET, or contains SEV or SEVL.
 
-    ``sev`` and ``sevl`` are the indices of the first SEV and SEVL. The entry is valid while the
-    engine's epoch is ``epoch``. ``edges`` is the number of calls of on_edge, which Unicorn calls at
-    each translation of the block.
+    ``sev`` and ``sevl`` are the indices of the first SEV and SEVL. ``epoch`` is the value that the
+    engine's counter ``epoch`` had when the block was examined. The counter increases when code may
+    have changed; these fields are then no longer valid. Unicorn calls the hook on_edge at each
+    translation of the block; ``edges`` is the number of these calls.
     """
 
     pc: u64

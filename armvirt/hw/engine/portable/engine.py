@@ -182,7 +182,8 @@ class PortableEngine(Engine):
             marks.open_marked(self, pc, size)
 
     def _poll_if_due(self) -> None:
-        """Poll at the next block if a poll is due. Called after slow work that executes few
+        """If the last look for requests of the host (`PeCallbacks.poll`) was `POLL_NS` ago or
+        earlier, look again at the next block. Called after slow work that executes few
         instructions."""
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
@@ -246,8 +247,8 @@ class PortableEngine(Engine):
             self.leave(Leave.STOP)
 
     def _close_block(self, pc: int, number: int, esr: int, target: int) -> bool:
-        """Add the executed instructions of the open block to ``state.count``. Returns False if
-        ``pc`` is not in the block."""
+        """Add the executed instructions of the open block (the translated block that is executing)
+        to ``state.count``. Returns False if ``pc`` is not in the block."""
         state, ec = self.state, exception_class(esr)
         if state.open:
             # A fetch fault is taken after the last instruction of the block. ISV of a software step

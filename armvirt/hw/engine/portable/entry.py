@@ -89,8 +89,8 @@ def apply_lines(engine: Engine) -> None:
 
 
 def _native_irq(engine: Engine, pc: int) -> What | None:
-    """The kind of the virtual interrupt that Unicorn's core has just taken by itself, because the
-    guest unmasked the interrupt; else None."""
+    """IRQ or FIQ, if Unicorn's core has just taken this virtual interrupt by itself because the
+    guest unmasked the interrupt; else None. ``pc`` is the address of the next instruction."""
     state, kind = engine.state, pc >> 7 & 3
     if (
         kind not in (1, 2)

@@ -46,13 +46,14 @@ from armvirt.hw.engine.state import Callback, Stat
 
 
 def _page_mapped(engine: Engine, va: int, asid: int | None) -> bool:
-    """Whether the translation of ``va`` still uses a level 3 table. For the 4 KiB granule only;
-    otherwise False.
+    """Whether the translation tables still map ``va`` through a level 3 table. The result is always
+    False for a granule other than 4 KiB, and for an ASID other than the current ASID.
 
-    If so, every TLB entry of ``va`` is an entry for a page, and the core's flush of one page is
-    sufficient. If not, the core may have cached a block as many pages. (Break-before-make, DDI 0487
-    D8.16, requires that the block's descriptor is invalid or still a block at this moment.) The
-    stage-2 map is the identity, so the address of a table is a physical address.
+    If the result is True, every TLB entry of ``va`` is an entry for a page, and the core's flush of
+    one page is sufficient. If the result is False, ``va`` may be in a block, which the core may
+    have cached as many pages. (Break-before-make, DDI 0487 D8.16, requires that the block's
+    descriptor is invalid or still a block at this moment.) The stage-2 map is the identity, so the
+    address of a table is a physical address.
     """
     tcr, high = engine.read_system(TCR_EL1), va >> UPPER_RANGE_SHIFT & 1
     ttbr = engine.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)

@@ -23,8 +23,10 @@ class Everywhere(set[int]):
 
 
 def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
-    """Read the code at ``pc``: (marks, index of the first SEV, index of the first SEVL). An index
-    of ``size`` means that there is no such instruction. A block is within one page."""
+    """Read the code of a translated block of ``size`` bytes at ``pc``. Returns (marks, index of the
+    first SEV, index of the first SEVL). An index of ``size`` means that the block has no such
+    instruction. A translated block never crosses a page boundary, so one address translation is
+    sufficient."""
     pa = engine.translate(pc, execute=True)
     if pa is None:
         return Marks.UNREAD, 0, 0
@@ -49,8 +51,8 @@ def open_marked(engine: Engine, pc: int, size: int) -> None:
 
 
 def retire(engine: Engine, done: int, can_wait: bool = True) -> None:
-    """Apply the marks of the open block when ``done`` of its instructions have retired (DDI 0487
-    D1.6.1).
+    """Apply the marks of the open block (the translated block that is executing) when ``done`` of
+    its instructions have retired (DDI 0487 D1.6.1).
 
     SEVL and ERET set the event register of this CPU; SEV sets the event register of all CPUs. If
     the block ends in WFE and the event register is set, or ``can_wait`` is False, the WFE clears
