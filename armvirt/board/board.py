@@ -133,7 +133,8 @@ class Board:
         }
 
     def _create_device(self, slot: Slot) -> MmioDevice:
-        """Make the device of a slot, and put the device on the bus."""
+        """Make the device that ``slot``, a row of the board's list of devices, describes. Put the
+        device on the bus."""
 
         def line(level: int) -> None:
             self.vm.irq_line(self.memmap.INTIDS[slot.name], bool(level))
@@ -200,7 +201,7 @@ class Board:
         return [(VgicAddress.V3_DIST, at.GICD), (VgicAddress.V3_REDIST, at.GICR)]
 
     def wires(self) -> list[Wire]:
-        """The devices that drive an SPI."""
+        """The interrupt lines of the devices, each with its SPI."""
         found = [(slot, self.devices[slot.name]) for slot in self._slots]
         return [
             Wire(slot.name, slot.part, device, self.memmap.INTIDS[slot.name])
@@ -392,17 +393,19 @@ class Board:
 
     @property
     def own_parts(self) -> Mapping[str, Stateful]:
-        """The parts of the VMM that have state, by name: the devices, the console, semihosting."""
+        """The objects of the VMM that have state, by name: the devices, the console, and the
+        semihosting of each vCPU."""
         calls = {f"semihosting{n}": each for n, each in self._semihosting.items()}
         return {**self.devices, "console": self.console, **calls}
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """Every part that has state, by name, in the order of loading."""
+        """The VM and the objects of the VMM that have state, by name, in the order of loading."""
         return {"vm": self.vm, **self.own_parts}
 
     def state(self) -> State:
-        """The state without memory: the host's clock, the VM, and the parts of the VMM."""
+        """The state without memory: the state of the VM, with the host's clock, and of the objects
+        in `own_parts`."""
         return {"version": STATE_VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:

@@ -189,7 +189,7 @@ class Console:
 
     @cached_property
     def arrived(self) -> threading.Event:
-        """Set by `feed`, to wake a thread that waits for input."""
+        """An event that `feed` sets. The event wakes a thread that waits for input."""
         import threading  # only for an interactive console
 
         return threading.Event()

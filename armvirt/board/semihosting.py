@@ -69,17 +69,19 @@ class BadAddressError(ArmvirtError):
 
 
 class Exit(NamedTuple):
-    """An outcome: the guest ends with this exit code."""
+    """An outcome of a semihosting call: the guest ends with this exit code."""
 
     code: int
 
 
 class Wait(NamedTuple):
-    """An outcome: there is no input yet. Make the same call again when there may be input."""
+    """An outcome of a semihosting call: the console has no input yet. Make the same call again when
+    there may be input."""
 
 
 class Again(NamedTuple):
-    """An outcome: a part of the output is written. Make the same call again at once."""
+    """An outcome of a semihosting call: a part of the output is written. Make the same call again
+    at once."""
 
 
 Outcome = int | Exit | Wait | Again

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Surroundings(NamedTuple):
-    """The parts of the board that a new device can use. ``line`` drives the interrupt of its slot,
-    ``timers`` has virtual time, and ``spi(intid, level)`` drives an SPI. ``date_at_start`` is the
-    date at virtual time 0, in seconds since 1970."""
+    """The parts of the board that a new device can use. ``line`` drives the interrupt line of the
+    device, ``timers`` has virtual time, and ``spi(intid, level)`` drives any SPI. ``date_at_start``
+    is the date at virtual time 0, in seconds since 1970."""
 
     line: IrqLine
     timers: Timers
@@ -45,8 +45,9 @@ class Slot(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """A device that drives the SPI ``intid`` of the board; ``slot`` and ``part`` are the name and
-    the part of its `Slot`."""
+    """The interrupt line of a device. ``device`` drives the line, and the line is the SPI
+    ``intid``. ``slot`` is the name of the device on the board, such as uart, and ``part`` is its
+    part name, such as PL011."""
 
     slot: str
     part: str

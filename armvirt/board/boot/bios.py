@@ -26,7 +26,8 @@ def load_bios(path: str | Path, rom: Region, ram_base: int) -> Loaded:
 
 
 def check_bios(path: str | Path, rom: Region) -> None:
-    """Check firmware like `load_bios`, without reading the whole file."""
+    """Check whether `load_bios` can load the firmware, without reading the whole file. ImageError
+    if the file is an ELF file or larger than the ROM."""
     with Input(path, "firmware image", rom.size) as source:
         _check(source, rom)
 

@@ -160,8 +160,9 @@ def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
 
 
 def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
-    """Limit the bytes of the file that segments share, so that a small file cannot fill a large
-    RAM."""
+    """ImageError if the segments together have over `_MAX_SHARED` bytes more than the file. Several
+    segments can use the same bytes of the file, so without this limit a small file could fill a
+    large RAM."""
     total = sum(program.filesz for program in programs)
     if total > source.size + _MAX_SHARED:
         raise ImageError(

@@ -53,8 +53,8 @@ def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
 
 
 def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
-    """Check an Image like `load`, but only its header. Compressed data is not unpacked
-    completely."""
+    """Check whether `load` can load the Image, with its header only. Only the start of compressed
+    data is unpacked. ImageError for an Image that cannot run."""
     head = source.head()
     if _is_zboot(head):
         _payload(source, head)

@@ -53,7 +53,8 @@ def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None =
 
 
 def check(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> None:
-    """Check a guest like `load`, but only its headers, without loading the guest."""
+    """Check whether `load` can load a guest. Only the headers of the file are read. The parameters
+    and errors are those of `load`."""
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
         _format(source).check(source, ram, load_addr)
@@ -97,7 +98,8 @@ def load_initrd(path: str | Path, ram_size: int) -> bytes:
 
 
 def check_initrd(path: str | Path, ram_size: int) -> None:
-    """Check an initial RAM disk like `load_initrd`, without reading the file."""
+    """Check the size of an initial RAM disk, without reading the file. ImageError if the file is
+    larger than ``ram_size``."""
     with Input(path, "initrd", ram_size) as source:
         _check_initrd(source, ram_size)
 

@@ -118,7 +118,8 @@ class SymbolTable:
 
 
 def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
-    """Convert a physical address to a virtual address by the loaded ranges, or the reverse."""
+    """Convert a physical address to a virtual address, or the reverse. ``ranges`` are (start, start
+    of the converted range, size), sorted. None if no range contains the address."""
     at = bisect_right(ranges, (address, MASK64, 0)) - 1
     if at < 0:
         return None

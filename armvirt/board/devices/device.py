@@ -20,15 +20,19 @@ IrqLine = Callable[[int], None]
 
 
 class Timers(Protocol):
-    """The virtual time of a device, with timers (``armvirt.hw.clock.Clock`` implements it)."""
+    """Virtual time for a device, and timers (``armvirt.hw.clock.Clock`` implements this interface).
+
+    A timer is named by (owner, kind). The owner is the name of the device, the kind is a text that
+    distinguishes the timers of one device.
+    """
 
     @property
     def now(self) -> int:
         """Virtual time in ns."""
 
     def register(self, owner: str, handler: Callable[[str], None]) -> None:
-        """Set the handler for the timers of ``owner``; the handler is called with the kind of the
-        timer."""
+        """Set the function that is called when a timer of ``owner`` expires. The argument of the
+        function is the kind of the timer."""
 
     def arm(self, when: int, owner: str, kind: str = "") -> None:
         """Arm the timer (owner, kind) for ``when`` ns. A timer that is armed already gets the new

@@ -5,10 +5,10 @@ transmission takes no time, the enable bits of CR are ignored, and the first byt
 unless ``honour_ifls`` selects the FIFO level of the TRM.
 
 While the FIFO has room, the UART reads input from ``receive``, one character per 10 us of virtual
-time, and never during an access of the guest. Many handlers read DR and then clear RX by ICR: this
-write would clear the interrupt of a byte that arrived with the read of DR. An exception is a guest
-that polls (RX and RT are masked): its read of FR gets the next byte at once. This guest cannot lose
-an interrupt, and each read of FR takes much host time.
+time, and never during an access of the guest. Many handlers read DR and then clear RX by ICR. If a
+byte arrived with the read of DR, the write of ICR would clear the interrupt of this byte. A guest
+that polls (RX and RT are masked) cannot lose an interrupt, and each read of FR takes much host
+time. For this guest, therefore, a read of FR gets the next byte at once.
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ class Pl031(RegisterDevice):
                 "ris": self._ris, "time": self._time, "alarm": alarm, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned (see `MmioDevice`). The alarm is set unless the clock's
-        queue already has it."""
+        """Restore what `state` returned (see `MmioDevice`). The alarm is armed, unless the clock's
+        queue already has the alarm."""
         checked(state, self.name, STATE_VERSION)
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]
