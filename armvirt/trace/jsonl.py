@@ -1,10 +1,10 @@
 """A trace as JSON lines: one object per event.
 
 Every line has ``ns`` (virtual time), ``insns`` (instructions retired by the vCPU), ``vcpu``, ``pc``
-and ``kind``, followed by the event's own fields (`armvirt.events`). Addresses, register values and
-encodings are strings in hexadecimal: JSON readers that use floating point would lose their low
-bits. The first line, of kind ``header``, describes the file; the last one, of kind ``end``, says
-that it is complete.
+and ``kind``. Then follow the fields of the event (`armvirt.events`). Addresses, register values and
+encodings are strings in hexadecimal, because a JSON reader that uses floating point would lose the
+low bits of a large number. The first line, of kind ``header``, describes the file. The last line,
+of kind ``end``, says that the file is complete.
 """
 
 from __future__ import annotations

@@ -80,8 +80,10 @@ def statistics(values: Sequence[int]) -> Statistics | None:
 
 
 class Summary(NamedTuple):
-    """All interrupts of one INTID. ``steps`` maps (first stage, last stage) to the statistics of
-    the time in ns and in instructions."""
+    """The numbers of all interrupts of one INTID. ``fired``, ``acknowledged`` and ``ended`` count
+    interrupts. ``period_ns`` has the minimum, median and maximum time between two fire stages.
+    ``steps`` has, for two stages of `Life` (first, last), the minimum, median and maximum time from
+    the first to the last stage: in ns, and in instructions."""
 
     intid: int
     fired: int

@@ -1,5 +1,9 @@
-"""Makes the rows of a timeline from events, and assigns events to the lives of interrupts.
-`armvirt.trace.render` displays the rows."""
+"""Makes the rows of a timeline from events.
+
+An interrupt has a life: the stages from its rising line to its end of interrupt
+(`armvirt.trace.lifecycle`). This module decides to which life an event belongs.
+`armvirt.trace.render` displays the rows.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +48,8 @@ EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 class Row(NamedTuple):
     """One row of the timeline. ``ns`` is the time, ``delta`` the ns since the previous row.
     ``vcpu`` is -1 without a vCPU. ``stage`` is the kind of the row, ``text`` describes the event,
-    and ``pc`` is the place in the guest's code. ``life`` is the life of the interrupt that ends
-    with this row."""
+    and ``pc`` is the address in the guest's code. In the row of an end of interrupt, ``life`` has
+    all stages of this interrupt; in all other rows ``life`` is None."""
 
     ns: int
     delta: int

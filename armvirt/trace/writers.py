@@ -1,8 +1,9 @@
 """A sink that records the last write of each register of the GIC and of the timers.
 
-In registers with a bit per INTID each bit has a record of its own, because a write for another
-interrupt does not matter; a set register and its clear register have the same records. In other
-registers each byte has a record, because a priority has one byte.
+In an array of registers with a bit per INTID, the sink has one record for each bit, because a write
+for another interrupt does not matter. A bit of a set register (ISENABLER) and the same bit of its
+clear register (ICENABLER) have one record together. In other registers each byte has a record,
+because a priority has one byte.
 """
 
 from __future__ import annotations
