@@ -37,10 +37,10 @@ UNRECORDED = (
 
 
 class Step(NamedTuple):
-    """One check (``station``) as text. ``written`` is the time and place of the last
-    write of its register, or of the last raise or acknowledge of the interrupt. ``writer`` is the
-    same text with the address. Both are "" without a record, or if the register cannot be
-    written."""
+    """One check (``station``) as text. ``register`` and ``value`` are the register that the check
+    reads. ``written`` is the time and place of the last write of this register, or of the last
+    raise or acknowledge of the interrupt. ``writer`` is the same text with the address. Both texts
+    are "" if the event was not recorded, or if a guest cannot write the register."""
 
     station: Check
     passed: bool

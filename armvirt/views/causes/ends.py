@@ -24,8 +24,8 @@ UNSURE = " (PSTATE.I is 0: its handler has returned, or lets others in)"
 
 
 def not_ended(evidence: Evidence) -> Cause | None:
-    """The interrupt is active. The rule finds the write of its end that is missing or wrong; None
-    while the interrupt's handler may still run."""
+    """The interrupt stays active, because a write of EOIR or DIR is missing or wrong. The rule
+    finds this write. The rule returns None while the interrupt's handler may still run."""
     irq = evidence.irq
     if irq is None or not evidence.active or irq.vcpu not in (None, evidence.vcpu):
         return None

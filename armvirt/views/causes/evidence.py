@@ -39,8 +39,9 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The data about an interrupt on its way to a vCPU. ``findings`` are the present checks,
-    ``recorder`` is the sink that recorded the run."""
+    """The data about an interrupt on its way to a vCPU. ``findings`` are the results of the present
+    checks; ``station`` of a finding is the `Check`. ``recorder`` is the sink that recorded the
+    run."""
 
     machine: Subject
     intid: int
@@ -76,7 +77,8 @@ class Evidence(NamedTuple):
         return first_held(self.findings)
 
     def holds(self, *stations: Check) -> Finding | None:
-        """The first check that blocks the interrupt, if this check is in ``stations``; else None."""
+        """The first check that blocks the interrupt. None if no check blocks the interrupt, or if
+        this check is not in ``stations``."""
         held = self.held
         return held if held is not None and held.station in stations else None
 

@@ -36,8 +36,8 @@ READ_ONLY = frozenset(
     for name, *_ in register_names.CPU_INTERFACE[key]
 )
 
-#: By check: the ITS commands that decide the check of an LPI, and the verb after "never" if none of
-#: these commands was executed (None: no text).
+#: For a check of an LPI: the ITS commands that decide the check, and a verb. If none of the commands
+#: was executed, the text is "never" and the verb (None: no text).
 _COMMANDS: dict[Check, tuple[tuple[str, ...], str | None]] = {
     Check.EVENT: (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
     Check.ROUTE: (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
@@ -150,9 +150,8 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 def _last(
     recorder: LastWriters, station: Check, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
-    """(event, verb) for a check (``station``). The event is the last one that decides the check;
-    None if there was no event. The verb then follows "never" in the text; None if there is no
-    text."""
+    """The last event that decides the check ``station``, and a verb. The event is None if there was
+    no event; the text is then "never" and the verb. The verb is None if no text is displayed."""
     if intid >= FIRST_LPI and station in _COMMANDS:
         names, verb = _COMMANDS[station]
         return recorder.commanded(intid, names), verb
