@@ -104,8 +104,8 @@ def _manifest(folder: str | Path) -> str:
 
 
 def _bundled(name: str) -> Guest | None:
-    """The bundled guest of this name; None for an unknown name. A row of the manifest in the plain
-    form is read without the TOML parser, because the import of the parser takes time."""
+    """The bundled guest of this name; None for an unknown name. If `plain_row` can read the row of
+    the manifest, the TOML parser is not imported, because this import takes time."""
     row = plain_row(_manifest(FOLDER), name)
     return guests().get(name) if row is None else _guest(FOLDER, row)
 
@@ -122,7 +122,8 @@ def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
 
 
 def _plain_value(text: str) -> str | int | None:
-    """A TOML value in one of the simplest forms; None for another form."""
+    """A TOML value that is a boolean, a decimal number without sign, or a string in double quotes
+    without escapes. None for any other value."""
     if text in ("true", "false"):
         return text == "true"
     if text.isdecimal():

@@ -50,7 +50,8 @@ class IntidNames:
         return self.names.get(intid)
 
     def parse(self, text: str) -> int:
-        """The INTID for a number or a name. UserError for an unknown name lists the names."""
+        """The INTID for a number or a name. UserError for an unknown name; the message lists the
+        names of the board."""
         word = text.strip().lower()
         if word in self._intids:
             return self._intids[word]

@@ -47,8 +47,8 @@ class Place(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """The place at which a guest has stopped. ``moved`` is False at a mark, and True at an address
-    in `Marks.moves_to`."""
+    """The report that a vCPU is at an address at which the guest stops. ``moved`` is False at an
+    address of `Marks.addresses`, and True at an address in `Marks.moves_to`."""
 
     text: str
     moved: bool = False
@@ -63,7 +63,8 @@ class Marks(NamedTuple):
     moves_to: range | None = None
 
     def reached(self, subject: Subject) -> Arrival | None:
-        """The stop at which a vCPU is now; None if no vCPU is at a mark or in ``moves_to``."""
+        """An `Arrival` if a vCPU is at an address of ``addresses`` or in ``moves_to``; else
+        None."""
         if not self.addresses:
             return None
         at = [vcpu.context.pc for vcpu in subject.board.vcpus if vcpu.power is not Power.OFF]
@@ -102,7 +103,8 @@ def parse(text: str, subject: Subject) -> Place:
 
 def marks(text: str, subject: Subject) -> Marks:
     """The addresses that a text names: ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or
-    ``timer.c:init``. UserError for an unknown name lists similar names."""
+    ``timer.c:init``. UserError for a name that the guest does not have; the message lists similar
+    names."""
     if text[:2].lower() == "0x":
         return Marks((units.parse_count(text, what="address"),))
     name, offset = _split(text)

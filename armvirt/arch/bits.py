@@ -39,8 +39,8 @@ class Field(NamedTuple):
         return (value & self.mask) >> self.low
 
     def put(self, value: int, field: int) -> int:
-        """Replace the field in the register value ``value`` by ``field``; bits of ``field`` that do
-        not fit are dropped."""
+        """Write ``field`` into this field of the register value ``value``, and return the new
+        register value. Bits of ``field`` that do not fit are dropped."""
         return value & ~self.mask | field << self.low & self.mask
 
 

@@ -53,7 +53,7 @@ RESERVED_MODE = 0b0001
 
 
 def illegal_return(spsr: int) -> bool:
-    """Does ERET with this SPSR_EL1 set PSTATE.IL?"""
+    """Whether ERET with this value of SPSR_EL1 sets PSTATE.IL."""
     return bool(spsr & ILLEGAL_IN_SPSR) or spsr & PSTATE_MODE == RESERVED_MODE
 
 

@@ -1,4 +1,5 @@
-"""Runs the cases of a suite in worker processes, several at a time.
+"""Runs the cases of a suite in worker processes, several at a time. A case is one guest with its
+settings and its expected result (`armvirt.suite.case`).
 
 No worker runs longer than the command. `run_all` kills all workers when it ends, also after an
 exception. If the command itself is killed, the kernel kills the workers (`armvirt.cli.worker`).
@@ -33,7 +34,8 @@ def command() -> list[str]:
 
 
 class Worker:
-    """A case in its own process. ``index`` is the position of the case in the suite."""
+    """A process that runs one case, a guest of the suite. ``index`` is the position of the case in
+    the suite."""
 
     def __init__(self, index: int, case: Case) -> None:
         self.index, self.case = index, case

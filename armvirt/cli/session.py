@@ -100,8 +100,9 @@ def _hint(result: Result, arguments: argparse.Namespace) -> str:
 
 
 def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
-    """The command ``armvirt explain`` for the interrupt that cannot wake a stuck guest, with the
-    same options of the board; "" without this interrupt."""
+    """The advice to run ``armvirt explain`` for a stuck guest: the command with the board options
+    of this run, and the INTID that has fired but cannot wake the guest. "" if ``result`` has no
+    such INTID."""
     if result.intid is None:
         return ""
     import shlex

@@ -1,5 +1,5 @@
-"""A worker process of ``armvirt test``: reads one case as JSON from standard input, runs the case,
-and prints its outcome as JSON.
+"""A worker process of ``armvirt test``. The worker reads one case (a guest with its settings and
+its expected result) as JSON from standard input, runs the guest, and prints the outcome as JSON.
 
 Each guest has its own process. A crash, even of the engine's C code, is an error of this guest
 alone. A worker ends when its parent ends for any reason.

@@ -118,8 +118,8 @@ class DebugInfo:
         return sorted(sites)
 
     def _read_for(self, name: str, file: str) -> list[Any]:
-        """The units that may contain the name of a function. With ``file``, only the units of this
-        source file. TooManyError if these units are too large."""
+        """The compilation units that may contain the name of a function. With ``file``, only the
+        units of this source file. TooManyError if these units are too large."""
         chosen = self._units_with(name.encode())
         if file and chosen:
             chosen &= self._units_with(file.rpartition("/")[2].encode(), suffix=True)
@@ -183,8 +183,8 @@ class DebugInfo:
         return None
 
     def _is_of(self, unit: Any, file: str) -> bool:
-        """Whether the source file of a unit is ``file``, or ends in ``/file``; False for a damaged
-        unit."""
+        """Whether the source file of a compilation unit is ``file``, or ends in ``/file``; False
+        for a damaged unit."""
         try:
             return f"/{self._source(unit)}".endswith(f"/{file}")
         except Exception:
@@ -280,10 +280,10 @@ class DebugInfo:
         return b"" if found is None else found.stream.getvalue()
 
     def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
-        """The indices of the units that may contain the string ``text``. With ``suffix``, the
-        string may also be a path that ends with ``text``. In a small file the result is all units;
-        in a large file, the units that contain the string itself, or its offset in a section of
-        strings."""
+        """The indices of the compilation units that may contain the string ``text``. With
+        ``suffix``, the string may also be a path that ends with ``text``. In a small file the
+        result is all units; in a large file, the units that contain the string itself, or its
+        offset in a section of strings."""
         units = self._units
         info = self._raw("debug_info_sec")
         if len(info) <= SMALL or not text:
@@ -332,8 +332,8 @@ _WITHIN_UNIT = ("DW_FORM_ref1", "DW_FORM_ref2", "DW_FORM_ref4", "DW_FORM_ref8", 
 
 
 def _owners(starts: list[tuple[int, int]], places: Iterator[int]) -> set[int]:
-    """The indices of the units that contain the offsets ``places`` of a section. ``starts`` has
-    (first offset, index) of each unit, sorted."""
+    """The indices of the compilation units that contain ``places``, which are offsets in a section.
+    ``starts`` has (first offset, index) of each unit, sorted."""
     found = (bisect_right(starts, (place, MAX_UNITS)) - 1 for place in places)
     return {starts[at][1] for at in found if at >= 0}
 

@@ -183,13 +183,15 @@ class ImageSymbols:
         return self.linked.lookup((address - (self.bias or 0)) & MASK64)
 
     def addresses_of(self, name: str) -> list[int]:
-        """The addresses at which a symbol executes: its virtual address, and its physical address
-        while the MMU is off."""
+        """The virtual and the physical address of each symbol of this name. The guest executes at
+        physical addresses while the MMU is off, and later at virtual addresses."""
         return [at for address in self.linked.addresses_of(name) for at in self.moved(address)]
 
     def moved(self, address: int) -> list[int]:
-        """The addresses at which the guest executes the instruction with this link-time address:
-        the virtual address, and the physical address while the MMU is off."""
+        """The virtual and the physical address of the instruction with the link-time address
+        ``address``. The guest executes the instruction at the physical address while the MMU is
+        off, and later at the virtual address. Outside of the image only the virtual address is
+        known."""
         found = [(address + (self.bias or 0)) & MASK64]
         if self.start is not None and self.start <= address < self.start + self.size:
             found.append(address - self.start + self.physical)

@@ -47,7 +47,8 @@ def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | Non
 
 
 def loaded_script(script: Script | str | Path | None) -> Script | None:
-    """A console script: the argument itself, or the script in the file of this name."""
+    """The console script for an argument: a `Script` is returned unchanged, and a path is the file
+    with the script. None for None."""
     if script is None:
         return None
     from armvirt.script import Script, load

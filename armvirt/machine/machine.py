@@ -269,7 +269,8 @@ class Machine:
         return marks(pc, self)
 
     def _to_marks(self, goal: Goal, marks: Marks) -> Result | Reached:
-        """Run to the goal, or until a CPU reaches an address of ``marks``."""
+        """Run to the goal, or until a CPU reaches an address of ``marks``
+        (`armvirt.places.Marks`)."""
         with ExitStack() as stops:
             for address in marks.addresses:
                 stops.callback(self.host.stop_at(address))

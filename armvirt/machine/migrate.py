@@ -262,10 +262,9 @@ def compare(
     """Like `migrate_test`. ``make()`` returns a machine, and ``make(counter_start=...)`` returns
     the machine on the other host.
 
-    ``tolerance_ns`` is the allowed difference of the guest time at the end. Default: 0 for a guest
-    with one CPU, else the larger of `SMP_TOLERANCE_NS` and two rounds of time slices, because the
-    time slices start again with the move. UserError if the guest ends before ``at_ns``. LimitError
-    if the limit of host time ends one of the runs.
+    ``tolerance_ns`` is the allowed difference of the guest time at the end. The default is
+    `tolerance_of` the machine. UserError if the guest ends before ``at_ns``. LimitError if the
+    limit of host time ends one of the runs.
     """
     with make() as machine:
         ended = machine.run_until(ns=at_ns, insns=max_insns)
@@ -286,7 +285,8 @@ def compare(
 
 def tolerance_of(machine: Machine) -> int:
     """The default tolerance of `compare` in ns: 0 with one CPU, else the larger of
-    `SMP_TOLERANCE_NS` and two rounds of time slices."""
+    `SMP_TOLERANCE_NS` and two time slices for each CPU. With several CPUs the guest time at the end
+    can differ, because the time slices start again with the move."""
     cpus = len(machine.board.vcpus)
     return max(SMP_TOLERANCE_NS, 2 * cpus * machine.host.quantum_ns) if cpus > 1 else 0
 

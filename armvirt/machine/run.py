@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 
 class Arrival(Protocol):
-    """A place that a vCPU has reached. If ``moved`` is True, the guest executes at other addresses
-    now, so the places of the guest have other addresses, too."""
+    """The report that a vCPU is at an address at which the run stops. ``moved`` is True if the
+    guest now executes at virtual addresses that were not known before. The addresses at which the
+    run stops have to be computed again in this case."""
 
     @property
     def text(self) -> str: ...
@@ -37,8 +38,9 @@ class Reached(NamedTuple):
 
 class Goal(NamedTuple):
     """The conditions that stop a run before the guest ends: ``insns`` instructions of all CPUs,
-    ``ns`` of guest time, ``timeout_s`` seconds of host time (None: no such limit), ``text`` on the
-    console after the start of the run, or an arrival that ``at()`` returns."""
+    ``ns`` of guest time, ``timeout_s`` seconds of host time (None: no such limit), or ``text`` on
+    the console after the start of the run. The run also stops when ``at()`` returns an `Arrival`: a
+    vCPU is at an address at which the run stops."""
 
     insns: int | None = None
     ns: int | None = None

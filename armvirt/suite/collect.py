@@ -1,4 +1,5 @@
 """The cases of ``armvirt test`` and the pytest plugin, from folders, guests and files armvirt.toml.
+A case is one guest with its settings and its expected result (`armvirt.suite.case`).
 
 A suite is a folder of guests, one guest, or a file armvirt.toml (`armvirt.suite.toml`). In a folder
 without armvirt.toml each ELF or Image is expected to pass.

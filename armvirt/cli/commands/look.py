@@ -63,7 +63,8 @@ def gic(arguments: argparse.Namespace) -> int:
 
 
 def parse(text: str, machine: Machine) -> Place:
-    """Parse the text of ``--at``. For an unknown name UserError lists similar names."""
+    """Parse the text of ``--at``. UserError for a name that the guest does not have; the message
+    lists similar names."""
     try:
         return places.parse(text, machine)
     except UserError as error:
