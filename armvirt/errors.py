@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 
+#: Exit statuses of the command line: an error inside armvirt, and the end by the user (Ctrl-C,
+#: Ctrl-A x).
+INTERNAL, INTERRUPTED = 70, 130
+
 
 class ArmvirtError(Exception):
     """The base class of all errors that armvirt raises on purpose.
@@ -11,7 +15,7 @@ class ArmvirtError(Exception):
     ``exit_status`` is the exit status of the command line for this error.
     """
 
-    exit_status = 70
+    exit_status = INTERNAL
 
 
 class UserError(ArmvirtError):

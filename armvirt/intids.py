@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from armvirt import units
+from armvirt.arch.bits import MASK32
 from armvirt.arch.gic import FIRST_LPI, FIRST_PPI, FIRST_SPECIAL, FIRST_SPI, NR_PRIVATE, NR_SGIS
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
 from armvirt.errors import UserError
@@ -31,7 +32,6 @@ _CLASSES = {
     "lpi": (FIRST_LPI, 1 << 24),
 }
 _NUMBERED = re.compile(r"(sgi|ppi|spi|lpi)(\d{1,8})", re.ASCII)
-_INTID = (1 << 32) - 1
 
 
 class IntidNames:
@@ -68,7 +68,7 @@ class IntidNames:
             raise UserError(
                 f"{text[:40]!r} is not an INTID; write a number, {names}, or for example sgi0, ppi11, spi1"
             )
-        return units.parse_count(text, 0, _INTID, what="INTID")
+        return units.parse_count(text, 0, MASK32, what="INTID")
 
     def named(self, intid: int) -> str:
         """An INTID as text: ``INTID 27, vtimer``; without a name, the number alone."""

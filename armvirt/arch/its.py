@@ -6,6 +6,7 @@ The rows of the ITS registers are in `armvirt.arch.gic`.
 
 from __future__ import annotations
 
+from armvirt.arch.bits import MASK32
 from armvirt.arch.gic import FIRST_LPI
 
 #: The number of bits of an INTID (with LPIs), an EventID, a DeviceID and a collection ID.
@@ -145,7 +146,7 @@ def event_fields(entry: int) -> tuple[int, int, int]:
 
 
 #: The target of a collection that a MAPTI has used before any MAPC maps the collection.
-NOT_MAPPED = 0xFFFF_FFFF
+NOT_MAPPED = MASK32
 
 # Commands (5.3): first bit, width and scale of each field in the 256 bits of a command -----------
 

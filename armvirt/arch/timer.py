@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import NamedTuple
 
-from armvirt.arch.bits import MASK64, shift_of
+from armvirt.arch.bits import MASK32, MASK64, shift_of
 from armvirt.arch.sysregs import encoding_of, field
 
 NS_PER_SECOND = 1_000_000_000
@@ -35,7 +35,8 @@ PPI_STIMER = 29
 PPI_PTIMER = 30
 
 DEFAULT_FREQUENCY_HZ = 62_500_000
-MAX_FREQUENCY_HZ = (1 << 32) - 1  # CNTFRQ_EL0 holds 32 bits
+MAX_FREQUENCY_HZ = MASK32  # CNTFRQ_EL0 holds 32 bits
+TVAL_SIGN = 1 << 31  # TVAL is a signed number of 32 bits (DDI 0487 D12.2.4)
 
 
 class Ctl(IntFlag):
@@ -171,6 +172,12 @@ def sign_extend_32(value: int) -> int:
     2**64)."""
     low = value & 0xFFFF_FFFF
     return low | 0xFFFF_FFFF_0000_0000 if low >> 31 else low
+
+
+def signed_tval(tval: int) -> int:
+    """The ticks until the condition of a timer is met, from its TVAL: the low 32 bits of ``tval``
+    as a signed number (DDI 0487 D12.2.4)."""
+    return ((tval & MASK32) ^ TVAL_SIGN) - TVAL_SIGN
 
 
 def tval_of(cval: int, now: int) -> int:

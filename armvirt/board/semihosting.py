@@ -13,11 +13,12 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
+from armvirt.arch.bits import MASK64
 from armvirt.errors import ArmvirtError
 from armvirt.state import State, checked
 
 STATE_VERSION = 1
-FAILED = (1 << 64) - 1
+FAILED = MASK64
 ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38
 
 TICK_HZ = 1_000_000_000

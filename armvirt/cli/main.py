@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, NoReturn
 from armvirt import __version__
 from armvirt.cli import printing
 from armvirt.cli.printing import OutputError
-from armvirt.errors import ArmvirtError, LimitError, UserError, lack_of
+from armvirt.errors import INTERNAL, INTERRUPTED, ArmvirtError, LimitError, UserError, lack_of
 
 if TYPE_CHECKING:
     from armvirt.cli.interrupt import Signals
 
-INTERNAL = 70
-INTERRUPTED = 130
 GC_THRESHOLD = 100_000  # new objects that start a garbage collection; Python's default is 700
 BROKEN_PIPE = 141  # the status of a program that SIGPIPE ended
 

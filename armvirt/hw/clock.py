@@ -12,13 +12,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+from armvirt.arch.bits import MASK64
 from armvirt.state import State, checked
 
 STATE_VERSION = 1
 
 Handler = Callable[[str], None]
 
-NEVER = (1 << 64) - 1
+NEVER = MASK64
 """A time, or a count of instructions, that is never reached."""
 
 #: The heap is rebuilt when it has this many more cancelled entries than live entries. Otherwise a

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from armvirt.arch.gic import NR_PRIVATE, SPURIOUS
+from armvirt.arch.gic import NR_PRIVATE, NR_SGIS, SPURIOUS
 from armvirt.state import State, checked
 
 STATE_VERSION = 1
 
-_SGIS = 0xFFFF
+_SGIS = (1 << NR_SGIS) - 1
 
 
 class _CpuState:

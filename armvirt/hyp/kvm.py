@@ -27,7 +27,7 @@ from armvirt.hyp.host.sched import MIN_QUANTUM_NS
 from armvirt.hyp.memory.dirty_log import ManualProtect
 from armvirt.hyp.memory.memslot import MEM_LOG_DIRTY_PAGES, MEM_READONLY, HostMemory
 from armvirt.hyp.run.loop import RunLoop
-from armvirt.hyp.vcpu import idregs
+from armvirt.hyp.vcpu import idregs, onereg
 from armvirt.hyp.vcpu.events import GuestDebug, InFlight, VcpuEvents
 from armvirt.hyp.vcpu.exit_types import (
     DebugExit,
@@ -67,6 +67,7 @@ __all__ = [
     "PVTIME_IPA",
     "SMCCC_FILTER",
     "VM_SMCCC_CTRL",
+    "WALL_CLOCK_START",
     "Cap",
     "Clock",
     "ConsoleEvent",
@@ -108,8 +109,8 @@ __all__ = [
     "irq_line_word",
 ]
 
-ONE_REG_ARM64_SYSREG = 0x6030_0000_0013_0000
-ONE_REG_ARM64_CORE = 0x6030_0000_0010_0000
+ONE_REG_ARM64_SYSREG = onereg.U64 | onereg.SYSTEM
+ONE_REG_ARM64_CORE = onereg.U64 | onereg.CORE
 CPU_FEATURES = tuple(idregs.FEATURES)
 PVTIME_IPA = pvtime.ATTR_IPA
 

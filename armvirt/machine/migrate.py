@@ -21,7 +21,17 @@ from armvirt.arch.gic import MPIDR_AFF0_TO_2
 from armvirt.arch.translation import PAGE_SIZE
 from armvirt.board.console import OWNER as CONSOLE_TIMER
 from armvirt.errors import LimitError, UserError
-from armvirt.hyp.kvm import PVTIME_IPA, InFlight, MpState, Vcpu, VcpuEvents, VcpuGroup
+from armvirt.hyp.kvm import (
+    ONE_REG_ARM64_CORE,
+    ONE_REG_ARM64_SYSREG,
+    PVTIME_IPA,
+    InFlight,
+    MpState,
+    Vcpu,
+    VcpuEvents,
+    VcpuGroup,
+)
+from armvirt.hyp.vcpu.onereg import WORD_PSTATE
 from armvirt.machine import Machine, Result, vgic_save
 from armvirt.settings import native
 
@@ -30,18 +40,17 @@ if TYPE_CHECKING:
 
     from armvirt.hyp.vgic.device.its import ItsDevice
 
-ONE_REG_U64_SYSTEM = 0x6030_0000_0013_0000
-PSTATE = 0x6030_0000_0010_0042
+PSTATE = ONE_REG_ARM64_CORE | WORD_PSTATE
 #: Counters are restored first and controls last: otherwise a timer could fire between the writes.
 #: (The ids are KVM's: the ids of CNT and CVAL of the virtual timer are swapped.)
 TIMER_ORDER = tuple(
-    ONE_REG_U64_SYSTEM | encoding
+    ONE_REG_ARM64_SYSREG | encoding
     for encoding in (
         timer.CNTV_CVAL_EL0, timer.CNTPCT_EL0, timer.CNTVCT_EL0, timer.CNTP_CVAL_EL0, timer.CNTV_CTL_EL0,
         timer.CNTP_CTL_EL0,
     )
 )  # fmt: skip
-VIRTUAL_COUNT = ONE_REG_U64_SYSTEM | timer.CNTV_CVAL_EL0
+VIRTUAL_COUNT = ONE_REG_ARM64_SYSREG | timer.CNTV_CVAL_EL0
 COUNTER_START = 0x7654_3210_0000
 SMP_TOLERANCE_NS = 500_000
 
@@ -160,7 +169,7 @@ def _high_lines(machine: Machine) -> set[vgic_save.Line]:
     for vcpu in board.vcpus:
         for attr, register in enumerate((timer.CNTV_CTL_EL0, timer.CNTP_CTL_EL0)):
             if (
-                vcpu.get_one_reg(ONE_REG_U64_SYSTEM | register) & 7
+                vcpu.get_one_reg(ONE_REG_ARM64_SYSREG | register) & 7
                 == timer.CTL_ENABLE | timer.CTL_ISTATUS
             ):
                 high.add((vcpu.id, vcpu.get_device_attr(VcpuGroup.TIMER_CTRL, attr)))

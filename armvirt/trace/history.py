@@ -19,6 +19,7 @@ from armvirt.arch.gic import (
     SgiRequest,
     SgirRequest,
 )
+from armvirt.arch.pstate import VECTOR_END
 from armvirt.events import (
     Acknowledge,
     EndOfInterrupt,
@@ -38,7 +39,6 @@ from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
 
 SGI_REGISTERS = frozenset({"ICC_SGI0R_EL1", "ICC_SGI1R_EL1", "ICC_ASGI1R_EL1"})
 GICD_SGIR, GICC_IAR = OFFSETS["GICD_SGIR"], OFFSETS["GICC_IAR"]
-VECTORS_SIZE = 0x800
 FELL = "fell"  # cause of a `Loss`: the line of the interrupt fell
 
 
@@ -294,9 +294,9 @@ class History:
             cpu.entries += 1
             cpu.entry, cpu.faults = Entry(stamp, event), None
         elif event.what == "sync" and event.esr >> EC_SHIFT & 0x3F != EC.SVC64:
-            last, vectors = cpu.faults, event.target & ~(VECTORS_SIZE - 1)
+            last, vectors = cpu.faults, event.target & ~(VECTOR_END - 1)
             same = last is not None and (
-                last.event.elr == event.elr or 0 <= event.elr - vectors < VECTORS_SIZE
+                last.event.elr == event.elr or 0 <= event.elr - vectors < VECTOR_END
             )
             cpu.faults = Faults(last.times + 1 if last is not None and same else 1, stamp, event)
 

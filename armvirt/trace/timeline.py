@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, LR_PENDING, LR_STATE_SHIFT, SPECIAL_INTIDS
-from armvirt.arch.timer import TIMER_PREFIXES
+from armvirt.arch.timer import TIMER_PREFIXES, signed_tval
 from armvirt.events import (
     Acknowledge,
     Console,
@@ -147,9 +147,7 @@ class Timeline:
             names = [name for bit, name in enumerate(("ENABLE", "IMASK")) if event.value >> bit & 1]
             return "|".join(names) or "0"
         if event.register == "tval":
-            ticks = (event.value + (1 << 31) & 0xFFFF_FFFF) - (
-                1 << 31
-            )  # TVAL is a signed view of 32 bits (DDI 0487 D12.2.4)
+            ticks = signed_tval(event.value)
             return f"{ticks} ({self._distance(ticks)})"
         count = self._virtual_count(stamp.ns) if event.timer == "vtimer" else None
         where = f" ({self._distance(event.value - count)})" if count is not None else ""

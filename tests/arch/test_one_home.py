@@ -8,6 +8,7 @@ import importlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
@@ -254,3 +255,91 @@ def test_a_constant_has_one_home() -> None:
         if len(paths) > 1 and name not in PER_MODULE and not all(map(MEMORY_MAP.fullmatch, paths))
     ]
     assert not twice, "import these from one of their homes:\n" + "\n".join(twice)
+
+
+#: Numbers that are equal by chance, by the names of their constants.
+EQUAL_BY_CHANCE = {
+    ("GICC_INTID", "KCTL_BITS", "LAST_SPECIAL", "SPURIOUS"): "10 bits: two registers, and INTID 1023",
+    ("MAX_NEXT_EVENT", "SYSTEM_ENCODING", "VINTID_MASK"): "fields of 16 bits",
+    ("BASER_PAGE_SIZE", "SH_INNER"): "bits 9:8 of GITS_BASER and of a descriptor",
+    ("SEMIHOSTING_STACK", "STACK_ROOM"): "two stacks of 1 MiB",
+    ("CODE_BUFFER", "CODE_BUFFER_MARGIN"): "the buffer of an engine, and room for other allocations",
+}  # fmt: skip
+#: Words in the names of round numbers that do not say which fact a number is.
+GENERIC = {"SIZE", "FRAME", "OFFSET", "READ", "STEP"}
+
+
+def _is_round(value: int) -> bool:
+    """A power of two or ten: a size or a limit. Two limits may be equal by chance."""
+    return not value & value - 1 or str(value).strip("0") == "1"
+
+
+def same_fact(value: int, one: str, other: str) -> bool:
+    """Whether two constants of one value are one fact, written twice. Round numbers are if their
+    names have a word in common."""
+    if any({one, other} <= set(chance) for chance in EQUAL_BY_CHANCE):
+        return False
+    words = [{w.rstrip("S") for w in n.split("_") if len(w) > 3} - GENERIC for n in (one, other)]
+    return bool(words[0] & words[1]) or not _is_round(value)
+
+
+def written(path: Path) -> Iterator[tuple[str, int]]:
+    """(name, value) of the integers that a module writes as constants, without a name in them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for name, part in assigned(ast.Module(tree.body, [])):
+        value = getattr(_module(path), name, None) if name in _top(tree) else None
+        if type(value) is int and not computed(part):
+            yield name.lstrip("_"), value
+
+
+def test_a_number_has_one_home_under_any_name() -> None:
+    """A number of at least 0x100 is written in one module, whatever the names of its constants."""
+    homes: dict[int, dict[str, str]] = defaultdict(dict)
+    for path in modules():
+        for name, value in written(path):
+            if value >= 0x100 and not MEMORY_MAP.fullmatch(str(path.relative_to(ROOT))):
+                homes[value][f"{path.relative_to(ROOT)}:{name}"] = name
+    twice = [
+        f"{value:#x}: {', '.join(places)}"
+        for value, places in homes.items()
+        if any(
+            a.split(":")[0] != b.split(":")[0] and same_fact(value, places[a], places[b])
+            for a, b in combinations(places, 2)
+        )
+    ]
+    assert not twice, "import these from one of their homes:\n" + "\n".join(twice)
+
+
+def test_an_exit_status_has_one_home() -> None:
+    """The command line takes an exit status of `armvirt.errors` from there."""
+    statuses = {value for _, value in written(ROOT / "errors.py")} | {
+        part.value
+        for _, part in _attributes(ROOT / "errors.py", "exit_status")
+        if isinstance(part, ast.Constant)
+    }
+    again = [
+        f"{path.relative_to(ROOT)}: {name} = {value}"
+        for path in sorted((ROOT / "cli").rglob("*.py"))
+        for name, value in written(path)
+        if value in statuses and value > 64
+    ]
+    assert not again, "take these from armvirt.errors:\n" + "\n".join(again)
+
+
+def _attributes(path: Path, name: str) -> Iterator[tuple[str, ast.expr]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
+            yield name, node.value
+
+
+@pytest.mark.parametrize(
+    ("value", "one", "other"),
+    [
+        (0x800, "VECTORS_SIZE", "VECTOR_END"),
+        (0xFF_FFFF, "AFFINITY", "MPIDR_AFF0_TO_2"),
+        (0x3FF, "SPURIOUS", "OTHER"),
+    ],
+)
+def test_two_names_of_one_fact_are_found(value: int, one: str, other: str) -> None:
+    assert same_fact(value, one, other)
+    assert not same_fact(0x800, "OVERRUN", "CHUNK")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from armvirt.arch.gic import GICC_INTID
 from armvirt.board.devices.device import RegisterDevice, State
 from armvirt.board.tree.fdt import Node
 
 MSI_TYPER, MSI_SETSPI_NS, MSI_IIDR = 0x008, 0x040, 0xFCC
 BASE_INTID, COUNT = 80, 64  # QEMU's SPIs 48 to 111
 IIDR = 0x51 << 20  # the product of QEMU; architecture revision and implementer are 0
-_INTID = 0x3FF
 
 
 class GicV2m(RegisterDevice):
@@ -38,7 +38,7 @@ class GicV2m(RegisterDevice):
     def write_word(self, offset: int, value: int) -> None:
         """Write a register. A write of MSI_SETSPI_NS sends a pulse to an SPI; only an SPI that is
         configured as edge-triggered stays pending."""
-        intid = value & _INTID
+        intid = value & GICC_INTID
         if offset == MSI_SETSPI_NS and BASE_INTID <= intid < BASE_INTID + COUNT:
             self._line(intid, 1)
             self._line(intid, 0)

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 
+from armvirt.arch.bits import MASK32
 from armvirt.arch.timer import NS_PER_SECOND
 from armvirt.board.devices.device import IrqLine, RegisterDevice, Row, State, Timers, primecell_id
 from armvirt.board.tree.fdt import Node
+from armvirt.hyp.kvm import WALL_CLOCK_START
 from armvirt.state import checked
 
-EPOCH = 1_704_067_200
+EPOCH = WALL_CLOCK_START // NS_PER_SECOND
 """The date at virtual time 0: 2024-01-01T00:00:00Z, in seconds since 1970."""
 
 STATE_VERSION = 2
 _PERIPHERAL_ID = b"\x31\x10\x14\x00"
-_MASK = 0xFFFF_FFFF
 
 
 class Reg(IntEnum):
@@ -37,7 +38,7 @@ class Reg(IntEnum):
 
 def seconds_until(match: int, count: int) -> int:
     """Seconds until a 32-bit counter at ``count`` reaches ``match``; 0 if both are equal."""
-    return (match - count) & _MASK
+    return (match - count) & MASK32
 
 
 class Pl031(RegisterDevice):
@@ -94,7 +95,7 @@ class Pl031(RegisterDevice):
             self.update()
 
     def _count(self) -> int:
-        return self._time // NS_PER_SECOND & _MASK
+        return self._time // NS_PER_SECOND & MASK32
 
     @property
     def _time(self) -> int:

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.bits import MASK64
-from armvirt.arch.gic import FIRST_PPI
+from armvirt.arch.bits import MASK32, MASK64
+from armvirt.arch.gic import FIRST_PPI, MPIDR_AFFINITY
+from armvirt.arch.psci import PsciFunction
 from armvirt.arch.timer import PPI_HPTIMER, PPI_PTIMER, PPI_STIMER, PPI_VTIMER
 from armvirt.board.tree import fdt
 from armvirt.board.tree.fdt import Node, Tree
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 CLOCK_PHANDLE, GIC_PHANDLE, MSI_PHANDLE = 0x8000, 0x8001, 0x8002
 APB_CLOCK_HZ = 24_000_000
 _LEVEL_HIGH = 4
-_AFFINITY = 0xFF_00FF_FFFF
-_PSCI_64, _PSCI_32 = 0xC400_0000, 0x8400_0000
 
 
 class BoardTree(NamedTuple):
@@ -53,7 +52,7 @@ class BoardTree(NamedTuple):
 def write(board: BoardTree, root: Node) -> bytes:
     """Write the blob. The length of the blob depends on whether there is an initrd, but not on the
     address of the initrd."""
-    return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & _AFFINITY & 0xFFFF_FFFF))
+    return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & MPIDR_AFFINITY & MASK32))
 
 
 def root_node(compatible: str) -> Node:
@@ -115,7 +114,7 @@ def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) ->
 def cpus(model: str, mpidrs: Sequence[int]) -> Node:
     """The node /cpus. The property reg of a CPU is the affinity of MPIDR_EL1; it has two cells only
     if Aff3 is used (Linux cpus.yaml)."""
-    affinities = [mpidr & _AFFINITY for mpidr in mpidrs]
+    affinities = [mpidr & MPIDR_AFFINITY for mpidr in mpidrs]
     cells = 2 if max(affinities) >> 32 else 1
     node = Node("cpus")
     node.cells("#size-cells", 0)
@@ -136,10 +135,10 @@ def psci() -> Node:
     node = Node("psci")
     node.text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
     node.text("method", "hvc")
-    node.cells("cpu_suspend", _PSCI_64 + 1)
-    node.cells("cpu_off", _PSCI_32 + 2)
-    node.cells("cpu_on", _PSCI_64 + 3)
-    node.cells("migrate", _PSCI_64 + 5)
+    node.cells("cpu_suspend", PsciFunction.CPU_SUSPEND_64)
+    node.cells("cpu_off", PsciFunction.CPU_OFF)
+    node.cells("cpu_on", PsciFunction.CPU_ON_64)
+    node.cells("migrate", PsciFunction.MIGRATE_64)
     return node
 
 

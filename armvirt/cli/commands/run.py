@@ -12,13 +12,11 @@ from armvirt import __version__
 from armvirt.cli import printing, session
 from armvirt.cli.outputs import STANDARD_OUTPUT, open_text, write_bytes
 from armvirt.cli.terminal import Reader, piped_input, raw_mode
-from armvirt.errors import LimitError, UserError
+from armvirt.errors import INTERRUPTED, LimitError, UserError
 
 if TYPE_CHECKING:
     from armvirt.machine import Machine, Result
     from armvirt.trace.files import TraceFile
-
-LEFT = 130  # exit status if the user leaves with Ctrl-A x
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -40,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
         printing.remark(
             "left by Ctrl-A x" + (f": {machine.waiting}" if machine.waiting else ""), "\n"
         )
-        return LEFT
+        return INTERRUPTED
     session.say_ending(result, result.console[-1:], arguments)
     if machine.waiting:
         printing.remark(machine.waiting)

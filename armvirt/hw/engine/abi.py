@@ -32,7 +32,7 @@ CPU_MODELS = {"cortex-a57": 0, "cortex-a53": 1, "cortex-a72": 2}
 """CPU models that are deterministic in Unicorn; ``max`` is not (RNDR) and is not supported."""
 
 SUPPORTED_VERSION = (2, 1)
-CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
+DEFAULT_CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
 """Default size in bytes of the address space for an engine's translated code (translate-all.c of
 Unicorn)."""
 CODE_BUFFER_MARGIN = 64 << 20  # for Unicorn's other allocations before the first run
@@ -120,7 +120,7 @@ class Library:
     def __getattr__(self, name: str) -> C._NamedFuncPointer:  # the functions of FUNCTIONS
         raise AttributeError(name)
 
-    def open(self, buffer: int = CODE_BUFFER) -> C.c_void_p:
+    def open(self, buffer: int = DEFAULT_CODE_BUFFER) -> C.c_void_p:
         """Open a new engine. UserError if the process has no address space for ``buffer`` bytes of
         translated code.
 

@@ -10,7 +10,7 @@ from armvirt.arch.named import VBAR_EL1
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, TIMER_PREFIXES
 from armvirt.errors import KvmError
 from armvirt.hyp.diagnosis import trace as diagnose
-from armvirt.hyp.diagnosis.finding import CpuView, Finding, TimerView
+from armvirt.hyp.diagnosis.finding import YEAR, CpuView, Finding, TimerView
 from armvirt.hyp.diagnosis.trace import Comparison, first_held
 from armvirt.hyp.host.standstill import FOREVER_NS
 from armvirt.hyp.vcpu.power import Power
@@ -18,8 +18,6 @@ from armvirt.hyp.vcpu.power import Power
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
     from armvirt.hyp.vgic.vgic import Vgic
-
-YEAR_NS = 365 * 24 * 3600 * 10**9
 
 REGISTERS = {"vtimer": "CNTV_CTL_EL0", "ptimer": "CNTP_CTL_EL0"}
 NAMES = {"vtimer": "virtual timer", "ptimer": "physical timer"}
@@ -108,7 +106,7 @@ def _idle(vm: Vm, vcpu: Vcpu) -> Iterator[IdleCause]:
         if row.ctl & CTL_IMASK:
             yield IdleCause(f"{who}the {name} is masked by {REGISTERS[row.timer]}.IMASK")
         elif fires is not None and fires >= FOREVER_NS:
-            years = fires // YEAR_NS
+            years = fires // YEAR
             yield IdleCause(f"{who}the {name} fires in {years:,} years, nothing else will")
         elif fires == 0 and vm.vgic is not None:
             finding = first_held(trace(vm, vcpu.id, row.ppi))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Protocol
 
-from armvirt.arch.bits import MASK64
+from armvirt.arch.bits import MASK32, MASK64
 from armvirt.arch.psci import SmcccFunction, SmcccResult
 from armvirt.arch.timer import NS_PER_SECOND
 from armvirt.errors import KvmError
@@ -143,15 +143,13 @@ def calls(of: Callable[[int], StolenTime]) -> Iterable[tuple[int, Callable[[int,
     vCPU."""
     yield (
         SmcccFunction.PV_TIME_FEATURES,
-        lambda vcpu_id, args: (of(vcpu_id).features(args[0] & 0xFFFF_FFFF), 0, 0, 0),
+        lambda vcpu_id, args: (of(vcpu_id).features(args[0] & MASK32), 0, 0, 0),
     )
     yield SmcccFunction.PV_TIME_ST, lambda vcpu_id, args: (of(vcpu_id).start(), 0, 0, 0)
 
 
 WALL_CLOCK_START = 1_704_067_200 * NS_PER_SECOND
 """The default wall clock at virtual time 0: 2024-01-01T00:00:00Z, in ns since 1970."""
-
-_LOW = 0xFFFF_FFFF
 
 
 class PtpCounter(IntEnum):
@@ -171,4 +169,4 @@ def ptp_answer(which: int, wall_ns: int, counts: Callable[[PtpCounter], int]) ->
     if which not in tuple(PtpCounter):
         return SmcccResult.NOT_SUPPORTED, 0, 0, 0
     count = counts(PtpCounter(which))
-    return wall_ns >> 32 & _LOW, wall_ns & _LOW, count >> 32, count & _LOW
+    return wall_ns >> 32 & MASK32, wall_ns & MASK32, count >> 32, count & MASK32

@@ -14,11 +14,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from armvirt.arch.bits import MASK32
 from armvirt.arch.psci import SmcccFunction
 from armvirt.errors import KvmError
 from armvirt.state import State, checked
 
-MAX_FUNCTION = (1 << 32) - 1
+MAX_FUNCTION = MASK32
 
 VM_SMCCC_CTRL = 0  # KVM_ARM_VM_SMCCC_CTRL, a group of VM attributes
 SMCCC_FILTER = 0  # KVM_ARM_VM_SMCCC_FILTER, its only attribute

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from armvirt.arch.gic import FIRST_SPI, IROUTER_IRM
+from armvirt.arch.gic import FIRST_SPI, IROUTER_IRM, MPIDR_AFF0_TO_2
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import VgicIrq
 
-AFFINITY = 0xFF_FFFF  # Aff2.Aff1.Aff0; there is no Aff3 (GICD_TYPER.A3V = 0)
 GROUPS = 3  # VENG0 and VENG1 of ICH_VMCR_EL2
 
 
@@ -23,7 +22,7 @@ def router(irq: VgicIrq) -> int:
 def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
     """Write GICD_IROUTER<n>. If no vCPU has the affinity, the SPI has no target and stays
     pending."""
-    irq.mpidr, irq.any_cpu = router & AFFINITY, bool(router & IROUTER_IRM)
+    irq.mpidr, irq.any_cpu = router & MPIDR_AFF0_TO_2, bool(router & IROUTER_IRM)
     if irq.any_cpu:
         dist.any_cpu.add(irq)
         irq.target = one_of_n(dist, irq)

@@ -28,6 +28,11 @@ def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
     return (vcpu_id >> 8 & 15) << 28 | kind << 24 | (vcpu_id & 0xFF) << 16 | number & 0xFFFF
 
 
+def irq_line_fields(word: int) -> tuple[int, int, int]:
+    """The type, the number and the vCPU id in a packed word of KVM_IRQ_LINE."""
+    return word >> 24 & 15, word & 0xFFFF, (word >> 28 & 15) << 8 | word >> 16 & 0xFF
+
+
 class GsiRoute(NamedTuple):
     """The route of a GSI to a pin of an irqchip (struct kvm_irq_routing_entry of type
     KVM_IRQ_ROUTING_IRQCHIP)."""

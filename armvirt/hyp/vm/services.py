@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.named import SCTLR_EE, SCTLR_EL1
-from armvirt.arch.psci import SmcccFunction
+from armvirt.arch.psci import PsciResult, SmcccFunction
 from armvirt.hw.clock import Clock
 from armvirt.hyp.firmware import pvtime
 from armvirt.hyp.firmware.pvtime import PtpCounter
@@ -19,8 +20,6 @@ from armvirt.hyp.vcpu.vcpu import Vcpu
 from armvirt.hyp.vgic.backlog import SLICE_NS
 from armvirt.hyp.vgic.vgic import Vgic
 from armvirt.hyp.vm.irqs import IrqRouter
-
-INTERNAL_FAILURE = -6 & 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Vm(Protocol):
@@ -145,7 +144,7 @@ class VmSmcccHost:
         for vcpu in self._vm.vcpus:
             vcpu.power_off()
         caller = next(vcpu for vcpu in self._vm.vcpus if vcpu is host.current)
-        caller.context.set_x(0, INTERNAL_FAILURE)
+        caller.context.set_x(0, PsciResult.INTERNAL_FAILURE & MASK64)
         caller.vmm.tell(SystemEventExit(kind, flags))
         host.stop()
 

@@ -29,6 +29,7 @@ from armvirt.hyp.vm.irqs import (
     IRQ_TYPE_SPI,
     GsiRoute,
     IrqRouter,
+    irq_line_fields,
 )
 from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, VmVgicCallbacks, add_calls
 from armvirt.state import State, check_versions
@@ -431,10 +432,9 @@ class Vm:
         for an unknown type, a vCPU that does not exist, and an INTID that is not of the type or not
         implemented.
         """
-        kind, number = word >> 24 & 15, word & 0xFFFF
+        kind, number, vcpu_id = irq_line_fields(word)
         if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
             raise KvmError("EINVAL", f"KVM_IRQ_LINE: no interrupt type {kind}")
-        vcpu_id = (word >> 28 & 15) << 8 | word >> 16 & 0xFF
         if kind == IRQ_TYPE_CPU and self.vgic is None:
             if vcpu_id not in self._vcpus or number not in CPU_LINES:
                 raise KvmError("EINVAL", f"no input {number} of vCPU {vcpu_id}")

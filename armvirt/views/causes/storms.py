@@ -4,7 +4,7 @@ without an acknowledge."""
 from __future__ import annotations
 
 from armvirt.arch.gic import IGROUPR
-from armvirt.arch.timer import TIMER_PREFIXES
+from armvirt.arch.timer import TIMER_PREFIXES, TVAL_SIGN
 from armvirt.board.slot import Wire
 from armvirt.hyp.diagnosis import present_state as present
 from armvirt.hyp.diagnosis.finding import Check, Register
@@ -15,7 +15,6 @@ from armvirt.trace.writers import LastWrite
 from armvirt.views.causes.evidence import Cause, Evidence, times
 
 STORM = 20  # times taken and ended while the line is high: more than the 16 entries of a FIFO
-SIGN_BIT = 1 << 31  # the sign of TVAL, a signed view of 32 bits (DDI 0487 D12.2.4)
 SIGNALLED = (Check.PSTATE, Check.LOADED, Check.LIST_REGISTER, Check.HIGHEST, Check.VIRTUAL_LINE)
 
 
@@ -68,7 +67,7 @@ def tval_of(evidence: Evidence) -> str:
 
 def negative_tval(evidence: Evidence, write: LastWrite) -> str:
     """The text for a write of a negative TVAL; "" for any other write."""
-    if write.what != tval_of(evidence) or not write.value & SIGN_BIT:
+    if write.what != tval_of(evidence) or not write.value & TVAL_SIGN:
         return ""
     return f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
+from armvirt.arch.bits import MASK64
 from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.vgic import Vgic
 
-UNDEFINED_ADDRESS = (1 << 64) - 1  # VGIC_ADDR_UNDEF
+UNDEFINED_ADDRESS = MASK64  # VGIC_ADDR_UNDEF
 
 
 class Group(IntEnum):
