@@ -13,7 +13,8 @@ from asm import Asm
 from conftest import with_path
 
 from armvirt.board import console as board_console
-from armvirt.hw.engine import base, portable
+from armvirt.hw.engine import core
+from armvirt.hw.engine.portable import marks
 from armvirt.machine import Machine, Result
 
 MIB = 1 << 20
@@ -50,8 +51,8 @@ def test_a_full_code_buffer_changes_nothing(
     """Code that is translated is dropped on the way, in the midst of a run; nothing is executed
     twice or left out."""
     ends: list[tuple[Result, bytes]] = []
-    for size in (base.CODE_BUFFER, MIB):
-        monkeypatch.setattr(base, "CODE_BUFFER", size)
+    for size in (core.CODE_BUFFER, MIB):
+        monkeypatch.setattr(core, "CODE_BUFFER", size)
         with ever_new_code(tmp_path, kind, 0.5) as machine:
             result = machine.run()
             ends.append((result, machine.board.final_state()))
@@ -74,11 +75,11 @@ def test_a_full_code_buffer_while_a_wfe_is_translated(
     )
     ends: list[tuple[Result, bytes]] = []
     for kind, size in (
-        ("portable", base.CODE_BUFFER),
-        ("native", base.CODE_BUFFER),
+        ("portable", core.CODE_BUFFER),
+        ("native", core.CODE_BUFFER),
         ("native", MIB),
     ):
-        monkeypatch.setattr(base, "CODE_BUFFER", size)
+        monkeypatch.setattr(core, "CODE_BUFFER", size)
         with ever_new_code(
             tmp_path, kind, 0.25, sevl, wfe, adr_of_wfe, load, add, 0x1400_0001
         ) as machine:
@@ -92,8 +93,8 @@ def test_a_guest_is_the_same_in_a_small_code_buffer(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for size in (base.CODE_BUFFER, MIB):
-        monkeypatch.setattr(base, "CODE_BUFFER", size)
+    for size in (core.CODE_BUFFER, MIB):
+        monkeypatch.setattr(core, "CODE_BUFFER", size)
         with Machine("mmu-el0", engine=kind) as machine:
             results.append(machine.run())
     assert results[0] == results[1]
@@ -103,8 +104,8 @@ def test_marks_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Where the portable engine has seen too many blocks that end in YIELD, it looks at every
     block."""
     ends = []
-    for limit in (portable.MARKED_ADDRESSES, 16):
-        monkeypatch.setattr(portable, "MARKED_ADDRESSES", limit)
+    for limit in (marks.MARKED_ADDRESSES, 16):
+        monkeypatch.setattr(marks, "MARKED_ADDRESSES", limit)
         with ever_new_code(tmp_path, "portable", 0.01, 0xD503_203F) as machine:
             ends.append((machine.run(), machine.board.final_state()))
             marked = machine.board.vcpus[0].context.engine._marked  # type: ignore[attr-defined]
@@ -115,9 +116,9 @@ def test_marks_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 PROGRAM = """
 from pathlib import Path
 import test_long_run as t
-from armvirt.hw.engine import base
+from armvirt.hw.engine import core
 from armvirt.board import console
-base.CODE_BUFFER, console.KEPT = {buffer}, {kept}
+core.CODE_BUFFER, console.KEPT = {buffer}, {kept}
 def rss():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 {what}
