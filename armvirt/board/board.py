@@ -89,6 +89,7 @@ class Board:
             cpu_features=config.cpu_features, vhe=config.vhe, pcpus=config.pcpus, quantum_ns=config.quantum_ns,
         )  # fmt: skip
         self.kvm = Kvm(host, bus=bus, wall_clock_start=self.date_at_start * NS_PER_SECOND)
+        console.bus = self.kvm.host.bus  # the bus with the stamps of this host
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
         self.vm = self.kvm.create_vm(virtual_start=virtual, trng_seed=config.seed)
