@@ -9,10 +9,10 @@ call continues the run with the same result.
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from armvirt.arch.gic import PPI_MAINTENANCE
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
@@ -35,9 +35,9 @@ from armvirt.hyp.host.sched import (
     place,
 )
 from armvirt.hyp.host.standstill import Standstill
-from armvirt.state import State, check_versions, checked
+from armvirt.state import State, Stateful, check_versions, checked, load_states, states_of
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 HOST_PPIS = (PPI_MAINTENANCE, PPI_VTIMER, PPI_PTIMER)
 LOOK_S = 0.02
@@ -92,11 +92,13 @@ class Host:
         self.engines = EngineFactory(config.engine, config.cpu)
         self.gic = PhysicalGic(pcpus)
         self.quantum_ns = quantum_ns
-        self.pcpus = [Pcpu(Pe(n, self.clock, self.gic, self.bus, config)) for n in range(pcpus)]
+        self.vcpus: list[Runnable] = []
+        self.pcpus = [
+            Pcpu(Pe(n, self.clock, self.gic, self.bus, config), self.vcpus) for n in range(pcpus)
+        ]
         for n in range(pcpus):
             for intid in HOST_PPIS:
                 self.gic.enable(n, intid, True)
-        self.vcpus: list[Runnable] = []
         self.turn = self.pcpus[-1]  # so that PE 0 has the first time slice
         self.turn_end = 0
         self._standstill = Standstill(self)
@@ -251,31 +253,32 @@ class Host:
         for pcpu in self.pcpus:
             pcpu.unload()
 
-    def state(self) -> dict[str, object]:
-        """The state of the clock, the physical CPUs and the scheduler. Loaded vCPUs stay loaded."""
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """The parts that have state, by name, in the order of loading."""
+        pcpus = {f"pcpu{pcpu.index}": pcpu for pcpu in self.pcpus}
+        return {"clock": self.clock, "gic": self.gic, **pcpus, "standstill": self._standstill}
+
+    def state(self) -> State:
+        """The time slice, and the states of the parts. Loaded vCPUs stay loaded."""
         return {
-            "version": STATE_VERSION, "clock": self.clock.state(), "gic": self.gic.state(),
-            "pcpus": [pcpu.state() for pcpu in self.pcpus], "turn": self.turn.index, "turn_end": self.turn_end,
-            "standstill": self._standstill.state(),
+            "version": STATE_VERSION, "turn": self.turn.index, "turn_end": self.turn_end,
+            "parts": states_of(self.parts),
         }  # fmt: skip
 
-    def check_shape(self, state: dict[str, Any]) -> None:
+    def check_shape(self, state: State) -> None:
         """Check that `load` can restore ``state``. StateError if a version in ``state`` (at any
         depth) differs; ValueError if the number of PEs differs."""
         check_versions(state, self.state(), "the host")
-        if len(state["pcpus"]) != len(self.pcpus):
+        if state["parts"].keys() != self.parts.keys():
             raise ValueError("saved state is of another shape: the number of physical CPUs")
 
     def load(self, state: State) -> None:
         """Restore what `state` returned. Before this call, the caller calls `check_shape` and
         restores the vCPUs."""
         checked(state, "the host", STATE_VERSION)
-        self.clock.load(state["clock"])
-        self.gic.load(state["gic"])
-        for pcpu, saved in zip(self.pcpus, state["pcpus"], strict=True):
-            pcpu.load(saved, self.vcpus)
+        load_states(self.parts, state["parts"], "the host")
         self.turn, self.turn_end = self.pcpus[state["turn"]], state["turn_end"]
-        self._standstill.load(state["standstill"])
 
     # -- the loop --
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from armvirt.hw.pe import Pe
 from armvirt.hyp.host.runnable import Runnable
-from armvirt.state import State, checked
+from armvirt.state import State, Stateful, checked, load_states, states_of
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class Pcpu:
-    """One physical CPU. ``vcpu`` is loaded on the PE, or was loaded until it blocked; ``last`` is
-    the index of the vCPU that was chosen last.
+    """One physical CPU of a host that has the vCPUs ``vcpus``. ``vcpu`` is loaded on the PE, or was
+    loaded until it blocked; ``last`` is the index of the vCPU that was chosen last.
 
     A vCPU stays loaded during the time slices of other PEs, because time slices model PEs that run
     at the same time.
     """
 
-    __slots__ = ("last", "pe", "vcpu")
+    __slots__ = ("_vcpus", "last", "pe", "vcpu")
 
-    def __init__(self, pe: Pe) -> None:
-        self.pe = pe
+    def __init__(self, pe: Pe, vcpus: Sequence[Runnable]) -> None:
+        self.pe, self._vcpus = pe, vcpus
         self.vcpu: Runnable | None = None
         self.last = -1
 
@@ -58,18 +58,23 @@ class Pcpu:
             self.vcpu.detach()
         self.vcpu = None
 
-    def state(self) -> dict[str, object]:
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """The parts that have state, by name."""
+        return {"pe": self.pe}
+
+    def state(self) -> State:
         vcpu = self.vcpu
         return {
-            "version": STATE_VERSION, "pe": self.pe.state(), "last": self.last, "loaded": self.loaded,
-            "vcpu": None if vcpu is None else vcpu.index,
+            "version": STATE_VERSION, "last": self.last, "loaded": self.loaded,
+            "vcpu": None if vcpu is None else vcpu.index, "parts": states_of(self.parts),
         }  # fmt: skip
 
-    def load(self, state: State, vcpus: Sequence[Runnable]) -> None:
+    def load(self, state: State) -> None:
         """Restore what `state` returned. Before this call, the caller restores the vCPUs."""
         checked(state, "Pcpu", STATE_VERSION)
-        self.pe.load(state["pe"])
+        load_states(self.parts, state["parts"], "a physical CPU")
         self.last = state["last"]
-        self.vcpu = None if state["vcpu"] is None else vcpus[state["vcpu"]]
+        self.vcpu = None if state["vcpu"] is None else self._vcpus[state["vcpu"]]
         if self.vcpu is not None and state["loaded"]:
             self.vcpu.attach(self.pe)
