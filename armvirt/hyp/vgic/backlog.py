@@ -34,7 +34,7 @@ class Job:
 
 
 class Worker(Protocol):
-    """The interface to the object that does the jobs of a `Backlog` (`lpi.LpiWorker`)."""
+    """The interface to the object that applies the actions of jobs to LPIs (`lpi.LpiWorker`)."""
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
         """Apply an action to a batch of LPIs."""

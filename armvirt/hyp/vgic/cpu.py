@@ -21,10 +21,10 @@ class VgicCpu:
 
     ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if the vCPU is
     not loaded. ``dirty`` is True if an interrupt has changed since the last flush, so that a flush
-    has to run before the next entry; `Distributor.queue` and a fold set ``dirty``, and a flush
-    clears it. ``used`` is False if all list registers and maintenance enables of ``vif`` are zero.
-    ``running_before`` has the active-priority registers at the last flush that left an interrupt in
-    ``outside``. ``groups`` has the group enables at the last routing of 1-of-N SPIs.
+    has to run before the next guest entry; `Distributor.queue` and a fold set ``dirty``, and a
+    flush clears it. ``used`` is False if all list registers and maintenance enables of ``vif`` are
+    zero. ``running_before`` has the active-priority registers at the last flush that left an
+    interrupt in ``outside``. ``groups`` has the group enables at the last routing of 1-of-N SPIs.
 
     ``num_pri_bits`` is the number of priority bits that user space sees: the number of the host's
     interface (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
@@ -96,7 +96,7 @@ class VgicCpu:
 
     def load(self, vif: VirtualCpuInterface) -> None:
         """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load). A flush
-        must follow before the entry."""
+        must follow before the guest entry."""
         self.vif = vif
         vif.sre = self.model != 2  # set before ICH_VMCR_EL2: VFIQEn depends on SRE
         vif.restore(self._vmcr, self.ap0r, self.ap1r)

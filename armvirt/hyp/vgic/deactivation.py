@@ -23,11 +23,11 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
     """Set or clear the active state for a guest's write of ISACTIVER<n> or ICACTIVER<n>. The caller
     runs `flush.sync_all` first.
 
-    The acknowledge of a mapped level-sensitive interrupt has cleared ``line_level``, so a
-    deactivation samples the line again. If the line is high, the interrupt becomes pending and can
-    wake a vCPU from WFI. The vGIC has to sample the line itself: if the vCPU is not loaded, its
-    timer is on no PE, so that no comparator reports the line. (In KVM a vCPU does not sleep while
-    the output of a timer is high.)
+    If a level-sensitive interrupt is mapped to a host interrupt, its acknowledge has cleared
+    ``line_level``, so a deactivation samples the line again. If the line is high, the interrupt
+    becomes pending and can wake a vCPU from WFI. The vGIC has to sample the line itself: if the
+    vCPU is not loaded, its timer is on no PE, so that no comparator reports the line. (In KVM a
+    vCPU does not sleep while the output of a timer is high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
@@ -58,7 +58,7 @@ def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
     """Handle a vCPU's write of ICC_DIR_EL1 or GICV_DIR: deactivate the interrupt, which may be
     active on any vCPU (kvm vgic_v3_deactivate). With EOImode 0 the write is ignored.
 
-    A GICv2 guest has to write the CPUID of an active SGI too.
+    To deactivate an SGI, a GICv2 guest also has to write the CPUID of the sender.
     """
     intid, source = value & INTID_MASK, 0
     if dist.model == 2:

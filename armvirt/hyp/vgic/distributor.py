@@ -200,14 +200,14 @@ class Distributor:
             self.vm.kick(target)
 
     def mark_dirty(self) -> None:
-        """Mark every vCPU dirty, so that each vCPU flushes before its next entry."""
+        """Mark every vCPU dirty: a flush writes its list registers before its next guest entry."""
         for cpu in self.vcpus.values():
             cpu.dirty = True
 
     def look_again(self, cpu: VgicCpu) -> None:
-        """Make the vCPU flush before its next entry, and wake the vCPU from WFI. The caller has
-        changed GICD_CTLR or a register of the vCPU's CPU interface, so that a pending interrupt may
-        now be signalled."""
+        """Request a flush of the vCPU's list registers before its next guest entry, and wake the
+        vCPU from WFI. The caller has changed GICD_CTLR or a register of the vCPU's CPU interface,
+        so that a pending interrupt may now be signalled."""
         cpu.dirty = True
         self.vm.kick(cpu.vcpu_id)
 
@@ -240,8 +240,9 @@ class Distributor:
             self.set_phys_active(irq, False)
 
     def set_phys_active(self, irq: VgicIrq, active: bool) -> None:
-        """Write the active state of the host interrupt of a mapped interrupt, on the PE of the vCPU
-        whose ap_list has the interrupt, or else of the target vCPU."""
+        """Write the active state of the host interrupt to which the guest's interrupt is mapped.
+        The PE is the PE of the vCPU whose ap_list has the guest's interrupt. If no ap_list has it,
+        the PE is the PE of the target vCPU."""
         vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target
         if vcpu_id is not None:
             self.vm.set_phys_active(vcpu_id, irq.hwintid, active)

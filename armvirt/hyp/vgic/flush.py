@@ -32,9 +32,9 @@ from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
 
 def stale(cpu: VgicCpu) -> bool:
-    """Whether `sync` and `flush` have to run before the next entry. They have to run if an
-    interrupt changed, if the maintenance interrupt is pending, or if the line of a mapped interrupt
-    fell (`retracted`)."""
+    """Whether `sync` and `flush` have to run before the vCPU's next guest entry. They have to run
+    if an interrupt changed, if the maintenance interrupt is pending, or if the line of an interrupt
+    that is mapped to a host interrupt fell (`retracted`)."""
     vif = cpu.vif
     if cpu.dirty or vif is None:
         return cpu.dirty
@@ -42,8 +42,9 @@ def stale(cpu: VgicCpu) -> bool:
 
 
 def retracted(cpu: VgicCpu) -> bool:
-    """Whether the line of a mapped interrupt fell before the guest acknowledged the interrupt. The
-    interrupt is still pending in its list register, or has no list register.
+    """Whether the line of an interrupt that is mapped to a host interrupt fell before the guest
+    acknowledged the interrupt. Such an interrupt is still pending in its list register, or has no
+    list register.
 
     `armvirt.hw.pe.Pe` exits when the line falls. (KVM samples the line at the next exit, because
     KVM folds at every exit.)
@@ -70,8 +71,8 @@ def _level(irq: VgicIrq) -> bool:
 
 
 def offers_only(cpu: VgicCpu, intid: int) -> bool:
-    """Whether the mapped interrupt ``intid`` is pending in list register 0, is alone on the vCPU's
-    ap_list, and no maintenance interrupt is enabled."""
+    """Whether ``intid``, which is mapped to a host interrupt, is the only interrupt on the vCPU's
+    ap_list and is pending in list register 0, while no maintenance interrupt is enabled."""
     vif = cpu.vif
     if (
         vif is None
@@ -150,8 +151,8 @@ def _fill(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -
 
 
 def _waiting(cpu: VgicCpu) -> int:
-    """A bit map of host INTIDs: the host interrupts whose mapped interrupt is pending and has no
-    list register."""
+    """A bit map of host INTIDs. A bit is set if the guest's interrupt that is mapped to the host
+    interrupt is pending and has no list register."""
     return sum(1 << irq.hwintid for irq in cpu.outside if _waits(irq))
 
 
@@ -222,9 +223,9 @@ def fold_irq(dist: Distributor, irq: VgicIrq) -> None:
 
 
 def prune(dist: Distributor, cpu: VgicCpu) -> None:
-    """Sample the lines of mapped interrupts. Remove an interrupt from the ap_list if
-    `target_oracle` returns another vCPU or None, and queue the interrupt for that vCPU (kvm
-    vgic_prune_ap_list)."""
+    """Sample the lines of the interrupts that are mapped to host interrupts. Remove an interrupt
+    from the ap_list if `target_oracle` returns another vCPU or None, and queue the interrupt for
+    that vCPU (kvm vgic_prune_ap_list)."""
     enables, vcpu_id = dist.enables, cpu.vcpu_id
     leaving = []
     for irq in cpu.ap_list:

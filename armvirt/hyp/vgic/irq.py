@@ -64,7 +64,8 @@ class VgicIrq:
     def reset(self, target: int | None) -> None:
         """Reset to the state after initialisation. SGIs are enabled; PPIs are level-sensitive,
         other interrupts edge-triggered; the priority is 0; the group is 0 (GICv2) or 1 (GICv3). The
-        owner and the mapping to a host interrupt stay.
+        owner (the only object that may inject the interrupt) and the mapping to a host interrupt
+        stay.
 
         The trigger of an SPI is UNKNOWN at reset in the architecture; KVM starts with
         edge-triggered SPIs.
@@ -89,7 +90,7 @@ class VgicIrq:
     @property
     def mapped_level(self) -> bool:
         """Whether the interrupt is level-sensitive and mapped to a host interrupt. The vGIC samples
-        the line of a mapped level-sensitive interrupt with ``get_input_level``."""
+        the line of this interrupt with ``get_input_level``."""
         return self.hw and self.level
 
     @property
@@ -98,8 +99,8 @@ class VgicIrq:
         return self.active and self.active_source == UNKNOWN_SENDER
 
     def sample_line(self) -> bool:
-        """Read the input of a mapped level-sensitive interrupt into ``line_level``, and return the
-        level."""
+        """Read the line of a level-sensitive interrupt that is mapped to a host interrupt. Store
+        the level in ``line_level``, and return it."""
         if self.get_input_level is not None:
             self.line_level = self.get_input_level()
         return self.line_level

@@ -30,8 +30,9 @@ Action = Callable[[Distributor, Any, "list[Lpi]"], None]
 def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
     """Map one more event to an LPI. The first event creates the LPI (kvm vgic_add_lpi).
 
-    An LPI that exists keeps its ``home``. An LPI whose configuration cannot be read is created
-    disabled, because in IHI 0069 MAPTI does not read the configuration. (KVM refuses the event.)
+    An LPI that exists keeps its ``home``, the vCPU whose redistributor holds the LPI. An LPI whose
+    configuration cannot be read is created disabled, because in IHI 0069 MAPTI does not read the
+    configuration. (KVM refuses the event.)
     """
     lpi = dist.lpis.get(intid)
     if lpi is None:
@@ -298,7 +299,7 @@ ACTIONS: dict[str, Action] = {
 
 
 class LpiWorker:
-    """The object that does the jobs of a `Backlog` on the LPIs of its vGIC."""
+    """The object that applies the actions of a `Backlog`'s jobs to the LPIs of a vGIC."""
 
     __slots__ = ("_dist",)
 

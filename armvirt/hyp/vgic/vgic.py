@@ -2,7 +2,7 @@
 vgic-init.c).
 
 The run loop calls `Vgic.load` when a vCPU is loaded on a PE, `Vgic.put` when the vCPU leaves the
-PE, and `Vgic.refresh` before each entry. The state is in the `Distributor`.
+PE, and `Vgic.refresh` before each guest entry. The state is in the `Distributor`.
 """
 
 from __future__ import annotations
@@ -300,8 +300,8 @@ class Vgic:
         self.dist.queue(irq)
 
     def reset_mapped_irq(self, vcpu_id: int, intid: int) -> None:
-        """Clear the pending and the active state of a mapped interrupt (kvm_vgic_reset_mapped_irq).
-        No effect if the interrupt is not mapped."""
+        """Clear the pending and the active state of an interrupt that is mapped to a host interrupt
+        (kvm_vgic_reset_mapped_irq). No effect on an interrupt without a mapping."""
         irq = self.dist.irq(vcpu_id, intid)
         if not irq.hw:
             return
@@ -311,8 +311,8 @@ class Vgic:
         self.dist.queue(irq)
 
     def is_active(self, vcpu_id: int, intid: int) -> bool:
-        """Whether a mapped interrupt is active (kvm_vgic_map_is_active). The list register is read
-        without a fold."""
+        """Whether an interrupt that is mapped to a host interrupt is active
+        (kvm_vgic_map_is_active). The list register is read without a fold."""
         irq = self.dist.irq(vcpu_id, intid)
         if not irq.hw:
             return False
@@ -334,8 +334,8 @@ class Vgic:
             cpu.put()
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """Set the virtual CPU interface on which the vCPU is loaded. The caller has restored the
-        registers of the interface before."""
+        """Set the virtual CPU interface on which the vCPU is loaded. The caller has already
+        restored the registers of this interface."""
         self.dist.cpu(vcpu_id).vif = vif
 
     def detach(self, vcpu_id: int) -> None:
@@ -350,7 +350,7 @@ class Vgic:
 
     def sync(self, vcpu_id: int) -> None:
         """Fold the list registers of a vCPU, and prune its ap_list. `flush` must follow before the
-        next entry."""
+        next guest entry."""
         flush.sync(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync_all(self) -> None:
@@ -358,11 +358,12 @@ class Vgic:
         flush.sync_all(self.dist)
 
     def dirty(self, vcpu_id: int) -> bool:
-        """Whether `sync` and `flush` have to run before the next entry."""
+        """Whether `sync` and `flush` have to run before the vCPU's next guest entry."""
         return flush.stale(self.dist.vcpus[vcpu_id])
 
     def refresh(self, vcpu_id: int) -> None:
-        """`sync` and `flush` a loaded vCPU if they have to run before the next entry."""
+        """Run `sync` and `flush` for a loaded vCPU, if they have to run before its next guest
+        entry."""
         dist = self.dist
         cpu = dist.vcpus[vcpu_id]
         vif = cpu.vif
@@ -372,8 +373,9 @@ class Vgic:
                 flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether the mapped interrupt ``intid`` is pending in list register 0, is alone on the
-        vCPU's ap_list, and no maintenance interrupt is enabled."""
+        """Whether ``intid``, which is mapped to a host interrupt, is the only interrupt on the
+        vCPU's ap_list and is pending in list register 0, while no maintenance interrupt is
+        enabled."""
         return flush.offers_only(self.dist.vcpus[vcpu_id], intid)
 
     def pending(self, vcpu_id: int) -> bool:

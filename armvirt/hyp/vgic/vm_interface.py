@@ -1,5 +1,5 @@
-"""The parts of the VM that the vGIC uses: callbacks, and the guest memory with the tables of LPIs
-and ITSs."""
+"""The interfaces of the VM that the vGIC uses: the callbacks of the VM, and the guest memory with
+the tables of LPIs and ITSs."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def _set_addr(vgic: Vgic, attr: int, value: int) -> None:
 
 def _vcpu_of(vgic: Vgic, attr: int) -> int:
     """The vCPU id in [39:32] of an attribute (vgic_v2_parse_attr). KvmError EINVAL if the vCPU does
-    not exist; KVM_HAS_DEVICE_ATTR returns this error too."""
+    not exist, also for KVM_HAS_DEVICE_ATTR."""
     vcpu_id = attr >> 32 & 0xFF
     if not vgic.dist.has_vcpu(vcpu_id):
         raise KvmError("EINVAL", f"there is no vCPU {vcpu_id}")

@@ -114,7 +114,7 @@ def _add_region(vgic: Vgic, index: int, base: int, count: int) -> None:
 
 def _vcpu_of(vgic: Vgic, attr: int) -> VgicCpu:
     """The vCPU whose MPIDR affinity an attribute has in [63:32] (kvm vgic_v3_parse_attr). KvmError
-    EINVAL if no vCPU has the affinity; KVM_HAS_DEVICE_ATTR returns this error too."""
+    EINVAL if no vCPU has the affinity, also for KVM_HAS_DEVICE_ATTR."""
     vcpu_id = vgic.dist.vcpu_with_affinity(arch.unpacked_affinity(attr >> 32))
     if vcpu_id is None:
         raise KvmError("EINVAL", f"no vCPU has affinity {attr >> 32:#x}")
@@ -240,8 +240,8 @@ def _get_level_info(vgic: Vgic, attr: int, _: int) -> int:
 
 
 def _line(irq: VgicIrq) -> bool:
-    """The line level of an interrupt. The line of a mapped interrupt is read, because
-    ``line_level`` has the level of the last sample."""
+    """The line level of an interrupt. The line of an interrupt that is mapped to a host interrupt
+    is read again, because ``line_level`` has the level of the last sample."""
     return (
         irq.get_input_level()
         if irq.mapped_level and irq.get_input_level is not None

@@ -44,9 +44,9 @@ _enabled: GetField = attrgetter("enabled")  # fast, for 32 calls in one read of 
 
 
 def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Enable an interrupt. The line of a mapped level-sensitive interrupt is sampled first, because
-    the line may have changed while the interrupt was disabled. If the line fell, the host interrupt
-    is deactivated, so that it can fire again."""
+    """Enable an interrupt. If the interrupt is level-sensitive and mapped to a host interrupt, its
+    line is sampled first, because the line may have changed while the interrupt was disabled. If
+    the line fell, the host interrupt is deactivated, so that it can fire again."""
     if irq.hw and irq.level:
         flush.sync_owner(dist, irq)
         was_high = irq.line_level
@@ -67,8 +67,9 @@ def _disable(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _pending(irq: VgicIrq) -> int:
-    """Whether the latch is set or the line is high. The line of a mapped interrupt is read, because
-    ``line_level`` is out of date while a list register holds the interrupt."""
+    """Whether the latch is set or the line is high. The line of an interrupt that is mapped to a
+    host interrupt is read again, because ``line_level`` is out of date while a list register holds
+    the interrupt."""
     if irq.mapped_level and irq.get_input_level is not None:
         return int(irq.pending_latch or irq.get_input_level())
     return int(irq.pending)

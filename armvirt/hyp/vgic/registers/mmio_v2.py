@@ -193,8 +193,9 @@ class CpuInterfaceFrame:
 
     Here an access exits, and the virtual CPU interface of the PE completes the access without a
     fold or a flush. GICV_DIR is in a separate page, which KVM does not map, so each write of
-    GICV_DIR exits and KVM can deactivate an interrupt of another vCPU. Here a write of GICV_DIR
-    goes to the vGIC only if ICH_HCR_EL2.TDIR is 1, like a write of ICC_DIR_EL1.
+    GICV_DIR exits and KVM can deactivate an interrupt of another vCPU. Here the vGIC handles a
+    write of GICV_DIR only if ICH_HCR_EL2.TDIR is 1. The same rule applies to a write of
+    ICC_DIR_EL1.
     """
 
     name = "GICC"
