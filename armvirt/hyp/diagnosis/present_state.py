@@ -73,7 +73,7 @@ def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
 
 def preemption_bits(cpu: VgicCpu) -> int:
     """The number of preemption bits of the CPU interface on which the vCPU is loaded. For a vCPU
-    that is not loaded, the number is that of the host's interface."""
+    that is not loaded, this is the number of preemption bits of the host's interface."""
     return cpu.prebits if cpu.vif is None else cpu.vif.prebits
 
 

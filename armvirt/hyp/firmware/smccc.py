@@ -46,9 +46,9 @@ def _x0(value: int) -> Result:
 class Smccc:
     """The SMCCC calls of one VM.
 
-    ``trng_seed`` sets the random numbers that the guest gets. Other parts of the hypervisor (stolen
-    time, PTP) add their functions with `add`. ``services`` are the services that the VMM has
-    enabled; calls of other services are NOT_SUPPORTED.
+    ``trng_seed`` sets the random numbers that the guest gets. Other modules of the hypervisor
+    (stolen time, PTP) add their functions with `add`. ``services`` are the services that the VMM
+    has enabled; calls of other services are NOT_SUPPORTED.
     """
 
     def __init__(self, vm: SmcccHost, trng_seed: int, bus: EventBus | None = None) -> None:
@@ -93,8 +93,8 @@ class Smccc:
         self._handlers[function] = handler
 
     def arch_features(self, function: int) -> int:
-        """The result of SMCCC_ARCH_FEATURES for ``function``. The guest discovers stolen time with
-        this call, too (DEN 0057, 3.1)."""
+        """The result of SMCCC_ARCH_FEATURES for ``function``. The guest also discovers stolen time
+        with this call (DEN 0057, 3.1)."""
         known = _ARCH_FEATURES.get(function)
         if known is not None:
             return known

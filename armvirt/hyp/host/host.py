@@ -433,8 +433,8 @@ class Host:
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """The first PE after ``turn``, in circular order, that has a runnable vCPU or pulls a vCPU
-        from a busier PE."""
+        """The first PE, in circular order after the PE ``turn`` (which has the present time slice),
+        that has a runnable vCPU or pulls a vCPU from a busier PE."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
             pe = (self.turn.index + step) % count
@@ -486,8 +486,8 @@ class Host:
         return any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
 
     def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
-        """Handle the outcome of an entry. If `run` is about to return, the request WAIT does not
-        block the vCPU."""
+        """Handle the outcome of a guest entry. If `run` is about to return, the request WAIT does
+        not block the vCPU."""
         kind = outcome.kind
         if kind is Request.WAIT:
             outcome.kind = Request.NONE

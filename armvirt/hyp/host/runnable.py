@@ -114,7 +114,7 @@ class Runnable(Protocol):
     def enter(self) -> Enter:
         """Run the guest up to ``until`` ns, or up to an exit that EL2 does not finish at once. If
         ``alone`` is true, no other vCPU can run, and the vCPU may sleep without a return to the
-        caller. A YIELD instruction at or after ``yield_at`` ns ends the entry, too."""
+        caller. A YIELD instruction at or after ``yield_at`` ns also ends this guest entry."""
         ...
 
     def load(self, pe: Pe) -> None:

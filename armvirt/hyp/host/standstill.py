@@ -70,8 +70,8 @@ class Standstill:
 
     def ran(self, vcpu: Runnable, kind: ExitKind | Request, insns: int) -> None:
         """Clear ``still`` if a vCPU made progress, because its instructions may let other vCPUs
-        make progress. ``kind`` says how the entry of the vCPU ended, ``insns`` how many
-        instructions it retired."""
+        make progress. ``kind`` says how the guest entry of the vCPU ended. ``insns`` is the number
+        of instructions that the vCPU retired."""
         before = self.still.get(vcpu.index)
         stopped = kind is ExitKind.BUDGET and before is not None
         if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):

@@ -198,7 +198,7 @@ class Mmu:
     # -- dirty log --
 
     def _bitmap(self, slot: MemorySlot, old: MemorySlot | None) -> DirtyBitmap | None:
-        """The dirty bitmap of a slot after a change: the old bitmap if the slot was logged before,
+        """The dirty bitmap of a slot after a change: the old bitmap if the slot was already logged,
         a new bitmap if logging starts, None without logging."""
         if not slot.flags & MEM_LOG_DIRTY_PAGES:
             return None

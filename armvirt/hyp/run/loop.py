@@ -76,9 +76,9 @@ class RunLoop:
         return outcome
 
     def _suspended(self) -> None:
-        """Handle the entry of a SUSPENDED vCPU (kvm_vcpu_suspend): exit with
-        KVM_SYSTEM_EVENT_WAKEUP if an interrupt can be delivered; else block the vCPU. Each entry
-        does this until the VMM sets RUNNABLE."""
+        """Run a SUSPENDED vCPU (kvm_vcpu_suspend): exit with KVM_SYSTEM_EVENT_WAKEUP if an
+        interrupt can be delivered; else block the vCPU. Each run of the vCPU does this until the
+        VMM sets the MP state RUNNABLE."""
         if self.vcpu.runnable_interrupt():
             self.outcome.exit = SystemEventExit("wakeup")
         else:
@@ -95,10 +95,10 @@ class RunLoop:
         return self.vcpu.event_wait.ends(pe)
 
     def _one_instruction(self, pe: Pe, until: int) -> int:
-        """Take a pending SError if PSTATE.A does not mask it. Return the deadline (ns) of the
-        entry, which is one instruction away in a single step. The deadline is also one instruction
-        away while an SError stays pending, so that the guest takes the SError directly after the
-        instruction that clears PSTATE.A."""
+        """Take a pending SError if PSTATE.A does not mask it. Return the deadline (ns) of the guest
+        entry. In a single step, the deadline is one instruction away. The deadline is also one
+        instruction away while an SError stays pending, so that the guest takes the SError directly
+        after the instruction that clears PSTATE.A."""
         vcpu = self.vcpu
         if self.traps.serror_pending and vcpu_events.can_take_serror(vcpu.context):
             self.traps.serror_pending = False

@@ -151,7 +151,8 @@ class ArchTimer(Showable):
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
         """Inject the output level of a timer into the vGIC. A level that did not change is injected
-        too, because the vGIC itself can set the line of a mapped interrupt to low."""
+        too, because the vGIC itself can set the line of an interrupt that is mapped to a host
+        interrupt to low."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
             # Only for an emulated timer: the PE's timer emits the event of a direct timer.
@@ -290,7 +291,8 @@ class ArchTimer(Showable):
         """Prepare the timers at the vCPU's first run (kvm_timer_enable): check the PPIs, make them
         unchangeable, and map the PPIs of the direct timers.
 
-        KvmError EINVAL if two timers share a PPI, EEXIST if a PPI has another owner.
+        KvmError EINVAL if two timers share a PPI, EEXIST if another device already is the owner of
+        a PPI (kvm_vgic_set_owner).
         """
         if self.cpu.enabled:
             return
@@ -308,9 +310,9 @@ class ArchTimer(Showable):
             raise KvmError("EINVAL", "two timers share a PPI")
 
     def repeat_levels(self) -> None:
-        """Inject the timer outputs that are high; the caller has called `enable` before. An output
-        that rose before `enable` was not injected, and a vCPU that is not loaded does not inject it
-        later."""
+        """Inject the timer outputs that are high. The caller has already called `enable`. A rise of
+        an output before `enable` was not injected. If the vCPU is not loaded, no later event
+        injects this output."""
         for context in self.cpu.contexts:
             if context.irq_level:
                 self.update_irq(context, True)
@@ -324,8 +326,8 @@ class ArchTimer(Showable):
         )
 
     def vcpu_reset(self) -> None:
-        """Disable the timers, lower their outputs, and make the mapped interrupts inactive
-        (kvm_timer_vcpu_reset). CVAL does not change."""
+        """Disable the timers, lower their outputs, and make the interrupts inactive that are mapped
+        to host interrupts (kvm_timer_vcpu_reset). CVAL does not change."""
         hw = self.hw
         self._save()
         for context in self.cpu.contexts:
@@ -379,7 +381,7 @@ class ArchTimer(Showable):
 
     def blocking(self) -> None:
         """Arm the background timer of a vCPU that blocks (kvm_timer_blocking). The caller has
-        called `vcpu_put` before. The background timer expires when the earliest timer condition is
+        already called `vcpu_put`. The background timer expires when the earliest timer condition is
         met or the WFIT times out.
 
         A timer is left out if its condition is met and the vGIC already has the high level
@@ -624,8 +626,8 @@ class ArchTimer(Showable):
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore `state`. Afterwards the timers are not loaded; the caller calls `attach` or
-        `vcpu_load` if the vCPU was on a PE."""
+        """Restore the result of `state`. Afterwards the timers are not loaded; the caller calls
+        `attach` or `vcpu_load` if the vCPU was on a PE."""
         checked(state, "ArchTimer", STATE_VERSION)
         self.hw = None
         if state["enabled"]:

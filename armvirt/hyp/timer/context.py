@@ -201,8 +201,8 @@ class ArchTimerVmData:
         }
 
     def load(self, state: State) -> None:
-        """Restore `state`. The caller restores the timers of the vCPUs afterwards, because the
-        timers use these offsets."""
+        """Restore the result of `state`. The caller restores the timers of the vCPUs afterwards,
+        because the timers use these offsets."""
         checked(state, "ArchTimerVmData", STATE_VERSION)
         load_fields(self, self.SAVED, state)
         ppi = state["ppi"]

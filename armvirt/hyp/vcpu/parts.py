@@ -1,5 +1,6 @@
-"""The parts of a vCPU (struct kvm_vcpu_arch): the base class `VcpuPart`, and the list `VcpuParts`.
-Also the parts for vGIC, timers, stolen time and scheduler, which have packages of their own."""
+"""The parts of a vCPU's state (struct kvm_vcpu_arch), such as registers, traps and timers: the base
+class `VcpuPart` of a part, and the list `VcpuParts`. Also the parts for vGIC, timers, stolen time
+and scheduler, whose data are in other packages."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class VcpuPart:
 
     The methods of this class have no effect. `VcpuParts` calls only the methods that a subclass
     overrides, so that an empty method costs no time at vcpu_load. A subclass that overrides `state`
-    overrides `load`, too. ``group`` is the group of the part's device attributes; None if the part
+    also overrides `load`. ``group`` is the group of the part's device attributes; None if the part
     has no attributes.
     """
 
@@ -41,24 +42,25 @@ class VcpuPart:
     group: ClassVar[VcpuGroup | None] = None
 
     def reset(self) -> None:
-        """Reset the part (kvm_reset_vcpu)."""
+        """Reset this part of the vCPU's state (kvm_reset_vcpu)."""
 
     def vcpu_load(self, pe: Pe) -> None:
-        """Load the part's registers on the PE to which the vCPU is bound (kvm_arch_vcpu_load)."""
+        """Load the registers of this part of the vCPU on the PE to which the vCPU is bound
+        (kvm_arch_vcpu_load)."""
 
     def vcpu_put(self) -> None:
-        """Save the part's registers from the PE (kvm_arch_vcpu_put)."""
+        """Save the registers of this part of the vCPU from the PE (kvm_arch_vcpu_put)."""
 
     def attach(self, pe: Pe) -> None:
-        """Bind the part to ``pe`` after a restore. The registers of ``pe`` are restored already, so
-        the part loads no register."""
+        """Bind this part of the vCPU to ``pe`` after a restore. The registers of ``pe`` are
+        restored already, so the part loads no register."""
 
     def detach(self) -> None:
-        """Unbind the part from its PE before a restore. The part saves no register, because the
-        restore replaces its state."""
+        """Unbind this part of the vCPU from its PE before a restore. The part saves no register,
+        because the restore replaces its state."""
 
     def state(self) -> State:
-        """The state of the part as plain data, with a version."""
+        """The saved state of this part of the vCPU as plain data, with a version."""
         return {}
 
     def load(self, state: State) -> None:
@@ -75,8 +77,8 @@ class VcpuPart:
         return 0
 
     def has_attr(self, attr: int) -> None:
-        """Check that the part has a device attribute (KVM_HAS_DEVICE_ATTR). KvmError ENXIO for an
-        unknown attribute."""
+        """Check that this part of the vCPU has a device attribute (KVM_HAS_DEVICE_ATTR). KvmError
+        ENXIO for an unknown attribute."""
         raise KvmError("ENXIO", f"no attribute {attr}")
 
 
@@ -106,7 +108,8 @@ class VcpuParts:
         return f"<VcpuParts: {', '.join(self._saved)}>"
 
     def add(self, name: str, part: Part) -> Part:
-        """Append a part; ``name`` is its key in the saved state. Returns the part."""
+        """Append a part of the vCPU's state, and return it. ``name`` is the key of the part in the
+        saved state."""
         kind = type(part)
         if kind.reset is not VcpuPart.reset:
             self._resets.append(part.reset)
@@ -125,8 +128,8 @@ class VcpuParts:
         return part
 
     def of_group(self, group: int) -> VcpuPart:
-        """The part that has the attributes of ``group``. KvmError ENXIO for an unknown group
-        (arch/arm64/kvm/guest.c, kvm_arm_vcpu_arch_set_attr)."""
+        """The part of the vCPU that has the device attributes of ``group``. KvmError ENXIO for an
+        unknown group (arch/arm64/kvm/guest.c, kvm_arm_vcpu_arch_set_attr)."""
         if group not in self._groups:
             raise KvmError("ENXIO", f"a vCPU has no attribute group {group}")
         return self._groups[group]
@@ -144,7 +147,7 @@ class VcpuParts:
             detach()
 
     def state(self) -> State:
-        """The states of the parts by name."""
+        """The saved state of each part of the vCPU, by the name of the part."""
         return states_of(self._saved)
 
     def load(self, states: State) -> None:

@@ -113,7 +113,8 @@ class Vmm(Protocol):
 
 
 class VcpuCore(Runnable, Protocol):
-    """The attributes and methods of a vCPU that its parts and the modules of its ioctls use."""
+    """The attributes and methods of a vCPU that the parts of its state (registers, timers and so
+    on) and the modules of its ioctls use."""
 
     id: int
     uid: int

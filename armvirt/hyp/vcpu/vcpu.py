@@ -1,4 +1,5 @@
-"""A vCPU (struct kvm_vcpu): its parts, vcpu_load and vcpu_put, and the ioctls that its VMM calls.
+"""A vCPU (struct kvm_vcpu): the list of its parts (registers, traps, timers and so on), vcpu_load
+and vcpu_put, and the ioctls that its VMM calls.
 
 Each part has a module of its own. `armvirt.hyp.run.loop` runs the vCPU.
 """
@@ -200,8 +201,8 @@ class Vcpu:
         return self.event_wait.in_flight(asleep, self.timer.wfit if asleep else None)
 
     def resume(self, state: InFlight) -> None:
-        """Restore the result of `in_flight` in a migrated vCPU. The caller has restored registers,
-        interrupts, timers and counters before. KvmError ENOEXEC before `init`, EBUSY during
+        """Restore the result of `in_flight` in a migrated vCPU. The caller has already restored
+        registers, interrupts, timers and counters. KvmError ENOEXEC before `init`, EBUSY during
         `Host.run`, EBADF after `Host.close`."""
         self.check_initialized()
         self.host.check_standing()
@@ -212,7 +213,8 @@ class Vcpu:
     # -- load and put --
 
     def load(self, pe: Pe) -> None:
-        """Bind the vCPU to a PE, and load its parts there (vcpu_load)."""
+        """Bind the vCPU to a PE, and load its registers, timers and other parts there
+        (vcpu_load)."""
         self.vm.first_run()
         self.pe = pe
         pe.bind(self.context, self.uid)
@@ -222,7 +224,8 @@ class Vcpu:
             self.host.bus.emit(Schedule(self.uid, "load"))
 
     def put(self) -> None:
-        """Save the vCPU's parts from the PE and unbind it (vcpu_put)."""
+        """Save the vCPU's registers, timers and other parts from the PE, and unbind the vCPU
+        (vcpu_put)."""
         assert self.pe is not None
         if self.host.bus.active:
             self.host.bus.emit(Schedule(self.uid, "put"))
@@ -233,14 +236,14 @@ class Vcpu:
 
     def attach(self, pe: Pe) -> None:
         """Bind the vCPU to ``pe`` after a restore. The registers of ``pe`` are restored already, so
-        the parts load no register."""
+        the vCPU loads no register."""
         self.pe = pe
         pe.bind(self.context, self.uid)
         self.parts.attach(pe)
 
     def detach(self) -> None:
-        """Unbind the vCPU from its PE before a restore. The parts save no register, because the
-        restore replaces their state."""
+        """Unbind the vCPU from its PE before a restore. The vCPU saves no register, because the
+        restore replaces its state."""
         if self.pe is not None:
             self.parts.detach()
             self.pe.unbind()
@@ -362,8 +365,10 @@ class Vcpu:
     # -- attributes --
 
     def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU: set an attribute of the part that has the group. KvmError
-        ENXIO for an unknown group or attribute, and the errors of the part."""
+        """KVM_SET_DEVICE_ATTR of a vCPU: set an attribute. The group selects the timers
+        (KVM_ARM_VCPU_TIMER_CTRL) or the stolen time (KVM_ARM_VCPU_PVTIME_CTRL). KvmError ENXIO for
+        an unknown group or attribute, and the errors of `TimerPart.set_attr` and
+        `StolenTime.set_attr`."""
         self.parts.of_group(group).set_attr(attr, value)
 
     def get_device_attr(self, group: int, attr: int) -> int:

@@ -91,8 +91,8 @@ class Vm:
     # -- capabilities and attributes --
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION on a VM: like `Kvm.check_extension`, but MAX_VCPUS depends on the
-        VM's interrupt controller."""
+        """KVM_CHECK_EXTENSION on a VM. The result is the result of `Kvm.check_extension`, except
+        that MAX_VCPUS depends on the VM's interrupt controller."""
         return check_extension(
             cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model
         )
