@@ -187,9 +187,9 @@ Sink = Callable[[Stamp, Event], None]
 
 
 class Late:
-    """Keeps an exception of a sink, or of another observer, while a host runs. The exception is
-    raised after the run has stopped. If it were raised at once, it would interrupt the handling of
-    an exit, and the run could not be continued.
+    """Keeps an exception that a sink, or another observer, raised while a host ran. The exception
+    is raised again after the run has stopped. An exception that left the sink at once would
+    interrupt the handling of an exit, and the run could not be continued.
 
     ``stop`` is a function that requests the running host to stop; None if no host runs.
     """
@@ -253,7 +253,8 @@ class EventBus:
         return view
 
     def emit(self, event: Event) -> None:
-        """Stamp an event with the present moment and deliver the event. Call only if ``active``."""
+        """Stamp an event with the present moment and deliver the event. Call `emit` only if
+        ``active`` is True."""
         self.deliver(self.stamp(), event)
 
     def deliver(self, stamp: Stamp, event: Event) -> None:

@@ -198,7 +198,8 @@ def _tlbi(
     last: bool = False,
     crms: tuple[int, int] = (3, 7),
 ) -> list[SysOp]:
-    """Two rows for one TLB invalidation: the Inner Shareable form and the form for one PE."""
+    """Two rows of the table of operations for one TLB invalidation: the Inner Shareable form and
+    the form for one PE."""
     shared, local = crms
     return [
         SysOp(f"TLBI {suffix}IS", sysreg(1, op1, 8, shared, op2), scope, True, last),

@@ -155,8 +155,8 @@ _EL2_ROWS: tuple[SysReg, ...] = (
 
 
 def _debug_rows() -> Iterator[SysReg]:
-    """Self-hosted debug (DDI 0487 D23.3): first the pairs of value and control registers, then the
-    other registers."""
+    """The rows of the self-hosted debug registers (DDI 0487 D23.3): first the pairs of value and
+    control registers, then the other registers."""
     control = "E:0 PMC:2:1 BAS:8:5 HMC:13 SSC:15:14 LBN:19:16 BT:23:20"
     watch = "E:0 PAC:2:1 LSC:4:3 BAS:12:5 HMC:13 SSC:15:14 LBN:19:16 WT:20 MASK:28:24"
     for n in range(DEBUG_BREAKPOINTS):

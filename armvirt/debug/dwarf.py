@@ -44,7 +44,8 @@ class LineError(UserError):
 
 
 class TooManyError(UserError):
-    """More compilation units mention a name than may be parsed for one look-up (`MAX_READ`)."""
+    """The compilation units that mention a name are too large to be parsed for one look-up. The
+    limit is `MAX_READ` bytes."""
 
 
 class DebugInfo:
@@ -197,9 +198,9 @@ class DebugInfo:
     # -- lines --
 
     def line(self, file: str, line: int) -> list[int]:
-        """The addresses at which the code of a source line begins. LineError for a file that is
-        unknown or a line without code; its message names similar files or the nearest lines with
-        code."""
+        """The addresses at which the code of a source line begins. LineError if the file is
+        unknown, or if the line has no code; the message lists similar files or the nearest lines
+        with code."""
         tables = list(self._line_tables(file))
         paths = sorted({path for _, indices in tables for path in indices.values()})
         if not paths:
@@ -247,8 +248,8 @@ class DebugInfo:
         return list(found)[:MAX_NAMES]
 
     def _line_tables(self, file: str) -> Iterator[tuple[Any, dict[int, str]]]:
-        """Yield (line table, {index: path}) of each unit. The paths are those in the table that end
-        with ``file``; a unit without such a path is left out."""
+        """Yield (line table, {index: path}) of each compilation unit. The paths are those in the
+        table that end with ``file``; a unit without such a path is left out."""
         wanted = [part for part in file.split("/") if part not in ("", ".")]
         for index in sorted(self._units_with(wanted[-1].encode() if wanted else b"", suffix=True)):
             unit = self._units[index]
@@ -297,8 +298,8 @@ class DebugInfo:
         return found
 
     def _mentions(self, section: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-        """Yield the offsets in ``section`` at which the string ``text`` occurs, or a number that
-        may be the offset of this string in a section of strings."""
+        """Yield the offsets in ``section`` of the string ``text``, and of each number that may be
+        the offset of this string in a section of strings."""
         yield from _occurrences(section, text + b"\0")
         for strings in ("debug_str_sec", "debug_line_str_sec"):
             for offset in islice(_strings(self._raw(strings), text, suffix), MAX_STRINGS):
@@ -339,7 +340,7 @@ def _owners(starts: list[tuple[int, int]], places: Iterator[int]) -> set[int]:
 
 
 def _entries(unit: Any) -> Iterator[Any]:
-    """The entries of a unit; in a damaged unit, the entries before the damage."""
+    """The entries of a compilation unit; in a damaged unit, the entries before the damage."""
     try:
         yield from unit.iter_DIEs()
     except Exception:

@@ -95,7 +95,8 @@ class Clock:
         return first[0] if first is not None else None
 
     def _first(self) -> tuple[int, int] | None:
-        """(time, sequence) of the first live entry. Removes the cancelled entries before it."""
+        """(time, sequence) of the first entry that has not been cancelled. Removes the cancelled
+        entries that come before this entry."""
         queue = self._queue
         while queue:
             when, sequence, owner, kind = queue[0]

@@ -360,7 +360,8 @@ class Context:
         self._all_code = self._tlb = False
 
     def registers(self) -> dict[str, object]:
-        """The registers by name as plain data, without `NO_REGISTERS`: for a digest."""
+        """The registers by name as plain data, for a digest. The parts of the engine's state in
+        `NO_REGISTERS` are left out."""
         saved = self.engine.save()
         return {name: value for name, value in saved.items() if name not in NO_REGISTERS}
 

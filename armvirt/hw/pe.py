@@ -256,8 +256,9 @@ class Pe:
         return ExitKind.STOPPED
 
     def next_event(self, until: int) -> int:
-        """The ns of the next event that needs no instruction (a clock entry, or a rising timer
-        line), at most ``until``."""
+        """The ns of the next event that happens even if the guest executes no instruction: a clock
+        entry is due, or a timer line rises. The result is ``until`` if no event comes before
+        ``until``."""
         for when in (self.clock.deadline(), self.timer.deadline()):
             if when is not None and when < until:
                 until = when

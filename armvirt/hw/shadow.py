@@ -76,8 +76,9 @@ class ShadowRegisters:
             self.load()
 
     def set_limit(self, ns: int) -> None:
-        """End the run at ``ns`` or at the clock's next entry. The engine itself adds the times at
-        which a timer line rises."""
+        """End the run at ``ns`` or when the next entry of the clock's queue is due. This limit does
+        not include the rise of a timer line, because the engine computes the time of a rise
+        itself."""
         if self._shadow is not None:
             due = self.clock.deadline()
             self._shadow.event_ns = ns if due is None else min(due, ns)

@@ -43,7 +43,8 @@ VTIMER, PTIMER = "vtimer", "ptimer"
 
 
 class Comparator:
-    """CTL (writable bits only) and CVAL of one timer, and the line that was last reported.
+    """CTL (writable bits only) and CVAL of one timer, and the level of its line that was last
+    reported.
 
     TVAL is not stored, because it is a view of CVAL (DDI 0487 D12.2.4).
     """
@@ -222,8 +223,8 @@ class GenericTimer:
         self.set(encoding, value)
 
     def set(self, encoding: int, value: int) -> None:
-        """Write a timer register as the hypervisor: like `write`, but without the TimerWrite trace
-        event."""
+        """Write a timer register (packed encoding) as the hypervisor. The errors are those of
+        `write`, but the write is no trace event."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             setattr(
@@ -243,8 +244,8 @@ class GenericTimer:
         self.update()
 
     def program_physical(self, cntpoff: int, ctl: int, cval: int) -> None:
-        """Like `program_virtual`, for CNTPOFF_EL2 (0 without FEAT_ECV_POFF), CNTP_CVAL_EL0 and
-        CNTP_CTL_EL0."""
+        """Write CNTPOFF_EL2 (0 without FEAT_ECV_POFF), CNTP_CVAL_EL0 and CNTP_CTL_EL0 as the
+        hypervisor. The line is recomputed once, after all three writes."""
         assert self.ecv or not cntpoff
         self.cntpoff = cntpoff & MASK64
         self.ptimer.ctl, self.ptimer.cval = ctl & CTL_WRITABLE, cval & MASK64

@@ -221,8 +221,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
 
 
 def _place_stolen_time(vcpu: Vcpu, place: int) -> None:
-    """Set the address of the stolen time. KVM accepts only one write of this address, so an address
-    that is set already is not written again."""
+    """Set the address of the vCPU's stolen time, unless the address is set already: KVM accepts
+    only one write of this address."""
     if place != vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA):
         vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, place)
 

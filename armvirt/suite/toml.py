@@ -221,8 +221,8 @@ class Key(NamedTuple):
 
 
 def _keys() -> dict[str, Key]:
-    """All keys of [[guest]] except name and path: every setting of a run, and the keys of ``own``,
-    which are not arguments of `Machine`."""
+    """All keys of [[guest]] except name and path: every setting of a run, and keys such as
+    ``expect`` that are not arguments of `Machine`."""
     goes = {settings.BOARD: "settings", settings.LIMIT: "limits", settings.RUN: "settings"}
     keys = {
         setting.name: Key(_reader(setting), goes[setting.group], setting.argument, setting.negates)

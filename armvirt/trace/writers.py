@@ -71,8 +71,8 @@ class LastWrite(NamedTuple):
 
 
 class LastWriters:
-    """A sink that records the last write of each register and, in ``history``, the past of each
-    interrupt. Events before the sink was attached are unknown."""
+    """A sink that records the last write of each register and, in ``history``, counts and times of
+    the past events of each interrupt. Events before the sink was attached are unknown."""
 
     def __init__(self) -> None:
         self._handlers: dict[type, Callable[[Stamp, Any], None]] = {

@@ -255,8 +255,9 @@ def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:
 
 def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]:
     """(state, steps) of an explanation. The state is "handled" if the interrupt is active. The
-    state is "entered" if PSTATE masks the interrupt, because the vCPU took an interrupt exception
-    and has not acknowledged it: IAR would return the interrupt."""
+    state is "entered" if only PSTATE masks the interrupt, and the vCPU took an interrupt exception
+    but has acknowledged no interrupt since. In this state a read of IAR would return the interrupt.
+    Otherwise the state is "waiting"."""
     steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
     if held is None:
         return "waiting", steps

@@ -65,8 +65,8 @@ class Plan(NamedTuple):
 
 
 def plan(source: Input, ram: Ram, load_addr: int | None = None) -> Plan:
-    """Place an ELF file by its headers, without reading the segments. ImageError if the file cannot
-    run."""
+    """Compute the addresses of an ELF file from its headers, without reading the segments.
+    ImageError if the file cannot run."""
     header = read_header(source)
     programs = _program_headers(source, header)
     _refuse_dynamic(source, programs)
@@ -146,7 +146,8 @@ def _program_headers(source: Input, header: Header) -> list[ProgramHeader]:
 
 
 def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
-    """Refuse a program that needs shared libraries, because it needs an operating system."""
+    """ImageError for a program that needs shared libraries, because only an operating system can
+    load them."""
     dynamic = [program for program in programs if program.type == _PT_DYNAMIC]
     if len(dynamic) > 1:  # the gABI has one _DYNAMIC; reading thousands takes long
         raise ImageError(source.path, f"it has {len(dynamic)} dynamic segments", "build it again")

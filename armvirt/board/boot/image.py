@@ -53,7 +53,7 @@ def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
 
 
 def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
-    """Check whether `load` can load the Image, with its header only. Only the start of compressed
+    """Check, by its header only, whether `load` can load an Image. Only the start of compressed
     data is unpacked. ImageError for an Image that cannot run."""
     head = source.head()
     if _is_zboot(head):

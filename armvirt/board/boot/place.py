@@ -37,8 +37,8 @@ class Placement(NamedTuple):
 def place(
     loaded: Loaded, dtb_size: int, initrd_size: int, ram_base: int, ram_size: int
 ) -> Placement:
-    """Place ``dtb_size`` and ``initrd_size`` bytes (0: no initrd) around a guest; UserError if RAM
-    is too small."""
+    """Choose addresses for a device tree of ``dtb_size`` bytes and an initrd of ``initrd_size``
+    bytes (0: no initrd) that do not overlap the guest. UserError if RAM is too small."""
     ram = Ram(ram_base, ram_size)
     used = _image_ranges(loaded, ram)
     dtb_first = loaded.kind in ("elf", "bios")

@@ -219,7 +219,8 @@ class Engine(Core, ABC):
         }  # fmt: skip
 
     def load(self, saved: State) -> None:
-        """Restore the dict of `save`, from this engine or another engine."""
+        """Restore the registers from a dict that `save` of this engine or of another engine
+        returned."""
         checked(saved, "Engine", STATE_VERSION)
         get = saved.__getitem__
         self.exclusive = tuple(get("exclusive"))

@@ -106,7 +106,7 @@ class Evidence(NamedTuple):
         return next(row for row in rows if row.timer == (name or self.timer))
 
     def control(self, what: str) -> Register:
-        """A control register of the CPU interface. ``what`` is its key in
+        """A control register of the CPU interface. ``what`` is the key of the register in
         `naming.CPU_INTERFACE`."""
         return naming.interface(self.dist, self.dist.cpu(self.vcpu), what)
 

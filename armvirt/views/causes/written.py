@@ -73,8 +73,8 @@ def moment(stamp: Stamp, names: Lookup | None) -> str:
 def of_finding(
     finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None
 ) -> Written:
-    """The last write of the register that a check (``finding``) of INTID ``intid`` on its way to
-    vCPU ``vcpu`` reads."""
+    """A check on the way of INTID ``intid`` to vCPU ``vcpu`` reads a register. Returns the last
+    write of this register as text. ``finding`` is the result of the check."""
     register = finding.register
     if recorder is None or register is None:
         return Written()

@@ -40,8 +40,9 @@ def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
 
 
 def open_marked(engine: Engine, pc: int, size: int) -> None:
-    """Read the marks when the block begins, because another address space may have another block at
-    the same address."""
+    """Find the special instructions (marks) of a block each time the block begins. The marks of the
+    last time may be wrong, because another address space may have another block at the same
+    address."""
     state = engine.state
     state.marks, state.block_sev, state.block_sevl = marks_of(engine, pc, size)
     if state.marks & (

@@ -1,4 +1,5 @@
-"""Single steps to an exact count: the *tail* of a run (docs/engine.md).
+"""Single steps to an exact instruction count at the end of a run. These steps are called the *tail*
+of the run (docs/engine.md).
 
 The engine uses the architecture's software step, which MDCR_EL2.TDE routes to EL2.
 """
