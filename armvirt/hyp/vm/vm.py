@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, overload
 
 from armvirt.arch.gic import NR_PRIVATE, is_ppi
@@ -32,20 +32,36 @@ from armvirt.hyp.vm.irqs import (
     irq_line_fields,
 )
 from armvirt.hyp.vm.services import NO_VGIC, VmSmcccHost, VmVgicCallbacks, add_calls
-from armvirt.state import State, check_versions
+from armvirt.state import State, Stateful, check_versions, load_states, states_of
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.trace import Comparison, Finding
     from armvirt.hyp.diagnosis.vcpu import IdleCause
     from armvirt.hyp.vgic.device.its import ItsDevice
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 VM_ID_SHIFT = 16
 """The vCPU number in trace events: vCPU n of VM m is m << 16 | n."""
 MAX_VMID = 0xFF  # every CPU has VMIDs of at least 8 bits (ID_AA64MMFR1_EL1.VMIDBits = 0)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
+
+
+class _Part:
+    """The vGIC or a vCPU as a `Stateful`: their method `load` is vcpu_load, and `load_state`
+    restores a state."""
+
+    __slots__ = ("_part",)
+
+    def __init__(self, part: Vgic | Vcpu) -> None:
+        self._part = part
+
+    def state(self) -> State:
+        return self._part.state()
+
+    def load(self, state: State) -> None:
+        self._part.load_state(state)
 
 
 class Vm:
@@ -159,6 +175,13 @@ class Vm:
             self.vgic.reset()
         self.smccc.reset()
 
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """The parts that have state, by name, in the order of loading."""
+        vgic = {} if self.vgic is None else {"vgic": _Part(self.vgic)}
+        vcpus = {f"vcpu{vcpu.id}": _Part(vcpu) for vcpu in self._vcpus.values()}
+        return {"timers": self.timer_data, "smccc": self.smccc, **vgic, **vcpus}
+
     def state(self) -> dict[str, object]:
         """The state of this VM and of its host, without guest memory. For several VMs use
         `Kvm.state`."""
@@ -167,11 +190,10 @@ class Vm:
     def own_state(self) -> dict[str, object]:
         """The state of this VM, without guest memory and without the host."""
         return {
-            "version": STATE_VERSION, "has_run": self._has_run,
-            "timers": self.timer_data.state(), "smccc": self.smccc.state(),
-            "vcpus": {str(v.id): v.state() for v in self._vcpus.values()},
-            "vgic": None if self.vgic is None else self.vgic.state(),
-        }  # fmt: skip
+            "version": STATE_VERSION,
+            "has_run": self._has_run,
+            "parts": states_of(self.parts),
+        }
 
     def load(self, state: State) -> None:
         """Restore what `state` returned, in a VM that was created the same way and has the same
@@ -191,25 +213,20 @@ class Vm:
         depth) differs. ValueError if the state was saved from a VM with other vCPUs or another
         interrupt controller."""
         check_versions(state, self.own_state(), f"VM {self.id}")
-        vcpus, vgic = state["vcpus"], state["vgic"]
-        if list(vcpus) != [str(vcpu_id) for vcpu_id in self._vcpus]:
-            raise ValueError("saved state is of another shape: the vCPUs")
-        if (vgic is None) != (self.vgic is None):
-            raise ValueError("saved state is of another shape: the interrupt controller")
+        saved, present = sorted(state["parts"]), sorted(self.parts)
+        if saved != present:
+            raise ValueError(
+                f"saved state is of another shape: it has {', '.join(saved)}, "
+                f"and this VM has {', '.join(present)}"
+            )
         if self.vgic is not None:
-            self.vgic.check_shape(vgic)
+            self.vgic.check_shape(state["parts"]["vgic"])
 
     def load_own(self, state: State) -> None:
         """Restore what `own_state` returned. Before the call, the caller unloads all vCPUs
         (`Host.unload`); after the call, the caller restores the host's PEs."""
-        vcpus, vgic = state["vcpus"], state["vgic"]
         self._has_run = bool(state["has_run"])
-        self.timer_data.load(state["timers"])
-        self.smccc.load(state["smccc"])
-        if self.vgic is not None:
-            self.vgic.load_state(vgic)
-        for key, saved in vcpus.items():
-            self._vcpus[int(key)].load_state(saved)
+        load_states(self.parts, state["parts"], f"VM {self.id}")
 
     # -- vCPUs --
 
