@@ -3,7 +3,7 @@ handlers by function id."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from armvirt.arch import psci as arch
 from armvirt.arch.bits import MASK64
@@ -13,9 +13,9 @@ from armvirt.hyp.firmware.psci import CALLS as PSCI_CALLS
 from armvirt.hyp.firmware.psci import Args, Psci, SmcccHost
 from armvirt.hyp.firmware.smccc_services import Bitmap, FilterAction, ServiceMask, SmcccFilter
 from armvirt.hyp.firmware.trng import Trng
-from armvirt.state import State, checked
+from armvirt.state import State, Stateful, checked, load_states, states_of
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 __all__ = ["Result", "Smccc", "SmcccHost"]
 
@@ -134,19 +134,17 @@ class Smccc:
         continues."""
         self.psci.reset()
 
-    def state(self) -> dict[str, object]:
-        return {
-            "version": STATE_VERSION,
-            "psci": self.psci.state(), "trng": self.trng.state(), "services": self.services.state(),
-        }  # fmt: skip
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """The parts that have state, by name. The filter has no saved state: the VMM sets the
+        filter before the VM runs."""
+        return {"psci": self.psci, "trng": self.trng, "services": self.services}
+
+    def state(self) -> State:
+        return {"version": STATE_VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
-        checked(state, "Smccc", STATE_VERSION)
-        psci, trng, services = state["psci"], state["trng"], state["services"]
-        assert isinstance(psci, dict) and isinstance(trng, dict) and isinstance(services, dict)
-        self.psci.load(psci)
-        self.trng.load(trng)
-        self.services.load(services)
+        load_states(self.parts, checked(state, "Smccc", STATE_VERSION)["parts"], "Smccc")
 
 
 def _masked(words: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
