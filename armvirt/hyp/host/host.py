@@ -255,12 +255,14 @@ class Host:
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """The parts that have state, by name, in the order of loading."""
+        """The objects of the host that have saved state (clock, GIC, physical CPUs and so on), by
+        name, in the order in which `load` restores them."""
         pcpus = {f"pcpu{pcpu.index}": pcpu for pcpu in self.pcpus}
         return {"clock": self.clock, "gic": self.gic, **pcpus, "standstill": self._standstill}
 
     def state(self) -> State:
-        """The time slice, and the states of the parts. Loaded vCPUs stay loaded."""
+        """The present time slice, and the saved state of each object in `parts`. Loaded vCPUs stay
+        loaded."""
         return {
             "version": STATE_VERSION, "turn": self.turn.index, "turn_end": self.turn_end,
             "parts": states_of(self.parts),

@@ -60,7 +60,7 @@ class Pcpu:
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """The parts that have state, by name."""
+        """The objects of the physical CPU that have saved state, by name."""
         return {"pe": self.pe}
 
     def state(self) -> State:
