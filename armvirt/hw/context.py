@@ -246,11 +246,9 @@ class Context:
             self.engine.state.event_register = 1
 
     def watch_line(self) -> bool:
-        """Save the content of the granule that the exclusive monitor marks, for `line_changed`.
-        Returns False if the monitor is in the open state or the address is not mapped.
-
-        Unicorn's monitor compares values only, so it does not see the stores of other CPUs.
-        """
+        """Save the content of the granule that the exclusive monitor marks. `line_changed` later
+        compares the content, because Unicorn's monitor does not see the stores of other CPUs.
+        Returns False if the monitor is in the open state or the address is not mapped."""
         address = self.engine.exclusive[0]
         pa = None if address == NO_MONITOR else self.engine.translate(address)
         line = None if pa is None else pa & -GRANULE

@@ -56,8 +56,8 @@ class Result(NamedTuple):
     intid: int | None = None
 
     def __repr__(self) -> str:
-        """Show all fields like a NamedTuple, but of ``console`` only the end, and of ``recent``
-        only the number of events."""
+        """Show the fields like a NamedTuple. Of ``console`` only the end is shown, and of
+        ``recent`` only the number of events."""
         last = self.console[-CONSOLE_SHOWN:]
         console = repr(last) if last == self.console else f"...{last!r}"
         rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []

@@ -140,8 +140,8 @@ class Parking:
         self._parked: set[tuple[int, str]] = set()  # lines that were high at vcpu_put
 
     def schedule(self, stamp: Stamp, event: Schedule) -> list[str]:
-        """Record a `Schedule` event. When a vCPU is loaded, the result is the timers whose line
-        fell while the vCPU was not loaded."""
+        """Record a `Schedule` event. If the event loads a vCPU, returns the timers with a line that
+        fell while the vCPU was not loaded; else no timers."""
         if event.what == "put":
             self._put[event.target] = stamp.ns
         if event.what != "load":

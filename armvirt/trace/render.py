@@ -33,8 +33,8 @@ STAGES_WITH_PC = ("program", "deliver")
 
 
 def location(row: Row, lookup: Lookup | None) -> str:
-    """The guest's code location of a row: a symbol if there is one, else the address. "" for a
-    stage without a location."""
+    """The place in the guest's code of a row's event: a symbol if the address has one, else the
+    address. "" if the event has no place."""
     if row.stage not in STAGES_WITH_PC or row.vcpu < 0:
         return ""
     return (lookup(row.pc) if lookup else None) or f"{row.pc:#x}"

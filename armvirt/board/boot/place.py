@@ -76,8 +76,10 @@ def _image_ranges(loaded: Loaded, ram: Ram) -> list[Range]:
 def _free(
     size: int, wishes: Sequence[tuple[int, int]], used: Sequence[Range], ram: Ram, what: str
 ) -> int:
-    """The first address of ``wishes`` (address, alignment) that is free, else the next free address
-    after one of ``wishes``, else the lowest free address in RAM. UserError if RAM has no room."""
+    """An address for ``size`` bytes that no range of ``used`` has. ``wishes`` are the preferred
+    (address, alignment). The result is the first preferred address that is free, else the next free
+    address after a preferred address, else the lowest free address in RAM. UserError if RAM has no
+    room."""
     for address, align in wishes:
         wished = _up(address, align)
         if _collision(wished, size, used) is None and ram.holds(wished, wished + size):
