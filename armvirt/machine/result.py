@@ -138,8 +138,10 @@ class Judge:
         return self.make("fail", f"the script waited in vain for {self._awaited()!r}")
 
     def of_idleness(self) -> Result:
-        """The result of a run in which every vCPU waits and no event is due."""
-        result = self.of_event(StuckExit(self._idle_cause(), self._board.vcpus[0].context.pc))
+        """The result of a run that the host ended with `Stop.IDLE`. The diagnosis has the reasons
+        of `Vm.why_idle`."""
+        pc = self._board.vcpus[0].context.pc
+        result = self.make("stuck", self.describe(pc, self._idle_cause()), pc=pc)
         fired = (cause.intid for cause in self._board.vm.why_idle() if cause.intid is not None)
         return result._replace(intid=next(fired, None))
 

@@ -130,7 +130,7 @@ def test_run_with_a_limit() -> None:
 
 def test_run_into_a_dead_end() -> None:
     rig = Rig(program(lambda a: a.wfi()))
-    assert isinstance(rig.vcpu.run(), StuckExit)
+    assert rig.vcpu.run() == StuckExit("waits for ever", RAM + 4, None)
 
 
 def test_run_and_semihosting() -> None:

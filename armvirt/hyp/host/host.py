@@ -34,7 +34,7 @@ from armvirt.hyp.host.sched import (
     pick_next,
     place,
 )
-from armvirt.hyp.host.standstill import Standstill
+from armvirt.hyp.host.standstill import Standstill, Stuck
 from armvirt.state import State, Stateful, check_versions, checked, load_states, states_of
 
 STATE_VERSION = 4
@@ -78,7 +78,8 @@ class Host:
     of range.
 
     ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns. ``driving``
-    is true while `run` is in progress.
+    is true while `run` is in progress. ``stuck`` says why the last `run` found the guest stuck; None
+    if the guest is not stuck.
     """
 
     def __init__(self, config: HostConfig, bus: EventBus | None = None) -> None:
@@ -102,6 +103,7 @@ class Host:
         self.turn = self.pcpus[-1]  # so that PE 0 has the first time slice
         self.turn_end = 0
         self._standstill = Standstill(self)
+        self.stuck: Stuck | None = None
         self._stop = False
         self._polls: list[Poll] = []
         self._idles: list[Idle] = []
@@ -297,6 +299,7 @@ class Host:
         the exit in which the sink raised it.
         """
         self.check_standing()
+        self.stuck = None
         self._stop, self.driving, self.bus.late.stop = False, True, self.stop
         self._thread = get_ident()
         try:
@@ -357,7 +360,7 @@ class Host:
                     continue
                 due = self.idle_until(due if due is None else min(due, until))
                 if due is None:
-                    return Stop.HANDLER if self._standstill.stuck_in_wfe() else Stop.IDLE
+                    return self._report(self._standstill.nobody_wakes())
                 clock.advance_to(min(due, until))
             else:
                 watched = insns != NEVER or bool(self._idles)
@@ -507,9 +510,22 @@ class Host:
         elif kind is ExitKind.WFE:
             vcpu.event_wait.begin()
         elif kind is ExitKind.SPIN:
-            self._standstill.spin(vcpu, others, until)
+            if (stuck := self._standstill.spin(vcpu, others, until)) is not None:
+                self._report(stuck)
         elif kind is ExitKind.VECTOR_LOOP:
-            self._standstill.vector_loop(vcpu, others, until)
+            if (stuck := self._standstill.vector_loop(vcpu, others, until)) is not None:
+                self._report(stuck)
+
+    def _report(self, stuck: Stuck) -> Stop:
+        """Record that the guest is stuck, and report it to the VMM of the vCPU that the cause is
+        about. Return why `run` returns: `Stop.IDLE` if the cause is about all vCPUs, because then
+        the caller of `run` reads `stuck`."""
+        self.stuck = stuck
+        if stuck.vcpu is None:
+            return Stop.IDLE
+        self.stop()
+        stuck.vcpu.stuck(stuck.cause)
+        return Stop.HANDLER
 
     def _put_stopped(self, vcpu: Runnable) -> None:
         """Put ``vcpu``, which is not runnable any more. Also put every loaded vCPU that is off,

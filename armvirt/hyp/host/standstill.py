@@ -43,6 +43,14 @@ class Still(NamedTuple):
     faults: bool
 
 
+class Stuck(NamedTuple):
+    """The guest is stuck. ``cause`` says in words why the vCPU ``vcpu`` cannot make progress.
+    ``vcpu`` is None if ``cause`` is about all vCPUs: each vCPU is off, or waits."""
+
+    cause: str
+    vcpu: Runnable | None = None
+
+
 class Loop(Protocol):
     """The attributes and methods of `armvirt.hyp.host.host.Host` that `Standstill` uses."""
 
@@ -50,8 +58,6 @@ class Loop(Protocol):
     vcpus: list[Runnable]
     turn: Pcpu
     turn_end: int
-
-    def stop(self) -> None: ...
 
     def idle_until(self, due: int | None) -> int | None: ...
 
@@ -94,25 +100,28 @@ class Standstill:
 
     # -- no progress --
 
-    def spin(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """Handle a branch to itself: skip the vCPU's time to the next event. If no interrupt can
-        come, report this to the VMM instead."""
+    def spin(self, vcpu: Runnable, others: bool, until: int) -> Stuck | None:
+        """Handle a branch to itself: return why the guest is stuck. If the guest is not stuck, skip
+        the vCPU's time to the next event, and return None."""
         why = "and no interrupt will come" if vcpu.hears else "with interrupts masked"
-        if not self._dead_end(vcpu, f"branches to itself {why}", False):
+        stuck = self._dead_end(vcpu, f"branches to itself {why}", False)
+        if stuck is None:
             self._skip(until, others)
+        return stuck
 
-    def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """Handle exception vectors that fault again and again. If the guest is stuck, report this
-        to the VMM. Otherwise skip the vCPU's time to the end of its time slice, or, without other
-        runnable vCPUs, to the next event of the clock. Then the vCPU executes the vectors again,
-        because another vCPU may have repaired them."""
+    def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> Stuck | None:
+        """Handle exception vectors that fault again and again: return why the guest is stuck. If
+        the guest is not stuck, skip the vCPU's time to the end of its time slice, or, without other
+        runnable vCPUs, to the next event of the clock, and return None. Then the vCPU executes the
+        vectors again, because another vCPU may have repaired them."""
         host = self._host
         fault = describe(vcpu.context.system(ESR_EL1))
-        if not self._dead_end(
-            vcpu, f"faults in its exception vectors again and again ({fault})", True
-        ):
+        cause = f"faults in its exception vectors again and again ({fault})"
+        stuck = self._dead_end(vcpu, cause, True)
+        if stuck is None:
             vcpu.sched.faults_until = host.turn_end if others else host.clock.deadline() or 0
             self.go_on_faulting(vcpu, others, until)
+        return stuck
 
     def go_on_faulting(self, vcpu: Runnable, others: bool, until: int) -> None:
         """Skip the vCPU's time to ``faults_until`` or ``until``, whichever is first."""
@@ -125,18 +134,16 @@ class Standstill:
 
     # -- stuck guests --
 
-    def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> bool:
-        """Record that a vCPU makes no progress, and why. If the guest is stuck (no runnable vCPU
-        makes progress, and no event is due), report this to the VMM and return True."""
+    def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> Stuck | None:
+        """Record that a vCPU makes no progress, and why. Return why the guest is stuck. None if
+        another runnable vCPU makes progress, or an event is due."""
         self.still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
         if not self.still.keys() >= {v.index for v in runnable} or self._somebody_wakes(runnable):
-            return False
+            return None
         index, still = min(self.still.items(), key=lambda item: (not item[1].faults, item[0]))
-        host.stop()
-        host.vcpus[index].stuck(still.cause)
-        return True
+        return Stuck(still.cause, host.vcpus[index])
 
     def _somebody_wakes(self, runnable: Iterable[Runnable]) -> bool:
         """Whether an event is due that can interrupt a vCPU of ``runnable`` or wake a blocked
@@ -180,13 +187,13 @@ class Standstill:
         self._rescues += any(lost)
         return any(lost)
 
-    def stuck_in_wfe(self) -> bool:
-        """If a vCPU waits in WFE, report to its VMM that the guest is stuck, and return True. The
-        host calls this method when no vCPU can run and no event is due."""
+    def nobody_wakes(self) -> Stuck:
+        """Return why the guest is stuck when no vCPU can run and no event is due. If vCPUs that
+        have a VMM wait in WFE, the cause is about the first of them."""
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
-            waiting[0].stuck("waits for an event (WFE) that nothing will send")
-        return bool(waiting)
+            return Stuck("waits for an event (WFE) that nothing will send", waiting[0])
+        return Stuck("waits for ever")
 
     # -- state --
 

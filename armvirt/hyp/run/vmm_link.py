@@ -177,8 +177,8 @@ class VmmLink:
             self.abortable = exit if isinstance(exit, MmioExit) else None
             return exit
         self._exit = None
-        if exit is None and stop is Stop.IDLE:
-            return StuckExit("waits for ever", self._vcpu.context.pc)
+        if exit is None and stop is Stop.IDLE and (stuck := self._vcpu.host.stuck) is not None:
+            return StuckExit(stuck.cause, self._vcpu.context.pc)
         return exit
 
     def _run_host(self, until: int) -> Stop:

@@ -139,6 +139,19 @@ def test_a_timer_goes_on_while_one_faults(kind: str) -> None:
     assert 30_000_000 <= rig.host.clock.now < 30_200_000
 
 
+def test_the_host_has_the_cause() -> None:
+    """The VMM of the vCPU at fault gets it; if it is about all, the caller reads it from the
+    host."""
+    at_fault = two_vcpus(endless, faults)
+    assert at_fault.host.stuck is None and at_fault.run() is Stop.HANDLER
+    stuck, end = at_fault.host.stuck, at_fault.end
+    assert stuck is not None and isinstance(end, StuckExit)
+    assert (stuck.vcpu, stuck.cause) == (at_fault.vm.vcpu(1), end.cause)
+    asleep = two_vcpus(lambda a: a.wfi(), lambda a: a.wfi())
+    assert asleep.run() is Stop.IDLE and asleep.host.stuck == ("waits for ever", None)
+    assert asleep.run(asleep.host.clock.now) is Stop.UNTIL and asleep.host.stuck is None
+
+
 @pytest.mark.parametrize("cpus", [3, 8])
 def test_the_one_at_fault_is_named_among_many(cpus: int) -> None:
     rig = Rig(vcpus=cpus)
