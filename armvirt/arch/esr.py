@@ -31,6 +31,7 @@ ACCESS_FIELDS = 0x7FF << 14  # ISV, SAS, SSE, SRT, SF and AR
 #: ISS of an abort: CM (by cache maintenance), S1PTW (stage-2 fault on a stage-1 table walk).
 CM, S1PTW = 1 << 8, 1 << 7
 STEP_ISV = 1 << 24  # ISS of a software step exception: EX is valid
+IFSC_DEBUG = 0x22  # ISS[5:0] of a software step exception: debug exception
 TI_MASK = 3  # ISS of a trapped WFx: `WfxKind`
 #: ISS of a trapped MSR, MRS or SYS.
 ISS_OP0_SHIFT, ISS_OP2_SHIFT, ISS_OP1_SHIFT = 20, 17, 14

@@ -398,6 +398,7 @@ LR_VINTID, LR_GROUP1, LR_HW, LR_STATE = _fields("ICH_LR0_EL2", "vINTID", "Group"
 LR_PINTID_SHIFT = shift_of(field("ICH_LR0_EL2.pINTID"))
 LR_PINTID_MASK = field("ICH_LR0_EL2.pINTID") >> LR_PINTID_SHIFT
 LR_PRIORITY_SHIFT = shift_of(field("ICH_LR0_EL2.Priority"))
+LR_PRIORITY_MASK = field("ICH_LR0_EL2.Priority") >> LR_PRIORITY_SHIFT
 LR_CPUID_SHIFT, LR_CPUID_MASK = 10, 7  # the CPUID in vINTID: SGIs of a GICv2 guest
 LR_EOI = 1 << 41  # valid with HW = 0; with HW = 1 this bit is part of pINTID
 LR_STATE_SHIFT, LR_GROUP_SHIFT = shift_of(LR_STATE), shift_of(LR_GROUP1)
@@ -421,7 +422,7 @@ class ListRegister(NamedTuple):
         hw = bool(value & LR_HW)
         return cls(
             value & LR_VINTID,
-            value >> LR_PRIORITY_SHIFT & 0xFF,
+            value >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK,
             int(bool(value & LR_GROUP1)),
             bool(value & LR_PENDING),
             bool(value & LR_ACTIVE),
@@ -491,6 +492,7 @@ VMCR_VBPR0_SHIFT = shift_of(field("ICH_VMCR_EL2.VBPR0"))
 VMCR_BPR_MASK = field("ICH_VMCR_EL2.VBPR0") >> VMCR_VBPR0_SHIFT
 VMCR_VPMR = field("ICH_VMCR_EL2.VPMR")
 VMCR_VPMR_SHIFT = shift_of(VMCR_VPMR)
+VMCR_PMR_MASK = VMCR_VPMR >> VMCR_VPMR_SHIFT
 VMCR_LEGACY_FLAGS = VMCR_VACKCTL | VMCR_VFIQEN  # writable only with ICC_SRE_EL1.SRE = 0
 VMCR_FLAGS = VMCR_VENG0 | VMCR_VENG1 | VMCR_VCBPR | VMCR_VEOIM
 
@@ -499,6 +501,7 @@ CTLR_CBPR, CTLR_EOIMODE, CTLR_SEIS, CTLR_A3V, CTLR_RSS = _fields(
     "ICC_CTLR_EL1", "CBPR", "EOImode", "SEIS", "A3V", "RSS"
 )
 CTLR_PRIBITS_SHIFT = shift_of(field("ICC_CTLR_EL1.PRIbits"))
+CTLR_PRIBITS_MASK = field("ICC_CTLR_EL1.PRIbits") >> CTLR_PRIBITS_SHIFT
 CTLR_IDBITS_SHIFT = shift_of(field("ICC_CTLR_EL1.IDbits"))
 VTR_TDS, VTR_NV4, VTR_A3V = _fields("ICH_VTR_EL2", "TDS", "nV4", "A3V")
 VTR_PREBITS_SHIFT = shift_of(field("ICH_VTR_EL2.PREbits"))

@@ -146,6 +146,7 @@ def event_fields(entry: int) -> tuple[int, int, int]:
 
 
 #: The target of a collection that a MAPTI has used before any MAPC maps the collection.
+INVLPIR_V = 1 << 63  # GICR_INVLPIR and GICR_INVALLR: of virtual LPIs (IHI 0069 12.11)
 NOT_MAPPED = MASK32
 
 # Commands (5.3): first bit, width and scale of each field in the 256 bits of a command -----------

@@ -5,6 +5,7 @@ The values come from the table in `armvirt.arch.sysregs` when this module is imp
 
 from __future__ import annotations
 
+from armvirt.arch.bits import shift_of
 from armvirt.arch.sysregs import encoding_of, field
 
 CCSIDR_EL1 = encoding_of("CCSIDR_EL1")
@@ -24,6 +25,13 @@ TCR_EL1 = encoding_of("TCR_EL1")
 TTBR0_EL1 = encoding_of("TTBR0_EL1")
 TTBR1_EL1 = encoding_of("TTBR1_EL1")
 VBAR_EL1 = encoding_of("VBAR_EL1")
+
+CSSELR_IND = field("CSSELR_EL1.InD")
+CSSELR_LEVEL_SHIFT = shift_of(field("CSSELR_EL1.Level"))
+#: CLIDR_EL1 has a Ctype field of 3 bits for each of 7 levels: 1 instruction cache, 2 data cache,
+#: 3 both of them, 4 unified cache. CSSELR_EL1 selects a unified cache as a data cache.
+CLIDR_LEVELS, CLIDR_CTYPE_BITS, CLIDR_CTYPE = 7, 3, field("CLIDR_EL1.Ctype1")
+CTYPES_WITH_CODE, CTYPES_WITH_DATA = (1, 3), (2, 3, 4)
 
 PAR_F = field("PAR_EL1.F")
 PAR_PA = field("PAR_EL1.PA")

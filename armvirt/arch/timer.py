@@ -87,6 +87,7 @@ EVNTI_MASK = field("CNTKCTL_EL1.EVNTI")
 EVNTI_SHIFT = shift_of(EVNTI_MASK)
 EVNTIS_SHIFT = 8  # with EVNTIS = 1, EVNTI selects one of the bits 8 to 23 instead of 0 to 15
 KCTL_BITS = 0x3FF  # the bits that are implemented without FEAT_ECV
+HCTL_BITS = 0xFFF  # the same of CNTHCTL_EL2; bits 11:10 are EL1PCEN and EL1PCTEN with E2H = 1
 KCTL_BITS_ECV = KCTL_BITS | int(CntKctl.EVNTIS)
 
 # Plain integers for the code that runs at each access: an IntFlag operation costs a microsecond.

@@ -11,6 +11,7 @@ from armvirt.arch.sysregs import field
 PAGE_SHIFT, PAGE_SIZE = 12, 4096
 LEVEL_BITS = 9  # the number of address bits that index a table
 ENTRIES = 1 << LEVEL_BITS
+INDEX_MASK = ENTRIES - 1
 LAST_LEVEL = 3
 
 VALID = 1 << 0
@@ -31,6 +32,17 @@ TTBR_ASID_SHIFT = shift_of(field("TTBR0_EL1.ASID"))
 
 # Stage 2
 
+VTTBR_VMID_SHIFT = shift_of(field("VTTBR_EL2.VMID"))
+VTCR_SL0_SHIFT = shift_of(field("VTCR_EL2.SL0"))
+VTCR_RES1 = 1 << 31
+#: PS: 44-bit PA. SH0, ORGN0, IRGN0: inner shareable write-back walks. TG0 = 0: 4 KiB granule.
+VTCR_FIXED = (
+    VTCR_RES1
+    | 4 << shift_of(field("VTCR_EL2.PS"))
+    | field("VTCR_EL2.SH0")
+    | 1 << shift_of(field("VTCR_EL2.ORGN0"))
+    | 1 << shift_of(field("VTCR_EL2.IRGN0"))
+)
 MEMATTR_NORMAL_WB = 0xF << 2
 MEMATTR_DEVICE_NGNRE = 1 << 2
 S2AP_READ = 1 << 6
@@ -69,7 +81,7 @@ def geometry(top: int) -> Geometry:
 def vtcr(shape: Geometry) -> int:
     """VTCR_EL2 for a geometry: 4 KiB granule, 44-bit PA, inner shareable write-back walks."""
     sl0 = 2 - shape.start_level
-    return 1 << 31 | 4 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | sl0 << 6 | 64 - shape.ipa_bits
+    return VTCR_FIXED | sl0 << VTCR_SL0_SHIFT | 64 - shape.ipa_bits
 
 
 def start_level(bits: int) -> int:

@@ -25,6 +25,7 @@ from armvirt.arch.gic import (
     LR_GROUP1,
     SPURIOUS,
     VMCR_BPR_MASK,
+    VMCR_PMR_MASK,
     VMCR_VACKCTL,
     VMCR_VBPR0_SHIFT,
     VMCR_VBPR1_SHIFT,
@@ -173,7 +174,7 @@ def _active_priorities(n: int) -> GicvRow:
 
 BINDINGS: tuple[GicvRow, ...] = (
     _field("GICC_CTLR", 0, arch.GICC_CTLR_BITS),
-    _field("GICC_PMR", VMCR_VPMR_SHIFT, 0xFF),
+    _field("GICC_PMR", VMCR_VPMR_SHIFT, VMCR_PMR_MASK),
     _field("GICC_BPR", VMCR_VBPR0_SHIFT, VMCR_BPR_MASK),
     GicvRow("GICC_IAR", lambda vif: _acknowledge(vif, False)),
     GicvRow("GICC_EOIR", None, lambda vif, value: _end(vif, value, False)),

@@ -35,6 +35,7 @@ from armvirt.arch.gic import (
     LR_PENDING,
     LR_PINTID_MASK,
     LR_PINTID_SHIFT,
+    LR_PRIORITY_MASK,
     LR_PRIORITY_SHIFT,
     LR_STATE,
     LR_STATE_SHIFT,
@@ -43,6 +44,7 @@ from armvirt.arch.gic import (
     VMCR_BPR_MASK,
     VMCR_FLAGS,
     VMCR_LEGACY_FLAGS,
+    VMCR_PMR_MASK,
     VMCR_VBPR0_SHIFT,
     VMCR_VBPR1_SHIFT,
     VMCR_VCBPR,
@@ -290,7 +292,7 @@ class VirtualCpuInterface:
                 continue
             state = lr >> LR_STATE_SHIFT
             if state == 1:
-                priority = lr >> LR_PRIORITY_SHIFT & 0xFF
+                priority = lr >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK
                 if priority < best_priority and vmcr & (
                     VMCR_VENG1 if lr & LR_GROUP1 else VMCR_VENG0
                 ):
@@ -323,7 +325,7 @@ class VirtualCpuInterface:
         point.
         """
         lr = self.lr[index]
-        priority = lr >> LR_PRIORITY_SHIFT & 0xFF
+        priority = lr >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK
         if priority >= self.vmcr >> VMCR_VPMR_SHIFT:
             return False
         running = running_priority(self.ap0r, self.ap1r, self.prebits)
@@ -553,7 +555,7 @@ class VirtualCpuInterface:
         return self.vmcr >> VMCR_VPMR_SHIFT
 
     def _write_pmr(self, value: int) -> None:
-        self.put_field(VMCR_VPMR_SHIFT, 0xFF, value)
+        self.put_field(VMCR_VPMR_SHIFT, VMCR_PMR_MASK, value)
 
     def _read_bpr(self, group: int) -> int:
         return arch.read_bpr(self.vmcr, self.prebits, group)

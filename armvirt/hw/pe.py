@@ -11,6 +11,7 @@ from armvirt.arch.insn import (
     EXCEPTION_MASK,
     HLT,
     HLT_SEMIHOSTING,
+    RT_MASK,
     SYSTEM_ENCODING,
     SYSTEM_READ,
     SYSTEM_SHIFT,
@@ -397,7 +398,7 @@ class Pe:
             state.rt_value = answer
             return Action.WRITE_RT | Action.ADVANCE
         if action is _TRAP:
-            rt = insn & 31
+            rt = insn & RT_MASK
             return self._on_exit(
                 SyncExit(sysreg_trap(encoding, is_read, rt), 0, 0, state.pc, rt, value)
             )
@@ -421,7 +422,7 @@ class Pe:
         CNTVCT_EL0, because all accesses are in program order here."""
         assert self.context is not None
         state = self.context.engine.state
-        syndrome = sysreg_trap(encoding, True, state.insn & 31)
+        syndrome = sysreg_trap(encoding, True, state.insn & RT_MASK)
         if not self.ecv:
             return self._lacking("ecv")
         if state.el == 0 and not self.context.system(CNTKCTL_EL1) & EL0_ENABLES[encoding]:
@@ -437,7 +438,7 @@ class Pe:
         state, wfi = self.context.engine.state, kind is WfxKind.WFIT
         if not self.wfxt:
             return self._lacking("wfxt")
-        syndrome = wfx(kind, state.insn & 31)
+        syndrome = wfx(kind, state.insn & RT_MASK)
         sctlr = self.context.system(SCTLR_EL1)
         if state.el == 0 and not sctlr & (SCTLR_NTWI if wfi else SCTLR_NTWE):
             return self.context.inject(syndrome)

@@ -443,6 +443,6 @@ _STORAGE: dict[int, str] = {
 #: The bits that are implemented without FEAT_ECV; the others are RES0.
 _WITHOUT_ECV = {
     arch.CNTKCTL_EL1: arch.KCTL_BITS,
-    arch.CNTHCTL_EL2: 0xFFF,
+    arch.CNTHCTL_EL2: arch.HCTL_BITS,
     arch.CNTPOFF_EL2: 0,
 }

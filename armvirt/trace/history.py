@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from armvirt.arch.esr import EC, EC_SHIFT
+from armvirt.arch.esr import EC, exception_class
 from armvirt.arch.gic import (
     FIRST_LPI,
     GITS_TRANSLATER,
@@ -293,7 +293,7 @@ class History:
         if event.what in ("irq", "fiq"):
             cpu.entries += 1
             cpu.entry, cpu.faults = Entry(stamp, event), None
-        elif event.what == "sync" and event.esr >> EC_SHIFT & 0x3F != EC.SVC64:
+        elif event.what == "sync" and exception_class(event.esr) != EC.SVC64:
             last, vectors = cpu.faults, event.target & ~(VECTOR_END - 1)
             same = last is not None and (
                 last.event.elr == event.elr or 0 <= event.elr - vectors < VECTOR_END

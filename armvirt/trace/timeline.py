@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from armvirt.arch.gic import FIRST_LPI, LR_PENDING, LR_STATE_SHIFT, SPECIAL_INTIDS
+from armvirt.arch.gic import FIRST_LPI, LR_PENDING, LR_STATE, LR_STATE_SHIFT, SPECIAL_INTIDS
 from armvirt.arch.timer import TIMER_PREFIXES, signed_tval
 from armvirt.events import (
     Acknowledge,
@@ -250,7 +250,7 @@ class Timeline:
         ):
             return  # KVM writes list registers at every entry; only the first is shown
         life.list, life.vcpu = stamp, event.target
-        state = LR_STATES[event.value >> LR_STATE_SHIFT & 3]
+        state = LR_STATES[(event.value & LR_STATE) >> LR_STATE_SHIFT]
         self._row(
             stamp,
             "list",

@@ -35,8 +35,10 @@ MEMORY_MAP = re.compile(r"board/\w+/memmap\.py")  # two boards may have the same
 REGISTERS = (
     "esr", "syndrome", "iss", "spsr", "pstate", "ps", "tcr", "vtcr", "ttbr", "sctlr", "mdscr", "tail_mdscr", "hcr",
     "mdcr", "vmcr", "lr", "cnthctl", "cntkctl", "controls", "ctl", "par", "mpidr", "vtr", "midr", "cpacr", "hpfar",
-    "misr", "propbaser", "pendbaser", "baser",
+    "misr", "propbaser", "pendbaser", "baser", "clidr", "insn", "vmid",
 )  # fmt: skip
+#: The name of the encoding of a register.
+ENCODING = re.compile(r"_EL[0-3]$")
 #: The same in C: a shift or mask that is written as a number.
 C_FIELD = re.compile(rf"(?:\b|_)(?:{'|'.join(REGISTERS)})\s*(?:>>|&|\|)\s*~?\(?(?:0x[0-9a-f]+|\d+)")
 PPIS = {25, 26, 27, 28, 29, 30}
@@ -102,6 +104,60 @@ def is_field(node: ast.AST) -> bool:
     return isinstance(node.op, (ast.RShift, ast.BitAnd, ast.BitOr)) and name in REGISTERS
 
 
+def _named(node: ast.AST) -> str:
+    return str(getattr(node, "id", getattr(node, "attr", "")))
+
+
+def is_masked_shift(node: ast.AST) -> bool:
+    """``lr >> LR_STATE_SHIFT & 3``, ``clidr >> 3 * level & 7``: the width of a field by its number."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.BitAnd):
+        return False
+    if not isinstance(node.left, ast.BinOp) or not isinstance(node.left.op, ast.RShift):
+        return False
+    by_name = _named(node.left.right).endswith("_SHIFT")
+    of_register = _named(node.left.left).lstrip("_") in REGISTERS
+    width = not computed(node.right) and literals(node.right) != {1}  # & 1 tests a bit
+    return width and (of_register or by_name)
+
+
+def is_placed(node: ast.AST) -> bool:
+    """``vmid << 48``: a value at the position of its field, by its number."""
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.LShift)
+        and not computed(node.right)
+        and _named(node.left).lstrip("_") in REGISTERS
+    )
+
+
+def is_register_value(node: ast.AST) -> bool:
+    """``system(VTCR_EL2, 1 << 31 | 30)``, ``build(EC.STEP_LOWER, 1 << 24)``: a value of a register
+    by its number."""
+    if not isinstance(node, ast.Call) or len(node.args) < 2:
+        return False
+    register, value = node.args[-2:]
+    of_register = ENCODING.search(_named(register)) or ast.unparse(register).startswith("EC.")
+    return bool(of_register) and isinstance(value, ast.BinOp) and bool(literals(value) - {0, 1})
+
+
+def set_fields(node: ast.AST) -> Iterator[str]:
+    """``state.cnthctl = 3``, ``{CNTHCTL_EL2: 0xFFF}``: a register or its mask by its number."""
+    pairs: list[tuple[ast.expr | None, ast.expr]] = []
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+        values = node.value.elts if isinstance(node.value, ast.Tuple) else []
+        pairs = list(zip(node.targets[0].elts, values, strict=False))
+    elif isinstance(node, ast.Assign):
+        pairs = [(node.targets[0], node.value)]
+    elif isinstance(node, ast.Dict):
+        pairs = list(zip(node.keys, node.values, strict=True))
+    for key, value in pairs:
+        name = _named(key) if key is not None else ""
+        register = isinstance(key, ast.Attribute) and name in REGISTERS
+        number = isinstance(value, ast.Constant) and type(value.value) is int and value.value > 0
+        if number and (register or (isinstance(node, ast.Dict) and ENCODING.search(name))):
+            yield f"{name}: {ast.unparse(value)}"
+
+
 def is_priority(node: ast.AST) -> bool:
     """``7 - prebits``, ``0xFF << 8 - bits``: a rule of binary points or priorities (IHI 0069 4.8)."""
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Sub):
@@ -120,6 +176,7 @@ def encodings(tree: ast.AST) -> Iterator[str]:
         if ("PPI" in plain or "INTID" in plain) and literals(value) & PPIS:
             yield f"{name} = {ast.unparse(value)}"
     for node in ast.walk(tree):
+        yield from set_fields(node)
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sysreg":
             if len(node.args) == 5 and not any(computed(each) for each in node.args):
                 yield ast.unparse(node)
@@ -127,6 +184,9 @@ def encodings(tree: ast.AST) -> Iterator[str]:
             is_pattern(node)
             or is_field(node)
             or is_priority(node)
+            or is_masked_shift(node)
+            or is_placed(node)
+            or is_register_value(node)
             or (isinstance(node, ast.IfExp) and literals(node) >= VECTORS)
         ):
             yield ast.unparse(node)
@@ -205,6 +265,14 @@ def test_fields_are_in_arch_alone_in_c() -> None:
         "least = 7 - self.prebits",
         "pmr = value & 0xFF << 8 - priority_bits",
         "enabled = _pstate & 0x80",
+        "rt = state.insn & 31",
+        "priority = lr >> LR_PRIORITY_SHIFT & 0xFF",
+        "kind = clidr >> 3 * level & 7",
+        "vttbr = BASE | self.vmid << 48",
+        "system(VTCR_EL2, 1 << 31 | 2 << 16 | 30)",
+        "STEP = build(EC.STEP_LOWER, 1 << 24 | 0x22)",
+        "state.cnthctl, state.bits = 3, BITS",
+        "MASKS = {arch.CNTHCTL_EL2: 0xFFF}",
     ],
 )
 def test_the_search_finds(text: str) -> None:
@@ -266,7 +334,7 @@ EQUAL_BY_CHANCE = {
     ("CODE_BUFFER", "CODE_BUFFER_MARGIN"): "the buffer of an engine, and room for other allocations",
 }  # fmt: skip
 #: Words in the names of round numbers that do not say which fact a number is.
-GENERIC = {"SIZE", "FRAME", "OFFSET", "READ", "STEP"}
+GENERIC = {"SIZE", "FRAME", "OFFSET", "READ", "STEP", "RES1"}
 
 
 def _is_round(value: int) -> bool:

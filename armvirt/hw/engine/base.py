@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from armvirt.arch.sysregs import CONTEXT_REGISTERS
-from armvirt.arch.timer import KCTL_BITS
+from armvirt.arch.timer import CNTHCTL_PCEN, CNTHCTL_PCTEN, KCTL_BITS
 from armvirt.errors import EngineError, KvmError
 from armvirt.hw.clock import NEVER
 from armvirt.hw.engine import abi
@@ -72,7 +72,7 @@ class Engine(Core, ABC):
         state.deadline = state.yield_at = NEVER
         state.ns_per_insn = 1
         state.native_maintenance = 1
-        state.cnthctl, state.cntkctl_bits = 3, KCTL_BITS
+        state.cnthctl, state.cntkctl_bits = CNTHCTL_PCTEN | CNTHCTL_PCEN, KCTL_BITS
 
     @abstractmethod
     def watch_wfe(self) -> None:

@@ -129,8 +129,8 @@ def _set_up(scratch: _Scratch) -> None:
     )  # level 2 -> level 3
     scratch.write(_TABLE + 0x10000 + (_CODE >> 12) * 8, struct.pack("<Q", _CODE | leaf))
     scratch.system(SCR_EL3, SCR_NS_HCE_RW)
-    scratch.system(VTCR_EL2, 1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 30)
-    scratch.system(VTTBR_EL2, _TABLE | 1 << 48)
+    scratch.system(VTCR_EL2, translation.vtcr(translation.SMALL))
+    scratch.system(VTTBR_EL2, _TABLE | 1 << translation.VTTBR_VMID_SHIFT)
     scratch.system(HCR_EL2, HCR_RW | HCR_VM)
     scratch.x(0, _DATA)
     scratch.x(3, _FAULT)

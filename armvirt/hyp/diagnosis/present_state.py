@@ -16,6 +16,7 @@ from armvirt.arch.gic import (
     LR_ACTIVE,
     LR_GROUP1,
     LR_PENDING,
+    LR_PRIORITY_MASK,
     LR_PRIORITY_SHIFT,
     VMCR_VCBPR,
     VMCR_VEOIM,
@@ -113,7 +114,7 @@ def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
     """The group priority of an active interrupt. The priority drop of the interrupt clears the
     active-priority bit of this group priority."""
     return group_priority(
-        cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & 0xFF
+        cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK
     )
 
 

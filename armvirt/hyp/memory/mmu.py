@@ -54,7 +54,7 @@ class Stage2:
     @property
     def vttbr(self) -> int:
         """VTTBR_EL2: the table base and the VMID."""
-        return TABLE_BASE | self.vmid << 48
+        return TABLE_BASE | self.vmid << s2.VTTBR_VMID_SHIFT
 
     def attach(self, context: Context) -> None:
         """Map the tables into the physical memory of a context's engine."""
@@ -76,7 +76,9 @@ class Stage2:
                 index = s2.index(
                     ipa, level
                 )  # concatenated tables: the index at the start level can have more than 9 bits
-                word = table // 8 + (index if level == self.shape.start_level else index & 511)
+                word = table // 8 + (
+                    index if level == self.shape.start_level else index & s2.INDEX_MASK
+                )
                 if not self._words[word]:
                     self._words[word] = TABLE_BASE + self._table() | s2.VALID | s2.TABLE
                 table = (self._words[word] & s2.ADDRESS_MASK) - TABLE_BASE
@@ -101,17 +103,19 @@ class Stage2:
         word = self._leaf_table(ipa) // 8
         words = self._words
         for page in range(start, end, s2.PAGE_SIZE):
-            at = word + (page >> s2.PAGE_SHIFT & 511)
+            at = word + (page >> s2.PAGE_SHIFT & s2.INDEX_MASK)
             if not words[at]:
                 words[at] = page | attributes
 
     def entry(self, ipa: int) -> int:
         """The leaf descriptor of ``ipa``, 0 if ``ipa`` is not mapped."""
         at = self._leaves.get(ipa // L3_SPAN)
-        return 0 if at is None else self._words[at // 8 + (ipa >> s2.PAGE_SHIFT & 511)]
+        return 0 if at is None else self._words[at // 8 + (ipa >> s2.PAGE_SHIFT & s2.INDEX_MASK)]
 
     def set_entry(self, ipa: int, descriptor: int) -> None:
-        self._words[self._leaf_table(ipa) // 8 + (ipa >> s2.PAGE_SHIFT & 511)] = descriptor
+        self._words[self._leaf_table(ipa) // 8 + (ipa >> s2.PAGE_SHIFT & s2.INDEX_MASK)] = (
+            descriptor
+        )
 
     def protect(self, ipa: int) -> None:
         """Write-protect a page; the caller flushes the TLBs."""

@@ -24,7 +24,7 @@ SERROR_ESR = syndrome.build(EC.SERROR)
 
 #: The syndrome of a single step of an instruction at EL1 or EL0: ISV set, EX clear, IFSC "debug
 #: exception".
-STEP_HSR = syndrome.build(EC.STEP_LOWER, 1 << 24 | 0x22)
+STEP_HSR = syndrome.build(EC.STEP_LOWER, syndrome.STEP_ISV | syndrome.IFSC_DEBUG)
 
 
 class GuestDebug(IntFlag):

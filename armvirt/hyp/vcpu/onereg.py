@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armvirt.arch.named import (
     CCSIDR_EL1,
+    CLIDR_CTYPE,
+    CLIDR_CTYPE_BITS,
     CLIDR_EL1,
+    CLIDR_LEVELS,
     CSSELR_EL1,
+    CSSELR_IND,
+    CSSELR_LEVEL_SHIFT,
+    CTYPES_WITH_CODE,
+    CTYPES_WITH_DATA,
     DCZID_EL0,
     ELR_EL1,
     MPIDR_EL1,
     OSDLR_EL1,
     SPSR_EL1,
 )
+from armvirt.arch.pstate import PSTATE_MODE, PSTATE_NRW, Mode
 from armvirt.arch.sysregs import CONTEXT_REGISTERS, ID_REGISTERS, is_id_space
 from armvirt.errors import KvmError
 from armvirt.hyp.firmware.smccc_services import Bitmap
@@ -115,12 +123,12 @@ def _id(encoding: int) -> Access:
 
 
 #: PSTATE.M of a guest: EL0t, EL1t, EL1h. The guest has no EL2 and no AArch32 (M[4]).
-GUEST_MODES = frozenset({0, 4, 5})
+GUEST_MODES = frozenset({int(Mode.EL0T), int(Mode.EL1T), int(Mode.EL1H)})
 
 
 def _set_pstate(context: Context, value: int) -> None:
     """Write PSTATE; KvmError EINVAL for a mode that is not in `GUEST_MODES` (set_core_reg)."""
-    if value & 0x1F not in GUEST_MODES:
+    if value & (PSTATE_NRW | PSTATE_MODE) not in GUEST_MODES:
         raise KvmError("EINVAL", f"PSTATE {value:#x}: the modes of a guest are EL0t, EL1t and EL1h")
     context.pstate = value
 
@@ -205,10 +213,10 @@ def _cache(level: int) -> Access:
 def caches(clidr: int) -> list[int]:
     """The values of CSSELR_EL1 that select the caches in CLIDR_EL1."""
     found = []
-    for level in range(7):
-        kind = clidr >> 3 * level & 7  # Ctype: 1 instruction, 2 data, 3 both of them, 4 unified
-        found += [level << 1] if kind in (2, 3, 4) else []
-        found += [level << 1 | 1] if kind in (1, 3) else []
+    for level in range(CLIDR_LEVELS):
+        kind = clidr >> CLIDR_CTYPE_BITS * level & CLIDR_CTYPE
+        found += [level << CSSELR_LEVEL_SHIFT] if kind in CTYPES_WITH_DATA else []
+        found += [level << CSSELR_LEVEL_SHIFT | CSSELR_IND] if kind in CTYPES_WITH_CODE else []
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from armvirt.arch.gic import NR_PRIVATE, VMCR_VPMR_SHIFT, active_priority_registers
+from armvirt.arch.gic import NR_PRIVATE, VMCR_PMR_MASK, VMCR_VPMR_SHIFT, active_priority_registers
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hyp.vgic.irq import VgicIrq
 
@@ -134,7 +134,7 @@ class VgicCpu:
 
     @property
     def priority_mask(self) -> int:
-        return self.vmcr >> VMCR_VPMR_SHIFT & 0xFF
+        return self.vmcr >> VMCR_VPMR_SHIFT & VMCR_PMR_MASK
 
     def active_priorities(self, group: int) -> list[int]:
         """ICH_AP0R<n>_EL2 or ICH_AP1R<n>_EL2: the registers of the PE if the vCPU is loaded, else

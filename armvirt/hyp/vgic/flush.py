@@ -16,6 +16,7 @@ from armvirt.arch.gic import (
     ICH_HCR_EOICOUNT_SHIFT,
     LR_GROUP1,
     LR_PENDING,
+    LR_PRIORITY_MASK,
     LR_PRIORITY_SHIFT,
     LR_STATE,
     VMCR_VEOIM,
@@ -295,7 +296,7 @@ def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> 
     """Whether the active-priority bit of an interrupt is set in ``dropped``, which has the words of
     AP0R and then of AP1R. A GICv2 guest uses only AP1R."""
     group = irq.running & LR_GROUP1
-    level = vif.preemption_level(irq.running >> LR_PRIORITY_SHIFT & 0xFF, group)
+    level = vif.preemption_level(irq.running >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK, group)
     first = len(vif.ap0r) if group or not vif.sre else 0
     return bool(dropped[first + (level >> 5)] >> (level & 31) & 1)
 

@@ -278,14 +278,14 @@ def write_invlpir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
     while LPIs are disabled. A write with V = 1 (bit 63, a virtual LPI) is ignored too, because
     virtual LPIs are not implemented."""
     lpi = dist.lpis.get(value & 0xFFFF_FFFF)
-    if cpu.lpis_enabled and lpi is not None and not value >> 63:
+    if cpu.lpis_enabled and lpi is not None and not value & arch.INVLPIR_V:
         invalidate(dist, lpi)
 
 
 def write_invallr(dist: Distributor, cpu: VgicCpu, value: int) -> None:
     """Write GICR_INVALLR: invalidate all LPIs of this redistributor. If a job on LPIs
     (`armvirt.hyp.vgic.backlog`) is under way, the write takes effect after the job."""
-    if cpu.lpis_enabled and not value >> 63:
+    if cpu.lpis_enabled and not value & arch.INVLPIR_V:
         cpu.invalidate_wanted = True
         if not dist.backlog.jobs:
             take_up(dist)

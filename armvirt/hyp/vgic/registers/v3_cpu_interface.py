@@ -19,6 +19,7 @@ from armvirt.arch.gic import (
     VMCR_VBPR1_SHIFT,
     VMCR_VCBPR,
     VMCR_VEOIM,
+    VMCR_VPMR,
     VMCR_VPMR_SHIFT,
 )
 from armvirt.errors import KvmError
@@ -46,7 +47,7 @@ def _read_pmr(cpu: VgicCpu) -> int:
 
 def _write_pmr(cpu: VgicCpu, value: int) -> None:
     pmr = value & arch.implemented_priority(cpu.num_pri_bits)
-    cpu.vmcr = cpu.vmcr & ~(0xFF << VMCR_VPMR_SHIFT) | pmr << VMCR_VPMR_SHIFT
+    cpu.vmcr = cpu.vmcr & ~VMCR_VPMR | pmr << VMCR_VPMR_SHIFT
 
 
 def _read_bpr(group: int) -> Callable[[VgicCpu], int]:
@@ -93,7 +94,7 @@ def _write_ctlr(cpu: VgicCpu, value: int) -> None:
     vmcr = cpu.vmcr & ~(VMCR_VCBPR | VMCR_VEOIM)
     vmcr |= VMCR_VCBPR if value & arch.CTLR_CBPR else 0
     cpu.vmcr = vmcr | (VMCR_VEOIM if value & arch.CTLR_EOIMODE else 0)
-    cpu.num_pri_bits = max(5, (value >> arch.CTLR_PRIBITS_SHIFT & 7) + 1)
+    cpu.num_pri_bits = max(5, (value >> arch.CTLR_PRIBITS_SHIFT & arch.CTLR_PRIBITS_MASK) + 1)
 
 
 def _write_sre(_: VgicCpu, value: int) -> None:
