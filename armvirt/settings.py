@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from armvirt import units
 from armvirt.arch.bits import MASK64
+from armvirt.arch.gic import MAX_LIST_REGISTERS, MAX_PRIORITY_BITS, MIN_PRIORITY_BITS
 from armvirt.board.boards import BOARDS
 from armvirt.board.config import BoardConfig
 from armvirt.errors import UserError
@@ -171,14 +172,14 @@ SETTINGS = (
     Setting(
         "list-registers",
         "N",
-        count(1, 16, "list register count"),
+        count(1, MAX_LIST_REGISTERS, "list register count"),
         "list registers (default 4)",
         "list_registers",
     ),
     Setting(
         "priority-bits",
         "N",
-        count(5, 7, "priority bit count"),
+        count(MIN_PRIORITY_BITS, MAX_PRIORITY_BITS, "priority bit count"),
         "priority bits of the CPU interface (default 5)",
         "priority_bits",
     ),

@@ -323,6 +323,7 @@ def _icc_rows() -> Iterator[SysReg]:
 
 _LR = "vINTID:31:0 pINTID:44:32 Priority:55:48 NMI:59 Group:60 HW:61 State:63:62"
 MAX_LIST_REGISTERS = 16
+MIN_PRIORITY_BITS, MAX_PRIORITY_BITS = 5, 7  # of a virtual CPU interface (ICH_VTR_EL2.PREbits)
 #: The numbers of list registers and of priority bits of Cortex-A53, A57 and A72 (ICH_VTR_EL2).
 LIST_REGISTERS, PRIORITY_BITS = 4, 5
 

@@ -227,7 +227,7 @@ class Board:
             ram = Region(self.memmap.RAM_BASE, config.memory)
             return user_tree.checked(user_tree.patch(self._user_tree, config.append, initrd, ram))
         board = BoardTree(
-            self.memmap, [v.mpidr for v in self.vcpus], config.memory, config.gic, config.cpu, config.append, initrd,
+            self.memmap, [v.mpidr for v in self.vcpus], config.memory, config.cpu, config.gic, config.append, initrd,
             config.seed, config.kaslr_seed, config.its, self._nodes(in_gic=False), self._nodes(in_gic=True),
         )  # fmt: skip
         return user_tree.checked(self.model.tree(board))

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from armvirt.arch.gic import MAX_LIST_REGISTERS, MAX_PRIORITY_BITS, MIN_PRIORITY_BITS
 from armvirt.board import boot
 from armvirt.board.boards import BOARDS
 from armvirt.board.config import BoardConfig
@@ -48,8 +49,8 @@ def _check_gicv2(config: BoardConfig) -> None:
 def _check_ranges(config: BoardConfig, model: BoardModel) -> None:
     ranges = (
         ("cpus", 1, model.memmap.MAX_CPUS, "the board has 1 to {most} CPUs"),
-        ("list_registers", 1, 16, "there can be 1 to {most}"),
-        ("priority_bits", 5, 7, "there can be 5 to {most}"),
+        ("list_registers", 1, MAX_LIST_REGISTERS, "there can be 1 to {most}"),
+        ("priority_bits", MIN_PRIORITY_BITS, MAX_PRIORITY_BITS, "there can be 5 to {most}"),
         ("pcpus", 1, model.memmap.MAX_CPUS, "the host has 1 to {most} physical CPUs"),
     )
     for name, least, most, text in ranges:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from armvirt.arch.gic import LIST_REGISTERS, PRIORITY_BITS
-from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+from armvirt.hw.config import HostConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_HOST = HostConfig._field_defaults
 
 
 class Region(NamedTuple):
@@ -50,24 +51,24 @@ class BoardConfig(NamedTuple):
     board: str = "virt"
     cpus: int = 1
     memory: int = 512 << 20
-    cpu: str = "cortex-a72"
-    cntfrq: int = DEFAULT_FREQUENCY_HZ
+    cpu: str = _HOST["cpu"]
+    cntfrq: int = _HOST["frequency_hz"]
     cntvoff: int | None = None
     append: str = ""
     initrd: str | Path | None = None
     dtb: str | Path | None = None
     load_addr: int | None = None
     semihosting: bool = False
-    engine: str = "auto"
+    engine: str = _HOST["engine"]
     seed: int = 0
     kaslr_seed: bool = True
     gic: int = 3
     its: bool = True
-    list_registers: int = LIST_REGISTERS
-    priority_bits: int = PRIORITY_BITS
-    pcpus: int = 1
-    quantum_ns: int | None = None
-    vhe: bool = False
-    cpu_features: tuple[str, ...] = ()
+    list_registers: int = _HOST["list_registers"]
+    priority_bits: int = _HOST["priority_bits"]
+    pcpus: int = _HOST["pcpus"]
+    quantum_ns: int | None = _HOST["quantum_ns"]
+    vhe: bool = _HOST["vhe"]
+    cpu_features: tuple[str, ...] = _HOST["cpu_features"]
     rtc_base: int | None = None
     counter_start: int | None = None

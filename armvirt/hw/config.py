@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 from armvirt.arch.gic import LIST_REGISTERS, PRIORITY_BITS
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
-from armvirt.hw.timer import COUNTER_START
+
+#: The physical count at virtual time 0, in ticks. With a value other than zero, CNTPCT_EL0 and
+#: CNTVCT_EL0 differ in every guest, so code that confuses these counters fails. On a real board the
+#: counter is not zero either, because firmware has run before the guest.
+COUNTER_START = 0x1000_0000
 
 
 class HostConfig(NamedTuple):

@@ -105,7 +105,8 @@ class VirtualCpuInterface:
     def __init__(
         self, cpu: int, gic: PhysicalGic, bus: EventBus, list_registers: int = 4, prebits: int = 5
     ) -> None:
-        if not 1 <= list_registers <= arch.MAX_LIST_REGISTERS or not 5 <= prebits <= 7:
+        registers, bits = arch.MAX_LIST_REGISTERS, (arch.MIN_PRIORITY_BITS, arch.MAX_PRIORITY_BITS)
+        if not 1 <= list_registers <= registers or not bits[0] <= prebits <= bits[1]:
             raise ValueError(
                 "a virtual CPU interface has 1 to 16 list registers and 5 to 7 preemption bits"
             )

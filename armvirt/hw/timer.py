@@ -30,14 +30,10 @@ from armvirt.arch.timer import (
 from armvirt.errors import UserError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
+from armvirt.hw.config import COUNTER_START
 from armvirt.state import State, checked
 
 STATE_VERSION = 1
-
-#: The physical count at virtual time 0, in ticks. With a value other than zero, CNTPCT_EL0 and
-#: CNTVCT_EL0 differ in every guest, so code that confuses these counters fails. On a real board the
-#: counter is not zero either, because firmware has run before the guest.
-COUNTER_START = 0x1000_0000
 
 VTIMER, PTIMER = "vtimer", "ptimer"
 

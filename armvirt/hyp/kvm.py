@@ -12,8 +12,7 @@ from armvirt.errors import KvmError
 from armvirt.events import Console as ConsoleEvent
 from armvirt.events import EventBus
 from armvirt.hw.clock import Clock
-from armvirt.hw.config import HostConfig
-from armvirt.hw.timer import COUNTER_START
+from armvirt.hw.config import COUNTER_START, HostConfig
 from armvirt.hyp.firmware import pvtime
 from armvirt.hyp.firmware.pvtime import WALL_CLOCK_START
 from armvirt.hyp.firmware.smccc_services import (

@@ -16,6 +16,8 @@ import pytest
 
 import armvirt
 from armvirt.arch.gic import OFFSETS
+from armvirt.board.config import BoardConfig
+from armvirt.hw.config import HostConfig
 
 ROOT = Path(armvirt.__file__).parent
 #: What names a register, a field, an interrupt or an instruction, at the beginning of a constant.
@@ -411,3 +413,54 @@ def _attributes(path: Path, name: str) -> Iterator[tuple[str, ast.expr]]:
 def test_two_names_of_one_fact_are_found(value: int, one: str, other: str) -> None:
     assert same_fact(value, one, other)
     assert not same_fact(0x800, "OVERRUN", "CHUNK")
+
+
+def _defaults(path: Path) -> Iterator[tuple[str, ast.expr]]:
+    """(name, default) of the parameters of functions and the fields of classes in a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            for each in node.body:
+                if isinstance(each, ast.AnnAssign) and each.value is not None:
+                    yield _named(each.target), each.value
+        elif isinstance(node, ast.FunctionDef):
+            args, words = node.args, node.args.kwonlyargs
+            plain = [*args.posonlyargs, *args.args]
+            last = plain[len(plain) - len(args.defaults) :]
+            yield from ((a.arg, d) for a, d in zip(last, args.defaults, strict=True))
+            pairs = zip(words, args.kw_defaults, strict=True)
+            yield from ((a.arg, d) for a, d in pairs if d is not None)
+
+
+def test_the_default_of_a_setting_has_one_home() -> None:
+    """`HostConfig` has the defaults of a host, `BoardConfig` the others; `Machine` reads these."""
+    host, board = HostConfig._field_defaults, BoardConfig._field_defaults
+    again = [
+        f"{path}: {name} = {ast.unparse(value)}"
+        for path, names in (
+            ("board/config.py", host.keys() - {"counter_start"}),  # None: that of the host
+            ("machine/machine.py", board.keys()),
+        )
+        for name, value in _defaults(ROOT / path)
+        if name in names and not computed(value) and ast.unparse(value) != "None"
+    ]
+    again += [
+        f"{path.relative_to(ROOT)}: {name} = {ast.unparse(value)}"
+        for path in modules()
+        if path != ROOT / "hw" / "config.py"
+        for name, value in _defaults(path)
+        if getattr(value, "value", None) == host["cpu"]
+    ]
+    assert not again, "read these from HostConfig or BoardConfig:\n" + "\n".join(again)
+
+
+def test_the_limits_of_the_cpu_interface_are_in_arch() -> None:
+    """No other module writes the numbers of list registers and priority bits that are possible."""
+    limits = {(1, 16), (5, 7)}
+    again = [
+        f"{path}: {ast.unparse(node)}"
+        for path in ("settings.py", "board/checks.py", "hw/ich.py")
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Call, ast.Tuple, ast.Compare))
+        and tuple(sorted(literals(node) - {0})) in limits
+    ]
+    assert not again, "take these from armvirt.arch.gic:\n" + "\n".join(again)

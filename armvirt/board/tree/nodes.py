@@ -38,8 +38,8 @@ class BoardTree(NamedTuple):
     memmap: MemoryMap
     mpidrs: Sequence[int]
     memory: int
+    cpu: str
     gic: int = 3
-    cpu: str = "cortex-a72"
     bootargs: str = ""
     initrd: tuple[int, int] | None = None
     seed: int = 0

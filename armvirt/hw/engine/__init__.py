@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from armvirt.errors import UserError
+from armvirt.hw.config import HostConfig
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.abi import CLOSED, OTHER_THREAD
 from armvirt.hw.engine.base import Engine
@@ -29,6 +30,8 @@ __all__ = [
     "describe",
 ]
 
+_DEFAULTS = HostConfig._field_defaults
+
 
 class EngineFactory:
     """Creates the engines of one host: loads and calibrates libunicorn once for a CPU model.
@@ -36,7 +39,7 @@ class EngineFactory:
     ``kind`` is auto, native or portable; auto selects native if native is built.
     """
 
-    def __init__(self, kind: str = "auto", model: str = "cortex-a72") -> None:
+    def __init__(self, kind: str = _DEFAULTS["engine"], model: str = _DEFAULTS["cpu"]) -> None:
         if model not in abi.CPU_MODELS:
             raise UserError(
                 f"unknown CPU model {model!r}; choose one of {', '.join(sorted(abi.CPU_MODELS))}"

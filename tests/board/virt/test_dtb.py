@@ -33,6 +33,7 @@ def board(cpus: int = 2, **other: object) -> BoardTree:
         memmap,
         mpidrs,
         memory=512 * MIB,
+        cpu=config.cpu,
         devices=in_gic[False],
         gic_devices=in_gic[True],
         **other,  # type: ignore[arg-type]
@@ -135,7 +136,7 @@ def test_cpus_have_the_affinity_of_mpidr() -> None:
     assert node(blob, "/cpus/cpu@1").properties["enable-method"] == b"psci\0"
     alone = dtb.build(board(cpus=1))
     assert "enable-method" not in node(alone, "/cpus/cpu@0").properties
-    aff3 = dtb.build(BoardTree(memmap, (1 << 32 | 1 << 31,), memory=MIB))
+    aff3 = dtb.build(BoardTree(memmap, (1 << 32 | 1 << 31,), memory=MIB, cpu="cortex-a72"))
     assert cells(node(aff3, "/cpus/cpu@100000000").properties["reg"]) == (1, 0)
 
 

@@ -94,7 +94,9 @@ def _write_ctlr(cpu: VgicCpu, value: int) -> None:
     vmcr = cpu.vmcr & ~(VMCR_VCBPR | VMCR_VEOIM)
     vmcr |= VMCR_VCBPR if value & arch.CTLR_CBPR else 0
     cpu.vmcr = vmcr | (VMCR_VEOIM if value & arch.CTLR_EOIMODE else 0)
-    cpu.num_pri_bits = max(5, (value >> arch.CTLR_PRIBITS_SHIFT & arch.CTLR_PRIBITS_MASK) + 1)
+    cpu.num_pri_bits = max(
+        arch.MIN_PRIORITY_BITS, (value >> arch.CTLR_PRIBITS_SHIFT & arch.CTLR_PRIBITS_MASK) + 1
+    )
 
 
 def _write_sre(_: VgicCpu, value: int) -> None:
