@@ -4,6 +4,7 @@ module."""
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 from collections import defaultdict
@@ -46,6 +47,12 @@ C_FIELD = re.compile(rf"(?:\b|_)(?:{'|'.join(REGISTERS)})\s*(?:>>|&|\|)\s*~?\(?(
 PPIS = {25, 26, 27, 28, 29, 30}
 VECTORS = {0x200, 0x400}
 FRAMES = ("GICD_", "GICR_", "GICC_", "GITS_")
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a module, which several tests read."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def modules() -> Iterator[Path]:
@@ -229,7 +236,7 @@ def test_offsets_of_the_gic_are_in_arch_alone() -> None:
         f"{path.relative_to(ROOT)}: {text}"
         for path in modules()
         if path.relative_to(ROOT).parts[0] != "arch"
-        for text in offsets(ast.parse(path.read_text(encoding="utf-8")))
+        for text in offsets(parsed(path))
     ]
     assert not offenders, "take these from armvirt.arch.gic.OFFSETS:\n" + "\n".join(offenders)
 
@@ -239,7 +246,7 @@ def test_encodings_are_in_arch_alone() -> None:
         f"{path.relative_to(ROOT)}: {text}"
         for path in modules()
         if path.relative_to(ROOT).parts[0] != "arch"
-        for text in encodings(ast.parse(path.read_text(encoding="utf-8")))
+        for text in encodings(parsed(path))
     ]
     assert not offenders, "take these from armvirt.arch:\n" + "\n".join(offenders)
 
@@ -304,7 +311,7 @@ def constants() -> dict[tuple[str, str], list[str]]:
     collections at the level of the module."""
     homes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for path in modules():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         names = {name for name, _ in assigned(ast.Module(tree.body, [])) if name in _top(tree)}
         for name in sorted(names):
             value = getattr(_module(path), name, None)
@@ -355,7 +362,7 @@ def same_fact(value: int, one: str, other: str) -> bool:
 
 def written(path: Path) -> Iterator[tuple[str, int]]:
     """(name, value) of the integers that a module writes as constants, without a name in them."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     for name, part in assigned(ast.Module(tree.body, [])):
         value = getattr(_module(path), name, None) if name in _top(tree) else None
         if type(value) is int and not computed(part):
@@ -397,7 +404,7 @@ def test_an_exit_status_has_one_home() -> None:
 
 
 def _attributes(path: Path, name: str) -> Iterator[tuple[str, ast.expr]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
             yield name, node.value
 
@@ -417,7 +424,7 @@ def test_two_names_of_one_fact_are_found(value: int, one: str, other: str) -> No
 
 def _defaults(path: Path) -> Iterator[tuple[str, ast.expr]]:
     """(name, default) of the parameters of functions and the fields of classes in a module."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ClassDef):
             for each in node.body:
                 if isinstance(each, ast.AnnAssign) and each.value is not None:
@@ -459,7 +466,7 @@ def test_the_limits_of_the_cpu_interface_are_in_arch() -> None:
     again = [
         f"{path}: {ast.unparse(node)}"
         for path in ("settings.py", "board/checks.py", "hw/ich.py")
-        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(ROOT / path))
         if isinstance(node, (ast.Call, ast.Tuple, ast.Compare))
         and tuple(sorted(literals(node) - {0})) in limits
     ]
