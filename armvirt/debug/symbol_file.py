@@ -125,9 +125,10 @@ def _map_text(source: Input) -> bytes:
 
 
 def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
-    """The link-time address of the first byte of an Image. If no symbol has this address
-    (/proc/kallsyms omits this symbol), the address is computed from the branch to ``primary_entry``
-    in the header of the Image. None if the header has no such branch."""
+    """The link-time address of the first byte of an Image: the address of a symbol of `_STARTS`. If
+    the file has none of these symbols (a copy of /proc/kallsyms has none), the address is the
+    address of ``primary_entry`` less the offset to which the branch in the header of the Image
+    goes. None if the file has no ``primary_entry``, or the header no branch."""
     for name in _STARTS:
         if (address := linked.address_of(name)) is not None:
             return address

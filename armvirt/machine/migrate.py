@@ -71,8 +71,9 @@ class Snapshot(NamedTuple):
 
     ``devices`` has the states of the board's devices, by name. ``timers`` has the expiries that the
     devices have set, as (ns, owner, kind). ``lines`` has the levels that the devices drive, by
-    INTID. ``entropy`` is the state of the TRNG. The random numbers of the TRNG come from the host
-    and are no state of the guest; here their sequence continues, so that two runs can be compared.
+    INTID. ``entropy`` is the state of the TRNG. KVM does not migrate this state, because its random
+    numbers come from the host. armvirt migrates the state, so that the new machine continues the
+    sequence of random numbers, and the two runs can be compared.
     """
 
     ns: int

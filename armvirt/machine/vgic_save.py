@@ -55,9 +55,9 @@ ITS_SAVED = tuple(
 
 
 class Array(NamedTuple):
-    """An array of registers with ``bits`` bits per interrupt. ``offset`` is the offset in bytes of
-    the array that a restore writes. If this array can only set bits, ``clear`` is the offset of the
-    array that clears them; else ``clear`` is None."""
+    """An array of registers with ``bits`` bits per interrupt. ``offset`` is the offset of the
+    array in bytes; a restore writes this array. If writes to the array can only set bits, ``clear``
+    is the offset of the array that clears the same bits; else ``clear`` is None."""
 
     offset: int
     bits: int

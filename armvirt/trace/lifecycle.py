@@ -80,10 +80,10 @@ def statistics(values: Sequence[int]) -> Statistics | None:
 
 
 class Summary(NamedTuple):
-    """The numbers of all interrupts of one INTID. ``fired``, ``acknowledged`` and ``ended`` count
-    interrupts. ``period_ns`` has the minimum, median and maximum time between two fire stages.
-    ``steps`` has, for two stages of `Life` (first, last), the minimum, median and maximum time from
-    the first to the last stage: in ns, and in instructions."""
+    """Statistics of all occurrences of one interrupt. ``fired``, ``acknowledged`` and ``ended`` are
+    counts of occurrences. ``period_ns`` is the minimum, median and maximum time between two
+    successive fire stages. ``steps`` maps a pair of stages of `Life` (from, to) to the minimum,
+    median and maximum time between the two stages, in ns and in instructions."""
 
     intid: int
     fired: int

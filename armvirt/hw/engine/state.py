@@ -208,7 +208,7 @@ class Shadow(C.Structure):
     """Shadow copies of PE registers during a run, see `armvirt.hw.shadow`.
 
     Index 0 of a timer's fields is the virtual timer, 1 the physical one; in ``ap`` and ``mask`` the
-    index is the group.
+    index is the interrupt group.
     """
 
     lr: u64s

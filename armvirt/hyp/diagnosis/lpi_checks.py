@@ -94,7 +94,7 @@ def its_on(case: Case) -> Finding:
 def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> Finding:
     """Check GITS_CTLR.Enabled. While Enabled is 0, the ITS ignores messages and executes no
     commands (IHI 0069 12.19, GITS_CTLR). ``needed`` is False for an LPI that is pending already and
-    needs no message."""
+    needs no message; the check then passes."""
     its = all_its[0] if source is None else source.its
     register = Register("GITS_CTLR", "Enabled", "GITS", OFFSETS["GITS_CTLR"])
     value = (arch.CTLR_ENABLED if its.enabled else 0) | (

@@ -75,8 +75,8 @@ class _Masks(NamedTuple):
 
 
 def _compile(name: str, rule: IdRule) -> _Masks:
-    """The rule as the mask of the fields that keep the CPU's value, and the value of the fixed
-    fields. KeyError for a field that the register does not have."""
+    """Return a pair: the mask of the fields that keep the value of the CPU, and the bits of the
+    fields that the rule fixes. KeyError for a field that the register does not have."""
     fields = {field.name: field for field in BY_NAME[name].fields}
     fixed = 0
     for field, value in rule.fixed:

@@ -186,7 +186,7 @@ class Vcpu:
 
     @property
     def in_wfi(self) -> bool:
-        """Whether the vCPU is blocked in WFI, in CPU_SUSPEND, or SUSPENDED."""
+        """Whether the vCPU is blocked in WFI or in CPU_SUSPEND, or has the MP state SUSPENDED."""
         return self.power_state.in_wfi
 
     def power_off(self) -> None:

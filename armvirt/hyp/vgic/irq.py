@@ -156,8 +156,8 @@ def target_oracle(irq: VgicIrq, enables: int) -> int | None:
 
 
 def accepts(irq: VgicIrq, level: bool, owner: object) -> bool:
-    """Whether an injection changes the interrupt (kvm vgic_validate_injection). False if ``owner``
-    is not the owner of the interrupt, the only object that may inject it."""
+    """Whether an injection changes the interrupt (kvm vgic_validate_injection). False for
+    an ``owner`` that is not the owner of the interrupt: only the owner may inject."""
     if irq.owner is not owner:
         return False
     return level != irq.line_level if irq.level else level

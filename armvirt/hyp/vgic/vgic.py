@@ -173,8 +173,9 @@ class Vgic:
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """Change the input of an interrupt (kvm_vgic_inject_irq). For a level-sensitive interrupt,
         ``level`` is the new level of the line. For an edge-triggered interrupt, ``level`` True
-        signals an edge. If the interrupt is mapped to a host interrupt, ``owner`` has just read the
-        line.
+        signals an edge. ``owner`` is the object that injects. The owner of an interrupt that is
+        mapped to a host interrupt must have read the line immediately before the call, because this
+        method does not read the line again.
 
         An injection is ignored if the input does not change, or if ``owner`` is not the owner of
         the interrupt. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY for a

@@ -1,4 +1,5 @@
-"""The interfaces of a VM to its timers, its vGIC and its hypercalls, one class each."""
+"""The functions of a VM that its timers, its vGIC and its hypercall handlers call: one class for
+each of these three callers."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ class Vm(Protocol):
 
 
 class NoVgic:
-    """The vGIC of the timers (`TimerVgic`) in a VM without a vGIC. The timers of this VM are not
-    ``enabled``, so they call only `inject` and `is_active`."""
+    """The replacement for `TimerVgic` in a VM that has no vGIC. The timers of such a VM call only
+    `inject` and `is_active`, because `ArchTimer.enabled` (timer->enabled of KVM) stays False."""
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """No effect: the VMM has the interrupt controller."""

@@ -478,7 +478,7 @@ class Vm:
         return self._irqs.irqfd(gsi, resample)
 
     def irqfd_deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """Remove an irqfd with a resampler (KVM_IRQFD_FLAG_DEASSIGN), see `IrqRouter.deassign`."""
+        """Remove an irqfd that has a resampler (KVM_IRQFD_FLAG_DEASSIGN), see `IrqRouter.deassign`."""
         self._irqs.deassign(gsi, resample)
 
     def ioeventfd(

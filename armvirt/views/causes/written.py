@@ -164,8 +164,8 @@ def _last(
 
 
 def is_bit_of(register: Register, array: int) -> bool:
-    """Whether a register is a word of an array of registers with a bit per interrupt. ``array`` is
-    the offset of the array, such as `ISACTIVER`."""
+    """Whether a register belongs to the array of registers at the offset ``array``, such as
+    `ISACTIVER`. Each bit of such an array is for one interrupt."""
     within = register.offset % GICR_FRAME_SIZE  # GICR has the arrays in its second frame
     return register.bit >= 0 and array <= within < array + ARRAY_SIZE
 

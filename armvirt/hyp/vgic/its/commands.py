@@ -104,8 +104,8 @@ def _int(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _clear(its: Its, device_id: int, event_id: int) -> int:
-    """Clear the pending state of an LPI, even if a list register has this state. KVM clears only
-    ``pending_latch``."""
+    """Clear the pending state of an LPI, even if a list register has this state. Unlike this
+    function, KVM does not look at the list registers."""
     event = its.find(device_id, event_id)
     if event is None:
         return arch.E_CLEAR_UNMAPPED_INTERRUPT

@@ -70,8 +70,9 @@ def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
 
 
 def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Restore a group. The write is ignored before user space has written GICD_IIDR. User space
-    that does not write GICD_IIDR has saved GICD_IGROUPR of an older KVM, which was wrong."""
+    """Restore the group of an interrupt. The write is ignored until user space has written
+    GICD_IIDR: without that write the value can come from an older KVM, and an older KVM read a
+    wrong GICD_IGROUPR."""
     if dist.v2_groups_user_writable:
         irq.group = value
         restored(irq)
