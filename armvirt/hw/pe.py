@@ -42,6 +42,8 @@ from armvirt.arch.timer import (
     CNTKCTL_EL1,
     CNTPCTSS_EL0,
     CNTPOFF_EL2,
+    CNTV_CTL_EL0,
+    CNTVCT_EL0,
     CNTVCTSS_EL0,
     CNTVOFF_EL2,
     EL0_ENABLES,
@@ -50,12 +52,12 @@ from armvirt.arch.timer import (
     PPI_PTIMER,
     PPI_VTIMER,
 )
-from armvirt.events import EventBus, ExceptionEntry, Stamp
+from armvirt.events import EventBus, ExceptionEntry, PolledWait, Stamp
 from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.config import HostConfig
 from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
-from armvirt.hw.engine.state import EventRecord, Shadowed, Waits
+from armvirt.hw.engine.state import WAIT_RECORD, EventRecord, Shadowed, Waits
 from armvirt.hw.exit import ExitKind, SyncExit, new_exit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
@@ -477,6 +479,17 @@ class Pe:
             state.value = self.timer.read(state.timer_encoding)
         self.shadow.load()
 
+    def comparator(self, encoding: int) -> tuple[int, int] | None:
+        """CTL and CVAL, for a loop that polls ISTATUS or a counter; None if EL2 traps the
+        register."""
+        if self.timer.traps_to_el2(encoding):
+            return None
+        self.shadow.write_back()
+        virtual = encoding in (CNTV_CTL_EL0, CNTVCT_EL0)
+        timer = self.timer.vtimer if virtual else self.timer.ptimer
+        self.shadow.load()
+        return timer.ctl, timer.cval
+
     def poll(self) -> bool:
         self.shadow.write_back()
         stop = self.on_poll()
@@ -486,6 +499,10 @@ class Pe:
     def entries(self, records: list[EventRecord]) -> None:
         for r in records:
             stamp = Stamp(r.ns, r.count, self.vcpu_id, r.elr)
+            if r.what == WAIT_RECORD:
+                until = r.ns + r.target * r.esr * self.ns_per_insn
+                self.bus.deliver(stamp, PolledWait(until, r.target, r.esr))
+                continue
             self.bus.deliver(stamp, ExceptionEntry(WHAT_NAMES[r.what], r.esr, r.elr, r.target))
 
     def broadcast(self, encoding: int, value: int) -> None:
