@@ -79,9 +79,9 @@ class Pe:
     """One physical CPU.
 
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the
-    handler of synchronous exits returns STOP. Times are ns of virtual time. ``ecv`` (FEAT_ECV) and
-    ``wfxt`` (FEAT_WFxT) are features for the guest that the CPU model lacks; ``config.cntpoff``
-    (FEAT_ECV_POFF) is for EL2 only.
+    handler of synchronous exits returns STOP. Times are ns of virtual time. ``ecv`` and ``wfxt``
+    are True if the guest has FEAT_ECV and FEAT_WFxT. The CPU model lacks these features, so the PE
+    implements them. ``config.cntpoff`` (FEAT_ECV_POFF) is for EL2 only.
     """
 
     def __init__(
@@ -329,10 +329,10 @@ class Pe:
         """Drive the PPI of a comparator whose line has changed. When the level falls, the interrupt
         is no longer pending from this instruction on (IHI 0069 4.1.2).
 
-        A list register does not follow the line of its physical interrupt. On hardware the guest
-        sees an interrupt whose line has fallen until another event causes an exit. Here the falling
-        edge itself is an event for EL2, if the interrupt is waiting for the guest
-        (`VirtualCpuInterface.waits`), in a list register or without one.
+        A list register does not follow the line of its physical interrupt. On hardware the list
+        register stays pending after the line has fallen, so the guest still sees the interrupt up to
+        the next exit. Here the falling edge causes an exit if the guest has not taken the interrupt
+        yet (`VirtualCpuInterface.waits`), whether or not the interrupt is in a list register.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
         self.set_ppi(intid, level)

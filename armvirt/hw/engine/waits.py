@@ -194,7 +194,8 @@ class PolledWaits:
 
 
 def _record(state: EngineState, pc: int, rounds: int, length: int) -> None:
-    """For the trace: the skipped rounds at ``pc`` from state.count on."""
+    """Record for the trace that ``rounds`` iterations of the loop at ``pc`` were skipped. The first of
+    them begins at the instruction count state.count."""
     if not state.trace or state.events_n == EVENTS:
         return
     event = state.events[state.events_n]

@@ -1,8 +1,9 @@
-"""A64 instructions as effects on a round (DDI 0487 C4.1): `decode` makes a `Step` of a word.
+"""Decode A64 instructions of polling loops (DDI 0487 C4.1). `decode` converts an instruction word to
+a `Step`: the effect of the instruction on the state of one iteration (a round) of the loop.
 
-Only instructions whose whole effect is on general registers, NZCV, the PC and RAM are here, and
-those without an effect on a CPU that runs alone. Every other one is None: a loop that contains it is
-not skipped.
+`decode` knows the instructions whose whole effect is on general registers, NZCV, the PC and RAM, and
+the instructions without an effect on a CPU that runs alone. For any other instruction `decode`
+returns None, and a loop with such an instruction is not skipped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The state of a round of a loop, and what it reads beside its registers."""
+"""One iteration (a round) of a polling loop: its state, and the inputs that the round reads in
+addition to the general registers."""
 
 from __future__ import annotations
 
