@@ -38,6 +38,7 @@ BR, BLR, RET, BRANCH_REGISTER_MASK = (
 )  # fmt: skip
 #: Hints (NOP, YIELD and so on) by CRm and op2, and barriers by op2, from bit 5 on.
 HINT, BARRIER, HINT_MASK, HINT_SHIFT = 0xD503_201F, 0xD503_301F, 0xFFFF_F01F, 5
+HINT_NUMBER, BARRIER_OP = 0x7F, 7  # CRm:op2 of a hint, op2 of a barrier: after the shift
 #: MRS of any register.
 MRS, MRS_MASK = 0xD530_0000, 0xFFF0_0000
 #: LDAR and STLR of any size, which bits 31:30 give.

@@ -73,4 +73,4 @@ class BoardConfig(NamedTuple):
     cpu_features: tuple[str, ...] = _HOST["cpu_features"]
     rtc_base: int | None = None
     counter_start: int | None = None
-    skip: bool = True
+    skip: bool = _HOST["skip"]

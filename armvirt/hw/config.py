@@ -37,4 +37,4 @@ class HostConfig(NamedTuple):
     vhe: bool = False
     pcpus: int = 1
     quantum_ns: int | None = None
-    skip: bool = False
+    skip: bool = True

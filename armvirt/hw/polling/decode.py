@@ -13,11 +13,13 @@ from collections.abc import Callable
 from armvirt.arch.bits import MASK64
 from armvirt.arch.insn import (
     BARRIER,
+    BARRIER_OP,
     BLR,
     BR,
     BRANCH_REGISTER_MASK,
     HINT,
     HINT_MASK,
+    HINT_NUMBER,
     HINT_SHIFT,
     LDAR,
     LDAR_MASK,
@@ -372,10 +374,10 @@ _BARRIERS = frozenset({4, 5, 6})  # DSB, DMB, ISB
 
 def _system(word: int) -> Step | None:
     if word & HINT_MASK == HINT:
-        hint = word >> HINT_SHIFT & 0x7F
+        hint = word >> HINT_SHIFT & HINT_NUMBER
         return Step(_nothing, yields=hint == 1) if hint in _HINTS else None
     if word & HINT_MASK == BARRIER:
-        return Step(_nothing) if word >> HINT_SHIFT & 7 in _BARRIERS else None
+        return Step(_nothing) if word >> HINT_SHIFT & BARRIER_OP in _BARRIERS else None
     if word & MRS_MASK == MRS:
         encoding, rd = word >> SYSTEM_SHIFT & SYSTEM_ENCODING, _target(word & 31)
         if encoding in (CNTVCT_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTP_CTL_EL0):
