@@ -44,7 +44,7 @@ class EngineFactory:
         self,
         kind: str = _DEFAULTS["engine"],
         model: str = _DEFAULTS["cpu"],
-        skip: bool = _DEFAULTS["skip"],
+        skip: bool = False,
     ) -> None:
         if model not in abi.CPU_MODELS:
             raise UserError(
