@@ -131,3 +131,9 @@ def test_a_result_that_wraps_for_some_values_is_anything() -> None:
     assert iv.add((0, 2), (MASK64 - 1, MASK64 - 1), 64) == iv.ANYTHING
     assert iv.add((2, 3), (MASK64 - 1, MASK64 - 1), 64) == (0, 1)
     assert iv.subtract((0, 2), (1, 1), 32) == (0, (1 << 32) - 1)
+
+
+def test_values_with_both_signs_are_anything() -> None:
+    assert iv.sign_extend((0x7F, 0x80), 8, 64) == iv.top(64)
+    assert iv.sign_extend((0x80, 0xFF), 8, 64) == ((1 << 64) - 0x80, (1 << 64) - 1)
+    assert iv.sign_extend((0, 0x7F), 8, 64) == (0, 0x7F)
