@@ -71,7 +71,8 @@ class VmmLink:
 
     @property
     def silent(self) -> bool:
-        """Whether `run` reports no exit to its caller, or an access that the caller must answer."""
+        """Whether the caller of `run` gets no exit, or only an access that the caller must
+        answer."""
         return self._exit is None or self._asks
 
     def forget(self) -> None:
