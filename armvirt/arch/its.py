@@ -55,8 +55,8 @@ def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
 
     Memory attributes that are not supported are replaced. Outer Shareable becomes Inner Shareable;
     inner Device or Non-cacheable becomes Write-back; the outer cacheability becomes "same as inner"
-    unless it is Non-cacheable. ``attributes`` are the lowest bits of InnerCache, Shareability and
-    OuterCache.
+    unless it is Non-cacheable. ``attributes`` has the position of the lowest bit of each of
+    the fields InnerCache, Shareability and OuterCache.
     """
     inner, share, outer = attributes
     if value >> share & 3 == OUTER_SHAREABLE:

@@ -29,8 +29,9 @@ NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 class Signals:
     """The signal handlers of one command. ``error`` is the exception that ends the command; None
-    before a signal or the limit of host time. ``forced`` is True if the process has to end at once,
-    without writing buffered output: a second signal came, or a run or report was abandoned."""
+    until a signal arrives or the limit of host time is reached. ``forced`` is True if the process
+    has to end at once, without writing buffered output: a second signal came, or a run or report
+    was abandoned."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch

@@ -153,10 +153,12 @@ def prepare() -> None:
     """Make sure that a write to a standard stream of this process succeeds, or raises an error that
     can be reported.
 
-    The next file that is opened would get the number of a closed descriptor, and the guest's
-    console would go into this file. So /dev/null is opened in place of a closed descriptor. For
-    standard output /dev/null is opened read-only, so that a write still fails with EBADF. A
-    character that the encoding of a stream does not have is printed as an escape.
+    If the process starts with descriptor 0, 1 or 2 closed, the next file that the process opens
+    gets this number, and the guest's console would be written into that file. Therefore /dev/null
+    is opened in place of a closed descriptor. For standard output /dev/null is opened read-only, so
+    that a write still fails with EBADF.
+
+    A character that the encoding of a stream does not have is printed as an escape.
     """
     for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:

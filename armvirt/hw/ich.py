@@ -317,13 +317,13 @@ class VirtualCpuInterface:
                 self.on_change()
 
     def _can_signal(self, index: int) -> bool:
-        """CanSignalVirtualInterrupt: the priority is higher than the mask, and the group priority
+        """CanSignalVirtualInterrupt: the priority is higher than VPMR, and the group priority is
         higher than the running priority.
 
-        The mask of the candidate's group priority is applied to the running priority, too (like
-        QEMU icv_hppi_can_preempt). KVM's emulation applies this mask to the candidate only. In KVM
-        therefore a candidate of the same priority preempts after the guest has raised the binary
-        point.
+        The running priority is reduced to the bits of the group priority, too (like QEMU
+        icv_hppi_can_preempt). KVM's emulation reduces the candidate only. If the guest raises the
+        binary point while an interrupt is active, the reduced candidate can be less than the running
+        priority, so in KVM a candidate of the same priority preempts.
         """
         lr = self.lr[index]
         priority = lr >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK

@@ -172,8 +172,9 @@ class LastWriters:
         self._system(stamp, event.register, event.value)
 
     def _schedule(self, stamp: Stamp, event: Schedule) -> None:
-        """Handle CPU_OFF. CPU_OFF resets the CPU interface of a GICv3 (IHI 0069 12.2), so `OFF`
-        replaces the last writes of its registers."""
+        """Handle a scheduling event. Only CPU_OFF has an effect: it resets the GICv3 CPU interface of
+        the vCPU (IHI 0069 12.2), so the marker `OFF` replaces the last write of each register of
+        this interface."""
         if event.what == "off":
             for key in self._writes:
                 if key[0] == event.target and key[1] in ICC_REGISTERS:

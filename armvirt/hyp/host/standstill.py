@@ -176,9 +176,9 @@ class Standstill:
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
-        """Clear the exclusive monitors of vCPUs in WFE if stores of other vCPUs may have cleared
-        them. Return whether a monitor was cleared. The host calls this method when no vCPU can make
-        progress."""
+        """Clear the exclusive monitor of each vCPU in WFE if, on hardware, a store of another vCPU
+        could have cleared the monitor. Return whether a monitor was cleared. The host calls this
+        method when no vCPU can make progress."""
         lost = (
             [v.event_wait.take_for_lost() for v in self._host.vcpus]
             if self._rescues < RESCUES

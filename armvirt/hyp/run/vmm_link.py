@@ -71,8 +71,7 @@ class VmmLink:
 
     @property
     def silent(self) -> bool:
-        """Whether the caller of `run` gets no exit, or only an access that the caller must
-        answer."""
+        """Whether `run` reports no exit to its caller, or an access that the caller must answer."""
         return self._exit is None or self._asks
 
     def forget(self) -> None:

@@ -96,7 +96,8 @@ class Placement:
         """Whether the redistributors are inside the IPA space and do not overlap the distributor
         (kvm vgic_v3_check_base).
 
-        The result can change after all addresses are set, because a region with ``count`` 0 grows.
+        The result can change after all addresses are set, because a region with ``count`` 0
+        grows with each vCPU.
         """
         if any(region.base + region.size > 1 << self.ipa_bits for region in self.regions):
             return False
