@@ -127,7 +127,7 @@ def _start(selector: selectors.BaseSelector, index: int, case: Case) -> Worker:
     worker = Worker(index, case)
     try:
         for stream in worker.streams:
-            selector.register(stream, selectors.EVENT_READ, worker)
+            selector.register(stream, selectors.EVENT_READ, (worker, stream))
         worker.begin()
     except BaseException:
         worker.kill()
@@ -140,10 +140,10 @@ def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[
     whose deadline has passed."""
     patience = min(worker.deadline for worker in running) - monotonic()
     for key, _ in selector.select(min(max(0.0, patience), LONGEST_WAIT_S)):
-        stream: IO[bytes] = key.fileobj  # type: ignore[assignment]  # a pipe
-        if not key.data.read(stream):
+        worker, stream = key.data
+        if not worker.read(stream):
             selector.unregister(stream)
-    open_streams = {id(key.data) for key in selector.get_map().values()}
+    open_streams = {id(key.data[0]) for key in selector.get_map().values()}
     now = monotonic()
     ended = [
         worker for worker in running if id(worker) not in open_streams or now >= worker.deadline

@@ -117,16 +117,16 @@ class PortableEngine(Engine):
         """Wrap a hook. If the hook raises, the engine stops and `run` raises the exception; ctypes
         would print and drop the exception."""
 
-        method = weakref.WeakMethod(function)  # otherwise the hook would keep the engine alive
+        # Otherwise the hook would keep the engine alive.
+        method, owner = weakref.WeakMethod(function), weakref.ref(self)
 
         def call(*arguments: object) -> object:
-            bound = method()
-            if bound is None:
+            bound, engine = method(), owner()
+            if bound is None or engine is None:
                 return default
             try:
                 return bound(*arguments)
             except BaseException as error:
-                engine: PortableEngine = bound.__self__  # type: ignore[attr-defined]  # a bound method
                 engine.error = engine.error or error
                 engine.leave(Leave.STOP)
                 return default
