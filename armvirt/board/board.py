@@ -72,7 +72,7 @@ class Board:
     """
 
     def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
-        self.config, self.bus, self.console = config, bus, console
+        self.config, self.console = config, console
         self.model = BOARDS[config.board]
         self.memmap = self.model.memmap
         check(config, self.model)
@@ -89,7 +89,6 @@ class Board:
             cpu_features=config.cpu_features, vhe=config.vhe, pcpus=config.pcpus, quantum_ns=config.quantum_ns,
         )  # fmt: skip
         self.kvm = Kvm(host, bus=bus, wall_clock_start=self.date_at_start * NS_PER_SECOND)
-        console.bus = self.kvm.host.bus  # the bus with the stamps of this host
         start = self.kvm.host.pe.timer.counter.start
         virtual = 0 if config.cntvoff is None else (start - config.cntvoff) % (1 << 64)
         self.vm = self.kvm.create_vm(virtual_start=virtual, trng_seed=config.seed)
@@ -106,7 +105,7 @@ class Board:
         assert isinstance(uart, Receiver)
         self.receiver = uart
         console.receivers.append(self.receiver.poll_input)
-        console.attach(self.vm.timers, self.kvm.host.stop)
+        console.attach(self.kvm.host.bus, self.vm.timers, self.kvm.host.stop)
         self._semihosting = self._create_semihosting() if config.semihosting else {}
         for vcpu in self.vcpus:
             vcpu.exit_handler = self._exit

@@ -50,8 +50,8 @@ class Console:
     when a script has sent a text.
     """
 
-    def __init__(self, bus: EventBus) -> None:
-        self.bus = bus
+    def __init__(self) -> None:
+        self.bus = EventBus()  # without sinks, until `attach`
         self.output = bytearray()
         self.dropped = 0
         self.listeners: list[Callable[[bytes], None]] = []
@@ -71,10 +71,10 @@ class Console:
 
     # -- scripts --
 
-    def attach(self, timers: Timers, stop: Callable[[], None]) -> None:
-        """Set the clock for the time limits of `expect` steps. ``stop`` is called when a time limit
-        passes."""
-        self._timers, self._stop = timers, stop
+    def attach(self, bus: EventBus, timers: Timers, stop: Callable[[], None]) -> None:
+        """Connect the console to a host: the bus for the trace events of the console, and the clock
+        for the time limits of `expect` steps. ``stop`` is called when a time limit passes."""
+        self.bus, self._timers, self._stop = bus, timers, stop
         timers.register(OWNER, self._expire)
         self._advance()
 

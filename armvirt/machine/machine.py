@@ -123,7 +123,7 @@ class Machine:
         self.bus = EventBus()
         self.recent: deque[tuple[Stamp, Event]] = deque(maxlen=RECENT_EVENTS)
         self._hash = _subscribe(self.bus, trace_hash, self.sinks, self.recent)
-        self.console = Console(self.bus)
+        self.console = Console()
         self.board = Board(self.config, self.bus, self.console)
         self.symbols = _symbols(native("symbols", symbols), self.board)
         self.run_time = RunTime(watch if watch is not None else Watch())

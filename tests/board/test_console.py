@@ -21,11 +21,11 @@ class Line:
 
     def __init__(self) -> None:
         self.bus, self.clock = EventBus(), Clock()
-        self.console = Console(self.bus)
+        self.console = Console()
         self.ended = 0
         self.told = 0
         self.console.receivers.append(self._told)
-        self.console.attach(self.clock, self._end)
+        self.console.attach(self.bus, self.clock, self._end)
 
     def _told(self) -> None:
         self.told += 1
@@ -168,10 +168,10 @@ def test_each_step_has_its_own_limit(line: Line) -> None:
 
 def test_a_script_given_before_there_is_a_clock() -> None:
     """The board attaches its clock later; the time counts from then."""
-    console, clock = Console(EventBus()), Clock()
+    console, clock = Console(), Clock()
     console.expect("a", timeout_ns=100)
     clock.advance_to(50)
-    console.attach(clock, lambda: None)
+    console.attach(EventBus(), clock, lambda: None)
     assert clock.deadline() == 150
 
 
@@ -269,7 +269,7 @@ def test_going_back(line: Line) -> None:
 def test_a_text_that_never_comes_costs_no_more_with_a_longer_output() -> None:
     """Only the end of the output can complete a text; looking through all of it at each byte would
     take minutes."""
-    console = Console(EventBus())
+    console = Console()
     console.expect(b"ba").send("x")
     began = time.process_time()
     for _ in range(300_000):
@@ -283,7 +283,7 @@ def test_a_text_that_never_comes_costs_no_more_with_a_longer_output() -> None:
 
 @pytest.mark.parametrize("texts", [(b"aa", b"aa"), (b"aaa",), (b"a", b"a", b"a")])
 def test_no_byte_is_used_for_two_texts(texts: tuple[bytes, ...]) -> None:
-    console = Console(EventBus())
+    console = Console()
     for text in texts:
         console.expect(text)
     total = sum(map(len, texts))

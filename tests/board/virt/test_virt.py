@@ -29,7 +29,7 @@ WORDS = b"".join(
 def build(image: Path | None = HELLO, **options: object) -> Board:
     options.setdefault("memory", 32 * MIB)
     bus = EventBus()
-    return Board(BoardConfig(image=image, **options), bus, Console(bus))  # type: ignore[arg-type]
+    return Board(BoardConfig(image=image, **options), bus, Console())  # type: ignore[arg-type]
 
 
 @pytest.fixture
