@@ -8,12 +8,15 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from armvirt.hw.engine.native import LIBRARY
+
+if TYPE_CHECKING:
+    from build_firmware import Compiler
 
 # How long an example takes depends on what else the machine does, which is no property of the code
 # under test.
@@ -38,6 +41,18 @@ def require_tool(name: str) -> str:
     if path is None:
         skip_or_fail(f"{name} is not installed")
     return path
+
+
+def require_recorded_compiler() -> Compiler:
+    """The cross compiler that built the committed guests. Another version skips the test."""
+    import build_firmware
+
+    require_tool("aarch64-linux-gnu-gcc")
+    compiler = build_firmware.find_compiler()
+    assert compiler is not None
+    if compiler.version != build_firmware.recorded_compiler():
+        pytest.skip(f"built by {build_firmware.recorded_compiler()}, this is {compiler.version}")
+    return compiler
 
 
 def require_native() -> None:

@@ -74,6 +74,17 @@ def cpu_off(a: Asm) -> None:
     a.hvc(0)
 
 
+def enable_stage1(a: Asm, table: int) -> None:
+    """Enable the MMU of EL1 with TTBR0_EL1 = ``table``: a 39-bit space, 4 KiB granule."""
+    a.msr_const("TTBR0_EL1", table)
+    a.msr_const("TCR_EL1", 25 | 25 << 16 | 1 << 23)
+    a.msr_const("MAIR_EL1", 0xFF)
+    a.mrs(3, "SCTLR_EL1")
+    a.add_imm(3, 3, 1)
+    a.msr("SCTLR_EL1", 3)
+    a.isb()
+
+
 def program(write: Write, base: int = RAM) -> Asm:
     """``write``, then power off."""
     a = Asm(base)

@@ -10,7 +10,7 @@ from pathlib import Path
 import build_firmware
 import differential
 import pytest
-from conftest import ROOT, require_tool, skip_or_fail
+from conftest import ROOT, require_recorded_compiler, require_tool, skip_or_fail
 
 from armvirt.bundled import Guest, Setup, guests
 from armvirt.script import Expect, Send
@@ -89,11 +89,7 @@ def test_elf_has_symbols_and_no_paths_of_the_builder(guest: Guest) -> None:
 
 
 def test_rebuild_gives_the_same_bytes(tmp_path: Path) -> None:
-    require_tool("aarch64-linux-gnu-gcc")
-    compiler = build_firmware.find_compiler()
-    assert compiler is not None
-    if compiler.version != build_firmware.recorded_compiler():
-        pytest.skip(f"built by {build_firmware.recorded_compiler()}, this is {compiler.version}")
+    compiler = require_recorded_compiler()
     built = build_firmware.build(compiler, tmp_path)
     assert build_firmware.differences(built, build_firmware.BUNDLED) == []
 

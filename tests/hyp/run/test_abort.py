@@ -4,7 +4,19 @@ device answers."""
 from __future__ import annotations
 
 import pytest
-from hyp_tools import DATA, DEVICE, NOWHERE, RAM, Asm, Rig, both_engines, faulting, program, run
+from hyp_tools import (
+    DATA,
+    DEVICE,
+    NOWHERE,
+    RAM,
+    Asm,
+    Rig,
+    both_engines,
+    enable_stage1,
+    faulting,
+    program,
+    run,
+)
 
 from armvirt.arch.esr import DFSC, EC
 from armvirt.hyp.kvm import MmioExit, Vcpu
@@ -219,13 +231,7 @@ def test_stage_1_tables_where_there_is_no_memory() -> None:
     was a walk."""
 
     def write(a: Asm) -> None:
-        a.msr_const("TTBR0_EL1", NOWHERE)
-        a.msr_const("TCR_EL1", 25 | 25 << 16 | 1 << 23)
-        a.msr_const("MAIR_EL1", 0xFF)
-        a.mrs(3, "SCTLR_EL1")
-        a.add_imm(3, 3, 1)
-        a.msr("SCTLR_EL1", 3)
-        a.isb()
+        enable_stage1(a, NOWHERE)
 
     rig = Rig(program(write))
     assert rig.run().value == "handler"

@@ -7,23 +7,19 @@ implementation, and shares no code with it. ARMVIRT_REFERENCE_STEPS asks for ano
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 
 import pytest
+import reference
 from conftest import sampled
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule
 from timer_driver import ACTION_BITS, FORMS, SNAPSHOT, Action, decoded, random_shape
 from timer_rig import Shape
 from timer_twin import Form, Twin
 
-ASKED = os.environ.get("ARMVIRT_REFERENCE_STEPS")
-#: Steps of all forms of host together: those of make test, and those of a long run; or as many as
-#: are asked for.
-STEPS = [int(ASKED)] if ASKED else [15_000, pytest.param(45_000, marks=pytest.mark.long)]
+#: Steps of all state machines together.
+STEPS = reference.totals(15_000, 45_000)
 STEPS_PER_EXAMPLE = 400  # at least, as hypothesis makes them: 400 to 640
 BATCH, RULES = 40, 40  # actions a rule, rules an example
 ACTION_BYTES = ACTION_BITS // 8
@@ -32,11 +28,10 @@ NAMES = ("nVHE", "VHE", "VHE with CNTPOFF")
 _BATCH = st.binary(min_size=BATCH * ACTION_BYTES, max_size=BATCH * ACTION_BYTES)
 
 
-class ReferenceMachine(RuleBasedStateMachine):
+class ReferenceMachine(reference.CountingMachine):
     """Where a case has come to the end of virtual time, a new one takes over."""
 
     form = Form(False, False)
-    steps = 0
 
     @initialize(seed=st.integers(0, (1 << 32) - 1))
     def start(self, seed: int) -> None:
@@ -71,12 +66,6 @@ def test_the_timers_do_what_the_architecture_says(form: Form, total: int) -> Non
 
     Machine.form = form
     steps = total // len(FORMS)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Machine,
-        settings=settings(
-            max_examples=-(-steps // STEPS_PER_EXAMPLE), stateful_step_count=RULES, deadline=None, derandomize=True,
-            database=None,
-        ),
-    )  # fmt: skip
-    print(f"{NAMES[FORMS.index(form)]}: {Machine.steps:,} steps, no difference", file=sys.stderr)
-    assert Machine.steps >= steps * 4 // 5, "the campaign was shorter than it should be"
+    reference.run(
+        Machine, NAMES[FORMS.index(form)], steps, steps_per_example=STEPS_PER_EXAMPLE, rules=RULES
+    )

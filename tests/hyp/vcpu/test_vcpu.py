@@ -17,6 +17,7 @@ from hyp_tools import (
     Asm,
     Rig,
     both_engines,
+    enable_stage1,
     faulting,
     power_off,
     program,
@@ -334,13 +335,7 @@ def test_translate(mapped: bool) -> None:
     rig.vm.write_memory(table + 8, struct.pack("<Q", RAM | 0x705))  # a 1 GiB block at VA 1 GiB
 
     def write(a: Asm) -> None:
-        a.msr_const("TTBR0_EL1", table)
-        a.msr_const("TCR_EL1", 25 | 25 << 16 | 1 << 23)
-        a.msr_const("MAIR_EL1", 0xFF)
-        a.mrs(3, "SCTLR_EL1")
-        a.add_imm(3, 3, 1)
-        a.msr("SCTLR_EL1", 3)
-        a.isb()
+        enable_stage1(a, table)
 
     rig.start(program(write))
     rig.run(17)

@@ -7,19 +7,14 @@ implementation, and shares no code with it. ARMVIRT_REFERENCE_STEPS asks for ano
 
 from __future__ import annotations
 
-import os
-import sys
-
 import pytest
-from hypothesis import settings
+import reference
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule
 from reference_driver import ACTION_BITS, KINDS, SHAPES, Shape, decoded
 
-ASKED = os.environ.get("ARMVIRT_REFERENCE_STEPS")
-#: Steps of all kinds together: those of make test, and those of a long run; or as many as are asked
-#: for.
-STEPS = [int(ASKED)] if ASKED else [40_000, pytest.param(120_000, marks=pytest.mark.long)]
+#: Steps of all state machines together.
+STEPS = reference.totals(40_000, 120_000)
 STEPS_PER_EXAMPLE = 520  # as hypothesis makes them
 BATCH, RULES = 40, 40  # actions a rule, rules an example
 ACTION_BYTES = ACTION_BITS // 8
@@ -27,11 +22,10 @@ ACTION_BYTES = ACTION_BITS // 8
 _BATCH = st.binary(min_size=BATCH * ACTION_BYTES, max_size=BATCH * ACTION_BYTES)
 
 
-class ReferenceMachine(RuleBasedStateMachine):
+class ReferenceMachine(reference.CountingMachine):
     """Where the specification leaves a case open, a new pair of machines takes over."""
 
     kind = ""
-    steps = 0
 
     @initialize(shape=st.sampled_from(SHAPES))
     def start(self, shape: Shape) -> None:
@@ -61,12 +55,4 @@ def test_the_vgic_does_what_the_reference_model_does(kind: str, total: int) -> N
 
     Machine.kind = kind
     steps = total // len(KINDS)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Machine,
-        settings=settings(
-            max_examples=-(-steps // STEPS_PER_EXAMPLE), stateful_step_count=RULES, deadline=None, derandomize=True,
-            database=None,
-        ),
-    )  # fmt: skip
-    print(f"{kind}: {Machine.steps:,} steps, no difference", file=sys.stderr)
-    assert Machine.steps >= steps * 4 // 5, "the campaign was shorter than it should be"
+    reference.run(Machine, kind, steps, steps_per_example=STEPS_PER_EXAMPLE, rules=RULES)
