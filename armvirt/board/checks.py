@@ -8,7 +8,12 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from armvirt.arch.gic import MAX_LIST_REGISTERS, MAX_PRIORITY_BITS, MIN_PRIORITY_BITS
+from armvirt.arch.gic import (
+    MAX_CPUS_GICV2,
+    MAX_LIST_REGISTERS,
+    MAX_PRIORITY_BITS,
+    MIN_PRIORITY_BITS,
+)
 from armvirt.board import boot
 from armvirt.board.boards import BOARDS
 from armvirt.board.config import BoardConfig
@@ -38,8 +43,6 @@ def check(config: BoardConfig, model: BoardModel) -> None:
 
 
 def _check_gicv2(config: BoardConfig) -> None:
-    from armvirt.arch.gic import MAX_CPUS_GICV2
-
     if config.cpus > MAX_CPUS_GICV2:
         raise UserError(
             f"--cpus {config.cpus}: a GICv2 has at most {MAX_CPUS_GICV2} CPUs; use --gic 3"
@@ -48,15 +51,17 @@ def _check_gicv2(config: BoardConfig) -> None:
 
 def _check_ranges(config: BoardConfig, model: BoardModel) -> None:
     ranges = (
-        ("cpus", 1, model.memmap.MAX_CPUS, "the board has 1 to {most} CPUs"),
-        ("list_registers", 1, MAX_LIST_REGISTERS, "there can be 1 to {most}"),
-        ("priority_bits", MIN_PRIORITY_BITS, MAX_PRIORITY_BITS, "there can be 5 to {most}"),
-        ("pcpus", 1, model.memmap.MAX_CPUS, "the host has 1 to {most} physical CPUs"),
+        ("cpus", 1, model.memmap.MAX_CPUS, "the board has {least} to {most} CPUs"),
+        ("list_registers", 1, MAX_LIST_REGISTERS, "there can be {least} to {most}"),
+        ("priority_bits", MIN_PRIORITY_BITS, MAX_PRIORITY_BITS, "there can be {least} to {most}"),
+        ("pcpus", 1, model.memmap.MAX_CPUS, "the host has {least} to {most} physical CPUs"),
     )
     for name, least, most, text in ranges:
         value = getattr(config, name)
         if not least <= value <= most:
-            raise UserError(f"--{name.replace('_', '-')} {value}: {text.format(most=most)}")
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: {text.format(least=least, most=most)}"
+            )
     if config.quantum_ns is not None:
         from armvirt.hyp.kvm import MIN_QUANTUM_NS
 
