@@ -200,6 +200,13 @@ class Late:
         self.error: BaseException | None = None
         self.stop: Callable[[], None] | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"<Late with {type(self.error).__name__} kept>"
+            if self.error
+            else "<Late with no error>"
+        )
+
     def keep(self, error: BaseException) -> None:
         """Handle ``error`` in an ``except`` clause. If no host runs, raise ``error``. Otherwise
         stop the host and keep the first error."""

@@ -32,7 +32,7 @@ MODULES = ["armvirt",
 #: Public names of these modules that nobody gets hold of: bases, protocols, and parts without facts
 #: of their own.
 PARTS = {"Arrival", "FileSink", "MmioDevice", "Receiver", "Stateful", "Wired", "Shown",
-         "Event", "Late", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities",
+         "Event", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities",
          "BusMaster", "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "Smccc", "Parking", "Rom"}  # fmt: skip
 
 
