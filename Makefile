@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GUESTS := .cache/guests
 
 .PHONY: demo test test-long lint guests bench campaign linux-matrix migrate-campaign gic-reference timer-reference gic-campaign fuzz limits \
-	exit-campaign firmware cases differential package install clean
+	exit-campaign poll-campaign firmware cases differential package install clean
 
 demo: $(STAMP)
 	@$(BIN)/python tools/demo.py
@@ -22,7 +22,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The native engine is rebuilt when its source changes; an editable install sees all other changes by itself.
-$(STAMP): $(VENV)/bin/python pyproject.toml setup.py armvirt/hw/engine/native.c armvirt/hw/engine/layout.h armvirt/hw/engine/shadow.h
+$(STAMP): $(VENV)/bin/python pyproject.toml setup.py armvirt/hw/engine/native.c armvirt/hw/engine/layout.h armvirt/hw/engine/shadow.h armvirt/hw/engine/rounds.h armvirt/hw/engine/waits.h
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
 	$(BIN)/python -m compileall -q armvirt
 	@touch $@
@@ -79,6 +79,12 @@ timer-reference: $(STAMP)
 # Sixty and more storms under --timeout, SIGINT and SIGTERM, on both engines: about ten minutes.
 limits: $(STAMP)
 	PYTHONPATH=tools:tests:tests/board $(BIN)/python tests/storms/limits.py $(LIMITS_ARGS)
+
+# Random polling loops with and without skipping: LOOPS of them, from SEED on.
+LOOPS ?= 20000
+SEED ?= 100000
+poll-campaign: $(STAMP)
+	ARMVIRT_POLL_LOOPS=$(LOOPS) ARMVIRT_POLL_SEED=$(SEED) $(BIN)/python -m pytest -s tests/hw/polling/test_poll_loops.py -k random
 
 fuzz: $(STAMP)
 	$(BIN)/python tools/fuzz.py $(CAMPAIGN_ARGS)

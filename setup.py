@@ -24,7 +24,8 @@ from setuptools.errors import CompileError
 
 NAME = "armvirt.hw.engine._native"
 SOURCE = "armvirt/hw/engine/native.c"
-HEADERS = ["armvirt/hw/engine/layout.h", "armvirt/hw/engine/shadow.h"]
+HEADERS = ["armvirt/hw/engine/layout.h", "armvirt/hw/engine/shadow.h",
+           "armvirt/hw/engine/rounds.h", "armvirt/hw/engine/waits.h"]  # fmt: skip
 LOG = "armvirt/hw/engine/native-build.log"
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared")
 FALLBACK = "armvirt: the native engine was not built ({}); the portable engine will be used: same results, slower"

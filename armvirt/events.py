@@ -32,6 +32,16 @@ class ExceptionEntry(NamedTuple):
     kind: Literal["exception"] = "exception"
 
 
+class PolledWait(NamedTuple):
+    """A wait of which ``rounds`` rounds of ``length`` instructions were skipped, up to ``until``
+    ns: the guest polls at the stamp's PC, and nothing else happens."""
+
+    until: int
+    rounds: int
+    length: int
+    kind: Literal["polled-wait"] = "polled-wait"
+
+
 class TimerWrite(NamedTuple):
     """The guest writes a timer register. ``timer`` is vtimer or ptimer, ``register`` is ctl, cval
     or tval."""

@@ -193,6 +193,14 @@ SETTINGS = (
         unit="ns",
     ),
     Setting(
+        "no-skip",
+        "",
+        None,
+        "execute every instruction of polled waits; the results are the same",
+        "skip",
+        negates=True,
+    ),
+    Setting(
         "vhe",
         "",
         None,

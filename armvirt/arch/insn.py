@@ -32,6 +32,17 @@ RT_MASK = 0x1F
 WITHOUT_RT = 0xFFFF_FFE0
 #: Loads and stores of one register with writeback: pre-index and post-index.
 WRITEBACK, WRITEBACK_MASK = 0x3800_0400, 0x3B20_0400
+#: BR, BLR and RET: bits 9:5 are the register, bits 22:21 distinguish them.
+BR, BLR, RET, BRANCH_REGISTER_MASK = (
+    0xD61F_0000, 0xD63F_0000, 0xD65F_0000, 0xFFFF_FC1F,
+)  # fmt: skip
+#: Hints (NOP, YIELD and so on) by CRm and op2, and barriers by op2, from bit 5 on.
+HINT, BARRIER, HINT_MASK, HINT_SHIFT = 0xD503_201F, 0xD503_301F, 0xFFFF_F01F, 5
+HINT_NUMBER, BARRIER_OP = 0x7F, 7  # CRm:op2 of a hint, op2 of a barrier: after the shift
+#: MRS of any register.
+MRS, MRS_MASK = 0xD530_0000, 0xFFF0_0000
+#: LDAR and STLR of any size, which bits 31:30 give.
+LDAR, STLR, LDAR_MASK = 0x08DF_FC00, 0x089F_FC00, 0x3FFF_FC00
 
 _SYSTEM = 0xD500_0000
 MSR_DAIF = _SYSTEM | encoding_of("DAIF") << SYSTEM_SHIFT

@@ -49,7 +49,7 @@ SCTLR_NTWI, SCTLR_NTWE = field("SCTLR_EL1.nTWI"), field("SCTLR_EL1.nTWE")
 SCTLR_E0E, SCTLR_EE = field("SCTLR_EL1.E0E"), field("SCTLR_EL1.EE")
 
 MDSCR_EL1 = encoding_of("MDSCR_EL1")
-MDSCR_SS = field("MDSCR_EL1.SS")
+MDSCR_SS, MDSCR_MDE = field("MDSCR_EL1.SS"), field("MDSCR_EL1.MDE")
 
 # EL2 and EL3
 

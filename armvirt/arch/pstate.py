@@ -24,6 +24,7 @@ PSTATE_NRW = field("SPSR_EL1.nRW")  # AArch32
 PSTATE_MODE = field("SPSR_EL1.M")  # M[3:0] of an AArch64 state
 PSTATE_SP = 1 << 0  # M[0]: SP_ELx is in use
 PSTATE_EL = 3 << 2  # M[3:2]: the exception level
+PSTATE_NZCV_SHIFT = 28
 PSTATE_NZCV = PSTATE_N | PSTATE_Z | PSTATE_C | PSTATE_V
 
 

@@ -87,6 +87,7 @@ class Board:
             counter_start=COUNTER_START if config.counter_start is None else config.counter_start,
             list_registers=config.list_registers, priority_bits=config.priority_bits,
             cpu_features=config.cpu_features, vhe=config.vhe, pcpus=config.pcpus, quantum_ns=config.quantum_ns,
+            skip=config.skip,
         )  # fmt: skip
         self.kvm = Kvm(host, bus=bus, wall_clock_start=self.date_at_start * NS_PER_SECOND)
         start = self.kvm.host.pe.timer.counter.start

@@ -43,7 +43,8 @@ class BoardConfig(NamedTuple):
     ``rtc_base`` is the date at virtual time 0, in seconds since 1970 (None: 2024-01-01).
     ``counter_start`` is the host's physical count at virtual time 0, in ticks (None: the default of
     the host). All random numbers for a guest are functions of ``seed``: those of the TRNG,
-    /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed.
+    /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed. ``skip``: the host
+    skips polled waits.
     """
 
     image: str | Path | None
@@ -72,3 +73,4 @@ class BoardConfig(NamedTuple):
     cpu_features: tuple[str, ...] = _HOST["cpu_features"]
     rtc_base: int | None = None
     counter_start: int | None = None
+    skip: bool = _HOST["skip"]

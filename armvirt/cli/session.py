@@ -80,11 +80,15 @@ def run(machine: Machine, arguments: argparse.Namespace) -> Result:
     return result
 
 
-def ending(result: Result) -> str:
-    """How a run ended, in one line."""
+def ending(result: Result, skipped: int = 0) -> str:
+    """How a run ended, in one line. ``skipped`` is `Machine.skipped`."""
     words = ENDINGS.get(result.verdict, result.verdict)
     reason = f": {result.diagnosis}" if result.diagnosis else ""
-    return f"{words}{reason} ({human_time(result.ns)} of guest time, {result.insns:,} instructions)"
+    waits = f", {skipped:,} of them in polled waits" if skipped else ""
+    return (
+        f"{words}{reason} ({human_time(result.ns)} of guest time, "
+        f"{result.insns:,} instructions{waits})"
+    )
 
 
 def _hint(result: Result, arguments: argparse.Namespace) -> str:
@@ -112,10 +116,12 @@ def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
     return f"; see {shlex.join(words)}"
 
 
-def say_ending(result: Result, console_tail: str, arguments: argparse.Namespace) -> None:
-    """Print on standard error how a run ended, on a separate line."""
+def say_ending(
+    result: Result, console_tail: str, arguments: argparse.Namespace, skipped: int = 0
+) -> None:
+    """Print on standard error how a run ended, on a separate line; ``skipped`` as in `ending`."""
     # A line that the guest left unfinished needs a line feed only if both streams go to the
     # terminal.
     unfinished = console_tail and not console_tail.endswith("\n")
     lead = "\n" if unfinished and sys.stderr is not None and sys.stderr.isatty() else ""
-    printing.remark(f"{ending(result)}{_hint(result, arguments)}", lead)
+    printing.remark(f"{ending(result, skipped)}{_hint(result, arguments)}", lead)

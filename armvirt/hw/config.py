@@ -22,7 +22,8 @@ class HostConfig(NamedTuple):
     are fields of ICH_VTR_EL2. ``cpu_features`` (`armvirt.hyp.vcpu.idregs.FEATURES`) are features
     that the guests' CPUs have in addition to those of the CPU model. ``cntpoff``: the PEs have
     FEAT_ECV_POFF. ``vhe``: the host runs at EL2 (HCR_EL2.E2H). ``quantum_ns`` is the length of a
-    time slice (None: 1 ms on one PE, 100 us on several).
+    time slice (None: 1 ms on one PE, 100 us on several). ``skip``: the PEs skip polled waits
+    (`armvirt.hw.engine.waits`).
     """
 
     engine: str = "auto"
@@ -36,3 +37,4 @@ class HostConfig(NamedTuple):
     vhe: bool = False
     pcpus: int = 1
     quantum_ns: int | None = None
+    skip: bool = True

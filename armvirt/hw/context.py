@@ -283,6 +283,11 @@ class Context:
         """The number of retired instructions."""
         return self.engine.state.count
 
+    @property
+    def skipped(self) -> int:
+        """Instructions of polled waits that were skipped; they are retired, too."""
+        return self.engine.state.skipped
+
     def program(self, encoding: int, value: int) -> None:
         """Write a register of EL2 or EL3. A write of the value that the register already has is
         skipped."""

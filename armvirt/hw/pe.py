@@ -42,6 +42,8 @@ from armvirt.arch.timer import (
     CNTKCTL_EL1,
     CNTPCTSS_EL0,
     CNTPOFF_EL2,
+    CNTV_CTL_EL0,
+    CNTVCT_EL0,
     CNTVCTSS_EL0,
     CNTVOFF_EL2,
     EL0_ENABLES,
@@ -50,12 +52,12 @@ from armvirt.arch.timer import (
     PPI_PTIMER,
     PPI_VTIMER,
 )
-from armvirt.events import EventBus, ExceptionEntry, Stamp
+from armvirt.events import EventBus, ExceptionEntry, PolledWait, Stamp
 from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.config import HostConfig
 from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
-from armvirt.hw.engine.state import EventRecord, Shadowed, Waits
+from armvirt.hw.engine.state import WAIT_RECORD, EventRecord, Shadowed, Waits
 from armvirt.hw.exit import ExitKind, SyncExit, new_exit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
@@ -77,9 +79,9 @@ class Pe:
     """One physical CPU.
 
     ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the
-    handler of synchronous exits returns STOP. Times are ns of virtual time. ``ecv`` (FEAT_ECV) and
-    ``wfxt`` (FEAT_WFxT) are features for the guest that the CPU model lacks; ``config.cntpoff``
-    (FEAT_ECV_POFF) is for EL2 only.
+    handler of synchronous exits returns STOP. Times are ns of virtual time. ``ecv`` and ``wfxt``
+    are True if the guest has FEAT_ECV and FEAT_WFxT. The CPU model lacks these features, so the PE
+    implements them. ``config.cntpoff`` (FEAT_ECV_POFF) is for EL2 only.
     """
 
     def __init__(
@@ -327,10 +329,10 @@ class Pe:
         """Drive the PPI of a comparator whose line has changed. When the level falls, the interrupt
         is no longer pending from this instruction on (IHI 0069 4.1.2).
 
-        A list register does not follow the line of its physical interrupt. On hardware the guest
-        sees an interrupt whose line has fallen until another event causes an exit. Here the falling
-        edge itself is an event for EL2, if the interrupt is waiting for the guest
-        (`VirtualCpuInterface.waits`), in a list register or without one.
+        A list register does not follow the line of its physical interrupt. On hardware the list
+        register stays pending after the line has fallen, so the guest still sees the interrupt up to
+        the next exit. Here the falling edge causes an exit if the guest has not taken the interrupt
+        yet (`VirtualCpuInterface.waits`), whether or not the interrupt is in a list register.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
         self.set_ppi(intid, level)
@@ -477,6 +479,17 @@ class Pe:
             state.value = self.timer.read(state.timer_encoding)
         self.shadow.load()
 
+    def comparator(self, encoding: int) -> tuple[int, int] | None:
+        """CTL and CVAL, for a loop that polls ISTATUS or a counter; None if EL2 traps the
+        register."""
+        if self.timer.traps_to_el2(encoding):
+            return None
+        self.shadow.write_back()
+        virtual = encoding in (CNTV_CTL_EL0, CNTVCT_EL0)
+        timer = self.timer.vtimer if virtual else self.timer.ptimer
+        self.shadow.load()
+        return timer.ctl, timer.cval
+
     def poll(self) -> bool:
         self.shadow.write_back()
         stop = self.on_poll()
@@ -486,6 +499,10 @@ class Pe:
     def entries(self, records: list[EventRecord]) -> None:
         for r in records:
             stamp = Stamp(r.ns, r.count, self.vcpu_id, r.elr)
+            if r.what == WAIT_RECORD:
+                until = r.ns + r.target * r.esr * self.ns_per_insn
+                self.bus.deliver(stamp, PolledWait(until, r.target, r.esr))
+                continue
             self.bus.deliver(stamp, ExceptionEntry(WHAT_NAMES[r.what], r.esr, r.elr, r.target))
 
     def broadcast(self, encoding: int, value: int) -> None:

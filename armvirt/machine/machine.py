@@ -56,7 +56,9 @@ class Machine:
     The CPUs run on ``pcpus`` physical CPUs, in time slices of ``quantum_ns`` (None: 1 ms on one
     physical CPU, 100 us on several). With ``vhe`` the hypervisor runs with VHE at EL2, so the guest
     uses both timers without traps; the guest cannot observe this. ``cpu_features`` adds features
-    that the CPU model does not have: "ecv", "wfxt", separated by commas.
+    that the CPU model does not have: "ecv", "wfxt", separated by commas. Unless ``skip`` is False,
+    rounds of loops that only poll are counted, but not executed, which the guest cannot observe
+    (docs/engine.md); with ``pace`` they are executed.
 
     ``rtc_base`` is the date at virtual time 0 in seconds since 1970 (None: 2024-01-01, midnight
     UTC). The RTC, the PTP hypercall and semihosting return this date. ``seed`` decides all random
@@ -105,19 +107,21 @@ class Machine:
         pcpus: int | str = DEFAULTS["pcpus"],
         quantum_ns: int | str | None = None,
         vhe: bool = DEFAULTS["vhe"],
+        skip: bool = DEFAULTS["skip"],
         cpu_features: str | Sequence[str] = DEFAULTS["cpu_features"],
         rtc_base: int | str | None = None,
         counter_start: int | None = None,
         watch: Watch | None = None,
     ) -> None:
+        reboot, pace = native("reboot", reboot), native("pace", pace)
+        skips = native("skip", skip) and not pace  # a user sees the polled waits of a countdown
         self.config = arguments.board_config(
             image, cpus, counter_start, board=board, bios=bios, memory=memory, cpu=cpu, cntfrq=cntfrq, cntvoff=cntvoff,
             append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting, engine=engine,
             seed=seed, kaslr_seed=kaslr_seed, gic=gic, its=its, list_registers=list_registers,
             priority_bits=priority_bits, pcpus=pcpus, quantum_ns=quantum_ns, vhe=vhe, cpu_features=cpu_features,
-            rtc_base=rtc_base,
+            rtc_base=rtc_base, skip=skips,
         )  # fmt: skip
-        reboot, pace = native("reboot", reboot), native("pace", pace)
         steps = arguments.loaded_script(script)
         self.sinks = arguments.sink_list(sinks)
         self.bus = EventBus()
@@ -159,6 +163,12 @@ class Machine:
     def insns(self) -> int:
         """The number of instructions that all vCPUs have retired."""
         return self.board.insns
+
+    @property
+    def skipped(self) -> int:
+        """The part of `insns` that was not executed, because the instructions were rounds of polled
+        waits. Since this object was made: not part of `state`."""
+        return sum(vcpu.context.skipped for vcpu in self.board.vcpus)
 
     def dump_dtb(self) -> bytes:
         """The device tree that the guest gets."""
@@ -351,7 +361,12 @@ def _subscribe(
     for sink in sinks:
         bus.subscribe(sink)
     if trace_hash or sinks:
-        bus.subscribe(lambda stamp, event: recent.append((stamp, event)))
+
+        def keep(stamp: Stamp, event: Event) -> None:
+            if event.kind != "polled-wait":  # those are no part of the result
+                recent.append((stamp, event))
+
+        bus.subscribe(keep)
     return hashed
 
 

@@ -107,6 +107,7 @@ SAMPLES: dict[str, tuple[object, str, object]] = {
     "pcpus": (2, "pcpus", 2),
     "quantum": ("100us", "quantum_ns", 100_000),
     "vhe": (True, "vhe", True),
+    "no-skip": (True, "skip", False),
     "cpu-features": ("ecv,wfxt", "cpu_features", ("ecv", "wfxt")),
     "rtc-base": ("2024-02-29", "rtc_base", 1_709_164_800),
     "seed": ("0x10", "seed", 16),

@@ -39,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "left by Ctrl-A x" + (f": {machine.waiting}" if machine.waiting else ""), "\n"
         )
         return INTERRUPTED
-    session.say_ending(result, result.console[-1:], arguments)
+    session.say_ending(result, result.console[-1:], arguments, machine.skipped)
     if machine.waiting:
         printing.remark(machine.waiting)
     if arguments.trace_hash:

@@ -36,17 +36,23 @@ _DEFAULTS = HostConfig._field_defaults
 class EngineFactory:
     """Creates the engines of one host: loads and calibrates libunicorn once for a CPU model.
 
-    ``kind`` is auto, native or portable; auto selects native if native is built.
+    ``kind`` is auto, native or portable; auto selects native if native is built. With ``skip`` the
+    engines skip polled waits (`armvirt.hw.engine.waits`).
     """
 
-    def __init__(self, kind: str = _DEFAULTS["engine"], model: str = _DEFAULTS["cpu"]) -> None:
+    def __init__(
+        self,
+        kind: str = _DEFAULTS["engine"],
+        model: str = _DEFAULTS["cpu"],
+        skip: bool = False,
+    ) -> None:
         if model not in abi.CPU_MODELS:
             raise UserError(
                 f"unknown CPU model {model!r}; choose one of {', '.join(sorted(abi.CPU_MODELS))}"
             )
         if kind not in ("auto", "native", "portable"):
             raise UserError(f"unknown engine {kind!r}; choose native or portable")
-        self.model = model
+        self.model, self.skip = model, skip
         self.lib = abi.Library()
         self.calibration: Calibration = calibrate(self.lib, abi.CPU_MODELS[model])
         self.native = None if kind == "portable" else _native(required=kind == "native")
@@ -57,6 +63,11 @@ class EngineFactory:
 
     def create(self) -> Engine:
         """Create a new engine without mapped memory."""
+        engine = self._create()
+        engine.state.skip = int(self.skip)
+        return engine
+
+    def _create(self) -> Engine:
         if self.native is not None:
             from armvirt.hw.engine.native import NativeEngine
 

@@ -21,11 +21,12 @@ from armvirt.hw.clock import NEVER
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.core import Core
-from armvirt.hw.engine.state import Action, EventRecord, Leave
+from armvirt.hw.engine.state import FIRST_ASK, Action, EventRecord, Leave, Stat
 from armvirt.state import State, checked
 
 if TYPE_CHECKING:
     from armvirt.hw.engine.callbacks import PeCallbacks
+    from armvirt.hw.engine.waits import PolledWaits
 
 STATE_VERSION = 1
 
@@ -47,6 +48,7 @@ class Engine(Core, ABC):
         super().__init__(lib, calibration, model)
         self.callbacks: PeCallbacks | None = None
         self.error: BaseException | None = None
+        self._waits: PolledWaits | None = None
         self._finalizer = weakref.finalize(self, _free, lib, self.uc, self.raw_context)
         self._finalizer.atexit = (
             False  # a thread of the user may still run the engine when the interpreter ends
@@ -73,6 +75,9 @@ class Engine(Core, ABC):
         state.ns_per_insn = 1
         state.native_maintenance = 1
         state.cnthctl, state.cntkctl_bits = CNTHCTL_PCTEN | CNTHCTL_PCEN, KCTL_BITS
+        state.watch_period = state.watch_wait = 1
+        for site in state.sites:
+            site.ask_at = FIRST_ASK
 
     @abstractmethod
     def watch_wfe(self) -> None:
@@ -175,6 +180,15 @@ class Engine(Core, ABC):
         self.callbacks.broadcast(self.state.timer_encoding, self.state.value)
         return 0
 
+    def _polled_wait(self) -> int:
+        if self._waits is None:
+            from armvirt.hw.engine.waits import PolledWaits  # many guests poll nothing
+
+            self._waits = PolledWaits(self.has_shadow)
+        assert self.callbacks is not None
+        self.state.stats[Stat.WAIT_ASK] += 1
+        return self._waits.ask(self, self.callbacks)
+
     def _send_event(self) -> int:
         assert self.callbacks is not None
         self.callbacks.send_event(self.state.value)
@@ -200,6 +214,7 @@ class Engine(Core, ABC):
         lambda self: 0,
         _broadcast,
         _send_event,
+        _polled_wait,
     )
 
     # -- saved state --

@@ -28,6 +28,10 @@ class PeCallbacks(Protocol):
         Only registers may change. To stop the run, set state.stop.
         """
 
+    def comparator(self, encoding: int) -> tuple[int, int] | None:
+        """CTL (ENABLE and IMASK) and CVAL of the timer whose control register or counter this is;
+        None if EL2 traps an access to the register. No effect."""
+
     def poll(self) -> bool:
         """Look for requests of the host, about every 20 ms of host time. True stops the run."""
 

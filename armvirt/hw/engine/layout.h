@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ABI_VERSION 0x9u
+#define ABI_VERSION 0xau
 #define EVENTS 0x100u
 #define MARKED 0x400u
 #define CHECKED 0x100u
@@ -12,14 +12,23 @@
 #define POLL_NS 0x1312d00u
 #define NO_BLOCK 0x1u
 #define INTNO_SVC 0x2u
+#define SITES 0x10u
+#define FIRST_ASK 0x3u
+#define PATIENCE 0x8u
+#define LAST_ASK 0x100000u
+#define WATCHED_BLOCKS 0x40u
+#define LONGEST_WATCH_PERIOD 0x80u
+#define PLANS 0x8u
+#define PLAN_LENGTH 0x40u
+#define WAIT_RECORD 0x3u
 enum { ACT_RETRY = 0, ACT_WRITE_RT = 2, ACT_ADVANCE = 1, ACT_ENTER = 4, ACT_STOP = 8 };
-enum { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5, CB_SEV = 6 };
+enum { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5, CB_SEV = 6, CB_WAIT = 7 };
 enum { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, LEAVE_MISALIGNED = 4, LEAVE_FAULT = 5, LEAVE_VECTOR_LOOP = 6, LEAVE_ILLEGAL = 7 };
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
 enum { MARK_WFE = 1, MARK_YIELD = 2, MARK_ERET = 4, MARK_SEV = 8, MARK_SEVL = 16, MARK_UNREAD = 32 };
 enum { WAITS_WFE = 1, WAITS_YIELD = 2 };
 enum { SHADOW_ICC = 1, SHADOW_TIMERS = 2 };
-enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1_SYNC = 5, ST_IC = 6, ST_DC = 7, ST_TLBI = 8, ST_TLB_FLUSH = 9, ST_TIMER = 10, ST_COUNTER = 11, ST_IRQ_NATIVE = 12, ST_IRQ_MANUAL = 13, ST_RUN = 14, ST_WFE = 15, ST_ICC = 16, ST_REPEAT = 17, ST_EXCHANGE = 18 };
+enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1_SYNC = 5, ST_IC = 6, ST_DC = 7, ST_TLBI = 8, ST_TLB_FLUSH = 9, ST_TIMER = 10, ST_COUNTER = 11, ST_IRQ_NATIVE = 12, ST_IRQ_MANUAL = 13, ST_RUN = 14, ST_WFE = 15, ST_ICC = 16, ST_REPEAT = 17, ST_EXCHANGE = 18, ST_WAIT = 19, ST_WAIT_ASK = 20 };
 #define R_X0 0xc7u
 #define R_X29 0x1u
 #define R_X30 0x2u
@@ -41,6 +50,7 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define CTL_TB_FLUSH 0xau
 #define CTL_TLB_FLUSH 0xbu
 #define PROT_READ_ 0x1u
+#define PROT_WRITE_ 0x2u
 #define PROT_EXEC_ 0x4u
 #define MDSCR_EL1 0x8012u
 #define SPSR_EL1 0xc200u
@@ -53,6 +63,7 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define CNTKCTL_EL1 0xc708u
 #define CNTPCT_EL0 0xdf01u
 #define CNTVCT_EL0 0xdf02u
+#define CNTV_CTL_EL0 0xdf19u
 #define XZR 0x1fu
 #define DC_CVAU 0x5bd9u
 #define IC_IVAU 0x5ba9u
@@ -212,6 +223,10 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define INSN_MRS_CNTVCTSS 0xd53be0c0u
 #define INSN_WRITEBACK 0x38000400u
 #define INSN_WRITEBACK_MASK 0x3b200400u
+#define LONGEST_ROUND 0x200u
+#define FEWEST_ROUNDS 0x8u
+#define LONGEST_SKIP 0x10000000000ull
+#define STEPS_AND_BREAKPOINTS 0x8001u
 enum { EC_WFX = 1, EC_SYSREG = 24, EC_IABT_LOWER = 32, EC_IABT_CURRENT = 33, EC_DABT_LOWER = 36, EC_STEP_LOWER = 50, EC_STEP_CURRENT = 51, EC_UNKNOWN = 0 };
 #define EC_WITH_FAR (0 | 1ull << 0x20 | 1ull << 0x21 | 1ull << 0x22 | 1ull << 0x24 | 1ull << 0x25 | 1ull << 0x34 | 1ull << 0x35)
 
@@ -235,6 +250,29 @@ typedef struct {
     uint16_t sevl;
     uint16_t edges;
 } marked;
+
+typedef struct {
+    uint64_t pc;
+    uint64_t count;
+    uint64_t distance;
+    uint64_t run;
+    uint32_t returns;
+    uint32_t ask_at;
+} poll_site;
+
+typedef struct {
+    uint64_t pc;
+    uint64_t carried;
+    uint32_t length;
+    uint32_t keeps_flags;
+    uint32_t counts;
+    uint32_t yields;
+    uint64_t start[32];
+    uint64_t start_nzcv;
+    uint64_t address[64];
+    uint64_t physical[64];
+    uint32_t word[64];
+} wait_plan;
 
 typedef struct {
     uint64_t lr[16];
@@ -346,7 +384,7 @@ typedef struct {
     uint32_t native_maintenance;
     uint32_t fault;
     uint32_t fault_error;
-    uint64_t stats[19];
+    uint64_t stats[21];
     uint32_t event_register;
     uint32_t epoch;
     uint64_t event_cleared;
@@ -359,5 +397,15 @@ typedef struct {
     uint8_t filter[4096];
     uint64_t exchanged_pa;
     uint32_t exchanged;
-    uint32_t padding;
+    uint32_t skip;
+    uint64_t skipped;
+    poll_site sites[16];
+    uint64_t watch_pc;
+    uint64_t watch_count;
+    uint64_t watch_distance;
+    uint32_t watch_left;
+    uint32_t watch_wait;
+    uint32_t watch_period;
+    uint64_t watch_x[33];
+    wait_plan plans[8];
 } engine;

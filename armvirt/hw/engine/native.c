@@ -464,9 +464,19 @@ static void poll_if_due(engine *e) {
     if (now_host() - e->poll_ns >= POLL_NS) e->poll_at = e->count;
 }
 
-static __attribute__((noinline)) void poll_host(engine *e) {
+static int el0_denied(engine *e, uint32_t enc);
+static int trapped_to_el2(const engine *e, uint32_t enc);
+#include "rounds.h"
+#include "waits.h"
+
+/* Before the block at pc, whenever POLL_INSNS more have executed, and before each block that a watch looks at. */
+static __attribute__((noinline)) void poll_host(engine *e, uint64_t pc) {
+    if (e->skip && !e->tail) {
+        suspect_block(e, pc, e->count + e->open);
+        if (e->watch_left) return;                /* poll_at stays: the next block comes here, too */
+    }
     uint64_t t = now_host();
-    e->poll_at = e->count + POLL_INSNS;
+    e->poll_at = e->count + e->open + POLL_INSNS;
     if (t - e->poll_ns >= POLL_NS) {
         e->poll_ns = t;
         if (e->callback(CB_POLL)) e->stop = 1;
@@ -479,8 +489,8 @@ static inline __attribute__((always_inline)) int block_slow(engine *e, uint64_t 
     uint64_t count;
     if (e->lines_in_engine) note_native_irq(e, pc);
     if (e->marks) retire(e, e->open, 1);
+    if (e->count + e->open >= e->poll_at) poll_host(e, pc);
     count = e->count + e->open;
-    if (count >= e->poll_at) poll_host(e);
     uint32_t why = LEAVE_NONE;
     if (e->stop) why = LEAVE_STOP;
     else if (count >= e->deadline) why = LEAVE_BUDGET;
@@ -571,6 +581,7 @@ static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write
     if (el0_denied(e, enc)) return 0;
     if (trapped_to_el2(e, enc)) return refuse(e);
     uint64_t pc = reg(e, R_PC), count = e->count + (e->open ? (pc - e->block_pc) >> 2 : 0);
+    if (e->skip && !is_write && (r->crm == 0 || r->op2 == 1)) count += suspect_read(e, pc, count);
     if (r->crm == 0) {
         uint64_t v = counter_at(e, count) - (enc == CNTVCT_EL0 ? e->cntvoff : e->cntpoff);
         e->stats[ST_COUNTER]++;
@@ -899,6 +910,7 @@ int av_run(engine *e) {
     e->block_pc = 1;
     e->marks = 0;
     e->poll_at = e->count + POLL_INSNS;
+    e->watch_left = 0;
     e->leave = LEAVE_NONE;
     e->illegal_watch = illegal_return(sys_read(e, SPSR_EL1));
     apply_lines(e);

@@ -12,7 +12,7 @@ import ctypes as C
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-ABI_VERSION = 9
+ABI_VERSION = 10
 """Incremented when the meaning of a field changes; the layout itself is checked by its size."""
 
 EVENTS = 256
@@ -23,6 +23,15 @@ LIST_REGISTERS, ACTIVE_PRIORITIES, TIMERS = 16, 4, 2
 VECTOR_FAULT_LIMIT = 16
 POLL_INSNS = 1 << 12  # executed within microseconds, or milliseconds if translated first
 POLL_NS = 20_000_000
+SITES = 16  # a power of 2
+FIRST_ASK = 3  # returns at an equal distance before the engine asks about a polled wait
+PATIENCE = 8  # further returns before Python is asked about a loop with a plan
+LAST_ASK = 1 << 20  # the same, after many refusals
+WATCHED_BLOCKS = 64  # blocks for which a watch waits until its block returns
+LONGEST_WATCH_PERIOD = 128  # polls from one watch to the next, after many without a result
+PLANS = 8  # a power of 2
+PLAN_LENGTH = 64  # instructions of a round, at most
+WAIT_RECORD = 3  # `EventRecord.what` of a skipped wait; the others are `What`
 INTNO_SVC = 2  # the number with which the core reports an SVC
 NO_BLOCK = 1  # no block starts at an odd address
 
@@ -44,6 +53,7 @@ class Callback(IntEnum):
     `armvirt.hw.engine.callbacks.PeCallbacks`."""
 
     EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
+    WAIT = 7  # to the engine itself: `armvirt.hw.engine.waits`
 
 
 class Leave(IntEnum):
@@ -110,6 +120,8 @@ class Stat(IntEnum):
     ICC = 16  # accesses to the CPU interface that the engine completed by itself
     REPEAT = 17  # timer wake-ups that the engine repeated by itself
     EXCHANGE = 18  # WFEs that were replaced by an ISB
+    WAIT = 19  # polled waits of which rounds were skipped
+    WAIT_ASK = 20  # questions whether a loop is a polled wait
 
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
@@ -126,6 +138,8 @@ u32s = Any
 u64s = Any
 EventRecords = Any
 MarkedBlocks = Any
+PollSites = Any
+WaitPlans = Any
 
 #: For each annotation of a field: the ctypes class and the C type.
 TYPES: dict[str, tuple[Any, str]] = {
@@ -165,7 +179,8 @@ def _structure(**shapes: tuple[int, ...]) -> Any:
 
 @_structure()
 class EventRecord(C.Structure):
-    """An exception entry, for the trace."""
+    """An exception entry, for the trace. If ``what`` is WAIT_RECORD, it is a skipped wait: ``esr``
+    is the length of a round, ``target`` the number of rounds, ``elr`` the PC."""
 
     count: u64
     ns: u64
@@ -198,6 +213,49 @@ class MarkedBlock(C.Structure):
 
 
 TYPES["MarkedBlock"] = (MarkedBlock, "marked")
+
+
+@_structure()
+class PollSite(C.Structure):
+    """An MRS of a counter or of a timer's control register, as a suspect.
+
+    The MRS at ``pc`` executed last at instruction ``count``, ``distance`` after the time before,
+    and ``returns`` times before at this distance. After ``ask_at`` such returns the engine asks.
+    ``run`` is the count of starts of the core at that time.
+    """
+
+    pc: u64
+    count: u64
+    distance: u64
+    run: u64
+    returns: u32
+    ask_at: u32
+
+
+TYPES["PollSite"] = (PollSite, "poll_site")
+
+
+@_structure(
+    start=(32,), address=(PLAN_LENGTH,), physical=(PLAN_LENGTH,), word=(PLAN_LENGTH,)
+)  # fmt: skip
+class WaitPlan(C.Structure):
+    """The path of a round of a polled wait that was proved once: see `armvirt.hw.polling.loop.Path`.
+    The native engine proves each wait on this path anew (rounds.h)."""
+
+    pc: u64
+    carried: u64  # bit n: X<n>; bit 32: SP
+    length: u32  # 0: no plan
+    keeps_flags: u32
+    counts: u32
+    yields: u32
+    start: u64s  # X0 to X30 and SP at the start of the round that is looked at
+    start_nzcv: u64
+    address: u64s
+    physical: u64s
+    word: u32s
+
+
+TYPES["WaitPlan"] = (WaitPlan, "wait_plan")
 
 
 @_structure(
@@ -245,8 +303,9 @@ TYPES["Shadow"] = (Shadow, "shadow")
 
 
 @_structure(
-    events=(EVENTS,), stats=(len(Stat),), marked=(MARKED,), checked=(CHECKED,), filter=(FILTER,)
-)
+    events=(EVENTS,), stats=(len(Stat),), marked=(MARKED,), checked=(CHECKED,), filter=(FILTER,),
+    sites=(SITES,), watch_x=(33,), plans=(PLANS,),
+)  # fmt: skip
 class EngineState(C.Structure):
     """The state of one engine. The fields that are read at every translated block come first, in
     two cache lines."""
@@ -352,7 +411,18 @@ class EngineState(C.Structure):
     filter: u8s
     exchanged_pa: u64  # the physical address of a WFE while an ISB replaces this WFE in memory
     exchanged: u32
-    padding: u32
+    # Polled waits
+    skip: u32  # whether polled waits are skipped
+    skipped: u64  # instructions that were skipped in polled waits
+    sites: PollSites  # by bits of the PC
+    watch_pc: u64  # a block that a watch waits for, to find a loop that polls memory
+    watch_count: u64
+    watch_distance: u64  # to the first return, 0: it has not returned
+    watch_left: u32  # blocks until the watch ends, 0: no watch
+    watch_wait: u32  # polls until the next watch
+    watch_period: u32
+    watch_x: u64s  # X0 to X30, SP, PSTATE at the last return
+    plans: WaitPlans  # by bits of the PC
 
 
 #: C prototypes of libunicorn's functions in `EngineState`.

@@ -90,7 +90,7 @@ class Host:
             raise ValueError(f"a host needs a CPU, and a quantum of {MIN_QUANTUM_NS} ns or more")
         self.bus = (bus if bus is not None else EventBus()).view(self._stamp)
         self.clock = Clock()
-        self.engines = EngineFactory(config.engine, config.cpu)
+        self.engines = EngineFactory(config.engine, config.cpu, config.skip)
         self.gic = PhysicalGic(pcpus)
         self.quantum_ns = quantum_ns
         self.vcpus: list[Runnable] = []

@@ -59,7 +59,7 @@ from armvirt.arch.timer import (
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
-from armvirt.hw.engine.portable import entry, maintenance, marks, steps, syndrome, timers
+from armvirt.hw.engine.portable import entry, maintenance, marks, steps, suspects, syndrome, timers
 from armvirt.hw.engine.state import (
     INTNO_SVC,
     NO_BLOCK,
@@ -159,7 +159,7 @@ class PortableEngine(Engine):
             marks.retire(self, state.open)
         count = state.count + state.open
         if count >= state.poll_at:
-            self._poll_host()
+            count = self._poll_host(pc, count)
         deadline = state.deadline
         illegal = state.illegal_watch and self.pstate & PSTATE_IL
         if count + n > deadline or state.stop or pc & 3 or illegal:
@@ -188,14 +188,21 @@ class PortableEngine(Engine):
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
 
-    def _poll_host(self) -> None:
+    def _poll_host(self, pc: int, count: int) -> int:
+        """Every POLL_INSNS instructions, before the block at ``pc``. Returns the count, to which a
+        polled wait that begins here may have been added."""
         state = self.state
-        state.poll_at = state.count + POLL_INSNS
+        if state.skip and not state.tail:
+            count += suspects.block(self, pc, count)
+            if state.watch_left:
+                return count  # poll_at stays, so the next block comes here, too
+        state.poll_at = count + POLL_INSNS
         now = time.monotonic_ns()
         if now - state.poll_ns >= POLL_NS:
             state.poll_ns = now
             if self.dispatch(Callback.POLL):
                 state.stop = 1
+        return count
 
     def _on_mrs(self, _uc: int, rt: int, register: _Pointer[abi.CpReg], _user: int) -> int:
         r = register.contents
@@ -348,7 +355,7 @@ class PortableEngine(Engine):
     def _start(self) -> Leave:
         state = self.state
         state.spin = state.open = state.marks = 0
-        state.block_pc, state.leave = NO_BLOCK, Leave.NONE
+        state.block_pc, state.leave, state.watch_left = NO_BLOCK, Leave.NONE, 0
         state.poll_at = state.count + POLL_INSNS
         state.illegal_watch = int(illegal_return(self.read_system(SPSR_EL1)))
         entry.apply_lines(self)

@@ -18,6 +18,7 @@ from armvirt.arch.timer import (
 )
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.portable import suspects
 from armvirt.hw.engine.state import Callback, Stat
 
 
@@ -71,6 +72,8 @@ def access(engine: Engine, rt: int, r: abi.CpReg, is_write: bool) -> int:
         return _refuse(engine)
     state, pc = engine.state, engine.pc
     count = state.count + ((pc - state.block_pc) >> 2 if state.open else 0)
+    if state.skip and not is_write and (r.crm == 0 or r.op2 == 1):
+        count += suspects.read(engine, pc, count)
     if r.crm == 0:
         state.stats[Stat.COUNTER] += 1
         offset = state.cntvoff if encoding == CNTVCT_EL0 else state.cntpoff

@@ -1,0 +1,101 @@
+"""What the portable engine suspects to be a polled wait; waits.h has the same in C.
+
+A suspicion needs no proof: `armvirt.hw.engine.waits` has it. So the two engines may suspect at other
+times, and both runs are the same. Results are instructions to add to the count.
+"""
+
+from __future__ import annotations
+
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.base import Engine
+from armvirt.hw.engine.state import (
+    FIRST_ASK,
+    LAST_ASK,
+    LONGEST_WATCH_PERIOD,
+    SITES,
+    WATCHED_BLOCKS,
+    Callback,
+    Stat,
+)
+from armvirt.hw.polling import LONGEST_ROUND
+
+_WATCHED = [abi.x_register(n) for n in range(31)] + [abi.R_SP]
+
+
+def read(engine: Engine, pc: int, count: int) -> int:
+    """An MRS at ``pc`` reads a counter or ISTATUS: ask when it has returned at an equal
+    distance often enough."""
+    state = engine.state
+    site, run = state.sites[pc >> 2 & SITES - 1], state.stats[Stat.RUN]
+    distance, site.count = count - site.count, count
+    if site.pc != pc:
+        site.pc, site.ask_at, site.run = pc, FIRST_ASK, 0
+    if site.run != run or distance != site.distance or distance > LONGEST_ROUND:
+        site.run, site.distance, site.returns = run, distance, 0
+        return 0
+    site.returns += 1
+    if site.returns < site.ask_at or state.tail or state.stop:
+        return 0
+    site.returns = 0
+    added, refused = _ask(engine, pc, count)
+    site.ask_at = min(2 * site.ask_at, LAST_ASK) if refused else FIRST_ASK
+    site.count += added
+    return added
+
+
+def block(engine: Engine, pc: int, count: int) -> int:
+    """A block begins at ``pc``, and a poll is due or a watch waits for a block: ask when the
+    watched block has returned with the same registers and at an equal distance."""
+    state = engine.state
+    if not state.watch_left:
+        _begin(engine, pc, count)
+        return 0
+    state.watch_left -= 1
+    if pc != state.watch_pc:
+        if not state.watch_left:
+            _lengthen_period(engine)
+        return 0
+    registers = [engine.read(n) for n in _WATCHED] + [engine.pstate]
+    distance, state.watch_count = count - state.watch_count, count
+    if not state.watch_distance and distance <= LONGEST_ROUND:  # the first return
+        state.watch_distance, state.watch_left = distance, WATCHED_BLOCKS
+        state.watch_x[:] = registers
+        return 0
+    state.watch_left, added, refused = 0, 0, True
+    same = distance == state.watch_distance and registers == list(state.watch_x)
+    if same and not state.stop:
+        added, refused = _ask(engine, pc, count)
+    if refused:
+        _lengthen_period(engine)
+    else:
+        _set_period(engine, 1)
+    return added
+
+
+def _begin(engine: Engine, pc: int, count: int) -> None:
+    state = engine.state
+    state.watch_wait -= 1
+    if state.watch_wait:
+        return
+    state.watch_wait = state.watch_period
+    state.watch_pc, state.watch_count, state.watch_left = pc, count, WATCHED_BLOCKS
+    state.watch_distance = 0
+
+
+def _lengthen_period(engine: Engine) -> None:
+    _set_period(engine, min(2 * engine.state.watch_period, LONGEST_WATCH_PERIOD))
+
+
+def _set_period(engine: Engine, polls: int) -> None:
+    engine.state.watch_period = engine.state.watch_wait = polls
+
+
+def _ask(engine: Engine, pc: int, count: int) -> tuple[int, bool]:
+    """The instructions to add to ``count``, the count before the instruction at ``pc``; whether
+    the loop was refused."""
+    state = engine.state
+    opened, open_ = state.count, state.open
+    state.count, state.open, state.pc, state.value = count, 0, pc, 0
+    refused = bool(engine.dispatch(Callback.WAIT))
+    state.count, state.open = opened + state.value, open_
+    return state.value, refused

@@ -1,0 +1,205 @@
+"""Polled waits of one engine: what the hooks suspect is proved here, and skipped if it is right.
+
+The hooks of both engines find a counter or ISTATUS read, or a block, that comes again and again at
+the same distance , and ask `PolledWaits.ask`. `armvirt.hw.polling` has the proof.
+"""
+
+from __future__ import annotations
+
+import ctypes as C
+
+from armvirt.arch.named import MDSCR_EL1, MDSCR_MDE, MDSCR_SS, SCTLR_E0E, SCTLR_EE, SCTLR_EL1
+from armvirt.arch.pstate import PSTATE_EL, PSTATE_NZCV_SHIFT
+from armvirt.arch.timer import (
+    CNTKCTL_EL1,
+    CNTV_CTL_EL0,
+    CNTVCT_EL0,
+    EL0_ENABLES,
+    NS_PER_SECOND,
+)
+from armvirt.arch.translation import PAGE_SIZE
+from armvirt.hw.clock import NEVER
+from armvirt.hw.engine import abi
+from armvirt.hw.engine.callbacks import PeCallbacks
+from armvirt.hw.engine.core import Core
+from armvirt.hw.engine.state import EVENTS, PLAN_LENGTH, PLANS, WAIT_RECORD, EngineState, Stat
+from armvirt.hw.polling import FEWEST_ROUNDS
+from armvirt.hw.polling.flags import UndecidedError
+from armvirt.hw.polling.loop import Path, evaluate, rounds_alike, trace
+from armvirt.hw.polling.round import Cell, RefusedError, Start
+
+LONGEST_SKIP = 1 << 40
+"""Instructions that are skipped at once, at most: the host is asked in between."""
+
+PATHS = 256  # remembered loops
+STEPS_AND_BREAKPOINTS = MDSCR_SS | MDSCR_MDE
+
+_REGISTERS = [abi.x_register(n) for n in range(31)] + [abi.R_SP]
+
+
+class _Around:
+    """What the engine's registers and memory say to the proof (`loop.Surroundings`), for one
+    question."""
+
+    def __init__(self, core: Core, callbacks: PeCallbacks, at_el0: bool) -> None:
+        self.core, self.callbacks, self._at_el0 = core, callbacks, at_el0
+        self._pages: dict[tuple[int, int], int | None] = {}
+        self._values: dict[Cell, int] = {}
+        self._comparators: dict[int, tuple[int, int] | None] = {}
+
+    def _page(self, page: int, kind: int) -> int | None:
+        """The physical address of a virtual page, if it may be accessed so."""
+        key = page, kind
+        if key not in self._pages:
+            core, box = self.core, C.c_uint64()
+            failed = core.lib.uc_vmem_translate(core.uc, page, kind, C.byref(box))
+            self._pages[key] = None if failed else box.value
+        return self._pages[key]
+
+    def _physical(self, address: int, kind: int) -> int | None:
+        page = self._page(address & -PAGE_SIZE, kind)
+        return None if page is None else page | address & PAGE_SIZE - 1
+
+    def word(self, pc: int) -> tuple[int, int] | None:
+        physical = None if pc & 3 else self._physical(pc, abi.PROT_EXEC)
+        return None if physical is None else (self.value(Cell(physical, 4)), physical)
+
+    def cell(self, address: int, size: int, *, write: bool) -> Cell | None:
+        physical = self._physical(address, abi.PROT_READ)
+        if physical is None or (write and self._physical(address, abi.PROT_WRITE) != physical):
+            return None
+        return Cell(physical, size)
+
+    def value(self, cell: Cell) -> int:
+        if cell not in self._values:
+            data = self.core.read_physical(cell.address, cell.size)
+            self._values[cell] = int.from_bytes(data, "little")
+        return self._values[cell]
+
+    def _timer(self, register: int) -> tuple[int, int] | None:
+        if register not in self._comparators:
+            self._comparators[register] = self.callbacks.comparator(register)
+        return self._comparators[register]
+
+    def readable(self, register: int) -> bool:
+        if self._at_el0 and not self.core.read_system(CNTKCTL_EL1) & EL0_ENABLES[register]:
+            return False
+        return self._timer(register) is not None
+
+    def comparator(self, register: int) -> tuple[int, int]:
+        timer = self._timer(register)
+        if timer is None:
+            raise RefusedError("the timer cannot be read")
+        return timer
+
+    def ticks(self, register: int, count: int) -> int:
+        state = self.core.state
+        is_virtual = register in (CNTVCT_EL0, CNTV_CTL_EL0)
+        ns = state.ns_base + (count - state.count_base) * state.ns_per_insn
+        offset = state.cntvoff if is_virtual else state.cntpoff
+        return state.counter_start + ns * state.frequency // NS_PER_SECOND - offset
+
+
+class PolledWaits:
+    """The polled waits of one engine: their paths by PC. ``keeps``: the engine proves later waits
+    on a path by itself."""
+
+    def __init__(self, keeps: bool) -> None:
+        self._keeps = keeps
+        self._paths: dict[int, Path] = {}
+        self._ids = (C.c_int * len(_REGISTERS))(*_REGISTERS)
+        self._registers = (C.c_uint64 * len(_REGISTERS))()
+        at = C.addressof(self._registers)
+        self._pointers = (C.c_void_p * len(_REGISTERS))(
+            *(at + 8 * n for n in range(len(_REGISTERS)))
+        )
+
+    def __repr__(self) -> str:
+        return f"<PolledWaits: {len(self._paths)} loops>"
+
+    def ask(self, core: Core, callbacks: PeCallbacks) -> int:
+        """Skip the rounds of the loop at state.pc that have no effect; state.count is the count
+        before the instruction there.
+
+        state.value becomes the number of instructions to add to the count: whole rounds, so that
+        another one has to be executed before the next deadline. Returns 1 if the loop is not one
+        that can be skipped.
+        """
+        core.state.value = 0
+        try:
+            return int(self._skip(core, callbacks))
+        except RefusedError:
+            return 1
+
+    def _skip(self, core: Core, callbacks: PeCallbacks) -> bool:
+        """Whether too few rounds are alike."""
+        state, pstate = core.state, core.pstate
+        pc, count = state.pc, state.count
+        stops = core.read_system(MDSCR_EL1) & STEPS_AND_BREAKPOINTS
+        if stops or core.read_system(SCTLR_EL1) & (SCTLR_EE | SCTLR_E0E):
+            raise RefusedError("single steps, breakpoints, or big-endian data")
+        start = Start(pc, count, self._read_registers(core), pstate >> PSTATE_NZCV_SHIFT)
+        around = _Around(core, callbacks, not pstate & PSTATE_EL)
+        path = self._path(start, around)
+        most = self._most(state, path, count)
+        if most < FEWEST_ROUNDS:
+            return False
+        rounds = rounds_alike(path, start, around, most) - 1
+        if rounds < 1:
+            return True
+        state.value = rounds * path.length
+        state.skipped += state.value
+        state.stats[Stat.WAIT] += 1
+        _record(state, pc, rounds, path.length)
+        if self._keeps and path.length <= PLAN_LENGTH:
+            self._keep(state, path)
+        return False
+
+    def _keep(self, state: EngineState, path: Path) -> None:
+        """Give the path to the native engine, which proves later waits on it by itself."""
+        plan = state.plans[path.code[0][0] >> 2 & PLANS - 1]
+        for n, (pc, word, physical) in enumerate(path.code):
+            plan.address[n], plan.word[n], plan.physical[n] = pc, word, physical
+        plan.pc, plan.length = path.code[0][0], path.length
+        plan.carried = sum(1 << n for n in path.carried)
+        plan.keeps_flags, plan.counts, plan.yields = path.keeps_flags, path.counts, path.yields
+
+    def _read_registers(self, core: Core) -> tuple[int, ...]:
+        core.lib.uc_reg_read_batch(core.uc, self._ids, self._pointers, len(_REGISTERS))
+        return tuple(self._registers)
+
+    def _path(self, start: Start, around: _Around) -> Path:
+        """The path of the next round: the remembered one if it is still there and taken."""
+        path = self._paths.get(start.pc)
+        if path is not None and all(around.word(pc) == (w, at) for pc, w, at in path.code):
+            try:
+                evaluate(path, start, around, 1)
+            except (RefusedError, UndecidedError):
+                pass
+            else:
+                return path
+        if len(self._paths) >= PATHS:
+            self._paths.clear()
+        self._paths[start.pc] = path = trace(start, around)
+        return path
+
+    def _most(self, state: EngineState, path: Path, count: int) -> int:
+        """How many rounds there are before the next deadline."""
+        if state.deadline == NEVER and not path.counts:
+            raise RefusedError("nothing will end this loop")
+        limit = min(state.deadline, count + LONGEST_SKIP)
+        if path.yields:
+            limit = min(limit, state.yield_at)
+        return (limit - count) // path.length
+
+
+def _record(state: EngineState, pc: int, rounds: int, length: int) -> None:
+    """Record for the trace that ``rounds`` iterations of the loop at ``pc`` were skipped. The first of
+    them begins at the instruction count state.count."""
+    if not state.trace or state.events_n == EVENTS:
+        return
+    event = state.events[state.events_n]
+    event.what, event.count, event.elr = WAIT_RECORD, state.count, pc
+    event.target, event.esr = rounds, length
+    event.ns = state.ns_base + (state.count - state.count_base) * state.ns_per_insn
+    state.events_n += 1
