@@ -21,7 +21,7 @@ from armvirt.hw.clock import NEVER
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.core import Core
-from armvirt.hw.engine.state import FIRST_ASK, Action, EventRecord, Leave, Stat
+from armvirt.hw.engine.state import FIRST_ASK, NEVER_ASKED, Action, EventRecord, Leave, Stat
 from armvirt.state import State, checked
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ class Engine(Core, ABC):
         state.native_maintenance = 1
         state.cnthctl, state.cntkctl_bits = CNTHCTL_PCTEN | CNTHCTL_PCEN, KCTL_BITS
         state.watch_period = state.watch_wait = 1
-        for site in state.sites:
-            site.ask_at = FIRST_ASK
+        state.first_ask = NEVER_ASKED
 
     @abstractmethod
     def watch_wfe(self) -> None:
@@ -186,6 +185,7 @@ class Engine(Core, ABC):
 
             self._waits = PolledWaits(self.has_shadow)
         assert self.callbacks is not None
+        self.state.first_ask = FIRST_ASK
         self.state.stats[Stat.WAIT_ASK] += 1
         return self._waits.ask(self, self.callbacks)
 

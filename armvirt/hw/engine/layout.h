@@ -14,8 +14,9 @@
 #define INTNO_SVC 0x2u
 #define SITES 0x10u
 #define FIRST_ASK 0x3u
+#define WATCH_WORTH 0x100u
 #define PATIENCE 0x8u
-#define LAST_ASK 0x100000u
+#define MOST_REFUSALS 0x12u
 #define WATCHED_BLOCKS 0x40u
 #define LONGEST_WATCH_PERIOD 0x80u
 #define PLANS 0x8u
@@ -257,7 +258,7 @@ typedef struct {
     uint64_t distance;
     uint64_t run;
     uint32_t returns;
-    uint32_t ask_at;
+    uint32_t refusals;
 } poll_site;
 
 typedef struct {
@@ -399,6 +400,7 @@ typedef struct {
     uint32_t exchanged;
     uint32_t skip;
     uint64_t skipped;
+    uint32_t first_ask;
     poll_site sites[16];
     uint64_t watch_pc;
     uint64_t watch_count;

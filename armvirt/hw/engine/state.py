@@ -25,8 +25,10 @@ POLL_INSNS = 1 << 12  # executed within microseconds, or milliseconds if transla
 POLL_NS = 20_000_000
 SITES = 16  # a power of 2
 FIRST_ASK = 3  # returns at an equal distance before the engine asks about a polled wait
+NEVER_ASKED = 2560  # the same, of an engine that has not asked yet: the proof has to be imported
+WATCH_WORTH = 256  # returns for which a watch of such an engine counts
 PATIENCE = 8  # further returns before Python is asked about a loop with a plan
-LAST_ASK = 1 << 20  # the same, after many refusals
+MOST_REFUSALS = 18  # each refusal of a loop doubles FIRST_ASK for the loop, up to this number
 WATCHED_BLOCKS = 64  # blocks for which a watch waits until its block returns
 LONGEST_WATCH_PERIOD = 128  # polls from one watch to the next, after many without a result
 PLANS = 8  # a power of 2
@@ -220,8 +222,8 @@ class PollSite(C.Structure):
     """An MRS of a counter or of a timer's control register, as a suspect.
 
     The MRS at ``pc`` executed last at instruction ``count``, ``distance`` after the time before,
-    and ``returns`` times before at this distance. After ``ask_at`` such returns the engine asks.
-    ``run`` is the count of starts of the core at that time.
+    and ``returns`` times before at this distance. The engine asks after
+    ``first_ask`` << ``refusals`` such returns. ``run`` is the count of starts of the core at that time.
     """
 
     pc: u64
@@ -229,7 +231,7 @@ class PollSite(C.Structure):
     distance: u64
     run: u64
     returns: u32
-    ask_at: u32
+    refusals: u32
 
 
 TYPES["PollSite"] = (PollSite, "poll_site")
@@ -414,6 +416,7 @@ class EngineState(C.Structure):
     # Polled waits
     skip: u32  # whether polled waits are skipped
     skipped: u64  # instructions that were skipped in polled waits
+    first_ask: u32  # FIRST_ASK, or what is left of NEVER_ASKED
     sites: PollSites  # by bits of the PC
     watch_pc: u64  # a block that a watch waits for, to find a loop that polls memory
     watch_count: u64

@@ -30,19 +30,20 @@ static uint64_t suspect_read(engine *e, uint64_t pc, uint64_t count) {
     uint64_t distance = count - s->count, added;
     int refused;
     s->count = count;
-    if (s->pc != pc) { s->pc = pc; s->ask_at = FIRST_ASK; s->run = 0; }
+    if (s->pc != pc) { s->pc = pc; s->refusals = 0; s->run = 0; }
     if (s->run != e->stats[ST_RUN] || distance != s->distance || distance > LONGEST_ROUND) {
         s->run = e->stats[ST_RUN];
         s->distance = distance;
         s->returns = 0;
         return 0;
     }
-    if (++s->returns < s->ask_at || e->tail || e->stop) return 0;
-    added = ask_wait(e, pc, count, s->returns < s->ask_at + PATIENCE, &refused);
+    uint32_t ask_at = e->first_ask << s->refusals;
+    if (++s->returns < ask_at || e->tail || e->stop) return 0;
+    added = ask_wait(e, pc, count, s->returns < ask_at + PATIENCE, &refused);
     if (refused == WAIT_LATER) return 0;
     s->returns = 0;
-    if (!refused) s->ask_at = FIRST_ASK;
-    else if (s->ask_at < LAST_ASK) s->ask_at *= 2;
+    if (!refused) s->refusals = 0;
+    else if (s->refusals < MOST_REFUSALS) s->refusals++;
     s->count += added;
     return added;
 }
@@ -61,6 +62,12 @@ static int same_registers(engine *e) {
     for (uint32_t n = 0; n < 33; n++)
         if (watched_register(e, n) != e->watch_x[n]) return 0;
     return 1;
+}
+
+/* Whether the engine may ask about a block. An engine that has not asked yet lets some watches pass. */
+static int may_ask(engine *e) {
+    e->first_ask = e->first_ask > FIRST_ASK + WATCH_WORTH ? e->first_ask - WATCH_WORTH : FIRST_ASK;
+    return e->first_ask == FIRST_ASK;
 }
 
 /* A block begins, and a poll is due or a watch waits for a block. */
@@ -89,7 +96,10 @@ static void suspect_block(engine *e, uint64_t pc, uint64_t count) {
         return;
     }
     e->watch_left = 0;
-    if (distance == e->watch_distance && !e->stop && same_registers(e)) ask_wait(e, pc, count, 0, &refused);
+    if (distance == e->watch_distance && !e->stop && same_registers(e)) {
+        if (may_ask(e)) ask_wait(e, pc, count, 0, &refused);
+        else refused = 0;
+    }
     if (refused) lengthen_watch_period(e);
     else set_watch_period(e, 1);
 }

@@ -17,6 +17,7 @@ from engine.bench import DAIF, EL1H, FREQUENCY, RAM, STOP, Bench, Recorder
 from armvirt.arch.sysregs import encoding_of
 from armvirt.arch.timer import CNTP_CTL_EL0, CNTV_CTL_EL0, CNTVCT_EL0, CTL_ENABLE, CTL_ISTATUS
 from armvirt.hw.engine import EngineFactory
+from armvirt.hw.engine.state import FIRST_ASK
 
 DATA = RAM + 0x8_0000
 FLAGS, SCRATCH, BOUNDS = DATA, DATA + 0x100, DATA + 0x200
@@ -464,6 +465,7 @@ def execute(
         state = bench.engine.state
         state.frequency, state.counter_start = case.frequency, case.counter_start
         state.cntvoff, state.skip, state.yield_at = case.cntvoff, int(skip), yield_at
+        state.first_ask = FIRST_ASK
 
     prepare()
     bench.engine.watch_wfe()

@@ -10,6 +10,7 @@ from polling.poll_loops import DATA, MASK64, POINTER, START, Timer
 
 from armvirt.arch.timer import CNTVCT_EL0
 from armvirt.hw.engine import EngineFactory
+from armvirt.hw.engine.state import FIRST_ASK
 
 GE, LT = 10, 11
 FIRST = 1000
@@ -141,6 +142,7 @@ def execute(
     bench.write64(DATA, 0, 0)
     state, seen = bench.engine.state, []
     state.frequency, state.counter_start, state.skip = 10**9, FIRST, int(skip)
+    state.first_ask = FIRST_ASK
     bench.engine.watch_wfe()
     try:
         for n in range(200):

@@ -10,9 +10,10 @@ from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.state import (
     FIRST_ASK,
-    LAST_ASK,
     LONGEST_WATCH_PERIOD,
+    MOST_REFUSALS,
     SITES,
+    WATCH_WORTH,
     WATCHED_BLOCKS,
     Callback,
     Stat,
@@ -29,16 +30,16 @@ def read(engine: Engine, pc: int, count: int) -> int:
     site, run = state.sites[pc >> 2 & SITES - 1], state.stats[Stat.RUN]
     distance, site.count = count - site.count, count
     if site.pc != pc:
-        site.pc, site.ask_at, site.run = pc, FIRST_ASK, 0
+        site.pc, site.refusals, site.run = pc, 0, 0
     if site.run != run or distance != site.distance or distance > LONGEST_ROUND:
         site.run, site.distance, site.returns = run, distance, 0
         return 0
     site.returns += 1
-    if site.returns < site.ask_at or state.tail or state.stop:
+    if site.returns < state.first_ask << site.refusals or state.tail or state.stop:
         return 0
     site.returns = 0
     added, refused = _ask(engine, pc, count)
-    site.ask_at = min(2 * site.ask_at, LAST_ASK) if refused else FIRST_ASK
+    site.refusals = min(site.refusals + 1, MOST_REFUSALS) if refused else 0
     site.count += added
     return added
 
@@ -64,7 +65,7 @@ def block(engine: Engine, pc: int, count: int) -> int:
     state.watch_left, added, refused = 0, 0, True
     same = distance == state.watch_distance and registers == list(state.watch_x)
     if same and not state.stop:
-        added, refused = _ask(engine, pc, count)
+        added, refused = _ask(engine, pc, count) if _may_ask(engine) else (0, False)
     if refused:
         _lengthen_period(engine)
     else:
@@ -88,6 +89,14 @@ def _lengthen_period(engine: Engine) -> None:
 
 def _set_period(engine: Engine, polls: int) -> None:
     engine.state.watch_period = engine.state.watch_wait = polls
+
+
+def _may_ask(engine: Engine) -> bool:
+    """Whether the engine may ask about a block. An engine that has not asked yet lets some watches
+    pass."""
+    state = engine.state
+    state.first_ask = max(state.first_ask - WATCH_WORTH, FIRST_ASK)
+    return state.first_ask == FIRST_ASK
 
 
 def _ask(engine: Engine, pc: int, count: int) -> tuple[int, bool]:
