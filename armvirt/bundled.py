@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from armvirt.errors import UserError
 from armvirt.inputs import STDIN
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,9 @@ Emitters test ``active`` first, so a run without sinks costs one attribute read 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
+
+from armvirt.records import NamedTuple
 
 
 class Stamp(NamedTuple):

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, final
 
 from armvirt.errors import ImageError, lack_of
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt import units
 from armvirt.errors import UserError
 from armvirt.hyp.vcpu.power import Power
 from armvirt.printable import printable
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.board.boot import SymbolSource

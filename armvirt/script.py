@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from armvirt.errors import UserError
 from armvirt.inputs import read_text
+from armvirt.records import NamedTuple
 from armvirt.units import parse_time
 
 MAX_FILE = 1 << 20

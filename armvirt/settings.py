@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from armvirt import units
 from armvirt.arch.bits import MASK64
@@ -18,6 +18,7 @@ from armvirt.arch.gic import MAX_LIST_REGISTERS, MAX_PRIORITY_BITS, MIN_PRIORITY
 from armvirt.board.boards import BOARDS
 from armvirt.board.config import BoardConfig
 from armvirt.errors import UserError
+from armvirt.records import NamedTuple
 
 Parse = Callable[[str], Any]
 

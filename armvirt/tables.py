@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.printable import escaped
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+
+from armvirt.records import NamedTuple
 
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1

@@ -7,7 +7,6 @@ register or operation, packed as in `armvirt.arch.encoding`.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from armvirt.arch.bits import MASK64, sign_extend
 from armvirt.arch.encoding import generic_name, sysreg
@@ -43,6 +42,7 @@ from armvirt.arch.insn import (
 )
 from armvirt.arch.pstate import PSTATE_A, PSTATE_D, PSTATE_F, PSTATE_I
 from armvirt.arch.translation import PAGE_SHIFT
+from armvirt.records import NamedTuple
 
 _SYSTEM_OPERATION = 0xD508_0000  # SYS/SYSL: op0 = 1
 _SYSTEM_OPERATION_MASK = 0xFFD8_0000

@@ -5,9 +5,8 @@ The layout of a packed encoding is that of KVM's ONE_REG ids (uapi/asm/kvm.h).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from armvirt.arch.bits import Field, masks, parse_fields
+from armvirt.records import NamedTuple
 
 #: The fields of an encoding; op2 is at bit 0.
 OP0_SHIFT, OP1_SHIFT, CRN_SHIFT, CRM_SHIFT = 14, 11, 7, 3

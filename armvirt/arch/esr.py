@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
-from typing import NamedTuple
 
 from armvirt.arch.encoding import (
     CRM_MASK,
@@ -18,6 +17,7 @@ from armvirt.arch.encoding import (
     unpack,
 )
 from armvirt.arch.sysregs import field, name_of
+from armvirt.records import NamedTuple
 
 EC_SHIFT = 26
 IL = field("ESR_EL1.IL")

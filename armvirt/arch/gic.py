@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from armvirt.arch.bits import shift_of
 from armvirt.arch.encoding import SysReg, define
+from armvirt.records import NamedTuple
 
 # INTIDs (IHI 0069 2.2) ---------------------------------------------------------------------------
 

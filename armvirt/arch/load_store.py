@@ -8,9 +8,9 @@ KVM does not emulate an access with ISV = 0; armvirt decodes the instruction wor
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from armvirt.arch.bits import sign_extend
+from armvirt.records import NamedTuple
 
 
 class Element(NamedTuple):

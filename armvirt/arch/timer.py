@@ -4,10 +4,10 @@ PPIs)."""
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import NamedTuple
 
 from armvirt.arch.bits import MASK32, MASK64, shift_of
 from armvirt.arch.sysregs import encoding_of, field
+from armvirt.records import NamedTuple
 
 NS_PER_SECOND = 1_000_000_000
 

@@ -3,10 +3,9 @@ registers as data."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from armvirt.arch.bits import shift_of
 from armvirt.arch.sysregs import field
+from armvirt.records import NamedTuple
 
 PAGE_SHIFT, PAGE_SIZE = 12, 4096
 LEVEL_BITS = 9  # the number of address bits that index a table

@@ -6,9 +6,10 @@ module.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.hw.config import HostConfig
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.errors import UserError
 from armvirt.hyp.kvm import ConsoleEvent, EventBus
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 if TYPE_CHECKING:

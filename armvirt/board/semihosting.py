@@ -11,10 +11,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from armvirt.arch.bits import MASK64
 from armvirt.errors import ArmvirtError
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 STATE_VERSION = 1

@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from armvirt import settings as settings_table
 from armvirt import units
@@ -15,6 +15,7 @@ from armvirt.board.boards import BOARDS
 from armvirt.cli import printing
 from armvirt.errors import UserError
 from armvirt.printable import folded
+from armvirt.records import NamedTuple
 from armvirt.settings import MOST_CPUS, SETTINGS, Parse, Setting, count, file
 
 

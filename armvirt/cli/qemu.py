@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+
+from armvirt.records import NamedTuple
 
 Translate = Callable[[str], list[str]]
 

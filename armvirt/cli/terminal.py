@@ -9,10 +9,10 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from armvirt.cli import printing
 from armvirt.errors import UserError
+from armvirt.records import NamedTuple
 
 CTRL_A = 0x01
 HELP = b"\r\nCtrl-A x  leave armvirt\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n"

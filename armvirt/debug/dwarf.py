@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from armvirt.errors import UserError
 from armvirt.printable import printable
+from armvirt.records import NamedTuple
 
 MAX_SECTION = 1 << 30
 SMALL = 1 << 18

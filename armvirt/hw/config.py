@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from armvirt.arch.gic import LIST_REGISTERS, PRIORITY_BITS
 from armvirt.arch.timer import DEFAULT_FREQUENCY_HZ
+from armvirt.records import NamedTuple
 
 #: The physical count at virtual time 0, in ticks. With a value other than zero, CNTPCT_EL0 and
 #: CNTVCT_EL0 differ in every guest, so code that confuses these counters fails. On a real board the

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import NamedTuple
 
 from armvirt.arch.esr import EC_SHIFT, ISS_MASK
 from armvirt.arch.named import HPFAR_FIPA
 from armvirt.hw.engine.state import Action
+from armvirt.records import NamedTuple
 
 __all__ = ["Action", "ExitKind", "SyncExit", "new_exit"]
 

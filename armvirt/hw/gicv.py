@@ -12,7 +12,6 @@ DIR are the CPUID of an SGI's sender.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch import gic as arch
 from armvirt.arch.bits import MASK32
@@ -34,6 +33,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import Acknowledge, EndOfInterrupt
 from armvirt.hw.ich import VirtualCpuInterface
+from armvirt.records import NamedTuple
 
 
 class GicvRow(NamedTuple):

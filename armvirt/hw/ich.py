@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple
 
 from armvirt.arch import gic as arch
 from armvirt.arch.bits import MASK32, shift_of
@@ -57,6 +56,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.events import Acknowledge, EndOfInterrupt, EventBus, IccWrite
 from armvirt.hw.gic import PhysicalGic
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 STATE_VERSION = 1

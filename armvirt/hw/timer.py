@@ -9,7 +9,6 @@ nanosecond at which a low line will rise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch import timer as arch
 from armvirt.arch.bits import MASK64
@@ -31,6 +30,7 @@ from armvirt.errors import UserError
 from armvirt.events import EventBus, TimerLine, TimerWrite
 from armvirt.hw.clock import Clock
 from armvirt.hw.config import COUNTER_START
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 STATE_VERSION = 1

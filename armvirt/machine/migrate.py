@@ -14,7 +14,7 @@ because the VMM sets a counter in whole ticks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from armvirt.arch import timer
 from armvirt.arch.gic import MPIDR_AFF0_TO_2
@@ -33,6 +33,7 @@ from armvirt.hyp.kvm import (
 )
 from armvirt.hyp.vcpu.onereg import WORD_PSTATE
 from armvirt.machine import Machine, Result, vgic_save
+from armvirt.records import NamedTuple
 from armvirt.settings import native
 
 if TYPE_CHECKING:

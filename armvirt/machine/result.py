@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.events import Event, Stamp
 from armvirt.hyp.kvm import StuckExit, SystemEventExit
 from armvirt.hyp.vcpu.power import Power
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.board.board import Board

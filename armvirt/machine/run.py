@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from armvirt.hw.clock import NEVER
 from armvirt.hyp.kvm import Stop, SystemEventExit
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.board.board import Board

@@ -7,7 +7,7 @@ A save returns a list of attributes with their values, in the order of restoring
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch.bits import MASK32
 from armvirt.arch.gic import (
@@ -31,6 +31,7 @@ from armvirt.arch.gic import (
 from armvirt.errors import KvmError
 from armvirt.hyp.kvm import VgicCtrl, VgicDevice, VgicGroup
 from armvirt.hyp.vgic.registers.v3_cpu_interface import ACCESSES
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.device.its import ItsDevice

@@ -24,13 +24,14 @@ import os
 import re
 from collections.abc import Callable, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from armvirt import settings
 from armvirt.bundled import Guest, guests, parse_toml
 from armvirt.errors import UserError
 from armvirt.inputs import read_text
 from armvirt.printable import printable
+from armvirt.records import NamedTuple
 from armvirt.settings import Setting
 from armvirt.suite.case import VERDICTS, Case
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from armvirt.arch.esr import EC, exception_class
 from armvirt.arch.gic import (
@@ -34,6 +34,7 @@ from armvirt.events import (
     TimerWrite,
     VgicInject,
 )
+from armvirt.records import NamedTuple
 from armvirt.trace.lifecycle import Parking
 from armvirt.trace.sources import FORGETS, TIMER_INTIDS, key_of, pends
 

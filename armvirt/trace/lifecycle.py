@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import NamedTuple
 
 from armvirt.events import Schedule, Stamp, TimerLine
+from armvirt.records import NamedTuple
 
 STAGES = ("fire", "list", "deliver", "ack", "eoi")
 STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"))

@@ -4,12 +4,12 @@ change of its line."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from armvirt.arch import its
 from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE, ICPENDR, ISPENDR
 from armvirt.arch.timer import PPI_PTIMER, PPI_VTIMER
 from armvirt.events import GicAccess, ItsCommand
+from armvirt.records import NamedTuple
 
 TIMER_INTIDS = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER}
 ANY = -1  # in place of a vCPU id: an interrupt that all vCPUs share

@@ -8,7 +8,7 @@ An interrupt has a life: the stages from its rising line to its end of interrupt
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from armvirt.arch.gic import FIRST_LPI, LR_PENDING, LR_STATE, LR_STATE_SHIFT, SPECIAL_INTIDS
 from armvirt.arch.timer import TIMER_PREFIXES, signed_tval
@@ -29,6 +29,7 @@ from armvirt.events import (
 )
 from armvirt.intids import IntidNames
 from armvirt.printable import printable
+from armvirt.records import NamedTuple
 from armvirt.trace.lifecycle import Life, Parking, Summary, summarize
 from armvirt.trace.sources import (
     ANY,

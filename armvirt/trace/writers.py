@@ -9,7 +9,7 @@ because a priority has one byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from armvirt.arch.gic import (
     GICC_ROWS,
@@ -35,6 +35,7 @@ from armvirt.events import (
     TimerWrite,
     VgicInject,
 )
+from armvirt.records import NamedTuple
 from armvirt.trace.history import History
 
 BITS_FROM, BITS_TO = 0x100, 0x400  # offsets of ISENABLER to ICACTIVER

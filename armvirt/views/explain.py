@@ -9,7 +9,7 @@ print(machine.explain(27))
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from armvirt.arch.gic import FIRST_LPI, ISACTIVER
 from armvirt.errors import UserError
@@ -17,6 +17,7 @@ from armvirt.hyp.diagnosis.finding import Check, Finding
 from armvirt.hyp.diagnosis.register_names import kind_of
 from armvirt.hyp.diagnosis.trace import LPIS_END, first_held
 from armvirt.intids import IntidNames
+from armvirt.records import NamedTuple
 from armvirt.tables import Showable, Table
 from armvirt.trace.writers import LastWriters
 from armvirt.views.causes import Cause, Evidence, cause_of

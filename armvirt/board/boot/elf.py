@@ -10,12 +10,12 @@ the System V gABI.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from armvirt.board.boot.model import Loaded, Ram, Segment
 from armvirt.board.boot.symbols import SymbolTable
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
+from armvirt.records import NamedTuple
 
 MAGIC = b"\x7fELF"
 PIE_OFFSET = 2 << 20

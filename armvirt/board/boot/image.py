@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import NamedTuple
 
 from armvirt.board.boot.model import Loaded, Ram, Segment
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
 from armvirt.printable import printable
+from armvirt.records import NamedTuple
 from armvirt.units import human_size
 
 ALIGN = 2 << 20

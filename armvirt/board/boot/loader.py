@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.board.boot import elf
 from armvirt.board.boot.model import Loaded, Ram
 from armvirt.errors import ImageError
 from armvirt.inputs import Input
+from armvirt.records import NamedTuple
 from armvirt.units import human_size
 
 if TYPE_CHECKING:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from armvirt.records import NamedTuple
 
 
 class SymbolSource(Protocol):

@@ -10,11 +10,11 @@ above.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from armvirt.arch.translation import PAGE_SIZE
 from armvirt.board.boot.model import Loaded, Ram
 from armvirt.errors import UserError
+from armvirt.records import NamedTuple
 from armvirt.units import human_size
 
 STACK_ROOM = 1 << 20

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from armvirt.records import NamedTuple
 from armvirt.state import State, Stateful
 
 __all__ = ["IrqLine", "MmioDevice", "Receiver", "RegisterDevice", "Row", "Shown", "State", "Timers",

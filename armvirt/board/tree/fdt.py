@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from armvirt.errors import ArmvirtError
+from armvirt.records import NamedTuple
 
 MAGIC = 0xD00DFEED
 MAX_SIZE = 2 << 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch.bits import MASK32, MASK64
 from armvirt.arch.gic import FIRST_PPI, MPIDR_AFFINITY
@@ -17,6 +17,7 @@ from armvirt.arch.psci import PsciFunction
 from armvirt.arch.timer import PPI_HPTIMER, PPI_PTIMER, PPI_STIMER, PPI_VTIMER
 from armvirt.board.tree import fdt
 from armvirt.board.tree.fdt import Node, Tree
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.board.memmap import MemoryMap

@@ -9,13 +9,13 @@ import shutil
 import site
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import armvirt
 from armvirt import __version__
 from armvirt.bundled import guests
 from armvirt.cli import printing
 from armvirt.printable import printable
+from armvirt.records import NamedTuple
 
 GOOD, NOTE, BAD = "ok", "note", "BAD"
 TOOLS = (

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes as C
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch import translation
 from armvirt.arch.esr import EC, build, exception_class
@@ -29,6 +28,7 @@ from armvirt.arch.named import (
 )
 from armvirt.errors import EngineError
 from armvirt.hw.engine import abi
+from armvirt.records import NamedTuple
 
 SCR_NS_HCE_RW = SCR_NS | SCR_HCE | SCR_RW
 _CODE, _TABLE, _DATA, _FAULT = 0x1000, 0x20000, 0x1800, 0x00123456

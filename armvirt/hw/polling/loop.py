@@ -14,7 +14,6 @@ count of the round before and is written before it is read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch.insn import INSTRUCTION_BYTES
 from armvirt.arch.timer import CNTP_CTL_EL0, CNTV_CTL_EL0, CTL_ENABLE, CTL_ISTATUS
@@ -25,6 +24,7 @@ from armvirt.hw.polling.decode import NZCV, Run, Step, decode
 from armvirt.hw.polling.flags import UndecidedError
 from armvirt.hw.polling.interval import Interval
 from armvirt.hw.polling.round import RefusedError, Round, Start, Surroundings
+from armvirt.records import NamedTuple
 
 ATTEMPTS = 40  # evaluations of a round in the search for the number of rounds
 _UNBOUNDED = (iv.top(32), iv.ANYTHING)

@@ -3,11 +3,12 @@ addition to the general registers."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from armvirt.hw.polling import flags as fl
 from armvirt.hw.polling import interval as iv
 from armvirt.hw.polling.interval import Interval
+from armvirt.records import NamedTuple
 
 
 class RefusedError(Exception):

@@ -9,7 +9,7 @@ only a hypervisor has. `lpi_checks` has the checks of LPIs, which have tables in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import (
     FIRST_LPI,
@@ -38,6 +38,7 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.irq import VgicIrq
 from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.spi_routing import router
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hyp.vgic.distributor import Distributor

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from armvirt.hyp.vcpu.power import Power
+from armvirt.records import NamedTuple
 
 
 class Check(str, Enum):

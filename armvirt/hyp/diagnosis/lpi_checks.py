@@ -4,7 +4,7 @@ configuration table and collection."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import GICR_CTLR_ENABLE_LPIS, OFFSETS
@@ -13,6 +13,7 @@ from armvirt.hyp.diagnosis.finding import Check, Finding, Register, Write
 from armvirt.hyp.vgic.irq import Lpi
 from armvirt.hyp.vgic.registers.mmio_v3 import RD_MAP
 from armvirt.hyp.vgic.vm_interface import fetch
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hyp.diagnosis.checks import Case

@@ -7,7 +7,6 @@ No state changes, because the checks read list registers without a fold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, LR_PENDING
 from armvirt.arch.its import ID_BITS
@@ -16,6 +15,7 @@ from armvirt.hyp.diagnosis import delivery_checks as delivery
 from armvirt.hyp.diagnosis.checks import Case
 from armvirt.hyp.diagnosis.finding import Check, CpuView, Finding
 from armvirt.hyp.vgic.vgic import Vgic
+from armvirt.records import NamedTuple
 
 __all__ = ["Comparison", "CpuView", "Finding", "blocker", "compare", "first_held", "trace"]
 

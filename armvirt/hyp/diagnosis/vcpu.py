@@ -4,7 +4,7 @@ state of the vCPU and of its timers to `armvirt.hyp.diagnosis.trace`."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from armvirt.arch.named import VBAR_EL1
 from armvirt.arch.timer import CTL_ENABLE, CTL_IMASK, TIMER_PREFIXES
@@ -14,6 +14,7 @@ from armvirt.hyp.diagnosis.finding import YEAR, CpuView, Finding, TimerView
 from armvirt.hyp.diagnosis.trace import Comparison, first_held
 from armvirt.hyp.host.standstill import FOREVER_NS
 from armvirt.hyp.vcpu.power import Power
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu

@@ -4,12 +4,13 @@ functions by id."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from armvirt.arch import psci as arch
 from armvirt.arch.gic import MPIDR_AFFINITY
 from armvirt.arch.psci import AffinityState, PsciFunction, PsciResult, SmcccFunction
 from armvirt.errors import KvmError
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 STATE_VERSION = 1

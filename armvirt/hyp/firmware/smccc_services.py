@@ -12,11 +12,11 @@ same services on every host to which it is migrated.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
 
 from armvirt.arch.bits import MASK32
 from armvirt.arch.psci import SmcccFunction
 from armvirt.errors import KvmError
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 MAX_FUNCTION = MASK32

@@ -9,7 +9,7 @@ event is due that can wake or interrupt a vCPU.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from armvirt.arch.esr import describe
 from armvirt.arch.named import ESR_EL1
@@ -17,6 +17,7 @@ from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.pcpu import Pcpu
 from armvirt.hyp.host.runnable import Request, Runnable
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 STATE_VERSION = 1

@@ -11,11 +11,11 @@ import ctypes as C
 import mmap
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import NamedTuple
 
 from armvirt.arch import translation as s2
 from armvirt.errors import KvmError, UserError
 from armvirt.hyp.memory.dirty_log import DirtyBitmap
+from armvirt.records import NamedTuple
 
 MEM_LOG_DIRTY_PAGES = 1 << 0
 MEM_READONLY = 1 << 1

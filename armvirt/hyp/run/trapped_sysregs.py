@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch.esr import decode_sysreg, undefined
 from armvirt.arch.gic import ICC_ASGI1R_EL1, ICC_DIR_EL1, ICC_SGI0R_EL1, ICC_SGI1R_EL1
@@ -11,6 +11,7 @@ from armvirt.arch.sysregs import is_id_space
 from armvirt.hw.exit import Action, SyncExit
 from armvirt.hyp.timer import registers as timer_registers
 from armvirt.hyp.vcpu import idregs
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from armvirt.arch import timer as arch
 from armvirt.arch.bits import MASK64
@@ -17,6 +17,7 @@ from armvirt.arch.timer import CTL_ENABLE, CTL_WRITABLE
 from armvirt.errors import KvmError
 from armvirt.hw.timer import PTIMER, VTIMER, SystemCounter
 from armvirt.hyp.host.hrtimer import HrTimer
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked, fields_of, load_fields
 
 STATE_VERSION = 1

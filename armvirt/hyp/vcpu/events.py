@@ -5,13 +5,14 @@ addition to its registers (arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch import esr as syndrome
 from armvirt.arch.esr import DFSC, EC
 from armvirt.arch.pstate import PSTATE_A, PSTATE_EL, Vector
 from armvirt.errors import KvmError
 from armvirt.hyp.vcpu.exit_types import MmioExit
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hw.context import Context

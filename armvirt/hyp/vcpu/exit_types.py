@@ -4,10 +4,9 @@ exits that EL2 passes to the VMM: one class for each exit reason of ``struct kvm
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from armvirt.hw.exit import ExitKind
 from armvirt.hyp.host.runnable import Request
+from armvirt.records import NamedTuple
 
 
 class MmioExit:

@@ -10,11 +10,11 @@ they are signed, and zero means "implemented".
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from armvirt.arch.encoding import SysReg
 from armvirt.arch.named import ID_AA64PFR0_EL1, MPIDR_RES1, PFR0_GIC_SYSREGS
 from armvirt.arch.sysregs import BY_NAME, is_id_space
+from armvirt.records import NamedTuple
 
 
 class IdRule(NamedTuple):

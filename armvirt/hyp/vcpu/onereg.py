@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch.named import (
     CCSIDR_EL1,
@@ -33,6 +33,7 @@ from armvirt.errors import KvmError
 from armvirt.hyp.firmware.smccc_services import Bitmap
 from armvirt.hyp.timer import registers as timer_registers
 from armvirt.hyp.vcpu import idregs
+from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hw.context import Context

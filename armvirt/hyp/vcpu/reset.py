@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import NamedTuple
 
 from armvirt.arch.named import SCTLR_EE, SCTLR_KVM_RESET
 from armvirt.arch.pstate import PSTATE_EL1_ENTRY
@@ -12,6 +11,7 @@ from armvirt.arch.sysregs import CONTEXT_REGISTERS
 from armvirt.errors import KvmError
 from armvirt.hw.context import Context
 from armvirt.hyp.vcpu.parts import VcpuPart
+from armvirt.records import NamedTuple
 from armvirt.state import State, checked
 
 STATE_VERSION = 1

@@ -9,7 +9,6 @@ interrupt of an ap_list.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
@@ -27,6 +26,7 @@ from armvirt.arch.gic import (
     VMCR_VENG1,
 )
 from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.records import NamedTuple
 
 
 def priority_and_group(irq: VgicIrq) -> int:

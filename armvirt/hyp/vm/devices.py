@@ -7,13 +7,13 @@ KVM_IOEVENTFD: a guest's store to an address calls a function at once, without a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch.bits import MASK64
 from armvirt.errors import KvmError
 from armvirt.hyp.vcpu.exit_types import MmioExit
 from armvirt.hyp.vgic.registers.frames import Frame
 from armvirt.hyp.vgic.vgic import Vgic
+from armvirt.records import NamedTuple
 
 ANY_LENGTH = 0
 LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)

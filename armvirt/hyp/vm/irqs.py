@@ -10,11 +10,11 @@ state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from armvirt.arch.gic import FIRST_SPI, MAX_SPI
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.vgic import Vgic
+from armvirt.records import NamedTuple
 
 # The packed word of KVM_IRQ_LINE (uapi/asm/kvm.h).
 IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI = 0, 1, 2

@@ -4,7 +4,7 @@ run."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from armvirt.arch.gic import FIRST_LPI
 from armvirt.events import Stamp
@@ -13,6 +13,7 @@ from armvirt.hyp.diagnosis import register_names as naming
 from armvirt.hyp.diagnosis.finding import Check, Finding, Register
 from armvirt.hyp.diagnosis.trace import first_held
 from armvirt.intids import IntidNames
+from armvirt.records import NamedTuple
 from armvirt.trace.history import CpuPast, History, Past, Times
 from armvirt.trace.sources import TIMER_INTIDS
 from armvirt.trace.writers import LastWrite, LastWriters

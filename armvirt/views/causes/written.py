@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch.gic import FIRST_LPI, GICR_FRAME_SIZE, ICC_REGISTERS, ISACTIVER
 from armvirt.arch.timer import TIMER_PREFIXES
 from armvirt.events import Stamp
 from armvirt.hyp.diagnosis import register_names
 from armvirt.hyp.diagnosis.finding import Check, Finding, Register
+from armvirt.records import NamedTuple
 from armvirt.trace.history import Past
 from armvirt.trace.sources import ARRAY_SIZE, its_error
 from armvirt.trace.writers import (

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
 
 from armvirt.arch.bits import MASK64
 from armvirt.arch.gic import NR_PRIVATE
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.registers.frames import distributor_map
 from armvirt.hyp.vgic.vgic import Vgic
+from armvirt.records import NamedTuple
 
 UNDEFINED_ADDRESS = MASK64  # VGIC_ADDR_UNDEF
 

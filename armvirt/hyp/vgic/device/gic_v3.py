@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import GICD_SIZE, GICR_SIZE
 from armvirt.errors import KvmError
@@ -25,6 +23,7 @@ from armvirt.hyp.vgic.registers import v3_cpu_interface
 from armvirt.hyp.vgic.registers.frames import distributor_map, redistributor_map
 from armvirt.hyp.vgic.registers.register_map import RegisterMap
 from armvirt.hyp.vgic.vgic import Vgic
+from armvirt.records import NamedTuple
 
 FRAME_ALIGNMENT = 0x1_0000
 

@@ -8,7 +8,6 @@ its error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch import its as arch
 from armvirt.arch.gic import FIRST_LPI
@@ -18,6 +17,7 @@ from armvirt.hyp.vgic import lpi as lpis
 from armvirt.hyp.vgic.its import tables
 from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, MAX_EVENTS, Its
 from armvirt.hyp.vgic.vm_interface import fetch
+from armvirt.records import NamedTuple
 
 Handler = Callable[..., int]
 

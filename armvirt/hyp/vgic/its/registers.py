@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
 
 from armvirt.arch import gic
 from armvirt.arch import its as arch
@@ -18,6 +17,7 @@ from armvirt.errors import KvmError
 from armvirt.hyp.vgic.its import commands
 from armvirt.hyp.vgic.its.its import COLLECTION_TABLE, DEVICE_TABLE, Its
 from armvirt.hyp.vgic.registers.register_map import match
+from armvirt.records import NamedTuple
 
 ABI_REVISIONS = 1
 

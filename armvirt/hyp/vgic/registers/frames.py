@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from armvirt.arch.gic import GICR_FRAME_SIZE, GICR_SIZE
 from armvirt.events import GicAccess
@@ -10,6 +10,7 @@ from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.placement import RedistRegion
 from armvirt.hyp.vgic.registers.mmio_v3 import GICD_MAP, RD_MAP, SGI_MAP
 from armvirt.hyp.vgic.registers.register_map import RegisterMap
+from armvirt.records import NamedTuple
 
 
 def distributor_map(model: int) -> RegisterMap:

@@ -8,7 +8,6 @@ interrupts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
@@ -37,6 +36,7 @@ from armvirt.hyp.vgic.registers.register_map import (
     UserBank,
     bind,
 )
+from armvirt.records import NamedTuple
 
 
 def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from armvirt.arch.gic import MmioRow
 from armvirt.hyp.vgic import flush
 from armvirt.hyp.vgic.cpu import VgicCpu
 from armvirt.hyp.vgic.distributor import Distributor
 from armvirt.hyp.vgic.irq import VgicIrq
+from armvirt.records import NamedTuple
 
 ReadRegister = Callable[[Distributor, VgicCpu], int]
 WriteRegister = Callable[[Distributor, VgicCpu, int], None]

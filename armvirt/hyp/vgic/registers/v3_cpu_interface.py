@@ -9,7 +9,6 @@ fields before the first load.)
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from armvirt.arch import gic as arch
 from armvirt.arch.gic import (
@@ -24,6 +23,7 @@ from armvirt.arch.gic import (
 )
 from armvirt.errors import KvmError
 from armvirt.hyp.vgic.cpu import VgicCpu
+from armvirt.records import NamedTuple
 
 
 class SysRegAccess(NamedTuple):
