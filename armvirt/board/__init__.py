@@ -1,2 +1,2 @@
-"""The VMM: memory map, device tree, boot protocols, devices. The VMM calls the hypervisor
-(`armvirt.hyp`) only by its KVM API."""
+"""The VMM: memory map, device tree, boot protocols, devices. The VMM uses only the KVM API of the
+hypervisor (`armvirt.hyp`)."""

@@ -1,7 +1,7 @@
-"""The board: the VMM of one virtual machine, which a `BoardModel` describes.
+"""The board: the VMM of one virtual machine. A `BoardModel` describes the virtual machine.
 
-The board creates the VM, memory slots, vCPUs, the GIC and the devices by the KVM API, loads the
-guest by its boot protocol, and handles the exits that the hypervisor does not handle.
+The board creates the VM, memory slots, vCPUs, the GIC and the devices by the KVM API. The board
+loads the guest by its boot protocol, and handles the exits that the hypervisor does not handle.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ PVTIME_SIZE = 64  # bytes of the stolen time of one CPU (Arm DEN 0057)
 
 
 class Board:
-    """A virtual machine on the KVM API: memory, vCPUs, interrupt controller, devices, a loaded
-    guest. `run` runs the virtual machine. ``event`` is the event that ended the run, until
-    `take_event` returns the event.
+    """A virtual machine on the KVM API: memory, vCPUs, interrupt controller, devices, and a loaded
+    guest. `run` runs the virtual machine. ``event`` is the event that ended the last run; None if
+    there was no such event, or after `take_event` has returned the event.
 
-    ``loaded`` are the loaded files: the image, the ROM, or both in this order; the first CPU starts
-    in the last of them. ``devices`` are the devices by name; ``receiver`` is the device that
-    receives console input. ``its`` is None without an ITS.
+    ``loaded`` is the list of the loaded files: the image, the ROM, or the image and then the ROM.
+    The first CPU starts in the last file of this list. ``devices`` has the devices by name.
+    ``receiver`` is the device that receives console input. ``its`` is None if there is no ITS.
     """
 
     def __init__(self, config: BoardConfig, bus: EventBus, console: Console) -> None:
@@ -134,8 +134,8 @@ class Board:
         }
 
     def _create_device(self, slot: Slot) -> MmioDevice:
-        """Make the device that ``slot``, a row of the board's list of devices, describes. Put the
-        device on the bus."""
+        """Make the device that ``slot`` describes, and put the device on the bus. ``slot`` is a row
+        of the board's list of devices."""
 
         def line(level: int) -> None:
             self.vm.irq_line(self.memmap.INTIDS[slot.name], bool(level))
@@ -149,8 +149,8 @@ class Board:
         return device
 
     def _load_guest(self) -> list[Loaded]:
-        """Load the image and the ROM, as far as they are given, in this order. The first CPU starts
-        in the last of them."""
+        """Load the image, if the configuration has an image, and then the ROM, if the configuration
+        has a ROM. The first CPU starts in the last of the returned files."""
         config = self.config
         loaded = []
         if config.image is not None:
@@ -176,8 +176,8 @@ class Board:
         self.vm.set_user_memory_region(SLOT_PVTIME, self.memmap.PVTIME.base, self.pvtime)
 
     def _place_stolen_time(self) -> None:
-        """Set the address of each vCPU's stolen time. The stolen time is in a separate memory slot
-        as in QEMU, because a guest may use all of RAM for other data."""
+        """Set the address of each vCPU's stolen time. As in QEMU, the stolen time is in a memory
+        slot of its own and not in RAM, because a guest may use all of RAM for other data."""
         for vcpu in self.vcpus:
             at = self.memmap.PVTIME.base + PVTIME_SIZE * vcpu.id
             vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, at)
@@ -202,7 +202,8 @@ class Board:
         return [(VgicAddress.V3_DIST, at.GICD), (VgicAddress.V3_REDIST, at.GICR)]
 
     def wires(self) -> list[Wire]:
-        """The interrupt lines of the devices, each with its SPI."""
+        """The interrupt lines of the devices. Each `Wire` has the device and the SPI of the
+        line."""
         found = [(slot, self.devices[slot.name]) for slot in self._slots]
         return [
             Wire(slot.name, slot.part, device, self.memmap.INTIDS[slot.name])
@@ -211,8 +212,9 @@ class Board:
         ]
 
     def _place(self) -> tuple[int, bytes, int | None]:
-        """Place device tree and initrd. Return the address of the device tree, its blob, and the
-        address of the initrd (None without an initrd)."""
+        """Choose the addresses of the device tree and the initrd. Return the address of the device
+        tree, the blob of the device tree, and the address of the initrd (None if there is no
+        initrd)."""
         blob = self._tree(None if not self._initrd else (0, len(self._initrd)))
         where = boot.place(
             self.loaded[0], len(blob), len(self._initrd), self.memmap.RAM_BASE, self.config.memory
@@ -237,8 +239,8 @@ class Board:
         return [slot.node(slot) for slot in slots if slot.node is not None]
 
     def _boot(self) -> None:
-        """Write images, device tree and initrd to memory, and start the first CPU at the entry; the
-        other CPUs are off until CPU_ON."""
+        """Write the images, the device tree and the initrd to memory. Start the first CPU at the
+        entry point. The other CPUs are off until a CPU calls CPU_ON for them."""
         at, blob, initrd = self.tree
         for loaded in self.loaded:
             for segment in loaded.segments:
@@ -259,8 +261,8 @@ class Board:
     _booted = False
 
     def _clear_bss(self) -> None:
-        """Write zeros to the bss of each segment (the part after its data). Only pages with
-        contents are written, because a bss may be as large as RAM."""
+        """Write zeros to the bss of each segment (the part after the segment's data). This method
+        skips pages that have only zeros, because a bss may be as large as RAM."""
         bss = sorted(
             (s.address + len(s.data), s.end) for loaded in self.loaded for s in loaded.segments
         )
@@ -274,9 +276,9 @@ class Board:
                     self.vm.write_memory(first, bytes(last - first))
 
     def reset(self) -> None:
-        """SYSTEM_RESET: load the images again, and reset devices and GIC. Time continues, and RAM
-        keeps its other contents. KvmError EBUSY while the machine runs, EBADF after
-        `Machine.close`."""
+        """Do a SYSTEM_RESET: load the images again, and reset the devices and the GIC. Virtual time
+        is not reset, and the rest of RAM keeps its contents. KvmError EBUSY while the machine runs,
+        EBADF after `Machine.close`."""
         self.kvm.host.check_standing()
         self.event = None
         for vcpu in self.vcpus:
@@ -292,7 +294,7 @@ class Board:
 
     @property
     def semihosting(self) -> list[Semihosting]:
-        """The semihosting of each CPU; empty if semihosting is off."""
+        """The `Semihosting` object of each CPU; an empty list if semihosting is off."""
         return list(self._semihosting.values())
 
     @property
@@ -315,7 +317,7 @@ class Board:
         return self.vm.has_memory(ipa, size)
 
     def dump_dtb(self) -> bytes:
-        """The device tree that the guest gets."""
+        """Return the blob of the device tree that the guest gets."""
         return self.tree[1]
 
     @property
@@ -324,11 +326,11 @@ class Board:
         return self.kvm.host.insns
 
     def final_state(self, tick: Callable[[], None] = lambda: None) -> bytes:
-        """A digest of the registers of every CPU by name and of the contents of RAM. Pages of zeros
-        are skipped.
+        """Compute a SHA-256 digest of the registers of every CPU and of the contents of RAM. Pages
+        that have only zeros are not part of the digest.
 
-        ``tick`` is called before every 2 MiB, about once per millisecond; an exception of ``tick``
-        ends the digest.
+        ``tick`` is called before the search of each 2 MiB of RAM, about once per millisecond of
+        host time. An exception of ``tick`` ends the computation.
         """
         import hashlib
         import json
@@ -343,8 +345,9 @@ class Board:
     # -- running --
 
     def run(self, until: int, insns: int) -> Stop:
-        """Run the machine until ``until`` ns, until all vCPUs have retired ``insns`` instructions,
-        until an event, or until every vCPU is idle."""
+        """Run the machine until the virtual time ``until`` in ns, until all vCPUs together have
+        retired ``insns`` instructions, until an exit sets ``event``, or until every vCPU is
+        idle."""
         if self.event is not None:
             return Stop.HANDLER  # an exception of a sink prevented `take_event`
         if self.console.fed:
@@ -352,7 +355,8 @@ class Board:
         return self.kvm.host.run(until, insns)
 
     def take_event(self) -> SystemEventExit | StuckExit | Exit | None:
-        """Return and clear the event that ended the last `run`; None if there was no event."""
+        """Return the event that ended the last `run`, and set ``event`` to None. Return None if
+        there was no event."""
         event, self.event = self.event, None
         return event
 
@@ -394,24 +398,25 @@ class Board:
 
     @property
     def own_parts(self) -> Mapping[str, Stateful]:
-        """The objects of the VMM that have state, by name: the devices, the console, and the
-        semihosting of each vCPU."""
+        """The objects of the VMM that have a saved state, by name: the devices, the console, and
+        the semihosting of each vCPU."""
         calls = {f"semihosting{n}": each for n, each in self._semihosting.items()}
         return {**self.devices, "console": self.console, **calls}
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """The VM and the objects of the VMM that have state, by name, in the order of loading."""
+        """The objects that have a saved state, by name: the VM, and then the objects of the VMM.
+        `load` restores them in this order."""
         return {"vm": self.vm, **self.own_parts}
 
     def state(self) -> State:
-        """The state without memory: the state of the VM, with the host's clock, and of the objects
-        in `own_parts`."""
+        """Return the saved state, without the contents of memory: the state of the VM, which
+        includes the clock of the host, and the states of the objects in `own_parts`."""
         return {"version": STATE_VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned. StateError if the state has another version, or is that of
-        another board; after this error nothing is changed."""
+        """Restore the state that `state` returned. StateError if the state has another version, or
+        if another board has saved the state. After a StateError the board is unchanged."""
         parts = checked(state, "the board", STATE_VERSION)["parts"]
         check_versions(parts, states_of(self.own_parts), "the board")
         load_states(self.parts, parts, "the board")  # the VM is first, and checks its own versions

@@ -1,5 +1,5 @@
-"""Checks of a configuration and of its files, before the board is built. Only the headers of the
-files are read."""
+"""Checks of a configuration and of its files, before the board is built. Guests, firmware and
+initrds are not read completely; a device tree is read completely."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def check(config: BoardConfig, model: BoardModel) -> None:
-    """Check the numbers of a configuration; UserError if the board cannot have this
-    configuration."""
+    """Check the values of a configuration. UserError if the board cannot have this configuration.
+    The files of the configuration are not checked."""
     if config.image is None and config.bios is None:
         raise UserError("no guest: give an image, or a ROM with --bios")
     if config.gic not in (2, 3):
@@ -73,14 +73,14 @@ def _check_ranges(config: BoardConfig, model: BoardModel) -> None:
 
 class Precheck:
     """Checks the configurations of many runs. A file that several configurations use is checked
-    once."""
+    only once."""
 
     def __init__(self) -> None:
         self._good: set[tuple[object, ...]] = set()
 
     def __call__(self, config: BoardConfig) -> None:
-        """Check a configuration. UserError if the board cannot have this configuration, ImageError
-        for a file that cannot be used."""
+        """Check a configuration and its files. UserError if the board cannot have this
+        configuration, ImageError for a file that cannot be used."""
         model = BOARDS[config.board]
         check(config, model)
         if config.image is not None:
@@ -95,8 +95,8 @@ class Precheck:
             self.file(config.dtb, user_tree.load_user_tree)
 
     def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
-        """Check a file by ``look(path, *more)``, unless the same call has succeeded before.
-        ImageError for a file that cannot be used."""
+        """Check a file by the call ``look(path, *more)``. If the same call has succeeded before,
+        the file is not checked again. ImageError for a file that cannot be used."""
         key = (look, path, *more)
         if key not in self._good:
             _refuse_pipe(path)
@@ -105,8 +105,8 @@ class Precheck:
 
 
 def _refuse_pipe(path: str | Path) -> None:
-    """Refuse a pipe, because a pipe can be read only once: the run would miss the data that this
-    check has read."""
+    """Raise ImageError for a pipe, because a pipe can be read only once. If this check read the
+    pipe, the data would be missing in the run."""
     try:
         pipe = str(path) == STDIN or stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):

@@ -36,16 +36,18 @@ class Region(NamedTuple):
 
 class BoardConfig(NamedTuple):
     """The configuration of a board. ``board`` is a name of `armvirt.board.boards.BOARDS`.
-    ``memory`` is in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks (None: the guest's virtual count
-    starts at 0).
+    ``memory`` is in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks. If ``cntvoff`` is None, the
+    guest's virtual count starts at 0.
 
-    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` is True. The host has ``pcpus`` physical CPUs,
-    and time slices of ``quantum_ns`` (None: 1 ms on one physical CPU, 100 us on several).
-    ``rtc_base`` is the date at virtual time 0, in seconds since 1970 (None: 2024-01-01).
-    ``counter_start`` is the host's physical count at virtual time 0, in ticks (None: the default of
-    the host). All random numbers for a guest are functions of ``seed``: those of the TRNG,
-    /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed. ``skip``: the host
-    skips polled waits.
+    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` is True. The host has ``pcpus`` physical CPUs.
+    Each physical CPU runs a vCPU for a time slice of ``quantum_ns``; if ``quantum_ns`` is None, the
+    time slice is 1 ms with one physical CPU, and 100 us with several. ``rtc_base`` is the date at
+    virtual time 0, in seconds since 1970; None is 2024-01-01. ``counter_start`` is the host's
+    physical count at virtual time 0, in ticks; None is the default of the host. All random numbers
+    for a guest are functions of ``seed``: the random numbers of the TRNG, /chosen/rng-seed and
+    /chosen/kaslr-seed. If ``kaslr_seed`` is False, there is no /chosen/kaslr-seed. If ``skip`` is
+    True, the host does not execute the loops in which a guest only polls, but counts their
+    instructions (docs/engine.md).
     """
 
     image: str | Path | None

@@ -1,8 +1,8 @@
 """The console: the output of the guest, the input of the guest, and console scripts.
 
-Scripted input arrives at the instruction that completed the expected text, so scripted input
-depends on the run, not on the host. Terminal input arrives through `feed`, from any thread; the
-device reads the input when its FIFO has room.
+A console script sends its input at the instruction at which the guest has printed the expected
+text. So scripted input does not depend on the speed of the host. Terminal input arrives through
+`feed`, which any thread may call. The device reads the input when its FIFO has free space.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 OWNER = "console"
 STATE_VERSION = 1
 KEPT = 8 << 20
-"""The minimum number of bytes of output that are kept; at twice this number the oldest bytes are
-dropped."""
+"""The minimum number of bytes of output that are kept. When there are twice as many bytes, the
+oldest bytes are dropped."""
 
 
 class Step(NamedTuple):
-    """One step of a script: ``kind`` is expect or send."""
+    """One step of a console script. If ``kind`` is "expect", the script waits for ``text`` from the
+    guest, at most ``timeout_ns`` ns of guest time (None: no limit). If ``kind`` is "send", the
+    script sends ``text`` to the guest."""
 
     kind: str
     text: bytes
@@ -44,11 +46,12 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 class Console:
-    """Both directions of one serial line. ``output`` is the output of the guest without the first
-    ``dropped`` bytes (`KEPT`).
+    """The console of a guest, for output and input. ``output`` has the output of the guest. If the
+    guest prints very much, the first ``dropped`` bytes of its output are no longer in ``output``
+    (`KEPT`).
 
-    Each of ``listeners`` gets every byte that the guest prints. Each of ``receivers`` is called
-    when a script has sent a text.
+    Each function of ``listeners`` is called with every byte that the guest prints. Each function of
+    ``receivers`` is called when a script has sent a text to the guest.
     """
 
     def __init__(self) -> None:
@@ -73,17 +76,19 @@ class Console:
     # -- scripts --
 
     def attach(self, bus: EventBus, timers: Timers, stop: Callable[[], None]) -> None:
-        """Connect the console to a host: the bus for the trace events of the console, and the clock
-        for the time limits of `expect` steps. ``stop`` is called when a time limit passes."""
+        """Connect the console to a host. ``bus`` gets the trace events of the console, and
+        ``timers`` has the clock for the time limits of `expect` steps. ``stop`` is called when a
+        time limit passes."""
         self.bus, self._timers, self._stop = bus, timers, stop
         timers.register(OWNER, self._expire)
         self._advance()
 
     def expect(self, text: str | bytes, timeout_ns: int | None = None) -> Console:
-        """Add a step: wait until ``text`` appears after the end of the last expected text, then
-        continue with the next step.
+        """Add a step to the script: wait until the guest prints ``text`` after the text of the
+        previous `expect` step. Then the script continues with the next step.
 
-        With ``timeout_ns``, the run fails if the step takes longer than this guest time.
+        With ``timeout_ns``, the run fails if the step takes more than this number of ns of guest
+        time.
         """
         if timeout_ns is not None and (
             isinstance(timeout_ns, bool) or not isinstance(timeout_ns, int)
@@ -94,14 +99,14 @@ class Console:
         return self
 
     def send(self, text: str | bytes) -> Console:
-        """Add a step: send ``text`` to the guest when the previous steps are done."""
+        """Add a step to the script: send ``text`` to the guest when the previous steps are done."""
         self._steps.append(Step("send", _bytes(text)))
         self._advance()
         return self
 
     @property
     def waiting_for(self) -> bytes | None:
-        """The text of the current step of the script; None if the script is finished."""
+        """The text for which the script waits now; None if the script is finished."""
         return self._steps[0].text if self._steps else None
 
     def _advance(self) -> None:
@@ -137,7 +142,7 @@ class Console:
     # -- the device's side --
 
     def transmit(self, byte: int) -> None:
-        """Take one byte of output from the guest."""
+        """Add one byte to the output of the guest."""
         self.output.append(byte)
         if len(self.output) >= 2 * KEPT:
             self._drop()
@@ -164,7 +169,8 @@ class Console:
 
     @property
     def text(self) -> str:
-        """The output of the guest as text; a first line says how many bytes were dropped."""
+        """The output of the guest as text. If bytes were dropped, a first line has the number of
+        these bytes."""
         kept = bytes(self.output).decode("utf-8", "replace")
         return (
             f"[armvirt: the first {self.dropped} bytes are not kept]\n{kept}"
@@ -173,7 +179,8 @@ class Console:
         )
 
     def receive(self) -> int | None:
-        """The next byte for the guest; None if there is no input now."""
+        """Return the next byte of input for the guest, and remove the byte from the input. Return
+        None if there is no input now."""
         queue = self._input or self._fed
         if not queue:
             return None
@@ -183,31 +190,33 @@ class Console:
         return byte
 
     def feed(self, data: str | bytes) -> None:
-        """Add terminal input; may be called from another thread. The running machine reads the
-        input soon."""
+        """Add terminal input. Any thread may call this method. The host polls for terminal input
+        every 20 ms of host time while the machine runs."""
         self._fed.extend(_bytes(data))
         self.arrived.set()
 
     @cached_property
     def arrived(self) -> threading.Event:
-        """An event that `feed` sets. The event wakes a thread that waits for input."""
+        """A `threading.Event`, which `feed` sets. A thread that waits for input waits for this
+        event."""
         import threading  # only for an interactive console
 
         return threading.Event()
 
     @property
     def closed(self) -> bool:
-        """Whether all input has ended."""
+        """True if no more input can come: the guest has read all input, the script is finished, and
+        no user types."""
         return not (self.interactive or self._input or self._fed or self._steps)
 
     @property
     def fed(self) -> bool:
-        """Whether there is terminal input that the guest has not read."""
+        """True if there is terminal input that the guest has not read."""
         return bool(self._fed)
 
     def state(self) -> State:
-        """The output, the scripted input that is left, and the steps of the script that are
-        left."""
+        """Return the output, the scripted input that the guest has not read, and the steps of the
+        script that are not done."""
         return {
             "version": STATE_VERSION, "output": bytes(self.output).hex(),
             "dropped": self.dropped, "input": list(self._input), "seen": self._seen,
@@ -216,7 +225,7 @@ class Console:
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned."""
+        """Restore the state that `state` returned."""
         checked(state, "the console", STATE_VERSION)
         self.output[:] = bytes.fromhex(state["output"])
         self.dropped, self._seen = state["dropped"], state["seen"]

@@ -1,4 +1,5 @@
-"""The description of a board as data. Each package of a board has a `BoardModel`."""
+"""`BoardModel`, the description of a board as data. The package of each board has a
+`BoardModel`."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 class BoardModel(NamedTuple):
     """The memory map, the devices and the device tree of a board.
 
-    ``memmap`` is a module with addresses, INTIDs and limits. ``slots`` returns the list of the
-    devices, ``tree`` makes the device tree; both are functions, because they import modules that
-    most commands do not need.
+    ``memmap`` is the module with the addresses, INTIDs and limits. ``slots`` is a function that
+    returns the list of the devices. ``tree`` is a function that builds the device tree. They are
+    functions because they import modules that most commands do not need.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Arm semihosting (ARM-software/abi-aa, semihosting.rst): the console, clocks and exit of a guest
 under test.
 
-A guest executes HLT #0xF000 with the operation in W0 and the address of a block of 64-bit arguments
-in X1 (or, for a few operations, a plain value); the result goes to X0. The guest has no access to
+A guest executes HLT #0xF000. W0 has the operation. X1 has the address of a block of 64-bit
+arguments or, for a few operations, one argument. The result goes to X0. The guest has no access to
 files of the host: SYS_OPEN accepts only ``:tt`` (the console) and ``:semihosting-features``.
 """
 
@@ -24,13 +24,16 @@ ENOENT, EBADF, EFAULT, EINVAL, EMFILE, ENOSYS = 2, 9, 14, 22, 24, 38
 
 TICK_HZ = 1_000_000_000
 MAX_TRANSFER = 1 << 20
-"""The maximum number of bytes of one WRITE; the result counts the rest as not written."""
+"""The maximum number of bytes that one SYS_WRITE writes. If the guest gives more bytes, the result
+in X0 counts the other bytes as not written."""
 MAX_READ = 1 << 14
-"""The maximum number of bytes of one READ, which may always fill only a part of its buffer."""
+"""The maximum number of bytes that one SYS_READ reads. SYS_READ is allowed to fill only a part of
+the guest's buffer."""
 MAX_AT_ONCE = 1 << 11
-"""The number of bytes that are written at once; then the guest executes the HLT again for the rest.
-The limit keeps a call short on the host, because each byte may be a trace event and may complete an
-``expect`` step."""
+"""The maximum number of bytes of output that one HLT writes. If the guest gives more bytes, the
+guest executes the same HLT again for the other bytes. The limit keeps one HLT short on the host,
+because each byte may cause a trace event and may complete an ``expect`` step of a console
+script."""
 MAX_UNFINISHED = 8
 MAX_STRING = 1 << 16
 MAX_HANDLES = 64
@@ -67,30 +70,31 @@ class Op(IntEnum):
 
 
 class BadAddressError(ArmvirtError):
-    """The guest gave an address without memory; raised by a ``SemihostingHost``."""
+    """Raised by a `SemihostingHost` if there is no memory at an address that the guest gave."""
 
 
 class Exit(NamedTuple):
-    """An outcome of a semihosting call: the guest ends with this exit code."""
+    """The result of a semihosting call that ends the guest with the exit code ``code``."""
 
     code: int
 
 
 class Wait(NamedTuple):
-    """An outcome of a semihosting call: the console has no input yet. Make the same call again when
-    there may be input."""
+    """The result of a semihosting call that reads from the console while there is no input. The
+    board has to make the same call again when there may be input."""
 
 
 class Again(NamedTuple):
-    """An outcome of a semihosting call: a part of the output is written. Make the same call again
-    at once."""
+    """The result of a semihosting call that has written only a part of its output. The board has to
+    make the same call again at once."""
 
 
 Outcome = int | Exit | Wait | Again
 
 
 class Heap(NamedTuple):
-    """The result of SYS_HEAPINFO: guest addresses; 0 means unknown."""
+    """The guest addresses that SYS_HEAPINFO returns. The address 0 means that the address is
+    unknown."""
 
     heap_base: int
     heap_limit: int
@@ -99,25 +103,26 @@ class Heap(NamedTuple):
 
 
 class SemihostingHost(Protocol):
-    """The functions of the board that the operations use. Addresses are virtual addresses of the
-    guest."""
+    """The functions of the board that the semihosting operations use. All addresses are virtual
+    addresses of the guest."""
 
     def read_memory(self, address: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes; BadAddressError if there is no memory at an address."""
+        """Read exactly ``size`` bytes. BadAddressError if there is no memory at one of the
+        addresses."""
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Write ``data``; BadAddressError if there is no memory at an address."""
+        """Write ``data``. BadAddressError if there is no memory at one of the addresses."""
 
     def write_console(self, data: bytes) -> None:
         """Write output of the guest to the console."""
 
     def read_console(self) -> int | None:
-        """The next byte of input; None if there is no input now, or if input has ended
-        (``input_closed``)."""
+        """Read the next byte of input. None if there is no input now, or if the input has ended
+        (`input_closed`)."""
 
     @property
     def input_closed(self) -> bool:
-        """Whether input has ended."""
+        """True if the input has ended."""
 
     @property
     def now(self) -> int:
@@ -129,15 +134,16 @@ class SemihostingHost(Protocol):
 
     @property
     def command_line(self) -> str:
-        """The result of SYS_GET_CMDLINE."""
+        """The command line that SYS_GET_CMDLINE returns."""
 
     @property
     def heap(self) -> Heap:
-        """The result of SYS_HEAPINFO."""
+        """The addresses that SYS_HEAPINFO returns."""
 
 
 class _RefusedError(Exception):
-    """Raised when an operation fails; SYS_ERRNO returns ``errno`` to the guest."""
+    """Raised when an operation fails. ``errno`` is the number that SYS_ERRNO returns to the
+    guest."""
 
     def __init__(self, errno: int) -> None:
         self.errno = errno
@@ -145,7 +151,8 @@ class _RefusedError(Exception):
 
 
 class _File:
-    """An open handle: the console, for input and output, or the features file with its position."""
+    """A file that SYS_OPEN has opened: the console, or the file ``:semihosting-features``.
+    ``position`` is the offset in bytes of the next read from ``:semihosting-features``."""
 
     __slots__ = ("is_console", "position")
 
@@ -154,7 +161,8 @@ class _File:
 
 
 class Semihosting:
-    """The semihosting of one vCPU: its open handles and last errno."""
+    """The semihosting of one vCPU: its open handles, and the errno of the last operation that
+    failed."""
 
     def __init__(self, host: SemihostingHost) -> None:
         self._host = host
@@ -172,8 +180,8 @@ class Semihosting:
         self._shown: dict[tuple[int, ...], int] = {}
 
     def call(self, operation: int, argument: int) -> Outcome:
-        """Execute the operation in W0 with the parameter in X1. Return the value for X0, or `Exit`,
-        `Wait` or `Again`."""
+        """Execute the operation ``operation`` (W0) with ``argument`` (X1). Return the value for X0,
+        or `Exit`, `Wait` or `Again`."""
         handler = _OPERATIONS.get(operation & 0xFFFF_FFFF)
         try:
             if handler is None:
@@ -186,8 +194,8 @@ class Semihosting:
         return FAILED
 
     def state(self) -> State:
-        """Handles as [number, is console, position], errno, and unfinished output as [call, bytes
-        written]."""
+        """Return the open handles as [number, is console, position], errno, and each output call
+        that is not complete as [call, bytes written]."""
         files = [
             [number, file.is_console, file.position] for number, file in sorted(self._files.items())
         ]
@@ -195,7 +203,7 @@ class Semihosting:
         return {"version": STATE_VERSION, "files": files, "errno": self._errno, "shown": shown}
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned."""
+        """Restore the state that `state` returned."""
         checked(state, "semihosting", STATE_VERSION)
         self._files = {
             number: _File(is_console, position) for number, is_console, position in state["files"]
@@ -267,8 +275,8 @@ class Semihosting:
         return Again() if self._goes_on(call, shown, complete or shown >= MAX_STRING) else 0
 
     def _string(self, address: int, most: int) -> tuple[bytes, bool]:
-        """Read a string at an address. Return the text, and whether a terminator ended it. Without
-        a terminator the text has at least ``most`` bytes."""
+        """Read a string at an address. Return the text, and True if the text ends at a terminator.
+        If no terminator is found, the text has at least ``most`` bytes."""
         text = bytearray()
         while len(text) < most:
             # A read ends at a 64-byte boundary, because the page after the terminator may have no
@@ -282,7 +290,8 @@ class Semihosting:
         return bytes(text), False
 
     def _write(self, address: int) -> Outcome:
-        """Write to the console. Return the number of bytes that were not written."""
+        """Write to the console. Return the number of bytes that were not written; `Again` if this
+        HLT has written only a part of the output."""
         handle, data_at, length = self._words(address, 3)
         if not self._by_handle(handle).is_console:
             raise _RefusedError(EBADF)
@@ -297,7 +306,8 @@ class Semihosting:
         )
 
     def _goes_on(self, call: tuple[int, ...], shown: int, complete: bool) -> bool:
-        """If an output call is not complete, store the number of bytes written and return True."""
+        """Return True if an output call is not complete. Then also store ``shown``, the number of
+        bytes that are written already."""
         self._shown.pop(call, None)
         if complete:
             return False
@@ -307,8 +317,8 @@ class Semihosting:
         return True
 
     def _read(self, address: int) -> Outcome:
-        """Read from a handle. Return the number of bytes that were not read (all bytes at the end
-        of input)."""
+        """Read from a handle. Return the number of bytes that were not read; at the end of the
+        input these are all bytes. Return `Wait` if the console has no input now."""
         handle, data_at, length = self._words(address, 3)
         file, size = self._by_handle(handle), min(length, MAX_READ)
         if file.is_console:
@@ -370,8 +380,8 @@ class Semihosting:
         return 0
 
     def _exit(self, address: int) -> Exit:
-        """The exit of SYS_EXIT and SYS_EXIT_EXTENDED: in AArch64 both have a reason and a code. Any
-        reason except ApplicationExit is a failure."""
+        """Return the exit of SYS_EXIT and SYS_EXIT_EXTENDED. In AArch64 both operations have a
+        reason and an exit code. If the reason is not ApplicationExit, the guest fails."""
         reason, code = self._words(address, 2)
         return Exit(code & 0xFFFF_FFFF) if reason == _APPLICATION_EXIT else Exit(_EXIT_ON_TRAP)
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class VcpuMemory:
-    """The `SemihostingHost` of one vCPU: memory by virtual address of the vCPU, the console, the
-    time. ``start`` is the date at virtual time 0, in seconds since 1970."""
+    """The `SemihostingHost` of one vCPU. Guest memory is accessed by the virtual addresses of this
+    vCPU. ``start`` is the date at virtual time 0, in seconds since 1970."""
 
     def __init__(
         self, vcpu: Vcpu, vm: Vm, console: Console, start: int, command_line: str, heap: Heap

@@ -1,4 +1,5 @@
-"""The rows of a board's list of devices, and the parts of the board that a new device can use."""
+"""`Slot`, a row of a board's list of devices, and the objects of the board that a new device can
+use."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Surroundings(NamedTuple):
-    """The parts of the board that a new device can use. ``line`` drives the interrupt line of the
-    device, ``timers`` has virtual time, and ``spi(intid, level)`` drives any SPI. ``date_at_start``
-    is the date at virtual time 0, in seconds since 1970."""
+    """The objects of the board that a new device can use. ``line(level)`` drives the interrupt line
+    of the device, ``timers`` has virtual time and timers, and ``spi(intid, level)`` drives any SPI.
+    ``date_at_start`` is the date at virtual time 0, in seconds since 1970."""
 
     line: IrqLine
     timers: Timers
@@ -28,13 +29,14 @@ class Surroundings(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One row of a board's list of devices: the address of the device and the function that makes
-    it.
+    """One row of a board's list of devices. ``region`` has the addresses of the device, and
+    ``make`` makes the device.
 
-    ``name`` is the name of the device's state, and of its interrupt in the memory map. ``part`` is
-    the part name, for example PL011. ``present`` returns False for a configuration of the board
-    that has no such device. ``node`` makes the device-tree node of the device; if ``in_gic`` is
-    true, the node is a child of the interrupt controller's node.
+    ``name`` is the name of the device in the saved state and in ``INTIDS`` of the memory map.
+    ``part`` is the part name, for example PL011. ``present`` returns False if a board with the
+    given configuration does not have the device. ``node`` makes the device-tree node of the device;
+    None if there is no node. If ``in_gic`` is True, the node is a child of the interrupt
+    controller's node.
     """
 
     name: str
@@ -47,9 +49,8 @@ class Slot(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """The interrupt line of a device. ``device`` drives the line, and the line is the SPI
-    ``intid``. ``slot`` is the name of the device on the board, such as uart, and ``part`` is its
-    part name, such as PL011."""
+    """The interrupt line of a device. ``device`` drives the SPI ``intid``. ``slot`` is the name of
+    the device on the board, such as uart, and ``part`` is its part name, such as PL011."""
 
     slot: str
     part: str
@@ -58,5 +59,5 @@ class Wire(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The prefix of the register names of the device in its manual: UART in UARTIMSC."""
+        """The prefix of the register names of the device, for example UART for UARTIMSC."""
         return self.slot.upper()

@@ -1,5 +1,5 @@
-"""Boot protocols: the file format of a guest, and the addresses of guest, device tree and
-initrd."""
+"""Boot protocols: the file formats of guests, and the addresses of the guest, the device tree and
+the initrd."""
 
 from armvirt.board.boot.bios import check_bios, load_bios
 from armvirt.board.boot.loader import check, check_initrd, load, load_initrd

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def load_bios(path: str | Path, rom: Region, ram_base: int) -> Loaded:
-    """Load firmware for the ROM. The file is flat, and the entry is its first byte; firmware
-    expects the device tree at the base of RAM. ImageError if the file is an ELF file or larger than
-    the ROM."""
+    """Load firmware into the ROM. The firmware is a flat file, and the entry point is its first
+    byte. Firmware expects the device tree at the base of RAM. ImageError if the file is an ELF file
+    or larger than the ROM."""
     with Input(path, "firmware image", rom.size) as source:
         _check(source, rom)
         data = source.read_at(0, source.size)
@@ -26,8 +26,8 @@ def load_bios(path: str | Path, rom: Region, ram_base: int) -> Loaded:
 
 
 def check_bios(path: str | Path, rom: Region) -> None:
-    """Check whether `load_bios` can load the firmware, without reading the whole file. ImageError
-    if the file is an ELF file or larger than the ROM."""
+    """Check that `load_bios` can load the firmware, without reading the whole file. ImageError if
+    the file is an ELF file or larger than the ROM."""
     with Input(path, "firmware image", rom.size) as source:
         _check(source, rom)
 

@@ -1,10 +1,10 @@
 """ELF guests: static executables at their physical addresses, and position-independent executables.
 
-Segments are loaded at p_paddr; a virtual entry address is translated with the segment that contains
-it, as in QEMU. A position-independent executable that is not linked inside RAM is loaded at RAM
-base + 2 MiB (or ``--load-addr``); the guest's start-up code does the relocations, as on hardware.
-Headers are parsed here, without a library, to keep the start-up time short; formats are those of
-the System V gABI.
+Segments are loaded at p_paddr. A virtual entry address is translated by the p_vaddr and p_paddr of
+the segment that contains the address, as in QEMU. A position-independent executable that is not
+linked inside RAM is loaded at RAM base + 2 MiB (or ``--load-addr``). The guest's start-up code does
+the relocations, as on hardware. Headers are parsed here, without a library, to keep the start-up
+time short. The formats are those of the System V gABI.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class ProgramHeader(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The placement of an ELF file: its loadable segments at their guest addresses, the entry
-    point, and ``bias``, the number added to the addresses of the file."""
+    """The addresses of an ELF file in the guest: the loadable segments, the entry point, and
+    ``bias``. ``bias`` is the number of bytes that the loader adds to the addresses in the file."""
 
     placed: list[ProgramHeader]
     entry: int
@@ -118,8 +118,8 @@ def read_header(source: Input) -> Header:
 
 
 def _check_ident(path: str, raw: bytes) -> None:
-    """Check the identification bytes. The machine is checked first, because for a 32-bit x86 file
-    the error "x86" helps more than the error "32-bit"."""
+    """Check the ELF identification (e_ident) and e_machine. e_machine is checked first: for a
+    32-bit x86 file, the error message "x86" helps the user more than the error message "32-bit"."""
     big = raw[5] == 2
     machine = int.from_bytes(raw[18:20], "big" if big else "little")
     if machine != _AARCH64:
@@ -146,8 +146,8 @@ def _program_headers(source: Input, header: Header) -> list[ProgramHeader]:
 
 
 def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
-    """ImageError for a program that needs shared libraries, because only an operating system can
-    load them."""
+    """Raise ImageError for a program that needs shared libraries, because only an operating system
+    can load shared libraries."""
     dynamic = [program for program in programs if program.type == _PT_DYNAMIC]
     if len(dynamic) > 1:  # the gABI has one _DYNAMIC; reading thousands takes long
         raise ImageError(source.path, f"it has {len(dynamic)} dynamic segments", "build it again")
@@ -161,9 +161,9 @@ def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
 
 
 def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
-    """ImageError if the segments together have over `_MAX_SHARED` bytes more than the file. Several
-    segments can use the same bytes of the file, so without this limit a small file could fill a
-    large RAM."""
+    """Raise ImageError if the sum of the segments' file sizes is over `_MAX_SHARED` bytes more than
+    the size of the file. Several segments can use the same bytes of the file, so without this limit
+    a small file could fill a large RAM."""
     total = sum(program.filesz for program in programs)
     if total > source.size + _MAX_SHARED:
         raise ImageError(
@@ -176,7 +176,8 @@ def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
 def _bias(
     path: str, header: Header, loadable: list[ProgramHeader], ram: Ram, load_addr: int | None
 ) -> int:
-    """The bias: the number that is added to the addresses of the file."""
+    """Compute the number of bytes that the loader adds to the addresses in the file. ImageError if
+    the file cannot be loaded at ``load_addr``."""
     lowest = min(program.vaddr for program in loadable)
     if header.type == _ET_EXEC:
         if load_addr is not None:

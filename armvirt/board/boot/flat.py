@@ -1,4 +1,4 @@
-"""Flat binaries: files without a header, with the entry at the first byte."""
+"""Flat binaries: files without a header, whose first byte is the entry point."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from armvirt.errors import ImageError
 from armvirt.inputs import Input
 
 LOAD_OFFSET = 0x80000
-"""The load offset of a raw kernel in QEMU: RAM base + 512 KiB (hw/arm/boot.c)."""
+"""The default load address as an offset in bytes from the RAM base: 512 KiB, as for a raw kernel in
+QEMU (hw/arm/boot.c)."""
 
 
 def place(source: Input, ram: Ram, load_addr: int | None = None) -> int:
-    """The load address of a flat binary: ``load_addr`` (default RAM base + 512 KiB). ImageError if
-    the binary cannot be loaded there."""
+    """Return the load address of a flat binary: ``load_addr``, or RAM base + 512 KiB if
+    ``load_addr`` is None. ImageError if the binary cannot be loaded at this address."""
     address = ram.base + LOAD_OFFSET if load_addr is None else load_addr
     if source.size < 4:
         raise ImageError(

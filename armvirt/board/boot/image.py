@@ -25,7 +25,8 @@ _UNPACK_STEP = 1 << 20
 
 
 class ImageHeader(NamedTuple):
-    """The load offset in bytes, the size in memory, and the flags of an Image."""
+    """Three fields of the header of an Image: the load offset in bytes, the size in memory in
+    bytes, and the flags."""
 
     text_offset: int
     image_size: int
@@ -33,7 +34,7 @@ class ImageHeader(NamedTuple):
 
 
 def recognise(head: bytes) -> bool:
-    """Whether ``head`` is the start of an Image, of a gzip file or of an EFI zboot image."""
+    """Return True if ``head`` is the start of an Image, of a gzip file or of an EFI zboot image."""
     return _is_image(head) or head.startswith(_GZIP) or _is_zboot(head)
 
 
@@ -46,15 +47,16 @@ def _is_zboot(head: bytes) -> bool:
 
 
 def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
-    """Load an Image at a 2 MiB boundary + text_offset. ImageError if the Image cannot run."""
+    """Load an Image at ``load_addr``, or at the default address if ``load_addr`` is None. The
+    address is text_offset bytes above a 2 MiB boundary. ImageError if the Image cannot run."""
     data = _unpacked(source, ram)
     address, size = _place(source.path, data, len(data), ram, load_addr)
     return Loaded(source.path, "image", (Segment(address, data, size),), address, address + size)
 
 
 def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
-    """Check, by its header only, whether `load` can load an Image. Only the start of compressed
-    data is unpacked. ImageError for an Image that cannot run."""
+    """Check that `load` can load an Image, without reading the whole file: only the header is
+    checked. ImageError for an Image that cannot run."""
     head = source.head()
     if _is_zboot(head):
         _payload(source, head)
@@ -77,8 +79,8 @@ def check(source: Input, ram: Ram, load_addr: int | None = None) -> None:
 
 
 def _place(path: str, data: bytes, size: int, ram: Ram, load_addr: int | None) -> tuple[int, int]:
-    """The load address and the size in memory of an Image. ``data`` is the start of the Image,
-    which has ``size`` bytes in its file."""
+    """Return the load address of an Image, and its size in memory in bytes. ``data`` is the start
+    of the Image; ``size`` is the size of the Image in its file."""
     header = _header(path, data)
     size = max(header.image_size, size)
     address = _address(path, header, ram) if load_addr is None else load_addr
@@ -95,8 +97,8 @@ def _place(path: str, data: bytes, size: int, ram: Ram, load_addr: int | None) -
 
 
 def _address(path: str, header: ImageHeader, ram: Ram) -> int:
-    """The load address, as in QEMU: an offset below 4 KiB is increased by 2 MiB, so that the start
-    of RAM stays free."""
+    """Return the default load address, RAM base + text_offset. If text_offset is below 4 KiB, 2 MiB
+    are added, as in QEMU, so that the start of RAM stays free."""
     return ram.base + header.text_offset + (ALIGN if header.text_offset < 4096 else 0)
 
 
@@ -110,7 +112,8 @@ def _header(path: str, data: bytes) -> ImageHeader:
 
 
 def _unpacked(source: Input, ram: Ram) -> bytes:
-    """The bytes of the Image, without gzip and zboot."""
+    """Read a file and return the plain Image: the data of gzip files and EFI zboot images is
+    unpacked."""
     head = source.head()
     if _is_zboot(head):
         return _from_zboot(source, head, ram)
@@ -123,12 +126,12 @@ def _unpacked(source: Input, ram: Ram) -> bytes:
 
 
 def _from_zboot(source: Input, head: bytes, ram: Ram) -> bytes:
-    """The bytes of the Image in an EFI zboot image."""
+    """Return the plain Image that an EFI zboot image contains."""
     return _gunzip(source, *_payload(source, head), ram)
 
 
 def _payload(source: Input, head: bytes) -> tuple[int, int]:
-    """(offset, size) of the payload of an EFI zboot image (kernel:
+    """Return the offset and the size in bytes of the gzip data in an EFI zboot image (kernel:
     drivers/firmware/efi/libstub/zboot-header.S)."""
     if len(head) < _HEADER_SIZE:
         raise ImageError(
@@ -149,7 +152,8 @@ def _payload(source: Input, head: bytes) -> tuple[int, int]:
 
 
 def _gunzip(source: Input, offset: int, size: int, ram: Ram) -> bytes:
-    """Unpack gzip data, up to the size of RAM, because a small file can unpack to any size."""
+    """Unpack gzip data. ImageError if the unpacked data is larger than RAM: without this limit, a
+    small file could unpack to any size."""
     unpacker = zlib.decompressobj(wbits=31)
     data, end = bytearray(), offset + size
     pending = b""

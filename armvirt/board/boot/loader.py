@@ -1,4 +1,4 @@
-"""Recognise a guest image and load it."""
+"""Recognises the format of a guest image, and loads the image."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _MISTAKES: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> Loaded:
-    """Load a guest. A file that is neither an ELF file nor an arm64 Image (plain, gzip or EFI
-    zboot) is a flat binary.
+    """Load a guest image. A file that is neither an ELF file nor an arm64 Image (plain, gzip or EFI
+    zboot) is loaded as a flat binary.
 
     ``load_addr`` replaces the default load address. ImageError for a file that cannot run, and for
-    ``load_addr`` with a file that is linked at fixed addresses.
+    a ``load_addr`` if the file is linked at fixed addresses.
     """
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
@@ -54,16 +54,16 @@ def load(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None =
 
 
 def check(path: str | Path, ram_base: int, ram_size: int, load_addr: int | None = None) -> None:
-    """Check whether `load` can load a guest. Only the headers of the file are read. The parameters
-    and errors are those of `load`."""
+    """Check that `load` can load a guest. Only the headers of the file are read. The parameters and
+    errors are those of `load`."""
     ram = Ram(ram_base, ram_size)
     with Input(path, most=ram_size) as source:
         _format(source).check(source, ram, load_addr)
 
 
 class _Format(NamedTuple):
-    """A format of guest images: the function that loads a file, and the function that only checks
-    it."""
+    """A format of guest images: ``load`` loads a file, and ``check`` only checks that ``load`` can
+    load the file."""
 
     load: Callable[[Input, Ram, int | None], Loaded]
     check: Callable[[Input, Ram, int | None], object]
@@ -92,7 +92,7 @@ def _refuse_mistakes(path: str, head: bytes) -> None:
 
 
 def load_initrd(path: str | Path, ram_size: int) -> bytes:
-    """The bytes of an initial RAM disk; ImageError if the file is larger than ``ram_size``."""
+    """Read an initial RAM disk. ImageError if the file is larger than ``ram_size`` bytes."""
     with Input(path, "initrd", ram_size) as source:
         _check_initrd(source, ram_size)
         return source.read_at(0, source.size)
@@ -100,7 +100,7 @@ def load_initrd(path: str | Path, ram_size: int) -> bytes:
 
 def check_initrd(path: str | Path, ram_size: int) -> None:
     """Check the size of an initial RAM disk, without reading the file. ImageError if the file is
-    larger than ``ram_size``."""
+    larger than ``ram_size`` bytes."""
     with Input(path, "initrd", ram_size) as source:
         _check_initrd(source, ram_size)
 

@@ -1,4 +1,4 @@
-"""The data that a loader returns to the board: a loaded guest, its segments and symbols."""
+"""The data that a loader returns to the board: a loaded guest with its segments and symbols."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from armvirt.records import NamedTuple
 
 
 class SymbolSource(Protocol):
-    """The symbols of a guest: names for addresses."""
+    """The symbols of a guest. A symbol is a name for an address."""
 
     def lookup(self, address: int) -> str | None:
-        """The symbol at an address, as ``name`` or ``name+0x10``; None if there is no symbol."""
+        """The symbol that contains an address, as ``name`` or ``name+0x10``; None if no symbol
+        contains the address."""
 
     def names(self) -> Iterable[str]:
-        """Every name for which `address_of` has an address."""
+        """Every name for which `address_of` returns an address."""
 
     def address_of(self, name: str) -> int | None:
-        """The address of a symbol; None if there is no symbol of this name."""
+        """The address of a symbol; None if no symbol has this name."""
 
     def addresses_of(self, name: str) -> list[int]:
-        """The addresses of all symbols of a name: static functions of several files can have the
-        same name."""
+        """The addresses of all symbols that have this name. There can be more than one, because
+        static functions of several files can have the same name."""
 
 
 class Ram(NamedTuple):
@@ -37,7 +38,7 @@ class Ram(NamedTuple):
         return self.base + self.size
 
     def holds(self, start: int, end: int) -> bool:
-        """Whether [start, end) is inside RAM."""
+        """Return True if the range [start, end) is inside RAM."""
         return self.base <= start <= end <= self.end
 
     def __str__(self) -> str:
@@ -45,7 +46,8 @@ class Ram(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """``size`` bytes at guest physical ``address``: ``data``, then zeros."""
+    """A segment of a guest: ``size`` bytes at the guest physical ``address``. The first bytes are
+    ``data``, the rest is zero."""
 
     address: int
     data: bytes
@@ -61,10 +63,10 @@ class Segment(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A guest that was read from its file, and that can be written to memory.
+    """A guest that the loader has read from its file. The board writes the segments to memory.
 
     ``kind`` is elf, image, flat or bios. ``end`` is the first address after all memory that the
-    guest uses, with its bss (the RAM base for a ROM).
+    guest uses, including its bss; for firmware in the ROM, ``end`` is the RAM base.
     """
 
     path: str

@@ -1,10 +1,10 @@
-"""The addresses of device tree and initrd.
+"""Chooses the addresses of the device tree and the initrd.
 
-The preferred addresses are those of QEMU (hw/arm/boot.c): the initrd far above the image, at
-min(half of RAM, 128 MiB), and the device tree in the 2 MiB block after the initrd. For an ELF guest
-or firmware, the device tree is at RAM base, where such guests expect it. If the preferred address
-is not free, the next free address above is used, or the lowest free address of RAM if there is none
-above.
+The preferred addresses are those of QEMU (hw/arm/boot.c). The initrd is far above the image, at RAM
+base + min(half of RAM, 128 MiB). The device tree is in the 2 MiB block after the initrd. For an ELF
+guest or firmware, the device tree is at RAM base, where such guests expect the device tree. If the
+preferred address is not free, the next higher free address is used. If no higher address is free,
+the lowest free address of RAM is used.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from armvirt.records import NamedTuple
 from armvirt.units import human_size
 
 STACK_ROOM = 1 << 20
-"""The number of bytes that stay free after a flat or ELF guest, which may have its stack and heap
-there."""
+"""The number of bytes that stay free after a flat or ELF guest. Such a guest may have its stack and
+heap there, because its file does not give the size of its stack and heap."""
 
 _INITRD_OFFSET = 128 << 20
 _BLOCK = 2 << 20
@@ -28,7 +28,8 @@ Range = tuple[int, int]
 
 
 class Placement(NamedTuple):
-    """Guest physical addresses of the device tree and of the initrd (None without an initrd)."""
+    """The guest physical addresses of the device tree and of the initrd. ``initrd`` is None if
+    there is no initrd."""
 
     dtb: int
     initrd: int | None
@@ -38,7 +39,8 @@ def place(
     loaded: Loaded, dtb_size: int, initrd_size: int, ram_base: int, ram_size: int
 ) -> Placement:
     """Choose addresses for a device tree of ``dtb_size`` bytes and an initrd of ``initrd_size``
-    bytes (0: no initrd) that do not overlap the guest. UserError if RAM is too small."""
+    bytes. If ``initrd_size`` is 0, there is no initrd. The device tree and the initrd do not
+    overlap the guest. UserError if RAM is too small."""
     ram = Ram(ram_base, ram_size)
     used = _image_ranges(loaded, ram)
     dtb_first = loaded.kind in ("elf", "bios")
@@ -76,10 +78,11 @@ def _image_ranges(loaded: Loaded, ram: Ram) -> list[Range]:
 def _free(
     size: int, wishes: Sequence[tuple[int, int]], used: Sequence[Range], ram: Ram, what: str
 ) -> int:
-    """An address for ``size`` bytes that no range of ``used`` has. ``wishes`` are the preferred
-    (address, alignment). The result is the first preferred address that is free, else the next free
-    address after a preferred address, else the lowest free address in RAM. UserError if RAM has no
-    room."""
+    """Return an address in RAM at which ``size`` bytes overlap no range of ``used``. ``wishes`` are
+    the preferred addresses, each as (address, alignment in bytes). The result is the first
+    preferred address that is free, else the next free address after a preferred address, else the
+    lowest free address in RAM. UserError if there is no such address; ``what`` names the data in
+    the message."""
     for address, align in wishes:
         wished = _up(address, align)
         if _collision(wished, size, used) is None and ram.holds(wished, wished + size):
@@ -98,8 +101,8 @@ def _next_free(address: int, size: int, align: int, used: Sequence[Range], ram: 
 
 
 def _collision(address: int, size: int, used: Sequence[Range]) -> int | None:
-    """The end of a used range that overlaps [address, address + size); None if no range
-    overlaps."""
+    """The end of the first range in ``used`` that overlaps [address, address + size); None if no
+    range overlaps."""
     return next((end for start, end in used if address < end and start < address + size), None)
 
 

@@ -1,8 +1,9 @@
-"""Names for addresses, from the symbol table of an ELF file, which is read at the first use.
+"""The symbol table of an ELF file. The file is read when the first symbol is looked up.
 
-A table is a few arrays and the string table of the file, so the size of the file limits the memory
-of the table. (Strings may overlap: n symbols can name the n tails of one string.) A name is
-converted to text, printable and of limited length, only when it is displayed.
+In memory a table is a few arrays and the string table of the file, so the size of the file limits
+the memory of the table. (In a string table, the strings may overlap: each of the n tails of a
+string of n characters can be the name of a symbol.) A name is converted to text when the name is
+displayed. This text is printable and has a limited length.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ _MAX_NAMES = 1 << 28
 class SymbolTable:
     """The symbols of one ELF file.
 
-    ``bias`` is added to the file's addresses. ``ranges`` are the loaded ranges (physical, virtual,
-    size), so that a PC has a name before and after the guest enables its MMU; the symbols of a
-    kernel whose Image was booted need no ranges. ``file`` is the file that was loaded: if the file
-    has changed since then, the table is empty. The table is also empty for a file without symbols
-    or with a damaged symbol table; such a guest still runs.
+    ``bias`` is the number of bytes that is added to the addresses in the file. ``ranges`` are the
+    loaded ranges, as (physical address, virtual address, size in bytes). With the ranges a PC has a
+    name both before and after the guest enables its MMU. For a kernel that was booted from its
+    Image, ``ranges`` can be empty. ``file`` is the file from which the guest was loaded: if this
+    file has changed since then, the table is empty. The table is also empty for a file without
+    symbols or with a damaged symbol table. A guest runs with an empty table, too.
     """
 
     def __init__(
@@ -54,8 +56,8 @@ class SymbolTable:
         return f"<SymbolTable of {self._path}>"
 
     def lookup(self, address: int) -> str | None:
-        """``name`` or ``name+0x10`` of a virtual or physical address, printable; None if no symbol
-        contains the address."""
+        """The symbol that contains a virtual or physical address, as printable text ``name`` or
+        ``name+0x10``; None if no symbol contains the address."""
         index = self._find(address)
         if index is None and (virtual := _moved(self._by_physical, address)) is not None:
             address, index = virtual, self._find(virtual)
@@ -65,27 +67,27 @@ class SymbolTable:
         return f"{name}+{offset:#x}" if offset else name
 
     def address_of(self, name: str) -> int | None:
-        """The virtual address of a symbol; None if there is no such symbol. ``name`` is the name in
-        the file, not the displayed name."""
+        """The virtual address of a symbol; None if no symbol has this name. ``name`` is the name in
+        the file, which can differ from the displayed name."""
         return self._table.address_of(name)
 
     def addresses_of(self, name: str) -> list[int]:
-        """The virtual addresses of all symbols of a name."""
+        """The virtual addresses of all symbols that have this name."""
         return self._table.addresses_of(name)
 
     @property
     def origin(self) -> tuple[str, int] | None:
-        """The path of the file, and the bias of its addresses; None if the file cannot be opened
-        again."""
+        """The path of the ELF file, and the number of bytes that is added to the addresses in the
+        file. None if the file was a pipe, because a pipe cannot be read again."""
         return None if self._data is not None else (self._path, self._bias)
 
     def names(self) -> Iterator[str]:
-        """An iterator over the displayed names, in the order of the addresses."""
+        """The displayed names of all symbols, in the order of their addresses."""
         return map(self._table.name, range(len(self._table.addresses)))
 
     def _find(self, address: int) -> int | None:
-        """The index of the symbol that contains an address. A symbol of unknown size ends at the
-        next symbol, or at the end of the loaded range."""
+        """The index of the symbol that contains an address; None if no symbol contains the address.
+        A symbol of unknown size ends at the next symbol, or at the end of its loaded range."""
         table = self._table
         index = bisect_right(table.addresses, address) - 1
         if index < 0:
@@ -118,8 +120,9 @@ class SymbolTable:
 
 
 def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
-    """Convert a physical address to a virtual address, or the reverse. ``ranges`` are (start, start
-    of the converted range, size), sorted. None if no range contains the address."""
+    """Convert a physical address to a virtual address, or a virtual address to a physical address.
+    ``ranges`` is a sorted list of (start, start of the converted range, size in bytes). Return None
+    if no range contains the address."""
     at = bisect_right(ranges, (address, MASK64, 0)) - 1
     if at < 0:
         return None
@@ -128,7 +131,8 @@ def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
 
 
 class _Piped:
-    """The data of a pipe, with the read function of a file."""
+    """Data that was read from a pipe. `read_at` is the same function as `Input.read_at` of a
+    file."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -140,9 +144,10 @@ class _Piped:
 
 
 class _Table:
-    """The symbols by address. If several symbols have the same address, the table keeps the best: a
-    function before an object before a label, global before local, then the first in the file.
-    ``keys`` have the format of `_ranked`."""
+    """The symbols in the order of their addresses. If several symbols have the same address, the
+    table keeps the one of highest priority: a function before an object, an object before a label;
+    of the same type, a global symbol before a local symbol; else the first symbol in the file.
+    ``keys`` have the format that `_ranked` describes."""
 
     def __init__(self, keys: list[int], raw: bytes, names: bytes, bias: int) -> None:
         keys.sort()
@@ -158,7 +163,7 @@ class _Table:
         self._names = names
 
     def name(self, index: int) -> str:
-        """The displayed name of a symbol."""
+        """The displayed name of the symbol with this index."""
         start = self._offsets[index]
         # A character takes up to four bytes; the search for the end of the name stops there.
         end = self._names.find(b"\0", start, start + 4 * MOST)
@@ -166,13 +171,13 @@ class _Table:
         return printable(raw.decode("utf-8", "replace"))
 
     def address_of(self, name: str) -> int | None:
-        """The address of the first symbol of a name. A linear search is sufficient, because a run
-        searches once or twice."""
+        """The address of the first symbol that has this name; None if no symbol has this name. A
+        linear search is sufficient, because a run looks up only one or two names."""
         index = next(self._named(name), None)
         return None if index is None else self.addresses[index]
 
     def addresses_of(self, name: str) -> list[int]:
-        """The addresses of all symbols of a name."""
+        """The addresses of all symbols that have this name."""
         return [self.addresses[index] for index in self._named(name)]
 
     def _named(self, name: str) -> Iterator[int]:
@@ -197,7 +202,7 @@ def _read(source: Input | _Piped, bias: int) -> _Table:
 
 
 def _sections(source: Input | _Piped) -> list[tuple[int, int, int, int]]:
-    """(type, offset, size, link) of each section."""
+    """The sections of an ELF file, each as (type, offset, size, link)."""
     header = source.read_at(0, 64)
     (shoff,) = struct.unpack_from("<Q", header, 40)
     entry_size, count = struct.unpack_from("<HH", header, 58)
@@ -208,8 +213,9 @@ def _sections(source: Input | _Piped) -> list[tuple[int, int, int, int]]:
 
 
 def _ranked(raw: bytes, names: bytes, bias: int) -> list[int]:
-    """One number for each symbol that names code or data: from the top bits down, the address (64
-    bits), the rank (8 bits, 0 is the best) and the index (32 bits)."""
+    """Return one number for each symbol that names code or data. From the top bits down, the number
+    contains the address (64 bits), the rank (8 bits; the symbol of rank 0 has the highest priority)
+    and the index in the symbol table (32 bits)."""
     words = memoryview(raw).cast(
         "Q"
     )  # st_name, st_info, st_other and st_shndx in one, st_value, st_size

@@ -1,1 +1,1 @@
-"""The devices of the board, one module for each device."""
+"""The devices of the board. Each device has a module."""

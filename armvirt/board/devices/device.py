@@ -1,7 +1,8 @@
 """The interfaces between a board and its devices.
 
-A device is a range of registers, an interrupt line and state. The device knows neither its address
-nor its INTID: a slot of the board has them (`armvirt.board.slot`).
+A device has registers, state, and at most one interrupt line. The address and the INTID of a device
+are not in the device, but in the board's list of devices (`armvirt.board.slot`) and in the memory
+map.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ __all__ = ["IrqLine", "MmioDevice", "Receiver", "RegisterDevice", "Row", "Shown"
            "Wired", "primecell_id"]  # fmt: skip
 
 IrqLine = Callable[[int], None]
-"""The output of a device: called with 1 or 0 when the level changes."""
+"""The interrupt line of a device: a function that the device calls with 1 or 0 when the level
+changes."""
 
 
 class Timers(Protocol):
-    """Virtual time for a device, and timers (``armvirt.hw.clock.Clock`` implements this interface).
+    """Virtual time and timers for a device (``armvirt.hw.clock.Clock`` implements this interface).
 
-    A timer is named by (owner, kind). The owner is the name of the device, the kind is a text that
-    distinguishes the timers of one device.
+    The pair (owner, kind) names a timer. ``owner`` is the name of the device. ``kind`` is a text
+    that distinguishes the timers of one device.
     """
 
     @property
@@ -32,40 +34,41 @@ class Timers(Protocol):
         """Virtual time in ns."""
 
     def register(self, owner: str, handler: Callable[[str], None]) -> None:
-        """Set the function that is called when a timer of ``owner`` expires. The argument of the
-        function is the kind of the timer."""
+        """Set ``handler``, which is called when a timer of ``owner`` expires. The argument of the
+        call is the kind of the timer."""
 
     def arm(self, when: int, owner: str, kind: str = "") -> None:
-        """Arm the timer (owner, kind) for ``when`` ns. A timer that is armed already gets the new
-        time."""
+        """Arm the timer (owner, kind) for the virtual time ``when`` in ns. If the timer is armed
+        already, ``when`` replaces its expiry."""
 
     def cancel(self, owner: str, kind: str = "") -> None:
         """Disarm the timer (owner, kind)."""
 
     def armed(self, owner: str, kind: str = "") -> int | None:
-        """The time in ns for which the timer (owner, kind) is armed; None if the timer is not
+        """The virtual time in ns at which the timer (owner, kind) expires; None if the timer is not
         armed."""
 
 
 class MmioDevice(Stateful, Protocol):
-    """A device on the bus. Offsets are bytes from the base of the device; ``size`` of an access is
-    1, 2, 4 or 8 bytes.
+    """A device on the bus. ``size`` is the size of its register region in bytes. The offset of an
+    access is in bytes from the base of the device. The size of an access is 1, 2, 4 or 8 bytes.
 
-    The state of a device does not include its timers, which are part of the clock's state. `load`
-    drives no line, because the level is part of the interrupt controller's state.
+    The state of a device does not include its timers, because the state of the clock includes them.
+    `load` does not drive the interrupt line, because the state of the interrupt controller includes
+    the level of the line.
     """
 
     name: str
     size: int
 
     def read(self, offset: int, size: int) -> int:
-        """The value of a load of ``size`` bytes, zero-extended."""
+        """Load ``size`` bytes at ``offset``, and return the value, zero-extended."""
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Store ``size`` bytes."""
+        """Store ``value``, which has ``size`` bytes, at ``offset``."""
 
     def reset(self) -> None:
-        """Return to the state after power-on."""
+        """Set the device to its state after power-on."""
 
 
 @runtime_checkable
@@ -74,14 +77,15 @@ class Receiver(Protocol):
 
     @property
     def listens(self) -> bool:
-        """Whether the arrival of a byte would raise the interrupt line."""
+        """True if the device raises its interrupt line when a byte of input arrives."""
 
     def poll_input(self) -> None:
-        """Check for input."""
+        """Check for input. The board calls this method when there may be new input."""
 
 
 class Row(NamedTuple):
-    """One line of a table about a device: a register or a buffer, its value and its meaning."""
+    """One row of a table that displays a device: the name of a register or buffer, its value, and
+    the meaning of the value."""
 
     name: str
     value: int
@@ -92,7 +96,7 @@ class Shown(Protocol):
     """A device whose registers can be displayed."""
 
     def rows(self) -> list[Row]:
-        """The registers, for display."""
+        """The registers of the device, for display."""
 
 
 @runtime_checkable
@@ -107,10 +111,10 @@ class Wired(Shown, Protocol):
 class RegisterDevice(ABC):
     """A device whose registers are 32-bit words (an APB peripheral).
 
-    A narrow load returns its bytes of the register. A narrow store at the start of a word is a
-    store of the whole register, as in QEMU; guests that use STRB on a UART need this. A narrow
-    store at another offset is ignored. A 64-bit access is two accesses of a word, lower address
-    first.
+    A load of 8 or 16 bits returns these bits of the register. A store of 8 or 16 bits at the start
+    of a word writes the whole register, as in QEMU; guests that use STRB on a UART need this. A
+    store of 8 or 16 bits at another offset in the word is ignored. An access of 64 bits is two
+    accesses of 32 bits, first at the lower address.
     """
 
     name: str
@@ -125,14 +129,14 @@ class RegisterDevice(ABC):
         """Write the register at ``offset`` (a multiple of 4)."""
 
     def read(self, offset: int, size: int) -> int:
-        """The value of a load of ``size`` bytes, see ``MmioDevice.read``."""
+        """Load ``size`` bytes at ``offset`` as `RegisterDevice` describes, and return the value."""
         if size == 8:
             return self.read(offset, 4) | self.read(offset + 4, 4) << 32
         word = self.read_word(offset & ~3)
         return word >> 8 * (offset & 3) & (1 << 8 * size) - 1
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Store ``size`` bytes, see ``MmioDevice.write``."""
+        """Store ``size`` bytes at ``offset`` as `RegisterDevice` describes."""
         if size == 8:
             self.write(offset, 4, value & 0xFFFF_FFFF)
             self.write(offset + 4, 4, value >> 32)
@@ -141,11 +145,12 @@ class RegisterDevice(ABC):
 
 
 def primecell_id(part_and_revision: bytes, offset: int) -> int:
-    """The value of an identification register (from 0xFE0 on) of an Arm PrimeCell: one byte per
-    word.
+    """Return the value of an identification register of an Arm PrimeCell, or 0 if ``offset`` is not
+    an identification register. The registers start at offset 0xFE0, and each register has one byte
+    in a 32-bit word.
 
-    ``part_and_revision`` are the four PeriphID bytes; the PCellID that follows is the same for all
-    PrimeCells.
+    ``part_and_revision`` are the four bytes of PeriphID. The four bytes of PCellID follow, which
+    are the same for all PrimeCells.
     """
     index = (offset - 0xFE0) >> 2
     identification = part_and_revision + b"\x0d\xf0\x05\xb1"

@@ -1,8 +1,8 @@
-"""GICv2m: a register frame that converts a message to an SPI (Arm SBSA 1.0, appendix E). The
-message of a device is a write of the INTID to the frame.
+"""GICv2m: a register frame that converts a message-signalled interrupt (MSI) to an SPI (Arm SBSA
+1.0, appendix E). A device sends an MSI by a write of the INTID to the frame.
 
-The frame behaves like QEMU's hw/intc/arm_gicv2m.c. The board has this frame with a GICv2; a GICv3
-has an ITS for messages.
+The frame behaves like QEMU's hw/intc/arm_gicv2m.c. The board has this frame if it has a GICv2. If
+the board has a GICv3, an ITS receives the MSIs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ IIDR = 0x51 << 20  # the product of QEMU; architecture revision and implementer 
 
 
 class GicV2m(RegisterDevice):
-    """The frame. ``line(intid, level)`` drives an SPI of the interrupt controller. The frame has no
-    state."""
+    """The GICv2m frame. ``line(intid, level)`` drives the SPI ``intid`` of the interrupt
+    controller. The frame has no state."""
 
     name = "v2m"
 
@@ -31,31 +31,32 @@ class GicV2m(RegisterDevice):
         return "<GicV2m>"
 
     def read_word(self, offset: int) -> int:
-        """Read a register. MSI_TYPER has the first SPI and the number of SPIs. The identification
-        registers are optional, and read as zero."""
+        """Read a register. MSI_TYPER has the first SPI of the frame and the number of its SPIs. The
+        identification registers are optional, and read as zero."""
         return {MSI_TYPER: BASE_INTID << 16 | COUNT, MSI_IIDR: IIDR}.get(offset, 0)
 
     def write_word(self, offset: int, value: int) -> None:
-        """Write a register. A write of MSI_SETSPI_NS sends a pulse to an SPI; only an SPI that is
-        configured as edge-triggered stays pending."""
+        """Write a register. A write of MSI_SETSPI_NS drives the line of the SPI to 1 and then to 0.
+        After this pulse only an edge-triggered SPI stays pending."""
         intid = value & GICC_INTID
         if offset == MSI_SETSPI_NS and BASE_INTID <= intid < BASE_INTID + COUNT:
             self._line(intid, 1)
             self._line(intid, 0)
 
     def reset(self) -> None:
-        """No effect, because the frame has no state."""
+        """Do nothing, because the frame has no state."""
 
     def state(self) -> State:
         return {"version": 1}
 
     def load(self, state: State) -> None:
-        """No effect, because the frame has no state."""
+        """Do nothing, because the frame has no state."""
 
 
 def fdt_node(base: int, size: int, phandle: int) -> Node:
-    """The device-tree node, a child of the interrupt controller's node (Linux arm,gic.yaml). The
-    SPIs are not in the node, because MSI_TYPER has them."""
+    """Build the device-tree node of the frame, a child of the interrupt controller's node (Linux
+    arm,gic.yaml). The node does not have the numbers of the SPIs, because the guest reads them from
+    MSI_TYPER."""
     node = Node(f"v2m@{base:x}")
     node.cells("phandle", phandle)
     node.u64("reg", base, size)

@@ -1,14 +1,15 @@
 """The UART: an Arm PrimeCell PL011 (TRM DDI 0183), as in QEMU's virt board.
 
-Where QEMU and the TRM differ, this UART behaves like QEMU, for guests that were written for QEMU:
-transmission takes no time, the enable bits of CR are ignored, and the first byte sets RIS.RX,
-unless ``honour_ifls`` selects the FIFO level of the TRM.
+Where QEMU and the TRM differ, this UART behaves like QEMU, for guests that were written for QEMU.
+Transmission takes no time, and the enable bits of CR are ignored. The first byte in the FIFO sets
+RIS.RX; only with ``honour_ifls`` the FIFO level of the TRM applies.
 
-While the FIFO has room, the UART reads input from ``receive``, one character per 10 us of virtual
-time, and never during an access of the guest. Many handlers read DR and then clear RX by ICR. If a
-byte arrived with the read of DR, the write of ICR would clear the interrupt of this byte. A guest
-that polls (RX and RT are masked) cannot lose an interrupt, and each read of FR takes much host
-time. For this guest, therefore, a read of FR gets the next byte at once.
+While the FIFO has free space, the UART reads input by ``receive``: one character per 10 us of
+virtual time, and never during an access of the guest. The reason is that many interrupt handlers
+read DR and then clear RX by ICR. If a byte arrived during the read of DR, the write of ICR would
+clear the interrupt of this byte. There is one exception: if RX and RT are masked, the guest polls
+and cannot lose an interrupt. Then a read of FR gets the next byte at once, because each read of FR
+takes much host time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FIFO_DEPTH = 16
 CHARACTER_NS = 10_000
 """The time in ns of one character, with start and stop bit, at a nominal 1 Mbit/s."""
 TIMEOUT_NS = 32_000
-"""The time in ns from the last character to RT: 32 bit periods (TRM 2.8.3)."""
+"""The time in ns from the last character to the receive timeout interrupt RT: 32 bit periods (TRM
+2.8.3)."""
 
 STATE_VERSION = 1
 _PERIPHERAL_ID = b"\x11\x10\x14\x00"
@@ -87,9 +89,9 @@ _LEVELS = (2, 4, 8, 12, 14, 8, 8, 8)
 class Pl011(RegisterDevice):
     """One UART.
 
-    ``transmit`` gets each byte that the guest sends. ``receive`` is called for the next byte of
-    input when the FIFO has room, and returns None if there is no input. Call ``poll_input`` when
-    new input may be available.
+    ``transmit`` is called with each byte that the guest sends. When the FIFO has free space,
+    ``receive`` is called. It returns the next byte of input, or None if there is no input. The
+    board has to call ``poll_input`` when there may be new input.
     """
 
     def __init__(
@@ -132,8 +134,9 @@ class Pl011(RegisterDevice):
         self._arriving = False
 
     def reset(self) -> None:
-        """Return to the power-on state (TRM table 3-1). The line falls; characters that have not
-        arrived are lost."""
+        """Set the UART to its state after power-on (TRM table 3-1). The interrupt line goes to 0.
+        The characters in the FIFO are lost. Input that the UART has not read by ``receive`` is not
+        lost."""
         self._timers.cancel(self.name, "rx")
         self._timers.cancel(self.name, "timeout")
         self._clear()
@@ -143,13 +146,13 @@ class Pl011(RegisterDevice):
     # --- registers ---
 
     def read_word(self, offset: int) -> int:
-        """Read the register at ``offset``; unknown registers read as zero."""
+        """Read the register at ``offset``. Unknown registers read as zero."""
         if offset in self._reads:
             return self._reads[offset]()
         return self._regs[offset] if offset in self._regs else primecell_id(_PERIPHERAL_ID, offset)
 
     def write_word(self, offset: int, value: int) -> None:
-        """Write the register at ``offset``; writes to unknown and read-only registers are
+        """Write the register at ``offset``. Writes to unknown and read-only registers are
         ignored."""
         if offset in self._writes:
             self._writes[offset](value)
@@ -203,13 +206,13 @@ class Pl011(RegisterDevice):
 
     @property
     def _trigger(self) -> int:
-        """The fill level of the FIFO that sets RIS.RX."""
+        """The number of characters in the FIFO that sets RIS.RX."""
         if not self._honour_ifls or not self._regs[Reg.LCR_H] & FEN:
             return 1
         return _LEVELS[self._regs[Reg.IFLS] >> 3 & 7]
 
     def poll_input(self) -> None:
-        """Schedule the arrival of the next character, if the FIFO has room and no character is
+        """Schedule the arrival of the next character, if the FIFO has free space and no arrival is
         scheduled. The board calls this method when there may be new input."""
         if not self._arriving and len(self._fifo) < self._depth:
             self._arriving = True
@@ -221,7 +224,8 @@ class Pl011(RegisterDevice):
             self.poll_input()
 
     def _pull(self) -> bool:
-        """Read one byte of input into the FIFO; False if there is no input."""
+        """Move one byte of input from ``receive`` to the FIFO. Return False if there is no
+        input."""
         byte = self.receive()
         if byte is None:
             return False
@@ -242,7 +246,8 @@ class Pl011(RegisterDevice):
         self._timers.arm(self._timers.now + TIMEOUT_NS, self.name, "timeout")
 
     def _settle_receive(self) -> None:
-        """Clear RX and RT in RIS if a read of the FIFO has removed their cause."""
+        """Clear RIS.RX if the FIFO has fewer characters than the trigger level. Clear RIS.RT if the
+        FIFO is empty."""
         if len(self._fifo) < self._trigger:
             self._ris &= ~RX
         if not self._fifo:
@@ -256,26 +261,27 @@ class Pl011(RegisterDevice):
 
     @property
     def listens(self) -> bool:
-        """Whether the arrival of a byte would raise the interrupt line."""
+        """True if RX or RT is unmasked, so that the arrival of a byte raises the interrupt line."""
         return bool(self._regs[Reg.IMSC] & (RX | RT))
 
     # --- line and state ---
 
     def update(self) -> None:
-        """Recompute the level of the interrupt line, and drive the line if the level changed."""
+        """Compute the level of the interrupt line, and drive the line if the level has changed."""
         level = int(bool(self._ris & self._regs[Reg.IMSC]))
         if level != self.level:
             self.level = level
             self._irq(level)
 
     def state(self) -> State:
-        """Registers by name, FIFO contents, raw interrupts, line level."""
+        """Return the registers by name, the contents of the FIFO, RIS, and the level of the
+        interrupt line."""
         registers = {Reg(offset).name: value for offset, value in self._regs.items()}
         return {"version": STATE_VERSION, "registers": registers, "fifo": list(self._fifo), "ris": self._ris,
                 "rsr": self._rsr, "arriving": self._arriving, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned (see `MmioDevice`)."""
+        """Restore the state that `state` returned (see `MmioDevice`)."""
         checked(state, self.name, STATE_VERSION)
         self._regs = {int(Reg[name]): value for name, value in state["registers"].items()}
         self._fifo = deque(state["fifo"])
@@ -283,7 +289,7 @@ class Pl011(RegisterDevice):
         self._arriving, self.level = state["arriving"], state["level"]
 
     def rows(self) -> list[Row]:
-        """The registers and FIFO, for display."""
+        """The registers, the FIFO and the interrupt line, for display."""
         interrupts = {"RIS": self._ris, "MIS": self._ris & self._regs[Reg.IMSC]}
         rows = [Row(Reg(offset).name, value) for offset, value in self._regs.items()]
         rows += [Row(name, value, _names(value)) for name, value in interrupts.items()]
@@ -299,7 +305,8 @@ def _names(value: int) -> str:
 
 
 def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
-    """The device-tree node: ``spi`` is INTID - 32, ``clock`` is the phandle of apb-pclk."""
+    """Build the device-tree node of the UART. ``spi`` is the INTID minus 32, ``clock`` is the
+    phandle of the node apb-pclk."""
     node = Node(f"pl011@{base:x}")
     node.text("compatible", "arm,pl011", "arm,primecell")
     node.u64("reg", base, size)

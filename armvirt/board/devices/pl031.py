@@ -37,12 +37,13 @@ class Reg(IntEnum):
 
 
 def seconds_until(match: int, count: int) -> int:
-    """Seconds until a 32-bit counter at ``count`` reaches ``match``; 0 if both are equal."""
+    """Return the number of seconds until a 32-bit counter of seconds goes from ``count`` to
+    ``match``; 0 if ``count`` and ``match`` are equal."""
     return (match - count) & MASK32
 
 
 class Pl031(RegisterDevice):
-    """One clock. ``epoch`` is the date at virtual time 0, in seconds since 1970."""
+    """One real-time clock. ``epoch`` is the date at virtual time 0, in seconds since 1970."""
 
     def __init__(
         self, irq: IrqLine, timers: Timers, *, epoch: int = EPOCH, name: str = "pl031"
@@ -76,20 +77,20 @@ class Pl031(RegisterDevice):
         self._base = self._epoch * NS_PER_SECOND  # ns that the clock is ahead of virtual time
 
     def reset(self) -> None:
-        """Set the registers to zero, and the date to the epoch plus virtual time."""
+        """Set the registers to zero, and the date to ``epoch`` plus the virtual time."""
         self._timers.cancel(self.name, "alarm")
         self._clear()
         self.update()
 
     def read_word(self, offset: int) -> int:
-        """Read the register at ``offset``; unknown registers read as zero."""
+        """Read the register at ``offset``. Unknown registers read as zero."""
         return (
             self._reads[offset]() if offset in self._reads else primecell_id(_PERIPHERAL_ID, offset)
         )
 
     def write_word(self, offset: int, value: int) -> None:
-        """Write the register at ``offset``; writes to unknown and read-only registers are ignored
-        (CR cannot stop the clock)."""
+        """Write the register at ``offset``. Writes to unknown and read-only registers are ignored.
+        Writes to CR are ignored, too, so a guest cannot stop the clock."""
         if offset in self._writes:
             self._writes[offset](value)
             self.update()
@@ -117,8 +118,8 @@ class Pl031(RegisterDevice):
         self._ris &= ~(value & 1)
 
     def _set_alarm(self) -> None:
-        """Arm the alarm for the first ns at which the count equals MR; if the count equals MR now,
-        set RIS at once."""
+        """Arm the alarm for the first ns at which the count equals MR. If the count equals MR now,
+        set RIS at once and cancel the alarm."""
         seconds = seconds_until(self._match, self._count())
         if seconds == 0:
             self._timers.cancel(self.name, "alarm")
@@ -135,24 +136,25 @@ class Pl031(RegisterDevice):
         self.update()
 
     def update(self) -> None:
-        """Recompute the level of the interrupt line, and drive the line if the level changed."""
+        """Compute the level of the interrupt line, and drive the line if the level has changed."""
         level = self._ris & self._imsc
         if level != self.level:
             self.level = level
             self._irq(level)
 
     def state(self) -> State:
-        """The registers, the line level, the date, and the date of the alarm (None: not set). Both
-        dates are in ns. The dates do not depend on virtual time, so the state is also valid on a
-        host with another virtual time."""
+        """Return the registers, the level of the interrupt line, the date, and the date of the
+        alarm (None if the alarm is not armed). Both dates are in ns since 1970. The dates do not
+        depend on virtual time, so a host with another virtual time can load this state."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
         return {"version": STATE_VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc,
                 "ris": self._ris, "time": self._time, "alarm": alarm, "level": self.level}  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned (see `MmioDevice`). The alarm is armed, unless the clock's
-        queue already has the alarm."""
+        """Restore the state that `state` returned (see `MmioDevice`), and arm the alarm for its
+        saved date. If the clock of the host already has the alarm for this date, the alarm is not
+        armed again."""
         checked(state, self.name, STATE_VERSION)
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]
@@ -164,13 +166,14 @@ class Pl031(RegisterDevice):
             self._timers.arm(when, self.name, "alarm")
 
     def rows(self) -> list[Row]:
-        """The registers, for display."""
+        """The registers and the interrupt line, for display."""
         rows = [Row(Reg(offset).name, read()) for offset, read in self._reads.items()]
         return [*rows, Row("line", self.level)]
 
 
 def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
-    """The device-tree node: ``spi`` is INTID - 32, ``clock`` is the phandle of apb-pclk."""
+    """Build the device-tree node of the clock. ``spi`` is the INTID minus 32, ``clock`` is the
+    phandle of the node apb-pclk."""
     node = Node(f"pl031@{base:x}")
     node.text("compatible", "arm,pl031", "arm,primecell")
     node.u64("reg", base, size)

@@ -1,7 +1,8 @@
-"""The ROM at the address of QEMU's two flash banks: a memory slot serves reads, and writes are
-ignored.
+"""The ROM at the address of QEMU's two flash banks. A read-only memory slot serves the loads from
+the ROM; the device here gets the stores, and ignores them.
 
-This is not a CFI flash: firmware that sends a CFI query gets no CFI data, and uses its defaults.
+The ROM is not a CFI flash: firmware that sends a CFI query reads the contents of the ROM instead of
+CFI data, and uses its defaults.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from armvirt.board.devices.device import State
 
 
 class Rom:
-    """The device that gets the stores to the ROM, and ignores them. A read-only memory slot has the
-    contents of the ROM."""
+    """The device that gets the stores to the ROM, and ignores them. The contents of the ROM are in
+    a read-only memory slot."""
 
     name = "rom"
 
@@ -22,17 +23,17 @@ class Rom:
         return f"<Rom of {self.size:#x} bytes>"
 
     def read(self, offset: int, size: int) -> int:
-        """Return 0. The device gets no loads, because the memory slot serves all loads."""
+        """Return 0. No load reaches this device, because the memory slot serves all loads."""
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Ignore a store."""
 
     def reset(self) -> None:
-        """No effect, because the device has no state."""
+        """Do nothing, because the device has no state."""
 
     def state(self) -> State:
         return {"version": 1}
 
     def load(self, state: State) -> None:
-        """No effect, because the device has no state."""
+        """Do nothing, because the device has no state."""

@@ -1,1 +1,1 @@
-"""Device trees: the format, and trees that the user provides."""
+"""Device trees: their format, the nodes of a board, and device trees that the user provides."""

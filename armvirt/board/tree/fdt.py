@@ -1,5 +1,5 @@
-"""Flattened device trees: build, write, read (Devicetree Specification 0.4, chapter 5; blob version
-17)."""
+"""Flattened device trees: build, write and read them (Devicetree Specification 0.4, chapter 5; blob
+version 17)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MAX_PROPERTIES = 1 << 17
 
 
 class FdtError(ArmvirtError):
-    """The blob is not a well-formed device tree."""
+    """Raised if a blob is not a well-formed device tree."""
 
 
 class Node:
-    """A node: its name with unit address, properties as raw big-endian bytes, and children, in
-    order."""
+    """A node of a device tree: its name with the unit address, its properties as raw big-endian
+    bytes, and its children. The properties and the children are in the order of the blob."""
 
     __slots__ = ("children", "name", "properties")
 
@@ -54,22 +54,22 @@ class Node:
         return f"Node({self.name!r}, {self.properties!r}, {self.children!r})"
 
     def cells(self, name: str, *values: int) -> None:
-        """Set a property of 32-bit cells."""
+        """Set a property to 32-bit cells."""
         self.properties[name] = struct.pack(f">{len(values)}I", *values)
 
     def u64(self, name: str, *values: int) -> None:
-        """Set a property of 64-bit numbers (two cells each)."""
+        """Set a property to 64-bit numbers. Each number has two cells."""
         self.properties[name] = struct.pack(f">{len(values)}Q", *values)
 
     def text(self, name: str, *strings: str) -> None:
-        """Set a property that is a string or a list of strings. Bytes that are not valid UTF-8 (in
-        a text of os.fsdecode) stay unchanged."""
+        """Set a property to a string or a list of strings. If os.fsdecode made a string, bytes that
+        are not valid UTF-8 get into the property unchanged."""
         self.properties[name] = b"".join(
             string.encode("utf-8", "surrogateescape") + b"\0" for string in strings
         )
 
     def flag(self, name: str) -> None:
-        """Set an empty property, which has the meaning true."""
+        """Set a property without a value. The presence of the property means true."""
         self.properties[name] = b""
 
     def add(self, child: Node) -> Node:
@@ -78,25 +78,26 @@ class Node:
         return child
 
     def child(self, name: str) -> Node | None:
-        """The child with this full name; None if there is no such child."""
+        """The child with this name, which includes the unit address. None if there is no such
+        child."""
         return next((child for child in self.children if child.name == name), None)
 
     def get_cell(self, name: str, default: int) -> int:
-        """The value of a property of one cell; ``default`` if the property is missing or has
+        """The value of a property that has one cell. ``default`` if the property is missing or has
         another length."""
         raw = self.properties.get(name, b"")
         return int.from_bytes(raw, "big") if len(raw) == 4 else default
 
     def walk(self) -> Iterator[Node]:
-        """This node and all nodes below it, parents first."""
+        """This node and all nodes below it. A node comes before its children."""
         yield self
         for child in self.children:
             yield from child.walk()
 
 
 class Tree(NamedTuple):
-    """A whole device tree: the root, the memory reservations as (address, size), the boot CPU's
-    ``reg``."""
+    """A whole device tree: the root node, the memory reservations as (address, size), and the
+    ``reg`` of the boot CPU."""
 
     root: Node
     reservations: Sequence[tuple[int, int]] = ()
@@ -107,7 +108,7 @@ class Tree(NamedTuple):
 
 
 class _Strings:
-    """The strings block, with each property name once."""
+    """The strings block of a blob. Each property name is in the block only once."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -136,7 +137,7 @@ def _node(node: Node, strings: _Strings) -> bytes:
 
 
 def write(tree: Tree) -> bytes:
-    """The blob of a tree: header, reservations, structure, strings."""
+    """Return the blob of a tree."""
     strings = _Strings()
     structure = _node(tree.root, strings) + struct.pack(">I", _END)
     reserved = b"".join(struct.pack(">2Q", *entry) for entry in [*tree.reservations, (0, 0)])
@@ -151,7 +152,7 @@ def write(tree: Tree) -> bytes:
 
 
 class _Reader:
-    """Reads one blob; every access is checked against the bounds of its block."""
+    """Reads one blob. Every access is checked against the bounds of the block that is read."""
 
     def __init__(self, blob: bytes) -> None:
         if len(blob) < _HEADER.size:
@@ -269,5 +270,6 @@ def _ascii(raw: bytes) -> str:
 
 
 def parse(blob: bytes) -> Tree:
-    """The tree in a blob. FdtError, and no other exception, for a malformed blob."""
+    """Return the tree in a blob. For a malformed blob, this function raises FdtError and no other
+    exception."""
     return _Reader(blob).tree()

@@ -1,8 +1,8 @@
 """The nodes of a device tree that do not belong to a device: /chosen, /cpus, /psci, /timer, the
-interrupt controller, the clock. The node of a device is built in the module of the device.
+memory, the interrupt controller, the clock. The module of a device builds the node of the device.
 
-Nodes and properties are those of QEMU's board virt (hw/arm/virt.c), so that a guest sees no
-difference.
+Nodes and properties are those of QEMU's board virt (hw/arm/virt.c), so that a guest finds the same
+device tree as on QEMU.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ _LEVEL_HIGH = 4
 class BoardTree(NamedTuple):
     """The parameters of a board's device tree. ``memmap`` is the memory map of the board.
 
-    ``mpidrs`` are the MPIDR_EL1 values of the CPUs, ``initrd`` is [start, end) in RAM.
-    /chosen/rng-seed and, unless ``kaslr_seed`` is False, /chosen/kaslr-seed are functions of
-    ``seed``; QEMU writes both with its property dtb-randomness. ``devices`` are the nodes of the
-    devices outside of the interrupt controller's node, ``gic_devices`` those inside it.
+    ``mpidrs`` are the MPIDR_EL1 values of the CPUs. ``memory`` is the size of RAM in bytes.
+    ``initrd`` is the range [start, end) of the initrd in RAM, None if there is no initrd.
+    /chosen/rng-seed and /chosen/kaslr-seed are functions of ``seed``. If ``kaslr_seed`` is False,
+    there is no /chosen/kaslr-seed. QEMU has these properties unless its option dtb-randomness is
+    off. ``gic_devices`` are the device nodes that are children of the interrupt controller's node,
+    ``devices`` are the other device nodes.
     """
 
     memmap: MemoryMap
@@ -51,13 +53,14 @@ class BoardTree(NamedTuple):
 
 
 def write(board: BoardTree, root: Node) -> bytes:
-    """Write the blob. The length of the blob depends on whether there is an initrd, but not on the
-    address of the initrd."""
+    """Return the blob of the device tree. The length of the blob depends on the presence of an
+    initrd, but not on the address of the initrd."""
     return fdt.write(Tree(root, boot_cpu=board.mpidrs[0] & MPIDR_AFFINITY & MASK32))
 
 
 def root_node(compatible: str) -> Node:
-    """The root node. Its interrupt controller has the phandle `GIC_PHANDLE`."""
+    """Build the root node. Its property interrupt-parent is `GIC_PHANDLE`, the phandle of the
+    interrupt controller."""
     root = Node("")
     root.cells("interrupt-parent", GIC_PHANDLE)
     root.text("model", compatible)
@@ -68,14 +71,14 @@ def root_node(compatible: str) -> Node:
 
 
 def seed_bytes(seed: int, purpose: str, size: int) -> bytes:
-    """``size`` bytes (at most 32) that depend on ``seed`` and ``purpose`` only."""
+    """Return ``size`` bytes (at most 32) that depend only on ``seed`` and ``purpose``."""
     state = zlib.crc32(f"armvirt {purpose} {seed}".encode())
     return b"".join(_splitmix(state + n).to_bytes(8, "little") for n in range(4))[:size]
 
 
 def _splitmix(n: int) -> int:
-    """The n-th number of SplitMix64. hashlib is not used, because it loads OpenSSL, which takes as
-    long as a run of the guest `hello`."""
+    """Return the n-th number of SplitMix64. hashlib is not used, because hashlib loads OpenSSL,
+    which takes as long as a whole run of the guest `hello`."""
     z = n * 0x9E37_79B9_7F4A_7C15 & MASK64
     z = (z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9 & MASK64
     z = (z ^ z >> 27) * 0x94D0_49BB_1331_11EB & MASK64
@@ -83,7 +86,7 @@ def _splitmix(n: int) -> int:
 
 
 def chosen(board: BoardTree) -> Node:
-    """The node /chosen: command line, console, initrd, seeds."""
+    """Build the node /chosen: command line, console, initrd, seeds."""
     node = Node("chosen")
     if board.bootargs:
         node.text("bootargs", board.bootargs)
@@ -103,7 +106,8 @@ def set_initrd(node: Node, initrd: tuple[int, int]) -> None:
 
 
 def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) -> Node:
-    """The memory node for RAM, with the cell counts of its parent."""
+    """Build the memory node for RAM. ``address_cells`` and ``size_cells`` are the cell counts of
+    the parent node."""
     node = Node(f"memory@{base:x}")
     node.text("device_type", "memory")
     node.properties["reg"] = base.to_bytes(4 * address_cells, "big") + size.to_bytes(
@@ -113,8 +117,8 @@ def memory(base: int, size: int, address_cells: int = 2, size_cells: int = 2) ->
 
 
 def cpus(model: str, mpidrs: Sequence[int]) -> Node:
-    """The node /cpus. The property reg of a CPU is the affinity of MPIDR_EL1; it has two cells only
-    if Aff3 is used (Linux cpus.yaml)."""
+    """Build the node /cpus. The property reg of a CPU is the affinity in MPIDR_EL1. If a CPU has a
+    nonzero Aff3, reg has two cells, else one cell (Linux cpus.yaml)."""
     affinities = [mpidr & MPIDR_AFFINITY for mpidr in mpidrs]
     cells = 2 if max(affinities) >> 32 else 1
     node = Node("cpus")
@@ -131,8 +135,8 @@ def cpus(model: str, mpidrs: Sequence[int]) -> Node:
 
 
 def psci() -> Node:
-    """The node /psci, with the method HVC. The function ids are in the properties of PSCI 0.1,
-    which some guests still read."""
+    """Build the node /psci, with the method HVC. The properties of PSCI 0.1 contain the function
+    ids, because some guests still read these properties."""
     node = Node("psci")
     node.text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
     node.text("method", "hvc")
@@ -144,8 +148,8 @@ def psci() -> Node:
 
 
 def timer(gic: int, cpu_count: int) -> Node:
-    """The node /timer: the interrupts of the secure, physical, virtual and EL2 timers. For a GICv2,
-    bits 15:8 of the interrupt flags are the CPU mask."""
+    """Build the node /timer: the interrupts of the secure, physical, virtual and EL2 timers. For a
+    GICv2, bits 15:8 of the interrupt flags are the CPU mask."""
     flags = _LEVEL_HIGH | (((1 << cpu_count) - 1) << 8 if gic == 2 else 0)
     node = Node("timer")
     node.text("compatible", "arm,armv8-timer", "arm,armv7-timer")
@@ -156,7 +160,7 @@ def timer(gic: int, cpu_count: int) -> Node:
 
 
 def ram(board: BoardTree) -> Node:
-    """The node /memory: the RAM of the board."""
+    """Build the memory node for the RAM of the board."""
     return memory(board.memmap.RAM_BASE, board.memory)
 
 
@@ -173,7 +177,8 @@ def _gic(compatible: str, memmap: MemoryMap) -> Node:
 
 
 def gic_v3(memmap: MemoryMap, its: bool = False) -> Node:
-    """A GICv3 with one redistributor region; with ``its`` also an ITS."""
+    """Build the node of a GICv3 with one redistributor region. With ``its`` the node has an ITS as
+    a child."""
     node = _gic("arm,gic-v3", memmap)
     node.cells("#redistributor-regions", 1)
     node.u64("reg", *memmap.GICD, *memmap.GICR)
@@ -188,14 +193,14 @@ def gic_v3(memmap: MemoryMap, its: bool = False) -> Node:
 
 
 def gic_v2(memmap: MemoryMap) -> Node:
-    """A GICv2: distributor and CPU interface."""
+    """Build the node of a GICv2: distributor and CPU interface."""
     node = _gic("arm,cortex-a15-gic", memmap)
     node.u64("reg", *memmap.GICD, *memmap.GICC)
     return node
 
 
 def gic(board: BoardTree) -> Node:
-    """The interrupt controller, with the devices of its node."""
+    """Build the node of the interrupt controller. The nodes in ``gic_devices`` are its children."""
     node = gic_v3(board.memmap, board.its) if board.gic == 3 else gic_v2(board.memmap)
     for child in board.gic_devices:
         node.add(child)
@@ -203,7 +208,7 @@ def gic(board: BoardTree) -> Node:
 
 
 def apb_clock() -> Node:
-    """The 24 MHz clock of the PrimeCell devices."""
+    """Build the node of the 24 MHz clock of the PrimeCell devices."""
     node = Node("apb-pclk")
     node.cells("phandle", CLOCK_PHANDLE)
     node.text("compatible", "fixed-clock")

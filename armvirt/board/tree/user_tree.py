@@ -1,4 +1,4 @@
-"""A device tree from the user, and the properties that a boot loader adds to any tree."""
+"""A device tree that the user provides, and the properties that a boot loader adds to it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def checked(blob: bytes) -> bytes:
-    """Check the size of a blob; UserError if the blob is larger than the boot protocol allows, for
-    example because of a long ``--append``."""
+    """Return ``blob``. UserError if the blob is larger than the boot protocol allows, for example
+    because of a long ``--append``."""
     if len(blob) > fdt.MAX_SIZE:
         raise UserError(
             f"the device tree would have {len(blob)} bytes, and 2 MiB are allowed; shorten --append"
@@ -27,7 +27,7 @@ def checked(blob: bytes) -> bytes:
 
 
 def load_user_tree(path: str | Path) -> Tree:
-    """The tree in a .dtb file; ImageError if the file is not a device tree."""
+    """Read the device tree in a .dtb file. ImageError if the file is not a device tree."""
     with Input(path, "device tree", fdt.MAX_SIZE) as source:
         if source.size > fdt.MAX_SIZE:
             raise ImageError(
@@ -43,9 +43,10 @@ def load_user_tree(path: str | Path) -> Tree:
 def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region) -> bytes:
     """Add to a user's tree the properties that a boot loader writes, and return the blob.
 
-    If ``bootargs`` is not empty, it replaces the bootargs of the tree. The address of an initrd of
-    an earlier boot is removed. A tree without a memory node gets the memory node of the board. All
-    other properties stay unchanged.
+    If ``bootargs`` is not empty, ``bootargs`` replaces the bootargs of the tree. If the tree has
+    the address of an initrd, the address is replaced, or removed if ``initrd`` is None. If the tree
+    has no memory node, a memory node for ``ram`` is added. All other nodes and properties stay
+    unchanged.
     """
     root = tree.root
     node = root.child("chosen") or root.add(Node("chosen"))
@@ -61,8 +62,9 @@ def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region
 
 
 def _memory_for(root: Node, ram: Region) -> Node:
-    """A memory node with the cell counts of the root; if the root has no cell counts, with the
-    defaults of the specification, 2 and 1."""
+    """Build a memory node for ``ram`` with the cell counts of ``root``. If ``root`` has no cell
+    counts, the defaults of the specification apply: 2 and 1. If the cell counts are not 1 or 2, or
+    the size of RAM does not fit, the cell counts of ``root`` are set to 2 and 2."""
     address_cells, size_cells = root.get_cell("#address-cells", 2), root.get_cell("#size-cells", 1)
     if address_cells not in (1, 2) or size_cells not in (1, 2) or ram.size >> 32 * size_cells:
         root.cells("#address-cells", address_cells := 2)

@@ -1,8 +1,10 @@
-"""The list of the board's devices: the address of each device, and the function that makes it.
+"""The list of the board's devices. Each row has the address of a device, and the function that
+makes the device.
 
-A new device is a module of `armvirt.board.devices` and a row here; its interrupt is a row of
-`armvirt.board.virt.memmap.INTIDS`. The board makes the device, puts it on the bus, resets, saves,
-restores and migrates it, and adds its node to the device tree.
+To add a device, add a module to `armvirt.board.devices`, a row to this list, and the interrupt of
+the device to `armvirt.board.virt.memmap.INTIDS`. The board does the rest: it makes the device, puts
+the device on the bus, resets, saves, restores and migrates the device, and adds its node to the
+device tree.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def _gicv2m_node(slot: Slot) -> Node:
 
 
 def _spi(slot: Slot) -> int:
-    """The number of the device's SPI in a device tree: its INTID minus `FIRST_SPI`."""
+    """The number of the device's SPI in a device tree: the INTID of the device minus
+    `FIRST_SPI`."""
     return memmap.INTIDS[slot.name] - FIRST_SPI
 
 

@@ -1,9 +1,9 @@
-"""The memory map of the board, as data: that of QEMU's ``virt`` machine (hw/arm/virt.c). See
-`armvirt.board.memmap`.
+"""The memory map of the board, as data. It is the memory map of QEMU's ``virt`` machine
+(hw/arm/virt.c). `armvirt.board.memmap` describes the names.
 
-Guests find devices through the device tree, but firmware and small test guests hard-code these
-addresses, so the addresses must not change. The map has only the regions that armvirt models or
-must keep free.
+Most guests find devices through the device tree. But firmware and small test guests have these
+addresses in their code, so the addresses must not change. The map has only the regions that armvirt
+models or must keep free.
 """
 
 from __future__ import annotations

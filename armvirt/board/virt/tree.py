@@ -1,4 +1,5 @@
-"""The device tree of the board. QEMU's board ``virt`` with the same devices has the same tree."""
+"""The device tree of the board. QEMU's board ``virt`` has the same device tree if it has the same
+devices."""
 
 from __future__ import annotations
 
